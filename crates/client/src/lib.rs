@@ -1,0 +1,1 @@
+//! An asynchronous SMTP client: connect, transact, per-recipient outcomes

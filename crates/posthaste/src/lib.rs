@@ -1,0 +1,1 @@
+//! SMTP for Rust: parser, sessions, client, server, queue and relay behind one name

@@ -1,0 +1,1 @@
+//! A durable store-and-forward queue: acknowledged means on stable storage

@@ -1,0 +1,1 @@
+//! A store-and-forward SMTP relay that an application can embed

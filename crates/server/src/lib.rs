@@ -1,0 +1,1 @@
+//! An asynchronous SMTP server framework: a service trait, listeners, limits, TLS and SASL

@@ -1,0 +1,1 @@
+//! The SMTP conversation as sans-IO state machines, for servers and clients

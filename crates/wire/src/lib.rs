@@ -1,0 +1,1 @@
+//! SMTP syntax without state or I/O: commands, replies, addresses and framing
