@@ -1,1 +1,35 @@
-fn main() {}
+//! The project's own commands. `cargo xtask test` is the one command that says whether a change is good:
+//! continuous integration runs it and nothing else.
+
+mod licences;
+mod shell;
+mod steps;
+mod test;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut words = arguments.iter().map(String::as_str);
+    match words.next() {
+        Some("test") => test::main(&words.collect::<Vec<_>>()),
+        Some("--help" | "-h" | "help") | None => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        Some(other) => {
+            eprintln!("xtask: there is no command `{other}`; `cargo xtask --help` lists them");
+            ExitCode::from(2)
+        }
+    }
+}
+
+const HELP: &str = "\
+The project's own commands.
+
+Usage: cargo xtask <command>
+
+Commands:
+  test    install what the tests need, then check, test, document, package and try out everything
+          (`cargo xtask test --help` says how to run a part of it)
+";

@@ -1,0 +1,201 @@
+//! Licences, duplicate versions and sources of every dependency, read from `cargo metadata`.
+//!
+//! cargo-deny does this and more. It is not used because building it takes about four minutes on two cores, a
+//! third of the time that the whole command may take on a fresh machine, for three questions that a page answers.
+//! Its fourth question, known vulnerabilities, needs a database from the network that changes by the hour: it
+//! belongs in a scheduled job, not in a command whose answer has to be the same tomorrow.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{CargoOpt, Metadata, MetadataCommand};
+
+use crate::shell::{Failure, Outcome, Run};
+use crate::test::Context;
+
+/// Licences that ask for no more than their text being passed on.
+const ALLOWED: &[&str] = &[
+    "0BSD",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "BSL-1.0",
+    "CC0-1.0",
+    "ISC",
+    "MIT",
+    "MIT-0",
+    "OpenSSL",
+    "Unicode-3.0",
+    "Unlicense",
+    "Zlib",
+    // A list of root certificates, under a licence for data.
+    "CDLA-Permissive-2.0",
+];
+
+/// Crates that may be there in several versions on the platform that builds this, with the reason.
+const DUPLICATES: &[(&str, &str)] = &[];
+
+pub(crate) fn run(context: &Context) -> Outcome {
+    let mut problems = Vec::new();
+    let all = metadata(context, &[])?;
+    let mut counted = 0;
+    for package in all
+        .packages
+        .iter()
+        .filter(|package| !all.workspace_members.contains(&package.id))
+    {
+        counted += 1;
+        let name = format!("{} {}", package.name, package.version);
+        match &package.license {
+            Some(licence) if is_allowed(licence) => {}
+            Some(licence) => problems.push(format!(
+                "{name} is under `{licence}`, which is not on the list."
+            )),
+            None => problems.push(format!("{name} names no licence.")),
+        }
+        match &package.source {
+            Some(source) if source.is_crates_io() => {}
+            Some(source) => problems.push(format!(
+                "{name} comes from {source} and not from crates.io."
+            )),
+            None => problems.push(format!("{name} comes from a path outside the workspace.")),
+        }
+    }
+
+    let mut versions: BTreeMap<&str, BTreeSet<_>> = BTreeMap::new();
+    let (_, host, _) = Run::new("rustc")
+        .args(["--print", "host-tuple"])
+        .capture()?;
+    let here = metadata(context, &["--filter-platform", host.trim()])?;
+    for node in here.resolve.iter().flat_map(|resolve| &resolve.nodes) {
+        let package = &here[&node.id];
+        versions
+            .entry(package.name.as_str())
+            .or_default()
+            .insert(&package.version);
+    }
+    for (name, found) in &versions {
+        let excused = DUPLICATES.iter().any(|(allowed, _)| allowed == name);
+        if found.len() > 1 && !excused {
+            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+            problems.push(format!(
+                "{name} is there in {} versions: {}.",
+                found.len(),
+                found.join(", ")
+            ));
+        }
+    }
+    for (name, reason) in DUPLICATES {
+        if versions.get(name).is_none_or(|found| found.len() < 2) {
+            problems.push(format!(
+                "{name} is excused ({reason}) and is no duplicate any more."
+            ));
+        }
+    }
+
+    if problems.is_empty() {
+        println!("  {counted} dependencies: licences, sources and versions are as agreed");
+        return Ok(());
+    }
+    let remedy = "Choose another dependency, or extend the lists in crates/xtask/src/licences.rs with a reason.";
+    Err(Failure::new(problems.join("\n"), remedy))
+}
+
+fn metadata(context: &Context, options: &[&str]) -> Result<Metadata, Failure> {
+    let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+    MetadataCommand::new()
+        .current_dir(&context.root)
+        .features(CargoOpt::AllFeatures)
+        .other_options(options)
+        .exec()
+        .map_err(|error| {
+            Failure::new(
+                format!("cargo metadata failed: {error}"),
+                "Mend the manifest that it names.",
+            )
+        })
+}
+
+/// Whether an SPDX expression can be satisfied with allowed licences alone.
+fn is_allowed(expression: &str) -> bool {
+    let spaced = expression
+        .replace('/', " OR ")
+        .replace('(', " ( ")
+        .replace(')', " ) ");
+    let words: Vec<&str> = spaced.split_whitespace().collect();
+    let mut rest = words.as_slice();
+    any_of(&mut rest) == Some(true) && rest.is_empty()
+}
+
+// Each of these reads its part of the expression; `None` says that it is none.
+
+fn any_of(words: &mut &[&str]) -> Option<bool> {
+    let mut allowed = all_of(words)?;
+    while let ["OR", rest @ ..] = *words {
+        *words = rest;
+        allowed |= all_of(words)?;
+    }
+    Some(allowed)
+}
+
+fn all_of(words: &mut &[&str]) -> Option<bool> {
+    let mut allowed = one(words)?;
+    while let ["AND", rest @ ..] = *words {
+        *words = rest;
+        allowed &= one(words)?;
+    }
+    Some(allowed)
+}
+
+fn one(words: &mut &[&str]) -> Option<bool> {
+    match *words {
+        ["(", rest @ ..] => {
+            *words = rest;
+            let allowed = any_of(words)?;
+            let [")", rest @ ..] = *words else {
+                return None;
+            };
+            *words = rest;
+            Some(allowed)
+        }
+        [licence, "WITH", exception, rest @ ..] => {
+            *words = rest;
+            Some(ALLOWED.contains(&format!("{licence} WITH {exception}").as_str()))
+        }
+        [licence, rest @ ..] => {
+            *words = rest;
+            Some(ALLOWED.contains(licence))
+        }
+        [] => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_allowed;
+
+    #[test]
+    fn expressions_are_read_as_spdx_says() {
+        for good in [
+            "MIT",
+            "MIT OR GPL-3.0",
+            "GPL-2.0/MIT",
+            "(MIT OR Apache-2.0) AND Unicode-3.0",
+            "Apache-2.0 WITH LLVM-exception OR GPL-3.0",
+            "ISC AND (Apache-2.0 OR ISC) AND OpenSSL",
+        ] {
+            assert!(is_allowed(good), "{good}");
+        }
+        for bad in [
+            "GPL-3.0",
+            "MIT AND GPL-3.0",
+            "MPL-2.0",
+            "(MIT",
+            "MIT OR",
+            "",
+            "MIT Apache-2.0",
+        ] {
+            assert!(!is_allowed(bad), "{bad}");
+        }
+    }
+}

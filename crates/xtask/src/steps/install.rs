@@ -1,0 +1,182 @@
+//! Installs the peers that the end-to-end tests talk to, on Debian and its relatives.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::shell::{Failure, Outcome, Run, find_program};
+use crate::test::Context;
+
+struct Tool {
+    program: &'static str,
+    package: &'static str,
+    used_for: &'static str,
+}
+
+const TOOLS: &[Tool] = &[
+    Tool {
+        program: "smtp-source",
+        package: "postfix",
+        used_for: "a real client",
+    },
+    Tool {
+        program: "smtp-sink",
+        package: "postfix",
+        used_for: "a real next hop",
+    },
+    Tool {
+        program: "swaks",
+        package: "swaks",
+        used_for: "a real client",
+    },
+    Tool {
+        program: "curl",
+        package: "curl",
+        used_for: "a real client",
+    },
+    Tool {
+        program: "python3",
+        package: "python3",
+        used_for: "clients, next hops with faults, the conformance table",
+    },
+    Tool {
+        program: "openssl",
+        package: "openssl",
+        used_for: "the certificates of the tests",
+    },
+    Tool {
+        program: "g++",
+        package: "g++",
+        used_for: "libFuzzer, which the fuzz targets link",
+    },
+    Tool {
+        program: "ps",
+        package: "procps",
+        used_for: "the adaptor that drives the relay from outside",
+    },
+];
+
+pub(crate) fn run(_context: &Context) -> Outcome {
+    let missing: Vec<&Tool> = TOOLS
+        .iter()
+        .filter(|tool| find_program(tool.program).is_none())
+        .collect();
+    if missing.is_empty() {
+        println!(
+            "  all {} programs are there, nothing to install",
+            TOOLS.len()
+        );
+        return Ok(());
+    }
+    let mut packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
+    packages.dedup();
+    for tool in &missing {
+        println!(
+            "  {} is missing ({}): package {}",
+            tool.program, tool.used_for, tool.package
+        );
+    }
+    let by_hand = format!("Install the packages yourself: {}.", packages.join(" "));
+    if find_program("apt-get").is_none() {
+        return Err(Failure::new(
+            "Programs are missing, and this system has no apt-get.",
+            by_hand,
+        ));
+    }
+    let prefix = become_root(&by_hand)?;
+    apt(&prefix, &["update"], &by_hand)?;
+    if packages.contains(&"postfix") {
+        // Only the programs are wanted: Postfix stays unconfigured, and no daemon starts.
+        let answer = "echo postfix postfix/main_mailer_type select No configuration | debconf-set-selections";
+        as_root(&prefix, &["sh", "-c", answer], &by_hand)?;
+    }
+    let guard = NoDaemons::new(&prefix)?;
+    let mut install = vec!["install", "--yes", "--no-install-recommends"];
+    install.extend(&packages);
+    let installed = apt(&prefix, &install, &by_hand);
+    guard.lift()?;
+    installed
+}
+
+/// The words to put before a command that needs root: none when we are root already.
+fn become_root(by_hand: &str) -> Result<Vec<String>, Failure> {
+    let (_, id, _) = Run::new("id").args(["-u"]).capture()?;
+    if id.trim() == "0" {
+        return Ok(vec![]);
+    }
+    if find_program("sudo").is_none() {
+        return Err(Failure::new(
+            "Packages can be installed by root only, and there is no sudo.",
+            by_hand,
+        ));
+    }
+    println!("  sudo is used for apt-get and nothing else");
+    Ok(vec!["sudo".into()])
+}
+
+fn apt(prefix: &[String], arguments: &[&str], by_hand: &str) -> Outcome {
+    let mut words = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"];
+    words.extend(arguments);
+    as_root(prefix, &words, by_hand)
+}
+
+fn as_root(prefix: &[String], command: &[&str], remedy: &str) -> Outcome {
+    let mut words: Vec<&str> = prefix.iter().map(String::as_str).collect();
+    words.extend(command);
+    Run::new(words[0]).args(&words[1..]).remedy(remedy).run()
+}
+
+/// Keeps installed packages from starting daemons, by the file that Debian asks: `policy-rc.d`. One that was there is put back.
+struct NoDaemons<'a> {
+    prefix: &'a [String],
+    had_one: bool,
+}
+
+const POLICY: &str = "/usr/sbin/policy-rc.d";
+const POLICY_ASIDE: &str = "/usr/sbin/policy-rc.d.before-xtask";
+
+impl<'a> NoDaemons<'a> {
+    fn new(prefix: &'a [String]) -> Result<Self, Failure> {
+        let guard = Self {
+            prefix,
+            had_one: Path::new(POLICY).exists(),
+        };
+        if guard.had_one {
+            guard.root(&["mv", POLICY, POLICY_ASIDE])?;
+        }
+        let file = tempfile::NamedTempFile::new().and_then(|file| {
+            fs::write(file.path(), "#!/bin/sh\nexit 101\n")?;
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(0o755))?;
+            Ok(file)
+        });
+        let file = file.map_err(|error| {
+            Failure::new(
+                format!("No temporary file can be written: {error}."),
+                "Make room in the folder for temporary files.",
+            )
+        })?;
+        match guard.root(&[
+            "cp",
+            "--preserve=mode",
+            &file.path().to_string_lossy(),
+            POLICY,
+        ]) {
+            Ok(()) => Ok(guard),
+            Err(failure) => guard.lift().and(Err(failure)),
+        }
+    }
+
+    fn lift(self) -> Outcome {
+        if self.had_one {
+            self.root(&["mv", POLICY_ASIDE, POLICY])
+        } else {
+            self.root(&["rm", "-f", POLICY])
+        }
+    }
+
+    fn root(&self, command: &[&str]) -> Outcome {
+        let remedy =
+            format!("{POLICY} keeps daemons from starting; look at it, and at {POLICY_ASIDE}.");
+        as_root(self.prefix, command, &remedy)
+    }
+}

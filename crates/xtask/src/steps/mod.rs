@@ -1,0 +1,8 @@
+//! The steps of `cargo xtask test`, one file each unless a step is a single command.
+
+pub(crate) mod cargo;
+pub(crate) mod features;
+pub(crate) mod fuzz;
+pub(crate) mod install;
+pub(crate) mod no_std;
+pub(crate) mod package;
