@@ -1,1 +1,20 @@
-//! A durable store-and-forward queue: acknowledged means on stable storage
+#![doc = include_str!("../README.md")]
+
+mod clock;
+mod core;
+mod error;
+mod id;
+mod index;
+mod limits;
+pub mod memory;
+mod queue;
+mod signal;
+
+pub use clock::{Clock, ManualClock, SystemClock, Wake};
+pub use error::{Broken, Error, Full, LeaseError, PutError, TooLarge};
+pub use id::{MAX_NAME, MessageId, NameError, Owner, Priority, RoutingKey};
+pub use limits::{MAX_DELAY, MAX_DELIVERIES, MAX_DERIVED, MAX_ENVELOPE, MAX_STATES};
+pub use queue::{
+    Body, Change, Claim, Claimed, DeliverySummary, Derived, Draft, Keys, Lease, NewDelivery,
+    NewMessage, Outcome, Queue, Stats, Summary,
+};

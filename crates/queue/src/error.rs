@@ -1,0 +1,141 @@
+//! What can go wrong, by what the caller does about it.
+
+use std::sync::Arc;
+
+use crate::MessageId;
+
+/// An operation on a queue failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// [`close`](crate::Queue::close) was called.
+    #[error("the queue is closed")]
+    Closed,
+    /// The store could not write or sync and has stopped: it takes nothing, gives nothing, and must be opened anew.
+    #[error("the queue has stopped: {0}")]
+    Broken(Broken),
+    /// There is no such message: delivered, reported or removed.
+    #[error("there is no message {0} in the queue")]
+    NoSuchMessage(MessageId),
+    /// The message's body cannot be read, or is not what was accepted. Nothing was deleted.
+    #[error("the body of message {message} is damaged: {reason}")]
+    Damaged {
+        /// Whose body.
+        message: MessageId,
+        /// The file, what is wrong with it, and what to do.
+        reason: Arc<str>,
+    },
+}
+
+/// Why a store has stopped: the file, what happened to it, and what to do about it.
+///
+/// A failed `fdatasync` is fatal for the open store, because the kernel may have thrown away the pages that it could not
+/// write and says so only once. Everything acknowledged before is on the disk; opening the queue again reads it from there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Broken(pub(crate) Arc<str>);
+
+impl Broken {
+    /// Says why. For engines.
+    #[must_use]
+    pub fn new(reason: &str) -> Self {
+        Self(reason.into())
+    }
+}
+
+/// A message was not accepted. Nothing of it is left.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum PutError {
+    /// There is no room now: a temporary condition, for SMTP a 452. It ends by itself when mail is delivered or space is
+    /// made.
+    #[error("the queue is full: {0}")]
+    Full(Full),
+    /// More than the queue takes at any time; asking again is no use.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// A message needs at least one delivery.
+    #[error("a message without a delivery would never leave the queue")]
+    NoDelivery,
+    /// The store has stopped: temporary for the peer, a matter for the operator.
+    #[error("the queue has stopped: {0}")]
+    Broken(Broken),
+    /// [`close`](crate::Queue::close) was called.
+    #[error("the queue is closed")]
+    Closed,
+}
+
+/// Which bound keeps a message out for the moment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Full {
+    /// Free space would fall below the reserve that lets outcomes be written on a full disk.
+    #[error(
+        "{free} octets are free on the queue's disk, {wanted} are wanted; free some space, mail is kept"
+    )]
+    Disk {
+        /// Octets free for this process.
+        free: u64,
+        /// The reserve and the size hint together, in octets.
+        wanted: u64,
+    },
+    /// The disk had no room for the write itself.
+    #[error("the queue's disk is full: {0}")]
+    NoSpace(Arc<str>),
+    /// The index holds as much as it may.
+    #[error(
+        "the index would hold {wanted} octets, {limit} are its limit; it empties as mail is delivered"
+    )]
+    Index {
+        /// The limit in octets.
+        limit: usize,
+        /// What the index would hold with this message, in octets.
+        wanted: usize,
+    },
+    /// As many messages as allowed are being received.
+    #[error("{limit} messages are being received at once, which is the limit")]
+    Drafts {
+        /// The limit.
+        limit: usize,
+    },
+}
+
+/// A part of a message is larger than the queue takes at any time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{what} is {actual} octets or more, at most {limit} are taken")]
+pub struct TooLarge {
+    /// Which part.
+    pub what: &'static str,
+    /// The limit in octets.
+    pub limit: u64,
+    /// The size in octets as far as it was seen.
+    pub actual: u64,
+}
+
+/// A write-back under a lease failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseError {
+    /// The lease expired and somebody else has claimed the delivery since, or the message was removed. Nothing was written.
+    #[error("the lease is stale: the delivery was claimed anew or removed")]
+    Stale,
+    /// An outcome larger than a record may be. Nothing was written; the delivery is claimable again when the lease expires.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// A derived message needs at least one delivery. Nothing was written.
+    #[error("a derived message without a delivery would never leave the queue")]
+    NoDelivery,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl From<Error> for PutError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Closed => Self::Closed,
+            Error::Broken(why) => Self::Broken(why),
+            other => Self::Broken(Broken::new(&other.to_string())),
+        }
+    }
+}

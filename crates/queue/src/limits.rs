@@ -1,0 +1,80 @@
+//! What a message may be at most, for every engine.
+
+use std::time::Duration;
+
+use crate::{Derived, LeaseError, NewMessage, Outcome, PutError, TooLarge};
+
+/// The largest envelope: 1 MiB. A sender, its parameters and a trace fit a thousand times.
+pub const MAX_ENVELOPE: usize = 1 << 20;
+/// The most deliveries of one message: 10,000. RFC 5321 asks for 100 recipients at least; beyond some thousands a sender splits.
+pub const MAX_DELIVERIES: usize = 10_000;
+/// The most octets of all states of one message together: 8 MiB.
+pub const MAX_STATES: usize = 8 << 20;
+/// The most octets that one outcome derives, envelopes, states and bodies together: 8 MiB.
+pub const MAX_DERIVED: usize = 8 << 20;
+/// The longest delay and the longest lease: 366 days. Longer ones are cut to it, so that no sum of times overflows.
+pub const MAX_DELAY: Duration = Duration::from_secs(366 * 86_400);
+
+pub(crate) fn check(message: &NewMessage) -> Result<(), PutError> {
+    if message.deliveries.is_empty() {
+        return Err(PutError::NoDelivery);
+    }
+    at_most("the envelope", MAX_ENVELOPE, message.envelope.len())?;
+    if message.deliveries.len() > MAX_DELIVERIES {
+        let (limit, actual) = (MAX_DELIVERIES as u64, message.deliveries.len() as u64);
+        return Err(TooLarge {
+            what: "the list of deliveries, each counted as one,",
+            limit,
+            actual,
+        }
+        .into());
+    }
+    at_most("the states of all deliveries", MAX_STATES, states(message))?;
+    Ok(())
+}
+
+pub(crate) fn check_outcome(outcome: &Outcome, derived: &[Derived]) -> Result<(), LeaseError> {
+    if let Outcome::Retry { state, .. } = outcome {
+        at_most("the state of a delivery", MAX_STATES, state.len())?;
+    }
+    let mut sum = 0_usize;
+    for each in derived {
+        let names: usize = each
+            .message
+            .deliveries
+            .iter()
+            .map(|d| d.key.as_str().len() + 64)
+            .sum();
+        let parts = [
+            each.body.len(),
+            each.message.envelope.len(),
+            states(&each.message),
+            names,
+            1024,
+        ];
+        sum = parts.into_iter().fold(sum, usize::saturating_add);
+        if each.message.deliveries.is_empty() {
+            return Err(LeaseError::NoDelivery);
+        }
+    }
+    at_most("what an outcome derives", MAX_DERIVED, sum)?;
+    Ok(())
+}
+
+fn states(message: &NewMessage) -> usize {
+    message
+        .deliveries
+        .iter()
+        .fold(0, |sum, delivery| sum.saturating_add(delivery.state.len()))
+}
+
+fn at_most(what: &'static str, limit: usize, actual: usize) -> Result<(), TooLarge> {
+    if actual > limit {
+        return Err(TooLarge {
+            what,
+            limit: limit as u64,
+            actual: actual as u64,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,412 @@
+//! A queue that forgets everything when it is dropped: for tests and examples.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::core::Core;
+use crate::index::{Index, Message, Moment, after};
+use crate::{
+    Body, Change, Claim, Claimed, Clock, Derived, Draft, Error, Full, Lease, LeaseError, MAX_DELAY,
+    MessageId, NewMessage, Outcome, PutError, Queue, RoutingKey, Stats, Summary, SystemClock,
+    TooLarge, limits,
+};
+
+/// What a [`MemoryQueue`] may take.
+#[derive(Clone)]
+pub struct MemoryOptions {
+    /// Where it takes the time from. Default: [`SystemClock`].
+    pub clock: Arc<dyn Clock>,
+    /// The largest body in octets; beyond it a draft is [`PutError::TooLarge`]. Default: 64 MiB.
+    pub max_body: u64,
+    /// What bodies and index may take together in octets; beyond it is [`PutError::Full`]. Default: 1 GiB.
+    pub memory: usize,
+}
+
+/// A queue without durability. It passes the same [contract](crate::contract) otherwise.
+pub struct MemoryQueue {
+    inner: Arc<Inner>,
+    timer: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Inner {
+    core: Core<Vec<Bytes>>,
+    options: MemoryOptions,
+    next_id: AtomicU64,
+    drafts: AtomicUsize,
+    /// Octets of bodies, of drafts too.
+    bodies: AtomicUsize,
+    puts: AtomicU64,
+    finished: AtomicU64,
+}
+
+/// A message that a [`MemoryQueue`] is receiving.
+pub struct MemoryDraft {
+    inner: Arc<Inner>,
+    id: MessageId,
+    chunks: Vec<Bytes>,
+    len: u64,
+    /// What it holds of `Inner::bodies`.
+    counted: usize,
+    failed: Option<PutError>,
+}
+
+/// Reads a body out of a [`MemoryQueue`].
+#[derive(Debug)]
+pub struct MemoryBody {
+    chunks: std::vec::IntoIter<Bytes>,
+    rest: Bytes,
+    len: u64,
+}
+
+impl MemoryQueue {
+    /// An empty queue.
+    #[must_use]
+    pub fn new(options: MemoryOptions) -> Self {
+        let inner = Arc::new(Inner {
+            core: Core::new(Arc::clone(&options.clock), Index::new(1)),
+            options,
+            next_id: AtomicU64::new(1),
+            drafts: AtomicUsize::new(0),
+            bodies: AtomicUsize::new(0),
+            puts: AtomicU64::new(0),
+            finished: AtomicU64::new(0),
+        });
+        let shared = Arc::clone(&inner);
+        let timer = thread::Builder::new()
+            .name("posthaste-timer".to_owned())
+            .spawn(move || {
+                while shared.core.ended().is_none() {
+                    let pause = shared.core.tick();
+                    shared.core.bell.wait(pause);
+                }
+            });
+        // Without a thread for the timer due times pass unnoticed until the next operation.
+        Self {
+            inner,
+            timer: Mutex::new(timer.ok()),
+        }
+    }
+}
+
+impl Default for MemoryOptions {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock::new()),
+            max_body: 64 << 20,
+            memory: 1 << 30,
+        }
+    }
+}
+
+impl Default for MemoryQueue {
+    fn default() -> Self {
+        Self::new(MemoryOptions::default())
+    }
+}
+
+impl Queue for MemoryQueue {
+    type Draft = MemoryDraft;
+    type Body = MemoryBody;
+
+    async fn put(&self, size_hint: Option<u64>) -> Result<MemoryDraft, PutError> {
+        let hint = size_hint.unwrap_or(0);
+        self.inner.check_body(hint)?;
+        self.inner
+            .check_room(usize::try_from(hint).unwrap_or(usize::MAX))?;
+        if let Some(why) = self.inner.core.ended() {
+            return Err(why.into());
+        }
+        self.inner.drafts.fetch_add(1, Relaxed);
+        let id = MessageId::from_u64(self.inner.next_id.fetch_add(1, Relaxed));
+        Ok(MemoryDraft {
+            inner: Arc::clone(&self.inner),
+            id,
+            chunks: Vec::new(),
+            len: 0,
+            counted: 0,
+            failed: None,
+        })
+    }
+
+    async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Claimed>, Error> {
+        self.inner.core.claim(claim)
+    }
+
+    async fn body(&self, lease: &Lease) -> Result<MemoryBody, Error> {
+        let found = self.inner.core.with(|index, _| {
+            let message = index.get(lease.message())?;
+            Some((message.stored.clone(), message.body_len))
+        })?;
+        let (chunks, len) = found.ok_or_else(|| Error::NoSuchMessage(lease.message()))?;
+        Ok(MemoryBody {
+            chunks: chunks.into_iter(),
+            rest: Bytes::new(),
+            len,
+        })
+    }
+
+    async fn extend(&self, lease: &Lease, lease_for: Duration) -> Result<(), LeaseError> {
+        self.inner.core.extend(lease, lease_for)
+    }
+
+    async fn finish(
+        &self,
+        lease: Lease,
+        outcome: Outcome,
+        derived: Vec<Derived>,
+    ) -> Result<Vec<MessageId>, LeaseError> {
+        limits::check_outcome(&outcome, &derived)?;
+        let inner = &*self.inner;
+        inner
+            .core
+            .with(|index, now| inner.apply(index, now, &lease, outcome, derived))?
+    }
+
+    async fn due_keys(
+        &self,
+        after: Option<&RoutingKey>,
+        limit: usize,
+    ) -> Result<Vec<RoutingKey>, Error> {
+        self.inner.core.due_keys(after, limit)
+    }
+
+    async fn changed(&self, seen: Change) -> Result<Change, Error> {
+        self.inner.core.changed(seen).await
+    }
+
+    async fn hold(&self, message: MessageId) -> Result<bool, Error> {
+        self.inner
+            .core
+            .with(|index, _| index.set_held(message, true))?
+            .ok_or(Error::NoSuchMessage(message))
+    }
+
+    async fn release(&self, message: MessageId) -> Result<bool, Error> {
+        self.inner
+            .core
+            .with(|index, _| index.set_held(message, false))?
+            .ok_or(Error::NoSuchMessage(message))
+    }
+
+    async fn remove(&self, message: MessageId) -> Result<(), Error> {
+        let gone = self
+            .inner
+            .core
+            .with(|index, _| index.take(message))?
+            .ok_or(Error::NoSuchMessage(message))?;
+        self.inner.forget(&gone);
+        Ok(())
+    }
+
+    async fn list(&self, after: Option<MessageId>, limit: usize) -> Result<Vec<Summary>, Error> {
+        self.inner.core.list(after, limit)
+    }
+
+    async fn stats(&self) -> Stats {
+        Stats {
+            drafts: self.inner.drafts.load(Relaxed) as u64,
+            puts: self.inner.puts.load(Relaxed),
+            finished: self.inner.finished.load(Relaxed),
+            ..self.inner.core.stats()
+        }
+    }
+
+    fn close(&self) {
+        self.inner.core.end(Error::Closed);
+        let timer = self
+            .timer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(timer) = timer {
+            // It cannot panic, and if it did there would be nothing to do about it here.
+            drop(timer.join());
+        }
+    }
+}
+
+impl Drop for MemoryQueue {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Inner {
+    fn apply(
+        &self,
+        index: &mut Index<Vec<Bytes>>,
+        now: Moment,
+        lease: &Lease,
+        outcome: Outcome,
+        derived: Vec<Derived>,
+    ) -> Result<Vec<MessageId>, LeaseError> {
+        index.begin_finish(lease)?;
+        let slot = (lease.message(), lease.delivery());
+        match outcome {
+            Outcome::Done => {
+                if let Some(gone) = index.done(slot) {
+                    self.forget(&gone);
+                }
+            }
+            Outcome::Retry { delay, state } => {
+                let delay = delay.min(MAX_DELAY);
+                let attempts = index.attempts(slot).saturating_add(1);
+                index.retry(
+                    slot,
+                    after(now, delay),
+                    delay,
+                    attempts,
+                    Bytes::copy_from_slice(&state),
+                );
+            }
+        }
+        self.finished.fetch_add(1, Relaxed);
+        let mut ids = Vec::new();
+        for each in derived {
+            let id = MessageId::from_u64(self.next_id.fetch_add(1, Relaxed));
+            self.bodies.fetch_add(each.body.len(), Relaxed);
+            let len = each.body.len() as u64;
+            index.insert(id, Message::new(each.message, now, len, vec![each.body]));
+            self.puts.fetch_add(1, Relaxed);
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
+    fn check_body(&self, actual: u64) -> Result<(), PutError> {
+        let limit = self.options.max_body;
+        if actual > limit {
+            return Err(TooLarge {
+                what: "the body",
+                limit,
+                actual,
+            }
+            .into());
+        }
+        Ok(())
+    }
+
+    fn check_room(&self, more: usize) -> Result<(), PutError> {
+        let index = self.core.stats().index_memory;
+        let used = self
+            .bodies
+            .load(Relaxed)
+            .saturating_add(usize::try_from(index).unwrap_or(usize::MAX));
+        let (limit, wanted) = (self.options.memory, used.saturating_add(more));
+        if wanted > limit {
+            return Err(PutError::Full(Full::Index { limit, wanted }));
+        }
+        Ok(())
+    }
+
+    fn forget(&self, message: &Message<Vec<Bytes>>) {
+        self.bodies
+            .fetch_sub(usize::try_from(message.body_len).unwrap_or(0), Relaxed);
+    }
+}
+
+impl Draft for MemoryDraft {
+    fn id(&self) -> MessageId {
+        self.id
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    async fn write(&mut self, chunk: Bytes) -> Result<(), PutError> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        let len = self.len.saturating_add(chunk.len() as u64);
+        let checked = self
+            .inner
+            .check_body(len)
+            .and_then(|()| self.inner.check_room(chunk.len()));
+        if let Err(error) = checked {
+            self.failed = Some(error.clone());
+            return Err(error);
+        }
+        self.inner.bodies.fetch_add(chunk.len(), Relaxed);
+        self.counted = self.counted.saturating_add(chunk.len());
+        self.len = len;
+        self.chunks.push(chunk);
+        Ok(())
+    }
+
+    async fn commit(mut self, message: NewMessage) -> Result<MessageId, PutError> {
+        if let Some(failed) = self.failed.take() {
+            return Err(failed);
+        }
+        limits::check(&message)?;
+        let chunks = std::mem::take(&mut self.chunks);
+        let (id, len) = (self.id, self.len);
+        self.inner
+            .core
+            .with(|index, now| index.insert(id, Message::new(message, now, len, chunks)))?;
+        self.counted = 0;
+        self.inner.puts.fetch_add(1, Relaxed);
+        Ok(id)
+    }
+}
+
+impl Drop for MemoryDraft {
+    fn drop(&mut self) {
+        self.inner.bodies.fetch_sub(self.counted, Relaxed);
+        self.inner.drafts.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Body for MemoryBody {
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        while self.rest.is_empty() {
+            match self.chunks.next() {
+                Some(chunk) => self.rest = chunk,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(self.rest.split_to(self.rest.len().min(MAX_CHUNK))))
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+impl fmt::Debug for MemoryOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            clock: _,
+            max_body,
+            memory,
+        } = self;
+        f.debug_struct("MemoryOptions")
+            .field("max_body", max_body)
+            .field("memory", memory)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for MemoryQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryQueue")
+            .field("options", &self.inner.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for MemoryDraft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryDraft")
+            .field("id", &self.id)
+            .field("len", &self.len)
+            .finish_non_exhaustive()
+    }
+}
+
+const MAX_CHUNK: usize = 64 << 10;

@@ -1,0 +1,414 @@
+//! The contract of every engine.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{Error, LeaseError, MessageId, Owner, Priority, PutError, RoutingKey};
+
+/// A durable store-and-forward queue.
+///
+/// The unit of work is a *delivery*: the recipients of one message that share a [`RoutingKey`]. The queue does not look into
+/// envelopes and states; it keeps them, says when they are due, and guarantees that
+///
+/// * [`Draft::commit`] and [`finish`](Self::finish) return `Ok` only once what they say is on stable storage (of an engine
+///   that has any),
+/// * a message leaves only as finished or removed; an expired lease means *claimable again* and never *deleted*,
+/// * of two holders of the same delivery only the later one can write back.
+///
+/// Durations are measured on the engine's own clock. Futures name no runtime. Dropping the future of a write, once polled, leaves
+/// open whether the write took place; it takes place wholly or not at all.
+///
+/// No engine detail shows: no paths, no positions, no transactions that the caller holds open.
+pub trait Queue: Send + Sync + 'static {
+    /// A message that is being received.
+    type Draft: Draft;
+    /// A message that is being read.
+    type Body: Body;
+
+    /// Reserves room for a message. `size_hint` is what the peer announced, in octets.
+    ///
+    /// # Errors
+    /// [`PutError::Full`] when there is no room now, [`PutError::TooLarge`] for a hint beyond the largest body,
+    /// [`PutError::Broken`], [`PutError::Closed`].
+    fn put(
+        &self,
+        size_hint: Option<u64>,
+    ) -> impl Future<Output = Result<Self::Draft, PutError>> + Send;
+
+    /// Leases up to [`max`](Claim::max) deliveries that are due, the higher priority and then the longer due first, round-robin over
+    /// owners. Returns at once, with nothing when nothing is due: wait with [`changed`](Self::changed).
+    ///
+    /// # Errors
+    /// [`Error::Broken`], [`Error::Closed`].
+    fn claim(&self, claim: Claim<'_>) -> impl Future<Output = Result<Vec<Claimed>, Error>> + Send;
+
+    /// Opens the body of a claimed message for reading. The reader may be kept when the lease is finished.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchMessage`] when the message is gone meanwhile, [`Error::Damaged`] when its body cannot be read.
+    fn body(&self, lease: &Lease) -> impl Future<Output = Result<Self::Body, Error>> + Send;
+
+    /// Lets the lease end `lease_for` from now instead, sooner or later than before.
+    ///
+    /// An expired lease that nobody has claimed since is revived.
+    ///
+    /// # Errors
+    /// [`LeaseError::Stale`] when the delivery was claimed anew or removed.
+    fn extend(
+        &self,
+        lease: &Lease,
+        lease_for: Duration,
+    ) -> impl Future<Output = Result<(), LeaseError>> + Send;
+
+    /// Writes back what came of a delivery and stores the messages derived from it, in one atomic and durable step.
+    ///
+    /// Never refused for want of room. An expired lease that nobody has claimed since is still good: what happened, happened.
+    /// Returns the ids of the derived messages, in order.
+    ///
+    /// # Errors
+    /// [`LeaseError::Stale`] when the delivery was claimed anew or removed; then nothing was written, and nothing derived.
+    fn finish(
+        &self,
+        lease: Lease,
+        outcome: Outcome,
+        derived: Vec<Derived>,
+    ) -> impl Future<Output = Result<Vec<MessageId>, LeaseError>> + Send;
+
+    /// The keys that have something to claim now, in order, beginning behind `after`; at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Broken`], [`Error::Closed`].
+    fn due_keys(
+        &self,
+        after: Option<&RoutingKey>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<RoutingKey>, Error>> + Send;
+
+    /// Waits until something *may* have become claimable that was not when `seen` was returned: a message came, a due time was
+    /// reached, a lease expired, a message was released.
+    ///
+    /// ```text
+    /// let mut seen = Change::default();
+    /// loop {
+    ///     seen = queue.changed(seen).await?;      // the default resolves at once
+    ///     while !queue.claim(…).await?.is_empty() { … }
+    /// }
+    /// ```
+    ///
+    /// No wake-up is lost, with any number of waiters: a [`Change`] counts, and the engine makes work claimable *before* it
+    /// counts. Whatever the claims after a return did not see is therefore counted later than the value returned, and the next
+    /// call with that value resolves at once. Nothing polls: the engine keeps the timer.
+    ///
+    /// # Errors
+    /// [`Error::Broken`], [`Error::Closed`]: at once, also for those who wait.
+    fn changed(&self, seen: Change) -> impl Future<Output = Result<Change, Error>> + Send;
+
+    /// Keeps a message from being claimed until it is released; leases that are out go on. Durable. `false`: it was held already.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchMessage`].
+    fn hold(&self, message: MessageId) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Ends a hold. Durable. `false`: it was not held.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchMessage`].
+    fn release(&self, message: MessageId) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Throws a message away, reporting to nobody: for operators. Durable. Leases on it become stale.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchMessage`].
+    fn remove(&self, message: MessageId) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// What is in the queue, by id, beginning behind `after`; at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Broken`], [`Error::Closed`].
+    fn list(
+        &self,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Summary>, Error>> + Send;
+
+    /// Counts and gauges; works on a broken queue too.
+    fn stats(&self) -> impl Future<Output = Stats> + Send;
+
+    /// Finishes what was begun, stops, and lets go of the store. Every later call fails with `Closed`. Idempotent. Blocks
+    /// until it is done.
+    fn close(&self);
+}
+
+/// A message that is being received. Dropping it leaves nothing.
+pub trait Draft: Send {
+    /// The id that the message will have: known early, because it belongs into the message's own trace header.
+    fn id(&self) -> MessageId;
+
+    /// Octets written so far.
+    fn len(&self) -> u64;
+
+    /// Whether nothing was written so far.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends to the body.
+    ///
+    /// # Errors
+    /// [`PutError::TooLarge`], [`PutError::Full`], [`PutError::Broken`]; the draft is of no use afterwards and keeps returning errors.
+    fn write(&mut self, chunk: Bytes) -> impl Future<Output = Result<(), PutError>> + Send;
+
+    /// Makes body and envelope durable as one. `Ok` is the promise: the message is on stable storage and will be offered for
+    /// delivery until it is finished or removed.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), and [`PutError::NoDelivery`]. Nothing is left.
+    fn commit(
+        self,
+        message: NewMessage,
+    ) -> impl Future<Output = Result<MessageId, PutError>> + Send;
+}
+
+/// Reads a body from its beginning.
+pub trait Body: Send {
+    /// The next chunk, at most 64 KiB, or `None` at the end. The octets are checked against their checksum; the last chunk is only
+    /// given once all are found good.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when the octets cannot be read or are not those that were accepted.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Error>> + Send;
+
+    /// Octets in all.
+    fn len(&self) -> u64;
+
+    /// Whether there is nothing to read at all.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A message without its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMessage {
+    /// Whose it is.
+    pub owner: Owner,
+    /// How urgent.
+    pub priority: Priority,
+    /// Opaque: given back with every claim. At most [`MAX_ENVELOPE`](crate::MAX_ENVELOPE).
+    pub envelope: Bytes,
+    /// At least one, at most [`MAX_DELIVERIES`](crate::MAX_DELIVERIES).
+    pub deliveries: Vec<NewDelivery>,
+}
+
+/// The recipients of a message that share a routing key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewDelivery {
+    /// Where to.
+    pub key: RoutingKey,
+    /// How long after acceptance it becomes claimable. At most [`MAX_DELAY`](crate::MAX_DELAY), to which it is cut.
+    pub delay: Duration,
+    /// Opaque: the packed states of its recipients. Those of a message: at most [`MAX_STATES`](crate::MAX_STATES) together.
+    pub state: Bytes,
+}
+
+/// A message that comes out of another one's delivery, like a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Derived {
+    /// The message.
+    pub message: NewMessage,
+    /// Its body. All that one outcome derives: at most [`MAX_DERIVED`](crate::MAX_DERIVED) together.
+    pub body: Bytes,
+}
+
+/// What to lease.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    /// For which keys.
+    pub keys: Keys<'a>,
+    /// At most so many deliveries.
+    pub max: usize,
+    /// How long the lease lasts. At most [`MAX_DELAY`](crate::MAX_DELAY), to which it is cut.
+    pub lease: Duration,
+}
+
+/// Which keys a claim asks for.
+#[derive(Debug, Clone, Copy)]
+pub enum Keys<'a> {
+    /// All of them.
+    Any,
+    /// These.
+    Of(&'a [RoutingKey]),
+}
+
+/// A delivery that was leased.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The right to write back.
+    pub lease: Lease,
+    /// Where to.
+    pub key: RoutingKey,
+    /// Whose.
+    pub owner: Owner,
+    /// How urgent.
+    pub priority: Priority,
+    /// The message's envelope.
+    pub envelope: Bytes,
+    /// The delivery's state as last written.
+    pub state: Bytes,
+    /// The size of the body in octets.
+    pub body_len: u64,
+    /// How often an attempt was finished with [`Outcome::Retry`].
+    pub attempts: u32,
+    /// Time since the message was accepted. Never shrinks, also when the wall clock jumps back.
+    pub age: Duration,
+}
+
+/// The right to write back what came of a delivery. Good until the delivery is claimed anew.
+///
+/// Dropping it does nothing: the delivery becomes claimable when the lease expires.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a lease that is dropped blocks its delivery until it expires"]
+pub struct Lease {
+    pub(crate) message: MessageId,
+    pub(crate) delivery: u32,
+    pub(crate) generation: u64,
+}
+
+impl Lease {
+    /// Puts a lease together. For engines: the generation must be of no other lease on this delivery, ever.
+    pub fn new(message: MessageId, delivery: u32, generation: u64) -> Self {
+        Self {
+            message,
+            delivery,
+            generation,
+        }
+    }
+
+    /// Of which message.
+    #[must_use]
+    pub fn message(&self) -> MessageId {
+        self.message
+    }
+
+    /// Which of the message's deliveries, counted from 0 in the order of [`NewMessage::deliveries`].
+    #[must_use]
+    pub fn delivery(&self) -> u32 {
+        self.delivery
+    }
+
+    /// Which claim of it.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+/// What came of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing is left to do for it. With the last delivery the message is gone.
+    Done,
+    /// Something is left to do.
+    Retry {
+        /// When it becomes claimable again, from now. At most [`MAX_DELAY`](crate::MAX_DELAY), to which it is cut.
+        delay: Duration,
+        /// The new state.
+        state: Bytes,
+    },
+}
+
+/// How much had happened when [`changed`](Queue::changed) returned. The default is "nothing yet".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Change(pub(crate) u64);
+
+impl Change {
+    /// Makes one out of an engine's count, which starts at 1. For engines.
+    #[must_use]
+    pub const fn from_u64(count: u64) -> Self {
+        Self(count)
+    }
+
+    /// The engine's count. For engines.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+/// One message, for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Its name.
+    pub id: MessageId,
+    /// Whose.
+    pub owner: Owner,
+    /// How urgent.
+    pub priority: Priority,
+    /// Its envelope.
+    pub envelope: Bytes,
+    /// The size of its body in octets.
+    pub body_len: u64,
+    /// Time since it was accepted.
+    pub age: Duration,
+    /// Whether it is on hold.
+    pub held: bool,
+    /// What is left to do.
+    pub deliveries: Vec<DeliverySummary>,
+}
+
+/// One delivery, for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliverySummary {
+    /// Which of the message's deliveries.
+    pub delivery: u32,
+    /// Where to.
+    pub key: RoutingKey,
+    /// Its state as last written.
+    pub state: Bytes,
+    /// How often an attempt was finished with [`Outcome::Retry`].
+    pub attempts: u32,
+    /// Time until it is due, zero when it is.
+    pub due_in: Duration,
+    /// Whether somebody holds a lease on it.
+    pub leased: bool,
+}
+
+/// Counts and gauges. Counts start at zero when the queue is opened.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Messages in the queue.
+    pub messages: u64,
+    /// Deliveries in the queue.
+    pub deliveries: u64,
+    /// Deliveries that are leased.
+    pub leased: u64,
+    /// Deliveries that could be claimed now.
+    pub claimable: u64,
+    /// Messages on hold.
+    pub held: u64,
+    /// Octets of all bodies.
+    pub bytes: u64,
+    /// Octets on the disk for them; 0 for an engine without one.
+    pub disk: u64,
+    /// Octets that the index takes, as counted against its limit.
+    pub index_memory: u64,
+    /// Messages being received.
+    pub drafts: u64,
+    /// Octets of messages being received that are in memory.
+    pub draft_memory: u64,
+    /// Time since the oldest message was accepted.
+    pub oldest: Option<Duration>,
+    /// Messages accepted, derived ones included.
+    pub puts: u64,
+    /// Outcomes written.
+    pub finished: u64,
+    /// Times that stable storage was waited for.
+    pub fsyncs: u64,
+    /// Places on the disk that were found damaged and set aside, at opening and since.
+    pub damaged: u64,
+    /// Why the store has stopped, if it has.
+    pub broken: Option<crate::Broken>,
+}
