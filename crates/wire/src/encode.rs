@@ -1,0 +1,52 @@
+//! The last check before a line leaves.
+
+use core::fmt::{self, Write as _};
+
+use bytes::BytesMut;
+
+/// A line that must not leave: nothing was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The finished line has a CR, LF or NUL before its end.
+    ControlCharacter,
+    /// The finished line is longer than the limit for its kind, in octets with CRLF.
+    TooLong {
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ControlCharacter => f.write_str("the line has a CR, LF or NUL in it"),
+            Self::TooLong { limit } => write!(f, "the line is longer than {limit} octets"),
+        }
+    }
+}
+
+impl core::error::Error for EncodeError {}
+
+/// Appends `line` and CRLF to `out`, or nothing when the finished line is not one line within `limit`.
+///
+/// The types below cannot hold a line break; this is the second wall, and it stands in release builds too.
+pub(crate) fn line(out: &mut BytesMut, limit: usize, line: fmt::Arguments<'_>) -> Result<(), EncodeError> {
+    let start = out.len();
+    // Writing to a BytesMut fails only when the buffer cannot grow, which aborts before it returns.
+    let written = out.write_fmt(line);
+    let text = out.get(start..).unwrap_or_default();
+    let fault = if written.is_err() || text.len().saturating_add(2) > limit {
+        Some(EncodeError::TooLong { limit })
+    } else if text.iter().any(|octet| matches!(octet, b'\r' | b'\n' | 0)) {
+        Some(EncodeError::ControlCharacter)
+    } else {
+        None
+    };
+    if let Some(fault) = fault {
+        out.truncate(start);
+        return Err(fault);
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! What is wrong with a line, where, and which reply says so.
+
+use core::fmt;
+
+use crate::reply::Reply;
+
+/// A line that the grammar refuses: what was expected, and at which octet.
+///
+/// [`SyntaxError::reply`] is the answer that the RFCs ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SyntaxError {
+    /// What is wrong.
+    pub kind: SyntaxErrorKind,
+    /// The octet of the line at which it went wrong, counted from 0.
+    pub offset: usize,
+}
+
+/// The kinds of syntax error, each with its reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SyntaxErrorKind {
+    /// The line has no verb, or what stands there is no word (RFC 5321 section 4.1.1).
+    Verb,
+    /// The line is not UTF-8, or has a control character such as NUL, CR or LF in it.
+    ControlCharacter,
+    /// The command needs an argument and has none.
+    MissingArgument,
+    /// The command takes no argument and has one.
+    UnexpectedArgument,
+    /// `FROM:` after MAIL or `TO:` after RCPT is missing (RFC 5321 sections 4.1.1.2, 4.1.1.3).
+    PathKeyword,
+    /// The path is no `<mailbox>`, `<>` or `<Postmaster>` (RFC 5321 section 4.1.2).
+    Path,
+    /// The mailbox in the path is malformed or beyond the limits of RFC 5321 section 4.5.3.1.
+    Mailbox,
+    /// The domain of a mailbox is malformed.
+    Domain,
+    /// A character outside ASCII stands where SMTPUTF8 was not asked for (RFC 6531 section 3.4).
+    NotAscii,
+    /// The argument of EHLO, HELO or LHLO is no name (RFC 5321 section 4.1.1.1).
+    HelloName,
+    /// A parameter is no `keyword[=value]` (RFC 5321 section 4.1.2).
+    Parameter,
+    /// A known parameter has a value outside its grammar, or none where one is needed.
+    ParameterValue,
+    /// A known parameter stands twice, or contradicts itself.
+    DuplicateParameter,
+    /// A number is no number, or goes beyond 64 bits.
+    Number,
+    /// The mechanism name or initial response of AUTH is malformed (RFC 4954 section 4).
+    Auth,
+}
+
+impl SyntaxErrorKind {
+    /// What was expected, in words.
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::Verb => "a command was expected",
+            Self::ControlCharacter => "control or non-UTF-8 octet in a command",
+            Self::MissingArgument => "an argument is needed",
+            Self::UnexpectedArgument => "no argument is allowed",
+            Self::PathKeyword => "FROM:<path> or TO:<path> was expected",
+            Self::Path => "a path in angle brackets was expected",
+            Self::Mailbox => "the mailbox is malformed or too long",
+            Self::Domain => "the domain is malformed",
+            Self::NotAscii => "a non-ASCII address needs SMTPUTF8",
+            Self::HelloName => "a host name or address literal was expected",
+            Self::Parameter => "keyword=value was expected",
+            Self::ParameterValue => "the parameter's value is malformed",
+            Self::DuplicateParameter => "the parameter stands twice or contradicts another",
+            Self::Number => "a number within 64 bits was expected",
+            Self::Auth => "a mechanism and an optional base64 response were expected",
+        }
+    }
+}
+
+impl SyntaxError {
+    pub(crate) const fn new(kind: SyntaxErrorKind, offset: usize) -> Self {
+        Self { kind, offset }
+    }
+
+    /// Moves the error to where the part stands in the whole line.
+    pub(crate) fn at(self, base: usize) -> Self {
+        Self { offset: self.offset.saturating_add(base), ..self }
+    }
+
+    /// The reply that RFC 5321 section 4.2, RFC 3463 and RFC 6531 ask for.
+    pub fn reply(&self) -> Reply {
+        use SyntaxErrorKind as K;
+        match self.kind {
+            K::Verb => Reply::from_static("500 5.5.2 Command not recognised\r\n"),
+            K::ControlCharacter => Reply::from_static("500 5.5.2 Control or non-UTF-8 octet in a command\r\n"),
+            K::MissingArgument => Reply::from_static("501 5.5.4 An argument is needed\r\n"),
+            K::UnexpectedArgument => Reply::from_static("501 5.5.4 No argument is allowed\r\n"),
+            K::PathKeyword => Reply::from_static("501 5.5.4 FROM:<path> or TO:<path> was expected\r\n"),
+            K::Path => Reply::from_static("501 5.1.3 A path in angle brackets was expected\r\n"),
+            K::Mailbox => Reply::from_static("501 5.1.3 The mailbox is malformed or too long\r\n"),
+            K::Domain => Reply::from_static("501 5.1.3 The domain is malformed\r\n"),
+            K::NotAscii => Reply::from_static("553 5.6.7 A non-ASCII address needs SMTPUTF8\r\n"),
+            K::HelloName => Reply::from_static("501 5.5.4 A host name or address literal was expected\r\n"),
+            K::Parameter => Reply::from_static("501 5.5.4 keyword=value was expected\r\n"),
+            K::ParameterValue => Reply::from_static("501 5.5.4 The parameter's value is malformed\r\n"),
+            K::DuplicateParameter => {
+                Reply::from_static("501 5.5.4 The parameter stands twice or contradicts another\r\n")
+            }
+            K::Number => Reply::from_static("501 5.5.4 A number within 64 bits was expected\r\n"),
+            K::Auth => Reply::from_static("501 5.5.4 AUTH mechanism [base64] was expected\r\n"),
+        }
+    }
+}
+
+impl fmt::Display for SyntaxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "octet {}: {}", self.offset, self.kind.message())
+    }
+}
+
+impl core::error::Error for SyntaxError {}

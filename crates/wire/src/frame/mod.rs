@@ -1,0 +1,14 @@
+//! Where lines, message content and chunks end in a stream of octets, in both directions.
+//!
+//! Receiving is [`Framer`], sending is [`Stuffer`]. Neither keeps octets of the stream: what is not consumed is shown
+//! again, and content goes through as sub-slices.
+
+mod fault;
+mod framer;
+mod segment;
+mod stuff;
+
+pub use fault::{ContentFault, FaultKind};
+pub use framer::{Frame, Framed, Framer, LineFault};
+pub use segment::{MAX_SEGMENTS, Segment, SegmentList};
+pub use stuff::Stuffer;

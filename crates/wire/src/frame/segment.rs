@@ -1,0 +1,66 @@
+//! Ordered output without a copy.
+
+/// The most segments of one [`SegmentList`]: as many as one vectored write takes well.
+pub const MAX_SEGMENTS: usize = 64;
+
+/// A piece of output: fixed octets of the protocol, or a slice of what the caller gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Segment<'p> {
+    /// Octets of the protocol, such as a stuffed dot.
+    Fixed(&'static [u8]),
+    /// Octets of the body.
+    Body(&'p [u8]),
+}
+
+impl<'p> Segment<'p> {
+    /// The octets.
+    pub const fn as_bytes(&self) -> &'p [u8] {
+        match self {
+            Self::Fixed(octets) => octets,
+            Self::Body(octets) => octets,
+        }
+    }
+}
+
+/// Up to [`MAX_SEGMENTS`] segments in order, without an allocation.
+#[derive(Debug)]
+pub struct SegmentList<'p> {
+    segments: [Segment<'p>; MAX_SEGMENTS],
+    used: usize,
+}
+
+impl<'p> SegmentList<'p> {
+    /// An empty list.
+    pub const fn new() -> Self {
+        Self { segments: [Segment::Fixed(b""); MAX_SEGMENTS], used: 0 }
+    }
+
+    /// The segments in order.
+    pub fn as_slice(&self) -> &[Segment<'p>] {
+        self.segments.get(..self.used).unwrap_or_default()
+    }
+
+    /// How many more fit.
+    pub const fn room(&self) -> usize {
+        MAX_SEGMENTS - self.used
+    }
+
+    /// The octets of all segments together.
+    pub fn octets(&self) -> usize {
+        self.as_slice().iter().map(|segment| segment.as_bytes().len()).sum()
+    }
+
+    /// Appends a segment; an empty one is dropped, and so is one beyond the room, which callers check first.
+    pub(super) fn push(&mut self, segment: Segment<'p>) {
+        if let (false, Some(slot)) = (segment.as_bytes().is_empty(), self.segments.get_mut(self.used)) {
+            *slot = segment;
+            self.used += 1;
+        }
+    }
+}
+
+impl Default for SegmentList<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

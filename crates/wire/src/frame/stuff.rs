@@ -1,0 +1,184 @@
+//! Dot-stuffing: the sender's side of DATA (RFC 5321 section 4.5.2).
+
+use memchr::memchr3;
+
+use super::{ContentFault, FaultKind, Segment, SegmentList};
+
+/// Turns message content into what goes behind DATA's 354, as slices with dots between them.
+///
+/// Content with a bare CR, a bare LF or a NUL does not pass: whatever body reaches this point, what leaves ends at one
+/// CRLF.CRLF only. The state is carried from call to call, wherever the content is split.
+///
+/// ```
+/// use posthaste_wire::frame::{SegmentList, Stuffer};
+/// let mut stuffer = Stuffer::new();
+/// let mut segments = SegmentList::new();
+/// assert_eq!(stuffer.stuff(b".hidden\r\nlast", &mut segments)?, 13);
+/// stuffer.finish(&mut segments)?;
+/// let octets: Vec<u8> = segments.as_slice().iter().flat_map(|segment| segment.as_bytes()).copied().collect();
+/// assert_eq!(octets, b"..hidden\r\nlast\r\n.\r\n");
+/// # Ok::<(), posthaste_wire::frame::ContentFault>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Stuffer {
+    state: State,
+    /// Octets of content taken so far.
+    taken: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    LineStart,
+    Inside,
+    /// The last octet was CR; LF has to follow.
+    AfterCr,
+}
+
+impl Stuffer {
+    /// At the start of a message.
+    pub const fn new() -> Self {
+        Self { state: State::LineStart, taken: 0 }
+    }
+
+    /// Appends as much of `content` as the list has room for, and says how many octets of it that was.
+    ///
+    /// # Errors
+    /// The first [`ContentFault`]; what was appended before must not be sent, and the transaction is to be given up by
+    /// closing the connection.
+    pub fn stuff<'p>(&mut self, content: &'p [u8], segments: &mut SegmentList<'p>) -> Result<usize, ContentFault> {
+        if segments.room() == 0 {
+            return Ok(0);
+        }
+        let mut start = 0;
+        let mut at = 0;
+        if let (State::AfterCr, Some(&first)) = (self.state, content.first()) {
+            if first != b'\n' {
+                return Err(self.fault(FaultKind::BareCr, 0));
+            }
+            at = 1;
+            self.state = State::LineStart;
+        }
+        loop {
+            if self.state == State::LineStart && content.get(at) == Some(&b'.') {
+                // The slice before the dot, the dot, and room for the rest.
+                if segments.room() < 3 {
+                    break;
+                }
+                segments.push(Segment::Body(content.get(start..at).unwrap_or_default()));
+                segments.push(Segment::Fixed(b"."));
+                start = at;
+            }
+            let rest = content.get(at..).unwrap_or_default();
+            if rest.is_empty() {
+                break;
+            }
+            let Some(found) = memchr3(b'\r', b'\n', 0, rest) else {
+                at = content.len();
+                self.state = State::Inside;
+                continue;
+            };
+            let hit = at + found;
+            match (content.get(hit), content.get(hit + 1)) {
+                (Some(b'\r'), Some(b'\n')) => {
+                    at = hit + 2;
+                    self.state = State::LineStart;
+                }
+                (Some(b'\r'), None) => {
+                    at = hit + 1;
+                    self.state = State::AfterCr;
+                }
+                (Some(b'\r'), _) => return Err(self.fault(FaultKind::BareCr, hit)),
+                (Some(b'\n'), _) => return Err(self.fault(FaultKind::BareLf, hit)),
+                _ => return Err(self.fault(FaultKind::Nul, hit)),
+            }
+        }
+        segments.push(Segment::Body(content.get(start..at).unwrap_or_default()));
+        self.taken = self.taken.saturating_add(at as u64);
+        Ok(at)
+    }
+
+    /// Appends the end of data, with a CRLF before it only when the content has none at its end.
+    ///
+    /// # Errors
+    /// A [`ContentFault`] when the content ends in a bare CR.
+    pub fn finish(&mut self, segments: &mut SegmentList<'_>) -> Result<(), ContentFault> {
+        let end: &'static [u8] = match self.state {
+            State::LineStart => b".\r\n",
+            State::Inside => b"\r\n.\r\n",
+            State::AfterCr => return Err(self.fault(FaultKind::BareCr, 0)),
+        };
+        segments.push(Segment::Fixed(end));
+        *self = Self::new();
+        Ok(())
+    }
+
+    const fn fault(&self, kind: FaultKind, at: usize) -> ContentFault {
+        ContentFault { kind, offset: self.taken.saturating_add(at as u64) }
+    }
+}
+
+impl Default for Stuffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    fn stuffed(chunks: &[&[u8]]) -> Result<Vec<u8>, ContentFault> {
+        let (mut stuffer, mut out) = (Stuffer::new(), Vec::new());
+        let flush = |segments: &SegmentList<'_>, out: &mut Vec<u8>| {
+            segments.as_slice().iter().for_each(|segment| out.extend_from_slice(segment.as_bytes()));
+        };
+        for chunk in chunks {
+            let mut rest = *chunk;
+            while !rest.is_empty() {
+                let mut segments = SegmentList::new();
+                let taken = stuffer.stuff(rest, &mut segments)?;
+                flush(&segments, &mut out);
+                rest = &rest[taken..];
+            }
+        }
+        let mut segments = SegmentList::new();
+        stuffer.finish(&mut segments)?;
+        flush(&segments, &mut out);
+        Ok(out)
+    }
+
+    #[test]
+    fn every_split_gives_the_same_octets() {
+        for (content, wire) in [
+            (&b""[..], &b".\r\n"[..]),
+            (b"a", b"a\r\n.\r\n"),
+            (b"a\r\n", b"a\r\n.\r\n"),
+            (b".", b"..\r\n.\r\n"),
+            (b".a\r\n..b\r\n.\r\n\r\n.", b"..a\r\n...b\r\n..\r\n\r\n..\r\n.\r\n"),
+        ] {
+            for split in 0..=content.len() {
+                let (one, two) = content.split_at(split);
+                assert_eq!(stuffed(&[one, two]).unwrap(), wire);
+            }
+        }
+        let many = b".\r\n".repeat(500);
+        assert_eq!(stuffed(&[&many]).unwrap(), [b"..\r\n".repeat(500), b".\r\n".to_vec()].concat());
+    }
+
+    #[test]
+    fn what_could_end_the_data_elsewhere_does_not_leave() {
+        for (content, kind, offset) in [
+            (&b"a\nb"[..], FaultKind::BareLf, 1),
+            (b"a\rb", FaultKind::BareCr, 1),
+            (b"a\0b", FaultKind::Nul, 1),
+            (b"\n.\n", FaultKind::BareLf, 0),
+            (b"\r\n\n", FaultKind::BareLf, 2),
+            (b"\r\r\n", FaultKind::BareCr, 0),
+        ] {
+            assert_eq!(stuffed(&[content]), Err(ContentFault { kind, offset }));
+        }
+        assert!(stuffed(&[b"a\r"]).is_err());
+        assert!(stuffed(&[b"a\r", b"b"]).is_err());
+    }
+}

@@ -1,0 +1,156 @@
+//! Reply codes (RFC 5321 section 4.2) and enhanced status codes (RFC 3463).
+
+use core::fmt;
+
+/// A reply code from 200 to 599.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplyCode(u16);
+
+/// What the first digit says (RFC 5321 section 4.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Severity {
+    /// 2yz: done.
+    Positive,
+    /// 3yz: go on, more is needed.
+    Intermediate,
+    /// 4yz: not now; the same command may succeed later.
+    TransientNegative,
+    /// 5yz: no; the same command must not be tried again.
+    PermanentNegative,
+}
+
+impl ReplyCode {
+    /// 220: service ready.
+    pub const READY: Self = Self(220);
+    /// 221: closing.
+    pub const CLOSING: Self = Self(221);
+    /// 235: authenticated (RFC 4954).
+    pub const AUTHENTICATED: Self = Self(235);
+    /// 250: done.
+    pub const OK: Self = Self(250);
+    /// 334: a SASL challenge (RFC 4954).
+    pub const CHALLENGE: Self = Self(334);
+    /// 354: send the content.
+    pub const START_MAIL_INPUT: Self = Self(354);
+    /// 421: closing, not now.
+    pub const SERVICE_NOT_AVAILABLE: Self = Self(421);
+    /// 450: the mailbox is busy, or policy says later.
+    pub const MAILBOX_BUSY: Self = Self(450);
+    /// 451: a local error.
+    pub const LOCAL_ERROR: Self = Self(451);
+    /// 452: no room now.
+    pub const INSUFFICIENT_STORAGE: Self = Self(452);
+    /// 550: no such mailbox, or policy says no.
+    pub const MAILBOX_UNAVAILABLE: Self = Self(550);
+    /// 552: too large.
+    pub const EXCEEDED_STORAGE: Self = Self(552);
+    /// 554: the transaction failed.
+    pub const TRANSACTION_FAILED: Self = Self(554);
+
+    /// A code from 200 to 599.
+    pub const fn new(code: u16) -> Option<Self> {
+        match code {
+            200..=599 => Some(Self(code)),
+            _ => None,
+        }
+    }
+
+    /// The code that three digits make.
+    pub const fn from_digits(digits: [u8; 3]) -> Option<Self> {
+        match digits {
+            [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9'] => {
+                Self::new((digits[0] - b'0') as u16 * 100 + (digits[1] - b'0') as u16 * 10 + (digits[2] - b'0') as u16)
+            }
+            _ => None,
+        }
+    }
+
+    /// The number.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+
+    /// What the first digit says.
+    pub const fn severity(self) -> Severity {
+        match self.0 {
+            0..300 => Severity::Positive,
+            300..400 => Severity::Intermediate,
+            400..500 => Severity::TransientNegative,
+            _ => Severity::PermanentNegative,
+        }
+    }
+
+    /// Whether it is 2yz.
+    pub const fn is_positive(self) -> bool {
+        matches!(self.severity(), Severity::Positive)
+    }
+
+    /// The first digit.
+    pub(super) const fn class(self) -> u16 {
+        self.0 / 100
+    }
+}
+
+impl fmt::Display for ReplyCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An enhanced status code `class.subject.detail` (RFC 3463, RFC 2034): class 2, 4 or 5, the others up to three digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EnhancedCode {
+    class: u16,
+    subject: u16,
+    detail: u16,
+}
+
+impl EnhancedCode {
+    /// A code, unless a part is out of range.
+    pub const fn new(class: u16, subject: u16, detail: u16) -> Option<Self> {
+        match (class, subject, detail) {
+            (2 | 4 | 5, 0..=999, 0..=999) => Some(Self { class, subject, detail }),
+            _ => None,
+        }
+    }
+
+    /// The class: 2, 4 or 5.
+    pub const fn class(self) -> u16 {
+        self.class
+    }
+
+    /// The subject, such as 7 for policy.
+    pub const fn subject(self) -> u16 {
+        self.subject
+    }
+
+    /// The detail.
+    pub const fn detail(self) -> u16 {
+        self.detail
+    }
+
+    /// The code at the start of a reply line's text and what follows its space; a code alone counts too.
+    pub fn split(text: &[u8]) -> Option<(Self, &[u8])> {
+        let end = text.iter().position(|octet| *octet == b' ').unwrap_or(text.len());
+        let (code, rest) = (text.get(..end)?, text.get(end + 1..).unwrap_or_default());
+        Some((Self::parse(code)?, rest))
+    }
+
+    /// Parses `class.subject.detail`, the whole text.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let mut parts = text.split(|octet| *octet == b'.').map(|part| match part {
+            [_] | [_, _] | [_, _, _] if part.iter().all(u8::is_ascii_digit) => {
+                Some(part.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0')))
+            }
+            _ => None,
+        });
+        let code = Self::new(parts.next()??, parts.next()??, parts.next()??)?;
+        parts.next().is_none().then_some(code)
+    }
+}
+
+impl fmt::Display for EnhancedCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.class, self.subject, self.detail)
+    }
+}

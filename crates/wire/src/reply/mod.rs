@@ -1,0 +1,222 @@
+//! Replies (RFC 5321 section 4.2), in both directions in one form: their octets.
+
+mod code;
+mod framer;
+
+use alloc::{string::String, vec::Vec};
+use core::fmt::{self, Write as _};
+
+use bytes::Bytes;
+
+pub use code::{EnhancedCode, ReplyCode, Severity};
+pub use framer::{ReplyError, ReplyFramer, ReplyLimits};
+
+/// The most octets of a reply line that this crate emits, CRLF included (RFC 5321 section 4.5.3.1.5).
+pub const MAX_REPLY_LINE: usize = 512;
+/// The most lines of a reply that this crate emits: 128 of 512 octets keep a reply within 64 KiB.
+pub const MAX_REPLY_LINES: usize = 128;
+
+/// A reply that borrows its octets: one or more lines with one code, each ending in CRLF.
+///
+/// ```
+/// use posthaste_wire::ReplyRef;
+/// let reply = ReplyRef::parse(b"550-5.1.1 No such user\r\n550 5.1.1 here\r\n")?;
+/// assert_eq!(reply.code().get(), 550);
+/// assert_eq!(reply.enhanced().unwrap().to_string(), "5.1.1");
+/// assert_eq!(reply.text(), "No such user here");
+/// # Ok::<(), posthaste_wire::reply::ReplyError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ReplyRef<'a> {
+    octets: &'a [u8],
+    code: ReplyCode,
+}
+
+impl<'a> ReplyRef<'a> {
+    /// Takes the octets of one whole reply.
+    ///
+    /// # Errors
+    /// [`ReplyError`], with [`ReplyError::Incomplete`] when the last line is missing or unfinished.
+    pub fn parse(octets: &'a [u8]) -> Result<Self, ReplyError> {
+        match ReplyFramer::new(ReplyLimits::default()).next(octets)? {
+            Some(reply) if reply.octets.len() == octets.len() => Ok(reply),
+            Some(_) => Err(ReplyError::TrailingOctets),
+            None => Err(ReplyError::Incomplete),
+        }
+    }
+
+    /// The code.
+    pub const fn code(&self) -> ReplyCode {
+        self.code
+    }
+
+    /// The enhanced status code of the first line (RFC 2034), when there is one and its class is the code's.
+    pub fn enhanced(&self) -> Option<EnhancedCode> {
+        let (enhanced, _) = EnhancedCode::split(self.lines().next()?)?;
+        (enhanced.class() == self.code.class()).then_some(enhanced)
+    }
+
+    /// The lines' text as octets, without code, separator and CRLF; the enhanced code is part of it.
+    pub fn lines(&self) -> impl Iterator<Item = &'a [u8]> {
+        let octets = self.octets;
+        octets.split_inclusive(|octet| *octet == b'\n').map(|line| {
+            let line = line.strip_suffix(b"\r\n").unwrap_or(line);
+            line.get(4..).unwrap_or_default()
+        })
+    }
+
+    /// The whole text on one line for people: without enhanced codes, undecodable and control octets replaced.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for line in self.lines() {
+            let rest = EnhancedCode::split(line).map_or(line, |(_, rest)| rest);
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            text.extend(String::from_utf8_lossy(rest).chars().map(|c| if c.is_control() { '?' } else { c }));
+        }
+        text
+    }
+
+    /// The octets, as they came.
+    pub const fn as_bytes(&self) -> &'a [u8] {
+        self.octets
+    }
+
+    /// The owned form.
+    pub fn into_owned(self) -> Reply {
+        Reply { octets: Bytes::copy_from_slice(self.octets), code: self.code }
+    }
+}
+
+/// A reply that owns its octets, cheap to clone. The octets are those of the wire, whether it was built or received.
+///
+/// ```
+/// use posthaste_wire::{EnhancedCode, Reply, ReplyCode};
+/// let reply = Reply::new(ReplyCode::MAILBOX_UNAVAILABLE, EnhancedCode::new(5, 1, 1), "No such user\r\n250 here");
+/// assert_eq!(reply.as_ref().as_bytes(), b"550-5.1.1 No such user?\r\n550 5.1.1 250 here\r\n");
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Reply {
+    octets: Bytes,
+    code: ReplyCode,
+}
+
+impl Reply {
+    /// Builds a reply. A line feed in the text starts a new line; any other control character becomes `?`, a line that
+    /// would go beyond 512 octets is continued on the next, and what goes beyond 128 lines is cut: whatever the text,
+    /// the result is one well-formed reply.
+    pub fn new(code: ReplyCode, enhanced: Option<EnhancedCode>, text: &str) -> Self {
+        let mut prefix = String::new();
+        if let Some(enhanced) = enhanced {
+            // Writing to a String does not fail.
+            let _ = write!(prefix, "{enhanced} ");
+        }
+        let room = MAX_REPLY_LINE - "250 \r\n".len() - prefix.len();
+        let mut lines: Vec<String> = Vec::new();
+        for paragraph in text.split('\n').take(MAX_REPLY_LINES) {
+            let mut line = String::new();
+            for character in paragraph.chars().map(|c| if c.is_control() { '?' } else { c }) {
+                if line.len() + character.len_utf8() > room {
+                    lines.push(core::mem::take(&mut line));
+                }
+                line.push(character);
+            }
+            lines.push(line);
+        }
+        lines.truncate(MAX_REPLY_LINES);
+        let mut octets = Vec::new();
+        for (index, line) in lines.iter().enumerate() {
+            let separator = if index + 1 == lines.len() { ' ' } else { '-' };
+            octets.extend_from_slice(alloc::format!("{code}{separator}{prefix}{line}\r\n").as_bytes());
+        }
+        Self { octets: octets.into(), code }
+    }
+
+    /// A fixed single-line reply, `250 2.0.0 Ok` with its CRLF; meant for constants.
+    ///
+    /// # Panics
+    /// When the text is not one well-formed reply line. In a `const` that is an error of the compiler.
+    #[must_use]
+    pub const fn from_static(line: &'static str) -> Self {
+        let octets = line.as_bytes();
+        assert!(octets.len() >= 6 && octets.len() <= MAX_REPLY_LINE && octets[3] == b' ');
+        assert!(octets[octets.len() - 2] == b'\r' && octets[octets.len() - 1] == b'\n');
+        let mut at = 0;
+        while at + 2 < octets.len() {
+            assert!(octets[at] >= b' ' && octets[at] <= b'~');
+            at += 1;
+        }
+        let Some(code) = ReplyCode::from_digits([octets[0], octets[1], octets[2]]) else { panic!() };
+        Self { octets: Bytes::from_static(octets), code }
+    }
+
+    /// The code.
+    pub const fn code(&self) -> ReplyCode {
+        self.code
+    }
+
+    /// The borrowed form.
+    pub fn as_ref(&self) -> ReplyRef<'_> {
+        ReplyRef { octets: &self.octets, code: self.code }
+    }
+}
+
+impl fmt::Debug for ReplyRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reply({:?})", String::from_utf8_lossy(self.octets))
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_ref().fmt(f)
+    }
+}
+
+/// For logs and reports: code, enhanced code and text on one line, free of control characters.
+impl fmt::Display for ReplyRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        if let Some(enhanced) = self.enhanced() {
+            write!(f, " {enhanced}")?;
+        }
+        match self.text() {
+            text if text.is_empty() => Ok(()),
+            text => write!(f, " {text}"),
+        }
+    }
+}
+
+impl fmt::Display for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_ref().fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn any_text_makes_one_well_formed_reply() {
+        for text in
+            ["", "one", "one\ntwo", "a\r\nb\0c", &"x".repeat(5_000), &"\u{20ac}".repeat(700), &"l\n".repeat(500)]
+        {
+            let reply = Reply::new(ReplyCode::OK, EnhancedCode::new(2, 0, 0), text);
+            let parsed = ReplyRef::parse(reply.as_ref().as_bytes()).unwrap();
+            assert_eq!(parsed.code(), ReplyCode::OK);
+            assert!(parsed.as_bytes().split(|octet| *octet == b'\n').all(|line| line.len() < MAX_REPLY_LINE));
+        }
+    }
+
+    #[test]
+    fn an_enhanced_code_of_another_class_is_text() {
+        let reply = ReplyRef::parse(b"250 5.1.1 odd\r\n").unwrap();
+        assert_eq!(reply.enhanced(), None);
+        let reply = ReplyRef::parse(b"550 5.7.999\r\n").unwrap();
+        assert_eq!(reply.enhanced().unwrap().to_string(), "5.7.999");
+        assert_eq!(reply.to_string(), "550 5.7.999");
+    }
+}

@@ -1,0 +1,38 @@
+//! Values that logs must not show.
+
+use core::fmt;
+
+/// A value whose `Debug` shows nothing of it, in every build profile.
+///
+/// Credentials and SASL responses travel in it, so that a command or an event can be logged whole.
+///
+/// ```
+/// let password = posthaste_wire::Secret::new("hunter2");
+/// assert_eq!(format!("{password:?}"), "/* REDACTED */");
+/// assert_eq!(*password.expose(), "hunter2");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Secret<T>(T);
+
+impl<T> Secret<T> {
+    /// Wraps a value.
+    pub const fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// The value itself: the one way to read it, easy to search for.
+    pub const fn expose(&self) -> &T {
+        &self.0
+    }
+
+    /// The value itself, by value.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> fmt::Debug for Secret<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("/* REDACTED */")
+    }
+}
