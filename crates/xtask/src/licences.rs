@@ -39,57 +39,38 @@ pub(crate) fn run(context: &Context) -> Outcome {
     let mut problems = Vec::new();
     let all = metadata(context, &[])?;
     let mut counted = 0;
-    for package in all
-        .packages
-        .iter()
-        .filter(|package| !all.workspace_members.contains(&package.id))
-    {
+    for package in all.packages.iter().filter(|package| !all.workspace_members.contains(&package.id)) {
         counted += 1;
         let name = format!("{} {}", package.name, package.version);
         match &package.license {
             Some(licence) if is_allowed(licence) => {}
-            Some(licence) => problems.push(format!(
-                "{name} is under `{licence}`, which is not on the list."
-            )),
+            Some(licence) => problems.push(format!("{name} is under `{licence}`, which is not on the list.")),
             None => problems.push(format!("{name} names no licence.")),
         }
         match &package.source {
             Some(source) if source.is_crates_io() => {}
-            Some(source) => problems.push(format!(
-                "{name} comes from {source} and not from crates.io."
-            )),
+            Some(source) => problems.push(format!("{name} comes from {source} and not from crates.io.")),
             None => problems.push(format!("{name} comes from a path outside the workspace.")),
         }
     }
 
     let mut versions: BTreeMap<&str, BTreeSet<_>> = BTreeMap::new();
-    let (_, host, _) = Run::new("rustc")
-        .args(["--print", "host-tuple"])
-        .capture()?;
+    let (_, host, _) = Run::new("rustc").args(["--print", "host-tuple"]).capture()?;
     let here = metadata(context, &["--filter-platform", host.trim()])?;
     for node in here.resolve.iter().flat_map(|resolve| &resolve.nodes) {
         let package = &here[&node.id];
-        versions
-            .entry(package.name.as_str())
-            .or_default()
-            .insert(&package.version);
+        versions.entry(package.name.as_str()).or_default().insert(&package.version);
     }
     for (name, found) in &versions {
         let excused = DUPLICATES.iter().any(|(allowed, _)| allowed == name);
         if found.len() > 1 && !excused {
             let found: Vec<String> = found.iter().map(ToString::to_string).collect();
-            problems.push(format!(
-                "{name} is there in {} versions: {}.",
-                found.len(),
-                found.join(", ")
-            ));
+            problems.push(format!("{name} is there in {} versions: {}.", found.len(), found.join(", ")));
         }
     }
     for (name, reason) in DUPLICATES {
         if versions.get(name).is_none_or(|found| found.len() < 2) {
-            problems.push(format!(
-                "{name} is excused ({reason}) and is no duplicate any more."
-            ));
+            problems.push(format!("{name} is excused ({reason}) and is no duplicate any more."));
         }
     }
 
@@ -108,20 +89,12 @@ fn metadata(context: &Context, options: &[&str]) -> Result<Metadata, Failure> {
         .features(CargoOpt::AllFeatures)
         .other_options(options)
         .exec()
-        .map_err(|error| {
-            Failure::new(
-                format!("cargo metadata failed: {error}"),
-                "Mend the manifest that it names.",
-            )
-        })
+        .map_err(|error| Failure::new(format!("cargo metadata failed: {error}"), "Mend the manifest that it names."))
 }
 
 /// Whether an SPDX expression can be satisfied with allowed licences alone.
 fn is_allowed(expression: &str) -> bool {
-    let spaced = expression
-        .replace('/', " OR ")
-        .replace('(', " ( ")
-        .replace(')', " ) ");
+    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
     let mut rest = words.as_slice();
     any_of(&mut rest) == Some(true) && rest.is_empty()
@@ -186,15 +159,7 @@ mod tests {
         ] {
             assert!(is_allowed(good), "{good}");
         }
-        for bad in [
-            "GPL-3.0",
-            "MIT AND GPL-3.0",
-            "MPL-2.0",
-            "(MIT",
-            "MIT OR",
-            "",
-            "MIT Apache-2.0",
-        ] {
+        for bad in ["GPL-3.0", "MIT AND GPL-3.0", "MPL-2.0", "(MIT", "MIT OR", "", "MIT Apache-2.0"] {
             assert!(!is_allowed(bad), "{bad}");
         }
     }

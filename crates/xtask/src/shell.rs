@@ -14,10 +14,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            remedy: remedy.into(),
-        }
+        Self { what: what.into(), remedy: remedy.into() }
     }
 }
 
@@ -43,8 +40,7 @@ impl Run {
         command.stdin(Stdio::null());
         Self {
             command,
-            remedy: "Read the output above, and repeat the command by hand while mending it."
-                .into(),
+            remedy: "Read the output above, and repeat the command by hand while mending it.".into(),
             quiet: false,
         }
     }
@@ -83,32 +79,19 @@ impl Run {
     /// Runs it with its output going to the terminal.
     pub(crate) fn run(mut self) -> Outcome {
         self.announce();
-        let status = self
-            .command
-            .status()
-            .map_err(|error| self.not_started(&error))?;
+        let status = self.command.status().map_err(|error| self.not_started(&error))?;
         if status.success() {
             return Ok(());
         }
-        Err(Failure::new(
-            format!("`{self}` failed ({status})."),
-            self.remedy,
-        ))
+        Err(Failure::new(format!("`{self}` failed ({status})."), self.remedy))
     }
 
     /// Runs it and keeps what it printed: (succeeded, standard output, standard error).
     pub(crate) fn capture(mut self) -> Result<(bool, String, String), Failure> {
         self.announce();
-        let output = self
-            .command
-            .output()
-            .map_err(|error| self.not_started(&error))?;
+        let output = self.command.output().map_err(|error| self.not_started(&error))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Ok((
-            output.status.success(),
-            text(&output.stdout),
-            text(&output.stderr),
-        ))
+        Ok((output.status.success(), text(&output.stdout), text(&output.stderr)))
     }
 
     fn announce(&self) {
@@ -118,10 +101,7 @@ impl Run {
     }
 
     fn not_started(&self, error: &std::io::Error) -> Failure {
-        Failure::new(
-            format!("`{self}` could not be started: {error}."),
-            "Install the program, or put it on PATH.",
-        )
+        Failure::new(format!("`{self}` could not be started: {error}."), "Install the program, or put it on PATH.")
     }
 }
 
@@ -129,22 +109,10 @@ impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in self.command.get_envs() {
             if let Some(value) = value {
-                write!(
-                    f,
-                    "{}={:?} ",
-                    name.to_string_lossy(),
-                    value.to_string_lossy()
-                )?;
+                write!(f, "{}={:?} ", name.to_string_lossy(), value.to_string_lossy())?;
             }
         }
-        write!(
-            f,
-            "{}",
-            Path::new(self.command.get_program())
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-        )?;
+        write!(f, "{}", Path::new(self.command.get_program()).file_name().unwrap_or_default().to_string_lossy())?;
         for argument in self.command.get_args() {
             let argument = argument.to_string_lossy();
             if argument.is_empty() || argument.contains([' ', '\'', '"', ';']) {
@@ -169,9 +137,5 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
 /// The folder of the workspace.
 pub(crate) fn workspace_root() -> PathBuf {
     // `crates/xtask` has two ancestors inside the workspace, so the second parent exists.
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .ancestors()
-        .nth(2)
-        .map(Path::to_path_buf)
-        .unwrap_or_default()
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default()
 }

@@ -23,30 +23,17 @@ pub(crate) struct Context {
 impl Context {
     fn new() -> Result<Self, Failure> {
         let root = workspace_root();
-        let metadata = MetadataCommand::new()
-            .current_dir(&root)
-            .exec()
-            .map_err(|error| {
-                Failure::new(
-                    format!("cargo metadata failed: {error}"),
-                    "Mend the manifest that it names.",
-                )
-            })?;
+        let metadata = MetadataCommand::new().current_dir(&root).exec().map_err(|error| {
+            Failure::new(format!("cargo metadata failed: {error}"), "Mend the manifest that it names.")
+        })?;
         let target = metadata.target_directory.clone().into_std_path_buf();
-        Ok(Self {
-            root,
-            target,
-            metadata,
-        })
+        Ok(Self { root, target, metadata })
     }
 
     /// The crates that go to crates.io.
     pub(crate) fn published(&self) -> impl Iterator<Item = &cargo_metadata::Package> {
         // `publish = false` is an empty list of registries.
-        self.metadata
-            .workspace_packages()
-            .into_iter()
-            .filter(|p| p.publish.as_ref().is_none_or(|p| !p.is_empty()))
+        self.metadata.workspace_packages().into_iter().filter(|p| p.publish.as_ref().is_none_or(|p| !p.is_empty()))
     }
 }
 
@@ -63,51 +50,23 @@ const STEPS: &[Step] = &[
         about: "Debian packages that the tests use (root or sudo, only when one is missing)",
         run: steps::install::run,
     },
-    Step {
-        name: "format",
-        about: "cargo fmt --check",
-        run: steps::cargo::format,
-    },
+    Step { name: "format", about: "cargo fmt --check", run: steps::cargo::format },
     Step {
         name: "licences",
         about: "licences, duplicate versions and sources of every dependency",
         run: crate::licences::run,
     },
-    Step {
-        name: "lint",
-        about: "clippy over every target and feature, warnings are errors",
-        run: steps::cargo::lint,
-    },
-    Step {
-        name: "test",
-        about: "unit, integration and doc tests of the libraries",
-        run: steps::cargo::test,
-    },
-    Step {
-        name: "benches",
-        about: "every benchmark once, without measuring",
-        run: steps::cargo::benches,
-    },
-    Step {
-        name: "docs",
-        about: "rustdoc, warnings are errors",
-        run: steps::cargo::docs,
-    },
+    Step { name: "lint", about: "clippy over every target and feature, warnings are errors", run: steps::cargo::lint },
+    Step { name: "test", about: "unit, integration and doc tests of the libraries", run: steps::cargo::test },
+    Step { name: "benches", about: "every benchmark once, without measuring", run: steps::cargo::benches },
+    Step { name: "docs", about: "rustdoc, warnings are errors", run: steps::cargo::docs },
     Step {
         name: "features",
         about: "every library without features and with each feature alone",
         run: steps::features::run,
     },
-    Step {
-        name: "no-std",
-        about: "wire and session link into a program that has no std",
-        run: steps::no_std::run,
-    },
-    Step {
-        name: "fuzz",
-        about: "build the fuzz targets, replay the committed corpora",
-        run: steps::fuzz::run,
-    },
+    Step { name: "no-std", about: "wire and session link into a program that has no std", run: steps::no_std::run },
+    Step { name: "fuzz", about: "build the fuzz targets, replay the committed corpora", run: steps::fuzz::run },
     Step {
         name: "package",
         about: "package the crates, run their README examples outside the workspace",
@@ -151,13 +110,7 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
         Err(reason) => failure = Some(("metadata", reason)),
         Ok(context) => {
             for (index, step) in selected.iter().enumerate() {
-                println!(
-                    "\n== {} ({} of {}): {}",
-                    step.name,
-                    index + 1,
-                    selected.len(),
-                    step.about
-                );
+                println!("\n== {} ({} of {}): {}", step.name, index + 1, selected.len(), step.about);
                 let step_started = Instant::now();
                 let outcome = (step.run)(&context);
                 let took = step_started.elapsed().as_secs_f32();
@@ -179,18 +132,11 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
     if let Some((name, reason)) = &failure {
         println!("{name}: {reason}");
         println!("  After that: `cargo xtask test --only {name}`, and once more without --only.");
-        println!(
-            "{} steps were not run.",
-            selected.len().saturating_sub(passed + 1)
-        );
+        println!("{} steps were not run.", selected.len().saturating_sub(passed + 1));
     }
     println!("{:.0} s in all", started.elapsed().as_secs_f32());
     println!("{passed} passed, {} failed", u8::from(failure.is_some()));
-    if failure.is_some() {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    }
+    if failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// The steps to run, `None` when the question has been answered already, or what is wrong with the arguments.
@@ -211,31 +157,20 @@ fn select(arguments: &[&str]) -> Result<Option<Vec<&'static Step>>, String> {
                 return Ok(None);
             }
             "--only" | "--skip" => {
-                let name = arguments.next().ok_or_else(|| {
-                    format!("{argument} needs the name of a step; --list prints them")
-                })?;
+                let name = arguments
+                    .next()
+                    .ok_or_else(|| format!("{argument} needs the name of a step; --list prints them"))?;
                 let step = STEPS.iter().find(|step| step.name == *name);
-                let step = step.ok_or_else(|| {
-                    format!(
-                        "there is no step `{name}`; --list prints the {}",
-                        STEPS.len()
-                    )
-                })?;
-                if argument == "--only" {
-                    only.push(step.name)
-                } else {
-                    skip.push(step.name)
-                }
+                let step =
+                    step.ok_or_else(|| format!("there is no step `{name}`; --list prints the {}", STEPS.len()))?;
+                if argument == "--only" { only.push(step.name) } else { skip.push(step.name) }
             }
             other => {
-                return Err(format!(
-                    "`{other}` is not understood; --help explains the arguments"
-                ));
+                return Err(format!("`{other}` is not understood; --help explains the arguments"));
             }
         }
     }
-    let chosen =
-        |step: &&Step| (only.is_empty() || only.contains(&step.name)) && !skip.contains(&step.name);
+    let chosen = |step: &&Step| (only.is_empty() || only.contains(&step.name)) && !skip.contains(&step.name);
     Ok(Some(STEPS.iter().filter(chosen).collect()))
 }
 
@@ -244,22 +179,13 @@ mod tests {
     use super::*;
 
     fn names(arguments: &[&str]) -> Result<Vec<&'static str>, String> {
-        select(arguments).map(|steps| {
-            steps
-                .unwrap_or_default()
-                .iter()
-                .map(|step| step.name)
-                .collect()
-        })
+        select(arguments).map(|steps| steps.unwrap_or_default().iter().map(|step| step.name).collect())
     }
 
     #[test]
     fn all_steps_run_unless_some_are_named() {
         assert_eq!(names(&[]).map(|names| names.len()), Ok(STEPS.len()));
-        assert_eq!(
-            names(&["--only", "docs", "--only", "lint"]),
-            Ok(vec!["lint", "docs"])
-        );
+        assert_eq!(names(&["--only", "docs", "--only", "lint"]), Ok(vec!["lint", "docs"]));
         assert_eq!(names(&["--only", "docs", "--skip", "docs"]), Ok(vec![]));
     }
 

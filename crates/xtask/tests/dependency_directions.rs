@@ -18,14 +18,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("posthaste-wire", &[]),
     ("posthaste-session", &["posthaste-wire"]),
     ("posthaste-io", &["posthaste-session", "posthaste-wire"]),
-    (
-        "posthaste-client",
-        &["posthaste-io", "posthaste-session", "posthaste-wire"],
-    ),
-    (
-        "posthaste-server",
-        &["posthaste-io", "posthaste-session", "posthaste-wire"],
-    ),
+    ("posthaste-client", &["posthaste-io", "posthaste-session", "posthaste-wire"]),
+    ("posthaste-server", &["posthaste-io", "posthaste-session", "posthaste-wire"]),
     ("posthaste-queue", &[]),
     (
         "posthaste-relay",
@@ -59,21 +53,11 @@ fn libraries_depend_on_libraries_below_them_only() {
     let metadata = metadata();
     let ours = names(&metadata);
     for package in published(&metadata) {
-        let may_use = MAY_USE
-            .iter()
-            .find(|(name, _)| *name == package.name.as_str())
-            .map(|(_, below)| *below);
+        let may_use = MAY_USE.iter().find(|(name, _)| *name == package.name.as_str()).map(|(_, below)| *below);
         let may_use = may_use.unwrap_or_else(|| {
-            panic!(
-                "{} is published and has no place in this test's table: give it one",
-                package.name
-            )
+            panic!("{} is published and has no place in this test's table: give it one", package.name)
         });
-        for dependency in package
-            .dependencies
-            .iter()
-            .filter(|d| d.kind != DependencyKind::Development)
-        {
+        for dependency in package.dependencies.iter().filter(|d| d.kind != DependencyKind::Development) {
             let name = dependency.name.as_str();
             assert!(
                 !ours.contains(name) || may_use.contains(&name),
@@ -109,11 +93,7 @@ fn the_testkit_is_a_development_dependency_without_a_version() {
 fn wire_depends_on_three_crates() {
     let metadata = metadata();
     let wire = package(&metadata, "posthaste-wire");
-    for dependency in wire
-        .dependencies
-        .iter()
-        .filter(|d| d.kind != DependencyKind::Development && !d.optional)
-    {
+    for dependency in wire.dependencies.iter().filter(|d| d.kind != DependencyKind::Development && !d.optional) {
         assert!(
             ["bytes", "memchr", "nom"].contains(&dependency.name.as_str()),
             "posthaste-wire depends on {}; by default it uses bytes, memchr and nom and nothing else",
@@ -129,16 +109,7 @@ fn wire_and_session_see_neither_runtime_nor_tls() {
     for root in ["posthaste-wire", "posthaste-session"] {
         let root = package(&metadata, root);
         for (name, path) in reachable(&metadata, &root.id) {
-            let forbidden = [
-                "tokio",
-                "tokio-rustls",
-                "rustls",
-                "mio",
-                "socket2",
-                "rand",
-                "getrandom",
-                "fastrand",
-            ];
+            let forbidden = ["tokio", "tokio-rustls", "rustls", "mio", "socket2", "rand", "getrandom", "fastrand"];
             assert!(
                 !forbidden.contains(&name.as_str()),
                 "{} reaches {name} by way of {}; it has no I/O, no clock and no random numbers",
@@ -154,29 +125,19 @@ fn the_queue_reaches_nothing_of_smtp() {
     let metadata = metadata();
     let queue = package(&metadata, "posthaste-queue");
     for (name, path) in reachable(&metadata, &queue.id) {
-        assert!(
-            !name.starts_with("posthaste"),
-            "posthaste-queue reaches {name} by way of {}",
-            path.join(" -> ")
-        );
+        assert!(!name.starts_with("posthaste"), "posthaste-queue reaches {name} by way of {}", path.join(" -> "));
     }
 }
 
 /// Every crate that a normal or build dependency leads to, with the way there.
 fn reachable(metadata: &Metadata, from: &PackageId) -> BTreeMap<String, Vec<String>> {
-    let resolve = metadata
-        .resolve
-        .as_ref()
-        .expect("cargo metadata resolves unless told not to");
+    let resolve = metadata.resolve.as_ref().expect("cargo metadata resolves unless told not to");
     let nodes: BTreeMap<_, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
     let mut found = BTreeMap::new();
     let mut open = vec![(from, vec![metadata[from].name.to_string()])];
     while let Some((id, path)) = open.pop() {
         for dependency in &nodes[id].deps {
-            let used = dependency
-                .dep_kinds
-                .iter()
-                .any(|kind| kind.kind != DependencyKind::Development);
+            let used = dependency.dep_kinds.iter().any(|kind| kind.kind != DependencyKind::Development);
             let name = metadata[&dependency.pkg].name.to_string();
             if !used || found.contains_key(&name) {
                 continue;
@@ -204,11 +165,7 @@ fn load(features: &CargoOpt) -> Metadata {
 }
 
 fn published(metadata: &Metadata) -> Vec<&Package> {
-    metadata
-        .workspace_packages()
-        .into_iter()
-        .filter(|p| p.publish.as_ref().is_none_or(|p| !p.is_empty()))
-        .collect()
+    metadata.workspace_packages().into_iter().filter(|p| p.publish.as_ref().is_none_or(|p| !p.is_empty())).collect()
 }
 
 fn package<'m>(metadata: &'m Metadata, name: &str) -> &'m Package {
@@ -220,9 +177,5 @@ fn package<'m>(metadata: &'m Metadata, name: &str) -> &'m Package {
 }
 
 fn names(metadata: &Metadata) -> BTreeSet<String> {
-    metadata
-        .workspace_packages()
-        .iter()
-        .map(|package| package.name.to_string())
-        .collect()
+    metadata.workspace_packages().iter().map(|package| package.name.to_string()).collect()
 }

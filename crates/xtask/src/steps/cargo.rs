@@ -8,23 +8,11 @@ const PROGRAMS: &str = "posthaste-examples";
 const BENCHES: &str = "posthaste-benches";
 
 pub(crate) fn format(context: &Context) -> Outcome {
-    Run::cargo()
-        .dir(&context.root)
-        .args(["fmt", "--all", "--check"])
-        .remedy("Run `cargo fmt --all`.")
-        .run()
+    Run::cargo().dir(&context.root).args(["fmt", "--all", "--check"]).remedy("Run `cargo fmt --all`.").run()
 }
 
 pub(crate) fn lint(context: &Context) -> Outcome {
-    let command = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--all-features",
-        "--",
-        "-D",
-        "warnings",
-    ];
+    let command = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
     Run::cargo()
         .dir(&context.root)
         .args(command)
@@ -33,28 +21,14 @@ pub(crate) fn lint(context: &Context) -> Outcome {
 }
 
 pub(crate) fn test(context: &Context) -> Outcome {
-    let command = [
-        "test",
-        "--workspace",
-        "--all-features",
-        "--exclude",
-        PROGRAMS,
-    ];
-    Run::cargo()
-        .dir(&context.root)
-        .args(command)
-        .remedy("Repeat one test with `cargo test -p CRATE NAME`.")
-        .run()
+    let command = ["test", "--workspace", "--all-features", "--exclude", PROGRAMS];
+    Run::cargo().dir(&context.root).args(command).remedy("Repeat one test with `cargo test -p CRATE NAME`.").run()
 }
 
 pub(crate) fn benches(context: &Context) -> Outcome {
     // Under `cargo test` criterion runs every benchmark once and measures nothing.
     let command = ["test", "--package", BENCHES, "--benches", "--all-features"];
-    Run::cargo()
-        .dir(&context.root)
-        .args(command)
-        .remedy("A benchmark must run as it stands.")
-        .run()
+    Run::cargo().dir(&context.root).args(command).remedy("A benchmark must run as it stands.").run()
 }
 
 pub(crate) fn docs(context: &Context) -> Outcome {
@@ -71,21 +45,9 @@ pub(crate) fn end_to_end(context: &Context) -> Outcome {
     // First what `examples/tests/adaptor` looks for; the tests themselves are handed the same file by cargo.
     Run::cargo()
         .dir(&context.root)
-        .args([
-            "build",
-            "--release",
-            "--package",
-            PROGRAMS,
-            "--all-features",
-            "--bin",
-            "relay",
-        ])
+        .args(["build", "--release", "--package", PROGRAMS, "--all-features", "--bin", "relay"])
         .run()?;
     let command = ["test", "--release", "--package", PROGRAMS, "--all-features"];
     let remedy = "Repeat one test with `cargo test --release -p posthaste-examples --test FILE NAME`; a failed test prints the relay's log.";
-    Run::cargo()
-        .dir(&context.root)
-        .args(command)
-        .remedy(remedy)
-        .run()
+    Run::cargo().dir(&context.root).args(command).remedy(remedy).run()
 }

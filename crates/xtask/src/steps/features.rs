@@ -6,22 +6,10 @@ use crate::test::Context;
 pub(crate) fn run(context: &Context) -> Outcome {
     for package in context.published() {
         let mut sets = vec![None];
-        sets.extend(
-            package
-                .features
-                .keys()
-                .filter(|name| *name != "default")
-                .map(Some),
-        );
+        sets.extend(package.features.keys().filter(|name| *name != "default").map(Some));
         for feature in sets {
-            let mut command = vec![
-                "check",
-                "--quiet",
-                "--package",
-                package.name.as_str(),
-                "--lib",
-                "--no-default-features",
-            ];
+            let mut command =
+                vec!["check", "--quiet", "--package", package.name.as_str(), "--lib", "--no-default-features"];
             if let Some(feature) = feature {
                 command.extend(["--features", feature]);
             }
@@ -29,11 +17,7 @@ pub(crate) fn run(context: &Context) -> Outcome {
                 "Features of {} must stand alone: name what the code needs in its [features] table.",
                 package.name
             );
-            Run::cargo()
-                .dir(&context.root)
-                .args(command)
-                .remedy(remedy)
-                .run()?;
+            Run::cargo().dir(&context.root).args(command).remedy(remedy).run()?;
         }
     }
     Ok(())

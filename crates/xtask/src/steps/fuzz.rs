@@ -12,6 +12,10 @@ use crate::test::Context;
 pub(crate) fn run(context: &Context) -> Outcome {
     let folder = context.root.join("fuzz");
     let target = context.target.join("fuzz");
+    // The versions that the workspace has been tested with; cargo adds libfuzzer-sys.
+    fs::copy(context.root.join("Cargo.lock"), folder.join("Cargo.lock")).map_err(|error| {
+        Failure::new(format!("fuzz/Cargo.lock cannot be written: {error}."), "Mend its permissions.")
+    })?;
     let manifest = folder.join("Cargo.toml");
     let manifest = manifest.to_string_lossy();
     Run::cargo()
@@ -23,11 +27,7 @@ pub(crate) fn run(context: &Context) -> Outcome {
     let mut corpora = entries(&folder.join("corpus"));
     corpora.retain(|corpus| corpus.is_dir());
     for corpus in &corpora {
-        let name = corpus
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = corpus.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if !targets.contains(&name) {
             return Err(Failure::new(
                 format!("{} has no fuzz target.", corpus.display()),
@@ -44,7 +44,8 @@ pub(crate) fn run(context: &Context) -> Outcome {
             ));
         }
         // A limit of its own keeps one slow or greedy input from hiding among thousands.
-        let mut command = vec!["-timeout=10".into(), "-rss_limit_mb=1024".into()];
+        let artifacts = format!("-artifact_prefix={}/", target.display());
+        let mut command = vec!["-timeout=10".into(), "-rss_limit_mb=1024".into(), artifacts.into()];
         let count = files.len();
         command.extend(files.into_iter().map(PathBuf::into_os_string));
         let remedy = format!(
@@ -58,16 +59,13 @@ pub(crate) fn run(context: &Context) -> Outcome {
 }
 
 fn replay(program: &Path, arguments: Vec<std::ffi::OsString>, remedy: &str) -> Outcome {
-    let (succeeded, _, log) = Run::new(program).args(arguments).quiet().capture()?;
+    let (succeeded, _, log) = Run::new(program).args(arguments).env("RUST_BACKTRACE", "0").quiet().capture()?;
     if succeeded {
         return Ok(());
     }
     let tail: Vec<&str> = log.lines().rev().take(40).collect();
     let tail: Vec<&str> = tail.into_iter().rev().collect();
-    Err(Failure::new(
-        format!("A committed input fails:\n{}", tail.join("\n")),
-        remedy,
-    ))
+    Err(Failure::new(format!("A committed input fails:\n{}", tail.join("\n")), remedy))
 }
 
 /// The names of the targets: each is one file in `fuzz_targets`.
@@ -78,20 +76,14 @@ fn targets(folder: &Path) -> Result<Vec<String>, Failure> {
         .filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned()))
         .collect();
     if names.is_empty() {
-        return Err(Failure::new(
-            "fuzz/fuzz_targets is empty.",
-            "Every target is one file there.",
-        ));
+        return Err(Failure::new("fuzz/fuzz_targets is empty.", "Every target is one file there."));
     }
     Ok(names)
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect();
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.sort();
     paths
 }

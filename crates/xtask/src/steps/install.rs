@@ -14,74 +14,30 @@ struct Tool {
 }
 
 const TOOLS: &[Tool] = &[
-    Tool {
-        program: "smtp-source",
-        package: "postfix",
-        used_for: "a real client",
-    },
-    Tool {
-        program: "smtp-sink",
-        package: "postfix",
-        used_for: "a real next hop",
-    },
-    Tool {
-        program: "swaks",
-        package: "swaks",
-        used_for: "a real client",
-    },
-    Tool {
-        program: "curl",
-        package: "curl",
-        used_for: "a real client",
-    },
-    Tool {
-        program: "python3",
-        package: "python3",
-        used_for: "clients, next hops with faults, the conformance table",
-    },
-    Tool {
-        program: "openssl",
-        package: "openssl",
-        used_for: "the certificates of the tests",
-    },
-    Tool {
-        program: "g++",
-        package: "g++",
-        used_for: "libFuzzer, which the fuzz targets link",
-    },
-    Tool {
-        program: "ps",
-        package: "procps",
-        used_for: "the adaptor that drives the relay from outside",
-    },
+    Tool { program: "smtp-source", package: "postfix", used_for: "a real client" },
+    Tool { program: "smtp-sink", package: "postfix", used_for: "a real next hop" },
+    Tool { program: "swaks", package: "swaks", used_for: "a real client" },
+    Tool { program: "curl", package: "curl", used_for: "a real client" },
+    Tool { program: "python3", package: "python3", used_for: "clients, next hops with faults, the conformance table" },
+    Tool { program: "openssl", package: "openssl", used_for: "the certificates of the tests" },
+    Tool { program: "g++", package: "g++", used_for: "libFuzzer, which the fuzz targets link" },
+    Tool { program: "ps", package: "procps", used_for: "the adaptor that drives the relay from outside" },
 ];
 
 pub(crate) fn run(_context: &Context) -> Outcome {
-    let missing: Vec<&Tool> = TOOLS
-        .iter()
-        .filter(|tool| find_program(tool.program).is_none())
-        .collect();
+    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| find_program(tool.program).is_none()).collect();
     if missing.is_empty() {
-        println!(
-            "  all {} programs are there, nothing to install",
-            TOOLS.len()
-        );
+        println!("  all {} programs are there, nothing to install", TOOLS.len());
         return Ok(());
     }
     let mut packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
     packages.dedup();
     for tool in &missing {
-        println!(
-            "  {} is missing ({}): package {}",
-            tool.program, tool.used_for, tool.package
-        );
+        println!("  {} is missing ({}): package {}", tool.program, tool.used_for, tool.package);
     }
     let by_hand = format!("Install the packages yourself: {}.", packages.join(" "));
     if find_program("apt-get").is_none() {
-        return Err(Failure::new(
-            "Programs are missing, and this system has no apt-get.",
-            by_hand,
-        ));
+        return Err(Failure::new("Programs are missing, and this system has no apt-get.", by_hand));
     }
     let prefix = become_root(&by_hand)?;
     apt(&prefix, &["update"], &by_hand)?;
@@ -105,10 +61,7 @@ fn become_root(by_hand: &str) -> Result<Vec<String>, Failure> {
         return Ok(vec![]);
     }
     if find_program("sudo").is_none() {
-        return Err(Failure::new(
-            "Packages can be installed by root only, and there is no sudo.",
-            by_hand,
-        ));
+        return Err(Failure::new("Packages can be installed by root only, and there is no sudo.", by_hand));
     }
     println!("  sudo is used for apt-get and nothing else");
     Ok(vec!["sudo".into()])
@@ -137,10 +90,7 @@ const POLICY_ASIDE: &str = "/usr/sbin/policy-rc.d.before-xtask";
 
 impl<'a> NoDaemons<'a> {
     fn new(prefix: &'a [String]) -> Result<Self, Failure> {
-        let guard = Self {
-            prefix,
-            had_one: Path::new(POLICY).exists(),
-        };
+        let guard = Self { prefix, had_one: Path::new(POLICY).exists() };
         if guard.had_one {
             guard.root(&["mv", POLICY, POLICY_ASIDE])?;
         }
@@ -155,28 +105,18 @@ impl<'a> NoDaemons<'a> {
                 "Make room in the folder for temporary files.",
             )
         })?;
-        match guard.root(&[
-            "cp",
-            "--preserve=mode",
-            &file.path().to_string_lossy(),
-            POLICY,
-        ]) {
+        match guard.root(&["cp", "--preserve=mode", &file.path().to_string_lossy(), POLICY]) {
             Ok(()) => Ok(guard),
             Err(failure) => guard.lift().and(Err(failure)),
         }
     }
 
     fn lift(self) -> Outcome {
-        if self.had_one {
-            self.root(&["mv", POLICY_ASIDE, POLICY])
-        } else {
-            self.root(&["rm", "-f", POLICY])
-        }
+        if self.had_one { self.root(&["mv", POLICY_ASIDE, POLICY]) } else { self.root(&["rm", "-f", POLICY]) }
     }
 
     fn root(&self, command: &[&str]) -> Outcome {
-        let remedy =
-            format!("{POLICY} keeps daemons from starting; look at it, and at {POLICY_ASIDE}.");
+        let remedy = format!("{POLICY} keeps daemons from starting; look at it, and at {POLICY_ASIDE}.");
         as_root(self.prefix, command, &remedy)
     }
 }

@@ -11,10 +11,7 @@ use std::path::Path;
 use crate::shell::{Failure, Outcome, Run};
 use crate::test::Context;
 
-const CRATES: &[(&str, &str)] = &[
-    ("posthaste-wire", "crates/wire"),
-    ("posthaste-session", "crates/session"),
-];
+const CRATES: &[(&str, &str)] = &[("posthaste-wire", "crates/wire"), ("posthaste-session", "crates/session")];
 
 const PROGRAM: &str = r#"#![no_std]
 #[cfg(feature = "with-std")]
@@ -38,43 +35,28 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! { loop {} }
 
 pub(crate) fn run(context: &Context) -> Outcome {
     for (name, folder) in CRATES {
-        let source =
-            fs::read_to_string(context.root.join(folder).join("src/lib.rs")).unwrap_or_default();
-        if !source
-            .lines()
-            .any(|line| line.trim() == "#![no_std]" || line.contains("no_std)]"))
-        {
-            let remedy = format!(
-                "Put `#![no_std]` at the top of {folder}/src/lib.rs, and `extern crate alloc`."
-            );
-            return Err(Failure::new(
-                format!("{name} does not declare itself no_std."),
-                remedy,
-            ));
+        let source = fs::read_to_string(context.root.join(folder).join("src/lib.rs")).unwrap_or_default();
+        if !source.lines().any(|line| line.trim() == "#![no_std]" || line.contains("no_std)]")) {
+            let remedy = format!("Put `#![no_std]` at the top of {folder}/src/lib.rs, and `extern crate alloc`.");
+            return Err(Failure::new(format!("{name} does not declare itself no_std."), remedy));
         }
     }
     let folder = context.target.join("xtask/no-std");
     write_package(context, &folder).map_err(|error| {
-        Failure::new(
-            format!("{} cannot be written: {error}.", folder.display()),
-            "Make room, or mend its permissions.",
-        )
+        Failure::new(format!("{} cannot be written: {error}.", folder.display()), "Make room, or mend its permissions.")
     })?;
     let build = |features: &[&str]| {
         let mut command = vec!["build", "--quiet", "--lib"];
         command.extend(features);
-        Run::cargo()
-            .dir(&folder)
-            .env("CARGO_TARGET_DIR", &context.target)
-            .args(command)
+        Run::cargo().dir(&folder).env("CARGO_TARGET_DIR", &context.target).args(command)
     };
-    let remedy = "`duplicate lang item` names the crate that pulls in std: switch its default features off in Cargo.toml.";
+    let remedy =
+        "`duplicate lang item` names the crate that pulls in std: switch its default features off in Cargo.toml.";
     build(&[]).remedy(remedy).run()?;
     println!("  and with std pulled in on purpose it must not compile:");
     let (compiled, _, errors) = build(&["--features", "with-std"]).capture()?;
     if compiled || !errors.contains("panic_impl") {
-        let what =
-            format!("The check cannot tell std from no std any more; the compiler said:\n{errors}");
+        let what = format!("The check cannot tell std from no std any more; the compiler said:\n{errors}");
         return Err(Failure::new(what, "Mend crates/xtask/src/steps/no_std.rs."));
     }
     Ok(())
@@ -88,9 +70,7 @@ fn write_package(context: &Context, folder: &Path) -> std::io::Result<()> {
     );
     for (name, path) in CRATES {
         let path = context.root.join(path);
-        manifest.push_str(&format!(
-            "{name} = {{ path = {path:?}, default-features = false }}\n"
-        ));
+        manifest.push_str(&format!("{name} = {{ path = {path:?}, default-features = false }}\n"));
     }
     fs::create_dir_all(folder)?;
     fs::write(folder.join("Cargo.toml"), manifest)?;

@@ -11,95 +11,50 @@ use crate::shell::{Failure, Outcome, Run};
 use crate::test::Context;
 
 pub(crate) fn run(context: &Context) -> Outcome {
-    let mut command = vec![
-        "package",
-        "--quiet",
-        "--workspace",
-        "--no-verify",
-        "--allow-dirty",
-    ];
+    let mut command = vec!["package", "--quiet", "--workspace", "--no-verify", "--allow-dirty"];
     for package in context.metadata.workspace_packages() {
         if package.publish.as_ref().is_some_and(Vec::is_empty) {
             command.extend(["--exclude", package.name.as_str()]);
         }
     }
     let remedy = "Each published crate needs what crates.io asks for, and a version beside the path of each sibling.";
-    Run::cargo()
-        .dir(&context.root)
-        .args(command)
-        .remedy(remedy)
-        .run()?;
+    Run::cargo().dir(&context.root).args(command).remedy(remedy).run()?;
 
-    let outside = tempfile::Builder::new()
-        .prefix("posthaste-packages-")
-        .tempdir();
-    let outside = outside.map_err(|error| {
-        Failure::new(format!("No temporary folder: {error}."), "Make room in it.")
-    })?;
+    let outside = tempfile::Builder::new().prefix("posthaste-packages-").tempdir();
+    let outside =
+        outside.map_err(|error| Failure::new(format!("No temporary folder: {error}."), "Make room in it."))?;
     let mut members = Vec::new();
     let mut patches = String::new();
     for package in context.published() {
         let folder = format!("{}-{}", package.name, package.version);
-        let archive = context
-            .target
-            .join("package")
-            .join(format!("{folder}.crate"));
+        let archive = context.target.join("package").join(format!("{folder}.crate"));
         Run::new("tar")
             .dir(outside.path())
             .args(["--extract", "--gzip", "--file", &archive.to_string_lossy()])
             .run()?;
         prepare(package, &outside.path().join(&folder))?;
-        patches.push_str(&format!(
-            "{} = {{ path = {folder:?} }}\n",
-            package.name.as_str()
-        ));
+        patches.push_str(&format!("{} = {{ path = {folder:?} }}\n", package.name.as_str()));
         members.push(folder);
     }
-    let manifest = format!(
-        "[workspace]\nresolver = \"3\"\nmembers = {members:?}\n\n[patch.crates-io]\n{patches}"
-    );
+    let manifest = format!("[workspace]\nresolver = \"3\"\nmembers = {members:?}\n\n[patch.crates-io]\n{patches}");
     write(&outside.path().join("Cargo.toml"), &manifest)?;
-    fs::copy(
-        context.root.join("Cargo.lock"),
-        outside.path().join("Cargo.lock"),
-    )
-    .map_err(|error| {
-        Failure::new(
-            format!("Cargo.lock cannot be copied: {error}."),
-            "Run `cargo generate-lockfile`.",
-        )
+    fs::copy(context.root.join("Cargo.lock"), outside.path().join("Cargo.lock")).map_err(|error| {
+        Failure::new(format!("Cargo.lock cannot be copied: {error}."), "Run `cargo generate-lockfile`.")
     })?;
 
     for package in context.published() {
-        let folder = outside
-            .path()
-            .join(format!("{}-{}", package.name, package.version));
-        let examples =
-            runnable_examples(&fs::read_to_string(folder.join("README.md")).unwrap_or_default());
+        let folder = outside.path().join(format!("{}-{}", package.name, package.version));
+        let examples = runnable_examples(&fs::read_to_string(folder.join("README.md")).unwrap_or_default());
         if examples == 0 {
-            let remedy =
-                "Show a newcomer one in a ```rust block; `no_run` and `ignore` do not count.";
-            return Err(Failure::new(
-                format!("The README of {} has no example that runs.", package.name),
-                remedy,
-            ));
+            let remedy = "Show a newcomer one in a ```rust block; `no_run` and `ignore` do not count.";
+            return Err(Failure::new(format!("The README of {} has no example that runs.", package.name), remedy));
         }
-        let mut sets = vec![None];
-        sets.extend(
-            package
-                .features
-                .keys()
-                .filter(|name| *name != "default")
-                .map(|name| Some(name.as_str())),
-        );
+        // What is a default anyway has run with the defaults.
+        let defaults = package.features.get("default").map_or(&[][..], Vec::as_slice);
+        let more = package.features.keys().filter(|name| *name != "default" && !defaults.contains(name));
+        let sets = std::iter::once(None).chain(more.map(|name| Some(name.as_str())));
         for feature in sets {
-            run_examples(
-                context,
-                outside.path(),
-                package.name.as_str(),
-                feature,
-                examples,
-            )?;
+            run_examples(context, outside.path(), package.name.as_str(), feature, examples)?;
         }
     }
     Ok(())
@@ -110,40 +65,25 @@ fn prepare(package: &cargo_metadata::Package, folder: &Path) -> Outcome {
     for name in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
         if !folder.join(name).is_file() {
             let remedy = format!("Put it beside the manifest of {}.", package.name);
-            return Err(Failure::new(
-                format!("The package of {} has no {name}.", package.name),
-                remedy,
-            ));
+            return Err(Failure::new(format!("The package of {} has no {name}.", package.name), remedy));
         }
     }
     let library = folder.join("src/lib.rs");
     let mut source = fs::read_to_string(&library).map_err(|error| {
-        Failure::new(
-            format!("{}: {error}.", library.display()),
-            "The package must contain its sources.",
-        )
+        Failure::new(format!("{}: {error}.", library.display()), "The package must contain its sources.")
     })?;
     source.push_str("\n/// The README's examples.\n#[cfg(doctest)]\n#[doc = include_str!(\"../README.md\")]\npub struct ReadmeExamples;\n");
     write(&library, &source)
 }
 
-fn run_examples(
-    context: &Context,
-    outside: &Path,
-    package: &str,
-    feature: Option<&str>,
-    examples: usize,
-) -> Outcome {
+fn run_examples(context: &Context, outside: &Path, package: &str, feature: Option<&str>, examples: usize) -> Outcome {
     let mut command = vec!["test", "--quiet", "--doc", "--package", package];
     if let Some(feature) = feature {
         command.extend(["--features", feature]);
     }
     command.extend(["--", "ReadmeExamples"]);
-    let (succeeded, output, errors) = Run::cargo()
-        .dir(outside)
-        .env("CARGO_TARGET_DIR", &context.target)
-        .args(command)
-        .capture()?;
+    let (succeeded, output, errors) =
+        Run::cargo().dir(outside).env("CARGO_TARGET_DIR", &context.target).args(command).capture()?;
     let remedy = format!("Mend the README of {package}, or what its package lacks.");
     if !succeeded {
         return Err(Failure::new(
@@ -153,9 +93,7 @@ fn run_examples(
     }
     let ran: usize = output.lines().filter_map(passed).sum();
     if ran < examples {
-        let what = format!(
-            "{output}\nThe README of {package} has {examples} runnable examples, and {ran} ran."
-        );
+        let what = format!("{output}\nThe README of {package} has {examples} runnable examples, and {ran} ran.");
         return Err(Failure::new(what, remedy));
     }
     println!("    {ran} examples ran");
@@ -164,11 +102,7 @@ fn run_examples(
 
 /// `N` in `test result: ok. N passed; …`.
 fn passed(line: &str) -> Option<usize> {
-    line.strip_prefix("test result: ok. ")?
-        .split(' ')
-        .next()?
-        .parse()
-        .ok()
+    line.strip_prefix("test result: ok. ")?.split(' ').next()?.parse().ok()
 }
 
 /// How many fenced blocks of the text rustdoc would run.
@@ -182,9 +116,7 @@ fn runnable_examples(text: &str) -> usize {
         if !inside {
             let mut words = info.split([',', ' ']).filter(|word| !word.is_empty());
             let first = words.next();
-            let excused = |word: &str| {
-                word == "no_run" || word.starts_with("ignore") || word == "compile_fail"
-            };
+            let excused = |word: &str| word == "no_run" || word.starts_with("ignore") || word == "compile_fail";
             count += usize::from(first == Some("rust") && !words.any(excused));
         }
         inside = !inside;
@@ -194,10 +126,7 @@ fn runnable_examples(text: &str) -> usize {
 
 fn write(path: &Path, text: &str) -> Outcome {
     fs::write(path, text).map_err(|error| {
-        Failure::new(
-            format!("{} cannot be written: {error}.", path.display()),
-            "Make room for temporary files.",
-        )
+        Failure::new(format!("{} cannot be written: {error}.", path.display()), "Make room for temporary files.")
     })
 }
 
@@ -209,9 +138,6 @@ mod tests {
     fn only_blocks_that_run_are_counted() {
         let text = "```rust\na\n```\n```text\n```\n```rust,no_run\n```\n```rust,should_panic\n```\n```toml\n```rust\n";
         assert_eq!(runnable_examples(text), 2);
-        assert_eq!(
-            passed("test result: ok. 3 passed; 0 failed; 0 ignored"),
-            Some(3)
-        );
+        assert_eq!(passed("test result: ok. 3 passed; 0 failed; 0 ignored"), Some(3));
     }
 }
