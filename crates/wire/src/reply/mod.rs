@@ -13,8 +13,8 @@ pub use framer::{ReplyError, ReplyFramer, ReplyLimits};
 
 /// The most octets of a reply line that this crate emits, CRLF included (RFC 5321 section 4.5.3.1.5).
 pub const MAX_REPLY_LINE: usize = 512;
-/// The most lines of a reply that this crate emits: 128 of 512 octets keep a reply within 64 KiB.
-pub const MAX_REPLY_LINES: usize = 128;
+/// The most lines of a reply that this crate builds: 32 of 512 octets keep a reply within 16 KiB.
+pub const MAX_REPLY_LINES: usize = 32;
 
 /// A reply that borrows its octets: one or more lines with one code, each ending in CRLF.
 ///
@@ -104,7 +104,7 @@ pub struct Reply {
 
 impl Reply {
     /// Builds a reply. A line feed in the text starts a new line; any other control character becomes `?`, a line that
-    /// would go beyond 512 octets is continued on the next, and what goes beyond 128 lines is cut: whatever the text,
+    /// would go beyond 512 octets is continued on the next, and what goes beyond 32 lines is cut: whatever the text,
     /// the result is one well-formed reply.
     pub fn new(code: ReplyCode, enhanced: Option<EnhancedCode>, text: &str) -> Self {
         let mut prefix = String::new();

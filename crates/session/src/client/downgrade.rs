@@ -1,0 +1,80 @@
+//! What becomes of a message's parameters when the next hop does not offer their extension.
+//!
+//! | parameter | extension | without it |
+//! |---|---|---|
+//! | `SIZE` | SIZE (RFC 1870) | left out; beyond the offered limit: undeliverable, 5.3.4 |
+//! | `BODY=8BITMIME` | 8BITMIME (RFC 6152) | undeliverable, 5.6.3: the content cannot be converted |
+//! | `BODY=7BIT` | 8BITMIME | left out |
+//! | `BODY=BINARYMIME` | CHUNKING and BINARYMIME (RFC 3030) | undeliverable, 5.6.3 |
+//! | `SMTPUTF8` | SMTPUTF8 (RFC 6531) | undeliverable, 5.6.7 |
+//! | `RET`, `ENVID`, `NOTIFY`, `ORCPT` | DSN (RFC 3461) | left out; the caller reports "relayed" where it was asked to |
+//! | `AUTH` | AUTH (RFC 4954) | left out |
+//! | unknown | | left out |
+
+use posthaste_wire::{BodyType, Capabilities, EnhancedCode, Mail, Rcpt, parameter::Parameters};
+use thiserror::Error;
+
+/// A message that must not go to this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Undeliverable {
+    /// The server takes no message of this size.
+    #[error("the server does not take a message of this size")]
+    TooLarge,
+    /// The content has octets that the server cannot take.
+    #[error("the server does not take 8-bit content")]
+    EightBit,
+    /// An address or header is not ASCII and the server cannot take it.
+    #[error("the server does not take internationalised mail")]
+    Utf8,
+}
+
+impl Undeliverable {
+    /// The enhanced status code for a report (RFC 3463, RFC 6531).
+    pub const fn enhanced(self) -> Option<EnhancedCode> {
+        match self {
+            Self::TooLarge => EnhancedCode::new(5, 3, 4),
+            Self::EightBit => EnhancedCode::new(5, 6, 3),
+            Self::Utf8 => EnhancedCode::new(5, 6, 7),
+        }
+    }
+}
+
+/// MAIL as this server can take it.
+///
+/// # Errors
+/// [`Undeliverable`] when leaving a parameter out would change what the message means.
+pub fn mail<'a>(mail: Mail<&'a str>, server: &Capabilities) -> Result<Mail<&'a str>, Undeliverable> {
+    if let (Some(size), Some(Some(limit))) = (mail.size, server.size)
+        && size > limit
+    {
+        return Err(Undeliverable::TooLarge);
+    }
+    let body = match mail.body {
+        body if server.eight_bit_mime && body != Some(BodyType::BinaryMime) => body,
+        None | Some(BodyType::SevenBit) => None,
+        Some(_) => return Err(Undeliverable::EightBit),
+    };
+    if mail.smtputf8 && !server.smtp_utf8 {
+        return Err(Undeliverable::Utf8);
+    }
+    Ok(Mail {
+        reverse_path: mail.reverse_path,
+        size: mail.size.filter(|_| server.size.is_some()),
+        body,
+        smtputf8: mail.smtputf8,
+        ret: mail.ret.filter(|_| server.dsn),
+        envid: mail.envid.filter(|_| server.dsn),
+        auth: mail.auth.filter(|_| !server.auth.is_empty()),
+        parameters: Parameters::NONE,
+    })
+}
+
+/// RCPT as this server can take it.
+pub fn rcpt<'a>(rcpt: Rcpt<&'a str>, server: &Capabilities) -> Rcpt<&'a str> {
+    Rcpt {
+        forward_path: rcpt.forward_path,
+        notify: rcpt.notify.filter(|_| server.dsn),
+        orcpt: rcpt.orcpt.filter(|_| server.dsn),
+        parameters: Parameters::NONE,
+    }
+}

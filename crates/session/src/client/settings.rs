@@ -1,0 +1,81 @@
+//! How long a client waits and how much it takes.
+
+use core::time::Duration;
+
+use posthaste_wire::reply::ReplyLimits;
+
+use crate::table::Exchange;
+
+/// The settings of a client session.
+#[derive(Debug, Clone, Default)]
+pub struct ClientSettings {
+    /// How much a server may say in one reply.
+    pub replies: ReplyLimits,
+    /// How long is waited.
+    pub timeouts: ClientTimeouts,
+}
+
+/// How long a client waits for a reply, counted from the reply before it: the values of RFC 5321 section 4.5.3.2.
+#[derive(Debug, Clone)]
+pub struct ClientTimeouts {
+    /// For the greeting. Default 5 minutes.
+    pub greeting: Duration,
+    /// For the reply to EHLO, STARTTLS, AUTH, RSET and the like. Default 5 minutes.
+    pub command: Duration,
+    /// For the reply to MAIL. Default 5 minutes.
+    pub mail: Duration,
+    /// For the reply to RCPT. Default 5 minutes.
+    pub rcpt: Duration,
+    /// For 354. Default 2 minutes.
+    pub data: Duration,
+    /// For the reply to the end of the content. Default 10 minutes: giving up sooner makes duplicates.
+    pub end_of_data: Duration,
+    /// For the reply to QUIT; nothing depends on it. Default 5 seconds.
+    pub quit: Duration,
+    /// For one write of a block; the driver keeps this one. Default 3 minutes.
+    pub write: Duration,
+}
+
+impl ClientTimeouts {
+    /// The same bound for everything.
+    pub const fn all(bound: Duration) -> Self {
+        Self {
+            greeting: bound,
+            command: bound,
+            mail: bound,
+            rcpt: bound,
+            data: bound,
+            end_of_data: bound,
+            quit: bound,
+            write: bound,
+        }
+    }
+
+    pub(super) const fn of(&self, exchange: Exchange) -> Duration {
+        match exchange {
+            Exchange::Greeting => self.greeting,
+            Exchange::Mail => self.mail,
+            Exchange::Rcpt => self.rcpt,
+            Exchange::Data => self.data,
+            Exchange::EndOfData => self.end_of_data,
+            Exchange::Quit => self.quit,
+            _ => self.command,
+        }
+    }
+}
+
+impl Default for ClientTimeouts {
+    fn default() -> Self {
+        let minutes = |count: u64| Duration::from_secs(count * 60);
+        Self {
+            greeting: minutes(5),
+            command: minutes(5),
+            mail: minutes(5),
+            rcpt: minutes(5),
+            data: minutes(2),
+            end_of_data: minutes(10),
+            quit: Duration::from_secs(5),
+            write: minutes(3),
+        }
+    }
+}

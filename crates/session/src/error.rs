@@ -1,0 +1,56 @@
+//! Errors by whose fault they are.
+
+use posthaste_wire::{EncodeError, frame::ContentFault, reply::ReplyError};
+use thiserror::Error;
+
+/// The caller used a session in a way that makes no sense. The session is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ApiMisuse {
+    /// The session is closed; drop the connection.
+    #[error("the session is closed")]
+    Closed,
+    /// No question with this id is open.
+    #[error("no question with this id is open")]
+    UnknownQuestion,
+    /// A verdict does not fit its question, such as a challenge outside AUTH or a positive reply as a refusal.
+    #[error("the verdict does not fit its question")]
+    Verdict,
+    /// The session stands in a TLS handshake, or not in one when it should.
+    #[error("the session is not where a TLS handshake belongs")]
+    Handshake,
+    /// The command has no place in the conversation here.
+    #[error("the command is out of order")]
+    OutOfOrder,
+    /// The command has to wait for the replies that are still to come (RFC 2920 section 3.1).
+    #[error("replies have to arrive first")]
+    NotYet,
+    /// The content must not leave: the transaction cannot go on, close the connection.
+    #[error("the content must not leave: {0}")]
+    Content(#[from] ContentFault),
+    /// The command must not leave.
+    #[error("the command must not leave: {0}")]
+    Encode(#[from] EncodeError),
+}
+
+/// The server broke the protocol. Nothing that it says from here on can be trusted; close the connection and treat
+/// what is unanswered as a temporary failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PeerMisbehaved {
+    /// What came is no reply.
+    #[error("the server's reply is malformed: {0}")]
+    Reply(#[from] ReplyError),
+    /// A reply came that nothing had asked for.
+    #[error("the server sent a reply that nothing had asked for")]
+    UnsolicitedReply,
+    /// Octets came in clear behind the reply to STARTTLS (RFC 3207): somebody may have put them there.
+    #[error("the server sent octets in clear behind its reply to STARTTLS")]
+    ResidueBeforeTls,
+    /// The reply's class does not fit its command, such as 354 to MAIL.
+    #[error("the server's reply does not fit the command")]
+    UnfittingReply,
+    /// More SASL challenges than any mechanism has.
+    #[error("the server keeps sending challenges")]
+    TooManyChallenges,
+}

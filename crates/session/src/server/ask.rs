@@ -1,0 +1,67 @@
+//! Questions to the application and its verdicts.
+
+use alloc::vec::Vec;
+
+use posthaste_wire::{Auth, EhloName, Mail, Rcpt, Reply, Secret};
+
+/// Names a question until it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct QuestionId(pub(super) u64);
+
+/// A question to the application. What it borrows lives in the input.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Ask<'i> {
+    /// May the client talk to us at all? Accepted without a reply, it is greeted with the host name; refused, it gets
+    /// the reply and the connection closes.
+    Connect,
+    /// EHLO, HELO or LHLO. Accepted without a reply, the session answers with the capabilities.
+    Hello(EhloName<&'i str>),
+    /// AUTH. Answer with a challenge, an acceptance or a refusal.
+    Auth(Auth<'i>),
+    /// The response to a challenge, in base64, as it came.
+    AuthResponse(Secret<&'i [u8]>),
+    /// MAIL: its parameters are among those offered, and its SIZE is within the limit.
+    Mail(Mail<&'i str>),
+    /// RCPT.
+    Rcpt(Rcpt<&'i str>),
+    /// DATA, before 354: the last moment to refuse without the content.
+    Data,
+    /// The content is complete, and nothing is wrong with it. Accepted means that the message is on stable storage.
+    Message {
+        /// How many recipients were accepted.
+        recipients: usize,
+    },
+}
+
+/// The application's answer.
+#[derive(Debug, Clone)]
+pub enum Verdict {
+    /// Yes; with a 2yz reply of the application's own, or the session's.
+    Accept(Option<Reply>),
+    /// No, with a 4yz or 5yz reply. A 421 closes the connection.
+    Refuse(Reply),
+    /// A SASL challenge, not yet in base64; only for [`Ask::Auth`] and [`Ask::AuthResponse`].
+    Challenge(Vec<u8>),
+}
+
+/// A question that was asked, or a reply that waits for the ones before it.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) id: QuestionId,
+    pub(super) topic: Topic,
+    pub(super) reply: Option<Reply>,
+}
+
+/// What a question is about, without what it borrowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Topic {
+    Connect,
+    Hello { extended: bool },
+    Auth,
+    AuthResponse,
+    Mail { smtputf8: bool },
+    Rcpt,
+    Data,
+    Message,
+}

@@ -1,0 +1,482 @@
+//! The server's side of the conversation.
+
+mod ask;
+mod commands;
+mod content;
+mod replies;
+mod settings;
+mod timer;
+
+use alloc::{collections::VecDeque, sync::Arc};
+use core::{ops::Range, time::Duration};
+
+use bytes::BytesMut;
+use posthaste_wire::{
+    Reply, ReplyCode,
+    frame::{Frame, Framer, LineFault},
+};
+
+pub use ask::{Ask, QuestionId, Verdict};
+use ask::{Open, Topic};
+pub use settings::{Offers, ServerLimits, ServerSettings, ServerTimeouts};
+use timer::{Timer, Wait};
+
+use crate::{
+    ApiMisuse, MAX_OUTPUT, Step, Tick,
+    table::{self, Exchange, Outcome, Phase},
+};
+
+/// One SMTP conversation as a server holds it, without I/O, clock or threads.
+///
+/// The loop of a driver:
+///
+/// 1. Call [`handle_input`](Self::handle_input) with everything that was read and not consumed yet.
+/// 2. Take [`Step::consumed`] octets off the front of the input.
+/// 3. Do what [`Step::next`] says: write the output, read more (at the latest until [`poll_timeout`](Self::poll_timeout)),
+///    answer a question with [`answer`](Self::answer), take a piece of content, start TLS, or close.
+/// 4. When the time of `poll_timeout` has come, call [`handle_timeout`](Self::handle_timeout); when the peer has closed
+///    its side, call [`handle_eof`](Self::handle_eof). Start over.
+///
+/// Replies leave in the order of their commands, whatever the order of the answers.
+#[derive(Debug)]
+pub struct ServerSession {
+    settings: Arc<ServerSettings>,
+    phase: Phase,
+    framer: Framer,
+    /// Questions in the order of their commands, each with its reply once that is known but not yet its turn.
+    open: VecDeque<Open>,
+    next_question: u64,
+    /// What the client is, as far as this connection (and TLS state) has shown.
+    client: Client,
+    transaction: Transaction,
+    counters: Counters,
+    timer: Timer,
+    /// What has to be reported before anything else is read.
+    pending: Option<Pending>,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    /// It said EHLO and not HELO.
+    extended: bool,
+    tls: bool,
+    authenticated: bool,
+}
+
+/// The transaction between MAIL and its end.
+#[derive(Debug, Default)]
+struct Transaction {
+    smtputf8: bool,
+    recipients: usize,
+    /// Octets of content so far.
+    octets: u64,
+    /// Why the content is not taken; it is read to its end all the same.
+    refusal: Option<Reply>,
+}
+
+/// What never comes back by RSET.
+#[derive(Debug, Default)]
+struct Counters {
+    errors: u32,
+    junk: u32,
+    auth_failures: u32,
+}
+
+#[derive(Debug)]
+enum Pending {
+    Greeting,
+    StartTls,
+    Close(CloseReason),
+}
+
+/// What a driver has to do.
+#[derive(Debug)]
+pub enum ServerNext<'i> {
+    /// Read more input. Everything written so far has been flushed.
+    NeedInput,
+    /// Write the output buffer out, whole.
+    Flush,
+    /// Answer one of the open questions; nothing can be read before.
+    NeedAnswer,
+    /// A question to the application.
+    Ask(QuestionId, Ask<'i>),
+    /// A piece of content: this range of the input.
+    Content(Range<usize>),
+    /// The content is not taken, for a reason that was found in it: what was handed out of it must be thrown away.
+    /// The rest is swallowed, and the reply follows the true end.
+    ContentRefused(Reply),
+    /// Content that was refused before has come to its end; its reply is in the output.
+    ContentSwallowed,
+    /// Write the output out, do a TLS handshake on a fresh input buffer, and call [`ServerSession::tls_established`].
+    StartTls,
+    /// Write the output out and close the connection.
+    Close(CloseReason),
+}
+
+/// Why a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The client said QUIT.
+    Quit,
+    /// The client closed the connection.
+    Eof,
+    /// The application refused the connection or closed it with a 421.
+    Application,
+    /// [`ServerSession::shutdown`] was called.
+    Shutdown,
+    /// The client was silent for too long.
+    Timeout,
+    /// The client sent content more slowly than the minimum rate.
+    TooSlow,
+    /// The application did not answer in time.
+    NoVerdict,
+    /// Too many errors.
+    TooManyErrors,
+    /// Too many commands that do no work.
+    TooManyJunkCommands,
+    /// Too many failed AUTH attempts.
+    TooManyAuthFailures,
+    /// A line without an end.
+    EndlessLine,
+    /// Something followed a command that has to be the last of its group (RFC 2920 section 3.1).
+    UnauthorisedPipelining,
+    /// Octets in clear followed STARTTLS (RFC 3207).
+    ResidueBeforeTls,
+    /// The client speaks another protocol.
+    ForeignProtocol,
+    /// The size of a BDAT chunk cannot be read, so that nothing behind it can be framed.
+    Unframeable,
+}
+
+/// How a connection stood when the client closed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Eof {
+    /// A transaction was under way; it is void.
+    pub in_transaction: bool,
+}
+
+impl ServerSession {
+    /// A session at the start of a connection. `tls` says that TLS is up already (RFC 8314).
+    pub fn new(settings: Arc<ServerSettings>, tls: bool) -> Self {
+        let framer = Framer::new(settings.limits.command_line);
+        Self {
+            settings,
+            phase: Phase::Start,
+            framer,
+            open: VecDeque::new(),
+            next_question: 0,
+            client: Client { tls, ..Client::default() },
+            transaction: Transaction::default(),
+            counters: Counters::default(),
+            timer: Timer::default(),
+            pending: Some(Pending::Greeting),
+            closed: false,
+        }
+    }
+
+    /// Reads the input as far as one event, and says what that is.
+    ///
+    /// # Errors
+    /// [`ApiMisuse`] after a [`ServerNext::Close`], or within a handshake.
+    pub fn handle_input<'i>(
+        &mut self,
+        now: Tick,
+        input: &'i [u8],
+        out: &mut BytesMut,
+    ) -> Result<Step<ServerNext<'i>>, ApiMisuse> {
+        if self.closed {
+            return Err(ApiMisuse::Closed);
+        }
+        if self.phase == Phase::Handshake && self.pending.is_none() {
+            return Err(ApiMisuse::Handshake);
+        }
+        self.timer.input_arrived(now, input.len());
+        let mut consumed = 0;
+        loop {
+            if out.len() >= MAX_OUTPUT {
+                return Ok(Step { consumed, next: ServerNext::Flush });
+            }
+            let rest = input.get(consumed..).unwrap_or_default();
+            if let Some(next) = self.take_pending(rest.is_empty(), out) {
+                return Ok(Step { consumed, next });
+            }
+            // With questions open, only more RCPT may be read: anything else waits for the answers.
+            if !self.open.is_empty() && !(self.may_ask_more() && starts_with_rcpt(rest)) {
+                return Ok(Step { consumed, next: ServerNext::NeedAnswer });
+            }
+            let framed = self.framer.next(rest);
+            let at = consumed;
+            consumed += framed.consumed;
+            let left = input.len() - consumed;
+            let next = match framed.frame {
+                Frame::Incomplete => {
+                    if self.framer.discarded() > self.settings.limits.discarded {
+                        self.refuse(&replies::ENDLESS_LINE, out);
+                        self.close(CloseReason::EndlessLine);
+                        continue;
+                    }
+                    let next = if out.is_empty() {
+                        self.wait(now, left);
+                        ServerNext::NeedInput
+                    } else {
+                        ServerNext::Flush
+                    };
+                    return Ok(Step { consumed, next });
+                }
+                Frame::Line(range) => {
+                    self.timer.frame_ended();
+                    let line = rest.get(range).unwrap_or_default();
+                    let next = self.line(now, line, left > 0, out);
+                    self.check_budgets(out);
+                    next
+                }
+                Frame::BadLine(fault) => {
+                    self.timer.frame_ended();
+                    self.bad_line(fault, out);
+                    self.check_budgets(out);
+                    None
+                }
+                Frame::Content(range) => self.content(at + range.start..at + range.end, out),
+                Frame::End => {
+                    self.timer.frame_ended();
+                    self.content_ended(now, out)
+                }
+            };
+            if let Some(next) = next {
+                return Ok(Step { consumed, next });
+            }
+        }
+    }
+
+    /// Answers a question.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::UnknownQuestion`], or [`ApiMisuse::Verdict`] when the verdict does not fit: a refusal without a 4yz or
+    /// 5yz reply, an acceptance without a 2yz one, a challenge outside AUTH. The question stays open then.
+    pub fn answer(&mut self, now: Tick, id: QuestionId, verdict: Verdict, out: &mut BytesMut) -> Result<(), ApiMisuse> {
+        let position = self.open.iter().position(|open| open.id == id && open.reply.is_none());
+        let open = position.and_then(|position| self.open.get_mut(position)).ok_or(ApiMisuse::UnknownQuestion)?;
+        let topic = open.topic;
+        let reply = self.judge(topic, verdict)?;
+        if let Some(open) = position.and_then(|position| self.open.get_mut(position)) {
+            open.reply = Some(reply);
+        }
+        while let Some(reply) = self.open.front().and_then(|open| open.reply.clone()) {
+            self.open.pop_front();
+            out.extend_from_slice(reply.as_ref().as_bytes());
+            if reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE {
+                self.close(CloseReason::Application);
+            }
+        }
+        self.check_budgets(out);
+        if self.open.is_empty() {
+            self.timer.answered();
+        } else {
+            self.timer.asked(now, self.settings.timeouts.verdict);
+        }
+        Ok(())
+    }
+
+    /// Refuses the content that is being received: it is swallowed to its true end and then gets this reply, which has
+    /// to be 4yz or 5yz. Without effect when no content is being received.
+    pub fn refuse_content(&mut self, reply: Reply) {
+        if self.phase == Phase::Content && self.transaction.refusal.is_none() {
+            self.transaction.refusal = Some(reply);
+        }
+    }
+
+    /// The client has closed its side; nothing more will be read.
+    pub fn handle_eof(&mut self, _now: Tick) -> Eof {
+        self.closed = true;
+        Eof { in_transaction: matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Content) }
+    }
+
+    /// The time of [`poll_timeout`](Self::poll_timeout) has come. The next call of `handle_input` says what follows.
+    pub fn handle_timeout(&mut self, now: Tick, out: &mut BytesMut) {
+        let Some((wait, deadline)) = self.timer.deadline() else { return };
+        if now < deadline || self.closed {
+            return;
+        }
+        let (reply, reason) = match wait {
+            Wait::Peer => (&replies::TIMEOUT, CloseReason::Timeout),
+            Wait::Verdict => (&replies::NO_VERDICT, CloseReason::NoVerdict),
+        };
+        self.open.clear();
+        self.timer.answered();
+        self.say(reply, out);
+        self.close(reason);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called at the latest.
+    pub fn poll_timeout(&self) -> Option<Tick> {
+        self.timer.deadline().map(|(_, deadline)| deadline)
+    }
+
+    /// How long one write of the output may take: the driver's own bound, 5 minutes by default.
+    pub fn write_timeout(&self) -> Duration {
+        self.settings.timeouts.write
+    }
+
+    /// The TLS handshake is done. Everything that was learnt in clear is forgotten (RFC 3207 section 4.2).
+    ///
+    /// # Errors
+    /// [`ApiMisuse::Handshake`] when none was due.
+    pub fn tls_established(&mut self, _now: Tick) -> Result<(), ApiMisuse> {
+        if self.phase != Phase::Handshake || self.pending.is_some() {
+            return Err(ApiMisuse::Handshake);
+        }
+        self.advance(Exchange::Handshake, Outcome::Positive);
+        self.client = Client { tls: true, ..Client::default() };
+        self.transaction = Transaction::default();
+        Ok(())
+    }
+
+    /// Ends the session with a 421, at the next boundary between a reply and a command: at once when nothing is being
+    /// received or asked, otherwise after that.
+    pub fn shutdown(&mut self, out: &mut BytesMut) {
+        let busy = !self.open.is_empty() || matches!(self.phase, Phase::Content | Phase::Handshake) || self.closed;
+        if !busy && self.pending.is_none() {
+            self.say(&replies::SHUTTING_DOWN, out);
+            self.close(CloseReason::Shutdown);
+        }
+    }
+
+    /// Where the conversation stands.
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether TLS is up.
+    pub const fn is_tls(&self) -> bool {
+        self.client.tls
+    }
+
+    /// Whether the client has authenticated.
+    pub const fn is_authenticated(&self) -> bool {
+        self.client.authenticated
+    }
+
+    /// Whether the client said EHLO and not HELO.
+    pub const fn is_extended(&self) -> bool {
+        self.client.extended
+    }
+
+    fn take_pending<'i>(&mut self, input_is_empty: bool, out: &mut BytesMut) -> Option<ServerNext<'i>> {
+        match self.pending.take()? {
+            Pending::Greeting => {
+                let id = self.ask(Topic::Connect);
+                Some(ServerNext::Ask(id, Ask::Connect))
+            }
+            Pending::StartTls if input_is_empty => Some(ServerNext::StartTls),
+            Pending::StartTls => {
+                // Came in between the reply and the handshake: never to be read as if it had come through TLS.
+                out.clear();
+                self.closed = true;
+                Some(ServerNext::Close(CloseReason::ResidueBeforeTls))
+            }
+            Pending::Close(reason) => {
+                self.closed = true;
+                self.phase = Phase::Closed;
+                Some(ServerNext::Close(reason))
+            }
+        }
+    }
+
+    fn bad_line(&mut self, fault: LineFault, out: &mut BytesMut) {
+        if self.phase == Phase::Auth {
+            self.advance(Exchange::AuthResponse, Outcome::Negative);
+        }
+        match fault {
+            LineFault::BareLf => self.refuse(&replies::BARE_LF, out),
+            LineFault::TooLong { .. } => self.refuse(&replies::LONG_LINE, out),
+        }
+    }
+
+    fn may_ask_more(&self) -> bool {
+        self.open.len() < self.settings.limits.open_recipients
+            && self.open.iter().all(|open| matches!(open.topic, Topic::Rcpt))
+    }
+
+    fn ask(&mut self, topic: Topic) -> QuestionId {
+        let id = QuestionId(self.next_question);
+        self.next_question = self.next_question.wrapping_add(1);
+        self.open.push_back(Open { id, topic, reply: None });
+        id
+    }
+
+    /// Starts the clock on the application.
+    fn question(&mut self, now: Tick, topic: Topic) -> QuestionId {
+        self.timer.asked(now, self.settings.timeouts.verdict);
+        self.ask(topic)
+    }
+
+    /// Starts the clock on the peer.
+    fn wait(&mut self, now: Tick, left: usize) {
+        let timeouts = &self.settings.timeouts;
+        let (timeout, extend) = match self.phase {
+            Phase::Content => (timeouts.content_block, true),
+            Phase::Auth => (timeouts.auth, false),
+            _ => (timeouts.command, false),
+        };
+        self.timer.wait_for_peer(now, timeout, extend, left);
+    }
+
+    /// Moves the phase by the table; what the table does not know leaves it.
+    fn advance(&mut self, exchange: Exchange, outcome: Outcome) {
+        if let Some(phase) = table::next(self.phase, exchange, outcome) {
+            self.phase = phase;
+        }
+        if !matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Content) {
+            self.transaction = Transaction::default();
+        }
+    }
+
+    /// Puts a reply in its place: behind the questions that came before it.
+    fn say(&mut self, reply: &Reply, out: &mut BytesMut) {
+        if self.open.is_empty() {
+            out.extend_from_slice(reply.as_ref().as_bytes());
+        } else {
+            let id = QuestionId(self.next_question);
+            self.next_question = self.next_question.wrapping_add(1);
+            self.open.push_back(Open { id, topic: Topic::Rcpt, reply: Some(reply.clone()) });
+        }
+    }
+
+    /// A refusal that counts against the error budget.
+    fn refuse(&mut self, reply: &Reply, out: &mut BytesMut) {
+        self.say(reply, out);
+        self.count_error();
+    }
+
+    fn count_error(&mut self) {
+        self.counters.errors = self.counters.errors.saturating_add(1);
+    }
+
+    /// Ends the session when a budget is used up; called once a command is done with.
+    fn check_budgets(&mut self, out: &mut BytesMut) {
+        let limits = &self.settings.limits;
+        let reason = if self.counters.errors > limits.errors {
+            CloseReason::TooManyErrors
+        } else if self.counters.junk > limits.junk_commands {
+            CloseReason::TooManyJunkCommands
+        } else if self.counters.auth_failures > limits.auth_failures {
+            CloseReason::TooManyAuthFailures
+        } else {
+            return;
+        };
+        if self.open.is_empty() && self.pending.is_none() {
+            self.say(&replies::TOO_MANY_ERRORS, out);
+            self.close(reason);
+        }
+    }
+
+    fn close(&mut self, reason: CloseReason) {
+        self.pending = Some(Pending::Close(reason));
+    }
+}
+
+fn starts_with_rcpt(input: &[u8]) -> bool {
+    input.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"RCPT ")) && input.contains(&b'\n')
+}

@@ -1,0 +1,198 @@
+//! The one transition table: everything that moves a conversation on is here, and nothing here knows which role we play.
+//!
+//! A conversation is in one [`Phase`]. Each [`Exchange`] (a command and its reply, or the greeting, the end of data, a
+//! handshake) moves it by the [`Outcome`] of its reply. An exchange without a row is out of order: a server answers
+//! 503, a client's caller is refused.
+
+use alloc::string::String;
+use core::fmt::Write as _;
+
+use posthaste_wire::{ReplyCode, Severity};
+
+/// Where a conversation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Connected; the greeting is to come.
+    Start,
+    /// Greeted; EHLO is to come. TLS leads back to here: nothing learnt in clear survives.
+    Greeted,
+    /// EHLO was accepted; no transaction is open.
+    Ready,
+    /// MAIL was accepted.
+    Mail,
+    /// MAIL and at least one RCPT were accepted.
+    Rcpt,
+    /// 354 was given; message content flows.
+    Content,
+    /// A SASL exchange is under way.
+    Auth,
+    /// 220 was given to STARTTLS; a TLS handshake is under way.
+    Handshake,
+    /// It is over.
+    Closed,
+}
+
+/// A command and its reply, or something else that a reply ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Exchange {
+    /// The greeting.
+    Greeting,
+    /// EHLO, HELO or LHLO.
+    Hello,
+    /// MAIL.
+    Mail,
+    /// RCPT.
+    Rcpt,
+    /// DATA up to its 354.
+    Data,
+    /// Message content up to the reply to its end.
+    EndOfData,
+    /// RSET.
+    Reset,
+    /// STARTTLS.
+    StartTls,
+    /// The TLS handshake.
+    Handshake,
+    /// AUTH.
+    Auth,
+    /// A response to a SASL challenge.
+    AuthResponse,
+    /// QUIT.
+    Quit,
+    /// What changes nothing: NOOP, HELP, VRFY, EXPN and every unknown verb.
+    Other,
+}
+
+/// What the reply says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// 2yz.
+    Positive,
+    /// 3yz.
+    Intermediate,
+    /// 4yz or 5yz.
+    Negative,
+}
+
+impl From<ReplyCode> for Outcome {
+    fn from(code: ReplyCode) -> Self {
+        match code.severity() {
+            Severity::Positive => Self::Positive,
+            Severity::Intermediate => Self::Intermediate,
+            Severity::TransientNegative | Severity::PermanentNegative => Self::Negative,
+        }
+    }
+}
+
+/// A row: in any of these phases, this exchange with this outcome leads there; without a target the phase stays.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Where it applies.
+    pub from: &'static [Phase],
+    /// The exchange.
+    pub exchange: Exchange,
+    /// Its outcome.
+    pub outcome: Outcome,
+    /// Where it leads; nothing means that the phase stays.
+    pub to: Option<Phase>,
+}
+
+const fn row(from: &'static [Phase], exchange: Exchange, outcome: Outcome, to: Option<Phase>) -> Row {
+    Row { from, exchange, outcome, to }
+}
+
+use Outcome::{Intermediate, Negative, Positive};
+use Phase::{Auth, Closed, Content, Greeted, Handshake, Mail, Rcpt, Ready, Start};
+
+/// The phases in which commands are read.
+const COMMAND: &[Phase] = &[Greeted, Ready, Mail, Rcpt];
+/// The phases behind an accepted EHLO.
+const OPEN: &[Phase] = &[Ready, Mail, Rcpt];
+
+/// The table, in the order of a conversation.
+pub const TABLE: &[Row] = &[
+    row(&[Start], Exchange::Greeting, Positive, Some(Greeted)),
+    row(&[Start], Exchange::Greeting, Negative, Some(Closed)),
+    // An accepted EHLO ends a transaction as RSET does; a refused one changes nothing (RFC 5321 section 4.1.4).
+    row(COMMAND, Exchange::Hello, Positive, Some(Ready)),
+    row(COMMAND, Exchange::Hello, Negative, None),
+    row(OPEN, Exchange::StartTls, Positive, Some(Handshake)),
+    row(OPEN, Exchange::StartTls, Negative, None),
+    row(&[Handshake], Exchange::Handshake, Positive, Some(Greeted)),
+    row(&[Handshake], Exchange::Handshake, Negative, Some(Closed)),
+    // Not within a transaction (RFC 4954 section 4).
+    row(&[Ready], Exchange::Auth, Positive, None),
+    row(&[Ready], Exchange::Auth, Intermediate, Some(Auth)),
+    row(&[Ready], Exchange::Auth, Negative, None),
+    row(&[Auth], Exchange::AuthResponse, Positive, Some(Ready)),
+    row(&[Auth], Exchange::AuthResponse, Intermediate, None),
+    row(&[Auth], Exchange::AuthResponse, Negative, Some(Ready)),
+    row(&[Ready], Exchange::Mail, Positive, Some(Mail)),
+    row(&[Ready], Exchange::Mail, Negative, None),
+    row(&[Mail, Rcpt], Exchange::Rcpt, Positive, Some(Rcpt)),
+    row(&[Mail, Rcpt], Exchange::Rcpt, Negative, None),
+    row(&[Rcpt], Exchange::Data, Intermediate, Some(Content)),
+    row(&[Rcpt], Exchange::Data, Negative, None),
+    // Whatever the reply, the transaction is over.
+    row(&[Content], Exchange::EndOfData, Positive, Some(Ready)),
+    row(&[Content], Exchange::EndOfData, Negative, Some(Ready)),
+    row(&[Greeted], Exchange::Reset, Positive, None),
+    row(OPEN, Exchange::Reset, Positive, Some(Ready)),
+    row(COMMAND, Exchange::Other, Positive, None),
+    row(COMMAND, Exchange::Other, Negative, None),
+    row(COMMAND, Exchange::Quit, Positive, Some(Closed)),
+];
+
+/// Where an exchange leads, or nothing when it is out of order.
+pub fn next(phase: Phase, exchange: Exchange, outcome: Outcome) -> Option<Phase> {
+    let row =
+        TABLE.iter().find(|row| row.exchange == exchange && row.outcome == outcome && row.from.contains(&phase))?;
+    Some(row.to.unwrap_or(phase))
+}
+
+/// Whether an exchange has a place in a phase.
+pub fn allows(phase: Phase, exchange: Exchange) -> bool {
+    TABLE.iter().any(|row| row.exchange == exchange && row.from.contains(&phase))
+}
+
+/// The table as a diagram in the Mermaid language, one line for each way from a phase to another.
+pub fn diagram() -> String {
+    let mut text = String::from("stateDiagram-v2\n    [*] --> Start\n");
+    for row in TABLE {
+        for from in row.from {
+            let to = row.to.unwrap_or(*from);
+            if to != *from {
+                let reply = match row.outcome {
+                    Positive => "2yz",
+                    Intermediate => "3yz",
+                    Negative => "4yz, 5yz",
+                };
+                // Writing to a String does not fail.
+                let _ = writeln!(text, "    {from:?} --> {to:?}: {:?} {reply}", row.exchange);
+            }
+        }
+    }
+    text.push_str("    Closed --> [*]\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_diagram_in_the_documentation_is_the_table() {
+        let documented = include_str!("../STATES.md");
+        assert!(documented.contains(&diagram()), "STATES.md must contain:\n{}", diagram());
+    }
+
+    #[test]
+    fn no_two_rows_contradict_each_other() {
+        for (index, one) in TABLE.iter().enumerate() {
+            for other in &TABLE[index + 1..] {
+                let same = one.exchange == other.exchange && one.outcome == other.outcome;
+                assert!(!same || one.from.iter().all(|phase| !other.from.contains(phase)), "{one:?} {other:?}");
+            }
+        }
+    }
+}
