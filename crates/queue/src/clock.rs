@@ -48,9 +48,7 @@ impl SystemClock {
     /// Starts at zero.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            origin: Instant::now(),
-        }
+        Self { origin: Instant::now() }
     }
 }
 
@@ -74,13 +72,7 @@ impl ManualClock {
     /// Starts at zero on the one and the given time on the other clock.
     #[must_use]
     pub fn new(wall: SystemTime) -> Self {
-        Self {
-            shared: Arc::new(Mutex::new(Manual {
-                now: Duration::ZERO,
-                wall,
-                wakes: Vec::new(),
-            })),
-        }
+        Self { shared: Arc::new(Mutex::new(Manual { now: Duration::ZERO, wall, wakes: Vec::new() })) }
     }
 
     /// Lets both clocks go on.
@@ -127,9 +119,6 @@ impl Clock for ManualClock {
 impl fmt::Debug for ManualClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let manual = self.lock();
-        f.debug_struct("ManualClock")
-            .field("now", &manual.now)
-            .field("wall", &manual.wall)
-            .finish_non_exhaustive()
+        f.debug_struct("ManualClock").field("now", &manual.now).field("wall", &manual.wall).finish_non_exhaustive()
     }
 }

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use crate::index::{Index, Moment, Stale, moment};
 use crate::signal::Signal;
-use crate::{
-    Change, Claim, Claimed, Clock, Error, Lease, LeaseError, MessageId, RoutingKey, Stats, Summary,
-};
+use crate::{Change, Claim, Claimed, Clock, Error, Lease, LeaseError, MessageId, RoutingKey, Stats, Summary};
 
 /// Invariant: the lock is never held over input or output, so that claims do not wait for a disk.
 pub(crate) struct Core<B> {
@@ -38,20 +36,9 @@ impl<B> Core<B> {
     {
         let bell = Arc::new(Bell::default());
         let weak = Arc::downgrade(&bell);
-        clock.on_jump(Box::new(move || {
-            weak.upgrade().inspect(|bell| bell.ring()).is_some()
-        }));
-        let shared = Mutex::new(Shared {
-            index,
-            ended: None,
-            armed: None,
-        });
-        Self {
-            clock,
-            bell,
-            signal: Signal::new(),
-            shared,
-        }
+        clock.on_jump(Box::new(move || weak.upgrade().inspect(|bell| bell.ring()).is_some()));
+        let shared = Mutex::new(Shared { index, ended: None, armed: None });
+        Self { clock, bell, signal: Signal::new(), shared }
     }
 
     /// Runs `act` on the index, as of now.
@@ -120,19 +107,11 @@ impl<B> Core<B> {
         Ok(())
     }
 
-    pub(crate) fn due_keys(
-        &self,
-        after: Option<&RoutingKey>,
-        limit: usize,
-    ) -> Result<Vec<RoutingKey>, Error> {
+    pub(crate) fn due_keys(&self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Error> {
         self.with(|index, _| index.due_keys(after, limit))
     }
 
-    pub(crate) fn list(
-        &self,
-        after: Option<MessageId>,
-        limit: usize,
-    ) -> Result<Vec<Summary>, Error> {
+    pub(crate) fn list(&self, after: Option<MessageId>, limit: usize) -> Result<Vec<Summary>, Error> {
         self.with(|index, now| index.list(now, after, limit))
     }
 
@@ -171,10 +150,7 @@ impl Bell {
                 let woken = self.wake.wait_timeout_while(rung, pause, |rung| !*rung);
                 woken.unwrap_or_else(PoisonError::into_inner).0
             }
-            None => self
-                .wake
-                .wait_while(rung, |rung| !*rung)
-                .unwrap_or_else(PoisonError::into_inner),
+            None => self.wake.wait_while(rung, |rung| !*rung).unwrap_or_else(PoisonError::into_inner),
         };
         *rung = false;
     }

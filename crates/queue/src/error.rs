@@ -70,9 +70,7 @@ pub enum PutError {
 #[non_exhaustive]
 pub enum Full {
     /// Free space would fall below the reserve that lets outcomes be written on a full disk.
-    #[error(
-        "{free} octets are free on the queue's disk, {wanted} are wanted; free some space, mail is kept"
-    )]
+    #[error("{free} octets are free on the queue's disk, {wanted} are wanted; free some space, mail is kept")]
     Disk {
         /// Octets free for this process.
         free: u64,
@@ -83,9 +81,7 @@ pub enum Full {
     #[error("the queue's disk is full: {0}")]
     NoSpace(Arc<str>),
     /// The index holds as much as it may.
-    #[error(
-        "the index would hold {wanted} octets, {limit} are its limit; it empties as mail is delivered"
-    )]
+    #[error("the index would hold {wanted} octets, {limit} are its limit; it empties as mail is delivered")]
     Index {
         /// The limit in octets.
         limit: usize,

@@ -58,10 +58,7 @@ impl FromStr for MessageId {
         let mut raw: u64 = 0;
         for octet in text.bytes() {
             let upper = octet.to_ascii_uppercase();
-            let digit = ALPHABET
-                .iter()
-                .position(|&c| c == upper)
-                .ok_or(NameError::NotAnId)?;
+            let digit = ALPHABET.iter().position(|&c| c == upper).ok_or(NameError::NotAnId)?;
             raw = raw.checked_mul(32).ok_or(NameError::NotAnId)?;
             raw |= u64::try_from(digit).unwrap_or_default();
         }
@@ -170,25 +167,15 @@ mod tests {
 
     #[test]
     fn ids_are_read_back() {
-        for (raw, text) in [
-            (0, "0000000000000"),
-            (31, "000000000000Z"),
-            (1 << 40, "0000100000000"),
-            (u64::MAX, "FZZZZZZZZZZZZ"),
-        ] {
+        for (raw, text) in
+            [(0, "0000000000000"), (31, "000000000000Z"), (1 << 40, "0000100000000"), (u64::MAX, "FZZZZZZZZZZZZ")]
+        {
             let id = MessageId::from_u64(raw);
             assert_eq!(id.to_string(), text);
             assert_eq!(text.parse::<MessageId>().unwrap(), id);
             assert_eq!(text.to_ascii_lowercase().parse::<MessageId>().unwrap(), id);
         }
-        for bad in [
-            "",
-            "0",
-            "GZZZZZZZZZZZZ",
-            "000000000000U",
-            "00000000000000",
-            "é00000000000",
-        ] {
+        for bad in ["", "0", "GZZZZZZZZZZZZ", "000000000000U", "00000000000000", "é00000000000"] {
             assert_eq!(bad.parse::<MessageId>(), Err(NameError::NotAnId), "{bad}");
         }
     }

@@ -22,12 +22,7 @@ pub(crate) fn check(message: &NewMessage) -> Result<(), PutError> {
     at_most("the envelope", MAX_ENVELOPE, message.envelope.len())?;
     if message.deliveries.len() > MAX_DELIVERIES {
         let (limit, actual) = (MAX_DELIVERIES as u64, message.deliveries.len() as u64);
-        return Err(TooLarge {
-            what: "the list of deliveries, each counted as one,",
-            limit,
-            actual,
-        }
-        .into());
+        return Err(TooLarge { what: "the list of deliveries, each counted as one,", limit, actual }.into());
     }
     at_most("the states of all deliveries", MAX_STATES, states(message))?;
     Ok(())
@@ -39,19 +34,8 @@ pub(crate) fn check_outcome(outcome: &Outcome, derived: &[Derived]) -> Result<()
     }
     let mut sum = 0_usize;
     for each in derived {
-        let names: usize = each
-            .message
-            .deliveries
-            .iter()
-            .map(|d| d.key.as_str().len() + 64)
-            .sum();
-        let parts = [
-            each.body.len(),
-            each.message.envelope.len(),
-            states(&each.message),
-            names,
-            1024,
-        ];
+        let names: usize = each.message.deliveries.iter().map(|d| d.key.as_str().len() + 64).sum();
+        let parts = [each.body.len(), each.message.envelope.len(), states(&each.message), names, 1024];
         sum = parts.into_iter().fold(sum, usize::saturating_add);
         if each.message.deliveries.is_empty() {
             return Err(LeaseError::NoDelivery);
@@ -62,19 +46,12 @@ pub(crate) fn check_outcome(outcome: &Outcome, derived: &[Derived]) -> Result<()
 }
 
 fn states(message: &NewMessage) -> usize {
-    message
-        .deliveries
-        .iter()
-        .fold(0, |sum, delivery| sum.saturating_add(delivery.state.len()))
+    message.deliveries.iter().fold(0, |sum, delivery| sum.saturating_add(delivery.state.len()))
 }
 
 fn at_most(what: &'static str, limit: usize, actual: usize) -> Result<(), TooLarge> {
     if actual > limit {
-        return Err(TooLarge {
-            what,
-            limit: limit as u64,
-            actual: actual as u64,
-        });
+        return Err(TooLarge { what, limit: limit as u64, actual: actual as u64 });
     }
     Ok(())
 }

@@ -11,9 +11,8 @@ use bytes::Bytes;
 use crate::core::Core;
 use crate::index::{Index, Message, Moment, after};
 use crate::{
-    Body, Change, Claim, Claimed, Clock, Derived, Draft, Error, Full, Lease, LeaseError, MAX_DELAY,
-    MessageId, NewMessage, Outcome, PutError, Queue, RoutingKey, Stats, Summary, SystemClock,
-    TooLarge, limits,
+    Body, Change, Claim, Claimed, Clock, Derived, Draft, Error, Full, Lease, LeaseError, MAX_DELAY, MessageId,
+    NewMessage, Outcome, PutError, Queue, RoutingKey, Stats, Summary, SystemClock, TooLarge, limits,
 };
 
 /// What a [`MemoryQueue`] may take.
@@ -77,29 +76,20 @@ impl MemoryQueue {
             finished: AtomicU64::new(0),
         });
         let shared = Arc::clone(&inner);
-        let timer = thread::Builder::new()
-            .name("posthaste-timer".to_owned())
-            .spawn(move || {
-                while shared.core.ended().is_none() {
-                    let pause = shared.core.tick();
-                    shared.core.bell.wait(pause);
-                }
-            });
+        let timer = thread::Builder::new().name("posthaste-timer".to_owned()).spawn(move || {
+            while shared.core.ended().is_none() {
+                let pause = shared.core.tick();
+                shared.core.bell.wait(pause);
+            }
+        });
         // Without a thread for the timer due times pass unnoticed until the next operation.
-        Self {
-            inner,
-            timer: Mutex::new(timer.ok()),
-        }
+        Self { inner, timer: Mutex::new(timer.ok()) }
     }
 }
 
 impl Default for MemoryOptions {
     fn default() -> Self {
-        Self {
-            clock: Arc::new(SystemClock::new()),
-            max_body: 64 << 20,
-            memory: 1 << 30,
-        }
+        Self { clock: Arc::new(SystemClock::new()), max_body: 64 << 20, memory: 1 << 30 }
     }
 }
 
@@ -116,21 +106,13 @@ impl Queue for MemoryQueue {
     async fn put(&self, size_hint: Option<u64>) -> Result<MemoryDraft, PutError> {
         let hint = size_hint.unwrap_or(0);
         self.inner.check_body(hint)?;
-        self.inner
-            .check_room(usize::try_from(hint).unwrap_or(usize::MAX))?;
+        self.inner.check_room(usize::try_from(hint).unwrap_or(usize::MAX))?;
         if let Some(why) = self.inner.core.ended() {
             return Err(why.into());
         }
         self.inner.drafts.fetch_add(1, Relaxed);
         let id = MessageId::from_u64(self.inner.next_id.fetch_add(1, Relaxed));
-        Ok(MemoryDraft {
-            inner: Arc::clone(&self.inner),
-            id,
-            chunks: Vec::new(),
-            len: 0,
-            counted: 0,
-            failed: None,
-        })
+        Ok(MemoryDraft { inner: Arc::clone(&self.inner), id, chunks: Vec::new(), len: 0, counted: 0, failed: None })
     }
 
     async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Claimed>, Error> {
@@ -143,11 +125,7 @@ impl Queue for MemoryQueue {
             Some((message.stored.clone(), message.body_len))
         })?;
         let (chunks, len) = found.ok_or_else(|| Error::NoSuchMessage(lease.message()))?;
-        Ok(MemoryBody {
-            chunks: chunks.into_iter(),
-            rest: Bytes::new(),
-            len,
-        })
+        Ok(MemoryBody { chunks: chunks.into_iter(), rest: Bytes::new(), len })
     }
 
     async fn extend(&self, lease: &Lease, lease_for: Duration) -> Result<(), LeaseError> {
@@ -162,16 +140,10 @@ impl Queue for MemoryQueue {
     ) -> Result<Vec<MessageId>, LeaseError> {
         limits::check_outcome(&outcome, &derived)?;
         let inner = &*self.inner;
-        inner
-            .core
-            .with(|index, now| inner.apply(index, now, &lease, outcome, derived))?
+        inner.core.with(|index, now| inner.apply(index, now, &lease, outcome, derived))?
     }
 
-    async fn due_keys(
-        &self,
-        after: Option<&RoutingKey>,
-        limit: usize,
-    ) -> Result<Vec<RoutingKey>, Error> {
+    async fn due_keys(&self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Error> {
         self.inner.core.due_keys(after, limit)
     }
 
@@ -180,25 +152,15 @@ impl Queue for MemoryQueue {
     }
 
     async fn hold(&self, message: MessageId) -> Result<bool, Error> {
-        self.inner
-            .core
-            .with(|index, _| index.set_held(message, true))?
-            .ok_or(Error::NoSuchMessage(message))
+        self.inner.core.with(|index, _| index.set_held(message, true))?.ok_or(Error::NoSuchMessage(message))
     }
 
     async fn release(&self, message: MessageId) -> Result<bool, Error> {
-        self.inner
-            .core
-            .with(|index, _| index.set_held(message, false))?
-            .ok_or(Error::NoSuchMessage(message))
+        self.inner.core.with(|index, _| index.set_held(message, false))?.ok_or(Error::NoSuchMessage(message))
     }
 
     async fn remove(&self, message: MessageId) -> Result<(), Error> {
-        let gone = self
-            .inner
-            .core
-            .with(|index, _| index.take(message))?
-            .ok_or(Error::NoSuchMessage(message))?;
+        let gone = self.inner.core.with(|index, _| index.take(message))?.ok_or(Error::NoSuchMessage(message))?;
         self.inner.forget(&gone);
         Ok(())
     }
@@ -218,11 +180,7 @@ impl Queue for MemoryQueue {
 
     fn close(&self) {
         self.inner.core.end(Error::Closed);
-        let timer = self
-            .timer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(timer) = timer {
             // It cannot panic, and if it did there would be nothing to do about it here.
             drop(timer.join());
@@ -256,13 +214,7 @@ impl Inner {
             Outcome::Retry { delay, state } => {
                 let delay = delay.min(MAX_DELAY);
                 let attempts = index.attempts(slot).saturating_add(1);
-                index.retry(
-                    slot,
-                    after(now, delay),
-                    delay,
-                    attempts,
-                    Bytes::copy_from_slice(&state),
-                );
+                index.retry(slot, after(now, delay), delay, attempts, Bytes::copy_from_slice(&state));
             }
         }
         self.finished.fetch_add(1, Relaxed);
@@ -281,22 +233,14 @@ impl Inner {
     fn check_body(&self, actual: u64) -> Result<(), PutError> {
         let limit = self.options.max_body;
         if actual > limit {
-            return Err(TooLarge {
-                what: "the body",
-                limit,
-                actual,
-            }
-            .into());
+            return Err(TooLarge { what: "the body", limit, actual }.into());
         }
         Ok(())
     }
 
     fn check_room(&self, more: usize) -> Result<(), PutError> {
         let index = self.core.stats().index_memory;
-        let used = self
-            .bodies
-            .load(Relaxed)
-            .saturating_add(usize::try_from(index).unwrap_or(usize::MAX));
+        let used = self.bodies.load(Relaxed).saturating_add(usize::try_from(index).unwrap_or(usize::MAX));
         let (limit, wanted) = (self.options.memory, used.saturating_add(more));
         if wanted > limit {
             return Err(PutError::Full(Full::Index { limit, wanted }));
@@ -305,8 +249,7 @@ impl Inner {
     }
 
     fn forget(&self, message: &Message<Vec<Bytes>>) {
-        self.bodies
-            .fetch_sub(usize::try_from(message.body_len).unwrap_or(0), Relaxed);
+        self.bodies.fetch_sub(usize::try_from(message.body_len).unwrap_or(0), Relaxed);
     }
 }
 
@@ -324,10 +267,7 @@ impl Draft for MemoryDraft {
             return Err(failed.clone());
         }
         let len = self.len.saturating_add(chunk.len() as u64);
-        let checked = self
-            .inner
-            .check_body(len)
-            .and_then(|()| self.inner.check_room(chunk.len()));
+        let checked = self.inner.check_body(len).and_then(|()| self.inner.check_room(chunk.len()));
         if let Err(error) = checked {
             self.failed = Some(error.clone());
             return Err(error);
@@ -346,9 +286,7 @@ impl Draft for MemoryDraft {
         limits::check(&message)?;
         let chunks = std::mem::take(&mut self.chunks);
         let (id, len) = (self.id, self.len);
-        self.inner
-            .core
-            .with(|index, now| index.insert(id, Message::new(message, now, len, chunks)))?;
+        self.inner.core.with(|index, now| index.insert(id, Message::new(message, now, len, chunks)))?;
         self.counted = 0;
         self.inner.puts.fetch_add(1, Relaxed);
         Ok(id)
@@ -380,32 +318,20 @@ impl Body for MemoryBody {
 
 impl fmt::Debug for MemoryOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            clock: _,
-            max_body,
-            memory,
-        } = self;
-        f.debug_struct("MemoryOptions")
-            .field("max_body", max_body)
-            .field("memory", memory)
-            .finish_non_exhaustive()
+        let Self { clock: _, max_body, memory } = self;
+        f.debug_struct("MemoryOptions").field("max_body", max_body).field("memory", memory).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for MemoryQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryQueue")
-            .field("options", &self.inner.options)
-            .finish_non_exhaustive()
+        f.debug_struct("MemoryQueue").field("options", &self.inner.options).finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for MemoryDraft {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryDraft")
-            .field("id", &self.id)
-            .field("len", &self.len)
-            .finish_non_exhaustive()
+        f.debug_struct("MemoryDraft").field("id", &self.id).field("len", &self.len).finish_non_exhaustive()
     }
 }
 

@@ -32,10 +32,7 @@ pub trait Queue: Send + Sync + 'static {
     /// # Errors
     /// [`PutError::Full`] when there is no room now, [`PutError::TooLarge`] for a hint beyond the largest body,
     /// [`PutError::Broken`], [`PutError::Closed`].
-    fn put(
-        &self,
-        size_hint: Option<u64>,
-    ) -> impl Future<Output = Result<Self::Draft, PutError>> + Send;
+    fn put(&self, size_hint: Option<u64>) -> impl Future<Output = Result<Self::Draft, PutError>> + Send;
 
     /// Leases up to [`max`](Claim::max) deliveries that are due, the higher priority and then the longer due first, round-robin over
     /// owners. Returns at once, with nothing when nothing is due: wait with [`changed`](Self::changed).
@@ -56,11 +53,7 @@ pub trait Queue: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`LeaseError::Stale`] when the delivery was claimed anew or removed.
-    fn extend(
-        &self,
-        lease: &Lease,
-        lease_for: Duration,
-    ) -> impl Future<Output = Result<(), LeaseError>> + Send;
+    fn extend(&self, lease: &Lease, lease_for: Duration) -> impl Future<Output = Result<(), LeaseError>> + Send;
 
     /// Writes back what came of a delivery and stores the messages derived from it, in one atomic and durable step.
     ///
@@ -127,11 +120,7 @@ pub trait Queue: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Error::Broken`], [`Error::Closed`].
-    fn list(
-        &self,
-        after: Option<MessageId>,
-        limit: usize,
-    ) -> impl Future<Output = Result<Vec<Summary>, Error>> + Send;
+    fn list(&self, after: Option<MessageId>, limit: usize) -> impl Future<Output = Result<Vec<Summary>, Error>> + Send;
 
     /// Counts and gauges; works on a broken queue too.
     fn stats(&self) -> impl Future<Output = Stats> + Send;
@@ -165,10 +154,7 @@ pub trait Draft: Send {
     ///
     /// # Errors
     /// As [`write`](Self::write), and [`PutError::NoDelivery`]. Nothing is left.
-    fn commit(
-        self,
-        message: NewMessage,
-    ) -> impl Future<Output = Result<MessageId, PutError>> + Send;
+    fn commit(self, message: NewMessage) -> impl Future<Output = Result<MessageId, PutError>> + Send;
 }
 
 /// Reads a body from its beginning.
@@ -279,11 +265,7 @@ pub struct Lease {
 impl Lease {
     /// Puts a lease together. For engines: the generation must be of no other lease on this delivery, ever.
     pub fn new(message: MessageId, delivery: u32, generation: u64) -> Self {
-        Self {
-            message,
-            delivery,
-            generation,
-        }
+        Self { message, delivery, generation }
     }
 
     /// Of which message.

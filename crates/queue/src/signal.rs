@@ -21,18 +21,12 @@ struct State {
 
 impl Signal {
     pub(crate) fn new() -> Self {
-        Self {
-            count: watch::Sender::new(State {
-                count: 1,
-                ended: None,
-            }),
-        }
+        Self { count: watch::Sender::new(State { count: 1, ended: None }) }
     }
 
     /// Call it after the work became claimable, never before.
     pub(crate) fn raise(&self) {
-        self.count
-            .send_modify(|state| state.count = state.count.wrapping_add(1));
+        self.count.send_modify(|state| state.count = state.count.wrapping_add(1));
     }
 
     /// Every waiter, now and later, gets this error. The first reason stays.
@@ -45,10 +39,7 @@ impl Signal {
     pub(crate) async fn wait(&self, seen: Change) -> Result<Change, Error> {
         let mut watch = self.count.subscribe();
         // The sender lives in `self`, so the wait ends only by its condition.
-        match watch
-            .wait_for(|state| state.ended.is_some() || state.count != seen.0)
-            .await
-        {
+        match watch.wait_for(|state| state.ended.is_some() || state.count != seen.0).await {
             Ok(state) => match &state.ended {
                 Some(why) => Err(why.clone()),
                 None => Ok(Change(state.count)),

@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 use self::schedule::Schedule;
 use crate::{
-    Claimed, DeliverySummary, Keys, Lease, MAX_DELAY, MessageId, NewMessage, Owner, Priority,
-    RoutingKey, Stats, Summary,
+    Claimed, DeliverySummary, Keys, Lease, MAX_DELAY, MessageId, NewMessage, Owner, Priority, RoutingKey, Stats,
+    Summary,
 };
 
 /// A time on the engine's monotonic clock in microseconds; negative before the clock's origin.
@@ -100,10 +100,7 @@ impl<B> Index<B> {
             return old.or(Some(message));
         }
         self.totals.memory = self.totals.memory.saturating_add(message.cost());
-        self.totals.deliveries = self
-            .totals
-            .deliveries
-            .saturating_add(message.deliveries.len() as u64);
+        self.totals.deliveries = self.totals.deliveries.saturating_add(message.deliveries.len() as u64);
         self.totals.held = self.totals.held.saturating_add(u64::from(message.held));
         self.totals.bytes = self.totals.bytes.saturating_add(message.body_len);
         let mut message = message;
@@ -123,12 +120,7 @@ impl<B> Index<B> {
             let Some((message, at)) = find(&mut self.messages, slot) else {
                 continue;
             };
-            let Message {
-                owner,
-                priority,
-                deliveries,
-                ..
-            } = message;
+            let Message { owner, priority, deliveries, .. } = message;
             let Some(delivery) = deliveries.get_mut(at) else {
                 continue;
             };
@@ -139,22 +131,12 @@ impl<B> Index<B> {
             let Some((message, at)) = find(&mut self.messages, slot) else {
                 continue;
             };
-            let Message {
-                owner,
-                priority,
-                deliveries,
-                held,
-                ..
-            } = message;
+            let Message { owner, priority, deliveries, held, .. } = message;
             let Some(delivery) = deliveries.get_mut(at) else {
                 continue;
             };
             self.totals.leased = self.totals.leased.saturating_sub(1);
-            delivery.phase = if *held {
-                Phase::Idle
-            } else {
-                self.schedule.ready(owner, *priority, slot.0, delivery)
-            };
+            delivery.phase = if *held { Phase::Idle } else { self.schedule.ready(owner, *priority, slot.0, delivery) };
             moved |= delivery.phase == Phase::Ready;
         }
         moved
@@ -165,13 +147,7 @@ impl<B> Index<B> {
         self.schedule.next_event()
     }
 
-    pub(crate) fn claim(
-        &mut self,
-        now: Moment,
-        keys: Keys<'_>,
-        max: usize,
-        lease: Duration,
-    ) -> Vec<Claimed> {
+    pub(crate) fn claim(&mut self, now: Moment, keys: Keys<'_>, max: usize, lease: Duration) -> Vec<Claimed> {
         let until = after(now, lease);
         let mut claimed = Vec::new();
         while claimed.len() < max {
@@ -224,83 +200,37 @@ impl<B> Index<B> {
     pub(crate) fn done(&mut self, slot: Slot) -> Option<Message<B>> {
         let (message, at) = find(&mut self.messages, slot)?;
         let before = message.cost();
-        let Message {
-            owner,
-            priority,
-            deliveries,
-            ..
-        } = message;
+        let Message { owner, priority, deliveries, .. } = message;
         let delivery = deliveries.remove(at);
         self.schedule.cancel(owner, *priority, slot.0, &delivery);
-        self.totals.leased = self
-            .totals
-            .leased
-            .saturating_sub(u64::from(delivery.is_leased()));
+        self.totals.leased = self.totals.leased.saturating_sub(u64::from(delivery.is_leased()));
         self.totals.deliveries = self.totals.deliveries.saturating_sub(1);
-        self.totals.memory = self
-            .totals
-            .memory
-            .saturating_sub(before)
-            .saturating_add(message.cost());
-        if message.deliveries.is_empty() {
-            self.take(slot.0)
-        } else {
-            None
-        }
+        self.totals.memory = self.totals.memory.saturating_sub(before).saturating_add(message.cost());
+        if message.deliveries.is_empty() { self.take(slot.0) } else { None }
     }
 
-    pub(crate) fn retry(
-        &mut self,
-        slot: Slot,
-        due: Moment,
-        delay: Duration,
-        attempts: u32,
-        state: Bytes,
-    ) {
+    pub(crate) fn retry(&mut self, slot: Slot, due: Moment, delay: Duration, attempts: u32, state: Bytes) {
         let Some((message, at)) = find(&mut self.messages, slot) else {
             return;
         };
         let before = message.cost();
-        let Message {
-            owner,
-            priority,
-            deliveries,
-            held,
-            ..
-        } = &mut *message;
+        let Message { owner, priority, deliveries, held, .. } = &mut *message;
         let Some(delivery) = deliveries.get_mut(at) else {
             return;
         };
         self.schedule.cancel(owner, *priority, slot.0, delivery);
-        self.totals.leased = self
-            .totals
-            .leased
-            .saturating_sub(u64::from(delivery.is_leased()));
+        self.totals.leased = self.totals.leased.saturating_sub(u64::from(delivery.is_leased()));
         delivery.due = due;
         delivery.delay = delay;
         delivery.attempts = attempts;
         delivery.state = state;
-        delivery.phase = if *held {
-            Phase::Idle
-        } else {
-            self.schedule.plan(slot.0, delivery)
-        };
-        self.totals.memory = self
-            .totals
-            .memory
-            .saturating_sub(before)
-            .saturating_add(message.cost());
+        delivery.phase = if *held { Phase::Idle } else { self.schedule.plan(slot.0, delivery) };
+        self.totals.memory = self.totals.memory.saturating_sub(before).saturating_add(message.cost());
     }
 
     /// `None`: there is no such message. Otherwise whether that is news.
     pub(crate) fn set_held(&mut self, id: MessageId, held: bool) -> Option<bool> {
-        let Message {
-            owner,
-            priority,
-            deliveries,
-            held: was,
-            ..
-        } = self.messages.get_mut(&id)?;
+        let Message { owner, priority, deliveries, held: was, .. } = self.messages.get_mut(&id)?;
         if mem::replace(was, held) == held {
             return Some(false);
         }
@@ -332,18 +262,11 @@ impl<B> Index<B> {
     pub(crate) fn take(&mut self, id: MessageId) -> Option<Message<B>> {
         let message = self.messages.remove(&id)?;
         for delivery in &message.deliveries {
-            self.schedule
-                .cancel(&message.owner, message.priority, id, delivery);
-            self.totals.leased = self
-                .totals
-                .leased
-                .saturating_sub(u64::from(delivery.is_leased()));
+            self.schedule.cancel(&message.owner, message.priority, id, delivery);
+            self.totals.leased = self.totals.leased.saturating_sub(u64::from(delivery.is_leased()));
         }
         self.totals.memory = self.totals.memory.saturating_sub(message.cost());
-        self.totals.deliveries = self
-            .totals
-            .deliveries
-            .saturating_sub(message.deliveries.len() as u64);
+        self.totals.deliveries = self.totals.deliveries.saturating_sub(message.deliveries.len() as u64);
         self.totals.held = self.totals.held.saturating_sub(u64::from(message.held));
         self.totals.bytes = self.totals.bytes.saturating_sub(message.body_len);
         Some(message)
@@ -351,10 +274,7 @@ impl<B> Index<B> {
 
     /// How often the delivery was written back for another attempt.
     pub(crate) fn attempts(&self, (id, number): Slot) -> u32 {
-        let delivery = self
-            .messages
-            .get(&id)
-            .and_then(|m| m.deliveries.iter().find(|d| d.number == number));
+        let delivery = self.messages.get(&id).and_then(|m| m.deliveries.iter().find(|d| d.number == number));
         delivery.map_or(0, |delivery| delivery.attempts)
     }
 
@@ -381,13 +301,8 @@ impl<B> Index<B> {
 
     pub(crate) fn list(&self, now: Moment, after: Option<MessageId>, limit: usize) -> Vec<Summary> {
         let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let behind = self
-            .messages
-            .range((start, std::ops::Bound::Unbounded))
-            .take(limit);
-        behind
-            .map(|(id, message)| message.summary(*id, now))
-            .collect()
+        let behind = self.messages.range((start, std::ops::Bound::Unbounded)).take(limit);
+        behind.map(|(id, message)| message.summary(*id, now)).collect()
     }
 
     /// Fills in what the index knows.
@@ -400,42 +315,25 @@ impl<B> Index<B> {
         stats.bytes = self.totals.bytes;
         stats.index_memory = self.totals.memory as u64;
         // Ids grow with acceptance, so the first is the oldest.
-        stats.oldest = self
-            .messages
-            .first_key_value()
-            .map(|(_, message)| between(message.born, now));
+        stats.oldest = self.messages.first_key_value().map(|(_, message)| between(message.born, now));
     }
 
     /// Takes the delivery of a good lease out of the schedule.
     fn unschedule(&mut self, lease: &Lease) -> Result<Slot, Stale> {
         let slot = (lease.message, lease.delivery);
         let (message, at) = find(&mut self.messages, slot).ok_or(Stale)?;
-        let Message {
-            owner,
-            priority,
-            deliveries,
-            removing,
-            ..
-        } = message;
+        let Message { owner, priority, deliveries, removing, .. } = message;
         let delivery = deliveries.get(at).ok_or(Stale)?;
-        if *removing || delivery.generation != lease.generation || delivery.phase == Phase::Writing
-        {
+        if *removing || delivery.generation != lease.generation || delivery.phase == Phase::Writing {
             return Err(Stale);
         }
         self.schedule.cancel(owner, *priority, slot.0, delivery);
-        self.totals.leased = self
-            .totals
-            .leased
-            .saturating_sub(u64::from(delivery.is_leased()));
+        self.totals.leased = self.totals.leased.saturating_sub(u64::from(delivery.is_leased()));
         Ok(slot)
     }
 
     fn set_phase(&mut self, slot: Slot, at: usize, phase: Phase) {
-        if let Some(delivery) = self
-            .messages
-            .get_mut(&slot.0)
-            .and_then(|message| message.deliveries.get_mut(at))
-        {
+        if let Some(delivery) = self.messages.get_mut(&slot.0).and_then(|message| message.deliveries.get_mut(at)) {
             delivery.phase = phase;
         }
     }
@@ -451,16 +349,7 @@ impl<B> Message<B> {
         });
         let deliveries = deliveries.collect();
         let envelope = Bytes::copy_from_slice(&new.envelope);
-        Self::restore(
-            new.owner,
-            new.priority,
-            envelope,
-            now,
-            false,
-            body_len,
-            stored,
-            deliveries,
-        )
+        Self::restore(new.owner, new.priority, envelope, now, false, body_len, stored, deliveries)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one for each field")]
@@ -474,30 +363,20 @@ impl<B> Message<B> {
         stored: B,
         deliveries: Vec<Delivery>,
     ) -> Self {
-        Self {
-            owner,
-            priority,
-            envelope,
-            born,
-            held,
-            body_len,
-            stored,
-            deliveries,
-            removing: false,
-        }
+        Self { owner, priority, envelope, born, held, body_len, stored, deliveries, removing: false }
+    }
+
+    pub(crate) fn map<C>(self, stored: impl FnOnce(B) -> C) -> Message<C> {
+        let Self { owner, priority, envelope, born, held, body_len, stored: old, deliveries, removing } = self;
+        let stored = stored(old);
+        Message { owner, priority, envelope, born, held, body_len, stored, deliveries, removing }
     }
 
     /// About how many octets of memory it takes: what it carries, and for the structures around it 512 and, for each delivery,
     /// 384 octets.
     pub(crate) fn cost(&self) -> usize {
-        let deliveries = self
-            .deliveries
-            .iter()
-            .map(|each| 384 + each.key.as_str().len() + each.state.len());
-        deliveries.fold(
-            512 + self.envelope.len() + self.owner.as_str().len(),
-            usize::saturating_add,
-        )
+        let deliveries = self.deliveries.iter().map(|each| 384 + each.key.as_str().len() + each.state.len());
+        deliveries.fold(512 + self.envelope.len() + self.owner.as_str().len(), usize::saturating_add)
     }
 
     fn summary(&self, id: MessageId, now: Moment) -> Summary {
@@ -523,24 +402,8 @@ impl<B> Message<B> {
 }
 
 impl Delivery {
-    pub(crate) fn new(
-        number: u32,
-        key: RoutingKey,
-        state: Bytes,
-        due: Moment,
-        delay: Duration,
-        attempts: u32,
-    ) -> Self {
-        Self {
-            number,
-            key,
-            state,
-            due,
-            delay,
-            attempts,
-            generation: 0,
-            phase: Phase::Idle,
-        }
+    pub(crate) fn new(number: u32, key: RoutingKey, state: Bytes, due: Moment, delay: Duration, attempts: u32) -> Self {
+        Self { number, key, state, due, delay, attempts, generation: 0, phase: Phase::Idle }
     }
 
     fn is_leased(&self) -> bool {
@@ -566,14 +429,8 @@ pub(crate) fn between(from: Moment, to: Moment) -> Duration {
     Duration::from_micros(u64::try_from(to.saturating_sub(from)).unwrap_or(0))
 }
 
-fn find<B>(
-    messages: &mut BTreeMap<MessageId, Message<B>>,
-    slot: Slot,
-) -> Option<(&mut Message<B>, usize)> {
+fn find<B>(messages: &mut BTreeMap<MessageId, Message<B>>, slot: Slot) -> Option<(&mut Message<B>, usize)> {
     let message = messages.get_mut(&slot.0)?;
-    let at = message
-        .deliveries
-        .binary_search_by_key(&slot.1, |delivery| delivery.number)
-        .ok()?;
+    let at = message.deliveries.binary_search_by_key(&slot.1, |delivery| delivery.number).ok()?;
     Some((message, at))
 }

@@ -29,18 +29,9 @@ impl Schedule {
         Phase::Future
     }
 
-    pub(super) fn ready(
-        &mut self,
-        owner: &Owner,
-        priority: Priority,
-        id: MessageId,
-        delivery: &Delivery,
-    ) -> Phase {
+    pub(super) fn ready(&mut self, owner: &Owner, priority: Priority, id: MessageId, delivery: &Delivery) -> Phase {
         let rank = (Reverse(priority), delivery.due, (id, delivery.number));
-        self.by_owner
-            .entry(owner.clone())
-            .or_default()
-            .insert(rank, delivery.key.clone());
+        self.by_owner.entry(owner.clone()).or_default().insert(rank, delivery.key.clone());
         let owners = self.by_key.entry(delivery.key.clone()).or_default();
         owners.entry(owner.clone()).or_default().insert(rank);
         self.claimable = self.claimable.saturating_add(1);
@@ -53,24 +44,14 @@ impl Schedule {
     }
 
     /// Takes a delivery out of wherever its phase says it is.
-    pub(super) fn cancel(
-        &mut self,
-        owner: &Owner,
-        priority: Priority,
-        id: MessageId,
-        delivery: &Delivery,
-    ) {
+    pub(super) fn cancel(&mut self, owner: &Owner, priority: Priority, id: MessageId, delivery: &Delivery) {
         let slot = (id, delivery.number);
         match delivery.phase {
             Phase::Idle | Phase::Writing => {}
             Phase::Future => {
                 self.future.remove(&(delivery.due, slot));
             }
-            Phase::Ready => self.remove_ready(
-                owner,
-                &delivery.key,
-                (Reverse(priority), delivery.due, slot),
-            ),
+            Phase::Ready => self.remove_ready(owner, &delivery.key, (Reverse(priority), delivery.due, slot)),
             Phase::Leased { until } => {
                 self.leases.remove(&(until, slot));
             }
@@ -105,11 +86,7 @@ impl Schedule {
 
     pub(super) fn ready_keys(&self, after: Option<&RoutingKey>, limit: usize) -> Vec<RoutingKey> {
         let start = after.map_or(Unbounded, Excluded);
-        self.by_key
-            .range::<RoutingKey, _>((start, Unbounded))
-            .map(|(key, _)| key.clone())
-            .take(limit)
-            .collect()
+        self.by_key.range::<RoutingKey, _>((start, Unbounded)).map(|(key, _)| key.clone()).take(limit).collect()
     }
 
     pub(super) fn claimable(&self) -> u64 {
@@ -132,12 +109,8 @@ impl Schedule {
             let Some(owners) = self.by_key.get(key) else {
                 continue;
             };
-            let next = owners
-                .range::<Owner, _>((behind, Unbounded))
-                .next()
-                .map(|found| (false, found));
-            let Some((wrapped, (owner, ranks))) =
-                next.or_else(|| owners.first_key_value().map(|found| (true, found)))
+            let next = owners.range::<Owner, _>((behind, Unbounded)).next().map(|found| (false, found));
+            let Some((wrapped, (owner, ranks))) = next.or_else(|| owners.first_key_value().map(|found| (true, found)))
             else {
                 continue;
             };

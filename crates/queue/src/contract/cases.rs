@@ -1,0 +1,378 @@
+//! Cases that hold for every engine.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Harness, LEASE, SECOND, body, claim, claim_one, message, nothing_due, octets, put, ready, routing_key};
+use crate::{Change, Claim, Derived, Draft, Error, Keys, LeaseError, Outcome, Priority, PutError, Queue};
+
+pub(super) async fn commit_claim_finish<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    nothing_due(&queue).await;
+    let id = put(&queue, message("me", &["a.example"]), b"hello").await.expect("put");
+
+    let claimed = claim_one(&queue).await;
+    assert_eq!(claimed.lease.message(), id);
+    assert_eq!((claimed.key.as_str(), claimed.owner.as_str()), ("a.example", "me"));
+    assert_eq!((&claimed.envelope[..], &claimed.state[..]), (&b"envelope of me"[..], &b"state of a.example"[..]));
+    assert_eq!((claimed.body_len, claimed.attempts), (5, 0));
+    assert_eq!(body(&queue, &claimed.lease).await, b"hello");
+    nothing_due(&queue).await;
+    let stats = queue.stats().await;
+    assert_eq!((stats.messages, stats.deliveries, stats.leased, stats.bytes), (1, 1, 1, 5));
+
+    let derived = queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.expect("finish");
+    assert!(derived.is_empty());
+    nothing_due(&queue).await;
+    let stats = queue.stats().await;
+    assert_eq!((stats.messages, stats.deliveries, stats.leased, stats.bytes), (0, 0, 0, 0));
+    assert_eq!((stats.puts, stats.finished, stats.drafts, stats.index_memory), (1, 1, 0, 0));
+}
+
+pub(super) async fn a_draft_that_is_dropped_leaves_nothing<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    for len in [0, 10, 2_000_000] {
+        let mut draft = queue.put(Some(len as u64)).await.expect("put");
+        draft.write(octets(len)).await.expect("write");
+        assert_eq!(queue.stats().await.drafts, 1);
+        drop(draft);
+    }
+    let stats = queue.stats().await;
+    assert_eq!((stats.messages, stats.drafts, stats.draft_memory, stats.bytes), (0, 0, 0, 0));
+    nothing_due(&queue).await;
+}
+
+pub(super) async fn bodies_of_every_size<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    for len in [0, 1, 65_535, 65_536, 65_537, 262_144, 262_145, 1_000_000] {
+        let whole = octets(len);
+        put(&queue, message("me", &["a"]), &whole).await.expect("put");
+        let claimed = claim_one(&queue).await;
+        assert_eq!(claimed.body_len, len as u64);
+        assert!(body(&queue, &claimed.lease).await == whole, "a body of {len} octets");
+        // A reader goes on when the message is gone.
+        let mut reader = queue.body(&claimed.lease).await.expect("body");
+        queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.expect("finish");
+        let mut read = 0;
+        while let Some(chunk) = crate::Body::next(&mut reader).await.expect("chunk") {
+            read += chunk.len();
+        }
+        assert_eq!(read, len);
+    }
+}
+
+pub(super) async fn a_message_needs_a_delivery<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    let refused = put(&queue, message("me", &[]), b"x").await;
+    assert!(matches!(refused, Err(PutError::NoDelivery)));
+    let mut large = message("me", &["a"]);
+    large.envelope = octets(crate::MAX_ENVELOPE + 1);
+    assert!(matches!(put(&queue, large, b"x").await, Err(PutError::TooLarge(_))));
+    assert_eq!(queue.stats().await.messages, 0);
+}
+
+pub(super) async fn a_stale_lease_writes_nothing<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    put(&queue, message("me", &["a"]), b"x").await.expect("put");
+    let first = claim_one(&queue).await.lease;
+    harness.advance(LEASE + SECOND).await;
+    let second = claim_one(&queue).await.lease;
+    assert!(matches!(queue.extend(&first, LEASE).await, Err(LeaseError::Stale)));
+    let derived = vec![Derived { message: message("me", &["b"]), body: Bytes::new() }];
+    assert!(matches!(queue.finish(first, Outcome::Done, derived).await, Err(LeaseError::Stale)));
+    assert_eq!(queue.stats().await.messages, 1, "nothing was finished, nothing derived");
+    queue.finish(second, Outcome::Done, Vec::new()).await.expect("the newer lease is good");
+    assert_eq!(queue.stats().await.messages, 0);
+}
+
+pub(super) async fn an_expired_lease_is_claimable_again<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    put(&queue, message("me", &["a"]), b"x").await.expect("put");
+    for _ in 0..3 {
+        let claimed = claim_one(&queue).await;
+        assert_eq!(claimed.attempts, 0, "an expired lease is no attempt");
+        harness.advance(LEASE - SECOND).await;
+        nothing_due(&queue).await;
+        harness.advance(SECOND).await;
+    }
+    claim_one(&queue).await;
+}
+
+pub(super) async fn a_late_outcome_counts_until_the_next_claim<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    put(&queue, message("me", &["a"]), b"x").await.expect("put");
+    let lease = claim_one(&queue).await.lease;
+    harness.advance(LEASE * 2).await;
+    queue.finish(lease, Outcome::Done, Vec::new()).await.expect("what happened, happened");
+    assert_eq!(queue.stats().await.messages, 0);
+}
+
+pub(super) async fn a_lease_can_be_extended<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    put(&queue, message("me", &["a"]), b"x").await.expect("put");
+    let lease = claim_one(&queue).await.lease;
+    harness.advance(LEASE / 2).await;
+    queue.extend(&lease, LEASE).await.expect("extend");
+    harness.advance(LEASE - SECOND).await;
+    nothing_due(&queue).await;
+    queue.extend(&lease, SECOND).await.expect("also to less");
+    harness.advance(SECOND).await;
+    queue.extend(&lease, LEASE).await.expect("revived, nobody had claimed it");
+    nothing_due(&queue).await;
+    assert_eq!(queue.stats().await.leased, 1);
+    queue.finish(lease, Outcome::Done, Vec::new()).await.expect("finish");
+}
+
+pub(super) async fn a_retry_waits_its_delay<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    let mut new = message("me", &["a"]);
+    new.deliveries[0].delay = SECOND * 10;
+    put(&queue, new, b"x").await.expect("put");
+    nothing_due(&queue).await;
+    harness.advance(SECOND * 10).await;
+    for attempts in 0..3 {
+        let claimed = claim_one(&queue).await;
+        assert_eq!(claimed.attempts, attempts);
+        if attempts > 0 {
+            assert_eq!(claimed.state, format!("attempt {}", attempts - 1));
+        }
+        let state = Bytes::from(format!("attempt {attempts}"));
+        let retry = Outcome::Retry { delay: Duration::from_secs(300), state };
+        queue.finish(claimed.lease, retry, Vec::new()).await.expect("finish");
+        harness.advance(Duration::from_secs(299)).await;
+        nothing_due(&queue).await;
+        harness.advance(SECOND).await;
+    }
+}
+
+pub(super) async fn several_deliveries_are_independent<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    let id = put(&queue, message("me", &["a", "b", "c"]), b"x").await.expect("put");
+    let claimed = claim(&queue, 9).await;
+    assert_eq!(claimed.iter().map(|each| each.lease.delivery()).collect::<Vec<_>>(), [0, 1, 2]);
+    let [a, b, c] = <[_; 3]>::try_from(claimed).expect("three deliveries");
+    queue.finish(b.lease, Outcome::Done, Vec::new()).await.expect("finish");
+    let retry = Outcome::Retry { delay: SECOND, state: Bytes::from_static(b"later") };
+    queue.finish(c.lease, retry, Vec::new()).await.expect("finish");
+    let left = &queue.list(None, 9).await.expect("list")[0];
+    assert_eq!(left.id, id);
+    assert_eq!(
+        left.deliveries.iter().map(|each| (each.delivery, each.leased)).collect::<Vec<_>>(),
+        [(0, true), (2, false)]
+    );
+    queue.finish(a.lease, Outcome::Done, Vec::new()).await.expect("finish");
+    harness.advance(SECOND).await;
+    let c = claim_one(&queue).await;
+    assert_eq!((c.lease.delivery(), c.key.as_str(), &c.state[..]), (2, "c", &b"later"[..]));
+    queue.finish(c.lease, Outcome::Done, Vec::new()).await.expect("finish");
+    assert_eq!(queue.stats().await.messages, 0);
+}
+
+pub(super) async fn derived_messages_come_with_the_outcome<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    put(&queue, message("me", &["a"]), b"x").await.expect("put");
+    let lease = claim_one(&queue).await.lease;
+    let report = |key: &str, body: &'static [u8]| Derived {
+        message: message("reports", &[key]),
+        body: Bytes::from_static(body),
+    };
+    let derived = vec![report("r1", b"first"), report("r2", b"")];
+    let ids = queue.finish(lease, Outcome::Done, derived).await.expect("finish");
+    assert_eq!(ids.len(), 2);
+    let stats = queue.stats().await;
+    assert_eq!((stats.messages, stats.puts), (2, 3));
+    for (id, whole) in ids.into_iter().zip([&b"first"[..], b""]) {
+        let claimed = claim(&queue, 1).await.remove(0);
+        assert_eq!((claimed.lease.message(), claimed.owner.as_str()), (id, "reports"));
+        assert_eq!(body(&queue, &claimed.lease).await, whole);
+        queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.expect("finish");
+    }
+    // What cannot be written as a whole is not written at all.
+    put(&queue, message("me", &["a"]), b"x").await.expect("put");
+    let lease = claim_one(&queue).await.lease;
+    let derived =
+        vec![report("r1", b"x"), Derived { message: message("me", &["a"]), body: octets(crate::MAX_DERIVED) }];
+    let refused = queue.finish(lease, Outcome::Done, derived).await;
+    assert!(matches!(refused, Err(LeaseError::TooLarge(_))));
+    assert_eq!(queue.stats().await.messages, 1);
+}
+
+pub(super) async fn hold_and_release<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    let id = put(&queue, message("me", &["a", "b"]), b"x").await.expect("put");
+    let lease = claim(&queue, 1).await.remove(0).lease;
+    assert!(queue.hold(id).await.expect("hold"));
+    assert!(!queue.hold(id).await.expect("hold again"));
+    assert_eq!(queue.stats().await.held, 1);
+    nothing_due(&queue).await;
+    let retry = Outcome::Retry { delay: SECOND, state: Bytes::new() };
+    queue.finish(lease, retry, Vec::new()).await.expect("a lease that is out goes on");
+    harness.advance(LEASE * 2).await;
+    nothing_due(&queue).await;
+    assert!(queue.due_keys(None, 9).await.expect("keys").is_empty());
+    assert!(queue.release(id).await.expect("release"));
+    assert!(!queue.release(id).await.expect("release again"));
+    assert_eq!(claim(&queue, 9).await.len(), 2);
+    assert_eq!(queue.stats().await.held, 0);
+}
+
+pub(super) async fn remove<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    let id = put(&queue, message("me", &["a", "b"]), &octets(400_000)).await.expect("put");
+    let lease = claim(&queue, 1).await.remove(0).lease;
+    queue.remove(id).await.expect("remove");
+    assert!(matches!(queue.remove(id).await, Err(Error::NoSuchMessage(gone)) if gone == id));
+    assert!(matches!(queue.hold(id).await, Err(Error::NoSuchMessage(_))));
+    assert!(matches!(queue.release(id).await, Err(Error::NoSuchMessage(_))));
+    assert!(matches!(queue.body(&lease).await, Err(Error::NoSuchMessage(_))));
+    assert!(matches!(queue.extend(&lease, LEASE).await, Err(LeaseError::Stale)));
+    assert!(matches!(queue.finish(lease, Outcome::Done, Vec::new()).await, Err(LeaseError::Stale)));
+    harness.advance(LEASE * 2).await;
+    nothing_due(&queue).await;
+    let stats = queue.stats().await;
+    assert_eq!((stats.messages, stats.leased, stats.claimable, stats.bytes), (0, 0, 0, 0));
+}
+
+pub(super) async fn owners_take_turns<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    for owner in ["busy", "busy", "busy", "busy", "quiet", "rare"] {
+        put(&queue, message(owner, &["k1", "k2"]), b"x").await.expect("put");
+    }
+    let keys = [routing_key("k1")];
+    let of = Claim { keys: Keys::Of(&keys), max: 4, lease: LEASE };
+    let turns: Vec<_> = queue.claim(of).await.expect("claim").into_iter().map(|each| each.owner).collect();
+    assert_eq!(turns.iter().map(|owner| owner.as_str()).collect::<Vec<_>>(), ["busy", "quiet", "rare", "busy"]);
+    let turns: Vec<_> = claim(&queue, 4).await.into_iter().map(|each| each.owner).collect();
+    assert_eq!(turns.iter().map(|owner| owner.as_str()).collect::<Vec<_>>(), ["quiet", "rare", "busy", "busy"]);
+}
+
+pub(super) async fn priority_then_due<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    let mut expected = Vec::new();
+    for (priority, delay, place) in [(0, 2, 3), (0, 1, 2), (5, 3, 0), (-5, 0, 4), (5, 3, 1)] {
+        let mut new = message("me", &["a"]);
+        new.priority = Priority(priority);
+        new.deliveries[0].delay = SECOND * delay;
+        expected.push((place, put(&queue, new, b"x").await.expect("put")));
+    }
+    expected.sort_unstable();
+    harness.advance(SECOND * 3).await;
+    let order: Vec<_> = claim(&queue, 9).await.into_iter().map(|each| each.lease.message()).collect();
+    assert_eq!(order, expected.into_iter().map(|(_, id)| id).collect::<Vec<_>>());
+}
+
+pub(super) async fn claims_are_for_keys<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    put(&queue, message("me", &["a", "b", "c"]), b"x").await.expect("put");
+    let ask = |keys: &[&str]| keys.iter().map(|key| routing_key(key)).collect::<Vec<_>>();
+    for (keys, found) in [(&["x"][..], &[][..]), (&[], &[]), (&["b", "x"], &["b"]), (&["c", "a", "b"], &["a", "c"])] {
+        let keys = ask(keys);
+        let claim = Claim { keys: Keys::Of(&keys), max: 9, lease: LEASE };
+        let claimed: Vec<_> = queue.claim(claim).await.expect("claim").into_iter().map(|each| each.key).collect();
+        assert_eq!(claimed, ask(found));
+    }
+}
+
+pub(super) async fn due_keys_are_paged<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    put(&queue, message("me", &["d", "b", "a"]), b"x").await.expect("put");
+    put(&queue, message("you", &["c", "a"]), b"x").await.expect("put");
+    let mut later = message("me", &["later"]);
+    later.deliveries[0].delay = SECOND;
+    put(&queue, later, b"x").await.expect("put");
+    let mut seen = Vec::new();
+    while let Some(key) = queue.due_keys(seen.last(), 1).await.expect("keys").pop() {
+        seen.push(key);
+    }
+    assert_eq!(seen, ["a", "b", "c", "d"].map(routing_key));
+    assert_eq!(queue.due_keys(None, 2).await.expect("keys"), ["a", "b"].map(routing_key));
+    harness.advance(SECOND).await;
+    assert_eq!(queue.due_keys(Some(&routing_key("c")), 9).await.expect("keys"), ["d", "later"].map(routing_key));
+    claim(&queue, 9).await;
+    assert!(queue.due_keys(None, 9).await.expect("keys").is_empty());
+}
+
+pub(super) async fn list_is_paged<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(put(&queue, message("me", &["a"]), b"abc").await.expect("put"));
+    }
+    let mut seen = Vec::new();
+    loop {
+        let page = queue.list(seen.last().copied(), 2).await.expect("list");
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.iter().all(|each| each.body_len == 3 && each.envelope == "envelope of me" && !each.held));
+        seen.extend(page.into_iter().map(|each| each.id));
+    }
+    assert_eq!(seen, ids);
+}
+
+pub(super) async fn changed_wakes<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    let mut seen = queue.changed(Change::default()).await.expect("the first call returns at once");
+    assert!(ready(queue.changed(seen)).is_none());
+
+    let mut new = message("me", &["a"]);
+    new.deliveries[0].delay = SECOND;
+    let id = put(&queue, new, b"x").await.expect("put");
+    harness.advance(SECOND).await;
+    seen = queue.changed(seen).await.expect("due");
+    let lease = claim_one(&queue).await.lease;
+    harness.advance(LEASE).await;
+    seen = queue.changed(seen).await.expect("expired");
+    drop(lease);
+    let lease = claim_one(&queue).await.lease;
+    let retry = Outcome::Retry { delay: Duration::ZERO, state: Bytes::new() };
+    queue.finish(lease, retry, Vec::new()).await.expect("finish");
+    seen = queue.changed(seen).await.expect("again");
+    queue.hold(id).await.expect("hold");
+    queue.release(id).await.expect("release");
+    seen = queue.changed(seen).await.expect("released");
+    put(&queue, message("me", &["a"]), b"x").await.expect("put");
+    queue.changed(seen).await.expect("new");
+}
+
+pub(super) async fn changed_loses_nothing<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    let seen = queue.changed(Change::default()).await.expect("at once");
+    put(&queue, message("me", &["a"]), b"x").await.expect("put");
+    put(&queue, message("me", &["b"]), b"x").await.expect("put");
+    // Several waiters all learn of it, late as they come, and whatever another one claimed.
+    assert_eq!(claim(&queue, 1).await.len(), 1);
+    for _ in 0..3 {
+        assert!(ready(queue.changed(seen)).is_some(), "what came after the last call is news");
+    }
+}
+
+pub(super) async fn age_grows<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    put(&queue, message("me", &["a"]), b"x").await.expect("put");
+    harness.advance(SECOND * 5).await;
+    let claimed = claim_one(&queue).await;
+    assert!(claimed.age >= SECOND * 5 && claimed.age < SECOND * 6, "{:?}", claimed.age);
+    let oldest = queue.stats().await.oldest.expect("one message");
+    assert!(oldest >= SECOND * 5 && oldest < SECOND * 6, "{oldest:?}");
+}
+
+pub(super) async fn closed_is_closed<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    let id = put(&queue, message("me", &["a", "b"]), b"x").await.expect("put");
+    let lease = claim(&queue, 1).await.remove(0).lease;
+    let draft = queue.put(None).await.expect("put");
+    let seen = queue.changed(Change::default()).await.expect("at once");
+    queue.close();
+    queue.close();
+    assert!(matches!(queue.changed(seen).await, Err(Error::Closed)));
+    assert!(matches!(draft.commit(message("me", &["a"])).await, Err(PutError::Closed)));
+    assert!(matches!(queue.put(None).await, Err(PutError::Closed)));
+    let any = Claim { keys: Keys::Any, max: 1, lease: LEASE };
+    assert!(matches!(queue.claim(any).await, Err(Error::Closed)));
+    assert!(matches!(queue.hold(id).await, Err(Error::Closed)));
+    assert!(matches!(queue.remove(id).await, Err(Error::Closed)));
+    let finished = queue.finish(lease, Outcome::Done, Vec::new()).await;
+    assert!(matches!(finished, Err(LeaseError::Store(Error::Closed))));
+}

@@ -1,0 +1,108 @@
+//! Cases for engines that outlive a process.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Harness, LEASE, SECOND, body, claim, claim_one, message, nothing_due, octets, put};
+use crate::{Derived, Draft, LeaseError, Outcome, Priority, Queue, Summary};
+
+pub(super) async fn reopening_gives_the_same<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    let mut first = message("first", &["a", "b", "c"]);
+    first.priority = Priority(-7);
+    first.deliveries[2].delay = SECOND * 500;
+    let (small, large) = (octets(1000), octets(700_000));
+    put(&queue, first, &small).await.expect("put");
+    put(&queue, message("second", &["d"]), &large).await.expect("put");
+    let held = put(&queue, message("held", &["e"]), b"").await.expect("put");
+    let gone = put(&queue, message("gone", &["f"]), &large).await.expect("put");
+    let removed = put(&queue, message("removed", &["g"]), b"x").await.expect("put");
+    queue.hold(held).await.expect("hold");
+    queue.remove(removed).await.expect("remove");
+    for claimed in claim(&queue, 99).await {
+        let (outcome, derived) = match claimed.key.as_str() {
+            "a" => (Outcome::Done, Vec::new()),
+            "b" => (Outcome::Retry { delay: SECOND * 100, state: Bytes::from_static(b"tried") }, Vec::new()),
+            "f" => {
+                let derived = Derived { message: message("reports", &["r"]), body: Bytes::from_static(b"sorry") };
+                (Outcome::Done, vec![derived])
+            }
+            _ => continue,
+        };
+        queue.finish(claimed.lease, outcome, derived).await.expect("finish");
+    }
+    let before = settled(queue.list(None, 99).await.expect("list"));
+    assert_eq!(before.len(), 4);
+    assert!(before.iter().all(|each| each.id != gone && each.id != removed));
+
+    let Some(queue) = harness.reopen(queue).await else { return };
+    assert_eq!(settled(queue.list(None, 99).await.expect("list")), before);
+    let Some(queue) = harness.reopen(queue).await else { return };
+    assert_eq!(settled(queue.list(None, 99).await.expect("list")), before, "opening changes nothing");
+    let stats = queue.stats().await;
+    assert_eq!((stats.messages, stats.deliveries, stats.held, stats.damaged), (4, 5, 1, 0));
+    assert_eq!(stats.bytes, 1000 + 700_000 + 5);
+
+    let mut bodies = Vec::new();
+    for claimed in claim(&queue, 99).await {
+        bodies.push((claimed.key.as_str().to_owned(), body(&queue, &claimed.lease).await));
+        queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.expect("finish");
+    }
+    bodies.sort();
+    assert!(bodies == [("d".to_owned(), large.to_vec()), ("r".to_owned(), b"sorry".to_vec())]);
+    harness.advance(SECOND * 99).await;
+    nothing_due(&queue).await;
+    harness.advance(SECOND).await;
+    let retried = claim_one(&queue).await;
+    assert_eq!((retried.key.as_str(), &retried.state[..], retried.attempts), ("b", &b"tried"[..], 1));
+    assert!(retried.age >= SECOND * 100 && retried.age < SECOND * 101);
+    assert!(body(&queue, &retried.lease).await == small);
+}
+
+pub(super) async fn leases_end_with_the_process<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    put(&queue, message("me", &["a"]), b"x").await.expect("put");
+    let old = claim_one(&queue).await.lease;
+    let Some(queue) = harness.reopen(queue).await else { return };
+    let new = claim_one(&queue).await.lease;
+    assert!(matches!(queue.extend(&old, LEASE).await, Err(LeaseError::Stale)));
+    assert!(matches!(queue.finish(old, Outcome::Done, Vec::new()).await, Err(LeaseError::Stale)));
+    queue.finish(new, Outcome::Done, Vec::new()).await.expect("finish");
+    let Some(queue) = harness.reopen(queue).await else { return };
+    assert_eq!(queue.stats().await.messages, 0);
+}
+
+pub(super) async fn ids_are_never_used_again<H: Harness>(harness: &mut H) {
+    let mut queue = harness.open().await;
+    let mut last = None;
+    for round in 0..4 {
+        let dropped = queue.put(None).await.expect("put").id();
+        assert!(last < Some(dropped));
+        let id = put(&queue, message("me", &["a"]), b"x").await.expect("put");
+        assert!(dropped < id);
+        last = Some(id);
+        if round % 2 == 0 {
+            let lease = claim_one(&queue).await.lease;
+            queue.finish(lease, Outcome::Done, Vec::new()).await.expect("finish");
+        } else {
+            queue.remove(id).await.expect("remove");
+        }
+        queue = match harness.reopen(queue).await {
+            Some(queue) => queue,
+            None => return,
+        };
+    }
+}
+
+/// Without what may differ by a hair or by a restart.
+fn settled(mut list: Vec<Summary>) -> Vec<Summary> {
+    for each in &mut list {
+        each.age = Duration::from_secs(each.age.as_secs());
+        for delivery in &mut each.deliveries {
+            delivery.due_in = Duration::from_secs(delivery.due_in.as_secs());
+            delivery.leased = false;
+        }
+    }
+    list
+}

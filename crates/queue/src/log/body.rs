@@ -1,0 +1,66 @@
+//! Reading a body, on the caller's thread.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::vfs::{VfsFile, read_exact};
+use crate::{Body, Error, MessageId};
+
+/// Reads a body out of a [`LogQueue`](super::LogQueue).
+///
+/// Each call reads at most 64 KiB, and blocks the caller's thread for as long as the operating system needs for that: microseconds
+/// when the file is in its cache, which is where fresh mail is. The reader stays good when the message is finished meanwhile.
+pub struct LogBody {
+    pub(super) message: MessageId,
+    pub(super) file: Arc<dyn VfsFile>,
+    pub(super) name: String,
+    pub(super) at: u64,
+    pub(super) left: u64,
+    pub(super) len: u64,
+    pub(super) hasher: crc32fast::Hasher,
+    pub(super) crc: u32,
+}
+
+impl LogBody {
+    fn read(&mut self) -> Result<Option<Bytes>, Error> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK);
+        let mut chunk = BytesMut::zeroed(want);
+        read_exact(&*self.file, &mut chunk, self.at).map_err(|error| self.damaged(&error.to_string()))?;
+        self.hasher.update(&chunk);
+        let left = self.left.saturating_sub(want as u64);
+        if left == 0 && self.hasher.clone().finalize() != self.crc {
+            return Err(self.damaged("its checksum is wrong"));
+        }
+        self.at = self.at.saturating_add(want as u64);
+        self.left = left;
+        Ok(Some(chunk.freeze()))
+    }
+
+    fn damaged(&self, why: &str) -> Error {
+        let reason = format!("{}: {why}; restore the file from a backup, or remove the message", self.name);
+        Error::Damaged { message: self.message, reason: reason.into() }
+    }
+}
+
+impl Body for LogBody {
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        self.read()
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+impl fmt::Debug for LogBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogBody").field("message", &self.message).field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+const CHUNK: usize = 64 << 10;

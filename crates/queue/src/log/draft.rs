@@ -1,0 +1,249 @@
+//! Receiving a message: in memory while it is small and there is memory, then in a file of its own.
+
+use std::fmt;
+use std::mem;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::format::{self, Kind, Record, encode_image};
+use super::segment::Entry;
+use super::store::{Job, PutJob, Shared};
+use super::sync::{Syncer, Unsynced};
+use super::vfs::{Vfs, VfsFile, is_full};
+use crate::index::Message;
+use crate::{Broken, Draft, Full, MessageId, NewMessage, PutError, TooLarge, limits};
+
+/// A message that a [`LogQueue`](super::LogQueue) is receiving.
+///
+/// Writing a chunk of a large message to its file blocks the caller's thread for as long as the operating system needs to take
+/// it over, usually microseconds; waiting for stable storage happens on threads of the queue's own.
+pub struct LogDraft {
+    shared: Arc<Shared>,
+    syncer: Syncer,
+    id: MessageId,
+    ticket: Ticket,
+    buffer: Vec<u8>,
+    file: Option<Arc<dyn VfsFile>>,
+    len: u64,
+    checked_at: u64,
+    crc: crc32fast::Hasher,
+    failed: Option<PutError>,
+}
+
+/// One of the messages being received: its place among them, its share of the memory, and its file unless it is kept.
+pub(super) struct Ticket {
+    shared: Arc<Shared>,
+    memory: usize,
+    file: Option<(Arc<dyn Vfs>, PathBuf)>,
+}
+
+impl LogDraft {
+    pub(super) fn new(shared: &Arc<Shared>, syncer: Syncer, ticket: Ticket, id: MessageId) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            syncer,
+            id,
+            ticket,
+            buffer: Vec::new(),
+            file: None,
+            len: 0,
+            checked_at: 0,
+            crc: crc32fast::Hasher::new(),
+            failed: None,
+        }
+    }
+
+    fn take(&mut self, chunk: &[u8]) -> Result<(), PutError> {
+        let limit = self.shared.options.max_body;
+        let len = self.len.saturating_add(chunk.len() as u64);
+        if len > limit {
+            return Err(TooLarge { what: "the body", limit, actual: len }.into());
+        }
+        if let Some(why) = self.shared.core.ended() {
+            return Err(why.into());
+        }
+        let fits = self.file.is_none()
+            && len <= self.shared.options.inline_body as u64
+            && self.ticket.grow(&mut self.buffer, chunk.len());
+        if fits {
+            self.buffer.extend_from_slice(chunk);
+        } else {
+            self.spill(chunk)?;
+        }
+        self.crc.update(chunk);
+        self.len = len;
+        Ok(())
+    }
+
+    fn spill(&mut self, chunk: &[u8]) -> Result<(), PutError> {
+        if self.len >= self.checked_at {
+            self.shared.check_disk(0)?;
+            self.checked_at = self.len.saturating_add(CHECK_DISK_EVERY);
+        }
+        let path = self.shared.body_path(self.id);
+        let file = match &self.file {
+            Some(file) => file,
+            None => {
+                let file = self.shared.vfs.create(&path).map_err(|error| self.shared.io_error(&path, &error))?;
+                self.ticket.file = Some((Arc::clone(&self.shared.vfs), path.clone()));
+                let buffer = mem::take(&mut self.buffer);
+                file.write_at(&buffer, 0).map_err(|error| self.shared.io_error(&path, &error))?;
+                drop(buffer);
+                self.ticket.charge(0);
+                self.file.insert(file)
+            }
+        };
+        file.write_at(chunk, self.len).map_err(|error| self.shared.io_error(&path, &error))
+    }
+
+    /// The record, and the message as reading it back would give it.
+    fn encode(&mut self, message: NewMessage) -> Result<PutParts, PutError> {
+        let now = self.shared.now();
+        let message = Message::new(message, now.moment, self.len, ());
+        let mut payload = Vec::with_capacity(message.cost().saturating_add(self.buffer.len()));
+        let crc = mem::take(&mut self.crc).finalize();
+        encode_image(&mut payload, now, self.id, &message, crc, self.file.is_some());
+        payload.extend_from_slice(&mem::take(&mut self.buffer));
+        self.ticket.charge(payload.len());
+        match format::decode(Kind::Message, &payload, now.wall, now) {
+            Ok(Record::Message(image)) => Ok((Entry::new(Kind::Message, payload), image)),
+            _ => Err(PutError::Broken(Broken::new("a message that could not be read back was not written"))),
+        }
+    }
+}
+
+type PutParts = (Entry, format::Image);
+
+impl Draft for LogDraft {
+    fn id(&self) -> MessageId {
+        self.id
+    }
+
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    async fn write(&mut self, chunk: Bytes) -> Result<(), PutError> {
+        if let Some(failed) = &self.failed {
+            return Err(failed.clone());
+        }
+        self.take(&chunk).inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
+    async fn commit(mut self, message: NewMessage) -> Result<MessageId, PutError> {
+        if let Some(failed) = self.failed.take() {
+            return Err(failed);
+        }
+        limits::check(&message)?;
+        let (entry, image) = self.encode(message)?;
+        self.shared.check_index(image.message.cost())?;
+        let Self { shared, syncer, ticket, file, .. } = self;
+        let (reply, answer) = oneshot::channel();
+        let put = Box::new(PutJob { entry, image, ticket, reply });
+        match file {
+            Some(file) => syncer.submit(&shared, Unsynced { file, put }),
+            None => shared.submit(Job::Put(put)),
+        }
+        answer.await.unwrap_or_else(|_| Err(shared.gone().into()))
+    }
+}
+
+impl Ticket {
+    /// `None`: there are too many.
+    pub(super) fn new(shared: &Arc<Shared>) -> Option<Self> {
+        let limit = shared.options.max_drafts;
+        let drafts = &shared.counts.drafts;
+        drafts.fetch_update(Relaxed, Relaxed, |now| (now < limit).then(|| now.saturating_add(1))).ok()?;
+        Some(Self { shared: Arc::clone(shared), memory: 0, file: None })
+    }
+
+    /// The message is accepted, or may be: its file stays.
+    pub(super) fn keep(&mut self) {
+        self.file = None;
+    }
+
+    /// Makes room for so much more in the buffer, if the common budget has it.
+    fn grow(&mut self, buffer: &mut Vec<u8>, more: usize) -> bool {
+        let wanted = buffer.len().saturating_add(more);
+        if wanted <= buffer.capacity() {
+            return true;
+        }
+        let options = &self.shared.options;
+        let capacity = buffer.capacity().saturating_mul(2).min(options.inline_body).max(wanted).max(LEAST_BUFFER);
+        let grown = capacity.saturating_sub(self.memory);
+        let budget = &self.shared.counts.draft_memory;
+        let taken = budget.fetch_update(Relaxed, Relaxed, |used| {
+            used.checked_add(grown).filter(|used| *used <= options.draft_memory)
+        });
+        if taken.is_err() {
+            return false;
+        }
+        self.memory = capacity;
+        buffer.reserve_exact(capacity.saturating_sub(buffer.len()));
+        true
+    }
+
+    /// Counts what it takes from now on, within the budget or not.
+    fn charge(&mut self, octets: usize) {
+        let budget = &self.shared.counts.draft_memory;
+        budget.fetch_add(octets, Relaxed);
+        budget.fetch_sub(mem::replace(&mut self.memory, octets), Relaxed);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.charge(0);
+        self.shared.counts.drafts.fetch_sub(1, Relaxed);
+        // After a failure nobody knows what is on the disk: the file stays for the next opening to judge.
+        if let Some((vfs, path)) = self.file.take()
+            && self.shared.core.ended().is_none_or(|why| matches!(why, crate::Error::Closed))
+        {
+            // One that stays is an orphan, swept at the next opening.
+            drop(vfs.remove(&path));
+        }
+    }
+}
+
+impl Shared {
+    /// What a failure to write a body's file means.
+    fn io_error(&self, path: &std::path::Path, error: &std::io::Error) -> PutError {
+        if is_full(error) {
+            return PutError::Full(Full::NoSpace(format!("{}: {error}", path.display()).into()));
+        }
+        let why = format!("{} could not be written: {error}; check the disk and open the queue again", path.display());
+        self.fail(&why);
+        PutError::Broken(Broken::new(&why))
+    }
+
+    pub(super) fn check_disk(&self, more: u64) -> Result<(), PutError> {
+        let free = self.vfs.free(&self.dir).map_err(|error| self.io_error(&self.dir, &error))?;
+        let wanted = self.options.disk_reserve.saturating_add(more);
+        if free < wanted {
+            return Err(PutError::Full(Full::Disk { free, wanted }));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_index(&self, more: usize) -> Result<(), PutError> {
+        let used = self.core.with(|index, _| index.memory())?;
+        let (limit, wanted) = (self.options.index_memory, used.saturating_add(more));
+        if wanted > limit {
+            return Err(PutError::Full(Full::Index { limit, wanted }));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for LogDraft {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogDraft").field("id", &self.id).field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+const LEAST_BUFFER: usize = 1024;
+const CHECK_DISK_EVERY: u64 = 1 << 20;

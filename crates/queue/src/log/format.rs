@@ -1,0 +1,410 @@
+//! The octets of FORMAT.md, and nothing else: no file is opened here.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::index::{Delivery, Message, Moment, after, between};
+use crate::{MAX_DELIVERIES, MAX_ENVELOPE, MessageId, Owner, Priority, RoutingKey};
+
+pub(super) const MARKER: &[u8] = b"posthaste-queue 1\n";
+pub(super) const SEGMENT_HEADER: usize = 64;
+pub(super) const FRAME: usize = 36;
+pub(super) const MAX_PAYLOAD: usize = 32 << 20;
+
+/// Both clocks at one instant: what is written in one is read in the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) moment: Moment,
+    /// Milliseconds since 1970.
+    pub(super) wall: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SegmentHeader {
+    pub(super) sequence: u64,
+    pub(super) tag: u64,
+    pub(super) id_ceiling: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) len: u32,
+    pub(super) base: u32,
+    pub(super) kind: Kind,
+    pub(super) crc: u32,
+    pub(super) wall: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    Message = 1,
+    Outcome = 2,
+    Held = 3,
+    Removed = 4,
+    Ids = 5,
+    Closed = 6,
+}
+
+/// A payload, read. Times are the reader's.
+pub(super) enum Record {
+    Message(Image),
+    Outcome(OutcomeRecord),
+    Held(MessageId, bool),
+    Removed(MessageId),
+    Ids(u64),
+    Closed,
+}
+
+pub(super) struct Image {
+    pub(super) id: MessageId,
+    pub(super) message: Message<StoredBody>,
+}
+
+/// Where a body is, as its record says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StoredBody {
+    pub(super) crc: u32,
+    /// Where in the payload it begins, unless it has a file of its own.
+    pub(super) inline: Option<usize>,
+}
+
+pub(super) struct OutcomeRecord {
+    pub(super) id: MessageId,
+    pub(super) delivery: u32,
+    pub(super) generation: u64,
+    pub(super) born: Moment,
+    pub(super) retry: Option<RetryRecord>,
+    pub(super) derived: Vec<Image>,
+}
+
+pub(super) struct RetryRecord {
+    pub(super) attempts: u32,
+    pub(super) due: Moment,
+    pub(super) delay: Duration,
+    pub(super) state: Bytes,
+}
+
+/// The octets are none of ours, though their checksum is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Malformed(pub(super) &'static str);
+
+impl SegmentHeader {
+    pub(super) fn encode(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(SEGMENT_HEADER);
+        out.extend_from_slice(SEGMENT_MAGIC);
+        out.push(VERSION);
+        out.extend_from_slice(&[0; 7]);
+        put_u64(&mut out, self.sequence);
+        put_u64(&mut out, self.tag);
+        put_u64(&mut out, self.id_ceiling);
+        out.extend_from_slice(&[0; 20]);
+        let crc = crc32fast::hash(&out);
+        put_u32(&mut out, crc);
+        out
+    }
+
+    pub(super) fn decode(octets: &[u8]) -> Result<Self, Malformed> {
+        let mut input = Input(octets);
+        let covered = octets.get(..SEGMENT_HEADER - 4).ok_or(SHORT)?;
+        if input.take(8)? != SEGMENT_MAGIC {
+            return Err(Malformed("no segment"));
+        }
+        // Before the checksum: another version may have another one.
+        if input.u8()? != VERSION {
+            return Err(Malformed("a segment of another version"));
+        }
+        input.take(7)?;
+        let header = Self { sequence: input.u64()?, tag: input.u64()?, id_ceiling: input.u64()? };
+        input.take(20)?;
+        if input.u32()? != crc32fast::hash(covered) {
+            return Err(Malformed("a segment header with a wrong checksum"));
+        }
+        Ok(header)
+    }
+}
+
+impl Frame {
+    /// Appends frame and payload to a batch.
+    pub(super) fn encode(self, tag: u64, out: &mut Vec<u8>) {
+        let start = out.len();
+        put_u64(out, tag);
+        put_u32(out, self.len);
+        put_u32(out, self.base);
+        out.push(self.kind as u8);
+        out.push(VERSION);
+        out.extend_from_slice(&[0; 2]);
+        put_u32(out, self.crc);
+        put_u64(out, self.wall);
+        let crc = crc32fast::hash(out.get(start..).unwrap_or_default());
+        put_u32(out, crc);
+    }
+
+    pub(super) fn decode(tag: u64, octets: &[u8]) -> Result<Self, Malformed> {
+        let mut input = Input(octets);
+        let covered = octets.get(..FRAME - 4).ok_or(SHORT)?;
+        if input.u64()? != tag {
+            return Err(Malformed("no record"));
+        }
+        let (len, base) = (input.u32()?, input.u32()?);
+        let (kind, version) = (input.u8()?, input.u8()?);
+        input.take(2)?;
+        let (crc, wall) = (input.u32()?, input.u64()?);
+        if input.u32()? != crc32fast::hash(covered) {
+            return Err(Malformed("a record frame with a wrong checksum"));
+        }
+        if version != VERSION || len as usize > MAX_PAYLOAD {
+            return Err(Malformed("a record of another version"));
+        }
+        let kind = Kind::from_u8(kind).ok_or(Malformed("a record of an unknown kind"))?;
+        Ok(Self { len, base, kind, crc, wall })
+    }
+}
+
+impl Kind {
+    fn from_u8(octet: u8) -> Option<Self> {
+        let all = [Self::Message, Self::Outcome, Self::Held, Self::Removed, Self::Ids, Self::Closed];
+        all.into_iter().find(|kind| *kind as u8 == octet)
+    }
+}
+
+/// Appends a payload of kind 1 up to the body, which follows unless it has a file of its own.
+pub(super) fn encode_image<B>(
+    out: &mut Vec<u8>,
+    now: Now,
+    id: MessageId,
+    message: &Message<B>,
+    body_crc: u32,
+    own_file: bool,
+) {
+    put_u64(out, id.as_u64());
+    put_u64(out, millis(between(message.born, now.moment)));
+    out.extend_from_slice(&message.priority.0.to_le_bytes());
+    out.push(if message.held { FLAG_HELD } else { 0 } | if own_file { FLAG_OWN_FILE } else { 0 });
+    put_u16(out, message.owner.as_str().len());
+    put_len(out, message.envelope.len());
+    put_len(out, message.deliveries.len());
+    put_u64(out, message.body_len);
+    put_u32(out, body_crc);
+    out.extend_from_slice(message.owner.as_str().as_bytes());
+    out.extend_from_slice(&message.envelope);
+    for delivery in &message.deliveries {
+        put_u32(out, delivery.number);
+        put_u32(out, delivery.attempts);
+        put_u64(out, now.wall_of(delivery.due));
+        put_u64(out, millis(delivery.delay));
+        put_u64(out, delivery.generation);
+        put_u16(out, delivery.key.as_str().len());
+        put_len(out, delivery.state.len());
+        out.extend_from_slice(delivery.key.as_str().as_bytes());
+        out.extend_from_slice(&delivery.state);
+    }
+}
+
+/// Appends a payload of kind 2. Each derived message is a payload of kind 1 with its body.
+pub(super) fn encode_outcome(out: &mut Vec<u8>, now: Now, outcome: &OutcomeRecord, derived: &[Vec<u8>]) {
+    put_u64(out, outcome.id.as_u64());
+    put_u32(out, outcome.delivery);
+    put_u64(out, outcome.generation);
+    out.push(u8::from(outcome.retry.is_some()));
+    let retry = outcome.retry.as_ref();
+    put_u32(out, retry.map_or(0, |retry| retry.attempts));
+    put_u64(out, retry.map_or(0, |retry| now.wall_of(retry.due)));
+    put_u64(out, retry.map_or(0, |retry| millis(retry.delay)));
+    put_u64(out, millis(between(outcome.born, now.moment)));
+    put_len(out, retry.map_or(0, |retry| retry.state.len()));
+    put_len(out, derived.len());
+    out.extend_from_slice(retry.map_or(&[], |retry| &retry.state));
+    for image in derived {
+        put_len(out, image.len());
+        out.extend_from_slice(image);
+    }
+}
+
+pub(super) fn encode_held(id: MessageId, held: bool) -> Vec<u8> {
+    let mut out = id.as_u64().to_le_bytes().to_vec();
+    out.push(u8::from(held));
+    out
+}
+
+/// Reads a payload whose checksum is right, written at wall time `wall`.
+pub(super) fn decode(kind: Kind, payload: &[u8], wall: u64, now: Now) -> Result<Record, Malformed> {
+    let mut input = Input(payload);
+    let record = match kind {
+        Kind::Message => Record::Message(decode_image(&mut input, payload.len(), wall, now)?),
+        Kind::Outcome => Record::Outcome(decode_outcome(&mut input, payload.len(), wall, now)?),
+        Kind::Held => Record::Held(input.id()?, input.u8()? == 1),
+        Kind::Removed => Record::Removed(input.id()?),
+        Kind::Ids => Record::Ids(input.u64()?),
+        Kind::Closed => Record::Closed,
+    };
+    match input.0 {
+        [] => Ok(record),
+        _ => Err(Malformed("a record that is longer than what it says")),
+    }
+}
+
+/// `total` is the length of the payload that the input is the rest of: positions count from its beginning.
+fn decode_image(input: &mut Input<'_>, total: usize, wall: u64, now: Now) -> Result<Image, Malformed> {
+    let id = input.id()?;
+    let born = now.born(input.u64()?, wall);
+    let priority = Priority(i8::from_le_bytes([input.u8()?]));
+    let flags = input.u8()?;
+    if flags & !(FLAG_HELD | FLAG_OWN_FILE) != 0 {
+        return Err(Malformed("unknown flags"));
+    }
+    let (owner_len, envelope_len, count) = (input.u16()?, input.len()?, input.len()?);
+    if envelope_len > MAX_ENVELOPE || count == 0 || count > MAX_DELIVERIES {
+        return Err(Malformed("a message beyond the limits"));
+    }
+    let (body_len, crc) = (input.u64()?, input.u32()?);
+    let owner = Owner::new(input.text(owner_len)?).map_err(|_| Malformed("a long owner"))?;
+    let envelope = Bytes::copy_from_slice(input.take(envelope_len)?);
+    // What it can hold at most bounds what is reserved, not what it says.
+    let mut deliveries = Vec::with_capacity(count.min(input.0.len() / 38));
+    let mut least = 0;
+    for _ in 0..count {
+        let (number, attempts, due, delay) = (input.u32()?, input.u32()?, input.u64()?, input.u64()?);
+        if number < least {
+            return Err(Malformed("deliveries out of order"));
+        }
+        least = number.checked_add(1).ok_or(Malformed("a delivery number too high"))?;
+        let _generation = input.u64()?;
+        let (key_len, state_len) = (input.u16()?, input.len()?);
+        let key = RoutingKey::new(input.text(key_len)?).map_err(|_| Malformed("a long routing key"))?;
+        let state = Bytes::copy_from_slice(input.take(state_len)?);
+        let (due, delay) = now.due(due, delay);
+        deliveries.push(Delivery::new(number, key, state, due, delay, attempts));
+    }
+    let inline = if flags & FLAG_OWN_FILE == 0 {
+        let at = total.checked_sub(input.0.len()).ok_or(SHORT)?;
+        // Its checksum is for the reader: a body that was found damaged is carried along as it is.
+        input.take(usize::try_from(body_len).map_err(|_| SHORT)?)?;
+        Some(at)
+    } else {
+        None
+    };
+    let stored = StoredBody { crc, inline };
+    let held = flags & FLAG_HELD != 0;
+    let message = Message::restore(owner, priority, envelope, born, held, body_len, stored, deliveries);
+    Ok(Image { id, message })
+}
+
+fn decode_outcome(input: &mut Input<'_>, total: usize, wall: u64, now: Now) -> Result<OutcomeRecord, Malformed> {
+    let (id, delivery, generation, what) = (input.id()?, input.u32()?, input.u64()?, input.u8()?);
+    let (attempts, due, delay) = (input.u32()?, input.u64()?, input.u64()?);
+    let born = now.born(input.u64()?, wall);
+    let (state_len, count) = (input.len()?, input.len()?);
+    let state = Bytes::copy_from_slice(input.take(state_len)?);
+    let retry = match what {
+        0 => None,
+        1 => {
+            let (due, delay) = now.due(due, delay);
+            Some(RetryRecord { attempts, due, delay, state })
+        }
+        _ => return Err(Malformed("an unknown outcome")),
+    };
+    let mut derived = Vec::new();
+    for _ in 0..count {
+        let len = input.len()?;
+        let end = total.checked_sub(input.0.len()).and_then(|at| at.checked_add(len)).ok_or(SHORT)?;
+        let mut part = Input(input.take(len)?);
+        derived.push(decode_image(&mut part, end, wall, now)?);
+        if !part.0.is_empty() {
+            return Err(Malformed("a derived message that is longer than what it says"));
+        }
+    }
+    Ok(OutcomeRecord { id, delivery, generation, born, retry, derived })
+}
+
+impl Now {
+    fn wall_of(self, due: Moment) -> u64 {
+        self.wall.saturating_add(millis(between(self.moment, due)))
+    }
+
+    fn due(self, due: u64, delay: u64) -> (Moment, Duration) {
+        let delay = Duration::from_millis(delay).min(crate::MAX_DELAY);
+        let left = Duration::from_millis(due.saturating_sub(self.wall)).min(delay);
+        (after(self.moment, left), delay)
+    }
+
+    fn born(self, age: u64, written: u64) -> Moment {
+        let age = age.saturating_add(self.wall.saturating_sub(written));
+        self.moment.saturating_sub(i64::try_from(age.saturating_mul(1000)).unwrap_or(i64::MAX))
+    }
+}
+
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+        let (head, rest) = self.0.split_at_checked(len).ok_or(SHORT)?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (head, rest) = self.0.split_first_chunk().ok_or(SHORT)?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn u8(&mut self) -> Result<u8, Malformed> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    fn u16(&mut self) -> Result<usize, Malformed> {
+        self.array().map(u16::from_le_bytes).map(usize::from)
+    }
+
+    fn u32(&mut self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn len(&mut self) -> Result<usize, Malformed> {
+        usize::try_from(self.u32()?).map_err(|_| SHORT)
+    }
+
+    fn id(&mut self) -> Result<MessageId, Malformed> {
+        self.u64().map(MessageId::from_u64)
+    }
+
+    fn text(&mut self, len: usize) -> Result<&'a str, Malformed> {
+        std::str::from_utf8(self.take(len)?).map_err(|_| Malformed("a name that is not UTF-8"))
+    }
+}
+
+fn put_u16(out: &mut Vec<u8>, len: usize) {
+    // Names have at most 255 octets by their type.
+    out.extend_from_slice(&u16::try_from(len).unwrap_or(u16::MAX).to_le_bytes());
+}
+
+fn put_u32(out: &mut Vec<u8>, number: u32) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn put_u64(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+/// For lengths that the limits keep far below 2³².
+fn put_len(out: &mut Vec<u8>, len: usize) {
+    put_u32(out, u32::try_from(len).unwrap_or(u32::MAX));
+}
+
+/// Rounded up, so that nothing comes early and no age shrinks.
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
+}
+
+const SEGMENT_MAGIC: &[u8] = b"PHQSEG\r\n";
+const VERSION: u8 = 1;
+const FLAG_HELD: u8 = 1;
+const FLAG_OWN_FILE: u8 = 2;
+const SHORT: Malformed = Malformed("a record that is shorter than what it says");

@@ -1,0 +1,290 @@
+//! The durable engine: one log, grouped commits, an index in memory.
+//!
+//! What lies on the disk is in `FORMAT.md`. A thread of its own owns the log; it takes what waits, writes it with one
+//! write, makes it durable with one `fdatasync`, and only then tells anybody. A message that comes alone waits for nobody. Claims and
+//! look-ups take a lock that is never held over a disk access.
+
+mod apply;
+mod body;
+mod draft;
+mod format;
+mod options;
+mod recover;
+mod scan;
+mod segment;
+mod store;
+mod sync;
+#[cfg(test)]
+mod tests;
+mod vfs;
+
+use std::any::Any;
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+pub use self::body::LogBody;
+pub use self::draft::LogDraft;
+use self::draft::Ticket;
+pub use self::options::{Damage, LogOptions, OpenError, OpenReport};
+use self::recover::Recovered;
+use self::store::{Counts, Ids, Job, Lanes, Shared, Store};
+use self::sync::Syncer;
+use self::vfs::{Os, Vfs};
+use crate::core::Core;
+use crate::{
+    Broken, Change, Claim, Claimed, Derived, Error, Full, Lease, LeaseError, MessageId, Outcome, PutError, Queue,
+    RoutingKey, Stats, Summary, TooLarge, limits,
+};
+
+/// A queue in a folder of the local disk. Not on a network file system.
+///
+/// Dropping it closes it.
+pub struct LogQueue {
+    shared: Arc<Shared>,
+    syncer: Syncer,
+    report: OpenReport,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    syncing: JoinHandle<()>,
+    storing: JoinHandle<()>,
+    _lock: Box<dyn Any + Send + Sync>,
+}
+
+impl LogQueue {
+    /// Opens the queue in this folder, making it when there is none. Blocks while it reads the log, which takes about a second for each
+    /// gigabyte.
+    ///
+    /// # Errors
+    /// [`OpenError`], with the file and the remedy. Nothing is changed in a folder that is not a queue of this version.
+    pub fn open(dir: impl AsRef<Path>, options: LogOptions) -> Result<Self, OpenError> {
+        Self::open_on(Arc::new(Os), dir.as_ref(), options)
+    }
+
+    /// What opening found.
+    #[must_use]
+    pub fn report(&self) -> &OpenReport {
+        &self.report
+    }
+
+    fn open_on(vfs: Arc<dyn Vfs>, dir: &Path, options: LogOptions) -> Result<Self, OpenError> {
+        let options = options.within_bounds();
+        if !vfs.exists(dir).map_err(OpenError::io(dir))? {
+            vfs.make_dir(dir).map_err(OpenError::io(dir))?;
+            if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                vfs.sync_dir(parent).map_err(OpenError::io(parent))?;
+            }
+        }
+        // Before the lock, which is a file: somebody else's folder is left as it is.
+        recover::judge(&*vfs, dir)?;
+        let lock_path = dir.join("LOCK");
+        let lock = vfs.lock(&lock_path).map_err(OpenError::io(&lock_path))?;
+        let lock = lock.ok_or(OpenError::Locked { path: lock_path })?;
+        recover::prepare(&*vfs, dir)?;
+        let now = store::now(&*options.clock);
+        let Recovered { index, segments, next_id, report } = recover::recover(&vfs, dir, options.segment_size, now)?;
+        let shared = Arc::new(Shared {
+            core: Core::new(Arc::clone(&options.clock), index),
+            lanes: Lanes::default(),
+            ids: Ids { next: AtomicU64::new(next_id), ceiling: AtomicU64::new(next_id) },
+            vfs,
+            dir: dir.to_owned(),
+            options,
+            counts: Counts::default(),
+        });
+        shared.counts.damaged.store(report.damaged.len() as u64, Relaxed);
+        let mut store = Store::new(Arc::clone(&shared), segments);
+        store.begin().map_err(|why| OpenError::Failed { path: dir.to_owned(), why })?;
+        let (syncer, unsynced) = Syncer::new();
+        let thread = |name: &str| thread::Builder::new().name(name.to_owned());
+        let syncing = Arc::clone(&shared);
+        let syncing = thread("posthaste-sync").spawn(move || sync::run(&syncing, &unsynced));
+        let storing = thread("posthaste-store").spawn(move || store.run());
+        let running = Running {
+            syncing: syncing.map_err(OpenError::io(dir))?,
+            storing: storing.map_err(OpenError::io(dir))?,
+            _lock: lock,
+        };
+        Ok(Self { shared, syncer, report, running: Mutex::new(Some(running)) })
+    }
+
+    async fn ask<T>(&self, job: Job, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+        self.shared.submit(job);
+        answer.await.unwrap_or_else(|_| Err(self.shared.gone()))
+    }
+}
+
+impl Queue for LogQueue {
+    type Draft = LogDraft;
+    type Body = LogBody;
+
+    async fn put(&self, size_hint: Option<u64>) -> Result<LogDraft, PutError> {
+        let shared = &self.shared;
+        if let Some(why) = shared.core.ended() {
+            return Err(why.into());
+        }
+        let (limit, hint) = (shared.options.max_body, size_hint.unwrap_or(0));
+        if hint > limit {
+            return Err(TooLarge { what: "the body", limit, actual: hint }.into());
+        }
+        shared.check_disk(hint)?;
+        shared.check_index(1024)?;
+        let limit = shared.options.max_drafts;
+        let ticket = Ticket::new(shared).ok_or(PutError::Full(Full::Drafts { limit }))?;
+        loop {
+            if let Some(id) = shared.ids.next() {
+                return Ok(LogDraft::new(shared, self.syncer.clone(), ticket, id));
+            }
+            // Rare: the block of ids is used up faster than the next one was written.
+            let (reply, answer) = oneshot::channel();
+            shared.submit(Job::Ids { reply });
+            answer.await.unwrap_or_else(|_| Err(shared.gone().into()))?;
+        }
+    }
+
+    async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Claimed>, Error> {
+        self.shared.core.claim(claim)
+    }
+
+    async fn body(&self, lease: &Lease) -> Result<LogBody, Error> {
+        let message = lease.message();
+        let found = self.shared.core.with(|index, _| {
+            let found = index.get(message)?;
+            Some((found.stored.clone(), found.body_len))
+        })?;
+        let (stored, len) = found.ok_or(Error::NoSuchMessage(message))?;
+        let (file, at, name) = match stored.inline {
+            Some((file, at)) => {
+                (file, at, self.shared.dir.join("log").join(segment::name(stored.sequence)).display().to_string())
+            }
+            None => {
+                let path = self.shared.body_path(message);
+                let name = path.display().to_string();
+                match self.shared.vfs.open(&path) {
+                    Ok(file) => (file, 0, name),
+                    Err(error) => {
+                        let reason = format!("{name}: {error}; restore the file, or remove the message").into();
+                        // Finished in between, perhaps.
+                        let gone = self.shared.core.with(|index, _| index.get(message).is_none())?;
+                        return Err(if gone {
+                            Error::NoSuchMessage(message)
+                        } else {
+                            Error::Damaged { message, reason }
+                        });
+                    }
+                }
+            }
+        };
+        Ok(LogBody { message, file, name, at, left: len, len, hasher: crc32fast::Hasher::new(), crc: stored.crc })
+    }
+
+    async fn extend(&self, lease: &Lease, lease_for: Duration) -> Result<(), LeaseError> {
+        self.shared.core.extend(lease, lease_for)
+    }
+
+    async fn finish(
+        &self,
+        lease: Lease,
+        outcome: Outcome,
+        derived: Vec<Derived>,
+    ) -> Result<Vec<MessageId>, LeaseError> {
+        limits::check_outcome(&outcome, &derived)?;
+        let (reply, answer) = oneshot::channel();
+        self.shared.submit(Job::Finish { lease, outcome, derived, reply });
+        answer.await.unwrap_or_else(|_| Err(self.shared.gone().into()))
+    }
+
+    async fn due_keys(&self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Error> {
+        self.shared.core.due_keys(after, limit)
+    }
+
+    async fn changed(&self, seen: Change) -> Result<Change, Error> {
+        self.shared.core.changed(seen).await
+    }
+
+    async fn hold(&self, message: MessageId) -> Result<bool, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Job::Hold { id: message, held: true, reply }, answer).await
+    }
+
+    async fn release(&self, message: MessageId) -> Result<bool, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Job::Hold { id: message, held: false, reply }, answer).await
+    }
+
+    async fn remove(&self, message: MessageId) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Job::Remove { id: message, reply }, answer).await
+    }
+
+    async fn list(&self, after: Option<MessageId>, limit: usize) -> Result<Vec<Summary>, Error> {
+        self.shared.core.list(after, limit)
+    }
+
+    async fn stats(&self) -> Stats {
+        let counts = &self.shared.counts;
+        Stats {
+            disk: counts.disk.load(Relaxed),
+            drafts: counts.drafts.load(Relaxed) as u64,
+            draft_memory: counts.draft_memory.load(Relaxed) as u64,
+            puts: counts.puts.load(Relaxed),
+            finished: counts.finished.load(Relaxed),
+            fsyncs: counts.syncs.load(Relaxed).saturating_add(counts.body_syncs.load(Relaxed)),
+            damaged: counts.damaged.load(Relaxed),
+            ..self.shared.core.stats()
+        }
+    }
+
+    fn close(&self) {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Running { syncing, storing, _lock }) = running else { return };
+        // First what feeds the store, then the store. A thread that panicked has told those who waited.
+        self.syncer.stop();
+        drop(syncing.join());
+        self.shared.lanes.stop();
+        self.shared.core.bell.ring();
+        drop(storing.join());
+        self.shared.core.end(Error::Closed);
+    }
+}
+
+impl Drop for LogQueue {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn submit(&self, job: Job) {
+        self.lanes.push(job);
+        self.core.bell.ring();
+    }
+
+    /// Why nobody answered.
+    fn gone(&self) -> Error {
+        let silent = || Error::Broken(Broken::new("the store's thread ended; open the queue again"));
+        self.core.ended().unwrap_or_else(silent)
+    }
+}
+
+impl fmt::Debug for LogQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogQueue").field("dir", &self.shared.dir).finish_non_exhaustive()
+    }
+}
+
+/// Exactly 16 lower-case hexadecimal digits.
+fn hex(text: &str) -> Option<u64> {
+    let ours = text.len() == 16 && text.bytes().all(|octet| matches!(octet, b'0'..=b'9' | b'a'..=b'f'));
+    if !ours {
+        return None;
+    }
+    u64::from_str_radix(text, 16).ok()
+}

@@ -1,0 +1,149 @@
+//! What an opening is told, and what it tells.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::{Clock, SystemClock};
+
+/// What a [`LogQueue`](super::LogQueue) may take.
+#[derive(Clone)]
+pub struct LogOptions {
+    /// Where it takes the time from. Default: [`SystemClock`].
+    pub clock: Arc<dyn Clock>,
+    /// Octets of a log segment, within 4 KiB and 1 GiB. Default: 64 MiB, which is read in a fraction of a second and small enough that
+    /// the space of delivered mail comes back soon.
+    pub segment_size: u64,
+    /// A body up to this many octets goes into the log, a larger one into a file of its own. At most 8 MiB. Default: 256 KiB, above
+    /// which a file costs nothing compared with the octets.
+    pub inline_body: usize,
+    /// The largest body in octets; beyond it a draft is `TooLarge`. Default: 256 MiB.
+    pub max_body: u64,
+    /// Octets of memory for the index: about 0.5 KiB for each message and each of its deliveries, and their envelopes and states.
+    /// Beyond it puts are `Full`; outcomes and what they derive are still taken. Default: 256 MiB, about 200,000 small messages.
+    pub index_memory: usize,
+    /// Octets of memory for bodies being received, of all drafts together. Beyond it a draft goes on in a file of its own, however
+    /// small it is. A batch that is being written takes up to 16 MiB beside it. Default: 64 MiB.
+    pub draft_memory: usize,
+    /// Messages being received at once, those waiting for their commit included; beyond it puts are `Full`. Default: 2,000.
+    pub max_drafts: usize,
+    /// Octets that must be free on the disk beside the announced size for a put not to be `Full`. Outcomes are written down to the
+    /// last octet. Default: 64 MiB.
+    pub disk_reserve: u64,
+}
+
+/// What opening found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct OpenReport {
+    /// Messages in the queue.
+    pub messages: u64,
+    /// Segments of the log.
+    pub segments: u64,
+    /// Records read.
+    pub records: u64,
+    /// Octets cut off the end of the log: a batch that was being written when the process or the machine stopped, which nobody was
+    /// told about.
+    pub truncated: u64,
+    /// Bodies that belonged to no message: of drafts that were never accepted, or of messages that are gone.
+    pub orphans: u64,
+    /// What should not be as it is. Nothing of it was deleted: look into the folder `quarantine`.
+    pub damaged: Vec<Damage>,
+}
+
+/// Something on the disk that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// What is the matter with it.
+    pub what: String,
+}
+
+/// The queue could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("{} is locked by another process: stop that one first, or choose another folder", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The folder has something else in it.
+    #[error("{} does not belong to a queue: choose an empty folder, or move it away", path.display())]
+    Foreign {
+        /// What does not belong there.
+        path: PathBuf,
+    },
+    /// The folder is a queue of another version.
+    #[error("{} says \"{found}\": use the program that wrote it, and let its queue run empty", path.display())]
+    Version {
+        /// The marker.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// A file could not be read, written or synced.
+    #[error("{}: {source}; see that the disk is well, has room, and that this user may write there", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The log could not be written.
+    #[error("the queue in {} could not be started: {why}", path.display())]
+    Failed {
+        /// The folder.
+        path: PathBuf,
+        /// The file and what happened to it.
+        why: String,
+    },
+}
+
+impl LogOptions {
+    pub(super) fn within_bounds(mut self) -> Self {
+        self.segment_size = self.segment_size.clamp(4 << 10, 1 << 30);
+        self.inline_body = self.inline_body.min(8 << 20);
+        self
+    }
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            clock: Arc::new(SystemClock::new()),
+            segment_size: 64 << 20,
+            inline_body: 256 << 10,
+            max_body: 256 << 20,
+            index_memory: 256 << 20,
+            draft_memory: 64 << 20,
+            max_drafts: 2_000,
+            disk_reserve: 64 << 20,
+        }
+    }
+}
+
+impl OpenError {
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+}
+
+impl fmt::Debug for LogOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogOptions")
+            .field("segment_size", &self.segment_size)
+            .field("inline_body", &self.inline_body)
+            .field("max_body", &self.max_body)
+            .field("index_memory", &self.index_memory)
+            .field("draft_memory", &self.draft_memory)
+            .field("max_drafts", &self.max_drafts)
+            .field("disk_reserve", &self.disk_reserve)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,240 @@
+//! The segments of the log: appending to the newest, dropping the oldest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::format::{FRAME, Frame, Kind, Now, SEGMENT_HEADER, SegmentHeader};
+use super::vfs::{Vfs, VfsFile, is_full};
+use crate::MessageId;
+
+/// All segments, oldest first. Only the store's thread has it.
+pub(super) struct Segments {
+    pub(super) vfs: Arc<dyn Vfs>,
+    pub(super) dir: PathBuf,
+    /// Where the next batch would go beyond it, a new segment begins.
+    pub(super) size: u64,
+    pub(super) list: BTreeMap<u64, Segment>,
+    pub(super) syncs: u64,
+    buffer: Vec<u8>,
+}
+
+pub(super) struct Segment {
+    pub(super) file: Arc<dyn VfsFile>,
+    pub(super) tag: u64,
+    pub(super) len: u64,
+    /// Messages whose newest image is in here.
+    pub(super) live: BTreeSet<MessageId>,
+    pub(super) live_octets: u64,
+    /// Something damaged in it could not be copied to the quarantine: it stays.
+    pub(super) pinned: bool,
+}
+
+/// A record that is to be written.
+pub(super) struct Entry {
+    pub(super) kind: Kind,
+    pub(super) payload: Vec<u8>,
+    pub(super) crc: u32,
+}
+
+/// Where a payload is.
+#[derive(Clone)]
+pub(super) struct At {
+    pub(super) sequence: u64,
+    pub(super) file: Arc<dyn VfsFile>,
+    pub(super) payload: u64,
+    pub(super) len: u64,
+}
+
+/// Why a batch is not on stable storage.
+#[derive(Debug)]
+pub(super) enum AppendError {
+    /// No room. Nothing of the batch is left in the log.
+    Full(io::Error),
+    /// Nobody knows what is on the disk now: the store is done for.
+    Fatal(String),
+}
+
+impl Entry {
+    pub(super) fn new(kind: Kind, payload: Vec<u8>) -> Self {
+        let crc = crc32fast::hash(&payload);
+        Self { kind, payload, crc }
+    }
+}
+
+impl Segments {
+    pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, size: u64) -> Self {
+        Self { vfs, dir, size, list: BTreeMap::new(), syncs: 0, buffer: Vec::new() }
+    }
+
+    /// Writes a batch and waits until it is on stable storage: one write, one sync.
+    pub(super) fn append<'a>(
+        &mut self,
+        entries: impl Iterator<Item = &'a Entry> + Clone,
+        now: Now,
+        id_ceiling: u64,
+    ) -> Result<Vec<At>, AppendError> {
+        let total = entries.clone().map(|entry| (FRAME + entry.payload.len()) as u64).sum::<u64>();
+        let newest = self.list.last_key_value().map(|(_, segment)| segment.len);
+        let fits = newest.is_some_and(|len| len <= SEGMENT_HEADER as u64 || len.saturating_add(total) <= self.size);
+        if !fits {
+            self.begin(id_ceiling)?;
+        }
+        let path = self.newest_path();
+        let Some(mut newest) = self.list.last_entry() else {
+            return Err(AppendError::Fatal("there is no segment to write to".to_owned()));
+        };
+        let sequence = *newest.key();
+        let segment = newest.get_mut();
+        let base = segment.len;
+        let fatal = |what: &str, error: &io::Error| fatal(&path, what, error);
+
+        self.buffer.clear();
+        let mut places = Vec::new();
+        for entry in entries {
+            let frame = Frame {
+                len: u32::try_from(entry.payload.len()).map_err(|_| too_long())?,
+                base: u32::try_from(base).map_err(|_| too_long())?,
+                kind: entry.kind,
+                crc: entry.crc,
+                wall: now.wall,
+            };
+            frame.encode(segment.tag, &mut self.buffer);
+            let payload = base.saturating_add(self.buffer.len() as u64);
+            let len = (FRAME + entry.payload.len()) as u64;
+            places.push(At { sequence, file: Arc::clone(&segment.file), payload, len });
+            self.buffer.extend_from_slice(&entry.payload);
+        }
+        if let Err(error) = segment.file.write_at(&self.buffer, base) {
+            if !is_full(&error) {
+                return Err(fatal("could not be written", &error));
+            }
+            // What was written of it must not come back after a crash: its senders are told that it was not accepted.
+            segment.file.set_len(base).map_err(|error| fatal("could not be cut back", &error))?;
+            segment.file.sync().map_err(|error| fatal("could not be synced", &error))?;
+            return Err(AppendError::Full(error));
+        }
+        segment.file.sync().map_err(|error| fatal("could not be synced", &error))?;
+        segment.len = base.saturating_add(total);
+        self.syncs = self.syncs.saturating_add(1);
+        // One large batch does not keep its memory for ever.
+        self.buffer.shrink_to(KEPT_BUFFER);
+        Ok(places)
+    }
+
+    pub(super) fn add(&mut self, sequence: u64, id: MessageId, len: u64) {
+        if let Some(segment) = self.list.get_mut(&sequence)
+            && segment.live.insert(id)
+        {
+            segment.live_octets = segment.live_octets.saturating_add(len);
+        }
+    }
+
+    pub(super) fn subtract(&mut self, sequence: u64, id: MessageId, len: u64) {
+        if let Some(segment) = self.list.get_mut(&sequence)
+            && segment.live.remove(&id)
+        {
+            segment.live_octets = segment.live_octets.saturating_sub(len);
+        }
+    }
+
+    /// Unlinks the oldest segment if nothing lives in it and it is not the newest.
+    ///
+    /// One at a time with a sync of the folder behind it: were two unlinked and only the second one's removal durable, the first
+    /// one's messages would come back without the records that ended them.
+    pub(super) fn drop_oldest(&mut self) -> Result<bool, AppendError> {
+        if self.list.len() < 2 {
+            return Ok(false);
+        }
+        let Some(oldest) = self.list.first_entry() else { return Ok(false) };
+        if oldest.get().pinned || !oldest.get().live.is_empty() {
+            return Ok(false);
+        }
+        let path = self.dir.join(name(*oldest.key()));
+        oldest.remove();
+        self.vfs.remove(&path).map_err(|error| fatal(&path, "could not be removed", &error))?;
+        self.vfs.sync_dir(&self.dir).map_err(|error| fatal(&self.dir, "could not be synced", &error))?;
+        self.syncs = self.syncs.saturating_add(1);
+        Ok(true)
+    }
+
+    /// The oldest segment, if so much of the log is dead that copying its living messages forward is worth it.
+    pub(super) fn worth_copying(&self) -> Option<&Segment> {
+        let (total, live) = (self.octets(), self.list.values().map(|segment| segment.live_octets).sum::<u64>());
+        let waste = total.saturating_sub(live);
+        let oldest = self.list.first_key_value().map(|(_, segment)| segment)?;
+        let worth = waste > live && waste > self.size.saturating_mul(2) && !oldest.pinned;
+        (worth && self.list.len() > 1).then_some(oldest)
+    }
+
+    pub(super) fn octets(&self) -> u64 {
+        self.list.values().map(|segment| segment.len).sum()
+    }
+
+    /// Creates the next segment, durably.
+    fn begin(&mut self, id_ceiling: u64) -> Result<(), AppendError> {
+        let last = self.list.last_key_value().map_or(0, |(sequence, _)| *sequence);
+        let sequence = last.checked_add(1).ok_or_else(too_long)?;
+        let path = self.dir.join(name(sequence));
+        let tag = random();
+        let header = SegmentHeader { sequence, tag, id_ceiling }.encode();
+        let written = self.vfs.create(&path).and_then(|file| file.write_at(&header, 0).map(|()| file));
+        let file = match written {
+            Ok(file) => file,
+            Err(error) if is_full(&error) => {
+                // The same name is tried again: it must not be there then.
+                match self.vfs.remove(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(fatal(&path, "could not be removed", &error));
+                    }
+                    _ => return Err(AppendError::Full(error)),
+                }
+            }
+            Err(error) => return Err(fatal(&path, "could not be created", &error)),
+        };
+        file.sync().map_err(|error| fatal(&path, "could not be synced", &error))?;
+        self.vfs.sync_dir(&self.dir).map_err(|error| fatal(&self.dir, "could not be synced", &error))?;
+        self.syncs = self.syncs.saturating_add(2);
+        self.list.insert(sequence, Segment::new(file, tag, SEGMENT_HEADER as u64));
+        Ok(())
+    }
+
+    fn newest_path(&self) -> PathBuf {
+        self.dir.join(name(self.list.last_key_value().map_or(0, |(sequence, _)| *sequence)))
+    }
+}
+
+impl Segment {
+    pub(super) fn new(file: Arc<dyn VfsFile>, tag: u64, len: u64) -> Self {
+        Self { file, tag, len, live: BTreeSet::new(), live_octets: 0, pinned: false }
+    }
+}
+
+pub(super) fn name(sequence: u64) -> String {
+    format!("{sequence:016x}.seg")
+}
+
+/// The sequence number in a segment's name.
+pub(super) fn sequence(name: &str) -> Option<u64> {
+    super::hex(name.strip_suffix(".seg")?)
+}
+
+/// Unlike any number that a stranger could know: keyed with what the operating system gives each process.
+pub(super) fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
+fn fatal(path: &std::path::Path, what: &str, error: &io::Error) -> AppendError {
+    AppendError::Fatal(format!(
+        "{} {what}: {error}; check the disk and open the queue again, everything acknowledged is read from there",
+        path.display()
+    ))
+}
+
+fn too_long() -> AppendError {
+    AppendError::Fatal("a number has grown beyond what the format holds".to_owned())
+}
+
+const KEPT_BUFFER: usize = 8 << 20;

@@ -1,0 +1,619 @@
+//! The thread that owns the log.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::oneshot;
+
+use super::LogOptions;
+use super::apply::{Stored, apply};
+use super::draft::Ticket;
+use super::format::{
+    self, Image, Kind, Now, OutcomeRecord, Record, RetryRecord, StoredBody, encode_held, encode_image, encode_outcome,
+};
+use super::segment::{AppendError, At, Entry, Segments};
+use super::vfs::{Vfs, read_exact};
+use crate::core::Core;
+use crate::index::{Message, after, moment};
+use crate::{Broken, Clock, Derived, Error, Full, Lease, LeaseError, MAX_DELAY, MessageId, Outcome, PutError};
+
+/// What callers, the syncing thread and the store's thread share.
+pub(super) struct Shared {
+    pub(super) core: Core<Stored>,
+    pub(super) lanes: Lanes,
+    pub(super) ids: Ids,
+    pub(super) vfs: Arc<dyn Vfs>,
+    pub(super) dir: PathBuf,
+    pub(super) options: LogOptions,
+    pub(super) counts: Counts,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) drafts: AtomicUsize,
+    pub(super) draft_memory: AtomicUsize,
+    pub(super) puts: AtomicU64,
+    pub(super) finished: AtomicU64,
+    pub(super) syncs: AtomicU64,
+    pub(super) body_syncs: AtomicU64,
+    pub(super) damaged: AtomicU64,
+    pub(super) disk: AtomicU64,
+}
+
+/// Message ids: below the ceiling, which is on stable storage, they may be given out.
+#[derive(Debug)]
+pub(super) struct Ids {
+    pub(super) next: AtomicU64,
+    pub(super) ceiling: AtomicU64,
+}
+
+/// Two ways to the store's thread. Outcomes go first and are never refused: there is at most one for each lease. Puts are as
+/// many as there are drafts, which are bounded where they begin.
+#[derive(Default)]
+pub(super) struct Lanes(Mutex<LanesInner>);
+
+#[derive(Default)]
+struct LanesInner {
+    outcomes: VecDeque<Job>,
+    puts: VecDeque<Job>,
+    stopping: bool,
+    closed: Option<Error>,
+}
+
+pub(super) type Reply<T> = oneshot::Sender<T>;
+
+pub(super) enum Job {
+    Put(Box<PutJob>),
+    Finish { lease: Lease, outcome: Outcome, derived: Vec<Derived>, reply: Reply<Result<Vec<MessageId>, LeaseError>> },
+    Hold { id: MessageId, held: bool, reply: Reply<Result<bool, Error>> },
+    Remove { id: MessageId, reply: Reply<Result<(), Error>> },
+    Ids { reply: Reply<Result<(), PutError>> },
+}
+
+/// A message whose body is on stable storage or in the payload.
+pub(super) struct PutJob {
+    pub(super) entry: Entry,
+    pub(super) image: Image,
+    pub(super) ticket: Ticket,
+    pub(super) reply: Reply<Result<MessageId, PutError>>,
+}
+
+/// A job whose record is ready, with what to do once it is on stable storage.
+struct Planned {
+    entry: Entry,
+    effect: Effect,
+}
+
+enum Effect {
+    Put {
+        image: Image,
+        ticket: Ticket,
+        reply: Reply<Result<MessageId, PutError>>,
+    },
+    Finish {
+        record: OutcomeRecord,
+        ids: Vec<MessageId>,
+        reply: Reply<Result<Vec<MessageId>, LeaseError>>,
+    },
+    Hold {
+        id: MessageId,
+        held: bool,
+        reply: Reply<Result<bool, Error>>,
+    },
+    Remove {
+        id: MessageId,
+        reply: Reply<Result<(), Error>>,
+    },
+    Ids {
+        ceiling: u64,
+        replies: Vec<Reply<Result<(), PutError>>>,
+    },
+    /// A living message was copied forward: nothing changes but its place.
+    Moved {
+        id: MessageId,
+        body: StoredBody,
+    },
+    Closed,
+}
+
+pub(super) struct Store {
+    shared: Arc<Shared>,
+    segments: Segments,
+    /// Outcomes that found no room on the disk. They have begun, so nothing about their deliveries changes meanwhile.
+    waiting: Vec<Planned>,
+}
+
+impl Store {
+    pub(super) fn new(shared: Arc<Shared>, segments: Segments) -> Self {
+        Self { shared, segments, waiting: Vec::new() }
+    }
+
+    /// Takes up a block of ids, before anybody asks for one. On a full disk it is done later.
+    pub(super) fn begin(&mut self) -> Result<(), String> {
+        let planned = vec![self.plan_ids(Vec::new())];
+        match self.write(planned) {
+            Ok(()) | Err((AppendError::Full(_), _)) => Ok(()),
+            Err((AppendError::Fatal(why), _)) => Err(why),
+        }
+    }
+
+    /// The thread.
+    pub(super) fn run(mut self) {
+        let guard = Guard(Arc::clone(&self.shared));
+        if let Err(why) = self.serve() {
+            guard.0.fail(&why);
+        } else {
+            guard.0.core.end(Error::Closed);
+        }
+        drop(guard);
+    }
+
+    fn serve(&mut self) -> Result<(), String> {
+        loop {
+            if let Some(error) = self.shared.core.ended() {
+                return Err(error.to_string());
+            }
+            let pause = self.shared.core.tick();
+            let (jobs, stopping) = self.shared.lanes.take();
+            if !jobs.is_empty() || !self.waiting.is_empty() {
+                let idle = jobs.is_empty();
+                self.process(jobs)?;
+                if !self.waiting.is_empty() && idle {
+                    if stopping {
+                        return Err("the disk stayed full until the queue was closed".to_owned());
+                    }
+                    self.shared.core.bell.wait(Some(pause.unwrap_or(RETRY_FULL).min(RETRY_FULL)));
+                }
+                if idle {
+                    continue;
+                }
+            } else if stopping {
+                let closed = Planned { entry: Entry::new(Kind::Closed, Vec::new()), effect: Effect::Closed };
+                // A courtesy to the next opening; on a full disk it goes without.
+                return match self.write(vec![closed]) {
+                    Err((AppendError::Fatal(why), _)) => Err(why),
+                    _ => Ok(()),
+                };
+            } else if !self.tidy()? {
+                self.shared.core.bell.wait(pause);
+            }
+            // Under load the oldest segments go as well; copying waits for a pause, or for too much of them.
+            while self.segments.drop_oldest().map_err(reason)? {}
+            self.shared.counts.disk.store(self.segments.octets(), Relaxed);
+        }
+    }
+
+    /// One batch.
+    fn process(&mut self, jobs: Vec<Job>) -> Result<(), String> {
+        let now = self.shared.now();
+        let mut planned = mem::take(&mut self.waiting);
+        let mut id_replies = Vec::new();
+        // The messages of this batch together may be too many, though each was let in alone.
+        let mut index = self.shared.core.with(|index, _| index.memory()).map_err(|error| error.to_string())?;
+        for job in jobs {
+            match job {
+                Job::Put(put) => {
+                    let PutJob { entry, image, ticket, reply } = *put;
+                    let (limit, wanted) =
+                        (self.shared.options.index_memory, index.saturating_add(image.message.cost()));
+                    if wanted > limit {
+                        answer(reply, Err(PutError::Full(Full::Index { limit, wanted })));
+                        continue;
+                    }
+                    index = wanted;
+                    planned.push(Planned { entry, effect: Effect::Put { image, ticket, reply } });
+                }
+                Job::Finish { lease, outcome, derived, reply } => {
+                    match self.plan_finish(now, &lease, outcome, derived) {
+                        Ok((entry, record, ids)) => {
+                            planned.push(Planned { entry, effect: Effect::Finish { record, ids, reply } });
+                        }
+                        Err(error) => answer(reply, Err(error)),
+                    }
+                }
+                Job::Hold { id, held, reply } => {
+                    match self.shared.core.with(|index, _| index.get(id).map(|message| message.held)) {
+                        Err(error) => answer(reply, Err(error)),
+                        Ok(None) => answer(reply, Err(Error::NoSuchMessage(id))),
+                        Ok(Some(_)) => {
+                            let entry = Entry::new(Kind::Held, encode_held(id, held));
+                            planned.push(Planned { entry, effect: Effect::Hold { id, held, reply } });
+                        }
+                    }
+                }
+                Job::Remove { id, reply } => match self.shared.core.with(|index, _| index.begin_remove(id)) {
+                    Err(error) => answer(reply, Err(error)),
+                    Ok(None) => answer(reply, Err(Error::NoSuchMessage(id))),
+                    Ok(Some(())) => {
+                        let entry = Entry::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec());
+                        planned.push(Planned { entry, effect: Effect::Remove { id, reply } });
+                    }
+                },
+                Job::Ids { reply } => id_replies.push(reply),
+            }
+        }
+        if !id_replies.is_empty() || self.shared.ids.low() {
+            // First, so that whatever survives a crash of this batch, its ids are known to be taken.
+            planned.insert(0, self.plan_ids(id_replies));
+        }
+        if planned.is_empty() {
+            return Ok(());
+        }
+        match self.write(planned) {
+            Ok(()) => Ok(()),
+            Err((AppendError::Fatal(why), planned)) => {
+                self.waiting = planned;
+                Err(why)
+            }
+            Err((AppendError::Full(error), planned)) => self.refuse_puts(&error, planned),
+        }
+    }
+
+    /// There is no room for everything: perhaps there is for the outcomes alone. Otherwise they wait.
+    fn refuse_puts(&mut self, error: &io::Error, planned: Vec<Planned>) -> Result<(), String> {
+        let full = PutError::Full(Full::NoSpace(error.to_string().into()));
+        let mut rest = Vec::new();
+        let before = planned.len();
+        for Planned { entry, effect } in planned {
+            match effect {
+                Effect::Put { reply, .. } => answer(reply, Err(full.clone())),
+                Effect::Ids { replies, .. } => replies.into_iter().for_each(|reply| answer(reply, Err(full.clone()))),
+                effect => rest.push(Planned { entry, effect }),
+            }
+        }
+        if rest.len() == before || rest.is_empty() {
+            self.waiting = rest;
+            return Ok(());
+        }
+        match self.write(rest) {
+            Ok(()) => Ok(()),
+            Err((AppendError::Full(_), rest)) => {
+                self.waiting = rest;
+                Ok(())
+            }
+            Err((AppendError::Fatal(why), rest)) => {
+                self.waiting = rest;
+                Err(why)
+            }
+        }
+    }
+
+    /// Makes a batch durable, then true in memory, then known.
+    fn write(&mut self, planned: Vec<Planned>) -> Result<(), (AppendError, Vec<Planned>)> {
+        let now = self.shared.now();
+        let ceiling = self.shared.ids.ceiling.load(Relaxed);
+        let places = match self.segments.append(planned.iter().map(|each| &each.entry), now, ceiling) {
+            Ok(places) => places,
+            Err(error) => return Err((error, planned)),
+        };
+        self.shared.counts.syncs.store(self.segments.syncs, Relaxed);
+        self.shared.counts.disk.store(self.segments.octets(), Relaxed);
+        let mut answers: Vec<Box<dyn FnOnce()>> = Vec::new();
+        let mut gone = Vec::new();
+        // An index that has ended takes nothing; opening the log again will.
+        let applied = self.shared.core.with(|index, _| {
+            for (planned, at) in planned.into_iter().zip(places) {
+                let mut take = |record| gone.extend(apply(index, &mut self.segments, record, &at));
+                match planned.effect {
+                    Effect::Put { image, mut ticket, reply } => {
+                        let id = image.id;
+                        take(Record::Message(image));
+                        ticket.keep();
+                        self.shared.counts.puts.fetch_add(1, Relaxed);
+                        answers.push(Box::new(move || {
+                            drop(ticket);
+                            answer(reply, Ok(id));
+                        }));
+                    }
+                    Effect::Finish { record, ids, reply } => {
+                        take(Record::Outcome(record));
+                        self.shared.counts.finished.fetch_add(1, Relaxed);
+                        self.shared.counts.puts.fetch_add(ids.len() as u64, Relaxed);
+                        answers.push(Box::new(move || answer(reply, Ok(ids))));
+                    }
+                    Effect::Hold { id, held, reply } => {
+                        let was = index.get(id).map(|message| message.held);
+                        gone.extend(apply(index, &mut self.segments, Record::Held(id, held), &at));
+                        let news = was.map(|was| was != held).ok_or(Error::NoSuchMessage(id));
+                        answers.push(Box::new(move || answer(reply, news)));
+                    }
+                    Effect::Remove { id, reply } => {
+                        take(Record::Removed(id));
+                        answers.push(Box::new(move || answer(reply, Ok(()))));
+                    }
+                    Effect::Ids { ceiling, replies } => {
+                        self.shared.ids.ceiling.fetch_max(ceiling, Relaxed);
+                        answers.push(Box::new(move || replies.into_iter().for_each(|reply| answer(reply, Ok(())))));
+                    }
+                    Effect::Moved { id, body } => moved(index, &mut self.segments, id, body, &at),
+                    Effect::Closed => {}
+                }
+            }
+        });
+        if applied.is_ok() {
+            answers.into_iter().for_each(|answer| answer());
+        }
+        for id in gone {
+            // One that stays is an orphan, swept at the next opening.
+            drop(self.shared.vfs.remove(&self.shared.body_path(id)));
+        }
+        Ok(())
+    }
+
+    fn plan_finish(
+        &self,
+        now: Now,
+        lease: &Lease,
+        outcome: Outcome,
+        derived: Vec<Derived>,
+    ) -> Result<(Entry, OutcomeRecord, Vec<MessageId>), LeaseError> {
+        let slot = (lease.message(), lease.delivery());
+        let (born, attempts) = self.shared.core.with(|index, _| {
+            index.begin_finish(lease)?;
+            let born = index.get(slot.0).map_or(now.moment, |message| message.born);
+            Ok::<_, LeaseError>((born, index.attempts(slot)))
+        })??;
+        let retry = match outcome {
+            Outcome::Done => None,
+            Outcome::Retry { delay, state } => {
+                let delay = delay.min(MAX_DELAY);
+                let attempts = attempts.saturating_add(1);
+                Some(RetryRecord { attempts, due: after(now.moment, delay), delay, state })
+            }
+        };
+        let mut ids = Vec::new();
+        let mut images = Vec::new();
+        for each in derived {
+            let id = MessageId::from_u64(self.shared.ids.next.fetch_add(1, Relaxed));
+            let mut image = Vec::new();
+            let message = Message::new(each.message, now.moment, each.body.len() as u64, ());
+            encode_image(&mut image, now, id, &message, crc32fast::hash(&each.body), false);
+            image.extend_from_slice(&each.body);
+            images.push(image);
+            ids.push(id);
+        }
+        let (id, delivery) = slot;
+        let record = OutcomeRecord { id, delivery, generation: lease.generation(), born, retry, derived: Vec::new() };
+        let mut payload = Vec::new();
+        encode_outcome(&mut payload, now, &record, &images);
+        // What is true from now on is what will be read back.
+        match format::decode(Kind::Outcome, &payload, now.wall, now) {
+            Ok(Record::Outcome(record)) => Ok((Entry::new(Kind::Outcome, payload), record, ids)),
+            _ => Err(Error::Broken(Broken::new("an outcome that could not be read back was not written")).into()),
+        }
+    }
+
+    fn plan_ids(&self, replies: Vec<Reply<Result<(), PutError>>>) -> Planned {
+        let ids = &self.shared.ids;
+        let taken = ids.next.load(Relaxed).max(ids.ceiling.load(Relaxed));
+        let ceiling = taken.saturating_add(ID_BLOCK);
+        let entry = Entry::new(Kind::Ids, ceiling.to_le_bytes().to_vec());
+        Planned { entry, effect: Effect::Ids { ceiling, replies } }
+    }
+
+    /// A slice of copying forward, when that is worth it. Whether anything was done.
+    fn tidy(&mut self) -> Result<bool, String> {
+        let Some(oldest) = self.segments.worth_copying() else { return Ok(false) };
+        let ids: Vec<_> = oldest.live.iter().copied().take(SLICE_MESSAGES).collect();
+        let now = self.shared.now();
+        let mut planned = Vec::new();
+        let mut octets = 0;
+        for id in ids {
+            if octets > SLICE_OCTETS {
+                break;
+            }
+            let Some(copy) = self.plan_copy(now, id)? else { continue };
+            octets += copy.entry.payload.len();
+            planned.push(copy);
+        }
+        if planned.is_empty() {
+            return Ok(false);
+        }
+        match self.write(planned) {
+            Ok(()) => Ok(true),
+            // Space is short: what could be freed by copying has to wait for space.
+            Err((AppendError::Full(_), _)) => Ok(false),
+            Err((AppendError::Fatal(why), _)) => Err(why),
+        }
+    }
+
+    fn plan_copy(&self, now: Now, id: MessageId) -> Result<Option<Planned>, String> {
+        let mut payload = Vec::new();
+        let found = self.shared.core.with(|index, _| {
+            let message = index.get(id)?;
+            let stored = &message.stored;
+            encode_image(&mut payload, now, id, message, stored.crc, stored.inline.is_none());
+            Some((stored.clone(), message.body_len))
+        });
+        let Ok(Some((stored, len))) = found else { return Ok(None) };
+        let mut inline = None;
+        if let Some((file, at)) = &stored.inline {
+            let start = payload.len();
+            let end = usize::try_from(len).ok().and_then(|len| start.checked_add(len));
+            payload.resize(end.ok_or("a body in the log is too long")?, 0);
+            let body = payload.get_mut(start..).unwrap_or_default();
+            // Nothing is lost yet: the segment stays, and so does the message in it.
+            read_exact(&**file, body, *at).map_err(|error| {
+                let name = super::segment::name(stored.sequence);
+                format!("log/{name} could not be read: {error}; check the disk and open the queue again")
+            })?;
+            inline = Some(start);
+        }
+        let body = StoredBody { crc: stored.crc, inline };
+        Ok(Some(Planned { entry: Entry::new(Kind::Message, payload), effect: Effect::Moved { id, body } }))
+    }
+}
+
+impl Shared {
+    pub(super) fn now(&self) -> Now {
+        now(&*self.options.clock)
+    }
+
+    pub(super) fn bodies(&self) -> PathBuf {
+        self.dir.join("bodies")
+    }
+
+    pub(super) fn body_path(&self, id: MessageId) -> PathBuf {
+        self.bodies().join(format!("{:016x}", id.as_u64()))
+    }
+
+    /// The store is done for: everybody is told.
+    pub(super) fn fail(&self, why: &str) {
+        let error = Error::Broken(Broken::new(why));
+        self.core.end(error.clone());
+        // Who had already been closed keeps hearing that.
+        let error = self.core.ended().unwrap_or(error);
+        self.lanes.close(&error);
+    }
+}
+
+impl Ids {
+    /// An id that will never be given out again, if one is left of the block.
+    pub(super) fn next(&self) -> Option<MessageId> {
+        let ceiling = self.ceiling.load(Relaxed);
+        let next = self.next.fetch_update(Relaxed, Relaxed, |next| (next < ceiling).then(|| next.saturating_add(1)));
+        next.ok().map(MessageId::from_u64)
+    }
+
+    fn low(&self) -> bool {
+        self.ceiling.load(Relaxed).saturating_sub(self.next.load(Relaxed)) < ID_BLOCK / 2
+    }
+}
+
+impl Lanes {
+    /// Takes the job, or refuses it when nobody will do it any more.
+    pub(super) fn push(&self, job: Job) {
+        let mut lanes = self.lock();
+        let closed = lanes.stopping.then_some(Error::Closed);
+        if let Some(why) = lanes.closed.clone().or(closed) {
+            drop(lanes);
+            return job.refuse(&why);
+        }
+        match job {
+            job @ (Job::Put(_) | Job::Ids { .. }) => lanes.puts.push_back(job),
+            job => lanes.outcomes.push_back(job),
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.lock().stopping = true;
+    }
+
+    /// What fits into a batch, outcomes first.
+    fn take(&self) -> (Vec<Job>, bool) {
+        let mut lanes = self.lock();
+        let mut octets = 0_usize;
+        let mut jobs = Vec::new();
+        while octets < BATCH_OCTETS && jobs.len() < BATCH_JOBS {
+            let Some(job) = lanes.outcomes.pop_front().or_else(|| lanes.puts.pop_front()) else { break };
+            octets = octets.saturating_add(job.size());
+            jobs.push(job);
+        }
+        (jobs, lanes.stopping)
+    }
+
+    fn close(&self, why: &Error) {
+        let mut lanes = self.lock();
+        lanes.closed.get_or_insert_with(|| why.clone());
+        let jobs: Vec<_> = lanes.outcomes.drain(..).collect();
+        let puts: Vec<_> = lanes.puts.drain(..).collect();
+        drop(lanes);
+        jobs.into_iter().chain(puts).for_each(|job| job.refuse(why));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LanesInner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Job {
+    pub(super) fn refuse(self, why: &Error) {
+        match self {
+            Self::Put(put) => answer(put.reply, Err(why.clone().into())),
+            Self::Finish { reply, .. } => answer(reply, Err(why.clone().into())),
+            Self::Hold { reply, .. } => answer(reply, Err(why.clone())),
+            Self::Remove { reply, .. } => answer(reply, Err(why.clone())),
+            Self::Ids { reply } => answer(reply, Err(why.clone().into())),
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Put(put) => put.entry.payload.len(),
+            Self::Finish { derived, .. } => derived.iter().map(|each| each.body.len()).sum(),
+            _ => 0,
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let error = self.shared.core.ended().unwrap_or(Error::Closed);
+        for planned in self.waiting.drain(..) {
+            match planned.effect {
+                Effect::Put { mut ticket, reply, .. } => {
+                    // Its record may be on the disk all the same, and would name the file.
+                    ticket.keep();
+                    drop(ticket);
+                    answer(reply, Err(error.clone().into()));
+                }
+                Effect::Finish { reply, .. } => answer(reply, Err(error.clone().into())),
+                Effect::Hold { reply, .. } => answer(reply, Err(error.clone())),
+                Effect::Remove { reply, .. } => answer(reply, Err(error.clone())),
+                Effect::Ids { replies, .. } => {
+                    replies.into_iter().for_each(|reply| answer(reply, Err(error.clone().into())));
+                }
+                Effect::Moved { .. } | Effect::Closed => {}
+            }
+        }
+    }
+}
+
+/// Whatever ends the thread, nobody waits for it afterwards.
+struct Guard(Arc<Shared>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.fail("the store's thread ended; open the queue again");
+    }
+}
+
+pub(super) fn now(clock: &dyn Clock) -> Now {
+    let wall = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+    Now { moment: moment(clock.now()), wall }
+}
+
+fn moved(index: &mut crate::index::Index<Stored>, segments: &mut Segments, id: MessageId, body: StoredBody, at: &At) {
+    let Some(message) = index.get_mut(id) else { return };
+    let old = mem::replace(&mut message.stored, Stored::new(body, at));
+    segments.subtract(old.sequence, id, old.len);
+    segments.add(at.sequence, id, at.len);
+}
+
+/// Who does not wait any more is not told.
+fn answer<T>(reply: Reply<T>, value: T) {
+    drop(reply.send(value));
+}
+
+fn reason(error: AppendError) -> String {
+    match error {
+        AppendError::Fatal(why) => why,
+        AppendError::Full(error) => error.to_string(),
+    }
+}
+
+/// A batch ends where it grows beyond one of these.
+const BATCH_OCTETS: usize = 8 << 20;
+const BATCH_JOBS: usize = 1024;
+/// A slice of copying ends where it grows beyond one of these: a few milliseconds.
+const SLICE_OCTETS: usize = 1 << 20;
+const SLICE_MESSAGES: usize = 256;
+const ID_BLOCK: u64 = 65_536;
+/// How often outcomes that found no room are tried again.
+const RETRY_FULL: Duration = Duration::from_millis(500);
