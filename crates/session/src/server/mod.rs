@@ -203,7 +203,8 @@ impl ServerSession {
                 return Ok(Step { consumed, next });
             }
             // With questions open, only more RCPT may be read: anything else waits for the answers.
-            if !self.open.is_empty() && !(self.may_ask_more() && starts_with_rcpt(rest)) {
+            let may_read = self.open.is_empty() || (self.may_ask_more() && starts_with_rcpt(rest));
+            if !may_read {
                 return Ok(Step { consumed, next: ServerNext::NeedAnswer });
             }
             let framed = self.framer.next(rest);
