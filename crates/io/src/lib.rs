@@ -1,1 +1,18 @@
-//! What SMTP clients and servers share on tokio: buffered connections, plain or TLS
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod client;
+mod clock;
+mod connection;
+mod content;
+mod server;
+
+pub use client::{ClientDriver, ClientError, ClientEvent};
+pub use clock::Clock;
+pub use connection::Connection;
+pub use content::Content;
+pub use server::{Question, ServerDriver, ServerEvent};
+
+pub use posthaste_session as session;
+pub use rustls;
+pub use session::wire;

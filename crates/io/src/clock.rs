@@ -1,0 +1,26 @@
+//! The clock that sessions are told about.
+
+use posthaste_session::Tick;
+use tokio::time::Instant;
+
+/// A monotonic clock whose origin is the start of a connection; it follows tokio's, paused time included.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// A clock whose origin is now.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// The time as sessions want it.
+    pub fn now(&self) -> Tick {
+        Tick::new(self.0.elapsed())
+    }
+
+    /// A session's deadline as tokio wants it.
+    pub fn instant(&self, tick: Tick) -> Instant {
+        // A deadline beyond what the clock can say is never.
+        self.0.checked_add(tick.since_origin()).unwrap_or_else(|| self.0 + std::time::Duration::from_secs(86_400 * 365))
+    }
+}

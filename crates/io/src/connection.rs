@@ -1,0 +1,196 @@
+//! A buffered connection, plain or TLS.
+
+use std::{
+    future::poll_fn,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use posthaste_session::wire::frame::{MAX_SEGMENTS, SegmentList};
+use rustls::{ClientConfig, ServerConfig, pki_types::ServerName};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+/// A stream with its input and output buffers.
+///
+/// While it waits for input it owns no input buffer: octets are read onto the stack and copied when they are there.
+#[derive(Debug)]
+pub struct Connection<S> {
+    transport: Transport<S>,
+    pub(crate) input: BytesMut,
+    pub(crate) output: BytesMut,
+}
+
+#[derive(Debug)]
+enum Transport<S> {
+    Plain(S),
+    Tls(Box<TlsStream<S>>),
+    /// A handshake failed or was dropped half-way: nothing is left to talk to.
+    Gone,
+}
+
+/// Octets of one read: what a TLS record holds.
+const READ: usize = 16 * 1_024;
+
+impl<S> Connection<S> {
+    /// A connection without TLS.
+    pub fn new(stream: S) -> Self {
+        Self { transport: Transport::Plain(stream), input: BytesMut::new(), output: BytesMut::new() }
+    }
+
+    /// Whether TLS is up.
+    pub const fn is_tls(&self) -> bool {
+        matches!(self.transport, Transport::Tls(_))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Does the server's side of a TLS handshake. What was read in clear and not consumed is an error.
+    ///
+    /// # Errors
+    /// [`io::Error`] from the handshake; the connection is of no use then.
+    pub async fn accept_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
+        let plain = self.take_plain()?;
+        let stream = TlsAcceptor::from(config).accept(plain).await?;
+        self.transport = Transport::Tls(Box::new(stream.into()));
+        Ok(())
+    }
+
+    /// Does the client's side of a TLS handshake. What was read in clear and not consumed is an error.
+    ///
+    /// # Errors
+    /// [`io::Error`] from the handshake; the connection is of no use then.
+    pub async fn connect_tls(&mut self, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<()> {
+        let plain = self.take_plain()?;
+        let stream = TlsConnector::from(config).connect(name, plain).await?;
+        self.transport = Transport::Tls(Box::new(stream.into()));
+        Ok(())
+    }
+
+    /// Reads what is there, and waits for something when nothing is. 0 means that the peer has closed its side.
+    ///
+    /// # Errors
+    /// [`io::Error`] from the stream.
+    pub async fn read(&mut self) -> io::Result<usize> {
+        poll_fn(|context| {
+            let mut stack = [0; READ];
+            let mut buffer = ReadBuf::new(&mut stack);
+            ready!(self.transport.poll_read(context, &mut buffer))?;
+            self.input.extend_from_slice(buffer.filled());
+            Poll::Ready(Ok(buffer.filled().len()))
+        })
+        .await
+    }
+
+    /// Writes the output out. When it is dropped half-way, the next call goes on where it stopped.
+    ///
+    /// # Errors
+    /// [`io::Error`] from the stream.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        while !self.output.is_empty() {
+            let written = match &mut self.transport {
+                Transport::Plain(stream) => stream.write(&self.output).await?,
+                Transport::Tls(stream) => stream.write(&self.output).await?,
+                Transport::Gone => return Err(gone()),
+            };
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.output.advance(written);
+        }
+        // An idle connection keeps no buffer.
+        self.output = BytesMut::new();
+        poll_fn(|context| self.transport.poll_flush(context)).await
+    }
+
+    /// Writes the output and then these segments, with as few calls as they need. It must not be dropped half-way.
+    ///
+    /// # Errors
+    /// [`io::Error`] from the stream.
+    pub async fn write_segments(&mut self, segments: &SegmentList<'_>) -> io::Result<()> {
+        let mut done = 0;
+        let all = self.output.len() + segments.octets();
+        while done < all {
+            let written = poll_fn(|context| {
+                let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
+                let mut skip = done;
+                let pieces = std::iter::once(&self.output[..]).chain(segments.as_slice().iter().map(|s| s.as_bytes()));
+                let mut used = 0;
+                for piece in pieces {
+                    let rest = piece.get(skip..).unwrap_or_default();
+                    skip = skip.saturating_sub(piece.len());
+                    if let (false, Some(slot)) = (rest.is_empty(), slices.get_mut(used)) {
+                        *slot = IoSlice::new(rest);
+                        used += 1;
+                    }
+                }
+                self.transport.poll_write_vectored(context, slices.get(..used).unwrap_or_default())
+            })
+            .await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            done += written;
+        }
+        self.output = BytesMut::new();
+        poll_fn(|context| self.transport.poll_flush(context)).await
+    }
+
+    /// Says that nothing more will be written.
+    ///
+    /// # Errors
+    /// [`io::Error`] from the stream.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        match &mut self.transport {
+            Transport::Plain(stream) => stream.shutdown().await,
+            Transport::Tls(stream) => stream.shutdown().await,
+            Transport::Gone => Ok(()),
+        }
+    }
+
+    fn take_plain(&mut self) -> io::Result<S> {
+        if !self.input.is_empty() || !self.output.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "octets in clear around the start of TLS"));
+        }
+        match std::mem::replace(&mut self.transport, Transport::Gone) {
+            Transport::Plain(stream) => Ok(stream),
+            Transport::Tls(_) | Transport::Gone => Err(gone()),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+
+    fn poll_write_vectored(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Self::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the connection ended in a TLS handshake")
+}

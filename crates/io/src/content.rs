@@ -1,0 +1,25 @@
+//! Message content on its way out.
+
+use std::{future::Future, io};
+
+use bytes::Bytes;
+
+/// Message content that is read piece by piece while it is sent.
+pub trait Content: Send {
+    /// The next piece, or nothing at the end. Pieces may be of any size but empty; some 64 KiB is a good one.
+    fn next(&mut self) -> impl Future<Output = io::Result<Option<Bytes>>> + Send;
+}
+
+/// The whole content at once; taken by the first call.
+impl Content for Bytes {
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let all = std::mem::take(self);
+        Ok((!all.is_empty()).then_some(all))
+    }
+}
+
+impl<C: Content> Content for &mut C {
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        (**self).next().await
+    }
+}

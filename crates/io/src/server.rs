@@ -1,0 +1,220 @@
+//! Runs a server session over a connection.
+
+use std::io;
+
+use bytes::Bytes;
+use posthaste_session::{
+    ApiMisuse, Ask, QuestionId, ServerNext, ServerSession, Verdict,
+    server::CloseReason,
+    wire::{EhloName, Mail, Rcpt, Reply, Secret},
+};
+use rustls::ServerConfig;
+use std::sync::Arc;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{timeout, timeout_at},
+};
+
+use crate::{Clock, Connection};
+
+/// A server session with its connection and clock: it reads, writes and keeps the time.
+#[derive(Debug)]
+pub struct ServerDriver<S> {
+    connection: Connection<S>,
+    session: ServerSession,
+    clock: Clock,
+    closed: Option<CloseReason>,
+}
+
+/// What an application has to react to.
+#[derive(Debug)]
+pub enum ServerEvent {
+    /// A question: answer it with [`ServerDriver::answer`].
+    Ask(QuestionId, Question),
+    /// A piece of content.
+    Content(Bytes),
+    /// The content is not taken, with this reply at its end: throw away what came of it.
+    ContentRefused(Reply),
+    /// Content that was refused has come to its end.
+    ContentSwallowed,
+    /// Do the handshake: [`ServerDriver::accept_tls`].
+    StartTls,
+    /// The conversation is over, and everything that was to be written is.
+    Closed(CloseReason),
+}
+
+/// A question that owns what it is about; see [`Ask`].
+#[derive(Debug)]
+pub enum Question {
+    /// May the client talk to us?
+    Connect,
+    /// EHLO, HELO or LHLO.
+    Hello(EhloName),
+    /// AUTH with the mechanism's name and the initial response in base64.
+    Auth(String, Option<Secret<String>>),
+    /// The response to a SASL challenge, in base64.
+    AuthResponse(Secret<Vec<u8>>),
+    /// MAIL.
+    Mail(Mail),
+    /// RCPT.
+    Rcpt(Rcpt),
+    /// DATA, before 354.
+    Data,
+    /// The content is complete.
+    Message,
+}
+
+/// An event without what it borrows from the input.
+enum Owned {
+    NeedInput,
+    Flush,
+    Content(std::ops::Range<usize>),
+    Event(ServerEvent),
+    Close(CloseReason),
+    NeedAnswer,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
+    /// A driver at the start of a conversation.
+    pub fn new(connection: Connection<S>, session: ServerSession) -> Self {
+        Self { connection, session, clock: Clock::start(), closed: None }
+    }
+
+    /// The next event. It may be dropped and called again: nothing is lost or read twice.
+    ///
+    /// # Errors
+    /// [`io::Error`] from the stream, [`io::ErrorKind::TimedOut`] when the peer does not take what is written, and
+    /// [`io::ErrorKind::InvalidInput`] when a question was left unanswered.
+    pub async fn next(&mut self) -> io::Result<ServerEvent> {
+        loop {
+            if let Some(reason) = self.closed {
+                // Best effort: the peer may be gone already.
+                let _ = self.flush().await;
+                let _ = self.connection.shutdown().await;
+                return Ok(ServerEvent::Closed(reason));
+            }
+            let now = self.clock.now();
+            let Connection { input, output, .. } = &mut self.connection;
+            let step = self.session.handle_input(now, input, output).map_err(misuse)?;
+            let consumed = step.consumed;
+            let next = Owned::from(step.next);
+            // Before the first await: what was consumed is never shown again, whoever drops this future.
+            let taken = input.split_to(consumed);
+            if input.is_empty() && !matches!(next, Owned::Content(_)) {
+                *input = bytes::BytesMut::new();
+            }
+            match next {
+                Owned::Event(event @ ServerEvent::StartTls) => {
+                    self.flush().await?;
+                    return Ok(event);
+                }
+                Owned::Event(event) => return Ok(event),
+                Owned::Content(range) => return Ok(ServerEvent::Content(taken.freeze().slice(range))),
+                Owned::Flush => self.flush().await?,
+                Owned::NeedInput => self.read().await?,
+                Owned::NeedAnswer => {
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "a question was left unanswered"));
+                }
+                Owned::Close(reason) => self.closed = Some(reason),
+            }
+        }
+    }
+
+    /// Answers a question.
+    ///
+    /// # Errors
+    /// [`ApiMisuse`] as [`ServerSession::answer`].
+    pub fn answer(&mut self, id: QuestionId, verdict: Verdict) -> Result<(), ApiMisuse> {
+        self.session.answer(self.clock.now(), id, verdict, &mut self.connection.output)
+    }
+
+    /// Does the TLS handshake that [`ServerEvent::StartTls`] asks for, within the time for a command.
+    ///
+    /// # Errors
+    /// [`io::Error`] from the handshake; drop the connection then.
+    pub async fn accept_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
+        timeout(HANDSHAKE, self.connection.accept_tls(config)).await.map_err(|_| timed_out())??;
+        self.session.tls_established(self.clock.now()).map_err(misuse)
+    }
+
+    /// Refuses the content that is being received; see [`ServerSession::refuse_content`].
+    pub fn refuse_content(&mut self, reply: Reply) {
+        self.session.refuse_content(reply);
+    }
+
+    /// Ends the conversation at the next boundary, when it stands at one; see [`ServerSession::shutdown`].
+    pub fn shutdown(&mut self) {
+        self.session.shutdown(&mut self.connection.output);
+    }
+
+    /// The session.
+    pub const fn session(&self) -> &ServerSession {
+        &self.session
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        timeout(self.session.write_timeout(), self.connection.flush()).await.map_err(|_| timed_out())?
+    }
+
+    async fn read(&mut self) -> io::Result<()> {
+        let read = match self.session.poll_timeout() {
+            Some(deadline) => timeout_at(self.clock.instant(deadline), self.connection.read()).await,
+            None => Ok(self.connection.read().await),
+        };
+        match read {
+            Ok(Ok(0)) => {
+                self.session.handle_eof(self.clock.now());
+                self.closed = Some(CloseReason::Eof);
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(error),
+            Err(_) => self.session.handle_timeout(self.clock.now(), &mut self.connection.output),
+        }
+        Ok(())
+    }
+}
+
+impl From<ServerNext<'_>> for Owned {
+    fn from(next: ServerNext<'_>) -> Self {
+        Self::Event(match next {
+            ServerNext::NeedInput => return Self::NeedInput,
+            ServerNext::Flush => return Self::Flush,
+            ServerNext::NeedAnswer => return Self::NeedAnswer,
+            ServerNext::Content(range) => return Self::Content(range),
+            ServerNext::Close(reason) => return Self::Close(reason),
+            ServerNext::Ask(id, ask) => ServerEvent::Ask(id, Question::from(ask)),
+            ServerNext::ContentRefused(reply) => ServerEvent::ContentRefused(reply),
+            ServerNext::ContentSwallowed => ServerEvent::ContentSwallowed,
+            ServerNext::StartTls => ServerEvent::StartTls,
+        })
+    }
+}
+
+impl From<Ask<'_>> for Question {
+    fn from(ask: Ask<'_>) -> Self {
+        match ask {
+            Ask::Connect => Self::Connect,
+            Ask::Hello(name) => Self::Hello(name.into_owned()),
+            Ask::Auth(auth) => Self::Auth(
+                auth.mechanism.to_owned(),
+                auth.initial_response.map(|response| Secret::new((*response.expose()).to_owned())),
+            ),
+            Ask::AuthResponse(response) => Self::AuthResponse(Secret::new(response.expose().to_vec())),
+            Ask::Mail(mail) => Self::Mail(mail.into_owned()),
+            Ask::Rcpt(rcpt) => Self::Rcpt(rcpt.into_owned()),
+            Ask::Message { .. } => Self::Message,
+            _ => Self::Data,
+        }
+    }
+}
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(30);
+
+fn timed_out() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the peer did not go on in time")
+}
+
+fn misuse(error: ApiMisuse) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}
