@@ -291,21 +291,18 @@ class Conn:
     def body(self):
         r = self.rule('body')
         limit = r['do'][1] if r and r['do'][0] == 'bodydrop' else None
-        raw = b''
-        chunks = []
-        tail = b'\r\n'      # so that an immediate dot ends it
-        total = 0
+        got = bytearray(b'\r\n')   # so that an immediate dot ends it
+        seen = 0                    # octets in which no end begins
         while True:
-            if self.buf:
-                tail += self.buf
-                total += len(self.buf)
-                self.buf = b''
-                i = tail.find(b'\r\n.\r\n')
-                if i >= 0:
-                    raw = tail[2:i + 2]
-                    self.buf = tail[i + 5:]
-                    break
-            if limit is not None and total > limit:
+            got += self.buf
+            self.buf = b''
+            i = got.find(b'\r\n.\r\n', seen)
+            if i >= 0:
+                raw = bytes(got[2:i + 2])
+                self.buf = bytes(got[i + 5:])
+                break
+            seen = max(0, len(got) - 4)
+            if limit is not None and len(got) - 2 > limit:
                 raise Closed()
             self.more()
         t = raw.replace(b'\r\n', b'')

@@ -1,0 +1,163 @@
+//! A mistake in relay.toml is named with its file, line and key, and with what to do.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use support::relay::program;
+use support::{certificate, run};
+
+const GOOD: &str = r#"hostname = "relay.test"
+queue = "queue"
+relay_from = ["127.0.0.0/8", "::1/128"]
+relay_domains = ["dest.test"]
+[[listener]]
+address = "127.0.0.1:2525"
+role = "mx"
+tls = "starttls"
+[tls]
+certificate = "cert.pem"
+key = "key.pem"
+[[account]]
+name = "tester"
+password = "s3cret pass"
+[[route]]
+domains = ["*"]
+to = ["127.0.0.1:2600"]
+tls = "opportunistic"
+[dns]
+servers = ["127.0.0.1:53"]
+[delivery]
+mx_port = 25
+allow_loopback = false
+retry = ["1s", "5m", "2h"]
+expire_after = "5d"
+timeout = "6s"
+[limits]
+message_size = 2097152
+recipients = 1000
+connections = 1000
+"#;
+
+/// What to replace in the good file, with what, the line that is to blame, and the key.
+const BROKEN: &[(&str, &str, usize, &str)] = &[
+    ("hostname = ", "hostnme = ", 1, "hostnme"),
+    ("hostname = \"relay.test\"", "hostname = 5", 1, "hostname"),
+    ("hostname = \"relay.test\"", "hostname = \"not a name\"", 1, "hostname"),
+    ("[\"127.0.0.0/8\", \"::1/128\"]", "[\"127.0.0.0/33\"]", 3, "relay_from"),
+    ("[\"127.0.0.0/8\", \"::1/128\"]", "[\"everybody\"]", 3, "relay_from"),
+    ("address = \"127.0.0.1:2525\"", "address = \"127.0.0.1\"", 6, "address"),
+    ("address = \"127.0.0.1:2525\"", "address = \"127.0.0.1:99999\"", 6, "address"),
+    ("role = \"mx\"", "role = \"relay\"", 7, "role"),
+    ("tls = \"starttls\"", "tls = \"yes\"", 8, "tls"),
+    ("certificate = \"cert.pem\"", "certificate = \"missing.pem\"", 10, "certificate"),
+    ("key = \"key.pem\"", "key = \"cert.pem\"", 11, "key"),
+    ("key = \"key.pem\"", "key = \"relay.toml\"", 11, "key"),
+    ("password = \"s3cret pass\"", "password = \"\"", 14, "password"),
+    ("to = [\"127.0.0.1:2600\"]", "to = []", 17, "to"),
+    ("to = [\"127.0.0.1:2600\"]", "to = \"smarthost\"", 17, "to"),
+    ("tls = \"opportunistic\"", "tls = \"maybe\"", 18, "tls"),
+    ("servers = [\"127.0.0.1:53\"]", "servers = [\"localhost\"]", 20, "servers"),
+    ("mx_port = 25", "mx_port = 70000", 22, "mx_port"),
+    ("allow_loopback = false", "allow_loopback = \"no\"", 23, "allow_loopback"),
+    ("\"5m\"", "\"5 fortnights\"", 24, "retry"),
+    ("retry = [\"1s\", \"5m\", \"2h\"]", "retry = []", 24, "retry"),
+    ("expire_after = \"5d\"", "expire_after = 5", 25, "expire_after"),
+    ("timeout = \"6s\"", "timeout = \"-6s\"", 26, "timeout"),
+    ("message_size = 2097152", "message_size = \"2 MiB\"", 28, "message_size"),
+    ("message_size = 2097152", "message_size = -1", 28, "message_size"),
+    ("recipients = 1000", "recipients = 0", 29, "recipients"),
+    ("connections = 1000", "conections = 1000", 30, "conections"),
+    ("[limits]", "[limit]", 27, "limit"),
+];
+
+#[test]
+fn a_good_configuration_passes() {
+    let folder = folder(GOOD);
+    run(program().args(["check", "--config", "relay.toml"]).current_dir(folder.path()));
+}
+
+#[test]
+fn each_mistake_is_named_with_line_key_and_remedy() {
+    let mut wrong = vec![];
+    for (good, bad, line, key) in BROKEN {
+        assert!(GOOD.contains(good), "{good} is in the good file");
+        let errors = refused(&GOOD.replacen(good, bad, 1));
+        let start = format!("relay.toml:{line}: ");
+        let named = errors.lines().filter_map(|text| text.split_once(&start)).any(|(_, rest)| {
+            rest.split_once(": ").is_some_and(|(named, problem)| named.contains(key) && problem.contains("; "))
+        });
+        if !named {
+            wrong.push(format!("`{bad}`: wanted `{start}…{key}: problem; remedy`, got\n    {}", errors.trim()));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), BROKEN.len(), wrong.join("\n"));
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    for (line, key) in [
+        ("hostname = \"relay.test\"\n", "hostname"),
+        ("queue = \"queue\"\n", "queue"),
+        ("address = \"127.0.0.1:2525\"\n", "address"),
+        ("name = \"tester\"\n", "name"),
+        ("to = [\"127.0.0.1:2600\"]\n", "to"),
+        ("[tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n", "tls"),
+    ] {
+        let errors = refused(&GOOD.replacen(line, "", 1));
+        assert!(errors.contains("relay.toml") && errors.contains(key), "without {key}: {errors}");
+    }
+}
+
+#[test]
+fn text_that_is_no_toml_is_named_by_its_line() {
+    let errors = refused(&GOOD.replacen("role = \"mx\"", "role = mx\"", 1));
+    assert!(errors.contains("relay.toml:7"), "{errors}");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for command in ["check", "serve", "status"] {
+        let output = program()
+            .args([command, "--config", "elsewhere.toml"])
+            .current_dir(folder.path())
+            .output()
+            .expect("cargo built it");
+        assert!(!output.status.success(), "{command}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.contains("elsewhere.toml"), "{command}: {errors}");
+    }
+}
+
+/// What `relay check` says to this file, which it must not like.
+fn refused(text: &str) -> String {
+    let folder = folder(text);
+    let output = program()
+        .args(["check", "--config", "relay.toml"])
+        .current_dir(folder.path())
+        .output()
+        .expect("cargo built the relay");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}\n{errors}");
+    errors
+}
+
+fn folder(text: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::write(folder.path().join("relay.toml"), text).expect("the folder is ours");
+    let (cert, key) = shared_certificate();
+    fs::copy(cert, folder.path().join("cert.pem")).expect("the folder is ours");
+    fs::copy(key, folder.path().join("key.pem")).expect("the folder is ours");
+    folder
+}
+
+/// One certificate for all: making one takes a moment.
+fn shared_certificate() -> (std::path::PathBuf, std::path::PathBuf) {
+    static FOLDER: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one_at_a_time = FOLDER.lock();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("configuration-errors");
+    fs::create_dir_all(&folder).expect("cargo made the folder above");
+    certificate(&folder)
+}

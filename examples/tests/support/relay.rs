@@ -1,0 +1,223 @@
+//! The relay as a process.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{PATIENCE, certificate, free_port, wait_for};
+
+/// The account of every relay in these tests.
+pub(crate) const USER: &str = "tester";
+pub(crate) const PASSWORD: &str = "s3cret pass";
+
+/// What differs between the relays of these tests.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// Where all mail goes, in order.
+    pub(crate) next_hops: Vec<u16>,
+    /// `relay_from`: who may relay anywhere without AUTH.
+    pub(crate) relay_from: &'static str,
+    /// The route's `tls`.
+    pub(crate) route_tls: &'static str,
+    /// With STARTTLS on the MX port, and submission ports besides.
+    pub(crate) tls: bool,
+    /// Waits between attempts, as in the file.
+    pub(crate) retry: &'static str,
+    pub(crate) expire_after: &'static str,
+    pub(crate) message_size: u64,
+    /// Recipients at `gone.test` are routed to a port that nobody listens on.
+    pub(crate) gone: bool,
+    /// The queue folder; default: inside the relay's own.
+    pub(crate) queue: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            next_hops: vec![],
+            relay_from: "[\"127.0.0.0/8\"]",
+            route_tls: "off",
+            tls: false,
+            retry: "[\"1s\", \"1s\", \"2s\"]",
+            expire_after: "1h",
+            message_size: 2_097_152,
+            gone: false,
+            queue: None,
+        }
+    }
+}
+
+/// A relay with its folder. It survives being stopped and killed; `start` starts it again on the same ports and queue.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    folder: TempDir,
+    child: Option<Child>,
+    /// The MX port.
+    pub(crate) port: u16,
+    /// Submission with STARTTLS, when there is TLS.
+    pub(crate) submission: u16,
+    /// Submission with implicit TLS, when there is TLS.
+    pub(crate) implicit: u16,
+}
+
+/// The program under test.
+pub(crate) fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_relay"));
+    command.stdin(Stdio::null());
+    command
+}
+
+impl Relay {
+    /// Writes the configuration and starts.
+    pub(crate) fn start(config: &Config) -> Self {
+        let mut relay = Self::prepare(config);
+        relay.start_again();
+        relay
+    }
+
+    /// Writes the configuration.
+    pub(crate) fn prepare(config: &Config) -> Self {
+        let folder = tempfile::Builder::new().prefix("posthaste-relay-").tempdir().expect("a temporary folder");
+        let relay = Self { child: None, port: free_port(), submission: free_port(), implicit: free_port(), folder };
+        let queue = config.queue.clone().unwrap_or_else(|| relay.folder.path().join("queue"));
+        let hops: Vec<String> = config.next_hops.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+        let listener =
+            |port, role, tls| format!("[[listener]]\naddress = \"127.0.0.1:{port}\"\nrole = {role:?}\ntls = {tls:?}\n");
+        let mut text = format!(
+            "hostname = \"relay.test\"\nqueue = {queue:?}\nrelay_from = {}\nrelay_domains = [\"dest.test\", \"sender.test\"]\n{}",
+            config.relay_from,
+            listener(relay.port, "mx", if config.tls { "starttls" } else { "off" }),
+        );
+        if config.tls {
+            let (certificate, key) = certificate(relay.folder.path());
+            text.push_str(&listener(relay.submission, "submission", "starttls"));
+            text.push_str(&listener(relay.implicit, "submission", "implicit"));
+            text.push_str(&format!("[tls]\ncertificate = {certificate:?}\nkey = {key:?}\n[[account]]\nname = {USER:?}\npassword = {PASSWORD:?}\n"));
+        }
+        if config.gone {
+            text.push_str(&format!(
+                "[[route]]\ndomains = [\"gone.test\"]\nto = [\"127.0.0.1:{}\"]\ntls = \"off\"\n",
+                free_port()
+            ));
+        }
+        text.push_str(&format!(
+            "[[route]]\ndomains = [\"*\"]\nto = [{}]\ntls = {:?}\n[delivery]\nretry = {}\nexpire_after = {:?}\ntimeout = \"6s\"\n[limits]\nmessage_size = {}\n",
+            hops.join(", "), config.route_tls, config.retry, config.expire_after, config.message_size,
+        ));
+        fs::write(relay.config(), text).expect("the folder is ours");
+        relay
+    }
+
+    /// Starts the program and waits until its ports accept.
+    pub(crate) fn start_again(&mut self) {
+        assert!(self.child.is_none(), "the relay runs already");
+        let log = OpenOptions::new().create(true).append(true).open(self.log_file()).expect("the folder is ours");
+        let errors = log.try_clone().expect("a file can be opened twice");
+        let child = program().arg("serve").arg("--config").arg(self.config()).stdout(log).stderr(errors).spawn();
+        self.child = Some(child.expect("cargo built the relay"));
+        wait_for("the relay listens", PATIENCE, || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+            assert_eq!(ended, None, "the relay ended instead of listening; its log:\n{}", self.log());
+            TcpStream::connect(("127.0.0.1", self.port)).ok()
+        });
+    }
+
+    /// KILL: no destructor, no flush.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().expect("the relay runs");
+        child.kill().expect("the child is ours and has not been waited for");
+        child.wait().expect("the child is ours");
+    }
+
+    /// TERM, and how the relay ended.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("the relay runs");
+        kill_process(Pid::from_child(&child), Signal::TERM).expect("the child is ours");
+        let end = std::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait().expect("the child is ours") {
+                return status;
+            }
+            if std::time::Instant::now() > end {
+                child.kill().expect("the child is ours");
+                panic!("the relay did not end within {PATIENCE:?} of SIGTERM");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What `relay status` prints, as numbers; nothing when it fails.
+    pub(crate) fn status(&self) -> BTreeMap<String, u64> {
+        let output =
+            program().arg("status").arg("--config").arg(self.config()).output().expect("cargo built the relay");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines()
+            .filter_map(|line| line.split_once(' '))
+            .filter_map(|(key, value)| Some((key.into(), value.trim().parse().ok()?)))
+            .collect()
+    }
+
+    /// Waits until the relay holds so many messages.
+    pub(crate) fn wait_queued(&self, count: u64) {
+        let mut last = None;
+        let end = std::time::Instant::now() + PATIENCE;
+        while last != Some(count) {
+            assert!(
+                std::time::Instant::now() < end,
+                "`relay status` says queued {last:?}, not {count}; it prints {:?}",
+                self.status()
+            );
+            last = self.status().get("queued").copied();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// A line of the process's own account of its memory, in octets: `VmHWM`, `VmRSS`.
+    pub(crate) fn memory(&self, key: &str) -> u64 {
+        let id = self.child.as_ref().expect("the relay runs").id();
+        let text = fs::read_to_string(format!("/proc/{id}/status")).expect("the process runs");
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
+        kib.expect("the kernel says so in KiB") * 1024
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("relay.toml")
+    }
+
+    pub(crate) fn log(&self) -> String {
+        let text = fs::read(self.log_file()).unwrap_or_default();
+        String::from_utf8_lossy(&text[text.len().saturating_sub(8000)..]).into_owned()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- the end of the relay's log\n{}----", self.log());
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A file that takes what a program prints.
+pub(crate) fn output_file(path: &Path) -> File {
+    File::create(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
