@@ -46,8 +46,9 @@ pub(super) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError> {
         if text == MARKER {
             return Ok(true);
         }
-        // The beginning of the marker, or zeros in its place: its writing was cut short, so nothing else can be there.
-        if !MARKER.starts_with(text) && text.iter().any(|octet| *octet != 0) {
+        // Its writing was cut short when nothing else could be there yet: some of it may be missing, some zero.
+        let torn = text.iter().zip(MARKER).all(|(octet, ours)| *octet == *ours || *octet == 0);
+        if !torn || text.len() > MARKER.len() {
             let found = String::from_utf8_lossy(text).trim_end().to_owned();
             return Err(OpenError::Version { path: marker, found });
         }

@@ -1,1 +1,93 @@
+//! The log engine on a disk that is worse than any.
 #![allow(clippy::unwrap_used)]
+
+mod damage;
+mod disk;
+mod faults;
+mod ledger;
+mod power;
+mod room;
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use self::disk::Disk;
+use super::{LogOptions, LogQueue, OpenError};
+use crate::{
+    Claim, Claimed, Draft, Keys, ManualClock, MessageId, NewDelivery, NewMessage, Owner, Priority, PutError, Queue,
+    RoutingKey,
+};
+
+fn options(clock: &ManualClock) -> LogOptions {
+    LogOptions {
+        clock: Arc::new(clock.clone()),
+        segment_size: 4096,
+        inline_body: 1500,
+        disk_reserve: 0,
+        ..LogOptions::default()
+    }
+}
+
+fn open(disk: &Disk, options: &LogOptions) -> Result<LogQueue, OpenError> {
+    LogQueue::open_on(Arc::new(disk.clone()), Path::new(DIR), options.clone())
+}
+
+fn message(key: &str, state: &[u8]) -> NewMessage {
+    let key = RoutingKey::new(key).unwrap();
+    NewMessage {
+        owner: Owner::default(),
+        priority: Priority::default(),
+        envelope: Bytes::from_static(b"envelope"),
+        deliveries: vec![NewDelivery { key, delay: Duration::ZERO, state: Bytes::copy_from_slice(state) }],
+    }
+}
+
+async fn put(queue: &LogQueue, message: NewMessage, body: &[u8]) -> Result<MessageId, PutError> {
+    let mut draft = queue.put(None).await?;
+    for chunk in body.chunks(1000) {
+        draft.write(Bytes::copy_from_slice(chunk)).await?;
+    }
+    draft.commit(message).await
+}
+
+async fn claim(queue: &LogQueue, max: usize) -> Vec<Claimed> {
+    let claim = Claim { keys: Keys::Any, max, lease: Duration::from_secs(1) };
+    queue.claim(claim).await.unwrap_or_default()
+}
+
+async fn read(queue: &LogQueue, claimed: &Claimed) -> Result<Vec<u8>, crate::Error> {
+    let mut body = queue.body(&claimed.lease).await?;
+    let mut read = Vec::new();
+    while let Some(chunk) = crate::Body::next(&mut body).await? {
+        read.extend_from_slice(&chunk);
+    }
+    Ok(read)
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+const DIR: &str = "/queue";

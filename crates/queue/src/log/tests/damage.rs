@@ -1,0 +1,244 @@
+//! A log that is cut, or has a bit turned over, anywhere.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::disk::Disk;
+use super::{DIR, block_on, claim, message, open, options, put, read};
+use crate::log::{LogOptions, OpenError};
+use crate::{Derived, ManualClock, MessageId, Outcome, Queue};
+
+/// A small log in one segment: its path, its octets, and after how many octets which messages with how many octets of body are in
+/// the queue.
+fn small_log(disk: &Disk, options: &LogOptions) -> (PathBuf, Vec<u8>, Vec<(u64, Vec<(MessageId, u64)>)>) {
+    let queue = open(disk, options).unwrap();
+    let mut steps = Vec::new();
+    block_on(async {
+        let note = async |steps: &mut Vec<_>| {
+            let list = queue.list(None, 99).await.unwrap();
+            let there: Vec<_> = list.into_iter().map(|each| (each.id, each.body_len)).collect();
+            steps.push((queue.stats().await.disk, there));
+        };
+        note(&mut steps).await;
+        let mut first = None;
+        for len in [5, 0, 90] {
+            let id = put(&queue, message("a", b"state"), &vec![b'x'; len]).await.unwrap();
+            first.get_or_insert(id);
+            note(&mut steps).await;
+        }
+        let mut claimed = claim(&queue, 2).await;
+        let derived = vec![Derived { message: message("r", b""), body: Bytes::from_static(b"report") }];
+        queue.finish(claimed.remove(0).lease, Outcome::Done, derived).await.unwrap();
+        note(&mut steps).await;
+        let retry = Outcome::Retry { delay: Duration::from_secs(5), state: Bytes::from_static(b"later") };
+        queue.finish(claimed.remove(0).lease, retry, Vec::new()).await.unwrap();
+        note(&mut steps).await;
+        let last = put(&queue, message("b", b"state"), b"last").await.unwrap();
+        note(&mut steps).await;
+        queue.hold(last).await.unwrap();
+        note(&mut steps).await;
+    });
+    // As after a kill: without the record of a closed queue.
+    let killed = disk.killed();
+    let path = killed.paths().into_iter().find(|path| path.starts_with("/queue/log")).unwrap();
+    let octets = killed.contents(&path);
+    drop(queue);
+    (path, octets, steps)
+}
+
+fn one_segment() -> LogOptions {
+    LogOptions { segment_size: 1 << 20, ..options(&ManualClock::default()) }
+}
+
+#[test]
+fn cut_at_every_octet() {
+    let (disk, options) = (Disk::new(), one_segment());
+    let (path, octets, steps) = small_log(&disk, &options);
+    assert_eq!(octets.len() as u64, steps.last().unwrap().0);
+    for len in 0..=octets.len() {
+        let disk = disk.killed();
+        disk.set_contents(&path, octets[..len].to_vec());
+        let queue = open(&disk, &options).unwrap();
+        assert!(queue.report().damaged.is_empty(), "{len}: {:?}", queue.report());
+        let expected = steps.iter().rev().find(|(end, _)| *end <= len as u64).map(|(_, there)| there.clone());
+        block_on(async {
+            let there: Vec<_> =
+                queue.list(None, 99).await.unwrap().into_iter().map(|each| (each.id, each.body_len)).collect();
+            assert_eq!(there, expected.unwrap_or_default(), "cut at {len}");
+            for claimed in claim(&queue, 99).await {
+                assert_eq!(read(&queue, &claimed).await.unwrap().len() as u64, claimed.body_len);
+            }
+            // And it goes on.
+            put(&queue, message("c", b""), b"more").await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn every_bit_turned_over() {
+    let (disk, options) = (Disk::new(), one_segment());
+    let (path, octets, steps) = small_log(&disk, &options);
+    // With a closed queue's record at the end everything before is known to have been on stable storage.
+    drop(
+        open(
+            &{
+                let disk = disk.clone();
+                disk
+            },
+            &options,
+        )
+        .unwrap(),
+    );
+    let closed = disk.contents(&path);
+    assert!(closed.len() > octets.len());
+    let all = &steps.last().unwrap().1;
+    let last_record = closed.len() - super::super::format::FRAME;
+    for at in 0..closed.len() {
+        for bit in [0, 3, 7] {
+            let disk = disk.killed();
+            let mut turned = closed.clone();
+            turned[at] ^= 1 << bit;
+            disk.set_contents(&path, turned.clone());
+            let queue = open(&disk, &options).unwrap();
+            let report = queue.report().clone();
+            let there = block_on(queue.list(None, 99)).unwrap();
+            if at < last_record {
+                assert_eq!(report.damaged.len(), 1, "octet {at}, bit {bit}: {report:?}");
+                assert_eq!(report.truncated, 0, "octet {at}, bit {bit}");
+                assert!(block_on(queue.stats()).damaged == 1);
+                if at >= super::super::format::SEGMENT_HEADER {
+                    let kept = disk.paths().into_iter().any(|path| path.starts_with("/queue/quarantine"));
+                    assert!(kept, "octet {at}, bit {bit}: set aside");
+                }
+            } else {
+                assert!(report.damaged.is_empty());
+                assert!(report.truncated > 0, "the last record is one that nobody waited for");
+            }
+            // One record is lost at most, so at most one message is missing, or one that was gone is back.
+            let missing = all.iter().filter(|(id, _)| there.iter().all(|each| each.id != *id)).count();
+            assert!(missing <= 1, "octet {at}, bit {bit}: {missing} are missing");
+            assert!(there.len() <= all.len() + 1, "octet {at}, bit {bit}");
+            let known = there.iter().map(|each| each.id).max();
+            let next = block_on(put(&queue, message("c", b""), b"more")).unwrap();
+            assert!(known < Some(next));
+        }
+    }
+}
+
+#[test]
+fn a_body_of_the_same_octets_as_a_record_is_none() {
+    let (disk, options) = (Disk::new(), one_segment());
+    let (path, octets, _) = small_log(&disk, &options);
+    // What a stranger could send who had seen another segment: all but the tag is right.
+    let foreign: Vec<u8> = octets[64..].to_vec();
+    let queue = open(&disk, &options).unwrap();
+    let before = block_on(queue.stats()).messages;
+    block_on(async {
+        put(&queue, message("evil", b""), &foreign).await.unwrap();
+        put(&queue, message("good", b""), b"x").await.unwrap();
+    });
+    queue.close();
+    // The record with the evil body is damaged; the ones in its body are not found, for their tag is another segment's.
+    let mut turned = disk.contents(&path);
+    let body = turned.windows(foreign.len()).rposition(|octets| octets == foreign).unwrap();
+    for tag in turned[body..body + foreign.len()].chunks_mut(8) {
+        if *tag == octets[24..32] {
+            tag[0] ^= 1;
+        }
+    }
+    disk.set_contents(&path, turned);
+    let queue = open(&disk, &options).unwrap();
+    assert_eq!(queue.report().damaged.len(), 1);
+    assert_eq!(block_on(queue.stats()).messages, before + 1);
+}
+
+#[test]
+fn a_damaged_body_is_never_given_out_whole() {
+    let (disk, options) = (Disk::new(), one_segment());
+    let queue = open(&disk, &options).unwrap();
+    let (small, large) = (vec![b's'; 1000], vec![b'l'; 100_000]);
+    block_on(async {
+        put(&queue, message("a", b""), &small).await.unwrap();
+        put(&queue, message("a", b""), &large).await.unwrap();
+    });
+    for path in disk.paths() {
+        let mut octets = disk.contents(&path);
+        if let Some(at) = octets.windows(500).position(|part| part == [b's'; 500] || part == [b'l'; 500]) {
+            octets[at + 250] ^= 4;
+            disk.set_contents(&path, octets);
+        }
+    }
+    let claimed = block_on(claim(&queue, 9));
+    assert_eq!(claimed.len(), 2);
+    for claimed in claimed {
+        let error = block_on(read(&queue, &claimed)).unwrap_err();
+        let crate::Error::Damaged { message, reason } = error else { panic!("{error}") };
+        assert_eq!(message, claimed.lease.message());
+        assert!(reason.contains("/queue/"), "{reason}");
+    }
+}
+
+#[test]
+fn a_missing_body_holds_its_message() {
+    let (disk, options) = (Disk::new(), one_segment());
+    let queue = open(&disk, &options).unwrap();
+    let id = block_on(put(&queue, message("a", b""), &[b'l'; 100_000])).unwrap();
+    queue.close();
+    let path = disk.paths().into_iter().find(|path| path.starts_with("/queue/bodies")).unwrap();
+    disk.set_contents(&path, vec![b'l'; 99]);
+    let queue = open(&disk, &options).unwrap();
+    assert_eq!(queue.report().damaged.len(), 1);
+    let listed = block_on(queue.list(None, 9)).unwrap();
+    assert!(listed[0].id == id && listed[0].held);
+}
+
+#[test]
+fn a_missing_segment_is_noticed_and_bodies_are_kept() {
+    let (disk, options) = (Disk::new(), options(&ManualClock::default()));
+    let queue = open(&disk, &options).unwrap();
+    block_on(async {
+        for len in [1400, 5000, 1400, 1400, 1400, 5000, 1400, 1400, 1400] {
+            put(&queue, message("a", b""), &vec![b'x'; len]).await.unwrap();
+        }
+    });
+    queue.close();
+    let mut segments: Vec<_> = disk.paths().into_iter().filter(|path| path.starts_with("/queue/log")).collect();
+    segments.sort();
+    assert!(segments.len() >= 3);
+    crate::log::vfs::Vfs::remove(&disk, &segments[1]).unwrap();
+    let queue = open(&disk, &options).unwrap();
+    assert_eq!(queue.report().damaged.len(), 1, "{:?}", queue.report());
+    let bodies = disk.paths().into_iter().filter(|path| path.extension().is_none() && path.starts_with("/queue"));
+    let kept = bodies.filter(|path| path.starts_with("/queue/bodies") || path.starts_with("/queue/quarantine")).count();
+    assert_eq!(kept, 2, "no body is deleted while a record may be missing");
+}
+
+#[test]
+fn another_folder_is_left_alone() {
+    let options = one_segment();
+    for (name, octets) in
+        [("posthaste-queue", &b"posthaste-queue 2\n"[..]), ("photo.jpg", b"x"), ("log/mail.log", b"x")]
+    {
+        let disk = Disk::new();
+        let path = Path::new(DIR).join(name);
+        let vfs: &dyn crate::log::vfs::Vfs = &disk;
+        vfs.make_dir(Path::new(DIR)).unwrap();
+        vfs.make_dir(&Path::new(DIR).join("log")).unwrap();
+        vfs.create(&path).unwrap().write_at(octets, 0).unwrap();
+        let refused = open(&disk, &options).unwrap_err();
+        assert!(matches!(refused, OpenError::Foreign { .. } | OpenError::Version { .. }), "{refused}");
+        assert!(refused.to_string().contains(name) && refused.to_string().len() > 60, "{refused}");
+        assert_eq!(disk.paths(), [path], "nothing was made");
+    }
+}
+
+#[test]
+fn a_second_opener_is_refused() {
+    let (disk, options) = (Disk::new(), one_segment());
+    let queue = open(&disk, &options).unwrap();
+    assert!(matches!(open(&disk, &options), Err(OpenError::Locked { .. })));
+    queue.close();
+    open(&disk, &options).unwrap();
+}

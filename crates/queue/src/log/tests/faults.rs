@@ -1,0 +1,131 @@
+//! Each operation of the disk fails once, in turn.
+
+use std::io::ErrorKind;
+
+use super::disk::{Disk, Fault};
+use super::ledger::Ledger;
+use super::{block_on, claim, message, open, options, put};
+use crate::{Error, ManualClock, Outcome, PutError, Queue};
+
+/// A run that always does the same, with everything in it.
+async fn run(queue: &crate::log::LogQueue, ledger: &mut Ledger) {
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..30 {
+        ledger.step(queue, &mut random).await;
+    }
+}
+
+fn operations_of_a_run() -> u64 {
+    let (disk, clock) = (Disk::new(), ManualClock::default());
+    let queue = open(&disk, &options(&clock)).unwrap();
+    disk.fail(None);
+    block_on(run(&queue, &mut Ledger::default()));
+    disk.operations()
+}
+
+#[test]
+fn a_full_disk_at_every_write() {
+    every(ErrorKind::StorageFull);
+}
+
+#[test]
+fn an_input_output_error_at_every_operation() {
+    every(ErrorKind::Other);
+}
+
+fn every(kind: ErrorKind) {
+    let operations = operations_of_a_run();
+    assert!(operations > 60, "{operations}");
+    let mut broken = 0;
+    for at in 1..=operations {
+        for partial in [0, 30, 500] {
+            let context = format!("{kind}, operation {at}, {partial} octets written");
+            let clock = ManualClock::default();
+            let options = options(&clock);
+            let disk = Disk::new();
+            let queue = open(&disk, &options).unwrap();
+            let mut ledger = Ledger::default();
+            disk.fail(Some(Fault { at, kind, partial }));
+            block_on(async {
+                run(&queue, &mut ledger).await;
+                let why = queue.stats().await.broken;
+                match queue.put(None).await {
+                    Ok(_) => assert!(why.is_none(), "{context}"),
+                    Err(PutError::Broken(told)) => {
+                        broken += 1;
+                        assert_eq!(Some(&told), why.as_ref(), "{context}");
+                        assert!(told.to_string().contains("/queue"), "{told}");
+                        let claimed = queue.claim(crate::Claim {
+                            keys: crate::Keys::Any,
+                            max: 1,
+                            lease: std::time::Duration::ZERO,
+                        });
+                        assert!(matches!(claimed.await, Err(Error::Broken(_))), "{context}");
+                        assert!(queue.changed(crate::Change::default()).await.is_err());
+                    }
+                    Err(other) => panic!("{context}: {other}"),
+                }
+            });
+            disk.fail(None);
+            // The process dies; the system does not, or loses power as well.
+            let mut random = fastrand::Rng::with_seed(at);
+            let later = if partial == 0 { disk.killed() } else { disk.power_cut(&mut random) };
+            drop(queue);
+            let queue = open(&later, &options).unwrap_or_else(|error| panic!("{context}: {error}"));
+            block_on(ledger.check(&queue, &context));
+        }
+    }
+    println!("{kind}: {operations} operations, 3 ways each; the store stopped {broken} times");
+}
+
+#[test]
+fn outcomes_wait_on_a_full_disk_and_puts_do_not() {
+    let (disk, clock) = (Disk::new(), ManualClock::default());
+    let options = options(&clock);
+    let queue = open(&disk, &options).unwrap();
+    block_on(async {
+        let id = put(&queue, message("a", b""), b"x").await.unwrap();
+        let lease = claim(&queue, 1).await.remove(0).lease;
+        disk.set_free(Some(40));
+        for len in [10, 5000] {
+            let full = put(&queue, message("a", b""), &vec![0; len]).await;
+            assert!(matches!(full, Err(PutError::Full(_))), "{full:?}");
+        }
+        assert_eq!(queue.stats().await.messages, 1);
+        let later = disk.clone();
+        let space = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            later.set_free(Some(100_000));
+        });
+        queue.finish(lease, Outcome::Done, Vec::new()).await.unwrap();
+        space.join().unwrap();
+        assert!(matches!(queue.remove(id).await, Err(Error::NoSuchMessage(_))));
+        put(&queue, message("a", b""), b"recovered").await.unwrap();
+        assert!(queue.stats().await.broken.is_none());
+    });
+    let queue = {
+        let killed = disk.killed();
+        drop(queue);
+        open(&killed, &options).unwrap()
+    };
+    let listed = block_on(queue.list(None, 9)).unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].body_len, 9);
+}
+
+#[test]
+fn opening_works_on_a_full_disk() {
+    let (disk, clock) = (Disk::new(), ManualClock::default());
+    let options = options(&clock);
+    let queue = open(&disk, &options).unwrap();
+    block_on(put(&queue, message("a", b""), b"x")).unwrap();
+    queue.close();
+    disk.set_free(Some(0));
+    let queue = open(&disk, &options).unwrap();
+    block_on(async {
+        assert_eq!(queue.stats().await.messages, 1);
+        assert!(matches!(queue.put(None).await, Err(PutError::Full(_))));
+        disk.set_free(None);
+        put(&queue, message("a", b""), b"x").await.unwrap();
+    });
+}

@@ -1,0 +1,177 @@
+//! Bounds: of memory, of the disk, of what is kept.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::disk::Disk;
+use super::{block_on, claim, message, open, options, put, read};
+use crate::log::LogOptions;
+use crate::{Draft, Full, ManualClock, Outcome, PutError, Queue};
+
+#[test]
+fn the_index_is_bounded() {
+    let options = LogOptions { index_memory: 10_000, ..options(&ManualClock::default()) };
+    let queue = open(&Disk::new(), &options).unwrap();
+    block_on(async {
+        let mut accepted = 0;
+        let full = loop {
+            match put(&queue, message("a", b""), b"x").await {
+                Ok(_) => accepted += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(full, PutError::Full(Full::Index { limit: 10_000, .. })), "{full}");
+        assert!((8..=12).contains(&accepted), "{accepted}");
+        let lease = claim(&queue, 1).await.remove(0).lease;
+        let retry = Outcome::Retry { delay: Duration::ZERO, state: Bytes::from(vec![0; 5000]) };
+        queue.finish(lease, retry, Vec::new()).await.expect("an outcome is never refused for room");
+        for claimed in claim(&queue, 99).await {
+            queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.unwrap();
+        }
+        assert_eq!(queue.stats().await.index_memory, 0);
+        put(&queue, message("a", b""), b"x").await.expect("room again");
+    });
+}
+
+#[test]
+fn drafts_are_bounded_and_share_their_memory() {
+    let options = LogOptions { max_drafts: 20, draft_memory: 10_000, ..options(&ManualClock::default()) };
+    let disk = Disk::new();
+    let queue = open(&disk, &options).unwrap();
+    block_on(async {
+        let mut drafts = Vec::new();
+        for _ in 0..20 {
+            let mut draft = queue.put(None).await.unwrap();
+            draft.write(Bytes::from(vec![1; 1200])).await.unwrap();
+            let stats = queue.stats().await;
+            assert!(stats.draft_memory <= 10_000, "{}", stats.draft_memory);
+            drafts.push(draft);
+        }
+        assert!(matches!(queue.put(None).await, Err(PutError::Full(Full::Drafts { limit: 20 }))));
+        let files = || disk.paths().iter().filter(|path| path.starts_with("/queue/bodies")).count();
+        assert_eq!(files(), 12, "8 have room in memory");
+        drafts.truncate(10);
+        assert_eq!(files(), 2);
+        for draft in drafts {
+            draft.commit(message("a", b"")).await.unwrap();
+        }
+        let stats = queue.stats().await;
+        assert_eq!((stats.draft_memory, stats.drafts, stats.messages), (0, 0, 10));
+        for claimed in claim(&queue, 99).await {
+            assert_eq!(read(&queue, &claimed).await.unwrap(), [1; 1200]);
+            queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.unwrap();
+        }
+        // The files go after the answers.
+        queue.close();
+        assert_eq!(files(), 0);
+    });
+}
+
+#[test]
+fn a_hundred_mebibytes_take_no_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = LogOptions { disk_reserve: 0, ..LogOptions::default() };
+    let queue = crate::log::LogQueue::open(dir.path(), options).unwrap();
+    block_on(async {
+        let mut draft = queue.put(Some(100 << 20)).await.unwrap();
+        let mut crc = crc32fast::Hasher::new();
+        let chunk = Bytes::from((0..1 << 16).map(|at: u32| at.to_le_bytes()[0]).collect::<Vec<_>>());
+        let mut most = 0;
+        for _ in 0..1600 {
+            draft.write(chunk.clone()).await.unwrap();
+            crc.update(&chunk);
+            most = most.max(queue.stats().await.draft_memory);
+        }
+        assert!(most <= 256 << 10, "{most}");
+        assert_eq!(queue.stats().await.draft_memory, 0);
+        draft.commit(message("a", b"")).await.unwrap();
+        let claimed = claim(&queue, 1).await.remove(0);
+        let mut body = queue.body(&claimed.lease).await.unwrap();
+        let mut read = crc32fast::Hasher::new();
+        while let Some(chunk) = crate::Body::next(&mut body).await.unwrap() {
+            assert!(chunk.len() <= 1 << 16);
+            read.update(&chunk);
+        }
+        assert_eq!(read.finalize(), crc.finalize());
+        assert!(queue.stats().await.index_memory < 2000);
+    });
+}
+
+#[test]
+fn the_reserve_refuses_puts() {
+    let options = LogOptions { disk_reserve: 1000, ..options(&ManualClock::default()) };
+    let disk = Disk::new();
+    let queue = open(&disk, &options).unwrap();
+    block_on(async {
+        disk.set_free(Some(1500));
+        assert!(matches!(queue.put(Some(600)).await, Err(PutError::Full(Full::Disk { free: 1500, wanted: 1600 }))));
+        queue.put(Some(400)).await.unwrap();
+        disk.set_free(None);
+    });
+}
+
+/// One message in a hundred stays; the log does not grow with what went.
+#[test]
+fn stragglers_are_copied_forward() {
+    let clock = ManualClock::default();
+    let options = LogOptions { segment_size: 16 << 10, ..options(&clock) };
+    let disk = Disk::new();
+    let queue = open(&disk, &options).unwrap();
+    block_on(async {
+        let mut stay = Vec::new();
+        for round in 0_u32..2000 {
+            let state = round.to_le_bytes();
+            put(&queue, message("a", &state), &[7; 700]).await.unwrap();
+            let claimed = claim(&queue, 1).await.remove(0);
+            let outcome = if round % 100 == 0 {
+                stay.push((claimed.lease.message(), state.to_vec()));
+                Outcome::Retry { delay: Duration::from_secs(3600), state: Bytes::copy_from_slice(&state) }
+            } else {
+                Outcome::Done
+            };
+            queue.finish(claimed.lease, outcome, Vec::new()).await.unwrap();
+        }
+        let mut patience = 0;
+        while queue.stats().await.disk > 100 << 10 {
+            patience += 1;
+            assert!(patience < 500, "{} octets", queue.stats().await.disk);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        queue.close();
+        let segments = disk.paths().into_iter().filter(|path| path.starts_with("/queue/log")).count();
+        assert!(segments <= 7, "{segments}");
+        let queue = open(&disk, &options).unwrap();
+        let there: Vec<_> = queue.list(None, 99).await.unwrap();
+        let found: Vec<_> = there.iter().map(|each| (each.id, each.deliveries[0].state.to_vec())).collect();
+        assert_eq!(found, stay);
+        assert!(there.iter().all(|each| each.deliveries[0].attempts == 1 && each.body_len == 700));
+        clock.advance(Duration::from_secs(3600));
+        for claimed in claim(&queue, 99).await {
+            assert_eq!(read(&queue, &claimed).await.unwrap(), [7; 700]);
+        }
+    });
+}
+
+#[test]
+fn a_clock_set_back_delays_nothing_and_ages_nobody() {
+    let clock = ManualClock::default();
+    let options = options(&clock);
+    let disk = Disk::new();
+    let queue = open(&disk, &options).unwrap();
+    block_on(async {
+        let mut new = message("a", b"");
+        new.deliveries[0].delay = Duration::from_secs(100);
+        put(&queue, new, b"x").await.unwrap();
+        clock.advance(Duration::from_secs(100));
+        let claimed = claim(&queue, 1).await.remove(0);
+        let retry = Outcome::Retry { delay: Duration::from_secs(100), state: Bytes::new() };
+        queue.finish(claimed.lease, retry, Vec::new()).await.unwrap();
+        queue.close();
+        clock.set_wall(std::time::SystemTime::UNIX_EPOCH);
+        let queue = open(&disk, &options).unwrap();
+        clock.advance(Duration::from_secs(100));
+        let claimed = claim(&queue, 1).await.remove(0);
+        assert!(claimed.age >= Duration::from_secs(200), "{:?}", claimed.age);
+    });
+}
