@@ -10,9 +10,11 @@ use super::{DIR, block_on, claim, message, open, options, put, read};
 use crate::log::{LogOptions, OpenError};
 use crate::{Derived, ManualClock, MessageId, Outcome, Queue};
 
-/// A small log in one segment: its path, its octets, and after how many octets which messages with how many octets of body are in
-/// the queue.
-fn small_log(disk: &Disk, options: &LogOptions) -> (PathBuf, Vec<u8>, Vec<(u64, Vec<(MessageId, u64)>)>) {
+/// After how many octets of log which messages with how many octets of body are in the queue.
+type Steps = Vec<(u64, Vec<(MessageId, u64)>)>;
+
+/// A small log in one segment: its path, its octets, its steps.
+fn small_log(disk: &Disk, options: &LogOptions) -> (PathBuf, Vec<u8>, Steps) {
     let queue = open(disk, options).unwrap();
     let mut steps = Vec::new();
     block_on(async {
@@ -81,16 +83,7 @@ fn every_bit_turned_over() {
     let (disk, options) = (Disk::new(), one_segment());
     let (path, octets, steps) = small_log(&disk, &options);
     // With a closed queue's record at the end everything before is known to have been on stable storage.
-    drop(
-        open(
-            &{
-                let disk = disk.clone();
-                disk
-            },
-            &options,
-        )
-        .unwrap(),
-    );
+    drop(open(&disk, &options).unwrap());
     let closed = disk.contents(&path);
     assert!(closed.len() > octets.len());
     let all = &steps.last().unwrap().1;

@@ -1,13 +1,15 @@
 //! What a queue was told and what it acknowledged, to compare with what it says after a crash.
 
 use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::{claim, message, put, read};
 use crate::log::LogQueue;
-use crate::{Derived, MessageId, Outcome, Queue};
+use crate::{Derived, MessageId, Outcome, PutError, Queue};
 
 /// Each message by its id.
 #[derive(Default)]
@@ -30,18 +32,20 @@ impl Ledger {
     pub(super) async fn step(&mut self, queue: &LogQueue, random: &mut fastrand::Rng) {
         match random.u8(0..10) {
             0..5 => {
-                let len = if random.u8(0..6) == 0 { random.usize(1500..6000) } else { random.usize(0..900) };
-                let body = body(len, random);
-                let id = match queue.put(None).await {
-                    Ok(draft) => {
-                        drop(draft);
-                        put(queue, message("a", b"new"), &body).await
+                // Several at once share a batch.
+                let count = if random.bool() { 1 } else { random.usize(2..6) };
+                let bodies: Vec<_> = (0..count).map(|_| some_body(random)).collect();
+                if random.u8(0..4) == 0 {
+                    drop(queue.put(None).await);
+                }
+                let puts = bodies.iter().map(|body| put(queue, message("a", b"new"), body)).collect();
+                for (id, body) in all(puts).await.into_iter().zip(bodies) {
+                    match id {
+                        Ok(id) => self.accepted(id, body),
+                        // That it was refused is certain as well.
+                        Err(PutError::Full(_)) => {}
+                        Err(_) => self.doubtful.push(body),
                     }
-                    Err(error) => Err(error),
-                };
-                match id {
-                    Ok(id) => self.accepted(id, body),
-                    Err(_) => self.doubtful.push(body),
                 }
             }
             5..9 => {
@@ -128,6 +132,28 @@ impl Ledger {
         self.entries = entries;
         self.doubtful.clear();
     }
+}
+
+/// Waits for all.
+async fn all<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
+    let mut futures: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
+    poll_fn(|context| {
+        for (future, value) in &mut futures {
+            if value.is_none()
+                && let Poll::Ready(ready) = future.as_mut().poll(context)
+            {
+                *value = Some(ready);
+            }
+        }
+        if futures.iter().all(|(_, value)| value.is_some()) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    futures.into_iter().filter_map(|(_, value)| value).collect()
+}
+
+fn some_body(random: &mut fastrand::Rng) -> Vec<u8> {
+    let len = if random.u8(0..6) == 0 { random.usize(1500..6000) } else { random.usize(0..900) };
+    body(len, random)
 }
 
 fn body(len: usize, random: &mut fastrand::Rng) -> Vec<u8> {
