@@ -1,1 +1,23 @@
-//! An asynchronous SMTP client: connect, transact, per-recipient outcomes
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod client;
+mod connect;
+mod error;
+#[cfg(feature = "hickory")]
+mod hickory;
+pub mod mx;
+mod resolve;
+mod tls;
+mod transaction;
+
+pub use client::{Client, ClientOptions};
+pub use connect::{Port, connect};
+pub use error::{ConnectError, Stage};
+#[cfg(feature = "hickory")]
+pub use hickory::HickoryResolver;
+pub use resolve::{MxRecord, ResolveError, Resolver, SystemResolver};
+pub use tls::{Tls, TlsPolicy, unverified};
+pub use transaction::{RecipientOutcome, Transaction};
+
+pub use posthaste_io::{ClientError, Content, rustls, session, wire};

@@ -1,0 +1,169 @@
+//! A connection that is ready for transactions.
+
+use posthaste_io::{
+    ClientDriver, ClientError, ClientEvent, Connection,
+    rustls::pki_types::ServerName,
+    session::{
+        ClientSettings,
+        sasl::{ClientMechanism, Credentials},
+    },
+    wire::{Auth, Capabilities, Command, EhloName, Reply, Secret, Severity},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    error::{ConnectError, Stage},
+    tls::{Tls, TlsPolicy},
+};
+
+/// How to talk to a server.
+#[derive(Debug, Clone)]
+pub struct ClientOptions {
+    /// Our name in EHLO.
+    pub hello: EhloName,
+    /// Limits and timeouts of the session.
+    pub session: ClientSettings,
+    /// How much TLS there has to be.
+    pub tls: Tls,
+    /// Who to log in as. They are sent inside TLS only.
+    pub credentials: Option<Credentials>,
+}
+
+impl ClientOptions {
+    /// The defaults, under this name: no TLS, no login, the timeouts of RFC 5321.
+    pub fn new(hello: EhloName) -> Self {
+        Self { hello, session: ClientSettings::default(), tls: Tls::default(), credentials: None }
+    }
+}
+
+/// A connection on which transactions can be made, one after another.
+#[derive(Debug)]
+pub struct Client<S> {
+    pub(crate) driver: ClientDriver<S>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Takes a stream through greeting, EHLO, TLS and AUTH, as the options ask for. `server_name` is what the
+    /// certificate is checked against.
+    ///
+    /// # Errors
+    /// [`ConnectError`]. With [`TlsPolicy::Opportunistic`], [`ConnectError::Tls`] means: connect again, without TLS.
+    pub async fn start(stream: S, server_name: &str, options: &ClientOptions) -> Result<Self, ConnectError> {
+        let mut connection = Connection::new(stream);
+        if options.tls.policy == TlsPolicy::Implicit {
+            let (config, name) = tls_parts(&options.tls, server_name)?;
+            let handshake = connection.connect_tls(config, name);
+            let bounded = tokio::time::timeout(options.session.timeouts.greeting, handshake);
+            let result = bounded.await.map_err(|_| ConnectError::Tls(ClientError::Timeout))?;
+            result.map_err(|error| ConnectError::Tls(error.into()))?;
+        }
+        let mut client = Self { driver: ClientDriver::new(connection, options.session.clone()) };
+        let greeting = client.reply().await?;
+        positive(greeting, Stage::Greeting)?;
+        client.hello(&options.hello).await?;
+        client.start_tls(server_name, options).await?;
+        client.log_in(options).await?;
+        Ok(client)
+    }
+
+    /// What the server offers.
+    pub fn capabilities(&self) -> &Capabilities {
+        self.driver.capabilities()
+    }
+
+    /// Whether TLS is up.
+    pub fn is_tls(&self) -> bool {
+        self.driver.is_tls()
+    }
+
+    /// Says good-bye and closes.
+    pub async fn quit(mut self) {
+        if self.driver.send(&Command::Quit).is_ok() {
+            // Whatever comes of it, the connection is done with.
+            let _ = self.driver.next().await;
+        }
+    }
+
+    /// The next reply, whatever it answers.
+    pub(crate) async fn reply(&mut self) -> Result<Reply, ClientError> {
+        loop {
+            match self.driver.next().await? {
+                ClientEvent::Reply { reply, .. } => return Ok(reply),
+                ClientEvent::Closed => {
+                    return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) async fn command(&mut self, command: &Command<'_>) -> Result<Reply, ClientError> {
+        self.driver.send(command)?;
+        self.reply().await
+    }
+
+    /// EHLO, and HELO for a server that does not know it (RFC 5321 section 3.2).
+    async fn hello(&mut self, name: &EhloName) -> Result<(), ConnectError> {
+        let reply = self.command(&Command::Ehlo(name.borrowed())).await?;
+        if reply.code().severity() != Severity::PermanentNegative {
+            return positive(reply, Stage::Hello);
+        }
+        let reply = self.command(&Command::Helo(name.borrowed())).await?;
+        positive(reply, Stage::Hello)
+    }
+
+    async fn start_tls(&mut self, server_name: &str, options: &ClientOptions) -> Result<(), ConnectError> {
+        match options.tls.policy {
+            TlsPolicy::Off | TlsPolicy::Implicit => return Ok(()),
+            TlsPolicy::Opportunistic if !self.capabilities().start_tls => return Ok(()),
+            TlsPolicy::Required if !self.capabilities().start_tls => return Err(ConnectError::TlsUnavailable),
+            TlsPolicy::Opportunistic | TlsPolicy::Required => {}
+        }
+        let (config, name) = tls_parts(&options.tls, server_name)?;
+        let reply = self.command(&Command::StartTls).await?;
+        if let (false, TlsPolicy::Opportunistic) = (reply.code().is_positive(), options.tls.policy) {
+            return Ok(());
+        }
+        positive(reply, Stage::StartTls)?;
+        match self.driver.next().await.map_err(ConnectError::Tls)? {
+            ClientEvent::StartTls => self.driver.connect_tls(config, name).await.map_err(ConnectError::Tls)?,
+            _ => return Err(ConnectError::TlsUnavailable),
+        }
+        self.hello(&options.hello).await
+    }
+
+    async fn log_in(&mut self, options: &ClientOptions) -> Result<(), ConnectError> {
+        let Some(credentials) = &options.credentials else { return Ok(()) };
+        let mechanism = ClientMechanism::choose(self.capabilities().auth, credentials.clone());
+        let Some(mut mechanism) = mechanism.filter(|_| self.is_tls()) else {
+            return Err(ConnectError::AuthUnavailable);
+        };
+        let initial = mechanism.initial_response();
+        let initial_response = initial.as_ref().map(|response| Secret::new(response.expose().as_str()));
+        self.driver.send(&Command::Auth(Auth { mechanism: mechanism.name(), initial_response }))?;
+        loop {
+            match self.driver.next().await? {
+                ClientEvent::Reply { reply, .. } => return positive(reply, Stage::Auth),
+                ClientEvent::Challenge(_) => {
+                    let response = mechanism.respond();
+                    self.driver.respond(response.as_ref().map(|text| Secret::new(text.expose().as_str())))?;
+                }
+                _ => return Err(ConnectError::AuthUnavailable),
+            }
+        }
+    }
+}
+
+fn positive(reply: Reply, stage: Stage) -> Result<(), ConnectError> {
+    if reply.code().is_positive() { Ok(()) } else { Err(ConnectError::Refused { stage, reply }) }
+}
+
+type TlsParts = (std::sync::Arc<posthaste_io::rustls::ClientConfig>, ServerName<'static>);
+
+fn tls_parts(tls: &Tls, server_name: &str) -> Result<TlsParts, ConnectError> {
+    let name = ServerName::try_from(server_name.trim_matches(['[', ']']).to_owned());
+    match (&tls.config, name) {
+        (Some(config), Ok(name)) => Ok((config.clone(), name)),
+        _ => Err(ConnectError::TlsUnavailable),
+    }
+}

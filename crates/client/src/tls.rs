@@ -1,0 +1,84 @@
+//! How much TLS a connection has to have.
+
+use std::sync::Arc;
+
+use posthaste_io::rustls::{
+    self, ClientConfig, DigitallySignedStruct, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+
+/// Whether TLS is used. There is no half-way: what a policy asks for, a connection has before any mail is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsPolicy {
+    /// Never.
+    #[default]
+    Off,
+    /// STARTTLS when it is offered; when the handshake fails, another connection without it (RFC 7435).
+    Opportunistic,
+    /// STARTTLS, or no mail.
+    Required,
+    /// TLS from the first octet (RFC 8314), or no mail.
+    Implicit,
+}
+
+/// A policy with the configuration to carry it out. Which certificates are good is the configuration's to say.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// Whether.
+    pub policy: TlsPolicy,
+    /// How; without it a policy other than [`TlsPolicy::Off`] fails.
+    pub config: Option<Arc<ClientConfig>>,
+}
+
+/// A configuration that takes any certificate: for opportunistic TLS, which keeps listeners out and nobody else.
+///
+/// # Errors
+/// [`rustls::Error`] when the provider has no cipher for TLS 1.2 and 1.3.
+pub fn unverified(provider: Arc<CryptoProvider>) -> Result<ClientConfig, rustls::Error> {
+    Ok(ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+        .with_no_client_auth())
+}
+
+/// Checks that the server has the key of the certificate that it shows, and nothing about whose that is.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
