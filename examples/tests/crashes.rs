@@ -116,7 +116,7 @@ impl Loader {
     fn start(port: u16, acknowledged: &Path, seconds: u32) -> Self {
         let mut command = python("peers/loader.py");
         command.arg(port.to_string()).arg(acknowledged);
-        command.args(["--connections", "8", "--limit", "5000", "--seconds", &seconds.to_string()]);
+        command.args(["--connections", "8", "--limit", "10000", "--pause", "0.01", "--seconds", &seconds.to_string()]);
         Self(command.stdout(Stdio::piped()).spawn().expect("python3 was found a moment ago"))
     }
 

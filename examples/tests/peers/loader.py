@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Keeps several connections busy and records what has been acknowledged.  Standard library only.
 
-    loader.py PORT ACKED [--connections N] [--seconds S] [--limit N] [--prefix TEXT] [--octets N]
+    loader.py PORT ACKED [--connections N] [--seconds S] [--limit N] [--prefix TEXT] [--octets N] [--pause S]
 
 Every message carries a token of its own (`Token: PREFIX-connection-number`).  A token is appended to the file
 ACKED, in one write, after the 250 to the end of data has been read and never before.  A connection that breaks
@@ -18,6 +18,7 @@ ap.add_argument('--seconds', type=float, default=5)
 ap.add_argument('--limit', type=int, default=10 ** 9)
 ap.add_argument('--prefix', default='load')
 ap.add_argument('--octets', type=int, default=2000)
+ap.add_argument('--pause', type=float, default=0, help='seconds between two messages of a connection')
 ap.add_argument('--recipient', default='load@dest.test')
 a = ap.parse_args()
 
@@ -78,6 +79,7 @@ def work(number):
                 os.write(out, token.encode() + b'\n')
                 with lock:
                     count['acknowledged'] += 1
+                time.sleep(a.pause)
         except Refused as e:
             with lock:
                 refused[str(e)] = refused.get(str(e), 0) + 1

@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) message_size: u64,
     /// Recipients at `gone.test` are routed to a port that nobody listens on.
     pub(crate) gone: bool,
+    /// Delivery to the recipients' MX hosts instead of `next_hops`.
+    pub(crate) mx: Option<Mx>,
     /// The queue folder; default: inside the relay's own.
     pub(crate) queue: Option<PathBuf>,
 }
@@ -48,9 +50,18 @@ impl Default for Config {
             expire_after: "1h",
             message_size: 2_097_152,
             gone: false,
+            mx: None,
             queue: None,
         }
     }
+}
+
+/// Whom to ask for MX records, and where the hosts they name listen.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mx {
+    pub(crate) nameserver: u16,
+    pub(crate) port: u16,
+    pub(crate) allow_loopback: bool,
 }
 
 /// A relay with its folder. It survives being stopped and killed; `start` starts it again on the same ports and queue.
@@ -85,33 +96,55 @@ impl Relay {
     pub(crate) fn prepare(config: &Config) -> Self {
         let folder = tempfile::Builder::new().prefix("posthaste-relay-").tempdir().expect("a temporary folder");
         let relay = Self { child: None, port: free_port(), submission: free_port(), implicit: free_port(), folder };
-        let queue = config.queue.clone().unwrap_or_else(|| relay.folder.path().join("queue"));
-        let hops: Vec<String> = config.next_hops.iter().map(|port| format!("\"127.0.0.1:{port}\"")).collect();
-        let listener =
-            |port, role, tls| format!("[[listener]]\naddress = \"127.0.0.1:{port}\"\nrole = {role:?}\ntls = {tls:?}\n");
-        let mut text = format!(
-            "hostname = \"relay.test\"\nqueue = {queue:?}\nrelay_from = {}\nrelay_domains = [\"dest.test\", \"sender.test\"]\n{}",
-            config.relay_from,
-            listener(relay.port, "mx", if config.tls { "starttls" } else { "off" }),
-        );
-        if config.tls {
-            let (certificate, key) = certificate(relay.folder.path());
-            text.push_str(&listener(relay.submission, "submission", "starttls"));
-            text.push_str(&listener(relay.implicit, "submission", "implicit"));
-            text.push_str(&format!("[tls]\ncertificate = {certificate:?}\nkey = {key:?}\n[[account]]\nname = {USER:?}\npassword = {PASSWORD:?}\n"));
-        }
-        if config.gone {
-            text.push_str(&format!(
-                "[[route]]\ndomains = [\"gone.test\"]\nto = [\"127.0.0.1:{}\"]\ntls = \"off\"\n",
-                free_port()
-            ));
-        }
-        text.push_str(&format!(
-            "[[route]]\ndomains = [\"*\"]\nto = [{}]\ntls = {:?}\n[delivery]\nretry = {}\nexpire_after = {:?}\ntimeout = \"6s\"\n[limits]\nmessage_size = {}\n",
-            hops.join(", "), config.route_tls, config.retry, config.expire_after, config.message_size,
-        ));
+        let text = relay.describe(config);
         fs::write(relay.config(), text).expect("the folder is ours");
         relay
+    }
+
+    /// The text of relay.toml.
+    fn describe(&self, config: &Config) -> String {
+        let queue = config.queue.clone().unwrap_or_else(|| self.folder.path().join("queue"));
+        let mut lines = vec![
+            "hostname = \"relay.test\"".to_owned(),
+            format!("queue = {queue:?}"),
+            format!("relay_from = {}", config.relay_from),
+            "relay_domains = [\"dest.test\", \"sender.test\"]".to_owned(),
+        ];
+        let mut table = |name: &str, keys: &[(&str, String)]| {
+            lines.push(name.to_owned());
+            lines.extend(keys.iter().map(|(key, value)| format!("{key} = {value}")));
+        };
+        let text = |text: &str| format!("{text:?}");
+        let local = |port: u16| format!("\"127.0.0.1:{port}\"");
+        let listeners = [
+            (self.port, "mx", if config.tls { "starttls" } else { "off" }),
+            (self.submission, "submission", "starttls"),
+            (self.implicit, "submission", "implicit"),
+        ];
+        for (port, role, tls) in listeners.into_iter().take(if config.tls { 3 } else { 1 }) {
+            table("[[listener]]", &[("address", local(port)), ("role", text(role)), ("tls", text(tls))]);
+        }
+        if config.tls {
+            let (certificate, key) = certificate(self.folder.path());
+            table("[tls]", &[("certificate", format!("{certificate:?}")), ("key", format!("{key:?}"))]);
+            table("[[account]]", &[("name", text(USER)), ("password", text(PASSWORD))]);
+        }
+        if config.gone {
+            let to = format!("[{}]", local(free_port()));
+            table("[[route]]", &[("domains", "[\"gone.test\"]".into()), ("to", to), ("tls", text("off"))]);
+        }
+        let hops: Vec<String> = config.next_hops.iter().map(|port| local(*port)).collect();
+        let to = if config.mx.is_some() { text("mx") } else { format!("[{}]", hops.join(", ")) };
+        table("[[route]]", &[("domains", "[\"*\"]".into()), ("to", to), ("tls", text(config.route_tls))]);
+        let delivery =
+            [("retry", config.retry.to_owned()), ("expire_after", text(config.expire_after)), ("timeout", text("6s"))];
+        table("[delivery]", &delivery);
+        if let Some(mx) = config.mx {
+            table("", &[("mx_port", mx.port.to_string()), ("allow_loopback", mx.allow_loopback.to_string())]);
+            table("[dns]", &[("servers", format!("[{}]", local(mx.nameserver)))]);
+        }
+        table("[limits]", &[("message_size", config.message_size.to_string())]);
+        lines.join("\n") + "\n"
     }
 
     /// Starts the program and waits until its ports accept.
