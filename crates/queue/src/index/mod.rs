@@ -314,7 +314,7 @@ impl<B> Index<B> {
         stats.held = self.totals.held;
         stats.bytes = self.totals.bytes;
         stats.index_memory = self.totals.memory as u64;
-        // Ids grow with acceptance, so the first is the oldest.
+        // Ids grow with the beginning of the draft, so the first is the oldest but for those that took long to arrive.
         stats.oldest = self.messages.first_key_value().map(|(_, message)| between(message.born, now));
     }
 

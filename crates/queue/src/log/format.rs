@@ -117,7 +117,7 @@ impl SegmentHeader {
             return Err(Malformed("a segment of another version"));
         }
         input.take(7)?;
-        let header = Self { sequence: input.u64()?, tag: input.u64()?, id_ceiling: input.u64()? };
+        let header = Self { sequence: input.u64()?, tag: input.u64()?, id_ceiling: input.below_last_id()? };
         input.take(20)?;
         if input.u32()? != crc32fast::hash(covered) {
             return Err(Malformed("a segment header with a wrong checksum"));
@@ -237,7 +237,7 @@ pub(super) fn decode(kind: Kind, payload: &[u8], wall: u64, now: Now) -> Result<
         Kind::Outcome => Record::Outcome(decode_outcome(&mut input, payload.len(), wall, now)?),
         Kind::Held => Record::Held(input.id()?, input.u8()? == 1),
         Kind::Removed => Record::Removed(input.id()?),
-        Kind::Ids => Record::Ids(input.u64()?),
+        Kind::Ids => Record::Ids(input.below_last_id()?),
         Kind::Closed => Record::Closed,
     };
     match input.0 {
@@ -372,7 +372,15 @@ impl<'a> Input<'a> {
     }
 
     fn id(&mut self) -> Result<MessageId, Malformed> {
-        self.u64().map(MessageId::from_u64)
+        self.below_last_id().map(MessageId::from_u64)
+    }
+
+    /// Counting on from any of these never overflows.
+    fn below_last_id(&mut self) -> Result<u64, Malformed> {
+        match self.u64()? {
+            id @ ..LAST_ID => Ok(id),
+            _ => Err(Malformed("an id that cannot have been given out")),
+        }
     }
 
     fn text(&mut self, len: usize) -> Result<&'a str, Malformed> {
@@ -405,6 +413,7 @@ fn millis(time: Duration) -> u64 {
 
 const SEGMENT_MAGIC: &[u8] = b"PHQSEG\r\n";
 const VERSION: u8 = 1;
+const LAST_ID: u64 = 1 << 63;
 const FLAG_HELD: u8 = 1;
 const FLAG_OWN_FILE: u8 = 2;
 const SHORT: Malformed = Malformed("a record that is shorter than what it says");

@@ -77,10 +77,7 @@ impl LogQueue {
     fn open_on(vfs: Arc<dyn Vfs>, dir: &Path, options: LogOptions) -> Result<Self, OpenError> {
         let options = options.within_bounds();
         if !vfs.exists(dir).map_err(OpenError::io(dir))? {
-            vfs.make_dir(dir).map_err(OpenError::io(dir))?;
-            if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                vfs.sync_dir(parent).map_err(OpenError::io(parent))?;
-            }
+            make_durable_dir(&*vfs, dir)?;
         }
         // Before the lock, which is a file: somebody else's folder is left as it is.
         recover::judge(&*vfs, dir)?;
@@ -138,7 +135,7 @@ impl Queue for LogQueue {
         shared.check_index(1024)?;
         let limit = shared.options.max_drafts;
         let ticket = Ticket::new(shared).ok_or(PutError::Full(Full::Drafts { limit }))?;
-        loop {
+        for _ in 0..ID_TRIES {
             if let Some(id) = shared.ids.next() {
                 return Ok(LogDraft::new(shared, self.syncer.clone(), ticket, id));
             }
@@ -147,6 +144,8 @@ impl Queue for LogQueue {
             shared.submit(Job::Ids { reply });
             answer.await.unwrap_or_else(|_| Err(shared.gone().into()))?;
         }
+        // Others took every block before this one could: too many at once.
+        Err(PutError::Full(Full::Drafts { limit }))
     }
 
     async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Claimed>, Error> {
@@ -280,6 +279,23 @@ impl fmt::Debug for LogQueue {
     }
 }
 
+/// Makes a folder, and the names of all folders that were missing above it durable.
+fn make_durable_dir(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
+    let mut missing = Vec::new();
+    for folder in dir.ancestors().filter(|folder| !folder.as_os_str().is_empty()) {
+        if vfs.exists(folder).map_err(OpenError::io(folder))? {
+            break;
+        }
+        missing.push(folder);
+    }
+    vfs.make_dir(dir).map_err(OpenError::io(dir))?;
+    for parent in missing.into_iter().filter_map(Path::parent) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        vfs.sync_dir(parent).map_err(OpenError::io(parent))?;
+    }
+    Ok(())
+}
+
 /// Exactly 16 lower-case hexadecimal digits.
 fn hex(text: &str) -> Option<u64> {
     let ours = text.len() == 16 && text.bytes().all(|octet| matches!(octet, b'0'..=b'9' | b'a'..=b'f'));
@@ -288,3 +304,6 @@ fn hex(text: &str) -> Option<u64> {
     }
     u64::from_str_radix(text, 16).ok()
 }
+
+/// How many blocks of ids others may snatch away before a put gives up.
+const ID_TRIES: usize = 8;

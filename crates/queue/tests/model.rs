@@ -1,0 +1,200 @@
+//! The log engine does what the memory engine does, whatever is asked, and opening it anew changes nothing.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use posthaste_queue::log::{LogOptions, LogQueue};
+use posthaste_queue::memory::{MemoryOptions, MemoryQueue};
+use posthaste_queue::{
+    Claim, Claimed, Derived, Draft, Keys, Lease, ManualClock, MessageId, NewDelivery, NewMessage, Outcome, Owner,
+    Priority, Queue, RoutingKey,
+};
+use proptest::prelude::*;
+
+mod block_on;
+use block_on::block_on;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Put { owner: u8, priority: i8, deliveries: Vec<(u8, u16)>, len: usize },
+    Claim { keys: Option<Vec<u8>>, max: usize },
+    Done { lease: usize, derived: bool },
+    Retry { lease: usize, delay: u16, state: u8 },
+    Extend { lease: usize, by: u16 },
+    Hold { message: usize },
+    Release { message: usize },
+    Remove { message: usize },
+    Advance { by: u16 },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let deliveries = prop::collection::vec((0..4_u8, 0..3_u16), 1..4);
+    let keys = prop::option::of(prop::collection::vec(0..5_u8, 0..3));
+    prop_oneof![
+        4 => (0..3_u8, -1..2_i8, deliveries, 0..3000_usize)
+            .prop_map(|(owner, priority, deliveries, len)| Op::Put { owner, priority, deliveries, len }),
+        4 => (keys, 1..5_usize).prop_map(|(keys, max)| Op::Claim { keys, max }),
+        3 => (0..20_usize, any::<bool>()).prop_map(|(lease, derived)| Op::Done { lease, derived }),
+        2 => (0..20_usize, 0..4_u16, any::<u8>()).prop_map(|(lease, delay, state)| Op::Retry { lease, delay, state }),
+        1 => (0..20_usize, 0..9_u16).prop_map(|(lease, by)| Op::Extend { lease, by }),
+        1 => (0..20_usize).prop_map(|message| Op::Hold { message }),
+        1 => (0..20_usize).prop_map(|message| Op::Release { message }),
+        1 => (0..20_usize).prop_map(|message| Op::Remove { message }),
+        2 => (0..6_u16).prop_map(|by| Op::Advance { by }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn both_engines_agree(ops in prop::collection::vec(op(), 1..60)) {
+        let clock = ManualClock::default();
+        let memory = MemoryOptions { clock: Arc::new(clock.clone()), ..MemoryOptions::default() };
+        let dir = tempfile::tempdir().unwrap();
+        let options = LogOptions {
+            clock: Arc::new(clock.clone()),
+            segment_size: 4096,
+            inline_body: 1000,
+            disk_reserve: 0,
+            ..LogOptions::default()
+        };
+        let log = LogQueue::open(dir.path(), options.clone()).unwrap();
+        let mut model = Side::new(MemoryQueue::new(memory));
+        let mut real = Side::new(log);
+        for op in &ops {
+            if let Op::Advance { by } = op {
+                clock.advance(seconds(*by));
+            }
+            let (expected, found) = (block_on(model.apply(op)), block_on(real.apply(op)));
+            prop_assert_eq!(expected, found, "{:?}", op);
+            prop_assert_eq!(block_on(model.view(true)), block_on(real.view(true)), "after {:?}", op);
+        }
+        let before = block_on(real.view(false));
+        drop(real.queue);
+        real.queue = LogQueue::open(dir.path(), options).unwrap();
+        prop_assert!(real.queue.report().damaged.is_empty());
+        prop_assert_eq!(block_on(real.view(false)), before, "after opening anew");
+    }
+}
+
+/// A queue, and its messages by the order in which they came, since each engine names them in its own way.
+struct Side<Q> {
+    queue: Q,
+    ids: Vec<MessageId>,
+    places: HashMap<MessageId, usize>,
+    leases: Vec<Lease>,
+}
+
+impl<Q: Queue> Side<Q> {
+    fn new(queue: Q) -> Self {
+        Self { queue, ids: Vec::new(), places: HashMap::new(), leases: Vec::new() }
+    }
+
+    /// What came of it, as text without ids.
+    async fn apply(&mut self, op: &Op) -> String {
+        match op {
+            Op::Put { owner, priority, deliveries, len } => {
+                let mut draft = self.queue.put(None).await.unwrap();
+                draft.write(Bytes::from(vec![*owner; *len])).await.unwrap();
+                let id = draft.commit(message(*owner, *priority, deliveries)).await.unwrap();
+                self.came(id);
+                String::new()
+            }
+            Op::Claim { keys, max } => {
+                let keys = keys.as_ref().map(|keys| keys.iter().map(|each| key(*each)).collect::<Vec<_>>());
+                let keys = keys.as_ref().map_or(Keys::Any, |keys| Keys::Of(keys));
+                let claim = Claim { keys, max: *max, lease: seconds(4) };
+                let claimed = self.queue.claim(claim).await.unwrap();
+                claimed.into_iter().map(|claimed| self.claimed(claimed)).collect()
+            }
+            Op::Done { lease, derived } => {
+                let Some(lease) = self.lease(*lease) else { return String::new() };
+                let report = Derived { message: message(9, 0, &[(0, 0)]), body: Bytes::from_static(b"report") };
+                let derived = if *derived { vec![report] } else { Vec::new() };
+                let done = self.queue.finish(lease, Outcome::Done, derived).await;
+                done.map(|ids| ids.into_iter().for_each(|id| self.came(id))).is_ok().to_string()
+            }
+            Op::Retry { lease, delay, state } => {
+                let Some(lease) = self.lease(*lease) else { return String::new() };
+                let retry = Outcome::Retry { delay: seconds(*delay), state: Bytes::from(vec![*state]) };
+                self.queue.finish(lease, retry, Vec::new()).await.is_ok().to_string()
+            }
+            Op::Extend { lease, by } => match self.leases.get(*lease) {
+                Some(lease) => self.queue.extend(lease, seconds(*by)).await.is_ok().to_string(),
+                None => String::new(),
+            },
+            Op::Hold { message } => match self.ids.get(*message) {
+                Some(id) => format!("{:?}", self.queue.hold(*id).await.ok()),
+                None => String::new(),
+            },
+            Op::Release { message } => match self.ids.get(*message) {
+                Some(id) => format!("{:?}", self.queue.release(*id).await.ok()),
+                None => String::new(),
+            },
+            Op::Remove { message } => match self.ids.get(*message) {
+                Some(id) => self.queue.remove(*id).await.is_ok().to_string(),
+                None => String::new(),
+            },
+            Op::Advance { .. } => String::new(),
+        }
+    }
+
+    /// Everything that can be seen, as text without ids.
+    async fn view(&self, leases: bool) -> String {
+        let mut view = String::new();
+        for mut each in self.queue.list(None, usize::MAX).await.unwrap() {
+            let place = self.places[&each.id];
+            each.id = MessageId::from_u64(0);
+            each.deliveries.iter_mut().for_each(|delivery| delivery.leased &= leases);
+            view.push_str(&format!("{place}: {each:?}\n"));
+        }
+        let stats = self.queue.stats().await;
+        view.push_str(&format!("{} {} {} {}", stats.messages, stats.deliveries, stats.held, stats.bytes));
+        if leases {
+            let keys = self.queue.due_keys(None, 9).await.unwrap();
+            view.push_str(&format!(" {} {} {} {keys:?}", stats.leased, stats.puts, stats.finished));
+        }
+        view
+    }
+
+    fn came(&mut self, id: MessageId) {
+        self.places.insert(id, self.ids.len());
+        self.ids.push(id);
+    }
+
+    fn claimed(&mut self, claimed: Claimed) -> String {
+        let Claimed { lease, key, owner, priority, envelope, state, body_len, attempts, age } = claimed;
+        let place = self.places[&lease.message()];
+        let delivery = lease.delivery();
+        self.leases.push(lease);
+        format!("{place} {delivery} {key} {owner} {priority:?} {envelope:?} {state:?} {body_len} {attempts} {age:?}\n")
+    }
+
+    fn lease(&mut self, at: usize) -> Option<Lease> {
+        (at < self.leases.len()).then(|| self.leases.remove(at))
+    }
+}
+
+fn message(owner: u8, priority: i8, deliveries: &[(u8, u16)]) -> NewMessage {
+    let delivery =
+        |(to, delay): &(u8, u16)| NewDelivery { key: key(*to), delay: seconds(*delay), state: Bytes::from(vec![*to]) };
+    NewMessage {
+        owner: Owner::new(&owner.to_string()).unwrap(),
+        priority: Priority(priority),
+        envelope: Bytes::from(vec![owner]),
+        deliveries: deliveries.iter().map(delivery).collect(),
+    }
+}
+
+fn key(number: u8) -> RoutingKey {
+    RoutingKey::new(&format!("key {number}")).unwrap()
+}
+
+fn seconds(count: u16) -> Duration {
+    Duration::from_secs(u64::from(count))
+}
