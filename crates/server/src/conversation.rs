@@ -1,0 +1,299 @@
+//! One connection from greeting to close: the session's questions become the handler's methods.
+
+use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use posthaste_io::{
+    Connection, Question, ServerDriver, ServerEvent,
+    rustls::ServerConfig,
+    session::{
+        QuestionId, ServerSession, ServerSettings, Verdict,
+        sasl::{SaslError, ServerMechanism, ServerStep},
+        server::CloseReason,
+    },
+    wire::{Mail, Reply, Secret, Severity},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::{Authentication, Body, BodyError, BodySource, Envelope, Handler, Peer, Service};
+
+/// Holds one conversation over a connection: any stream, with TLS up already or not. `tls` is what STARTTLS is answered
+/// with; `drain` asks for an end at the next boundary.
+///
+/// # Errors
+/// [`io::Error`] when the connection failed. What the handler accepted before stays accepted.
+pub async fn converse<S, V>(
+    connection: Connection<S>,
+    mut peer: Peer,
+    service: &V,
+    settings: Arc<ServerSettings>,
+    tls: Option<Arc<ServerConfig>>,
+    drain: &CancellationToken,
+) -> io::Result<CloseReason>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    V: Service,
+{
+    peer.tls = connection.is_tls();
+    let verdict = settings.timeouts.verdict;
+    let mut driver = ServerDriver::new(connection, ServerSession::new(settings, peer.tls));
+    let (connect, _) = loop {
+        match driver.next().await? {
+            ServerEvent::Ask(id, question) => break (id, question),
+            ServerEvent::Closed(reason) => return Ok(reason),
+            _ => {}
+        }
+    };
+    let handler = match bounded(verdict, service.connect(&peer)).await {
+        Ok(handler) => handler,
+        Err(reply) => {
+            answer(&mut driver, connect, Verdict::Refuse(reply));
+            loop {
+                if let ServerEvent::Closed(reason) = driver.next().await? {
+                    return Ok(reason);
+                }
+            }
+        }
+    };
+    answer(&mut driver, connect, Verdict::Accept(None));
+    let mut conversation = Conversation { driver, handler, peer, envelope: None, mechanism: None, verdict };
+    conversation.run(tls, drain).await
+}
+
+struct Conversation<S, H> {
+    driver: ServerDriver<S>,
+    handler: H,
+    peer: Peer,
+    envelope: Option<Envelope>,
+    mechanism: Option<ServerMechanism>,
+    /// How long the handler may take for a verdict.
+    verdict: Duration,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
+    async fn run(&mut self, tls: Option<Arc<ServerConfig>>, drain: &CancellationToken) -> io::Result<CloseReason> {
+        let mut draining = false;
+        loop {
+            let event = tokio::select! {
+                event = self.driver.next() => event?,
+                () = drain.cancelled(), if !draining => {
+                    // Behind a message or a question the next turn of the loop asks again.
+                    self.driver.shutdown();
+                    draining = true;
+                    continue;
+                }
+            };
+            match event {
+                ServerEvent::Ask(id, question) => self.question(id, question).await?,
+                ServerEvent::StartTls => {
+                    let Some(config) = &tls else { return Err(io::ErrorKind::Unsupported.into()) };
+                    self.driver.accept_tls(Arc::clone(config)).await?;
+                    self.peer = Peer { tls: true, ..Peer::new(self.peer.address, self.peer.local) };
+                    self.envelope = None;
+                }
+                ServerEvent::Closed(reason) => return Ok(reason),
+                // Content comes only within `receive`.
+                ServerEvent::Content(_) | ServerEvent::ContentRefused(_) | ServerEvent::ContentSwallowed => {}
+            }
+            if draining {
+                self.driver.shutdown();
+            }
+        }
+    }
+
+    async fn question(&mut self, id: QuestionId, question: Question) -> io::Result<()> {
+        let Self { handler, peer, envelope, .. } = self;
+        let verdict = match question {
+            Question::Connect => Verdict::Accept(None),
+            Question::Hello(name) => {
+                let verdict = decided(bounded(self.verdict, handler.hello(peer, &name)).await);
+                if matches!(verdict, Verdict::Accept(_)) {
+                    peer.hello = Some(name);
+                }
+                answer(&mut self.driver, id, verdict);
+                self.peer.extended = self.driver.session().is_extended();
+                return Ok(());
+            }
+            Question::Auth(name, initial) => self.auth(&name, initial).await,
+            Question::AuthResponse(response) => self.auth_response(response).await,
+            Question::Mail(mail) => {
+                let verdict = decided(bounded(self.verdict, handler.mail(peer, &mail)).await);
+                *envelope = Some(Envelope { mail, recipients: Vec::new() });
+                verdict
+            }
+            Question::Rcpt(rcpt) => {
+                let envelope = envelope.get_or_insert_with(empty);
+                let verdict = decided(bounded(self.verdict, handler.rcpt(peer, envelope, &rcpt)).await);
+                if matches!(verdict, Verdict::Accept(_)) {
+                    envelope.recipients.push(rcpt);
+                }
+                verdict
+            }
+            Question::Data => {
+                let envelope = envelope.get_or_insert_with(empty);
+                let verdict = decided(bounded(self.verdict, handler.data(peer, envelope)).await);
+                let accepted = matches!(verdict, Verdict::Accept(_));
+                answer(&mut self.driver, id, verdict);
+                return if accepted { self.receive().await } else { Ok(()) };
+            }
+            // Answered where its content was read.
+            Question::Message => Verdict::Refuse(unfinished()),
+        };
+        answer(&mut self.driver, id, verdict);
+        Ok(())
+    }
+
+    async fn auth(&mut self, name: &str, initial: Option<Secret<String>>) -> Verdict {
+        let mut mechanism = ServerMechanism::new(name);
+        let Some(exchange) = &mut mechanism else { return Verdict::Refuse(unfinished()) };
+        let step = exchange.start(initial.as_ref().map(|text| text.expose().as_str()));
+        self.mechanism = mechanism;
+        self.auth_step(step).await
+    }
+
+    async fn auth_response(&mut self, response: Secret<Vec<u8>>) -> Verdict {
+        match &mut self.mechanism {
+            Some(exchange) => {
+                let step = exchange.respond(response.expose());
+                self.auth_step(step).await
+            }
+            None => Verdict::Refuse(unfinished()),
+        }
+    }
+
+    async fn auth_step(&mut self, step: Result<ServerStep, SaslError>) -> Verdict {
+        let credentials = match step {
+            Ok(ServerStep::Challenge(challenge)) => return Verdict::Challenge(challenge),
+            Ok(ServerStep::Verify(credentials)) => credentials,
+            Err(_) => {
+                self.mechanism = None;
+                return Verdict::Refuse(Reply::from_static("501 5.5.2 The SASL response cannot be read\r\n"));
+            }
+        };
+        self.mechanism = None;
+        let decision = tokio::time::timeout(self.verdict, self.handler.authenticate(&self.peer, credentials)).await;
+        match decision.unwrap_or(Authentication::Unavailable) {
+            Authentication::Granted(identity) => {
+                self.peer.identity = Some(identity);
+                Verdict::Accept(None)
+            }
+            Authentication::Denied => Verdict::Refuse(Reply::from_static("535 5.7.8 Name or password are wrong\r\n")),
+            Authentication::Unavailable => {
+                Verdict::Refuse(Reply::from_static("454 4.7.0 Cannot check that now, try again later\r\n"))
+            }
+        }
+    }
+
+    /// From 354 to the reply to the end of the content.
+    async fn receive(&mut self) -> io::Result<()> {
+        let envelope = self.envelope.take().unwrap_or_else(empty);
+        let mut source = Source { driver: &mut self.driver, end: End::Open };
+        let verdict = self.handler.message(&self.peer, envelope, &mut Body::new(&mut source)).await;
+        let end = source.end;
+        match end {
+            End::Complete(id) => {
+                answer(
+                    &mut self.driver,
+                    id,
+                    verdict.map_or_else(Verdict::Refuse, |reply| Verdict::Accept(Some(reply))),
+                );
+                return Ok(());
+            }
+            End::Closed => return Ok(()),
+            // Whatever the handler said, it has not seen the end.
+            End::Open => self.driver.refuse_content(verdict.err().filter(is_refusal).unwrap_or_else(unfinished)),
+            End::Refused => {}
+        }
+        loop {
+            match self.driver.next().await? {
+                ServerEvent::ContentSwallowed => return Ok(()),
+                ServerEvent::Ask(id, _) => {
+                    answer(&mut self.driver, id, Verdict::Refuse(unfinished()));
+                    return Ok(());
+                }
+                // It is said once more to the loop that looks for it.
+                ServerEvent::Closed(_) => return Ok(()),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Reads content through the driver, and remembers how it ended.
+struct Source<'d, S> {
+    driver: &'d mut ServerDriver<S>,
+    end: End,
+}
+
+enum End {
+    Open,
+    Complete(QuestionId),
+    Refused,
+    Closed,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Source<'_, S> {
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, BodyError>> + Send + '_>> {
+        Box::pin(async {
+            match self.end {
+                End::Open => {}
+                End::Complete(_) => return Ok(None),
+                End::Refused | End::Closed => return Err(BodyError::Disconnected),
+            }
+            match self.driver.next().await {
+                Ok(ServerEvent::Content(piece)) => Ok(Some(piece)),
+                Ok(ServerEvent::Ask(id, _)) => {
+                    self.end = End::Complete(id);
+                    Ok(None)
+                }
+                Ok(ServerEvent::ContentRefused(reply)) => {
+                    self.end = End::Refused;
+                    Err(BodyError::Refused(reply))
+                }
+                Ok(_) => {
+                    self.end = End::Closed;
+                    Err(BodyError::Disconnected)
+                }
+                Err(error) => {
+                    self.end = End::Closed;
+                    Err(error.into())
+                }
+            }
+        })
+    }
+}
+
+/// Gives a verdict; one that does not fit becomes a 451, so that a handler's mistake never hangs a client.
+fn answer<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>, id: QuestionId, verdict: Verdict) {
+    if let Err(error) = driver.answer(id, verdict) {
+        debug!(%error, "a handler's verdict does not fit");
+        // Fails only when the question is gone, and with it whoever asked.
+        let _ = driver.answer(id, Verdict::Refuse(unfinished()));
+    }
+}
+
+async fn bounded<T>(limit: Duration, decision: impl Future<Output = Result<T, Reply>>) -> Result<T, Reply> {
+    let late = || Err(Reply::from_static("451 4.3.0 No decision in time, try again later\r\n"));
+    tokio::time::timeout(limit, decision).await.unwrap_or_else(|_| late())
+}
+
+fn decided(decision: Result<(), Reply>) -> Verdict {
+    match decision {
+        Ok(()) => Verdict::Accept(None),
+        Err(reply) => Verdict::Refuse(reply),
+    }
+}
+
+fn is_refusal(reply: &Reply) -> bool {
+    matches!(reply.code().severity(), Severity::TransientNegative | Severity::PermanentNegative)
+}
+
+fn unfinished() -> Reply {
+    Reply::from_static("451 4.3.0 Local error, try again later\r\n")
+}
+
+fn empty() -> Envelope {
+    Envelope { mail: Mail::new(posthaste_io::wire::ReversePath::Null).into_owned(), recipients: Vec::new() }
+}

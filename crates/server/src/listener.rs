@@ -1,0 +1,216 @@
+//! Accepting connections, within limits, until it is time to drain.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use posthaste_io::{Connection, rustls::ServerConfig, session::ServerSettings};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+
+use crate::{Peer, Service, converse};
+
+/// How much TLS a listener has.
+#[derive(Debug, Clone, Default)]
+pub enum Tls {
+    /// None.
+    #[default]
+    Off,
+    /// STARTTLS is offered.
+    StartTls(Arc<ServerConfig>),
+    /// TLS from the first octet (RFC 8314).
+    Implicit(Arc<ServerConfig>),
+}
+
+/// A listening socket with what its sessions offer.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    settings: Arc<ServerSettings>,
+    tls: Tls,
+}
+
+impl Listener {
+    /// Binds an address. The settings' STARTTLS offer follows `tls`.
+    ///
+    /// # Errors
+    /// [`io::Error`] with the address in its text.
+    pub async fn bind(address: SocketAddr, mut settings: ServerSettings, tls: Tls) -> io::Result<Self> {
+        let socket = TcpListener::bind(address)
+            .await
+            .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
+        settings.offers.starttls = matches!(tls, Tls::StartTls(_));
+        Ok(Self { socket, settings: Arc::new(settings), tls })
+    }
+
+    /// The address, with the port that the system chose when 0 was asked for.
+    ///
+    /// # Errors
+    /// [`io::Error`] from the system.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+/// How many clients are served at once.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Connections in all. Default 1,000. Beyond it: 421, at once.
+    pub connections: usize,
+    /// Connections from one address. Default 1,000 from loopback, where a proxy may sit, and 100 from elsewhere. Beyond
+    /// it: 421, at once.
+    pub connections_per_address: usize,
+    /// How long a drain waits for conversations to reach a boundary before it drops them. Default 30 seconds.
+    pub drain: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self { connections: 1_000, connections_per_address: 100, drain: Duration::from_secs(30) }
+    }
+}
+
+/// Serves a service on any number of listeners.
+#[derive(Debug)]
+pub struct Server<V> {
+    shared: Arc<Shared<V>>,
+}
+
+#[derive(Debug)]
+struct Shared<V> {
+    service: V,
+    options: ServerOptions,
+    slots: Arc<Semaphore>,
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+    tasks: TaskTracker,
+}
+
+/// How long to wait after the system refused to accept, so that a lack of descriptors does not spin.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+
+impl<V: Service> Server<V> {
+    /// A server.
+    pub fn new(service: V, options: ServerOptions) -> Self {
+        let slots = Arc::new(Semaphore::new(options.connections));
+        let (by_address, tasks) = (Mutex::default(), TaskTracker::new());
+        Self { shared: Arc::new(Shared { service, options, slots, by_address, tasks }) }
+    }
+
+    /// Serves until `drain` is cancelled; then stops accepting, lets every conversation end at its next boundary, and
+    /// returns when all have, or when the time for that is over.
+    pub async fn serve(&self, listeners: Vec<Listener>, drain: CancellationToken) {
+        for listener in listeners {
+            let (shared, drain) = (Arc::clone(&self.shared), drain.clone());
+            self.shared.tasks.spawn(async move { accept(shared, listener, drain).await });
+        }
+        drain.cancelled().await;
+        self.shared.tasks.close();
+        if tokio::time::timeout(self.shared.options.drain, self.shared.tasks.wait()).await.is_err() {
+            warn!(left = self.shared.tasks.len(), "conversations did not end in time and are dropped");
+        }
+    }
+}
+
+async fn accept<V: Service>(shared: Arc<Shared<V>>, listener: Listener, drain: CancellationToken) {
+    let listener = Arc::new(listener);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.socket.accept() => accepted,
+            () = drain.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                let task = serve(Arc::clone(&shared), Arc::clone(&listener), stream, address, drain.clone());
+                shared.tasks.spawn(task);
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+}
+
+async fn serve<V: Service>(
+    shared: Arc<Shared<V>>,
+    listener: Arc<Listener>,
+    mut stream: TcpStream,
+    address: SocketAddr,
+    drain: CancellationToken,
+) {
+    // Replies are small and waited for; Nagle's algorithm would add a delay to each.
+    let _ = stream.set_nodelay(true);
+    let slot = Arc::clone(&shared.slots).try_acquire_owned().ok();
+    let Some((_slot, _counted)) = slot.zip(Counted::enter(&shared, address.ip())) else {
+        // Best effort: whoever does not read it is not served either.
+        let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(BUSY)).await;
+        return;
+    };
+    let local = stream.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
+    let peer = Peer::new(address, local);
+    let mut connection = Connection::new(stream);
+    let starttls = match &listener.tls {
+        Tls::Off => None,
+        Tls::StartTls(config) => Some(Arc::clone(config)),
+        Tls::Implicit(config) => {
+            let handshake = connection.accept_tls(Arc::clone(config));
+            if let Ok(Err(error)) | Err(error) =
+                tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| io::ErrorKind::TimedOut.into())
+            {
+                debug!(%address, %error, "no TLS handshake");
+                return;
+            }
+            None
+        }
+    };
+    let settings = Arc::clone(&listener.settings);
+    match converse(connection, peer, &shared.service, settings, starttls, &drain).await {
+        Ok(reason) => debug!(%address, ?reason, "conversation ended"),
+        Err(error) => info!(%address, %error, "conversation broke off"),
+    }
+}
+
+const BUSY: &[u8] = b"421 4.3.2 Too many connections, try again later\r\n";
+
+/// Counts a connection against its address for as long as it lives.
+struct Counted<'s, V> {
+    shared: &'s Shared<V>,
+    address: IpAddr,
+}
+
+impl<'s, V> Counted<'s, V> {
+    fn enter(shared: &'s Shared<V>, address: IpAddr) -> Option<Self> {
+        let factor = if address.is_loopback() { 10 } else { 1 };
+        let limit = shared.options.connections_per_address.saturating_mul(factor);
+        let mut counts = shared.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= limit {
+            return None;
+        }
+        *count += 1;
+        Some(Self { shared, address })
+    }
+}
+
+impl<V> Drop for Counted<'_, V> {
+    fn drop(&mut self) {
+        let mut counts = self.shared.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What an application implements.
+
+use std::future::Future;
+
+use posthaste_io::{
+    session::sasl::Credentials,
+    wire::{EhloName, Mail, Rcpt, Reply},
+};
+
+use crate::{Body, Envelope, Peer};
+
+/// An SMTP service: decides about connections and makes a [`Handler`] for each.
+pub trait Service: Send + Sync + 'static {
+    /// What handles one connection.
+    type Handler: Handler;
+
+    /// A client has connected.
+    ///
+    /// # Errors
+    /// The reply that it gets instead of a greeting; the connection then closes.
+    fn connect(&self, peer: &Peer) -> impl Future<Output = Result<Self::Handler, Reply>> + Send;
+}
+
+/// Handles one connection: one method for each question that the conversation asks. Only [`message`](Self::message) has
+/// no default; the others accept, except for [`authenticate`](Self::authenticate).
+///
+/// A refusal is a reply of 4yz (not now) or 5yz (never); anything else is an error of the handler's, and the client
+/// gets a 451 instead.
+pub trait Handler: Send {
+    /// The client says who it is.
+    ///
+    /// # Errors
+    /// The reply to refuse with.
+    fn hello(&mut self, peer: &Peer, name: &EhloName) -> impl Future<Output = Result<(), Reply>> + Send {
+        let _ = (peer, name);
+        async { Ok(()) }
+    }
+
+    /// The client logs in with a password. Take the same time for a bad name as for a bad password.
+    fn authenticate(&mut self, peer: &Peer, credentials: Credentials) -> impl Future<Output = Authentication> + Send {
+        let _ = (peer, credentials);
+        async { Authentication::Denied }
+    }
+
+    /// A transaction begins. Its parameters are among those offered.
+    ///
+    /// # Errors
+    /// The reply to refuse with.
+    fn mail(&mut self, peer: &Peer, mail: &Mail) -> impl Future<Output = Result<(), Reply>> + Send {
+        let _ = (peer, mail);
+        async { Ok(()) }
+    }
+
+    /// A recipient is named; the envelope has those accepted before.
+    ///
+    /// # Errors
+    /// The reply to refuse with; other recipients are not affected.
+    fn rcpt(
+        &mut self,
+        peer: &Peer,
+        envelope: &Envelope,
+        rcpt: &Rcpt,
+    ) -> impl Future<Output = Result<(), Reply>> + Send {
+        let _ = (peer, envelope, rcpt);
+        async { Ok(()) }
+    }
+
+    /// The content is about to come: the last moment to refuse without it.
+    ///
+    /// # Errors
+    /// The reply to refuse with.
+    fn data(&mut self, peer: &Peer, envelope: &Envelope) -> impl Future<Output = Result<(), Reply>> + Send {
+        let _ = (peer, envelope);
+        async { Ok(()) }
+    }
+
+    /// The message. Read the body to its end; the promise of a positive reply is that the message is safe.
+    ///
+    /// An `Ok` before the body's end is answered with 451, since what had not arrived cannot be safe. An error may come at
+    /// any time; the rest of the content is then read and thrown away.
+    ///
+    /// # Errors
+    /// The reply to refuse with.
+    fn message(
+        &mut self,
+        peer: &Peer,
+        envelope: Envelope,
+        body: &mut Body<'_>,
+    ) -> impl Future<Output = Result<Reply, Reply>> + Send;
+}
+
+/// What came of a login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authentication {
+    /// It is who it says to be; this is the name to remember it by.
+    Granted(String),
+    /// Name or password are wrong: 535.
+    Denied,
+    /// It cannot be checked now: 454.
+    Unavailable,
+}
