@@ -37,7 +37,7 @@ const DUPLICATES: &[(&str, &str)] = &[];
 
 pub(crate) fn run(context: &Context) -> Outcome {
     let mut problems = Vec::new();
-    let all = metadata(context, &[])?;
+    let all = all_dependencies(context)?;
     let mut counted = 0;
     for package in all.packages.iter().filter(|package| !all.workspace_members.contains(&package.id)) {
         counted += 1;
@@ -54,22 +54,16 @@ pub(crate) fn run(context: &Context) -> Outcome {
         }
     }
 
-    let mut versions: BTreeMap<&str, BTreeSet<_>> = BTreeMap::new();
-    let (_, host, _) = Run::new("rustc").args(["--print", "host-tuple"]).capture()?;
-    let here = metadata(context, &["--filter-platform", host.trim()])?;
-    for node in here.resolve.iter().flat_map(|resolve| &resolve.nodes) {
-        let package = &here[&node.id];
-        versions.entry(package.name.as_str()).or_default().insert(&package.version);
-    }
+    let versions = versions_built_here(context)?;
     for (name, found) in &versions {
         let excused = DUPLICATES.iter().any(|(allowed, _)| allowed == name);
         if found.len() > 1 && !excused {
-            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+            let found: Vec<&str> = found.iter().map(String::as_str).collect();
             problems.push(format!("{name} is there in {} versions: {}.", found.len(), found.join(", ")));
         }
     }
     for (name, reason) in DUPLICATES {
-        if versions.get(name).is_none_or(|found| found.len() < 2) {
+        if versions.get(*name).is_none_or(|found| found.len() < 2) {
             problems.push(format!("{name} is excused ({reason}) and is no duplicate any more."));
         }
     }
@@ -82,14 +76,30 @@ pub(crate) fn run(context: &Context) -> Outcome {
     Err(Failure::new(problems.join("\n"), remedy))
 }
 
-fn metadata(context: &Context, options: &[&str]) -> Result<Metadata, Failure> {
-    let options: Vec<String> = options.iter().map(ToString::to_string).collect();
-    MetadataCommand::new()
-        .current_dir(&context.root)
-        .features(CargoOpt::AllFeatures)
-        .other_options(options)
+/// Every dependency on any platform, with every feature.
+fn all_dependencies(context: &Context) -> Result<Metadata, Failure> {
+    let mut command = MetadataCommand::new();
+    command.current_dir(&context.root).features(CargoOpt::AllFeatures);
+    command
         .exec()
         .map_err(|error| Failure::new(format!("cargo metadata failed: {error}"), "Mend the manifest that it names."))
+}
+
+/// The versions of each crate that are compiled on this platform. `cargo metadata` names more: it does not know
+/// which optional dependencies stay off.
+fn versions_built_here(context: &Context) -> Result<BTreeMap<String, BTreeSet<String>>, Failure> {
+    let command = ["tree", "--workspace", "--all-features", "--prefix", "none", "--format", "{p}"];
+    let (succeeded, lines, errors) = Run::cargo().dir(&context.root).args(command).capture()?;
+    if !succeeded {
+        return Err(Failure::new(errors, "Mend what cargo names."));
+    }
+    let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in lines.lines() {
+        if let [name, version, ..] = line.split(' ').collect::<Vec<_>>()[..] {
+            versions.entry(name.into()).or_default().insert(version.into());
+        }
+    }
+    Ok(versions)
 }
 
 /// Whether an SPDX expression can be satisfied with allowed licences alone.
