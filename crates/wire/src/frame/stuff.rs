@@ -34,26 +34,30 @@ enum State {
     AfterCr,
 }
 
+/// Segments of a list that content leaves free.
+const FOR_THE_END: usize = 1;
+
 impl Stuffer {
     /// At the start of a message.
     pub const fn new() -> Self {
         Self { state: State::LineStart, taken: 0 }
     }
 
-    /// Appends as much of `content` as the list has room for, and says how many octets of it that was.
+    /// Appends as much of `content` as the list has room for, and says how many octets of it that was. The list's last
+    /// segment is kept free for the [end](Self::finish).
     ///
     /// # Errors
     /// The first [`ContentFault`]; what was appended before must not be sent, and the transaction is to be given up by
     /// closing the connection.
     pub fn stuff<'p>(&mut self, content: &'p [u8], segments: &mut SegmentList<'p>) -> Result<usize, ContentFault> {
-        if segments.room() == 0 {
+        if segments.room() < 1 + FOR_THE_END {
             return Ok(0);
         }
         let mut start = 0;
         let mut at = 0;
         if let (State::AfterCr, Some(&first)) = (self.state, content.first()) {
             if first != b'\n' {
-                return Err(self.fault(FaultKind::BareCr, 0));
+                return Err(self.bare_cr_before());
             }
             at = 1;
             self.state = State::LineStart;
@@ -61,7 +65,7 @@ impl Stuffer {
         loop {
             if self.state == State::LineStart && content.get(at) == Some(&b'.') {
                 // The slice before the dot, the dot, and room for the rest.
-                if segments.room() < 3 {
+                if segments.room() < 3 + FOR_THE_END {
                     break;
                 }
                 segments.push(Segment::Body(content.get(start..at).unwrap_or_default()));
@@ -105,11 +109,16 @@ impl Stuffer {
         let end: &'static [u8] = match self.state {
             State::LineStart => b".\r\n",
             State::Inside => b"\r\n.\r\n",
-            State::AfterCr => return Err(self.fault(FaultKind::BareCr, 0)),
+            State::AfterCr => return Err(self.bare_cr_before()),
         };
         segments.push(Segment::Fixed(end));
         *self = Self::new();
         Ok(())
+    }
+
+    /// The fault of a CR that was the last octet of an earlier piece.
+    const fn bare_cr_before(&self) -> ContentFault {
+        ContentFault { kind: FaultKind::BareCr, offset: self.taken.saturating_sub(1) }
     }
 
     const fn fault(&self, kind: FaultKind, at: usize) -> ContentFault {
@@ -178,7 +187,24 @@ mod tests {
         ] {
             assert_eq!(stuffed(&[content]), Err(ContentFault { kind, offset }));
         }
-        assert!(stuffed(&[b"a\r"]).is_err());
-        assert!(stuffed(&[b"a\r", b"b"]).is_err());
+    }
+
+    #[test]
+    fn a_fault_stands_at_the_same_octet_however_the_content_is_split() {
+        let fault = Err(ContentFault { kind: FaultKind::BareCr, offset: 1 });
+        assert_eq!(stuffed(&[b"a\r"]), fault);
+        assert_eq!(stuffed(&[b"a\rb"]), fault);
+        assert_eq!(stuffed(&[b"a\r", b"b"]), fault);
+    }
+
+    #[test]
+    fn the_end_finds_room_in_a_list_that_content_has_filled() {
+        let content = b".\r\n".repeat(100);
+        let (mut stuffer, mut segments) = (Stuffer::new(), SegmentList::new());
+        let taken = stuffer.stuff(&content, &mut segments).unwrap();
+        assert!(taken < content.len());
+        assert_eq!(stuffer.stuff(&content[taken..], &mut segments), Ok(0));
+        stuffer.finish(&mut segments).unwrap();
+        assert_eq!(segments.as_slice().last(), Some(&Segment::Fixed(b".\r\n")));
     }
 }
