@@ -9,9 +9,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::format::{self, Kind, Record, encode_image};
+use super::format::{self, Record, encode_image};
+use super::frame::Kind;
+use super::lanes::{Job, PutJob};
 use super::segment::Entry;
-use super::store::{Job, PutJob, Shared};
+use super::shared::Shared;
 use super::sync::{Syncer, Unsynced};
 use super::vfs::{Vfs, VfsFile, is_full};
 use crate::index::Message;

@@ -1,16 +1,14 @@
-//! The octets of FORMAT.md, and nothing else: no file is opened here.
+//! The payloads of FORMAT.md, and nothing else: no file is opened here.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::frame::{Input, Kind, Malformed, SHORT, put_len, put_u16, put_u32, put_u64};
 use crate::index::{Delivery, Message, Moment, after, between};
 use crate::{MAX_DELIVERIES, MAX_ENVELOPE, MessageId, Owner, Priority, RoutingKey};
 
 pub(super) const MARKER: &[u8] = b"posthaste-queue 1\n";
-pub(super) const SEGMENT_HEADER: usize = 64;
-pub(super) const FRAME: usize = 36;
-pub(super) const MAX_PAYLOAD: usize = 32 << 20;
 
 /// Both clocks at one instant: what is written in one is read in the other.
 #[derive(Debug, Clone, Copy)]
@@ -18,33 +16,6 @@ pub(super) struct Now {
     pub(super) moment: Moment,
     /// Milliseconds since 1970.
     pub(super) wall: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SegmentHeader {
-    pub(super) sequence: u64,
-    pub(super) tag: u64,
-    pub(super) id_ceiling: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Frame {
-    pub(super) len: u32,
-    pub(super) base: u32,
-    pub(super) kind: Kind,
-    pub(super) crc: u32,
-    pub(super) wall: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Kind {
-    Message = 1,
-    Outcome = 2,
-    Held = 3,
-    Removed = 4,
-    Ids = 5,
-    Closed = 6,
 }
 
 /// A payload, read. Times are the reader's.
@@ -84,90 +55,6 @@ pub(super) struct RetryRecord {
     pub(super) due: Moment,
     pub(super) delay: Duration,
     pub(super) state: Bytes,
-}
-
-/// The octets are none of ours, though their checksum is right.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct Malformed(pub(super) &'static str);
-
-impl SegmentHeader {
-    pub(super) fn encode(self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(SEGMENT_HEADER);
-        out.extend_from_slice(SEGMENT_MAGIC);
-        out.push(VERSION);
-        out.extend_from_slice(&[0; 7]);
-        put_u64(&mut out, self.sequence);
-        put_u64(&mut out, self.tag);
-        put_u64(&mut out, self.id_ceiling);
-        out.extend_from_slice(&[0; 20]);
-        let crc = crc32fast::hash(&out);
-        put_u32(&mut out, crc);
-        out
-    }
-
-    pub(super) fn decode(octets: &[u8]) -> Result<Self, Malformed> {
-        let mut input = Input(octets);
-        let covered = octets.get(..SEGMENT_HEADER - 4).ok_or(SHORT)?;
-        if input.take(8)? != SEGMENT_MAGIC {
-            return Err(Malformed("no segment"));
-        }
-        // Before the checksum: another version may have another one.
-        if input.u8()? != VERSION {
-            return Err(Malformed("a segment of another version"));
-        }
-        input.take(7)?;
-        let header = Self { sequence: input.u64()?, tag: input.u64()?, id_ceiling: input.below_last_id()? };
-        input.take(20)?;
-        if input.u32()? != crc32fast::hash(covered) {
-            return Err(Malformed("a segment header with a wrong checksum"));
-        }
-        Ok(header)
-    }
-}
-
-impl Frame {
-    /// Appends frame and payload to a batch.
-    pub(super) fn encode(self, tag: u64, out: &mut Vec<u8>) {
-        let start = out.len();
-        put_u64(out, tag);
-        put_u32(out, self.len);
-        put_u32(out, self.base);
-        out.push(self.kind as u8);
-        out.push(VERSION);
-        out.extend_from_slice(&[0; 2]);
-        put_u32(out, self.crc);
-        put_u64(out, self.wall);
-        let crc = crc32fast::hash(out.get(start..).unwrap_or_default());
-        put_u32(out, crc);
-    }
-
-    pub(super) fn decode(tag: u64, octets: &[u8]) -> Result<Self, Malformed> {
-        let mut input = Input(octets);
-        let covered = octets.get(..FRAME - 4).ok_or(SHORT)?;
-        if input.u64()? != tag {
-            return Err(Malformed("no record"));
-        }
-        let (len, base) = (input.u32()?, input.u32()?);
-        let (kind, version) = (input.u8()?, input.u8()?);
-        input.take(2)?;
-        let (crc, wall) = (input.u32()?, input.u64()?);
-        if input.u32()? != crc32fast::hash(covered) {
-            return Err(Malformed("a record frame with a wrong checksum"));
-        }
-        if version != VERSION || len as usize > MAX_PAYLOAD {
-            return Err(Malformed("a record of another version"));
-        }
-        let kind = Kind::from_u8(kind).ok_or(Malformed("a record of an unknown kind"))?;
-        Ok(Self { len, base, kind, crc, wall })
-    }
-}
-
-impl Kind {
-    fn from_u8(octet: u8) -> Option<Self> {
-        let all = [Self::Message, Self::Outcome, Self::Held, Self::Removed, Self::Ids, Self::Closed];
-        all.into_iter().find(|kind| *kind as u8 == octet)
-    }
 }
 
 /// Appends a payload of kind 1 up to the body, which follows unless it has a file of its own.
@@ -336,84 +223,10 @@ impl Now {
     }
 }
 
-struct Input<'a>(&'a [u8]);
-
-impl<'a> Input<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
-        let (head, rest) = self.0.split_at_checked(len).ok_or(SHORT)?;
-        self.0 = rest;
-        Ok(head)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
-        let (head, rest) = self.0.split_first_chunk().ok_or(SHORT)?;
-        self.0 = rest;
-        Ok(*head)
-    }
-
-    fn u8(&mut self) -> Result<u8, Malformed> {
-        self.array().map(u8::from_le_bytes)
-    }
-
-    fn u16(&mut self) -> Result<usize, Malformed> {
-        self.array().map(u16::from_le_bytes).map(usize::from)
-    }
-
-    fn u32(&mut self) -> Result<u32, Malformed> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Result<u64, Malformed> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    fn len(&mut self) -> Result<usize, Malformed> {
-        usize::try_from(self.u32()?).map_err(|_| SHORT)
-    }
-
-    fn id(&mut self) -> Result<MessageId, Malformed> {
-        self.below_last_id().map(MessageId::from_u64)
-    }
-
-    /// Counting on from any of these never overflows.
-    fn below_last_id(&mut self) -> Result<u64, Malformed> {
-        match self.u64()? {
-            id @ ..LAST_ID => Ok(id),
-            _ => Err(Malformed("an id that cannot have been given out")),
-        }
-    }
-
-    fn text(&mut self, len: usize) -> Result<&'a str, Malformed> {
-        std::str::from_utf8(self.take(len)?).map_err(|_| Malformed("a name that is not UTF-8"))
-    }
-}
-
-fn put_u16(out: &mut Vec<u8>, len: usize) {
-    // Names have at most 255 octets by their type.
-    out.extend_from_slice(&u16::try_from(len).unwrap_or(u16::MAX).to_le_bytes());
-}
-
-fn put_u32(out: &mut Vec<u8>, number: u32) {
-    out.extend_from_slice(&number.to_le_bytes());
-}
-
-fn put_u64(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(&number.to_le_bytes());
-}
-
-/// For lengths that the limits keep far below 2³².
-fn put_len(out: &mut Vec<u8>, len: usize) {
-    put_u32(out, u32::try_from(len).unwrap_or(u32::MAX));
-}
-
 /// Rounded up, so that nothing comes early and no age shrinks.
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
 }
 
-const SEGMENT_MAGIC: &[u8] = b"PHQSEG\r\n";
-const VERSION: u8 = 1;
-const LAST_ID: u64 = 1 << 63;
 const FLAG_HELD: u8 = 1;
 const FLAG_OWN_FILE: u8 = 2;
-const SHORT: Malformed = Malformed("a record that is shorter than what it says");

@@ -8,10 +8,13 @@ mod apply;
 mod body;
 mod draft;
 mod format;
+mod frame;
+mod lanes;
 mod options;
 mod recover;
 mod scan;
 mod segment;
+mod shared;
 mod store;
 mod sync;
 #[cfg(test)]
@@ -31,15 +34,17 @@ use tokio::sync::oneshot;
 pub use self::body::LogBody;
 pub use self::draft::LogDraft;
 use self::draft::Ticket;
+use self::lanes::{Job, Lanes};
 pub use self::options::{Damage, LogOptions, OpenError, OpenReport};
 use self::recover::Recovered;
-use self::store::{Counts, Ids, Job, Lanes, Shared, Store};
+use self::shared::{Counts, Ids, Shared};
+use self::store::Store;
 use self::sync::Syncer;
 use self::vfs::{Os, Vfs};
 use crate::core::Core;
 use crate::{
-    Broken, Change, Claim, Claimed, Derived, Error, Full, Lease, LeaseError, MessageId, Outcome, PutError, Queue,
-    RoutingKey, Stats, Summary, TooLarge, limits,
+    Change, Claim, Claimed, Derived, Error, Full, Lease, LeaseError, MessageId, Outcome, PutError, Queue, RoutingKey,
+    Stats, Summary, TooLarge, limits,
 };
 
 /// A queue in a folder of the local disk. Not on a network file system.
@@ -85,7 +90,7 @@ impl LogQueue {
         let lock = vfs.lock(&lock_path).map_err(OpenError::io(&lock_path))?;
         let lock = lock.ok_or(OpenError::Locked { path: lock_path })?;
         recover::prepare(&*vfs, dir)?;
-        let now = store::now(&*options.clock);
+        let now = shared::now(&*options.clock);
         let Recovered { index, segments, next_id, report } = recover::recover(&vfs, dir, options.segment_size, now)?;
         let shared = Arc::new(Shared {
             core: Core::new(Arc::clone(&options.clock), index),
@@ -257,19 +262,6 @@ impl Queue for LogQueue {
 impl Drop for LogQueue {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-impl Shared {
-    fn submit(&self, job: Job) {
-        self.lanes.push(job);
-        self.core.bell.ring();
-    }
-
-    /// Why nobody answered.
-    fn gone(&self) -> Error {
-        let silent = || Error::Broken(Broken::new("the store's thread ended; open the queue again"));
-        self.core.ended().unwrap_or_else(silent)
     }
 }
 

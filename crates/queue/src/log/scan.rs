@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::format::{FRAME, Frame};
+use super::frame::{FRAME, Frame};
 use super::vfs::{VfsFile, read_exact};
 
 /// What is searched.

@@ -6,7 +6,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::format::{FRAME, Frame, Kind, Now, SEGMENT_HEADER, SegmentHeader};
+use super::format::Now;
+use super::frame::{FRAME, Frame, Kind, SEGMENT_HEADER, SegmentHeader};
 use super::vfs::{Vfs, VfsFile, is_full};
 use crate::MessageId;
 

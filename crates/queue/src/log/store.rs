@@ -1,87 +1,23 @@
 //! The thread that owns the log.
 
-use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use tokio::sync::oneshot;
-
-use super::LogOptions;
 use super::apply::{Stored, apply};
 use super::draft::Ticket;
 use super::format::{
-    self, Image, Kind, Now, OutcomeRecord, Record, RetryRecord, StoredBody, encode_held, encode_image, encode_outcome,
+    self, Image, Now, OutcomeRecord, Record, RetryRecord, StoredBody, encode_held, encode_image, encode_outcome,
 };
+use super::frame::Kind;
+use super::lanes::{Job, PutJob, Reply, answer};
 use super::segment::{AppendError, At, Entry, Segments};
-use super::vfs::{Vfs, read_exact};
-use crate::core::Core;
-use crate::index::{Message, after, moment};
-use crate::{Broken, Clock, Derived, Error, Full, Lease, LeaseError, MAX_DELAY, MessageId, Outcome, PutError};
-
-/// What callers, the syncing thread and the store's thread share.
-pub(super) struct Shared {
-    pub(super) core: Core<Stored>,
-    pub(super) lanes: Lanes,
-    pub(super) ids: Ids,
-    pub(super) vfs: Arc<dyn Vfs>,
-    pub(super) dir: PathBuf,
-    pub(super) options: LogOptions,
-    pub(super) counts: Counts,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub(super) drafts: AtomicUsize,
-    pub(super) draft_memory: AtomicUsize,
-    pub(super) puts: AtomicU64,
-    pub(super) finished: AtomicU64,
-    pub(super) syncs: AtomicU64,
-    pub(super) body_syncs: AtomicU64,
-    pub(super) damaged: AtomicU64,
-    pub(super) disk: AtomicU64,
-}
-
-/// Message ids: below the ceiling, which is on stable storage, they may be given out.
-#[derive(Debug)]
-pub(super) struct Ids {
-    pub(super) next: AtomicU64,
-    pub(super) ceiling: AtomicU64,
-}
-
-/// Two ways to the store's thread. Outcomes go first and are never refused: there is at most one for each lease. Puts are as
-/// many as there are drafts, which are bounded where they begin.
-#[derive(Default)]
-pub(super) struct Lanes(Mutex<LanesInner>);
-
-#[derive(Default)]
-struct LanesInner {
-    outcomes: VecDeque<Job>,
-    puts: VecDeque<Job>,
-    stopping: bool,
-    closed: Option<Error>,
-}
-
-pub(super) type Reply<T> = oneshot::Sender<T>;
-
-pub(super) enum Job {
-    Put(Box<PutJob>),
-    Finish { lease: Lease, outcome: Outcome, derived: Vec<Derived>, reply: Reply<Result<Vec<MessageId>, LeaseError>> },
-    Hold { id: MessageId, held: bool, reply: Reply<Result<bool, Error>> },
-    Remove { id: MessageId, reply: Reply<Result<(), Error>> },
-    Ids { reply: Reply<Result<(), PutError>> },
-}
-
-/// A message whose body is on stable storage or in the payload.
-pub(super) struct PutJob {
-    pub(super) entry: Entry,
-    pub(super) image: Image,
-    pub(super) ticket: Ticket,
-    pub(super) reply: Reply<Result<MessageId, PutError>>,
-}
+use super::shared::{ID_BLOCK, Shared};
+use super::vfs::read_exact;
+use crate::index::{Message, after};
+use crate::{Broken, Derived, Error, Full, Lease, LeaseError, MAX_DELAY, MessageId, Outcome, PutError};
 
 /// A job whose record is ready, with what to do once it is on stable storage.
 struct Planned {
@@ -449,108 +385,6 @@ impl Store {
     }
 }
 
-impl Shared {
-    pub(super) fn now(&self) -> Now {
-        now(&*self.options.clock)
-    }
-
-    pub(super) fn bodies(&self) -> PathBuf {
-        self.dir.join("bodies")
-    }
-
-    pub(super) fn body_path(&self, id: MessageId) -> PathBuf {
-        self.bodies().join(format!("{:016x}", id.as_u64()))
-    }
-
-    /// The store is done for: everybody is told.
-    pub(super) fn fail(&self, why: &str) {
-        let error = Error::Broken(Broken::new(why));
-        self.core.end(error.clone());
-        // Who had already been closed keeps hearing that.
-        let error = self.core.ended().unwrap_or(error);
-        self.lanes.close(&error);
-    }
-}
-
-impl Ids {
-    /// An id that will never be given out again, if one is left of the block.
-    pub(super) fn next(&self) -> Option<MessageId> {
-        let ceiling = self.ceiling.load(Relaxed);
-        let next = self.next.fetch_update(Relaxed, Relaxed, |next| (next < ceiling).then(|| next.saturating_add(1)));
-        next.ok().map(MessageId::from_u64)
-    }
-
-    fn low(&self) -> bool {
-        self.ceiling.load(Relaxed).saturating_sub(self.next.load(Relaxed)) < ID_BLOCK / 2
-    }
-}
-
-impl Lanes {
-    /// Takes the job, or refuses it when nobody will do it any more.
-    pub(super) fn push(&self, job: Job) {
-        let mut lanes = self.lock();
-        let closed = lanes.stopping.then_some(Error::Closed);
-        if let Some(why) = lanes.closed.clone().or(closed) {
-            drop(lanes);
-            return job.refuse(&why);
-        }
-        match job {
-            job @ (Job::Put(_) | Job::Ids { .. }) => lanes.puts.push_back(job),
-            job => lanes.outcomes.push_back(job),
-        }
-    }
-
-    pub(super) fn stop(&self) {
-        self.lock().stopping = true;
-    }
-
-    /// What fits into a batch, outcomes first.
-    fn take(&self) -> (Vec<Job>, bool) {
-        let mut lanes = self.lock();
-        let mut octets = 0_usize;
-        let mut jobs = Vec::new();
-        while octets < BATCH_OCTETS && jobs.len() < BATCH_JOBS {
-            let Some(job) = lanes.outcomes.pop_front().or_else(|| lanes.puts.pop_front()) else { break };
-            octets = octets.saturating_add(job.size());
-            jobs.push(job);
-        }
-        (jobs, lanes.stopping)
-    }
-
-    fn close(&self, why: &Error) {
-        let mut lanes = self.lock();
-        lanes.closed.get_or_insert_with(|| why.clone());
-        let jobs: Vec<_> = lanes.outcomes.drain(..).collect();
-        let puts: Vec<_> = lanes.puts.drain(..).collect();
-        drop(lanes);
-        jobs.into_iter().chain(puts).for_each(|job| job.refuse(why));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, LanesInner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Job {
-    pub(super) fn refuse(self, why: &Error) {
-        match self {
-            Self::Put(put) => answer(put.reply, Err(why.clone().into())),
-            Self::Finish { reply, .. } => answer(reply, Err(why.clone().into())),
-            Self::Hold { reply, .. } => answer(reply, Err(why.clone())),
-            Self::Remove { reply, .. } => answer(reply, Err(why.clone())),
-            Self::Ids { reply } => answer(reply, Err(why.clone().into())),
-        }
-    }
-
-    fn size(&self) -> usize {
-        match self {
-            Self::Put(put) => put.entry.payload.len(),
-            Self::Finish { derived, .. } => derived.iter().map(|each| each.body.len()).sum(),
-            _ => 0,
-        }
-    }
-}
-
 impl Drop for Store {
     fn drop(&mut self) {
         let error = self.shared.core.ended().unwrap_or(Error::Closed);
@@ -583,22 +417,11 @@ impl Drop for Guard {
     }
 }
 
-pub(super) fn now(clock: &dyn Clock) -> Now {
-    let wall = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-    Now { moment: moment(clock.now()), wall }
-}
-
 fn moved(index: &mut crate::index::Index<Stored>, segments: &mut Segments, id: MessageId, body: StoredBody, at: &At) {
     let Some(message) = index.get_mut(id) else { return };
     let old = mem::replace(&mut message.stored, Stored::new(body, at));
     segments.subtract(old.sequence, id, old.len);
     segments.add(at.sequence, id, at.len);
-}
-
-/// Who does not wait any more is not told.
-fn answer<T>(reply: Reply<T>, value: T) {
-    drop(reply.send(value));
 }
 
 fn reason(error: AppendError) -> String {
@@ -608,12 +431,8 @@ fn reason(error: AppendError) -> String {
     }
 }
 
-/// A batch ends where it grows beyond one of these.
-const BATCH_OCTETS: usize = 8 << 20;
-const BATCH_JOBS: usize = 1024;
 /// A slice of copying ends where it grows beyond one of these: a few milliseconds.
 const SLICE_OCTETS: usize = 1 << 20;
 const SLICE_MESSAGES: usize = 256;
-const ID_BLOCK: u64 = 65_536;
 /// How often outcomes that found no room are tried again.
 const RETRY_FULL: Duration = Duration::from_millis(500);

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::store::{Job, PutJob, Shared};
+use super::lanes::{Job, PutJob};
+use super::shared::Shared;
 use super::vfs::{VfsFile, is_full};
 use crate::{Error, Full, PutError};
 

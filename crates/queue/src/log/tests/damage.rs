@@ -87,7 +87,7 @@ fn every_bit_turned_over() {
     let closed = disk.contents(&path);
     assert!(closed.len() > octets.len());
     let all = &steps.last().unwrap().1;
-    let last_record = closed.len() - super::super::format::FRAME;
+    let last_record = closed.len() - super::super::frame::FRAME;
     for at in 0..closed.len() {
         for bit in [0, 3, 7] {
             let disk = disk.killed();
@@ -101,7 +101,7 @@ fn every_bit_turned_over() {
                 assert_eq!(report.damaged.len(), 1, "octet {at}, bit {bit}: {report:?}");
                 assert_eq!(report.truncated, 0, "octet {at}, bit {bit}");
                 assert!(block_on(queue.stats()).damaged == 1);
-                if at >= super::super::format::SEGMENT_HEADER {
+                if at >= super::super::frame::SEGMENT_HEADER {
                     let kept = disk.paths().into_iter().any(|path| path.starts_with("/queue/quarantine"));
                     assert!(kept, "octet {at}, bit {bit}: set aside");
                 }

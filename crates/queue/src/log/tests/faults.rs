@@ -114,6 +114,26 @@ fn outcomes_wait_on_a_full_disk_and_puts_do_not() {
 }
 
 #[test]
+fn what_was_refused_does_not_come_back() {
+    for seed in 0..200 {
+        let (disk, clock) = (Disk::new(), ManualClock::default());
+        let options = options(&clock);
+        let queue = open(&disk, &options).unwrap();
+        block_on(async {
+            put(&queue, message("a", b""), b"x").await.unwrap();
+            // All of the record is written, and still the system says that there was no room.
+            disk.fail(Some(Fault { at: 1, kind: ErrorKind::StorageFull, partial: usize::MAX }));
+            let full = put(&queue, message("a", b""), b"refused").await;
+            assert!(matches!(full, Err(PutError::Full(_))), "{full:?}");
+        });
+        let later = disk.power_cut(&mut fastrand::Rng::with_seed(seed));
+        drop(queue);
+        let queue = open(&later, &options).unwrap();
+        assert_eq!(block_on(queue.stats()).messages, 1, "seed {seed}");
+    }
+}
+
+#[test]
 fn opening_works_on_a_full_disk() {
     let (disk, clock) = (Disk::new(), ManualClock::default());
     let options = options(&clock);

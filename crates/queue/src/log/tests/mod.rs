@@ -4,6 +4,7 @@
 mod damage;
 mod disk;
 mod faults;
+mod hostile;
 mod ledger;
 mod power;
 mod room;

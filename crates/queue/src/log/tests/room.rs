@@ -154,6 +154,25 @@ fn stragglers_are_copied_forward() {
 }
 
 #[test]
+fn ids_go_on_over_their_blocks() {
+    let options = options(&ManualClock::default());
+    let disk = Disk::new();
+    let queue = open(&disk, &options).unwrap();
+    block_on(async {
+        let mut last = None;
+        for _ in 0..150_000 {
+            let id = queue.put(None).await.unwrap().id();
+            assert!(last < Some(id));
+            last = Some(id);
+        }
+        let later = disk.killed();
+        drop(queue);
+        let queue = open(&later, &options).unwrap();
+        assert!(last < Some(queue.put(None).await.unwrap().id()), "an id was given out twice");
+    });
+}
+
+#[test]
 fn a_clock_set_back_delays_nothing_and_ages_nobody() {
     let clock = ManualClock::default();
     let options = options(&clock);

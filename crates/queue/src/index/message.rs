@@ -1,0 +1,119 @@
+//! A message as the index holds it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Moment, after, between};
+use crate::{DeliverySummary, MAX_DELAY, MessageId, NewMessage, Owner, Priority, RoutingKey, Summary};
+
+pub(crate) struct Message<B> {
+    pub(crate) owner: Owner,
+    pub(crate) priority: Priority,
+    pub(crate) envelope: Bytes,
+    pub(crate) born: Moment,
+    pub(crate) held: bool,
+    pub(crate) body_len: u64,
+    pub(crate) stored: B,
+    /// In the order of their numbers.
+    pub(crate) deliveries: Vec<Delivery>,
+    /// Its removal is being written: nothing else may be.
+    pub(super) removing: bool,
+}
+
+pub(crate) struct Delivery {
+    pub(crate) number: u32,
+    pub(crate) key: RoutingKey,
+    pub(crate) state: Bytes,
+    pub(crate) due: Moment,
+    /// What `due` was asked as, to bound it after a restart with another wall clock.
+    pub(crate) delay: Duration,
+    pub(crate) attempts: u32,
+    pub(crate) generation: u64,
+    pub(super) phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// In no schedule: the message is on hold.
+    Idle,
+    Future,
+    Ready,
+    Leased {
+        until: Moment,
+    },
+    /// Its outcome is being written: it cannot expire.
+    Writing,
+}
+
+impl<B> Message<B> {
+    pub(crate) fn new(new: NewMessage, now: Moment, body_len: u64, stored: B) -> Self {
+        let deliveries = (0..).zip(new.deliveries).map(|(number, delivery)| {
+            let delay = delivery.delay.min(MAX_DELAY);
+            // A state may be a slice of something large, which it would keep alive for days.
+            let state = Bytes::copy_from_slice(&delivery.state);
+            Delivery::new(number, delivery.key, state, after(now, delay), delay, 0)
+        });
+        let deliveries = deliveries.collect();
+        let envelope = Bytes::copy_from_slice(&new.envelope);
+        Self::restore(new.owner, new.priority, envelope, now, false, body_len, stored, deliveries)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one for each field")]
+    pub(crate) fn restore(
+        owner: Owner,
+        priority: Priority,
+        envelope: Bytes,
+        born: Moment,
+        held: bool,
+        body_len: u64,
+        stored: B,
+        deliveries: Vec<Delivery>,
+    ) -> Self {
+        Self { owner, priority, envelope, born, held, body_len, stored, deliveries, removing: false }
+    }
+
+    pub(crate) fn map<C>(self, stored: impl FnOnce(B) -> C) -> Message<C> {
+        let Self { owner, priority, envelope, born, held, body_len, stored: old, deliveries, removing } = self;
+        let stored = stored(old);
+        Message { owner, priority, envelope, born, held, body_len, stored, deliveries, removing }
+    }
+
+    /// About how many octets of memory it takes: what it carries, and for the structures around it 512 and, for each delivery,
+    /// 384 octets.
+    pub(crate) fn cost(&self) -> usize {
+        let deliveries = self.deliveries.iter().map(|each| 384 + each.key.as_str().len() + each.state.len());
+        deliveries.fold(512 + self.envelope.len() + self.owner.as_str().len(), usize::saturating_add)
+    }
+
+    pub(super) fn summary(&self, id: MessageId, now: Moment) -> Summary {
+        let deliveries = self.deliveries.iter().map(|delivery| DeliverySummary {
+            delivery: delivery.number,
+            key: delivery.key.clone(),
+            state: delivery.state.clone(),
+            attempts: delivery.attempts,
+            due_in: between(now, delivery.due),
+            leased: delivery.is_leased() || delivery.phase == Phase::Writing,
+        });
+        Summary {
+            id,
+            owner: self.owner.clone(),
+            priority: self.priority,
+            envelope: self.envelope.clone(),
+            body_len: self.body_len,
+            age: between(self.born, now),
+            held: self.held,
+            deliveries: deliveries.collect(),
+        }
+    }
+}
+
+impl Delivery {
+    pub(crate) fn new(number: u32, key: RoutingKey, state: Bytes, due: Moment, delay: Duration, attempts: u32) -> Self {
+        Self { number, key, state, due, delay, attempts, generation: 0, phase: Phase::Idle }
+    }
+
+    pub(super) fn is_leased(&self) -> bool {
+        matches!(self.phase, Phase::Leased { .. })
+    }
+}

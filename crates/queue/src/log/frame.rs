@@ -1,0 +1,194 @@
+//! The frames of FORMAT.md: segment headers, record frames, and how numbers are read and written.
+
+use crate::MessageId;
+
+pub(super) const SEGMENT_HEADER: usize = 64;
+pub(super) const FRAME: usize = 36;
+pub(super) const MAX_PAYLOAD: usize = 32 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SegmentHeader {
+    pub(super) sequence: u64,
+    pub(super) tag: u64,
+    pub(super) id_ceiling: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) len: u32,
+    pub(super) base: u32,
+    pub(super) kind: Kind,
+    pub(super) crc: u32,
+    pub(super) wall: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    Message = 1,
+    Outcome = 2,
+    Held = 3,
+    Removed = 4,
+    Ids = 5,
+    Closed = 6,
+}
+
+/// The octets are none of ours, though their checksum is right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Malformed(pub(super) &'static str);
+
+impl SegmentHeader {
+    pub(super) fn encode(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(SEGMENT_HEADER);
+        out.extend_from_slice(SEGMENT_MAGIC);
+        out.push(VERSION);
+        out.extend_from_slice(&[0; 7]);
+        put_u64(&mut out, self.sequence);
+        put_u64(&mut out, self.tag);
+        put_u64(&mut out, self.id_ceiling);
+        out.extend_from_slice(&[0; 20]);
+        let crc = crc32fast::hash(&out);
+        put_u32(&mut out, crc);
+        out
+    }
+
+    pub(super) fn decode(octets: &[u8]) -> Result<Self, Malformed> {
+        let mut input = Input(octets);
+        let covered = octets.get(..SEGMENT_HEADER - 4).ok_or(SHORT)?;
+        if input.take(8)? != SEGMENT_MAGIC {
+            return Err(Malformed("no segment"));
+        }
+        // Before the checksum: another version may have another one.
+        if input.u8()? != VERSION {
+            return Err(Malformed("a segment of another version"));
+        }
+        input.take(7)?;
+        let header = Self { sequence: input.u64()?, tag: input.u64()?, id_ceiling: input.below_last_id()? };
+        input.take(20)?;
+        if input.u32()? != crc32fast::hash(covered) {
+            return Err(Malformed("a segment header with a wrong checksum"));
+        }
+        Ok(header)
+    }
+}
+
+impl Frame {
+    /// Appends frame and payload to a batch.
+    pub(super) fn encode(self, tag: u64, out: &mut Vec<u8>) {
+        let start = out.len();
+        put_u64(out, tag);
+        put_u32(out, self.len);
+        put_u32(out, self.base);
+        out.push(self.kind as u8);
+        out.push(VERSION);
+        out.extend_from_slice(&[0; 2]);
+        put_u32(out, self.crc);
+        put_u64(out, self.wall);
+        let crc = crc32fast::hash(out.get(start..).unwrap_or_default());
+        put_u32(out, crc);
+    }
+
+    pub(super) fn decode(tag: u64, octets: &[u8]) -> Result<Self, Malformed> {
+        let mut input = Input(octets);
+        let covered = octets.get(..FRAME - 4).ok_or(SHORT)?;
+        if input.u64()? != tag {
+            return Err(Malformed("no record"));
+        }
+        let (len, base) = (input.u32()?, input.u32()?);
+        let (kind, version) = (input.u8()?, input.u8()?);
+        input.take(2)?;
+        let (crc, wall) = (input.u32()?, input.u64()?);
+        if input.u32()? != crc32fast::hash(covered) {
+            return Err(Malformed("a record frame with a wrong checksum"));
+        }
+        if version != VERSION || len as usize > MAX_PAYLOAD {
+            return Err(Malformed("a record of another version"));
+        }
+        let kind = Kind::from_u8(kind).ok_or(Malformed("a record of an unknown kind"))?;
+        Ok(Self { len, base, kind, crc, wall })
+    }
+}
+
+impl Kind {
+    fn from_u8(octet: u8) -> Option<Self> {
+        let all = [Self::Message, Self::Outcome, Self::Held, Self::Removed, Self::Ids, Self::Closed];
+        all.into_iter().find(|kind| *kind as u8 == octet)
+    }
+}
+
+/// What is left to read.
+pub(super) struct Input<'a>(pub(super) &'a [u8]);
+
+impl<'a> Input<'a> {
+    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+        let (head, rest) = self.0.split_at_checked(len).ok_or(SHORT)?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let (head, rest) = self.0.split_first_chunk().ok_or(SHORT)?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8, Malformed> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    pub(super) fn u16(&mut self) -> Result<usize, Malformed> {
+        self.array().map(u16::from_le_bytes).map(usize::from)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, Malformed> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, Malformed> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(super) fn len(&mut self) -> Result<usize, Malformed> {
+        usize::try_from(self.u32()?).map_err(|_| SHORT)
+    }
+
+    pub(super) fn id(&mut self) -> Result<MessageId, Malformed> {
+        self.below_last_id().map(MessageId::from_u64)
+    }
+
+    /// Counting on from any of these never overflows.
+    pub(super) fn below_last_id(&mut self) -> Result<u64, Malformed> {
+        match self.u64()? {
+            id @ ..LAST_ID => Ok(id),
+            _ => Err(Malformed("an id that cannot have been given out")),
+        }
+    }
+
+    pub(super) fn text(&mut self, len: usize) -> Result<&'a str, Malformed> {
+        std::str::from_utf8(self.take(len)?).map_err(|_| Malformed("a name that is not UTF-8"))
+    }
+}
+
+pub(super) fn put_u16(out: &mut Vec<u8>, len: usize) {
+    // Names have at most 255 octets by their type.
+    out.extend_from_slice(&u16::try_from(len).unwrap_or(u16::MAX).to_le_bytes());
+}
+
+pub(super) fn put_u32(out: &mut Vec<u8>, number: u32) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+pub(super) fn put_u64(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+/// For lengths that the limits keep far below 2³².
+pub(super) fn put_len(out: &mut Vec<u8>, len: usize) {
+    put_u32(out, u32::try_from(len).unwrap_or(u32::MAX));
+}
+
+pub(super) const SHORT: Malformed = Malformed("a record that is shorter than what it says");
+const SEGMENT_MAGIC: &[u8] = b"PHQSEG\r\n";
+const VERSION: u8 = 1;
+const LAST_ID: u64 = 1 << 63;

@@ -1,0 +1,117 @@
+//! The two ways to the store's thread.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::oneshot;
+
+use super::draft::Ticket;
+use super::format::Image;
+use super::segment::Entry;
+use crate::{Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
+
+/// Two ways to the store's thread. Outcomes go first and are never refused: there is at most one for each lease. Puts are as
+/// many as there are drafts, which are bounded where they begin.
+#[derive(Default)]
+pub(super) struct Lanes(Mutex<LanesInner>);
+
+#[derive(Default)]
+struct LanesInner {
+    outcomes: VecDeque<Job>,
+    puts: VecDeque<Job>,
+    stopping: bool,
+    closed: Option<Error>,
+}
+
+pub(super) type Reply<T> = oneshot::Sender<T>;
+
+pub(super) enum Job {
+    Put(Box<PutJob>),
+    Finish { lease: Lease, outcome: Outcome, derived: Vec<Derived>, reply: Reply<Result<Vec<MessageId>, LeaseError>> },
+    Hold { id: MessageId, held: bool, reply: Reply<Result<bool, Error>> },
+    Remove { id: MessageId, reply: Reply<Result<(), Error>> },
+    Ids { reply: Reply<Result<(), PutError>> },
+}
+
+/// A message whose body is on stable storage or in the payload.
+pub(super) struct PutJob {
+    pub(super) entry: Entry,
+    pub(super) image: Image,
+    pub(super) ticket: Ticket,
+    pub(super) reply: Reply<Result<MessageId, PutError>>,
+}
+
+impl Lanes {
+    /// Takes the job, or refuses it when nobody will do it any more.
+    pub(super) fn push(&self, job: Job) {
+        let mut lanes = self.lock();
+        let closed = lanes.stopping.then_some(Error::Closed);
+        if let Some(why) = lanes.closed.clone().or(closed) {
+            drop(lanes);
+            return job.refuse(&why);
+        }
+        match job {
+            job @ (Job::Put(_) | Job::Ids { .. }) => lanes.puts.push_back(job),
+            job => lanes.outcomes.push_back(job),
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.lock().stopping = true;
+    }
+
+    /// What fits into a batch, outcomes first.
+    pub(super) fn take(&self) -> (Vec<Job>, bool) {
+        let mut lanes = self.lock();
+        let mut octets = 0_usize;
+        let mut jobs = Vec::new();
+        while octets < BATCH_OCTETS && jobs.len() < BATCH_JOBS {
+            let Some(job) = lanes.outcomes.pop_front().or_else(|| lanes.puts.pop_front()) else { break };
+            octets = octets.saturating_add(job.size());
+            jobs.push(job);
+        }
+        (jobs, lanes.stopping)
+    }
+
+    pub(super) fn close(&self, why: &Error) {
+        let mut lanes = self.lock();
+        lanes.closed.get_or_insert_with(|| why.clone());
+        let jobs: Vec<_> = lanes.outcomes.drain(..).collect();
+        let puts: Vec<_> = lanes.puts.drain(..).collect();
+        drop(lanes);
+        jobs.into_iter().chain(puts).for_each(|job| job.refuse(why));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LanesInner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Job {
+    pub(super) fn refuse(self, why: &Error) {
+        match self {
+            Self::Put(put) => answer(put.reply, Err(why.clone().into())),
+            Self::Finish { reply, .. } => answer(reply, Err(why.clone().into())),
+            Self::Hold { reply, .. } => answer(reply, Err(why.clone())),
+            Self::Remove { reply, .. } => answer(reply, Err(why.clone())),
+            Self::Ids { reply } => answer(reply, Err(why.clone().into())),
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Put(put) => put.entry.payload.len(),
+            Self::Finish { derived, .. } => derived.iter().map(|each| each.body.len()).sum(),
+            _ => 0,
+        }
+    }
+}
+
+/// Who does not wait any more is not told.
+pub(super) fn answer<T>(reply: Reply<T>, value: T) {
+    drop(reply.send(value));
+}
+
+/// A batch ends where it grows beyond one of these.
+const BATCH_OCTETS: usize = 8 << 20;
+const BATCH_JOBS: usize = 1024;

@@ -1,0 +1,102 @@
+//! What callers and the threads of a queue share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::SystemTime;
+
+use super::LogOptions;
+use super::apply::Stored;
+use super::format::Now;
+use super::lanes::{Job, Lanes};
+use super::vfs::Vfs;
+use crate::core::Core;
+use crate::index::moment;
+use crate::{Broken, Clock, Error, MessageId};
+
+/// What callers, the syncing thread and the store's thread share.
+pub(super) struct Shared {
+    pub(super) core: Core<Stored>,
+    pub(super) lanes: Lanes,
+    pub(super) ids: Ids,
+    pub(super) vfs: Arc<dyn Vfs>,
+    pub(super) dir: PathBuf,
+    pub(super) options: LogOptions,
+    pub(super) counts: Counts,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) drafts: AtomicUsize,
+    pub(super) draft_memory: AtomicUsize,
+    pub(super) puts: AtomicU64,
+    pub(super) finished: AtomicU64,
+    pub(super) syncs: AtomicU64,
+    pub(super) body_syncs: AtomicU64,
+    pub(super) damaged: AtomicU64,
+    pub(super) disk: AtomicU64,
+}
+
+/// Message ids: below the ceiling, which is on stable storage, they may be given out.
+#[derive(Debug)]
+pub(super) struct Ids {
+    pub(super) next: AtomicU64,
+    pub(super) ceiling: AtomicU64,
+}
+
+impl Shared {
+    /// Hands a job to the store's thread.
+    pub(super) fn submit(&self, job: Job) {
+        self.lanes.push(job);
+        self.core.bell.ring();
+    }
+
+    /// Why nobody answered.
+    pub(super) fn gone(&self) -> Error {
+        let silent = || Error::Broken(Broken::new("the store's thread ended; open the queue again"));
+        self.core.ended().unwrap_or_else(silent)
+    }
+
+    pub(super) fn now(&self) -> Now {
+        now(&*self.options.clock)
+    }
+
+    pub(super) fn bodies(&self) -> PathBuf {
+        self.dir.join("bodies")
+    }
+
+    pub(super) fn body_path(&self, id: MessageId) -> PathBuf {
+        self.bodies().join(format!("{:016x}", id.as_u64()))
+    }
+
+    /// The store is done for: everybody is told.
+    pub(super) fn fail(&self, why: &str) {
+        let error = Error::Broken(Broken::new(why));
+        self.core.end(error.clone());
+        // Who had already been closed keeps hearing that.
+        let error = self.core.ended().unwrap_or(error);
+        self.lanes.close(&error);
+    }
+}
+
+impl Ids {
+    /// An id that will never be given out again, if one is left of the block.
+    pub(super) fn next(&self) -> Option<MessageId> {
+        let ceiling = self.ceiling.load(Relaxed);
+        let next = self.next.fetch_update(Relaxed, Relaxed, |next| (next < ceiling).then(|| next.saturating_add(1)));
+        next.ok().map(MessageId::from_u64)
+    }
+
+    pub(super) fn low(&self) -> bool {
+        self.ceiling.load(Relaxed).saturating_sub(self.next.load(Relaxed)) < ID_BLOCK / 2
+    }
+}
+
+pub(super) fn now(clock: &dyn Clock) -> Now {
+    let wall = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
+    Now { moment: moment(clock.now()), wall }
+}
+
+/// Ids are reserved on stable storage so many at once.
+pub(super) const ID_BLOCK: u64 = 65_536;
