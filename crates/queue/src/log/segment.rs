@@ -161,12 +161,14 @@ impl Segments {
         Ok(true)
     }
 
-    /// The oldest segment, if so much of the log is dead that copying its living messages forward is worth it.
-    pub(super) fn worth_copying(&self) -> Option<&Segment> {
+    /// The oldest segment, if so much of the log is dead that copying its living messages forward is worth it: `times` as much as
+    /// lives, and as two segments.
+    pub(super) fn worth_copying(&self, times: u64) -> Option<&Segment> {
         let (total, live) = (self.octets(), self.list.values().map(|segment| segment.live_octets).sum::<u64>());
         let waste = total.saturating_sub(live);
         let oldest = self.list.first_key_value().map(|(_, segment)| segment)?;
-        let worth = waste > live && waste > self.size.saturating_mul(2) && !oldest.pinned;
+        let least = live.max(self.size.saturating_mul(2)).saturating_mul(times);
+        let worth = waste > least && !oldest.pinned;
         (worth && self.list.len() > 1).then_some(oldest)
     }
 

@@ -108,6 +108,9 @@ impl Store {
                 if idle {
                     continue;
                 }
+                if self.waiting.is_empty() {
+                    self.tidy(UNDER_LOAD)?;
+                }
             } else if stopping {
                 let closed = Planned { entry: Entry::new(Kind::Closed, Vec::new()), effect: Effect::Closed };
                 // A courtesy to the next opening; on a full disk it goes without.
@@ -115,10 +118,10 @@ impl Store {
                     Err((AppendError::Fatal(why), _)) => Err(why),
                     _ => Ok(()),
                 };
-            } else if !self.tidy()? {
+            } else if !self.tidy(1)? {
                 self.shared.core.bell.wait(pause);
             }
-            // Under load the oldest segments go as well; copying waits for a pause, or for too much of them.
+            // Under load as well; copying has waited for a pause, or for too much waste.
             while self.segments.drop_oldest().map_err(reason)? {}
             self.shared.counts.disk.store(self.segments.octets(), Relaxed);
         }
@@ -332,9 +335,9 @@ impl Store {
         Planned { entry, effect: Effect::Ids { ceiling, replies } }
     }
 
-    /// A slice of copying forward, when that is worth it. Whether anything was done.
-    fn tidy(&mut self) -> Result<bool, String> {
-        let Some(oldest) = self.segments.worth_copying() else { return Ok(false) };
+    /// A slice of copying forward, when that is worth it: see [`Segments::worth_copying`]. Whether anything was done.
+    fn tidy(&mut self, times: u64) -> Result<bool, String> {
+        let Some(oldest) = self.segments.worth_copying(times) else { return Ok(false) };
         let ids: Vec<_> = oldest.live.iter().copied().take(SLICE_MESSAGES).collect();
         let now = self.shared.now();
         let mut planned = Vec::new();
@@ -434,5 +437,7 @@ fn reason(error: AppendError) -> String {
 /// A slice of copying ends where it grows beyond one of these: a few milliseconds.
 const SLICE_OCTETS: usize = 1 << 20;
 const SLICE_MESSAGES: usize = 256;
+/// Copying takes turns with batches, rather than waiting for a pause, from so many times the ordinary waste on.
+const UNDER_LOAD: u64 = 2;
 /// How often outcomes that found no room are tried again.
 const RETRY_FULL: Duration = Duration::from_millis(500);

@@ -194,3 +194,30 @@ fn a_clock_set_back_delays_nothing_and_ages_nobody() {
         assert!(claimed.age >= Duration::from_secs(200), "{:?}", claimed.age);
     });
 }
+
+/// Writers that never pause do not keep the log from shrinking.
+#[test]
+fn stragglers_are_copied_forward_under_load() {
+    let options = LogOptions { segment_size: 16 << 10, ..options(&ManualClock::default()) };
+    let queue = open(&Disk::new(), &options).unwrap();
+    let most = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for writer in 0..8 {
+            let (queue, most) = (&queue, &most);
+            scope.spawn(move || {
+                block_on(async {
+                    for round in 0..400 {
+                        let id = put(queue, message("a", b""), &[7; 700]).await.unwrap();
+                        if writer > 0 || round % 20 > 0 {
+                            queue.remove(id).await.unwrap();
+                        }
+                        most.fetch_max(queue.stats().await.disk, std::sync::atomic::Ordering::Relaxed);
+                    }
+                });
+            });
+        }
+    });
+    let most = most.into_inner();
+    assert!(most < 400 << 10, "{most} octets, of which 20 messages lived");
+    assert_eq!(block_on(queue.stats()).messages, 20);
+}
