@@ -8,36 +8,48 @@ use crate::shell::{Failure, Outcome, Run, find_program};
 use crate::test::Context;
 
 struct Tool {
-    program: &'static str,
+    /// A program, or a Perl module.
+    name: &'static str,
     package: &'static str,
     used_for: &'static str,
 }
 
 const TOOLS: &[Tool] = &[
-    Tool { program: "smtp-source", package: "postfix", used_for: "a real client" },
-    Tool { program: "smtp-sink", package: "postfix", used_for: "a real next hop" },
-    Tool { program: "swaks", package: "swaks", used_for: "a real client" },
-    Tool { program: "curl", package: "curl", used_for: "a real client" },
-    Tool { program: "python3", package: "python3", used_for: "clients, next hops with faults, the conformance table" },
-    Tool { program: "openssl", package: "openssl", used_for: "the certificates of the tests" },
-    Tool { program: "g++", package: "g++", used_for: "libFuzzer, which the fuzz targets link" },
-    Tool { program: "ps", package: "procps", used_for: "the adaptor that drives the relay from outside" },
+    Tool { name: "smtp-source", package: "postfix", used_for: "a real client" },
+    Tool { name: "smtp-sink", package: "postfix", used_for: "a real next hop" },
+    Tool { name: "swaks", package: "swaks", used_for: "a real client" },
+    Tool { name: "Net::SSLeay", package: "libnet-ssleay-perl", used_for: "TLS in swaks" },
+    Tool { name: "curl", package: "curl", used_for: "a real client" },
+    Tool { name: "python3", package: "python3", used_for: "clients, next hops with faults, the conformance table" },
+    Tool { name: "openssl", package: "openssl", used_for: "the certificates of the tests" },
+    Tool { name: "g++", package: "g++", used_for: "libFuzzer, which the fuzz targets link" },
+    Tool { name: "ps", package: "procps", used_for: "the adaptor that drives the relay from outside" },
 ];
 
+impl Tool {
+    fn is_there(&self) -> bool {
+        if self.name.contains("::") {
+            let perl = Run::new("perl").args([format!("-M{}", self.name).as_str(), "-e", "1"]).quiet();
+            return perl.capture().is_ok_and(|(loaded, _, _)| loaded);
+        }
+        find_program(self.name).is_some()
+    }
+}
+
 pub(crate) fn run(_context: &Context) -> Outcome {
-    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| find_program(tool.program).is_none()).collect();
+    let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !tool.is_there()).collect();
     if missing.is_empty() {
-        println!("  all {} programs are there, nothing to install", TOOLS.len());
+        println!("  all {} tools are there, nothing to install", TOOLS.len());
         return Ok(());
     }
     let mut packages: Vec<&str> = missing.iter().map(|tool| tool.package).collect();
     packages.dedup();
     for tool in &missing {
-        println!("  {} is missing ({}): package {}", tool.program, tool.used_for, tool.package);
+        println!("  {} is missing ({}): package {}", tool.name, tool.used_for, tool.package);
     }
     let by_hand = format!("Install the packages yourself: {}.", packages.join(" "));
     if find_program("apt-get").is_none() {
-        return Err(Failure::new("Programs are missing, and this system has no apt-get.", by_hand));
+        return Err(Failure::new("Tools are missing, and this system has no apt-get.", by_hand));
     }
     let prefix = become_root(&by_hand)?;
     apt(&prefix, &["update"], &by_hand)?;
@@ -50,7 +62,7 @@ pub(crate) fn run(_context: &Context) -> Outcome {
     let mut install = vec!["install", "--yes", "--no-install-recommends"];
     install.extend(&packages);
     let installed = apt(&prefix, &install, &by_hand);
-    guard.lift()?;
+    drop(guard);
     installed
 }
 
@@ -79,7 +91,8 @@ fn as_root(prefix: &[String], command: &[&str], remedy: &str) -> Outcome {
     Run::new(words[0]).args(&words[1..]).remedy(remedy).run()
 }
 
-/// Keeps installed packages from starting daemons, by the file that Debian asks: `policy-rc.d`. One that was there is put back.
+/// Keeps installed packages from starting daemons, by the file that Debian asks: `policy-rc.d`. One that was there
+/// is put back when this is dropped, however the installation ends.
 struct NoDaemons<'a> {
     prefix: &'a [String],
     had_one: bool,
@@ -90,33 +103,34 @@ const POLICY_ASIDE: &str = "/usr/sbin/policy-rc.d.before-xtask";
 
 impl<'a> NoDaemons<'a> {
     fn new(prefix: &'a [String]) -> Result<Self, Failure> {
-        let guard = Self { prefix, had_one: Path::new(POLICY).exists() };
-        if guard.had_one {
-            guard.root(&["mv", POLICY, POLICY_ASIDE])?;
+        let no_file = |error| {
+            Failure::new(format!("No temporary file can be written: {error}."), "Make room for temporary files.")
+        };
+        let file = tempfile::NamedTempFile::new().map_err(no_file)?;
+        fs::write(file.path(), "#!/bin/sh\nexit 101\n").map_err(no_file)?;
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o755)).map_err(no_file)?;
+        let had_one = Path::new(POLICY).exists();
+        if had_one {
+            as_root(prefix, &["mv", POLICY, POLICY_ASIDE], REMEDY)?;
         }
-        let file = tempfile::NamedTempFile::new().and_then(|file| {
-            fs::write(file.path(), "#!/bin/sh\nexit 101\n")?;
-            fs::set_permissions(file.path(), fs::Permissions::from_mode(0o755))?;
-            Ok(file)
-        });
-        let file = file.map_err(|error| {
-            Failure::new(
-                format!("No temporary file can be written: {error}."),
-                "Make room in the folder for temporary files.",
-            )
-        })?;
-        match guard.root(&["cp", "--preserve=mode", &file.path().to_string_lossy(), POLICY]) {
-            Ok(()) => Ok(guard),
-            Err(failure) => guard.lift().and(Err(failure)),
-        }
-    }
-
-    fn lift(self) -> Outcome {
-        if self.had_one { self.root(&["mv", POLICY_ASIDE, POLICY]) } else { self.root(&["rm", "-f", POLICY]) }
-    }
-
-    fn root(&self, command: &[&str]) -> Outcome {
-        let remedy = format!("{POLICY} keeps daemons from starting; look at it, and at {POLICY_ASIDE}.");
-        as_root(self.prefix, command, &remedy)
+        let guard = Self { prefix, had_one };
+        as_root(prefix, &["cp", "--preserve=mode", &file.path().to_string_lossy(), POLICY], REMEDY)?;
+        Ok(guard)
     }
 }
+
+impl Drop for NoDaemons<'_> {
+    fn drop(&mut self) {
+        let restore: &[&str] = if self.had_one { &["mv", POLICY_ASIDE, POLICY] } else { &["rm", "-f", POLICY] };
+        // Not printed: whatever brought us here may have taken standard output with it.
+        let mut words: Vec<&str> = self.prefix.iter().map(String::as_str).collect();
+        words.extend(restore);
+        let restored = Run::new(words[0]).args(&words[1..]).quiet().capture();
+        if !restored.is_ok_and(|(succeeded, _, _)| succeeded) {
+            eprintln!("{POLICY} could not be put back as it was. {REMEDY}");
+        }
+    }
+}
+
+const REMEDY: &str =
+    "/usr/sbin/policy-rc.d keeps daemons from starting; look at it, and at policy-rc.d.before-xtask beside it.";
