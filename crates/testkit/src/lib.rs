@@ -1,1 +1,21 @@
-//! Test tools of the workspace.
+//! Test tools of the workspace: everything that tests of several crates share, and nothing that a user sees.
+//!
+//! ```text
+//!  transcripts ──▶ ServerHarness / ClientHarness ──▶ events, octets said, messages
+//!  Pair          = ClientHarness ⇄ Duplex ⇄ ServerHarness, chunked by Choices
+//!  fuzz::*       = a body for each fuzz target, with its oracles
+//!  reference     = where content ends, by a table: the naive oracle beside the fast framer
+//! ```
+//!
+//! The harnesses panic where a session breaks its contract; that is what they are for.
+
+pub mod choices;
+pub mod client;
+pub mod clock;
+pub mod fuzz;
+pub mod link;
+pub mod pair;
+pub mod policy;
+pub mod reference;
+pub mod server;
+pub mod transcript;

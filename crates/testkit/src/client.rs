@@ -1,0 +1,183 @@
+//! A driver for [`ClientSession`] that writes down what happens and panics where the session breaks its contract.
+
+use bytes::BytesMut;
+use posthaste_session::{
+    ApiMisuse, ClientNext, ClientSession, ClientSettings, PeerMisbehaved, Ticket, client::ClientEof,
+};
+use posthaste_wire::{Command, Secret, frame::SegmentList};
+
+use crate::clock::Clock;
+
+/// What a session reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A reply: whose, to which recipient, and its octets.
+    Reply(Ticket, Option<u32>, Vec<u8>),
+    /// A SASL challenge in base64.
+    Challenge(Vec<u8>),
+    /// 354 came.
+    SendBody(Ticket),
+    /// A TLS handshake is due.
+    StartTls,
+    /// It is over.
+    Close,
+    /// The server cannot be trusted.
+    Misbehaved(PeerMisbehaved),
+}
+
+/// The harness.
+#[derive(Debug)]
+pub struct ClientHarness {
+    /// The session.
+    pub session: ClientSession,
+    /// The time.
+    pub clock: Clock,
+    /// What happened, in order.
+    pub events: Vec<Event>,
+    /// What was written out; take it away with `std::mem::take`.
+    pub sent: Vec<u8>,
+    /// Whether it has ended.
+    pub closed: bool,
+    input: Vec<u8>,
+    out: BytesMut,
+}
+
+impl ClientHarness {
+    /// A session on a new connection.
+    pub fn new(settings: ClientSettings) -> Self {
+        let clock = Clock::default();
+        Self {
+            session: ClientSession::new(clock.now(), settings),
+            clock,
+            events: Vec::new(),
+            sent: Vec::new(),
+            closed: false,
+            input: Vec::new(),
+            out: BytesMut::new(),
+        }
+    }
+
+    /// Appends input and runs until more is needed, or something has to be done first.
+    ///
+    /// # Panics
+    /// When the session breaks its contract.
+    pub fn feed(&mut self, octets: &[u8]) {
+        self.input.extend_from_slice(octets);
+        let mut idle = 0;
+        while !self.closed {
+            let input = std::mem::take(&mut self.input);
+            let (consumed, event) = match self.session.handle_input(self.clock.now(), &input) {
+                Ok(step) => {
+                    let event = match step.next {
+                        ClientNext::NeedInput => None,
+                        ClientNext::Reply { to, recipient, reply } => {
+                            Some(Event::Reply(to, recipient, reply.as_bytes().to_vec()))
+                        }
+                        ClientNext::Challenge(text) => Some(Event::Challenge(text.expose().to_vec())),
+                        ClientNext::SendBody { to } => Some(Event::SendBody(to)),
+                        ClientNext::StartTls => Some(Event::StartTls),
+                        ClientNext::Close => Some(Event::Close),
+                    };
+                    (step.consumed, event)
+                }
+                Err(error) => (input.len(), Some(Event::Misbehaved(error))),
+            };
+            assert!(consumed <= input.len());
+            self.input = input[consumed..].to_vec();
+            idle = if consumed == 0 { idle + 1 } else { 0 };
+            assert!(idle < 8, "the session turns on the spot");
+            let Some(event) = event else {
+                // The most that one reply may have, whatever the server sends.
+                assert!(self.input.len() <= 16 * 1_024, "{} octets are held", self.input.len());
+                return;
+            };
+            let stop = matches!(event, Event::StartTls);
+            self.closed = matches!(event, Event::Close | Event::Misbehaved(_));
+            self.events.push(event);
+            if stop {
+                return;
+            }
+        }
+        self.check_closed();
+    }
+
+    /// Sends a command.
+    ///
+    /// # Errors
+    /// What the session says.
+    pub fn send(&mut self, command: &Command<'_>) -> Result<Ticket, ApiMisuse> {
+        let sent = self.session.send(self.clock.now(), command, &mut self.out);
+        self.flush();
+        sent
+    }
+
+    /// Sends a command that is written as a line.
+    ///
+    /// # Errors
+    /// What the session says.
+    ///
+    /// # Panics
+    /// When the line is no command.
+    pub fn send_line(&mut self, line: &str) -> Result<Ticket, ApiMisuse> {
+        self.send(&Command::parse(line.as_bytes()).expect("a command"))
+    }
+
+    /// Answers a challenge in base64.
+    ///
+    /// # Errors
+    /// What the session says.
+    pub fn respond(&mut self, response: Option<&str>) -> Result<Ticket, ApiMisuse> {
+        let sent = self.session.respond(self.clock.now(), response.map(Secret::new), &mut self.out);
+        self.flush();
+        sent
+    }
+
+    /// Sends content in pieces of at most that many octets, and its end.
+    ///
+    /// # Errors
+    /// What the session says.
+    pub fn send_content(&mut self, content: &[u8], piece: usize) -> Result<Ticket, ApiMisuse> {
+        for piece in content.chunks(piece.max(1)) {
+            let mut rest = piece;
+            while !rest.is_empty() {
+                let mut segments = SegmentList::new();
+                let taken = self.session.payload(rest, &mut segments)?;
+                assert!(taken > 0, "an empty list has room");
+                rest = &rest[taken..];
+                segments.as_slice().iter().for_each(|segment| self.sent.extend_from_slice(segment.as_bytes()));
+            }
+        }
+        let mut segments = SegmentList::new();
+        let ticket = self.session.finish_payload(self.clock.now(), &mut segments)?;
+        segments.as_slice().iter().for_each(|segment| self.sent.extend_from_slice(segment.as_bytes()));
+        Ok(ticket)
+    }
+
+    /// The TLS handshake is done.
+    ///
+    /// # Panics
+    /// When none was due.
+    pub fn establish_tls(&mut self) {
+        self.session.tls_established().expect("a handshake is due");
+    }
+
+    /// The server has closed its side.
+    pub fn end_of_input(&mut self) -> ClientEof {
+        self.closed = true;
+        self.session.handle_eof()
+    }
+
+    fn flush(&mut self) {
+        self.sent.extend_from_slice(&self.out.split());
+    }
+
+    /// Nothing happens any more.
+    fn check_closed(&mut self) {
+        let now = self.clock.now();
+        let again = self.session.handle_input(now, b"250 ok\r\n");
+        assert!(matches!(again, Ok(step) if matches!(step.next, ClientNext::Close)), "an event behind the end");
+        assert_eq!(self.session.send(now, &Command::Noop(""), &mut self.out), Err(ApiMisuse::Closed));
+        assert_eq!(self.session.poll_timeout(), None, "a closed session has no deadline");
+        assert!(self.out.is_empty(), "output behind the end");
+    }
+}

@@ -1,0 +1,307 @@
+//! A driver for [`ServerSession`] that writes down what happens and panics where the session breaks its contract.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use posthaste_session::{
+    ApiMisuse, Ask, MAX_OUTPUT, QuestionId, ServerNext, ServerSession, ServerSettings, Verdict,
+    server::{CloseReason, Eof},
+    table::Phase,
+};
+use posthaste_wire::Reply;
+
+use crate::{
+    clock::Clock,
+    policy::{Policy, Topic},
+};
+
+/// What a session reported; pieces of content that follow each other are one event, however they were cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A question, as its `Debug` shows it.
+    Asked(Topic, String),
+    /// Content.
+    Content(Vec<u8>),
+    /// The content is not taken, with the code of the reply.
+    ContentRefused(u16),
+    /// Content that is not taken has ended.
+    ContentSwallowed,
+    /// A TLS handshake is due.
+    StartTls,
+    /// The end.
+    Closed(CloseReason),
+}
+
+/// A message that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// MAIL as it was asked.
+    pub mail: String,
+    /// Accepted RCPT as they were asked.
+    pub recipients: Vec<String>,
+    /// The content.
+    pub content: Vec<u8>,
+}
+
+/// Why a run stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// More input is needed.
+    Input,
+    /// An answer is needed.
+    Answer,
+    /// A TLS handshake is due.
+    Tls,
+    /// It is over.
+    Closed,
+}
+
+/// The harness.
+#[derive(Debug)]
+pub struct ServerHarness {
+    /// The session.
+    pub session: ServerSession,
+    /// The time.
+    pub clock: Clock,
+    /// The application.
+    pub policy: Policy,
+    /// What happened, in order.
+    pub events: Vec<Event>,
+    /// The messages that were accepted.
+    pub messages: Vec<Message>,
+    /// What was written out; take it away with `std::mem::take`.
+    pub said: Vec<u8>,
+    /// Questions that were left open.
+    pub held: Vec<(QuestionId, Topic, String)>,
+    /// Why it ended.
+    pub closed: Option<CloseReason>,
+    input: Vec<u8>,
+    out: BytesMut,
+    mail: Option<String>,
+    recipients: Vec<String>,
+    content: Vec<u8>,
+}
+
+impl ServerHarness {
+    /// A session on a new connection.
+    pub fn new(settings: ServerSettings, tls: bool) -> Self {
+        Self {
+            session: ServerSession::new(Arc::new(settings), tls),
+            clock: Clock::default(),
+            policy: Policy::default(),
+            events: Vec::new(),
+            messages: Vec::new(),
+            said: Vec::new(),
+            held: Vec::new(),
+            closed: None,
+            input: Vec::new(),
+            out: BytesMut::new(),
+            mail: None,
+            recipients: Vec::new(),
+            content: Vec::new(),
+        }
+    }
+
+    /// Appends input and runs on it.
+    pub fn feed(&mut self, octets: &[u8]) -> Stop {
+        self.input.extend_from_slice(octets);
+        self.run()
+    }
+
+    /// Runs until something from outside is needed.
+    ///
+    /// # Panics
+    /// When the session breaks its contract.
+    pub fn run(&mut self) -> Stop {
+        let mut idle = 0;
+        while self.closed.is_none() {
+            let now = self.clock.now();
+            let input = std::mem::take(&mut self.input);
+            let waiting = self.out.len();
+            let step = self.session.handle_input(now, &input, &mut self.out).expect("a session that is not closed");
+            assert!(step.consumed <= input.len());
+            idle = if step.consumed == 0 { idle + 1 } else { 0 };
+            assert!(idle < 64, "the session turns on the spot: {:?}", step.next);
+            // An application's replies may come on top: none of ours is longer than 1 KiB.
+            assert!(self.out.len() <= waiting.max(MAX_OUTPUT) + 1_024, "the output grows to {}", self.out.len());
+            if !matches!(self.session.phase(), Phase::Mail | Phase::Rcpt | Phase::Content) {
+                self.void();
+            }
+            let stop = match step.next {
+                ServerNext::NeedInput => {
+                    assert!(self.out.is_empty(), "input is asked for while output waits");
+                    assert!(self.session.poll_timeout().is_some(), "nobody looks at the clock");
+                    Some(Stop::Input)
+                }
+                ServerNext::NeedAnswer => {
+                    self.flush();
+                    Some(Stop::Answer)
+                }
+                ServerNext::Flush => {
+                    assert!(!self.out.is_empty(), "there is nothing to flush");
+                    self.flush();
+                    None
+                }
+                ServerNext::Ask(id, ask) => {
+                    self.asked(id, &ask);
+                    None
+                }
+                ServerNext::Content(range) => {
+                    self.content(&input[range]);
+                    None
+                }
+                ServerNext::ContentRefused(reply) => {
+                    // How much was handed out before depends on how the octets came.
+                    self.content.clear();
+                    self.events.pop_if(|event| matches!(event, Event::Content(_)));
+                    self.events.push(Event::ContentRefused(reply.code().get()));
+                    None
+                }
+                ServerNext::ContentSwallowed => {
+                    self.void();
+                    self.events.push(Event::ContentSwallowed);
+                    None
+                }
+                ServerNext::StartTls => {
+                    self.flush();
+                    self.events.push(Event::StartTls);
+                    Some(Stop::Tls)
+                }
+                ServerNext::Close(reason) => {
+                    self.flush();
+                    self.events.push(Event::Closed(reason));
+                    self.closed = Some(reason);
+                    None
+                }
+            };
+            self.input = input[step.consumed..].to_vec();
+            if let Some(stop) = stop {
+                return stop;
+            }
+        }
+        self.check_closed();
+        Stop::Closed
+    }
+
+    /// Answers a question that was left open, by its place among them.
+    ///
+    /// # Errors
+    /// What the session says.
+    pub fn answer(&mut self, place: usize, verdict: Verdict) -> Result<(), ApiMisuse> {
+        let (id, topic, text) = self.held.remove(place);
+        self.judge(id, topic, text, verdict)
+    }
+
+    /// The TLS handshake is done.
+    ///
+    /// # Panics
+    /// When none was due.
+    pub fn establish_tls(&mut self) {
+        self.session.tls_established(self.clock.now()).expect("a handshake is due");
+        self.void();
+    }
+
+    /// The client has closed its side.
+    pub fn end_of_input(&mut self) -> Eof {
+        let eof = self.session.handle_eof(self.clock.now());
+        self.closed = Some(CloseReason::Eof);
+        eof
+    }
+
+    /// Lets time pass; when the session's time has come, tells it so and runs.
+    pub fn wait(&mut self, time: std::time::Duration) {
+        self.clock.advance(time);
+        if self.session.poll_timeout().is_some_and(|deadline| deadline <= self.clock.now()) {
+            self.session.handle_timeout(self.clock.now(), &mut self.out);
+            self.run();
+        }
+    }
+
+    /// Shuts the session down and runs.
+    pub fn shutdown(&mut self) {
+        self.session.shutdown(&mut self.out);
+        self.run();
+    }
+
+    /// Octets that were shown and not consumed.
+    pub fn unconsumed(&self) -> usize {
+        self.input.len()
+    }
+
+    fn asked(&mut self, id: QuestionId, ask: &Ask<'_>) {
+        let (topic, text) = (Topic::of(ask), format!("{ask:?}"));
+        if matches!(topic, Topic::Data | Topic::Message) {
+            assert!(self.mail.is_some() && !self.recipients.is_empty(), "{ask:?} without a transaction");
+        }
+        if let Ask::Message { recipients } = ask {
+            assert_eq!(*recipients, self.recipients.len());
+        }
+        assert!(self.session.poll_timeout().is_some(), "nobody looks at the clock while {ask:?} is open");
+        self.events.push(Event::Asked(topic, text.clone()));
+        match self.policy.verdict(ask) {
+            Some(verdict) => self.judge(id, topic, text, verdict).expect("the verdict fits"),
+            None => self.held.push((id, topic, text)),
+        }
+    }
+
+    fn judge(&mut self, id: QuestionId, topic: Topic, text: String, verdict: Verdict) -> Result<(), ApiMisuse> {
+        let accepted = matches!(verdict, Verdict::Accept(_));
+        self.session.answer(self.clock.now(), id, verdict, &mut self.out)?;
+        match topic {
+            Topic::Mail if accepted => {
+                assert!(self.mail.is_none(), "a second MAIL within a transaction");
+                self.mail = Some(text);
+            }
+            Topic::Rcpt if accepted => {
+                assert!(self.mail.is_some(), "RCPT without MAIL");
+                self.recipients.push(text);
+            }
+            Topic::Message => {
+                if accepted {
+                    let (recipients, content) = (self.recipients.clone(), self.content.clone());
+                    let mail = self.mail.clone().unwrap_or_default();
+                    self.messages.push(Message { mail, recipients, content });
+                }
+                self.void();
+            }
+            Topic::Hello if accepted => self.void(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn content(&mut self, piece: &[u8]) {
+        assert!(!piece.is_empty(), "an empty piece of content");
+        assert!(self.mail.is_some() && !self.recipients.is_empty(), "content without a transaction");
+        self.content.extend_from_slice(piece);
+        if let Some(Event::Content(content)) = self.events.last_mut() {
+            content.extend_from_slice(piece);
+        } else {
+            self.events.push(Event::Content(piece.to_vec()));
+        }
+    }
+
+    fn void(&mut self) {
+        self.mail = None;
+        self.recipients.clear();
+        self.content.clear();
+    }
+
+    fn flush(&mut self) {
+        self.said.extend_from_slice(&self.out.split());
+    }
+
+    /// Nothing happens any more.
+    fn check_closed(&mut self) {
+        let now = self.clock.now();
+        assert!(self.session.handle_input(now, b"NOOP\r\n", &mut self.out).is_err());
+        assert_eq!(self.session.poll_timeout(), None, "a closed session has no deadline");
+        self.session.handle_timeout(now, &mut self.out);
+        self.session.shutdown(&mut self.out);
+        self.session.refuse_content(Reply::from_static("451 4.3.0 Too late\r\n"));
+        for (id, ..) in self.held.drain(..) {
+            assert!(self.session.answer(now, id, Verdict::Accept(None), &mut self.out).is_err());
+        }
+        assert!(self.out.is_empty(), "output behind the end");
+    }
+}

@@ -1,0 +1,86 @@
+//! A dialogue from the client's point of view: it says the C: lines, and hears the S: lines in every chunking.
+
+use posthaste_session::{ClientSettings, table::Phase};
+use posthaste_wire::Command;
+
+use super::{Step, Transcript, shown};
+use crate::{
+    choices::Chunking,
+    client::{ClientHarness, Event},
+    reference,
+};
+
+/// Runs a transcript against a client session. It needs the server's exact lines.
+///
+/// # Panics
+/// Where the session says something else, or one chunking gives other events than another.
+pub fn replay(name: &str, transcript: &Transcript) {
+    let mut first: Option<Vec<Event>> = None;
+    let octets = transcript.steps.iter().map(|(_, step)| if let Step::Server(line) = step { line.len() } else { 0 });
+    for chunking in Chunking::all(octets.sum()) {
+        let context = format!("{name} as a client, {chunking:?}");
+        let events = run(&context, transcript, chunking);
+        match &first {
+            None => first = Some(events),
+            Some(expected) => assert_eq!(&events, expected, "{context}: other events than with the input whole"),
+        }
+    }
+}
+
+fn run(context: &str, transcript: &Transcript, mut chunking: Chunking) -> Vec<Event> {
+    let mut harness = ClientHarness::new(ClientSettings::default());
+    let (mut position, mut burst) = (0, Vec::new());
+    let mut hear = |harness: &mut ClientHarness, burst: &mut Vec<u8>| {
+        let mut rest = burst.as_slice();
+        while !rest.is_empty() {
+            let taken = chunking.next(position, rest.len());
+            harness.feed(&rest[..taken]);
+            position += taken;
+            rest = &rest[taken..];
+        }
+        burst.clear();
+    };
+    for (number, step) in &transcript.steps {
+        let place = format!("{context}, line {number}");
+        match step {
+            Step::Server(line) => burst.extend_from_slice(line),
+            Step::ServerCode(_) => panic!("{place}: a client needs the exact line"),
+            Step::Client(octets) => {
+                hear(&mut harness, &mut burst);
+                say(&place, &mut harness, octets);
+            }
+            Step::Directive(text) if text == "tls" => {
+                hear(&mut harness, &mut burst);
+                assert_eq!(harness.events.last(), Some(&Event::StartTls), "{place}");
+                harness.establish_tls();
+            }
+            Step::Directive(_) => {}
+        }
+    }
+    hear(&mut harness, &mut burst);
+    assert_eq!(harness.session.unanswered(), 0, "{context}: commands without a reply");
+    let trusted = !harness.events.iter().any(|event| matches!(event, Event::Misbehaved(_)));
+    assert!(trusted, "{context}: {:?}", harness.events.last());
+    harness.events
+}
+
+fn say(place: &str, harness: &mut ClientHarness, octets: &[u8]) {
+    if harness.session.phase() == Phase::Content {
+        let content = reference::content(octets);
+        assert_eq!(content.end, Some(octets.len()), "{place}: content alone, to its end");
+        let sent = harness.send_content(&content.octets, 7);
+        assert!(sent.is_ok(), "{place}: {sent:?}");
+    } else {
+        for line in octets.split_inclusive(|octet| *octet == b'\n') {
+            let line = line.strip_suffix(b"\r\n").unwrap_or(line);
+            let sent = match (harness.session.phase(), line) {
+                (Phase::Auth, b"*") => harness.respond(None),
+                (Phase::Auth, line) => harness.respond(std::str::from_utf8(line).ok()),
+                _ => harness.send(&Command::parse(line).unwrap_or_else(|error| panic!("{place}: {error}"))),
+            };
+            assert!(sent.is_ok(), "{place}: {sent:?}");
+        }
+    }
+    let sent = std::mem::take(&mut harness.sent);
+    assert_eq!(sent, octets, "{place}: {:?} left", shown(&sent));
+}

@@ -1,0 +1,158 @@
+//! Dialogues as text files.
+//!
+//! ```text
+//! # A comment. Octets of C: and S: lines may be written \r \n \0 \t \\ \xHH; CRLF is added at the end.
+//! C: EHLO client.test          the client says this; C- adds no CRLF
+//! S: 250-mx.test               the server says exactly this
+//! S~ 250                       the server says some reply with that code; dots match any digit
+//! ! both                       the dialogue holds from the client's point of view too
+//! ```
+//!
+//! Before the first line: `! offer starttls auth clear smtputf8 dsn require-tls require-auth`, `! limit NAME NUMBER`,
+//! `! tls-on-connect`, `! both`. In between:
+//!
+//! | directive | what it does |
+//! |---|---|
+//! | `! accept TOPIC [REPLY]`, `! refuse TOPIC REPLY`, `! challenge TOPIC TEXT` | scripts the next verdict |
+//! | `! hold N` | leaves the next N questions open |
+//! | `! answer PLACE accept`, `! answer PLACE refuse REPLY` | answers one of them, counted from 1 |
+//! | `! refuse-content REPLY`, `! shutdown`, `! eof` | calls that method |
+//! | `! tls` | a handshake is due, and done |
+//! | `! wait SECONDS` | lets time pass |
+//! | `! received OCTETS` | the message that was taken last has this content |
+//! | `! messages N` | so many messages were taken |
+//! | `! closed REASON`, `! open` | whether the session has ended |
+//!
+//! Lines of the client that follow each other arrive together. Every transcript is run with its input whole, one octet
+//! at a time, and cut at every octet, always with the same result.
+
+mod client;
+mod server;
+
+use std::{fmt::Debug, fs, path::Path};
+
+pub use client::replay as replay_client;
+pub use server::replay as replay_server;
+
+/// A dialogue.
+#[derive(Debug, Clone)]
+pub struct Transcript {
+    /// Directives before the first line.
+    pub setup: Vec<String>,
+    /// What happens, with the number of its line in the file.
+    pub steps: Vec<(usize, Step)>,
+}
+
+/// A step of a dialogue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The client says this.
+    Client(Vec<u8>),
+    /// The server says exactly this.
+    Server(Vec<u8>),
+    /// The server says a reply with such a code.
+    ServerCode(String),
+    /// A directive, without its `! `.
+    Directive(String),
+}
+
+impl Transcript {
+    /// Parses a file.
+    ///
+    /// # Panics
+    /// At a line that is none of the above.
+    pub fn parse(text: &str) -> Self {
+        let mut transcript = Self { setup: Vec::new(), steps: Vec::new() };
+        for (index, line) in text.lines().enumerate() {
+            let number = index + 1;
+            let line = line.trim_end();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (mark, rest) = line.split_at_checked(2).unwrap_or((line, ""));
+            let rest = rest.strip_prefix(' ').unwrap_or(rest);
+            let step = match mark {
+                "C:" => Step::Client([unescape(rest), b"\r\n".to_vec()].concat()),
+                "C-" => Step::Client(unescape(rest)),
+                "S:" => Step::Server([unescape(rest), b"\r\n".to_vec()].concat()),
+                "S~" => Step::ServerCode(rest.to_owned()),
+                "! " => {
+                    let word = rest.split(' ').next().unwrap_or_default();
+                    if ["offer", "limit", "both", "tls-on-connect"].contains(&word) {
+                        assert!(transcript.steps.is_empty(), "line {number}: set up first");
+                        transcript.setup.push(rest.to_owned());
+                        continue;
+                    }
+                    Step::Directive(rest.to_owned())
+                }
+                _ => panic!("line {number}: {line:?} is no line of a transcript"),
+            };
+            match (transcript.steps.last_mut(), step) {
+                (Some((_, Step::Client(burst))), Step::Client(more)) => burst.extend(more),
+                (_, step) => transcript.steps.push((number, step)),
+            }
+        }
+        transcript
+    }
+
+    /// Whether it holds from the client's point of view too.
+    pub fn is_for_both(&self) -> bool {
+        self.setup.iter().any(|line| line == "both")
+    }
+
+    /// Octets that the client says.
+    pub fn client_octets(&self) -> usize {
+        let octets = |(_, step): &(usize, Step)| if let Step::Client(octets) = step { octets.len() } else { 0 };
+        self.steps.iter().map(octets).sum()
+    }
+}
+
+/// Replays every `*.txt` of a folder, and says how many there are.
+///
+/// # Panics
+/// Where a session says something else than a transcript, with the file and the line.
+pub fn replay_folder(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
+    paths.sort();
+    for path in &paths {
+        let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let transcript = Transcript::parse(&text);
+        replay_server(&name, &transcript);
+        if transcript.is_for_both() {
+            replay_client(&name, &transcript);
+        }
+    }
+    paths.len()
+}
+
+/// `\r \n \t \0 \\ \xHH` in a line of text.
+///
+/// # Panics
+/// At any other escape.
+pub fn unescape(text: &str) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let mut rest = text.bytes();
+    let hex = |digit: Option<u8>| digit.and_then(|digit| char::from(digit).to_digit(16)).expect("two digits");
+    while let Some(octet) = rest.next() {
+        octets.push(match octet {
+            b'\\' => match rest.next() {
+                Some(b'r') => b'\r',
+                Some(b'n') => b'\n',
+                Some(b't') => b'\t',
+                Some(b'0') => 0,
+                Some(b'\\') => b'\\',
+                Some(b'x') => (hex(rest.next()) << 4 | hex(rest.next())) as u8,
+                other => panic!("no such escape: {other:?} in {text:?}"),
+            },
+            octet => octet,
+        });
+    }
+    octets
+}
+
+fn shown(octets: &[u8]) -> impl Debug {
+    octets.escape_ascii().to_string()
+}

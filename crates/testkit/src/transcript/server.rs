@@ -1,0 +1,209 @@
+//! A dialogue from the server's point of view.
+
+use std::time::Duration;
+
+use posthaste_session::{ServerSettings, Verdict, server::Eof};
+use posthaste_wire::MechanismSet;
+
+use super::{Step, Transcript, shown, unescape};
+use crate::{
+    choices::Chunking,
+    policy::{Topic, refusal, reply},
+    server::{Event, ServerHarness, Stop},
+};
+
+/// Runs a transcript against a server session, in every chunking.
+///
+/// # Panics
+/// Where the session says something else, or one chunking gives other events than another.
+pub fn replay(name: &str, transcript: &Transcript) {
+    let mut first: Option<Vec<Event>> = None;
+    for chunking in Chunking::all(transcript.client_octets()) {
+        let context = format!("{name}, {chunking:?}");
+        let events = Run::new(&context, transcript, chunking).replay(transcript);
+        match &first {
+            None => first = Some(events),
+            Some(expected) => assert_eq!(&events, expected, "{context}: other events than with the input whole"),
+        }
+    }
+}
+
+struct Run<'a> {
+    context: &'a str,
+    harness: ServerHarness,
+    chunking: Chunking,
+    position: usize,
+    eof: Option<Eof>,
+}
+
+impl<'a> Run<'a> {
+    fn new(context: &'a str, transcript: &Transcript, chunking: Chunking) -> Self {
+        let (settings, tls) = settings(transcript);
+        Self { context, harness: ServerHarness::new(settings, tls), chunking, position: 0, eof: None }
+    }
+
+    fn replay(mut self, transcript: &Transcript) -> Vec<Event> {
+        for (number, step) in &transcript.steps {
+            let place = format!("{}, line {number}", self.context);
+            match step {
+                Step::Client(octets) => {
+                    self.heard_everything(&place);
+                    self.feed(octets);
+                }
+                Step::Server(line) => {
+                    self.harness.run();
+                    let said = &mut self.harness.said;
+                    assert!(said.starts_with(line), "{place}: {:?} instead of {:?}", shown(said), shown(line));
+                    said.drain(..line.len());
+                }
+                Step::ServerCode(pattern) => {
+                    self.harness.run();
+                    self.expect_code(&place, pattern);
+                }
+                Step::Directive(text) => self.directive(&place, text),
+            }
+        }
+        self.harness.run();
+        self.heard_everything(self.context);
+        self.harness.events
+    }
+
+    fn feed(&mut self, octets: &[u8]) {
+        let mut rest = octets;
+        while !rest.is_empty() {
+            let taken = self.chunking.next(self.position, rest.len());
+            let (piece, next) = rest.split_at(taken);
+            self.harness.feed(piece);
+            self.position += taken;
+            rest = next;
+        }
+    }
+
+    fn heard_everything(&self, place: &str) {
+        let said = &self.harness.said;
+        assert!(said.is_empty(), "{place}: the server said {:?} as well", shown(said));
+    }
+
+    fn expect_code(&mut self, place: &str, pattern: &str) {
+        let said = &mut self.harness.said;
+        loop {
+            let end = said.iter().position(|octet| *octet == b'\n');
+            let end = end.unwrap_or_else(|| panic!("{place}: no whole reply in {:?}", shown(said))) + 1;
+            let fits = pattern.bytes().zip(said.iter()).all(|(want, found)| want == b'.' || want == *found);
+            assert!(fits, "{place}: {:?} instead of {pattern}", shown(said));
+            let more = said.get(3) == Some(&b'-');
+            said.drain(..end);
+            if !more {
+                return;
+            }
+        }
+    }
+
+    fn directive(&mut self, place: &str, text: &str) {
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let harness = &mut self.harness;
+        match word {
+            "accept" | "refuse" | "challenge" => {
+                let (topic, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+                let topic = Topic::named(topic).unwrap_or_else(|| panic!("{place}: no such topic"));
+                harness.policy.script(topic, verdict(word, rest));
+            }
+            "hold" => harness.policy.hold(number(place, rest)),
+            "answer" => {
+                let (at, rest) = rest.split_once(' ').unwrap_or((rest, "accept"));
+                let (word, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+                let answered = harness.answer(number(place, at) - 1, verdict(word, rest));
+                assert!(answered.is_ok(), "{place}: {answered:?}");
+                harness.run();
+            }
+            "refuse-content" => harness.session.refuse_content(reply(rest)),
+            "shutdown" => harness.shutdown(),
+            "eof" => self.eof = Some(harness.end_of_input()),
+            "in-transaction" => assert!(self.eof.is_some_and(|eof| eof.in_transaction), "{place}"),
+            "tls" => {
+                assert_eq!(harness.run(), Stop::Tls, "{place}");
+                harness.establish_tls();
+            }
+            "wait" => harness.wait(Duration::from_secs(number(place, rest) as u64)),
+            "received" => {
+                let content = harness.messages.last().map(|message| message.content.as_slice()).unwrap_or_default();
+                assert_eq!(content.escape_ascii().to_string(), unescape(rest).escape_ascii().to_string(), "{place}");
+            }
+            "messages" => assert_eq!(harness.messages.len(), number(place, rest), "{place}"),
+            "closed" => {
+                harness.run();
+                let found = harness.closed.map(|reason| format!("{reason:?}"));
+                assert_eq!(found.as_deref(), Some(rest), "{place}");
+            }
+            "open" => {
+                harness.run();
+                assert_eq!(harness.closed, None, "{place}");
+            }
+            _ => panic!("{place}: no such directive: {text}"),
+        }
+    }
+}
+
+fn verdict(word: &str, rest: &str) -> Verdict {
+    match (word, rest) {
+        ("accept", "") => Verdict::Accept(None),
+        ("accept", line) => Verdict::Accept(Some(reply(line))),
+        ("challenge", text) => Verdict::Challenge(unescape(text)),
+        (_, line) => refusal(line),
+    }
+}
+
+fn number(place: &str, text: &str) -> usize {
+    text.parse().unwrap_or_else(|_| panic!("{place}: {text:?} is no number"))
+}
+
+fn settings(transcript: &Transcript) -> (ServerSettings, bool) {
+    let mut settings = ServerSettings::new("mx.test");
+    let mut tls = false;
+    for line in &transcript.setup {
+        let mut words = line.split(' ');
+        match words.next() {
+            Some("offer") => words.for_each(|word| offer(&mut settings, word)),
+            Some("limit") => {
+                let (name, value) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+                limit(&mut settings, name, number(line, value));
+            }
+            Some("tls-on-connect") => tls = true,
+            _ => {}
+        }
+    }
+    (settings, tls)
+}
+
+fn offer(settings: &mut ServerSettings, word: &str) {
+    let offers = &mut settings.offers;
+    match word {
+        "starttls" => offers.starttls = true,
+        "auth" => offers.auth = MechanismSet { plain: true, login: true },
+        "clear" => offers.auth_in_clear = true,
+        "smtputf8" => offers.smtputf8 = true,
+        "dsn" => offers.dsn = true,
+        "require-tls" => offers.require_tls = true,
+        "require-auth" => offers.require_auth = true,
+        _ => panic!("no such offer: {word}"),
+    }
+}
+
+fn limit(settings: &mut ServerSettings, name: &str, value: usize) {
+    let limits = &mut settings.limits;
+    let small = value as u32;
+    match name {
+        "command-line" => limits.command_line = value,
+        "auth-line" => limits.auth_line = value,
+        "discarded" => limits.discarded = value,
+        "text-line" => limits.text_line = value,
+        "message" => limits.message = value as u64,
+        "recipients" => limits.recipients = value,
+        "open-recipients" => limits.open_recipients = value,
+        "errors" => limits.errors = small,
+        "junk-commands" => limits.junk_commands = small,
+        "auth-failures" => limits.auth_failures = small,
+        "unauthorised-pipelining" => limits.forbid_unauthorised_pipelining = value == 0,
+        _ => panic!("no such limit: {name}"),
+    }
+}

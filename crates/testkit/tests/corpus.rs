@@ -1,0 +1,47 @@
+//! The corpora of the fuzz targets, replayed through their bodies.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use posthaste_testkit::fuzz;
+
+const TARGETS: [(&str, fn(&[u8])); 6] = [
+    ("address", fuzz::address),
+    ("client_session", fuzz::client_session),
+    ("command", fuzz::command),
+    ("framer", fuzz::framer),
+    ("reply", fuzz::reply),
+    ("server_session", fuzz::server_session),
+];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus")
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn every_input_of_every_corpus_holds() {
+    for (target, body) in TARGETS {
+        let inputs = files(&folder().join(target));
+        assert!(!inputs.is_empty(), "{target} has no corpus");
+        for input in inputs {
+            // The name of an input that fails stands above the panic.
+            println!("{}", input.display());
+            body(&fs::read(&input).unwrap());
+        }
+    }
+}
+
+#[test]
+fn every_corpus_has_a_body() {
+    let found: BTreeSet<_> =
+        files(&folder()).iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    assert_eq!(found, TARGETS.iter().map(|(target, _)| (*target).to_owned()).collect());
+}
