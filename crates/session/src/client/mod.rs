@@ -8,7 +8,8 @@ use core::time::Duration;
 
 use bytes::BytesMut;
 use posthaste_wire::{
-    Capabilities, Command, ReplyCode, ReplyRef, Secret,
+    Capabilities, Command, EncodeError, ReplyCode, ReplyRef, Secret,
+    command::MAX_AUTH_LINE,
     frame::{SegmentList, Stuffer},
     reply::ReplyFramer,
 };
@@ -50,6 +51,8 @@ pub struct ClientSession {
     recipients: u32,
     accepted: u32,
     challenges: u32,
+    /// The last greeting was EHLO and not HELO, which gets no capabilities.
+    extended: bool,
     /// When the reply to the first of the unanswered is due.
     deadline: Option<Tick>,
     /// The last chance to send was used: only what is on its way still comes.
@@ -129,6 +132,7 @@ impl ClientSession {
             recipients: 0,
             accepted: 0,
             challenges: 0,
+            extended: false,
             deadline: None,
             closing: false,
         };
@@ -147,24 +151,28 @@ impl ClientSession {
         if self.phase == Phase::Handshake {
             return match input {
                 [] => Ok(Step { consumed: 0, next: ClientNext::StartTls }),
-                _ => Err(PeerMisbehaved::ResidueBeforeTls),
+                _ => Err(self.mistrust(PeerMisbehaved::ResidueBeforeTls)),
             };
         }
-        let Some(reply) = self.framer.next(input)? else {
+        let framed = self.framer.next(input).map_err(|error| self.mistrust(error.into()))?;
+        let Some(reply) = framed else {
             return Ok(Step { consumed: 0, next: ClientNext::NeedInput });
         };
         let consumed = reply.as_bytes().len();
         let Some(sent) = self.unanswered.pop_front() else {
             // The one thing that a server may say unasked is that it goes away.
             if reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE {
-                self.phase = Phase::Closed;
+                self.end();
                 return Ok(Step { consumed, next: ClientNext::Close });
             }
-            return Err(PeerMisbehaved::UnsolicitedReply);
+            return Err(self.mistrust(PeerMisbehaved::UnsolicitedReply));
         };
         let more = input.len() > consumed;
-        let next = self.answered(sent, reply, more)?;
-        self.deadline = self.unanswered.front().map(|sent| now + self.settings.timeouts.of(sent.exchange));
+        let next = self.answered(sent, reply, more).map_err(|error| self.mistrust(error))?;
+        self.deadline = match self.phase {
+            Phase::Closed => None,
+            _ => self.unanswered.front().map(|sent| now + self.settings.timeouts.of(sent.exchange)),
+        };
         Ok(Step { consumed, next })
     }
 
@@ -188,13 +196,16 @@ impl ClientSession {
         let recipient = match exchange {
             Exchange::Mail => {
                 self.recipients = 0;
-                self.accepted = 0;
                 None
             }
             Exchange::Rcpt => {
                 let index = self.recipients;
                 self.recipients = self.recipients.saturating_add(1);
                 Some(index)
+            }
+            Exchange::Hello => {
+                self.extended = !matches!(command, Command::Helo(_));
+                None
             }
             Exchange::Quit => {
                 self.closing = true;
@@ -218,9 +229,16 @@ impl ClientSession {
         if self.phase != Phase::Auth || !self.unanswered.is_empty() {
             return Err(ApiMisuse::OutOfOrder);
         }
-        // A response is a line of its own; as a command's verb it goes through the same last check.
         let text = response.map_or("*", Secret::into_inner);
-        Command::Other { verb: text, argument: "" }.encode(out)?;
+        // The last check before a line leaves, as for a command, with the room that RFC 4954 section 4 gives.
+        if text.len().saturating_add(2) > MAX_AUTH_LINE {
+            return Err(EncodeError::TooLong { limit: MAX_AUTH_LINE }.into());
+        }
+        if text.bytes().any(|octet| octet.is_ascii_control()) {
+            return Err(EncodeError::ControlCharacter.into());
+        }
+        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(b"\r\n");
         Ok(self.expect(now, Exchange::AuthResponse, None))
     }
 
@@ -230,10 +248,12 @@ impl ClientSession {
     /// [`ApiMisuse::OutOfOrder`] before [`ClientNext::SendBody`]; [`ApiMisuse::Content`] when the content has what could
     /// end it elsewhere. The transaction cannot go on then: close the connection.
     pub fn payload<'p>(&mut self, content: &'p [u8], segments: &mut SegmentList<'p>) -> Result<usize, ApiMisuse> {
-        if self.phase != Phase::Content || !self.unanswered.is_empty() {
-            return Err(ApiMisuse::OutOfOrder);
-        }
-        Ok(self.stuffer.stuff(content, segments)?)
+        self.check_content()?;
+        // Half a message must not be finished as if it were whole.
+        self.stuffer.stuff(content, segments).map_err(|fault| {
+            self.end();
+            fault.into()
+        })
     }
 
     /// Appends the end of the content. The reply comes with the ticket; the next MAIL may follow at once when the
@@ -242,10 +262,11 @@ impl ClientSession {
     /// # Errors
     /// As [`payload`](Self::payload).
     pub fn finish_payload(&mut self, now: Tick, segments: &mut SegmentList<'_>) -> Result<Ticket, ApiMisuse> {
-        if self.phase != Phase::Content || !self.unanswered.is_empty() {
-            return Err(ApiMisuse::OutOfOrder);
+        self.check_content()?;
+        if let Err(fault) = self.stuffer.finish(segments) {
+            self.end();
+            return Err(fault.into());
         }
-        self.stuffer.finish(segments)?;
         Ok(self.expect(now, Exchange::EndOfData, None))
     }
 
@@ -267,7 +288,7 @@ impl ClientSession {
     pub fn handle_eof(&mut self) -> ClientEof {
         let message_in_doubt = self.unanswered.iter().any(|sent| sent.exchange == Exchange::EndOfData);
         let unanswered = self.unanswered.iter().filter(|sent| sent.exchange != Exchange::Quit).count();
-        self.phase = Phase::Closed;
+        self.end();
         ClientEof { unanswered, message_in_doubt }
     }
 
@@ -310,6 +331,25 @@ impl ClientSession {
         self.unanswered.is_empty() || (self.capabilities.pipelining && self.unanswered.iter().all(followed))
     }
 
+    fn check_content(&self) -> Result<(), ApiMisuse> {
+        match self.phase {
+            Phase::Content if self.unanswered.is_empty() => Ok(()),
+            Phase::Closed => Err(ApiMisuse::Closed),
+            _ => Err(ApiMisuse::OutOfOrder),
+        }
+    }
+
+    /// Nothing that comes from here on is looked at.
+    fn mistrust(&mut self, error: PeerMisbehaved) -> PeerMisbehaved {
+        self.end();
+        error
+    }
+
+    fn end(&mut self) {
+        self.phase = Phase::Closed;
+        self.deadline = None;
+    }
+
     fn expect(&mut self, now: Tick, exchange: Exchange, recipient: Option<u32>) -> Ticket {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket = self.next_ticket.wrapping_add(1);
@@ -349,7 +389,12 @@ impl ClientSession {
             (Exchange::Rcpt, Outcome::Positive) if self.phase == Phase::Rcpt => {
                 self.accepted = self.accepted.saturating_add(1)
             }
-            (Exchange::Hello, Outcome::Positive) => self.capabilities = Capabilities::from_reply(&reply),
+            // A pipelined RSET and MAIL may have left before this: the count begins where the transaction does.
+            (Exchange::Mail, _) => self.accepted = 0,
+            (Exchange::Hello, Outcome::Positive) if self.extended => {
+                self.capabilities = Capabilities::from_reply(&reply);
+            }
+            (Exchange::Hello, Outcome::Positive) => self.capabilities = Capabilities::default(),
             (Exchange::StartTls, Outcome::Positive) if more => return Err(PeerMisbehaved::ResidueBeforeTls),
             (Exchange::Data, Outcome::Intermediate) => return Ok(ClientNext::SendBody { to: sent.ticket }),
             (Exchange::Auth | Exchange::AuthResponse, Outcome::Intermediate) => {
@@ -361,9 +406,9 @@ impl ClientSession {
             }
             _ => {}
         }
-        // It may come instead of any reply, and nothing follows it (RFC 5321 section 3.8).
-        if code == ReplyCode::SERVICE_NOT_AVAILABLE {
-            self.phase = Phase::Closed;
+        // 421 may come instead of any reply, and nothing follows it (RFC 5321 section 3.8); nor does anything behind QUIT.
+        if code == ReplyCode::SERVICE_NOT_AVAILABLE || sent.exchange == Exchange::Quit {
+            self.end();
         }
         Ok(ClientNext::Reply { to: sent.ticket, recipient: sent.recipient, reply })
     }

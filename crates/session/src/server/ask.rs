@@ -4,6 +4,8 @@ use alloc::vec::Vec;
 
 use posthaste_wire::{Auth, EhloName, Mail, Rcpt, Reply, Secret};
 
+use crate::Tick;
+
 /// Names a question until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct QuestionId(pub(super) u64);
@@ -51,6 +53,8 @@ pub(super) struct Open {
     pub(super) id: QuestionId,
     pub(super) topic: Topic,
     pub(super) reply: Option<Reply>,
+    /// Until when the application has to answer.
+    pub(super) deadline: Tick,
 }
 
 /// What a question is about, without what it borrowed.

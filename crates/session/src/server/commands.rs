@@ -86,7 +86,8 @@ impl ServerSession {
     fn malformed(&mut self, line: &[u8], error: &SyntaxError, out: &mut BytesMut) {
         self.refuse(&error.reply(), out);
         // Behind a BDAT whose size cannot be read nothing can be framed.
-        if line.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT ")) {
+        let is_word = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'-';
+        if line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT")) && !line.get(4).is_some_and(is_word) {
             self.close(CloseReason::Unframeable);
         }
     }
@@ -306,7 +307,7 @@ impl ServerSession {
         }
     }
 
-    fn auth_ended(&mut self) {
+    pub(super) fn auth_ended(&mut self) {
         self.framer.set_max_line(self.settings.limits.command_line);
     }
 

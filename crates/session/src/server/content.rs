@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use bytes::BytesMut;
 use posthaste_wire::{
-    Reply,
+    Reply, ReplyCode,
     frame::{ContentFault, FaultKind},
 };
 
@@ -28,16 +28,18 @@ impl ServerSession {
             return None;
         }
         self.transaction.octets = self.transaction.octets.saturating_add(range.len() as u64);
+        // What is swallowed has to come as fast as what is taken.
+        if self.timer.content_is_too_slow(self.transaction.octets, self.settings.timeouts.minimum_rate) {
+            self.say(&replies::TIMEOUT, out);
+            self.close(CloseReason::TooSlow);
+            return None;
+        }
         if self.transaction.refusal.is_none() {
             let reply = if let Some(fault) = self.framer.fault() {
                 fault_reply(fault)
             } else if self.transaction.octets > self.settings.limits.message {
                 replies::MESSAGE_TOO_LARGE.clone()
             } else {
-                if self.timer.content_is_too_slow(self.transaction.octets, self.settings.timeouts.minimum_rate) {
-                    self.say(&replies::TIMEOUT, out);
-                    self.close(CloseReason::TooSlow);
-                }
                 return Some(ServerNext::Content(range));
             };
             self.transaction.refusal = Some(reply.clone());
@@ -60,6 +62,9 @@ impl ServerSession {
         };
         self.advance(Exchange::EndOfData, Outcome::Negative);
         self.refuse(&refusal, out);
+        if refusal.code() == ReplyCode::SERVICE_NOT_AVAILABLE {
+            self.close(CloseReason::Application);
+        }
         self.check_budgets(out);
         Some(ServerNext::ContentSwallowed)
     }

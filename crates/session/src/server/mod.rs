@@ -19,7 +19,7 @@ use posthaste_wire::{
 pub use ask::{Ask, QuestionId, Verdict};
 use ask::{Open, Topic};
 pub use settings::{Offers, ServerLimits, ServerSettings, ServerTimeouts};
-use timer::{Timer, Wait};
+use timer::Timer;
 
 use crate::{
     ApiMisuse, MAX_OUTPUT, Step, Tick,
@@ -53,6 +53,8 @@ pub struct ServerSession {
     timer: Timer,
     /// What has to be reported before anything else is read.
     pending: Option<Pending>,
+    /// The session ends at the next boundary.
+    leaving: bool,
     closed: bool,
 }
 
@@ -86,6 +88,8 @@ struct Counters {
 #[derive(Debug)]
 enum Pending {
     Greeting,
+    /// 354, which is said only once nothing has come before it.
+    StartInput,
     StartTls,
     Close(CloseReason),
 }
@@ -172,6 +176,7 @@ impl ServerSession {
             counters: Counters::default(),
             timer: Timer::default(),
             pending: Some(Pending::Greeting),
+            leaving: false,
             closed: false,
         }
     }
@@ -195,12 +200,15 @@ impl ServerSession {
         self.timer.input_arrived(now, input.len());
         let mut consumed = 0;
         loop {
+            let rest = input.get(consumed..).unwrap_or_default();
+            if let Some(next) = self.take_pending(now, rest.is_empty(), out) {
+                return Ok(Step { consumed, next });
+            }
+            if self.leave(out) {
+                continue;
+            }
             if out.len() >= MAX_OUTPUT {
                 return Ok(Step { consumed, next: ServerNext::Flush });
-            }
-            let rest = input.get(consumed..).unwrap_or_default();
-            if let Some(next) = self.take_pending(rest.is_empty(), out) {
-                return Ok(Step { consumed, next });
             }
             // With questions open, only more RCPT may be read: anything else waits for the answers.
             let may_read = self.open.is_empty() || (self.may_ask_more() && starts_with_rcpt(rest));
@@ -256,7 +264,17 @@ impl ServerSession {
     /// # Errors
     /// [`ApiMisuse::UnknownQuestion`], or [`ApiMisuse::Verdict`] when the verdict does not fit: a refusal without a 4yz or
     /// 5yz reply, an acceptance without a 2yz one, a challenge outside AUTH. The question stays open then.
-    pub fn answer(&mut self, now: Tick, id: QuestionId, verdict: Verdict, out: &mut BytesMut) -> Result<(), ApiMisuse> {
+    /// [`ApiMisuse::Closed`] when the session has ended before the answer came.
+    pub fn answer(
+        &mut self,
+        _now: Tick,
+        id: QuestionId,
+        verdict: Verdict,
+        out: &mut BytesMut,
+    ) -> Result<(), ApiMisuse> {
+        if self.is_over() {
+            return Err(ApiMisuse::Closed);
+        }
         let position = self.open.iter().position(|open| open.id == id && open.reply.is_none());
         let open = position.and_then(|position| self.open.get_mut(position)).ok_or(ApiMisuse::UnknownQuestion)?;
         let topic = open.topic;
@@ -266,53 +284,60 @@ impl ServerSession {
         }
         while let Some(reply) = self.open.front().and_then(|open| open.reply.clone()) {
             self.open.pop_front();
+            if reply.code() == ReplyCode::START_MAIL_INPUT {
+                self.pending = Some(Pending::StartInput);
+                break;
+            }
             out.extend_from_slice(reply.as_ref().as_bytes());
+            // Nothing follows a 421, neither the replies to later commands nor the answers that are still to come.
             if reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE {
+                self.open.clear();
                 self.close(CloseReason::Application);
             }
         }
         self.check_budgets(out);
-        if self.open.is_empty() {
-            self.timer.answered();
-        } else {
-            self.timer.asked(now, self.settings.timeouts.verdict);
-        }
         Ok(())
     }
 
     /// Refuses the content that is being received: it is swallowed to its true end and then gets this reply, which has
-    /// to be 4yz or 5yz. Without effect when no content is being received.
+    /// to be 4yz or 5yz; any other is taken for a 451, and a 421 closes the connection. Without effect when no content is
+    /// being received.
     pub fn refuse_content(&mut self, reply: Reply) {
         if self.phase == Phase::Content && self.transaction.refusal.is_none() {
-            self.transaction.refusal = Some(reply);
+            let is_refusal = Outcome::from(reply.code()) == Outcome::Negative;
+            self.transaction.refusal = Some(if is_refusal { reply } else { replies::LOCAL_ERROR.clone() });
         }
     }
 
     /// The client has closed its side; nothing more will be read.
     pub fn handle_eof(&mut self, _now: Tick) -> Eof {
-        self.closed = true;
-        Eof { in_transaction: matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Content) }
+        let in_transaction = matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Content);
+        self.end();
+        Eof { in_transaction }
     }
 
     /// The time of [`poll_timeout`](Self::poll_timeout) has come. The next call of `handle_input` says what follows.
     pub fn handle_timeout(&mut self, now: Tick, out: &mut BytesMut) {
-        let Some((wait, deadline)) = self.timer.deadline() else { return };
-        if now < deadline || self.closed {
+        if self.poll_timeout().is_none_or(|deadline| now < deadline) {
             return;
         }
-        let (reply, reason) = match wait {
-            Wait::Peer => (&replies::TIMEOUT, CloseReason::Timeout),
-            Wait::Verdict => (&replies::NO_VERDICT, CloseReason::NoVerdict),
+        let (reply, reason) = if self.open.is_empty() {
+            (&replies::TIMEOUT, CloseReason::Timeout)
+        } else {
+            (&replies::NO_VERDICT, CloseReason::NoVerdict)
         };
         self.open.clear();
-        self.timer.answered();
         self.say(reply, out);
         self.close(reason);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called at the latest.
     pub fn poll_timeout(&self) -> Option<Tick> {
-        self.timer.deadline().map(|(_, deadline)| deadline)
+        if self.is_over() {
+            return None;
+        }
+        // The question at the front has no reply yet, and was asked first.
+        self.open.front().map(|open| open.deadline).or(self.timer.deadline())
     }
 
     /// How long one write of the output may take: the driver's own bound, 5 minutes by default.
@@ -334,14 +359,11 @@ impl ServerSession {
         Ok(())
     }
 
-    /// Ends the session with a 421, at the next boundary between a reply and a command: at once when nothing is being
-    /// received or asked, otherwise after that.
+    /// Ends the session with a 421, at the next boundary between a reply and a command: at once when no content is being
+    /// received and nothing is asked, otherwise after that.
     pub fn shutdown(&mut self, out: &mut BytesMut) {
-        let busy = !self.open.is_empty() || matches!(self.phase, Phase::Content | Phase::Handshake) || self.closed;
-        if !busy && self.pending.is_none() {
-            self.say(&replies::SHUTTING_DOWN, out);
-            self.close(CloseReason::Shutdown);
-        }
+        self.leaving = true;
+        self.leave(out);
     }
 
     /// Where the conversation stands.
@@ -364,22 +386,31 @@ impl ServerSession {
         self.client.extended
     }
 
-    fn take_pending<'i>(&mut self, input_is_empty: bool, out: &mut BytesMut) -> Option<ServerNext<'i>> {
+    fn take_pending<'i>(&mut self, now: Tick, input_is_empty: bool, out: &mut BytesMut) -> Option<ServerNext<'i>> {
         match self.pending.take()? {
             Pending::Greeting => {
-                let id = self.ask(Topic::Connect);
+                let id = self.question(now, Topic::Connect);
                 Some(ServerNext::Ask(id, Ask::Connect))
+            }
+            Pending::StartInput if input_is_empty || !self.settings.limits.forbid_unauthorised_pipelining => {
+                self.say(&replies::START_INPUT, out);
+                None
+            }
+            // Came in while the question was open: as unauthorised as what came with DATA itself.
+            Pending::StartInput => {
+                self.say(&replies::UNAUTHORISED_PIPELINING, out);
+                self.end();
+                Some(ServerNext::Close(CloseReason::UnauthorisedPipelining))
             }
             Pending::StartTls if input_is_empty => Some(ServerNext::StartTls),
             Pending::StartTls => {
                 // Came in between the reply and the handshake: never to be read as if it had come through TLS.
                 out.clear();
-                self.closed = true;
+                self.end();
                 Some(ServerNext::Close(CloseReason::ResidueBeforeTls))
             }
             Pending::Close(reason) => {
-                self.closed = true;
-                self.phase = Phase::Closed;
+                self.end();
                 Some(ServerNext::Close(reason))
             }
         }
@@ -388,6 +419,7 @@ impl ServerSession {
     fn bad_line(&mut self, fault: LineFault, out: &mut BytesMut) {
         if self.phase == Phase::Auth {
             self.advance(Exchange::AuthResponse, Outcome::Negative);
+            self.auth_ended();
         }
         match fault {
             LineFault::BareLf => self.refuse(&replies::BARE_LF, out),
@@ -400,17 +432,17 @@ impl ServerSession {
             && self.open.iter().all(|open| matches!(open.topic, Topic::Rcpt))
     }
 
-    fn ask(&mut self, topic: Topic) -> QuestionId {
-        let id = QuestionId(self.next_question);
-        self.next_question = self.next_question.wrapping_add(1);
-        self.open.push_back(Open { id, topic, reply: None });
-        id
+    /// Opens a question, and starts the clock on the application.
+    fn question(&mut self, now: Tick, topic: Topic) -> QuestionId {
+        let deadline = now + self.settings.timeouts.verdict;
+        self.queue(topic, None, deadline)
     }
 
-    /// Starts the clock on the application.
-    fn question(&mut self, now: Tick, topic: Topic) -> QuestionId {
-        self.timer.asked(now, self.settings.timeouts.verdict);
-        self.ask(topic)
+    fn queue(&mut self, topic: Topic, reply: Option<Reply>, deadline: Tick) -> QuestionId {
+        let id = QuestionId(self.next_question);
+        self.next_question = self.next_question.wrapping_add(1);
+        self.open.push_back(Open { id, topic, reply, deadline });
+        id
     }
 
     /// Starts the clock on the peer.
@@ -439,9 +471,8 @@ impl ServerSession {
         if self.open.is_empty() {
             out.extend_from_slice(reply.as_ref().as_bytes());
         } else {
-            let id = QuestionId(self.next_question);
-            self.next_question = self.next_question.wrapping_add(1);
-            self.open.push_back(Open { id, topic: Topic::Rcpt, reply: Some(reply.clone()) });
+            // It never stands at the front, where the deadline counts.
+            self.queue(Topic::Rcpt, Some(reply.clone()), Tick::ORIGIN);
         }
     }
 
@@ -473,8 +504,30 @@ impl ServerSession {
         }
     }
 
+    /// Says 421 when the session is to end and stands at a boundary.
+    fn leave(&mut self, out: &mut BytesMut) -> bool {
+        let busy = !self.open.is_empty() || matches!(self.phase, Phase::Content | Phase::Handshake);
+        let leaves = self.leaving && !busy && !self.is_over();
+        if leaves {
+            self.say(&replies::SHUTTING_DOWN, out);
+            self.close(CloseReason::Shutdown);
+        }
+        leaves
+    }
+
     fn close(&mut self, reason: CloseReason) {
         self.pending = Some(Pending::Close(reason));
+    }
+
+    fn end(&mut self) {
+        self.closed = true;
+        self.phase = Phase::Closed;
+        self.open.clear();
+    }
+
+    /// Whether nothing can come any more but the report of the end.
+    const fn is_over(&self) -> bool {
+        self.closed || matches!(self.pending, Some(Pending::Close(_)))
     }
 }
 

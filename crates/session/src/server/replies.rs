@@ -18,6 +18,7 @@ pub(super) static TIMEOUT: Reply = Reply::from_static("421 4.4.2 Silent for too 
 pub(super) static NO_VERDICT: Reply = Reply::from_static("421 4.3.0 No decision in time, try again later\r\n");
 pub(super) static TOO_MANY_ERRORS: Reply = Reply::from_static("421 4.7.0 Too many errors\r\n");
 pub(super) static FOREIGN_PROTOCOL: Reply = Reply::from_static("421 4.7.0 This is an SMTP server\r\n");
+pub(super) static LOCAL_ERROR: Reply = Reply::from_static("451 4.3.0 Local error, try again later\r\n");
 pub(super) static TOO_MANY_RECIPIENTS: Reply =
     Reply::from_static("452 4.5.3 Too many recipients, send the rest in another transaction\r\n");
 

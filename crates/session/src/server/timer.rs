@@ -4,22 +4,13 @@ use core::time::Duration;
 
 use crate::Tick;
 
-/// Whom the session waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wait {
-    Peer,
-    Verdict,
-}
-
-/// One deadline at a time: the peer's clock runs only between a `NeedInput` and the next input, the application's only
-/// while a question is open.
+/// The peer's clock: it runs only between a `NeedInput` and the next input.
 #[derive(Debug, Default)]
 pub(super) struct Timer {
     /// Since when, and until when.
     peer: Option<(Tick, Tick)>,
     /// The deadline of a line that has begun: more octets of it do not move it.
     line: Option<Tick>,
-    verdict: Option<Tick>,
     /// How many octets were shown and not consumed when the wait began.
     shown: usize,
     /// For how long the peer was waited for since the content began.
@@ -31,6 +22,10 @@ const RATE_GRACE: Duration = Duration::from_secs(60);
 
 impl Timer {
     pub(super) fn wait_for_peer(&mut self, now: Tick, timeout: Duration, extend: bool, shown: usize) {
+        // Asking again without new input gives the peer no more time.
+        if self.peer.is_some() {
+            return;
+        }
         let deadline = match self.line {
             Some(deadline) if !extend => deadline,
             _ => now + timeout,
@@ -59,19 +54,7 @@ impl Timer {
         self.waited > RATE_GRACE && octets / self.waited.as_secs().max(1) < u64::from(minimum_rate)
     }
 
-    pub(super) fn asked(&mut self, now: Tick, timeout: Duration) {
-        self.verdict = Some(now + timeout);
-    }
-
-    pub(super) fn answered(&mut self) {
-        self.verdict = None;
-    }
-
-    pub(super) fn deadline(&self) -> Option<(Wait, Tick)> {
-        match (self.verdict, self.peer) {
-            (Some(deadline), _) => Some((Wait::Verdict, deadline)),
-            (None, Some((_, deadline))) => Some((Wait::Peer, deadline)),
-            (None, None) => None,
-        }
+    pub(super) fn deadline(&self) -> Option<Tick> {
+        self.peer.map(|(_, deadline)| deadline)
     }
 }

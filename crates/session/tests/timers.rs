@@ -1,0 +1,178 @@
+//! Who is waited for, and how long.
+
+use std::time::Duration;
+
+use posthaste_session::{ClientSettings, ServerSettings, server::CloseReason};
+use posthaste_testkit::{
+    client::ClientHarness,
+    policy::refusal,
+    server::{ServerHarness, Stop},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn server() -> ServerHarness {
+    ServerHarness::new(ServerSettings::new("mx.test"), false)
+}
+
+fn in_content() -> ServerHarness {
+    let mut server = server();
+    server.feed(b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n");
+    server
+}
+
+fn seconds_left(server: &ServerHarness) -> u64 {
+    server.session.poll_timeout().unwrap().since(server.clock.now()).as_secs()
+}
+
+#[test]
+fn octets_do_not_move_the_deadline_of_a_line() {
+    let mut server = server();
+    server.run();
+    assert_eq!(seconds_left(&server), 300);
+    for octet in b"NOOP" {
+        server.clock.advance(60 * SECOND);
+        server.feed(&[*octet]);
+    }
+    assert_eq!(seconds_left(&server), 60);
+    server.wait(60 * SECOND);
+    assert_eq!(server.closed, Some(CloseReason::Timeout));
+    assert!(server.said.ends_with(b"421 4.4.2 Silent for too long\r\n"));
+}
+
+#[test]
+fn a_whole_line_starts_the_clock_anew() {
+    let mut server = server();
+    for _ in 0..10 {
+        server.run();
+        server.clock.advance(299 * SECOND);
+        server.feed(b"NOOP\r\n");
+        assert_eq!(seconds_left(&server), 300);
+    }
+}
+
+#[test]
+fn octets_move_the_deadline_of_content() {
+    let mut server = in_content();
+    for _ in 0..3 {
+        server.wait(170 * SECOND);
+        server.feed(&[b'x'; 50_000]);
+        assert_eq!(seconds_left(&server), 180);
+    }
+    server.wait(180 * SECOND);
+    assert_eq!(server.closed, Some(CloseReason::Timeout));
+}
+
+#[test]
+fn asking_again_without_input_gives_no_more_time() {
+    let mut server = in_content();
+    server.clock.advance(170 * SECOND);
+    assert_eq!(server.run(), Stop::Input);
+    assert_eq!(seconds_left(&server), 10);
+    // The time until then counts for the rate too.
+    server.feed(b"slow");
+    assert_eq!(server.closed, Some(CloseReason::TooSlow));
+}
+
+#[test]
+fn content_has_to_keep_a_minimum_rate_whether_it_is_taken_or_swallowed() {
+    for refused in [false, true] {
+        let mut server = in_content();
+        if refused {
+            server.session.refuse_content(posthaste_testkit::policy::reply("452 4.3.1 No room"));
+        }
+        for _ in 0..7 {
+            server.wait(10 * SECOND);
+            server.feed(b"x");
+        }
+        assert_eq!(server.closed, Some(CloseReason::TooSlow), "refused: {refused}");
+        assert!(server.said.ends_with(b"421 4.4.2 Silent for too long\r\n"));
+    }
+}
+
+#[test]
+fn the_peer_is_not_timed_while_the_application_is_asked() {
+    let mut server = server();
+    server.feed(b"EHLO c\r\n");
+    server.policy.hold(1);
+    server.feed(b"MAIL FROM:<a@b>\r\n");
+    server.clock.advance(299 * SECOND);
+    assert_eq!(server.run(), Stop::Answer);
+    server.answer(0, refusal("451 4.3.0 Later")).unwrap();
+    server.run();
+    assert_eq!(seconds_left(&server), 300);
+}
+
+#[test]
+fn every_question_has_a_deadline_of_its_own() {
+    let mut settings = ServerSettings::new("mx.test");
+    settings.limits.open_recipients = 3;
+    let mut server = ServerHarness::new(settings, false);
+    server.feed(b"EHLO c\r\nMAIL FROM:<a@b>\r\n");
+    server.policy.hold(3);
+    server.feed(b"RCPT TO:<a@d>\r\n");
+    server.clock.advance(100 * SECOND);
+    server.feed(b"RCPT TO:<b@d>\r\nRCPT TO:<c@d>\r\n");
+    assert_eq!(seconds_left(&server), 200);
+    server.clock.advance(100 * SECOND);
+    // Answers to the later ones leave the first no more time.
+    server.answer(2, posthaste_session::Verdict::Accept(None)).unwrap();
+    server.answer(1, posthaste_session::Verdict::Accept(None)).unwrap();
+    assert_eq!(seconds_left(&server), 100);
+    server.wait(100 * SECOND);
+    assert_eq!(server.closed, Some(CloseReason::NoVerdict));
+    assert!(server.said.ends_with(b"421 4.3.0 No decision in time, try again later\r\n"));
+}
+
+#[test]
+fn the_question_of_the_connection_has_a_deadline() {
+    let mut server = server();
+    server.policy.hold(1);
+    assert_eq!(server.run(), Stop::Answer);
+    assert_eq!(seconds_left(&server), 300);
+    server.wait(300 * SECOND);
+    assert_eq!(
+        (server.closed, server.said.as_slice()),
+        (Some(CloseReason::NoVerdict), &b"421 4.3.0 No decision in time, try again later\r\n"[..])
+    );
+}
+
+#[test]
+fn a_timeout_is_reported_once() {
+    let mut server = server();
+    server.run();
+    server.said.clear();
+    server.clock.advance(300 * SECOND);
+    let mut out = bytes::BytesMut::new();
+    server.session.handle_timeout(server.clock.now(), &mut out);
+    let said = out.len();
+    assert_eq!(server.session.poll_timeout(), None);
+    server.session.handle_timeout(server.clock.now(), &mut out);
+    assert_eq!(out.len(), said);
+}
+
+#[test]
+fn a_client_waits_for_each_reply_and_octets_give_no_more_time() {
+    let mut client = ClientHarness::new(ClientSettings::default());
+    let left = |client: &ClientHarness| client.session.poll_timeout().map(|at| at.since(client.clock.now()).as_secs());
+    assert_eq!(left(&client), Some(300));
+    client.clock.advance(100 * SECOND);
+    client.feed(b"220-still ");
+    assert_eq!(left(&client), Some(200));
+    client.feed(b"here\r\n220 go\r\n");
+    assert_eq!(left(&client), None, "nothing is due");
+    client.send_line("EHLO c").unwrap();
+    client.feed(b"250-s\r\n250 PIPELINING\r\n");
+    for line in ["MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA"] {
+        client.send_line(line).unwrap();
+    }
+    client.clock.advance(250 * SECOND);
+    client.feed(b"250 ok\r\n");
+    assert_eq!(left(&client), Some(300));
+    client.feed(b"250 ok\r\n");
+    assert_eq!(left(&client), Some(120));
+    client.feed(b"354 go\r\n");
+    assert_eq!(left(&client), None);
+    client.send_content(b"x\r\n", 10).unwrap();
+    assert_eq!(left(&client), Some(600));
+}
