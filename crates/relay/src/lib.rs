@@ -1,1 +1,30 @@
-//! A store-and-forward SMTP relay that an application can embed
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod accounts;
+mod deliver;
+mod event;
+mod options;
+mod policy;
+mod receive;
+mod record;
+mod relay;
+mod report;
+mod retry;
+mod route;
+mod trace;
+
+pub use accounts::Accounts;
+pub use event::{Diagnostic, Event, Observer, Totals, TracingObserver};
+pub use options::{DeliveryOptions, RelayOptions};
+pub use policy::{DomainPattern, DomainPatternError, Policy};
+pub use receive::{RelayHandler, RelayService};
+pub use relay::{Relay, SubmitError};
+pub use retry::RetrySchedule;
+pub use route::{NextHop, Route, Routes};
+
+pub use ipnet::{self, IpNet};
+pub use posthaste_client as client;
+pub use posthaste_queue as queue;
+pub use posthaste_server as server;
+pub use server::{session, wire};

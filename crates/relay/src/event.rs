@@ -1,0 +1,244 @@
+//! What happens to mail, told to whoever wants to know.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use posthaste_client::{ConnectError, mx::MxError};
+use posthaste_queue::MessageId;
+use posthaste_server::wire::{EnhancedCode, ForwardPath, Reply, ReversePath, Severity};
+use tracing::{info, warn};
+
+/// Why a recipient has not got a message, in whose words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// The host that said it; nothing when it is this relay's own finding.
+    pub remote: Option<String>,
+    /// The enhanced status code: the host's own, or the one that fits.
+    pub status: EnhancedCode,
+    /// The reply's exact words with its code, or what this relay has found.
+    pub text: String,
+    /// Whether the text is an SMTP reply.
+    pub is_reply: bool,
+}
+
+/// Something happened to a message.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A message was accepted and is on stable storage.
+    Accepted {
+        /// Its id.
+        message: MessageId,
+        /// Who sent it.
+        sender: &'a ReversePath,
+        /// How many recipients it has.
+        recipients: usize,
+        /// Octets of content, our trace field included.
+        octets: u64,
+    },
+    /// A recipient's next hop has taken the message.
+    Delivered {
+        /// Its id.
+        message: MessageId,
+        /// The recipient.
+        recipient: &'a ForwardPath,
+        /// The host that took it.
+        remote: &'a str,
+        /// What it said.
+        reply: &'a Reply,
+        /// Since the message was accepted.
+        age: Duration,
+    },
+    /// A recipient's delivery is tried again later.
+    Deferred {
+        /// The message's id.
+        message: MessageId,
+        /// The recipient.
+        recipient: &'a ForwardPath,
+        /// Why.
+        diagnostic: &'a Diagnostic,
+        /// In how long.
+        retry_in: Duration,
+    },
+    /// A recipient will not get the message.
+    Failed {
+        /// The message's id.
+        message: MessageId,
+        /// The recipient.
+        recipient: &'a ForwardPath,
+        /// Why.
+        diagnostic: &'a Diagnostic,
+    },
+    /// The failures of a message are reported to its sender, by a message that is in the queue now.
+    Reported {
+        /// The message's id.
+        message: MessageId,
+        /// The report's id.
+        report: MessageId,
+        /// Who gets it.
+        sender: &'a ReversePath,
+    },
+    /// A failure is reported to nobody: the message has a null sender or asked for no report.
+    NotReported {
+        /// The message's id.
+        message: MessageId,
+    },
+}
+
+/// Is told what happens. It is called where the work is done: keep it short, and never wait in it.
+pub trait Observer: Send + Sync + 'static {
+    /// Something happened.
+    fn observe(&self, event: &Event<'_>);
+}
+
+/// Writes events to the log by [`tracing`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TracingObserver;
+
+impl Observer for TracingObserver {
+    fn observe(&self, event: &Event<'_>) {
+        match event {
+            Event::Accepted { message, sender, recipients, octets } => {
+                info!(%message, %sender, recipients, octets, "accepted");
+            }
+            Event::Delivered { message, recipient, remote, reply, age } => {
+                info!(%message, %recipient, remote, %reply, ?age, "delivered");
+            }
+            Event::Deferred { message, recipient, diagnostic, retry_in } => {
+                info!(%message, %recipient, %diagnostic, ?retry_in, "deferred");
+            }
+            Event::Failed { message, recipient, diagnostic } => warn!(%message, %recipient, %diagnostic, "failed"),
+            Event::Reported { message, report, sender } => info!(%message, %report, %sender, "reported"),
+            Event::NotReported { message } => info!(%message, "reported to nobody"),
+        }
+    }
+}
+
+/// How often each event has happened since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Messages accepted.
+    pub accepted: u64,
+    /// Recipients delivered.
+    pub delivered: u64,
+    /// Recipients deferred, each time counted.
+    pub deferred: u64,
+    /// Recipients failed.
+    pub failed: u64,
+    /// Reports queued.
+    pub reported: u64,
+    /// Messages whose failures were reported to nobody.
+    pub not_reported: u64,
+}
+
+/// Counts events and passes them on.
+pub(crate) struct Counting {
+    observer: Box<dyn Observer>,
+    counts: [AtomicU64; 6],
+}
+
+impl Counting {
+    pub(crate) fn new(observer: impl Observer) -> Self {
+        Self { observer: Box::new(observer), counts: Default::default() }
+    }
+
+    pub(crate) fn observe(&self, event: &Event<'_>) {
+        let index = match event {
+            Event::Accepted { .. } => 0,
+            Event::Delivered { .. } => 1,
+            Event::Deferred { .. } => 2,
+            Event::Failed { .. } => 3,
+            Event::Reported { .. } => 4,
+            Event::NotReported { .. } => 5,
+        };
+        if let Some(count) = self.counts.get(index) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.observer.observe(event);
+    }
+
+    pub(crate) fn totals(&self) -> Totals {
+        let [accepted, delivered, deferred, failed, reported, not_reported] =
+            std::array::from_fn(|index| self.counts.get(index).map_or(0, |count| count.load(Ordering::Relaxed)));
+        Totals { accepted, delivered, deferred, failed, reported, not_reported }
+    }
+}
+
+impl fmt::Debug for Counting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.totals().fmt(f)
+    }
+}
+
+/// A code that is known to be one.
+const fn code(class: u16, subject: u16, detail: u16) -> EnhancedCode {
+    match EnhancedCode::new(class, subject, detail) {
+        Some(code) => code,
+        None => panic!(),
+    }
+}
+
+impl Diagnostic {
+    /// What a host said.
+    pub fn reply(remote: &str, reply: &Reply) -> Self {
+        let status = reply.as_ref().enhanced().unwrap_or(match reply.code().severity() {
+            Severity::Positive => const { code(2, 0, 0) },
+            Severity::Intermediate | Severity::TransientNegative => const { code(4, 0, 0) },
+            Severity::PermanentNegative => const { code(5, 0, 0) },
+        });
+        Self { remote: Some(remote.to_owned()), status, text: exact_words(reply), is_reply: true }
+    }
+
+    /// What this relay has found.
+    pub fn own(status: Option<EnhancedCode>, text: impl fmt::Display) -> Self {
+        let status = status.unwrap_or(const { code(4, 0, 0) });
+        Self { remote: None, status, text: text.to_string(), is_reply: false }
+    }
+
+    /// Why there was no connection.
+    pub(crate) fn connect(remote: &str, error: &ConnectError) -> Self {
+        match error {
+            ConnectError::Refused { reply, .. } => Self::reply(remote, reply),
+            ConnectError::TlsUnavailable | ConnectError::Tls(_) => {
+                Self { remote: Some(remote.to_owned()), ..Self::own(EnhancedCode::new(4, 7, 5), error) }
+            }
+            ConnectError::Tcp { .. } | ConnectError::NoAddress => {
+                Self { remote: Some(remote.to_owned()), ..Self::own(EnhancedCode::new(4, 4, 1), error) }
+            }
+            _ => Self::lost(remote, error),
+        }
+    }
+
+    /// A conversation broke off.
+    pub(crate) fn lost(remote: &str, error: &dyn fmt::Display) -> Self {
+        Self { remote: Some(remote.to_owned()), ..Self::own(EnhancedCode::new(4, 4, 2), error) }
+    }
+
+    /// There is no host for the domain.
+    pub(crate) fn mx(error: &MxError) -> Self {
+        Self::own(error.enhanced(), error)
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.remote {
+            Some(remote) => write!(f, "{remote} said: {}", self.text),
+            None => f.write_str(&self.text),
+        }
+    }
+}
+
+/// A reply with its codes on one line, every line of it, free of control characters.
+fn exact_words(reply: &Reply) -> String {
+    let mut text = reply.code().to_string();
+    for line in reply.as_ref().lines().filter(|line| !line.is_empty()) {
+        text.push(' ');
+        text.extend(String::from_utf8_lossy(line).chars().map(|c| if c.is_control() { '?' } else { c }));
+    }
+    text
+}

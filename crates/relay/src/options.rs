@@ -1,0 +1,82 @@
+//! What a relay is told.
+
+use std::time::Duration;
+
+use posthaste_client::session::client::ClientTimeouts;
+use posthaste_server::wire::Domain;
+
+use crate::{Accounts, Policy, RetrySchedule, Routes};
+
+/// The settings of a relay.
+#[derive(Debug, Clone)]
+pub struct RelayOptions {
+    /// Our name: in the greeting, in EHLO, in Received and in reports. Mail for it is accepted from anyone.
+    pub host_name: Domain,
+    /// Who may send to whom.
+    pub policy: Policy,
+    /// Who may log in.
+    pub accounts: Accounts,
+    /// Where mail goes to.
+    pub routes: Routes,
+    /// How it gets there.
+    pub delivery: DeliveryOptions,
+    /// The most Received fields of a message. Default 100 (RFC 5321 section 6.3). Beyond it: 554 5.4.6, a loop.
+    pub max_hops: usize,
+}
+
+/// How mail is delivered.
+#[derive(Debug, Clone)]
+pub struct DeliveryOptions {
+    /// When a deferred delivery is tried again, and when it is given up.
+    pub retry: RetrySchedule,
+    /// Deliveries at once, in all. Default 200.
+    pub concurrency: usize,
+    /// Deliveries, and so connections, at once to one next hop. Default 20, what others take well.
+    pub concurrency_per_site: usize,
+    /// How long an unused connection is kept for the next message to the same next hop. Default 2 seconds.
+    pub idle: Duration,
+    /// How long one address may take to connect. Default 30 seconds.
+    pub connect_timeout: Duration,
+    /// How long is waited for each reply. Default: the times of RFC 5321 section 4.5.3.2.
+    pub timeouts: ClientTimeouts,
+    /// The port of MX hosts. Default 25.
+    pub mx_port: u16,
+    /// Whether MX hosts may have loopback and private addresses. Default no: whoever runs a domain could point this
+    /// relay at its own network.
+    pub allow_private: bool,
+    /// How long a delivery is leased from the queue; it is extended while the delivery runs. Default 5 minutes.
+    pub lease: Duration,
+    /// Recipients of one transaction. Default 100, what every server takes (RFC 5321 section 4.5.3.1.8).
+    pub recipients_per_transaction: usize,
+}
+
+impl RelayOptions {
+    /// A relay that takes mail for its own name only, and asks DNS where mail goes.
+    pub fn new(host_name: Domain) -> Self {
+        Self {
+            host_name,
+            policy: Policy::default(),
+            accounts: Accounts::default(),
+            routes: Routes::default(),
+            delivery: DeliveryOptions::default(),
+            max_hops: 100,
+        }
+    }
+}
+
+impl Default for DeliveryOptions {
+    fn default() -> Self {
+        Self {
+            retry: RetrySchedule::default(),
+            concurrency: 200,
+            concurrency_per_site: 20,
+            idle: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(30),
+            timeouts: ClientTimeouts::default(),
+            mx_port: 25,
+            allow_private: false,
+            lease: Duration::from_secs(300),
+            recipients_per_transaction: 100,
+        }
+    }
+}

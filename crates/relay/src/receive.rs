@@ -1,0 +1,155 @@
+//! From the server's handler into the queue.
+
+use std::sync::Arc;
+
+use posthaste_client::Resolver;
+use posthaste_queue::{Draft, Full, NewDelivery, NewMessage, Owner, Priority, PutError, Queue, RoutingKey};
+use posthaste_server::{
+    Authentication, Body, Credentials, Envelope, Handler, Peer, Service,
+    wire::{BodyType, EnhancedCode, ForwardPath, Rcpt, Reply, ReplyCode},
+};
+use tracing::error;
+
+use crate::{
+    Event,
+    record::{Outside, Recipient, encode_recipients},
+    relay::Shared,
+    trace::{Inspector, received},
+};
+
+/// The relay as a service for [`posthaste_server::Server`].
+#[derive(Debug)]
+pub struct RelayService<Q, R>(pub(crate) Arc<Shared<Q, R>>);
+
+/// One connection of a [`RelayService`].
+pub struct RelayHandler<Q: Queue, R> {
+    shared: Arc<Shared<Q, R>>,
+    /// Room in the queue, taken before the content is asked for.
+    draft: Option<Q::Draft>,
+}
+
+impl<Q: Queue, R: Resolver> Service for RelayService<Q, R> {
+    type Handler = RelayHandler<Q, R>;
+
+    async fn connect(&self, _peer: &Peer) -> Result<RelayHandler<Q, R>, Reply> {
+        Ok(RelayHandler { shared: Arc::clone(&self.0), draft: None })
+    }
+}
+
+impl<Q: Queue, R> std::fmt::Debug for RelayHandler<Q, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RelayHandler")
+    }
+}
+
+impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
+    async fn authenticate(&mut self, _peer: &Peer, credentials: Credentials) -> Authentication {
+        let name = credentials.authentication_identity;
+        // Acting as somebody else would need a rule that says who may.
+        let itself = credentials.authorisation_identity.is_none();
+        if self.shared.options.accounts.verify(&name, credentials.password.expose()) && itself {
+            Authentication::Granted(name)
+        } else {
+            Authentication::Denied
+        }
+    }
+
+    async fn rcpt(&mut self, peer: &Peer, _envelope: &Envelope, rcpt: &Rcpt) -> Result<(), Reply> {
+        self.shared.options.policy.check(peer, &self.shared.options.host_name, rcpt)
+    }
+
+    async fn data(&mut self, _peer: &Peer, envelope: &Envelope) -> Result<(), Reply> {
+        self.draft = Some(self.shared.queue.put(envelope.mail.size).await.map_err(refusal)?);
+        Ok(())
+    }
+
+    async fn message(&mut self, peer: &Peer, mut envelope: Envelope, body: &mut Body<'_>) -> Result<Reply, Reply> {
+        let Some(mut draft) = self.draft.take() else { return Err(local_error()) };
+        let trace = received(peer, &self.shared.options.host_name, draft.id(), &envelope);
+        draft.write(trace.into()).await.map_err(refusal)?;
+        let mut inspector = Inspector::new();
+        while let Some(piece) = body.next().await? {
+            inspector.inspect(&piece);
+            draft.write(piece).await.map_err(refusal)?;
+        }
+        if inspector.hops >= self.shared.options.max_hops {
+            return Err(Reply::from_static("554 5.4.6 Too many hops, this is a loop\r\n"));
+        }
+        let octets = draft.len();
+        // What it declared is what the next hop is told; 8-bit content without a declaration is declared here.
+        if inspector.eight_bit && envelope.mail.body != Some(BodyType::BinaryMime) {
+            envelope.mail.body = Some(BodyType::EightBitMime);
+        }
+        envelope.mail.size = Some(octets);
+        let recipients = envelope.recipients.len();
+        let message = message(&self.shared.options.host_name, peer, &envelope).map_err(|error| {
+            error!(%error, "a message's outside cannot be written down");
+            local_error()
+        })?;
+        let id = draft.commit(message).await.map_err(refusal)?;
+        let sender = &envelope.mail.reverse_path;
+        self.shared.observe(&Event::Accepted { message: id, sender, recipients, octets });
+        Ok(Reply::new(ReplyCode::OK, EnhancedCode::new(2, 0, 0), &format!("Queued as {id}")))
+    }
+}
+
+/// The message as the queue takes it: one delivery for each domain.
+fn message(
+    own_name: &posthaste_server::wire::Domain,
+    peer: &Peer,
+    envelope: &Envelope,
+) -> Result<NewMessage, Box<dyn std::error::Error + Send + Sync>> {
+    // Whoever logged in is one owner, and every address that did not is another: nobody's bulk delays somebody else's mail.
+    let owner = peer.identity.clone().unwrap_or_else(|| peer.address.ip().to_canonical().to_string());
+    new_message(own_name, Owner::new(&owner).unwrap_or_default(), envelope)
+}
+
+/// A message of an owner, with one delivery for each domain of its recipients, in the order in which they first stand.
+pub(crate) fn new_message(
+    own_name: &posthaste_server::wire::Domain,
+    owner: Owner,
+    envelope: &Envelope,
+) -> Result<NewMessage, Box<dyn std::error::Error + Send + Sync>> {
+    let mut groups: Vec<(String, Vec<Recipient>)> = Vec::new();
+    let mut index = std::collections::HashMap::new();
+    for rcpt in &envelope.recipients {
+        let domain = match &rcpt.forward_path {
+            ForwardPath::Mailbox(mailbox) => mailbox.domain().as_str().to_ascii_lowercase(),
+            ForwardPath::Postmaster => own_name.as_str().to_ascii_lowercase(),
+        };
+        let at = *index.entry(domain.clone()).or_insert_with(|| {
+            groups.push((domain, Vec::new()));
+            groups.len() - 1
+        });
+        if let Some((_, recipients)) = groups.get_mut(at) {
+            recipients.push(Recipient { rcpt: rcpt.clone(), last: None });
+        }
+    }
+    let mut deliveries = Vec::with_capacity(groups.len());
+    for (domain, recipients) in groups {
+        let state = encode_recipients(&recipients)?;
+        deliveries.push(NewDelivery { key: RoutingKey::new(&domain)?, delay: std::time::Duration::ZERO, state });
+    }
+    let outside = Outside { accepted: jiff::Timestamp::now().as_second(), mail: envelope.mail.clone() };
+    Ok(NewMessage { owner, priority: Priority::default(), envelope: outside.encode()?, deliveries })
+}
+
+fn local_error() -> Reply {
+    Reply::from_static("451 4.3.0 Local error, try again later\r\n")
+}
+
+/// What a client is told when the queue does not take its message.
+fn refusal(error: PutError) -> Reply {
+    match &error {
+        PutError::Full(Full::Disk { .. } | Full::NoSpace(_)) => {
+            error!(%error, "mail is refused until there is room");
+            Reply::from_static("452 4.3.1 Out of disk space, try again later\r\n")
+        }
+        PutError::Full(_) => Reply::from_static("452 4.3.1 The queue is full, try again later\r\n"),
+        PutError::TooLarge(_) => Reply::from_static("552 5.3.4 Message too large\r\n"),
+        _ => {
+            error!(%error, "mail is refused");
+            Reply::from_static("451 4.3.0 The queue is not available, try again later\r\n")
+        }
+    }
+}

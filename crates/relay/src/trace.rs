@@ -1,0 +1,125 @@
+//! Trace fields (RFC 5321 section 4.4) and what is read off a header on its way through.
+
+use jiff::{Timestamp, fmt::rfc2822, tz::TimeZone};
+use posthaste_queue::MessageId;
+use posthaste_server::{
+    Envelope, Peer,
+    wire::{Domain, ForwardPath},
+};
+
+/// The Received field that this relay puts in front of a message, folded, with its CRLF.
+pub(crate) fn received(peer: &Peer, own_name: &Domain, id: MessageId, envelope: &Envelope) -> String {
+    let address = match peer.address.ip().to_canonical() {
+        std::net::IpAddr::V4(address) => format!("[{address}]"),
+        std::net::IpAddr::V6(address) => format!("[IPv6:{address}]"),
+    };
+    // Only a name within the grammar goes into the field; anything else could break it.
+    let hello = peer.hello.as_ref().and_then(|name| name.domain()).map(|domain| domain.as_str().to_owned());
+    let from = hello.unwrap_or_else(|| address.clone());
+    // RFC 3848, RFC 6531 section 3.7.3.
+    let with = match (peer.extended, peer.tls, peer.identity.is_some()) {
+        (false, ..) => "SMTP",
+        (true, false, false) => "ESMTP",
+        (true, false, true) => "ESMTPA",
+        (true, true, false) => "ESMTPS",
+        (true, true, true) => "ESMTPSA",
+    };
+    // With several recipients the field would show each of them to the others (RFC 5321 section 7.2).
+    let recipient = match &envelope.recipients[..] {
+        [only] => match &only.forward_path {
+            ForwardPath::Mailbox(mailbox) if mailbox.is_ascii() => format!("\r\n\tfor <{mailbox}>"),
+            _ => String::new(),
+        },
+        _ => String::new(),
+    };
+    let date = date_now();
+    format!("Received: from {from} ({address})\r\n\tby {own_name} with {with} id {id}{recipient};\r\n\t{date}\r\n")
+}
+
+/// Now, as RFC 5322 section 3.3 writes it.
+pub(crate) fn date_now() -> String {
+    date(Timestamp::now())
+}
+
+/// A time, as RFC 5322 section 3.3 writes it.
+pub(crate) fn date(time: Timestamp) -> String {
+    // Fails only before the year 0 and beyond 9999, where no clock is.
+    rfc2822::to_string(&time.to_zoned(TimeZone::UTC)).unwrap_or_default()
+}
+
+/// Reads a message on its way through: how often it was relayed before, and whether it is all ASCII.
+#[derive(Debug)]
+pub(crate) struct Inspector {
+    /// Octets of the current header line that match `received:` so far; nothing when they do not.
+    matched: Option<usize>,
+    /// Octets of the current header line.
+    line: usize,
+    in_header: bool,
+    pub(crate) hops: usize,
+    pub(crate) eight_bit: bool,
+}
+
+const RECEIVED: &[u8] = b"received:";
+
+impl Inspector {
+    pub(crate) const fn new() -> Self {
+        Self { matched: Some(0), line: 0, in_header: true, hops: 0, eight_bit: false }
+    }
+
+    pub(crate) fn inspect(&mut self, content: &[u8]) {
+        self.eight_bit |= !content.is_ascii();
+        let mut octets = content.iter();
+        while let (true, Some(octet)) = (self.in_header, octets.next()) {
+            match octet {
+                b'\n' => {
+                    self.in_header = self.line > 0;
+                    self.matched = Some(0);
+                    self.line = 0;
+                }
+                b'\r' => {}
+                _ => {
+                    self.line += 1;
+                    let expected = self.matched.and_then(|matched| RECEIVED.get(matched));
+                    self.matched = match (self.matched, expected) {
+                        (Some(matched), Some(expected)) if octet.eq_ignore_ascii_case(expected) => Some(matched + 1),
+                        _ => None,
+                    };
+                    if self.matched == Some(RECEIVED.len()) {
+                        self.hops += 1;
+                        self.matched = None;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hops_are_counted_in_the_header_however_it_is_split() {
+        let message = b"Received: a\r\n\tb\r\nX-Received: no\r\nRECEIVED: c\r\nReceive: no\r\n\r\nReceived: body\r\n";
+        for split in 0..message.len() {
+            let mut inspector = Inspector::new();
+            inspector.inspect(&message[..split]);
+            inspector.inspect(&message[split..]);
+            assert_eq!((inspector.hops, inspector.eight_bit), (2, false));
+        }
+    }
+
+    #[test]
+    fn a_name_that_could_break_the_field_stays_out_of_it() {
+        let mut peer = Peer::new("192.0.2.1:9".parse().unwrap(), "192.0.2.2:25".parse().unwrap());
+        peer.hello = Some("x)(evil;".parse().unwrap());
+        let mail = posthaste_server::wire::Mail::new(posthaste_server::wire::ReversePath::Null).into_owned();
+        let envelope = Envelope { mail, recipients: Vec::new() };
+        let field = received(&peer, &"relay.test".parse().unwrap(), MessageId::from_u64(7), &envelope);
+        assert!(
+            field.starts_with("Received: from [192.0.2.1] ([192.0.2.1])\r\n\tby relay.test with SMTP id "),
+            "{field}"
+        );
+        assert!(field.ends_with("+0000\r\n"), "{field}");
+    }
+}
