@@ -75,6 +75,8 @@ pub(crate) struct Relay {
     pub(crate) submission: u16,
     /// Submission with implicit TLS, when there is TLS.
     pub(crate) implicit: u16,
+    /// Those of them that it listens on.
+    ports: Vec<u16>,
 }
 
 /// The program under test.
@@ -95,7 +97,9 @@ impl Relay {
     /// Writes the configuration.
     pub(crate) fn prepare(config: &Config) -> Self {
         let folder = tempfile::Builder::new().prefix("posthaste-relay-").tempdir().expect("a temporary folder");
-        let relay = Self { child: None, port: free_port(), submission: free_port(), implicit: free_port(), folder };
+        let [port, submission, implicit] = [(); 3].map(|()| free_port());
+        let ports = if config.tls { vec![port, submission, implicit] } else { vec![port] };
+        let relay = Self { folder, child: None, port, submission, implicit, ports };
         let text = relay.describe(config);
         fs::write(relay.config(), text).expect("the folder is ours");
         relay
@@ -157,7 +161,7 @@ impl Relay {
         wait_for("the relay listens", PATIENCE, || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
             assert_eq!(ended, None, "the relay ended instead of listening; its log:\n{}", self.log());
-            TcpStream::connect(("127.0.0.1", self.port)).ok()
+            self.ports.iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok()).then_some(())
         });
     }
 
