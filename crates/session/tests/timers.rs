@@ -22,7 +22,7 @@ fn in_content() -> ServerHarness {
 }
 
 fn seconds_left(server: &ServerHarness) -> u64 {
-    server.session.poll_timeout().unwrap().since(server.clock.now()).as_secs()
+    server.session.poll_timeout().expect("somebody is waited for").since(server.clock.now()).as_secs()
 }
 
 #[test]

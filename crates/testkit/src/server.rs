@@ -77,6 +77,7 @@ pub struct ServerHarness {
     pub closed: Option<CloseReason>,
     input: Vec<u8>,
     out: BytesMut,
+    tls_is_due: bool,
     mail: Option<String>,
     recipients: Vec<String>,
     content: Vec<u8>,
@@ -96,6 +97,7 @@ impl ServerHarness {
             closed: None,
             input: Vec::new(),
             out: BytesMut::new(),
+            tls_is_due: false,
             mail: None,
             recipients: Vec::new(),
             content: Vec::new(),
@@ -113,6 +115,9 @@ impl ServerHarness {
     /// # Panics
     /// When the session breaks its contract.
     pub fn run(&mut self) -> Stop {
+        if self.tls_is_due {
+            return Stop::Tls;
+        }
         let mut idle = 0;
         while self.closed.is_none() {
             let now = self.clock.now();
@@ -165,6 +170,7 @@ impl ServerHarness {
                 ServerNext::StartTls => {
                     self.flush();
                     self.events.push(Event::StartTls);
+                    self.tls_is_due = true;
                     Some(Stop::Tls)
                 }
                 ServerNext::Close(reason) => {
@@ -198,6 +204,7 @@ impl ServerHarness {
     /// When none was due.
     pub fn establish_tls(&mut self) {
         self.session.tls_established(self.clock.now()).expect("a handshake is due");
+        self.tls_is_due = false;
         self.void();
     }
 
