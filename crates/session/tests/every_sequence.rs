@@ -1,0 +1,267 @@
+//! Every short sequence of commands against a model of what RFC 5321 says to them.
+
+use posthaste_session::{ServerSettings, server::CloseReason, table::Phase};
+use posthaste_testkit::{
+    policy::{Policy, Topic, refusal},
+    server::{ServerHarness, Stop},
+};
+use posthaste_wire::MechanismSet;
+
+/// The classes of commands, with what the application says to them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Ehlo,
+    EhloRefused,
+    Mail,
+    MailRefused,
+    MailBad,
+    Rcpt,
+    RcptRefused,
+    Data,
+    DataRefused,
+    MessageRefused,
+    MessageFaulty,
+    Rset,
+    Noop,
+    StartTls,
+    Auth,
+    AuthRefused,
+    AuthCancelled,
+    Bdat,
+    Unknown,
+    Quit,
+}
+
+use Class::*;
+
+const CLASSES: [Class; 20] = [
+    Ehlo,
+    EhloRefused,
+    Mail,
+    MailRefused,
+    MailBad,
+    Rcpt,
+    RcptRefused,
+    Data,
+    DataRefused,
+    MessageRefused,
+    MessageFaulty,
+    Rset,
+    Noop,
+    StartTls,
+    Auth,
+    AuthRefused,
+    AuthCancelled,
+    Bdat,
+    Unknown,
+    Quit,
+];
+
+/// What a server has to remember, and nothing else.
+#[derive(Debug, Clone, Copy, Default)]
+struct Model {
+    hello: bool,
+    mail: bool,
+    recipients: usize,
+    tls: bool,
+    authenticated: bool,
+    taken: usize,
+    closed: bool,
+}
+
+impl Model {
+    /// The codes of the replies to a command with all that belongs to it.
+    fn reply(&mut self, class: Class) -> Vec<u16> {
+        let code = match class {
+            Ehlo => {
+                *self = Self { hello: true, mail: false, recipients: 0, ..*self };
+                250
+            }
+            EhloRefused => 550,
+            // The grammar comes before the order, so the reply does not say where the conversation stands.
+            MailBad => 501,
+            Noop => 250,
+            Unknown => 500,
+            Bdat => 502,
+            Quit => {
+                self.closed = true;
+                221
+            }
+            Rset => {
+                self.void();
+                250
+            }
+            _ if !self.hello => 503,
+            Mail | MailRefused if self.mail => 503,
+            MailRefused => 451,
+            Mail => {
+                self.mail = true;
+                250
+            }
+            Rcpt | RcptRefused if !self.mail => 503,
+            RcptRefused => 450,
+            Rcpt => {
+                self.recipients += 1;
+                250
+            }
+            Data | DataRefused | MessageRefused | MessageFaulty if self.recipients == 0 => 503,
+            DataRefused => 451,
+            Data => {
+                self.taken += 1;
+                self.void();
+                return vec![354, 250];
+            }
+            MessageRefused | MessageFaulty => {
+                self.void();
+                return vec![354, 550];
+            }
+            StartTls if self.tls => 503,
+            StartTls => {
+                *self = Self { tls: true, taken: self.taken, ..Self::default() };
+                220
+            }
+            Auth | AuthRefused | AuthCancelled if self.mail || self.authenticated => 503,
+            AuthRefused => return vec![334, 535],
+            AuthCancelled => return vec![334, 501],
+            Auth => {
+                self.authenticated = true;
+                return vec![334, 235];
+            }
+        };
+        vec![code]
+    }
+
+    fn void(&mut self) {
+        *self = Self { mail: false, recipients: 0, ..*self };
+    }
+
+    fn phase(&self) -> Phase {
+        match self {
+            Self { closed: true, .. } => Phase::Closed,
+            Self { hello: false, .. } => Phase::Greeted,
+            Self { mail: false, .. } => Phase::Ready,
+            Self { recipients: 0, .. } => Phase::Mail,
+            _ => Phase::Rcpt,
+        }
+    }
+}
+
+/// Says a command of that class, and what belongs to it once it is asked for; gives the codes of the replies.
+fn say(server: &mut ServerHarness, class: Class) -> Vec<u16> {
+    // A verdict that was not asked for must not wait for a later question.
+    server.policy = Policy::default();
+    let mut refuse = |topic, line| server.policy.script(topic, refusal(line));
+    let (line, more): (&[u8], &[u8]) = match class {
+        Ehlo => (b"EHLO c\r\n", b""),
+        EhloRefused => {
+            refuse(Topic::Hello, "550 no");
+            (b"EHLO c\r\n", b"")
+        }
+        Mail => (b"MAIL FROM:<a@b>\r\n", b""),
+        MailRefused => {
+            refuse(Topic::Mail, "451 no");
+            (b"MAIL FROM:<a@b>\r\n", b"")
+        }
+        MailBad => (b"MAIL FROM:<a@b> SIZE=x\r\n", b""),
+        Rcpt => (b"RCPT TO:<c@d>\r\n", b""),
+        RcptRefused => {
+            refuse(Topic::Rcpt, "450 no");
+            (b"RCPT TO:<c@d>\r\n", b"")
+        }
+        Data => (b"DATA\r\n", b"QUIT\r\n.\r\n"),
+        DataRefused => {
+            refuse(Topic::Data, "451 no");
+            (b"DATA\r\n", b"")
+        }
+        MessageRefused => {
+            refuse(Topic::Message, "550 no");
+            (b"DATA\r\n", b"RSET\r\n.\r\n")
+        }
+        MessageFaulty => (b"DATA\r\n", b"a\n.\nb\r\n.\r\n"),
+        Rset => (b"RSET\r\n", b""),
+        Noop => (b"NOOP\r\n", b""),
+        StartTls => (b"STARTTLS\r\n", b""),
+        Auth => (b"AUTH PLAIN\r\n", b"AHRlc3RlcgBzM2NyZXQ=\r\n"),
+        AuthRefused => (b"AUTH PLAIN\r\n", b"AGEAYg==\r\n"),
+        AuthCancelled => (b"AUTH PLAIN\r\n", b"*\r\n"),
+        Bdat => (b"BDAT 6\r\nRSET\r\n", b""),
+        Unknown => (b"XYZZY\r\n", b""),
+        Quit => (b"QUIT\r\n", b""),
+    };
+    if server.feed(line) == Stop::Tls {
+        server.establish_tls();
+    }
+    let mut codes = heard(server);
+    if codes.last().is_some_and(|code| *code / 100 == 3) {
+        server.feed(more);
+        codes.extend(heard(server));
+    }
+    codes
+}
+
+fn heard(server: &mut ServerHarness) -> Vec<u16> {
+    let said = String::from_utf8(std::mem::take(&mut server.said)).expect("ASCII");
+    let last = said.lines().filter(|line| line.as_bytes().get(3) != Some(&b'-'));
+    last.map(|line| line.get(..3).and_then(|code| code.parse().ok()).expect("a code")).collect()
+}
+
+fn check(prefix: &[Class], length: u32) {
+    let mut settings = ServerSettings::new("mx.test");
+    settings.offers.starttls = true;
+    settings.offers.auth = MechanismSet { plain: true, login: true };
+    settings.offers.auth_in_clear = true;
+    for number in 0..CLASSES.len().pow(length) {
+        let mut server = ServerHarness::new(settings.clone(), false);
+        server.run();
+        server.said.clear();
+        let (mut model, mut rest, mut sequence) = (Model::default(), number, prefix.to_vec());
+        sequence.extend((0..length).map(|_| {
+            let class = CLASSES[rest % CLASSES.len()];
+            rest /= CLASSES.len();
+            class
+        }));
+        for class in &sequence {
+            let expected = model.reply(*class);
+            assert_eq!(say(&mut server, *class), expected, "{class:?} in {sequence:?}");
+            assert_eq!(server.session.phase(), model.phase(), "behind {class:?} in {sequence:?}");
+            assert_eq!(server.messages.len(), model.taken, "behind {class:?} in {sequence:?}");
+            assert_eq!(server.session.is_authenticated(), model.authenticated, "behind {class:?} in {sequence:?}");
+            if model.closed {
+                assert_eq!(server.closed, Some(CloseReason::Quit));
+                break;
+            }
+        }
+    }
+}
+
+/// The length of the sequences: 3 in a debug build, 4 in a release build (160 thousand), or `SEQUENCE_LENGTH`; one more
+/// from the greeting. Each other place from which they start adds the commands that lead there.
+fn length() -> u32 {
+    let wanted = std::env::var("SEQUENCE_LENGTH").ok().and_then(|length| length.parse().ok());
+    wanted.unwrap_or(if cfg!(debug_assertions) { 3 } else { 4 })
+}
+
+#[test]
+fn from_the_greeting() {
+    check(&[], length() + 1);
+}
+
+#[test]
+fn from_ehlo() {
+    check(&[Ehlo], length());
+}
+
+#[test]
+fn from_a_transaction() {
+    check(&[Ehlo, Mail, Rcpt], length());
+}
+
+#[test]
+fn from_inside_tls_with_authentication() {
+    check(&[Ehlo, StartTls, Ehlo, Auth], length());
+}
+
+#[test]
+fn from_behind_a_refused_message() {
+    check(&[Ehlo, Mail, Rcpt, MessageRefused], length());
+}
