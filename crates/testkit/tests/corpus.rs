@@ -8,7 +8,9 @@ use std::{
 
 use posthaste_testkit::fuzz;
 
-const TARGETS: [(&str, fn(&[u8])); 6] = [
+type Body = fn(&[u8]);
+
+const TARGETS: [(&str, Body); 6] = [
     ("address", fuzz::address),
     ("client_session", fuzz::client_session),
     ("command", fuzz::command),
@@ -23,7 +25,7 @@ fn folder() -> PathBuf {
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    entries.map(|entry| entry.unwrap().path()).collect()
+    entries.map(|entry| entry.expect("a file").path()).collect()
 }
 
 #[test]
