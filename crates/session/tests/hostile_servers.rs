@@ -13,9 +13,11 @@ const EHLO: &[u8] = b"250-s\r\n250-PIPELINING\r\n250 AUTH PLAIN\r\n";
 fn behind(lines: &[&str]) -> ClientHarness {
     let mut client = ClientHarness::new(ClientSettings::default());
     client.feed(b"220 s\r\n");
-    client.send_line("EHLO c").unwrap();
+    client.send_line("EHLO c").expect("EHLO has a place");
     client.feed(EHLO);
-    lines.iter().for_each(|line| drop(client.send_line(line).unwrap()));
+    for line in lines {
+        client.send_line(line).expect("it has a place");
+    }
     client
 }
 
