@@ -161,7 +161,8 @@ fn positive(reply: Reply, stage: Stage) -> Result<(), ConnectError> {
 type TlsParts = (std::sync::Arc<posthaste_io::rustls::ClientConfig>, ServerName<'static>);
 
 fn tls_parts(tls: &Tls, server_name: &str) -> Result<TlsParts, ConnectError> {
-    let name = ServerName::try_from(server_name.trim_matches(['[', ']']).to_owned());
+    let literal = server_name.trim_matches(['[', ']']);
+    let name = ServerName::try_from(literal.strip_prefix("IPv6:").unwrap_or(literal).to_owned());
     match (&tls.config, name) {
         (Some(config), Ok(name)) => Ok((config.clone(), name)),
         _ => Err(ConnectError::TlsUnavailable),

@@ -12,7 +12,7 @@ pub trait Content: Send {
 
 /// The whole content at once; taken by the first call.
 impl Content for Bytes {
-    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+    async fn next(&mut self) -> io::Result<Option<Self>> {
         let all = std::mem::take(self);
         Ok((!all.is_empty()).then_some(all))
     }

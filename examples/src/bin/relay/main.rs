@@ -1,1 +1,100 @@
-fn main() {}
+//! A store-and-forward SMTP relay: mail in over SMTP, kept in a durable queue, out over SMTP.
+
+mod config;
+mod control;
+mod demo;
+mod limits;
+mod serve;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use config::Config;
+
+/// A store-and-forward SMTP relay.
+///
+/// Without a configuration it listens on 127.0.0.1:2525 and takes mail for this host's own name only. A commented
+/// configuration stands in examples/relay.toml.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what the relay does, all by itself on loopback: a few thousand messages through an on-disk queue to a next hop
+    /// that refuses some and defers others; exits 0 only when every message is accounted for.
+    Demo(demo::Options),
+    /// Run the relay until SIGTERM or SIGINT; what is in the queue then is delivered after the next start.
+    Serve {
+        /// The configuration.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Check a configuration, files and all, and start nothing.
+    Check {
+        /// The configuration.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Ask the running relay how it is; prints a key and a value a line.
+    Status {
+        /// The configuration that it runs with.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    limits::raise_descriptors();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("relay: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = match arguments.command {
+        Command::Demo(options) => runtime.block_on(demo::run(options)),
+        Command::Serve { config } => with(config, |config| runtime.block_on(serve::run(config))),
+        Command::Check { config } => with(config, |config| {
+            println!("{}: no mistake found", config.name);
+            Ok(())
+        }),
+        Command::Status { config } => with(config, |config| runtime.block_on(control::ask(&config))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Configuration(text)) => {
+            eprintln!("{text}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Run(text)) => {
+            eprintln!("relay: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the program ends with anything but success.
+#[derive(Debug)]
+enum Failure {
+    /// The configuration is wrong: exit 2, and nothing was started.
+    Configuration(String),
+    /// Something failed: exit 1.
+    Run(String),
+}
+
+impl Failure {
+    fn run(error: impl std::fmt::Display) -> Self {
+        Self::Run(error.to_string())
+    }
+}
+
+fn with(path: Option<PathBuf>, run: impl FnOnce(Config) -> Result<(), Failure>) -> Result<(), Failure> {
+    run(Config::load(path.as_deref()).map_err(|error| Failure::Configuration(error.to_string()))?)
+}

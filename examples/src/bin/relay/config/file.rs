@@ -1,0 +1,145 @@
+//! The file as it is written. What cannot be right is refused while it is read, so that the mistake has a place.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use posthaste_relay::{DomainPattern, IpNet};
+use posthaste_server::wire::Domain;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::values;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    #[serde(default, deserialize_with = "values::domain")]
+    pub(super) hostname: Option<Domain>,
+    pub(super) queue: Option<PathBuf>,
+    #[serde(default, deserialize_with = "values::networks")]
+    pub(super) relay_from: Vec<IpNet>,
+    #[serde(default, deserialize_with = "values::patterns")]
+    pub(super) relay_domains: Vec<DomainPattern>,
+    #[serde(default)]
+    pub(super) listener: Vec<Listener>,
+    pub(super) tls: Option<Tls>,
+    #[serde(default)]
+    pub(super) account: Vec<Account>,
+    #[serde(default)]
+    pub(super) route: Vec<Route>,
+    #[serde(default)]
+    pub(super) dns: Dns,
+    #[serde(default)]
+    pub(super) delivery: Delivery,
+    #[serde(default)]
+    pub(super) limits: Limits,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listener {
+    #[serde(deserialize_with = "values::address")]
+    pub(super) address: SocketAddr,
+    #[serde(default = "values::mx")]
+    pub(super) role: Spanned<Role>,
+    pub(super) tls: Option<Spanned<ListenerTls>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Role {
+    Mx,
+    Submission,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ListenerTls {
+    Off,
+    Starttls,
+    Implicit,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) certificate: Spanned<PathBuf>,
+    pub(super) key: Spanned<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Account {
+    #[serde(deserialize_with = "values::not_empty")]
+    pub(super) name: String,
+    #[serde(deserialize_with = "values::not_empty")]
+    pub(super) password: String,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    #[serde(deserialize_with = "values::patterns")]
+    pub(super) domains: Vec<DomainPattern>,
+    #[serde(deserialize_with = "values::to")]
+    pub(super) to: To,
+    #[serde(default)]
+    pub(super) tls: RouteTls,
+}
+
+#[derive(Debug)]
+pub(super) enum To {
+    Mx,
+    Hosts(Vec<(String, u16)>),
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RouteTls {
+    Off,
+    #[default]
+    Opportunistic,
+    Required,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Dns {
+    #[serde(default, deserialize_with = "values::addresses")]
+    pub(super) servers: Vec<SocketAddr>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Delivery {
+    #[serde(default, deserialize_with = "values::positive")]
+    pub(super) mx_port: Option<u16>,
+    #[serde(default)]
+    pub(super) allow_loopback: bool,
+    #[serde(default, deserialize_with = "values::durations")]
+    pub(super) retry: Option<Vec<Duration>>,
+    #[serde(default, deserialize_with = "values::duration")]
+    pub(super) expire_after: Option<Duration>,
+    #[serde(default, deserialize_with = "values::duration")]
+    pub(super) timeout: Option<Duration>,
+    #[serde(default, deserialize_with = "values::positive")]
+    pub(super) concurrency: Option<u16>,
+    #[serde(default, deserialize_with = "values::positive")]
+    pub(super) concurrency_per_site: Option<u16>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    #[serde(default, deserialize_with = "values::message_size")]
+    pub(super) message_size: Option<u64>,
+    #[serde(default, deserialize_with = "values::positive")]
+    pub(super) recipients: Option<u16>,
+    #[serde(default, deserialize_with = "values::positive")]
+    pub(super) connections: Option<u16>,
+}

@@ -1,0 +1,120 @@
+//! `relay demo`: the whole path on loopback, and an account of every message at its end.
+
+mod content;
+mod ledger;
+mod loader;
+mod next_hop;
+
+use std::{sync::Arc, time::Duration};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use posthaste_client::{SystemResolver, Tls as ClientTls};
+use posthaste_queue::{
+    Queue as _,
+    log::{LogOptions, LogQueue},
+};
+use posthaste_relay::{NextHop, Relay, RelayOptions, RetrySchedule, Route, Routes};
+use posthaste_server::{CancellationToken, Listener, Server, ServerOptions, Tls, session::ServerSettings};
+
+use crate::Failure;
+use ledger::Ledger;
+
+/// What the demo does.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// How many messages.
+    #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(20..=1_000_000))]
+    messages: u32,
+    /// How many connections the loader has.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
+    connections: u32,
+}
+
+/// Nothing has moved for so long: something is wrong, and what is known is said.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs the demo.
+pub(crate) async fn run(options: Options) -> Result<(), Failure> {
+    let folder = tempfile::Builder::new().prefix("posthaste-demo-").tempdir().map_err(Failure::run)?;
+    println!("queue: {}", folder.path().display());
+    let ledger = Arc::new(Ledger::new(options.messages));
+    let drain = CancellationToken::new();
+
+    let hop = Listener::bind(loopback(), ServerSettings::new("next-hop.test"), Tls::Off).await.map_err(Failure::run)?;
+    let hop_address = hop.local_address().map_err(Failure::run)?;
+    let hop_server = Server::new(next_hop::NextHopService(Arc::clone(&ledger)), ServerOptions::default());
+    let hop_drain = CancellationToken::new();
+    let hop_task = {
+        let drain = hop_drain.clone();
+        tokio::spawn(async move { hop_server.serve(vec![hop], drain).await })
+    };
+
+    let queue = LogQueue::open(folder.path(), LogOptions::default()).map_err(Failure::run)?;
+    let mut relay_options = RelayOptions::new("relay.test".parse().map_err(Failure::run)?);
+    relay_options.policy.relay_from.push("127.0.0.0/8".parse().map_err(Failure::run)?);
+    relay_options.routes = Routes::new(vec![Route {
+        domains: vec!["*".parse().map_err(Failure::run)?],
+        to: NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), hop_address.port())]),
+        tls: ClientTls::default(),
+    }]);
+    let second = Duration::from_secs(1);
+    relay_options.delivery.retry = RetrySchedule { waits: vec![second], expire_after: PATIENCE * 10 };
+    let relay = Relay::new(queue, SystemResolver, relay_options, ledger::LedgerObserver(Arc::clone(&ledger)));
+    let listener =
+        Listener::bind(loopback(), ServerSettings::new("relay.test"), Tls::Off).await.map_err(Failure::run)?;
+    let address = listener.local_address().map_err(Failure::run)?;
+    println!("relay: {address}  next hop: {hop_address}  messages: {}", options.messages);
+    let relay_task = {
+        let (relay, drain) = (relay.clone(), drain.clone());
+        tokio::spawn(async move { relay.serve(vec![listener], ServerOptions::default(), drain).await })
+    };
+
+    let bar = ProgressBar::new(u64::from(options.messages));
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} settled  {msg}  {elapsed}").map_err(Failure::run)?;
+    bar.set_style(style);
+    ledger.start();
+    let load = loader::run(address, options.messages, options.connections, Arc::clone(&ledger));
+    let load = tokio::spawn(load);
+    let complete = watch(&ledger, &bar).await;
+    bar.finish_and_clear();
+    load.await.map_err(Failure::run)?.map_err(Failure::Run)?;
+    let stats = relay.queue().stats().await;
+    drain.cancel();
+    relay_task.await.map_err(Failure::run)?.map_err(Failure::run)?;
+    hop_drain.cancel();
+    hop_task.await.map_err(Failure::run)?;
+    let left = stats.messages;
+
+    let account = ledger.account(relay.totals(), stats.fsyncs);
+    println!("{account}");
+    if complete && left == 0 && account.is_clean() {
+        println!("every accepted message is accounted for, and arrived byte-identical");
+        Ok(())
+    } else {
+        Err(Failure::Run(format!("the account does not add up; {left} messages are left in the queue")))
+    }
+}
+
+/// Shows the progress until everything is settled, or nothing moves any more.
+async fn watch(ledger: &Ledger, bar: &ProgressBar) -> bool {
+    let mut last = (0, std::time::Instant::now());
+    loop {
+        let settled = ledger.settled();
+        bar.set_position(settled);
+        bar.set_message(format!("{} accepted", ledger.accepted()));
+        if ledger.is_complete() {
+            return true;
+        }
+        let moved = settled + ledger.accepted();
+        if moved != last.0 {
+            last = (moved, std::time::Instant::now());
+        } else if last.1.elapsed() > PATIENCE {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn loopback() -> std::net::SocketAddr {
+    std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0))
+}

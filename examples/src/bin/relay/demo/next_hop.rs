@@ -1,0 +1,73 @@
+//! The demo's next hop: takes, defers once or refuses, as the recipient's name says, and compares what arrives.
+
+use std::sync::Arc;
+
+use posthaste_server::{
+    Body, Envelope, Handler, Peer, Service,
+    wire::{ForwardPath, Rcpt, Reply, ReversePath},
+};
+
+use super::{
+    content::{self, Fate},
+    ledger::Ledger,
+};
+
+pub(super) struct NextHopService(pub(super) Arc<Ledger>);
+
+pub(super) struct NextHop(Arc<Ledger>);
+
+/// More than any message of the demo.
+const LIMIT: usize = 1 << 20;
+
+impl Service for NextHopService {
+    type Handler = NextHop;
+
+    async fn connect(&self, _peer: &Peer) -> Result<NextHop, Reply> {
+        Ok(NextHop(Arc::clone(&self.0)))
+    }
+}
+
+impl Handler for NextHop {
+    async fn rcpt(&mut self, _peer: &Peer, _envelope: &Envelope, rcpt: &Rcpt) -> Result<(), Reply> {
+        let Some((number, to_sender)) = numbered(&rcpt.forward_path) else {
+            return Err(Reply::from_static("550 5.1.1 Nobody has that name\r\n"));
+        };
+        match content::fate(number) {
+            Fate::Refused if !to_sender => Err(Reply::from_static("550 5.1.1 This mailbox does not exist\r\n")),
+            Fate::DeferredOnce if !to_sender && self.0.defer(number) => {
+                Err(Reply::from_static("450 4.2.0 Come back later\r\n"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn message(&mut self, _peer: &Peer, envelope: Envelope, body: &mut Body<'_>) -> Result<Reply, Reply> {
+        let arrived = body.collect(LIMIT).await?;
+        let recipient = envelope.recipients.first().and_then(|rcpt| numbered(&rcpt.forward_path));
+        match (recipient, &envelope.mail.reverse_path) {
+            (Some((number, true)), ReversePath::Null) => {
+                let report = String::from_utf8_lossy(&arrived);
+                let names_it = report.contains(&format!("Final-Recipient: rfc822; {}", content::recipient(number)));
+                if !names_it || !report.contains("550 5.1.1 This mailbox does not exist") {
+                    self.0.fault(format!("the report on message {number} does not say what happened"));
+                }
+                self.0.reported(number, &report);
+            }
+            (Some((number, false)), _) => {
+                let sent = content::content(number);
+                // The relay puts one Received field in front and changes nothing else.
+                let trace = arrived.len().checked_sub(sent.len()).and_then(|length| arrived.get(..length));
+                let identical = trace.is_some_and(|trace| trace.starts_with(b"Received: ") && arrived.ends_with(&sent));
+                self.0.arrived(number, identical);
+            }
+            _ => self.0.fault("a message came to nobody".to_owned()),
+        }
+        Ok(Reply::from_static("250 2.0.0 Taken\r\n"))
+    }
+}
+
+/// The number in an address, and whether it is a sender's.
+fn numbered(path: &ForwardPath) -> Option<(u32, bool)> {
+    let mailbox = path.mailbox()?;
+    Some((content::number(mailbox.local_part())?, mailbox.local_part().starts_with("sender-")))
+}

@@ -1,0 +1,73 @@
+//! `relay serve`.
+
+use std::io::IsTerminal as _;
+
+use posthaste_client::HickoryResolver;
+use posthaste_queue::log::{LogOptions, LogQueue};
+use posthaste_relay::{Relay, TracingObserver};
+use posthaste_server::{CancellationToken, Listener};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::{Failure, config::Config, control};
+
+/// Runs the relay until it is told to end.
+pub(crate) async fn run(config: Config) -> Result<(), Failure> {
+    log_to_stderr();
+    let resolver = if config.dns.is_empty() {
+        HickoryResolver::system().map_err(|error| {
+            Failure::Run(format!("cannot use the system's DNS servers: {error}; name some in [dns] servers"))
+        })?
+    } else {
+        HickoryResolver::with_servers(&config.dns).map_err(Failure::run)?
+    };
+    let options = LogOptions { max_body: config.max_message.saturating_add(64 * 1_024), ..LogOptions::default() };
+    let queue = LogQueue::open(&config.queue, options).map_err(Failure::run)?;
+    info!(queue = %config.queue.display(), report = ?queue.report(), "queue opened");
+    let mut listeners = Vec::new();
+    for listener in config.listeners {
+        let bound = Listener::bind(listener.address, listener.settings, listener.tls).await.map_err(Failure::run)?;
+        let address = bound.local_address().map_err(Failure::run)?;
+        info!("listening on {address}");
+        listeners.push(bound);
+    }
+    let relay = Relay::new(queue, resolver, config.relay, TracingObserver);
+    let drain = CancellationToken::new();
+    tokio::spawn(end_on_signal(drain.clone()));
+    let control = control::listen(&config.queue, relay.clone()).map_err(Failure::run)?;
+    let served = relay.serve(listeners, config.server, drain).await;
+    drop(control);
+    let totals = relay.totals();
+    info!(?totals, "ended");
+    served.map_err(|error| {
+        Failure::Run(format!("{error}; what was acknowledged is safe, start again when the disk is well"))
+    })
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    subscriber.init();
+}
+
+/// The first SIGTERM or SIGINT drains; the second ends the process at once, which the queue survives.
+async fn end_on_signal(drain: CancellationToken) {
+    let signals = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
+    let (mut terminate, mut interrupt) = match signals {
+        Ok(signals) => signals,
+        Err(error) => {
+            warn!(%error, "cannot listen for signals");
+            return;
+        }
+    };
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    info!("draining; once more ends at once");
+    drain.cancel();
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    warn!("ended without draining");
+    std::process::exit(130);
+}
