@@ -113,7 +113,8 @@ impl Config {
         settings.limits.recipients = limits.recipients.map_or(settings.limits.recipients, usize::from);
         let max_message = settings.limits.message;
         let listeners = listeners(&file, source, &settings, server_tls.as_ref(), accounts.is_empty())?;
-        let server = ServerOptions::default();
+        let connections = limits.connections.map_or(ServerOptions::default().connections, usize::from);
+        let connections_per_address = (connections / 10).max(1);
         Ok(Self {
             name: source.name.clone(),
             queue: file.queue.map_or_else(default_queue, |queue| folder.join(queue)),
@@ -126,7 +127,7 @@ impl Config {
                 delivery,
                 ..RelayOptions::new(host_name)
             },
-            server: ServerOptions { connections: limits.connections.map_or(server.connections, usize::from), ..server },
+            server: ServerOptions { connections, connections_per_address, ..ServerOptions::default() },
             max_message,
         })
     }
