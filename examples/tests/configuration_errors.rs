@@ -98,8 +98,6 @@ fn each_mistake_is_named_with_line_key_and_remedy() {
 #[test]
 fn what_is_missing_is_named() {
     for (line, key) in [
-        ("hostname = \"relay.test\"\n", "hostname"),
-        ("queue = \"queue\"\n", "queue"),
         ("address = \"127.0.0.1:2525\"\n", "address"),
         ("name = \"tester\"\n", "name"),
         ("to = [\"127.0.0.1:2600\"]\n", "to"),

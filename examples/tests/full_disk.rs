@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use support::client::{Smtp, submit};
+use support::client::{Reply, Smtp, submit};
 use support::relay::{Config, Relay, program};
 use support::sink::Sink;
 use support::{PATIENCE, token, tool, wait_for};
@@ -35,21 +35,11 @@ fn a_full_disk_refuses_for_now_and_loses_nothing() {
     let mut client = Smtp::ehlo(relay.port);
     let refusal = (0..300).find_map(|_| {
         let token = token();
-        let mail = client.command(&format!("MAIL FROM:<snd-{token}@sender.test>"));
-        if mail.code != 250 {
-            return Some(mail);
-        }
-        client.expect(&format!("RCPT TO:<rcp-{token}@dest.test>"), 250);
-        client.expect("DATA", 354);
-        client.send(format!("Subject: {token}\r\n\r\n"));
-        client.send("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde\r\n".repeat(16_000));
-        client.send(".\r\n");
-        let end = client.reply();
-        if end.code == 250 {
+        let refusal = transact(&mut client, &token, 16_000);
+        if refusal.is_none() {
             accepted.push(token);
-            return None;
         }
-        Some(end)
+        refusal
     });
     let refusal = refusal.expect("300 MiB do not fit");
     assert_eq!(refusal.code, 452, "{refusal:?}");
@@ -61,14 +51,7 @@ fn a_full_disk_refuses_for_now_and_loses_nothing() {
     fs::remove_file(filler).expect("it was made a moment ago");
     let late = token();
     wait_for("mail is taken again", PATIENCE, || {
-        let mut client = Smtp::ehlo(relay.port);
-        if client.command(&format!("MAIL FROM:<snd-{late}@sender.test>")).code != 250 {
-            return None;
-        }
-        client.expect(&format!("RCPT TO:<rcp-{late}@dest.test>"), 250);
-        client.expect("DATA", 354);
-        client.send(support::data(&late));
-        (client.reply().code == 250).then_some(())
+        transact(&mut Smtp::ehlo(relay.port), &late, 1).is_none().then_some(())
     });
     accepted.push(late);
     sink.up();
@@ -129,6 +112,23 @@ fn a_queue_that_another_relay_has_open_is_refused() {
     let errors = serve_fails(&second, &queue);
     assert!(errors.contains(&*queue.to_string_lossy()), "{errors}");
     submit(first.port, &token());
+}
+
+/// One message of so many lines of 64 octets; the reply that refused it, whichever command that was to.
+fn transact(client: &mut Smtp, token: &str, lines: usize) -> Option<Reply> {
+    for line in
+        [format!("MAIL FROM:<snd-{token}@sender.test>"), format!("RCPT TO:<rcp-{token}@dest.test>"), "DATA".into()]
+    {
+        let reply = client.command(&line);
+        if reply.code >= 400 {
+            return Some(reply);
+        }
+    }
+    client.send(format!("Subject: {token}\r\n\r\n"));
+    client.send("0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd\r\n".repeat(lines));
+    client.send(".\r\n");
+    let end = client.reply();
+    (end.code != 250).then_some(end)
 }
 
 /// Starts a relay that must not start, and returns what it says.

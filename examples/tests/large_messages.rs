@@ -50,7 +50,7 @@ fn what_exceeds_the_limit_is_refused_and_the_session_goes_on() {
     let idle = relay.memory("VmHWM");
     let mut client = Smtp::ehlo(relay.port);
     client.open("a@sender.test", "b@dest.test");
-    let block = "x".repeat(1022) + "\r\n";
+    let block = "x".repeat(998) + "\r\n";
     let block = block.repeat(64);
     for _ in 0..320 {
         client.send(&block);
