@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (Some(folder), Some(smarthost)) = (std::env::args().nth(1), std::env::args().nth(2)) else {
         return Err("usage: embedded_relay QUEUE-FOLDER SMARTHOST".into());
     };
-    let queue = LogQueue::open(std::path::Path::new(&folder), LogOptions::default())?;
+    let queue = LogQueue::open(folder, LogOptions::default())?;
     let mut options = RelayOptions::new("localhost".parse()?);
     options.policy.relay_from.push("127.0.0.0/8".parse()?);
     let to = NextHop::Hosts(vec![(smarthost, 25)]);
