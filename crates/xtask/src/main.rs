@@ -1,6 +1,7 @@
 //! The project's own commands. `cargo xtask test` is the one command that says whether a change is good:
 //! continuous integration runs it and nothing else.
 
+mod bench;
 mod licences;
 mod shell;
 mod steps;
@@ -13,6 +14,7 @@ fn main() -> ExitCode {
     let mut words = arguments.iter().map(String::as_str);
     match words.next() {
         Some("test") => test::main(&words.collect::<Vec<_>>()),
+        Some("bench") => bench::main(&words.collect::<Vec<_>>()),
         Some("--help" | "-h" | "help") | None => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -32,4 +34,5 @@ Usage: cargo xtask <command>
 Commands:
   test    install what the tests need, then check, test, document, package and try out everything
           (`cargo xtask test --help` says how to run a part of it)
+  bench   measure each layer, or with `bench relay` the whole relay beside Postfix
 ";
