@@ -1,1 +1,133 @@
-//! Criterion benches, one file per layer.
+//! What the benchmarks share: the octets that they work on, and how long they run.
+//!
+//! `cargo bench -p posthaste-benches` measures, with `-- --test` everything runs once. Rates on a shared machine are
+//! good to a factor of two; what stands beside each other in one run is good to about 15 %.
+
+use std::time::Duration;
+
+use criterion::Criterion;
+
+/// Short enough that all benchmarks together take less than two minutes; `--measurement-time` and `--sample-size` on
+/// the command line make it longer.
+#[must_use]
+pub fn criterion() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(800))
+        .configure_from_args()
+}
+
+/// Lines for a parser.
+#[derive(Debug)]
+pub struct Corpus {
+    /// What they are.
+    pub name: &'static str,
+    /// The lines, each with its CRLF.
+    pub octets: Vec<u8>,
+    /// How many commands or replies they make.
+    pub count: usize,
+}
+
+impl Corpus {
+    fn new<I: IntoIterator<Item = String>>(name: &'static str, lines: I) -> Self {
+        let mut corpus = Self { name, octets: Vec::new(), count: 0 };
+        for line in lines {
+            corpus.octets.extend_from_slice(line.as_bytes());
+            corpus.count += 1;
+        }
+        corpus
+    }
+}
+
+/// One command each, in 64 variations.
+#[must_use]
+pub fn single_commands() -> Vec<Corpus> {
+    let many = |name, line: fn(usize) -> String| Corpus::new(name, (0..64).map(line));
+    vec![
+        many("EHLO", |i| format!("EHLO {}\r\n", DOMAINS[i % DOMAINS.len()])),
+        many("MAIL", mail),
+        many("MAIL DSN", mail_dsn),
+        many("RCPT", rcpt),
+        many("RCPT DSN", rcpt_dsn),
+        many("DATA", |_| "DATA\r\n".to_owned()),
+    ]
+}
+
+/// Pipelined conversations: 20 transactions of 5 recipients, and 4 of 50 recipients with every DSN parameter.
+#[must_use]
+pub fn command_streams() -> Vec<Corpus> {
+    let stream = |transactions, recipients, mail: fn(usize) -> String, rcpt: fn(usize) -> String| {
+        (0..transactions).flat_map(move |i| {
+            let rcpts = (0..recipients).map(move |j| rcpt(i * recipients + j));
+            std::iter::once(mail(i * 11)).chain(rcpts).chain(["DATA\r\n".to_owned()])
+        })
+    };
+    vec![Corpus::new("stream", stream(20, 5, mail, rcpt)), Corpus::new("stream DSN", stream(4, 50, mail_dsn, rcpt_dsn))]
+}
+
+/// Replies to MAIL, RCPT, DATA and the end of the content.
+#[must_use]
+pub fn short_replies() -> Corpus {
+    Corpus::new(
+        "1 line",
+        (0..64).map(|i| match i % 4 {
+            0 => "250 2.1.0 Ok\r\n".to_owned(),
+            1 => "250 2.1.5 Destination address valid\r\n".to_owned(),
+            2 => "354 End data with <CR><LF>.<CR><LF>\r\n".to_owned(),
+            _ => format!("250 2.0.0 Ok: queued as 4XyZ{i:06}abc\r\n"),
+        }),
+    )
+}
+
+/// Replies to EHLO, of 11 lines each.
+#[must_use]
+pub fn hello_replies() -> Corpus {
+    let reply = "250-mx.example.com Hello client.example.org\r\n250-PIPELINING\r\n250-SIZE 52428800\r\n250-ETRN\r\n\
+        250-STARTTLS\r\n250-AUTH PLAIN LOGIN\r\n250-ENHANCEDSTATUSCODES\r\n250-8BITMIME\r\n250-DSN\r\n\
+        250-SMTPUTF8\r\n250 CHUNKING\r\n";
+    Corpus::new("11 lines", (0..16).map(|_| reply.to_owned()))
+}
+
+/// Message content of about so many octets: lines of 76 octets as MIME has them, every `dotted`-th beginning with a dot.
+#[must_use]
+pub fn content(octets: usize, dotted: Option<usize>) -> Vec<u8> {
+    let mut content = Vec::with_capacity(octets + 78);
+    for line in 1.. {
+        if content.len() >= octets {
+            break;
+        }
+        let first = if dotted.is_some_and(|every| line % every == 0) { b'.' } else { b'a' };
+        content.push(first);
+        content.extend((1..76).map(|column: u8| b'a' + column % 26));
+        content.extend_from_slice(b"\r\n");
+    }
+    content
+}
+
+const DOMAINS: [&str; 6] =
+    ["example.com", "mail.example.org", "mx1.region-4.example.net", "a.example", "sub.example.co", "xn--bcher.example"];
+const LOCAL_PARTS: [&str; 5] = ["alice", "bob.smith", "carol+news", "d", "bounce-12345-67890-abcdef"];
+
+fn address(i: usize) -> String {
+    format!("{}{}@{}", LOCAL_PARTS[i % LOCAL_PARTS.len()], i % 97, DOMAINS[i % DOMAINS.len()])
+}
+
+fn mail(i: usize) -> String {
+    format!("MAIL FROM:<{}> SIZE={} BODY=8BITMIME\r\n", address(i), 1000 + i * 37)
+}
+
+fn mail_dsn(i: usize) -> String {
+    let size = 1000 + i * 37;
+    format!("MAIL FROM:<{}> SIZE={size} BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=QQ{i:08}+2Dx\r\n", address(i))
+}
+
+fn rcpt(i: usize) -> String {
+    format!("RCPT TO:<{}>\r\n", address(i))
+}
+
+fn rcpt_dsn(i: usize) -> String {
+    let address = address(i);
+    let original = address.replace('+', "+2B");
+    format!("RCPT TO:<{address}> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;{original}\r\n")
+}
