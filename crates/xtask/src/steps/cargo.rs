@@ -42,11 +42,8 @@ pub(crate) fn docs(context: &Context) -> Outcome {
 }
 
 pub(crate) fn end_to_end(context: &Context) -> Outcome {
-    // First what `examples/tests/adaptor` looks for; the tests themselves are handed the same file by cargo.
-    Run::cargo()
-        .dir(&context.root)
-        .args(["build", "--release", "--package", PROGRAMS, "--all-features", "--bin", "relay"])
-        .run()?;
+    // This builds `release/relay` as well, which `examples/tests/adaptor` looks for: a build of its own before it would
+    // resolve features without the tests' dependencies, and compile half of everything twice.
     let command = ["test", "--release", "--package", PROGRAMS, "--all-features"];
     let remedy = "Repeat one test with `cargo test --release -p posthaste-examples --test FILE NAME`; a failed test prints the relay's log.";
     Run::cargo().dir(&context.root).args(command).remedy(remedy).run()
