@@ -1,11 +1,16 @@
 //! Runs a client session over a connection.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use posthaste_session::{
     ApiMisuse, ClientNext, ClientSession, ClientSettings, PeerMisbehaved, Ticket,
     client::ClientEof,
-    wire::{Capabilities, Command, Reply, Secret, frame::SegmentList},
+    table::Phase,
+    wire::{
+        Capabilities, Command, Reply, Secret, Severity,
+        frame::SegmentList,
+        reply::{ReplyFramer, ReplyLimits},
+    },
 };
 use rustls::{ClientConfig, pki_types::ServerName};
 use thiserror::Error;
@@ -22,6 +27,10 @@ pub struct ClientDriver<S> {
     connection: Connection<S>,
     session: ClientSession,
     clock: Clock,
+    /// Content was begun and not finished: nothing may follow half a message, neither a command nor other content.
+    unfinished: bool,
+    /// The end of content that has no reply yet; it may have left.
+    end: Option<Ticket>,
 }
 
 /// What a client has to react to.
@@ -62,6 +71,12 @@ pub enum ClientError {
     /// The server closed the connection.
     #[error("the server closed the connection")]
     Eof(ClientEof),
+    /// The server has ended the conversation with a 421.
+    #[error("the server has ended the conversation")]
+    Closed,
+    /// The content could not be written to its end, and the server has said why: this is its reply to the message.
+    #[error("the server broke the content off: {0}")]
+    EarlyReply(Reply),
     /// The server broke the protocol.
     #[error(transparent)]
     Peer(#[from] PeerMisbehaved),
@@ -77,7 +92,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     /// A driver at the start of a conversation; the first event is the greeting.
     pub fn new(connection: Connection<S>, settings: ClientSettings) -> Self {
         let clock = Clock::start();
-        Self { connection, session: ClientSession::new(clock.now(), settings), clock }
+        let session = ClientSession::new(clock.now(), settings);
+        Self { connection, session, clock, unfinished: false, end: None }
     }
 
     /// Puts a command into the output; it leaves with the next call of [`next`](Self::next).
@@ -85,6 +101,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     /// # Errors
     /// [`ApiMisuse`] as [`ClientSession::send`].
     pub fn send(&mut self, command: &Command<'_>) -> Result<Ticket, ApiMisuse> {
+        if self.unfinished {
+            return Err(ApiMisuse::Closed);
+        }
         self.session.send(self.clock.now(), command, &mut self.connection.output)
     }
 
@@ -120,6 +139,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
                 self.connection.input = bytes::BytesMut::new();
             }
             if let Some(event) = event {
+                if matches!(&event, ClientEvent::Reply { to, .. } if self.end == Some(*to)) {
+                    self.end = None;
+                }
                 return Ok(event);
             }
             let write = timeout(self.session.write_timeout(), self.connection.flush());
@@ -140,8 +162,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     /// Sends the whole content and its end; the reply comes with the ticket.
     ///
     /// # Errors
-    /// [`ClientError`]. The end of the content has not left then, so the server cannot have taken the message.
+    /// [`ClientError`]; the conversation is over then. [`message_in_doubt`](Self::message_in_doubt) says whether the server
+    /// may have taken the message all the same. [`ClientError::EarlyReply`] when the server has answered before the end.
     pub async fn send_content(&mut self, content: &mut impl Content) -> Result<Ticket, ClientError> {
+        if self.session.phase() != Phase::Content || self.session.unanswered() > 0 || self.unfinished {
+            return Err(ApiMisuse::OutOfOrder.into());
+        }
+        self.unfinished = true;
+        match self.send_pieces(content).await {
+            Ok(ticket) => {
+                self.unfinished = false;
+                Ok(ticket)
+            }
+            // What the server said before it stopped reading says more than the write that failed for it.
+            Err(error @ (ClientError::Io(_) | ClientError::Timeout)) => {
+                let reply = timeout(EARLY_REPLY, self.early_reply()).await.ok().flatten();
+                Err(reply.map_or(error, ClientError::EarlyReply))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the end of a message may have left that the server has not answered: it may have the message, and sending
+    /// it again may make a duplicate (RFC 1047).
+    pub const fn message_in_doubt(&self) -> bool {
+        self.end.is_some()
+    }
+
+    async fn send_pieces(&mut self, content: &mut impl Content) -> Result<Ticket, ClientError> {
         // One piece ahead, so that the end of the content leaves together with its last piece.
         let mut piece = content.next().await.map_err(ClientError::Content)?;
         loop {
@@ -157,6 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
                 let last = rest.is_empty() && ahead.is_none() && segments.room() > 0;
                 if last {
                     let ticket = self.session.finish_payload(self.clock.now(), &mut segments)?;
+                    self.end = Some(ticket);
                     self.write(&segments).await?;
                     return Ok(ticket);
                 }
@@ -166,6 +215,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
                 }
             }
             piece = ahead;
+        }
+    }
+
+    /// The reply to content whose writing has failed. A positive one counts only where the end may have left.
+    async fn early_reply(&mut self) -> Option<Reply> {
+        let mut framer = ReplyFramer::new(ReplyLimits::default());
+        loop {
+            if let Some(reply) = framer.next(&self.connection.input).ok()? {
+                let reply = reply.into_owned();
+                let fits = match reply.code().severity() {
+                    Severity::Positive => self.end.is_some(),
+                    Severity::Intermediate => false,
+                    Severity::TransientNegative | Severity::PermanentNegative => true,
+                };
+                self.end = self.end.filter(|_| !fits);
+                return fits.then_some(reply);
+            }
+            if self.connection.read().await.ok()? == 0 {
+                return None;
+            }
         }
     }
 
@@ -203,3 +272,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         write.await.map_err(|_| ClientError::Timeout)?.map_err(ClientError::Io)
     }
 }
+
+/// How long is waited for a reply that may be there already.
+const EARLY_REPLY: Duration = Duration::from_secs(1);

@@ -22,6 +22,10 @@ pub struct Connection<S> {
     transport: Transport<S>,
     pub(crate) input: BytesMut,
     pub(crate) output: BytesMut,
+    /// Octets were written since the last flush: under TLS they may still lie in this process.
+    unflushed: bool,
+    /// A write of segments stopped half-way: whatever is written behind it would be read as part of it.
+    torn: bool,
 }
 
 #[derive(Debug)]
@@ -38,7 +42,8 @@ const READ: usize = 16 * 1_024;
 impl<S> Connection<S> {
     /// A connection without TLS.
     pub fn new(stream: S) -> Self {
-        Self { transport: Transport::Plain(stream), input: BytesMut::new(), output: BytesMut::new() }
+        let transport = Transport::Plain(stream);
+        Self { transport, input: BytesMut::new(), output: BytesMut::new(), unflushed: false, torn: false }
     }
 
     /// Whether TLS is up.
@@ -90,10 +95,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// # Errors
     /// [`io::Error`] from the stream.
     pub async fn flush(&mut self) -> io::Result<()> {
-        if self.output.is_empty() {
-            return Ok(());
-        }
+        self.check_whole()?;
         while !self.output.is_empty() {
+            self.unflushed = true;
             let written = match &mut self.transport {
                 Transport::Plain(stream) => stream.write(&self.output).await?,
                 Transport::Tls(stream) => stream.write(&self.output).await?,
@@ -104,16 +108,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             }
             self.output.advance(written);
         }
+        if !self.unflushed {
+            return Ok(());
+        }
         // An idle connection keeps no buffer.
         self.output = BytesMut::new();
-        poll_fn(|context| self.transport.poll_flush(context)).await
+        poll_fn(|context| self.transport.poll_flush(context)).await?;
+        self.unflushed = false;
+        Ok(())
     }
 
-    /// Writes the output and then these segments, with as few calls as they need. It must not be dropped half-way.
+    /// Writes the output and then these segments, with as few calls as they need. When it fails or is dropped half-way,
+    /// nothing can be written any more; reading goes on.
     ///
     /// # Errors
     /// [`io::Error`] from the stream.
     pub async fn write_segments(&mut self, segments: &SegmentList<'_>) -> io::Result<()> {
+        self.check_whole()?;
+        self.torn = true;
         let mut done = 0;
         let all = self.output.len() + segments.octets();
         while done < all {
@@ -139,7 +151,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             done += written;
         }
         self.output = BytesMut::new();
-        poll_fn(|context| self.transport.poll_flush(context)).await
+        poll_fn(|context| self.transport.poll_flush(context)).await?;
+        self.torn = false;
+        self.unflushed = false;
+        Ok(())
     }
 
     /// Says that nothing more will be written.
@@ -152,6 +167,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Transport::Tls(stream) => stream.shutdown().await,
             Transport::Gone => Ok(()),
         }
+    }
+
+    fn check_whole(&self) -> io::Result<()> {
+        if self.torn {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "an earlier write stopped half-way"));
+        }
+        Ok(())
     }
 
     fn take_plain(&mut self) -> io::Result<S> {

@@ -23,7 +23,14 @@ pub struct ServerDriver<S> {
     connection: Connection<S>,
     session: ServerSession,
     clock: Clock,
-    closed: Option<CloseReason>,
+    /// What the session has said and what waits for the output to be written.
+    after_flush: Option<AfterFlush>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum AfterFlush {
+    StartTls,
+    Close(CloseReason),
 }
 
 /// What an application has to react to.
@@ -70,6 +77,7 @@ enum Owned {
     Flush,
     Content(std::ops::Range<usize>),
     Event(ServerEvent),
+    StartTls,
     Close(CloseReason),
     NeedAnswer,
 }
@@ -77,7 +85,7 @@ enum Owned {
 impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     /// A driver at the start of a conversation.
     pub fn new(connection: Connection<S>, session: ServerSession) -> Self {
-        Self { connection, session, clock: Clock::start(), closed: None }
+        Self { connection, session, clock: Clock::start(), after_flush: None }
     }
 
     /// The next event. It may be dropped and called again: nothing is lost or read twice.
@@ -87,11 +95,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     /// [`io::ErrorKind::InvalidInput`] when a question was left unanswered.
     pub async fn next(&mut self) -> io::Result<ServerEvent> {
         loop {
-            if let Some(reason) = self.closed {
-                // Best effort: the peer may be gone already.
-                let _ = self.flush().await;
-                let _ = self.connection.shutdown().await;
-                return Ok(ServerEvent::Closed(reason));
+            match self.after_flush {
+                None => {}
+                Some(AfterFlush::StartTls) => {
+                    self.flush().await?;
+                    self.after_flush = None;
+                    return Ok(ServerEvent::StartTls);
+                }
+                Some(AfterFlush::Close(reason)) => {
+                    // Best effort: the peer may be gone already.
+                    if self.flush().await.is_ok() {
+                        let shutdown = timeout(self.session.write_timeout(), self.connection.shutdown());
+                        let _ = shutdown.await;
+                    }
+                    return Ok(ServerEvent::Closed(reason));
+                }
             }
             let now = self.clock.now();
             let Connection { input, output, .. } = &mut self.connection;
@@ -104,18 +122,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
                 *input = bytes::BytesMut::new();
             }
             match next {
-                Owned::Event(event @ ServerEvent::StartTls) => {
-                    self.flush().await?;
-                    return Ok(event);
-                }
+                Owned::StartTls => self.after_flush = Some(AfterFlush::StartTls),
                 Owned::Event(event) => return Ok(event),
                 Owned::Content(range) => return Ok(ServerEvent::Content(taken.freeze().slice(range))),
                 Owned::Flush => self.flush().await?,
-                Owned::NeedInput => self.read().await?,
+                Owned::NeedInput => {
+                    // A flush that was dropped half-way has left octets that the peer waits for.
+                    self.flush().await?;
+                    self.read().await?;
+                }
                 Owned::NeedAnswer => {
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, "a question was left unanswered"));
                 }
-                Owned::Close(reason) => self.closed = Some(reason),
+                Owned::Close(reason) => self.after_flush = Some(AfterFlush::Close(reason)),
             }
         }
     }
@@ -128,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         self.session.answer(self.clock.now(), id, verdict, &mut self.connection.output)
     }
 
-    /// Does the TLS handshake that [`ServerEvent::StartTls`] asks for, within the time for a command.
+    /// Does the TLS handshake that [`ServerEvent::StartTls`] asks for, within 30 seconds.
     ///
     /// # Errors
     /// [`io::Error`] from the handshake; drop the connection then.
@@ -164,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         match read {
             Ok(Ok(0)) => {
                 self.session.handle_eof(self.clock.now());
-                self.closed = Some(CloseReason::Eof);
+                self.after_flush = Some(AfterFlush::Close(CloseReason::Eof));
             }
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(error),
@@ -181,11 +200,11 @@ impl From<ServerNext<'_>> for Owned {
             ServerNext::Flush => return Self::Flush,
             ServerNext::NeedAnswer => return Self::NeedAnswer,
             ServerNext::Content(range) => return Self::Content(range),
+            ServerNext::StartTls => return Self::StartTls,
             ServerNext::Close(reason) => return Self::Close(reason),
             ServerNext::Ask(id, ask) => ServerEvent::Ask(id, Question::from(ask)),
             ServerNext::ContentRefused(reply) => ServerEvent::ContentRefused(reply),
             ServerNext::ContentSwallowed => ServerEvent::ContentSwallowed,
-            ServerNext::StartTls => ServerEvent::StartTls,
         })
     }
 }
