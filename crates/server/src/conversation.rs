@@ -1,6 +1,12 @@
 //! One connection from greeting to close: the session's questions become the handler's methods.
 
-use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use posthaste_io::{
@@ -13,7 +19,10 @@ use posthaste_io::{
     },
     wire::{Mail, Reply, Secret, Severity},
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -189,10 +198,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
     /// From 354 to the reply to the end of the content.
     async fn receive(&mut self) -> io::Result<()> {
         let envelope = self.envelope.take().unwrap_or_else(empty);
-        let mut source = Source { driver: &mut self.driver, end: End::Open };
-        let verdict = self.handler.message(&self.peer, envelope, &mut Body::new(&mut source)).await;
-        let end = source.end;
-        match end {
+        let turn = Turn::default();
+        let mut source = Source { driver: &mut self.driver, end: End::Open, turn: &turn };
+        let verdict = {
+            let mut body = Body::new(&mut source);
+            tokio::select! {
+                verdict = self.handler.message(&self.peer, envelope, &mut body) => verdict,
+                () = turn.has_taken(self.verdict) => Err(late()),
+            }
+        };
+        match source.end {
             End::Complete(id) => {
                 answer(
                     &mut self.driver,
@@ -202,6 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
                 return Ok(());
             }
             End::Closed => return Ok(()),
+            End::Failed(kind) => return Err(kind.into()),
             // Whatever the handler said, it has not seen the end.
             End::Open => self.driver.refuse_content(verdict.err().filter(is_refusal).unwrap_or_else(unfinished)),
             End::Refused => {}
@@ -225,6 +241,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
 struct Source<'d, S> {
     driver: &'d mut ServerDriver<S>,
     end: End,
+    turn: &'d Turn,
+}
+
+/// Since when the handler is the one that is waited for; nothing while the client is.
+struct Turn(Mutex<Option<Instant>>);
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self(Mutex::new(Some(Instant::now())))
+    }
+}
+
+impl Turn {
+    /// It is the client's until what this returns is dropped, with whatever holds it.
+    fn clients(&self) -> impl Drop + Send + '_ {
+        struct Clients<'t>(&'t Turn);
+
+        impl Drop for Clients<'_> {
+            fn drop(&mut self) {
+                self.0.set(Some(Instant::now()));
+            }
+        }
+
+        self.set(None);
+        Clients(self)
+    }
+
+    fn set(&self, since: Option<Instant>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// Returns once the handler has been waited for this long without a break.
+    async fn has_taken(&self, limit: Duration) {
+        loop {
+            let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match since {
+                Some(since) if since.elapsed() >= limit => return,
+                Some(since) => tokio::time::sleep_until(since + limit).await,
+                // Whenever its turn comes, it will not be over before this.
+                None => tokio::time::sleep(limit).await,
+            }
+        }
+    }
 }
 
 enum End {
@@ -232,6 +291,7 @@ enum End {
     Complete(QuestionId),
     Refused,
     Closed,
+    Failed(io::ErrorKind),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Source<'_, S> {
@@ -240,9 +300,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Source<'_, S> {
             match self.end {
                 End::Open => {}
                 End::Complete(_) => return Ok(None),
-                End::Refused | End::Closed => return Err(BodyError::Disconnected),
+                End::Refused | End::Closed | End::Failed(_) => return Err(BodyError::Disconnected),
             }
-            match self.driver.next().await {
+            let clients = self.turn.clients();
+            let event = self.driver.next().await;
+            drop(clients);
+            match event {
                 Ok(ServerEvent::Content(piece)) => Ok(Some(piece)),
                 Ok(ServerEvent::Ask(id, _)) => {
                     self.end = End::Complete(id);
@@ -257,7 +320,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Source<'_, S> {
                     Err(BodyError::Disconnected)
                 }
                 Err(error) => {
-                    self.end = End::Closed;
+                    self.end = End::Failed(error.kind());
                     Err(error.into())
                 }
             }
@@ -275,8 +338,11 @@ fn answer<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>, id: Q
 }
 
 async fn bounded<T>(limit: Duration, decision: impl Future<Output = Result<T, Reply>>) -> Result<T, Reply> {
-    let late = || Err(Reply::from_static("451 4.3.0 No decision in time, try again later\r\n"));
-    tokio::time::timeout(limit, decision).await.unwrap_or_else(|_| late())
+    tokio::time::timeout(limit, decision).await.unwrap_or_else(|_| Err(late()))
+}
+
+fn late() -> Reply {
+    Reply::from_static("451 4.3.0 No decision in time, try again later\r\n")
 }
 
 fn decided(decision: Result<(), Reply>) -> Verdict {

@@ -69,7 +69,8 @@ pub struct ServerOptions {
     /// Connections from one address. Default 1,000 from loopback, where a proxy may sit, and 100 from elsewhere. Beyond
     /// it: 421, at once.
     pub connections_per_address: usize,
-    /// How long a drain waits for conversations to reach a boundary before it drops them. Default 30 seconds.
+    /// How long a drain waits for conversations to reach a boundary. Default 30 seconds. Beyond it they are dropped; whether
+    /// a message that was being committed then is kept is left open, and its client tries again.
     pub drain: Duration,
 }
 
@@ -91,7 +92,15 @@ struct Shared<V> {
     options: ServerOptions,
     slots: Arc<Semaphore>,
     by_address: Mutex<HashMap<IpAddr, usize>>,
-    tasks: TaskTracker,
+}
+
+/// The two ends of a server.
+#[derive(Debug, Clone)]
+struct Ends {
+    /// Conversations end at their next boundary.
+    drain: CancellationToken,
+    /// The time for that is over.
+    abort: CancellationToken,
 }
 
 /// How long to wait after the system refused to accept, so that a lack of descriptors does not spin.
@@ -103,36 +112,43 @@ impl<V: Service> Server<V> {
     /// A server.
     pub fn new(service: V, options: ServerOptions) -> Self {
         let slots = Arc::new(Semaphore::new(options.connections));
-        let (by_address, tasks) = (Mutex::default(), TaskTracker::new());
-        Self { shared: Arc::new(Shared { service, options, slots, by_address, tasks }) }
+        Self { shared: Arc::new(Shared { service, options, slots, by_address: Mutex::default() }) }
     }
 
     /// Serves until `drain` is cancelled; then stops accepting, lets every conversation end at its next boundary, and
     /// returns when all have, or when the time for that is over.
     pub async fn serve(&self, listeners: Vec<Listener>, drain: CancellationToken) {
+        let tasks = TaskTracker::new();
+        let ends = Ends { drain: drain.clone(), abort: CancellationToken::new() };
+        // Whoever drops this future does not leave conversations behind.
+        let _abort = ends.abort.clone().drop_guard();
         for listener in listeners {
-            let (shared, drain) = (Arc::clone(&self.shared), drain.clone());
-            self.shared.tasks.spawn(async move { accept(shared, listener, drain).await });
+            let accept = accept(Arc::clone(&self.shared), listener, tasks.clone(), ends.clone());
+            let abort = ends.abort.clone();
+            tasks.spawn(async move { abort.run_until_cancelled(accept).await });
         }
         drain.cancelled().await;
-        self.shared.tasks.close();
-        if tokio::time::timeout(self.shared.options.drain, self.shared.tasks.wait()).await.is_err() {
-            warn!(left = self.shared.tasks.len(), "conversations did not end in time and are dropped");
+        tasks.close();
+        if tokio::time::timeout(self.shared.options.drain, tasks.wait()).await.is_err() {
+            warn!(left = tasks.len(), "conversations did not end in time and are dropped");
+            ends.abort.cancel();
+            tasks.wait().await;
         }
     }
 }
 
-async fn accept<V: Service>(shared: Arc<Shared<V>>, listener: Listener, drain: CancellationToken) {
+async fn accept<V: Service>(shared: Arc<Shared<V>>, listener: Listener, tasks: TaskTracker, ends: Ends) {
     let listener = Arc::new(listener);
     loop {
         let accepted = tokio::select! {
             accepted = listener.socket.accept() => accepted,
-            () = drain.cancelled() => return,
+            () = ends.drain.cancelled() => return,
         };
         match accepted {
             Ok((stream, address)) => {
-                let task = serve(Arc::clone(&shared), Arc::clone(&listener), stream, address, drain.clone());
-                shared.tasks.spawn(task);
+                let task = serve(Arc::clone(&shared), Arc::clone(&listener), stream, address, ends.drain.clone());
+                let abort = ends.abort.clone();
+                tasks.spawn(async move { abort.run_until_cancelled(task).await });
             }
             Err(error) => {
                 warn!(%error, "cannot accept a connection");
@@ -152,9 +168,11 @@ async fn serve<V: Service>(
     // Replies are small and waited for; Nagle's algorithm would add a delay to each.
     let _ = stream.set_nodelay(true);
     let slot = Arc::clone(&shared.slots).try_acquire_owned().ok();
-    let Some((_slot, _counted)) = slot.zip(Counted::enter(&shared, address.ip())) else {
-        // Best effort: whoever does not read it is not served either.
-        let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(BUSY)).await;
+    let Some((_slot, _counted)) = slot.zip(Counted::enter(&shared, address.ip().to_canonical())) else {
+        // Best effort: whoever does not read it is not served either. In clear it has no place in front of a handshake.
+        if !matches!(listener.tls, Tls::Implicit(_)) {
+            let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(BUSY)).await;
+        }
         return;
     };
     let local = stream.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
@@ -164,10 +182,10 @@ async fn serve<V: Service>(
         Tls::Off => None,
         Tls::StartTls(config) => Some(Arc::clone(config)),
         Tls::Implicit(config) => {
-            let handshake = connection.accept_tls(Arc::clone(config));
-            if let Ok(Err(error)) | Err(error) =
-                tokio::time::timeout(HANDSHAKE, handshake).await.map_err(|_| io::ErrorKind::TimedOut.into())
-            {
+            let handshake = tokio::time::timeout(HANDSHAKE, connection.accept_tls(Arc::clone(config)));
+            // Nothing has begun that a drain would have to wait for.
+            let Some(done) = drain.run_until_cancelled(handshake).await else { return };
+            if let Ok(Err(error)) | Err(error) = done.map_err(|_| io::ErrorKind::TimedOut.into()) {
                 debug!(%address, %error, "no TLS handshake");
                 return;
             }
@@ -194,11 +212,11 @@ impl<'s, V> Counted<'s, V> {
         let factor = if address.is_loopback() { 10 } else { 1 };
         let limit = shared.options.connections_per_address.saturating_mul(factor);
         let mut counts = shared.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_default();
-        if *count >= limit {
+        let count = counts.get(&address).copied().unwrap_or_default();
+        if count >= limit {
             return None;
         }
-        *count += 1;
+        counts.insert(address, count + 1);
         Some(Self { shared, address })
     }
 }
