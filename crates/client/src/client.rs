@@ -1,13 +1,15 @@
 //! A connection that is ready for transactions.
 
+use std::sync::Arc;
+
 use posthaste_io::{
     ClientDriver, ClientError, ClientEvent, Connection,
-    rustls::pki_types::ServerName,
+    rustls::{ClientConfig, pki_types::ServerName},
     session::{
         ClientSettings,
         sasl::{ClientMechanism, Credentials},
     },
-    wire::{Auth, Capabilities, Command, EhloName, Reply, Secret, Severity},
+    wire::{Auth, Capabilities, Command, EhloName, Reply, ReplyCode, Secret, Severity},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -89,9 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         loop {
             match self.driver.next().await? {
                 ClientEvent::Reply { reply, .. } => return Ok(reply),
-                ClientEvent::Closed => {
-                    return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into());
-                }
+                ClientEvent::Closed => return Err(ClientError::Closed),
                 _ => {}
             }
         }
@@ -121,7 +121,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
         let (config, name) = tls_parts(&options.tls, server_name)?;
         let reply = self.command(&Command::StartTls).await?;
-        if let (false, TlsPolicy::Opportunistic) = (reply.code().is_positive(), options.tls.policy) {
+        let goes_on = !reply.code().is_positive() && reply.code() != ReplyCode::SERVICE_NOT_AVAILABLE;
+        if goes_on && options.tls.policy == TlsPolicy::Opportunistic {
             return Ok(());
         }
         positive(reply, Stage::StartTls)?;
@@ -158,7 +159,7 @@ fn positive(reply: Reply, stage: Stage) -> Result<(), ConnectError> {
     if reply.code().is_positive() { Ok(()) } else { Err(ConnectError::Refused { stage, reply }) }
 }
 
-type TlsParts = (std::sync::Arc<posthaste_io::rustls::ClientConfig>, ServerName<'static>);
+type TlsParts = (Arc<ClientConfig>, ServerName<'static>);
 
 fn tls_parts(tls: &Tls, server_name: &str) -> Result<TlsParts, ConnectError> {
     let literal = server_name.trim_matches(['[', ']']);

@@ -18,6 +18,6 @@ pub use error::{ConnectError, Stage};
 pub use hickory::HickoryResolver;
 pub use resolve::{MxRecord, ResolveError, Resolver, SystemResolver};
 pub use tls::{Tls, TlsPolicy, unverified};
-pub use transaction::{RecipientOutcome, Transaction};
+pub use transaction::{RecipientOutcome, RefusedAt, Transaction};
 
 pub use posthaste_io::{ClientError, Content, rustls, session, wire};

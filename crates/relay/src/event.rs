@@ -18,7 +18,7 @@ pub struct Diagnostic {
     pub remote: Option<String>,
     /// The enhanced status code: the host's own, or the one that fits.
     pub status: EnhancedCode,
-    /// The reply's exact words with its code, or what this relay has found.
+    /// The reply's exact words with its code, or what this relay has found; cut behind 1,000 octets.
     pub text: String,
     /// Whether the text is an SMTP reply.
     pub is_reply: bool,
@@ -196,7 +196,7 @@ impl Diagnostic {
     /// What this relay has found.
     pub fn own(status: Option<EnhancedCode>, text: impl fmt::Display) -> Self {
         let status = status.unwrap_or(const { code(4, 0, 0) });
-        Self { remote: None, status, text: text.to_string(), is_reply: false }
+        Self { remote: None, status, text: bounded(text.to_string()), is_reply: false }
     }
 
     /// Why there was no connection.
@@ -233,12 +233,25 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// The most octets of a diagnostic's text; more is cut. A reply may have 16 KiB, and a thousand recipients as many replies:
+/// kept whole they would be more than the queue takes for one message, and what came of it could not be written down.
+const MAX_TEXT: usize = 1_000;
+
 /// A reply with its codes on one line, every line of it, free of control characters.
 fn exact_words(reply: &Reply) -> String {
     let mut text = reply.code().to_string();
     for line in reply.as_ref().lines().filter(|line| !line.is_empty()) {
         text.push(' ');
         text.extend(String::from_utf8_lossy(line).chars().map(|c| if c.is_control() { '?' } else { c }));
+    }
+    bounded(text)
+}
+
+fn bounded(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+        text.truncate(end);
+        text.push_str("...");
     }
     text
 }

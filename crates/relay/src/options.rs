@@ -29,7 +29,7 @@ pub struct RelayOptions {
 pub struct DeliveryOptions {
     /// When a deferred delivery is tried again, and when it is given up.
     pub retry: RetrySchedule,
-    /// Deliveries at once, in all. Default 200.
+    /// Deliveries at once, in all. Default 200. As many unused connections may be kept besides.
     pub concurrency: usize,
     /// Deliveries, and so connections, at once to one next hop. Default 20, what others take well.
     pub concurrency_per_site: usize,
@@ -46,6 +46,9 @@ pub struct DeliveryOptions {
     pub allow_private: bool,
     /// How long a delivery is leased from the queue; it is extended while the delivery runs. Default 5 minutes.
     pub lease: Duration,
+    /// How long a drain waits for the deliveries that run. Default 30 seconds. Beyond it they are dropped, and tried again
+    /// after the next start: one whose content had left whole may arrive twice.
+    pub drain: Duration,
     /// Recipients of one transaction. Default 100, what every server takes (RFC 5321 section 4.5.3.1.8).
     pub recipients_per_transaction: usize,
 }
@@ -76,6 +79,7 @@ impl Default for DeliveryOptions {
             mx_port: 25,
             allow_private: false,
             lease: Duration::from_secs(300),
+            drain: Duration::from_secs(30),
             recipients_per_transaction: 100,
         }
     }

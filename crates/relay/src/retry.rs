@@ -25,9 +25,11 @@ impl RetrySchedule {
         Some(wait.mul_f64(jitter).min(left))
     }
 
-    /// The first wait: how long a next hop that cannot be reached is left alone.
-    pub(crate) fn first(&self) -> Duration {
-        self.waits.first().copied().unwrap_or(Duration::from_secs(60))
+    /// How long a next hop that cannot be reached is left alone: at most a minute, and over before what was deferred for it
+    /// comes back, which would be deferred once more without a look otherwise.
+    pub(crate) fn down_for(&self) -> Duration {
+        let first = self.waits.first().copied().unwrap_or(Duration::from_secs(60));
+        first.min(Duration::from_secs(60)).mul_f64(1.0 - 2.0 * JITTER)
     }
 }
 

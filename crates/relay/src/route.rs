@@ -29,28 +29,19 @@ pub enum NextHop {
     Hosts(Vec<(String, u16)>),
 }
 
-/// Where a delivery goes to; deliveries to the same site share connections.
-#[derive(Debug, Clone)]
-pub(crate) struct Destination {
-    pub(crate) site: String,
-    pub(crate) route: Route,
-}
-
 impl Routes {
     /// Routes in order.
     pub const fn new(routes: Vec<Route>) -> Self {
         Self(routes)
     }
 
-    /// Where a domain's mail goes to; nothing when no route has it.
-    pub(crate) fn find(&self, domain: &Domain<&str>) -> Option<Destination> {
-        let index = self.0.iter().position(|route| route.domains.iter().any(|pattern| pattern.matches(domain)))?;
-        let route = self.0.get(index)?.clone();
-        let site = match route.to {
-            NextHop::Mx => format!("mx {}", domain.as_str().to_ascii_lowercase()),
-            NextHop::Hosts(_) => format!("route {index}"),
-        };
-        Some(Destination { site, route })
+    /// The route that a domain's mail takes, by its place among the others; nothing when no route has it.
+    pub(crate) fn find(&self, domain: &Domain<&str>) -> Option<usize> {
+        self.0.iter().position(|route| route.domains.iter().any(|pattern| pattern.matches(domain)))
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<&Route> {
+        self.0.get(index)
     }
 }
 

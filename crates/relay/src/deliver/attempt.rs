@@ -8,7 +8,7 @@ use posthaste_client::{
     session::{ApiMisuse, ClientSettings},
 };
 use posthaste_queue::Queue;
-use posthaste_server::wire::{Domain, EhloName, EnhancedCode, Rcpt, Reply, Severity};
+use posthaste_server::wire::{Domain, EhloName, EnhancedCode, Rcpt, Reply, ReplyCode};
 use tokio::net::TcpStream;
 use tracing::{debug, info};
 
@@ -17,9 +17,8 @@ use super::{
     site::{Site, Unreachable},
 };
 use crate::{
-    Diagnostic, NextHop,
+    Diagnostic, NextHop, Route,
     relay::{QueuedContent, Shared},
-    route::Destination,
 };
 
 /// A connection to a site, kept for its next message.
@@ -56,7 +55,7 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
         // A kept connection may have been closed by the other side in the meantime: one more try with a new one.
         let reused = connection.is_some();
         let mut attempt = transact(shared, site, job, &recipients, connection).await;
-        if reused && attempt.as_ref().is_some_and(Attempted::found_a_dead_connection) {
+        if reused && attempt.as_ref().is_some_and(|attempt| attempt.found_a_dead_connection) {
             attempt = transact(shared, site, job, &recipients, connection).await;
         }
         verdicts.extend(attempt.map_or_else(|| unreachable(site, group.len()), |attempt| attempt.verdicts));
@@ -66,14 +65,8 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
 
 struct Attempted {
     verdicts: Vec<Verdict>,
-    /// The conversation broke off before anything of the message can have been taken.
-    nothing_sent: bool,
-}
-
-impl Attempted {
-    fn found_a_dead_connection(&self) -> bool {
-        self.nothing_sent && self.verdicts.iter().all(|verdict| matches!(verdict, Verdict::NotNow(_)))
-    }
+    /// The conversation broke off, or ended with a 421, before anything of the message can have been taken.
+    found_a_dead_connection: bool,
 }
 
 /// Nothing when nobody could be reached; the site knows why then.
@@ -86,12 +79,13 @@ async fn transact<Q: Queue, R: Resolver>(
 ) -> Option<Attempted> {
     let mut connected = match connection.take() {
         Some(connected) => connected,
+        // Not marked down anew: a site that always has something due would never be tried again.
+        None if site.down().is_some() => return None,
         None => match open(shared, site, job.domain()).await {
             Ok(connected) => connected,
             Err(why) => {
                 debug!(site = site.name(), diagnostic = %why.diagnostic, "nobody can be reached");
-                let wait = shared.options.delivery.retry.first().min(std::time::Duration::from_secs(60));
-                site.mark_down(why, wait);
+                site.mark_down(why, shared.options.delivery.retry.down_for());
                 return None;
             }
         },
@@ -103,29 +97,38 @@ async fn transact<Q: Queue, R: Resolver>(
             *connection = Some(connected);
             let diagnostic = Diagnostic::own(EnhancedCode::new(4, 3, 0), error);
             let verdicts = recipients.iter().map(|_| Verdict::NotNow(diagnostic.clone())).collect();
-            return Some(Attempted { verdicts, nothing_sent: false });
+            return Some(Attempted { verdicts, found_a_dead_connection: false });
         }
     };
     let sent = connected.client.transact(job.mail(), recipients, QueuedContent(body)).await;
     let host = connected.host.clone();
+    let found_a_dead_connection =
+        sent.broken.is_some() && !sent.in_doubt && sent.recipients.iter().all(says_nothing_of_the_message);
     let verdicts = sent.recipients.into_iter().map(|outcome| verdict(&host, outcome, sent.broken.as_ref())).collect();
-    let nothing_sent = sent.broken.is_some() && !sent.in_doubt;
     if sent.in_doubt {
         info!(message = %job.lease().message(), %host, "no answer to the end of the content: a duplicate is possible");
     }
     if sent.broken.is_none() {
         *connection = Some(connected);
     }
-    Some(Attempted { verdicts, nothing_sent })
+    Some(Attempted { verdicts, found_a_dead_connection })
+}
+
+/// Whether it is the connection that came to its end, and the message had no part in it.
+fn says_nothing_of_the_message(outcome: &RecipientOutcome) -> bool {
+    match outcome {
+        RecipientOutcome::Lost => true,
+        RecipientOutcome::Refused(reply, _) => reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE,
+        _ => false,
+    }
 }
 
 fn verdict(host: &str, outcome: RecipientOutcome, broken: Option<&ClientError>) -> Verdict {
+    let for_good = outcome.is_for_good();
     match outcome {
         RecipientOutcome::Accepted(reply) => Verdict::Delivered { remote: host.to_owned(), reply },
-        RecipientOutcome::Refused(reply) if reply.code().severity() == Severity::PermanentNegative => {
-            Verdict::Never(Diagnostic::reply(host, &reply))
-        }
-        RecipientOutcome::Refused(reply) => Verdict::NotNow(Diagnostic::reply(host, &reply)),
+        RecipientOutcome::Refused(reply, _) if for_good => Verdict::Never(Diagnostic::reply(host, &reply)),
+        RecipientOutcome::Refused(reply, _) => Verdict::NotNow(Diagnostic::reply(host, &reply)),
         RecipientOutcome::Undeliverable(why) => {
             let found = Diagnostic::own(why.enhanced(), why);
             Verdict::Never(Diagnostic { remote: Some(host.to_owned()), ..found })
@@ -157,21 +160,18 @@ async fn open<Q: Queue, R: Resolver>(
     site: &Site,
     domain: &str,
 ) -> Result<Connected, Unreachable> {
-    if let Some(why) = site.down() {
-        return Err(why);
-    }
-    let Some(destination) = &site.destination else {
+    let Some(route) = site.route(shared) else {
         let diagnostic = Diagnostic::own(EnhancedCode::new(5, 4, 4), format_args!("there is no route for {domain}"));
         return Err(Unreachable { diagnostic, for_good: true });
     };
-    let found = hosts(shared, destination, domain).await;
+    let found = hosts(shared, route, domain).await;
     let hosts = found.map_err(|error| unresolved(&error))?;
-    let any = shared.options.delivery.allow_private || destination.route.to != NextHop::Mx;
+    let any = shared.options.delivery.allow_private || route.to != NextHop::Mx;
     // For good only when every host is.
     let mut last = unresolved(&MxError::NoHost);
     for (host, port) in hosts {
         let why = match mx::addresses(&shared.resolver, &host, any).await {
-            Ok(addresses) => match start(shared, &destination.route.tls, &host, &addresses, port).await {
+            Ok(addresses) => match start(shared, &route.tls, &host, &addresses, port).await {
                 Ok(client) => return Ok(Connected { client, host }),
                 // A host that does not want to talk to us may want to later, and another may now.
                 Err(error) => Unreachable { diagnostic: Diagnostic::connect(&host, &error), for_good: false },
@@ -182,7 +182,7 @@ async fn open<Q: Queue, R: Resolver>(
             }
         };
         // A name in the configuration may be put right.
-        let why = Unreachable { for_good: why.for_good && destination.route.to == NextHop::Mx, ..why };
+        let why = Unreachable { for_good: why.for_good && route.to == NextHop::Mx, ..why };
         if last.for_good || !why.for_good {
             last = why;
         }
@@ -196,10 +196,10 @@ fn unresolved(error: &MxError) -> Unreachable {
 
 async fn hosts<Q, R: Resolver>(
     shared: &Shared<Q, R>,
-    destination: &Destination,
+    route: &Route,
     domain: &str,
 ) -> Result<Vec<(String, u16)>, MxError> {
-    match &destination.route.to {
+    match &route.to {
         NextHop::Hosts(hosts) => Ok(hosts.clone()),
         NextHop::Mx => {
             let domain = Domain::parse(domain).map_err(|_| MxError::NoHost)?;

@@ -6,6 +6,7 @@
 mod attempt;
 mod outcome;
 mod site;
+mod worker;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -14,9 +15,11 @@ use posthaste_queue::{Change, Error, Queue, RoutingKey};
 use posthaste_server::{CancellationToken, wire::Domain};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
-use crate::{relay::Shared, route::Destination};
+use crate::{NextHop, relay::Shared};
 use site::Site;
+use worker::Crew;
 
 /// Keys that are taken from the queue at once.
 const PAGE: usize = 256;
@@ -30,24 +33,42 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     shared: Arc<Shared<Q, R>>,
     drain: CancellationToken,
 ) -> Result<(), Error> {
-    let tasks = TaskTracker::new();
-    let slots = Arc::new(Semaphore::new(shared.options.delivery.concurrency));
-    let mut sites = HashMap::new();
+    let (concurrency, patience) = (shared.options.delivery.concurrency.max(1), shared.options.delivery.drain);
+    let (tasks, abort) = (TaskTracker::new(), CancellationToken::new());
+    // Whoever drops this future does not leave workers behind.
+    let _abort = abort.clone().drop_guard();
+    let crew = Arc::new(Crew {
+        shared,
+        slots: Arc::new(Semaphore::new(concurrency)),
+        spare: Arc::new(Semaphore::new(concurrency)),
+        tasks: tasks.clone(),
+        drain: drain.clone(),
+        abort: abort.clone(),
+    });
+    let mut sites = Sites::default();
     let mut seen = Change::default();
     let result = loop {
         seen = tokio::select! {
-            changed = shared.queue.changed(seen) => match changed {
+            changed = crew.shared.queue.changed(seen) => match changed {
                 Ok(seen) => seen,
                 Err(error) => break Err(error),
             },
             () = drain.cancelled() => break Ok(()),
         };
-        if let Err(error) = look(&shared, &mut sites, &tasks, &slots, &drain).await {
+        let looked = tokio::select! {
+            looked = look(&crew, &mut sites) => looked,
+            () = drain.cancelled() => break Ok(()),
+        };
+        if let Err(error) = looked {
             break Err(error);
         }
     };
     tasks.close();
-    tasks.wait().await;
+    if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
+        warn!(left = tasks.len(), "deliveries did not end in time and are dropped; they are tried again later");
+        abort.cancel();
+        tasks.wait().await;
+    }
     match result {
         // Closed by whoever drains: an end and no failure.
         Err(Error::Closed) if drain.is_cancelled() => Ok(()),
@@ -55,46 +76,62 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     }
 }
 
-/// Hands every key that is due to its site, and gives each of these sites one more worker.
-async fn look<Q: Queue, R: Resolver>(
-    shared: &Arc<Shared<Q, R>>,
-    sites: &mut HashMap<String, Arc<Site>>,
-    tasks: &TaskTracker,
-    slots: &Arc<Semaphore>,
-    drain: &CancellationToken,
-) -> Result<(), Error> {
+/// Hands every key that is due to its site, and hires where somebody is wanted. It waits for a free slot before it hires:
+/// however many sites have work, there are no more workers than slots.
+async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) -> Result<(), Error> {
     let mut after: Option<RoutingKey> = None;
     loop {
-        let keys = shared.queue.due_keys(after.as_ref(), PAGE).await?;
+        let keys = crew.shared.queue.due_keys(after.as_ref(), PAGE).await?;
         let more = keys.len() == PAGE;
         after = keys.last().cloned();
         for key in keys {
-            let destination = destination(shared, &key);
-            let site = match sites.get(site::name(destination.as_ref())) {
-                Some(site) => Arc::clone(site),
-                None => {
-                    let site = Arc::new(Site::new(destination, &shared.options.delivery));
-                    sites.insert(site.name().to_owned(), Arc::clone(&site));
-                    site
-                }
-            };
-            site.offer(key);
-            if let Some(turn) = site.hire() {
-                tasks.spawn(site::work(Arc::clone(shared), site, turn, Arc::clone(slots), drain.clone()));
+            if let Some(turn) = sites.of(&crew.shared, &key).offer(key) {
+                // The semaphore is never closed.
+                let Ok(slot) = Arc::clone(&crew.slots).acquire_owned().await else { return Ok(()) };
+                worker::hire(crew, turn, slot);
             }
         }
+        sites.forget();
         if !more {
-            break;
+            return Ok(());
         }
         tokio::time::sleep(PAUSE).await;
     }
-    if sites.len() > SITES {
-        sites.retain(|_, site| !site.is_idle());
-    }
-    Ok(())
 }
 
-/// Where a key's mail goes to. Without a route it goes to a site that fails it.
-fn destination<Q, R>(shared: &Shared<Q, R>, key: &RoutingKey) -> Option<Destination> {
-    Domain::parse(key.as_str()).ok().and_then(|domain| shared.options.routes.find(&domain))
+/// The sites that have work, or had some not long ago.
+#[derive(Debug, Default)]
+struct Sites {
+    /// By domain: those that DNS names the hosts of.
+    by_domain: HashMap<RoutingKey, Arc<Site>>,
+    /// By the place of their route: those with hosts of their own. Nothing: the one without a route, which fails mail.
+    by_route: HashMap<Option<usize>, Arc<Site>>,
+    /// How many domains there have to be before any is forgotten.
+    forget_at: usize,
+}
+
+impl Sites {
+    fn of<Q, R>(&mut self, shared: &Shared<Q, R>, key: &RoutingKey) -> Arc<Site> {
+        if let Some(site) = self.by_domain.get(key) {
+            return Arc::clone(site);
+        }
+        let (routes, limit) = (&shared.options.routes, shared.options.delivery.concurrency_per_site);
+        let route = Domain::parse(key.as_str()).ok().and_then(|domain| routes.find(&domain));
+        if route.and_then(|index| routes.get(index)).is_some_and(|route| route.to == NextHop::Mx) {
+            let site = Arc::new(Site::new(key.as_str().to_owned(), route, limit));
+            self.by_domain.insert(key.clone(), Arc::clone(&site));
+            return site;
+        }
+        let name = || route.map_or_else(|| "nowhere".to_owned(), |index| format!("route {index}"));
+        let site = self.by_route.entry(route).or_insert_with(|| Arc::new(Site::new(name(), route, limit)));
+        Arc::clone(site)
+    }
+
+    /// Forgets domains without work. What is left sets when that is worth the next look, so that it costs little for each.
+    fn forget(&mut self) {
+        if self.by_domain.len() > self.forget_at.max(SITES) {
+            self.by_domain.retain(|_, site| !site.is_forgettable());
+            self.forget_at = self.by_domain.len().saturating_mul(2);
+        }
+    }
 }

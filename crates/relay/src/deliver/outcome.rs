@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthaste_queue::{Body, Claimed, Derived, Lease, Outcome, Owner, Queue};
+use posthaste_queue::{Body, Claimed, Derived, Lease, LeaseError, Outcome, Owner, Queue};
 use posthaste_server::{
     Envelope,
     wire::{ForwardPath, Mail, Rcpt, ReversePath},
@@ -52,6 +52,11 @@ impl Job {
 
     pub(super) fn recipients(&self) -> &[Recipient] {
         &self.recipients
+    }
+
+    /// Extends the lease.
+    pub(super) async fn keep<Q: Queue, R>(&self, shared: &Shared<Q, R>) -> Result<(), LeaseError> {
+        shared.queue.extend(&self.lease, shared.options.delivery.lease).await
     }
 
     /// Writes back what came of it. A report exists exactly when its failures are recorded.
@@ -143,8 +148,11 @@ impl Job {
         let mut start = Vec::new();
         let Ok(mut body) = shared.queue.body(&self.lease).await else { return start };
         while let Ok(Some(piece)) = body.next().await {
+            // The end of the header may lie across two pieces.
+            let seen = start.len().saturating_sub(3);
             start.extend_from_slice(&piece);
-            if start.len() >= MAX_RETURNED {
+            let has_header = start.get(seen..).is_some_and(|new| new.windows(4).any(|window| window == b"\r\n\r\n"));
+            if has_header || start.len() >= MAX_RETURNED {
                 start.truncate(MAX_RETURNED);
                 break;
             }

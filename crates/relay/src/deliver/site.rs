@@ -1,4 +1,4 @@
-//! A place that mail goes to, and the workers that bring it there.
+//! A place that mail goes to: what is due for it, who works for it, and whether it can be reached.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -6,27 +6,23 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::Resolver;
-use posthaste_queue::{Claim, Claimed, Keys, Queue, RoutingKey};
-use posthaste_server::CancellationToken;
-use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
-use tracing::warn;
+use posthaste_queue::RoutingKey;
+use tokio::{sync::oneshot, time::Instant};
 
-use super::{attempt, outcome};
-use crate::{DeliveryOptions, Diagnostic, relay::Shared, route::Destination};
+use crate::{Diagnostic, Route, relay::Shared};
 
-/// Deliveries to the same next hop, over connections that they share.
+/// Deliveries to the same next hop, by workers that each have a connection.
+///
+/// A key is in one of two places: among those due, or in the hands of the one worker that claims from it and puts it back
+/// when there was something. What becomes due after an empty claim is offered anew, since the queue says so later. And a
+/// worker leaves, or waits, in the same step in which it finds nothing due. So nothing that is due is left without a
+/// worker, and no worker is hired while one waits with an open connection.
 #[derive(Debug)]
 pub(super) struct Site {
     name: String,
-    /// Where; nothing when there is no route.
-    pub(super) destination: Option<Destination>,
+    /// Which route leads there; nothing when none does.
+    route: Option<usize>,
     state: Mutex<State>,
-    work: Notify,
-    workers: Arc<Semaphore>,
     limit: usize,
 }
 
@@ -35,6 +31,10 @@ struct State {
     /// Keys that may have something due, each once, in turn.
     due: VecDeque<RoutingKey>,
     known: HashSet<RoutingKey>,
+    workers: usize,
+    /// Workers that wait; the last is woken first, since its connection was used last.
+    waiting: Vec<(u64, oneshot::Sender<()>)>,
+    next_ticket: u64,
     /// Nobody could be reached: until when that is taken for granted, and why.
     down: Option<(Instant, Unreachable)>,
 }
@@ -48,46 +48,68 @@ pub(super) struct Unreachable {
 }
 
 /// The right to be a worker of a site.
-pub(super) type Turn = OwnedSemaphorePermit;
+#[derive(Debug)]
+pub(super) struct Turn {
+    site: Arc<Site>,
+    left: bool,
+}
 
-/// The site of keys without a route.
-const NOWHERE: &str = "nowhere";
+/// What a worker does next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Claim from this key, and put it back with [`Site::offer`] when there was something.
+    Claim(RoutingKey),
+    /// Nothing is due: wait to be woken.
+    Wait(Waiting),
+    /// Nothing is due, and there is no room to keep the connection: close it, and see [`Turn::leave`].
+    Close,
+    /// Nothing is due, and the worker does not count any more.
+    Leave,
+}
+
+/// A place among those who wait.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    ticket: u64,
+    woken: oneshot::Receiver<()>,
+}
 
 impl Site {
-    pub(super) fn new(destination: Option<Destination>, options: &DeliveryOptions) -> Self {
-        let limit = options.concurrency_per_site;
-        Self {
-            name: name(destination.as_ref()).to_owned(),
-            destination,
-            state: Mutex::default(),
-            work: Notify::new(),
-            workers: Arc::new(Semaphore::new(limit)),
-            limit,
-        }
+    pub(super) fn new(name: String, route: Option<usize>, limit: usize) -> Self {
+        Self { name, route, state: Mutex::default(), limit: limit.max(1) }
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// A key may have something due.
-    pub(super) fn offer(&self, key: RoutingKey) {
+    pub(super) fn route<'s, Q, R>(&self, shared: &'s Shared<Q, R>) -> Option<&'s Route> {
+        self.route.and_then(|index| shared.options.routes.get(index))
+    }
+
+    /// A key may have something due. Wakes a worker that waits; when none does and there is room, somebody has to be hired.
+    pub(super) fn offer(self: &Arc<Self>, key: RoutingKey) -> Option<Turn> {
         let mut state = self.state();
         if state.known.insert(key.clone()) {
             state.due.push_back(key);
         }
-        drop(state);
-        // A worker that waits with its connection takes it; without one the permit is kept for the next to wait.
-        self.work.notify_one();
+        while let Some((_, wake)) = state.waiting.pop() {
+            if wake.send(()).is_ok() {
+                return None;
+            }
+        }
+        if state.workers >= self.limit {
+            return None;
+        }
+        state.workers += 1;
+        Some(Turn { site: Arc::clone(self), left: false })
     }
 
-    /// Room for one more worker.
-    pub(super) fn hire(&self) -> Option<Turn> {
-        Arc::clone(&self.workers).try_acquire_owned().ok()
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        self.workers.available_permits() == self.limit && self.state().due.is_empty()
+    /// Nobody works for it, nothing is due, and nothing is remembered of it.
+    pub(super) fn is_forgettable(&self) -> bool {
+        let state = self.state();
+        let down = state.down.as_ref().is_some_and(|(until, _)| Instant::now() < *until);
+        state.workers == 0 && state.due.is_empty() && !down
     }
 
     /// Nobody could be reached: whatever else is due is deferred for the same reason, without another look.
@@ -104,111 +126,170 @@ impl Site {
         state.down.as_ref().filter(|(until, _)| Instant::now() < *until).map(|(_, why)| why.clone())
     }
 
-    /// The next key in turn; it stays among those that may have more.
-    fn next_key(&self) -> Option<RoutingKey> {
-        let mut state = self.state();
-        let key = state.due.pop_front()?;
-        state.due.push_back(key.clone());
-        Some(key)
-    }
-
-    /// Nothing is due for a key.
-    fn withdraw(&self, key: &RoutingKey) {
-        let mut state = self.state();
-        if state.known.remove(key) {
-            state.due.retain(|other| other != key);
-        }
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The name under which a destination's site is known.
-pub(super) fn name(destination: Option<&Destination>) -> &str {
-    destination.map_or(NOWHERE, |destination| &destination.site)
+impl Turn {
+    pub(super) const fn site(&self) -> &Arc<Site> {
+        &self.site
+    }
+
+    /// What to do next. A worker that is `connected` waits for more, when there is room for its connection.
+    pub(super) fn next(&mut self, connected: bool, may_wait: bool) -> Next {
+        let mut state = self.site.state();
+        if let Some(key) = state.due.pop_front() {
+            state.known.remove(&key);
+            return Next::Claim(key);
+        }
+        if connected && !may_wait {
+            return Next::Close;
+        }
+        if connected {
+            let (wake, woken) = oneshot::channel();
+            let ticket = state.next_ticket;
+            state.next_ticket = ticket.wrapping_add(1);
+            state.waiting.push((ticket, wake));
+            return Next::Wait(Waiting { ticket, woken });
+        }
+        state.workers = state.workers.saturating_sub(1);
+        self.left = true;
+        Next::Leave
+    }
+
+    /// Leaves unless something is due; says whether it has left.
+    pub(super) fn leave(&mut self) -> bool {
+        let mut state = self.site.state();
+        if state.due.is_empty() {
+            state.workers = state.workers.saturating_sub(1);
+            self.left = true;
+        }
+        self.left
+    }
 }
 
-/// Takes deliveries of a site, one after another over one connection, until there are none for a while.
-pub(super) async fn work<Q: Queue, R: Resolver>(
-    shared: Arc<Shared<Q, R>>,
-    site: Arc<Site>,
-    _turn: Turn,
-    slots: Arc<Semaphore>,
-    drain: CancellationToken,
-) {
-    let Ok(_slot) = slots.acquire_owned().await else { return };
-    let mut connection = None;
-    while !drain.is_cancelled() {
-        match claim(&shared, &site).await {
-            Some(claimed) => deliver(&shared, &site, claimed, &mut connection).await,
-            None => {
-                let wait = tokio::time::timeout(shared.options.delivery.idle, site.work.notified());
-                let ended = tokio::select! {
-                    waited = wait => waited.is_err(),
-                    () = drain.cancelled() => true,
-                };
-                // What was offered at the last moment is not left behind.
-                if ended && (drain.is_cancelled() || site.state().due.is_empty()) {
-                    break;
-                }
-            }
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.left {
+            let mut state = self.site.state();
+            state.workers = state.workers.saturating_sub(1);
         }
-    }
-    if let Some(connection) = connection {
-        attempt::close(connection).await;
     }
 }
 
-async fn claim<Q: Queue, R>(shared: &Shared<Q, R>, site: &Site) -> Option<Claimed> {
-    while let Some(key) = site.next_key() {
-        let keys = [key];
-        let claim = Claim { keys: Keys::Of(&keys), max: 1, lease: shared.options.delivery.lease };
-        match shared.queue.claim(claim).await {
-            Ok(mut claimed) => match claimed.pop() {
-                Some(claimed) => return Some(claimed),
-                None => keys.iter().for_each(|key| site.withdraw(key)),
-            },
-            // The loop that waits for changes hears of it too, and ends.
-            Err(_) => return None,
+impl Waiting {
+    /// Whether it was woken within that time. It waits no longer when this returns.
+    pub(super) async fn for_at_most(mut self, time: Duration, site: &Site) -> bool {
+        if tokio::time::timeout(time, &mut self.woken).await.is_ok() {
+            return true;
         }
+        let mut state = site.state();
+        let place = state.waiting.iter().position(|(ticket, _)| *ticket == self.ticket);
+        // Not there any more: it was woken at the last moment.
+        place.map(|place| state.waiting.remove(place)).is_none()
     }
-    None
 }
 
-/// One delivery, with its lease kept alive while it runs.
-async fn deliver<Q: Queue, R: Resolver>(
-    shared: &Shared<Q, R>,
-    site: &Site,
-    claimed: Claimed,
-    connection: &mut Option<attempt::Connected>,
-) {
-    let message = claimed.lease.message();
-    let job = match outcome::Job::open(claimed) {
-        Ok(job) => job,
-        Err(error) => {
-            // Never thrown away: it is held, and an operator can look at it.
-            warn!(%message, %error, "the queue's record of a message cannot be read; it is held");
-            let _ = shared.queue.hold(message).await;
-            return;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> RoutingKey {
+        RoutingKey::new(name).unwrap()
+    }
+
+    fn site(limit: usize) -> Arc<Site> {
+        Arc::new(Site::new("site".to_owned(), None, limit))
+    }
+
+    fn claims(turn: &mut Turn, name: &str) -> bool {
+        matches!(turn.next(false, false), Next::Claim(found) if found == key(name))
+    }
+
+    #[test]
+    fn what_is_offered_while_a_claim_runs_is_not_lost() {
+        let site = site(1);
+        let mut turn = site.offer(key("a")).unwrap();
+        assert!(claims(&mut turn, "a"));
+        assert!(site.offer(key("a")).is_none(), "there is no room for another worker");
+        // The claim came back empty; the offer came behind it.
+        assert!(claims(&mut turn, "a"));
+        assert!(matches!(turn.next(false, false), Next::Leave));
+        assert!(site.is_forgettable());
+    }
+
+    #[test]
+    fn a_key_stands_once_and_keys_come_in_turn() {
+        let site = site(1);
+        let mut turn = site.offer(key("a")).unwrap();
+        for name in ["b", "a", "b", "a"] {
+            assert!(site.offer(key(name)).is_none());
         }
-    };
-    let lease = shared.options.delivery.lease;
-    let beat = lease / 3;
-    let verdicts = {
-        let attempt = attempt::run(shared, site, &job, connection);
-        tokio::pin!(attempt);
-        loop {
-            tokio::select! {
-                verdicts = &mut attempt => break verdicts,
-                () = tokio::time::sleep(beat) => {
-                    if let Err(error) = shared.queue.extend(job.lease(), lease).await {
-                        warn!(%message, %error, "a lease was lost in mid-delivery");
+        assert!(claims(&mut turn, "a"));
+        assert!(site.offer(key("a")).is_none());
+        assert!(claims(&mut turn, "b"));
+        assert!(claims(&mut turn, "a"));
+        assert!(matches!(turn.next(false, false), Next::Leave));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_waits_is_woken_before_anybody_is_hired() {
+        let site = site(3);
+        let mut one = site.offer(key("a")).unwrap();
+        let mut two = site.offer(key("b")).unwrap();
+        assert!(claims(&mut one, "a") && claims(&mut two, "b"));
+        let (Next::Wait(first), Next::Wait(second)) = (one.next(true, true), two.next(true, true)) else { panic!() };
+        assert!(site.offer(key("c")).is_none());
+        let time = Duration::from_secs(1);
+        assert_eq!((first.for_at_most(time, &site).await, second.for_at_most(time, &site).await), (false, true));
+        assert!(claims(&mut two, "c"));
+        drop(one);
+        assert!(matches!(two.next(false, false), Next::Leave));
+        assert!(site.is_forgettable());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_site_is_remembered_for_its_time() {
+        let site = site(1);
+        let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), for_good: false };
+        site.mark_down(why, Duration::from_secs(10));
+        assert!(site.down().is_some() && !site.is_forgettable());
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(site.down().is_none() && site.is_forgettable());
+    }
+
+    /// Producers offer, workers claim from counters that stand for the queue: at the end nothing may be left.
+    #[test]
+    fn no_key_is_left_behind_when_the_last_worker_leaves_as_something_comes() {
+        use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+        const EACH: u32 = 20_000;
+        let (site, work) = (site(2), Arc::new([AtomicU32::new(0), AtomicU32::new(0)]));
+        let names = ["a", "b"];
+        let run = |mut turn: Turn| {
+            let work = Arc::clone(&work);
+            std::thread::spawn(move || {
+                while let Next::Claim(found) = turn.next(false, false) {
+                    let index = usize::from(found == key("b"));
+                    let claimed = work[index].fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+                    if claimed {
+                        // There is room for two; a turn that is not used is given back.
+                        drop(turn.site().offer(found));
                     }
                 }
+            })
+        };
+        let mut workers = Vec::new();
+        for round in 0..EACH {
+            let index = usize::try_from(round % 2).unwrap();
+            work[index].fetch_add(1, SeqCst);
+            if let Some(turn) = site.offer(key(names[index])) {
+                workers.push(run(turn));
             }
         }
-    };
-    job.settle(shared, verdicts).await;
+        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        assert_eq!((work[0].load(SeqCst), work[1].load(SeqCst)), (0, 0));
+        assert!(site.is_forgettable());
+    }
 }

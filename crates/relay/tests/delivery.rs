@@ -1,0 +1,254 @@
+//! How deliveries get to their next hop: workers, connections, and hosts that are dead or die.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod support;
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use posthaste_client::{MxRecord, ResolveError, Resolver, Tls};
+use posthaste_queue::{Queue as _, memory::MemoryQueue};
+use posthaste_relay::{NextHop, Relay, Route, Routes};
+use posthaste_server::CancellationToken;
+use support::{Behaviour, Hop, Log, PATIENCE, RawHop, options, polite, relay, run, start, submit};
+
+const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
+
+/// A port on which nobody listens.
+async fn dead_port() -> u16 {
+    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn a_burst_for_one_place_takes_as_many_connections_as_it_may_and_no_more() {
+    let hop = Hop::start(Behaviour { think: Duration::from_millis(20), ..Behaviour::default() }).await;
+    let mut options = options(&[hop.port]);
+    options.delivery.concurrency_per_site = 8;
+    let (relay, log) = relay(options);
+    // All of it is there before anybody looks: nothing changes any more that could bring a second worker.
+    for _ in 0..200 {
+        submit(&relay, "<>", &["<a@d.test>"], CONTENT).await;
+    }
+    let begun = Instant::now();
+    let relay = run(relay, log);
+    relay.log.wait("delivered", 200).await;
+    assert_eq!((hop.most(), hop.connections()), (8, 8));
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    relay.end().await;
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again() {
+    let hop = Hop::start(Behaviour::default()).await;
+    let relay = start(options(&[hop.port]));
+    for count in 1..=20 {
+        relay.submit("<>", &["<a@d.test>"], CONTENT).await;
+        relay.log.wait("delivered", count).await;
+        // Long enough for the worker to wait again.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert!(hop.connections() <= 2, "{} connections", hop.connections());
+    relay.end().await;
+}
+
+#[tokio::test]
+async fn an_unused_connection_is_closed_after_a_while() {
+    let hop = RawHop::start(|_, line| polite(line)).await;
+    let mut options = options(&[hop.port]);
+    options.delivery.idle = Duration::from_millis(100);
+    let relay = start(options);
+    for count in 1..=2 {
+        relay.submit("<>", &["<a@d.test>"], CONTENT).await;
+        relay.log.wait("delivered", count).await;
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        assert_eq!((hop.count("<connect>"), hop.count("QUIT")), (count, count));
+    }
+    relay.end().await;
+}
+
+/// The next hop has closed the connection that was kept: the message had no part in that, and is tried again at once.
+#[tokio::test]
+async fn a_kept_connection_that_is_dead_costs_no_attempt() {
+    for last_word in ["close", "421 4.4.2 too long\r\n"] {
+        let hop = RawHop::start(move |connection, line| match (connection, line) {
+            (0, line) if line.starts_with("MAIL FROM:<second@") => last_word.to_owned(),
+            (_, line) => polite(line),
+        })
+        .await;
+        let relay = start(options(&[hop.port]));
+        relay.submit("<first@s.test>", &["<a@d.test>"], CONTENT).await;
+        relay.log.wait("delivered", 1).await;
+        relay.submit("<second@s.test>", &["<a@d.test>"], CONTENT).await;
+        relay.log.wait("delivered", 2).await;
+        assert_eq!((relay.log.count("deferred"), hop.count("<end>")), (0, 2));
+        relay.end().await;
+    }
+}
+
+#[tokio::test]
+async fn the_second_host_is_taken_at_once_when_the_first_is_dead() {
+    let refusing = RawHop::start(|_, _| "554 5.3.2 not here\r\n".to_owned()).await;
+    for first in [dead_port().await, refusing.port] {
+        let hop = Hop::start(Behaviour::default()).await;
+        let relay = start(options(&[first, hop.port]));
+        relay.submit("<>", &["<a@d.test>"], CONTENT).await;
+        relay.log.wait("delivered", 1).await;
+        assert_eq!(relay.log.count("deferred"), 0);
+        relay.end().await;
+    }
+}
+
+/// However steadily mail comes for a dead next hop, it is looked at again.
+#[tokio::test]
+async fn a_next_hop_that_comes_back_gets_its_mail() {
+    let port = dead_port().await;
+    let mut options = options(&[port]);
+    options.delivery.retry.waits = vec![Duration::from_millis(400)];
+    let relay = start(options);
+    let begun = Instant::now();
+    let (mut hop, mut sent) = (None, 0);
+    while begun.elapsed() < Duration::from_millis(2_500) {
+        relay.submit("<>", &["<a@d.test>"], CONTENT).await;
+        sent += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if hop.is_none() && begun.elapsed() > Duration::from_millis(500) {
+            hop = Some(Hop::on(port, Behaviour::default()).await);
+        }
+    }
+    assert!(relay.log.count("delivered") > 0, "{:?}", relay.log.all().last());
+    relay.log.wait("delivered", sent).await;
+    relay.end().await;
+}
+
+/// What was deferred because the next hop was dead comes back when that is looked at again, and not just before.
+#[tokio::test]
+async fn nothing_is_deferred_twice_for_one_look_at_a_dead_next_hop() {
+    for _ in 0..5 {
+        let port = dead_port().await;
+        let mut options = options(&[port]);
+        options.delivery.retry.waits = vec![Duration::from_millis(200), Duration::from_secs(60)];
+        let relay = start(options);
+        relay.submit("<>", &["<a@d.test>"], CONTENT).await;
+        relay.log.wait("deferred", 1).await;
+        let _hop = Hop::on(port, Behaviour::default()).await;
+        relay.log.wait("delivered", 1).await;
+        relay.end().await;
+    }
+}
+
+#[tokio::test]
+async fn no_answer_to_the_end_of_the_content_means_once_more() {
+    let hop = RawHop::start(|connection, line| match (connection, line) {
+        (0, "<end>") => "close".to_owned(),
+        (_, line) => polite(line),
+    })
+    .await;
+    let relay = start(options(&[hop.port]));
+    relay.submit("<>", &["<a@d.test>"], CONTENT).await;
+    relay.log.wait("delivered", 1).await;
+    // Never at once: the message may have been taken.
+    assert_eq!((relay.log.count("deferred"), hop.count("<end>")), (1, 2));
+    relay.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_body_is_never_held_whole() {
+    const PIECE: &[u8] = &[b'x'; 64 * 1_024];
+    struct Large(usize);
+    impl posthaste_client::Content for Large {
+        async fn next(&mut self) -> std::io::Result<Option<bytes::Bytes>> {
+            self.0 = self.0.saturating_sub(1);
+            // Lines of 512 octets in one static block.
+            static BLOCK: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+            let block = BLOCK.get_or_init(|| [&PIECE[..510], b"\r\n"].concat().repeat(128));
+            Ok((self.0 > 0).then(|| bytes::Bytes::from_static(block)))
+        }
+    }
+    let hop = Hop::start(Behaviour::default()).await;
+    let log = Log::default();
+    let memory = posthaste_queue::memory::MemoryOptions { max_body: 200 << 20, ..Default::default() };
+    let relay =
+        Relay::new(MemoryQueue::new(memory), posthaste_client::SystemResolver, options(&[hop.port]), log.clone());
+    let envelope = posthaste_server::Envelope {
+        mail: support::parse_mail("<>"),
+        recipients: vec![support::parse_rcpt("<a@d.test>")],
+    };
+    relay.submit(posthaste_queue::Owner::default(), &envelope, Large(1_601)).await.unwrap();
+    let relay = run(relay, log);
+    relay.log.wait("delivered", 1).await;
+    assert_eq!(hop.taken()[0].octets, 1_600 * 64 * 1_024);
+    relay.end().await;
+}
+
+#[tokio::test]
+async fn thousands_of_domains_behind_one_host_do_not_wait_for_each_other() {
+    let hop = Hop::start(Behaviour::default()).await;
+    let (relay, log) = relay(options(&[hop.port]));
+    for number in 0..2_000 {
+        submit(&relay, "<>", &[&format!("<a@d{number}.test>")], CONTENT).await;
+    }
+    let relay = run(relay, log);
+    relay.log.wait("delivered", 2_000).await;
+    assert!(hop.connections() <= 20, "{} connections", hop.connections());
+    relay.end().await;
+}
+
+/// Every domain is its own mail host, on loopback.
+struct Everywhere;
+
+impl Resolver for Everywhere {
+    async fn mx(&self, _: &str) -> Result<Vec<MxRecord>, ResolveError> {
+        Ok(Vec::new())
+    }
+
+    async fn addresses(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        Ok(vec![[127, 0, 0, 1].into()])
+    }
+}
+
+/// A worker that waits with its connection takes no slot from those who have work.
+#[tokio::test]
+async fn thousands_of_domains_with_hosts_of_their_own_do_not_wait_for_unused_connections() {
+    let hop = Hop::start(Behaviour::default()).await;
+    let mut options = options(&[]);
+    let domains = vec!["*".parse().unwrap()];
+    options.routes = Routes::new(vec![Route { domains, to: NextHop::Mx, tls: Tls::default() }]);
+    options.delivery.mx_port = hop.port;
+    options.delivery.allow_private = true;
+    options.delivery.concurrency = 20;
+    options.delivery.idle = Duration::from_secs(30);
+    let log = Log::default();
+    let relay = Relay::new(MemoryQueue::default(), Everywhere, options, log.clone());
+    for number in 0..1_500 {
+        submit(&relay, "<>", &[&format!("<a@d{number}.test>")], CONTENT).await;
+    }
+    let drain = CancellationToken::new();
+    let task = tokio::spawn(relay.deliver(drain.clone()));
+    log.wait("delivered", 1_500).await;
+    assert!(hop.most() <= 60, "{} connections at once", hop.most());
+    drain.cancel();
+    tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap().unwrap();
+    assert_eq!(relay.queue().stats().await.messages, 0);
+}
+
+/// Messages come just as workers leave, many thousand times: each is delivered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_comes_as_the_last_worker_leaves_is_not_forgotten() {
+    let hop = Hop::start(Behaviour::default()).await;
+    let mut options = options(&[hop.port]);
+    options.delivery.idle = Duration::from_millis(1);
+    options.delivery.concurrency_per_site = 2;
+    let relay = start(options);
+    for count in 1..=300 {
+        relay.submit("<>", &["<a@d.test>"], CONTENT).await;
+        if count % 3 == 0 {
+            relay.log.wait("delivered", count).await;
+            tokio::time::sleep(Duration::from_micros(fastrand::u64(..3_000))).await;
+        }
+    }
+    relay.log.wait("delivered", 300).await;
+    assert!(hop.most() <= 2);
+    relay.end().await;
+}

@@ -1,0 +1,102 @@
+//! A lease that is lost, a queue that stops, and a drain.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use posthaste_queue::{Error, Queue as _};
+use posthaste_server::{CancellationToken, Listener, ServerOptions, Tls, session::ServerSettings};
+use support::{Behaviour, Hop, PATIENCE, RawHop, options, polite, relay, start};
+
+const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
+
+#[tokio::test]
+async fn a_delivery_that_lost_its_lease_is_broken_off() {
+    // It never says what came of the recipient.
+    let hop = RawHop::start(|_, line| if line.starts_with("RCPT") { String::new() } else { polite(line) }).await;
+    let mut options = options(&[hop.port]);
+    options.delivery.lease = Duration::from_millis(150);
+    let relay = start(options);
+    let id = relay.submit("<>", &["<a@d.test>"], CONTENT).await;
+    while hop.count("RCPT") == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // The lease is kept alive for much longer than it lasts, and the message is not delivered by anybody else.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(hop.count("MAIL"), 1);
+    relay.relay.queue().remove(id).await.unwrap();
+    let begun = Instant::now();
+    while hop.count("<eof>") == 0 {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(relay.log.count("deferred"), 0);
+    relay.end().await;
+}
+
+#[tokio::test]
+async fn a_queue_that_stops_ends_the_relay() {
+    let (relay, _) = relay(options(&[1]));
+    let settings = ServerSettings::new("relay.test");
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, Tls::Off).await.unwrap();
+    let serving = tokio::spawn({
+        let relay = relay.clone();
+        async move { relay.serve(vec![listener], ServerOptions::default(), CancellationToken::new()).await }
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    relay.queue().close();
+    let ended = tokio::time::timeout(PATIENCE, serving).await.unwrap().unwrap();
+    assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_what_is_on_its_way() {
+    let hop = Hop::start(Behaviour { think: Duration::from_millis(300), ..Behaviour::default() }).await;
+    let mut options = options(&[hop.port]);
+    options.delivery.concurrency_per_site = 1;
+    let relay = start(options);
+    for _ in 0..3 {
+        relay.submit("<>", &["<a@d.test>"], CONTENT).await;
+    }
+    while hop.connections() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let log = relay.log.clone();
+    let queue = relay.relay.clone();
+    relay.end().await;
+    // The one that had begun is recorded, the others are left for the next start.
+    assert_eq!((log.count("delivered"), queue.queue().stats().await.messages), (1, 2));
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_ever() {
+    let hop = RawHop::start(|_, line| if line == "<end>" { String::new() } else { polite(line) }).await;
+    let mut options = options(&[hop.port]);
+    options.delivery.drain = Duration::from_millis(200);
+    let relay = start(options);
+    relay.submit("<>", &["<a@d.test>"], CONTENT).await;
+    while hop.count("<end>") == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (begun, queue) = (Instant::now(), relay.relay.clone());
+    relay.end().await;
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert_eq!(queue.queue().stats().await.messages, 1);
+}
+
+#[tokio::test]
+async fn whoever_drops_a_relay_leaves_no_worker_behind() {
+    let hop = RawHop::start(|_, line| if line == "<end>" { String::new() } else { polite(line) }).await;
+    let relay = start(options(&[hop.port]));
+    relay.submit("<>", &["<a@d.test>"], CONTENT).await;
+    while hop.count("<end>") == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    relay.task.abort();
+    let begun = Instant::now();
+    while hop.count("<eof>") == 0 {
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

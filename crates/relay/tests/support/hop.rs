@@ -1,0 +1,141 @@
+//! A next hop that speaks SMTP well, and refuses what it is told to refuse.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use posthaste_server::{
+    Body, CancellationToken, Envelope, Handler, Listener, Peer, Server, ServerOptions, Service, Tls,
+    session::ServerSettings,
+    wire::{Rcpt, Reply},
+};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Taken {
+    pub(crate) envelope: Envelope,
+    pub(crate) octets: usize,
+    /// Its first 64 KiB.
+    pub(crate) start: Vec<u8>,
+}
+
+type RcptRule = Box<dyn Fn(&str) -> Result<(), Reply> + Send + Sync>;
+type MessageRule = Box<dyn Fn(&Taken) -> Result<Reply, Reply> + Send + Sync>;
+
+pub(crate) struct Behaviour {
+    pub(crate) rcpt: RcptRule,
+    pub(crate) message: MessageRule,
+    /// How long it thinks about each message.
+    pub(crate) think: Duration,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            rcpt: Box::new(|_| Ok(())),
+            message: Box::new(|_| Ok(Reply::from_static("250 2.0.0 Taken\r\n"))),
+            think: Duration::ZERO,
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Hop {
+    pub(crate) port: u16,
+    state: Arc<State>,
+}
+
+struct State {
+    behaviour: Behaviour,
+    taken: Mutex<Vec<Taken>>,
+    connections: AtomicUsize,
+    open: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Hop {
+    pub(crate) async fn start(behaviour: Behaviour) -> Self {
+        Self::on(0, behaviour).await
+    }
+
+    pub(crate) async fn on(port: u16, behaviour: Behaviour) -> Self {
+        let mut settings = ServerSettings::new("hop.test");
+        settings.limits.message = 1 << 30;
+        settings.offers.dsn = true;
+        let listener = Listener::bind(([127, 0, 0, 1], port).into(), settings, Tls::Off).await.unwrap();
+        let port = listener.local_address().unwrap().port();
+        let state = Arc::new(State {
+            behaviour,
+            taken: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+        });
+        let server =
+            Server::new(HopService(Arc::clone(&state)), ServerOptions { connections: 5_000, ..Default::default() });
+        tokio::spawn(async move { server.serve(vec![listener], CancellationToken::new()).await });
+        Self { port, state }
+    }
+
+    pub(crate) fn taken(&self) -> Vec<Taken> {
+        self.state.taken.lock().unwrap().clone()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.state.taken.lock().unwrap().len()
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.state.connections.load(SeqCst)
+    }
+
+    /// The most connections that were open at once.
+    pub(crate) fn most(&self) -> usize {
+        self.state.most.load(SeqCst)
+    }
+}
+
+struct HopService(Arc<State>);
+
+struct HopHandler(Arc<State>);
+
+impl Drop for HopHandler {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Service for HopService {
+    type Handler = HopHandler;
+
+    async fn connect(&self, _peer: &Peer) -> Result<HopHandler, Reply> {
+        self.0.connections.fetch_add(1, SeqCst);
+        let open = self.0.open.fetch_add(1, SeqCst) + 1;
+        self.0.most.fetch_max(open, SeqCst);
+        Ok(HopHandler(Arc::clone(&self.0)))
+    }
+}
+
+impl Handler for HopHandler {
+    async fn rcpt(&mut self, _: &Peer, _: &Envelope, rcpt: &Rcpt) -> Result<(), Reply> {
+        (self.0.behaviour.rcpt)(&rcpt.forward_path.to_string())
+    }
+
+    async fn message(&mut self, _: &Peer, envelope: Envelope, body: &mut Body<'_>) -> Result<Reply, Reply> {
+        let mut taken = Taken { envelope, octets: 0, start: Vec::new() };
+        while let Some(piece) = body.next().await? {
+            taken.octets += piece.len();
+            let room = (64 * 1_024_usize).saturating_sub(taken.start.len());
+            taken.start.extend_from_slice(&piece[..piece.len().min(room)]);
+        }
+        tokio::time::sleep(self.0.behaviour.think).await;
+        let verdict = (self.0.behaviour.message)(&taken);
+        if verdict.is_ok() {
+            self.0.taken.lock().unwrap().push(taken);
+        }
+        verdict
+    }
+}

@@ -1,0 +1,159 @@
+//! A relay on loopback, with next hops that do as they are told.
+#![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod hop;
+mod raw;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use posthaste_client::{SystemResolver, Tls};
+use posthaste_queue::{MessageId, Owner, Queue as _, memory::MemoryQueue};
+use posthaste_relay::{Event, NextHop, Observer, Relay, RelayOptions, RetrySchedule, Route, Routes};
+use posthaste_server::{
+    CancellationToken, Envelope,
+    wire::{Command, Mail, Rcpt},
+};
+
+pub(crate) use hop::{Behaviour, Hop};
+pub(crate) use raw::{RawHop, polite};
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An event in words: what, who, and the status or the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) what: &'static str,
+    pub(crate) who: String,
+    pub(crate) text: String,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<Seen>>>);
+
+impl Observer for Log {
+    fn observe(&self, event: &Event<'_>) {
+        let (what, who, text) = match event {
+            Event::Accepted { sender, recipients, .. } => ("accepted", sender.to_string(), recipients.to_string()),
+            Event::Delivered { recipient, reply, .. } => ("delivered", recipient.to_string(), reply.code().to_string()),
+            Event::Deferred { recipient, diagnostic, .. } => {
+                ("deferred", recipient.to_string(), format!("{} {diagnostic}", diagnostic.status))
+            }
+            Event::Failed { recipient, diagnostic, .. } => {
+                ("failed", recipient.to_string(), format!("{} {diagnostic}", diagnostic.status))
+            }
+            Event::Reported { sender, .. } => ("reported", sender.to_string(), String::new()),
+            Event::NotReported { .. } => ("not reported", String::new(), String::new()),
+            _ => return,
+        };
+        self.0.lock().unwrap().push(Seen { what, who, text });
+    }
+}
+
+impl Log {
+    pub(crate) fn all(&self) -> Vec<Seen> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub(crate) fn of(&self, what: &str) -> Vec<Seen> {
+        self.all().into_iter().filter(|seen| seen.what == what).collect()
+    }
+
+    pub(crate) fn count(&self, what: &str) -> usize {
+        self.0.lock().unwrap().iter().filter(|seen| seen.what == what).count()
+    }
+
+    /// Waits until something has happened so often.
+    pub(crate) async fn wait(&self, what: &str, count: usize) {
+        let begun = Instant::now();
+        while self.count(what) < count {
+            assert!(begun.elapsed() < PATIENCE, "{count} times {what:?}, but: {:?}", self.all());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+pub(crate) struct Running {
+    pub(crate) relay: Relay<MemoryQueue, SystemResolver>,
+    pub(crate) log: Log,
+    pub(crate) drain: CancellationToken,
+    pub(crate) task: tokio::task::JoinHandle<Result<(), posthaste_queue::Error>>,
+}
+
+impl Running {
+    pub(crate) async fn submit(&self, mail: &str, recipients: &[&str], content: &'static [u8]) -> MessageId {
+        submit(&self.relay, mail, recipients, content).await
+    }
+
+    pub(crate) async fn end(self) {
+        self.drain.cancel();
+        tokio::time::timeout(PATIENCE, self.task).await.unwrap().unwrap().unwrap();
+    }
+
+    /// Waits until the queue is empty.
+    pub(crate) async fn empty(&self) {
+        let begun = Instant::now();
+        while self.relay.queue().stats().await.messages > 0 {
+            assert!(begun.elapsed() < PATIENCE, "{:?}", self.log.all());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+pub(crate) async fn submit<R: posthaste_client::Resolver>(
+    relay: &Relay<MemoryQueue, R>,
+    mail: &str,
+    recipients: &[&str],
+    content: &'static [u8],
+) -> MessageId {
+    let envelope =
+        Envelope { mail: parse_mail(mail), recipients: recipients.iter().map(|rcpt| parse_rcpt(rcpt)).collect() };
+    relay.submit(Owner::default(), &envelope, Bytes::from_static(content)).await.unwrap()
+}
+
+pub(crate) fn parse_mail(text: &str) -> Mail {
+    match Command::parse(format!("MAIL FROM:{text}").as_bytes()) {
+        Ok(Command::Mail(mail)) => mail.into_owned(),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) fn parse_rcpt(text: &str) -> Rcpt {
+    match Command::parse(format!("RCPT TO:{text}").as_bytes()) {
+        Ok(Command::Rcpt(rcpt)) => rcpt.into_owned(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Options of a relay whose mail all goes to these ports on loopback, in order, with short waits.
+pub(crate) fn options(ports: &[u16]) -> RelayOptions {
+    let mut options = RelayOptions::new("relay.test".parse().unwrap());
+    options.routes = Routes::new(vec![Route {
+        domains: vec!["*".parse().unwrap()],
+        to: NextHop::Hosts(ports.iter().map(|port| ("[127.0.0.1]".to_owned(), *port)).collect()),
+        tls: Tls::default(),
+    }]);
+    options.delivery.retry =
+        RetrySchedule { waits: vec![Duration::from_millis(100)], expire_after: Duration::from_secs(3_600) };
+    options
+}
+
+pub(crate) fn relay(options: RelayOptions) -> (Relay<MemoryQueue, SystemResolver>, Log) {
+    let log = Log::default();
+    (Relay::new(MemoryQueue::default(), SystemResolver, options, log.clone()), log)
+}
+
+pub(crate) fn start(options: RelayOptions) -> Running {
+    let (relay, log) = relay(options);
+    run(relay, log)
+}
+
+pub(crate) fn run(relay: Relay<MemoryQueue, SystemResolver>, log: Log) -> Running {
+    let drain = CancellationToken::new();
+    let task = tokio::spawn(relay.deliver(drain.clone()));
+    Running { relay, log, drain, task }
+}

@@ -1,0 +1,80 @@
+//! A next hop that says what a closure says, right or wrong.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpListener,
+};
+
+/// Says this behind every line, and goes on; `close` closes, an empty text says nothing.
+pub(crate) type Script = Box<dyn FnMut(usize, &str) -> String + Send>;
+
+pub(crate) struct RawHop {
+    pub(crate) port: u16,
+    lines: Arc<Mutex<Vec<(usize, String)>>>,
+}
+
+impl RawHop {
+    /// The script is asked with the number of the connection and a line: `<connect>`, a command, or `<end>` for the end
+    /// of the content.
+    pub(crate) async fn start(script: impl FnMut(usize, &str) -> String + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (seen, script) = (Arc::clone(&lines), Arc::new(Mutex::new(Box::new(script) as Script)));
+        tokio::spawn(async move {
+            for number in 0.. {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (seen, script) = (Arc::clone(&seen), Arc::clone(&script));
+                tokio::spawn(async move {
+                    let mut stream = BufReader::new(stream);
+                    let (mut line, mut content) = ("<connect>".to_owned(), false);
+                    loop {
+                        seen.lock().unwrap().push((number, line.clone()));
+                        let said = script.lock().unwrap()(number, &line);
+                        if said == "close" || stream.write_all(said.as_bytes()).await.is_err() {
+                            return;
+                        }
+                        content |= said.starts_with("354");
+                        loop {
+                            line.clear();
+                            if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+                                seen.lock().unwrap().push((number, "<eof>".to_owned()));
+                                return;
+                            }
+                            if !content {
+                                line.truncate(line.trim_end().len());
+                                break;
+                            }
+                            if line == ".\r\n" {
+                                (line, content) = ("<end>".to_owned(), false);
+                                break;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        Self { port, lines }
+    }
+
+    pub(crate) fn lines(&self) -> Vec<(usize, String)> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    pub(crate) fn count(&self, line: &str) -> usize {
+        self.lines().iter().filter(|(_, seen)| seen.starts_with(line)).count()
+    }
+}
+
+/// What a next hop says that takes everything and offers nothing.
+pub(crate) fn polite(line: &str) -> String {
+    match line.split(' ').next().unwrap_or_default() {
+        "<connect>" => "220 hop.test\r\n",
+        "DATA" => "354 go on\r\n",
+        "QUIT" => "221 bye\r\n",
+        _ => "250 ok\r\n",
+    }
+    .to_owned()
+}
