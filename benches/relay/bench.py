@@ -89,10 +89,15 @@ def measure(relay, sink, messages, size, options, folder):
     """(messages a second, CPU seconds per 1,000 messages, fsyncs a message, milliseconds of the disk probe)"""
     probe = probe_disk(folder)
     wanted, cpu, fsyncs, start = sink.messages + messages, relay.group.cpu(), relay.fsyncs(), time.monotonic()
-    subprocess.run(["smtp-source", "-s", str(min(options.s, messages)), "-m", str(messages), "-l", str(size), "-N",
-                    *(["-d"] if options.keep else []), "-M", "client.example", "-f", "from@sender.example",
-                    "-t", "to@recipient.example", f"127.0.0.1:{relay.port}"],
-                   check=True, timeout=options.timeout, stdout=subprocess.DEVNULL)
+    load = ["smtp-source", "-s", str(min(options.s, messages)), "-m", str(messages), "-l", str(size), "-N",
+            *(["-d"] if options.keep else []), "-M", "client.example", "-f", "from@sender.example",
+            "-t", "to@recipient.example", f"127.0.0.1:{relay.port}"]
+    try:
+        subprocess.run(load, check=True, timeout=options.timeout, stdout=subprocess.DEVNULL)
+    except subprocess.CalledProcessError:
+        sys.exit(f"bench relay: {relay.name} has not taken {messages} messages; above is what smtp-source says.")
+    except subprocess.TimeoutExpired:
+        sys.exit(f"bench relay: {relay.name} has not taken {messages} messages in {options.timeout:.0f} s; given up.")
     while sink.messages < wanted:
         if time.monotonic() - start > options.timeout:
             sys.exit(f"bench relay: {relay.name} has delivered {messages - (wanted - sink.messages)} of {messages} "
