@@ -45,7 +45,7 @@ fn puts(criterion: &mut Criterion) {
     for writers in [1, 50] {
         let options = LogOptions { index_memory: 2 << 30, ..LogOptions::default() };
         let queue = LogQueue::open(folder.path().join(writers.to_string()), options).expect("an empty queue");
-        group.bench_function(format!("LogQueue, {writers} writers"), |bencher| {
+        group.bench_function(format!("LogQueue, writers: {writers}"), |bencher| {
             bencher.iter_custom(|count| put_from(&queue, writers, count));
         });
     }
@@ -56,7 +56,7 @@ fn puts(criterion: &mut Criterion) {
 fn plain_append(group: &mut BenchmarkGroup<'_, WallTime>, folder: &Path) {
     let mut file = File::create(folder.join("plain")).expect("the folder is ours");
     let record = vec![b'x'; BODY.len() + 200];
-    group.bench_function("floor: append and fdatasync, 1 writer", |bencher| {
+    group.bench_function("floor: append and fdatasync, writers: 1", |bencher| {
         bencher.iter(|| {
             file.write_all(&record).expect("the disk has room");
             file.sync_data().expect("the disk works");
