@@ -15,7 +15,7 @@ use super::lanes::{Job, PutJob};
 use super::segment::Entry;
 use super::shared::Shared;
 use super::sync::{Syncer, Unsynced};
-use super::vfs::{Vfs, VfsFile, is_full};
+use super::vfs::{Room, Vfs, VfsFile, is_full};
 use crate::index::Message;
 use crate::{Broken, Draft, Full, MessageId, NewMessage, PutError, TooLarge, limits};
 
@@ -223,8 +223,10 @@ impl Shared {
     }
 
     pub(super) fn check_disk(&self, more: u64) -> Result<(), PutError> {
-        let free = self.vfs.free(&self.dir).map_err(|error| self.io_error(&self.dir, &error))?;
-        let wanted = self.options.disk_reserve.saturating_add(more);
+        let Room { free, total } = self.vfs.room(&self.dir).map_err(|error| self.io_error(&self.dir, &error))?;
+        // A small disk keeps less back, or it would take no mail at all.
+        let reserve = self.options.disk_reserve.min(total / RESERVED_PART);
+        let wanted = reserve.saturating_add(more);
         if free < wanted {
             return Err(PutError::Full(Full::Disk { free, wanted }));
         }
@@ -248,4 +250,6 @@ impl fmt::Debug for LogDraft {
 }
 
 const LEAST_BUFFER: usize = 1024;
+/// At most this part of the disk is kept back: a sixteenth.
+const RESERVED_PART: u64 = 16;
 const CHECK_DISK_EVERY: u64 = 1 << 20;

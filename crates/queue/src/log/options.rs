@@ -29,7 +29,7 @@ pub struct LogOptions {
     /// Messages being received at once, those waiting for their commit included; beyond it puts are `Full`. Default: 2,000.
     pub max_drafts: usize,
     /// Octets that must be free on the disk beside the announced size for a put not to be `Full`. Outcomes are written down to the
-    /// last octet. Default: 64 MiB.
+    /// last octet. Of a small disk no more than a sixteenth is kept back. Default: 64 MiB.
     pub disk_reserve: u64,
 }
 

@@ -23,10 +23,19 @@ pub(super) trait Vfs: Send + Sync + 'static {
     fn make_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Octets that this process may still write.
-    fn free(&self, path: &Path) -> io::Result<u64>;
+    /// How much room the disk has.
+    fn room(&self, path: &Path) -> io::Result<Room>;
     /// Makes the file unless it is there and locks it until the value is dropped. `None`: somebody else has it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>>;
+}
+
+/// The room on a disk, in octets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// What this process may still write.
+    pub(super) free: u64,
+    /// The size of the whole.
+    pub(super) total: u64,
 }
 
 /// An open file. It can be read and written after its name is gone.
@@ -103,9 +112,10 @@ impl Vfs for Os {
         File::open(path)?.sync_all()
     }
 
-    fn free(&self, path: &Path) -> io::Result<u64> {
+    fn room(&self, path: &Path) -> io::Result<Room> {
         let stat = rustix::fs::statvfs(path)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        let octets = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Room { free: octets(stat.f_bavail), total: octets(stat.f_blocks) })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use crate::log::vfs::{Vfs, VfsFile};
+use crate::log::vfs::{Room, Vfs, VfsFile};
 
 #[derive(Clone)]
 pub(super) struct Disk(Arc<Mutex<State>>);
@@ -27,6 +27,8 @@ struct State {
     operations: u64,
     /// Octets that may still be written; `None`: any number.
     free: Option<u64>,
+    /// The size of the whole; without it the disk is as large as can be.
+    total: Option<u64>,
     cut_after: Option<u64>,
     /// After a crash the old handles do nothing any more.
     crashed: bool,
@@ -88,6 +90,10 @@ impl Disk {
 
     pub(super) fn operations(&self) -> u64 {
         self.lock().operations
+    }
+
+    pub(super) fn set_total(&self, total: Option<u64>) {
+        self.lock().total = total;
     }
 
     pub(super) fn set_free(&self, free: Option<u64>) {
@@ -288,8 +294,9 @@ impl Vfs for Disk {
         Ok(())
     }
 
-    fn free(&self, _: &Path) -> io::Result<u64> {
-        Ok(self.lock().free.unwrap_or(u64::MAX))
+    fn room(&self, _: &Path) -> io::Result<Room> {
+        let state = self.lock();
+        Ok(Room { free: state.free.unwrap_or(u64::MAX), total: state.total.unwrap_or(u64::MAX) })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {

@@ -107,6 +107,10 @@ fn the_reserve_refuses_puts() {
         disk.set_free(Some(1500));
         assert!(matches!(queue.put(Some(600)).await, Err(PutError::Full(Full::Disk { free: 1500, wanted: 1600 }))));
         queue.put(Some(400)).await.unwrap();
+        // Of a small disk a sixteenth is kept back, and not all of it.
+        disk.set_total(Some(1600));
+        queue.put(Some(1400)).await.unwrap();
+        assert!(matches!(queue.put(Some(1401)).await, Err(PutError::Full(Full::Disk { free: 1500, wanted: 1501 }))));
         disk.set_free(None);
     });
 }
