@@ -35,7 +35,11 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let relay = Relay::new(queue, resolver, config.relay, TracingObserver);
     let drain = CancellationToken::new();
     tokio::spawn(end_on_signal(drain.clone()));
-    let control = control::listen(&config.queue, relay.clone()).map_err(Failure::run)?;
+    // Mail does not depend on it.
+    let control = control::listen(&config.queue, relay.clone());
+    if let Err(error) = &control {
+        warn!(%error, "`relay status` will not work; choose a queue folder with a shorter name if that is why");
+    }
     let served = relay.serve(listeners, config.server, drain).await;
     drop(control);
     let totals = relay.totals();
