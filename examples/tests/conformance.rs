@@ -9,10 +9,7 @@ use support::relay::{PASSWORD, USER};
 use support::{certificate, free_port, json, python, tests_folder, tool};
 
 /// Cases that fail and are known to, with the reason. A case that passes has no business here: the test says so.
-const KNOWN_FAILURES: &[(&str, &str)] = &[(
-    "ERR-03",
-    "the local part is opaque to the relay's policy, so x%elsewhere@here is mail for here; a next hop may read a route in it",
-)];
+const KNOWN_FAILURES: &[(&str, &str)] = &[];
 
 /// Extensions that the relay does not offer, so that their cases do not apply. One that it does offer has no
 /// business here, and one that it stops offering is a failure.

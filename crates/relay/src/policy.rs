@@ -11,8 +11,8 @@ use thiserror::Error;
 
 /// Who may send to whom. By default nobody may relay, and mail is accepted for the relay's own name alone.
 ///
-/// Only the domain behind the last `@` decides; the local part is opaque, so that neither `user%other@here` nor
-/// `"user@other"@here` goes anywhere but here.
+/// The domain behind the last `@` decides. The local part is opaque to this relay, but the host that the mail goes to may
+/// read a route in it: from strangers, `user%other@here`, `other!user@here` and `"user@other"@here` are refused.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
     /// Clients that may send to any domain without logging in.
@@ -50,7 +50,8 @@ impl Policy {
         let ours = domain == *own_name || self.relay_domains.iter().any(|pattern| pattern.matches(&domain));
         let address = peer.address.ip().to_canonical();
         let trusted = peer.identity.is_some() || self.relay_from.iter().any(|network| network.contains(&address));
-        if ours || trusted { Ok(()) } else { Err(DENIED.clone()) }
+        let routes_on = mailbox.unquoted_local_part().contains(['%', '!', '@']);
+        if trusted || (ours && !routes_on) { Ok(()) } else { Err(DENIED.clone()) }
     }
 }
 
@@ -122,11 +123,16 @@ mod tests {
             "<\"v@dest.test\"@other.test>",
             "<v%dest.test@other.test>",
             "<dest.test!v@other.test>",
+            "<v%other.test@dest.test>",
+            "<other.test!v@relay.test>",
+            "<\"v@other.test\"@dest.test>",
+            "<\"v\\@other.test\"@dest.test>",
             "<v@dest.test.>",
         ] {
             assert!(!allowed(&policy, "198.51.100.1", path), "{path}");
         }
         assert!(allowed(&policy, "192.0.2.7", "<v@other.test>"));
+        assert!(allowed(&policy, "192.0.2.7", "<v%w@dest.test>"));
         assert!(allowed(&policy, "[::ffff:192.0.2.7]", "<v@other.test>"));
         assert!(!allowed(&Policy::default(), "127.0.0.1", "<v@other.test>"));
     }
