@@ -138,15 +138,17 @@ impl<V: Service> Server<V> {
 }
 
 async fn accept<V: Service>(shared: Arc<Shared<V>>, listener: Listener, tasks: TaskTracker, ends: Ends) {
-    let listener = Arc::new(listener);
+    // The socket alone goes with this task: while a drain waits for conversations, nobody may wait to be accepted.
+    let Listener { socket, settings, tls } = listener;
     loop {
         let accepted = tokio::select! {
-            accepted = listener.socket.accept() => accepted,
+            accepted = socket.accept() => accepted,
             () = ends.drain.cancelled() => return,
         };
         match accepted {
             Ok((stream, address)) => {
-                let task = serve(Arc::clone(&shared), Arc::clone(&listener), stream, address, ends.drain.clone());
+                let (shared, offer) = (Arc::clone(&shared), (Arc::clone(&settings), tls.clone()));
+                let task = serve(shared, offer, stream, address, ends.drain.clone());
                 let abort = ends.abort.clone();
                 tasks.spawn(async move { abort.run_until_cancelled(task).await });
             }
@@ -160,7 +162,7 @@ async fn accept<V: Service>(shared: Arc<Shared<V>>, listener: Listener, tasks: T
 
 async fn serve<V: Service>(
     shared: Arc<Shared<V>>,
-    listener: Arc<Listener>,
+    (settings, tls): (Arc<ServerSettings>, Tls),
     mut stream: TcpStream,
     address: SocketAddr,
     drain: CancellationToken,
@@ -170,7 +172,7 @@ async fn serve<V: Service>(
     let slot = Arc::clone(&shared.slots).try_acquire_owned().ok();
     let Some((_slot, _counted)) = slot.zip(Counted::enter(&shared, address.ip().to_canonical())) else {
         // Best effort: whoever does not read it is not served either. In clear it has no place in front of a handshake.
-        if !matches!(listener.tls, Tls::Implicit(_)) {
+        if !matches!(tls, Tls::Implicit(_)) {
             let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(BUSY)).await;
         }
         return;
@@ -178,11 +180,11 @@ async fn serve<V: Service>(
     let local = stream.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
     let peer = Peer::new(address, local);
     let mut connection = Connection::new(stream);
-    let starttls = match &listener.tls {
+    let starttls = match tls {
         Tls::Off => None,
-        Tls::StartTls(config) => Some(Arc::clone(config)),
+        Tls::StartTls(config) => Some(config),
         Tls::Implicit(config) => {
-            let handshake = tokio::time::timeout(HANDSHAKE, connection.accept_tls(Arc::clone(config)));
+            let handshake = tokio::time::timeout(HANDSHAKE, connection.accept_tls(config));
             // Nothing has begun that a drain would have to wait for.
             let Some(done) = drain.run_until_cancelled(handshake).await else { return };
             if let Ok(Err(error)) | Err(error) = done.map_err(|_| io::ErrorKind::TimedOut.into()) {
@@ -192,7 +194,6 @@ async fn serve<V: Service>(
             None
         }
     };
-    let settings = Arc::clone(&listener.settings);
     match converse(connection, peer, &shared.service, settings, starttls, &drain).await {
         Ok(reason) => debug!(%address, ?reason, "conversation ended"),
         Err(error) => info!(%address, %error, "conversation broke off"),

@@ -1,0 +1,198 @@
+//! A server on loopback or on a pipe, and a client that sends what it is told to.
+#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use posthaste_server::{
+    Authentication, Body, BodyError, CancellationToken, Credentials, Envelope, Handler, Listener, Peer, Server,
+    ServerOptions, Service, Tls,
+    session::ServerSettings,
+    wire::{EhloName, Mail, Rcpt, Reply},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinHandle,
+};
+
+pub(crate) const NO: Reply = Reply::from_static("550 5.7.1 No\r\n");
+pub(crate) const YES: Reply = Reply::from_static("250 2.0.0 Yes\r\n");
+
+/// Takes what names say: `refuse`, `late` and `positive` stand for what its method then does.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Names {
+    pub(crate) seen: Arc<Mutex<Vec<(Peer, Envelope, usize)>>>,
+    /// Octets that the handlers have taken.
+    pub(crate) taken: Arc<AtomicUsize>,
+    pub(crate) log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Names {
+    async fn decide(&self, what: &str, name: &str) -> Result<(), Reply> {
+        self.log.lock().unwrap().push(format!("{what} {name}"));
+        match name {
+            name if name.contains(&format!("refuse-{what}")) => Err(NO),
+            name if name.contains(&format!("positive-{what}")) => Err(YES),
+            name if name.contains(&format!("panic-{what}")) => panic!("{name}"),
+            name if name.contains(&format!("late-{what}")) => std::future::pending().await,
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Service for Names {
+    type Handler = Self;
+
+    async fn connect(&self, peer: &Peer) -> Result<Self, Reply> {
+        if peer.address.port() == 1 { Err(Reply::from_static("554 5.7.1 Go away\r\n")) } else { Ok(self.clone()) }
+    }
+}
+
+impl Handler for Names {
+    async fn hello(&mut self, _: &Peer, name: &EhloName) -> Result<(), Reply> {
+        self.decide("hello", &name.to_string()).await
+    }
+
+    async fn authenticate(&mut self, _: &Peer, credentials: Credentials) -> Authentication {
+        match (credentials.authentication_identity.as_str(), credentials.password.expose().as_str()) {
+            ("late", _) => std::future::pending().await,
+            (name, "right") => Authentication::Granted(name.to_owned()),
+            _ => Authentication::Denied,
+        }
+    }
+
+    async fn mail(&mut self, _: &Peer, mail: &Mail) -> Result<(), Reply> {
+        self.decide("mail", &mail.reverse_path.to_string()).await
+    }
+
+    async fn rcpt(&mut self, _: &Peer, _: &Envelope, rcpt: &Rcpt) -> Result<(), Reply> {
+        self.decide("rcpt", &rcpt.forward_path.to_string()).await
+    }
+
+    async fn data(&mut self, _: &Peer, envelope: &Envelope) -> Result<(), Reply> {
+        self.decide("data", &envelope.mail.reverse_path.to_string()).await
+    }
+
+    async fn message(&mut self, peer: &Peer, envelope: Envelope, body: &mut Body<'_>) -> Result<Reply, Reply> {
+        let name = envelope.mail.reverse_path.to_string();
+        self.decide("early", &name).await?;
+        if name.contains("careless") {
+            return Ok(YES);
+        }
+        let mut octets = 0;
+        while let Some(piece) = body.next().await.map_err(|error| match error {
+            BodyError::Refused(reply) => reply,
+            _ => Reply::from_static("451 4.3.0 Gone\r\n"),
+        })? {
+            octets += piece.len();
+            self.taken.fetch_add(piece.len(), SeqCst);
+            if name.contains("slow") {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            self.decide("half", &name).await?;
+        }
+        self.decide("end", &name).await?;
+        self.seen.lock().unwrap().push((peer.clone(), envelope, octets));
+        Ok(if name.contains("odd") { NO } else { YES })
+    }
+}
+
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) drain: CancellationToken,
+    pub(crate) task: JoinHandle<()>,
+    pub(crate) names: Names,
+}
+
+pub(crate) fn settings() -> ServerSettings {
+    ServerSettings::new("mx.test")
+}
+
+pub(crate) async fn start(settings: ServerSettings, tls: Tls, options: ServerOptions) -> Running {
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, tls).await.unwrap();
+    let address = listener.local_address().unwrap();
+    let (names, drain) = (Names::default(), CancellationToken::new());
+    let server = Server::new(names.clone(), options);
+    let task = tokio::spawn({
+        let drain = drain.clone();
+        async move { server.serve(vec![listener], drain).await }
+    });
+    Running { address, drain, task, names }
+}
+
+/// A client that reads replies by their lines.
+pub(crate) struct Talk<S> {
+    pub(crate) stream: S,
+    rest: Vec<u8>,
+}
+
+impl Talk<TcpStream> {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self::new(TcpStream::connect(address).await.unwrap())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
+    pub(crate) const fn new(stream: S) -> Self {
+        Self { stream, rest: Vec::new() }
+    }
+
+    pub(crate) async fn send(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// The next reply without its last CRLF, or `<eof>`.
+    pub(crate) async fn reply(&mut self) -> String {
+        let mut text = String::new();
+        loop {
+            while let Some(end) = self.rest.windows(2).position(|window| window == b"\r\n") {
+                let line = String::from_utf8(self.rest.drain(..end + 2).collect()).unwrap();
+                let last = line.as_bytes().get(3) != Some(&b'-');
+                text.push_str(&line);
+                if last {
+                    text.truncate(text.trim_end().len());
+                    return text;
+                }
+            }
+            let mut octets = [0; 4_096];
+            match self.stream.read(&mut octets).await {
+                Ok(0) | Err(_) => return "<eof>".to_owned(),
+                Ok(read) => self.rest.extend_from_slice(&octets[..read]),
+            }
+        }
+    }
+
+    /// Sends and gives the reply.
+    pub(crate) async fn ask(&mut self, text: &str) -> String {
+        self.send(&format!("{text}\r\n")).await;
+        self.reply().await
+    }
+
+    /// Asks, and checks how the reply begins.
+    pub(crate) async fn expect(&mut self, text: &str, reply: &str) {
+        let said = self.ask(text).await;
+        assert!(said.starts_with(reply), "{text:?}: {said:?} and not {reply:?}");
+    }
+
+    pub(crate) async fn greeted(mut self) -> Self {
+        assert!(self.reply().await.starts_with("220 "));
+        self.expect("EHLO c.test", "250").await;
+        self
+    }
+
+    /// A whole message; the reply to its end.
+    pub(crate) async fn message(&mut self, from: &str, content: &str) -> String {
+        self.expect(&format!("MAIL FROM:<{from}>"), "250").await;
+        self.expect("RCPT TO:<a@d.test>", "250").await;
+        self.expect("DATA", "354").await;
+        self.ask(&format!("{content}\r\n.")).await
+    }
+}
