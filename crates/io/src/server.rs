@@ -237,3 +237,35 @@ fn timed_out() -> io::Error {
 fn misuse(error: ApiMisuse) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, error)
 }
+
+#[cfg(test)]
+mod tests {
+    use posthaste_session::ServerSettings;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_idle_connection_owns_no_buffer_also_after_a_burst() {
+        let (mut client, server) = tokio::io::duplex(64 * 1_024);
+        let session = ServerSession::new(Arc::new(ServerSettings::new("mx.test")), false);
+        let mut driver = ServerDriver::new(Connection::new(server), session);
+        for burst in [0, 1, 200] {
+            client.write_all("NOOP\r\n".repeat(burst).as_bytes()).await.unwrap();
+            loop {
+                tokio::select! {
+                    biased;
+                    event = driver.next() => match event.unwrap() {
+                        ServerEvent::Ask(id, _) => driver.answer(id, Verdict::Accept(None)).unwrap(),
+                        other => panic!("{other:?}"),
+                    },
+                    () = tokio::task::yield_now() => break,
+                }
+            }
+            let Connection { input, output, .. } = &driver.connection;
+            assert_eq!((input.capacity(), output.capacity()), (0, 0), "{burst}");
+            let mut said = vec![0; 64 * 1_024];
+            assert!(client.read(&mut said).await.unwrap() > 0);
+        }
+    }
+}

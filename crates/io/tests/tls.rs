@@ -1,0 +1,136 @@
+//! Nothing in clear is taken for something inside TLS, before the handshake or behind the end of it.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod support;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use bytes::Bytes;
+use posthaste_io::{
+    ClientDriver, ClientError, ClientEvent, Connection, ServerEvent,
+    session::{ClientSettings, PeerMisbehaved, Verdict, server::CloseReason},
+    wire::Command,
+};
+use support::{Counted, driver, reply, settings, tls};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_rustls::TlsConnector;
+
+#[tokio::test]
+async fn octets_behind_starttls_end_the_session() {
+    // How much comes with the command, and how much behind the reply.
+    for (with, behind) in [("N", ""), ("NOOP\r\n", ""), ("\r\n", ""), ("", "N"), ("", "NOOP\r\nMAIL FROM:<a@b>\r\n")] {
+        let (mut client, server) = tokio::io::duplex(4_096);
+        let mut driver = driver(server, settings());
+        let (config, _) = tls();
+        let serving = tokio::spawn(async move {
+            loop {
+                match driver.next().await.unwrap() {
+                    ServerEvent::Ask(id, _) => driver.answer(id, Verdict::Accept(None)).unwrap(),
+                    ServerEvent::StartTls => return driver.accept_tls(Arc::clone(&config)).await.is_err(),
+                    ServerEvent::Closed(reason) => return reason == CloseReason::ResidueBeforeTls,
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        reply(&mut client).await;
+        client.write_all(b"EHLO c.test\r\n").await.unwrap();
+        reply(&mut client).await;
+        client.write_all(format!("STARTTLS\r\n{with}").as_bytes()).await.unwrap();
+        let said = reply(&mut client).await;
+        assert!(said.starts_with(if with.is_empty() { "220" } else { "554" }), "{with:?} {said}");
+        client.write_all(behind.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        assert!(serving.await.unwrap(), "{with:?} {behind:?}");
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        assert!(!rest.starts_with(b"250"), "{rest:?}");
+    }
+}
+
+#[tokio::test]
+async fn octets_behind_the_reply_to_starttls_end_the_conversation() {
+    for (together, later) in [("2", ""), ("250 AUTH PLAIN\r\n", ""), ("", "250 AUTH PLAIN\r\n")] {
+        let (mut server, ours) = tokio::io::duplex(4_096);
+        server.write_all(b"220 mx\r\n").await.unwrap();
+        let mut driver = ClientDriver::new(Connection::new(ours), ClientSettings::default());
+        driver.next().await.unwrap();
+        driver.send(&Command::parse(b"EHLO c.test").unwrap()).unwrap();
+        server.write_all(b"250-mx\r\n250 STARTTLS\r\n").await.unwrap();
+        driver.next().await.unwrap();
+        driver.send(&Command::StartTls).unwrap();
+        server.write_all(format!("220 go\r\n{together}").as_bytes()).await.unwrap();
+        let replied = driver.next().await;
+        if !together.is_empty() {
+            assert!(matches!(replied, Err(ClientError::Peer(PeerMisbehaved::ResidueBeforeTls))), "{replied:?}");
+            continue;
+        }
+        assert!(matches!(driver.next().await.unwrap(), ClientEvent::StartTls));
+        server.write_all(later.as_bytes()).await.unwrap();
+        let (_, config) = tls();
+        assert!(driver.connect_tls(config, "mx.test".try_into().unwrap()).await.is_err());
+        assert!(driver.next().await.is_err() || driver.send(&Command::Quit).is_err());
+    }
+}
+
+/// The end of TLS within content, and then octets in clear.
+#[tokio::test]
+async fn the_end_of_tls_is_the_end() {
+    let (server_tls, client_tls) = tls();
+    let (ours, theirs) = tokio::io::duplex(16 * 1_024);
+    let serving = tokio::spawn(async move {
+        let mut connection = Connection::new(theirs);
+        connection.accept_tls(server_tls).await.unwrap();
+        let session = posthaste_io::session::ServerSession::new(Arc::new(settings()), true);
+        let mut driver = posthaste_io::ServerDriver::new(connection, session);
+        let mut content = Vec::new();
+        loop {
+            match driver.next().await {
+                Ok(ServerEvent::Ask(id, _)) => driver.answer(id, Verdict::Accept(None)).unwrap(),
+                Ok(ServerEvent::Content(piece)) => content.extend_from_slice(&piece),
+                Ok(ServerEvent::Closed(reason)) => return (content, Some(reason)),
+                Ok(other) => panic!("{other:?}"),
+                Err(_) => return (content, None),
+            }
+        }
+    });
+    let mut client = TlsConnector::from(client_tls).connect("mx.test".try_into().unwrap(), ours).await.unwrap();
+    reply(&mut client).await;
+    for line in ["EHLO c.test", "MAIL FROM:<>", "RCPT TO:<a@b.test>", "DATA"] {
+        client.write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
+        reply(&mut client).await;
+    }
+    client.write_all(b"inside\r\n").await.unwrap();
+    client.flush().await.unwrap();
+    let (mut raw, mut session) = client.into_inner();
+    session.send_close_notify();
+    let mut alert = Vec::new();
+    session.write_tls(&mut alert).unwrap();
+    raw.write_all(&alert).await.unwrap();
+    raw.write_all(b"outside\r\n.\r\n").await.unwrap();
+    let (content, reason) = serving.await.unwrap();
+    assert_eq!((content.as_slice(), reason), (&b"inside\r\n"[..], Some(CloseReason::Eof)));
+}
+
+#[tokio::test]
+async fn a_small_message_leaves_with_its_end_in_one_write() {
+    let (mut server, ours) = tokio::io::duplex(64 * 1_024);
+    server.write_all(b"220 mx\r\n250 ok\r\n250 ok\r\n250 ok\r\n").await.unwrap();
+    let writes = Arc::new(AtomicUsize::new(0));
+    let connection = Connection::new(Counted(ours, Arc::clone(&writes)));
+    let mut driver = ClientDriver::new(connection, ClientSettings::default());
+    for line in ["HELO c.test", "MAIL FROM:<>", "RCPT TO:<a@b.test>", "DATA"] {
+        driver.next().await.unwrap();
+        driver.send(&Command::parse(line.as_bytes()).unwrap()).unwrap();
+    }
+    server.write_all(b"354 go\r\n250 kept\r\n").await.unwrap();
+    assert!(matches!(driver.next().await.unwrap(), ClientEvent::SendBody { .. }));
+    let before = writes.load(SeqCst);
+    driver.send_content(&mut Bytes::from_static(b"a\r\n.b\r\n..c\r\nlast")).await.unwrap();
+    assert_eq!(writes.load(SeqCst) - before, 1);
+    let mut heard = vec![0; 1_024];
+    let read = server.read(&mut heard).await.unwrap();
+    assert!(heard[..read].ends_with(b"DATA\r\na\r\n..b\r\n...c\r\nlast\r\n.\r\n"));
+}
