@@ -1,0 +1,148 @@
+//! Servers that say what a closure says, right or wrong.
+#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+use std::sync::{Arc, Mutex};
+
+use posthaste_client::{
+    Client, ClientOptions, Tls, TlsPolicy,
+    rustls::{
+        ClientConfig, RootCertStore, ServerConfig,
+        crypto::aws_lc_rs::default_provider,
+        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    },
+    wire::{Command, Mail, Rcpt},
+};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader, DuplexStream};
+use tokio_rustls::TlsAcceptor;
+
+/// What the client has said: whether inside TLS, and the line.
+pub(crate) type Heard = Arc<Mutex<Vec<(bool, String)>>>;
+
+/// What to say behind a line; a line is `<connect>`, a command, or `<end>` for the end of the content.
+///
+/// `close` closes; `<tls>` behind a reply does a handshake, `<garbage>` what is none.
+pub(crate) trait Script: FnMut(bool, &str) -> String + Send + 'static {}
+
+impl<F: FnMut(bool, &str) -> String + Send + 'static> Script for F {}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// A server on one end of a pipe; the other end, and what the server hears.
+pub(crate) fn serve(script: impl Script, tls: Option<Arc<ServerConfig>>) -> (DuplexStream, Heard) {
+    let (ours, theirs) = tokio::io::duplex(64 * 1_024);
+    let heard = Heard::default();
+    tokio::spawn(run(Box::new(theirs), script, tls, Arc::clone(&heard)));
+    (ours, heard)
+}
+
+async fn run(stream: Box<dyn Stream>, mut script: impl Script, tls: Option<Arc<ServerConfig>>, heard: Heard) {
+    let (mut stream, mut inside) = (BufReader::new(stream), false);
+    let (mut line, mut content) = ("<connect>".to_owned(), false);
+    loop {
+        heard.lock().unwrap().push((inside, line.clone()));
+        let said = script(inside, &line);
+        if said == "close" {
+            return;
+        }
+        let (text, then) = said.split_once('<').unwrap_or((&said, ""));
+        if stream.write_all(text.as_bytes()).await.is_err() {
+            return;
+        }
+        match (then, &tls) {
+            ("tls>", Some(config)) => {
+                let accepted = TlsAcceptor::from(Arc::clone(config)).accept(stream.into_inner()).await;
+                let Ok(accepted) = accepted else { return };
+                (stream, inside) = (BufReader::new(Box::new(accepted) as Box<dyn Stream>), true);
+            }
+            ("garbage>", _) => {
+                // What is no TLS record, once the client waits for one.
+                tokio::task::yield_now().await;
+                let _ = stream.write_all(b"250 AUTH PLAIN\r\n").await;
+                return;
+            }
+            _ => {}
+        }
+        content |= text.starts_with("354");
+        loop {
+            line.clear();
+            if stream.read_line(&mut line).await.unwrap_or(0) == 0 {
+                return;
+            }
+            if !content {
+                line.truncate(line.trim_end().len());
+                break;
+            }
+            if line == ".\r\n" {
+                (line, content) = ("<end>".to_owned(), false);
+                break;
+            }
+        }
+    }
+}
+
+pub(crate) fn verb(line: &str) -> &str {
+    line.split([' ', ':']).next().unwrap_or_default()
+}
+
+/// What a server says that takes everything and offers these extensions.
+pub(crate) fn polite(line: &str, offers: &[&str]) -> String {
+    match verb(line) {
+        "<connect>" => "220 mx.test\r\n".to_owned(),
+        "EHLO" => {
+            let lines: String = offers.iter().map(|offer| format!("250-{offer}\r\n")).collect();
+            format!("250-mx.test\r\n{lines}250 HELP\r\n")
+        }
+        "DATA" => "354 go on\r\n".to_owned(),
+        "STARTTLS" => "220 go\r\n<tls>".to_owned(),
+        "AUTH" => "235 ok\r\n".to_owned(),
+        "QUIT" => "221 bye\r\n".to_owned(),
+        _ => "250 ok\r\n".to_owned(),
+    }
+}
+
+/// Everything that was heard of these verbs.
+pub(crate) fn of(heard: &Heard, verbs: &[&str]) -> Vec<(bool, String)> {
+    heard.lock().unwrap().iter().filter(|(_, line)| verbs.contains(&verb(line))).cloned().collect()
+}
+
+pub(crate) fn options(policy: TlsPolicy, config: Option<Arc<ClientConfig>>) -> ClientOptions {
+    let mut options = ClientOptions::new("client.test".parse().unwrap());
+    options.tls = Tls { policy, config };
+    options
+}
+
+pub(crate) async fn connected(stream: DuplexStream) -> Client<DuplexStream> {
+    Client::start(stream, "mx.test", &options(TlsPolicy::Off, None)).await.unwrap()
+}
+
+pub(crate) fn mail(text: &'static str) -> Mail<&'static str> {
+    match Command::parse(text.as_bytes()) {
+        Ok(Command::Mail(mail)) => mail,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) fn rcpts(names: &[String]) -> Vec<Rcpt> {
+    let parse = |name: &String| match Command::parse(format!("RCPT TO:<{name}@d.test>").as_bytes()) {
+        Ok(Command::Rcpt(rcpt)) => rcpt.into_owned(),
+        other => panic!("{other:?}"),
+    };
+    names.iter().map(parse).collect()
+}
+
+/// Both sides' configurations, for a certificate of this name that the client trusts.
+pub(crate) fn tls(name: &str) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let provider = Arc::new(default_provider());
+    let server =
+        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+    let server = server.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    (Arc::new(server), Arc::new(client.with_root_certificates(roots).with_no_client_auth()))
+}

@@ -1,0 +1,242 @@
+//! The outcome of each recipient, whatever the server does and wherever it stops.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod support;
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use posthaste_client::{
+    Client, ClientError, RecipientOutcome, RefusedAt, TlsPolicy, Transaction,
+    wire::{Mail, Rcpt},
+};
+use support::{connected, mail, of, options, polite, rcpts, serve, verb};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+
+const CONTENT: Bytes = Bytes::from_static(b"Subject: x\r\n\r\n.body\r\n");
+const PIPELINING: &[&str] = &["PIPELINING"];
+
+fn names(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("u{number}")).collect()
+}
+
+async fn send<S: AsyncRead + AsyncWrite + Unpin>(
+    client: &mut Client<S>,
+    recipients: &[Rcpt],
+    content: Bytes,
+) -> Transaction {
+    let recipients: Vec<_> = recipients.iter().map(|rcpt| rcpt.borrowed()).collect();
+    client.transact(mail("MAIL FROM:<me@s.test>"), &recipients, content).await
+}
+
+/// `A`ccepted, refused at `M`ail, `R`cpt, `D`ata or `C`ontent, or `L`ost.
+fn letters(sent: &Transaction) -> String {
+    let letter = |outcome: &RecipientOutcome| match outcome {
+        RecipientOutcome::Accepted(_) => 'A',
+        RecipientOutcome::Refused(_, RefusedAt::Mail) => 'M',
+        RecipientOutcome::Refused(_, RefusedAt::Rcpt) => 'R',
+        RecipientOutcome::Refused(_, RefusedAt::Data) => 'D',
+        RecipientOutcome::Refused(_, RefusedAt::Content) => 'C',
+        RecipientOutcome::Undeliverable(_) => 'U',
+        RecipientOutcome::Lost => 'L',
+    };
+    sent.recipients.iter().map(letter).collect()
+}
+
+/// Where the server stops, and how; what that means with and without PIPELINING.
+#[tokio::test]
+async fn a_server_that_stops_at_any_point() {
+    for (point, act, piped, single, in_doubt) in [
+        ("MAIL FROM:<me@s.test>", "close", "LLL", "LLL", false),
+        ("RCPT TO:<u0@d.test>", "close", "LLL", "LLL", false),
+        ("RCPT TO:<u1@d.test>", "close", "LLL", "LLL", false),
+        ("DATA", "close", "LLL", "LLL", false),
+        ("<end>", "close", "LLL", "LLL", true),
+        ("MAIL FROM:<me@s.test>", "421 bye\r\n", "MMM", "MMM", false),
+        ("RCPT TO:<u0@d.test>", "421 bye\r\n", "RLL", "RLL", false),
+        ("RCPT TO:<u1@d.test>", "421 bye\r\n", "LRL", "LRL", false),
+        ("DATA", "421 bye\r\n", "DDD", "DDD", false),
+        ("<end>", "421 bye\r\n", "CCC", "CCC", false),
+        // Nonsense is as good as silence.
+        ("RCPT TO:<u1@d.test>", "hello\r\n", "LLL", "LLL", false),
+        ("DATA", "250 what\r\n", "LLL", "LLL", false),
+        ("<end>", "354 more\r\n", "LLL", "LLL", true),
+    ] {
+        for (offers, expected) in [(PIPELINING, piped), (&[][..], single)] {
+            let script = move |_, line: &str| if line == point { act.to_owned() } else { polite(line, offers) };
+            let (stream, _) = serve(script, None);
+            let mut client = connected(stream).await;
+            let sent = send(&mut client, &rcpts(&names(3)), CONTENT).await;
+            let context = format!("{point} {act} {offers:?} {:?}", sent.broken);
+            assert_eq!((letters(&sent).as_str(), sent.in_doubt), (expected, in_doubt), "{context}");
+            assert!(sent.broken.is_some(), "{context}");
+            // Nothing more is said over it.
+            assert!(send(&mut client, &rcpts(&names(1)), CONTENT).await.broken.is_some(), "{context}");
+        }
+    }
+}
+
+/// Refusals that leave the connection usable for the next message.
+#[tokio::test]
+async fn a_refusal_at_any_point_leaves_the_connection_usable() {
+    for (point, act, count, expected) in [
+        ("MAIL FROM:<me@s.test>", "550 no\r\n", 3, "MMM".to_owned()),
+        ("MAIL FROM:<me@s.test>", "450 no\r\n", 350, "M".repeat(350)),
+        ("RCPT TO:<u1@d.test>", "550 no\r\n", 3, "ARA".to_owned()),
+        ("DATA", "451 no\r\n", 3, "DDD".to_owned()),
+        ("<end>", "554 no\r\n", 3, "CCC".to_owned()),
+        ("", "", 1_000, "A".repeat(1_000)),
+    ] {
+        for offers in [PIPELINING, &[]] {
+            let mut first = true;
+            let script = move |_: bool, line: &str| {
+                // Behind a refused MAIL recipients are out of order.
+                let refused_mail = point.starts_with("MAIL") && first;
+                let said = match line {
+                    line if first && line == point => act.to_owned(),
+                    line if refused_mail && matches!(verb(line), "RCPT" | "DATA") => "503 first MAIL\r\n".to_owned(),
+                    line => polite(line, offers),
+                };
+                // The second message begins with the second MAIL or behind the first one's RSET.
+                first &= !matches!(verb(line), "RSET" | "NOOP");
+                said
+            };
+            let (stream, heard) = serve(script, None);
+            let mut client = connected(stream).await;
+            let sent = send(&mut client, &rcpts(&names(count)), CONTENT).await;
+            let context = format!("{point} {count} {offers:?} {:?}", sent.broken);
+            assert_eq!((letters(&sent), sent.in_doubt), (expected.clone(), false), "{context}");
+            assert!(sent.broken.is_none(), "{context}");
+            let before = of(&heard, &["MAIL"]).len();
+            send(&mut client, &rcpts(&names(1)), CONTENT).await;
+            assert_eq!(of(&heard, &["MAIL"]).len(), before + 1, "{context}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lone_dot_follows_when_nobody_was_accepted_and_354_came_all_the_same() {
+    let script = |_: bool, line: &str| match line {
+        "RCPT TO:<u0@d.test>" | "RCPT TO:<u1@d.test>" => "550 no\r\n".to_owned(),
+        line => polite(line, PIPELINING),
+    };
+    let (stream, heard) = serve(script, None);
+    let mut client = connected(stream).await;
+    let sent = send(&mut client, &rcpts(&names(2)), CONTENT).await;
+    assert_eq!((letters(&sent).as_str(), sent.in_doubt, sent.broken.is_none()), ("RR", false, true));
+    let other = rcpts(&["other".to_owned()]);
+    assert_eq!(letters(&send(&mut client, &other, CONTENT).await), "A");
+    assert_eq!(of(&heard, &["<end>"]).len(), 2);
+}
+
+#[tokio::test]
+async fn nobody_to_send_to_is_nothing_to_do() {
+    let (stream, heard) = serve(|_, line| polite(line, PIPELINING), None);
+    let mut client = connected(stream).await;
+    let none: [Rcpt<&str>; 0] = [];
+    let sent = client.transact(mail("MAIL FROM:<>") as Mail<&str>, &none, CONTENT).await;
+    assert!(sent.recipients.is_empty() && sent.broken.is_none());
+    assert!(of(&heard, &["MAIL"]).is_empty());
+    assert_eq!(letters(&send(&mut client, &rcpts(&names(1)), CONTENT).await), "A");
+}
+
+/// The server answers in the middle of the content and closes: its words count, and not the write that failed.
+#[tokio::test]
+async fn an_early_reply_is_heard() {
+    for reply in ["552 5.3.4 too large\r\n", "421 4.3.2 going\r\n"] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut said = [0; 4_096];
+            for part in ["220 mx\r\n", "250-mx\r\n250 PIPELINING\r\n", "250 ok\r\n250 ok\r\n354 go\r\n"] {
+                stream.write_all(part.as_bytes()).await.unwrap();
+                assert!(stream.read(&mut said).await.unwrap() > 0);
+            }
+            stream.write_all(reply.as_bytes()).await.unwrap();
+            // Closing with content unread resets the connection.
+        });
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let mut client = Client::start(stream, "mx", &options(TlsPolicy::Off, None)).await.unwrap();
+        let content = Bytes::from(b"0123456789abcde\r\n".repeat(1 << 20));
+        let sent = send(&mut client, &rcpts(&names(1)), content).await;
+        assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("C", false), "{:?}", sent.broken);
+        assert!(matches!(&sent.broken, Some(ClientError::EarlyReply(_))));
+    }
+}
+
+/// Fails when it is to write the end of the content.
+struct FailsAtTheEnd<S>(S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for FailsAtTheEnd<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for FailsAtTheEnd<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        if octets.ends_with(b".\r\n") {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Pin::new(&mut self.0).poll_write(context, octets)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_in_doubt_from_the_write_of_its_end() {
+    let (stream, _) = serve(|_, line| polite(line, PIPELINING), None);
+    let mut client = Client::start(FailsAtTheEnd(stream), "mx.test", &options(TlsPolicy::Off, None)).await.unwrap();
+    let sent = send(&mut client, &rcpts(&names(1)), CONTENT).await;
+    assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("L", true));
+
+    // Content that breaks off before its end is in no doubt, and cannot be finished as if it were whole.
+    struct Breaks(bool);
+    impl posthaste_client::Content for Breaks {
+        async fn next(&mut self) -> io::Result<Option<Bytes>> {
+            if std::mem::replace(&mut self.0, true) { Err(io::ErrorKind::Other.into()) } else { Ok(Some(CONTENT)) }
+        }
+    }
+    let (stream, heard) = serve(|_, line| polite(line, PIPELINING), None);
+    let mut client = connected(stream).await;
+    let recipients = rcpts(&names(1));
+    let recipients: Vec<_> = recipients.iter().map(|rcpt| rcpt.borrowed()).collect();
+    let sent = client.transact(mail("MAIL FROM:<>"), &recipients, Breaks(false)).await;
+    assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("L", false));
+    assert!(matches!(sent.broken, Some(ClientError::Content(_))));
+    assert!(client.transact(mail("MAIL FROM:<>"), &recipients, CONTENT).await.broken.is_some());
+    client.quit().await;
+    assert!(of(&heard, &["<end>", "QUIT"]).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_server_is_given_up() {
+    for (point, in_doubt) in [("MAIL FROM:<me@s.test>", false), ("DATA", false), ("<end>", true)] {
+        let mut silent = false;
+        let script = move |_: bool, line: &str| {
+            silent |= line == point;
+            if silent { String::new() } else { polite(line, PIPELINING) }
+        };
+        let (stream, _) = serve(script, None);
+        let mut client = connected(stream).await;
+        let sent = send(&mut client, &rcpts(&names(1)), CONTENT).await;
+        assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("L", in_doubt), "{point}");
+        assert!(matches!(sent.broken, Some(ClientError::Timeout)));
+    }
+}
