@@ -4,6 +4,7 @@
 mod accounts;
 mod deliver;
 mod event;
+mod message;
 mod options;
 mod policy;
 mod receive;
@@ -12,6 +13,7 @@ mod relay;
 mod report;
 mod retry;
 mod route;
+mod shared;
 mod trace;
 
 pub use accounts::Accounts;

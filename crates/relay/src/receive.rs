@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use posthaste_client::Resolver;
-use posthaste_queue::{Draft, Full, NewDelivery, NewMessage, Owner, Priority, PutError, Queue, RoutingKey};
+use posthaste_queue::{Draft, Full, NewMessage, Owner, PutError, Queue};
 use posthaste_server::{
     Authentication, Body, Credentials, Envelope, Handler, Peer, Service,
-    wire::{BodyType, EnhancedCode, ForwardPath, Rcpt, Reply, ReplyCode},
+    wire::{BodyType, Domain, EnhancedCode, Rcpt, Reply, ReplyCode},
 };
 use tracing::error;
 
 use crate::{
     Event,
-    record::{Outside, Recipient, encode_recipients},
-    relay::Shared,
+    message::new_message,
+    shared::Shared,
     trace::{Inspector, received},
 };
 
@@ -95,43 +95,13 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
 
 /// The message as the queue takes it: one delivery for each domain.
 fn message(
-    own_name: &posthaste_server::wire::Domain,
+    own_name: &Domain,
     peer: &Peer,
     envelope: &Envelope,
 ) -> Result<NewMessage, Box<dyn std::error::Error + Send + Sync>> {
     // Whoever logged in is one owner, and every address that did not is another: nobody's bulk delays somebody else's mail.
     let owner = peer.identity.clone().unwrap_or_else(|| peer.address.ip().to_canonical().to_string());
     new_message(own_name, Owner::new(&owner).unwrap_or_default(), envelope)
-}
-
-/// A message of an owner, with one delivery for each domain of its recipients, in the order in which they first stand.
-pub(crate) fn new_message(
-    own_name: &posthaste_server::wire::Domain,
-    owner: Owner,
-    envelope: &Envelope,
-) -> Result<NewMessage, Box<dyn std::error::Error + Send + Sync>> {
-    let mut groups: Vec<(String, Vec<Recipient>)> = Vec::new();
-    let mut index = std::collections::HashMap::new();
-    for rcpt in &envelope.recipients {
-        let domain = match &rcpt.forward_path {
-            ForwardPath::Mailbox(mailbox) => mailbox.domain().as_str().to_ascii_lowercase(),
-            ForwardPath::Postmaster => own_name.as_str().to_ascii_lowercase(),
-        };
-        let at = *index.entry(domain.clone()).or_insert_with(|| {
-            groups.push((domain, Vec::new()));
-            groups.len() - 1
-        });
-        if let Some((_, recipients)) = groups.get_mut(at) {
-            recipients.push(Recipient { rcpt: rcpt.clone(), last: None });
-        }
-    }
-    let mut deliveries = Vec::with_capacity(groups.len());
-    for (domain, recipients) in groups {
-        let state = encode_recipients(&recipients)?;
-        deliveries.push(NewDelivery { key: RoutingKey::new(&domain)?, delay: std::time::Duration::ZERO, state });
-    }
-    let outside = Outside { accepted: jiff::Timestamp::now().as_second(), mail: envelope.mail.clone() };
-    Ok(NewMessage { owner, priority: Priority::default(), envelope: outside.encode()?, deliveries })
 }
 
 fn local_error() -> Reply {

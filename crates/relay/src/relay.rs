@@ -2,13 +2,14 @@
 
 use std::{future::Future, sync::Arc};
 
-use bytes::Bytes;
 use posthaste_client::{Content, Resolver};
 use posthaste_queue::{Draft, MessageId, Owner, PutError, Queue};
 use posthaste_server::{CancellationToken, Envelope, Listener, Server, ServerOptions};
 use thiserror::Error;
 
-use crate::{Event, Observer, RelayOptions, RelayService, Totals, deliver, event::Counting, receive::new_message};
+use crate::{
+    Event, Observer, RelayOptions, RelayService, Totals, deliver, event::Counting, message::new_message, shared::Shared,
+};
 
 /// A store-and-forward relay over a queue: takes mail, keeps it safe, delivers it, and reports what cannot be delivered.
 ///
@@ -16,21 +17,6 @@ use crate::{Event, Observer, RelayOptions, RelayService, Totals, deliver, event:
 #[derive(Debug)]
 pub struct Relay<Q, R> {
     shared: Arc<Shared<Q, R>>,
-}
-
-/// What receiving and delivering share.
-#[derive(Debug)]
-pub(crate) struct Shared<Q, R> {
-    pub(crate) queue: Q,
-    pub(crate) resolver: R,
-    pub(crate) options: RelayOptions,
-    events: Counting,
-}
-
-impl<Q, R> Shared<Q, R> {
-    pub(crate) fn observe(&self, event: &Event<'_>) {
-        self.events.observe(event);
-    }
 }
 
 /// A message of the application's own was not taken.
@@ -137,14 +123,5 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
 impl<Q, R> Clone for Relay<Q, R> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
-    }
-}
-
-/// Reads a queued body as content to send.
-pub(crate) struct QueuedContent<B>(pub(crate) B);
-
-impl<B: posthaste_queue::Body> Content for QueuedContent<B> {
-    async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
-        self.0.next().await.map_err(std::io::Error::other)
     }
 }

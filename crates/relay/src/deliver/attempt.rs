@@ -2,24 +2,22 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use posthaste_client::{
-    Client, ClientError, ClientOptions, ConnectError, RecipientOutcome, Resolver, Tls, TlsPolicy, connect,
+    Client, ClientError, ClientOptions, ConnectError, Content, RecipientOutcome, Resolver, Tls, TlsPolicy, connect,
     mx::{self, MxError},
     session::{ApiMisuse, ClientSettings},
 };
 use posthaste_queue::Queue;
-use posthaste_server::wire::{Domain, EhloName, EnhancedCode, Rcpt, Reply, ReplyCode};
+use posthaste_server::wire::{Domain, EhloName, EnhancedCode, Rcpt, ReplyCode};
 use tokio::net::TcpStream;
 use tracing::{debug, info};
 
 use super::{
-    outcome::Job,
+    job::{Job, Verdict},
     site::{Site, Unreachable},
 };
-use crate::{
-    Diagnostic, NextHop, Route,
-    relay::{QueuedContent, Shared},
-};
+use crate::{Diagnostic, NextHop, Route, shared::Shared};
 
 /// A connection to a site, kept for its next message.
 #[derive(Debug)]
@@ -27,14 +25,6 @@ pub(super) struct Connected {
     client: Client<TcpStream>,
     /// The host's name, for reports and logs.
     host: String,
-}
-
-/// What came of one recipient.
-#[derive(Debug)]
-pub(super) enum Verdict {
-    Delivered { remote: String, reply: Reply },
-    NotNow(Diagnostic),
-    Never(Diagnostic),
 }
 
 /// Says good-bye.
@@ -203,6 +193,10 @@ async fn hosts<Q, R: Resolver>(
         NextHop::Hosts(hosts) => Ok(hosts.clone()),
         NextHop::Mx => {
             let domain = Domain::parse(domain).map_err(|_| MxError::NoHost)?;
+            // Whatever DNS says of our own name, it leads back here.
+            if domain == shared.options.host_name {
+                return Err(MxError::Loop);
+            }
             let hosts = mx::hosts(&shared.resolver, &domain, shared.options.host_name.as_str()).await?;
             Ok(hosts.into_iter().map(|host| (host, shared.options.delivery.mx_port)).collect())
         }
@@ -233,5 +227,14 @@ async fn start<Q, R>(
             Client::start(stream, host, &options).await
         }
         started => started,
+    }
+}
+
+/// Reads a queued body as content to send.
+struct QueuedContent<B>(B);
+
+impl<B: posthaste_queue::Body> Content for QueuedContent<B> {
+    async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
+        self.0.next().await.map_err(std::io::Error::other)
     }
 }

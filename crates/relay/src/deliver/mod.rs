@@ -4,6 +4,7 @@
 //! to. Each site has workers, each worker a connection of its own, which it keeps for the next message. Nothing polls.
 
 mod attempt;
+mod job;
 mod outcome;
 mod site;
 mod worker;
@@ -17,7 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
-use crate::{NextHop, relay::Shared};
+use crate::{NextHop, shared::Shared};
 use site::Site;
 use worker::Crew;
 

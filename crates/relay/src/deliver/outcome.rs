@@ -1,64 +1,22 @@
 //! What came of a delivery, written back in one step: who has it, who is tried again, who is reported.
 
-use std::time::Duration;
-
-use posthaste_queue::{Body, Claimed, Derived, Lease, LeaseError, Outcome, Owner, Queue};
+use posthaste_queue::{Body, Derived, Outcome, Owner, Queue};
 use posthaste_server::{
     Envelope,
     wire::{ForwardPath, Mail, Rcpt, ReversePath},
 };
 use tracing::{error, warn};
 
-use super::attempt::Verdict;
+use super::job::{Job, Verdict};
 use crate::{
     Event,
-    receive::new_message,
-    record::{Outside, Recipient, RecordError, decode_recipients, encode_recipients},
-    relay::Shared,
+    message::new_message,
+    record::{Recipient, encode_recipients},
     report::{self, Failure, MAX_RETURNED},
+    shared::Shared,
 };
 
-/// A claimed delivery, read.
-#[derive(Debug)]
-pub(super) struct Job {
-    lease: Lease,
-    key: String,
-    outside: Outside,
-    recipients: Vec<Recipient>,
-    attempts: u32,
-    age: Duration,
-}
-
 impl Job {
-    pub(super) fn open(claimed: Claimed) -> Result<Self, RecordError> {
-        let outside = Outside::decode(&claimed.envelope)?;
-        let recipients = decode_recipients(&claimed.state)?;
-        let key = claimed.key.as_str().to_owned();
-        Ok(Self { lease: claimed.lease, key, outside, recipients, attempts: claimed.attempts, age: claimed.age })
-    }
-
-    pub(super) const fn lease(&self) -> &Lease {
-        &self.lease
-    }
-
-    /// The domain that all recipients share.
-    pub(super) fn domain(&self) -> &str {
-        &self.key
-    }
-
-    pub(super) fn mail(&self) -> Mail<&str> {
-        self.outside.mail.borrowed()
-    }
-
-    pub(super) fn recipients(&self) -> &[Recipient] {
-        &self.recipients
-    }
-
-    /// Extends the lease.
-    pub(super) async fn keep<Q: Queue, R>(&self, shared: &Shared<Q, R>) -> Result<(), LeaseError> {
-        shared.queue.extend(&self.lease, shared.options.delivery.lease).await
-    }
-
     /// Writes back what came of it. A report exists exactly when its failures are recorded.
     pub(super) async fn settle<Q: Queue, R>(mut self, shared: &Shared<Q, R>, verdicts: Vec<Verdict>) {
         let message = self.lease.message();

@@ -9,7 +9,7 @@ use std::{
 use posthaste_queue::RoutingKey;
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::{Diagnostic, Route, relay::Shared};
+use crate::{Diagnostic, Route, shared::Shared};
 
 /// Deliveries to the same next hop, by workers that each have a connection.
 ///

@@ -10,10 +10,11 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::{
-    attempt, outcome,
+    attempt,
+    job::Job,
     site::{Next, Site, Turn},
 };
-use crate::relay::Shared;
+use crate::shared::Shared;
 
 /// What all workers share.
 #[derive(Debug)]
@@ -117,7 +118,7 @@ async fn deliver<Q: Queue, R: Resolver>(
     connection: &mut Option<attempt::Connected>,
 ) {
     let message = claimed.lease.message();
-    let job = match outcome::Job::open(claimed) {
+    let job = match Job::open(claimed) {
         Ok(job) => job,
         Err(error) => {
             // Never thrown away: it is held, and an operator can look at it.
