@@ -10,7 +10,7 @@ use std::{
 use posthaste_queue::MessageId;
 use posthaste_relay::{Event, Observer, Totals};
 
-use super::content::{Fate, fate};
+use super::content::{Fate, fate, number};
 
 /// The demo's memory, shared by the loader, the next hop and the relay's observer.
 #[derive(Debug)]
@@ -27,7 +27,10 @@ struct Entries {
     each: Vec<Entry>,
     /// When the relay said that it has a message.
     accepted_at: HashMap<MessageId, Instant>,
-    latencies: Vec<Duration>,
+    /// From accepted to delivered, of those that the next hop took at once.
+    at_once: Vec<Duration>,
+    /// The same of those that it deferred first, the wait included.
+    retried: Vec<Duration>,
     octets: u64,
     report: Option<String>,
     /// What should not be.
@@ -57,7 +60,8 @@ impl Ledger {
             ended: now,
             each: vec![Entry::default(); messages as usize],
             accepted_at: HashMap::new(),
-            latencies: Vec::new(),
+            at_once: Vec::new(),
+            retried: Vec::new(),
             octets: 0,
             report: None,
             faults: Vec::new(),
@@ -126,11 +130,6 @@ impl Ledger {
             unsettled += u64::from(!entry.is_settled(fate(number)));
             unwanted += u64::from(if refused { entry.arrived } else { entry.reported });
         }
-        entries.latencies.sort_unstable();
-        let percentile = |percent: usize| {
-            let at = entries.latencies.len().saturating_sub(1) * percent / 100;
-            entries.latencies.get(at).copied().unwrap_or_default()
-        };
         Account {
             totals,
             fsyncs,
@@ -140,8 +139,8 @@ impl Ledger {
             unwanted,
             seconds: entries.ended.duration_since(entries.started).as_secs_f64(),
             octets: entries.octets,
-            p50: percentile(50),
-            p99: percentile(99),
+            at_once: Percentiles::of(&mut entries.at_once),
+            retried: Percentiles::of(&mut entries.retried),
             report: entries.report.clone(),
             faults: entries.faults.clone(),
             accepted: entries.each.iter().filter(|entry| entry.accepted).count() as u64,
@@ -173,14 +172,44 @@ impl Observer for LedgerObserver {
             Event::Accepted { message, .. } => {
                 entries.accepted_at.entry(*message).or_insert_with(Instant::now);
             }
-            Event::Delivered { message, .. } => {
+            Event::Delivered { message, recipient, .. } => {
                 // It may be delivered before whoever accepted it has said so.
                 let now = Instant::now();
                 let accepted = *entries.accepted_at.entry(*message).or_insert(now);
-                entries.latencies.push(now.duration_since(accepted));
+                let took = now.duration_since(accepted);
+                let number = recipient.mailbox().and_then(|mailbox| number(mailbox.local_part()));
+                match number.map(fate) {
+                    Some(Fate::DeferredOnce) => entries.retried.push(took),
+                    _ => entries.at_once.push(took),
+                }
             }
             _ => {}
         }
+    }
+}
+
+/// Half of all took no longer than the first, 99 in 100 no longer than the second.
+#[derive(Debug, Clone, Copy)]
+struct Percentiles {
+    p50: Duration,
+    p99: Duration,
+}
+
+impl Percentiles {
+    fn of(all: &mut [Duration]) -> Self {
+        all.sort_unstable();
+        let at = |percent: usize| {
+            let index = all.len().saturating_sub(1) * percent / 100;
+            all.get(index).copied().unwrap_or_default()
+        };
+        Self { p50: at(50), p99: at(99) }
+    }
+}
+
+impl fmt::Display for Percentiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let milliseconds = |duration: Duration| duration.as_secs_f64() * 1_000.0;
+        write!(f, "p50 {:.1} ms, p99 {:.1} ms", milliseconds(self.p50), milliseconds(self.p99))
     }
 }
 
@@ -196,8 +225,8 @@ pub(super) struct Account {
     unwanted: u64,
     seconds: f64,
     octets: u64,
-    p50: Duration,
-    p99: Duration,
+    at_once: Percentiles,
+    retried: Percentiles,
     report: Option<String>,
     faults: Vec<String>,
 }
@@ -216,7 +245,6 @@ impl fmt::Display for Account {
             report.lines().try_for_each(|line| writeln!(f, "    {line}"))?;
             writeln!(f)?;
         }
-        let milliseconds = |duration: Duration| duration.as_secs_f64() * 1_000.0;
         writeln!(f, "accepted    {:>8}   {:.1} MB", self.accepted, self.octets as f64 / 1e6)?;
         writeln!(f, "delivered   {:>8}   {} duplicates", self.arrived, self.duplicates)?;
         writeln!(f, "retried     {:>8}", self.totals.deferred)?;
@@ -228,12 +256,8 @@ impl fmt::Display for Account {
             self.accepted as f64 / self.seconds,
             self.seconds
         )?;
-        writeln!(
-            f,
-            "p50, p99    {:>8.1} {:.1} ms from accepted to delivered",
-            milliseconds(self.p50),
-            milliseconds(self.p99)
-        )?;
+        writeln!(f, "latency              from accepted to delivered at the first attempt: {}", self.at_once)?;
+        writeln!(f, "                     with a retry after 1 s: {}", self.retried)?;
         let each = self.fsyncs as f64 / self.accepted.max(1) as f64;
         write!(f, "fsyncs      {:>8}   {each:.3} a message", self.fsyncs)?;
         self.faults.iter().take(10).try_for_each(|fault| write!(f, "\nfault: {fault}"))
