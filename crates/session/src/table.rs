@@ -7,7 +7,7 @@
 use alloc::string::String;
 use core::fmt::Write as _;
 
-use posthaste_wire::{ReplyCode, Severity};
+use posthaste_wire::{Command, ReplyCode, Severity};
 
 /// Where a conversation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,6 +72,23 @@ pub enum Outcome {
     Intermediate,
     /// 4yz or 5yz.
     Negative,
+}
+
+impl Exchange {
+    /// The exchange that a command opens.
+    pub const fn of(command: &Command<'_>) -> Self {
+        match command {
+            Command::Ehlo(_) | Command::Helo(_) | Command::Lhlo(_) => Self::Hello,
+            Command::Mail(_) => Self::Mail,
+            Command::Rcpt(_) => Self::Rcpt,
+            Command::Data => Self::Data,
+            Command::Rset => Self::Reset,
+            Command::StartTls => Self::StartTls,
+            Command::Auth(_) => Self::Auth,
+            Command::Quit => Self::Quit,
+            _ => Self::Other,
+        }
+    }
 }
 
 impl From<ReplyCode> for Outcome {

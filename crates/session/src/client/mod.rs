@@ -182,7 +182,7 @@ impl ClientSession {
     /// [`ApiMisuse::OutOfOrder`] when the command has no place here, [`ApiMisuse::NotYet`] when it has to wait for
     /// replies, [`ApiMisuse::Encode`] when it must not leave. Nothing is written then.
     pub fn send(&mut self, now: Tick, command: &Command<'_>, out: &mut BytesMut) -> Result<Ticket, ApiMisuse> {
-        let exchange = exchange(command);
+        let exchange = Exchange::of(command);
         if self.phase == Phase::Closed || self.closing {
             return Err(ApiMisuse::Closed);
         }
@@ -419,20 +419,5 @@ impl ClientSession {
         if let Some(phase) = table::next(self.phase, exchange, outcome) {
             self.phase = phase;
         }
-    }
-}
-
-/// The row of the table that a command belongs to.
-const fn exchange(command: &Command<'_>) -> Exchange {
-    match command {
-        Command::Ehlo(_) | Command::Helo(_) | Command::Lhlo(_) => Exchange::Hello,
-        Command::Mail(_) => Exchange::Mail,
-        Command::Rcpt(_) => Exchange::Rcpt,
-        Command::Data => Exchange::Data,
-        Command::Rset => Exchange::Reset,
-        Command::StartTls => Exchange::StartTls,
-        Command::Auth(_) => Exchange::Auth,
-        Command::Quit => Exchange::Quit,
-        _ => Exchange::Other,
     }
 }

@@ -34,7 +34,7 @@ impl ServerSession {
                 return None;
             }
         };
-        let exchange = exchange(&command);
+        let exchange = Exchange::of(&command);
         if !table::allows(self.phase, exchange) {
             let reply = match (self.phase, exchange) {
                 (Phase::Greeted, _) => &replies::HELLO_FIRST,
@@ -338,20 +338,5 @@ impl ServerSession {
             }
         }
         Reply::new(ReplyCode::OK, None, &text)
-    }
-}
-
-/// The row of the table that a command belongs to.
-const fn exchange(command: &Command<'_>) -> Exchange {
-    match command {
-        Command::Ehlo(_) | Command::Helo(_) => Exchange::Hello,
-        Command::Mail(_) => Exchange::Mail,
-        Command::Rcpt(_) => Exchange::Rcpt,
-        Command::Data => Exchange::Data,
-        Command::Rset => Exchange::Reset,
-        Command::StartTls => Exchange::StartTls,
-        Command::Auth(_) => Exchange::Auth,
-        Command::Quit => Exchange::Quit,
-        _ => Exchange::Other,
     }
 }
