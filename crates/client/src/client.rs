@@ -27,7 +27,8 @@ pub struct ClientOptions {
     pub session: ClientSettings,
     /// How much TLS there has to be.
     pub tls: Tls,
-    /// Who to log in as. They are sent inside TLS only.
+    /// Who to log in as. They are sent only where the policy is [`TlsPolicy::Required`] or [`TlsPolicy::Implicit`]: a policy
+    /// that does without TLS shows them to whoever takes it away. Otherwise [`ConnectError::AuthUnavailable`].
     pub credentials: Option<Credentials>,
 }
 
@@ -135,8 +136,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     async fn log_in(&mut self, options: &ClientOptions) -> Result<(), ConnectError> {
         let Some(credentials) = &options.credentials else { return Ok(()) };
+        let demanded = matches!(options.tls.policy, TlsPolicy::Required | TlsPolicy::Implicit);
         let mechanism = ClientMechanism::choose(self.capabilities().auth, credentials.clone());
-        let Some(mut mechanism) = mechanism.filter(|_| self.is_tls()) else {
+        let Some(mut mechanism) = mechanism.filter(|_| demanded && self.is_tls()) else {
             return Err(ConnectError::AuthUnavailable);
         };
         let initial = mechanism.initial_response();

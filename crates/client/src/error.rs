@@ -38,7 +38,7 @@ pub enum ConnectError {
     /// The TLS handshake failed.
     #[error("the TLS handshake failed: {0}")]
     Tls(#[source] ClientError),
-    /// There are credentials, and no mechanism to use them with.
+    /// There are credentials, and no mechanism to use them with, or a policy that does not demand TLS.
     #[error("the server offers no known SASL mechanism, or no TLS to use it in")]
     AuthUnavailable,
     /// The conversation broke off.
