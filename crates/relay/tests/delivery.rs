@@ -249,6 +249,8 @@ async fn a_message_that_comes_as_the_last_worker_leaves_is_not_forgotten() {
         }
     }
     relay.log.wait("delivered", 300).await;
-    assert!(hop.most() <= 2);
+    // Two, and up to two that have said QUIT and got their 221: the hop counts them until its own task has ended, which may
+    // be after the next ones have come.
+    assert!(hop.most() <= 4, "{} connections at once", hop.most());
     relay.end().await;
 }
