@@ -83,26 +83,6 @@ fn a_report_that_cannot_be_delivered_is_not_reported() {
 }
 
 #[test]
-fn notify_never_is_honoured() {
-    let mut sink = Sink::start();
-    let token = token();
-    sink.rule("rcpt", &json!(["reply", "550 5.1.1 nobody"]), Some(&format!("rcp-{token}")), None);
-    let relay = Relay::start(&Config { next_hops: vec![sink.port], ..Config::default() });
-    let mut client = Smtp::connect(relay.port);
-    if !client.expect("EHLO client.test", 250).text.contains("DSN") {
-        eprintln!("the relay does not offer DSN: nothing to test");
-        return;
-    }
-    client.expect(&format!("MAIL FROM:<snd-{token}@sender.test>"), 250);
-    client.expect(&format!("RCPT TO:<rcp-{token}@dest.test> NOTIFY=NEVER"), 250);
-    client.expect("DATA", 354);
-    client.send(support::data(&token));
-    assert_eq!(client.reply().code, 250);
-    relay.wait_queued(0);
-    assert!(sink.wait_within(&token, 1, Duration::from_secs(2)).is_empty(), "the sender asked for no report");
-}
-
-#[test]
 fn a_message_that_is_given_up_is_reported() {
     let mut sink = Sink::start();
     let token = token();
