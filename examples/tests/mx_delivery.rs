@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use support::client::{Smtp, submit};
 use support::relay::{Config, Mx, Relay};
 use support::sink::{Sink, Taken};
-use support::{data, json, python, token};
+use support::{data, free_port, json, python, token};
 
 #[test]
 fn the_host_of_the_lowest_preference_is_asked_first() {
@@ -106,7 +106,7 @@ impl NameServer {
     fn start(zone: &Value) -> Self {
         let mut command = python("peers/nameserver.py");
         let mut child = command
-            .arg(zone.to_string())
+            .args([free_port().to_string(), zone.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -5,6 +5,7 @@ mod support;
 
 use std::{
     net::IpAddr,
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -16,9 +17,17 @@ use support::{Behaviour, Hop, Log, PATIENCE, RawHop, options, polite, relay, run
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
-/// A port on which nobody listens.
+/// A port that nobody listens on, below the range from which the system picks ports: nobody else is given it meanwhile.
 async fn dead_port() -> u16 {
-    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Several checkouts may test at once.
+    let start = 10_000 + (std::process::id() % 200) as u16 * 100;
+    loop {
+        let port = start + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        if tokio::net::TcpListener::bind(("127.0.0.1", port)).await.is_ok() {
+            return port;
+        }
+    }
 }
 
 #[tokio::test]

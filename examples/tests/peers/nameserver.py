@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """A name server with a zone from the command line.  Standard library only.
 
-    nameserver.py ZONE      ZONE is JSON: {"dest.test": {"MX": [[10, "mx1.dest.test"]], "A": ["127.0.0.1"]}, ...}
+    nameserver.py PORT ZONE     ZONE is JSON: {"dest.test": {"MX": [[10, "mx1.dest.test"]], "A": ["127.0.0.1"]}, ...}
 
-A name that is not in the zone does not exist; "SERVFAIL" instead of records is an error of the server's.  It prints
-{"port": N}, answers over UDP and TCP, prints each question as a line of JSON, and ends when standard input does.
+A name that is not in the zone does not exist; "SERVFAIL" instead of records is an error of the server's.  It answers
+over UDP and TCP, prints {"port": N} when it does and then each question as a line of JSON, and ends when standard input
+does.  PORT must be free for both: the caller chooses it, because the system hands out ports that are free for one only.
 """
 import json, os, socket, struct, sys, threading
 
 TYPES = dict(A=1, NS=2, CNAME=5, SOA=6, MX=15, TXT=16, AAAA=28, TLSA=52)
-ZONE = {name.lower(): records for name, records in json.loads(sys.argv[1]).items()}
+ZONE = {name.lower(): records for name, records in json.loads(sys.argv[2]).items()}
 
 
 def encode(name):
@@ -74,7 +75,7 @@ def tcp(s):
 
 
 u, t = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket()
-u.bind(('127.0.0.1', 0))
+u.bind(('127.0.0.1', int(sys.argv[1])))
 t.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 t.bind(u.getsockname())
 t.listen()

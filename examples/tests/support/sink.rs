@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{PATIENCE, certificate, python};
+use super::{PATIENCE, certificate, free_port, python};
 
 /// What a next hop may be besides the plain one.
 #[derive(Debug, Default, Clone, Copy)]
@@ -49,7 +49,9 @@ impl Sink {
     pub(crate) fn with(options: SinkOptions) -> Self {
         let folder = tempfile::Builder::new().prefix("posthaste-sink-").tempdir().expect("a temporary folder");
         let mut command = python("peers/sink.py");
-        command.arg("--out").arg(folder.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // A port of its own, so that it is free again after "down".
+        command.args(["--port", &free_port().to_string(), "--out"]).arg(folder.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         if options.tls {
             let (certificate, key) = certificate(folder.path());
             command.arg("--certificate").arg(certificate).arg("--key").arg(key);
