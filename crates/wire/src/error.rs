@@ -11,8 +11,10 @@ use crate::reply::Reply;
 pub struct SyntaxError {
     /// What is wrong.
     pub kind: SyntaxErrorKind,
-    /// The octet of the line at which it went wrong, counted from 0.
+    /// The octet of the text at which it went wrong, counted from 0.
     pub offset: usize,
+    /// Whether the text ends where more was expected: nothing in it is wrong, and a longer text could be right.
+    pub cut_off: bool,
 }
 
 /// The kinds of syntax error, each with its reply.
@@ -49,6 +51,12 @@ pub enum SyntaxErrorKind {
     Number,
     /// The mechanism name or initial response of AUTH is malformed (RFC 4954 section 4).
     Auth,
+    /// The argument of BURL is no `URL [LAST]` (RFC 4468 section 3.2).
+    Url,
+    /// The argument of ETRN is no `[@|#]name` (RFC 1985 section 5).
+    Node,
+    /// An attribute of XCLIENT or XFORWARD is no `name=value`.
+    Attribute,
 }
 
 impl SyntaxErrorKind {
@@ -70,13 +78,27 @@ impl SyntaxErrorKind {
             Self::DuplicateParameter => "the parameter stands twice or contradicts another",
             Self::Number => "a number within 64 bits was expected",
             Self::Auth => "a mechanism and an optional base64 response were expected",
+            Self::Url => "a URL and an optional LAST were expected",
+            Self::Node => "a host name, @domain or #queue was expected",
+            Self::Attribute => "name=value was expected, the value in xtext",
         }
     }
 }
 
 impl SyntaxError {
-    pub(crate) const fn new(kind: SyntaxErrorKind, offset: usize) -> Self {
-        Self { kind, offset }
+    /// An error at that octet, of a text that goes on behind it.
+    pub const fn new(kind: SyntaxErrorKind, offset: usize) -> Self {
+        Self { kind, offset, cut_off: false }
+    }
+
+    /// An error because the text ends at that octet.
+    pub(crate) const fn cut_off(kind: SyntaxErrorKind, offset: usize) -> Self {
+        Self { kind, offset, cut_off: true }
+    }
+
+    /// The error of a part of `text` as the text's own: a part that is cut off within the text is wrong.
+    pub(crate) fn within(self, text: &str) -> Self {
+        Self { cut_off: self.cut_off && self.offset >= text.len(), ..self }
     }
 
     /// Moves the error to where the part stands in the whole line.
@@ -105,6 +127,9 @@ impl SyntaxError {
             }
             K::Number => Reply::from_static("501 5.5.4 A number within 64 bits was expected\r\n"),
             K::Auth => Reply::from_static("501 5.5.4 AUTH mechanism [base64] was expected\r\n"),
+            K::Url => Reply::from_static("501 5.5.4 A URL and an optional LAST were expected\r\n"),
+            K::Node => Reply::from_static("501 5.5.4 A host name, @domain or #queue was expected\r\n"),
+            K::Attribute => Reply::from_static("501 5.5.4 name=value was expected, the value in xtext\r\n"),
         }
     }
 }

@@ -1,16 +1,19 @@
 //! xtext (RFC 3461 section 4): printable ASCII in which `+XX` stands for an octet.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{borrow::Cow, string::String, vec::Vec};
 use core::fmt;
 
-use crate::error::{SyntaxError, SyntaxErrorKind};
+use crate::{
+    error::{SyntaxError, SyntaxErrorKind},
+    grammar::{class, is},
+};
 
 /// Text in the xtext encoding, kept as it came; [`Xtext::decode`] gives what it stands for.
 ///
 /// ```
 /// use posthaste_wire::Xtext;
 /// let id = Xtext::parse("QQ314159+2B7")?;
-/// assert_eq!(id.decode(), b"QQ314159+7");
+/// assert_eq!(&*id.decode(), b"QQ314159+7");
 /// assert!(Xtext::parse("a+0Db").is_err(), "an encoded control character is refused");
 /// # Ok::<(), posthaste_wire::SyntaxError>(())
 /// ```
@@ -24,19 +27,47 @@ impl<'a> Xtext<&'a str> {
     /// [`SyntaxErrorKind::ParameterValue`] at the first octet that is no xtext, or that encodes a control character:
     /// what is decoded goes into header fields and logs.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
-        let bytes = text.as_bytes();
-        let mut at = 0;
-        while let Some(&octet) = bytes.get(at) {
-            at += match octet {
-                b'+' => match bytes.get(at + 1..at + 3).and_then(hex_pair) {
-                    Some(decoded) if !decoded.is_ascii_control() => 3,
-                    _ => return Err(SyntaxError::new(SyntaxErrorKind::ParameterValue, at)),
-                },
-                b'!'..=b'~' if octet != b'=' => 1,
-                _ => return Err(SyntaxError::new(SyntaxErrorKind::ParameterValue, at)),
-            };
+        let octets = text.as_bytes();
+        let mut rest = octets;
+        loop {
+            let plain = rest.iter().position(|octet| !is(class::XCHAR)(*octet)).unwrap_or(rest.len());
+            rest = match rest.get(plain..).unwrap_or_default() {
+                [] => return Ok(Self(text)),
+                [b'+', high, low, rest @ ..]
+                    if hex_pair(*high, *low).is_some_and(|octet| !octet.is_ascii_control()) =>
+                {
+                    rest
+                }
+                wrong => {
+                    let cut_off = matches!(wrong, [b'+'] | [b'+', b'0'..=b'9' | b'A'..=b'F']);
+                    let offset = octets.len() - if cut_off { 0 } else { wrong.len() };
+                    return Err(SyntaxError { kind: SyntaxErrorKind::ParameterValue, offset, cut_off });
+                }
+            }
         }
-        Ok(Self(text))
+    }
+
+    /// As [`Xtext::decode`], for as long as the text itself lives.
+    pub(crate) fn into_decoded(self) -> Cow<'a, [u8]> {
+        let mut rest = self.0.as_bytes();
+        if !rest.contains(&b'+') {
+            return Cow::Borrowed(rest);
+        }
+        let mut octets = Vec::with_capacity(rest.len());
+        loop {
+            rest = match rest {
+                [] => return Cow::Owned(octets),
+                // The constructor has seen that two digits follow each plus.
+                [b'+', high, low, rest @ ..] => {
+                    octets.extend(hex_pair(*high, *low));
+                    rest
+                }
+                [octet, rest @ ..] => {
+                    octets.push(*octet);
+                    rest
+                }
+            }
+        }
     }
 
     /// The owned form.
@@ -79,21 +110,9 @@ impl<S: AsRef<str>> Xtext<S> {
         Xtext(self.0.as_ref())
     }
 
-    /// The octets that it stands for.
-    pub fn decode(&self) -> Vec<u8> {
-        let mut rest = self.as_str().as_bytes();
-        let mut octets = Vec::with_capacity(rest.len());
-        while let [first, tail @ ..] = rest {
-            rest = tail;
-            match (first, tail.get(..2).and_then(hex_pair)) {
-                (b'+', Some(octet)) => {
-                    octets.push(octet);
-                    rest = tail.get(2..).unwrap_or_default();
-                }
-                _ => octets.push(*first),
-            }
-        }
-        octets
+    /// The octets that it stands for; the text's own when nothing in it is encoded.
+    pub fn decode(&self) -> Cow<'_, [u8]> {
+        self.borrowed().into_decoded()
     }
 }
 
@@ -103,17 +122,22 @@ impl<S: AsRef<str>> fmt::Display for Xtext<S> {
     }
 }
 
+impl core::str::FromStr for Xtext {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, SyntaxError> {
+        Xtext::parse(text).map(Xtext::into_owned)
+    }
+}
+
 /// Two upper-case hexadecimal digits (RFC 3461 section 4: hexchar).
-fn hex_pair(digits: &[u8]) -> Option<u8> {
+fn hex_pair(high: u8, low: u8) -> Option<u8> {
     let digit = |octet: u8| match octet {
         b'0'..=b'9' => Some(octet - b'0'),
         b'A'..=b'F' => Some(octet - b'A' + 10),
         _ => None,
     };
-    match digits {
-        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    }
+    Some(digit(high)? << 4 | digit(low)?)
 }
 
 #[cfg(test)]
@@ -124,14 +148,14 @@ mod tests {
     fn encode_then_decode_is_the_identity() {
         for octets in [&b"plain"[..], b"a+b=c d", "\u{fc}".as_bytes(), b""] {
             let text = Xtext::encode(octets).unwrap();
-            assert_eq!(Xtext::parse(text.as_str()).unwrap().decode(), octets);
+            assert_eq!(*Xtext::parse(text.as_str()).unwrap().decode(), *octets);
         }
     }
 
     #[test]
     fn what_is_no_xtext_is_refused_where_it_stands() {
         for (text, offset) in
-            [("a=b", 1), ("a+b", 1), ("+zz", 0), ("+0A", 0), ("+00", 0), ("ab+2", 2), ("a b", 1), ("\u{e9}", 0)]
+            [("a=b", 1), ("a+b", 1), ("+zz", 0), ("+0A", 0), ("+00", 0), ("ab+2", 4), ("a b", 1), ("\u{e9}", 0)]
         {
             assert_eq!(Xtext::parse(text).unwrap_err().offset, offset, "{text}");
         }

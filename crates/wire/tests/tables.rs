@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use posthaste_testkit::{fuzz, transcript::unescape};
 use posthaste_wire::{
-    Command, Mailbox,
+    Command, Mailbox, SyntaxError,
     reply::{ReplyFramer, ReplyLimits},
 };
 
@@ -30,6 +30,13 @@ fn octets(text: &str) -> Vec<u8> {
     octets
 }
 
+/// The reply's codes, and where the text is wrong or cut off.
+fn refusal(error: &SyntaxError) -> String {
+    let reply = error.reply();
+    let enhanced = reply.as_ref().enhanced().expect("every refusal has one");
+    format!("{} {enhanced} {} {}", reply.code(), if error.cut_off { "cut off at" } else { "at" }, error.offset)
+}
+
 #[test]
 fn commands() {
     let rows = rows(include_str!("commands.txt"));
@@ -42,7 +49,7 @@ fn commands() {
                 command.encode(&mut out).unwrap_or_else(|error| panic!("{row}: {error}"));
                 out.strip_suffix(b"\r\n").expect("a line").to_vec()
             }
-            Err(error) => format!("{} {}", error.reply().code(), error.offset).into_bytes(),
+            Err(error) => refusal(&error).into_bytes(),
         };
         let expected = if expected == b"same" { &line } else { &expected };
         assert_eq!(found.escape_ascii().to_string(), expected.escape_ascii().to_string(), "{row}");
@@ -82,7 +89,7 @@ fn addresses() {
         let text = String::from_utf8(text).expect("text");
         let found = match Mailbox::parse(&text) {
             Ok(mailbox) => format!("{} @ {}", mailbox.unquoted_local_part(), mailbox.domain()),
-            Err(error) => error.offset.to_string(),
+            Err(error) => refusal(&error),
         };
         assert_eq!(found, String::from_utf8_lossy(&expected), "{row}");
     }

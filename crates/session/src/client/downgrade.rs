@@ -9,7 +9,8 @@
 //! | `SMTPUTF8` | SMTPUTF8 (RFC 6531) | undeliverable, 5.6.7 |
 //! | `RET`, `ENVID`, `NOTIFY`, `ORCPT` | DSN (RFC 3461) | left out; the caller reports "relayed" where it was asked to |
 //! | `AUTH` | AUTH (RFC 4954) | left out |
-//! | unknown | | left out |
+//! | `REQUIRETLS` | REQUIRETLS (RFC 8689) | undeliverable, 5.7.30 |
+//! | `BY`, `HOLDFOR`, `HOLDUNTIL`, `MT-PRIORITY`, `SOLICIT`, `RRVS`, unknown | | left out |
 
 use posthaste_wire::{BodyType, Capabilities, EnhancedCode, Mail, Rcpt, parameter::Parameters};
 use thiserror::Error;
@@ -26,6 +27,9 @@ pub enum Undeliverable {
     /// An address or header is not ASCII and the server cannot take it.
     #[error("the server does not take internationalised mail")]
     Utf8,
+    /// The message must not go where its way is not guarded by TLS.
+    #[error("the server does not promise TLS on the way of a message")]
+    RequireTls,
 }
 
 impl Undeliverable {
@@ -35,6 +39,7 @@ impl Undeliverable {
             Self::TooLarge => EnhancedCode::new(5, 3, 4),
             Self::EightBit => EnhancedCode::new(5, 6, 3),
             Self::Utf8 => EnhancedCode::new(5, 6, 7),
+            Self::RequireTls => EnhancedCode::new(5, 7, 30),
         }
     }
 }
@@ -57,14 +62,22 @@ pub fn mail<'a>(mail: Mail<&'a str>, server: &Capabilities) -> Result<Mail<&'a s
     if mail.smtputf8 && !server.smtp_utf8 {
         return Err(Undeliverable::Utf8);
     }
+    if mail.require_tls {
+        return Err(Undeliverable::RequireTls);
+    }
     Ok(Mail {
         reverse_path: mail.reverse_path,
         size: mail.size.filter(|_| server.size.is_some()),
         body,
         smtputf8: mail.smtputf8,
+        require_tls: false,
         ret: mail.ret.filter(|_| server.dsn),
         envid: mail.envid.filter(|_| server.dsn),
         auth: mail.auth.filter(|_| !server.auth.is_empty()),
+        by: None,
+        hold: None,
+        mt_priority: None,
+        solicit: None,
         parameters: Parameters::NONE,
     })
 }
@@ -75,6 +88,7 @@ pub fn rcpt<'a>(rcpt: Rcpt<&'a str>, server: &Capabilities) -> Rcpt<&'a str> {
         forward_path: rcpt.forward_path,
         notify: rcpt.notify.filter(|_| server.dsn),
         orcpt: rcpt.orcpt.filter(|_| server.dsn),
+        rrvs: None,
         parameters: Parameters::NONE,
     }
 }

@@ -72,7 +72,12 @@ impl ServerSession {
                 self.transaction.refusal = None;
                 None
             }
-            Command::Expn(_) | Command::Lhlo(_) => {
+            Command::Expn(_)
+            | Command::Lhlo(_)
+            | Command::Etrn(_)
+            | Command::Burl { .. }
+            | Command::XClient(_)
+            | Command::XForward(_) => {
                 self.refuse(&replies::NOT_IMPLEMENTED, out);
                 None
             }
@@ -120,6 +125,11 @@ impl ServerSession {
             || ((mail.ret.is_some() || mail.envid.is_some()) && !offers.dsn)
             || (mail.auth.is_some() && !may_auth)
             || mail.body == Some(BodyType::BinaryMime)
+            || mail.require_tls
+            || mail.by.is_some()
+            || mail.hold.is_some()
+            || mail.mt_priority.is_some()
+            || mail.solicit.is_some()
         {
             Some(&replies::UNKNOWN_PARAMETER)
         } else if mail.size.is_some_and(|size| size > self.settings.limits.message) {
@@ -138,11 +148,11 @@ impl ServerSession {
     fn rcpt<'i>(&mut self, now: Tick, rcpt: Rcpt<&'i str>, out: &mut BytesMut) -> Option<ServerNext<'i>> {
         let ascii = rcpt.forward_path.mailbox().is_none_or(|mailbox| mailbox.is_ascii());
         if !ascii && !self.transaction.smtputf8 {
-            self.refuse(&SyntaxError { kind: SyntaxErrorKind::NotAscii, offset: 0 }.reply(), out);
+            self.refuse(&SyntaxError::new(SyntaxErrorKind::NotAscii, 0).reply(), out);
             return None;
         }
         let has_dsn = rcpt.notify.is_some() || rcpt.orcpt.is_some();
-        if rcpt.unknown().next().is_some() || (has_dsn && !self.settings.offers.dsn) {
+        if rcpt.unknown().next().is_some() || rcpt.rrvs.is_some() || (has_dsn && !self.settings.offers.dsn) {
             self.refuse(&replies::UNKNOWN_PARAMETER, out);
             return None;
         }

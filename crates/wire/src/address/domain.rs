@@ -6,8 +6,11 @@ use core::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use super::MAX_DOMAIN;
-use crate::error::{SyntaxError, SyntaxErrorKind};
+use super::{MAX_DOMAIN, MAX_LABEL};
+use crate::{
+    error::{SyntaxError, SyntaxErrorKind},
+    grammar::{Fault, Parsed, class, is, octet, some_of},
+};
 
 /// The domain of a mailbox: a name, or an address literal in square brackets.
 ///
@@ -37,20 +40,12 @@ impl<'a> Domain<&'a str> {
     /// # Errors
     /// [`SyntaxErrorKind::Domain`] with the offset of the label or literal at fault.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
-        let error = |offset| SyntaxError::new(SyntaxErrorKind::Domain, offset);
-        if text.len() > MAX_DOMAIN {
-            return Err(error(MAX_DOMAIN));
+        let octets = text.as_bytes();
+        let (rest, ()) = domain(octets).map_err(|fault| Fault::in_text(fault, octets.len()))?;
+        if !rest.is_empty() {
+            return Err(SyntaxError::new(SyntaxErrorKind::Domain, octets.len() - rest.len()));
         }
-        if text.starts_with('[') {
-            return literal(text).map(|_| Self(text)).ok_or(error(0));
-        }
-        let mut offset = 0;
-        for label in text.split('.') {
-            if !is_label(label) {
-                return Err(error(offset));
-            }
-            offset += label.len() + 1;
-        }
+        refuse_control(text, SyntaxErrorKind::Domain)?;
         Ok(Self(text))
     }
 
@@ -77,7 +72,7 @@ impl<S: AsRef<str>> Domain<S> {
 
     /// The address literal, when it is one.
     pub fn address_literal(&self) -> Option<AddressLiteral<'_>> {
-        literal(self.as_str())
+        literal(self.as_str().strip_prefix('[')?.strip_suffix(']')?)
     }
 }
 
@@ -111,30 +106,67 @@ impl<S: AsRef<str>> fmt::Display for Domain<S> {
     }
 }
 
-/// `sub-domain` of RFC 5321, or a U-label of RFC 6531.
-fn is_label(label: &str) -> bool {
-    let octets = label.as_bytes();
-    (1..=63).contains(&octets.len())
-        && octets.first() != Some(&b'-')
-        && octets.last() != Some(&b'-')
-        && octets.iter().all(|&octet| octet.is_ascii_alphanumeric() || octet == b'-' || octet >= 0x80)
-        && !label.chars().any(char::is_control)
+/// `Domain / address-literal`, of at most [`MAX_DOMAIN`] octets.
+#[inline]
+pub(crate) fn domain(input: &[u8]) -> Parsed<'_, ()> {
+    let (rest, ()) = if input.first() == Some(&b'[') { address_literal(input)? } else { name(input)? };
+    match input.get(MAX_DOMAIN..) {
+        Some(beyond) if rest.len() < beyond.len() => Fault::at(beyond, SyntaxErrorKind::Domain),
+        _ => Ok((rest, ())),
+    }
 }
 
-/// `[` dcontent `]`.
-fn literal(text: &str) -> Option<AddressLiteral<'_>> {
-    let inner = text.strip_prefix('[')?.strip_suffix(']')?;
-    if let Ok(address) = inner.parse::<Ipv4Addr>() {
+/// `sub-domain *("." sub-domain)`.
+#[inline]
+pub(crate) fn name(mut input: &[u8]) -> Parsed<'_, ()> {
+    loop {
+        let (rest, found) = some_of(class::LABEL, SyntaxErrorKind::Domain)(input)?;
+        if found.len() > MAX_LABEL || found.starts_with(b"-") || found.ends_with(b"-") {
+            return Fault::at(input, SyntaxErrorKind::Domain);
+        }
+        match rest.split_first() {
+            Some((b'.', rest)) => input = rest,
+            _ => return Ok((rest, ())),
+        }
+    }
+}
+
+/// `"[" ... "]"`.
+fn address_literal(input: &[u8]) -> Parsed<'_, ()> {
+    let kind = SyntaxErrorKind::Domain;
+    let (start, ()) = octet(b'[', kind)(input)?;
+    let (end, content) = some_of(class::DCONTENT, kind)(start)?;
+    let (rest, ()) = octet(b']', kind)(end)?;
+    // dcontent is ASCII.
+    match core::str::from_utf8(content).ok().and_then(literal) {
+        Some(_) => Ok((rest, ())),
+        None => Fault::at(start, kind),
+    }
+}
+
+/// What stands in the brackets: `IPv4-address-literal / IPv6-address-literal / General-address-literal`.
+fn literal(content: &str) -> Option<AddressLiteral<'_>> {
+    if let Ok(address) = content.parse::<Ipv4Addr>() {
         return Some(AddressLiteral::Ip(address.into()));
     }
-    let (tag, content) = inner.split_once(':')?;
+    let (tag, content) = content.split_once(':')?;
     if tag.eq_ignore_ascii_case("IPv6") {
         return content.parse::<Ipv6Addr>().ok().map(|address| AddressLiteral::Ip(address.into()));
     }
-    // dcontent: printable ASCII without brackets and backslash (RFC 5321 section 4.1.3).
-    let dcontent = |octet: u8| matches!(octet, b'!'..=b'Z' | b'^'..=b'~');
-    (is_label(tag) && tag.is_ascii() && !content.is_empty() && content.bytes().all(dcontent))
-        .then_some(AddressLiteral::General { tag, content })
+    // Standardized-tag = Ldh-str.
+    let is_tag = !tag.is_empty() && !tag.ends_with('-') && tag.bytes().all(is(class::KEYWORD));
+    (is_tag && !content.is_empty()).then_some(AddressLiteral::General { tag, content })
+}
+
+/// Refuses control characters outside ASCII; those within are in no class.
+pub(super) fn refuse_control(text: &str, kind: SyntaxErrorKind) -> Result<(), SyntaxError> {
+    if text.is_ascii() {
+        return Ok(());
+    }
+    match text.char_indices().find(|(_, character)| character.is_control()) {
+        Some((offset, _)) => Err(SyntaxError::new(kind, offset)),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -164,16 +196,17 @@ mod tests {
             ("a..b", 2),
             ("-a.b", 0),
             ("a.b-", 2),
-            ("a_b", 0),
-            ("[999.1.2.3]", 0),
-            ("[192.0.2.1", 0),
-            ("[]", 0),
-            ("[IPv6:zz]", 0),
-            ("[x:a]b]", 0),
-            ("a b", 0),
-            ("a\u{85}b", 0),
+            ("a_b", 1),
+            ("[999.1.2.3]", 1),
+            ("[192.0.2.1", 10),
+            ("[]", 1),
+            ("[IPv6:zz]", 1),
+            ("[x:a]b]", 5),
+            ("a b", 1),
+            ("a\u{85}b", 1),
         ] {
-            assert_eq!(Domain::parse(bad).unwrap_err(), SyntaxError::new(SyntaxErrorKind::Domain, offset), "{bad}");
+            let error = Domain::parse(bad).unwrap_err();
+            assert_eq!((error.kind, error.offset), (SyntaxErrorKind::Domain, offset), "{bad}");
         }
         assert_eq!(Domain::parse("Example.ORG").unwrap(), Domain::parse("example.org").unwrap());
     }

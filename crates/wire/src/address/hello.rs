@@ -20,11 +20,19 @@ impl<'a> EhloName<&'a str> {
     /// # Errors
     /// [`SyntaxErrorKind::HelloName`] when it is empty, too long, or has a space or a control character in it.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
-        if text.is_empty() || text.len() > MAX_DOMAIN {
-            return Err(SyntaxError::new(SyntaxErrorKind::HelloName, text.len().min(MAX_DOMAIN)));
+        if text.is_empty() {
+            return Err(SyntaxError::cut_off(SyntaxErrorKind::HelloName, 0));
         }
-        match text.char_indices().find(|(_, c)| c.is_control() || c.is_whitespace()) {
-            Some((offset, _)) => Err(SyntaxError::new(SyntaxErrorKind::HelloName, offset)),
+        if text.len() > MAX_DOMAIN {
+            return Err(SyntaxError::new(SyntaxErrorKind::HelloName, MAX_DOMAIN));
+        }
+        let fault = if text.is_ascii() {
+            text.bytes().position(|octet| !octet.is_ascii_graphic())
+        } else {
+            text.char_indices().find(|(_, c)| c.is_control() || c.is_whitespace()).map(|(offset, _)| offset)
+        };
+        match fault {
+            Some(offset) => Err(SyntaxError::new(SyntaxErrorKind::HelloName, offset)),
             None => Ok(Self(text)),
         }
     }

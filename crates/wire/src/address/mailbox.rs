@@ -3,18 +3,16 @@
 use alloc::{borrow::Cow, string::String};
 use core::fmt;
 
-use nom::{
-    IResult, Parser,
-    branch::alt,
-    bytes::complete::take_while1,
-    character::complete::{char, satisfy},
-    combinator::recognize,
-    multi::fold_many0,
-    sequence::{delimited, preceded},
-};
+use nom::bytes::complete::take_while;
 
-use super::{Domain, MAX_LOCAL_PART};
-use crate::error::{SyntaxError, SyntaxErrorKind};
+use super::{
+    Domain, MAX_LOCAL_PART,
+    domain::{domain, refuse_control},
+};
+use crate::{
+    error::{SyntaxError, SyntaxErrorKind},
+    grammar::{Fault, Parsed, class, is, octet, some_of},
+};
 
 /// A mailbox such as `user@example.org` or `"odd name"@[192.0.2.1]`.
 ///
@@ -42,16 +40,30 @@ impl<'a> Mailbox<&'a str> {
     /// # Errors
     /// [`SyntaxErrorKind::Mailbox`] or [`SyntaxErrorKind::Domain`] with the offset.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
-        let fault = |offset| SyntaxError::new(SyntaxErrorKind::Mailbox, offset);
-        let (rest, local) = local_part(text).map_err(|error| match error {
-            nom::Err::Error(error) | nom::Err::Failure(error) => fault(text.len() - error.input.len()),
-            nom::Err::Incomplete(_) => fault(text.len()),
-        })?;
-        let length = u8::try_from(local.len()).ok().filter(|length| usize::from(*length) <= MAX_LOCAL_PART);
-        let length = length.ok_or(fault(MAX_LOCAL_PART))?;
-        let domain = rest.strip_prefix('@').ok_or(fault(local.len()))?;
-        Domain::parse(domain).map_err(|error| error.at(local.len() + 1))?;
-        Ok(Self { text, local: length })
+        let (mailbox, rest) = Self::parse_prefix(text)?;
+        match rest {
+            "" => Ok(mailbox),
+            _ => Err(SyntaxError::new(SyntaxErrorKind::Domain, text.len() - rest.len())),
+        }
+    }
+
+    /// Reads a mailbox at the start of `text`; the rest of the text comes back with it.
+    #[inline]
+    pub(super) fn parse_prefix(text: &'a str) -> Result<(Self, &'a str), SyntaxError> {
+        let octets = text.as_bytes();
+        let in_text = |fault| Fault::in_text(fault, octets.len());
+        let (rest, ()) = local_part(octets).map_err(in_text)?;
+        let local = octets.len() - rest.len();
+        // At most 64 octets fit.
+        let Some(length) = u8::try_from(local).ok().filter(|_| local <= MAX_LOCAL_PART) else {
+            return Err(SyntaxError::new(SyntaxErrorKind::Mailbox, MAX_LOCAL_PART));
+        };
+        let (rest, ()) =
+            octet(b'@', SyntaxErrorKind::Mailbox)(rest).and_then(|(rest, ())| domain(rest)).map_err(in_text)?;
+        // The parsers stop between characters only.
+        let (text, rest) = text.split_at_checked(octets.len() - rest.len()).unwrap_or((text, ""));
+        refuse_control(text, SyntaxErrorKind::Mailbox)?;
+        Ok((Self { text, local: length }, rest))
     }
 
     /// The owned form.
@@ -134,30 +146,34 @@ impl<S: AsRef<str>> fmt::Display for Mailbox<S> {
 }
 
 /// `Dot-string / Quoted-string`, with the UTF-8 of RFC 6531.
-pub(super) fn local_part(input: &str) -> IResult<&str, &str> {
-    if input.starts_with('"') { quoted_string(input) } else { dot_string(input) }
+#[inline]
+fn local_part(input: &[u8]) -> Parsed<'_, ()> {
+    if let Some((b'"', rest)) = input.split_first() { quoted_string(rest) } else { dot_string(input) }
 }
 
 /// `Atom *("." Atom)`.
-fn dot_string(input: &str) -> IResult<&str, &str> {
-    let more = fold_many0(preceded(char('.'), take_while1(is_atext)), || (), |(), _| ());
-    recognize((take_while1(is_atext), more)).parse(input)
+#[inline]
+fn dot_string(mut input: &[u8]) -> Parsed<'_, ()> {
+    loop {
+        let (rest, _) = some_of(class::ATEXT, SyntaxErrorKind::Mailbox)(input)?;
+        match rest.split_first() {
+            Some((b'.', rest)) => input = rest,
+            _ => return Ok((rest, ())),
+        }
+    }
 }
 
-/// `DQUOTE *QcontentSMTP DQUOTE`.
-fn quoted_string(input: &str) -> IResult<&str, &str> {
-    let qtext = take_while1(|c| matches!(c, ' '..='!' | '#'..='[' | ']'..='~') || is_utf8_non_ascii(c));
-    let quoted_pair = recognize(preceded(char('\\'), satisfy(|c| matches!(c, ' '..='~'))));
-    let content = fold_many0(alt((qtext, quoted_pair)), || (), |(), _| ());
-    recognize(delimited(char('"'), content, char('"'))).parse(input)
-}
-
-fn is_atext(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_utf8_non_ascii(c)
-}
-
-fn is_utf8_non_ascii(c: char) -> bool {
-    !c.is_ascii() && !c.is_control()
+/// `*QcontentSMTP DQUOTE`, behind the opening quote.
+fn quoted_string(mut input: &[u8]) -> Parsed<'_, ()> {
+    loop {
+        let (rest, _) = take_while(is(class::QTEXT))(input)?;
+        match rest {
+            [b'"', rest @ ..] => return Ok((rest, ())),
+            [b'\\', b' '..=b'~', rest @ ..] => input = rest,
+            // Behind a backslash that is the last octet nothing is wrong yet.
+            [b'\\', rest @ ..] | rest => return Fault::at(rest, SyntaxErrorKind::Mailbox),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -189,18 +205,18 @@ mod tests {
             ("a", 1),
             ("@b", 0),
             ("a b@c", 1),
-            ("a..b@c", 1),
+            ("a..b@c", 2),
             (".a@c", 0),
-            ("a.@c", 1),
+            ("a.@c", 2),
             ("\"a@c", 4),
             ("a@", 2),
             ("a@b..c", 4),
-            ("a@b@c", 2),
+            ("a@b@c", 3),
             ("\"a\"b@c", 3),
             ("a\r\n@b", 1),
-            ("a@b\0", 2),
+            ("a@b\0", 3),
             ("<a@b>", 0),
-            ("a@b>", 2),
+            ("a@b>", 3),
         ] {
             assert_eq!(Mailbox::parse(text).unwrap_err().offset, offset, "{text:?}");
         }

@@ -18,5 +18,7 @@ pub use path::{ForwardPath, ReversePath};
 pub const MAX_LOCAL_PART: usize = 64;
 /// The most octets of a domain (RFC 5321 section 4.5.3.1.2).
 pub const MAX_DOMAIN: usize = 255;
+/// The most octets of a label of a domain name (RFC 1035 section 2.3.4).
+pub const MAX_LABEL: usize = 63;
 /// The most octets of a path with its angle brackets (RFC 5321 section 4.5.3.1.3).
 pub const MAX_PATH: usize = 256;

@@ -1,10 +1,13 @@
 //! Paths: what MAIL and RCPT name, in angle brackets.
 
 use alloc::string::String;
-use core::fmt;
+use core::{fmt, str::FromStr};
 
-use super::{Domain, MAX_PATH, Mailbox, mailbox::local_part};
-use crate::error::{SyntaxError, SyntaxErrorKind};
+use super::{MAX_PATH, Mailbox, domain::name};
+use crate::{
+    error::{SyntaxError, SyntaxErrorKind},
+    grammar::{Fault, Parsed, octet},
+};
 
 /// Where a failure is reported to: a mailbox, or nowhere (`<>`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,12 +35,11 @@ impl<'a> ReversePath<&'a str> {
     /// # Errors
     /// [`SyntaxErrorKind::Path`], [`SyntaxErrorKind::Mailbox`] or [`SyntaxErrorKind::Domain`] with the offset.
     pub fn parse_prefix(text: &'a str) -> Result<(Self, &'a str), SyntaxError> {
-        match text.strip_prefix("<>") {
-            Some(rest) => Ok((Self::Null, rest)),
-            None => bracketed(text).and_then(|(inner, offset, rest)| {
-                Ok((Self::Mailbox(Mailbox::parse(inner).map_err(|error| error.at(offset))?), rest))
-            }),
+        if let Some(rest) = text.strip_prefix("<>") {
+            return Ok((Self::Null, rest));
         }
+        let (mailbox, rest) = mailbox_and_bracket(text, opened(text)?)?;
+        Ok((Self::Mailbox(mailbox), rest))
     }
 
     /// The owned form.
@@ -73,14 +75,17 @@ impl<'a> ForwardPath<&'a str> {
     /// # Errors
     /// As [`ReversePath::parse_prefix`]; the null path is [`SyntaxErrorKind::Path`].
     pub fn parse_prefix(text: &'a str) -> Result<(Self, &'a str), SyntaxError> {
-        let (inner, offset, rest) = bracketed(text)?;
-        if inner.eq_ignore_ascii_case("postmaster") {
+        let inner = opened(text)?;
+        if let Some((name, rest)) = inner.split_at_checked("postmaster>".len())
+            && name.eq_ignore_ascii_case("postmaster>")
+        {
             return Ok((Self::Postmaster, rest));
         }
-        if inner.is_empty() {
-            return Err(SyntaxError::new(SyntaxErrorKind::Path, 0));
+        if inner.starts_with('>') {
+            return Err(SyntaxError::new(SyntaxErrorKind::Path, text.len() - inner.len()));
         }
-        Ok((Self::Mailbox(Mailbox::parse(inner).map_err(|error| error.at(offset))?), rest))
+        let (mailbox, rest) = mailbox_and_bracket(text, inner)?;
+        Ok((Self::Mailbox(mailbox), rest))
     }
 
     /// The owned form.
@@ -110,6 +115,33 @@ impl<S: AsRef<str>> ForwardPath<S> {
     }
 }
 
+/// The whole text is the path.
+impl FromStr for ReversePath {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, SyntaxError> {
+        let (path, rest) = ReversePath::parse_prefix(text)?;
+        nothing_behind(text, rest).map(|()| path.into_owned())
+    }
+}
+
+/// The whole text is the path.
+impl FromStr for ForwardPath {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, SyntaxError> {
+        let (path, rest) = ForwardPath::parse_prefix(text)?;
+        nothing_behind(text, rest).map(|()| path.into_owned())
+    }
+}
+
+fn nothing_behind(text: &str, rest: &str) -> Result<(), SyntaxError> {
+    match rest {
+        "" => Ok(()),
+        _ => Err(SyntaxError::new(SyntaxErrorKind::Path, text.len() - rest.len())),
+    }
+}
+
 impl<S: AsRef<str>> fmt::Display for ReversePath<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -128,34 +160,45 @@ impl<S: AsRef<str>> fmt::Display for ForwardPath<S> {
     }
 }
 
-/// Splits `<[source route]inner>rest`; the offset is that of the inner part.
-fn bracketed(text: &str) -> Result<(&str, usize, &str), SyntaxError> {
-    let fault = |offset| SyntaxError::new(SyntaxErrorKind::Path, offset);
-    let opened = text.strip_prefix('<').ok_or(fault(0))?;
-    let route = source_route(opened).ok_or(fault(1))?;
-    let inner = opened.get(route..).unwrap_or_default();
-    // A quoted local part may hold a bracket, so the end is looked for behind it.
-    let quoted =
-        if inner.starts_with('"') { local_part(inner).map_or(0, |(rest, _)| inner.len() - rest.len()) } else { 0 };
-    let end = inner.get(quoted..).and_then(|rest| rest.find('>')).ok_or(fault(text.len()))? + quoted;
-    let path = 1 + route + end + 1;
-    if path > MAX_PATH {
-        return Err(SyntaxError::new(SyntaxErrorKind::Mailbox, MAX_PATH));
+/// `"<" [ A-d-l ":" ]`: what follows, when it is a path.
+#[inline]
+fn opened(text: &str) -> Result<&str, SyntaxError> {
+    let octets = text.as_bytes();
+    let (mut rest, ()) =
+        octet(b'<', SyntaxErrorKind::Path)(octets).map_err(|fault| Fault::in_text(fault, octets.len()))?;
+    if rest.first() == Some(&b'@') {
+        (rest, ()) = source_route(rest).map_err(|fault| Fault::in_text(fault, octets.len()))?;
     }
-    let (inner, rest) = (inner.get(..end).unwrap_or_default(), text.get(path..).unwrap_or_default());
-    Ok((inner, 1 + route, rest))
+    Ok(text.get(octets.len() - rest.len()..).unwrap_or_default())
 }
 
-/// The length of `A-d-l ":"` (`@one,@two:`), 0 when there is none, nothing when it is malformed.
-fn source_route(text: &str) -> Option<usize> {
-    if !text.starts_with('@') {
-        return Some(0);
+/// `mailbox ">"` at the end of what [`opened`] gave, of the path `text`.
+#[inline]
+fn mailbox_and_bracket<'a>(text: &'a str, inner: &'a str) -> Result<(Mailbox<&'a str>, &'a str), SyntaxError> {
+    let base = text.len() - inner.len();
+    let (mailbox, rest) = Mailbox::parse_prefix(inner).map_err(|error| error.at(base))?;
+    let rest = match rest.strip_prefix('>') {
+        Some(rest) => rest,
+        None if rest.is_empty() => return Err(SyntaxError::cut_off(SyntaxErrorKind::Path, text.len())),
+        None => return Err(SyntaxError::new(SyntaxErrorKind::Path, text.len() - rest.len())),
+    };
+    if text.len() - rest.len() > MAX_PATH {
+        return Err(SyntaxError::new(SyntaxErrorKind::Mailbox, MAX_PATH));
     }
-    let (hops, _) = text.split_once(':')?;
-    // An IPv6 literal has colons of its own; no known sender routes by one, and the grammar names domains only.
-    hops.split(',')
-        .all(|hop| hop.strip_prefix('@').is_some_and(|name| Domain::parse(name).is_ok()))
-        .then_some(hops.len() + 1)
+    Ok((mailbox, rest))
+}
+
+/// `At-domain *("," At-domain) ":"` (RFC 5321 section 4.1.2): names only, an address literal is no domain there.
+fn source_route(mut input: &[u8]) -> Parsed<'_, ()> {
+    loop {
+        let (rest, ()) = octet(b'@', SyntaxErrorKind::Path)(input)?;
+        let (rest, ()) = name(rest)?;
+        match rest {
+            [b',', rest @ ..] => input = rest,
+            [b':', rest @ ..] => return Ok((rest, ())),
+            _ => return Fault::at(rest, SyntaxErrorKind::Path),
+        }
+    }
 }
 
 #[cfg(test)]

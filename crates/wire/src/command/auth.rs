@@ -18,17 +18,20 @@ pub struct Auth<'a> {
 
 impl<'a> Auth<'a> {
     pub(super) fn parse(argument: &'a str) -> Result<Self, SyntaxError> {
-        let mut words = argument.split(' ').filter(|word| !word.is_empty());
-        let mechanism = words.next().ok_or(SyntaxError::new(SyntaxErrorKind::MissingArgument, 0))?;
+        let (mechanism, rest) = argument.split_once(' ').unwrap_or((argument, ""));
+        if mechanism.is_empty() {
+            return Err(SyntaxError::cut_off(SyntaxErrorKind::MissingArgument, 0));
+        }
         let is_name = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
-        if mechanism.len() > 20 || !mechanism.bytes().all(is_name) {
-            return Err(SyntaxError::new(SyntaxErrorKind::Auth, 0));
+        if let Some(offset) = mechanism.bytes().take(21).enumerate().position(|(at, octet)| at == 20 || !is_name(octet))
+        {
+            return Err(SyntaxError::new(SyntaxErrorKind::Auth, offset));
         }
-        let initial_response = words.next().map(Secret::new);
-        if words.next().is_some() {
-            return Err(SyntaxError::new(SyntaxErrorKind::Auth, mechanism.len() + 1));
+        let response = rest.trim_start_matches(' ');
+        if let Some(space) = response.find(' ') {
+            return Err(SyntaxError::new(SyntaxErrorKind::Auth, argument.len() - response.len() + space));
         }
-        Ok(Self { mechanism, initial_response })
+        Ok(Self { mechanism, initial_response: (!response.is_empty()).then_some(Secret::new(response)) })
     }
 
     pub(super) fn emit(self) -> impl fmt::Display {
@@ -41,9 +44,8 @@ struct Emit<'a>(Auth<'a>);
 
 impl fmt::Display for Emit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for character in self.0.mechanism.chars() {
-            write!(f, "{}", character.to_ascii_uppercase())?;
-        }
+        use fmt::Write as _;
+        self.0.mechanism.chars().try_for_each(|character| f.write_char(character.to_ascii_uppercase()))?;
         match &self.0.initial_response {
             Some(response) => write!(f, " {}", response.expose()),
             None => Ok(()),

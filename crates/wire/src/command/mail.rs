@@ -1,22 +1,30 @@
 //! MAIL and its parameters.
 
 use alloc::string::String;
-use core::fmt;
+use core::{fmt, str::FromStr};
 
 use crate::{
     address::ReversePath,
     error::{SyntaxError, SyntaxErrorKind},
-    parameter::{Cursor, Parameter, Parameters, number},
+    parameter::{BodyType, DeliverBy, Hold, Parameter, Parameters, Priority, Ret, Solicitation, fault, key, number},
     xtext::Xtext,
 };
 
-/// The most octets of an ENVID value that is emitted (RFC 3461 section 4.4).
+/// The most octets of an ENVID value (RFC 3461 section 4.4).
 const MAX_ENVID: usize = 100;
 
 /// `MAIL FROM:<reverse-path>` with its parameters.
 ///
 /// `Mail<&str>` borrows from the line, `Mail` owns its text, so that a relay carries it from its server side to its
 /// client side without turning it into text in between.
+///
+/// ```
+/// use posthaste_wire::{Mail, BodyType};
+/// let mail: Mail = "<a@example.org> size=1000 BODY=8BITMIME FOO=bar".parse()?;
+/// assert_eq!((mail.size, mail.body), (Some(1000), Some(BodyType::EightBitMime)));
+/// assert_eq!(mail.to_string(), "<a@example.org> SIZE=1000 BODY=8BITMIME FOO=bar");
+/// # Ok::<(), posthaste_wire::SyntaxError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mail<S: AsRef<str> = String> {
     /// Where failures are reported to.
@@ -27,38 +35,43 @@ pub struct Mail<S: AsRef<str> = String> {
     pub body: Option<BodyType>,
     /// `SMTPUTF8` (RFC 6531).
     pub smtputf8: bool,
+    /// `REQUIRETLS`: never over a connection without verified TLS (RFC 8689).
+    pub require_tls: bool,
     /// `RET=`: how much of the message a failure report returns (RFC 3461 section 4.3).
     pub ret: Option<Ret>,
     /// `ENVID=` (RFC 3461 section 4.4).
     pub envid: Option<Xtext<S>>,
     /// `AUTH=`: who submitted the message first, `<>` or a mailbox in xtext (RFC 4954 section 5).
     pub auth: Option<Xtext<S>>,
+    /// `BY=`: by when it is to be delivered (RFC 2852).
+    pub by: Option<DeliverBy>,
+    /// `HOLDFOR=` or `HOLDUNTIL=`: how long it is to be held (RFC 4865).
+    pub hold: Option<Hold<S>>,
+    /// `MT-PRIORITY=` (RFC 6710).
+    pub mt_priority: Option<Priority>,
+    /// `SOLICIT=` (RFC 3865).
+    pub solicit: Option<Solicitation<S>>,
     /// Every parameter as it came; [`Mail::unknown`] gives those without a field here.
     pub parameters: Parameters<S>,
 }
 
-/// The body's kind (RFC 6152 section 3, RFC 3030 section 3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum BodyType {
-    /// `7BIT`.
-    SevenBit,
-    /// `8BITMIME`.
-    EightBitMime,
-    /// `BINARYMIME`: any octets, by BDAT only.
-    BinaryMime,
-}
-
-/// How much a failure report returns (RFC 3461 section 4.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Ret {
-    /// `FULL`: the whole message.
-    Full,
-    /// `HDRS`: its header only.
-    Headers,
-}
-
 /// The keywords that have a field.
-const KNOWN: [&str; 6] = ["SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", "AUTH"];
+mod known {
+    use super::key;
+
+    pub(super) const SIZE: u128 = key("SIZE");
+    pub(super) const BODY: u128 = key("BODY");
+    pub(super) const SMTPUTF8: u128 = key("SMTPUTF8");
+    pub(super) const REQUIRETLS: u128 = key("REQUIRETLS");
+    pub(super) const RET: u128 = key("RET");
+    pub(super) const ENVID: u128 = key("ENVID");
+    pub(super) const AUTH: u128 = key("AUTH");
+    pub(super) const BY: u128 = key("BY");
+    pub(super) const HOLDFOR: u128 = key("HOLDFOR");
+    pub(super) const HOLDUNTIL: u128 = key("HOLDUNTIL");
+    pub(super) const MT_PRIORITY: u128 = key("MT-PRIORITY");
+    pub(super) const SOLICIT: u128 = key("SOLICIT");
+}
 
 impl<'a> Mail<&'a str> {
     /// A command without parameters.
@@ -68,61 +81,57 @@ impl<'a> Mail<&'a str> {
             size: None,
             body: None,
             smtputf8: false,
+            require_tls: false,
             ret: None,
             envid: None,
             auth: None,
+            by: None,
+            hold: None,
+            mt_priority: None,
+            solicit: None,
             parameters: Parameters::NONE,
         }
     }
 
-    /// Parses what follows the verb and its space.
-    pub(super) fn parse(argument: &'a str) -> Result<Self, SyntaxError> {
-        let (path, path_offset) = after_keyword(argument, "FROM:")?;
-        let (reverse_path, rest) = ReversePath::parse_prefix(path).map_err(|error| error.at(path_offset))?;
-        let base = argument.len() - rest.len();
+    /// Parses a reverse-path and the parameters behind it: what follows `MAIL FROM:` on the line.
+    ///
+    /// # Errors
+    /// A [`SyntaxError`] that knows the offset and its reply; [`SyntaxErrorKind::NotAscii`] for an internationalised
+    /// mailbox without `SMTPUTF8` (RFC 6531 section 3.4).
+    #[inline]
+    pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
+        let (reverse_path, rest) = ReversePath::parse_prefix(text)?;
+        let base = text.len() - rest.len();
         let mut mail = Self::new(reverse_path);
-        mail.parse_parameters(rest).map_err(|error| error.at(base))?;
+        mail.parameters =
+            Parameters::parse_each(rest, |parameter| mail.take(&parameter)).map_err(|error| error.at(base))?;
         let needs_utf8 = mail.reverse_path.mailbox().is_some_and(|mailbox| !mailbox.is_ascii());
         if needs_utf8 && !mail.smtputf8 {
-            return Err(SyntaxError::new(SyntaxErrorKind::NotAscii, path_offset));
+            return Err(SyntaxError::new(SyntaxErrorKind::NotAscii, 0));
         }
         Ok(mail)
     }
 
-    fn parse_parameters(&mut self, rest: &'a str) -> Result<(), SyntaxError> {
-        if !rest.is_empty() && !rest.starts_with(' ') {
-            return Err(SyntaxError::new(SyntaxErrorKind::Parameter, 0));
+    #[inline]
+    fn take(&mut self, parameter: &Parameter<'a>) -> Result<(), SyntaxError> {
+        match parameter.key() {
+            known::SIZE => parameter.set(&mut self.size, number),
+            known::BODY => parameter.set(&mut self.body, BodyType::parse),
+            known::SMTPUTF8 => parameter.flag(&mut self.smtputf8),
+            known::REQUIRETLS => parameter.flag(&mut self.require_tls),
+            known::RET => parameter.set(&mut self.ret, Ret::parse),
+            known::ENVID => parameter.set(&mut self.envid, |text| match text.len() <= MAX_ENVID {
+                true => Xtext::parse(text),
+                false => Err(fault(MAX_ENVID)),
+            }),
+            known::AUTH => parameter.set(&mut self.auth, Xtext::parse),
+            known::BY => parameter.set(&mut self.by, DeliverBy::from_str),
+            known::HOLDFOR => parameter.set(&mut self.hold, Hold::parse_for),
+            known::HOLDUNTIL => parameter.set(&mut self.hold, Hold::parse_until),
+            known::MT_PRIORITY => parameter.set(&mut self.mt_priority, Priority::from_str),
+            known::SOLICIT => parameter.set(&mut self.solicit, Solicitation::parse),
+            _ => Ok(()),
         }
-        let mut cursor = Cursor { text: rest, offset: 0 };
-        while let Some(parameter) = cursor.next()? {
-            let value = || parameter.value.ok_or(parameter.error(SyntaxErrorKind::ParameterValue));
-            let malformed = || parameter.error(SyntaxErrorKind::ParameterValue);
-            if parameter.is("SIZE") {
-                let size = number(value()?).ok_or(parameter.error(SyntaxErrorKind::Number))?;
-                set(&mut self.size, size, &parameter)?;
-            } else if parameter.is("BODY") {
-                set(&mut self.body, BodyType::parse(value()?).ok_or_else(malformed)?, &parameter)?;
-            } else if parameter.is("SMTPUTF8") {
-                if parameter.value.is_some() {
-                    return Err(malformed());
-                }
-                let mut seen = self.smtputf8.then_some(());
-                set(&mut seen, (), &parameter)?;
-                self.smtputf8 = true;
-            } else if parameter.is("RET") {
-                set(&mut self.ret, Ret::parse(value()?).ok_or_else(malformed)?, &parameter)?;
-            } else if parameter.is("ENVID") {
-                let envid = Xtext::parse(value()?).map_err(|_| malformed())?;
-                if envid.as_str().len() > MAX_ENVID {
-                    return Err(malformed());
-                }
-                set(&mut self.envid, envid, &parameter)?;
-            } else if parameter.is("AUTH") {
-                set(&mut self.auth, Xtext::parse(value()?).map_err(|_| malformed())?, &parameter)?;
-            }
-        }
-        self.parameters = Parameters::parse(rest)?;
-        Ok(())
     }
 
     /// The owned form.
@@ -132,16 +141,37 @@ impl<'a> Mail<&'a str> {
             size: self.size,
             body: self.body,
             smtputf8: self.smtputf8,
+            require_tls: self.require_tls,
             ret: self.ret,
             envid: self.envid.map(Xtext::into_owned),
             auth: self.auth.map(Xtext::into_owned),
+            by: self.by,
+            hold: self.hold.map(Hold::into_owned),
+            mt_priority: self.mt_priority,
+            solicit: self.solicit.map(Solicitation::into_owned),
             parameters: self.parameters.into_owned(),
         }
     }
 
     /// The parameters that have no field.
     pub fn unknown(&self) -> impl Iterator<Item = Parameter<'a>> {
-        self.parameters.iter().filter(|parameter| !KNOWN.iter().any(|known| parameter.is(known)))
+        self.parameters.iter().filter(|parameter| !is_known(parameter.key()))
+    }
+}
+
+const fn is_known(key: u128) -> bool {
+    use known::{AUTH, BODY, BY, ENVID, HOLDFOR, HOLDUNTIL, MT_PRIORITY, REQUIRETLS, RET, SIZE, SMTPUTF8, SOLICIT};
+    matches!(
+        key,
+        SIZE | BODY | SMTPUTF8 | REQUIRETLS | RET | ENVID | AUTH | BY | HOLDFOR | HOLDUNTIL | MT_PRIORITY | SOLICIT
+    )
+}
+
+impl FromStr for Mail {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, SyntaxError> {
+        Mail::parse(text).map(Mail::into_owned)
     }
 }
 
@@ -153,95 +183,49 @@ impl<S: AsRef<str>> Mail<S> {
             size: self.size,
             body: self.body,
             smtputf8: self.smtputf8,
+            require_tls: self.require_tls,
             ret: self.ret,
             envid: self.envid.as_ref().map(Xtext::borrowed),
             auth: self.auth.as_ref().map(Xtext::borrowed),
+            by: self.by,
+            hold: self.hold.as_ref().map(Hold::borrowed),
+            mt_priority: self.mt_priority,
+            solicit: self.solicit.as_ref().map(Solicitation::borrowed),
             parameters: self.parameters.borrowed(),
         }
     }
 }
 
-/// What follows `MAIL ` on the line: the path and the parameters.
+/// What follows `MAIL FROM:` on the line: the path, the parameters with a field in the order of the fields, and the
+/// others in theirs.
 impl<S: AsRef<str>> fmt::Display for Mail<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.reverse_path)?;
-        if let Some(size) = self.size {
-            write!(f, " SIZE={size}")?;
-        }
-        if let Some(body) = self.body {
-            write!(f, " BODY={}", body.as_str())?;
-        }
+        emit(f, "SIZE", self.size)?;
+        emit(f, "BODY", self.body)?;
         if self.smtputf8 {
             f.write_str(" SMTPUTF8")?;
         }
-        if let Some(ret) = self.ret {
-            write!(f, " RET={}", ret.as_str())?;
+        if self.require_tls {
+            f.write_str(" REQUIRETLS")?;
         }
-        if let Some(envid) = &self.envid {
-            write!(f, " ENVID={envid}")?;
+        emit(f, "RET", self.ret)?;
+        emit(f, "ENVID", self.envid.as_ref())?;
+        emit(f, "AUTH", self.auth.as_ref())?;
+        emit(f, "BY", self.by)?;
+        if let Some(hold) = &self.hold {
+            write!(f, " {hold}")?;
         }
-        if let Some(auth) = &self.auth {
-            write!(f, " AUTH={auth}")?;
-        }
-        let borrowed = self.borrowed();
-        borrowed.unknown().try_for_each(|parameter| emit(f, &parameter))
+        emit(f, "MT-PRIORITY", self.mt_priority)?;
+        emit(f, "SOLICIT", self.solicit.as_ref())?;
+        self.borrowed().unknown().try_for_each(|parameter| write!(f, " {parameter}"))
     }
 }
 
-impl BodyType {
-    fn parse(text: &str) -> Option<Self> {
-        [Self::SevenBit, Self::EightBitMime, Self::BinaryMime]
-            .into_iter()
-            .find(|kind| text.eq_ignore_ascii_case(kind.as_str()))
-    }
-
-    /// The keyword of RFC 6152 or RFC 3030.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::SevenBit => "7BIT",
-            Self::EightBitMime => "8BITMIME",
-            Self::BinaryMime => "BINARYMIME",
-        }
-    }
-}
-
-impl Ret {
-    fn parse(text: &str) -> Option<Self> {
-        [Self::Full, Self::Headers].into_iter().find(|ret| text.eq_ignore_ascii_case(ret.as_str()))
-    }
-
-    /// The keyword of RFC 3461.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Full => "FULL",
-            Self::Headers => "HDRS",
-        }
-    }
-}
-
-/// What follows `FROM:` or `TO:`, and where it starts. Spaces behind the colon are tolerated, as every server does.
-pub(super) fn after_keyword<'a>(argument: &'a str, keyword: &str) -> Result<(&'a str, usize), SyntaxError> {
-    let fault = SyntaxError::new(SyntaxErrorKind::PathKeyword, 0);
-    let (found, rest) = argument.split_at_checked(keyword.len()).ok_or(fault)?;
-    if !found.eq_ignore_ascii_case(keyword) {
-        return Err(fault);
-    }
-    let path = rest.trim_start_matches(' ');
-    Ok((path, argument.len() - path.len()))
-}
-
-/// Fills a field once.
-pub(super) fn set<T>(field: &mut Option<T>, value: T, parameter: &Parameter<'_>) -> Result<(), SyntaxError> {
-    match field.replace(value) {
+/// Writes a parameter that has a value.
+pub(super) fn emit(f: &mut fmt::Formatter<'_>, keyword: &str, value: Option<impl fmt::Display>) -> fmt::Result {
+    match value {
+        Some(value) => write!(f, " {keyword}={value}"),
         None => Ok(()),
-        Some(_) => Err(parameter.error(SyntaxErrorKind::DuplicateParameter)),
-    }
-}
-
-/// Writes an unknown parameter as it came.
-pub(super) fn emit(f: &mut fmt::Formatter<'_>, parameter: &Parameter<'_>) -> fmt::Result {
-    match parameter.value {
-        Some(value) => write!(f, " {}={value}", parameter.keyword),
-        None => write!(f, " {}", parameter.keyword),
     }
 }

@@ -1,0 +1,90 @@
+//! `BODY=` and `RET=`.
+
+use core::fmt;
+
+use super::{fault, key, keyword};
+use crate::error::SyntaxError;
+
+/// The body's kind (RFC 6152 section 3, RFC 3030 section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BodyType {
+    /// `7BIT`.
+    SevenBit,
+    /// `8BITMIME`.
+    EightBitMime,
+    /// `BINARYMIME`: any octets, by BDAT only.
+    BinaryMime,
+}
+
+/// How much a failure report returns (RFC 3461 section 4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Ret {
+    /// `FULL`: the whole message.
+    Full,
+    /// `HDRS`: its header only.
+    Headers,
+}
+
+impl BodyType {
+    pub(crate) fn parse(text: &str) -> Result<Self, SyntaxError> {
+        match word(text) {
+            SEVEN_BIT => Ok(Self::SevenBit),
+            EIGHT_BIT_MIME => Ok(Self::EightBitMime),
+            BINARY_MIME => Ok(Self::BinaryMime),
+            _ => Err(fault(0)),
+        }
+    }
+
+    /// The keyword of RFC 6152 or RFC 3030.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SevenBit => "7BIT",
+            Self::EightBitMime => "8BITMIME",
+            Self::BinaryMime => "BINARYMIME",
+        }
+    }
+}
+
+impl Ret {
+    pub(crate) fn parse(text: &str) -> Result<Self, SyntaxError> {
+        match word(text) {
+            FULL => Ok(Self::Full),
+            HDRS => Ok(Self::Headers),
+            _ => Err(fault(0)),
+        }
+    }
+
+    /// The keyword of RFC 3461.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::Headers => "HDRS",
+        }
+    }
+}
+
+const SEVEN_BIT: u128 = key(BodyType::SevenBit.as_str());
+const EIGHT_BIT_MIME: u128 = key(BodyType::EightBitMime.as_str());
+const BINARY_MIME: u128 = key(BodyType::BinaryMime.as_str());
+const FULL: u128 = key(Ret::Full.as_str());
+const HDRS: u128 = key(Ret::Headers.as_str());
+
+/// The key of a text that is one keyword and nothing else; 0 is no keyword's.
+pub(super) fn word(text: &str) -> u128 {
+    match keyword(text.as_bytes(), 0) {
+        (end, key) if end == text.len() => key,
+        _ => 0,
+    }
+}
+
+impl fmt::Display for BodyType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Ret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

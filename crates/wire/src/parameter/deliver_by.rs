@@ -1,0 +1,107 @@
+//! `BY=` (RFC 2852).
+
+use core::{fmt, str::FromStr};
+
+use super::{fault, fault_in};
+use crate::error::SyntaxError;
+
+/// By when a message is to be delivered, and what happens when it is not (RFC 2852 section 4).
+///
+/// ```
+/// use posthaste_wire::parameter::{DeliverBy, DeliverByMode};
+/// let by: DeliverBy = "120;R".parse()?;
+/// assert_eq!((by.seconds, by.mode, by.trace), (120, DeliverByMode::Return, false));
+/// assert!("0;R".parse::<DeliverBy>().is_err(), "a message to be returned needs time");
+/// # Ok::<(), posthaste_wire::SyntaxError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DeliverBy {
+    /// Seconds from now; 0 or less when the time has passed, which [`DeliverByMode::Notify`] alone allows.
+    pub seconds: i32,
+    /// What happens then.
+    pub mode: DeliverByMode,
+    /// `T`: servers on the way report that they relayed it.
+    pub trace: bool,
+}
+
+/// What happens to a message that is not delivered in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeliverByMode {
+    /// `R`: it is returned as undeliverable.
+    Return,
+    /// `N`: its sender is told of the delay.
+    Notify,
+}
+
+/// `by-time ";" by-mode [by-trace]`: a sign and 1 to 9 digits, `N` or `R`, and `T`.
+impl FromStr for DeliverBy {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, SyntaxError> {
+        let (time, mode) = text.split_once(';').ok_or(fault_in(text, text.len()))?;
+        let digits = time.strip_prefix(['+', '-']).unwrap_or(time);
+        if !(1..=9).contains(&digits.len()) || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
+            return Err(fault(0));
+        }
+        let seconds: i32 = time.parse().map_err(|_| fault(0))?;
+        let (mode, trace) = match mode.as_bytes() {
+            [] => return Err(fault_in(text, text.len())),
+            [b'R' | b'r', trace @ ..] => (DeliverByMode::Return, trace),
+            [b'N' | b'n', trace @ ..] => (DeliverByMode::Notify, trace),
+            _ => return Err(fault(time.len() + 1)),
+        };
+        let trace = match trace {
+            [] => false,
+            [b'T' | b't'] => true,
+            _ => return Err(fault(time.len() + 2)),
+        };
+        if mode == DeliverByMode::Return && seconds <= 0 {
+            return Err(fault(0));
+        }
+        Ok(Self { seconds, mode, trace })
+    }
+}
+
+impl fmt::Display for DeliverBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mode = match self.mode {
+            DeliverByMode::Return => 'R',
+            DeliverByMode::Notify => 'N',
+        };
+        write!(f, "{};{mode}{}", self.seconds, if self.trace { "T" } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn what_is_parsed_is_emitted_in_its_canonical_form() {
+        for (text, canonical) in
+            [("120;R", "120;R"), ("-10;nt", "-10;NT"), ("+007;N", "7;N"), ("999999999;RT", "999999999;RT")]
+        {
+            assert_eq!(text.parse::<DeliverBy>().unwrap().to_string(), canonical);
+        }
+    }
+
+    #[test]
+    fn faults_are_told_where_they_stand() {
+        for (text, offset, cut_off) in [
+            ("120", 3, true),
+            ("120;", 4, true),
+            ("120;X", 4, false),
+            ("120;RX", 5, false),
+            ("120;RTT", 5, false),
+            ("1000000000;N", 0, false),
+            ("-;N", 0, false),
+            (";N", 0, false),
+            ("0;R", 0, false),
+            ("-1;R", 0, false),
+        ] {
+            let error = text.parse::<DeliverBy>().unwrap_err();
+            assert_eq!((error.offset, error.cut_off), (offset, cut_off), "{text}");
+        }
+    }
+}

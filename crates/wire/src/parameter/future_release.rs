@@ -1,0 +1,56 @@
+//! `HOLDFOR=` and `HOLDUNTIL=` (RFC 4865).
+
+use alloc::string::String;
+use core::fmt;
+
+use super::{DateTime, fault};
+use crate::error::SyntaxError;
+
+/// How long a server keeps a message before it delivers it (RFC 4865 section 4); a message has one of the two at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hold<S = String> {
+    /// `HOLDFOR=`: so many seconds, 1 to 999,999,999.
+    For(u32),
+    /// `HOLDUNTIL=`: until then.
+    Until(DateTime<S>),
+}
+
+impl<'a> Hold<&'a str> {
+    /// `future-release-integer`: 1 to 9 digits, no leading zero.
+    pub(crate) fn parse_for(text: &'a str) -> Result<Self, SyntaxError> {
+        let is_number = text.len() <= 9 && !text.starts_with('0') && text.bytes().all(|octet| octet.is_ascii_digit());
+        text.parse().ok().filter(|_| is_number).map(Self::For).ok_or(fault(0))
+    }
+
+    pub(crate) fn parse_until(text: &'a str) -> Result<Self, SyntaxError> {
+        DateTime::parse(text).map(Self::Until)
+    }
+
+    /// The owned form.
+    pub fn into_owned(self) -> Hold {
+        match self {
+            Self::For(seconds) => Hold::For(seconds),
+            Self::Until(time) => Hold::Until(time.into_owned()),
+        }
+    }
+}
+
+impl<S: AsRef<str>> Hold<S> {
+    /// The borrowed form.
+    pub fn borrowed(&self) -> Hold<&str> {
+        match self {
+            Self::For(seconds) => Hold::For(*seconds),
+            Self::Until(time) => Hold::Until(time.borrowed()),
+        }
+    }
+}
+
+/// The whole parameter.
+impl<S: AsRef<str>> fmt::Display for Hold<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::For(seconds) => write!(f, "HOLDFOR={seconds}"),
+            Self::Until(time) => write!(f, "HOLDUNTIL={time}"),
+        }
+    }
+}

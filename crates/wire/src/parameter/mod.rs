@@ -1,0 +1,300 @@
+//! ESMTP parameters: `keyword[=value]`, separated by spaces (RFC 5321 section 4.1.2), and the values of the known ones.
+
+mod body;
+mod date_time;
+mod deliver_by;
+mod future_release;
+mod notify;
+mod original_recipient;
+mod priority;
+mod rrvs;
+mod solicitation;
+
+use alloc::string::String;
+use core::fmt;
+
+use crate::{
+    error::{SyntaxError, SyntaxErrorKind},
+    grammar::{class, is},
+};
+
+pub use body::{BodyType, Ret};
+pub use date_time::DateTime;
+pub use deliver_by::{DeliverBy, DeliverByMode};
+pub use future_release::Hold;
+pub use notify::Notify;
+pub use original_recipient::OriginalRecipient;
+pub use priority::Priority;
+pub use rrvs::{Rrvs, RrvsAction};
+pub use solicitation::Solicitation;
+
+/// The parameters of a MAIL or RCPT command as they came, in order, known and unknown.
+///
+/// The typed fields of [`Mail`](crate::Mail) and [`Rcpt`](crate::Rcpt) are views of the known ones; nothing is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Parameters<S = String>(S);
+
+/// One parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parameter<'a> {
+    /// The keyword as it came; keywords compare without regard to case.
+    pub keyword: &'a str,
+    /// The value, when there was a `=`.
+    pub value: Option<&'a str>,
+    /// Where the parameter starts, in octets of the parameters' text.
+    pub offset: usize,
+    key: u128,
+}
+
+impl<'a> Parameter<'a> {
+    /// Whether this is the parameter with that keyword.
+    pub fn is(&self, keyword: &str) -> bool {
+        self.keyword.eq_ignore_ascii_case(keyword)
+    }
+
+    /// The keyword as [`key`] has it.
+    pub(crate) const fn key(&self) -> u128 {
+        self.key
+    }
+
+    /// Fills a field with the value; a field that is filled already is a fault.
+    #[inline]
+    pub(crate) fn set<T>(
+        &self,
+        field: &mut Option<T>,
+        read: impl FnOnce(&'a str) -> Result<T, SyntaxError>,
+    ) -> Result<(), SyntaxError> {
+        let behind = self.offset + self.keyword.len();
+        // `KEYWORD=` with nothing behind it never gets here.
+        let value = self.value.ok_or(SyntaxError::cut_off(SyntaxErrorKind::ParameterValue, behind))?;
+        let value = read(value).map_err(|error| error.at(behind + 1))?;
+        match field.replace(value) {
+            None => Ok(()),
+            Some(_) => Err(self.duplicate()),
+        }
+    }
+
+    /// Sets a flag that has no value.
+    pub(crate) fn flag(&self, field: &mut bool) -> Result<(), SyntaxError> {
+        if self.value.is_some() {
+            return Err(SyntaxError::new(SyntaxErrorKind::ParameterValue, self.offset + self.keyword.len()));
+        }
+        match core::mem::replace(field, true) {
+            false => Ok(()),
+            true => Err(self.duplicate()),
+        }
+    }
+
+    pub(crate) const fn duplicate(&self) -> SyntaxError {
+        SyntaxError::new(SyntaxErrorKind::DuplicateParameter, self.offset)
+    }
+}
+
+/// The parameter as it came.
+impl fmt::Display for Parameter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.keyword)?;
+        self.value.map_or(Ok(()), |value| write!(f, "={value}"))
+    }
+}
+
+impl<'a> Parameters<&'a str> {
+    /// No parameters.
+    pub const NONE: Parameters<&'static str> = Parameters("");
+
+    /// Takes the text behind a path: nothing, or a space and parameters. Trailing white space is tolerated.
+    ///
+    /// # Errors
+    /// [`SyntaxErrorKind::Parameter`] where something is no parameter, [`SyntaxErrorKind::ParameterValue`] where a value
+    /// is none.
+    pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
+        Self::parse_each(text, |_| Ok(()))
+    }
+
+    /// Takes the text behind a path and shows each parameter once.
+    #[inline]
+    pub(crate) fn parse_each(
+        text: &'a str,
+        mut each: impl FnMut(Parameter<'a>) -> Result<(), SyntaxError>,
+    ) -> Result<Self, SyntaxError> {
+        let mut cursor = Cursor { text, at: 0 };
+        while let Some(parameter) = cursor.next()? {
+            each(parameter).map_err(|error| error.within(text))?;
+        }
+        Ok(Self(text))
+    }
+
+    /// The owned form.
+    pub fn into_owned(self) -> Parameters {
+        Parameters(self.0.into())
+    }
+
+    /// The parameters one after another.
+    pub fn iter(self) -> impl Iterator<Item = Parameter<'a>> {
+        let mut cursor = Cursor { text: self.0, at: 0 };
+        // The constructor went through the same text, so an error is not possible here.
+        core::iter::from_fn(move || cursor.next().ok().flatten())
+    }
+}
+
+impl<S: AsRef<str>> Parameters<S> {
+    /// The borrowed form.
+    pub fn borrowed(&self) -> Parameters<&str> {
+        Parameters(self.0.as_ref())
+    }
+}
+
+/// Reads parameters one after another.
+#[derive(Debug)]
+struct Cursor<'a> {
+    text: &'a str,
+    /// Where the space before the next one stands.
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    #[inline]
+    fn next(&mut self) -> Result<Option<Parameter<'a>>, SyntaxError> {
+        let octets = self.text.as_bytes();
+        let offset = skip(octets, self.at, |octet| octet == b' ');
+        if offset == self.at && offset < octets.len() && octets.get(offset) != Some(&b'\t') {
+            return Err(SyntaxError::new(SyntaxErrorKind::Parameter, offset));
+        }
+        let (end, key) = keyword(octets, offset);
+        if end == offset || octets.get(offset) == Some(&b'-') {
+            // Trailing white space is tolerated (RFC 5321 section 4.1.1).
+            return match skip(octets, offset, |octet| matches!(octet, b' ' | b'\t')) == octets.len() {
+                true => Ok(None),
+                false => Err(SyntaxError::new(SyntaxErrorKind::Parameter, offset)),
+            };
+        }
+        let mut value = None;
+        self.at = end;
+        if octets.get(end) == Some(&b'=') {
+            self.at = skip(octets, end + 1, is(class::VALUE));
+            value = self.text.get(end + 1..self.at);
+            if self.at == end + 1 {
+                let cut_off = self.at == octets.len();
+                return Err(SyntaxError { kind: SyntaxErrorKind::ParameterValue, offset: self.at, cut_off });
+            }
+        }
+        if !matches!(octets.get(self.at), None | Some(b' ' | b'\t')) {
+            return Err(SyntaxError::new(SyntaxErrorKind::Parameter, self.at));
+        }
+        Ok(Some(Parameter { keyword: self.text.get(offset..end).unwrap_or_default(), value, offset, key }))
+    }
+}
+
+/// The first octet from `at` on that is not wanted.
+#[inline]
+fn skip(octets: &[u8], at: usize, wanted: impl Fn(u8) -> bool) -> usize {
+    let rest = octets.get(at..).unwrap_or_default();
+    at + rest.iter().position(|octet| !wanted(*octet)).unwrap_or(rest.len())
+}
+
+/// The keyword at `at`: where it ends, and its [`key`].
+#[inline]
+pub(crate) fn keyword(octets: &[u8], at: usize) -> (usize, u128) {
+    let (mut end, mut key) = (at, 0);
+    for octet in octets.get(at..).unwrap_or_default() {
+        if !is(class::KEYWORD)(*octet) {
+            break;
+        }
+        key = add(key, *octet);
+        end += 1;
+    }
+    (end, key)
+}
+
+/// A keyword as a number, the same for upper and lower case, so that a `match` finds it at once.
+///
+/// A keyword of 16 octets or more fills the topmost of the number's octets, and none that this crate knows does.
+pub(crate) const fn key(keyword: &str) -> u128 {
+    let octets = keyword.as_bytes();
+    assert!(octets.len() < 16);
+    let (mut at, mut key) = (0, 0);
+    while at < octets.len() {
+        key = add(key, octets[at]);
+        at += 1;
+    }
+    key
+}
+
+const fn add(key: u128, octet: u8) -> u128 {
+    key << 8 | octet.to_ascii_uppercase() as u128
+}
+
+/// A decimal number of up to 64 bits: 1 to 20 digits and nothing else (RFC 1870 section 5).
+pub(crate) fn number(text: &str) -> Result<u64, SyntaxError> {
+    let fault = |offset| SyntaxError { kind: SyntaxErrorKind::Number, offset, cut_off: text.is_empty() };
+    if !(1..=20).contains(&text.len()) {
+        return Err(fault(text.len().min(20)));
+    }
+    let mut number = 0_u64;
+    for (at, octet) in text.bytes().enumerate() {
+        let digit = octet.wrapping_sub(b'0');
+        let next = number.checked_mul(10).and_then(|tens| tens.checked_add(u64::from(digit)));
+        number = next.filter(|_| digit < 10).ok_or(fault(at))?;
+    }
+    Ok(number)
+}
+
+/// A fault in the value of a parameter.
+pub(crate) const fn fault(offset: usize) -> SyntaxError {
+    SyntaxError::new(SyntaxErrorKind::ParameterValue, offset)
+}
+
+/// A fault in a value that is a whole text: cut off when that ends there.
+pub(crate) const fn fault_in(text: &str, offset: usize) -> SyntaxError {
+    SyntaxError { kind: SyntaxErrorKind::ParameterValue, offset, cut_off: offset >= text.len() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{string::ToString, vec::Vec};
+
+    #[test]
+    fn parameters_are_read_in_order_and_kept() {
+        let parameters = Parameters::parse(" SIZE=10  x-flag BODY=8bitmime \t").unwrap();
+        let all: Vec<_> = parameters.iter().map(|p| (p.keyword, p.value, p.offset)).collect();
+        assert_eq!(all, [("SIZE", Some("10"), 1), ("x-flag", None, 10), ("BODY", Some("8bitmime"), 17)]);
+        let texts: Vec<_> = parameters.iter().map(|p| p.to_string()).collect();
+        assert_eq!(texts, ["SIZE=10", "x-flag", "BODY=8bitmime"]);
+    }
+
+    #[test]
+    fn faults_are_told_where_they_stand() {
+        use SyntaxErrorKind::{Parameter, ParameterValue};
+        for (text, kind, offset, cut_off) in [
+            ("SIZE=1", Parameter, 0, false),
+            (" -A=1", Parameter, 1, false),
+            (" A=1 =", Parameter, 5, false),
+            (" A_B", Parameter, 2, false),
+            (" A=", ParameterValue, 3, true),
+            (" A= B", ParameterValue, 3, false),
+            (" A=b=c", Parameter, 4, false),
+            (" A\tB", Parameter, 2, false),
+        ] {
+            assert_eq!(Parameters::parse(text), Err(SyntaxError { kind, offset, cut_off }), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_tells_keywords_apart_without_regard_to_case() {
+        assert_eq!(keyword(b"Mt-Priority=3", 0), (11, key("MT-PRIORITY")));
+        let long = "X".repeat(12) + "SIZE";
+        assert_ne!(keyword(long.as_bytes(), 0).1, key("SIZE"));
+    }
+
+    #[test]
+    fn numbers_have_64_bits() {
+        assert_eq!(number("18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(number("00000000000000000001"), Ok(1));
+        for (text, offset) in
+            [("18446744073709551616", 19), ("000000000000000000001", 20), ("", 0), ("1x", 1), ("-1", 0)]
+        {
+            assert_eq!(number(text).unwrap_err().offset, offset, "{text}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! `ORCPT=` (RFC 3461 section 4.2, RFC 6533 section 3).
+
+use alloc::{borrow::Cow, format, string::String};
+use core::{fmt, str::FromStr};
+
+use super::{fault, fault_in};
+use crate::{
+    address::Mailbox,
+    error::SyntaxError,
+    grammar::{class, is},
+    utf8_xtext::Utf8Xtext,
+    xtext::Xtext,
+};
+
+/// The most octets of an ORCPT value (RFC 3461 section 4.2).
+pub(crate) const MAX_ORCPT: usize = 500;
+
+/// The recipient as the sender knew it: `addr-type ";" encoded-address`, at most 500 octets.
+///
+/// The address is xtext, or for the type `utf-8` one of the forms of [`Utf8Xtext`].
+///
+/// ```
+/// use posthaste_wire::{Mailbox, OriginalRecipient};
+/// let original = OriginalRecipient::new(Mailbox::parse("a+b@example.org")?)?;
+/// assert_eq!(original.as_str(), "rfc822;a+2Bb@example.org");
+/// assert_eq!((original.address_type(), &*original.address()), ("rfc822", "a+b@example.org"));
+/// # Ok::<(), posthaste_wire::SyntaxError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OriginalRecipient<S = String> {
+    text: S,
+    /// Octets before the semicolon.
+    kind: u16,
+}
+
+impl<'a> OriginalRecipient<&'a str> {
+    /// Takes an encoded value.
+    ///
+    /// # Errors
+    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) at the first octet that is wrong.
+    pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
+        if text.len() > MAX_ORCPT {
+            return Err(fault(MAX_ORCPT));
+        }
+        let octets = text.as_bytes();
+        let end = octets.iter().position(|octet| !is(class::KEYWORD)(*octet)).unwrap_or(octets.len());
+        let (kind, address) = (text.get(..end).unwrap_or_default(), text.get(end + 1..).unwrap_or_default());
+        if kind.is_empty() || octets.get(end) != Some(&b';') || address.is_empty() {
+            return Err(fault_in(text, if octets.get(end) == Some(&b';') && end > 0 { end + 1 } else { end }));
+        }
+        let checked = match kind.eq_ignore_ascii_case("utf-8") {
+            true => Utf8Xtext::parse(address).map(|_| ()),
+            false => Xtext::parse(address).map(|_| ()),
+        };
+        checked.map_err(|error| error.at(end + 1))?;
+        // It is at most 500 octets long.
+        Ok(Self { text, kind: u16::try_from(end).map_err(|_| fault(MAX_ORCPT))? })
+    }
+
+    /// The owned form.
+    pub fn into_owned(self) -> OriginalRecipient {
+        OriginalRecipient { text: self.text.into(), kind: self.kind }
+    }
+}
+
+impl OriginalRecipient {
+    /// Encodes a mailbox in ASCII, as `rfc822` or, when it is not ASCII itself, as `utf-8`.
+    ///
+    /// # Errors
+    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) when the value is too long.
+    pub fn new<S: AsRef<str>>(mailbox: Mailbox<S>) -> Result<Self, SyntaxError> {
+        let address = mailbox.as_str();
+        match mailbox.is_ascii() {
+            true => format!("rfc822;{}", Xtext::encode(address.as_bytes())?),
+            false => format!("utf-8;{}", Utf8Xtext::encode(address)?),
+        }
+        .parse()
+    }
+}
+
+impl<S: AsRef<str>> OriginalRecipient<S> {
+    /// The value as it came.
+    pub fn as_str(&self) -> &str {
+        self.text.as_ref()
+    }
+
+    /// The borrowed form.
+    pub fn borrowed(&self) -> OriginalRecipient<&str> {
+        OriginalRecipient { text: self.text.as_ref(), kind: self.kind }
+    }
+
+    /// The address type, such as `rfc822`.
+    pub fn address_type(&self) -> &str {
+        self.as_str().get(..usize::from(self.kind)).unwrap_or_default()
+    }
+
+    /// The address as it came, still encoded.
+    pub fn encoded_address(&self) -> &str {
+        self.as_str().get(usize::from(self.kind) + 1..).unwrap_or_default()
+    }
+
+    /// The address that it stands for. It is text of the peer's: of the type `rfc822` it need not be a mailbox.
+    /// Octets that are no UTF-8 are replaced.
+    pub fn address(&self) -> Cow<'_, str> {
+        let encoded = self.encoded_address();
+        // What is decoded may hold any character outside ASCII, control characters among them: they have no place in
+        // a report.
+        let plain = |octets: &[u8]| String::from_utf8_lossy(octets).replace(char::is_control, "\u{fffd}");
+        if self.address_type().eq_ignore_ascii_case("utf-8") {
+            Utf8Xtext::parse(encoded).map_or(Cow::Borrowed(encoded), Utf8Xtext::into_decoded)
+        } else {
+            Xtext::parse(encoded).map_or(Cow::Borrowed(encoded), |text| match text.into_decoded() {
+                Cow::Borrowed(_) => Cow::Borrowed(encoded),
+                Cow::Owned(octets) => Cow::Owned(plain(&octets)),
+            })
+        }
+    }
+
+    /// Whether it can go to a server without SMTPUTF8.
+    pub fn is_ascii(&self) -> bool {
+        self.as_str().is_ascii()
+    }
+}
+
+impl FromStr for OriginalRecipient {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, SyntaxError> {
+        OriginalRecipient::parse(text).map(OriginalRecipient::into_owned)
+    }
+}
+
+impl<S: AsRef<str>> fmt::Display for OriginalRecipient<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,63 @@
+//! `RRVS=` (RFC 7293).
+
+use alloc::string::String;
+use core::fmt;
+
+use super::{DateTime, fault};
+use crate::error::SyntaxError;
+
+/// Since when the recipient's mailbox must have been the same person's (RFC 7293 section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rrvs<S = String> {
+    /// The point in time.
+    pub since: DateTime<S>,
+    /// What a server does that cannot hand the condition on; none means [`RrvsAction::Reject`].
+    pub action: Option<RrvsAction>,
+}
+
+/// What happens where the next server does not offer RRVS (RFC 7293 section 3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RrvsAction {
+    /// `R`: the message is not relayed there.
+    Reject,
+    /// `C`: it is relayed without the condition.
+    Continue,
+}
+
+impl<'a> Rrvs<&'a str> {
+    /// `date-time [ ";" ( "C" / "R" ) ]`.
+    pub(crate) fn parse(text: &'a str) -> Result<Self, SyntaxError> {
+        let (since, action) = match text.split_once(';') {
+            None => (text, None),
+            Some((since, "C" | "c")) => (since, Some(RrvsAction::Continue)),
+            Some((since, "R" | "r")) => (since, Some(RrvsAction::Reject)),
+            Some((since, other)) => {
+                return Err(SyntaxError { cut_off: other.is_empty(), ..fault(since.len() + 1) });
+            }
+        };
+        Ok(Self { since: DateTime::parse(since)?, action })
+    }
+
+    /// The owned form.
+    pub fn into_owned(self) -> Rrvs {
+        Rrvs { since: self.since.into_owned(), action: self.action }
+    }
+}
+
+impl<S: AsRef<str>> Rrvs<S> {
+    /// The borrowed form.
+    pub fn borrowed(&self) -> Rrvs<&str> {
+        Rrvs { since: self.since.borrowed(), action: self.action }
+    }
+}
+
+impl<S: AsRef<str>> fmt::Display for Rrvs<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.since.as_str())?;
+        match self.action {
+            None => Ok(()),
+            Some(RrvsAction::Reject) => f.write_str(";R"),
+            Some(RrvsAction::Continue) => f.write_str(";C"),
+        }
+    }
+}
