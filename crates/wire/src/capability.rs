@@ -129,7 +129,8 @@ impl Capabilities {
             self.pipelining = true;
         } else if is("SIZE") {
             // A limit that is no number, or 0, is no fixed limit (RFC 1870 section 4).
-            self.size = Some(words.next().and_then(|word| crate::parameter::number(word).ok()).filter(|limit| *limit > 0));
+            self.size =
+                Some(words.next().and_then(|word| crate::parameter::number(word).ok()).filter(|limit| *limit > 0));
         } else if is("8BITMIME") {
             self.eight_bit_mime = true;
         } else if is("SMTPUTF8") {

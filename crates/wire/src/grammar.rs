@@ -1,11 +1,14 @@
 //! What the grammars share: the classes of octets, where a parser stopped, and keywords as numbers.
 //!
 //! The parsers are nom's, over octets. Text is checked to be UTF-8 before it gets here, and every class takes all
-//! octets of a character outside ASCII or none of them, so a parser stops between characters only.
+//! octets of a character outside ASCII or none of them, so a parser stops between characters only. No class has a
+//! control character in it.
+//!
+//! Most tokens are shorter than ten octets, and a call that gives its result through memory costs as much as one of
+//! them: what is done for each token is always inlined, what is rare never is.
 
 use nom::{
     IResult,
-    bytes::complete::take_while,
     error::{ErrorKind, ParseError},
 };
 
@@ -45,13 +48,8 @@ const CLASSES: [u8; 256] = {
 const fn classes_of(octet: u8) -> u8 {
     use class::{ATEXT, DCONTENT, KEYWORD, LABEL, QCHAR, QTEXT, VALUE, XCHAR};
     match octet {
-        0..=b' ' | 0x7f => {
-            if octet == b' ' {
-                QTEXT
-            } else {
-                0
-            }
-        }
+        0..b' ' | 0x7f => 0,
+        b' ' => QTEXT,
         b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' => {
             ATEXT | LABEL | QTEXT | DCONTENT | VALUE | XCHAR | QCHAR | KEYWORD
         }
@@ -111,11 +109,41 @@ impl ParseError<&[u8]> for Fault {
     }
 }
 
+/// How many octets of a class stand at the front.
+#[inline(always)]
+pub(crate) fn count(octets: &[u8], class: u8) -> usize {
+    let mut count = 0;
+    while octets.get(count).is_some_and(|octet| is(class)(*octet)) {
+        count += 1;
+    }
+    count
+}
+
 /// One octet or more of a class.
+#[inline(always)]
 pub(crate) fn some_of(class: u8, kind: SyntaxErrorKind) -> impl Fn(&[u8]) -> Parsed<'_> {
-    move |input| {
-        let (rest, found) = take_while(is(class))(input)?;
-        if found.is_empty() { Fault::at(input, kind) } else { Ok((rest, found)) }
+    move |input| match input.split_at_checked(count(input, class)) {
+        Some((found, rest)) if !found.is_empty() => Ok((rest, found)),
+        _ => Fault::at(input, kind),
+    }
+}
+
+/// Without the spaces at the front.
+#[inline(always)]
+pub(crate) fn trim_spaces(mut text: &str) -> &str {
+    while let Some(rest) = text.strip_prefix(' ') {
+        text = rest;
+    }
+    text
+}
+
+/// Without the spaces and tabs at the end.
+#[inline(always)]
+pub(crate) fn trim_end(text: &str) -> &str {
+    if text.as_bytes().last().is_some_and(|octet| matches!(octet, b' ' | b'\t')) {
+        text.trim_end_matches([' ', '\t'])
+    } else {
+        text
     }
 }
 
@@ -124,5 +152,111 @@ pub(crate) fn octet(wanted: u8, kind: SyntaxErrorKind) -> impl Fn(&[u8]) -> Pars
     move |input| match input.split_first() {
         Some((found, rest)) if *found == wanted => Ok((rest, ())),
         _ => Fault::at(input, kind),
+    }
+}
+
+/// The word at the front, up to a space, a `=`, a comma or the end: how long it is, and its [`key`].
+///
+/// Verbs and keywords are what a parser meets most, so eight octets are looked at together.
+#[inline(always)]
+pub(crate) fn word(octets: &[u8]) -> (usize, u64) {
+    let packed = match octets.first_chunk() {
+        Some(front) => u64::from_le_bytes(*front),
+        None => pack(octets),
+    };
+    let ends = places(packed, b' ') | places(packed, b'=') | places(packed, b',');
+    match ends.trailing_zeros() {
+        64 => {
+            let is_end = |octet: &u8| matches!(octet, b' ' | b'=' | b',');
+            let end = octets.iter().position(is_end).unwrap_or(octets.len());
+            (end, if end == 8 { upper(packed) } else { LONG })
+        }
+        bit => {
+            let word = !(u64::MAX << (bit & !7));
+            (bit as usize / 8, upper(packed & word | SPACES & !word))
+        }
+    }
+}
+
+/// How many octets stand before the first space.
+#[inline(always)]
+pub(crate) fn up_to_space(text: &str) -> usize {
+    let mut rest = text.as_bytes();
+    while let Some((front, behind)) = rest.split_first_chunk() {
+        let spaces = places(u64::from_le_bytes(*front), b' ');
+        if spaces != 0 {
+            return text.len() - rest.len() + spaces.trailing_zeros() as usize / 8;
+        }
+        rest = behind;
+    }
+    text.len() - rest.len() + rest.iter().position(|octet| *octet == b' ').unwrap_or(rest.len())
+}
+
+/// The topmost bit of each of eight octets that is the wanted one; above the first of them others may be set too.
+const fn places(octets: u64, wanted: u8) -> u64 {
+    let zero = octets ^ (EACH * wanted as u64);
+    zero.wrapping_sub(EACH) & !zero & (EACH << 7)
+}
+
+/// The key of a whole text.
+#[inline(always)]
+pub(crate) const fn key(text: &str) -> u64 {
+    if text.len() <= 8 { upper(pack(text.as_bytes())) } else { LONG }
+}
+
+/// The key of every word of more than eight octets; no shorter one has it.
+pub(crate) const LONG: u64 = 0;
+
+/// Up to eight octets, with spaces behind them: no word has a space, so no two words of up to eight octets are the same.
+const fn pack(mut octets: &[u8]) -> u64 {
+    let mut packed = SPACES;
+    while let [before @ .., octet] = octets {
+        packed = packed << 8 | *octet as u64;
+        octets = before;
+    }
+    packed
+}
+
+/// The number 1 in each of eight octets.
+const EACH: u64 = u64::MAX / 255;
+const SPACES: u64 = EACH * b' ' as u64;
+
+/// Without the bit that tells lower-case letters from upper-case ones; no other octet becomes a letter by that.
+const fn upper(packed: u64) -> u64 {
+    packed & !((packed & (EACH << 6)) >> 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_ends_at_a_space_an_equals_sign_or_the_end() {
+        for (text, end) in [
+            ("", 0),
+            (" A", 0),
+            ("A", 1),
+            ("MAIL FROM:<a@b>", 4),
+            ("Mt-Priority=3", 11),
+            ("A=B C", 1),
+            ("A,B C", 1),
+            ("SMTPUTF8 RET=FULL", 8),
+            ("ABCDEFGHIJKLMNO=", 15),
+        ] {
+            assert_eq!(word(text.as_bytes()), (end, key(&text[..end])), "{text}");
+            let long = [text, &" ".repeat(8)].concat();
+            assert_eq!(word(long.as_bytes()), (end, key(&text[..end])), "{text}");
+        }
+        for (text, end) in [("ABCDEFGHI", 9), ("ABCDEFGHI=", 9), ("XXXXXXXXSIZE=1", 12)] {
+            assert_eq!(word(text.as_bytes()), (end, LONG), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_tells_words_apart_without_regard_to_case() {
+        assert_eq!(key("8bitMime"), key("8BITMIME"));
+        for other in ["8BITMIM", "8BITMIME\0", "8BITMIME-", "8BITMIM\u{5}", "\u{c5}BITMIME", "8BITMI-E"] {
+            assert_ne!(key(other), key("8BITMIME"), "{other}");
+        }
     }
 }

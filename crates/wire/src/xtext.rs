@@ -5,7 +5,7 @@ use core::fmt;
 
 use crate::{
     error::{SyntaxError, SyntaxErrorKind},
-    grammar::{class, is},
+    grammar::{class, count},
 };
 
 /// Text in the xtext encoding, kept as it came; [`Xtext::decode`] gives what it stands for.
@@ -30,8 +30,7 @@ impl<'a> Xtext<&'a str> {
         let octets = text.as_bytes();
         let mut rest = octets;
         loop {
-            let plain = rest.iter().position(|octet| !is(class::XCHAR)(*octet)).unwrap_or(rest.len());
-            rest = match rest.get(plain..).unwrap_or_default() {
+            rest = match rest.get(count(rest, class::XCHAR)..).unwrap_or_default() {
                 [] => return Ok(Self(text)),
                 [b'+', high, low, rest @ ..]
                     if hex_pair(*high, *low).is_some_and(|octet| !octet.is_ascii_control()) =>

@@ -107,7 +107,7 @@ impl<S: AsRef<str>> fmt::Display for Domain<S> {
 }
 
 /// `Domain / address-literal`, of at most [`MAX_DOMAIN`] octets.
-#[inline]
+#[inline(always)]
 pub(crate) fn domain(input: &[u8]) -> Parsed<'_, ()> {
     let (rest, ()) = if input.first() == Some(&b'[') { address_literal(input)? } else { name(input)? };
     match input.get(MAX_DOMAIN..) {
@@ -117,11 +117,11 @@ pub(crate) fn domain(input: &[u8]) -> Parsed<'_, ()> {
 }
 
 /// `sub-domain *("." sub-domain)`.
-#[inline]
+#[inline(always)]
 pub(crate) fn name(mut input: &[u8]) -> Parsed<'_, ()> {
     loop {
-        let (rest, found) = some_of(class::LABEL, SyntaxErrorKind::Domain)(input)?;
-        if found.len() > MAX_LABEL || found.starts_with(b"-") || found.ends_with(b"-") {
+        let (rest, label) = some_of(class::LABEL, SyntaxErrorKind::Domain)(input)?;
+        if label.len() > MAX_LABEL || label.starts_with(b"-") || label.ends_with(b"-") {
             return Fault::at(input, SyntaxErrorKind::Domain);
         }
         match rest.split_first() {
@@ -132,6 +132,7 @@ pub(crate) fn name(mut input: &[u8]) -> Parsed<'_, ()> {
 }
 
 /// `"[" ... "]"`.
+#[inline(never)]
 fn address_literal(input: &[u8]) -> Parsed<'_, ()> {
     let kind = SyntaxErrorKind::Domain;
     let (start, ()) = octet(b'[', kind)(input)?;

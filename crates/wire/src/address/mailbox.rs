@@ -48,7 +48,7 @@ impl<'a> Mailbox<&'a str> {
     }
 
     /// Reads a mailbox at the start of `text`; the rest of the text comes back with it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn parse_prefix(text: &'a str) -> Result<(Self, &'a str), SyntaxError> {
         let octets = text.as_bytes();
         let in_text = |fault| Fault::in_text(fault, octets.len());
@@ -146,13 +146,13 @@ impl<S: AsRef<str>> fmt::Display for Mailbox<S> {
 }
 
 /// `Dot-string / Quoted-string`, with the UTF-8 of RFC 6531.
-#[inline]
+#[inline(always)]
 fn local_part(input: &[u8]) -> Parsed<'_, ()> {
     if let Some((b'"', rest)) = input.split_first() { quoted_string(rest) } else { dot_string(input) }
 }
 
 /// `Atom *("." Atom)`.
-#[inline]
+#[inline(always)]
 fn dot_string(mut input: &[u8]) -> Parsed<'_, ()> {
     loop {
         let (rest, _) = some_of(class::ATEXT, SyntaxErrorKind::Mailbox)(input)?;
@@ -164,6 +164,7 @@ fn dot_string(mut input: &[u8]) -> Parsed<'_, ()> {
 }
 
 /// `*QcontentSMTP DQUOTE`, behind the opening quote.
+#[inline(never)]
 fn quoted_string(mut input: &[u8]) -> Parsed<'_, ()> {
     loop {
         let (rest, _) = take_while(is(class::QTEXT))(input)?;

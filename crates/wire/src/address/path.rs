@@ -76,16 +76,15 @@ impl<'a> ForwardPath<&'a str> {
     /// As [`ReversePath::parse_prefix`]; the null path is [`SyntaxErrorKind::Path`].
     pub fn parse_prefix(text: &'a str) -> Result<(Self, &'a str), SyntaxError> {
         let inner = opened(text)?;
-        if let Some((name, rest)) = inner.split_at_checked("postmaster>".len())
-            && name.eq_ignore_ascii_case("postmaster>")
-        {
-            return Ok((Self::Postmaster, rest));
+        match mailbox_and_bracket(text, inner) {
+            Ok((mailbox, rest)) => Ok((Self::Mailbox(mailbox), rest)),
+            // Looked at last, because few paths are this one.
+            Err(error) => match inner.split_at_checked("postmaster>".len()) {
+                Some((name, rest)) if name.eq_ignore_ascii_case("postmaster>") => Ok((Self::Postmaster, rest)),
+                _ if inner.starts_with('>') => Err(SyntaxError { kind: SyntaxErrorKind::Path, ..error }),
+                _ => Err(error),
+            },
         }
-        if inner.starts_with('>') {
-            return Err(SyntaxError::new(SyntaxErrorKind::Path, text.len() - inner.len()));
-        }
-        let (mailbox, rest) = mailbox_and_bracket(text, inner)?;
-        Ok((Self::Mailbox(mailbox), rest))
     }
 
     /// The owned form.
@@ -161,7 +160,7 @@ impl<S: AsRef<str>> fmt::Display for ForwardPath<S> {
 }
 
 /// `"<" [ A-d-l ":" ]`: what follows, when it is a path.
-#[inline]
+#[inline(always)]
 fn opened(text: &str) -> Result<&str, SyntaxError> {
     let octets = text.as_bytes();
     let (mut rest, ()) =
@@ -173,7 +172,7 @@ fn opened(text: &str) -> Result<&str, SyntaxError> {
 }
 
 /// `mailbox ">"` at the end of what [`opened`] gave, of the path `text`.
-#[inline]
+#[inline(always)]
 fn mailbox_and_bracket<'a>(text: &'a str, inner: &'a str) -> Result<(Mailbox<&'a str>, &'a str), SyntaxError> {
     let base = text.len() - inner.len();
     let (mailbox, rest) = Mailbox::parse_prefix(inner).map_err(|error| error.at(base))?;

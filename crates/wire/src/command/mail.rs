@@ -6,7 +6,8 @@ use core::{fmt, str::FromStr};
 use crate::{
     address::ReversePath,
     error::{SyntaxError, SyntaxErrorKind},
-    parameter::{BodyType, DeliverBy, Hold, Parameter, Parameters, Priority, Ret, Solicitation, fault, key, number},
+    grammar::{LONG, key},
+    parameter::{BodyType, DeliverBy, Hold, Parameter, Parameters, Priority, Ret, Solicitation, fault, number},
     xtext::Xtext,
 };
 
@@ -55,22 +56,24 @@ pub struct Mail<S: AsRef<str> = String> {
     pub parameters: Parameters<S>,
 }
 
-/// The keywords that have a field.
+/// The keywords of more than eight octets that have a field.
+const REQUIRETLS: &str = "REQUIRETLS";
+const HOLDUNTIL: &str = "HOLDUNTIL";
+const MT_PRIORITY: &str = "MT-PRIORITY";
+
+/// The other keywords that have a field.
 mod known {
     use super::key;
 
-    pub(super) const SIZE: u128 = key("SIZE");
-    pub(super) const BODY: u128 = key("BODY");
-    pub(super) const SMTPUTF8: u128 = key("SMTPUTF8");
-    pub(super) const REQUIRETLS: u128 = key("REQUIRETLS");
-    pub(super) const RET: u128 = key("RET");
-    pub(super) const ENVID: u128 = key("ENVID");
-    pub(super) const AUTH: u128 = key("AUTH");
-    pub(super) const BY: u128 = key("BY");
-    pub(super) const HOLDFOR: u128 = key("HOLDFOR");
-    pub(super) const HOLDUNTIL: u128 = key("HOLDUNTIL");
-    pub(super) const MT_PRIORITY: u128 = key("MT-PRIORITY");
-    pub(super) const SOLICIT: u128 = key("SOLICIT");
+    pub(super) const SIZE: u64 = key("SIZE");
+    pub(super) const BODY: u64 = key("BODY");
+    pub(super) const SMTPUTF8: u64 = key("SMTPUTF8");
+    pub(super) const RET: u64 = key("RET");
+    pub(super) const ENVID: u64 = key("ENVID");
+    pub(super) const AUTH: u64 = key("AUTH");
+    pub(super) const BY: u64 = key("BY");
+    pub(super) const HOLDFOR: u64 = key("HOLDFOR");
+    pub(super) const SOLICIT: u64 = key("SOLICIT");
 }
 
 impl<'a> Mail<&'a str> {
@@ -104,21 +107,20 @@ impl<'a> Mail<&'a str> {
         let base = text.len() - rest.len();
         let mut mail = Self::new(reverse_path);
         mail.parameters =
-            Parameters::parse_each(rest, |parameter| mail.take(&parameter)).map_err(|error| error.at(base))?;
-        let needs_utf8 = mail.reverse_path.mailbox().is_some_and(|mailbox| !mailbox.is_ascii());
-        if needs_utf8 && !mail.smtputf8 {
+            Parameters::parse_each(rest, |parameter| mail.take(parameter)).map_err(|error| error.at(base))?;
+        if !mail.smtputf8 && mail.reverse_path.mailbox().is_some_and(|mailbox| !mailbox.is_ascii()) {
             return Err(SyntaxError::new(SyntaxErrorKind::NotAscii, 0));
         }
         Ok(mail)
     }
 
+    /// Fills the parameter's field, when there is one.
     #[inline]
-    fn take(&mut self, parameter: &Parameter<'a>) -> Result<(), SyntaxError> {
+    fn take(&mut self, parameter: &Parameter<'a>) -> Result<bool, SyntaxError> {
         match parameter.key() {
             known::SIZE => parameter.set(&mut self.size, number),
             known::BODY => parameter.set(&mut self.body, BodyType::parse),
             known::SMTPUTF8 => parameter.flag(&mut self.smtputf8),
-            known::REQUIRETLS => parameter.flag(&mut self.require_tls),
             known::RET => parameter.set(&mut self.ret, Ret::parse),
             known::ENVID => parameter.set(&mut self.envid, |text| match text.len() <= MAX_ENVID {
                 true => Xtext::parse(text),
@@ -127,10 +129,11 @@ impl<'a> Mail<&'a str> {
             known::AUTH => parameter.set(&mut self.auth, Xtext::parse),
             known::BY => parameter.set(&mut self.by, DeliverBy::from_str),
             known::HOLDFOR => parameter.set(&mut self.hold, Hold::parse_for),
-            known::HOLDUNTIL => parameter.set(&mut self.hold, Hold::parse_until),
-            known::MT_PRIORITY => parameter.set(&mut self.mt_priority, Priority::from_str),
             known::SOLICIT => parameter.set(&mut self.solicit, Solicitation::parse),
-            _ => Ok(()),
+            LONG if parameter.is(REQUIRETLS) => parameter.flag(&mut self.require_tls),
+            LONG if parameter.is(HOLDUNTIL) => parameter.set(&mut self.hold, Hold::parse_until),
+            LONG if parameter.is(MT_PRIORITY) => parameter.set(&mut self.mt_priority, Priority::from_str),
+            _ => Ok(false),
         }
     }
 
@@ -155,16 +158,17 @@ impl<'a> Mail<&'a str> {
 
     /// The parameters that have no field.
     pub fn unknown(&self) -> impl Iterator<Item = Parameter<'a>> {
-        self.parameters.iter().filter(|parameter| !is_known(parameter.key()))
+        self.parameters.iter().filter(|parameter| !is_known(parameter))
     }
 }
 
-const fn is_known(key: u128) -> bool {
-    use known::{AUTH, BODY, BY, ENVID, HOLDFOR, HOLDUNTIL, MT_PRIORITY, REQUIRETLS, RET, SIZE, SMTPUTF8, SOLICIT};
-    matches!(
-        key,
-        SIZE | BODY | SMTPUTF8 | REQUIRETLS | RET | ENVID | AUTH | BY | HOLDFOR | HOLDUNTIL | MT_PRIORITY | SOLICIT
-    )
+fn is_known(parameter: &Parameter<'_>) -> bool {
+    use known::{AUTH, BODY, BY, ENVID, HOLDFOR, RET, SIZE, SMTPUTF8, SOLICIT};
+    match parameter.key() {
+        SIZE | BODY | SMTPUTF8 | RET | ENVID | AUTH | BY | HOLDFOR | SOLICIT => true,
+        LONG => [REQUIRETLS, HOLDUNTIL, MT_PRIORITY].iter().any(|keyword| parameter.is(keyword)),
+        _ => false,
+    }
 }
 
 impl FromStr for Mail {
@@ -216,7 +220,7 @@ impl<S: AsRef<str>> fmt::Display for Mail<S> {
         if let Some(hold) = &self.hold {
             write!(f, " {hold}")?;
         }
-        emit(f, "MT-PRIORITY", self.mt_priority)?;
+        emit(f, MT_PRIORITY, self.mt_priority)?;
         emit(f, "SOLICIT", self.solicit.as_ref())?;
         self.borrowed().unknown().try_for_each(|parameter| write!(f, " {parameter}"))
     }

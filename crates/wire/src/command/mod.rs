@@ -13,7 +13,8 @@ use crate::{
     address::EhloName,
     encode::{self, EncodeError},
     error::{SyntaxError, SyntaxErrorKind},
-    parameter::{key, keyword, number},
+    grammar::{class, is, key, trim_end, trim_spaces, word},
+    parameter::number,
 };
 
 pub use auth::Auth;
@@ -103,19 +104,29 @@ impl<'a> Command<'a> {
     /// # Errors
     /// A [`SyntaxError`] that knows the offset and its reply.
     pub fn parse(line: &'a [u8]) -> Result<Self, SyntaxError> {
-        let text = printable(line)?.trim_ascii_end();
-        let (end, verb) = keyword(text.as_bytes(), 0);
-        if end == 0 || !matches!(text.as_bytes().get(end), None | Some(b' ')) {
-            let error = SyntaxError::new(SyntaxErrorKind::Verb, end);
-            return Err(SyntaxError { cut_off: end == text.len(), ..error });
-        }
-        let base = text.len().min(end + 1);
-        let (name, argument) = (text.get(..end).unwrap_or_default(), text.get(base..).unwrap_or_default());
-        Self::parse_argument(verb, name, argument).map_err(|error| error.at(base))
+        // No class of octets has a control character in it, so a line that parses has none; only one that does not is
+        // looked at again.
+        let text = core::str::from_utf8(line).map_err(|_| undecodable(line))?;
+        Self::parse_text(trim_end(text)).map_err(|error| control_character(line).unwrap_or(error))
     }
 
     #[inline]
-    fn parse_argument(verb: u128, name: &'a str, argument: &'a str) -> Result<Self, SyntaxError> {
+    fn parse_text(text: &'a str) -> Result<Self, SyntaxError> {
+        let (end, verb) = word(text.as_bytes());
+        let (name, argument) = match text.split_at_checked(end) {
+            Some((name, rest)) if rest.is_empty() => (name, rest),
+            Some((name, rest)) if rest.starts_with(' ') => (name, rest.get(1..).unwrap_or_default()),
+            _ => return Err(SyntaxError::new(SyntaxErrorKind::Verb, end)),
+        };
+        let base = text.len() - argument.len();
+        Self::parse_argument(verb, name, argument).map_err(|error| match error.kind {
+            SyntaxErrorKind::Verb => error,
+            _ => error.at(base),
+        })
+    }
+
+    #[inline]
+    fn parse_argument(verb: u64, name: &'a str, argument: &'a str) -> Result<Self, SyntaxError> {
         match verb {
             verb::MAIL => behind_colon(argument, "FROM:", Mail::parse).map(Self::Mail),
             verb::RCPT => behind_colon(argument, "TO:", Rcpt::parse).map(Self::Rcpt),
@@ -125,18 +136,18 @@ impl<'a> Command<'a> {
             verb::HELO => hello(argument).map(Self::Helo),
             verb::LHLO => hello(argument).map(Self::Lhlo),
             verb::RSET => nothing(argument, Self::Rset),
-            verb::NOOP => Ok(Self::Noop(argument)),
+            verb::NOOP => free(argument).map(Self::Noop),
             verb::QUIT => nothing(argument, Self::Quit),
             verb::VRFY => something(argument).map(Self::Vrfy),
             verb::EXPN => something(argument).map(Self::Expn),
-            verb::HELP => Ok(Self::Help(argument)),
+            verb::HELP => free(argument).map(Self::Help),
             verb::STARTTLS => nothing(argument, Self::StartTls),
             verb::AUTH => Auth::parse(argument).map(Self::Auth),
             verb::ETRN => Node::parse(argument).map(Self::Etrn),
             verb::BURL => burl(argument),
             verb::XCLIENT => Attributes::parse(argument).map(Self::XClient),
             verb::XFORWARD => Attributes::parse(argument).map(Self::XForward),
-            _ => Ok(Self::Other { verb: name, argument }),
+            _ => unknown(name, argument),
         }
     }
 
@@ -175,41 +186,47 @@ impl<'a> Command<'a> {
 mod verb {
     use super::key;
 
-    pub(super) const EHLO: u128 = key("EHLO");
-    pub(super) const HELO: u128 = key("HELO");
-    pub(super) const LHLO: u128 = key("LHLO");
-    pub(super) const MAIL: u128 = key("MAIL");
-    pub(super) const RCPT: u128 = key("RCPT");
-    pub(super) const DATA: u128 = key("DATA");
-    pub(super) const BDAT: u128 = key("BDAT");
-    pub(super) const RSET: u128 = key("RSET");
-    pub(super) const NOOP: u128 = key("NOOP");
-    pub(super) const QUIT: u128 = key("QUIT");
-    pub(super) const VRFY: u128 = key("VRFY");
-    pub(super) const EXPN: u128 = key("EXPN");
-    pub(super) const HELP: u128 = key("HELP");
-    pub(super) const STARTTLS: u128 = key("STARTTLS");
-    pub(super) const AUTH: u128 = key("AUTH");
-    pub(super) const ETRN: u128 = key("ETRN");
-    pub(super) const BURL: u128 = key("BURL");
-    pub(super) const XCLIENT: u128 = key("XCLIENT");
-    pub(super) const XFORWARD: u128 = key("XFORWARD");
+    pub(super) const EHLO: u64 = key("EHLO");
+    pub(super) const HELO: u64 = key("HELO");
+    pub(super) const LHLO: u64 = key("LHLO");
+    pub(super) const MAIL: u64 = key("MAIL");
+    pub(super) const RCPT: u64 = key("RCPT");
+    pub(super) const DATA: u64 = key("DATA");
+    pub(super) const BDAT: u64 = key("BDAT");
+    pub(super) const RSET: u64 = key("RSET");
+    pub(super) const NOOP: u64 = key("NOOP");
+    pub(super) const QUIT: u64 = key("QUIT");
+    pub(super) const VRFY: u64 = key("VRFY");
+    pub(super) const EXPN: u64 = key("EXPN");
+    pub(super) const HELP: u64 = key("HELP");
+    pub(super) const STARTTLS: u64 = key("STARTTLS");
+    pub(super) const AUTH: u64 = key("AUTH");
+    pub(super) const ETRN: u64 = key("ETRN");
+    pub(super) const BURL: u64 = key("BURL");
+    pub(super) const XCLIENT: u64 = key("XCLIENT");
+    pub(super) const XFORWARD: u64 = key("XFORWARD");
 }
 
-/// The line as text, when it is UTF-8 without control characters other than the tab.
-#[inline]
-fn printable(line: &[u8]) -> Result<&str, SyntaxError> {
-    // Without a way out in the middle, so that the compiler looks at many octets at once.
-    let all_printable = line.iter().fold(true, |all, octet| all & !(octet.is_ascii_control() & (*octet != b'\t')));
-    let text = core::str::from_utf8(line);
-    match text {
-        Ok(text) if all_printable => Ok(text),
-        _ => {
-            let control = line.iter().position(|octet| octet.is_ascii_control() && *octet != b'\t');
-            let wrong = text.err().map(|error| error.valid_up_to());
-            let offset = control.into_iter().chain(wrong).min().unwrap_or_default();
-            Err(SyntaxError::new(SyntaxErrorKind::ControlCharacter, offset))
-        }
+/// The first control character of a line, as an error. A tab is none.
+#[cold]
+fn control_character(line: &[u8]) -> Option<SyntaxError> {
+    let offset = line.iter().position(|octet| octet.is_ascii_control() && *octet != b'\t')?;
+    Some(SyntaxError::new(SyntaxErrorKind::ControlCharacter, offset))
+}
+
+/// The first octet of a line that is no UTF-8 or a control character.
+#[cold]
+fn undecodable(line: &[u8]) -> SyntaxError {
+    let valid = core::str::from_utf8(line).map_or_else(|error| error.valid_up_to(), str::len);
+    let error = SyntaxError::new(SyntaxErrorKind::ControlCharacter, valid);
+    control_character(line).filter(|control| control.offset < valid).unwrap_or(error)
+}
+
+/// Text that no grammar looks at.
+fn free(text: &str) -> Result<&str, SyntaxError> {
+    match control_character(text.as_bytes()) {
+        Some(error) => Err(error),
+        None => Ok(text),
     }
 }
 
@@ -222,7 +239,7 @@ fn behind_colon<'a, T>(
 ) -> Result<T, SyntaxError> {
     match argument.split_at_checked(keyword.len()) {
         Some((found, rest)) if found.eq_ignore_ascii_case(keyword) => {
-            let path = rest.trim_start_matches(' ');
+            let path = trim_spaces(rest);
             parse(path).map_err(|error| error.at(argument.len() - path.len()))
         }
         _ => {
@@ -248,7 +265,7 @@ fn nothing<'a>(argument: &str, command: Command<'a>) -> Result<Command<'a>, Synt
 fn something(argument: &str) -> Result<&str, SyntaxError> {
     match argument.trim_matches(' ') {
         "" => Err(SyntaxError::cut_off(SyntaxErrorKind::MissingArgument, 0)),
-        text => Ok(text),
+        text => free(text),
     }
 }
 
@@ -260,6 +277,16 @@ fn verb(out: &mut BytesMut, verb: &str, argument: &str) -> Result<(), EncodeErro
     match argument {
         "" => line(out, format_args!("{verb}")),
         _ => line(out, format_args!("{verb} {argument}")),
+    }
+}
+
+fn unknown<'a>(verb: &'a str, argument: &'a str) -> Result<Command<'a>, SyntaxError> {
+    match verb.bytes().position(|octet| !is(class::KEYWORD)(octet)) {
+        None if verb.is_empty() => {
+            Err(SyntaxError { cut_off: argument.is_empty(), ..SyntaxError::new(SyntaxErrorKind::Verb, 0) })
+        }
+        None => free(argument).map(|argument| Command::Other { verb, argument }),
+        Some(offset) => Err(SyntaxError::new(SyntaxErrorKind::Verb, offset)),
     }
 }
 

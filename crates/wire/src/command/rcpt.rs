@@ -7,7 +7,8 @@ use super::mail::emit;
 use crate::{
     address::ForwardPath,
     error::SyntaxError,
-    parameter::{Notify, OriginalRecipient, Parameter, Parameters, Rrvs, key},
+    grammar::key,
+    parameter::{Notify, OriginalRecipient, Parameter, Parameters, Rrvs},
 };
 
 /// `RCPT TO:<forward-path>` with its parameters.
@@ -29,9 +30,9 @@ pub struct Rcpt<S: AsRef<str> = String> {
 mod known {
     use super::key;
 
-    pub(super) const NOTIFY: u128 = key("NOTIFY");
-    pub(super) const ORCPT: u128 = key("ORCPT");
-    pub(super) const RRVS: u128 = key("RRVS");
+    pub(super) const NOTIFY: u64 = key("NOTIFY");
+    pub(super) const ORCPT: u64 = key("ORCPT");
+    pub(super) const RRVS: u64 = key("RRVS");
 }
 
 impl<'a> Rcpt<&'a str> {
@@ -50,17 +51,18 @@ impl<'a> Rcpt<&'a str> {
         let base = text.len() - rest.len();
         let mut rcpt = Self::new(forward_path);
         rcpt.parameters =
-            Parameters::parse_each(rest, |parameter| rcpt.take(&parameter)).map_err(|error| error.at(base))?;
+            Parameters::parse_each(rest, |parameter| rcpt.take(parameter)).map_err(|error| error.at(base))?;
         Ok(rcpt)
     }
 
+    /// Fills the parameter's field, when there is one.
     #[inline]
-    fn take(&mut self, parameter: &Parameter<'a>) -> Result<(), SyntaxError> {
+    fn take(&mut self, parameter: &Parameter<'a>) -> Result<bool, SyntaxError> {
         match parameter.key() {
             known::NOTIFY => parameter.set(&mut self.notify, Notify::parse),
             known::ORCPT => parameter.set(&mut self.orcpt, OriginalRecipient::parse),
             known::RRVS => parameter.set(&mut self.rrvs, Rrvs::parse),
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use super::{fault, key, keyword};
-use crate::error::SyntaxError;
+use super::fault;
+use crate::{error::SyntaxError, grammar::key};
 
 /// The body's kind (RFC 6152 section 3, RFC 3030 section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,7 +27,7 @@ pub enum Ret {
 
 impl BodyType {
     pub(crate) fn parse(text: &str) -> Result<Self, SyntaxError> {
-        match word(text) {
+        match key(text) {
             SEVEN_BIT => Ok(Self::SevenBit),
             EIGHT_BIT_MIME => Ok(Self::EightBitMime),
             BINARY_MIME => Ok(Self::BinaryMime),
@@ -47,7 +47,7 @@ impl BodyType {
 
 impl Ret {
     pub(crate) fn parse(text: &str) -> Result<Self, SyntaxError> {
-        match word(text) {
+        match key(text) {
             FULL => Ok(Self::Full),
             HDRS => Ok(Self::Headers),
             _ => Err(fault(0)),
@@ -63,19 +63,11 @@ impl Ret {
     }
 }
 
-const SEVEN_BIT: u128 = key(BodyType::SevenBit.as_str());
-const EIGHT_BIT_MIME: u128 = key(BodyType::EightBitMime.as_str());
-const BINARY_MIME: u128 = key(BodyType::BinaryMime.as_str());
-const FULL: u128 = key(Ret::Full.as_str());
-const HDRS: u128 = key(Ret::Headers.as_str());
-
-/// The key of a text that is one keyword and nothing else; 0 is no keyword's.
-pub(super) fn word(text: &str) -> u128 {
-    match keyword(text.as_bytes(), 0) {
-        (end, key) if end == text.len() => key,
-        _ => 0,
-    }
-}
+const SEVEN_BIT: u64 = key(BodyType::SevenBit.as_str());
+const EIGHT_BIT_MIME: u64 = key(BodyType::EightBitMime.as_str());
+const BINARY_MIME: u64 = key(BodyType::BinaryMime.as_str());
+const FULL: u64 = key(Ret::Full.as_str());
+const HDRS: u64 = key(Ret::Headers.as_str());
 
 impl fmt::Display for BodyType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,8 +2,11 @@
 
 use core::fmt;
 
-use super::{fault, fault_in, key, keyword};
-use crate::error::SyntaxError;
+use super::{fault, fault_in};
+use crate::{
+    error::SyntaxError,
+    grammar::{key, word},
+};
 
 /// The reports that the sender wants (RFC 3461 section 4.1). Nothing set means `NEVER`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -16,10 +19,10 @@ pub struct Notify {
     pub delay: bool,
 }
 
-const NEVER: u128 = key("NEVER");
-const SUCCESS: u128 = key("SUCCESS");
-const FAILURE: u128 = key("FAILURE");
-const DELAY: u128 = key("DELAY");
+const NEVER: u64 = key("NEVER");
+const SUCCESS: u64 = key("SUCCESS");
+const FAILURE: u64 = key("FAILURE");
+const DELAY: u64 = key("DELAY");
 
 impl Notify {
     /// `NEVER`: no report whatever happens.
@@ -27,25 +30,26 @@ impl Notify {
 
     /// `NEVER` stands alone; the others stand once each.
     pub(crate) fn parse(text: &str) -> Result<Self, SyntaxError> {
-        let octets = text.as_bytes();
-        let (mut notify, mut at) = (Self::NEVER, 0);
+        let mut notify = Self::NEVER;
+        let mut rest = text.as_bytes();
         loop {
-            let (end, word) = keyword(octets, at);
+            let at = text.len() - rest.len();
+            let (end, word) = word(rest);
             let field = match word {
                 SUCCESS => &mut notify.success,
                 FAILURE => &mut notify.failure,
                 DELAY => &mut notify.delay,
-                NEVER if end == octets.len() && at == 0 => return Ok(Self::NEVER),
+                NEVER if end == text.len() => return Ok(Self::NEVER),
                 _ => return Err(fault_in(text, at)),
             };
             if core::mem::replace(field, true) {
                 return Err(fault(at));
             }
-            match octets.get(end) {
+            rest = match rest.get(end..).and_then(<[u8]>::split_first) {
                 None => return Ok(notify),
-                Some(b',') => at = end + 1,
-                Some(_) => return Err(fault(end)),
-            }
+                Some((b',', rest)) => rest,
+                Some(_) => return Err(fault(at + end)),
+            };
         }
     }
 }

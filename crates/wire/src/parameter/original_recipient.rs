@@ -7,7 +7,7 @@ use super::{fault, fault_in};
 use crate::{
     address::Mailbox,
     error::SyntaxError,
-    grammar::{class, is},
+    grammar::{class, count},
     utf8_xtext::Utf8Xtext,
     xtext::Xtext,
 };
@@ -43,7 +43,7 @@ impl<'a> OriginalRecipient<&'a str> {
             return Err(fault(MAX_ORCPT));
         }
         let octets = text.as_bytes();
-        let end = octets.iter().position(|octet| !is(class::KEYWORD)(*octet)).unwrap_or(octets.len());
+        let end = count(octets, class::KEYWORD);
         let (kind, address) = (text.get(..end).unwrap_or_default(), text.get(end + 1..).unwrap_or_default());
         if kind.is_empty() || octets.get(end) != Some(&b';') || address.is_empty() {
             return Err(fault_in(text, if octets.get(end) == Some(&b';') && end > 0 { end + 1 } else { end }));
