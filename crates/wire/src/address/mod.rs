@@ -6,6 +6,8 @@
 
 mod domain;
 mod hello;
+#[cfg(feature = "idna")]
+mod idna;
 mod mailbox;
 mod path;
 

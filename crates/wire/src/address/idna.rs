@@ -1,0 +1,94 @@
+//! Internationalised domain names in both forms (RFC 5890 section 2.3.2.1, RFC 5891), by the crate `idna`.
+
+use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
+
+use super::{Domain, Mailbox};
+use crate::error::{SyntaxError, SyntaxErrorKind};
+
+const FAULT: SyntaxError = SyntaxError::new(SyntaxErrorKind::Domain, 0);
+
+impl<S: AsRef<str>> Domain<S> {
+    /// The name as the DNS has it: every label that is not ASCII as an A-label (`xn--…`), letters in lower case. An
+    /// address literal stays as it is.
+    ///
+    /// The mapping is that of UTS #46, non-transitional, with the rules of STD 3 and the lengths of the DNS.
+    ///
+    /// # Errors
+    /// [`SyntaxErrorKind::Domain`] when a label is no U-label, is an A-label of none, or becomes too long.
+    ///
+    /// ```
+    /// use posthaste_wire::Domain;
+    /// let domain = Domain::parse("Bücher.example")?;
+    /// assert_eq!(domain.to_a_labels()?.as_str(), "xn--bcher-kva.example");
+    /// assert_eq!(domain.to_a_labels()?.to_u_labels()?.as_str(), "bücher.example");
+    /// # Ok::<(), posthaste_wire::SyntaxError>(())
+    /// ```
+    pub fn to_a_labels(&self) -> Result<Domain, SyntaxError> {
+        if self.address_literal().is_some() {
+            return Ok(self.borrowed().into_owned());
+        }
+        let name = self.as_str().as_bytes();
+        let name = Uts46::new().to_ascii(name, AsciiDenyList::STD3, Hyphens::CheckFirstLast, DnsLength::Verify);
+        name.map_err(|_| FAULT)?.parse()
+    }
+
+    /// The name as people read it: every A-label as the U-label that it stands for. An address literal stays as it is.
+    ///
+    /// # Errors
+    /// As [`Domain::to_a_labels`].
+    pub fn to_u_labels(&self) -> Result<Domain, SyntaxError> {
+        if self.address_literal().is_some() {
+            return Ok(self.borrowed().into_owned());
+        }
+        let name = self.as_str().as_bytes();
+        match Uts46::new().to_unicode(name, AsciiDenyList::STD3, Hyphens::CheckFirstLast) {
+            (name, Ok(())) => name.parse(),
+            (_, Err(_)) => Err(FAULT),
+        }
+    }
+}
+
+impl<S: AsRef<str>> Mailbox<S> {
+    /// The mailbox with its domain in A-labels: in ASCII when the local part is, and so for any server.
+    ///
+    /// # Errors
+    /// As [`Domain::to_a_labels`].
+    pub fn to_a_labels(&self) -> Result<Mailbox, SyntaxError> {
+        alloc::format!("{}@{}", self.local_part(), self.domain().to_a_labels()?).parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    fn domain(text: &str) -> Domain<&str> {
+        Domain::parse(text).unwrap()
+    }
+
+    #[test]
+    fn both_forms_are_the_same_name() {
+        for (u_label, a_label) in [
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("faß.example", "xn--fa-hia.example"),
+            ("例え.テスト", "xn--r8jz45g.xn--zckzah"),
+            ("plain.example", "plain.example"),
+            ("r3---sn.example", "r3---sn.example"),
+            ("[192.0.2.1]", "[192.0.2.1]"),
+        ] {
+            assert_eq!(domain(u_label).to_a_labels().unwrap().as_str(), a_label);
+            assert_eq!(domain(a_label).to_u_labels().unwrap().as_str(), u_label);
+        }
+        let mailbox: Mailbox = "info@bücher.example".parse().unwrap();
+        assert_eq!(mailbox.to_a_labels().unwrap().to_string(), "info@xn--bcher-kva.example");
+    }
+
+    #[test]
+    fn what_is_no_label_is_refused() {
+        // No A-label at all, one of a character that is not assigned, and a combining mark in front.
+        for text in ["xn--a.example", "xn--0.test", "\u{301}a.test"] {
+            assert_eq!((domain(text).to_u_labels(), domain(text).to_a_labels()), (Err(FAULT), Err(FAULT)), "{text}");
+        }
+    }
+}
