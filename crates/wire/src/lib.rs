@@ -8,6 +8,8 @@ extern crate std;
 
 pub mod address;
 pub mod capability;
+#[cfg(feature = "tokio-util")]
+pub mod codec;
 pub mod command;
 mod encode;
 mod error;
