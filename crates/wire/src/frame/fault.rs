@@ -20,7 +20,7 @@ pub enum FaultKind {
     BareLf,
     /// A NUL.
     Nul,
-    /// A line longer than the limit.
+    /// A line longer than the limit; its first octet beyond that is the one.
     LongLine,
 }
 
