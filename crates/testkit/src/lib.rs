@@ -9,7 +9,7 @@
 //!
 //! The harnesses panic where a session breaks its contract; that is what they are for.
 
-// These three belong to the tests of `wire`, which do without this crate.
+// What these paths lead to belongs to the tests of `wire`, which do without this crate.
 #[path = "../../wire/tests/support/choices.rs"]
 pub mod choices;
 pub mod client;

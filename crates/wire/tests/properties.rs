@@ -1,20 +1,22 @@
 //! What holds for any input.
 
+mod support;
+
 use bytes::BytesMut;
-use posthaste_testkit::fuzz;
 use posthaste_wire::{
     Command, Domain, EhloName, Mailbox, Reply, ReplyCode, ReplyRef, ReversePath, Xtext, parameter::Parameters,
 };
 use proptest::{collection::vec, prelude::*, sample::select};
+use support::syntax;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_octets(octets in vec(any::<u8>(), 0..80)) {
-        fuzz::command(&octets);
-        fuzz::reply(&octets);
-        fuzz::address(&octets);
+        syntax::command(&octets);
+        syntax::reply(&octets);
+        syntax::address(&octets);
     }
 
     #[test]
@@ -47,7 +49,7 @@ proptest! {
     #[test]
     fn any_text_makes_one_reply(text in "\\PC{0,600}|([a\n\r\0]{0,80})") {
         let reply = Reply::new(ReplyCode::TRANSACTION_FAILED, None, &text);
-        fuzz::reply(reply.as_ref().as_bytes());
+        syntax::reply(reply.as_ref().as_bytes());
         prop_assert_eq!(ReplyRef::parse(reply.as_ref().as_bytes()).unwrap().code(), ReplyCode::TRANSACTION_FAILED);
     }
 }

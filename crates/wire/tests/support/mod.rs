@@ -5,4 +5,5 @@
 pub mod choices;
 pub mod framing;
 pub mod reference;
+pub mod syntax;
 pub mod unescape;

@@ -7,7 +7,7 @@ use posthaste_wire::{
     reply::{ReplyFramer, ReplyLimits},
 };
 
-use crate::choices::Chunking;
+use super::choices::Chunking;
 
 /// One command line: what was parsed is emitted as one line, which parses to the same and is emitted as the same.
 ///
