@@ -44,8 +44,8 @@ impl Dots {
     }
 }
 
-/// Where the first CRLF before a dot stands. To prepare the search takes as long as to search 20 lines, so that it is
-/// done once where something can be kept for the whole program.
+/// Where the first CRLF before a dot stands. To prepare the search takes as long as to search 1 KiB, so it is done once
+/// where something can be kept for the whole program.
 fn find_crlf_dot(octets: &[u8]) -> Option<usize> {
     #[cfg(feature = "std")]
     {

@@ -34,8 +34,8 @@ impl Stuffer {
     }
 
     /// At the start of a message that is known to have no bare CR, no bare LF and no NUL, because it passed a
-    /// [`ContentCheck`] or came through a [`Framer`](super::Framer) without a [fault](super::Framer::fault), and was
-    /// not changed since.
+    /// [`ContentCheck`], or came behind [`Framer::expect_content`](super::Framer::expect_content) without a
+    /// [fault](super::Framer::fault), and was not changed since.
     ///
     /// Only dots at the start of lines are looked for, and nothing is refused. When the content is not clean after all,
     /// a server that takes LF.LF for the end of data reads what follows as commands: the sender of the message then
