@@ -92,14 +92,11 @@ impl ContentCheck {
             let (within, beyond) = rest.split_at_checked(reach)?;
             let Some(end) = memrchr(b'\n', within) else {
                 line = line.saturating_add(rest.len());
-                let text = line - usize::from(rest.last() == Some(&b'\r'));
+                let text = line.saturating_sub(usize::from(rest.last() == Some(&b'\r')));
                 return (beyond.is_empty() && text <= self.max_line).then_some(line);
             };
             line = 0;
             rest = rest.get(end + 1..)?;
-            if rest.is_empty() {
-                return Some(0);
-            }
         }
     }
 
