@@ -5,8 +5,8 @@ use std::io;
 
 use crate::{EncodeError, frame::ContentFault, reply::ReplyError};
 
-/// What goes wrong between a codec and its connection. After any of them but [`CodecError::Encode`] the connection is to
-/// be closed.
+/// What goes wrong between a codec and its connection. After any of them but [`CodecError::Encode`] the connection is
+/// to be closed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CodecError {

@@ -1,8 +1,9 @@
 //! The framing as codecs for `tokio-util`, for applications that want a `Stream` and a `Sink` and no session.
 //!
-//! [`ServerCodec`] yields lines, content and chunks and takes replies; [`ClientCodec`] yields replies and takes commands
-//! and content. A codec does not know which command may follow which, nor what a reply means: the application says when
-//! content comes. What is yielded shares the read buffer's memory; what is sent is copied into the write buffer once.
+//! [`ServerCodec`] yields lines, content and chunks and takes replies; [`ClientCodec`] yields replies and takes
+//! commands and content. A codec does not know which command may follow which, nor what a reply means: the application
+//! says when content comes. Lines and content that are yielded share the read buffer's memory; what is sent is copied
+//! into the write buffer once.
 //!
 //! ```
 //! use futures_util::{SinkExt, StreamExt};

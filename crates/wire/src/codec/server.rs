@@ -45,8 +45,8 @@ impl ServerCodec {
         Self { framer: Framer::new(MAX_COMMAND_LINE) }
     }
 
-    /// Changes the limit for lines, in octets with CRLF. A longer line is a [`Received::BadLine`], and one beyond 64 KiB an
-    /// [error](CodecError::EndlessLine).
+    /// Changes the limit for lines, in octets with CRLF. A longer line is a [`Received::BadLine`], and one beyond 64 KiB
+    /// an [error](CodecError::EndlessLine).
     pub const fn set_max_line(&mut self, max_line: usize) {
         self.framer.set_max_line(max_line);
     }

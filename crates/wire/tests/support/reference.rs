@@ -50,7 +50,8 @@ pub fn content(stream: &[u8]) -> Content {
     Content { octets, end: None }
 }
 
-/// The first octet that content must not have (sections 2.3.8 and 4.5.3.1.6); a CR at its end is not judged.
+/// The first octet that content must not have (sections 2.3.8 and 4.5.3.1.6; for NUL, RFC 2045 sections 2.7 and 2.8). A
+/// CR at its end is not judged.
 pub fn fault(content: &[u8], max_line: usize) -> Option<(FaultKind, u64)> {
     let (mut line, mut before) = (0, None);
     for (at, &octet) in content.iter().enumerate() {
@@ -76,7 +77,8 @@ pub fn fault(content: &[u8], max_line: usize) -> Option<(FaultKind, u64)> {
     None
 }
 
-/// Content as it goes behind 354: dots stuffed, CRLF at its end, then the dot (section 4.5.2). Nothing when it must not.
+/// Content as it goes behind 354: dots stuffed, CRLF at its end, then the dot (section 4.5.2). Nothing when it must
+/// not go.
 pub fn stuffed(content: &[u8]) -> Option<Vec<u8>> {
     if content.last() == Some(&b'\r') || fault(content, usize::MAX).is_some() {
         return None;
