@@ -170,3 +170,20 @@ impl Pairs {
         lowest != 0 && unpaired == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// To look closely at what is clean would only be slower, which no other test sees.
+    #[test]
+    fn clean_content_needs_no_close_look() {
+        let check = ContentCheck::new(998);
+        for octets in [31, 32, 76, 998] {
+            let content = [&b"x".repeat(octets)[..], b"\r\n"].concat().repeat(3);
+            assert!(check.is_paired(&content));
+            assert_eq!(check.line_after(&content), Some(0));
+            assert_eq!(check.line_after(&content[..content.len() - 1]), Some(octets + 1));
+        }
+    }
+}
