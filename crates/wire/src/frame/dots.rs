@@ -58,3 +58,16 @@ fn find_crlf_dot(octets: &[u8]) -> Option<usize> {
 }
 
 const CRLF_DOT: &[u8] = b"\r\n.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_octets_change_nothing() {
+        let mut dots = Dots::new();
+        assert_eq!((dots.pass(b""), dots.at_line_start()), (0, true));
+        assert_eq!((dots.pass(b"a\r"), dots.pass(b""), dots.at_line_start()), (2, 0, false));
+        assert_eq!((dots.pass(b"\n"), dots.at_line_start()), (1, true));
+    }
+}

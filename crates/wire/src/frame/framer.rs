@@ -234,8 +234,10 @@ mod tests {
         let input = b"NOOP aaaaaaaaaaaaaaaaaaaaaaaa";
         assert_eq!(framer.next(input), Framed { consumed: input.len(), frame: Frame::Incomplete });
         assert_eq!(framer.discarded(), input.len());
-        let framed = framer.next(b"bb\r\nNOOP\r\n");
-        assert_eq!(framed, Framed { consumed: 4, frame: Frame::BadLine(LineFault::TooLong { octets: 33 }) });
+        assert_eq!(framer.next(b"b"), Framed { consumed: 1, frame: Frame::Incomplete });
+        assert_eq!(framer.discarded(), input.len() + 1);
+        let framed = framer.next(b"b\r\nNOOP\r\n");
+        assert_eq!(framed, Framed { consumed: 3, frame: Frame::BadLine(LineFault::TooLong { octets: 33 }) });
         assert_eq!(framer.next(b"NOOP\r\n"), Framed { consumed: 6, frame: Frame::Line(0..4) });
         assert_eq!(framer.next(b"NOOP 4567890123\r\n").frame, Frame::BadLine(LineFault::TooLong { octets: 17 }));
         assert_eq!(framer.next(b"NOOP 456789012\r\n").frame, Frame::Line(0..14));
