@@ -46,8 +46,8 @@ fn replies(criterion: &mut Criterion) {
     compare(criterion, "capabilities", &hello, &[("posthaste", capabilities), ("smtp-proto", peer_capabilities)]);
 }
 
-/// From the octets behind 354 to content. smtp-proto looks for the end alone; ours also finds bare CR, bare LF, NUL and
-/// lines that are too long.
+/// From the octets behind 354 to content. smtp-proto looks for the end alone, as ours does for content that is known to be
+/// clean; otherwise ours also finds bare CR, bare LF, NUL and lines that are too long.
 fn received_content(criterion: &mut Criterion) {
     for (name, dotted) in [("content in", None), ("content in, dotted", Some(20))] {
         let mut wire = stuffed(&posthaste_benches::content(1 << 20, dotted));
@@ -55,7 +55,11 @@ fn received_content(criterion: &mut Criterion) {
         let (end, wire) = (wire.len() - b"QUIT\r\n".len(), wire);
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::BytesDecimal(end as u64));
-        group.bench_function("posthaste", |bencher| bencher.iter(|| frame_content(black_box(&wire))));
+        for (name, expect) in
+            [("posthaste", expect_content as fn(&mut Framer)), ("posthaste, clean", Framer::expect_clean_content)]
+        {
+            group.bench_function(name, |bencher| bencher.iter(|| frame_content(black_box(&wire), expect)));
+        }
         group.bench_function("smtp-proto, scan", |bencher| {
             bencher.iter(|| {
                 let mut receiver = DummyDataReceiver::new_data(&DataReceiver::new());
@@ -87,7 +91,13 @@ fn sent_content(criterion: &mut Criterion) {
         let content = posthaste_benches::content(1 << 20, dotted);
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::BytesDecimal(content.len() as u64));
-        group.bench_function("posthaste", |bencher| bencher.iter(|| stuff(black_box(&content), |_| {})));
+        for (name, stuffer) in [("posthaste", Stuffer::new()), ("posthaste, clean", Stuffer::for_clean_content())] {
+            group.bench_function(name, |bencher| bencher.iter(|| stuff(black_box(&content), stuffer.clone(), |_| {})));
+        }
+        let finder = memmem::Finder::new(b"\r\n.");
+        group.bench_function("floor: memmem CRLF dot", |bencher| {
+            bencher.iter(|| finder.find_iter(black_box(&content)).count());
+        });
         group.bench_function("floor: memchr LF", |bencher| bencher.iter(|| visit_lines(black_box(&content))));
         group.finish();
     }
@@ -177,9 +187,9 @@ fn peer_capabilities(input: &[u8]) -> usize {
 }
 
 /// Octets of content, read as a connection with a buffer of 64 KiB would.
-fn frame_content(wire: &[u8]) -> usize {
+fn frame_content(wire: &[u8], expect: fn(&mut Framer)) -> usize {
     let mut framer = Framer::new(MAX_COMMAND_LINE);
-    framer.expect_content(998);
+    expect(&mut framer);
     let (mut at, mut octets) = (0, 0);
     loop {
         let end = wire.len().min(at + WINDOW);
@@ -195,8 +205,11 @@ fn frame_content(wire: &[u8]) -> usize {
     octets
 }
 
-fn stuff(content: &[u8], mut write: impl FnMut(&SegmentList<'_>)) {
-    let mut stuffer = Stuffer::new();
+const fn expect_content(framer: &mut Framer) {
+    framer.expect_content(998);
+}
+
+fn stuff(content: &[u8], mut stuffer: Stuffer, mut write: impl FnMut(&SegmentList<'_>)) {
     for mut piece in content.chunks(WINDOW) {
         while !piece.is_empty() {
             let mut segments = SegmentList::new();
@@ -212,7 +225,7 @@ fn stuff(content: &[u8], mut write: impl FnMut(&SegmentList<'_>)) {
 
 fn stuffed(content: &[u8]) -> Vec<u8> {
     let mut wire = Vec::new();
-    stuff(content, |segments| {
+    stuff(content, Stuffer::new(), |segments| {
         segments.as_slice().iter().for_each(|segment| wire.extend_from_slice(segment.as_bytes()));
     });
     wire

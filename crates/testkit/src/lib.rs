@@ -4,11 +4,13 @@
 //!  transcripts ──▶ ServerHarness / ClientHarness ──▶ events, octets said, messages
 //!  Pair          = ClientHarness ⇄ Duplex ⇄ ServerHarness, chunked by Choices
 //!  fuzz::*       = a body for each fuzz target, with its oracles
-//!  reference     = where content ends, by a table: the naive oracle beside the fast framer
+//!  reference     = where content ends and what is wrong with it: the naive oracle beside the fast framer
 //! ```
 //!
 //! The harnesses panic where a session breaks its contract; that is what they are for.
 
+// What these paths lead to belongs to the tests of `wire`, which do without this crate.
+#[path = "../../wire/tests/support/choices.rs"]
 pub mod choices;
 pub mod client;
 pub mod clock;
@@ -16,6 +18,9 @@ pub mod fuzz;
 pub mod link;
 pub mod pair;
 pub mod policy;
+#[path = "../../wire/tests/support/reference.rs"]
 pub mod reference;
 pub mod server;
 pub mod transcript;
+#[path = "../../wire/tests/support/unescape.rs"]
+mod unescape;

@@ -3,9 +3,13 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
 
 pub mod address;
 pub mod capability;
+#[cfg(feature = "tokio-util")]
+pub mod codec;
 pub mod command;
 mod encode;
 mod error;

@@ -2,13 +2,15 @@
 //!
 //! One test alone in its program: the counter counts for its own thread, and nothing else shall run beside it.
 
+mod support;
+
 use std::hint::black_box;
 
-use posthaste_testkit::transcript::unescape;
 use posthaste_wire::{
     Command, ReplyRef,
     frame::{Frame, Framer, SegmentList, Stuffer},
 };
+use support::unescape::unescape;
 
 /// The left side of each row of a table.
 fn inputs(table: &str) -> Vec<Vec<u8>> {
@@ -41,21 +43,22 @@ fn nothing_is_allocated() {
     let content = b".line\r\n..another\r\nthe last\r\n".repeat(100);
     let wire = [content.as_slice(), b".\r\n"].concat();
     let count = allocations(|| {
-        let mut framer = Framer::new(512);
-        framer.expect_content(998);
-        let mut at = 0;
-        loop {
-            let framed = framer.next(&wire[at..]);
-            at += framed.consumed;
-            if framed.frame == Frame::End {
-                break;
+        for expect in [|framer: &mut Framer| framer.expect_content(998), Framer::expect_clean_content] {
+            let (mut framer, mut at) = (Framer::new(512), 0);
+            expect(&mut framer);
+            while !framer.is_at_line() {
+                let framed = framer.next(&wire[at..]);
+                assert_ne!(framed.frame, Frame::Incomplete);
+                at += framed.consumed;
             }
         }
-        let (mut stuffer, mut at) = (Stuffer::new(), 0);
-        while at < content.len() {
-            let mut segments = SegmentList::new();
-            at += stuffer.stuff(&content[at..], &mut segments).expect("clean content");
-            black_box(&segments);
+        for mut stuffer in [Stuffer::new(), Stuffer::for_clean_content()] {
+            let mut at = 0;
+            while at < content.len() {
+                let mut segments = SegmentList::new();
+                at += stuffer.stuff(&content[at..], &mut segments).expect("clean content");
+                black_box(&segments);
+            }
         }
     });
     assert_eq!(count, 0, "content");

@@ -1,11 +1,13 @@
 //! The clauses of the RFCs as rows: `commands.txt`, `replies.txt` and `addresses.txt`.
 
+mod support;
+
 use bytes::BytesMut;
-use posthaste_testkit::{fuzz, transcript::unescape};
 use posthaste_wire::{
     Command, Mailbox, SyntaxError,
     reply::{ReplyFramer, ReplyLimits},
 };
+use support::{syntax, unescape::unescape};
 
 /// What stands left and right of the arrow. `\u{…}` is a character, the rest as in a transcript.
 fn rows(table: &str) -> Vec<(String, Vec<u8>, Vec<u8>)> {
@@ -42,7 +44,7 @@ fn commands() {
     let rows = rows(include_str!("commands.txt"));
     assert!(rows.len() > 120);
     for (row, line, expected) in rows {
-        fuzz::command(&line);
+        syntax::command(&line);
         let found = match Command::parse(&line) {
             Ok(command) => {
                 let mut out = BytesMut::new();
@@ -59,7 +61,7 @@ fn commands() {
 #[test]
 fn replies() {
     for (row, stream, expected) in rows(include_str!("replies.txt")) {
-        fuzz::reply(&stream);
+        syntax::reply(&stream);
         let mut framer = ReplyFramer::new(ReplyLimits::default());
         let (mut rest, mut shown) = (stream.as_slice(), Vec::new());
         while !rest.is_empty() {
@@ -85,7 +87,7 @@ fn replies() {
 #[test]
 fn addresses() {
     for (row, text, expected) in rows(include_str!("addresses.txt")) {
-        fuzz::address(&text);
+        syntax::address(&text);
         let text = String::from_utf8(text).expect("text");
         let found = match Mailbox::parse(&text) {
             Ok(mailbox) => format!("{} @ {}", mailbox.unquoted_local_part(), mailbox.domain()),

@@ -34,6 +34,8 @@ use std::{fmt::Debug, fs, path::Path};
 pub use client::replay as replay_client;
 pub use server::replay as replay_server;
 
+pub use crate::unescape::unescape;
+
 /// A dialogue.
 #[derive(Debug, Clone)]
 pub struct Transcript {
@@ -126,31 +128,6 @@ pub fn replay_folder(folder: &Path) -> usize {
         }
     }
     paths.len()
-}
-
-/// `\r \n \t \0 \\ \xHH` in a line of text.
-///
-/// # Panics
-/// At any other escape.
-pub fn unescape(text: &str) -> Vec<u8> {
-    let mut octets = Vec::new();
-    let mut rest = text.bytes();
-    let hex = |digit: Option<u8>| digit.and_then(|digit| char::from(digit).to_digit(16)).expect("two digits");
-    while let Some(octet) = rest.next() {
-        octets.push(match octet {
-            b'\\' => match rest.next() {
-                Some(b'r') => b'\r',
-                Some(b'n') => b'\n',
-                Some(b't') => b'\t',
-                Some(b'0') => 0,
-                Some(b'\\') => b'\\',
-                Some(b'x') => (hex(rest.next()) << 4 | hex(rest.next())) as u8,
-                other => panic!("no such escape: {other:?} in {text:?}"),
-            },
-            octet => octet,
-        });
-    }
-    octets
 }
 
 fn shown(octets: &[u8]) -> impl Debug {

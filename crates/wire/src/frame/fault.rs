@@ -18,9 +18,9 @@ pub enum FaultKind {
     BareCr,
     /// An LF that follows no CR.
     BareLf,
-    /// A NUL.
+    /// A NUL (RFC 2045 sections 2.7 and 2.8).
     Nul,
-    /// A line longer than the limit.
+    /// A line longer than the limit; its first octet beyond that is the one.
     LongLine,
 }
 

@@ -1,8 +1,6 @@
 //! Dot-stuffing: the sender's side of DATA (RFC 5321 section 4.5.2).
 
-use memchr::memchr3;
-
-use super::{ContentFault, FaultKind, Segment, SegmentList};
+use super::{ContentCheck, ContentFault, Segment, SegmentList, dots::Dots};
 
 /// Turns message content into what goes behind DATA's 354, as slices with dots between them.
 ///
@@ -21,26 +19,29 @@ use super::{ContentFault, FaultKind, Segment, SegmentList};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Stuffer {
-    state: State,
-    /// Octets of content taken so far.
-    taken: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    LineStart,
-    Inside,
-    /// The last octet was CR; LF has to follow.
-    AfterCr,
+    dots: Dots,
+    /// [`None`] when the content is taken for clean.
+    check: Option<ContentCheck>,
 }
 
 /// Segments of a list that content leaves free.
 const FOR_THE_END: usize = 1;
 
 impl Stuffer {
-    /// At the start of a message.
+    /// At the start of a message, every octet of which is to be looked at.
     pub const fn new() -> Self {
-        Self { state: State::LineStart, taken: 0 }
+        Self { dots: Dots::new(), check: Some(ContentCheck::new(usize::MAX)) }
+    }
+
+    /// At the start of a message that is known to have no bare CR, no bare LF and no NUL, because it passed a
+    /// [`ContentCheck`], or came behind [`Framer::expect_content`](super::Framer::expect_content) without a
+    /// [fault](super::Framer::fault), and was not changed since.
+    ///
+    /// Only dots at the start of lines are looked for, and nothing is refused. When the content is not clean after all,
+    /// a server that takes LF.LF for the end of data reads what follows as commands: the sender of the message then
+    /// speaks in our name. When in doubt, [`Stuffer::new`] costs little.
+    pub const fn for_clean_content() -> Self {
+        Self { dots: Dots::new(), check: None }
     }
 
     /// Appends as much of `content` as the list has room for, and says how many octets of it that was. The list's last
@@ -50,79 +51,37 @@ impl Stuffer {
     /// The first [`ContentFault`]; what was appended before must not be sent, and the transaction is to be given up by
     /// closing the connection.
     pub fn stuff<'p>(&mut self, content: &'p [u8], segments: &mut SegmentList<'p>) -> Result<usize, ContentFault> {
-        if segments.room() < 1 + FOR_THE_END {
-            return Ok(0);
-        }
-        let mut start = 0;
-        let mut at = 0;
-        if let (State::AfterCr, Some(&first)) = (self.state, content.first()) {
-            if first != b'\n' {
-                return Err(self.bare_cr_before());
-            }
-            at = 1;
-            self.state = State::LineStart;
-        }
-        loop {
-            if self.state == State::LineStart && content.get(at) == Some(&b'.') {
-                // The slice before the dot, the dot, and room for the rest.
-                if segments.room() < 3 + FOR_THE_END {
-                    break;
-                }
-                segments.push(Segment::Body(content.get(start..at).unwrap_or_default()));
-                segments.push(Segment::Fixed(b"."));
-                start = at;
-            }
-            let rest = content.get(at..).unwrap_or_default();
-            if rest.is_empty() {
+        let mut rest = content;
+        while let Some(first) = rest.first() {
+            let dotted = *first == b'.' && self.dots.at_line_start();
+            if segments.room() < usize::from(dotted) + 1 + FOR_THE_END {
                 break;
             }
-            let Some(found) = memchr3(b'\r', b'\n', 0, rest) else {
-                at = content.len();
-                self.state = State::Inside;
-                continue;
-            };
-            let hit = at + found;
-            match (content.get(hit), content.get(hit + 1)) {
-                (Some(b'\r'), Some(b'\n')) => {
-                    at = hit + 2;
-                    self.state = State::LineStart;
-                }
-                (Some(b'\r'), None) => {
-                    at = hit + 1;
-                    self.state = State::AfterCr;
-                }
-                (Some(b'\r'), _) => return Err(self.fault(FaultKind::BareCr, hit)),
-                (Some(b'\n'), _) => return Err(self.fault(FaultKind::BareLf, hit)),
-                _ => return Err(self.fault(FaultKind::Nul, hit)),
+            let (lines, behind) = rest.split_at(self.dots.pass(rest));
+            if let Some(check) = &mut self.check {
+                check.check(lines)?;
             }
+            if dotted {
+                segments.push(Segment::Fixed(b"."));
+            }
+            segments.push(Segment::Body(lines));
+            rest = behind;
         }
-        segments.push(Segment::Body(content.get(start..at).unwrap_or_default()));
-        self.taken = self.taken.saturating_add(at as u64);
-        Ok(at)
+        Ok(content.len() - rest.len())
     }
 
-    /// Appends the end of data, with a CRLF before it only when the content has none at its end.
+    /// Appends the end of data, with a CRLF before it only when the content has none at its end. The stuffer then
+    /// stands at the start of the next message, every octet of which is to be looked at.
     ///
     /// # Errors
     /// A [`ContentFault`] when the content ends in a bare CR.
     pub fn finish(&mut self, segments: &mut SegmentList<'_>) -> Result<(), ContentFault> {
-        let end: &'static [u8] = match self.state {
-            State::LineStart => b".\r\n",
-            State::Inside => b"\r\n.\r\n",
-            State::AfterCr => return Err(self.bare_cr_before()),
-        };
-        segments.push(Segment::Fixed(end));
+        if let Some(check) = &self.check {
+            check.finish()?;
+        }
+        segments.push(Segment::Fixed(if self.dots.at_line_start() { b".\r\n" } else { b"\r\n.\r\n" }));
         *self = Self::new();
         Ok(())
-    }
-
-    /// The fault of a CR that was the last octet of an earlier piece.
-    const fn bare_cr_before(&self) -> ContentFault {
-        ContentFault { kind: FaultKind::BareCr, offset: self.taken.saturating_sub(1) }
-    }
-
-    const fn fault(&self, kind: FaultKind, at: usize) -> ContentFault {
-        ContentFault { kind, offset: self.taken.saturating_add(at as u64) }
     }
 }
 
@@ -134,7 +93,7 @@ impl Default for Stuffer {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::FaultKind, *};
     use alloc::vec::Vec;
 
     fn stuffed(chunks: &[&[u8]]) -> Result<Vec<u8>, ContentFault> {

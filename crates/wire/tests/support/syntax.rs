@@ -1,14 +1,13 @@
-//! Commands, replies, addresses and content.
+//! Commands, replies and addresses.
 
 use bytes::BytesMut;
 use posthaste_wire::{
     Capabilities, Command, Domain, EhloName, ForwardPath, Mailbox, ReplyRef, ReversePath, Xtext,
     command::{MAX_AUTH_LINE, MAX_COMMAND_LINE},
-    frame::{Frame, Framer, SegmentList, Stuffer},
     reply::{ReplyFramer, ReplyLimits},
 };
 
-use crate::{choices::Chunking, reference};
+use super::choices::Chunking;
 
 /// One command line: what was parsed is emitted as one line, which parses to the same and is emitted as the same.
 ///
@@ -153,109 +152,6 @@ pub fn address(octets: &[u8]) {
         let text = Xtext::parse(encoded.as_str()).expect("what was encoded parses");
         assert_eq!(&*text.decode(), octets);
     }
-}
-
-/// A stream behind DATA: the framer agrees with the reference on where it ends, what it is and what is wrong with it,
-/// in every chunking. The same octets as content to send: the stuffer agrees with the reference, and what it lets
-/// through comes back.
-///
-/// # Panics
-/// When they do not agree.
-pub fn framer(stream: &[u8]) {
-    let expected = reference::content(stream);
-    for chunking in chunkings(stream.len()) {
-        compare(stream, &expected, chunking);
-    }
-    stuffer(stream);
-}
-
-/// Compares the framer with the reference in one chunking.
-///
-/// # Panics
-/// When they do not agree.
-pub fn compare(stream: &[u8], expected: &reference::Content, mut chunking: Chunking) {
-    let mut framer = Framer::new(512);
-    framer.expect_content(usize::MAX);
-    let (mut start, mut arrived, mut octets, mut end) = (0, 0, Vec::new(), None);
-    while end.is_none() {
-        let framed = framer.next(&stream[start..arrived]);
-        match framed.frame {
-            Frame::Content(range) => {
-                assert!(!range.is_empty() && range.end <= framed.consumed);
-                octets.extend_from_slice(&stream[start..arrived][range]);
-            }
-            Frame::End => end = Some(start + framed.consumed),
-            Frame::Incomplete => {}
-            frame => panic!("{frame:?} within content"),
-        }
-        start += framed.consumed;
-        if framed.consumed == 0 {
-            assert!(arrived - start <= 4, "{} octets are left", arrived - start);
-            if arrived == stream.len() {
-                break;
-            }
-            arrived += chunking.next(arrived, stream.len() - arrived);
-        }
-    }
-    let fault = framer.fault().map(|fault| (fault.kind, fault.offset));
-    assert_eq!(end, expected.end, "{:?} {chunking:?}", stream.escape_ascii().to_string());
-    assert_eq!(octets, expected.octets, "{:?} {chunking:?}", stream.escape_ascii().to_string());
-    assert_eq!(fault, expected.fault, "{:?} {chunking:?}", stream.escape_ascii().to_string());
-    if end.is_some() {
-        assert!(framer.is_at_line(), "behind the end comes a line");
-    }
-}
-
-/// Compares the stuffer with the reference, in every chunking.
-///
-/// # Panics
-/// When they do not agree.
-pub fn stuffer(content: &[u8]) {
-    let expected = reference::stuffed(content);
-    let mut first_fault = None;
-    for chunking in chunkings(content.len()) {
-        let found = stuff(content, chunking.clone());
-        let context = || format!("{:?} {chunking:?}", content.escape_ascii().to_string());
-        assert_eq!(found.as_ref().ok(), expected.as_ref(), "{}", context());
-        if let Err(fault) = found {
-            assert_eq!(*first_fault.get_or_insert(fault), fault, "{}", context());
-        }
-    }
-    if let Some(wire) = expected {
-        let back = reference::content(&wire);
-        assert_eq!((back.fault, back.end), (None, Some(wire.len())), "what leaves ends once, at its end");
-        assert_eq!(
-            back.octets.strip_suffix(b"\r\n").unwrap_or_default(),
-            content.strip_suffix(b"\r\n").unwrap_or(content)
-        );
-    }
-}
-
-/// What the stuffer makes of content that comes in pieces.
-///
-/// # Errors
-/// The fault that it finds.
-pub fn stuff(content: &[u8], mut chunking: Chunking) -> Result<Vec<u8>, posthaste_wire::frame::ContentFault> {
-    let (mut stuffer, mut wire, mut position) = (Stuffer::new(), Vec::new(), 0);
-    let mut flush = |segments: &SegmentList<'_>| {
-        segments.as_slice().iter().for_each(|segment| wire.extend_from_slice(segment.as_bytes()));
-    };
-    while position < content.len() {
-        let size = chunking.next(position, content.len() - position);
-        let mut rest = &content[position..position + size];
-        while !rest.is_empty() {
-            let mut segments = SegmentList::new();
-            let taken = stuffer.stuff(rest, &mut segments)?;
-            assert!(taken > 0, "an empty list has room");
-            flush(&segments);
-            rest = &rest[taken..];
-        }
-        position += size;
-    }
-    let mut segments = SegmentList::new();
-    stuffer.finish(&mut segments)?;
-    flush(&segments);
-    Ok(wire)
 }
 
 /// Every chunking of a short stream; of a long one the whole, the single octets and some cuts.

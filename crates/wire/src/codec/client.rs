@@ -1,0 +1,116 @@
+//! The client's side of a connection.
+
+use bytes::{Buf as _, BytesMut};
+use tokio_util::codec::{Decoder, Encoder};
+
+use super::CodecError;
+use crate::{
+    Command, Reply,
+    frame::{ContentFault, SegmentList, Stuffer},
+    reply::{ReplyFramer, ReplyLimits},
+};
+
+/// Decodes [`Reply`], encodes commands, content and chunks.
+#[derive(Debug, Clone)]
+pub struct ClientCodec {
+    replies: ReplyFramer,
+    stuffer: Stuffer,
+}
+
+/// What a client sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outgoing<'a> {
+    /// A command line.
+    Command(Command<'a>),
+    /// A piece of the content behind 354, without stuffed dots; it may be split anywhere.
+    Content(&'a [u8]),
+    /// The end of the content, with a CRLF before it when the content has none at its end.
+    EndOfContent,
+    /// The octets behind BDAT, or a piece of them. They are counted by the application.
+    Chunk(&'a [u8]),
+}
+
+impl ClientCodec {
+    /// With [`ReplyLimits::default`].
+    pub fn new() -> Self {
+        Self::with_limits(ReplyLimits::default())
+    }
+
+    /// With limits for what the server may say in one reply.
+    pub const fn with_limits(limits: ReplyLimits) -> Self {
+        Self { replies: ReplyFramer::new(limits), stuffer: Stuffer::new() }
+    }
+
+    /// The content of the next message is known to be clean: [`Stuffer::for_clean_content`], which says what goes wrong
+    /// when it is not. Content that was begun starts again.
+    pub const fn expect_clean_content(&mut self) {
+        self.stuffer = Stuffer::for_clean_content();
+    }
+
+    fn stuff(&mut self, content: &[u8], dst: &mut BytesMut) -> Result<(), ContentFault> {
+        let mut rest = content;
+        while !rest.is_empty() {
+            let mut segments = SegmentList::new();
+            let taken = self.stuffer.stuff(rest, &mut segments)?;
+            append(&segments, dst);
+            rest = rest.get(taken..).unwrap_or_default();
+        }
+        Ok(())
+    }
+}
+
+impl Decoder for ClientCodec {
+    type Item = Reply;
+    type Error = CodecError;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Reply>, CodecError> {
+        let Some(reply) = self.replies.next(src)? else { return Ok(None) };
+        let reply = reply.into_owned();
+        src.advance(reply.as_ref().as_bytes().len());
+        Ok(Some(reply))
+    }
+}
+
+/// After an error nothing of the item is in the buffer. After a [`ContentFault`] the connection is to be closed: the
+/// server has part of a message.
+impl Encoder<Outgoing<'_>> for ClientCodec {
+    type Error = CodecError;
+
+    fn encode(&mut self, item: Outgoing<'_>, dst: &mut BytesMut) -> Result<(), CodecError> {
+        match item {
+            Outgoing::Command(command) => command.encode(dst)?,
+            Outgoing::Content(content) => {
+                let before = dst.len();
+                if let Err(fault) = self.stuff(content, dst) {
+                    dst.truncate(before);
+                    return Err(fault.into());
+                }
+            }
+            Outgoing::EndOfContent => {
+                let mut segments = SegmentList::new();
+                self.stuffer.finish(&mut segments)?;
+                append(&segments, dst);
+            }
+            Outgoing::Chunk(octets) => dst.extend_from_slice(octets),
+        }
+        Ok(())
+    }
+}
+
+fn append(segments: &SegmentList<'_>, dst: &mut BytesMut) {
+    for segment in segments.as_slice() {
+        dst.extend_from_slice(segment.as_bytes());
+    }
+}
+
+impl<'a> From<Command<'a>> for Outgoing<'a> {
+    fn from(command: Command<'a>) -> Self {
+        Self::Command(command)
+    }
+}
+
+impl Default for ClientCodec {
+    fn default() -> Self {
+        Self::new()
+    }
+}

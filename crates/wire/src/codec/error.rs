@@ -1,0 +1,69 @@
+//! Why a connection with a codec ends.
+
+use core::fmt;
+use std::io;
+
+use crate::{EncodeError, frame::ContentFault, reply::ReplyError};
+
+/// What goes wrong between a codec and its connection. After any of them but [`CodecError::Encode`] the connection is
+/// to be closed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// The connection failed, or ended within a line or a reply.
+    Io(io::Error),
+    /// The client sends a line without end.
+    EndlessLine,
+    /// The server sends what is no reply.
+    Reply(ReplyError),
+    /// A command that cannot be one line. Nothing of it was sent.
+    Encode(EncodeError),
+    /// Content that cannot be sent behind DATA. The server may have its beginning.
+    Content(ContentFault),
+}
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::EndlessLine => f.write_str("a line does not end"),
+            Self::Reply(error) => error.fmt(f),
+            Self::Encode(error) => error.fmt(f),
+            Self::Content(fault) => fault.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for CodecError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            // Each is shown as itself, so that its source comes next.
+            Self::Io(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+impl From<io::Error> for CodecError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<ReplyError> for CodecError {
+    fn from(error: ReplyError) -> Self {
+        Self::Reply(error)
+    }
+}
+
+impl From<EncodeError> for CodecError {
+    fn from(error: EncodeError) -> Self {
+        Self::Encode(error)
+    }
+}
+
+impl From<ContentFault> for CodecError {
+    fn from(fault: ContentFault) -> Self {
+        Self::Content(fault)
+    }
+}

@@ -1,0 +1,111 @@
+//! The server's side of a connection.
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio_util::codec::{Decoder, Encoder};
+
+use super::CodecError;
+use crate::{
+    Reply,
+    command::MAX_COMMAND_LINE,
+    frame::{ContentFault, Frame, Framed, Framer, LineFault},
+};
+
+/// Decodes what a client sends, encodes [`Reply`].
+///
+/// It yields lines until it is told that content or a chunk follows, and lines again behind its end. The application
+/// tells it after the line that announces the octets and before it asks for the next item.
+#[derive(Debug, Clone)]
+pub struct ServerCodec {
+    framer: Framer,
+}
+
+/// A piece of what a client sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Received {
+    /// A line, without its CRLF: a command, or a response within AUTH.
+    Line(Bytes),
+    /// A line that has to be refused as a whole.
+    BadLine(LineFault),
+    /// A piece of content without stuffed dots, or of a chunk as it came.
+    Content(Bytes),
+    /// The end of the content or of the chunk; what comes next is a line.
+    End {
+        /// What is wrong with the content, which then has to be refused; never of a chunk.
+        fault: Option<ContentFault>,
+    },
+}
+
+/// The most octets of a line that are thrown away before the connection is given up: 64 KiB, more than any client
+/// sends by mistake.
+const MAX_DISCARDED: usize = 64 * 1_024;
+
+impl ServerCodec {
+    /// At the start of a line of at most [`MAX_COMMAND_LINE`] octets.
+    pub const fn new() -> Self {
+        Self { framer: Framer::new(MAX_COMMAND_LINE) }
+    }
+
+    /// Changes the limit for lines, in octets with CRLF. A longer line is a [`Received::BadLine`], and one beyond 64 KiB
+    /// an [error](CodecError::EndlessLine).
+    pub const fn set_max_line(&mut self, max_line: usize) {
+        self.framer.set_max_line(max_line);
+    }
+
+    /// What follows is the content behind DATA: [`Framer::expect_content`].
+    pub const fn expect_content(&mut self, max_line: usize) {
+        self.framer.expect_content(max_line);
+    }
+
+    /// What follows is content that is known to be clean: [`Framer::expect_clean_content`], which says what goes wrong
+    /// when it is not.
+    pub const fn expect_clean_content(&mut self) {
+        self.framer.expect_clean_content();
+    }
+
+    /// What follows is a chunk of so many octets behind BDAT: [`Framer::expect_chunk`].
+    pub const fn expect_chunk(&mut self, octets: u64) {
+        self.framer.expect_chunk(octets);
+    }
+}
+
+impl Decoder for ServerCodec {
+    type Item = Received;
+    type Error = CodecError;
+
+    fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Received>, CodecError> {
+        let Framed { consumed, frame } = self.framer.next(src);
+        // Nothing is split off when there is nothing: that would cost an allocation.
+        let mut octets = || src.split_to(consumed).freeze();
+        Ok(Some(match frame {
+            Frame::Line(range) => Received::Line(octets().slice(range)),
+            Frame::Content(range) => Received::Content(octets().slice(range)),
+            Frame::BadLine(fault) => {
+                src.advance(consumed);
+                Received::BadLine(fault)
+            }
+            Frame::End => {
+                src.advance(consumed);
+                Received::End { fault: self.framer.fault() }
+            }
+            Frame::Incomplete => {
+                src.advance(consumed);
+                return if self.framer.discarded() > MAX_DISCARDED { Err(CodecError::EndlessLine) } else { Ok(None) };
+            }
+        }))
+    }
+}
+
+impl Encoder<Reply> for ServerCodec {
+    type Error = CodecError;
+
+    fn encode(&mut self, reply: Reply, dst: &mut BytesMut) -> Result<(), CodecError> {
+        dst.extend_from_slice(reply.as_ref().as_bytes());
+        Ok(())
+    }
+}
+
+impl Default for ServerCodec {
+    fn default() -> Self {
+        Self::new()
+    }
+}

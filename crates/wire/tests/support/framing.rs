@@ -1,0 +1,211 @@
+//! Framing against the naive reference, and both directions against each other. What does not hold panics.
+
+use posthaste_wire::frame::{ContentCheck, ContentFault, FaultKind, Frame, Framer, LineFault, SegmentList, Stuffer};
+
+use super::{
+    choices::Chunking,
+    reference::{self, Content},
+};
+
+/// How content is looked at: for lines of any length, for lines of two octets, and not at all.
+const CHECKS: [Option<usize>; 3] = [Some(usize::MAX), Some(2), None];
+
+/// A stream as each of the things that it could be, in every chunking: content behind DATA, content to send, a chunk
+/// with lines behind it, lines.
+///
+/// # Panics
+/// When the framer or the stuffer does not agree with the reference, or depends on the chunking.
+pub fn framer(stream: &[u8]) {
+    let chunkings = chunkings(stream.len());
+    received(stream, &chunkings);
+    sent(stream, &chunkings);
+    let size = stream.first().copied().map_or(0, u64::from);
+    for chunking in &chunkings {
+        lines(stream, 0, chunking.clone());
+        lines(stream, size, chunking.clone());
+    }
+}
+
+/// The framer on a stream behind DATA, with and without a look at every octet: where it ends, what it is and what is
+/// wrong with it.
+///
+/// # Panics
+/// When it does not agree with the reference.
+pub fn received(stream: &[u8], chunkings: &[Chunking]) {
+    let expected = reference::content(stream);
+    for check in CHECKS {
+        let fault = check.and_then(|max_line| reference::fault(&expected.octets, max_line));
+        for chunking in chunkings {
+            let (found, found_fault) = receive(stream, check, chunking.clone());
+            let context = || format!("{:?} {check:?} {chunking:?}", stream.escape_ascii().to_string());
+            assert_eq!(found, expected, "{}", context());
+            assert_eq!(found_fault, fault, "{}", context());
+        }
+    }
+}
+
+/// What the framer makes of a stream behind DATA that comes in pieces, looking at every octet when there is a limit for
+/// lines.
+///
+/// # Panics
+/// When it breaks its contract.
+pub fn receive(stream: &[u8], max_line: Option<usize>, mut chunking: Chunking) -> (Content, Option<(FaultKind, u64)>) {
+    let mut framer = Framer::new(512);
+    match max_line {
+        Some(max_line) => framer.expect_content(max_line),
+        None => framer.expect_clean_content(),
+    }
+    let (mut start, mut arrived) = (0, 0);
+    let mut content = Content { octets: Vec::with_capacity(stream.len()), end: None };
+    while content.end.is_none() {
+        let input = &stream[start..arrived];
+        let framed = framer.next(input);
+        match framed.frame {
+            Frame::Content(range) => {
+                assert!(!range.is_empty() && range.end == framed.consumed);
+                content.octets.extend_from_slice(&input[range]);
+            }
+            Frame::End => content.end = Some(start + framed.consumed),
+            Frame::Incomplete => assert_eq!(framed.consumed, 0),
+            frame => panic!("{frame:?} within content"),
+        }
+        start += framed.consumed;
+        if framed.consumed == 0 {
+            assert!(arrived - start <= 2, "{} octets are left", arrived - start);
+            if arrived == stream.len() {
+                break;
+            }
+            arrived += chunking.next(arrived, stream.len() - arrived);
+        }
+    }
+    assert_eq!(framer.is_at_line(), content.end.is_some(), "behind the end comes a line");
+    (content, framer.fault().map(|fault| (fault.kind, fault.offset)))
+}
+
+/// The stuffer on content, and what it lets through on its way back. The stuffer for clean content gives the same for
+/// what is clean.
+///
+/// # Panics
+/// When it does not agree with the reference.
+pub fn sent(content: &[u8], chunkings: &[Chunking]) {
+    let expected = reference::stuffed(content);
+    let fault = reference::fault(content, usize::MAX);
+    for chunking in chunkings {
+        let context = || format!("{:?} {chunking:?}", content.escape_ascii().to_string());
+        match stuff(content, Stuffer::new(), chunking.clone()) {
+            Ok(wire) => {
+                assert_eq!(Some(&wire), expected.as_ref(), "{}", context());
+                assert_eq!(stuff(content, Stuffer::for_clean_content(), chunking.clone()), Ok(wire), "{}", context());
+            }
+            Err(found) => {
+                let open_end = (FaultKind::BareCr, content.len() as u64 - 1);
+                assert_eq!(expected, None, "{}", context());
+                assert_eq!((found.kind, found.offset), fault.unwrap_or(open_end), "{}", context());
+            }
+        }
+        assert_eq!(check(content, chunking.clone()).is_ok(), expected.is_some(), "{}", context());
+    }
+    if let Some(wire) = expected {
+        let back = reference::content(&wire);
+        assert_eq!(back.end, Some(wire.len()), "what leaves ends once, at its end");
+        assert_eq!(reference::fault(&back.octets, usize::MAX), None);
+        let line_end: &[u8] = if content.is_empty() || content.ends_with(b"\r\n") { b"" } else { b"\r\n" };
+        assert_eq!(back.octets.strip_prefix(content), Some(line_end), "unstuffed it is what was stuffed");
+    }
+}
+
+/// What a stuffer makes of content that comes in pieces.
+///
+/// # Errors
+/// The fault that it finds.
+///
+/// # Panics
+/// When it takes nothing although there is room.
+pub fn stuff(content: &[u8], mut stuffer: Stuffer, mut chunking: Chunking) -> Result<Vec<u8>, ContentFault> {
+    let (mut wire, mut position) = (Vec::with_capacity(content.len() + 5), 0);
+    let mut flush = |segments: &SegmentList<'_>| {
+        segments.as_slice().iter().for_each(|segment| wire.extend_from_slice(segment.as_bytes()));
+    };
+    while position < content.len() {
+        let size = chunking.next(position, content.len() - position);
+        let mut rest = &content[position..position + size];
+        while !rest.is_empty() {
+            let mut segments = SegmentList::new();
+            let taken = stuffer.stuff(rest, &mut segments)?;
+            assert!(taken > 0, "an empty list has room");
+            flush(&segments);
+            rest = &rest[taken..];
+        }
+        position += size;
+    }
+    let mut segments = SegmentList::new();
+    stuffer.finish(&mut segments)?;
+    flush(&segments);
+    Ok(wire)
+}
+
+/// The check on its own, on content in pieces.
+///
+/// # Errors
+/// The fault that it finds.
+pub fn check(content: &[u8], mut chunking: Chunking) -> Result<(), ContentFault> {
+    let (mut check, mut position) = (ContentCheck::new(usize::MAX), 0);
+    while position < content.len() {
+        let size = chunking.next(position, content.len() - position);
+        check.check(&content[position..position + size])?;
+        position += size;
+    }
+    check.finish()
+}
+
+/// The most octets of a line in [`lines`].
+const MAX_LINE: usize = 16;
+
+/// The framer on a chunk of so many octets and the lines behind it.
+///
+/// # Panics
+/// When it does not agree with a plain search, or holds more than a line.
+pub fn lines(stream: &[u8], chunk: u64, mut chunking: Chunking) {
+    let cut = usize::try_from(chunk).unwrap_or(usize::MAX).min(stream.len());
+    let (expected_chunk, behind) = stream.split_at(cut);
+    let ended = cut as u64 == chunk;
+    let expected_lines =
+        behind.split_inclusive(|octet| *octet == b'\n').filter(|line| line.ends_with(b"\n")).map(|line| {
+            match line.strip_suffix(b"\r\n") {
+                _ if line.len() > MAX_LINE => Err(LineFault::TooLong { octets: line.len() }),
+                Some(text) => Ok(text.to_vec()),
+                None => Err(LineFault::BareLf),
+            }
+        });
+
+    let mut framer = Framer::new(MAX_LINE);
+    framer.expect_chunk(chunk);
+    let (mut start, mut arrived, mut content, mut ends, mut found_lines) = (0, 0, Vec::new(), 0, Vec::new());
+    loop {
+        let input = &stream[start..arrived];
+        let framed = framer.next(input);
+        start += framed.consumed;
+        match framed.frame {
+            Frame::Content(range) => content.extend_from_slice(&input[range]),
+            Frame::End => ends += 1,
+            Frame::Line(range) => found_lines.push(Ok(input[range].to_vec())),
+            Frame::BadLine(fault) => found_lines.push(Err(fault)),
+            Frame::Incomplete => {
+                assert!(arrived - start < MAX_LINE, "{} octets are held", arrived - start);
+                if arrived == stream.len() {
+                    break;
+                }
+                arrived += chunking.next(arrived, stream.len() - arrived);
+            }
+        }
+    }
+    assert_eq!((content.as_slice(), ends), (expected_chunk, u32::from(ended)), "{chunking:?}");
+    assert_eq!(found_lines, expected_lines.collect::<Vec<_>>(), "{chunking:?}");
+}
+
+/// Every chunking of a short stream; of a long one the whole, the single octets and some cuts.
+fn chunkings(octets: usize) -> Vec<Chunking> {
+    let every = octets / 64 + 1;
+    let some = Chunking::all(octets).enumerate().filter(|(index, _)| *index < 2 || index % every == 0);
+    some.map(|(_, chunking)| chunking).collect()
+}
