@@ -4,6 +4,7 @@
 mod bench;
 mod instructions;
 mod licences;
+mod mutants;
 mod shell;
 mod steps;
 mod test;
@@ -17,6 +18,7 @@ fn main() -> ExitCode {
         Some("test") => test::main(&words.collect::<Vec<_>>()),
         Some("bench") => bench::main(&words.collect::<Vec<_>>()),
         Some("instructions") => instructions::main(&words.collect::<Vec<_>>()),
+        Some("mutants") => mutants::main(&words.collect::<Vec<_>>()),
         Some("--help" | "-h" | "help") | None => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -38,4 +40,5 @@ Commands:
                 (`cargo xtask test --help` says how to run a part of it)
   bench         measure each layer, or with `bench relay` the whole relay beside Postfix
   instructions  count the instructions of the parsers, and compare with the record or renew it
+  mutants       change the parser in hundreds of places, one at a time, and see whether a test notices
 ";
