@@ -7,6 +7,8 @@
 #[path = "../../crates/queue/tests/block_on/mod.rs"]
 mod block_on;
 
+mod settings;
+
 use std::{
     fs::File,
     io::Write as _,
@@ -29,7 +31,7 @@ use posthaste_queue::{
 };
 
 fn main() {
-    let mut criterion = posthaste_benches::criterion();
+    let mut criterion = settings::criterion();
     puts(&mut criterion);
     memory(&mut criterion);
     criterion.final_summary();

@@ -1,5 +1,7 @@
 //! Both sides of the conversation back to back in memory: what a message costs before sockets, TLS and disks come in.
 
+mod settings;
+
 use std::{hint::black_box, sync::Arc};
 
 use bytes::{Buf as _, BytesMut};
@@ -10,7 +12,7 @@ use posthaste_session::{
 };
 
 fn main() {
-    let mut criterion = posthaste_benches::criterion();
+    let mut criterion = settings::criterion();
     let mut group = criterion.benchmark_group("session, 1 recipient, kept");
     for kib in [1, 100] {
         let content = posthaste_benches::content(kib * 1_024, None);

@@ -1,21 +1,18 @@
-//! What the benchmarks share: the octets that they work on, and how long they run.
+//! What the benchmarks share: the octets that they work on, and how our parsers are driven over them.
 //!
-//! `cargo bench -p posthaste-benches` measures, with `-- --test` everything runs once. Rates on a shared machine are
-//! good to a factor of two; what stands beside each other in one run is good to about 15 %.
+//! Rates on a shared machine are good to a factor of two; what stands beside each other in one run is good to about
+//! 15 %. The program `instructions` counts instead: see `cargo xtask instructions --help`.
 
-use std::time::Duration;
+pub mod parse;
 
-use criterion::Criterion;
+use std::hint::black_box;
 
-/// Short enough that all benchmarks together take less than two minutes; `--measurement-time` and `--sample-size` on
-/// the command line make it longer.
-#[must_use]
-pub fn criterion() -> Criterion {
-    Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(200))
-        .measurement_time(Duration::from_millis(800))
-        .configure_from_args()
+/// The one function that callgrind looks at, found by its name; it writes a count down whenever this returns. It must
+/// stay a function, and return by itself instead of jumping to `work`.
+#[inline(never)]
+pub fn counted(work: &mut dyn FnMut()) {
+    work();
+    black_box(());
 }
 
 /// Lines for a parser.
@@ -40,30 +37,50 @@ impl Corpus {
     }
 }
 
-/// One command each, in 64 variations.
+/// One kind of command each, in 64 variations.
 #[must_use]
 pub fn single_commands() -> Vec<Corpus> {
     let many = |name, line: fn(usize) -> String| Corpus::new(name, (0..64).map(line));
     vec![
-        many("EHLO", |i| format!("EHLO {}\r\n", DOMAINS[i % DOMAINS.len()])),
+        many("EHLO", ehlo),
         many("MAIL", mail),
+        many("MAIL SIZE BODY", mail_size),
         many("MAIL DSN", mail_dsn),
         many("RCPT", rcpt),
         many("RCPT DSN", rcpt_dsn),
         many("DATA", |_| "DATA\r\n".to_owned()),
+        many("BDAT", |i| bdat(1_000 + i * 64, i % 4 == 3)),
+        many("AUTH PLAIN", |_| AUTH.to_owned()),
+        many("RSET", |_| "RSET\r\n".to_owned()),
+        many("NOOP", |_| "NOOP\r\n".to_owned()),
+        many("QUIT", |_| "QUIT\r\n".to_owned()),
     ]
 }
 
-/// Pipelined conversations: 20 transactions of 5 recipients, and 4 of 50 recipients with every DSN parameter.
+/// Pipelined conversations from EHLO to QUIT: 20 transactions of 5 recipients; 4 of 50 recipients with every DSN
+/// parameter; AUTH and 10 transactions of 10 recipients with DSN and BDAT.
 #[must_use]
 pub fn command_streams() -> Vec<Corpus> {
-    let stream = |transactions, recipients, mail: fn(usize) -> String, rcpt: fn(usize) -> String| {
-        (0..transactions).flat_map(move |i| {
-            let rcpts = (0..recipients).map(move |j| rcpt(i * recipients + j));
-            std::iter::once(mail(i * 11)).chain(rcpts).chain(["DATA\r\n".to_owned()])
-        })
+    let transactions = |count, recipients, mail: fn(usize) -> String, rcpt: fn(usize) -> String, content: &[String]| {
+        let mut lines = Vec::new();
+        for i in 0..count {
+            lines.push(mail(i * 11));
+            lines.extend((0..recipients).map(|j| rcpt(i * recipients + j)));
+            lines.extend_from_slice(content);
+        }
+        lines
     };
-    vec![Corpus::new("stream", stream(20, 5, mail, rcpt)), Corpus::new("stream DSN", stream(4, 50, mail_dsn, rcpt_dsn))]
+    let stream = |name, before: &[String], transactions: Vec<String>| {
+        let after = ["RSET\r\n", "NOOP\r\n", "QUIT\r\n"].map(str::to_owned);
+        Corpus::new(name, [ehlo(0)].iter().chain(before).chain(&transactions).chain(&after).cloned())
+    };
+    let data = ["DATA\r\n".to_owned()];
+    let chunks = [bdat(65_536, false), bdat(1_234, true)];
+    vec![
+        stream("stream", &[], transactions(20, 5, mail_size, rcpt, &data)),
+        stream("stream DSN", &[], transactions(4, 50, mail_dsn, rcpt_dsn, &data)),
+        stream("stream full", &[AUTH.to_owned()], transactions(10, 10, mail_dsn, rcpt_dsn, &chunks)),
+    ]
 }
 
 /// Replies to MAIL, RCPT, DATA and the end of the content.
@@ -105,15 +122,28 @@ pub fn content(octets: usize, dotted: Option<usize>) -> Vec<u8> {
     content
 }
 
+// Names that every peer takes.
 const DOMAINS: [&str; 6] =
-    ["example.com", "mail.example.org", "mx1.region-4.example.net", "a.example", "sub.example.co", "xn--bcher.example"];
+    ["example.com", "mail.example.org", "mx1.region-4.example.net", "a.example", "sub.example.co", "lists.example.io"];
 const LOCAL_PARTS: [&str; 5] = ["alice", "bob.smith", "carol+news", "d", "bounce-12345-67890-abcdef"];
 
-fn address(i: usize) -> String {
+const AUTH: &str = "AUTH PLAIN AGFsaWNlQGV4YW1wbGUuY29tAGNvcnJlY3QtaG9yc2UtYmF0dGVyeQ==\r\n";
+
+/// The `i`-th mailbox.
+#[must_use]
+pub fn address(i: usize) -> String {
     format!("{}{}@{}", LOCAL_PARTS[i % LOCAL_PARTS.len()], i % 97, DOMAINS[i % DOMAINS.len()])
 }
 
+fn ehlo(i: usize) -> String {
+    format!("EHLO {}\r\n", DOMAINS[i % DOMAINS.len()])
+}
+
 fn mail(i: usize) -> String {
+    format!("MAIL FROM:<{}>\r\n", address(i))
+}
+
+fn mail_size(i: usize) -> String {
     format!("MAIL FROM:<{}> SIZE={} BODY=8BITMIME\r\n", address(i), 1000 + i * 37)
 }
 
@@ -130,4 +160,8 @@ fn rcpt_dsn(i: usize) -> String {
     let address = address(i);
     let original = address.replace('+', "+2B");
     format!("RCPT TO:<{address}> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;{original}\r\n")
+}
+
+fn bdat(size: usize, last: bool) -> String {
+    format!("BDAT {size}{}\r\n", if last { " LAST" } else { "" })
 }

@@ -2,7 +2,9 @@
 //! continuous integration runs it and nothing else.
 
 mod bench;
+mod instructions;
 mod licences;
+mod mutants;
 mod shell;
 mod steps;
 mod test;
@@ -15,6 +17,8 @@ fn main() -> ExitCode {
     match words.next() {
         Some("test") => test::main(&words.collect::<Vec<_>>()),
         Some("bench") => bench::main(&words.collect::<Vec<_>>()),
+        Some("instructions") => instructions::main(&words.collect::<Vec<_>>()),
+        Some("mutants") => mutants::main(&words.collect::<Vec<_>>()),
         Some("--help" | "-h" | "help") | None => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -32,7 +36,9 @@ The project's own commands.
 Usage: cargo xtask <command>
 
 Commands:
-  test    install what the tests need, then check, test, document, package and try out everything
-          (`cargo xtask test --help` says how to run a part of it)
-  bench   measure each layer, or with `bench relay` the whole relay beside Postfix
+  test          install what the tests need, then check, test, document, package and try out everything
+                (`cargo xtask test --help` says how to run a part of it)
+  bench         measure each layer, or with `bench relay` the whole relay beside Postfix
+  instructions  count the instructions of the parsers, and compare with the record or renew it
+  mutants       change the parser in hundreds of places, one at a time, and see whether a test notices
 ";

@@ -21,7 +21,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    fn new() -> Result<Self, Failure> {
+    pub(crate) fn new() -> Result<Self, Failure> {
         let root = workspace_root();
         let metadata = MetadataCommand::new().current_dir(&root).exec().map_err(|error| {
             Failure::new(format!("cargo metadata failed: {error}"), "Mend the manifest that it names.")
@@ -59,6 +59,11 @@ const STEPS: &[Step] = &[
     Step { name: "lint", about: "clippy over every target and feature, warnings are errors", run: steps::cargo::lint },
     Step { name: "test", about: "unit, integration and doc tests of the libraries", run: steps::cargo::test },
     Step { name: "benches", about: "every benchmark once, without measuring", run: steps::cargo::benches },
+    Step {
+        name: "instructions",
+        about: "instruction counts of the parsers, and that they grow no faster than the input",
+        run: crate::instructions::run,
+    },
     Step { name: "docs", about: "rustdoc, warnings are errors", run: steps::cargo::docs },
     Step {
         name: "features",

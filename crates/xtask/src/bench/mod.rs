@@ -1,7 +1,10 @@
 //! `cargo xtask bench`: the layers by criterion, or the whole relay beside Postfix.
 
+mod table;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use cargo_metadata::MetadataCommand;
 
@@ -10,11 +13,12 @@ use crate::shell::{Failure, Outcome, Run, find_program, workspace_root};
 const HELP: &str = "\
 How fast it is, beside others in the same run.
 
-Usage: cargo xtask bench [CRITERION-ARGUMENT]...
+Usage: cargo xtask bench [wire|session|queue] [CRITERION-ARGUMENT]...
        cargo xtask bench relay [OPTION]...
 
-Without `relay`: the benchmarks of each layer. A word picks those whose name has it in it, `--save-baseline NAME` and
-`--baseline NAME` compare two runs, `--test` runs everything once without measuring.
+Without `relay`: the benchmarks of one layer or of all, and a table of what they found. A word picks those whose name
+has it in it, `--save-baseline NAME` and `--baseline NAME` compare two runs, `--test` runs everything once without
+measuring. The first build takes minutes: it optimises across crates.
 
 With `relay`: messages through the whole relay, and through Debian's Postfix, to a next hop that counts them. It wants
 root, the `postfix` package and Python 3; `cargo xtask bench relay --help` lists its options. RELAY_BIN names a relay
@@ -40,8 +44,14 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
 }
 
 fn layers(options: &[&str]) -> Outcome {
-    let command = ["bench", "--package", "posthaste-benches", "--"];
-    Run::cargo().dir(&workspace_root()).args(command).args(options).run()
+    let (layer, options) = match options {
+        [layer @ ("wire" | "session" | "queue"), options @ ..] => (vec!["--bench", *layer], options),
+        options => (vec![], options),
+    };
+    let started = SystemTime::now();
+    let command = ["bench", "--package", "posthaste-benches"];
+    Run::cargo().dir(&workspace_root()).args(command).args(layer).args(["--"]).args(options).run()?;
+    table::print(&target_directory()?.join("criterion"), started)
 }
 
 fn relay(options: &[&str]) -> Outcome {
@@ -59,11 +69,14 @@ fn relay(options: &[&str]) -> Outcome {
 
 /// The relay program, optimised, with the features that users get.
 fn build() -> Result<PathBuf, Failure> {
-    let root = workspace_root();
-    let metadata =
-        MetadataCommand::new().current_dir(&root).no_deps().exec().map_err(|error| {
-            Failure::new(format!("cargo metadata failed: {error}"), "Mend the manifest that it names.")
-        })?;
-    Run::cargo().dir(&root).args(["build", "--release", "--package", "posthaste-examples", "--bin", "relay"]).run()?;
-    Ok(metadata.target_directory.into_std_path_buf().join("release/relay"))
+    let command = ["build", "--release", "--package", "posthaste-examples", "--bin", "relay"];
+    Run::cargo().dir(&workspace_root()).args(command).run()?;
+    Ok(target_directory()?.join("release/relay"))
+}
+
+fn target_directory() -> Result<PathBuf, Failure> {
+    let metadata = MetadataCommand::new().current_dir(workspace_root()).no_deps().exec();
+    let metadata = metadata
+        .map_err(|error| Failure::new(format!("cargo metadata failed: {error}"), "Mend the manifest that it names."))?;
+    Ok(metadata.target_directory.into_std_path_buf())
 }
