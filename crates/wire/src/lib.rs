@@ -16,7 +16,7 @@ mod secret;
 mod xtext;
 
 pub use address::{Domain, EhloName, ForwardPath, Mailbox, ReversePath};
-pub use capability::{Capabilities, Capability, MechanismSet};
+pub use capability::{Capabilities, Capability, Mechanism, MechanismSet};
 pub use command::{Auth, BodyType, Command, Mail, Notify, OriginalRecipient, Rcpt, Ret};
 pub use encode::EncodeError;
 pub use error::{SyntaxError, SyntaxErrorKind};

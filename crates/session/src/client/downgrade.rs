@@ -11,7 +11,7 @@
 //! | `AUTH` | AUTH (RFC 4954) | left out |
 //! | unknown | | left out |
 
-use posthaste_wire::{BodyType, Capabilities, EnhancedCode, Mail, Rcpt, parameter::Parameters};
+use posthaste_wire::{BodyType, Capabilities, EnhancedCode, Mail, Rcpt, capability::Keyword, parameter::Parameters};
 use thiserror::Error;
 
 /// A message that must not go to this server.
@@ -44,27 +44,27 @@ impl Undeliverable {
 /// # Errors
 /// [`Undeliverable`] when leaving a parameter out would change what the message means.
 pub fn mail<'a>(mail: Mail<&'a str>, server: &Capabilities) -> Result<Mail<&'a str>, Undeliverable> {
-    if let (Some(size), Some(Some(limit))) = (mail.size, server.size)
+    if let (Some(size), Some(limit)) = (mail.size, server.size())
         && size > limit
     {
         return Err(Undeliverable::TooLarge);
     }
     let body = match mail.body {
-        body if server.eight_bit_mime && body != Some(BodyType::BinaryMime) => body,
+        body if server.offers(Keyword::EightBitMime) && body != Some(BodyType::BinaryMime) => body,
         None | Some(BodyType::SevenBit) => None,
         Some(_) => return Err(Undeliverable::EightBit),
     };
-    if mail.smtputf8 && !server.smtp_utf8 {
+    if mail.smtputf8 && !server.offers(Keyword::SmtpUtf8) {
         return Err(Undeliverable::Utf8);
     }
     Ok(Mail {
         reverse_path: mail.reverse_path,
-        size: mail.size.filter(|_| server.size.is_some()),
+        size: mail.size.filter(|_| server.offers(Keyword::Size)),
         body,
         smtputf8: mail.smtputf8,
-        ret: mail.ret.filter(|_| server.dsn),
-        envid: mail.envid.filter(|_| server.dsn),
-        auth: mail.auth.filter(|_| !server.auth.is_empty()),
+        ret: mail.ret.filter(|_| server.offers(Keyword::Dsn)),
+        envid: mail.envid.filter(|_| server.offers(Keyword::Dsn)),
+        auth: mail.auth.filter(|_| !server.auth().is_empty()),
         parameters: Parameters::NONE,
     })
 }
@@ -73,8 +73,8 @@ pub fn mail<'a>(mail: Mail<&'a str>, server: &Capabilities) -> Result<Mail<&'a s
 pub fn rcpt<'a>(rcpt: Rcpt<&'a str>, server: &Capabilities) -> Rcpt<&'a str> {
     Rcpt {
         forward_path: rcpt.forward_path,
-        notify: rcpt.notify.filter(|_| server.dsn),
-        orcpt: rcpt.orcpt.filter(|_| server.dsn),
+        notify: rcpt.notify.filter(|_| server.offers(Keyword::Dsn)),
+        orcpt: rcpt.orcpt.filter(|_| server.offers(Keyword::Dsn)),
         parameters: Parameters::NONE,
     }
 }
