@@ -1,9 +1,12 @@
-//! The clauses about replies as rows: `replies.txt`.
+//! The clauses about replies as rows: `replies.txt` and `capabilities.txt`.
 
 mod table;
 
 use posthaste_testkit::fuzz;
-use posthaste_wire::reply::{ReplyFramer, ReplyLimits};
+use posthaste_wire::{
+    Capability,
+    reply::{ReplyFramer, ReplyLimits},
+};
 use table::rows;
 
 #[test]
@@ -30,4 +33,23 @@ fn replies() {
         }
         assert_eq!(shown.join(" / "), row.expected, "{}", row.text);
     }
+}
+
+#[test]
+fn capabilities() {
+    for row in rows(include_str!("capabilities.txt")) {
+        let shown = match Capability::parse(&row.input) {
+            Some(Capability::Other(line)) => format!("other {line}"),
+            Some(capability) => capability.to_string(),
+            None => "none".into(),
+        };
+        assert_eq!(shown, row.expected, "{}", row.text);
+        fuzz::reply(&[b"250-mx.example\r\n250 ", row.input.as_slice(), b"\r\n"].concat());
+    }
+}
+
+#[test]
+fn there_are_enough_rows() {
+    assert!(rows(include_str!("replies.txt")).len() >= 60);
+    assert!(rows(include_str!("capabilities.txt")).len() >= 70);
 }
