@@ -9,7 +9,7 @@ use posthaste_io::{
         ClientSettings,
         sasl::{ClientMechanism, Credentials},
     },
-    wire::{Auth, Capabilities, Command, EhloName, Reply, ReplyCode, Secret, Severity},
+    wire::{Auth, Capabilities, Command, EhloName, Reply, ReplyCode, Secret, Severity, capability::Keyword},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -116,8 +116,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     async fn start_tls(&mut self, server_name: &str, options: &ClientOptions) -> Result<(), ConnectError> {
         match options.tls.policy {
             TlsPolicy::Off | TlsPolicy::Implicit => return Ok(()),
-            TlsPolicy::Opportunistic if !self.capabilities().start_tls => return Ok(()),
-            TlsPolicy::Required if !self.capabilities().start_tls => return Err(ConnectError::TlsUnavailable),
+            TlsPolicy::Opportunistic if !self.capabilities().offers(Keyword::StartTls) => return Ok(()),
+            TlsPolicy::Required if !self.capabilities().offers(Keyword::StartTls) => {
+                return Err(ConnectError::TlsUnavailable);
+            }
             TlsPolicy::Opportunistic | TlsPolicy::Required => {}
         }
         let (config, name) = tls_parts(&options.tls, server_name)?;
@@ -137,7 +139,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     async fn log_in(&mut self, options: &ClientOptions) -> Result<(), ConnectError> {
         let Some(credentials) = &options.credentials else { return Ok(()) };
         let demanded = matches!(options.tls.policy, TlsPolicy::Required | TlsPolicy::Implicit);
-        let mechanism = ClientMechanism::choose(self.capabilities().auth, credentials.clone());
+        let mechanism = ClientMechanism::choose(self.capabilities().auth(), credentials.clone());
         let Some(mut mechanism) = mechanism.filter(|_| demanded && self.is_tls()) else {
             return Err(ConnectError::AuthUnavailable);
         };

@@ -7,7 +7,7 @@ use posthaste_io::{
         client::downgrade::{self, Undeliverable},
         table::Phase,
     },
-    wire::{Command, Mail, Rcpt, Reply, Severity},
+    wire::{Command, Mail, Rcpt, Reply, Severity, capability::Keyword},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -114,7 +114,7 @@ impl Attempt {
         recipients: &[Rcpt<&str>],
         mut content: impl Content,
     ) -> Result<(), ClientError> {
-        let pipelining = client.capabilities().pipelining;
+        let pipelining = client.capabilities().offers(Keyword::Pipelining);
         client.driver.send(&Command::Mail(mail))?;
         if !pipelining {
             let reply = client.reply().await?;

@@ -13,7 +13,7 @@ use posthaste_server::{
         pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     },
     session::ServerSettings,
-    wire::MechanismSet,
+    wire::{Mechanism, MechanismSet},
 };
 use support::{Talk, start};
 use tokio_rustls::TlsConnector;
@@ -24,7 +24,7 @@ const WRONG: &str = "AG1lAHdyb25n";
 
 fn settings() -> ServerSettings {
     let mut settings = support::settings();
-    settings.offers.auth = MechanismSet { plain: true, login: true };
+    settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.offers.auth_in_clear = true;
     settings.timeouts.verdict = Duration::from_millis(200);
     settings

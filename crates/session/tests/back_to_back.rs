@@ -5,13 +5,13 @@ use posthaste_testkit::{
     pair::{Letter, Outcome, Pair},
     policy::{Topic, refusal},
 };
-use posthaste_wire::MechanismSet;
+use posthaste_wire::{Mechanism, MechanismSet};
 use proptest::{collection::vec, prelude::*};
 
 fn settings(open_recipients: usize) -> ServerSettings {
     let mut settings = ServerSettings::new("mx.test");
     settings.offers.starttls = true;
-    settings.offers.auth = MechanismSet { plain: true, login: true };
+    settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.limits.open_recipients = open_recipients;
     settings
 }

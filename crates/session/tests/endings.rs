@@ -6,6 +6,7 @@ use posthaste_testkit::{
     policy::{refusal, reply},
     server::{ServerHarness, Stop},
 };
+use posthaste_wire::capability::Keyword;
 
 const BYE: &[u8] = b"421 4.3.2 Shutting down, come back later\r\n";
 
@@ -164,7 +165,7 @@ fn helo_brings_no_extensions() {
     client.feed(b"220 s\r\n");
     client.send_line("HELO c").unwrap();
     client.feed(b"250-s\r\n250 PIPELINING\r\n");
-    assert!(!client.session.capabilities().pipelining);
+    assert!(!client.session.capabilities().offers(Keyword::Pipelining));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use posthaste_testkit::{
     policy::{Policy, Topic, refusal},
     server::{ServerHarness, Stop},
 };
-use posthaste_wire::MechanismSet;
+use posthaste_wire::{Mechanism, MechanismSet};
 
 /// The classes of commands, with what the application says to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,7 +208,7 @@ fn heard(server: &mut ServerHarness) -> Vec<u16> {
 fn check(prefix: &[Class], length: u32) {
     let mut settings = ServerSettings::new("mx.test");
     settings.offers.starttls = true;
-    settings.offers.auth = MechanismSet { plain: true, login: true };
+    settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.offers.auth_in_clear = true;
     // The budgets have tests of their own.
     settings.limits.auth_failures = u32::MAX;

@@ -5,7 +5,7 @@ use posthaste_testkit::{
     choices::Chunking,
     client::{ClientHarness, Event},
 };
-use posthaste_wire::reply::ReplyError;
+use posthaste_wire::reply::{ReplyError, ReplyErrorKind};
 
 const EHLO: &[u8] = b"250-s\r\n250-PIPELINING\r\n250 AUTH PLAIN\r\n";
 
@@ -30,11 +30,12 @@ fn misbehaved(client: &ClientHarness) -> PeerMisbehaved {
 
 #[test]
 fn what_is_no_answer() {
-    use PeerMisbehaved::{Reply, UnfittingReply, UnsolicitedReply};
+    use PeerMisbehaved::{UnfittingReply, UnsolicitedReply};
+    let malformed = |kind, line, offset| PeerMisbehaved::Reply(ReplyError { kind, line, offset });
     for (lines, said, error) in [
-        (&["NOOP"][..], &b"250-a\r\n550 b\r\n"[..], Reply(ReplyError::DifferingCodes)),
-        (&["NOOP"], b"hello\r\n", Reply(ReplyError::Code)),
-        (&["NOOP"], b"250 a\n", Reply(ReplyError::LineEnding)),
+        (&["NOOP"][..], &b"250-a\r\n550 b\r\n"[..], malformed(ReplyErrorKind::DifferingCodes, 1, 7)),
+        (&["NOOP"], b"hello\r\n", malformed(ReplyErrorKind::Code, 0, 0)),
+        (&["NOOP"], b"250 a\n", malformed(ReplyErrorKind::LineEnding, 0, 5)),
         (&["NOOP"], b"250 a\r\n250 b\r\n", UnsolicitedReply),
         (&[], b"250 a\r\n", UnsolicitedReply),
         (&["MAIL FROM:<a@b>"], b"354 go\r\n", UnfittingReply),
@@ -57,14 +58,20 @@ fn what_is_no_answer() {
 
 #[test]
 fn endless_replies() {
-    for (piece, pieces) in [(&b"250-more\r\n"[..], 400_000), (&[b'2'; 1_000], 40_000), (&b"250-\r\n"[..], 400_000)] {
+    for (piece, pieces, kind) in [
+        (&b"250-more\r\n"[..], 400_000, ReplyErrorKind::TooManyLines),
+        (&[b'2'; 1_000], 40_000, ReplyErrorKind::LineTooLong),
+        (&b"250-\r\n"[..], 400_000, ReplyErrorKind::TooManyLines),
+        (&[&b"250-"[..], &[b'x'; 994], b"\r\n"].concat(), 4_000, ReplyErrorKind::TooLong),
+    ] {
         let mut client = behind(&["NOOP"]);
         let fed = (0..pieces).take_while(|_| {
             client.feed(piece);
             !client.closed
         });
         assert!(fed.count() < 200, "it is stopped early");
-        assert_eq!(misbehaved(&client), PeerMisbehaved::Reply(ReplyError::TooLong));
+        let PeerMisbehaved::Reply(error) = misbehaved(&client) else { panic!("{:?}", misbehaved(&client)) };
+        assert_eq!(error.kind, kind);
     }
 }
 

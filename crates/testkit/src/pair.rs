@@ -1,7 +1,7 @@
 //! A client and a server back to back over a link in memory.
 
 use posthaste_session::{ApiMisuse, ClientSettings, ServerSettings, Ticket, sasl::ClientMechanism};
-use posthaste_wire::{Command, Secret};
+use posthaste_wire::{Command, Mechanism, Secret, capability::Keyword};
 
 use crate::{
     choices::Choices,
@@ -70,7 +70,10 @@ impl Pair {
             let ticket = self.client.send_line("STARTTLS").expect("STARTTLS has a place");
             assert_eq!(self.reply_to_or_event(ticket), 220);
             self.client.establish_tls();
-            assert!(!self.client.session.capabilities().pipelining, "the offers in clear are forgotten");
+            assert!(
+                !self.client.session.capabilities().offers(Keyword::Pipelining),
+                "the offers in clear are forgotten"
+            );
             assert_eq!(self.exchange("EHLO client.test"), 250);
         }
         if let Some(name) = mechanism {
@@ -161,8 +164,10 @@ impl Pair {
             authentication_identity: USER.into(),
             password: Secret::new(PASSWORD.into()),
         };
-        let mut offered = self.client.session.capabilities().auth;
-        offered.plain &= name == "PLAIN";
+        let mut offered = self.client.session.capabilities().auth();
+        if name != "PLAIN" {
+            offered.remove(Mechanism::Plain);
+        }
         let mut mechanism = ClientMechanism::choose(offered, credentials).expect("a mechanism is offered");
         let initial = mechanism.initial_response();
         let command = Command::Auth(posthaste_wire::Auth {

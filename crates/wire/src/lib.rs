@@ -22,7 +22,7 @@ mod utf8_xtext;
 mod xtext;
 
 pub use address::{Domain, EhloName, ForwardPath, Mailbox, ReversePath};
-pub use capability::{Capabilities, Capability, MechanismSet};
+pub use capability::{Capabilities, Capability, Mechanism, MechanismSet};
 pub use command::{Auth, Command, Mail, Rcpt};
 pub use encode::EncodeError;
 pub use error::{SyntaxError, SyntaxErrorKind};

@@ -8,7 +8,7 @@ use posthaste_wire::{
     Command, EncodeError, Reply, ReplyCode,
     codec::{ClientCodec, CodecError, Outgoing, Received, ServerCodec},
     frame::{ContentFault, FaultKind, LineFault},
-    reply::ReplyError,
+    reply::{ReplyError, ReplyErrorKind},
 };
 use support::choices::Chunking;
 use tokio_util::codec::{Decoder, Encoder, Framed};
@@ -130,7 +130,7 @@ fn a_client_gets_the_same_replies_in_every_chunking() {
 fn what_is_no_reply_and_what_breaks_off_are_errors() {
     let nothing = |_: &mut ClientCodec, reply| panic!("{reply:?}");
     let found = decode(ClientCodec::default(), b"hello\r\n", Chunking::Single, nothing);
-    assert!(matches!(found, Err(CodecError::Reply(ReplyError::Code))));
+    assert!(matches!(found, Err(CodecError::Reply(ReplyError { kind: ReplyErrorKind::Code, .. }))));
     let found = decode(ClientCodec::new(), b"250-mx\r\n250 ", Chunking::Single, nothing);
     assert!(matches!(found, Err(CodecError::Io(_))));
 }

@@ -7,8 +7,9 @@ mod support;
 use std::hint::black_box;
 
 use posthaste_wire::{
-    Command, ReplyRef,
+    Capabilities, Command, Mechanism, ReplyRef,
     frame::{Frame, Framer, SegmentList, Stuffer},
+    reply::{ReplyFramer, ReplyLimits},
 };
 use support::unescape::unescape;
 
@@ -32,13 +33,28 @@ fn nothing_is_allocated() {
         });
         assert_eq!(count, 0, "{:?}", line.escape_ascii().to_string());
     }
-    for reply in inputs(include_str!("replies.txt")) {
+    for stream in inputs(include_str!("replies.txt")) {
         let count = allocations(|| {
-            if let Ok(reply) = black_box(ReplyRef::parse(black_box(&reply))) {
-                black_box((reply.code(), reply.enhanced(), reply.lines().count()));
+            let (mut framer, mut rest) = (ReplyFramer::new(ReplyLimits::default()), stream.as_slice());
+            while let Ok(Some(reply)) = framer.next(black_box(rest)) {
+                rest = &rest[reply.as_bytes().len()..];
+                let meaning = reply.enhanced().and_then(|enhanced| enhanced.meaning());
+                black_box((reply.code(), meaning, reply.lines().count()));
             }
+            let _ = black_box(ReplyRef::parse(black_box(&stream)));
         });
-        assert_eq!(count, 0, "{:?}", reply.escape_ascii().to_string());
+        assert_eq!(count, 0, "{:?}", stream.escape_ascii().to_string());
+    }
+    for line in inputs(include_str!("capabilities.txt")) {
+        let stream = [b"250-mx.example\r\n250 ", line.as_slice(), b"\r\n"].concat();
+        let reply = ReplyRef::parse(&stream).expect("a reply");
+        let count = allocations(|| {
+            let offered = black_box(Capabilities::from_reply(black_box(&reply)));
+            black_box((offered.size(), offered.auth().contains(Mechanism::Plain), offered.limits()));
+            black_box((offered.lines().count(), offered.iter().count()));
+        });
+        assert_eq!(count, 0, "{:?}", line.escape_ascii().to_string());
+        assert_eq!(allocations(|| drop(black_box(Capabilities::from_reply(&reply).into_owned()))), 1);
     }
     let content = b".line\r\n..another\r\nthe last\r\n".repeat(100);
     let wire = [content.as_slice(), b".\r\n"].concat();

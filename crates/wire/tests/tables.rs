@@ -1,12 +1,9 @@
-//! The clauses of the RFCs as rows: `commands.txt`, `replies.txt` and `addresses.txt`.
+//! The clauses of the RFCs as rows: `commands.txt` and `addresses.txt`.
 
 mod support;
 
 use bytes::BytesMut;
-use posthaste_wire::{
-    Command, Mailbox, SyntaxError,
-    reply::{ReplyFramer, ReplyLimits},
-};
+use posthaste_wire::{Command, Mailbox, SyntaxError};
 use support::{syntax, unescape::unescape};
 
 /// What stands left and right of the arrow. `\u{…}` is a character, the rest as in a transcript.
@@ -55,32 +52,6 @@ fn commands() {
         };
         let expected = if expected == b"same" { &line } else { &expected };
         assert_eq!(found.escape_ascii().to_string(), expected.escape_ascii().to_string(), "{row}");
-    }
-}
-
-#[test]
-fn replies() {
-    for (row, stream, expected) in rows(include_str!("replies.txt")) {
-        syntax::reply(&stream);
-        let mut framer = ReplyFramer::new(ReplyLimits::default());
-        let (mut rest, mut shown) = (stream.as_slice(), Vec::new());
-        while !rest.is_empty() {
-            match framer.next(rest) {
-                Ok(Some(reply)) => {
-                    shown.push(reply.to_string());
-                    rest = &rest[reply.as_bytes().len()..];
-                }
-                Ok(None) => {
-                    shown.push("open".into());
-                    break;
-                }
-                Err(error) => {
-                    shown.push(format!("error {error:?}"));
-                    break;
-                }
-            }
-        }
-        assert_eq!(shown.join(" / "), String::from_utf8_lossy(&expected), "{row}");
     }
 }
 

@@ -12,7 +12,7 @@
 //! | `REQUIRETLS` | REQUIRETLS (RFC 8689) | undeliverable, 5.7.30 |
 //! | `BY`, `HOLDFOR`, `HOLDUNTIL`, `MT-PRIORITY`, `SOLICIT`, `RRVS`, unknown | | left out |
 
-use posthaste_wire::{BodyType, Capabilities, EnhancedCode, Mail, Rcpt, parameter::Parameters};
+use posthaste_wire::{BodyType, Capabilities, EnhancedCode, Mail, Rcpt, capability::Keyword, parameter::Parameters};
 use thiserror::Error;
 
 /// A message that must not go to this server.
@@ -49,31 +49,31 @@ impl Undeliverable {
 /// # Errors
 /// [`Undeliverable`] when leaving a parameter out would change what the message means.
 pub fn mail<'a>(mail: Mail<&'a str>, server: &Capabilities) -> Result<Mail<&'a str>, Undeliverable> {
-    if let (Some(size), Some(Some(limit))) = (mail.size, server.size)
+    if let (Some(size), Some(limit)) = (mail.size, server.size())
         && size > limit
     {
         return Err(Undeliverable::TooLarge);
     }
     let body = match mail.body {
-        body if server.eight_bit_mime && body != Some(BodyType::BinaryMime) => body,
+        body if server.offers(Keyword::EightBitMime) && body != Some(BodyType::BinaryMime) => body,
         None | Some(BodyType::SevenBit) => None,
         Some(_) => return Err(Undeliverable::EightBit),
     };
-    if mail.smtputf8 && !server.smtp_utf8 {
+    if mail.smtputf8 && !server.offers(Keyword::SmtpUtf8) {
         return Err(Undeliverable::Utf8);
     }
-    if mail.require_tls {
+    if mail.require_tls && !server.offers(Keyword::RequireTls) {
         return Err(Undeliverable::RequireTls);
     }
     Ok(Mail {
         reverse_path: mail.reverse_path,
-        size: mail.size.filter(|_| server.size.is_some()),
+        size: mail.size.filter(|_| server.offers(Keyword::Size)),
         body,
         smtputf8: mail.smtputf8,
-        require_tls: false,
-        ret: mail.ret.filter(|_| server.dsn),
-        envid: mail.envid.filter(|_| server.dsn),
-        auth: mail.auth.filter(|_| !server.auth.is_empty()),
+        require_tls: mail.require_tls,
+        ret: mail.ret.filter(|_| server.offers(Keyword::Dsn)),
+        envid: mail.envid.filter(|_| server.offers(Keyword::Dsn)),
+        auth: mail.auth.filter(|_| !server.auth().is_empty()),
         by: None,
         hold: None,
         mt_priority: None,
@@ -86,8 +86,8 @@ pub fn mail<'a>(mail: Mail<&'a str>, server: &Capabilities) -> Result<Mail<&'a s
 pub fn rcpt<'a>(rcpt: Rcpt<&'a str>, server: &Capabilities) -> Rcpt<&'a str> {
     Rcpt {
         forward_path: rcpt.forward_path,
-        notify: rcpt.notify.filter(|_| server.dsn),
-        orcpt: rcpt.orcpt.filter(|_| server.dsn),
+        notify: rcpt.notify.filter(|_| server.offers(Keyword::Dsn)),
+        orcpt: rcpt.orcpt.filter(|_| server.offers(Keyword::Dsn)),
         rrvs: None,
         parameters: Parameters::NONE,
     }

@@ -9,6 +9,7 @@ use core::time::Duration;
 use bytes::BytesMut;
 use posthaste_wire::{
     Capabilities, Command, EncodeError, ReplyCode, ReplyRef, Secret,
+    capability::Keyword,
     command::MAX_AUTH_LINE,
     frame::{SegmentList, Stuffer},
     reply::ReplyFramer,
@@ -328,7 +329,8 @@ impl ClientSession {
         let followed = |sent: &Sent| {
             matches!(sent.exchange, Exchange::Mail | Exchange::Rcpt | Exchange::Reset | Exchange::EndOfData)
         };
-        self.unanswered.is_empty() || (self.capabilities.pipelining && self.unanswered.iter().all(followed))
+        self.unanswered.is_empty()
+            || (self.capabilities.offers(Keyword::Pipelining) && self.unanswered.iter().all(followed))
     }
 
     fn check_content(&self) -> Result<(), ApiMisuse> {
@@ -392,7 +394,7 @@ impl ClientSession {
             // A pipelined RSET and MAIL may have left before this: the count begins where the transaction does.
             (Exchange::Mail, _) => self.accepted = 0,
             (Exchange::Hello, Outcome::Positive) if self.extended => {
-                self.capabilities = Capabilities::from_reply(&reply);
+                self.capabilities = Capabilities::from_reply(&reply).into_owned();
             }
             (Exchange::Hello, Outcome::Positive) => self.capabilities = Capabilities::default(),
             (Exchange::StartTls, Outcome::Positive) if more => return Err(PeerMisbehaved::ResidueBeforeTls),

@@ -3,7 +3,7 @@
 use alloc::{format, string::String};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use posthaste_wire::{MechanismSet, Secret};
+use posthaste_wire::{Mechanism, MechanismSet, Secret};
 
 use super::Credentials;
 
@@ -27,8 +27,8 @@ impl ClientMechanism {
     /// Both show the password to whoever reads the connection: use them inside TLS only.
     pub fn choose(offered: MechanismSet, credentials: Credentials) -> Option<Self> {
         let kind = match offered {
-            MechanismSet { plain: true, .. } => Kind::Plain,
-            MechanismSet { login: true, .. } => Kind::Login(0),
+            _ if offered.contains(Mechanism::Plain) => Kind::Plain,
+            _ if offered.contains(Mechanism::Login) => Kind::Login(0),
             _ => return None,
         };
         Some(Self { kind, credentials })
@@ -85,7 +85,7 @@ mod tests {
             authentication_identity: "tester".into(),
             password: Secret::new("s3cret pass".into()),
         };
-        for offered in [MechanismSet { plain: true, login: false }, MechanismSet { plain: false, login: true }] {
+        for offered in [MechanismSet::of(&[Mechanism::Plain]), MechanismSet::of(&[Mechanism::Login])] {
             let mut client = ClientMechanism::choose(offered, credentials.clone()).unwrap();
             let mut server = ServerMechanism::new(client.name()).unwrap();
             let initial = client.initial_response();

@@ -6,7 +6,8 @@ use core::fmt::Write as _;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::BytesMut;
 use posthaste_wire::{
-    Auth, BodyType, Capability, Command, EhloName, Mail, Rcpt, Reply, ReplyCode, Secret, SyntaxError, SyntaxErrorKind,
+    Auth, BodyType, Capability, Command, EhloName, Mail, Mechanism, Rcpt, Reply, ReplyCode, Secret, SyntaxError,
+    SyntaxErrorKind,
 };
 
 use super::{Ask, CloseReason, Pending, ServerNext, ServerSession, Topic, Verdict, replies};
@@ -194,8 +195,7 @@ impl ServerSession {
 
     fn auth<'i>(&mut self, now: Tick, auth: Auth<'i>, out: &mut BytesMut) -> Option<ServerNext<'i>> {
         let offered = self.settings.offers.auth;
-        let known = (auth.mechanism.eq_ignore_ascii_case("PLAIN") && offered.plain)
-            || (auth.mechanism.eq_ignore_ascii_case("LOGIN") && offered.login);
+        let known = Mechanism::from_name(auth.mechanism).is_some_and(|mechanism| offered.contains(mechanism));
         let refusal = if offered.is_empty() {
             Some(&replies::NOT_IMPLEMENTED)
         } else if self.client.authenticated {
@@ -340,7 +340,7 @@ impl ServerSession {
                 offers.smtputf8.then_some(Capability::SmtpUtf8),
                 offers.dsn.then_some(Capability::Dsn),
                 (offers.starttls && !self.client.tls).then_some(Capability::StartTls),
-                auth.then_some(Capability::Auth(offers.auth)),
+                auth.then_some(Capability::Auth(offers.auth.into())),
             ];
             for line in lines.into_iter().flatten() {
                 // Writing to a String does not fail.

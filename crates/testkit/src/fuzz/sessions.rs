@@ -1,7 +1,7 @@
 //! Whole conversations.
 
 use posthaste_session::{ClientSettings, ServerSettings, table::Phase};
-use posthaste_wire::{Command, MechanismSet};
+use posthaste_wire::{Command, Mechanism, MechanismSet, capability::Keyword};
 
 use crate::{
     choices::{Choices, Chunking},
@@ -18,7 +18,7 @@ use crate::{
 pub fn server_session(octets: &[u8]) {
     let mut settings = ServerSettings::new("mx.test");
     settings.offers.starttls = true;
-    settings.offers.auth = MechanismSet { plain: true, login: true };
+    settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.offers.auth_in_clear = octets.len() & 1 == 0;
     settings.offers.smtputf8 = octets.len() & 2 == 0;
     settings.offers.dsn = octets.len() & 4 == 0;
@@ -117,8 +117,10 @@ fn talk(octets: &[u8], mut chunking: Chunking) {
 fn next_commands(harness: &mut ClientHarness) {
     let lines: &[&str] = match harness.session.phase() {
         Phase::Greeted => &["EHLO client.test"],
-        Phase::Ready if harness.session.capabilities().start_tls => &["STARTTLS"],
-        Phase::Ready if !harness.session.capabilities().auth.is_empty() && harness.events.len() < 8 => &["AUTH LOGIN"],
+        Phase::Ready if harness.session.capabilities().offers(Keyword::StartTls) => &["STARTTLS"],
+        Phase::Ready if !harness.session.capabilities().auth().is_empty() && harness.events.len() < 8 => {
+            &["AUTH LOGIN"]
+        }
         Phase::Ready => &["MAIL FROM:<a@b>", "RCPT TO:<c@d>", "RCPT TO:<e@f>", "DATA"],
         Phase::Mail => &["RCPT TO:<c@d>", "RSET"],
         Phase::Rcpt => &["DATA"],

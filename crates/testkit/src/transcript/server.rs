@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use posthaste_session::{ServerSettings, Verdict, server::Eof};
-use posthaste_wire::MechanismSet;
+use posthaste_wire::{Mechanism, MechanismSet};
 
 use super::{Step, Transcript, shown, unescape};
 use crate::{
@@ -179,7 +179,7 @@ fn offer(settings: &mut ServerSettings, word: &str) {
     let offers = &mut settings.offers;
     match word {
         "starttls" => offers.starttls = true,
-        "auth" => offers.auth = MechanismSet { plain: true, login: true },
+        "auth" => offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]),
         "clear" => offers.auth_in_clear = true,
         "smtputf8" => offers.smtputf8 = true,
         "dsn" => offers.dsn = true,

@@ -1,4 +1,4 @@
-//! Reply codes (RFC 5321 section 4.2) and enhanced status codes (RFC 3463).
+//! Reply codes (RFC 5321 section 4.2).
 
 use core::fmt;
 
@@ -94,63 +94,5 @@ impl ReplyCode {
 impl fmt::Display for ReplyCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-/// An enhanced status code `class.subject.detail` (RFC 3463, RFC 2034): class 2, 4 or 5, the others up to three digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EnhancedCode {
-    class: u16,
-    subject: u16,
-    detail: u16,
-}
-
-impl EnhancedCode {
-    /// A code, unless a part is out of range.
-    pub const fn new(class: u16, subject: u16, detail: u16) -> Option<Self> {
-        match (class, subject, detail) {
-            (2 | 4 | 5, 0..=999, 0..=999) => Some(Self { class, subject, detail }),
-            _ => None,
-        }
-    }
-
-    /// The class: 2, 4 or 5.
-    pub const fn class(self) -> u16 {
-        self.class
-    }
-
-    /// The subject, such as 7 for policy.
-    pub const fn subject(self) -> u16 {
-        self.subject
-    }
-
-    /// The detail.
-    pub const fn detail(self) -> u16 {
-        self.detail
-    }
-
-    /// The code at the start of a reply line's text and what follows its space; a code alone counts too.
-    pub fn split(text: &[u8]) -> Option<(Self, &[u8])> {
-        let end = text.iter().position(|octet| *octet == b' ').unwrap_or(text.len());
-        let (code, rest) = (text.get(..end)?, text.get(end + 1..).unwrap_or_default());
-        Some((Self::parse(code)?, rest))
-    }
-
-    /// Parses `class.subject.detail`, the whole text.
-    pub fn parse(text: &[u8]) -> Option<Self> {
-        let mut parts = text.split(|octet| *octet == b'.').map(|part| match part {
-            [_] | [_, _] | [_, _, _] if part.iter().all(u8::is_ascii_digit) => {
-                Some(part.iter().fold(0, |number, digit| number * 10 + u16::from(digit - b'0')))
-            }
-            _ => None,
-        });
-        let code = Self::new(parts.next()??, parts.next()??, parts.next()??)?;
-        parts.next().is_none().then_some(code)
-    }
-}
-
-impl fmt::Display for EnhancedCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.class, self.subject, self.detail)
     }
 }

@@ -1,27 +1,35 @@
 //! Finding the end of a reply in a stream.
 
-use core::fmt;
+use memchr::memchr3;
 
-use memchr::memchr;
-
-use super::{ReplyCode, ReplyRef};
+use super::{ReplyCode, ReplyError, ReplyErrorKind, ReplyRef};
 
 /// Finds where a reply ends and checks its lines as they come.
 ///
 /// It keeps no octets: the caller shows the unconsumed ones again, from the front. It remembers how far it has looked,
 /// so a reply that comes one octet at a time costs linear time.
+///
+/// ```
+/// use posthaste_wire::reply::{ReplyFramer, ReplyLimits};
+/// let mut framer = ReplyFramer::new(ReplyLimits::default());
+/// assert_eq!(framer.next(b"250-mx.example\r\n250 DS")?, None);
+/// let reply = framer.next(b"250-mx.example\r\n250 DSN\r\n221 Bye\r\n")?.unwrap();
+/// assert_eq!((reply.code().get(), reply.as_bytes().len()), (250, 25));
+/// # Ok::<(), posthaste_wire::reply::ReplyError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct ReplyFramer {
     limits: ReplyLimits,
-    /// Octets of whole lines that were checked.
-    checked: usize,
-    /// Octets that were searched for a line end.
+    /// Where the line starts that is not finished.
+    line: usize,
+    /// Octets that were searched for CR, LF and NUL.
     searched: usize,
+    /// Lines that were checked.
     lines: usize,
     code: Option<ReplyCode>,
 }
 
-/// How much a peer may say in one reply.
+/// How much a peer may say in one reply. Beyond it comes a [`ReplyError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplyLimits {
     /// Octets of a line with CRLF. Default 2,048: four times what RFC 5321 section 4.5.3.1.5 allows.
@@ -38,97 +46,101 @@ impl Default for ReplyLimits {
     }
 }
 
-/// Octets that are no reply. The stream cannot be trusted after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ReplyError {
-    /// The reply is not finished. Only [`ReplyRef::parse`] says so; for a stream it is no error.
-    Incomplete,
-    /// Something follows the reply. Only [`ReplyRef::parse`] says so.
-    TrailingOctets,
-    /// A line does not start with a code from 200 to 599 and a space, a hyphen or its end.
-    Code,
-    /// The lines have different codes (RFC 5321 section 4.2.1).
-    DifferingCodes,
-    /// A line ends in LF without CR, or has a bare CR or a NUL in it.
-    LineEnding,
-    /// More than a limit of [`ReplyLimits`].
-    TooLong,
-}
-
 impl ReplyFramer {
     /// A framer at the start of a reply.
     pub const fn new(limits: ReplyLimits) -> Self {
-        Self { limits, checked: 0, searched: 0, lines: 0, code: None }
+        Self { limits, line: 0, searched: 0, lines: 0, code: None }
     }
 
     /// The reply at the front of `input`, once it is whole; the framer then stands at the start of the next one.
+    /// Nothing, when it is not finished.
     ///
     /// `input` starts where the reply starts, and has what earlier calls have seen.
     ///
     /// # Errors
-    /// [`ReplyError`] at the first line that is none.
+    /// [`ReplyError`] at the first fault. It is the same in whatever pieces the octets came.
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<ReplyRef<'a>>, ReplyError> {
-        while let Some(found) = memchr(b'\n', input.get(self.searched..).unwrap_or_default()) {
-            let end = self.searched + found + 1;
-            let line = input.get(self.checked..end).unwrap_or_default();
-            let (code, last) = self.check(line)?;
-            self.checked = end;
-            self.searched = end;
-            if end > self.limits.octets {
-                return Err(ReplyError::TooLong);
+        loop {
+            // One search finds the end of a line and every octet that must not stand before it.
+            let rest = input.get(self.searched..).unwrap_or_default();
+            let Some(found) = memchr3(b'\r', b'\n', 0, rest) else {
+                self.searched = input.len();
+                return self.within_limits(input.len()).map(|()| None);
+            };
+            let at = self.searched + found;
+            match rest.get(found..) {
+                Some([b'\r', b'\n', ..]) => {}
+                Some([b'\r']) => {
+                    self.searched = at;
+                    return self.within_limits(input.len()).map(|()| None);
+                }
+                _ => {
+                    self.within_limits(at + 1)?;
+                    return Err(self.fault(ReplyErrorKind::LineEnding, at));
+                }
             }
+            let end = at + 2;
+            self.within_limits(end)?;
+            let (code, last) = self.check(input.get(self.line..at).unwrap_or_default())?;
             if last {
                 *self = Self::new(self.limits);
-                let octets = input.get(..end).unwrap_or_default();
-                return Ok(Some(ReplyRef { octets, code }));
+                return Ok(input.get(..end).map(|octets| ReplyRef { octets, code }));
+            }
+            self.line = end;
+            self.searched = end;
+            self.lines += 1;
+            if self.lines >= self.limits.lines {
+                return Err(self.fault(ReplyErrorKind::TooManyLines, end));
             }
         }
-        self.searched = input.len();
-        // The unfinished line counts too, or a peer could send it for ever.
-        if input.len() - self.checked > self.limits.line || input.len() > self.limits.octets {
-            return Err(ReplyError::TooLong);
-        }
-        Ok(None)
     }
 
+    /// Checks that the line may have gone on to this octet. An unfinished line counts too, or a peer could send it for
+    /// ever; of two limits the one that was reached first counts, or the error would depend on the pieces.
+    #[inline]
+    fn within_limits(&self, end: usize) -> Result<(), ReplyError> {
+        let line_limit = self.line.saturating_add(self.limits.line);
+        if end <= line_limit && end <= self.limits.octets {
+            Ok(())
+        } else if line_limit <= self.limits.octets {
+            Err(self.fault(ReplyErrorKind::LineTooLong, line_limit))
+        } else {
+            Err(self.fault(ReplyErrorKind::TooLong, self.limits.octets))
+        }
+    }
+
+    /// The code of a line without its CRLF, and whether it is the last one.
+    #[inline]
     fn check(&mut self, line: &[u8]) -> Result<(ReplyCode, bool), ReplyError> {
-        self.lines += 1;
-        if line.len() > self.limits.line || self.lines > self.limits.lines {
-            return Err(ReplyError::TooLong);
-        }
-        let text = line.strip_suffix(b"\r\n").ok_or(ReplyError::LineEnding)?;
-        if text.iter().any(|octet| matches!(octet, b'\r' | 0)) {
-            return Err(ReplyError::LineEnding);
-        }
-        let (digits, rest) = text.split_first_chunk::<3>().ok_or(ReplyError::Code)?;
-        let code = ReplyCode::from_digits(*digits).ok_or(ReplyError::Code)?;
-        let last = match rest.first() {
-            None | Some(b' ') => true,
-            Some(b'-') => false,
-            Some(_) => return Err(ReplyError::Code),
+        let (digits, last) = match line {
+            [a, b, c] | [a, b, c, b' ', ..] => ([*a, *b, *c], true),
+            [a, b, c, b'-', ..] => ([*a, *b, *c], false),
+            _ => return Err(self.code_fault(line)),
         };
+        let code = ReplyCode::from_digits(digits).ok_or_else(|| self.code_fault(line))?;
         match self.code.replace(code) {
-            Some(earlier) if earlier != code => Err(ReplyError::DifferingCodes),
+            Some(earlier) if earlier != code => Err(self.fault(ReplyErrorKind::DifferingCodes, self.line)),
             _ => Ok((code, last)),
         }
     }
-}
 
-impl fmt::Display for ReplyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Incomplete => "the reply is not finished",
-            Self::TrailingOctets => "something follows the reply",
-            Self::Code => "a reply line does not start with a code from 200 to 599",
-            Self::DifferingCodes => "the lines of a reply have different codes",
-            Self::LineEnding => "a reply line does not end in CRLF, or has CR or NUL in it",
-            Self::TooLong => "the reply is longer than the limit",
-        })
+    /// The fault of a line that starts with no code, at the first octet that does not fit.
+    #[cold]
+    fn code_fault(&self, line: &[u8]) -> ReplyError {
+        let fits = |(index, octet): &(usize, &u8)| match index {
+            0 => matches!(octet, b'2'..=b'5'),
+            1 | 2 => octet.is_ascii_digit(),
+            _ => false,
+        };
+        let fitting = line.iter().enumerate().take_while(fits).count();
+        self.fault(ReplyErrorKind::Code, self.line + fitting)
+    }
+
+    #[cold]
+    fn fault(&self, kind: ReplyErrorKind, offset: usize) -> ReplyError {
+        ReplyError { kind, line: self.lines, offset }
     }
 }
-
-impl core::error::Error for ReplyError {}
 
 #[cfg(test)]
 mod tests {
@@ -149,21 +161,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_an_error() {
-        for (stream, error) in [
-            (&b"hello\r\n"[..], ReplyError::Code),
-            (b"25\r\n", ReplyError::Code),
-            (b"150 x\r\n", ReplyError::Code),
-            (b"600 x\r\n", ReplyError::Code),
-            (b"250x\r\n", ReplyError::Code),
-            (b"250 x\n", ReplyError::LineEnding),
-            (b"250 x\ry\r\n", ReplyError::LineEnding),
-            (b"250 x\0\r\n", ReplyError::LineEnding),
-            (b"250-x\r\n550 y\r\n", ReplyError::DifferingCodes),
-            (&[b'2'; 3_000], ReplyError::TooLong),
-            (&b"250-x\r\n".repeat(129), ReplyError::TooLong),
+    fn limits_are_inclusive_and_the_first_one_reached_is_named() {
+        let limits = ReplyLimits { line: 8, lines: 2, octets: 14 };
+        for (stream, expected) in [
+            (&b"250 ab\r\n"[..], Ok(true)),
+            (b"250-a\r\n250 b\r\n", Ok(true)),
+            (b"250 abc\r", Ok(false)),
+            (b"250 abc\r\n", Err((ReplyErrorKind::LineTooLong, 0, 8))),
+            (b"250 abcde\0", Err((ReplyErrorKind::LineTooLong, 0, 8))),
+            (b"250 abc\0", Err((ReplyErrorKind::LineEnding, 0, 7))),
+            (b"250-a\r\n250-b\r\n", Err((ReplyErrorKind::TooManyLines, 2, 14))),
+            (b"250-ab\r\n250 b\r\n", Err((ReplyErrorKind::TooLong, 1, 14))),
         ] {
-            assert_eq!(ReplyFramer::new(ReplyLimits::default()).next(stream), Err(error));
+            let whole = ReplyFramer::new(limits).next(stream).map(|reply| reply.is_some());
+            assert_eq!(whole.map_err(|error| (error.kind, error.line, error.offset)), expected);
+            let mut framer = ReplyFramer::new(limits);
+            let by_octet =
+                (0..=stream.len()).try_fold(false, |_, end| framer.next(&stream[..end]).map(|reply| reply.is_some()));
+            assert_eq!(by_octet, whole);
         }
     }
 }

@@ -1,15 +1,21 @@
 //! Replies (RFC 5321 section 4.2), in both directions in one form: their octets.
 
 mod code;
+mod enhanced;
+mod error;
 mod framer;
+mod registry;
 
 use alloc::{string::String, vec::Vec};
 use core::fmt::{self, Write as _};
 
 use bytes::Bytes;
+use memchr::memchr;
 
-pub use code::{EnhancedCode, ReplyCode, Severity};
-pub use framer::{ReplyError, ReplyFramer, ReplyLimits};
+pub use code::{ReplyCode, Severity};
+pub use enhanced::{EnhancedCode, ParseEnhancedCodeError};
+pub use error::{ParseReplyError, ReplyError, ReplyErrorKind};
+pub use framer::{ReplyFramer, ReplyLimits};
 
 /// The most octets of a reply line that this crate emits, CRLF included (RFC 5321 section 4.5.3.1.5).
 pub const MAX_REPLY_LINE: usize = 512;
@@ -24,7 +30,7 @@ pub const MAX_REPLY_LINES: usize = 32;
 /// assert_eq!(reply.code().get(), 550);
 /// assert_eq!(reply.enhanced().unwrap().to_string(), "5.1.1");
 /// assert_eq!(reply.text(), "No such user here");
-/// # Ok::<(), posthaste_wire::reply::ReplyError>(())
+/// # Ok::<(), posthaste_wire::reply::ParseReplyError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ReplyRef<'a> {
@@ -33,15 +39,16 @@ pub struct ReplyRef<'a> {
 }
 
 impl<'a> ReplyRef<'a> {
-    /// Takes the octets of one whole reply.
+    /// Takes the octets of exactly one whole reply, within the default [`ReplyLimits`]. For a stream there is
+    /// [`ReplyFramer`].
     ///
     /// # Errors
-    /// [`ReplyError`], with [`ReplyError::Incomplete`] when the last line is missing or unfinished.
-    pub fn parse(octets: &'a [u8]) -> Result<Self, ReplyError> {
+    /// [`ParseReplyError`], which tells a reply that is not finished from one that is wrong.
+    pub fn parse(octets: &'a [u8]) -> Result<Self, ParseReplyError> {
         match ReplyFramer::new(ReplyLimits::default()).next(octets)? {
             Some(reply) if reply.octets.len() == octets.len() => Ok(reply),
-            Some(_) => Err(ReplyError::TrailingOctets),
-            None => Err(ReplyError::Incomplete),
+            Some(reply) => Err(ParseReplyError::TrailingOctets { offset: reply.octets.len() }),
+            None => Err(ParseReplyError::Incomplete),
         }
     }
 
@@ -52,24 +59,26 @@ impl<'a> ReplyRef<'a> {
 
     /// The enhanced status code of the first line (RFC 2034), when there is one and its class is the code's.
     pub fn enhanced(&self) -> Option<EnhancedCode> {
-        let (enhanced, _) = EnhancedCode::split(self.lines().next()?)?;
-        (enhanced.class() == self.code.class()).then_some(enhanced)
+        // The line's end needs no search: it is CR that stands behind a code alone.
+        match EnhancedCode::prefix(self.octets.get(4..)?) {
+            Some((enhanced, [b' ' | b'\r', ..])) if enhanced.class() == self.code.class() => Some(enhanced),
+            _ => None,
+        }
     }
 
     /// The lines' text as octets, without code, separator and CRLF; the enhanced code is part of it.
-    pub fn lines(&self) -> impl Iterator<Item = &'a [u8]> {
-        let octets = self.octets;
-        octets.split_inclusive(|octet| *octet == b'\n').map(|line| {
-            let line = line.strip_suffix(b"\r\n").unwrap_or(line);
-            line.get(4..).unwrap_or_default()
-        })
+    pub fn lines(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
+        Lines { rest: self.octets }
     }
 
     /// The whole text on one line for people: without enhanced codes, undecodable and control octets replaced.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for line in self.lines() {
-            let rest = EnhancedCode::split(line).map_or(line, |(_, rest)| rest);
+            let rest = match EnhancedCode::split(line) {
+                Some((enhanced, rest)) if enhanced.class() == self.code.class() => rest,
+                _ => line,
+            };
             if !text.is_empty() {
                 text.push(' ');
             }
@@ -86,6 +95,23 @@ impl<'a> ReplyRef<'a> {
     /// The owned form.
     pub fn into_owned(self) -> Reply {
         Reply { octets: Bytes::copy_from_slice(self.octets), code: self.code }
+    }
+}
+
+/// The text of lines that each start with a code and end in CRLF.
+#[derive(Debug, Clone)]
+pub(crate) struct Lines<'a> {
+    pub(crate) rest: &'a [u8],
+}
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let (line, rest) = self.rest.split_at_checked(memchr(b'\n', self.rest)? + 1)?;
+        self.rest = rest;
+        // Without a separator there is no text either.
+        Some(line.get(4..line.len().saturating_sub(2)).unwrap_or_default())
     }
 }
 

@@ -5,5 +5,6 @@
 pub mod choices;
 pub mod framing;
 pub mod reference;
+pub mod rows;
 pub mod syntax;
 pub mod unescape;

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use posthaste_wire::{
-    Capabilities, Command, Domain, EhloName, ForwardPath, Mailbox, ReplyRef, ReversePath, Xtext,
+    Capabilities, Capability, Command, Domain, EhloName, ForwardPath, Mailbox, ReplyRef, ReversePath, Xtext,
     command::{MAX_AUTH_LINE, MAX_COMMAND_LINE},
     reply::{ReplyFramer, ReplyLimits},
 };
@@ -95,7 +95,22 @@ pub fn reply(stream: &[u8]) {
         assert_eq!(reply.into_owned().as_ref(), reply);
         assert!(!reply.to_string().contains(char::is_control), "logs stay on one line");
         assert!(reply.enhanced().is_none_or(|code| code.class() == reply.code().get() / 100));
-        assert!(Capabilities::from_reply(&reply).lines().count() <= Capabilities::MAX);
+        capabilities(&reply);
+    }
+}
+
+/// The capabilities of a reply: all lines up to the bound are kept, and what is emitted parses to the same.
+fn capabilities(reply: &ReplyRef<'_>) {
+    let borrowed = Capabilities::from_reply(reply);
+    assert!(borrowed.lines().eq(reply.lines().skip(1).take(Capabilities::MAX)));
+    let owned = borrowed.into_owned();
+    assert_eq!(owned.borrowed(), borrowed);
+    for capability in owned.iter() {
+        assert!(capability.keyword().is_none_or(|keyword| owned.offers(keyword)));
+        let emitted = capability.to_string();
+        assert!(!emitted.contains(char::is_control));
+        let again = Capability::parse(emitted.as_bytes()).expect("what was emitted parses");
+        assert_eq!((again, again.to_string()), (capability, emitted.clone()));
     }
 }
 

@@ -23,7 +23,7 @@ use posthaste_server::{
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     },
     session::ServerSettings,
-    wire::{Domain, MechanismSet},
+    wire::{Domain, Mechanism, MechanismSet},
 };
 
 pub(crate) use error::ConfigError;
@@ -162,7 +162,7 @@ fn listeners(
                 return Err(source.mistake(listener.role.span(), problem));
             }
             settings.offers.require_auth = true;
-            settings.offers.auth = MechanismSet { plain: true, login: true };
+            settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
         }
         listeners.push(ListenerConfig { address: listener.address, settings, tls });
     }

@@ -1,0 +1,203 @@
+//! The keywords that are known, and finding the one that a line starts with.
+
+use core::fmt;
+
+/// Declares the keywords once: the names, and the way from a line to a keyword, come from the same rows.
+macro_rules! keywords {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// An EHLO keyword that has a typed view.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum Keyword {
+            $($(#[$doc])* $variant,)*
+        }
+
+        #[allow(non_upper_case_globals, reason = "a constant for each variant, under its name")]
+        mod folded {
+            $(pub(super) const $variant: u128 = super::fold_name($name);)*
+        }
+
+        impl Keyword {
+            /// Every keyword.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The keyword as it stands on the wire, in upper case.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            const fn from_folded(word: u128) -> Option<Self> {
+                match word {
+                    $(folded::$variant => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+keywords! {
+    /// RFC 2920.
+    Pipelining = "PIPELINING",
+    /// RFC 1870.
+    Size = "SIZE",
+    /// RFC 6152.
+    EightBitMime = "8BITMIME",
+    /// RFC 6531.
+    SmtpUtf8 = "SMTPUTF8",
+    /// RFC 2034.
+    EnhancedStatusCodes = "ENHANCEDSTATUSCODES",
+    /// RFC 3461.
+    Dsn = "DSN",
+    /// RFC 3030.
+    Chunking = "CHUNKING",
+    /// RFC 3030.
+    BinaryMime = "BINARYMIME",
+    /// RFC 3207.
+    StartTls = "STARTTLS",
+    /// RFC 4954.
+    Auth = "AUTH",
+    /// RFC 8689.
+    RequireTls = "REQUIRETLS",
+    /// RFC 2852.
+    DeliverBy = "DELIVERBY",
+    /// RFC 4865.
+    FutureRelease = "FUTURERELEASE",
+    /// RFC 6710.
+    MtPriority = "MT-PRIORITY",
+    /// RFC 9422.
+    Limits = "LIMITS",
+    /// RFC 1985.
+    Etrn = "ETRN",
+    /// RFC 4468.
+    Burl = "BURL",
+    /// RFC 3865.
+    NoSoliciting = "NO-SOLICITING",
+    /// RFC 7293.
+    Rrvs = "RRVS",
+    /// RFC 5321 section 3.5.2.
+    Vrfy = "VRFY",
+    /// RFC 5321 section 3.5.2.
+    Expn = "EXPN",
+    /// RFC 5321 section 4.1.1.8.
+    Help = "HELP",
+    /// Postfix, XCLIENT_README.
+    XClient = "XCLIENT",
+    /// Postfix, XFORWARD_README.
+    XForward = "XFORWARD",
+}
+
+impl Keyword {
+    /// The keyword of this name, without regard to case (RFC 5321 section 2.4).
+    ///
+    /// ```
+    /// use posthaste_wire::capability::Keyword;
+    /// assert_eq!(Keyword::from_name("smtpUTF8"), Some(Keyword::SmtpUtf8));
+    /// assert_eq!(Keyword::from_name("X-ODD"), None);
+    /// ```
+    pub fn from_name(name: &str) -> Option<Self> {
+        match Self::at_front(name.as_bytes()) {
+            (found, length) if length == name.len() => found,
+            _ => None,
+        }
+    }
+
+    /// Whether it is offered without arguments too.
+    pub(super) const fn stands_alone(self) -> bool {
+        !matches!(self, Self::FutureRelease)
+    }
+
+    /// The keyword at the front of a line, and how many octets the line's first word has.
+    ///
+    /// The first 16 octets are folded into one integer: that finds the end of the word and its name without a loop.
+    #[inline]
+    pub(super) fn at_front(line: &[u8]) -> (Option<Self>, usize) {
+        let window = line.first_chunk::<16>().copied().unwrap_or_else(|| {
+            // Behind a short line stand zeros, which end a word as a space does.
+            let mut window = [0; 16];
+            window.iter_mut().zip(line).for_each(|(to, from)| *to = *from);
+            window
+        });
+        let octets = u128::from_le_bytes(window);
+        // The lowest octet of `ends` that is set is at the first octet below `!`; what is above may be wrong.
+        let ends = octets.wrapping_sub(u128::from_ne_bytes([b'!'; 16])) & !octets & u128::from_ne_bytes([0x80; 16]);
+        if ends != 0 {
+            let bits = ends.trailing_zeros() - 7;
+            let word = fold(octets & !(u128::MAX << bits));
+            return (Self::from_folded(word), bits as usize / 8);
+        }
+        let length = line.iter().position(|octet| *octet < b'!').unwrap_or(line.len());
+        let found = Self::from_folded(fold(octets)).filter(|keyword| {
+            line.get(..length).is_some_and(|word| word.eq_ignore_ascii_case(keyword.as_str().as_bytes()))
+        });
+        (found, length)
+    }
+}
+
+impl fmt::Display for Keyword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Makes letters upper case, in every octet at once. It maps other octets from 0x60 on too, but to none that stands in
+/// a keyword.
+const fn fold(octets: u128) -> u128 {
+    octets & !((octets & u128::from_ne_bytes([0x40; 16])) >> 1)
+}
+
+/// The first 16 octets of a name, the first one lowest.
+const fn fold_name(name: &str) -> u128 {
+    let octets = name.as_bytes();
+    let mut window = [0; 16];
+    let mut at = 0;
+    while at < octets.len() && at < window.len() {
+        window[at] = octets[at];
+        at += 1;
+    }
+    fold(u128::from_le_bytes(window))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{format, string::String};
+
+    #[test]
+    fn every_keyword_is_found_in_any_case_and_with_anything_behind_it() {
+        for keyword in Keyword::ALL {
+            let name = keyword.as_str();
+            assert_eq!(Keyword::from_name(name), Some(*keyword));
+            assert_eq!(Keyword::from_name(&name.to_ascii_lowercase()), Some(*keyword));
+            for behind in ["", " ", "\r\n", " 1 2 3 4 5 6 7 8 9 10", "\r\n250 PIPELINING\r\n"] {
+                let line = format!("{name}{behind}");
+                assert_eq!(Keyword::at_front(line.as_bytes()), (Some(*keyword), name.len()), "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_single_octet_of_difference_counts() {
+        for keyword in Keyword::ALL {
+            let name = keyword.as_str();
+            for at in 0..name.len() {
+                for octet in 0..=u8::MAX {
+                    let mut other = name.as_bytes().to_vec();
+                    other[at] = octet;
+                    let same = octet.eq_ignore_ascii_case(&name.as_bytes()[at]);
+                    let (found, length) = Keyword::at_front(&other);
+                    assert_eq!(found == Some(*keyword), same, "{:?}", String::from_utf8_lossy(&other));
+                    assert_eq!(length, if octet < b'!' { at } else { name.len() });
+                }
+            }
+            assert_eq!(Keyword::from_name(&format!("{name}X")), None);
+            assert_ne!(Keyword::from_name(&name[1..]), Some(*keyword));
+            assert_ne!(Keyword::from_name(&name[..name.len() - 1]), Some(*keyword));
+        }
+        assert_eq!(Keyword::from_name("ENHANCEDSTATUSCO"), None);
+        assert_eq!(Keyword::from_name(""), None);
+        assert_eq!(Keyword::from_name("SIZE "), None);
+    }
+}

@@ -1,0 +1,216 @@
+//! What a server offers in its reply to EHLO (RFC 5321 section 4.1.1.1).
+//!
+//! [`Capability`] is one line of it, [`Capabilities`] are all lines of a reply. Whatever a line has, it stays reachable
+//! as octets: what has no type here is no error.
+
+mod arguments;
+mod capabilities;
+mod keyword;
+mod mechanism;
+
+use core::fmt;
+
+use arguments::{number, write_printable};
+
+pub use arguments::{Limits, Partly, Words};
+pub use capabilities::Capabilities;
+pub use keyword::Keyword;
+pub use mechanism::{Mechanism, MechanismSet};
+
+/// One keyword with its arguments.
+///
+/// [`Display`](fmt::Display) writes the line as a server sends it, in one form: the keyword in upper case, one space
+/// between words, known arguments first. What was parsed and is written parses to the same value.
+///
+/// A known keyword takes more arguments than its RFC gives it; they are left out of the value (RFC 6531 section 3.1).
+/// Where an argument that is needed is missing, or a number is no number or beyond its type, the line is
+/// [`Other`](Self::Other): what is not understood is not offered.
+///
+/// ```
+/// use posthaste_wire::Capability;
+/// assert_eq!(Capability::parse(b"size 1000"), Some(Capability::Size(1000)));
+/// assert_eq!(Capability::parse(b"DELIVERBY soon"), Some(Capability::Other("DELIVERBY soon")));
+/// assert_eq!(Capability::DeliverBy(Some(240)).to_string(), "DELIVERBY 240");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Capability<'a> {
+    /// `PIPELINING` (RFC 2920).
+    Pipelining,
+    /// `SIZE`, with the octets of the largest message; 0 means no fixed limit (RFC 1870 section 4). A limit that is
+    /// missing, no number or beyond 64 bits is none: no message reaches it.
+    Size(u64),
+    /// `8BITMIME` (RFC 6152).
+    EightBitMime,
+    /// `SMTPUTF8` (RFC 6531).
+    SmtpUtf8,
+    /// `ENHANCEDSTATUSCODES` (RFC 2034).
+    EnhancedStatusCodes,
+    /// `DSN` (RFC 3461).
+    Dsn,
+    /// `CHUNKING` (RFC 3030).
+    Chunking,
+    /// `BINARYMIME` (RFC 3030).
+    BinaryMime,
+    /// `STARTTLS` (RFC 3207).
+    StartTls,
+    /// `AUTH` with its mechanisms (RFC 4954); the old form `AUTH=` is taken too.
+    Auth(Partly<'a, MechanismSet>),
+    /// `REQUIRETLS` (RFC 8689).
+    RequireTls,
+    /// `DELIVERBY`, with the least time in seconds that may be asked for (RFC 2852 section 2).
+    DeliverBy(Option<u32>),
+    /// `FUTURERELEASE` (RFC 4865 section 3).
+    FutureRelease {
+        /// The longest time in seconds for which a message is held.
+        max_interval: u32,
+        /// The latest time up to which a message is held, as in RFC 3339; it is not looked into.
+        max_date_time: &'a str,
+    },
+    /// `MT-PRIORITY`, with the name of the profile (RFC 6710 section 8).
+    MtPriority(Option<&'a str>),
+    /// `LIMITS` (RFC 9422). A known limit that is 0, no number or beyond 32 bits stays among the unknown words, as
+    /// section 3.7 has it ignored.
+    Limits(Partly<'a, Limits>),
+    /// `ETRN` (RFC 1985).
+    Etrn,
+    /// `BURL`, with the kinds of URL that are taken (RFC 4468 section 3.3).
+    Burl(Words<'a>),
+    /// `NO-SOLICITING`, with the solicitation class keywords that are refused (RFC 3865 section 2.2).
+    NoSoliciting(Words<'a>),
+    /// `RRVS` (RFC 7293).
+    Rrvs,
+    /// `VRFY` (RFC 5321 section 3.5.2).
+    Vrfy,
+    /// `EXPN` (RFC 5321 section 3.5.2).
+    Expn,
+    /// `HELP` (RFC 5321 section 4.1.1.8).
+    Help,
+    /// `XCLIENT`, with the attributes that are taken.
+    XClient(Words<'a>),
+    /// `XFORWARD`, with the attributes that are taken.
+    XForward(Words<'a>),
+    /// Any other line, as it came.
+    Other(&'a str),
+}
+
+impl<'a> Capability<'a> {
+    /// Takes the text of a line, without code, separator and CRLF.
+    ///
+    /// Nothing, when it is empty, not UTF-8, or has a control character in it.
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
+        let (keyword, length) = Keyword::at_front(line);
+        Self::of_line(line, keyword, length)
+    }
+
+    /// The line whose first word is this keyword and has so many octets.
+    fn of_line(line: &'a [u8], keyword: Option<Keyword>, length: usize) -> Option<Self> {
+        let text = core::str::from_utf8(line).ok()?;
+        let printable = line.iter().all(|octet| matches!(octet, b' '..=b'~'));
+        if text.is_empty() || (!printable && text.contains(char::is_control)) {
+            return None;
+        }
+        // In `AUTH=PLAIN` the keyword is no word of its own.
+        let split = match text.split_at_checked("AUTH=".len()) {
+            Some((auth, rest)) if auth.eq_ignore_ascii_case("AUTH=") => Some((Keyword::Auth, rest)),
+            _ => keyword.zip(text.get(length..)),
+        };
+        split.and_then(|(keyword, rest)| Self::known(keyword, Words::new(rest))).or(Some(Self::Other(text)))
+    }
+
+    /// Nothing, when the arguments are not those of the keyword.
+    fn known(keyword: Keyword, arguments: Words<'a>) -> Option<Self> {
+        let mut words = arguments.iter();
+        Some(match keyword {
+            Keyword::Pipelining => Self::Pipelining,
+            Keyword::Size => Self::Size(words.next().and_then(number).unwrap_or(0)),
+            Keyword::EightBitMime => Self::EightBitMime,
+            Keyword::SmtpUtf8 => Self::SmtpUtf8,
+            Keyword::EnhancedStatusCodes => Self::EnhancedStatusCodes,
+            Keyword::Dsn => Self::Dsn,
+            Keyword::Chunking => Self::Chunking,
+            Keyword::BinaryMime => Self::BinaryMime,
+            Keyword::StartTls => Self::StartTls,
+            Keyword::Auth => Self::Auth(Partly::parse(arguments)),
+            Keyword::RequireTls => Self::RequireTls,
+            // The least time comes first in a list with commas, of which nothing else is defined.
+            Keyword::DeliverBy => Self::DeliverBy(match words.next().and_then(|list| list.split(',').next()) {
+                None | Some("") => None,
+                Some(seconds) => Some(number(seconds)?),
+            }),
+            Keyword::FutureRelease => {
+                Self::FutureRelease { max_interval: number(words.next()?)?, max_date_time: words.next()? }
+            }
+            Keyword::MtPriority => Self::MtPriority(words.next()),
+            Keyword::Limits => Self::Limits(Partly::parse(arguments)),
+            Keyword::Etrn => Self::Etrn,
+            Keyword::Burl => Self::Burl(arguments),
+            Keyword::NoSoliciting => Self::NoSoliciting(arguments),
+            Keyword::Rrvs => Self::Rrvs,
+            Keyword::Vrfy => Self::Vrfy,
+            Keyword::Expn => Self::Expn,
+            Keyword::Help => Self::Help,
+            Keyword::XClient => Self::XClient(arguments),
+            Keyword::XForward => Self::XForward(arguments),
+        })
+    }
+
+    /// The keyword; none for [`Other`](Self::Other).
+    pub const fn keyword(&self) -> Option<Keyword> {
+        Some(match self {
+            Self::Pipelining => Keyword::Pipelining,
+            Self::Size(_) => Keyword::Size,
+            Self::EightBitMime => Keyword::EightBitMime,
+            Self::SmtpUtf8 => Keyword::SmtpUtf8,
+            Self::EnhancedStatusCodes => Keyword::EnhancedStatusCodes,
+            Self::Dsn => Keyword::Dsn,
+            Self::Chunking => Keyword::Chunking,
+            Self::BinaryMime => Keyword::BinaryMime,
+            Self::StartTls => Keyword::StartTls,
+            Self::Auth(_) => Keyword::Auth,
+            Self::RequireTls => Keyword::RequireTls,
+            Self::DeliverBy(_) => Keyword::DeliverBy,
+            Self::FutureRelease { .. } => Keyword::FutureRelease,
+            Self::MtPriority(_) => Keyword::MtPriority,
+            Self::Limits(_) => Keyword::Limits,
+            Self::Etrn => Keyword::Etrn,
+            Self::Burl(_) => Keyword::Burl,
+            Self::NoSoliciting(_) => Keyword::NoSoliciting,
+            Self::Rrvs => Keyword::Rrvs,
+            Self::Vrfy => Keyword::Vrfy,
+            Self::Expn => Keyword::Expn,
+            Self::Help => Keyword::Help,
+            Self::XClient(_) => Keyword::XClient,
+            Self::XForward(_) => Keyword::XForward,
+            Self::Other(_) => return None,
+        })
+    }
+}
+
+/// The line as a server sends it. A control character becomes `?`, so that it stays one line.
+impl fmt::Display for Capability<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(keyword) = self.keyword() {
+            keyword.fmt(f)?;
+        }
+        match self {
+            Self::Size(limit) => write!(f, " {limit}"),
+            Self::Auth(auth) if *auth == Partly::default() => Ok(()),
+            Self::Auth(auth) => write!(f, " {auth}"),
+            Self::DeliverBy(Some(seconds)) => write!(f, " {seconds}"),
+            Self::FutureRelease { max_interval, max_date_time } => {
+                write!(f, " {max_interval} {}", Words::new(max_date_time))
+            }
+            Self::MtPriority(Some(profile)) => write!(f, " {}", Words::new(profile)),
+            Self::Limits(limits) if *limits == Partly::default() => Ok(()),
+            Self::Limits(limits) => write!(f, " {limits}"),
+            Self::Burl(words) | Self::NoSoliciting(words) | Self::XClient(words) | Self::XForward(words)
+                if !words.is_empty() =>
+            {
+                write!(f, " {words}")
+            }
+            Self::Other(line) => write_printable(f, line),
+            _ => Ok(()),
+        }
+    }
+}
