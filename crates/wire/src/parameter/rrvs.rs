@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::fmt;
 
-use super::{DateTime, fault};
+use super::{DateTime, fault_in};
 use crate::error::SyntaxError;
 
 /// Since when the recipient's mailbox must have been the same person's (RFC 7293 section 3).
@@ -32,7 +32,8 @@ impl<'a> Rrvs<&'a str> {
             Some((since, "C" | "c")) => (since, Some(RrvsAction::Continue)),
             Some((since, "R" | "r")) => (since, Some(RrvsAction::Reject)),
             Some((since, other)) => {
-                return Err(SyntaxError { cut_off: other.is_empty(), ..fault(since.len() + 1) });
+                let known = usize::from(other.starts_with(['C', 'c', 'R', 'r']));
+                return Err(fault_in(text, since.len() + 1 + known));
             }
         };
         Ok(Self { since: DateTime::parse(since)?, action })
