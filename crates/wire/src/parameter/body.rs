@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{fault, key, keyword};
+use super::{fault_in, key, keyword};
 use crate::error::SyntaxError;
 
 /// The body's kind (RFC 6152 section 3, RFC 3030 section 3).
@@ -31,7 +31,11 @@ impl BodyType {
             SEVEN_BIT => Ok(Self::SevenBit),
             EIGHT_BIT_MIME => Ok(Self::EightBitMime),
             BINARY_MIME => Ok(Self::BinaryMime),
-            _ => Err(fault(0)),
+            _ => Err(unknown(
+                text,
+                0,
+                &[Self::SevenBit.as_str(), Self::EightBitMime.as_str(), Self::BinaryMime.as_str()],
+            )),
         }
     }
 
@@ -50,7 +54,7 @@ impl Ret {
         match word(text) {
             FULL => Ok(Self::Full),
             HDRS => Ok(Self::Headers),
-            _ => Err(fault(0)),
+            _ => Err(unknown(text, 0, &[Self::Full.as_str(), Self::Headers.as_str()])),
         }
     }
 
@@ -75,6 +79,14 @@ pub(super) fn word(text: &str) -> u128 {
         (end, key) if end == text.len() => key,
         _ => 0,
     }
+}
+
+/// The fault of a word at that octet that is none of those: cut off when it is the start of one.
+#[cold]
+pub(super) fn unknown(text: &str, at: usize, words: &[&str]) -> SyntaxError {
+    let found = text.get(at..).unwrap_or_default();
+    let is_start = |word: &&str| word.get(..found.len()).is_some_and(|start| start.eq_ignore_ascii_case(found));
+    fault_in(text, if words.iter().any(is_start) { text.len() } else { at })
 }
 
 impl fmt::Display for BodyType {

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{fault, fault_in, key, keyword};
+use super::{body::unknown, fault, key, keyword};
 use crate::error::SyntaxError;
 
 /// The reports that the sender wants (RFC 3461 section 4.1). Nothing set means `NEVER`.
@@ -36,7 +36,8 @@ impl Notify {
                 FAILURE => &mut notify.failure,
                 DELAY => &mut notify.delay,
                 NEVER if end == octets.len() && at == 0 => return Ok(Self::NEVER),
-                _ => return Err(fault_in(text, at)),
+                _ if at == 0 => return Err(unknown(text, at, &["NEVER", "SUCCESS", "FAILURE", "DELAY"])),
+                _ => return Err(unknown(text, at, &["SUCCESS", "FAILURE", "DELAY"])),
             };
             if core::mem::replace(field, true) {
                 return Err(fault(at));
