@@ -20,7 +20,7 @@ impl<'a> Auth<'a> {
     pub(super) fn parse(argument: &'a str) -> Result<Self, SyntaxError> {
         let (mechanism, rest) = argument.split_once(' ').unwrap_or((argument, ""));
         if mechanism.is_empty() {
-            return Err(SyntaxError::cut_off(SyntaxErrorKind::MissingArgument, 0));
+            return Err(SyntaxError::cut_off(SyntaxErrorKind::MissingArgument, 0).within(argument));
         }
         let is_name = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
         if let Some(offset) = mechanism.bytes().take(21).enumerate().position(|(at, octet)| at == 20 || !is_name(octet))
