@@ -270,16 +270,21 @@ fn bdat(argument: &str) -> Result<Command<'_>, SyntaxError> {
 
 fn burl(argument: &str) -> Result<Command<'_>, SyntaxError> {
     let (url, last) = word_and_last(argument)?;
-    // absolute-URI of RFC 3986: a scheme, a colon, and no octet that a URI cannot have.
-    let is_url = url.split_once(':').is_some_and(|(scheme, rest)| {
-        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-            && scheme.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'+' | b'-' | b'.'))
-            && !rest.is_empty()
-    });
-    let wrong = url.bytes().position(|octet| !octet.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&octet));
+    // absolute-URI of RFC 3986: a scheme, a colon, something behind it, and no octet that a URI cannot have.
+    let is_scheme =
+        |(at, octet): (usize, u8)| octet.is_ascii_alphabetic() || at > 0 && b"0123456789+-.".contains(&octet);
+    let colon = url.bytes().enumerate().position(|octet| !is_scheme(octet)).unwrap_or(url.len());
+    let rest = url.get(colon..).and_then(|rest| rest.strip_prefix(':')).filter(|_| colon > 0);
+    let wrong = match rest {
+        None => Some(colon),
+        Some("") => Some(url.len()),
+        Some(_) => url.bytes().position(|octet| !octet.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&octet)),
+    };
     match wrong {
-        None if is_url => Ok(Command::Burl { url, last }),
-        offset => Err(SyntaxError::new(SyntaxErrorKind::Url, offset.unwrap_or_default())),
+        None => Ok(Command::Burl { url, last }),
+        Some(offset) => {
+            Err(SyntaxError { cut_off: offset == argument.len(), ..SyntaxError::new(SyntaxErrorKind::Url, offset) })
+        }
     }
 }
 
