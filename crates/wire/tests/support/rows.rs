@@ -1,0 +1,81 @@
+//! Reads the tables of this folder; `commands.txt` explains their format.
+
+/// One row of a table.
+pub(crate) struct Row {
+    /// The row as it stands in the file.
+    #[allow(dead_code, reason = "some of the tests look at inputs only")]
+    pub(crate) text: String,
+    /// What stands before the arrow.
+    pub(crate) input: Vec<u8>,
+    /// What stands behind it.
+    #[allow(dead_code, reason = "some of the tests look at inputs only")]
+    pub(crate) outcome: Vec<u8>,
+}
+
+/// The rows of a table.
+///
+/// # Panics
+/// When a line is no row.
+pub(crate) fn rows(table: &str) -> Vec<Row> {
+    let rows = table.lines().filter(|line| !line.is_empty() && *line != "#" && !line.starts_with("# ")).map(|line| {
+        let (row, reason) = line.rsplit_once(" | ").unwrap_or_else(|| panic!("no reason: {line:?}"));
+        assert!(reason.len() > 3, "{line:?}");
+        let (input, outcome) = row.rsplit_once(" => ").unwrap_or_else(|| panic!("no arrow: {line:?}"));
+        Row { text: line.to_owned(), input: unescape(input), outcome: unescape(outcome) }
+    });
+    rows.collect()
+}
+
+/// The octets that a text with escapes stands for.
+///
+/// # Panics
+/// When an escape is malformed.
+fn unescape(text: &str) -> Vec<u8> {
+    let mut octets = Vec::new();
+    let mut rest = text;
+    while let Some((plain, escape)) = rest.split_once('\\') {
+        octets.extend_from_slice(plain.as_bytes());
+        let (octet, behind) = escape.split_at(1);
+        rest = match octet {
+            // Before `\r`, which it starts with.
+            "r" if escape.starts_with("repeat{") => {
+                let (repeated, behind) = braced(&escape["repeat".len()..]);
+                let (text, times) = repeated.rsplit_once('*').expect("text and how often");
+                push(&mut octets, &unescape(text).repeat(times.parse().expect("a number")), behind)
+            }
+            "r" => push(&mut octets, b"\r", behind),
+            "n" => push(&mut octets, b"\n", behind),
+            "t" => push(&mut octets, b"\t", behind),
+            "0" => push(&mut octets, b"\0", behind),
+            "\\" => push(&mut octets, b"\\", behind),
+            "x" => {
+                let (digits, behind) = behind.split_at(2);
+                push(&mut octets, &[u8::from_str_radix(digits, 16).expect("two digits")], behind)
+            }
+            "u" => {
+                let (digits, behind) = braced(behind);
+                let character = u32::from_str_radix(digits, 16).ok().and_then(char::from_u32).expect("a character");
+                push(&mut octets, character.to_string().as_bytes(), behind)
+            }
+            other => panic!("no such escape: {other:?} in {text:?}"),
+        };
+    }
+    octets.extend_from_slice(rest.as_bytes());
+    octets
+}
+
+fn push<'a>(octets: &mut Vec<u8>, more: &[u8], behind: &'a str) -> &'a str {
+    octets.extend_from_slice(more);
+    behind
+}
+
+/// What stands in the braces at the start of a text, other braces within it included, and what follows them.
+fn braced(text: &str) -> (&str, &str) {
+    let mut depth = 0;
+    let end = text.find(|character| {
+        depth += i32::from(character == '{') - i32::from(character == '}');
+        depth == 0
+    });
+    let end = end.expect("a closing brace");
+    (text[..end].strip_prefix('{').expect("an opening brace"), &text[end + 1..])
+}
