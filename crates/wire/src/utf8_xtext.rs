@@ -137,9 +137,9 @@ fn embedded(text: &str) -> Option<(char, &str)> {
         && (digits.len() == 2 || !digits.starts_with('0'))
         && digits.bytes().all(|octet| matches!(octet, b'0'..=b'9' | b'A'..=b'F'));
     let character = char::from_u32(u32::from_str_radix(digits, 16).ok()?)?;
-    // Of ASCII it has only what cannot stand for itself.
-    let is_needed = !character.is_control() && !(character.is_ascii() && is_itself(character));
-    (is_hexpoint && is_needed).then_some((character, rest))
+    // What is in QCHAR is not in HEXPOINT.
+    let is_needless = character.is_ascii() && is_itself(character);
+    (is_hexpoint && !is_needless && !character.is_control()).then_some((character, rest))
 }
 
 /// Whether the text is the start of an `EmbeddedUnicodeChar` and ends within it.
