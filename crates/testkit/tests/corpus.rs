@@ -10,12 +10,13 @@ use posthaste_testkit::fuzz;
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 6] = [
+const TARGETS: [(&str, Body); 7] = [
     ("address", fuzz::address),
     ("client_session", fuzz::client_session),
     ("command", fuzz::command),
     ("framer", fuzz::framer),
     ("reply", fuzz::reply),
+    ("round_trip", fuzz::round_trip),
     ("server_session", fuzz::server_session),
 ];
 

@@ -38,7 +38,10 @@ impl<'a> Utf8Xtext<&'a str> {
             rest = match character {
                 '\\' => match embedded(rest) {
                     Some((_, rest)) => rest,
-                    None => return Err(SyntaxError { cut_off: is_start_of_embedded(rest), ..error }),
+                    None if is_start_of_embedded(rest) => {
+                        return Err(SyntaxError::cut_off(SyntaxErrorKind::ParameterValue, text.len()));
+                    }
+                    None => return Err(error),
                 },
                 _ if is_itself(character) => rest.get(character.len_utf8()..).unwrap_or_default(),
                 _ => return Err(error),
@@ -134,7 +137,9 @@ fn embedded(text: &str) -> Option<(char, &str)> {
         && (digits.len() == 2 || !digits.starts_with('0'))
         && digits.bytes().all(|octet| matches!(octet, b'0'..=b'9' | b'A'..=b'F'));
     let character = char::from_u32(u32::from_str_radix(digits, 16).ok()?)?;
-    (is_hexpoint && !character.is_control()).then_some((character, rest))
+    // What is in QCHAR is not in HEXPOINT.
+    let is_needless = character.is_ascii() && is_itself(character);
+    (is_hexpoint && !is_needless && !character.is_control()).then_some((character, rest))
 }
 
 /// Whether the text is the start of an `EmbeddedUnicodeChar` and ends within it.
@@ -166,9 +171,10 @@ mod tests {
             ("a=b", 1, false),
             ("a b", 1, false),
             ("a\\b", 1, false),
-            ("\\x{FC", 0, true),
-            ("ab\\", 2, true),
+            ("\\x{FC", 5, true),
+            ("ab\\", 3, true),
             ("\\x{0A}", 0, false),
+            ("\\x{41}", 0, false),
             ("\\x{fc}", 0, false),
             ("\\x{00FC}", 0, false),
             ("\\x{C}", 0, false),

@@ -13,7 +13,7 @@ use proptest::{
     prelude::*,
     sample::{select, subsequence},
 };
-use support::syntax;
+use support::replies;
 
 /// Octets that often look like a reply.
 fn stream() -> impl Strategy<Value = Vec<u8>> {
@@ -68,7 +68,7 @@ proptest! {
     /// The same in every chunking, and a whole reply is emitted as it came.
     #[test]
     fn any_stream(octets in stream()) {
-        syntax::reply(&octets);
+        replies::reply(&octets);
     }
 
     #[test]
@@ -98,7 +98,7 @@ proptest! {
         // A text that starts like an enhanced code would be taken for one.
         let lines: Vec<_> = lines.iter().map(|line| line.trim_start_matches(|c: char| c.is_ascii_digit())).collect();
         let reply = Reply::new(code, enhanced, &lines.join("\n"));
-        syntax::reply(reply.as_ref().as_bytes());
+        replies::reply(reply.as_ref().as_bytes());
         let parsed = ReplyRef::parse(reply.as_ref().as_bytes()).unwrap();
         prop_assert_eq!((parsed.code(), parsed.enhanced()), (code, enhanced));
         let text = parsed.lines().map(|line| match enhanced {
@@ -128,5 +128,12 @@ proptest! {
                 prop_assert_eq!(offered.get(keyword).and_then(|first| first.keyword()), Some(keyword));
             }
         }
+    }
+
+    #[test]
+    fn any_text_makes_one_reply(text in "\\PC{0,600}|([a\n\r\0]{0,80})") {
+        let reply = Reply::new(ReplyCode::TRANSACTION_FAILED, None, &text);
+        replies::reply(reply.as_ref().as_bytes());
+        prop_assert_eq!(ReplyRef::parse(reply.as_ref().as_bytes()).unwrap().code(), ReplyCode::TRANSACTION_FAILED);
     }
 }

@@ -6,12 +6,12 @@ use posthaste_wire::{
     Capability,
     reply::{ReplyFramer, ReplyLimits},
 };
-use support::{rows::rows, syntax};
+use support::{replies, rows::rows};
 
 #[test]
 fn replies() {
     for row in rows(include_str!("replies.txt")) {
-        syntax::reply(&row.input);
+        replies::reply(&row.input);
         let mut framer = ReplyFramer::new(ReplyLimits::default());
         let (mut rest, mut shown) = (row.input.as_slice(), Vec::new());
         while !rest.is_empty() {
@@ -43,7 +43,7 @@ fn capabilities() {
             None => "none".into(),
         };
         assert_eq!(shown, String::from_utf8_lossy(&row.outcome), "{}", row.text);
-        syntax::reply(&[b"250-mx.example\r\n250 ", row.input.as_slice(), b"\r\n"].concat());
+        replies::reply(&[b"250-mx.example\r\n250 ", row.input.as_slice(), b"\r\n"].concat());
     }
 }
 

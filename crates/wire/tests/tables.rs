@@ -1,87 +1,106 @@
-//! The clauses of the RFCs as rows: `commands.txt` and `addresses.txt`.
+//! The clauses of the RFCs as rows: `commands.txt`, `addresses.txt` and `xtext.txt`.
 
 mod support;
 
 use bytes::BytesMut;
-use posthaste_wire::{Command, Mailbox, SyntaxError};
-use support::{syntax, unescape::unescape};
+use posthaste_wire::{Command, Mailbox, SyntaxError, Utf8Xtext, Xtext, address::AddressLiteral};
+use support::{
+    lines, replies,
+    rows::{Row, rows},
+};
 
-/// What stands left and right of the arrow. `\u{…}` is a character, the rest as in a transcript.
-fn rows(table: &str) -> Vec<(String, Vec<u8>, Vec<u8>)> {
-    let rows = table.lines().filter(|line| !line.starts_with('#')).map(|line| {
-        let (row, why) = line.rsplit_once(" | ").unwrap_or_else(|| panic!("no reason: {line:?}"));
-        assert!(why.len() > 3, "{line:?}");
-        let (input, expected) = row.split_once("=> ").unwrap_or_else(|| panic!("no arrow: {line:?}"));
-        (line.to_owned(), octets(input.strip_suffix(' ').unwrap_or(input)), octets(expected))
-    });
-    rows.collect()
-}
-
-fn octets(text: &str) -> Vec<u8> {
-    let mut parts = text.split("\\u{");
-    let mut octets = unescape(parts.next().unwrap_or_default());
-    for part in parts {
-        let (digits, rest) = part.split_once('}').expect("a closing brace");
-        let character = u32::from_str_radix(digits, 16).ok().and_then(char::from_u32).expect("a character");
-        octets.extend(character.to_string().bytes());
-        octets.extend(unescape(rest));
+/// Compares every row with what is found for its input, and shows all that differ.
+fn check(table: &str, least: usize, found: impl Fn(&[u8]) -> Vec<u8>) {
+    let rows = rows(table);
+    assert!(rows.len() >= least, "{} rows", rows.len());
+    let mut failures = String::new();
+    for Row { text, input, outcome } in rows {
+        let (found, expected) = (found(&input), if outcome == b"same" { &input } else { &outcome });
+        if found != *expected {
+            failures += &format!("{text}\n    found: {}\n", found.escape_ascii());
+        }
     }
-    octets
+    assert!(failures.is_empty(), "\n{failures}");
 }
 
 /// The reply's codes, and where the text is wrong or cut off.
 fn refusal(error: &SyntaxError) -> String {
     let reply = error.reply();
     let enhanced = reply.as_ref().enhanced().expect("every refusal has one");
-    format!("{} {enhanced} {} {}", reply.code(), if error.cut_off { "cut off at" } else { "at" }, error.offset)
+    format!("{} {enhanced} {}", reply.code(), place(error))
+}
+
+fn place(error: &SyntaxError) -> String {
+    format!("{} {}", if error.cut_off { "cut off at" } else { "at" }, error.offset)
 }
 
 #[test]
 fn commands() {
-    let rows = rows(include_str!("commands.txt"));
-    assert!(rows.len() > 120);
-    for (row, line, expected) in rows {
-        syntax::command(&line);
-        let found = match Command::parse(&line) {
-            Ok(command) => {
-                let mut out = BytesMut::new();
-                command.encode(&mut out).unwrap_or_else(|error| panic!("{row}: {error}"));
-                out.strip_suffix(b"\r\n").expect("a line").to_vec()
-            }
-            Err(error) => refusal(&error).into_bytes(),
-        };
-        let expected = if expected == b"same" { &line } else { &expected };
-        assert_eq!(found.escape_ascii().to_string(), expected.escape_ascii().to_string(), "{row}");
-    }
+    check(include_str!("commands.txt"), 450, |line| match Command::parse(line) {
+        Ok(command) => {
+            let mut out = BytesMut::new();
+            command.encode(&mut out).unwrap_or_else(|error| panic!("{}: {error}", line.escape_ascii()));
+            out.strip_suffix(b"\r\n").expect("a line").to_vec()
+        }
+        Err(error) => refusal(&error).into_bytes(),
+    });
 }
 
 #[test]
 fn addresses() {
-    for (row, text, expected) in rows(include_str!("addresses.txt")) {
-        syntax::address(&text);
-        let text = String::from_utf8(text).expect("text");
-        let found = match Mailbox::parse(&text) {
-            Ok(mailbox) => format!("{} @ {}", mailbox.unquoted_local_part(), mailbox.domain()),
+    check(include_str!("addresses.txt"), 130, |text| {
+        let found = match Mailbox::parse(str::from_utf8(text).expect("text")) {
+            Ok(mailbox) => {
+                let (local, domain) = (mailbox.unquoted_local_part(), mailbox.domain());
+                match domain.address_literal() {
+                    None => format!("{local} @ {domain}"),
+                    Some(AddressLiteral::Ip(address)) => format!("{local} @ ip {address}"),
+                    Some(AddressLiteral::General { tag, content }) => format!("{local} @ general {tag} {content}"),
+                    Some(other) => panic!("{other:?}"),
+                }
+            }
             Err(error) => refusal(&error),
         };
-        assert_eq!(found, String::from_utf8_lossy(&expected), "{row}");
-    }
+        found.into_bytes()
+    });
 }
 
 #[test]
-fn lengths_count_octets() {
-    let mailbox = |local: usize, domain: usize| {
-        let label = "d".repeat(49);
-        let domain =
-            format!("{}d", format!("{label}.").repeat(domain / 50)) + &"d".repeat((domain % 50).saturating_sub(1));
-        format!("{}@{domain}", "a".repeat(local))
-    };
-    assert!(Mailbox::parse(&mailbox(64, 250)).is_ok(), "RFC 5321 4.5.3.1.1");
-    assert!(Mailbox::parse(&mailbox(65, 10)).is_err(), "RFC 5321 4.5.3.1.1");
-    assert!(Mailbox::parse(&format!("{}@d", "\u{e9}".repeat(32))).is_ok());
-    assert!(Mailbox::parse(&format!("{}@d", "\u{e9}".repeat(33))).is_err(), "octets, not characters");
-    assert!(Mailbox::parse(&mailbox(1, 305)).is_err(), "RFC 5321 4.5.3.1.2");
-    let path = |octets: usize| format!("RCPT TO:<{}>", mailbox(octets - 2 - 1 - 202, 202));
-    assert!(Command::parse(path(256).as_bytes()).is_ok(), "RFC 5321 4.5.3.1.3");
-    assert!(Command::parse(path(257).as_bytes()).is_err(), "RFC 5321 4.5.3.1.3");
+fn xtext() {
+    check(include_str!("xtext.txt"), 80, |row| {
+        let space = row.iter().position(|octet| *octet == b' ').expect("a space");
+        let (what, input) = (&row[..space], &row[space + 1..]);
+        let text = || str::from_utf8(input).expect("text");
+        let found = match what {
+            b"xtext" => Xtext::parse(text()).map(|text| text.decode().into_owned()),
+            b"utf-8" => Utf8Xtext::parse(text()).map(|text| text.decode().into_owned().into_bytes()),
+            b"to-xtext" => Xtext::encode(input).map(|text| text.as_str().into()),
+            b"to-utf-8" => Utf8Xtext::encode(text()).map(|text| text.as_str().into()),
+            _ => panic!("{}", what.escape_ascii()),
+        };
+        found.unwrap_or_else(|error| {
+            let place = place(&error);
+            if error.cut_off { place } else { format!("wrong {place}") }.into_bytes()
+        })
+    });
+}
+
+/// What must hold for any line holds for those of the tables.
+#[test]
+fn every_row_holds() {
+    for (table, body) in [
+        (include_str!("commands.txt"), lines::command as fn(&[u8])),
+        (include_str!("addresses.txt"), lines::address),
+        (include_str!("xtext.txt"), lines::address),
+        (include_str!("replies.txt"), replies::reply),
+    ] {
+        for row in rows(table) {
+            // The row that fails stands above the panic.
+            println!("{}", row.text);
+            // In a table of texts the input stands behind the name of what it is.
+            let text = row.input.iter().position(|octet| *octet == b' ').map_or(0, |space| space + 1);
+            body(&row.input);
+            body(&row.input[text..]);
+        }
+    }
 }

@@ -3,12 +3,17 @@
 
 #[path = "../../../wire/tests/support/framing.rs"]
 pub mod framing;
+#[path = "../../../wire/tests/support/lines.rs"]
+mod lines;
+#[path = "../../../wire/tests/support/replies.rs"]
+mod replies;
 mod sessions;
-#[path = "../../../wire/tests/support/syntax.rs"]
-mod syntax;
+#[path = "../../../wire/tests/support/values.rs"]
+mod values;
 
 pub use framing::framer;
+pub use lines::{address, command, round_trip};
+pub use replies::reply;
 pub use sessions::{client_session, server_session};
-pub use syntax::{address, command, reply};
 
 use crate::{choices, reference};

@@ -122,7 +122,9 @@ pub(crate) fn name(mut input: &[u8]) -> Parsed<'_, ()> {
     loop {
         let (rest, label) = some_of(class::LABEL, SyntaxErrorKind::Domain)(input)?;
         if label.len() > MAX_LABEL || label.starts_with(b"-") || label.ends_with(b"-") {
-            return Fault::at(input, SyntaxErrorKind::Domain);
+            // A hyphen that is the last octet may have a letter behind it yet.
+            let is_open = rest.is_empty() && label.len() < MAX_LABEL && !label.starts_with(b"-");
+            return Fault::at(if is_open { rest } else { input }, SyntaxErrorKind::Domain);
         }
         match rest.split_first() {
             Some((b'.', rest)) => input = rest,
@@ -196,7 +198,8 @@ mod tests {
             (".a", 0),
             ("a..b", 2),
             ("-a.b", 0),
-            ("a.b-", 2),
+            ("a.b-", 4),
+            ("a.b-.c", 2),
             ("a_b", 1),
             ("[999.1.2.3]", 1),
             ("[192.0.2.1", 10),

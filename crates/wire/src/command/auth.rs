@@ -20,7 +20,7 @@ impl<'a> Auth<'a> {
     pub(super) fn parse(argument: &'a str) -> Result<Self, SyntaxError> {
         let (mechanism, rest) = argument.split_once(' ').unwrap_or((argument, ""));
         if mechanism.is_empty() {
-            return Err(SyntaxError::cut_off(SyntaxErrorKind::MissingArgument, 0));
+            return Err(SyntaxError::cut_off(SyntaxErrorKind::MissingArgument, 0).within(argument));
         }
         let is_name = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_');
         if let Some(offset) = mechanism.bytes().take(21).enumerate().position(|(at, octet)| at == 20 || !is_name(octet))
@@ -28,8 +28,9 @@ impl<'a> Auth<'a> {
             return Err(SyntaxError::new(SyntaxErrorKind::Auth, offset));
         }
         let response = rest.trim_start_matches(' ');
-        if let Some(space) = response.find(' ') {
-            return Err(SyntaxError::new(SyntaxErrorKind::Auth, argument.len() - response.len() + space));
+        // Whether it is base64 is seen when it is decoded; a space or a control character has no place in it.
+        if let Some(offset) = response.bytes().position(|octet| !octet.is_ascii_graphic()) {
+            return Err(SyntaxError::new(SyntaxErrorKind::Auth, argument.len() - response.len() + offset));
         }
         Ok(Self { mechanism, initial_response: (!response.is_empty()).then_some(Secret::new(response)) })
     }

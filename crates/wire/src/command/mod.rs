@@ -291,35 +291,43 @@ fn unknown<'a>(verb: &'a str, argument: &'a str) -> Result<Command<'a>, SyntaxEr
 }
 
 fn bdat(argument: &str) -> Result<Command<'_>, SyntaxError> {
-    let (size, last) = word_and_last(argument)?;
-    Ok(Command::Bdat { size: number(size)?, last })
+    let (size, rest) = first_word(argument)?;
+    Ok(Command::Bdat { size: number(size)?, last: is_last(argument, rest)? })
 }
 
 fn burl(argument: &str) -> Result<Command<'_>, SyntaxError> {
-    let (url, last) = word_and_last(argument)?;
-    // absolute-URI of RFC 3986: a scheme, a colon, and no octet that a URI cannot have.
-    let is_url = url.split_once(':').is_some_and(|(scheme, rest)| {
-        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
-            && scheme.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'+' | b'-' | b'.'))
-            && !rest.is_empty()
-    });
-    let wrong = url.bytes().position(|octet| !octet.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&octet));
+    let (url, rest) = first_word(argument)?;
+    // absolute-URI of RFC 3986: a scheme, a colon, something behind it, and no octet that a URI cannot have.
+    let is_scheme =
+        |(at, octet): (usize, u8)| octet.is_ascii_alphabetic() || at > 0 && b"0123456789+-.".contains(&octet);
+    let colon = url.bytes().enumerate().position(|octet| !is_scheme(octet)).unwrap_or(url.len());
+    let hier_part = url.get(colon..).and_then(|text| text.strip_prefix(':')).filter(|_| colon > 0);
+    let wrong = match hier_part {
+        None => Some(colon),
+        Some("") => Some(url.len()),
+        Some(_) => url.bytes().position(|octet| !octet.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&octet)),
+    };
     match wrong {
-        None if is_url => Ok(Command::Burl { url, last }),
-        offset => Err(SyntaxError::new(SyntaxErrorKind::Url, offset.unwrap_or_default())),
+        None => Ok(Command::Burl { url, last: is_last(argument, rest)? }),
+        Some(offset) => {
+            Err(SyntaxError { cut_off: offset == argument.len(), ..SyntaxError::new(SyntaxErrorKind::Url, offset) })
+        }
     }
 }
 
-/// One word and, perhaps, `LAST`.
-fn word_and_last(argument: &str) -> Result<(&str, bool), SyntaxError> {
-    let (word, rest) = argument.split_once(' ').unwrap_or((argument, ""));
-    let last = rest.trim_matches(' ');
-    match last {
-        _ if word.is_empty() => {
-            Err(SyntaxError { cut_off: argument.is_empty(), ..SyntaxError::new(SyntaxErrorKind::MissingArgument, 0) })
-        }
-        "" => Ok((word, false)),
-        last if last.eq_ignore_ascii_case("LAST") => Ok((word, true)),
+/// The first word of an argument, and what follows its space.
+fn first_word(argument: &str) -> Result<(&str, &str), SyntaxError> {
+    match argument.split_once(' ').unwrap_or((argument, "")) {
+        ("", _) => Err(SyntaxError::cut_off(SyntaxErrorKind::MissingArgument, 0).within(argument)),
+        words => Ok(words),
+    }
+}
+
+/// Whether the rest of an argument is `LAST`, or nothing.
+fn is_last(argument: &str, rest: &str) -> Result<bool, SyntaxError> {
+    match rest.trim_matches(' ') {
+        "" => Ok(false),
+        last if last.eq_ignore_ascii_case("LAST") => Ok(true),
         last => {
             let cut_off = "LAST".get(..last.len()).is_some_and(|start| start.eq_ignore_ascii_case(last));
             let error = SyntaxError::new(SyntaxErrorKind::UnexpectedArgument, argument.len() - last.len());

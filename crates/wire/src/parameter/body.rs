@@ -2,8 +2,11 @@
 
 use core::fmt;
 
-use super::fault;
-use crate::{error::SyntaxError, grammar::key};
+use super::fault_in;
+use crate::{
+    error::SyntaxError,
+    grammar::{LONG, key, key_of},
+};
 
 /// The body's kind (RFC 6152 section 3, RFC 3030 section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,11 +30,15 @@ pub enum Ret {
 
 impl BodyType {
     pub(crate) fn parse(text: &str) -> Result<Self, SyntaxError> {
-        match key(text) {
+        match key_of(text) {
             SEVEN_BIT => Ok(Self::SevenBit),
             EIGHT_BIT_MIME => Ok(Self::EightBitMime),
-            BINARY_MIME => Ok(Self::BinaryMime),
-            _ => Err(fault(0)),
+            LONG if text.eq_ignore_ascii_case(Self::BinaryMime.as_str()) => Ok(Self::BinaryMime),
+            _ => Err(unknown(
+                text,
+                0,
+                &[Self::SevenBit.as_str(), Self::EightBitMime.as_str(), Self::BinaryMime.as_str()],
+            )),
         }
     }
 
@@ -47,10 +54,10 @@ impl BodyType {
 
 impl Ret {
     pub(crate) fn parse(text: &str) -> Result<Self, SyntaxError> {
-        match key(text) {
+        match key_of(text) {
             FULL => Ok(Self::Full),
             HDRS => Ok(Self::Headers),
-            _ => Err(fault(0)),
+            _ => Err(unknown(text, 0, &[Self::Full.as_str(), Self::Headers.as_str()])),
         }
     }
 
@@ -65,9 +72,16 @@ impl Ret {
 
 const SEVEN_BIT: u64 = key(BodyType::SevenBit.as_str());
 const EIGHT_BIT_MIME: u64 = key(BodyType::EightBitMime.as_str());
-const BINARY_MIME: u64 = key(BodyType::BinaryMime.as_str());
 const FULL: u64 = key(Ret::Full.as_str());
 const HDRS: u64 = key(Ret::Headers.as_str());
+
+/// The fault of a word at that octet that is none of those: cut off when it is the start of one.
+#[cold]
+pub(super) fn unknown(text: &str, at: usize, words: &[&str]) -> SyntaxError {
+    let found = text.get(at..).unwrap_or_default();
+    let is_start = |word: &&str| word.get(..found.len()).is_some_and(|start| start.eq_ignore_ascii_case(found));
+    fault_in(text, if words.iter().any(is_start) { text.len() } else { at })
+}
 
 impl fmt::Display for BodyType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

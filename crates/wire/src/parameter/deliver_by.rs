@@ -38,11 +38,10 @@ impl FromStr for DeliverBy {
     type Err = SyntaxError;
 
     fn from_str(text: &str) -> Result<Self, SyntaxError> {
-        let (time, mode) = text.split_once(';').ok_or(fault_in(text, text.len()))?;
-        let digits = time.strip_prefix(['+', '-']).unwrap_or(time);
-        if !(1..=9).contains(&digits.len()) || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
-            return Err(fault(0));
-        }
+        let start = usize::from(text.starts_with(['+', '-']));
+        let end = text.bytes().skip(start).take(9).take_while(u8::is_ascii_digit).count() + start;
+        let (time, mode) = text.split_at(end);
+        let mode = mode.strip_prefix(';').filter(|_| end > start).ok_or(fault_in(text, end))?;
         let seconds: i32 = time.parse().map_err(|_| fault(0))?;
         let (mode, trace) = match mode.as_bytes() {
             [] => return Err(fault_in(text, text.len())),
@@ -94,8 +93,10 @@ mod tests {
             ("120;X", 4, false),
             ("120;RX", 5, false),
             ("120;RTT", 5, false),
-            ("1000000000;N", 0, false),
-            ("-;N", 0, false),
+            ("x", 0, false),
+            ("1000000000;N", 9, false),
+            ("-1000000000;N", 10, false),
+            ("-;N", 1, false),
             (";N", 0, false),
             ("0;R", 0, false),
             ("-1;R", 0, false),

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::fmt;
 
-use super::{DateTime, fault};
+use super::{DateTime, fault_in};
 use crate::error::SyntaxError;
 
 /// How long a server keeps a message before it delivers it (RFC 4865 section 4); a message has one of the two at most.
@@ -18,8 +18,9 @@ pub enum Hold<S = String> {
 impl<'a> Hold<&'a str> {
     /// `future-release-integer`: 1 to 9 digits, no leading zero.
     pub(crate) fn parse_for(text: &'a str) -> Result<Self, SyntaxError> {
-        let is_number = text.len() <= 9 && !text.starts_with('0') && text.bytes().all(|octet| octet.is_ascii_digit());
-        text.parse().ok().filter(|_| is_number).map(Self::For).ok_or(fault(0))
+        let digits = text.bytes().take(9).take_while(u8::is_ascii_digit).count();
+        let wrong = if text.starts_with('0') { 0 } else { digits };
+        text.parse().ok().filter(|_| wrong == text.len()).map(Self::For).ok_or(fault_in(text, wrong))
     }
 
     pub(crate) fn parse_until(text: &'a str) -> Result<Self, SyntaxError> {

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{fault, fault_in};
+use super::{body::unknown, fault};
 use crate::{
     error::SyntaxError,
     grammar::{key, word},
@@ -40,7 +40,8 @@ impl Notify {
                 FAILURE => &mut notify.failure,
                 DELAY => &mut notify.delay,
                 NEVER if end == text.len() => return Ok(Self::NEVER),
-                _ => return Err(fault_in(text, at)),
+                _ if at == 0 => return Err(unknown(text, at, &["NEVER", "SUCCESS", "FAILURE", "DELAY"])),
+                _ => return Err(unknown(text, at, &["SUCCESS", "FAILURE", "DELAY"])),
             };
             if core::mem::replace(field, true) {
                 return Err(fault(at));

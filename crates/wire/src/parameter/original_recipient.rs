@@ -7,7 +7,7 @@ use super::{fault, fault_in};
 use crate::{
     address::Mailbox,
     error::SyntaxError,
-    grammar::{class, count},
+    grammar::{class, is},
     utf8_xtext::Utf8Xtext,
     xtext::Xtext,
 };
@@ -17,7 +17,7 @@ pub(crate) const MAX_ORCPT: usize = 500;
 
 /// The recipient as the sender knew it: `addr-type ";" encoded-address`, at most 500 octets.
 ///
-/// The address is xtext, or for the type `utf-8` one of the forms of [`Utf8Xtext`].
+/// The address is xtext, or for the type `utf-8` one of the forms of [`Utf8Xtext`] or a mailbox outside ASCII as it is.
 ///
 /// ```
 /// use posthaste_wire::{Mailbox, OriginalRecipient};
@@ -43,13 +43,18 @@ impl<'a> OriginalRecipient<&'a str> {
             return Err(fault(MAX_ORCPT));
         }
         let octets = text.as_bytes();
-        let end = count(octets, class::KEYWORD);
+        // An atom (RFC 822 section 3.3) of what an esmtp-value may have.
+        let is_atom = |octet: u8| octet.is_ascii() && is(class::ATEXT)(octet) && is(class::VALUE)(octet);
+        let end = octets.iter().position(|octet| !is_atom(*octet)).unwrap_or(octets.len());
         let (kind, address) = (text.get(..end).unwrap_or_default(), text.get(end + 1..).unwrap_or_default());
         if kind.is_empty() || octets.get(end) != Some(&b';') || address.is_empty() {
             return Err(fault_in(text, if octets.get(end) == Some(&b';') && end > 0 { end + 1 } else { end }));
         }
         let checked = match kind.eq_ignore_ascii_case("utf-8") {
-            true => Utf8Xtext::parse(address).map(|_| ()),
+            true => Utf8Xtext::parse(address).map(|_| ()).or_else(|error| match is_utf8_address(address) {
+                true => Ok(()),
+                false => Err(error),
+            }),
             false => Xtext::parse(address).map(|_| ()),
         };
         checked.map_err(|error| error.at(end + 1))?;
@@ -120,6 +125,12 @@ impl<S: AsRef<str>> OriginalRecipient<S> {
     pub fn is_ascii(&self) -> bool {
         self.as_str().is_ascii()
     }
+}
+
+/// utf-8-address (RFC 6533 section 3): a mailbox in which nothing is encoded, and which is an esmtp-value. One in ASCII
+/// would be taken for the encoded form where SMTPUTF8 is not in use, so it must be that.
+fn is_utf8_address(address: &str) -> bool {
+    address.bytes().all(is(class::VALUE)) && Mailbox::parse(address).is_ok_and(|mailbox| !mailbox.is_ascii())
 }
 
 impl FromStr for OriginalRecipient {

@@ -2,7 +2,7 @@
 
 use core::{fmt, str::FromStr};
 
-use super::fault;
+use super::{fault, fault_in};
 use crate::error::SyntaxError;
 
 /// The priority of a message's transfer, from -9 to 9; 0 is the usual one (RFC 6710 section 5).
@@ -33,8 +33,10 @@ impl FromStr for Priority {
             [b'0'] => Ok(Self(0)),
             [digit @ b'1'..=b'9'] => Ok(Self((digit - b'0') as i8)),
             [b'-', digit @ b'1'..=b'9'] => Ok(Self(-((digit - b'0') as i8))),
-            [b'-'] => Err(SyntaxError { cut_off: true, ..fault(1) }),
-            _ => Err(fault(0)),
+            [b'-', b'1'..=b'9', ..] => Err(fault(2)),
+            [b'-', ..] => Err(fault_in(text, 1)),
+            [b'0'..=b'9', ..] => Err(fault(1)),
+            _ => Err(fault_in(text, 0)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use core::fmt;
 
-use super::{DateTime, fault};
+use super::{DateTime, fault_in};
 use crate::error::SyntaxError;
 
 /// Since when the recipient's mailbox must have been the same person's (RFC 7293 section 3).
@@ -27,15 +27,18 @@ pub enum RrvsAction {
 impl<'a> Rrvs<&'a str> {
     /// `date-time [ ";" ( "C" / "R" ) ]`.
     pub(crate) fn parse(text: &'a str) -> Result<Self, SyntaxError> {
-        let (since, action) = match text.split_once(';') {
-            None => (text, None),
-            Some((since, "C" | "c")) => (since, Some(RrvsAction::Continue)),
-            Some((since, "R" | "r")) => (since, Some(RrvsAction::Reject)),
-            Some((since, other)) => {
-                return Err(SyntaxError { cut_off: other.is_empty(), ..fault(since.len() + 1) });
+        let (time, action) = text.split_once(';').map_or((text, None), |(time, action)| (time, Some(action)));
+        let since = DateTime::parse(time)?;
+        let action = match action {
+            None => None,
+            Some("C" | "c") => Some(RrvsAction::Continue),
+            Some("R" | "r") => Some(RrvsAction::Reject),
+            Some(other) => {
+                let known = usize::from(other.starts_with(['C', 'c', 'R', 'r']));
+                return Err(fault_in(text, time.len() + 1 + known));
             }
         };
-        Ok(Self { since: DateTime::parse(since)?, action })
+        Ok(Self { since, action })
     }
 
     /// The owned form.

@@ -4,7 +4,9 @@
 
 pub mod choices;
 pub mod framing;
+pub mod lines;
 pub mod reference;
+pub mod replies;
 pub mod rows;
-pub mod syntax;
 pub mod unescape;
+pub mod values;

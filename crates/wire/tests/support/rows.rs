@@ -3,12 +3,10 @@
 /// One row of a table.
 pub struct Row {
     /// The row as it stands in the file.
-    #[allow(dead_code, reason = "some of the tests look at inputs only")]
     pub text: String,
     /// What stands before the arrow.
     pub input: Vec<u8>,
     /// What stands behind it.
-    #[allow(dead_code, reason = "some of the tests look at inputs only")]
     pub outcome: Vec<u8>,
 }
 

@@ -1,0 +1,63 @@
+//! What must hold for a stream of replies. What does not hold panics.
+
+use posthaste_wire::{
+    Capabilities, Capability, ReplyRef,
+    reply::{ReplyFramer, ReplyLimits},
+};
+
+use super::choices::Chunking;
+
+/// A stream of replies: every chunking gives the same, and a reply is emitted as it came.
+///
+/// # Panics
+/// When it is not.
+pub fn reply(stream: &[u8]) {
+    let read = |mut chunking: Chunking| {
+        let mut framer = ReplyFramer::new(ReplyLimits::default());
+        let (mut start, mut end, mut replies) = (0, 0, Vec::new());
+        loop {
+            match framer.next(&stream[start..end]) {
+                Ok(Some(reply)) => {
+                    start += reply.as_bytes().len();
+                    replies.push(reply.into_owned());
+                }
+                Ok(None) if end == stream.len() => return (replies, false),
+                Ok(None) => end += chunking.next(end, stream.len() - end),
+                Err(_) => return (replies, true),
+            }
+        }
+    };
+    let (replies, failed) = read(Chunking::Whole);
+    for chunking in chunkings(stream.len()) {
+        assert_eq!(read(chunking.clone()), (replies.clone(), failed), "{chunking:?}");
+    }
+    for reply in &replies {
+        let reply = reply.as_ref();
+        assert_eq!(ReplyRef::parse(reply.as_bytes()).as_ref(), Ok(&reply));
+        assert_eq!(reply.into_owned().as_ref(), reply);
+        assert!(!reply.to_string().contains(char::is_control), "logs stay on one line");
+        assert!(reply.enhanced().is_none_or(|code| code.class() == reply.code().get() / 100));
+        capabilities(&reply);
+    }
+}
+
+/// The capabilities of a reply: all lines up to the bound are kept, and what is emitted parses to the same.
+fn capabilities(reply: &ReplyRef<'_>) {
+    let borrowed = Capabilities::from_reply(reply);
+    assert!(borrowed.lines().eq(reply.lines().skip(1).take(Capabilities::MAX)));
+    let owned = borrowed.into_owned();
+    assert_eq!(owned.borrowed(), borrowed);
+    for capability in owned.iter() {
+        assert!(capability.keyword().is_none_or(|keyword| owned.offers(keyword)));
+        let emitted = capability.to_string();
+        assert!(!emitted.contains(char::is_control));
+        let again = Capability::parse(emitted.as_bytes()).expect("what was emitted parses");
+        assert_eq!((again, again.to_string()), (capability, emitted.clone()));
+    }
+}
+
+/// Every chunking of a short stream; of a long one the whole, the single octets and some cuts.
+fn chunkings(octets: usize) -> impl Iterator<Item = Chunking> {
+    let every = octets / 64 + 1;
+    Chunking::all(octets).enumerate().filter(move |(index, _)| *index < 2 || index % every == 0).map(|(_, c)| c)
+}
