@@ -49,7 +49,7 @@ fn run(context: &Context, arguments: &[&str]) -> Outcome {
     let remedy = "Read missed.txt and timeout.txt there: each line wants a test, or code that is not needed to go.";
     Run::cargo()
         .dir(&context.root)
-        .args(["mutants", "--package", "posthaste-wire", "--iterate", "--output"])
+        .args(["mutants", "--package", "posthaste-wire", "--all-features", "--iterate", "--output"])
         .args([&output])
         .args(arguments)
         .remedy(remedy)
