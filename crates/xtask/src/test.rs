@@ -58,6 +58,11 @@ const STEPS: &[Step] = &[
     },
     Step { name: "lint", about: "clippy over every target and feature, warnings are errors", run: steps::cargo::lint },
     Step { name: "test", about: "unit, integration and doc tests of the libraries", run: steps::cargo::test },
+    Step {
+        name: "exhaustive",
+        about: "every short content and every short sequence of commands, optimised, against their references",
+        run: steps::cargo::exhaustive,
+    },
     Step { name: "benches", about: "every benchmark once, without measuring", run: steps::cargo::benches },
     Step {
         name: "instructions",

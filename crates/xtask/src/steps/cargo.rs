@@ -25,6 +25,16 @@ pub(crate) fn test(context: &Context) -> Outcome {
     Run::cargo().dir(&context.root).args(command).remedy("Repeat one test with `cargo test -p CRATE NAME`.").run()
 }
 
+/// These go further in a release build than the step `test` has the time for.
+pub(crate) fn exhaustive(context: &Context) -> Outcome {
+    for (package, test) in [("posthaste-wire", "end_of_data"), ("posthaste-session", "every_sequence")] {
+        let remedy = "The strings or commands that failed stand above.";
+        let command = ["test", "--release", "--package", package, "--test", test];
+        Run::cargo().dir(&context.root).args(command).remedy(remedy).run()?;
+    }
+    Ok(())
+}
+
 pub(crate) fn benches(context: &Context) -> Outcome {
     // Under `cargo test` criterion runs every benchmark once and measures nothing.
     let command = ["test", "--package", BENCHES, "--benches", "--all-features"];
