@@ -18,6 +18,7 @@ mod grammar;
 pub mod parameter;
 pub mod reply;
 mod secret;
+mod text;
 mod utf8_xtext;
 mod xtext;
 

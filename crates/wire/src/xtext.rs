@@ -121,14 +121,6 @@ impl<S: AsRef<str>> fmt::Display for Xtext<S> {
     }
 }
 
-impl core::str::FromStr for Xtext {
-    type Err = SyntaxError;
-
-    fn from_str(text: &str) -> Result<Self, SyntaxError> {
-        Xtext::parse(text).map(Xtext::into_owned)
-    }
-}
-
 /// Two upper-case hexadecimal digits (RFC 3461 section 4: hexchar).
 fn hex_pair(high: u8, low: u8) -> Option<u8> {
     let digit = |octet: u8| match octet {

@@ -27,7 +27,7 @@ fn stream() -> impl Strategy<Value = Vec<u8>> {
 fn codes() -> impl Strategy<Value = (ReplyCode, Option<EnhancedCode>)> {
     (200_u16..600, any::<bool>(), 0_u16..1000, 0_u16..1000).prop_map(|(code, with, subject, detail)| {
         let enhanced = EnhancedCode::new(code / 100, subject, detail).filter(|_| with);
-        (ReplyCode::new(code).unwrap(), enhanced)
+        (ReplyCode::new(code).expect("a code in range"), enhanced)
     })
 }
 

@@ -76,14 +76,6 @@ impl<S: AsRef<str>> Domain<S> {
     }
 }
 
-impl core::str::FromStr for Domain {
-    type Err = SyntaxError;
-
-    fn from_str(text: &str) -> Result<Self, SyntaxError> {
-        Domain::parse(text).map(Domain::into_owned)
-    }
-}
-
 impl<S: AsRef<str>, T: AsRef<str>> PartialEq<Domain<T>> for Domain<S> {
     fn eq(&self, other: &Domain<T>) -> bool {
         self.as_str().eq_ignore_ascii_case(other.as_str())

@@ -60,14 +60,6 @@ impl<S: AsRef<str>> EhloName<S> {
     }
 }
 
-impl core::str::FromStr for EhloName {
-    type Err = SyntaxError;
-
-    fn from_str(text: &str) -> Result<Self, SyntaxError> {
-        EhloName::parse(text).map(EhloName::into_owned)
-    }
-}
-
 impl<S: AsRef<str>> fmt::Display for EhloName<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -116,14 +116,6 @@ impl<S: AsRef<str>> Mailbox<S> {
     }
 }
 
-impl core::str::FromStr for Mailbox {
-    type Err = SyntaxError;
-
-    fn from_str(text: &str) -> Result<Self, SyntaxError> {
-        Mailbox::parse(text).map(Mailbox::into_owned)
-    }
-}
-
 impl<S: AsRef<str>, T: AsRef<str>> PartialEq<Mailbox<T>> for Mailbox<S> {
     fn eq(&self, other: &Mailbox<T>) -> bool {
         self.local_part() == other.local_part() && self.domain() == other.domain()

@@ -119,9 +119,9 @@ impl<'a> Mail<&'a str> {
     fn take(&mut self, parameter: &Parameter<'a>) -> Result<bool, SyntaxError> {
         match parameter.key() {
             known::SIZE => parameter.set(&mut self.size, number),
-            known::BODY => parameter.set(&mut self.body, BodyType::parse),
+            known::BODY => parameter.set(&mut self.body, BodyType::from_str),
             known::SMTPUTF8 => parameter.flag(&mut self.smtputf8),
-            known::RET => parameter.set(&mut self.ret, Ret::parse),
+            known::RET => parameter.set(&mut self.ret, Ret::from_str),
             known::ENVID => parameter.set(&mut self.envid, |text| match text.len() <= MAX_ENVID {
                 true => Xtext::parse(text),
                 false => Err(fault(MAX_ENVID)),
@@ -168,14 +168,6 @@ fn is_known(parameter: &Parameter<'_>) -> bool {
         SIZE | BODY | SMTPUTF8 | RET | ENVID | AUTH | BY | HOLDFOR | SOLICIT => true,
         LONG => [REQUIRETLS, HOLDUNTIL, MT_PRIORITY].iter().any(|keyword| parameter.is(keyword)),
         _ => false,
-    }
-}
-
-impl FromStr for Mail {
-    type Err = SyntaxError;
-
-    fn from_str(text: &str) -> Result<Self, SyntaxError> {
-        Mail::parse(text).map(Mail::into_owned)
     }
 }
 

@@ -59,7 +59,7 @@ impl<'a> Rcpt<&'a str> {
     #[inline]
     fn take(&mut self, parameter: &Parameter<'a>) -> Result<bool, SyntaxError> {
         match parameter.key() {
-            known::NOTIFY => parameter.set(&mut self.notify, Notify::parse),
+            known::NOTIFY => parameter.set(&mut self.notify, Notify::from_str),
             known::ORCPT => parameter.set(&mut self.orcpt, OriginalRecipient::parse),
             known::RRVS => parameter.set(&mut self.rrvs, Rrvs::parse),
             _ => Ok(false),
@@ -82,14 +82,6 @@ impl<'a> Rcpt<&'a str> {
         self.parameters
             .iter()
             .filter(|parameter| !matches!(parameter.key(), known::NOTIFY | known::ORCPT | known::RRVS))
-    }
-}
-
-impl FromStr for Rcpt {
-    type Err = SyntaxError;
-
-    fn from_str(text: &str) -> Result<Self, SyntaxError> {
-        Rcpt::parse(text).map(Rcpt::into_owned)
     }
 }
 

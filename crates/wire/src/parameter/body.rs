@@ -1,6 +1,6 @@
 //! `BODY=` and `RET=`.
 
-use core::fmt;
+use core::{fmt, str::FromStr};
 
 use super::fault_in;
 use crate::{
@@ -28,8 +28,10 @@ pub enum Ret {
     Headers,
 }
 
-impl BodyType {
-    pub(crate) fn parse(text: &str) -> Result<Self, SyntaxError> {
+impl FromStr for BodyType {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, SyntaxError> {
         match key_of(text) {
             SEVEN_BIT => Ok(Self::SevenBit),
             EIGHT_BIT_MIME => Ok(Self::EightBitMime),
@@ -41,7 +43,9 @@ impl BodyType {
             )),
         }
     }
+}
 
+impl BodyType {
     /// The keyword of RFC 6152 or RFC 3030.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -52,15 +56,19 @@ impl BodyType {
     }
 }
 
-impl Ret {
-    pub(crate) fn parse(text: &str) -> Result<Self, SyntaxError> {
+impl FromStr for Ret {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, SyntaxError> {
         match key_of(text) {
             FULL => Ok(Self::Full),
             HDRS => Ok(Self::Headers),
             _ => Err(unknown(text, 0, &[Self::Full.as_str(), Self::Headers.as_str()])),
         }
     }
+}
 
+impl Ret {
     /// The keyword of RFC 3461.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
 //! `NOTIFY=` (RFC 3461 section 4.1).
 
-use core::fmt;
+use core::{fmt, str::FromStr};
 
 use super::{body::unknown, fault};
 use crate::{
@@ -27,9 +27,13 @@ const DELAY: u64 = key("DELAY");
 impl Notify {
     /// `NEVER`: no report whatever happens.
     pub const NEVER: Self = Self { success: false, failure: false, delay: false };
+}
 
-    /// `NEVER` stands alone; the others stand once each.
-    pub(crate) fn parse(text: &str) -> Result<Self, SyntaxError> {
+/// `NEVER` alone, or the others once each in any order, with commas between.
+impl FromStr for Notify {
+    type Err = SyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, SyntaxError> {
         let mut notify = Self::NEVER;
         let mut rest = text.as_bytes();
         loop {

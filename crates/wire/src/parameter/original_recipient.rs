@@ -1,7 +1,7 @@
 //! `ORCPT=` (RFC 3461 section 4.2, RFC 6533 section 3).
 
 use alloc::{borrow::Cow, format, string::String};
-use core::{fmt, str::FromStr};
+use core::fmt;
 
 use super::{fault, fault_in};
 use crate::{
@@ -131,14 +131,6 @@ impl<S: AsRef<str>> OriginalRecipient<S> {
 /// would be taken for the encoded form where SMTPUTF8 is not in use, so it must be that.
 fn is_utf8_address(address: &str) -> bool {
     address.bytes().all(is(class::VALUE)) && Mailbox::parse(address).is_ok_and(|mailbox| !mailbox.is_ascii())
-}
-
-impl FromStr for OriginalRecipient {
-    type Err = SyntaxError;
-
-    fn from_str(text: &str) -> Result<Self, SyntaxError> {
-        OriginalRecipient::parse(text).map(OriginalRecipient::into_owned)
-    }
 }
 
 impl<S: AsRef<str>> fmt::Display for OriginalRecipient<S> {

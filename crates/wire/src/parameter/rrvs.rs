@@ -26,7 +26,10 @@ pub enum RrvsAction {
 
 impl<'a> Rrvs<&'a str> {
     /// `date-time [ ";" ( "C" / "R" ) ]`.
-    pub(crate) fn parse(text: &'a str) -> Result<Self, SyntaxError> {
+    ///
+    /// # Errors
+    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) at the first octet that is wrong.
+    pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         let (time, action) = text.split_once(';').map_or((text, None), |(time, action)| (time, Some(action)));
         let since = DateTime::parse(time)?;
         let action = match action {
