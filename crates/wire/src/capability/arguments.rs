@@ -4,7 +4,7 @@ use core::{fmt, num::NonZeroU32};
 
 use super::{Mechanism, MechanismSet};
 
-/// Words with spaces between them, as they came. They compare word by word, with regard to case.
+/// Words with white space between them, as they came. They compare word by word, with regard to case.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Words<'a>(&'a str);
 
@@ -16,7 +16,7 @@ impl<'a> Words<'a> {
 
     /// The words, one by one; none of them is empty.
     pub fn iter(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a> {
-        self.0.split(' ').filter(|word| !word.is_empty())
+        self.0.split_ascii_whitespace()
     }
 
     /// Whether there is no word.

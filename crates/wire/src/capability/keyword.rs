@@ -124,15 +124,19 @@ impl Keyword {
         // The lowest octet of `ends` that is set is at the first octet below `!`; what is above may be wrong.
         let ends = octets.wrapping_sub(u128::from_ne_bytes([b'!'; 16])) & !octets & u128::from_ne_bytes([0x80; 16]);
         if ends != 0 {
-            let bits = ends.trailing_zeros() - 7;
-            let word = fold(octets & !(u128::MAX << bits));
-            return (Self::from_folded(word), bits as usize / 8);
+            // All bits up to that octet's highest one, and then without that octet.
+            let before = (ends ^ (ends - 1)) >> 8;
+            return (Self::from_folded(fold(octets & before)), ends.trailing_zeros() as usize / 8);
         }
-        let length = line.iter().position(|octet| *octet < b'!').unwrap_or(line.len());
-        let found = Self::from_folded(fold(octets)).filter(|keyword| {
-            line.get(..length).is_some_and(|word| word.eq_ignore_ascii_case(keyword.as_str().as_bytes()))
-        });
-        (found, length)
+        // A longer word: the window names what it can be, and the rest is compared.
+        if let Some(keyword) = Self::from_folded(fold(octets))
+            && let Some((word, rest)) = line.split_at_checked(keyword.as_str().len())
+            && word.eq_ignore_ascii_case(keyword.as_str().as_bytes())
+            && rest.first().is_none_or(|octet| *octet < b'!')
+        {
+            return (Some(keyword), word.len());
+        }
+        (None, line.iter().position(|octet| *octet < b'!').unwrap_or(line.len()))
     }
 }
 

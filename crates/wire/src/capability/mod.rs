@@ -106,7 +106,8 @@ impl<'a> Capability<'a> {
     /// The line whose first word is this keyword and has so many octets.
     fn of_line(line: &'a [u8], keyword: Option<Keyword>, length: usize) -> Option<Self> {
         let text = core::str::from_utf8(line).ok()?;
-        let printable = line.iter().all(|octet| matches!(octet, b' '..=b'~'));
+        // Without an early end this is done for many octets at once.
+        let printable = line.iter().fold(true, |printable, octet| printable & matches!(octet, b' '..=b'~'));
         if text.is_empty() || (!printable && text.contains(char::is_control)) {
             return None;
         }

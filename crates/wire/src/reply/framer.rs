@@ -26,7 +26,8 @@ pub struct ReplyFramer {
     searched: usize,
     /// Lines that were checked.
     lines: usize,
-    code: Option<ReplyCode>,
+    /// The code of the lines that were checked, as it stands there.
+    digits: [u8; 3],
 }
 
 /// How much a peer may say in one reply. Beyond it comes a [`ReplyError`].
@@ -49,7 +50,7 @@ impl Default for ReplyLimits {
 impl ReplyFramer {
     /// A framer at the start of a reply.
     pub const fn new(limits: ReplyLimits) -> Self {
-        Self { limits, line: 0, searched: 0, lines: 0, code: None }
+        Self { limits, line: 0, searched: 0, lines: 0, digits: [0; 3] }
     }
 
     /// The reply at the front of `input`, once it is whole; the framer then stands at the start of the next one.
@@ -63,7 +64,7 @@ impl ReplyFramer {
         loop {
             // One search finds the end of a line and every octet that must not stand before it.
             let rest = input.get(self.searched..).unwrap_or_default();
-            let Some(found) = memchr3(b'\r', b'\n', 0, rest) else {
+            let Some(found) = find_break(rest) else {
                 self.searched = input.len();
                 return self.within_limits(input.len()).map(|()| None);
             };
@@ -81,8 +82,7 @@ impl ReplyFramer {
             }
             let end = at + 2;
             self.within_limits(end)?;
-            let (code, last) = self.check(input.get(self.line..at).unwrap_or_default())?;
-            if last {
+            if let Some(code) = self.check(input.get(self.line..at).unwrap_or_default())? {
                 *self = Self::new(self.limits);
                 return Ok(input.get(..end).map(|octets| ReplyRef { octets, code }));
             }
@@ -109,19 +109,24 @@ impl ReplyFramer {
         }
     }
 
-    /// The code of a line without its CRLF, and whether it is the last one.
+    /// Checks a line without its CRLF: its code, when it is the last one.
     #[inline]
-    fn check(&mut self, line: &[u8]) -> Result<(ReplyCode, bool), ReplyError> {
+    fn check(&mut self, line: &[u8]) -> Result<Option<ReplyCode>, ReplyError> {
         let (digits, last) = match line {
             [a, b, c] | [a, b, c, b' ', ..] => ([*a, *b, *c], true),
             [a, b, c, b'-', ..] => ([*a, *b, *c], false),
             _ => return Err(self.code_fault(line)),
         };
-        let code = ReplyCode::from_digits(digits).ok_or_else(|| self.code_fault(line))?;
-        match self.code.replace(code) {
-            Some(earlier) if earlier != code => Err(self.fault(ReplyErrorKind::DifferingCodes, self.line)),
-            _ => Ok((code, last)),
+        // The digits of a line that are those of the line before need no look into them.
+        if self.lines > 0 && digits == self.digits && !last {
+            return Ok(None);
         }
+        let code = ReplyCode::from_digits(digits).ok_or_else(|| self.code_fault(line))?;
+        if self.lines > 0 && digits != self.digits {
+            return Err(self.fault(ReplyErrorKind::DifferingCodes, self.line));
+        }
+        self.digits = digits;
+        Ok(last.then_some(code))
     }
 
     /// The fault of a line that starts with no code, at the first octet that does not fit.
@@ -142,6 +147,31 @@ impl ReplyFramer {
     }
 }
 
+/// Where the first CR, LF or NUL stands.
+///
+/// Most lines are short, and for them the call of a vectorised search costs more than looking at a few integers in place.
+#[inline]
+fn find_break(octets: &[u8]) -> Option<usize> {
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    const ABOVE_CR: u64 = u64::from_ne_bytes([b'\r' + 1; 8]);
+    let mut searched = 0;
+    for window in octets.as_chunks::<8>().0.iter().take(4) {
+        let window = u64::from_le_bytes(*window);
+        // The lowest octet that is set is at the first octet up to CR; what is above may be wrong.
+        let low = window.wrapping_sub(ABOVE_CR) & !window & HIGH;
+        if low != 0 {
+            let at = searched + low.trailing_zeros() as usize / 8;
+            if matches!(octets.get(at), Some(b'\r' | b'\n' | 0)) {
+                return Some(at);
+            }
+            // A tab, say: rare enough to leave the rest to the search.
+            break;
+        }
+        searched += 8;
+    }
+    memchr3(b'\r', b'\n', 0, octets.get(searched..)?).map(|found| searched + found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +188,22 @@ mod tests {
             }
         }
         assert_eq!(replies, [(220, 1), (250, 3), (250, 1)]);
+    }
+
+    #[test]
+    fn a_break_is_found_wherever_it_stands() {
+        for length in 0..80 {
+            for at in 0..length {
+                for octet in 0..=u8::MAX {
+                    for filler in [b'a', b'\t', 0xff, 1] {
+                        let mut octets = alloc::vec![filler; length];
+                        octets[at] = octet;
+                        let expected = matches!(octet, b'\r' | b'\n' | 0).then_some(at);
+                        assert_eq!(find_break(&octets), expected);
+                    }
+                }
+            }
+        }
     }
 
     #[test]
