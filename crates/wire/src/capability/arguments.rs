@@ -53,7 +53,7 @@ pub(super) fn write_printable(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Re
     })
 }
 
-/// Arguments of which some have a type: those as `T`, and the words that have none.
+/// Arguments of which some have a type, [`MechanismSet`] or [`Limits`], and the words that have none.
 ///
 /// ```
 /// use posthaste_wire::{Capability, Mechanism};
@@ -68,7 +68,7 @@ pub struct Partly<'a, T> {
     words: Words<'a>,
 }
 
-/// Arguments that are taken word by word.
+/// Arguments that are taken word by word; the module keeps others from having more of them.
 pub trait Known: Copy + Default + Eq + fmt::Display {
     /// Takes a word in; says whether it is known.
     fn take(&mut self, word: &str) -> bool;

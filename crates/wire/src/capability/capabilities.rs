@@ -13,7 +13,7 @@ use crate::reply::{Lines, ReplyRef};
 ///
 /// `S` is where the lines live: `Capabilities<&[u8]>` borrows them from the reply and allocates nothing,
 /// `Capabilities` (`Bytes`) owns them. The views are made once, when the reply is read. Where a keyword stands twice,
-/// the mechanisms of AUTH add up, and of two sizes or limits the lower one counts.
+/// the mechanisms of AUTH add up, and of two numbers the stricter one counts.
 ///
 /// ```
 /// use posthaste_wire::{Capabilities, Mechanism, ReplyRef, capability::Keyword};
@@ -78,8 +78,8 @@ impl<'a> Capabilities<&'a [u8]> {
 }
 
 impl Capabilities {
-    /// The most keywords that are kept, so that a server cannot make us keep more. No server is known to send half as
-    /// many.
+    /// The most keywords that are kept: more than twice those that have a typed view. A reply may have more lines;
+    /// those are left out.
     pub const MAX: usize = 64;
 }
 
@@ -164,6 +164,8 @@ impl<S: AsRef<[u8]>> fmt::Debug for Capabilities<S> {
         f.debug_list().entries(self.text_lines()).finish()
     }
 }
+
+const _: () = assert!(Keyword::ALL.len() <= u32::BITS as usize, "each keyword has a bit");
 
 const fn bit(keyword: Keyword) -> u32 {
     1 << keyword as u32

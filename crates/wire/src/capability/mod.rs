@@ -22,9 +22,9 @@ pub use mechanism::{Mechanism, MechanismSet};
 /// [`Display`](fmt::Display) writes the line as a server sends it, in one form: the keyword in upper case, one space
 /// between words, known arguments first. What was parsed and is written parses to the same value.
 ///
-/// A known keyword takes more arguments than its RFC gives it; they are left out of the value (RFC 6531 section 3.1).
-/// Where an argument that is needed is missing, or a number is no number or beyond its type, the line is
-/// [`Other`](Self::Other): what is not understood is not offered.
+/// Arguments beyond those that the RFC gives a keyword are left out of the value, as RFC 6531 section 3.1 has it. Where
+/// a needed argument is missing, or a number is no number or beyond its type, the line is [`Other`](Self::Other): what
+/// is not understood is not offered. SIZE and LIMITS differ, and say so.
 ///
 /// ```
 /// use posthaste_wire::Capability;
@@ -67,7 +67,7 @@ pub enum Capability<'a> {
         /// The latest time up to which a message is held, as in RFC 3339; it is not looked into.
         max_date_time: &'a str,
     },
-    /// `MT-PRIORITY`, with the name of the profile (RFC 6710 section 8).
+    /// `MT-PRIORITY`, with the name of the profile (RFC 6710 section 3).
     MtPriority(Option<&'a str>),
     /// `LIMITS` (RFC 9422). A known limit that is 0, no number or beyond 32 bits stays among the unknown words, as
     /// section 3.7 has it ignored.
@@ -76,7 +76,7 @@ pub enum Capability<'a> {
     Etrn,
     /// `BURL`, with the kinds of URL that are taken (RFC 4468 section 3.3).
     Burl(Words<'a>),
-    /// `NO-SOLICITING`, with the solicitation class keywords that are refused (RFC 3865 section 2.2).
+    /// `NO-SOLICITING`, with the solicitation class keywords that are refused (RFC 3865 section 2).
     NoSoliciting(Words<'a>),
     /// `RRVS` (RFC 7293).
     Rrvs,

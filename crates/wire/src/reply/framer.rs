@@ -117,7 +117,7 @@ impl ReplyFramer {
             [a, b, c, b'-', ..] => ([*a, *b, *c], false),
             _ => return Err(self.code_fault(line)),
         };
-        // The digits of a line that are those of the line before need no look into them.
+        // The digits of the line before were looked into already.
         if self.lines > 0 && digits == self.digits && !last {
             return Ok(None);
         }
