@@ -1,7 +1,6 @@
 //! What holds for any reply and any capability.
 
-mod support;
-
+use crate::support::replies;
 use posthaste_wire::{
     Capabilities, Capability, EnhancedCode, Mechanism, Reply, ReplyCode, ReplyRef,
     capability::{Keyword, Limits, Words},
@@ -13,7 +12,6 @@ use proptest::{
     prelude::*,
     sample::{select, subsequence},
 };
-use support::replies;
 
 /// Octets that often look like a reply.
 fn stream() -> impl Strategy<Value = Vec<u8>> {

@@ -1,14 +1,12 @@
 //! Content ends at CRLF.CRLF and nowhere else: the sequences of `end_of_data.txt` in both directions, and every string
 //! over the octets that matter.
 
-mod support;
-
-use posthaste_wire::frame::{FaultKind, Stuffer};
-use support::{
+use crate::support::{
     choices::Chunking,
     framing::{receive, received, sent, stuff},
     unescape::unescape,
 };
+use posthaste_wire::frame::{FaultKind, Stuffer};
 
 struct Row {
     name: String,
@@ -45,7 +43,7 @@ impl Verdict {
 }
 
 fn rows() -> Vec<Row> {
-    let rows = include_str!("end_of_data.txt").lines().filter(|line| !line.starts_with('#'));
+    let rows = include_str!("../end_of_data.txt").lines().filter(|line| !line.starts_with('#'));
     let rows = rows.map(|line| {
         let mut words = line.split_ascii_whitespace();
         let mut word = || words.next().unwrap_or_else(|| panic!("{line:?}"));

@@ -1,16 +1,14 @@
 //! The clauses about replies as rows: `replies.txt` and `capabilities.txt`.
 
-mod support;
-
+use crate::support::{replies, rows::rows};
 use posthaste_wire::{
     Capability,
     reply::{ReplyFramer, ReplyLimits},
 };
-use support::{replies, rows::rows};
 
 #[test]
 fn replies() {
-    for row in rows(include_str!("replies.txt")) {
+    for row in rows(include_str!("../replies.txt")) {
         replies::reply(&row.input);
         let mut framer = ReplyFramer::new(ReplyLimits::default());
         let (mut rest, mut shown) = (row.input.as_slice(), Vec::new());
@@ -36,7 +34,7 @@ fn replies() {
 
 #[test]
 fn capabilities() {
-    for row in rows(include_str!("capabilities.txt")) {
+    for row in rows(include_str!("../capabilities.txt")) {
         let shown = match Capability::parse(&row.input) {
             Some(Capability::Other(line)) => format!("other {line}"),
             Some(capability) => capability.to_string(),
@@ -49,6 +47,6 @@ fn capabilities() {
 
 #[test]
 fn there_are_enough_rows() {
-    assert!(rows(include_str!("replies.txt")).len() >= 60);
-    assert!(rows(include_str!("capabilities.txt")).len() >= 70);
+    assert!(rows(include_str!("../replies.txt")).len() >= 60);
+    assert!(rows(include_str!("../capabilities.txt")).len() >= 70);
 }

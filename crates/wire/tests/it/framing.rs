@@ -1,18 +1,16 @@
 //! Lines, content and chunks, however the stream is cut.
 
-mod support;
-
 use std::slice;
 
+use crate::support::{
+    choices::{Choices, Chunking},
+    framing, reference,
+};
 use posthaste_wire::{
     Command,
     frame::{ContentCheck, FaultKind, Frame, Framed, Framer, LineFault, SegmentList, Stuffer},
 };
 use proptest::{collection::vec, prelude::*, sample::select};
-use support::{
-    choices::{Choices, Chunking},
-    framing, reference,
-};
 
 /// Everything that can be written with three of them or fewer.
 fn clean_contents() -> Vec<Vec<u8>> {

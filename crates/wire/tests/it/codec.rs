@@ -1,7 +1,6 @@
 //! The codecs for tokio-util: the same items for every chunking, and a conversation over a stream.
 
-mod support;
-
+use crate::support::choices::Chunking;
 use bytes::BytesMut;
 use futures_util::{SinkExt, StreamExt};
 use posthaste_wire::{
@@ -10,7 +9,6 @@ use posthaste_wire::{
     frame::{ContentFault, FaultKind, LineFault},
     reply::{ReplyError, ReplyErrorKind},
 };
-use support::choices::Chunking;
 use tokio_util::codec::{Decoder, Encoder, Framed};
 
 /// What a codec makes of a stream that comes in pieces. Pieces of content that follow each other are one.

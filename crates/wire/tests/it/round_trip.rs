@@ -1,10 +1,12 @@
 //! What is emitted parses to the same, what is parsed is emitted in one form, and what is wrong or missing is told where it is.
 //! The values are built from octets by `support/values.rs`; proptest chooses and shrinks the octets.
 
-mod support;
-
 use std::fmt::{Debug, Display};
 
+use crate::support::{
+    lines,
+    values::{self, Source},
+};
 use bytes::BytesMut;
 use posthaste_wire::{
     Command, Domain, EhloName, ForwardPath, Mail, Mailbox, OriginalRecipient, Parameters, Rcpt, ReversePath,
@@ -13,10 +15,6 @@ use posthaste_wire::{
     parameter::{DateTime, DeliverBy, Priority, Solicitation},
 };
 use proptest::{collection::vec, prelude::*, sample::select};
-use support::{
-    lines,
-    values::{self, Source},
-};
 
 /// Enough to choose every part of the largest command.
 fn choices() -> impl Strategy<Value = Vec<u8>> {

@@ -1,13 +1,11 @@
 //! The clauses of the RFCs as rows: `commands.txt`, `addresses.txt` and `xtext.txt`.
 
-mod support;
-
-use bytes::BytesMut;
-use posthaste_wire::{Command, Mailbox, SyntaxError, Utf8Xtext, Xtext, address::AddressLiteral};
-use support::{
+use crate::support::{
     lines, replies,
     rows::{Row, rows},
 };
+use bytes::BytesMut;
+use posthaste_wire::{Command, Mailbox, SyntaxError, Utf8Xtext, Xtext, address::AddressLiteral};
 
 /// Compares every row with what is found for its input, and shows all that differ.
 fn check(table: &str, least: usize, found: impl Fn(&[u8]) -> Vec<u8>) {
@@ -36,7 +34,7 @@ fn place(error: &SyntaxError) -> String {
 
 #[test]
 fn commands() {
-    check(include_str!("commands.txt"), 450, |line| match Command::parse(line) {
+    check(include_str!("../commands.txt"), 450, |line| match Command::parse(line) {
         Ok(command) => {
             let mut out = BytesMut::new();
             command.encode(&mut out).unwrap_or_else(|error| panic!("{}: {error}", line.escape_ascii()));
@@ -48,7 +46,7 @@ fn commands() {
 
 #[test]
 fn addresses() {
-    check(include_str!("addresses.txt"), 130, |text| {
+    check(include_str!("../addresses.txt"), 130, |text| {
         let found = match Mailbox::parse(str::from_utf8(text).expect("text")) {
             Ok(mailbox) => {
                 let (local, domain) = (mailbox.unquoted_local_part(), mailbox.domain());
@@ -67,7 +65,7 @@ fn addresses() {
 
 #[test]
 fn xtext() {
-    check(include_str!("xtext.txt"), 80, |row| {
+    check(include_str!("../xtext.txt"), 80, |row| {
         let space = row.iter().position(|octet| *octet == b' ').expect("a space");
         let (what, input) = (&row[..space], &row[space + 1..]);
         let text = || str::from_utf8(input).expect("text");
@@ -89,10 +87,10 @@ fn xtext() {
 #[test]
 fn every_row_holds() {
     for (table, body) in [
-        (include_str!("commands.txt"), lines::command as fn(&[u8])),
-        (include_str!("addresses.txt"), lines::address),
-        (include_str!("xtext.txt"), lines::address),
-        (include_str!("replies.txt"), replies::reply),
+        (include_str!("../commands.txt"), lines::command as fn(&[u8])),
+        (include_str!("../addresses.txt"), lines::address),
+        (include_str!("../xtext.txt"), lines::address),
+        (include_str!("../replies.txt"), replies::reply),
     ] {
         for row in rows(table) {
             // The row that fails stands above the panic.
