@@ -198,10 +198,13 @@ const fn places(octets: u64, wanted: u8) -> u64 {
     zero.wrapping_sub(EACH) & !zero & (EACH << 7)
 }
 
-/// The key of a whole text.
+/// The key of a text that is one word, and [`LONG`] for any other.
 #[inline(always)]
 pub(crate) fn key_of(text: &str) -> u64 {
-    if text.len() <= 8 { upper(pack(text.as_bytes())) } else { LONG }
+    match word(text.as_bytes()) {
+        (end, key) if end == text.len() => key,
+        _ => LONG,
+    }
 }
 
 /// The key of a keyword of up to eight octets, for a `match`.
@@ -210,8 +213,8 @@ pub(crate) const fn key(keyword: &str) -> u64 {
     upper(pack(keyword.as_bytes()))
 }
 
-/// The key of every word of more than eight octets; no shorter one has it.
-pub(crate) const LONG: u64 = 0;
+/// The key of every word of more than eight octets. No shorter one has it, since [`upper`] gives it for none.
+pub(crate) const LONG: u64 = u64::MAX;
 
 /// Up to eight octets, with spaces behind them: no word has a space, so no two words of up to eight octets are the same.
 const fn pack(mut octets: &[u8]) -> u64 {
@@ -264,5 +267,16 @@ mod tests {
         for other in ["8BITMIM", "8BITMIME\0", "8BITMIME-", "8BITMIM\u{5}", "\u{c5}BITMIME", "8BITMI-E"] {
             assert_ne!(key_of(other), key("8BITMIME"), "{other}");
         }
+        for other in ["FULL ", "FULL    ", " FULL", "FULL=", "FULL,", "FULL\0"] {
+            assert_ne!(key_of(other), key("FULL"), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_words_of_more_than_eight_octets_are_long() {
+        for octet in 0..=u8::MAX {
+            assert_ne!(upper(pack(&[octet; 8])), LONG, "{octet}");
+        }
+        assert_eq!((key_of("123456789"), key_of("SIZE SIZE SIZE")), (LONG, LONG));
     }
 }

@@ -102,3 +102,19 @@ impl fmt::Display for Ret {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keyword_with_anything_about_it_is_none() {
+        for keyword in ["7BIT", "8BITMIME", "BINARYMIME", "FULL", "HDRS"] {
+            for other in ["{} ", " {}", "{}    ", "{}\0", "{}=", "{},", "{}\t", ""] {
+                let text = other.replace("{}", keyword);
+                assert!(text.parse::<BodyType>().is_err(), "{text:?}");
+                assert!(text.parse::<Ret>().is_err(), "{text:?}");
+            }
+        }
+    }
+}
