@@ -99,7 +99,7 @@ impl Framer {
         Self { mode: Mode::Line(Line::START), max_line, check: None, fault: None }
     }
 
-    /// Changes the limit for lines, in octets with CRLF.
+    /// Changes the limit for lines, in octets with CRLF. A line that is too long already stays so.
     pub const fn set_max_line(&mut self, max_line: usize) {
         self.max_line = max_line;
     }
@@ -187,8 +187,10 @@ impl Line {
         };
         let end = self.searched + found;
         let octets = self.discarded.saturating_add(end + 1);
+        // Of a line that was over-long once the beginning is gone, whatever the limit is now.
+        let is_too_long = self.discarded > 0 || octets > max_line;
         *self = Self::START;
-        let frame = if octets > max_line {
+        let frame = if is_too_long {
             Frame::BadLine(LineFault::TooLong { octets })
         } else if end > 0 && input.get(end - 1) == Some(&b'\r') {
             Frame::Line(0..end - 1)
@@ -242,6 +244,16 @@ mod tests {
         assert_eq!(framer.next(b"NOOP 4567890123\r\n").frame, Frame::BadLine(LineFault::TooLong { octets: 17 }));
         assert_eq!(framer.next(b"NOOP 456789012\r\n").frame, Frame::Line(0..14));
         assert_eq!(framer.next(b"NOOP\n").frame, Frame::BadLine(LineFault::BareLf));
+    }
+
+    #[test]
+    fn the_end_of_an_over_long_line_is_no_line_when_the_limit_is_raised_meanwhile() {
+        let mut framer = Framer::new(16);
+        assert_eq!(framer.next(b"NOOP aaaaaaaaaaaaaaaa").frame, Frame::Incomplete);
+        framer.set_max_line(512);
+        let framed = framer.next(b"QUIT\r\n");
+        assert_eq!(framed, Framed { consumed: 6, frame: Frame::BadLine(LineFault::TooLong { octets: 27 }) });
+        assert_eq!(framer.next(b"NOOP\r\n").frame, Frame::Line(0..4));
     }
 
     #[test]
