@@ -29,21 +29,26 @@ pub struct ContentCheck {
     after_cr: bool,
     /// Octets of content so far.
     taken: u64,
+    /// What is wrong with the content.
+    fault: Option<ContentFault>,
 }
 
 impl ContentCheck {
     /// At the start of content whose lines may have `max_line` octets without CRLF: 998 by RFC 5321 section
     /// 4.5.3.1.6, `usize::MAX` for no limit.
     pub const fn new(max_line: usize) -> Self {
-        Self { max_line, line: 0, after_cr: false, taken: 0 }
+        Self { max_line, line: 0, after_cr: false, taken: 0, fault: None }
     }
 
     /// Looks at the next piece of the content, which may be empty.
     ///
     /// # Errors
-    /// The first [`ContentFault`] of the content, the same however it is split. A CR at the end of a piece is judged by
-    /// the next. Nothing is to be learnt from the check after an error.
+    /// The first [`ContentFault`] of the content, the same however it is split, and the same again for whatever comes
+    /// behind it. A CR at the end of a piece is judged by the next.
     pub fn check(&mut self, piece: &[u8]) -> Result<(), ContentFault> {
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
         let Some(last) = piece.last() else { return Ok(()) };
         // Almost all content is clean, and to see that much takes half the time of finding what is wrong and where.
         if self.is_paired(piece)
@@ -51,7 +56,7 @@ impl ContentCheck {
         {
             self.line = line;
         } else {
-            self.look_closely(piece)?;
+            self.look_closely(piece).inspect_err(|fault| self.fault = Some(*fault))?;
         }
         self.after_cr = *last == b'\r';
         self.taken = self.taken.saturating_add(piece.len() as u64);
@@ -61,9 +66,13 @@ impl ContentCheck {
     /// Ends the content, which need not end in CRLF.
     ///
     /// # Errors
-    /// A [`ContentFault`] when the last octet is a bare CR.
+    /// The first [`ContentFault`]; a CR that is the last octet is one.
     pub const fn finish(&self) -> Result<(), ContentFault> {
-        if self.after_cr { Err(self.bare_cr_before()) } else { Ok(()) }
+        match self.fault {
+            Some(fault) => Err(fault),
+            None if self.after_cr => Err(self.bare_cr_before()),
+            None => Ok(()),
+        }
     }
 
     /// Whether CR and LF come in pairs and NUL not at all. Of a short piece it does not know and says no.

@@ -49,7 +49,7 @@ impl Stuffer {
     ///
     /// # Errors
     /// The first [`ContentFault`]; what was appended before must not be sent, and the transaction is to be given up by
-    /// closing the connection.
+    /// closing the connection. Whatever comes behind it, the end too, has the same fault.
     pub fn stuff<'p>(&mut self, content: &'p [u8], segments: &mut SegmentList<'p>) -> Result<usize, ContentFault> {
         let mut rest = content;
         while let Some(first) = rest.first() {
@@ -74,7 +74,7 @@ impl Stuffer {
     /// stands at the start of the next message, every octet of which is to be looked at.
     ///
     /// # Errors
-    /// A [`ContentFault`] when the content ends in a bare CR.
+    /// The first [`ContentFault`]; a CR that is the last octet is one.
     pub fn finish(&mut self, segments: &mut SegmentList<'_>) -> Result<(), ContentFault> {
         if let Some(check) = &self.check {
             check.finish()?;

@@ -176,6 +176,24 @@ fn what_must_not_leave_is_an_error() {
     assert!(matches!(encode(&mut codec, Outgoing::EndOfContent), Err(CodecError::Content(_))));
 }
 
+/// What was wrong is not sent, so the stuffer no longer knows where the lines of the sent octets start.
+#[test]
+fn behind_a_fault_nothing_of_the_message_leaves() {
+    let mut codec = ClientCodec::new();
+    assert_eq!(encode(&mut codec, Outgoing::Content(b"a\r")).unwrap(), b"a\r");
+    let fault = ContentFault { kind: FaultKind::BareCr, offset: 1 };
+    for item in [
+        Outgoing::Content(b"b"),
+        Outgoing::Content(b"\n"),
+        Outgoing::Content(b".\r\nMAIL FROM:<>\r\n"),
+        Outgoing::EndOfContent,
+        Outgoing::EndOfContent,
+    ] {
+        let found = encode(&mut codec, item.clone());
+        assert!(matches!(found, Err(CodecError::Content(found)) if found == fault), "{item:?}: {found:?}");
+    }
+}
+
 #[test]
 fn clean_content_is_for_one_message() {
     let mut codec = ClientCodec::new();
