@@ -10,7 +10,7 @@ use crate::{EncodeError, frame::ContentFault, reply::ReplyError};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CodecError {
-    /// The connection failed, or ended within a line or a reply.
+    /// The connection failed, or ended within a line, content, a chunk or a reply.
     Io(io::Error),
     /// The client sends a line without end.
     EndlessLine,

@@ -1,5 +1,7 @@
 //! The server's side of a connection.
 
+use std::io;
+
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -92,6 +94,16 @@ impl Decoder for ServerCodec {
                 return if self.framer.discarded() > MAX_DISCARDED { Err(CodecError::EndlessLine) } else { Ok(None) };
             }
         }))
+    }
+
+    /// A connection that ends within content or a chunk ends too early even when no octet waits for more.
+    fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Received>, CodecError> {
+        match self.decode(src)? {
+            None if !src.is_empty() || !self.framer.is_at_line() || self.framer.discarded() > 0 => {
+                Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+            }
+            received => Ok(received),
+        }
     }
 }
 

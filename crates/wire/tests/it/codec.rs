@@ -133,6 +133,28 @@ fn what_is_no_reply_and_what_breaks_off_are_errors() {
     assert!(matches!(found, Err(CodecError::Io(_))));
 }
 
+#[test]
+fn content_and_chunks_that_break_off_are_errors() {
+    type Expect = fn(&mut ServerCodec);
+    let expects: [(Expect, bool); 6] = [
+        (|_| {}, true),
+        (|codec| codec.expect_content(998), false),
+        (|codec| codec.expect_clean_content(), false),
+        (|codec| codec.expect_chunk(0), true),
+        (|codec| codec.expect_chunk(9), true),
+        (|codec| codec.expect_chunk(10), false),
+    ];
+    for (expect, is_whole) in expects {
+        let mut codec = ServerCodec::new();
+        expect(&mut codec);
+        let found = decode(codec, b"NOOP 12\r\n", Chunking::Whole, |_, _| {});
+        assert_eq!(found.is_ok(), is_whole, "{found:?}");
+    }
+    // Of an over-long line nothing is left in the buffer.
+    let found = decode(ServerCodec::new(), &b"x".repeat(5_000), Chunking::Whole, |_, item| panic!("{item:?}"));
+    assert!(matches!(found, Err(CodecError::Io(_))), "{found:?}");
+}
+
 fn encode(codec: &mut ClientCodec, item: Outgoing<'_>) -> Result<Vec<u8>, CodecError> {
     let mut out = BytesMut::from(&b"before"[..]);
     let result = codec.encode(item, &mut out);
