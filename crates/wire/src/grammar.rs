@@ -86,6 +86,14 @@ impl Fault {
         Err(nom::Err::Error(Self { kind, left: rest.len() }))
     }
 
+    /// How many octets were left.
+    pub(crate) const fn left(fault: &nom::Err<Self>) -> usize {
+        match fault {
+            nom::Err::Error(fault) | nom::Err::Failure(fault) => fault.left,
+            nom::Err::Incomplete(_) => 0,
+        }
+    }
+
     /// The error in a text of so many octets.
     pub(crate) fn in_text(fault: nom::Err<Self>, octets: usize) -> SyntaxError {
         match fault {

@@ -101,10 +101,14 @@ impl<S: AsRef<str>> fmt::Display for Domain<S> {
 /// `Domain / address-literal`, of at most [`MAX_DOMAIN`] octets.
 #[inline(always)]
 pub(crate) fn domain(input: &[u8]) -> Parsed<'_, ()> {
-    let (rest, ()) = if input.first() == Some(&b'[') { address_literal(input)? } else { name(input)? };
+    let parsed = if input.first() == Some(&b'[') { address_literal(input) } else { name(input) };
+    let left = match &parsed {
+        Ok((rest, ())) => rest.len(),
+        Err(fault) => Fault::left(fault),
+    };
     match input.get(MAX_DOMAIN..) {
-        Some(beyond) if rest.len() < beyond.len() => Fault::at(beyond, SyntaxErrorKind::Domain),
-        _ => Ok((rest, ())),
+        Some(beyond) if left < beyond.len() => Fault::at(beyond, SyntaxErrorKind::Domain),
+        _ => parsed,
     }
 }
 

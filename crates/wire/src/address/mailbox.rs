@@ -52,12 +52,15 @@ impl<'a> Mailbox<&'a str> {
     pub(super) fn parse_prefix(text: &'a str) -> Result<(Self, &'a str), SyntaxError> {
         let octets = text.as_bytes();
         let in_text = |fault| Fault::in_text(fault, octets.len());
-        let (rest, ()) = local_part(octets).map_err(in_text)?;
+        let too_long = SyntaxError::new(SyntaxErrorKind::Mailbox, MAX_LOCAL_PART);
+        // Where a local part goes wrong or is cut off, at least one more octet of it has to come.
+        let (rest, ()) = local_part(octets).map_err(|fault| match in_text(fault) {
+            error if error.offset < MAX_LOCAL_PART => error,
+            _ => too_long,
+        })?;
         let local = octets.len() - rest.len();
         // At most 64 octets fit.
-        let Some(length) = u8::try_from(local).ok().filter(|_| local <= MAX_LOCAL_PART) else {
-            return Err(SyntaxError::new(SyntaxErrorKind::Mailbox, MAX_LOCAL_PART));
-        };
+        let length = u8::try_from(local).ok().filter(|_| local <= MAX_LOCAL_PART).ok_or(too_long)?;
         let (rest, ()) =
             octet(b'@', SyntaxErrorKind::Mailbox)(rest).and_then(|(rest, ())| domain(rest)).map_err(in_text)?;
         // The parsers stop between characters only.

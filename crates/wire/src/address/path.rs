@@ -176,15 +176,13 @@ fn opened(text: &str) -> Result<&str, SyntaxError> {
 fn mailbox_and_bracket<'a>(text: &'a str, inner: &'a str) -> Result<(Mailbox<&'a str>, &'a str), SyntaxError> {
     let base = text.len() - inner.len();
     let (mailbox, rest) = Mailbox::parse_prefix(inner).map_err(|error| error.at(base))?;
-    let rest = match rest.strip_prefix('>') {
-        Some(rest) => rest,
-        None if rest.is_empty() => return Err(SyntaxError::cut_off(SyntaxErrorKind::Path, text.len())),
-        None => return Err(SyntaxError::new(SyntaxErrorKind::Path, text.len() - rest.len())),
-    };
-    if text.len() - rest.len() > MAX_PATH {
-        return Err(SyntaxError::new(SyntaxErrorKind::Mailbox, MAX_PATH));
+    let end = text.len() - rest.len();
+    match rest.strip_prefix('>') {
+        _ if end >= MAX_PATH => Err(SyntaxError::new(SyntaxErrorKind::Mailbox, MAX_PATH)),
+        Some(rest) => Ok((mailbox, rest)),
+        None if rest.is_empty() => Err(SyntaxError::cut_off(SyntaxErrorKind::Path, end)),
+        None => Err(SyntaxError::new(SyntaxErrorKind::Path, end)),
     }
-    Ok((mailbox, rest))
 }
 
 /// `At-domain *("," At-domain) ":"` (RFC 5321 section 4.1.2): names only, an address literal is no domain there.
