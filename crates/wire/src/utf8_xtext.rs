@@ -145,8 +145,13 @@ fn embedded(text: &str) -> Option<(char, &str)> {
 /// Whether the text is the start of an `EmbeddedUnicodeChar` and ends within it.
 fn is_start_of_embedded(text: &str) -> bool {
     let digits = text.strip_prefix("\\x{").unwrap_or_default();
-    "\\x{".starts_with(text)
-        || !digits.is_empty() && digits.len() <= 6 && digits.bytes().all(|o| matches!(o, b'0'..=b'9' | b'A'..=b'F'))
+    // Behind a zero come control characters only; five digits are a character whatever they are.
+    let is_hexpoint = match digits.len() {
+        1..=5 => !digits.starts_with('0'),
+        6 => digits.starts_with("10"),
+        _ => false,
+    };
+    "\\x{".starts_with(text) || is_hexpoint && digits.bytes().all(|o| matches!(o, b'0'..=b'9' | b'A'..=b'F'))
 }
 
 #[cfg(test)]

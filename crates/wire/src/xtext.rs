@@ -38,7 +38,8 @@ impl<'a> Xtext<&'a str> {
                     rest
                 }
                 wrong => {
-                    let cut_off = matches!(wrong, [b'+'] | [b'+', b'0'..=b'9' | b'A'..=b'F']);
+                    // Whatever follows a first digit of 0 or 1, it is a control character.
+                    let cut_off = matches!(wrong, [b'+'] | [b'+', b'2'..=b'9' | b'A'..=b'F']);
                     let offset = octets.len() - if cut_off { 0 } else { wrong.len() };
                     return Err(SyntaxError { kind: SyntaxErrorKind::ParameterValue, offset, cut_off });
                 }

@@ -189,6 +189,7 @@ impl<'a> Cursor<'a> {
             let Some((text, behind)) =
                 behind.split_at_checked(up_to_space(behind)).filter(|(text, _)| !text.is_empty())
             else {
+                Parameter { keyword, value, offset, key }.check()?;
                 return Err(SyntaxError::cut_off(SyntaxErrorKind::ParameterValue, offset + length + 1));
             };
             (value, rest) = (Some(text), behind);
@@ -248,6 +249,8 @@ mod tests {
             (" A_B", Parameter, 2, false),
             (" A=", ParameterValue, 3, true),
             (" A= B", ParameterValue, 3, false),
+            (" A_B=", Parameter, 2, false),
+            (" -A=", Parameter, 1, false),
             (" A=b=c", Parameter, 4, false),
             (" A\tB", Parameter, 2, false),
         ] {

@@ -31,7 +31,7 @@ impl<'a> Rrvs<&'a str> {
     /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) at the first octet that is wrong.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         let (time, action) = text.split_once(';').map_or((text, None), |(time, action)| (time, Some(action)));
-        let since = DateTime::parse(time)?;
+        let since = DateTime::parse(time).map_err(|error| error.within(text))?;
         let action = match action {
             None => None,
             Some("C" | "c") => Some(RrvsAction::Continue),
@@ -64,6 +64,21 @@ impl<S: AsRef<str>> fmt::Display for Rrvs<S> {
             None => Ok(()),
             Some(RrvsAction::Reject) => f.write_str(";R"),
             Some(RrvsAction::Continue) => f.write_str(";C"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_that_ends_before_the_action_is_wrong() {
+        for (text, offset, cut_off) in
+            [("2014", 4, true), ("2014;R", 4, false), (";R", 0, false), ("2014-04-03T23:01:00Z;", 21, true)]
+        {
+            let error = Rrvs::parse(text).unwrap_err();
+            assert_eq!((error.offset, error.cut_off), (offset, cut_off), "{text}");
         }
     }
 }
