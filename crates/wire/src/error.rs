@@ -37,8 +37,10 @@ pub enum SyntaxErrorKind {
     Mailbox,
     /// The domain of a mailbox is malformed.
     Domain,
-    /// A character outside ASCII stands where SMTPUTF8 was not asked for (RFC 6531 section 3.4).
-    NotAscii,
+    /// The reverse-path is not ASCII, and SMTPUTF8 was not asked for (RFC 6531 section 3.5).
+    ReversePathNotAscii,
+    /// The forward-path is not ASCII, and SMTPUTF8 was not asked for in MAIL, which the session knows (RFC 6531 section 3.5).
+    ForwardPathNotAscii,
     /// The argument of EHLO, HELO or LHLO is no name (RFC 5321 section 4.1.1.1).
     HelloName,
     /// A parameter is no `keyword[=value]` (RFC 5321 section 4.1.2).
@@ -71,7 +73,7 @@ impl SyntaxErrorKind {
             Self::Path => "a path in angle brackets was expected",
             Self::Mailbox => "the mailbox is malformed or too long",
             Self::Domain => "the domain is malformed",
-            Self::NotAscii => "a non-ASCII address needs SMTPUTF8",
+            Self::ReversePathNotAscii | Self::ForwardPathNotAscii => "a non-ASCII address needs SMTPUTF8",
             Self::HelloName => "a host name or address literal was expected",
             Self::Parameter => "keyword=value was expected",
             Self::ParameterValue => "the parameter's value is malformed",
@@ -118,7 +120,8 @@ impl SyntaxError {
             K::Path => Reply::from_static("501 5.1.3 A path in angle brackets was expected\r\n"),
             K::Mailbox => Reply::from_static("501 5.1.3 The mailbox is malformed or too long\r\n"),
             K::Domain => Reply::from_static("501 5.1.3 The domain is malformed\r\n"),
-            K::NotAscii => Reply::from_static("553 5.6.7 A non-ASCII address needs SMTPUTF8\r\n"),
+            K::ReversePathNotAscii => Reply::from_static("550 5.6.7 A non-ASCII address needs SMTPUTF8\r\n"),
+            K::ForwardPathNotAscii => Reply::from_static("553 5.6.7 A non-ASCII address needs SMTPUTF8\r\n"),
             K::HelloName => Reply::from_static("501 5.5.4 A host name or address literal was expected\r\n"),
             K::Parameter => Reply::from_static("501 5.5.4 keyword=value was expected\r\n"),
             K::ParameterValue => Reply::from_static("501 5.5.4 The parameter's value is malformed\r\n"),

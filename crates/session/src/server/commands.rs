@@ -149,7 +149,7 @@ impl ServerSession {
     fn rcpt<'i>(&mut self, now: Tick, rcpt: Rcpt<&'i str>, out: &mut BytesMut) -> Option<ServerNext<'i>> {
         let ascii = rcpt.forward_path.mailbox().is_none_or(|mailbox| mailbox.is_ascii());
         if !ascii && !self.transaction.smtputf8 {
-            self.refuse(&SyntaxError::new(SyntaxErrorKind::NotAscii, 0).reply(), out);
+            self.refuse(&SyntaxError::new(SyntaxErrorKind::ForwardPathNotAscii, 0).reply(), out);
             return None;
         }
         let has_dsn = rcpt.notify.is_some() || rcpt.orcpt.is_some();

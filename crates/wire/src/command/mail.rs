@@ -99,8 +99,8 @@ impl<'a> Mail<&'a str> {
     /// Parses a reverse-path and the parameters behind it: what follows `MAIL FROM:` on the line.
     ///
     /// # Errors
-    /// A [`SyntaxError`] that knows the offset and its reply; [`SyntaxErrorKind::NotAscii`] for an internationalised
-    /// mailbox without `SMTPUTF8` (RFC 6531 section 3.4).
+    /// A [`SyntaxError`] that knows the offset and its reply; [`SyntaxErrorKind::ReversePathNotAscii`] for an
+    /// internationalised mailbox without `SMTPUTF8` (RFC 6531 section 3.4).
     #[inline]
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         let (reverse_path, rest) = ReversePath::parse_prefix(text)?;
@@ -109,7 +109,7 @@ impl<'a> Mail<&'a str> {
         mail.parameters =
             Parameters::parse_each(rest, |parameter| mail.take(parameter)).map_err(|error| error.at(base))?;
         if !mail.smtputf8 && mail.reverse_path.mailbox().is_some_and(|mailbox| !mailbox.is_ascii()) {
-            return Err(SyntaxError::new(SyntaxErrorKind::NotAscii, 0));
+            return Err(SyntaxError::new(SyntaxErrorKind::ReversePathNotAscii, 0));
         }
         Ok(mail)
     }

@@ -204,7 +204,7 @@ proptest! {
             let Err(error) = Command::parse(start) else { continue };
             match error.kind {
                 SyntaxErrorKind::ControlCharacter => prop_assert!(str::from_utf8(start).is_err()),
-                SyntaxErrorKind::NotAscii => {}
+                SyntaxErrorKind::ReversePathNotAscii => {}
                 _ if is_utf8_address => {}
                 _ => {
                     let found = (error.offset, error.cut_off);
