@@ -222,10 +222,10 @@ fn undecodable(line: &[u8]) -> SyntaxError {
     control_character(line).filter(|control| control.offset < valid).unwrap_or(error)
 }
 
-/// Text that no grammar looks at.
+/// Text that no grammar looks at. Control characters outside ASCII have no place in it either (RFC 5198 section 2).
 fn free(text: &str) -> Result<&str, SyntaxError> {
-    match control_character(text.as_bytes()) {
-        Some(error) => Err(error),
+    match text.char_indices().find(|(_, character)| character.is_control() && *character != '\t') {
+        Some((offset, _)) => Err(SyntaxError::new(SyntaxErrorKind::ControlCharacter, offset)),
         None => Ok(text),
     }
 }
@@ -265,7 +265,7 @@ fn nothing<'a>(argument: &str, command: Command<'a>) -> Result<Command<'a>, Synt
 fn something(argument: &str) -> Result<&str, SyntaxError> {
     match argument.trim_matches(' ') {
         "" => Err(SyntaxError::cut_off(SyntaxErrorKind::MissingArgument, 0)),
-        text => free(text),
+        text => free(text).map_err(|error| error.at(argument.len() - text.len())),
     }
 }
 
