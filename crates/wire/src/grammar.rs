@@ -127,6 +127,13 @@ pub(crate) fn count(octets: &[u8], class: u8) -> usize {
     count
 }
 
+/// Whether four octets are of a class: for text that is mostly longer than that.
+#[inline(always)]
+pub(crate) const fn all(octets: [u8; 4], class: u8) -> bool {
+    let [a, b, c, d] = octets;
+    CLASSES[a as usize] & CLASSES[b as usize] & CLASSES[c as usize] & CLASSES[d as usize] & class != 0
+}
+
 /// One octet or more of a class.
 #[inline(always)]
 pub(crate) fn some_of(class: u8, kind: SyntaxErrorKind) -> impl Fn(&[u8]) -> Parsed<'_> {
@@ -163,7 +170,8 @@ pub(crate) fn octet(wanted: u8, kind: SyntaxErrorKind) -> impl Fn(&[u8]) -> Pars
     }
 }
 
-/// The word at the front, up to a space, a `=`, a comma or the end: how long it is, and its [`key`].
+/// The word at the front, up to a `=`, an octet below `-` such as a space or a comma, or the end: how long it is, and its
+/// [`key`].
 ///
 /// Verbs and keywords are what a parser meets most, so eight octets are looked at together.
 #[inline(always)]
@@ -172,10 +180,11 @@ pub(crate) fn word(octets: &[u8]) -> (usize, u64) {
         Some(front) => u64::from_le_bytes(*front),
         None => pack(octets),
     };
-    let ends = places(packed, b' ') | places(packed, b'=') | places(packed, b',');
+    let below_hyphen = packed.wrapping_sub(EACH * b'-' as u64) & !packed & (EACH << 7);
+    let ends = below_hyphen | places(packed, b'=');
     match ends.trailing_zeros() {
         64 => {
-            let is_end = |octet: &u8| matches!(octet, b' ' | b'=' | b',');
+            let is_end = |octet: &u8| *octet < b'-' || *octet == b'=';
             let end = octets.iter().position(is_end).unwrap_or(octets.len());
             (end, if end == 8 { upper(packed) } else { LONG })
         }

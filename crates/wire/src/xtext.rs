@@ -5,7 +5,7 @@ use core::fmt;
 
 use crate::{
     error::{SyntaxError, SyntaxErrorKind},
-    grammar::{class, count},
+    grammar::{all, class, count},
 };
 
 /// Text in the xtext encoding, kept as it came; [`Xtext::decode`] gives what it stands for.
@@ -30,6 +30,11 @@ impl<'a> Xtext<&'a str> {
         let octets = text.as_bytes();
         let mut rest = octets;
         loop {
+            while let Some((four, behind)) = rest.split_first_chunk()
+                && all(*four, class::XCHAR)
+            {
+                rest = behind;
+            }
             rest = match rest.get(count(rest, class::XCHAR)..).unwrap_or_default() {
                 [] => return Ok(Self(text)),
                 [b'+', high, low, rest @ ..]

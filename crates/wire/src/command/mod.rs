@@ -238,7 +238,7 @@ fn behind_colon<'a, T>(
     parse: impl FnOnce(&'a str) -> Result<T, SyntaxError>,
 ) -> Result<T, SyntaxError> {
     match argument.split_at_checked(keyword.len()) {
-        Some((found, rest)) if found.eq_ignore_ascii_case(keyword) => {
+        Some((found, rest)) if is_same(found, keyword) => {
             let path = trim_spaces(rest);
             parse(path).map_err(|error| error.at(argument.len() - path.len()))
         }
@@ -248,6 +248,13 @@ fn behind_colon<'a, T>(
             Err(if is_start { SyntaxError::cut_off(error.kind, argument.len()) } else { error })
         }
     }
+}
+
+/// Whether they are the same but for the case of letters, of texts of the same length and of a keyword in upper case.
+#[inline(always)]
+fn is_same(text: &str, keyword: &str) -> bool {
+    // Without a way out in the middle: the keyword is short and the same in nearly every line.
+    text.bytes().zip(keyword.bytes()).fold(true, |same, (one, other)| same & (one.to_ascii_uppercase() == other))
 }
 
 fn hello(argument: &str) -> Result<EhloName<&str>, SyntaxError> {
