@@ -11,7 +11,7 @@ Whether the tests of posthaste-wire notice when its code is changed.
 
 Usage: cargo xtask mutants [--shard I/N] [CARGO-MUTANTS-ARGUMENT]...
 
-Builds and tests one mutant after the other, which takes about an hour. It can be stopped at any time: the next run
+Builds and tests one mutant after the other, which takes hours on two cores. It can be stopped at any time: the next run
 leaves out the mutants that were caught. `--shard 0/4` to `--shard 3/4` share the work among machines, `--list` prints
 the mutants, `--file` and `--re` pick some. What was missed stands in missed.txt below target/mutation.
 

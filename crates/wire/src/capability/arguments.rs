@@ -33,7 +33,8 @@ impl PartialEq for Words<'_> {
 
 impl Eq for Words<'_> {}
 
-/// With one space between them. A control character becomes `?`, so that the words stay on their line.
+/// With one space between them. A control character that is no ASCII white space becomes `?`, so that the words stay on
+/// their line.
 impl fmt::Display for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.iter().enumerate().try_for_each(|(index, word)| {

@@ -50,7 +50,9 @@ impl<'p> SegmentList<'p> {
         self.as_slice().iter().map(|segment| segment.as_bytes().len()).sum()
     }
 
-    /// Appends a segment; an empty one is dropped, and so is one beyond the room, which [`Stuffer`](super::Stuffer) sees to.
+    /// Appends a segment; an empty one is dropped, and so is one beyond the room:
+    /// [`Stuffer::stuff`](super::Stuffer::stuff) leaves one free, and whoever calls
+    /// [`Stuffer::finish`](super::Stuffer::finish) sees to it that it is free still.
     pub(super) fn push(&mut self, segment: Segment<'p>) {
         if let (false, Some(slot)) = (segment.as_bytes().is_empty(), self.segments.get_mut(self.used)) {
             *slot = segment;

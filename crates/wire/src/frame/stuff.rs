@@ -73,6 +73,9 @@ impl Stuffer {
     /// Appends the end of data, with a CRLF before it only when the content has none at its end. The stuffer then
     /// stands at the start of the next message, every octet of which is to be looked at.
     ///
+    /// The list must have room for one segment: content leaves it, but an earlier end may have taken it. In a list
+    /// without room the end is lost, so give each end a list of its own.
+    ///
     /// # Errors
     /// The first [`ContentFault`]; a CR that is the last octet is one.
     pub fn finish(&mut self, segments: &mut SegmentList<'_>) -> Result<(), ContentFault> {
