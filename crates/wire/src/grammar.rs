@@ -1,8 +1,8 @@
 //! What the grammars share: the classes of octets, where a parser stopped, and keywords as numbers.
 //!
 //! The parsers have the shape and the errors of nom's, over octets; the loops that take the time are here. Text is
-//! checked to be UTF-8 before it gets here, and every class takes all octets of a character outside ASCII or none of
-//! them, so a parser stops between characters only. No class has a control character of ASCII in it.
+//! checked to be UTF-8 before it gets here, and a parser stops between characters only. No class has a control
+//! character in it, of ASCII or beyond.
 //!
 //! Most tokens are shorter than ten octets, and a call that gives its result through memory costs as much as one of
 //! them: what is done for each token is always inlined, what is rare never is.
@@ -14,18 +14,17 @@ use nom::{
 
 use crate::error::{SyntaxError, SyntaxErrorKind};
 
-/// Classes of octets; an octet may be in several. Those with "UTF-8" take every octet of a character outside ASCII
-/// (RFC 6531 section 3.3).
+/// Classes of octets; an octet may be in several. Characters outside ASCII are in those of [`UTF8`](class::UTF8).
 pub(crate) mod class {
-    /// `atext` of RFC 5321 section 4.1.2, UTF-8.
+    /// `atext` of RFC 5321 section 4.1.2.
     pub(crate) const ATEXT: u8 = 1;
-    /// `Let-dig` or `-`, UTF-8: the octets of a label.
+    /// `Let-dig` or `-`: the octets of a label.
     pub(crate) const LABEL: u8 = 2;
-    /// `qtextSMTP`, UTF-8.
+    /// `qtextSMTP`.
     pub(crate) const QTEXT: u8 = 4;
     /// `dcontent`: the octets of an address literal.
     pub(crate) const DCONTENT: u8 = 8;
-    /// `esmtp-value`, UTF-8 for the parameters of RFC 6533.
+    /// `esmtp-value`.
     pub(crate) const VALUE: u8 = 16;
     /// `xchar` of RFC 3461 section 4: itself in xtext.
     pub(crate) const XCHAR: u8 = 32;
@@ -33,6 +32,9 @@ pub(crate) mod class {
     pub(crate) const QCHAR: u8 = 64;
     /// A letter, a digit or `-`: the octets of keywords and verbs.
     pub(crate) const KEYWORD: u8 = 128;
+
+    /// Those that take characters outside ASCII as well, but for control characters (RFC 6531 section 3.3).
+    pub(super) const UTF8: u8 = ATEXT | LABEL | QTEXT | VALUE;
 }
 
 const CLASSES: [u8; 256] = {
@@ -62,11 +64,11 @@ const fn classes_of(octet: u8) -> u8 {
         b'\\' => VALUE | XCHAR,
         b'[' | b']' => QTEXT | VALUE | XCHAR | QCHAR,
         b'(' | b')' | b',' | b'.' | b':' | b';' | b'<' | b'>' | b'@' => QTEXT | DCONTENT | VALUE | XCHAR | QCHAR,
-        0x80.. => ATEXT | LABEL | QTEXT | VALUE,
+        0x80.. => 0,
     }
 }
 
-/// Whether an octet is in a class.
+/// Whether an octet of ASCII is in a class.
 pub(crate) const fn is(class: u8) -> impl Fn(u8) -> bool + Copy {
     move |octet| CLASSES[octet as usize] & class != 0
 }
@@ -121,8 +123,26 @@ impl ParseError<&[u8]> for Fault {
 #[inline(always)]
 pub(crate) fn count(octets: &[u8], class: u8) -> usize {
     let mut count = 0;
-    while octets.get(count).is_some_and(|octet| is(class)(*octet)) {
+    while let Some(octet) = octets.get(count) {
+        if !is(class)(*octet) {
+            let is_utf8 = !octet.is_ascii() && class & class::UTF8 != 0;
+            return if is_utf8 { count_utf8(octets, count, class) } else { count };
+        }
         count += 1;
+    }
+    count
+}
+
+/// Goes on counting where a character outside ASCII stands.
+#[inline(never)]
+fn count_utf8(octets: &[u8], mut count: usize, class: u8) -> usize {
+    while let Some(rest) = octets.get(count..) {
+        match rest {
+            // U+0080 to U+009F are control characters; beyond, there are none.
+            [0xc2, ..0xa0, ..] => break,
+            [octet, ..] if !octet.is_ascii() || is(class)(*octet) => count += 1,
+            _ => break,
+        }
     }
     count
 }

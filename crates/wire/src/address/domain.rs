@@ -45,7 +45,6 @@ impl<'a> Domain<&'a str> {
         if !rest.is_empty() {
             return Err(SyntaxError::new(SyntaxErrorKind::Domain, octets.len() - rest.len()));
         }
-        refuse_control(text, SyntaxErrorKind::Domain)?;
         Ok(Self(text))
     }
 
@@ -155,17 +154,6 @@ fn literal(content: &str) -> Option<AddressLiteral<'_>> {
     // Standardized-tag = Ldh-str.
     let is_tag = !tag.is_empty() && !tag.ends_with('-') && tag.bytes().all(is(class::KEYWORD));
     (is_tag && !content.is_empty()).then_some(AddressLiteral::General { tag, content })
-}
-
-/// Refuses control characters outside ASCII; those within are in no class.
-pub(super) fn refuse_control(text: &str, kind: SyntaxErrorKind) -> Result<(), SyntaxError> {
-    if text.is_ascii() {
-        return Ok(());
-    }
-    match text.char_indices().find(|(_, character)| character.is_control()) {
-        Some((offset, _)) => Err(SyntaxError::new(kind, offset)),
-        None => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -3,15 +3,13 @@
 use alloc::{borrow::Cow, string::String};
 use core::fmt;
 
-use nom::bytes::complete::take_while;
-
 use super::{
     Domain, MAX_LOCAL_PART,
-    domain::{domain, refuse_control},
+    domain::domain,
 };
 use crate::{
     error::{SyntaxError, SyntaxErrorKind},
-    grammar::{Fault, Parsed, class, is, octet, some_of},
+    grammar::{Fault, Parsed, class, count, octet, some_of},
 };
 
 /// A mailbox such as `user@example.org` or `"odd name"@[192.0.2.1]`.
@@ -65,7 +63,6 @@ impl<'a> Mailbox<&'a str> {
             octet(b'@', SyntaxErrorKind::Mailbox)(rest).and_then(|(rest, ())| domain(rest)).map_err(in_text)?;
         // The parsers stop between characters only.
         let (text, rest) = text.split_at_checked(octets.len() - rest.len()).unwrap_or((text, ""));
-        refuse_control(text, SyntaxErrorKind::Mailbox)?;
         Ok((Self { text, local: length }, rest))
     }
 
@@ -162,8 +159,7 @@ fn dot_string(mut input: &[u8]) -> Parsed<'_, ()> {
 #[inline(never)]
 fn quoted_string(mut input: &[u8]) -> Parsed<'_, ()> {
     loop {
-        let (rest, _) = take_while(is(class::QTEXT))(input)?;
-        match rest {
+        match input.get(count(input, class::QTEXT)..).unwrap_or_default() {
             [b'"', rest @ ..] => return Ok((rest, ())),
             [b'\\', b' '..=b'~', rest @ ..] => input = rest,
             // Behind a backslash that is the last octet nothing is wrong yet.

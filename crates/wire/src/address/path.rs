@@ -5,7 +5,7 @@ use core::{fmt, str::FromStr};
 
 use super::{
     MAX_PATH, Mailbox,
-    domain::{name, refuse_control},
+    domain::name,
 };
 use crate::{
     error::{SyntaxError, SyntaxErrorKind},
@@ -170,7 +170,6 @@ fn opened(text: &str) -> Result<&str, SyntaxError> {
         octet(b'<', SyntaxErrorKind::Path)(octets).map_err(|fault| Fault::in_text(fault, octets.len()))?;
     if rest.first() == Some(&b'@') {
         (rest, ()) = source_route(rest).map_err(|fault| Fault::in_text(fault, octets.len()))?;
-        refuse_control(text.get(..octets.len() - rest.len()).unwrap_or_default(), SyntaxErrorKind::Domain)?;
     }
     Ok(text.get(octets.len() - rest.len()..).unwrap_or_default())
 }

@@ -106,7 +106,7 @@ impl<'a> Command<'a> {
     pub fn parse(line: &'a [u8]) -> Result<Self, SyntaxError> {
         // No class of octets has a control character in it, so a line that parses has none; only one that does not is
         // looked at again.
-        let text = core::str::from_utf8(line).map_err(|_| undecodable(line))?;
+        let text = bstr::ByteSlice::to_str(line).map_err(|_| undecodable(line))?;
         Self::parse_text(trim_end(text)).map_err(|error| control_character(line).unwrap_or(error))
     }
 

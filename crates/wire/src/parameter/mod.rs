@@ -15,7 +15,7 @@ use core::fmt;
 
 use crate::{
     error::{SyntaxError, SyntaxErrorKind},
-    grammar::{class, is, trim_end, trim_spaces, up_to_space, word},
+    grammar::{class, count, trim_end, trim_spaces, up_to_space, word},
 };
 
 pub use body::{BodyType, Ret};
@@ -57,16 +57,11 @@ impl<'a> Parameter<'a> {
         self.key
     }
 
-    /// Checks it against `esmtp-param` (RFC 5321 section 4.1.2), UTF-8 allowed in values (RFC 6531 section 3.3) but for
-    /// control characters.
+    /// Checks it against `esmtp-param` (RFC 5321 section 4.1.2), UTF-8 allowed in values (RFC 6531 section 3.3).
     fn check(&self) -> Result<(), SyntaxError> {
-        let wrong = |text: &str, class| text.bytes().position(|octet| !is(class)(octet));
+        let wrong = |text: &str, class| Some(count(text.as_bytes(), class)).filter(|at| *at < text.len());
         let keyword = if self.keyword.starts_with('-') { Some(0) } else { wrong(self.keyword, class::KEYWORD) };
-        let value = || {
-            let value = self.value?;
-            let at = wrong(value, class::VALUE).or_else(|| value.find(char::is_control))?;
-            Some(self.keyword.len() + 1 + at)
-        };
+        let value = || wrong(self.value?, class::VALUE).map(|at| self.keyword.len() + 1 + at);
         match keyword.or_else(value) {
             Some(at) => Err(SyntaxError::new(SyntaxErrorKind::Parameter, self.offset + at)),
             None => Ok(()),

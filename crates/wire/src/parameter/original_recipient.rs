@@ -7,7 +7,7 @@ use super::{fault, fault_in};
 use crate::{
     address::Mailbox,
     error::SyntaxError,
-    grammar::{class, is},
+    grammar::{class, count, is},
     utf8_xtext::Utf8Xtext,
     xtext::Xtext,
 };
@@ -43,9 +43,12 @@ impl<'a> OriginalRecipient<&'a str> {
             return Err(fault(MAX_ORCPT));
         }
         let octets = text.as_bytes();
-        // An atom (RFC 822 section 3.3) of what an esmtp-value may have.
-        let is_atom = |octet: u8| octet.is_ascii() && is(class::ATEXT)(octet) && is(class::VALUE)(octet);
-        let end = octets.iter().position(|octet| !is_atom(*octet)).unwrap_or(octets.len());
+        let end = match octets.first_chunk::<7>() {
+            // What nearly every recipient is.
+            Some(front) if front.eq_ignore_ascii_case(b"rfc822;") => front.len() - 1,
+            // An atom (RFC 822 section 3.3) of what an esmtp-value may have.
+            _ => octets.iter().take_while(|octet| is(class::ATEXT)(**octet) && is(class::VALUE)(**octet)).count(),
+        };
         let (kind, address) = (text.get(..end).unwrap_or_default(), text.get(end + 1..).unwrap_or_default());
         if kind.is_empty() || octets.get(end) != Some(&b';') || address.is_empty() {
             return Err(fault_in(text, if octets.get(end) == Some(&b';') && end > 0 { end + 1 } else { end }));
@@ -130,7 +133,7 @@ impl<S: AsRef<str>> OriginalRecipient<S> {
 /// utf-8-address (RFC 6533 section 3): a mailbox in which nothing is encoded, and which is an esmtp-value. One in ASCII
 /// would be taken for the encoded form where SMTPUTF8 is not in use, so it must be that.
 fn is_utf8_address(address: &str) -> bool {
-    address.bytes().all(is(class::VALUE)) && Mailbox::parse(address).is_ok_and(|mailbox| !mailbox.is_ascii())
+    count(address.as_bytes(), class::VALUE) == address.len() && Mailbox::parse(address).is_ok_and(|mailbox| !mailbox.is_ascii())
 }
 
 impl<S: AsRef<str>> fmt::Display for OriginalRecipient<S> {
