@@ -142,20 +142,20 @@ fn count_lines(input: &[u8]) -> usize {
 
 fn smtp_proto_commands(input: &[u8]) -> usize {
     let mut receiver = RequestReceiver::default();
-    each_of(input.iter(), |octets| black_box(receiver.ingest(octets)).is_ok())
+    each_of(input.iter(), |octets| black_box(&receiver.ingest(octets)).is_ok())
 }
 
 fn smtp_proto_replies(input: &[u8]) -> usize {
     let mut receiver = ResponseReceiver::default();
     each_of(input.iter(), |octets| {
-        let parsed = black_box(receiver.parse(octets)).is_ok();
+        let parsed = black_box(&receiver.parse(octets)).is_ok();
         receiver.reset();
         parsed
     })
 }
 
 fn smtp_proto_capabilities(input: &[u8]) -> usize {
-    each_of(input.iter(), |octets| black_box(EhloResponse::<String>::parse(octets)).is_ok())
+    each_of(input.iter(), |octets| black_box(&EhloResponse::<String>::parse(octets)).is_ok())
 }
 
 fn each_of(mut octets: Iter<'_, u8>, mut parse: impl FnMut(&mut Iter<'_, u8>) -> bool) -> usize {
@@ -191,7 +191,7 @@ fn each_front<'a, T>(mut input: &'a [u8], mut parse: impl FnMut(&'a [u8]) -> Opt
     let mut good = 0;
     while !input.is_empty() {
         let Some((rest, found)) = parse(input) else { break };
-        black_box(found);
+        black_box(&found);
         input = rest;
         good += 1;
     }

@@ -190,6 +190,28 @@ pub(crate) fn octet(wanted: u8, kind: SyntaxErrorKind) -> impl Fn(&[u8]) -> Pars
     }
 }
 
+/// One of the given octets of ASCII.
+pub(crate) fn one_of(wanted: &[u8], kind: SyntaxErrorKind) -> impl Fn(&[u8]) -> Parsed<'_, u8> {
+    move |input| match input.split_first() {
+        Some((found, rest)) if wanted.contains(found) => Ok((rest, *found)),
+        _ => Fault::at(input, kind),
+    }
+}
+
+/// The whole of a text.
+pub(crate) fn whole<'a, T>(
+    text: &'a str,
+    kind: SyntaxErrorKind,
+    parser: impl FnOnce(&'a [u8]) -> Parsed<'a, T>,
+) -> Result<T, SyntaxError> {
+    let octets = text.as_bytes();
+    match parser(octets) {
+        Ok(([], found)) => Ok(found),
+        Ok((rest, _)) => Err(SyntaxError::new(kind, octets.len() - rest.len())),
+        Err(fault) => Err(Fault::in_text(fault, octets.len())),
+    }
+}
+
 /// The word at the front, up to a `=`, an octet below `-` such as a space or a comma, or the end: how long it is, and its
 /// [`key`].
 ///

@@ -6,10 +6,12 @@ use core::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use nom::{Parser, sequence::delimited};
+
 use super::{MAX_DOMAIN, MAX_LABEL};
 use crate::{
     error::{SyntaxError, SyntaxErrorKind},
-    grammar::{Fault, Parsed, class, is, octet, some_of},
+    grammar::{Fault, Parsed, class, is, octet, some_of, whole},
 };
 
 /// The domain of a mailbox: a name, or an address literal in square brackets.
@@ -40,12 +42,7 @@ impl<'a> Domain<&'a str> {
     /// # Errors
     /// [`SyntaxErrorKind::Domain`] with the offset of the label or literal at fault.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
-        let octets = text.as_bytes();
-        let (rest, ()) = domain(octets).map_err(|fault| Fault::in_text(fault, octets.len()))?;
-        if !rest.is_empty() {
-            return Err(SyntaxError::new(SyntaxErrorKind::Domain, octets.len() - rest.len()));
-        }
-        Ok(Self(text))
+        whole(text, SyntaxErrorKind::Domain, domain).map(|()| Self(text))
     }
 
     /// The owned form.
@@ -132,13 +129,12 @@ pub(crate) fn name(mut input: &[u8]) -> Parsed<'_, ()> {
 #[inline(never)]
 fn address_literal(input: &[u8]) -> Parsed<'_, ()> {
     let kind = SyntaxErrorKind::Domain;
-    let (start, ()) = octet(b'[', kind)(input)?;
-    let (end, content) = some_of(class::DCONTENT, kind)(start)?;
-    let (rest, ()) = octet(b']', kind)(end)?;
+    let (rest, content) =
+        delimited(octet(b'[', kind), some_of(class::DCONTENT, kind), octet(b']', kind)).parse(input)?;
     // dcontent is ASCII.
     match core::str::from_utf8(content).ok().and_then(literal) {
         Some(_) => Ok((rest, ())),
-        None => Fault::at(start, kind),
+        None => Fault::at(input.get(1..).unwrap_or_default(), kind),
     }
 }
 

@@ -3,13 +3,18 @@
 use alloc::{borrow::Cow, string::String};
 use core::fmt;
 
-use super::{
-    Domain, MAX_LOCAL_PART,
-    domain::domain,
+use nom::{
+    Parser,
+    branch::alt,
+    combinator::cut,
+    multi::many0_count,
+    sequence::{preceded, terminated},
 };
+
+use super::{Domain, MAX_LOCAL_PART, domain::domain};
 use crate::{
     error::{SyntaxError, SyntaxErrorKind},
-    grammar::{Fault, Parsed, class, count, octet, some_of},
+    grammar::{Fault, Parsed, class, octet, some_of},
 };
 
 /// A mailbox such as `user@example.org` or `"odd name"@[192.0.2.1]`.
@@ -157,14 +162,18 @@ fn dot_string(mut input: &[u8]) -> Parsed<'_, ()> {
 
 /// `*QcontentSMTP DQUOTE`, behind the opening quote.
 #[inline(never)]
-fn quoted_string(mut input: &[u8]) -> Parsed<'_, ()> {
-    loop {
-        match input.get(count(input, class::QTEXT)..).unwrap_or_default() {
-            [b'"', rest @ ..] => return Ok((rest, ())),
-            [b'\\', b' '..=b'~', rest @ ..] => input = rest,
-            // Behind a backslash that is the last octet nothing is wrong yet.
-            [b'\\', rest @ ..] | rest => return Fault::at(rest, SyntaxErrorKind::Mailbox),
-        }
+fn quoted_string(input: &[u8]) -> Parsed<'_, ()> {
+    let kind = SyntaxErrorKind::Mailbox;
+    let quoted_pair = preceded(octet(b'\\', kind), cut(printable));
+    let qcontent = alt((some_of(class::QTEXT, kind).map(drop), quoted_pair));
+    terminated(many0_count(qcontent), octet(b'"', kind)).map(drop).parse(input)
+}
+
+/// What may stand behind a backslash.
+fn printable(input: &[u8]) -> Parsed<'_, ()> {
+    match input {
+        [b' '..=b'~', rest @ ..] => Ok((rest, ())),
+        _ => Fault::at(input, SyntaxErrorKind::Mailbox),
     }
 }
 

@@ -3,10 +3,14 @@
 use alloc::string::String;
 use core::{fmt, str::FromStr};
 
-use super::{
-    MAX_PATH, Mailbox,
-    domain::name,
+use nom::{
+    Parser,
+    combinator::cut,
+    multi::many0_count,
+    sequence::{preceded, terminated},
 };
+
+use super::{MAX_PATH, Mailbox, domain::name};
 use crate::{
     error::{SyntaxError, SyntaxErrorKind},
     grammar::{Fault, Parsed, octet},
@@ -189,16 +193,13 @@ fn mailbox_and_bracket<'a>(text: &'a str, inner: &'a str) -> Result<(Mailbox<&'a
 }
 
 /// `At-domain *("," At-domain) ":"` (RFC 5321 section 4.1.2): names only, an address literal is no domain there.
-fn source_route(mut input: &[u8]) -> Parsed<'_, ()> {
-    loop {
-        let (rest, ()) = octet(b'@', SyntaxErrorKind::Path)(input)?;
-        let (rest, ()) = name(rest)?;
-        match rest {
-            [b',', rest @ ..] => input = rest,
-            [b':', rest @ ..] => return Ok((rest, ())),
-            _ => return Fault::at(rest, SyntaxErrorKind::Path),
-        }
-    }
+#[inline(never)]
+fn source_route(input: &[u8]) -> Parsed<'_, ()> {
+    let octet = |wanted| octet(wanted, SyntaxErrorKind::Path);
+    let at_domain = || preceded(octet(b'@'), name);
+    // Behind a comma there is no other way.
+    let more = many0_count(preceded(octet(b','), cut(at_domain())));
+    terminated((at_domain(), more), octet(b':')).map(drop).parse(input)
 }
 
 #[cfg(test)]

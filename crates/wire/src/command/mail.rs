@@ -115,7 +115,7 @@ impl<'a> Mail<&'a str> {
     }
 
     /// Fills the parameter's field, when there is one.
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, parameter: &Parameter<'a>) -> Result<bool, SyntaxError> {
         match parameter.key() {
             known::SIZE => parameter.set(&mut self.size, number),
@@ -158,16 +158,7 @@ impl<'a> Mail<&'a str> {
 
     /// The parameters that have no field.
     pub fn unknown(&self) -> impl Iterator<Item = Parameter<'a>> {
-        self.parameters.iter().filter(|parameter| !is_known(parameter))
-    }
-}
-
-fn is_known(parameter: &Parameter<'_>) -> bool {
-    use known::{AUTH, BODY, BY, ENVID, HOLDFOR, RET, SIZE, SMTPUTF8, SOLICIT};
-    match parameter.key() {
-        SIZE | BODY | SMTPUTF8 | RET | ENVID | AUTH | BY | HOLDFOR | SOLICIT => true,
-        LONG => [REQUIRETLS, HOLDUNTIL, MT_PRIORITY].iter().any(|keyword| parameter.is(keyword)),
-        _ => false,
+        self.parameters.iter().filter(|parameter| Self::new(ReversePath::Null).take(parameter) == Ok(false))
     }
 }
 

@@ -56,7 +56,7 @@ impl<'a> Rcpt<&'a str> {
     }
 
     /// Fills the parameter's field, when there is one.
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, parameter: &Parameter<'a>) -> Result<bool, SyntaxError> {
         match parameter.key() {
             known::NOTIFY => parameter.set(&mut self.notify, Notify::from_str),
@@ -79,9 +79,7 @@ impl<'a> Rcpt<&'a str> {
 
     /// The parameters that have no field.
     pub fn unknown(&self) -> impl Iterator<Item = Parameter<'a>> {
-        self.parameters
-            .iter()
-            .filter(|parameter| !matches!(parameter.key(), known::NOTIFY | known::ORCPT | known::RRVS))
+        self.parameters.iter().filter(|parameter| Self::new(ForwardPath::Postmaster).take(parameter) == Ok(false))
     }
 }
 

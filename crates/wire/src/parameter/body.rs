@@ -36,11 +36,7 @@ impl FromStr for BodyType {
             SEVEN_BIT => Ok(Self::SevenBit),
             EIGHT_BIT_MIME => Ok(Self::EightBitMime),
             LONG if text.eq_ignore_ascii_case(Self::BinaryMime.as_str()) => Ok(Self::BinaryMime),
-            _ => Err(unknown(
-                text,
-                0,
-                &[Self::SevenBit.as_str(), Self::EightBitMime.as_str(), Self::BinaryMime.as_str()],
-            )),
+            _ => Err(unknown(text, 0, [Self::SevenBit, Self::EightBitMime, Self::BinaryMime].map(Self::as_str))),
         }
     }
 }
@@ -63,7 +59,7 @@ impl FromStr for Ret {
         match key_of(text) {
             FULL => Ok(Self::Full),
             HDRS => Ok(Self::Headers),
-            _ => Err(unknown(text, 0, &[Self::Full.as_str(), Self::Headers.as_str()])),
+            _ => Err(unknown(text, 0, [Self::Full, Self::Headers].map(Self::as_str))),
         }
     }
 }
@@ -85,10 +81,10 @@ const HDRS: u64 = key(Ret::Headers.as_str());
 
 /// The fault of a word at that octet that is none of those: cut off when it is the start of one.
 #[cold]
-pub(super) fn unknown(text: &str, at: usize, words: &[&str]) -> SyntaxError {
+pub(super) fn unknown(text: &str, at: usize, words: impl IntoIterator<Item = &'static str>) -> SyntaxError {
     let found = text.get(at..).unwrap_or_default();
-    let is_start = |word: &&str| word.get(..found.len()).is_some_and(|start| start.eq_ignore_ascii_case(found));
-    fault_in(text, if words.iter().any(is_start) { text.len() } else { at })
+    let is_start = |word: &'static str| word.get(..found.len()).is_some_and(|start| start.eq_ignore_ascii_case(found));
+    fault_in(text, if words.into_iter().any(is_start) { text.len() } else { at })
 }
 
 impl fmt::Display for BodyType {

@@ -1,10 +1,18 @@
 //! Points in time (RFC 3339), as HOLDUNTIL and RRVS have them.
 
 use alloc::string::String;
-use core::fmt;
+use core::{fmt, ops::RangeInclusive};
 
-use super::{fault, fault_in};
-use crate::error::SyntaxError;
+use nom::{
+    Parser,
+    combinator::{cond, cut, opt},
+    sequence::preceded,
+};
+
+use crate::{
+    error::{SyntaxError, SyntaxErrorKind},
+    grammar::{Fault, Parsed, octet, one_of, whole},
+};
 
 /// A `date-time` of RFC 3339 section 5.6, kept as it came.
 ///
@@ -28,39 +36,7 @@ impl<'a> DateTime<&'a str> {
     /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) at the field that is out of its range
     /// or no number.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
-        let mut fields = Fields { text, at: 0 };
-        let year = fields.number(4, 0..=9_999)?;
-        fields.octet(b"-")?;
-        let month = fields.number(2, 1..=12)?;
-        fields.octet(b"-")?;
-        let day = fields.number(2, 1..=days_in(year, month))?;
-        fields.octet(b"Tt")?;
-        let hour = fields.number(2, 0..=23)?;
-        fields.octet(b":")?;
-        let minute = fields.number(2, 0..=59)?;
-        fields.octet(b":")?;
-        // 60 is a leap second; it counts as the first of the next minute.
-        let second = fields.number(2, 0..=60)?;
-        if fields.octet(b".").is_ok() {
-            fields.fraction()?;
-        }
-        let sign = match fields.octet(b"Zz+-")? {
-            b'+' => 1,
-            b'-' => -1,
-            _ => 0,
-        };
-        let mut offset = 0;
-        if sign != 0 {
-            offset = fields.number(2, 0..=23)? * 60;
-            fields.octet(b":")?;
-            offset += fields.number(2, 0..=59)?;
-        }
-        if fields.at != text.len() {
-            return Err(fault(fields.at));
-        }
-        let seconds =
-            days_since_1970(year, month, day) * 86_400 + hour * 3_600 + (minute - sign * offset) * 60 + second;
-        Ok(Self { text, seconds })
+        whole(text, KIND, date_time).map(|seconds| Self { text, seconds })
     }
 
     /// The owned form.
@@ -92,41 +68,61 @@ impl<S: AsRef<str>> fmt::Display for DateTime<S> {
     }
 }
 
-struct Fields<'a> {
-    text: &'a str,
-    at: usize,
+const KIND: SyntaxErrorKind = SyntaxErrorKind::ParameterValue;
+
+/// `date-time` of RFC 3339 section 5.6, as seconds since 1970.
+fn date_time(input: &[u8]) -> Parsed<'_, i64> {
+    let (rest, year) = number(4, 0..=9_999)(input)?;
+    let (rest, month) = preceded(octet(b'-', KIND), number(2, 1..=12)).parse(rest)?;
+    let (rest, day) = preceded(octet(b'-', KIND), number(2, 1..=days_in(year, month))).parse(rest)?;
+    let (rest, hour) = preceded(one_of(b"Tt", KIND), number(2, 0..=23)).parse(rest)?;
+    let (rest, minute) = preceded(octet(b':', KIND), number(2, 0..=59)).parse(rest)?;
+    // 60 is a leap second; it counts as the first of the next minute.
+    let (rest, second) = preceded(octet(b':', KIND), number(2, 0..=60)).parse(rest)?;
+    let (rest, _) = opt(preceded(octet(b'.', KIND), cut(fraction))).parse(rest)?;
+    let (rest, sign) = one_of(b"Zz+-", KIND)(rest)?;
+    let sign = match sign {
+        b'+' => 1,
+        b'-' => -1,
+        _ => 0,
+    };
+    let offset = (number(2, 0..=23), preceded(octet(b':', KIND), number(2, 0..=59)));
+    let (rest, offset) = cond(sign != 0, offset).parse(rest)?;
+    let minutes = offset.map_or(0, |(hours, minutes)| sign * (hours * 60 + minutes));
+    let seconds = days_since_1970(year, month, day) * 86_400 + hour * 3_600 + (minute - minutes) * 60 + second;
+    Ok((rest, seconds))
 }
 
-impl Fields<'_> {
-    fn number(&mut self, digits: usize, range: core::ops::RangeInclusive<i64>) -> Result<i64, SyntaxError> {
-        let mut number = 0;
-        for at in self.at..self.at + digits {
-            match self.text.as_bytes().get(at) {
-                Some(digit @ b'0'..=b'9') => number = number * 10 + i64::from(digit - b'0'),
-                _ => return Err(fault_in(self.text, at)),
-            }
+/// A number of so many digits.
+fn number(digits: u32, range: RangeInclusive<i64>) -> impl Fn(&[u8]) -> Parsed<'_, i64> {
+    move |input| {
+        let (mut rest, mut number) = (input, 0);
+        for left in (1..=digits).rev() {
+            number = match rest.split_first() {
+                Some((digit @ b'0'..=b'9', behind)) => {
+                    rest = behind;
+                    number * 10 + i64::from(digit - b'0')
+                }
+                // Cut off, if one of the numbers starts like this.
+                None => {
+                    let power = 10_i64.pow(left);
+                    let (least, most) = (number * power, number * power + power - 1);
+                    let is_open = least <= *range.end() && *range.start() <= most;
+                    return Fault::at(if is_open { rest } else { input }, KIND);
+                }
+                _ => return Fault::at(rest, KIND),
+            };
         }
-        if !range.contains(&number) {
-            return Err(fault(self.at));
-        }
-        self.at += digits;
-        Ok(number)
+        if range.contains(&number) { Ok((rest, number)) } else { Fault::at(input, KIND) }
     }
+}
 
-    fn octet(&mut self, wanted: &[u8]) -> Result<u8, SyntaxError> {
-        match self.text.as_bytes().get(self.at) {
-            Some(octet) if wanted.contains(octet) => {
-                self.at += 1;
-                Ok(*octet)
-            }
-            _ => Err(fault_in(self.text, self.at)),
-        }
-    }
-
-    fn fraction(&mut self) -> Result<(), SyntaxError> {
-        self.number(1, 0..=9)?;
-        while self.number(1, 0..=9).is_ok() {}
-        Ok(())
+/// One digit or more, which are too fine to matter.
+fn fraction(input: &[u8]) -> Parsed<'_> {
+    let digits = input.iter().take_while(|octet| octet.is_ascii_digit()).count();
+    match input.split_at_checked(digits) {
+        Some((found, rest)) if digits > 0 => Ok((rest, found)),
+        _ => Fault::at(input, KIND),
     }
 }
 
@@ -172,6 +168,13 @@ mod tests {
         for (text, offset, cut_off) in [
             ("", 0, true),
             ("2024", 4, true),
+            ("2024-1", 6, true),
+            ("2024-2", 5, false),
+            ("2024-02-3", 8, false),
+            ("2024-01-3", 9, true),
+            ("2024-01-01T00:00:00.", 20, true),
+            ("2024-01-01T00:00:00+2", 21, true),
+            ("2024-01-01T00:00:00+3", 20, false),
             ("2024-13-01T00:00:00Z", 5, false),
             ("2023-02-29T00:00:00Z", 8, false),
             ("2024-01-01 00:00:00Z", 10, false),

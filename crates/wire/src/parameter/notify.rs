@@ -44,8 +44,15 @@ impl FromStr for Notify {
                 FAILURE => &mut notify.failure,
                 DELAY => &mut notify.delay,
                 NEVER if end == text.len() => return Ok(Self::NEVER),
-                _ if at == 0 => return Err(unknown(text, at, &["NEVER", "SUCCESS", "FAILURE", "DELAY"])),
-                _ => return Err(unknown(text, at, &["SUCCESS", "FAILURE", "DELAY"])),
+                _ => {
+                    let words = [
+                        (at > 0, "NEVER"),
+                        (notify.success, "SUCCESS"),
+                        (notify.failure, "FAILURE"),
+                        (notify.delay, "DELAY"),
+                    ];
+                    return Err(unknown(text, at, words.iter().filter(|(used, _)| !used).map(|(_, word)| *word)));
+                }
             };
             if core::mem::replace(field, true) {
                 return Err(fault(at));

@@ -133,7 +133,8 @@ impl<S: AsRef<str>> OriginalRecipient<S> {
 /// utf-8-address (RFC 6533 section 3): a mailbox in which nothing is encoded, and which is an esmtp-value. One in ASCII
 /// would be taken for the encoded form where SMTPUTF8 is not in use, so it must be that.
 fn is_utf8_address(address: &str) -> bool {
-    count(address.as_bytes(), class::VALUE) == address.len() && Mailbox::parse(address).is_ok_and(|mailbox| !mailbox.is_ascii())
+    count(address.as_bytes(), class::VALUE) == address.len()
+        && Mailbox::parse(address).is_ok_and(|mailbox| !mailbox.is_ascii())
 }
 
 impl<S: AsRef<str>> fmt::Display for OriginalRecipient<S> {
