@@ -104,32 +104,37 @@ impl<'a> Command<'a> {
     /// # Errors
     /// A [`SyntaxError`] that knows the offset and its reply.
     pub fn parse(line: &'a [u8]) -> Result<Self, SyntaxError> {
-        // No class of octets has a control character in it, so a line that parses has none; only one that does not is
-        // looked at again.
-        let text = bstr::ByteSlice::to_str(line).map_err(|_| undecodable(line))?;
-        Self::parse_text(trim_end(text)).map_err(|error| control_character(line).unwrap_or(error))
-    }
-
-    #[inline]
-    fn parse_text(text: &'a str) -> Result<Self, SyntaxError> {
+        let text = trim_end(bstr::ByteSlice::to_str(line).map_err(|_| undecodable(line))?);
         let (end, verb) = word(text.as_bytes());
         let (name, argument) = match text.split_at_checked(end) {
             Some((name, rest)) if rest.is_empty() => (name, rest),
             Some((name, rest)) if rest.starts_with(' ') => (name, rest.get(1..).unwrap_or_default()),
-            _ => return Err(SyntaxError::new(SyntaxErrorKind::Verb, end)),
+            _ => return Err(in_line(text, text, SyntaxError::new(SyntaxErrorKind::Verb, end))),
         };
-        let base = text.len() - argument.len();
-        Self::parse_argument(verb, name, argument).map_err(|error| match error.kind {
-            SyntaxErrorKind::Verb => error,
-            _ => error.at(base),
-        })
+        // A command is much to move: these make it where the caller wants it.
+        match verb {
+            verb::MAIL => Self::mail(text, argument),
+            verb::RCPT => Self::rcpt(text, argument),
+            verb => Self::short(verb, text, name, argument),
+        }
     }
 
-    #[inline]
-    fn parse_argument(verb: u64, name: &'a str, argument: &'a str) -> Result<Self, SyntaxError> {
+    #[inline(never)]
+    fn mail(text: &'a str, argument: &'a str) -> Result<Self, SyntaxError> {
+        let path = behind_colon(argument, "FROM:").map_err(|error| in_line(text, argument, error))?;
+        Mail::parse(path).map(Self::Mail).map_err(|error| in_line(text, path, error))
+    }
+
+    #[inline(never)]
+    fn rcpt(text: &'a str, argument: &'a str) -> Result<Self, SyntaxError> {
+        let path = behind_colon(argument, "TO:").map_err(|error| in_line(text, argument, error))?;
+        Rcpt::parse(path).map(Self::Rcpt).map_err(|error| in_line(text, path, error))
+    }
+
+    /// The commands that make few octets.
+    #[inline(never)]
+    fn short(verb: u64, text: &'a str, name: &'a str, argument: &'a str) -> Result<Self, SyntaxError> {
         match verb {
-            verb::MAIL => behind_colon(argument, "FROM:", Mail::parse).map(Self::Mail),
-            verb::RCPT => behind_colon(argument, "TO:", Rcpt::parse).map(Self::Rcpt),
             verb::DATA => nothing(argument, Self::Data),
             verb::BDAT => bdat(argument),
             verb::EHLO => hello(argument).map(Self::Ehlo),
@@ -149,6 +154,10 @@ impl<'a> Command<'a> {
             verb::XFORWARD => Attributes::parse(argument).map(Self::XForward),
             _ => unknown(name, argument),
         }
+        .map_err(|error| match error.kind {
+            SyntaxErrorKind::Verb => in_line(text, text, error),
+            _ => in_line(text, argument, error),
+        })
     }
 
     /// Appends the command as one line with its CRLF.
@@ -207,6 +216,15 @@ mod verb {
     pub(super) const XFORWARD: u64 = key("XFORWARD");
 }
 
+/// The error of the end of a line as the line's own.
+///
+/// No class of octets has a control character in it, so a line that parses has none; only one that does not is looked
+/// at again.
+#[cold]
+fn in_line(line: &str, end: &str, error: SyntaxError) -> SyntaxError {
+    control_character(line.as_bytes()).unwrap_or(error.at(line.len() - end.len()))
+}
+
 /// The first control character of a line, as an error. A tab is none.
 #[cold]
 fn control_character(line: &[u8]) -> Option<SyntaxError> {
@@ -230,18 +248,11 @@ fn free(text: &str) -> Result<&str, SyntaxError> {
     }
 }
 
-/// `FROM:` or `TO:` and what follows it. Spaces behind the colon are tolerated, as every server does.
-#[inline]
-fn behind_colon<'a, T>(
-    argument: &'a str,
-    keyword: &str,
-    parse: impl FnOnce(&'a str) -> Result<T, SyntaxError>,
-) -> Result<T, SyntaxError> {
+/// What follows `FROM:` or `TO:`. Spaces behind the colon are tolerated, as every server does.
+#[inline(always)]
+fn behind_colon<'a>(argument: &'a str, keyword: &str) -> Result<&'a str, SyntaxError> {
     match argument.split_at_checked(keyword.len()) {
-        Some((found, rest)) if is_same(found, keyword) => {
-            let path = trim_spaces(rest);
-            parse(path).map_err(|error| error.at(argument.len() - path.len()))
-        }
+        Some((found, rest)) if is_same(found, keyword) => Ok(trim_spaces(rest)),
         _ => {
             let is_start = keyword.get(..argument.len()).is_some_and(|start| start.eq_ignore_ascii_case(argument));
             let error = SyntaxError::new(SyntaxErrorKind::PathKeyword, 0);
