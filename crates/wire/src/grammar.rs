@@ -139,7 +139,7 @@ fn count_utf8(octets: &[u8], mut count: usize, class: u8) -> usize {
     while let Some(rest) = octets.get(count..) {
         match rest {
             // U+0080 to U+009F are control characters; beyond, there are none.
-            [0xc2, ..0xa0, ..] => break,
+            [0xc2, 0x80..=0x9f, ..] => break,
             [octet, ..] if !octet.is_ascii() || is(class)(*octet) => count += 1,
             _ => break,
         }
