@@ -22,8 +22,12 @@ pub enum Phase {
     Mail,
     /// MAIL and at least one RCPT were accepted.
     Rcpt,
-    /// 354 was given; message content flows.
+    /// Message content flows: 354 was given to DATA, or a chunk's octets follow its BDAT.
     Content,
+    /// A chunk was accepted that was not the last; the next BDAT is to come.
+    Chunks,
+    /// A chunk was refused that was not the last; RSET or EHLO is to come (RFC 3030 section 2).
+    Spoilt,
     /// A SASL exchange is under way.
     Auth,
     /// 220 was given to STARTTLS; a TLS handshake is under way.
@@ -45,7 +49,9 @@ pub enum Exchange {
     Rcpt,
     /// DATA up to its 354.
     Data,
-    /// Message content up to the reply to its end.
+    /// BDAT without LAST and its octets. The intermediate outcome is never said: it stands for the octets' turn.
+    Chunk,
+    /// Message content up to the reply to its end: that of DATA, or BDAT with LAST and its octets.
     EndOfData,
     /// RSET.
     Reset,
@@ -82,6 +88,8 @@ impl Exchange {
             Command::Mail(_) => Self::Mail,
             Command::Rcpt(_) => Self::Rcpt,
             Command::Data => Self::Data,
+            Command::Bdat { last: false, .. } => Self::Chunk,
+            Command::Bdat { last: true, .. } => Self::EndOfData,
             Command::Rset => Self::Reset,
             Command::StartTls => Self::StartTls,
             Command::Auth(_) => Self::Auth,
@@ -119,12 +127,14 @@ const fn row(from: &'static [Phase], exchange: Exchange, outcome: Outcome, to: O
 }
 
 use Outcome::{Intermediate, Negative, Positive};
-use Phase::{Auth, Closed, Content, Greeted, Handshake, Mail, Rcpt, Ready, Start};
+use Phase::{Auth, Chunks, Closed, Content, Greeted, Handshake, Mail, Rcpt, Ready, Spoilt, Start};
 
 /// The phases in which commands are read.
-const COMMAND: &[Phase] = &[Greeted, Ready, Mail, Rcpt];
+const COMMAND: &[Phase] = &[Greeted, Ready, Mail, Rcpt, Chunks, Spoilt];
 /// The phases behind an accepted EHLO.
-const OPEN: &[Phase] = &[Ready, Mail, Rcpt];
+const OPEN: &[Phase] = &[Ready, Mail, Rcpt, Chunks, Spoilt];
+/// The phases in which a chunk may come, or flows.
+const CHUNK: &[Phase] = &[Rcpt, Chunks, Content];
 
 /// The table, in the order of a conversation.
 pub const TABLE: &[Row] = &[
@@ -150,9 +160,12 @@ pub const TABLE: &[Row] = &[
     row(&[Mail, Rcpt], Exchange::Rcpt, Negative, None),
     row(&[Rcpt], Exchange::Data, Intermediate, Some(Content)),
     row(&[Rcpt], Exchange::Data, Negative, None),
+    row(&[Rcpt, Chunks], Exchange::Chunk, Intermediate, Some(Content)),
+    row(CHUNK, Exchange::Chunk, Positive, Some(Chunks)),
+    row(CHUNK, Exchange::Chunk, Negative, Some(Spoilt)),
     // Whatever the reply, the transaction is over.
-    row(&[Content], Exchange::EndOfData, Positive, Some(Ready)),
-    row(&[Content], Exchange::EndOfData, Negative, Some(Ready)),
+    row(CHUNK, Exchange::EndOfData, Positive, Some(Ready)),
+    row(CHUNK, Exchange::EndOfData, Negative, Some(Ready)),
     row(&[Greeted], Exchange::Reset, Positive, None),
     row(OPEN, Exchange::Reset, Positive, Some(Ready)),
     row(COMMAND, Exchange::Other, Positive, None),

@@ -35,6 +35,12 @@ impl ServerSession {
                 return None;
             }
         };
+        // The chunk follows whatever we answer (RFC 3030 section 2): it is swallowed and then refused.
+        if let Command::Bdat { size, .. } = command {
+            self.framer.expect_chunk(size);
+            self.transaction.refusal = None;
+            return None;
+        }
         let exchange = Exchange::of(&command);
         if !table::allows(self.phase, exchange) {
             let reply = match (self.phase, exchange) {
@@ -67,13 +73,8 @@ impl ServerSession {
             }
             Command::StartTls => self.start_tls(more, out),
             Command::Auth(auth) => self.auth(now, auth, out),
-            // The chunk follows whatever we answer (RFC 3030 section 2): it is swallowed and then refused.
-            Command::Bdat { size, .. } => {
-                self.framer.expect_chunk(size);
-                self.transaction.refusal = None;
-                None
-            }
-            Command::Expn(_)
+            Command::Bdat { .. }
+            | Command::Expn(_)
             | Command::Lhlo(_)
             | Command::Etrn(_)
             | Command::Burl { .. }
