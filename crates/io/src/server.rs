@@ -44,6 +44,8 @@ pub enum ServerEvent {
     ContentRefused(Reply),
     /// Content that was refused has come to its end.
     ContentSwallowed,
+    /// The client has given up a message between two chunks: throw away what came of it.
+    ContentAborted,
     /// Do the handshake: [`ServerDriver::accept_tls`].
     StartTls,
     /// The conversation is over, and everything that was to be written is.
@@ -69,6 +71,8 @@ pub enum Question {
     Data,
     /// The content is complete.
     Message,
+    /// Another command, as one line without CRLF.
+    Other(String),
 }
 
 /// An event without what it borrows from the input.
@@ -205,6 +209,7 @@ impl From<ServerNext<'_>> for Owned {
             ServerNext::Ask(id, ask) => ServerEvent::Ask(id, Question::from(ask)),
             ServerNext::ContentRefused(reply) => ServerEvent::ContentRefused(reply),
             ServerNext::ContentSwallowed => ServerEvent::ContentSwallowed,
+            ServerNext::ContentAborted => ServerEvent::ContentAborted,
         })
     }
 }
@@ -222,6 +227,12 @@ impl From<Ask<'_>> for Question {
             Ask::Mail(mail) => Self::Mail(mail.into_owned()),
             Ask::Rcpt(rcpt) => Self::Rcpt(rcpt.into_owned()),
             Ask::Message { .. } => Self::Message,
+            Ask::Other(command) => {
+                let mut line = bytes::BytesMut::new();
+                // A command that was parsed can be emitted; if not, an empty line is a command that nobody knows.
+                let _ = command.encode(&mut line);
+                Self::Other(String::from_utf8_lossy(&line).trim_end().to_owned())
+            }
             _ => Self::Data,
         }
     }

@@ -15,9 +15,9 @@ use posthaste_io::{
     session::{
         QuestionId, ServerSession, ServerSettings, Verdict,
         sasl::{SaslError, ServerMechanism, ServerStep},
-        server::CloseReason,
+        server::{CloseReason, Protocol},
     },
-    wire::{Mail, Reply, Secret, Severity},
+    wire::{Command, Mail, Reply, Secret, Severity},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -47,6 +47,7 @@ where
 {
     peer.tls = connection.is_tls();
     let verdict = settings.timeouts.verdict;
+    let lmtp = settings.protocol == Protocol::Lmtp;
     let mut driver = ServerDriver::new(connection, ServerSession::new(settings, peer.tls));
     let (connect, _) = loop {
         match driver.next().await? {
@@ -67,7 +68,7 @@ where
         }
     };
     answer(&mut driver, connect, Verdict::Accept(None));
-    let mut conversation = Conversation { driver, handler, peer, envelope: None, mechanism: None, verdict };
+    let mut conversation = Conversation { driver, handler, peer, envelope: None, mechanism: None, verdict, lmtp };
     conversation.run(tls, drain).await
 }
 
@@ -79,6 +80,7 @@ struct Conversation<S, H> {
     mechanism: Option<ServerMechanism>,
     /// How long the handler may take for a verdict.
     verdict: Duration,
+    lmtp: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
@@ -104,7 +106,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
                 }
                 ServerEvent::Closed(reason) => return Ok(reason),
                 // Content comes only within `receive`.
-                ServerEvent::Content(_) | ServerEvent::ContentRefused(_) | ServerEvent::ContentSwallowed => {}
+                ServerEvent::Content(_)
+                | ServerEvent::ContentRefused(_)
+                | ServerEvent::ContentSwallowed
+                | ServerEvent::ContentAborted => {}
             }
             if draining {
                 self.driver.shutdown();
@@ -149,6 +154,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
             }
             // Answered where its content was read.
             Question::Message => Verdict::Refuse(unfinished()),
+            Question::Other(line) => match Command::parse(line.as_bytes()) {
+                Ok(command) => replied(bounded(self.verdict, handler.other(peer, &command)).await),
+                Err(error) => Verdict::Refuse(error.reply()),
+            },
         };
         answer(&mut self.driver, id, verdict);
         Ok(())
@@ -203,28 +212,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
         let verdict = {
             let mut body = Body::new(&mut source);
             tokio::select! {
-                verdict = self.handler.message(&self.peer, envelope, &mut body) => verdict,
-                () = turn.has_taken(self.verdict) => Err(late()),
+                verdict = take(&mut self.handler, &self.peer, envelope, &mut body, self.lmtp) => verdict,
+                () = turn.has_taken(self.verdict) => Verdict::Refuse(late()),
             }
         };
         match source.end {
             End::Complete(id) => {
-                answer(
-                    &mut self.driver,
-                    id,
-                    verdict.map_or_else(Verdict::Refuse, |reply| Verdict::Accept(Some(reply))),
-                );
+                answer(&mut self.driver, id, verdict);
                 return Ok(());
             }
             End::Closed => return Ok(()),
             End::Failed(kind) => return Err(kind.into()),
             // Whatever the handler said, it has not seen the end.
-            End::Open => self.driver.refuse_content(verdict.err().filter(is_refusal).unwrap_or_else(unfinished)),
+            End::Open => self.driver.refuse_content(match verdict {
+                Verdict::Refuse(reply) if is_refusal(&reply) => reply,
+                _ => unfinished(),
+            }),
             End::Refused => {}
         }
         loop {
             match self.driver.next().await? {
-                ServerEvent::ContentSwallowed => return Ok(()),
+                ServerEvent::ContentSwallowed | ServerEvent::ContentAborted => return Ok(()),
                 ServerEvent::Ask(id, _) => {
                     answer(&mut self.driver, id, Verdict::Refuse(unfinished()));
                     return Ok(());
@@ -235,6 +243,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
             }
         }
     }
+}
+
+/// The message in the words of its protocol.
+async fn take<H: Handler>(
+    handler: &mut H,
+    peer: &Peer,
+    envelope: Envelope,
+    body: &mut Body<'_>,
+    lmtp: bool,
+) -> Verdict {
+    if lmtp {
+        handler.deliver(peer, envelope, body).await.map_or_else(Verdict::Refuse, Verdict::Each)
+    } else {
+        replied(handler.message(peer, envelope, body).await)
+    }
+}
+
+fn replied(decision: Result<Reply, Reply>) -> Verdict {
+    decision.map_or_else(Verdict::Refuse, |reply| Verdict::Accept(Some(reply)))
 }
 
 /// Reads content through the driver, and remembers how it ended.

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use posthaste_io::{
     session::sasl::Credentials,
-    wire::{EhloName, Mail, Rcpt, Reply},
+    wire::{Command, EhloName, Mail, Rcpt, Reply},
 };
 
 use crate::{Body, Envelope, Peer};
@@ -87,6 +87,34 @@ pub trait Handler: Send {
         envelope: Envelope,
         body: &mut Body<'_>,
     ) -> impl Future<Output = Result<Reply, Reply>> + Send;
+
+    /// The message under LMTP: one reply for each of the envelope's recipients, in their order, of which each is good or
+    /// bad by itself (RFC 2033 section 4.2). What is said of [`message`](Self::message) counts here too; without this
+    /// method, its reply counts for everyone.
+    ///
+    /// # Errors
+    /// The reply to refuse everyone with.
+    fn deliver(
+        &mut self,
+        peer: &Peer,
+        envelope: Envelope,
+        body: &mut Body<'_>,
+    ) -> impl Future<Output = Result<Vec<Reply>, Reply>> + Send {
+        async {
+            let recipients = envelope.recipients.len();
+            self.message(peer, envelope, body).await.map(|reply| vec![reply; recipients])
+        }
+    }
+
+    /// VRFY, EXPN, HELP, ETRN or a verb that nobody knows, where the settings'
+    /// [`other_commands`](posthaste_io::session::server::Offers::other_commands) has such commands asked about.
+    ///
+    /// # Errors
+    /// The reply to refuse with; without this method, 502.
+    fn other(&mut self, peer: &Peer, command: &Command<'_>) -> impl Future<Output = Result<Reply, Reply>> + Send {
+        let _ = (peer, command);
+        async { Err(Reply::from_static("502 5.5.1 Command not implemented\r\n")) }
+    }
 }
 
 /// What came of a login.

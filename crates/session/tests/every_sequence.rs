@@ -28,13 +28,16 @@ enum Class {
     AuthRefused,
     AuthCancelled,
     Bdat,
+    BdatFaulty,
+    BdatRefused,
+    BdatLast,
     Unknown,
     Quit,
 }
 
 use Class::*;
 
-const CLASSES: [Class; 20] = [
+const CLASSES: [Class; 23] = [
     Ehlo,
     EhloRefused,
     Mail,
@@ -53,9 +56,22 @@ const CLASSES: [Class; 20] = [
     AuthRefused,
     AuthCancelled,
     Bdat,
+    BdatFaulty,
+    BdatRefused,
+    BdatLast,
     Unknown,
     Quit,
 ];
+
+/// What has come of the message in chunks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Chunks {
+    #[default]
+    None,
+    Open,
+    /// Only RSET and EHLO lead on.
+    Spoilt,
+}
 
 /// What a server has to remember, and nothing else.
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,6 +79,7 @@ struct Model {
     hello: bool,
     mail: bool,
     recipients: usize,
+    chunks: Chunks,
     tls: bool,
     authenticated: bool,
     taken: usize,
@@ -72,9 +89,17 @@ struct Model {
 impl Model {
     /// The codes of the replies to a command with all that belongs to it.
     fn reply(&mut self, class: Class) -> Vec<u16> {
+        let gives_up = matches!(
+            class,
+            Ehlo | EhloRefused | Rset | StartTls | Quit | Data | DataRefused | MessageRefused | MessageFaulty
+        );
+        if self.chunks == Chunks::Open && gives_up {
+            self.chunks = Chunks::Spoilt;
+        }
         let code = match class {
             Ehlo => {
-                *self = Self { hello: true, mail: false, recipients: 0, ..*self };
+                self.void();
+                self.hello = true;
                 250
             }
             EhloRefused => 550,
@@ -82,7 +107,6 @@ impl Model {
             MailBad => 501,
             Noop => 250,
             Unknown => 500,
-            Bdat => 502,
             Quit => {
                 self.closed = true;
                 221
@@ -92,6 +116,32 @@ impl Model {
                 250
             }
             _ if !self.hello => 503,
+            StartTls if self.tls => 503,
+            StartTls => {
+                *self = Self { tls: true, taken: self.taken, ..Self::default() };
+                220
+            }
+            _ if self.chunks == Chunks::Spoilt => 503,
+            Bdat | BdatFaulty | BdatRefused | BdatLast if self.recipients == 0 => 503,
+            Bdat => {
+                self.chunks = Chunks::Open;
+                250
+            }
+            BdatFaulty => {
+                self.chunks = Chunks::Spoilt;
+                550
+            }
+            BdatRefused => {
+                self.void();
+                550
+            }
+            BdatLast => {
+                self.taken += 1;
+                self.void();
+                250
+            }
+            // In the middle of a message, and behind MAIL in any case.
+            _ if self.chunks == Chunks::Open => 503,
             Mail | MailRefused if self.mail => 503,
             MailRefused => 451,
             Mail => {
@@ -115,11 +165,6 @@ impl Model {
                 self.void();
                 return vec![354, 550];
             }
-            StartTls if self.tls => 503,
-            StartTls => {
-                *self = Self { tls: true, taken: self.taken, ..Self::default() };
-                220
-            }
             Auth | AuthRefused | AuthCancelled if self.mail || self.authenticated => 503,
             AuthRefused => return vec![334, 535],
             AuthCancelled => return vec![334, 501],
@@ -132,13 +177,15 @@ impl Model {
     }
 
     fn void(&mut self) {
-        *self = Self { mail: false, recipients: 0, ..*self };
+        *self = Self { mail: false, recipients: 0, chunks: Chunks::None, ..*self };
     }
 
     fn phase(&self) -> Phase {
         match self {
             Self { closed: true, .. } => Phase::Closed,
             Self { hello: false, .. } => Phase::Greeted,
+            Self { chunks: Chunks::Open, .. } => Phase::Chunks,
+            Self { chunks: Chunks::Spoilt, .. } => Phase::Spoilt,
             Self { mail: false, .. } => Phase::Ready,
             Self { recipients: 0, .. } => Phase::Mail,
             _ => Phase::Rcpt,
@@ -185,6 +232,12 @@ fn say(server: &mut ServerHarness, class: Class) -> Vec<u16> {
         AuthRefused => (b"AUTH PLAIN\r\n", b"AGEAYg==\r\n"),
         AuthCancelled => (b"AUTH PLAIN\r\n", b"*\r\n"),
         Bdat => (b"BDAT 6\r\nRSET\r\n", b""),
+        BdatFaulty => (b"BDAT 6\r\nRSET\n\n", b""),
+        BdatRefused => {
+            refuse(Topic::Message, "550 no");
+            (b"BDAT 0 LAST\r\n", b"")
+        }
+        BdatLast => (b"BDAT 7 LAST\r\n.\r\nQUIT", b""),
         Unknown => (b"XYZZY\r\n", b""),
         Quit => (b"QUIT\r\n", b""),
     };
@@ -210,6 +263,7 @@ fn check(prefix: &[Class], length: u32) {
     settings.offers.starttls = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.offers.auth_in_clear = true;
+    settings.offers.chunking = true;
     // The budgets have tests of their own.
     settings.limits.auth_failures = u32::MAX;
     for number in 0..CLASSES.len().pow(length) {

@@ -32,6 +32,8 @@ pub enum Topic {
     Data,
     /// The end of the content.
     Message,
+    /// Another command.
+    Other,
     /// A question that this kit does not know.
     Unknown,
 }
@@ -48,11 +50,12 @@ impl Topic {
             Ask::Rcpt(_) => Self::Rcpt,
             Ask::Data => Self::Data,
             Ask::Message { .. } => Self::Message,
+            Ask::Other(_) => Self::Other,
             _ => Self::Unknown,
         }
     }
 
-    /// The topic with that name: `connect`, `hello`, `auth`, `auth-response`, `mail`, `rcpt`, `data`, `message`.
+    /// The topic with that name: `connect`, `hello`, `auth`, `auth-response`, `mail`, `rcpt`, `data`, `message`, `other`.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
             "connect" => Self::Connect,
@@ -63,6 +66,7 @@ impl Topic {
             "rcpt" => Self::Rcpt,
             "data" => Self::Data,
             "message" => Self::Message,
+            "other" => Self::Other,
             _ => return None,
         })
     }

@@ -26,6 +26,8 @@ pub enum Event {
     ContentRefused(u16),
     /// Content that is not taken has ended.
     ContentSwallowed,
+    /// A message was given up between two chunks.
+    ContentAborted,
     /// A TLS handshake is due.
     StartTls,
     /// The end.
@@ -129,7 +131,7 @@ impl ServerHarness {
             assert!(idle < 64, "the session turns on the spot: {:?}", step.next);
             // An application's replies may come on top: none of ours is longer than 1 KiB.
             assert!(self.out.len() <= waiting.max(MAX_OUTPUT) + 1_024, "the output grows to {}", self.out.len());
-            if !matches!(self.session.phase(), Phase::Mail | Phase::Rcpt | Phase::Content) {
+            if !matches!(self.session.phase(), Phase::Mail | Phase::Rcpt | Phase::Content | Phase::Chunks) {
                 self.void();
             }
             let stop = match step.next {
@@ -165,6 +167,11 @@ impl ServerHarness {
                 ServerNext::ContentSwallowed => {
                     self.void();
                     self.events.push(Event::ContentSwallowed);
+                    None
+                }
+                ServerNext::ContentAborted => {
+                    self.void();
+                    self.events.push(Event::ContentAborted);
                     None
                 }
                 ServerNext::StartTls => {

@@ -1,8 +1,8 @@
 //! Questions to the application and its verdicts.
 
-use alloc::vec::Vec;
+use alloc::vec::{self, Vec};
 
-use posthaste_wire::{Auth, EhloName, Mail, Rcpt, Reply, Secret};
+use posthaste_wire::{Auth, Command, EhloName, Mail, Rcpt, Reply, Secret};
 
 use crate::Tick;
 
@@ -27,13 +27,17 @@ pub enum Ask<'i> {
     Mail(Mail<&'i str>),
     /// RCPT.
     Rcpt(Rcpt<&'i str>),
-    /// DATA, before 354: the last moment to refuse without the content.
+    /// DATA before its 354, or the first BDAT of a message: the last moment to refuse without the content. The octets of a
+    /// chunk come in any case, so a refusal is said behind them.
     Data,
     /// The content is complete, and nothing is wrong with it. Accepted means that the message is on stable storage.
     Message {
         /// How many recipients were accepted.
         recipients: usize,
     },
+    /// VRFY, EXPN, HELP, ETRN or a verb that this crate does not know, when
+    /// [`Offers::other_commands`](super::Offers::other_commands) is on.
+    Other(Command<'i>),
 }
 
 /// The application's answer.
@@ -43,6 +47,9 @@ pub enum Verdict {
     Accept(Option<Reply>),
     /// No, with a 4yz or 5yz reply. A 421 closes the connection.
     Refuse(Reply),
+    /// One reply for each recipient that was accepted, in the order of their RCPTs, each 2yz, 4yz or 5yz; only for
+    /// [`Ask::Message`] under LMTP. Under LMTP the other verdicts count for every recipient.
+    Each(Vec<Reply>),
     /// A SASL challenge, not yet in base64; only for [`Ask::Auth`] and [`Ask::AuthResponse`].
     Challenge(Vec<u8>),
 }
@@ -52,20 +59,60 @@ pub enum Verdict {
 pub(super) struct Open {
     pub(super) id: QuestionId,
     pub(super) topic: Topic,
-    pub(super) reply: Option<Reply>,
+    /// Once they are known.
+    pub(super) replies: Option<Replies>,
     /// Until when the application has to answer.
     pub(super) deadline: Tick,
+}
+
+/// What is said to a command.
+#[derive(Debug)]
+pub(super) enum Replies {
+    /// One reply so many times.
+    Same(Reply, usize),
+    Each(vec::IntoIter<Reply>),
+}
+
+impl Replies {
+    pub(super) fn is_done(&self) -> bool {
+        match self {
+            Self::Same(_, times) => *times == 0,
+            Self::Each(replies) => replies.len() == 0,
+        }
+    }
+}
+
+impl Iterator for Replies {
+    type Item = Reply;
+
+    fn next(&mut self) -> Option<Reply> {
+        match self {
+            Self::Same(reply, times) => {
+                *times = times.checked_sub(1)?;
+                Some(reply.clone())
+            }
+            Self::Each(replies) => replies.next(),
+        }
+    }
 }
 
 /// What a question is about, without what it borrowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Topic {
     Connect,
-    Hello { extended: bool },
+    Hello {
+        extended: bool,
+    },
     Auth,
     AuthResponse,
-    Mail { smtputf8: bool },
+    Mail {
+        smtputf8: bool,
+        binary: bool,
+    },
     Rcpt,
     Data,
+    /// As DATA, at the first chunk.
+    Chunk,
     Message,
+    Other,
 }

@@ -1,16 +1,16 @@
 //! Commands in the order of a conversation, and the verdicts on them.
 
-use alloc::{format, string::String};
-use core::fmt::Write as _;
+use alloc::{format, vec::Vec};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::BytesMut;
 use posthaste_wire::{
-    Auth, BodyType, Capability, Command, EhloName, Mail, Mechanism, Rcpt, Reply, ReplyCode, Secret, SyntaxError,
-    SyntaxErrorKind,
+    Auth, BodyType, Command, EhloName, Mail, Mechanism, Rcpt, Reply, ReplyCode, Secret, SyntaxError, SyntaxErrorKind,
 };
 
-use super::{Ask, CloseReason, Pending, ServerNext, ServerSession, Topic, Verdict, replies};
+use super::{
+    Ask, CloseReason, Pending, Protocol, Replies, ServerNext, ServerSession, Topic, Transaction, Verdict, replies,
+};
 use crate::{
     ApiMisuse, Tick,
     table::{self, Exchange, Outcome, Phase},
@@ -35,16 +35,14 @@ impl ServerSession {
                 return None;
             }
         };
-        // The chunk follows whatever we answer (RFC 3030 section 2): it is swallowed and then refused.
-        if let Command::Bdat { size, .. } = command {
-            self.framer.expect_chunk(size);
-            self.transaction.refusal = None;
-            return None;
+        if let Command::Bdat { size, last } = command {
+            return self.bdat(now, size, last);
         }
         let exchange = Exchange::of(&command);
         if !table::allows(self.phase, exchange) {
             let reply = match (self.phase, exchange) {
                 (Phase::Greeted, _) => &replies::HELLO_FIRST,
+                (Phase::Spoilt, _) => &replies::RSET_FIRST,
                 (Phase::Ready, Exchange::Rcpt) => &replies::MAIL_FIRST,
                 (Phase::Ready | Phase::Mail, Exchange::Data) => &replies::RCPT_FIRST,
                 _ => &replies::OUT_OF_ORDER,
@@ -52,9 +50,18 @@ impl ServerSession {
             self.refuse(reply, out);
             return None;
         }
+        let lmtp = self.settings.protocol == Protocol::Lmtp;
         match command {
-            Command::Ehlo(name) => self.hello(now, name, true),
-            Command::Helo(name) => self.hello(now, name, false),
+            Command::Ehlo(name) if !lmtp => self.hello(now, name, true),
+            Command::Helo(name) if !lmtp => self.hello(now, name, false),
+            Command::Lhlo(name) if lmtp => self.hello(now, name, true),
+            Command::Vrfy(_) | Command::Expn(_) | Command::Help(_) | Command::Etrn(_) | Command::Other { .. }
+                if self.asks_others() =>
+            {
+                self.counters.junk = self.counters.junk.saturating_add(1);
+                let id = self.question(now, Topic::Other);
+                Some(ServerNext::Ask(id, Ask::Other(command)))
+            }
             Command::Mail(mail) => self.mail(now, mail, out),
             Command::Rcpt(rcpt) => self.rcpt(now, rcpt, out),
             Command::Data => self.data(now, more, out),
@@ -73,9 +80,11 @@ impl ServerSession {
             }
             Command::StartTls => self.start_tls(more, out),
             Command::Auth(auth) => self.auth(now, auth, out),
-            Command::Bdat { .. }
-            | Command::Expn(_)
+            Command::Ehlo(_)
+            | Command::Helo(_)
             | Command::Lhlo(_)
+            | Command::Bdat { .. }
+            | Command::Expn(_)
             | Command::Etrn(_)
             | Command::Burl { .. }
             | Command::XClient(_)
@@ -116,34 +125,12 @@ impl ServerSession {
     }
 
     fn mail<'i>(&mut self, now: Tick, mail: Mail<&'i str>, out: &mut BytesMut) -> Option<ServerNext<'i>> {
-        let offers = &self.settings.offers;
-        let may_auth = self.may_offer_auth() || self.client.authenticated;
-        let refusal = if offers.require_tls && !self.client.tls {
-            Some(&replies::TLS_REQUIRED)
-        } else if offers.require_auth && !self.client.authenticated {
-            Some(&replies::AUTH_REQUIRED)
-        } else if mail.unknown().next().is_some()
-            || (mail.smtputf8 && !offers.smtputf8)
-            || ((mail.ret.is_some() || mail.envid.is_some()) && !offers.dsn)
-            || (mail.auth.is_some() && !may_auth)
-            || mail.body == Some(BodyType::BinaryMime)
-            || mail.require_tls
-            || mail.by.is_some()
-            || mail.hold.is_some()
-            || mail.mt_priority.is_some()
-            || mail.solicit.is_some()
-        {
-            Some(&replies::UNKNOWN_PARAMETER)
-        } else if mail.size.is_some_and(|size| size > self.settings.limits.message) {
-            Some(&replies::MESSAGE_TOO_LARGE)
-        } else {
-            None
-        };
-        if let Some(reply) = refusal {
+        if let Some(reply) = self.mail_refusal(&mail) {
             self.refuse(reply, out);
             return None;
         }
-        let id = self.question(now, Topic::Mail { smtputf8: mail.smtputf8 });
+        let topic = Topic::Mail { smtputf8: mail.smtputf8, binary: mail.body == Some(BodyType::BinaryMime) };
+        let id = self.question(now, topic);
         Some(ServerNext::Ask(id, Ask::Mail(mail)))
     }
 
@@ -153,13 +140,12 @@ impl ServerSession {
             self.refuse(&SyntaxError::new(SyntaxErrorKind::ForwardPathNotAscii, 0).reply(), out);
             return None;
         }
-        let has_dsn = rcpt.notify.is_some() || rcpt.orcpt.is_some();
-        if rcpt.unknown().next().is_some() || rcpt.rrvs.is_some() || (has_dsn && !self.settings.offers.dsn) {
-            self.refuse(&replies::UNKNOWN_PARAMETER, out);
+        if let Some(reply) = self.rcpt_refusal(&rcpt) {
+            self.refuse(reply, out);
             return None;
         }
         // Not an error of the client's: 452 tells it to send the rest in another transaction (RFC 5321 section 4.5.3.1.10).
-        let waiting = self.open.iter().filter(|open| open.reply.is_none()).count();
+        let waiting = self.open.iter().filter(|open| open.replies.is_none()).count();
         if self.transaction.recipients.saturating_add(waiting) >= self.settings.limits.recipients {
             self.say(&replies::TOO_MANY_RECIPIENTS, out);
             return None;
@@ -174,6 +160,10 @@ impl ServerSession {
         if more && self.settings.limits.forbid_unauthorised_pipelining {
             self.say(&replies::UNAUTHORISED_PIPELINING, out);
             self.close(CloseReason::UnauthorisedPipelining);
+            return None;
+        }
+        if self.transaction.binary {
+            self.refuse(&replies::BINARY_NEEDS_BDAT, out);
             return None;
         }
         let id = self.question(now, Topic::Data);
@@ -235,8 +225,8 @@ impl ServerSession {
         None
     }
 
-    /// Turns a verdict into its reply and moves the conversation on.
-    pub(super) fn judge(&mut self, topic: Topic, verdict: Verdict) -> Result<Reply, ApiMisuse> {
+    /// Turns a verdict into its replies and moves the conversation on.
+    pub(super) fn judge(&mut self, topic: Topic, verdict: Verdict) -> Result<Replies, ApiMisuse> {
         let exchange = match topic {
             Topic::Connect => Exchange::Greeting,
             Topic::Hello { .. } => Exchange::Hello,
@@ -245,8 +235,11 @@ impl ServerSession {
             Topic::Mail { .. } => Exchange::Mail,
             Topic::Rcpt => Exchange::Rcpt,
             Topic::Data => Exchange::Data,
+            Topic::Chunk => return self.judge_chunk(verdict),
             Topic::Message => Exchange::EndOfData,
+            Topic::Other => Exchange::Other,
         };
+        let times = if topic == Topic::Message { self.replies_to_message(self.transaction.recipients) } else { 1 };
         let reply = match verdict {
             Verdict::Challenge(challenge) => match topic {
                 Topic::Auth | Topic::AuthResponse => {
@@ -255,6 +248,7 @@ impl ServerSession {
                 }
                 _ => return Err(ApiMisuse::Verdict),
             },
+            Verdict::Each(replies) => return self.judge_each(topic, replies),
             Verdict::Refuse(reply) => {
                 if Outcome::from(reply.code()) != Outcome::Negative {
                     return Err(ApiMisuse::Verdict);
@@ -268,19 +262,54 @@ impl ServerSession {
         let outcome = Outcome::from(reply.code());
         self.advance(exchange, outcome);
         match topic {
-            Topic::Mail { smtputf8 } if outcome == Outcome::Positive => self.transaction.smtputf8 = smtputf8,
+            Topic::Mail { smtputf8, binary } if outcome == Outcome::Positive => {
+                self.transaction = Transaction { smtputf8, binary, ..Transaction::default() };
+            }
             Topic::Data if outcome == Outcome::Intermediate => self.content_starts(),
             Topic::Auth | Topic::AuthResponse if outcome != Outcome::Intermediate => self.auth_ended(),
             _ => {}
         }
-        Ok(reply)
+        Ok(Replies::Same(reply, times))
+    }
+
+    /// The verdict on the first chunk. Its octets come in any case, so nothing is said before they have.
+    fn judge_chunk(&mut self, verdict: Verdict) -> Result<Replies, ApiMisuse> {
+        let refusal = match verdict {
+            Verdict::Accept(None) => None,
+            Verdict::Accept(Some(reply)) if reply.code().is_positive() => None,
+            Verdict::Refuse(reply) if Outcome::from(reply.code()) == Outcome::Negative => Some(reply),
+            _ => return Err(ApiMisuse::Verdict),
+        };
+        self.advance(Exchange::Chunk, Outcome::Intermediate);
+        self.content_starts();
+        self.transaction.refusal = refusal;
+        Ok(Replies::Same(replies::OK.clone(), 0))
+    }
+
+    /// A verdict for each recipient of a message (RFC 2033 section 4.2).
+    fn judge_each(&mut self, topic: Topic, replies: Vec<Reply>) -> Result<Replies, ApiMisuse> {
+        let fits = topic == Topic::Message
+            && self.settings.protocol == Protocol::Lmtp
+            && replies.len() == self.transaction.recipients
+            && replies.iter().all(|reply| Outcome::from(reply.code()) != Outcome::Intermediate);
+        if !fits {
+            return Err(ApiMisuse::Verdict);
+        }
+        self.counters.junk = 0;
+        self.advance(Exchange::EndOfData, Outcome::Positive);
+        Ok(Replies::Each(replies.into_iter()))
     }
 
     fn accepted(&mut self, topic: Topic, reply: Option<Reply>) -> Reply {
         let own = match topic {
             Topic::Connect => {
                 let name = &self.settings.host_name;
-                return reply.unwrap_or_else(|| Reply::new(ReplyCode::READY, None, &format!("{name} ESMTP ready")));
+                let protocol = match self.settings.protocol {
+                    Protocol::Smtp => "ESMTP",
+                    Protocol::Lmtp => "LMTP",
+                };
+                return reply
+                    .unwrap_or_else(|| Reply::new(ReplyCode::READY, None, &format!("{name} {protocol} ready")));
             }
             Topic::Hello { extended } => {
                 self.client.extended = extended;
@@ -301,6 +330,7 @@ impl ServerSession {
                 self.counters.junk = 0;
                 &replies::QUEUED
             }
+            Topic::Chunk | Topic::Other => &replies::OK,
         };
         reply.unwrap_or_else(|| own.clone())
     }
@@ -322,32 +352,8 @@ impl ServerSession {
         self.framer.set_max_line(self.settings.limits.command_line);
     }
 
-    fn may_offer_auth(&self) -> bool {
-        let offers = &self.settings.offers;
-        !offers.auth.is_empty() && (self.client.tls || offers.auth_in_clear)
-    }
-
-    /// The reply to HELO, or the capabilities to EHLO (RFC 5321 section 4.1.1.1).
-    fn hello_reply(&self, extended: bool) -> Reply {
-        let mut text = String::from(self.settings.host_name.as_str());
-        if extended {
-            let offers = &self.settings.offers;
-            let auth = self.may_offer_auth() && !self.client.authenticated;
-            let lines = [
-                Some(Capability::Pipelining),
-                Some(Capability::Size(self.settings.limits.message)),
-                Some(Capability::EightBitMime),
-                Some(Capability::EnhancedStatusCodes),
-                offers.smtputf8.then_some(Capability::SmtpUtf8),
-                offers.dsn.then_some(Capability::Dsn),
-                (offers.starttls && !self.client.tls).then_some(Capability::StartTls),
-                auth.then_some(Capability::Auth(offers.auth.into())),
-            ];
-            for line in lines.into_iter().flatten() {
-                // Writing to a String does not fail.
-                let _ = write!(text, "\n{line}");
-            }
-        }
-        Reply::new(ReplyCode::OK, None, &text)
+    /// Between two chunks the application is in the middle of a message and not asked about anything else.
+    fn asks_others(&self) -> bool {
+        self.settings.offers.other_commands && self.phase != Phase::Chunks
     }
 }

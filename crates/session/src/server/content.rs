@@ -1,72 +1,176 @@
-//! Message content, from 354 to the reply to its end.
+//! Message content: from 354 or the first BDAT to the reply to its end.
 
 use core::ops::Range;
 
 use bytes::BytesMut;
 use posthaste_wire::{
     Reply, ReplyCode,
-    frame::{ContentFault, FaultKind},
+    frame::{ContentCheck, ContentFault, FaultKind},
 };
 
-use super::{Ask, CloseReason, ServerNext, ServerSession, Topic, replies};
+use super::{Ask, CloseReason, Pending, Protocol, ServerNext, ServerSession, Topic, replies};
 use crate::{
     Tick,
     table::{Exchange, Outcome, Phase},
 };
 
+/// A chunk whose octets come.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    /// Octets that came.
+    octets: u64,
+    last: bool,
+    /// Why it has no place here. It is swallowed all the same: a client sends the octets with the command and cannot know
+    /// (RFC 3030 section 2).
+    stray: Option<&'static Reply>,
+}
+
 impl ServerSession {
+    /// BDAT.
+    pub(super) fn bdat<'i>(&mut self, now: Tick, size: u64, last: bool) -> Option<ServerNext<'i>> {
+        let offers = &self.settings.offers;
+        let stray = match self.phase {
+            _ if !offers.chunking && !offers.binary_mime => Some(&replies::NOT_IMPLEMENTED),
+            Phase::Rcpt | Phase::Chunks => None,
+            Phase::Mail => Some(&replies::RCPT_FIRST),
+            Phase::Ready => Some(&replies::MAIL_FIRST),
+            Phase::Spoilt => Some(&replies::RSET_FIRST),
+            _ => Some(&replies::HELLO_FIRST),
+        };
+        self.framer.expect_chunk(size);
+        let is_stray = stray.is_some();
+        self.chunk = Some(Chunk { octets: 0, last, stray });
+        if self.phase == Phase::Rcpt && !is_stray {
+            let id = self.question(now, Topic::Chunk);
+            return Some(ServerNext::Ask(id, Ask::Data));
+        }
+        if !is_stray {
+            self.advance(Exchange::Chunk, Outcome::Intermediate);
+        }
+        None
+    }
+
+    /// 354 is said, or the first chunk may come.
     pub(super) fn content_starts(&mut self) {
         self.transaction.octets = 0;
         self.transaction.refusal = None;
-        self.framer.expect_content(self.settings.limits.text_line);
+        let text_line = self.settings.limits.text_line;
+        if self.chunk.is_none() {
+            self.framer.expect_content(text_line);
+        } else if !self.transaction.binary {
+            self.transaction.check = Some(ContentCheck::new(text_line));
+        }
         self.timer.content_starts();
     }
 
-    /// A piece of content or, outside of a message, of a chunk that nobody asked for.
-    pub(super) fn content<'i>(&mut self, range: Range<usize>, out: &mut BytesMut) -> Option<ServerNext<'i>> {
-        if self.phase != Phase::Content {
+    /// Whether a line between two chunks makes an end of the message without sending it, so that what was handed out of it
+    /// is void before the line counts. After DATA, which does not mix with BDAT, only RSET leads on (RFC 3030 section 2).
+    pub(super) fn gives_up_chunks(&mut self, line: &[u8]) -> bool {
+        let verb = line.split(|octet| !octet.is_ascii_alphanumeric()).next().unwrap_or_default();
+        let verbs = ["RSET", "EHLO", "HELO", "LHLO", "QUIT", "STARTTLS", "DATA"];
+        let gives_up =
+            self.phase == Phase::Chunks && verbs.iter().any(|other| verb.eq_ignore_ascii_case(other.as_bytes()));
+        if gives_up {
+            self.advance(Exchange::Chunk, Outcome::Negative);
+        }
+        gives_up
+    }
+
+    /// A piece of content, or of a chunk that has no place.
+    pub(super) fn content<'i>(
+        &mut self,
+        piece: &[u8],
+        range: Range<usize>,
+        out: &mut BytesMut,
+    ) -> Option<ServerNext<'i>> {
+        let octets = range.len() as u64;
+        let limit = self.settings.limits.message;
+        if let Some(Chunk { octets: before, stray: Some(_), .. }) = &mut self.chunk {
+            *before = before.saturating_add(octets);
+            if *before > limit.saturating_mul(2) {
+                self.endless_content(out);
+            }
             return None;
         }
-        self.transaction.octets = self.transaction.octets.saturating_add(range.len() as u64);
+        self.transaction.octets = self.transaction.octets.saturating_add(octets);
         // What is swallowed has to come as fast as what is taken.
         if self.timer.content_is_too_slow(self.transaction.octets, self.settings.timeouts.minimum_rate) {
             self.say(&replies::TIMEOUT, out);
             self.close(CloseReason::TooSlow);
             return None;
         }
-        if self.transaction.refusal.is_none() {
-            let reply = if let Some(fault) = self.framer.fault() {
-                fault_reply(fault)
-            } else if self.transaction.octets > self.settings.limits.message {
-                replies::MESSAGE_TOO_LARGE.clone()
-            } else {
-                return Some(ServerNext::Content(range));
-            };
-            self.transaction.refusal = Some(reply.clone());
-            return Some(ServerNext::ContentRefused(reply));
+        if self.transaction.refusal.is_some() {
+            if self.transaction.octets > limit.saturating_mul(2) {
+                self.endless_content(out);
+            }
+            return None;
         }
-        None
+        let fault = match &mut self.transaction.check {
+            Some(check) => check.check(piece).err(),
+            None => self.framer.fault(),
+        };
+        let reply = if let Some(fault) = fault {
+            fault_reply(fault)
+        } else if self.transaction.octets > limit {
+            replies::MESSAGE_TOO_LARGE.clone()
+        } else {
+            return Some(ServerNext::Content(range));
+        };
+        self.transaction.refusal = Some(reply.clone());
+        Some(ServerNext::ContentRefused(reply))
     }
 
-    /// The true end of the content, or of a chunk that nobody asked for.
+    fn endless_content(&mut self, out: &mut BytesMut) {
+        self.say(&replies::MESSAGE_TOO_LARGE, out);
+        self.close(CloseReason::EndlessContent);
+    }
+
+    /// The true end of the content, or of a chunk.
     pub(super) fn content_ended<'i>(&mut self, now: Tick, out: &mut BytesMut) -> Option<ServerNext<'i>> {
-        if self.phase != Phase::Content {
-            self.refuse(&replies::NOT_IMPLEMENTED, out);
+        let chunk = self.chunk.take();
+        if let Some(Chunk { stray: Some(reply), .. }) = chunk {
+            self.refuse(reply, out);
             self.check_budgets(out);
             return None;
         }
+        let is_last = chunk.as_ref().is_none_or(|chunk| chunk.last);
+        if is_last
+            && self.transaction.refusal.is_none()
+            && let Some(Err(fault)) = self.transaction.check.as_ref().map(ContentCheck::finish)
+        {
+            let reply = fault_reply(fault);
+            self.transaction.refusal = Some(reply.clone());
+            self.chunk = chunk;
+            self.pending = Some(Pending::ContentEnd);
+            return Some(ServerNext::ContentRefused(reply));
+        }
+        let recipients = self.transaction.recipients;
         let Some(refusal) = self.transaction.refusal.take() else {
-            let recipients = self.transaction.recipients;
-            let id = self.question(now, Topic::Message);
-            return Some(ServerNext::Ask(id, Ask::Message { recipients }));
+            if is_last {
+                let id = self.question(now, Topic::Message);
+                return Some(ServerNext::Ask(id, Ask::Message { recipients }));
+            }
+            self.advance(Exchange::Chunk, Outcome::Positive);
+            self.say(&replies::CHUNK_TAKEN, out);
+            return None;
         };
-        self.advance(Exchange::EndOfData, Outcome::Negative);
-        self.refuse(&refusal, out);
+        self.advance(if is_last { Exchange::EndOfData } else { Exchange::Chunk }, Outcome::Negative);
+        let times = if is_last { self.replies_to_message(recipients) } else { 1 };
+        self.say_times(&refusal, times, out);
+        self.count_error();
         if refusal.code() == ReplyCode::SERVICE_NOT_AVAILABLE {
             self.close(CloseReason::Application);
         }
         self.check_budgets(out);
         Some(ServerNext::ContentSwallowed)
+    }
+
+    /// How many replies the end of a message gets (RFC 2033 section 4.2).
+    pub(super) fn replies_to_message(&self, recipients: usize) -> usize {
+        match self.settings.protocol {
+            Protocol::Smtp => 1,
+            Protocol::Lmtp => recipients,
+        }
     }
 }
 

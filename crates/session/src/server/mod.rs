@@ -3,6 +3,7 @@
 mod ask;
 mod commands;
 mod content;
+mod offers;
 mod replies;
 mod settings;
 mod timer;
@@ -13,12 +14,13 @@ use core::{ops::Range, time::Duration};
 use bytes::BytesMut;
 use posthaste_wire::{
     Reply, ReplyCode,
-    frame::{Frame, Framer, LineFault},
+    frame::{ContentCheck, Frame, Framer, LineFault},
 };
 
 pub use ask::{Ask, QuestionId, Verdict};
-use ask::{Open, Topic};
-pub use settings::{Offers, ServerLimits, ServerSettings, ServerTimeouts};
+use ask::{Open, Replies, Topic};
+use content::Chunk;
+pub use settings::{FutureRelease, Offers, Protocol, ServerLimits, ServerSettings, ServerTimeouts};
 use timer::Timer;
 
 use crate::{
@@ -49,6 +51,8 @@ pub struct ServerSession {
     /// What the client is, as far as this connection (and TLS state) has shown.
     client: Client,
     transaction: Transaction,
+    /// The chunk whose octets come.
+    chunk: Option<Chunk>,
     counters: Counters,
     timer: Timer,
     /// What has to be reported before anything else is read.
@@ -70,11 +74,15 @@ struct Client {
 #[derive(Debug, Default)]
 struct Transaction {
     smtputf8: bool,
+    /// `BODY=BINARYMIME`.
+    binary: bool,
     recipients: usize,
     /// Octets of content so far.
     octets: u64,
     /// Why the content is not taken; it is read to its end all the same.
     refusal: Option<Reply>,
+    /// Of content in chunks, unless it is binary; behind DATA the framer looks.
+    check: Option<ContentCheck>,
 }
 
 /// What never comes back by RSET.
@@ -91,6 +99,8 @@ enum Pending {
     /// 354, which is said only once nothing has come before it.
     StartInput,
     StartTls,
+    /// The end of content that a fault was found in at the very end.
+    ContentEnd,
     Close(CloseReason),
 }
 
@@ -110,8 +120,10 @@ pub enum ServerNext<'i> {
     /// The content is not taken, for a reason that was found in it: what was handed out of it must be thrown away.
     /// The rest is swallowed, and the reply follows the true end.
     ContentRefused(Reply),
-    /// Content that was refused before has come to its end; its reply is in the output.
+    /// Content that was refused before has come to its end, or to that of a chunk of it; its reply is in the output.
     ContentSwallowed,
+    /// The client has given up a message between two chunks: what was handed out of it must be thrown away.
+    ContentAborted,
     /// Write the output out, do a TLS handshake on a fresh input buffer, and call [`ServerSession::tls_established`].
     StartTls,
     /// Write the output out and close the connection.
@@ -152,6 +164,8 @@ pub enum CloseReason {
     ForeignProtocol,
     /// The size of a BDAT chunk cannot be read, so that nothing behind it can be framed.
     Unframeable,
+    /// Content that is not taken goes on beyond twice the [limit](ServerLimits::message).
+    EndlessContent,
 }
 
 /// How a connection stood when the client closed it.
@@ -173,6 +187,7 @@ impl ServerSession {
             next_question: 0,
             client: Client { tls, ..Client::default() },
             transaction: Transaction::default(),
+            chunk: None,
             counters: Counters::default(),
             timer: Timer::default(),
             pending: Some(Pending::Greeting),
@@ -204,6 +219,7 @@ impl ServerSession {
             if let Some(next) = self.take_pending(now, rest.is_empty(), out) {
                 return Ok(Step { consumed, next });
             }
+            self.drain(out);
             if self.leave(out) {
                 continue;
             }
@@ -237,6 +253,10 @@ impl ServerSession {
                 Frame::Line(range) => {
                     self.timer.frame_ended();
                     let line = rest.get(range).unwrap_or_default();
+                    if self.gives_up_chunks(line) {
+                        // The line comes once more.
+                        return Ok(Step { consumed: at, next: ServerNext::ContentAborted });
+                    }
                     let next = self.line(now, line, left > 0, out);
                     self.check_budgets(out);
                     next
@@ -247,7 +267,10 @@ impl ServerSession {
                     self.check_budgets(out);
                     None
                 }
-                Frame::Content(range) => self.content(at + range.start..at + range.end, out),
+                Frame::Content(range) => {
+                    let piece = rest.get(range.clone()).unwrap_or_default();
+                    self.content(piece, at + range.start..at + range.end, out)
+                }
                 Frame::End => {
                     self.timer.frame_ended();
                     self.content_ended(now, out)
@@ -275,18 +298,31 @@ impl ServerSession {
         if self.is_over() {
             return Err(ApiMisuse::Closed);
         }
-        let position = self.open.iter().position(|open| open.id == id && open.reply.is_none());
+        let position = self.open.iter().position(|open| open.id == id && open.replies.is_none());
         let open = position.and_then(|position| self.open.get_mut(position)).ok_or(ApiMisuse::UnknownQuestion)?;
         let topic = open.topic;
-        let reply = self.judge(topic, verdict)?;
+        let replies = self.judge(topic, verdict)?;
         if let Some(open) = position.and_then(|position| self.open.get_mut(position)) {
-            open.reply = Some(reply);
+            open.replies = Some(replies);
         }
-        while let Some(reply) = self.open.front().and_then(|open| open.reply.clone()) {
-            self.open.pop_front();
+        self.drain(out);
+        self.check_budgets(out);
+        Ok(())
+    }
+
+    /// Says what is known up to the first open question, as far as the output has room.
+    fn drain(&mut self, out: &mut BytesMut) {
+        while out.len() < MAX_OUTPUT
+            && let Some(Open { replies: Some(replies), .. }) = self.open.front_mut()
+        {
+            let reply = replies.next();
+            if replies.is_done() {
+                self.open.pop_front();
+            }
+            let Some(reply) = reply else { continue };
             if reply.code() == ReplyCode::START_MAIL_INPUT {
                 self.pending = Some(Pending::StartInput);
-                break;
+                return;
             }
             out.extend_from_slice(reply.as_ref().as_bytes());
             // Nothing follows a 421, neither the replies to later commands nor the answers that are still to come.
@@ -295,15 +331,13 @@ impl ServerSession {
                 self.close(CloseReason::Application);
             }
         }
-        self.check_budgets(out);
-        Ok(())
     }
 
     /// Refuses the content that is being received: it is swallowed to its true end and then gets this reply, which has
     /// to be 4yz or 5yz; any other is taken for a 451, and a 421 closes the connection. Without effect when no content is
     /// being received.
     pub fn refuse_content(&mut self, reply: Reply) {
-        if self.phase == Phase::Content && self.transaction.refusal.is_none() {
+        if matches!(self.phase, Phase::Content | Phase::Chunks) && self.transaction.refusal.is_none() {
             let is_refusal = Outcome::from(reply.code()) == Outcome::Negative;
             self.transaction.refusal = Some(if is_refusal { reply } else { replies::LOCAL_ERROR.clone() });
         }
@@ -311,7 +345,7 @@ impl ServerSession {
 
     /// The client has closed its side; nothing more will be read.
     pub fn handle_eof(&mut self, _now: Tick) -> Eof {
-        let in_transaction = matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Content);
+        let in_transaction = matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Content | Phase::Chunks);
         self.end();
         Eof { in_transaction }
     }
@@ -321,7 +355,7 @@ impl ServerSession {
         if self.poll_timeout().is_none_or(|deadline| now < deadline) {
             return;
         }
-        let (reply, reason) = if self.open.is_empty() {
+        let (reply, reason) = if self.open.iter().all(|open| open.replies.is_some()) {
             (&replies::TIMEOUT, CloseReason::Timeout)
         } else {
             (&replies::NO_VERDICT, CloseReason::NoVerdict)
@@ -336,8 +370,8 @@ impl ServerSession {
         if self.is_over() {
             return None;
         }
-        // The question at the front has no reply yet, and was asked first.
-        self.open.front().map(|open| open.deadline).or(self.timer.deadline())
+        // The question at the front was asked first. Replies at the front wait for the output and for nobody.
+        self.open.iter().find(|open| open.replies.is_none()).map(|open| open.deadline).or(self.timer.deadline())
     }
 
     /// How long one write of the output may take: the driver's own bound, 5 minutes by default.
@@ -402,6 +436,7 @@ impl ServerSession {
                 self.end();
                 Some(ServerNext::Close(CloseReason::UnauthorisedPipelining))
             }
+            Pending::ContentEnd => self.content_ended(now, out),
             Pending::StartTls if input_is_empty => Some(ServerNext::StartTls),
             Pending::StartTls => {
                 // Came in between the reply and the handshake: never to be read as if it had come through TLS.
@@ -438,10 +473,10 @@ impl ServerSession {
         self.queue(topic, None, deadline)
     }
 
-    fn queue(&mut self, topic: Topic, reply: Option<Reply>, deadline: Tick) -> QuestionId {
+    fn queue(&mut self, topic: Topic, replies: Option<Replies>, deadline: Tick) -> QuestionId {
         let id = QuestionId(self.next_question);
         self.next_question = self.next_question.wrapping_add(1);
-        self.open.push_back(Open { id, topic, reply, deadline });
+        self.open.push_back(Open { id, topic, replies, deadline });
         id
     }
 
@@ -461,18 +496,24 @@ impl ServerSession {
         if let Some(phase) = table::next(self.phase, exchange, outcome) {
             self.phase = phase;
         }
-        if !matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Content) {
+        if !matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Content | Phase::Chunks) {
             self.transaction = Transaction::default();
         }
     }
 
     /// Puts a reply in its place: behind the questions that came before it.
     fn say(&mut self, reply: &Reply, out: &mut BytesMut) {
-        if self.open.is_empty() {
+        self.say_times(reply, 1, out);
+    }
+
+    /// The same, so many times.
+    fn say_times(&mut self, reply: &Reply, times: usize, out: &mut BytesMut) {
+        if self.open.is_empty() && times == 1 {
             out.extend_from_slice(reply.as_ref().as_bytes());
         } else {
-            // It never stands at the front, where the deadline counts.
-            self.queue(Topic::Rcpt, Some(reply.clone()), Tick::ORIGIN);
+            // It is known already, so its deadline never counts.
+            self.queue(Topic::Rcpt, Some(Replies::Same(reply.clone(), times)), Tick::ORIGIN);
+            self.drain(out);
         }
     }
 

@@ -9,6 +9,7 @@ pub(super) static SENDER_OK: Reply = Reply::from_static("250 2.1.0 Sender ok\r\n
 pub(super) static RECIPIENT_OK: Reply = Reply::from_static("250 2.1.5 Recipient ok\r\n");
 pub(super) static CANNOT_VERIFY: Reply = Reply::from_static("252 2.5.0 Cannot verify, send mail to try\r\n");
 pub(super) static START_INPUT: Reply = Reply::from_static("354 End data with <CR><LF>.<CR><LF>\r\n");
+pub(super) static CHUNK_TAKEN: Reply = Reply::from_static("250 2.0.0 Chunk taken\r\n");
 pub(super) static QUEUED: Reply = Reply::from_static("250 2.0.0 Accepted\r\n");
 pub(super) static START_TLS: Reply = Reply::from_static("220 2.0.0 Start the TLS handshake\r\n");
 pub(super) static AUTHENTICATED: Reply = Reply::from_static("235 2.7.0 Authenticated\r\n");
@@ -31,6 +32,8 @@ pub(super) static OUT_OF_ORDER: Reply = Reply::from_static("503 5.5.1 Out of ord
 pub(super) static HELLO_FIRST: Reply = Reply::from_static("503 5.5.1 Send EHLO first\r\n");
 pub(super) static MAIL_FIRST: Reply = Reply::from_static("503 5.5.1 Send MAIL first\r\n");
 pub(super) static RCPT_FIRST: Reply = Reply::from_static("503 5.5.1 No recipient was accepted\r\n");
+pub(super) static RSET_FIRST: Reply = Reply::from_static("503 5.5.1 Send RSET first\r\n");
+pub(super) static BINARY_NEEDS_BDAT: Reply = Reply::from_static("503 5.5.1 Binary content needs BDAT\r\n");
 pub(super) static UNKNOWN_MECHANISM: Reply = Reply::from_static("504 5.5.4 Mechanism not offered\r\n");
 pub(super) static AUTH_CANCELLED: Reply = Reply::from_static("501 5.7.0 Authentication cancelled\r\n");
 pub(super) static AUTH_REQUIRED: Reply = Reply::from_static("530 5.7.0 Authentication required\r\n");
@@ -40,6 +43,9 @@ pub(super) static MESSAGE_TOO_LARGE: Reply = Reply::from_static("552 5.3.4 Messa
 pub(super) static UNAUTHORISED_PIPELINING: Reply =
     Reply::from_static("554 5.5.0 Wait for the reply before sending more\r\n");
 pub(super) static UNKNOWN_PARAMETER: Reply = Reply::from_static("555 5.5.4 Parameter not offered\r\n");
+
+pub(super) static BY_TOO_SOON: Reply = Reply::from_static("554 5.5.4 BY has less time than is needed\r\n");
+pub(super) static HELD_TOO_LONG: Reply = Reply::from_static("501 5.5.4 HOLDFOR or HOLDUNTIL goes beyond the limit\r\n");
 
 pub(super) static CONTENT_BARE_CR: Reply = Reply::from_static("550 5.5.2 The content has a bare CR\r\n");
 pub(super) static CONTENT_BARE_LF: Reply = Reply::from_static("550 5.5.2 The content has a bare LF\r\n");

@@ -6,6 +6,7 @@ use core::time::Duration;
 use posthaste_wire::{
     MechanismSet,
     command::{MAX_AUTH_LINE, MAX_COMMAND_LINE},
+    parameter::DateTime,
 };
 
 /// The settings of a server session; many sessions share one value.
@@ -13,12 +14,24 @@ use posthaste_wire::{
 pub struct ServerSettings {
     /// Our name in the greeting and in the reply to EHLO.
     pub host_name: String,
+    /// Which protocol is spoken. Default: SMTP.
+    pub protocol: Protocol,
     /// What is offered and demanded.
     pub offers: Offers,
     /// How much is taken.
     pub limits: ServerLimits,
     /// How long is waited.
     pub timeouts: ServerTimeouts,
+}
+
+/// The protocol of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Protocol {
+    /// SMTP (RFC 5321): EHLO or HELO, and one reply to a message.
+    #[default]
+    Smtp,
+    /// LMTP (RFC 2033): LHLO, and one reply to a message for each recipient that was accepted. Not on port 25.
+    Lmtp,
 }
 
 /// What a server offers and demands. PIPELINING, SIZE, 8BITMIME and ENHANCEDSTATUSCODES are always offered.
@@ -34,10 +47,42 @@ pub struct Offers {
     pub smtputf8: bool,
     /// DSN (RFC 3461). Default: off.
     pub dsn: bool,
-    /// MAIL needs TLS. Default: off, as RFC 3207 section 4 demands of a public server on port 25.
+    /// CHUNKING (RFC 3030): BDAT beside DATA. Default: off.
+    pub chunking: bool,
+    /// BINARYMIME (RFC 3030), which offers CHUNKING too: content of any octets, which an application has to keep as they
+    /// are. Default: off.
+    pub binary_mime: bool,
+    /// REQUIRETLS (RFC 8689), inside TLS only. Default: off, since whoever offers it must not relay without verified TLS.
     pub require_tls: bool,
+    /// DELIVERBY (RFC 2852), with the least time in seconds that may be asked for in mode R; 0 for none. Default: off.
+    pub deliver_by: Option<u32>,
+    /// FUTURERELEASE (RFC 4865), for submission. Default: off.
+    pub future_release: Option<FutureRelease>,
+    /// MT-PRIORITY (RFC 6710), with the name of the profile, which may be empty. Default: off.
+    pub mt_priority: Option<String>,
+    /// RRVS (RFC 7293). Default: off.
+    pub rrvs: bool,
+    /// NO-SOLICITING (RFC 3865), with the solicitation class keywords that are refused, which may be none; what SOLICIT says
+    /// is for the application to look at. Default: off.
+    pub no_soliciting: Option<String>,
+    /// LIMITS (RFC 9422): says how many recipients a transaction may have. Default: off.
+    pub limits: bool,
+    /// VRFY, EXPN, HELP, ETRN and every verb that this crate does not know are [asked](super::Ask::Other) about. Default:
+    /// off; VRFY gets a 252 then, HELP a 214, the others a 500 or 502.
+    pub other_commands: bool,
+    /// MAIL needs TLS. Default: off, as RFC 3207 section 4 demands of a public server on port 25.
+    pub demand_tls: bool,
     /// MAIL needs AUTH, as RFC 6409 section 4.3 demands of submission. Default: off.
-    pub require_auth: bool,
+    pub demand_auth: bool,
+}
+
+/// How long a message may be held before it is released (RFC 4865 section 3).
+#[derive(Debug, Clone)]
+pub struct FutureRelease {
+    /// The longest HOLDFOR, in seconds.
+    pub max_interval: u32,
+    /// The latest HOLDUNTIL.
+    pub max_date_time: DateTime,
 }
 
 /// How much a session takes.
@@ -93,6 +138,7 @@ impl ServerSettings {
     pub fn new(host_name: impl Into<String>) -> Self {
         Self {
             host_name: host_name.into(),
+            protocol: Protocol::default(),
             offers: Offers::default(),
             limits: ServerLimits::default(),
             timeouts: ServerTimeouts::default(),

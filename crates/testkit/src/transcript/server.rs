@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use posthaste_session::{ServerSettings, Verdict, server::Eof};
-use posthaste_wire::{Mechanism, MechanismSet};
+use posthaste_session::{
+    ServerSettings, Verdict,
+    server::{Eof, FutureRelease, Protocol},
+};
+use posthaste_wire::{Mechanism, MechanismSet, parameter::DateTime};
 
 use super::{Step, Transcript, shown, unescape};
 use crate::{
@@ -103,7 +106,7 @@ impl<'a> Run<'a> {
         let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
         let harness = &mut self.harness;
         match word {
-            "accept" | "refuse" | "challenge" => {
+            "accept" | "refuse" | "challenge" | "each" => {
                 let (topic, rest) = rest.split_once(' ').unwrap_or((rest, ""));
                 let topic = Topic::named(topic).unwrap_or_else(|| panic!("{place}: no such topic"));
                 harness.policy.script(topic, verdict(word, rest));
@@ -149,6 +152,7 @@ fn verdict(word: &str, rest: &str) -> Verdict {
         ("accept", "") => Verdict::Accept(None),
         ("accept", line) => Verdict::Accept(Some(reply(line))),
         ("challenge", text) => Verdict::Challenge(unescape(text)),
+        ("each", lines) => Verdict::Each(lines.split(" / ").map(reply).collect()),
         (_, line) => refusal(line),
     }
 }
@@ -183,8 +187,22 @@ fn offer(settings: &mut ServerSettings, word: &str) {
         "clear" => offers.auth_in_clear = true,
         "smtputf8" => offers.smtputf8 = true,
         "dsn" => offers.dsn = true,
-        "require-tls" => offers.require_tls = true,
-        "require-auth" => offers.require_auth = true,
+        "require-tls" => offers.demand_tls = true,
+        "require-auth" => offers.demand_auth = true,
+        "chunking" => offers.chunking = true,
+        "binarymime" => offers.binary_mime = true,
+        "requiretls" => offers.require_tls = true,
+        "deliverby" => offers.deliver_by = Some(30),
+        "futurerelease" => {
+            let max_date_time = DateTime::parse("2030-01-01T00:00:00Z").expect("a time").into_owned();
+            offers.future_release = Some(FutureRelease { max_interval: 86_400, max_date_time });
+        }
+        "mt-priority" => offers.mt_priority = Some("MIXER".to_owned()),
+        "rrvs" => offers.rrvs = true,
+        "no-soliciting" => offers.no_soliciting = Some(String::new()),
+        "limits" => offers.limits = true,
+        "other-commands" => offers.other_commands = true,
+        "lmtp" => settings.protocol = Protocol::Lmtp,
         _ => panic!("no such offer: {word}"),
     }
 }

@@ -161,7 +161,7 @@ fn listeners(
                 let problem = "nobody could log in to submit; add an [[account]], or say \"mx\"";
                 return Err(source.mistake(listener.role.span(), problem));
             }
-            settings.offers.require_auth = true;
+            settings.offers.demand_auth = true;
             settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
         }
         listeners.push(ListenerConfig { address: listener.address, settings, tls });

@@ -1,0 +1,122 @@
+//! What is offered to EHLO, and which parameters belong to it.
+
+use alloc::string::String;
+use core::{fmt::Write as _, num::NonZeroU32};
+
+use posthaste_wire::{
+    BodyType, Capability, Mail, Rcpt, Reply, ReplyCode,
+    capability::{Limits, Words},
+    parameter::{DeliverBy, DeliverByMode, Hold},
+};
+
+use super::{Offers, ServerSession, replies};
+
+impl ServerSession {
+    pub(super) fn may_offer_auth(&self) -> bool {
+        let offers = &self.settings.offers;
+        !offers.auth.is_empty() && (self.client.tls || offers.auth_in_clear)
+    }
+
+    /// The reply to HELO, or the capabilities to EHLO (RFC 5321 section 4.1.1.1).
+    pub(super) fn hello_reply(&self, extended: bool) -> Reply {
+        let mut text = String::from(self.settings.host_name.as_str());
+        if extended {
+            let offers = &self.settings.offers;
+            let auth = self.may_offer_auth() && !self.client.authenticated;
+            let limits = Limits {
+                rcpt_max: u32::try_from(self.settings.limits.recipients).ok().and_then(NonZeroU32::new),
+                ..Limits::default()
+            };
+            let lines = [
+                Some(Capability::Pipelining),
+                Some(Capability::Size(self.settings.limits.message)),
+                Some(Capability::EightBitMime),
+                Some(Capability::EnhancedStatusCodes),
+                offers.smtputf8.then_some(Capability::SmtpUtf8),
+                offers.dsn.then_some(Capability::Dsn),
+                (offers.chunking || offers.binary_mime).then_some(Capability::Chunking),
+                offers.binary_mime.then_some(Capability::BinaryMime),
+                (offers.starttls && !self.client.tls).then_some(Capability::StartTls),
+                (offers.require_tls && self.client.tls).then_some(Capability::RequireTls),
+                auth.then_some(Capability::Auth(offers.auth.into())),
+                offers.deliver_by.map(|least| Capability::DeliverBy(Some(least).filter(|least| *least > 0))),
+                offers.future_release.as_ref().map(|most| Capability::FutureRelease {
+                    max_interval: most.max_interval,
+                    max_date_time: most.max_date_time.as_str(),
+                }),
+                offers
+                    .mt_priority
+                    .as_deref()
+                    .map(|profile| Capability::MtPriority(Some(profile).filter(|profile| !profile.is_empty()))),
+                offers.rrvs.then_some(Capability::Rrvs),
+                offers.no_soliciting.as_deref().map(|keywords| Capability::NoSoliciting(Words::new(keywords))),
+                offers.limits.then_some(Capability::Limits(limits.into())),
+            ];
+            for line in lines.into_iter().flatten() {
+                // Writing to a String does not fail.
+                let _ = write!(text, "\n{line}");
+            }
+        }
+        Reply::new(ReplyCode::OK, None, &text)
+    }
+
+    /// Why MAIL is not even asked about.
+    pub(super) fn mail_refusal(&self, mail: &Mail<&str>) -> Option<&'static Reply> {
+        let offers = &self.settings.offers;
+        if offers.demand_tls && !self.client.tls {
+            return Some(&replies::TLS_REQUIRED);
+        }
+        if offers.demand_auth && !self.client.authenticated {
+            return Some(&replies::AUTH_REQUIRED);
+        }
+        // A parameter that is used without its extension.
+        let uses = [
+            (mail.smtputf8, offers.smtputf8),
+            (mail.ret.is_some() || mail.envid.is_some(), offers.dsn),
+            (mail.auth.is_some(), self.may_offer_auth() || self.client.authenticated),
+            (mail.body == Some(BodyType::BinaryMime), offers.binary_mime),
+            (mail.require_tls, offers.require_tls && self.client.tls),
+            (mail.by.is_some(), offers.deliver_by.is_some()),
+            (mail.hold.is_some(), offers.future_release.is_some()),
+            (mail.mt_priority.is_some(), offers.mt_priority.is_some()),
+            (mail.solicit.is_some(), offers.no_soliciting.is_some()),
+            (mail.unknown().next().is_some(), false),
+        ];
+        if uses.iter().any(|(used, offered)| *used && !offered) {
+            return Some(&replies::UNKNOWN_PARAMETER);
+        }
+        if mail.size.is_some_and(|size| size > self.settings.limits.message) {
+            return Some(&replies::MESSAGE_TOO_LARGE);
+        }
+        if mail.by.is_some_and(|by| is_too_soon(by, offers)) {
+            return Some(&replies::BY_TOO_SOON);
+        }
+        mail.hold.is_some_and(|hold| is_too_long(hold, offers)).then_some(&replies::HELD_TOO_LONG)
+    }
+
+    /// Why RCPT is not even asked about.
+    pub(super) fn rcpt_refusal(&self, rcpt: &Rcpt<&str>) -> Option<&'static Reply> {
+        let offers = &self.settings.offers;
+        let uses = [
+            (rcpt.notify.is_some() || rcpt.orcpt.is_some(), offers.dsn),
+            (rcpt.rrvs.is_some(), offers.rrvs),
+            (rcpt.unknown().next().is_some(), false),
+        ];
+        uses.iter().any(|(used, offered)| *used && !offered).then_some(&replies::UNKNOWN_PARAMETER)
+    }
+}
+
+/// Whether less time is given than the least that is offered (RFC 2852 section 3).
+fn is_too_soon(by: DeliverBy, offers: &Offers) -> bool {
+    let least = offers.deliver_by.unwrap_or(0);
+    by.mode == DeliverByMode::Return && u32::try_from(by.seconds).unwrap_or(0) < least
+}
+
+/// Whether it is to be held for longer than is offered (RFC 4865 section 4.2).
+fn is_too_long(hold: Hold<&str>, offers: &Offers) -> bool {
+    let Some(most) = &offers.future_release else { return false };
+    match hold {
+        Hold::For(seconds) => seconds > most.max_interval,
+        Hold::Until(time) => time.unix_seconds() > most.max_date_time.unix_seconds(),
+    }
+}
