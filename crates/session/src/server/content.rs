@@ -99,25 +99,31 @@ impl ServerSession {
             self.close(CloseReason::TooSlow);
             return None;
         }
-        if self.transaction.refusal.is_some() {
-            if self.transaction.octets > limit.saturating_mul(2) {
-                self.endless_content(out);
-            }
-            return None;
+        let refused = match self.transaction.refusal {
+            Some(_) => None,
+            None => match self.fault_in(piece) {
+                None => return Some(ServerNext::Content(range)),
+                refused => refused,
+            },
+        };
+        if self.transaction.octets > limit.saturating_mul(2) {
+            self.endless_content(out);
         }
+        let reply = refused?;
+        self.transaction.refusal = Some(reply.clone());
+        Some(ServerNext::ContentRefused(reply))
+    }
+
+    /// Why content is not taken from this piece on.
+    fn fault_in(&mut self, piece: &[u8]) -> Option<Reply> {
         let fault = match &mut self.transaction.check {
             Some(check) => check.check(piece).err(),
             None => self.framer.fault(),
         };
-        let reply = if let Some(fault) = fault {
-            fault_reply(fault)
-        } else if self.transaction.octets > limit {
-            replies::MESSAGE_TOO_LARGE.clone()
-        } else {
-            return Some(ServerNext::Content(range));
-        };
-        self.transaction.refusal = Some(reply.clone());
-        Some(ServerNext::ContentRefused(reply))
+        if let Some(fault) = fault {
+            return Some(fault_reply(fault));
+        }
+        (self.transaction.octets > self.settings.limits.message).then(|| replies::MESSAGE_TOO_LARGE.clone())
     }
 
     fn endless_content(&mut self, out: &mut BytesMut) {

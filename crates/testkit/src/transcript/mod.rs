@@ -8,12 +8,14 @@
 //! ! both                       the dialogue holds from the client's point of view too
 //! ```
 //!
-//! Before the first line: `! offer starttls auth clear smtputf8 dsn require-tls require-auth`, `! limit NAME NUMBER`,
-//! `! tls-on-connect`, `! both`. In between:
+//! Before the first line: `! offer WORD...`, `! limit NAME NUMBER`, `! tls-on-connect`, `! both`. The words are `starttls`,
+//! `auth`, `clear`, `smtputf8`, `dsn`, `chunking`, `binarymime`, `requiretls`, `deliverby`, `futurerelease`, `mt-priority`,
+//! `rrvs`, `no-soliciting`, `limits`, `other-commands`, and, for what is demanded, `require-tls`, `require-auth`, `lmtp`. In
+//! between:
 //!
 //! | directive | what it does |
 //! |---|---|
-//! | `! accept TOPIC [REPLY]`, `! refuse TOPIC REPLY`, `! challenge TOPIC TEXT` | scripts the next verdict |
+//! | `! accept TOPIC [REPLY]`, `! refuse TOPIC REPLY`, `! challenge TOPIC TEXT`, `! each TOPIC REPLY / REPLY...` | scripts the next verdict |
 //! | `! hold N` | leaves the next N questions open |
 //! | `! answer PLACE accept`, `! answer PLACE refuse REPLY` | answers one of them, counted from 1 |
 //! | `! refuse-content REPLY`, `! shutdown`, `! eof` | calls that method |

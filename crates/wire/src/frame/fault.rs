@@ -43,3 +43,15 @@ impl fmt::Display for ContentFault {
 }
 
 impl core::error::Error for ContentFault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_fault_says_what_and_where() {
+        let text = ContentFault { kind: FaultKind::BareLf, offset: 7 }.to_string();
+        assert!(text.contains('7') && text.contains("LF"), "{text}");
+    }
+}

@@ -66,3 +66,18 @@ impl Default for SegmentList<'_> {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_counts_its_octets_and_its_room() {
+        let mut list = SegmentList::new();
+        assert_eq!((list.octets(), list.room()), (0, MAX_SEGMENTS));
+        list.push(Segment::Fixed(b"."));
+        list.push(Segment::Body(b"abc"));
+        list.push(Segment::Body(b""));
+        assert_eq!((list.octets(), list.room()), (4, MAX_SEGMENTS - 2));
+    }
+}
