@@ -111,6 +111,9 @@ impl Config {
         let limits = &file.limits;
         settings.limits.message = limits.message_size.unwrap_or(settings.limits.message);
         settings.limits.recipients = limits.recipients.map_or(settings.limits.recipients, usize::from);
+        // What the relay honours from end to end.
+        settings.offers.chunking = true;
+        settings.offers.limits = true;
         let max_message = settings.limits.message;
         let listeners = listeners(&file, source, &settings, server_tls.as_ref(), accounts.is_empty())?;
         let connections = limits.connections.map_or(ServerOptions::default().connections, usize::from);
