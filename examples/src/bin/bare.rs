@@ -1,0 +1,207 @@
+//! A server on the bare session, without this project's I/O: once with a thread for each client, once on tokio. What a
+//! conversation does is in one place, `Conversation::advance`; how octets come and go is the rest.
+//!
+//! ```text
+//! cargo run --bin bare -- threads 127.0.0.1:2525
+//! cargo run --bin bare -- tokio 127.0.0.1:2525
+//! ```
+
+use std::{
+    error::Error,
+    io::{self, ErrorKind, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf as _, BytesMut};
+use posthaste::session::{Ask, ServerNext, ServerSession, ServerSettings, Tick, Verdict, wire::Reply};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let (mode, address) = (arguments.next().unwrap_or_default(), arguments.next());
+    let address: SocketAddr = address.unwrap_or_else(|| "127.0.0.1:2525".to_owned()).parse()?;
+    let settings = Arc::new(ServerSettings::new("localhost"));
+    match mode.as_str() {
+        "threads" => threads(address, &settings)?,
+        "tokio" => {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(tasks(address, settings))?
+        }
+        _ => return Err("say how: `bare threads [ADDRESS]` or `bare tokio [ADDRESS]`".into()),
+    }
+    Ok(())
+}
+
+/// A session with its buffers and its clock. It takes every message and prints it.
+struct Conversation {
+    session: ServerSession,
+    begun: Instant,
+    /// What was read and not consumed.
+    input: BytesMut,
+    /// What is to be written.
+    output: BytesMut,
+    /// Of the message that is being received. A program that serves many keeps it elsewhere than in memory.
+    content: Vec<u8>,
+}
+
+/// What a conversation waits for.
+enum Wait {
+    /// Write the output out, then read; for no longer than this, when something is said.
+    Read(Option<Duration>),
+    /// Write the output out.
+    Write,
+    /// Write the output out and close.
+    Close,
+}
+
+impl Conversation {
+    fn new(settings: Arc<ServerSettings>) -> Self {
+        let session = ServerSession::new(settings, false);
+        let (input, output) = (BytesMut::new(), BytesMut::new());
+        Self { session, begun: Instant::now(), input, output, content: Vec::new() }
+    }
+
+    fn now(&self) -> Tick {
+        Tick::new(self.begun.elapsed())
+    }
+
+    /// Goes on as far as it can without I/O.
+    fn advance(&mut self) -> Result<Wait, Box<dyn Error + Send + Sync>> {
+        loop {
+            let now = self.now();
+            let step = self.session.handle_input(now, &self.input, &mut self.output)?;
+            let consumed = step.consumed;
+            let (mut wait, mut answer) = (None, None);
+            match step.next {
+                ServerNext::NeedInput => {
+                    let deadline = self.session.poll_timeout();
+                    wait = Some(Wait::Read(deadline.map(|deadline| deadline.since(now))));
+                }
+                ServerNext::Flush => wait = Some(Wait::Write),
+                ServerNext::Close(_) => wait = Some(Wait::Close),
+                ServerNext::Content(range) => self.content.extend_from_slice(&self.input[range]),
+                ServerNext::ContentRefused(_) | ServerNext::ContentAborted => self.content.clear(),
+                ServerNext::ContentSwallowed => {}
+                ServerNext::Ask(id, ask) => {
+                    // The place for an application's decisions; what `ask` borrows lives as long as the input is untouched.
+                    let reply = match ask {
+                        Ask::Message { recipients } => {
+                            println!("a message of {} octets for {recipients}", self.content.len());
+                            self.content.clear();
+                            Some(Reply::from_static("250 2.0.0 Printed\r\n"))
+                        }
+                        _ => None,
+                    };
+                    answer = Some((id, Verdict::Accept(reply)));
+                }
+                // Every question is answered at once, and STARTTLS is not offered.
+                ServerNext::NeedAnswer | ServerNext::StartTls => return Err("that was not expected".into()),
+            }
+            self.input.advance(consumed);
+            if let Some((id, verdict)) = answer {
+                self.session.answer(now, id, verdict, &mut self.output)?;
+            }
+            if let Some(wait) = wait {
+                return Ok(wait);
+            }
+        }
+    }
+
+    /// What a read came to: so many octets, none at the end, or an error when the time was up.
+    fn has_read(&mut self, read: io::Result<&[u8]>) -> io::Result<Over> {
+        let now = self.now();
+        match read {
+            Ok([]) => {
+                self.session.handle_eof(now);
+                return Ok(Over::Yes);
+            }
+            Ok(octets) => self.input.extend_from_slice(octets),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                self.session.handle_timeout(now, &mut self.output);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(Over::No)
+    }
+}
+
+#[derive(PartialEq)]
+enum Over {
+    Yes,
+    No,
+}
+
+fn threads(address: SocketAddr, settings: &Arc<ServerSettings>) -> Result<(), Box<dyn Error>> {
+    let listener = TcpListener::bind(address)?;
+    println!("listening on {}", listener.local_addr()?);
+    for stream in listener.incoming() {
+        let (stream, settings) = (stream?, Arc::clone(settings));
+        std::thread::spawn(move || {
+            if let Err(error) = converse(stream, settings) {
+                eprintln!("{error}");
+            }
+        });
+    }
+    Ok(())
+}
+
+fn converse(mut stream: TcpStream, settings: Arc<ServerSettings>) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut conversation = Conversation::new(settings);
+    let mut octets = [0; 8_192];
+    loop {
+        let wait = conversation.advance()?;
+        stream.write_all(&conversation.output.split())?;
+        match wait {
+            Wait::Write => {}
+            Wait::Close => return Ok(()),
+            Wait::Read(time) => {
+                // A time of zero would mean forever.
+                stream.set_read_timeout(time.map(|time| time.max(Duration::from_millis(1))))?;
+                let read = stream.read(&mut octets).map(|read| &octets[..read]);
+                if conversation.has_read(read)? == Over::Yes {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+async fn tasks(address: SocketAddr, settings: Arc<ServerSettings>) -> Result<(), Box<dyn Error>> {
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    println!("listening on {}", listener.local_addr()?);
+    loop {
+        let ((stream, _), settings) = (listener.accept().await?, Arc::clone(&settings));
+        tokio::spawn(async move {
+            if let Err(error) = converse_async(stream, settings).await {
+                eprintln!("{error}");
+            }
+        });
+    }
+}
+
+async fn converse_async(
+    mut stream: tokio::net::TcpStream,
+    settings: Arc<ServerSettings>,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut conversation = Conversation::new(settings);
+    let mut octets = [0; 8_192];
+    loop {
+        let wait = conversation.advance()?;
+        stream.write_all(&conversation.output.split()).await?;
+        match wait {
+            Wait::Write => {}
+            Wait::Close => return Ok(()),
+            Wait::Read(time) => {
+                let read = match time {
+                    Some(time) => tokio::time::timeout(time, stream.read(&mut octets)).await,
+                    None => Ok(stream.read(&mut octets).await),
+                };
+                let read = read.unwrap_or_else(|late| Err(late.into())).map(|read| &octets[..read]);
+                if conversation.has_read(read)? == Over::Yes {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
