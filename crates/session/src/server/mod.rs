@@ -95,7 +95,10 @@ struct Counters {
 
 #[derive(Debug)]
 enum Pending {
+    /// The question about the connection.
     Greeting,
+    /// The greeting itself, not before that time.
+    Greet(Reply, Tick),
     /// 354, which is said only once nothing has come before it.
     StartInput,
     StartTls,
@@ -158,6 +161,8 @@ pub enum CloseReason {
     EndlessLine,
     /// Something followed a command that has to be the last of its group (RFC 2920 section 3.1).
     UnauthorisedPipelining,
+    /// Something came before the greeting (RFC 5321 section 4.3.1).
+    EarlyTalker,
     /// Octets in clear followed STARTTLS (RFC 3207).
     ResidueBeforeTls,
     /// The client speaks another protocol.
@@ -288,20 +293,22 @@ impl ServerSession {
     /// [`ApiMisuse::UnknownQuestion`], or [`ApiMisuse::Verdict`] when the verdict does not fit: a refusal without a 4yz or
     /// 5yz reply, an acceptance without a 2yz one, a challenge outside AUTH. The question stays open then.
     /// [`ApiMisuse::Closed`] when the session has ended before the answer came.
-    pub fn answer(
-        &mut self,
-        _now: Tick,
-        id: QuestionId,
-        verdict: Verdict,
-        out: &mut BytesMut,
-    ) -> Result<(), ApiMisuse> {
+    pub fn answer(&mut self, now: Tick, id: QuestionId, verdict: Verdict, out: &mut BytesMut) -> Result<(), ApiMisuse> {
         if self.is_over() {
             return Err(ApiMisuse::Closed);
         }
         let position = self.open.iter().position(|open| open.id == id && open.replies.is_none());
         let open = position.and_then(|position| self.open.get_mut(position)).ok_or(ApiMisuse::UnknownQuestion)?;
         let topic = open.topic;
-        let replies = self.judge(topic, verdict)?;
+        let mut replies = self.judge(topic, verdict)?;
+        let delay = self.settings.timeouts.greeting_delay;
+        if topic == Topic::Connect
+            && self.phase == Phase::Greeted
+            && !delay.is_zero()
+            && let Some(greeting) = replies.next()
+        {
+            self.pending = Some(Pending::Greet(greeting, now + delay));
+        }
         if let Some(open) = position.and_then(|position| self.open.get_mut(position)) {
             open.replies = Some(replies);
         }
@@ -355,6 +362,11 @@ impl ServerSession {
         if self.poll_timeout().is_none_or(|deadline| now < deadline) {
             return;
         }
+        if let Some(Pending::Greet(greeting, _)) = &self.pending {
+            out.extend_from_slice(greeting.as_ref().as_bytes());
+            self.pending = None;
+            return;
+        }
         let (reply, reason) = if self.open.iter().all(|open| open.replies.is_some()) {
             (&replies::TIMEOUT, CloseReason::Timeout)
         } else {
@@ -369,6 +381,9 @@ impl ServerSession {
     pub fn poll_timeout(&self) -> Option<Tick> {
         if self.is_over() {
             return None;
+        }
+        if let Some(Pending::Greet(_, until)) = self.pending {
+            return Some(until);
         }
         // The question at the front was asked first. Replies at the front wait for the output and for nobody.
         self.open.iter().find(|open| open.replies.is_none()).map(|open| open.deadline).or(self.timer.deadline())
@@ -421,10 +436,24 @@ impl ServerSession {
     }
 
     fn take_pending<'i>(&mut self, now: Tick, input_is_empty: bool, out: &mut BytesMut) -> Option<ServerNext<'i>> {
-        match self.pending.take()? {
+        let pending = self.pending.take()?;
+        match pending {
             Pending::Greeting => {
                 let id = self.question(now, Topic::Connect);
                 Some(ServerNext::Ask(id, Ask::Connect))
+            }
+            Pending::Greet(_, until) if input_is_empty && now < until => {
+                self.pending = Some(pending);
+                Some(ServerNext::NeedInput)
+            }
+            Pending::Greet(greeting, _) if input_is_empty || !self.settings.limits.forbid_early_talking => {
+                self.say(&greeting, out);
+                None
+            }
+            Pending::Greet(..) => {
+                self.say(&replies::EARLY_TALKER, out);
+                self.end();
+                Some(ServerNext::Close(CloseReason::EarlyTalker))
             }
             Pending::StartInput if input_is_empty || !self.settings.limits.forbid_unauthorised_pipelining => {
                 self.say(&replies::START_INPUT, out);

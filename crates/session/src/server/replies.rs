@@ -42,6 +42,7 @@ pub(super) static AUTH_NEEDS_TLS: Reply = Reply::from_static("538 5.7.11 Send ST
 pub(super) static MESSAGE_TOO_LARGE: Reply = Reply::from_static("552 5.3.4 Message too large\r\n");
 pub(super) static UNAUTHORISED_PIPELINING: Reply =
     Reply::from_static("554 5.5.0 Wait for the reply before sending more\r\n");
+pub(super) static EARLY_TALKER: Reply = Reply::from_static("554 5.5.0 Wait for the greeting\r\n");
 pub(super) static UNKNOWN_PARAMETER: Reply = Reply::from_static("555 5.5.4 Parameter not offered\r\n");
 
 pub(super) static BY_TOO_SOON: Reply = Reply::from_static("554 5.5.4 BY has less time than is needed\r\n");

@@ -113,11 +113,17 @@ pub struct ServerLimits {
     pub auth_failures: u32,
     /// Whether octets behind DATA, before its 354, end the session with 554 (RFC 2920 section 3.1). Default on.
     pub forbid_unauthorised_pipelining: bool,
+    /// Whether octets before the greeting end the session with 554 (RFC 5321 section 4.3.1 has a client wait for it).
+    /// Default on; they are only seen when there is a [delay](ServerTimeouts::greeting_delay).
+    pub forbid_early_talking: bool,
 }
 
 /// How long a session waits. RFC 5321 section 4.5.3.2.7 asks a server to wait at least 5 minutes for a command.
 #[derive(Debug, Clone)]
 pub struct ServerTimeouts {
+    /// How long the greeting is kept back to see whether the client waits for it. Default 0; a few seconds turn away
+    /// programs that only pretend to speak SMTP.
+    pub greeting_delay: Duration,
     /// For a whole command line, however slowly its octets come. Default 5 minutes.
     pub command: Duration,
     /// For a SASL response. Default 1 minute.
@@ -160,6 +166,7 @@ impl Default for ServerLimits {
             junk_commands: 250,
             auth_failures: 3,
             forbid_unauthorised_pipelining: true,
+            forbid_early_talking: true,
         }
     }
 }
@@ -167,6 +174,7 @@ impl Default for ServerLimits {
 impl Default for ServerTimeouts {
     fn default() -> Self {
         Self {
+            greeting_delay: Duration::ZERO,
             command: Duration::from_secs(300),
             auth: Duration::from_secs(60),
             content_block: Duration::from_secs(180),

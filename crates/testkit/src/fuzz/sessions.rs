@@ -1,6 +1,6 @@
 //! Whole conversations.
 
-use posthaste_session::{ClientSettings, ServerSettings, table::Phase};
+use posthaste_session::{ClientSettings, ServerSettings, server::Protocol, table::Phase};
 use posthaste_wire::{Command, Mechanism, MechanismSet, capability::Keyword};
 
 use crate::{
@@ -22,6 +22,15 @@ pub fn server_session(octets: &[u8]) {
     settings.offers.auth_in_clear = octets.len() & 1 == 0;
     settings.offers.smtputf8 = octets.len() & 2 == 0;
     settings.offers.dsn = octets.len() & 4 == 0;
+    settings.offers.chunking = octets.len() & 16 == 0;
+    settings.offers.binary_mime = octets.len() & 32 == 0;
+    settings.offers.other_commands = octets.len() & 64 == 0;
+    settings.offers.deliver_by = Some(60);
+    settings.offers.mt_priority = Some(String::new());
+    settings.offers.rrvs = true;
+    if octets.len() % 5 == 4 {
+        settings.protocol = Protocol::Lmtp;
+    }
     settings.limits.message = 100_000;
     settings.limits.text_line = 200;
     settings.limits.open_recipients = if octets.len() & 8 == 0 { 1 } else { 4 };
