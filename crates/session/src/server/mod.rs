@@ -3,23 +3,28 @@
 mod ask;
 mod commands;
 mod content;
+mod next;
 mod offers;
+mod pending;
 mod replies;
 mod settings;
 mod timer;
+mod verdicts;
 
 use alloc::{collections::VecDeque, sync::Arc};
-use core::{ops::Range, time::Duration};
+use core::time::Duration;
 
 use bytes::BytesMut;
 use posthaste_wire::{
-    Reply, ReplyCode,
+    Reply,
     frame::{ContentCheck, Frame, Framer, LineFault},
 };
 
 pub use ask::{Ask, QuestionId, Verdict};
 use ask::{Open, Replies, Topic};
 use content::Chunk;
+pub use next::{CloseReason, Eof, ServerNext};
+use pending::Pending;
 pub use settings::{FutureRelease, Offers, Protocol, ServerLimits, ServerSettings, ServerTimeouts};
 use timer::Timer;
 
@@ -91,93 +96,6 @@ struct Counters {
     errors: u32,
     junk: u32,
     auth_failures: u32,
-}
-
-#[derive(Debug)]
-enum Pending {
-    /// The question about the connection.
-    Greeting,
-    /// The greeting itself, not before that time.
-    Greet(Reply, Tick),
-    /// 354, which is said only once nothing has come before it.
-    StartInput,
-    StartTls,
-    /// The end of content that a fault was found in at the very end.
-    ContentEnd,
-    Close(CloseReason),
-}
-
-/// What a driver has to do.
-#[derive(Debug)]
-pub enum ServerNext<'i> {
-    /// Read more input. Everything written so far has been flushed.
-    NeedInput,
-    /// Write the output buffer out, whole.
-    Flush,
-    /// Answer one of the open questions; nothing can be read before.
-    NeedAnswer,
-    /// A question to the application.
-    Ask(QuestionId, Ask<'i>),
-    /// A piece of content: this range of the input.
-    Content(Range<usize>),
-    /// The content is not taken, for a reason that was found in it: what was handed out of it must be thrown away.
-    /// The rest is swallowed, and the reply follows the true end.
-    ContentRefused(Reply),
-    /// Content that was refused before has come to its end, or to that of a chunk of it; its reply is in the output.
-    ContentSwallowed,
-    /// The client has given up a message between two chunks: what was handed out of it must be thrown away.
-    ContentAborted,
-    /// Write the output out, do a TLS handshake on a fresh input buffer, and call [`ServerSession::tls_established`].
-    StartTls,
-    /// Write the output out and close the connection.
-    Close(CloseReason),
-}
-
-/// Why a session ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// The client said QUIT.
-    Quit,
-    /// The client closed the connection.
-    Eof,
-    /// The application refused the connection or closed it with a 421.
-    Application,
-    /// [`ServerSession::shutdown`] was called.
-    Shutdown,
-    /// The client was silent for too long.
-    Timeout,
-    /// The client sent content more slowly than the minimum rate.
-    TooSlow,
-    /// The application did not answer in time.
-    NoVerdict,
-    /// Too many errors.
-    TooManyErrors,
-    /// Too many commands that do no work.
-    TooManyJunkCommands,
-    /// Too many failed AUTH attempts.
-    TooManyAuthFailures,
-    /// A line without an end.
-    EndlessLine,
-    /// Something followed a command that has to be the last of its group (RFC 2920 section 3.1).
-    UnauthorisedPipelining,
-    /// Something came before the greeting (RFC 5321 section 4.3.1).
-    EarlyTalker,
-    /// Octets in clear followed STARTTLS (RFC 3207).
-    ResidueBeforeTls,
-    /// The client speaks another protocol.
-    ForeignProtocol,
-    /// The size of a BDAT chunk cannot be read, so that nothing behind it can be framed.
-    Unframeable,
-    /// Content that is not taken goes on beyond twice the [limit](ServerLimits::message).
-    EndlessContent,
-}
-
-/// How a connection stood when the client closed it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Eof {
-    /// A transaction was under way; it is void.
-    pub in_transaction: bool,
 }
 
 impl ServerSession {
@@ -287,59 +205,6 @@ impl ServerSession {
         }
     }
 
-    /// Answers a question.
-    ///
-    /// # Errors
-    /// [`ApiMisuse::UnknownQuestion`], or [`ApiMisuse::Verdict`] when the verdict does not fit: a refusal without a 4yz or
-    /// 5yz reply, an acceptance without a 2yz one, a challenge outside AUTH. The question stays open then.
-    /// [`ApiMisuse::Closed`] when the session has ended before the answer came.
-    pub fn answer(&mut self, now: Tick, id: QuestionId, verdict: Verdict, out: &mut BytesMut) -> Result<(), ApiMisuse> {
-        if self.is_over() {
-            return Err(ApiMisuse::Closed);
-        }
-        let position = self.open.iter().position(|open| open.id == id && open.replies.is_none());
-        let open = position.and_then(|position| self.open.get_mut(position)).ok_or(ApiMisuse::UnknownQuestion)?;
-        let topic = open.topic;
-        let mut replies = self.judge(topic, verdict)?;
-        let delay = self.settings.timeouts.greeting_delay;
-        if topic == Topic::Connect
-            && self.phase == Phase::Greeted
-            && !delay.is_zero()
-            && let Some(greeting) = replies.next()
-        {
-            self.pending = Some(Pending::Greet(greeting, now + delay));
-        }
-        if let Some(open) = position.and_then(|position| self.open.get_mut(position)) {
-            open.replies = Some(replies);
-        }
-        self.drain(out);
-        self.check_budgets(out);
-        Ok(())
-    }
-
-    /// Says what is known up to the first open question, as far as the output has room.
-    fn drain(&mut self, out: &mut BytesMut) {
-        while out.len() < MAX_OUTPUT
-            && let Some(Open { replies: Some(replies), .. }) = self.open.front_mut()
-        {
-            let reply = replies.next();
-            if replies.is_done() {
-                self.open.pop_front();
-            }
-            let Some(reply) = reply else { continue };
-            if reply.code() == ReplyCode::START_MAIL_INPUT {
-                self.pending = Some(Pending::StartInput);
-                return;
-            }
-            out.extend_from_slice(reply.as_ref().as_bytes());
-            // Nothing follows a 421, neither the replies to later commands nor the answers that are still to come.
-            if reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE {
-                self.open.clear();
-                self.close(CloseReason::Application);
-            }
-        }
-    }
-
     /// Refuses the content that is being received: it is swallowed to its true end and then gets this reply, which has
     /// to be 4yz or 5yz; any other is taken for a 451, and a 421 closes the connection. Without effect when no content is
     /// being received.
@@ -433,51 +298,6 @@ impl ServerSession {
     /// Whether the client said EHLO and not HELO.
     pub const fn is_extended(&self) -> bool {
         self.client.extended
-    }
-
-    fn take_pending<'i>(&mut self, now: Tick, input_is_empty: bool, out: &mut BytesMut) -> Option<ServerNext<'i>> {
-        let pending = self.pending.take()?;
-        match pending {
-            Pending::Greeting => {
-                let id = self.question(now, Topic::Connect);
-                Some(ServerNext::Ask(id, Ask::Connect))
-            }
-            Pending::Greet(_, until) if input_is_empty && now < until => {
-                self.pending = Some(pending);
-                Some(ServerNext::NeedInput)
-            }
-            Pending::Greet(greeting, _) if input_is_empty || !self.settings.limits.forbid_early_talking => {
-                self.say(&greeting, out);
-                None
-            }
-            Pending::Greet(..) => {
-                self.say(&replies::EARLY_TALKER, out);
-                self.end();
-                Some(ServerNext::Close(CloseReason::EarlyTalker))
-            }
-            Pending::StartInput if input_is_empty || !self.settings.limits.forbid_unauthorised_pipelining => {
-                self.say(&replies::START_INPUT, out);
-                None
-            }
-            // Came in while the question was open: as unauthorised as what came with DATA itself.
-            Pending::StartInput => {
-                self.say(&replies::UNAUTHORISED_PIPELINING, out);
-                self.end();
-                Some(ServerNext::Close(CloseReason::UnauthorisedPipelining))
-            }
-            Pending::ContentEnd => self.content_ended(now, out),
-            Pending::StartTls if input_is_empty => Some(ServerNext::StartTls),
-            Pending::StartTls => {
-                // Came in between the reply and the handshake: never to be read as if it had come through TLS.
-                out.clear();
-                self.end();
-                Some(ServerNext::Close(CloseReason::ResidueBeforeTls))
-            }
-            Pending::Close(reason) => {
-                self.end();
-                Some(ServerNext::Close(reason))
-            }
-        }
     }
 
     fn bad_line(&mut self, fault: LineFault, out: &mut BytesMut) {

@@ -1,0 +1,80 @@
+//! What a session asks of its driver, and how it ends.
+
+use core::ops::Range;
+
+use posthaste_wire::Reply;
+
+use super::{Ask, QuestionId};
+
+/// What a driver has to do.
+#[derive(Debug)]
+pub enum ServerNext<'i> {
+    /// Read more input. Everything written so far has been flushed.
+    NeedInput,
+    /// Write the output buffer out, whole.
+    Flush,
+    /// Answer one of the open questions; nothing can be read before.
+    NeedAnswer,
+    /// A question to the application.
+    Ask(QuestionId, Ask<'i>),
+    /// A piece of content: this range of the input.
+    Content(Range<usize>),
+    /// The content is not taken, for a reason that was found in it: what was handed out of it must be thrown away.
+    /// The rest is swallowed, and the reply follows the true end.
+    ContentRefused(Reply),
+    /// Content that was refused before has come to its end, or to that of a chunk of it; its reply is in the output.
+    ContentSwallowed,
+    /// The client has given up a message between two chunks: what was handed out of it must be thrown away.
+    ContentAborted,
+    /// Write the output out, do a TLS handshake on a fresh input buffer, and call [`ServerSession::tls_established`].
+    StartTls,
+    /// Write the output out and close the connection.
+    Close(CloseReason),
+}
+
+/// Why a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The client said QUIT.
+    Quit,
+    /// The client closed the connection.
+    Eof,
+    /// The application refused the connection or closed it with a 421.
+    Application,
+    /// [`ServerSession::shutdown`] was called.
+    Shutdown,
+    /// The client was silent for too long.
+    Timeout,
+    /// The client sent content more slowly than the minimum rate.
+    TooSlow,
+    /// The application did not answer in time.
+    NoVerdict,
+    /// Too many errors.
+    TooManyErrors,
+    /// Too many commands that do no work.
+    TooManyJunkCommands,
+    /// Too many failed AUTH attempts.
+    TooManyAuthFailures,
+    /// A line without an end.
+    EndlessLine,
+    /// Something followed a command that has to be the last of its group (RFC 2920 section 3.1).
+    UnauthorisedPipelining,
+    /// Something came before the greeting (RFC 5321 section 4.3.1).
+    EarlyTalker,
+    /// Octets in clear followed STARTTLS (RFC 3207).
+    ResidueBeforeTls,
+    /// The client speaks another protocol.
+    ForeignProtocol,
+    /// The size of a BDAT chunk cannot be read, so that nothing behind it can be framed.
+    Unframeable,
+    /// Content that is not taken goes on beyond twice the [limit](ServerLimits::message).
+    EndlessContent,
+}
+
+/// How a connection stood when the client closed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Eof {
+    /// A transaction was under way; it is void.
+    pub in_transaction: bool,
+}

@@ -1,0 +1,73 @@
+//! What has to be reported before anything else is read.
+
+use bytes::BytesMut;
+use posthaste_wire::Reply;
+
+use super::{Ask, CloseReason, ServerNext, ServerSession, Topic, replies};
+use crate::Tick;
+
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// The question about the connection.
+    Greeting,
+    /// The greeting itself, not before that time.
+    Greet(Reply, Tick),
+    /// 354, which is said only once nothing has come before it.
+    StartInput,
+    StartTls,
+    /// The end of content that a fault was found in at the very end.
+    ContentEnd,
+    Close(CloseReason),
+}
+
+impl ServerSession {
+    pub(super) fn take_pending<'i>(
+        &mut self,
+        now: Tick,
+        input_is_empty: bool,
+        out: &mut BytesMut,
+    ) -> Option<ServerNext<'i>> {
+        let pending = self.pending.take()?;
+        match pending {
+            Pending::Greeting => {
+                let id = self.question(now, Topic::Connect);
+                Some(ServerNext::Ask(id, Ask::Connect))
+            }
+            Pending::Greet(_, until) if input_is_empty && now < until => {
+                self.pending = Some(pending);
+                Some(ServerNext::NeedInput)
+            }
+            Pending::Greet(greeting, _) if input_is_empty || !self.settings.limits.forbid_early_talking => {
+                self.say(&greeting, out);
+                None
+            }
+            Pending::Greet(..) => {
+                self.say(&replies::EARLY_TALKER, out);
+                self.end();
+                Some(ServerNext::Close(CloseReason::EarlyTalker))
+            }
+            Pending::StartInput if input_is_empty || !self.settings.limits.forbid_unauthorised_pipelining => {
+                self.say(&replies::START_INPUT, out);
+                None
+            }
+            // Came in while the question was open: as unauthorised as what came with DATA itself.
+            Pending::StartInput => {
+                self.say(&replies::UNAUTHORISED_PIPELINING, out);
+                self.end();
+                Some(ServerNext::Close(CloseReason::UnauthorisedPipelining))
+            }
+            Pending::ContentEnd => self.content_ended(now, out),
+            Pending::StartTls if input_is_empty => Some(ServerNext::StartTls),
+            Pending::StartTls => {
+                // Came in between the reply and the handshake: never to be read as if it had come through TLS.
+                out.clear();
+                self.end();
+                Some(ServerNext::Close(CloseReason::ResidueBeforeTls))
+            }
+            Pending::Close(reason) => {
+                self.end();
+                Some(ServerNext::Close(reason))
+            }
+        }
+    }
+}
