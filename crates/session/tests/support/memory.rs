@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use bytes::{Buf as _, BytesMut};
-use posthaste_session::{ClientNext, ClientSession, ClientSettings, MAX_OUTPUT, ServerNext, ServerSession, Verdict};
+use posthaste_session::{ClientNext, ClientSettings, MAX_OUTPUT, ServerNext, ServerSession, Verdict};
 use posthaste_testkit::{
+    client::ClientHarness,
     clock::Clock,
     policy::{Policy, Topic},
 };
-use posthaste_wire::{Command, Secret, frame::SegmentList};
 
 /// The most octets that a connection may hold above an idle one, its buffers included.
 pub const LIMIT: u64 = 64 * 1_024;
@@ -132,59 +132,44 @@ impl Served {
 
 /// A client's connection.
 pub struct Connected {
-    pub session: ClientSession,
-    pub clock: Clock,
-    pub closed: bool,
+    /// What it sends goes through the harness; what it hears does not, since the harness keeps it.
+    pub harness: ClientHarness,
+    closed: bool,
     input: BytesMut,
-    out: BytesMut,
 }
 
 impl Connected {
     pub fn new() -> Self {
-        let clock = Clock::default();
-        let session = ClientSession::new(clock.now(), ClientSettings::default());
-        Self { session, clock, closed: false, input: BytesMut::new(), out: BytesMut::new() }
+        Self { harness: ClientHarness::new(ClientSettings::default()), closed: false, input: BytesMut::new() }
     }
 
     pub fn feed(&mut self, octets: &[u8]) {
+        self.harness.sent = Vec::new();
         for piece in octets.chunks(READ) {
+            // A closed connection is not read.
+            if self.closed {
+                return;
+            }
             self.input.extend_from_slice(piece);
             while !self.closed {
-                let input = std::mem::take(&mut self.input);
-                let (consumed, go_on) = match self.session.handle_input(self.clock.now(), &input) {
+                let (consumed, go_on) = match self.harness.session.handle_input(self.harness.clock.now(), &self.input) {
                     Ok(step) => {
                         self.closed = matches!(step.next, ClientNext::Close);
                         (step.consumed, !matches!(step.next, ClientNext::NeedInput | ClientNext::StartTls))
                     }
                     Err(_) => {
                         self.closed = true;
-                        (input.len(), false)
+                        (self.input.len(), false)
                     }
                 };
-                self.input = input;
                 self.input.advance(consumed);
+                if self.input.is_empty() {
+                    self.input = BytesMut::new();
+                }
                 if !go_on {
                     break;
                 }
             }
         }
-    }
-
-    pub fn send(&mut self, line: &str) {
-        // Out of order once the server has broken off.
-        let _ =
-            self.session.send(self.clock.now(), &Command::parse(line.as_bytes()).expect("a command"), &mut self.out);
-        self.out.clear();
-    }
-
-    pub fn respond(&mut self, text: &str) {
-        let _ = self.session.respond(self.clock.now(), Some(Secret::new(text)), &mut self.out);
-        self.out.clear();
-    }
-
-    pub fn send_content(&mut self, content: &[u8]) {
-        let mut segments = SegmentList::new();
-        let _ = self.session.payload(content, &mut segments);
-        let _ = self.session.finish_payload(self.clock.now(), &mut SegmentList::new());
     }
 }
