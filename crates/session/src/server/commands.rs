@@ -96,9 +96,7 @@ impl ServerSession {
 
     fn malformed(&mut self, line: &[u8], error: &SyntaxError, out: &mut BytesMut) {
         self.refuse(&error.reply(), out);
-        // Behind a BDAT whose size cannot be read nothing can be framed.
-        let is_word = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'-';
-        if line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT")) && !line.get(4).is_some_and(is_word) {
+        if is_bdat(line) {
             self.close(CloseReason::Unframeable);
         }
     }
@@ -228,4 +226,10 @@ impl ServerSession {
     fn asks_others(&self) -> bool {
         self.settings.offers.other_commands && self.phase != Phase::Chunks
     }
+}
+
+/// Whether a line that is not taken is a BDAT: its size cannot be read then, and nothing behind it can be framed.
+pub(super) fn is_bdat(line: &[u8]) -> bool {
+    let is_word = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'-';
+    line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT")) && !line.get(4).is_some_and(is_word)
 }

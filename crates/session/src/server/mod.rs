@@ -62,6 +62,8 @@ pub struct ServerSession {
     timer: Timer,
     /// What has to be reported before anything else is read.
     pending: Option<Pending>,
+    /// The line that was consumed last, be it in part, is BDAT.
+    line_is_bdat: bool,
     /// The session ends at the next boundary.
     leaving: bool,
     closed: bool,
@@ -114,6 +116,7 @@ impl ServerSession {
             counters: Counters::default(),
             timer: Timer::default(),
             pending: Some(Pending::Greeting),
+            line_is_bdat: false,
             leaving: false,
             closed: false,
         }
@@ -154,7 +157,12 @@ impl ServerSession {
             if !may_read {
                 return Ok(Step { consumed, next: ServerNext::NeedAnswer });
             }
+            let starts_here = self.framer.discarded() == 0;
             let framed = self.framer.next(rest);
+            if starts_here && framed.consumed > 0 {
+                // An over-long line is thrown away as it comes: later its start is gone.
+                self.line_is_bdat = commands::is_bdat(rest);
+            }
             let at = consumed;
             consumed += framed.consumed;
             let left = input.len() - consumed;
@@ -304,6 +312,8 @@ impl ServerSession {
         if self.phase == Phase::Auth {
             self.advance(Exchange::AuthResponse, Outcome::Negative);
             self.auth_ended();
+        } else if self.line_is_bdat {
+            self.close(CloseReason::Unframeable);
         }
         match fault {
             LineFault::BareLf => self.refuse(&replies::BARE_LF, out),

@@ -1,0 +1,175 @@
+//! What a connection holds, driven as a program would drive it: one buffer for the input, one for the output, and reads
+//! of at most 4 KiB that wait while the session has something to say.
+
+use std::sync::Arc;
+
+use bytes::{Buf as _, BytesMut};
+use posthaste_session::{ClientNext, ClientSettings, MAX_OUTPUT, ServerNext, ServerSession, Verdict};
+use posthaste_testkit::{
+    client::ClientHarness,
+    clock::Clock,
+    policy::{Policy, Topic},
+};
+
+/// The most octets that a connection may hold above an idle one, its buffers included.
+pub const LIMIT: u64 = 64 * 1_024;
+
+/// Octets of one read.
+const READ: usize = 4 * 1_024;
+
+/// The most octets on the heap at any time while this runs.
+pub fn most_held(what: impl FnOnce()) -> u64 {
+    allocation_counter::measure(what).bytes_max
+}
+
+/// A server's connection.
+pub struct Served {
+    pub session: ServerSession,
+    pub clock: Clock,
+    pub policy: Policy,
+    /// How many questions of a kind are refused from now on.
+    pub refusals: Option<(Topic, u64, Verdict)>,
+    pub closed: bool,
+    /// The client does not read any more.
+    pub deaf: bool,
+    input: BytesMut,
+    out: BytesMut,
+}
+
+impl Served {
+    pub fn new(settings: &Arc<posthaste_session::ServerSettings>) -> Self {
+        let mut served = Self {
+            session: ServerSession::new(Arc::clone(settings), false),
+            clock: Clock::default(),
+            policy: Policy::default(),
+            refusals: None,
+            closed: false,
+            deaf: false,
+            input: BytesMut::new(),
+            out: BytesMut::new(),
+        };
+        served.run();
+        served
+    }
+
+    /// Lets octets arrive. Says how many were read: all of them, unless the client is deaf and the server stops reading.
+    pub fn feed(&mut self, octets: &[u8]) -> usize {
+        let mut fed = 0;
+        for piece in octets.chunks(READ) {
+            if self.closed {
+                return octets.len();
+            }
+            self.input.extend_from_slice(piece);
+            if !self.run() {
+                return fed;
+            }
+            fed += piece.len();
+        }
+        fed
+    }
+
+    /// Runs until more input is needed; no, when output waits that nobody reads.
+    fn run(&mut self) -> bool {
+        while !self.closed {
+            let input = std::mem::take(&mut self.input);
+            let step = self.session.handle_input(self.clock.now(), &input, &mut self.out).expect("an open session");
+            let consumed = step.consumed;
+            // Whether it stops here, and whether all was read.
+            let mut stop = None;
+            match step.next {
+                ServerNext::NeedInput => stop = Some(true),
+                ServerNext::Flush if self.deaf => {
+                    assert!(self.out.len() <= MAX_OUTPUT + 1_024, "{} octets wait to be read", self.out.len());
+                    stop = Some(false);
+                }
+                ServerNext::Ask(id, ask) => {
+                    let verdict = match &mut self.refusals {
+                        Some((topic, left, verdict)) if *topic == Topic::of(&ask) && *left > 0 => {
+                            *left -= 1;
+                            verdict.clone()
+                        }
+                        _ => self.policy.verdict(&ask).unwrap_or(Verdict::Accept(None)),
+                    };
+                    self.session.answer(self.clock.now(), id, verdict, &mut self.out).expect("it fits");
+                }
+                ServerNext::Close(_) => self.closed = true,
+                // Its octets are another layer's.
+                ServerNext::StartTls => {
+                    self.session.tls_established(self.clock.now()).expect("it is due");
+                    self.out.clear();
+                }
+                ServerNext::Flush => self.out.clear(),
+                _ => {}
+            }
+            self.input = input;
+            self.input.advance(consumed);
+            if self.input.is_empty() {
+                // An idle connection owns no buffers.
+                self.input = BytesMut::new();
+            }
+            if let Some(all_was_read) = stop {
+                return all_was_read;
+            }
+        }
+        true
+    }
+
+    /// Asks again and again while nobody reads: nothing may be read, and nothing more may be said.
+    pub fn ask_again(&mut self) {
+        for _ in 0..100 {
+            let (held, waiting) = (self.out.len(), self.input.len());
+            assert!(!self.run(), "the session goes on without being read");
+            assert_eq!((self.out.len(), self.input.len()), (held, waiting), "the output grows");
+        }
+    }
+
+    pub fn advance(&mut self, seconds: u64) {
+        self.clock.advance(std::time::Duration::from_secs(seconds));
+        self.session.handle_timeout(self.clock.now(), &mut self.out);
+        self.run();
+    }
+}
+
+/// A client's connection.
+pub struct Connected {
+    /// What it sends goes through the harness; what it hears does not, since the harness keeps it.
+    pub harness: ClientHarness,
+    closed: bool,
+    input: BytesMut,
+}
+
+impl Connected {
+    pub fn new() -> Self {
+        Self { harness: ClientHarness::new(ClientSettings::default()), closed: false, input: BytesMut::new() }
+    }
+
+    pub fn feed(&mut self, octets: &[u8]) {
+        self.harness.sent = Vec::new();
+        for piece in octets.chunks(READ) {
+            // A closed connection is not read.
+            if self.closed {
+                return;
+            }
+            self.input.extend_from_slice(piece);
+            while !self.closed {
+                let (consumed, go_on) = match self.harness.session.handle_input(self.harness.clock.now(), &self.input) {
+                    Ok(step) => {
+                        self.closed = matches!(step.next, ClientNext::Close);
+                        (step.consumed, !matches!(step.next, ClientNext::NeedInput | ClientNext::StartTls))
+                    }
+                    Err(_) => {
+                        self.closed = true;
+                        (self.input.len(), false)
+                    }
+                };
+                self.input.advance(consumed);
+                if self.input.is_empty() {
+                    self.input = BytesMut::new();
+                }
+                if !go_on {
+                    break;
+                }
+            }
+        }
+    }
+}
