@@ -106,6 +106,28 @@ impl ServerHarness {
         }
     }
 
+    /// The same conversation once more, to go another way from here. Nothing is scripted for it, and what happened so far is
+    /// not written down in it.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self {
+            session: self.session.clone(),
+            clock: self.clock,
+            policy: Policy::default(),
+            events: Vec::new(),
+            messages: Vec::new(),
+            said: Vec::new(),
+            held: self.held.clone(),
+            closed: self.closed,
+            input: self.input.clone(),
+            out: self.out.clone(),
+            tls_is_due: self.tls_is_due,
+            mail: self.mail.clone(),
+            recipients: self.recipients.clone(),
+            content: self.content.clone(),
+        }
+    }
+
     /// Appends input and runs on it.
     pub fn feed(&mut self, octets: &[u8]) -> Stop {
         self.input.extend_from_slice(octets);

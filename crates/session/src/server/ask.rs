@@ -55,7 +55,7 @@ pub enum Verdict {
 }
 
 /// A question that was asked, or a reply that waits for the ones before it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Open {
     pub(super) id: QuestionId,
     pub(super) topic: Topic,
@@ -66,7 +66,7 @@ pub(super) struct Open {
 }
 
 /// What is said to a command.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Replies {
     /// One reply so many times.
     Same(Reply, usize),

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A chunk whose octets come.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Chunk {
     /// Octets that came.
     octets: u64,

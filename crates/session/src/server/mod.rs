@@ -44,8 +44,9 @@ use crate::{
 /// 4. When the time of `poll_timeout` has come, call [`handle_timeout`](Self::handle_timeout); when the peer has closed
 ///    its side, call [`handle_eof`](Self::handle_eof). Start over.
 ///
-/// Replies leave in the order of their commands, whatever the order of the answers.
-#[derive(Debug)]
+/// Replies leave in the order of their commands, whatever the order of the answers. A clone goes its own way: it is for tests
+/// that explore where a conversation can lead.
+#[derive(Debug, Clone)]
 pub struct ServerSession {
     settings: Arc<ServerSettings>,
     phase: Phase,
@@ -69,7 +70,7 @@ pub struct ServerSession {
     closed: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Client {
     /// It said EHLO and not HELO.
     extended: bool,
@@ -78,7 +79,7 @@ struct Client {
 }
 
 /// The transaction between MAIL and its end.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Transaction {
     smtputf8: bool,
     /// `BODY=BINARYMIME`.
@@ -93,7 +94,7 @@ struct Transaction {
 }
 
 /// What never comes back by RSET.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Counters {
     errors: u32,
     junk: u32,

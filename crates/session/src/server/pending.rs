@@ -6,7 +6,7 @@ use posthaste_wire::Reply;
 use super::{Ask, CloseReason, ServerNext, ServerSession, Topic, replies};
 use crate::Tick;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Pending {
     /// The question about the connection.
     Greeting,

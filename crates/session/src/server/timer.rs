@@ -5,7 +5,7 @@ use core::time::Duration;
 use crate::Tick;
 
 /// The peer's clock: it runs only between a `NeedInput` and the next input.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Timer {
     /// Since when, and until when.
     peer: Option<(Tick, Tick)>,
