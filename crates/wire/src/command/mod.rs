@@ -236,8 +236,8 @@ fn control_character(line: &[u8]) -> Option<SyntaxError> {
 #[cold]
 fn undecodable(line: &[u8]) -> SyntaxError {
     let valid = core::str::from_utf8(line).map_or_else(|error| error.valid_up_to(), str::len);
-    let error = SyntaxError::new(SyntaxErrorKind::ControlCharacter, valid);
-    control_character(line).filter(|control| control.offset < valid).unwrap_or(error)
+    let control = control_character(line).map_or(valid, |error| error.offset);
+    SyntaxError::new(SyntaxErrorKind::ControlCharacter, valid.min(control))
 }
 
 /// Text that no grammar looks at. Control characters outside ASCII have no place in it either (RFC 5198 section 2).
