@@ -1,8 +1,8 @@
 //! Many commands at once: replies in order, output in bounds.
 
-use posthaste_session::{MAX_OUTPUT, ServerNext, ServerSettings, Tick, Verdict};
+use posthaste_session::{MAX_OUTPUT, ServerNext, ServerSettings, Tick, Verdict, server::Protocol};
 use posthaste_testkit::{
-    policy::reply,
+    policy::{Topic, reply},
     server::{ServerHarness, Stop},
 };
 
@@ -67,4 +67,30 @@ fn open_questions_count_towards_the_limit_of_recipients() {
     server.policy.hold(8);
     server.feed(&b"RCPT TO:<c@d>\r\n".repeat(5));
     assert_eq!(server.held.len(), 2);
+}
+
+#[test]
+fn the_replies_to_a_thousand_recipients_leave_in_pieces() {
+    for verdict in [Some(Verdict::Accept(None)), Some(Verdict::Each(vec![reply("450 4.2.0 Later"); 1_000])), None] {
+        let mut settings = ServerSettings::new("mx.test");
+        settings.protocol = Protocol::Lmtp;
+        // The harness looks at how far the output grows.
+        let mut server = ServerHarness::new(settings, false);
+        server.feed(b"LHLO c\r\nMAIL FROM:<a@b>\r\n");
+        server.feed(&b"RCPT TO:<c@d>\r\n".repeat(1_000));
+        server.feed(b"DATA\r\n");
+        server.said.clear();
+        let content: &[u8] = match verdict {
+            Some(verdict) => {
+                server.policy.script(Topic::Message, verdict);
+                b".\r\n"
+            }
+            // The session refuses by itself.
+            None => b"a\nb\r\n.\r\n",
+        };
+        server.feed(content);
+        assert_eq!(server.feed(b"NOOP\r\n"), Stop::Input);
+        let said = String::from_utf8(std::mem::take(&mut server.said)).unwrap();
+        assert_eq!((said.lines().count(), said.lines().last()), (1_001, Some("250 2.0.0 Ok")));
+    }
 }
