@@ -160,6 +160,7 @@ impl ServerSession {
         let waiting = self.open.iter().filter(|open| open.reply.is_none()).count();
         if self.transaction.recipients.saturating_add(waiting) >= self.settings.limits.recipients {
             self.say(&replies::TOO_MANY_RECIPIENTS, out);
+            self.recipient_put_off();
             return None;
         }
         let id = self.question(now, Topic::Rcpt);
@@ -310,9 +311,24 @@ impl ServerSession {
                 self.counters.auth_failures = self.counters.auth_failures.saturating_add(1);
                 self.count_error();
             }
-            // Only a permanent refusal is the client's mistake; guessing recipients is what the budget is for.
-            Topic::Rcpt if reply.code().get() >= 500 => self.count_error(),
-            _ => {}
+            // A permanent refusal is the client's mistake; guessing recipients is what the budget is for.
+            Topic::Mail { .. } | Topic::Rcpt | Topic::Data | Topic::Message if reply.code().get() >= 500 => {
+                self.count_error();
+            }
+            Topic::Rcpt => self.recipient_put_off(),
+            // Trying again at once does no work.
+            Topic::Mail { .. } | Topic::Data | Topic::Message => {
+                self.counters.junk = self.counters.junk.saturating_add(1);
+            }
+            Topic::Hello { .. } => {}
+        }
+    }
+
+    /// A recipient has to wait, which is no mistake. That there are more of these than a transaction takes is one.
+    fn recipient_put_off(&mut self) {
+        self.transaction.put_off = self.transaction.put_off.saturating_add(1);
+        if self.transaction.put_off > self.settings.limits.recipients {
+            self.count_error();
         }
     }
 
