@@ -6,14 +6,20 @@ use posthaste_testkit::{
     server::{ServerHarness, Stop},
 };
 
-const RESIDUE: &[u8] = b"EHLO evil.test\r\nMAIL FROM:<evil@b.test>\r\nRCPT TO:<victim@d.test>\r\n";
+/// Commands, line ends, a handshake that somebody else begins, and the octets that texts end with elsewhere.
+const RESIDUES: [&[u8; 64]; 4] = [
+    b"EHLO evil.test\r\nMAIL FROM:<evil@b.test>\r\nRCPT TO:<victim@d.test>",
+    b"\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n",
+    &[0x16; 64],
+    &[0; 64],
+];
 
 /// In one segment with STARTTLS there is no handshake. What comes in a segment of its own belongs to the handshake, and
 /// the driver reads it there, as TLS.
 #[test]
 fn at_a_server() {
-    for octets in 1..=64 {
-        let stream = [b"STARTTLS\r\n", &RESIDUE[..octets]].concat();
+    for (residue, octets) in RESIDUES.into_iter().flat_map(|residue| (1..=64).map(move |octets| (residue, octets))) {
+        let stream = [b"STARTTLS\r\n", &residue[..octets]].concat();
         for cut in 0..=stream.len() {
             let mut settings = ServerSettings::new("mx.test");
             settings.offers.starttls = true;
@@ -34,8 +40,9 @@ fn at_a_server() {
 
 #[test]
 fn at_a_client() {
-    let residue = b"250-s\r\n250-AUTH PLAIN\r\n250 SIZE 1\r\n250 more of this, and more of it here\r\n";
-    for octets in 1..=64 {
+    let replies = b"250-s.test\r\n250-AUTH PLAIN LOGIN\r\n250 SIZE 1\r\n250 more, and more";
+    let residues = [replies, RESIDUES[1], RESIDUES[2], RESIDUES[3]];
+    for (residue, octets) in residues.into_iter().flat_map(|residue| (1..=64).map(move |octets| (residue, octets))) {
         let stream = [b"220 go\r\n", &residue[..octets]].concat();
         for cut in 0..=stream.len() {
             let mut client = ClientHarness::new(ClientSettings::default());

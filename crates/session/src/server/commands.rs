@@ -141,6 +141,7 @@ impl ServerSession {
         let waiting = self.open.iter().filter(|open| open.replies.is_none()).count();
         if self.transaction.recipients.saturating_add(waiting) >= self.settings.limits.recipients {
             self.say(&replies::TOO_MANY_RECIPIENTS, out);
+            self.recipient_put_off();
             return None;
         }
         let id = self.question(now, Topic::Rcpt);

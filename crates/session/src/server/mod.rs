@@ -85,6 +85,8 @@ struct Transaction {
     /// `BODY=BINARYMIME`.
     binary: bool,
     recipients: usize,
+    /// Recipients that got a 4yz reply.
+    put_off: usize,
     /// Octets of content so far.
     octets: u64,
     /// Why the content is not taken; it is read to its end all the same.

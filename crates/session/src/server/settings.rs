@@ -100,14 +100,15 @@ pub struct ServerLimits {
     pub text_line: usize,
     /// Octets of a message, offered as SIZE. Default 50 MiB. Beyond it: 552 to MAIL, or after the end of the content.
     pub message: u64,
-    /// Recipients of a transaction. Default 1,000; RFC 5321 section 4.5.3.1.8 asks for 100. Beyond it: 452.
+    /// Recipients of a transaction. Default 1,000; RFC 5321 section 4.5.3.1.8 asks for 100. Beyond it: 452; when as many
+    /// again have got a 4yz reply, each further one counts as an error.
     pub recipients: usize,
     /// RCPT questions that may be open at once. Default 1; raise it when recipients are looked up over a network.
     pub open_recipients: usize,
     /// Refused commands in a session. Default 20, as others have it. Beyond it: 421 and the end.
     pub errors: u32,
-    /// Commands that do no work (NOOP, RSET, VRFY, HELP, EHLO) since the last message. Default 250, enough for a
-    /// monitor that asks once in a while. Beyond it: 421 and the end.
+    /// Commands that do no work (NOOP, RSET, VRFY, HELP, EHLO; MAIL, DATA and messages that the application put off) since
+    /// the last message. Default 250, enough for a monitor that asks once in a while. Beyond it: 421 and the end.
     pub junk_commands: u32,
     /// Failed AUTH attempts in a session. Default 3. Beyond it: 421 and the end.
     pub auth_failures: u32,

@@ -185,9 +185,26 @@ impl ServerSession {
                 self.counters.auth_failures = self.counters.auth_failures.saturating_add(1);
                 self.count_error();
             }
-            // Only a permanent refusal is the client's mistake; guessing recipients is what the budget is for.
-            Topic::Rcpt if reply.code().get() >= 500 => self.count_error(),
-            _ => {}
+            // A permanent refusal is the client's mistake; guessing recipients is what the budget is for.
+            Topic::Mail { .. } | Topic::Rcpt | Topic::Data | Topic::Chunk | Topic::Message | Topic::Other
+                if reply.code().get() >= 500 =>
+            {
+                self.count_error();
+            }
+            Topic::Rcpt => self.recipient_put_off(),
+            // Trying again at once does no work.
+            Topic::Mail { .. } | Topic::Data | Topic::Chunk | Topic::Message => {
+                self.counters.junk = self.counters.junk.saturating_add(1);
+            }
+            Topic::Hello { .. } | Topic::Other => {}
+        }
+    }
+
+    /// A recipient has to wait, which is no mistake. That there are more of these than a transaction takes is one.
+    pub(super) fn recipient_put_off(&mut self) {
+        self.transaction.put_off = self.transaction.put_off.saturating_add(1);
+        if self.transaction.put_off > self.settings.limits.recipients {
+            self.count_error();
         }
     }
 }

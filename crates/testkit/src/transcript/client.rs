@@ -1,7 +1,7 @@
 //! A dialogue from the client's point of view: it says the C: lines, and hears the S: lines in every chunking.
 
 use posthaste_session::{ClientSettings, table::Phase};
-use posthaste_wire::Command;
+use posthaste_wire::{Capabilities, Command, capability::Keyword};
 
 use super::{Step, Transcript, shown};
 use crate::{
@@ -29,7 +29,7 @@ pub fn replay(name: &str, transcript: &Transcript) {
 
 fn run(context: &str, transcript: &Transcript, mut chunking: Chunking) -> Vec<Event> {
     let mut harness = ClientHarness::new(ClientSettings::default());
-    let (mut position, mut burst) = (0, Vec::new());
+    let (mut position, mut burst, mut eof) = (0, Vec::new(), false);
     let mut hear = |harness: &mut ClientHarness, burst: &mut Vec<u8>| {
         let mut rest = burst.as_slice();
         while !rest.is_empty() {
@@ -43,7 +43,7 @@ fn run(context: &str, transcript: &Transcript, mut chunking: Chunking) -> Vec<Ev
     for (number, step) in &transcript.steps {
         let place = format!("{context}, line {number}");
         match step {
-            Step::Server(line) => burst.extend_from_slice(line),
+            Step::Server(line) | Step::ServerLike(line) => burst.extend_from_slice(line),
             Step::ServerCode(_) => panic!("{place}: a client needs the exact line"),
             Step::Client(octets) => {
                 hear(&mut harness, &mut burst);
@@ -54,24 +54,62 @@ fn run(context: &str, transcript: &Transcript, mut chunking: Chunking) -> Vec<Ev
                 assert_eq!(harness.events.last(), Some(&Event::StartTls), "{place}");
                 harness.establish_tls();
             }
-            Step::Directive(_) => {}
+            Step::Directive(text) => {
+                if let Some(text) = text.strip_prefix("client ") {
+                    hear(&mut harness, &mut burst);
+                    eof |= directive(&place, &mut harness, text);
+                }
+            }
         }
     }
     hear(&mut harness, &mut burst);
-    assert_eq!(harness.session.unanswered(), 0, "{context}: commands without a reply");
+    assert!(eof || harness.session.unanswered() == 0, "{context}: commands without a reply");
     let trusted = !harness.events.iter().any(|event| matches!(event, Event::Misbehaved(_)));
     assert!(trusted, "{context}: {:?}", harness.events.last());
     harness.events
 }
 
+/// Checks what the client knows. Whether the server closed its side.
+fn directive(place: &str, harness: &mut ClientHarness, text: &str) -> bool {
+    let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let session = &harness.session;
+    match word {
+        "offers" => assert!(offers(place, session.capabilities(), rest), "{place}: {rest} is not known"),
+        "lacks" => assert!(!offers(place, session.capabilities(), rest), "{place}: {rest} is known"),
+        "accepted" => assert_eq!(session.accepted_recipients().to_string(), rest, "{place}"),
+        "closed" => assert!(harness.closed, "{place}: it goes on"),
+        "may-not" => {
+            let sent = harness.send_line(rest);
+            assert!(sent.is_err() && harness.sent.is_empty(), "{place}: {rest} has left");
+        }
+        "eof" | "doubt" => {
+            let eof = harness.end_of_input();
+            let found = (eof.unanswered.to_string(), eof.message_in_doubt);
+            assert_eq!(found, (rest.to_owned(), word == "doubt"), "{place}");
+            return true;
+        }
+        _ => panic!("{place}: no such directive: {text}"),
+    }
+    false
+}
+
+fn offers(place: &str, server: &Capabilities, name: &str) -> bool {
+    let keyword = Keyword::from_name(name).unwrap_or_else(|| panic!("{place}: no such keyword: {name}"));
+    server.offers(keyword)
+}
+
 fn say(place: &str, harness: &mut ClientHarness, octets: &[u8]) {
+    let mut lines = octets;
     if harness.session.phase() == Phase::Content {
         let content = reference::content(octets);
-        assert_eq!(content.end, Some(octets.len()), "{place}: content alone, to its end");
+        let end = content.end.unwrap_or_else(|| panic!("{place}: content to its end"));
         let sent = harness.send_content(&content.octets, 7);
         assert!(sent.is_ok(), "{place}: {sent:?}");
-    } else {
-        for line in octets.split_inclusive(|octet| *octet == b'\n') {
+        // What may follow it in the same group (RFC 2920 section 3.1).
+        lines = &octets[end..];
+    }
+    if !lines.is_empty() {
+        for line in lines.split_inclusive(|octet| *octet == b'\n') {
             let line = line.strip_suffix(b"\r\n").unwrap_or(line);
             let sent = match (harness.session.phase(), line) {
                 (Phase::Auth, b"*") => harness.respond(None),

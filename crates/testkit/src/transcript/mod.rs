@@ -5,10 +5,13 @@
 //! C: EHLO client.test          the client says this; C- adds no CRLF
 //! S: 250-mx.test               the server says exactly this
 //! S~ 250                       the server says some reply with that code; dots match any digit
+//! S* 250 2.1.0 Fine            the server says some reply with that code, and that enhanced code if there is one; the
+//!                              client hears exactly this. S* 250-one and S* 250 two are one reply
 //! ! both                       the dialogue holds from the client's point of view too
+//! ! client-only                it holds from there alone: no server of ours says this
 //! ```
 //!
-//! Before the first line: `! offer WORD...`, `! limit NAME NUMBER`, `! tls-on-connect`, `! both`. The words are `starttls`,
+//! Before the first line: `! offer WORD...`, `! limit NAME NUMBER`, `! tls-on-connect`, `! both`, `! client-only`. The words are `starttls`,
 //! `auth`, `clear`, `smtputf8`, `dsn`, `chunking`, `binarymime`, `requiretls`, `deliverby`, `futurerelease`, `mt-priority`,
 //! `rrvs`, `no-soliciting`, `limits`, `other-commands`, and, for what is demanded, `require-tls`, `require-auth`, `lmtp`. In
 //! between:
@@ -24,6 +27,16 @@
 //! | `! received OCTETS` | the message that was taken last has this content |
 //! | `! messages N` | so many messages were taken |
 //! | `! closed REASON`, `! open` | whether the session has ended |
+//!
+//! and, for the client alone:
+//!
+//! | directive | what it does |
+//! |---|---|
+//! | `! client offers KEYWORD`, `! client lacks KEYWORD` | what it knows of the server |
+//! | `! client accepted N` | so many recipients of the transaction were accepted |
+//! | `! client may-not LINE` | that command has no place here, or not yet |
+//! | `! client closed` | the conversation is over |
+//! | `! client eof N`, `! client doubt N` | the server closes its side: so many replies did not come; with a message in doubt |
 //!
 //! Lines of the client that follow each other arrive together. Every transcript is run with its input whole, one octet
 //! at a time, and cut at every octet, always with the same result.
@@ -56,6 +69,8 @@ pub enum Step {
     Server(Vec<u8>),
     /// The server says a reply with such a code.
     ServerCode(String),
+    /// A line of the server's as the client hears it.
+    ServerLike(Vec<u8>),
     /// A directive, without its `! `.
     Directive(String),
 }
@@ -80,9 +95,10 @@ impl Transcript {
                 "C-" => Step::Client(unescape(rest)),
                 "S:" => Step::Server([unescape(rest), b"\r\n".to_vec()].concat()),
                 "S~" => Step::ServerCode(rest.to_owned()),
+                "S*" => Step::ServerLike([unescape(rest), b"\r\n".to_vec()].concat()),
                 "! " => {
                     let word = rest.split(' ').next().unwrap_or_default();
-                    if ["offer", "limit", "both", "tls-on-connect"].contains(&word) {
+                    if ["offer", "limit", "both", "client-only", "tls-on-connect"].contains(&word) {
                         assert!(transcript.steps.is_empty(), "line {number}: set up first");
                         transcript.setup.push(rest.to_owned());
                         continue;
@@ -100,8 +116,13 @@ impl Transcript {
     }
 
     /// Whether it holds from the client's point of view too.
-    pub fn is_for_both(&self) -> bool {
-        self.setup.iter().any(|line| line == "both")
+    pub fn is_for_client(&self) -> bool {
+        self.setup.iter().any(|line| line == "both" || line == "client-only")
+    }
+
+    /// Whether it holds from the server's point of view.
+    pub fn is_for_server(&self) -> bool {
+        !self.setup.iter().any(|line| line == "client-only")
     }
 
     /// Octets that the client says.
@@ -124,8 +145,10 @@ pub fn replay_folder(folder: &Path) -> usize {
         let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let transcript = Transcript::parse(&text);
-        replay_server(&name, &transcript);
-        if transcript.is_for_both() {
+        if transcript.is_for_server() {
+            replay_server(&name, &transcript);
+        }
+        if transcript.is_for_client() {
             replay_client(&name, &transcript);
         }
     }
