@@ -31,6 +31,10 @@ pub struct ClientOptions {
     pub tls: Tls,
     /// Who to log in as. They are sent only where the policy is [`TlsPolicy::Required`] or [`TlsPolicy::Implicit`]: a policy
     /// that does without TLS shows them to whoever takes it away. Otherwise [`ConnectError::AuthUnavailable`].
+    ///
+    /// With SCRAM the task that connects derives a key: some milliseconds with the 4,096 iterations that are usual, a second
+    /// with the most that a server may ask for
+    /// ([`MAX_ITERATIONS`](posthaste_io::session::sasl::MAX_ITERATIONS)).
     pub credentials: Option<ClientCredentials>,
     /// The weakest SASL mechanism that is good enough. Default: any. Pin it to [`Strength::Mutual`] for a server that is
     /// known to have SCRAM: it can then not be talked out of it.

@@ -76,7 +76,8 @@ struct Conversation<S, H> {
     handler: H,
     peer: Peer,
     envelope: Option<Envelope>,
-    mechanism: Option<ServerMechanism>,
+    /// Boxed, since most connections are not in the middle of a login.
+    mechanism: Option<Box<ServerMechanism>>,
     /// How long the handler may take for a verdict.
     verdict: Duration,
 }
@@ -157,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
     async fn auth(&mut self, name: &str, initial: Option<Secret<String>>) -> Verdict {
         let exchange = self.sasl_context().and_then(|context| ServerMechanism::new(name, context));
         let initial = initial.as_ref().map(|text| text.expose().as_str());
-        let step = exchange.and_then(|exchange| self.mechanism.insert(exchange).start(initial));
+        let step = exchange.and_then(|exchange| self.mechanism.insert(Box::new(exchange)).start(initial));
         self.auth_step(step).await
     }
 

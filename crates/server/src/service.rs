@@ -58,6 +58,30 @@ pub trait Handler: Send {
     /// such user or it may not act as whom it asks to; it is refused at the end then, so that nobody sees who exists. With a
     /// key and the right password the client is known as whom it asked to act as, and otherwise by its name.
     ///
+    /// ```
+    /// # use std::collections::HashMap;
+    /// # use posthaste_server::{Body, Envelope, Handler, Peer, SaslError, ScramKey, ScramUser, UnknownUsers, wire::{Reply, Secret}};
+    /// struct Submission {
+    ///     /// As [`ScramKey::to_text`] has written them.
+    ///     keys: HashMap<String, String>,
+    ///     secret: [u8; 32],
+    /// }
+    ///
+    /// impl Handler for Submission {
+    ///     async fn scram_key(&mut self, _: &Peer, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
+    ///         // Nobody may act as somebody else here.
+    ///         let Some(text) = self.keys.get(&user.authentication_identity) else { return Ok(None) };
+    ///         let key = text.parse().map_err(|_| SaslError::Unavailable)?;
+    ///         Ok(user.authorisation_identity.is_none().then_some(key))
+    ///     }
+    ///
+    ///     fn unknown_users(&self) -> Option<UnknownUsers> {
+    ///         Some(UnknownUsers::new(Secret::new(self.secret), 4_096))
+    ///     }
+    /// #    async fn message(&mut self, _: &Peer, _: Envelope, _: &mut Body<'_>) -> Result<Reply, Reply> { unimplemented!() }
+    /// }
+    /// ```
+    ///
     /// # Errors
     /// [`SaslError::Unavailable`] when it cannot be looked up now; others with their replies.
     fn scram_key(

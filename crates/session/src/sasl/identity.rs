@@ -34,7 +34,13 @@ pub(super) fn write_anonymous(trace: String) -> Result<String, ChooseError> {
     if is_trace(&trace) { Ok(trace) } else { Err(ChooseError::Credentials) }
 }
 
+/// RFC 4505 section 3: what ends a line, controls a terminal or turns the direction of what is written around it has no
+/// place in a trace (RFC 3454 tables C.2 and C.8).
 fn is_trace(text: &str) -> bool {
-    let breaks = |character: char| character.is_control() || matches!(character, '\u{2028}' | '\u{2029}');
-    text.chars().count() <= MAX_TRACE && !text.contains(breaks)
+    let is_control = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{200c}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+            || matches!(character, '\u{70f}' | '\u{180e}' | '\u{feff}' | '\u{fff9}'..='\u{fffd}')
+    };
+    text.chars().count() <= MAX_TRACE && !text.contains(is_control)
 }

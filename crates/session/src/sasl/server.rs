@@ -70,8 +70,8 @@ pub enum ServerStep {
     Token(BearerToken),
     /// EXTERNAL: may this client do that? [`ServerMechanism::decide`].
     External(External),
-    /// ANONYMOUS: may anybody? The trace has up to 255 characters, none of them a line break or a control character, and is
-    /// for the log. [`ServerMechanism::decide`].
+    /// ANONYMOUS: may anybody? The trace has up to 255 characters, none of them a line break or otherwise a control
+    /// character, and is for the log. [`ServerMechanism::decide`].
     Anonymous(String),
     /// The SCRAMs: what is the stored key of this user? [`ServerMechanism::found`].
     ScramKey(ScramUser),
@@ -119,6 +119,7 @@ impl ServerMechanism {
             (Some("="), _) => self.respond(b""),
             (Some(text), _) => self.respond(text.as_bytes()),
             (None, State::Login(_)) => Ok(LoginServer::prompt()),
+            (None, State::Asked(_) | State::Refused(_) | State::Over) => Err(SaslError::Unavailable),
             (None, _) => Ok(ServerStep::Challenge(Vec::new())),
         }
     }

@@ -1,8 +1,12 @@
 //! Every mechanism that has both roles, against itself.
 
-use posthaste_session::sasl::{
-    ChannelBinding, ClientCredentials, ClientMechanism, Credentials, Nonce, SaslError, ServerMechanism, prepare,
+use posthaste_session::{
+    ServerSettings,
+    sasl::{
+        ChannelBinding, ClientCredentials, ClientMechanism, Credentials, Nonce, SaslError, ServerMechanism, prepare,
+    },
 };
+use posthaste_testkit::pair::Pair;
 use posthaste_wire::{Mechanism, MechanismSet, Secret};
 use proptest::prelude::*;
 
@@ -176,6 +180,21 @@ fn a_long_token_waits_for_the_empty_challenge() {
                 let said = converse(&mut client, &mut server, &mut Application::new(USER, PASSWORD), true);
                 assert_eq!(said, Err(Failure::Refused(SaslError::Credentials)));
             }
+        }
+    }
+}
+
+#[test]
+fn two_sessions_carry_every_exchange_however_the_octets_arrive() {
+    for seed in 0..12 {
+        for mechanism in [Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256] {
+            let mut settings = ServerSettings::new("mx.test");
+            settings.offers.starttls = true;
+            settings.offers.auth = MechanismSet::of(ALL);
+            let mut pair = Pair::new(settings, seed);
+            pair.open(true, Some(mechanism.as_str()));
+            assert!(pair.server.session.is_authenticated());
+            pair.quit();
         }
     }
 }

@@ -46,6 +46,7 @@ const ROWS: &[Row] = &[
     (Anonymous, &[b"a\r\nb"], MALFORMED),
     (Anonymous, &[b"a\x1b[2Jb"], MALFORMED),
     (Anonymous, &[b"\xe2\x80\xa8"], MALFORMED),
+    (Anonymous, &[b"\xe2\x80\xaemoc.elpmaxe@"], MALFORMED),
     (Anonymous, &[&[b'x'; 256]], MALFORMED),
     (Anonymous, &[b"\xff"], MALFORMED),
     // XOAUTH2
@@ -307,6 +308,13 @@ fn a_look_up_that_fails_and_a_step_out_of_turn_are_not_a_yes() {
     let mut plain = server(Plain);
     assert_eq!(plain.decide(Ok("root".into())).err(), Some(SaslError::Unavailable));
     assert!(server(Plain).found(Ok(None)).is_err());
+
+    // Begun again, in the middle and at the end.
+    let mut plain = server(Plain);
+    assert!(matches!(plain.start(Some("AHVzZXIAeA==")), Ok(ServerStep::Password(_))));
+    assert!(plain.start(None).is_err());
+    assert!(matches!(plain.decide(Ok(USER.into())), Ok(ServerStep::Done(_))));
+    assert!(plain.start(None).is_err() && plain.start(Some("AHVzZXIAeA==")).is_err());
 
     // A response in place of the decision.
     let mut plain = server(Plain);
