@@ -7,7 +7,9 @@ use posthaste_io::{
     rustls::{ClientConfig, pki_types::ServerName},
     session::{
         ClientSettings,
-        sasl::{ClientMechanism, Credentials},
+        sasl::{
+            ChooseError, ClientContext, ClientCredentials, ClientMechanism, ClientStep, Nonce, Protection, Strength,
+        },
     },
     wire::{Auth, Capabilities, Command, EhloName, Reply, ReplyCode, Secret, Severity, capability::Keyword},
 };
@@ -29,13 +31,26 @@ pub struct ClientOptions {
     pub tls: Tls,
     /// Who to log in as. They are sent only where the policy is [`TlsPolicy::Required`] or [`TlsPolicy::Implicit`]: a policy
     /// that does without TLS shows them to whoever takes it away. Otherwise [`ConnectError::AuthUnavailable`].
-    pub credentials: Option<Credentials>,
+    ///
+    /// With SCRAM the task that connects derives a key: some milliseconds with the 4,096 iterations that are usual, a second
+    /// with the most that a server may ask for
+    /// ([`MAX_ITERATIONS`](posthaste_io::session::sasl::MAX_ITERATIONS)).
+    pub credentials: Option<ClientCredentials>,
+    /// The weakest SASL mechanism that is good enough. Default: any. Pin it to [`Strength::Mutual`] for a server that is
+    /// known to have SCRAM: it can then not be talked out of it.
+    pub weakest_login: Strength,
 }
 
 impl ClientOptions {
     /// The defaults, under this name: no TLS, no login, the timeouts of RFC 5321.
     pub fn new(hello: EhloName) -> Self {
-        Self { hello, session: ClientSettings::default(), tls: Tls::default(), credentials: None }
+        Self {
+            hello,
+            session: ClientSettings::default(),
+            tls: Tls::default(),
+            credentials: None,
+            weakest_login: Strength::Secret,
+        }
     }
 }
 
@@ -139,21 +154,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     async fn log_in(&mut self, options: &ClientOptions) -> Result<(), ConnectError> {
         let Some(credentials) = &options.credentials else { return Ok(()) };
         let demanded = matches!(options.tls.policy, TlsPolicy::Required | TlsPolicy::Implicit);
-        let mechanism = ClientMechanism::choose(self.capabilities().auth(), credentials.clone());
-        let Some(mut mechanism) = mechanism.filter(|_| demanded && self.is_tls()) else {
-            return Err(ConnectError::AuthUnavailable);
-        };
+        if !demanded || !self.is_tls() {
+            return Err(ChooseError::Unprotected.into());
+        }
+        let mut random = [0; 18];
+        getrandom::fill(&mut random).map_err(|error| ClientError::Io(error.into()))?;
+        let mut context = ClientContext::new(Nonce::from_random(random));
+        context.protection = Protection::Verified;
+        context.minimum = options.weakest_login;
+        let mut mechanism = ClientMechanism::choose(self.capabilities().auth(), credentials.clone(), context)?;
         let initial = mechanism.initial_response();
         let initial_response = initial.as_ref().map(|response| Secret::new(response.expose().as_str()));
         self.driver.send(&Command::Auth(Auth { mechanism: mechanism.name(), initial_response }))?;
         loop {
             match self.driver.next().await? {
-                ClientEvent::Reply { reply, .. } => return positive(reply, Stage::Auth),
-                ClientEvent::Challenge(_) => {
-                    let response = mechanism.respond();
-                    self.driver.respond(response.as_ref().map(|text| Secret::new(text.expose().as_str())))?;
+                ClientEvent::Reply { reply, .. } => {
+                    positive(reply, Stage::Auth)?;
+                    return Ok(mechanism.finish()?);
                 }
-                _ => return Err(ConnectError::AuthUnavailable),
+                ClientEvent::Challenge(challenge) => match mechanism.respond(challenge.expose()) {
+                    ClientStep::Respond(text) => {
+                        self.driver.respond(Some(Secret::new(text.expose().as_str())))?;
+                    }
+                    ClientStep::GiveUp(fault) => {
+                        self.driver.respond(None)?;
+                        // Whatever the server says to that, the fault is what there is to tell.
+                        let _ = self.reply().await;
+                        return Err(fault.into());
+                    }
+                },
+                _ => return Err(ConnectError::Conversation(ClientError::Closed)),
             }
         }
     }

@@ -4,7 +4,10 @@ use std::{io, net::SocketAddr};
 
 use posthaste_io::{
     ClientError,
-    session::ApiMisuse,
+    session::{
+        ApiMisuse,
+        sasl::{ChooseError, ServerFault},
+    },
     wire::{Reply, Severity},
 };
 use thiserror::Error;
@@ -39,8 +42,11 @@ pub enum ConnectError {
     #[error("the TLS handshake failed: {0}")]
     Tls(#[source] ClientError),
     /// There are credentials, and no mechanism to use them with, or a policy that does not demand TLS.
-    #[error("the server offers no known SASL mechanism, or no TLS to use it in")]
-    AuthUnavailable,
+    #[error("there is no way to log in: {0}")]
+    AuthUnavailable(#[from] ChooseError),
+    /// The server broke off or faked a SASL exchange: it may not be the server that knows these credentials.
+    #[error("the login cannot be trusted: {0}")]
+    Sasl(#[from] ServerFault),
     /// The conversation broke off.
     #[error(transparent)]
     Conversation(#[from] ClientError),

@@ -6,7 +6,11 @@ mod support;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use posthaste_client::{Client, ConnectError, Stage, TlsPolicy, session::sasl::Credentials, wire::Secret};
+use posthaste_client::{
+    Client, ConnectError, Stage, TlsPolicy,
+    session::sasl::{ChooseError, Credentials},
+    wire::Secret,
+};
 use support::{mail, of, options, polite, rcpts, serve, tls};
 
 /// What a server does about STARTTLS.
@@ -134,13 +138,13 @@ async fn credentials_leave_only_where_tls_is_demanded() {
         };
         let (stream, heard) = serve(script, Some(Arc::clone(&server)));
         let mut options = options(policy, Some(Arc::clone(&config)));
-        options.credentials = Some(credentials.clone());
+        options.credentials = Some(credentials.clone().into());
         let started = Client::start(stream, "mx.test", &options).await;
         let said = of(&heard, &["AUTH"]);
         assert_eq!((started.is_ok(), said.len()), (authenticates, usize::from(authenticates)), "{policy:?}");
         assert!(said.iter().all(|(inside, _)| *inside));
         if let Err(error) = started {
-            assert!(matches!(error, ConnectError::AuthUnavailable));
+            assert!(matches!(error, ConnectError::AuthUnavailable(ChooseError::Unprotected)));
         }
     }
 }

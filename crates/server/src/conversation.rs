@@ -4,7 +4,7 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -14,19 +14,19 @@ use posthaste_io::{
     rustls::ServerConfig,
     session::{
         QuestionId, ServerSession, ServerSettings, Verdict,
-        sasl::{SaslError, ServerMechanism, ServerStep},
+        sasl::{MIN_ITERATIONS, Nonce, SaslError, ServerContext, ServerMechanism, ServerStep, UnknownUsers},
         server::{CloseReason, Protocol},
     },
     wire::{Command, Mail, Reply, Secret, Severity},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::{Authentication, Body, BodyError, BodySource, Envelope, Handler, Peer, Service};
+use crate::{Body, BodyError, BodySource, Envelope, Handler, Peer, Service};
 
 /// Holds one conversation over a connection: any stream, with TLS up already or not. `tls` is what STARTTLS is answered
 /// with; `drain` asks for an end at the next boundary.
@@ -77,7 +77,8 @@ struct Conversation<S, H> {
     handler: H,
     peer: Peer,
     envelope: Option<Envelope>,
-    mechanism: Option<ServerMechanism>,
+    /// Boxed, since most connections are not in the middle of a login.
+    mechanism: Option<Box<ServerMechanism>>,
     /// How long the handler may take for a verdict.
     verdict: Duration,
     lmtp: bool,
@@ -164,44 +165,69 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
     }
 
     async fn auth(&mut self, name: &str, initial: Option<Secret<String>>) -> Verdict {
-        let mut mechanism = ServerMechanism::new(name);
-        let Some(exchange) = &mut mechanism else { return Verdict::Refuse(unfinished()) };
-        let step = exchange.start(initial.as_ref().map(|text| text.expose().as_str()));
-        self.mechanism = mechanism;
+        let exchange = self.sasl_context().and_then(|context| ServerMechanism::new(name, context));
+        let initial = initial.as_ref().map(|text| text.expose().as_str());
+        let step = exchange.and_then(|exchange| self.mechanism.insert(Box::new(exchange)).start(initial));
         self.auth_step(step).await
     }
 
     async fn auth_response(&mut self, response: Secret<Vec<u8>>) -> Verdict {
-        match &mut self.mechanism {
-            Some(exchange) => {
-                let step = exchange.respond(response.expose());
-                self.auth_step(step).await
+        let step = match &mut self.mechanism {
+            Some(exchange) => exchange.respond(response.expose()),
+            None => Err(SaslError::Unavailable),
+        };
+        self.auth_step(step).await
+    }
+
+    /// Goes on to where the client has to say something, or to the end.
+    async fn auth_step(&mut self, mut step: Result<ServerStep, SaslError>) -> Verdict {
+        let verdict = loop {
+            step = match step {
+                Ok(ServerStep::Challenge(challenge)) => return Verdict::Challenge(challenge),
+                Ok(ServerStep::Done(identity)) => {
+                    self.peer.identity = Some(identity);
+                    break Verdict::Accept(None);
+                }
+                Ok(question) => self.sasl_question(question).await,
+                Err(error) => break Verdict::Refuse(error.reply()),
+            };
+        };
+        self.mechanism = None;
+        verdict
+    }
+
+    /// Asks the handler, and gives the exchange the answer.
+    async fn sasl_question(&mut self, question: ServerStep) -> Result<ServerStep, SaslError> {
+        let Self { handler, peer, mechanism, verdict, .. } = self;
+        let exchange = mechanism.as_mut().ok_or(SaslError::Unavailable)?;
+        let late = |_| SaslError::Unavailable;
+        match question {
+            ServerStep::Password(credentials) => {
+                let decision = timeout(*verdict, handler.authenticate(peer, credentials)).await;
+                exchange.decide(decision.map_err(late).and_then(Result::from))
             }
-            None => Verdict::Refuse(unfinished()),
+            ServerStep::Token(token) => {
+                let decision = timeout(*verdict, handler.authenticate_token(peer, token)).await;
+                exchange.decide(decision.map_err(late).and_then(Result::from))
+            }
+            ServerStep::Anonymous(trace) => {
+                let decision = timeout(*verdict, handler.authenticate_anonymous(peer, &trace)).await;
+                exchange.decide(decision.map_err(late).and_then(Result::from))
+            }
+            ServerStep::ScramKey(user) => {
+                let key = timeout(*verdict, handler.scram_key(peer, &user)).await;
+                exchange.found(key.map_err(late).and_then(std::convert::identity))
+            }
+            _ => exchange.decide(Err(SaslError::Credentials)),
         }
     }
 
-    async fn auth_step(&mut self, step: Result<ServerStep, SaslError>) -> Verdict {
-        let credentials = match step {
-            Ok(ServerStep::Challenge(challenge)) => return Verdict::Challenge(challenge),
-            Ok(ServerStep::Verify(credentials)) => credentials,
-            Err(_) => {
-                self.mechanism = None;
-                return Verdict::Refuse(Reply::from_static("501 5.5.2 The SASL response cannot be read\r\n"));
-            }
+    fn sasl_context(&self) -> Result<ServerContext, SaslError> {
+        let unknown_users = match self.handler.unknown_users() {
+            Some(unknown_users) => unknown_users,
+            None => UnknownUsers::new(Secret::new(process_secret()?), MIN_ITERATIONS),
         };
-        self.mechanism = None;
-        let decision = tokio::time::timeout(self.verdict, self.handler.authenticate(&self.peer, credentials)).await;
-        match decision.unwrap_or(Authentication::Unavailable) {
-            Authentication::Granted(identity) => {
-                self.peer.identity = Some(identity);
-                Verdict::Accept(None)
-            }
-            Authentication::Denied => Verdict::Refuse(Reply::from_static("535 5.7.8 Name or password are wrong\r\n")),
-            Authentication::Unavailable => {
-                Verdict::Refuse(Reply::from_static("454 4.7.0 Cannot check that now, try again later\r\n"))
-            }
-        }
+        Ok(ServerContext::new(Nonce::from_random(random()?), unknown_users))
     }
 
     /// From 354 to the reply to the end of the content.
@@ -355,6 +381,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Source<'_, S> {
     }
 }
 
+/// The same for as long as this process lives.
+fn process_secret() -> Result<[u8; 32], SaslError> {
+    static SECRET: OnceLock<[u8; 32]> = OnceLock::new();
+    match SECRET.get() {
+        Some(secret) => Ok(*secret),
+        None => random().map(|fresh| *SECRET.get_or_init(|| fresh)),
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], SaslError> {
+    let mut octets = [0; N];
+    getrandom::fill(&mut octets).map_err(|error| {
+        debug!(%error, "the system has no random numbers");
+        SaslError::Unavailable
+    })?;
+    Ok(octets)
+}
+
 /// Gives a verdict; one that does not fit becomes a 451, so that a handler's mistake never hangs a client.
 fn answer<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>, id: QuestionId, verdict: Verdict) {
     if let Err(error) = driver.answer(id, verdict) {
@@ -365,7 +409,7 @@ fn answer<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>, id: Q
 }
 
 async fn bounded<T>(limit: Duration, decision: impl Future<Output = Result<T, Reply>>) -> Result<T, Reply> {
-    tokio::time::timeout(limit, decision).await.unwrap_or_else(|_| Err(late()))
+    timeout(limit, decision).await.unwrap_or_else(|_| Err(late()))
 }
 
 fn late() -> Reply {

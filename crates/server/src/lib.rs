@@ -14,5 +14,5 @@ pub use listener::{Listener, Server, ServerOptions, Tls};
 pub use service::{Authentication, Handler, Service};
 
 pub use posthaste_io::{rustls, session, wire};
-pub use session::sasl::Credentials;
+pub use session::sasl::{BearerToken, Credentials, SaslError, ScramKey, ScramUser, UnknownUsers};
 pub use tokio_util::sync::CancellationToken;

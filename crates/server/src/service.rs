@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use posthaste_io::{
-    session::sasl::Credentials,
+    session::sasl::{BearerToken, Credentials, SaslError, ScramKey, ScramUser, UnknownUsers},
     wire::{Command, EhloName, Mail, Rcpt, Reply},
 };
 
@@ -22,7 +22,7 @@ pub trait Service: Send + Sync + 'static {
 }
 
 /// Handles one connection: one method for each question that the conversation asks. Only [`message`](Self::message) has
-/// no default; the others accept, except for [`authenticate`](Self::authenticate).
+/// no default; the others accept, except for those that authenticate.
 ///
 /// A refusal is a reply of 4yz (not now) or 5yz (never); anything else is an error of the handler's, and the client
 /// gets a 451 instead.
@@ -36,10 +36,67 @@ pub trait Handler: Send {
         async { Ok(()) }
     }
 
-    /// The client logs in with a password. Take the same time for a bad name as for a bad password.
+    /// The client logs in with a password: PLAIN, LOGIN. Take the same time for a bad name as for a bad password.
     fn authenticate(&mut self, peer: &Peer, credentials: Credentials) -> impl Future<Output = Authentication> + Send {
         let _ = (peer, credentials);
         async { Authentication::Denied }
+    }
+
+    /// The client logs in with an OAuth token: OAUTHBEARER, XOAUTH2. Check its host and port too, where it has them.
+    fn authenticate_token(&mut self, peer: &Peer, token: BearerToken) -> impl Future<Output = Authentication> + Send {
+        let _ = (peer, token);
+        async { Authentication::Denied }
+    }
+
+    /// The client does not say who it is: ANONYMOUS. The trace is one line for the log, and nothing is known of its truth.
+    fn authenticate_anonymous(&mut self, peer: &Peer, trace: &str) -> impl Future<Output = Authentication> + Send {
+        let _ = (peer, trace);
+        async { Authentication::Denied }
+    }
+
+    /// The client logs in without showing its password: SCRAM-SHA-256. The key of this user, or nothing when there is no
+    /// such user or it may not act as whom it asks to; it is refused at the end then, so that nobody sees who exists. With a
+    /// key and the right password the client is known as whom it asked to act as, and otherwise by its name.
+    ///
+    /// ```
+    /// # use std::collections::HashMap;
+    /// # use posthaste_server::{Body, Envelope, Handler, Peer, SaslError, ScramKey, ScramUser, UnknownUsers, wire::{Reply, Secret}};
+    /// struct Submission {
+    ///     /// As [`ScramKey::to_text`] has written them.
+    ///     keys: HashMap<String, String>,
+    ///     secret: [u8; 32],
+    /// }
+    ///
+    /// impl Handler for Submission {
+    ///     async fn scram_key(&mut self, _: &Peer, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
+    ///         // Nobody may act as somebody else here.
+    ///         let Some(text) = self.keys.get(&user.authentication_identity) else { return Ok(None) };
+    ///         let key = text.parse().map_err(|_| SaslError::Unavailable)?;
+    ///         Ok(user.authorisation_identity.is_none().then_some(key))
+    ///     }
+    ///
+    ///     fn unknown_users(&self) -> Option<UnknownUsers> {
+    ///         Some(UnknownUsers::new(Secret::new(self.secret), 4_096))
+    ///     }
+    /// #    async fn message(&mut self, _: &Peer, _: Envelope, _: &mut Body<'_>) -> Result<Reply, Reply> { unimplemented!() }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`SaslError::Unavailable`] when it cannot be looked up now; others with their replies.
+    fn scram_key(
+        &mut self,
+        peer: &Peer,
+        user: &ScramUser,
+    ) -> impl Future<Output = Result<Option<ScramKey>, SaslError>> + Send {
+        let _ = (peer, user);
+        async { Ok(None) }
+    }
+
+    /// How SCRAM answers for users who do not exist. Give it wherever [`scram_key`](Self::scram_key) has keys, with their
+    /// iterations and a secret that outlives a restart. Default: 4,096 iterations and a secret of this process.
+    fn unknown_users(&self) -> Option<UnknownUsers> {
+        None
     }
 
     /// A transaction begins. Its parameters are among those offered.
@@ -122,8 +179,18 @@ pub trait Handler: Send {
 pub enum Authentication {
     /// It is who it says to be; this is the name to remember it by.
     Granted(String),
-    /// Name or password are wrong: 535.
+    /// The credentials are wrong: 535.
     Denied,
     /// It cannot be checked now: 454.
     Unavailable,
+}
+
+impl From<Authentication> for Result<String, SaslError> {
+    fn from(authentication: Authentication) -> Self {
+        match authentication {
+            Authentication::Granted(identity) => Ok(identity),
+            Authentication::Denied => Err(SaslError::Credentials),
+            Authentication::Unavailable => Err(SaslError::Unavailable),
+        }
+    }
 }

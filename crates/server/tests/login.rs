@@ -6,16 +6,20 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use posthaste_server::{
-    ServerOptions, Tls,
+    Credentials, ServerOptions, Tls,
     rustls::{
         ClientConfig, RootCertStore, ServerConfig,
         crypto::aws_lc_rs::default_provider,
         pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     },
-    session::ServerSettings,
-    wire::{Mechanism, MechanismSet},
+    session::{
+        ServerSettings,
+        sasl::{BearerToken, ClientContext, ClientCredentials, ClientMechanism, ClientStep, Nonce, Protection},
+    },
+    wire::{Mechanism, MechanismSet, Secret},
 };
 use support::{Talk, start};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// `\0me\0right`, and with another password.
@@ -105,4 +109,98 @@ async fn an_identity_survives_rset_and_ehlo_and_not_starttls() {
     talk.message("a@b.test", "x").await;
     let peer = identity();
     assert_eq!((peer.identity, peer.tls), (None, true));
+}
+
+/// Logs in: the last reply, and whether the client is content with the server.
+async fn log_in(talk: &mut Talk<TcpStream>, mechanism: Mechanism, credentials: ClientCredentials) -> (String, bool) {
+    let mut context = ClientContext::new(Nonce::from_random([1; 18]));
+    context.secrets_need = Protection::None;
+    let mut exchange = ClientMechanism::choose(MechanismSet::of(&[mechanism]), credentials, context).unwrap();
+    let initial = exchange.initial_response().map_or_else(String::new, |text| format!(" {}", text.expose()));
+    let mut reply = talk.ask(&format!("AUTH {}{initial}", exchange.name())).await;
+    while let Some(challenge) = reply.strip_prefix("334 ") {
+        reply = match exchange.respond(challenge.as_bytes()) {
+            ClientStep::Respond(text) => talk.ask(text.expose()).await,
+            ClientStep::GiveUp(fault) => panic!("{fault}"),
+        };
+    }
+    (reply, exchange.finish().is_ok())
+}
+
+fn password(name: &str, password: &str, acts_as: Option<&str>) -> ClientCredentials {
+    ClientCredentials::Password(Credentials {
+        authorisation_identity: acts_as.map(str::to_owned),
+        authentication_identity: name.to_owned(),
+        password: Secret::new(password.to_owned()),
+    })
+}
+
+fn token(name: &str, token: &str) -> ClientCredentials {
+    let token = Secret::new(token.to_owned());
+    ClientCredentials::Token(BearerToken {
+        authorisation_identity: Some(name.to_owned()),
+        token,
+        host: None,
+        port: None,
+    })
+}
+
+#[tokio::test]
+async fn every_mechanism_asks_its_question() {
+    use Mechanism::{Anonymous, External, Login, OauthBearer, Plain, ScramSha256, ScramSha256Plus, XOauth2};
+    let mut settings = settings();
+    settings.offers.auth = MechanismSet::of(Mechanism::ALL);
+    // SCRAM-SHA-256 takes a debug build its time, and the peer waits for no more than the handler.
+    settings.timeouts.verdict = Duration::from_secs(1);
+    let server = start(settings, Tls::Off, ServerOptions::default()).await;
+    let anonymous = |trace: &str| ClientCredentials::Anonymous(trace.to_owned());
+    for (mechanism, credentials, code, identity) in [
+        (Plain, password("me", "right", None), "235", Some("me")),
+        (Login, password("me", "right", None), "235", Some("me")),
+        (ScramSha256, password("me", "right", None), "235", Some("me")),
+        (ScramSha256, password("me", "wrong", None), "535 5.7.8", None),
+        (ScramSha256, password("me", "right", Some("boss")), "535 5.7.8", None),
+        (ScramSha256, password("nobody", "right", None), "535 5.7.8", None),
+        (ScramSha256, password("broken", "right", None), "454 4.7.0", None),
+        (ScramSha256, password("late", "right", None), "454 4.7.0", None),
+        (OauthBearer, token("me", "right"), "235", Some("me")),
+        (OauthBearer, token("me", "wrong"), "535 5.7.8", None),
+        (OauthBearer, token("me", "late"), "454 4.7.0", None),
+        (XOauth2, token("me", "right"), "235", Some("me")),
+        (XOauth2, token("me", "wrong"), "535 5.7.8", None),
+        (Anonymous, anonymous("a@b.test"), "235", Some("anonymous")),
+        (Anonymous, anonymous("me"), "535 5.7.8", None),
+        // Nothing outside SASL says who a client is.
+        (External, ClientCredentials::External(None), "535 5.7.8", None),
+    ] {
+        let mut talk = Talk::connect(server.address).await.greeted().await;
+        let (reply, proved) = log_in(&mut talk, mechanism, credentials).await;
+        assert!(reply.starts_with(code), "{mechanism}: {reply}");
+        assert_eq!(proved, identity.is_some() || mechanism != ScramSha256, "{mechanism}");
+        talk.message("a@b.test", "x").await;
+        let seen = server.names.seen.lock().unwrap().pop().unwrap();
+        assert_eq!(seen.0.identity.as_deref(), identity, "{mechanism}");
+    }
+    for mechanism in [ScramSha256Plus, Mechanism::CramMd5] {
+        let mut talk = Talk::connect(server.address).await.greeted().await;
+        talk.expect(&format!("AUTH {mechanism}"), "504 5.5.4").await;
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_has_gets_the_same_salt_on_every_connection() {
+    let mut settings = settings();
+    settings.offers.auth = MechanismSet::of(&[Mechanism::ScramSha256]);
+    let server = start(settings, Tls::Off, ServerOptions::default()).await;
+    let mut heard = Vec::new();
+    for _ in 0..2 {
+        let mut talk = Talk::connect(server.address).await.greeted().await;
+        // n,,n=nobody,r=abc
+        heard.push(talk.ask("AUTH SCRAM-SHA-256 biwsbj1ub2JvZHkscj1hYmM=").await);
+    }
+    let [one, other] = &heard[..] else { panic!() };
+    assert!(one.starts_with("334 ") && one.len() == other.len());
+    // r= has 3 + 24 characters, which is 29 octets; what base64 makes of the rest begins at the 30th.
+    assert_ne!(one[..40], other[..40], "a fresh nonce");
+    assert_eq!(one[4 + 40..], other[4 + 40..], "the same salt");
 }

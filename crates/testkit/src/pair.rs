@@ -1,7 +1,10 @@
 //! A client and a server back to back over a link in memory.
 
-use posthaste_session::{ApiMisuse, ClientSettings, ServerSettings, Ticket, sasl::ClientMechanism};
-use posthaste_wire::{Command, Mechanism, Secret, capability::Keyword};
+use posthaste_session::{
+    ApiMisuse, ClientSettings, ServerSettings, Ticket,
+    sasl::{ClientContext, ClientMechanism, ClientStep, Credentials, Nonce, Protection},
+};
+use posthaste_wire::{Command, Mechanism, MechanismSet, Secret, capability::Keyword};
 
 use crate::{
     choices::Choices,
@@ -159,16 +162,17 @@ impl Pair {
     }
 
     fn authenticate(&mut self, name: &str) {
-        let credentials = posthaste_session::sasl::Credentials {
+        let credentials = Credentials {
             authorisation_identity: None,
             authentication_identity: USER.into(),
             password: Secret::new(PASSWORD.into()),
         };
-        let mut offered = self.client.session.capabilities().auth();
-        if name != "PLAIN" {
-            offered.remove(Mechanism::Plain);
-        }
-        let mut mechanism = ClientMechanism::choose(offered, credentials).expect("a mechanism is offered");
+        let mechanism = Mechanism::from_name(name).expect("the mechanism is known");
+        assert!(self.client.session.capabilities().auth().contains(mechanism), "{name} is offered");
+        let mut context = ClientContext::new(Nonce::from_random([3; 18]));
+        context.secrets_need = Protection::None;
+        let mut mechanism = ClientMechanism::choose(MechanismSet::of(&[mechanism]), credentials.into(), context)
+            .expect("the mechanism takes a password");
         let initial = mechanism.initial_response();
         let command = Command::Auth(posthaste_wire::Auth {
             mechanism: mechanism.name(),
@@ -178,11 +182,18 @@ impl Pair {
         loop {
             match self.reply_to_or_event(ticket) {
                 334 => {
-                    let response = mechanism.respond().expect("the mechanism has a response");
+                    let challenge = self.client.events.iter().rev().find_map(|event| match event {
+                        Event::Challenge(text) => Some(text.clone()),
+                        _ => None,
+                    });
+                    let ClientStep::Respond(response) = mechanism.respond(&challenge.unwrap_or_default()) else {
+                        panic!("the server's challenge is in order");
+                    };
                     ticket = self.client.respond(Some(response.expose())).expect("a challenge is open");
                 }
                 code => {
                     assert_eq!(code, 235);
+                    mechanism.finish().expect("the server has proved itself");
                     return;
                 }
             }

@@ -4,7 +4,10 @@ use std::collections::{HashMap, VecDeque};
 
 use posthaste_session::{
     Ask, Verdict,
-    sasl::{ServerMechanism, ServerStep},
+    sasl::{
+        MIN_ITERATIONS, Nonce, SALT_LENGTH, SaslError, ScramKey, ServerContext, ServerMechanism, ServerStep,
+        UnknownUsers,
+    },
 };
 use posthaste_wire::{Reply, Secret};
 
@@ -73,7 +76,7 @@ impl Topic {
 }
 
 /// Verdicts in the order in which they are wanted, by topic. Without one: AUTH is checked against [`USER`] and
-/// [`PASSWORD`], everything else is accepted.
+/// [`PASSWORD`] in every mechanism that has a password, everything else is accepted.
 #[derive(Debug, Default)]
 pub struct Policy {
     scripted: HashMap<Topic, VecDeque<Verdict>>,
@@ -103,32 +106,46 @@ impl Policy {
             return None;
         }
         Some(match ask {
-            Ask::Auth(auth) => {
-                self.mechanism = ServerMechanism::new(auth.mechanism);
-                let initial = auth.initial_response.map(Secret::into_inner);
-                self.sasl(|mechanism| mechanism.start(initial))
-            }
-            Ask::AuthResponse(response) => self.sasl(|mechanism| mechanism.respond(response.expose())),
+            Ask::Auth(auth) => match ServerMechanism::new(auth.mechanism, context()) {
+                Ok(mechanism) => {
+                    let initial = auth.initial_response.map(Secret::into_inner);
+                    self.mechanism.insert(mechanism).start(initial).map_or_else(refused, |step| self.sasl(step))
+                }
+                Err(error) => refused(error),
+            },
+            Ask::AuthResponse(response) => match &mut self.mechanism {
+                Some(mechanism) => mechanism.respond(response.expose()).map_or_else(refused, |step| self.sasl(step)),
+                None => refused(SaslError::Unavailable),
+            },
             _ => Verdict::Accept(None),
         })
     }
 
-    fn sasl<E>(&mut self, step: impl FnOnce(&mut ServerMechanism) -> Result<ServerStep, E>) -> Verdict {
-        let Some(mechanism) = &mut self.mechanism else {
-            return refusal("504 5.5.4 Mechanism not known");
-        };
-        match step(mechanism) {
-            Ok(ServerStep::Challenge(challenge)) => Verdict::Challenge(challenge),
-            Ok(ServerStep::Verify(who)) => {
-                if who.authentication_identity == USER && who.password.expose() == PASSWORD {
-                    Verdict::Accept(None)
-                } else {
-                    refusal("535 5.7.8 Credentials are wrong")
-                }
+    fn sasl(&mut self, step: ServerStep) -> Verdict {
+        let Some(mechanism) = &mut self.mechanism else { return refused(SaslError::Unavailable) };
+        let next = match step {
+            ServerStep::Challenge(challenge) => return Verdict::Challenge(challenge),
+            ServerStep::Done(_) => return Verdict::Accept(None),
+            ServerStep::Password(who) if who.authentication_identity == USER && who.password.expose() == PASSWORD => {
+                mechanism.decide(Ok(who.authentication_identity))
             }
-            Err(_) => refusal("501 5.5.2 Response cannot be read"),
-        }
+            ServerStep::ScramKey(who) => {
+                let key = || ScramKey::derive(PASSWORD, &[7; SALT_LENGTH], MIN_ITERATIONS).expect("they are in bounds");
+                mechanism.found(Ok((who.authentication_identity == USER).then(key)))
+            }
+            _ => mechanism.decide(Err(SaslError::Credentials)),
+        };
+        next.map_or_else(refused, |step| self.sasl(step))
     }
+}
+
+/// A nonce and a secret that are always the same, so that a run can be repeated.
+fn context() -> ServerContext {
+    ServerContext::new(Nonce::from_random([1; 18]), UnknownUsers::new(Secret::new([2; 32]), MIN_ITERATIONS))
+}
+
+fn refused(error: SaslError) -> Verdict {
+    Verdict::Refuse(error.reply())
 }
 
 /// A refusal with a reply on one line, without its CRLF.

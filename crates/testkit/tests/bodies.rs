@@ -103,6 +103,14 @@ proptest! {
     }
 
     #[test]
+    fn logins(mechanism in 0..9_u8, messages in vec(select(&["n,,n=user,r=", "p=tls-exporter,,n=user,r=", "abc", "\n", "\0",
+        "\u{1}", "user=user", "n,,", "auth=Bearer ", "c=biws,", "r=AQEBAQEBAQEBAQEBAQEBAQEBx", ",s=c2FsdHNhbHQ=", ",i=4096",
+        ",p=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "v=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", ",m=x", "e=x",
+        "\u{e9}"][..]), 0..12)) {
+        fuzz::sasl(format!("{mechanism}{}", messages.concat()).as_bytes());
+    }
+
+    #[test]
     fn addresses(text in "[a<>@\"\\\\. :\\[\\]\r\n\u{e9}-]{0,24}") {
         fuzz::address(text.as_bytes());
     }

@@ -10,13 +10,14 @@ use posthaste_testkit::fuzz;
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 7] = [
+const TARGETS: [(&str, Body); 8] = [
     ("address", fuzz::address),
     ("client_session", fuzz::client_session),
     ("command", fuzz::command),
     ("framer", fuzz::framer),
     ("reply", fuzz::reply),
     ("round_trip", fuzz::round_trip),
+    ("sasl", fuzz::sasl),
     ("server_session", fuzz::server_session),
 ];
 

@@ -12,8 +12,8 @@ use std::{
 };
 
 use posthaste_server::{
-    Authentication, Body, BodyError, CancellationToken, Credentials, Envelope, Handler, Listener, Peer, Server,
-    ServerOptions, Service, Tls,
+    Authentication, BearerToken, Body, BodyError, CancellationToken, Credentials, Envelope, Handler, Listener, Peer,
+    SaslError, ScramKey, ScramUser, Server, ServerOptions, Service, Tls,
     session::ServerSettings,
     wire::{EhloName, Mail, Rcpt, Reply},
 };
@@ -66,6 +66,27 @@ impl Handler for Names {
             ("late", _) => std::future::pending().await,
             (name, "right") => Authentication::Granted(name.to_owned()),
             _ => Authentication::Denied,
+        }
+    }
+
+    async fn authenticate_token(&mut self, _: &Peer, token: BearerToken) -> Authentication {
+        match (token.authorisation_identity, token.token.expose().as_str()) {
+            (Some(name), "right") => Authentication::Granted(name),
+            (_, "late") => std::future::pending().await,
+            _ => Authentication::Denied,
+        }
+    }
+
+    async fn authenticate_anonymous(&mut self, _: &Peer, trace: &str) -> Authentication {
+        if trace.contains('@') { Authentication::Granted("anonymous".to_owned()) } else { Authentication::Denied }
+    }
+
+    async fn scram_key(&mut self, _: &Peer, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
+        match user.authentication_identity.as_str() {
+            "me" if user.authorisation_identity.is_none() => Ok(ScramKey::derive("right", &[7; 16], 4_096).ok()),
+            "late" => std::future::pending().await,
+            "broken" => Err(SaslError::Unavailable),
+            _ => Ok(None),
         }
     }
 

@@ -1,105 +1,239 @@
-//! The client's side of PLAIN and LOGIN.
+//! The client's side of every mechanism.
 
-use alloc::{format, string::String};
+use alloc::{string::String, vec::Vec};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use posthaste_wire::{Mechanism, MechanismSet, Secret};
 
-use super::Credentials;
+use super::{
+    ChooseError, ClientContext, ClientCredentials, ServerFault,
+    base64::{MAX_TEXT, decode, encode},
+    cram_md5::CramMd5,
+    identity, oauth,
+    password::{LoginClient, write_plain},
+    scram::{Binding, ScramClient},
+};
 
-/// A SASL exchange as a client holds it.
+/// A SASL exchange as a client holds it, in this order:
+///
+/// 1. [`choose`](Self::choose) a mechanism from those that the server offers *behind* TLS.
+/// 2. Send AUTH with its [`name`](Self::name) and the [`initial_response`](Self::initial_response), if there is one.
+/// 3. To each 334 send what [`respond`](Self::respond) says.
+/// 4. At 235 [`finish`](Self::finish): only then is it known that the server is the right one, as far as the mechanism can
+///    tell.
+///
+/// ```
+/// use posthaste_session::sasl::{ClientContext, ClientMechanism, ClientStep, Credentials, Protection, Strength};
+/// use posthaste_wire::{Mechanism, MechanismSet, Secret};
+///
+/// let credentials = Credentials {
+///     authorisation_identity: None,
+///     authentication_identity: "user".into(),
+///     password: Secret::new("pencil".into()),
+/// };
+/// // The example of RFC 7677. In earnest: `Nonce::from_random`, with fresh random octets for each exchange.
+/// let mut context = ClientContext::new("rOprNGfwEbeRWgbNEkqO".parse()?);
+/// context.protection = Protection::Verified;
+/// context.minimum = Strength::Mutual;
+///
+/// let offered = MechanismSet::of(&[Mechanism::Plain, Mechanism::ScramSha256]);
+/// let mut exchange = ClientMechanism::choose(offered, credentials.into(), context)?;
+/// assert_eq!(exchange.name(), "SCRAM-SHA-256");
+/// let initial = exchange.initial_response().expect("here the client begins");
+/// assert_eq!(initial.expose(), "biwsbj11c2VyLHI9ck9wck5HZndFYmVSV2diTkVrcU8="); // n,,n=user,r=rOpr…
+///
+/// for challenge in [
+///     "cj1yT3ByTkdmd0ViZVJXZ2JORWtxTyVodllEcFdVYTJSYVRDQWZ1eEZJbGop\
+///      aE5sRiRrMCxzPVcyMlphSjBTTlk3c29Fc1VFamI2Z1E9PSxpPTQwOTY=", // r=rOpr…,s=W22Z…,i=4096
+///     "dj02cnJpVFJCaTIzV3BSUi93dHVwK21NaFVaVW4vZEI1bkxUSlJzamw5NUc0PQ==", // v=6rri…
+/// ] {
+///     match exchange.respond(challenge.as_bytes()) {
+///         ClientStep::Respond(line) => assert!(!line.expose().contains("pencil")), // Send it.
+///         ClientStep::GiveUp(fault) => return Err(fault.into()), // Send `*`.
+///     }
+/// }
+/// exchange.finish()?; // 235 came.
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct ClientMechanism {
-    kind: Kind,
-    credentials: Credentials,
+    mechanism: Mechanism,
+    /// The message that comes unasked, in base64, until it has left.
+    first: Option<Secret<String>>,
+    rest: Rest,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    Plain,
-    /// How many responses have been given.
-    Login(u8),
+/// What comes behind the first message.
+#[derive(Debug)]
+enum Rest {
+    /// Nothing: PLAIN, EXTERNAL, ANONYMOUS, and an exchange that was given up.
+    Nothing,
+    Login(LoginClient),
+    CramMd5(CramMd5),
+    /// The server's reasons, once it has given them.
+    Oauth(oauth::Form, Option<Vec<u8>>),
+    Scram(ScramClient),
 }
+
+/// How a client answers a challenge.
+#[derive(Debug)]
+#[must_use = "the server waits for it"]
+pub enum ClientStep {
+    /// Send this line, which is in base64.
+    Respond(Secret<String>),
+    /// Send `*` and take the refusal that comes (RFC 4954 section 4); then close the connection.
+    GiveUp(ServerFault),
+}
+
+/// The most octets of an AUTH command with its initial response, CRLF included. A longer one MUST wait for an empty
+/// challenge (RFC 4954 section 4), and then may have 12,288.
+const MAX_AUTH_COMMAND: usize = 512;
 
 impl ClientMechanism {
-    /// The best mechanism that the server offers for a password: PLAIN, then LOGIN.
+    /// The strongest mechanism that the server offers, the credentials fit and the context allows. For one certain
+    /// mechanism offer only that.
     ///
-    /// Both show the password to whoever reads the connection: use them inside TLS only.
-    pub fn choose(offered: MechanismSet, credentials: Credentials) -> Option<Self> {
-        let kind = match offered {
-            _ if offered.contains(Mechanism::Plain) => Kind::Plain,
-            _ if offered.contains(Mechanism::Login) => Kind::Login(0),
-            _ => return None,
-        };
-        Some(Self { kind, credentials })
-    }
-
-    /// The mechanism's name.
-    pub const fn name(&self) -> &'static str {
-        match self.kind {
-            Kind::Plain => "PLAIN",
-            Kind::Login(_) => "LOGIN",
-        }
-    }
-
-    /// The initial response in base64, for mechanisms that begin with one.
-    pub fn initial_response(&self) -> Option<Secret<String>> {
-        match self.kind {
-            Kind::Plain => Some(self.plain()),
-            Kind::Login(_) => None,
-        }
-    }
-
-    /// The response to a challenge in base64; nothing when the mechanism has no more to say, which ends the exchange.
-    pub fn respond(&mut self) -> Option<Secret<String>> {
-        let text = match &mut self.kind {
-            Kind::Plain => return None,
-            Kind::Login(given) => {
-                *given = given.saturating_add(1);
-                match given {
-                    1 => &self.credentials.authentication_identity,
-                    2 => self.credentials.password.expose(),
-                    _ => return None,
-                }
+    /// The order: SCRAM-SHA-256-PLUS, SCRAM-SHA-256, CRAM-MD5, PLAIN, LOGIN for passwords; OAUTHBEARER, XOAUTH2 for tokens.
+    ///
+    /// # Errors
+    /// [`ChooseError`].
+    pub fn choose(
+        offered: MechanismSet,
+        credentials: ClientCredentials,
+        context: ClientContext,
+    ) -> Result<Self, ChooseError> {
+        let mechanism = context.choose(offered, &credentials)?;
+        let (first, rest) = match (credentials, mechanism) {
+            (ClientCredentials::Password(who), Mechanism::Plain) => (Some(write_plain(&who)?), Rest::Nothing),
+            (ClientCredentials::Password(who), Mechanism::Login) => (None, Rest::Login(LoginClient::new(who)?)),
+            (ClientCredentials::Password(who), Mechanism::CramMd5) => (None, Rest::CramMd5(CramMd5::new(who)?)),
+            (ClientCredentials::Password(who), _) => {
+                let binding = match context.channel_binding {
+                    Some(binding) if mechanism == Mechanism::ScramSha256Plus => Binding::Used(binding),
+                    Some(_) => Binding::NotOffered,
+                    None => Binding::Unsupported,
+                };
+                let scram = ScramClient::new(&who, context.nonce, binding)?;
+                (Some(Secret::new(scram.first())), Rest::Scram(scram))
+            }
+            (ClientCredentials::Token(token), _) => {
+                let form = match mechanism {
+                    Mechanism::XOauth2 => oauth::Form::XOauth2,
+                    _ => oauth::Form::OauthBearer,
+                };
+                (Some(form.write(&token)?), Rest::Oauth(form, None))
+            }
+            (ClientCredentials::External(identity), _) => {
+                (Some(Secret::new(identity::write_external(identity)?)), Rest::Nothing)
+            }
+            (ClientCredentials::Anonymous(trace), _) => {
+                (Some(Secret::new(identity::write_anonymous(trace)?)), Rest::Nothing)
             }
         };
-        Some(Secret::new(STANDARD.encode(text)))
+        let first = first.map(|text| Secret::new(encode(text.expose())));
+        if first.as_ref().is_some_and(|text| text.expose().len() > MAX_TEXT) || !rest.fits() {
+            return Err(ChooseError::Credentials);
+        }
+        Ok(Self { mechanism, first, rest })
     }
 
-    fn plain(&self) -> Secret<String> {
-        let who = &self.credentials;
-        let authzid = who.authorisation_identity.as_deref().unwrap_or_default();
-        Secret::new(STANDARD.encode(format!("{authzid}\0{}\0{}", who.authentication_identity, who.password.expose())))
+    /// The mechanism.
+    pub const fn mechanism(&self) -> Mechanism {
+        self.mechanism
+    }
+
+    /// The mechanism's name, for AUTH.
+    pub const fn name(&self) -> &'static str {
+        self.mechanism.as_str()
+    }
+
+    /// What to send with AUTH, in base64, `=` for an empty message. Nothing for a mechanism in which the server begins,
+    /// and where the line would get longer than 512 octets: the server then asks with an empty challenge.
+    ///
+    /// It comes once: send it.
+    pub fn initial_response(&mut self) -> Option<Secret<String>> {
+        let room = MAX_AUTH_COMMAND - "AUTH  \r\n".len() - self.name().len();
+        let text = self.first.take_if(|text| text.expose().len() <= room)?;
+        Some(if text.expose().is_empty() { Secret::new("=".into()) } else { text })
+    }
+
+    /// The answer to a challenge, which is in base64 as it came.
+    pub fn respond(&mut self, challenge: &[u8]) -> ClientStep {
+        let challenge = match decode(challenge) {
+            Ok(challenge) => challenge,
+            // LOGIN's prompts mean nothing, and there are servers that send them as they are.
+            Err(_) if matches!(self.rest, Rest::Login(_)) => Vec::new(),
+            Err(error) => return self.give_up(error.into()),
+        };
+        if let Some(first) = self.first.take() {
+            return if challenge.is_empty() {
+                ClientStep::Respond(first)
+            } else {
+                self.give_up(ServerFault::Malformed)
+            };
+        }
+        let step = match &mut self.rest {
+            Rest::Nothing => ClientStep::GiveUp(ServerFault::UnexpectedChallenge),
+            Rest::Login(exchange) => exchange.respond(),
+            Rest::CramMd5(exchange) => exchange.respond(&challenge),
+            Rest::Oauth(_, Some(_)) => ClientStep::GiveUp(ServerFault::UnexpectedChallenge),
+            Rest::Oauth(form, reasons @ None) => {
+                *reasons = Some(challenge);
+                ClientStep::respond(form.acknowledgement())
+            }
+            Rest::Scram(exchange) => exchange.respond(challenge),
+        };
+        match step {
+            ClientStep::GiveUp(fault) => self.give_up(fault),
+            step => step,
+        }
+    }
+
+    /// Whether the server has shown all that the mechanism asks of it. Call it when 235 has come.
+    ///
+    /// # Errors
+    /// [`ServerFault::NotProved`] after a SCRAM in which the server's signature has not come or was wrong: whoever says yes
+    /// does not know the user's key. Close the connection, and send no mail.
+    pub const fn finish(&self) -> Result<(), ServerFault> {
+        match (&self.rest, self.mechanism) {
+            (Rest::Scram(exchange), _) if exchange.is_proved() => Ok(()),
+            (_, Mechanism::ScramSha256 | Mechanism::ScramSha256Plus) => Err(ServerFault::NotProved),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why the server refuses a token, in its JSON (RFC 7628 section 3.2.2): its `scope` and `openid-configuration` say
+    /// what to ask for. It is the server's text: do not trust it further than the server.
+    pub fn token_refusal(&self) -> Option<&[u8]> {
+        match &self.rest {
+            Rest::Oauth(_, reasons) => reasons.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn give_up(&mut self, fault: ServerFault) -> ClientStep {
+        self.first = None;
+        self.rest = Rest::Nothing;
+        ClientStep::GiveUp(fault)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sasl::{ServerMechanism, ServerStep};
-
-    #[test]
-    fn both_sides_understand_each_other() {
-        let credentials = Credentials {
-            authorisation_identity: None,
-            authentication_identity: "tester".into(),
-            password: Secret::new("s3cret pass".into()),
-        };
-        for offered in [MechanismSet::of(&[Mechanism::Plain]), MechanismSet::of(&[Mechanism::Login])] {
-            let mut client = ClientMechanism::choose(offered, credentials.clone()).unwrap();
-            let mut server = ServerMechanism::new(client.name()).unwrap();
-            let initial = client.initial_response();
-            let mut step = server.start(initial.as_ref().map(|text| text.expose().as_str())).unwrap();
-            let verified = loop {
-                match step {
-                    ServerStep::Verify(credentials) => break credentials,
-                    ServerStep::Challenge(_) => {
-                        step = server.respond(client.respond().unwrap().expose().as_bytes()).unwrap();
-                    }
-                }
-            };
-            assert_eq!(verified.authentication_identity, "tester");
-            assert_eq!(*verified.password.expose(), "s3cret pass");
+impl Rest {
+    /// Whether what the credentials will become fits a line.
+    fn fits(&self) -> bool {
+        match self {
+            Self::Login(exchange) => exchange.longest() <= MAX_RAW,
+            Self::CramMd5(exchange) => exchange.response_length() <= MAX_RAW,
+            // A first message that fits is longer than what comes behind it; the rest of that is bounded.
+            Self::Nothing | Self::Oauth(..) | Self::Scram(_) => true,
         }
+    }
+}
+
+/// The most octets that fit a line once they are in base64.
+const MAX_RAW: usize = MAX_TEXT / 4 * 3;
+
+impl ClientStep {
+    pub(super) fn respond(text: impl AsRef<[u8]>) -> Self {
+        Self::Respond(Secret::new(encode(text)))
     }
 }

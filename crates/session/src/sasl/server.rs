@@ -1,165 +1,208 @@
-//! The server's side of PLAIN and LOGIN.
+//! The server's side of every mechanism.
 
-use alloc::{string::String, vec::Vec};
+use alloc::{boxed::Box, string::String, vec::Vec};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
-use posthaste_wire::Secret;
-use thiserror::Error;
+use posthaste_wire::Mechanism;
 
-/// A SASL exchange as a server holds it.
-///
-/// ```
-/// use posthaste_session::sasl::{ServerMechanism, ServerStep};
-/// let mut exchange = ServerMechanism::new("plain").unwrap();
-/// let ServerStep::Verify(credentials) = exchange.start(Some("AHRpbQB0YW5zdGFhZnRhbnN0YWFm"))? else { panic!() };
-/// assert_eq!(credentials.authentication_identity, "tim");
-/// # Ok::<(), posthaste_session::sasl::SaslError>(())
-/// ```
-#[derive(Debug)]
+use super::{
+    BearerToken, ChannelBinding, Credentials, External, Nonce, SaslError, ScramKey, ScramUser, UnknownUsers,
+    base64::decode,
+    identity,
+    oauth::Form,
+    password::{LoginServer, read_plain},
+    scram::ScramServer,
+};
+
+/// What a server knows about its connection.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum ServerMechanism {
-    /// PLAIN (RFC 4616).
+pub struct ServerContext {
+    /// Our part of a nonce; a fresh one for each exchange.
+    pub nonce: Nonce,
+    /// How to answer for users who do not exist.
+    pub unknown_users: UnknownUsers,
+    /// The channel bindings of the TLS connection, for SCRAM-SHA-256-PLUS. Give them where that is offered, and only there:
+    /// a client that says that it was not is then refused with [`SaslError::TooWeak`], since somebody has taken it out of
+    /// the list (RFC 5802 section 6). Default: none.
+    pub channel_bindings: Vec<ChannelBinding>,
+    /// Who the client is by other means, such as its certificate, for EXTERNAL. Default: not known, and EXTERNAL is
+    /// refused.
+    pub external_identity: Option<String>,
+}
+
+/// A SASL exchange as a server holds it: [`new`](Self::new), [`start`](Self::start), and then what each [`ServerStep`]
+/// says, until it is [`Done`](ServerStep::Done) or there is an error, with its [`reply`](SaslError::reply). There is an
+/// example at the [module](super).
+///
+/// When the client gives up with `*`, drop it. No mechanism takes more than three responses.
+#[derive(Debug)]
+pub struct ServerMechanism {
+    context: ServerContext,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
     Plain,
-    /// LOGIN (draft-murchison-sasl-login), with the user name once it has come.
-    Login(Option<String>),
+    Login(LoginServer),
+    External,
+    Anonymous,
+    Oauth(Form),
+    Scram(Box<ScramServer>),
+    /// The application was asked to decide.
+    Asked(Option<Form>),
+    /// The reasons have left: whatever the client says to them, it is refused.
+    Refused(SaslError),
+    Over,
 }
 
 /// What a server does next.
 #[derive(Debug)]
-pub enum ServerStep {
-    /// Send this challenge, which is not yet in base64.
-    Challenge(Vec<u8>),
-    /// Check these credentials; the exchange is over.
-    Verify(Credentials),
-}
-
-/// Who somebody says to be.
-#[derive(Debug, Clone)]
-pub struct Credentials {
-    /// Whom to act as, when that was said and is somebody else (RFC 4616: authzid).
-    pub authorisation_identity: Option<String>,
-    /// Whose password it is (RFC 4616: authcid).
-    pub authentication_identity: String,
-    /// The password.
-    pub password: Secret<String>,
-}
-
-/// A response that the mechanism cannot read. The reply is 501 5.5.2 (RFC 4954 section 4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[must_use = "the client waits for it"]
 #[non_exhaustive]
-pub enum SaslError {
-    /// It is no base64.
-    #[error("the response is no base64")]
-    Base64,
-    /// It is not what the mechanism says.
-    #[error("the response is not what the mechanism asks for")]
-    Malformed,
+pub enum ServerStep {
+    /// Send 334 with this, which is not yet in base64, and give what comes to [`ServerMechanism::respond`]. It has 379 octets
+    /// at most, and so fits a reply line of 512.
+    Challenge(Vec<u8>),
+    /// PLAIN, LOGIN: is it this user's password, and may the user act as somebody else? [`ServerMechanism::decide`].
+    Password(Credentials),
+    /// XOAUTH2, OAUTHBEARER: is the token good, and for whom? [`ServerMechanism::decide`].
+    Token(BearerToken),
+    /// EXTERNAL: may this client do that? [`ServerMechanism::decide`].
+    External(External),
+    /// ANONYMOUS: may anybody? The trace has up to 255 characters, none of them a line break or otherwise a control
+    /// character, and is for the log. [`ServerMechanism::decide`].
+    Anonymous(String),
+    /// The SCRAMs: what is the stored key of this user? [`ServerMechanism::found`].
+    ScramKey(ScramUser),
+    /// Send 235. The client is whom the application said with [`ServerMechanism::decide`], or for SCRAM whom the client
+    /// asked to act as, and otherwise the user whose key it was.
+    Done(String),
+}
+
+impl ServerContext {
+    /// With this nonce, and without channel bindings or an external identity.
+    pub const fn new(nonce: Nonce, unknown_users: UnknownUsers) -> Self {
+        Self { nonce, unknown_users, channel_bindings: Vec::new(), external_identity: None }
+    }
 }
 
 impl ServerMechanism {
-    /// The mechanism with that name, in any case.
-    pub fn new(name: &str) -> Option<Self> {
-        if name.eq_ignore_ascii_case("PLAIN") {
-            Some(Self::Plain)
-        } else if name.eq_ignore_ascii_case("LOGIN") {
-            Some(Self::Login(None))
-        } else {
-            None
-        }
-    }
-
-    /// Starts with the initial response of AUTH in base64, `=` for an empty one.
+    /// Begins an exchange of the mechanism with that name, in any case.
     ///
     /// # Errors
-    /// [`SaslError`].
+    /// [`SaslError::UnknownMechanism`] for a name that is not known, for CRAM-MD5, and for SCRAM-SHA-256-PLUS without a
+    /// channel binding.
+    pub fn new(name: &str, context: ServerContext) -> Result<Self, SaslError> {
+        let state = match Mechanism::from_name(name) {
+            Some(Mechanism::Plain) => State::Plain,
+            Some(Mechanism::Login) => State::Login(LoginServer::default()),
+            Some(Mechanism::External) => State::External,
+            Some(Mechanism::Anonymous) => State::Anonymous,
+            Some(Mechanism::XOauth2) => State::Oauth(Form::XOauth2),
+            Some(Mechanism::OauthBearer) => State::Oauth(Form::OauthBearer),
+            Some(Mechanism::ScramSha256) => State::Scram(Box::new(ScramServer::new(false))),
+            Some(Mechanism::ScramSha256Plus) if !context.channel_bindings.is_empty() => {
+                State::Scram(Box::new(ScramServer::new(true)))
+            }
+            _ => return Err(SaslError::UnknownMechanism),
+        };
+        Ok(Self { context, state })
+    }
+
+    /// Takes the initial response of AUTH, in base64 and `=` for an empty one, or that there was none.
+    ///
+    /// # Errors
+    /// [`SaslError`]; the exchange is over.
     pub fn start(&mut self, initial_response: Option<&str>) -> Result<ServerStep, SaslError> {
-        match (initial_response, &self) {
+        match (initial_response, &self.state) {
             (Some("="), _) => self.respond(b""),
             (Some(text), _) => self.respond(text.as_bytes()),
-            (None, Self::Plain) => Ok(ServerStep::Challenge(Vec::new())),
-            (None, Self::Login(_)) => Ok(ServerStep::Challenge(b"Username:".to_vec())),
+            (None, State::Login(_)) => Ok(LoginServer::prompt()),
+            (None, State::Asked(_) | State::Refused(_) | State::Over) => Err(SaslError::Unavailable),
+            (None, _) => Ok(ServerStep::Challenge(Vec::new())),
         }
     }
 
-    /// Goes on with a response in base64.
+    /// Takes a response, in base64.
     ///
     /// # Errors
-    /// [`SaslError`].
+    /// [`SaslError`]; the exchange is over.
     pub fn respond(&mut self, response: &[u8]) -> Result<ServerStep, SaslError> {
-        let octets = STANDARD.decode(response).map_err(|_| SaslError::Base64)?;
-        let text = String::from_utf8(octets).map_err(|_| SaslError::Malformed)?;
-        match self {
-            Self::Plain => plain(&text).map(ServerStep::Verify),
-            Self::Login(name @ None) => {
-                *name = Some(text);
-                Ok(ServerStep::Challenge(b"Password:".to_vec()))
+        let result = self.respond_open(response);
+        if result.is_err() {
+            self.state = State::Over;
+        }
+        result
+    }
+
+    /// Answers a question other than [`ServerStep::ScramKey`]: with the name that the client is to be known by, or why it is
+    /// refused.
+    ///
+    /// # Errors
+    /// [`SaslError`], among them the refusal; the exchange is over.
+    pub fn decide(&mut self, decision: Result<String, SaslError>) -> Result<ServerStep, SaslError> {
+        let State::Asked(form) = core::mem::replace(&mut self.state, State::Over) else {
+            return Err(SaslError::Unavailable);
+        };
+        match (decision, form) {
+            (Ok(name), _) => Ok(ServerStep::Done(name)),
+            // Only for a bad token are there reasons to give; what is refused for now is refused at once.
+            (Err(SaslError::Credentials), Some(form)) => Ok(self.give_reasons(form)),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Answers [`ServerStep::ScramKey`]: with the key, that there is no such user, or why it is not known. A user who does
+    /// not exist, or may not act as somebody else, is not refused before the end.
+    ///
+    /// # Errors
+    /// [`SaslError`]; the exchange is over.
+    pub fn found(&mut self, key: Result<Option<ScramKey>, SaslError>) -> Result<ServerStep, SaslError> {
+        let result = match &mut self.state {
+            State::Scram(exchange) => key.and_then(|key| exchange.found(key, &self.context)),
+            _ => Err(SaslError::Unavailable),
+        };
+        if result.is_err() {
+            self.state = State::Over;
+        }
+        result
+    }
+
+    fn respond_open(&mut self, response: &[u8]) -> Result<ServerStep, SaslError> {
+        let message = match self.state {
+            // Out of turn, whatever it says.
+            State::Asked(_) | State::Over => return Err(SaslError::Unavailable),
+            State::Refused(error) => return Err(error),
+            _ => decode(response)?,
+        };
+        let (step, form) = match &mut self.state {
+            State::Scram(exchange) => return exchange.respond(message, &self.context),
+            State::Login(exchange) => match exchange.respond(message)? {
+                step @ ServerStep::Challenge(_) => return Ok(step),
+                step => (step, None),
+            },
+            State::Plain => (ServerStep::Password(read_plain(message)?), None),
+            State::External => {
+                let identity = self.context.external_identity.as_deref();
+                (ServerStep::External(identity::read_external(message, identity)?), None)
             }
-            Self::Login(Some(name)) => Ok(ServerStep::Verify(Credentials {
-                authorisation_identity: None,
-                authentication_identity: core::mem::take(name),
-                password: Secret::new(text),
-            })),
-        }
-    }
-}
-
-/// `[authzid] NUL authcid NUL passwd` (RFC 4616 section 2).
-fn plain(message: &str) -> Result<Credentials, SaslError> {
-    let mut parts = message.split('\0');
-    match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some(authzid), Some(authcid), Some(password), None) if !authcid.is_empty() && !password.is_empty() => {
-            Ok(Credentials {
-                authorisation_identity: (!authzid.is_empty() && authzid != authcid).then(|| authzid.into()),
-                authentication_identity: authcid.into(),
-                password: Secret::new(password.into()),
-            })
-        }
-        _ => Err(SaslError::Malformed),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn encoded(text: &str) -> String {
-        STANDARD.encode(text)
-    }
-
-    #[test]
-    fn plain_reads_three_parts_and_no_more() {
-        for (message, who) in [
-            ("\0tester\0s3cret pass", Some((None, "tester"))),
-            ("tester\0tester\0x", Some((None, "tester"))),
-            ("admin\0tester\0x", Some((Some("admin"), "tester"))),
-            ("\0tester\0x\0extra", None),
-            ("\0\0x", None),
-            ("\0tester\0", None),
-            ("tester", None),
-            ("", None),
-        ] {
-            let step = ServerMechanism::Plain.start(Some(&encoded(message)));
-            let found = step.ok().and_then(|step| match step {
-                ServerStep::Verify(credentials) => {
-                    Some((credentials.authorisation_identity, credentials.authentication_identity))
+            State::Anonymous => (ServerStep::Anonymous(identity::read_anonymous(message)?), None),
+            State::Oauth(form) => {
+                let form = *form;
+                match form.read(message)? {
+                    Some(token) => (ServerStep::Token(token), Some(form)),
+                    None => return Ok(self.give_reasons(form)),
                 }
-                ServerStep::Challenge(_) => None,
-            });
-            assert_eq!(found, who.map(|(one, two)| (one.map(String::from), String::from(two))), "{message:?}");
-        }
+            }
+            State::Asked(_) | State::Refused(_) | State::Over => return Err(SaslError::Unavailable),
+        };
+        self.state = State::Asked(form);
+        Ok(step)
     }
 
-    #[test]
-    fn login_asks_for_the_name_and_the_password() {
-        let mut exchange = ServerMechanism::new("LOGIN").unwrap();
-        assert!(matches!(exchange.start(None), Ok(ServerStep::Challenge(text)) if text == b"Username:"));
-        assert!(matches!(exchange.respond(b"dGVzdGVy"), Ok(ServerStep::Challenge(text)) if text == b"Password:"));
-        assert!(matches!(exchange.respond(b"eA=="), Ok(ServerStep::Verify(who)) if *who.password.expose() == "x"));
-    }
-
-    #[test]
-    fn what_is_no_base64_is_told_apart() {
-        assert!(matches!(ServerMechanism::Plain.respond(b"!!!"), Err(SaslError::Base64)));
-        assert!(matches!(ServerMechanism::Plain.respond(b"/w=="), Err(SaslError::Malformed)));
+    fn give_reasons(&mut self, form: Form) -> ServerStep {
+        self.state = State::Refused(SaslError::Credentials);
+        ServerStep::Challenge(form.refusal().into())
     }
 }

@@ -7,6 +7,7 @@ pub mod framing;
 mod lines;
 #[path = "../../../wire/tests/support/replies.rs"]
 mod replies;
+mod sasl;
 mod sessions;
 #[path = "../../../wire/tests/support/values.rs"]
 mod values;
@@ -14,6 +15,7 @@ mod values;
 pub use framing::framer;
 pub use lines::{address, command, round_trip};
 pub use replies::reply;
+pub use sasl::sasl;
 pub use sessions::{client_session, server_session};
 
 use crate::{choices, reference};

@@ -1,0 +1,75 @@
+//! Who somebody says to be, and how it is shown.
+
+use alloc::string::String;
+
+use posthaste_wire::Secret;
+
+/// A name with its password.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// Whom to act as, when that was said and is somebody else (RFC 4616: authzid).
+    pub authorisation_identity: Option<String>,
+    /// Whose password it is (RFC 4616: authcid).
+    pub authentication_identity: String,
+    /// The password, as it was typed: RFC 4616 section 2 leaves it to the server to [`prepare`](super::prepare()) it before
+    /// it compares, as [`ScramKey::verify`](super::ScramKey::verify) does.
+    pub password: Secret<String>,
+}
+
+/// An OAuth 2.0 bearer token (RFC 6750), from XOAUTH2 or OAUTHBEARER (RFC 7628).
+#[derive(Debug, Clone)]
+pub struct BearerToken {
+    /// Whom to act as: the user name of XOAUTH2, which has to have one, and the authzid of OAUTHBEARER.
+    pub authorisation_identity: Option<String>,
+    /// The token, in the characters of RFC 6750 section 2.1.
+    pub token: Secret<String>,
+    /// The host that the client meant to connect to. A server MUST check it when it is there (RFC 7628 section 3.2).
+    /// XOAUTH2 has none.
+    pub host: Option<String>,
+    /// The port that the client meant to connect to, as [`Self::host`].
+    pub port: Option<u16>,
+}
+
+/// A client that TLS or something else outside SASL knows already (RFC 4422 appendix A).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct External {
+    /// Who it is, from [`ServerContext::external_identity`](super::ServerContext::external_identity).
+    pub identity: String,
+    /// Whom to act as, when that was said and is somebody else.
+    pub authorisation_identity: Option<String>,
+}
+
+/// Whose key a SCRAM exchange needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScramUser {
+    /// The user's name, prepared with SASLprep.
+    pub authentication_identity: String,
+    /// Whom to act as, when that was said and is somebody else. Give no key to somebody who may not.
+    pub authorisation_identity: Option<String>,
+}
+
+/// What a client logs in with; it decides which mechanisms there are to choose from.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ClientCredentials {
+    /// A name and a password: the SCRAMs, CRAM-MD5, PLAIN, LOGIN.
+    Password(Credentials),
+    /// A token: OAUTHBEARER, XOAUTH2.
+    Token(BearerToken),
+    /// What TLS has shown already: EXTERNAL. Whom to act as, when that is somebody else.
+    External(Option<String>),
+    /// Nobody: ANONYMOUS. A trace of up to 255 characters that the server may log, such as a mail address; it may be empty.
+    Anonymous(String),
+}
+
+impl From<Credentials> for ClientCredentials {
+    fn from(credentials: Credentials) -> Self {
+        Self::Password(credentials)
+    }
+}
+
+impl From<BearerToken> for ClientCredentials {
+    fn from(token: BearerToken) -> Self {
+        Self::Token(token)
+    }
+}

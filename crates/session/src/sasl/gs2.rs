@@ -1,0 +1,108 @@
+//! The header of GS2 (RFC 5801 section 4), which SCRAM and OAUTHBEARER begin with.
+
+use alloc::string::String;
+
+/// `gs2-cbind-flag "," [ "a=" saslname ] ","`
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Gs2Header<'m> {
+    pub(super) flag: Flag<'m>,
+    pub(super) authorisation_identity: Option<String>,
+    /// The header as it came, with its last comma.
+    pub(super) text: &'m str,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flag<'m> {
+    /// `n`: the client knows no channel binding.
+    Unsupported,
+    /// `y`: the client does, and thinks that the server does not.
+    NotOffered,
+    /// `p=`: the kind that is used.
+    Used(&'m str),
+}
+
+impl<'m> Gs2Header<'m> {
+    /// The header and what stands behind it.
+    pub(super) fn parse(message: &'m str) -> Option<(Self, &'m str)> {
+        let (flag, rest) = message.split_once(',')?;
+        let flag = match flag {
+            "n" => Flag::Unsupported,
+            "y" => Flag::NotOffered,
+            flag => Flag::Used(flag.strip_prefix("p=").filter(|name| is_binding_name(name))?),
+        };
+        let (identity, rest) = rest.split_once(',')?;
+        let authorisation_identity = match identity {
+            "" => None,
+            identity => Some(decode_name(identity.strip_prefix("a=")?)?),
+        };
+        let text = message.strip_suffix(rest)?;
+        Some((Self { flag, authorisation_identity, text }, rest))
+    }
+}
+
+/// Writes a header.
+pub(super) fn header(flag: Flag<'_>, authorisation_identity: Option<&str>) -> String {
+    let mut text = String::new();
+    match flag {
+        Flag::Unsupported => text.push('n'),
+        Flag::NotOffered => text.push('y'),
+        Flag::Used(kind) => text.extend(["p=", kind]),
+    }
+    text.push(',');
+    if let Some(identity) = authorisation_identity {
+        text.extend(["a=", &encode_name(identity)]);
+    }
+    text.push(',');
+    text
+}
+
+/// A name with `=` as `=3D` and `,` as `=2C`.
+pub(super) fn encode_name(name: &str) -> String {
+    name.replace('=', "=3D").replace(',', "=2C")
+}
+
+/// The name that was encoded so; nothing for one that is empty or has another escape or a NUL in it.
+pub(super) fn decode_name(text: &str) -> Option<String> {
+    if text.is_empty() || text.contains(['\0', ',']) {
+        return None;
+    }
+    let mut pieces = text.split('=');
+    let mut name = String::from(pieces.next()?);
+    for piece in pieces {
+        let (character, rest) = match piece.strip_prefix("2C") {
+            Some(rest) => (',', rest),
+            None => ('=', piece.strip_prefix("3D")?),
+        };
+        name.push(character);
+        name.push_str(rest);
+    }
+    Some(name)
+}
+
+fn is_binding_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'.' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_are_read_as_they_are_written() {
+        for (flag, identity, text) in [
+            (Flag::Unsupported, None, "n,,"),
+            (Flag::NotOffered, Some("a,b=c"), "y,a=a=2Cb=3Dc,"),
+            (Flag::Used("tls-exporter"), Some("x"), "p=tls-exporter,a=x,"),
+        ] {
+            assert_eq!(header(flag, identity), text);
+            let (header, rest) = Gs2Header::parse(text).unwrap();
+            assert_eq!((header.flag, header.authorisation_identity.as_deref(), header.text), (flag, identity, text));
+            assert_eq!(rest, "");
+        }
+        for text in
+            ["", "n", "n,", "n,x", "n,b=x,", "n,a=,", "n,a=x", "n,a==2c,", "n,a==,", "N,,", "p=,,", "p=a_b,,", "x,,"]
+        {
+            assert_eq!(Gs2Header::parse(text), None, "{text}");
+        }
+    }
+}
