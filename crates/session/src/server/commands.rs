@@ -75,10 +75,12 @@ impl ServerSession {
             }
             Command::StartTls => self.start_tls(more, out),
             Command::Auth(auth) => self.auth(now, auth, out),
-            Command::Ehlo(_)
-            | Command::Helo(_)
-            | Command::Lhlo(_)
-            | Command::Bdat { .. }
+            // The other protocol's (RFC 2033 section 4.1).
+            Command::Ehlo(_) | Command::Helo(_) | Command::Lhlo(_) => {
+                self.refuse(&replies::UNKNOWN_COMMAND, out);
+                None
+            }
+            Command::Bdat { .. }
             | Command::Expn(_)
             | Command::Etrn(_)
             | Command::Burl { .. }

@@ -207,6 +207,7 @@ fn offer(settings: &mut ServerSettings, word: &str) {
     match word {
         "starttls" => offers.starttls = true,
         "auth" => offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]),
+        "scram" => offers.auth.insert(Mechanism::ScramSha256),
         "clear" => offers.auth_in_clear = true,
         "smtputf8" => offers.smtputf8 = true,
         "dsn" => offers.dsn = true,
