@@ -75,7 +75,8 @@ impl OriginalRecipient {
     /// Encodes a mailbox in ASCII, as `rfc822` or, when it is not ASCII itself, as `utf-8`.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) when the value is too long.
+    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) when the value is too long, as that
+    /// of a mailbox outside ASCII may be.
     pub fn new<S: AsRef<str>>(mailbox: Mailbox<S>) -> Result<Self, SyntaxError> {
         let address = mailbox.as_str();
         match mailbox.is_ascii() {
