@@ -71,12 +71,25 @@ fn say(place: &str, harness: &mut ClientHarness, octets: &[u8]) {
         let sent = harness.send_content(&content.octets, 7);
         assert!(sent.is_ok(), "{place}: {sent:?}");
     } else {
-        for line in octets.split_inclusive(|octet| *octet == b'\n') {
+        let mut rest = octets;
+        while !rest.is_empty() {
+            let end = rest.iter().position(|octet| *octet == b'\n').map_or(rest.len(), |at| at + 1);
+            let (line, behind) = rest.split_at(end);
+            rest = behind;
             let line = line.strip_suffix(b"\r\n").unwrap_or(line);
+            let command = || Command::parse(line).unwrap_or_else(|error| panic!("{place}: {error}"));
             let sent = match (harness.session.phase(), line) {
                 (Phase::Auth, b"*") => harness.respond(None),
                 (Phase::Auth, line) => harness.respond(std::str::from_utf8(line).ok()),
-                _ => harness.send(&Command::parse(line).unwrap_or_else(|error| panic!("{place}: {error}"))),
+                _ => match command() {
+                    Command::Bdat { size, last } => {
+                        let chunk = usize::try_from(size).ok().and_then(|size| rest.split_at_checked(size));
+                        let (chunk, behind) = chunk.unwrap_or_else(|| panic!("{place}: the chunk in the same burst"));
+                        rest = behind;
+                        harness.send_chunk(chunk, last, 7)
+                    }
+                    command => harness.send(&command),
+                },
             };
             assert!(sent.is_ok(), "{place}: {sent:?}");
         }

@@ -23,7 +23,7 @@
 //! | `! messages N` | so many messages were taken |
 //! | `! closed REASON`, `! open` | whether the session has ended |
 //!
-//! Lines of the client that follow each other arrive together. Every transcript is run with its input whole, one octet
+//! Lines of the client that follow each other arrive together; the octets of a chunk stand right behind its BDAT. Every transcript is run with its input whole, one octet
 //! at a time, and cut at every octet, always with the same result.
 
 mod client;
