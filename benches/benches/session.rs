@@ -103,7 +103,7 @@ impl Conversation {
         for mut piece in content.chunks(PIECE) {
             while !piece.is_empty() {
                 let mut segments = SegmentList::new();
-                let taken = self.client.payload(piece, &mut segments).expect("clean content");
+                let taken = self.client.payload(NOW, piece, &mut segments).expect("clean content");
                 segments.as_slice().iter().for_each(|segment| self.to_server.extend_from_slice(segment.as_bytes()));
                 piece = &piece[taken..];
             }

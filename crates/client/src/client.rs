@@ -7,11 +7,12 @@ use posthaste_io::{
     rustls::{ClientConfig, pki_types::ServerName},
     session::{
         ClientSettings,
+        client::{downgrade::NextHop, recipients_at_once},
         sasl::{
             ChooseError, ClientContext, ClientCredentials, ClientMechanism, ClientStep, Nonce, Protection, Strength,
         },
     },
-    wire::{Auth, Capabilities, Command, EhloName, Reply, ReplyCode, Secret, Severity, capability::Keyword},
+    wire::{Auth, Capabilities, Command, EhloName, Rcpt, Reply, ReplyCode, Secret, Severity, capability::Keyword},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -23,12 +24,18 @@ use crate::{
 /// How to talk to a server.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// Our name in EHLO.
+    /// Our name in EHLO or LHLO.
     pub hello: EhloName,
     /// Limits and timeouts of the session.
     pub session: ClientSettings,
+    /// What the server speaks.
+    pub protocol: Protocol,
     /// How much TLS there has to be.
     pub tls: Tls,
+    /// Whether a handshake by [`tls`](Self::tls) proves that the server is the one that the mail is for: its certificate is
+    /// verified for its name, and the name came from the recipients' domain in a way that nobody could change, such as
+    /// DNSSEC, MTA-STS or the configuration. Mail with REQUIRETLS goes nowhere else (RFC 8689 section 4.2.1). Default: no.
+    pub tls_verifies: bool,
     /// Who to log in as. They are sent only where the policy is [`TlsPolicy::Required`] or [`TlsPolicy::Implicit`]: a policy
     /// that does without TLS shows them to whoever takes it away. Otherwise [`ConnectError::AuthUnavailable`].
     ///
@@ -47,17 +54,30 @@ impl ClientOptions {
         Self {
             hello,
             session: ClientSettings::default(),
+            protocol: Protocol::Smtp,
             tls: Tls::default(),
+            tls_verifies: false,
             credentials: None,
             weakest_login: Strength::Secret,
         }
     }
 }
 
+/// What a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// SMTP (RFC 5321): one answer for a whole message.
+    #[default]
+    Smtp,
+    /// LMTP (RFC 2033): an answer for each recipient of a message. Not on port 25.
+    Lmtp,
+}
+
 /// A connection on which transactions can be made, one after another.
 #[derive(Debug)]
 pub struct Client<S> {
     pub(crate) driver: ClientDriver<S>,
+    tls_verifies: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
@@ -75,10 +95,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             let result = bounded.await.map_err(|_| ConnectError::Tls(ClientError::Timeout))?;
             result.map_err(|error| ConnectError::Tls(error.into()))?;
         }
-        let mut client = Self { driver: ClientDriver::new(connection, options.session.clone()) };
+        let driver = ClientDriver::new(connection, options.session.clone());
+        let mut client = Self { driver, tls_verifies: options.tls_verifies };
         let greeting = client.reply().await?;
         positive(greeting, Stage::Greeting)?;
-        client.hello(&options.hello).await?;
+        client.hello(options).await?;
         client.start_tls(server_name, options).await?;
         client.log_in(options).await?;
         Ok(client)
@@ -92,6 +113,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Whether TLS is up.
     pub fn is_tls(&self) -> bool {
         self.driver.is_tls()
+    }
+
+    /// How many of these recipients, from the front, [`transact`](Self::transact) names to the server in one transaction:
+    /// all of them, unless the server has set limits (RFC 9422).
+    pub fn recipients_at_once(&self, recipients: &[Rcpt<&str>]) -> usize {
+        recipients_at_once(self.capabilities(), recipients)
+    }
+
+    /// How many more transactions the server takes on this connection, when it has set a limit (MAILMAX of RFC 9422). At
+    /// 0, [`quit`](Self::quit) and connect again.
+    pub fn transactions_left(&self) -> Option<u32> {
+        self.driver.session().transactions_left()
     }
 
     /// Says good-bye and closes.
@@ -113,13 +146,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
+    /// Sends a command and waits for its reply, past those that are still to come.
     pub(crate) async fn command(&mut self, command: &Command<'_>) -> Result<Reply, ClientError> {
-        self.driver.send(command)?;
-        self.reply().await
+        let ticket = self.driver.send(command)?;
+        loop {
+            match self.driver.next().await? {
+                ClientEvent::Reply { to, reply, .. } if to == ticket => return Ok(reply),
+                ClientEvent::Closed => return Err(ClientError::Closed),
+                _ => {}
+            }
+        }
     }
 
-    /// EHLO, and HELO for a server that does not know it (RFC 5321 section 3.2).
-    async fn hello(&mut self, name: &EhloName) -> Result<(), ConnectError> {
+    /// The server as a message finds it.
+    pub(crate) fn next_hop(&self) -> NextHop<'_> {
+        NextHop { capabilities: self.capabilities(), tls_is_verified: self.is_tls() && self.tls_verifies }
+    }
+
+    /// LHLO; or EHLO, and HELO for a server that does not know it (RFC 5321 section 3.2).
+    async fn hello(&mut self, options: &ClientOptions) -> Result<(), ConnectError> {
+        let name = &options.hello;
+        if options.protocol == Protocol::Lmtp {
+            let reply = self.command(&Command::Lhlo(name.borrowed())).await?;
+            return positive(reply, Stage::Hello);
+        }
         let reply = self.command(&Command::Ehlo(name.borrowed())).await?;
         if reply.code().severity() != Severity::PermanentNegative {
             return positive(reply, Stage::Hello);
@@ -148,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             ClientEvent::StartTls => self.driver.connect_tls(config, name).await.map_err(ConnectError::Tls)?,
             _ => return Err(ConnectError::TlsUnavailable),
         }
-        self.hello(&options.hello).await
+        self.hello(options).await
     }
 
     async fn log_in(&mut self, options: &ClientOptions) -> Result<(), ConnectError> {

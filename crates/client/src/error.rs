@@ -57,7 +57,7 @@ pub enum ConnectError {
 pub enum Stage {
     /// The greeting.
     Greeting,
-    /// EHLO or HELO.
+    /// EHLO, HELO or LHLO.
     Hello,
     /// STARTTLS.
     StartTls,

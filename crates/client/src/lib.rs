@@ -11,7 +11,7 @@ mod resolve;
 mod tls;
 mod transaction;
 
-pub use client::{Client, ClientOptions};
+pub use client::{Client, ClientOptions, Protocol};
 pub use connect::{Port, connect};
 pub use error::{ConnectError, Stage};
 #[cfg(feature = "hickory")]

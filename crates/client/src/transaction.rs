@@ -2,9 +2,13 @@
 
 use bytes::Bytes;
 use posthaste_io::{
-    ClientError, ClientEvent, Content,
+    ChunksSent, ClientError, ClientEvent, Content,
     session::{
-        client::downgrade::{self, Undeliverable},
+        Ticket,
+        client::{
+            BodyKind,
+            downgrade::{self, Undeliverable},
+        },
         table::Phase,
     },
     wire::{Command, Mail, Rcpt, Reply, Severity, capability::Keyword},
@@ -34,6 +38,9 @@ pub enum RecipientOutcome {
     Refused(Reply, RefusedAt),
     /// The server cannot take this message; for good.
     Undeliverable(Undeliverable),
+    /// The server has said that it takes fewer recipients, or fewer domains of them, in one transaction (RFC 9422): this one
+    /// was not named to it. Send the message to it in another transaction; [`Client::recipients_at_once`] says how many fit.
+    Postponed,
     /// The conversation broke off before there was an answer: try again.
     Lost,
 }
@@ -66,31 +73,36 @@ impl RecipientOutcome {
             Self::Refused(reply, RefusedAt::Rcpt) if reply.code().get() == STORAGE_EXCEEDED => false,
             Self::Refused(reply, _) => reply.code().severity() == Severity::PermanentNegative,
             Self::Undeliverable(_) => true,
-            Self::Accepted(_) | Self::Lost => false,
+            Self::Accepted(_) | Self::Postponed | Self::Lost => false,
         }
+    }
+
+    fn of(reply: Reply, at: RefusedAt) -> Self {
+        if reply.code().is_positive() { Self::Accepted(reply) } else { Self::Refused(reply, at) }
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// Sends one message. Commands are pipelined as far as the server offers it.
+    /// Sends one message. Commands are pipelined as far as the server offers it; the content goes by BDAT where it offers
+    /// CHUNKING and [`ClientSettings::chunking`](posthaste_io::session::ClientSettings::chunking) is on, or where the content
+    /// is binary, and by DATA otherwise.
     pub async fn transact(
         &mut self,
         mail: Mail<&str>,
         recipients: &[Rcpt<&str>],
         content: impl Content,
     ) -> Transaction {
-        let mut attempt = Attempt { outcomes: vec![None; recipients.len()] };
-        if recipients.is_empty() {
-            return Transaction { recipients: Vec::new(), broken: None, in_doubt: false };
-        }
-        let mail = match downgrade::mail(mail, self.capabilities()) {
-            Ok(mail) => mail,
-            Err(why) => {
-                let recipients = recipients.iter().map(|_| RecipientOutcome::Undeliverable(why)).collect();
-                return Transaction { recipients, broken: None, in_doubt: false };
+        let mut attempt = Attempt { outcomes: vec![None; recipients.len()], named: Vec::new() };
+        let mut broken = None;
+        match downgrade::mail(mail, self.next_hop()) {
+            Err(why) => attempt.outcomes.fill(Some(RecipientOutcome::Undeliverable(why))),
+            Ok(mail) => {
+                let named = attempt.choose(self, recipients);
+                if !named.is_empty() {
+                    broken = attempt.run(self, mail, &named, content).await.err();
+                }
             }
-        };
-        let mut broken = attempt.run(self, mail, recipients, content).await.err();
+        }
         if self.driver.session().phase() == Phase::Closed && broken.is_none() {
             // Every recipient has its answer, and the last of them was a 421.
             broken = Some(ClientError::Closed);
@@ -104,9 +116,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
 struct Attempt {
     outcomes: Vec<Option<RecipientOutcome>>,
+    /// Which recipient each RCPT of the transaction names.
+    named: Vec<usize>,
 }
 
 impl Attempt {
+    /// The recipients that are named to the server, as it can take them; the others have their outcome then.
+    fn choose<'a, S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        client: &Client<S>,
+        recipients: &[Rcpt<&'a str>],
+    ) -> Vec<Rcpt<&'a str>> {
+        let most = client.recipients_at_once(recipients);
+        let mut chosen = Vec::with_capacity(most);
+        for (index, (rcpt, outcome)) in recipients.iter().zip(&mut self.outcomes).enumerate() {
+            match downgrade::rcpt(*rcpt, client.next_hop()) {
+                Err(why) => *outcome = Some(RecipientOutcome::Undeliverable(why)),
+                Ok(_) if index >= most => *outcome = Some(RecipientOutcome::Postponed),
+                Ok(rcpt) => {
+                    chosen.push(rcpt);
+                    self.named.push(index);
+                }
+            }
+        }
+        chosen
+    }
+
     async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         client: &mut Client<S>,
@@ -116,6 +151,7 @@ impl Attempt {
     ) -> Result<(), ClientError> {
         let pipelining = client.capabilities().offers(Keyword::Pipelining);
         client.driver.send(&Command::Mail(mail))?;
+        let kind = client.driver.session().body_kind();
         if !pipelining {
             let reply = client.reply().await?;
             if !reply.code().is_positive() {
@@ -127,11 +163,10 @@ impl Attempt {
         let mut mail_answered = !pipelining;
         while let Some(group) = groups.next() {
             for rcpt in group {
-                let rcpt = downgrade::rcpt(*rcpt, client.capabilities());
-                client.driver.send(&Command::Rcpt(rcpt))?;
+                client.driver.send(&Command::Rcpt(*rcpt))?;
             }
             // DATA leaves with the last group; everything else waits for the group's replies.
-            if pipelining && groups.peek().is_none() {
+            if pipelining && kind == BodyKind::Data && groups.peek().is_none() {
                 break;
             }
             let expected = group.len() + usize::from(!mail_answered);
@@ -146,42 +181,70 @@ impl Attempt {
                 _ => return Ok(()),
             }
         }
-        if !pipelining && self.outcomes.iter().all(Option::is_some) {
+        if (!pipelining || kind == BodyKind::Chunks) && self.outcomes.iter().all(Option::is_some) {
             return reset(client).await;
         }
+        let sent = match kind {
+            BodyKind::Data => match self.ask(client).await? {
+                true => client.driver.send_content(&mut content).await.map(ChunksSent::Whole),
+                false => return Ok(()),
+            },
+            BodyKind::Chunks => client.driver.send_chunks(&mut content).await,
+        };
+        match sent {
+            Ok(ChunksSent::Whole(end)) => self.end(client, end).await,
+            Ok(ChunksSent::Refused(reply)) => {
+                self.settle(&reply, RefusedAt::Content);
+                reset(client).await
+            }
+            Err(ClientError::EarlyReply(reply)) => {
+                self.settle(&reply, RefusedAt::Content);
+                Err(ClientError::EarlyReply(reply))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends DATA, and says whether there is content to send.
+    async fn ask<S: AsyncRead + AsyncWrite + Unpin>(&mut self, client: &mut Client<S>) -> Result<bool, ClientError> {
         let data = client.driver.send(&Command::Data)?;
         loop {
             match client.driver.next().await? {
                 ClientEvent::SendBody { .. } => break,
                 ClientEvent::Reply { to, reply, .. } if to == data => {
                     self.settle(&reply, RefusedAt::Data);
-                    return reset(client).await;
+                    reset(client).await?;
+                    return Ok(false);
                 }
                 event => self.answer(event)?,
             }
         }
-        if self.outcomes.iter().all(Option::is_some) {
-            // 354 though everybody was refused: a lone dot, whose reply says nothing about anybody (RFC 2920 section 3.1).
-            client.driver.send_content(&mut Bytes::new()).await?;
-            client.reply().await?;
-            return Ok(());
+        if self.outcomes.iter().any(Option::is_none) {
+            return Ok(true);
         }
-        let end = match client.driver.send_content(&mut content).await {
-            Err(ClientError::EarlyReply(reply)) => {
-                self.settle(&reply, RefusedAt::Content);
-                return Err(ClientError::EarlyReply(reply));
-            }
-            sent => sent?,
-        };
-        loop {
+        // 354 though everybody was refused: a lone dot, whose reply says nothing about anybody (RFC 2920 section 3.1).
+        client.driver.send_content(&mut Bytes::new()).await?;
+        client.reply().await?;
+        Ok(false)
+    }
+
+    /// Waits for the reply to the end of the content; in LMTP for the one of each recipient.
+    async fn end<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        client: &mut Client<S>,
+        end: Ticket,
+    ) -> Result<(), ClientError> {
+        while client.driver.session().is_unanswered(end) {
             match client.driver.next().await? {
-                ClientEvent::Reply { to, reply, .. } if to == end => {
-                    self.settle(&reply, RefusedAt::Content);
-                    return Ok(());
+                ClientEvent::Reply { to, recipient: Some(index), reply } if to == end => {
+                    let outcome = RecipientOutcome::of(reply, RefusedAt::Content);
+                    self.set(index, outcome);
                 }
+                ClientEvent::Reply { to, reply, .. } if to == end => self.settle(&reply, RefusedAt::Content),
                 event => self.answer(event)?,
             }
         }
+        Ok(())
     }
 
     /// Takes the reply to MAIL or to a RCPT.
@@ -189,10 +252,7 @@ impl Attempt {
         match event {
             ClientEvent::Reply { reply, .. } if reply.code().is_positive() => {}
             ClientEvent::Reply { recipient: Some(index), reply, .. } => {
-                let slot = usize::try_from(index).ok().and_then(|index| self.outcomes.get_mut(index));
-                if let Some(slot @ None) = slot {
-                    *slot = Some(RecipientOutcome::Refused(reply, RefusedAt::Rcpt));
-                }
+                self.set(index, RecipientOutcome::Refused(reply, RefusedAt::Rcpt));
             }
             // MAIL was refused, and with it every recipient.
             ClientEvent::Reply { reply, .. } => self.settle(&reply, RefusedAt::Mail),
@@ -201,14 +261,18 @@ impl Attempt {
         Ok(())
     }
 
+    /// The outcome of the recipient that the RCPT of this number names, unless it has one.
+    fn set(&mut self, index: u32, outcome: RecipientOutcome) {
+        let recipient = usize::try_from(index).ok().and_then(|index| self.named.get(index));
+        if let Some(slot @ None) = recipient.and_then(|recipient| self.outcomes.get_mut(*recipient)) {
+            *slot = Some(outcome);
+        }
+    }
+
     /// Every recipient without an answer gets this one.
     fn settle(&mut self, reply: &Reply, at: RefusedAt) {
         for outcome in self.outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
-            *outcome = Some(if reply.code().is_positive() {
-                RecipientOutcome::Accepted(reply.clone())
-            } else {
-                RecipientOutcome::Refused(reply.clone(), at)
-            });
+            *outcome = Some(RecipientOutcome::of(reply.clone(), at));
         }
     }
 }

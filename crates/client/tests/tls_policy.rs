@@ -99,9 +99,11 @@ async fn implicit_tls_says_nothing_in_clear() {
     let (server, client) = tls("mx.test");
     let (ours, theirs) = tokio::io::duplex(64 * 1_024);
     let accept = tokio::spawn(async move {
-        use tokio::io::AsyncWriteExt as _;
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let mut stream = tokio_rustls::TlsAcceptor::from(server).accept(theirs).await.unwrap();
-        stream.write_all(b"220 mx.test\r\n250 ok\r\n").await.unwrap();
+        stream.write_all(b"220 mx.test\r\n").await.unwrap();
+        assert!(stream.read(&mut [0; 512]).await.unwrap() > 0);
+        stream.write_all(b"250 ok\r\n").await.unwrap();
         stream
     });
     let client = Client::start(ours, "mx.test", &options(TlsPolicy::Implicit, Some(client))).await.unwrap();

@@ -42,6 +42,7 @@ fn letters(sent: &Transaction) -> String {
         RecipientOutcome::Refused(_, RefusedAt::Data) => 'D',
         RecipientOutcome::Refused(_, RefusedAt::Content) => 'C',
         RecipientOutcome::Undeliverable(_) => 'U',
+        RecipientOutcome::Postponed => 'P',
         RecipientOutcome::Lost => 'L',
     };
     sent.recipients.iter().map(letter).collect()

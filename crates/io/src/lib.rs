@@ -7,7 +7,7 @@ mod connection;
 mod content;
 mod server;
 
-pub use client::{ClientDriver, ClientError, ClientEvent};
+pub use client::{ChunksSent, ClientDriver, ClientError, ClientEvent};
 pub use clock::Clock;
 pub use connection::Connection;
 pub use content::Content;

@@ -130,9 +130,14 @@ async fn content_that_was_dropped_half_way_is_the_end() {
         }
     }
     let (mut server, ours) = tokio::io::duplex(4_096);
-    server.write_all(b"220 mx\r\n250 ok\r\n250 ok\r\n250 ok\r\n").await.unwrap();
     let mut driver = ClientDriver::new(Connection::new(ours), ClientSettings::default());
-    for line in ["HELO c.test", "MAIL FROM:<>", "RCPT TO:<a@b.test>", "DATA"] {
+    for (said, line) in [
+        ("220 mx\r\n", "HELO c.test"),
+        ("250 ok\r\n", "MAIL FROM:<>"),
+        ("250 ok\r\n", "RCPT TO:<a@b.test>"),
+        ("250 ok\r\n", "DATA"),
+    ] {
+        server.write_all(said.as_bytes()).await.unwrap();
         assert!(matches!(driver.next().await.unwrap(), ClientEvent::Reply { .. }));
         driver.send(&Command::parse(line.as_bytes()).unwrap()).unwrap();
     }

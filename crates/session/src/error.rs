@@ -25,6 +25,18 @@ pub enum ApiMisuse {
     /// The command has to wait for the replies that are still to come (RFC 2920 section 3.1).
     #[error("replies have to arrive first")]
     NotYet,
+    /// The server does not offer the extension that this needs.
+    #[error("the server does not offer what this needs")]
+    NotOffered,
+    /// The server has said that it takes no more of them (RFC 9422): MAIL on this connection, or RCPT in this transaction.
+    #[error("the server takes no more of these")]
+    Limit,
+    /// The chunk has octets that are still to come.
+    #[error("the chunk has octets that are still to come")]
+    Unfinished,
+    /// The list of segments is full: write it out and begin another.
+    #[error("the list of segments is full")]
+    NoRoom,
     /// The content must not leave: the transaction cannot go on, close the connection.
     #[error("the content must not leave: {0}")]
     Content(#[from] ContentFault),
@@ -41,13 +53,14 @@ pub enum PeerMisbehaved {
     /// What came is no reply.
     #[error("the server's reply is malformed: {0}")]
     Reply(#[from] ReplyError),
-    /// A reply came that nothing had asked for.
+    /// A reply came that nothing had asked for, or that began before its command was sent.
     #[error("the server sent a reply that nothing had asked for")]
     UnsolicitedReply,
     /// Octets came in clear behind the reply to STARTTLS (RFC 3207): somebody may have put them there.
     #[error("the server sent octets in clear behind its reply to STARTTLS")]
     ResidueBeforeTls,
-    /// The reply's class does not fit its command, such as 354 to MAIL.
+    /// The reply does not fit its command: 354 to MAIL, a challenge of several lines, anything but a refusal to a SASL
+    /// exchange that was given up.
     #[error("the server's reply does not fit the command")]
     UnfittingReply,
     /// More SASL challenges than any mechanism has.

@@ -99,7 +99,7 @@ impl Conversation {
             while !piece.is_empty() {
                 let mut segments = SegmentList::new();
                 let Self { client, client_allocations, .. } = self;
-                let taken = counted(client_allocations, || client.payload(piece, &mut segments)).expect("clean");
+                let taken = counted(client_allocations, || client.payload(NOW, piece, &mut segments)).expect("clean");
                 segments.as_slice().iter().for_each(|segment| self.up.extend_from_slice(segment.as_bytes()));
                 piece = &piece[taken..];
             }

@@ -172,7 +172,12 @@ fn a_client_waits_for_each_reply_and_octets_give_no_more_time() {
     client.feed(b"250 ok\r\n");
     assert_eq!(left(&client), Some(120));
     client.feed(b"354 go\r\n");
-    assert_eq!(left(&client), None);
-    client.send_content(b"x\r\n", 10).unwrap();
+    assert_eq!(left(&client), None, "the application has the turn");
+    client.payload(b"x\r\n", 10).unwrap();
+    assert_eq!(left(&client), Some(180));
+    client.clock.advance(100 * SECOND);
+    client.payload(b"y\r\n", 10).unwrap();
+    assert_eq!(left(&client), Some(180), "each block has its own time");
+    client.finish().unwrap();
     assert_eq!(left(&client), Some(600));
 }

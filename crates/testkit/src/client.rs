@@ -13,6 +13,8 @@ use crate::clock::Clock;
 pub enum Event {
     /// A reply: whose, to which recipient, and its octets.
     Reply(Ticket, Option<u32>, Vec<u8>),
+    /// A reply that answers no command, and ends the conversation: its octets.
+    Unasked(Vec<u8>),
     /// A SASL challenge in base64.
     Challenge(Vec<u8>),
     /// 354 came.
@@ -73,6 +75,7 @@ impl ClientHarness {
                         ClientNext::Reply { to, recipient, reply } => {
                             Some(Event::Reply(to, recipient, reply.as_bytes().to_vec()))
                         }
+                        ClientNext::Unasked { reply } => Some(Event::Unasked(reply.as_bytes().to_vec())),
                         ClientNext::Challenge(text) => Some(Event::Challenge(text.expose().to_vec())),
                         ClientNext::SendBody { to } => Some(Event::SendBody(to)),
                         ClientNext::StartTls => Some(Event::StartTls),
@@ -132,25 +135,77 @@ impl ClientHarness {
         sent
     }
 
-    /// Sends content in pieces of at most that many octets, and its end.
+    /// Sends content behind DATA in pieces of at most that many octets, and its end.
     ///
     /// # Errors
     /// What the session says.
     pub fn send_content(&mut self, content: &[u8], piece: usize) -> Result<Ticket, ApiMisuse> {
+        self.payload(content, piece)?;
+        self.finish()
+    }
+
+    /// Sends a chunk, its octets in pieces of at most that many.
+    ///
+    /// # Errors
+    /// What the session says.
+    ///
+    /// # Panics
+    /// When the session counts otherwise.
+    pub fn send_chunk(&mut self, content: &[u8], last: bool, piece: usize) -> Result<Ticket, ApiMisuse> {
+        self.begin_chunk(content.len() as u64, last)?;
+        assert_eq!(self.session.body_credit(), Some(content.len() as u64));
+        self.payload(content, piece)?;
+        assert_eq!(self.session.body_credit(), Some(0));
+        assert_eq!(self.session.message_in_doubt(), last);
+        self.finish()
+    }
+
+    /// Begins a chunk of so many octets.
+    ///
+    /// # Errors
+    /// What the session says.
+    pub fn begin_chunk(&mut self, octets: u64, last: bool) -> Result<(), ApiMisuse> {
+        let begun = self.session.begin_chunk(self.clock.now(), octets, last, &mut self.out);
+        self.flush();
+        begun
+    }
+
+    /// Sends a part of the content, in pieces of at most that many octets. What one list of segments has is written as a
+    /// whole, or not at all.
+    ///
+    /// # Errors
+    /// What the session says.
+    ///
+    /// # Panics
+    /// When the session takes nothing though there is room.
+    pub fn payload(&mut self, content: &[u8], piece: usize) -> Result<(), ApiMisuse> {
         for piece in content.chunks(piece.max(1)) {
             let mut rest = piece;
             while !rest.is_empty() {
                 let mut segments = SegmentList::new();
-                let taken = self.session.payload(rest, &mut segments)?;
+                let taken = self.session.payload(self.clock.now(), rest, &mut segments)?;
                 assert!(taken > 0, "an empty list has room");
+                assert!(self.session.poll_timeout().is_some(), "nobody looks at the clock while content is written");
                 rest = &rest[taken..];
-                segments.as_slice().iter().for_each(|segment| self.sent.extend_from_slice(segment.as_bytes()));
+                self.write(&segments);
             }
         }
+        Ok(())
+    }
+
+    /// Ends the content or the chunk.
+    ///
+    /// # Errors
+    /// What the session says.
+    pub fn finish(&mut self) -> Result<Ticket, ApiMisuse> {
         let mut segments = SegmentList::new();
         let ticket = self.session.finish_payload(self.clock.now(), &mut segments)?;
-        segments.as_slice().iter().for_each(|segment| self.sent.extend_from_slice(segment.as_bytes()));
+        self.write(&segments);
         Ok(ticket)
+    }
+
+    fn write(&mut self, segments: &SegmentList<'_>) {
+        segments.as_slice().iter().for_each(|segment| self.sent.extend_from_slice(segment.as_bytes()));
     }
 
     /// The TLS handshake is done.
@@ -159,6 +214,14 @@ impl ClientHarness {
     /// When none was due.
     pub fn establish_tls(&mut self) {
         self.session.tls_established().expect("a handshake is due");
+    }
+
+    /// Lets time pass, and tells the session.
+    pub fn wait(&mut self, time: std::time::Duration) -> Option<ClientEof> {
+        self.clock.advance(time);
+        let eof = self.session.handle_timeout(self.clock.now());
+        self.closed |= eof.is_some();
+        eof
     }
 
     /// The server has closed its side.
@@ -177,6 +240,7 @@ impl ClientHarness {
         let again = self.session.handle_input(now, b"250 ok\r\n");
         assert!(matches!(again, Ok(step) if matches!(step.next, ClientNext::Close)), "an event behind the end");
         assert_eq!(self.session.send(now, &Command::Noop(""), &mut self.out), Err(ApiMisuse::Closed));
+        assert_eq!(self.session.begin_chunk(now, 0, true, &mut self.out), Err(ApiMisuse::Closed));
         assert_eq!(self.session.poll_timeout(), None, "a closed session has no deadline");
         assert!(self.out.is_empty(), "output behind the end");
     }

@@ -40,20 +40,22 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     connection: &mut Option<Connected>,
 ) -> Vec<Verdict> {
     let mut verdicts = Vec::with_capacity(job.recipients().len());
-    for group in job.recipients().chunks(shared.options.delivery.recipients_per_transaction.max(1)) {
-        let recipients: Vec<_> = group.iter().map(|recipient| recipient.rcpt.borrowed()).collect();
+    let most = shared.options.delivery.recipients_per_transaction.max(1);
+    while let Some(rest) = job.recipients().get(verdicts.len()..).filter(|rest| !rest.is_empty()) {
+        let recipients: Vec<_> = rest.iter().take(most).map(|recipient| recipient.rcpt.borrowed()).collect();
         // A kept connection may have been closed by the other side in the meantime: one more try with a new one.
         let reused = connection.is_some();
         let mut attempt = transact(shared, site, job, &recipients, connection).await;
         if reused && attempt.as_ref().is_some_and(|attempt| attempt.found_a_dead_connection) {
             attempt = transact(shared, site, job, &recipients, connection).await;
         }
-        verdicts.extend(attempt.map_or_else(|| unreachable(site, group.len()), |attempt| attempt.verdicts));
+        verdicts.extend(attempt.map_or_else(|| unreachable(site, recipients.len()), |attempt| attempt.verdicts));
     }
     verdicts
 }
 
 struct Attempted {
+    /// Of the recipients from the front that the server takes in one transaction: one at least.
     verdicts: Vec<Verdict>,
     /// The conversation broke off, or ended with a 421, before anything of the message can have been taken.
     found_a_dead_connection: bool,
@@ -81,6 +83,7 @@ async fn transact<Q: Queue, R: Resolver>(
         },
     };
     site.mark_up();
+    let recipients = recipients.get(..connected.client.recipients_at_once(recipients)).unwrap_or(recipients);
     let body = match shared.queue.body(job.lease()).await {
         Ok(body) => body,
         Err(error) => {
@@ -99,7 +102,10 @@ async fn transact<Q: Queue, R: Resolver>(
         info!(message = %job.lease().message(), %host, "no answer to the end of the content: a duplicate is possible");
     }
     if sent.broken.is_none() {
-        *connection = Some(connected);
+        match connected.client.transactions_left() {
+            Some(0) => close(connected).await,
+            _ => *connection = Some(connected),
+        }
     }
     Some(Attempted { verdicts, found_a_dead_connection })
 }
@@ -123,7 +129,7 @@ fn verdict(host: &str, outcome: RecipientOutcome, broken: Option<&ClientError>) 
             let found = Diagnostic::own(why.enhanced(), why);
             Verdict::Never(Diagnostic { remote: Some(host.to_owned()), ..found })
         }
-        RecipientOutcome::Lost => match broken {
+        RecipientOutcome::Lost | RecipientOutcome::Postponed => match broken {
             // What must not leave will not be fit to leave later either.
             Some(error @ ClientError::Misuse(ApiMisuse::Content(_))) => {
                 Verdict::Never(Diagnostic::own(EnhancedCode::new(5, 6, 0), error))
@@ -236,5 +242,9 @@ struct QueuedContent<B>(B);
 impl<B: posthaste_queue::Body> Content for QueuedContent<B> {
     async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
         self.0.next().await.map_err(std::io::Error::other)
+    }
+
+    fn length(&self) -> Option<u64> {
+        Some(self.0.len())
     }
 }

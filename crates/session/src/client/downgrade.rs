@@ -1,22 +1,51 @@
 //! What becomes of a message's parameters when the next hop does not offer their extension.
 //!
-//! | parameter | extension | without it |
+//! | parameter | needs | without it |
 //! |---|---|---|
-//! | `SIZE` | SIZE (RFC 1870) | left out; beyond the offered limit: undeliverable, 5.3.4 |
-//! | `BODY=8BITMIME` | 8BITMIME (RFC 6152) | undeliverable, 5.6.3: the content cannot be converted |
+//! | `SIZE` | SIZE | left out |
 //! | `BODY=7BIT` | 8BITMIME | left out |
-//! | `BODY=BINARYMIME` | CHUNKING and BINARYMIME (RFC 3030) | undeliverable, 5.6.3 |
-//! | `SMTPUTF8` | SMTPUTF8 (RFC 6531) | undeliverable, 5.6.7 |
-//! | `RET`, `ENVID`, `NOTIFY`, `ORCPT` | DSN (RFC 3461) | left out; the caller reports "relayed" where it was asked to |
-//! | `AUTH` | AUTH (RFC 4954) | left out |
-//! | `REQUIRETLS` | REQUIRETLS (RFC 8689) | undeliverable, 5.7.30 |
-//! | `BY`, `HOLDFOR`, `HOLDUNTIL`, `MT-PRIORITY`, `SOLICIT`, `RRVS`, unknown | | left out |
+//! | `BODY=8BITMIME` | 8BITMIME | undeliverable, 5.6.3 |
+//! | `BODY=BINARYMIME` | BINARYMIME, CHUNKING | undeliverable, 5.6.3 |
+//! | `SMTPUTF8` | SMTPUTF8 | undeliverable, 5.6.7 |
+//! | `REQUIRETLS` | REQUIRETLS | undeliverable, 5.7.30 |
+//! | `RET` | DSN | left out |
+//! | `ENVID` | DSN | left out |
+//! | `AUTH` | AUTH | left out |
+//! | `BY=…;R` | DELIVERBY | undeliverable, 5.4.7 |
+//! | `BY=…;N` | DELIVERBY | left out |
+//! | `HOLDFOR` | FUTURERELEASE | undeliverable, 5.3.3 |
+//! | `HOLDUNTIL` | FUTURERELEASE | undeliverable, 5.3.3 |
+//! | `MT-PRIORITY` | MT-PRIORITY | left out |
+//! | `SOLICIT` | NO-SOLICITING | left out |
+//! | `NOTIFY` | DSN | left out |
+//! | `ORCPT` | DSN | left out |
+//! | `RRVS=…;R` | RRVS | undeliverable, 5.7.19 |
+//! | `RRVS=…;C` | RRVS | left out |
+//!
+//! A test compares this table with [`RULES`]. Any other parameter is left out: what no extension is known to stand for
+//! cannot be offered. Where the extension is offered, a parameter may still be more than the server takes:
+//!
+//! - a SIZE beyond the limit of the server: undeliverable, 5.3.4 (RFC 1870 section 6.1);
+//! - REQUIRETLS where TLS does not prove who the server is ([`NextHop::tls_is_verified`]): undeliverable, 5.7.10, whatever
+//!   is offered in clear (RFC 8689 section 4.2.1);
+//! - BY in mode R with less time than the least that the server takes: undeliverable, 5.4.7 (RFC 2852 section 4.1.4.1);
+//! - HOLDFOR or HOLDUNTIL beyond the limits of the server: undeliverable, 5.3.3 (RFC 4865 section 4);
+//! - SOLICIT with a class that the server refuses by name: undeliverable, 5.7.1 (RFC 3865 section 2.4).
+//!
+//! Whoever has done what a parameter asks for clears its field first: a relay that has held the message clears `hold`, and
+//! one that passes `by` on has taken off the time that went by. [`owes_relayed_report`] says when what is left out has to be
+//! told to the sender.
 
-use posthaste_wire::{BodyType, Capabilities, EnhancedCode, Mail, Rcpt, capability::Keyword, parameter::Parameters};
+use posthaste_wire::{
+    BodyType, Capabilities, Capability, EnhancedCode, Mail, Rcpt,
+    capability::Keyword,
+    parameter::{DateTime, DeliverBy, DeliverByMode, Hold, Notify, Parameters, Rrvs, RrvsAction, Solicitation},
+};
 use thiserror::Error;
 
-/// A message that must not go to this server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+/// A message that must not go to this server, for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
+#[non_exhaustive]
 pub enum Undeliverable {
     /// The server takes no message of this size.
     #[error("the server does not take a message of this size")]
@@ -24,22 +53,124 @@ pub enum Undeliverable {
     /// The content has octets that the server cannot take.
     #[error("the server does not take 8-bit content")]
     EightBit,
+    /// The content is binary and the server cannot take it.
+    #[error("the server does not take binary content")]
+    Binary,
     /// An address or header is not ASCII and the server cannot take it.
     #[error("the server does not take internationalised mail")]
     Utf8,
-    /// The message must not go where its way is not guarded by TLS.
+    /// The message must not go where its way is not guarded by TLS, and the server does not promise to guard it.
     #[error("the server does not promise TLS on the way of a message")]
     RequireTls,
+    /// The message must not go where its way is not guarded by TLS, and this connection is not.
+    #[error("no TLS proves who the server is")]
+    Unverified,
+    /// The message is to be delivered in time or returned, and the server does not promise that.
+    #[error("the server does not promise delivery in time")]
+    DeliverBy,
+    /// The message is to be held, and the server does not hold it, or not for so long.
+    #[error("the server does not hold a message for so long")]
+    Hold,
+    /// The server refuses what the message solicits.
+    #[error("the server refuses what the message solicits")]
+    Solicitation,
+    /// The message is for whoever had the mailbox at some time, and the server does not look at that.
+    #[error("the server does not test since when a mailbox is somebody's")]
+    RecipientSince,
 }
 
 impl Undeliverable {
-    /// The enhanced status code for a report (RFC 3463, RFC 6531).
+    /// The enhanced status code for a report.
     pub const fn enhanced(self) -> Option<EnhancedCode> {
         match self {
             Self::TooLarge => EnhancedCode::new(5, 3, 4),
-            Self::EightBit => EnhancedCode::new(5, 6, 3),
+            Self::EightBit | Self::Binary => EnhancedCode::new(5, 6, 3),
             Self::Utf8 => EnhancedCode::new(5, 6, 7),
             Self::RequireTls => EnhancedCode::new(5, 7, 30),
+            Self::Unverified => EnhancedCode::new(5, 7, 10),
+            Self::DeliverBy => EnhancedCode::new(5, 4, 7),
+            Self::Hold => EnhancedCode::new(5, 3, 3),
+            Self::Solicitation => EnhancedCode::new(5, 7, 1),
+            Self::RecipientSince => EnhancedCode::new(5, 7, 19),
+        }
+    }
+}
+
+/// A server as a message finds it.
+#[derive(Debug, Clone, Copy)]
+pub struct NextHop<'a> {
+    /// What it offers: in its last reply to EHLO or LHLO, since TLS came up if it did.
+    pub capabilities: &'a Capabilities,
+    /// Whether TLS is up and has proved that the server is the one that the mail is for: its certificate was verified for
+    /// its name, and the name came from the sender's domain in a way that nobody could change (RFC 8689 section 4.2.1).
+    pub tls_is_verified: bool,
+}
+
+/// What becomes of one parameter.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// The parameter, with its value where that matters.
+    pub parameter: &'static str,
+    /// The extensions that it needs.
+    pub needs: &'static [Keyword],
+    /// What becomes of the message without them; nothing means that the parameter is left out.
+    pub without: Option<Undeliverable>,
+}
+
+const fn rule(parameter: &'static str, needs: &'static [Keyword], without: Option<Undeliverable>) -> Rule {
+    Rule { parameter, needs, without }
+}
+
+const SIZE: Rule = rule("SIZE", &[Keyword::Size], None);
+const SEVEN_BIT: Rule = rule("BODY=7BIT", &[Keyword::EightBitMime], None);
+const EIGHT_BIT: Rule = rule("BODY=8BITMIME", &[Keyword::EightBitMime], Some(Undeliverable::EightBit));
+const BINARY: Rule = rule("BODY=BINARYMIME", &[Keyword::BinaryMime, Keyword::Chunking], Some(Undeliverable::Binary));
+const SMTPUTF8: Rule = rule("SMTPUTF8", &[Keyword::SmtpUtf8], Some(Undeliverable::Utf8));
+const REQUIRETLS: Rule = rule("REQUIRETLS", &[Keyword::RequireTls], Some(Undeliverable::RequireTls));
+const RET: Rule = rule("RET", &[Keyword::Dsn], None);
+const ENVID: Rule = rule("ENVID", &[Keyword::Dsn], None);
+const AUTH: Rule = rule("AUTH", &[Keyword::Auth], None);
+const BY_RETURN: Rule = rule("BY=…;R", &[Keyword::DeliverBy], Some(Undeliverable::DeliverBy));
+const BY_NOTIFY: Rule = rule("BY=…;N", &[Keyword::DeliverBy], None);
+const HOLDFOR: Rule = rule("HOLDFOR", &[Keyword::FutureRelease], Some(Undeliverable::Hold));
+const HOLDUNTIL: Rule = rule("HOLDUNTIL", &[Keyword::FutureRelease], Some(Undeliverable::Hold));
+const MT_PRIORITY: Rule = rule("MT-PRIORITY", &[Keyword::MtPriority], None);
+const SOLICIT: Rule = rule("SOLICIT", &[Keyword::NoSoliciting], None);
+const NOTIFY: Rule = rule("NOTIFY", &[Keyword::Dsn], None);
+const ORCPT: Rule = rule("ORCPT", &[Keyword::Dsn], None);
+const RRVS_REJECT: Rule = rule("RRVS=…;R", &[Keyword::Rrvs], Some(Undeliverable::RecipientSince));
+const RRVS_CONTINUE: Rule = rule("RRVS=…;C", &[Keyword::Rrvs], None);
+
+/// The table, in the order of the commands' fields.
+pub const RULES: &[Rule] = &[
+    SIZE,
+    SEVEN_BIT,
+    EIGHT_BIT,
+    BINARY,
+    SMTPUTF8,
+    REQUIRETLS,
+    RET,
+    ENVID,
+    AUTH,
+    BY_RETURN,
+    BY_NOTIFY,
+    HOLDFOR,
+    HOLDUNTIL,
+    MT_PRIORITY,
+    SOLICIT,
+    NOTIFY,
+    ORCPT,
+    RRVS_REJECT,
+    RRVS_CONTINUE,
+];
+
+impl Rule {
+    /// The parameter, if it may go to that server.
+    fn keep<T>(&self, parameter: Option<T>, server: &Capabilities) -> Result<Option<T>, Undeliverable> {
+        match (parameter, self.without) {
+            (Some(parameter), _) if self.needs.iter().all(|keyword| server.offers(*keyword)) => Ok(Some(parameter)),
+            (Some(_), Some(why)) => Err(why),
+            (_, _) => Ok(None),
         }
     }
 }
@@ -47,48 +178,121 @@ impl Undeliverable {
 /// MAIL as this server can take it.
 ///
 /// # Errors
-/// [`Undeliverable`] when leaving a parameter out would change what the message means.
-pub fn mail<'a>(mail: Mail<&'a str>, server: &Capabilities) -> Result<Mail<&'a str>, Undeliverable> {
-    if let (Some(size), Some(limit)) = (mail.size, server.size())
-        && size > limit
-    {
+/// [`Undeliverable`] when leaving a parameter out would change what the message means, or the server has said that it does
+/// not take it.
+pub fn mail<'a>(mail: Mail<&'a str>, next_hop: NextHop<'_>) -> Result<Mail<&'a str>, Undeliverable> {
+    let server = next_hop.capabilities;
+    let body_rule = match mail.body {
+        Some(BodyType::BinaryMime) => BINARY,
+        Some(BodyType::EightBitMime) => EIGHT_BIT,
+        Some(BodyType::SevenBit) | None => SEVEN_BIT,
+    };
+    // What the server has said against the size stands whether it is told or not.
+    let fits = !matches!((mail.size, server.size()), (Some(size), Some(limit)) if size > limit);
+    if !fits {
         return Err(Undeliverable::TooLarge);
     }
-    let body = match mail.body {
-        body if server.offers(Keyword::EightBitMime) && body != Some(BodyType::BinaryMime) => body,
-        None | Some(BodyType::SevenBit) => None,
-        Some(_) => return Err(Undeliverable::EightBit),
-    };
-    if mail.smtputf8 && !server.offers(Keyword::SmtpUtf8) {
-        return Err(Undeliverable::Utf8);
-    }
-    if mail.require_tls && !server.offers(Keyword::RequireTls) {
-        return Err(Undeliverable::RequireTls);
+    let require_tls = REQUIRETLS.keep(mail.require_tls.then_some(()), server)?;
+    if require_tls.is_some() && !next_hop.tls_is_verified {
+        return Err(Undeliverable::Unverified);
     }
     Ok(Mail {
         reverse_path: mail.reverse_path,
-        size: mail.size.filter(|_| server.offers(Keyword::Size)),
-        body,
-        smtputf8: mail.smtputf8,
-        require_tls: mail.require_tls,
-        ret: mail.ret.filter(|_| server.offers(Keyword::Dsn)),
-        envid: mail.envid.filter(|_| server.offers(Keyword::Dsn)),
-        auth: mail.auth.filter(|_| !server.auth().is_empty()),
-        by: None,
-        hold: None,
-        mt_priority: None,
-        solicit: None,
+        size: SIZE.keep(mail.size, server)?,
+        body: body_rule.keep(mail.body, server)?,
+        smtputf8: SMTPUTF8.keep(mail.smtputf8.then_some(()), server)?.is_some(),
+        require_tls: require_tls.is_some(),
+        ret: RET.keep(mail.ret, server)?,
+        envid: ENVID.keep(mail.envid, server)?,
+        auth: AUTH.keep(mail.auth, server)?,
+        by: by(mail.by, server)?,
+        hold: hold(mail.hold, server)?,
+        mt_priority: MT_PRIORITY.keep(mail.mt_priority, server)?,
+        solicit: solicit(mail.solicit, server)?,
         parameters: Parameters::NONE,
     })
 }
 
 /// RCPT as this server can take it.
-pub fn rcpt<'a>(rcpt: Rcpt<&'a str>, server: &Capabilities) -> Rcpt<&'a str> {
-    Rcpt {
-        forward_path: rcpt.forward_path,
-        notify: rcpt.notify.filter(|_| server.offers(Keyword::Dsn)),
-        orcpt: rcpt.orcpt.filter(|_| server.offers(Keyword::Dsn)),
-        rrvs: None,
-        parameters: Parameters::NONE,
+///
+/// # Errors
+/// [`Undeliverable`] as for [`mail`], for this recipient alone.
+pub fn rcpt<'a>(rcpt: Rcpt<&'a str>, next_hop: NextHop<'_>) -> Result<Rcpt<&'a str>, Undeliverable> {
+    let server = next_hop.capabilities;
+    let utf8 = server.offers(Keyword::SmtpUtf8);
+    if !utf8 && rcpt.forward_path.mailbox().is_some_and(|mailbox| !mailbox.is_ascii()) {
+        return Err(Undeliverable::Utf8);
     }
+    let rrvs_rule = match rcpt.rrvs {
+        Some(Rrvs { action: Some(RrvsAction::Continue), .. }) => RRVS_CONTINUE,
+        // Without an action it is the stricter one (RFC 7293 section 5.2).
+        _ => RRVS_REJECT,
+    };
+    Ok(Rcpt {
+        forward_path: rcpt.forward_path,
+        notify: NOTIFY.keep(rcpt.notify, server)?,
+        // One that is not ASCII is only written where SMTPUTF8 is (RFC 6533 section 3).
+        orcpt: ORCPT.keep(rcpt.orcpt.filter(|orcpt| utf8 || orcpt.is_ascii()), server)?,
+        rrvs: rrvs_rule.keep(rcpt.rrvs, server)?,
+        parameters: Parameters::NONE,
+    })
+}
+
+/// Whether the sender is owed a report of the action "relayed" for a recipient that this server has accepted, because what
+/// the sender asked for ends here or was to be traced. `mail` and `rcpt` are those before anything was left out.
+///
+/// So it is for NOTIFY=SUCCESS where DSN is not offered (RFC 3461 section 6.2.2), and unless it is NOTIFY=NEVER, for BY with
+/// a trace, and for BY in mode N where DELIVERBY is not offered and there is time left (RFC 2852 sections 4.1.4 and
+/// 4.1.4.2).
+pub fn owes_relayed_report(mail: &Mail<&str>, rcpt: &Rcpt<&str>, server: &Capabilities) -> bool {
+    let asked = rcpt.notify.is_some_and(|notify| notify.success) && !server.offers(Keyword::Dsn);
+    let by = mail.by.is_some_and(|by| {
+        let ends_here = by.mode == DeliverByMode::Notify && by.seconds > 0 && !server.offers(Keyword::DeliverBy);
+        by.trace || ends_here
+    });
+    asked || (by && rcpt.notify != Some(Notify::NEVER))
+}
+
+fn by(by: Option<DeliverBy>, server: &Capabilities) -> Result<Option<DeliverBy>, Undeliverable> {
+    let Some(DeliverBy { seconds, mode: DeliverByMode::Return, .. }) = by else {
+        return BY_NOTIFY.keep(by, server);
+    };
+    let least = server.min_by_time().unwrap_or(0);
+    // In mode R the time is above 0 (RFC 2852 section 4); a relay that took off more has nothing left to send.
+    if seconds <= 0 || u32::try_from(seconds).is_ok_and(|seconds| seconds < least) {
+        return Err(Undeliverable::DeliverBy);
+    }
+    BY_RETURN.keep(by, server)
+}
+
+fn hold<'a>(hold: Option<Hold<&'a str>>, server: &Capabilities) -> Result<Option<Hold<&'a str>>, Undeliverable> {
+    let rule = if matches!(hold, Some(Hold::Until(_))) { HOLDUNTIL } else { HOLDFOR };
+    let kept = rule.keep(hold, server)?;
+    let Some(Capability::FutureRelease { max_interval, max_date_time }) = server.get(Keyword::FutureRelease) else {
+        return Ok(kept);
+    };
+    let too_long = match &kept {
+        Some(Hold::For(seconds)) => *seconds > max_interval,
+        // A limit that is no time is the server's to keep.
+        Some(Hold::Until(time)) => {
+            DateTime::parse(max_date_time).is_ok_and(|latest| time.unix_seconds() > latest.unix_seconds())
+        }
+        None => false,
+    };
+    if too_long { Err(Undeliverable::Hold) } else { Ok(kept) }
+}
+
+fn solicit<'a>(
+    solicit: Option<Solicitation<&'a str>>,
+    server: &Capabilities,
+) -> Result<Option<Solicitation<&'a str>>, Undeliverable> {
+    let kept = SOLICIT.keep(solicit, server)?;
+    if let (Some(solicit), Some(Capability::NoSoliciting(refused))) = (&kept, server.get(Keyword::NoSoliciting)) {
+        // A list of classes, with commas between them or as words.
+        let mut refused = refused.iter().flat_map(|words| words.split(','));
+        if refused.any(|refused| solicit.keywords().any(|class| class.eq_ignore_ascii_case(refused))) {
+            return Err(Undeliverable::Solicitation);
+        }
+    }
+    Ok(kept)
 }

@@ -1,40 +1,103 @@
 //! The client's side of the conversation.
 
+mod content;
 pub mod downgrade;
+mod input;
+mod limits;
+mod output;
 mod settings;
 
-use alloc::collections::VecDeque;
+use alloc::{collections::VecDeque, vec::Vec};
 use core::time::Duration;
 
-use bytes::BytesMut;
 use posthaste_wire::{
-    Capabilities, Command, EncodeError, ReplyCode, ReplyRef, Secret,
-    capability::Keyword,
+    BodyType, Capabilities, ReplyRef, Secret,
     command::MAX_AUTH_LINE,
-    frame::{SegmentList, Stuffer},
-    reply::ReplyFramer,
+    frame::ContentCheck,
+    reply::{ReplyFramer, ReplyLimits},
 };
 
+use content::Flow;
+
+pub use content::BodyKind;
+pub use limits::recipients_at_once;
 pub use settings::{ClientSettings, ClientTimeouts};
 
 use crate::{
-    ApiMisuse, PeerMisbehaved, Step, Tick,
+    ApiMisuse, PeerMisbehaved, Tick,
     table::{self, Exchange, Outcome, Phase},
 };
 
-/// One SMTP conversation as a client holds it, without I/O, clock or threads.
+/// One SMTP or LMTP conversation as a client holds it, without I/O, clock or threads.
 ///
-/// [`send`](Self::send) writes a command into the caller's output and gives a [`Ticket`]; the reply comes back with that
-/// ticket. Replies are matched by their order and by nothing else (RFC 2920 section 3.1). As far as the server offers
-/// PIPELINING, commands may be sent before the replies to earlier ones are there.
+/// It has four kinds of methods. [`handle_input`](Self::handle_input), [`handle_timeout`](Self::handle_timeout) and
+/// [`handle_eof`](Self::handle_eof) take what happens. [`send`](Self::send) and [`respond`](Self::respond) write lines.
+/// [`begin_chunk`](Self::begin_chunk), [`payload`](Self::payload) and [`finish_payload`](Self::finish_payload) write
+/// content. The others tell how things stand.
+///
+/// Whatever is sent gives a [`Ticket`], and the reply comes back with that ticket. Replies are matched by their order and
+/// by nothing else (RFC 2920 section 3.1). As far as the server offers PIPELINING, commands may be sent before the replies
+/// to earlier ones are there.
 ///
 /// The loop of a driver:
 ///
 /// 1. Write the output out. Call [`handle_input`](Self::handle_input) with everything that was read and not consumed yet.
-/// 2. Take [`Step::consumed`] octets off the front of the input.
-/// 3. Do what [`Step::next`] says. On [`ClientNext::SendBody`] give the content to [`payload`](Self::payload) and
-///    [`finish_payload`](Self::finish_payload), and write their segments out in order.
-/// 4. When the time of [`poll_timeout`](Self::poll_timeout) has come, the server has been silent for too long: close.
+/// 2. Take [`Step::consumed`](crate::Step::consumed) octets off the front of the input.
+/// 3. Do what [`Step::next`](crate::Step::next) says; send what comes next.
+/// 4. When the time of [`poll_timeout`](Self::poll_timeout) has come, call [`handle_timeout`](Self::handle_timeout) and
+///    close.
+///
+/// Content goes the way that [`body_kind`](Self::body_kind) names:
+///
+/// - [`BodyKind::Data`]: send DATA, behind the last RCPT at once if the server offers PIPELINING. On
+///   [`ClientNext::SendBody`] give the content to `payload` until all of it is taken, and call `finish_payload`.
+/// - [`BodyKind::Chunks`]: wait for the reply to every RCPT. With [`accepted_recipients`](Self::accepted_recipients) above
+///   0 begin a chunk, the last one at once when the length is known; give its octets to `payload` and call
+///   `finish_payload`. When a chunk is refused, stop and send RSET.
+///
+/// `payload` and `finish_payload` append segments; write the output first and then them, in order.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use posthaste_session::{ClientNext, ClientSession, ClientSettings, Tick, client::BodyKind};
+/// use posthaste_session::wire::{Command, frame::SegmentList};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let now = Tick::ORIGIN;
+/// let mut session = ClientSession::new(now, ClientSettings::default());
+/// let mut out = BytesMut::new();
+/// let mut hear = |session: &mut ClientSession, mut said: &[u8]| -> Result<u16, Box<dyn std::error::Error>> {
+///     let mut code = 0;
+///     while !said.is_empty() {
+///         let step = session.handle_input(now, said)?;
+///         said = &said[step.consumed..];
+///         let ClientNext::Reply { reply, .. } = step.next else { return Err("a reply was expected".into()) };
+///         code = reply.code().get();
+///     }
+///     Ok(code)
+/// };
+/// hear(&mut session, b"220 mx.example ESMTP\r\n")?;
+/// session.send(now, &Command::parse(b"EHLO client.example")?, &mut out)?;
+/// hear(&mut session, b"250-mx.example\r\n250-PIPELINING\r\n250 CHUNKING\r\n")?;
+/// for line in ["MAIL FROM:<a@example.org>", "RCPT TO:<b@example.net>"] {
+///     session.send(now, &Command::parse(line.as_bytes())?, &mut out)?;
+/// }
+/// hear(&mut session, b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n")?;
+///
+/// let content = b"Subject: hello\r\n\r\n.no stuffing\r\n";
+/// assert_eq!((session.body_kind(), session.accepted_recipients()), (BodyKind::Chunks, 1));
+/// let mut segments = SegmentList::new();
+/// session.begin_chunk(now, content.len() as u64, true, &mut out)?;
+/// assert!(out.ends_with(b"BDAT 32 LAST\r\n"));
+/// assert_eq!(session.payload(now, content, &mut segments)?, 32);
+/// let ticket = session.finish_payload(now, &mut segments)?;
+/// assert!(session.is_unanswered(ticket) && session.message_in_doubt());
+/// assert_eq!(hear(&mut session, b"250 2.0.0 Stored\r\n")?, 250);
+/// # Ok(()) }
+/// ```
+///
+/// Memory: the session keeps one reply to EHLO, at most 64 lines of it; 32 octets for each unanswered command, at most
+/// 1,024 of those; 4 octets for each accepted recipient of a transaction. It never keeps content or input.
 #[derive(Debug)]
 pub struct ClientSession {
     settings: ClientSettings,
@@ -45,17 +108,33 @@ pub struct ClientSession {
     /// What was sent and not answered, in order.
     unanswered: VecDeque<Sent>,
     framer: ReplyFramer,
-    stuffer: Stuffer,
     capabilities: Capabilities,
     next_ticket: u64,
-    /// Recipients sent in this transaction, and those of them that were accepted.
+    /// How the last greeting was sent.
+    hello: Hello,
+    /// LHLO was accepted: the end of the content has a reply for each recipient.
+    lmtp: bool,
+    /// MAIL commands sent on this connection.
+    transactions: u32,
+    /// Recipients sent in this transaction.
     recipients: u32,
-    accepted: u32,
+    /// Which of them were accepted, in order.
+    accepted: Vec<u32>,
+    /// `BODY=` of the last MAIL.
+    body: Option<BodyType>,
+    flow: Flow,
+    /// Looks at the chunks of a transaction, all of them together.
+    check: ContentCheck,
     challenges: u32,
-    /// The last greeting was EHLO and not HELO, which gets no capabilities.
-    extended: bool,
+    /// The SASL exchange was given up: only a refusal fits now.
+    gave_up: bool,
+    /// Octets of the input since the start: done with, and shown.
+    consumed: u64,
+    shown: u64,
     /// When the reply to the first of the unanswered is due.
-    deadline: Option<Tick>,
+    reply_due: Option<Tick>,
+    /// When the content given last has to be written out.
+    block_due: Option<Tick>,
     /// The last chance to send was used: only what is on its way still comes.
     closing: bool,
 }
@@ -75,6 +154,18 @@ struct Sent {
     exchange: Exchange,
     /// Which RCPT of the transaction it is.
     recipient: Option<u32>,
+    /// Octets of the input that had been shown: its reply begins behind them.
+    after: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hello {
+    /// HELO: no capabilities.
+    Plain,
+    /// EHLO.
+    Extended,
+    /// LHLO.
+    Local,
 }
 
 /// What a driver has to do.
@@ -86,8 +177,15 @@ pub enum ClientNext<'i> {
     Reply {
         /// The command that it answers.
         to: Ticket,
-        /// For RCPT: which one of the transaction, counted from 0.
+        /// Which recipient of the transaction, counted from 0: for RCPT, and in LMTP for the end of the content, which
+        /// has a reply for each accepted one (RFC 2033 section 4.2).
         recipient: Option<u32>,
+        /// What the server said.
+        reply: ReplyRef<'i>,
+    },
+    /// A reply came that answers no command, and the session is closed with it: a 421 (RFC 5321 section 3.8), or a
+    /// refusal in the middle of content, which is then refused and not to be finished.
+    Unasked {
         /// What the server said.
         reply: ReplyRef<'i>,
     },
@@ -105,17 +203,15 @@ pub enum ClientNext<'i> {
     Close,
 }
 
-/// How a conversation stood when the server closed it.
+/// How a conversation stood when the server closed it, or was silent for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientEof {
-    /// Commands that have no reply; each is to be treated as if it had got a 451 (RFC 5321 section 3.8).
+    /// Replies that did not come, the one to QUIT apart; each command is to be treated as if it had got a 451 (RFC 5321
+    /// section 3.8).
     pub unanswered: usize,
     /// The end of the content had left: the server may have the message, and trying again may make a duplicate.
     pub message_in_doubt: bool,
 }
-
-/// The most challenges of one AUTH exchange; no mechanism has more than three.
-const MAX_CHALLENGES: u32 = 8;
 
 impl ClientSession {
     /// A session at the start of a connection, which waits for the greeting.
@@ -127,148 +223,26 @@ impl ClientSession {
             ahead: Phase::Start,
             unanswered: VecDeque::new(),
             framer,
-            stuffer: Stuffer::new(),
             capabilities: Capabilities::default(),
             next_ticket: 0,
+            hello: Hello::Plain,
+            lmtp: false,
+            transactions: 0,
             recipients: 0,
-            accepted: 0,
+            accepted: Vec::new(),
+            body: None,
+            flow: Flow::None,
+            check: ContentCheck::new(usize::MAX),
             challenges: 0,
-            extended: false,
-            deadline: None,
+            gave_up: false,
+            consumed: 0,
+            shown: 0,
+            reply_due: None,
+            block_due: None,
             closing: false,
         };
         session.expect(now, Exchange::Greeting, None);
         session
-    }
-
-    /// Reads the input as far as one reply, and says what that means.
-    ///
-    /// # Errors
-    /// [`PeerMisbehaved`]: nothing that the server says can be trusted any more; close the connection.
-    pub fn handle_input<'i>(&mut self, now: Tick, input: &'i [u8]) -> Result<Step<ClientNext<'i>>, PeerMisbehaved> {
-        if self.phase == Phase::Closed {
-            return Ok(Step { consumed: input.len(), next: ClientNext::Close });
-        }
-        if self.phase == Phase::Handshake {
-            return match input {
-                [] => Ok(Step { consumed: 0, next: ClientNext::StartTls }),
-                _ => Err(self.mistrust(PeerMisbehaved::ResidueBeforeTls)),
-            };
-        }
-        let framed = self.framer.next(input).map_err(|error| self.mistrust(error.into()))?;
-        let Some(reply) = framed else {
-            return Ok(Step { consumed: 0, next: ClientNext::NeedInput });
-        };
-        let consumed = reply.as_bytes().len();
-        let Some(sent) = self.unanswered.pop_front() else {
-            // The one thing that a server may say unasked is that it goes away.
-            if reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE {
-                self.end();
-                return Ok(Step { consumed, next: ClientNext::Close });
-            }
-            return Err(self.mistrust(PeerMisbehaved::UnsolicitedReply));
-        };
-        let more = input.len() > consumed;
-        let next = self.answered(sent, reply, more).map_err(|error| self.mistrust(error))?;
-        self.deadline = match self.phase {
-            Phase::Closed => None,
-            _ => self.unanswered.front().map(|sent| now + self.settings.timeouts.of(sent.exchange)),
-        };
-        Ok(Step { consumed, next })
-    }
-
-    /// Writes a command to the output.
-    ///
-    /// # Errors
-    /// [`ApiMisuse::OutOfOrder`] when the command has no place here, [`ApiMisuse::NotYet`] when it has to wait for
-    /// replies, [`ApiMisuse::Encode`] when it must not leave. Nothing is written then.
-    pub fn send(&mut self, now: Tick, command: &Command<'_>, out: &mut BytesMut) -> Result<Ticket, ApiMisuse> {
-        let exchange = Exchange::of(command);
-        if self.phase == Phase::Closed || self.closing {
-            return Err(ApiMisuse::Closed);
-        }
-        if !self.may_follow() {
-            return Err(ApiMisuse::NotYet);
-        }
-        if !table::allows(self.ahead, exchange) {
-            return Err(ApiMisuse::OutOfOrder);
-        }
-        command.encode(out)?;
-        let recipient = match exchange {
-            Exchange::Mail => {
-                self.recipients = 0;
-                None
-            }
-            Exchange::Rcpt => {
-                let index = self.recipients;
-                self.recipients = self.recipients.saturating_add(1);
-                Some(index)
-            }
-            Exchange::Hello => {
-                self.extended = !matches!(command, Command::Helo(_));
-                None
-            }
-            Exchange::Quit => {
-                self.closing = true;
-                None
-            }
-            _ => None,
-        };
-        Ok(self.expect(now, exchange, recipient))
-    }
-
-    /// Answers a SASL challenge with a response in base64, or with nothing to give the exchange up.
-    ///
-    /// # Errors
-    /// [`ApiMisuse::OutOfOrder`] when no challenge is open, [`ApiMisuse::Encode`] when the response has a line break in it.
-    pub fn respond(
-        &mut self,
-        now: Tick,
-        response: Option<Secret<&str>>,
-        out: &mut BytesMut,
-    ) -> Result<Ticket, ApiMisuse> {
-        if self.phase != Phase::Auth || !self.unanswered.is_empty() {
-            return Err(ApiMisuse::OutOfOrder);
-        }
-        let text = response.map_or("*", Secret::into_inner);
-        // The last check before a line leaves, as for a command, with the room that RFC 4954 section 4 gives.
-        if text.len().saturating_add(2) > MAX_AUTH_LINE {
-            return Err(EncodeError::TooLong { limit: MAX_AUTH_LINE }.into());
-        }
-        if text.bytes().any(|octet| octet.is_ascii_control()) {
-            return Err(EncodeError::ControlCharacter.into());
-        }
-        out.extend_from_slice(text.as_bytes());
-        out.extend_from_slice(b"\r\n");
-        Ok(self.expect(now, Exchange::AuthResponse, None))
-    }
-
-    /// Appends as much of the content as the list has room for, and says how many octets of it that was.
-    ///
-    /// # Errors
-    /// [`ApiMisuse::OutOfOrder`] before [`ClientNext::SendBody`]; [`ApiMisuse::Content`] when the content has what could
-    /// end it elsewhere. The transaction cannot go on then: close the connection.
-    pub fn payload<'p>(&mut self, content: &'p [u8], segments: &mut SegmentList<'p>) -> Result<usize, ApiMisuse> {
-        self.check_content()?;
-        // Half a message must not be finished as if it were whole.
-        self.stuffer.stuff(content, segments).map_err(|fault| {
-            self.end();
-            fault.into()
-        })
-    }
-
-    /// Appends the end of the content. The reply comes with the ticket; the next MAIL may follow at once when the
-    /// server offers PIPELINING.
-    ///
-    /// # Errors
-    /// As [`payload`](Self::payload).
-    pub fn finish_payload(&mut self, now: Tick, segments: &mut SegmentList<'_>) -> Result<Ticket, ApiMisuse> {
-        self.check_content()?;
-        if let Err(fault) = self.stuffer.finish(segments) {
-            self.end();
-            return Err(fault.into());
-        }
-        Ok(self.expect(now, Exchange::EndOfData, None))
     }
 
     /// The TLS handshake is done. The capabilities are forgotten (RFC 3207 section 4.2): send EHLO again.
@@ -281,36 +255,56 @@ impl ClientSession {
         }
         self.advance(Exchange::Handshake, Outcome::Positive);
         self.ahead = self.phase;
+        self.reply_due = None;
         self.capabilities = Capabilities::default();
         Ok(())
     }
 
     /// The server has closed its side.
     pub fn handle_eof(&mut self) -> ClientEof {
-        let message_in_doubt = self.unanswered.iter().any(|sent| sent.exchange == Exchange::EndOfData);
+        let message_in_doubt = self.message_in_doubt();
         let unanswered = self.unanswered.iter().filter(|sent| sent.exchange != Exchange::Quit).count();
         self.end();
         ClientEof { unanswered, message_in_doubt }
     }
 
-    /// When the server has been silent for too long.
-    pub const fn poll_timeout(&self) -> Option<Tick> {
-        self.deadline
+    /// The time of [`poll_timeout`](Self::poll_timeout) may have come. If it has, the session is closed and says how it
+    /// stood; close the connection.
+    pub fn handle_timeout(&mut self, now: Tick) -> Option<ClientEof> {
+        self.poll_timeout().filter(|due| *due <= now).map(|_| self.handle_eof())
     }
 
-    /// How long one write may take: the driver's own bound.
+    /// When the server has been silent for too long, or for too long has not taken the content that
+    /// [`payload`](Self::payload) appended last. Whoever waits for neither, but for the next piece of content from
+    /// elsewhere, does not look at it.
+    pub fn poll_timeout(&self) -> Option<Tick> {
+        self.reply_due.into_iter().chain(self.block_due).min()
+    }
+
+    /// How long one write may take: a block of content, or what is in the output (RFC 5321 section 4.5.3.2.5).
     pub const fn write_timeout(&self) -> Duration {
         self.settings.timeouts.write
     }
 
-    /// What the server offered in its last reply to EHLO, since TLS came up if it did.
+    /// What the server offered in its last reply to EHLO or LHLO, since TLS came up if it did.
     pub const fn capabilities(&self) -> &Capabilities {
         &self.capabilities
     }
 
+    /// How many more transactions the server takes on this connection, when it has named a limit (MAILMAX of RFC 9422).
+    /// At 0, QUIT and connect again.
+    pub fn transactions_left(&self) -> Option<u32> {
+        self.capabilities.limits().mail_max.map(|most| most.get().saturating_sub(self.transactions))
+    }
+
     /// Recipients of this transaction that the server has accepted so far.
-    pub const fn accepted_recipients(&self) -> u32 {
-        self.accepted
+    pub fn accepted_recipients(&self) -> u32 {
+        u32::try_from(self.accepted.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether LHLO was accepted, and the end of the content has a reply for each accepted recipient (RFC 2033).
+    pub const fn is_lmtp(&self) -> bool {
+        self.lmtp
     }
 
     /// Where the conversation stands by the replies that came.
@@ -318,27 +312,20 @@ impl ClientSession {
         self.phase
     }
 
-    /// How many commands have no reply yet.
+    /// How many replies are still to come.
     pub fn unanswered(&self) -> usize {
         self.unanswered.len()
     }
 
-    /// Whether another command may leave now: nothing is unanswered, or everything is and may be followed
-    /// (RFC 2920 section 3.1).
-    fn may_follow(&self) -> bool {
-        let followed = |sent: &Sent| {
-            matches!(sent.exchange, Exchange::Mail | Exchange::Rcpt | Exchange::Reset | Exchange::EndOfData)
-        };
-        self.unanswered.is_empty()
-            || (self.capabilities.offers(Keyword::Pipelining) && self.unanswered.iter().all(followed))
+    /// Whether a reply to this is still to come.
+    pub fn is_unanswered(&self, ticket: Ticket) -> bool {
+        self.unanswered.iter().any(|sent| sent.ticket == ticket)
     }
 
-    fn check_content(&self) -> Result<(), ApiMisuse> {
-        match self.phase {
-            Phase::Content if self.unanswered.is_empty() => Ok(()),
-            Phase::Closed => Err(ApiMisuse::Closed),
-            _ => Err(ApiMisuse::OutOfOrder),
-        }
+    /// Whether the end of a message may have left that the server has not answered, for one recipient at least: it may
+    /// have the message, and sending it again may make a duplicate (RFC 1047). It stays true when the conversation ends so.
+    pub fn message_in_doubt(&self) -> bool {
+        self.flow.is_whole_message() || self.unanswered.iter().any(|sent| sent.exchange == Exchange::EndOfData)
     }
 
     /// Nothing that comes from here on is looked at.
@@ -349,7 +336,8 @@ impl ClientSession {
 
     fn end(&mut self) {
         self.phase = Phase::Closed;
-        self.deadline = None;
+        self.reply_due = None;
+        self.block_due = None;
     }
 
     fn expect(&mut self, now: Tick, exchange: Exchange, recipient: Option<u32>) -> Ticket {
@@ -361,58 +349,20 @@ impl ClientSession {
         };
         self.ahead = table::next(self.ahead, exchange, hoped).unwrap_or(self.ahead);
         if self.unanswered.is_empty() {
-            self.deadline = Some(now + self.settings.timeouts.of(exchange));
+            self.reply_due = Some(now + self.settings.timeouts.of(exchange));
+            self.framer = ReplyFramer::new(self.reply_limits(exchange));
         }
-        self.unanswered.push_back(Sent { ticket, exchange, recipient });
+        self.unanswered.push_back(Sent { ticket, exchange, recipient, after: self.shown });
         ticket
     }
 
-    fn answered<'i>(&mut self, sent: Sent, reply: ReplyRef<'i>, more: bool) -> Result<ClientNext<'i>, PeerMisbehaved> {
-        let code = reply.code();
-        let outcome = Outcome::from(code);
-        let fits = match sent.exchange {
-            Exchange::Data => outcome != Outcome::Positive,
-            Exchange::Auth | Exchange::AuthResponse => true,
-            _ => outcome != Outcome::Intermediate,
-        };
-        if !fits {
-            return Err(PeerMisbehaved::UnfittingReply);
+    /// A challenge may be as long as a response (RFC 4954 section 4).
+    fn reply_limits(&self, exchange: Exchange) -> ReplyLimits {
+        let limits = self.settings.replies;
+        match exchange {
+            Exchange::Auth | Exchange::AuthResponse => ReplyLimits { line: limits.line.max(MAX_AUTH_LINE), ..limits },
+            _ => limits,
         }
-        // A server that gives 354 though no recipient is left has to be sent its dot (RFC 2920 section 3.1).
-        if sent.exchange == Exchange::Data && outcome == Outcome::Intermediate {
-            self.phase = Phase::Content;
-            self.stuffer = Stuffer::new();
-        }
-        self.advance(sent.exchange, outcome);
-        if self.unanswered.is_empty() {
-            self.ahead = self.phase;
-        }
-        match (sent.exchange, outcome) {
-            (Exchange::Rcpt, Outcome::Positive) if self.phase == Phase::Rcpt => {
-                self.accepted = self.accepted.saturating_add(1)
-            }
-            // A pipelined RSET and MAIL may have left before this: the count begins where the transaction does.
-            (Exchange::Mail, _) => self.accepted = 0,
-            (Exchange::Hello, Outcome::Positive) if self.extended => {
-                self.capabilities = Capabilities::from_reply(&reply).into_owned();
-            }
-            (Exchange::Hello, Outcome::Positive) => self.capabilities = Capabilities::default(),
-            (Exchange::StartTls, Outcome::Positive) if more => return Err(PeerMisbehaved::ResidueBeforeTls),
-            (Exchange::Data, Outcome::Intermediate) => return Ok(ClientNext::SendBody { to: sent.ticket }),
-            (Exchange::Auth | Exchange::AuthResponse, Outcome::Intermediate) => {
-                self.challenges = if sent.exchange == Exchange::Auth { 1 } else { self.challenges.saturating_add(1) };
-                if self.challenges > MAX_CHALLENGES {
-                    return Err(PeerMisbehaved::TooManyChallenges);
-                }
-                return Ok(ClientNext::Challenge(Secret::new(reply.lines().next().unwrap_or_default())));
-            }
-            _ => {}
-        }
-        // 421 may come instead of any reply, and nothing follows it (RFC 5321 section 3.8); nor does anything behind QUIT.
-        if code == ReplyCode::SERVICE_NOT_AVAILABLE || sent.exchange == Exchange::Quit {
-            self.end();
-        }
-        Ok(ClientNext::Reply { to: sent.ticket, recipient: sent.recipient, reply })
     }
 
     /// Moves the phase by the table. A refusal that the table does not know comes from an earlier one in the same

@@ -99,25 +99,35 @@ fn offers(place: &str, server: &Capabilities, name: &str) -> bool {
 }
 
 fn say(place: &str, harness: &mut ClientHarness, octets: &[u8]) {
-    let mut lines = octets;
+    let mut rest = octets;
     if harness.session.phase() == Phase::Content {
         let content = reference::content(octets);
         let end = content.end.unwrap_or_else(|| panic!("{place}: content to its end"));
         let sent = harness.send_content(&content.octets, 7);
         assert!(sent.is_ok(), "{place}: {sent:?}");
         // What may follow it in the same group (RFC 2920 section 3.1).
-        lines = &octets[end..];
+        rest = &octets[end..];
     }
-    if !lines.is_empty() {
-        for line in lines.split_inclusive(|octet| *octet == b'\n') {
-            let line = line.strip_suffix(b"\r\n").unwrap_or(line);
-            let sent = match (harness.session.phase(), line) {
-                (Phase::Auth, b"*") => harness.respond(None),
-                (Phase::Auth, line) => harness.respond(std::str::from_utf8(line).ok()),
-                _ => harness.send(&Command::parse(line).unwrap_or_else(|error| panic!("{place}: {error}"))),
-            };
-            assert!(sent.is_ok(), "{place}: {sent:?}");
-        }
+    while !rest.is_empty() {
+        let end = rest.iter().position(|octet| *octet == b'\n').map_or(rest.len(), |at| at + 1);
+        let (line, behind) = rest.split_at(end);
+        rest = behind;
+        let line = line.strip_suffix(b"\r\n").unwrap_or(line);
+        let command = || Command::parse(line).unwrap_or_else(|error| panic!("{place}: {error}"));
+        let sent = match (harness.session.phase(), line) {
+            (Phase::Auth, b"*") => harness.respond(None),
+            (Phase::Auth, line) => harness.respond(std::str::from_utf8(line).ok()),
+            _ => match command() {
+                Command::Bdat { size, last } => {
+                    let chunk = usize::try_from(size).ok().and_then(|size| rest.split_at_checked(size));
+                    let (chunk, behind) = chunk.unwrap_or_else(|| panic!("{place}: the chunk in the same burst"));
+                    rest = behind;
+                    harness.send_chunk(chunk, last, 7)
+                }
+                command => harness.send(&command),
+            },
+        };
+        assert!(sent.is_ok(), "{place}: {sent:?}");
     }
     let sent = std::mem::take(&mut harness.sent);
     assert_eq!(sent, octets, "{place}: {:?} left", shown(&sent));

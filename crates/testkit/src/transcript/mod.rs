@@ -38,7 +38,8 @@
 //! | `! client closed` | the conversation is over |
 //! | `! client eof N`, `! client doubt N` | the server closes its side: so many replies did not come; with a message in doubt |
 //!
-//! Lines of the client that follow each other arrive together. Every transcript is run with its input whole, one octet
+//! Lines of the client that follow each other arrive together; the octets of a chunk stand right behind its BDAT. Every
+//! transcript is run with its input whole, one octet
 //! at a time, and cut at every octet, always with the same result.
 
 mod client;

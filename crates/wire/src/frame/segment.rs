@@ -50,6 +50,22 @@ impl<'p> SegmentList<'p> {
         self.as_slice().iter().map(|segment| segment.as_bytes().len()).sum()
     }
 
+    /// Appends octets of the body as they are, without stuffing: those of a BDAT chunk. Says whether there was room; no
+    /// octets need none.
+    ///
+    /// ```
+    /// use posthaste_wire::frame::{MAX_SEGMENTS, SegmentList};
+    /// let mut segments = SegmentList::new();
+    /// assert!((0..MAX_SEGMENTS).all(|_| segments.push_body(b".\r\n")));
+    /// assert!(!segments.push_body(b"more") && segments.push_body(b""));
+    /// ```
+    #[must_use = "without room the octets are not in the list"]
+    pub fn push_body(&mut self, octets: &'p [u8]) -> bool {
+        let fits = octets.is_empty() || self.room() > 0;
+        self.push(Segment::Body(octets));
+        fits
+    }
+
     /// Appends a segment; an empty one is dropped, and so is one beyond the room:
     /// [`Stuffer::stuff`](super::Stuffer::stuff) leaves one free, and whoever calls
     /// [`Stuffer::finish`](super::Stuffer::finish) sees to it that it is free still.

@@ -1,0 +1,238 @@
+//! Content on its way to the server.
+
+use std::{io, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use posthaste_session::{
+    ApiMisuse, ClientNext, Ticket,
+    table::Phase,
+    wire::{Reply, frame::SegmentList},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::timeout,
+};
+
+use super::{ClientDriver, ClientError, ClientEvent};
+use crate::Content;
+
+/// How the sending of chunks came to its end.
+#[derive(Debug)]
+pub enum ChunksSent {
+    /// All of them have left; the reply comes with this ticket, in LMTP one for each accepted recipient.
+    Whole(Ticket),
+    /// The server has refused a chunk in these words, and with it the message. The others did not leave; RSET has to follow
+    /// (RFC 3030 section 2).
+    Refused(Reply),
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
+    /// Sends the whole content behind DATA and its end; the reply comes with the ticket, in LMTP one for each accepted
+    /// recipient. Each block of 64 KiB has its own time, [`write_timeout`](posthaste_session::ClientSession::write_timeout).
+    ///
+    /// # Errors
+    /// [`ClientError`]; the conversation is over then. [`message_in_doubt`](Self::message_in_doubt) says whether the server
+    /// may have taken the message all the same. [`ClientError::EarlyReply`] when the server has answered before the end.
+    pub async fn send_content(&mut self, content: &mut impl Content) -> Result<Ticket, ClientError> {
+        if self.session.phase() != Phase::Content || self.session.unanswered() > 0 || self.unfinished {
+            return Err(ApiMisuse::OutOfOrder.into());
+        }
+        self.unfinished = true;
+        match self.send_pieces(content).await {
+            Ok(ticket) => {
+                self.unfinished = false;
+                Ok(ticket)
+            }
+            Err(error) => Err(self.explained(error).await),
+        }
+    }
+
+    /// Sends the whole content in chunks, without a word from the server before: as one when its length is known, otherwise
+    /// as many of at least 64 KiB, of which up to 16 wait for their reply if PIPELINING is offered. Every recipient must
+    /// have its answer.
+    ///
+    /// # Errors
+    /// As [`send_content`](Self::send_content).
+    pub async fn send_chunks(&mut self, content: &mut impl Content) -> Result<ChunksSent, ClientError> {
+        if self.unfinished || !matches!(self.session.phase(), Phase::Rcpt) || self.session.unanswered() > 0 {
+            return Err(ApiMisuse::OutOfOrder.into());
+        }
+        self.unfinished = true;
+        let sent = match content.length() {
+            Some(length) => self.send_one_chunk(length, content).await.map(ChunksSent::Whole),
+            None => self.send_many_chunks(content).await,
+        };
+        match sent {
+            Ok(sent) => {
+                self.unfinished = false;
+                Ok(sent)
+            }
+            Err(error) => Err(self.explained(error).await),
+        }
+    }
+
+    /// Whether the end of a message may have left that the server has not answered: it may have the message, and sending
+    /// it again may make a duplicate (RFC 1047).
+    pub fn message_in_doubt(&self) -> bool {
+        self.session.message_in_doubt()
+    }
+
+    async fn send_pieces(&mut self, content: &mut impl Content) -> Result<Ticket, ClientError> {
+        // One piece ahead, so that the end of the content leaves together with its last piece.
+        let mut piece = content.next().await.map_err(ClientError::Content)?;
+        loop {
+            let ahead = match piece {
+                Some(_) => content.next().await.map_err(ClientError::Content)?,
+                None => None,
+            };
+            let mut rest = piece.as_deref().unwrap_or_default();
+            loop {
+                let mut segments = SegmentList::new();
+                rest = self.payload(rest, &mut segments)?;
+                if rest.is_empty() && ahead.is_none() && segments.room() > 0 {
+                    let ticket = self.session.finish_payload(self.clock.now(), &mut segments)?;
+                    self.write(&segments).await?;
+                    return Ok(ticket);
+                }
+                self.write(&segments).await?;
+                if rest.is_empty() && ahead.is_some() {
+                    break;
+                }
+            }
+            piece = ahead;
+        }
+    }
+
+    async fn send_one_chunk(&mut self, length: u64, content: &mut impl Content) -> Result<Ticket, ClientError> {
+        self.session.begin_chunk(self.clock.now(), length, true, &mut self.connection.output)?;
+        // One piece ahead: with its last octet the server has the message, so what is behind it has to be known before.
+        let mut piece = content.next().await.map_err(ClientError::Content)?;
+        loop {
+            let ahead = match piece {
+                Some(_) => content.next().await.map_err(ClientError::Content)?,
+                None => None,
+            };
+            let octets = piece.as_deref().unwrap_or_default();
+            let credit = self.session.body_credit().unwrap_or(0);
+            let fits = u64::try_from(octets.len()).is_ok_and(|octets| match ahead {
+                Some(_) => octets < credit,
+                None => octets == credit,
+            });
+            if !fits {
+                let error = io::Error::new(io::ErrorKind::InvalidData, "the content has not the length that it said");
+                return Err(ClientError::Content(error));
+            }
+            if let Some(ticket) = self.send_octets(octets).await? {
+                return Ok(ticket);
+            }
+            piece = ahead;
+        }
+    }
+
+    async fn send_many_chunks(&mut self, content: &mut impl Content) -> Result<ChunksSent, ClientError> {
+        let mut chunk = gather(content).await?;
+        loop {
+            let ahead = if chunk.is_empty() { Bytes::new() } else { gather(content).await? };
+            let last = ahead.is_empty();
+            let octets = chunk.len() as u64;
+            loop {
+                let now = self.clock.now();
+                match self.session.begin_chunk(now, octets, last, &mut self.connection.output) {
+                    // Its reply, or one before it, has to come first.
+                    Err(ApiMisuse::NotYet) => match self.next().await? {
+                        ClientEvent::Reply { reply, .. } if reply.code().is_positive() => {}
+                        ClientEvent::Reply { reply, .. } => return Ok(ChunksSent::Refused(reply)),
+                        _ => return Err(ClientError::Closed),
+                    },
+                    begun => break begun?,
+                }
+            }
+            match self.send_octets(&chunk).await? {
+                Some(ticket) if last => return Ok(ChunksSent::Whole(ticket)),
+                _ => chunk = ahead,
+            }
+        }
+    }
+
+    /// Sends octets of the open chunk, and its end with the last of them.
+    async fn send_octets(&mut self, mut octets: &[u8]) -> Result<Option<Ticket>, ClientError> {
+        loop {
+            let mut segments = SegmentList::new();
+            octets = self.payload(octets, &mut segments)?;
+            // Said before it is written: a reply that comes while a write fails has its ticket.
+            let ticket = match self.session.body_credit() {
+                Some(0) => Some(self.session.finish_payload(self.clock.now(), &mut segments)?),
+                _ => None,
+            };
+            self.write(&segments).await?;
+            if ticket.is_some() || octets.is_empty() {
+                return Ok(ticket);
+            }
+        }
+    }
+
+    /// Appends a block, and gives what is left.
+    fn payload<'p>(&mut self, octets: &'p [u8], segments: &mut SegmentList<'p>) -> Result<&'p [u8], ApiMisuse> {
+        let block = octets.get(..BLOCK).unwrap_or(octets);
+        let taken = self.session.payload(self.clock.now(), block, segments)?;
+        Ok(octets.get(taken..).unwrap_or_default())
+    }
+
+    /// What the server said before it stopped reading says more than the write that failed for it.
+    async fn explained(&mut self, error: ClientError) -> ClientError {
+        if !matches!(error, ClientError::Io(_) | ClientError::Timeout) {
+            return error;
+        }
+        let reply = timeout(EARLY_REPLY, self.early_reply()).await.ok().flatten();
+        reply.map_or(error, ClientError::EarlyReply)
+    }
+
+    /// The reply to a message whose writing has failed: a refusal of it or a part, or whatever was said to its end when
+    /// that may have left. Of several replies in LMTP none speaks for the message.
+    async fn early_reply(&mut self) -> Option<Reply> {
+        loop {
+            let in_doubt = self.session.message_in_doubt();
+            let step = self.session.handle_input(self.clock.now(), &self.connection.input).ok()?;
+            let consumed = step.consumed;
+            let found = match step.next {
+                ClientNext::NeedInput => None,
+                ClientNext::Unasked { reply } => return Some(reply.into_owned()),
+                ClientNext::Reply { recipient: None, reply, .. } => Some(reply.into_owned()),
+                _ => return None,
+            };
+            let _ = self.connection.input.split_to(consumed);
+            match found {
+                Some(reply) if !reply.code().is_positive() || (in_doubt && !self.message_in_doubt()) => {
+                    return Some(reply);
+                }
+                // An earlier chunk.
+                Some(_) => {}
+                None if self.connection.read().await.ok()? == 0 => return None,
+                None => {}
+            }
+        }
+    }
+}
+
+/// Pieces of the content until they make a chunk; nothing at the end of the content.
+async fn gather(content: &mut impl Content) -> Result<Bytes, ClientError> {
+    let first = content.next().await.map_err(ClientError::Content)?.unwrap_or_default();
+    if first.is_empty() || first.len() >= BLOCK {
+        return Ok(first);
+    }
+    let mut chunk = BytesMut::from(first);
+    while chunk.len() < BLOCK {
+        match content.next().await.map_err(ClientError::Content)? {
+            Some(piece) => chunk.extend_from_slice(&piece),
+            None => break,
+        }
+    }
+    Ok(chunk.freeze())
+}
+
+/// Octets that have the time of one block (RFC 5321 section 4.5.3.2.5), and at least make a chunk: many small ones cost the
+/// server more than their octets.
+const BLOCK: usize = 64 * 1_024;
+
+/// How long is waited for a reply that may be there already.
+const EARLY_REPLY: Duration = Duration::from_secs(1);

@@ -1,0 +1,131 @@
+//! What the server says.
+
+use posthaste_wire::{Capabilities, ReplyCode, ReplyRef, Secret, frame::Stuffer};
+
+use super::{ClientNext, ClientSession, Flow, Hello, Sent};
+use crate::{
+    PeerMisbehaved, Step, Tick,
+    table::{Exchange, Outcome, Phase},
+};
+
+/// The most challenges of one AUTH exchange; no mechanism has more than three.
+const MAX_CHALLENGES: u32 = 8;
+
+impl ClientSession {
+    /// Reads the input as far as one reply, and says what that means.
+    ///
+    /// A reply must begin behind everything that had been shown when its command was sent: what comes sooner was said
+    /// without knowing the command, and taking it for the answer would leave every later reply one off.
+    ///
+    /// # Errors
+    /// [`PeerMisbehaved`]: nothing that the server says can be trusted any more; close the connection.
+    pub fn handle_input<'i>(&mut self, now: Tick, input: &'i [u8]) -> Result<Step<ClientNext<'i>>, PeerMisbehaved> {
+        if self.phase == Phase::Closed {
+            return Ok(Step { consumed: input.len(), next: ClientNext::Close });
+        }
+        self.shown = self.shown.max(self.consumed.saturating_add(input.len() as u64));
+        if self.phase == Phase::Handshake {
+            return match input {
+                [] => Ok(Step { consumed: 0, next: ClientNext::StartTls }),
+                _ => Err(self.mistrust(PeerMisbehaved::ResidueBeforeTls)),
+            };
+        }
+        let framed = self.framer.next(input).map_err(|error| self.mistrust(error.into()))?;
+        let Some(reply) = framed else {
+            return Ok(Step { consumed: 0, next: ClientNext::NeedInput });
+        };
+        let consumed = reply.as_bytes().len();
+        let begin = self.consumed;
+        self.consumed = begin.saturating_add(consumed as u64);
+        let asked = self.unanswered.front().copied().filter(|sent| sent.after <= begin);
+        let next = match asked {
+            None => self.unasked(reply),
+            Some(sent) => self.answered(sent, reply, input.len() > consumed),
+        };
+        let next = next.map_err(|error| self.mistrust(error))?;
+        self.reply_due = match self.phase {
+            Phase::Closed => None,
+            // The handshake has the time of the command.
+            Phase::Handshake => Some(now + self.settings.timeouts.command),
+            _ => self.unanswered.front().map(|sent| now + self.settings.timeouts.of(sent.exchange)),
+        };
+        Ok(Step { consumed, next })
+    }
+
+    /// A server may say unasked that it goes away, and that it does not want the rest of what it is being sent.
+    fn unasked<'i>(&mut self, reply: ReplyRef<'i>) -> Result<ClientNext<'i>, PeerMisbehaved> {
+        let refused = self.unanswered.is_empty() && self.flow.is_open();
+        let expected = match Outcome::from(reply.code()) {
+            Outcome::Negative => refused || reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE,
+            Outcome::Positive | Outcome::Intermediate => false,
+        };
+        if !expected {
+            return Err(PeerMisbehaved::UnsolicitedReply);
+        }
+        self.end();
+        Ok(ClientNext::Unasked { reply })
+    }
+
+    fn answered<'i>(&mut self, sent: Sent, reply: ReplyRef<'i>, more: bool) -> Result<ClientNext<'i>, PeerMisbehaved> {
+        let code = reply.code();
+        let outcome = Outcome::from(code);
+        if !self.fits(&sent, &reply, outcome) {
+            // It stays unanswered: if it was the end of the content, the message is in doubt.
+            return Err(PeerMisbehaved::UnfittingReply);
+        }
+        self.unanswered.pop_front();
+        // A server that gives 354 though no recipient is left has to be sent its dot (RFC 2920 section 3.1).
+        if sent.exchange == Exchange::Data && outcome == Outcome::Intermediate {
+            self.phase = Phase::Content;
+            self.flow = Flow::Data(Stuffer::new());
+        }
+        self.advance(sent.exchange, outcome);
+        if self.unanswered.is_empty() {
+            self.ahead = self.phase;
+        }
+        match (sent.exchange, outcome) {
+            (Exchange::Rcpt, Outcome::Positive) if self.phase == Phase::Rcpt => self.accepted.extend(sent.recipient),
+            // A pipelined RSET and MAIL may have left before this: the count begins where the transaction does.
+            (Exchange::Mail, _) | (Exchange::Reset, Outcome::Positive) => self.accepted.clear(),
+            (Exchange::Hello, Outcome::Positive) => {
+                self.accepted.clear();
+                self.lmtp = self.hello == Hello::Local;
+                self.capabilities = match self.hello {
+                    Hello::Plain => Capabilities::default(),
+                    Hello::Extended | Hello::Local => Capabilities::from_reply(&reply).into_owned(),
+                };
+            }
+            (Exchange::StartTls, Outcome::Positive) if more => return Err(PeerMisbehaved::ResidueBeforeTls),
+            (Exchange::Data, Outcome::Intermediate) => return Ok(ClientNext::SendBody { to: sent.ticket }),
+            (Exchange::Auth | Exchange::AuthResponse, Outcome::Intermediate) => {
+                self.challenges = if sent.exchange == Exchange::Auth { 1 } else { self.challenges.saturating_add(1) };
+                if self.challenges > MAX_CHALLENGES {
+                    return Err(PeerMisbehaved::TooManyChallenges);
+                }
+                return Ok(ClientNext::Challenge(Secret::new(reply.lines().next().unwrap_or_default())));
+            }
+            _ => {}
+        }
+        // 421 may come instead of any reply, and nothing follows it (RFC 5321 section 3.8); nor does anything behind QUIT.
+        if code == ReplyCode::SERVICE_NOT_AVAILABLE || sent.exchange == Exchange::Quit {
+            self.end();
+        }
+        Ok(ClientNext::Reply { to: sent.ticket, recipient: sent.recipient, reply })
+    }
+
+    fn fits(&self, sent: &Sent, reply: &ReplyRef<'_>, outcome: Outcome) -> bool {
+        match (sent.exchange, outcome) {
+            // In LMTP no reply follows the end of content that has no recipient, and DATA must fail (RFC 2033 section 4.2).
+            (Exchange::Data, Outcome::Intermediate) => !self.lmtp || !self.accepted.is_empty(),
+            (Exchange::Data, Outcome::Positive) => false,
+            // A challenge is one line of base64 behind 334 (RFC 4954 section 4); of several there is no telling what they
+            // ask. What was given up must be refused: neither goes the exchange on, nor are we who we did not say to be.
+            (Exchange::Auth | Exchange::AuthResponse, Outcome::Intermediate) => {
+                reply.code() == ReplyCode::CHALLENGE && reply.lines().count() == 1 && !self.gave_up
+            }
+            (Exchange::AuthResponse, Outcome::Positive) => !self.gave_up,
+            (_, Outcome::Intermediate) => false,
+            _ => true,
+        }
+    }
+}
