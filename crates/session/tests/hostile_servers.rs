@@ -128,6 +128,10 @@ impl Run {
                 let line = octets.split(|octet| *octet == b'\r').next().unwrap_or_default();
                 Some(format!("{name} {}", String::from_utf8_lossy(line)))
             }
+            Event::Unasked(octets) => {
+                let line = octets.split(|octet| *octet == b'\r').next().unwrap_or_default();
+                Some(format!("unasked {}", String::from_utf8_lossy(line)))
+            }
             Event::Challenge(text) => Some(format!("challenge {}", text.escape_ascii())),
             Event::SendBody(_) => Some("body".into()),
             Event::StartTls => Some("handshake".into()),

@@ -26,7 +26,7 @@ pub enum ServerNext<'i> {
     ContentSwallowed,
     /// The client has given up a message between two chunks: what was handed out of it must be thrown away.
     ContentAborted,
-    /// Write the output out, do a TLS handshake on a fresh input buffer, and call [`ServerSession::tls_established`].
+    /// Write the output out, do a TLS handshake on a fresh input buffer, and call [`ServerSession::tls_established`](super::ServerSession::tls_established).
     StartTls,
     /// Write the output out and close the connection.
     Close(CloseReason),
@@ -42,7 +42,7 @@ pub enum CloseReason {
     Eof,
     /// The application refused the connection or closed it with a 421.
     Application,
-    /// [`ServerSession::shutdown`] was called.
+    /// [`ServerSession::shutdown`](super::ServerSession::shutdown) was called.
     Shutdown,
     /// The client was silent for too long.
     Timeout,
@@ -68,7 +68,7 @@ pub enum CloseReason {
     ForeignProtocol,
     /// The size of a BDAT chunk cannot be read, so that nothing behind it can be framed.
     Unframeable,
-    /// Content that is not taken goes on beyond twice the [limit](ServerLimits::message).
+    /// Content that is not taken goes on beyond twice the [limit](super::ServerLimits::message).
     EndlessContent,
 }
 
