@@ -50,3 +50,33 @@ pub(crate) fn line(out: &mut BytesMut, limit: usize, line: fmt::Arguments<'_>) -
     out.extend_from_slice(b"\r\n");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn a_line_that_must_not_leave_leaves_nothing() {
+        let mut out = BytesMut::from(&b"before"[..]);
+        for (text, limit, fault) in [
+            ("12345", 7, None),
+            ("12345", 6, Some(EncodeError::TooLong { limit: 6 })),
+            ("1234567", 6, Some(EncodeError::TooLong { limit: 6 })),
+            ("1\r2", 9, Some(EncodeError::ControlCharacter)),
+            ("1\n2", 9, Some(EncodeError::ControlCharacter)),
+            ("1\x002", 9, Some(EncodeError::ControlCharacter)),
+        ] {
+            out.truncate(6);
+            let written = line(&mut out, limit, format_args!("{text}"));
+            assert_eq!(written.err(), fault, "{text:?}");
+            assert_eq!(out.len(), if fault.is_some() { 6 } else { 13 }, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_says_what_is_wrong() {
+        assert!(EncodeError::TooLong { limit: 512 }.to_string().contains("512"));
+        assert!(EncodeError::ControlCharacter.to_string().contains("CR"));
+    }
+}

@@ -144,3 +144,15 @@ impl fmt::Display for SyntaxError {
 }
 
 impl core::error::Error for SyntaxError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn an_error_says_what_was_expected_and_where() {
+        let error = SyntaxError::new(SyntaxErrorKind::Mailbox, 17);
+        assert_eq!(error.to_string(), "octet 17: the mailbox is malformed or too long");
+    }
+}
