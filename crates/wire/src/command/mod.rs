@@ -104,7 +104,7 @@ impl<'a> Command<'a> {
     /// # Errors
     /// A [`SyntaxError`] that knows the offset and its reply.
     pub fn parse(line: &'a [u8]) -> Result<Self, SyntaxError> {
-        let text = trim_end(bstr::ByteSlice::to_str(line).map_err(|_| undecodable(line))?);
+        let text = trim_end(core::str::from_utf8(line).map_err(|_| undecodable(line))?);
         let (end, verb) = word(text.as_bytes());
         let (name, argument) = match text.split_at_checked(end) {
             Some((name, rest)) if rest.is_empty() => (name, rest),
