@@ -84,10 +84,11 @@ impl ServerSession {
         out: &mut BytesMut,
     ) -> Option<ServerNext<'i>> {
         let octets = range.len() as u64;
-        let limit = self.settings.limits.message;
+        let limits = &self.settings.limits;
+        let endless = limits.message.saturating_add(limits.discarded_content);
         if let Some(Chunk { octets: before, stray: Some(_), .. }) = &mut self.chunk {
             *before = before.saturating_add(octets);
-            if *before > limit.saturating_mul(2) {
+            if *before > endless {
                 self.endless_content(out);
             }
             return None;
@@ -106,7 +107,7 @@ impl ServerSession {
                 refused => refused,
             },
         };
-        if self.transaction.octets > limit.saturating_mul(2) {
+        if self.transaction.octets > endless {
             self.endless_content(out);
         }
         let reply = refused?;

@@ -68,7 +68,7 @@ pub enum CloseReason {
     ForeignProtocol,
     /// The size of a BDAT chunk cannot be read, so that nothing behind it can be framed.
     Unframeable,
-    /// Content that is not taken goes on beyond twice the [limit](super::ServerLimits::message).
+    /// Content that is not taken goes on beyond the [limit](super::ServerLimits::discarded_content).
     EndlessContent,
 }
 

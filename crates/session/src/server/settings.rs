@@ -100,6 +100,9 @@ pub struct ServerLimits {
     pub text_line: usize,
     /// Octets of a message, offered as SIZE. Default 50 MiB. Beyond it: 552 to MAIL, or after the end of the content.
     pub message: u64,
+    /// Octets of content beyond [`message`](Self::message) that are swallowed, so that the client hears its refusal behind the true
+    /// end. Default 1 GiB. Beyond it: 552 and the end.
+    pub discarded_content: u64,
     /// Recipients of a transaction. Default 1,000; RFC 5321 section 4.5.3.1.8 asks for 100. Beyond it: 452; when as many
     /// again have got a 4yz reply, each further one counts as an error.
     pub recipients: usize,
@@ -161,6 +164,7 @@ impl Default for ServerLimits {
             discarded: 64 * 1_024,
             text_line: 998,
             message: 50 * 1_024 * 1_024,
+            discarded_content: 1_024 * 1_024 * 1_024,
             recipients: 1_000,
             open_recipients: 1,
             errors: 20,

@@ -240,6 +240,7 @@ fn limit(settings: &mut ServerSettings, name: &str, value: usize) {
         "discarded" => limits.discarded = value,
         "text-line" => limits.text_line = value,
         "message" => limits.message = value as u64,
+        "discarded-content" => limits.discarded_content = value as u64,
         "recipients" => limits.recipients = value,
         "open-recipients" => limits.open_recipients = value,
         "errors" => limits.errors = small,
