@@ -231,7 +231,7 @@ fn stuff(content: &[u8], mut stuffer: Stuffer, mut write: impl FnMut(&SegmentLis
         }
     }
     let mut segments = SegmentList::new();
-    stuffer.finish(&mut segments).expect("clean content");
+    assert!(segments.push_fixed(stuffer.finish().expect("clean content")));
     write(&segments);
 }
 

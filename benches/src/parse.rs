@@ -118,7 +118,7 @@ pub fn stuff(content: &[u8], piece: usize, mut write: impl FnMut(&SegmentList<'_
         }
     }
     let mut segments = SegmentList::new();
-    if stuffer.finish(&mut segments).is_ok() {
+    if stuffer.finish().is_ok_and(|end| segments.push_fixed(end)) {
         write(&segments);
     }
 }

@@ -179,13 +179,14 @@ impl ClientSession {
             Flow::Chunk { last: true, .. } => Exchange::EndOfData,
             Flow::Chunk { .. } => Exchange::Chunk,
             Flow::Data(_) if segments.room() == 0 => return Err(ApiMisuse::NoRoom),
-            Flow::Data(stuffer) => {
-                if let Err(fault) = stuffer.finish(segments) {
+            Flow::Data(stuffer) => match stuffer.finish() {
+                Ok(end) if segments.push_fixed(end) => Exchange::EndOfData,
+                Ok(_) => return Err(ApiMisuse::NoRoom),
+                Err(fault) => {
                     self.end();
                     return Err(fault.into());
                 }
-                Exchange::EndOfData
-            }
+            },
         };
         self.flow = Flow::None;
         self.block_due = None;

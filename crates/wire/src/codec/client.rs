@@ -86,11 +86,7 @@ impl Encoder<Outgoing<'_>> for ClientCodec {
                     return Err(fault.into());
                 }
             }
-            Outgoing::EndOfContent => {
-                let mut segments = SegmentList::new();
-                self.stuffer.finish(&mut segments)?;
-                append(&segments, dst);
-            }
+            Outgoing::EndOfContent => dst.extend_from_slice(self.stuffer.finish()?),
             Outgoing::Chunk(octets) => dst.extend_from_slice(octets),
         }
         Ok(())

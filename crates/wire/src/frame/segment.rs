@@ -66,9 +66,15 @@ impl<'p> SegmentList<'p> {
         fits
     }
 
-    /// Appends a segment; an empty one is dropped, and so is one beyond the room:
-    /// [`Stuffer::stuff`](super::Stuffer::stuff) leaves one free, and whoever calls
-    /// [`Stuffer::finish`](super::Stuffer::finish) sees to it that it is free still.
+    /// Appends octets of the protocol, such as the [end of data](super::Stuffer::finish). Says whether there was room.
+    #[must_use = "without room the octets are not in the list"]
+    pub fn push_fixed(&mut self, octets: &'static [u8]) -> bool {
+        let fits = octets.is_empty() || self.room() > 0;
+        self.push(Segment::Fixed(octets));
+        fits
+    }
+
+    /// Appends a segment; an empty one is dropped, and so is one beyond the room, which whoever calls has looked at.
     pub(super) fn push(&mut self, segment: Segment<'p>) {
         if let (false, Some(slot)) = (segment.as_bytes().is_empty(), self.segments.get_mut(self.used)) {
             *slot = segment;

@@ -12,7 +12,7 @@ use super::{ContentCheck, ContentFault, Segment, SegmentList, dots::Dots};
 /// let mut stuffer = Stuffer::new();
 /// let mut segments = SegmentList::new();
 /// assert_eq!(stuffer.stuff(b".hidden\r\nlast", &mut segments)?, 13);
-/// stuffer.finish(&mut segments)?;
+/// assert!(segments.push_fixed(stuffer.finish()?));
 /// let octets: Vec<u8> = segments.as_slice().iter().flat_map(|segment| segment.as_bytes()).copied().collect();
 /// assert_eq!(octets, b"..hidden\r\nlast\r\n.\r\n");
 /// # Ok::<(), posthaste_wire::frame::ContentFault>(())
@@ -70,21 +70,20 @@ impl Stuffer {
         Ok(content.len() - rest.len())
     }
 
-    /// Appends the end of data, with a CRLF before it only when the content has none at its end. The stuffer then
+    /// The octets of the end of data, with a CRLF before them only when the content has none at its end. The stuffer then
     /// stands at the start of the next message, every octet of which is to be looked at.
     ///
-    /// The list must have room for one segment: content leaves it, but an earlier end may have taken it. In a list
-    /// without room the end is lost, so give each end a list of its own.
+    /// A list that only this stuffer's content is in has room for them: see [`SegmentList::push_fixed`].
     ///
     /// # Errors
     /// The first [`ContentFault`]; a CR that is the last octet is one.
-    pub fn finish(&mut self, segments: &mut SegmentList<'_>) -> Result<(), ContentFault> {
+    pub fn finish(&mut self) -> Result<&'static [u8], ContentFault> {
         if let Some(check) = &self.check {
             check.finish()?;
         }
-        segments.push(Segment::Fixed(if self.dots.at_line_start() { b".\r\n" } else { b"\r\n.\r\n" }));
+        let end: &[u8] = if self.dots.at_line_start() { b".\r\n" } else { b"\r\n.\r\n" };
         *self = Self::new();
-        Ok(())
+        Ok(end)
     }
 }
 
@@ -113,9 +112,7 @@ mod tests {
                 rest = &rest[taken..];
             }
         }
-        let mut segments = SegmentList::new();
-        stuffer.finish(&mut segments)?;
-        flush(&segments, &mut out);
+        out.extend_from_slice(stuffer.finish()?);
         Ok(out)
     }
 
@@ -166,7 +163,7 @@ mod tests {
         let taken = stuffer.stuff(&content, &mut segments).unwrap();
         assert!(taken < content.len());
         assert_eq!(stuffer.stuff(&content[taken..], &mut segments), Ok(0));
-        stuffer.finish(&mut segments).unwrap();
+        assert!(segments.push_fixed(stuffer.finish().unwrap()));
         assert_eq!(segments.as_slice().last(), Some(&Segment::Fixed(b".\r\n")));
     }
 }

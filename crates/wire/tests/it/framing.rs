@@ -69,7 +69,7 @@ fn several_messages_stay_several() {
 fn a_stuffer_for_clean_content_is_strict_again_for_the_next_message() {
     let (mut stuffer, mut segments) = (Stuffer::for_clean_content(), SegmentList::new());
     assert_eq!(stuffer.stuff(b"taken as\nit is", &mut segments), Ok(14));
-    stuffer.finish(&mut segments).unwrap();
+    assert!(segments.push_fixed(stuffer.finish().unwrap()));
     assert_eq!(stuffer.stuff(b"not\ntaken", &mut segments).unwrap_err().kind, FaultKind::BareLf);
 }
 

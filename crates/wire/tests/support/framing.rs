@@ -138,9 +138,7 @@ pub fn stuff(content: &[u8], mut stuffer: Stuffer, mut chunking: Chunking) -> Re
         }
         position += size;
     }
-    let mut segments = SegmentList::new();
-    stuffer.finish(&mut segments)?;
-    flush(&segments);
+    wire.extend_from_slice(stuffer.finish()?);
     Ok(wire)
 }
 
