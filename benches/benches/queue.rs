@@ -25,7 +25,7 @@ use block_on::block_on;
 use bytes::Bytes;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, measurement::WallTime};
 use posthaste_queue::{
-    Claim, Draft as _, Keys, NewDelivery, NewMessage, Outcome, Owner, Priority, PutError, Queue, RoutingKey,
+    Draft as _, NewDelivery, NewMessage, Outcome, Owner, Priority, PutError, Queue, RoutingKey,
     log::{LogOptions, LogQueue},
     memory::{MemoryOptions, MemoryQueue},
 };
@@ -123,8 +123,8 @@ async fn put<Q: Queue>(queue: &Q) -> Result<(), PutError> {
 }
 
 async fn claim_and_finish<Q: Queue>(queue: &Q) {
-    let one = Claim { keys: Keys::Any, max: 1, lease: Duration::from_secs(60) };
-    let claimed = queue.claim(one).await.expect("the queue is open").pop().expect("it is filled");
+    let mut claimed = queue.claim_any(1, Duration::from_secs(60)).await.expect("the queue is open");
+    let claimed = claimed.pop().expect("it is filled");
     queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.expect("the lease is good");
 }
 

@@ -27,9 +27,7 @@ mod measure {
 
     use bytes::Bytes;
     use posthaste_queue::log::{LogOptions, LogQueue};
-    use posthaste_queue::{
-        Claim, Draft, Keys, NewDelivery, NewMessage, Outcome, Owner, Priority, PutError, Queue, RoutingKey,
-    };
+    use posthaste_queue::{Draft, NewDelivery, NewMessage, Outcome, Owner, Priority, PutError, Queue, RoutingKey};
 
     use crate::block_on::block_on;
 
@@ -101,10 +99,9 @@ mod measure {
         thread::scope(|scope| {
             for _ in 0..writers {
                 scope.spawn(|| {
-                    let one = Claim { keys: Keys::Any, max: 1, lease: Duration::from_secs(60) };
                     while start.elapsed() < TIME / 2 {
-                        let Some(claimed) = block_on(queue.claim(one)).ok().and_then(|mut claimed| claimed.pop())
-                        else {
+                        let claimed = block_on(queue.claim_any(1, Duration::from_secs(60)));
+                        let Some(claimed) = claimed.ok().and_then(|mut claimed| claimed.pop()) else {
                             return;
                         };
                         if block_on(queue.finish(claimed.lease, Outcome::Done, Vec::new())).is_ok() {

@@ -3,20 +3,22 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::index::{Index, Moment, Stale, moment};
+use crate::index::{Base, Index, Moment, Stale, Unreadable, moment};
 use crate::signal::Signal;
-use crate::{Change, Claim, Claimed, Clock, Error, Lease, LeaseError, MessageId, RoutingKey, Stats, Summary};
+use crate::{Broken, Change, Claim, Claimed, Clock, Error, Lease, LeaseError, MessageId, RoutingKey, Stats, Summary};
 
-/// Invariant: the lock is never held over input or output, so that claims do not wait for a disk.
-pub(crate) struct Core<B> {
-    pub(crate) clock: Arc<dyn Clock>,
+/// Invariant: the lock is never held over a write or a sync. It is held over reads of the base: of what is not in memory.
+pub(crate) struct Core<S: Base> {
+    clock: Arc<dyn Clock>,
+    /// What the clock's zero is on the queue's clock, which goes on from opening to opening.
+    origin: Moment,
     pub(crate) bell: Arc<Bell>,
     signal: Signal,
-    shared: Mutex<Shared<B>>,
+    shared: Mutex<Shared<S>>,
 }
 
-struct Shared<B> {
-    index: Index<B>,
+struct Shared<S: Base> {
+    index: Index<S>,
     ended: Option<Error>,
     /// When the engine's thread will look again by itself.
     armed: Option<Moment>,
@@ -29,34 +31,44 @@ pub(crate) struct Bell {
     wake: Condvar,
 }
 
-impl<B> Core<B> {
-    pub(crate) fn new(clock: Arc<dyn Clock>, index: Index<B>) -> Self
-    where
-        B: Send + 'static,
-    {
+impl<S: Base> Core<S> {
+    pub(crate) fn new(clock: Arc<dyn Clock>, origin: Moment, index: Index<S>) -> Self {
         let bell = Arc::new(Bell::default());
         let weak = Arc::downgrade(&bell);
         clock.on_jump(Box::new(move || weak.upgrade().inspect(|bell| bell.ring()).is_some()));
         let shared = Mutex::new(Shared { index, ended: None, armed: None });
-        Self { clock, bell, signal: Signal::new(), shared }
+        Self { clock, origin, bell, signal: Signal::new(), shared }
+    }
+
+    /// The time on the queue's clock.
+    pub(crate) fn now(&self) -> Moment {
+        self.origin.saturating_add(moment(self.clock.now()))
     }
 
     /// Runs `act` on the index, as of now.
     ///
     /// Whatever became claimable, by the clock before or by `act`, is signalled afterwards; the thread is woken when it would
-    /// look too late.
+    /// look too late. A base that cannot be read ends the engine.
     ///
     /// # Errors
     /// [`Error::Closed`] and [`Error::Broken`] once the engine has ended.
-    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Index<B>, Moment) -> T) -> Result<T, Error> {
+    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Index<S>, Moment) -> Result<T, Unreadable>) -> Result<T, Error> {
         let mut shared = self.lock();
         if let Some(why) = &shared.ended {
             return Err(why.clone());
         }
-        let now = moment(self.clock.now());
-        let mut moved = shared.index.advance(now);
-        let value = act(&mut shared.index, now);
-        moved |= shared.index.advance(now);
+        let now = self.now();
+        let acted = shared.index.advance(now).and_then(|before| {
+            let value = act(&mut shared.index, now)?;
+            Ok((value, before | shared.index.advance(now)?))
+        });
+        let (value, moved) = match acted {
+            Ok(acted) => acted,
+            Err(unreadable) => {
+                drop(shared);
+                return Err(self.unreadable(&unreadable));
+            }
+        };
         let next = shared.index.next_event();
         let late = next.is_some_and(|next| shared.armed.is_none_or(|armed| next < armed));
         drop(shared);
@@ -72,8 +84,15 @@ impl<B> Core<B> {
     /// Lets time pass and says how long the engine's thread may sleep.
     pub(crate) fn tick(&self) -> Option<Duration> {
         let mut shared = self.lock();
-        let now = moment(self.clock.now());
-        let moved = shared.index.advance(now);
+        let now = self.now();
+        let moved = match shared.index.advance(now) {
+            Ok(moved) => moved,
+            Err(unreadable) => {
+                drop(shared);
+                self.unreadable(&unreadable);
+                return None;
+            }
+        };
         shared.armed = shared.index.next_event();
         let pause = shared.armed.map(|next| crate::index::between(now, next));
         drop(shared);
@@ -81,6 +100,12 @@ impl<B> Core<B> {
             self.signal.raise();
         }
         pause
+    }
+
+    fn unreadable(&self, unreadable: &Unreadable) -> Error {
+        let error = Error::Broken(Broken::new(&unreadable.0));
+        self.end(error.clone());
+        error
     }
 
     /// From now on every operation fails. The first reason stays.
@@ -103,7 +128,7 @@ impl<B> Core<B> {
     }
 
     pub(crate) fn extend(&self, lease: &Lease, lease_for: Duration) -> Result<(), LeaseError> {
-        self.with(|index, now| index.extend(lease, crate::index::after(now, lease_for)))??;
+        self.with(|index, now| Ok(index.extend(lease, crate::index::after(now, lease_for))))??;
         Ok(())
     }
 
@@ -117,15 +142,20 @@ impl<B> Core<B> {
 
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = Stats::default();
-        let shared = self.lock();
-        shared.index.stats(moment(self.clock.now()), &mut stats);
+        let mut shared = self.lock();
+        let now = self.now();
+        let counted = shared.index.stats(now, &mut stats);
         if let Some(Error::Broken(why)) = &shared.ended {
             stats.broken = Some(why.clone());
+        } else if let Err(unreadable) = counted {
+            drop(shared);
+            self.unreadable(&unreadable);
+            stats.broken = Some(Broken::new(&unreadable.0));
         }
         stats
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared<B>> {
+    fn lock(&self) -> MutexGuard<'_, Shared<S>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

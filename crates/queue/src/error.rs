@@ -80,12 +80,12 @@ pub enum Full {
     /// The disk had no room for the write itself.
     #[error("the queue's disk is full: {0}")]
     NoSpace(Arc<str>),
-    /// The index holds as much as it may.
-    #[error("the index would hold {wanted} octets, {limit} are its limit; it empties as mail is delivered")]
-    Index {
+    /// An engine that keeps everything in memory holds as much as it may.
+    #[error("the queue would take {wanted} octets of memory, {limit} are its limit; it empties as mail is delivered")]
+    Memory {
         /// The limit in octets.
         limit: usize,
-        /// What the index would hold with this message, in octets.
+        /// What the queue would take with this message, in octets.
         wanted: usize,
     },
     /// As many messages as allowed are being received.

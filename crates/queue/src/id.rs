@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// The longest [`RoutingKey`] or [`Owner`], in octets: a domain name has at most 255.
 pub const MAX_NAME: usize = 255;
@@ -148,9 +148,22 @@ macro_rules! name {
 name!(RoutingKey);
 name!(Owner);
 
+impl RoutingKey {
+    /// The first one in their order.
+    pub(crate) fn first() -> Self {
+        Self(Owner::default().0)
+    }
+
+    /// The one behind this one in their order, which may be too long to be given to anybody.
+    pub(crate) fn next(&self) -> Self {
+        Self(format!("{}\0", self.0).into())
+    }
+}
+
 impl Default for Owner {
     fn default() -> Self {
-        Self("".into())
+        static NOBODY: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
+        Self(Arc::clone(&NOBODY))
     }
 }
 

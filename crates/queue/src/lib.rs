@@ -18,6 +18,6 @@ pub use error::{Broken, Error, Full, LeaseError, PutError, TooLarge};
 pub use id::{MAX_NAME, MessageId, NameError, Owner, Priority, RoutingKey};
 pub use limits::{MAX_DELAY, MAX_DELIVERIES, MAX_DERIVED, MAX_ENVELOPE, MAX_STATES};
 pub use queue::{
-    Body, Change, Claim, Claimed, DeliverySummary, Derived, Draft, Keys, Lease, NewDelivery, NewMessage, Outcome,
-    Queue, Stats, Summary,
+    Body, Change, Claim, Claimed, DeliverySummary, Derived, Draft, Lease, NewDelivery, NewMessage, Outcome, Queue,
+    Stats, Summary,
 };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::core::Core;
-use crate::index::{Index, Message, Moment, after};
+use crate::index::{Index, Message, Moment, Nothing, Totals, Unreadable, after};
 use crate::{
     Body, Change, Claim, Claimed, Clock, Derived, Draft, Error, Full, Lease, LeaseError, MAX_DELAY, MessageId,
     NewMessage, Outcome, PutError, Queue, RoutingKey, Stats, Summary, SystemClock, TooLarge, limits,
@@ -33,7 +33,7 @@ pub struct MemoryQueue {
 }
 
 struct Inner {
-    core: Core<Vec<Bytes>>,
+    core: Core<Nothing<Vec<Bytes>>>,
     options: MemoryOptions,
     next_id: AtomicU64,
     drafts: AtomicUsize,
@@ -66,8 +66,9 @@ impl MemoryQueue {
     /// An empty queue.
     #[must_use]
     pub fn new(options: MemoryOptions) -> Self {
+        let index = Index::new(Nothing::new(), Totals::default(), 0, usize::MAX, 1);
         let inner = Arc::new(Inner {
-            core: Core::new(Arc::clone(&options.clock), Index::new(1)),
+            core: Core::new(Arc::clone(&options.clock), 0, index),
             options,
             next_id: AtomicU64::new(1),
             drafts: AtomicUsize::new(0),
@@ -120,12 +121,9 @@ impl Queue for MemoryQueue {
     }
 
     async fn body(&self, lease: &Lease) -> Result<MemoryBody, Error> {
-        let found = self.inner.core.with(|index, _| {
-            let message = index.get(lease.message())?;
-            Some((message.stored.clone(), message.body_len))
-        })?;
-        let (chunks, len) = found.ok_or_else(|| Error::NoSuchMessage(lease.message()))?;
-        Ok(MemoryBody { chunks: chunks.into_iter(), rest: Bytes::new(), len })
+        let found = self.inner.core.with(|index, _| index.get(lease.message()))?;
+        let message = found.ok_or_else(|| Error::NoSuchMessage(lease.message()))?;
+        Ok(MemoryBody { chunks: message.stored.clone().into_iter(), rest: Bytes::new(), len: message.body_len })
     }
 
     async fn extend(&self, lease: &Lease, lease_for: Duration) -> Result<(), LeaseError> {
@@ -197,24 +195,26 @@ impl Drop for MemoryQueue {
 impl Inner {
     fn apply(
         &self,
-        index: &mut Index<Vec<Bytes>>,
+        index: &mut Index<Nothing<Vec<Bytes>>>,
         now: Moment,
         lease: &Lease,
         outcome: Outcome,
         derived: Vec<Derived>,
-    ) -> Result<Vec<MessageId>, LeaseError> {
-        index.begin_finish(lease)?;
+    ) -> Result<Result<Vec<MessageId>, LeaseError>, Unreadable> {
+        if let Err(stale) = index.begin_finish(lease) {
+            return Ok(Err(stale.into()));
+        }
         let slot = (lease.message(), lease.delivery());
         match outcome {
             Outcome::Done => {
-                if let Some(gone) = index.done(slot) {
+                if let Some(gone) = index.done(slot)? {
                     self.forget(&gone);
                 }
             }
             Outcome::Retry { delay, state } => {
                 let delay = delay.min(MAX_DELAY);
                 let attempts = index.attempts(slot).saturating_add(1);
-                index.retry(slot, after(now, delay), delay, attempts, Bytes::copy_from_slice(&state));
+                index.retry(slot, after(now, delay), delay, attempts, Bytes::copy_from_slice(&state))?;
             }
         }
         self.finished.fetch_add(1, Relaxed);
@@ -223,11 +223,11 @@ impl Inner {
             let id = MessageId::from_u64(self.next_id.fetch_add(1, Relaxed));
             self.bodies.fetch_add(each.body.len(), Relaxed);
             let len = each.body.len() as u64;
-            index.insert(id, Message::new(each.message, now, len, vec![each.body]));
+            index.insert(id, Message::new(each.message, now, len, vec![each.body]))?;
             self.puts.fetch_add(1, Relaxed);
             ids.push(id);
         }
-        Ok(ids)
+        Ok(Ok(ids))
     }
 
     fn check_body(&self, actual: u64) -> Result<(), PutError> {
@@ -243,7 +243,7 @@ impl Inner {
         let used = self.bodies.load(Relaxed).saturating_add(usize::try_from(index).unwrap_or(usize::MAX));
         let (limit, wanted) = (self.options.memory, used.saturating_add(more));
         if wanted > limit {
-            return Err(PutError::Full(Full::Index { limit, wanted }));
+            return Err(PutError::Full(Full::Memory { limit, wanted }));
         }
         Ok(())
     }

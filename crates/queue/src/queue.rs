@@ -34,12 +34,24 @@ pub trait Queue: Send + Sync + 'static {
     /// [`PutError::Broken`], [`PutError::Closed`].
     fn put(&self, size_hint: Option<u64>) -> impl Future<Output = Result<Self::Draft, PutError>> + Send;
 
-    /// Leases up to [`max`](Claim::max) deliveries that are due, the higher priority and then the longer due first, round-robin over
-    /// owners. Returns at once, with nothing when nothing is due: wait with [`changed`](Self::changed).
+    /// Leases up to [`max`](Claim::max) deliveries that are due: of the highest priority that any has, of the owner whose turn it
+    /// is, the one that is due longest. Returns at once, with nothing when nothing is due: wait with [`changed`](Self::changed).
     ///
     /// # Errors
     /// [`Error::Broken`], [`Error::Closed`].
     fn claim(&self, claim: Claim<'_>) -> impl Future<Output = Result<Vec<Claimed>, Error>> + Send;
+
+    /// Leases whatever is due, for one who does not care for keys: as [`claim`](Self::claim), for the first 256 of the
+    /// [`due_keys`](Self::due_keys).
+    ///
+    /// # Errors
+    /// [`Error::Broken`], [`Error::Closed`].
+    fn claim_any(&self, max: usize, lease: Duration) -> impl Future<Output = Result<Vec<Claimed>, Error>> + Send {
+        async move {
+            let keys = self.due_keys(None, 256).await?;
+            self.claim(Claim { keys: &keys, max, lease }).await
+        }
+    }
 
     /// Opens the body of a claimed message for reading. The reader may be kept when the lease is finished.
     ///
@@ -86,7 +98,7 @@ pub trait Queue: Send + Sync + 'static {
     /// let mut seen = Change::default();
     /// loop {
     ///     seen = queue.changed(seen).await?;      // the default resolves at once
-    ///     while !queue.claim(…).await?.is_empty() { … }
+    ///     while !queue.claim_any(…).await?.is_empty() { … }
     /// }
     /// ```
     ///
@@ -211,21 +223,12 @@ pub struct Derived {
 /// What to lease.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim<'a> {
-    /// For which keys.
-    pub keys: Keys<'a>,
+    /// For which keys: [`due_keys`](Queue::due_keys) says for which there is something.
+    pub keys: &'a [RoutingKey],
     /// At most so many deliveries.
     pub max: usize,
     /// How long the lease lasts. At most [`MAX_DELAY`](crate::MAX_DELAY), to which it is cut.
     pub lease: Duration,
-}
-
-/// Which keys a claim asks for.
-#[derive(Debug, Clone, Copy)]
-pub enum Keys<'a> {
-    /// All of them.
-    Any,
-    /// These.
-    Of(&'a [RoutingKey]),
 }
 
 /// A delivery that was leased.
@@ -367,15 +370,13 @@ pub struct Stats {
     pub deliveries: u64,
     /// Deliveries that are leased.
     pub leased: u64,
-    /// Deliveries that could be claimed now.
-    pub claimable: u64,
     /// Messages on hold.
     pub held: u64,
     /// Octets of all bodies.
     pub bytes: u64,
     /// Octets on the disk for them; 0 for an engine without one.
     pub disk: u64,
-    /// Octets that the index takes, as counted against its limit.
+    /// Octets of memory that the messages take which the engine has in memory, without their bodies.
     pub index_memory: u64,
     /// Messages being received.
     pub drafts: u64,

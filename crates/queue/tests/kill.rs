@@ -11,9 +11,7 @@ use std::{env, thread};
 
 use bytes::Bytes;
 use posthaste_queue::log::{LogOptions, LogQueue, OpenError};
-use posthaste_queue::{
-    Body, Claim, Draft, Keys, MessageId, NewDelivery, NewMessage, Outcome, Owner, Priority, Queue, RoutingKey,
-};
+use posthaste_queue::{Body, Draft, MessageId, NewDelivery, NewMessage, Outcome, Owner, Priority, Queue, RoutingKey};
 
 mod block_on;
 use block_on::block_on;
@@ -75,8 +73,7 @@ fn what_was_acknowledged_survives() {
             }
         }
         assert!(found.keys().all(|id| !finished.contains(id)), "nothing that was finished is back");
-        let all = Claim { keys: Keys::Any, max: usize::MAX, lease: Duration::from_secs(60) };
-        for claimed in block_on(queue.claim(all)).unwrap() {
+        for claimed in block_on(queue.claim_any(usize::MAX, Duration::from_secs(60))).unwrap() {
             let mut body = block_on(queue.body(&claimed.lease)).unwrap();
             let mut len = 0;
             while let Some(chunk) = block_on(body.next()).unwrap() {
@@ -116,8 +113,7 @@ fn child() {
                     });
                     say(format!("put {id} {len}.\n"));
                     if !turn.is_multiple_of(3) {
-                        let one = Claim { keys: Keys::Any, max: 1, lease: Duration::from_secs(60) };
-                        for claimed in block_on(queue.claim(one)).unwrap() {
+                        for claimed in block_on(queue.claim_any(1, Duration::from_secs(60))).unwrap() {
                             let id = claimed.lease.message();
                             say(format!("try {id}.\n"));
                             block_on(queue.finish(claimed.lease, Outcome::Done, Vec::new())).unwrap();

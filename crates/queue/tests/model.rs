@@ -10,8 +10,8 @@ use bytes::Bytes;
 use posthaste_queue::log::{LogOptions, LogQueue};
 use posthaste_queue::memory::{MemoryOptions, MemoryQueue};
 use posthaste_queue::{
-    Claim, Claimed, Derived, Draft, Keys, Lease, ManualClock, MessageId, NewDelivery, NewMessage, Outcome, Owner,
-    Priority, Queue, RoutingKey,
+    Claim, Claimed, Derived, Draft, Lease, ManualClock, MessageId, NewDelivery, NewMessage, Outcome, Owner, Priority,
+    Queue, RoutingKey,
 };
 use proptest::prelude::*;
 
@@ -106,10 +106,14 @@ impl<Q: Queue> Side<Q> {
                 String::new()
             }
             Op::Claim { keys, max } => {
-                let keys = keys.as_ref().map(|keys| keys.iter().map(|each| key(*each)).collect::<Vec<_>>());
-                let keys = keys.as_ref().map_or(Keys::Any, |keys| Keys::Of(keys));
-                let claim = Claim { keys, max: *max, lease: seconds(4) };
-                let claimed = self.queue.claim(claim).await.unwrap();
+                let claimed = match keys {
+                    Some(keys) => {
+                        let keys: Vec<_> = keys.iter().map(|each| key(*each)).collect();
+                        self.queue.claim(Claim { keys: &keys, max: *max, lease: seconds(4) }).await
+                    }
+                    None => self.queue.claim_any(*max, seconds(4)).await,
+                };
+                let claimed = claimed.unwrap();
                 claimed.into_iter().map(|claimed| self.claimed(claimed)).collect()
             }
             Op::Done { lease, derived } => {

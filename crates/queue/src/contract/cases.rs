@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Harness, LEASE, SECOND, body, claim, claim_one, message, nothing_due, octets, put, ready, routing_key};
-use crate::{Change, Claim, Derived, Draft, Error, Keys, LeaseError, Outcome, Priority, PutError, Queue};
+use crate::{Change, Claim, Derived, Draft, Error, LeaseError, Outcome, Priority, PutError, Queue};
 
 pub(super) async fn commit_claim_finish<H: Harness>(harness: &mut H) {
     let queue = harness.open().await;
@@ -231,7 +231,7 @@ pub(super) async fn remove<H: Harness>(harness: &mut H) {
     harness.advance(LEASE * 2).await;
     nothing_due(&queue).await;
     let stats = queue.stats().await;
-    assert_eq!((stats.messages, stats.leased, stats.claimable, stats.bytes), (0, 0, 0, 0));
+    assert_eq!((stats.messages, stats.leased, stats.bytes), (0, 0, 0));
 }
 
 pub(super) async fn owners_take_turns<H: Harness>(harness: &mut H) {
@@ -240,7 +240,7 @@ pub(super) async fn owners_take_turns<H: Harness>(harness: &mut H) {
         put(&queue, message(owner, &["k1", "k2"]), b"x").await.expect("put");
     }
     let keys = [routing_key("k1")];
-    let of = Claim { keys: Keys::Of(&keys), max: 4, lease: LEASE };
+    let of = Claim { keys: &keys, max: 4, lease: LEASE };
     let turns: Vec<_> = queue.claim(of).await.expect("claim").into_iter().map(|each| each.owner).collect();
     assert_eq!(turns.iter().map(|owner| owner.as_str()).collect::<Vec<_>>(), ["busy", "quiet", "rare", "busy"]);
     let turns: Vec<_> = claim(&queue, 4).await.into_iter().map(|each| each.owner).collect();
@@ -250,12 +250,16 @@ pub(super) async fn owners_take_turns<H: Harness>(harness: &mut H) {
 pub(super) async fn priority_then_due<H: Harness>(harness: &mut H) {
     let queue = harness.open().await;
     let mut expected = Vec::new();
-    for (priority, delay, place) in [(0, 2, 3), (0, 1, 2), (5, 3, 0), (-5, 0, 4), (5, 3, 1)] {
+    for (priority, delay, place) in [(0, 2, 4), (0, 1, 3), (5, 3, 0), (-5, 0, 5), (5, 3, 1)] {
         let mut new = message("me", &["a"]);
         new.priority = Priority(priority);
         new.deliveries[0].delay = SECOND * delay;
         expected.push((place, put(&queue, new, b"x").await.expect("put")));
     }
+    // Whoever's it is.
+    let mut urgent = message("you", &["b"]);
+    urgent.priority = Priority(1);
+    expected.push((2, put(&queue, urgent, b"x").await.expect("put")));
     expected.sort_unstable();
     harness.advance(SECOND * 3).await;
     let order: Vec<_> = claim(&queue, 9).await.into_iter().map(|each| each.lease.message()).collect();
@@ -268,7 +272,7 @@ pub(super) async fn claims_are_for_keys<H: Harness>(harness: &mut H) {
     let ask = |keys: &[&str]| keys.iter().map(|key| routing_key(key)).collect::<Vec<_>>();
     for (keys, found) in [(&["x"][..], &[][..]), (&[], &[]), (&["b", "x"], &["b"]), (&["c", "a", "b"], &["a", "c"])] {
         let keys = ask(keys);
-        let claim = Claim { keys: Keys::Of(&keys), max: 9, lease: LEASE };
+        let claim = Claim { keys: &keys, max: 9, lease: LEASE };
         let claimed: Vec<_> = queue.claim(claim).await.expect("claim").into_iter().map(|each| each.key).collect();
         assert_eq!(claimed, ask(found));
     }
@@ -369,8 +373,9 @@ pub(super) async fn closed_is_closed<H: Harness>(harness: &mut H) {
     assert!(matches!(queue.changed(seen).await, Err(Error::Closed)));
     assert!(matches!(draft.commit(message("me", &["a"])).await, Err(PutError::Closed)));
     assert!(matches!(queue.put(None).await, Err(PutError::Closed)));
-    let any = Claim { keys: Keys::Any, max: 1, lease: LEASE };
-    assert!(matches!(queue.claim(any).await, Err(Error::Closed)));
+    assert!(matches!(queue.claim_any(1, LEASE).await, Err(Error::Closed)));
+    let claim = Claim { keys: &[], max: 1, lease: LEASE };
+    assert!(matches!(queue.claim(claim).await, Err(Error::Closed)));
     assert!(matches!(queue.hold(id).await, Err(Error::Closed)));
     assert!(matches!(queue.remove(id).await, Err(Error::Closed)));
     let finished = queue.finish(lease, Outcome::Done, Vec::new()).await;

@@ -14,8 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    Body, Claim, Claimed, Draft, Keys, Lease, MessageId, NewDelivery, NewMessage, Owner, Priority, PutError, Queue,
-    RoutingKey,
+    Body, Claimed, Draft, Lease, MessageId, NewDelivery, NewMessage, Owner, Priority, PutError, Queue, RoutingKey,
 };
 
 /// What the suite needs to know about an engine.
@@ -102,7 +101,7 @@ async fn put<Q: Queue>(queue: &Q, message: NewMessage, body: &[u8]) -> Result<Me
 }
 
 async fn claim<Q: Queue>(queue: &Q, max: usize) -> Vec<Claimed> {
-    queue.claim(Claim { keys: Keys::Any, max, lease: LEASE }).await.expect("claim")
+    queue.claim_any(max, LEASE).await.expect("claim")
 }
 
 /// The one delivery that is due.

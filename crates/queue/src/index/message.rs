@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{Moment, after, between};
 use crate::{DeliverySummary, MAX_DELAY, MessageId, NewMessage, Owner, Priority, RoutingKey, Summary};
 
+#[derive(Debug, Clone)]
 pub(crate) struct Message<B> {
     pub(crate) owner: Owner,
     pub(crate) priority: Priority,
@@ -21,6 +22,7 @@ pub(crate) struct Message<B> {
     pub(super) removing: bool,
 }
 
+#[derive(Debug, Clone)]
 pub(crate) struct Delivery {
     pub(crate) number: u32,
     pub(crate) key: RoutingKey,
@@ -29,6 +31,7 @@ pub(crate) struct Delivery {
     /// What `due` was asked as, to bound it after a restart with another wall clock.
     pub(crate) delay: Duration,
     pub(crate) attempts: u32,
+    /// Of the last lease that has not been written back under; 0 for none.
     pub(crate) generation: u64,
     pub(super) phase: Phase,
 }
@@ -37,7 +40,7 @@ pub(crate) struct Delivery {
 pub(super) enum Phase {
     /// In no schedule: the message is on hold.
     Idle,
-    Future,
+    Waiting,
     Ready,
     Leased {
         until: Moment,
@@ -84,6 +87,29 @@ impl<B> Message<B> {
     pub(crate) fn cost(&self) -> usize {
         let deliveries = self.deliveries.iter().map(|each| 384 + each.key.as_str().len() + each.state.len());
         deliveries.fold(512 + self.envelope.len() + self.owner.as_str().len(), usize::saturating_add)
+    }
+
+    pub(super) fn delivery(&self, number: u32) -> Option<&Delivery> {
+        self.position(number).and_then(|at| self.deliveries.get(at))
+    }
+
+    pub(super) fn delivery_mut(&mut self, number: u32) -> Option<&mut Delivery> {
+        self.position(number).and_then(|at| self.deliveries.get_mut(at))
+    }
+
+    pub(super) fn position(&self, number: u32) -> Option<usize> {
+        self.deliveries.binary_search_by_key(&number, |delivery| delivery.number).ok()
+    }
+
+    /// Whether the base can stand for it: nobody has or writes back a lease, and nobody may still come back with an expired one.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let at_rest =
+            |each: &Delivery| each.generation == 0 && matches!(each.phase, Phase::Idle | Phase::Waiting | Phase::Ready);
+        !self.removing && self.deliveries.iter().all(at_rest)
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.deliveries.iter().any(|each| each.phase == Phase::Ready)
     }
 
     pub(super) fn summary(&self, id: MessageId, now: Moment) -> Summary {

@@ -1,132 +1,158 @@
-//! What every engine holds in memory: the messages without their bodies, and who may have which delivery when.
+//! Who may have which delivery when: the messages in memory, and below them the [base](base::Base) for all others.
 //!
-//! Nothing here waits, writes or reads a clock. `B` is whatever the engine needs to find a body again.
+//! What changes is in memory until the next checkpoint has it; what does not may be left to the base when memory is short. A
+//! message is in one of the two, with all its deliveries. Nothing here writes or reads a clock.
 
+mod base;
+mod checkpoint;
 mod message;
 mod schedule;
+mod shelf;
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub(crate) use self::base::{Base, Lane, Nothing, ReadyRow, Unreadable};
+pub(crate) use self::checkpoint::{Frozen, Totals};
 use self::message::Phase;
 pub(crate) use self::message::{Delivery, Message};
-use self::schedule::Schedule;
-use crate::{Claimed, Keys, Lease, MAX_DELAY, MessageId, RoutingKey, Stats, Summary};
+use self::schedule::{Schedule, lane};
+use self::shelf::{Hides, Shelf};
+use crate::{Claimed, Lease, MAX_DELAY, MessageId, Owner, Priority, RoutingKey, Stats, Summary};
 
-/// A time on the engine's monotonic clock in microseconds; negative before the clock's origin.
+/// A time on the queue's clock in microseconds.
 pub(crate) type Moment = i64;
 /// A delivery of a message.
 pub(crate) type Slot = (MessageId, u32);
 
-/// Invariant: a delivery is in the schedule as its [`Phase`] says, and nowhere else.
-pub(crate) struct Index<B> {
-    messages: BTreeMap<MessageId, Message<B>>,
+/// Invariant: a message is in `memory`, or in the base with no note there that it is gone; never in both and in neither.
+pub(crate) struct Index<S: Base> {
+    memory: Memory<S::Stored>,
+    shelf: Shelf<S>,
     schedule: Schedule,
+    /// Whose turn it was last.
+    turn: Option<Owner>,
     next_generation: u64,
     totals: Totals,
+    /// What the messages in memory cost, in octets.
+    cost: usize,
+    /// Beyond this cost messages are left to the base as they fall due.
+    budget: usize,
+    now: Moment,
+    /// When there is something to do about what waits in the base; [`None`] while there is no room for it.
+    base_event: Option<Moment>,
+    /// Something has become claimable since somebody was told.
+    stirred: bool,
 }
 
-#[derive(Default)]
-struct Totals {
-    memory: usize,
-    deliveries: u64,
-    leased: u64,
-    held: u64,
-    bytes: u64,
+struct Memory<B> {
+    messages: BTreeMap<MessageId, Entry<B>>,
+    /// Messages that the base has and that are gone, by whether the checkpoint that is being written knows.
+    gone: BTreeSet<MessageId>,
+    gone_before: BTreeSet<MessageId>,
+    /// What the base does not have as it is here: what the next checkpoint has to write, and what the present one is writing.
+    changed: BTreeSet<MessageId>,
+    changed_before: BTreeSet<MessageId>,
+}
+
+struct Entry<B> {
+    message: Arc<Message<B>>,
+    /// Whether the base, or the one that is being written, has some version of it.
+    in_base: bool,
 }
 
 /// Why a lease does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stale;
 
-impl<B> Index<B> {
-    /// `first_generation` should be unlike that of any earlier opening, so that a lease from there does not match by accident.
-    pub(crate) fn new(first_generation: u64) -> Self {
+impl<S: Base> Index<S> {
+    /// What is in the queue is what is in the base, which has `totals`. It is `now`. `first_generation` should be unlike that of any
+    /// earlier opening, so that a lease from there does not match by accident.
+    pub(crate) fn new(base: S, totals: Totals, now: Moment, budget: usize, first_generation: u64) -> Self {
         Self {
-            messages: BTreeMap::new(),
+            memory: Memory::default(),
+            shelf: Shelf::new(base),
             schedule: Schedule::default(),
+            turn: None,
             next_generation: first_generation,
-            totals: Totals::default(),
+            totals,
+            cost: 0,
+            budget,
+            now,
+            base_event: Some(now),
+            stirred: false,
         }
     }
 
     /// Adds a message, or puts a newer copy in an older one's place, which is returned. A message without deliveries is not kept
     /// but returned too.
-    pub(crate) fn insert(&mut self, id: MessageId, message: Message<B>) -> Option<Message<B>> {
-        let old = self.take(id);
+    pub(crate) fn insert(
+        &mut self,
+        id: MessageId,
+        mut message: Message<S::Stored>,
+    ) -> Result<Option<Arc<Message<S::Stored>>>, Unreadable> {
+        let in_base = self.load(id)? && self.memory.is_in_base(id);
+        let old = self.take(id)?;
         if message.deliveries.is_empty() {
-            return old.or(Some(message));
+            return Ok(old.or_else(|| Some(Arc::new(message))));
         }
-        self.totals.memory = self.totals.memory.saturating_add(message.cost());
-        self.totals.deliveries = self.totals.deliveries.saturating_add(message.deliveries.len() as u64);
-        self.totals.held = self.totals.held.saturating_add(u64::from(message.held));
-        self.totals.bytes = self.totals.bytes.saturating_add(message.body_len);
-        let mut message = message;
+        self.totals.add(&message);
         if !message.held {
             for delivery in &mut message.deliveries {
-                delivery.phase = self.schedule.plan(id, delivery);
+                delivery.phase = self.schedule.wait(id, delivery);
             }
         }
-        self.messages.insert(id, message);
-        old
+        self.memory.gone.remove(&id);
+        self.keep(id, message, in_base);
+        self.note(id);
+        Ok(old)
     }
 
-    /// Lets time pass: what is due and what is no longer leased becomes claimable. Whether anything did.
-    pub(crate) fn advance(&mut self, now: Moment) -> bool {
-        let mut moved = false;
+    /// Lets time pass: what is due and what is no longer leased becomes claimable. Whether anything did since this was asked last.
+    pub(crate) fn advance(&mut self, now: Moment) -> Result<bool, Unreadable> {
+        self.now = self.now.max(now);
         while let Some(slot) = self.schedule.pop_due(now) {
-            let Some((message, at)) = find(&mut self.messages, slot) else {
-                continue;
-            };
-            let Message { owner, priority, deliveries, .. } = message;
-            let Some(delivery) = deliveries.get_mut(at) else {
-                continue;
-            };
-            delivery.phase = self.schedule.ready(owner, *priority, slot.0, delivery);
-            moved = true;
+            self.make_ready(slot);
         }
         while let Some(slot) = self.schedule.pop_expired(now) {
-            let Some((message, at)) = find(&mut self.messages, slot) else {
-                continue;
-            };
-            let Message { owner, priority, deliveries, held, .. } = message;
-            let Some(delivery) = deliveries.get_mut(at) else {
-                continue;
-            };
-            self.totals.leased = self.totals.leased.saturating_sub(1);
-            delivery.phase = if *held { Phase::Idle } else { self.schedule.ready(owner, *priority, slot.0, delivery) };
-            moved |= delivery.phase == Phase::Ready;
+            let is_held = self.memory.get(slot.0).is_some_and(|message| message.held);
+            if is_held { self.set_phase(slot, Phase::Idle) } else { self.make_ready(slot) }
         }
-        moved
+        self.take_what_is_due(now)?;
+        Ok(mem::take(&mut self.stirred))
     }
 
     /// When [`advance`](Self::advance) will find something next.
     pub(crate) fn next_event(&self) -> Option<Moment> {
-        self.schedule.next_event()
+        [self.schedule.next_event(), self.base_event].into_iter().flatten().min().filter(|at| *at < Moment::MAX)
     }
 
-    pub(crate) fn claim(&mut self, now: Moment, keys: Keys<'_>, max: usize, lease: Duration) -> Vec<Claimed> {
+    pub(crate) fn claim(
+        &mut self,
+        now: Moment,
+        keys: &[RoutingKey],
+        max: usize,
+        lease: Duration,
+    ) -> Result<Vec<Claimed>, Unreadable> {
         let until = after(now, lease);
         let mut claimed = Vec::new();
         while claimed.len() < max {
-            let Some(slot) = self.schedule.pop_ready(keys) else {
-                break;
-            };
-            let Some((message, at)) = find(&mut self.messages, slot) else {
-                continue;
-            };
-            let Some(delivery) = message.deliveries.get_mut(at) else {
-                continue;
-            };
-            delivery.generation = self.next_generation;
-            self.next_generation = self.next_generation.wrapping_add(1);
-            delivery.phase = self.schedule.lease(until, slot);
-            self.totals.leased = self.totals.leased.saturating_add(1);
+            let Some(row) = self.next_of(keys)? else { break };
+            self.load(row.slot.0)?;
+            let slot = row.slot;
+            let Some(message) = self.memory.get(slot.0) else { return Err(inconsistent(slot)) };
+            let Some(delivery) = message.delivery(slot.1) else { return Err(inconsistent(slot)) };
+            if delivery.phase != Phase::Ready || lane(message, delivery) != row.lane {
+                return Err(inconsistent(slot));
+            }
+            let generation = self.next_generation;
             claimed.push(Claimed {
-                lease: Lease::new(slot.0, slot.1, delivery.generation),
+                lease: Lease::new(slot.0, slot.1, generation),
                 key: delivery.key.clone(),
                 owner: message.owner.clone(),
                 priority: message.priority,
@@ -136,166 +162,400 @@ impl<B> Index<B> {
                 attempts: delivery.attempts,
                 age: between(message.born, now),
             });
+            self.next_generation = self.next_generation.wrapping_add(1);
+            self.turn = Some(message.owner.clone());
+            self.schedule.cancel(slot.0, message, delivery);
+            let phase = self.schedule.lease(until, slot);
+            if let Some(delivery) = self.memory.delivery_mut(slot) {
+                delivery.generation = generation;
+                delivery.phase = phase;
+            }
         }
-        claimed
+        Ok(claimed)
     }
 
     pub(crate) fn extend(&mut self, lease: &Lease, until: Moment) -> Result<(), Stale> {
         let slot = self.unschedule(lease)?;
-        let (_, at) = find(&mut self.messages, slot).ok_or(Stale)?;
         let phase = self.schedule.lease(until, slot);
-        self.totals.leased = self.totals.leased.saturating_add(1);
-        self.set_phase(slot, at, phase);
+        self.set_phase(slot, phase);
         Ok(())
     }
 
     /// From here on the delivery neither expires nor is claimed: its outcome is on the way to the disk.
     pub(crate) fn begin_finish(&mut self, lease: &Lease) -> Result<(), Stale> {
         let slot = self.unschedule(lease)?;
-        let (_, at) = find(&mut self.messages, slot).ok_or(Stale)?;
-        self.set_phase(slot, at, Phase::Writing);
+        self.set_phase(slot, Phase::Writing);
         Ok(())
     }
 
     /// The message, if that was its last delivery.
-    pub(crate) fn done(&mut self, slot: Slot) -> Option<Message<B>> {
-        let (message, at) = find(&mut self.messages, slot)?;
-        let before = message.cost();
-        let Message { owner, priority, deliveries, .. } = message;
-        let delivery = deliveries.remove(at);
-        self.schedule.cancel(owner, *priority, slot.0, &delivery);
-        self.totals.leased = self.totals.leased.saturating_sub(u64::from(delivery.is_leased()));
-        self.totals.deliveries = self.totals.deliveries.saturating_sub(1);
-        self.totals.memory = self.totals.memory.saturating_sub(before).saturating_add(message.cost());
-        if message.deliveries.is_empty() { self.take(slot.0) } else { None }
-    }
-
-    pub(crate) fn retry(&mut self, slot: Slot, due: Moment, delay: Duration, attempts: u32, state: Bytes) {
-        let Some((message, at)) = find(&mut self.messages, slot) else {
-            return;
-        };
-        let before = message.cost();
-        let Message { owner, priority, deliveries, held, .. } = &mut *message;
-        let Some(delivery) = deliveries.get_mut(at) else {
-            return;
-        };
-        self.schedule.cancel(owner, *priority, slot.0, delivery);
-        self.totals.leased = self.totals.leased.saturating_sub(u64::from(delivery.is_leased()));
-        delivery.due = due;
-        delivery.delay = delay;
-        delivery.attempts = attempts;
-        delivery.state = state;
-        delivery.phase = if *held { Phase::Idle } else { self.schedule.plan(slot.0, delivery) };
-        self.totals.memory = self.totals.memory.saturating_sub(before).saturating_add(message.cost());
-    }
-
-    /// `None`: there is no such message. Otherwise whether that is news.
-    pub(crate) fn set_held(&mut self, id: MessageId, held: bool) -> Option<bool> {
-        let Message { owner, priority, deliveries, held: was, .. } = self.messages.get_mut(&id)?;
-        if mem::replace(was, held) == held {
-            return Some(false);
+    pub(crate) fn done(&mut self, slot: Slot) -> Result<Option<Arc<Message<S::Stored>>>, Unreadable> {
+        self.load(slot.0)?;
+        let Some((message, delivery)) = self.memory.find(slot) else { return Ok(None) };
+        self.schedule.cancel(slot.0, message, delivery);
+        if message.deliveries.len() == 1 {
+            return self.take(slot.0);
         }
-        if held {
-            self.totals.held = self.totals.held.saturating_add(1);
-        } else {
-            self.totals.held = self.totals.held.saturating_sub(1);
-        }
-        for delivery in deliveries {
-            match delivery.phase {
-                Phase::Future | Phase::Ready if held => {
-                    self.schedule.cancel(owner, *priority, id, delivery);
-                    delivery.phase = Phase::Idle;
-                }
-                Phase::Idle if !held => delivery.phase = self.schedule.plan(id, delivery),
-                _ => {}
+        self.change(slot.0, |message| {
+            if let Some(at) = message.position(slot.1) {
+                message.deliveries.remove(at);
             }
+        });
+        self.totals.deliveries = self.totals.deliveries.saturating_sub(1);
+        Ok(None)
+    }
+
+    pub(crate) fn retry(
+        &mut self,
+        slot: Slot,
+        due: Moment,
+        delay: Duration,
+        attempts: u32,
+        state: Bytes,
+    ) -> Result<(), Unreadable> {
+        self.load(slot.0)?;
+        let Some((message, delivery)) = self.memory.find(slot) else { return Ok(()) };
+        let is_held = message.held;
+        self.schedule.cancel(slot.0, message, delivery);
+        let schedule = &mut self.schedule;
+        Self::change_in(&mut self.memory, &mut self.cost, slot.0, |message| {
+            let Some(delivery) = message.delivery_mut(slot.1) else { return };
+            (delivery.due, delivery.delay, delivery.attempts, delivery.state) = (due, delay, attempts, state);
+            delivery.generation = 0;
+            delivery.phase = if is_held { Phase::Idle } else { schedule.wait(slot.0, delivery) };
+        });
+        Ok(())
+    }
+
+    /// [`None`]: there is no such message. Otherwise whether that is news.
+    pub(crate) fn set_held(&mut self, id: MessageId, held: bool) -> Result<Option<bool>, Unreadable> {
+        self.load(id)?;
+        let Some(was) = self.memory.get(id).map(|message| message.held) else { return Ok(None) };
+        if was == held {
+            return Ok(Some(false));
         }
-        Some(true)
+        let count = &mut self.totals.held;
+        *count = if held { count.saturating_add(1) } else { count.saturating_sub(1) };
+        let schedule = &mut self.schedule;
+        Self::change_in(&mut self.memory, &mut self.cost, id, |message| {
+            message.held = held;
+            let mut deliveries = mem::take(&mut message.deliveries);
+            for delivery in &mut deliveries {
+                match delivery.phase {
+                    Phase::Waiting | Phase::Ready if held => {
+                        schedule.cancel(id, message, delivery);
+                        delivery.phase = Phase::Idle;
+                    }
+                    Phase::Idle if !held => delivery.phase = schedule.wait(id, delivery),
+                    _ => {}
+                }
+            }
+            message.deliveries = deliveries;
+        });
+        Ok(Some(true))
     }
 
     /// Makes every lease stale, while the removal is on the way to the disk.
-    pub(crate) fn begin_remove(&mut self, id: MessageId) -> Option<()> {
-        let message = self.messages.get_mut(&id)?;
-        (!mem::replace(&mut message.removing, true)).then_some(())
+    pub(crate) fn begin_remove(&mut self, id: MessageId) -> Result<Option<()>, Unreadable> {
+        self.load(id)?;
+        let Some(entry) = self.memory.messages.get_mut(&id) else { return Ok(None) };
+        let was = mem::replace(&mut Arc::make_mut(&mut entry.message).removing, true);
+        Ok((!was).then_some(()))
     }
 
     /// Takes a message out, whatever its deliveries are doing.
-    pub(crate) fn take(&mut self, id: MessageId) -> Option<Message<B>> {
-        let message = self.messages.remove(&id)?;
-        for delivery in &message.deliveries {
-            self.schedule.cancel(&message.owner, message.priority, id, delivery);
-            self.totals.leased = self.totals.leased.saturating_sub(u64::from(delivery.is_leased()));
+    pub(crate) fn take(&mut self, id: MessageId) -> Result<Option<Arc<Message<S::Stored>>>, Unreadable> {
+        self.load(id)?;
+        let Some(entry) = self.forget(id) else { return Ok(None) };
+        self.totals.subtract(&entry.message);
+        if entry.in_base {
+            self.memory.gone.insert(id);
+            self.note(id);
+        } else {
+            self.memory.changed.remove(&id);
         }
-        self.totals.memory = self.totals.memory.saturating_sub(message.cost());
-        self.totals.deliveries = self.totals.deliveries.saturating_sub(message.deliveries.len() as u64);
-        self.totals.held = self.totals.held.saturating_sub(u64::from(message.held));
-        self.totals.bytes = self.totals.bytes.saturating_sub(message.body_len);
-        Some(message)
+        Ok(Some(entry.message))
     }
 
-    /// How often the delivery was written back for another attempt.
-    pub(crate) fn attempts(&self, (id, number): Slot) -> u32 {
-        let delivery = self.messages.get(&id).and_then(|m| m.deliveries.iter().find(|d| d.number == number));
-        delivery.map_or(0, |delivery| delivery.attempts)
+    /// Changes something about a message that no schedule depends on. Whether it is there.
+    pub(crate) fn update(
+        &mut self,
+        id: MessageId,
+        update: impl FnOnce(&mut Message<S::Stored>),
+    ) -> Result<bool, Unreadable> {
+        self.load(id)?;
+        Ok(self.change(id, update))
     }
 
-    pub(crate) fn get(&self, id: MessageId) -> Option<&Message<B>> {
-        self.messages.get(&id)
+    /// A message; one that is only in the base stays there.
+    pub(crate) fn get(&self, id: MessageId) -> Result<Option<Arc<Message<S::Stored>>>, Unreadable> {
+        if let Some(entry) = self.memory.messages.get(&id) {
+            return Ok(Some(Arc::clone(&entry.message)));
+        }
+        if self.memory.hides(id) {
+            return Ok(None);
+        }
+        Ok(self.shelf.message(id)?.map(Arc::new))
     }
 
-    pub(crate) fn get_mut(&mut self, id: MessageId) -> Option<&mut Message<B>> {
-        self.messages.get_mut(&id)
+    /// What is in memory, by id.
+    pub(crate) fn in_memory(&self) -> impl Iterator<Item = (MessageId, &Message<S::Stored>)> {
+        self.memory.messages.iter().map(|(id, entry)| (*id, &*entry.message))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (MessageId, &Message<B>)> {
-        self.messages.iter().map(|(id, message)| (*id, message))
+    /// How often the delivery was written back for another attempt. Of a leased one, which is in memory.
+    pub(crate) fn attempts(&self, slot: Slot) -> u32 {
+        self.memory.find(slot).map_or(0, |(_, delivery)| delivery.attempts)
     }
 
-    /// Octets, as estimated by [`Message::cost`].
-    pub(crate) fn memory(&self) -> usize {
-        self.totals.memory
+    /// The keys that have something to claim, in order.
+    pub(crate) fn due_keys(&mut self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Unreadable> {
+        let mut keys = Vec::new();
+        let mut from = after.map_or_else(RoutingKey::first, RoutingKey::next);
+        while keys.len() < limit {
+            let Some(row) = self.ready_from(&ReadyRow::first_of(from))? else { break };
+            from = row.lane.key.next();
+            keys.push(row.lane.key);
+        }
+        Ok(keys)
     }
 
-    pub(crate) fn due_keys(&self, after: Option<&RoutingKey>, limit: usize) -> Vec<RoutingKey> {
-        self.schedule.ready_keys(after, limit)
+    pub(crate) fn list(
+        &mut self,
+        now: Moment,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Vec<Summary>, Unreadable> {
+        let (mut list, mut at) = (Vec::new(), after);
+        while list.len() < limit {
+            let Some(id) = self.id_after(at)? else { break };
+            let message = self.get(id)?.ok_or_else(|| inconsistent((id, 0)))?;
+            list.push(message.summary(id, now));
+            at = Some(id);
+        }
+        Ok(list)
     }
 
-    pub(crate) fn list(&self, now: Moment, after: Option<MessageId>, limit: usize) -> Vec<Summary> {
+    /// The next message behind this one, wherever it is.
+    pub(crate) fn id_after(&mut self, after: Option<MessageId>) -> Result<Option<MessageId>, Unreadable> {
+        let below = self.shelf.id_after(after, &self.memory)?;
         let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-        let behind = self.messages.range((start, std::ops::Bound::Unbounded)).take(limit);
-        behind.map(|(id, message)| message.summary(*id, now)).collect()
+        let here = self.memory.messages.range((start, std::ops::Bound::Unbounded)).next().map(|(id, _)| *id);
+        Ok(match (below, here) {
+            (Some(below), Some(here)) => Some(below.min(here)),
+            (below, here) => below.or(here),
+        })
+    }
+
+    /// Octets of memory for messages, as estimated by [`Message::cost`].
+    pub(crate) fn cost(&self) -> usize {
+        self.cost.saturating_add(self.memory.notes().saturating_mul(NOTE))
     }
 
     /// Fills in what the index knows.
-    pub(crate) fn stats(&self, now: Moment, stats: &mut Stats) {
-        stats.messages = self.messages.len() as u64;
+    pub(crate) fn stats(&mut self, now: Moment, stats: &mut Stats) -> Result<(), Unreadable> {
+        stats.messages = self.totals.messages;
         stats.deliveries = self.totals.deliveries;
-        stats.leased = self.totals.leased;
-        stats.claimable = self.schedule.claimable();
+        stats.leased = self.schedule.leased() as u64;
         stats.held = self.totals.held;
         stats.bytes = self.totals.bytes;
-        stats.index_memory = self.totals.memory as u64;
+        stats.index_memory = self.cost() as u64;
         // Ids grow with the beginning of the draft, so the first is the oldest but for those that took long to arrive.
-        stats.oldest = self.messages.first_key_value().map(|(_, message)| between(message.born, now));
+        if let Some(first) = self.id_after(None)? {
+            stats.oldest = self.get(first)?.map(|message| between(message.born, now));
+        }
+        Ok(())
     }
 
-    /// Takes the delivery of a good lease out of the schedule.
+    /// The best delivery of these keys: of the highest priority that any has, of the owner who is next, what is due longest.
+    fn next_of(&mut self, keys: &[RoutingKey]) -> Result<Option<ReadyRow>, Unreadable> {
+        type Rank = (Reverse<Priority>, bool, Owner, Moment, Slot);
+        let mut best: Option<(Rank, ReadyRow)> = None;
+        for key in keys {
+            let first = self.ready_from(&ReadyRow::first_of(key.clone()))?;
+            let Some(first) = first.filter(|row| row.lane.key == *key) else { continue };
+            let (priority, mut wrapped, mut row) = (first.lane.priority, false, first);
+            if let Some(turn) = self.turn.clone() {
+                let behind = Lane { key: key.clone(), priority, owner: turn };
+                let next = self.ready_from(&ReadyRow::behind(behind))?;
+                match next.filter(|next| next.lane.key == *key && next.lane.priority == priority) {
+                    Some(next) => row = next,
+                    None => wrapped = true,
+                }
+            }
+            let rank = (priority, wrapped, row.lane.owner.clone(), row.due, row.slot);
+            if best.as_ref().is_none_or(|(least, _)| rank < *least) {
+                best = Some((rank, row));
+            }
+        }
+        Ok(best.map(|(_, row)| row))
+    }
+
+    /// The first ready row at or behind this place, in memory or below.
+    fn ready_from(&mut self, from: &ReadyRow) -> Result<Option<ReadyRow>, Unreadable> {
+        let below = self.shelf.ready_from(from, &self.memory)?;
+        let here = self.schedule.ready_from(from);
+        Ok(match (here, below) {
+            (Some(here), Some(below)) if below < *here => Some(below),
+            (Some(here), _) => Some(here.clone()),
+            (None, below) => below,
+        })
+    }
+
+    /// Takes what is due out of the base, as far as there is room.
+    fn take_what_is_due(&mut self, now: Moment) -> Result<(), Unreadable> {
+        if self.base_event.is_some_and(|at| at > now) {
+            return Ok(());
+        }
+        for _ in 0..TAKEN_AT_ONCE {
+            let first = self.shelf.first_waiting(&self.memory)?;
+            let Some((due, slot)) = first.filter(|(due, _)| *due <= now) else {
+                self.base_event = Some(first.map_or(Moment::MAX, |(due, _)| due));
+                return Ok(());
+            };
+            if self.cost() >= self.budget {
+                // The next checkpoint makes it ready where it is.
+                self.base_event = None;
+                return Ok(());
+            }
+            self.load(slot.0)?;
+            let is_so = self.memory.find(slot).is_some_and(|(message, delivery)| !message.held && delivery.due == due);
+            if !is_so {
+                return Err(inconsistent(slot));
+            }
+        }
+        self.base_event = Some(now);
+        Ok(())
+    }
+
+    /// Sees to it that a message is in memory, if there is such a message.
+    fn load(&mut self, id: MessageId) -> Result<bool, Unreadable> {
+        if self.memory.hides(id) {
+            return Ok(self.memory.messages.contains_key(&id));
+        }
+        let Some(mut message) = self.shelf.message(id)? else { return Ok(false) };
+        if !message.held {
+            let mut deliveries = mem::take(&mut message.deliveries);
+            for delivery in &mut deliveries {
+                delivery.phase = if delivery.due <= self.now {
+                    self.stirred = true;
+                    self.schedule.ready(lane(&message, delivery), delivery.due, (id, delivery.number))
+                } else {
+                    self.schedule.wait(id, delivery)
+                };
+            }
+            message.deliveries = deliveries;
+        }
+        self.keep(id, message, true);
+        Ok(true)
+    }
+
+    fn keep(&mut self, id: MessageId, message: Message<S::Stored>, in_base: bool) {
+        self.cost = self.cost.saturating_add(message.cost());
+        self.memory.messages.insert(id, Entry { message: Arc::new(message), in_base });
+    }
+
+    /// Takes a message out of memory.
+    fn forget(&mut self, id: MessageId) -> Option<Entry<S::Stored>> {
+        let entry = self.memory.messages.remove(&id)?;
+        for delivery in &entry.message.deliveries {
+            self.schedule.cancel(id, &entry.message, delivery);
+        }
+        self.cost = self.cost.saturating_sub(entry.message.cost());
+        Some(entry)
+    }
+
+    fn change(&mut self, id: MessageId, change: impl FnOnce(&mut Message<S::Stored>)) -> bool {
+        Self::change_in(&mut self.memory, &mut self.cost, id, change)
+    }
+
+    /// Changes a message in memory, so that the next checkpoint has to write it.
+    fn change_in(
+        memory: &mut Memory<S::Stored>,
+        cost: &mut usize,
+        id: MessageId,
+        change: impl FnOnce(&mut Message<S::Stored>),
+    ) -> bool {
+        let Some(entry) = memory.messages.get_mut(&id) else { return false };
+        let message = Arc::make_mut(&mut entry.message);
+        let before = message.cost();
+        change(message);
+        *cost = cost.saturating_sub(before).saturating_add(message.cost());
+        if S::IS_EVER_FILLED {
+            memory.changed.insert(id);
+        }
+        true
+    }
+
+    fn note(&mut self, id: MessageId) {
+        if S::IS_EVER_FILLED {
+            self.memory.changed.insert(id);
+        }
+    }
+
+    fn make_ready(&mut self, slot: Slot) {
+        let Some((message, delivery)) = self.memory.find(slot) else { return };
+        let phase = self.schedule.ready(lane(message, delivery), delivery.due, slot);
+        self.set_phase(slot, phase);
+        self.stirred = true;
+    }
+
+    /// Takes the delivery of a good lease out of the schedule. What is leased is in memory.
     fn unschedule(&mut self, lease: &Lease) -> Result<Slot, Stale> {
         let slot = (lease.message, lease.delivery);
-        let (message, at) = find(&mut self.messages, slot).ok_or(Stale)?;
-        let Message { owner, priority, deliveries, removing, .. } = message;
-        let delivery = deliveries.get(at).ok_or(Stale)?;
-        if *removing || delivery.generation != lease.generation || delivery.phase == Phase::Writing {
+        let (message, delivery) = self.memory.find(slot).ok_or(Stale)?;
+        let is_good = delivery.generation == lease.generation && lease.generation != 0;
+        if message.removing || !is_good || delivery.phase == Phase::Writing {
             return Err(Stale);
         }
-        self.schedule.cancel(owner, *priority, slot.0, delivery);
-        self.totals.leased = self.totals.leased.saturating_sub(u64::from(delivery.is_leased()));
+        self.schedule.cancel(slot.0, message, delivery);
         Ok(slot)
     }
 
-    fn set_phase(&mut self, slot: Slot, at: usize, phase: Phase) {
-        if let Some(delivery) = self.messages.get_mut(&slot.0).and_then(|message| message.deliveries.get_mut(at)) {
+    fn set_phase(&mut self, slot: Slot, phase: Phase) {
+        if let Some(delivery) = self.memory.delivery_mut(slot) {
             delivery.phase = phase;
+        }
+    }
+}
+
+impl<B: Clone> Memory<B> {
+    fn get(&self, id: MessageId) -> Option<&Message<B>> {
+        self.messages.get(&id).map(|entry| &*entry.message)
+    }
+
+    fn find(&self, slot: Slot) -> Option<(&Message<B>, &Delivery)> {
+        let message = self.get(slot.0)?;
+        Some((message, message.delivery(slot.1)?))
+    }
+
+    fn delivery_mut(&mut self, slot: Slot) -> Option<&mut Delivery> {
+        Arc::make_mut(&mut self.messages.get_mut(&slot.0)?.message).delivery_mut(slot.1)
+    }
+
+    fn is_in_base(&self, id: MessageId) -> bool {
+        self.messages.get(&id).is_some_and(|entry| entry.in_base)
+    }
+
+    fn notes(&self) -> usize {
+        self.gone.len() + self.gone_before.len() + self.changed.len() + self.changed_before.len()
+    }
+}
+
+impl<B> Hides for Memory<B> {
+    fn hides(&self, id: MessageId) -> bool {
+        self.messages.contains_key(&id) || self.gone.contains(&id) || self.gone_before.contains(&id)
+    }
+}
+
+impl<B> Default for Memory<B> {
+    fn default() -> Self {
+        Self {
+            messages: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            gone_before: BTreeSet::new(),
+            changed: BTreeSet::new(),
+            changed_before: BTreeSet::new(),
         }
     }
 }
@@ -318,8 +578,11 @@ pub(crate) fn between(from: Moment, to: Moment) -> Duration {
     Duration::from_micros(u64::try_from(to.saturating_sub(from)).unwrap_or(0))
 }
 
-fn find<B>(messages: &mut BTreeMap<MessageId, Message<B>>, slot: Slot) -> Option<(&mut Message<B>, usize)> {
-    let message = messages.get_mut(&slot.0)?;
-    let at = message.deliveries.binary_search_by_key(&slot.1, |delivery| delivery.number).ok()?;
-    Some((message, at))
+fn inconsistent((id, number): Slot) -> Unreadable {
+    Unreadable(format!("the index contradicts itself about delivery {number} of message {id}"))
 }
+
+/// Octets that it takes to remember that a message has changed or is gone.
+const NOTE: usize = 32;
+/// The most messages that are taken out of the base in one go, while others wait: some milliseconds.
+const TAKEN_AT_ONCE: usize = 1_000;

@@ -142,7 +142,6 @@ impl Draft for LogDraft {
         }
         limits::check(&message)?;
         let (entry, image) = self.encode(message)?;
-        self.shared.check_index(image.message.cost())?;
         let Self { shared, syncer, ticket, file, .. } = self;
         let (reply, answer) = oneshot::channel();
         let put = Box::new(PutJob { entry, image, ticket, reply });
@@ -229,15 +228,6 @@ impl Shared {
         let wanted = reserve.saturating_add(more);
         if free < wanted {
             return Err(PutError::Full(Full::Disk { free, wanted }));
-        }
-        Ok(())
-    }
-
-    pub(super) fn check_index(&self, more: usize) -> Result<(), PutError> {
-        let used = self.core.with(|index, _| index.memory())?;
-        let (limit, wanted) = (self.options.index_memory, used.saturating_add(more));
-        if wanted > limit {
-            return Err(PutError::Full(Full::Index { limit, wanted }));
         }
         Ok(())
     }

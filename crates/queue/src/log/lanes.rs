@@ -60,13 +60,14 @@ impl Lanes {
         self.lock().stopping = true;
     }
 
-    /// What fits into a batch, outcomes first.
-    pub(super) fn take(&self) -> (Vec<Job>, bool) {
+    /// What fits into a batch, outcomes first; puts only if there is room for what they bring.
+    pub(super) fn take(&self, puts: bool) -> (Vec<Job>, bool) {
         let mut lanes = self.lock();
         let mut octets = 0_usize;
         let mut jobs = Vec::new();
         while octets < BATCH_OCTETS && jobs.len() < BATCH_JOBS {
-            let Some(job) = lanes.outcomes.pop_front().or_else(|| lanes.puts.pop_front()) else { break };
+            let outcome = lanes.outcomes.pop_front();
+            let Some(job) = outcome.or_else(|| if puts { lanes.puts.pop_front() } else { None }) else { break };
             octets = octets.saturating_add(job.size());
             jobs.push(job);
         }

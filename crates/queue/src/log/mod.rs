@@ -1,16 +1,19 @@
-//! The durable engine: one log, grouped commits, an index in memory.
+//! The durable engine: one log, grouped commits, a checkpoint behind it.
 //!
 //! What lies on the disk is in `FORMAT.md`. A thread of its own owns the log; it takes what waits, writes it with one
-//! write, makes it durable with one `fdatasync`, and only then tells anybody. A message that comes alone waits for nobody. Claims and
-//! look-ups take a lock that is never held over a disk access.
+//! write, makes it durable with one `fdatasync`, and only then tells anybody. A message that comes alone waits for nobody.
+//! A second one writes checkpoints. Claims and look-ups read what is not in memory on the caller's thread, which blocks it for as
+//! long as the operating system needs for some pages: microseconds when they are in its cache.
 
 mod apply;
 mod body;
+mod checkpoint;
 mod draft;
 mod format;
 mod frame;
 mod lanes;
 mod options;
+mod readers;
 mod recover;
 mod scan;
 mod segment;
@@ -31,11 +34,14 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use self::apply::Stored;
 pub use self::body::LogBody;
+use self::checkpoint::Checkpointer;
 pub use self::draft::LogDraft;
 use self::draft::Ticket;
 use self::lanes::{Job, Lanes};
 pub use self::options::{Damage, LogOptions, OpenError, OpenReport};
+use self::readers::Readers;
 use self::recover::Recovered;
 use self::shared::{Counts, Ids, Shared};
 use self::store::Store;
@@ -90,10 +96,12 @@ impl LogQueue {
         let lock = vfs.lock(&lock_path).map_err(OpenError::io(&lock_path))?;
         let lock = lock.ok_or(OpenError::Locked { path: lock_path })?;
         recover::prepare(&*vfs, dir)?;
-        let now = shared::now(&*options.clock);
-        let Recovered { index, segments, next_id, report } = recover::recover(&vfs, dir, options.segment_size, now)?;
+        let recovered = recover::recover(&vfs, dir, &options)?;
+        let Recovered { checkpoint, position, index, segments, next_id, report, moment } = recovered;
+        let origin = moment.saturating_sub(crate::index::moment(options.clock.now()));
         let shared = Arc::new(Shared {
-            core: Core::new(Arc::clone(&options.clock), index),
+            core: Core::new(Arc::clone(&options.clock), origin, index),
+            readers: Readers::new(Arc::clone(&vfs), dir.join("log")),
             lanes: Lanes::default(),
             ids: Ids { next: AtomicU64::new(next_id), ceiling: AtomicU64::new(next_id) },
             vfs,
@@ -102,7 +110,8 @@ impl LogQueue {
             counts: Counts::default(),
         });
         shared.counts.damaged.store(report.damaged.len() as u64, Relaxed);
-        let mut store = Store::new(Arc::clone(&shared), segments);
+        let checkpointer = Checkpointer::start(&shared, checkpoint).map_err(OpenError::io(dir))?;
+        let mut store = Store::new(Arc::clone(&shared), segments, checkpointer, position);
         store.begin().map_err(|why| OpenError::Failed { path: dir.to_owned(), why })?;
         let (syncer, unsynced) = Syncer::new();
         let thread = |name: &str| thread::Builder::new().name(name.to_owned());
@@ -137,7 +146,6 @@ impl Queue for LogQueue {
             return Err(TooLarge { what: "the body", limit, actual: hint }.into());
         }
         shared.check_disk(hint)?;
-        shared.check_index(1024)?;
         let limit = shared.options.max_drafts;
         let ticket = Ticket::new(shared).ok_or(PutError::Full(Full::Drafts { limit }))?;
         for _ in 0..ID_TRIES {
@@ -159,34 +167,32 @@ impl Queue for LogQueue {
 
     async fn body(&self, lease: &Lease) -> Result<LogBody, Error> {
         let message = lease.message();
-        let found = self.shared.core.with(|index, _| {
-            let found = index.get(message)?;
-            Some((found.stored.clone(), found.body_len))
-        })?;
-        let (stored, len) = found.ok_or(Error::NoSuchMessage(message))?;
-        let (file, at, name) = match stored.inline {
-            Some((file, at)) => {
-                (file, at, self.shared.dir.join("log").join(segment::name(stored.sequence)).display().to_string())
-            }
-            None => {
-                let path = self.shared.body_path(message);
-                let name = path.display().to_string();
-                match self.shared.vfs.open(&path) {
-                    Ok(file) => (file, 0, name),
-                    Err(error) => {
-                        let reason = format!("{name}: {error}; restore the file, or remove the message").into();
-                        // Finished in between, perhaps.
-                        let gone = self.shared.core.with(|index, _| index.get(message).is_none())?;
-                        return Err(if gone {
-                            Error::NoSuchMessage(message)
-                        } else {
-                            Error::Damaged { message, reason }
-                        });
-                    }
+        let mut last = None;
+        loop {
+            let found = self.shared.core.with(|index, _| index.get(message))?.ok_or(Error::NoSuchMessage(message))?;
+            let Stored { sequence, crc, inline, .. } = found.stored;
+            let (path, at) = match inline {
+                Some(at) => (self.shared.dir.join("log").join(segment::name(sequence)), at),
+                None => (self.shared.body_path(message), 0),
+            };
+            let opened = match inline {
+                Some(_) => self.shared.readers.get(sequence),
+                None => self.shared.vfs.open(&path),
+            };
+            let name = path.display().to_string();
+            match opened {
+                Ok(file) => {
+                    let (left, len) = (found.body_len, found.body_len);
+                    return Ok(LogBody { message, file, name, at, left, len, hasher: crc32fast::Hasher::new(), crc });
+                }
+                // It was copied forward or finished in between, perhaps.
+                Err(_) if last != Some(found.stored) => last = Some(found.stored),
+                Err(error) => {
+                    let reason = format!("{name}: {error}; restore the file, or remove the message").into();
+                    return Err(Error::Damaged { message, reason });
                 }
             }
-        };
-        Ok(LogBody { message, file, name, at, left: len, len, hasher: crc32fast::Hasher::new(), crc: stored.crc })
+        }
     }
 
     async fn extend(&self, lease: &Lease, lease_for: Duration) -> Result<(), LeaseError> {

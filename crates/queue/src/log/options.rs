@@ -20,9 +20,12 @@ pub struct LogOptions {
     pub inline_body: usize,
     /// The largest body in octets; beyond it a draft is `TooLarge`. Default: 256 MiB.
     pub max_body: u64,
-    /// Octets of memory for the index: about 0.5 KiB for each message and each of its deliveries, and their envelopes and states.
-    /// Beyond it puts are `Full`; outcomes and what they derive are still taken. Default: 256 MiB, about 200,000 small messages.
+    /// Octets of memory for messages, without their bodies: about 0.5 KiB for each and for each of its deliveries, and their envelopes
+    /// and states. The others are looked up on the disk when it is their turn, so this bounds no queue; it should hold what
+    /// comes and goes within some seconds. At least 4 KiB. Default: 32 MiB, about 30,000 small messages.
     pub index_memory: usize,
+    /// Octets of memory for pages of the index on the disk. Default: 16 MiB.
+    pub index_cache: usize,
     /// Octets of memory for bodies being received, of all drafts together. Beyond it a draft goes on in a file of its own, however
     /// small it is. A batch that is being written takes up to 16 MiB beside it. Default: 64 MiB.
     pub draft_memory: usize,
@@ -104,10 +107,17 @@ pub enum OpenError {
     },
 }
 
+impl Damage {
+    pub(super) fn new(path: PathBuf, what: &str) -> Self {
+        Self { path, what: what.to_owned() }
+    }
+}
+
 impl LogOptions {
     pub(super) fn within_bounds(mut self) -> Self {
         self.segment_size = self.segment_size.clamp(4 << 10, 1 << 30);
         self.inline_body = self.inline_body.min(8 << 20);
+        self.index_memory = self.index_memory.max(4 << 10);
         self
     }
 }
@@ -119,7 +129,8 @@ impl Default for LogOptions {
             segment_size: 64 << 20,
             inline_body: 256 << 10,
             max_body: 256 << 20,
-            index_memory: 256 << 20,
+            index_memory: 32 << 20,
+            index_cache: 16 << 20,
             draft_memory: 64 << 20,
             max_drafts: 2_000,
             disk_reserve: 64 << 20,
@@ -141,6 +152,7 @@ impl fmt::Debug for LogOptions {
             .field("inline_body", &self.inline_body)
             .field("max_body", &self.max_body)
             .field("index_memory", &self.index_memory)
+            .field("index_cache", &self.index_cache)
             .field("draft_memory", &self.draft_memory)
             .field("max_drafts", &self.max_drafts)
             .field("disk_reserve", &self.disk_reserve)

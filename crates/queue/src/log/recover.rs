@@ -1,25 +1,35 @@
 //! Opening a folder: whose it is, what its log says, what is damaged.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::apply::{Stored, apply};
+use super::checkpoint::{self, Checkpoint, Meta, Snapshot, Work};
 use super::format::{self, MARKER, Now, Record};
 use super::frame::{FRAME, Frame, SEGMENT_HEADER, SegmentHeader};
 use super::scan::{Scan, next_good, read_record};
-use super::segment::{At, Segment, Segments, name, random, sequence};
+use super::segment::{At, Living, Segment, Segments, name, random, sequence};
+use super::shared::wall;
 use super::vfs::{Vfs, VfsFile, read_exact};
-use super::{Damage, OpenError, OpenReport, hex};
-use crate::MessageId;
-use crate::index::{Index, first_generation};
+use super::{Damage, LogOptions, OpenError, OpenReport, hex};
+use crate::index::{Index, Message, Moment, Unreadable, after, first_generation};
+use crate::{MessageId, Stats};
 
 /// What an opening found.
 pub(super) struct Recovered {
-    pub(super) index: Index<Stored>,
+    pub(super) checkpoint: Checkpoint,
+    /// The log up to here is in the checkpoint.
+    pub(super) position: (u64, u64),
+    pub(super) index: Index<Snapshot>,
     pub(super) segments: Segments,
     pub(super) next_id: u64,
     pub(super) report: OpenReport,
+    /// The time on the queue's clock.
+    pub(super) moment: Moment,
 }
 
 /// Everything that opening works with.
@@ -27,7 +37,12 @@ struct Opening<'a> {
     vfs: &'a Arc<dyn Vfs>,
     dir: &'a Path,
     now: Now,
-    index: Index<Stored>,
+    /// How much memory the index may take.
+    budget: usize,
+    checkpoint: Checkpoint,
+    /// The log up to here is in the checkpoint; [`None`] while there is none.
+    position: Option<(u64, u64)>,
+    index: Index<Snapshot>,
     segments: Segments,
     next_id: u64,
     report: OpenReport,
@@ -89,56 +104,214 @@ fn make_dirs(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
     vfs.sync_dir(dir).map_err(OpenError::io(dir))
 }
 
-/// Reads the log from its oldest segment on.
-pub(super) fn recover(vfs: &Arc<dyn Vfs>, dir: &Path, segment_size: u64, now: Now) -> Result<Recovered, OpenError> {
-    // Far from the ids of any earlier queue in the same place, so that log lines of the two are not mistaken for each other.
-    let first_id = (now.wall / 1000) << 20;
-    let log = dir.join("log");
-    let mut opening = Opening {
-        vfs,
-        dir,
-        now,
-        index: Index::new(first_generation(random())),
-        segments: Segments::new(Arc::clone(vfs), log.clone(), segment_size),
-        next_id: 0,
-        report: OpenReport::default(),
-    };
+/// Reads the checkpoint, and the log from there on.
+pub(super) fn recover(vfs: &Arc<dyn Vfs>, dir: &Path, options: &LogOptions) -> Result<Recovered, OpenError> {
+    let mut damaged = Vec::new();
+    let sequences = list_segments(&**vfs, &dir.join("log"), &mut damaged)?;
+    let wall = wall(&*options.clock);
+    loop {
+        let checkpoint = open_checkpoint(vfs, dir, options.index_cache, &sequences, &mut damaged)?;
+        let mut opening = Opening::new(vfs, dir, options, wall, checkpoint, damaged)?;
+        match opening.read(&sequences) {
+            Ok(()) => return opening.end(),
+            Err(Failure::Open(error)) => return Err(error),
+            // Made anew once: one that contradicts itself then is no matter of the disk.
+            Err(Failure::Index(why)) if opening.position.is_some() => {
+                damaged = mem::take(&mut opening.report.damaged);
+                drop(opening);
+                set_aside(&**vfs, dir, &why, &mut damaged)?;
+            }
+            Err(Failure::Index(why)) => return Err(OpenError::Failed { path: checkpoint::path(dir), why }),
+        }
+    }
+}
+
+/// Why reading the log came to an end.
+enum Failure {
+    Open(OpenError),
+    /// The checkpoint is not to be believed, or could not be written.
+    Index(String),
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
+    }
+}
+
+impl From<Unreadable> for Failure {
+    fn from(error: Unreadable) -> Self {
+        Self::Index(error.0)
+    }
+}
+
+impl From<redb::Error> for Failure {
+    fn from(error: redb::Error) -> Self {
+        Self::Index(error.to_string())
+    }
+}
+
+fn list_segments(vfs: &dyn Vfs, log: &Path, damaged: &mut Vec<Damage>) -> Result<Vec<u64>, OpenError> {
     let mut sequences = Vec::new();
-    for name in vfs.list(&log).map_err(OpenError::io(&log))? {
+    for name in vfs.list(log).map_err(OpenError::io(log))? {
         match sequence(&name) {
             Some(sequence) => sequences.push(sequence),
-            None => opening.damage(log.join(name), "is no segment; it was left alone".to_owned()),
+            None => damaged.push(Damage::new(log.join(name), "is no segment; it was left alone")),
         }
     }
     sequences.sort_unstable();
-    for (at, sequence) in sequences.iter().enumerate() {
-        let newest = at + 1 == sequences.len();
-        let before = at.checked_sub(1).and_then(|at| sequences.get(at));
-        if before.is_some_and(|before| before.checked_add(1) != Some(*sequence)) {
-            opening.damage(log.join(name(*sequence)), "has no predecessor: a segment is missing".to_owned());
+    Ok(sequences)
+}
+
+/// The checkpoint, if it is good and the log that goes with it is there.
+fn open_checkpoint(
+    vfs: &Arc<dyn Vfs>,
+    dir: &Path,
+    cache: usize,
+    sequences: &[u64],
+    damaged: &mut Vec<Damage>,
+) -> Result<Option<(Checkpoint, Meta)>, OpenError> {
+    let opened = catch(|| {
+        let Some(checkpoint) = Checkpoint::open(vfs, dir, cache)? else { return Ok(None) };
+        let (meta, living) = (checkpoint.meta()?, checkpoint.living()?);
+        Ok(Some((checkpoint, meta, living)))
+    });
+    let why = match opened {
+        Ok(None) => return Ok(None),
+        Ok(Some((checkpoint, meta, living))) => {
+            let missing = living.iter().filter(|each| each.octets > 0).map(|each| each.sequence);
+            let position = Some(meta.position.0).filter(|position| *position > 0);
+            let is_missing = |sequence: &u64| sequences.binary_search(sequence).is_err();
+            match missing.chain(position).find(is_missing) {
+                None => return Ok(Some((checkpoint, meta))),
+                Some(sequence) => format!("it counts on log/{}, which is missing", name(sequence)),
+            }
         }
-        opening.read_segment(*sequence, newest)?;
+        // redb's word for a file that is none of its own.
+        Err(redb::Error::Io(source)) if source.kind() != io::ErrorKind::InvalidData => {
+            return Err(OpenError::Io { path: checkpoint::path(dir), source });
+        }
+        Err(error) => error.to_string(),
+    };
+    set_aside(&**vfs, dir, &why, damaged)?;
+    Ok(None)
+}
+
+/// Moves a checkpoint to the quarantine, so that it is made anew.
+fn set_aside(vfs: &dyn Vfs, dir: &Path, why: &str, damaged: &mut Vec<Damage>) -> Result<(), OpenError> {
+    let path = checkpoint::path(dir);
+    let quarantine = dir.join("quarantine");
+    let number = vfs.list(&quarantine).map_err(OpenError::io(&quarantine))?.len();
+    let target = quarantine.join(format!("{INDEX_NAME}-{number}.bad"));
+    damaged.push(Damage::new(path.clone(), &format!("{why}; it was set aside and made anew from the log")));
+    vfs.rename(&path, &target).and_then(|()| vfs.sync_dir(dir)).map_err(OpenError::io(&path))
+}
+
+/// redb promises an error for a damaged file where it can and a panic where it cannot.
+fn catch<T>(open: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    let corrupted = |_| Err(redb::Error::Corrupted("it is damaged".to_owned()));
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).unwrap_or_else(corrupted)
+}
+
+impl<'a> Opening<'a> {
+    fn new(
+        vfs: &'a Arc<dyn Vfs>,
+        dir: &'a Path,
+        options: &LogOptions,
+        wall: u64,
+        found: Option<(Checkpoint, Meta)>,
+        damaged: Vec<Damage>,
+    ) -> Result<Self, OpenError> {
+        let path = checkpoint::path(dir);
+        let failed = |error: redb::Error| OpenError::Failed { path: path.clone(), why: error.to_string() };
+        // The queue's clock goes on from where it was, by what the wall clock says has passed. Set forward by mistake, that is not
+        // to end all mail at once.
+        let moment = match &found {
+            Some((_, meta)) => {
+                after(meta.now, Duration::from_millis(wall.saturating_sub(meta.wall)).min(LONGEST_PAUSE))
+            }
+            None => i64::try_from(wall.saturating_mul(1_000)).unwrap_or(i64::MAX / 2),
+        };
+        let log = dir.join("log");
+        let mut segments = Segments::new(Arc::clone(vfs), log, options.segment_size);
+        let (checkpoint, meta) = match found {
+            Some(found) => found,
+            None => {
+                let created = Checkpoint::create(vfs, dir, options.index_cache, moment, wall).map_err(failed)?;
+                let meta = created.meta().map_err(failed)?;
+                (created, meta)
+            }
+        };
+        for Living { sequence, octets, pinned } in checkpoint.living().map_err(failed)? {
+            segments.list.insert(sequence, Segment { live_octets: octets, pinned, ..Segment::new(0, 0) });
+        }
+        let snapshot = checkpoint.snapshot().map_err(failed)?;
+        let index = Index::new(snapshot, meta.totals, moment, options.index_memory, first_generation(random()));
+        Ok(Self {
+            vfs,
+            dir,
+            now: Now { moment, wall },
+            budget: options.index_memory,
+            checkpoint,
+            position: Some(meta.position).filter(|position| position.0 > 0),
+            index,
+            segments,
+            next_id: meta.next_id,
+            report: OpenReport { damaged, ..OpenReport::default() },
+        })
     }
-    if opening.next_id == 0 {
-        opening.next_id = first_id;
+
+    fn read(&mut self, sequences: &[u64]) -> Result<(), Failure> {
+        let (first, at) = self.position.unwrap_or_default();
+        // What the checkpoint knew and is not there any more had nothing living in it.
+        self.segments.list.retain(|sequence, _| sequences.binary_search(sequence).is_ok());
+        for (at, sequence) in sequences.iter().enumerate() {
+            let before = at.checked_sub(1).and_then(|at| sequences.get(at));
+            if before.is_some_and(|before| before.checked_add(1) != Some(*sequence)) {
+                self.damage(self.segments.dir.join(name(*sequence)), "has no predecessor: a segment is missing");
+            }
+        }
+        for (place, sequence) in sequences.iter().enumerate() {
+            let start = if *sequence == first { at } else { 0 };
+            let newest = place + 1 == sequences.len();
+            self.read_segment(*sequence, start, *sequence < first, newest)?;
+        }
+        Ok(())
     }
-    if !opening.report.damaged.is_empty() {
-        // Ids may have been on the part that is lost.
-        opening.next_id = opening.next_id.saturating_add(1 << 32);
+
+    fn end(mut self) -> Result<Recovered, OpenError> {
+        if self.next_id == 0 {
+            // Far from the ids of any earlier queue in the same place, so that log lines of the two are not mistaken for each other.
+            self.next_id = (self.now.wall / 1000) << 20;
+        }
+        if !self.report.damaged.is_empty() {
+            // Ids may have been on the part that is lost.
+            self.next_id = self.next_id.saturating_add(1 << 32);
+        }
+        let failed = |error: Unreadable| OpenError::Failed { path: checkpoint::path(self.dir), why: error.0 };
+        self.check_bodies()?;
+        let mut stats = Stats::default();
+        self.index.stats(self.now.moment, &mut stats).map_err(failed)?;
+        self.report.messages = stats.messages;
+        self.report.segments = self.segments.list.len() as u64;
+        self.segments.resume().map_err(OpenError::io(&self.segments.dir))?;
+        let Self { checkpoint, position, index, segments, next_id, report, now, .. } = self;
+        let position = position.unwrap_or_default();
+        Ok(Recovered { checkpoint, position, index, segments, next_id, report, moment: now.moment })
     }
-    opening.check_bodies()?;
-    let Opening { index, segments, next_id, mut report, .. } = opening;
-    report.messages = index.iter().count() as u64;
-    report.segments = segments.list.len() as u64;
-    Ok(Recovered { index, segments, next_id, report })
 }
 
 impl Opening<'_> {
-    fn read_segment(&mut self, sequence: u64, newest: bool) -> Result<(), OpenError> {
+    /// From `start` on, or its header alone.
+    fn read_segment(&mut self, sequence: u64, start_at: u64, header_alone: bool, newest: bool) -> Result<(), Failure> {
         let path = self.segments.dir.join(name(sequence));
         let io = |path: &Path| OpenError::io(path);
         let file = self.vfs.open(&path).map_err(io(&path))?;
         let len = file.len().map_err(io(&path))?;
+        if start_at > len {
+            let why = format!("log/{} ends before what it has seen of it", name(sequence));
+            return Err(Failure::Index(why));
+        }
         let mut start = [0; SEGMENT_HEADER + FRAME];
         let have = usize::try_from(len).unwrap_or(usize::MAX).min(start.len());
         let start = start.get_mut(..have).unwrap_or_default();
@@ -149,25 +322,33 @@ impl Opening<'_> {
                 self.next_id = self.next_id.max(header.id_ceiling);
                 header.tag
             }
-            None if newest && len <= SEGMENT_HEADER as u64 => {
+            None if newest && len <= SEGMENT_HEADER as u64 && start_at <= len => {
+                self.segments.list.remove(&sequence);
                 self.vfs.remove(&path).map_err(io(&path))?;
                 self.vfs.sync_dir(&self.segments.dir).map_err(io(&self.segments.dir))?;
                 return Ok(());
             }
             None => {
-                self.damage(path.clone(), "has a bad header; its records were read all the same".to_owned());
+                self.damage(path.clone(), "has a bad header; its records were read all the same");
                 let first = start.get(SEGMENT_HEADER..).and_then(|record| record.first_chunk());
                 first.map_or(0, |tag| u64::from_le_bytes(*tag))
             }
         };
-        self.segments.list.insert(sequence, Segment::new(Arc::clone(&file), tag, len));
+        let segment = self.segments.list.entry(sequence).or_insert_with(|| Segment::new(tag, len));
+        (segment.tag, segment.len) = (tag, len);
+        if header_alone {
+            return Ok(());
+        }
         let scan = Scan { file: &*file, tag, len };
-        let mut position = (SEGMENT_HEADER as u64).min(len);
+        let mut position = (SEGMENT_HEADER as u64).min(len).max(start_at);
         while position < len {
             match read_record(&scan, position).map_err(io(&path))? {
                 Some((frame, payload)) => {
-                    self.replay(sequence, &file, position, frame, &payload, &path);
+                    self.replay(sequence, &*file, position, frame, &payload, &path)?;
                     position = position.saturating_add((FRAME + payload.len()) as u64);
+                    if self.index.cost() > self.budget {
+                        self.write_checkpoint((sequence, position))?;
+                    }
                 }
                 None => {
                     let next = next_good(&scan, position, |_| true).map_err(io(&path))?;
@@ -180,7 +361,7 @@ impl Opening<'_> {
                         return Ok(());
                     }
                     let end = next.unwrap_or(len);
-                    self.damage(path.clone(), format!("is damaged from {position} to {end}"));
+                    self.damage(path.clone(), &format!("is damaged from {position} to {end}"));
                     self.quarantine(&*file, sequence, position, end);
                     position = end;
                 }
@@ -192,19 +373,19 @@ impl Opening<'_> {
     fn replay(
         &mut self,
         sequence: u64,
-        file: &Arc<dyn VfsFile>,
+        file: &dyn VfsFile,
         position: u64,
         frame: Frame,
         payload: &[u8],
         path: &Path,
-    ) {
+    ) -> Result<(), Unreadable> {
         let record = match format::decode(frame.kind, payload, frame.wall, self.now) {
             Ok(record) => record,
             Err(why) => {
                 let end = position.saturating_add((FRAME + payload.len()) as u64);
-                self.damage(path.to_owned(), format!("has a record at {position} that is not understood: {why}"));
-                self.quarantine(&**file, sequence, position, end);
-                return;
+                self.damage(path.to_owned(), &format!("has a record at {position} that is not understood: {why}"));
+                self.quarantine(file, sequence, position, end);
+                return Ok(());
             }
         };
         let mut highest = |id: MessageId| self.next_id = self.next_id.max(id.as_u64().saturating_add(1));
@@ -215,14 +396,21 @@ impl Opening<'_> {
             _ => {}
         }
         self.report.records = self.report.records.saturating_add(1);
-        let at = At {
-            sequence,
-            file: Arc::clone(file),
-            payload: position.saturating_add(FRAME as u64),
-            len: (FRAME + payload.len()) as u64,
-        };
+        let at = At { sequence, payload: position.saturating_add(FRAME as u64), len: (FRAME + payload.len()) as u64 };
         // Body files that are of no use any more are found below, with the other ones that nobody names.
-        apply(&mut self.index, &mut self.segments, record, &at);
+        apply(&mut self.index, &mut self.segments, record, &at)?;
+        Ok(())
+    }
+
+    /// There is more in the log than fits into memory.
+    fn write_checkpoint(&mut self, position: (u64, u64)) -> Result<(), Failure> {
+        self.index.advance(self.now.moment)?;
+        let frozen = self.index.freeze();
+        let Now { moment, wall } = self.now;
+        let meta = Meta { position, now: moment, wall, next_id: self.next_id, totals: frozen.totals };
+        let promoted = self.checkpoint.write(&Work { frozen, segments: self.segments.living(), meta })?;
+        self.index.install(self.checkpoint.snapshot()?, promoted);
+        Ok(())
     }
 
     /// Copies a damaged place away before the segment goes one day. If that fails the segment stays.
@@ -245,27 +433,32 @@ impl Opening<'_> {
     /// Every living message has its body, and every body its message.
     fn check_bodies(&mut self) -> Result<(), OpenError> {
         let bodies = self.dir.join("bodies");
-        let mut files = std::collections::BTreeSet::new();
+        let mut files = BTreeSet::new();
         for name in self.vfs.list(&bodies).map_err(OpenError::io(&bodies))? {
             match hex(&name) {
                 Some(id) => {
                     files.insert(MessageId::from_u64(id));
                 }
-                None => self.damage(bodies.join(name), "is no body; it was left alone".to_owned()),
+                None => self.damage(bodies.join(name), "is no body; it was left alone"),
             }
         }
-        let mut without = Vec::new();
-        for (id, message) in self.index.iter().filter(|(_, message)| message.stored.inline.is_none()) {
+        let path = checkpoint::path(self.dir);
+        let mut named = BTreeSet::new();
+        let in_base = self.checkpoint.each_body(|id| named.extend([id]));
+        in_base.map_err(|error| OpenError::Failed { path: path.clone(), why: error.to_string() })?;
+        let has_file = |message: &Message<Stored>| message.stored.inline.is_none();
+        named.extend(self.index.in_memory().filter(|(_, message)| has_file(message)).map(|(id, _)| id));
+        let failed = |error: Unreadable| OpenError::Failed { path: path.clone(), why: error.0 };
+        for id in named {
+            let message = self.index.get(id).map_err(failed)?.filter(|message| has_file(message));
+            let Some(message) = message else { continue };
             let path = bodies.join(format!("{:016x}", id.as_u64()));
-            let named = files.remove(&id);
-            let len = if named { self.vfs.open(&path).and_then(|file| file.len()).ok() } else { None };
+            let is_there = files.remove(&id);
+            let len = if is_there { self.vfs.open(&path).and_then(|file| file.len()).ok() } else { None };
             if len != Some(message.body_len) {
-                without.push((id, path));
+                self.index.set_held(id, true).map_err(failed)?;
+                self.damage(path, &format!("should be the body of message {id}, which is on hold now"));
             }
-        }
-        for (id, path) in without {
-            self.index.set_held(id, true);
-            self.damage(path, format!("should be the body of message {id}, which is on hold now"));
         }
         // Whatever is left is named by nobody: no draft outlives a process.
         for id in files {
@@ -288,8 +481,8 @@ impl Opening<'_> {
         }
     }
 
-    fn damage(&mut self, path: PathBuf, what: String) {
-        self.report.damaged.push(Damage { path, what });
+    fn damage(&mut self, path: PathBuf, what: &str) {
+        self.report.damaged.push(Damage::new(path, what));
     }
 }
 
@@ -312,5 +505,11 @@ fn copy(vfs: &dyn Vfs, from: &dyn VfsFile, start: u64, end: u64, path: &Path) ->
 
 const MARKER_NAME: &str = "posthaste-queue";
 const FOLDERS: [&str; 3] = ["log", "bodies", "quarantine"];
-const OUR_NAMES: [&str; 5] = [MARKER_NAME, "LOCK", "log", "bodies", "quarantine"];
+const OUR_NAMES: [&str; 7] = [MARKER_NAME, "LOCK", INDEX_NAME, UNFINISHED_INDEX_NAME, "log", "bodies", "quarantine"];
+/// The checkpoint.
+pub(super) const INDEX_NAME: &str = "index";
+/// One that does not stand yet.
+pub(super) const UNFINISHED_INDEX_NAME: &str = "index.new";
+/// The longest that a queue is taken to have been closed: its wall clock may be wrong.
+const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
 const COPY_CHUNK: usize = 64 << 10;

@@ -1,6 +1,6 @@
 //! The segments of the log: appending to the newest, dropping the oldest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,6 @@ use std::sync::Arc;
 use super::format::Now;
 use super::frame::{FRAME, Frame, Kind, SEGMENT_HEADER, SegmentHeader};
 use super::vfs::{Vfs, VfsFile, is_full};
-use crate::MessageId;
 
 /// All segments, oldest first. Only the store's thread has it.
 pub(super) struct Segments {
@@ -19,17 +18,29 @@ pub(super) struct Segments {
     pub(super) size: u64,
     pub(super) list: BTreeMap<u64, Segment>,
     pub(super) syncs: u64,
+    /// The newest one's file.
+    newest: Option<Arc<dyn VfsFile>>,
     buffer: Vec<u8>,
 }
 
 pub(super) struct Segment {
-    pub(super) file: Arc<dyn VfsFile>,
     pub(super) tag: u64,
     pub(super) len: u64,
-    /// Messages whose newest image is in here.
-    pub(super) live: BTreeSet<MessageId>,
+    /// Octets of the records that are the newest image of a living message.
     pub(super) live_octets: u64,
     /// Something damaged in it could not be copied to the quarantine: it stays.
+    pub(super) pinned: bool,
+    /// The checkpoint on the disk neither needs it nor anything before it.
+    pub(super) is_done_with: bool,
+    /// How far it has been gone through for living messages to copy forward.
+    pub(super) copied_to: u64,
+}
+
+/// What of a segment lives, for the checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Living {
+    pub(super) sequence: u64,
+    pub(super) octets: u64,
     pub(super) pinned: bool,
 }
 
@@ -41,10 +52,9 @@ pub(super) struct Entry {
 }
 
 /// Where a payload is.
-#[derive(Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct At {
     pub(super) sequence: u64,
-    pub(super) file: Arc<dyn VfsFile>,
     pub(super) payload: u64,
     pub(super) len: u64,
 }
@@ -67,7 +77,7 @@ impl Entry {
 
 impl Segments {
     pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, size: u64) -> Self {
-        Self { vfs, dir, size, list: BTreeMap::new(), syncs: 0, buffer: Vec::new() }
+        Self { vfs, dir, size, list: BTreeMap::new(), syncs: 0, newest: None, buffer: Vec::new() }
     }
 
     /// Writes a batch and waits until it is on stable storage: one write, one sync.
@@ -84,7 +94,7 @@ impl Segments {
             self.begin(id_ceiling)?;
         }
         let path = self.newest_path();
-        let Some(mut newest) = self.list.last_entry() else {
+        let (Some(mut newest), Some(file)) = (self.list.last_entry(), &self.newest) else {
             return Err(AppendError::Fatal("there is no segment to write to".to_owned()));
         };
         let sequence = *newest.key();
@@ -105,19 +115,19 @@ impl Segments {
             frame.encode(segment.tag, &mut self.buffer);
             let payload = base.saturating_add(self.buffer.len() as u64);
             let len = (FRAME + entry.payload.len()) as u64;
-            places.push(At { sequence, file: Arc::clone(&segment.file), payload, len });
+            places.push(At { sequence, payload, len });
             self.buffer.extend_from_slice(&entry.payload);
         }
-        if let Err(error) = segment.file.write_at(&self.buffer, base) {
+        if let Err(error) = file.write_at(&self.buffer, base) {
             if !is_full(&error) {
                 return Err(fatal("could not be written", &error));
             }
             // What was written of it must not come back after a crash: its senders are told that it was not accepted.
-            segment.file.set_len(base).map_err(|error| fatal("could not be cut back", &error))?;
-            segment.file.sync().map_err(|error| fatal("could not be synced", &error))?;
+            file.set_len(base).map_err(|error| fatal("could not be cut back", &error))?;
+            file.sync().map_err(|error| fatal("could not be synced", &error))?;
             return Err(AppendError::Full(error));
         }
-        segment.file.sync().map_err(|error| fatal("could not be synced", &error))?;
+        file.sync().map_err(|error| fatal("could not be synced", &error))?;
         segment.len = base.saturating_add(total);
         self.syncs = self.syncs.saturating_add(1);
         // One large batch does not keep its memory for ever.
@@ -125,51 +135,93 @@ impl Segments {
         Ok(places)
     }
 
-    pub(super) fn add(&mut self, sequence: u64, id: MessageId, len: u64) {
-        if let Some(segment) = self.list.get_mut(&sequence)
-            && segment.live.insert(id)
-        {
+    /// Goes on writing to the newest segment, which is there already.
+    pub(super) fn resume(&mut self) -> io::Result<()> {
+        if !self.list.is_empty() {
+            self.newest = Some(self.vfs.open(&self.newest_path())?);
+        }
+        Ok(())
+    }
+
+    /// Where the next record goes.
+    pub(super) fn position(&self) -> (u64, u64) {
+        self.list.last_key_value().map_or((0, 0), |(sequence, segment)| (*sequence, segment.len))
+    }
+
+    pub(super) fn add(&mut self, sequence: u64, len: u64) {
+        if let Some(segment) = self.list.get_mut(&sequence) {
             segment.live_octets = segment.live_octets.saturating_add(len);
         }
     }
 
-    pub(super) fn subtract(&mut self, sequence: u64, id: MessageId, len: u64) {
-        if let Some(segment) = self.list.get_mut(&sequence)
-            && segment.live.remove(&id)
-        {
+    pub(super) fn subtract(&mut self, sequence: u64, len: u64) {
+        if let Some(segment) = self.list.get_mut(&sequence) {
             segment.live_octets = segment.live_octets.saturating_sub(len);
         }
     }
 
-    /// Unlinks the oldest segment if nothing lives in it and it is not the newest.
+    pub(super) fn living(&self) -> Vec<Living> {
+        let living = |(sequence, segment): (&u64, &Segment)| Living {
+            sequence: *sequence,
+            octets: segment.live_octets,
+            pinned: segment.pinned,
+        };
+        self.list.iter().map(living).collect()
+    }
+
+    /// A checkpoint is on the disk that has these living, and the log up to a place in the segment `position`.
+    pub(super) fn checkpointed(&mut self, living: &[Living], position: u64) {
+        for each in living.iter().filter(|each| each.octets == 0 && each.sequence < position) {
+            if let Some(segment) = self.list.get_mut(&each.sequence) {
+                segment.is_done_with = true;
+            }
+        }
+    }
+
+    /// Whether a checkpoint would let the oldest segment go.
+    pub(super) fn wants_checkpoint(&self) -> bool {
+        let oldest = self.list.first_key_value().map(|(_, segment)| segment);
+        self.list.len() > 1
+            && oldest.is_some_and(|oldest| oldest.live_octets == 0 && !oldest.is_done_with && !oldest.pinned)
+    }
+
+    /// Unlinks the oldest segment, and says which that was, if nothing lives in it, the checkpoint does not need it, and it is not the newest.
     ///
     /// One at a time with a sync of the folder behind it: were two unlinked and only the second one's removal durable, the first
     /// one's messages would come back without the records that ended them.
-    pub(super) fn drop_oldest(&mut self) -> Result<bool, AppendError> {
+    pub(super) fn drop_oldest(&mut self) -> Result<Option<u64>, AppendError> {
         if self.list.len() < 2 {
-            return Ok(false);
+            return Ok(None);
         }
-        let Some(oldest) = self.list.first_entry() else { return Ok(false) };
-        if oldest.get().pinned || !oldest.get().live.is_empty() {
-            return Ok(false);
+        let Some(oldest) = self.list.first_entry() else { return Ok(None) };
+        if oldest.get().pinned || !oldest.get().is_done_with {
+            return Ok(None);
         }
-        let path = self.dir.join(name(*oldest.key()));
+        let sequence = *oldest.key();
+        let path = self.dir.join(name(sequence));
         oldest.remove();
         self.vfs.remove(&path).map_err(|error| fatal(&path, "could not be removed", &error))?;
         self.vfs.sync_dir(&self.dir).map_err(|error| fatal(&self.dir, "could not be synced", &error))?;
         self.syncs = self.syncs.saturating_add(1);
-        Ok(true)
+        Ok(Some(sequence))
     }
 
-    /// The oldest segment, if so much of the log is dead that copying its living messages forward is worth it: `times` as much as
-    /// lives, and as two segments.
-    pub(super) fn worth_copying(&self, times: u64) -> Option<&Segment> {
-        let (total, live) = (self.octets(), self.list.values().map(|segment| segment.live_octets).sum::<u64>());
-        let waste = total.saturating_sub(live);
-        let oldest = self.list.first_key_value().map(|(_, segment)| segment)?;
-        let least = live.max(self.size.saturating_mul(2)).saturating_mul(times);
-        let worth = waste > least && !oldest.pinned;
-        (worth && self.list.len() > 1).then_some(oldest)
+    /// The oldest segment with anything living in it, if so much of the log is dead that copying that forward is worth it: `times`
+    /// half as much as lives, or as two segments. What can go as it is does not count.
+    pub(super) fn worth_copying(&self, times: u64) -> Option<u64> {
+        if self.list.len() < 2 {
+            return None;
+        }
+        let mut rest =
+            self.list.iter().skip_while(|(_, segment)| segment.live_octets == 0 && !segment.pinned).peekable();
+        let (sequence, oldest) = rest.peek().copied()?;
+        let (total, live) = rest.fold((0_u64, 0_u64), |(total, live), (_, segment)| {
+            (total.saturating_add(segment.len), live.saturating_add(segment.live_octets))
+        });
+        let least = (live / 2).max(self.size.saturating_mul(2)).saturating_mul(times);
+        let is_newest = self.list.last_key_value().is_some_and(|(newest, _)| newest == sequence);
+        let worth = total.saturating_sub(live) > least && !oldest.pinned && oldest.copied_to < oldest.len;
+        (worth && !is_newest).then_some(*sequence)
     }
 
     pub(super) fn octets(&self) -> u64 {
@@ -200,7 +252,8 @@ impl Segments {
         file.sync().map_err(|error| fatal(&path, "could not be synced", &error))?;
         self.vfs.sync_dir(&self.dir).map_err(|error| fatal(&self.dir, "could not be synced", &error))?;
         self.syncs = self.syncs.saturating_add(2);
-        self.list.insert(sequence, Segment::new(file, tag, SEGMENT_HEADER as u64));
+        self.list.insert(sequence, Segment::new(tag, SEGMENT_HEADER as u64));
+        self.newest = Some(file);
         Ok(())
     }
 
@@ -210,8 +263,9 @@ impl Segments {
 }
 
 impl Segment {
-    pub(super) fn new(file: Arc<dyn VfsFile>, tag: u64, len: u64) -> Self {
-        Self { file, tag, len, live: BTreeSet::new(), live_octets: 0, pinned: false }
+    pub(super) fn new(tag: u64, len: u64) -> Self {
+        let copied_to = SEGMENT_HEADER as u64;
+        Self { tag, len, live_octets: 0, pinned: false, is_done_with: false, copied_to }
     }
 }
 

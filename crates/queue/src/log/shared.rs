@@ -6,17 +6,18 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::SystemTime;
 
 use super::LogOptions;
-use super::apply::Stored;
+use super::checkpoint::Snapshot;
 use super::format::Now;
 use super::lanes::{Job, Lanes};
+use super::readers::Readers;
 use super::vfs::Vfs;
 use crate::core::Core;
-use crate::index::moment;
 use crate::{Broken, Clock, Error, MessageId};
 
 /// What callers, the syncing thread and the store's thread share.
 pub(super) struct Shared {
-    pub(super) core: Core<Stored>,
+    pub(super) core: Core<Snapshot>,
+    pub(super) readers: Readers,
     pub(super) lanes: Lanes,
     pub(super) ids: Ids,
     pub(super) vfs: Arc<dyn Vfs>,
@@ -58,7 +59,7 @@ impl Shared {
     }
 
     pub(super) fn now(&self) -> Now {
-        now(&*self.options.clock)
+        Now { moment: self.core.now(), wall: wall(&*self.options.clock) }
     }
 
     pub(super) fn bodies(&self) -> PathBuf {
@@ -92,10 +93,10 @@ impl Ids {
     }
 }
 
-pub(super) fn now(clock: &dyn Clock) -> Now {
+/// The wall clock, in milliseconds since 1970.
+pub(super) fn wall(clock: &dyn Clock) -> u64 {
     let wall = clock.wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let wall = u64::try_from(wall.as_millis()).unwrap_or(u64::MAX);
-    Now { moment: moment(clock.now()), wall }
+    u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Ids are reserved on stable storage so many at once.

@@ -7,16 +7,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::apply::{Stored, apply};
+use super::checkpoint::{Checkpointer, Done, Meta, Snapshot, Work};
 use super::draft::Ticket;
 use super::format::{
     self, Image, Now, OutcomeRecord, Record, RetryRecord, StoredBody, encode_held, encode_image, encode_outcome,
 };
-use super::frame::Kind;
+use super::frame::{FRAME, Kind};
 use super::lanes::{Job, PutJob, Reply, answer};
+use super::scan::{Scan, next_good, read_record};
 use super::segment::{AppendError, At, Entry, Segments};
 use super::shared::{ID_BLOCK, Shared};
-use super::vfs::read_exact;
-use crate::index::{Message, after};
+use crate::index::{Index, Message, Unreadable, after};
 use crate::{Broken, Derived, Error, Full, Lease, LeaseError, MAX_DELAY, MessageId, Outcome, PutError};
 
 /// A job whose record is ready, with what to do once it is on stable storage.
@@ -60,13 +61,21 @@ enum Effect {
 pub(super) struct Store {
     shared: Arc<Shared>,
     segments: Segments,
+    checkpointer: Checkpointer,
+    /// The log up to here is in the checkpoint.
+    position: (u64, u64),
     /// Outcomes that found no room on the disk. They have begun, so nothing about their deliveries changes meanwhile.
     waiting: Vec<Planned>,
 }
 
 impl Store {
-    pub(super) fn new(shared: Arc<Shared>, segments: Segments) -> Self {
-        Self { shared, segments, waiting: Vec::new() }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        segments: Segments,
+        checkpointer: Checkpointer,
+        position: (u64, u64),
+    ) -> Self {
+        Self { shared, segments, checkpointer, position, waiting: Vec::new() }
     }
 
     /// Takes up a block of ids, before anybody asks for one. On a full disk it is done later.
@@ -95,7 +104,16 @@ impl Store {
                 return Err(error.to_string());
             }
             let pause = self.shared.core.tick();
-            let (jobs, stopping) = self.shared.lanes.take();
+            while let Some(done) = self.checkpointer.poll() {
+                self.checkpointed(done)?;
+            }
+            let cost = self.shared.core.with(|index, _| Ok(index.cost())).map_err(|error| error.to_string())?;
+            if !self.checkpointer.is_busy() && self.wants_checkpoint(cost) {
+                self.begin_checkpoint()?;
+            }
+            // What comes, or is copied, has to wait until the next checkpoint lets messages out of memory.
+            let has_room = cost < self.shared.options.index_memory;
+            let (jobs, stopping) = self.shared.lanes.take(has_room);
             if !jobs.is_empty() || !self.waiting.is_empty() {
                 let idle = jobs.is_empty();
                 self.process(jobs)?;
@@ -108,22 +126,27 @@ impl Store {
                 if idle {
                     continue;
                 }
-                if self.waiting.is_empty() {
+                if self.waiting.is_empty() && has_room {
                     self.tidy(UNDER_LOAD)?;
                 }
             } else if stopping {
                 let closed = Planned { entry: Entry::new(Kind::Closed, Vec::new()), effect: Effect::Closed };
-                // A courtesy to the next opening; on a full disk it goes without.
+                // Both are a courtesy to the next opening; on a full disk it goes without.
                 return match self.write(vec![closed]) {
                     Err((AppendError::Fatal(why), _)) => Err(why),
-                    _ => Ok(()),
+                    Err(_) => Ok(()),
+                    Ok(()) => {
+                        self.checkpointer.wait();
+                        if self.has_room_for_checkpoint(cost) {
+                            self.begin_checkpoint()?;
+                            self.checkpointer.wait();
+                        }
+                        Ok(())
+                    }
                 };
-            } else if !self.tidy(1)? {
+            } else if !(has_room && self.tidy(1)?) {
                 self.shared.core.bell.wait(pause);
             }
-            // Under load as well; copying has waited for a pause, or for too much waste.
-            while self.segments.drop_oldest().map_err(reason)? {}
-            self.shared.counts.disk.store(self.segments.octets(), Relaxed);
         }
     }
 
@@ -132,19 +155,10 @@ impl Store {
         let now = self.shared.now();
         let mut planned = mem::take(&mut self.waiting);
         let mut id_replies = Vec::new();
-        // The messages of this batch together may be too many, though each was let in alone.
-        let mut index = self.shared.core.with(|index, _| index.memory()).map_err(|error| error.to_string())?;
         for job in jobs {
             match job {
                 Job::Put(put) => {
                     let PutJob { entry, image, ticket, reply } = *put;
-                    let (limit, wanted) =
-                        (self.shared.options.index_memory, index.saturating_add(image.message.cost()));
-                    if wanted > limit {
-                        answer(reply, Err(PutError::Full(Full::Index { limit, wanted })));
-                        continue;
-                    }
-                    index = wanted;
                     planned.push(Planned { entry, effect: Effect::Put { image, ticket, reply } });
                 }
                 Job::Finish { lease, outcome, derived, reply } => {
@@ -156,7 +170,7 @@ impl Store {
                     }
                 }
                 Job::Hold { id, held, reply } => {
-                    match self.shared.core.with(|index, _| index.get(id).map(|message| message.held)) {
+                    match self.shared.core.with(|index, _| Ok(index.get(id)?.map(|message| message.held))) {
                         Err(error) => answer(reply, Err(error)),
                         Ok(None) => answer(reply, Err(Error::NoSuchMessage(id))),
                         Ok(Some(_)) => {
@@ -223,7 +237,7 @@ impl Store {
     }
 
     /// Makes a batch durable, then true in memory, then known.
-    fn write(&mut self, planned: Vec<Planned>) -> Result<(), (AppendError, Vec<Planned>)> {
+    fn write(&mut self, mut planned: Vec<Planned>) -> Result<(), (AppendError, Vec<Planned>)> {
         let now = self.shared.now();
         let ceiling = self.shared.ids.ceiling.load(Relaxed);
         let places = match self.segments.append(planned.iter().map(|each| &each.entry), now, ceiling) {
@@ -234,15 +248,23 @@ impl Store {
         self.shared.counts.disk.store(self.segments.octets(), Relaxed);
         let mut answers: Vec<Box<dyn FnOnce()>> = Vec::new();
         let mut gone = Vec::new();
+        for each in &mut planned {
+            // Whatever happens now: its record is there, and names its file.
+            if let Effect::Put { ticket, .. } = &mut each.effect {
+                ticket.keep();
+            }
+        }
         // An index that has ended takes nothing; opening the log again will.
         let applied = self.shared.core.with(|index, _| {
             for (planned, at) in planned.into_iter().zip(places) {
-                let mut take = |record| gone.extend(apply(index, &mut self.segments, record, &at));
+                let mut take = |record| {
+                    gone.extend(apply(index, &mut self.segments, record, &at)?);
+                    Ok::<_, Unreadable>(())
+                };
                 match planned.effect {
-                    Effect::Put { image, mut ticket, reply } => {
+                    Effect::Put { image, ticket, reply } => {
                         let id = image.id;
-                        take(Record::Message(image));
-                        ticket.keep();
+                        take(Record::Message(image))?;
                         self.shared.counts.puts.fetch_add(1, Relaxed);
                         answers.push(Box::new(move || {
                             drop(ticket);
@@ -250,29 +272,30 @@ impl Store {
                         }));
                     }
                     Effect::Finish { record, ids, reply } => {
-                        take(Record::Outcome(record));
+                        take(Record::Outcome(record))?;
                         self.shared.counts.finished.fetch_add(1, Relaxed);
                         self.shared.counts.puts.fetch_add(ids.len() as u64, Relaxed);
                         answers.push(Box::new(move || answer(reply, Ok(ids))));
                     }
                     Effect::Hold { id, held, reply } => {
-                        let was = index.get(id).map(|message| message.held);
-                        gone.extend(apply(index, &mut self.segments, Record::Held(id, held), &at));
+                        let was = index.get(id)?.map(|message| message.held);
+                        gone.extend(apply(index, &mut self.segments, Record::Held(id, held), &at)?);
                         let news = was.map(|was| was != held).ok_or(Error::NoSuchMessage(id));
                         answers.push(Box::new(move || answer(reply, news)));
                     }
                     Effect::Remove { id, reply } => {
-                        take(Record::Removed(id));
+                        take(Record::Removed(id))?;
                         answers.push(Box::new(move || answer(reply, Ok(()))));
                     }
                     Effect::Ids { ceiling, replies } => {
                         self.shared.ids.ceiling.fetch_max(ceiling, Relaxed);
                         answers.push(Box::new(move || replies.into_iter().for_each(|reply| answer(reply, Ok(())))));
                     }
-                    Effect::Moved { id, body } => moved(index, &mut self.segments, id, body, &at),
+                    Effect::Moved { id, body } => moved(index, &mut self.segments, id, body, &at)?,
                     Effect::Closed => {}
                 }
             }
+            Ok(())
         });
         if applied.is_ok() {
             answers.into_iter().for_each(|answer| answer());
@@ -293,9 +316,11 @@ impl Store {
     ) -> Result<(Entry, OutcomeRecord, Vec<MessageId>), LeaseError> {
         let slot = (lease.message(), lease.delivery());
         let (born, attempts) = self.shared.core.with(|index, _| {
-            index.begin_finish(lease)?;
-            let born = index.get(slot.0).map_or(now.moment, |message| message.born);
-            Ok::<_, LeaseError>((born, index.attempts(slot)))
+            if let Err(stale) = index.begin_finish(lease) {
+                return Ok(Err(LeaseError::from(stale)));
+            }
+            let born = index.get(slot.0)?.map_or(now.moment, |message| message.born);
+            Ok(Ok((born, index.attempts(slot))))
         })??;
         let retry = match outcome {
             Outcome::Done => None,
@@ -335,23 +360,60 @@ impl Store {
         Planned { entry, effect: Effect::Ids { ceiling, replies } }
     }
 
+    /// Whether it is time for a checkpoint, and there is room for it: memory fills, the log that an opening would read grows, or
+    /// a segment could go. `cost` is that of the messages in memory.
+    fn wants_checkpoint(&self, cost: usize) -> bool {
+        let limit = self.shared.options.index_memory;
+        let (sequence, len) = self.segments.position();
+        let (from, at) = self.position;
+        let behind = sequence.saturating_sub(from).saturating_mul(self.segments.size).saturating_add(len);
+        let behind = behind.saturating_sub(at);
+        // When most of memory cannot be left to the checkpoint, there is no use in one after the other.
+        let least = if cost < limit { limit / 8 } else { 0 };
+        let is_filling = cost > limit / 4 * 3 && behind > least as u64;
+        let is_due = is_filling
+            || behind > self.segments.size.saturating_mul(REPLAYED_SEGMENTS)
+            || self.segments.wants_checkpoint();
+        is_due && self.has_room_for_checkpoint(cost)
+    }
+
+    fn has_room_for_checkpoint(&self, cost: usize) -> bool {
+        let wanted = (cost as u64).saturating_mul(2).saturating_add(CHECKPOINT_ROOM);
+        self.shared.vfs.room(&self.shared.dir).is_ok_and(|room| room.free >= wanted)
+    }
+
+    fn begin_checkpoint(&mut self) -> Result<(), String> {
+        let now = self.shared.now();
+        let frozen = self.shared.core.with(|index, _| Ok(index.freeze())).map_err(|error| error.to_string())?;
+        let next_id = self.shared.ids.ceiling.load(Relaxed);
+        let position = self.segments.position();
+        let meta = Meta { position, now: frozen.now, wall: now.wall, next_id, totals: frozen.totals };
+        self.checkpointer.begin(Work { frozen, segments: self.segments.living(), meta });
+        Ok(())
+    }
+
+    fn checkpointed(&mut self, done: Done) -> Result<(), String> {
+        if let Done::Written { segments, meta } = done {
+            self.position = meta.position;
+            self.segments.checkpointed(&segments, meta.position.0);
+            while let Some(gone) = self.segments.drop_oldest().map_err(reason)? {
+                self.shared.readers.forget(gone);
+            }
+            self.shared.counts.disk.store(self.segments.octets(), Relaxed);
+        }
+        Ok(())
+    }
+
     /// A slice of copying forward, when that is worth it: see [`Segments::worth_copying`]. Whether anything was done.
     fn tidy(&mut self, times: u64) -> Result<bool, String> {
         let Some(oldest) = self.segments.worth_copying(times) else { return Ok(false) };
-        let ids: Vec<_> = oldest.live.iter().copied().take(SLICE_MESSAGES).collect();
-        let now = self.shared.now();
-        let mut planned = Vec::new();
-        let mut octets = 0;
-        for id in ids {
-            if octets > SLICE_OCTETS {
-                break;
-            }
-            let Some(copy) = self.plan_copy(now, id)? else { continue };
-            octets += copy.entry.payload.len();
-            planned.push(copy);
-        }
+        let planned = self.plan_copies(oldest).map_err(|error| {
+            // Nothing is lost yet: the segment stays, and so do the messages in it.
+            let name = super::segment::name(oldest);
+            format!("log/{name} could not be read: {error}; check the disk and open the queue again")
+        })?;
         if planned.is_empty() {
-            return Ok(false);
+            return Ok(true);
         }
         match self.write(planned) {
             Ok(()) => Ok(true),
@@ -361,31 +423,51 @@ impl Store {
         }
     }
 
-    fn plan_copy(&self, now: Now, id: MessageId) -> Result<Option<Planned>, String> {
-        let mut payload = Vec::new();
-        let found = self.shared.core.with(|index, _| {
-            let message = index.get(id)?;
-            let stored = &message.stored;
-            encode_image(&mut payload, now, id, message, stored.crc, stored.inline.is_none());
-            Some((stored.clone(), message.body_len))
-        });
-        let Ok(Some((stored, len))) = found else { return Ok(None) };
-        let mut inline = None;
-        if let Some((file, at)) = &stored.inline {
-            let start = payload.len();
-            let end = usize::try_from(len).ok().and_then(|len| start.checked_add(len));
-            payload.resize(end.ok_or("a body in the log is too long")?, 0);
-            let body = payload.get_mut(start..).unwrap_or_default();
-            // Nothing is lost yet: the segment stays, and so does the message in it.
-            read_exact(&**file, body, *at).map_err(|error| {
-                let name = super::segment::name(stored.sequence);
-                format!("log/{name} could not be read: {error}; check the disk and open the queue again")
-            })?;
-            inline = Some(start);
+    /// Goes on through a segment, and copies what of it lives.
+    fn plan_copies(&mut self, sequence: u64) -> io::Result<Vec<Planned>> {
+        let now = self.shared.now();
+        let file = self.shared.readers.get(sequence)?;
+        let mut planned = Vec::new();
+        let Some(segment) = self.segments.list.get_mut(&sequence) else { return Ok(planned) };
+        let scan = Scan { file: &*file, tag: segment.tag, len: segment.len };
+        let mut octets = 0;
+        while octets < SLICE_OCTETS && planned.len() < SLICE_MESSAGES && segment.copied_to < segment.len {
+            let Some((frame, payload)) = read_record(&scan, segment.copied_to)? else {
+                // It was found damaged before, or is now; what lives behind it can be saved still.
+                segment.copied_to = next_good(&scan, segment.copied_to, |_| true)?.unwrap_or(segment.len);
+                continue;
+            };
+            segment.copied_to = segment.copied_to.saturating_add((FRAME + payload.len()) as u64);
+            octets += payload.len();
+            let images = match format::decode(frame.kind, &payload, frame.wall, now) {
+                Ok(Record::Message(image)) => vec![image],
+                Ok(Record::Outcome(outcome)) => outcome.derived,
+                _ => Vec::new(),
+            };
+            for image in images {
+                planned.extend(plan_copy(&self.shared, now, sequence, &image, &payload)?);
+            }
         }
-        let body = StoredBody { crc: stored.crc, inline };
-        Ok(Some(Planned { entry: Entry::new(Kind::Message, payload), effect: Effect::Moved { id, body } }))
+        Ok(planned)
     }
+}
+
+/// A copy of a message as it is now, if its newest image is in this segment.
+fn plan_copy(shared: &Shared, now: Now, sequence: u64, image: &Image, payload: &[u8]) -> io::Result<Option<Planned>> {
+    let found = shared.core.with(|index, _| index.get(image.id)).map_err(io::Error::other)?;
+    let Some(message) = found.filter(|message| message.stored.sequence == sequence) else { return Ok(None) };
+    let stored = &message.stored;
+    let mut copy = Vec::with_capacity(payload.len());
+    encode_image(&mut copy, now, image.id, &message, stored.crc, stored.inline.is_none());
+    let mut inline = None;
+    if let (Some(_), Some(at)) = (stored.inline, image.message.stored.inline) {
+        inline = Some(copy.len());
+        let len = usize::try_from(message.body_len).map_err(io::Error::other)?;
+        let body = at.checked_add(len).and_then(|end| payload.get(at..end));
+        copy.extend_from_slice(body.ok_or_else(|| io::Error::other("a body in the log is too long"))?);
+    }
+    let body = StoredBody { crc: stored.crc, inline };
+    Ok(Some(Planned { entry: Entry::new(Kind::Message, copy), effect: Effect::Moved { id: image.id, body } }))
 }
 
 impl Drop for Store {
@@ -420,11 +502,21 @@ impl Drop for Guard {
     }
 }
 
-fn moved(index: &mut crate::index::Index<Stored>, segments: &mut Segments, id: MessageId, body: StoredBody, at: &At) {
-    let Some(message) = index.get_mut(id) else { return };
-    let old = mem::replace(&mut message.stored, Stored::new(body, at));
-    segments.subtract(old.sequence, id, old.len);
-    segments.add(at.sequence, id, at.len);
+fn moved(
+    index: &mut Index<Snapshot>,
+    segments: &mut Segments,
+    id: MessageId,
+    body: StoredBody,
+    at: &At,
+) -> Result<(), Unreadable> {
+    let stored = Stored::new(body, at);
+    let mut old = None;
+    index.update(id, |message| old = Some(mem::replace(&mut message.stored, stored)))?;
+    if let Some(old) = old {
+        segments.subtract(old.sequence, old.len);
+        segments.add(stored.sequence, stored.len);
+    }
+    Ok(())
 }
 
 fn reason(error: AppendError) -> String {
@@ -439,5 +531,9 @@ const SLICE_OCTETS: usize = 1 << 20;
 const SLICE_MESSAGES: usize = 256;
 /// Copying takes turns with batches, rather than waiting for a pause, from so many times the ordinary waste on.
 const UNDER_LOAD: u64 = 2;
+/// An opening reads about so many segments of the log.
+const REPLAYED_SEGMENTS: u64 = 4;
+/// Octets that must be free on the disk for a checkpoint, beside twice what is in memory.
+const CHECKPOINT_ROOM: u64 = 4 << 20;
 /// How often outcomes that found no room are tried again.
 const RETRY_FULL: Duration = Duration::from_millis(500);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use posthaste_client::Resolver;
-use posthaste_queue::{Claim, Claimed, Error, Keys, LeaseError, Queue, RoutingKey};
+use posthaste_queue::{Claim, Claimed, Error, LeaseError, Queue, RoutingKey};
 use posthaste_server::CancellationToken;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
@@ -92,7 +92,7 @@ async fn claim<Q: Queue, R: Resolver>(
     key: RoutingKey,
 ) -> Result<Option<Claimed>, Error> {
     let keys = [key];
-    let claim = Claim { keys: Keys::Of(&keys), max: 1, lease: crew.shared.options.delivery.lease };
+    let claim = Claim { keys: &keys, max: 1, lease: crew.shared.options.delivery.lease };
     let claimed = crew.shared.queue.claim(claim).await?.pop();
     let [key] = keys;
     if claimed.is_some()

@@ -13,9 +13,10 @@ use crate::{Derived, ManualClock, MessageId, Outcome, Queue};
 /// After how many octets of log which messages with how many octets of body are in the queue.
 type Steps = Vec<(u64, Vec<(MessageId, u64)>)>;
 
-/// A small log in one segment: its path, its octets, its steps.
-fn small_log(disk: &Disk, options: &LogOptions) -> (PathBuf, Vec<u8>, Steps) {
-    let queue = open(disk, options).unwrap();
+/// A small log in one segment: its path, its octets, its steps; and the disk as after a kill.
+fn small_log(options: &LogOptions) -> (Disk, PathBuf, Vec<u8>, Steps) {
+    let disk = Disk::new();
+    let queue = open(&disk, options).unwrap();
     let mut steps = Vec::new();
     block_on(async {
         let note = async |steps: &mut Vec<_>| {
@@ -47,7 +48,15 @@ fn small_log(disk: &Disk, options: &LogOptions) -> (PathBuf, Vec<u8>, Steps) {
     let path = killed.paths().into_iter().find(|path| path.starts_with("/queue/log")).unwrap();
     let octets = killed.contents(&path);
     drop(queue);
-    (path, octets, steps)
+    (killed, path, octets, steps)
+}
+
+/// Closes the queue, and takes away what would save it from reading its log.
+fn closed_without_index(disk: &Disk, options: &LogOptions) -> Disk {
+    drop(open(disk, options).unwrap());
+    let disk = disk.killed();
+    disk.forget(&Path::new(DIR).join("index"));
+    disk
 }
 
 fn one_segment() -> LogOptions {
@@ -56,8 +65,8 @@ fn one_segment() -> LogOptions {
 
 #[test]
 fn cut_at_every_octet() {
-    let (disk, options) = (Disk::new(), one_segment());
-    let (path, octets, steps) = small_log(&disk, &options);
+    let options = one_segment();
+    let (disk, path, octets, steps) = small_log(&options);
     assert_eq!(octets.len() as u64, steps.last().unwrap().0);
     for len in 0..=octets.len() {
         let disk = disk.killed();
@@ -80,10 +89,10 @@ fn cut_at_every_octet() {
 
 #[test]
 fn every_bit_turned_over() {
-    let (disk, options) = (Disk::new(), one_segment());
-    let (path, octets, steps) = small_log(&disk, &options);
+    let options = one_segment();
+    let (disk, path, octets, steps) = small_log(&options);
     // With a closed queue's record at the end everything before is known to have been on stable storage.
-    drop(open(&disk, &options).unwrap());
+    let disk = closed_without_index(&disk, &options);
     let closed = disk.contents(&path);
     assert!(closed.len() > octets.len());
     let all = &steps.last().unwrap().1;
@@ -122,8 +131,8 @@ fn every_bit_turned_over() {
 
 #[test]
 fn a_body_of_the_same_octets_as_a_record_is_none() {
-    let (disk, options) = (Disk::new(), one_segment());
-    let (path, octets, _) = small_log(&disk, &options);
+    let options = one_segment();
+    let (disk, path, octets, _) = small_log(&options);
     // What a stranger could send who had seen another segment: all but the tag is right.
     let foreign: Vec<u8> = octets[64..].to_vec();
     let queue = open(&disk, &options).unwrap();
@@ -132,7 +141,8 @@ fn a_body_of_the_same_octets_as_a_record_is_none() {
         put(&queue, message("evil", b""), &foreign).await.unwrap();
         put(&queue, message("good", b""), b"x").await.unwrap();
     });
-    queue.close();
+    drop(queue);
+    let disk = closed_without_index(&disk, &options);
     // The record with the evil body is damaged; the ones in its body are not found, for their tag is another segment's.
     let mut turned = disk.contents(&path);
     let body = turned.windows(foreign.len()).rposition(|octets| octets == foreign).unwrap();
@@ -202,7 +212,8 @@ fn a_missing_segment_is_noticed_and_bodies_are_kept() {
     assert!(segments.len() >= 3);
     crate::log::vfs::Vfs::remove(&disk, &segments[1]).unwrap();
     let queue = open(&disk, &options).unwrap();
-    assert_eq!(queue.report().damaged.len(), 1, "{:?}", queue.report());
+    let damaged: Vec<_> = queue.report().damaged.iter().map(|each| each.path.clone()).collect();
+    assert_eq!(damaged, [Path::new(DIR).join("index"), segments[2].clone()], "{:?}", queue.report());
     let bodies = disk.paths().into_iter().filter(|path| path.extension().is_none() && path.starts_with("/queue"));
     let kept = bodies.filter(|path| path.starts_with("/queue/bodies") || path.starts_with("/queue/quarantine")).count();
     assert_eq!(kept, 2, "no body is deleted while a record may be missing");

@@ -39,6 +39,8 @@ type Tree = BTreeMap<PathBuf, usize>;
 #[derive(Clone, Default)]
 struct Inode {
     now: Vec<u8>,
+    /// Which blocks of it take room on the disk.
+    blocks: Vec<bool>,
     durable: Vec<u8>,
     unsynced: Vec<DataChange>,
 }
@@ -112,7 +114,14 @@ impl Disk {
     pub(super) fn set_contents(&self, path: &Path, octets: Vec<u8>) {
         let mut state = self.lock();
         let at = state.now[path];
-        state.files[at] = Inode { now: octets.clone(), durable: octets, unsynced: Vec::new() };
+        state.files[at] = Inode::settled(octets);
+    }
+
+    /// Takes a file away.
+    pub(super) fn forget(&self, path: &Path) {
+        let mut state = self.lock();
+        state.now.remove(path);
+        state.durable.remove(path);
     }
 
     /// The same disk later, everything written: as after a process was killed.
@@ -165,7 +174,8 @@ impl Disk {
 
 impl Inode {
     fn settled(octets: Vec<u8>) -> Self {
-        Self { now: octets.clone(), durable: octets, unsynced: Vec::new() }
+        let blocks = vec![true; octets.len().div_ceil(BLOCK)];
+        Self { now: octets.clone(), blocks, durable: octets, unsynced: Vec::new() }
     }
 }
 
@@ -186,6 +196,25 @@ impl State {
         }
     }
 
+    /// How many of these octets there is room for. What is overwritten needs none.
+    fn take_room(&mut self, file: usize, at: usize, len: usize) -> usize {
+        for block in at / BLOCK..(at + len).div_ceil(BLOCK) {
+            let blocks = &mut self.files[file].blocks;
+            blocks.resize(blocks.len().max(block + 1), false);
+            if blocks[block] {
+                continue;
+            }
+            if let Some(free) = &mut self.free {
+                let Some(left) = free.checked_sub(BLOCK as u64) else {
+                    return (block * BLOCK).saturating_sub(at);
+                };
+                *free = left;
+            }
+            self.files[file].blocks[block] = true;
+        }
+        len
+    }
+
     fn change(&mut self, file: usize, change: DataChange) {
         apply_data(&mut self.files[file].now, &change);
         self.files[file].unsynced.push(change);
@@ -196,6 +225,9 @@ impl State {
         self.unsynced_names.push(change);
     }
 }
+
+/// What a file takes of a disk is a multiple of this: little, so that there is no room in what is taken already.
+const BLOCK: usize = 16;
 
 fn apply_data(octets: &mut Vec<u8>, change: &DataChange) {
     match change {
@@ -330,27 +362,20 @@ impl VfsFile for Handle {
             }
             return Err(error);
         }
-        if let Some(free) = state.free {
-            let left = free.checked_sub(from.len() as u64);
-            let Some(left) = left else {
-                let part = from[..usize::try_from(free).unwrap()].to_vec();
-                state.free = Some(0);
-                state.change(self.1, DataChange::Write(at, part));
-                return Err(io::ErrorKind::StorageFull.into());
-            };
-            state.free = Some(left);
-        }
-        state.change(self.1, DataChange::Write(at, from.to_vec()));
-        Ok(())
+        let room = state.take_room(self.1, at, from.len());
+        state.change(self.1, DataChange::Write(at, from[..room].to_vec()));
+        if room < from.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.0.lock();
         state.operate().map_err(|(error, _)| error)?;
         let len = usize::try_from(len).unwrap();
-        let now = state.files[self.1].now.len();
+        let blocks = &mut state.files[self.1].blocks;
+        let kept = blocks.len().min(len.div_ceil(BLOCK));
+        let freed = blocks.drain(kept..).filter(|taken| *taken).count();
         if let Some(free) = &mut state.free {
-            *free += now.saturating_sub(len) as u64;
+            *free += (freed * BLOCK) as u64;
         }
         state.change(self.1, DataChange::Len(len));
         Ok(())
@@ -364,8 +389,9 @@ impl VfsFile for Handle {
         let mut state = self.0.lock();
         state.operate().map_err(|(error, _)| error)?;
         let file = &mut state.files[self.1];
-        file.durable.clone_from(&file.now);
-        file.unsynced.clear();
+        for change in file.unsynced.drain(..) {
+            apply_data(&mut file.durable, &change);
+        }
         Ok(())
     }
 }

@@ -55,11 +55,7 @@ fn every(kind: ErrorKind) {
                         broken += 1;
                         assert_eq!(Some(&told), why.as_ref(), "{context}");
                         assert!(told.to_string().contains("/queue"), "{told}");
-                        let claimed = queue.claim(crate::Claim {
-                            keys: crate::Keys::Any,
-                            max: 1,
-                            lease: std::time::Duration::ZERO,
-                        });
+                        let claimed = queue.claim_any(1, std::time::Duration::ZERO);
                         assert!(matches!(claimed.await, Err(Error::Broken(_))), "{context}");
                         assert!(queue.changed(crate::Change::default()).await.is_err());
                     }
@@ -144,7 +140,7 @@ fn opening_works_on_a_full_disk() {
     let queue = open(&disk, &options).unwrap();
     block_on(async {
         assert_eq!(queue.stats().await.messages, 1);
-        assert!(matches!(queue.put(None).await, Err(PutError::Full(_))));
+        assert!(matches!(put(&queue, message("a", b""), &[b'x'; 1000]).await, Err(PutError::Full(_))));
         disk.set_free(None);
         put(&queue, message("a", b""), b"x").await.unwrap();
     });

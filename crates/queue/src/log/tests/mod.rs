@@ -22,8 +22,7 @@ use bytes::Bytes;
 use self::disk::Disk;
 use super::{LogOptions, LogQueue, OpenError};
 use crate::{
-    Claim, Claimed, Draft, Keys, ManualClock, MessageId, NewDelivery, NewMessage, Owner, Priority, PutError, Queue,
-    RoutingKey,
+    Claimed, Draft, ManualClock, MessageId, NewDelivery, NewMessage, Owner, Priority, PutError, Queue, RoutingKey,
 };
 
 fn options(clock: &ManualClock) -> LogOptions {
@@ -59,8 +58,7 @@ async fn put(queue: &LogQueue, message: NewMessage, body: &[u8]) -> Result<Messa
 }
 
 async fn claim(queue: &LogQueue, max: usize) -> Vec<Claimed> {
-    let claim = Claim { keys: Keys::Any, max, lease: Duration::from_secs(1) };
-    queue.claim(claim).await.unwrap_or_default()
+    queue.claim_any(max, Duration::from_secs(1)).await.unwrap_or_default()
 }
 
 async fn read(queue: &LogQueue, claimed: &Claimed) -> Result<Vec<u8>, crate::Error> {

@@ -1,0 +1,98 @@
+//! What lies below the index: the queue as of a checkpoint.
+
+use std::cmp::Reverse;
+use std::marker::PhantomData;
+
+use super::{Message, Moment, Slot};
+use crate::{MessageId, Owner, Priority, RoutingKey};
+
+/// The queue as it was at some moment, on a disk: whatever is not in memory is read from here. It does not change.
+///
+/// A delivery of a message that is not on hold has one row: a ready one when it was due at the moment of the checkpoint, otherwise
+/// a waiting one. Rows of deliveries that were leased then are there as if they were not.
+pub(crate) trait Base: Send + 'static {
+    /// Whatever the engine needs to find a body again.
+    type Stored: Clone + Send + Sync;
+    /// Whether there ever is anything in it.
+    const IS_EVER_FILLED: bool;
+
+    /// A message, all its deliveries unscheduled.
+    fn message(&self, id: MessageId) -> Result<Option<Message<Self::Stored>>, Unreadable>;
+    /// The first message behind this one.
+    fn id_after(&self, after: Option<MessageId>) -> Result<Option<MessageId>, Unreadable>;
+    /// The first ready row at or behind this place.
+    fn ready_from(&self, from: &ReadyRow) -> Result<Option<ReadyRow>, Unreadable>;
+    /// The first waiting row at or behind this place.
+    fn waiting_from(&self, from: WaitingRow) -> Result<Option<WaitingRow>, Unreadable>;
+}
+
+/// A delivery that can be claimed, by the order in which that is looked up.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ReadyRow {
+    pub(crate) lane: Lane,
+    pub(crate) due: Moment,
+    pub(crate) slot: Slot,
+}
+
+/// The deliveries of one owner, of one priority, for one key: they go in the order in which they are due.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Lane {
+    pub(crate) key: RoutingKey,
+    pub(crate) priority: Reverse<Priority>,
+    pub(crate) owner: Owner,
+}
+
+/// A delivery that will be due.
+pub(crate) type WaitingRow = (Moment, Slot);
+
+/// The base cannot be read: the file, what happened to it, and what to do about it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unreadable(pub(crate) String);
+
+/// A base that has nothing in it, for an engine that keeps everything in memory.
+pub(crate) struct Nothing<B>(PhantomData<fn() -> B>);
+
+impl<B> Nothing<B> {
+    pub(crate) const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<B: Clone + Send + Sync + 'static> Base for Nothing<B> {
+    type Stored = B;
+    const IS_EVER_FILLED: bool = false;
+
+    fn message(&self, _: MessageId) -> Result<Option<Message<B>>, Unreadable> {
+        Ok(None)
+    }
+
+    fn id_after(&self, _: Option<MessageId>) -> Result<Option<MessageId>, Unreadable> {
+        Ok(None)
+    }
+
+    fn ready_from(&self, _: &ReadyRow) -> Result<Option<ReadyRow>, Unreadable> {
+        Ok(None)
+    }
+
+    fn waiting_from(&self, _: WaitingRow) -> Result<Option<WaitingRow>, Unreadable> {
+        Ok(None)
+    }
+}
+
+impl ReadyRow {
+    /// At or before every row of the key.
+    pub(crate) fn first_of(key: RoutingKey) -> Self {
+        Self::first_in(Lane { key, priority: Reverse(Priority(i8::MAX)), owner: Owner::default() })
+    }
+
+    /// At or before every row of the lane.
+    pub(crate) const fn first_in(lane: Lane) -> Self {
+        Self { lane, due: Moment::MIN, slot: (MessageId::from_u64(0), 0) }
+    }
+
+    /// Behind every row of the lane, and before every other one that is behind it.
+    pub(crate) const fn behind(lane: Lane) -> Self {
+        Self { lane, due: Moment::MAX, slot: (MessageId::from_u64(u64::MAX), u32::MAX) }
+    }
+}

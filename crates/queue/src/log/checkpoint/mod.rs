@@ -1,0 +1,251 @@
+//! The checkpoint of the log: what it says up to some place, in a B-tree on the disk.
+//!
+//! It can be made anew from the log at any time, so whatever is the matter with it, nothing is lost.
+
+mod rows;
+mod snapshot;
+mod storage;
+mod thread;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+
+pub(super) use self::rows::Meta;
+use self::rows::{decode_message, encode_message};
+pub(super) use self::snapshot::Snapshot;
+use self::snapshot::rank;
+use self::storage::Storage;
+pub(super) use self::thread::{Checkpointer, Done, Work};
+use super::apply::Stored;
+use super::segment::Living;
+use super::vfs::{Vfs, VfsFile};
+use crate::MessageId;
+use crate::index::{Frozen, Message, Moment, Totals};
+
+/// Key, rank of the priority, owner, due, message, delivery.
+type ReadyKey = (&'static str, i16, &'static str, i64, u64, u32);
+/// Due, message, delivery.
+type WaitingKey = (i64, u64, u32);
+/// The first three of a [`ReadyKey`].
+type WaitingLane = (&'static str, i16, &'static str);
+
+const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
+const READY: TableDefinition<'_, ReadyKey, ()> = TableDefinition::new("ready");
+const WAITING: TableDefinition<'_, WaitingKey, WaitingLane> = TableDefinition::new("waiting");
+/// Messages whose body has a file of its own.
+const BODIES: TableDefinition<'_, u64, ()> = TableDefinition::new("bodies");
+/// By segment: the octets that live in it, and whether it has to stay.
+const SEGMENTS: TableDefinition<'_, u64, (u64, bool)> = TableDefinition::new("segments");
+const META: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("meta");
+
+/// The file. There is one of it.
+pub(super) struct Checkpoint {
+    vfs: Arc<dyn Vfs>,
+    path: Arc<Path>,
+    database: Database,
+    cache: usize,
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint in this folder, if there is one. All of it is looked through for damage.
+    pub(super) fn open(vfs: &Arc<dyn Vfs>, dir: &Path, cache: usize) -> Result<Option<Self>, redb::Error> {
+        let path: Arc<Path> = path(dir).into();
+        if !vfs.exists(&path)? {
+            return Ok(None);
+        }
+        let database = open(vfs.open(&path)?, cache)?;
+        Ok(Some(Self { vfs: Arc::clone(vfs), path, database, cache }))
+    }
+
+    /// Makes one of an empty queue, under another name until it stands.
+    pub(super) fn create(
+        vfs: &Arc<dyn Vfs>,
+        dir: &Path,
+        cache: usize,
+        now: Moment,
+        wall: u64,
+    ) -> Result<Self, redb::Error> {
+        let (path, unfinished): (Arc<Path>, _) = (path(dir).into(), dir.join(super::recover::UNFINISHED_INDEX_NAME));
+        if vfs.exists(&unfinished)? {
+            vfs.remove(&unfinished)?;
+        }
+        let database = open(vfs.create(&unfinished)?, cache)?;
+        let checkpoint = Self { vfs: Arc::clone(vfs), path, database, cache };
+        let totals = Totals::default();
+        let (frozen, segments) = (Frozen { changes: Vec::new(), now, totals }, Vec::new());
+        let meta = Meta { position: (0, 0), now, wall, next_id: 0, totals };
+        checkpoint.write_after(Moment::MIN, &Work { frozen, segments, meta })?;
+        vfs.rename(&unfinished, &checkpoint.path)?;
+        vfs.sync_dir(dir)?;
+        Ok(checkpoint)
+    }
+
+    /// What it is of.
+    pub(super) fn meta(&self) -> Result<Meta, redb::Error> {
+        let table = self.database.begin_read()?.open_table(META)?;
+        let row = table.get(0)?.ok_or_else(|| corrupted(&"it does not say what it is of"))?;
+        Meta::decode(row.value()).map_err(|error| corrupted(&error))
+    }
+
+    /// What lived where.
+    pub(super) fn living(&self) -> Result<Vec<Living>, redb::Error> {
+        let table = self.database.begin_read()?.open_table(SEGMENTS)?;
+        let mut segments = Vec::new();
+        for row in table.iter()? {
+            let (sequence, value) = row?;
+            let (octets, pinned) = value.value();
+            segments.push(Living { sequence: sequence.value(), octets, pinned });
+        }
+        Ok(segments)
+    }
+
+    /// Shows each message whose body has a file of its own.
+    pub(super) fn each_body(&self, mut show: impl FnMut(MessageId)) -> Result<(), redb::Error> {
+        let table = self.database.begin_read()?.open_table(BODIES)?;
+        for row in table.iter()? {
+            show(MessageId::from_u64(row?.0.value()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn snapshot(&self) -> Result<Snapshot, redb::Error> {
+        Snapshot::new(&self.database.begin_read()?, Arc::clone(&self.path))
+    }
+
+    /// Makes it the next one, durably. Whether anything became ready that had waited in the last one.
+    pub(super) fn write(&self, work: &Work) -> Result<bool, redb::Error> {
+        self.write_after(self.meta()?.now, work)
+    }
+
+    /// `before` is the moment of the last one.
+    fn write_after(&self, before: Moment, work: &Work) -> Result<bool, redb::Error> {
+        let mut transaction = self.database.begin_write()?;
+        // Proof against a crash whatever the octets are, which strangers choose; and opening does not walk through the file.
+        transaction.set_two_phase_commit(true);
+        transaction.set_quick_repair(true);
+        write_messages(&transaction, &work.frozen, before)?;
+        let promoted = promote(&transaction, work.frozen.now)?;
+        let mut segments = transaction.open_table(SEGMENTS)?;
+        segments.retain(|_, _| false)?;
+        for each in &work.segments {
+            segments.insert(each.sequence, (each.octets, each.pinned))?;
+        }
+        drop(segments);
+        transaction.open_table(META)?.insert(0, &*work.meta.encode())?;
+        transaction.commit()?;
+        Ok(promoted)
+    }
+
+    /// The file once more, as of the last checkpoint: after a failure redb believes nothing until then.
+    pub(super) fn reopen(self) -> Result<Self, redb::Error> {
+        let Self { vfs, path, database, cache } = self;
+        drop(database);
+        let database = open(vfs.open(&path)?, cache)?;
+        Ok(Self { vfs, path, database, cache })
+    }
+}
+
+/// Where the checkpoint of a queue is.
+pub(super) fn path(dir: &Path) -> PathBuf {
+    dir.join(super::recover::INDEX_NAME)
+}
+
+fn open(file: Arc<dyn VfsFile>, cache: usize) -> Result<Database, redb::Error> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(cache).set_check_integrity_on_open(true);
+    Ok(builder.create_with_backend(Storage(file))?)
+}
+
+/// `before` is the moment that divided ready from waiting in the last checkpoint.
+fn write_messages(transaction: &WriteTransaction, frozen: &Frozen<Stored>, before: Moment) -> Result<(), redb::Error> {
+    let mut messages = transaction.open_table(MESSAGES)?;
+    let mut ready = transaction.open_table(READY)?;
+    let mut waiting = transaction.open_table(WAITING)?;
+    let mut bodies = transaction.open_table(BODIES)?;
+    for (id, message) in &frozen.changes {
+        let id = id.as_u64();
+        let old = match message {
+            Some(message) => messages.insert(id, &*encode_message(message))?,
+            None => messages.remove(id)?,
+        };
+        let old = old.map(|old| decode_message(old.value())).transpose().map_err(|error| corrupted(&error))?;
+        if let Some(old) = &old {
+            for row in Row::of(old, id) {
+                if row.due <= before {
+                    ready.remove(row.ready())?;
+                } else {
+                    waiting.remove(row.waiting())?;
+                }
+            }
+        }
+        for row in message.iter().flat_map(|message| Row::of(message, id)) {
+            if row.due <= frozen.now {
+                ready.insert(row.ready(), ())?;
+            } else {
+                waiting.insert(row.waiting(), row.lane)?;
+            }
+        }
+        let has_file = |message: &Message<Stored>| message.stored.inline.is_none();
+        match message {
+            Some(message) if has_file(message) => {
+                bodies.insert(id, ())?;
+            }
+            _ if old.as_ref().is_some_and(has_file) => {
+                bodies.remove(id)?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What waited and is due is ready. Whether there was any.
+fn promote(transaction: &WriteTransaction, now: Moment) -> Result<bool, redb::Error> {
+    let mut ready = transaction.open_table(READY)?;
+    let mut waiting = transaction.open_table(WAITING)?;
+    let mut promoted = false;
+    let behind = (now.saturating_add(1), 0, 0);
+    for row in waiting.extract_from_if(..behind, |_, _| true)? {
+        let (at, lane) = row?;
+        let ((due, id, number), (key, rank, owner)) = (at.value(), lane.value());
+        ready.insert((key, rank, owner, due, id, number), ())?;
+        promoted = true;
+    }
+    Ok(promoted)
+}
+
+/// Where a delivery stands.
+struct Row<'a> {
+    lane: (&'a str, i16, &'a str),
+    due: Moment,
+    id: u64,
+    number: u32,
+}
+
+impl<'a> Row<'a> {
+    /// Those of a message, which has none when it is on hold.
+    fn of(message: &'a Message<Stored>, id: u64) -> impl Iterator<Item = Self> {
+        let (rank, owner) = (rank(message.priority), message.owner.as_str());
+        let deliveries = message.deliveries.iter().filter(|_| !message.held);
+        deliveries.map(move |delivery| Row {
+            lane: (delivery.key.as_str(), rank, owner),
+            due: delivery.due,
+            id,
+            number: delivery.number,
+        })
+    }
+
+    fn ready(&self) -> (&'a str, i16, &'a str, i64, u64, u32) {
+        (self.lane.0, self.lane.1, self.lane.2, self.due, self.id, self.number)
+    }
+
+    fn waiting(&self) -> (i64, u64, u32) {
+        (self.due, self.id, self.number)
+    }
+}
+
+fn corrupted(error: &impl std::fmt::Display) -> redb::Error {
+    redb::Error::Corrupted(error.to_string())
+}

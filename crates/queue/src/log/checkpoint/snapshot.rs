@@ -1,0 +1,92 @@
+//! The last checkpoint, to be read.
+
+use std::cmp::Reverse;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{ReadOnlyTable, ReadTransaction};
+
+use super::rows::decode_message;
+use super::{MESSAGES, READY, ReadyKey, WAITING, WaitingKey, WaitingLane};
+use crate::index::{Base, Lane, Message, Moment, ReadyRow, Slot, Unreadable};
+use crate::log::apply::Stored;
+use crate::{MessageId, Owner, Priority, RoutingKey};
+
+/// A checkpoint as it was when this was made, whatever is written meanwhile.
+pub(in crate::log) struct Snapshot {
+    messages: ReadOnlyTable<u64, &'static [u8]>,
+    ready: ReadOnlyTable<ReadyKey, ()>,
+    waiting: ReadOnlyTable<WaitingKey, WaitingLane>,
+    path: Arc<Path>,
+}
+
+impl Snapshot {
+    pub(super) fn new(transaction: &ReadTransaction, path: Arc<Path>) -> Result<Self, redb::Error> {
+        Ok(Self {
+            messages: transaction.open_table(MESSAGES)?,
+            ready: transaction.open_table(READY)?,
+            waiting: transaction.open_table(WAITING)?,
+            path,
+        })
+    }
+
+    fn unreadable(&self, why: impl std::fmt::Display) -> Unreadable {
+        Unreadable(format!(
+            "{} cannot be read: {why}; check the disk and open the queue again, it is made anew from the log",
+            self.path.display()
+        ))
+    }
+}
+
+impl Base for Snapshot {
+    type Stored = Stored;
+    const IS_EVER_FILLED: bool = true;
+
+    fn message(&self, id: MessageId) -> Result<Option<Message<Stored>>, Unreadable> {
+        let row = self.messages.get(id.as_u64()).map_err(|error| self.unreadable(error))?;
+        row.map(|row| decode_message(row.value()).map_err(|error| self.unreadable(error))).transpose()
+    }
+
+    fn id_after(&self, after: Option<MessageId>) -> Result<Option<MessageId>, Unreadable> {
+        let start = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.as_u64()));
+        let mut range = self.messages.range((start, Bound::Unbounded)).map_err(|error| self.unreadable(error))?;
+        let first = range.next().transpose().map_err(|error| self.unreadable(error))?;
+        Ok(first.map(|(id, _)| MessageId::from_u64(id.value())))
+    }
+
+    fn ready_from(&self, from: &ReadyRow) -> Result<Option<ReadyRow>, Unreadable> {
+        let mut range = self.ready.range(ready_key(from)..).map_err(|error| self.unreadable(error))?;
+        let Some((key, _)) = range.next().transpose().map_err(|error| self.unreadable(error))? else {
+            return Ok(None);
+        };
+        let (key, rank, owner, due, id, number) = key.value();
+        let named = || {
+            let priority = Reverse(Priority(i8::try_from(rank.checked_neg()?).ok()?));
+            let (key, owner) = (RoutingKey::new(key).ok()?, Owner::new(owner).ok()?);
+            let slot = (MessageId::from_u64(id), number);
+            Some(ReadyRow { lane: Lane { key, priority, owner }, due, slot })
+        };
+        named().map(Some).ok_or_else(|| self.unreadable("a name in it is too long"))
+    }
+
+    fn waiting_from(&self, (due, slot): (Moment, Slot)) -> Result<Option<(Moment, Slot)>, Unreadable> {
+        let from = (due, slot.0.as_u64(), slot.1);
+        let mut range = self.waiting.range(from..).map_err(|error| self.unreadable(error))?;
+        let first = range.next().transpose().map_err(|error| self.unreadable(error))?;
+        Ok(first.map(|(key, _)| {
+            let (due, id, number) = key.value();
+            (due, (MessageId::from_u64(id), number))
+        }))
+    }
+}
+
+/// Higher priorities come first.
+pub(super) fn rank(priority: Priority) -> i16 {
+    -i16::from(priority.0)
+}
+
+fn ready_key(row: &ReadyRow) -> (&str, i16, &str, i64, u64, u32) {
+    let Lane { key, priority, owner } = &row.lane;
+    (key.as_str(), rank(priority.0), owner.as_str(), row.due, row.slot.0.as_u64(), row.slot.1)
+}

@@ -1,0 +1,124 @@
+//! The thread that writes checkpoints, behind the store's back.
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+
+use super::{Checkpoint, Meta};
+use crate::index::Frozen;
+use crate::log::apply::Stored;
+use crate::log::segment::Living;
+use crate::log::shared::Shared;
+use crate::log::vfs::is_full;
+
+/// What a checkpoint is made of.
+pub(in crate::log) struct Work {
+    pub(in crate::log) frozen: Frozen<Stored>,
+    pub(in crate::log) segments: Vec<Living>,
+    pub(in crate::log) meta: Meta,
+}
+
+/// The store's end of the thread. One checkpoint is written at a time.
+pub(in crate::log) struct Checkpointer {
+    work: Option<Sender<Work>>,
+    done: Receiver<Done>,
+    thread: Option<JoinHandle<()>>,
+    is_busy: bool,
+}
+
+/// What came of a checkpoint.
+pub(in crate::log) enum Done {
+    /// It stands, and is what the index reads from.
+    Written { segments: Vec<Living>, meta: Meta },
+    /// There was no room for it. The last one stands.
+    Full,
+    /// Neither stands; the store has been told.
+    Failed,
+}
+
+impl Checkpointer {
+    pub(in crate::log) fn start(shared: &Arc<Shared>, checkpoint: Checkpoint) -> std::io::Result<Self> {
+        let (work, todo) = mpsc::channel();
+        let (tell, done) = mpsc::channel();
+        let shared = Arc::clone(shared);
+        let thread = thread::Builder::new().name("posthaste-index".to_owned()).spawn(move || {
+            let mut checkpoint = Some(checkpoint);
+            for work in todo {
+                drop(tell.send(make(&shared, &mut checkpoint, work)));
+                shared.core.bell.ring();
+            }
+        })?;
+        Ok(Self { work: Some(work), done, thread: Some(thread), is_busy: false })
+    }
+
+    pub(in crate::log) fn is_busy(&self) -> bool {
+        self.is_busy
+    }
+
+    pub(in crate::log) fn begin(&mut self, work: Work) {
+        self.is_busy = self.work.as_ref().is_some_and(|thread| thread.send(work).is_ok());
+    }
+
+    /// What came of the one that was begun, once that is known.
+    pub(in crate::log) fn poll(&mut self) -> Option<Done> {
+        let done = self.done.try_recv().ok()?;
+        self.is_busy = false;
+        Some(done)
+    }
+
+    /// Waits for the one that was begun.
+    pub(in crate::log) fn wait(&mut self) -> Option<Done> {
+        let done = if self.is_busy { self.done.recv().ok() } else { None };
+        self.is_busy = false;
+        done
+    }
+}
+
+impl Drop for Checkpointer {
+    fn drop(&mut self) {
+        self.work = None;
+        if let Some(thread) = self.thread.take() {
+            // If it panicked there is nothing to be done about it: the log has everything.
+            drop(thread.join());
+        }
+    }
+}
+
+fn make(shared: &Shared, checkpoint: &mut Option<Checkpoint>, work: Work) -> Done {
+    let Some(open) = checkpoint.take() else { return Done::Failed };
+    let written = open.write(&work).and_then(|promoted| Ok((promoted, open.snapshot()?)));
+    match written {
+        Ok((promoted, snapshot)) => {
+            *checkpoint = Some(open);
+            let Work { segments, meta, .. } = work;
+            // An engine that has ended needs none.
+            drop(shared.core.with(|index, _| {
+                index.install(snapshot, promoted);
+                Ok(())
+            }));
+            Done::Written { segments, meta }
+        }
+        Err(redb::Error::Io(error)) if is_full(&error) => {
+            // With the index locked: nobody can read until it is open again.
+            let thawed = shared.core.with(|index, _| {
+                let reopened = open.reopen().and_then(|open| Ok((open.snapshot()?, open)));
+                Ok(reopened.map(|(snapshot, open)| {
+                    index.thaw(snapshot);
+                    *checkpoint = Some(open);
+                }))
+            });
+            match thawed {
+                Ok(Ok(())) => Done::Full,
+                Ok(Err(error)) => fail(shared, &error),
+                Err(_) => Done::Failed,
+            }
+        }
+        Err(error) => fail(shared, &error),
+    }
+}
+
+fn fail(shared: &Shared, error: &redb::Error) -> Done {
+    let path = super::path(&shared.dir);
+    shared.fail(&format!("{} could not be written: {error}; check the disk and open the queue again", path.display()));
+    Done::Failed
+}

@@ -1,0 +1,60 @@
+//! Segments that are read from, a few of them kept open.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::segment::name;
+use super::vfs::{Vfs, VfsFile};
+
+/// At most [`OPEN`] descriptors, however many segments there are.
+pub(super) struct Readers {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    files: BTreeMap<u64, (u64, Arc<dyn VfsFile>)>,
+    /// Counts, so that the one used longest ago is known.
+    used: u64,
+}
+
+impl Readers {
+    /// `dir` is the folder with the segments.
+    pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf) -> Self {
+        Self { vfs, dir, open: Mutex::default() }
+    }
+
+    pub(super) fn get(&self, sequence: u64) -> io::Result<Arc<dyn VfsFile>> {
+        let mut open = self.lock();
+        let used = open.used.wrapping_add(1);
+        open.used = used;
+        if let Some((last, file)) = open.files.get_mut(&sequence) {
+            *last = used;
+            return Ok(Arc::clone(file));
+        }
+        drop(open);
+        let file = self.vfs.open(&self.dir.join(name(sequence)))?;
+        let mut open = self.lock();
+        let oldest = open.files.iter().min_by_key(|(_, (last, _))| *last).map(|(sequence, _)| *sequence);
+        if let (true, Some(oldest)) = (open.files.len() >= OPEN, oldest) {
+            open.files.remove(&oldest);
+        }
+        open.files.insert(sequence, (used, Arc::clone(&file)));
+        Ok(file)
+    }
+
+    /// The segment is gone; its space is not while it is open.
+    pub(super) fn forget(&self, sequence: u64) {
+        self.lock().files.remove(&sequence);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+const OPEN: usize = 32;
