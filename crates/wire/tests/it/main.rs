@@ -8,6 +8,7 @@ mod support;
 mod codec;
 mod end_of_data;
 mod framing;
+mod printed;
 mod reply_properties;
 mod reply_tables;
 mod round_trip;
