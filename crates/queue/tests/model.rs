@@ -52,7 +52,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn both_engines_agree(ops in prop::collection::vec(op(), 1..60)) {
+    fn both_engines_agree(ops in prop::collection::vec(op(), 1..60), index_memory in prop_oneof![Just(0), Just(1 << 20)]) {
         let clock = ManualClock::default();
         let memory = MemoryOptions { clock: Arc::new(clock.clone()), ..MemoryOptions::default() };
         let dir = tempfile::tempdir().unwrap();
@@ -61,6 +61,7 @@ proptest! {
             segment_size: 4096,
             inline_body: 1000,
             disk_reserve: 0,
+            index_memory,
             ..LogOptions::default()
         };
         let log = LogQueue::open(dir.path(), options.clone()).unwrap();
