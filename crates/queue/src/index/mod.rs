@@ -428,6 +428,11 @@ impl<S: Base> Index<S> {
         Ok(())
     }
 
+    /// Whether something is due that has to wait for a checkpoint, because there is no room for it.
+    pub(crate) fn is_short_of_room(&self) -> bool {
+        self.base_event.is_none()
+    }
+
     /// Sees to it that a message is in memory, if there is such a message.
     fn load(&mut self, id: MessageId) -> Result<bool, Unreadable> {
         if self.memory.hides(id) {

@@ -107,12 +107,15 @@ impl Store {
             while let Some(done) = self.checkpointer.poll() {
                 self.checkpointed(done)?;
             }
-            let cost = self.shared.core.with(|index, _| Ok(index.cost())).map_err(|error| error.to_string())?;
-            if !self.checkpointer.is_busy() && self.wants_checkpoint(cost) {
+            let memory = self.shared.core.with(|index, _| Ok((index.cost(), index.is_short_of_room())));
+            let (cost, is_short) = memory.map_err(|error| error.to_string())?;
+            if !self.checkpointer.is_busy() && self.wants_checkpoint(cost, is_short) {
                 self.begin_checkpoint()?;
             }
-            // What comes, or is copied, has to wait until the next checkpoint lets messages out of memory.
-            let has_room = cost < self.shared.options.index_memory;
+            // What comes, or is copied, has to wait until a checkpoint lets messages out of memory, if one can.
+            let is_full = cost >= self.shared.options.index_memory;
+            let has_room = !is_full || (self.behind() == 0 && !self.checkpointer.is_busy());
+            let pause = if has_room { pause } else { Some(pause.unwrap_or(RETRY_FULL).min(RETRY_FULL)) };
             let (jobs, stopping) = self.shared.lanes.take(has_room);
             if !jobs.is_empty() || !self.waiting.is_empty() {
                 let idle = jobs.is_empty();
@@ -361,24 +364,28 @@ impl Store {
     }
 
     /// Whether it is time for a checkpoint, and there is room for it: memory fills, the log that an opening would read grows, or
-    /// a segment could go. `cost` is that of the messages in memory.
-    fn wants_checkpoint(&self, cost: usize) -> bool {
-        let limit = self.shared.options.index_memory;
-        let (sequence, len) = self.segments.position();
-        let (from, at) = self.position;
-        let behind = sequence.saturating_sub(from).saturating_mul(self.segments.size).saturating_add(len);
-        let behind = behind.saturating_sub(at);
+    /// a segment could go. `cost` is that of the messages in memory; `is_short` when what is due has no place there.
+    fn wants_checkpoint(&self, cost: usize, is_short: bool) -> bool {
+        let (limit, behind) = (self.shared.options.index_memory, self.behind());
         // When most of memory cannot be left to the checkpoint, there is no use in one after the other.
         let least = if cost < limit { limit / 8 } else { 0 };
         let is_filling = cost > limit / 4 * 3 && behind > least as u64;
-        let is_due = is_filling
+        let is_due = is_short
+            || is_filling
             || behind > self.segments.size.saturating_mul(REPLAYED_SEGMENTS)
             || self.segments.wants_checkpoint();
         is_due && self.has_room_for_checkpoint(cost)
     }
 
+    /// About how many octets of the log are not in the checkpoint.
+    fn behind(&self) -> u64 {
+        let (sequence, len) = self.segments.position();
+        let (from, at) = self.position;
+        sequence.saturating_sub(from).saturating_mul(self.segments.size).saturating_add(len).saturating_sub(at)
+    }
+
     fn has_room_for_checkpoint(&self, cost: usize) -> bool {
-        let wanted = (cost as u64).saturating_mul(2).saturating_add(CHECKPOINT_ROOM);
+        let wanted = (cost as u64).saturating_add(CHECKPOINT_ROOM);
         self.shared.vfs.room(&self.shared.dir).is_ok_and(|room| room.free >= wanted)
     }
 
@@ -533,7 +540,7 @@ const SLICE_MESSAGES: usize = 256;
 const UNDER_LOAD: u64 = 2;
 /// An opening reads about so many segments of the log.
 const REPLAYED_SEGMENTS: u64 = 4;
-/// Octets that must be free on the disk for a checkpoint, beside twice what is in memory.
+/// Octets that must be free on the disk for a checkpoint, beside as many as are in memory.
 const CHECKPOINT_ROOM: u64 = 4 << 20;
 /// How often outcomes that found no room are tried again.
 const RETRY_FULL: Duration = Duration::from_millis(500);
