@@ -16,7 +16,7 @@ mod mailer;
 
 use std::time::Duration;
 
-use posthaste_session::{ClientSettings, ServerSettings, Tick, server::CloseReason, server::Protocol};
+use posthaste_session::{ApiMisuse, ClientSettings, ServerSettings, Tick, server::CloseReason, server::Protocol};
 use posthaste_wire::{Mechanism, MechanismSet};
 
 use crate::{
@@ -271,7 +271,8 @@ impl Pair {
             return false;
         }
         let verdict = self.server.policy.decided(place % open);
-        self.server.answer(place % open, verdict).expect("the verdict fits");
+        let answered = self.server.answer(place % open, verdict);
+        assert_eq!(answered, if self.server.closed.is_some() { Err(ApiMisuse::Closed) } else { Ok(()) });
         self.server.run();
         true
     }
