@@ -121,10 +121,12 @@ impl ServerSession {
             Some(check) => check.check(piece).err(),
             None => self.framer.fault(),
         };
-        if let Some(fault) = fault {
-            return Some(fault_reply(fault));
+        // Of a fault and the limit the one that stands first counts, however the octets were cut.
+        let limit = self.settings.limits.message;
+        match fault {
+            Some(fault) if fault.offset < limit => Some(fault_reply(fault)),
+            _ => (self.transaction.octets > limit).then(|| replies::MESSAGE_TOO_LARGE.clone()),
         }
-        (self.transaction.octets > self.settings.limits.message).then(|| replies::MESSAGE_TOO_LARGE.clone())
     }
 
     fn endless_content(&mut self, out: &mut BytesMut) {

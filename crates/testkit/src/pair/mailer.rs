@@ -144,6 +144,8 @@ impl Mailer {
                     match client.begin_chunk(octets as u64, is_last) {
                         Ok(()) => sending.next = Next::Content(at, is_last),
                         Err(ApiMisuse::NotYet) => return false,
+                        // The RSET behind a chunk of the letter before may still be on its way.
+                        Err(ApiMisuse::OutOfOrder) if client.session.unanswered() > 0 => return false,
                         Err(ApiMisuse::OutOfOrder) => sending.next = Next::Reset,
                         Err(error) => panic!("a chunk: {error}"),
                     }
@@ -196,6 +198,7 @@ impl Mailer {
             self.seen += 1;
             match event {
                 Event::Reply(ticket, recipient, octets) => self.settle(client, ticket, recipient, code(&octets)),
+                Event::Challenge(_) | Event::SendBody(_) if client.closed => {}
                 Event::SendBody(ticket) => {
                     let (index, _) = self.tickets.get(&ticket).expect("DATA was sent");
                     assert!(client.session.accepted_recipients() > 0, "this server gives 354 for somebody only");
