@@ -46,6 +46,7 @@ fn step(source: &mut Source<'_>, setup: Setup) -> Step {
         8..11 => Step::Down(size(source)),
         11..13 => Step::Answer(source.below(4)),
         13 => Step::Submit(letter(source, setup)),
+        14 if source.coin() => Step::WaitFor(source.one(&[1, 50, 99, 100, 101]), source.coin()),
         14 => Step::Wait(
             Duration::from_secs(source.one(&[0, 1, 10, 59, 60, 119, 120, 179, 299, 300, 600])),
             source.coin(),

@@ -86,31 +86,29 @@ impl Mailer {
         self.plan.push_back(Task::Quit);
     }
 
-    /// Whether the content of a message flows.
+    /// Whether everything was sent.
     pub(super) fn is_idle(&self) -> bool {
         self.plan.is_empty()
     }
 
-    /// Looks at what came, and sends one thing if it may: a command, or at most so many octets of content. Says whether
-    /// it did.
+    /// Sends one thing if it may: a command, or at most so many octets of content. Says whether it did.
     pub(super) fn act(&mut self, client: &mut ClientHarness, most: usize) -> bool {
-        let moved = self.hear(client);
         let in_content = client.session.phase() == Phase::Content || client.session.body_credit().is_some();
         let waits = !self.setup.pipelined && !in_content && client.session.unanswered() > 0;
-        let Some(task) = self.plan.front().copied().filter(|_| !client.closed && !waits) else { return moved };
+        let Some(task) = self.plan.front().copied().filter(|_| !client.closed && !waits) else { return false };
         let sent = match task {
             Task::Hello => client.send_line(if self.setup.lmtp { "LHLO client.test" } else { "EHLO client.test" }),
             Task::StartTls => client.send_line("STARTTLS"),
             Task::Quit => client.send_line("QUIT"),
             Task::Login(mechanism) => self.login(client, mechanism),
-            Task::Letter(index) => return self.send(client, index, most) || moved,
+            Task::Letter(index) => return self.send(client, index, most),
         };
         match sent {
             Ok(_) => {
                 self.plan.pop_front();
                 true
             }
-            Err(ApiMisuse::NotYet) => moved,
+            Err(ApiMisuse::NotYet) => false,
             Err(error) => panic!("{task:?}: {error}"),
         }
     }
@@ -191,9 +189,8 @@ impl Mailer {
         true
     }
 
-    /// Whether anything came.
-    fn hear(&mut self, client: &mut ClientHarness) -> bool {
-        let before = self.seen;
+    /// Looks at what came, and answers a challenge.
+    pub(super) fn hear(&mut self, client: &mut ClientHarness) {
         while let Some(event) = client.events.get(self.seen).cloned() {
             self.seen += 1;
             match event {
@@ -223,7 +220,6 @@ impl Mailer {
                 Event::Misbehaved(error) => panic!("this server behaves: {error}"),
             }
         }
-        self.seen > before
     }
 
     /// Writes a reply down with the recipients for whom it settles something.
