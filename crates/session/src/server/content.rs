@@ -93,6 +93,9 @@ impl ServerSession {
             }
             return None;
         }
+        if let Some(chunk) = &mut self.chunk {
+            chunk.octets = chunk.octets.saturating_add(octets);
+        }
         self.transaction.octets = self.transaction.octets.saturating_add(octets);
         // What is swallowed has to come as fast as what is taken.
         if self.timer.content_is_too_slow(self.transaction.octets, self.settings.timeouts.minimum_rate) {
@@ -160,7 +163,11 @@ impl ServerSession {
                 return Some(ServerNext::Ask(id, Ask::Message { recipients }));
             }
             self.advance(Exchange::Chunk, Outcome::Positive);
+            if chunk.is_some_and(|chunk| chunk.octets == 0) {
+                self.counters.junk = self.counters.junk.saturating_add(1);
+            }
             self.say(&replies::CHUNK_TAKEN, out);
+            self.check_budgets(out);
             return None;
         };
         self.advance(if is_last { Exchange::EndOfData } else { Exchange::Chunk }, Outcome::Negative);

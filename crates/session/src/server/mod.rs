@@ -65,8 +65,10 @@ pub struct ServerSession {
     pending: Option<Pending>,
     /// The line that was consumed last, be it in part, is BDAT.
     line_is_bdat: bool,
-    /// The session ends at the next boundary.
-    leaving: bool,
+    /// The session ends at the next boundary, for this reason.
+    leaving: Option<CloseReason>,
+    /// Until when the session may last, from its first call on.
+    ends: Option<Tick>,
     closed: bool,
 }
 
@@ -120,7 +122,8 @@ impl ServerSession {
             timer: Timer::default(),
             pending: Some(Pending::Greeting),
             line_is_bdat: false,
-            leaving: false,
+            leaving: None,
+            ends: None,
             closed: false,
         }
     }
@@ -140,6 +143,10 @@ impl ServerSession {
         }
         if self.phase == Phase::Handshake && self.pending.is_none() {
             return Err(ApiMisuse::Handshake);
+        }
+        let ends = *self.ends.get_or_insert(now + self.settings.timeouts.session);
+        if ends <= now {
+            self.leaving.get_or_insert(CloseReason::SessionTooLong);
         }
         self.timer.input_arrived(now, input.len());
         let mut consumed = 0;
@@ -243,13 +250,17 @@ impl ServerSession {
             self.pending = None;
             return;
         }
-        let (reply, reason) = if self.open.iter().all(|open| open.replies.is_some()) {
-            (&replies::TIMEOUT, CloseReason::Timeout)
-        } else {
+        let (reply, reason) = if self.open.iter().any(|open| open.replies.is_none()) {
             (&replies::NO_VERDICT, CloseReason::NoVerdict)
+        } else if self.ends.is_some_and(|ends| ends <= now) {
+            (&replies::SESSION_TOO_LONG, CloseReason::SessionTooLong)
+        } else {
+            (&replies::TIMEOUT, CloseReason::Timeout)
         };
         self.open.clear();
-        self.say(reply, out);
+        if self.phase != Phase::Handshake {
+            self.say(reply, out);
+        }
         self.close(reason);
     }
 
@@ -262,7 +273,9 @@ impl ServerSession {
             return Some(until);
         }
         // The question at the front was asked first. Replies at the front wait for the output and for nobody.
-        self.open.iter().find(|open| open.replies.is_none()).map(|open| open.deadline).or(self.timer.deadline())
+        let question = self.open.iter().find(|open| open.replies.is_none());
+        let ends = self.ends.filter(|_| self.open.is_empty());
+        question.map(|open| open.deadline).or_else(|| self.timer.deadline().into_iter().chain(ends).min())
     }
 
     /// How long one write of the output may take: the driver's own bound, 5 minutes by default.
@@ -279,6 +292,7 @@ impl ServerSession {
             return Err(ApiMisuse::Handshake);
         }
         self.advance(Exchange::Handshake, Outcome::Positive);
+        self.timer.handshake_ended();
         self.client = Client { tls: true, ..Client::default() };
         self.transaction = Transaction::default();
         Ok(())
@@ -287,7 +301,7 @@ impl ServerSession {
     /// Ends the session with a 421, at the next boundary between a reply and a command: at once when no content is being
     /// received and nothing is asked, otherwise after that.
     pub fn shutdown(&mut self, out: &mut BytesMut) {
-        self.leaving = true;
+        self.leaving.get_or_insert(CloseReason::Shutdown);
         self.leave(out);
     }
 
@@ -409,11 +423,13 @@ impl ServerSession {
 
     /// Says 421 when the session is to end and stands at a boundary.
     fn leave(&mut self, out: &mut BytesMut) -> bool {
+        let Some(reason) = self.leaving else { return false };
         let busy = !self.open.is_empty() || matches!(self.phase, Phase::Content | Phase::Handshake);
-        let leaves = self.leaving && !busy && !self.is_over();
+        let leaves = !busy && !self.is_over();
         if leaves {
-            self.say(&replies::SHUTTING_DOWN, out);
-            self.close(CloseReason::Shutdown);
+            let is_shutdown = reason == CloseReason::Shutdown;
+            self.say(if is_shutdown { &replies::SHUTTING_DOWN } else { &replies::SESSION_TOO_LONG }, out);
+            self.close(reason);
         }
         leaves
     }
