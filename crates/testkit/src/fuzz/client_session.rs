@@ -81,7 +81,9 @@ impl Conversation {
                         octets = rest;
                         position += piece.len();
                         self.harness.feed(piece);
-                        self.go_on();
+                        if self.seen < self.harness.events.len() {
+                            self.go_on();
+                        }
                     }
                 }
                 Event::Wait(time) => {
