@@ -178,9 +178,7 @@ impl ServerSession {
             let left = input.len() - consumed;
             let next = match framed.frame {
                 Frame::Incomplete => {
-                    if self.framer.discarded() > self.settings.limits.discarded {
-                        self.refuse(&replies::ENDLESS_LINE, out);
-                        self.close(CloseReason::EndlessLine);
+                    if self.is_endless(self.framer.discarded(), out) {
                         continue;
                     }
                     let next = if out.is_empty() {
@@ -204,6 +202,11 @@ impl ServerSession {
                 }
                 Frame::BadLine(fault) => {
                     self.timer.frame_ended();
+                    // Came at once, or it would have ended the session before its LF.
+                    if matches!(fault, LineFault::TooLong { octets } if self.is_endless(octets.saturating_sub(1), out))
+                    {
+                        continue;
+                    }
                     self.bad_line(fault, out);
                     self.check_budgets(out);
                     None
@@ -323,6 +326,16 @@ impl ServerSession {
     /// Whether the client said EHLO and not HELO.
     pub const fn is_extended(&self) -> bool {
         self.client.extended
+    }
+
+    /// Ends the session when so many octets of a line are too many to throw away.
+    fn is_endless(&mut self, octets: usize, out: &mut BytesMut) -> bool {
+        let is_endless = octets > self.settings.limits.discarded;
+        if is_endless {
+            self.refuse(&replies::ENDLESS_LINE, out);
+            self.close(CloseReason::EndlessLine);
+        }
+        is_endless
     }
 
     fn bad_line(&mut self, fault: LineFault, out: &mut BytesMut) {

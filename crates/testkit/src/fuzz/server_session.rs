@@ -140,7 +140,7 @@ fn serve(settings: &ServerSettings, [_, more, _]: [u8; 3], events: &[Event<'_>],
         said_start_tls |= go_on(&mut harness, b"");
         assert!(harness.closed.is_some() || harness.held.len() < open || harness.events.len() > answered);
     }
-    let by_chunking = [CloseReason::ResidueBeforeTls, CloseReason::TooSlow, CloseReason::EndlessLine];
+    let by_chunking = [CloseReason::ResidueBeforeTls, CloseReason::TooSlow];
     Run {
         depends_on_chunking: said_start_tls || harness.closed.is_some_and(|reason| by_chunking.contains(&reason)),
         events: harness.events,
