@@ -44,6 +44,8 @@ use crate::{
 /// 4. When the time of `poll_timeout` has come, call [`handle_timeout`](Self::handle_timeout); when the peer has closed
 ///    its side, call [`handle_eof`](Self::handle_eof). Start over.
 ///
+#[doc = include_str!("driver.md")]
+///
 /// Replies leave in the order of their commands, whatever the order of the answers. A clone goes its own way: it is for tests
 /// that explore where a conversation can lead.
 #[derive(Debug, Clone)]
