@@ -192,7 +192,8 @@ impl Pair {
             if !moved {
                 // Both wait for what was lost on the way.
                 assert!(self.disturbed, "nothing happens any more: {:?}", self.client.events.last());
-                assert!(self.due().is_some(), "nobody looks at the clock");
+                let due = self.due().expect("somebody looks at the clock");
+                assert!(due.since(self.server.clock.now()) <= LONGEST_WAIT, "{due}");
                 self.step(Step::WaitFor(100, choices.coin()));
             }
         }
@@ -300,6 +301,9 @@ impl Pair {
         self.server.session.poll_timeout().into_iter().chain(self.client.session.poll_timeout()).min()
     }
 }
+
+/// For the reply to the end of a message (RFC 5321 section 4.5.3.2.6); nobody waits for longer at once.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
 /// The number behind a word.
 fn number_in(text: &str, word: &str) -> usize {
