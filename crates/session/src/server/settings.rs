@@ -141,6 +141,9 @@ pub struct ServerTimeouts {
     pub verdict: Duration,
     /// For one write of the output; the driver keeps this one. Default 5 minutes.
     pub write: Duration,
+    /// For a TLS handshake; the driver keeps this one. Default 30 seconds: honest clients take two round trips. Beyond it the
+    /// connection is dropped without a word.
+    pub handshake: Duration,
 }
 
 impl ServerSettings {
@@ -186,6 +189,7 @@ impl Default for ServerTimeouts {
             minimum_rate: 100,
             verdict: Duration::from_secs(300),
             write: Duration::from_secs(300),
+            handshake: Duration::from_secs(30),
         }
     }
 }
