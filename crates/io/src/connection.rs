@@ -71,8 +71,12 @@ impl<S> Connection<S> {
         }
         let context = Some(&[][..]);
         let exported = match &**stream {
-            TlsStream::Client(stream) => stream.get_ref().1.export_keying_material([0; 32], TLS_EXPORTER_LABEL, context),
-            TlsStream::Server(stream) => stream.get_ref().1.export_keying_material([0; 32], TLS_EXPORTER_LABEL, context),
+            TlsStream::Client(stream) => {
+                stream.get_ref().1.export_keying_material([0; 32], TLS_EXPORTER_LABEL, context)
+            }
+            TlsStream::Server(stream) => {
+                stream.get_ref().1.export_keying_material([0; 32], TLS_EXPORTER_LABEL, context)
+            }
         };
         exported.ok().map(ChannelBinding::tls_exporter)
     }
