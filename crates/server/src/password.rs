@@ -17,26 +17,21 @@ use crate::{Authentication, Handler, Peer};
 /// Checks a password against the key of its user, and against a made-up one for a user who does not exist: both take as
 /// long.
 pub(crate) async fn check<H: Handler + ?Sized>(handler: &mut H, peer: &Peer, who: Credentials) -> Authentication {
-    let Credentials { authorisation_identity, authentication_identity: name, password } = who;
+    let Credentials { authorisation_identity, authentication_identity, password } = who;
     // A name that SASLprep does not take (RFC 4616 section 2) is nobody's.
-    let found = match prepare(&name) {
-        Ok(prepared) => {
-            let name = prepared.into_owned();
-            handler
-                .scram_key(
-                    peer,
-                    &ScramUser {
-                        authentication_identity: name,
-                        authorisation_identity: authorisation_identity.clone(),
-                    },
-                )
-                .await
+    let (user, found) = match prepare(&authentication_identity) {
+        Ok(name) => {
+            let name = name.into_owned();
+            let authorisation_identity = authorisation_identity.filter(|identity| *identity != name);
+            let user = ScramUser { authentication_identity: name, authorisation_identity };
+            let found = handler.scram_key(peer, &user).await;
+            (user, found)
         }
-        Err(_) => Ok(None),
+        Err(_) => (ScramUser { authentication_identity, authorisation_identity }, Ok(None)),
     };
     let key = match (found, unknown_users(handler)) {
         (Ok(Some(key)), _) => key,
-        (Ok(None), Ok(unknown_users)) => unknown_users.key(&name),
+        (Ok(None), Ok(unknown_users)) => unknown_users.key(&user.authentication_identity),
         (Err(error), _) | (_, Err(error)) => return error.into(),
     };
     // The semaphore is never closed.
@@ -47,7 +42,7 @@ pub(crate) async fn check<H: Handler + ?Sized>(handler: &mut H, peer: &Peer, who
         key.verify(password.expose())
     });
     match verified.await {
-        Ok(true) => Authentication::Granted(authorisation_identity.unwrap_or(name)),
+        Ok(true) => Authentication::Granted(user.authorisation_identity.unwrap_or(user.authentication_identity)),
         Ok(false) => Authentication::Denied,
         Err(error) => {
             debug!(%error, "a password could not be checked");
