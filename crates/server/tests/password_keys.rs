@@ -127,7 +127,7 @@ async fn a_check_holds_nobody_up() {
 async fn whoever_does_not_exist_takes_as_long() {
     let keys = keys();
     let mut fastest = [Duration::MAX; 2];
-    for _ in 0..8 {
+    for _ in 0..5 {
         for (fastest, line) in fastest.iter_mut().zip(["AUTH PLAIN AG1lAHdyb25n", "AUTH PLAIN AHlvdQB3cm9uZw=="]) {
             let mut talk = talk(keys.clone()).await;
             let begun = std::time::Instant::now();
