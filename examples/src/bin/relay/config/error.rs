@@ -40,6 +40,7 @@ const REMEDIES: &[(&str, &str)] = &[
     ("tls.key", "write the name of a PEM file with the private key"),
     ("account.name", "write the name to log in with"),
     ("account.password", "write the password"),
+    ("account.verifier", "write what `relay verifier` prints"),
     ("route.domains", "write domains, such as [\"example.org\", \"*.example.org\"], or [\"*\"] for all"),
     ("route.to", "write \"mx\", or a list of hosts with ports, such as [\"smarthost.example.org:25\"]"),
     ("route.tls", "write \"off\", \"opportunistic\" or \"required\""),
