@@ -57,6 +57,9 @@ const REMEDIES: &[(&str, &str)] = &[
     ("limits.connections", "write a number from 1 to 65535"),
 ];
 
+/// Keys whose values no message shows.
+const SECRETS: &[&str] = &["account.password", "account.verifier"];
+
 impl Source {
     pub(super) fn new(name: &str, text: String) -> Self {
         Self { name: name.to_owned(), text }
@@ -82,7 +85,10 @@ impl Source {
             (quoted, "there is no such key".to_owned(), format!("write {}", known.replace('`', "")))
         } else {
             let remedy = remedy(&path).unwrap_or("see the commented sample configuration");
-            (found.as_str(), message.clone(), remedy.to_owned())
+            // It would quote what it found.
+            let is_secret = SECRETS.contains(&path.as_str()) && message.starts_with("invalid type");
+            let problem = if is_secret { "it is no text in quotes".to_owned() } else { message.clone() };
+            (found.as_str(), problem, remedy.to_owned())
         };
         ConfigError(format!("{}:{line}: {key}: {problem}; {remedy}", self.name))
     }
