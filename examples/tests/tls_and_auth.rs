@@ -243,7 +243,7 @@ fn a_verifier_is_made_of_a_password() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("cargo built the relay");
-        write!(child.stdin.take().expect("asked for above"), "{password}\n").expect("it reads");
+        writeln!(child.stdin.take().expect("asked for above"), "{password}").expect("it reads");
         let output = child.wait_with_output().expect("the child is ours");
         assert!(!String::from_utf8_lossy(&output.stderr).contains(password), "{output:?}");
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())

@@ -157,10 +157,7 @@ async fn bound_server(
     let mut driver = ServerDriver::new(connection, ServerSession::new(Arc::new(settings), true));
     let (mut used, mut exchange) = (Vec::new(), None);
     loop {
-        let (id, question) = match driver.next().await {
-            Ok(ServerEvent::Ask(id, question)) => (id, question),
-            Ok(_) | Err(_) => return used,
-        };
+        let Ok(ServerEvent::Ask(id, question)) = driver.next().await else { return used };
         let step = match question {
             Question::Auth(name, initial) => {
                 let unknown_users = UnknownUsers::new(Secret::new([3; 32]), MIN_ITERATIONS);

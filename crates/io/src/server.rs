@@ -201,10 +201,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
 
     /// Offers nothing that needs what TLS has not given.
     fn withhold(&mut self) {
-        if self.connection.channel_binding().is_none() {
+        let offered = self.session.mechanisms();
+        if offered.contains(Mechanism::ScramSha256Plus) && self.connection.channel_binding().is_none() {
             self.session.withhold(Mechanism::ScramSha256Plus);
         }
-        if self.connection.peer_certificate().is_none() {
+        if offered.contains(Mechanism::External) && self.connection.peer_certificate().is_none() {
             self.session.withhold(Mechanism::External);
         }
     }

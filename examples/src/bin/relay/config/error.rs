@@ -20,8 +20,7 @@ impl ConfigError {
     }
 }
 
-/// The text of the configuration, to find places in.
-#[derive(Debug)]
+/// The text of the configuration, to find places in. Passwords stand in it: nothing shows it whole.
 pub(super) struct Source {
     pub(super) name: String,
     pub(super) text: String,
