@@ -81,3 +81,40 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], SaslError> {
     })?;
     Ok(octets)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use posthaste_io::wire::Reply;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::{Body, Envelope};
+
+    struct Nobody;
+
+    impl Handler for Nobody {
+        async fn message(&mut self, _: &Peer, _: Envelope, _: &mut Body<'_>) -> Result<Reply, Reply> {
+            Err(Reply::from_static("550 5.7.1 No\r\n"))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_waits_for_its_turn() {
+        let address = "127.0.0.1:25".parse().unwrap();
+        let peer = Peer::new(address, address);
+        let who = || Credentials {
+            authorisation_identity: None,
+            authentication_identity: "me".to_owned(),
+            password: Secret::new("pencil".to_owned()),
+        };
+        let all = TURNS.available_permits();
+        assert!(all > 0);
+        let taken = TURNS.acquire_many(u32::try_from(all).unwrap()).await.unwrap();
+        assert!(timeout(Duration::from_millis(200), check(&mut Nobody, &peer, who())).await.is_err());
+        drop(taken);
+        assert_eq!(check(&mut Nobody, &peer, who()).await, Authentication::Denied);
+        assert_eq!(TURNS.available_permits(), all);
+    }
+}
