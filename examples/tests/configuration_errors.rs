@@ -54,7 +54,13 @@ const BROKEN: &[(&str, &str, usize, &str)] = &[
     ("certificate = \"cert.pem\"", "certificate = \"missing.pem\"", 10, "certificate"),
     ("key = \"key.pem\"", "key = \"cert.pem\"", 11, "key"),
     ("key = \"key.pem\"", "key = \"relay.toml\"", 11, "key"),
+    ("name = \"tester\"", "name = \"\\u0007\"", 13, "name"),
     ("password = \"s3cret pass\"", "password = \"\"", 14, "password"),
+    ("password = \"s3cret pass\"", "password = \"\\u0007\"", 14, "password"),
+    ("password = \"s3cret pass\"", "verifier = \"s3cret pass\"", 14, "verifier"),
+    ("password = \"s3cret pass\"", "verifier = \"SCRAM-SHA-256$1:AAAAAAAAAAA=$AA==:AA==\"", 14, "verifier"),
+    ("password = \"s3cret pass\"", "", 13, "name"),
+    ("password = \"s3cret pass\"", VERIFIER_TOO, 13, "name"),
     ("to = [\"127.0.0.1:2600\"]", "to = []", 17, "to"),
     ("to = [\"127.0.0.1:2600\"]", "to = \"smarthost\"", 17, "to"),
     ("tls = \"opportunistic\"", "tls = \"maybe\"", 18, "tls"),
@@ -71,6 +77,10 @@ const BROKEN: &[(&str, &str, usize, &str)] = &[
     ("connections = 1000", "conections = 1000", 30, "conections"),
     ("[limits]", "[limit]", 27, "limit"),
 ];
+
+/// The example of RFC 7677 as a key, beside the password.
+const VERIFIER_TOO: &str = r#"password = "x"
+verifier = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=""#;
 
 #[test]
 fn a_good_configuration_passes() {
@@ -105,6 +115,14 @@ fn what_is_missing_is_named() {
     ] {
         let errors = refused(&GOOD.replacen(line, "", 1));
         assert!(errors.contains("relay.toml") && errors.contains(key), "without {key}: {errors}");
+    }
+}
+
+#[test]
+fn a_mistake_in_a_secret_does_not_show_it() {
+    for line in ["password = \"4711\\u0007 pass\"", "verifier = \"SCRAM-SHA-256$4096:4711\"", "password = 4711"] {
+        let errors = refused(&GOOD.replacen("password = \"s3cret pass\"", line, 1));
+        assert!(errors.contains("; ") && !errors.contains("4711"), "{errors}");
     }
 }
 

@@ -16,7 +16,7 @@ mod route;
 mod shared;
 mod trace;
 
-pub use accounts::Accounts;
+pub use accounts::{AccountError, Accounts};
 pub use event::{Diagnostic, Event, Observer, Totals, TracingObserver};
 pub use options::{DeliveryOptions, RelayOptions};
 pub use policy::{DomainPattern, DomainPatternError, Policy};

@@ -14,8 +14,8 @@ pub struct RelayOptions {
     pub host_name: Domain,
     /// Who may send to whom.
     pub policy: Policy,
-    /// Who may log in.
-    pub accounts: Accounts,
+    /// Who may log in. Default: nobody.
+    pub accounts: Option<Accounts>,
     /// Where mail goes to.
     pub routes: Routes,
     /// How it gets there.
@@ -59,7 +59,7 @@ impl RelayOptions {
         Self {
             host_name,
             policy: Policy::default(),
-            accounts: Accounts::default(),
+            accounts: None,
             routes: Routes::default(),
             delivery: DeliveryOptions::default(),
             max_hops: 100,

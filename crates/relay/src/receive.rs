@@ -5,7 +5,7 @@ use std::sync::Arc;
 use posthaste_client::Resolver;
 use posthaste_queue::{Draft, Full, NewMessage, Owner, PutError, Queue};
 use posthaste_server::{
-    Authentication, Body, Credentials, Envelope, Handler, Peer, Service,
+    Body, Envelope, Handler, Peer, SaslError, ScramKey, ScramUser, Service, UnknownUsers,
     wire::{BodyType, Domain, EnhancedCode, Rcpt, Reply, ReplyCode},
 };
 use tracing::error;
@@ -43,15 +43,15 @@ impl<Q: Queue, R> std::fmt::Debug for RelayHandler<Q, R> {
 }
 
 impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
-    async fn authenticate(&mut self, _peer: &Peer, credentials: Credentials) -> Authentication {
-        let name = credentials.authentication_identity;
+    async fn scram_key(&mut self, _peer: &Peer, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
         // Acting as somebody else would need a rule that says who may.
-        let itself = credentials.authorisation_identity.is_none();
-        if self.shared.options.accounts.verify(&name, credentials.password.expose()) && itself {
-            Authentication::Granted(name)
-        } else {
-            Authentication::Denied
-        }
+        let itself = user.authorisation_identity.is_none();
+        let accounts = self.shared.options.accounts.as_ref().filter(|_| itself);
+        Ok(accounts.and_then(|accounts| accounts.key(&user.authentication_identity)).cloned())
+    }
+
+    fn unknown_users(&self) -> Option<UnknownUsers> {
+        self.shared.options.accounts.as_ref().map(|accounts| accounts.unknown_users().clone())
     }
 
     async fn rcpt(&mut self, peer: &Peer, _envelope: &Envelope, rcpt: &Rcpt) -> Result<(), Reply> {

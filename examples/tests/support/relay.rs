@@ -15,6 +15,10 @@ use super::{PATIENCE, certificate, free_port, wait_for};
 /// The account of every relay in these tests.
 pub(crate) const USER: &str = "tester";
 pub(crate) const PASSWORD: &str = "s3cret pass";
+/// The other account, and what `relay verifier` has said of its password.
+pub(crate) const SECOND_USER: &str = "second";
+pub(crate) const SECOND_PASSWORD: &str = "other pass";
+const VERIFIER: &str = "SCRAM-SHA-256$4096:laYJ5dbLRnR09j8UmqPzng==$MA8o9VU/N5MI8LAJL9o+Xpc1baTXH11d6Ki5oU2zpsY=:U15hhrYWWmmSAzvIKINVaWlgPwEGX3EjgiZZRWwXZvo=";
 
 /// What differs between the relays of these tests.
 #[derive(Debug, Clone)]
@@ -132,6 +136,7 @@ impl Relay {
             let (certificate, key) = certificate(self.folder.path());
             table("[tls]", &[("certificate", format!("{certificate:?}")), ("key", format!("{key:?}"))]);
             table("[[account]]", &[("name", text(USER)), ("password", text(PASSWORD))]);
+            table("[[account]]", &[("name", text(SECOND_USER)), ("verifier", text(VERIFIER))]);
         }
         if config.gone {
             let to = format!("[{}]", local(free_port()));

@@ -16,7 +16,7 @@ use core::time::Duration;
 
 use bytes::BytesMut;
 use posthaste_wire::{
-    Reply,
+    Mechanism, MechanismSet, Reply,
     frame::{ContentCheck, Frame, Framer, LineFault},
 };
 
@@ -80,6 +80,8 @@ struct Client {
     extended: bool,
     tls: bool,
     authenticated: bool,
+    /// Mechanisms that this connection cannot do.
+    withheld: MechanismSet,
 }
 
 /// The transaction between MAIL and its end.
@@ -286,6 +288,23 @@ impl ServerSession {
     /// How long one write of the output may take: the driver's own bound, 5 minutes by default.
     pub fn write_timeout(&self) -> Duration {
         self.settings.timeouts.write
+    }
+
+    /// How long a TLS handshake may take: the driver's own bound, 30 seconds by default.
+    pub fn handshake_timeout(&self) -> Duration {
+        self.settings.timeouts.handshake
+    }
+
+    /// Neither offers nor takes a SASL mechanism that the settings have, since this connection cannot do it: EXTERNAL without a
+    /// client's certificate, SCRAM-SHA-256-PLUS without a channel binding. Say it at the start, and behind
+    /// [`tls_established`](Self::tls_established) again, which forgets it.
+    pub fn withhold(&mut self, mechanism: Mechanism) {
+        self.client.withheld.insert(mechanism);
+    }
+
+    /// The SASL mechanisms that this client may use, once it may log in at all.
+    pub fn mechanisms(&self) -> MechanismSet {
+        self.settings.offers.auth.iter().filter(|mechanism| !self.client.withheld.contains(*mechanism)).collect()
     }
 
     /// The TLS handshake is done. Everything that was learnt in clear is forgotten (RFC 3207 section 4.2).

@@ -141,8 +141,8 @@ pub struct ServerTimeouts {
     pub verdict: Duration,
     /// For one write of the output; the driver keeps this one. Default 5 minutes.
     pub write: Duration,
-    /// For the TLS handshake behind STARTTLS. Default 30 seconds: it takes no more than a few round trips, and no memory of
-    /// a message depends on it. Beyond it: the end, without a reply, which nobody could read.
+    /// For a TLS handshake, behind STARTTLS or, which the driver sees to, before the greeting. Default 30 seconds: it takes no
+    /// more than a few round trips. Beyond it: the end, without a reply, which nobody could read.
     pub handshake: Duration,
     /// For the whole session. Default 24 hours, which RFC 5321 leaves to the server: the other limits bound each wait and
     /// not their number. Beyond it: 421 and the end, as soon as no question is open; content that still comes is not waited

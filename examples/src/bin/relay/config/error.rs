@@ -20,8 +20,7 @@ impl ConfigError {
     }
 }
 
-/// The text of the configuration, to find places in.
-#[derive(Debug)]
+/// The text of the configuration, to find places in. Passwords stand in it: nothing shows it whole.
 pub(super) struct Source {
     pub(super) name: String,
     pub(super) text: String,
@@ -40,6 +39,7 @@ const REMEDIES: &[(&str, &str)] = &[
     ("tls.key", "write the name of a PEM file with the private key"),
     ("account.name", "write the name to log in with"),
     ("account.password", "write the password"),
+    ("account.verifier", "write what `relay verifier` prints"),
     ("route.domains", "write domains, such as [\"example.org\", \"*.example.org\"], or [\"*\"] for all"),
     ("route.to", "write \"mx\", or a list of hosts with ports, such as [\"smarthost.example.org:25\"]"),
     ("route.tls", "write \"off\", \"opportunistic\" or \"required\""),
@@ -55,6 +55,9 @@ const REMEDIES: &[(&str, &str)] = &[
     ("limits.recipients", "write a number from 1 to 65535"),
     ("limits.connections", "write a number from 1 to 65535"),
 ];
+
+/// Keys whose values no message shows.
+const SECRETS: &[&str] = &["account.password", "account.verifier"];
 
 impl Source {
     pub(super) fn new(name: &str, text: String) -> Self {
@@ -81,7 +84,10 @@ impl Source {
             (quoted, "there is no such key".to_owned(), format!("write {}", known.replace('`', "")))
         } else {
             let remedy = remedy(&path).unwrap_or("see the commented sample configuration");
-            (found.as_str(), message.clone(), remedy.to_owned())
+            // It would quote what it found.
+            let is_secret = SECRETS.contains(&path.as_str()) && message.starts_with("invalid type");
+            let problem = if is_secret { "it is no text in quotes".to_owned() } else { message.clone() };
+            (found.as_str(), problem, remedy.to_owned())
         };
         ConfigError(format!("{}:{line}: {key}: {problem}; {remedy}", self.name))
     }

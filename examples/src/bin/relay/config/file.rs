@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use posthaste_relay::{DomainPattern, IpNet};
-use posthaste_server::wire::Domain;
+use posthaste_server::{
+    ScramKey,
+    wire::{Domain, Secret},
+};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -66,20 +69,18 @@ pub(super) struct Tls {
     pub(super) key: Spanned<PathBuf>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Account {
-    #[serde(deserialize_with = "values::not_empty")]
-    pub(super) name: String,
-    #[serde(deserialize_with = "values::not_empty")]
-    pub(super) password: String,
+    pub(super) name: Spanned<AccountName>,
+    #[serde(default, deserialize_with = "values::password")]
+    pub(super) password: Option<Secret<String>>,
+    #[serde(default, deserialize_with = "values::verifier")]
+    pub(super) verifier: Option<ScramKey>,
 }
 
-impl std::fmt::Debug for Account {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Account").field("name", &self.name).finish_non_exhaustive()
-    }
-}
+#[derive(Debug, Deserialize)]
+pub(super) struct AccountName(#[serde(deserialize_with = "values::account_name")] pub(super) String);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

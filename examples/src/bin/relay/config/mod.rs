@@ -1,5 +1,6 @@
 //! The configuration: from a TOML file to what the libraries take. `examples/relay.toml` documents every key.
 
+mod accounts;
 mod error;
 mod file;
 mod values;
@@ -12,9 +13,7 @@ use std::{
 };
 
 use posthaste_client::{Tls as ClientTls, TlsPolicy, session::client::ClientTimeouts, unverified};
-use posthaste_relay::{
-    Accounts, DeliveryOptions, DomainPattern, NextHop, Policy, RelayOptions, RetrySchedule, Route, Routes,
-};
+use posthaste_relay::{DeliveryOptions, DomainPattern, NextHop, Policy, RelayOptions, RetrySchedule, Route, Routes};
 use posthaste_server::{
     ServerOptions, Tls,
     rustls::{
@@ -26,6 +25,7 @@ use posthaste_server::{
     wire::{Domain, Mechanism, MechanismSet},
 };
 
+pub(crate) use accounts::AccountsConfig;
 pub(crate) use error::ConfigError;
 use error::Source;
 use file::{File, ListenerTls, Role, RouteTls, To};
@@ -38,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) queue: PathBuf,
     pub(crate) listeners: Vec<ListenerConfig>,
     pub(crate) dns: Vec<SocketAddr>,
+    pub(crate) accounts: AccountsConfig,
+    /// Still without accounts.
     pub(crate) relay: RelayOptions,
     pub(crate) server: ServerOptions,
     pub(crate) max_message: u64,
@@ -49,6 +51,10 @@ pub(crate) struct ListenerConfig {
     pub(crate) settings: ServerSettings,
     pub(crate) tls: Tls,
 }
+
+/// What one key is good for. SCRAM-SHA-256-PLUS is offered under TLS 1.3 only.
+const AUTH: MechanismSet =
+    MechanismSet::of(&[Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256, Mechanism::ScramSha256Plus]);
 
 /// Where a relay without a configuration listens: for programs on this host, on a port that needs no privilege.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 2525));
@@ -74,10 +80,7 @@ impl Config {
             Some(tls) => Some(server_tls(tls, source, folder)?),
             None => None,
         };
-        let mut accounts = Accounts::default();
-        for account in &file.account {
-            accounts.add(account.name.as_str(), account.password.as_str());
-        }
+        let accounts = AccountsConfig::read(std::mem::take(&mut file.account), source)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut routes = Vec::new();
         for route in &file.route {
@@ -123,9 +126,9 @@ impl Config {
             queue: file.queue.map_or_else(default_queue, |queue| folder.join(queue)),
             listeners,
             dns: file.dns.servers,
+            accounts,
             relay: RelayOptions {
                 policy: Policy { relay_from: file.relay_from, relay_domains: file.relay_domains },
-                accounts,
                 routes: Routes::new(routes),
                 delivery,
                 ..RelayOptions::new(host_name)
@@ -165,7 +168,7 @@ fn listeners(
                 return Err(source.mistake(listener.role.span(), problem));
             }
             settings.offers.demand_auth = true;
-            settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
+            settings.offers.auth = AUTH;
         }
         listeners.push(ListenerConfig { address: listener.address, settings, tls });
     }

@@ -1,11 +1,15 @@
 //! Values that have a form of their own. Each refusal says what is wrong; what to write instead stands with the keys, in
 //! `error.rs`.
 
-use std::{fmt::Display, net::SocketAddr, str::FromStr, time::Duration};
+use std::{borrow::Cow, fmt::Display, net::SocketAddr, str::FromStr, time::Duration};
 
 use jiff::{Span, SpanRelativeTo};
 use posthaste_relay::{DomainPattern, IpNet};
-use posthaste_server::wire::Domain;
+use posthaste_server::{
+    ScramKey,
+    session::sasl::prepare,
+    wire::{Domain, Secret},
+};
 use serde::{Deserialize, Deserializer, de::Error};
 use toml::Spanned;
 
@@ -35,9 +39,27 @@ pub(super) fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
     all_parsed(deserializer)
 }
 
-pub(super) fn not_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(super) fn account_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
-    if text.is_empty() { Err(D::Error::custom("it is empty")) } else { Ok(text) }
+    prepared(&text).map_err(D::Error::custom)
+}
+
+pub(super) fn password<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret<String>>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    prepared(&text).map(|text| Some(Secret::new(text))).map_err(D::Error::custom)
+}
+
+fn prepared(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        return Err("it is empty");
+    }
+    // What no client's side of SASL would send.
+    prepare(text).map(Cow::into_owned).map_err(|_| "it has characters in it that SASLprep (RFC 4013) does not take")
+}
+
+pub(super) fn verifier<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ScramKey>, D::Error> {
+    // The text itself has no place in a message.
+    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
 }
 
 pub(super) fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
