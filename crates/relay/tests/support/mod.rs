@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use posthaste_client::{SystemResolver, Tls};
 use posthaste_queue::{MessageId, Owner, Queue as _, memory::MemoryQueue};
-use posthaste_relay::{Event, NextHop, Observer, Relay, RelayOptions, RetrySchedule, Route, Routes};
+use posthaste_relay::{Event, NextHop, Observer, Relay, RelayOptions, Route, Routes};
 use posthaste_server::{
     CancellationToken, Envelope,
     wire::{Command, Mail, Rcpt},
@@ -137,8 +137,8 @@ pub(crate) fn options(ports: &[u16]) -> RelayOptions {
         to: NextHop::Hosts(ports.iter().map(|port| ("[127.0.0.1]".to_owned(), *port)).collect()),
         tls: Tls::default(),
     }]);
-    options.delivery.retry =
-        RetrySchedule { waits: vec![Duration::from_millis(100)], expire_after: Duration::from_secs(3_600) };
+    options.delivery.retry.waits = vec![Duration::from_millis(100)];
+    options.delivery.retry.expire_after = Duration::from_secs(3_600);
     options
 }
 
