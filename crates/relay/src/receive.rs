@@ -7,6 +7,7 @@ use posthaste_client::Resolver;
 use posthaste_queue::{Draft, Full, NewMessage, Owner, PutError, Queue};
 use posthaste_server::{
     Authentication, Body, Credentials, Envelope, Handler, Peer, Service,
+    session::ServerSettings,
     wire::{
         BodyType, Domain, EnhancedCode, Mail, Rcpt, Reply, ReplyCode,
         parameter::{DeliverByMode, Hold, Priority},
@@ -17,6 +18,7 @@ use tracing::error;
 use crate::{
     Event,
     message::{Origin, new_message, terms},
+    offers::as_of_now,
     shared::Shared,
     trace::{Inspector, client, received},
 };
@@ -36,6 +38,10 @@ pub struct RelayHandler<Q: Queue, R> {
 
 impl<Q: Queue, R: Resolver> Service for RelayService<Q, R> {
     type Handler = RelayHandler<Q, R>;
+
+    fn settings(&self, _peer: &Peer, settings: &Arc<ServerSettings>) -> Arc<ServerSettings> {
+        as_of_now(settings)
+    }
 
     async fn connect(&self, _peer: &Peer) -> Result<RelayHandler<Q, R>, Reply> {
         Ok(RelayHandler { shared: Arc::clone(&self.0), draft: None, began: Instant::now() })

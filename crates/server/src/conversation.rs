@@ -46,6 +46,7 @@ where
     V: Service,
 {
     peer.tls = connection.is_tls();
+    let settings = service.settings(&peer, &settings);
     let verdict = settings.timeouts.verdict;
     let lmtp = settings.protocol == Protocol::Lmtp;
     let mut driver = ServerDriver::new(connection, ServerSession::new(settings, peer.tls));
