@@ -19,7 +19,7 @@ use posthaste_server::{
     wire::{Command, Mail, Rcpt},
 };
 
-pub(crate) use hop::{Behaviour, Hop};
+pub(crate) use hop::{Behaviour, Hop, Taken};
 pub(crate) use raw::{RawHop, polite};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -46,7 +46,9 @@ impl Observer for Log {
             Event::Failed { recipient, diagnostic, .. } => {
                 ("failed", recipient.to_string(), format!("{} {diagnostic}", diagnostic.status))
             }
-            Event::Reported { sender, .. } => ("reported", sender.to_string(), String::new()),
+            Event::Reported { sender, failed, delayed, relayed, .. } => {
+                ("reported", sender.to_string(), format!("{failed} failed, {delayed} delayed, {relayed} relayed"))
+            }
             Event::NotReported { .. } => ("not reported", String::new(), String::new()),
             _ => return,
         };
