@@ -15,7 +15,7 @@ use tracing::{debug, info};
 
 use super::{
     fit::Fit,
-    job::{Job, Verdict},
+    job::{Guard, Job, Verdict},
     site::{Site, Unreachable},
 };
 use crate::{Diagnostic, NextHop, Route, record::Recipient, shared::Shared};
@@ -126,26 +126,29 @@ async fn connect_for<Q: Queue, R: Resolver>(
     job: &Job,
     connection: &mut Option<Connected>,
 ) -> Result<Connected, Unreachable> {
-    let guarded = job.requires_tls();
-    if let Some(connected) = connection.take() {
-        if connected.verified || !guarded {
-            return Ok(connected);
-        }
-        close(connected).await;
+    let guard = job.guard();
+    match connection.take() {
+        Some(connected) if connected.verified || guard == Guard::Any => return Ok(connected),
+        Some(connected) => close(connected).await,
+        None => {}
     }
     // Not marked down anew: a site that always has something due would never be tried again.
     if let Some(why) = site.down() {
         return Err(why);
     }
-    let opened = open(shared, site, job.domain(), guarded).await;
+    if guard != Guard::Any {
+        let opened = open(shared, site, job.domain(), true).await;
+        // Mail that asks for less may still get through, so that says nothing of the site.
+        if opened.is_ok() || guard == Guard::Must {
+            return opened;
+        }
+    }
+    let opened = open(shared, site, job.domain(), false).await;
     match &opened {
         Ok(_) => site.mark_up(),
         Err(why) => {
             debug!(site = site.name(), diagnostic = %why.diagnostic, "nobody can be reached");
-            // Mail that takes less may still get through.
-            if !guarded {
-                site.mark_down(why.clone(), shared.options.delivery.retry.down_for());
-            }
+            site.mark_down(why.clone(), shared.options.delivery.retry.down_for());
         }
     }
     opened

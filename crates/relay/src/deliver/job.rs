@@ -38,6 +38,17 @@ pub(super) enum Overdue {
     Tell,
 }
 
+/// Whether a message goes only where TLS proves who the server is, and the server promises the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// It goes anywhere.
+    Any,
+    /// It is a report, which should and goes on where that is not possible (RFC 8689 section 5).
+    May,
+    /// It goes nowhere else (RFC 8689 section 4.2.1).
+    Must,
+}
+
 impl Job {
     pub(super) fn open(claimed: Claimed) -> Result<Self, RecordError> {
         let outside = Outside::decode(&claimed.envelope)?;
@@ -99,10 +110,13 @@ impl Job {
         somebody && !recipient.told.deadline && Action::Delayed.is_wanted(recipient.rcpt.notify)
     }
 
-    /// Whether the message must only go where TLS proves who the server is, and the server promises the same (RFC 8689
-    /// section 4.2.1). A report goes on without when it has to (section 5).
-    pub(super) fn requires_tls(&self) -> bool {
-        self.outside.mail.require_tls && self.outside.mail.reverse_path.mailbox().is_some()
+    /// How much TLS the message asks for.
+    pub(super) fn guard(&self) -> Guard {
+        match (self.outside.mail.require_tls, self.outside.mail.reverse_path.mailbox()) {
+            (false, _) => Guard::Any,
+            (true, Some(_)) => Guard::Must,
+            (true, None) => Guard::May,
+        }
     }
 
     /// Extends the lease.
