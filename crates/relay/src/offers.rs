@@ -13,7 +13,7 @@ use posthaste_server::{
 };
 
 /// Everything that the relay honours for mail from other hosts: DSN, SMTPUTF8, CHUNKING and BINARYMIME, DELIVERBY, MT-PRIORITY,
-/// LIMITS, and inside TLS REQUIRETLS. Take out what is not wanted: REQUIRETLS where no route names its hosts or
+/// RRVS as a host without mailboxes does (RFC 7293 section 5.1.1), LIMITS, and inside TLS REQUIRETLS. Take out what is not wanted: REQUIRETLS where no route names its hosts or
 /// [`verified_tls`](crate::DeliveryOptions::verified_tls) is missing, since such mail would only be returned.
 ///
 /// ```
@@ -31,6 +31,7 @@ pub fn offers() -> Offers {
         require_tls: true,
         deliver_by: Some(0),
         mt_priority: Some(String::new()),
+        rrvs: true,
         limits: true,
         ..Offers::default()
     }

@@ -65,6 +65,15 @@ async fn each_parameter_goes_where_its_extension_is_offered() {
         ),
         (Offers { mt_priority: Some(String::new()), ..nothing() }, "<m@s>", "<a@d>", "MT-PRIORITY=0", "<a@d>"),
         (nothing(), "<m@s> MT-PRIORITY=-4", "<a@d>", "", "<a@d>"),
+        // RFC 7293 section 5.1.1: who tests it is told, action and all; who does not is told nothing, if the sender lets it.
+        (
+            Offers { rrvs: true, ..nothing() },
+            "<m@s>",
+            "<a@d> RRVS=2014-04-03T23:01:00Z;C",
+            "",
+            "<a@d> RRVS=2014-04-03T23:01:00Z;C",
+        ),
+        (nothing(), "<m@s>", "<a@d> RRVS=2014-04-03T23:01:00Z;C", "", "<a@d>"),
         // What is held is held here.
         (Offers { future_release: Some(release), ..nothing() }, "<m@s> HOLDFOR=1", "<a@d>", "", "<a@d>"),
         // All in ASCII, so that it is fit for anybody.
@@ -102,6 +111,8 @@ async fn what_a_next_hop_cannot_take_is_reported_at_once() {
         (nothing(), "<m@s> BY=60;R", "<a@d>", CONTENT, "5.4.7"),
         (Offers { deliver_by: Some(100), ..nothing() }, "<m@s> BY=60;R", "<a@d>", CONTENT, "5.4.7"),
         (nothing(), "<m@s> REQUIRETLS", "<a@d>", CONTENT, "5.7.10"),
+        (nothing(), "<m@s>", "<a@d> RRVS=2014-04-03T23:01:00Z", CONTENT, "5.7.19"),
+        (nothing(), "<m@s>", "<a@d> RRVS=2014-04-03T23:01:00Z;R", CONTENT, "5.7.19"),
     ] {
         let hop = Hop::offering(offers).await;
         let relay = relay_to(&hop).await;

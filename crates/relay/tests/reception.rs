@@ -133,6 +133,7 @@ async fn what_is_honoured_is_offered() {
         "-DELIVERBY\r",
         "-FUTURERELEASE 1000 20",
         "-MT-PRIORITY\r",
+        "-RRVS\r",
         " LIMITS RCPTMAX=1000\r",
     ] {
         assert!(said.contains(line), "{line} {said}");

@@ -51,6 +51,7 @@ const REMEDIES: &[(&str, &str)] = &[
     ("offers.deliverby", "write true or false"),
     ("offers.futurerelease", "write true or false"),
     ("offers.mt_priority", "write true or false"),
+    ("offers.rrvs", "write true or false"),
     ("offers.requiretls", "write true or false"),
     ("delivery.mx_port", "write a port from 1 to 65535"),
     ("delivery.allow_loopback", "write true or false"),

@@ -127,6 +127,7 @@ pub(super) struct Offers {
     pub(super) deliverby: bool,
     pub(super) futurerelease: bool,
     pub(super) mt_priority: bool,
+    pub(super) rrvs: bool,
     pub(super) requiretls: bool,
 }
 
@@ -140,6 +141,7 @@ impl Default for Offers {
             deliverby: true,
             futurerelease: true,
             mt_priority: true,
+            rrvs: true,
             requiretls: true,
         }
     }

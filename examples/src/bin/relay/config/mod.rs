@@ -196,6 +196,7 @@ fn offered(wanted: &file::Offers, verifies: bool) -> Offers {
         binary_mime: wanted.binarymime && wanted.chunking,
         deliver_by: all.deliver_by.filter(|_| wanted.deliverby),
         mt_priority: all.mt_priority.filter(|_| wanted.mt_priority),
+        rrvs: wanted.rrvs,
         require_tls: wanted.requiretls && verifies,
         ..all
     }
