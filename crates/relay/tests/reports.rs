@@ -186,6 +186,31 @@ async fn what_must_be_there_in_time_or_not_at_all_comes_back() {
     relay.end().await;
 }
 
+/// The time may run out while the next hop thinks: nobody waits for the next attempt then.
+#[tokio::test]
+async fn what_is_over_within_an_attempt_is_over_at_once() {
+    for (mail, told) in
+        [("<m@s> BY=1;R", "1 failed, 0 delayed, 0 relayed"), ("<m@s> BY=1;N", "0 failed, 1 delayed, 0 relayed")]
+    {
+        let behaviour = Behaviour {
+            message: Box::new(|taken| match taken.envelope.mail.reverse_path.mailbox() {
+                Some(_) => Err(Reply::from_static("450 4.2.1 Later\r\n")),
+                None => Ok(Reply::from_static("250 ok\r\n")),
+            }),
+            think: Duration::from_millis(1_100),
+            ..Behaviour::default()
+        };
+        let hop = Hop::with(0, Offers { deliver_by: Some(0), ..dsn() }, Default::default(), behaviour).await;
+        let mut options = options(&[hop.port]);
+        options.delivery.retry.waits = vec![Duration::from_secs(3_600)];
+        let relay = start(options);
+        relay.submit(mail, &["<a@d>"], CONTENT).await;
+        relay.log.wait("reported", 1).await;
+        assert_eq!(relay.log.of("reported")[0].text, told);
+        relay.end().await;
+    }
+}
+
 /// RFC 2852 section 4.1.3, mode N: the sender is told when the time is over, and it goes on.
 #[tokio::test]
 async fn what_is_late_is_told_and_goes_on() {

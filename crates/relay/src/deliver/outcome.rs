@@ -39,6 +39,8 @@ impl Job {
         // What was held is as old as its release.
         let age = self.age().saturating_sub(self.outside.held());
         let retry_in = retry.next(self.attempts, age, self.until_deadline());
+        // The time of BY has run out meanwhile: what follows from that is done at once.
+        let retry_in = if self.overdue().is_some() { retry_in.map(|_| Duration::ZERO) } else { retry_in };
         let is_delayed = retry.warn_after.is_some_and(|after| age >= after);
         let now = Timestamp::now().as_second();
         let mut settlement =
