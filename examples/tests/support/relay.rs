@@ -25,6 +25,8 @@ pub(crate) struct Config {
     pub(crate) relay_from: &'static str,
     /// The route's `tls`.
     pub(crate) route_tls: &'static str,
+    /// The certificate that proves who a next hop is, for mail that requires TLS.
+    pub(crate) authorities: Option<PathBuf>,
     /// With STARTTLS on the MX port, and submission ports besides.
     pub(crate) tls: bool,
     /// Waits between attempts, as in the file.
@@ -46,6 +48,7 @@ impl Default for Config {
             next_hops: vec![],
             relay_from: "[\"127.0.0.0/8\"]",
             route_tls: "off",
+            authorities: None,
             tls: false,
             retry: "[\"1s\", \"1s\", \"2s\"]",
             expire_after: "1h",
@@ -149,6 +152,9 @@ impl Relay {
             ("timeout", text("6s")),
         ];
         table("[delivery]", &delivery);
+        if let Some(authorities) = &config.authorities {
+            table("", &[("authorities", format!("{authorities:?}"))]);
+        }
         if let Some(mx) = config.mx {
             table("", &[("mx_port", mx.port.to_string()), ("allow_loopback", mx.allow_loopback.to_string())]);
             table("[dns]", &[("servers", format!("[{}]", local(mx.nameserver)))]);

@@ -17,7 +17,7 @@ pub(super) struct Part {
     octets: Vec<u8>,
     has_charset: bool,
     /// message/rfc822, which nobody may encode (RFC 2046 section 5.2.1).
-    as_it_is: bool,
+    unencoded: bool,
 }
 
 /// How a part is encoded (RFC 2045 section 6).
@@ -30,23 +30,23 @@ enum Encoding {
 
 impl Part {
     pub(super) const fn new(content_type: &'static str, octets: Vec<u8>) -> Self {
-        Self { content_type, octets, has_charset: false, as_it_is: false }
+        Self { content_type, octets, has_charset: false, unencoded: false }
     }
 
     pub(super) fn with_charset(self) -> Self {
         Self { has_charset: true, ..self }
     }
 
-    pub(super) fn as_it_is(self) -> Self {
-        Self { as_it_is: true, ..self }
+    pub(super) fn unencoded(self) -> Self {
+        Self { unencoded: true, ..self }
     }
 
     fn encoding(&self, charset: Charset) -> Encoding {
-        if !self.as_it_is && !is_clean(&self.octets) {
+        if !self.unencoded && !is_clean(&self.octets) {
             Encoding::QuotedPrintable
         } else if self.octets.is_ascii() {
             Encoding::SevenBit
-        } else if self.as_it_is || charset == Charset::Utf8 {
+        } else if self.unencoded || charset == Charset::Utf8 {
             Encoding::EightBit
         } else {
             Encoding::QuotedPrintable

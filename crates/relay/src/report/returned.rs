@@ -32,7 +32,7 @@ pub(super) fn part(outside: &Outside, original: &Original) -> Part {
     if original.whole && is_clean(octets) {
         return match utf8 {
             true => Part::new("message/global", octets.clone()),
-            false => Part::new("message/rfc822", octets.clone()).as_it_is(),
+            false => Part::new("message/rfc822", octets.clone()).unencoded(),
         };
     }
     let header = header(octets);
