@@ -128,7 +128,10 @@ async fn connect_for<Q: Queue, R: Resolver>(
 ) -> Result<Connected, Unreachable> {
     let guard = job.guard();
     match connection.take() {
-        Some(connected) if connected.verified || guard == Guard::Any => return Ok(connected),
+        Some(connected) if connected.verified || guard == Guard::Any => {
+            site.mark_up();
+            return Ok(connected);
+        }
         Some(connected) => close(connected).await,
         None => {}
     }
