@@ -231,6 +231,48 @@ async fn what_is_late_is_told_and_goes_on() {
     relay.end().await;
 }
 
+/// A message has its time from when it is released.
+#[tokio::test]
+async fn what_was_held_is_not_old() {
+    let hop = Hop::start(says("450 4.2.1 Later\r\n")).await;
+    let mut options = options(&[hop.port]);
+    options.delivery.retry.expire_after = Duration::from_millis(700);
+    options.delivery.retry.warn_after = Some(Duration::from_millis(400));
+    let relay = start(options);
+    relay.submit("<m@s> HOLDFOR=1", &["<a@d>"], CONTENT).await;
+    relay.log.wait("failed", 1).await;
+    assert!(relay.log.count("deferred") >= 3, "{:?}", relay.log.all());
+    let told: Vec<_> = relay.log.of("reported").into_iter().map(|seen| seen.text).collect();
+    assert_eq!(told, ["0 failed, 1 delayed, 0 relayed", "1 failed, 0 delayed, 0 relayed"]);
+    relay.log.wait("delivered", 2).await;
+    has(&hop.reports()[0], &["Future-Release-Request: for;1\r\n"]);
+    relay.end().await;
+}
+
+/// The end of the attempts is the end of the message's time, or that of BY in mode R.
+#[tokio::test]
+async fn a_delay_says_until_when_it_is_tried() {
+    for (mail, expire, until) in
+        [("<m@s> BY=100;R", 500, 100), ("<m@s> BY=500;R", 100, 100), ("<m@s> BY=100;N", 500, 500)]
+    {
+        let hop =
+            Hop::with(0, Offers { deliver_by: Some(0), ..dsn() }, Default::default(), says("450 Later\r\n")).await;
+        let mut options = options(&[hop.port]);
+        options.delivery.retry.warn_after = Some(Duration::ZERO);
+        options.delivery.retry.expire_after = Duration::from_secs(expire);
+        let relay = start(options);
+        relay.submit(mail, &["<a@d>"], CONTENT).await;
+        relay.log.wait("delivered", 1).await;
+        let text = hop.reports()[0].text();
+        let date = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            jiff::fmt::rfc2822::parse(line.trim()).unwrap().timestamp().as_second()
+        };
+        assert_eq!(date("Will-Retry-Until:") - date("Arrival-Date:"), until, "{mail} {text}");
+        relay.end().await;
+    }
+}
+
 /// RFC 2852 section 4.1.4: the next hop gets what is left.
 #[tokio::test]
 async fn the_time_that_is_left_is_passed_on() {

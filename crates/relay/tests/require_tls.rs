@@ -143,11 +143,12 @@ async fn it_goes_nowhere_else() {
 async fn every_host_is_asked() {
     let (server, client) = certificate();
     let poor = hop(Offers::default(), Tls::Off).await;
+    let proven = hop(Offers::default(), Tls::StartTls(Arc::clone(&server))).await;
     let good = hop(guards(), Tls::StartTls(Arc::clone(&server))).await;
-    let relay = start(to_named("mx.test", &[poor.port, good.port], Some(Arc::clone(&client))));
+    let relay = start(to_named("mx.test", &[poor.port, proven.port, good.port], Some(Arc::clone(&client))));
     submit(&relay.relay, "<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
     relay.log.wait("delivered", 1).await;
-    assert_eq!((poor.mail().len(), good.mail().len()), (0, 1));
+    assert_eq!((poor.mail().len(), proven.mail().len(), good.mail().len()), (0, 0, 1));
     relay.end().await;
 
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
