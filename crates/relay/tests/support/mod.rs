@@ -22,7 +22,8 @@ use posthaste_server::{
 pub(crate) use hop::{Behaviour, Hop, Taken};
 pub(crate) use raw::{RawHop, polite};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// A bound for what has to happen: the largest body takes ten seconds of a processor in a debug build.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An event in words: what, who, and the status or the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
