@@ -34,10 +34,17 @@ allow_loopback = false
 retry = ["1s", "5m", "2h"]
 expire_after = "5d"
 timeout = "6s"
+warn_after = "never"
+authorities = "cert.pem"
 [limits]
 message_size = 2097152
 recipients = 1000
 connections = 1000
+returned_size = 1048576
+hold = "30d"
+[offers]
+dsn = true
+requiretls = true
 "#;
 
 /// What to replace in the good file, with what, the line that is to blame, and the key.
@@ -71,11 +78,18 @@ const BROKEN: &[(&str, &str, usize, &str)] = &[
     ("retry = [\"1s\", \"5m\", \"2h\"]", "retry = []", 24, "retry"),
     ("expire_after = \"5d\"", "expire_after = 5", 25, "expire_after"),
     ("timeout = \"6s\"", "timeout = \"-6s\"", 26, "timeout"),
-    ("message_size = 2097152", "message_size = \"2 MiB\"", 28, "message_size"),
-    ("message_size = 2097152", "message_size = -1", 28, "message_size"),
-    ("recipients = 1000", "recipients = 0", 29, "recipients"),
-    ("connections = 1000", "conections = 1000", 30, "conections"),
-    ("[limits]", "[limit]", 27, "limit"),
+    ("warn_after = \"never\"", "warn_after = \"soon\"", 27, "warn_after"),
+    ("authorities = \"cert.pem\"", "authorities = \"missing.pem\"", 28, "authorities"),
+    ("authorities = \"cert.pem\"", "authorities = \"key.pem\"", 28, "authorities"),
+    ("message_size = 2097152", "message_size = \"2 MiB\"", 30, "message_size"),
+    ("message_size = 2097152", "message_size = -1", 30, "message_size"),
+    ("recipients = 1000", "recipients = 0", 31, "recipients"),
+    ("connections = 1000", "conections = 1000", 32, "conections"),
+    ("returned_size = 1048576", "returned_size = 8000000", 33, "returned_size"),
+    ("hold = \"30d\"", "hold = \"400d\"", 34, "hold"),
+    ("dsn = true", "dsn = \"yes\"", 36, "dsn"),
+    ("requiretls = true", "require_tls = true", 37, "require_tls"),
+    ("[limits]", "[limit]", 29, "limit"),
 ];
 
 /// The example of RFC 7677 as a key, beside the password.

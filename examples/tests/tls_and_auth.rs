@@ -306,6 +306,46 @@ fn openssl_negotiates_tls_12_and_later_alone() {
     }
 }
 
+/// RFC 8689: from relay to relay as long as a certificate proves who is there, and back where none does.
+#[test]
+fn mail_that_requires_tls_goes_as_far_as_tls_proves_who_is_there() {
+    let mut sink = Sink::start();
+    let last = Relay::start(&Config { next_hops: vec![sink.port], tls: true, ..Config::default() });
+    let authorities = Some(last.folder().join("cert.pem"));
+    let (next_hops, route_tls) = (vec![last.port], "opportunistic");
+    let first = Relay::start(&Config { next_hops, route_tls, authorities, tls: true, ..Config::default() });
+    let token = token();
+    let order = json!({"tls": "starttls", "port": first.port, "mail_options": ["REQUIRETLS", "RET=FULL"]});
+    let answer = send(&first, &token, &order);
+    assert_eq!(answer["refused"], json!({}), "{answer}");
+    assert!(answer["extensions"].get("requiretls").is_some(), "{answer}");
+    // The last relay has nowhere to go with it, and says so to its sender, without the message.
+    let report = sink.one(&token);
+    let text = String::from_utf8_lossy(&report.data).into_owned();
+    for line in ["Reporting-MTA: dns; relay.test\r\n", "Action: failed\r\nStatus: 5.7.10\r\n"] {
+        assert!(text.contains(line), "{line:?} is missing in {text}");
+    }
+    assert_eq!((report.reverse_path.as_str(), text.contains("Hello")), ("", false), "{text}");
+    assert_eq!((first.status()["reported"], last.status()["reported"]), (0, 1));
+}
+
+/// RFC 4865: for those who submit, and for nobody else.
+#[test]
+fn a_submission_may_be_held() {
+    let (mut sink, relay) = relay();
+    let token = token();
+    let order = json!({"tls": "starttls", "port": relay.submission, "user": USER, "password": PASSWORD, "mail_options": ["HOLDFOR=3"]});
+    let begun = std::time::Instant::now();
+    let answer = send(&relay, &token, &order);
+    assert_eq!(answer["refused"], json!({}), "{answer}");
+    let limits = answer["extensions"]["futurerelease"].as_str().unwrap_or_default();
+    assert!(limits.starts_with("2592000 2"), "{answer}");
+    sink.one(&token);
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(3), "{:?}", begun.elapsed());
+    let answer = send(&relay, &token, &json!({"tls": "starttls", "port": relay.port, "mail_options": ["HOLDFOR=3"]}));
+    assert_eq!(answer["code"], 555, "{answer}");
+}
+
 fn send(relay: &Relay, token: &str, order: &Value) -> Value {
     let file = relay.folder().join(token);
     fs::write(&file, format!("Subject: {token}\r\n\r\nHello\r\n")).expect("the folder is ours");

@@ -50,6 +50,7 @@ where
 {
     peer.tls = connection.is_tls();
     peer.certificate = connection.peer_certificate();
+    let settings = service.settings(&peer, &settings);
     let verdict = settings.timeouts.verdict;
     let lmtp = settings.protocol == Protocol::Lmtp;
     let mut driver = ServerDriver::new(connection, ServerSession::new(settings, peer.tls));

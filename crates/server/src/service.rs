@@ -1,9 +1,12 @@
 //! What an application implements.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use posthaste_io::{
-    session::sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers},
+    session::{
+        ServerSettings,
+        sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers},
+    },
     wire::{Command, EhloName, Mail, Rcpt, Reply},
 };
 
@@ -13,6 +16,13 @@ use crate::{Body, Envelope, Peer, password};
 pub trait Service: Send + Sync + 'static {
     /// What handles one connection.
     type Handler: Handler;
+
+    /// What a client is offered, and how much is taken from it: the listener's settings, unless they depend on the client or on
+    /// the time. STARTTLS stays as the listener has it, which knows whether there is a certificate.
+    fn settings(&self, peer: &Peer, settings: &Arc<ServerSettings>) -> Arc<ServerSettings> {
+        let _ = peer;
+        Arc::clone(settings)
+    }
 
     /// A client has connected.
     ///

@@ -32,6 +32,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) dns: Dns,
     #[serde(default)]
+    pub(super) offers: Offers,
+    #[serde(default)]
     pub(super) delivery: Delivery,
     #[serde(default)]
     pub(super) limits: Limits,
@@ -115,6 +117,37 @@ pub(super) struct Dns {
     pub(super) servers: Vec<SocketAddr>,
 }
 
+/// What is offered; everything, unless it is switched off.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Offers {
+    pub(super) dsn: bool,
+    pub(super) smtputf8: bool,
+    pub(super) chunking: bool,
+    pub(super) binarymime: bool,
+    pub(super) deliverby: bool,
+    pub(super) futurerelease: bool,
+    pub(super) mt_priority: bool,
+    pub(super) rrvs: bool,
+    pub(super) requiretls: bool,
+}
+
+impl Default for Offers {
+    fn default() -> Self {
+        Self {
+            dsn: true,
+            smtputf8: true,
+            chunking: true,
+            binarymime: true,
+            deliverby: true,
+            futurerelease: true,
+            mt_priority: true,
+            rrvs: true,
+            requiretls: true,
+        }
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Delivery {
@@ -126,6 +159,9 @@ pub(super) struct Delivery {
     pub(super) retry: Option<Vec<Duration>>,
     #[serde(default, deserialize_with = "values::duration")]
     pub(super) expire_after: Option<Duration>,
+    #[serde(default, deserialize_with = "values::warning")]
+    pub(super) warn_after: Option<Option<Duration>>,
+    pub(super) authorities: Option<Spanned<PathBuf>>,
     #[serde(default, deserialize_with = "values::duration")]
     pub(super) timeout: Option<Duration>,
     #[serde(default, deserialize_with = "values::positive")]
@@ -139,6 +175,10 @@ pub(super) struct Delivery {
 pub(super) struct Limits {
     #[serde(default, deserialize_with = "values::message_size")]
     pub(super) message_size: Option<u64>,
+    #[serde(default, deserialize_with = "values::returned_size")]
+    pub(super) returned_size: Option<u64>,
+    #[serde(default, deserialize_with = "values::hold")]
+    pub(super) hold: Option<Duration>,
     #[serde(default, deserialize_with = "values::positive")]
     pub(super) recipients: Option<u16>,
     #[serde(default, deserialize_with = "values::positive")]

@@ -4,6 +4,7 @@
 use std::{borrow::Cow, fmt::Display, net::SocketAddr, str::FromStr, time::Duration};
 
 use jiff::{Span, SpanRelativeTo};
+use posthaste_queue::MAX_DELAY;
 use posthaste_relay::{DomainPattern, IpNet};
 use posthaste_server::{
     ScramKey,
@@ -79,6 +80,32 @@ pub(super) fn message_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     parsed::<Wait, D>(deserializer).map(|wait| Some(wait.0))
+}
+
+/// A span of time, or `never`.
+pub(super) fn warning<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Duration>>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "never" {
+        return Ok(Some(None));
+    }
+    let wait: Wait = text.parse().map_err(|error| D::Error::custom(format_args!("`{text}`: {error}")))?;
+    Ok(Some(Some(wait.0)))
+}
+
+pub(super) fn hold<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let wait: Wait = parsed(deserializer)?;
+    if wait.0 > MAX_DELAY {
+        let days = MAX_DELAY.as_secs() / 86_400;
+        return Err(D::Error::custom(format_args!("nothing is held for more than {days} days")));
+    }
+    Ok(Some(wait.0))
+}
+
+pub(super) fn returned_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match u64::deserialize(deserializer)? {
+        octets @ ..=4_194_304 => Ok(Some(octets)),
+        octets => Err(D::Error::custom(format_args!("{octets} octets are too many"))),
+    }
 }
 
 pub(super) fn durations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Duration>>, D::Error> {
