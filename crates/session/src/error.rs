@@ -59,8 +59,12 @@ pub enum PeerMisbehaved {
     /// Octets came in clear behind the reply to STARTTLS (RFC 3207): somebody may have put them there.
     #[error("the server sent octets in clear behind its reply to STARTTLS")]
     ResidueBeforeTls,
-    /// The reply does not fit its command: 354 to MAIL, a challenge of several lines, anything but a refusal to a SASL
-    /// exchange that was given up.
+    /// The reply does not fit its command. A code counts by its first digit, but:
+    ///
+    /// - 220 answers the connection, STARTTLS and XCLIENT alone, 221 QUIT, 235 and 334 AUTH, 354 DATA;
+    /// - of 2yz and 3yz, STARTTLS takes nothing but 220, AUTH nothing but 235 and 334, DATA nothing but 354;
+    /// - RSET is not refused, but for a 421: the transaction would still be open;
+    /// - a challenge has one line, and what was given up with `*` is refused.
     #[error("the server's reply does not fit the command")]
     UnfittingReply,
     /// More SASL challenges than any mechanism has.

@@ -2,7 +2,7 @@
 
 use posthaste_wire::{Capabilities, ReplyCode, ReplyRef, Secret, frame::Stuffer};
 
-use super::{ClientNext, ClientSession, Flow, Hello, Sent};
+use super::{ClientNext, ClientSession, Flow, Hello, Sent, fitting::fits};
 use crate::{
     PeerMisbehaved, Step, Tick,
     table::{Exchange, Outcome, Phase},
@@ -114,18 +114,18 @@ impl ClientSession {
     }
 
     fn fits(&self, sent: &Sent, reply: &ReplyRef<'_>, outcome: Outcome) -> bool {
-        match (sent.exchange, outcome) {
-            // In LMTP no reply follows the end of content that has no recipient, and DATA must fail (RFC 2033 section 4.2).
-            (Exchange::Data, Outcome::Intermediate) => !self.lmtp || !self.accepted.is_empty(),
-            (Exchange::Data, Outcome::Positive) => false,
-            // A challenge is one line of base64 behind 334 (RFC 4954 section 4); of several there is no telling what they
-            // ask. What was given up must be refused: neither goes the exchange on, nor are we who we did not say to be.
-            (Exchange::Auth | Exchange::AuthResponse, Outcome::Intermediate) => {
-                reply.code() == ReplyCode::CHALLENGE && reply.lines().count() == 1 && !self.gave_up
+        fits(sent.exchange, reply.code())
+            && match (sent.exchange, outcome) {
+                // In LMTP no reply follows the end of content that has no recipient, and DATA must fail (RFC 2033 section
+                // 4.2).
+                (Exchange::Data, Outcome::Intermediate) => !self.lmtp || !self.accepted.is_empty(),
+                // A challenge is one line of base64 (RFC 4954 section 4); of several there is no telling what they ask. What
+                // was given up must be refused: neither goes the exchange on, nor are we who we did not say to be.
+                (Exchange::Auth | Exchange::AuthResponse, Outcome::Intermediate) => {
+                    reply.lines().count() == 1 && !self.gave_up
+                }
+                (Exchange::AuthResponse, Outcome::Positive) => !self.gave_up,
+                _ => true,
             }
-            (Exchange::AuthResponse, Outcome::Positive) => !self.gave_up,
-            (_, Outcome::Intermediate) => false,
-            _ => true,
-        }
     }
 }

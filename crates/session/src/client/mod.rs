@@ -2,6 +2,7 @@
 
 mod content;
 pub mod downgrade;
+mod fitting;
 mod input;
 mod limits;
 mod output;
