@@ -5,7 +5,7 @@ mod support;
 
 use std::{collections::HashMap, time::Duration};
 
-use posthaste_session::{ApiMisuse, ClientSettings, Ticket};
+use posthaste_session::{ApiMisuse, ClientSettings, Ticket, table::Phase};
 use posthaste_testkit::{
     choices::Chunking,
     client::{ClientHarness, Event},
@@ -105,7 +105,13 @@ impl Run {
             "respond" => (client.respond(Some(rest)), "AUTH"),
             "content" => (client.send_content(&unescape(rest), 5), "end"),
             "tls" => return client.establish_tls(),
-            "wait" => return client.clock.advance(Duration::from_secs(number(rest))),
+            "wait" => {
+                // Whoever waits for octets has asked before.
+                if client.session.phase() != Phase::Handshake {
+                    client.feed(b"");
+                }
+                return client.clock.advance(Duration::from_secs(number(rest)));
+            }
             "eof" => {
                 let eof = client.end_of_input();
                 self.eof = Some((eof.unanswered, eof.message_in_doubt));

@@ -134,6 +134,8 @@ pub struct ClientSession {
     shown: u64,
     /// When the reply to the first of the unanswered is due.
     reply_due: Option<Tick>,
+    /// The caller was told to wait for it: its time has begun, and is not given again.
+    waits: bool,
     /// When the content given last has to be written out.
     block_due: Option<Tick>,
     /// The last chance to send was used: only what is on its way still comes.
@@ -239,6 +241,7 @@ impl ClientSession {
             consumed: 0,
             shown: 0,
             reply_due: None,
+            waits: false,
             block_due: None,
             closing: false,
         };
@@ -246,7 +249,7 @@ impl ClientSession {
         session
     }
 
-    /// The TLS handshake is done. The capabilities are forgotten (RFC 3207 section 4.2): send EHLO again.
+    /// The TLS handshake is done. What was learnt before is forgotten (RFC 3207 section 4.2): send EHLO again.
     ///
     /// # Errors
     /// [`ApiMisuse::Handshake`] when none was due.
@@ -258,6 +261,8 @@ impl ClientSession {
         self.ahead = self.phase;
         self.reply_due = None;
         self.capabilities = Capabilities::default();
+        self.lmtp = false;
+        self.accepted.clear();
         Ok(())
     }
 
@@ -275,8 +280,8 @@ impl ClientSession {
         self.poll_timeout().filter(|due| *due <= now).map(|_| self.handle_eof())
     }
 
-    /// When the server has been silent for too long, or for too long has not taken the content that
-    /// [`payload`](Self::payload) appended last. Whoever waits for neither, but for the next piece of content from
+    /// When the server has been silent for too long, counted from the first [`ClientNext::NeedInput`] behind what was sent
+    /// or heard last; or for too long has not taken the content that [`payload`](Self::payload) appended last. Whoever waits for neither, but for the next piece of content from
     /// elsewhere, does not look at it.
     pub fn poll_timeout(&self) -> Option<Tick> {
         self.reply_due.into_iter().chain(self.block_due).min()
@@ -326,7 +331,7 @@ impl ClientSession {
     /// Whether the end of a message may have left that the server has not answered, for one recipient at least: it may
     /// have the message, and sending it again may make a duplicate (RFC 1047). It stays true when the conversation ends so.
     pub fn message_in_doubt(&self) -> bool {
-        self.flow.is_whole_message() || self.unanswered.iter().any(|sent| sent.exchange == Exchange::EndOfData)
+        self.unanswered.iter().any(|sent| sent.exchange == Exchange::EndOfData)
     }
 
     /// Nothing that comes from here on is looked at.
@@ -349,12 +354,33 @@ impl ClientSession {
             _ => Outcome::Positive,
         };
         self.ahead = table::next(self.ahead, exchange, hoped).unwrap_or(self.ahead);
-        if self.unanswered.is_empty() {
-            self.reply_due = Some(now + self.settings.timeouts.of(exchange));
-            self.framer = ReplyFramer::new(self.reply_limits(exchange));
-        }
+        let is_first = self.unanswered.is_empty();
         self.unanswered.push_back(Sent { ticket, exchange, recipient, after: self.shown });
+        if is_first {
+            self.begin_reply(now);
+        }
         ticket
+    }
+
+    /// The next reply is that of the first of the unanswered: its time and its limits hold.
+    fn begin_reply(&mut self, now: Tick) {
+        self.waits = false;
+        self.reply_due = self.first_due(now);
+        if let Some(sent) = self.unanswered.front() {
+            self.framer = ReplyFramer::new(self.reply_limits(sent.exchange));
+        }
+    }
+
+    /// The caller was told to wait. Until now it had the turn, and what it did is not the server's silence.
+    fn begin_waiting(&mut self, now: Tick) {
+        if !self.waits {
+            self.waits = true;
+            self.reply_due = self.first_due(now);
+        }
+    }
+
+    fn first_due(&self, now: Tick) -> Option<Tick> {
+        self.unanswered.front().map(|sent| now + self.settings.timeouts.of(sent.exchange))
     }
 
     /// A challenge may be as long as a response (RFC 4954 section 4).

@@ -63,10 +63,12 @@ impl ClientSession {
         response: Option<Secret<&str>>,
         out: &mut BytesMut,
     ) -> Result<Ticket, ApiMisuse> {
+        if self.phase == Phase::Closed {
+            return Err(ApiMisuse::Closed);
+        }
         if self.phase != Phase::Auth || !self.unanswered.is_empty() {
             return Err(ApiMisuse::OutOfOrder);
         }
-        let gave_up = response.is_none();
         let text = response.map_or("*", Secret::into_inner);
         // The last check before a line leaves, as for a command, with the room that RFC 4954 section 4 gives.
         if text.len().saturating_add(2) > MAX_AUTH_LINE {
@@ -77,7 +79,7 @@ impl ClientSession {
         }
         out.extend_from_slice(text.as_bytes());
         out.extend_from_slice(b"\r\n");
-        self.gave_up = gave_up;
+        self.gave_up = text == "*";
         Ok(self.expect(now, Exchange::AuthResponse, None))
     }
 
