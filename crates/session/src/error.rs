@@ -3,7 +3,7 @@
 use posthaste_wire::{EncodeError, frame::ContentFault, reply::ReplyError};
 use thiserror::Error;
 
-/// The caller used a session in a way that makes no sense. The session is as it was.
+/// The caller used a session in a way that makes no sense. The session is as it was, but for [`Self::Content`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ApiMisuse {
@@ -37,7 +37,7 @@ pub enum ApiMisuse {
     /// The list of segments is full: write it out and begin another.
     #[error("the list of segments is full")]
     NoRoom,
-    /// The content must not leave: the transaction cannot go on, close the connection.
+    /// The content must not leave, and half of it must not look whole: the session is closed, close the connection.
     #[error("the content must not leave: {0}")]
     Content(#[from] ContentFault),
     /// The command must not leave.

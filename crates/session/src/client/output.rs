@@ -15,11 +15,14 @@ const MAX_UNANSWERED: usize = 1_024;
 impl ClientSession {
     /// Writes a command to the output. BDAT is not sent here but by [`begin_chunk`](Self::begin_chunk).
     ///
+    /// Behind an accepted XCLIENT send EHLO again: the server is another one.
+    ///
     /// # Errors
     /// Nothing is written then.
     ///
-    /// - [`ApiMisuse::OutOfOrder`] when the command has no place here: BDAT, and DATA for content that was announced with
-    ///   BODY=BINARYMIME (RFC 3030 section 3), among others.
+    /// - [`ApiMisuse::OutOfOrder`] when the command has no place here: BDAT, BURL, a verb that is known as
+    ///   [`Command::Other`], and DATA for content that was announced with BODY=BINARYMIME (RFC 3030 section 3), among
+    ///   others.
     /// - [`ApiMisuse::NotYet`] when it has to wait for replies: by the rules of PIPELINING, or because 1,024 are still to
     ///   come.
     /// - [`ApiMisuse::NotOffered`] for BODY=BINARYMIME without CHUNKING and BINARYMIME.
@@ -87,7 +90,7 @@ impl ClientSession {
         if self.phase == Phase::Closed || self.closing {
             return Err(ApiMisuse::Closed);
         }
-        if self.flow.is_open() || matches!(command, Command::Bdat { .. }) {
+        if self.flow.is_open() || !is_line(command) {
             return Err(ApiMisuse::OutOfOrder);
         }
         if !self.may_follow() || self.unanswered.len() >= MAX_UNANSWERED {
@@ -125,5 +128,16 @@ impl ClientSession {
         };
         self.unanswered.is_empty()
             || (self.capabilities.offers(Keyword::Pipelining) && self.unanswered.iter().all(followed))
+    }
+}
+
+/// Whether a command is what it looks like, and a line alone: nothing whose reply would mean something else than that of
+/// the exchange it is counted as.
+fn is_line(command: &Command<'_>) -> bool {
+    match command {
+        // Content is counted where it is written; what BURL ends would stay open here.
+        Command::Bdat { .. } | Command::Burl { .. } => false,
+        Command::Other { verb, .. } => matches!(Command::parse(verb.as_bytes()), Ok(Command::Other { .. })),
+        _ => true,
     }
 }
