@@ -1,6 +1,9 @@
 //! What an application would say: scripted verdicts, and sensible ones where nothing is scripted.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::LazyLock,
+};
 
 use posthaste_session::{
     Ask, Verdict,
@@ -15,6 +18,10 @@ use posthaste_wire::{Reply, Secret};
 pub const USER: &str = "tester";
 /// The password of [`USER`].
 pub const PASSWORD: &str = "s3cret";
+
+/// Of [`PASSWORD`]. It takes its time to make.
+static KEY: LazyLock<ScramKey> =
+    LazyLock::new(|| ScramKey::derive(PASSWORD, &[7; SALT_LENGTH], MIN_ITERATIONS).expect("they are in bounds"));
 
 /// What a question is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -130,8 +137,7 @@ impl Policy {
                 mechanism.decide(Ok(who.authentication_identity))
             }
             ServerStep::ScramKey(who) => {
-                let key = || ScramKey::derive(PASSWORD, &[7; SALT_LENGTH], MIN_ITERATIONS).expect("they are in bounds");
-                mechanism.found(Ok((who.authentication_identity == USER).then(key)))
+                mechanism.found(Ok((who.authentication_identity == USER).then(|| KEY.clone())))
             }
             _ => mechanism.decide(Err(SaslError::Credentials)),
         };
