@@ -94,7 +94,7 @@ fn each_reply_fits_or_is_an_error() {
             };
             let mut client = waiting(place);
             client.feed(format!("{code} text\r\n").as_bytes());
-            let error = client.events.iter().any(|event| *event == Event::Misbehaved(PeerMisbehaved::UnfittingReply));
+            let error = client.events.contains(&Event::Misbehaved(PeerMisbehaved::UnfittingReply));
             assert_eq!(error, !fits, "{code} to {place}: {:?}", client.events);
             // What does not fit answers nothing: the command is lost, and a message in doubt.
             assert_eq!(client.session.unanswered(), usize::from(!fits), "{code} to {place}");

@@ -320,6 +320,31 @@ fn no_server_makes_a_connection_hold_much() {
     println!("above an idle connection's {idle} octets at most {} ({})", most.0, most.1);
 }
 
+/// The most commands that a caller may have on their way, and a server that makes the most of every reply.
+#[test]
+fn a_full_pipeline_and_long_replies_hold_no_more() {
+    let idle = most_held(|| hold(&before("ready"), usize::MAX));
+    let reply = format!("{}250 ok\r\n", format!("250-{}\r\n", "x".repeat(1_000)).repeat(16));
+    let held = most_held(|| {
+        let mut connected = Connected::new();
+        connected.feed(b"220 s.test\r\n");
+        connected.harness.send_line("LHLO c.test").expect("it has a place");
+        connected.feed(CHUNKING);
+        connected.harness.send_line("MAIL FROM:<a@a.test>").expect("it has a place");
+        while connected.harness.send_line("RCPT TO:<b@b.test>").is_ok() {
+            connected.harness.sent.clear();
+        }
+        assert_eq!(connected.harness.session.unanswered(), 1_024);
+        for _ in 0..512 {
+            connected.feed(reply.as_bytes());
+        }
+        assert_eq!(connected.harness.session.accepted_recipients(), 511);
+        connected.feed(&reply.as_bytes()[..16_000]);
+    });
+    println!("{held} octets, above an idle connection's {idle}");
+    assert!(held.saturating_sub(idle) <= LIMIT, "{held} octets");
+}
+
 /// What leaves has no place in a row.
 #[test]
 fn no_recipient_left_and_354_all_the_same_is_a_lone_dot() {
