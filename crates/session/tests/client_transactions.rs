@@ -1,6 +1,6 @@
 //! What belongs to a transaction of a client, and what no longer does.
 
-use posthaste_session::{ApiMisuse, ClientSettings, table::Phase};
+use posthaste_session::{ApiMisuse, ClientSettings, PeerMisbehaved, table::Phase};
 use posthaste_testkit::client::{ClientHarness, Event};
 
 const OFFERS: &str = "250-s\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-STARTTLS\r\n250 HELP\r\n";
@@ -141,6 +141,12 @@ fn a_reply_to_a_chunk_may_come_before_its_end_is_said() {
         assert!(matches!(client.events.last(), Some(Event::Reply(to, ..)) if *to == ticket));
         assert_eq!(client.session.phase(), if last { Phase::Ready } else { Phase::Chunks });
     }
+    // One reply is all that it has.
+    let mut client = ready("EHLO c");
+    client.begin_chunk(4, true).unwrap();
+    client.payload(b"ab\r\n", 9).unwrap();
+    client.feed(b"250 kept\r\n554 or not\r\n");
+    assert_eq!(client.events.last(), Some(&Event::Misbehaved(PeerMisbehaved::UnsolicitedReply)));
     // A chunk of no octets is whole at once.
     let mut client = ready("EHLO c");
     client.begin_chunk(0, true).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthaste_session::{ClientSettings, ServerSettings, server::CloseReason};
+use posthaste_session::{ClientSettings, ServerSettings, client::ClientTimeouts, server::CloseReason};
 use posthaste_testkit::{
     client::ClientHarness,
     policy::refusal,
@@ -215,4 +215,46 @@ fn a_server_is_timed_from_the_moment_at_which_it_is_waited_for() {
     client.feed(b"");
     assert_eq!(client_left(&client), Some(120));
     assert!(client.wait(119 * SECOND).is_none() && client.wait(SECOND).is_some());
+}
+
+#[test]
+fn each_time_of_the_settings_is_that_of_its_reply() {
+    let timeouts = ClientTimeouts {
+        greeting: SECOND,
+        command: 2 * SECOND,
+        mail: 3 * SECOND,
+        rcpt: 4 * SECOND,
+        data: 5 * SECOND,
+        end_of_data: 6 * SECOND,
+        quit: 7 * SECOND,
+        write: 8 * SECOND,
+    };
+    let mut client = ClientHarness::new(ClientSettings { timeouts, ..ClientSettings::default() });
+    assert_eq!(client.session.write_timeout(), 8 * SECOND);
+    assert_eq!(client_left(&client), Some(1));
+    client.feed(b"220 s\r\n");
+    for (line, seconds, reply) in [
+        ("EHLO c", 2, "250-s\r\n250 CHUNKING\r\n"),
+        ("NOOP", 2, "250 ok\r\n"),
+        ("RSET", 2, "250 ok\r\n"),
+        ("AUTH LOGIN", 2, "535 no\r\n"),
+        ("STARTTLS", 2, "454 no\r\n"),
+        ("MAIL FROM:<a@b>", 3, "250 ok\r\n"),
+        ("RCPT TO:<c@d>", 4, "250 ok\r\n"),
+        ("DATA", 5, "451 later\r\n"),
+    ] {
+        client.send_line(line).unwrap();
+        assert_eq!(client_left(&client), Some(seconds), "{line}");
+        client.feed(reply.as_bytes());
+    }
+    for (last, seconds) in [(false, 2), (true, 6)] {
+        client.begin_chunk(3, last).unwrap();
+        assert_eq!(client_left(&client), Some(8));
+        client.payload(b"x\r\n", 9).unwrap();
+        client.finish().unwrap();
+        assert_eq!(client_left(&client), Some(seconds));
+        client.feed(b"250 ok\r\n");
+    }
+    client.send_line("QUIT").unwrap();
+    assert_eq!(client_left(&client), Some(7));
 }
