@@ -11,7 +11,7 @@ use crate::{
     client::{self, ClientHarness},
 };
 
-/// Two octets of settings, then what a server sends, with [events](super::events) in it: time that goes by, the end of the
+/// Two octets of settings, then what a server sends, with events in it: time that goes by, the end of the
 /// stream. The harness checks the contract; here: replies come in order, each once; the end of a message that has left is
 /// in doubt until its last reply, and nothing else is.
 ///

@@ -15,7 +15,7 @@ use crate::{
     server::{self, ServerHarness, Stop},
 };
 
-/// Three octets of settings, then what a client sends, with [events](super::events) in it: time that goes by, questions
+/// Three octets of settings, then what a client sends, with events in it: time that goes by, questions
 /// that stay open, verdicts of every kind, a shutdown, the end of the stream. The harness checks the contract; here: every
 /// chunking gives the same replies and the same events.
 ///
