@@ -34,10 +34,17 @@ allow_loopback = false
 retry = ["1s", "5m", "2h"]
 expire_after = "5d"
 timeout = "6s"
+warn_after = "never"
+authorities = "cert.pem"
 [limits]
 message_size = 2097152
 recipients = 1000
 connections = 1000
+returned_size = 1048576
+hold = "30d"
+[offers]
+dsn = true
+requiretls = true
 "#;
 
 /// What to replace in the good file, with what, the line that is to blame, and the key.
@@ -54,7 +61,13 @@ const BROKEN: &[(&str, &str, usize, &str)] = &[
     ("certificate = \"cert.pem\"", "certificate = \"missing.pem\"", 10, "certificate"),
     ("key = \"key.pem\"", "key = \"cert.pem\"", 11, "key"),
     ("key = \"key.pem\"", "key = \"relay.toml\"", 11, "key"),
+    ("name = \"tester\"", "name = \"\\u0007\"", 13, "name"),
     ("password = \"s3cret pass\"", "password = \"\"", 14, "password"),
+    ("password = \"s3cret pass\"", "password = \"\\u0007\"", 14, "password"),
+    ("password = \"s3cret pass\"", "verifier = \"s3cret pass\"", 14, "verifier"),
+    ("password = \"s3cret pass\"", "verifier = \"SCRAM-SHA-256$1:AAAAAAAAAAA=$AA==:AA==\"", 14, "verifier"),
+    ("password = \"s3cret pass\"", "", 13, "name"),
+    ("password = \"s3cret pass\"", VERIFIER_TOO, 13, "name"),
     ("to = [\"127.0.0.1:2600\"]", "to = []", 17, "to"),
     ("to = [\"127.0.0.1:2600\"]", "to = \"smarthost\"", 17, "to"),
     ("tls = \"opportunistic\"", "tls = \"maybe\"", 18, "tls"),
@@ -65,12 +78,23 @@ const BROKEN: &[(&str, &str, usize, &str)] = &[
     ("retry = [\"1s\", \"5m\", \"2h\"]", "retry = []", 24, "retry"),
     ("expire_after = \"5d\"", "expire_after = 5", 25, "expire_after"),
     ("timeout = \"6s\"", "timeout = \"-6s\"", 26, "timeout"),
-    ("message_size = 2097152", "message_size = \"2 MiB\"", 28, "message_size"),
-    ("message_size = 2097152", "message_size = -1", 28, "message_size"),
-    ("recipients = 1000", "recipients = 0", 29, "recipients"),
-    ("connections = 1000", "conections = 1000", 30, "conections"),
-    ("[limits]", "[limit]", 27, "limit"),
+    ("warn_after = \"never\"", "warn_after = \"soon\"", 27, "warn_after"),
+    ("authorities = \"cert.pem\"", "authorities = \"missing.pem\"", 28, "authorities"),
+    ("authorities = \"cert.pem\"", "authorities = \"key.pem\"", 28, "authorities"),
+    ("message_size = 2097152", "message_size = \"2 MiB\"", 30, "message_size"),
+    ("message_size = 2097152", "message_size = -1", 30, "message_size"),
+    ("recipients = 1000", "recipients = 0", 31, "recipients"),
+    ("connections = 1000", "conections = 1000", 32, "conections"),
+    ("returned_size = 1048576", "returned_size = 8000000", 33, "returned_size"),
+    ("hold = \"30d\"", "hold = \"400d\"", 34, "hold"),
+    ("dsn = true", "dsn = \"yes\"", 36, "dsn"),
+    ("requiretls = true", "require_tls = true", 37, "require_tls"),
+    ("[limits]", "[limit]", 29, "limit"),
 ];
+
+/// The example of RFC 7677 as a key, beside the password.
+const VERIFIER_TOO: &str = r#"password = "x"
+verifier = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=""#;
 
 #[test]
 fn a_good_configuration_passes() {
@@ -105,6 +129,14 @@ fn what_is_missing_is_named() {
     ] {
         let errors = refused(&GOOD.replacen(line, "", 1));
         assert!(errors.contains("relay.toml") && errors.contains(key), "without {key}: {errors}");
+    }
+}
+
+#[test]
+fn a_mistake_in_a_secret_does_not_show_it() {
+    for line in ["password = \"4711\\u0007 pass\"", "verifier = \"SCRAM-SHA-256$4096:4711\"", "password = 4711"] {
+        let errors = refused(&GOOD.replacen("password = \"s3cret pass\"", line, 1));
+        assert!(errors.contains("; ") && !errors.contains("4711"), "{errors}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::client::{Smtp, submit};
 use support::relay::{Config, Relay};
-use support::sink::{Sink, Taken};
+use support::sink::{Sink, SinkOptions, Taken};
 use support::{json, python, run, token};
 
 #[test]
@@ -112,6 +112,59 @@ fn a_next_hop_that_cannot_be_reached_is_reported() {
         "a status of the network: {fields}"
     );
     relay.wait_queued(0);
+}
+
+#[test]
+fn a_delay_is_reported() {
+    let mut sink = Sink::start();
+    let token = token();
+    sink.rule("rcpt", &json!(["reply", format!("451 4.3.0 later, {token}words")]), Some(&format!("rcp-{token}")), None);
+    let relay = Relay::start(&Config { next_hops: vec![sink.port], warn_after: "2s", ..Config::default() });
+    submit(relay.port, &token);
+    let report = report_to(&mut sink, &token);
+    let words = format!("{token}words");
+    let fields =
+        check(&report, &token, &["--action", "delayed", "--class", "4", "--code", "451", "--reply-text", &words]);
+    assert!(fields["will-retry-until"].is_string(), "{fields}");
+    relay.wait_queued(1);
+}
+
+#[test]
+fn a_success_that_nobody_else_will_report_is_reported() {
+    let mut sink = Sink::with(SinkOptions { bare: true, ..SinkOptions::default() });
+    let token = token();
+    let relay = Relay::start(&Config { next_hops: vec![sink.port], ..Config::default() });
+    let mut client = Smtp::ehlo(relay.port);
+    client.expect(&format!("MAIL FROM:<snd-{token}@sender.test> ENVID=E{token}+2B"), 250);
+    client.expect(&format!("RCPT TO:<rcp-{token}@dest.test> NOTIFY=SUCCESS ORCPT=rfc822;O+2B{token}@first.test"), 250);
+    client.expect("DATA", 354);
+    client.send(support::data(&token));
+    assert_eq!(client.reply().code, 250);
+    let report = report_to(&mut sink, &token);
+    let fields = check(&report, &token, &["--action", "relayed", "--class", "2"]);
+    assert_eq!(fields["original-recipient"], format!("rfc822; O+{token}@first.test"));
+    assert!(String::from_utf8_lossy(&report.data).contains(&format!("Original-Envelope-Id: E{token}+\r\n")));
+    relay.wait_queued(0);
+}
+
+#[test]
+fn a_message_is_returned_whole_when_its_sender_wants_that() {
+    let mut sink = Sink::start();
+    let token = token();
+    sink.rule("rcpt", &json!(["reply", "550 5.1.1 nobody"]), Some(&format!("rcp-{token}")), None);
+    let relay = Relay::start(&Config { next_hops: vec![sink.port], ..Config::default() });
+    let mut client = Smtp::ehlo(relay.port);
+    client.expect(&format!("MAIL FROM:<snd-{token}@sender.test> RET=FULL"), 250);
+    client.expect(&format!("RCPT TO:<rcp-{token}@dest.test>"), 250);
+    client.expect("DATA", 354);
+    let content = support::data(&token);
+    client.send(&content);
+    assert_eq!(client.reply().code, 250);
+    let report = report_to(&mut sink, &token);
+    check(&report, &token, &[]);
+    let text = String::from_utf8_lossy(&report.data).into_owned();
+    assert!(text.contains("Content-Type: message/rfc822\r\n"), "{text}");
+    assert!(text.contains(content.trim_end_matches(".\r\n")), "{text}");
 }
 
 /// The report to the sender of the message with this token.

@@ -3,13 +3,24 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use posthaste_client::session::sasl::{Credentials, Strength};
+use posthaste_client::wire::{Command, Secret};
+use posthaste_client::{Client, ClientOptions, Tls, TlsPolicy, unverified};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 use support::client::Smtp;
-use support::relay::{Config, PASSWORD, Relay, USER};
+use support::relay::{Config, PASSWORD, Relay, SECOND_PASSWORD, SECOND_USER, USER, program};
 use support::sink::Sink;
 use support::{json, python, token, tool};
+
+const ACCOUNTS: [(&str, &str); 2] = [(USER, PASSWORD), (SECOND_USER, SECOND_PASSWORD)];
 
 fn relay() -> (Sink, Relay) {
     let sink = Sink::start();
@@ -23,17 +34,19 @@ fn smtplib_submits_over_starttls_and_implicit_tls() {
     for (tls, port) in [("starttls", relay.submission), ("implicit", relay.implicit)] {
         for mechanism in ["PLAIN", "LOGIN"] {
             let token = token();
+            // The one has its password in the configuration, the other a verifier.
+            let (user, password) = ACCOUNTS[usize::from(mechanism == "LOGIN")];
             let answer = send(
                 &relay,
                 &token,
-                &json!({"tls": tls, "port": port, "user": USER, "password": PASSWORD, "mechanism": mechanism}),
+                &json!({"tls": tls, "port": port, "user": user, "password": password, "mechanism": mechanism}),
             );
             assert_eq!(answer["refused"], json!({}), "{mechanism} over {tls}: {answer}");
             let taken = sink.one(&token);
             assert_eq!(taken.recipients[0].0, format!("rcp-{token}@elsewhere.test"));
             let text = String::from_utf8_lossy(&taken.data).into_owned();
             assert!(text.contains("ESMTPSA"), "the Received field says how it came:\n{text}");
-            assert!(!text.contains(PASSWORD));
+            assert!(!text.contains(password));
         }
     }
 }
@@ -41,7 +54,14 @@ fn smtplib_submits_over_starttls_and_implicit_tls() {
 #[test]
 fn a_wrong_password_is_refused() {
     let (_sink, relay) = relay();
-    for (user, password) in [(USER, "wrong"), ("nobody", PASSWORD), (USER, "s3cret"), ("TESTER", PASSWORD)] {
+    for (user, password) in [
+        (USER, "wrong"),
+        ("nobody", PASSWORD),
+        (USER, "s3cret"),
+        ("TESTER", PASSWORD),
+        (SECOND_USER, PASSWORD),
+        (USER, SECOND_PASSWORD),
+    ] {
         for mechanism in ["PLAIN", "LOGIN"] {
             let order = json!({"tls": "starttls", "port": relay.submission, "user": user, "password": password, "mechanism": mechanism});
             let answer = send(&relay, &token(), &order);
@@ -85,6 +105,159 @@ fn swaks_submits_over_starttls_and_implicit_tls() {
             sink.one(&token);
         }
     }
+}
+
+/// GNU SASL's SCRAM-SHA-256 in a client for mail.
+#[test]
+fn msmtp_submits_with_scram() {
+    let (mut sink, relay) = relay();
+    for (starttls, port) in [("on", relay.submission), ("off", relay.implicit)] {
+        for (user, password) in ACCOUNTS.into_iter().chain([(USER, "wrong"), ("nobody", PASSWORD)]) {
+            let token = token();
+            let mut msmtp = tool("msmtp");
+            msmtp.args(["--host=127.0.0.1", &format!("--port={port}"), "--domain=client.test", "--auth=scram-sha-256"]);
+            msmtp.args(["--tls=on", &format!("--tls-starttls={starttls}"), "--tls-certcheck=off"]);
+            msmtp.args([&format!("--user={user}"), &format!("--passwordeval=echo '{password}'")]);
+            msmtp.args([&format!("--from=snd-{token}@sender.test"), &format!("rcp-{token}@elsewhere.test")]);
+            let mut child = msmtp.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("was found");
+            let message = format!("Subject: {token}\r\n\r\nHello\r\n");
+            // It may have given up already.
+            let _ = child.stdin.take().expect("asked for above").write_all(message.as_bytes());
+            let output = child.wait_with_output().expect("the child is ours");
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            if ACCOUNTS.contains(&(user, password)) {
+                assert!(output.status.success(), "{user}: {errors}");
+                sink.one(&token);
+            } else {
+                assert!(errors.contains("535 5.7.8"), "{user}: {errors}");
+            }
+        }
+    }
+}
+
+/// OpenSSL says what the connection is, and GNU SASL proves it.
+#[test]
+fn somebody_elses_scram_is_bound_to_somebody_elses_tls() {
+    let (_sink, relay) = relay();
+    for (mechanism, (user, password), binding, code) in [
+        ("SCRAM-SHA-256-PLUS", ACCOUNTS[0], "right", 235),
+        ("SCRAM-SHA-256-PLUS", ACCOUNTS[1], "right", 235),
+        ("SCRAM-SHA-256-PLUS", (USER, "wrong"), "right", 535),
+        ("SCRAM-SHA-256-PLUS", ("nobody", PASSWORD), "right", 535),
+        ("SCRAM-SHA-256-PLUS", ACCOUNTS[0], "wrong", 535),
+        ("SCRAM-SHA-256", ACCOUNTS[0], "none", 235),
+        ("SCRAM-SHA-256", (USER, "wrong"), "none", 535),
+    ] {
+        let order = json!({"port": relay.implicit, "user": user, "password": password, "mechanism": mechanism, "binding": binding});
+        let answer = ask("peers/scram.py", &order);
+        assert_eq!(answer["code"], code, "{order}: {answer}");
+        assert_eq!(answer["offered"], "PLAIN LOGIN SCRAM-SHA-256 SCRAM-SHA-256-PLUS");
+    }
+    assert!(ACCOUNTS.iter().all(|(_, password)| !relay.log().contains(password)), "no password is ever logged");
+}
+
+#[tokio::test]
+async fn our_own_client_submits_with_a_bound_login() {
+    let (mut sink, relay) = relay();
+    // The certificate has signed itself; the proofs need none.
+    let config = Arc::new(unverified(Arc::new(default_provider())).expect("the provider has ciphers"));
+    for (policy, port) in [(TlsPolicy::Required, relay.submission), (TlsPolicy::Implicit, relay.implicit)] {
+        for (user, password) in ACCOUNTS {
+            let token = token();
+            let mut options = ClientOptions::new("client.test".parse().expect("a name"));
+            options.tls = Tls { policy, config: Some(Arc::clone(&config)) };
+            options.weakest_login = Strength::Bound;
+            let credentials = Credentials {
+                authorisation_identity: None,
+                authentication_identity: user.to_owned(),
+                password: Secret::new(password.to_owned()),
+            };
+            options.credentials = Some(credentials.into());
+            let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("the relay listens");
+            let mut client = Client::start(stream, "localhost", &options).await.expect("the password is right");
+            let (mail, rcpt) =
+                (format!("MAIL FROM:<snd-{token}@sender.test>"), format!("RCPT TO:<rcp-{token}@elsewhere.test>"));
+            let (Ok(Command::Mail(mail)), Ok(Command::Rcpt(rcpt))) =
+                (Command::parse(mail.as_bytes()), Command::parse(rcpt.as_bytes()))
+            else {
+                panic!("they are what they say")
+            };
+            let content = bytes::Bytes::from(format!("Subject: {token}\r\n\r\nHello\r\n"));
+            client.transact(mail, &[rcpt], content).await;
+            client.quit().await;
+            sink.one(&token);
+        }
+    }
+}
+
+/// Who exists cannot be seen: everybody has a salt of his own, before and after a restart, and with as many iterations.
+#[test]
+fn everybody_has_a_salt_and_keeps_it() {
+    let (_sink, mut relay) = relay();
+    let names = [USER, SECOND_USER, "nobody", "somebody"];
+    let before = names.map(|name| salt(&relay, name));
+    assert!(before.iter().all(|salt| salt.ends_with(",i=4096") && salt.len() == before[0].len()), "{before:?}");
+    let different: std::collections::BTreeSet<_> = before.iter().collect();
+    assert_eq!(different.len(), names.len());
+    relay.kill();
+    relay.start_again();
+    assert_eq!(names.map(|name| salt(&relay, name)), before);
+}
+
+/// `s=` and `i=` of a server's first message.
+fn salt(relay: &Relay, name: &str) -> String {
+    let config = unverified(Arc::new(default_provider())).expect("the provider has ciphers");
+    let name_of_server = "localhost".try_into().expect("a name");
+    let connection = ClientConnection::new(Arc::new(config), name_of_server).expect("the configuration is whole");
+    let stream = TcpStream::connect(("127.0.0.1", relay.implicit)).expect("the relay listens");
+    stream.set_read_timeout(Some(support::PATIENCE)).expect("it is not zero");
+    let mut stream = BufReader::new(StreamOwned::new(connection, stream));
+    let mut ask = |line: &str| {
+        stream.get_mut().write_all(line.as_bytes()).expect("the relay reads");
+        loop {
+            let mut reply = String::new();
+            stream.read_line(&mut reply).expect("the relay answers");
+            if reply.get(3..4) != Some("-") {
+                return reply;
+            }
+        }
+    };
+    ask("");
+    ask("EHLO client.test\r\n");
+    let first = STANDARD.encode(format!("n,,n={name},r=client"));
+    let challenge = ask(&format!("AUTH SCRAM-SHA-256 {first}\r\n"));
+    let text = challenge.strip_prefix("334 ").unwrap_or_else(|| panic!("{challenge}"));
+    let text = String::from_utf8(STANDARD.decode(text.trim()).expect("base64")).expect("SCRAM is text");
+    text.split_once(",s=").expect("there is a salt").1.to_owned()
+}
+
+/// What it prints is taken, checks its password, and is another one each time.
+#[test]
+fn a_verifier_is_made_of_a_password() {
+    let verifier = |arguments: &[&str], password: &str| {
+        let mut child = program()
+            .arg("verifier")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("cargo built the relay");
+        writeln!(child.stdin.take().expect("asked for above"), "{password}").expect("it reads");
+        let output = child.wait_with_output().expect("the child is ours");
+        assert!(!String::from_utf8_lossy(&output.stderr).contains(password), "{output:?}");
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let [one, other] = [(); 2].map(|()| verifier(&[], PASSWORD).expect("a good password"));
+    assert_ne!(one, other);
+    for (text, iterations) in [(one, 4_096), (verifier(&["--iterations", "5000"], PASSWORD).expect("enough"), 5_000)] {
+        let key: posthaste_server::ScramKey = text.parse().expect("it is one");
+        assert!(key.verify(PASSWORD) && key.iterations() == iterations && key.salt().len() == 16);
+    }
+    for arguments in [["--iterations", "4095"], ["--iterations", "1000001"]] {
+        assert_eq!(verifier(&arguments, PASSWORD), None);
+    }
+    assert_eq!(verifier(&[], "a\u{7}b"), None);
 }
 
 #[test]
@@ -133,17 +306,60 @@ fn openssl_negotiates_tls_12_and_later_alone() {
     }
 }
 
+/// RFC 8689: from relay to relay as long as a certificate proves who is there, and back where none does.
+#[test]
+fn mail_that_requires_tls_goes_as_far_as_tls_proves_who_is_there() {
+    let mut sink = Sink::start();
+    let last = Relay::start(&Config { next_hops: vec![sink.port], tls: true, ..Config::default() });
+    let authorities = Some(last.folder().join("cert.pem"));
+    let (next_hops, route_tls) = (vec![last.port], "opportunistic");
+    let first = Relay::start(&Config { next_hops, route_tls, authorities, tls: true, ..Config::default() });
+    let token = token();
+    let order = json!({"tls": "starttls", "port": first.port, "mail_options": ["REQUIRETLS", "RET=FULL"]});
+    let answer = send(&first, &token, &order);
+    assert_eq!(answer["refused"], json!({}), "{answer}");
+    assert!(answer["extensions"].get("requiretls").is_some(), "{answer}");
+    // The last relay has nowhere to go with it, and says so to its sender, without the message.
+    let report = sink.one(&token);
+    let text = String::from_utf8_lossy(&report.data).into_owned();
+    for line in ["Reporting-MTA: dns; relay.test\r\n", "Action: failed\r\nStatus: 5.7.10\r\n"] {
+        assert!(text.contains(line), "{line:?} is missing in {text}");
+    }
+    assert_eq!((report.reverse_path.as_str(), text.contains("Hello")), ("", false), "{text}");
+    assert_eq!((first.status()["reported"], last.status()["reported"]), (0, 1));
+}
+
+/// RFC 4865: for those who submit, and for nobody else.
+#[test]
+fn a_submission_may_be_held() {
+    let (mut sink, relay) = relay();
+    let token = token();
+    let order = json!({"tls": "starttls", "port": relay.submission, "user": USER, "password": PASSWORD, "mail_options": ["HOLDFOR=3"]});
+    let begun = std::time::Instant::now();
+    let answer = send(&relay, &token, &order);
+    assert_eq!(answer["refused"], json!({}), "{answer}");
+    let limits = answer["extensions"]["futurerelease"].as_str().unwrap_or_default();
+    assert!(limits.starts_with("2592000 2"), "{answer}");
+    sink.one(&token);
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(3), "{:?}", begun.elapsed());
+    let answer = send(&relay, &token, &json!({"tls": "starttls", "port": relay.port, "mail_options": ["HOLDFOR=3"]}));
+    assert_eq!(answer["code"], 555, "{answer}");
+}
+
 fn send(relay: &Relay, token: &str, order: &Value) -> Value {
-    use std::io::Write;
     let file = relay.folder().join(token);
     fs::write(&file, format!("Subject: {token}\r\n\r\nHello\r\n")).expect("the folder is ours");
     let mut order = order.clone();
     order["from"] = format!("snd-{token}@sender.test").into();
     order["to"] = json!([format!("rcp-{token}@elsewhere.test")]);
     order["file"] = file.to_string_lossy().into();
-    let mut child =
-        python("peers/send.py").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 was found");
-    write!(child.stdin.take().expect("asked for above"), "{order}").expect("send.py reads it");
+    ask("peers/send.py", &order)
+}
+
+/// Gives a script its order, and takes its answer.
+fn ask(script: &str, order: &Value) -> Value {
+    let mut child = python(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 was found");
+    write!(child.stdin.take().expect("asked for above"), "{order}").expect("the script reads it");
     let output = child.wait_with_output().expect("the child is ours");
     json(&String::from_utf8_lossy(&output.stdout))
 }

@@ -8,13 +8,14 @@ use posthaste_io::{
     session::{
         ClientSettings,
         client::{downgrade::NextHop, recipients_at_once},
-        sasl::{
-            ChooseError, ClientContext, ClientCredentials, ClientMechanism, ClientStep, Nonce, Protection, Strength,
-        },
+        sasl::{ChooseError, ClientCredentials, ClientMechanism, ClientStep, Nonce, Protection, Strength},
     },
     wire::{Auth, Capabilities, Command, EhloName, Rcpt, Reply, ReplyCode, Secret, Severity, capability::Keyword},
 };
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::spawn_blocking,
+};
 
 use crate::{
     error::{ConnectError, Stage},
@@ -39,9 +40,10 @@ pub struct ClientOptions {
     /// Who to log in as. They are sent only where the policy is [`TlsPolicy::Required`] or [`TlsPolicy::Implicit`]: a policy
     /// that does without TLS shows them to whoever takes it away. Otherwise [`ConnectError::AuthUnavailable`].
     ///
-    /// With SCRAM the task that connects derives a key: some milliseconds with the 4,096 iterations that are usual, a second
-    /// with the most that a server may ask for
-    /// ([`MAX_ITERATIONS`](posthaste_io::session::sasl::MAX_ITERATIONS)).
+    /// With SCRAM a key is derived on a thread that may block: some milliseconds with the 4,096 iterations that are usual, a
+    /// second with the most that a server may ask for
+    /// ([`MAX_ITERATIONS`](posthaste_io::session::sasl::MAX_ITERATIONS)); asked for more, the client gives up. Under TLS 1.3
+    /// it is SCRAM-SHA-256-PLUS wherever the server offers that, which nobody in between can pass on.
     pub credentials: Option<ClientCredentials>,
     /// The weakest SASL mechanism that is good enough. Default: any. Pin it to [`Strength::Mutual`] for a server that is
     /// known to have SCRAM: it can then not be talked out of it.
@@ -127,11 +129,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.driver.session().transactions_left()
     }
 
-    /// Says good-bye and closes.
+    /// Says good-bye, and closes TLS as it should be.
     pub async fn quit(mut self) {
         if self.driver.send(&Command::Quit).is_ok() {
             // Whatever comes of it, the connection is done with.
             let _ = self.driver.next().await;
+            self.driver.close().await;
         }
     }
 
@@ -209,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
         let mut random = [0; 18];
         getrandom::fill(&mut random).map_err(|error| ClientError::Io(error.into()))?;
-        let mut context = ClientContext::new(Nonce::from_random(random));
+        let mut context = self.driver.sasl_context(Nonce::from_random(random));
         context.protection = Protection::Verified;
         context.minimum = options.weakest_login;
         let mut mechanism = ClientMechanism::choose(self.capabilities().auth(), credentials.clone(), context)?;
@@ -222,17 +225,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                     positive(reply, Stage::Auth)?;
                     return Ok(mechanism.finish()?);
                 }
-                ClientEvent::Challenge(challenge) => match mechanism.respond(challenge.expose()) {
-                    ClientStep::Respond(text) => {
-                        self.driver.respond(Some(Secret::new(text.expose().as_str())))?;
+                ClientEvent::Challenge(challenge) => {
+                    // The server says how much work it is.
+                    let work = spawn_blocking(move || (mechanism.respond(challenge.expose()), mechanism));
+                    let step;
+                    (step, mechanism) = work.await.map_err(|error| ClientError::Io(error.into()))?;
+                    match step {
+                        ClientStep::Respond(text) => {
+                            self.driver.respond(Some(Secret::new(text.expose().as_str())))?;
+                        }
+                        ClientStep::GiveUp(fault) => {
+                            self.driver.respond(None)?;
+                            // Whatever the server says to that, the fault is what there is to tell.
+                            let _ = self.reply().await;
+                            return Err(fault.into());
+                        }
                     }
-                    ClientStep::GiveUp(fault) => {
-                        self.driver.respond(None)?;
-                        // Whatever the server says to that, the fault is what there is to tell.
-                        let _ = self.reply().await;
-                        return Err(fault.into());
-                    }
-                },
+                }
                 _ => return Err(ConnectError::Conversation(ClientError::Closed)),
             }
         }

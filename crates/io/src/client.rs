@@ -7,6 +7,7 @@ use std::{io, sync::Arc};
 use posthaste_session::{
     ApiMisuse, ClientNext, ClientSession, ClientSettings, PeerMisbehaved, Ticket,
     client::ClientEof,
+    sasl::{ClientContext, Nonce},
     wire::{Capabilities, Command, Reply, Secret, frame::SegmentList},
 };
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -170,6 +171,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         let handshake = timeout_at(self.clock.instant(bound), self.connection.connect_tls(config, name));
         handshake.await.map_err(|_| self.timed_out())??;
         Ok(self.session.tls_established()?)
+    }
+
+    /// What a SASL exchange on this connection may rely on, which is its channel binding; how the connection is protected is
+    /// for the caller to say, who knows whether the certificate was verified.
+    pub fn sasl_context(&self, nonce: Nonce) -> ClientContext {
+        let mut context = ClientContext::new(nonce);
+        context.channel_binding = self.connection.channel_binding();
+        context
+    }
+
+    /// Says that nothing more will be written: see [`Connection::close`].
+    pub async fn close(&mut self) {
+        self.connection.close().await;
     }
 
     /// What the server offered.

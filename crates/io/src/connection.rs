@@ -1,23 +1,32 @@
 //! A buffered connection, plain or TLS.
 
 use std::{
+    fmt,
     future::poll_fn,
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf, BytesMut};
-use posthaste_session::wire::frame::{MAX_SEGMENTS, SegmentList};
-use rustls::{ClientConfig, ServerConfig, pki_types::ServerName};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use posthaste_session::{
+    sasl::{ChannelBinding, TLS_EXPORTER_LABEL},
+    wire::frame::{MAX_SEGMENTS, SegmentList},
+};
+use rustls::{ClientConfig, ProtocolVersion, ServerConfig, pki_types::ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::timeout,
+};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use crate::Certificate;
 
 /// A stream with its input and output buffers.
 ///
 /// While it waits for input it owns no input buffer: octets are read onto the stack and copied when they are there.
-#[derive(Debug)]
 pub struct Connection<S> {
     transport: Transport<S>,
     pub(crate) input: BytesMut,
@@ -28,7 +37,6 @@ pub struct Connection<S> {
     torn: bool,
 }
 
-#[derive(Debug)]
 enum Transport<S> {
     Plain(S),
     Tls(Box<TlsStream<S>>),
@@ -38,6 +46,9 @@ enum Transport<S> {
 
 /// Octets of one read: what a TLS record holds.
 const READ: usize = 16 * 1_024;
+
+/// How long [`Connection::close`] waits for its last octets to be taken.
+const CLOSE: Duration = Duration::from_secs(5);
 
 impl<S> Connection<S> {
     /// A connection without TLS.
@@ -49,6 +60,32 @@ impl<S> Connection<S> {
     /// Whether TLS is up.
     pub const fn is_tls(&self) -> bool {
         matches!(self.transport, Transport::Tls(_))
+    }
+
+    /// What SASL can bind an exchange to: `tls-exporter` (RFC 9266) under TLS 1.3, and nothing under TLS 1.2, whose master secret
+    /// may be shared with another connection (RFC 7627). It is worked out anew with each call and kept nowhere.
+    pub fn channel_binding(&self) -> Option<ChannelBinding> {
+        let Transport::Tls(stream) = &self.transport else { return None };
+        if stream.get_ref().1.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return None;
+        }
+        let context = Some(&[][..]);
+        let exported = match &**stream {
+            TlsStream::Client(stream) => {
+                stream.get_ref().1.export_keying_material([0; 32], TLS_EXPORTER_LABEL, context)
+            }
+            TlsStream::Server(stream) => {
+                stream.get_ref().1.export_keying_material([0; 32], TLS_EXPORTER_LABEL, context)
+            }
+        };
+        exported.ok().map(ChannelBinding::tls_exporter)
+    }
+
+    /// The certificate of the other side, when it has shown one: a server under TLS always, a client where it was asked to.
+    pub fn peer_certificate(&self) -> Option<Certificate> {
+        let Transport::Tls(stream) = &self.transport else { return None };
+        let own = stream.get_ref().1.peer_certificates()?.first()?;
+        Some(Certificate::new(own.clone().into_owned()))
     }
 }
 
@@ -157,16 +194,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Says that nothing more will be written.
-    ///
-    /// # Errors
-    /// [`io::Error`] from the stream.
-    pub async fn shutdown(&mut self) -> io::Result<()> {
-        match &mut self.transport {
-            Transport::Plain(stream) => stream.shutdown().await,
-            Transport::Tls(stream) => stream.shutdown().await,
-            Transport::Gone => Ok(()),
-        }
+    /// Says that nothing more will be written; under TLS with a close_notify, without which the peer could not tell this end
+    /// from one that somebody in between has made (RFC 8446 section 6.1). Best effort, for at most 5 seconds: the peer may be
+    /// gone already.
+    pub async fn close(&mut self) {
+        let shutdown = async {
+            match &mut self.transport {
+                Transport::Plain(stream) => stream.shutdown().await,
+                Transport::Tls(stream) => stream.shutdown().await,
+                Transport::Gone => Ok(()),
+            }
+        };
+        let _ = timeout(CLOSE, shutdown).await;
     }
 
     fn check_whole(&self) -> io::Result<()> {
@@ -210,6 +249,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
             Self::Gone => Poll::Ready(Err(gone())),
         }
+    }
+}
+
+/// How much the buffers hold, and not what: passwords pass through them.
+impl<S> fmt::Debug for Connection<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let transport = match self.transport {
+            Transport::Plain(_) => "plain",
+            Transport::Tls(_) => "TLS",
+            Transport::Gone => "gone",
+        };
+        f.debug_struct("Connection")
+            .field("transport", &transport)
+            .field("input", &self.input.len())
+            .field("output", &self.output.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,12 +1,14 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod certificate;
 mod client;
 mod clock;
 mod connection;
 mod content;
 mod server;
 
+pub use certificate::Certificate;
 pub use client::{ChunksSent, ClientDriver, ClientError, ClientEvent};
 pub use clock::Clock;
 pub use connection::Connection;

@@ -5,8 +5,9 @@ use std::io;
 use bytes::Bytes;
 use posthaste_session::{
     ApiMisuse, Ask, QuestionId, ServerNext, ServerSession, Verdict,
+    sasl::{Nonce, ServerContext, UnknownUsers},
     server::CloseReason,
-    wire::{EhloName, Mail, Rcpt, Reply, Secret},
+    wire::{EhloName, Mail, Mechanism, Rcpt, Reply, Secret},
 };
 use rustls::ServerConfig;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tokio::{
     time::{timeout, timeout_at},
 };
 
-use crate::{Clock, Connection};
+use crate::{Certificate, Clock, Connection};
 
 /// A server session with its connection and clock: it reads, writes and keeps the time.
 #[derive(Debug)]
@@ -87,9 +88,12 @@ enum Owned {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
-    /// A driver at the start of a conversation.
+    /// A driver at the start of a conversation. The session offers EXTERNAL only when the client has shown a certificate, and
+    /// SCRAM-SHA-256-PLUS only when there is a [channel binding](Connection::channel_binding).
     pub fn new(connection: Connection<S>, session: ServerSession) -> Self {
-        Self { connection, session, clock: Clock::start(), after_flush: None }
+        let mut driver = Self { connection, session, clock: Clock::start(), after_flush: None };
+        driver.withhold();
+        driver
     }
 
     /// The next event. It may be dropped and called again: nothing is lost or read twice.
@@ -109,8 +113,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
                 Some(AfterFlush::Close(reason)) => {
                     // Best effort: the peer may be gone already.
                     if self.flush().await.is_ok() {
-                        let shutdown = timeout(self.session.write_timeout(), self.connection.shutdown());
-                        let _ = shutdown.await;
+                        self.connection.close().await;
                     }
                     return Ok(ServerEvent::Closed(reason));
                 }
@@ -151,13 +154,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         self.session.answer(self.clock.now(), id, verdict, &mut self.connection.output)
     }
 
-    /// Does the TLS handshake that [`ServerEvent::StartTls`] asks for, within 30 seconds.
+    /// Does the TLS handshake that [`ServerEvent::StartTls`] asks for, within
+    /// [`handshake_timeout`](ServerSession::handshake_timeout).
     ///
     /// # Errors
     /// [`io::Error`] from the handshake; drop the connection then.
     pub async fn accept_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
-        timeout(HANDSHAKE, self.connection.accept_tls(config)).await.map_err(|_| timed_out())??;
-        self.session.tls_established(self.clock.now()).map_err(misuse)
+        let handshake = timeout(self.session.handshake_timeout(), self.connection.accept_tls(config));
+        handshake.await.map_err(|_| timed_out())??;
+        self.session.tls_established(self.clock.now()).map_err(misuse)?;
+        self.withhold();
+        Ok(())
+    }
+
+    /// What a SASL exchange on this connection may rely on: the channel binding, and for EXTERNAL the
+    /// [fingerprint](Certificate::fingerprint) of the client's certificate.
+    pub fn sasl_context(&self, nonce: Nonce, unknown_users: UnknownUsers) -> ServerContext {
+        let mut context = ServerContext::new(nonce, unknown_users);
+        // With a binding that is not offered, an honest client would look like one that was lied to.
+        if self.session.mechanisms().contains(Mechanism::ScramSha256Plus) {
+            context.channel_bindings.extend(self.connection.channel_binding());
+        }
+        context.external_identity = self.peer_certificate().map(|certificate| certificate.fingerprint());
+        context
+    }
+
+    /// The client's certificate.
+    pub fn peer_certificate(&self) -> Option<Certificate> {
+        self.connection.peer_certificate()
     }
 
     /// Refuses the content that is being received; see [`ServerSession::refuse_content`].
@@ -173,6 +197,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     /// The session.
     pub const fn session(&self) -> &ServerSession {
         &self.session
+    }
+
+    /// Offers nothing that needs what TLS has not given.
+    fn withhold(&mut self) {
+        let offered = self.session.mechanisms();
+        if offered.contains(Mechanism::ScramSha256Plus) && self.connection.channel_binding().is_none() {
+            self.session.withhold(Mechanism::ScramSha256Plus);
+        }
+        if offered.contains(Mechanism::External) && self.connection.peer_certificate().is_none() {
+            self.session.withhold(Mechanism::External);
+        }
     }
 
     async fn flush(&mut self) -> io::Result<()> {
@@ -237,9 +272,6 @@ impl From<Ask<'_>> for Question {
         }
     }
 }
-
-/// How long a TLS handshake may take.
-const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(30);
 
 fn timed_out() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the peer did not go on in time")

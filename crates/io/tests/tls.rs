@@ -8,11 +8,22 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use posthaste_io::{
-    ClientDriver, ClientError, ClientEvent, Connection, ServerEvent,
-    session::{ClientSettings, PeerMisbehaved, Verdict, server::CloseReason},
-    wire::Command,
+    ClientDriver, ClientError, ClientEvent, Connection, Question, ServerEvent,
+    session::{
+        ClientSettings, PeerMisbehaved, Verdict,
+        sasl::{
+            ChannelBinding, ClientContext, ClientMechanism, ClientStep, Credentials, Nonce, SaslError, ScramKey,
+            ServerContext, ServerMechanism, ServerStep, UnknownUsers,
+        },
+        server::CloseReason,
+    },
+    wire::{
+        Command, Mechanism, MechanismSet, Secret,
+        frame::{SegmentList, Stuffer},
+    },
 };
 use support::{Counted, driver, reply, settings, tls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -138,4 +149,100 @@ async fn a_small_message_leaves_with_its_end_in_one_write() {
     let mut heard = vec![0; 1_024];
     let read = server.read(&mut heard).await.unwrap();
     assert!(heard[..read].ends_with(b"DATA\r\na\r\n..b\r\n...c\r\nlast\r\n.\r\n"));
+}
+
+/// What each side exports is the same, and on another connection it is not.
+#[tokio::test]
+async fn both_ends_have_one_channel_binding_and_see_the_other_ones_certificate() {
+    let (server_tls, client_tls) = tls();
+    let mut bindings = Vec::new();
+    for _ in 0..2 {
+        let (ours, theirs) = tokio::io::duplex(16 * 1_024);
+        let (mut client, mut server) = (Connection::new(ours), Connection::new(theirs));
+        assert!(client.channel_binding().is_none() && client.peer_certificate().is_none());
+        let (accepted, connected) = tokio::join!(
+            server.accept_tls(Arc::clone(&server_tls)),
+            client.connect_tls(Arc::clone(&client_tls), "mx.test".try_into().unwrap())
+        );
+        accepted.and(connected).unwrap();
+        let certificate = client.peer_certificate().unwrap();
+        assert_eq!((certificate.fingerprint().len(), server.peer_certificate()), (64, None));
+        bindings.push([client.channel_binding().unwrap(), server.channel_binding().unwrap()]);
+    }
+    let are_one = |one: &ChannelBinding, other: &ChannelBinding| proves(one.clone(), other.clone());
+    let [[client, server], [other, _]] = &bindings[..] else { panic!() };
+    assert!(are_one(client, server) && !are_one(other, server));
+}
+
+/// Whether a login that is bound by one proves itself to a server that is bound by the other.
+fn proves(client: ChannelBinding, server: ChannelBinding) -> bool {
+    let mut context = ClientContext::new(Nonce::from_random([1; 18]));
+    context.channel_binding = Some(client);
+    let who = Credentials {
+        authorisation_identity: None,
+        authentication_identity: "me".to_owned(),
+        password: Secret::new("right".to_owned()),
+    };
+    let offered = MechanismSet::of(&[Mechanism::ScramSha256Plus]);
+    let mut client = ClientMechanism::choose(offered, who.into(), context).unwrap();
+    let unknown_users = UnknownUsers::new(Secret::new([2; 32]), 4_096);
+    let mut context = ServerContext::new(Nonce::from_random([3; 18]), unknown_users);
+    context.channel_bindings.push(server);
+    let mut server = ServerMechanism::new("SCRAM-SHA-256-PLUS", context).unwrap();
+    let mut step = server.start(Some(client.initial_response().unwrap().expose()));
+    loop {
+        step = match step {
+            Ok(ServerStep::ScramKey(_)) => server.found(Ok(ScramKey::derive("right", &[7; 16], 4_096).ok())),
+            Ok(ServerStep::Challenge(text)) => match client.respond(STANDARD.encode(text).as_bytes()) {
+                ClientStep::Respond(text) => server.respond(text.expose().as_bytes()),
+                ClientStep::GiveUp(fault) => panic!("{fault}"),
+            },
+            Ok(ServerStep::Done(_)) => return client.finish().is_ok(),
+            Ok(step) => panic!("{step:?}"),
+            Err(SaslError::Credentials) => return false,
+            Err(error) => panic!("{error}"),
+        };
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_go_on_with_the_handshake_is_given_up() {
+    let (mut client, server) = tokio::io::duplex(4_096);
+    let mut driver = driver(server, settings());
+    client.write_all(b"EHLO c.test\r\n").await.unwrap();
+    loop {
+        match driver.next().await.unwrap() {
+            ServerEvent::Ask(id, question) => {
+                driver.answer(id, Verdict::Accept(None)).unwrap();
+                if matches!(question, Question::Hello(_)) {
+                    client.write_all(b"STARTTLS\r\n").await.unwrap();
+                }
+            }
+            ServerEvent::StartTls => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    let begun = tokio::time::Instant::now();
+    let error = driver.accept_tls(tls().0).await.unwrap_err();
+    assert_eq!((error.kind(), begun.elapsed().as_secs()), (std::io::ErrorKind::TimedOut, 30));
+}
+
+/// A peer that takes nothing does not keep a connection from its end.
+#[tokio::test(start_paused = true)]
+async fn the_end_waits_for_nobody() {
+    let (server_tls, client_tls) = tls();
+    let (ours, theirs) = tokio::io::duplex(4_096);
+    let (mut client, mut server) = (Connection::new(ours), Connection::new(theirs));
+    let (accepted, connected) =
+        tokio::join!(server.accept_tls(server_tls), client.connect_tls(client_tls, "mx.test".try_into().unwrap()));
+    accepted.and(connected).unwrap();
+    // What the client does not read fills the pipe.
+    let content = vec![b'x'; 64 * 1_024];
+    let mut segments = SegmentList::new();
+    Stuffer::new().stuff(&content, &mut segments).unwrap();
+    let write = tokio::time::timeout(std::time::Duration::from_secs(1), server.write_segments(&segments));
+    assert!(write.await.is_err());
+    let begun = tokio::time::Instant::now();
+    server.close().await;
+    assert_eq!(begun.elapsed().as_secs(), 5);
 }

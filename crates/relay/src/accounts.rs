@@ -1,35 +1,132 @@
 //! Who may log in.
 
-use std::{collections::HashMap, fmt};
+use std::collections::HashMap;
 
-use posthaste_server::wire::Secret;
-use subtle::ConstantTimeEq as _;
+use posthaste_server::{
+    ScramKey, UnknownUsers,
+    session::sasl::{KeyError, prepare},
+};
+use thiserror::Error;
 
-/// Names with their passwords, fixed at start.
-#[derive(Clone, Default)]
-pub struct Accounts(HashMap<String, Secret<String>>);
+/// Names with the keys of their passwords, fixed at start; no password is kept. One key serves SCRAM-SHA-256,
+/// SCRAM-SHA-256-PLUS, PLAIN and LOGIN.
+///
+/// Nobody can find out who has an account: a name that nobody has gets a salt too and takes as long, as long as all keys have
+/// the iterations of the [`UnknownUsers`].
+#[derive(Debug, Clone)]
+pub struct Accounts {
+    /// By their names as SASLprep makes them.
+    keys: HashMap<String, ScramKey>,
+    unknown_users: UnknownUsers,
+}
+
+/// An account that cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AccountError {
+    /// SASLprep does not take the name.
+    #[error("SASLprep does not take the name")]
+    Name,
+    /// There is no key for the password.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
 
 impl Accounts {
-    /// Adds an account; a name that is there already gets the new password.
-    pub fn add(&mut self, name: impl Into<String>, password: impl Into<String>) {
-        self.0.insert(name.into(), Secret::new(password.into()));
+    /// Without an account yet.
+    pub fn new(unknown_users: UnknownUsers) -> Self {
+        Self { keys: HashMap::new(), unknown_users }
+    }
+
+    /// Adds an account by its password, whose key has the salt and the iterations that the name had before: whoever asks for
+    /// it sees no difference. A name that is there already gets the new one. This takes the iterations' time.
+    ///
+    /// # Errors
+    /// [`AccountError`].
+    pub fn add(&mut self, name: &str, password: &str) -> Result<(), AccountError> {
+        let name = prepare(name).map_err(|_| AccountError::Name)?;
+        let before = self.unknown_users.key(&name);
+        let key = ScramKey::derive(password, before.salt(), before.iterations())?;
+        self.keys.insert(name.into_owned(), key);
+        Ok(())
+    }
+
+    /// Adds an account by its key, such as from a [text](ScramKey::to_text). A name that is there already gets the new one.
+    ///
+    /// # Errors
+    /// [`AccountError::Name`].
+    pub fn add_key(&mut self, name: &str, key: ScramKey) -> Result<(), AccountError> {
+        let name = prepare(name).map_err(|_| AccountError::Name)?;
+        self.keys.insert(name.into_owned(), key);
+        Ok(())
     }
 
     /// Whether nobody may log in.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 
-    /// Whether it is the account's password. A name that does not exist takes as long as a wrong password.
-    pub fn verify(&self, name: &str, password: &str) -> bool {
-        let account = self.0.get(name);
-        let expected = account.map_or("", |secret| secret.expose().as_str());
-        bool::from(expected.as_bytes().ct_eq(password.as_bytes())) && account.is_some()
+    /// The key of a name that SASLprep has prepared.
+    pub fn key(&self, name: &str) -> Option<&ScramKey> {
+        self.keys.get(name)
+    }
+
+    /// How to answer for everybody else.
+    pub const fn unknown_users(&self) -> &UnknownUsers {
+        &self.unknown_users
     }
 }
 
-impl fmt::Debug for Accounts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+#[cfg(test)]
+mod tests {
+    use posthaste_server::wire::Secret;
+
+    use super::*;
+
+    fn accounts(secret: u8) -> Accounts {
+        Accounts::new(UnknownUsers::new(Secret::new([secret; 32]), 5_000))
+    }
+
+    #[test]
+    fn a_name_keeps_its_salt_when_it_gets_an_account() {
+        let mut accounts = accounts(1);
+        let before = accounts.unknown_users().key("me");
+        accounts.add("me", "pencil").unwrap();
+        let key = accounts.key("me").unwrap();
+        assert_eq!((key.salt(), key.iterations()), (before.salt(), 5_000));
+        assert!(key.verify("pencil") && !key.verify("pen") && !before.verify("pencil"));
+        // Nobody else has it, on no other server.
+        let others = [accounts.unknown_users().key("you"), self::accounts(2).unknown_users().key("me")];
+        assert!(others.iter().all(|other| other.salt() != key.salt()));
+    }
+
+    #[test]
+    fn names_and_passwords_are_prepared() {
+        let mut accounts = accounts(1);
+        // The Roman numeral, which SASLprep makes two letters of.
+        accounts.add("\u{2168}", "\u{2168}").unwrap();
+        assert!(accounts.key("IX").unwrap().verify("IX"));
+        let key = ScramKey::derive("x", &[1; 16], 4_096).unwrap();
+        for (name, password) in [("\u{7}", "x"), ("", "x"), ("x", "\u{7}"), ("x", "")] {
+            assert!(accounts.add(name, password).is_err(), "{name:?} {password:?}");
+            assert!(name == "x" || accounts.add_key(name, key.clone()) == Err(AccountError::Name));
+        }
+        assert_eq!(accounts.keys.len(), 1);
+    }
+
+    #[test]
+    fn debug_shows_no_key_and_no_password() {
+        let mut accounts = accounts(7);
+        accounts.add("me", "pencil").unwrap();
+        let shown = format!("{accounts:?}");
+        let text = accounts.key("me").unwrap().to_text();
+        let [stored, server] = text.expose().rsplit('$').next().unwrap().split(':').collect::<Vec<_>>()[..] else {
+            panic!()
+        };
+        for secret in ["pencil", stored, server, "7, 7, 7"] {
+            assert!(!shown.contains(secret), "{secret}: {shown}");
+        }
+        // What it does show: who may log in.
+        assert!(shown.contains("\"me\""));
     }
 }

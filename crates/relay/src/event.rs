@@ -38,6 +38,10 @@ pub enum Event<'a> {
         recipients: usize,
         /// Octets of content, our trace field included.
         octets: u64,
+        /// The priority that it travels with (RFC 6710): 0 unless it asked for another and may have it.
+        priority: i8,
+        /// How long it is held before the first attempt (RFC 4865): zero unless it asked for that.
+        held: Duration,
     },
     /// A recipient's next hop has taken the message.
     Delivered {
@@ -72,7 +76,7 @@ pub enum Event<'a> {
         /// Why.
         diagnostic: &'a Diagnostic,
     },
-    /// The failures of a message are reported to its sender, by a message that is in the queue now.
+    /// What came of recipients is reported to the sender, by a message that is in the queue now.
     Reported {
         /// The message's id.
         message: MessageId,
@@ -80,6 +84,12 @@ pub enum Event<'a> {
         report: MessageId,
         /// Who gets it.
         sender: &'a ReversePath,
+        /// How many recipients it says have failed.
+        failed: usize,
+        /// How many it says are delayed.
+        delayed: usize,
+        /// How many it says were relayed to a host that will not report about them.
+        relayed: usize,
     },
     /// A failure is reported to nobody: the message has a null sender or asked for no report.
     NotReported {
@@ -101,8 +111,8 @@ pub struct TracingObserver;
 impl Observer for TracingObserver {
     fn observe(&self, event: &Event<'_>) {
         match event {
-            Event::Accepted { message, sender, recipients, octets } => {
-                info!(%message, %sender, recipients, octets, "accepted");
+            Event::Accepted { message, sender, recipients, octets, priority, held } => {
+                info!(%message, %sender, recipients, octets, priority, ?held, "accepted");
             }
             Event::Delivered { message, recipient, remote, reply, age } => {
                 info!(%message, %recipient, remote, %reply, ?age, "delivered");
@@ -111,7 +121,9 @@ impl Observer for TracingObserver {
                 info!(%message, %recipient, %diagnostic, ?retry_in, "deferred");
             }
             Event::Failed { message, recipient, diagnostic } => warn!(%message, %recipient, %diagnostic, "failed"),
-            Event::Reported { message, report, sender } => info!(%message, %report, %sender, "reported"),
+            Event::Reported { message, report, sender, failed, delayed, relayed } => {
+                info!(%message, %report, %sender, failed, delayed, relayed, "reported");
+            }
             Event::NotReported { message } => info!(%message, "reported to nobody"),
         }
     }

@@ -5,6 +5,7 @@ mod accounts;
 mod deliver;
 mod event;
 mod message;
+mod offers;
 mod options;
 mod policy;
 mod receive;
@@ -16,8 +17,9 @@ mod route;
 mod shared;
 mod trace;
 
-pub use accounts::Accounts;
+pub use accounts::{AccountError, Accounts};
 pub use event::{Diagnostic, Event, Observer, Totals, TracingObserver};
+pub use offers::{future_release, offers};
 pub use options::{DeliveryOptions, RelayOptions};
 pub use policy::{DomainPattern, DomainPatternError, Policy};
 pub use receive::{RelayHandler, RelayService};

@@ -1,8 +1,8 @@
 //! What a relay is told.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use posthaste_client::session::client::ClientTimeouts;
+use posthaste_client::{rustls::ClientConfig, session::client::ClientTimeouts};
 use posthaste_server::wire::Domain;
 
 use crate::{Accounts, Policy, RetrySchedule, Routes};
@@ -14,8 +14,8 @@ pub struct RelayOptions {
     pub host_name: Domain,
     /// Who may send to whom.
     pub policy: Policy,
-    /// Who may log in.
-    pub accounts: Accounts,
+    /// Who may log in. Default: nobody.
+    pub accounts: Option<Accounts>,
     /// Where mail goes to.
     pub routes: Routes,
     /// How it gets there.
@@ -44,6 +44,12 @@ pub struct DeliveryOptions {
     /// Whether MX hosts may have loopback and private addresses. Default no: whoever runs a domain could point this
     /// relay at its own network.
     pub allow_private: bool,
+    /// TLS that verifies certificates, for mail that requires it (REQUIRETLS, RFC 8689), whatever its route says. Such mail
+    /// goes to hosts that the routes name, and never where DNS alone says so. Default: none, and such mail fails with 5.7.10.
+    pub verified_tls: Option<Arc<ClientConfig>>,
+    /// Octets of a message that a report of its failure returns whole, when the sender asks for that (RFC 3461 section 4.3).
+    /// Default 1 MiB; above 4 MiB it counts as 4 MiB. Beyond it: the header alone.
+    pub return_at_most: u64,
     /// How long a delivery is leased from the queue; it is extended while the delivery runs. Default 5 minutes.
     pub lease: Duration,
     /// How long a drain waits for the deliveries that run. Default 30 seconds. Beyond it they are dropped, and tried again
@@ -59,7 +65,7 @@ impl RelayOptions {
         Self {
             host_name,
             policy: Policy::default(),
-            accounts: Accounts::default(),
+            accounts: None,
             routes: Routes::default(),
             delivery: DeliveryOptions::default(),
             max_hops: 100,
@@ -78,6 +84,8 @@ impl Default for DeliveryOptions {
             timeouts: ClientTimeouts::default(),
             mx_port: 25,
             allow_private: false,
+            verified_tls: None,
+            return_at_most: 1 << 20,
             lease: Duration::from_secs(300),
             drain: Duration::from_secs(30),
             recipients_per_transaction: 100,

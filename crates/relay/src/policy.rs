@@ -26,9 +26,9 @@ pub struct Policy {
 pub enum DomainPattern {
     /// Every domain.
     Any,
-    /// One domain, in lower case.
+    /// One domain, in lower case and A-labels.
     Exact(String),
-    /// The domains below one, in lower case.
+    /// The domains below one, in lower case and A-labels.
     Below(String),
 }
 
@@ -40,6 +40,12 @@ pub struct DomainPatternError;
 static DENIED: Reply = Reply::from_static("550 5.7.1 Relaying denied\r\n");
 
 impl Policy {
+    /// Whether a client may do more than a stranger: it has logged in, or comes from a network that may relay.
+    pub fn trusts(&self, peer: &Peer) -> bool {
+        let address = peer.address.ip().to_canonical();
+        peer.identity.is_some() || self.relay_from.iter().any(|network| network.contains(&address))
+    }
+
     /// Whether a client may send to a recipient.
     ///
     /// # Errors
@@ -48,17 +54,16 @@ impl Policy {
         let ForwardPath::Mailbox(mailbox) = &rcpt.forward_path else { return Ok(()) };
         let domain = mailbox.domain();
         let ours = domain == *own_name || self.relay_domains.iter().any(|pattern| pattern.matches(&domain));
-        let address = peer.address.ip().to_canonical();
-        let trusted = peer.identity.is_some() || self.relay_from.iter().any(|network| network.contains(&address));
         let routes_on = mailbox.unquoted_local_part().contains(['%', '!', '@']);
-        if trusted || (ours && !routes_on) { Ok(()) } else { Err(DENIED.clone()) }
+        if self.trusts(peer) || (ours && !routes_on) { Ok(()) } else { Err(DENIED.clone()) }
     }
 }
 
 impl DomainPattern {
-    /// Whether a domain is in the set.
+    /// Whether a domain is in the set, in A-labels or in U-labels.
     pub fn matches(&self, domain: &Domain<&str>) -> bool {
-        let domain = domain.as_str();
+        let in_a_labels = (!domain.as_str().is_ascii()).then(|| domain.to_a_labels().ok()).flatten();
+        let domain = in_a_labels.as_ref().map_or(domain.as_str(), |domain| domain.as_str());
         match self {
             Self::Any => true,
             Self::Exact(name) => domain.eq_ignore_ascii_case(name),
@@ -80,8 +85,11 @@ impl FromStr for DomainPattern {
             return Ok(Self::Any);
         }
         let name = text.strip_prefix("*.").unwrap_or(text);
-        Domain::parse(name).map_err(|_| DomainPatternError)?;
-        let name = name.to_ascii_lowercase();
+        let domain = Domain::parse(name).map_err(|_| DomainPatternError)?;
+        let name = match name.is_ascii() {
+            true => name.to_ascii_lowercase(),
+            false => domain.to_a_labels().map_err(|_| DomainPatternError)?.as_str().to_owned(),
+        };
         Ok(if text.starts_with("*.") { Self::Below(name) } else { Self::Exact(name) })
     }
 }
@@ -135,6 +143,19 @@ mod tests {
         assert!(allowed(&policy, "192.0.2.7", "<v%w@dest.test>"));
         assert!(allowed(&policy, "[::ffff:192.0.2.7]", "<v@other.test>"));
         assert!(!allowed(&Policy::default(), "127.0.0.1", "<v@other.test>"));
+    }
+
+    #[test]
+    fn a_domain_beyond_ascii_is_one_in_both_forms() {
+        for pattern in ["b\u{fc}cher.test", "xn--bcher-kva.test", "B\u{dc}CHER.test"] {
+            let pattern: DomainPattern = pattern.parse().unwrap();
+            for domain in ["b\u{fc}cher.test", "XN--BCHER-kva.test"] {
+                assert!(pattern.matches(&Domain::parse(domain).unwrap()), "{pattern:?} {domain}");
+            }
+            assert!(!pattern.matches(&Domain::parse("bucher.test").unwrap()));
+        }
+        let below: DomainPattern = "*.b\u{fc}cher.test".parse().unwrap();
+        assert!(below.matches(&Domain::parse("a.xn--bcher-kva.test").unwrap()));
     }
 
     #[test]

@@ -1,20 +1,26 @@
 //! From the server's handler into the queue.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
+use jiff::Timestamp;
 use posthaste_client::Resolver;
 use posthaste_queue::{Draft, Full, NewMessage, Owner, PutError, Queue};
 use posthaste_server::{
-    Authentication, Body, Credentials, Envelope, Handler, Peer, Service,
-    wire::{BodyType, Domain, EnhancedCode, Rcpt, Reply, ReplyCode},
+    Body, Envelope, Handler, Peer, SaslError, ScramKey, ScramUser, Service, UnknownUsers,
+    session::ServerSettings,
+    wire::{
+        BodyType, Domain, EnhancedCode, Mail, Rcpt, Reply, ReplyCode,
+        parameter::{DeliverByMode, Hold, Priority},
+    },
 };
 use tracing::error;
 
 use crate::{
     Event,
-    message::new_message,
+    message::{Origin, new_message, terms},
+    offers::as_of_now,
     shared::Shared,
-    trace::{Inspector, received},
+    trace::{Inspector, client, received},
 };
 
 /// The relay as a service for [`posthaste_server::Server`].
@@ -26,13 +32,19 @@ pub struct RelayHandler<Q: Queue, R> {
     shared: Arc<Shared<Q, R>>,
     /// Room in the queue, taken before the content is asked for.
     draft: Option<Q::Draft>,
+    /// When the transaction began: the time of BY counts from there.
+    began: Instant,
 }
 
 impl<Q: Queue, R: Resolver> Service for RelayService<Q, R> {
     type Handler = RelayHandler<Q, R>;
 
+    fn settings(&self, _peer: &Peer, settings: &Arc<ServerSettings>) -> Arc<ServerSettings> {
+        as_of_now(settings)
+    }
+
     async fn connect(&self, _peer: &Peer) -> Result<RelayHandler<Q, R>, Reply> {
-        Ok(RelayHandler { shared: Arc::clone(&self.0), draft: None })
+        Ok(RelayHandler { shared: Arc::clone(&self.0), draft: None, began: Instant::now() })
     }
 }
 
@@ -43,14 +55,29 @@ impl<Q: Queue, R> std::fmt::Debug for RelayHandler<Q, R> {
 }
 
 impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
-    async fn authenticate(&mut self, _peer: &Peer, credentials: Credentials) -> Authentication {
-        let name = credentials.authentication_identity;
+    async fn scram_key(&mut self, _peer: &Peer, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
         // Acting as somebody else would need a rule that says who may.
-        let itself = credentials.authorisation_identity.is_none();
-        if self.shared.options.accounts.verify(&name, credentials.password.expose()) && itself {
-            Authentication::Granted(name)
-        } else {
-            Authentication::Denied
+        let itself = user.authorisation_identity.is_none();
+        let accounts = self.shared.options.accounts.as_ref().filter(|_| itself);
+        Ok(accounts.and_then(|accounts| accounts.key(&user.authentication_identity)).cloned())
+    }
+
+    fn unknown_users(&self) -> Option<UnknownUsers> {
+        self.shared.options.accounts.as_ref().map(|accounts| accounts.unknown_users().clone())
+    }
+
+    async fn mail(&mut self, _peer: &Peer, mail: &Mail) -> Result<(), Reply> {
+        self.began = Instant::now();
+        let held = mail.hold.as_ref().map_or(i64::MIN, |hold| match hold {
+            Hold::For(seconds) => i64::from(*seconds),
+            Hold::Until(time) => time.unix_seconds().saturating_sub(Timestamp::now().as_second()),
+        });
+        // RFC 4865 section 5.2.2.
+        match mail.by {
+            Some(by) if held > by.seconds.into() => {
+                Err(Reply::from_static("501 5.5.4 Held for longer than it may take to be delivered\r\n"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -65,6 +92,9 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
 
     async fn message(&mut self, peer: &Peer, mut envelope: Envelope, body: &mut Body<'_>) -> Result<Reply, Reply> {
         let Some(mut draft) = self.draft.take() else { return Err(local_error()) };
+        let asked = envelope.mail.mt_priority;
+        envelope.mail.mt_priority = asked.map(|asked| self.priority(peer, asked));
+        let lowered = envelope.mail.mt_priority.filter(|priority| asked != Some(*priority));
         let trace = received(peer, &self.shared.options.host_name, draft.id(), &envelope);
         draft.write(trace.into()).await.map_err(refusal)?;
         let mut inspector = Inspector::new();
@@ -81,15 +111,39 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
             envelope.mail.body = Some(BodyType::EightBitMime);
         }
         envelope.mail.size = Some(octets);
+        if let Some(by) = &mut envelope.mail.by {
+            let taken = i32::try_from(self.began.elapsed().as_secs()).unwrap_or(i32::MAX);
+            by.seconds = by.seconds.saturating_sub(taken).max(-MAX_BY);
+            if by.mode == DeliverByMode::Return && by.seconds <= 0 {
+                return Err(Reply::from_static("554 5.4.7 The time that was given for the delivery is over\r\n"));
+            }
+        }
         let recipients = envelope.recipients.len();
-        let message = message(&self.shared.options.host_name, peer, &envelope).map_err(|error| {
+        let all_ascii = !inspector.eight_bit;
+        let message = message(&self.shared.options.host_name, peer, &envelope, all_ascii).map_err(|error| {
             error!(%error, "a message's outside cannot be written down");
             local_error()
         })?;
+        let (priority, held) = terms(&message);
         let id = draft.commit(message).await.map_err(refusal)?;
         let sender = &envelope.mail.reverse_path;
-        self.shared.observe(&Event::Accepted { message: id, sender, recipients, octets });
-        Ok(Reply::new(ReplyCode::OK, EnhancedCode::new(2, 0, 0), &format!("Queued as {id}")))
+        self.shared.observe(&Event::Accepted { message: id, sender, recipients, octets, priority, held });
+        // RFC 6710 section 4.1: the new priority comes first.
+        let (status, text) = match lowered {
+            Some(priority) => (EnhancedCode::new(2, 3, 6), format!("{priority} is the priority; queued as {id}")),
+            None => (EnhancedCode::new(2, 0, 0), format!("Queued as {id}")),
+        };
+        Ok(Reply::new(ReplyCode::OK, status, &text))
+    }
+}
+
+/// The most seconds that BY can have, either way (RFC 2852 section 4).
+const MAX_BY: i32 = 999_999_999;
+
+impl<Q: Queue, R> RelayHandler<Q, R> {
+    /// The priority that a client may have: strangers have none above the usual one (RFC 6710 section 4.1).
+    fn priority(&self, peer: &Peer, asked: Priority) -> Priority {
+        if self.shared.options.policy.trusts(peer) { asked } else { asked.min(Priority::default()) }
     }
 }
 
@@ -98,10 +152,12 @@ fn message(
     own_name: &Domain,
     peer: &Peer,
     envelope: &Envelope,
+    all_ascii: bool,
 ) -> Result<NewMessage, Box<dyn std::error::Error + Send + Sync>> {
     // Whoever logged in is one owner, and every address that did not is another: nobody's bulk delays somebody else's mail.
     let owner = peer.identity.clone().unwrap_or_else(|| peer.address.ip().to_canonical().to_string());
-    new_message(own_name, Owner::new(&owner).unwrap_or_default(), envelope)
+    let origin = Origin { client: Some(client(peer)), all_ascii };
+    new_message(own_name, Owner::new(&owner).unwrap_or_default(), envelope, origin)
 }
 
 fn local_error() -> Reply {

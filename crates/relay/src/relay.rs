@@ -8,7 +8,10 @@ use posthaste_server::{CancellationToken, Envelope, Listener, Server, ServerOpti
 use thiserror::Error;
 
 use crate::{
-    Event, Observer, RelayOptions, RelayService, Totals, deliver, event::Counting, message::new_message, shared::Shared,
+    Event, Observer, RelayOptions, RelayService, Totals, deliver,
+    event::Counting,
+    message::{Origin, new_message, terms},
+    shared::Shared,
 };
 
 /// A store-and-forward relay over a queue: takes mail, keeps it safe, delivers it, and reports what cannot be delivered.
@@ -96,16 +99,20 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
             return Err(SubmitError::NoRecipient);
         }
         let mut draft = self.shared.queue.put(envelope.mail.size).await?;
+        let mut all_ascii = true;
         while let Some(piece) = content.next().await.map_err(SubmitError::Content)? {
+            all_ascii &= piece.is_ascii();
             draft.write(piece).await?;
         }
         let octets = draft.len();
         let mut envelope = envelope.clone();
         envelope.mail.size = Some(octets);
-        let message = new_message(&self.shared.options.host_name, owner, &envelope).map_err(SubmitError::Envelope)?;
+        let message = new_message(&self.shared.options.host_name, owner, &envelope, Origin { client: None, all_ascii })
+            .map_err(SubmitError::Envelope)?;
+        let (priority, held) = terms(&message);
         let id = draft.commit(message).await?;
         let (sender, recipients) = (&envelope.mail.reverse_path, envelope.recipients.len());
-        self.shared.observe(&Event::Accepted { message: id, sender, recipients, octets });
+        self.shared.observe(&Event::Accepted { message: id, sender, recipients, octets, priority, held });
         Ok(id)
     }
 

@@ -9,6 +9,9 @@ pub struct RetrySchedule {
     pub waits: Vec<Duration>,
     /// The age at which a message is given up and reported. Default 5 days (RFC 5321 section 4.5.4.1).
     pub expire_after: Duration,
+    /// The age at which the sender is told that a message is delayed, once for each recipient, unless NOTIFY says otherwise
+    /// (RFC 3461 section 5.2.5). Default 4 hours (RFC 5321 section 4.5.4.1 has days in mind, people have hours). Nothing: never.
+    pub warn_after: Option<Duration>,
 }
 
 /// By how much a wait is changed at random, either way: a tenth, so that what failed together does not come back together.
@@ -16,13 +19,16 @@ const JITTER: f64 = 0.1;
 
 impl RetrySchedule {
     /// The wait before the next attempt of a delivery that has had `attempts` before this one, at this age of the message;
-    /// nothing when it is to be given up. The last attempt falls on the end of the message's time.
-    pub(crate) fn next(&self, attempts: u32, age: Duration) -> Option<Duration> {
+    /// nothing when it is to be given up. An attempt falls on the end of the message's time, and one on the age at which a
+    /// delay is told, and one on `then`, in which something else is to be done.
+    pub(crate) fn next(&self, attempts: u32, age: Duration, then: Option<Duration>) -> Option<Duration> {
         let left = self.expire_after.checked_sub(age).filter(|left| !left.is_zero())?;
         let index = usize::try_from(attempts).unwrap_or(usize::MAX);
         let wait = self.waits.get(index).or(self.waits.last()).copied().unwrap_or(Duration::from_secs(60));
         let jitter = 1.0 + JITTER * (2.0 * fastrand::f64() - 1.0);
-        Some(wait.mul_f64(jitter).min(left))
+        let warning = self.warn_after.and_then(|warn| warn.checked_sub(age));
+        let ends = [Some(left), warning, then].into_iter().flatten().filter(|end| !end.is_zero());
+        Some(ends.fold(wait.mul_f64(jitter), Duration::min))
     }
 
     /// How long a next hop that cannot be reached is left alone: at most a minute, and over before what was deferred for it
@@ -36,7 +42,11 @@ impl RetrySchedule {
 impl Default for RetrySchedule {
     fn default() -> Self {
         let minutes = |count: u64| Duration::from_secs(count * 60);
-        Self { waits: [1, 5, 15, 30, 60, 120, 240].map(minutes).to_vec(), expire_after: minutes(5 * 24 * 60) }
+        Self {
+            waits: [1, 5, 15, 30, 60, 120, 240].map(minutes).to_vec(),
+            expire_after: minutes(5 * 24 * 60),
+            warn_after: Some(minutes(4 * 60)),
+        }
     }
 }
 
@@ -49,15 +59,27 @@ mod tests {
         let schedule = RetrySchedule {
             waits: vec![Duration::from_secs(10), Duration::from_secs(100)],
             expire_after: Duration::from_secs(1_000),
+            warn_after: Some(Duration::from_secs(600)),
         };
         let near = |wait: Option<Duration>, seconds: f64| {
             let wait = wait.unwrap().as_secs_f64();
             assert!((wait - seconds).abs() <= seconds * JITTER, "{wait} {seconds}");
         };
-        near(schedule.next(0, Duration::ZERO), 10.0);
-        near(schedule.next(1, Duration::ZERO), 100.0);
-        near(schedule.next(u32::MAX, Duration::ZERO), 100.0);
-        assert_eq!(schedule.next(5, Duration::from_secs(995)), Some(Duration::from_secs(5)));
-        assert_eq!(schedule.next(5, Duration::from_secs(1_000)), None);
+        let seconds = Duration::from_secs;
+        near(schedule.next(0, Duration::ZERO, None), 10.0);
+        near(schedule.next(1, Duration::ZERO, None), 100.0);
+        near(schedule.next(u32::MAX, Duration::ZERO, None), 100.0);
+        for (age, then, wait) in [
+            (995, None, Some(5)),
+            (1_000, None, None),
+            // The warning, once.
+            (595, None, Some(5)),
+            (100, Some(3), Some(3)),
+            (998, Some(3), Some(2)),
+            (1_000, Some(3), None),
+        ] {
+            assert_eq!(schedule.next(5, seconds(age), then.map(seconds)), wait.map(seconds), "{age} {then:?}");
+        }
+        near(schedule.next(5, seconds(600), Some(Duration::ZERO)), 100.0);
     }
 }

@@ -9,20 +9,19 @@ use posthaste_server::{
 
 /// The Received field that this relay puts in front of a message, folded, with its CRLF.
 pub(crate) fn received(peer: &Peer, own_name: &Domain, id: MessageId, envelope: &Envelope) -> String {
-    let address = match peer.address.ip().to_canonical() {
-        std::net::IpAddr::V4(address) => format!("[{address}]"),
-        std::net::IpAddr::V6(address) => format!("[IPv6:{address}]"),
-    };
-    // Only a name within the grammar goes into the field; anything else could break it.
-    let hello = peer.hello.as_ref().and_then(|name| name.domain()).map(|domain| domain.as_str().to_owned());
-    let from = hello.unwrap_or_else(|| address.clone());
-    // RFC 3848, RFC 6531 section 3.7.3.
-    let with = match (peer.extended, peer.tls, peer.identity.is_some()) {
+    let from = client(peer);
+    // RFC 3848, RFC 6531 section 4.3.
+    let utf8 = envelope.mail.smtputf8;
+    let with = match (peer.extended, utf8, peer.tls, peer.identity.is_some()) {
         (false, ..) => "SMTP",
-        (true, false, false) => "ESMTP",
-        (true, false, true) => "ESMTPA",
-        (true, true, false) => "ESMTPS",
-        (true, true, true) => "ESMTPSA",
+        (true, false, false, false) => "ESMTP",
+        (true, false, false, true) => "ESMTPA",
+        (true, false, true, false) => "ESMTPS",
+        (true, false, true, true) => "ESMTPSA",
+        (true, true, false, false) => "UTF8SMTP",
+        (true, true, false, true) => "UTF8SMTPA",
+        (true, true, true, false) => "UTF8SMTPS",
+        (true, true, true, true) => "UTF8SMTPSA",
     };
     // With several recipients the field would show each of them to the others (RFC 5321 section 7.2).
     let recipient = match &envelope.recipients[..] {
@@ -32,13 +31,22 @@ pub(crate) fn received(peer: &Peer, own_name: &Domain, id: MessageId, envelope: 
         },
         _ => String::new(),
     };
-    let date = date_now();
-    format!("Received: from {from} ({address})\r\n\tby {own_name} with {with} id {id}{recipient};\r\n\t{date}\r\n")
+    // RFC 6710 section 7.
+    let priority = envelope.mail.mt_priority.map(|priority| format!("\r\n\tPRIORITY {priority}")).unwrap_or_default();
+    let date = date(Timestamp::now());
+    format!("Received: from {from}\r\n\tby {own_name} with {with} id {id}{recipient}{priority};\r\n\t{date}\r\n")
 }
 
-/// Now, as RFC 5322 section 3.3 writes it.
-pub(crate) fn date_now() -> String {
-    date(Timestamp::now())
+/// A client's own name with its address as a comment, for Received and for a report.
+pub(crate) fn client(peer: &Peer) -> String {
+    let address = match peer.address.ip().to_canonical() {
+        std::net::IpAddr::V4(address) => format!("[{address}]"),
+        std::net::IpAddr::V6(address) => format!("[IPv6:{address}]"),
+    };
+    // Only a name within the grammar goes into a field, in ASCII; anything else could break it.
+    let hello = peer.hello.as_ref().and_then(|name| name.domain()).filter(|domain| domain.as_str().is_ascii());
+    let name = hello.map_or_else(|| address.clone(), |domain| domain.as_str().to_owned());
+    format!("{name} ({address})")
 }
 
 /// A time, as RFC 5322 section 3.3 writes it.

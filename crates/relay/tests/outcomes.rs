@@ -6,7 +6,6 @@ mod support;
 use std::time::Duration;
 
 use posthaste_queue::Queue as _;
-use posthaste_relay::RetrySchedule;
 use posthaste_server::wire::Reply;
 use support::{Behaviour, Hop, RawHop, options, polite, start};
 
@@ -69,8 +68,7 @@ async fn nobody_hears_of_what_has_a_null_sender_or_asked_for_no_report() {
 async fn what_is_too_old_is_given_up_and_reported() {
     let hop = Hop::start(by_name()).await;
     let mut options = options(&[hop.port]);
-    options.delivery.retry =
-        RetrySchedule { waits: vec![Duration::from_millis(100)], expire_after: Duration::from_millis(350) };
+    options.delivery.retry.expire_after = Duration::from_millis(350);
     let relay = start(options);
     relay.submit("<me@sender.test>", &["<later@d.test>"], CONTENT).await;
     relay.log.wait("reported", 1).await;

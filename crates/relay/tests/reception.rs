@@ -3,9 +3,13 @@
 
 mod support;
 
-use posthaste_queue::Queue as _;
+use std::time::Duration;
+
+use posthaste_client::SystemResolver;
+use posthaste_queue::{Body as _, Claim, Keys, Queue as _, memory::MemoryQueue};
+use posthaste_relay::{Relay, RelayOptions, future_release, offers};
 use posthaste_server::{CancellationToken, Listener, Server, ServerOptions, Tls, session::ServerSettings};
-use support::{options, relay};
+use support::{Log, options, relay};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -61,6 +65,205 @@ async fn a_message_that_goes_in_circles_is_refused() {
     );
     drain.cancel();
     serving.await.unwrap();
+}
+
+/// A client of a relay that offers everything.
+struct Client {
+    stream: TcpStream,
+    relay: Relay<MemoryQueue, SystemResolver>,
+    log: Log,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Client {
+    async fn of(options: RelayOptions) -> Self {
+        let (relay, log) = relay(options);
+        let mut settings = ServerSettings::new("relay.test");
+        settings.offers = offers();
+        settings.offers.future_release = Some(future_release(Duration::from_secs(1_000)));
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, Tls::Off).await.unwrap();
+        let address = listener.local_address().unwrap();
+        let server = Server::new(relay.service(), ServerOptions::default());
+        let serving = tokio::spawn(async move { server.serve(vec![listener], CancellationToken::new()).await });
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        reply(&mut stream).await;
+        Self { stream, relay, log, serving }
+    }
+
+    async fn talk(&mut self, lines: &[&str]) -> String {
+        talk(&mut self.stream, lines).await
+    }
+
+    /// Hands over a message with these parameters of MAIL; the last reply, and the record of it, as lines.
+    async fn send(&mut self, mail: &str) -> (String, String) {
+        let mail = format!("MAIL FROM:{mail}\r\n");
+        let lines = [&*mail, "RCPT TO:<a@relay.test>\r\n", "DATA\r\n", "Subject: x\r\n\r\nbody\r\n.\r\n"];
+        let said = self.talk(&lines).await;
+        let all = self.relay.queue().list(None, 100).await.unwrap();
+        let envelope = all.last().map(|message| String::from_utf8_lossy(&message.envelope).into_owned());
+        (said, envelope.unwrap_or_default())
+    }
+
+    /// Takes a message out of the queue: its record and its content.
+    async fn take(&self) -> (String, String) {
+        let claim = Claim { keys: Keys::Any, max: 1, lease: Duration::from_secs(60) };
+        let claimed = self.relay.queue().claim(claim).await.unwrap().pop().unwrap();
+        let mut body = self.relay.queue().body(&claimed.lease).await.unwrap();
+        let mut content = Vec::new();
+        while let Some(piece) = body.next().await.unwrap() {
+            content.extend_from_slice(&piece);
+        }
+        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+        (text(&claimed.envelope), text(&content))
+    }
+
+    /// The newest message: how urgent it is, and in how long it is due.
+    async fn newest(&self) -> (i8, Duration) {
+        let all = self.relay.queue().list(None, 100).await.unwrap();
+        all.last().map(|message| (message.priority.0, message.deliveries[0].due_in)).unwrap()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+#[tokio::test]
+async fn what_is_honoured_is_offered() {
+    let mut client = Client::of(options(&[1])).await;
+    let said = client.talk(&["EHLO c.test\r\n"]).await;
+    for line in [
+        "-PIPELINING\r",
+        "-SIZE 5",
+        "-8BITMIME\r",
+        "-ENHANCEDSTATUSCODES\r",
+        "-SMTPUTF8\r",
+        "-DSN\r",
+        "-CHUNKING\r",
+        "-BINARYMIME\r",
+        "-DELIVERBY\r",
+        "-FUTURERELEASE 1000 20",
+        "-MT-PRIORITY\r",
+        "-RRVS\r",
+        " LIMITS RCPTMAX=1000\r",
+    ] {
+        assert!(said.contains(line), "{line} {said}");
+    }
+    // Outside TLS it has no place.
+    assert!(!said.contains("REQUIRETLS"));
+}
+
+/// RFC 6710 section 4.1: nobody becomes urgent by saying so, and anybody may step back.
+#[tokio::test]
+async fn strangers_are_not_urgent() {
+    for (trusted, asked, given, said) in [
+        (false, "", 0, "250 2.0.0 Queued as "),
+        (false, " MT-PRIORITY=0", 0, "250 2.0.0 Queued as "),
+        (false, " MT-PRIORITY=3", 0, "250 2.3.6 0 is the priority; queued as "),
+        (false, " MT-PRIORITY=-4", -4, "250 2.0.0 Queued as "),
+        (true, " MT-PRIORITY=9", 9, "250 2.0.0 Queued as "),
+    ] {
+        let mut options = options(&[1]);
+        if trusted {
+            options.policy.relay_from.push("127.0.0.0/8".parse().unwrap());
+        }
+        let mut client = Client::of(options).await;
+        client.talk(&["EHLO c.test\r\n"]).await;
+        let (reply, record) = client.send(&format!("<a@b.test>{asked}")).await;
+        assert!(reply.starts_with(said), "{asked} {reply}");
+        assert_eq!(client.newest().await.0, given, "{asked}");
+        // What travels on is what was given.
+        let parameter = format!("MT-PRIORITY={given}");
+        assert_eq!(record.contains(&parameter), !asked.is_empty(), "{record}");
+        assert_eq!(client.log.count("accepted"), 1);
+    }
+}
+
+/// RFC 4865 section 4.2 and 5.2.2.
+#[tokio::test]
+async fn a_message_is_held_as_long_as_may_be() {
+    let mut client = Client::of(options(&[1])).await;
+    client.talk(&["EHLO c.test\r\n"]).await;
+    let at = |seconds: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds)).to_string();
+    for (parameters, code) in [
+        ("HOLDFOR=1001".to_owned(), "501 5.5.4"),
+        (format!("HOLDUNTIL={}", at(1_100)), "501 5.5.4"),
+        ("HOLDFOR=60 BY=59;N".to_owned(), "501 5.5.4"),
+        (format!("HOLDUNTIL={} BY=50;R", at(60)), "501 5.5.4"),
+        ("HOLDFOR=60 HOLDUNTIL=2020-01-01T00:00:00Z".to_owned(), "501 5.5.4"),
+        ("HOLDFOR=60 BY=60;R".to_owned(), "250 2."),
+    ] {
+        let said = client.talk(&[&format!("MAIL FROM:<a@b.test> {parameters}\r\n")]).await;
+        assert!(said.starts_with(code), "{parameters}: {said}");
+    }
+    client.talk(&["RSET\r\n"]).await;
+    for (parameters, seconds) in [
+        ("HOLDFOR=900".to_owned(), 900),
+        (format!("HOLDUNTIL={}", at(600)), 600),
+        (format!("HOLDUNTIL={}", at(-600)), 0),
+    ] {
+        let (said, _) = client.send(&format!("<a@b.test> {parameters}")).await;
+        assert!(said.starts_with("250 2.0.0"), "{said}");
+        let due_in = client.newest().await.1.as_secs();
+        assert!((seconds.max(2) - 2..=seconds).contains(&due_in), "{parameters}: {due_in}");
+    }
+}
+
+/// RFC 2852 section 4: the time counts from MAIL, however long the content takes.
+#[tokio::test]
+async fn the_time_of_by_counts_from_mail() {
+    let mut client = Client::of(options(&[1])).await;
+    client.talk(&["EHLO c.test\r\n"]).await;
+    for (by, said, kept) in
+        [("100;RT", "250 2.0.0", Some("BY=98;RT")), ("-5;N", "250", Some("BY=-7;N")), ("1;R", "554 5.4.7", None)]
+    {
+        let mail = format!("MAIL FROM:<a@b.test> BY={by}\r\n");
+        client.talk(&[&mail, "RCPT TO:<a@relay.test>\r\n", "DATA\r\n"]).await;
+        tokio::time::sleep(Duration::from_millis(2_100)).await;
+        let reply = client.talk(&["Subject: x\r\n\r\n.\r\n"]).await;
+        assert!(reply.starts_with(said), "{by}: {reply}");
+        let all = client.relay.queue().list(None, 100).await.unwrap();
+        let record = all.last().map(|message| String::from_utf8_lossy(&message.envelope).into_owned()).unwrap();
+        assert!(kept.is_none_or(|kept| record.contains(kept)), "{by}: {record}");
+        assert_eq!(all.len(), client.log.count("accepted"));
+    }
+}
+
+/// RFC 3030: octets that DATA could not carry, kept as they are.
+#[tokio::test]
+async fn binary_content_is_taken_by_chunks_alone() {
+    let mut client = Client::of(options(&[1])).await;
+    client.talk(&["EHLO c.test\r\n"]).await;
+    let octets = "Content-Transfer-Encoding: binary\r\n\r\nbare\rand\nand \0 and no end";
+    let mail = "MAIL FROM:<a@b.test> BODY=BINARYMIME\r\n";
+    let said = client.talk(&[mail, "RCPT TO:<a@relay.test>\r\n", "DATA\r\n"]).await;
+    assert!(said.starts_with("503 5.5.1"), "{said}");
+    let chunk = format!("BDAT {} LAST\r\n{octets}", octets.len());
+    let said = client.talk(&["RSET\r\n", mail, "RCPT TO:<a@relay.test>\r\n", &chunk]).await;
+    assert!(said.starts_with("250 2.0.0"), "{said}");
+    let (record, content) = client.take().await;
+    assert!(content.ends_with(octets) && record.contains(" BODY=BINARYMIME"), "{record} {content}");
+}
+
+/// RFC 6531 section 4.3, RFC 6710 section 7.
+#[tokio::test]
+async fn the_trace_says_how_it_came() {
+    let mut options = options(&[1]);
+    options.policy.relay_from.push("127.0.0.0/8".parse().unwrap());
+    let mut client = Client::of(options).await;
+    client.talk(&["EHLO c.test\r\n"]).await;
+    for (mail, words) in [
+        ("<a@b.test>", ["by relay.test with ESMTP id ", "\r\n\tfor <a@relay.test>;\r\n"]),
+        ("<\u{e4}@b.test> SMTPUTF8", ["by relay.test with UTF8SMTP id ", "\r\n\tfor <a@relay.test>;\r\n"]),
+        ("<a@b.test> MT-PRIORITY=3", ["with ESMTP id ", "\r\n\tfor <a@relay.test>\r\n\tPRIORITY 3;\r\n"]),
+    ] {
+        client.send(mail).await;
+        let (_, text) = client.take().await;
+        assert!(text.starts_with("Received: from c.test ([127.0.0.1])\r\n\t"), "{text}");
+        assert!(words.iter().all(|words| text.contains(words)), "{mail}: {text}");
+    }
 }
 
 #[tokio::test]

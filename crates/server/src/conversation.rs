@@ -4,7 +4,7 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use posthaste_io::{
     rustls::ServerConfig,
     session::{
         QuestionId, ServerSession, ServerSettings, Verdict,
-        sasl::{MIN_ITERATIONS, Nonce, SaslError, ServerContext, ServerMechanism, ServerStep, UnknownUsers},
+        sasl::{Nonce, SaslError, ServerContext, ServerMechanism, ServerStep},
         server::{CloseReason, Protocol},
     },
     wire::{Command, Mail, Reply, Secret, Severity},
@@ -26,7 +26,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::{Body, BodyError, BodySource, Envelope, Handler, Peer, Service};
+use crate::{
+    Body, BodyError, BodySource, Envelope, Handler, Peer, Service,
+    password::{random, unknown_users},
+};
 
 /// Holds one conversation over a connection: any stream, with TLS up already or not. `tls` is what STARTTLS is answered
 /// with; `drain` asks for an end at the next boundary.
@@ -46,6 +49,8 @@ where
     V: Service,
 {
     peer.tls = connection.is_tls();
+    peer.certificate = connection.peer_certificate();
+    let settings = service.settings(&peer, &settings);
     let verdict = settings.timeouts.verdict;
     let lmtp = settings.protocol == Protocol::Lmtp;
     let mut driver = ServerDriver::new(connection, ServerSession::new(settings, peer.tls));
@@ -102,7 +107,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
                 ServerEvent::StartTls => {
                     let Some(config) = &tls else { return Err(io::ErrorKind::Unsupported.into()) };
                     self.driver.accept_tls(Arc::clone(config)).await?;
-                    self.peer = Peer { tls: true, ..Peer::new(self.peer.address, self.peer.local) };
+                    let certificate = self.driver.peer_certificate();
+                    self.peer = Peer { tls: true, certificate, ..Peer::new(self.peer.address, self.peer.local) };
                     self.envelope = None;
                 }
                 ServerEvent::Closed(reason) => return Ok(reason),
@@ -214,6 +220,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
                 let decision = timeout(*verdict, handler.authenticate_anonymous(peer, &trace)).await;
                 exchange.decide(decision.map_err(late).and_then(Result::from))
             }
+            ServerStep::External(external) => {
+                let decision = timeout(*verdict, handler.authenticate_external(peer, external)).await;
+                exchange.decide(decision.map_err(late).and_then(Result::from))
+            }
             ServerStep::ScramKey(user) => {
                 let key = timeout(*verdict, handler.scram_key(peer, &user)).await;
                 exchange.found(key.map_err(late).and_then(std::convert::identity))
@@ -223,11 +233,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
     }
 
     fn sasl_context(&self) -> Result<ServerContext, SaslError> {
-        let unknown_users = match self.handler.unknown_users() {
-            Some(unknown_users) => unknown_users,
-            None => UnknownUsers::new(Secret::new(process_secret()?), MIN_ITERATIONS),
-        };
-        Ok(ServerContext::new(Nonce::from_random(random()?), unknown_users))
+        let nonce = Nonce::from_random(random()?);
+        Ok(self.driver.sasl_context(nonce, unknown_users(&self.handler)?))
     }
 
     /// From 354 to the reply to the end of the content.
@@ -379,24 +386,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Source<'_, S> {
             }
         })
     }
-}
-
-/// The same for as long as this process lives.
-fn process_secret() -> Result<[u8; 32], SaslError> {
-    static SECRET: OnceLock<[u8; 32]> = OnceLock::new();
-    match SECRET.get() {
-        Some(secret) => Ok(*secret),
-        None => random().map(|fresh| *SECRET.get_or_init(|| fresh)),
-    }
-}
-
-fn random<const N: usize>() -> Result<[u8; N], SaslError> {
-    let mut octets = [0; N];
-    getrandom::fill(&mut octets).map_err(|error| {
-        debug!(%error, "the system has no random numbers");
-        SaslError::Unavailable
-    })?;
-    Ok(octets)
 }
 
 /// Gives a verdict; one that does not fit becomes a 451, so that a handler's mistake never hangs a client.

@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use posthaste_io::wire::{EhloName, Mail, Rcpt};
+use posthaste_io::{
+    Certificate,
+    wire::{EhloName, Mail, Rcpt},
+};
 
 /// The client on the other side, as far as it has shown itself.
 #[derive(Debug, Clone)]
@@ -18,6 +21,8 @@ pub struct Peer {
     pub extended: bool,
     /// Whether TLS is up.
     pub tls: bool,
+    /// The certificate that it has shown, if the TLS configuration asks for one; what its verifier took.
+    pub certificate: Option<Certificate>,
     /// Who it has logged in as.
     pub identity: Option<String>,
 }
@@ -25,7 +30,7 @@ pub struct Peer {
 impl Peer {
     /// A client that has just connected.
     pub const fn new(address: SocketAddr, local: SocketAddr) -> Self {
-        Self { address, local, hello: None, extended: false, tls: false, identity: None }
+        Self { address, local, hello: None, extended: false, tls: false, certificate: None, identity: None }
     }
 }
 

@@ -64,7 +64,7 @@ impl Listener {
 /// How many clients are served at once.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// Connections in all. Default 1,000. Beyond it: 421, at once.
+    /// Connections in all, those in a TLS handshake among them. Default 1,000. Beyond it: 421, at once, or no handshake.
     pub connections: usize,
     /// Connections from one address. Default 1,000 from loopback, where a proxy may sit, and 100 from elsewhere. Beyond
     /// it: 421, at once.
@@ -105,13 +105,11 @@ struct Ends {
 
 /// How long to wait after the system refused to accept, so that a lack of descriptors does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(30);
 
 impl<V: Service> Server<V> {
     /// A server.
     pub fn new(service: V, options: ServerOptions) -> Self {
-        let slots = Arc::new(Semaphore::new(options.connections));
+        let slots = Arc::new(Semaphore::new(options.connections.min(Semaphore::MAX_PERMITS)));
         Self { shared: Arc::new(Shared { service, options, slots, by_address: Mutex::default() }) }
     }
 
@@ -184,7 +182,7 @@ async fn serve<V: Service>(
         Tls::Off => None,
         Tls::StartTls(config) => Some(config),
         Tls::Implicit(config) => {
-            let handshake = tokio::time::timeout(HANDSHAKE, connection.accept_tls(config));
+            let handshake = tokio::time::timeout(settings.timeouts.handshake, connection.accept_tls(config));
             // Nothing has begun that a drain would have to wait for.
             let Some(done) = drain.run_until_cancelled(handshake).await else { return };
             if let Ok(Err(error)) | Err(error) = done.map_err(|_| io::ErrorKind::TimedOut.into()) {

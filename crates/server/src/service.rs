@@ -1,18 +1,28 @@
 //! What an application implements.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use posthaste_io::{
-    session::sasl::{BearerToken, Credentials, SaslError, ScramKey, ScramUser, UnknownUsers},
+    session::{
+        ServerSettings,
+        sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers},
+    },
     wire::{Command, EhloName, Mail, Rcpt, Reply},
 };
 
-use crate::{Body, Envelope, Peer};
+use crate::{Body, Envelope, Peer, password};
 
 /// An SMTP service: decides about connections and makes a [`Handler`] for each.
 pub trait Service: Send + Sync + 'static {
     /// What handles one connection.
     type Handler: Handler;
+
+    /// What a client is offered, and how much is taken from it: the listener's settings, unless they depend on the client or on
+    /// the time. STARTTLS stays as the listener has it, which knows whether there is a certificate.
+    fn settings(&self, peer: &Peer, settings: &Arc<ServerSettings>) -> Arc<ServerSettings> {
+        let _ = peer;
+        Arc::clone(settings)
+    }
 
     /// A client has connected.
     ///
@@ -36,9 +46,22 @@ pub trait Handler: Send {
         async { Ok(()) }
     }
 
-    /// The client logs in with a password: PLAIN, LOGIN. Take the same time for a bad name as for a bad password.
+    /// The client logs in with a password: PLAIN, LOGIN. Without this method the password is checked against the
+    /// [`scram_key`](Self::scram_key) of its user, on a thread that may block, as many at once as there are processors; a user
+    /// who does not exist takes as long as one who does. Whoever has a method of its own should take the same care.
     fn authenticate(&mut self, peer: &Peer, credentials: Credentials) -> impl Future<Output = Authentication> + Send {
-        let _ = (peer, credentials);
+        password::check(self, peer, credentials)
+    }
+
+    /// The client asks to be known by its certificate: EXTERNAL. The identity is the certificate's
+    /// [fingerprint](crate::Certificate::fingerprint); the certificate itself is in [`Peer::certificate`]. Whether it was
+    /// signed by somebody in particular depends on the verifier in the TLS configuration.
+    fn authenticate_external(
+        &mut self,
+        peer: &Peer,
+        external: External,
+    ) -> impl Future<Output = Authentication> + Send {
+        let _ = (peer, external);
         async { Authentication::Denied }
     }
 
@@ -54,7 +77,8 @@ pub trait Handler: Send {
         async { Authentication::Denied }
     }
 
-    /// The client logs in without showing its password: SCRAM-SHA-256. The key of this user, or nothing when there is no
+    /// The client logs in without showing its password: SCRAM-SHA-256 and SCRAM-SHA-256-PLUS, which holds on this TLS connection
+    /// alone and is offered under TLS 1.3 only. The key of this user, or nothing when there is no
     /// such user or it may not act as whom it asks to; it is refused at the end then, so that nobody sees who exists. With a
     /// key and the right password the client is known as whom it asked to act as, and otherwise by its name.
     ///
@@ -183,6 +207,12 @@ pub enum Authentication {
     Denied,
     /// It cannot be checked now: 454.
     Unavailable,
+}
+
+impl From<SaslError> for Authentication {
+    fn from(error: SaslError) -> Self {
+        if error == SaslError::Unavailable { Self::Unavailable } else { Self::Denied }
+    }
 }
 
 impl From<Authentication> for Result<String, SaslError> {

@@ -3,7 +3,7 @@
 use posthaste_wire::{EncodeError, frame::ContentFault, reply::ReplyError};
 use thiserror::Error;
 
-/// The caller used a session in a way that makes no sense. The session is as it was.
+/// The caller used a session in a way that makes no sense. The session is as it was, but for [`Self::Content`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ApiMisuse {
@@ -37,7 +37,7 @@ pub enum ApiMisuse {
     /// The list of segments is full: write it out and begin another.
     #[error("the list of segments is full")]
     NoRoom,
-    /// The content must not leave: the transaction cannot go on, close the connection.
+    /// The content must not leave, and half of it must not look whole: the session is closed, close the connection.
     #[error("the content must not leave: {0}")]
     Content(#[from] ContentFault),
     /// The command must not leave.
@@ -59,8 +59,12 @@ pub enum PeerMisbehaved {
     /// Octets came in clear behind the reply to STARTTLS (RFC 3207): somebody may have put them there.
     #[error("the server sent octets in clear behind its reply to STARTTLS")]
     ResidueBeforeTls,
-    /// The reply does not fit its command: 354 to MAIL, a challenge of several lines, anything but a refusal to a SASL
-    /// exchange that was given up.
+    /// The reply does not fit its command. A code counts by its first digit, but:
+    ///
+    /// - 220 answers the connection, STARTTLS and XCLIENT alone, 221 QUIT, 235 and 334 AUTH, 354 DATA;
+    /// - of 2yz and 3yz, STARTTLS takes nothing but 220, AUTH nothing but 235 and 334, DATA nothing but 354;
+    /// - RSET is not refused, but for a 421: the transaction would still be open;
+    /// - a challenge has one line, and what was given up with `*` is refused.
     #[error("the server's reply does not fit the command")]
     UnfittingReply,
     /// More SASL challenges than any mechanism has.

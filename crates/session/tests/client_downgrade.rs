@@ -137,11 +137,16 @@ fn what_no_extension_is_known_for_is_left_out() {
 }
 
 #[test]
-fn recipients_outside_ascii_need_smtputf8() {
+fn addresses_outside_ascii_need_smtputf8() {
     let line = "RCPT TO:<ü@d> ORCPT=utf-8;ü@d";
     assert_eq!(lowered(line, &["DSN", "SMTPUTF8"], true), Ok(line.to_owned()));
     assert_eq!(lowered(line, &["DSN"], true), Err(Undeliverable::Utf8));
     assert_eq!(lowered("RCPT TO:<c@d> ORCPT=utf-8;ü@d", &["DSN"], true), Ok(RCPT.to_owned()));
+    // A sender like that has said SMTPUTF8; without it such an address is still none for this server.
+    assert_eq!(lowered("MAIL FROM:<ü@d> SMTPUTF8", &[], true), Err(Undeliverable::Utf8));
+    let unannounced = Mail { smtputf8: false, ..mail("MAIL FROM:<ü@d> SMTPUTF8") };
+    let lowered_to = |lines: &[&str]| downgrade::mail(unannounced, next_hop(&offered(lines), true)).map(drop);
+    assert_eq!((lowered_to(&[]), lowered_to(&["SMTPUTF8"])), (Err(Undeliverable::Utf8), Ok(())));
     let encoded = "RCPT TO:<c@d> ORCPT=utf-8;\\x{FC}@d";
     assert_eq!(lowered(encoded, &["DSN"], true), Ok(encoded.to_owned()));
 }

@@ -125,3 +125,12 @@ fn a_refused_lhlo_changes_nothing() {
     client.feed(b"250 well\r\n");
     assert!(client.session.is_lmtp());
 }
+
+#[test]
+fn what_was_said_in_clear_does_not_make_it_lmtp_within_tls() {
+    let mut client = greeted("LHLO c", "250-STARTTLS\r\n");
+    client.send_line("STARTTLS").unwrap();
+    client.feed(b"220 go\r\n");
+    client.establish_tls();
+    assert!(!client.session.is_lmtp());
+}

@@ -202,3 +202,25 @@ fn what_is_unanswered_is_bounded() {
     client.feed(b"250 ok\r\n");
     client.send_line("RCPT TO:<c@d>").unwrap();
 }
+
+/// The limits of an exchange hold wherever its AUTH stands in a group.
+#[test]
+fn a_long_challenge_behind_a_reset_in_the_same_group() {
+    let mut client = greeted("250-PIPELINING\r\n");
+    client.send_line("RSET").unwrap();
+    client.send_line("AUTH LOGIN").unwrap();
+    client.feed(format!("250 ok\r\n334 {}\r\n", "a".repeat(12_282)).as_bytes());
+    assert!(matches!(client.events.last(), Some(Event::Challenge(_))), "{:?}", misbehaved(&client));
+    client.respond(Some("eA==")).unwrap();
+}
+
+/// `*` is the word for it, however it was given.
+#[test]
+fn a_star_gives_up() {
+    let mut client = greeted("");
+    client.send_line("AUTH LOGIN").unwrap();
+    client.feed(b"334 \r\n");
+    client.respond(Some("*")).unwrap();
+    client.feed(b"235 you are in\r\n");
+    assert_eq!(misbehaved(&client), Some(PeerMisbehaved::UnfittingReply));
+}

@@ -5,7 +5,7 @@ mod support;
 
 use std::{collections::HashMap, time::Duration};
 
-use posthaste_session::{ApiMisuse, ClientSettings, Ticket};
+use posthaste_session::{ApiMisuse, ClientSettings, Ticket, table::Phase};
 use posthaste_testkit::{
     choices::Chunking,
     client::{ClientHarness, Event},
@@ -19,6 +19,8 @@ use support::{
 
 const EHLO: &[u8] =
     b"250-s.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SIZE 100000\r\n250-STARTTLS\r\n250 AUTH PLAIN LOGIN\r\n";
+
+const CHUNKING: &[u8] = b"250-s.test\r\n250-PIPELINING\r\n250 CHUNKING\r\n";
 
 fn table() -> Vec<Row> {
     rows(include_str!("hostile_servers.txt"))
@@ -58,9 +60,39 @@ fn before(place: &str) -> Vec<Step> {
                 steps.push(does("send MAIL FROM:<d@a.test>"));
             }
         }
+        "chunks" | "half" | "whole" | "lmtp" => {
+            let hello = if place == "lmtp" { "send LHLO c.test" } else { "send EHLO c.test" };
+            steps.splice(1.., [does(hello), says(CHUNKING), mail(), ok()]);
+            for (line, reply) in [
+                ("send RCPT TO:<b@b.test>", ok()),
+                ("send RCPT TO:<c@b.test>", says(b"550 no\r\n")),
+                ("send RCPT TO:<d@b.test>", ok()),
+            ] {
+                steps.extend([does(line), reply]);
+            }
+            match place {
+                "chunks" => steps.extend([does("chunk one\\r\\n"), does("chunk two\\r\\n")]),
+                "half" => steps.push(does("half of it\\r\\n")),
+                "whole" => steps.push(does("whole of it\\r\\n")),
+                _ => steps.extend([does("send DATA"), says(b"354 go\r\n"), does("content hi\\r\\n")]),
+            }
+        }
         _ => panic!("no such place: {place}"),
     }
     steps
+}
+
+/// Sends content, or a part of it.
+fn send_content(client: &mut ClientHarness, word: &str, text: &[u8]) -> Result<Option<Ticket>, ApiMisuse> {
+    match word {
+        "content" => client.send_content(text, 5).map(Some),
+        "chunk" => client.send_chunk(text, false, 5).map(Some),
+        "whole" => client.send_chunk(text, true, 5).map(Some),
+        _ => {
+            client.begin_chunk(2 * text.len() as u64, true)?;
+            client.payload(text, 5).map(|()| None)
+        }
+    }
 }
 
 struct Run {
@@ -103,9 +135,19 @@ impl Run {
         let (sent, name) = match word {
             "send" => (client.send_line(rest), rest.split(' ').next().unwrap_or_default()),
             "respond" => (client.respond(Some(rest)), "AUTH"),
-            "content" => (client.send_content(&unescape(rest), 5), "end"),
+            "content" | "whole" | "chunk" | "half" => match send_content(client, word, &unescape(rest)) {
+                Ok(None) => return,
+                Ok(Some(ticket)) => (Ok(ticket), if word == "chunk" { "chunk" } else { "end" }),
+                Err(error) => (Err(error), word),
+            },
             "tls" => return client.establish_tls(),
-            "wait" => return client.clock.advance(Duration::from_secs(number(rest))),
+            "wait" => {
+                // Whoever waits for octets has asked before.
+                if client.session.phase() != Phase::Handshake {
+                    client.feed(b"");
+                }
+                return client.clock.advance(Duration::from_secs(number(rest)));
+            }
             "eof" => {
                 let eof = client.end_of_input();
                 self.eof = Some((eof.unanswered, eof.message_in_doubt));
@@ -248,7 +290,11 @@ fn hold(steps: &[Step], piece: usize) {
                 let _ = match words.split_once(' ').unwrap_or((words, "")) {
                     ("send", line) => client.send_line(line).ok(),
                     ("respond", text) => client.respond(Some(text)).ok(),
-                    ("content", text) => client.send_content(&unescape(text), 64).ok(),
+                    ("content" | "whole" | "chunk" | "half", text) => {
+                        send_content(client, words.split(' ').next().unwrap_or_default(), &unescape(text))
+                            .ok()
+                            .flatten()
+                    }
                     ("tls", _) => client.session.tls_established().ok().map(|()| Ticket::GREETING),
                     _ => None,
                 };
@@ -272,6 +318,31 @@ fn no_server_makes_a_connection_hold_much() {
     // Nothing was measured when a reply of 16 KiB took no room.
     assert!(most.0 > 16 * 1_024, "{most:?}");
     println!("above an idle connection's {idle} octets at most {} ({})", most.0, most.1);
+}
+
+/// The most commands that a caller may have on their way, and a server that makes the most of every reply.
+#[test]
+fn a_full_pipeline_and_long_replies_hold_no_more() {
+    let idle = most_held(|| hold(&before("ready"), usize::MAX));
+    let reply = format!("{}250 ok\r\n", format!("250-{}\r\n", "x".repeat(1_000)).repeat(16));
+    let held = most_held(|| {
+        let mut connected = Connected::new();
+        connected.feed(b"220 s.test\r\n");
+        connected.harness.send_line("LHLO c.test").expect("it has a place");
+        connected.feed(CHUNKING);
+        connected.harness.send_line("MAIL FROM:<a@a.test>").expect("it has a place");
+        while connected.harness.send_line("RCPT TO:<b@b.test>").is_ok() {
+            connected.harness.sent.clear();
+        }
+        assert_eq!(connected.harness.session.unanswered(), 1_024);
+        for _ in 0..512 {
+            connected.feed(reply.as_bytes());
+        }
+        assert_eq!(connected.harness.session.accepted_recipients(), 511);
+        connected.feed(&reply.as_bytes()[..16_000]);
+    });
+    println!("{held} octets, above an idle connection's {idle}");
+    assert!(held.saturating_sub(idle) <= LIMIT, "{held} octets");
 }
 
 /// What leaves has no place in a row.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthaste_session::{ClientSettings, ServerSettings, server::CloseReason};
+use posthaste_session::{ClientSettings, ServerSettings, client::ClientTimeouts, server::CloseReason};
 use posthaste_testkit::{
     client::ClientHarness,
     policy::refusal,
@@ -151,16 +151,20 @@ fn a_timeout_is_reported_once() {
     assert_eq!(out.len(), said);
 }
 
+fn client_left(client: &ClientHarness) -> Option<u64> {
+    client.session.poll_timeout().map(|at| at.since(client.clock.now()).as_secs())
+}
+
 #[test]
 fn a_client_waits_for_each_reply_and_octets_give_no_more_time() {
     let mut client = ClientHarness::new(ClientSettings::default());
-    let left = |client: &ClientHarness| client.session.poll_timeout().map(|at| at.since(client.clock.now()).as_secs());
-    assert_eq!(left(&client), Some(300));
+    client.feed(b"");
+    assert_eq!(client_left(&client), Some(300));
     client.clock.advance(100 * SECOND);
     client.feed(b"220-still ");
-    assert_eq!(left(&client), Some(200));
+    assert_eq!(client_left(&client), Some(200));
     client.feed(b"here\r\n220 go\r\n");
-    assert_eq!(left(&client), None, "nothing is due");
+    assert_eq!(client_left(&client), None, "nothing is due");
     client.send_line("EHLO c").unwrap();
     client.feed(b"250-s\r\n250 PIPELINING\r\n");
     for line in ["MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA"] {
@@ -168,16 +172,89 @@ fn a_client_waits_for_each_reply_and_octets_give_no_more_time() {
     }
     client.clock.advance(250 * SECOND);
     client.feed(b"250 ok\r\n");
-    assert_eq!(left(&client), Some(300));
+    assert_eq!(client_left(&client), Some(300));
     client.feed(b"250 ok\r\n");
-    assert_eq!(left(&client), Some(120));
+    assert_eq!(client_left(&client), Some(120));
     client.feed(b"354 go\r\n");
-    assert_eq!(left(&client), None, "the application has the turn");
+    assert_eq!(client_left(&client), None, "the application has the turn");
     client.payload(b"x\r\n", 10).unwrap();
-    assert_eq!(left(&client), Some(180));
+    assert_eq!(client_left(&client), Some(180));
     client.clock.advance(100 * SECOND);
     client.payload(b"y\r\n", 10).unwrap();
-    assert_eq!(left(&client), Some(180), "each block has its own time");
+    assert_eq!(client_left(&client), Some(180), "each block has its own time");
     client.finish().unwrap();
-    assert_eq!(left(&client), Some(600));
+    assert_eq!(client_left(&client), Some(600));
+}
+
+/// What the application does between two calls is not the server's silence, and asking again gives no more time.
+#[test]
+fn a_server_is_timed_from_the_moment_at_which_it_is_waited_for() {
+    let mut client = ClientHarness::new(ClientSettings::default());
+    client.feed(b"220 s\r\n");
+    client.send_line("EHLO c").unwrap();
+    // Something to wait for always has an end, also for a driver that does not ask before it waits.
+    assert_eq!(client_left(&client), Some(300));
+    client.clock.advance(290 * SECOND);
+    client.feed(b"");
+    assert_eq!(client_left(&client), Some(300));
+    client.clock.advance(100 * SECOND);
+    client.feed(b"");
+    assert_eq!(client_left(&client), Some(200), "asked again");
+    client.feed(b"250-s\r\n250 PIPELINING\r\n");
+    for line in ["MAIL FROM:<a@b>", "RCPT TO:<c@d>"] {
+        client.send_line(line).unwrap();
+    }
+    // Between two replies too.
+    client.feed(b"250 ok\r\n");
+    client.clock.advance(299 * SECOND);
+    client.feed(b"25");
+    assert_eq!(client_left(&client), Some(1), "half a reply");
+    client.feed(b"0 ok\r\n");
+    client.send_line("DATA").unwrap();
+    client.clock.advance(1_000 * SECOND);
+    client.feed(b"");
+    assert_eq!(client_left(&client), Some(120));
+    assert!(client.wait(119 * SECOND).is_none() && client.wait(SECOND).is_some());
+}
+
+#[test]
+fn each_time_of_the_settings_is_that_of_its_reply() {
+    let timeouts = ClientTimeouts {
+        greeting: SECOND,
+        command: 2 * SECOND,
+        mail: 3 * SECOND,
+        rcpt: 4 * SECOND,
+        data: 5 * SECOND,
+        end_of_data: 6 * SECOND,
+        quit: 7 * SECOND,
+        write: 8 * SECOND,
+    };
+    let mut client = ClientHarness::new(ClientSettings { timeouts, ..ClientSettings::default() });
+    assert_eq!(client.session.write_timeout(), 8 * SECOND);
+    assert_eq!(client_left(&client), Some(1));
+    client.feed(b"220 s\r\n");
+    for (line, seconds, reply) in [
+        ("EHLO c", 2, "250-s\r\n250 CHUNKING\r\n"),
+        ("NOOP", 2, "250 ok\r\n"),
+        ("RSET", 2, "250 ok\r\n"),
+        ("AUTH LOGIN", 2, "535 no\r\n"),
+        ("STARTTLS", 2, "454 no\r\n"),
+        ("MAIL FROM:<a@b>", 3, "250 ok\r\n"),
+        ("RCPT TO:<c@d>", 4, "250 ok\r\n"),
+        ("DATA", 5, "451 later\r\n"),
+    ] {
+        client.send_line(line).unwrap();
+        assert_eq!(client_left(&client), Some(seconds), "{line}");
+        client.feed(reply.as_bytes());
+    }
+    for (last, seconds) in [(false, 2), (true, 6)] {
+        client.begin_chunk(3, last).unwrap();
+        assert_eq!(client_left(&client), Some(8));
+        client.payload(b"x\r\n", 9).unwrap();
+        client.finish().unwrap();
+        assert_eq!(client_left(&client), Some(seconds));
+        client.feed(b"250 ok\r\n");
+    }
+    client.send_line("QUIT").unwrap();
+    assert_eq!(client_left(&client), Some(7));
 }

@@ -1,13 +1,25 @@
-//! A connection in memory: two pipes that can be read in any portions and cut at any octet.
+//! A connection in memory: two pipes that can be read in any portions and fail at any octet.
 
 use std::collections::VecDeque;
+
+/// How a connection fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The direction ends there, as if its sender had closed it; the other goes on.
+    End,
+    /// Both directions end, and what is on its way in the other is lost.
+    Reset,
+    /// Nothing arrives from there on, not even the end: only a clock tells.
+    Silence,
+}
 
 /// One direction.
 #[derive(Debug, Clone, Default)]
 pub struct Pipe {
     waiting: VecDeque<u8>,
     written: usize,
-    cut_at: Option<usize>,
+    /// Nothing is carried from that octet of the stream on.
+    fails: Option<(Fault, usize)>,
     closed: bool,
 }
 
@@ -20,23 +32,42 @@ pub struct Duplex {
     pub down: Pipe,
 }
 
+impl Duplex {
+    /// Carries a reset to the other direction. To be called behind every write.
+    pub fn settle(&mut self) {
+        let is_reset = |pipe: &Pipe| pipe.has_failed() && matches!(pipe.fails, Some((Fault::Reset, _)));
+        if is_reset(&self.up) || is_reset(&self.down) {
+            for pipe in [&mut self.up, &mut self.down] {
+                if !is_reset(pipe) {
+                    pipe.fail(Fault::Reset, 0);
+                }
+            }
+        }
+    }
+}
+
 impl Pipe {
-    /// Loses everything from that octet of the stream on, and ends the stream there.
-    pub fn cut_at(&mut self, octet: usize) {
-        self.cut_at = Some(octet);
+    /// Carries so many octets more, then nothing. A pipe fails once.
+    pub fn fail(&mut self, fault: Fault, more: usize) {
+        if self.fails.is_none() {
+            let read = self.written - self.waiting.len();
+            self.fails = Some((fault, read + more));
+            self.waiting.truncate(more);
+            self.closed |= fault != Fault::Silence && self.has_failed();
+        }
     }
 
-    /// Writes; what lies behind a cut is lost.
+    /// Writes; what lies behind the octet where it fails is lost.
     pub fn write(&mut self, octets: &[u8]) {
-        let room = self.cut_at.map_or(octets.len(), |cut| cut.saturating_sub(self.written));
+        let room = self.fails.map_or(octets.len(), |(_, at)| at.saturating_sub(self.written));
         self.waiting.extend(octets.iter().take(room));
         self.written += octets.len();
-        self.closed |= self.cut_at.is_some_and(|cut| self.written >= cut);
+        self.closed |= self.fails.is_some_and(|(fault, _)| fault != Fault::Silence) && self.has_failed();
     }
 
-    /// Ends the stream behind what was written.
+    /// Ends the stream behind what was written; in silence nobody learns of it.
     pub fn close(&mut self) {
-        self.closed = true;
+        self.closed |= !self.has_failed();
     }
 
     /// Takes at most that many octets off the front.
@@ -49,8 +80,17 @@ impl Pipe {
         self.waiting.len()
     }
 
+    /// Octets that were written, lost ones among them.
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
     /// Whether everything was read and nothing more will come.
     pub fn is_at_end(&self) -> bool {
         self.closed && self.waiting.is_empty()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.fails.is_some_and(|(_, at)| self.written >= at)
     }
 }

@@ -1,6 +1,9 @@
 //! What an application would say: scripted verdicts, and sensible ones where nothing is scripted.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::LazyLock,
+};
 
 use posthaste_session::{
     Ask, Verdict,
@@ -9,12 +12,18 @@ use posthaste_session::{
         UnknownUsers,
     },
 };
-use posthaste_wire::{Reply, Secret};
+use posthaste_wire::{Mailbox, Reply, Secret};
+
+use crate::pair::Letter;
 
 /// The user that the policy knows.
 pub const USER: &str = "tester";
 /// The password of [`USER`].
 pub const PASSWORD: &str = "s3cret";
+
+/// Of [`PASSWORD`]. It takes its time to make.
+static KEY: LazyLock<ScramKey> =
+    LazyLock::new(|| ScramKey::derive(PASSWORD, &[7; SALT_LENGTH], MIN_ITERATIONS).expect("they are in bounds"));
 
 /// What a question is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,6 +91,12 @@ pub struct Policy {
     scripted: HashMap<Topic, VecDeque<Verdict>>,
     mechanism: Option<ServerMechanism>,
     hold: usize,
+    /// Letters that carry their verdicts; see [`Letter`].
+    pub letters: Vec<Letter>,
+    /// Which of them is on its way.
+    letter: usize,
+    /// The verdicts on the questions that are open, when none is answered at once.
+    later: Option<Vec<Verdict>>,
 }
 
 impl Policy {
@@ -95,6 +110,25 @@ impl Policy {
         self.hold = questions;
     }
 
+    /// Decides every question that is not scripted, and leaves it open: [`Self::decided`] has the verdict.
+    pub fn decide_later(&mut self) {
+        self.later = Some(Vec::new());
+    }
+
+    /// Takes the verdict on an open question away, by its place among them.
+    ///
+    /// # Panics
+    /// Without [`Self::decide_later`].
+    pub fn decided(&mut self, place: usize) -> Verdict {
+        self.later.as_mut().expect("questions are left open").remove(place)
+    }
+
+    /// Why content is not taken any more when so many octets of it are there.
+    pub fn refuses_content(&self, octets: usize) -> Option<Reply> {
+        let at = self.letters.get(self.letter)?.refused_at?;
+        (octets >= at).then(|| reply("452 4.3.1 No room"))
+    }
+
     /// The verdict on a question, or nothing when it stays open.
     pub fn verdict(&mut self, ask: &Ask<'_>) -> Option<Verdict> {
         let topic = Topic::of(ask);
@@ -105,7 +139,39 @@ impl Policy {
             self.hold -= 1;
             return None;
         }
-        Some(match ask {
+        let verdict = self.planned(ask).unwrap_or_else(|| self.own(ask));
+        match &mut self.later {
+            Some(later) => {
+                later.push(verdict);
+                None
+            }
+            None => Some(verdict),
+        }
+    }
+
+    /// What the letter says that is on its way.
+    fn planned(&mut self, ask: &Ask<'_>) -> Option<Verdict> {
+        if let Ask::Mail(mail) = ask {
+            self.letter = number(mail.reverse_path.mailbox())?;
+        }
+        let letter = self.letters.get(self.letter)?;
+        let code = match ask {
+            Ask::Mail(_) => letter.mail,
+            Ask::Rcpt(rcpt) => *letter.recipients.get(number(rcpt.forward_path.mailbox())?)?,
+            Ask::Data => letter.data,
+            Ask::Message { .. } if letter.end.len() > 1 => {
+                let accepted = letter.recipients.iter().enumerate().filter(|(_, code)| **code < 400);
+                let end = |(place, _)| reply(&format!("{} said to recipient {place}", letter.end_for(place)));
+                return Some(Verdict::Each(accepted.map(end).collect()));
+            }
+            Ask::Message { .. } => letter.end_for(0),
+            _ => return None,
+        };
+        Some(if code < 400 { Verdict::Accept(None) } else { refusal(&format!("{code} no")) })
+    }
+
+    fn own(&mut self, ask: &Ask<'_>) -> Verdict {
+        match ask {
             Ask::Auth(auth) => match ServerMechanism::new(auth.mechanism, context()) {
                 Ok(mechanism) => {
                     let initial = auth.initial_response.map(Secret::into_inner);
@@ -118,7 +184,7 @@ impl Policy {
                 None => refused(SaslError::Unavailable),
             },
             _ => Verdict::Accept(None),
-        })
+        }
     }
 
     fn sasl(&mut self, step: ServerStep) -> Verdict {
@@ -130,13 +196,17 @@ impl Policy {
                 mechanism.decide(Ok(who.authentication_identity))
             }
             ServerStep::ScramKey(who) => {
-                let key = || ScramKey::derive(PASSWORD, &[7; SALT_LENGTH], MIN_ITERATIONS).expect("they are in bounds");
-                mechanism.found(Ok((who.authentication_identity == USER).then(key)))
+                mechanism.found(Ok((who.authentication_identity == USER).then(|| KEY.clone())))
             }
             _ => mechanism.decide(Err(SaslError::Credentials)),
         };
         next.map_or_else(refused, |step| self.sasl(step))
     }
+}
+
+/// The number at the end of a local part.
+fn number(mailbox: Option<&Mailbox<&str>>) -> Option<usize> {
+    mailbox?.local_part().trim_start_matches(|character: char| !character.is_ascii_digit()).parse().ok()
 }
 
 /// A nonce and a secret that are always the same, so that a run can be repeated.

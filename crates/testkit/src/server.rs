@@ -39,7 +39,7 @@ pub enum Event {
 pub struct Message {
     /// MAIL as it was asked.
     pub mail: String,
-    /// Accepted RCPT as they were asked.
+    /// The RCPT for which it was taken, as they were asked.
     pub recipients: Vec<String>,
     /// The content.
     pub content: Vec<u8>,
@@ -81,7 +81,8 @@ pub struct ServerHarness {
     out: BytesMut,
     tls_is_due: bool,
     mail: Option<String>,
-    recipients: Vec<String>,
+    /// In the order of their RCPTs, whatever that of the answers: which were accepted.
+    recipients: Vec<(QuestionId, String, bool)>,
     content: Vec<u8>,
 }
 
@@ -244,13 +245,19 @@ impl ServerHarness {
         eof
     }
 
-    /// Lets time pass; when the session's time has come, tells it so and runs.
+    /// Lets time pass and tells the session; runs when its time has come.
+    ///
+    /// # Panics
+    /// When the session acts before.
     pub fn wait(&mut self, time: std::time::Duration) {
         self.clock.advance(time);
-        if self.session.poll_timeout().is_some_and(|deadline| deadline <= self.clock.now()) {
-            self.session.handle_timeout(self.clock.now(), &mut self.out);
+        let is_due = self.session.poll_timeout().is_some_and(|deadline| deadline <= self.clock.now());
+        let waiting = self.out.len();
+        self.session.handle_timeout(self.clock.now(), &mut self.out);
+        if is_due {
             self.run();
         }
+        assert!(is_due || self.out.len() == waiting, "something is said before the time");
     }
 
     /// Shuts the session down and runs.
@@ -267,10 +274,13 @@ impl ServerHarness {
     fn asked(&mut self, id: QuestionId, ask: &Ask<'_>) {
         let (topic, text) = (Topic::of(ask), format!("{ask:?}"));
         if matches!(topic, Topic::Data | Topic::Message) {
-            assert!(self.mail.is_some() && !self.recipients.is_empty(), "{ask:?} without a transaction");
+            assert!(self.mail.is_some() && !self.accepted().is_empty(), "{ask:?} without a transaction");
         }
         if let Ask::Message { recipients } = ask {
-            assert_eq!(*recipients, self.recipients.len());
+            assert_eq!(*recipients, self.accepted().len());
+        }
+        if topic == Topic::Rcpt {
+            self.recipients.push((id, text.clone(), false));
         }
         assert!(self.session.poll_timeout().is_some(), "nobody looks at the clock while {ask:?} is open");
         self.events.push(Event::Asked(topic, text.clone()));
@@ -282,6 +292,15 @@ impl ServerHarness {
 
     fn judge(&mut self, id: QuestionId, topic: Topic, text: String, verdict: Verdict) -> Result<(), ApiMisuse> {
         let accepted = matches!(verdict, Verdict::Accept(_));
+        let mut recipients = self.accepted();
+        match &verdict {
+            Verdict::Each(replies) => {
+                let mut replies = replies.iter();
+                recipients.retain(|_| replies.next().is_some_and(|reply| reply.code().is_positive()));
+            }
+            _ if !accepted => recipients.clear(),
+            _ => {}
+        }
         self.session.answer(self.clock.now(), id, verdict, &mut self.out)?;
         match topic {
             Topic::Mail if accepted => {
@@ -290,11 +309,12 @@ impl ServerHarness {
             }
             Topic::Rcpt if accepted => {
                 assert!(self.mail.is_some(), "RCPT without MAIL");
-                self.recipients.push(text);
+                let asked = self.recipients.iter_mut().find(|(asked, ..)| *asked == id);
+                asked.expect("it was asked about").2 = true;
             }
             Topic::Message => {
-                if accepted {
-                    let (recipients, content) = (self.recipients.clone(), self.content.clone());
+                if !recipients.is_empty() {
+                    let content = self.content.clone();
                     let mail = self.mail.clone().unwrap_or_default();
                     self.messages.push(Message { mail, recipients, content });
                 }
@@ -308,13 +328,21 @@ impl ServerHarness {
 
     fn content(&mut self, piece: &[u8]) {
         assert!(!piece.is_empty(), "an empty piece of content");
-        assert!(self.mail.is_some() && !self.recipients.is_empty(), "content without a transaction");
+        assert!(self.mail.is_some() && !self.accepted().is_empty(), "content without a transaction");
         self.content.extend_from_slice(piece);
         if let Some(Event::Content(content)) = self.events.last_mut() {
             content.extend_from_slice(piece);
         } else {
             self.events.push(Event::Content(piece.to_vec()));
         }
+        if let Some(reply) = self.policy.refuses_content(self.content.len()) {
+            self.session.refuse_content(reply);
+            self.content.clear();
+        }
+    }
+
+    fn accepted(&self) -> Vec<String> {
+        self.recipients.iter().filter(|(.., accepted)| *accepted).map(|(_, text, _)| text.clone()).collect()
     }
 
     fn void(&mut self) {

@@ -3,93 +3,108 @@
 use posthaste_testkit::fuzz;
 use proptest::{collection::vec, prelude::*, sample::select};
 
-const CLIENT: &[&str] = &[
-    "EHLO c\r\n",
-    "HELO c\r\n",
-    "MAIL FROM:<a@b>\r\n",
-    "MAIL FROM:<> SIZE=10\r\n",
-    "MAIL FROM:<a@b> SIZE=99999999\r\n",
-    "RCPT TO:<c@d>\r\n",
-    "RCPT TO:<\u{e9}@d>\r\n",
-    "RCPT TO:<bad\r\n",
-    "DATA\r\n",
-    "RSET\r\n",
-    "NOOP\r\n",
-    "QUIT\r\n",
-    "STARTTLS\r\n",
-    "AUTH PLAIN\r\n",
-    "AUTH LOGIN\r\n",
-    "AUTH PLAIN AHRlc3RlcgBzM2NyZXQ=\r\n",
-    "*\r\n",
-    "AHRlc3RlcgBzM2NyZXQ=\r\n",
-    "BDAT 5\r\n",
-    "BDAT 3 LAST\r\n",
-    "BDAT 99999999999999999999\r\n",
-    "12345",
-    ".\r\n",
-    "\r\n.\r\n",
-    "..x\r\n",
-    "text\r\n",
-    "\n",
-    "\r",
-    "\0",
-    ".",
-    "GET / HTTP/1.1\r\n",
-    "XYZ\r\n",
+const CLIENT: &[&[u8]] = &[
+    b"EHLO c\r\n",
+    b"HELO c\r\n",
+    b"MAIL FROM:<a@b>\r\n",
+    b"MAIL FROM:<> SIZE=10\r\n",
+    b"MAIL FROM:<a@b> SIZE=99999999\r\n",
+    b"RCPT TO:<c@d>\r\n",
+    b"RCPT TO:<\xc3\xa9@d>\r\n",
+    b"RCPT TO:<bad\r\n",
+    b"DATA\r\n",
+    b"RSET\r\n",
+    b"NOOP\r\n",
+    b"QUIT\r\n",
+    b"STARTTLS\r\n",
+    b"AUTH PLAIN\r\n",
+    b"AUTH LOGIN\r\n",
+    b"AUTH PLAIN AHRlc3RlcgBzM2NyZXQ=\r\n",
+    b"*\r\n",
+    b"AHRlc3RlcgBzM2NyZXQ=\r\n",
+    b"BDAT 5\r\n",
+    b"BDAT 3 LAST\r\n",
+    b"BDAT 99999999999999999999\r\n",
+    b"12345",
+    b".\r\n",
+    b"\r\n.\r\n",
+    b"..x\r\n",
+    b"text\r\n",
+    b"\n",
+    b"\r",
+    b"\0",
+    b".",
+    b"GET / HTTP/1.1\r\n",
+    b"XYZ\r\n",
+    // Time, questions that stay open, and answers to them.
+    b"\xff\x03",
+    b"\xff\x0b",
+    b"\xff\x0c",
+    b"\xff\x21",
+    b"\xff\x40",
+    b"\xff\x42",
+    b"\xff\x46",
+    b"\xff\x80",
+    b"\xff\xa0",
 ];
 
-const SERVER: &[&str] = &[
-    "220 s ESMTP\r\n",
-    "250-s\r\n",
-    "250-PIPELINING\r\n",
-    "250-STARTTLS\r\n",
-    "250-AUTH PLAIN LOGIN\r\n",
-    "250 SIZE 9\r\n",
-    "250 ok\r\n",
-    "354 go\r\n",
-    "334 \r\n",
-    "334 VXNlcm5hbWU6\r\n",
-    "235 2.7.0 ok\r\n",
-    "421 bye\r\n",
-    "550 no\r\n",
-    "451 later\r\n",
-    "221 bye\r\n",
-    "250\r\n",
-    "554-x\r\n",
-    "220 go\r\n",
-    "\r\n",
-    "x",
+const SERVER: &[&[u8]] = &[
+    b"220 s ESMTP\r\n",
+    b"250-s\r\n",
+    b"250-PIPELINING\r\n",
+    b"250-STARTTLS\r\n",
+    b"250-AUTH PLAIN LOGIN\r\n",
+    b"250 SIZE 9\r\n",
+    b"250 ok\r\n",
+    b"354 go\r\n",
+    b"334 \r\n",
+    b"334 VXNlcm5hbWU6\r\n",
+    b"235 2.7.0 ok\r\n",
+    b"421 bye\r\n",
+    b"550 no\r\n",
+    b"451 later\r\n",
+    b"221 bye\r\n",
+    b"250\r\n",
+    b"554-x\r\n",
+    b"220 go\r\n",
+    b"\r\n",
+    b"x",
+    b"\xff\x0b",
+    b"\xff\x0c",
 ];
 
-fn joined(pieces: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
-    vec(select(pieces), 0..24).prop_map(|pieces| pieces.concat().into_bytes())
-}
-
-fn started(start: &'static str, rest: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    rest.prop_map(move |rest| [start.as_bytes(), &rest].concat())
+fn joined(pieces: &'static [&'static [u8]]) -> impl Strategy<Value = Vec<u8>> {
+    vec(select(pieces), 0..24).prop_map(|pieces| pieces.concat())
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn servers(octets in joined(CLIENT)) {
-        fuzz::server_session(&octets);
+    fn servers(settings: [u8; 3], octets in joined(CLIENT)) {
+        fuzz::server_session(&[&settings[..], &octets].concat());
     }
 
     #[test]
-    fn servers_within_a_transaction(octets in started("EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n", joined(CLIENT))) {
-        fuzz::server_session(&octets);
+    fn servers_within_a_transaction(settings: [u8; 3], octets in joined(CLIENT)) {
+        let start = if settings[0] & 128 == 0 { "EHLO c\r\n" } else { "LHLO c\r\n" }.as_bytes();
+        fuzz::server_session(&[&settings[..], start, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n", &octets].concat());
     }
 
     #[test]
-    fn clients(octets in joined(SERVER)) {
-        fuzz::client_session(&octets);
+    fn clients(settings: [u8; 2], octets in joined(SERVER)) {
+        fuzz::client_session(&[&settings[..], &octets].concat());
     }
 
     #[test]
-    fn clients_behind_a_greeting(octets in started("220 s\r\n250-s\r\n250-PIPELINING\r\n250 DSN\r\n", joined(SERVER))) {
-        fuzz::client_session(&octets);
+    fn clients_behind_a_greeting(settings: [u8; 2], octets in joined(SERVER)) {
+        let start = b"220 s\r\n250-s\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 BINARYMIME\r\n";
+        fuzz::client_session(&[&settings[..], start, &octets].concat());
+    }
+
+    #[test]
+    fn pairs(choices in vec(any::<u8>(), 0..300)) {
+        fuzz::pair(&choices);
     }
 
     #[test]

@@ -10,11 +10,12 @@ use posthaste_testkit::fuzz;
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 8] = [
+const TARGETS: [(&str, Body); 9] = [
     ("address", fuzz::address),
     ("client_session", fuzz::client_session),
     ("command", fuzz::command),
     ("framer", fuzz::framer),
+    ("pair", fuzz::pair),
     ("reply", fuzz::reply),
     ("round_trip", fuzz::round_trip),
     ("sasl", fuzz::sasl),

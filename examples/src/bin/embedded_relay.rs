@@ -9,6 +9,7 @@ use std::error::Error;
 use posthaste_relay::{
     NextHop, Relay, RelayOptions, Route, Routes, TracingObserver,
     client::{SystemResolver, Tls},
+    offers,
     queue::log::{LogOptions, LogQueue},
     server::{CancellationToken, Listener, ServerOptions, session::ServerSettings},
 };
@@ -25,8 +26,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     options.routes = Routes::new(vec![Route { domains: vec!["*".parse()?], to, tls: Tls::default() }]);
 
     let relay = Relay::new(queue, SystemResolver, options, TracingObserver);
-    let listener =
-        Listener::bind("127.0.0.1:2525".parse()?, ServerSettings::new("localhost"), Default::default()).await?;
+    let mut settings = ServerSettings::new("localhost");
+    settings.offers = offers();
+    let listener = Listener::bind("127.0.0.1:2525".parse()?, settings, Default::default()).await?;
     relay.serve(vec![listener], ServerOptions::default(), CancellationToken::new()).await?;
     Ok(())
 }

@@ -697,9 +697,15 @@ class Run:
         x = Raw(self.a.host, self.a.port, self.a.timeout)
         x.reply()
         c, t = x.cmd('EHLO client.test')
+        words = ehlo_words(t)
+        if 'STARTTLS' in words and x.cmd('STARTTLS')[0] == '220':
+            # What is offered inside TLS only has its cases too.
+            x.starttls()
+            c, t = x.cmd('EHLO client.test')
+            words = {**ehlo_words(t), **words}
         x.cmd('QUIT')
         x.close()
-        return ehlo_words(t)
+        return words
 
     def phase1(self, case):
         c = case.c

@@ -31,8 +31,10 @@ try:
     with open(q['file'], 'rb') as f:
         data = f.read()
     refused = s.sendmail(q['from'], q['to'], data, q.get('mail_options') or [], q.get('rcpt_options') or [])
+    # Forgotten with the connection.
+    extensions = s.esmtp_features
     s.quit()
-    print(json.dumps(dict(refused={k: [c, t.decode('latin1')] for k, (c, t) in refused.items()}, extensions=s.esmtp_features)))
+    print(json.dumps(dict(refused={k: [c, t.decode('latin1')] for k, (c, t) in refused.items()}, extensions=extensions)))
 except smtplib.SMTPRecipientsRefused as e:
     k, (code, text) = next(iter(e.recipients.items()))
     print(json.dumps(dict(error=text.decode('latin1'), code=code)))

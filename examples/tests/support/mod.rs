@@ -92,7 +92,9 @@ pub(crate) fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
     if !certificate.exists() {
         run(tool("openssl")
             .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
-            .args(["-addext", "subjectAltName=DNS:localhost,DNS:relay.test,IP:127.0.0.1", "-keyout"])
+            .args(["-addext", "subjectAltName=DNS:localhost,DNS:relay.test,IP:127.0.0.1"])
+            // A server's own, and not an authority's: one that is both proves nothing to a client that verifies.
+            .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
             .arg(&key)
             .arg("-out")
             .arg(&certificate));

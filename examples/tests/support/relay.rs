@@ -15,6 +15,10 @@ use super::{PATIENCE, certificate, free_port, wait_for};
 /// The account of every relay in these tests.
 pub(crate) const USER: &str = "tester";
 pub(crate) const PASSWORD: &str = "s3cret pass";
+/// The other account, and what `relay verifier` has said of its password.
+pub(crate) const SECOND_USER: &str = "second";
+pub(crate) const SECOND_PASSWORD: &str = "other pass";
+const VERIFIER: &str = "SCRAM-SHA-256$4096:laYJ5dbLRnR09j8UmqPzng==$MA8o9VU/N5MI8LAJL9o+Xpc1baTXH11d6Ki5oU2zpsY=:U15hhrYWWmmSAzvIKINVaWlgPwEGX3EjgiZZRWwXZvo=";
 
 /// What differs between the relays of these tests.
 #[derive(Debug, Clone)]
@@ -25,11 +29,14 @@ pub(crate) struct Config {
     pub(crate) relay_from: &'static str,
     /// The route's `tls`.
     pub(crate) route_tls: &'static str,
+    /// The certificate that proves who a next hop is, for mail that requires TLS.
+    pub(crate) authorities: Option<PathBuf>,
     /// With STARTTLS on the MX port, and submission ports besides.
     pub(crate) tls: bool,
     /// Waits between attempts, as in the file.
     pub(crate) retry: &'static str,
     pub(crate) expire_after: &'static str,
+    pub(crate) warn_after: &'static str,
     pub(crate) message_size: u64,
     /// Recipients at `gone.test` are routed to a port that nobody listens on.
     pub(crate) gone: bool,
@@ -45,9 +52,11 @@ impl Default for Config {
             next_hops: vec![],
             relay_from: "[\"127.0.0.0/8\"]",
             route_tls: "off",
+            authorities: None,
             tls: false,
             retry: "[\"1s\", \"1s\", \"2s\"]",
             expire_after: "1h",
+            warn_after: "4h",
             message_size: 2_097_152,
             gone: false,
             mx: None,
@@ -132,6 +141,7 @@ impl Relay {
             let (certificate, key) = certificate(self.folder.path());
             table("[tls]", &[("certificate", format!("{certificate:?}")), ("key", format!("{key:?}"))]);
             table("[[account]]", &[("name", text(USER)), ("password", text(PASSWORD))]);
+            table("[[account]]", &[("name", text(SECOND_USER)), ("verifier", text(VERIFIER))]);
         }
         if config.gone {
             let to = format!("[{}]", local(free_port()));
@@ -140,9 +150,16 @@ impl Relay {
         let hops: Vec<String> = config.next_hops.iter().map(|port| local(*port)).collect();
         let to = if config.mx.is_some() { text("mx") } else { format!("[{}]", hops.join(", ")) };
         table("[[route]]", &[("domains", "[\"*\"]".into()), ("to", to), ("tls", text(config.route_tls))]);
-        let delivery =
-            [("retry", config.retry.to_owned()), ("expire_after", text(config.expire_after)), ("timeout", text("6s"))];
+        let delivery = [
+            ("retry", config.retry.to_owned()),
+            ("expire_after", text(config.expire_after)),
+            ("warn_after", text(config.warn_after)),
+            ("timeout", text("6s")),
+        ];
         table("[delivery]", &delivery);
+        if let Some(authorities) = &config.authorities {
+            table("", &[("authorities", format!("{authorities:?}"))]);
+        }
         if let Some(mx) = config.mx {
             table("", &[("mx_port", mx.port.to_string()), ("allow_loopback", mx.allow_loopback.to_string())]);
             table("[dns]", &[("servers", format!("[{}]", local(mx.nameserver)))]);

@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use posthaste_queue::{Claimed, Lease, LeaseError, Queue};
-use posthaste_server::wire::{Mail, Reply};
+use posthaste_server::wire::{
+    Reply,
+    parameter::{DeliverBy, DeliverByMode},
+};
+use tokio::time::Instant;
 
 use crate::{
     Diagnostic,
     record::{Outside, Recipient, RecordError, decode_recipients},
+    report::Action,
     shared::Shared,
 };
 
@@ -19,7 +24,29 @@ pub(super) struct Job {
     pub(super) outside: Outside,
     pub(super) recipients: Vec<Recipient>,
     pub(super) attempts: u32,
-    pub(super) age: Duration,
+    /// The age of the message when it was claimed.
+    age: Duration,
+    claimed: Instant,
+}
+
+/// The time that BY has given is over (RFC 2852 section 4.1.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overdue {
+    /// Mode R: no further attempt may be made.
+    Return,
+    /// Mode N: somebody is to be told, and it goes on.
+    Tell,
+}
+
+/// Whether a message goes only where TLS proves who the server is, and the server promises the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// It goes anywhere.
+    Any,
+    /// It is a report, which should and goes on where that is not possible (RFC 8689 section 5).
+    May,
+    /// It goes nowhere else (RFC 8689 section 4.2.1).
+    Must,
 }
 
 impl Job {
@@ -27,7 +54,8 @@ impl Job {
         let outside = Outside::decode(&claimed.envelope)?;
         let recipients = decode_recipients(&claimed.state)?;
         let key = claimed.key.as_str().to_owned();
-        Ok(Self { lease: claimed.lease, key, outside, recipients, attempts: claimed.attempts, age: claimed.age })
+        let (attempts, age) = (claimed.attempts, claimed.age);
+        Ok(Self { lease: claimed.lease, key, outside, recipients, attempts, age, claimed: Instant::now() })
     }
 
     pub(super) const fn lease(&self) -> &Lease {
@@ -39,12 +67,56 @@ impl Job {
         &self.key
     }
 
-    pub(super) fn mail(&self) -> Mail<&str> {
-        self.outside.mail.borrowed()
-    }
-
     pub(super) fn recipients(&self) -> &[Recipient] {
         &self.recipients
+    }
+
+    /// Since the message was accepted.
+    pub(super) fn age(&self) -> Duration {
+        self.age.saturating_add(self.claimed.elapsed())
+    }
+
+    /// BY with the time that is left of it now, begun seconds counted.
+    pub(super) fn by(&self) -> Option<DeliverBy> {
+        let by = self.outside.mail.by?;
+        let age = i64::try_from(self.age().as_secs()).unwrap_or(i64::MAX);
+        let left = i64::from(by.seconds).saturating_sub(age).max(-MAX_BY);
+        Some(DeliverBy { seconds: i32::try_from(left).unwrap_or(i32::MIN), ..by })
+    }
+
+    /// How long it is until the time of BY is over; nothing when there is none, or it is over already.
+    pub(super) fn until_deadline(&self) -> Option<Duration> {
+        let given = u64::try_from(self.outside.mail.by?.seconds).ok().map(Duration::from_secs)?;
+        given.checked_sub(self.age()).filter(|left| !left.is_zero())
+    }
+
+    /// Whether the time of BY is over and something follows from that. What was over when it came here was told by who had it
+    /// before.
+    pub(super) fn overdue(&self) -> Option<Overdue> {
+        let by = self.outside.mail.by?;
+        if by.seconds <= 0 || self.until_deadline().is_some() {
+            return None;
+        }
+        match by.mode {
+            DeliverByMode::Return => Some(Overdue::Return),
+            DeliverByMode::Notify => {
+                self.recipients.iter().any(|it| self.hears_of_deadline(it)).then_some(Overdue::Tell)
+            }
+        }
+    }
+
+    pub(super) fn hears_of_deadline(&self, recipient: &Recipient) -> bool {
+        let somebody = self.outside.mail.reverse_path.mailbox().is_some();
+        somebody && !recipient.told.deadline && Action::Delayed.is_wanted(recipient.rcpt.notify)
+    }
+
+    /// How much TLS the message asks for.
+    pub(super) fn guard(&self) -> Guard {
+        match (self.outside.mail.require_tls, self.outside.mail.reverse_path.mailbox()) {
+            (false, _) => Guard::Any,
+            (true, Some(_)) => Guard::Must,
+            (true, None) => Guard::May,
+        }
     }
 
     /// Extends the lease.
@@ -53,10 +125,18 @@ impl Job {
     }
 }
 
+/// The most seconds that BY can have, either way (RFC 2852 section 4).
+const MAX_BY: i64 = 999_999_999;
+
 /// What came of one recipient.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    Delivered { remote: String, reply: Reply },
+    Delivered {
+        remote: String,
+        reply: Reply,
+        /// The sender is owed a report that it was relayed.
+        owes_report: bool,
+    },
     NotNow(Diagnostic),
     Never(Diagnostic),
 }

@@ -4,6 +4,7 @@
 //! to. Each site has workers, each worker a connection of its own, which it keeps for the next message. Nothing polls.
 
 mod attempt;
+mod fit;
 mod job;
 mod outcome;
 mod site;

@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::{
     attempt,
-    job::Job,
+    job::{Job, Overdue},
     site::{Next, Site, Turn},
 };
 use crate::shared::Shared;
@@ -127,6 +127,11 @@ async fn deliver<Q: Queue, R: Resolver>(
             return;
         }
     };
+    match job.overdue() {
+        Some(Overdue::Return) => return job.return_overdue(shared).await,
+        Some(Overdue::Tell) => return job.tell_overdue(shared).await,
+        None => {}
+    }
     let beat = shared.options.delivery.lease / 3;
     let verdicts = {
         let attempt = attempt::run(shared, site, &job, connection);

@@ -10,8 +10,8 @@ use std::{
 
 use posthaste_server::{
     Body, CancellationToken, Envelope, Handler, Listener, Peer, Server, ServerOptions, Service, Tls,
-    session::ServerSettings,
-    wire::{Rcpt, Reply},
+    session::{ServerSettings, server::Offers},
+    wire::{Rcpt, Reply, ReversePath},
 };
 
 #[derive(Debug, Clone)]
@@ -20,6 +20,23 @@ pub(crate) struct Taken {
     pub(crate) octets: usize,
     /// Its first 64 KiB.
     pub(crate) start: Vec<u8>,
+}
+
+impl Taken {
+    /// The parameters of MAIL, as they stand behind the path.
+    pub(crate) fn mail_parameters(&self) -> String {
+        let line = self.envelope.mail.to_string();
+        line.split_once("> ").map(|(_, parameters)| parameters.to_owned()).unwrap_or_default()
+    }
+
+    /// The RCPTs, as they stand behind the colon.
+    pub(crate) fn rcpts(&self) -> Vec<String> {
+        self.envelope.recipients.iter().map(Rcpt::to_string).collect()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.start).into_owned()
+    }
 }
 
 type RcptRule = Box<dyn Fn(&str) -> Result<(), Reply> + Send + Sync>;
@@ -62,10 +79,19 @@ impl Hop {
     }
 
     pub(crate) async fn on(port: u16, behaviour: Behaviour) -> Self {
+        Self::with(port, Offers { dsn: true, ..Offers::default() }, Tls::Off, behaviour).await
+    }
+
+    /// One that takes everything and offers this.
+    pub(crate) async fn offering(offers: Offers) -> Self {
+        Self::with(0, offers, Tls::Off, Behaviour::default()).await
+    }
+
+    pub(crate) async fn with(port: u16, offers: Offers, tls: Tls, behaviour: Behaviour) -> Self {
         let mut settings = ServerSettings::new("hop.test");
         settings.limits.message = 1 << 30;
-        settings.offers.dsn = true;
-        let listener = Listener::bind(([127, 0, 0, 1], port).into(), settings, Tls::Off).await.unwrap();
+        settings.offers = offers;
+        let listener = Listener::bind(([127, 0, 0, 1], port).into(), settings, tls).await.unwrap();
         let port = listener.local_address().unwrap().port();
         let state = Arc::new(State {
             behaviour,
@@ -82,6 +108,18 @@ impl Hop {
 
     pub(crate) fn taken(&self) -> Vec<Taken> {
         self.state.taken.lock().unwrap().clone()
+    }
+
+    /// What it has taken that is no report.
+    pub(crate) fn mail(&self) -> Vec<Taken> {
+        let is_mail = |taken: &Taken| taken.envelope.mail.reverse_path != ReversePath::Null;
+        self.taken().into_iter().filter(is_mail).collect()
+    }
+
+    /// The reports that it has taken.
+    pub(crate) fn reports(&self) -> Vec<Taken> {
+        let is_report = |taken: &Taken| taken.envelope.mail.reverse_path == ReversePath::Null;
+        self.taken().into_iter().filter(is_report).collect()
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -13,16 +13,17 @@ use std::{
 use bytes::Bytes;
 use posthaste_client::{SystemResolver, Tls};
 use posthaste_queue::{MessageId, Owner, Queue as _, memory::MemoryQueue};
-use posthaste_relay::{Event, NextHop, Observer, Relay, RelayOptions, RetrySchedule, Route, Routes};
+use posthaste_relay::{Event, NextHop, Observer, Relay, RelayOptions, Route, Routes};
 use posthaste_server::{
     CancellationToken, Envelope,
     wire::{Command, Mail, Rcpt},
 };
 
-pub(crate) use hop::{Behaviour, Hop};
+pub(crate) use hop::{Behaviour, Hop, Taken};
 pub(crate) use raw::{RawHop, polite};
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// A bound for what has to happen: the largest body takes ten seconds of a processor in a debug build.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An event in words: what, who, and the status or the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +47,9 @@ impl Observer for Log {
             Event::Failed { recipient, diagnostic, .. } => {
                 ("failed", recipient.to_string(), format!("{} {diagnostic}", diagnostic.status))
             }
-            Event::Reported { sender, .. } => ("reported", sender.to_string(), String::new()),
+            Event::Reported { sender, failed, delayed, relayed, .. } => {
+                ("reported", sender.to_string(), format!("{failed} failed, {delayed} delayed, {relayed} relayed"))
+            }
             Event::NotReported { .. } => ("not reported", String::new(), String::new()),
             _ => return,
         };
@@ -137,8 +140,8 @@ pub(crate) fn options(ports: &[u16]) -> RelayOptions {
         to: NextHop::Hosts(ports.iter().map(|port| ("[127.0.0.1]".to_owned(), *port)).collect()),
         tls: Tls::default(),
     }]);
-    options.delivery.retry =
-        RetrySchedule { waits: vec![Duration::from_millis(100)], expire_after: Duration::from_secs(3_600) };
+    options.delivery.retry.waits = vec![Duration::from_millis(100)];
+    options.delivery.retry.expire_after = Duration::from_secs(3_600);
     options
 }
 

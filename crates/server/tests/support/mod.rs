@@ -12,8 +12,14 @@ use std::{
 };
 
 use posthaste_server::{
-    Authentication, BearerToken, Body, BodyError, CancellationToken, Credentials, Envelope, Handler, Listener, Peer,
-    SaslError, ScramKey, ScramUser, Server, ServerOptions, Service, Tls,
+    Authentication, BearerToken, Body, BodyError, CancellationToken, Credentials, Envelope, External, Handler,
+    Listener, Peer, SaslError, ScramKey, ScramUser, Server, ServerOptions, Service, Tls,
+    rustls::{
+        ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
+        crypto::aws_lc_rs::default_provider,
+        pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+        server::WebPkiClientVerifier,
+    },
     session::ServerSettings,
     wire::{EhloName, Mail, Rcpt, Reply},
 };
@@ -22,6 +28,7 @@ use tokio::{
     net::TcpStream,
     task::JoinHandle,
 };
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 pub(crate) const NO: Reply = Reply::from_static("550 5.7.1 No\r\n");
 pub(crate) const YES: Reply = Reply::from_static("250 2.0.0 Yes\r\n");
@@ -79,6 +86,16 @@ impl Handler for Names {
 
     async fn authenticate_anonymous(&mut self, _: &Peer, trace: &str) -> Authentication {
         if trace.contains('@') { Authentication::Granted("anonymous".to_owned()) } else { Authentication::Denied }
+    }
+
+    async fn authenticate_external(&mut self, peer: &Peer, external: External) -> Authentication {
+        let fingerprint = peer.certificate.as_ref().map(|certificate| certificate.fingerprint());
+        match external.authorisation_identity.as_deref() {
+            _ if fingerprint != Some(external.identity) => Authentication::Unavailable,
+            None => Authentication::Granted("the owner".to_owned()),
+            Some("me") => Authentication::Granted("me".to_owned()),
+            Some(_) => Authentication::Denied,
+        }
     }
 
     async fn scram_key(&mut self, _: &Peer, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
@@ -153,6 +170,54 @@ pub(crate) async fn start(settings: ServerSettings, tls: Tls, options: ServerOpt
 pub(crate) struct Talk<S> {
     pub(crate) stream: S,
     rest: Vec<u8>,
+}
+
+/// Both sides' configurations. The client has a certificate of its own, when it is asked for one.
+pub(crate) struct Pki {
+    pub(crate) server: ServerConfig,
+    pub(crate) client: ClientConfig,
+    /// The private keys, which no log may show.
+    pub(crate) keys: [Vec<u8>; 2],
+}
+
+impl Pki {
+    /// With these versions of TLS; `asks` that the server asks for a certificate, and `shows` that the client has one.
+    pub(crate) fn new(versions: &[&'static SupportedProtocolVersion], asks: bool, shows: bool) -> Self {
+        let provider = Arc::new(default_provider());
+        let [own, clients] = ["mx.test", "client.test"].map(|name| {
+            let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+            (made.cert.der().clone(), made.signing_key.serialize_der())
+        });
+        let roots = |certificate: &CertificateDer<'static>| {
+            let mut roots = RootCertStore::empty();
+            roots.add(certificate.clone()).unwrap();
+            roots
+        };
+        let key = |der: &Vec<u8>| PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(der.clone()));
+        let server =
+            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(&clients.0)), Arc::clone(&provider))
+            .allow_unauthenticated();
+        let server = if asks {
+            server.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            server.with_no_client_auth()
+        };
+        let server = server.with_single_cert(vec![own.0.clone()], key(&own.1)).unwrap();
+        let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        let client = client.with_root_certificates(roots(&own.0));
+        let client = if shows {
+            client.with_client_auth_cert(vec![clients.0], key(&clients.1)).unwrap()
+        } else {
+            client.with_no_client_auth()
+        };
+        Self { server, client, keys: [own.1, clients.1] }
+    }
+}
+
+/// The client's side of a handshake.
+pub(crate) async fn handshake(stream: TcpStream, config: &Arc<ClientConfig>) -> TlsStream<TcpStream> {
+    TlsConnector::from(Arc::clone(config)).connect("mx.test".try_into().unwrap(), stream).await.unwrap()
 }
 
 impl Talk<TcpStream> {

@@ -28,10 +28,12 @@ pub(super) enum Flow {
     None,
     Data(Stuffer),
     Chunk {
-        /// Octets that are still to come.
+        /// Octets that are still to come; never 0.
         left: u64,
         last: bool,
     },
+    /// A chunk has all of its octets, and its reply may come at any time.
+    WholeChunk(Ticket),
 }
 
 impl Flow {
@@ -39,9 +41,9 @@ impl Flow {
         !matches!(self, Self::None)
     }
 
-    /// The server may have everything though the end was not said: of a last chunk the octets are the end.
-    pub(super) const fn is_whole_message(&self) -> bool {
-        matches!(self, Self::Chunk { left: 0, last: true })
+    /// Octets are still to come.
+    pub(super) const fn is_unfinished(&self) -> bool {
+        matches!(self, Self::Data(_) | Self::Chunk { .. })
     }
 }
 
@@ -104,7 +106,7 @@ impl ClientSession {
             return Err(fault.into());
         }
         Command::Bdat { size: octets, last }.encode(out)?;
-        self.flow = Flow::Chunk { left: octets, last };
+        self.chunk_goes_on(now, octets, last);
         self.block_due = Some(now + self.settings.timeouts.write);
         Ok(())
     }
@@ -113,6 +115,7 @@ impl ClientSession {
     pub const fn body_credit(&self) -> Option<u64> {
         match self.flow {
             Flow::Chunk { left, .. } => Some(left),
+            Flow::WholeChunk(_) => Some(0),
             Flow::None | Flow::Data(_) => None,
         }
     }
@@ -124,8 +127,8 @@ impl ClientSession {
     /// it could end elsewhere, by BDAT because the next server may have nothing but DATA.
     ///
     /// # Errors
-    /// [`ApiMisuse::OutOfOrder`] before [`ClientNext::SendBody`](crate::ClientNext::SendBody) and outside a chunk;
-    /// [`ApiMisuse::Content`] when the content has what it must not have. What was appended must not be written then: the
+    /// [`ApiMisuse::OutOfOrder`] before [`ClientNext::SendBody`](crate::ClientNext::SendBody), outside a chunk, and for
+    /// content that nobody was accepted for; [`ApiMisuse::Content`] when the content has what it must not have. What was appended must not be written then: the
     /// session is closed, so that half a message is not finished as if it were whole.
     pub fn payload<'p>(
         &mut self,
@@ -137,10 +140,13 @@ impl ClientSession {
         let is_binary = self.is_binary();
         let taken = match &mut self.flow {
             Flow::None => return Err(ApiMisuse::OutOfOrder),
+            // A lone dot is all that a server gets that wants content for nobody.
+            Flow::Data(_) if self.accepted.is_empty() && !content.is_empty() => return Err(ApiMisuse::OutOfOrder),
             Flow::Data(stuffer) => stuffer.stuff(content, segments),
+            Flow::WholeChunk(_) => return Ok(0),
             Flow::Chunk { left, last } => {
-                let most = usize::try_from(*left).unwrap_or(usize::MAX);
-                let piece = content.get(..most).unwrap_or(content);
+                let (left, last) = (*left, *last);
+                let piece = usize::try_from(left).ok().and_then(|most| content.get(..most)).unwrap_or(content);
                 if piece.is_empty() || segments.room() == 0 {
                     return Ok(0);
                 }
@@ -148,12 +154,13 @@ impl ClientSession {
                 // At the end of a last chunk the server has the message: what is wrong with it is said before.
                 let checked = match &mut self.check {
                     _ if is_binary => Ok(()),
-                    check => check.check(piece).and_then(|()| if *last && rest == 0 { check.finish() } else { Ok(()) }),
+                    check => check.check(piece).and_then(|()| if last && rest == 0 { check.finish() } else { Ok(()) }),
                 };
                 checked.map(|()| {
-                    *left = rest;
                     // There is room, as seen above.
-                    if segments.push_body(piece) { piece.len() } else { 0 }
+                    let taken = if segments.push_body(piece) { piece.len() } else { 0 };
+                    self.chunk_goes_on(now, rest, last);
+                    taken
                 })
             }
         };
@@ -168,19 +175,21 @@ impl ClientSession {
     /// chunk and for DATA in LMTP one for each accepted recipient (RFC 2033 section 4.2). The next MAIL may follow at once
     /// when the server offers PIPELINING.
     ///
+    /// The octets of a chunk need nothing behind them: their reply may come as soon as they are written, so call this
+    /// before, or be ready for a reply whose ticket is not known yet.
+    ///
     /// # Errors
     /// As [`payload`](Self::payload); [`ApiMisuse::Unfinished`] when the chunk has octets that are still to come (if they
     /// never will, close the connection), [`ApiMisuse::NoRoom`] when the list is full. The session is as it was then.
     pub fn finish_payload(&mut self, now: Tick, segments: &mut SegmentList<'_>) -> Result<Ticket, ApiMisuse> {
         self.check_open()?;
-        let exchange = match &mut self.flow {
+        let whole_chunk = match &mut self.flow {
             Flow::None => return Err(ApiMisuse::OutOfOrder),
-            Flow::Chunk { left: 1.., .. } => return Err(ApiMisuse::Unfinished),
-            Flow::Chunk { last: true, .. } => Exchange::EndOfData,
-            Flow::Chunk { .. } => Exchange::Chunk,
+            Flow::Chunk { .. } => return Err(ApiMisuse::Unfinished),
+            Flow::WholeChunk(ticket) => Some(*ticket),
             Flow::Data(_) if segments.room() == 0 => return Err(ApiMisuse::NoRoom),
             Flow::Data(stuffer) => match stuffer.finish() {
-                Ok(end) if segments.push_fixed(end) => Exchange::EndOfData,
+                Ok(end) if segments.push_fixed(end) => None,
                 Ok(_) => return Err(ApiMisuse::NoRoom),
                 Err(fault) => {
                     self.end();
@@ -190,10 +199,16 @@ impl ClientSession {
         };
         self.flow = Flow::None;
         self.block_due = None;
-        Ok(match exchange {
-            Exchange::EndOfData if self.lmtp => self.expect_each(now),
-            exchange => self.expect(now, exchange, None),
-        })
+        Ok(whole_chunk.unwrap_or_else(|| self.expect_end(now)))
+    }
+
+    /// So many octets of the open chunk are still to come. Without any, its reply may come.
+    fn chunk_goes_on(&mut self, now: Tick, left: u64, last: bool) {
+        self.flow = match (left, last) {
+            (1.., _) => Flow::Chunk { left, last },
+            (0, true) => Flow::WholeChunk(self.expect_end(now)),
+            (0, false) => Flow::WholeChunk(self.expect(now, Exchange::Chunk, None)),
+        };
     }
 
     /// A transaction begins; so does its content.
@@ -205,10 +220,12 @@ impl ClientSession {
         matches!(self.body, Some(BodyType::BinaryMime))
     }
 
-    /// One reply for each accepted recipient, under one ticket. There is at least one: without, nothing was open.
-    fn expect_each(&mut self, now: Tick) -> Ticket {
-        let ticket = self.expect(now, Exchange::EndOfData, self.accepted.first().copied());
-        if let Some(first) = self.unanswered.back().copied() {
+    /// The reply to a whole message; in LMTP one for each accepted recipient, under one ticket. There is at least one
+    /// recipient then: without, nothing was open.
+    fn expect_end(&mut self, now: Tick) -> Ticket {
+        let first = self.accepted.first().copied().filter(|_| self.lmtp);
+        let ticket = self.expect(now, Exchange::EndOfData, first);
+        if let (true, Some(first)) = (self.lmtp, self.unanswered.back().copied()) {
             let others = self.accepted.iter().skip(1);
             self.unanswered.extend(others.map(|recipient| Sent { recipient: Some(*recipient), ..first }));
         }

@@ -23,7 +23,8 @@
 //! | `RRVS=…;C` | RRVS | left out |
 //!
 //! A test compares this table with [`RULES`]. Any other parameter is left out: what no extension is known to stand for
-//! cannot be offered. Where the extension is offered, a parameter may still be more than the server takes:
+//! cannot be offered. An address that is not ASCII needs SMTPUTF8 as the parameter does. Where the extension is offered, a
+//! parameter may still be more than the server takes:
 //!
 //! - a SIZE beyond the limit of the server: undeliverable, 5.3.4 (RFC 1870 section 6.1);
 //! - REQUIRETLS where TLS does not prove who the server is ([`NextHop::tls_is_verified`]): undeliverable, 5.7.10, whatever
@@ -37,7 +38,7 @@
 //! told to the sender.
 
 use posthaste_wire::{
-    BodyType, Capabilities, Capability, EnhancedCode, Mail, Rcpt,
+    BodyType, Capabilities, Capability, EnhancedCode, Mail, Mailbox, Rcpt,
     capability::Keyword,
     parameter::{DateTime, DeliverBy, DeliverByMode, Hold, Notify, Parameters, Rrvs, RrvsAction, Solicitation},
 };
@@ -192,6 +193,7 @@ pub fn mail<'a>(mail: Mail<&'a str>, next_hop: NextHop<'_>) -> Result<Mail<&'a s
     if !fits {
         return Err(Undeliverable::TooLarge);
     }
+    check_address(mail.reverse_path.mailbox(), server)?;
     let require_tls = REQUIRETLS.keep(mail.require_tls.then_some(()), server)?;
     if require_tls.is_some() && !next_hop.tls_is_verified {
         return Err(Undeliverable::Unverified);
@@ -220,9 +222,7 @@ pub fn mail<'a>(mail: Mail<&'a str>, next_hop: NextHop<'_>) -> Result<Mail<&'a s
 pub fn rcpt<'a>(rcpt: Rcpt<&'a str>, next_hop: NextHop<'_>) -> Result<Rcpt<&'a str>, Undeliverable> {
     let server = next_hop.capabilities;
     let utf8 = server.offers(Keyword::SmtpUtf8);
-    if !utf8 && rcpt.forward_path.mailbox().is_some_and(|mailbox| !mailbox.is_ascii()) {
-        return Err(Undeliverable::Utf8);
-    }
+    check_address(rcpt.forward_path.mailbox(), server)?;
     let rrvs_rule = match rcpt.rrvs {
         Some(Rrvs { action: Some(RrvsAction::Continue), .. }) => RRVS_CONTINUE,
         // Without an action it is the stricter one (RFC 7293 section 5.2).
@@ -251,6 +251,12 @@ pub fn owes_relayed_report(mail: &Mail<&str>, rcpt: &Rcpt<&str>, server: &Capabi
         by.trace || ends_here
     });
     asked || (by && rcpt.notify != Some(Notify::NEVER))
+}
+
+/// An address that is not ASCII goes nowhere else, whether SMTPUTF8 was said or not (RFC 6531 section 3.2).
+fn check_address(mailbox: Option<&Mailbox<&str>>, server: &Capabilities) -> Result<(), Undeliverable> {
+    let fits = server.offers(Keyword::SmtpUtf8) || mailbox.is_none_or(Mailbox::is_ascii);
+    if fits { Ok(()) } else { Err(Undeliverable::Utf8) }
 }
 
 fn by(by: Option<DeliverBy>, server: &Capabilities) -> Result<Option<DeliverBy>, Undeliverable> {

@@ -2,7 +2,7 @@
 
 use posthaste_wire::{Capabilities, ReplyCode, ReplyRef, Secret, frame::Stuffer};
 
-use super::{ClientNext, ClientSession, Flow, Hello, Sent};
+use super::{ClientNext, ClientSession, Flow, Hello, Sent, fitting::fits};
 use crate::{
     PeerMisbehaved, Step, Tick,
     table::{Exchange, Outcome, Phase},
@@ -32,6 +32,7 @@ impl ClientSession {
         }
         let framed = self.framer.next(input).map_err(|error| self.mistrust(error.into()))?;
         let Some(reply) = framed else {
+            self.begin_waiting(now);
             return Ok(Step { consumed: 0, next: ClientNext::NeedInput });
         };
         let consumed = reply.as_bytes().len();
@@ -43,18 +44,18 @@ impl ClientSession {
             Some(sent) => self.answered(sent, reply, input.len() > consumed),
         };
         let next = next.map_err(|error| self.mistrust(error))?;
-        self.reply_due = match self.phase {
-            Phase::Closed => None,
+        match self.phase {
+            Phase::Closed => self.end(),
             // The handshake has the time of the command.
-            Phase::Handshake => Some(now + self.settings.timeouts.command),
-            _ => self.unanswered.front().map(|sent| now + self.settings.timeouts.of(sent.exchange)),
-        };
+            Phase::Handshake => self.reply_due = Some(now + self.settings.timeouts.command),
+            _ => self.begin_reply(now),
+        }
         Ok(Step { consumed, next })
     }
 
     /// A server may say unasked that it goes away, and that it does not want the rest of what it is being sent.
     fn unasked<'i>(&mut self, reply: ReplyRef<'i>) -> Result<ClientNext<'i>, PeerMisbehaved> {
-        let refused = self.unanswered.is_empty() && self.flow.is_open();
+        let refused = self.unanswered.is_empty() && self.flow.is_unfinished();
         let expected = match Outcome::from(reply.code()) {
             Outcome::Negative => refused || reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE,
             Outcome::Positive | Outcome::Intermediate => false,
@@ -85,8 +86,8 @@ impl ClientSession {
         }
         match (sent.exchange, outcome) {
             (Exchange::Rcpt, Outcome::Positive) if self.phase == Phase::Rcpt => self.accepted.extend(sent.recipient),
-            // A pipelined RSET and MAIL may have left before this: the count begins where the transaction does.
-            (Exchange::Mail, _) | (Exchange::Reset, Outcome::Positive) => self.accepted.clear(),
+            // The next RSET and MAIL may have left before this: the count begins and ends where the transaction does.
+            (Exchange::Mail | Exchange::EndOfData, _) | (Exchange::Reset, Outcome::Positive) => self.accepted.clear(),
             (Exchange::Hello, Outcome::Positive) => {
                 self.accepted.clear();
                 self.lmtp = self.hello == Hello::Local;
@@ -114,18 +115,18 @@ impl ClientSession {
     }
 
     fn fits(&self, sent: &Sent, reply: &ReplyRef<'_>, outcome: Outcome) -> bool {
-        match (sent.exchange, outcome) {
-            // In LMTP no reply follows the end of content that has no recipient, and DATA must fail (RFC 2033 section 4.2).
-            (Exchange::Data, Outcome::Intermediate) => !self.lmtp || !self.accepted.is_empty(),
-            (Exchange::Data, Outcome::Positive) => false,
-            // A challenge is one line of base64 behind 334 (RFC 4954 section 4); of several there is no telling what they
-            // ask. What was given up must be refused: neither goes the exchange on, nor are we who we did not say to be.
-            (Exchange::Auth | Exchange::AuthResponse, Outcome::Intermediate) => {
-                reply.code() == ReplyCode::CHALLENGE && reply.lines().count() == 1 && !self.gave_up
+        fits(sent.exchange, reply.code())
+            && match (sent.exchange, outcome) {
+                // In LMTP no reply follows the end of content that has no recipient, and DATA must fail (RFC 2033 section
+                // 4.2).
+                (Exchange::Data, Outcome::Intermediate) => !self.lmtp || !self.accepted.is_empty(),
+                // A challenge is one line of base64 (RFC 4954 section 4); of several there is no telling what they ask. What
+                // was given up must be refused: neither goes the exchange on, nor are we who we did not say to be.
+                (Exchange::Auth | Exchange::AuthResponse, Outcome::Intermediate) => {
+                    reply.lines().count() == 1 && !self.gave_up
+                }
+                (Exchange::AuthResponse, Outcome::Positive) => !self.gave_up,
+                _ => true,
             }
-            (Exchange::AuthResponse, Outcome::Positive) => !self.gave_up,
-            (_, Outcome::Intermediate) => false,
-            _ => true,
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod content;
 pub mod downgrade;
+mod fitting;
 mod input;
 mod limits;
 mod output;
@@ -43,7 +44,8 @@ use crate::{
 ///
 /// 1. Write the output out. Call [`handle_input`](Self::handle_input) with everything that was read and not consumed yet.
 /// 2. Take [`Step::consumed`](crate::Step::consumed) octets off the front of the input.
-/// 3. Do what [`Step::next`](crate::Step::next) says; send what comes next.
+/// 3. Do what [`Step::next`](crate::Step::next) says; send what comes next, as much as [`ApiMisuse::NotYet`] allows: that is
+///    a group where the server offers PIPELINING, and otherwise a line.
 /// 4. When the time of [`poll_timeout`](Self::poll_timeout) has come, call [`handle_timeout`](Self::handle_timeout) and
 ///    close.
 ///
@@ -57,47 +59,133 @@ use crate::{
 ///
 /// `payload` and `finish_payload` append segments; write the output first and then them, in order.
 ///
+/// The whole loop, for a blocking thread and, with a list of what a server says, for a test. In the repository
+/// `examples/src/bin/bare_send.rs` has it as a program, on a thread and on tokio.
+///
 /// ```
-/// use bytes::BytesMut;
-/// use posthaste_session::{ClientNext, ClientSession, ClientSettings, Tick, client::BodyKind};
+/// use std::{error::Error, io, time::{Duration, Instant}};
+/// use bytes::{Buf as _, BytesMut};
+/// use posthaste_session::{ApiMisuse, ClientNext, ClientSession, ClientSettings, Tick, client::BodyKind};
 /// use posthaste_session::wire::{Command, frame::SegmentList};
 ///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let now = Tick::ORIGIN;
-/// let mut session = ClientSession::new(now, ClientSettings::default());
-/// let mut out = BytesMut::new();
-/// let mut hear = |session: &mut ClientSession, mut said: &[u8]| -> Result<u16, Box<dyn std::error::Error>> {
-///     let mut code = 0;
-///     while !said.is_empty() {
-///         let step = session.handle_input(now, said)?;
-///         said = &said[step.consumed..];
-///         let ClientNext::Reply { reply, .. } = step.next else { return Err("a reply was expected".into()) };
-///         code = reply.code().get();
-///     }
-///     Ok(code)
-/// };
-/// hear(&mut session, b"220 mx.example ESMTP\r\n")?;
-/// session.send(now, &Command::parse(b"EHLO client.example")?, &mut out)?;
-/// hear(&mut session, b"250-mx.example\r\n250-PIPELINING\r\n250 CHUNKING\r\n")?;
-/// for line in ["MAIL FROM:<a@example.org>", "RCPT TO:<b@example.net>"] {
-///     session.send(now, &Command::parse(line.as_bytes())?, &mut out)?;
+/// trait Connection {
+///     fn write(&mut self, octets: &[u8]) -> io::Result<()>;
+///     fn read(&mut self, octets: &mut [u8], within: Option<Duration>) -> io::Result<usize>;
 /// }
-/// hear(&mut session, b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n")?;
 ///
-/// let content = b"Subject: hello\r\n\r\n.no stuffing\r\n";
-/// assert_eq!((session.body_kind(), session.accepted_recipients()), (BodyKind::Chunks, 1));
-/// let mut segments = SegmentList::new();
-/// session.begin_chunk(now, content.len() as u64, true, &mut out)?;
-/// assert!(out.ends_with(b"BDAT 32 LAST\r\n"));
-/// assert_eq!(session.payload(now, content, &mut segments)?, 32);
-/// let ticket = session.finish_payload(now, &mut segments)?;
-/// assert!(session.is_unanswered(ticket) && session.message_in_doubt());
-/// assert_eq!(hear(&mut session, b"250 2.0.0 Stored\r\n")?, 250);
-/// # Ok(()) }
+/// /// Sends lines in their order, with the content where there is none, and gives the codes of the replies.
+/// fn converse(
+///     connection: &mut impl Connection,
+///     lines: &[Option<&str>],
+///     content: &[u8],
+/// ) -> Result<Vec<u16>, Box<dyn Error>> {
+///     let begun = Instant::now();
+///     let mut session = ClientSession::new(Tick::ORIGIN, ClientSettings::default());
+///     let (mut input, mut out, mut codes, mut lines) = (BytesMut::new(), BytesMut::new(), Vec::new(), lines.iter());
+///     let mut next_line = lines.next();
+///     loop {
+///         let now = Tick::new(begun.elapsed());
+///         let step = session.handle_input(now, &input)?;
+///         let consumed = step.consumed;
+///         let (mut content_is_due, mut wait) = (false, false);
+///         match step.next {
+///             ClientNext::NeedInput => wait = true,
+///             ClientNext::Reply { reply, .. } => codes.push(reply.code().get()),
+///             ClientNext::SendBody { .. } => content_is_due = true,
+///             ClientNext::Close => return Ok(codes),
+///             ClientNext::Unasked { reply } => return Err(reply.to_string().into()),
+///             // What AUTH and STARTTLS ask for, neither of which was sent.
+///             ClientNext::Challenge(_) | ClientNext::StartTls => return Err("not expected".into()),
+///         }
+///         input.advance(consumed);
+///         while let (Some(line), false) = (next_line, content_is_due) {
+///             let sent = match line {
+///                 Some(line) => session.send(now, &Command::parse(line.as_bytes())?, &mut out).map(drop),
+///                 None if session.body_kind() == BodyKind::Data => session.send(now, &Command::Data, &mut out).map(drop),
+///                 None => {
+///                     let begun = session.begin_chunk(now, content.len() as u64, true, &mut out);
+///                     content_is_due = begun.is_ok();
+///                     begun
+///                 }
+///             };
+///             match sent {
+///                 // What was refused leaves no place for what was to follow.
+///                 Ok(()) | Err(ApiMisuse::OutOfOrder) => next_line = lines.next(),
+///                 Err(ApiMisuse::NotYet | ApiMisuse::Closed) => break,
+///                 Err(error) => return Err(error.into()),
+///             }
+///         }
+///         connection.write(&out.split())?;
+///         if content_is_due {
+///             // 354 for nobody is answered with a lone dot.
+///             let mut rest = if session.accepted_recipients() > 0 { content } else { &[] };
+///             loop {
+///                 let mut segments = SegmentList::new();
+///                 let taken = session.payload(now, rest, &mut segments)?;
+///                 rest = &rest[taken..];
+///                 let is_end = rest.is_empty() && session.finish_payload(now, &mut segments).is_ok();
+///                 for segment in segments.as_slice() {
+///                     connection.write(segment.as_bytes())?;
+///                 }
+///                 if is_end {
+///                     break;
+///                 }
+///             }
+///         } else if wait {
+///             let within = session.poll_timeout().map(|deadline| deadline.since(now));
+///             let mut octets = [0; 4_096];
+///             match connection.read(&mut octets, within) {
+///                 Ok(0) => return Err(format!("the server has left: {:?}", session.handle_eof()).into()),
+///                 Ok(read) => input.extend_from_slice(&octets[..read]),
+///                 Err(error) => {
+///                     session.handle_timeout(Tick::new(begun.elapsed()));
+///                     return Err(error.into());
+///                 }
+///             }
+///         }
+///     }
+/// }
+///
+/// /// Of a blocking thread.
+/// impl Connection for std::net::TcpStream {
+///     fn write(&mut self, octets: &[u8]) -> io::Result<()> {
+///         io::Write::write_all(self, octets)
+///     }
+///     fn read(&mut self, octets: &mut [u8], within: Option<Duration>) -> io::Result<usize> {
+///         // A time of zero would mean forever.
+///         self.set_read_timeout(within.map(|within| within.max(Duration::from_millis(1))))?;
+///         io::Read::read(self, octets)
+///     }
+/// }
+///
+/// /// Of a test: what the server says, piece by piece, and what it hears.
+/// struct Script(std::vec::IntoIter<&'static str>, Vec<u8>);
+///
+/// impl Connection for Script {
+///     fn write(&mut self, octets: &[u8]) -> io::Result<()> {
+///         self.1.extend_from_slice(octets);
+///         Ok(())
+///     }
+///     fn read(&mut self, octets: &mut [u8], _: Option<Duration>) -> io::Result<usize> {
+///         io::Read::read(&mut self.0.next().unwrap_or_default().as_bytes(), octets)
+///     }
+/// }
+///
+/// let hello = "250-s\r\n250 PIPELINING\r\n";
+/// let server = ["220 s\r\n", hello, "250 ok\r\n550 no\r\n250 ok\r\n35", "4 go\r\n", "250 ok\r\n", "221 bye\r\n"];
+/// let mut script = Script(server.to_vec().into_iter(), Vec::new());
+/// let lines = ["EHLO c", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "RCPT TO:<e@d>"].map(Some);
+/// let lines = [&lines[..], &[None, Some("QUIT")]].concat();
+/// let codes = converse(&mut script, &lines, b".dots are stuffed\r\n")?;
+/// assert_eq!(codes, [220, 250, 250, 550, 250, 250, 221]);
+/// let group = "EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@d>\r\nDATA\r\n";
+/// assert_eq!(script.1, format!("{group}..dots are stuffed\r\n.\r\nQUIT\r\n").as_bytes());
+/// # Ok::<(), Box<dyn Error>>(())
 /// ```
 ///
 /// Memory: the session keeps one reply to EHLO, at most 64 lines of it; 32 octets for each unanswered command, at most
-/// 1,024 of those; 4 octets for each accepted recipient of a transaction. It never keeps content or input.
+/// 1,024 of those, and in LMTP for each recipient whose reply to the content is to come; 4 octets for each accepted
+/// recipient of a transaction. It never keeps content or input.
 #[derive(Debug)]
 pub struct ClientSession {
     settings: ClientSettings,
@@ -133,6 +221,8 @@ pub struct ClientSession {
     shown: u64,
     /// When the reply to the first of the unanswered is due.
     reply_due: Option<Tick>,
+    /// The caller was told to wait for it: its time has begun, and is not given again.
+    waits: bool,
     /// When the content given last has to be written out.
     block_due: Option<Tick>,
     /// The last chance to send was used: only what is on its way still comes.
@@ -238,6 +328,7 @@ impl ClientSession {
             consumed: 0,
             shown: 0,
             reply_due: None,
+            waits: false,
             block_due: None,
             closing: false,
         };
@@ -245,7 +336,7 @@ impl ClientSession {
         session
     }
 
-    /// The TLS handshake is done. The capabilities are forgotten (RFC 3207 section 4.2): send EHLO again.
+    /// The TLS handshake is done. What was learnt before is forgotten (RFC 3207 section 4.2): send EHLO again.
     ///
     /// # Errors
     /// [`ApiMisuse::Handshake`] when none was due.
@@ -257,6 +348,8 @@ impl ClientSession {
         self.ahead = self.phase;
         self.reply_due = None;
         self.capabilities = Capabilities::default();
+        self.lmtp = false;
+        self.accepted.clear();
         Ok(())
     }
 
@@ -274,8 +367,8 @@ impl ClientSession {
         self.poll_timeout().filter(|due| *due <= now).map(|_| self.handle_eof())
     }
 
-    /// When the server has been silent for too long, or for too long has not taken the content that
-    /// [`payload`](Self::payload) appended last. Whoever waits for neither, but for the next piece of content from
+    /// When the server has been silent for too long, counted from the first [`ClientNext::NeedInput`] behind what was sent
+    /// or heard last; or for too long has not taken the content that [`payload`](Self::payload) appended last. Whoever waits for neither, but for the next piece of content from
     /// elsewhere, does not look at it.
     pub fn poll_timeout(&self) -> Option<Tick> {
         self.reply_due.into_iter().chain(self.block_due).min()
@@ -325,7 +418,7 @@ impl ClientSession {
     /// Whether the end of a message may have left that the server has not answered, for one recipient at least: it may
     /// have the message, and sending it again may make a duplicate (RFC 1047). It stays true when the conversation ends so.
     pub fn message_in_doubt(&self) -> bool {
-        self.flow.is_whole_message() || self.unanswered.iter().any(|sent| sent.exchange == Exchange::EndOfData)
+        self.unanswered.iter().any(|sent| sent.exchange == Exchange::EndOfData)
     }
 
     /// Nothing that comes from here on is looked at.
@@ -348,12 +441,33 @@ impl ClientSession {
             _ => Outcome::Positive,
         };
         self.ahead = table::next(self.ahead, exchange, hoped).unwrap_or(self.ahead);
-        if self.unanswered.is_empty() {
-            self.reply_due = Some(now + self.settings.timeouts.of(exchange));
-            self.framer = ReplyFramer::new(self.reply_limits(exchange));
-        }
+        let is_first = self.unanswered.is_empty();
         self.unanswered.push_back(Sent { ticket, exchange, recipient, after: self.shown });
+        if is_first {
+            self.begin_reply(now);
+        }
         ticket
+    }
+
+    /// The next reply is that of the first of the unanswered: its time and its limits hold.
+    fn begin_reply(&mut self, now: Tick) {
+        self.waits = false;
+        self.reply_due = self.first_due(now);
+        if let Some(sent) = self.unanswered.front() {
+            self.framer = ReplyFramer::new(self.reply_limits(sent.exchange));
+        }
+    }
+
+    /// The caller was told to wait. Until now it had the turn, and what it did is not the server's silence.
+    fn begin_waiting(&mut self, now: Tick) {
+        if !self.waits {
+            self.waits = true;
+            self.reply_due = self.first_due(now);
+        }
+    }
+
+    fn first_due(&self, now: Tick) -> Option<Tick> {
+        self.unanswered.front().map(|sent| now + self.settings.timeouts.of(sent.exchange))
     }
 
     /// A challenge may be as long as a response (RFC 4954 section 4).

@@ -15,11 +15,14 @@ const MAX_UNANSWERED: usize = 1_024;
 impl ClientSession {
     /// Writes a command to the output. BDAT is not sent here but by [`begin_chunk`](Self::begin_chunk).
     ///
+    /// Behind an accepted XCLIENT send EHLO again: the server is another one.
+    ///
     /// # Errors
     /// Nothing is written then.
     ///
-    /// - [`ApiMisuse::OutOfOrder`] when the command has no place here: BDAT, and DATA for content that was announced with
-    ///   BODY=BINARYMIME (RFC 3030 section 3), among others.
+    /// - [`ApiMisuse::OutOfOrder`] when the command has no place here: BDAT, BURL, a verb that is known as
+    ///   [`Command::Other`], and DATA for content that was announced with BODY=BINARYMIME (RFC 3030 section 3), among
+    ///   others.
     /// - [`ApiMisuse::NotYet`] when it has to wait for replies: by the rules of PIPELINING, or because 1,024 are still to
     ///   come.
     /// - [`ApiMisuse::NotOffered`] for BODY=BINARYMIME without CHUNKING and BINARYMIME.
@@ -63,10 +66,12 @@ impl ClientSession {
         response: Option<Secret<&str>>,
         out: &mut BytesMut,
     ) -> Result<Ticket, ApiMisuse> {
+        if self.phase == Phase::Closed {
+            return Err(ApiMisuse::Closed);
+        }
         if self.phase != Phase::Auth || !self.unanswered.is_empty() {
             return Err(ApiMisuse::OutOfOrder);
         }
-        let gave_up = response.is_none();
         let text = response.map_or("*", Secret::into_inner);
         // The last check before a line leaves, as for a command, with the room that RFC 4954 section 4 gives.
         if text.len().saturating_add(2) > MAX_AUTH_LINE {
@@ -77,7 +82,7 @@ impl ClientSession {
         }
         out.extend_from_slice(text.as_bytes());
         out.extend_from_slice(b"\r\n");
-        self.gave_up = gave_up;
+        self.gave_up = text == "*";
         Ok(self.expect(now, Exchange::AuthResponse, None))
     }
 
@@ -85,7 +90,7 @@ impl ClientSession {
         if self.phase == Phase::Closed || self.closing {
             return Err(ApiMisuse::Closed);
         }
-        if self.flow.is_open() || matches!(command, Command::Bdat { .. }) {
+        if self.flow.is_open() || !is_line(command) {
             return Err(ApiMisuse::OutOfOrder);
         }
         if !self.may_follow() || self.unanswered.len() >= MAX_UNANSWERED {
@@ -123,5 +128,16 @@ impl ClientSession {
         };
         self.unanswered.is_empty()
             || (self.capabilities.offers(Keyword::Pipelining) && self.unanswered.iter().all(followed))
+    }
+}
+
+/// Whether a command is what it looks like, and a line alone: nothing whose reply would mean something else than that of
+/// the exchange it is counted as.
+fn is_line(command: &Command<'_>) -> bool {
+    match command {
+        // Content is counted where it is written; what BURL ends would stay open here.
+        Command::Bdat { .. } | Command::Burl { .. } => false,
+        Command::Other { verb, .. } => matches!(Command::parse(verb.as_bytes()), Ok(Command::Other { .. })),
+        _ => true,
     }
 }

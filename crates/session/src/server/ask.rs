@@ -17,7 +17,8 @@ pub enum Ask<'i> {
     /// May the client talk to us at all? Accepted without a reply, it is greeted with the host name; refused, it gets
     /// the reply and the connection closes.
     Connect,
-    /// EHLO, HELO or LHLO. Accepted without a reply, the session answers with the capabilities.
+    /// EHLO, HELO or LHLO. Accepted without a reply, the session answers with the capabilities. The name may be anything
+    /// visible: RFC 5321 section 4.1.4 lets a server check it, and forbids it to refuse mail for what it finds.
     Hello(EhloName<&'i str>),
     /// AUTH. Answer with a challenge, an acceptance or a refusal.
     Auth(Auth<'i>),
@@ -43,7 +44,8 @@ pub enum Ask<'i> {
 /// The application's answer.
 #[derive(Debug, Clone)]
 pub enum Verdict {
-    /// Yes; with a 2yz reply of the application's own, or the session's.
+    /// Yes; with a 2yz reply of the application's own, or the session's. To [`Ask::Data`] the session's 354, or nothing yet,
+    /// is said in any case.
     Accept(Option<Reply>),
     /// No, with a 4yz or 5yz reply. A 421 closes the connection.
     Refuse(Reply),

@@ -181,13 +181,12 @@ impl ServerSession {
     }
 
     fn auth<'i>(&mut self, now: Tick, auth: Auth<'i>, out: &mut BytesMut) -> Option<ServerNext<'i>> {
-        let offered = self.settings.offers.auth;
-        let known = Mechanism::from_name(auth.mechanism).is_some_and(|mechanism| offered.contains(mechanism));
-        let refusal = if offered.is_empty() {
+        let known = Mechanism::from_name(auth.mechanism).is_some_and(|mechanism| self.mechanisms().contains(mechanism));
+        let refusal = if self.settings.offers.auth.is_empty() {
             Some(&replies::NOT_IMPLEMENTED)
         } else if self.client.authenticated {
             Some(&replies::OUT_OF_ORDER)
-        } else if !self.may_offer_auth() {
+        } else if !self.is_protected() {
             Some(&replies::AUTH_NEEDS_TLS)
         } else if !known {
             Some(&replies::UNKNOWN_MECHANISM)

@@ -93,6 +93,9 @@ impl ServerSession {
             }
             return None;
         }
+        if let Some(chunk) = &mut self.chunk {
+            chunk.octets = chunk.octets.saturating_add(octets);
+        }
         self.transaction.octets = self.transaction.octets.saturating_add(octets);
         // What is swallowed has to come as fast as what is taken.
         if self.timer.content_is_too_slow(self.transaction.octets, self.settings.timeouts.minimum_rate) {
@@ -121,10 +124,12 @@ impl ServerSession {
             Some(check) => check.check(piece).err(),
             None => self.framer.fault(),
         };
-        if let Some(fault) = fault {
-            return Some(fault_reply(fault));
+        // Of a fault and the limit the one that stands first counts, however the octets were cut.
+        let limit = self.settings.limits.message;
+        match fault {
+            Some(fault) if fault.offset < limit => Some(fault_reply(fault)),
+            _ => (self.transaction.octets > limit).then(|| replies::MESSAGE_TOO_LARGE.clone()),
         }
-        (self.transaction.octets > self.settings.limits.message).then(|| replies::MESSAGE_TOO_LARGE.clone())
     }
 
     fn endless_content(&mut self, out: &mut BytesMut) {
@@ -158,7 +163,11 @@ impl ServerSession {
                 return Some(ServerNext::Ask(id, Ask::Message { recipients }));
             }
             self.advance(Exchange::Chunk, Outcome::Positive);
+            if chunk.is_some_and(|chunk| chunk.octets == 0) {
+                self.counters.junk = self.counters.junk.saturating_add(1);
+            }
             self.say(&replies::CHUNK_TAKEN, out);
+            self.check_budgets(out);
             return None;
         };
         self.advance(if is_last { Exchange::EndOfData } else { Exchange::Chunk }, Outcome::Negative);

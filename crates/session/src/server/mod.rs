@@ -16,7 +16,7 @@ use core::time::Duration;
 
 use bytes::BytesMut;
 use posthaste_wire::{
-    Reply,
+    Mechanism, MechanismSet, Reply,
     frame::{ContentCheck, Frame, Framer, LineFault},
 };
 
@@ -44,6 +44,8 @@ use crate::{
 /// 4. When the time of `poll_timeout` has come, call [`handle_timeout`](Self::handle_timeout); when the peer has closed
 ///    its side, call [`handle_eof`](Self::handle_eof). Start over.
 ///
+#[doc = include_str!("driver.md")]
+///
 /// Replies leave in the order of their commands, whatever the order of the answers. A clone goes its own way: it is for tests
 /// that explore where a conversation can lead.
 #[derive(Debug, Clone)]
@@ -65,8 +67,10 @@ pub struct ServerSession {
     pending: Option<Pending>,
     /// The line that was consumed last, be it in part, is BDAT.
     line_is_bdat: bool,
-    /// The session ends at the next boundary.
-    leaving: bool,
+    /// The session ends at the next boundary, for this reason.
+    leaving: Option<CloseReason>,
+    /// Until when the session may last, from its first call on.
+    ends: Option<Tick>,
     closed: bool,
 }
 
@@ -76,6 +80,8 @@ struct Client {
     extended: bool,
     tls: bool,
     authenticated: bool,
+    /// Mechanisms that this connection cannot do.
+    withheld: MechanismSet,
 }
 
 /// The transaction between MAIL and its end.
@@ -120,7 +126,8 @@ impl ServerSession {
             timer: Timer::default(),
             pending: Some(Pending::Greeting),
             line_is_bdat: false,
-            leaving: false,
+            leaving: None,
+            ends: None,
             closed: false,
         }
     }
@@ -140,6 +147,10 @@ impl ServerSession {
         }
         if self.phase == Phase::Handshake && self.pending.is_none() {
             return Err(ApiMisuse::Handshake);
+        }
+        let ends = *self.ends.get_or_insert(now + self.settings.timeouts.session);
+        if ends <= now {
+            self.leaving.get_or_insert(CloseReason::SessionTooLong);
         }
         self.timer.input_arrived(now, input.len());
         let mut consumed = 0;
@@ -171,9 +182,7 @@ impl ServerSession {
             let left = input.len() - consumed;
             let next = match framed.frame {
                 Frame::Incomplete => {
-                    if self.framer.discarded() > self.settings.limits.discarded {
-                        self.refuse(&replies::ENDLESS_LINE, out);
-                        self.close(CloseReason::EndlessLine);
+                    if self.is_endless(self.framer.discarded(), out) {
                         continue;
                     }
                     let next = if out.is_empty() {
@@ -197,6 +206,11 @@ impl ServerSession {
                 }
                 Frame::BadLine(fault) => {
                     self.timer.frame_ended();
+                    // Came at once, or it would have ended the session before its LF.
+                    if matches!(fault, LineFault::TooLong { octets } if self.is_endless(octets.saturating_sub(1), out))
+                    {
+                        continue;
+                    }
                     self.bad_line(fault, out);
                     self.check_budgets(out);
                     None
@@ -243,13 +257,17 @@ impl ServerSession {
             self.pending = None;
             return;
         }
-        let (reply, reason) = if self.open.iter().all(|open| open.replies.is_some()) {
-            (&replies::TIMEOUT, CloseReason::Timeout)
-        } else {
+        let (reply, reason) = if self.open.iter().any(|open| open.replies.is_none()) {
             (&replies::NO_VERDICT, CloseReason::NoVerdict)
+        } else if self.ends.is_some_and(|ends| ends <= now) {
+            (&replies::SESSION_TOO_LONG, CloseReason::SessionTooLong)
+        } else {
+            (&replies::TIMEOUT, CloseReason::Timeout)
         };
         self.open.clear();
-        self.say(reply, out);
+        if self.phase != Phase::Handshake {
+            self.say(reply, out);
+        }
         self.close(reason);
     }
 
@@ -262,12 +280,31 @@ impl ServerSession {
             return Some(until);
         }
         // The question at the front was asked first. Replies at the front wait for the output and for nobody.
-        self.open.iter().find(|open| open.replies.is_none()).map(|open| open.deadline).or(self.timer.deadline())
+        let question = self.open.iter().find(|open| open.replies.is_none());
+        let ends = self.ends.filter(|_| self.open.is_empty());
+        question.map(|open| open.deadline).or_else(|| self.timer.deadline().into_iter().chain(ends).min())
     }
 
     /// How long one write of the output may take: the driver's own bound, 5 minutes by default.
     pub fn write_timeout(&self) -> Duration {
         self.settings.timeouts.write
+    }
+
+    /// How long a TLS handshake may take: the driver's own bound, 30 seconds by default.
+    pub fn handshake_timeout(&self) -> Duration {
+        self.settings.timeouts.handshake
+    }
+
+    /// Neither offers nor takes a SASL mechanism that the settings have, since this connection cannot do it: EXTERNAL without a
+    /// client's certificate, SCRAM-SHA-256-PLUS without a channel binding. Say it at the start, and behind
+    /// [`tls_established`](Self::tls_established) again, which forgets it.
+    pub fn withhold(&mut self, mechanism: Mechanism) {
+        self.client.withheld.insert(mechanism);
+    }
+
+    /// The SASL mechanisms that this client may use, once it may log in at all.
+    pub fn mechanisms(&self) -> MechanismSet {
+        self.settings.offers.auth.iter().filter(|mechanism| !self.client.withheld.contains(*mechanism)).collect()
     }
 
     /// The TLS handshake is done. Everything that was learnt in clear is forgotten (RFC 3207 section 4.2).
@@ -279,6 +316,7 @@ impl ServerSession {
             return Err(ApiMisuse::Handshake);
         }
         self.advance(Exchange::Handshake, Outcome::Positive);
+        self.timer.handshake_ended();
         self.client = Client { tls: true, ..Client::default() };
         self.transaction = Transaction::default();
         Ok(())
@@ -287,7 +325,7 @@ impl ServerSession {
     /// Ends the session with a 421, at the next boundary between a reply and a command: at once when no content is being
     /// received and nothing is asked, otherwise after that.
     pub fn shutdown(&mut self, out: &mut BytesMut) {
-        self.leaving = true;
+        self.leaving.get_or_insert(CloseReason::Shutdown);
         self.leave(out);
     }
 
@@ -309,6 +347,16 @@ impl ServerSession {
     /// Whether the client said EHLO and not HELO.
     pub const fn is_extended(&self) -> bool {
         self.client.extended
+    }
+
+    /// Ends the session when so many octets of a line are too many to throw away.
+    fn is_endless(&mut self, octets: usize, out: &mut BytesMut) -> bool {
+        let is_endless = octets > self.settings.limits.discarded;
+        if is_endless {
+            self.refuse(&replies::ENDLESS_LINE, out);
+            self.close(CloseReason::EndlessLine);
+        }
+        is_endless
     }
 
     fn bad_line(&mut self, fault: LineFault, out: &mut BytesMut) {
@@ -409,11 +457,13 @@ impl ServerSession {
 
     /// Says 421 when the session is to end and stands at a boundary.
     fn leave(&mut self, out: &mut BytesMut) -> bool {
+        let Some(reason) = self.leaving else { return false };
         let busy = !self.open.is_empty() || matches!(self.phase, Phase::Content | Phase::Handshake);
-        let leaves = self.leaving && !busy && !self.is_over();
+        let leaves = !busy && !self.is_over();
         if leaves {
-            self.say(&replies::SHUTTING_DOWN, out);
-            self.close(CloseReason::Shutdown);
+            let is_shutdown = reason == CloseReason::Shutdown;
+            self.say(if is_shutdown { &replies::SHUTTING_DOWN } else { &replies::SESSION_TOO_LONG }, out);
+            self.close(reason);
         }
         leaves
     }

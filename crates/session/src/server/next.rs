@@ -26,7 +26,9 @@ pub enum ServerNext<'i> {
     ContentSwallowed,
     /// The client has given up a message between two chunks: what was handed out of it must be thrown away.
     ContentAborted,
-    /// Write the output out, do a TLS handshake on a fresh input buffer, and call [`ServerSession::tls_established`](super::ServerSession::tls_established).
+    /// Write the output out, do a TLS handshake on a fresh input buffer, and call
+    /// [`ServerSession::tls_established`](super::ServerSession::tls_established). It has until
+    /// [`ServerSession::poll_timeout`](super::ServerSession::poll_timeout); when it fails, drop the connection.
     StartTls,
     /// Write the output out and close the connection.
     Close(CloseReason),
@@ -46,6 +48,8 @@ pub enum CloseReason {
     Shutdown,
     /// The client was silent for too long.
     Timeout,
+    /// The session has lasted for too long.
+    SessionTooLong,
     /// The client sent content more slowly than the minimum rate.
     TooSlow,
     /// The application did not answer in time.

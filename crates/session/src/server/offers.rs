@@ -13,8 +13,12 @@ use super::{Offers, ServerSession, replies};
 
 impl ServerSession {
     pub(super) fn may_offer_auth(&self) -> bool {
-        let offers = &self.settings.offers;
-        !offers.auth.is_empty() && (self.client.tls || offers.auth_in_clear)
+        !self.mechanisms().is_empty() && self.is_protected()
+    }
+
+    /// Whether a password may cross this connection.
+    pub(super) fn is_protected(&self) -> bool {
+        self.client.tls || self.settings.offers.auth_in_clear
     }
 
     /// The reply to HELO, or the capabilities to EHLO (RFC 5321 section 4.1.1.1).
@@ -38,7 +42,7 @@ impl ServerSession {
                 offers.binary_mime.then_some(Capability::BinaryMime),
                 (offers.starttls && !self.client.tls).then_some(Capability::StartTls),
                 (offers.require_tls && self.client.tls).then_some(Capability::RequireTls),
-                auth.then_some(Capability::Auth(offers.auth.into())),
+                auth.then_some(Capability::Auth(self.mechanisms().into())),
                 offers.deliver_by.map(|least| Capability::DeliverBy(Some(least).filter(|least| *least > 0))),
                 offers.future_release.as_ref().map(|most| Capability::FutureRelease {
                     max_interval: most.max_interval,

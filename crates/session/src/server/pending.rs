@@ -57,7 +57,10 @@ impl ServerSession {
                 Some(ServerNext::Close(CloseReason::UnauthorisedPipelining))
             }
             Pending::ContentEnd => self.content_ended(now, out),
-            Pending::StartTls if input_is_empty => Some(ServerNext::StartTls),
+            Pending::StartTls if input_is_empty => {
+                self.timer.wait_for_handshake(now, self.settings.timeouts.handshake);
+                Some(ServerNext::StartTls)
+            }
             Pending::StartTls => {
                 // Came in between the reply and the handshake: never to be read as if it had come through TLS.
                 out.clear();

@@ -110,8 +110,8 @@ pub struct ServerLimits {
     pub open_recipients: usize,
     /// Refused commands in a session. Default 20, as others have it. Beyond it: 421 and the end.
     pub errors: u32,
-    /// Commands that do no work (NOOP, RSET, VRFY, HELP, EHLO; MAIL, DATA and messages that the application put off) since
-    /// the last message. Default 250, enough for a monitor that asks once in a while. Beyond it: 421 and the end.
+    /// Commands that do no work (NOOP, RSET, VRFY, HELP, EHLO; chunks of no octets but the last; MAIL, DATA and messages that
+    /// the application put off) since the last message. Default 250, enough for a monitor that asks once in a while. Beyond it: 421 and the end.
     pub junk_commands: u32,
     /// Failed AUTH attempts in a session. Default 3. Beyond it: 421 and the end.
     pub auth_failures: u32,
@@ -141,6 +141,13 @@ pub struct ServerTimeouts {
     pub verdict: Duration,
     /// For one write of the output; the driver keeps this one. Default 5 minutes.
     pub write: Duration,
+    /// For a TLS handshake, behind STARTTLS or, which the driver sees to, before the greeting. Default 30 seconds: it takes no
+    /// more than a few round trips. Beyond it: the end, without a reply, which nobody could read.
+    pub handshake: Duration,
+    /// For the whole session. Default 24 hours, which RFC 5321 leaves to the server: the other limits bound each wait and
+    /// not their number. Beyond it: 421 and the end, as soon as no question is open; content that still comes is not waited
+    /// for, the client has to send it again.
+    pub session: Duration,
 }
 
 impl ServerSettings {
@@ -186,6 +193,8 @@ impl Default for ServerTimeouts {
             minimum_rate: 100,
             verdict: Duration::from_secs(300),
             write: Duration::from_secs(300),
+            handshake: Duration::from_secs(30),
+            session: Duration::from_secs(24 * 60 * 60),
         }
     }
 }

@@ -35,6 +35,16 @@ impl Timer {
         self.shown = shown;
     }
 
+    pub(super) fn wait_for_handshake(&mut self, now: Tick, timeout: Duration) {
+        self.peer = Some((now, now + timeout));
+        // What comes is none of ours until it is over.
+        self.shown = 0;
+    }
+
+    pub(super) fn handshake_ended(&mut self) {
+        self.peer = None;
+    }
+
     pub(super) fn input_arrived(&mut self, now: Tick, shown: usize) {
         if let (Some((since, _)), true) = (self.peer, shown > self.shown) {
             self.waited = self.waited.saturating_add(now.since(since));

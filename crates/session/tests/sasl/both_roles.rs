@@ -1,12 +1,12 @@
 //! Every mechanism that has both roles, against itself.
 
-use posthaste_session::{
-    ServerSettings,
-    sasl::{
-        ChannelBinding, ClientCredentials, ClientMechanism, Credentials, Nonce, SaslError, ServerMechanism, prepare,
-    },
+use posthaste_session::sasl::{
+    ChannelBinding, ClientCredentials, ClientMechanism, Credentials, Nonce, SaslError, ServerMechanism, prepare,
 };
-use posthaste_testkit::pair::Pair;
+use posthaste_testkit::{
+    choices::Choices,
+    pair::{Pair, Setup},
+};
 use posthaste_wire::{Mechanism, MechanismSet, Secret};
 use proptest::prelude::*;
 
@@ -188,13 +188,11 @@ fn a_long_token_waits_for_the_empty_challenge() {
 fn two_sessions_carry_every_exchange_however_the_octets_arrive() {
     for seed in 0..12 {
         for mechanism in [Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256] {
-            let mut settings = ServerSettings::new("mx.test");
-            settings.offers.starttls = true;
-            settings.offers.auth = MechanismSet::of(ALL);
-            let mut pair = Pair::new(settings, seed);
-            pair.open(true, Some(mechanism.as_str()));
+            let setup =
+                Setup { lmtp: false, tls: true, mechanism: Some(mechanism), pipelined: true, open_recipients: 1 };
+            let mut pair = Pair::new(setup);
+            pair.finish(&mut Choices::new(seed));
             assert!(pair.server.session.is_authenticated());
-            pair.quit();
         }
     }
 }

@@ -1,21 +1,26 @@
 //! The bodies of the fuzz targets. Each panics where something that must hold does not; the targets and the replay of
 //! their corpora call the same functions. Those that need no session belong to the tests of `wire`.
 
+mod client_session;
+mod events;
 #[path = "../../../wire/tests/support/framing.rs"]
 pub mod framing;
 #[path = "../../../wire/tests/support/lines.rs"]
 mod lines;
+mod pair;
 #[path = "../../../wire/tests/support/replies.rs"]
 mod replies;
 mod sasl;
-mod sessions;
+mod server_session;
 #[path = "../../../wire/tests/support/values.rs"]
 mod values;
 
+pub use client_session::client_session;
 pub use framing::framer;
 pub use lines::{address, command, round_trip};
+pub use pair::pair;
 pub use replies::reply;
 pub use sasl::sasl;
-pub use sessions::{client_session, server_session};
+pub use server_session::server_session;
 
 use crate::{choices, reference};

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Before the first line: `! offer WORD...`, `! limit NAME NUMBER`, `! tls-on-connect`, `! both`, `! client-only`. The words are `starttls`,
-//! `auth`, `clear`, `smtputf8`, `dsn`, `chunking`, `binarymime`, `requiretls`, `deliverby`, `futurerelease`, `mt-priority`,
+//! `auth`, `scram`, `oauth`, `clear`, `smtputf8`, `dsn`, `chunking`, `binarymime`, `requiretls`, `deliverby`, `futurerelease`, `mt-priority`,
 //! `rrvs`, `no-soliciting`, `limits`, `other-commands`, and, for what is demanded, `require-tls`, `require-auth`, `lmtp`. In
 //! between:
 //!

@@ -208,6 +208,7 @@ fn offer(settings: &mut ServerSettings, word: &str) {
         "starttls" => offers.starttls = true,
         "auth" => offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]),
         "scram" => offers.auth.insert(Mechanism::ScramSha256),
+        "oauth" => [Mechanism::XOauth2, Mechanism::OauthBearer].into_iter().for_each(|it| offers.auth.insert(it)),
         "clear" => offers.auth_in_clear = true,
         "smtputf8" => offers.smtputf8 = true,
         "dsn" => offers.dsn = true,

@@ -19,17 +19,17 @@ impl<'a> Source<'a> {
         Self(octets)
     }
 
-    fn octet(&mut self) -> u8 {
+    pub(crate) fn octet(&mut self) -> u8 {
         let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
         self.0 = rest;
         *first
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::from(self.octet()) % bound
     }
 
-    fn coin(&mut self) -> bool {
+    pub(crate) fn coin(&mut self) -> bool {
         self.octet() & 1 == 1
     }
 
@@ -38,11 +38,11 @@ impl<'a> Source<'a> {
         (0..octets).fold(0, |number, _| number << 8 | u64::from(self.octet()))
     }
 
-    fn one<T: Copy>(&mut self, of: &[T]) -> T {
+    pub(crate) fn one<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())]
     }
 
-    fn maybe<T>(&mut self, build: impl FnOnce(&mut Self) -> T) -> Option<T> {
+    pub(crate) fn maybe<T>(&mut self, build: impl FnOnce(&mut Self) -> T) -> Option<T> {
         self.coin().then(|| build(self))
     }
 

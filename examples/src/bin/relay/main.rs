@@ -4,6 +4,7 @@ mod config;
 mod control;
 mod demo;
 mod limits;
+mod secret;
 mod serve;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -40,6 +41,14 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Read a password, one line from standard input, and print what to write for an account's `verifier`, which is no
+    /// password itself: it is for a configuration that others may read.
+    Verifier {
+        /// Iterations of PBKDF2, from 4096 to 1000000. Every login takes their time, and so does whoever guesses passwords
+        /// that he has the verifier of. Use the same for all accounts: otherwise it can be seen who has one.
+        #[arg(long, value_name = "NUMBER", default_value_t = 4_096)]
+        iterations: u32,
+    },
     /// Ask the running relay how it is; prints a key and a value a line.
     Status {
         /// The configuration that it runs with.
@@ -65,6 +74,7 @@ fn main() -> ExitCode {
             println!("{}: no mistake found", config.name);
             Ok(())
         }),
+        Command::Verifier { iterations } => print_verifier(iterations),
         Command::Status { config } => with(config, |config| runtime.block_on(control::ask(&config))),
     };
     match result {
@@ -93,6 +103,15 @@ impl Failure {
     fn run(error: impl std::fmt::Display) -> Self {
         Self::Run(error.to_string())
     }
+}
+
+fn print_verifier(iterations: u32) -> Result<(), Failure> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).map_err(Failure::run)?;
+    let password = line.trim_end_matches(['\r', '\n']);
+    let text = secret::verifier(password, iterations).map_err(Failure::run)?.map_err(Failure::run)?;
+    println!("{}", text.expose());
+    Ok(())
 }
 
 fn with(path: Option<PathBuf>, run: impl FnOnce(Config) -> Result<(), Failure>) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
-use crate::{Failure, config::Config, control};
+use crate::{Failure, config::Config, control, secret};
 
 /// Runs the relay until it is told to end.
 pub(crate) async fn run(config: Config) -> Result<(), Failure> {
@@ -25,6 +25,11 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     let options = LogOptions { max_body: config.max_message.saturating_add(64 * 1_024), ..LogOptions::default() };
     let queue = LogQueue::open(&config.queue, options).map_err(Failure::run)?;
     info!(queue = %config.queue.display(), report = ?queue.report(), "queue opened");
+    let mut options = config.relay;
+    if !config.accounts.is_empty() {
+        let secret = secret::load(&config.queue).map_err(Failure::run)?;
+        options.accounts = Some(config.accounts.keys(secret).map_err(Failure::run)?);
+    }
     let mut listeners = Vec::new();
     for listener in config.listeners {
         let bound = Listener::bind(listener.address, listener.settings, listener.tls).await.map_err(Failure::run)?;
@@ -32,7 +37,7 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
         info!("listening on {address}");
         listeners.push(bound);
     }
-    let relay = Relay::new(queue, resolver, config.relay, TracingObserver);
+    let relay = Relay::new(queue, resolver, options, TracingObserver);
     let drain = CancellationToken::new();
     tokio::spawn(end_on_signal(drain.clone()));
     // Mail does not depend on it.

@@ -20,8 +20,7 @@ impl ConfigError {
     }
 }
 
-/// The text of the configuration, to find places in.
-#[derive(Debug)]
+/// The text of the configuration, to find places in. Passwords stand in it: nothing shows it whole.
 pub(super) struct Source {
     pub(super) name: String,
     pub(super) text: String,
@@ -40,21 +39,38 @@ const REMEDIES: &[(&str, &str)] = &[
     ("tls.key", "write the name of a PEM file with the private key"),
     ("account.name", "write the name to log in with"),
     ("account.password", "write the password"),
+    ("account.verifier", "write what `relay verifier` prints"),
     ("route.domains", "write domains, such as [\"example.org\", \"*.example.org\"], or [\"*\"] for all"),
     ("route.to", "write \"mx\", or a list of hosts with ports, such as [\"smarthost.example.org:25\"]"),
     ("route.tls", "write \"off\", \"opportunistic\" or \"required\""),
     ("dns.servers", "write addresses with ports, such as [\"127.0.0.1:53\"]"),
+    ("offers.dsn", "write true or false"),
+    ("offers.smtputf8", "write true or false"),
+    ("offers.chunking", "write true or false"),
+    ("offers.binarymime", "write true or false"),
+    ("offers.deliverby", "write true or false"),
+    ("offers.futurerelease", "write true or false"),
+    ("offers.mt_priority", "write true or false"),
+    ("offers.rrvs", "write true or false"),
+    ("offers.requiretls", "write true or false"),
     ("delivery.mx_port", "write a port from 1 to 65535"),
     ("delivery.allow_loopback", "write true or false"),
     ("delivery.retry", "write waits, such as [\"1m\", \"5m\", \"1h\"]"),
     ("delivery.expire_after", "write a span of time, such as \"5d\""),
+    ("delivery.warn_after", "write a span of time, such as \"4h\", or \"never\""),
+    ("delivery.authorities", "write the name of a PEM file with certificates"),
     ("delivery.timeout", "write a span of time, such as \"5m\""),
     ("delivery.concurrency", "write a number from 1 to 65535"),
     ("delivery.concurrency_per_site", "write a number from 1 to 65535"),
     ("limits.message_size", "write a number of octets from 65536, such as 52428800"),
+    ("limits.returned_size", "write a number of octets up to 4194304, such as 1048576"),
+    ("limits.hold", "write a span of time of up to a year, such as \"30d\""),
     ("limits.recipients", "write a number from 1 to 65535"),
     ("limits.connections", "write a number from 1 to 65535"),
 ];
+
+/// Keys whose values no message shows.
+const SECRETS: &[&str] = &["account.password", "account.verifier"];
 
 impl Source {
     pub(super) fn new(name: &str, text: String) -> Self {
@@ -81,7 +97,10 @@ impl Source {
             (quoted, "there is no such key".to_owned(), format!("write {}", known.replace('`', "")))
         } else {
             let remedy = remedy(&path).unwrap_or("see the commented sample configuration");
-            (found.as_str(), message.clone(), remedy.to_owned())
+            // It would quote what it found.
+            let is_secret = SECRETS.contains(&path.as_str()) && message.starts_with("invalid type");
+            let problem = if is_secret { "it is no text in quotes".to_owned() } else { message.clone() };
+            (found.as_str(), problem, remedy.to_owned())
         };
         ConfigError(format!("{}:{line}: {key}: {problem}; {remedy}", self.name))
     }

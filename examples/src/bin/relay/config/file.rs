@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use posthaste_relay::{DomainPattern, IpNet};
-use posthaste_server::wire::Domain;
+use posthaste_server::{
+    ScramKey,
+    wire::{Domain, Secret},
+};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -28,6 +31,8 @@ pub(super) struct File {
     pub(super) route: Vec<Route>,
     #[serde(default)]
     pub(super) dns: Dns,
+    #[serde(default)]
+    pub(super) offers: Offers,
     #[serde(default)]
     pub(super) delivery: Delivery,
     #[serde(default)]
@@ -66,20 +71,18 @@ pub(super) struct Tls {
     pub(super) key: Spanned<PathBuf>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Account {
-    #[serde(deserialize_with = "values::not_empty")]
-    pub(super) name: String,
-    #[serde(deserialize_with = "values::not_empty")]
-    pub(super) password: String,
+    pub(super) name: Spanned<AccountName>,
+    #[serde(default, deserialize_with = "values::password")]
+    pub(super) password: Option<Secret<String>>,
+    #[serde(default, deserialize_with = "values::verifier")]
+    pub(super) verifier: Option<ScramKey>,
 }
 
-impl std::fmt::Debug for Account {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Account").field("name", &self.name).finish_non_exhaustive()
-    }
-}
+#[derive(Debug, Deserialize)]
+pub(super) struct AccountName(#[serde(deserialize_with = "values::account_name")] pub(super) String);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -114,6 +117,37 @@ pub(super) struct Dns {
     pub(super) servers: Vec<SocketAddr>,
 }
 
+/// What is offered; everything, unless it is switched off.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Offers {
+    pub(super) dsn: bool,
+    pub(super) smtputf8: bool,
+    pub(super) chunking: bool,
+    pub(super) binarymime: bool,
+    pub(super) deliverby: bool,
+    pub(super) futurerelease: bool,
+    pub(super) mt_priority: bool,
+    pub(super) rrvs: bool,
+    pub(super) requiretls: bool,
+}
+
+impl Default for Offers {
+    fn default() -> Self {
+        Self {
+            dsn: true,
+            smtputf8: true,
+            chunking: true,
+            binarymime: true,
+            deliverby: true,
+            futurerelease: true,
+            mt_priority: true,
+            rrvs: true,
+            requiretls: true,
+        }
+    }
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Delivery {
@@ -125,6 +159,9 @@ pub(super) struct Delivery {
     pub(super) retry: Option<Vec<Duration>>,
     #[serde(default, deserialize_with = "values::duration")]
     pub(super) expire_after: Option<Duration>,
+    #[serde(default, deserialize_with = "values::warning")]
+    pub(super) warn_after: Option<Option<Duration>>,
+    pub(super) authorities: Option<Spanned<PathBuf>>,
     #[serde(default, deserialize_with = "values::duration")]
     pub(super) timeout: Option<Duration>,
     #[serde(default, deserialize_with = "values::positive")]
@@ -138,6 +175,10 @@ pub(super) struct Delivery {
 pub(super) struct Limits {
     #[serde(default, deserialize_with = "values::message_size")]
     pub(super) message_size: Option<u64>,
+    #[serde(default, deserialize_with = "values::returned_size")]
+    pub(super) returned_size: Option<u64>,
+    #[serde(default, deserialize_with = "values::hold")]
+    pub(super) hold: Option<Duration>,
     #[serde(default, deserialize_with = "values::positive")]
     pub(super) recipients: Option<u16>,
     #[serde(default, deserialize_with = "values::positive")]

@@ -1,5 +1,6 @@
 //! The configuration: from a TOML file to what the libraries take. `examples/relay.toml` documents every key.
 
+mod accounts;
 mod error;
 mod file;
 mod values;
@@ -13,19 +14,20 @@ use std::{
 
 use posthaste_client::{Tls as ClientTls, TlsPolicy, session::client::ClientTimeouts, unverified};
 use posthaste_relay::{
-    Accounts, DeliveryOptions, DomainPattern, NextHop, Policy, RelayOptions, RetrySchedule, Route, Routes,
+    DeliveryOptions, DomainPattern, NextHop, Policy, RelayOptions, RetrySchedule, Route, Routes, future_release, offers,
 };
 use posthaste_server::{
     ServerOptions, Tls,
     rustls::{
-        ServerConfig,
+        ClientConfig, RootCertStore, ServerConfig,
         crypto::{CryptoProvider, aws_lc_rs},
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     },
-    session::ServerSettings,
+    session::{ServerSettings, server::Offers},
     wire::{Domain, Mechanism, MechanismSet},
 };
 
+pub(crate) use accounts::AccountsConfig;
 pub(crate) use error::ConfigError;
 use error::Source;
 use file::{File, ListenerTls, Role, RouteTls, To};
@@ -38,6 +40,8 @@ pub(crate) struct Config {
     pub(crate) queue: PathBuf,
     pub(crate) listeners: Vec<ListenerConfig>,
     pub(crate) dns: Vec<SocketAddr>,
+    pub(crate) accounts: AccountsConfig,
+    /// Still without accounts.
     pub(crate) relay: RelayOptions,
     pub(crate) server: ServerOptions,
     pub(crate) max_message: u64,
@@ -49,6 +53,10 @@ pub(crate) struct ListenerConfig {
     pub(crate) settings: ServerSettings,
     pub(crate) tls: Tls,
 }
+
+/// What one key is good for. SCRAM-SHA-256-PLUS is offered under TLS 1.3 only.
+const AUTH: MechanismSet =
+    MechanismSet::of(&[Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256, Mechanism::ScramSha256Plus]);
 
 /// Where a relay without a configuration listens: for programs on this host, on a port that needs no privilege.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 2525));
@@ -74,10 +82,7 @@ impl Config {
             Some(tls) => Some(server_tls(tls, source, folder)?),
             None => None,
         };
-        let mut accounts = Accounts::default();
-        for account in &file.account {
-            accounts.add(account.name.as_str(), account.password.as_str());
-        }
+        let accounts = AccountsConfig::read(std::mem::take(&mut file.account), source)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut routes = Vec::new();
         for route in &file.route {
@@ -94,10 +99,17 @@ impl Config {
             let tls = client_tls(RouteTls::Opportunistic, &provider);
             routes.push(Route { domains: vec![DomainPattern::Any], to: NextHop::Mx, tls });
         }
+        // By MX it could not be kept: nothing proves that a name from DNS is the domain's own.
+        let names_hosts = routes.iter().any(|route: &Route| route.to != NextHop::Mx);
+        let verified_tls = match names_hosts && file.offers.requiretls {
+            true => verified_tls(file.delivery.authorities.as_ref(), source, folder, &provider)?,
+            false => None,
+        };
         let delivery = DeliveryOptions {
             retry: RetrySchedule {
                 waits: file.delivery.retry.take().unwrap_or_else(|| RetrySchedule::default().waits),
                 expire_after: file.delivery.expire_after.unwrap_or_else(|| RetrySchedule::default().expire_after),
+                warn_after: file.delivery.warn_after.unwrap_or_else(|| RetrySchedule::default().warn_after),
             },
             mx_port: file.delivery.mx_port.unwrap_or(25),
             allow_private: file.delivery.allow_loopback,
@@ -105,15 +117,15 @@ impl Config {
             connect_timeout: file.delivery.timeout.unwrap_or(Duration::from_secs(30)),
             concurrency: file.delivery.concurrency.map_or(200, usize::from),
             concurrency_per_site: file.delivery.concurrency_per_site.map_or(20, usize::from),
+            return_at_most: file.limits.returned_size.unwrap_or(1 << 20),
+            verified_tls,
             ..DeliveryOptions::default()
         };
         let mut settings = ServerSettings::new(host_name.as_str());
         let limits = &file.limits;
         settings.limits.message = limits.message_size.unwrap_or(settings.limits.message);
         settings.limits.recipients = limits.recipients.map_or(settings.limits.recipients, usize::from);
-        // What the relay honours from end to end.
-        settings.offers.chunking = true;
-        settings.offers.limits = true;
+        settings.offers = offered(&file.offers, delivery.verified_tls.is_some());
         let max_message = settings.limits.message;
         let listeners = listeners(&file, source, &settings, server_tls.as_ref(), accounts.is_empty())?;
         let connections = limits.connections.map_or(ServerOptions::default().connections, usize::from);
@@ -123,9 +135,9 @@ impl Config {
             queue: file.queue.map_or_else(default_queue, |queue| folder.join(queue)),
             listeners,
             dns: file.dns.servers,
+            accounts,
             relay: RelayOptions {
                 policy: Policy { relay_from: file.relay_from, relay_domains: file.relay_domains },
-                accounts,
                 routes: Routes::new(routes),
                 delivery,
                 ..RelayOptions::new(host_name)
@@ -164,8 +176,10 @@ fn listeners(
                 let problem = "nobody could log in to submit; add an [[account]], or say \"mx\"";
                 return Err(source.mistake(listener.role.span(), problem));
             }
+            let longest = file.limits.hold.unwrap_or(Duration::from_secs(30 * 86_400));
+            settings.offers.future_release = file.offers.futurerelease.then(|| future_release(longest));
             settings.offers.demand_auth = true;
-            settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
+            settings.offers.auth = AUTH;
         }
         listeners.push(ListenerConfig { address: listener.address, settings, tls });
     }
@@ -174,6 +188,57 @@ fn listeners(
         listeners.push(ListenerConfig { address: DEFAULT_ADDRESS, settings: settings.clone(), tls });
     }
     Ok(listeners)
+}
+
+/// What the relay honours, without what is switched off or cannot be kept.
+fn offered(wanted: &file::Offers, verifies: bool) -> Offers {
+    let all = offers();
+    Offers {
+        dsn: wanted.dsn,
+        smtputf8: wanted.smtputf8,
+        chunking: wanted.chunking,
+        binary_mime: wanted.binarymime && wanted.chunking,
+        deliver_by: all.deliver_by.filter(|_| wanted.deliverby),
+        mt_priority: all.mt_priority.filter(|_| wanted.mt_priority),
+        rrvs: wanted.rrvs,
+        require_tls: wanted.requiretls && verifies,
+        ..all
+    }
+}
+
+/// TLS that verifies certificates, by the authorities of the configuration or of this host; nothing when there are none.
+fn verified_tls(
+    file: Option<&toml::Spanned<PathBuf>>,
+    source: &Source,
+    folder: &Path,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<Arc<ClientConfig>>, ConfigError> {
+    let mut authorities = RootCertStore::empty();
+    match file {
+        Some(name) => {
+            let path = folder.join(name.get_ref());
+            let mistake = |problem: String| source.mistake(name.span(), &problem);
+            let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&path).and_then(Iterator::collect);
+            let read = read.map_err(|error| {
+                mistake(format!("cannot read {}: {error}; name a PEM file with certificates", path.display()))
+            })?;
+            for certificate in read {
+                authorities.add(certificate).map_err(|error| {
+                    let name = path.display();
+                    mistake(format!("{name} has a certificate that is none: {error}; take it out"))
+                })?;
+            }
+            if authorities.is_empty() {
+                let problem = format!("{} has no certificate in it; name a PEM file that has", path.display());
+                return Err(mistake(problem));
+            }
+        }
+        None => drop(authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions();
+    // The provider has ciphers for TLS 1.2 and 1.3.
+    let builder = builder.ok().filter(|_| !authorities.is_empty());
+    Ok(builder.map(|builder| Arc::new(builder.with_root_certificates(authorities).with_no_client_auth())))
 }
 
 fn server_tls(tls: &file::Tls, source: &Source, folder: &Path) -> Result<Arc<ServerConfig>, ConfigError> {

@@ -1,11 +1,16 @@
 //! Values that have a form of their own. Each refusal says what is wrong; what to write instead stands with the keys, in
 //! `error.rs`.
 
-use std::{fmt::Display, net::SocketAddr, str::FromStr, time::Duration};
+use std::{borrow::Cow, fmt::Display, net::SocketAddr, str::FromStr, time::Duration};
 
 use jiff::{Span, SpanRelativeTo};
+use posthaste_queue::MAX_DELAY;
 use posthaste_relay::{DomainPattern, IpNet};
-use posthaste_server::wire::Domain;
+use posthaste_server::{
+    ScramKey,
+    session::sasl::prepare,
+    wire::{Domain, Secret},
+};
 use serde::{Deserialize, Deserializer, de::Error};
 use toml::Spanned;
 
@@ -35,9 +40,27 @@ pub(super) fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
     all_parsed(deserializer)
 }
 
-pub(super) fn not_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+pub(super) fn account_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
-    if text.is_empty() { Err(D::Error::custom("it is empty")) } else { Ok(text) }
+    prepared(&text).map_err(D::Error::custom)
+}
+
+pub(super) fn password<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret<String>>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    prepared(&text).map(|text| Some(Secret::new(text))).map_err(D::Error::custom)
+}
+
+fn prepared(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        return Err("it is empty");
+    }
+    // What no client's side of SASL would send.
+    prepare(text).map(Cow::into_owned).map_err(|_| "it has characters in it that SASLprep (RFC 4013) does not take")
+}
+
+pub(super) fn verifier<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ScramKey>, D::Error> {
+    // The text itself has no place in a message.
+    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
 }
 
 pub(super) fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
@@ -57,6 +80,32 @@ pub(super) fn message_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result
 
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     parsed::<Wait, D>(deserializer).map(|wait| Some(wait.0))
+}
+
+/// A span of time, or `never`.
+pub(super) fn warning<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Duration>>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "never" {
+        return Ok(Some(None));
+    }
+    let wait: Wait = text.parse().map_err(|error| D::Error::custom(format_args!("`{text}`: {error}")))?;
+    Ok(Some(Some(wait.0)))
+}
+
+pub(super) fn hold<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let wait: Wait = parsed(deserializer)?;
+    if wait.0 > MAX_DELAY {
+        let days = MAX_DELAY.as_secs() / 86_400;
+        return Err(D::Error::custom(format_args!("nothing is held for more than {days} days")));
+    }
+    Ok(Some(wait.0))
+}
+
+pub(super) fn returned_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    match u64::deserialize(deserializer)? {
+        octets @ ..=4_194_304 => Ok(Some(octets)),
+        octets => Err(D::Error::custom(format_args!("{octets} octets are too many"))),
+    }
 }
 
 pub(super) fn durations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Duration>>, D::Error> {

@@ -58,7 +58,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
         tls: ClientTls::default(),
     }]);
     let second = Duration::from_secs(1);
-    relay_options.delivery.retry = RetrySchedule { waits: vec![second], expire_after: PATIENCE * 10 };
+    relay_options.delivery.retry = RetrySchedule { waits: vec![second], expire_after: PATIENCE * 10, warn_after: None };
     let relay = Relay::new(queue, SystemResolver, relay_options, ledger::LedgerObserver(Arc::clone(&ledger)));
     let listener =
         Listener::bind(loopback(), ServerSettings::new("relay.test"), Tls::Off).await.map_err(Failure::run)?;

@@ -1,0 +1,83 @@
+//! `Debug` of a driver shows no password, wherever in it one is.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod support;
+
+use posthaste_io::{
+    ClientDriver, ClientEvent, Connection, Question, ServerEvent,
+    session::{ClientSettings, ServerSettings, Verdict, sasl::Nonce},
+    wire::{Auth, Command, Mechanism, MechanismSet, Secret},
+};
+use support::driver;
+use tokio::io::AsyncWriteExt as _;
+
+/// `\0me\0right` and `right`.
+const PLAIN: &str = "AG1lAHJpZ2h0";
+const LOGIN: &str = "cmlnaHQ=";
+
+fn assert_silent(shown: &str) {
+    for secret in [PLAIN, LOGIN, "right"] {
+        let list = format!("{:?}", secret.as_bytes());
+        assert!(!shown.contains(secret) && !shown.contains(list.trim_matches(['[', ']'])), "{secret}: {shown}");
+    }
+}
+
+#[tokio::test]
+async fn at_a_server() {
+    let mut settings = ServerSettings::new("mx.test");
+    settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
+    settings.offers.auth_in_clear = true;
+    let (mut client, server) = tokio::io::duplex(4_096);
+    let mut driver = driver(server, settings);
+    // All at once, so that what is read waits in the input.
+    let text =
+        format!("EHLO c.test\r\nAUTH LOGIN bWU=\r\n{LOGIN}\r\nAUTH PLAIN {PLAIN}\r\nAUTH PLAIN\r\n{PLAIN}\r\nQUIT\r\n");
+    client.write_all(text.as_bytes()).await.unwrap();
+    let (mut shown, mut logins) = (String::new(), 0);
+    loop {
+        let event = driver.next().await.unwrap();
+        shown += &format!("{event:?} {driver:?} ");
+        match event {
+            ServerEvent::Ask(id, question) => {
+                logins += usize::from(matches!(question, Question::Auth(..) | Question::AuthResponse(_)));
+                let verdict = match question {
+                    Question::Auth(_, None) => Verdict::Challenge(Vec::new()),
+                    Question::Auth(name, _) if name == "LOGIN" => Verdict::Challenge(b"Password:".to_vec()),
+                    Question::Auth(..) | Question::AuthResponse(_) => {
+                        Verdict::Refuse(posthaste_io::session::sasl::SaslError::Credentials.reply())
+                    }
+                    _ => Verdict::Accept(None),
+                };
+                driver.answer(id, verdict).unwrap();
+            }
+            ServerEvent::Closed(_) => break,
+            other => panic!("{other:?}"),
+        }
+        shown += &format!("{driver:?} ");
+    }
+    assert_eq!(logins, 5, "{shown}");
+    assert_silent(&shown);
+}
+
+#[tokio::test]
+async fn at_a_client() {
+    let (mut server, ours) = tokio::io::duplex(4_096);
+    let mut driver = ClientDriver::new(Connection::new(ours), ClientSettings::default());
+    server.write_all(b"220 mx\r\n").await.unwrap();
+    driver.next().await.unwrap();
+    driver.send(&Command::parse(b"EHLO c.test").unwrap()).unwrap();
+    server.write_all(b"250-mx\r\n250 AUTH PLAIN LOGIN\r\n").await.unwrap();
+    driver.next().await.unwrap();
+    let initial_response = Some(Secret::new(PLAIN));
+    driver.send(&Command::Auth(Auth { mechanism: "PLAIN", initial_response })).unwrap();
+    // It waits in the output.
+    let mut shown = format!("{driver:?} {:?} ", driver.sasl_context(Nonce::from_random([1; 18])));
+    // A server may send back what it likes.
+    server.write_all(format!("334 {LOGIN}\r\n").as_bytes()).await.unwrap();
+    let event = driver.next().await.unwrap();
+    assert!(matches!(event, ClientEvent::Challenge(_)));
+    shown += &format!("{event:?} {driver:?} ");
+    driver.respond(Some(Secret::new(LOGIN))).unwrap();
+    shown += &format!("{driver:?} ");
+    assert_silent(&shown);
+}

@@ -1,0 +1,150 @@
+//! The outside of a message as it leaves for one next hop: what this relay has done is taken off, what the next hop lacks and
+//! the message does not need is left out. What it lacks and the message needs is [`downgrade`]'s to find.
+//!
+//! [`downgrade`]: posthaste_client::session::client::downgrade
+
+use posthaste_client::session::client::downgrade::owes_relayed_report;
+use posthaste_server::wire::{
+    BodyType, Capabilities, ForwardPath, Mail, Mailbox, Notify, Rcpt, ReversePath,
+    capability::Keyword,
+    parameter::{DeliverBy, DeliverByMode},
+};
+
+use crate::record::Outside;
+
+/// A message for a next hop.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fit<'a, 's> {
+    pub(super) outside: &'a Outside,
+    /// BY with the time that is left.
+    pub(super) by: Option<DeliverBy>,
+    pub(super) server: &'s Capabilities,
+    /// TLS has proved who it is.
+    pub(super) verified: bool,
+}
+
+impl<'a> Fit<'a, '_> {
+    /// MAIL, from this sender.
+    pub(super) fn mail<'m>(&self, sender: ReversePath<&'m str>) -> Mail<&'m str>
+    where
+        'a: 'm,
+    {
+        let (outside, server) = (self.outside, self.server);
+        let mut mail = Mail { reverse_path: sender, by: self.by, hold: None, ..outside.mail.borrowed() };
+        // Every message has a priority, and 0 is the one of those that name none (RFC 6710 sections 4.1 and 4.2).
+        mail.mt_priority.get_or_insert_default();
+        // What it says to need and does not.
+        if outside.all_ascii {
+            let ascii_sender = mail.reverse_path.mailbox().is_none_or(|sender| sender.is_ascii());
+            mail.smtputf8 &= server.offers(Keyword::SmtpUtf8) || !ascii_sender;
+            mail.body =
+                mail.body.filter(|body| *body != BodyType::EightBitMime || server.offers(Keyword::EightBitMime));
+        }
+        // A report is guarded where that is possible, and goes on where it is not (RFC 8689 section 5).
+        let guarded = self.verified && server.offers(Keyword::RequireTls);
+        mail.require_tls &= guarded || mail.reverse_path != ReversePath::Null;
+        mail
+    }
+
+    /// RCPT, with this address.
+    pub(super) fn rcpt<'m>(&self, rcpt: Rcpt<&'m str>, ascii: Option<&'m Mailbox>) -> Rcpt<&'m str> {
+        let forward_path = ascii.map_or(rcpt.forward_path, |mailbox| ForwardPath::Mailbox(mailbox.borrowed()));
+        // Nobody watches the time from there on: whoever reports a delay is to do so (RFC 2852 section 4.1.4.2).
+        let unwatched = self.by.is_some_and(|by| by.mode == DeliverByMode::Notify && by.seconds > 0)
+            && !self.server.offers(Keyword::DeliverBy);
+        let notify = match rcpt.notify {
+            None if unwatched => Some(Notify { failure: true, delay: true, ..Notify::NEVER }),
+            Some(notify) if unwatched && notify != Notify::NEVER => Some(Notify { delay: true, ..notify }),
+            notify => notify,
+        };
+        Rcpt { forward_path, notify, ..rcpt }
+    }
+
+    /// A mailbox that is ASCII but for its domain, in ASCII for a next hop that wants no other.
+    pub(super) fn ascii(&self, mailbox: Option<&Mailbox>) -> Option<Mailbox> {
+        let mailbox = mailbox.filter(|mailbox| !mailbox.is_ascii() && !self.server.offers(Keyword::SmtpUtf8))?;
+        mailbox.to_a_labels().ok().filter(Mailbox::is_ascii)
+    }
+
+    /// Whether the sender is owed a report of the relaying when the next hop takes the message for this recipient.
+    pub(super) fn owes_relayed_report(&self, rcpt: &Rcpt<&str>) -> bool {
+        let mail = Mail { by: self.by, ..self.outside.mail.borrowed() };
+        mail.reverse_path != ReversePath::Null && owes_relayed_report(&mail, rcpt, self.server)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use posthaste_server::wire::{Command, Reply, ReplyCode};
+
+    fn server(keywords: &str) -> Capabilities {
+        let text = format!("hop.test {keywords}").split_whitespace().collect::<Vec<_>>().join("\n");
+        Capabilities::from_reply(&Reply::new(ReplyCode::OK, None, &text).as_ref()).into_owned()
+    }
+
+    fn outside(mail: &str, all_ascii: bool) -> Outside {
+        let line = format!("MAIL FROM:{mail}");
+        let Ok(Command::Mail(mail)) = Command::parse(line.as_bytes()) else { panic!("{line}") };
+        Outside { accepted: 0, all_ascii, received_from: None, mail: mail.into_owned() }
+    }
+
+    #[test]
+    fn mail_loses_what_is_done_and_what_is_not_needed() {
+        for (mail, all_ascii, keywords, fitted) in [
+            ("<a@b>", true, "", "<a@b> MT-PRIORITY=0"),
+            ("<a@b> MT-PRIORITY=3 HOLDFOR=60", true, "", "<a@b> MT-PRIORITY=3"),
+            ("<a@b> BODY=8BITMIME", true, "", "<a@b> MT-PRIORITY=0"),
+            ("<a@b> BODY=8BITMIME", true, "8BITMIME", "<a@b> BODY=8BITMIME MT-PRIORITY=0"),
+            ("<a@b> BODY=8BITMIME", false, "", "<a@b> BODY=8BITMIME MT-PRIORITY=0"),
+            ("<a@b> BODY=BINARYMIME", true, "8BITMIME", "<a@b> BODY=BINARYMIME MT-PRIORITY=0"),
+            ("<a@b> SMTPUTF8", true, "", "<a@b> MT-PRIORITY=0"),
+            ("<a@b> SMTPUTF8", true, "SMTPUTF8", "<a@b> SMTPUTF8 MT-PRIORITY=0"),
+            ("<a@b> SMTPUTF8", false, "", "<a@b> SMTPUTF8 MT-PRIORITY=0"),
+            ("<\u{e4}@b> SMTPUTF8", true, "", "<\u{e4}@b> SMTPUTF8 MT-PRIORITY=0"),
+            ("<a@\u{e4}.test> SMTPUTF8", true, "", "<a@xn--4ca.test> MT-PRIORITY=0"),
+            ("<a@\u{e4}.test> SMTPUTF8", true, "SMTPUTF8", "<a@\u{e4}.test> SMTPUTF8 MT-PRIORITY=0"),
+            ("<a@b> REQUIRETLS", true, "", "<a@b> REQUIRETLS MT-PRIORITY=0"),
+            ("<> REQUIRETLS", true, "REQUIRETLS", "<> REQUIRETLS MT-PRIORITY=0"),
+            ("<> REQUIRETLS", true, "", "<> MT-PRIORITY=0"),
+            ("<a@b> BY=100;N", true, "", "<a@b> BY=40;N MT-PRIORITY=0"),
+        ] {
+            let (outside, server) = (outside(mail, all_ascii), server(keywords));
+            let by = outside.mail.by.map(|by| DeliverBy { seconds: by.seconds - 60, ..by });
+            let fit = Fit { outside: &outside, by, server: &server, verified: true };
+            let sender = fit.ascii(outside.mail.reverse_path.mailbox());
+            let sender = sender
+                .as_ref()
+                .map_or(outside.mail.reverse_path.borrowed(), |sender| ReversePath::Mailbox(sender.borrowed()));
+            // As on the line: fields alone.
+            let mail_fitted = Mail { parameters: Default::default(), ..fit.mail(sender) };
+            assert_eq!(mail_fitted.to_string(), fitted, "{mail} to {keywords:?}");
+        }
+    }
+
+    #[test]
+    fn a_report_is_not_guarded_by_a_server_that_proves_nothing() {
+        let (outside, server) = (outside("<> REQUIRETLS", true), server("REQUIRETLS"));
+        let fit = Fit { outside: &outside, by: None, server: &server, verified: false };
+        assert!(!fit.mail(ReversePath::Null).require_tls);
+    }
+
+    #[test]
+    fn a_delay_is_asked_for_where_nobody_watches_the_time() {
+        for (by, notify, keywords, fitted) in [
+            ("BY=10;N", "", "DSN", "NOTIFY=FAILURE,DELAY"),
+            ("BY=10;N", "NOTIFY=SUCCESS", "DSN", "NOTIFY=SUCCESS,DELAY"),
+            ("BY=10;N", "NOTIFY=NEVER", "DSN", "NOTIFY=NEVER"),
+            ("BY=10;N", "", "DSN DELIVERBY", ""),
+            ("BY=-10;N", "NOTIFY=FAILURE", "DSN", "NOTIFY=FAILURE"),
+            ("BY=10;R", "NOTIFY=FAILURE", "DSN", "NOTIFY=FAILURE"),
+        ] {
+            let (outside, server) = (outside(&format!("<a@b> {by}"), true), server(keywords));
+            let line = format!("RCPT TO:<c@d> {notify}");
+            let Ok(Command::Rcpt(rcpt)) = Command::parse(line.as_bytes()) else { panic!("{line}") };
+            let fit = Fit { outside: &outside, by: outside.mail.by, server: &server, verified: false };
+            let rcpt = Rcpt { parameters: Default::default(), ..fit.rcpt(rcpt, None) };
+            assert_eq!(rcpt.to_string().trim(), format!("<c@d> {fitted}").trim(), "{by} {notify} to {keywords}");
+        }
+    }
+}

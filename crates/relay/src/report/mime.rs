@@ -1,0 +1,202 @@
+//! The multipart around a report, and what keeps its lines short and its octets plain (RFC 2045, RFC 6522).
+
+use bytes::{BufMut, Bytes, BytesMut};
+use posthaste_server::wire::frame::ContentCheck;
+
+use super::Charset;
+
+/// The most octets of a line of content, without CRLF (RFC 5322 section 2.1.1).
+const MAX_LINE: usize = 998;
+
+/// A part of a report.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// `charset=` at its end is followed by the charset.
+    content_type: &'static str,
+    /// Lines with their CRLF.
+    octets: Vec<u8>,
+    has_charset: bool,
+    /// message/rfc822, which nobody may encode (RFC 2046 section 5.2.1).
+    unencoded: bool,
+}
+
+/// How a part is encoded (RFC 2045 section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    SevenBit,
+    EightBit,
+    QuotedPrintable,
+}
+
+impl Part {
+    pub(super) const fn new(content_type: &'static str, octets: Vec<u8>) -> Self {
+        Self { content_type, octets, has_charset: false, unencoded: false }
+    }
+
+    pub(super) fn with_charset(self) -> Self {
+        Self { has_charset: true, ..self }
+    }
+
+    pub(super) fn unencoded(self) -> Self {
+        Self { unencoded: true, ..self }
+    }
+
+    fn encoding(&self, charset: Charset) -> Encoding {
+        if !self.unencoded && !is_clean(&self.octets) {
+            Encoding::QuotedPrintable
+        } else if self.octets.is_ascii() {
+            Encoding::SevenBit
+        } else if self.unencoded || charset == Charset::Utf8 {
+            Encoding::EightBit
+        } else {
+            Encoding::QuotedPrintable
+        }
+    }
+
+    fn write(&self, out: &mut BytesMut, charset: Charset) {
+        let encoding = self.encoding(charset);
+        let name = match (self.has_charset, self.octets.is_ascii()) {
+            (false, _) => "",
+            (true, true) => "us-ascii",
+            (true, false) => "utf-8",
+        };
+        put(out, &format!("Content-Type: {}{name}", self.content_type));
+        match encoding {
+            Encoding::SevenBit => {}
+            Encoding::EightBit => put(out, "Content-Transfer-Encoding: 8bit"),
+            Encoding::QuotedPrintable => put(out, "Content-Transfer-Encoding: quoted-printable"),
+        }
+        put(out, "");
+        match encoding {
+            Encoding::SevenBit | Encoding::EightBit => out.put_slice(&self.octets),
+            Encoding::QuotedPrintable => quoted_printable(&self.octets, out),
+        }
+    }
+}
+
+/// The whole message.
+pub(super) fn report(header: &[String], parts: &[Part], boundary: &str, charset: Charset) -> Bytes {
+    let mut out = BytesMut::new();
+    header.iter().for_each(|line| put(&mut out, line));
+    put(&mut out, "MIME-Version: 1.0");
+    put(&mut out, "Content-Type: multipart/report; report-type=delivery-status;");
+    put(&mut out, &format!("\tboundary=\"{boundary}\""));
+    for part in parts {
+        // The CRLF in front of a boundary belongs to it.
+        put(&mut out, &format!("\r\n--{boundary}"));
+        part.write(&mut out, charset);
+    }
+    put(&mut out, &format!("\r\n--{boundary}--"));
+    out.freeze()
+}
+
+/// Whether the octets can be content as they are: lines of at most 998 octets that end in CRLF, and no NUL.
+pub(super) fn is_clean(octets: &[u8]) -> bool {
+    let mut check = ContentCheck::new(MAX_LINE);
+    check.check(octets).is_ok() && check.finish().is_ok() && (octets.is_empty() || octets.ends_with(b"\r\n"))
+}
+
+/// Breaks a long line at spaces, or where it has to be, well below the 998 octets that a line may have.
+pub(super) fn folded(line: &str, indent: &str) -> String {
+    const WIDTH: usize = 120;
+    let mut out = String::with_capacity(line.len());
+    let mut width = 0;
+    for character in line.chars() {
+        if (width > WIDTH && character == ' ') || width > 4 * WIDTH {
+            out.push_str("\r\n");
+            out.push_str(indent);
+            width = 0;
+            if character == ' ' && !indent.is_empty() {
+                continue;
+            }
+        }
+        out.push(character);
+        width += character.len_utf8();
+    }
+    out
+}
+
+fn put(out: &mut BytesMut, line: &str) {
+    out.put_slice(line.as_bytes());
+    out.put_slice(b"\r\n");
+}
+
+/// RFC 2045 section 6.7: lines stay lines of at most 76 octets, and whatever is not printable ASCII is written in hexadecimal.
+/// Twenty lines of our own, since a crate would bring its reader along.
+fn quoted_printable(octets: &[u8], out: &mut BytesMut) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut width = 0;
+    let mut rest = octets;
+    while let Some((octet, behind)) = rest.split_first() {
+        if let Some(behind) = rest.strip_prefix(b"\r\n") {
+            out.put_slice(b"\r\n");
+            (rest, width) = (behind, 0);
+            continue;
+        }
+        rest = behind;
+        let at_end = rest.is_empty() || rest.starts_with(b"\r\n");
+        let plain = matches!(octet, b'!'..=b'<' | b'>'..=b'~') || (matches!(octet, b' ' | b'\t') && !at_end);
+        let size = if plain { 1 } else { 3 };
+        // Room is left for the `=` that ends a line softly.
+        if width + size > 75 {
+            out.put_slice(b"=\r\n");
+            width = 0;
+        }
+        width += size;
+        if plain {
+            out.put_u8(*octet);
+        } else {
+            let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+            out.put_slice(&[b'=', digit(octet >> 4), digit(octet & 15)]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quoted_printable_is_short_and_plain() {
+        let long = [b"x".repeat(75), b"y".to_vec()].concat();
+        let soft = [&b"x".repeat(75)[..], b"=\r\ny"].concat();
+        for (octets, encoded) in [
+            (&b"plain text\r\n"[..], &b"plain text\r\n"[..]),
+            (b"a=b\r\n", b"a=3Db\r\n"),
+            ("\u{e9}\r\n".as_bytes(), b"=C3=A9\r\n"),
+            (b"space \r\ntab\t", b"space=20\r\ntab=09"),
+            (b"\0\r\n\ra\nb", b"=00\r\n=0Da=0Ab"),
+            (&long, &soft),
+        ] {
+            let mut out = BytesMut::new();
+            quoted_printable(octets, &mut out);
+            assert_eq!(out, encoded, "{}", String::from_utf8_lossy(octets));
+        }
+    }
+
+    #[test]
+    fn content_is_clean_or_is_not() {
+        for (octets, clean) in [
+            (&b""[..], true),
+            (b"a\r\n\r\nb\r\n", true),
+            (b"a", false),
+            (b"a\n", false),
+            (b"a\rb\r\n", false),
+            (b"a\0\r\n", false),
+            (&[&b"x".repeat(998)[..], b"\r\n"].concat(), true),
+            (&[&b"x".repeat(999)[..], b"\r\n"].concat(), false),
+        ] {
+            assert_eq!(is_clean(octets), clean, "{}", String::from_utf8_lossy(octets));
+        }
+    }
+
+    #[test]
+    fn long_lines_are_folded_whatever_they_hold() {
+        for text in ["x".repeat(3_000), "\u{20ac}".repeat(3_000), "word ".repeat(600), "\u{20ac} ".repeat(900)] {
+            let folded = folded(&text, "\t");
+            assert!(folded.split("\r\n").all(|line| line.len() < MAX_LINE), "{folded}");
+            let back: String = folded.replace("\r\n\t", " ");
+            assert_eq!(back.replace(' ', ""), text.replace(' ', ""));
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The part that returns the message, or its header (RFC 3461 section 6.2, RFC 6522 section 3, RFC 6533 section 4).
+
+use posthaste_server::wire::{BodyType, Mail, Ret};
+
+use super::{Action, Entry, mime::Part, mime::is_clean};
+use crate::record::Outside;
+
+/// The most octets of a header that a report returns: more is cut at a line.
+pub(crate) const MAX_HEADER: usize = 64 * 1_024;
+
+/// What is known of the message that a report is about.
+#[derive(Debug, Default)]
+pub(crate) struct Original {
+    /// From its first octet on.
+    pub(crate) octets: Vec<u8>,
+    /// Whether that is all of it, to be returned whole.
+    pub(crate) whole: bool,
+}
+
+/// Whether the whole message is to be returned: when the sender wants it back and a delivery has failed. Never what required
+/// TLS on its way (RFC 8689 section 5), nor binary content, for which few hosts have room in a report.
+pub(crate) fn returns_whole(mail: &Mail, entries: &[&Entry]) -> bool {
+    mail.ret == Some(Ret::Full)
+        && !mail.require_tls
+        && mail.body != Some(BodyType::BinaryMime)
+        && entries.iter().any(|entry| entry.action == Action::Failed)
+}
+
+pub(super) fn part(outside: &Outside, original: &Original) -> Part {
+    let octets = &original.octets;
+    let utf8 = outside.mail.smtputf8 && !octets.is_ascii();
+    if original.whole && is_clean(octets) {
+        return match utf8 {
+            true => Part::new("message/global", octets.clone()),
+            false => Part::new("message/rfc822", octets.clone()).unencoded(),
+        };
+    }
+    let header = header(octets);
+    match outside.mail.smtputf8 && !header.is_ascii() {
+        true => Part::new("message/global-headers", header.to_vec()),
+        false => Part::new("text/rfc822-headers", header.to_vec()),
+    }
+}
+
+/// The header at the start of a message, up to and without the empty line; whole lines only.
+fn header(start: &[u8]) -> &[u8] {
+    if start.starts_with(b"\r\n") {
+        return &[];
+    }
+    let start = start.get(..MAX_HEADER).unwrap_or(start);
+    let end = start.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 2);
+    let cut = || start.iter().rposition(|octet| *octet == b'\n').map_or(0, |at| at + 1);
+    start.get(..end.unwrap_or_else(cut)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_ends_at_the_empty_line_or_at_a_line() {
+        let long = [b"A: b\r\n".repeat(11_000), b"\r\nbody".to_vec()].concat();
+        for (start, length) in [
+            (&b"A: b\r\nC: d\r\n\r\nbody\r\n"[..], 12),
+            (b"A: b\r\nC: d\r\ncut", 12),
+            (b"no line", 0),
+            (b"\r\nno header\r\n\r\n", 0),
+            (b"", 0),
+            (&long, MAX_HEADER / 6 * 6),
+        ] {
+            assert_eq!(header(start).len(), length, "{}", String::from_utf8_lossy(&start[..start.len().min(40)]));
+        }
+    }
+}

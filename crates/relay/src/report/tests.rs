@@ -1,0 +1,347 @@
+use posthaste_server::wire::{Command, EnhancedCode, Reply, ReplyCode};
+
+use super::*;
+
+/// 2026-01-05 10:00:00 UTC.
+const ACCEPTED: i64 = 1_767_607_200;
+
+fn outside(mail: &str) -> Outside {
+    let line = format!("MAIL FROM:{mail}");
+    let Ok(Command::Mail(mail)) = Command::parse(line.as_bytes()) else { panic!("{line}") };
+    let received_from = Some("client.test ([192.0.2.1])".to_owned());
+    Outside { accepted: ACCEPTED, all_ascii: false, received_from, mail: mail.into_owned() }
+}
+
+fn entry(action: Action, rcpt: &str, diagnostic: Diagnostic) -> Entry {
+    let line = format!("RCPT TO:{rcpt}");
+    let Ok(Command::Rcpt(rcpt)) = Command::parse(line.as_bytes()) else { panic!("{line}") };
+    Entry { rcpt: rcpt.into_owned(), action, diagnostic, attempted: Some(ACCEPTED + 60) }
+}
+
+fn said(reply: &str) -> Diagnostic {
+    let (code, text) = reply.split_once(' ').unwrap();
+    let code = ReplyCode::new(code.parse().unwrap()).unwrap();
+    Diagnostic::reply("mx.dest.test", &Reply::new(code, None, text))
+}
+
+fn refused() -> Diagnostic {
+    said("550 5.1.1 No such user here")
+}
+
+const MESSAGE: &[u8] = b"Subject: x\r\nX-Y: z\r\n\r\nthe body\r\n";
+
+fn header_of(message: &[u8]) -> Original {
+    Original { octets: message.to_vec(), whole: false }
+}
+
+fn written(mail: &str, entries: &[Entry], original: &Original) -> Report {
+    let outside = outside(mail);
+    let own_name = "relay.test".parse().unwrap();
+    let about = About {
+        own_name: &own_name,
+        message: MessageId::from_u64(7),
+        outside: &outside,
+        will_retry_until: ACCEPTED + 86_400,
+        now: Timestamp::from_second(ACCEPTED + 3_600).unwrap(),
+    };
+    let entries: Vec<_> = entries.iter().collect();
+    let report = write(&about, &entries, original);
+    assert_is_mail(&report);
+    report
+}
+
+/// What every message has to be.
+fn assert_is_mail(report: &Report) {
+    let body = &report.body;
+    assert!(mime::is_clean(body), "{}", String::from_utf8_lossy(body));
+    assert_eq!(report.mail.size, Some(body.len() as u64));
+    assert_eq!(report.mail.body == Some(BodyType::EightBitMime), !body.is_ascii());
+    assert_eq!(report.mail.reverse_path, ReversePath::Null);
+    let mail = &report.mail;
+    // No report is asked for about a report (RFC 3461 section 6.1).
+    assert!(mail.ret.is_none() && mail.envid.is_none() && mail.by.is_none() && mail.hold.is_none());
+}
+
+/// A header or a block of fields: names in lower case, values unfolded, in order.
+type Block = Vec<(String, String)>;
+
+fn block(text: &str) -> Block {
+    let unfolded = text.replace("\r\n\t", " ").replace("\r\n ", " ");
+    let field = |line: &str| {
+        let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no field: {line:?}"));
+        (name.to_ascii_lowercase(), value.trim().to_owned())
+    };
+    unfolded.split("\r\n").filter(|line| !line.is_empty()).map(field).collect()
+}
+
+fn all<'b>(block: &'b Block, name: &str) -> Vec<&'b str> {
+    block.iter().filter(|(found, _)| found == name).map(|(_, value)| value.as_str()).collect()
+}
+
+fn one<'b>(block: &'b Block, name: &str) -> &'b str {
+    match all(block, name)[..] {
+        [value] => value,
+        ref other => panic!("{name} stands {} times in {block:?}", other.len()),
+    }
+}
+
+/// A report as a reader takes it apart.
+struct Read {
+    header: Block,
+    /// Content type, encoding, content.
+    parts: Vec<(String, String, String)>,
+    message: Block,
+    recipients: Vec<Block>,
+}
+
+fn read(report: &Report) -> Read {
+    let text = String::from_utf8(report.body.to_vec()).unwrap();
+    let (header, rest) = text.split_once("\r\n\r\n").unwrap();
+    let header = block(header);
+    let kind = one(&header, "content-type");
+    assert!(kind.starts_with("multipart/report; report-type=delivery-status;"), "{kind}");
+    let boundary = kind.split('"').nth(1).unwrap();
+    let rest = format!("\r\n{rest}");
+    let (parts, end) = rest.split_once(&format!("\r\n--{boundary}--")).unwrap();
+    assert_eq!(end, "\r\n");
+    let between = format!("\r\n--{boundary}\r\n");
+    let parts = parts.split(&between).skip(1).map(|part| {
+        let (header, content) = part.split_once("\r\n\r\n").unwrap();
+        let header = block(header);
+        let encoding = all(&header, "content-transfer-encoding").first().copied().unwrap_or("7bit");
+        (one(&header, "content-type").to_owned(), encoding.to_owned(), content.to_owned())
+    });
+    let parts: Vec<_> = parts.collect();
+    let mut blocks = parts[1].2.split("\r\n\r\n").map(block).filter(|block| !block.is_empty());
+    let message = blocks.next().unwrap();
+    Read { header, message, recipients: blocks.collect(), parts }
+}
+
+/// RFC 3464 section 2, RFC 6522 section 3, RFC 3834 section 5, RFC 5322 section 3.6.
+#[test]
+fn a_report_has_every_field_once() {
+    let report =
+        written("<me@sender.test>", &[entry(Action::Failed, "<you@dest.test>", refused())], &header_of(MESSAGE));
+    let read = read(&report);
+    for name in ["from", "to", "subject", "date", "message-id", "mime-version", "auto-submitted"] {
+        one(&read.header, name);
+    }
+    assert_eq!(one(&read.header, "to"), "<me@sender.test>");
+    assert!(one(&read.header, "auto-submitted").starts_with("auto-"));
+    let types: Vec<_> = read.parts.iter().map(|(kind, encoding, _)| (kind.as_str(), encoding.as_str())).collect();
+    let expected = ["text/plain; charset=us-ascii", "message/delivery-status", "text/rfc822-headers"];
+    assert_eq!(types, expected.map(|kind| (kind, "7bit")));
+    assert_eq!(read.parts[2].2, "Subject: x\r\nX-Y: z\r\n");
+    assert_eq!(
+        read.message,
+        block(
+            "Reporting-MTA: dns; relay.test\r\nReceived-From-MTA: dns; client.test ([192.0.2.1])\r\n\
+             Arrival-Date: Mon, 5 Jan 2026 10:00:00 +0000\r\nX-Queue-ID: 0000000000007\r\n"
+        )
+    );
+    assert_eq!(
+        read.recipients,
+        [block(
+            "Final-Recipient: rfc822; you@dest.test\r\nAction: failed\r\nStatus: 5.1.1\r\n\
+             Remote-MTA: dns; mx.dest.test\r\nDiagnostic-Code: smtp; 550 5.1.1 No such user here\r\n\
+             Last-Attempt-Date: Mon, 5 Jan 2026 10:01:00 +0000\r\n"
+        )]
+    );
+}
+
+#[test]
+fn what_the_sender_has_named_is_named_back() {
+    for (mail, name, value) in [
+        ("<me@s> ENVID=a+2Bb", "original-envelope-id", Some("a+b")),
+        ("<me@s>", "original-envelope-id", None),
+        ("<me@s> BY=60;R", "deliver-by-date", Some("Mon, 5 Jan 2026 10:01:00 +0000")),
+        ("<me@s> BY=-60;N", "deliver-by-date", Some("Mon, 5 Jan 2026 09:59:00 +0000")),
+        ("<me@s>", "deliver-by-date", None),
+        ("<me@s> HOLDFOR=86400", "future-release-request", Some("for;86400")),
+        ("<me@s> HOLDUNTIL=2026-01-06T00:00:00Z", "future-release-request", Some("until;2026-01-06T00:00:00Z")),
+        ("<me@s>", "future-release-request", None),
+    ] {
+        let read = read(&written(mail, &[entry(Action::Failed, "<you@d>", refused())], &header_of(MESSAGE)));
+        assert_eq!(all(&read.message, name), value.as_slice(), "{mail}");
+    }
+}
+
+/// RFC 3461 section 6.3 (d) and (e), RFC 6533 section 3.
+#[test]
+fn recipients_are_named_in_what_their_reader_can_read() {
+    for (sender, rcpt, original, last) in [
+        ("me@s", "<you@d.test>", None, "rfc822; you@d.test"),
+        ("me@s", "<Postmaster>", None, "rfc822; postmaster@relay.test"),
+        ("me@s", "<\"a b\"@d.test>", None, "rfc822; \"a b\"@d.test"),
+        ("me@s", "<you@d> ORCPT=rfc822;O+2Bx@e", Some("rfc822; O+x@e"), "rfc822; you@d"),
+        ("me@s", "<you@d> ORCPT=x400;/c+3Dde/", Some("x400; /c=de/"), "rfc822; you@d"),
+        ("me@s", "<you@d> ORCPT=utf-8;b\\x{FC}@e", Some("utf-8; b\\x{FC}@e"), "rfc822; you@d"),
+        ("me@s", "<b\u{fc}@d>", None, "utf-8; b\\x{FC}@d"),
+        ("m\u{e9}@s", "<b\u{fc}@d> ORCPT=utf-8;b\\x{FC}@e", Some("utf-8; b\u{fc}@e"), "utf-8; b\u{fc}@d"),
+        ("m\u{e9}@s", "<you@d>", None, "rfc822; you@d"),
+    ] {
+        let mail = format!("<{sender}> SMTPUTF8");
+        let read = read(&written(&mail, &[entry(Action::Failed, rcpt, refused())], &header_of(MESSAGE)));
+        let fields = &read.recipients[0];
+        assert_eq!(all(fields, "original-recipient"), original.as_slice(), "{rcpt}");
+        assert_eq!(one(fields, "final-recipient"), last, "{rcpt}");
+    }
+}
+
+#[test]
+fn each_recipient_has_its_action_and_its_words() {
+    let own = Diagnostic::own(EnhancedCode::new(5, 4, 4), "there is no route");
+    let entries = [
+        entry(Action::Failed, "<a@d>", refused()),
+        entry(Action::Delayed, "<b@d>", said("450 4.2.1 Busy")),
+        entry(Action::Relayed, "<c@d>", said("250 Thanks")),
+        Entry { attempted: None, ..entry(Action::Failed, "<e@d>", own) },
+    ];
+    let read = read(&written("<me@s>", &entries, &header_of(MESSAGE)));
+    let row =
+        |fields: &Block| ["action", "status", "diagnostic-code"].map(|name| one(fields, name).to_owned()).join(" | ");
+    let rows: Vec<_> = read.recipients.iter().map(row).collect();
+    assert_eq!(
+        rows,
+        [
+            "failed | 5.1.1 | smtp; 550 5.1.1 No such user here",
+            "delayed | 4.2.1 | smtp; 450 4.2.1 Busy",
+            "relayed | 2.0.0 | smtp; 250 Thanks",
+            "failed | 5.4.4 | x-posthaste; there is no route",
+        ]
+    );
+    // RFC 3464 section 2.3.9: in no other.
+    let until: Vec<_> = read.recipients.iter().map(|fields| all(fields, "will-retry-until").len()).collect();
+    assert_eq!(until, [0, 1, 0, 0]);
+    assert_eq!(one(&read.recipients[1], "will-retry-until"), "Tue, 6 Jan 2026 10:00:00 +0000");
+    let tried: Vec<_> = read.recipients.iter().map(|fields| all(fields, "last-attempt-date").len()).collect();
+    assert_eq!(tried, [1, 1, 1, 0]);
+    assert!(all(&read.recipients[3], "remote-mta").is_empty());
+    let text = &read.parts[0].2;
+    for words in ["could not be delivered to", "has not been delivered yet", "was handed on", "until Tue, 6 Jan 2026"] {
+        assert!(text.contains(words), "{words:?} is missing in {text}");
+    }
+}
+
+#[test]
+fn the_subject_says_the_worst() {
+    let failed = entry(Action::Failed, "<a@d>", refused());
+    let delayed = entry(Action::Delayed, "<b@d>", said("450 Busy"));
+    let relayed = entry(Action::Relayed, "<c@d>", said("250 Thanks"));
+    for (entries, subject) in [
+        (vec![relayed.clone(), delayed.clone(), failed], "Undelivered mail"),
+        (vec![relayed.clone(), delayed], "Delayed mail"),
+        (vec![relayed], "Relayed mail"),
+    ] {
+        let read = read(&written("<me@s>", &entries, &header_of(MESSAGE)));
+        assert_eq!(one(&read.header, "subject"), subject);
+    }
+}
+
+/// RFC 3461 sections 5.2.2, 5.2.5 and 5.2.6.
+#[test]
+fn notify_says_who_hears_of_what() {
+    for (notify, failed, delayed, relayed) in [
+        (None, true, true, true),
+        (Some("NEVER"), false, false, false),
+        (Some("SUCCESS"), false, false, true),
+        (Some("FAILURE"), true, false, true),
+        (Some("DELAY"), false, true, true),
+        (Some("SUCCESS,FAILURE,DELAY"), true, true, true),
+    ] {
+        let parsed = notify.map(|words| words.parse().unwrap());
+        let wanted = [Action::Failed, Action::Delayed, Action::Relayed].map(|action| action.is_wanted(parsed));
+        assert_eq!(wanted, [failed, delayed, relayed], "{notify:?}");
+    }
+}
+
+/// RFC 3461 sections 4.3 and 6.2, RFC 8689 section 5.
+#[test]
+fn the_whole_message_is_returned_when_it_may() {
+    for (mail, action, whole) in [
+        ("<me@s> RET=FULL", Action::Failed, true),
+        ("<me@s> RET=HDRS", Action::Failed, false),
+        ("<me@s>", Action::Failed, false),
+        ("<me@s> RET=FULL", Action::Delayed, false),
+        ("<me@s> RET=FULL", Action::Relayed, false),
+        ("<me@s> RET=FULL REQUIRETLS", Action::Failed, false),
+        ("<me@s> RET=FULL BODY=BINARYMIME", Action::Failed, false),
+    ] {
+        let entry = entry(action, "<a@d>", refused());
+        assert_eq!(returns_whole(&outside(mail).mail, &[&entry]), whole, "{mail} {action:?}");
+    }
+}
+
+/// What is returned, for a sender that reads ASCII and one that reads UTF-8: type, encoding, content.
+#[test]
+fn what_is_returned_has_the_type_that_fits() {
+    const UTF8: &str = "Subject: \u{e9}\r\n\r\n\u{e9}\r\n";
+    const BODY8: &str = "Subject: e\r\n\r\n\u{e9}\r\n";
+    let ascii = std::str::from_utf8(MESSAGE).unwrap();
+    for (mail, message, whole, kind, encoding, content) in [
+        ("<me@s>", ascii, true, "message/rfc822", "7bit", ascii),
+        ("<me@s>", BODY8, true, "message/rfc822", "8bit", BODY8),
+        ("<me@s>", BODY8, false, "text/rfc822-headers", "7bit", "Subject: e\r\n"),
+        ("<me@s>", UTF8, false, "text/rfc822-headers", "quoted-printable", "Subject: =C3=A9\r\n"),
+        ("<me@s> SMTPUTF8", ascii, true, "message/rfc822", "7bit", ascii),
+        ("<me@s> SMTPUTF8", UTF8, true, "message/global", "quoted-printable", "Subject: =C3=A9\r\n\r\n=C3=A9\r\n"),
+        ("<me@s> SMTPUTF8", UTF8, false, "message/global-headers", "quoted-printable", "Subject: =C3=A9\r\n"),
+        ("<m\u{e9}@s> SMTPUTF8", UTF8, true, "message/global", "8bit", UTF8),
+        ("<m\u{e9}@s> SMTPUTF8", UTF8, false, "message/global-headers", "8bit", "Subject: \u{e9}\r\n"),
+        // Not fit to be returned whole.
+        ("<me@s>", "A: b\r\n\r\nbare\nlf\r\n", true, "text/rfc822-headers", "7bit", "A: b\r\n"),
+        ("<me@s>", "A: b\0\r\n\r\nbody\r\n", true, "text/rfc822-headers", "quoted-printable", "A: b=00\r\n"),
+    ] {
+        let original = Original { octets: message.into(), whole };
+        let report = written(mail, &[entry(Action::Failed, "<a@d>", refused())], &original);
+        let read = read(&report);
+        let (found_kind, found_encoding, found) = &read.parts[2];
+        assert_eq!((&**found_kind, &**found_encoding, &**found), (kind, encoding, content), "{mail} {message:?}");
+    }
+}
+
+/// RFC 6533 section 4: a sender that is not ASCII reads UTF-8; for any other the report goes anywhere.
+#[test]
+fn a_report_in_utf_8_needs_smtputf8_and_no_other_does() {
+    let words = said("550 5.1.1 Niemand namens b\u{fc}");
+    for (mail, smtputf8, kind, diagnostic) in [
+        ("<me@s> SMTPUTF8", false, "message/delivery-status", "smtp; 550 5.1.1 Niemand namens b?"),
+        ("<m\u{e9}@s> SMTPUTF8", true, "message/global-delivery-status", "smtp; 550 5.1.1 Niemand namens b\u{fc}"),
+    ] {
+        let report = written(mail, &[entry(Action::Failed, "<b\u{fc}@d>", words.clone())], &header_of(MESSAGE));
+        assert_eq!((report.mail.smtputf8, !report.body.is_ascii()), (smtputf8, smtputf8), "{mail}");
+        let read = read(&report);
+        assert_eq!(read.parts[1].0, kind);
+        assert_eq!(one(&read.recipients[0], "diagnostic-code"), diagnostic);
+        assert_eq!(read.parts[0].0, "text/plain; charset=utf-8");
+    }
+}
+
+/// RFC 8689 section 5, RFC 6710 section 4.6.
+#[test]
+fn a_report_is_guarded_and_hurried_as_its_message() {
+    let failed = [entry(Action::Failed, "<a@d>", refused())];
+    let mail = written("<me@s> REQUIRETLS MT-PRIORITY=4", &failed, &header_of(MESSAGE)).mail;
+    assert!(mail.require_tls && mail.mt_priority.is_some_and(|priority| priority.get() == 4));
+    let mail = written("<me@s>", &failed, &header_of(MESSAGE)).mail;
+    assert!(!mail.require_tls && mail.mt_priority.is_none());
+}
+
+#[test]
+fn whatever_hosts_say_lines_stay_short_and_fields_whole() {
+    let long = |text: &str| Diagnostic { text: text.repeat(3_000), ..refused() };
+    let envid = format!("<me@s> ENVID={}", "x".repeat(100));
+    for text in ["x", "\u{20ac}", "a ", "\r\nAction: relayed\r\n"] {
+        for mail in [&*envid, "<m\u{e9}@s> SMTPUTF8"] {
+            let entries = [entry(Action::Failed, "<a@d>", long(text)), entry(Action::Failed, "<b@d>", refused())];
+            let read = read(&written(mail, &entries, &header_of(MESSAGE)));
+            let actions: Vec<_> = read.recipients.iter().map(|fields| one(fields, "action")).collect();
+            assert_eq!(actions, ["failed", "failed"], "{text:?}");
+        }
+    }
+    // A thousand recipients are all in the fields, and some in the text.
+    let many: Vec<_> = (0..1_000).map(|n| entry(Action::Failed, &format!("<u{n}@d>"), refused())).collect();
+    let read = read(&written("<me@s>", &many, &header_of(MESSAGE)));
+    assert_eq!(read.recipients.len(), 1_000);
+    assert!(read.parts[0].2.contains("and 900 more"));
+}

@@ -1,0 +1,57 @@
+//! The part for people.
+
+use super::{About, Action, Entry, address, date_of, mime::folded};
+use crate::record::Outside;
+
+/// The most recipients that are named here, of each kind: the fields name them all.
+const MAX_NAMED: usize = 100;
+
+pub(super) fn write(about: &About<'_>, entries: &[&Entry]) -> Vec<u8> {
+    let mut out = format!("This is {}.\r\n", about.own_name);
+    for action in [Action::Failed, Action::Delayed, Action::Relayed] {
+        let of_this: Vec<_> = entries.iter().filter(|entry| entry.action == action).collect();
+        if of_this.is_empty() {
+            continue;
+        }
+        out.push_str(match action {
+            Action::Failed => "\r\nYour message could not be delivered to:\r\n\r\n",
+            Action::Delayed => "\r\nYour message has not been delivered yet to:\r\n\r\n",
+            Action::Relayed => "\r\nYour message was handed on for:\r\n\r\n",
+        });
+        for entry in of_this.iter().take(MAX_NAMED) {
+            line(&mut out, &format!("  {}", address(&entry.rcpt, about.own_name)));
+            let diagnostic = &entry.diagnostic;
+            match (&diagnostic.remote, diagnostic.is_reply) {
+                (Some(remote), true) => line(&mut out, &format!("    {remote} said: {}", diagnostic.text)),
+                _ => line(&mut out, &format!("    {}", diagnostic.text)),
+            }
+        }
+        if let Some(more @ 1..) = of_this.len().checked_sub(MAX_NAMED) {
+            line(&mut out, &format!("  and {more} more, named in the next part"));
+        }
+        out.push_str(&ending(action, about.outside, about.will_retry_until));
+    }
+    out.push_str("\r\nRecipients that are not listed are not affected.\r\n");
+    out.into_bytes()
+}
+
+fn ending(action: Action, of: &Outside, until: i64) -> String {
+    match action {
+        Action::Failed => "\r\nIt was not delivered to them and will not be tried again.\r\n".to_owned(),
+        Action::Delayed => {
+            let until = date_of(until).map(|date| format!(" until {date}")).unwrap_or_default();
+            format!("\r\nIt is tried again{until}. There is no need to send it once more.\r\n")
+        }
+        Action::Relayed if of.mail.by.is_some_and(|by| by.trace) => {
+            "\r\nThe hosts that took it may tell you more.\r\n".to_owned()
+        }
+        Action::Relayed => "\r\nThe hosts that took it may not tell you whether it was delivered.\r\n".to_owned(),
+    }
+}
+
+/// A line that breaks where it is too long, without what has no place in one.
+fn line(out: &mut String, text: &str) {
+    let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    out.push_str(&folded(&text, "    "));
+    out.push_str("\r\n");
+}

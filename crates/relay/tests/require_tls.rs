@@ -1,0 +1,207 @@
+//! Mail that requires TLS goes where TLS proves who the next hop is and the next hop promises the same (RFC 8689).
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod support;
+
+use std::{net::IpAddr, sync::Arc};
+
+use posthaste_client::{MxRecord, ResolveError, Resolver, Tls as ClientTls, TlsPolicy, unverified};
+use posthaste_queue::memory::MemoryQueue;
+use posthaste_relay::{NextHop, Relay, RelayOptions, Route, Routes, session::server::Offers};
+use posthaste_server::{
+    CancellationToken, Tls,
+    rustls::{
+        ClientConfig, RootCertStore, ServerConfig,
+        crypto::aws_lc_rs::default_provider,
+        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    },
+    wire::Reply,
+};
+use support::{Behaviour, Hop, Log, submit};
+
+const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
+
+/// Every name is this host, and a mail exchanger.
+#[derive(Debug, Clone)]
+struct Loopback;
+
+impl Resolver for Loopback {
+    async fn mx(&self, _: &str) -> Result<Vec<MxRecord>, ResolveError> {
+        Ok(vec![MxRecord { preference: 1, exchange: "mx.test".to_owned() }])
+    }
+
+    async fn addresses(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        Ok(vec![[127, 0, 0, 1].into()])
+    }
+}
+
+/// A certificate for `mx.test`, and a client that trusts it.
+fn certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    let made = rcgen::generate_simple_self_signed(["mx.test".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let provider = Arc::new(default_provider());
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let server = server.unwrap().with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    (Arc::new(server), Arc::new(client.with_root_certificates(roots).with_no_client_auth()))
+}
+
+fn guards() -> Offers {
+    Offers { require_tls: true, dsn: true, ..Offers::default() }
+}
+
+async fn hop(offers: Offers, tls: Tls) -> Hop {
+    Hop::with(0, offers, tls, Behaviour::default()).await
+}
+
+/// A relay that sends everything to these, which it knows by name, and trusts this.
+fn to_named(name: &str, ports: &[u16], verified: Option<Arc<ClientConfig>>) -> RelayOptions {
+    let mut options = support::options(&[]);
+    let opportunistic = unverified(Arc::new(default_provider())).unwrap();
+    options.routes = Routes::new(vec![Route {
+        domains: vec!["*".parse().unwrap()],
+        to: NextHop::Hosts(ports.iter().map(|port| (name.to_owned(), *port)).collect()),
+        tls: ClientTls { policy: TlsPolicy::Opportunistic, config: Some(Arc::new(opportunistic)) },
+    }]);
+    options.delivery.verified_tls = verified;
+    options
+}
+
+struct Running {
+    relay: Relay<MemoryQueue, Loopback>,
+    log: Log,
+    drain: CancellationToken,
+    task: tokio::task::JoinHandle<Result<(), posthaste_queue::Error>>,
+}
+
+fn start(options: RelayOptions) -> Running {
+    let log = Log::default();
+    let relay = Relay::new(MemoryQueue::default(), Loopback, options, log.clone());
+    let drain = CancellationToken::new();
+    let task = tokio::spawn(relay.deliver(drain.clone()));
+    Running { relay, log, drain, task }
+}
+
+impl Running {
+    async fn end(self) {
+        self.drain.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn it_goes_where_tls_proves_who_is_there() {
+    let (server, client) = certificate();
+    let hop = hop(guards(), Tls::StartTls(server)).await;
+    let relay = start(to_named("mx.test", &[hop.port], Some(client)));
+    // A connection that proves nothing is there already, and is not taken for it.
+    submit(&relay.relay, "<first@s>", &["<a@d>"], CONTENT).await;
+    relay.log.wait("delivered", 1).await;
+    submit(&relay.relay, "<second@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
+    relay.log.wait("delivered", 2).await;
+    // What proves more is good enough for what needs less.
+    submit(&relay.relay, "<third@s>", &["<a@d>"], CONTENT).await;
+    relay.log.wait("delivered", 3).await;
+    let required: Vec<_> = hop.mail().iter().map(|taken| taken.envelope.mail.require_tls).collect();
+    assert_eq!((required, hop.connections()), (vec![false, true, false], 2));
+    relay.end().await;
+}
+
+/// Nothing of it leaves, its sender hears of it with the codes of section 4.2.1, and other mail still goes.
+#[tokio::test]
+async fn it_goes_nowhere_else() {
+    let (server, client) = certificate();
+    let starttls = || Tls::StartTls(Arc::clone(&server));
+    for (name, offers, tls, verified, status) in [
+        ("mx.test", guards(), Tls::Off, Some(&client), "5.7.10"),
+        ("other.test", guards(), starttls(), Some(&client), "5.7.10"),
+        ("[127.0.0.1]", guards(), starttls(), Some(&client), "5.7.10"),
+        ("mx.test", guards(), starttls(), None, "5.7.10"),
+        ("mx.test", Offers { require_tls: false, ..guards() }, starttls(), Some(&client), "5.7.30"),
+    ] {
+        let hop = hop(offers, tls).await;
+        let relay = start(to_named(name, &[hop.port], verified.cloned()));
+        submit(&relay.relay, "<m@s> REQUIRETLS RET=FULL", &["<a@d>"], CONTENT).await;
+        relay.log.wait("failed", 1).await;
+        assert_eq!(relay.log.of("failed")[0].text.get(..status.len()), Some(status), "{:?}", relay.log.all());
+        // Its report goes by TLS that proves who is there where that is possible, and goes on where it is not (section 5).
+        relay.log.wait("delivered", 1).await;
+        assert_eq!(hop.mail().len(), 0);
+        let report = hop.reports()[0].text();
+        assert!(report.contains("X-Token: 7") && !report.contains("the body"), "{report}");
+        submit(&relay.relay, "<other@s>", &["<a@d>"], CONTENT).await;
+        relay.log.wait("delivered", 2).await;
+        assert_eq!(relay.log.count("deferred"), 0, "{name}");
+        relay.end().await;
+    }
+}
+
+/// Every host is tried (section 4.2.1), and one that cannot be reached may be the right one.
+#[tokio::test]
+async fn every_host_is_asked() {
+    let (server, client) = certificate();
+    let poor = hop(Offers::default(), Tls::Off).await;
+    let proven = hop(Offers::default(), Tls::StartTls(Arc::clone(&server))).await;
+    let good = hop(guards(), Tls::StartTls(Arc::clone(&server))).await;
+    let relay = start(to_named("mx.test", &[poor.port, proven.port, good.port], Some(Arc::clone(&client))));
+    submit(&relay.relay, "<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
+    relay.log.wait("delivered", 1).await;
+    assert_eq!((poor.mail().len(), proven.mail().len(), good.mail().len()), (0, 0, 1));
+    relay.end().await;
+
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = nobody.local_addr().unwrap().port();
+    drop(nobody);
+    let relay = start(to_named("mx.test", &[poor.port, port], Some(client)));
+    submit(&relay.relay, "<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
+    relay.log.wait("deferred", 1).await;
+    assert_eq!(relay.log.count("failed"), 0);
+    relay.end().await;
+}
+
+/// DNS alone proves nothing of a name.
+#[tokio::test]
+async fn it_does_not_go_where_dns_leads() {
+    let (server, client) = certificate();
+    let hop = hop(guards(), Tls::StartTls(server)).await;
+    let mut options = to_named("mx.test", &[], Some(client));
+    options.routes =
+        Routes::new(vec![Route { domains: vec!["*".parse().unwrap()], to: NextHop::Mx, tls: ClientTls::default() }]);
+    options.delivery.mx_port = hop.port;
+    options.delivery.allow_private = true;
+    let relay = start(options);
+    submit(&relay.relay, "<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
+    relay.log.wait("failed", 1).await;
+    assert!(relay.log.of("failed")[0].text.starts_with("5.7.10"), "{:?}", relay.log.all());
+    // The report is not lost for that.
+    relay.log.wait("delivered", 1).await;
+    assert_eq!((hop.mail().len(), hop.reports().len()), (0, 1));
+    relay.end().await;
+}
+
+/// Whatever it fails of, the report carries REQUIRETLS where it can (section 5).
+#[tokio::test]
+async fn its_report_is_guarded_too() {
+    let (server, client) = certificate();
+    let behaviour = Behaviour {
+        rcpt: Box::new(|path| match path {
+            "<a@d>" => Err(Reply::from_static("550 5.1.1 Never\r\n")),
+            _ => Ok(()),
+        }),
+        ..Behaviour::default()
+    };
+    let hop = Hop::with(0, guards(), Tls::StartTls(server), behaviour).await;
+    let mut options = to_named("mx.test", &[hop.port], Some(client));
+    // No connection is left for it.
+    options.delivery.idle = std::time::Duration::ZERO;
+    let relay = start(options);
+    submit(&relay.relay, "<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
+    relay.log.wait("delivered", 1).await;
+    assert!(hop.reports()[0].envelope.mail.require_tls);
+    submit(&relay.relay, "<> REQUIRETLS", &["<m@s>"], CONTENT).await;
+    relay.log.wait("delivered", 2).await;
+    assert!(hop.reports()[1].envelope.mail.require_tls);
+    relay.end().await;
+}

@@ -1,0 +1,120 @@
+//! PLAIN and LOGIN, checked against the keys that SCRAM has.
+
+use std::{
+    sync::{LazyLock, OnceLock},
+    thread::available_parallelism,
+};
+
+use posthaste_io::{
+    session::sasl::{Credentials, MIN_ITERATIONS, SaslError, ScramUser, UnknownUsers, prepare},
+    wire::Secret,
+};
+use tokio::{sync::Semaphore, task::spawn_blocking};
+use tracing::debug;
+
+use crate::{Authentication, Handler, Peer};
+
+/// Checks a password against the key of its user, and against a made-up one for a user who does not exist: both take as
+/// long.
+pub(crate) async fn check<H: Handler + ?Sized>(handler: &mut H, peer: &Peer, who: Credentials) -> Authentication {
+    let Credentials { authorisation_identity, authentication_identity, password } = who;
+    // A name that SASLprep does not take (RFC 4616 section 2) is nobody's.
+    let (user, found) = match prepare(&authentication_identity) {
+        Ok(name) => {
+            let name = name.into_owned();
+            let authorisation_identity = authorisation_identity.filter(|identity| *identity != name);
+            let user = ScramUser { authentication_identity: name, authorisation_identity };
+            let found = handler.scram_key(peer, &user).await;
+            (user, found)
+        }
+        Err(_) => (ScramUser { authentication_identity, authorisation_identity }, Ok(None)),
+    };
+    let key = match (found, unknown_users(handler)) {
+        (Ok(Some(key)), _) => key,
+        (Ok(None), Ok(unknown_users)) => unknown_users.key(&user.authentication_identity),
+        (Err(error), _) | (_, Err(error)) => return error.into(),
+    };
+    // The semaphore is never closed.
+    let Ok(turn) = TURNS.acquire().await else { return Authentication::Unavailable };
+    let verified = spawn_blocking(move || {
+        // It lasts as long as the work does, whoever drops what waits for it.
+        let _turn = turn;
+        key.verify(password.expose())
+    });
+    match verified.await {
+        Ok(true) => Authentication::Granted(user.authorisation_identity.unwrap_or(user.authentication_identity)),
+        Ok(false) => Authentication::Denied,
+        Err(error) => {
+            debug!(%error, "a password could not be checked");
+            Authentication::Unavailable
+        }
+    }
+}
+
+/// Passwords that are checked at once in this process: as many as there are processors. The others wait, in their order, so
+/// that guessing leaves threads for everything else.
+static TURNS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, Into::into)));
+
+/// How to answer for users who do not exist.
+pub(crate) fn unknown_users<H: Handler + ?Sized>(handler: &H) -> Result<UnknownUsers, SaslError> {
+    match handler.unknown_users() {
+        Some(unknown_users) => Ok(unknown_users),
+        None => Ok(UnknownUsers::new(Secret::new(process_secret()?), MIN_ITERATIONS)),
+    }
+}
+
+/// The same for as long as this process lives.
+fn process_secret() -> Result<[u8; 32], SaslError> {
+    static SECRET: OnceLock<[u8; 32]> = OnceLock::new();
+    match SECRET.get() {
+        Some(secret) => Ok(*secret),
+        None => random().map(|fresh| *SECRET.get_or_init(|| fresh)),
+    }
+}
+
+/// Octets that nobody can foresee.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], SaslError> {
+    let mut octets = [0; N];
+    getrandom::fill(&mut octets).map_err(|error| {
+        debug!(%error, "the system has no random numbers");
+        SaslError::Unavailable
+    })?;
+    Ok(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use posthaste_io::wire::Reply;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::{Body, Envelope};
+
+    struct Nobody;
+
+    impl Handler for Nobody {
+        async fn message(&mut self, _: &Peer, _: Envelope, _: &mut Body<'_>) -> Result<Reply, Reply> {
+            Err(Reply::from_static("550 5.7.1 No\r\n"))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_waits_for_its_turn() {
+        let address = "127.0.0.1:25".parse().unwrap();
+        let peer = Peer::new(address, address);
+        let who = || Credentials {
+            authorisation_identity: None,
+            authentication_identity: "me".to_owned(),
+            password: Secret::new("pencil".to_owned()),
+        };
+        let all = TURNS.available_permits();
+        assert!(all > 0);
+        let taken = TURNS.acquire_many(u32::try_from(all).unwrap()).await.unwrap();
+        assert!(timeout(Duration::from_millis(200), check(&mut Nobody, &peer, who())).await.is_err());
+        drop(taken);
+        assert_eq!(check(&mut Nobody, &peer, who()).await, Authentication::Denied);
+        assert_eq!(TURNS.available_permits(), all);
+    }
+}

@@ -1,0 +1,118 @@
+//! Clients that begin with TLS and do not go on, and how TLS ends.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod support;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use posthaste_server::{ServerOptions, Tls, rustls::ALL_VERSIONS, session::ServerSettings};
+use support::{Pki, Talk, handshake, start};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+const DEADLINE: Duration = Duration::from_millis(500);
+
+fn settings() -> ServerSettings {
+    let mut settings = support::settings();
+    settings.timeouts.handshake = DEADLINE;
+    settings
+}
+
+/// Whether the server closes within this time.
+async fn closes(stream: &mut TcpStream, within: Duration) -> bool {
+    let read = timeout(within, stream.read(&mut [0; 64])).await;
+    matches!(read, Ok(Ok(0) | Err(_)))
+}
+
+#[tokio::test]
+async fn handshakes_count_against_the_limits_and_have_an_end() {
+    // Loopback has ten times the limit of other addresses.
+    for options in [
+        ServerOptions { connections: 10, ..ServerOptions::default() },
+        ServerOptions { connections_per_address: 1, ..ServerOptions::default() },
+    ] {
+        let pki = Pki::new(ALL_VERSIONS, false, false);
+        let mut settings = settings();
+        // As long as this test needs to fill the server on a machine that is busy.
+        settings.timeouts.handshake = Duration::from_secs(3);
+        let server = start(settings, Tls::Implicit(Arc::new(pki.server)), options).await;
+        let mut silent = Vec::new();
+        for octets in 0..10 {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            // The start of a ClientHello.
+            stream.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3][..octets]).await.unwrap();
+            silent.push(stream);
+        }
+        // No 421 in front of a handshake: it is closed, and at once.
+        let begun = Instant::now();
+        let mut refused = TcpStream::connect(server.address).await.unwrap();
+        assert!(closes(&mut refused, Duration::from_secs(2)).await);
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        for stream in &mut silent {
+            assert!(closes(stream, Duration::from_secs(10)).await);
+        }
+        // They have made room.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        Talk::new(handshake(stream, &Arc::new(pki.client)).await).greeted().await;
+        server.task.abort();
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_behind_starttls_has_an_end_too() {
+    let pki = Pki::new(ALL_VERSIONS, false, false);
+    let server = start(settings(), Tls::StartTls(Arc::new(pki.server)), ServerOptions::default()).await;
+    let mut talk = Talk::connect(server.address).await.greeted().await;
+    talk.expect("STARTTLS", "220").await;
+    // One octet now and then is no progress.
+    let begun = Instant::now();
+    for octet in [22, 3, 1] {
+        let _ = talk.stream.write_all(&[octet]).await;
+        tokio::time::sleep(DEADLINE / 4).await;
+    }
+    assert!(closes(&mut talk.stream, Duration::from_secs(10)).await);
+    assert!(begun.elapsed() >= DEADLINE);
+}
+
+#[tokio::test]
+async fn a_conversation_ends_with_a_close_notify() {
+    for starttls in [false, true] {
+        let pki = Pki::new(ALL_VERSIONS, false, false);
+        let (config, client) = (Arc::new(pki.server), Arc::new(pki.client));
+        let tls = if starttls { Tls::StartTls(config) } else { Tls::Implicit(config) };
+        let server = start(settings(), tls, ServerOptions::default()).await;
+        let connect = async || {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            if starttls {
+                let mut talk = Talk::new(stream).greeted().await;
+                talk.expect("STARTTLS", "220").await;
+                stream = talk.stream;
+            }
+            handshake(stream, &client).await
+        };
+        let (mut quits, mut drained) = (connect().await, connect().await);
+        quits.write_all(b"QUIT\r\n").await.unwrap();
+        // An end without close_notify is an error to whoever reads.
+        let mut said = String::new();
+        quits.read_to_string(&mut said).await.unwrap();
+        assert!(said.contains("221 "), "{said}");
+        // Once it is there it is idle, and the end of the server is its end.
+        let mut drained = Talk::new(&mut drained);
+        if !starttls {
+            drained.reply().await;
+        }
+        drained.expect("NOOP", "250").await;
+        server.drain.cancel();
+        let mut said = String::new();
+        drained.stream.read_to_string(&mut said).await.unwrap();
+        assert!(said.starts_with("421 "), "{said}");
+        server.task.await.unwrap();
+    }
+}

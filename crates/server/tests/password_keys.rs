@@ -1,0 +1,141 @@
+//! A handler that knows keys alone: PLAIN, LOGIN and SCRAM say the same of everyone.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use posthaste_server::{
+    Body, CancellationToken, Envelope, Handler, Peer, SaslError, ScramKey, ScramUser, Service, UnknownUsers, converse,
+    session::ServerSettings,
+    wire::{Mechanism, MechanismSet, Reply, ReplyCode, Secret},
+};
+use support::Talk;
+
+const ITERATIONS: u32 = 4_096;
+
+#[derive(Debug, Clone)]
+struct Keys(ScramKey);
+
+impl Service for Keys {
+    type Handler = Self;
+
+    async fn connect(&self, _: &Peer) -> Result<Self, Reply> {
+        Ok(self.clone())
+    }
+}
+
+impl Handler for Keys {
+    async fn scram_key(&mut self, _: &Peer, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
+        match (user.authentication_identity.as_str(), user.authorisation_identity.as_deref()) {
+            ("me" | "IX", None | Some("my list")) => Ok(Some(self.0.clone())),
+            ("broken", _) => Err(SaslError::Unavailable),
+            _ => Ok(None),
+        }
+    }
+
+    fn unknown_users(&self) -> Option<UnknownUsers> {
+        Some(UnknownUsers::new(Secret::new([5; 32]), ITERATIONS))
+    }
+
+    async fn message(&mut self, peer: &Peer, _: Envelope, body: &mut Body<'_>) -> Result<Reply, Reply> {
+        while body.next().await?.is_some() {}
+        Ok(Reply::new(ReplyCode::OK, None, peer.identity.as_deref().unwrap_or("nobody")))
+    }
+}
+
+fn keys() -> Keys {
+    Keys(ScramKey::derive("right", &[7; 16], ITERATIONS).unwrap())
+}
+
+/// A conversation over a pipe.
+async fn talk(keys: Keys) -> Talk<tokio::io::DuplexStream> {
+    let mut settings = ServerSettings::new("mx.test");
+    settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256]);
+    settings.offers.auth_in_clear = true;
+    let (ours, theirs) = tokio::io::duplex(4_096);
+    tokio::spawn(async move {
+        let address = "127.0.0.1:25".parse().unwrap();
+        let connection = posthaste_io::Connection::new(theirs);
+        let peer = Peer::new(address, address);
+        converse(connection, peer, &keys, Arc::new(settings), None, &CancellationToken::new()).await
+    });
+    Talk::new(ours).greeted().await
+}
+
+#[tokio::test]
+async fn passwords_are_checked_against_keys() {
+    let keys = keys();
+    for (lines, code, identity) in [
+        // `\0me\0right`, and with another password and another name.
+        (&["AUTH PLAIN AG1lAHJpZ2h0"][..], "235", "me"),
+        (&["AUTH PLAIN AG1lAHdyb25n"], "535 5.7.8", "nobody"),
+        (&["AUTH PLAIN AHlvdQByaWdodA=="], "535 5.7.8", "nobody"),
+        (&["AUTH LOGIN", "bWU=", "cmlnaHQ="], "235", "me"),
+        (&["AUTH LOGIN", "bWU=", "d3Jvbmc="], "535 5.7.8", "nobody"),
+        // `my list\0me\0right` and `boss\0me\0right`.
+        (&["AUTH PLAIN bXkgbGlzdABtZQByaWdodA=="], "235", "my list"),
+        (&["AUTH PLAIN Ym9zcwBtZQByaWdodA=="], "535 5.7.8", "nobody"),
+        // U+2168 is the Roman numeral that SASLprep makes two letters of.
+        (&["AUTH PLAIN AOKFqAByaWdodA=="], "235", "IX"),
+        // `\0m\x07e\0right` and `\0me\0ri\x07ght`: SASLprep takes neither.
+        (&["AUTH PLAIN AG0HZQByaWdodA=="], "535 5.7.8", "nobody"),
+        (&["AUTH PLAIN AG1lAHJpB2dodA=="], "535 5.7.8", "nobody"),
+        // `\0broken\0right`
+        (&["AUTH PLAIN AGJyb2tlbgByaWdodA=="], "454 4.7.0", "nobody"),
+    ] {
+        let mut talk = talk(keys.clone()).await;
+        let mut said = String::new();
+        for line in lines {
+            said = talk.ask(line).await;
+        }
+        assert!(said.starts_with(code), "{lines:?}: {said}");
+        assert_eq!(talk.message("a@b.test", "x").await, format!("250 {identity}"), "{lines:?}");
+    }
+}
+
+/// How often other tasks have had their turn while a password was checked, on a runtime with one thread.
+#[tokio::test]
+async fn a_check_holds_nobody_up() {
+    let turns = Arc::new(AtomicUsize::new(0));
+    let others = tokio::spawn({
+        let turns = Arc::clone(&turns);
+        async move {
+            loop {
+                turns.fetch_add(1, SeqCst);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    // As long as thousands of turns, of which there were few if it were done here.
+    let keys = Keys(ScramKey::derive("right", &[7; 16], 20 * ITERATIONS).unwrap());
+    let mut talk = talk(keys).await;
+    let before = turns.load(SeqCst);
+    talk.expect("AUTH PLAIN AG1lAHJpZ2h0", "235").await;
+    let during = turns.load(SeqCst) - before;
+    others.abort();
+    assert!(during > 100, "{during}");
+}
+
+#[tokio::test]
+async fn whoever_does_not_exist_takes_as_long() {
+    let keys = keys();
+    let mut fastest = [Duration::MAX; 2];
+    for _ in 0..5 {
+        for (fastest, line) in fastest.iter_mut().zip(["AUTH PLAIN AG1lAHdyb25n", "AUTH PLAIN AHlvdQB3cm9uZw=="]) {
+            let mut talk = talk(keys.clone()).await;
+            let begun = std::time::Instant::now();
+            talk.expect(line, "535").await;
+            *fastest = begun.elapsed().min(*fastest);
+        }
+    }
+    // The work is some hundred times the rest.
+    let [exists, does_not] = fastest;
+    assert!(exists < does_not * 3 && does_not < exists * 3, "{fastest:?}");
+}

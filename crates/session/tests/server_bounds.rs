@@ -1,0 +1,143 @@
+//! What bounds a session as a whole, whatever each of its commands may do.
+
+use std::time::Duration;
+
+use posthaste_session::{ServerSettings, Verdict, server::CloseReason};
+use posthaste_testkit::server::{Event, ServerHarness, Stop};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn settings() -> ServerSettings {
+    let mut settings = ServerSettings::new("mx.test");
+    settings.offers.chunking = true;
+    settings.offers.starttls = true;
+    settings
+}
+
+fn in_transaction(settings: ServerSettings) -> ServerHarness {
+    let mut server = ServerHarness::new(settings, false);
+    server.feed(b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
+    server.said.clear();
+    server
+}
+
+fn seconds_left(server: &ServerHarness) -> u64 {
+    server.session.poll_timeout().expect("somebody is waited for").since(server.clock.now()).as_secs()
+}
+
+#[test]
+fn chunks_of_no_octets_do_no_work() {
+    let mut server = in_transaction(settings());
+    // EHLO is the first of those commands.
+    server.feed(&b"BDAT 0\r\n".repeat(249));
+    assert_eq!(server.closed, None);
+    server.feed(b"BDAT 0\r\n");
+    assert_eq!(server.closed, Some(CloseReason::TooManyJunkCommands));
+}
+
+#[test]
+fn a_last_chunk_of_no_octets_is_the_end_of_a_message_and_no_junk() {
+    let mut server = ServerHarness::new(settings(), false);
+    server.feed(b"EHLO c\r\n");
+    for _ in 0..300 {
+        server.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 3\r\na\r\nBDAT 0 LAST\r\n");
+    }
+    assert_eq!((server.closed, server.messages.len()), (None, 300));
+}
+
+/// 552 or 550: what stands first, however the octets are cut.
+#[test]
+fn of_a_fault_and_the_limit_of_size_the_first_counts() {
+    for (content, code) in [("0123456\n89", 550), ("01234567\n9", 552), ("012345678\n", 552), ("0123456789\n", 552)] {
+        for cut in 1..content.len() {
+            for command in ["DATA\r\n".to_owned(), format!("BDAT {} LAST\r\n", content.len())] {
+                let mut settings = settings();
+                settings.limits.message = 8;
+                let mut server = in_transaction(settings);
+                server.feed(command.as_bytes());
+                server.feed(&content.as_bytes()[..cut]);
+                server.feed(&content.as_bytes()[cut..]);
+                let refused = Event::ContentRefused(code);
+                assert!(
+                    server.events.contains(&refused),
+                    "{content:?}, {command:?}, cut at {cut}: {:?}",
+                    server.events
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_session_ends_after_a_day_however_busy_it_is() {
+    let mut server = ServerHarness::new(settings(), false);
+    server.feed(b"EHLO c\r\n");
+    for _ in 0..24 * 20 - 1 {
+        server.wait(180 * SECOND);
+        server.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 1 LAST\r\nx");
+    }
+    assert_eq!((seconds_left(&server), server.closed), (180, None));
+    server.said.clear();
+    server.wait(180 * SECOND);
+    assert_eq!(server.closed, Some(CloseReason::SessionTooLong));
+    assert_eq!(server.said, b"421 4.4.2 The session has lasted too long\r\n");
+}
+
+#[test]
+fn a_session_whose_time_is_over_ends_behind_a_reply_though_more_input_waits() {
+    let mut settings = settings();
+    settings.timeouts.session = 100 * SECOND;
+    let mut server = in_transaction(settings);
+    server.policy.hold(1);
+    assert_eq!(server.feed(b"RCPT TO:<e@f>\r\n"), Stop::Answer);
+    server.clock.advance(200 * SECOND);
+    // The application has its own time.
+    server.wait(Duration::ZERO);
+    assert_eq!((seconds_left(&server), server.closed), (100, None));
+    server.answer(0, Verdict::Accept(None)).unwrap();
+    assert_eq!(server.feed(b"NOOP\r\nNOOP\r\n"), Stop::Closed);
+    assert_eq!(server.closed, Some(CloseReason::SessionTooLong));
+    assert_eq!(server.said, b"250 2.1.5 Recipient ok\r\n421 4.4.2 The session has lasted too long\r\n");
+}
+
+/// The minimum rate is an average, so that what came fast would allow a long drip.
+#[test]
+fn content_is_not_waited_for_beyond_the_time_of_the_session() {
+    let mut server = in_transaction(settings());
+    server.feed(b"DATA\r\n");
+    server.feed(&b"text\r\n".repeat(2 * 1_024 * 1_024));
+    let mut waits = 0;
+    while server.closed.is_none() {
+        server.wait(179 * SECOND);
+        server.feed(b"x");
+        waits += 1;
+        assert!(waits <= 1 + 24 * 60 * 60 / 179, "one octet every three minutes, for ever");
+    }
+    assert_eq!(server.closed, Some(CloseReason::SessionTooLong));
+    assert!(server.messages.is_empty());
+}
+
+#[test]
+fn a_handshake_has_a_deadline_and_nothing_is_said_in_it() {
+    let mut server = ServerHarness::new(settings(), false);
+    assert_eq!(server.feed(b"EHLO c\r\n"), Stop::Input);
+    assert_eq!(server.feed(b"STARTTLS\r\n"), Stop::Tls);
+    assert_eq!(seconds_left(&server), 30);
+    server.said.clear();
+    let mut out = bytes::BytesMut::new();
+    server.clock.advance(30 * SECOND);
+    server.session.handle_timeout(server.clock.now(), &mut out);
+    assert!(out.is_empty());
+    let step = server.session.handle_input(server.clock.now(), b"", &mut out).unwrap();
+    assert!(matches!(step.next, posthaste_session::ServerNext::Close(CloseReason::Timeout)));
+    assert!(out.is_empty());
+}
+
+#[test]
+fn the_deadline_of_a_handshake_ends_with_it() {
+    let mut server = ServerHarness::new(settings(), false);
+    server.feed(b"EHLO c\r\nSTARTTLS\r\n");
+    server.establish_tls();
+    assert_eq!(server.run(), Stop::Input);
+    assert_eq!(seconds_left(&server), 300);
+}

@@ -1,0 +1,65 @@
+//! A mechanism that a connection cannot do is neither offered nor taken on it.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use posthaste_session::{ServerNext, ServerSession, ServerSettings, Tick, Verdict};
+use posthaste_wire::{Mechanism, MechanismSet};
+
+/// Says a line, accepts what is asked, and gives the reply.
+fn ask(session: &mut ServerSession, line: &str) -> String {
+    let (mut input, mut out, mut said) = (line.as_bytes(), BytesMut::new(), String::new());
+    loop {
+        let step = session.handle_input(Tick::ORIGIN, input, &mut out).unwrap();
+        input = &input[step.consumed..];
+        said.push_str(std::str::from_utf8(&out.split()).unwrap());
+        match step.next {
+            ServerNext::Ask(id, _) => session.answer(Tick::ORIGIN, id, Verdict::Accept(None), &mut out).unwrap(),
+            ServerNext::Flush => {}
+            ServerNext::NeedInput => return said,
+            ServerNext::StartTls => {
+                session.tls_established(Tick::ORIGIN).unwrap();
+                return said;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn session(auth: &[Mechanism], tls: bool) -> ServerSession {
+    let mut settings = ServerSettings::new("mx.test");
+    settings.offers.auth = MechanismSet::of(auth);
+    settings.offers.starttls = true;
+    let mut session = ServerSession::new(Arc::new(settings), tls);
+    ask(&mut session, "");
+    session
+}
+
+#[test]
+fn it_is_neither_offered_nor_taken() {
+    let mut session = session(&[Mechanism::Plain, Mechanism::External], true);
+    session.withhold(Mechanism::External);
+    assert!(ask(&mut session, "EHLO c.test\r\n").contains("AUTH PLAIN\r\n"));
+    assert!(ask(&mut session, "AUTH EXTERNAL =\r\n").starts_with("504 5.5.4"));
+    assert!(ask(&mut session, "AUTH PLAIN AGEAYg==\r\n").starts_with("235"));
+}
+
+#[test]
+fn the_last_one_takes_the_extension_with_it() {
+    let mut session = session(&[Mechanism::External], true);
+    session.withhold(Mechanism::External);
+    assert!(!ask(&mut session, "EHLO c.test\r\n").contains("AUTH"));
+    assert!(ask(&mut session, "AUTH EXTERNAL =\r\n").starts_with("504 5.5.4"));
+}
+
+#[test]
+fn another_state_of_tls_may_have_it() {
+    let mut session = session(&[Mechanism::External], false);
+    session.withhold(Mechanism::External);
+    ask(&mut session, "EHLO c.test\r\n");
+    assert!(ask(&mut session, "AUTH EXTERNAL =\r\n").starts_with("538 5.7.11"));
+    ask(&mut session, "STARTTLS\r\n");
+    assert!(ask(&mut session, "EHLO c.test\r\n").contains("AUTH EXTERNAL\r\n"));
+    assert!(ask(&mut session, "AUTH EXTERNAL =\r\n").starts_with("235"));
+}

@@ -1,0 +1,187 @@
+//! What a client sends, and what befalls the server meanwhile.
+
+use std::time::Duration;
+
+use posthaste_session::{
+    ApiMisuse, ServerSettings, Verdict,
+    server::{CloseReason, FutureRelease, Protocol},
+};
+use posthaste_wire::{Mechanism, MechanismSet, parameter::DateTime};
+
+use super::events::{Event, events};
+use crate::{
+    choices::{Choices, Chunking},
+    policy::{refusal, reply},
+    server::{self, ServerHarness, Stop},
+};
+
+/// Three octets of settings, then what a client sends, with events in it: time that goes by, questions
+/// that stay open, verdicts of every kind, a shutdown, the end of the stream. The harness checks the contract; here: every
+/// chunking gives the same replies and the same events.
+///
+/// # Panics
+/// When the session breaks its contract.
+pub fn server_session(data: &[u8]) {
+    let Some((header, stream)) = data.split_first_chunk::<3>() else { return };
+    let events = events(stream);
+    let mut settings = settings(*header);
+    let random = Chunking::Random(Choices::new(stream.len() as u64));
+    serve(&settings, *header, &events, random.clone());
+    // What comes behind DATA before 354, or behind STARTTLS before the handshake, depends on when it comes.
+    settings.limits.forbid_unauthorised_pipelining = false;
+    let whole = serve(&settings, *header, &events, Chunking::Whole);
+    for chunking in [Chunking::Single, Chunking::At(stream.len() / 2), random] {
+        let found = serve(&settings, *header, &events, chunking.clone());
+        if !whole.depends_on_chunking && !found.depends_on_chunking {
+            assert_eq!((&found.events, &found.said), (&whole.events, &whole.said), "{chunking:?}");
+        }
+    }
+}
+
+fn settings([offers, more, limits]: [u8; 3]) -> ServerSettings {
+    let is = |octet: u8, bit: u8| octet & 1 << bit != 0;
+    let mut settings = ServerSettings::new("mx.test");
+    settings.protocol = if is(offers, 7) { Protocol::Lmtp } else { Protocol::Smtp };
+    settings.offers.starttls = true;
+    settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
+    settings.offers.auth_in_clear = is(offers, 0);
+    settings.offers.smtputf8 = is(offers, 1);
+    settings.offers.dsn = is(offers, 2);
+    settings.offers.chunking = is(offers, 3);
+    settings.offers.binary_mime = is(offers, 4);
+    settings.offers.other_commands = is(offers, 5);
+    settings.offers.deliver_by = is(offers, 6).then_some(60);
+    settings.offers.mt_priority = is(offers, 6).then(String::new);
+    settings.offers.rrvs = is(offers, 6);
+    settings.offers.demand_tls = is(more, 1);
+    settings.offers.demand_auth = is(more, 2);
+    settings.offers.require_tls = is(more, 3);
+    settings.offers.no_soliciting = is(more, 3).then(String::new);
+    settings.offers.future_release = is(more, 4).then(|| FutureRelease {
+        max_interval: 3_600,
+        max_date_time: DateTime::parse("2030-01-01T00:00:00Z").expect("a time").into_owned(),
+    });
+    settings.offers.limits = is(more, 5);
+    settings.limits.open_recipients = if is(more, 6) { 4 } else { 1 };
+    if is(limits, 0) {
+        settings.timeouts.greeting_delay = Duration::from_secs(5);
+    }
+    settings.limits.forbid_early_talking = is(limits, 1);
+    settings.timeouts.minimum_rate = if is(limits, 2) { 100 } else { 0 };
+    if is(limits, 3) {
+        settings.limits.text_line = 10;
+    }
+    if is(limits, 4) {
+        settings.limits.message = 30;
+        settings.limits.discarded_content = 20;
+    }
+    if is(limits, 5) {
+        settings.limits.discarded = 20;
+    }
+    if is(limits, 6) {
+        settings.limits.recipients = 2;
+    }
+    if is(limits, 7) {
+        settings.limits.errors = 2;
+        settings.limits.junk_commands = 3;
+        settings.limits.auth_failures = 1;
+    }
+    settings
+}
+
+#[derive(Debug)]
+struct Run {
+    events: Vec<server::Event>,
+    said: Vec<u8>,
+    depends_on_chunking: bool,
+}
+
+fn serve(settings: &ServerSettings, [_, more, _]: [u8; 3], events: &[Event<'_>], mut chunking: Chunking) -> Run {
+    let tls_at_once = more & 1 == 1;
+    let mut harness = ServerHarness::new(settings.clone(), tls_at_once);
+    let mut position = 0;
+    let mut said_start_tls = false;
+    harness.run();
+    for event in events {
+        if harness.closed.is_some() {
+            break;
+        }
+        match *event {
+            Event::Octets(mut octets) => {
+                while !octets.is_empty() && harness.closed.is_none() {
+                    let (piece, rest) = octets.split_at(chunking.next(position, octets.len()));
+                    octets = rest;
+                    position += piece.len();
+                    said_start_tls |= go_on(&mut harness, piece);
+                }
+            }
+            Event::Wait(time) => {
+                let due = harness.session.poll_timeout();
+                harness.wait(time);
+                assert!(due.is_none_or(|due| due > harness.clock.now()) || harness.session.poll_timeout() != due);
+                said_start_tls |= go_on(&mut harness, b"");
+            }
+            Event::Hold(questions) => harness.policy.hold(questions),
+            Event::Answer { place, verdict } => {
+                answer(&mut harness, place, verdict);
+                said_start_tls |= go_on(&mut harness, b"");
+            }
+            Event::Refuse(code) => harness.session.refuse_content(reply(&format!("{code} no"))),
+            Event::Shutdown => harness.shutdown(),
+            Event::End => {
+                harness.end_of_input();
+            }
+        }
+    }
+    // Whatever is still asked is accepted in the end.
+    while harness.closed.is_none() && !harness.held.is_empty() {
+        let (open, answered) = (harness.held.len(), harness.events.len());
+        answer(&mut harness, 0, 0);
+        said_start_tls |= go_on(&mut harness, b"");
+        assert!(harness.closed.is_some() || harness.held.len() < open || harness.events.len() > answered);
+    }
+    let by_chunking = [CloseReason::ResidueBeforeTls, CloseReason::TooSlow];
+    Run {
+        depends_on_chunking: said_start_tls || harness.closed.is_some_and(|reason| by_chunking.contains(&reason)),
+        events: harness.events,
+        said: harness.said,
+    }
+}
+
+/// Feeds octets, and does the handshakes that are due. Says whether there was one.
+fn go_on(harness: &mut ServerHarness, octets: &[u8]) -> bool {
+    let mut stop = harness.feed(octets);
+    let said_start_tls = stop == Stop::Tls;
+    while stop == Stop::Tls {
+        harness.establish_tls();
+        stop = harness.run();
+    }
+    said_start_tls
+}
+
+/// Answers a question that was left open. A verdict that does not fit leaves it open.
+fn answer(harness: &mut ServerHarness, place: usize, verdict: usize) {
+    let Some(question) = harness.held.get(place).cloned() else { return };
+    let recipients = question
+        .2
+        .bytes()
+        .filter(u8::is_ascii_digit)
+        .fold(0, |number, digit| (number * 10 + usize::from(digit - b'0')) % 1_000);
+    let verdict = match verdict {
+        0 => Verdict::Accept(None),
+        1 => Verdict::Accept(Some(reply(&format!("250 {}", "long ".repeat(100))))),
+        2 => refusal("450 4.0.0 later"),
+        3 => refusal("550 5.0.0 no"),
+        4 => refusal("421 4.3.2 enough"),
+        5 => Verdict::Challenge(b"who?".to_vec()),
+        6 => Verdict::Each((0..recipients).map(|place| reply(["250 ok", "450 no", "550 no"][place % 3])).collect()),
+        7 => Verdict::Refuse(reply("250 ok")),
+        8 => Verdict::Accept(Some(reply("550 no"))),
+        9 => Verdict::Accept(Some(reply("354 go"))),
+        _ => Verdict::Each(vec![reply("354 go"); recipients]),
+    };
+    if let Err(error) = harness.answer(place, verdict) {
+        assert_eq!(error, ApiMisuse::Verdict);
+        harness.held.insert(place, question);
+    }
+}

@@ -1,0 +1,312 @@
+//! A client and a server back to back over a link in memory, moved on step by step: whose turn it is, how many octets
+//! arrive, when the application answers, what the clock says and where the connection fails is up to the caller.
+//!
+//! [`Letter::fates`] is the model. Whatever the steps, [`Pair::check`] holds:
+//!
+//! - what the server's application took is what was sent, whole, in order and once;
+//! - what the client was told is what the application said;
+//! - what the client was told to be taken was taken; what was taken and not told is at most the message whose end is on
+//!   its way, and the client knows that it is in doubt.
+//!
+//! [`Pair::finish`] adds: as long as nothing [disturbs](Pair::is_disturbed) the connection everybody is told everything, and
+//! if something does, both sides come to an end by their own clocks.
+
+mod letter;
+mod mailer;
+
+use std::time::Duration;
+
+use posthaste_session::{ApiMisuse, ClientSettings, ServerSettings, Tick, server::CloseReason, server::Protocol};
+use posthaste_wire::{Mechanism, MechanismSet};
+
+use crate::{
+    choices::Choices,
+    client::ClientHarness,
+    link::{Duplex, Fault},
+    server::{ServerHarness, Stop},
+};
+
+pub use letter::{Letter, Way};
+use mailer::Mailer;
+
+/// What both sides agree on.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    /// LMTP instead of SMTP.
+    pub lmtp: bool,
+    /// STARTTLS first.
+    pub tls: bool,
+    /// AUTH first, with or without TLS.
+    pub mechanism: Option<Mechanism>,
+    /// Whatever may be pipelined is; otherwise every reply is waited for.
+    pub pipelined: bool,
+    /// RCPT questions that may be open at once.
+    pub open_recipients: usize,
+}
+
+/// One thing that happens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// There is a letter to send.
+    Submit(Letter),
+    /// The client has the turn, for one command or at most so many octets of content.
+    Act(usize),
+    /// So many octets arrive at the server; at the end of the stream, the end.
+    Up(usize),
+    /// The same at the client.
+    Down(usize),
+    /// The server's application answers one of the open questions.
+    Answer(usize),
+    /// Time goes by, and both are told, the server first or last.
+    Wait(Duration, bool),
+    /// So many hundredths of the time until the next deadline go by; from 100 on, that deadline comes.
+    WaitFor(u32, bool),
+    /// Both are woken for nothing, the server first or last.
+    Wake(bool),
+    /// The connection fails after so many more octets: to the server, or to the client.
+    Fail(Fault, Side, usize),
+}
+
+/// Who receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The server.
+    Server,
+    /// The client.
+    Client,
+}
+
+/// Both sides and what lies between them.
+#[derive(Debug)]
+pub struct Pair {
+    /// The client.
+    pub client: ClientHarness,
+    /// The server.
+    pub server: ServerHarness,
+    /// The connection.
+    pub link: Duplex,
+    mailer: Mailer,
+    disturbed: bool,
+}
+
+impl Pair {
+    /// A new connection.
+    pub fn new(setup: Setup) -> Self {
+        let mut settings = ServerSettings::new("mx.test");
+        settings.protocol = if setup.lmtp { Protocol::Lmtp } else { Protocol::Smtp };
+        settings.offers.starttls = true;
+        settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256]);
+        settings.offers.auth_in_clear = true;
+        settings.offers.binary_mime = true;
+        settings.limits.open_recipients = setup.open_recipients;
+        // The budgets have tests of their own.
+        settings.limits.errors = u32::MAX;
+        settings.limits.junk_commands = u32::MAX;
+        settings.timeouts.minimum_rate = 0;
+        let mut server = ServerHarness::new(settings, false);
+        server.policy.decide_later();
+        Self {
+            client: ClientHarness::new(ClientSettings::default()),
+            server,
+            link: Duplex::default(),
+            mailer: Mailer::new(setup),
+            disturbed: false,
+        }
+    }
+
+    /// Whether the connection has failed, or time has gone by that ends it.
+    pub fn is_disturbed(&self) -> bool {
+        self.disturbed
+    }
+
+    /// Lets one thing happen, and says whether anything came of it.
+    ///
+    /// # Panics
+    /// When a session breaks its contract.
+    pub fn step(&mut self, step: Step) -> bool {
+        let moved = match step {
+            Step::Submit(letter) => {
+                self.server.policy.letters.push(letter.clone());
+                self.mailer.submit(letter);
+                true
+            }
+            Step::Act(most) => self.mailer.act(&mut self.client, most),
+            Step::Up(most) => self.arrive_at_server(most),
+            Step::Down(most) => self.arrive_at_client(most),
+            Step::Answer(place) => self.answer(place),
+            Step::Wait(time, server_first) => {
+                self.wait(time, server_first);
+                true
+            }
+            Step::WaitFor(hundredths, server_first) => {
+                let left = self.due().map_or(Duration::ZERO, |due| due.since(self.server.clock.now()));
+                self.wait(left.saturating_mul(hundredths) / 100, server_first);
+                true
+            }
+            Step::Wake(server_first) => {
+                self.wait(Duration::ZERO, server_first);
+                self.server.run();
+                self.client.feed(b"");
+                true
+            }
+            Step::Fail(fault, side, more) => {
+                self.disturbed = true;
+                let pipe = if side == Side::Server { &mut self.link.up } else { &mut self.link.down };
+                pipe.fail(fault, more);
+                true
+            }
+        };
+        self.mailer.hear(&mut self.client);
+        self.link.up.write(&std::mem::take(&mut self.client.sent));
+        self.link.down.write(&std::mem::take(&mut self.server.said));
+        if self.client.closed {
+            self.link.up.close();
+        }
+        if self.server.closed.is_some() {
+            self.link.down.close();
+        }
+        self.link.settle();
+        moved
+    }
+
+    /// Says QUIT behind everything that was submitted, and lets both sides come to their end.
+    ///
+    /// # Panics
+    /// When they do not, or when what must hold does not.
+    pub fn finish(&mut self, choices: &mut Choices) {
+        self.mailer.quit();
+        while !(self.client.closed && self.server.closed.is_some()) {
+            let mut moved = false;
+            for _ in 0..8 {
+                let most = [1, 8, 64, 65_536][choices.below(4)];
+                moved |= self.step(match choices.below(4) {
+                    0 => Step::Act(most),
+                    1 => Step::Up(most),
+                    2 => Step::Down(most),
+                    _ => Step::Answer(choices.below(4)),
+                });
+            }
+            for step in [Step::Act(64), Step::Up(64), Step::Down(64), Step::Answer(0)] {
+                moved |= self.step(step);
+            }
+            if !moved {
+                // Both wait for what was lost on the way.
+                assert!(self.disturbed, "nothing happens any more: {:?}", self.client.events.last());
+                let due = self.due().expect("somebody looks at the clock");
+                assert!(due.since(self.server.clock.now()) <= LONGEST_WAIT, "{due}");
+                self.step(Step::WaitFor(100, choices.coin()));
+            }
+        }
+        self.check();
+        if !self.disturbed {
+            assert_eq!(self.server.closed, Some(CloseReason::Quit));
+            assert!(self.mailer.is_idle() && self.client.session.unanswered() == 0);
+            for sending in &self.mailer.letters {
+                let told: Option<Vec<u16>> = sending.fates.iter().copied().collect();
+                assert_eq!(told, Some(sending.letter.fates()));
+            }
+        }
+    }
+
+    /// What holds at any time.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn check(&self) {
+        let mut taken = Vec::new();
+        for message in &self.server.messages {
+            let index = number_in(&message.mail, "letter");
+            assert!(taken.last().is_none_or(|last| *last < index), "in order, and once");
+            taken.push(index);
+            let letter = &self.mailer.letters[index].letter;
+            assert_eq!(message.content.escape_ascii().to_string(), letter.content.escape_ascii().to_string());
+            let found: Vec<_> = message.recipients.iter().map(|text| number_in(text, "recipient")).collect();
+            let fates = letter.fates();
+            let accepted: Vec<_> = (0..fates.len()).filter(|recipient| fates[*recipient] == 250).collect();
+            assert_eq!(found, accepted);
+        }
+        let mut untold = 0;
+        for (index, sending) in self.mailer.letters.iter().enumerate() {
+            let fates = sending.letter.fates();
+            for (told, fate) in sending.fates.iter().zip(&fates) {
+                let ended = self.disturbed && *told == Some(421);
+                assert!(told.is_none_or(|told| told == *fate) || ended, "told {told:?} of {fate}");
+                assert!(*told != Some(250) || taken.contains(&index), "told that it is taken, and it is not");
+            }
+            let accepted = sending.fates.iter().zip(&fates).filter(|(_, fate)| **fate == 250);
+            untold += usize::from(taken.contains(&index) && accepted.clone().any(|(told, _)| *told != Some(250)));
+        }
+        assert!(untold == 0 || (untold == 1 && self.client.session.message_in_doubt()), "{untold} messages in doubt");
+    }
+
+    fn arrive_at_server(&mut self, most: usize) -> bool {
+        let octets = self.link.up.read(most.max(1));
+        if self.server.closed.is_some() {
+            return !octets.is_empty();
+        }
+        if self.link.up.is_at_end() && octets.is_empty() {
+            self.server.end_of_input();
+            return true;
+        }
+        let mut stop = self.server.feed(&octets);
+        while stop == Stop::Tls {
+            self.server.establish_tls();
+            stop = self.server.run();
+        }
+        !octets.is_empty() || !self.server.said.is_empty()
+    }
+
+    fn arrive_at_client(&mut self, most: usize) -> bool {
+        let octets = self.link.down.read(most.max(1));
+        if self.client.closed {
+            return !octets.is_empty();
+        }
+        if self.link.down.is_at_end() && octets.is_empty() {
+            self.client.end_of_input();
+            return true;
+        }
+        self.client.feed(&octets);
+        !octets.is_empty()
+    }
+
+    fn answer(&mut self, place: usize) -> bool {
+        let open = self.server.held.len();
+        if open == 0 {
+            return false;
+        }
+        let verdict = self.server.policy.decided(place % open);
+        let answered = self.server.answer(place % open, verdict);
+        assert_eq!(answered, if self.server.closed.is_some() { Err(ApiMisuse::Closed) } else { Ok(()) });
+        self.server.run();
+        true
+    }
+
+    fn wait(&mut self, time: Duration, server_first: bool) {
+        let now = self.server.clock.now() + time;
+        let is_due = self.due().is_some_and(|due| due <= now);
+        let before = (self.server.closed, self.client.closed);
+        if server_first {
+            self.server.wait(time);
+        }
+        self.client.wait(time);
+        if !server_first {
+            self.server.wait(time);
+        }
+        assert!(is_due || before == (self.server.closed, self.client.closed), "before the time");
+        assert!(!is_due || before != (self.server.closed, self.client.closed), "the time has come");
+        self.disturbed |= is_due;
+    }
+
+    fn due(&self) -> Option<Tick> {
+        self.server.session.poll_timeout().into_iter().chain(self.client.session.poll_timeout()).min()
+    }
+}
+
+/// For the reply to the end of a message (RFC 5321 section 4.5.3.2.6); nobody waits for longer at once.
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// The number behind a word.
+fn number_in(text: &str, word: &str) -> usize {
+    let digits = text.split(word).nth(1).unwrap_or_default().split('@').next().unwrap_or_default();
+    digits.parse().unwrap_or_else(|_| panic!("no {word} in {text:?}"))
+}

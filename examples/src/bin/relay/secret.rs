@@ -1,0 +1,55 @@
+//! Random octets: the secret beside the queue, and salts.
+
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+};
+
+use posthaste_server::{
+    ScramKey,
+    session::sasl::{KeyError, SALT_LENGTH},
+    wire::Secret,
+};
+
+const NAME: &str = "sasl.secret";
+
+/// The secret by which names that nobody has are answered for, the same after every start; made when it is not there. Its
+/// loss costs nothing but that once an onlooker can tell which names have their keys written down.
+pub(crate) fn load(queue: &Path) -> io::Result<Secret<[u8; 32]>> {
+    let path = queue.join(NAME);
+    match fs::read(&path) {
+        Ok(octets) => {
+            if let Ok(secret) = <[u8; 32]>::try_from(octets) {
+                return Ok(Secret::new(secret));
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(at(&path, &error)),
+    }
+    let secret = random()?;
+    // Whole or not at all; only its owner may read it.
+    let written = tempfile::NamedTempFile::new_in(queue).and_then(|mut file| {
+        file.write_all(&secret)?;
+        file.persist(&path)?;
+        Ok(())
+    });
+    written.map_err(|error| at(&path, &error))?;
+    Ok(Secret::new(secret))
+}
+
+/// What to write for `verifier`, with a fresh salt.
+pub(crate) fn verifier(password: &str, iterations: u32) -> io::Result<Result<Secret<String>, KeyError>> {
+    let salt: [u8; SALT_LENGTH] = random()?;
+    Ok(ScramKey::derive(password, &salt, iterations).map(|key| key.to_text()))
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut octets = [0; N];
+    getrandom::fill(&mut octets)?;
+    Ok(octets)
+}
+
+fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
