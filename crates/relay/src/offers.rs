@@ -12,8 +12,10 @@ use posthaste_server::{
     wire::parameter::DateTime,
 };
 
-/// Everything that the relay honours for mail from other hosts: DSN, SMTPUTF8, CHUNKING and BINARYMIME, DELIVERBY, MT-PRIORITY,
-/// RRVS as a host without mailboxes does (RFC 7293 section 5.1.1), LIMITS, and inside TLS REQUIRETLS. Take out what is not wanted: REQUIRETLS where no route names its hosts or
+/// Everything that the relay honours for mail from other hosts: DSN, SMTPUTF8, CHUNKING and BINARYMIME, DELIVERBY,
+/// MT-PRIORITY, RRVS as a host without mailboxes does (RFC 7293 section 5.1.1), LIMITS, and inside TLS REQUIRETLS.
+///
+/// Take out what is not wanted: REQUIRETLS where no route names its hosts or
 /// [`verified_tls`](crate::DeliveryOptions::verified_tls) is missing, since such mail would only be returned.
 ///
 /// ```

@@ -19,6 +19,7 @@ use crate::{
     Event,
     message::{Origin, new_message, terms},
     offers::as_of_now,
+    record::by_after,
     shared::Shared,
     trace::{Inspector, client, received},
 };
@@ -112,8 +113,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         }
         envelope.mail.size = Some(octets);
         if let Some(by) = &mut envelope.mail.by {
-            let taken = i32::try_from(self.began.elapsed().as_secs()).unwrap_or(i32::MAX);
-            by.seconds = by.seconds.saturating_sub(taken).max(-MAX_BY);
+            *by = by_after(*by, self.began.elapsed());
             if by.mode == DeliverByMode::Return && by.seconds <= 0 {
                 return Err(Reply::from_static("554 5.4.7 The time that was given for the delivery is over\r\n"));
             }
@@ -136,9 +136,6 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         Ok(Reply::new(ReplyCode::OK, status, &text))
     }
 }
-
-/// The most seconds that BY can have, either way (RFC 2852 section 4).
-const MAX_BY: i32 = 999_999_999;
 
 impl<Q: Queue, R> RelayHandler<Q, R> {
     /// The priority that a client may have: strangers have none above the usual one (RFC 6710 section 4.1).

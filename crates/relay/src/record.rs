@@ -17,7 +17,10 @@
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use posthaste_server::wire::{Command, EncodeError, EnhancedCode, Mail, Rcpt, parameter::Hold};
+use posthaste_server::wire::{
+    Command, EncodeError, EnhancedCode, Mail, Rcpt,
+    parameter::{DeliverBy, Hold},
+};
 use thiserror::Error;
 
 use crate::Diagnostic;
@@ -120,6 +123,16 @@ impl Outside {
         }
     }
 }
+
+/// BY with so much less time, begun seconds not counted: what is still a BY, however long ago its time was over.
+pub(crate) fn by_after(by: DeliverBy, passed: Duration) -> DeliverBy {
+    let passed = i64::try_from(passed.as_secs()).unwrap_or(i64::MAX);
+    let left = i64::from(by.seconds).saturating_sub(passed).max(-MAX_BY);
+    DeliverBy { seconds: i32::try_from(left).unwrap_or(i32::MIN), ..by }
+}
+
+/// The most seconds that BY can have, either way (RFC 2852 section 4).
+const MAX_BY: i64 = 999_999_999;
 
 /// Packs the recipients of a delivery.
 pub(crate) fn encode_recipients(recipients: &[Recipient]) -> Result<Bytes, EncodeError> {
@@ -243,6 +256,22 @@ mod tests {
             recipient("RCPT TO:<Postmaster>", told(true, false), Some(Deferral { at: Some(-7), why: said })),
             recipient("RCPT TO:<x@y.test>", told(true, true), Some(Deferral { at: None, why: found })),
         ]
+    }
+
+    #[test]
+    fn by_loses_what_has_passed_and_stays_one() {
+        let mode = posthaste_server::wire::parameter::DeliverByMode::Notify;
+        for (seconds, passed, left) in
+            [(100, 40, 60), (100, 100, 0), (10, 40, -30), (-10, u64::MAX, -999_999_999), (999_999_999, 0, 999_999_999)]
+        {
+            let by = by_after(DeliverBy { seconds, mode, trace: true }, Duration::from_secs(passed));
+            assert_eq!((by.seconds, by.mode, by.trace), (left, mode, true), "{seconds} {passed}");
+            let line = format!("MAIL FROM:<a@b> BY={};NT", by.seconds);
+            assert!(Command::parse(line.as_bytes()).is_ok(), "{line}");
+        }
+        // Seconds that have begun are not over.
+        let by = by_after(DeliverBy { seconds: 5, mode, trace: false }, Duration::from_millis(1_999));
+        assert_eq!(by.seconds, 4);
     }
 
     #[test]

@@ -40,31 +40,18 @@ async fn reply(stream: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn a_message_that_goes_in_circles_is_refused() {
-    let (relay, log) = relay(options(&[1]));
-    let settings = ServerSettings::new("relay.test");
-    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, Tls::Off).await.unwrap();
-    let address = listener.local_address().unwrap();
-    let (server, drain) = (Server::new(relay.service(), ServerOptions::default()), CancellationToken::new());
-    let serving = tokio::spawn({
-        let drain = drain.clone();
-        async move { server.serve(vec![listener], drain).await }
-    });
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    reply(&mut stream).await;
-    talk(&mut stream, &["EHLO c.test\r\n"]).await;
+    let mut client = Client::of(options(&[1])).await;
+    client.talk(&["EHLO c.test\r\n"]).await;
     for (hops, code) in [(100, "554 5.4.6"), (99, "250 2.0.0")] {
         let content = format!("{}\r\nReceived: in the body\r\n.\r\n", "Received: x\r\n".repeat(hops));
         let lines = ["MAIL FROM:<a@b.test>\r\n", "RCPT TO:<a@relay.test>\r\n", "DATA\r\n", &content];
-        assert!(talk(&mut stream, &lines).await.starts_with(code));
+        assert!(client.talk(&lines).await.starts_with(code));
     }
-    assert_eq!((log.count("accepted"), relay.queue().stats().await.messages), (1, 1));
+    assert_eq!((client.log.count("accepted"), client.relay.queue().stats().await.messages), (1, 1));
     // A refused message leaves nothing: neither room in the queue nor recipients.
-    assert_eq!(relay.queue().stats().await.drafts, 0);
-    assert!(
-        talk(&mut stream, &["MAIL FROM:<a@b.test>\r\n", "RCPT TO:<x@else.test>\r\n"]).await.starts_with("550 5.7.1")
-    );
-    drain.cancel();
-    serving.await.unwrap();
+    assert_eq!(client.relay.queue().stats().await.drafts, 0);
+    let elsewhere = ["MAIL FROM:<a@b.test>\r\n", "RCPT TO:<x@else.test>\r\n"];
+    assert!(client.talk(&elsewhere).await.starts_with("550 5.7.1"));
 }
 
 /// A client of a relay that offers everything.
@@ -268,16 +255,8 @@ async fn the_trace_says_how_it_came() {
 
 #[tokio::test]
 async fn a_queue_that_has_stopped_refuses_for_now() {
-    let (relay, _) = relay(options(&[1]));
-    relay.queue().close();
-    let settings = ServerSettings::new("relay.test");
-    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, Tls::Off).await.unwrap();
-    let address = listener.local_address().unwrap();
-    let server = Server::new(relay.service(), ServerOptions::default());
-    let serving = tokio::spawn(async move { server.serve(vec![listener], CancellationToken::new()).await });
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    reply(&mut stream).await;
+    let mut client = Client::of(options(&[1])).await;
+    client.relay.queue().close();
     let lines = ["EHLO c.test\r\n", "MAIL FROM:<a@b.test>\r\n", "RCPT TO:<a@relay.test>\r\n", "DATA\r\n"];
-    assert!(talk(&mut stream, &lines).await.starts_with("451 4.3.0"));
-    serving.abort();
+    assert!(client.talk(&lines).await.starts_with("451 4.3.0"));
 }

@@ -102,7 +102,9 @@ pub trait Handler: Send {
     ///     fn unknown_users(&self) -> Option<UnknownUsers> {
     ///         Some(UnknownUsers::new(Secret::new(self.secret), 4_096))
     ///     }
-    /// #    async fn message(&mut self, _: &Peer, _: Envelope, _: &mut Body<'_>) -> Result<Reply, Reply> { unimplemented!() }
+    /// #    async fn message(&mut self, _: &Peer, _: Envelope, _: &mut Body<'_>) -> Result<Reply, Reply> {
+    /// #        Err(Reply::from_static("554 5.3.2 Only for logging in\r\n"))
+    /// #    }
     /// }
     /// ```
     ///

@@ -10,7 +10,7 @@ use posthaste_server::{
     rustls::ALL_VERSIONS,
     session::{
         ServerSettings,
-        sasl::{BearerToken, ClientContext, ClientCredentials, ClientMechanism, ClientStep, Nonce, Protection},
+        sasl::{BearerToken, ClientContext, ClientCredentials, ClientMechanism, Nonce, Protection},
     },
     wire::{Mechanism, MechanismSet, Secret},
 };
@@ -101,16 +101,8 @@ async fn an_identity_survives_rset_and_ehlo_and_not_starttls() {
 async fn log_in(talk: &mut Talk<TcpStream>, mechanism: Mechanism, credentials: ClientCredentials) -> (String, bool) {
     let mut context = ClientContext::new(Nonce::from_random([1; 18]));
     context.secrets_need = Protection::None;
-    let mut exchange = ClientMechanism::choose(MechanismSet::of(&[mechanism]), credentials, context).unwrap();
-    let initial = exchange.initial_response().map_or_else(String::new, |text| format!(" {}", text.expose()));
-    let mut reply = talk.ask(&format!("AUTH {}{initial}", exchange.name())).await;
-    while let Some(challenge) = reply.strip_prefix("334 ") {
-        reply = match exchange.respond(challenge.as_bytes()) {
-            ClientStep::Respond(text) => talk.ask(text.expose()).await,
-            ClientStep::GiveUp(fault) => panic!("{fault}"),
-        };
-    }
-    (reply, exchange.finish().is_ok())
+    let exchange = ClientMechanism::choose(MechanismSet::of(&[mechanism]), credentials, context).unwrap();
+    talk.log_in(exchange).await
 }
 
 fn password(name: &str, password: &str, acts_as: Option<&str>) -> ClientCredentials {

@@ -17,8 +17,7 @@ use posthaste_server::{
     session::{
         ServerSettings,
         sasl::{
-            ChannelBinding, ClientContext, ClientCredentials, ClientMechanism, ClientStep, Nonce, Protection,
-            TLS_EXPORTER_LABEL,
+            ChannelBinding, ClientContext, ClientCredentials, ClientMechanism, Nonce, Protection, TLS_EXPORTER_LABEL,
         },
     },
     wire::{Mechanism, MechanismSet, Secret},
@@ -83,16 +82,8 @@ async fn log_in(
     let mut context = ClientContext::new(Nonce::from_random([1; 18]));
     context.protection = Protection::Verified;
     context.channel_binding = binding;
-    let mut exchange = ClientMechanism::choose(MechanismSet::of(seen), credentials, context).unwrap();
-    let initial = exchange.initial_response().map_or_else(String::new, |text| format!(" {}", text.expose()));
-    let mut reply = talk.ask(&format!("AUTH {}{initial}", exchange.name())).await;
-    while let Some(challenge) = reply.strip_prefix("334 ") {
-        reply = match exchange.respond(challenge.as_bytes()) {
-            ClientStep::Respond(text) => talk.ask(text.expose()).await,
-            ClientStep::GiveUp(fault) => panic!("{fault}"),
-        };
-    }
-    (reply, exchange.finish().is_ok())
+    let exchange = ClientMechanism::choose(MechanismSet::of(seen), credentials, context).unwrap();
+    talk.log_in(exchange).await
 }
 
 async fn each(

@@ -6,13 +6,13 @@ use posthaste_session::{ApiMisuse, ClientSettings};
 use posthaste_testkit::client::ClientHarness;
 use posthaste_wire::{Command, Secret, frame::SegmentList};
 
-/// `.` done; `O` out of order, `N` not yet, `X` not offered, `U` unfinished, `H` no handshake, `E` not to be encoded, `C`
+/// `.` done; `O` out of order, `N` not yet, `-` not offered, `U` unfinished, `H` no handshake, `E` not to be encoded, `C`
 /// closed.
 const TABLE: &str = "
-NNNNNN NNNNNN OOOON OOO XXX OOO H start
-.OOOO. OO.... OOOOE OOO XXX OOO H greeted
-NNNNNN NNNNNN OOOON OOO XXX OOO H ehlo sent
-..XOO. ...... OOOOE OOO OOO OOO H ready
+NNNNNN NNNNNN OOOON OOO --- OOO H start
+.OOOO. OO.... OOOOE OOO --- OOO H greeted
+NNNNNN NNNNNN OOOON OOO --- OOO H ehlo sent
+..-OO. ...... OOOOE OOO OOO OOO H ready
 .OO.O. .O.... OOOOE OOO NNN OOO H mail sent
 .OO.O. .O.... OOOOE OOO OOO OOO H mail
 .OO... .O.... OOOOE OOO NNN OOO H group
@@ -25,13 +25,13 @@ OOOOOO OOOOOO OOOOO OOO OOO ... H whole chunk
 .OOOO. .O.... OOOOE OOO .NN OOO H chunk sent
 .OOOO. .O.... OOOOE OOO ... OOO H chunks
 .OOOO. .O.... OOOOE OOO OOO OOO H spoilt
-..XOO. ...... OOOOE OOO NNN OOO H end sent
+..-OO. ...... OOOOE OOO NNN OOO H end sent
 NNNNNN NNNNNN OOOON OOO NNN OOO H auth sent
 OOOOOO OOOOOO OOOOO ..E OOO OOO H challenged
 NNNNNN NNNNNN OOOON OOO NNN OOO H responded
 NNNNNN NNNNNN OOOON OOO NNN OOO H starttls sent
 OOOOOO OOOOOO OOOOO OOO OOO OOO . handshake
-.OOOO. OO.... OOOOE OOO XXX OOO H tls
+.OOOO. OO.... OOOOE OOO --- OOO H tls
 CCCCCC CCCCCC CCCCC OOO CCC OOO H quit sent
 CCCCCC CCCCCC CCCCC CCC CCC CCC H closed
 ";
@@ -126,7 +126,7 @@ const fn letter(done: Result<(), ApiMisuse>) -> char {
         Ok(()) => '.',
         Err(ApiMisuse::OutOfOrder) => 'O',
         Err(ApiMisuse::NotYet) => 'N',
-        Err(ApiMisuse::NotOffered) => 'X',
+        Err(ApiMisuse::NotOffered) => '-',
         Err(ApiMisuse::Unfinished) => 'U',
         Err(ApiMisuse::Handshake) => 'H',
         Err(ApiMisuse::Encode(_)) => 'E',

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     Diagnostic,
-    record::{Outside, Recipient, RecordError, decode_recipients},
+    record::{Outside, Recipient, RecordError, by_after, decode_recipients},
     report::Action,
     shared::Shared,
 };
@@ -76,12 +76,9 @@ impl Job {
         self.age.saturating_add(self.claimed.elapsed())
     }
 
-    /// BY with the time that is left of it now, begun seconds counted.
+    /// BY with the time that is left of it now.
     pub(super) fn by(&self) -> Option<DeliverBy> {
-        let by = self.outside.mail.by?;
-        let age = i64::try_from(self.age().as_secs()).unwrap_or(i64::MAX);
-        let left = i64::from(by.seconds).saturating_sub(age).max(-MAX_BY);
-        Some(DeliverBy { seconds: i32::try_from(left).unwrap_or(i32::MIN), ..by })
+        self.outside.mail.by.map(|by| by_after(by, self.age()))
     }
 
     /// How long it is until the time of BY is over; nothing when there is none, or it is over already.
@@ -124,9 +121,6 @@ impl Job {
         shared.queue.extend(&self.lease, shared.options.delivery.lease).await
     }
 }
-
-/// The most seconds that BY can have, either way (RFC 2852 section 4).
-const MAX_BY: i64 = 999_999_999;
 
 /// What came of one recipient.
 #[derive(Debug)]

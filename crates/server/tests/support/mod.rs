@@ -20,7 +20,10 @@ use posthaste_server::{
         pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
         server::WebPkiClientVerifier,
     },
-    session::ServerSettings,
+    session::{
+        ServerSettings,
+        sasl::{ClientMechanism, ClientStep},
+    },
     wire::{EhloName, Mail, Rcpt, Reply},
 };
 use tokio::{
@@ -272,6 +275,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         assert!(self.reply().await.starts_with("220 "));
         self.expect("EHLO c.test", "250").await;
         self
+    }
+
+    /// Logs in: the last reply, and whether the client is content with the server.
+    pub(crate) async fn log_in(&mut self, mut exchange: ClientMechanism) -> (String, bool) {
+        let initial = exchange.initial_response().map_or_else(String::new, |text| format!(" {}", text.expose()));
+        let mut reply = self.ask(&format!("AUTH {}{initial}", exchange.name())).await;
+        while let Some(challenge) = reply.strip_prefix("334 ") {
+            reply = match exchange.respond(challenge.as_bytes()) {
+                ClientStep::Respond(text) => self.ask(text.expose()).await,
+                ClientStep::GiveUp(fault) => panic!("{fault}"),
+            };
+        }
+        (reply, exchange.finish().is_ok())
     }
 
     /// A whole message; the reply to its end.

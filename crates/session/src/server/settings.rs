@@ -111,7 +111,8 @@ pub struct ServerLimits {
     /// Refused commands in a session. Default 20, as others have it. Beyond it: 421 and the end.
     pub errors: u32,
     /// Commands that do no work (NOOP, RSET, VRFY, HELP, EHLO; chunks of no octets but the last; MAIL, DATA and messages that
-    /// the application put off) since the last message. Default 250, enough for a monitor that asks once in a while. Beyond it: 421 and the end.
+    /// the application put off) since the last message. Default 250, enough for a monitor that asks once in a while.
+    /// Beyond it: 421 and the end.
     pub junk_commands: u32,
     /// Failed AUTH attempts in a session. Default 3. Beyond it: 421 and the end.
     pub auth_failures: u32,
