@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use posthaste_client::SystemResolver;
-use posthaste_queue::{Body as _, Claim, Keys, Queue as _, memory::MemoryQueue};
+use posthaste_queue::{Body as _, Queue as _, memory::MemoryQueue};
 use posthaste_relay::{Relay, RelayOptions, future_release, offers};
 use posthaste_server::{CancellationToken, Listener, Server, ServerOptions, Tls, session::ServerSettings};
 use support::{Log, options, relay};
@@ -93,8 +93,7 @@ impl Client {
 
     /// Takes a message out of the queue: its record and its content.
     async fn take(&self) -> (String, String) {
-        let claim = Claim { keys: Keys::Any, max: 1, lease: Duration::from_secs(60) };
-        let claimed = self.relay.queue().claim(claim).await.unwrap().pop().unwrap();
+        let claimed = self.relay.queue().claim_any(1, Duration::from_secs(60)).await.unwrap().pop().unwrap();
         let mut body = self.relay.queue().body(&claimed.lease).await.unwrap();
         let mut content = Vec::new();
         while let Some(piece) = body.next().await.unwrap() {
