@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::index::{Base, Index, Moment, Stale, Unreadable, moment};
 use crate::signal::Signal;
-use crate::{Broken, Change, Claim, Claimed, Clock, Error, Lease, LeaseError, MessageId, RoutingKey, Stats, Summary};
+use crate::{
+    Broken, Change, Claim, Claimed, Clock, Error, Lease, LeaseError, MessageId, Page, RoutingKey, Search, Stats,
+};
 
 /// Invariant: the lock is never held over a write or a sync. It is held over reads of the base: of what is not in memory.
 pub(crate) struct Core<S: Base> {
@@ -136,8 +138,8 @@ impl<S: Base> Core<S> {
         self.with(|index, _| index.due_keys(after, limit))
     }
 
-    pub(crate) fn list(&self, after: Option<MessageId>, limit: usize) -> Result<Vec<Summary>, Error> {
-        self.with(|index, now| index.list(now, after, limit))
+    pub(crate) fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {
+        self.with(|index, now| index.search(now, search, after, limit))
     }
 
     pub(crate) fn stats(&self) -> Stats {

@@ -78,7 +78,7 @@ pub struct RoutingKey(Arc<str>);
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner(Arc<str>);
 
-/// Which of one owner's due deliveries goes first: the higher one. The default is 0.
+/// Which due delivery goes first, whoever's it is: the higher one. The default is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Priority(pub i8);
 

@@ -9,6 +9,7 @@ mod index;
 mod limits;
 #[cfg(unix)]
 pub mod log;
+mod manage;
 pub mod memory;
 mod queue;
 mod signal;
@@ -17,7 +18,5 @@ pub use clock::{Clock, ManualClock, SystemClock, Wake};
 pub use error::{Broken, Error, Full, LeaseError, PutError, TooLarge};
 pub use id::{MAX_NAME, MessageId, NameError, Owner, Priority, RoutingKey};
 pub use limits::{MAX_DELAY, MAX_DELIVERIES, MAX_DERIVED, MAX_ENVELOPE, MAX_STATES};
-pub use queue::{
-    Body, Change, Claim, Claimed, DeliverySummary, Derived, Draft, Lease, NewDelivery, NewMessage, Outcome, Queue,
-    Stats, Summary,
-};
+pub use manage::{Alteration, DeliverySummary, Page, Search, Summary};
+pub use queue::{Body, Change, Claim, Claimed, Derived, Draft, Lease, NewDelivery, NewMessage, Outcome, Queue, Stats};

@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::core::Core;
-use crate::index::{Index, Message, Moment, Nothing, Totals, Unreadable, after};
+use crate::index::{Altered, Index, Message, Moment, Nothing, Totals, Unreadable, after};
 use crate::{
-    Body, Change, Claim, Claimed, Clock, Derived, Draft, Error, Full, Lease, LeaseError, MAX_DELAY, MessageId,
-    NewMessage, Outcome, PutError, Queue, RoutingKey, Stats, Summary, SystemClock, TooLarge, limits,
+    Alteration, Body, Change, Claim, Claimed, Clock, Derived, Draft, Error, Full, Lease, LeaseError, MAX_DELAY,
+    MessageId, NewMessage, Outcome, Page, PutError, Queue, RoutingKey, Search, Stats, SystemClock, TooLarge, limits,
 };
 
 /// What a [`MemoryQueue`] may take.
@@ -149,12 +149,9 @@ impl Queue for MemoryQueue {
         self.inner.core.changed(seen).await
     }
 
-    async fn hold(&self, message: MessageId) -> Result<bool, Error> {
-        self.inner.core.with(|index, _| index.set_held(message, true))?.ok_or(Error::NoSuchMessage(message))
-    }
-
-    async fn release(&self, message: MessageId) -> Result<bool, Error> {
-        self.inner.core.with(|index, _| index.set_held(message, false))?.ok_or(Error::NoSuchMessage(message))
+    async fn alter(&self, message: MessageId, what: Alteration) -> Result<usize, Error> {
+        let altered = self.inner.core.with(|index, now| index.alter(message, &Altered::new(what, now)))?;
+        altered.ok_or(Error::NoSuchMessage(message))
     }
 
     async fn remove(&self, message: MessageId) -> Result<(), Error> {
@@ -163,8 +160,8 @@ impl Queue for MemoryQueue {
         Ok(())
     }
 
-    async fn list(&self, after: Option<MessageId>, limit: usize) -> Result<Vec<Summary>, Error> {
-        self.inner.core.list(after, limit)
+    async fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {
+        self.inner.core.search(search, after, limit)
     }
 
     async fn stats(&self) -> Stats {

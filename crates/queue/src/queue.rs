@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Error, LeaseError, MessageId, Owner, Priority, PutError, RoutingKey};
+use crate::{Alteration, Error, LeaseError, MessageId, Owner, Page, Priority, PutError, RoutingKey, Search, Summary};
 
 /// A durable store-and-forward queue.
 ///
@@ -110,17 +110,28 @@ pub trait Queue: Send + Sync + 'static {
     /// [`Error::Broken`], [`Error::Closed`]: at once, also for those who wait.
     fn changed(&self, seen: Change) -> impl Future<Output = Result<Change, Error>> + Send;
 
-    /// Keeps a message from being claimed until it is released; leases that are out go on. Durable. `false`: it was held already.
+    /// Changes something about a queued message, for operators: see [`Alteration`]. Durable. Leases that are out go on. Returns how
+    /// many deliveries it concerned; of a hold and a release 1 when it is news, otherwise 0.
     ///
     /// # Errors
-    /// [`Error::NoSuchMessage`].
-    fn hold(&self, message: MessageId) -> impl Future<Output = Result<bool, Error>> + Send;
+    /// [`Error::NoSuchMessage`], [`Error::Broken`], [`Error::Closed`].
+    fn alter(&self, message: MessageId, what: Alteration) -> impl Future<Output = Result<usize, Error>> + Send;
 
-    /// Ends a hold. Durable. `false`: it was not held.
+    /// Keeps a message from being claimed until it is released. `false`: it was held already.
     ///
     /// # Errors
-    /// [`Error::NoSuchMessage`].
-    fn release(&self, message: MessageId) -> impl Future<Output = Result<bool, Error>> + Send;
+    /// As [`alter`](Self::alter).
+    fn hold(&self, message: MessageId) -> impl Future<Output = Result<bool, Error>> + Send {
+        async move { Ok(self.alter(message, Alteration::Hold).await? > 0) }
+    }
+
+    /// Ends a hold. `false`: it was not held.
+    ///
+    /// # Errors
+    /// As [`alter`](Self::alter).
+    fn release(&self, message: MessageId) -> impl Future<Output = Result<bool, Error>> + Send {
+        async move { Ok(self.alter(message, Alteration::Release).await? > 0) }
+    }
 
     /// Throws a message away, reporting to nobody: for operators. Durable. Leases on it become stale.
     ///
@@ -128,11 +139,42 @@ pub trait Queue: Send + Sync + 'static {
     /// [`Error::NoSuchMessage`].
     fn remove(&self, message: MessageId) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// What is in the queue, by id, beginning behind `after`; at most `limit`.
+    /// Looks through the queue by id, beginning behind `after`, for at most `limit` messages.
+    ///
+    /// A call looks at no more messages than it can without keeping others waiting (an engine says how many), so a page may hold
+    /// fewer, or none at all, and yet not be the last: that one has no [`next`](Page::next).
+    ///
+    /// ```
+    /// # use posthaste_queue::{Error, Queue, Search, Summary};
+    /// async fn each<Q: Queue>(queue: &Q, search: &Search, mut show: impl FnMut(Summary)) -> Result<(), Error> {
+    ///     let mut after = None;
+    ///     loop {
+    ///         let page = queue.search(search, after, 100).await?;
+    ///         page.messages.into_iter().for_each(&mut show);
+    ///         after = page.next;
+    ///         if after.is_none() {
+    ///             return Ok(());
+    ///         }
+    ///     }
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`Error::Broken`], [`Error::Closed`].
-    fn list(&self, after: Option<MessageId>, limit: usize) -> impl Future<Output = Result<Vec<Summary>, Error>> + Send;
+    fn search(
+        &self,
+        search: &Search,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Page, Error>> + Send;
+
+    /// What is in the queue, by id, beginning behind `after`: some of it, at most `limit`, and nothing only when there is nothing.
+    ///
+    /// # Errors
+    /// As [`search`](Self::search).
+    fn list(&self, after: Option<MessageId>, limit: usize) -> impl Future<Output = Result<Vec<Summary>, Error>> + Send {
+        async move { Ok(self.search(&Search::default(), after, limit).await?.messages) }
+    }
 
     /// Counts and gauges; works on a broken queue too.
     fn stats(&self) -> impl Future<Output = Stats> + Send;
@@ -320,44 +362,6 @@ impl Change {
     pub const fn as_u64(self) -> u64 {
         self.0
     }
-}
-
-/// One message, for operators.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
-    /// Its name.
-    pub id: MessageId,
-    /// Whose.
-    pub owner: Owner,
-    /// How urgent.
-    pub priority: Priority,
-    /// Its envelope.
-    pub envelope: Bytes,
-    /// The size of its body in octets.
-    pub body_len: u64,
-    /// Time since it was accepted.
-    pub age: Duration,
-    /// Whether it is on hold.
-    pub held: bool,
-    /// What is left to do.
-    pub deliveries: Vec<DeliverySummary>,
-}
-
-/// One delivery, for operators.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeliverySummary {
-    /// Which of the message's deliveries.
-    pub delivery: u32,
-    /// Where to.
-    pub key: RoutingKey,
-    /// Its state as last written.
-    pub state: Bytes,
-    /// How often an attempt was finished with [`Outcome::Retry`].
-    pub attempts: u32,
-    /// Time until it is due, zero when it is.
-    pub due_in: Duration,
-    /// Whether somebody holds a lease on it.
-    pub leased: bool,
 }
 
 /// Counts and gauges. Counts start at zero when the queue is opened.

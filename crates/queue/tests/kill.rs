@@ -64,8 +64,15 @@ fn what_was_acknowledged_survives() {
 
         let queue = LogQueue::open(dir.path(), options()).unwrap();
         assert!(queue.report().damaged.is_empty(), "{:?}", queue.report());
-        let found: BTreeMap<_, _> =
-            block_on(queue.list(None, usize::MAX)).unwrap().into_iter().map(|each| (each.id, each.body_len)).collect();
+        let mut found = BTreeMap::new();
+        loop {
+            let last = found.last_key_value().map(|(id, _)| *id);
+            let list = block_on(queue.list(last, usize::MAX)).unwrap();
+            if list.is_empty() {
+                break;
+            }
+            found.extend(list.into_iter().map(|each| (each.id, each.body_len)));
+        }
         for (id, len) in &living {
             match found.get(id) {
                 Some(found) => assert_eq!(*found, *len as u64),

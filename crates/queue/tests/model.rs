@@ -10,8 +10,8 @@ use bytes::Bytes;
 use posthaste_queue::log::{LogOptions, LogQueue};
 use posthaste_queue::memory::{MemoryOptions, MemoryQueue};
 use posthaste_queue::{
-    Claim, Claimed, Derived, Draft, Lease, ManualClock, MessageId, NewDelivery, NewMessage, Outcome, Owner, Priority,
-    Queue, RoutingKey,
+    Alteration, Claim, Claimed, Derived, Draft, Lease, ManualClock, MessageId, NewDelivery, NewMessage, Outcome, Owner,
+    Priority, Queue, RoutingKey,
 };
 use proptest::prelude::*;
 
@@ -26,6 +26,8 @@ enum Op {
     Retry { lease: usize, delay: u16, state: u8 },
     Extend { lease: usize, by: u16 },
     Hold { message: usize },
+    Reschedule { message: usize, key: Option<u8>, delay: u16 },
+    Reroute { message: usize, from: Option<u8>, to: u8 },
     Release { message: usize },
     Remove { message: usize },
     Advance { by: u16 },
@@ -43,6 +45,10 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..20_usize, 0..9_u16).prop_map(|(lease, by)| Op::Extend { lease, by }),
         1 => (0..20_usize).prop_map(|message| Op::Hold { message }),
         1 => (0..20_usize).prop_map(|message| Op::Release { message }),
+        1 => (0..20_usize, prop::option::of(0..4_u8), 0..4_u16)
+            .prop_map(|(message, key, delay)| Op::Reschedule { message, key, delay }),
+        1 => (0..20_usize, prop::option::of(0..4_u8), 0..4_u8)
+            .prop_map(|(message, from, to)| Op::Reroute { message, from, to }),
         1 => (0..20_usize).prop_map(|message| Op::Remove { message }),
         2 => (0..6_u16).prop_map(|by| Op::Advance { by }),
     ]
@@ -151,11 +157,24 @@ impl<Q: Queue> Side<Q> {
                 Some(id) => format!("{:?}", self.queue.release(*id).await.ok()),
                 None => String::new(),
             },
+            Op::Reschedule { message, key: of, delay } => {
+                self.alter(*message, Alteration::Reschedule { key: of.map(key), delay: seconds(*delay) }).await
+            }
+            Op::Reroute { message, from, to } => {
+                self.alter(*message, Alteration::Reroute { from: from.map(key), to: key(*to) }).await
+            }
             Op::Remove { message } => match self.ids.get(*message) {
                 Some(id) => self.queue.remove(*id).await.is_ok().to_string(),
                 None => String::new(),
             },
             Op::Advance { .. } => String::new(),
+        }
+    }
+
+    async fn alter(&self, message: usize, what: Alteration) -> String {
+        match self.ids.get(message) {
+            Some(id) => format!("{:?}", self.queue.alter(*id, what).await.ok()),
+            None => String::new(),
         }
     }
 

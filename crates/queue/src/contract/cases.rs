@@ -198,42 +198,6 @@ pub(super) async fn derived_messages_come_with_the_outcome<H: Harness>(harness: 
     assert_eq!(queue.stats().await.messages, 1);
 }
 
-pub(super) async fn hold_and_release<H: Harness>(harness: &mut H) {
-    let queue = harness.open().await;
-    let id = put(&queue, message("me", &["a", "b"]), b"x").await.expect("put");
-    let lease = claim(&queue, 1).await.remove(0).lease;
-    assert!(queue.hold(id).await.expect("hold"));
-    assert!(!queue.hold(id).await.expect("hold again"));
-    assert_eq!(queue.stats().await.held, 1);
-    nothing_due(&queue).await;
-    let retry = Outcome::Retry { delay: SECOND, state: Bytes::new() };
-    queue.finish(lease, retry, Vec::new()).await.expect("a lease that is out goes on");
-    harness.advance(LEASE * 2).await;
-    nothing_due(&queue).await;
-    assert!(queue.due_keys(None, 9).await.expect("keys").is_empty());
-    assert!(queue.release(id).await.expect("release"));
-    assert!(!queue.release(id).await.expect("release again"));
-    assert_eq!(claim(&queue, 9).await.len(), 2);
-    assert_eq!(queue.stats().await.held, 0);
-}
-
-pub(super) async fn remove<H: Harness>(harness: &mut H) {
-    let queue = harness.open().await;
-    let id = put(&queue, message("me", &["a", "b"]), &octets(400_000)).await.expect("put");
-    let lease = claim(&queue, 1).await.remove(0).lease;
-    queue.remove(id).await.expect("remove");
-    assert!(matches!(queue.remove(id).await, Err(Error::NoSuchMessage(gone)) if gone == id));
-    assert!(matches!(queue.hold(id).await, Err(Error::NoSuchMessage(_))));
-    assert!(matches!(queue.release(id).await, Err(Error::NoSuchMessage(_))));
-    assert!(matches!(queue.body(&lease).await, Err(Error::NoSuchMessage(_))));
-    assert!(matches!(queue.extend(&lease, LEASE).await, Err(LeaseError::Stale)));
-    assert!(matches!(queue.finish(lease, Outcome::Done, Vec::new()).await, Err(LeaseError::Stale)));
-    harness.advance(LEASE * 2).await;
-    nothing_due(&queue).await;
-    let stats = queue.stats().await;
-    assert_eq!((stats.messages, stats.leased, stats.bytes), (0, 0, 0));
-}
-
 pub(super) async fn owners_take_turns<H: Harness>(harness: &mut H) {
     let queue = harness.open().await;
     for owner in ["busy", "busy", "busy", "busy", "quiet", "rare"] {
@@ -295,24 +259,6 @@ pub(super) async fn due_keys_are_paged<H: Harness>(harness: &mut H) {
     assert_eq!(queue.due_keys(Some(&routing_key("c")), 9).await.expect("keys"), ["d", "later"].map(routing_key));
     claim(&queue, 9).await;
     assert!(queue.due_keys(None, 9).await.expect("keys").is_empty());
-}
-
-pub(super) async fn list_is_paged<H: Harness>(harness: &mut H) {
-    let queue = harness.open().await;
-    let mut ids = Vec::new();
-    for _ in 0..5 {
-        ids.push(put(&queue, message("me", &["a"]), b"abc").await.expect("put"));
-    }
-    let mut seen = Vec::new();
-    loop {
-        let page = queue.list(seen.last().copied(), 2).await.expect("list");
-        if page.is_empty() {
-            break;
-        }
-        assert!(page.iter().all(|each| each.body_len == 3 && each.envelope == "envelope of me" && !each.held));
-        seen.extend(page.into_iter().map(|each| each.id));
-    }
-    assert_eq!(seen, ids);
 }
 
 pub(super) async fn changed_wakes<H: Harness>(harness: &mut H) {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Harness, LEASE, SECOND, body, claim, claim_one, message, nothing_due, octets, put};
-use crate::{Derived, Draft, LeaseError, Outcome, Priority, Queue, Summary};
+use super::{Harness, LEASE, SECOND, body, claim, claim_one, message, nothing_due, octets, put, routing_key};
+use crate::{Alteration, Derived, Draft, LeaseError, Outcome, Priority, Queue, Summary};
 
 pub(super) async fn reopening_gives_the_same<H: Harness>(harness: &mut H) {
     let queue = harness.open().await;
@@ -20,6 +20,11 @@ pub(super) async fn reopening_gives_the_same<H: Harness>(harness: &mut H) {
     let removed = put(&queue, message("removed", &["g"]), b"x").await.expect("put");
     queue.hold(held).await.expect("hold");
     queue.remove(removed).await.expect("remove");
+    let moved = put(&queue, message("moved", &["x", "y"]), b"").await.expect("put");
+    let to_z = Alteration::Reroute { from: Some(routing_key("x")), to: routing_key("z") };
+    assert_eq!(queue.alter(moved, to_z).await.expect("alter"), 1);
+    let later = Alteration::Reschedule { key: None, delay: SECOND * 1000 };
+    assert_eq!(queue.alter(moved, later).await.expect("alter"), 2);
     for claimed in claim(&queue, 99).await {
         let (outcome, derived) = match claimed.key.as_str() {
             "a" => (Outcome::Done, Vec::new()),
@@ -33,7 +38,7 @@ pub(super) async fn reopening_gives_the_same<H: Harness>(harness: &mut H) {
         queue.finish(claimed.lease, outcome, derived).await.expect("finish");
     }
     let before = settled(queue.list(None, 99).await.expect("list"));
-    assert_eq!(before.len(), 4);
+    assert_eq!(before.len(), 5);
     assert!(before.iter().all(|each| each.id != gone && each.id != removed));
 
     let Some(queue) = harness.reopen(queue).await else { return };
@@ -41,7 +46,7 @@ pub(super) async fn reopening_gives_the_same<H: Harness>(harness: &mut H) {
     let Some(queue) = harness.reopen(queue).await else { return };
     assert_eq!(settled(queue.list(None, 99).await.expect("list")), before, "opening changes nothing");
     let stats = queue.stats().await;
-    assert_eq!((stats.messages, stats.deliveries, stats.held, stats.damaged), (4, 5, 1, 0));
+    assert_eq!((stats.messages, stats.deliveries, stats.held, stats.damaged), (5, 7, 1, 0));
     assert_eq!(stats.bytes, 1000 + 700_000 + 5);
 
     let mut bodies = Vec::new();

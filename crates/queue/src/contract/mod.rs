@@ -5,6 +5,7 @@
 
 mod cases;
 mod durable;
+mod manage;
 
 use std::future::Future;
 use std::pin::pin;
@@ -48,17 +49,20 @@ pub async fn run<H: Harness>(harness: &mut H) {
     cases::a_retry_waits_its_delay(harness).await;
     cases::several_deliveries_are_independent(harness).await;
     cases::derived_messages_come_with_the_outcome(harness).await;
-    cases::hold_and_release(harness).await;
-    cases::remove(harness).await;
     cases::owners_take_turns(harness).await;
     cases::priority_then_due(harness).await;
     cases::claims_are_for_keys(harness).await;
     cases::due_keys_are_paged(harness).await;
-    cases::list_is_paged(harness).await;
     cases::changed_wakes(harness).await;
     cases::changed_loses_nothing(harness).await;
     cases::age_grows(harness).await;
     cases::closed_is_closed(harness).await;
+    manage::hold_and_release(harness).await;
+    manage::remove(harness).await;
+    manage::list_is_paged(harness).await;
+    manage::reschedule(harness).await;
+    manage::reroute(harness).await;
+    manage::a_search_finds_what_it_says(harness).await;
     durable::reopening_gives_the_same(harness).await;
     durable::leases_end_with_the_process(harness).await;
     durable::ids_are_never_used_again(harness).await;

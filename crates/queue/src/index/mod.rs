@@ -3,6 +3,7 @@
 //! What changes is in memory until the next checkpoint has it; what does not may be left to the base when memory is short. A
 //! message is in one of the two, with all its deliveries. Nothing here writes or reads a clock.
 
+mod alter;
 mod base;
 mod checkpoint;
 mod message;
@@ -17,13 +18,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub(crate) use self::alter::Altered;
 pub(crate) use self::base::{Base, Lane, Nothing, ReadyRow, Unreadable};
 pub(crate) use self::checkpoint::{Frozen, Totals};
 use self::message::Phase;
 pub(crate) use self::message::{Delivery, Message};
 use self::schedule::{Schedule, lane};
 use self::shelf::{Hides, Shelf};
-use crate::{Claimed, Lease, MAX_DELAY, MessageId, Owner, Priority, RoutingKey, Stats, Summary};
+use crate::{Claimed, Lease, MAX_DELAY, MessageId, Owner, Page, Priority, RoutingKey, Search, Stats};
 
 /// A time on the queue's clock in microseconds.
 pub(crate) type Moment = i64;
@@ -227,34 +229,6 @@ impl<S: Base> Index<S> {
         Ok(())
     }
 
-    /// [`None`]: there is no such message. Otherwise whether that is news.
-    pub(crate) fn set_held(&mut self, id: MessageId, held: bool) -> Result<Option<bool>, Unreadable> {
-        self.load(id)?;
-        let Some(was) = self.memory.get(id).map(|message| message.held) else { return Ok(None) };
-        if was == held {
-            return Ok(Some(false));
-        }
-        let count = &mut self.totals.held;
-        *count = if held { count.saturating_add(1) } else { count.saturating_sub(1) };
-        let schedule = &mut self.schedule;
-        Self::change_in(&mut self.memory, &mut self.cost, id, |message| {
-            message.held = held;
-            let mut deliveries = mem::take(&mut message.deliveries);
-            for delivery in &mut deliveries {
-                match delivery.phase {
-                    Phase::Waiting | Phase::Ready if held => {
-                        schedule.cancel(id, message, delivery);
-                        delivery.phase = Phase::Idle;
-                    }
-                    Phase::Idle if !held => delivery.phase = schedule.wait(id, delivery),
-                    _ => {}
-                }
-            }
-            message.deliveries = deliveries;
-        });
-        Ok(Some(true))
-    }
-
     /// Makes every lease stale, while the removal is on the way to the disk.
     pub(crate) fn begin_remove(&mut self, id: MessageId) -> Result<Option<()>, Unreadable> {
         self.load(id)?;
@@ -320,20 +294,28 @@ impl<S: Base> Index<S> {
         Ok(keys)
     }
 
-    pub(crate) fn list(
+    pub(crate) fn search(
         &mut self,
         now: Moment,
+        search: &Search,
         after: Option<MessageId>,
         limit: usize,
-    ) -> Result<Vec<Summary>, Unreadable> {
-        let (mut list, mut at) = (Vec::new(), after);
-        while list.len() < limit {
-            let Some(id) = self.id_after(at)? else { break };
+    ) -> Result<Page, Unreadable> {
+        let (mut page, mut octets) = (Page { messages: Vec::new(), next: after }, 0_usize);
+        for _ in 0..LOOKED_AT_AT_ONCE {
+            page.next = self.id_after(page.next)?;
+            let Some(id) = page.next else { break };
             let message = self.get(id)?.ok_or_else(|| inconsistent((id, 0)))?;
-            list.push(message.summary(id, now));
-            at = Some(id);
+            let summary = message.summary(id, now);
+            if search.finds(&summary) {
+                page.messages.push(summary);
+            }
+            octets = octets.saturating_add(message.cost());
+            if page.messages.len() >= limit || octets >= OCTETS_AT_ONCE {
+                break;
+            }
         }
-        Ok(list)
+        Ok(page)
     }
 
     /// The next message behind this one, wherever it is.
@@ -591,3 +573,6 @@ fn inconsistent((id, number): Slot) -> Unreadable {
 const NOTE: usize = 32;
 /// The most messages that are taken out of the base in one go, while others wait: some milliseconds.
 const TAKEN_AT_ONCE: usize = 1_000;
+/// A search looks at so many messages, and at about so many octets of them, while others wait: some milliseconds.
+const LOOKED_AT_AT_ONCE: usize = 1_000;
+const OCTETS_AT_ONCE: usize = 8 << 20;

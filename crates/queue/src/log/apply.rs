@@ -53,8 +53,8 @@ pub(super) fn apply<S: Base<Stored = Stored>>(
                 accept(index, segments, image, at, &mut files)?;
             }
         }
-        Record::Held(id, held) => {
-            index.set_held(id, held)?;
+        Record::Altered(id, what) => {
+            index.alter(id, &what)?;
         }
         Record::Removed(id) => {
             if let Some(gone) = index.take(id)? {

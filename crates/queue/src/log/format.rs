@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::frame::{Input, Kind, Malformed, SHORT, put_len, put_u16, put_u32, put_u64};
-use crate::index::{Delivery, Message, Moment, after, between};
+use crate::index::{Altered, Delivery, Message, Moment, after, between};
 use crate::{MAX_DELIVERIES, MAX_ENVELOPE, MessageId, Owner, Priority, RoutingKey};
 
 pub(super) const MARKER: &[u8] = b"posthaste-queue 1\n";
@@ -22,7 +22,7 @@ pub(super) struct Now {
 pub(super) enum Record {
     Message(Image),
     Outcome(OutcomeRecord),
-    Held(MessageId, bool),
+    Altered(MessageId, Altered),
     Removed(MessageId),
     Ids(u64),
     Closed,
@@ -110,10 +110,30 @@ pub(super) fn encode_outcome(out: &mut Vec<u8>, now: Now, outcome: &OutcomeRecor
     }
 }
 
-pub(super) fn encode_held(id: MessageId, held: bool) -> Vec<u8> {
+/// A payload of kind 3.
+pub(super) fn encode_altered(now: Now, id: MessageId, what: &Altered) -> Vec<u8> {
     let mut out = id.as_u64().to_le_bytes().to_vec();
-    out.push(u8::from(held));
+    match what {
+        Altered::Held(held) => out.push(u8::from(*held)),
+        Altered::Due { key, due, delay } => {
+            out.push(RESCHEDULED);
+            put_u64(&mut out, now.wall_of(*due));
+            put_u64(&mut out, millis(*delay));
+            put_key(&mut out, key.as_ref());
+        }
+        Altered::Key { from, to } => {
+            out.push(REROUTED);
+            put_key(&mut out, from.as_ref());
+            put_key(&mut out, Some(to));
+        }
+    }
     out
+}
+
+/// [`None`] is what no key is as long as.
+fn put_key(out: &mut Vec<u8>, key: Option<&RoutingKey>) {
+    put_u16(out, key.map_or(usize::from(u16::MAX), |key| key.as_str().len()));
+    out.extend_from_slice(key.map_or(&[], |key| key.as_str().as_bytes()));
 }
 
 /// Reads a payload whose checksum is right, written at wall time `wall`.
@@ -122,7 +142,7 @@ pub(super) fn decode(kind: Kind, payload: &[u8], wall: u64, now: Now) -> Result<
     let record = match kind {
         Kind::Message => Record::Message(decode_image(&mut input, payload.len(), wall, now)?),
         Kind::Outcome => Record::Outcome(decode_outcome(&mut input, payload.len(), wall, now)?),
-        Kind::Held => Record::Held(input.id()?, input.u8()? == 1),
+        Kind::Altered => Record::Altered(input.id()?, decode_altered(&mut input, now)?),
         Kind::Removed => Record::Removed(input.id()?),
         Kind::Ids => Record::Ids(input.below_last_id()?),
         Kind::Closed => Record::Closed,
@@ -179,6 +199,28 @@ fn decode_image(input: &mut Input<'_>, total: usize, wall: u64, now: Now) -> Res
     Ok(Image { id, message })
 }
 
+fn decode_altered(input: &mut Input<'_>, now: Now) -> Result<Altered, Malformed> {
+    match input.u8()? {
+        held @ (0 | 1) => Ok(Altered::Held(held == 1)),
+        RESCHEDULED => {
+            let (due, delay) = now.due(input.u64()?, input.u64()?);
+            Ok(Altered::Due { key: decode_key(input)?, due, delay })
+        }
+        REROUTED => {
+            let (from, to) = (decode_key(input)?, decode_key(input)?);
+            Ok(Altered::Key { from, to: to.ok_or(Malformed("a message that is routed nowhere"))? })
+        }
+        _ => Err(Malformed("an unknown alteration")),
+    }
+}
+
+fn decode_key(input: &mut Input<'_>) -> Result<Option<RoutingKey>, Malformed> {
+    match input.u16()? {
+        len if len == usize::from(u16::MAX) => Ok(None),
+        len => RoutingKey::new(input.text(len)?).map(Some).map_err(|_| Malformed("a long routing key")),
+    }
+}
+
 fn decode_outcome(input: &mut Input<'_>, total: usize, wall: u64, now: Now) -> Result<OutcomeRecord, Malformed> {
     let (id, delivery, generation, what) = (input.id()?, input.u32()?, input.u64()?, input.u8()?);
     let (attempts, due, delay) = (input.u32()?, input.u64()?, input.u64()?);
@@ -217,6 +259,17 @@ impl Now {
         (after(self.moment, left), delay)
     }
 
+    /// With times as they will be read back.
+    pub(super) fn as_written(self, what: Altered) -> Altered {
+        match what {
+            Altered::Due { key, due, delay } => {
+                let (due, delay) = self.due(self.wall_of(due), millis(delay));
+                Altered::Due { key, due, delay }
+            }
+            what => what,
+        }
+    }
+
     fn born(self, age: u64, written: u64) -> Moment {
         let age = age.saturating_add(self.wall.saturating_sub(written));
         self.moment.saturating_sub(i64::try_from(age.saturating_mul(1000)).unwrap_or(i64::MAX))
@@ -228,5 +281,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
 }
 
+const RESCHEDULED: u8 = 2;
+const REROUTED: u8 = 3;
 const FLAG_HELD: u8 = 1;
 const FLAG_OWN_FILE: u8 = 2;

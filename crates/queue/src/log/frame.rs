@@ -27,7 +27,7 @@ pub(super) struct Frame {
 pub(super) enum Kind {
     Message = 1,
     Outcome = 2,
-    Held = 3,
+    Altered = 3,
     Removed = 4,
     Ids = 5,
     Closed = 6,
@@ -112,7 +112,7 @@ impl Frame {
 
 impl Kind {
     fn from_u8(octet: u8) -> Option<Self> {
-        let all = [Self::Message, Self::Outcome, Self::Held, Self::Removed, Self::Ids, Self::Closed];
+        let all = [Self::Message, Self::Outcome, Self::Altered, Self::Removed, Self::Ids, Self::Closed];
         all.into_iter().find(|kind| *kind as u8 == octet)
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::draft::Ticket;
 use super::format::Image;
 use super::segment::Entry;
-use crate::{Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
+use crate::{Alteration, Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
 
 /// Two ways to the store's thread. Outcomes go first and are never refused: there is at most one for each lease. Puts are as
 /// many as there are drafts, which are bounded where they begin.
@@ -28,7 +28,7 @@ pub(super) type Reply<T> = oneshot::Sender<T>;
 pub(super) enum Job {
     Put(Box<PutJob>),
     Finish { lease: Lease, outcome: Outcome, derived: Vec<Derived>, reply: Reply<Result<Vec<MessageId>, LeaseError>> },
-    Hold { id: MessageId, held: bool, reply: Reply<Result<bool, Error>> },
+    Alter { id: MessageId, what: Alteration, reply: Reply<Result<usize, Error>> },
     Remove { id: MessageId, reply: Reply<Result<(), Error>> },
     Ids { reply: Reply<Result<(), PutError>> },
 }
@@ -93,7 +93,7 @@ impl Job {
         match self {
             Self::Put(put) => answer(put.reply, Err(why.clone().into())),
             Self::Finish { reply, .. } => answer(reply, Err(why.clone().into())),
-            Self::Hold { reply, .. } => answer(reply, Err(why.clone())),
+            Self::Alter { reply, .. } => answer(reply, Err(why.clone())),
             Self::Remove { reply, .. } => answer(reply, Err(why.clone())),
             Self::Ids { reply } => answer(reply, Err(why.clone().into())),
         }

@@ -49,8 +49,8 @@ use self::sync::Syncer;
 use self::vfs::{Os, Vfs};
 use crate::core::Core;
 use crate::{
-    Change, Claim, Claimed, Derived, Error, Full, Lease, LeaseError, MessageId, Outcome, PutError, Queue, RoutingKey,
-    Stats, Summary, TooLarge, limits,
+    Alteration, Change, Claim, Claimed, Derived, Error, Full, Lease, LeaseError, MessageId, Outcome, Page, PutError,
+    Queue, RoutingKey, Search, Stats, TooLarge, limits,
 };
 
 /// A queue in a folder of the local disk. Not on a network file system.
@@ -219,14 +219,9 @@ impl Queue for LogQueue {
         self.shared.core.changed(seen).await
     }
 
-    async fn hold(&self, message: MessageId) -> Result<bool, Error> {
+    async fn alter(&self, message: MessageId, what: Alteration) -> Result<usize, Error> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Job::Hold { id: message, held: true, reply }, answer).await
-    }
-
-    async fn release(&self, message: MessageId) -> Result<bool, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Job::Hold { id: message, held: false, reply }, answer).await
+        self.ask(Job::Alter { id: message, what, reply }, answer).await
     }
 
     async fn remove(&self, message: MessageId) -> Result<(), Error> {
@@ -234,8 +229,8 @@ impl Queue for LogQueue {
         self.ask(Job::Remove { id: message, reply }, answer).await
     }
 
-    async fn list(&self, after: Option<MessageId>, limit: usize) -> Result<Vec<Summary>, Error> {
-        self.shared.core.list(after, limit)
+    async fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {
+        self.shared.core.search(search, after, limit)
     }
 
     async fn stats(&self) -> Stats {

@@ -16,7 +16,7 @@ use super::segment::{At, Living, Segment, Segments, name, random, sequence};
 use super::shared::wall;
 use super::vfs::{Vfs, VfsFile, read_exact};
 use super::{Damage, LogOptions, OpenError, OpenReport, hex};
-use crate::index::{Index, Message, Moment, Unreadable, after, first_generation};
+use crate::index::{Altered, Index, Message, Moment, Unreadable, after, first_generation};
 use crate::{MessageId, Stats};
 
 /// What an opening found.
@@ -456,7 +456,7 @@ impl Opening<'_> {
             let is_there = files.remove(&id);
             let len = if is_there { self.vfs.open(&path).and_then(|file| file.len()).ok() } else { None };
             if len != Some(message.body_len) {
-                self.index.set_held(id, true).map_err(failed)?;
+                self.index.alter(id, &Altered::Held(true)).map_err(failed)?;
                 self.damage(path, &format!("should be the body of message {id}, which is on hold now"));
             }
         }

@@ -10,14 +10,14 @@ use super::apply::{Stored, apply};
 use super::checkpoint::{Checkpointer, Done, Meta, Snapshot, Work};
 use super::draft::Ticket;
 use super::format::{
-    self, Image, Now, OutcomeRecord, Record, RetryRecord, StoredBody, encode_held, encode_image, encode_outcome,
+    self, Image, Now, OutcomeRecord, Record, RetryRecord, StoredBody, encode_altered, encode_image, encode_outcome,
 };
 use super::frame::{FRAME, Kind};
 use super::lanes::{Job, PutJob, Reply, answer};
 use super::scan::{Scan, next_good, read_record};
 use super::segment::{AppendError, At, Entry, Segments};
 use super::shared::{ID_BLOCK, Shared};
-use crate::index::{Index, Message, Unreadable, after};
+use crate::index::{Altered, Index, Message, Unreadable, after};
 use crate::{Broken, Derived, Error, Full, Lease, LeaseError, MAX_DELAY, MessageId, Outcome, PutError};
 
 /// A job whose record is ready, with what to do once it is on stable storage.
@@ -37,10 +37,10 @@ enum Effect {
         ids: Vec<MessageId>,
         reply: Reply<Result<Vec<MessageId>, LeaseError>>,
     },
-    Hold {
+    Alter {
         id: MessageId,
-        held: bool,
-        reply: Reply<Result<bool, Error>>,
+        what: Altered,
+        reply: Reply<Result<usize, Error>>,
     },
     Remove {
         id: MessageId,
@@ -172,16 +172,15 @@ impl Store {
                         Err(error) => answer(reply, Err(error)),
                     }
                 }
-                Job::Hold { id, held, reply } => {
-                    match self.shared.core.with(|index, _| Ok(index.get(id)?.map(|message| message.held))) {
-                        Err(error) => answer(reply, Err(error)),
-                        Ok(None) => answer(reply, Err(Error::NoSuchMessage(id))),
-                        Ok(Some(_)) => {
-                            let entry = Entry::new(Kind::Held, encode_held(id, held));
-                            planned.push(Planned { entry, effect: Effect::Hold { id, held, reply } });
-                        }
+                Job::Alter { id, what, reply } => match self.shared.core.with(|index, _| index.get(id)) {
+                    Err(error) => answer(reply, Err(error)),
+                    Ok(None) => answer(reply, Err(Error::NoSuchMessage(id))),
+                    Ok(Some(_)) => {
+                        let what = now.as_written(Altered::new(what, now.moment));
+                        let entry = Entry::new(Kind::Altered, encode_altered(now, id, &what));
+                        planned.push(Planned { entry, effect: Effect::Alter { id, what, reply } });
                     }
-                }
+                },
                 Job::Remove { id, reply } => match self.shared.core.with(|index, _| index.begin_remove(id)) {
                     Err(error) => answer(reply, Err(error)),
                     Ok(None) => answer(reply, Err(Error::NoSuchMessage(id))),
@@ -280,11 +279,9 @@ impl Store {
                         self.shared.counts.puts.fetch_add(ids.len() as u64, Relaxed);
                         answers.push(Box::new(move || answer(reply, Ok(ids))));
                     }
-                    Effect::Hold { id, held, reply } => {
-                        let was = index.get(id)?.map(|message| message.held);
-                        gone.extend(apply(index, &mut self.segments, Record::Held(id, held), &at)?);
-                        let news = was.map(|was| was != held).ok_or(Error::NoSuchMessage(id));
-                        answers.push(Box::new(move || answer(reply, news)));
+                    Effect::Alter { id, what, reply } => {
+                        let concerned = index.alter(id, &what)?.ok_or(Error::NoSuchMessage(id));
+                        answers.push(Box::new(move || answer(reply, concerned)));
                     }
                     Effect::Remove { id, reply } => {
                         take(Record::Removed(id))?;
@@ -489,7 +486,7 @@ impl Drop for Store {
                     answer(reply, Err(error.clone().into()));
                 }
                 Effect::Finish { reply, .. } => answer(reply, Err(error.clone().into())),
-                Effect::Hold { reply, .. } => answer(reply, Err(error.clone())),
+                Effect::Alter { reply, .. } => answer(reply, Err(error.clone())),
                 Effect::Remove { reply, .. } => answer(reply, Err(error.clone())),
                 Effect::Ids { replies, .. } => {
                     replies.into_iter().for_each(|reply| answer(reply, Err(error.clone().into())));

@@ -7,12 +7,14 @@ use bytes::Bytes;
 
 use super::disk::Disk;
 use super::{block_on, claim, message, open, options, put};
-use crate::log::format::{self, Image, Now, OutcomeRecord, Record, RetryRecord, encode_image, encode_outcome};
+use crate::index::Altered;
+use crate::log::format::{self, Image, Now, OutcomeRecord, Record, RetryRecord};
+use crate::log::format::{encode_altered, encode_image, encode_outcome};
 use crate::log::frame::{FRAME, Frame, Kind, SEGMENT_HEADER, SegmentHeader};
-use crate::{ManualClock, MessageId, Queue};
+use crate::{ManualClock, MessageId, Queue, RoutingKey};
 
 const NOW: Now = Now { moment: 5_000_000, wall: 1_700_000_000_000 };
-const KINDS: [Kind; 6] = [Kind::Message, Kind::Outcome, Kind::Held, Kind::Removed, Kind::Ids, Kind::Closed];
+const KINDS: [Kind; 6] = [Kind::Message, Kind::Outcome, Kind::Altered, Kind::Removed, Kind::Ids, Kind::Closed];
 
 fn image(id: u64) -> Vec<u8> {
     let mut payload = Vec::new();
@@ -42,6 +44,18 @@ fn outcome() -> Vec<u8> {
     payload
 }
 
+fn altered(which: usize) -> Altered {
+    let key = |text| RoutingKey::new(text).unwrap();
+    let (due, delay) = (NOW.moment + 2_000_000, Duration::from_secs(2));
+    match which % 5 {
+        0 => Altered::Held(true),
+        1 => Altered::Due { key: None, due, delay },
+        2 => Altered::Due { key: Some(key("")), due, delay },
+        3 => Altered::Key { from: Some(key("key")), to: key("elsewhere") },
+        _ => Altered::Key { from: None, to: key("") },
+    }
+}
+
 #[test]
 fn what_is_written_is_read_back() {
     let Ok(Record::Message(Image { id, message })) = format::decode(Kind::Message, &image(7), NOW.wall, NOW) else {
@@ -57,6 +71,13 @@ fn what_is_written_is_read_back() {
     };
     let retry = found.retry.unwrap();
     assert_eq!((retry.attempts, retry.due, &retry.state[..]), (3, NOW.moment + 1_000_000, &b"later"[..]));
+    for which in 0..5 {
+        let payload = encode_altered(NOW, MessageId::from_u64(7), &altered(which));
+        let Ok(Record::Altered(id, found)) = format::decode(Kind::Altered, &payload, NOW.wall, NOW) else {
+            panic!("an alteration")
+        };
+        assert_eq!((id.as_u64(), found), (7, altered(which)));
+    }
     assert_eq!(found.derived.len(), 2);
     for image in found.derived {
         assert_eq!(&outcome()[image.message.stored.inline.unwrap()..][..4], b"body");
@@ -68,9 +89,10 @@ fn any_octets_are_read_without_panic() {
     let mut random = fastrand::Rng::with_seed(1);
     let mut understood = 0;
     for _ in 0..200_000 {
-        let mut payload = match random.u8(0..3) {
+        let mut payload = match random.u8(0..4) {
             0 => image(7),
             1 => outcome(),
+            2 => encode_altered(NOW, MessageId::from_u64(7), &altered(random.usize(..))),
             _ => (0..random.usize(0..90)).map(|_| random.u8(..)).collect(),
         };
         for _ in 0..random.usize(0..4) {
@@ -100,8 +122,9 @@ fn logs_of_any_records_open() {
         let tag = random.u64(..);
         let mut log = SegmentHeader { sequence: 1, tag, id_ceiling: random.u64(0..1 << 63) }.encode();
         for _ in 0..random.usize(0..12) {
-            let mut payload = match random.u8(0..5) {
+            let mut payload = match random.u8(0..6) {
                 0 => outcome(),
+                2 => encode_altered(NOW, MessageId::from_u64(random.u64(5..9)), &altered(random.usize(..))),
                 1 => (0..random.usize(0..90)).map(|_| random.u8(..)).collect(),
                 _ => image(random.u64(5..9)),
             };
