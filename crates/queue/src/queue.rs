@@ -382,6 +382,8 @@ pub struct Stats {
     pub disk: u64,
     /// Octets of memory that the messages take which the engine has in memory, without their bodies.
     pub index_memory: u64,
+    /// Whether something is due that cannot be claimed yet, because there is no room for it in memory: the engine makes some.
+    pub short_of_memory: bool,
     /// Messages being received.
     pub drafts: u64,
     /// Octets of messages being received that are in memory.

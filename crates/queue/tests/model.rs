@@ -192,6 +192,7 @@ impl<Q: Queue> Side<Q> {
         if leases {
             let keys = self.queue.due_keys(None, 9).await.unwrap();
             view.push_str(&format!(" {} {} {} {keys:?}", stats.leased, stats.puts, stats.finished));
+            view.push_str(if stats.short_of_memory { " and more is due" } else { "" });
         }
         view
     }

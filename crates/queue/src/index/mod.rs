@@ -342,6 +342,7 @@ impl<S: Base> Index<S> {
         stats.held = self.totals.held;
         stats.bytes = self.totals.bytes;
         stats.index_memory = self.cost() as u64;
+        stats.short_of_memory = self.is_short_of_room();
         // Ids grow with the beginning of the draft, so the first is the oldest but for those that took long to arrive.
         if let Some(first) = self.id_after(None)? {
             stats.oldest = self.get(first)?.map(|message| between(message.born, now));
