@@ -100,7 +100,7 @@ pub struct DeliverySummary {
     pub key: RoutingKey,
     /// Its state as last written.
     pub state: Bytes,
-    /// How often an attempt was finished with [`Outcome::Retry`].
+    /// How often an attempt was finished with [`Outcome::Retry`](crate::Outcome::Retry).
     pub attempts: u32,
     /// Time until it is due, zero when it is.
     pub due_in: Duration,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::core::Core;
-use crate::index::{Altered, Index, Message, Moment, Nothing, Totals, Unreadable, after};
+use crate::index::{Altered, Bounds, Index, Message, Moment, Nothing, Totals, Unreadable, after};
 use crate::{
     Alteration, Body, Change, Claim, Claimed, Clock, Derived, Draft, Error, Full, Lease, LeaseError, MAX_DELAY,
     MessageId, NewMessage, Outcome, Page, PutError, Queue, RoutingKey, Search, Stats, SystemClock, TooLarge, limits,
@@ -24,6 +24,8 @@ pub struct MemoryOptions {
     pub max_body: u64,
     /// What bodies and index may take together in octets; beyond it is [`PutError::Full`]. Default: 1 GiB.
     pub memory: usize,
+    /// Deliveries that are leased at once; beyond it claims give nothing. Default: 1,000.
+    pub max_leases: usize,
 }
 
 /// A queue without durability. It passes the same [contract](crate::contract) otherwise.
@@ -66,7 +68,8 @@ impl MemoryQueue {
     /// An empty queue.
     #[must_use]
     pub fn new(options: MemoryOptions) -> Self {
-        let index = Index::new(Nothing::new(), Totals::default(), 0, usize::MAX, 1);
+        let bounds = Bounds { memory: usize::MAX, leases: options.max_leases };
+        let index = Index::new(Nothing::new(), Totals::default(), 0, bounds, 1);
         let inner = Arc::new(Inner {
             core: Core::new(Arc::clone(&options.clock), 0, index),
             options,
@@ -90,7 +93,7 @@ impl MemoryQueue {
 
 impl Default for MemoryOptions {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock::new()), max_body: 64 << 20, memory: 1 << 30 }
+        Self { clock: Arc::new(SystemClock::new()), max_body: 64 << 20, memory: 1 << 30, max_leases: 1_000 }
     }
 }
 
@@ -315,8 +318,12 @@ impl Body for MemoryBody {
 
 impl fmt::Debug for MemoryOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { clock: _, max_body, memory } = self;
-        f.debug_struct("MemoryOptions").field("max_body", max_body).field("memory", memory).finish_non_exhaustive()
+        let Self { clock: _, max_body, memory, max_leases } = self;
+        f.debug_struct("MemoryOptions")
+            .field("max_body", max_body)
+            .field("memory", memory)
+            .field("max_leases", max_leases)
+            .finish_non_exhaustive()
     }
 }
 

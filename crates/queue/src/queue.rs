@@ -35,7 +35,11 @@ pub trait Queue: Send + Sync + 'static {
     fn put(&self, size_hint: Option<u64>) -> impl Future<Output = Result<Self::Draft, PutError>> + Send;
 
     /// Leases up to [`max`](Claim::max) deliveries that are due: of the highest priority that any has, of the owner whose turn it
-    /// is, the one that is due longest. Returns at once, with nothing when nothing is due: wait with [`changed`](Self::changed).
+    /// is, the one that is due longest. Returns at once, with nothing when nothing is due, or when as many are leased as the engine
+    /// allows: wait with [`changed`](Self::changed).
+    ///
+    /// **The duplicate bound** is that number: of deliveries that were leased when the process died nobody knows whether they were
+    /// made, so they are offered again. Of all others it is known.
     ///
     /// # Errors
     /// [`Error::Broken`], [`Error::Closed`].
@@ -92,7 +96,7 @@ pub trait Queue: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<RoutingKey>, Error>> + Send;
 
     /// Waits until something *may* have become claimable that was not when `seen` was returned: a message came, a due time was
-    /// reached, a lease expired, a message was released.
+    /// reached, a lease expired, a message was released or altered, a lease ended where there could be no more.
     ///
     /// ```text
     /// let mut seen = Change::default();

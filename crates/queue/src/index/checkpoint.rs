@@ -69,7 +69,7 @@ impl<S: Base> Index<S> {
 
     /// Leaves messages to the base until those in memory cost half of what they may: first those that wait, then the newest.
     fn evict(&mut self) {
-        let keep = self.budget / 2;
+        let keep = self.bounds.memory / 2;
         for waiting_only in [true, false] {
             if self.cost() <= keep {
                 return;

@@ -43,13 +43,23 @@ pub(crate) struct Index<S: Base> {
     totals: Totals,
     /// What the messages in memory cost, in octets.
     cost: usize,
-    /// Beyond this cost messages are left to the base as they fall due.
-    budget: usize,
+    bounds: Bounds,
+    /// Somebody asked for more leases than there may be.
+    is_out_of_leases: bool,
     now: Moment,
     /// When there is something to do about what waits in the base; [`None`] while there is no room for it.
     base_event: Option<Moment>,
     /// Something has become claimable since somebody was told.
     stirred: bool,
+}
+
+/// What an index may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Beyond this cost messages are left to the base as they fall due.
+    pub(crate) memory: usize,
+    /// So many deliveries may be leased, or have an outcome that is being written.
+    pub(crate) leases: usize,
 }
 
 struct Memory<B> {
@@ -75,7 +85,7 @@ pub(crate) struct Stale;
 impl<S: Base> Index<S> {
     /// What is in the queue is what is in the base, which has `totals`. It is `now`. `first_generation` should be unlike that of any
     /// earlier opening, so that a lease from there does not match by accident.
-    pub(crate) fn new(base: S, totals: Totals, now: Moment, budget: usize, first_generation: u64) -> Self {
+    pub(crate) fn new(base: S, totals: Totals, now: Moment, bounds: Bounds, first_generation: u64) -> Self {
         Self {
             memory: Memory::default(),
             shelf: Shelf::new(base),
@@ -84,7 +94,8 @@ impl<S: Base> Index<S> {
             next_generation: first_generation,
             totals,
             cost: 0,
-            budget,
+            bounds,
+            is_out_of_leases: false,
             now,
             base_event: Some(now),
             stirred: false,
@@ -126,6 +137,10 @@ impl<S: Base> Index<S> {
             if is_held { self.set_phase(slot, Phase::Idle) } else { self.make_ready(slot) }
         }
         self.take_what_is_due(now)?;
+        if self.is_out_of_leases && self.schedule.in_doubt() < self.bounds.leases {
+            self.is_out_of_leases = false;
+            self.stirred = true;
+        }
         Ok(mem::take(&mut self.stirred))
     }
 
@@ -144,6 +159,10 @@ impl<S: Base> Index<S> {
         let until = after(now, lease);
         let mut claimed = Vec::new();
         while claimed.len() < max {
+            if self.schedule.in_doubt() >= self.bounds.leases {
+                self.is_out_of_leases = true;
+                break;
+            }
             let Some(row) = self.next_of(keys)? else { break };
             self.load(row.slot.0)?;
             let slot = row.slot;
@@ -186,7 +205,8 @@ impl<S: Base> Index<S> {
     /// From here on the delivery neither expires nor is claimed: its outcome is on the way to the disk.
     pub(crate) fn begin_finish(&mut self, lease: &Lease) -> Result<(), Stale> {
         let slot = self.unschedule(lease)?;
-        self.set_phase(slot, Phase::Writing);
+        let phase = self.schedule.write();
+        self.set_phase(slot, phase);
         Ok(())
     }
 
@@ -396,7 +416,7 @@ impl<S: Base> Index<S> {
                 self.base_event = Some(first.map_or(Moment::MAX, |(due, _)| due));
                 return Ok(());
             };
-            if self.cost() >= self.budget {
+            if self.cost() >= self.bounds.memory {
                 // The next checkpoint makes it ready where it is.
                 self.base_event = None;
                 return Ok(());

@@ -13,6 +13,8 @@ pub(super) struct Schedule {
     waiting: BTreeSet<WaitingRow>,
     ready: BTreeSet<ReadyRow>,
     leases: BTreeSet<(Moment, Slot)>,
+    /// Deliveries whose outcome is being written.
+    writing: usize,
 }
 
 /// Where a delivery goes when it is ready.
@@ -37,11 +39,17 @@ impl Schedule {
         Phase::Leased { until }
     }
 
+    pub(super) fn write(&mut self) -> Phase {
+        self.writing = self.writing.saturating_add(1);
+        Phase::Writing
+    }
+
     /// Takes a delivery out of wherever its phase says it is.
     pub(super) fn cancel<B>(&mut self, id: MessageId, message: &Message<B>, delivery: &Delivery) {
         let slot = (id, delivery.number);
         match delivery.phase {
-            Phase::Idle | Phase::Writing => {}
+            Phase::Idle => {}
+            Phase::Writing => self.writing = self.writing.saturating_sub(1),
             Phase::Waiting => {
                 self.waiting.remove(&(delivery.due, slot));
             }
@@ -74,6 +82,11 @@ impl Schedule {
 
     pub(super) fn leased(&self) -> usize {
         self.leases.len()
+    }
+
+    /// Deliveries of which nobody can know, were the process to die now, whether they were made.
+    pub(super) fn in_doubt(&self) -> usize {
+        self.leases.len().saturating_add(self.writing)
     }
 }
 

@@ -31,6 +31,9 @@ pub struct LogOptions {
     pub draft_memory: usize,
     /// Messages being received at once, those waiting for their commit included; beyond it puts are `Full`. Default: 2,000.
     pub max_drafts: usize,
+    /// Deliveries that are leased at once, those counted whose outcome is being written; beyond it claims give nothing. Of so many at
+    /// most nobody knows after a crash whether they were made: they are offered again. At least 1. Default: 1,000.
+    pub max_leases: usize,
     /// Octets that must be free on the disk beside the announced size for a put not to be `Full`. Outcomes are written down to the
     /// last octet. Of a small disk no more than a sixteenth is kept back. Default: 64 MiB.
     pub disk_reserve: u64,
@@ -118,6 +121,7 @@ impl LogOptions {
         self.segment_size = self.segment_size.clamp(4 << 10, 1 << 30);
         self.inline_body = self.inline_body.min(8 << 20);
         self.index_memory = self.index_memory.max(4 << 10);
+        self.max_leases = self.max_leases.max(1);
         self
     }
 }
@@ -133,6 +137,7 @@ impl Default for LogOptions {
             index_cache: 16 << 20,
             draft_memory: 64 << 20,
             max_drafts: 2_000,
+            max_leases: 1_000,
             disk_reserve: 64 << 20,
         }
     }
@@ -155,6 +160,7 @@ impl fmt::Debug for LogOptions {
             .field("index_cache", &self.index_cache)
             .field("draft_memory", &self.draft_memory)
             .field("max_drafts", &self.max_drafts)
+            .field("max_leases", &self.max_leases)
             .field("disk_reserve", &self.disk_reserve)
             .finish_non_exhaustive()
     }

@@ -16,7 +16,7 @@ use super::segment::{At, Living, Segment, Segments, name, random, sequence};
 use super::shared::wall;
 use super::vfs::{Vfs, VfsFile, read_exact};
 use super::{Damage, LogOptions, OpenError, OpenReport, hex};
-use crate::index::{Altered, Index, Message, Moment, Unreadable, after, first_generation};
+use crate::index::{Altered, Bounds, Index, Message, Moment, Unreadable, after, first_generation};
 use crate::{MessageId, Stats};
 
 /// What an opening found.
@@ -246,7 +246,8 @@ impl<'a> Opening<'a> {
             segments.list.insert(sequence, Segment { live_octets: octets, pinned, ..Segment::new(0, 0) });
         }
         let snapshot = checkpoint.snapshot().map_err(failed)?;
-        let index = Index::new(snapshot, meta.totals, moment, options.index_memory, first_generation(random()));
+        let bounds = Bounds { memory: options.index_memory, leases: options.max_leases };
+        let index = Index::new(snapshot, meta.totals, moment, bounds, first_generation(random()));
         Ok(Self {
             vfs,
             dir,
