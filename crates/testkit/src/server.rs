@@ -79,7 +79,7 @@ pub struct ServerHarness {
     pub closed: Option<CloseReason>,
     input: Vec<u8>,
     out: BytesMut,
-    tls_is_due: bool,
+    pub(crate) tls_is_due: bool,
     mail: Option<String>,
     /// In the order of their RCPTs, whatever that of the answers: which were accepted.
     recipients: Vec<(QuestionId, String, bool)>,
@@ -140,7 +140,8 @@ impl ServerHarness {
     /// # Panics
     /// When the session breaks its contract.
     pub fn run(&mut self) -> Stop {
-        if self.tls_is_due {
+        // Unless the session has had enough of waiting for it.
+        if self.tls_is_due && self.session.poll_timeout().is_some() {
             return Stop::Tls;
         }
         let mut idle = 0;

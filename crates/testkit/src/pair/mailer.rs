@@ -25,6 +25,7 @@ pub(super) struct Mailer {
     sasl: Option<(Ticket, ClientMechanism)>,
     /// Events of the client that were looked at.
     seen: usize,
+    pub(super) in_tls: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +75,7 @@ impl Mailer {
             plan.extend([Task::StartTls, Task::Hello]);
         }
         plan.extend(setup.mechanism.map(Task::Login));
-        Self { setup, plan, letters: Vec::new(), tickets: HashMap::new(), sasl: None, seen: 0 }
+        Self { setup, plan, letters: Vec::new(), tickets: HashMap::new(), sasl: None, seen: 0, in_tls: false }
     }
 
     pub(super) fn submit(&mut self, letter: Letter) {
@@ -212,6 +213,7 @@ impl Mailer {
                 Event::StartTls if client.session.phase() != Phase::Handshake => {}
                 Event::StartTls => {
                     client.establish_tls();
+                    self.in_tls = true;
                     let forgotten = !client.session.capabilities().offers(Keyword::Pipelining);
                     assert!(forgotten, "the offers in clear are forgotten");
                 }

@@ -23,7 +23,7 @@ use crate::{
     choices::Choices,
     client::ClientHarness,
     link::{Duplex, Fault},
-    server::{ServerHarness, Stop},
+    server::ServerHarness,
 };
 
 pub use letter::{Letter, Way};
@@ -157,6 +157,11 @@ impl Pair {
             }
         };
         self.mailer.hear(&mut self.client);
+        // A handshake takes two, and is the link's affair.
+        if self.mailer.in_tls && self.server.tls_is_due && self.server.closed.is_none() {
+            self.server.establish_tls();
+            self.server.run();
+        }
         self.link.up.write(&std::mem::take(&mut self.client.sent));
         self.link.down.write(&std::mem::take(&mut self.server.said));
         if self.client.closed {
@@ -248,11 +253,7 @@ impl Pair {
             self.server.end_of_input();
             return true;
         }
-        let mut stop = self.server.feed(&octets);
-        while stop == Stop::Tls {
-            self.server.establish_tls();
-            stop = self.server.run();
-        }
+        self.server.feed(&octets);
         !octets.is_empty() || !self.server.said.is_empty()
     }
 
