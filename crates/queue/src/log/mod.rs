@@ -11,6 +11,7 @@ mod checkpoint;
 mod draft;
 mod format;
 mod frame;
+pub mod inspect;
 mod lanes;
 mod options;
 mod readers;
@@ -96,7 +97,7 @@ impl LogQueue {
         let lock = vfs.lock(&lock_path).map_err(OpenError::io(&lock_path))?;
         let lock = lock.ok_or(OpenError::Locked { path: lock_path })?;
         recover::prepare(&*vfs, dir)?;
-        let recovered = recover::recover(&vfs, dir, &options)?;
+        let recovered = recover::recover(&vfs, dir, &options, recover::Bodies::Check)?;
         let Recovered { checkpoint, position, index, segments, next_id, report, moment } = recovered;
         let origin = moment.saturating_sub(crate::index::moment(options.clock.now()));
         let shared = Arc::new(Shared {

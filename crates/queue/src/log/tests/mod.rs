@@ -5,7 +5,9 @@ mod damage;
 mod disk;
 mod faults;
 mod hostile;
+mod inspect;
 mod ledger;
+mod overlay;
 mod power;
 mod room;
 
