@@ -1,7 +1,8 @@
 //! A disk that loses what was not synced, and fails when it is told to.
 //!
-//! The weakest that POSIX allows: unsynced writes survive a crash in any selection and cut anywhere, names only when their folder
-//! was synced.
+//! What a power cut leaves of what was not synced is in `cut`.
+
+mod cut;
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
+pub(super) use self::cut::Survival;
 use crate::log::vfs::{Room, Vfs, VfsFile};
 
 #[derive(Clone)]
@@ -19,9 +21,11 @@ struct State {
     now: Tree,
     dirs: BTreeSet<PathBuf>,
     files: Vec<Inode>,
-    /// What happened to names since their folder was synced.
-    unsynced_names: Vec<NameChange>,
+    /// What happened to names since their folder was synced, each with its place in the order of all changes of the disk.
+    unsynced_names: Vec<(u64, NameChange)>,
     durable: Tree,
+    durable_dirs: BTreeSet<PathBuf>,
+    changes: u64,
     locks: BTreeMap<PathBuf, Weak<()>>,
     fault: Option<Fault>,
     operations: u64,
@@ -30,19 +34,29 @@ struct State {
     /// The size of the whole; without it the disk is as large as can be.
     total: Option<u64>,
     cut_after: Option<u64>,
+    /// Where the power went.
+    cut_at: Option<Operation>,
+    /// How often which operation was done or tried.
+    done: BTreeMap<Operation, u64>,
     /// After a crash the old handles do nothing any more.
     crashed: bool,
 }
 
 type Tree = BTreeMap<PathBuf, usize>;
 
+/// Something that changes or syncs the disk, and in which part of the queue's folder.
+pub(super) type Operation = (&'static str, &'static str);
+
 #[derive(Clone, Default)]
 struct Inode {
+    /// The part of the queue's folder that it was made in.
+    part: &'static str,
     now: Vec<u8>,
     /// Which blocks of it take room on the disk.
     blocks: Vec<bool>,
     durable: Vec<u8>,
-    unsynced: Vec<DataChange>,
+    /// Each with its place in the order of all changes of the disk.
+    unsynced: Vec<(u64, DataChange)>,
 }
 
 #[derive(Clone)]
@@ -54,23 +68,27 @@ enum DataChange {
 enum NameChange {
     Create(PathBuf, usize),
     Remove(PathBuf),
-    Rename(PathBuf, PathBuf),
+    Rename(PathBuf, PathBuf, usize),
+    MakeDir(PathBuf),
 }
 
-/// The operation with this number, counted from now over everything that changes or syncs the disk, fails.
+/// The operation with this number, counted from now over everything that changes or syncs the disk, fails, and so many behind it.
+/// After a sync that failed some of what was to be synced is lost for good, while reading shows it still, as systems do.
 #[derive(Clone, Copy)]
 pub(super) struct Fault {
     pub(super) at: u64,
     pub(super) kind: io::ErrorKind,
     /// How many octets of a failing write are written all the same.
     pub(super) partial: usize,
+    /// How many operations behind it fail too.
+    pub(super) and: u64,
 }
 
 struct Handle(Disk, usize);
 
 impl Disk {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(State::default())))
+        Self::settled(Tree::new(), BTreeSet::from(["/".into()]), Vec::new())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -94,6 +112,22 @@ impl Disk {
         self.lock().operations
     }
 
+    /// Whether the power went, or an operation failed.
+    pub(super) fn was_hit(&self) -> bool {
+        let state = self.lock();
+        state.cut_at.is_some() || state.fault.is_some_and(|fault| state.operations >= fault.at)
+    }
+
+    /// Where the power went.
+    pub(super) fn cut_at(&self) -> Option<Operation> {
+        self.lock().cut_at
+    }
+
+    /// How often which operation was done or tried.
+    pub(super) fn done(&self) -> BTreeMap<Operation, u64> {
+        self.lock().done.clone()
+    }
+
     pub(super) fn set_total(&self, total: Option<u64>) {
         self.lock().total = total;
     }
@@ -114,7 +148,7 @@ impl Disk {
     pub(super) fn set_contents(&self, path: &Path, octets: Vec<u8>) {
         let mut state = self.lock();
         let at = state.now[path];
-        state.files[at] = Inode::settled(octets);
+        state.files[at] = Inode::settled(state.files[at].part, octets);
     }
 
     /// Takes a file away.
@@ -127,73 +161,64 @@ impl Disk {
     /// The same disk later, everything written: as after a process was killed.
     pub(super) fn killed(&self) -> Self {
         let state = self.lock();
-        let files = state.files.iter().map(|file| Inode::settled(file.now.clone())).collect();
+        let files = state.files.iter().map(|file| Inode::settled(file.part, file.now.clone())).collect();
         Self::settled(state.now.clone(), state.dirs.clone(), files)
     }
 
-    /// The same disk after the power was cut, and nothing more happens on this one.
-    pub(super) fn power_cut(&self, random: &mut fastrand::Rng) -> Self {
-        let mut state = self.lock();
-        state.crashed = true;
-        let mut names = state.durable.clone();
-        for change in &state.unsynced_names {
-            if random.bool() {
-                apply_name(&mut names, change);
-            }
-        }
-        let keep = random.u8(0..4);
-        let mut files = Vec::new();
-        for file in &state.files {
-            let mut octets = file.durable.clone();
-            for change in &file.unsynced {
-                match (keep, change) {
-                    (0, _) => {}
-                    (1, change) => apply_data(&mut octets, change),
-                    (_, DataChange::Write(at, data)) => {
-                        // Sector by sector, in any selection.
-                        for (sector, part) in data.chunks(512.min(data.len() / 4 + 1)).enumerate() {
-                            if random.bool() {
-                                let at = at + sector * 512.min(data.len() / 4 + 1);
-                                apply_data(&mut octets, &DataChange::Write(at, part.to_vec()));
-                            }
-                        }
-                    }
-                    (_, change) if random.bool() => apply_data(&mut octets, change),
-                    _ => {}
-                }
-            }
-            files.push(Inode::settled(octets));
-        }
-        Self::settled(names, state.dirs.clone(), files)
-    }
-
     fn settled(names: Tree, dirs: BTreeSet<PathBuf>, files: Vec<Inode>) -> Self {
-        Self(Arc::new(Mutex::new(State { now: names.clone(), durable: names, dirs, files, ..State::default() })))
+        let (now, durable_dirs) = (names.clone(), dirs.clone());
+        Self(Arc::new(Mutex::new(State { now, durable: names, dirs, durable_dirs, files, ..State::default() })))
     }
 }
 
 impl Inode {
-    fn settled(octets: Vec<u8>) -> Self {
+    /// Every second write is taken for written, and is not. Lengths are none of the data: they are written later.
+    fn lose_some(&mut self) {
+        let (mut kept, mut count) = (Vec::new(), 0);
+        for (at, change) in std::mem::take(&mut self.unsynced) {
+            match change {
+                DataChange::Len(_) => kept.push((at, change)),
+                DataChange::Write(..) => {
+                    count += 1;
+                    if count % 2 == 0 {
+                        apply_data(&mut self.durable, &change);
+                    }
+                }
+            }
+        }
+        self.unsynced = kept;
+    }
+
+    fn settled(part: &'static str, octets: Vec<u8>) -> Self {
         let blocks = vec![true; octets.len().div_ceil(BLOCK)];
-        Self { now: octets.clone(), blocks, durable: octets, unsynced: Vec::new() }
+        Self { part, now: octets.clone(), blocks, durable: octets, unsynced: Vec::new() }
     }
 }
 
 impl State {
     /// Counts an operation and says how it fails, if it does.
-    fn operate(&mut self) -> Result<(), (io::Error, usize)> {
+    fn operate(&mut self, what: &'static str, part: &'static str) -> Result<(), (io::Error, usize)> {
         if self.crashed {
             return Err((io::Error::other("the power is off"), 0));
         }
         self.operations += 1;
+        *self.done.entry((what, part)).or_default() += 1;
         if self.cut_after.is_some_and(|cut| self.operations > cut) {
             self.crashed = true;
+            self.cut_at = Some((what, part));
             return Err((io::Error::other("the power is off"), 0));
         }
         match self.fault {
-            Some(fault) if fault.at == self.operations => Err((fault.kind.into(), fault.partial)),
+            Some(fault) if (fault.at..=fault.at.saturating_add(fault.and)).contains(&self.operations) => {
+                Err((fault.kind.into(), fault.partial))
+            }
             _ => Ok(()),
         }
+    }
+
+    fn next_change(&mut self) -> u64 {
+        self.changes += 1;
+        self.changes
     }
 
     /// How many of these octets there is room for. What is overwritten needs none.
@@ -217,12 +242,14 @@ impl State {
 
     fn change(&mut self, file: usize, change: DataChange) {
         apply_data(&mut self.files[file].now, &change);
-        self.files[file].unsynced.push(change);
+        let at = self.next_change();
+        self.files[file].unsynced.push((at, change));
     }
 
     fn rename(&mut self, change: NameChange) {
-        apply_name(&mut self.now, &change);
-        self.unsynced_names.push(change);
+        apply_name(&mut self.now, &mut self.dirs, &change);
+        let at = self.next_change();
+        self.unsynced_names.push((at, change));
     }
 }
 
@@ -239,7 +266,7 @@ fn apply_data(octets: &mut Vec<u8>, change: &DataChange) {
     }
 }
 
-fn apply_name(names: &mut Tree, change: &NameChange) {
+fn apply_name(names: &mut Tree, dirs: &mut BTreeSet<PathBuf>, change: &NameChange) {
     match change {
         NameChange::Create(path, file) => {
             names.insert(path.clone(), *file);
@@ -247,23 +274,40 @@ fn apply_name(names: &mut Tree, change: &NameChange) {
         NameChange::Remove(path) => {
             names.remove(path);
         }
-        NameChange::Rename(from, to) => {
-            if let Some(file) = names.remove(from) {
-                names.insert(to.clone(), file);
-            }
+        NameChange::Rename(from, to, file) => {
+            names.remove(from);
+            names.insert(to.clone(), *file);
         }
+        NameChange::MakeDir(path) => {
+            dirs.insert(path.clone());
+        }
+    }
+}
+
+/// Which part of a queue's folder a path is in.
+fn part(path: &Path) -> &'static str {
+    let names: Vec<_> = path.iter().skip(2).map(|name| name.to_str().unwrap()).collect();
+    match names[..] {
+        ["log", ..] => "log",
+        ["bodies", ..] => "bodies",
+        ["quarantine", ..] => "quarantine",
+        ["index" | "index.new"] => "index",
+        _ => "folder",
     }
 }
 
 impl Vfs for Disk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         let mut state = self.lock();
-        state.operate().map_err(|(error, _)| error)?;
+        state.operate("create", part(path)).map_err(|(error, _)| error)?;
         if state.now.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        if !path.parent().is_some_and(|dir| state.dirs.contains(dir)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let file = state.files.len();
-        state.files.push(Inode::default());
+        state.files.push(Inode { part: part(path), ..Inode::default() });
         state.rename(NameChange::Create(path.to_owned(), file));
         Ok(Arc::new(Handle(self.clone(), file)))
     }
@@ -286,7 +330,7 @@ impl Vfs for Disk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
-        state.operate().map_err(|(error, _)| error)?;
+        state.operate("unlink", part(path)).map_err(|(error, _)| error)?;
         if !state.now.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -296,33 +340,37 @@ impl Vfs for Disk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.lock();
-        state.operate().map_err(|(error, _)| error)?;
-        state.rename(NameChange::Rename(from.to_owned(), to.to_owned()));
+        state.operate("rename", part(from)).map_err(|(error, _)| error)?;
+        let file = *state.now.get(from).ok_or(io::ErrorKind::NotFound)?;
+        state.rename(NameChange::Rename(from.to_owned(), to.to_owned(), file));
         Ok(())
     }
 
     fn make_dir(&self, path: &Path) -> io::Result<()> {
-        // Folders are made at the first opening alone, and are durable at once here.
         let mut state = self.lock();
-        state.operate().map_err(|(error, _)| error)?;
-        state.dirs.insert(path.to_owned());
+        state.operate("mkdir", part(path)).map_err(|(error, _)| error)?;
+        let mut missing: Vec<_> = path.ancestors().filter(|dir| !state.dirs.contains(*dir)).collect();
+        while let Some(dir) = missing.pop() {
+            state.rename(NameChange::MakeDir(dir.to_owned()));
+        }
         Ok(())
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
-        state.operate().map_err(|(error, _)| error)?;
-        let changes = std::mem::take(&mut state.unsynced_names);
-        for change in changes {
-            let dir = match &change {
-                NameChange::Create(name, _) | NameChange::Remove(name) | NameChange::Rename(_, name) => name.parent(),
-            };
-            if dir == Some(path) {
-                apply_name(&mut state.durable, &change);
-            } else {
-                state.unsynced_names.push(change);
+        state.operate("sync folder", part(path)).map_err(|(error, _)| error)?;
+        let State { unsynced_names, durable, durable_dirs, .. } = &mut *state;
+        unsynced_names.retain(|(_, change)| {
+            let (NameChange::Create(name, _)
+            | NameChange::Remove(name)
+            | NameChange::Rename(_, name, _)
+            | NameChange::MakeDir(name)) = change;
+            let is_synced = name.parent() == Some(path);
+            if is_synced {
+                apply_name(durable, durable_dirs, change);
             }
-        }
+            !is_synced
+        });
         Ok(())
     }
 
@@ -333,7 +381,7 @@ impl Vfs for Disk {
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
         let mut state = Self::lock(self);
-        state.operate().map_err(|(error, _)| error)?;
+        state.operate("lock", part(path)).map_err(|(error, _)| error)?;
         if state.locks.get(path).is_some_and(|lock| lock.strong_count() > 0) {
             return Ok(None);
         }
@@ -356,7 +404,8 @@ impl VfsFile for Handle {
     fn write_at(&self, from: &[u8], at: u64) -> io::Result<()> {
         let mut state = self.0.lock();
         let at = usize::try_from(at).unwrap();
-        if let Err((error, partial)) = state.operate() {
+        let part = state.files[self.1].part;
+        if let Err((error, partial)) = state.operate("write", part) {
             if partial > 0 && !state.crashed {
                 state.change(self.1, DataChange::Write(at, from[..partial.min(from.len())].to_vec()));
             }
@@ -369,7 +418,8 @@ impl VfsFile for Handle {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.0.lock();
-        state.operate().map_err(|(error, _)| error)?;
+        let part = state.files[self.1].part;
+        state.operate("set length", part).map_err(|(error, _)| error)?;
         let len = usize::try_from(len).unwrap();
         let blocks = &mut state.files[self.1].blocks;
         let kept = blocks.len().min(len.div_ceil(BLOCK));
@@ -387,9 +437,15 @@ impl VfsFile for Handle {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.0.lock();
-        state.operate().map_err(|(error, _)| error)?;
+        let part = state.files[self.1].part;
+        if let Err((error, _)) = state.operate("sync", part) {
+            if !state.crashed {
+                state.files[self.1].lose_some();
+            }
+            return Err(error);
+        }
         let file = &mut state.files[self.1];
-        for change in file.unsynced.drain(..) {
+        for (_, change) in file.unsynced.drain(..) {
             apply_data(&mut file.durable, &change);
         }
         Ok(())

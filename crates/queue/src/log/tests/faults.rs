@@ -45,7 +45,7 @@ fn every(kind: ErrorKind) {
             let disk = Disk::new();
             let queue = open(&disk, &options).unwrap();
             let mut ledger = Ledger::default();
-            disk.fail(Some(Fault { at, kind, partial }));
+            disk.fail(Some(Fault { at, kind, partial, and: 0 }));
             block_on(async {
                 run(&queue, &mut ledger).await;
                 let why = queue.stats().await.broken;
@@ -118,7 +118,7 @@ fn what_was_refused_does_not_come_back() {
         block_on(async {
             put(&queue, message("a", b""), b"x").await.unwrap();
             // All of the record is written, and still the system says that there was no room.
-            disk.fail(Some(Fault { at: 1, kind: ErrorKind::StorageFull, partial: usize::MAX }));
+            disk.fail(Some(Fault { at: 1, kind: ErrorKind::StorageFull, partial: usize::MAX, and: 0 }));
             let full = put(&queue, message("a", b""), b"refused").await;
             assert!(matches!(full, Err(PutError::Full(_))), "{full:?}");
         });

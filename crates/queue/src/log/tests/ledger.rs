@@ -1,136 +1,350 @@
 //! What a queue was told and what it acknowledged, to compare with what it says after a crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{claim, message, put, read};
+use super::entry::{Change, Entry, Known, State};
+use super::{body_of, everything};
 use crate::log::LogQueue;
-use crate::{Derived, MessageId, Outcome, PutError, Queue};
+use crate::{
+    Alteration, Claimed, Clock, Derived, Draft, Error, Lease, ManualClock, MessageId, NewDelivery, NewMessage, Outcome,
+    Owner, Priority, PutError, Queue, RoutingKey,
+};
 
 /// Each message by its id.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Ledger {
+    /// The queue's; without one its time stands still.
+    clock: Option<ManualClock>,
     entries: BTreeMap<MessageId, Entry>,
-    /// Bodies of puts that failed or were not answered, and of what outcomes without answer derive: they may or may not be there.
-    doubtful: Vec<Vec<u8>>,
+    /// What outcomes without an answer derive, by the number in the envelope: there exactly if the outcome is.
+    doubtful: BTreeMap<u64, Doubtful>,
+    /// Every id that was given out.
+    ids: BTreeSet<MessageId>,
+    /// A message that stays in the first segment, on hold, until it is copied.
+    straggler: Option<MessageId>,
+    serial: u64,
     pub(super) acknowledged: u64,
+    /// Deliveries that were finished without an answer and are offered again after a crash.
+    pub(super) again: u64,
 }
 
 #[derive(Clone)]
-struct Entry {
+struct Doubtful {
+    state: State,
     body: Vec<u8>,
-    /// The states it may be in: `None` for gone. The last acknowledged one, and one that was asked for without an answer.
-    states: Vec<Option<Vec<u8>>>,
+    parent: MessageId,
+    /// How the parent may be if the outcome took place.
+    applied: Vec<Option<State>>,
+}
+
+/// Something to do.
+enum Wanted {
+    Put(NewMessage, Vec<u8>, Option<MessageId>),
+    Finish(Lease, Outcome, Vec<Derived>),
+    Alter(MessageId, Alteration),
+    Remove(MessageId),
 }
 
 impl Ledger {
-    /// Does something at random, and notes it.
+    /// Of a queue with this clock, which is set forward now and then.
+    pub(super) fn new(clock: &ManualClock) -> Self {
+        Self { clock: Some(clock.clone()), ..Self::default() }
+    }
+
+    /// How many messages there are, as far as is known.
+    pub(super) fn living(&self) -> usize {
+        self.entries.values().filter(|entry| entry.may_be_there()).count()
+    }
+
+    /// Does something at random, or several things at once that may share a batch, and notes it.
     pub(super) async fn step(&mut self, queue: &LogQueue, random: &mut fastrand::Rng) {
-        match random.u8(0..10) {
-            0..5 => {
-                // Several at once share a batch.
-                let count = if random.bool() { 1 } else { random.usize(2..6) };
-                let bodies: Vec<_> = (0..count).map(|_| some_body(random)).collect();
-                if random.u8(0..4) == 0 {
-                    drop(queue.put(None).await);
-                }
-                let puts = bodies.iter().map(|body| put(queue, message("a", b"new"), body)).collect();
-                for (id, body) in all(puts).await.into_iter().zip(bodies) {
-                    match id {
-                        Ok(id) => self.accepted(id, body),
-                        // That it was refused is certain as well.
-                        Err(PutError::Full(_)) => {}
-                        Err(_) => self.doubtful.push(body),
-                    }
-                }
-            }
-            5..9 => {
-                for claimed in claim(queue, random.usize(1..4)).await {
-                    let id = claimed.lease.message();
-                    if random.bool() {
-                        let derived = (random.u8(0..4) == 0).then(|| body(random.usize(0..500), random));
-                        let made = derived
-                            .iter()
-                            .map(|body| Derived { message: message("r", b"new"), body: Bytes::copy_from_slice(body) });
-                        let done = queue.finish(claimed.lease, Outcome::Done, made.collect()).await;
-                        self.outcome(id, None, done.is_ok());
-                        match done {
-                            Ok(ids) => ids.into_iter().zip(derived).for_each(|(id, body)| self.accepted(id, body)),
-                            Err(_) => self.doubtful.extend(derived),
-                        }
-                    } else {
-                        let state = random.u64(..).to_le_bytes().to_vec();
-                        let retry = Outcome::Retry { delay: Duration::ZERO, state: Bytes::from(state.clone()) };
-                        let done = queue.finish(claimed.lease, retry, Vec::new()).await;
-                        self.outcome(id, Some(state), done.is_ok());
-                    }
-                }
-            }
-            _ => {
-                let known: Vec<_> = self.entries.keys().copied().collect();
-                let Some(id) = known.get(random.usize(0..known.len().max(1))) else { return };
-                if let Err(error) = queue.remove(*id).await {
-                    if !matches!(error, crate::Error::NoSuchMessage(_)) {
-                        self.outcome(*id, None, false);
-                    }
-                } else {
-                    self.outcome(*id, None, true);
+        if queue.stats().await.broken.is_some() {
+            return;
+        }
+        if let Some(clock) = self.clock.as_ref().filter(|_| random.u8(0..6) == 0) {
+            clock.advance(Duration::from_secs(random.u64(1..30)));
+        }
+        if random.u8(0..8) == 0
+            && let Ok(draft) = queue.put(None).await
+        {
+            self.give_out(draft.id());
+        }
+        let mut wanted = Vec::new();
+        let mut chosen: BTreeSet<_> = self.straggler.into_iter().collect();
+        if random.u8(0..10) < 6 {
+            let count = if random.bool() { 1 } else { random.usize(2..6) };
+            wanted.extend((0..count).map(|_| self.some_put(random)));
+        }
+        if random.u8(0..10) < 6 {
+            let claimed = queue.claim_any(random.usize(1..4), Duration::from_secs(5)).await.unwrap_or_default();
+            for claimed in claimed {
+                self.check_claimed(&claimed);
+                // Two outcomes of one message at once would leave two things open. The lease runs out.
+                if chosen.insert(claimed.lease.message()) && random.u8(0..8) > 0 {
+                    wanted.push(self.some_outcome(claimed.lease, random));
                 }
             }
         }
-    }
-
-    fn accepted(&mut self, id: MessageId, body: Vec<u8>) {
-        self.acknowledged += 1;
-        let before = self.entries.insert(id, Entry { body, states: vec![Some(b"new".to_vec())] });
-        assert!(before.is_none(), "{id} was given out twice");
-    }
-
-    fn outcome(&mut self, id: MessageId, state: Option<Vec<u8>>, acknowledged: bool) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        if acknowledged {
-            self.acknowledged += 1;
-            entry.states.clear();
+        let known = self.entries.iter().filter(|(id, entry)| !chosen.contains(id) && entry.may_be_there());
+        let known: Vec<_> = known.map(|(id, _)| *id).collect();
+        if let Some(id) = random.choice(known).filter(|_| random.bool()) {
+            wanted.push(self.some_order(id, random));
         }
-        entry.states.push(state);
+        self.perform(queue, wanted).await;
+    }
+
+    /// Puts a message that is on hold and stays.
+    pub(super) async fn put_straggler(&mut self, queue: &LogQueue, random: &mut fastrand::Rng) {
+        let put = self.some_put(random);
+        self.perform(queue, vec![put]).await;
+        if let Some(id) = self.entries.keys().next().copied() {
+            self.straggler = Some(id);
+            self.perform(queue, vec![Wanted::Alter(id, Alteration::Hold)]).await;
+        }
+    }
+
+    async fn perform(&mut self, queue: &LogQueue, mut wanted: Vec<Wanted>) {
+        let answers = all(wanted.iter_mut().map(|wanted| perform(queue, wanted)).collect()).await;
+        for (wanted, (known, ids)) in wanted.into_iter().zip(answers) {
+            self.acknowledged += u64::from(known == Known::Done);
+            self.note(wanted, known, ids);
+        }
+    }
+
+    fn note(&mut self, wanted: Wanted, known: Known, ids: Vec<MessageId>) {
+        let now = self.now();
+        match wanted {
+            Wanted::Put(message, body, id) => {
+                // Without an id there was no draft.
+                let Some(id) = id else { return };
+                self.give_out(id);
+                let state = State::of(&message, now);
+                let states = match known {
+                    Known::Done => vec![Some(state)],
+                    Known::NotDone | Known::Gone => vec![None],
+                    Known::Nothing => vec![None, Some(state)],
+                };
+                self.entries.insert(id, Entry::new(body, states));
+            }
+            Wanted::Finish(lease, outcome, derived) => {
+                let parent = lease.message();
+                let Some(entry) = self.entries.get_mut(&parent) else { return };
+                let change = Change::Outcome(lease.delivery(), outcome);
+                let applied = entry.after(&change, now);
+                entry.note(&change, now, known);
+                entry.is_finish_open = known == Known::Nothing;
+                for (id, Derived { message, body }) in ids.into_iter().zip(&derived) {
+                    self.give_out(id);
+                    self.entries.insert(id, Entry::new(body.to_vec(), vec![Some(State::of(message, now))]));
+                }
+                for Derived { message, body } in derived.into_iter().filter(|_| known == Known::Nothing) {
+                    let (state, applied) = (State::of(&message, now), applied.clone());
+                    let doubtful = Doubtful { state, body: body.to_vec(), parent, applied };
+                    self.doubtful.insert(serial(&message.envelope), doubtful);
+                }
+            }
+            Wanted::Alter(id, what) => self.note_change(id, &Change::Alteration(what), known),
+            Wanted::Remove(id) => self.note_change(id, &Change::Removal, known),
+        }
+    }
+
+    fn note_change(&mut self, id: MessageId, change: &Change, known: Known) {
+        let now = self.now();
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.note(change, now, known);
+        }
+    }
+
+    fn give_out(&mut self, id: MessageId) {
+        assert!(self.ids.insert(id), "{id} was given out twice");
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.as_ref().map_or(Duration::ZERO, Clock::now)
+    }
+
+    /// What is claimed is as it was written last, due, and not on hold.
+    fn check_claimed(&self, claimed: &Claimed) {
+        let id = claimed.lease.message();
+        let is_so = |state: &State| {
+            state.deliveries.get(&claimed.lease.delivery()).is_some_and(|delivery| {
+                let known = (&delivery.key, &delivery.state, delivery.attempts);
+                (&claimed.envelope, &claimed.owner, claimed.priority) == (&state.envelope, &state.owner, state.priority)
+                    && known == (&claimed.key, &claimed.state, claimed.attempts)
+                    && delivery.due <= self.now()
+                    && !state.held
+            })
+        };
+        let states = self.entries.get(&id).map(|entry| &entry.states[..]).unwrap_or_default();
+        assert!(states.iter().flatten().any(is_so), "{claimed:?} was claimed, which is {states:?}");
     }
 
     /// Everything acknowledged is there as acknowledged, nothing else is but what was asked for without an answer. What is there
     /// is certain from now on.
     pub(super) async fn check(&mut self, queue: &LogQueue, context: &str) {
         assert!(queue.report().damaged.is_empty(), "{context}: {:?}", queue.report());
-        let listed = queue.list(None, usize::MAX).await.unwrap();
+        let now = self.now();
         let mut found = BTreeMap::new();
-        for claimed in claim(queue, usize::MAX).await {
-            let body = read(queue, &claimed).await.unwrap_or_else(|error| panic!("{context}: {error}"));
-            found.insert(claimed.lease.message(), (body, claimed.state.to_vec()));
-            queue.extend(&claimed.lease, Duration::ZERO).await.unwrap();
+        for summary in everything(queue).await {
+            let id = summary.id;
+            let body = body_of(queue, id).await.unwrap_or_else(|error| panic!("{context}: {error}"));
+            assert_eq!(body.len() as u64, summary.body_len, "{context}: {id}");
+            found.insert(id, (State::found(summary, now), body));
         }
-        assert_eq!(listed.len(), found.len(), "{context}: all that is listed is due");
+        self.check_due(queue, &found, context).await;
+
         for (id, entry) in &self.entries {
-            let state = found.get(id).map(|(_, state)| state.clone());
-            assert!(entry.states.contains(&state), "{context}: {id} is {state:?}, not one of {:?}", entry.states);
-            if let Some((body, _)) = found.get(id) {
+            let state = found.get(id).map(|(state, _)| state.clone());
+            let states = settled(&entry.states, now);
+            assert!(states.contains(&state), "{context}: {id} is {state:#?}, not one of {states:#?}");
+            self.again += u64::from(entry.is_finish_open && states.first() == Some(&state));
+            if let Some((_, body)) = found.get(id) {
                 assert!(*body == entry.body, "{context}: {id} has another body");
             }
         }
+        let doubtful = std::mem::take(&mut self.doubtful);
+        let mut derived = BTreeSet::new();
+        for (id, (state, body)) in found.iter().filter(|(id, _)| !self.entries.contains_key(id)) {
+            let number = serial(&state.envelope);
+            let Some(asked) = doubtful.get(&number) else { panic!("{context}: {id} comes from nowhere: {state:#?}") };
+            let is_so = *state == asked.state.clone().settled(now) && *body == asked.body;
+            assert!(is_so, "{context}: {id} is not as it was derived");
+            assert!(self.ids.insert(*id), "{context}: {id} was given out twice");
+            derived.insert(number);
+        }
+        for (number, Doubtful { parent, applied, .. }) in doubtful {
+            let state = found.get(&parent).map(|(state, _)| state.clone());
+            let took_place = settled(&applied, now).contains(&state);
+            assert_eq!(took_place, derived.contains(&number), "{context}: {parent} and what it derives are one");
+        }
+
         let mut entries = BTreeMap::new();
-        for (id, (body, state)) in found {
-            if !self.entries.contains_key(&id) {
-                assert!(self.doubtful.contains(&body), "{context}: {id} comes from nowhere");
-            }
-            entries.insert(id, Entry { body, states: vec![Some(state)] });
+        for (id, (state, body)) in found {
+            entries.insert(id, Entry::new(body, vec![Some(state)]));
         }
         // What is gone stays gone.
         for (id, entry) in std::mem::take(&mut self.entries) {
-            entries.entry(id).or_insert(Entry { body: entry.body, states: vec![None] });
+            entries.entry(id).or_insert(Entry::new(entry.body, vec![None]));
         }
         self.entries = entries;
-        self.doubtful.clear();
+    }
+
+    /// Exactly what is due and not on hold is claimed, and given back.
+    async fn check_due(&self, queue: &LogQueue, found: &BTreeMap<MessageId, (State, Vec<u8>)>, context: &str) {
+        let mut due = BTreeSet::new();
+        for (id, (state, _)) in found.iter().filter(|(_, (state, _))| !state.held) {
+            let deliveries = state.deliveries.iter().filter(|(_, delivery)| delivery.due <= self.now());
+            due.extend(deliveries.map(|(number, _)| (*id, *number)));
+        }
+        let mut claimed = BTreeMap::new();
+        for _ in 0..PATIENCE {
+            for each in queue.claim_any(usize::MAX, Duration::from_secs(3600)).await.unwrap() {
+                let before = claimed.insert((each.lease.message(), each.lease.delivery()), each.lease);
+                assert!(before.is_none(), "{context}: {before:?} was claimed twice");
+            }
+            if claimed.len() >= due.len() || !queue.stats().await.short_of_memory {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(claimed.keys().eq(due.iter()), "{context}: {:?} are claimed, {due:?} are due", claimed.keys());
+        for lease in claimed.values() {
+            queue.extend(lease, Duration::ZERO).await.unwrap();
+        }
+    }
+
+    fn some_put(&mut self, random: &mut fastrand::Rng) -> Wanted {
+        let len = if random.u8(0..6) == 0 { random.usize(1500..6000) } else { random.usize(0..900) };
+        Wanted::Put(self.some_message(random), octets(len, random), None)
+    }
+
+    fn some_outcome(&mut self, lease: Lease, random: &mut fastrand::Rng) -> Wanted {
+        let (outcome, mut derived) = if random.u8(0..3) > 0 {
+            (Outcome::Done, random.u8(0..4) == 0)
+        } else {
+            let retry = Outcome::Retry { delay: some_delay(random), state: random.u64(..).to_le_bytes().to_vec().into() };
+            (retry, random.u8(0..8) == 0)
+        };
+        let mut reports = Vec::new();
+        while std::mem::take(&mut derived) {
+            let body = Bytes::from(octets(random.usize(0..500), random));
+            reports.push(Derived { message: self.some_message(random), body });
+            derived = random.u8(0..4) == 0;
+        }
+        Wanted::Finish(lease, outcome, reports)
+    }
+
+    fn some_order(&self, id: MessageId, random: &mut fastrand::Rng) -> Wanted {
+        let some_key = |random: &mut fastrand::Rng| if random.bool() { Some(key(random)) } else { None };
+        let what = match random.u8(0..8) {
+            0 | 1 => Alteration::Hold,
+            2 | 3 => Alteration::Release,
+            4 => Alteration::Reschedule { key: some_key(random), delay: some_delay(random) },
+            5 => Alteration::Reroute { from: some_key(random), to: key(random) },
+            _ => return Wanted::Remove(id),
+        };
+        Wanted::Alter(id, what)
+    }
+
+    fn some_message(&mut self, random: &mut fastrand::Rng) -> NewMessage {
+        self.serial += 1;
+        let mut envelope = self.serial.to_le_bytes().to_vec();
+        envelope.extend(octets(random.usize(0..60), random));
+        let count = if random.u8(0..4) == 0 { random.usize(2..5) } else { 1 };
+        let delivery = |random: &mut fastrand::Rng| NewDelivery {
+            key: key(random),
+            delay: some_delay(random),
+            state: octets(random.usize(0..20), random).into(),
+        };
+        NewMessage {
+            owner: Owner::new(["", "a", "b"][random.usize(0..3)]).unwrap(),
+            priority: Priority(random.i8(-1..2)),
+            envelope: envelope.into(),
+            deliveries: (0..count).map(|_| delivery(random)).collect(),
+        }
+    }
+}
+
+async fn perform(queue: &LogQueue, wanted: &mut Wanted) -> (Known, Vec<MessageId>) {
+    match wanted {
+        Wanted::Put(message, body, id) => {
+            let put = async {
+                let mut draft = queue.put(None).await?;
+                *id = Some(draft.id());
+                for chunk in body.chunks(1000) {
+                    draft.write(Bytes::copy_from_slice(chunk)).await?;
+                }
+                draft.commit(message.clone()).await
+            };
+            match put.await {
+                Ok(id) => (Known::Done, vec![id]),
+                Err(PutError::Full(_)) => (Known::NotDone, Vec::new()),
+                Err(_) => (Known::Nothing, Vec::new()),
+            }
+        }
+        Wanted::Finish(lease, outcome, derived) => {
+            let lease = Lease::new(lease.message(), lease.delivery(), lease.generation());
+            match queue.finish(lease, outcome.clone(), derived.clone()).await {
+                Ok(ids) => (Known::Done, ids),
+                Err(crate::LeaseError::Stale) => (Known::NotDone, Vec::new()),
+                Err(_) => (Known::Nothing, Vec::new()),
+            }
+        }
+        Wanted::Alter(id, what) => (known(queue.alter(*id, what.clone()).await.map(drop)), Vec::new()),
+        Wanted::Remove(id) => (known(queue.remove(*id).await), Vec::new()),
+    }
+}
+
+fn known(answer: Result<(), Error>) -> Known {
+    match answer {
+        Ok(()) => Known::Done,
+        Err(Error::NoSuchMessage(_)) => Known::Gone,
+        Err(_) => Known::Nothing,
     }
 }
 
@@ -151,11 +365,26 @@ async fn all<T>(futures: Vec<impl Future<Output = T>>) -> Vec<T> {
     futures.into_iter().filter_map(|(_, value)| value).collect()
 }
 
-fn some_body(random: &mut fastrand::Rng) -> Vec<u8> {
-    let len = if random.u8(0..6) == 0 { random.usize(1500..6000) } else { random.usize(0..900) };
-    body(len, random)
+fn settled(states: &[Option<State>], now: Duration) -> Vec<Option<State>> {
+    states.iter().map(|state| state.clone().map(|state| state.settled(now))).collect()
 }
 
-fn body(len: usize, random: &mut fastrand::Rng) -> Vec<u8> {
+/// The number that each message has of its own.
+fn serial(envelope: &[u8]) -> u64 {
+    envelope.first_chunk().map_or(0, |number| u64::from_le_bytes(*number))
+}
+
+fn some_delay(random: &mut fastrand::Rng) -> Duration {
+    Duration::from_secs(if random.u8(0..4) == 0 { random.u64(1..40) } else { 0 })
+}
+
+fn key(random: &mut fastrand::Rng) -> RoutingKey {
+    RoutingKey::new(["a", "b", "c.example"][random.usize(0..3)]).unwrap()
+}
+
+fn octets(len: usize, random: &mut fastrand::Rng) -> Vec<u8> {
     (0..len).map(|_| random.u8(..)).collect()
 }
+
+/// So many milliseconds a check waits until everything due has room in memory.
+const PATIENCE: usize = 10_000;

@@ -3,6 +3,7 @@
 
 mod damage;
 mod disk;
+mod entry;
 mod faults;
 mod hostile;
 mod inspect;
@@ -24,7 +25,8 @@ use bytes::Bytes;
 use self::disk::Disk;
 use super::{LogOptions, LogQueue, OpenError};
 use crate::{
-    Claimed, Draft, ManualClock, MessageId, NewDelivery, NewMessage, Owner, Priority, PutError, Queue, RoutingKey,
+    Claimed, Draft, Lease, ManualClock, MessageId, NewDelivery, NewMessage, Owner, Priority, PutError, Queue,
+    RoutingKey, Summary,
 };
 
 fn options(clock: &ManualClock) -> LogOptions {
@@ -64,7 +66,24 @@ async fn claim(queue: &LogQueue, max: usize) -> Vec<Claimed> {
 }
 
 async fn read(queue: &LogQueue, claimed: &Claimed) -> Result<Vec<u8>, crate::Error> {
-    let mut body = queue.body(&claimed.lease).await?;
+    body_of(queue, claimed.lease.message()).await
+}
+
+/// All messages, however many pages that takes.
+async fn everything(queue: &LogQueue) -> Vec<Summary> {
+    let mut all: Vec<Summary> = Vec::new();
+    loop {
+        let page = queue.list(all.last().map(|last| last.id), usize::MAX).await.unwrap();
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
+    }
+}
+
+/// The body of a message, claimable or not.
+async fn body_of(queue: &LogQueue, id: MessageId) -> Result<Vec<u8>, crate::Error> {
+    let mut body = queue.body(&Lease::new(id, 0, 0)).await?;
     let mut read = Vec::new();
     while let Some(chunk) = crate::Body::next(&mut body).await? {
         read.extend_from_slice(&chunk);

@@ -1,53 +1,99 @@
 //! The power is cut at any moment, any part of what was not synced is lost.
 
-use super::disk::Disk;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+use std::{env, thread};
+
+use super::disk::{Disk, Operation, Survival};
 use super::ledger::Ledger;
 use super::{block_on, open, options};
+use crate::log::LogOptions;
 use crate::{ManualClock, Queue};
 
-/// Each round: some steps, then the cut before, in or after another operation of the disk, then opening, maybe cut as well.
+/// What was tried, and what came of it.
+#[derive(Default)]
+struct Tally {
+    cuts: u64,
+    /// Of those the ones during an opening.
+    opening: u64,
+    acknowledged: u64,
+    again: u64,
+    /// Before or in which operation of the disk.
+    places: BTreeMap<Operation, u64>,
+}
+
+/// Histories at random, with a cut here and there.
 #[test]
 fn nothing_acknowledged_is_lost() {
-    let (mut cuts, mut acknowledged) = (0, 0);
+    let mut tally = Tally::default();
     for seed in 0..SEEDS {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let clock = ManualClock::default();
-        let mut options = options(&clock);
-        if seed.is_multiple_of(2) {
-            // Hardly anything stays in memory, and one checkpoint follows the other.
-            options.index_memory = 0;
-        }
-        let mut disk = Disk::new();
-        let mut ledger = Ledger::default();
-        for round in 0..ROUNDS {
-            let context = format!("seed {seed}, round {round}");
-            if random.u8(0..4) == 0 {
-                // In the middle of opening.
-                disk.cut_after(random.u64(1..12));
-                drop(open(&disk, &options));
-                disk = disk.power_cut(&mut random);
-                cuts += 1;
-            }
-            let queue = open(&disk, &options).unwrap_or_else(|error| panic!("{context}: {error}"));
-            block_on(async {
-                ledger.check(&queue, &context).await;
-                for _ in 0..random.u8(0..12) {
-                    ledger.step(&queue, &mut random).await;
-                }
-                disk.cut_after(random.u64(1..14));
-                for _ in 0..14 {
-                    ledger.step(&queue, &mut random).await;
-                }
-            });
-            let after = disk.power_cut(&mut random);
-            queue.close();
-            disk = after;
-            cuts += 1;
-        }
-        acknowledged += ledger.acknowledged;
+        history(seed, &mut tally);
     }
-    println!("{cuts} cuts, {acknowledged} acknowledged, none lost");
-    assert!(acknowledged > cuts);
+    println!("{tally}");
+    assert!(tally.acknowledged > tally.cuts);
+}
+
+/// One history, cut before or in each of its operations: of opening, batches, checkpoints, copying, unlinking, closing.
+#[test]
+fn nothing_is_lost_at_any_operation() {
+    let mut tally = Tally::default();
+    for seed in 0..2 {
+        every_operation(seed, &mut tally);
+    }
+    println!("{tally}");
+    for place in [
+        ("write", "log"),
+        ("sync", "log"),
+        ("sync folder", "log"),
+        ("create", "log"),
+        ("unlink", "log"),
+        ("write", "index"),
+        ("sync", "index"),
+        ("rename", "index"),
+        ("write", "bodies"),
+        ("sync", "bodies"),
+        ("sync folder", "bodies"),
+        ("unlink", "bodies"),
+        ("mkdir", "bodies"),
+        ("sync folder", "folder"),
+    ] {
+        assert!(tally.places.contains_key(&place), "no cut at {place:?}: {:?}", tally.places);
+    }
+}
+
+/// As many cuts as one has time for: `cargo xtask power-cuts`.
+#[test]
+#[ignore = "hours, if one likes"]
+fn many_power_cuts() {
+    let number = |name: &str, default| env::var(name).ok().map_or(default, |value| value.parse().unwrap());
+    let (wanted, first) = (number("POWER_CUTS", 1_000), number("POWER_SEED", 0));
+    let (next, total) = (AtomicU64::new(first), Mutex::new(Tally::default()));
+    let started = Instant::now();
+    let work = || {
+        loop {
+            let so_far = total.lock().unwrap().cuts;
+            if so_far >= wanted {
+                return;
+            }
+            let seed = next.fetch_add(1, Relaxed);
+            let mut tally = Tally::default();
+            if seed.is_multiple_of(EXHAUSTIVE) { every_operation(seed, &mut tally) } else { history(seed, &mut tally) }
+            let mut total = total.lock().unwrap();
+            total.add(tally);
+            if so_far / PROGRESS < total.cuts / PROGRESS {
+                println!("{} cuts, up to seed {seed}, {} s", total.cuts, started.elapsed().as_secs());
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let seeds = next.into_inner() - 1;
+    println!("seeds {first} to {seeds}, {} s\n{}", started.elapsed().as_secs(), total.into_inner().unwrap());
 }
 
 /// Killed, the system goes on: everything that was written is there.
@@ -55,10 +101,9 @@ fn nothing_acknowledged_is_lost() {
 fn a_kill_loses_nothing() {
     for seed in 0..50 {
         let mut random = fastrand::Rng::with_seed(seed);
-        let clock = ManualClock::default();
-        let options = options(&clock);
+        let (clock, options) = settings(seed);
         let mut disk = Disk::new();
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(&clock);
         for round in 0..5 {
             let queue = open(&disk, &options).unwrap();
             block_on(async {
@@ -73,5 +118,164 @@ fn a_kill_loses_nothing() {
     }
 }
 
-const SEEDS: u64 = 250;
+/// Each round: some steps, then the cut before, in or after another operation of the disk, then opening, maybe cut as well.
+fn history(seed: u64, tally: &mut Tally) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (clock, options) = settings(seed);
+    let mut disk = Disk::new();
+    let mut ledger = Ledger::new(&clock);
+    for round in 0..ROUNDS {
+        let context = context(seed, &format!("round {round}"));
+        while random.u8(0..4) == 0 {
+            // In the middle of opening.
+            disk.cut_after(random.u64(0..30));
+            drop(open(&disk, &options));
+            tally.opening += 1;
+            disk = tally.cut(&disk, &mut random);
+        }
+        let queue = open(&disk, &options).unwrap_or_else(|error| panic!("{context}: {error}"));
+        block_on(async {
+            ledger.check(&queue, &context).await;
+            for _ in 0..random.u8(0..12) {
+                ledger.step(&queue, &mut random).await;
+            }
+            disk.cut_after(random.u64(0..40));
+            for _ in 0..20 {
+                ledger.step(&queue, &mut random).await;
+            }
+        });
+        let after = if random.bool() {
+            // While closing, unless it was before.
+            queue.close();
+            tally.cut(&disk, &mut random)
+        } else {
+            let after = tally.cut(&disk, &mut random);
+            queue.close();
+            after
+        };
+        disk = after;
+    }
+    tally.ledger(&ledger);
+}
+
+/// The same history again and again, each time with one operation more, each cut with everything that it may leave, and with a
+/// second one during the opening behind it.
+fn every_operation(seed: u64, tally: &mut Tally) {
+    for at in 0_u64.. {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (clock, options) = settings(seed);
+        let disk = Disk::new();
+        let mut ledger = Ledger::new(&clock);
+        disk.cut_after(at);
+        run(&disk, &options, &mut ledger, &mut random);
+        let mut random = fastrand::Rng::with_seed(at);
+        let (before, again) = (ledger.acknowledged, ledger.again);
+        for survival in Survival::ALL {
+            let context = context(seed, &format!("operation {at}, {survival:?}"));
+            let mut ledger = ledger.clone();
+            let mut left = disk.power_cut_with(survival, &mut random);
+            tally.count(&disk);
+            if random.bool() {
+                left.cut_after(random.u64(0..40));
+                drop(open(&left, &options));
+                tally.opening += 1;
+                left = tally.cut(&left, &mut random);
+            }
+            let queue = open(&left, &options).unwrap_or_else(|error| panic!("{context}: {error}"));
+            block_on(async {
+                ledger.check(&queue, &context).await;
+                for _ in 0..3 {
+                    ledger.step(&queue, &mut random).await;
+                }
+            });
+            let left = left.killed();
+            drop(queue);
+            let queue = open(&left, &options).unwrap_or_else(|error| panic!("{context}, and later: {error}"));
+            block_on(ledger.check(&queue, &format!("{context}, and later")));
+            tally.again += ledger.again - again;
+        }
+        tally.acknowledged += before;
+        if disk.cut_at().is_none() {
+            return;
+        }
+    }
+}
+
+/// Opens, does this and that, closes; twice. One message stays where it is until it is copied.
+fn run(disk: &Disk, options: &LogOptions, ledger: &mut Ledger, random: &mut fastrand::Rng) {
+    for part in 0..2 {
+        let Ok(queue) = open(disk, options) else { return };
+        block_on(async {
+            if part == 0 {
+                ledger.put_straggler(&queue, random).await;
+            }
+            for _ in 0..STEPS {
+                ledger.step(&queue, random).await;
+            }
+        });
+        queue.close();
+    }
+}
+
+/// In every second one hardly anything stays in memory, and one checkpoint follows the other; in every third one almost every
+/// body has a file.
+fn settings(seed: u64) -> (ManualClock, LogOptions) {
+    let clock = ManualClock::default();
+    let mut options = options(&clock);
+    if seed.is_multiple_of(2) {
+        options.index_memory = 0;
+    }
+    if seed.is_multiple_of(3) {
+        options.inline_body = 100;
+    }
+    (clock, options)
+}
+
+fn context(seed: u64, place: &str) -> String {
+    format!("seed {seed}, {place} (again with `cargo xtask power-cuts --seed {seed} --cuts 1`)")
+}
+
+impl Tally {
+    /// The same disk after its power was cut.
+    fn cut(&mut self, disk: &Disk, random: &mut fastrand::Rng) -> Disk {
+        self.count(disk);
+        disk.power_cut(random)
+    }
+
+    fn count(&mut self, disk: &Disk) {
+        self.cuts += 1;
+        *self.places.entry(disk.cut_at().unwrap_or(("between", "operations"))).or_default() += 1;
+    }
+
+    fn ledger(&mut self, ledger: &Ledger) {
+        self.acknowledged += ledger.acknowledged;
+        self.again += ledger.again;
+    }
+
+    fn add(&mut self, other: Self) {
+        self.cuts += other.cuts;
+        self.opening += other.opening;
+        self.acknowledged += other.acknowledged;
+        self.again += other.again;
+        for (place, count) in other.places {
+            *self.places.entry(place).or_default() += count;
+        }
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { cuts, opening, acknowledged, again, places } = self;
+        writeln!(f, "{cuts} cuts, {opening} of them while opening; {acknowledged} changes acknowledged")?;
+        writeln!(f, "0 lost, 0 back after they were gone, {again} deliveries whose outcome had no answer offered again")?;
+        writeln!(f, "cut before or in")?;
+        places.iter().try_for_each(|((what, part), count)| writeln!(f, "{count:>9}  {what}, {part}"))
+    }
+}
+
+const SEEDS: u64 = 150;
 const ROUNDS: u64 = 12;
+const STEPS: u64 = 14;
+/// One seed in so many is cut at every operation.
+const EXHAUSTIVE: u64 = 20;
+const PROGRESS: u64 = 2_000;
