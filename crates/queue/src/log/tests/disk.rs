@@ -36,8 +36,6 @@ struct State {
     cut_after: Option<u64>,
     /// Where the power went.
     cut_at: Option<Operation>,
-    /// How often which operation was done or tried.
-    done: BTreeMap<Operation, u64>,
     /// After a crash the old handles do nothing any more.
     crashed: bool,
 }
@@ -123,11 +121,6 @@ impl Disk {
         self.lock().cut_at
     }
 
-    /// How often which operation was done or tried.
-    pub(super) fn done(&self) -> BTreeMap<Operation, u64> {
-        self.lock().done.clone()
-    }
-
     pub(super) fn set_total(&self, total: Option<u64>) {
         self.lock().total = total;
     }
@@ -202,7 +195,6 @@ impl State {
             return Err((io::Error::other("the power is off"), 0));
         }
         self.operations += 1;
-        *self.done.entry((what, part)).or_default() += 1;
         if self.cut_after.is_some_and(|cut| self.operations > cut) {
             self.crashed = true;
             self.cut_at = Some((what, part));
