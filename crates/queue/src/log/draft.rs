@@ -112,7 +112,7 @@ impl LogDraft {
         payload.extend_from_slice(&mem::take(&mut self.buffer));
         self.ticket.charge(payload.len());
         match format::decode(Kind::Message, &payload, now.wall, now) {
-            Ok(Record::Message(image)) => Ok((Entry::new(Kind::Message, payload), image)),
+            Ok(Record::Message(image)) => Ok((Entry::new(Kind::Message, payload, now), image)),
             _ => Err(PutError::Broken(Broken::new("a message that could not be read back was not written"))),
         }
     }

@@ -250,13 +250,16 @@ fn decode_outcome(input: &mut Input<'_>, total: usize, wall: u64, now: Now) -> R
 
 impl Now {
     fn wall_of(self, due: Moment) -> u64 {
-        self.wall.saturating_add(millis(between(self.moment, due)))
+        let (left, since) = (millis(between(self.moment, due)), between(due, self.moment).as_millis());
+        self.wall.saturating_add(left).saturating_sub(u64::try_from(since).unwrap_or(u64::MAX))
     }
 
+    /// What is overdue has been so since then: it is claimed in that order.
     fn due(self, due: u64, delay: u64) -> (Moment, Duration) {
         let delay = Duration::from_millis(delay).min(crate::MAX_DELAY);
         let left = Duration::from_millis(due.saturating_sub(self.wall)).min(delay);
-        (after(self.moment, left), delay)
+        let since = i64::try_from(self.wall.saturating_sub(due).saturating_mul(1000)).unwrap_or(i64::MAX);
+        (after(self.moment, left).saturating_sub(since), delay)
     }
 
     /// With times as they will be read back.

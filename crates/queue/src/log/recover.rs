@@ -42,6 +42,8 @@ struct Opening<'a> {
     checkpoint: Checkpoint,
     /// The log up to here is in the checkpoint; [`None`] while there is none.
     position: Option<(u64, u64)>,
+    /// The tag of the segment there.
+    tag: u64,
     index: Index<Snapshot>,
     segments: Segments,
     next_id: u64,
@@ -269,6 +271,7 @@ impl<'a> Opening<'a> {
             budget: options.index_memory,
             checkpoint,
             position: Some(meta.position).filter(|position| position.0 > 0),
+            tag: meta.tag,
             index,
             segments,
             next_id: meta.next_id,
@@ -334,7 +337,11 @@ impl Opening<'_> {
         let start = start.get_mut(..have).unwrap_or_default();
         read_exact(&*file, start, 0).map_err(io(&path))?;
         let header = SegmentHeader::decode(start).ok().filter(|header| header.sequence == sequence);
+        let known = self.position.filter(|position| position.0 == sequence).map(|_| self.tag);
         let tag = match header {
+            Some(header) if known.is_some_and(|known| known != header.tag) => {
+                return Err(Failure::Index(format!("log/{} is not the one that it has seen", name(sequence))));
+            }
             Some(header) => {
                 self.next_id = self.next_id.max(header.id_ceiling);
                 header.tag
@@ -350,7 +357,7 @@ impl Opening<'_> {
                 let header = 0..len.min(SEGMENT_HEADER as u64);
                 self.report.damaged.push(Damage::within(path.clone(), header, what));
                 let first = start.get(SEGMENT_HEADER..).and_then(|record| record.first_chunk());
-                first.map_or(0, |tag| u64::from_le_bytes(*tag))
+                known.unwrap_or_else(|| first.map_or(0, |tag| u64::from_le_bytes(*tag)))
             }
         };
         let segment = self.segments.list.entry(sequence).or_insert_with(|| Segment::new(tag, len));
@@ -428,7 +435,8 @@ impl Opening<'_> {
         self.index.advance(self.now.moment)?;
         let frozen = self.index.freeze();
         let Now { moment, wall } = self.now;
-        let meta = Meta { position, now: moment, wall, next_id: self.next_id, totals: frozen.totals };
+        let tag = self.segments.tag(position.0);
+        let meta = Meta { position, tag, now: moment, wall, next_id: self.next_id, totals: frozen.totals };
         let promoted = self.checkpoint.write(&Work { frozen, segments: self.segments.living(), meta })?;
         self.index.install(self.checkpoint.snapshot()?, promoted);
         Ok(())

@@ -49,6 +49,8 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
     pub(super) payload: Vec<u8>,
     pub(super) crc: u32,
+    /// The wall time that times in the payload count from: it may wait for room on the disk.
+    wall: u64,
 }
 
 /// Where a payload is.
@@ -69,9 +71,9 @@ pub(super) enum AppendError {
 }
 
 impl Entry {
-    pub(super) fn new(kind: Kind, payload: Vec<u8>) -> Self {
+    pub(super) fn new(kind: Kind, payload: Vec<u8>, now: Now) -> Self {
         let crc = crc32fast::hash(&payload);
-        Self { kind, payload, crc }
+        Self { kind, payload, crc, wall: now.wall }
     }
 }
 
@@ -84,7 +86,6 @@ impl Segments {
     pub(super) fn append<'a>(
         &mut self,
         entries: impl Iterator<Item = &'a Entry> + Clone,
-        now: Now,
         id_ceiling: u64,
     ) -> Result<Vec<At>, AppendError> {
         let total = entries.clone().map(|entry| (FRAME + entry.payload.len()) as u64).sum::<u64>();
@@ -110,7 +111,7 @@ impl Segments {
                 base: u32::try_from(base).map_err(|_| too_long())?,
                 kind: entry.kind,
                 crc: entry.crc,
-                wall: now.wall,
+                wall: entry.wall,
             };
             frame.encode(segment.tag, &mut self.buffer);
             let payload = base.saturating_add(self.buffer.len() as u64);
@@ -146,6 +147,11 @@ impl Segments {
     /// Where the next record goes.
     pub(super) fn position(&self) -> (u64, u64) {
         self.list.last_key_value().map_or((0, 0), |(sequence, segment)| (*sequence, segment.len))
+    }
+
+    /// 0 for one that is not there.
+    pub(super) fn tag(&self, sequence: u64) -> u64 {
+        self.list.get(&sequence).map_or(0, |segment| segment.tag)
     }
 
     pub(super) fn add(&mut self, sequence: u64, len: u64) {

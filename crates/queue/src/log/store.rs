@@ -17,7 +17,7 @@ use super::lanes::{Job, PutJob, Reply, answer};
 use super::scan::{Scan, next_good, read_record};
 use super::segment::{AppendError, At, Entry, Segments};
 use super::shared::{ID_BLOCK, Shared};
-use crate::index::{Altered, Index, Message, Unreadable, after};
+use crate::index::{Altered, Index, Message, Unreadable, after, between};
 use crate::{Broken, Derived, Error, Full, Lease, LeaseError, MAX_DELAY, MessageId, Outcome, PutError};
 
 /// A job whose record is ready, with what to do once it is on stable storage.
@@ -133,7 +133,8 @@ impl Store {
                     self.tidy(UNDER_LOAD)?;
                 }
             } else if stopping {
-                let closed = Planned { entry: Entry::new(Kind::Closed, Vec::new()), effect: Effect::Closed };
+                let closed =
+                    Planned { entry: Entry::new(Kind::Closed, Vec::new(), self.shared.now()), effect: Effect::Closed };
                 // Both are a courtesy to the next opening; on a full disk it goes without.
                 return match self.write(vec![closed]) {
                     Err((AppendError::Fatal(why), _)) => Err(why),
@@ -177,7 +178,7 @@ impl Store {
                     Ok(None) => answer(reply, Err(Error::NoSuchMessage(id))),
                     Ok(Some(_)) => {
                         let what = now.as_written(Altered::new(what, now.moment));
-                        let entry = Entry::new(Kind::Altered, encode_altered(now, id, &what));
+                        let entry = Entry::new(Kind::Altered, encode_altered(now, id, &what), now);
                         planned.push(Planned { entry, effect: Effect::Alter { id, what, reply } });
                     }
                 },
@@ -185,7 +186,7 @@ impl Store {
                     Err(error) => answer(reply, Err(error)),
                     Ok(None) => answer(reply, Err(Error::NoSuchMessage(id))),
                     Ok(Some(())) => {
-                        let entry = Entry::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec());
+                        let entry = Entry::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec(), now);
                         planned.push(Planned { entry, effect: Effect::Remove { id, reply } });
                     }
                 },
@@ -240,9 +241,8 @@ impl Store {
 
     /// Makes a batch durable, then true in memory, then known.
     fn write(&mut self, mut planned: Vec<Planned>) -> Result<(), (AppendError, Vec<Planned>)> {
-        let now = self.shared.now();
         let ceiling = self.shared.ids.ceiling.load(Relaxed);
-        let places = match self.segments.append(planned.iter().map(|each| &each.entry), now, ceiling) {
+        let places = match self.segments.append(planned.iter().map(|each| &each.entry), ceiling) {
             Ok(places) => places,
             Err(error) => return Err((error, planned)),
         };
@@ -347,7 +347,7 @@ impl Store {
         encode_outcome(&mut payload, now, &record, &images);
         // What is true from now on is what will be read back.
         match format::decode(Kind::Outcome, &payload, now.wall, now) {
-            Ok(Record::Outcome(record)) => Ok((Entry::new(Kind::Outcome, payload), record, ids)),
+            Ok(Record::Outcome(record)) => Ok((Entry::new(Kind::Outcome, payload, now), record, ids)),
             _ => Err(Error::Broken(Broken::new("an outcome that could not be read back was not written")).into()),
         }
     }
@@ -356,7 +356,7 @@ impl Store {
         let ids = &self.shared.ids;
         let taken = ids.next.load(Relaxed).max(ids.ceiling.load(Relaxed));
         let ceiling = taken.saturating_add(ID_BLOCK);
-        let entry = Entry::new(Kind::Ids, ceiling.to_le_bytes().to_vec());
+        let entry = Entry::new(Kind::Ids, ceiling.to_le_bytes().to_vec(), self.shared.now());
         Planned { entry, effect: Effect::Ids { ceiling, replies } }
     }
 
@@ -391,7 +391,11 @@ impl Store {
         let frozen = self.shared.core.with(|index, _| Ok(index.freeze())).map_err(|error| error.to_string())?;
         let next_id = self.shared.ids.ceiling.load(Relaxed);
         let position = self.segments.position();
-        let meta = Meta { position, now: frozen.now, wall: now.wall, next_id, totals: frozen.totals };
+        // Both clocks at one instant: the index may have been waited for.
+        let waited = u64::try_from(between(now.moment, frozen.now).as_millis()).unwrap_or(u64::MAX);
+        let wall = now.wall.saturating_add(waited);
+        let (tag, totals) = (self.segments.tag(position.0), frozen.totals);
+        let meta = Meta { position, tag, now: frozen.now, wall, next_id, totals };
         self.checkpointer.begin(Work { frozen, segments: self.segments.living(), meta });
         Ok(())
     }
@@ -471,7 +475,7 @@ fn plan_copy(shared: &Shared, now: Now, sequence: u64, image: &Image, payload: &
         copy.extend_from_slice(body.ok_or_else(|| io::Error::other("a body in the log is too long"))?);
     }
     let body = StoredBody { crc: stored.crc, inline };
-    Ok(Some(Planned { entry: Entry::new(Kind::Message, copy), effect: Effect::Moved { id: image.id, body } }))
+    Ok(Some(Planned { entry: Entry::new(Kind::Message, copy, now), effect: Effect::Moved { id: image.id, body } }))
 }
 
 impl Drop for Store {

@@ -76,7 +76,7 @@ impl Checkpoint {
         let checkpoint = Self { vfs: Arc::clone(vfs), path, database, cache };
         let totals = Totals::default();
         let (frozen, segments) = (Frozen { changes: Vec::new(), now, totals }, Vec::new());
-        let meta = Meta { position: (0, 0), now, wall, next_id: 0, totals };
+        let meta = Meta { position: (0, 0), tag: 0, now, wall, next_id: 0, totals };
         checkpoint.write_after(Moment::MIN, &Work { frozen, segments, meta })?;
         vfs.rename(&unfinished, &checkpoint.path)?;
         vfs.sync_dir(dir)?;

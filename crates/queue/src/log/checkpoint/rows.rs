@@ -14,6 +14,8 @@ use crate::{Owner, Priority, RoutingKey};
 pub(in crate::log) struct Meta {
     /// The log up to here is in it: a segment, and a place in that.
     pub(in crate::log) position: (u64, u64),
+    /// That segment's, so that it is not taken for one of another log.
+    pub(in crate::log) tag: u64,
     /// The queue's clock.
     pub(in crate::log) now: i64,
     /// The wall clock at that moment, in milliseconds since 1970.
@@ -27,7 +29,7 @@ impl Meta {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         let Totals { messages, deliveries, held, bytes } = self.totals;
-        let numbers = [self.position.0, self.position.1, self.now.cast_unsigned(), self.wall, self.next_id];
+        let numbers = [self.position.0, self.position.1, self.tag, self.now.cast_unsigned(), self.wall, self.next_id];
         numbers.into_iter().chain([messages, deliveries, held, bytes]).for_each(|number| put_u64(&mut out, number));
         seal(out)
     }
@@ -37,10 +39,10 @@ impl Meta {
         if input.u8()? != VERSION {
             return Err(Malformed("a checkpoint of another version"));
         }
-        let position = (input.u64()?, input.u64()?);
+        let (position, tag) = ((input.u64()?, input.u64()?), input.u64()?);
         let (now, wall, next_id) = (input.u64()?.cast_signed(), input.u64()?, input.below_last_id()?);
         let (messages, deliveries, held, bytes) = (input.u64()?, input.u64()?, input.u64()?, input.u64()?);
-        Ok(Self { position, now, wall, next_id, totals: Totals { messages, deliveries, held, bytes } })
+        Ok(Self { position, tag, now, wall, next_id, totals: Totals { messages, deliveries, held, bytes } })
     }
 }
 

@@ -164,7 +164,7 @@ impl<'a> Open<'a> {
             let entry = if whole {
                 self.image(id, &message, hold)?
             } else {
-                Entry::new(Kind::Altered, encode_altered(self.now, id, &Altered::Held(true)))
+                Entry::new(Kind::Altered, encode_altered(self.now, id, &Altered::Held(true)), self.now)
             };
             octets += entry.payload.len();
             batch.push(entry);
@@ -175,7 +175,7 @@ impl<'a> Open<'a> {
         }
         self.append(&batch)?;
         for ids in ended.chunks(BATCH / 64) {
-            let removed = |id: &MessageId| Entry::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec());
+            let removed = |id: &MessageId| Entry::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec(), self.now);
             let batch: Vec<_> = ids.iter().map(removed).collect();
             self.append(&batch)?;
         }
@@ -205,7 +205,7 @@ impl<'a> Open<'a> {
             read_exact(&*file, part, at).map_err(OpenError::io(&path))?;
             payload.extend_from_slice(&body);
         }
-        Ok(Entry::new(Kind::Message, payload))
+        Ok(Entry::new(Kind::Message, payload, self.now))
     }
 
     /// Writes a batch durably, and does what its records say.
@@ -214,7 +214,7 @@ impl<'a> Open<'a> {
             return Ok(());
         }
         let Recovered { segments, index, next_id, .. } = &mut self.recovered;
-        let places = segments.append(batch.iter(), self.now, *next_id).map_err(|error| match error {
+        let places = segments.append(batch.iter(), *next_id).map_err(|error| match error {
             AppendError::Fatal(why) => InspectError::Append(why),
             AppendError::Full(error) => {
                 let dir = self.folder.dir.display();
@@ -237,7 +237,15 @@ impl<'a> Open<'a> {
         index.advance(self.now.moment)?;
         let frozen = index.freeze();
         let Now { moment, wall } = self.now;
-        let meta = Meta { position: segments.position(), now: moment, wall, next_id: *next_id, totals: frozen.totals };
+        let position = segments.position();
+        let meta = Meta {
+            position,
+            tag: segments.tag(position.0),
+            now: moment,
+            wall,
+            next_id: *next_id,
+            totals: frozen.totals,
+        };
         let failed =
             |error: redb::Error| OpenError::Failed { path: checkpoint::path(&self.folder.dir), why: error.to_string() };
         let promoted = checkpoint.write(&Work { frozen, segments: segments.living(), meta }).map_err(failed)?;

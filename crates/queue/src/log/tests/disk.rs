@@ -28,6 +28,8 @@ struct State {
     changes: u64,
     locks: BTreeMap<PathBuf, Weak<()>>,
     fault: Option<Fault>,
+    /// What failed first.
+    refused: Option<Operation>,
     operations: u64,
     /// Octets that may still be written; `None`: any number.
     free: Option<u64>,
@@ -97,6 +99,7 @@ impl Disk {
         let mut state = self.lock();
         state.operations = 0;
         state.fault = fault;
+        state.refused = None;
     }
 
     /// From the operation with this number on nothing happens any more.
@@ -110,10 +113,9 @@ impl Disk {
         self.lock().operations
     }
 
-    /// Whether the power went, or an operation failed.
-    pub(super) fn was_hit(&self) -> bool {
-        let state = self.lock();
-        state.cut_at.is_some() || state.fault.is_some_and(|fault| state.operations >= fault.at)
+    /// What failed first since [`fail`](Self::fail).
+    pub(super) fn refused(&self) -> Option<Operation> {
+        self.lock().refused
     }
 
     /// Where the power went.
@@ -202,6 +204,7 @@ impl State {
         }
         match self.fault {
             Some(fault) if (fault.at..=fault.at.saturating_add(fault.and)).contains(&self.operations) => {
+                self.refused.get_or_insert((what, part));
                 Err((fault.kind.into(), fault.partial))
             }
             _ => Ok(()),

@@ -4,12 +4,14 @@
 mod damage;
 mod disk;
 mod entry;
+mod every_error;
 mod faults;
 mod hostile;
 mod inspect;
 mod ledger;
 mod overlay;
 mod power;
+mod rebuilt;
 mod room;
 
 use std::future::Future;
