@@ -96,6 +96,13 @@ pub(super) async fn reschedule<H: Harness>(harness: &mut H) {
     nothing_due(&queue).await;
     queue.release(id).await.expect("release");
     assert_eq!(claim(&queue, 9).await.len(), 3);
+
+    // A lease that expires gives it back for when it is due by then.
+    queue.alter(id, when(None, (LEASE * 3).as_secs())).await.expect("alter");
+    harness.advance(LEASE + SECOND).await;
+    nothing_due(&queue).await;
+    harness.advance(LEASE * 2).await;
+    assert_eq!(claim(&queue, 9).await.len(), 3);
     let nobody = MessageId::from_u64(id.as_u64() + 1);
     assert!(matches!(queue.alter(nobody, when(None, 0)).await, Err(Error::NoSuchMessage(gone)) if gone == nobody));
 }

@@ -133,8 +133,7 @@ impl<S: Base> Index<S> {
             self.make_ready(slot);
         }
         while let Some(slot) = self.schedule.pop_expired(now) {
-            let is_held = self.memory.get(slot.0).is_some_and(|message| message.held);
-            if is_held { self.set_phase(slot, Phase::Idle) } else { self.make_ready(slot) }
+            self.come_back(slot);
         }
         self.take_what_is_due(now)?;
         if self.is_out_of_leases && self.schedule.in_doubt() < self.bounds.leases {
@@ -428,6 +427,19 @@ impl<S: Base> Index<S> {
     fn note(&mut self, id: MessageId) {
         if S::IS_EVER_FILLED {
             self.memory.changed.insert(id);
+        }
+    }
+
+    /// A lease has expired. Meanwhile the message may have been held, or the delivery been put off.
+    fn come_back(&mut self, slot: Slot) {
+        let Some((message, delivery)) = self.memory.find(slot) else { return };
+        if message.held {
+            self.set_phase(slot, Phase::Idle);
+        } else if delivery.due > self.now {
+            let phase = self.schedule.wait(slot.0, delivery);
+            self.set_phase(slot, phase);
+        } else {
+            self.make_ready(slot);
         }
     }
 
