@@ -2,6 +2,7 @@
 //! continuous integration runs it and nothing else.
 
 mod bench;
+mod evidence;
 mod instructions;
 mod licences;
 mod mutants;
@@ -23,10 +24,10 @@ fn main() -> ExitCode {
             print!("{HELP}");
             ExitCode::SUCCESS
         }
-        Some(other) => {
+        Some(other) => evidence::main(other, &words.collect::<Vec<_>>()).unwrap_or_else(|| {
             eprintln!("xtask: there is no command `{other}`; `cargo xtask --help` lists them");
             ExitCode::from(2)
-        }
+        }),
     }
 }
 
@@ -41,4 +42,7 @@ Commands:
   bench         measure each layer, or with `bench relay` the whole relay beside Postfix
   instructions  count the instructions of the parsers, and compare with the record or renew it
   mutants       change the parser in hundreds of places, one at a time, and see whether a test notices
+  power-cuts    cut the power of a simulated disk below the queue, 100,000 times
+  kills         kill a process whose threads write to the queue, 100 times
+  ext4-cuts     cut the power of a real file system below the queue, 200 times (root)
 ";

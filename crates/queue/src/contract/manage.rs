@@ -98,7 +98,7 @@ pub(super) async fn reschedule<H: Harness>(harness: &mut H) {
     assert_eq!(claim(&queue, 9).await.len(), 3);
 
     // A lease that expires gives it back for when it is due by then.
-    queue.alter(id, when(None, (LEASE * 3).as_secs())).await.expect("alter");
+    queue.alter(id, Alteration::Reschedule { key: None, delay: LEASE * 3 }).await.expect("alter");
     harness.advance(LEASE + SECOND).await;
     nothing_due(&queue).await;
     harness.advance(LEASE * 2).await;

@@ -1,0 +1,144 @@
+//! The power of a real file system is cut: ext4 on a loop device, told to stop without writing its journal. `cargo xtask ext4-cuts`
+//! does it more often.
+//!
+//! This takes root and a free loop device. Without them nothing is tested, and that is said.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use std::{env, thread};
+
+use posthaste_queue::log::LogQueue;
+
+mod block_on;
+mod writers;
+use writers::{Ledger, Writers, options, times};
+
+#[test]
+fn what_was_acknowledged_survives_a_power_cut() {
+    let cuts = times(CUTS, 4);
+    let folder = tempfile::tempdir().unwrap();
+    let mut mount = match Mount::new(folder.path()) {
+        Ok(mount) => mount,
+        Err(why) if env::var_os(CUTS).is_some() => panic!("{why}"),
+        Err(why) => {
+            println!("NOT TESTED: no power of a real file system was cut. {why}");
+            return;
+        }
+    };
+    let queue_folder = mount.point.join("queue");
+    let mut ledger = Ledger::default();
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut replayed = 0;
+    for cut in 0..cuts {
+        let writers = Writers::start(&queue_folder);
+        // Also while it opens.
+        thread::sleep(Duration::from_millis(random.u64(0..400)));
+        mount.cut().unwrap();
+        // It finds out by itself, or does not.
+        thread::sleep(Duration::from_millis(random.u64(0..20)));
+        ledger.read(&writers.kill());
+        mount.unmount().unwrap();
+        replayed += u64::from(mount.has_journal_to_replay());
+        mount.mount(["data=ordered", "data=writeback"][usize::try_from(cut % 2).unwrap()]).unwrap();
+        let queue = LogQueue::open(&queue_folder, options()).unwrap_or_else(|error| panic!("cut {cut}: {error}"));
+        ledger.check(&queue, &format!("cut {cut}"));
+    }
+    let Ledger { acknowledged, again, .. } = ledger;
+    println!("{cuts} cuts of ext4, after {replayed} of them there was a journal to replay");
+    println!("{acknowledged} acknowledged, none lost, none back; {again} finished without an answer are offered again");
+    assert!(acknowledged > 0 && replayed > cuts / 2, "{acknowledged} acknowledged, {replayed} replayed");
+}
+
+/// Run by the test above, in a process of its own.
+#[test]
+#[ignore = "the other process of the test above"]
+fn child() {
+    writers::write();
+}
+
+/// A file system in a file. It is unmounted, and its loop device freed, when this is dropped.
+struct Mount {
+    image: PathBuf,
+    point: PathBuf,
+    is_mounted: bool,
+}
+
+impl Mount {
+    fn new(folder: &Path) -> Result<Self, String> {
+        let mut mount = Self { image: folder.join("image"), point: folder.join("mounted"), is_mounted: false };
+        let made = File::create(&mount.image).and_then(|file| file.set_len(SIZE));
+        made.and_then(|()| fs::create_dir(&mount.point)).map_err(|error| error.to_string())?;
+        run("python3", &["-c".as_ref(), "import fcntl".as_ref()])?;
+        run("mkfs.ext4", &["-q".as_ref(), mount.image.as_ref()])?;
+        mount.mount("data=ordered")?;
+        Ok(mount)
+    }
+
+    fn mount(&mut self, options: &str) -> Result<(), String> {
+        let options = format!("loop,{options}");
+        run(
+            "mount",
+            &[
+                "-t".as_ref(),
+                "ext4".as_ref(),
+                "-o".as_ref(),
+                options.as_ref(),
+                self.image.as_ref(),
+                self.point.as_ref(),
+            ],
+        )?;
+        self.is_mounted = true;
+        Ok(())
+    }
+
+    /// Nothing of what the file system has in memory is written any more, its journal neither.
+    fn cut(&self) -> Result<(), String> {
+        run("python3", &["-c".as_ref(), SHUTDOWN.as_ref(), self.point.as_ref()])
+    }
+
+    /// Its loop device goes with it.
+    fn unmount(&mut self) -> Result<(), String> {
+        run("umount", &[self.point.as_ref()])?;
+        self.is_mounted = false;
+        Ok(())
+    }
+
+    /// What the file system says about itself: `needs_recovery` is among its features.
+    fn has_journal_to_replay(&self) -> bool {
+        let output = Command::new("dumpe2fs").arg("-h").arg(&self.image).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).contains("needs_recovery")
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.is_mounted && run("umount", &[self.point.as_ref()]).is_err() {
+            // Somebody is still in it: it goes when they do.
+            drop(run("umount", &["--lazy".as_ref(), self.point.as_ref()]).inspect_err(|why| eprintln!("{why}")));
+        }
+    }
+}
+
+fn run(program: &str, arguments: &[&OsStr]) -> Result<(), String> {
+    let path = env::var("PATH").unwrap_or_default();
+    // Where an ordinary user's PATH does not lead.
+    let output = Command::new(program).args(arguments).env("PATH", format!("{path}:/usr/sbin:/sbin")).output();
+    let output = output.map_err(|error| format!("{program}: {error}; install it"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!("{program}: {}; this takes root and a loop device", String::from_utf8_lossy(&output.stderr).trim()))
+}
+
+/// `EXT4_IOC_SHUTDOWN`, which is `_IOR('X', 125, __u32)`, with `EXT4_GOING_FLAGS_NOLOGFLUSH`.
+const SHUTDOWN: &str = "
+import fcntl, os, struct, sys
+fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))
+";
+const SIZE: u64 = 192 << 20;
+const CUTS: &str = "EXT4_CUTS";

@@ -1,0 +1,212 @@
+//! A process with many writers that says what was acknowledged, and what must be there after its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use std::{env, io};
+
+use bytes::Bytes;
+use posthaste_queue::log::{LogOptions, LogQueue};
+use posthaste_queue::{
+    Body, Draft, Lease, MessageId, NewDelivery, NewMessage, Outcome, Owner, Priority, PutError, Queue, RoutingKey,
+};
+
+use crate::block_on::block_on;
+
+/// The process. It is killed when this is dropped.
+pub(crate) struct Writers {
+    process: Child,
+    lines: Option<JoinHandle<Vec<String>>>,
+}
+
+/// What was acknowledged.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    /// Length and checksum of the bodies of what must be there.
+    living: BTreeMap<MessageId, (u64, u32)>,
+    finished: BTreeSet<MessageId>,
+    /// May be gone without having been said to be.
+    tried: BTreeSet<MessageId>,
+    pub(crate) acknowledged: u64,
+    /// Were finished, as far as the process knew, and are offered again.
+    pub(crate) again: u64,
+}
+
+impl Writers {
+    /// Starts the test named `child` of this program, which has to call [`write`].
+    pub(crate) fn start(folder: &Path) -> Self {
+        let mut process = Command::new(env::current_exe().unwrap())
+            .args(["child", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+            .env(FOLDER, folder)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let lines = thread::spawn(move || output.lines().map_while(Result::ok).collect::<Vec<_>>());
+        Self { process, lines: Some(lines) }
+    }
+
+    /// With `SIGKILL`. What it had said.
+    pub(crate) fn kill(mut self) -> Vec<String> {
+        self.end();
+        self.lines.take().unwrap().join().unwrap()
+    }
+
+    fn end(&mut self) {
+        let ended = self.process.kill().and_then(|()| self.process.wait());
+        assert!(ended.is_ok(), "{ended:?}");
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        if self.lines.is_some() {
+            self.end();
+        }
+    }
+}
+
+impl Ledger {
+    pub(crate) fn read(&mut self, lines: &[String]) {
+        for line in lines {
+            // The line that was being written may have lost its end.
+            let Some(words) = line.strip_suffix('.') else { continue };
+            match words.split_whitespace().collect::<Vec<_>>()[..] {
+                ["put", id, len, crc] => {
+                    let before = self.living.insert(id.parse().unwrap(), (len.parse().unwrap(), crc.parse().unwrap()));
+                    assert!(before.is_none(), "{id} was given out twice");
+                    self.acknowledged += 1;
+                }
+                ["done", id] => {
+                    self.finished.insert(id.parse().unwrap());
+                    self.acknowledged += 1;
+                }
+                ["try", id] => {
+                    self.tried.insert(id.parse().unwrap());
+                }
+                _ => {}
+            }
+        }
+        // A claimer may say that it is done before the putter has said that it was put.
+        self.living.retain(|id, _| !self.finished.contains(id));
+    }
+
+    /// All that was acknowledged is there with its whole body, nothing that was finished is. A part of it is removed then, so that no
+    /// disk is filled.
+    pub(crate) fn check(&mut self, queue: &LogQueue, context: &str) {
+        assert!(queue.report().damaged.is_empty(), "{context}: {:?}", queue.report());
+        let mut found = BTreeMap::new();
+        loop {
+            let last = found.last_key_value().map(|(id, _)| *id);
+            let page = block_on(queue.list(last, usize::MAX)).unwrap();
+            if page.is_empty() {
+                break;
+            }
+            for message in page {
+                let (len, crc) = read(queue, message.id).unwrap_or_else(|error| panic!("{context}: {error}"));
+                assert_eq!(len, message.body_len, "{context}");
+                found.insert(message.id, (len, crc));
+            }
+        }
+        for (id, body) in &self.living {
+            match found.get(id) {
+                Some(there) => assert_eq!(there, body, "{context}: {id} has another body"),
+                None => assert!(self.tried.contains(id), "{context}: {id} is lost"),
+            }
+        }
+        let back: Vec<_> = found.keys().filter(|id| self.finished.contains(id)).collect();
+        assert!(back.is_empty(), "{context}: {back:?} were finished and are back");
+        self.again += found.keys().filter(|id| self.tried.contains(id)).count() as u64;
+        self.tried.clear();
+        self.living = found;
+        while self.living.len() > KEPT {
+            let Some((id, _)) = self.living.pop_first() else { break };
+            block_on(queue.remove(id)).unwrap();
+            self.finished.insert(id);
+        }
+    }
+}
+
+fn read(queue: &LogQueue, id: MessageId) -> Result<(u64, u32), posthaste_queue::Error> {
+    let mut body = block_on(queue.body(&Lease::new(id, 0, 0)))?;
+    let (mut len, mut crc) = (0, crc32fast::Hasher::new());
+    while let Some(chunk) = block_on(body.next())? {
+        len += chunk.len() as u64;
+        crc.update(&chunk);
+    }
+    Ok((len, crc.finalize()))
+}
+
+/// What the other process does, until it is ended or its disk is gone.
+pub(crate) fn write() {
+    let Some(folder) = env::var_os(FOLDER) else { return };
+    let Ok(queue) = LogQueue::open(folder, options()) else { return };
+    let count = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..WRITERS {
+            scope.spawn(|| while write_one(&queue, count.fetch_add(1, Ordering::Relaxed)).is_ok() {});
+        }
+    });
+}
+
+fn write_one(queue: &LogQueue, turn: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let len = if turn.is_multiple_of(40) { 300_000 } else { usize::try_from(turn % 5000)? };
+    let body: Vec<u8> = turn.to_le_bytes().into_iter().cycle().take(len).collect();
+    let crc = crc32fast::hash(&body);
+    let put = block_on(async {
+        let mut draft = queue.put(None).await?;
+        draft.write(Bytes::from(body)).await?;
+        draft.commit(message()).await
+    });
+    match put {
+        Ok(id) => say(&format!("put {id} {len} {crc}.\n"))?,
+        Err(PutError::Full(_)) => thread::sleep(Duration::from_millis(5)),
+        Err(error) => return Err(error.into()),
+    }
+    if turn.is_multiple_of(4) {
+        return Ok(());
+    }
+    for claimed in block_on(queue.claim_any(1, Duration::from_secs(60)))? {
+        let id = claimed.lease.message();
+        say(&format!("try {id}.\n"))?;
+        block_on(queue.finish(claimed.lease, Outcome::Done, Vec::new()))?;
+        say(&format!("done {id}.\n"))?;
+    }
+    Ok(())
+}
+
+fn say(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(line.as_bytes())?;
+    out.flush()
+}
+
+fn message() -> NewMessage {
+    let key = RoutingKey::new("example.org").unwrap();
+    let delivery = NewDelivery { key, delay: Duration::ZERO, state: Bytes::new() };
+    NewMessage {
+        owner: Owner::default(),
+        priority: Priority::default(),
+        envelope: Bytes::from_static(b"envelope"),
+        deliveries: vec![delivery],
+    }
+}
+
+pub(crate) fn options() -> LogOptions {
+    LogOptions { segment_size: 1 << 20, disk_reserve: 0, ..LogOptions::default() }
+}
+
+/// How often, when nobody says otherwise.
+pub(crate) fn times(variable: &str, default: u64) -> u64 {
+    env::var(variable).ok().map_or(default, |times| times.parse().unwrap())
+}
+
+const FOLDER: &str = "POSTHASTE_QUEUE_WRITERS";
+const WRITERS: usize = 50;
+/// So many messages are left in the queue from one round to the next.
+const KEPT: usize = 300;
