@@ -20,12 +20,16 @@ fn what_was_acknowledged_survives() {
     for round in 0..kills {
         let writers = Writers::start(folder.path());
         if round == 0 {
-            thread::sleep(Duration::from_millis(200));
+            while writers.said() == 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
             let refused = LogQueue::open(folder.path(), options()).unwrap_err();
             assert!(matches!(refused, OpenError::Locked { .. }), "{refused}");
         }
         thread::sleep(Duration::from_millis(random.u64(20..400)));
-        ledger.read(&writers.kill());
+        let lines = writers.kill();
+        // Whatever it said, it said before its end.
+        ledger.read(&lines, lines.len());
         let queue = LogQueue::open(folder.path(), options()).unwrap();
         ledger.check(&queue, &format!("kill {round}"));
     }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{env, io};
@@ -20,7 +21,8 @@ use crate::block_on::block_on;
 /// The process. It is killed when this is dropped.
 pub(crate) struct Writers {
     process: Child,
-    lines: Option<JoinHandle<Vec<String>>>,
+    lines: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 /// What was acknowledged.
@@ -31,7 +33,11 @@ pub(crate) struct Ledger {
     finished: BTreeSet<MessageId>,
     /// May be gone without having been said to be.
     tried: BTreeSet<MessageId>,
+    /// Said to be there after the cut had begun.
+    doubtful: BTreeMap<MessageId, (u64, u32)>,
     pub(crate) acknowledged: u64,
+    /// Of what was said after the cut had begun, so much is not so.
+    pub(crate) untrue: u64,
     /// Were finished, as far as the process knew, and are offered again.
     pub(crate) again: u64,
 }
@@ -47,14 +53,24 @@ impl Writers {
             .spawn()
             .unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
-        let lines = thread::spawn(move || output.lines().map_while(Result::ok).collect::<Vec<_>>());
-        Self { process, lines: Some(lines) }
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let read = Arc::clone(&lines);
+        let reader = thread::spawn(move || {
+            output.lines().map_while(Result::ok).for_each(|line| read.lock().unwrap().push(line));
+        });
+        Self { process, lines, reader: Some(reader) }
+    }
+
+    /// How many lines were read so far.
+    pub(crate) fn said(&self) -> usize {
+        self.lines.lock().unwrap().len()
     }
 
     /// With `SIGKILL`. What it had said.
     pub(crate) fn kill(mut self) -> Vec<String> {
         self.end();
-        self.lines.take().unwrap().join().unwrap()
+        self.reader.take().unwrap().join().unwrap();
+        std::mem::take(&mut *self.lines.lock().unwrap())
     }
 
     fn end(&mut self) {
@@ -65,26 +81,29 @@ impl Writers {
 
 impl Drop for Writers {
     fn drop(&mut self) {
-        if self.lines.is_some() {
+        if self.reader.is_some() {
             self.end();
         }
     }
 }
 
 impl Ledger {
-    pub(crate) fn read(&mut self, lines: &[String]) {
-        for line in lines {
+    /// Of the lines so many were said before the cut began. What is said later nobody could have heard had the power really gone:
+    /// it may be so or not.
+    pub(crate) fn read(&mut self, lines: &[String], certain: usize) {
+        for (at, line) in lines.iter().enumerate() {
+            let is_certain = at < certain;
             // The line that was being written may have lost its end.
             let Some(words) = line.strip_suffix('.') else { continue };
+            self.acknowledged += u64::from(is_certain && !words.starts_with("try"));
             match words.split_whitespace().collect::<Vec<_>>()[..] {
                 ["put", id, len, crc] => {
-                    let before = self.living.insert(id.parse().unwrap(), (len.parse().unwrap(), crc.parse().unwrap()));
+                    let (id, body) = (id.parse().unwrap(), (len.parse().unwrap(), crc.parse().unwrap()));
+                    let before = if is_certain { &mut self.living } else { &mut self.doubtful }.insert(id, body);
                     assert!(before.is_none(), "{id} was given out twice");
-                    self.acknowledged += 1;
                 }
-                ["done", id] => {
+                ["done", id] if is_certain => {
                     self.finished.insert(id.parse().unwrap());
-                    self.acknowledged += 1;
                 }
                 ["try", id] => {
                     self.tried.insert(id.parse().unwrap());
@@ -119,10 +138,17 @@ impl Ledger {
                 None => assert!(self.tried.contains(id), "{context}: {id} is lost"),
             }
         }
+        for (id, body) in std::mem::take(&mut self.doubtful) {
+            match found.get(&id) {
+                Some(there) => assert_eq!(*there, body, "{context}: {id} has another body"),
+                None => self.untrue += u64::from(!self.tried.contains(&id)),
+            }
+        }
         let back: Vec<_> = found.keys().filter(|id| self.finished.contains(id)).collect();
         assert!(back.is_empty(), "{context}: {back:?} were finished and are back");
         self.again += found.keys().filter(|id| self.tried.contains(id)).count() as u64;
-        self.tried.clear();
+        // What is gone stays gone.
+        self.finished.extend(std::mem::take(&mut self.tried).into_iter().filter(|id| !found.contains_key(id)));
         self.living = found;
         while self.living.len() > KEPT {
             let Some((id, _)) = self.living.pop_first() else { break };
