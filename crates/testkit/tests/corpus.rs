@@ -10,12 +10,13 @@ use posthaste_testkit::fuzz;
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 9] = [
+const TARGETS: [(&str, Body); 10] = [
     ("address", fuzz::address),
     ("client_session", fuzz::client_session),
     ("command", fuzz::command),
     ("framer", fuzz::framer),
     ("pair", fuzz::pair),
+    ("queue", fuzz::queue),
     ("reply", fuzz::reply),
     ("round_trip", fuzz::round_trip),
     ("sasl", fuzz::sasl),

@@ -8,6 +8,7 @@ pub mod framing;
 #[path = "../../../wire/tests/support/lines.rs"]
 mod lines;
 mod pair;
+mod queue;
 #[path = "../../../wire/tests/support/replies.rs"]
 mod replies;
 mod sasl;
@@ -19,6 +20,7 @@ pub use client_session::client_session;
 pub use framing::framer;
 pub use lines::{address, command, round_trip};
 pub use pair::pair;
+pub use queue::queue;
 pub use replies::reply;
 pub use sasl::sasl;
 pub use server_session::server_session;
