@@ -9,10 +9,12 @@ mod apply;
 mod body;
 mod checkpoint;
 mod draft;
+mod folder;
 mod format;
 mod frame;
 mod lanes;
 mod options;
+mod quarantine;
 mod readers;
 mod recover;
 mod scan;
@@ -88,14 +90,14 @@ impl LogQueue {
     fn open_on(vfs: Arc<dyn Vfs>, dir: &Path, options: LogOptions) -> Result<Self, OpenError> {
         let options = options.within_bounds();
         if !vfs.exists(dir).map_err(OpenError::io(dir))? {
-            make_durable_dir(&*vfs, dir)?;
+            folder::make(&*vfs, dir)?;
         }
         // Before the lock, which is a file: somebody else's folder is left as it is.
-        recover::judge(&*vfs, dir)?;
+        folder::judge(&*vfs, dir)?;
         let lock_path = dir.join("LOCK");
         let lock = vfs.lock(&lock_path).map_err(OpenError::io(&lock_path))?;
         let lock = lock.ok_or(OpenError::Locked { path: lock_path })?;
-        recover::prepare(&*vfs, dir)?;
+        folder::prepare(&*vfs, dir)?;
         let recovered = recover::recover(&vfs, dir, &options)?;
         let Recovered { checkpoint, position, index, segments, next_id, report, moment } = recovered;
         let origin = moment.saturating_sub(crate::index::moment(options.clock.now()));
@@ -270,23 +272,6 @@ impl fmt::Debug for LogQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogQueue").field("dir", &self.shared.dir).finish_non_exhaustive()
     }
-}
-
-/// Makes a folder, and the names of all folders that were missing above it durable.
-fn make_durable_dir(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
-    let mut missing = Vec::new();
-    for folder in dir.ancestors().filter(|folder| !folder.as_os_str().is_empty()) {
-        if vfs.exists(folder).map_err(OpenError::io(folder))? {
-            break;
-        }
-        missing.push(folder);
-    }
-    vfs.make_dir(dir).map_err(OpenError::io(dir))?;
-    for parent in missing.into_iter().filter_map(Path::parent) {
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        vfs.sync_dir(parent).map_err(OpenError::io(parent))?;
-    }
-    Ok(())
 }
 
 /// Exactly 16 lower-case hexadecimal digits.

@@ -1,4 +1,4 @@
-//! Opening a folder: whose it is, what its log says, what is damaged.
+//! Reading the log at an opening: what it says, what is damaged.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::apply::{Stored, apply};
 use super::checkpoint::{self, Checkpoint, Meta, Snapshot, Work};
-use super::format::{self, MARKER, Now, Record};
+use super::format::{self, Now, Record};
 use super::frame::{FRAME, Frame, SEGMENT_HEADER, SegmentHeader};
+use super::quarantine::{copy, set_aside};
 use super::scan::{Scan, next_good, read_record};
 use super::segment::{At, Living, Segment, Segments, name, random, sequence};
 use super::shared::wall;
@@ -46,62 +47,6 @@ struct Opening<'a> {
     segments: Segments,
     next_id: u64,
     report: OpenReport,
-}
-
-/// Whether the folder is a queue already. One that is neither that nor empty is refused.
-pub(super) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError> {
-    let marker = dir.join(MARKER_NAME);
-    let io = |path: &Path| OpenError::io(path);
-    let names = vfs.list(dir).map_err(io(dir))?;
-    if names.iter().any(|name| name == MARKER_NAME) {
-        let file = vfs.open(&marker).map_err(io(&marker))?;
-        // One octet more than it should have shows a longer one.
-        let mut text = [0; MARKER.len() + 1];
-        let len = file.read_at(&mut text, 0).map_err(io(&marker))?;
-        let text = text.get(..len).unwrap_or_default();
-        if text == MARKER {
-            return Ok(true);
-        }
-        // Its writing was cut short when nothing else could be there yet: some of it may be missing, some zero.
-        let torn = text.iter().zip(MARKER).all(|(octet, ours)| *octet == *ours || *octet == 0);
-        if !torn || text.len() > MARKER.len() {
-            let found = String::from_utf8_lossy(text).trim_end().to_owned();
-            return Err(OpenError::Version { path: marker, found });
-        }
-    }
-    if let Some(name) = names.iter().find(|name| !OUR_NAMES.contains(&name.as_str())) {
-        return Err(OpenError::Foreign { path: dir.join(name) });
-    }
-    for name in FOLDERS.iter().filter(|name| names.iter().any(|found| found == *name)) {
-        let folder = dir.join(name);
-        if let Some(inside) = vfs.list(&folder).map_err(io(&folder))?.first() {
-            return Err(OpenError::Foreign { path: folder.join(inside) });
-        }
-    }
-    Ok(false)
-}
-
-/// Makes the folder a queue unless it is one.
-pub(super) fn prepare(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
-    if !judge(vfs, dir)? {
-        let marker = dir.join(MARKER_NAME);
-        let there = vfs.exists(&marker).map_err(OpenError::io(&marker))?;
-        let file = if there { vfs.open(&marker) } else { vfs.create(&marker) };
-        let file = file.map_err(OpenError::io(&marker))?;
-        let written = file.write_at(MARKER, 0).and_then(|()| file.sync());
-        written.map_err(OpenError::io(&marker))?;
-    }
-    make_dirs(vfs, dir)
-}
-
-fn make_dirs(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
-    for name in FOLDERS {
-        let folder = dir.join(name);
-        if !vfs.exists(&folder).map_err(OpenError::io(&folder))? {
-            vfs.make_dir(&folder).map_err(OpenError::io(&folder))?;
-        }
-    }
-    vfs.sync_dir(dir).map_err(OpenError::io(dir))
 }
 
 /// Reads the checkpoint, and the log from there on.
@@ -195,16 +140,6 @@ fn open_checkpoint(
     };
     set_aside(&**vfs, dir, &why, damaged)?;
     Ok(None)
-}
-
-/// Moves a checkpoint to the quarantine, so that it is made anew.
-fn set_aside(vfs: &dyn Vfs, dir: &Path, why: &str, damaged: &mut Vec<Damage>) -> Result<(), OpenError> {
-    let path = checkpoint::path(dir);
-    let quarantine = dir.join("quarantine");
-    let number = vfs.list(&quarantine).map_err(OpenError::io(&quarantine))?.len();
-    let target = quarantine.join(format!("{INDEX_NAME}-{number}.bad"));
-    damaged.push(Damage::new(path.clone(), &format!("{why}; it was set aside and made anew from the log")));
-    vfs.rename(&path, &target).and_then(|()| vfs.sync_dir(dir)).map_err(OpenError::io(&path))
 }
 
 /// redb promises an error for a damaged file where it can and a panic where it cannot.
@@ -487,30 +422,5 @@ impl Opening<'_> {
     }
 }
 
-fn copy(vfs: &dyn Vfs, from: &dyn VfsFile, start: u64, end: u64, path: &Path) -> io::Result<()> {
-    let to = vfs.create(path)?;
-    let mut buffer = vec![0; COPY_CHUNK];
-    let mut at = start;
-    while at < end {
-        let want = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(COPY_CHUNK);
-        let read = from.read_at(buffer.get_mut(..want).unwrap_or_default(), at)?;
-        if read == 0 {
-            break;
-        }
-        to.write_at(buffer.get(..read).unwrap_or_default(), at.saturating_sub(start))?;
-        at = at.saturating_add(read as u64);
-    }
-    to.sync()?;
-    path.parent().map_or(Ok(()), |dir| vfs.sync_dir(dir))
-}
-
-const MARKER_NAME: &str = "posthaste-queue";
-const FOLDERS: [&str; 3] = ["log", "bodies", "quarantine"];
-const OUR_NAMES: [&str; 7] = [MARKER_NAME, "LOCK", INDEX_NAME, UNFINISHED_INDEX_NAME, "log", "bodies", "quarantine"];
-/// The checkpoint.
-pub(super) const INDEX_NAME: &str = "index";
-/// One that does not stand yet.
-pub(super) const UNFINISHED_INDEX_NAME: &str = "index.new";
 /// The longest that a queue is taken to have been closed: its wall clock may be wrong.
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
-const COPY_CHUNK: usize = 64 << 10;
