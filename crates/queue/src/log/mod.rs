@@ -12,6 +12,7 @@ mod draft;
 mod folder;
 mod format;
 mod frame;
+mod keeper;
 mod lanes;
 mod options;
 mod quarantine;
@@ -38,7 +39,6 @@ use tokio::sync::oneshot;
 
 use self::apply::Stored;
 pub use self::body::LogBody;
-use self::checkpoint::Checkpointer;
 pub use self::draft::LogDraft;
 use self::draft::Ticket;
 use self::lanes::{Job, Lanes};
@@ -46,7 +46,6 @@ pub use self::options::{Damage, LogOptions, OpenError, OpenReport};
 use self::readers::Readers;
 use self::recover::Recovered;
 use self::shared::{Counts, Ids, Shared};
-use self::store::Store;
 use self::sync::Syncer;
 use self::vfs::{Os, Vfs};
 use crate::core::Core;
@@ -81,7 +80,7 @@ impl LogQueue {
         Self::open_on(Arc::new(Os), dir.as_ref(), options)
     }
 
-    /// What opening found.
+    /// What the first opening found.
     #[must_use]
     pub fn report(&self) -> &OpenReport {
         &self.report
@@ -98,8 +97,9 @@ impl LogQueue {
         let lock = vfs.lock(&lock_path).map_err(OpenError::io(&lock_path))?;
         let lock = lock.ok_or(OpenError::Locked { path: lock_path })?;
         folder::prepare(&*vfs, dir)?;
-        let recovered = recover::recover(&vfs, dir, &options)?;
-        let Recovered { checkpoint, position, index, segments, next_id, report, moment } = recovered;
+        let recovered = recover::recover(&vfs, dir, &options, None)?;
+        let Recovered { checkpoint, position, index, mut segments, next_id, report, moment } = recovered;
+        segments.resume().map_err(OpenError::io(dir))?;
         let origin = moment.saturating_sub(crate::index::moment(options.clock.now()));
         let shared = Arc::new(Shared {
             core: Core::new(Arc::clone(&options.clock), origin, index),
@@ -112,14 +112,13 @@ impl LogQueue {
             counts: Counts::default(),
         });
         shared.counts.damaged.store(report.damaged.len() as u64, Relaxed);
-        let checkpointer = Checkpointer::start(&shared, checkpoint).map_err(OpenError::io(dir))?;
-        let mut store = Store::new(Arc::clone(&shared), segments, checkpointer, position);
-        store.begin().map_err(|why| OpenError::Failed { path: dir.to_owned(), why })?;
+        let store = keeper::start(&shared, segments, checkpoint, position)?;
         let (syncer, unsynced) = Syncer::new();
         let thread = |name: &str| thread::Builder::new().name(name.to_owned());
         let syncing = Arc::clone(&shared);
         let syncing = thread("posthaste-sync").spawn(move || sync::run(&syncing, &unsynced));
-        let storing = thread("posthaste-store").spawn(move || store.run());
+        let keeping = Arc::clone(&shared);
+        let storing = thread("posthaste-store").spawn(move || keeper::run(&keeping, store));
         let running = Running {
             syncing: syncing.map_err(OpenError::io(dir))?,
             storing: storing.map_err(OpenError::io(dir))?,
@@ -245,6 +244,7 @@ impl Queue for LogQueue {
             finished: counts.finished.load(Relaxed),
             fsyncs: counts.syncs.load(Relaxed).saturating_add(counts.body_syncs.load(Relaxed)),
             damaged: counts.damaged.load(Relaxed),
+            reopened: counts.reopened.load(Relaxed),
             ..self.shared.core.stats()
         }
     }

@@ -15,7 +15,7 @@ use super::quarantine::{copy, set_aside};
 use super::scan::{Scan, next_good, read_record};
 use super::segment::{At, Living, Segment, Segments, name, random, sequence};
 use super::shared::wall;
-use super::vfs::{Vfs, VfsFile, read_exact};
+use super::vfs::{Vfs, VfsFile, is_full, read_exact};
 use super::{Damage, LogOptions, OpenError, OpenReport, hex};
 use crate::index::{Altered, Bounds, Index, Message, Moment, Unreadable, after, first_generation};
 use crate::{MessageId, Stats};
@@ -49,14 +49,20 @@ struct Opening<'a> {
     report: OpenReport,
 }
 
-/// Reads the checkpoint, and the log from there on.
-pub(super) fn recover(vfs: &Arc<dyn Vfs>, dir: &Path, options: &LogOptions) -> Result<Recovered, OpenError> {
+/// Reads the checkpoint, and the log from there on. What it read is on stable storage then, whatever a sync has failed to do before.
+/// `moment` is the time on the queue's clock, if that is known: otherwise it goes on from the checkpoint's.
+pub(super) fn recover(
+    vfs: &Arc<dyn Vfs>,
+    dir: &Path,
+    options: &LogOptions,
+    moment: Option<Moment>,
+) -> Result<Recovered, OpenError> {
     let mut damaged = Vec::new();
     let sequences = list_segments(&**vfs, &dir.join("log"), &mut damaged)?;
     let wall = wall(&*options.clock);
     loop {
         let checkpoint = open_checkpoint(vfs, dir, options.index_cache, &sequences, &mut damaged)?;
-        let mut opening = Opening::new(vfs, dir, options, wall, checkpoint, damaged)?;
+        let mut opening = Opening::new(vfs, dir, options, wall, moment, checkpoint, damaged)?;
         match opening.read(&sequences) {
             Ok(()) => return opening.end(),
             Err(Failure::Open(error)) => return Err(error),
@@ -154,6 +160,7 @@ impl<'a> Opening<'a> {
         dir: &'a Path,
         options: &LogOptions,
         wall: u64,
+        moment: Option<Moment>,
         found: Option<(Checkpoint, Meta)>,
         damaged: Vec<Damage>,
     ) -> Result<Self, OpenError> {
@@ -161,11 +168,12 @@ impl<'a> Opening<'a> {
         let failed = |error: redb::Error| OpenError::Failed { path: path.clone(), why: error.to_string() };
         // The queue's clock goes on from where it was, by what the wall clock says has passed. Set forward by mistake, that is not
         // to end all mail at once.
-        let moment = match &found {
-            Some((_, meta)) => {
+        let moment = match (moment, &found) {
+            (Some(moment), _) => moment,
+            (None, Some((_, meta))) => {
                 after(meta.now, Duration::from_millis(wall.saturating_sub(meta.wall)).min(LONGEST_PAUSE))
             }
-            None => i64::try_from(wall.saturating_mul(1_000)).unwrap_or(i64::MAX / 2),
+            (None, None) => i64::try_from(wall.saturating_mul(1_000)).unwrap_or(i64::MAX / 2),
         };
         let log = dir.join("log");
         let mut segments = Segments::new(Arc::clone(vfs), log, options.segment_size);
@@ -207,6 +215,10 @@ impl<'a> Opening<'a> {
                 self.damage(self.segments.dir.join(name(*sequence)), "has no predecessor: a segment is missing");
             }
         }
+        // A name may be there that is not on stable storage: its segment or body is, and is written on or believed in.
+        for dir in [&self.segments.dir, &self.dir.join("bodies")] {
+            self.vfs.sync_dir(dir).map_err(OpenError::io(dir))?;
+        }
         for (place, sequence) in sequences.iter().enumerate() {
             let start = if *sequence == first { at } else { 0 };
             let newest = place + 1 == sequences.len();
@@ -230,7 +242,6 @@ impl<'a> Opening<'a> {
         self.index.stats(self.now.moment, &mut stats).map_err(failed)?;
         self.report.messages = stats.messages;
         self.report.segments = self.segments.list.len() as u64;
-        self.segments.resume().map_err(OpenError::io(&self.segments.dir))?;
         let Self { checkpoint, position, index, segments, next_id, report, now, .. } = self;
         let position = position.unwrap_or_default();
         Ok(Recovered { checkpoint, position, index, segments, next_id, report, moment: now.moment })
@@ -277,12 +288,19 @@ impl Opening<'_> {
         }
         let scan = Scan { file: &*file, tag, len };
         let mut position = (SEGMENT_HEADER as u64).min(len).max(start_at);
+        // Up to where it is known to be on stable storage: a checkpoint is never ahead of that.
+        let mut proven = start_at;
         while position < len {
             match read_record(&scan, position).map_err(io(&path))? {
                 Some((frame, payload)) => {
                     self.replay(sequence, &*file, position, frame, &payload, &path)?;
+                    proven = proven.max(u64::from(frame.base).min(position));
                     position = position.saturating_add((FRAME + payload.len()) as u64);
                     if self.index.cost() > self.budget {
+                        if newest {
+                            secure(&*file, proven, position).map_err(io(&path))?;
+                            proven = position;
+                        }
                         self.write_checkpoint((sequence, position))?;
                     }
                 }
@@ -291,10 +309,10 @@ impl Opening<'_> {
                     // A record that was written later knows whether this place was on stable storage then.
                     let proof = next_good(&scan, position, |frame| u64::from(frame.base) > position);
                     if newest && proof.map_err(io(&path))?.is_none() {
-                        file.set_len(position).and_then(|()| file.sync()).map_err(io(&path))?;
+                        file.set_len(position).map_err(io(&path))?;
                         self.report.truncated = len.saturating_sub(position);
                         self.set_len(sequence, position);
-                        return Ok(());
+                        break;
                     }
                     let end = next.unwrap_or(len);
                     self.damage(path.clone(), &format!("is damaged from {position} to {end}"));
@@ -302,6 +320,9 @@ impl Opening<'_> {
                     position = end;
                 }
             }
+        }
+        if newest {
+            secure(&*file, proven, position).map_err(io(&path))?;
         }
         Ok(())
     }
@@ -422,5 +443,26 @@ impl Opening<'_> {
     }
 }
 
+/// Makes a part of a file durable that may have been written long ago: after a sync that failed the system takes it for written, and
+/// would not write it again by itself.
+fn secure(file: &dyn VfsFile, from: u64, to: u64) -> io::Result<()> {
+    let mut buffer = vec![0; SECURE_CHUNK];
+    let mut at = from;
+    while at < to {
+        let want = usize::try_from(to.saturating_sub(at)).unwrap_or(usize::MAX).min(SECURE_CHUNK);
+        let chunk = buffer.get_mut(..want).unwrap_or_default();
+        read_exact(file, chunk, at)?;
+        match file.write_at(chunk, at) {
+            Ok(()) => {}
+            // Some file systems need room to write what is there already. It is synced as it is then, as far as that goes.
+            Err(error) if is_full(&error) => break,
+            Err(error) => return Err(error),
+        }
+        at = at.saturating_add(want as u64);
+    }
+    file.sync()
+}
+
+const SECURE_CHUNK: usize = 64 << 10;
 /// The longest that a queue is taken to have been closed: its wall clock may be wrong.
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);

@@ -57,16 +57,22 @@ enum NameChange {
     Rename(PathBuf, PathBuf),
 }
 
-/// The operation with this number, counted from now over everything that changes or syncs the disk, fails.
+/// The operation with this number, counted from now over everything that changes or syncs the disk, fails, and so many behind it.
+/// After a sync that failed some of what was to be synced is lost for good, while reading shows it still, as systems do.
 #[derive(Clone, Copy)]
 pub(super) struct Fault {
     pub(super) at: u64,
     pub(super) kind: io::ErrorKind,
     /// How many octets of a failing write are written all the same.
     pub(super) partial: usize,
+    /// How many operations behind it fail too.
+    pub(super) and: u64,
 }
 
 struct Handle(Disk, usize);
+
+/// The names of files that are not there for the moment.
+pub(super) struct Names(Tree, Tree);
 
 impl Disk {
     pub(super) fn new() -> Self {
@@ -124,6 +130,17 @@ impl Disk {
         state.durable.remove(path);
     }
 
+    /// Takes all files away, as when it is not mounted any more.
+    pub(super) fn hide(&self) -> Names {
+        let mut state = self.lock();
+        Names(std::mem::take(&mut state.now), std::mem::take(&mut state.durable))
+    }
+
+    pub(super) fn show(&self, Names(now, durable): Names) {
+        let mut state = self.lock();
+        (state.now, state.durable) = (now, durable);
+    }
+
     /// The same disk later, everything written: as after a process was killed.
     pub(super) fn killed(&self) -> Self {
         let state = self.lock();
@@ -173,6 +190,23 @@ impl Disk {
 }
 
 impl Inode {
+    /// Every second write is taken for written, and is not. Lengths are none of the data: they are written later.
+    fn lose_some(&mut self) {
+        let (mut kept, mut count) = (Vec::new(), 0);
+        for change in std::mem::take(&mut self.unsynced) {
+            match change {
+                DataChange::Len(_) => kept.push(change),
+                DataChange::Write(at, data) => {
+                    count += 1;
+                    if count % 2 == 0 {
+                        apply_data(&mut self.durable, &DataChange::Write(at, data));
+                    }
+                }
+            }
+        }
+        self.unsynced = kept;
+    }
+
     fn settled(octets: Vec<u8>) -> Self {
         let blocks = vec![true; octets.len().div_ceil(BLOCK)];
         Self { now: octets.clone(), blocks, durable: octets, unsynced: Vec::new() }
@@ -191,7 +225,9 @@ impl State {
             return Err((io::Error::other("the power is off"), 0));
         }
         match self.fault {
-            Some(fault) if fault.at == self.operations => Err((fault.kind.into(), fault.partial)),
+            Some(fault) if (fault.at..=fault.at.saturating_add(fault.and)).contains(&self.operations) => {
+                Err((fault.kind.into(), fault.partial))
+            }
             _ => Ok(()),
         }
     }
@@ -387,7 +423,12 @@ impl VfsFile for Handle {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.0.lock();
-        state.operate().map_err(|(error, _)| error)?;
+        if let Err((error, _)) = state.operate() {
+            if !state.crashed {
+                state.files[self.1].lose_some();
+            }
+            return Err(error);
+        }
         let file = &mut state.files[self.1];
         for change in file.unsynced.drain(..) {
             apply_data(&mut file.durable, &change);

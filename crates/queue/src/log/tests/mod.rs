@@ -7,6 +7,7 @@ mod faults;
 mod hostile;
 mod ledger;
 mod power;
+mod reopen;
 mod room;
 
 use std::future::Future;
