@@ -36,6 +36,11 @@ fn fail(disk: &Disk, and: u64) {
     disk.fail(Some(Fault { at: 1, kind: ErrorKind::Other, partial: 0, and }));
 }
 
+fn newest_segment(disk: &Disk) -> Option<std::path::PathBuf> {
+    disk.paths().into_iter().filter(|path| path.starts_with("/queue/log")).max()
+}
+
+/// One operation after the other fails, in one of these ways in turn.
 #[test]
 fn nothing_is_lost_whichever_operation_fails() {
     let steps = async |queue: &LogQueue, ledger: &mut Ledger, random: &mut fastrand::Rng| {
@@ -51,41 +56,41 @@ fn nothing_is_lost_whichever_operation_fails() {
         disk.operations()
     };
     let mut reopened = 0;
-    for at in 1..=operations {
-        for (and, partial) in [(0, 0), (0, 500), (0, usize::MAX), (3, 30), (11, 0)] {
-            let context = format!("operation {at} and {and} more, {partial} octets written");
-            let clock = ManualClock::default();
-            let options = options(&clock);
-            let disk = Disk::new();
-            let queue = open(&disk, &options).unwrap();
-            let (mut ledger, mut random) = (Ledger::default(), fastrand::Rng::with_seed(7));
-            disk.fail(Some(Fault { at, kind: ErrorKind::Other, partial, and }));
-            block_on(steps(&queue, &mut ledger, &mut random));
-            recover(&queue, &clock, &context);
-            disk.fail(None);
-            block_on(async {
-                // Outcomes whose answer was lost left their deliveries leased, unless everything was opened again since.
-                clock.advance(SECOND);
-                ledger.check(&queue, &context).await;
-                steps(&queue, &mut ledger, &mut random).await;
-                let stats = queue.stats().await;
-                assert_eq!((stats.damaged, stats.broken), (0, None), "{context}");
-                reopened += stats.reopened;
-            });
-            let later = disk.power_cut(&mut random);
-            drop(queue);
-            let queue = open(&later, &options).unwrap_or_else(|error| panic!("{context}: {error}"));
-            block_on(ledger.check(&queue, &format!("{context}, after a power cut")));
-        }
+    let ways = [(0, 0), (0, 500), (0, usize::MAX), (3, 30), (11, 0)];
+    for (at, (and, partial)) in (1..=operations).zip(ways.into_iter().cycle()) {
+        let context = format!("operation {at} and {and} more, {partial} octets written");
+        let clock = ManualClock::default();
+        let options = options(&clock);
+        let disk = Disk::new();
+        let queue = open(&disk, &options).unwrap();
+        let (mut ledger, mut random) = (Ledger::default(), fastrand::Rng::with_seed(7));
+        disk.fail(Some(Fault { at, kind: ErrorKind::Other, partial, and }));
+        block_on(steps(&queue, &mut ledger, &mut random));
+        recover(&queue, &clock, &context);
+        disk.fail(None);
+        block_on(async {
+            // Outcomes whose answer was lost left their deliveries leased, unless everything was opened again since.
+            clock.advance(SECOND);
+            ledger.check(&queue, &context).await;
+            steps(&queue, &mut ledger, &mut random).await;
+            let stats = queue.stats().await;
+            assert_eq!((stats.damaged, stats.broken), (0, None), "{context}");
+            reopened += stats.reopened;
+        });
+        let later = disk.power_cut(&mut random);
+        drop(queue);
+        let queue = open(&later, &options).unwrap_or_else(|error| panic!("{context}: {error}"));
+        block_on(ledger.check(&queue, &format!("{context}, after a power cut")));
     }
-    println!("{operations} operations, 5 ways each; opened again {reopened} times");
-    assert!(reopened > operations);
+    println!("{operations} operations; opened again {reopened} times");
+    assert!(reopened > operations / 2);
 }
 
 #[test]
 fn callers_are_told_and_go_on() {
     let (disk, clock) = (Disk::new(), ManualClock::default());
     let queue = open(&disk, &options(&clock)).unwrap();
+    let failed = newest_segment(&disk);
     block_on(async {
         put(&queue, message("a", b""), b"first").await.unwrap();
         let lease = claim(&queue, 1).await.remove(0).lease;
@@ -128,8 +133,7 @@ fn callers_are_told_and_go_on() {
         put(&queue, message("a", b""), b"third").await.unwrap();
         assert_eq!(queue.stats().await.messages, 1);
     });
-    let segments = disk.paths().into_iter().filter(|path| path.starts_with("/queue/log")).count();
-    assert!(segments >= 2, "the one whose sync failed is written to no more");
+    assert!(newest_segment(&disk) > failed, "the one whose sync failed is written to no more");
 }
 
 /// A draft that is committed after the opening has no place there: its file may have been swept.
