@@ -50,14 +50,14 @@ pub trait Queue: Send + Sync + 'static {
     /// [`Error::Broken`], [`Error::Closed`].
     fn claim(&self, claim: Claim<'_>) -> impl Future<Output = Result<Vec<Claimed>, Error>> + Send;
 
-    /// Leases whatever is due, for one who does not care for keys: as [`claim`](Self::claim), for the first 256 of the
+    /// Leases whatever is due, for one who does not care for keys: as [`claim`](Self::claim), for the first 32 of the
     /// [`due_keys`](Self::due_keys).
     ///
     /// # Errors
     /// [`Error::Broken`], [`Error::Closed`].
     fn claim_any(&self, max: usize, lease: Duration) -> impl Future<Output = Result<Vec<Claimed>, Error>> + Send {
         async move {
-            let keys = self.due_keys(None, 256).await?;
+            let keys = self.due_keys(None, 32).await?;
             self.claim(Claim { keys: &keys, max, lease }).await
         }
     }

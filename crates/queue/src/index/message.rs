@@ -112,7 +112,7 @@ impl<B> Message<B> {
         self.deliveries.iter().any(|each| each.phase == Phase::Ready)
     }
 
-    pub(super) fn summary(&self, id: MessageId, now: Moment) -> Summary {
+    pub(crate) fn summary(&self, id: MessageId, now: Moment) -> Summary {
         let deliveries = self.deliveries.iter().map(|delivery| DeliverySummary {
             delivery: delivery.number,
             key: delivery.key.clone(),

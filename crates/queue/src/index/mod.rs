@@ -6,11 +6,11 @@
 mod alter;
 mod base;
 mod checkpoint;
+mod claim;
 mod message;
 mod schedule;
 mod shelf;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use self::message::Phase;
 pub(crate) use self::message::{Delivery, Message};
 use self::schedule::{Schedule, lane};
 use self::shelf::{Hides, Shelf};
-use crate::{Claimed, Lease, MAX_DELAY, MessageId, Owner, Page, Priority, RoutingKey, Search, Stats};
+use crate::{Lease, MAX_DELAY, MessageId, Owner, Page, RoutingKey, Search, Stats};
 
 /// A time on the queue's clock in microseconds.
 pub(crate) type Moment = i64;
@@ -147,52 +147,6 @@ impl<S: Base> Index<S> {
     /// When [`advance`](Self::advance) will find something next.
     pub(crate) fn next_event(&self) -> Option<Moment> {
         [self.schedule.next_event(), self.base_event].into_iter().flatten().min().filter(|at| *at < Moment::MAX)
-    }
-
-    pub(crate) fn claim(
-        &mut self,
-        now: Moment,
-        keys: &[RoutingKey],
-        max: usize,
-        lease: Duration,
-    ) -> Result<Vec<Claimed>, Unreadable> {
-        let until = after(now, lease);
-        let mut claimed = Vec::new();
-        while claimed.len() < max {
-            if self.schedule.in_doubt() >= self.bounds.leases {
-                self.is_out_of_leases = true;
-                break;
-            }
-            let Some(row) = self.next_of(keys)? else { break };
-            self.load(row.slot.0)?;
-            let slot = row.slot;
-            let Some(message) = self.memory.get(slot.0) else { return Err(inconsistent(slot)) };
-            let Some(delivery) = message.delivery(slot.1) else { return Err(inconsistent(slot)) };
-            if delivery.phase != Phase::Ready || lane(message, delivery) != row.lane {
-                return Err(inconsistent(slot));
-            }
-            let generation = self.next_generation;
-            claimed.push(Claimed {
-                lease: Lease::new(slot.0, slot.1, generation),
-                key: delivery.key.clone(),
-                owner: message.owner.clone(),
-                priority: message.priority,
-                envelope: message.envelope.clone(),
-                state: delivery.state.clone(),
-                body_len: message.body_len,
-                attempts: delivery.attempts,
-                age: between(message.born, now),
-            });
-            self.next_generation = self.next_generation.wrapping_add(1);
-            self.turn = Some(message.owner.clone());
-            self.schedule.cancel(slot.0, message, delivery);
-            let phase = self.schedule.lease(until, slot);
-            if let Some(delivery) = self.memory.delivery_mut(slot) {
-                delivery.generation = generation;
-                delivery.phase = phase;
-            }
-        }
-        Ok(claimed)
     }
 
     pub(crate) fn extend(&mut self, lease: &Lease, until: Moment) -> Result<(), Stale> {
@@ -373,30 +327,6 @@ impl<S: Base> Index<S> {
         stats.bytes = self.totals.bytes;
         stats.index_memory = self.cost() as u64;
         stats.short_of_memory = self.is_short_of_room();
-    }
-
-    /// The best delivery of these keys: of the highest priority that any has, of the owner who is next, what is due longest.
-    fn next_of(&mut self, keys: &[RoutingKey]) -> Result<Option<ReadyRow>, Unreadable> {
-        type Rank = (Reverse<Priority>, bool, Owner, Moment, Slot);
-        let mut best: Option<(Rank, ReadyRow)> = None;
-        for key in keys {
-            let first = self.ready_from(&ReadyRow::first_of(key.clone()))?;
-            let Some(first) = first.filter(|row| row.lane.key == *key) else { continue };
-            let (priority, mut wrapped, mut row) = (first.lane.priority, false, first);
-            if let Some(turn) = self.turn.clone() {
-                let behind = Lane { key: key.clone(), priority, owner: turn };
-                let next = self.ready_from(&ReadyRow::behind(behind))?;
-                match next.filter(|next| next.lane.key == *key && next.lane.priority == priority) {
-                    Some(next) => row = next,
-                    None => wrapped = true,
-                }
-            }
-            let rank = (priority, wrapped, row.lane.owner.clone(), row.due, row.slot);
-            if best.as_ref().is_none_or(|(least, _)| rank < *least) {
-                best = Some((rank, row));
-            }
-        }
-        Ok(best.map(|(_, row)| row))
     }
 
     /// The first ready row at or behind this place, in memory or below.

@@ -24,7 +24,7 @@ pub struct LogBody {
 }
 
 impl LogBody {
-    fn read(&mut self) -> Result<Option<Bytes>, Error> {
+    pub(super) fn read(&mut self) -> Result<Option<Bytes>, Error> {
         if self.left == 0 {
             return Ok(None);
         }

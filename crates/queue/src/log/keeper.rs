@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::checkpoint::{Checkpoint, Checkpointer};
-use super::recover::{Recovered, recover};
+use super::recover::{Bodies, Recovered, recover};
 use super::segment::Segments;
 use super::shared::Shared;
 use super::store::Store;
@@ -89,7 +89,7 @@ fn open(shared: &Arc<Shared>) -> Result<Store, OpenError> {
     }
     folder::prepare(&**vfs, dir)?;
     shared.readers.forget_all();
-    let recovered = recover(vfs, dir, &shared.options, Some(shared.core.now()))?;
+    let recovered = recover(vfs, dir, &shared.options, Some(shared.core.now()), Bodies::Check)?;
     let Recovered { checkpoint, position, index, segments, next_id, report, .. } = recovered;
     shared.ids.skip_to(next_id);
     shared.counts.damaged.fetch_max(report.damaged.len() as u64, Relaxed);

@@ -12,6 +12,7 @@ mod draft;
 mod folder;
 mod format;
 mod frame;
+pub mod inspect;
 mod keeper;
 mod lanes;
 mod options;
@@ -97,7 +98,7 @@ impl LogQueue {
         let lock = vfs.lock(&lock_path).map_err(OpenError::io(&lock_path))?;
         let lock = lock.ok_or(OpenError::Locked { path: lock_path })?;
         folder::prepare(&*vfs, dir)?;
-        let recovered = recover::recover(&vfs, dir, &options, None)?;
+        let recovered = recover::recover(&vfs, dir, &options, None, recover::Bodies::Check)?;
         let Recovered { checkpoint, position, index, mut segments, next_id, report, moment } = recovered;
         segments.resume().map_err(OpenError::io(dir))?;
         let origin = moment.saturating_sub(crate::index::moment(options.clock.now()));

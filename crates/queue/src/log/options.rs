@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -64,6 +65,8 @@ pub struct OpenReport {
 pub struct Damage {
     /// The file.
     pub path: PathBuf,
+    /// Which octets of it, unless it is the whole file.
+    pub place: Option<Range<u64>>,
     /// What is the matter with it.
     pub what: String,
 }
@@ -112,7 +115,11 @@ pub enum OpenError {
 
 impl Damage {
     pub(super) fn new(path: PathBuf, what: &str) -> Self {
-        Self { path, what: what.to_owned() }
+        Self { path, place: None, what: what.to_owned() }
+    }
+
+    pub(super) fn within(path: PathBuf, place: Range<u64>, what: &str) -> Self {
+        Self { path, place: Some(place), what: what.to_owned() }
     }
 }
 

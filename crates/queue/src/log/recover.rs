@@ -49,6 +49,15 @@ struct Opening<'a> {
     report: OpenReport,
 }
 
+/// What an opening does about the folder `bodies/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bodies {
+    /// See that each message has its file and each file its message.
+    Check,
+    /// Nothing: whoever asks will look.
+    Leave,
+}
+
 /// Reads the checkpoint, and the log from there on. What it read is on stable storage then, whatever a sync has failed to do before.
 /// `moment` is the time on the queue's clock, if that is known: otherwise it goes on from the checkpoint's.
 pub(super) fn recover(
@@ -56,6 +65,7 @@ pub(super) fn recover(
     dir: &Path,
     options: &LogOptions,
     moment: Option<Moment>,
+    bodies: Bodies,
 ) -> Result<Recovered, OpenError> {
     let mut damaged = Vec::new();
     let sequences = list_segments(&**vfs, &dir.join("log"), &mut damaged)?;
@@ -64,7 +74,7 @@ pub(super) fn recover(
         let checkpoint = open_checkpoint(vfs, dir, options.index_cache, &sequences, &mut damaged)?;
         let mut opening = Opening::new(vfs, dir, options, wall, moment, checkpoint, damaged)?;
         match opening.read(&sequences) {
-            Ok(()) => return opening.end(),
+            Ok(()) => return opening.end(bodies),
             Err(Failure::Open(error)) => return Err(error),
             // Made anew once: one that contradicts itself then is no matter of the disk.
             Err(Failure::Index(why)) if opening.position.is_some() => {
@@ -227,7 +237,7 @@ impl<'a> Opening<'a> {
         Ok(())
     }
 
-    fn end(mut self) -> Result<Recovered, OpenError> {
+    fn end(mut self, bodies: Bodies) -> Result<Recovered, OpenError> {
         if self.next_id == 0 {
             // Far from the ids of any earlier queue in the same place, so that log lines of the two are not mistaken for each other.
             self.next_id = (self.now.wall / 1000) << 20;
@@ -237,7 +247,9 @@ impl<'a> Opening<'a> {
             self.next_id = self.next_id.saturating_add(1 << 32);
         }
         let failed = |error: Unreadable| OpenError::Failed { path: checkpoint::path(self.dir), why: error.0 };
-        self.check_bodies()?;
+        if bodies == Bodies::Check {
+            self.check_bodies()?;
+        }
         let mut stats = Stats::default();
         self.index.stats(self.now.moment, &mut stats).map_err(failed)?;
         self.report.messages = stats.messages;
@@ -276,7 +288,9 @@ impl Opening<'_> {
                 return Ok(());
             }
             None => {
-                self.damage(path.clone(), "has a bad header; its records were read all the same");
+                let what = "has a bad header; its records were read all the same";
+                let header = 0..len.min(SEGMENT_HEADER as u64);
+                self.report.damaged.push(Damage::within(path.clone(), header, what));
                 let first = start.get(SEGMENT_HEADER..).and_then(|record| record.first_chunk());
                 first.map_or(0, |tag| u64::from_le_bytes(*tag))
             }
@@ -315,7 +329,8 @@ impl Opening<'_> {
                         break;
                     }
                     let end = next.unwrap_or(len);
-                    self.damage(path.clone(), &format!("is damaged from {position} to {end}"));
+                    let what = format!("is damaged from {position} to {end}");
+                    self.report.damaged.push(Damage::within(path.clone(), position..end, &what));
                     self.quarantine(&*file, sequence, position, end);
                     position = end;
                 }
@@ -340,7 +355,8 @@ impl Opening<'_> {
             Ok(record) => record,
             Err(why) => {
                 let end = position.saturating_add((FRAME + payload.len()) as u64);
-                self.damage(path.to_owned(), &format!("has a record at {position} that is not understood: {why}"));
+                let what = format!("has a record at {position} that is not understood: {why}");
+                self.report.damaged.push(Damage::within(path.to_owned(), position..end, &what));
                 self.quarantine(file, sequence, position, end);
                 return Ok(());
             }

@@ -2,6 +2,7 @@
 //!
 //! It can be made anew from the log at any time, so whatever is the matter with it, nothing is lost.
 
+mod check;
 mod rows;
 mod snapshot;
 mod storage;

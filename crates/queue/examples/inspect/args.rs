@@ -1,0 +1,106 @@
+//! What can be asked.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use posthaste_queue::{MessageId, Owner, RoutingKey};
+
+/// Looks at the folder of a queue that no process has open.
+///
+/// `list`, `show` and `verify` change nothing in the folder, and need no right to write there. `repair` deletes nothing. All of
+/// them refuse while a process has the queue open: stop that one first, or copy the folder.
+#[derive(Debug, Parser)]
+#[command(
+    name = "inspect",
+    after_help = "It is 3 a.m. and something is wrong:\n  \
+                  inspect verify /var/spool/posthaste             what is it?\n  \
+                  inspect repair /var/spool/posthaste --dry-run   what would be done about it?\n  \
+                  inspect repair /var/spool/posthaste             do it\n\n\
+                  Exit codes: 0 all is well, 1 something was found or is left, 2 the folder could not be read."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// One line for each message, by id, and a total.
+    #[command(after_help = "Examples:\n  inspect list /var/spool/posthaste --key example.org --due\n  \
+                            inspect list /var/spool/posthaste --json | jq -r 'select(.held).id'")]
+    List(List),
+    /// Everything about one message.
+    #[command(after_help = "Examples:\n  inspect show /var/spool/posthaste 0C5QK2M000001\n  \
+                            inspect show /var/spool/posthaste 0C5QK2M000001 --body > message.eml")]
+    Show(Show),
+    /// Reads every octet and says what is not as it should be. Changes nothing.
+    #[command(after_help = "Example:\n  inspect verify /var/spool/posthaste && echo clean")]
+    Verify(Verify),
+    /// Does about each finding of `verify` what that says. Deletes nothing: what is in the way goes to quarantine/.
+    #[command(after_help = "Examples:\n  inspect repair /var/spool/posthaste --dry-run\n  \
+                            inspect repair /var/spool/posthaste --rebuild-index")]
+    Repair(Repair),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Folder {
+    /// The folder with the file posthaste-queue in it.
+    pub(crate) folder: PathBuf,
+    /// A line of JSON for each thing, for programs.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where a scratch file may be made, if memory is too short. It needs about half a KiB for each message, and is gone
+    /// afterwards. Default: the folder for temporary files.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) scratch: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    pub(crate) at: Folder,
+    /// Only messages of this owner.
+    #[arg(long)]
+    pub(crate) owner: Option<Owner>,
+    /// Only messages with a delivery for this routing key.
+    #[arg(long)]
+    pub(crate) key: Option<RoutingKey>,
+    /// Only messages with this text somewhere in the envelope or in the state of a delivery.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) containing: Option<String>,
+    /// Only messages on hold.
+    #[arg(long)]
+    pub(crate) held: bool,
+    /// Only messages with a delivery that is due, and that are not on hold.
+    #[arg(long, conflicts_with = "held")]
+    pub(crate) due: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Show {
+    #[command(flatten)]
+    pub(crate) at: Folder,
+    /// The id, as in `list`.
+    pub(crate) id: MessageId,
+    /// Write the body, as it was accepted, and nothing else. Fails if it is not what was accepted.
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) body: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    pub(crate) at: Folder,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Repair {
+    #[command(flatten)]
+    pub(crate) at: Folder,
+    /// Only say what would be done.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Make the index anew from the log, even if it is good.
+    #[arg(long)]
+    pub(crate) rebuild_index: bool,
+}

@@ -1,0 +1,135 @@
+//! Who is next.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use super::base::{Base, Lane, ReadyRow, Unreadable};
+use super::message::Phase;
+use super::schedule::lane;
+use super::{Index, Moment, Slot, after, between, inconsistent};
+use crate::{Claimed, Lease, Owner, Priority, RoutingKey};
+
+/// What a key has at the head of its highest priority.
+struct Head<'k> {
+    key: &'k RoutingKey,
+    first: ReadyRow,
+    /// The first one of an owner behind the one whose turn it was last.
+    next: Option<ReadyRow>,
+}
+
+impl<S: Base> Index<S> {
+    /// Of the highest priority that any of the keys has, of the owner who is next, what is due longest; and so on. Each key is looked
+    /// up once, and again when something of it, or of the owner who was next there, was taken.
+    pub(crate) fn claim(
+        &mut self,
+        now: Moment,
+        keys: &[RoutingKey],
+        max: usize,
+        lease: Duration,
+    ) -> Result<Vec<Claimed>, Unreadable> {
+        let until = after(now, lease);
+        let mut heads = Vec::with_capacity(keys.len());
+        for key in keys {
+            heads.extend(self.head(key)?);
+        }
+        let mut claimed = Vec::new();
+        while claimed.len() < max {
+            if self.schedule.in_doubt() >= self.bounds.leases {
+                self.is_out_of_leases = true;
+                break;
+            }
+            let Some(row) = heads.iter().min_by_key(|head| head.rank()).map(Head::row).cloned() else { break };
+            claimed.push(self.take_lease(now, until, &row)?);
+            let before = self.turn.replace(row.lane.owner.clone());
+            let mut changed = Vec::with_capacity(heads.len());
+            for head in heads {
+                changed.extend(self.after_turn(head, before.as_ref(), &row)?);
+            }
+            heads = changed;
+        }
+        Ok(claimed)
+    }
+
+    fn take_lease(&mut self, now: Moment, until: Moment, row: &ReadyRow) -> Result<Claimed, Unreadable> {
+        let slot = row.slot;
+        self.load(slot.0)?;
+        let Some((message, delivery)) = self.memory.find(slot) else { return Err(inconsistent(slot)) };
+        if delivery.phase != Phase::Ready || lane(message, delivery) != row.lane {
+            return Err(inconsistent(slot));
+        }
+        let generation = self.next_generation;
+        let claimed = Claimed {
+            lease: Lease::new(slot.0, slot.1, generation),
+            key: delivery.key.clone(),
+            owner: message.owner.clone(),
+            priority: message.priority,
+            envelope: message.envelope.clone(),
+            state: delivery.state.clone(),
+            body_len: message.body_len,
+            attempts: delivery.attempts,
+            age: between(message.born, now),
+        };
+        self.next_generation = self.next_generation.wrapping_add(1);
+        self.schedule.cancel(slot.0, message, delivery);
+        let phase = self.schedule.lease(until, slot);
+        if let Some(delivery) = self.memory.delivery_mut(slot) {
+            delivery.generation = generation;
+            delivery.phase = phase;
+        }
+        Ok(claimed)
+    }
+
+    fn head<'k>(&mut self, key: &'k RoutingKey) -> Result<Option<Head<'k>>, Unreadable> {
+        let first = self.ready_from(&ReadyRow::first_of(key.clone()))?;
+        let Some(first) = first.filter(|row| row.lane.key == *key) else { return Ok(None) };
+        let next = match self.turn.clone() {
+            Some(turn) => self.behind_turn(&first, turn)?,
+            None => Some(first.clone()),
+        };
+        Ok(Some(Head { key, first, next }))
+    }
+
+    /// The first row of an owner behind this one, of the same key and priority as `first`, which is the first of any owner.
+    fn behind_turn(&mut self, first: &ReadyRow, turn: Owner) -> Result<Option<ReadyRow>, Unreadable> {
+        if first.lane.owner > turn {
+            return Ok(Some(first.clone()));
+        }
+        let behind = ReadyRow::behind(Lane { owner: turn, ..first.lane.clone() });
+        let next = self.ready_from(&behind)?;
+        Ok(next.filter(|next| next.lane.key == first.lane.key && next.lane.priority == first.lane.priority))
+    }
+
+    /// The head once more, when `taken` was taken: it is its owner's turn now, and was the turn of `before`.
+    fn after_turn<'k>(
+        &mut self,
+        head: Head<'k>,
+        before: Option<&Owner>,
+        taken: &ReadyRow,
+    ) -> Result<Option<Head<'k>>, Unreadable> {
+        let turn = &taken.lane.owner;
+        if *head.key == taken.lane.key {
+            return self.head(head.key);
+        }
+        // Who is behind the one is behind the other too, if there is nobody in between.
+        let is_forward = before.is_some_and(|before| before <= turn);
+        let holds = is_forward && head.next.as_ref().is_none_or(|next| next.lane.owner > *turn);
+        if holds {
+            return Ok(Some(head));
+        }
+        let next = self.behind_turn(&head.first, turn.clone())?;
+        Ok(Some(Head { next, ..head }))
+    }
+}
+
+impl Head<'_> {
+    /// Once round, it is the first one's turn again.
+    fn row(&self) -> &ReadyRow {
+        self.next.as_ref().unwrap_or(&self.first)
+    }
+
+    /// The least goes first.
+    fn rank(&self) -> (Reverse<Priority>, bool, &Owner, Moment, Slot) {
+        let row = self.row();
+        (row.lane.priority, self.next.is_none(), &row.lane.owner, row.due, row.slot)
+    }
+}

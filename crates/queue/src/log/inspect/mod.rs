@@ -1,0 +1,306 @@
+//! A queue that no process has open: looked at, verified, repaired.
+//!
+//! To look is to open the queue as always, over an *overlay*: a file system that shows the folder as it is and keeps to itself
+//! whatever opening writes. What is looked at is therefore what an opening would make of the folder, by the same code; and the
+//! folder stays as it is, for below the overlay is nothing that can write. A second reader of the format would have been one more
+//! thing to be wrong. A repair that is only tried runs over an overlay as well.
+//!
+//! * [`Inspection`] lists and shows messages.
+//! * [`verify`] reads every octet: the log from its beginning, as if there were no index; the index, and whether it says
+//!   the same; every body. [`Finding`]s are what is not as it should be.
+//! * [`repair`] does about each finding what its [remedy](Trouble::remedy) says. It deletes nothing.
+//!
+//! All of them lock the queue as an opening does.
+//!
+//! **Who is right.** While the log is whole, the log is: an index that says something else is made anew. Where the log is damaged the
+//! index may know what the log has lost. Both have checksums on every row, so the index is believed then, and a repair writes
+//! what it knows to the log again; after that the two agree and the index can be made anew without a loss.
+//! Times are not compared: the log has them in milliseconds of the wall clock, the index in its own.
+//!
+//! **Bounds.** Memory: 16 MiB for messages and 8 MiB for pages of the index, twice while two are compared; 16 MiB for what was written
+//! over the folder, beyond which it goes to a file without a name in [`InspectOptions::scratch`], about half a KiB for each
+//! message if the index is missing or is made anew to compare; one record of the log, at most 32 MiB, of damaged ones too.
+//! A number of 8 octets for each body with a file of its own. A repair keeps its findings, some 300 octets each.
+
+mod examine;
+mod finding;
+pub(super) mod overlay;
+mod progress;
+mod repair;
+pub(super) mod scratch;
+
+use std::any::Any;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use self::examine::Verified;
+use self::examine::{examine, open_body};
+pub use self::finding::{Finding, Trouble};
+use self::overlay::{Overlay, Reading};
+pub use self::progress::{Progress, Stage};
+use self::repair::mend;
+pub use self::repair::{Repair, Repaired};
+use self::scratch::Scratch;
+use super::folder;
+use super::readers::Readers;
+use super::recover::{self, Bodies, Recovered};
+use super::segment::name;
+use super::vfs::{Os, Vfs};
+use super::{LogOptions, OpenError, OpenReport};
+use crate::index::Unreadable;
+use crate::{Clock, Error, MessageId, Page, Search, Stats, Summary, SystemClock};
+
+/// How to look at a queue.
+#[derive(Clone)]
+pub struct InspectOptions {
+    /// Where ages and times until something is due are taken from. Default: [`SystemClock`].
+    pub clock: Arc<dyn Clock>,
+    /// The folder for what finds no place in memory. Default: [`std::env::temp_dir`].
+    pub scratch: Option<PathBuf>,
+    /// Is told how far it is.
+    pub progress: Arc<Progress>,
+}
+
+/// A queue could not be looked at.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InspectError {
+    /// There is no queue in this folder.
+    #[error("there is no queue in {}: name the folder with the file posthaste-queue in it", path.display())]
+    NoQueue {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The queue cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The index cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
+    /// There is no such message, or its body is damaged.
+    #[error(transparent)]
+    Message(#[from] Error),
+    /// A body could not be handed on.
+    #[error("the body could not be written on: {0}")]
+    Output(io::Error),
+    /// The log could not be written.
+    #[error("{0}")]
+    Append(String),
+}
+
+/// A queue as an opening would find it now. The folder is locked, and not changed.
+pub struct Inspection {
+    vfs: Arc<dyn Vfs>,
+    readers: Readers,
+    dir: PathBuf,
+    recovered: Recovered,
+    _lock: Box<dyn Any + Send + Sync>,
+}
+
+/// Where a message lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Place {
+    /// The segment with its newest record.
+    pub segment: PathBuf,
+    /// The file with its body.
+    pub body: PathBuf,
+    /// Where in that file the body begins.
+    pub at: u64,
+    /// CRC-32 of the body.
+    pub crc: u32,
+}
+
+impl Inspection {
+    /// Opens the queue in this folder to be looked at.
+    ///
+    /// # Errors
+    /// [`InspectError`], with the file and the remedy.
+    pub fn open(dir: impl AsRef<Path>, options: &InspectOptions) -> Result<Self, InspectError> {
+        Self::open_on(Arc::new(Reading), dir.as_ref(), options)
+    }
+
+    pub(super) fn open_on(vfs: Arc<dyn Vfs>, dir: &Path, options: &InspectOptions) -> Result<Self, InspectError> {
+        let folder = Folder::lock(vfs, dir, options)?;
+        let vfs = folder.overlay();
+        let recovered = folder.recover(&vfs, Bodies::Check)?;
+        let readers = Readers::new(Arc::clone(&vfs), dir.join("log"));
+        Ok(Self { vfs, readers, dir: folder.dir, recovered, _lock: folder.lock })
+    }
+
+    /// What opening finds.
+    #[must_use]
+    pub fn report(&self) -> &OpenReport {
+        &self.recovered.report
+    }
+
+    /// Counts; those of a queue that was just opened.
+    ///
+    /// # Errors
+    /// [`InspectError::Unreadable`].
+    pub fn stats(&mut self) -> Result<Stats, InspectError> {
+        let mut stats = Stats { disk: self.recovered.segments.octets(), ..Stats::default() };
+        self.recovered.index.stats(self.recovered.moment, &mut stats)?;
+        stats.damaged = self.recovered.report.damaged.len() as u64;
+        Ok(stats)
+    }
+
+    /// Some of the messages that are searched for, as [`Queue::search`](crate::Queue::search) gives them.
+    ///
+    /// # Errors
+    /// [`InspectError::Unreadable`].
+    pub fn search(&mut self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, InspectError> {
+        Ok(self.recovered.index.search(self.recovered.moment, search, after, limit)?)
+    }
+
+    /// One message, and where it lies.
+    ///
+    /// # Errors
+    /// [`InspectError::Message`] when there is none, [`InspectError::Unreadable`].
+    pub fn show(&self, id: MessageId) -> Result<(Summary, Place), InspectError> {
+        let message = self.recovered.index.get(id)?.ok_or(Error::NoSuchMessage(id))?;
+        let segment = self.dir.join("log").join(name(message.stored.sequence));
+        let (body, at) = match message.stored.inline {
+            Some(at) => (segment.clone(), at),
+            None => (self.dir.join("bodies").join(format!("{:016x}", id.as_u64())), 0),
+        };
+        let place = Place { segment, body, at, crc: message.stored.crc };
+        Ok((message.summary(id, self.recovered.moment), place))
+    }
+
+    /// Writes the body of a message, 64 KiB at a time, the last of them only once all are found good.
+    ///
+    /// # Errors
+    /// [`InspectError::Message`] when there is no such message or its body is damaged, [`InspectError::Output`],
+    /// [`InspectError::Unreadable`].
+    pub fn body(&self, id: MessageId, to: &mut dyn Write) -> Result<(), InspectError> {
+        let message = self.recovered.index.get(id)?.ok_or(Error::NoSuchMessage(id))?;
+        let mut body = open_body(&*self.vfs, &self.readers, &self.dir, id, &message)?;
+        while let Some(chunk) = body.read()? {
+            to.write_all(&chunk).map_err(InspectError::Output)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads every octet of the queue in this folder, shows what is not as it should be, and changes nothing.
+///
+/// # Errors
+/// [`InspectError`] when it could not be read to its end, with the file and the remedy.
+pub fn verify(
+    dir: impl AsRef<Path>,
+    options: &InspectOptions,
+    found: &mut dyn FnMut(Finding),
+) -> Result<Verified, InspectError> {
+    verify_on(Arc::new(Reading), dir.as_ref(), options, found)
+}
+
+/// Does about each finding what its remedy says, and shows it.
+///
+/// # Errors
+/// [`InspectError`]. What was shown until then has been done; the queue can be repaired again.
+pub fn repair(
+    dir: impl AsRef<Path>,
+    options: &InspectOptions,
+    how: Repair,
+    done: &mut dyn FnMut(&Finding),
+) -> Result<Repaired, InspectError> {
+    let vfs: Arc<dyn Vfs> = if how.dry_run { Arc::new(Reading) } else { Arc::new(Os) };
+    repair_on(vfs, dir.as_ref(), options, how, done)
+}
+
+pub(super) fn verify_on(
+    vfs: Arc<dyn Vfs>,
+    dir: &Path,
+    options: &InspectOptions,
+    found: &mut dyn FnMut(Finding),
+) -> Result<Verified, InspectError> {
+    examine(&Folder::lock(vfs, dir, options)?, found)
+}
+
+pub(super) fn repair_on(
+    vfs: Arc<dyn Vfs>,
+    dir: &Path,
+    options: &InspectOptions,
+    how: Repair,
+    done: &mut dyn FnMut(&Finding),
+) -> Result<Repaired, InspectError> {
+    let mut folder = Folder::lock(vfs, dir, options)?;
+    if how.dry_run {
+        folder.vfs = folder.overlay();
+    }
+    mend(&folder, how, done)
+}
+
+/// The folder of a queue, locked.
+struct Folder {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    options: InspectOptions,
+    lock: Box<dyn Any + Send + Sync>,
+}
+
+impl Folder {
+    fn lock(vfs: Arc<dyn Vfs>, dir: &Path, options: &InspectOptions) -> Result<Self, InspectError> {
+        let none = || InspectError::NoQueue { path: dir.to_owned() };
+        match folder::judge(&*vfs, dir) {
+            Ok(true) => {}
+            Ok(false) => return Err(none()),
+            Err(OpenError::Io { source, path }) if source.kind() == io::ErrorKind::NotFound && path == dir => {
+                return Err(none());
+            }
+            // Nothing in it says that it is a queue.
+            Err(OpenError::Foreign { .. }) => return Err(none()),
+            Err(error) => return Err(error.into()),
+        }
+        let path = dir.join("LOCK");
+        let lock = vfs.lock(&path).map_err(OpenError::io(&path))?.ok_or(OpenError::Locked { path })?;
+        Ok(Self { vfs, dir: dir.to_owned(), options: options.clone(), lock })
+    }
+
+    /// The folder, to be opened without a change to it.
+    fn overlay(&self) -> Arc<dyn Vfs> {
+        let scratch = Scratch::new(self.options.scratch.as_deref());
+        Arc::new(Overlay::new(Arc::clone(&self.vfs), scratch, Arc::clone(&self.options.progress)))
+    }
+
+    fn recover(&self, vfs: &Arc<dyn Vfs>, bodies: Bodies) -> Result<Recovered, InspectError> {
+        folder::prepare(&**vfs, &self.dir)?;
+        let options = LogOptions {
+            clock: Arc::clone(&self.options.clock),
+            index_memory: INDEX_MEMORY,
+            index_cache: INDEX_CACHE,
+            ..LogOptions::default()
+        };
+        Ok(recover::recover(vfs, &self.dir, &options, None, bodies)?)
+    }
+}
+
+impl From<Unreadable> for InspectError {
+    fn from(error: Unreadable) -> Self {
+        Self::Unreadable(error.0)
+    }
+}
+
+impl Default for InspectOptions {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock::new()), scratch: None, progress: Arc::default() }
+    }
+}
+
+impl fmt::Debug for InspectOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InspectOptions").field("scratch", &self.scratch).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inspection").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+const INDEX_MEMORY: usize = 16 << 20;
+const INDEX_CACHE: usize = 8 << 20;

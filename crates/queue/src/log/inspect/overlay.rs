@@ -1,0 +1,372 @@
+//! A file system over another one, which stays as it is.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::progress::Progress;
+use super::scratch::{PAGE, Page, Scratch, Slot};
+use crate::log::vfs::{Os, Room, Vfs, VfsFile};
+
+/// Shows what is below, and what was written since over it. What is written goes to a [`Scratch`]; below nothing is changed.
+#[derive(Clone)]
+pub(in crate::log) struct Overlay(Arc<Inner>);
+
+struct Inner {
+    below: Arc<dyn Vfs>,
+    scratch: Scratch,
+    state: Mutex<State>,
+    /// Is told of octets that are read out of segments.
+    progress: Arc<Progress>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What is not as it is below; [`None`]: gone.
+    names: BTreeMap<PathBuf, Option<Arc<Inode>>>,
+    dirs: BTreeSet<PathBuf>,
+    /// What is as it is below and is open: all who have it open see the same.
+    open: BTreeMap<PathBuf, Weak<Inode>>,
+}
+
+struct Inode {
+    /// Where it is below.
+    below: Option<PathBuf>,
+    /// Its name when it was opened.
+    path: PathBuf,
+    content: Mutex<Content>,
+}
+
+struct Content {
+    len: u64,
+    /// So much of the file below shows through.
+    shown: u64,
+    pages: BTreeMap<u64, Slot>,
+    /// [`State::names`] knows what became of it.
+    is_named: bool,
+}
+
+struct Handle {
+    overlay: Overlay,
+    inode: Arc<Inode>,
+    below: Option<Arc<dyn VfsFile>>,
+}
+
+impl Overlay {
+    pub(in crate::log) fn new(below: Arc<dyn Vfs>, scratch: Scratch, progress: Arc<Progress>) -> Self {
+        Self(Arc::new(Inner { below, scratch, state: Mutex::default(), progress }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is there under this name now.
+    fn find(&self, path: &Path) -> io::Result<Handle> {
+        let known = {
+            let state = self.state();
+            match state.names.get(path) {
+                Some(None) => return Err(io::ErrorKind::NotFound.into()),
+                Some(Some(inode)) => Some(Arc::clone(inode)),
+                None => state.open.get(path).and_then(Weak::upgrade),
+            }
+        };
+        if let Some(inode) = known {
+            let below = inode.below.as_ref().map(|below| self.0.below.open(below)).transpose()?;
+            return Ok(Handle { overlay: self.clone(), inode, below });
+        }
+        let file = self.0.below.open(path)?;
+        let len = file.len()?;
+        let content = Mutex::new(Content { len, shown: len, pages: BTreeMap::new(), is_named: false });
+        let inode = Arc::new(Inode { below: Some(path.to_owned()), path: path.to_owned(), content });
+        let mut state = self.state();
+        if state.open.len() >= REMEMBERED {
+            state.open.retain(|_, inode| inode.strong_count() > 0);
+        }
+        state.open.insert(path.to_owned(), Arc::downgrade(&inode));
+        Ok(Handle { overlay: self.clone(), inode, below: Some(file) })
+    }
+}
+
+impl Vfs for Overlay {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        if self.exists(path)? {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let content = Mutex::new(Content { len: 0, shown: 0, pages: BTreeMap::new(), is_named: true });
+        let inode = Arc::new(Inode { below: None, path: path.to_owned(), content });
+        self.state().name(path, Some(Arc::clone(&inode)));
+        Ok(Arc::new(Handle { overlay: self.clone(), inode, below: None }))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        Ok(Arc::new(self.find(path)?))
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        let state = self.state();
+        match state.names.get(path) {
+            Some(known) => Ok(known.is_some()),
+            None => Ok(state.dirs.contains(path) || self.0.below.exists(path)?),
+        }
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names: BTreeSet<String> = match self.0.below.list(dir) {
+            Ok(names) => names.into_iter().collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.state().dirs.contains(dir) => BTreeSet::new(),
+            Err(error) => return Err(error),
+        };
+        for (path, known) in self.state().names.iter().filter(|(path, _)| path.parent() == Some(dir)) {
+            let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
+            if known.is_some() {
+                names.insert(name)
+            } else {
+                names.remove(&name)
+            };
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.find(path)?;
+        self.state().name(path, None);
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let Handle { inode, .. } = self.find(from)?;
+        let mut state = self.state();
+        state.name(from, None);
+        state.name(to, Some(inode));
+        Ok(())
+    }
+
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        if !self.exists(path)? {
+            self.state().dirs.insert(path.to_owned());
+        }
+        Ok(())
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn room(&self, path: &Path) -> io::Result<Room> {
+        self.0.below.room(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
+        self.0.below.lock(path)
+    }
+}
+
+impl State {
+    /// From now on the name is this one's, or nobody's. Whoever had it, and has it open, keeps what it was.
+    fn name(&mut self, path: &Path, inode: Option<Arc<Inode>>) {
+        if let Some(was) = self.open.remove(path).and_then(|inode| inode.upgrade()) {
+            was.content().is_named = true;
+        }
+        self.names.insert(path.to_owned(), inode);
+    }
+}
+
+impl Inode {
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Handle {
+    /// Before the first change: from now on the inode stands for its name.
+    fn keep(&self) {
+        let mut state = self.overlay.state();
+        let mut content = self.inode.content();
+        if !content.is_named {
+            content.is_named = true;
+            state.open.remove(&self.inode.path);
+            state.names.insert(self.inode.path.clone(), Some(Arc::clone(&self.inode)));
+        }
+    }
+
+    /// What shows through of the file below, and zero octets behind.
+    fn read_below(&self, into: &mut [u8], at: u64, shown: u64) -> io::Result<()> {
+        let mut filled = 0;
+        if let Some(below) = &self.below {
+            let want = cut(into.len(), shown.saturating_sub(at));
+            while filled < want {
+                let part = into.get_mut(filled..want).unwrap_or_default();
+                match below.read_at(part, at.saturating_add(filled as u64))? {
+                    0 => break,
+                    read => filled = filled.saturating_add(read),
+                }
+            }
+            if self.inode.path.extension().is_some_and(|extension| extension == "seg") {
+                self.overlay.0.progress.add(filled as u64);
+            }
+        }
+        into.get_mut(filled..).unwrap_or_default().fill(0);
+        Ok(())
+    }
+
+    fn page(&self, content: &Content, number: u64) -> io::Result<Page> {
+        let mut page = [0; PAGE];
+        match content.pages.get(&number) {
+            Some(slot) => self.overlay.0.scratch.read(*slot, &mut page)?,
+            None => self.read_below(&mut page, number.saturating_mul(PAGE as u64), content.shown)?,
+        }
+        Ok(page)
+    }
+
+    fn write_page(&self, content: &mut Content, number: u64, page: &Page) -> io::Result<()> {
+        let old = content.pages.get(&number).copied();
+        let slot = self.overlay.0.scratch.write(old, page)?;
+        content.pages.insert(number, slot);
+        Ok(())
+    }
+}
+
+impl VfsFile for Handle {
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        let content = self.inode.content();
+        let want = cut(into.len(), content.len.saturating_sub(at));
+        let into = into.get_mut(..want).unwrap_or_default();
+        let mut done = 0;
+        while done < want {
+            let at = at.saturating_add(done as u64);
+            let (number, inside) = (at / PAGE as u64, cut(PAGE, at % PAGE as u64));
+            let rest = into.get_mut(done..).unwrap_or_default();
+            let next = content.pages.range(number..).next();
+            done = done.saturating_add(match next {
+                Some((page, slot)) if *page == number => {
+                    let mut octets = [0; PAGE];
+                    self.overlay.0.scratch.read(*slot, &mut octets)?;
+                    let part = octets.get(inside..).unwrap_or_default();
+                    let len = part.len().min(rest.len());
+                    rest.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+                    len
+                }
+                next => {
+                    let end = next.map_or(u64::MAX, |(page, _)| page.saturating_mul(PAGE as u64));
+                    let len = cut(rest.len(), end.saturating_sub(at));
+                    self.read_below(rest.get_mut(..len).unwrap_or_default(), at, content.shown)?;
+                    len
+                }
+            });
+        }
+        Ok(want)
+    }
+
+    fn write_at(&self, from: &[u8], at: u64) -> io::Result<()> {
+        self.keep();
+        let mut content = self.inode.content();
+        let mut rest = from;
+        let mut at = at;
+        while !rest.is_empty() {
+            let (number, inside) = (at / PAGE as u64, cut(PAGE, at % PAGE as u64));
+            let mut page = self.page(&content, number)?;
+            let room = page.get_mut(inside..).unwrap_or_default();
+            let (part, behind) = rest.split_at(rest.len().min(room.len()));
+            room.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+            self.write_page(&mut content, number, &page)?;
+            at = at.saturating_add(part.len() as u64);
+            rest = behind;
+            content.len = content.len.max(at);
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.keep();
+        let mut content = self.inode.content();
+        if len < content.len {
+            let gone = content.pages.split_off(&len.div_ceil(PAGE as u64));
+            gone.into_values().for_each(|slot| self.overlay.0.scratch.free(slot));
+            content.shown = content.shown.min(len);
+            // Should it grow again, nothing of what was cut off shows.
+            let last = len / PAGE as u64;
+            if content.pages.contains_key(&last) {
+                let mut page = self.page(&content, last)?;
+                page.get_mut(cut(PAGE, len % PAGE as u64)..).unwrap_or_default().fill(0);
+                self.write_page(&mut content, last, &page)?;
+            }
+        }
+        content.len = len;
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.inode.content().len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The operating system's file system, to be read: there is no way to change anything by it.
+#[derive(Debug)]
+pub(super) struct Reading;
+
+impl Vfs for Reading {
+    fn create(&self, _: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        Ok(Arc::new(File::open(path)?))
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        Os.exists(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        Os.list(dir)
+    }
+
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn make_dir(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn room(&self, path: &Path) -> io::Result<Room> {
+        Os.room(path)
+    }
+
+    /// Locks the file if it is there; a queue that came out of a backup may have none, and nobody has that open.
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Box::new(()))),
+            Err(error) => return Err(error),
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+fn cut(len: usize, limit: u64) -> usize {
+    usize::try_from(limit).unwrap_or(usize::MAX).min(len)
+}
+
+/// Names of files that were open once and are remembered until this many are.
+const REMEMBERED: usize = 256;

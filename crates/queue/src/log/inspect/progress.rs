@@ -1,0 +1,46 @@
+//! How far an inspection is, for somebody who waits.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+
+/// How far it is. Another thread may look at any time.
+#[derive(Debug, Default)]
+pub struct Progress {
+    stage: AtomicU8,
+    done: AtomicU64,
+    total: AtomicU64,
+}
+
+/// What an inspection does one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Opens the index and the end of the log.
+    Opening,
+    /// Reads the whole log; counted in octets.
+    Log,
+    /// Compares what the log says with what the index says; counted in messages.
+    Comparing,
+    /// Reads all bodies; counted in octets.
+    Bodies,
+}
+
+impl Progress {
+    /// The stage, how much of it is done, and how much there is.
+    #[must_use]
+    pub fn look(&self) -> (Stage, u64, u64) {
+        let stage = STAGES.get(usize::from(self.stage.load(Relaxed))).copied().unwrap_or(Stage::Opening);
+        let total = self.total.load(Relaxed);
+        (stage, self.done.load(Relaxed).min(total), total)
+    }
+
+    pub(super) fn begin(&self, stage: Stage, total: u64) {
+        self.stage.store(stage as u8, Relaxed);
+        self.done.store(0, Relaxed);
+        self.total.store(total, Relaxed);
+    }
+
+    pub(super) fn add(&self, done: u64) {
+        self.done.fetch_add(done, Relaxed);
+    }
+}
+
+const STAGES: [Stage; 4] = [Stage::Opening, Stage::Log, Stage::Comparing, Stage::Bodies];

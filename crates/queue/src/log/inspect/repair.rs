@@ -1,0 +1,254 @@
+//! Doing something about what was found.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::examine::{Verified, examine, quarantine};
+use super::{Finding, Folder, InspectError, Stage, Trouble};
+use crate::MessageId;
+use crate::index::{Altered, Message};
+use crate::log::OpenError;
+use crate::log::apply::{Stored, apply};
+use crate::log::checkpoint::{self, Meta, Work};
+use crate::log::folder;
+use crate::log::format::{self, Now, encode_altered, encode_image};
+use crate::log::frame::Kind;
+use crate::log::quarantine::copy;
+use crate::log::recover::{Bodies, Recovered};
+use crate::log::segment::{AppendError, At, Entry, name, sequence};
+use crate::log::shared::wall;
+use crate::log::vfs::{Vfs, read_exact};
+
+/// How to repair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Repair {
+    /// Change nothing in the folder, but do everything as if.
+    pub dry_run: bool,
+    /// Make the index anew from the log, whether or not it is good. The old one goes to `quarantine/`.
+    pub rebuild_index: bool,
+}
+
+/// What [`repair`](super::repair) did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Repaired {
+    /// What was there before.
+    pub before: Verified,
+    /// Findings about which something was done.
+    pub repaired: u64,
+    /// Findings about which nothing can be done.
+    pub left: u64,
+    /// The index was made anew.
+    pub index_rebuilt: bool,
+}
+
+/// In an order that loses nothing wherever it is cut off: first copies of what is damaged, then the log, then the index.
+pub(super) fn mend(folder: &Folder, how: Repair, done: &mut dyn FnMut(&Finding)) -> Result<Repaired, InspectError> {
+    let mut findings = Vec::new();
+    let before = examine(folder, &mut |finding: Finding| {
+        if !finding.is_settled {
+            findings.push(finding);
+        }
+    })?;
+    let mut repaired = Repaired { before, ..Repaired::default() };
+    if findings.is_empty() && !how.rebuild_index {
+        return Ok(repaired);
+    }
+    folder.options.progress.begin(Stage::Opening, 0);
+    folder::prepare(&*folder.vfs, &folder.dir)?;
+    for finding in &findings {
+        set_aside(folder, finding)?;
+    }
+    let is_index_bad = findings.iter().any(|finding| finding.trouble == Trouble::Index);
+    if is_index_bad {
+        index_aside(folder)?;
+    }
+    if !findings.is_empty() {
+        let mut open = Open::new(folder)?;
+        open.write(&findings)?;
+        open.checkpoint()?;
+    }
+    if how.rebuild_index && !is_index_bad {
+        index_aside(folder)?;
+        Open::new(folder)?.checkpoint()?;
+    }
+    repaired.index_rebuilt = is_index_bad || how.rebuild_index;
+    for finding in &findings {
+        let count = if finding.is_repairable() { &mut repaired.repaired } else { &mut repaired.left };
+        *count = count.saturating_add(1);
+        done(finding);
+    }
+    Ok(repaired)
+}
+
+/// Copies or moves to the quarantine what a finding is about.
+fn set_aside(folder: &Folder, finding: &Finding) -> Result<(), InspectError> {
+    let vfs = &*folder.vfs;
+    let path = &finding.path;
+    let file_name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let kind = match finding.trouble {
+        Trouble::Damaged => "bad",
+        Trouble::Torn => "torn",
+        Trouble::Stray | Trouble::Orphan => {
+            let to = unused(vfs, &folder.dir.join("quarantine"), file_name)?;
+            let moved = vfs.rename(path, &to).and_then(|()| path.parent().map_or(Ok(()), |dir| vfs.sync_dir(dir)));
+            let moved = moved.and_then(|()| to.parent().map_or(Ok(()), |dir| vfs.sync_dir(dir)));
+            return Ok(moved.map_err(OpenError::io(path))?);
+        }
+        _ => return Ok(()),
+    };
+    let (Some(sequence), Some(place)) = (sequence(file_name), &finding.place) else { return Ok(()) };
+    let to = quarantine(&folder.dir, sequence, place.start, kind);
+    if vfs.exists(&to).map_err(OpenError::io(&to))? {
+        // Of another time: it is kept under another name.
+        let name = to.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let old = unused(vfs, &folder.dir.join("quarantine"), name)?;
+        vfs.rename(&to, &old).map_err(OpenError::io(&to))?;
+    }
+    let file = vfs.open(path).map_err(OpenError::io(path))?;
+    copy(vfs, &*file, place.start, place.end, &to).map_err(OpenError::io(&to))?;
+    Ok(())
+}
+
+/// A name in this folder that nothing has.
+fn unused(vfs: &dyn Vfs, dir: &Path, name: &str) -> Result<PathBuf, InspectError> {
+    let mut path = dir.join(name);
+    let mut number = 0_u64;
+    while vfs.exists(&path).map_err(OpenError::io(&path))? {
+        number = number.saturating_add(1);
+        path = dir.join(format!("{name}.{number}"));
+    }
+    Ok(path)
+}
+
+/// Moves the index away, if there is one, so that the next opening makes it anew.
+fn index_aside(folder: &Folder) -> Result<(), InspectError> {
+    let vfs = &*folder.vfs;
+    let path = checkpoint::path(&folder.dir);
+    if vfs.exists(&path).map_err(OpenError::io(&path))? {
+        let to = unused(vfs, &folder.dir.join("quarantine"), "index.bad")?;
+        vfs.rename(&path, &to).and_then(|()| vfs.sync_dir(&folder.dir)).map_err(OpenError::io(&path))?;
+    }
+    Ok(())
+}
+
+/// The queue, opened to be written.
+struct Open<'a> {
+    folder: &'a Folder,
+    recovered: Recovered,
+    now: Now,
+}
+
+impl<'a> Open<'a> {
+    fn new(folder: &'a Folder) -> Result<Self, InspectError> {
+        let recovered = folder.recover(&folder.vfs, Bodies::Leave)?;
+        let now = Now { moment: recovered.moment, wall: wall(&*folder.options.clock) };
+        Ok(Self { folder, recovered, now })
+    }
+
+    /// Writes what the log lacks.
+    fn write(&mut self, findings: &[Finding]) -> Result<(), InspectError> {
+        // Whether it is to be on hold, and whether the log needs all of it.
+        let mut messages: BTreeMap<MessageId, (bool, bool)> = BTreeMap::new();
+        let mut ended = Vec::new();
+        for (trouble, id) in findings.iter().filter_map(|finding| Some((finding.trouble, finding.message?))) {
+            match trouble {
+                Trouble::Body => messages.entry(id).or_default().0 = true,
+                Trouble::Unlogged => messages.entry(id).or_default().1 = true,
+                Trouble::Ended => ended.push(id),
+                _ => {}
+            }
+        }
+        let mut batch = Vec::new();
+        let mut octets = 0;
+        for (id, (hold, whole)) in messages {
+            let Some(message) = self.recovered.index.get(id)? else { continue };
+            let entry = if whole {
+                self.image(id, &message, hold)?
+            } else {
+                Entry::new(Kind::Altered, encode_altered(self.now, id, &Altered::Held(true)))
+            };
+            octets += entry.payload.len();
+            batch.push(entry);
+            if octets > BATCH {
+                self.append(&std::mem::take(&mut batch))?;
+                octets = 0;
+            }
+        }
+        self.append(&batch)?;
+        for ids in ended.chunks(BATCH / 64) {
+            let removed = |id: &MessageId| Entry::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec());
+            let batch: Vec<_> = ids.iter().map(removed).collect();
+            self.append(&batch)?;
+        }
+        Ok(())
+    }
+
+    /// All of a message as the index has it. A body that is damaged is carried along as it is, with the checksum that it should have.
+    fn image(&self, id: MessageId, message: &Message<Stored>, hold: bool) -> Result<Entry, InspectError> {
+        let mut message = message.clone();
+        message.held |= hold;
+        let Stored { sequence, crc, inline, .. } = message.stored;
+        let mut payload = Vec::new();
+        encode_image(&mut payload, self.now, id, &message, crc, inline.is_none());
+        if let Some(at) = inline {
+            let path = self.folder.dir.join("log").join(name(sequence));
+            let file = self.folder.vfs.open(&path).map_err(OpenError::io(&path))?;
+            let len = file.len().map_err(OpenError::io(&path))?;
+            let too_long = || InspectError::Unreadable(format!("the body of message {id} is too long for the log"));
+            let body_len = usize::try_from(message.body_len).map_err(|_| too_long())?;
+            if body_len > MAX_INLINE {
+                return Err(too_long());
+            }
+            let mut body = vec![0; body_len];
+            // What is not there any more is zero.
+            let there = usize::try_from(len.saturating_sub(at)).unwrap_or(usize::MAX).min(body_len);
+            let part = body.get_mut(..there).unwrap_or_default();
+            read_exact(&*file, part, at).map_err(OpenError::io(&path))?;
+            payload.extend_from_slice(&body);
+        }
+        Ok(Entry::new(Kind::Message, payload))
+    }
+
+    /// Writes a batch durably, and does what its records say.
+    fn append(&mut self, batch: &[Entry]) -> Result<(), InspectError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let Recovered { segments, index, next_id, .. } = &mut self.recovered;
+        let places = segments.append(batch.iter(), self.now, *next_id).map_err(|error| match error {
+            AppendError::Fatal(why) => InspectError::Append(why),
+            AppendError::Full(error) => {
+                let dir = self.folder.dir.display();
+                InspectError::Append(format!("{dir}: {error}; make room on the disk and repair again"))
+            }
+        })?;
+        for (Entry { kind, payload, .. }, at) in batch.iter().zip(places) {
+            let at: At = at;
+            let record = format::decode(*kind, payload, self.now.wall, self.now);
+            let record = record.map_err(|error| InspectError::Append(error.to_string()))?;
+            // Body files of no use any more are orphans, and were found as such.
+            apply(index, segments, record, &at)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the index as of now.
+    fn checkpoint(&mut self) -> Result<(), InspectError> {
+        let Recovered { checkpoint, index, segments, next_id, .. } = &mut self.recovered;
+        index.advance(self.now.moment)?;
+        let frozen = index.freeze();
+        let Now { moment, wall } = self.now;
+        let meta = Meta { position: segments.position(), now: moment, wall, next_id: *next_id, totals: frozen.totals };
+        let failed =
+            |error: redb::Error| OpenError::Failed { path: checkpoint::path(&self.folder.dir), why: error.to_string() };
+        let promoted = checkpoint.write(&Work { frozen, segments: segments.living(), meta }).map_err(failed)?;
+        index.install(checkpoint.snapshot().map_err(failed)?, promoted);
+        Ok(())
+    }
+}
+
+/// Octets of payloads that are written at once, and one record more.
+const BATCH: usize = 1 << 20;
+/// No body in the log is longer.
+const MAX_INLINE: usize = 8 << 20;

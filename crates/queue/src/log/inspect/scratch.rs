@@ -1,0 +1,118 @@
+//! Room for what is written while nothing may be written.
+
+use std::env;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::log::segment::random;
+use crate::log::vfs::{VfsFile, read_exact};
+
+/// The unit in which what was written lies over what is there.
+pub(in crate::log) const PAGE: usize = 4096;
+pub(in crate::log) type Page = [u8; PAGE];
+
+/// Pages: the first [`IN_MEMORY`] octets of them in memory, the others in a file that has lost its name, so that nothing is
+/// left of it whatever ends the process.
+pub(in crate::log) struct Scratch {
+    folder: PathBuf,
+    pages: Mutex<Pages>,
+}
+
+#[derive(Default)]
+struct Pages {
+    memory: Vec<u8>,
+    file: Option<Arc<dyn VfsFile>>,
+    /// Pages that were given out.
+    count: u64,
+    /// Those that came back.
+    free: Vec<u64>,
+}
+
+/// Where a page is.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::log) struct Slot(u64);
+
+impl Scratch {
+    pub(in crate::log) fn new(folder: Option<&Path>) -> Self {
+        Self { folder: folder.map_or_else(env::temp_dir, Path::to_owned), pages: Mutex::default() }
+    }
+
+    pub(in crate::log) fn write(&self, slot: Option<Slot>, page: &Page) -> io::Result<Slot> {
+        let mut pages = self.lock();
+        let slot = match slot {
+            Some(slot) => slot.0,
+            None => pages.take(),
+        };
+        let at = slot.saturating_mul(PAGE as u64);
+        if let Some(part) = pages.in_memory(at) {
+            part.copy_from_slice(page);
+        } else {
+            let file = match &pages.file {
+                Some(file) => Arc::clone(file),
+                None => Arc::clone(pages.file.insert(nameless(&self.folder)?)),
+            };
+            let told = |error| {
+                let folder = self.folder.display();
+                io::Error::other(format!("{folder}, where what is not to change is worked on, has no room: {error}"))
+            };
+            file.write_at(page, at.saturating_sub(IN_MEMORY as u64)).map_err(told)?;
+        }
+        Ok(Slot(slot))
+    }
+
+    pub(in crate::log) fn read(&self, slot: Slot, page: &mut Page) -> io::Result<()> {
+        let mut pages = self.lock();
+        let at = slot.0.saturating_mul(PAGE as u64);
+        if let Some(part) = pages.in_memory(at) {
+            page.copy_from_slice(part);
+            return Ok(());
+        }
+        let file = pages.file.clone().ok_or(io::ErrorKind::NotFound)?;
+        drop(pages);
+        read_exact(&*file, page, at.saturating_sub(IN_MEMORY as u64))
+    }
+
+    pub(in crate::log) fn free(&self, slot: Slot) {
+        self.lock().free.push(slot.0);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pages {
+    fn take(&mut self) -> u64 {
+        self.free.pop().unwrap_or_else(|| {
+            let slot = self.count;
+            self.count = slot.saturating_add(1);
+            let end = self.count.saturating_mul(PAGE as u64);
+            if let Ok(end @ ..=IN_MEMORY) = usize::try_from(end) {
+                self.memory.resize(end, 0);
+            }
+            slot
+        })
+    }
+
+    fn in_memory(&mut self, at: u64) -> Option<&mut [u8]> {
+        let at = usize::try_from(at).ok()?;
+        self.memory.get_mut(at..at.checked_add(PAGE)?)
+    }
+}
+
+fn nameless(folder: &Path) -> io::Result<Arc<dyn VfsFile>> {
+    let path = folder.join(format!("posthaste-queue-{:016x}.scratch", random()));
+    let told = |error: io::Error| {
+        io::Error::new(error.kind(), format!("{}: {error}; choose another folder for scratch files", path.display()))
+    };
+    let mut options = OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.read(true).write(true).create_new(true).open(&path).map_err(told)?;
+    fs::remove_file(&path).map_err(told)?;
+    Ok(Arc::new(file))
+}
+
+/// 16 MiB: what opening a sound queue writes is much less.
+const IN_MEMORY: usize = 16 << 20;
