@@ -20,10 +20,15 @@ pub(crate) struct Core<S: Base> {
 }
 
 struct Shared<S: Base> {
-    index: Index<S>,
-    ended: Option<Error>,
+    state: State<S>,
     /// When the engine's thread will look again by itself.
     armed: Option<Moment>,
+}
+
+enum State<S: Base> {
+    Live(Box<Index<S>>),
+    /// Why, and the last gauges. What the index held is let go of: its base is opened again, perhaps.
+    Ended(Error, Box<Stats>),
 }
 
 /// Wakes the engine's thread. A ring while it is awake is not lost: its next wait returns at once.
@@ -38,7 +43,7 @@ impl<S: Base> Core<S> {
         let bell = Arc::new(Bell::default());
         let weak = Arc::downgrade(&bell);
         clock.on_jump(Box::new(move || weak.upgrade().inspect(|bell| bell.ring()).is_some()));
-        let shared = Mutex::new(Shared { index, ended: None, armed: None });
+        let shared = Mutex::new(Shared { state: State::Live(Box::new(index)), armed: None });
         Self { clock, origin, bell, signal: Signal::new(), shared }
     }
 
@@ -56,14 +61,16 @@ impl<S: Base> Core<S> {
     /// [`Error::Closed`] and [`Error::Broken`] once the engine has ended.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Index<S>, Moment) -> Result<T, Unreadable>) -> Result<T, Error> {
         let mut shared = self.lock();
-        if let Some(why) = &shared.ended {
-            return Err(why.clone());
-        }
+        let index = match &mut shared.state {
+            State::Live(index) => index,
+            State::Ended(why, _) => return Err(why.clone()),
+        };
         let now = self.now();
-        let acted = shared.index.advance(now).and_then(|before| {
-            let value = act(&mut shared.index, now)?;
-            Ok((value, before | shared.index.advance(now)?))
+        let acted = index.advance(now).and_then(|before| {
+            let value = act(index, now)?;
+            Ok((value, before | index.advance(now)?))
         });
+        let next = index.next_event();
         let (value, moved) = match acted {
             Ok(acted) => acted,
             Err(unreadable) => {
@@ -71,7 +78,6 @@ impl<S: Base> Core<S> {
                 return Err(self.unreadable(&unreadable));
             }
         };
-        let next = shared.index.next_event();
         let late = next.is_some_and(|next| shared.armed.is_none_or(|armed| next < armed));
         drop(shared);
         if moved {
@@ -86,8 +92,9 @@ impl<S: Base> Core<S> {
     /// Lets time pass and says how long the engine's thread may sleep.
     pub(crate) fn tick(&self) -> Option<Duration> {
         let mut shared = self.lock();
+        let State::Live(index) = &mut shared.state else { return None };
         let now = self.now();
-        let moved = match shared.index.advance(now) {
+        let moved = match index.advance(now) {
             Ok(moved) => moved,
             Err(unreadable) => {
                 drop(shared);
@@ -95,8 +102,9 @@ impl<S: Base> Core<S> {
                 return None;
             }
         };
-        shared.armed = shared.index.next_event();
-        let pause = shared.armed.map(|next| crate::index::between(now, next));
+        let next = index.next_event();
+        shared.armed = next;
+        let pause = next.map(|next| crate::index::between(now, next));
         drop(shared);
         if moved {
             self.signal.raise();
@@ -105,20 +113,52 @@ impl<S: Base> Core<S> {
     }
 
     fn unreadable(&self, unreadable: &Unreadable) -> Error {
-        let error = Error::Broken(Broken::new(&unreadable.0));
-        self.end(error.clone());
-        error
+        self.stop(Broken::new(&unreadable.0))
     }
 
-    /// From now on every operation fails. The first reason stays.
+    /// Every operation fails until [`restart`](Self::restart), but for those who wait for a change: they wait on. The first reason
+    /// stays, and is returned.
+    pub(crate) fn stop(&self, why: Broken) -> Error {
+        let why = self.lock().end(Error::Broken(why));
+        self.bell.ring();
+        why
+    }
+
+    /// From now on every operation fails. The first reason stays, unless that was not for good and this one is.
     pub(crate) fn end(&self, why: Error) {
-        self.lock().ended.get_or_insert_with(|| why.clone());
+        let mut shared = self.lock();
+        let first = shared.end(why.clone());
+        if let (Error::Broken(_), Error::Closed, State::Ended(told, _)) = (first, &why, &mut shared.state) {
+            *told = Error::Closed;
+        }
+        drop(shared);
         self.signal.end(why);
         self.bell.ring();
     }
 
+    /// It is still stopped, and this is what there is to say about it now.
+    pub(crate) fn explain(&self, why: Broken) {
+        if let State::Ended(Error::Broken(told), _) = &mut self.lock().state {
+            *told = why;
+        }
+    }
+
+    /// Goes on after a [`stop`](Self::stop), with what the store holds now. Leases from before are stale if the index's first
+    /// generation is unlike any earlier one.
+    pub(crate) fn restart(&self, index: Index<S>) {
+        let mut shared = self.lock();
+        shared.state = State::Live(Box::new(index));
+        shared.armed = None;
+        drop(shared);
+        self.signal.raise();
+        self.bell.ring();
+    }
+
     pub(crate) fn ended(&self) -> Option<Error> {
-        self.lock().ended.clone()
+        match &self.lock().state {
+            State::Live(_) => None,
+            State::Ended(why, _) => Some(why.clone()),
+        }
     }
 
     pub(crate) async fn changed(&self, seen: Change) -> Result<Change, Error> {
@@ -143,22 +183,44 @@ impl<S: Base> Core<S> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let mut stats = Stats::default();
         let mut shared = self.lock();
         let now = self.now();
-        let counted = shared.index.stats(now, &mut stats);
-        if let Some(Error::Broken(why)) = &shared.ended {
-            stats.broken = Some(why.clone());
-        } else if let Err(unreadable) = counted {
-            drop(shared);
-            self.unreadable(&unreadable);
-            stats.broken = Some(Broken::new(&unreadable.0));
+        let mut stats = Stats::default();
+        match &mut shared.state {
+            State::Live(index) => {
+                if let Err(unreadable) = index.stats(now, &mut stats) {
+                    drop(shared);
+                    self.unreadable(&unreadable);
+                    stats.broken = Some(Broken::new(&unreadable.0));
+                }
+            }
+            State::Ended(why, last) => {
+                stats = (**last).clone();
+                if let Error::Broken(why) = why {
+                    stats.broken = Some(why.clone());
+                }
+            }
         }
         stats
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared<S>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Base> Shared<S> {
+    /// Says why it has ended: for this reason unless for an earlier one.
+    fn end(&mut self, why: Error) -> Error {
+        match &self.state {
+            State::Live(index) => {
+                let mut last = Stats::default();
+                index.count(&mut last);
+                self.state = State::Ended(why.clone(), Box::new(last));
+                why
+            }
+            State::Ended(first, _) => first.clone(),
+        }
     }
 }
 

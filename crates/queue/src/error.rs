@@ -11,7 +11,8 @@ pub enum Error {
     /// [`close`](crate::Queue::close) was called.
     #[error("the queue is closed")]
     Closed,
-    /// The store could not write or sync and has stopped: it takes nothing, gives nothing, and must be opened anew.
+    /// The store could not write or sync and has stopped: it takes nothing and gives nothing. Whether what was asked for was done is not
+    /// known. Temporary for an engine that goes on by itself, as the log engine does: [`changed`](crate::Queue::changed) returns then.
     #[error("the queue has stopped: {0}")]
     Broken(Broken),
     /// There is no such message: delivered, reported or removed.
@@ -30,7 +31,7 @@ pub enum Error {
 /// Why a store has stopped: the file, what happened to it, and what to do about it.
 ///
 /// A failed `fdatasync` is fatal for the open store, because the kernel may have thrown away the pages that it could not
-/// write and says so only once. Everything acknowledged before is on the disk; opening the queue again reads it from there.
+/// write and says so only once. Everything acknowledged before is on the disk, and is read from there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Broken(pub(crate) Arc<str>);
@@ -43,7 +44,7 @@ impl Broken {
     }
 }
 
-/// A message was not accepted. Nothing of it is left.
+/// A message was not accepted. Nothing of it is left, but for what [`Broken`](Self::Broken) leaves open.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum PutError {
@@ -57,7 +58,8 @@ pub enum PutError {
     /// A message needs at least one delivery.
     #[error("a message without a delivery would never leave the queue")]
     NoDelivery,
-    /// The store has stopped: temporary for the peer, a matter for the operator.
+    /// The store has stopped, or has stopped and gone on since the draft was begun: temporary for the peer, a matter for the operator. A
+    /// message that was being committed may be in the queue all the same.
     #[error("the queue has stopped: {0}")]
     Broken(Broken),
     /// [`close`](crate::Queue::close) was called.

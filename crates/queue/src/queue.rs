@@ -17,6 +17,11 @@ use crate::{Alteration, Error, LeaseError, MessageId, Owner, Page, Priority, Put
 /// * a message leaves only as finished or removed; an expired lease means *claimable again* and never *deleted*,
 /// * of two holders of the same delivery only the later one can write back.
 ///
+/// **When the store fails**, a disk for instance, an engine stops: every call fails with [`Broken`](Error::Broken), and so do those
+/// that wait for an answer; what they asked for may have been done, or may not, but was not done in part. Acknowledged
+/// is still acknowledged. An engine may go on by itself when it can read its store again: then leases from before are stale,
+/// drafts begun before fail, every delivery is claimable again when it is due, and [`changed`](Self::changed) returns.
+///
 /// Durations are measured on the engine's own clock. Futures name no runtime. Dropping the future of a write, once polled, leaves
 /// open whether the write took place; it takes place wholly or not at all.
 ///
@@ -110,8 +115,11 @@ pub trait Queue: Send + Sync + 'static {
     /// counts. Whatever the claims after a return did not see is therefore counted later than the value returned, and the next
     /// call with that value resolves at once. Nothing polls: the engine keeps the timer.
     ///
+    /// While the store has stopped and will go on by itself, this waits: it returns when it has, for everything may be claimable
+    /// anew then. So a loop that takes [`Error::Broken`] from a claim for "nothing now" comes to rest here, and goes on by itself.
+    ///
     /// # Errors
-    /// [`Error::Broken`], [`Error::Closed`]: at once, also for those who wait.
+    /// [`Error::Closed`], and [`Error::Broken`] of a store that does not go on: at once, also for those who wait.
     fn changed(&self, seen: Change) -> impl Future<Output = Result<Change, Error>> + Send;
 
     /// Changes something about a queued message, for operators: see [`Alteration`]. Durable. Leases that are out go on. Returns how
@@ -402,6 +410,8 @@ pub struct Stats {
     pub fsyncs: u64,
     /// Places on the disk that were found damaged and set aside, at opening and since.
     pub damaged: u64,
-    /// Why the store has stopped, if it has.
+    /// Why the store has stopped, as long as it has.
     pub broken: Option<crate::Broken>,
+    /// How often it went on after it had stopped.
+    pub reopened: u64,
 }

@@ -5,9 +5,12 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use posthaste_queue::{Error, Queue as _};
-use posthaste_server::{CancellationToken, Listener, ServerOptions, Tls, session::ServerSettings};
-use support::{Behaviour, Hop, PATIENCE, RawHop, options, polite, relay, start};
+use bytes::Bytes;
+use posthaste_client::SystemResolver;
+use posthaste_queue::{Error, Owner, PutError, Queue as _, log::LogOptions, log::LogQueue};
+use posthaste_relay::{Relay, SubmitError};
+use posthaste_server::{CancellationToken, Envelope, Listener, ServerOptions, Tls, session::ServerSettings};
+use support::{Behaviour, Hop, Log, PATIENCE, RawHop, options, parse_mail, parse_rcpt, polite, relay, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
@@ -48,6 +51,38 @@ async fn a_queue_that_stops_ends_the_relay() {
     relay.queue().close();
     let ended = tokio::time::timeout(PATIENCE, serving).await.unwrap().unwrap();
     assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
+}
+
+/// What the queue writes into is gone for a moment: mail is refused, and then taken and delivered again without anybody's help.
+#[tokio::test]
+async fn a_queue_that_recovers_goes_on_being_delivered() {
+    let hop = Hop::start(Behaviour::default()).await;
+    let dir = tempfile::tempdir().unwrap();
+    // Every body is written to a file of its own, in a folder that can be taken away.
+    let queue = LogQueue::open(dir.path(), LogOptions { inline_body: 0, ..LogOptions::default() }).unwrap();
+    let log = Log::default();
+    let relay = Relay::new(queue, SystemResolver, options(&[hop.port]), log.clone());
+    let drain = CancellationToken::new();
+    let task = tokio::spawn(relay.deliver(drain.clone()));
+    let envelope = Envelope { mail: parse_mail("<>"), recipients: vec![parse_rcpt("<a@d.test>")] };
+    let submit = async || relay.submit(Owner::default(), &envelope, Bytes::from_static(CONTENT)).await;
+    submit().await.unwrap();
+    log.wait("delivered", 1).await;
+    while relay.queue().stats().await.messages > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    std::fs::remove_dir_all(dir.path().join("bodies")).unwrap();
+    let refused = submit().await.unwrap_err();
+    assert!(matches!(refused, SubmitError::Queue(PutError::Broken(_))), "{refused}");
+    let begun = Instant::now();
+    while relay.queue().stats().await.reopened == 0 {
+        assert!(begun.elapsed() < PATIENCE && !task.is_finished());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    submit().await.unwrap();
+    log.wait("delivered", 2).await;
+    drain.cancel();
+    tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]

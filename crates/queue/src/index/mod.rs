@@ -309,6 +309,16 @@ impl<S: Base> Index<S> {
 
     /// Fills in what the index knows.
     pub(crate) fn stats(&mut self, now: Moment, stats: &mut Stats) -> Result<(), Unreadable> {
+        self.count(stats);
+        // Ids grow with the beginning of the draft, so the first is the oldest but for those that took long to arrive.
+        if let Some(first) = self.id_after(None)? {
+            stats.oldest = self.get(first)?.map(|message| between(message.born, now));
+        }
+        Ok(())
+    }
+
+    /// Fills in what the index knows without looking into the base.
+    pub(crate) fn count(&self, stats: &mut Stats) {
         stats.messages = self.totals.messages;
         stats.deliveries = self.totals.deliveries;
         stats.leased = self.schedule.leased() as u64;
@@ -316,11 +326,6 @@ impl<S: Base> Index<S> {
         stats.bytes = self.totals.bytes;
         stats.index_memory = self.cost() as u64;
         stats.short_of_memory = self.is_short_of_room();
-        // Ids grow with the beginning of the draft, so the first is the oldest but for those that took long to arrive.
-        if let Some(first) = self.id_after(None)? {
-            stats.oldest = self.get(first)?.map(|message| between(message.born, now));
-        }
-        Ok(())
     }
 
     /// The first ready row at or behind this place, in memory or below.

@@ -11,13 +11,13 @@ use tokio::sync::oneshot;
 
 use super::format::{self, Record, encode_image};
 use super::frame::Kind;
-use super::lanes::{Job, PutJob};
+use super::lanes::{Job, PutJob, outlived};
 use super::segment::Entry;
 use super::shared::Shared;
 use super::sync::{Syncer, Unsynced};
 use super::vfs::{Room, Vfs, VfsFile, is_full};
 use crate::index::Message;
-use crate::{Broken, Draft, Full, MessageId, NewMessage, PutError, TooLarge, limits};
+use crate::{Broken, Draft, Error, Full, MessageId, NewMessage, PutError, TooLarge, limits};
 
 /// A message that a [`LogQueue`](super::LogQueue) is receiving.
 ///
@@ -39,6 +39,8 @@ pub struct LogDraft {
 /// One of the messages being received: its place among them, its share of the memory, and its file unless it is kept.
 pub(super) struct Ticket {
     shared: Arc<Shared>,
+    /// In which life of the store it began.
+    life: u64,
     memory: usize,
     file: Option<(Arc<dyn Vfs>, PathBuf)>,
 }
@@ -65,9 +67,7 @@ impl LogDraft {
         if len > limit {
             return Err(TooLarge { what: "the body", limit, actual: len }.into());
         }
-        if let Some(why) = self.shared.core.ended() {
-            return Err(why.into());
-        }
+        self.ticket.check()?;
         let fits = self.file.is_none()
             && len <= self.shared.options.inline_body as u64
             && self.ticket.grow(&mut self.buffer, chunk.len());
@@ -159,7 +159,20 @@ impl Ticket {
         let limit = shared.options.max_drafts;
         let drafts = &shared.counts.drafts;
         drafts.fetch_update(Relaxed, Relaxed, |now| (now < limit).then(|| now.saturating_add(1))).ok()?;
-        Some(Self { shared: Arc::clone(shared), memory: 0, file: None })
+        Some(Self { shared: Arc::clone(shared), life: shared.lanes.life(), memory: 0, file: None })
+    }
+
+    pub(super) fn life(&self) -> u64 {
+        self.life
+    }
+
+    /// Whether the store in which it began still goes on.
+    fn check(&self) -> Result<(), Error> {
+        match self.shared.core.ended() {
+            Some(why) => Err(why),
+            None if self.shared.lanes.life() != self.life => Err(outlived()),
+            None => Ok(()),
+        }
     }
 
     /// The message is accepted, or may be: its file stays.
@@ -202,7 +215,7 @@ impl Drop for Ticket {
         self.shared.counts.drafts.fetch_sub(1, Relaxed);
         // After a failure nobody knows what is on the disk: the file stays for the next opening to judge.
         if let Some((vfs, path)) = self.file.take()
-            && self.shared.core.ended().is_none_or(|why| matches!(why, crate::Error::Closed))
+            && self.shared.core.ended().is_none_or(|why| matches!(why, Error::Closed))
         {
             // One that stays is an orphan, swept at the next opening.
             drop(vfs.remove(&path));
@@ -216,7 +229,7 @@ impl Shared {
         if is_full(error) {
             return PutError::Full(Full::NoSpace(format!("{}: {error}", path.display()).into()));
         }
-        let why = format!("{} could not be written: {error}; check the disk and open the queue again", path.display());
+        let why = format!("{} could not be written: {error}; check the disk", path.display());
         self.fail(&why);
         PutError::Broken(Broken::new(&why))
     }

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::draft::Ticket;
 use super::format::Image;
 use super::segment::Entry;
-use crate::{Alteration, Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
+use crate::{Alteration, Broken, Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
 
 /// Two ways to the store's thread. Outcomes go first and are never refused: there is at most one for each lease. Puts are as
 /// many as there are drafts, which are bounded where they begin.
@@ -21,6 +21,8 @@ struct LanesInner {
     puts: VecDeque<Job>,
     stopping: bool,
     closed: Option<Error>,
+    /// How often the lanes were opened again. A put that began before has no place in them.
+    life: u64,
 }
 
 pub(super) type Reply<T> = oneshot::Sender<T>;
@@ -46,7 +48,8 @@ impl Lanes {
     pub(super) fn push(&self, job: Job) {
         let mut lanes = self.lock();
         let closed = lanes.stopping.then_some(Error::Closed);
-        if let Some(why) = lanes.closed.clone().or(closed) {
+        let outlived = job.life().is_some_and(|life| life != lanes.life).then(outlived);
+        if let Some(why) = lanes.closed.clone().or(closed).or(outlived) {
             drop(lanes);
             return job.refuse(&why);
         }
@@ -58,6 +61,21 @@ impl Lanes {
 
     pub(super) fn stop(&self) {
         self.lock().stopping = true;
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.lock().stopping
+    }
+
+    pub(super) fn life(&self) -> u64 {
+        self.lock().life
+    }
+
+    /// Takes jobs again after they were [closed](Self::close).
+    pub(super) fn reopen(&self) {
+        let mut lanes = self.lock();
+        lanes.closed = None;
+        lanes.life = lanes.life.wrapping_add(1);
     }
 
     /// What fits into a batch, outcomes first; puts only if there is room for what they bring.
@@ -99,6 +117,14 @@ impl Job {
         }
     }
 
+    /// In which life of the lanes it began, if that matters.
+    fn life(&self) -> Option<u64> {
+        match self {
+            Self::Put(put) => Some(put.ticket.life()),
+            _ => None,
+        }
+    }
+
     fn size(&self) -> usize {
         match self {
             Self::Put(put) => put.entry.payload.len(),
@@ -106,6 +132,13 @@ impl Job {
             _ => 0,
         }
     }
+}
+
+/// What is said to who began before the lanes were opened again.
+pub(super) fn outlived() -> Error {
+    Error::Broken(Broken::new(
+        "the queue was opened again after the disk's trouble, and nothing is left of this message; send it again",
+    ))
 }
 
 /// Who does not wait any more is not told.

@@ -9,11 +9,14 @@ mod apply;
 mod body;
 mod checkpoint;
 mod draft;
+mod folder;
 mod format;
 mod frame;
 pub mod inspect;
+mod keeper;
 mod lanes;
 mod options;
+mod quarantine;
 mod readers;
 mod recover;
 mod scan;
@@ -37,7 +40,6 @@ use tokio::sync::oneshot;
 
 use self::apply::Stored;
 pub use self::body::LogBody;
-use self::checkpoint::Checkpointer;
 pub use self::draft::LogDraft;
 use self::draft::Ticket;
 use self::lanes::{Job, Lanes};
@@ -45,7 +47,6 @@ pub use self::options::{Damage, LogOptions, OpenError, OpenReport};
 use self::readers::Readers;
 use self::recover::Recovered;
 use self::shared::{Counts, Ids, Shared};
-use self::store::Store;
 use self::sync::Syncer;
 use self::vfs::{Os, Vfs};
 use crate::core::Core;
@@ -80,7 +81,7 @@ impl LogQueue {
         Self::open_on(Arc::new(Os), dir.as_ref(), options)
     }
 
-    /// What opening found.
+    /// What the first opening found.
     #[must_use]
     pub fn report(&self) -> &OpenReport {
         &self.report
@@ -89,16 +90,17 @@ impl LogQueue {
     fn open_on(vfs: Arc<dyn Vfs>, dir: &Path, options: LogOptions) -> Result<Self, OpenError> {
         let options = options.within_bounds();
         if !vfs.exists(dir).map_err(OpenError::io(dir))? {
-            make_durable_dir(&*vfs, dir)?;
+            folder::make(&*vfs, dir)?;
         }
         // Before the lock, which is a file: somebody else's folder is left as it is.
-        recover::judge(&*vfs, dir)?;
+        folder::judge(&*vfs, dir)?;
         let lock_path = dir.join("LOCK");
         let lock = vfs.lock(&lock_path).map_err(OpenError::io(&lock_path))?;
         let lock = lock.ok_or(OpenError::Locked { path: lock_path })?;
-        recover::prepare(&*vfs, dir)?;
-        let recovered = recover::recover(&vfs, dir, &options, recover::Bodies::Check)?;
-        let Recovered { checkpoint, position, index, segments, next_id, report, moment } = recovered;
+        folder::prepare(&*vfs, dir)?;
+        let recovered = recover::recover(&vfs, dir, &options, None, recover::Bodies::Check)?;
+        let Recovered { checkpoint, position, index, mut segments, next_id, report, moment } = recovered;
+        segments.resume().map_err(OpenError::io(dir))?;
         let origin = moment.saturating_sub(crate::index::moment(options.clock.now()));
         let shared = Arc::new(Shared {
             core: Core::new(Arc::clone(&options.clock), origin, index),
@@ -111,14 +113,13 @@ impl LogQueue {
             counts: Counts::default(),
         });
         shared.counts.damaged.store(report.damaged.len() as u64, Relaxed);
-        let checkpointer = Checkpointer::start(&shared, checkpoint).map_err(OpenError::io(dir))?;
-        let mut store = Store::new(Arc::clone(&shared), segments, checkpointer, position);
-        store.begin().map_err(|why| OpenError::Failed { path: dir.to_owned(), why })?;
+        let store = keeper::start(&shared, segments, checkpoint, position)?;
         let (syncer, unsynced) = Syncer::new();
         let thread = |name: &str| thread::Builder::new().name(name.to_owned());
         let syncing = Arc::clone(&shared);
         let syncing = thread("posthaste-sync").spawn(move || sync::run(&syncing, &unsynced));
-        let storing = thread("posthaste-store").spawn(move || store.run());
+        let keeping = Arc::clone(&shared);
+        let storing = thread("posthaste-store").spawn(move || keeper::run(&keeping, store));
         let running = Running {
             syncing: syncing.map_err(OpenError::io(dir))?,
             storing: storing.map_err(OpenError::io(dir))?,
@@ -244,6 +245,7 @@ impl Queue for LogQueue {
             finished: counts.finished.load(Relaxed),
             fsyncs: counts.syncs.load(Relaxed).saturating_add(counts.body_syncs.load(Relaxed)),
             damaged: counts.damaged.load(Relaxed),
+            reopened: counts.reopened.load(Relaxed),
             ..self.shared.core.stats()
         }
     }
@@ -271,23 +273,6 @@ impl fmt::Debug for LogQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogQueue").field("dir", &self.shared.dir).finish_non_exhaustive()
     }
-}
-
-/// Makes a folder, and the names of all folders that were missing above it durable.
-fn make_durable_dir(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
-    let mut missing = Vec::new();
-    for folder in dir.ancestors().filter(|folder| !folder.as_os_str().is_empty()) {
-        if vfs.exists(folder).map_err(OpenError::io(folder))? {
-            break;
-        }
-        missing.push(folder);
-    }
-    vfs.make_dir(dir).map_err(OpenError::io(dir))?;
-    for parent in missing.into_iter().filter_map(Path::parent) {
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        vfs.sync_dir(parent).map_err(OpenError::io(parent))?;
-    }
-    Ok(())
 }
 
 /// Exactly 16 lower-case hexadecimal digits.

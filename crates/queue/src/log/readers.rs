@@ -52,6 +52,11 @@ impl Readers {
         self.lock().files.remove(&sequence);
     }
 
+    /// What was opened before the disk's trouble is opened anew.
+    pub(super) fn forget_all(&self) {
+        self.lock().files.clear();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

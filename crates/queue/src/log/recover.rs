@@ -1,4 +1,4 @@
-//! Opening a folder: whose it is, what its log says, what is damaged.
+//! Reading the log at an opening: what it says, what is damaged.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use super::apply::{Stored, apply};
 use super::checkpoint::{self, Checkpoint, Meta, Snapshot, Work};
-use super::format::{self, MARKER, Now, Record};
+use super::format::{self, Now, Record};
 use super::frame::{FRAME, Frame, SEGMENT_HEADER, SegmentHeader};
+use super::quarantine::{copy, set_aside};
 use super::scan::{Scan, next_good, read_record};
 use super::segment::{At, Living, Segment, Segments, name, random, sequence};
 use super::shared::wall;
-use super::vfs::{Vfs, VfsFile, read_exact};
+use super::vfs::{Vfs, VfsFile, is_full, read_exact};
 use super::{Damage, LogOptions, OpenError, OpenReport, hex};
 use crate::index::{Altered, Bounds, Index, Message, Moment, Unreadable, after, first_generation};
 use crate::{MessageId, Stats};
@@ -50,62 +51,6 @@ struct Opening<'a> {
     report: OpenReport,
 }
 
-/// Whether the folder is a queue already. One that is neither that nor empty is refused.
-pub(super) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError> {
-    let marker = dir.join(MARKER_NAME);
-    let io = |path: &Path| OpenError::io(path);
-    let names = vfs.list(dir).map_err(io(dir))?;
-    if names.iter().any(|name| name == MARKER_NAME) {
-        let file = vfs.open(&marker).map_err(io(&marker))?;
-        // One octet more than it should have shows a longer one.
-        let mut text = [0; MARKER.len() + 1];
-        let len = file.read_at(&mut text, 0).map_err(io(&marker))?;
-        let text = text.get(..len).unwrap_or_default();
-        if text == MARKER {
-            return Ok(true);
-        }
-        // Its writing was cut short when nothing else could be there yet: some of it may be missing, some zero.
-        let torn = text.iter().zip(MARKER).all(|(octet, ours)| *octet == *ours || *octet == 0);
-        if !torn || text.len() > MARKER.len() {
-            let found = String::from_utf8_lossy(text).trim_end().to_owned();
-            return Err(OpenError::Version { path: marker, found });
-        }
-    }
-    if let Some(name) = names.iter().find(|name| !OUR_NAMES.contains(&name.as_str())) {
-        return Err(OpenError::Foreign { path: dir.join(name) });
-    }
-    for name in FOLDERS.iter().filter(|name| names.iter().any(|found| found == *name)) {
-        let folder = dir.join(name);
-        if let Some(inside) = vfs.list(&folder).map_err(io(&folder))?.first() {
-            return Err(OpenError::Foreign { path: folder.join(inside) });
-        }
-    }
-    Ok(false)
-}
-
-/// Makes the folder a queue unless it is one.
-pub(super) fn prepare(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
-    if !judge(vfs, dir)? {
-        let marker = dir.join(MARKER_NAME);
-        let there = vfs.exists(&marker).map_err(OpenError::io(&marker))?;
-        let file = if there { vfs.open(&marker) } else { vfs.create(&marker) };
-        let file = file.map_err(OpenError::io(&marker))?;
-        let written = file.write_at(MARKER, 0).and_then(|()| file.sync());
-        written.map_err(OpenError::io(&marker))?;
-    }
-    make_dirs(vfs, dir)
-}
-
-fn make_dirs(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
-    for name in FOLDERS {
-        let folder = dir.join(name);
-        if !vfs.exists(&folder).map_err(OpenError::io(&folder))? {
-            vfs.make_dir(&folder).map_err(OpenError::io(&folder))?;
-        }
-    }
-    vfs.sync_dir(dir).map_err(OpenError::io(dir))
-}
-
 /// What an opening does about the folder `bodies/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bodies {
@@ -115,11 +60,13 @@ pub(super) enum Bodies {
     Leave,
 }
 
-/// Reads the checkpoint, and the log from there on.
+/// Reads the checkpoint, and the log from there on. What it read is on stable storage then, whatever a sync has failed to do before.
+/// `moment` is the time on the queue's clock, if that is known: otherwise it goes on from the checkpoint's.
 pub(super) fn recover(
     vfs: &Arc<dyn Vfs>,
     dir: &Path,
     options: &LogOptions,
+    moment: Option<Moment>,
     bodies: Bodies,
 ) -> Result<Recovered, OpenError> {
     let mut damaged = Vec::new();
@@ -127,7 +74,7 @@ pub(super) fn recover(
     let wall = wall(&*options.clock);
     loop {
         let checkpoint = open_checkpoint(vfs, dir, options.index_cache, &sequences, &mut damaged)?;
-        let mut opening = Opening::new(vfs, dir, options, wall, checkpoint, damaged)?;
+        let mut opening = Opening::new(vfs, dir, options, wall, moment, checkpoint, damaged)?;
         match opening.read(&sequences) {
             Ok(()) => return opening.end(bodies),
             Err(Failure::Open(error)) => return Err(error),
@@ -213,16 +160,6 @@ fn open_checkpoint(
     Ok(None)
 }
 
-/// Moves a checkpoint to the quarantine, so that it is made anew.
-pub(super) fn set_aside(vfs: &dyn Vfs, dir: &Path, why: &str, damaged: &mut Vec<Damage>) -> Result<(), OpenError> {
-    let path = checkpoint::path(dir);
-    let quarantine = dir.join("quarantine");
-    let number = vfs.list(&quarantine).map_err(OpenError::io(&quarantine))?.len();
-    let target = quarantine.join(format!("{INDEX_NAME}-{number}.bad"));
-    damaged.push(Damage::new(path.clone(), &format!("{why}; it was set aside and made anew from the log")));
-    vfs.rename(&path, &target).and_then(|()| vfs.sync_dir(dir)).map_err(OpenError::io(&path))
-}
-
 /// redb promises an error for a damaged file where it can and a panic where it cannot.
 fn catch<T>(open: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
     let corrupted = |_| Err(redb::Error::Corrupted("it is damaged".to_owned()));
@@ -235,6 +172,7 @@ impl<'a> Opening<'a> {
         dir: &'a Path,
         options: &LogOptions,
         wall: u64,
+        moment: Option<Moment>,
         found: Option<(Checkpoint, Meta)>,
         damaged: Vec<Damage>,
     ) -> Result<Self, OpenError> {
@@ -242,11 +180,12 @@ impl<'a> Opening<'a> {
         let failed = |error: redb::Error| OpenError::Failed { path: path.clone(), why: error.to_string() };
         // The queue's clock goes on from where it was, by what the wall clock says has passed. Set forward by mistake, that is not
         // to end all mail at once.
-        let moment = match &found {
-            Some((_, meta)) => {
+        let moment = match (moment, &found) {
+            (Some(moment), _) => moment,
+            (None, Some((_, meta))) => {
                 after(meta.now, Duration::from_millis(wall.saturating_sub(meta.wall)).min(LONGEST_PAUSE))
             }
-            None => i64::try_from(wall.saturating_mul(1_000)).unwrap_or(i64::MAX / 2),
+            (None, None) => i64::try_from(wall.saturating_mul(1_000)).unwrap_or(i64::MAX / 2),
         };
         let log = dir.join("log");
         let mut segments = Segments::new(Arc::clone(vfs), log, options.segment_size);
@@ -289,6 +228,10 @@ impl<'a> Opening<'a> {
                 self.damage(self.segments.dir.join(name(*sequence)), "has no predecessor: a segment is missing");
             }
         }
+        // A name may be there that is not on stable storage: its segment or body is, and is written on or believed in.
+        for dir in [&self.segments.dir, &self.dir.join("bodies")] {
+            self.vfs.sync_dir(dir).map_err(OpenError::io(dir))?;
+        }
         for (place, sequence) in sequences.iter().enumerate() {
             let start = if *sequence == first { at } else { 0 };
             let newest = place + 1 == sequences.len();
@@ -314,7 +257,6 @@ impl<'a> Opening<'a> {
         self.index.stats(self.now.moment, &mut stats).map_err(failed)?;
         self.report.messages = stats.messages;
         self.report.segments = self.segments.list.len() as u64;
-        self.segments.resume().map_err(OpenError::io(&self.segments.dir))?;
         let Self { checkpoint, position, index, segments, next_id, report, now, .. } = self;
         let position = position.unwrap_or_default();
         Ok(Recovered { checkpoint, position, index, segments, next_id, report, moment: now.moment })
@@ -367,12 +309,19 @@ impl Opening<'_> {
         }
         let scan = Scan { file: &*file, tag, len };
         let mut position = (SEGMENT_HEADER as u64).min(len).max(start_at);
+        // Up to where it is known to be on stable storage: a checkpoint is never ahead of that.
+        let mut proven = start_at;
         while position < len {
             match read_record(&scan, position).map_err(io(&path))? {
                 Some((frame, payload)) => {
                     self.replay(sequence, &*file, position, frame, &payload, &path)?;
+                    proven = proven.max(u64::from(frame.base).min(position));
                     position = position.saturating_add((FRAME + payload.len()) as u64);
                     if self.index.cost() > self.budget {
+                        if newest {
+                            secure(&*file, proven, position).map_err(io(&path))?;
+                            proven = position;
+                        }
                         self.write_checkpoint((sequence, position))?;
                     }
                 }
@@ -381,10 +330,10 @@ impl Opening<'_> {
                     // A record that was written later knows whether this place was on stable storage then.
                     let proof = next_good(&scan, position, |frame| u64::from(frame.base) > position);
                     if newest && proof.map_err(io(&path))?.is_none() {
-                        file.set_len(position).and_then(|()| file.sync()).map_err(io(&path))?;
+                        file.set_len(position).map_err(io(&path))?;
                         self.report.truncated = len.saturating_sub(position);
                         self.set_len(sequence, position);
-                        return Ok(());
+                        break;
                     }
                     let end = next.unwrap_or(len);
                     let what = format!("is damaged from {position} to {end}");
@@ -393,6 +342,9 @@ impl Opening<'_> {
                     position = end;
                 }
             }
+        }
+        if newest {
+            secure(&*file, proven, position).map_err(io(&path))?;
         }
         Ok(())
     }
@@ -515,30 +467,26 @@ impl Opening<'_> {
     }
 }
 
-pub(super) fn copy(vfs: &dyn Vfs, from: &dyn VfsFile, start: u64, end: u64, path: &Path) -> io::Result<()> {
-    let to = vfs.create(path)?;
-    let mut buffer = vec![0; COPY_CHUNK];
-    let mut at = start;
-    while at < end {
-        let want = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(COPY_CHUNK);
-        let read = from.read_at(buffer.get_mut(..want).unwrap_or_default(), at)?;
-        if read == 0 {
-            break;
+/// Makes a part of a file durable that may have been written long ago: after a sync that failed the system takes it for written, and
+/// would not write it again by itself.
+fn secure(file: &dyn VfsFile, from: u64, to: u64) -> io::Result<()> {
+    let mut buffer = vec![0; SECURE_CHUNK];
+    let mut at = from;
+    while at < to {
+        let want = usize::try_from(to.saturating_sub(at)).unwrap_or(usize::MAX).min(SECURE_CHUNK);
+        let chunk = buffer.get_mut(..want).unwrap_or_default();
+        read_exact(file, chunk, at)?;
+        match file.write_at(chunk, at) {
+            Ok(()) => {}
+            // Some file systems need room to write what is there already. It is synced as it is then, as far as that goes.
+            Err(error) if is_full(&error) => break,
+            Err(error) => return Err(error),
         }
-        to.write_at(buffer.get(..read).unwrap_or_default(), at.saturating_sub(start))?;
-        at = at.saturating_add(read as u64);
+        at = at.saturating_add(want as u64);
     }
-    to.sync()?;
-    path.parent().map_or(Ok(()), |dir| vfs.sync_dir(dir))
+    file.sync()
 }
 
-const MARKER_NAME: &str = "posthaste-queue";
-const FOLDERS: [&str; 3] = ["log", "bodies", "quarantine"];
-const OUR_NAMES: [&str; 7] = [MARKER_NAME, "LOCK", INDEX_NAME, UNFINISHED_INDEX_NAME, "log", "bodies", "quarantine"];
-/// The checkpoint.
-pub(super) const INDEX_NAME: &str = "index";
-/// One that does not stand yet.
-pub(super) const UNFINISHED_INDEX_NAME: &str = "index.new";
+const SECURE_CHUNK: usize = 64 << 10;
 /// The longest that a queue is taken to have been closed: its wall clock may be wrong.
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
-const COPY_CHUNK: usize = 64 << 10;

@@ -18,7 +18,7 @@ pub(super) struct Segments {
     pub(super) size: u64,
     pub(super) list: BTreeMap<u64, Segment>,
     pub(super) syncs: u64,
-    /// The newest one's file.
+    /// The newest one's file; without it a new one is begun.
     newest: Option<Arc<dyn VfsFile>>,
     buffer: Vec<u8>,
 }
@@ -89,7 +89,7 @@ impl Segments {
         id_ceiling: u64,
     ) -> Result<Vec<At>, AppendError> {
         let total = entries.clone().map(|entry| (FRAME + entry.payload.len()) as u64).sum::<u64>();
-        let newest = self.list.last_key_value().map(|(_, segment)| segment.len);
+        let newest = self.newest.as_ref().and(self.list.last_key_value()).map(|(_, segment)| segment.len);
         let fits = newest.is_some_and(|len| len <= SEGMENT_HEADER as u64 || len.saturating_add(total) <= self.size);
         if !fits {
             self.begin(id_ceiling)?;
@@ -136,7 +136,7 @@ impl Segments {
         Ok(places)
     }
 
-    /// Goes on writing to the newest segment, which is there already.
+    /// Goes on writing to the newest segment, which is there already, rather than beginning a new one.
     pub(super) fn resume(&mut self) -> io::Result<()> {
         if !self.list.is_empty() {
             self.newest = Some(self.vfs.open(&self.newest_path())?);
@@ -291,7 +291,7 @@ pub(super) fn random() -> u64 {
 
 fn fatal(path: &std::path::Path, what: &str, error: &io::Error) -> AppendError {
     AppendError::Fatal(format!(
-        "{} {what}: {error}; check the disk and open the queue again, everything acknowledged is read from there",
+        "{} {what}: {error}; check the disk, everything acknowledged before is there",
         path.display()
     ))
 }

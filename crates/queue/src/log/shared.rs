@@ -36,6 +36,7 @@ pub(super) struct Counts {
     pub(super) body_syncs: AtomicU64,
     pub(super) damaged: AtomicU64,
     pub(super) disk: AtomicU64,
+    pub(super) reopened: AtomicU64,
 }
 
 /// Message ids: below the ceiling, which is on stable storage, they may be given out.
@@ -54,7 +55,7 @@ impl Shared {
 
     /// Why nobody answered.
     pub(super) fn gone(&self) -> Error {
-        let silent = || Error::Broken(Broken::new("the store's thread ended; open the queue again"));
+        let silent = || Error::Broken(Broken::new("the store's thread ended; close the queue and open it again"));
         self.core.ended().unwrap_or_else(silent)
     }
 
@@ -70,17 +71,20 @@ impl Shared {
         self.bodies().join(format!("{:016x}", id.as_u64()))
     }
 
-    /// The store is done for: everybody is told.
+    /// The store is done for: everybody is told. Its thread opens the queue again.
     pub(super) fn fail(&self, why: &str) {
-        let error = Error::Broken(Broken::new(why));
-        self.core.end(error.clone());
-        // Who had already been closed keeps hearing that.
-        let error = self.core.ended().unwrap_or(error);
+        let error = self.core.stop(Broken::new(why));
         self.lanes.close(&error);
     }
 }
 
 impl Ids {
+    /// No id below this one is given out any more.
+    pub(super) fn skip_to(&self, next: u64) {
+        let before = self.next.fetch_max(next, Relaxed);
+        self.ceiling.fetch_max(before.max(next), Relaxed);
+    }
+
     /// An id that will never be given out again, if one is left of the block.
     pub(super) fn next(&self) -> Option<MessageId> {
         let ceiling = self.ceiling.load(Relaxed);

@@ -80,22 +80,25 @@ impl Store {
 
     /// Takes up a block of ids, before anybody asks for one. On a full disk it is done later.
     pub(super) fn begin(&mut self) -> Result<(), String> {
-        let planned = vec![self.plan_ids(Vec::new())];
-        match self.write(planned) {
-            Ok(()) | Err((AppendError::Full(_), _)) => Ok(()),
-            Err((AppendError::Fatal(why), _)) => Err(why),
+        let (entry, ceiling) = self.plan_ids();
+        let before = self.shared.ids.ceiling.load(Relaxed);
+        match self.segments.append(std::iter::once(&entry), before) {
+            Ok(_) => {
+                self.shared.ids.ceiling.fetch_max(ceiling, Relaxed);
+                self.count();
+                Ok(())
+            }
+            Err(AppendError::Full(_)) => Ok(()),
+            Err(AppendError::Fatal(why)) => Err(why),
         }
     }
 
-    /// The thread.
-    pub(super) fn run(mut self) {
-        let guard = Guard(Arc::clone(&self.shared));
-        if let Err(why) = self.serve() {
-            guard.0.fail(&why);
-        } else {
-            guard.0.core.end(Error::Closed);
-        }
-        drop(guard);
+    /// Until the queue is closed, or the disk fails: then everybody who waits is told.
+    ///
+    /// # Errors
+    /// Why it did not go on.
+    pub(super) fn run(mut self) -> Result<(), String> {
+        self.serve().inspect_err(|why| self.shared.fail(why))
     }
 
     fn serve(&mut self) -> Result<(), String> {
@@ -195,7 +198,8 @@ impl Store {
         }
         if !id_replies.is_empty() || self.shared.ids.low() {
             // First, so that whatever survives a crash of this batch, its ids are known to be taken.
-            planned.insert(0, self.plan_ids(id_replies));
+            let (entry, ceiling) = self.plan_ids();
+            planned.insert(0, Planned { entry, effect: Effect::Ids { ceiling, replies: id_replies } });
         }
         if planned.is_empty() {
             return Ok(());
@@ -246,8 +250,7 @@ impl Store {
             Ok(places) => places,
             Err(error) => return Err((error, planned)),
         };
-        self.shared.counts.syncs.store(self.segments.syncs, Relaxed);
-        self.shared.counts.disk.store(self.segments.octets(), Relaxed);
+        self.count();
         let mut answers: Vec<Box<dyn FnOnce()>> = Vec::new();
         let mut gone = Vec::new();
         for each in &mut planned {
@@ -352,12 +355,17 @@ impl Store {
         }
     }
 
-    fn plan_ids(&self, replies: Vec<Reply<Result<(), PutError>>>) -> Planned {
+    fn count(&self) {
+        self.shared.counts.syncs.store(self.segments.syncs, Relaxed);
+        self.shared.counts.disk.store(self.segments.octets(), Relaxed);
+    }
+
+    /// The record that takes up another block of ids, and where that ends.
+    fn plan_ids(&self) -> (Entry, u64) {
         let ids = &self.shared.ids;
         let taken = ids.next.load(Relaxed).max(ids.ceiling.load(Relaxed));
         let ceiling = taken.saturating_add(ID_BLOCK);
-        let entry = Entry::new(Kind::Ids, ceiling.to_le_bytes().to_vec(), self.shared.now());
-        Planned { entry, effect: Effect::Ids { ceiling, replies } }
+        (Entry::new(Kind::Ids, ceiling.to_le_bytes().to_vec(), self.shared.now()), ceiling)
     }
 
     /// Whether it is time for a checkpoint, and there is room for it: memory fills, the log that an opening would read grows, or
@@ -418,7 +426,7 @@ impl Store {
         let planned = self.plan_copies(oldest).map_err(|error| {
             // Nothing is lost yet: the segment stays, and so do the messages in it.
             let name = super::segment::name(oldest);
-            format!("log/{name} could not be read: {error}; check the disk and open the queue again")
+            format!("log/{name} could not be read: {error}; check the disk")
         })?;
         if planned.is_empty() {
             return Ok(true);
@@ -498,15 +506,6 @@ impl Drop for Store {
                 Effect::Moved { .. } | Effect::Closed => {}
             }
         }
-    }
-}
-
-/// Whatever ends the thread, nobody waits for it afterwards.
-struct Guard(Arc<Shared>);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.fail("the store's thread ended; open the queue again");
     }
 }
 

@@ -54,10 +54,7 @@ pub(super) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
                 Err(error) => {
                     let path = shared.body_path(put.image.id);
                     if !is_full(&error) {
-                        shared.fail(&format!(
-                            "{} could not be synced: {error}; check the disk and open the queue again",
-                            path.display()
-                        ));
+                        shared.fail(&format!("{} could not be synced: {error}; check the disk", path.display()));
                     }
                     // A file whose sync failed is lost whatever the reason; this one is nobody else's.
                     let full = PutError::Full(Full::NoSpace(format!("{}: {error}", path.display()).into()));
@@ -72,10 +69,7 @@ pub(super) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
         shared.counts.body_syncs.fetch_add(1, Relaxed);
         if let Err(error) = shared.vfs.sync_dir(&shared.bodies()) {
             let dir = shared.bodies();
-            shared.fail(&format!(
-                "{} could not be synced: {error}; check the disk and open the queue again",
-                dir.display()
-            ));
+            shared.fail(&format!("{} could not be synced: {error}; check the disk", dir.display()));
         }
         for put in synced {
             shared.submit(Job::Put(put));

@@ -61,8 +61,11 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             looked = look(&crew, &mut sites) => looked,
             () = drain.cancelled() => break Ok(()),
         };
-        if let Err(error) = looked {
-            break Err(error);
+        match looked {
+            Ok(()) => {}
+            // The queue's disk has failed. Waiting for a change waits until it is well again, or ends when that cannot be.
+            Err(error @ Error::Broken(_)) => warn!(%error, "nothing is delivered until the queue goes on"),
+            Err(error) => break Err(error),
         }
     };
     tasks.close();

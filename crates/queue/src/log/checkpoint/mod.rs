@@ -68,7 +68,7 @@ impl Checkpoint {
         now: Moment,
         wall: u64,
     ) -> Result<Self, redb::Error> {
-        let (path, unfinished): (Arc<Path>, _) = (path(dir).into(), dir.join(super::recover::UNFINISHED_INDEX_NAME));
+        let (path, unfinished): (Arc<Path>, _) = (path(dir).into(), dir.join(super::folder::UNFINISHED_INDEX_NAME));
         if vfs.exists(&unfinished)? {
             vfs.remove(&unfinished)?;
         }
@@ -150,7 +150,7 @@ impl Checkpoint {
 
 /// Where the checkpoint of a queue is.
 pub(super) fn path(dir: &Path) -> PathBuf {
-    dir.join(super::recover::INDEX_NAME)
+    dir.join(super::folder::INDEX_NAME)
 }
 
 fn open(file: Arc<dyn VfsFile>, cache: usize) -> Result<Database, redb::Error> {

@@ -33,7 +33,7 @@ impl Snapshot {
 
     fn unreadable(&self, why: impl std::fmt::Display) -> Unreadable {
         Unreadable(format!(
-            "{} cannot be read: {why}; check the disk and open the queue again, it is made anew from the log",
+            "{} cannot be read: {why}; check the disk, it is made anew from the log",
             self.path.display()
         ))
     }

@@ -119,6 +119,6 @@ fn make(shared: &Shared, checkpoint: &mut Option<Checkpoint>, work: Work) -> Don
 
 fn fail(shared: &Shared, error: &redb::Error) -> Done {
     let path = super::path(&shared.dir);
-    shared.fail(&format!("{} could not be written: {error}; check the disk and open the queue again", path.display()));
+    shared.fail(&format!("{} could not be written: {error}; check the disk", path.display()));
     Done::Failed
 }

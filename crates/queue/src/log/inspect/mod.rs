@@ -43,6 +43,7 @@ pub use self::progress::{Progress, Stage};
 use self::repair::mend;
 pub use self::repair::{Repair, Repaired};
 use self::scratch::Scratch;
+use super::folder;
 use super::readers::Readers;
 use super::recover::{self, Bodies, Recovered};
 use super::segment::name;
@@ -244,7 +245,7 @@ struct Folder {
 impl Folder {
     fn lock(vfs: Arc<dyn Vfs>, dir: &Path, options: &InspectOptions) -> Result<Self, InspectError> {
         let none = || InspectError::NoQueue { path: dir.to_owned() };
-        match recover::judge(&*vfs, dir) {
+        match folder::judge(&*vfs, dir) {
             Ok(true) => {}
             Ok(false) => return Err(none()),
             Err(OpenError::Io { source, path }) if source.kind() == io::ErrorKind::NotFound && path == dir => {
@@ -266,14 +267,14 @@ impl Folder {
     }
 
     fn recover(&self, vfs: &Arc<dyn Vfs>, bodies: Bodies) -> Result<Recovered, InspectError> {
-        recover::prepare(&**vfs, &self.dir)?;
+        folder::prepare(&**vfs, &self.dir)?;
         let options = LogOptions {
             clock: Arc::clone(&self.options.clock),
             index_memory: INDEX_MEMORY,
             index_cache: INDEX_CACHE,
             ..LogOptions::default()
         };
-        Ok(recover::recover(vfs, &self.dir, &options, bodies)?)
+        Ok(recover::recover(vfs, &self.dir, &options, None, bodies)?)
     }
 }
 

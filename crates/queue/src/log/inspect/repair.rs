@@ -10,9 +10,11 @@ use crate::index::{Altered, Message};
 use crate::log::OpenError;
 use crate::log::apply::{Stored, apply};
 use crate::log::checkpoint::{self, Meta, Work};
+use crate::log::folder;
 use crate::log::format::{self, Now, encode_altered, encode_image};
 use crate::log::frame::Kind;
-use crate::log::recover::{self, Bodies, Recovered};
+use crate::log::quarantine::copy;
+use crate::log::recover::{Bodies, Recovered};
 use crate::log::segment::{AppendError, At, Entry, name, sequence};
 use crate::log::shared::wall;
 use crate::log::vfs::{Vfs, read_exact};
@@ -53,7 +55,7 @@ pub(super) fn mend(folder: &Folder, how: Repair, done: &mut dyn FnMut(&Finding))
         return Ok(repaired);
     }
     folder.options.progress.begin(Stage::Opening, 0);
-    recover::prepare(&*folder.vfs, &folder.dir)?;
+    folder::prepare(&*folder.vfs, &folder.dir)?;
     for finding in &findings {
         set_aside(folder, finding)?;
     }
@@ -104,7 +106,7 @@ fn set_aside(folder: &Folder, finding: &Finding) -> Result<(), InspectError> {
         vfs.rename(&to, &old).map_err(OpenError::io(&to))?;
     }
     let file = vfs.open(path).map_err(OpenError::io(path))?;
-    recover::copy(vfs, &*file, place.start, place.end, &to).map_err(OpenError::io(&to))?;
+    copy(vfs, &*file, place.start, place.end, &to).map_err(OpenError::io(&to))?;
     Ok(())
 }
 

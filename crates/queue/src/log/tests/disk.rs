@@ -86,6 +86,9 @@ pub(super) struct Fault {
 
 struct Handle(Disk, usize);
 
+/// The names of files that are not there for the moment.
+pub(super) struct Names(Tree, Tree);
+
 impl Disk {
     pub(super) fn new() -> Self {
         Self::settled(Tree::new(), BTreeSet::from(["/".into()]), Vec::new())
@@ -151,6 +154,17 @@ impl Disk {
         let mut state = self.lock();
         state.now.remove(path);
         state.durable.remove(path);
+    }
+
+    /// Takes all files away, as when it is not mounted any more.
+    pub(super) fn hide(&self) -> Names {
+        let mut state = self.lock();
+        Names(std::mem::take(&mut state.now), std::mem::take(&mut state.durable))
+    }
+
+    pub(super) fn show(&self, Names(now, durable): Names) {
+        let mut state = self.lock();
+        (state.now, state.durable) = (now, durable);
     }
 
     /// The same disk later, everything written: as after a process was killed.

@@ -12,6 +12,7 @@ mod ledger;
 mod overlay;
 mod power;
 mod rebuilt;
+mod reopen;
 mod room;
 
 use std::future::Future;

@@ -1,0 +1,118 @@
+//! The store's thread: it runs the store, and opens the queue again after the disk has failed.
+//!
+//! A failed write or sync ends a store, because nobody knows what is on the disk then, and the system says only once that it
+//! could not write something. Nothing that was in memory is believed any more: the folder is read as at any opening, whose last
+//! records are written once more before they count, and a new segment is begun. Callers keep their [`LogQueue`](super::LogQueue).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::checkpoint::{Checkpoint, Checkpointer};
+use super::recover::{Bodies, Recovered, recover};
+use super::segment::Segments;
+use super::shared::Shared;
+use super::store::Store;
+use super::{OpenError, folder};
+use crate::{Broken, Error};
+
+/// The thread.
+pub(super) fn run(shared: &Arc<Shared>, store: Store) {
+    let _guard = Guard(Arc::clone(shared));
+    let clock = &shared.options.clock;
+    let mut next = Some(store);
+    let mut pause = FIRST_PAUSE;
+    while let Some(store) = next.take() {
+        let began = clock.now();
+        if store.run().is_ok() {
+            break;
+        }
+        if clock.now().saturating_sub(began) >= LONGEST_PAUSE {
+            pause = FIRST_PAUSE;
+        }
+        next = open_again(shared, &mut pause);
+    }
+    shared.core.end(Error::Closed);
+}
+
+/// Makes a store of what was read. It has taken up ids before it returns.
+pub(super) fn start(
+    shared: &Arc<Shared>,
+    mut segments: Segments,
+    checkpoint: Checkpoint,
+    position: (u64, u64),
+) -> Result<Store, OpenError> {
+    segments.syncs = shared.counts.syncs.load(Relaxed);
+    let checkpointer = Checkpointer::start(shared, checkpoint).map_err(OpenError::io(&shared.dir))?;
+    let mut store = Store::new(Arc::clone(shared), segments, checkpointer, position);
+    store.begin().map_err(|why| OpenError::Failed { path: shared.dir.clone(), why })?;
+    Ok(store)
+}
+
+/// Tries until it works. `None`: the queue was closed.
+fn open_again(shared: &Arc<Shared>, pause: &mut Duration) -> Option<Store> {
+    let Some(Error::Broken(why)) = shared.core.ended() else { return None };
+    loop {
+        if !wait(shared, *pause) {
+            return None;
+        }
+        *pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+        match open(shared) {
+            Ok(store) => return Some(store),
+            Err(error) => shared.core.explain(Broken::new(&format!("{why}; opening it again failed: {error}"))),
+        }
+    }
+}
+
+/// Waits so long by the queue's clock. Whether it was not closed meanwhile.
+fn wait(shared: &Shared, pause: Duration) -> bool {
+    let clock = &shared.options.clock;
+    let until = clock.now().saturating_add(pause);
+    loop {
+        let left = until.saturating_sub(clock.now());
+        if shared.lanes.is_stopping() {
+            return false;
+        }
+        if left.is_zero() {
+            return true;
+        }
+        shared.core.bell.wait(Some(left));
+    }
+}
+
+fn open(shared: &Arc<Shared>) -> Result<Store, OpenError> {
+    let (vfs, dir) = (&shared.vfs, &shared.dir);
+    // A disk that is not mounted any more leaves an empty folder: no place for another queue.
+    if !folder::judge(&**vfs, dir)? {
+        let why = "the folder is empty: see that its disk is mounted".to_owned();
+        return Err(OpenError::Failed { path: dir.clone(), why });
+    }
+    folder::prepare(&**vfs, dir)?;
+    shared.readers.forget_all();
+    let recovered = recover(vfs, dir, &shared.options, Some(shared.core.now()), Bodies::Check)?;
+    let Recovered { checkpoint, position, index, segments, next_id, report, .. } = recovered;
+    shared.ids.skip_to(next_id);
+    shared.counts.damaged.fetch_max(report.damaged.len() as u64, Relaxed);
+    let store = start(shared, segments, checkpoint, position)?;
+    shared.counts.reopened.fetch_add(1, Relaxed);
+    // Whoever finds the index again finds the lanes open.
+    shared.lanes.reopen();
+    shared.core.restart(index);
+    Ok(store)
+}
+
+/// If the thread panics, nobody waits for it afterwards.
+struct Guard(Arc<Shared>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let why = Broken::new("the store's thread ended; close the queue and open it again");
+        self.0.fail(&why.to_string());
+        self.0.core.end(Error::Broken(why));
+    }
+}
+
+/// How long after a failure the queue is opened again; after each further one twice as long,
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// up to so long. After as long without one it begins anew.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
