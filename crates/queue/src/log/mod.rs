@@ -14,6 +14,7 @@ mod frame;
 pub mod inspect;
 mod lanes;
 mod options;
+mod pace;
 mod readers;
 mod recover;
 mod scan;

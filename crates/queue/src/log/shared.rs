@@ -48,8 +48,9 @@ pub(super) struct Ids {
 impl Shared {
     /// Hands a job to the store's thread.
     pub(super) fn submit(&self, job: Job) {
-        self.lanes.push(job);
-        self.core.bell.ring();
+        if self.lanes.push(job) {
+            self.core.bell.ring();
+        }
     }
 
     /// Why nobody answered.

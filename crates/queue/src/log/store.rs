@@ -14,10 +14,11 @@ use super::format::{
 };
 use super::frame::{FRAME, Kind};
 use super::lanes::{Job, PutJob, Reply, answer};
+use super::pace::Pace;
 use super::scan::{Scan, next_good, read_record};
 use super::segment::{AppendError, At, Entry, Segments};
 use super::shared::{ID_BLOCK, Shared};
-use crate::index::{Altered, Index, Message, Unreadable, after};
+use crate::index::{Altered, Index, Message, Unreadable, after, between};
 use crate::{Broken, Derived, Error, Full, Lease, LeaseError, MAX_DELAY, MessageId, Outcome, PutError};
 
 /// A job whose record is ready, with what to do once it is on stable storage.
@@ -66,6 +67,7 @@ pub(super) struct Store {
     position: (u64, u64),
     /// Outcomes that found no room on the disk. They have begun, so nothing about their deliveries changes meanwhile.
     waiting: Vec<Planned>,
+    pace: Pace,
 }
 
 impl Store {
@@ -75,7 +77,7 @@ impl Store {
         checkpointer: Checkpointer,
         position: (u64, u64),
     ) -> Self {
-        Self { shared, segments, checkpointer, position, waiting: Vec::new() }
+        Self { shared, segments, checkpointer, position, waiting: Vec::new(), pace: Pace::default() }
     }
 
     /// Takes up a block of ids, before anybody asks for one. On a full disk it is done later.
@@ -102,6 +104,11 @@ impl Store {
         loop {
             if let Some(error) = self.shared.core.ended() {
                 return Err(error.to_string());
+            }
+            if let Some((jobs, pause)) = self.pace.wait(self.shared.core.now())
+                && !self.shared.lanes.gather(jobs)
+            {
+                self.shared.core.bell.wait(Some(pause));
             }
             let pause = self.shared.core.tick();
             while let Some(done) = self.checkpointer.poll() {
@@ -246,6 +253,7 @@ impl Store {
             Ok(places) => places,
             Err(error) => return Err((error, planned)),
         };
+        let (took, jobs) = (between(now.moment, self.shared.core.now()), planned.len());
         self.shared.counts.syncs.store(self.segments.syncs, Relaxed);
         self.shared.counts.disk.store(self.segments.octets(), Relaxed);
         let mut answers: Vec<Box<dyn FnOnce()>> = Vec::new();
@@ -300,6 +308,8 @@ impl Store {
         if applied.is_ok() {
             answers.into_iter().for_each(|answer| answer());
         }
+        // Also those that have come back to wait by now.
+        self.pace.done(self.shared.core.now(), jobs.saturating_add(self.shared.lanes.len()), took);
         for id in gone {
             // One that stays is an orphan, swept at the next opening.
             drop(self.shared.vfs.remove(&self.shared.body_path(id)));
