@@ -104,7 +104,10 @@ fn in_turn(
             rounds.push(round);
         }
     }
-    (probes, running.into_iter().map(|(name, _, rounds)| (name, rounds)).filter(|(_, rounds)| !rounds.is_empty()).collect())
+    (
+        probes,
+        running.into_iter().map(|(name, _, rounds)| (name, rounds)).filter(|(_, rounds)| !rounds.is_empty()).collect(),
+    )
 }
 
 /// The median time in milliseconds that a `fdatasync` takes behind an append of 4 KiB.

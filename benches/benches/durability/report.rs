@@ -21,10 +21,7 @@ impl Spread {
 pub(crate) fn print(name: &str, probes: &[f64], candidates: &[(&'static str, Vec<Round>)]) {
     let Spread { median, least, most } = Spread::of(probes.iter().copied());
     println!("\n{name}; fdatasync of a plain append of 4 KiB: {median:.2} ms ({least:.2} - {most:.2})");
-    println!(
-        "{:34}{:>27}{:>9}{:>9}{:>10}{:>16}",
-        "", "messages/s", "p50 ms", "p99 ms", "syncs/msg", "CPU us/msg"
-    );
+    println!("{:34}{:>27}{:>9}{:>9}{:>10}{:>16}", "", "messages/s", "p50 ms", "p99 ms", "syncs/msg", "CPU us/msg");
     for (candidate, rounds) in candidates {
         let rate = Spread::of(rounds.iter().map(|round| round.rate));
         let rates = format!("{:.0} ({:.0} - {:.0})", rate.median, rate.least, rate.most);

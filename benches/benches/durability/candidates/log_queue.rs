@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use posthaste_queue::log::{LogOptions, LogQueue};
-use posthaste_queue::{Draft as _, NewDelivery, NewMessage, Outcome, Owner, Priority, PutError, Queue as _, RoutingKey};
+use posthaste_queue::{
+    Draft as _, NewDelivery, NewMessage, Outcome, Owner, Priority, PutError, Queue as _, RoutingKey,
+};
 
 use super::Candidate;
 use crate::block_on::block_on;

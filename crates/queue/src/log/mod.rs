@@ -8,6 +8,7 @@
 mod apply;
 mod body;
 mod checkpoint;
+mod counting;
 mod draft;
 mod format;
 mod frame;
@@ -39,6 +40,7 @@ use tokio::sync::oneshot;
 use self::apply::Stored;
 pub use self::body::LogBody;
 use self::checkpoint::Checkpointer;
+use self::counting::Counting;
 pub use self::draft::LogDraft;
 use self::draft::Ticket;
 use self::lanes::{Job, Lanes};
@@ -89,6 +91,8 @@ impl LogQueue {
 
     fn open_on(vfs: Arc<dyn Vfs>, dir: &Path, options: LogOptions) -> Result<Self, OpenError> {
         let options = options.within_bounds();
+        let syncs = Arc::new(AtomicU64::new(0));
+        let vfs: Arc<dyn Vfs> = Arc::new(Counting::new(vfs, Arc::clone(&syncs)));
         if !vfs.exists(dir).map_err(OpenError::io(dir))? {
             make_durable_dir(&*vfs, dir)?;
         }
@@ -100,6 +104,8 @@ impl LogQueue {
         recover::prepare(&*vfs, dir)?;
         let recovered = recover::recover(&vfs, dir, &options, recover::Bodies::Check)?;
         let Recovered { checkpoint, position, index, segments, next_id, report, moment } = recovered;
+        // What opening took is not what messages take.
+        syncs.store(0, Relaxed);
         let origin = moment.saturating_sub(crate::index::moment(options.clock.now()));
         let shared = Arc::new(Shared {
             core: Core::new(Arc::clone(&options.clock), origin, index),
@@ -110,6 +116,7 @@ impl LogQueue {
             dir: dir.to_owned(),
             options,
             counts: Counts::default(),
+            syncs,
         });
         shared.counts.damaged.store(report.damaged.len() as u64, Relaxed);
         let checkpointer = Checkpointer::start(&shared, checkpoint).map_err(OpenError::io(dir))?;
@@ -243,7 +250,7 @@ impl Queue for LogQueue {
             draft_memory: counts.draft_memory.load(Relaxed) as u64,
             puts: counts.puts.load(Relaxed),
             finished: counts.finished.load(Relaxed),
-            fsyncs: counts.syncs.load(Relaxed).saturating_add(counts.body_syncs.load(Relaxed)),
+            fsyncs: self.shared.syncs.load(Relaxed),
             damaged: counts.damaged.load(Relaxed),
             ..self.shared.core.stats()
         }

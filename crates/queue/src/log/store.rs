@@ -254,7 +254,6 @@ impl Store {
             Err(error) => return Err((error, planned)),
         };
         let (took, jobs) = (between(now.moment, self.shared.core.now()), planned.len());
-        self.shared.counts.syncs.store(self.segments.syncs, Relaxed);
         self.shared.counts.disk.store(self.segments.octets(), Relaxed);
         let mut answers: Vec<Box<dyn FnOnce()>> = Vec::new();
         let mut gone = Vec::new();

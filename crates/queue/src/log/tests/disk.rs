@@ -25,6 +25,7 @@ struct State {
     locks: BTreeMap<PathBuf, Weak<()>>,
     fault: Option<Fault>,
     operations: u64,
+    syncs: u64,
     /// Octets that may still be written; `None`: any number.
     free: Option<u64>,
     /// The size of the whole; without it the disk is as large as can be.
@@ -92,6 +93,11 @@ impl Disk {
 
     pub(super) fn operations(&self) -> u64 {
         self.lock().operations
+    }
+
+    /// How often stable storage was waited for.
+    pub(super) fn syncs(&self) -> u64 {
+        self.lock().syncs
     }
 
     pub(super) fn set_total(&self, total: Option<u64>) {
@@ -311,6 +317,7 @@ impl Vfs for Disk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
+        state.syncs += 1;
         state.operate().map_err(|(error, _)| error)?;
         let changes = std::mem::take(&mut state.unsynced_names);
         for change in changes {
@@ -387,6 +394,7 @@ impl VfsFile for Handle {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.0.lock();
+        state.syncs += 1;
         state.operate().map_err(|(error, _)| error)?;
         let file = &mut state.files[self.1];
         for change in file.unsynced.drain(..) {
