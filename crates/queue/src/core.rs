@@ -232,8 +232,11 @@ impl From<Stale> for LeaseError {
 
 impl Bell {
     pub(crate) fn ring(&self) {
-        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.wake.notify_all();
+        let was_rung = std::mem::replace(&mut *self.rung.lock().unwrap_or_else(PoisonError::into_inner), true);
+        // Whoever rang before has woken it: that takes a system call.
+        if !was_rung {
+            self.wake.notify_all();
+        }
     }
 
     /// Returns when rung, or after the pause.

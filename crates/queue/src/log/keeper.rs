@@ -38,11 +38,10 @@ pub(super) fn run(shared: &Arc<Shared>, store: Store) {
 /// Makes a store of what was read. It has taken up ids before it returns.
 pub(super) fn start(
     shared: &Arc<Shared>,
-    mut segments: Segments,
+    segments: Segments,
     checkpoint: Checkpoint,
     position: (u64, u64),
 ) -> Result<Store, OpenError> {
-    segments.syncs = shared.counts.syncs.load(Relaxed);
     let checkpointer = Checkpointer::start(shared, checkpoint).map_err(OpenError::io(&shared.dir))?;
     let mut store = Store::new(Arc::clone(shared), segments, checkpointer, position);
     store.begin().map_err(|why| OpenError::Failed { path: shared.dir.clone(), why })?;

@@ -19,6 +19,8 @@ pub(super) struct Lanes(Mutex<LanesInner>);
 struct LanesInner {
     outcomes: VecDeque<Job>,
     puts: VecDeque<Job>,
+    /// The store's thread is to be woken when so many jobs wait; [`None`] while it is busy and will look by itself.
+    wanted: Option<usize>,
     stopping: bool,
     closed: Option<Error>,
     /// How often the lanes were opened again. A put that began before has no place in them.
@@ -44,19 +46,35 @@ pub(super) struct PutJob {
 }
 
 impl Lanes {
-    /// Takes the job, or refuses it when nobody will do it any more.
-    pub(super) fn push(&self, job: Job) {
+    /// Takes the job, or refuses it when nobody will do it any more. Whether the store's thread is to be woken.
+    #[must_use]
+    pub(super) fn push(&self, job: Job) -> bool {
         let mut lanes = self.lock();
         let closed = lanes.stopping.then_some(Error::Closed);
         let outlived = job.life().is_some_and(|life| life != lanes.life).then(outlived);
         if let Some(why) = lanes.closed.clone().or(closed).or(outlived) {
             drop(lanes);
-            return job.refuse(&why);
+            job.refuse(&why);
+            return false;
         }
         match job {
             job @ (Job::Put(_) | Job::Ids { .. }) => lanes.puts.push_back(job),
             job => lanes.outcomes.push_back(job),
         }
+        lanes.wanted.is_some_and(|wanted| lanes.len() >= wanted)
+    }
+
+    /// Whether so many jobs wait, or nothing more will come. If not, the store's thread is woken when they do.
+    pub(super) fn gather(&self, wanted: usize) -> bool {
+        let mut lanes = self.lock();
+        let wanted = wanted.min(BATCH_JOBS);
+        lanes.wanted = Some(wanted);
+        lanes.stopping || lanes.closed.is_some() || lanes.len() >= wanted
+    }
+
+    /// How many jobs wait.
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
     }
 
     pub(super) fn stop(&self) {
@@ -78,7 +96,8 @@ impl Lanes {
         lanes.life = lanes.life.wrapping_add(1);
     }
 
-    /// What fits into a batch, outcomes first; puts only if there is room for what they bring.
+    /// What fits into a batch, outcomes first; puts only if there is room for what they bring. Unless it is nothing, nobody wakes
+    /// the store's thread until this is called again.
     pub(super) fn take(&self, puts: bool) -> (Vec<Job>, bool) {
         let mut lanes = self.lock();
         let mut octets = 0_usize;
@@ -89,6 +108,7 @@ impl Lanes {
             octets = octets.saturating_add(job.size());
             jobs.push(job);
         }
+        lanes.wanted = jobs.is_empty().then_some(1);
         (jobs, lanes.stopping)
     }
 
@@ -103,6 +123,12 @@ impl Lanes {
 
     fn lock(&self) -> MutexGuard<'_, LanesInner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LanesInner {
+    fn len(&self) -> usize {
+        self.outcomes.len().saturating_add(self.puts.len())
     }
 }
 

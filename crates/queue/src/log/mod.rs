@@ -8,6 +8,7 @@
 mod apply;
 mod body;
 mod checkpoint;
+mod counting;
 mod draft;
 mod folder;
 mod format;
@@ -16,6 +17,7 @@ pub mod inspect;
 mod keeper;
 mod lanes;
 mod options;
+mod pace;
 mod quarantine;
 mod readers;
 mod recover;
@@ -40,6 +42,7 @@ use tokio::sync::oneshot;
 
 use self::apply::Stored;
 pub use self::body::LogBody;
+use self::counting::Counting;
 pub use self::draft::LogDraft;
 use self::draft::Ticket;
 use self::lanes::{Job, Lanes};
@@ -89,6 +92,8 @@ impl LogQueue {
 
     fn open_on(vfs: Arc<dyn Vfs>, dir: &Path, options: LogOptions) -> Result<Self, OpenError> {
         let options = options.within_bounds();
+        let syncs = Arc::new(AtomicU64::new(0));
+        let vfs: Arc<dyn Vfs> = Arc::new(Counting::new(vfs, Arc::clone(&syncs)));
         if !vfs.exists(dir).map_err(OpenError::io(dir))? {
             folder::make(&*vfs, dir)?;
         }
@@ -101,6 +106,8 @@ impl LogQueue {
         let recovered = recover::recover(&vfs, dir, &options, None, recover::Bodies::Check)?;
         let Recovered { checkpoint, position, index, mut segments, next_id, report, moment } = recovered;
         segments.resume().map_err(OpenError::io(dir))?;
+        // What opening took is not what messages take.
+        syncs.store(0, Relaxed);
         let origin = moment.saturating_sub(crate::index::moment(options.clock.now()));
         let shared = Arc::new(Shared {
             core: Core::new(Arc::clone(&options.clock), origin, index),
@@ -111,6 +118,7 @@ impl LogQueue {
             dir: dir.to_owned(),
             options,
             counts: Counts::default(),
+            syncs,
         });
         shared.counts.damaged.store(report.damaged.len() as u64, Relaxed);
         let store = keeper::start(&shared, segments, checkpoint, position)?;
@@ -243,7 +251,7 @@ impl Queue for LogQueue {
             draft_memory: counts.draft_memory.load(Relaxed) as u64,
             puts: counts.puts.load(Relaxed),
             finished: counts.finished.load(Relaxed),
-            fsyncs: counts.syncs.load(Relaxed).saturating_add(counts.body_syncs.load(Relaxed)),
+            fsyncs: self.shared.syncs.load(Relaxed),
             damaged: counts.damaged.load(Relaxed),
             reopened: counts.reopened.load(Relaxed),
             ..self.shared.core.stats()

@@ -17,7 +17,6 @@ pub(super) struct Segments {
     /// Where the next batch would go beyond it, a new segment begins.
     pub(super) size: u64,
     pub(super) list: BTreeMap<u64, Segment>,
-    pub(super) syncs: u64,
     /// The newest one's file; without it a new one is begun.
     newest: Option<Arc<dyn VfsFile>>,
     buffer: Vec<u8>,
@@ -79,7 +78,7 @@ impl Entry {
 
 impl Segments {
     pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, size: u64) -> Self {
-        Self { vfs, dir, size, list: BTreeMap::new(), syncs: 0, newest: None, buffer: Vec::new() }
+        Self { vfs, dir, size, list: BTreeMap::new(), newest: None, buffer: Vec::new() }
     }
 
     /// Writes a batch and waits until it is on stable storage: one write, one sync.
@@ -130,7 +129,6 @@ impl Segments {
         }
         file.sync().map_err(|error| fatal("could not be synced", &error))?;
         segment.len = base.saturating_add(total);
-        self.syncs = self.syncs.saturating_add(1);
         // One large batch does not keep its memory for ever.
         self.buffer.shrink_to(KEPT_BUFFER);
         Ok(places)
@@ -208,7 +206,6 @@ impl Segments {
         oldest.remove();
         self.vfs.remove(&path).map_err(|error| fatal(&path, "could not be removed", &error))?;
         self.vfs.sync_dir(&self.dir).map_err(|error| fatal(&self.dir, "could not be synced", &error))?;
-        self.syncs = self.syncs.saturating_add(1);
         Ok(Some(sequence))
     }
 
@@ -257,7 +254,6 @@ impl Segments {
         };
         file.sync().map_err(|error| fatal(&path, "could not be synced", &error))?;
         self.vfs.sync_dir(&self.dir).map_err(|error| fatal(&self.dir, "could not be synced", &error))?;
-        self.syncs = self.syncs.saturating_add(2);
         self.list.insert(sequence, Segment::new(tag, SEGMENT_HEADER as u64));
         self.newest = Some(file);
         Ok(())

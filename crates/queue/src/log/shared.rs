@@ -24,6 +24,8 @@ pub(super) struct Shared {
     pub(super) dir: PathBuf,
     pub(super) options: LogOptions,
     pub(super) counts: Counts,
+    /// How often stable storage was waited for since the queue was open.
+    pub(super) syncs: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -32,8 +34,6 @@ pub(super) struct Counts {
     pub(super) draft_memory: AtomicUsize,
     pub(super) puts: AtomicU64,
     pub(super) finished: AtomicU64,
-    pub(super) syncs: AtomicU64,
-    pub(super) body_syncs: AtomicU64,
     pub(super) damaged: AtomicU64,
     pub(super) disk: AtomicU64,
     pub(super) reopened: AtomicU64,
@@ -49,8 +49,9 @@ pub(super) struct Ids {
 impl Shared {
     /// Hands a job to the store's thread.
     pub(super) fn submit(&self, job: Job) {
-        self.lanes.push(job);
-        self.core.bell.ring();
+        if self.lanes.push(job) {
+            self.core.bell.ring();
+        }
     }
 
     /// Why nobody answered.

@@ -14,6 +14,7 @@ use super::format::{
 };
 use super::frame::{FRAME, Kind};
 use super::lanes::{Job, PutJob, Reply, answer};
+use super::pace::Pace;
 use super::scan::{Scan, next_good, read_record};
 use super::segment::{AppendError, At, Entry, Segments};
 use super::shared::{ID_BLOCK, Shared};
@@ -66,6 +67,7 @@ pub(super) struct Store {
     position: (u64, u64),
     /// Outcomes that found no room on the disk. They have begun, so nothing about their deliveries changes meanwhile.
     waiting: Vec<Planned>,
+    pace: Pace,
 }
 
 impl Store {
@@ -75,7 +77,7 @@ impl Store {
         checkpointer: Checkpointer,
         position: (u64, u64),
     ) -> Self {
-        Self { shared, segments, checkpointer, position, waiting: Vec::new() }
+        Self { shared, segments, checkpointer, position, waiting: Vec::new(), pace: Pace::default() }
     }
 
     /// Takes up a block of ids, before anybody asks for one. On a full disk it is done later.
@@ -105,6 +107,11 @@ impl Store {
         loop {
             if let Some(error) = self.shared.core.ended() {
                 return Err(error.to_string());
+            }
+            if let Some((jobs, pause)) = self.pace.wait(self.shared.core.now())
+                && !self.shared.lanes.gather(jobs)
+            {
+                self.shared.core.bell.wait(Some(pause));
             }
             let pause = self.shared.core.tick();
             while let Some(done) = self.checkpointer.poll() {
@@ -246,11 +253,13 @@ impl Store {
     /// Makes a batch durable, then true in memory, then known.
     fn write(&mut self, mut planned: Vec<Planned>) -> Result<(), (AppendError, Vec<Planned>)> {
         let ceiling = self.shared.ids.ceiling.load(Relaxed);
+        let began = self.shared.core.now();
         let places = match self.segments.append(planned.iter().map(|each| &each.entry), ceiling) {
             Ok(places) => places,
             Err(error) => return Err((error, planned)),
         };
         self.count();
+        let (took, jobs) = (between(began, self.shared.core.now()), planned.len());
         let mut answers: Vec<Box<dyn FnOnce()>> = Vec::new();
         let mut gone = Vec::new();
         for each in &mut planned {
@@ -303,6 +312,8 @@ impl Store {
         if applied.is_ok() {
             answers.into_iter().for_each(|answer| answer());
         }
+        // Also those that have come back to wait by now.
+        self.pace.done(self.shared.core.now(), jobs.saturating_add(self.shared.lanes.len()), took);
         for id in gone {
             // One that stays is an orphan, swept at the next opening.
             drop(self.shared.vfs.remove(&self.shared.body_path(id)));
@@ -356,7 +367,6 @@ impl Store {
     }
 
     fn count(&self) {
-        self.shared.counts.syncs.store(self.segments.syncs, Relaxed);
         self.shared.counts.disk.store(self.segments.octets(), Relaxed);
     }
 

@@ -3,8 +3,6 @@
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use super::lanes::{Job, PutJob};
 use super::shared::Shared;
 use super::vfs::{VfsFile, is_full};
@@ -48,7 +46,6 @@ pub(super) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
         let mut synced = Vec::new();
         for unsynced in std::iter::once(first).chain(receiver.try_iter().take(BATCH - 1)) {
             let Unsynced { file, put } = unsynced;
-            shared.counts.body_syncs.fetch_add(1, Relaxed);
             match file.sync() {
                 Ok(()) => synced.push(put),
                 Err(error) => {
@@ -66,7 +63,6 @@ pub(super) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
         if synced.is_empty() {
             continue;
         }
-        shared.counts.body_syncs.fetch_add(1, Relaxed);
         if let Err(error) = shared.vfs.sync_dir(&shared.bodies()) {
             let dir = shared.bodies();
             shared.fail(&format!("{} could not be synced: {error}; check the disk", dir.display()));

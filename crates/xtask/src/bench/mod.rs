@@ -14,11 +14,16 @@ const HELP: &str = "\
 How fast it is, beside others in the same run.
 
 Usage: cargo xtask bench [wire|session|queue] [CRITERION-ARGUMENT]...
+       cargo xtask bench durability [--rounds NUMBER] [--seconds NUMBER] [--load TEXT] [--candidate TEXT]
        cargo xtask bench relay [OPTION]...
 
 Without `relay`: the benchmarks of one layer or of all, and a table of what they found. A word picks those whose name
 has it in it, `--save-baseline NAME` and `--baseline NAME` compare two runs, `--test` runs everything once without
 measuring. The first build takes minutes: it optimises across crates.
+
+With `durability`: what it costs that a message is on stable storage before it is accepted, beside an ideal log, plain
+appends, a file for each message, and SQLite, on the disk of the target folder: about four minutes, and some gigabytes
+of it meanwhile. A text picks the loads or candidates whose name has it in it.
 
 With `relay`: messages through the whole relay, and through Debian's Postfix, to a next hop that counts them. It wants
 root, the `postfix` package and Python 3; `cargo xtask bench relay --help` lists its options. RELAY_BIN names a relay
@@ -32,6 +37,7 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
             Ok(())
         }
         ["relay", options @ ..] => relay(options),
+        ["durability", options @ ..] => durability(options),
         options => layers(options),
     };
     match outcome {
@@ -44,14 +50,24 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
 }
 
 fn layers(options: &[&str]) -> Outcome {
-    let (layer, options) = match options {
-        [layer @ ("wire" | "session" | "queue"), options @ ..] => (vec!["--bench", *layer], options),
-        options => (vec![], options),
+    let (layers, options) = match options {
+        [layer, options @ ..] if LAYERS.contains(layer) => (vec![*layer], options),
+        options => (LAYERS.to_vec(), options),
     };
     let started = SystemTime::now();
-    let command = ["bench", "--package", "posthaste-benches"];
-    Run::cargo().dir(&workspace_root()).args(command).args(layer).args(["--"]).args(options).run()?;
+    bench(&layers, options)?;
     table::print(&target_directory()?.join("criterion"), started)
+}
+
+/// Prints its own table: criterion has no word for writers, rounds in turn, and what they wait for.
+fn durability(options: &[&str]) -> Outcome {
+    bench(&["durability"], options)
+}
+
+fn bench(names: &[&str], options: &[&str]) -> Outcome {
+    let command = ["bench", "--package", "posthaste-benches"];
+    let names = names.iter().flat_map(|name| ["--bench", name]);
+    Run::cargo().dir(&workspace_root()).args(command).args(names).args(["--"]).args(options).run()
 }
 
 fn relay(options: &[&str]) -> Outcome {
@@ -80,3 +96,6 @@ fn target_directory() -> Result<PathBuf, Failure> {
         .map_err(|error| Failure::new(format!("cargo metadata failed: {error}"), "Mend the manifest that it names."))?;
     Ok(metadata.target_directory.into_std_path_buf())
 }
+
+/// The benchmarks that criterion runs.
+const LAYERS: [&str; 3] = ["wire", "session", "queue"];

@@ -31,6 +31,7 @@ struct State {
     /// What failed first.
     refused: Option<Operation>,
     operations: u64,
+    syncs: u64,
     /// Octets that may still be written; `None`: any number.
     free: Option<u64>,
     /// The size of the whole; without it the disk is as large as can be.
@@ -124,6 +125,11 @@ impl Disk {
     /// Where the power went.
     pub(super) fn cut_at(&self) -> Option<Operation> {
         self.lock().cut_at
+    }
+
+    /// How often stable storage was waited for.
+    pub(super) fn syncs(&self) -> u64 {
+        self.lock().syncs
     }
 
     pub(super) fn set_total(&self, total: Option<u64>) {
@@ -367,6 +373,7 @@ impl Vfs for Disk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut state = self.lock();
+        state.syncs += 1;
         state.operate("sync folder", part(path)).map_err(|(error, _)| error)?;
         let State { unsynced_names, durable, durable_dirs, .. } = &mut *state;
         unsynced_names.retain(|(_, change)| {
@@ -446,6 +453,7 @@ impl VfsFile for Handle {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.0.lock();
+        state.syncs += 1;
         let part = state.files[self.1].part;
         if let Err((error, _)) = state.operate("sync", part) {
             if !state.crashed {

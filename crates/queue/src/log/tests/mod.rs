@@ -1,6 +1,7 @@
 //! The log engine on a disk that is worse than any.
 #![allow(clippy::unwrap_used)]
 
+mod batches;
 mod damage;
 mod disk;
 mod entry;

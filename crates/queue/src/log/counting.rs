@@ -1,0 +1,96 @@
+//! Counts how often stable storage is waited for, whoever waits: the log, bodies, the checkpoint, folders.
+
+use std::any::Any;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::vfs::{Room, Vfs, VfsFile};
+
+/// A file system whose syncs are counted.
+pub(super) struct Counting {
+    vfs: Arc<dyn Vfs>,
+    syncs: Arc<AtomicU64>,
+}
+
+struct CountingFile {
+    file: Arc<dyn VfsFile>,
+    syncs: Arc<AtomicU64>,
+}
+
+impl Counting {
+    pub(super) fn new(vfs: Arc<dyn Vfs>, syncs: Arc<AtomicU64>) -> Self {
+        Self { vfs, syncs }
+    }
+
+    fn file(&self, file: Arc<dyn VfsFile>) -> Arc<dyn VfsFile> {
+        Arc::new(CountingFile { file, syncs: Arc::clone(&self.syncs) })
+    }
+}
+
+impl Vfs for Counting {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        self.vfs.create(path).map(|file| self.file(file))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        self.vfs.open(path).map(|file| self.file(file))
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.vfs.exists(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.vfs.list(dir)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.vfs.remove(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.vfs.rename(from, to)
+    }
+
+    fn make_dir(&self, path: &Path) -> io::Result<()> {
+        self.vfs.make_dir(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.syncs.fetch_add(1, Relaxed);
+        self.vfs.sync_dir(path)
+    }
+
+    fn room(&self, path: &Path) -> io::Result<Room> {
+        self.vfs.room(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
+        self.vfs.lock(path)
+    }
+}
+
+impl VfsFile for CountingFile {
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        self.file.read_at(into, at)
+    }
+
+    fn write_at(&self, from: &[u8], at: u64) -> io::Result<()> {
+        self.file.write_at(from, at)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.syncs.fetch_add(1, Relaxed);
+        self.file.sync()
+    }
+}

@@ -1,0 +1,57 @@
+//! How long a batch waits for others to come along.
+
+use std::time::Duration;
+
+use crate::index::{Moment, after, between};
+
+/// Who was just told that something is durable comes back soon with the next thing, if there is one. A batch that begins before
+/// they have is small, and makes all others wait for one more sync. So for a fraction of what the last sync took, the store
+/// waits for as many jobs as there were: those of the last batch, and those that came while it was written.
+///
+/// Who comes alone waits for nobody: the wait ends that fraction after the last batch, and there is none when that was of one job.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    jobs: usize,
+    end: Moment,
+}
+
+impl Pace {
+    /// A batch is done. So many jobs were in it or are waiting now; `took` is how long it took to make it durable.
+    pub(super) fn done(&mut self, now: Moment, jobs: usize, took: Duration) {
+        *self = Self { jobs, end: after(now, (took / WAITED_PART).min(LONGEST_WAIT)) };
+    }
+
+    /// For how many jobs to wait, and how long at most.
+    pub(super) fn wait(&self, now: Moment) -> Option<(usize, Duration)> {
+        let left = between(now, self.end);
+        (self.jobs > 1 && !left.is_zero()).then_some((self.jobs, left))
+    }
+}
+
+const WAITED_PART: u32 = 8;
+const LONGEST_WAIT: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, LONGEST_WAIT, Pace};
+
+    #[test]
+    fn who_comes_alone_waits_for_nobody() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.wait(0), None);
+        pace.done(0, 1, Duration::from_millis(8));
+        assert_eq!(pace.wait(0), None);
+        pace.done(1_000, 2, Duration::from_millis(8));
+        assert_eq!(pace.wait(2_000), None);
+    }
+
+    #[test]
+    fn the_others_are_waited_for_a_fraction_of_the_sync() {
+        let mut pace = Pace::default();
+        pace.done(1_000, 2, Duration::from_millis(8));
+        assert_eq!(pace.wait(1_000), Some((2, Duration::from_millis(1))));
+        assert_eq!(pace.wait(1_600), Some((2, Duration::from_micros(400))));
+        pace.done(0, 50, Duration::from_secs(10));
+        assert_eq!(pace.wait(0), Some((50, LONGEST_WAIT)));
+    }
+}
