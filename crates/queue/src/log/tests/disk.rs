@@ -7,12 +7,19 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 
 use crate::log::vfs::{Room, Vfs, VfsFile};
 
 #[derive(Clone)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub(super) struct Disk(Arc<Mutex<State>>, Arc<Stall>);
+
+/// Whether syncs wait, and for what.
+#[derive(Default)]
+struct Stall {
+    stalled: Mutex<bool>,
+    over: Condvar,
+}
 
 #[derive(Default)]
 struct State {
@@ -70,7 +77,7 @@ struct Handle(Disk, usize);
 
 impl Disk {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(State::default())))
+        Self(Arc::new(Mutex::new(State::default())), Arc::default())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -100,6 +107,16 @@ impl Disk {
 
     pub(super) fn set_free(&self, free: Option<u64>) {
         self.lock().free = free;
+    }
+
+    /// Until it ends, no sync does.
+    pub(super) fn stall(&self, stalled: bool) {
+        *self.1.stalled.lock().unwrap() = stalled;
+        self.1.over.notify_all();
+    }
+
+    fn wait(&self) {
+        drop(self.1.over.wait_while(self.1.stalled.lock().unwrap(), |stalled| *stalled).unwrap());
     }
 
     pub(super) fn paths(&self) -> Vec<PathBuf> {
@@ -168,7 +185,8 @@ impl Disk {
     }
 
     fn settled(names: Tree, dirs: BTreeSet<PathBuf>, files: Vec<Inode>) -> Self {
-        Self(Arc::new(Mutex::new(State { now: names.clone(), durable: names, dirs, files, ..State::default() })))
+        let state = State { now: names.clone(), durable: names, dirs, files, ..State::default() };
+        Self(Arc::new(Mutex::new(state)), Arc::default())
     }
 }
 
@@ -310,6 +328,7 @@ impl Vfs for Disk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.wait();
         let mut state = self.lock();
         state.operate().map_err(|(error, _)| error)?;
         let changes = std::mem::take(&mut state.unsynced_names);
@@ -386,6 +405,7 @@ impl VfsFile for Handle {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.0.wait();
         let mut state = self.0.lock();
         state.operate().map_err(|(error, _)| error)?;
         let file = &mut state.files[self.1];

@@ -1,6 +1,7 @@
 //! The log engine on a disk that is worse than any.
 #![allow(clippy::unwrap_used)]
 
+mod contract;
 mod damage;
 mod disk;
 mod faults;
