@@ -264,21 +264,30 @@ pub(super) async fn a_stalled_disk_keeps_answers_and_gives_claims<H: Harness>(ha
     let mut draft = queue.put(None).await.expect("put");
     draft.write(octets(2_000)).await.expect("write");
     harness.set_disk(Disk::Stalled).await?;
+    // Judged when the disk is well again: an engine that is dropped while its disk stalls would keep the suite from ending.
     let mut committing = pin!(draft.commit(message("me", &["c"])));
-    assert!(stays_pending(&queue, committing.as_mut()).await, "acknowledged, and not on stable storage");
+    let mut waits = vec![stays_pending(&queue, committing.as_mut()).await];
     // Those who deliver do not wait for those who write.
-    let second = claim_one(&queue).await;
-    assert_eq!(second.key, routing_key("b"));
-    let mut reader = queue.body(&second.lease).await.expect("body");
-    assert!(reader.next().await.expect("chunk").is_some());
-    queue.extend(&second.lease, LEASE * 2).await.expect("extend");
+    let second = claim(&queue, 9).await;
+    let mut first_chunk = None;
+    if let Some(second) = second.first() {
+        let mut reader = queue.body(&second.lease).await.expect("body");
+        first_chunk = reader.next().await.expect("chunk");
+        queue.extend(&second.lease, LEASE * 2).await.expect("extend");
+    }
     let mut finishing = pin!(queue.finish(first.lease, Outcome::Done, Vec::new()));
-    assert!(stays_pending(&queue, finishing.as_mut()).await, "finished, and not on stable storage");
-    assert!(stays_pending(&queue, committing.as_mut()).await, "acknowledged, and not on stable storage");
-    assert!(queue.stats().await.broken.is_none());
+    waits.push(stays_pending(&queue, finishing.as_mut()).await);
+    if waits == [true; 2] {
+        waits.push(stays_pending(&queue, committing.as_mut()).await);
+    }
+    let broken = queue.stats().await.broken;
 
     harness.set_disk(Disk::Well).await?;
+    assert_eq!(waits, [true; 3], "what is said to be written was not on stable storage");
     let (committed, finished) = both(committing, finishing).await;
+    assert_eq!(broken, None, "a slow disk is no broken one");
+    assert_eq!(second.into_iter().map(|each| each.key).collect::<Vec<_>>(), [routing_key("b")]);
+    assert_eq!(first_chunk.expect("a chunk").len(), 2_000);
     let id = committed.expect("commit");
     finished.expect("finish");
     assert_eq!(claim_one(&queue).await.lease.message(), id);
