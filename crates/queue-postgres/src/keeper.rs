@@ -59,7 +59,7 @@ async fn open(
 ) -> Result<(Arc<Database>, Client), tokio_postgres::Error> {
     let client = connect(&config, events.clone()).await?;
     client.batch_execute("SELECT pg_advisory_lock(0)").await?;
-    if client.query_opt("SELECT FROM pg_tables WHERE schemaname = current_schema()", &[]).await?.is_none() {
+    if client.query_opt("SELECT FROM pg_tables WHERE schemaname = current_schema() LIMIT 1", &[]).await?.is_none() {
         client.batch_execute(&format!("BEGIN; {SCHEMA}; COMMIT")).await?;
     }
     client.batch_execute("SELECT pg_advisory_unlock(0)").await?;
@@ -113,8 +113,9 @@ async fn look(client: &Client, last: &mut i64) -> Result<Looked, tokio_postgres:
     let next = "SELECT queue_now(), (SELECT min(free_at) FROM deliveries WHERE NOT held AND free_at > $1)";
     let row = client.query_one(next, &[last]).await?;
     let (now, next): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
-    let is_stirred = next.is_some_and(|next| next <= now);
-    *last = now.max(*last);
+    // A clock that was set back makes everything uncertain.
+    let is_stirred = next.is_some_and(|next| next <= now) || now < *last;
+    *last = now;
     Ok(if is_stirred {
         Looked::Stirred
     } else {

@@ -178,7 +178,7 @@ impl Queue for PostgresQueue {
                 Ok(None) => return Err(LeaseError::Stale),
                 // An outcome is not refused for want of room: it waits.
                 Err(Failed::Full(_)) => {
-                    let pause = self.database.runtime.spawn(tokio::time::sleep(PAUSE));
+                    let pause = self.database.runtime.spawn(async { tokio::time::sleep(PAUSE).await });
                     drop(pause.await);
                 }
                 Err(other) => return Err(Error::from(other).into()),

@@ -180,23 +180,23 @@ BEGIN
     RETURN 1;
 END $$;
 
-CREATE FUNCTION reschedule(which bigint, only bytea, delay bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE FUNCTION reschedule(which bigint, of bytea, delay bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE concerned bigint;
 BEGIN
     PERFORM FROM messages WHERE id = which FOR UPDATE;
     IF NOT FOUND THEN RETURN NULL; END IF;
-    UPDATE deliveries SET due = queue_now() + delay WHERE message = which AND (only IS NULL OR key = only);
+    UPDATE deliveries SET due = queue_now() + delay WHERE message = which AND (of IS NULL OR key = of);
     GET DIAGNOSTICS concerned = ROW_COUNT;
     PERFORM hint();
     RETURN concerned;
 END $$;
 
-CREATE FUNCTION reroute(which bigint, only bytea, new bytea) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE FUNCTION reroute(which bigint, of bytea, new bytea) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE concerned bigint;
 BEGIN
     PERFORM FROM messages WHERE id = which FOR UPDATE;
     IF NOT FOUND THEN RETURN NULL; END IF;
-    UPDATE deliveries SET key = new WHERE message = which AND (only IS NULL OR key = only);
+    UPDATE deliveries SET key = new WHERE message = which AND (of IS NULL OR key = of);
     GET DIAGNOSTICS concerned = ROW_COUNT;
     PERFORM hint();
     RETURN concerned;

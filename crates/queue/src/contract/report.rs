@@ -51,6 +51,8 @@ impl Report {
     }
 
     pub(super) async fn add(&mut self, case: &'static str, running: impl Future<Output: Verdict>) {
+        // So that one sees which it was that never came to an end.
+        println!("{case}");
         let naming = Naming(case);
         let verdict = running.await.verdict();
         drop(naming);
