@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
-use std::{env, thread};
 
 use bytes::Bytes;
 use posthaste_queue::{
@@ -58,7 +58,13 @@ fn the_other_one_does_its_work() {
         let mut seen = Change::default();
         while block_on(queue.stats()).messages > 0 {
             seen = block_on(queue.changed(seen)).unwrap();
-            block_on(finish_all(&queue, block_on(queue.claim_any(7, LEASE)).unwrap(), &mut done));
+            loop {
+                let claimed = block_on(queue.claim_any(7, LEASE)).unwrap();
+                if claimed.is_empty() {
+                    break;
+                }
+                block_on(finish_all(&queue, claimed, &mut done));
+            }
         }
         let twice: Vec<_> = done.intersection(&finished).collect();
         assert!(twice.is_empty(), "finished by both: {twice:?}");
@@ -84,6 +90,7 @@ fn child() {
     let mut config = Config::new();
     config.host_path(sockets).user("posthaste").dbname("postgres").options("-c search_path=shared");
     let queue = PostgresQueue::open(config, 1_000).unwrap();
+    println!();
     let say = |line: String| {
         let mut out = std::io::stdout().lock();
         out.write_all(line.as_bytes()).unwrap();
@@ -91,17 +98,22 @@ fn child() {
     };
     let mut seen = Change::default();
     loop {
-        for claimed in block_on(queue.claim_any(30, LEASE)).unwrap() {
-            let delivery = format!("{}/{}", claimed.lease.message(), claimed.lease.delivery());
-            say(format!("held {delivery}.\ntry {delivery}.\n"));
+        let all = block_on(queue.claim_any(30, LEASE)).unwrap();
+        if all.is_empty() {
+            seen = block_on(queue.changed(seen)).unwrap();
+        }
+        // All are held before the first is finished.
+        let name = |claimed: &Claimed| format!("{}/{}", claimed.lease.message(), claimed.lease.delivery());
+        say(all.iter().map(|claimed| format!("held {}.\n", name(claimed))).collect());
+        for claimed in all {
+            let delivery = name(&claimed);
+            say(format!("try {delivery}.\n"));
             match block_on(queue.finish(claimed.lease, Outcome::Done, Vec::new())) {
                 Ok(_) => say(format!("done {delivery}.\n")),
                 Err(LeaseError::Stale) => {}
                 Err(error) => panic!("{error}"),
             }
         }
-        seen = block_on(queue.changed(seen)).unwrap();
-        thread::yield_now();
     }
 }
 
