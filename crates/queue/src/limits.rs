@@ -15,6 +15,26 @@ pub const MAX_DERIVED: usize = 8 << 20;
 /// The longest delay and the longest lease: 366 days. Longer ones are cut to it, so that no sum of times overflows.
 pub const MAX_DELAY: Duration = Duration::from_secs(366 * 86_400);
 
+impl NewMessage {
+    /// Whether it has a delivery and keeps the limits of this crate. For engines, to ask before anything is written.
+    ///
+    /// # Errors
+    /// [`PutError::NoDelivery`], [`PutError::TooLarge`].
+    pub fn check(&self) -> Result<(), PutError> {
+        check(self)
+    }
+}
+
+impl Outcome {
+    /// Whether it and what it derives keep the limits of this crate. For engines, to ask before anything is written.
+    ///
+    /// # Errors
+    /// [`LeaseError::NoDelivery`], [`LeaseError::TooLarge`].
+    pub fn check(&self, derived: &[Derived]) -> Result<(), LeaseError> {
+        check_outcome(self, derived)
+    }
+}
+
 pub(crate) fn check(message: &NewMessage) -> Result<(), PutError> {
     if message.deliveries.is_empty() {
         return Err(PutError::NoDelivery);

@@ -1,24 +1,35 @@
 //! What every engine must do, as a test suite that runs.
 //!
-//! An engine's tests implement [`Harness`] and call [`run`], which panics where the contract is broken. It waits for futures in the
-//! ordinary way, so it runs under any executor; an engine that never resolves a future hangs it.
+//! An engine's tests implement [`Harness`] and call [`run`], which panics where the contract is broken, names the case on the standard
+//! error output, and returns which cases it ran and which it had to skip. It waits for futures in the ordinary way, so it runs
+//! under any executor; an engine that never resolves a future hangs it.
+//!
+//! Three hooks are needed. The others make something go wrong; what an engine cannot have go wrong, or a harness cannot do, is
+//! [`Cannot`] with the reason, and the cases that ask for it are reported as skipped. So compare the [`Report`] with what you expect.
 
 mod cases;
 mod durable;
+mod faults;
 mod manage;
+mod owners;
+mod report;
 
-use std::future::Future;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::report::{Cannot, Report, Skipped};
 use crate::{
-    Body, Claimed, Draft, Lease, MessageId, NewDelivery, NewMessage, Owner, Priority, PutError, Queue, RoutingKey,
+    Body, Claimed, DeliverySummary, Draft, Lease, MessageId, NewDelivery, NewMessage, Owner, Priority, PutError, Queue,
+    RoutingKey, Summary,
 };
 
-/// What the suite needs to know about an engine.
+/// What the suite needs to know about an engine, and to do to it.
+///
+/// Whatever is done to the disk or to the wall clock ends with the next [`open`](Self::open).
 pub trait Harness {
     /// The engine.
     type Queue: Queue;
@@ -26,46 +37,146 @@ pub trait Harness {
     /// A new and empty queue. The one before is not used any more.
     fn open(&mut self) -> impl Future<Output = Self::Queue>;
 
-    /// The same queue opened anew, after closing it or after a crash; `None` if it cannot be, because it lives in memory.
-    fn reopen(&mut self, queue: Self::Queue) -> impl Future<Output = Option<Self::Queue>>;
+    /// The same queue opened anew, after closing it.
+    fn reopen(&mut self, queue: Self::Queue) -> impl Future<Output = Result<Self::Queue, Cannot>>;
 
-    /// Lets this much time pass for the queue.
+    /// Lets this much time pass for the queue, on every clock it has. Between two calls so little passes that a second is long.
     fn advance(&mut self, by: Duration) -> impl Future<Output = ()>;
+
+    /// The same queue opened anew, after its end came without a word: nothing was closed, finished or given back. Drafts and bodies
+    /// of the old one may still be there, and be dropped later.
+    fn crash(&mut self, queue: Self::Queue, how: Crash) -> impl Future<Output = Result<Self::Queue, Cannot>> {
+        drop((queue, how));
+        std::future::ready(Err(Cannot("the harness has no crash")))
+    }
+
+    /// Puts the storage into this state, under the queue that is open.
+    fn set_disk(&mut self, disk: Disk) -> impl Future<Output = Result<(), Cannot>> {
+        let _ = disk;
+        std::future::ready(Err(Cannot("the harness has no disk")))
+    }
+
+    /// Sets the wall clock to another time, and no other clock.
+    fn jump_wall(&mut self, jump: Jump) -> impl Future<Output = Result<(), Cannot>> {
+        let _ = jump;
+        std::future::ready(Err(Cannot("the harness has no wall clock")))
+    }
+
+    /// Another owner of the same queue, as another process would be. For engines that several processes share.
+    fn another(&mut self, queue: &Self::Queue) -> impl Future<Output = Result<Self::Queue, Cannot>> {
+        let _ = queue;
+        std::future::ready(Err(Cannot("the queue has one owner at a time")))
+    }
+
+    /// This owner dies without a word, as a process that is killed: what it leased it does not give back. The others go on.
+    fn kill(&mut self, owner: Self::Queue) -> impl Future<Output = Result<(), Cannot>> {
+        drop(owner);
+        std::future::ready(Err(Cannot("the queue has one owner at a time")))
+    }
 }
 
-/// Runs all cases.
+/// How a queue ends without being closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crash {
+    /// The process is killed. The operating system goes on, and so does whatever else the queue is kept by.
+    Process,
+    /// The power is cut: what is not on stable storage is lost.
+    Power,
+}
+
+/// What a disk is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// It has room, and does what it is told in no time.
+    Well,
+    /// Nothing more fits on it, down to the last octet. What is there can be read, overwritten and removed.
+    Full,
+    /// What is written reaches stable storage only once the disk is [`Well`](Self::Well) again; reading goes on.
+    Stalled,
+}
+
+/// Where a wall clock jumps to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Jump {
+    /// So much later than it is.
+    Forward(Duration),
+    /// So much earlier.
+    Back(Duration),
+}
+
+macro_rules! run_all {
+    ($harness:ident: $($module:ident { $($case:ident),* $(,)? })*) => {{
+        let mut report = Report::default();
+        $($(report.add(concat!(stringify!($module), "::", stringify!($case)), $module::$case($harness)).await;)*)*
+        report
+    }};
+}
+
+/// Runs all cases and says which they were.
 ///
 /// # Panics
-/// Where the engine breaks the contract.
-pub async fn run<H: Harness>(harness: &mut H) {
-    cases::commit_claim_finish(harness).await;
-    cases::a_draft_that_is_dropped_leaves_nothing(harness).await;
-    cases::bodies_of_every_size(harness).await;
-    cases::a_message_needs_a_delivery(harness).await;
-    cases::a_stale_lease_writes_nothing(harness).await;
-    cases::an_expired_lease_is_claimable_again(harness).await;
-    cases::a_late_outcome_counts_until_the_next_claim(harness).await;
-    cases::a_lease_can_be_extended(harness).await;
-    cases::a_retry_waits_its_delay(harness).await;
-    cases::several_deliveries_are_independent(harness).await;
-    cases::derived_messages_come_with_the_outcome(harness).await;
-    cases::owners_take_turns(harness).await;
-    cases::priority_then_due(harness).await;
-    cases::claims_are_for_keys(harness).await;
-    cases::due_keys_are_paged(harness).await;
-    cases::changed_wakes(harness).await;
-    cases::changed_loses_nothing(harness).await;
-    cases::age_grows(harness).await;
-    cases::closed_is_closed(harness).await;
-    manage::hold_and_release(harness).await;
-    manage::remove(harness).await;
-    manage::list_is_paged(harness).await;
-    manage::reschedule(harness).await;
-    manage::reroute(harness).await;
-    manage::a_search_finds_what_it_says(harness).await;
-    durable::reopening_gives_the_same(harness).await;
-    durable::leases_end_with_the_process(harness).await;
-    durable::ids_are_never_used_again(harness).await;
+/// Where the engine breaks the contract. The name of the case is printed.
+#[must_use = "a case that was skipped shows nowhere else"]
+pub async fn run<H: Harness>(harness: &mut H) -> Report {
+    run_all!(harness:
+        cases {
+            commit_claim_finish,
+            a_draft_that_is_dropped_leaves_nothing,
+            bodies_of_every_size,
+            a_message_needs_a_delivery,
+            a_stale_lease_writes_nothing,
+            an_expired_lease_is_claimable_again,
+            a_late_outcome_counts_until_the_next_claim,
+            a_lease_can_be_extended,
+            a_retry_waits_its_delay,
+            several_deliveries_are_independent,
+            derived_messages_come_with_the_outcome,
+            owners_take_turns,
+            priority_then_due,
+            claims_are_for_keys,
+            due_keys_are_paged,
+            changed_wakes,
+            changed_loses_nothing,
+            age_grows,
+            closed_is_closed,
+        }
+        manage {
+            hold_and_release,
+            remove,
+            list_is_paged,
+            reschedule,
+            reroute,
+            a_search_finds_what_it_says,
+        }
+        durable {
+            reopening_gives_the_same,
+            leases_end_with_the_queue,
+            ids_are_never_used_again,
+        }
+        faults {
+            acknowledged_survives_a_kill,
+            acknowledged_survives_a_power_cut,
+            a_draft_does_not_survive_a_kill,
+            a_draft_does_not_survive_a_power_cut,
+            an_unanswered_commit_is_whole_or_nothing,
+            an_outcome_and_what_it_derives_survive_as_one,
+            a_lease_ends_after_a_crash,
+            ids_are_never_used_again_after_a_crash,
+            a_full_disk_refuses_messages_and_keeps_outcomes,
+            a_stalled_disk_keeps_answers_and_gives_claims,
+            a_wall_clock_that_jumps_moves_nothing,
+            a_wall_clock_set_back_over_a_crash_delays_nothing,
+        }
+        owners {
+            what_one_puts_another_delivers,
+            two_owners_never_hold_the_same,
+            the_later_claim_counts,
+            a_lease_that_is_extended_is_so_for_all,
+            what_operators_do_is_so_for_all,
+            a_dead_owner_s_leases_expire,
+            a_dead_owner_s_drafts_are_nothing,
+        }
+    )
 }
 
 /// A message of one owner with one delivery for each key, due at once.
@@ -136,6 +247,51 @@ fn ready<T>(future: impl Future<Output = T>) -> Option<T> {
         Poll::Ready(value) => Some(value),
         Poll::Pending => None,
     }
+}
+
+/// Polls a future so often that one which waits for nothing but a thread would be done.
+async fn stays_pending<Q: Queue, T>(queue: &Q, mut future: Pin<&mut impl Future<Output = T>>) -> bool {
+    for _ in 0..20 {
+        if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return false;
+        }
+        drop(queue.due_keys(None, 1).await.expect("keys"));
+    }
+    true
+}
+
+/// Both at the same time.
+async fn both<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) -> (A, B) {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    let (mut a, mut b) = (None, None);
+    poll_fn(|context| {
+        if a.is_none()
+            && let Poll::Ready(value) = first.as_mut().poll(context)
+        {
+            a = Some(value);
+        }
+        if b.is_none()
+            && let Poll::Ready(value) = second.as_mut().poll(context)
+        {
+            b = Some(value);
+        }
+        if a.is_some() && b.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    (a.expect("the first is done"), b.expect("the second is done"))
+}
+
+/// Everything that is in the queue, without what may differ by a hair or by a restart.
+async fn contents<Q: Queue>(queue: &Q) -> Vec<Summary> {
+    let mut list = queue.list(None, 99).await.expect("list");
+    for each in &mut list {
+        each.age = Duration::from_secs(each.age.as_secs());
+        for DeliverySummary { due_in, leased, .. } in &mut each.deliveries {
+            *due_in = Duration::from_secs(due_in.as_secs());
+            *leased = false;
+        }
+    }
+    list
 }
 
 const LEASE: Duration = Duration::from_secs(60);

@@ -8,13 +8,20 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 
 pub(super) use self::cut::Survival;
 use crate::log::vfs::{Room, Vfs, VfsFile};
 
 #[derive(Clone)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub(super) struct Disk(Arc<Mutex<State>>, Arc<Stall>);
+
+/// Whether syncs wait, and for what.
+#[derive(Default)]
+struct Stall {
+    stalled: Mutex<bool>,
+    over: Condvar,
+}
 
 #[derive(Default)]
 struct State {
@@ -140,6 +147,16 @@ impl Disk {
         self.lock().free = free;
     }
 
+    /// Until it ends, no sync does.
+    pub(super) fn stall(&self, stalled: bool) {
+        *self.1.stalled.lock().unwrap() = stalled;
+        self.1.over.notify_all();
+    }
+
+    fn wait(&self) {
+        drop(self.1.over.wait_while(self.1.stalled.lock().unwrap(), |stalled| *stalled).unwrap());
+    }
+
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         self.lock().now.keys().cloned().collect()
     }
@@ -182,7 +199,8 @@ impl Disk {
 
     fn settled(names: Tree, dirs: BTreeSet<PathBuf>, files: Vec<Inode>) -> Self {
         let (now, durable_dirs) = (names.clone(), dirs.clone());
-        Self(Arc::new(Mutex::new(State { now, durable: names, dirs, durable_dirs, files, ..State::default() })))
+        let state = State { now, durable: names, dirs, durable_dirs, files, ..State::default() };
+        Self(Arc::new(Mutex::new(state)), Arc::default())
     }
 }
 
@@ -372,6 +390,7 @@ impl Vfs for Disk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.wait();
         let mut state = self.lock();
         state.syncs += 1;
         state.operate("sync folder", part(path)).map_err(|(error, _)| error)?;
@@ -452,6 +471,7 @@ impl VfsFile for Handle {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.0.wait();
         let mut state = self.0.lock();
         state.syncs += 1;
         let part = state.files[self.1].part;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod batches;
+mod contract;
 mod damage;
 mod disk;
 mod entry;

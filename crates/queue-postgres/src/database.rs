@@ -1,0 +1,184 @@
+//! Connections, and what the errors on them mean.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use posthaste_queue::{Broken, Change, Error, Full, MAX_DELAY, PutError};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+
+use crate::keeper::Event;
+
+/// What an owner's handle, drafts, bodies and keeper share.
+pub(crate) struct Database {
+    pub(crate) config: Config,
+    /// Where connections are run, and whatever goes on when a caller has dropped its future.
+    pub(crate) runtime: Handle,
+    /// This owner's number.
+    pub(crate) me: i32,
+    pub(crate) events: mpsc::UnboundedSender<Event>,
+    idle: Mutex<Vec<Client>>,
+    /// At most so many connections do something at once.
+    turns: Semaphore,
+    news: watch::Sender<News>,
+}
+
+struct News {
+    count: u64,
+    ended: Option<Error>,
+}
+
+impl Database {
+    pub(crate) fn new(config: Config, me: i32, events: mpsc::UnboundedSender<Event>) -> Self {
+        let (idle, turns) = (Mutex::default(), Semaphore::new(CONNECTIONS));
+        let news = watch::Sender::new(News { count: 1, ended: None });
+        Self { config, runtime: Handle::current(), me, events, idle, turns, news }
+    }
+
+    /// Runs `work` on a connection of its own, to its end, also when the caller no longer waits for it.
+    pub(crate) async fn with<T, E, F>(self: &Arc<Self>, work: impl FnOnce(Client) -> F + Send + 'static) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + From<Failed> + Send + 'static,
+        F: Future<Output = (Client, Result<T, tokio_postgres::Error>)> + Send,
+    {
+        if let Some(why) = self.ended() {
+            return Err(why.into());
+        }
+        let database = Arc::clone(self);
+        let task = self.runtime.spawn(async move {
+            let turn = database.turns.acquire().await;
+            let idle = database.idle().pop();
+            let client = match idle {
+                Some(client) => client,
+                None => match connect(&database.config, database.events.clone()).await {
+                    Ok(client) => client,
+                    Err(error) => return Err(database.judge(&error)),
+                },
+            };
+            let (client, done) = work(client).await;
+            if !client.is_closed() {
+                database.idle().push(client);
+            }
+            drop(turn);
+            done.map_err(|error| database.judge(&error))
+        });
+        match task.await {
+            Ok(done) => done.map_err(|failed| match failed {
+                Failed::Store(error) => error.into(),
+                other => other.into(),
+            }),
+            Err(_) => Err(self.ended().unwrap_or(Error::Closed).into()),
+        }
+    }
+
+    /// What an error means. What cannot be gone on with ends the engine.
+    fn judge(&self, error: &tokio_postgres::Error) -> Failed {
+        let told = error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string);
+        match error.code() {
+            Some(&SqlState::DISK_FULL) => Failed::Full(format!("PostgreSQL: {told}").into()),
+            Some(&SqlState::DATA_CORRUPTED) => Failed::Damaged(format!("PostgreSQL: {told}").into()),
+            _ => {
+                let why = format!("PostgreSQL: {told}; see that the server is well, and open the queue again");
+                self.end(Error::Broken(Broken::new(&why)));
+                Failed::Store(self.ended().unwrap_or(Error::Closed))
+            }
+        }
+    }
+
+    /// Counts that something may have become claimable.
+    pub(crate) fn bump(&self) {
+        self.news.send_modify(|news| news.count += 1);
+    }
+
+    /// The first reason stays.
+    pub(crate) fn end(&self, why: Error) {
+        self.news.send_modify(|news| {
+            news.ended.get_or_insert(why);
+        });
+    }
+
+    pub(crate) fn ended(&self) -> Option<Error> {
+        self.news.borrow().ended.clone()
+    }
+
+    pub(crate) async fn changed(&self, seen: Change) -> Result<Change, Error> {
+        let mut news = self.news.subscribe();
+        let news = news.wait_for(|news| news.ended.is_some() || news.count > seen.as_u64()).await;
+        let news = news.map_err(|_| Error::Closed)?;
+        news.ended.clone().map_or(Ok(Change::from_u64(news.count)), Err)
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Client>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An operation failed in a way that may concern it alone.
+pub(crate) enum Failed {
+    Full(Arc<str>),
+    Damaged(Arc<str>),
+    Store(Error),
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Store(error) => error,
+            Failed::Full(why) | Failed::Damaged(why) => Self::Broken(Broken::new(&why)),
+        }
+    }
+}
+
+impl From<Failed> for PutError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Full(why) => Self::Full(Full::NoSpace(why)),
+            other => Error::from(other).into(),
+        }
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Connects, and runs the connection in the background: what others notify of, and its end, become events.
+pub(crate) async fn connect(
+    config: &Config,
+    events: mpsc::UnboundedSender<Event>,
+) -> Result<Client, tokio_postgres::Error> {
+    let (client, mut connection) = config.connect(NoTls).await?;
+    Handle::current().spawn(async move {
+        loop {
+            let event = match poll_fn(|context| connection.poll_message(context)).await {
+                Some(Ok(AsyncMessage::Notification(told))) if told.payload() == "clock" => Event::Look,
+                Some(Ok(AsyncMessage::Notification(_))) => Event::Work,
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => Event::Lost(error.to_string()),
+                None => return,
+            };
+            let is_lost = matches!(event, Event::Lost(_));
+            if events.send(event).is_err() || is_lost {
+                return;
+            }
+        }
+    });
+    Ok(client)
+}
+
+/// Microseconds, at most as many as a delay may have.
+pub(crate) fn micros(delay: Duration) -> i64 {
+    i64::try_from(delay.min(MAX_DELAY).as_micros()).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn duration(micros: i64) -> Duration {
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}
+
+const CONNECTIONS: usize = 8;

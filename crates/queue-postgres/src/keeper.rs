@@ -1,0 +1,134 @@
+//! The thread that runs an owner's connections, and looks when something has become due.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use posthaste_queue::{Broken, Error};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_postgres::{Client, Config};
+
+use crate::database::{Database, connect, duration};
+
+/// What the keeper hears of.
+pub(crate) enum Event {
+    /// Somebody made something claimable.
+    Work,
+    /// Time has passed otherwise than by itself.
+    Look,
+    /// A connection is lost.
+    Lost(String),
+    /// The queue is closed: leases are given back.
+    Stop,
+    /// Nothing more is done, as if the process had been killed.
+    Die,
+}
+
+/// Starts the thread, and returns when the queue is open.
+pub(crate) fn start(config: Config) -> Result<(Arc<Database>, JoinHandle<()>), Error> {
+    let failed = |why: &dyn std::fmt::Display| Error::Broken(Broken::new(&format!("PostgreSQL: {why}")));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = runtime.map_err(|error| failed(&error))?;
+    let (opened, is_open) = std::sync::mpsc::channel();
+    let thread = thread::Builder::new().name("posthaste-postgres".to_owned()).spawn(move || {
+        runtime.block_on(async {
+            let (sender, events) = mpsc::unbounded_channel();
+            match open(config, sender).await {
+                Ok((database, client)) => {
+                    drop(opened.send(Ok(Arc::clone(&database))));
+                    keep(&database, &client, events).await;
+                }
+                Err(error) => drop(opened.send(Err(error))),
+            }
+        });
+        // Without a farewell to the server: tasks and connections end where they are.
+        runtime.shutdown_background();
+    });
+    let thread = thread.map_err(|error| failed(&error))?;
+    match is_open.recv() {
+        Ok(Ok(database)) => Ok((database, thread)),
+        Ok(Err(error)) => Err(failed(&error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string))),
+        Err(gone) => Err(failed(&gone)),
+    }
+}
+
+async fn open(
+    config: Config,
+    events: mpsc::UnboundedSender<Event>,
+) -> Result<(Arc<Database>, Client), tokio_postgres::Error> {
+    let client = connect(&config, events.clone()).await?;
+    client.batch_execute("SELECT pg_advisory_lock(0)").await?;
+    if client.query_opt("SELECT FROM pg_tables WHERE schemaname = current_schema() LIMIT 1", &[]).await?.is_none() {
+        client.batch_execute(&format!("BEGIN; {SCHEMA}; COMMIT")).await?;
+    }
+    client.batch_execute("SELECT pg_advisory_unlock(0)").await?;
+    let me: i32 = client.query_one("SELECT nextval('owners')::integer", &[]).await?.try_get(0)?;
+    client.execute("SELECT pg_advisory_lock(lock_class(), $1)", &[&me]).await?;
+    let channel: String = client.query_one("SELECT quote_ident(current_schema())", &[]).await?.try_get(0)?;
+    client.batch_execute(&format!("LISTEN {channel}")).await?;
+    client.execute("SELECT sweep($1)", &[&PATIENCE]).await?;
+    Ok((Arc::new(Database::new(config, me, events)), client))
+}
+
+async fn keep(database: &Arc<Database>, client: &Client, mut events: mpsc::UnboundedReceiver<Event>) {
+    let mut last = i64::MIN;
+    loop {
+        let pause = match look(client, &mut last).await {
+            Ok(Looked::Stirred) => {
+                database.bump();
+                continue;
+            }
+            Ok(Looked::Next(pause)) => pause.min(SWEEP),
+            Err(error) => return database.end(lost(&error.to_string())),
+        };
+        match timeout(pause, events.recv()).await {
+            Ok(Some(Event::Work)) => database.bump(),
+            Ok(Some(Event::Look)) => {}
+            Ok(Some(Event::Lost(why))) => return database.end(lost(&why)),
+            Ok(Some(Event::Stop)) => {
+                // If it cannot be done, they expire.
+                drop(client.execute("SELECT give_back($1)", &[&database.me]).await);
+                return database.end(Error::Closed);
+            }
+            Ok(Some(Event::Die) | None) => return database.end(Error::Closed),
+            Err(_) if pause == SWEEP => {
+                if let Err(error) = client.execute("SELECT sweep($1)", &[&PATIENCE]).await {
+                    return database.end(lost(&error.to_string()));
+                }
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+enum Looked {
+    /// Something has become claimable.
+    Stirred,
+    /// Nothing will before so much time has passed.
+    Next(Duration),
+}
+
+async fn look(client: &Client, last: &mut i64) -> Result<Looked, tokio_postgres::Error> {
+    let next = "SELECT queue_now(), (SELECT min(free_at) FROM deliveries WHERE NOT held AND free_at > $1)";
+    let row = client.query_one(next, &[last]).await?;
+    let (now, next): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+    // A clock that was set back makes everything uncertain.
+    let is_stirred = next.is_some_and(|next| next <= now) || now < *last;
+    *last = now;
+    Ok(if is_stirred {
+        Looked::Stirred
+    } else {
+        Looked::Next(next.map_or(SWEEP, |next| duration(next.saturating_sub(now)).max(Duration::from_millis(1))))
+    })
+}
+
+fn lost(why: &str) -> Error {
+    Error::Broken(Broken::new(&format!("PostgreSQL: {why}; see that the server is well, and open the queue again")))
+}
+
+const SCHEMA: &str = include_str!("schema.sql");
+/// How often what is of no use any more is thrown away.
+const SWEEP: Duration = Duration::from_secs(60);
+/// How long a body can be read when its message is gone, in microseconds: ten minutes.
+const PATIENCE: i64 = 600_000_000;

@@ -1,0 +1,217 @@
+-- One queue is one schema. Times are microseconds since 1970 on the server's clock.
+
+-- One row: a test makes the clock stand still by giving it a time.
+CREATE TABLE clock (stands_at bigint);
+INSERT INTO clock VALUES (NULL);
+
+CREATE FUNCTION queue_now() RETURNS bigint LANGUAGE sql AS $$
+    SELECT coalesce((SELECT stands_at FROM clock), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+$$;
+
+-- What a sequence gave out it never gives out again, also when the transaction or the server did not live on.
+CREATE SEQUENCE ids;
+CREATE SEQUENCE generations;
+CREATE SEQUENCE owners AS integer;
+
+CREATE TABLE messages (
+    id bigint PRIMARY KEY,
+    owner bytea NOT NULL,
+    priority smallint NOT NULL,
+    envelope bytea NOT NULL,
+    body_len bigint NOT NULL,
+    born bigint NOT NULL,
+    held boolean NOT NULL DEFAULT false
+);
+
+CREATE TABLE deliveries (
+    message bigint NOT NULL REFERENCES messages ON DELETE CASCADE,
+    number integer NOT NULL,
+    key bytea NOT NULL,
+    state bytea NOT NULL,
+    attempts integer NOT NULL DEFAULT 0,
+    due bigint NOT NULL,
+    -- The last claim: which, whose, until when. A finished one leaves none.
+    generation bigint,
+    leased_by integer,
+    leased_until bigint,
+    -- When it can be claimed.
+    free_at bigint NOT NULL GENERATED ALWAYS AS (greatest(due, coalesce(leased_until, due))) STORED,
+    -- As in its message.
+    owner bytea NOT NULL,
+    priority smallint NOT NULL,
+    held boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (message, number)
+) WITH (fillfactor = 70);
+CREATE INDEX deliveries_by_time ON deliveries (free_at) WHERE NOT held;
+CREATE INDEX deliveries_by_holder ON deliveries (leased_by, leased_until);
+
+-- A body, by where each part begins.
+CREATE TABLE chunks (message bigint NOT NULL, at bigint NOT NULL, octets bytea NOT NULL, PRIMARY KEY (message, at));
+ALTER TABLE chunks ALTER octets SET STORAGE EXTERNAL;
+-- Messages that are being received and have chunks already.
+CREATE TABLE drafts (id bigint PRIMARY KEY, owner integer NOT NULL);
+-- Messages that are gone and have chunks still.
+CREATE TABLE graves (message bigint PRIMARY KEY, at bigint NOT NULL);
+
+CREATE FUNCTION hint() RETURNS void LANGUAGE sql AS $$ SELECT pg_notify(current_schema(), 'work') $$;
+
+-- Which lock an owner holds while it lives.
+CREATE FUNCTION lock_class() RETURNS integer LANGUAGE sql AS $$ SELECT hashtext(current_schema()) $$;
+
+CREATE FUNCTION spill(draft bigint, me integer, place bigint, part bytea) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO drafts VALUES (draft, me) ON CONFLICT DO NOTHING;
+    INSERT INTO chunks VALUES (draft, place, part);
+$$;
+
+CREATE FUNCTION drop_draft(draft bigint) RETURNS void LANGUAGE sql AS $$
+    DELETE FROM chunks WHERE message = draft AND EXISTS (SELECT FROM drafts WHERE id = draft);
+    DELETE FROM drafts WHERE id = draft;
+$$;
+
+CREATE FUNCTION insert_message(
+    new bigint, whose bytea, urgent smallint, about bytea, len bigint, place bigint, part bytea,
+    keys bytea[], delays bigint[], states bytea[]
+) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE t bigint := queue_now();
+BEGIN
+    IF place > 0 THEN
+        -- Whoever took this owner for dead has thrown away what it had received.
+        DELETE FROM drafts WHERE id = new;
+        IF NOT FOUND THEN RAISE 'the draft was given up; this owner seemed dead'; END IF;
+    END IF;
+    IF length(part) > 0 THEN INSERT INTO chunks VALUES (new, place, part); END IF;
+    INSERT INTO messages VALUES (new, whose, urgent, about, len, t);
+    INSERT INTO deliveries (message, number, key, state, due, owner, priority)
+        SELECT new, ordinality - 1, key, state, t + delay, whose, urgent
+        FROM unnest(keys, delays, states) WITH ORDINALITY AS each (key, delay, state, ordinality);
+    PERFORM hint();
+END $$;
+
+-- What is due, of the highest priority, of the owner behind the one whose turn it was, the longest due first.
+CREATE FUNCTION claim(me integer, keys bytea[], most bigint, lease bigint, turn bytea) RETURNS TABLE (
+    message bigint, number integer, generation bigint, key bytea, owner bytea, priority smallint, envelope bytea,
+    state bytea, body_len bigint, attempts integer, age bigint
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE t bigint := queue_now();
+BEGIN
+    WHILE most > 0 LOOP
+        SELECT d.message, d.number, d.owner INTO message, number, turn FROM deliveries d
+            WHERE NOT held AND free_at <= t AND key = ANY (keys)
+            ORDER BY priority DESC, owner > turn DESC, owner, due, message, number
+            LIMIT 1 FOR UPDATE SKIP LOCKED;
+        EXIT WHEN NOT FOUND;
+        RETURN QUERY UPDATE deliveries d
+            SET generation = nextval('generations'), leased_by = me, leased_until = t + lease
+            FROM messages m
+            WHERE d.message = claim.message AND d.number = claim.number AND m.id = d.message
+            RETURNING d.message, d.number, d.generation, d.key, d.owner, d.priority, m.envelope, d.state, m.body_len,
+                d.attempts, t - m.born;
+        most := most - 1;
+    END LOOP;
+END $$;
+
+CREATE FUNCTION leases_of(me integer) RETURNS bigint LANGUAGE sql AS $$
+    SELECT count(*) FROM deliveries WHERE leased_by = me AND leased_until > (SELECT queue_now())
+$$;
+
+CREATE FUNCTION extend(which bigint, what integer, claim bigint, lease bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    until bigint := queue_now() + lease;
+    before bigint;
+BEGIN
+    SELECT leased_until INTO before FROM deliveries
+        WHERE message = which AND number = what AND generation = claim FOR UPDATE;
+    IF NOT FOUND THEN RETURN false; END IF;
+    UPDATE deliveries SET leased_until = until WHERE message = which AND number = what;
+    -- The others' timers are set for later.
+    IF until < before THEN PERFORM hint(); END IF;
+    RETURN true;
+END $$;
+
+CREATE FUNCTION give_back(me integer) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE t bigint := queue_now();
+BEGIN
+    UPDATE deliveries SET leased_until = t WHERE (message, number) IN (
+        SELECT message, number FROM deliveries WHERE leased_by = me AND leased_until > t FOR UPDATE SKIP LOCKED
+    );
+    PERFORM hint();
+END $$;
+
+-- False: the lease is stale. Without a new state it is done.
+CREATE FUNCTION finish(which bigint, what integer, claim bigint, delay bigint, new bytea) RETURNS boolean
+LANGUAGE plpgsql AS $$
+BEGIN
+    -- Two that end the last two deliveries must not both see another one left.
+    PERFORM FROM messages WHERE id = which FOR UPDATE;
+    IF new IS NULL THEN
+        DELETE FROM deliveries WHERE message = which AND number = what AND generation = claim;
+        IF NOT FOUND THEN RETURN false; END IF;
+        IF NOT EXISTS (SELECT FROM deliveries WHERE message = which) THEN PERFORM bury(which); END IF;
+    ELSE
+        UPDATE deliveries SET due = queue_now() + delay, state = new, attempts = attempts + 1,
+            generation = NULL, leased_by = NULL, leased_until = NULL
+            WHERE message = which AND number = what AND generation = claim;
+        IF NOT FOUND THEN RETURN false; END IF;
+        PERFORM hint();
+    END IF;
+    RETURN true;
+END $$;
+
+-- False: there is no such message.
+CREATE FUNCTION bury(which bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM messages WHERE id = which;
+    IF NOT FOUND THEN RETURN false; END IF;
+    INSERT INTO graves VALUES (which, queue_now());
+    RETURN true;
+END $$;
+
+-- These three return NULL when there is no such message.
+
+CREATE FUNCTION set_held(which bigint, new boolean) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE was boolean;
+BEGIN
+    SELECT held INTO was FROM messages WHERE id = which FOR UPDATE;
+    IF NOT FOUND OR was = new THEN RETURN CASE WHEN FOUND THEN 0 END; END IF;
+    UPDATE messages SET held = new WHERE id = which;
+    UPDATE deliveries SET held = new WHERE message = which;
+    PERFORM hint();
+    RETURN 1;
+END $$;
+
+CREATE FUNCTION reschedule(which bigint, of bytea, delay bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE concerned bigint;
+BEGIN
+    PERFORM FROM messages WHERE id = which FOR UPDATE;
+    IF NOT FOUND THEN RETURN NULL; END IF;
+    UPDATE deliveries SET due = queue_now() + delay WHERE message = which AND (of IS NULL OR key = of);
+    GET DIAGNOSTICS concerned = ROW_COUNT;
+    PERFORM hint();
+    RETURN concerned;
+END $$;
+
+CREATE FUNCTION reroute(which bigint, of bytea, new bytea) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE concerned bigint;
+BEGIN
+    PERFORM FROM messages WHERE id = which FOR UPDATE;
+    IF NOT FOUND THEN RETURN NULL; END IF;
+    UPDATE deliveries SET key = new WHERE message = which AND (of IS NULL OR key = of);
+    GET DIAGNOSTICS concerned = ROW_COUNT;
+    PERFORM hint();
+    RETURN concerned;
+END $$;
+
+-- Throws away what dead owners were receiving, and the bodies of some messages that went long ago.
+CREATE FUNCTION sweep(patience bigint) RETURNS void LANGUAGE sql AS $$
+    WITH dead AS (
+        DELETE FROM drafts WHERE NOT EXISTS (
+            SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = lock_class()::oid AND objid = owner::oid
+        ) RETURNING id
+    ), gone AS (
+        DELETE FROM graves WHERE message IN (
+            SELECT message FROM graves WHERE at <= queue_now() - patience LIMIT 100 FOR UPDATE SKIP LOCKED
+        ) RETURNING message
+    )
+    DELETE FROM chunks WHERE message IN (SELECT id FROM dead UNION ALL SELECT message FROM gone);
+$$;
