@@ -66,6 +66,11 @@ impl Writers {
         self.lines.lock().unwrap().len()
     }
 
+    /// Whether something was written: only their own lines end so.
+    pub(crate) fn have_begun(&self) -> bool {
+        self.lines.lock().unwrap().iter().any(|line| line.ends_with('.'))
+    }
+
     /// With `SIGKILL`. What it had said.
     pub(crate) fn kill(mut self) -> Vec<String> {
         self.end();

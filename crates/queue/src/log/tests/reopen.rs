@@ -52,7 +52,7 @@ fn nothing_is_lost_whichever_operation_fails() {
         let (disk, clock) = (Disk::new(), ManualClock::default());
         let queue = open(&disk, &options(&clock)).unwrap();
         disk.fail(None);
-        block_on(steps(&queue, &mut Ledger::default(), &mut fastrand::Rng::with_seed(7)));
+        block_on(steps(&queue, &mut Ledger::new(&clock), &mut fastrand::Rng::with_seed(7)));
         disk.operations()
     };
     let mut reopened = 0;
@@ -63,7 +63,7 @@ fn nothing_is_lost_whichever_operation_fails() {
         let options = options(&clock);
         let disk = Disk::new();
         let queue = open(&disk, &options).unwrap();
-        let (mut ledger, mut random) = (Ledger::default(), fastrand::Rng::with_seed(7));
+        let (mut ledger, mut random) = (Ledger::new(&clock), fastrand::Rng::with_seed(7));
         disk.fail(Some(Fault { at, kind: ErrorKind::Other, partial, and }));
         block_on(steps(&queue, &mut ledger, &mut random));
         recover(&queue, &clock, &context);
