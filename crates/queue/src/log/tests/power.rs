@@ -40,7 +40,7 @@ fn nothing_acknowledged_is_lost() {
 #[test]
 fn nothing_is_lost_at_any_operation() {
     let mut tally = Tally::default();
-    for seed in [0, 9] {
+    for seed in [2, 9] {
         every_operation(seed, &mut tally);
     }
     println!("{tally}");
