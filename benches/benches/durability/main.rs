@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use self::candidates::{CANDIDATES, Candidate};
+use self::candidates::{CANDIDATES, Named};
 use self::load::Round;
 
 fn main() {
@@ -85,7 +85,7 @@ fn in_turn(
     body: &Bytes,
 ) -> (Vec<f64>, Vec<(&'static str, Vec<Round>)>) {
     let mut probes = Vec::new();
-    let open = |(name, open): &(&'static str, fn(&Path) -> Box<dyn Candidate>)| {
+    let open = |(name, open): &Named| {
         let folder = folder.join(name);
         fs::create_dir(&folder).expect("the folder is ours");
         (*name, open(&folder), Vec::new())
@@ -104,10 +104,8 @@ fn in_turn(
             rounds.push(round);
         }
     }
-    (
-        probes,
-        running.into_iter().map(|(name, _, rounds)| (name, rounds)).filter(|(_, rounds)| !rounds.is_empty()).collect(),
-    )
+    let rounds = running.into_iter().map(|(name, _, rounds)| (name, rounds));
+    (probes, rounds.filter(|(_, rounds)| !rounds.is_empty()).collect())
 }
 
 /// The median time in milliseconds that a `fdatasync` takes behind an append of 4 KiB.

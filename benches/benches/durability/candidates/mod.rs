@@ -28,8 +28,11 @@ pub(crate) trait Candidate: Sync {
     }
 }
 
+/// A name, and what begins in an empty folder.
+pub(crate) type Named = (&'static str, fn(&Path) -> Box<dyn Candidate>);
+
 /// Ours first; each in a folder of its own.
-pub(crate) const CANDIDATES: [(&str, fn(&Path) -> Box<dyn Candidate>); 6] = [
+pub(crate) const CANDIDATES: [Named; 6] = [
     ("LogQueue, put", log_queue::puts),
     ("LogQueue, put + claim + done", log_queue::all),
     ("ideal group commit", group_commit::open),
