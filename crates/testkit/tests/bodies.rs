@@ -113,6 +113,11 @@ proptest! {
     }
 
     #[test]
+    fn damaged_queues(choices in vec(any::<u8>(), 0..100)) {
+        fuzz::queue(&choices);
+    }
+
+    #[test]
     fn replies(octets in joined(SERVER)) {
         fuzz::reply(&octets);
     }
