@@ -128,7 +128,8 @@ fn lost(why: &str) -> Error {
 }
 
 const SCHEMA: &str = include_str!("schema.sql");
-/// How often what is of no use any more is thrown away.
+/// How often what is of no use any more is thrown away, and the longest time until one looks what has become due. `claim` in the
+/// schema knows it.
 const SWEEP: Duration = Duration::from_secs(60);
 /// How long a body can be read when its message is gone, in microseconds: ten minutes.
 const PATIENCE: i64 = 600_000_000;
