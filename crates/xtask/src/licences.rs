@@ -35,6 +35,7 @@ const ALLOWED: &[&str] = &[
 /// Crates that may be there in several versions on the platform that builds this, with the reason.
 const DUPLICATES: &[(&str, &str)] = &[
     ("base64", "pem is ahead of everybody else; rcgen uses it, in tests alone"),
+    ("fallible-iterator", "SQLite's bindings are ahead of PostgreSQL's; benches and tests alone use them"),
     ("idna", "smtp-message uses an earlier one; the benches alone build it"),
     ("nom", "smtp-codec and smtp-message use an earlier one; the benches alone build it"),
     ("regex-automata", "smtp-message uses an earlier one; the benches alone build it"),
