@@ -20,7 +20,7 @@ fn what_was_acknowledged_survives() {
     for round in 0..kills {
         let writers = Writers::start(folder.path());
         if round == 0 {
-            while !writers.have_begun() {
+            while writers.said() == 0 {
                 thread::sleep(Duration::from_millis(1));
             }
             let refused = LogQueue::open(folder.path(), options()).unwrap_err();
