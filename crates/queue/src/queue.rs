@@ -392,6 +392,8 @@ pub struct Stats {
     pub bytes: u64,
     /// Octets on the disk for them; 0 for an engine without one.
     pub disk: u64,
+    /// Octets on the disk for the index behind them, which can be made anew and is not among those; 0 for an engine without one.
+    pub index_disk: u64,
     /// Octets of memory that the messages take which the engine has in memory, without their bodies.
     pub index_memory: u64,
     /// Whether something is due that cannot be claimed yet, because there is no room for it in memory: the engine makes some.

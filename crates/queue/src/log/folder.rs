@@ -39,7 +39,7 @@ pub(super) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError> {
     Ok(false)
 }
 
-/// Makes the folder a queue unless it is one.
+/// Makes the folder a queue unless it is one, and removes an index that was never finished.
 pub(super) fn prepare(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
     if !judge(vfs, dir)? {
         let marker = dir.join(MARKER_NAME);
@@ -48,6 +48,10 @@ pub(super) fn prepare(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
         let file = file.map_err(OpenError::io(&marker))?;
         let written = file.write_at(MARKER, 0).and_then(|()| file.sync());
         written.map_err(OpenError::io(&marker))?;
+    }
+    let unfinished = dir.join(UNFINISHED_INDEX_NAME);
+    if vfs.exists(&unfinished).map_err(OpenError::io(&unfinished))? {
+        vfs.remove(&unfinished).map_err(OpenError::io(&unfinished))?;
     }
     make_dirs(vfs, dir)
 }

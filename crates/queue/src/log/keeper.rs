@@ -42,6 +42,7 @@ pub(super) fn start(
     checkpoint: Checkpoint,
     position: (u64, u64),
 ) -> Result<Store, OpenError> {
+    shared.counts.index_disk.store(checkpoint.len().unwrap_or_default(), Relaxed);
     let checkpointer = Checkpointer::start(shared, checkpoint).map_err(OpenError::io(&shared.dir))?;
     let mut store = Store::new(Arc::clone(shared), segments, checkpointer, position);
     store.begin().map_err(|why| OpenError::Failed { path: shared.dir.clone(), why })?;

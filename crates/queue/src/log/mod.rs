@@ -247,6 +247,7 @@ impl Queue for LogQueue {
         let counts = &self.shared.counts;
         Stats {
             disk: counts.disk.load(Relaxed),
+            index_disk: counts.index_disk.load(Relaxed),
             drafts: counts.drafts.load(Relaxed) as u64,
             draft_memory: counts.draft_memory.load(Relaxed) as u64,
             puts: counts.puts.load(Relaxed),

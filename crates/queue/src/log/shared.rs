@@ -36,6 +36,7 @@ pub(super) struct Counts {
     pub(super) finished: AtomicU64,
     pub(super) damaged: AtomicU64,
     pub(super) disk: AtomicU64,
+    pub(super) index_disk: AtomicU64,
     pub(super) reopened: AtomicU64,
 }
 

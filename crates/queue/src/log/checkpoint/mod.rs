@@ -3,6 +3,7 @@
 //! It can be made anew from the log at any time, so whatever is the matter with it, nothing is lost.
 
 mod check;
+mod renew;
 mod rows;
 mod snapshot;
 mod storage;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
+use self::renew::Filling;
 pub(super) use self::rows::Meta;
 use self::rows::{decode_message, encode_message};
 pub(super) use self::snapshot::Snapshot;
@@ -20,6 +22,7 @@ use self::snapshot::rank;
 use self::storage::Storage;
 pub(super) use self::thread::{Checkpointer, Done, Work};
 use super::apply::Stored;
+use super::folder::UNFINISHED_INDEX_NAME;
 use super::segment::Living;
 use super::vfs::{Vfs, VfsFile};
 use crate::MessageId;
@@ -45,8 +48,11 @@ const META: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("meta");
 pub(super) struct Checkpoint {
     vfs: Arc<dyn Vfs>,
     path: Arc<Path>,
+    file: Arc<dyn VfsFile>,
     database: Database,
     cache: usize,
+    /// See [`renew`].
+    filling: Filling,
 }
 
 impl Checkpoint {
@@ -56,8 +62,10 @@ impl Checkpoint {
         if !vfs.exists(&path)? {
             return Ok(None);
         }
-        let database = open(vfs.open(&path)?, cache)?;
-        Ok(Some(Self { vfs: Arc::clone(vfs), path, database, cache }))
+        let file = vfs.open(&path)?;
+        let database = open(&file, cache)?;
+        let filling = Filling::of(&database.begin_read()?)?;
+        Ok(Some(Self { vfs: Arc::clone(vfs), path, file, database, cache, filling }))
     }
 
     /// Makes one of an empty queue, under another name until it stands.
@@ -68,17 +76,16 @@ impl Checkpoint {
         now: Moment,
         wall: u64,
     ) -> Result<Self, redb::Error> {
-        let (path, unfinished): (Arc<Path>, _) = (path(dir).into(), dir.join(super::folder::UNFINISHED_INDEX_NAME));
-        if vfs.exists(&unfinished)? {
-            vfs.remove(&unfinished)?;
-        }
-        let database = open(vfs.create(&unfinished)?, cache)?;
-        let checkpoint = Self { vfs: Arc::clone(vfs), path, database, cache };
+        let path: Arc<Path> = path(dir).into();
+        let file = begin(&**vfs, &path)?;
+        let database = open(&file, cache)?;
+        let filling = Filling::default();
+        let mut checkpoint = Self { vfs: Arc::clone(vfs), path, file, database, cache, filling };
         let totals = Totals::default();
         let (frozen, segments) = (Frozen { changes: Vec::new(), now, totals }, Vec::new());
         let meta = Meta { position: (0, 0), tag: 0, now, wall, next_id: 0, totals };
         checkpoint.write_after(Moment::MIN, &Work { frozen, segments, meta })?;
-        vfs.rename(&unfinished, &checkpoint.path)?;
+        vfs.rename(&dir.join(UNFINISHED_INDEX_NAME), &checkpoint.path)?;
         vfs.sync_dir(dir)?;
         Ok(checkpoint)
     }
@@ -116,17 +123,15 @@ impl Checkpoint {
     }
 
     /// Makes it the next one, durably. Whether anything became ready that had waited in the last one.
-    pub(super) fn write(&self, work: &Work) -> Result<bool, redb::Error> {
+    pub(super) fn write(&mut self, work: &Work) -> Result<bool, redb::Error> {
         self.write_after(self.meta()?.now, work)
     }
 
     /// `before` is the moment of the last one.
-    fn write_after(&self, before: Moment, work: &Work) -> Result<bool, redb::Error> {
-        let mut transaction = self.database.begin_write()?;
-        // Proof against a crash whatever the octets are, which strangers choose; and opening does not walk through the file.
-        transaction.set_two_phase_commit(true);
-        transaction.set_quick_repair(true);
-        write_messages(&transaction, &work.frozen, before)?;
+    fn write_after(&mut self, before: Moment, work: &Work) -> Result<bool, redb::Error> {
+        let transaction = begin_write(&self.database)?;
+        let mut filling = self.filling;
+        write_messages(&transaction, &work.frozen, before, &mut filling)?;
         let promoted = promote(&transaction, work.frozen.now)?;
         let mut segments = transaction.open_table(SEGMENTS)?;
         segments.retain(|_, _| false)?;
@@ -136,15 +141,22 @@ impl Checkpoint {
         drop(segments);
         transaction.open_table(META)?.insert(0, &*work.meta.encode())?;
         transaction.commit()?;
+        self.filling = filling;
         Ok(promoted)
     }
 
     /// The file once more, as of the last checkpoint: after a failure redb believes nothing until then.
     pub(super) fn reopen(self) -> Result<Self, redb::Error> {
-        let Self { vfs, path, database, cache } = self;
-        drop(database);
-        let database = open(vfs.open(&path)?, cache)?;
-        Ok(Self { vfs, path, database, cache })
+        let Self { vfs, path, file, database, cache, filling } = self;
+        drop((database, file));
+        let file = vfs.open(&path)?;
+        let database = open(&file, cache)?;
+        Ok(Self { vfs, path, file, database, cache, filling })
+    }
+
+    /// Octets of the file.
+    pub(super) fn len(&self) -> Result<u64, redb::Error> {
+        Ok(self.file.len()?)
     }
 }
 
@@ -153,27 +165,52 @@ pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join(super::folder::INDEX_NAME)
 }
 
-fn open(file: Arc<dyn VfsFile>, cache: usize) -> Result<Database, redb::Error> {
+fn open(file: &Arc<dyn VfsFile>, cache: usize) -> Result<Database, redb::Error> {
     let mut builder = Database::builder();
     builder.set_cache_size(cache).set_check_integrity_on_open(true);
-    Ok(builder.create_with_backend(Storage(file))?)
+    Ok(builder.create_with_backend(Storage(Arc::clone(file)))?)
+}
+
+/// An empty file under the name of what is not finished, in the folder of the checkpoint.
+fn begin(vfs: &dyn Vfs, path: &Path) -> Result<Arc<dyn VfsFile>, redb::Error> {
+    let unfinished = path.with_file_name(UNFINISHED_INDEX_NAME);
+    if vfs.exists(&unfinished)? {
+        vfs.remove(&unfinished)?;
+    }
+    Ok(vfs.create(&unfinished)?)
+}
+
+fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {
+    let mut transaction = database.begin_write()?;
+    // Proof against a crash whatever the octets are, which strangers choose; and opening does not walk through the file.
+    transaction.set_two_phase_commit(true);
+    transaction.set_quick_repair(true);
+    Ok(transaction)
 }
 
 /// `before` is the moment that divided ready from waiting in the last checkpoint.
-fn write_messages(transaction: &WriteTransaction, frozen: &Frozen<Stored>, before: Moment) -> Result<(), redb::Error> {
+fn write_messages(
+    transaction: &WriteTransaction,
+    frozen: &Frozen<Stored>,
+    before: Moment,
+    filling: &mut Filling,
+) -> Result<(), redb::Error> {
     let mut messages = transaction.open_table(MESSAGES)?;
     let mut ready = transaction.open_table(READY)?;
     let mut waiting = transaction.open_table(WAITING)?;
     let mut bodies = transaction.open_table(BODIES)?;
     for (id, message) in &frozen.changes {
         let id = id.as_u64();
-        let old = match message {
-            Some(message) => messages.insert(id, &*encode_message(message))?,
+        let new = message.as_deref().map(encode_message);
+        let old = match &new {
+            Some(new) => messages.insert(id, &**new)?,
             None => messages.remove(id)?,
         };
+        filling.replaced(old.as_ref().map(|old| old.value().len()), new.as_ref().map(Vec::len));
         let old = old.map(|old| decode_message(old.value())).transpose().map_err(|error| corrupted(&error))?;
         if let Some(old) = &old {
             for row in Row::of(old, id) {
+                filling.replaced(Some(row.len()), None);
                 if row.due <= before {
                     ready.remove(row.ready())?;
                 } else {
@@ -182,6 +219,7 @@ fn write_messages(transaction: &WriteTransaction, frozen: &Frozen<Stored>, befor
             }
         }
         for row in message.iter().flat_map(|message| Row::of(message, id)) {
+            filling.replaced(None, Some(row.len()));
             if row.due <= frozen.now {
                 ready.insert(row.ready(), ())?;
             } else {
@@ -236,6 +274,11 @@ impl<'a> Row<'a> {
             id,
             number: delivery.number,
         })
+    }
+
+    /// About how many octets it takes in a schedule.
+    fn len(&self) -> usize {
+        self.lane.0.len() + self.lane.2.len() + 24
     }
 
     fn ready(&self) -> (&'a str, i16, &'a str, i64, u64, u32) {

@@ -1,10 +1,13 @@
 //! The thread that writes checkpoints, behind the store's back.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
-use super::{Checkpoint, Meta};
+use redb::Database;
+
+use super::{Checkpoint, Meta, Snapshot};
 use crate::index::Frozen;
 use crate::log::apply::Stored;
 use crate::log::segment::Living;
@@ -85,10 +88,10 @@ impl Drop for Checkpointer {
 }
 
 fn make(shared: &Shared, checkpoint: &mut Option<Checkpoint>, work: Work) -> Done {
-    let Some(open) = checkpoint.take() else { return Done::Failed };
-    let written = open.write(&work).and_then(|promoted| Ok((promoted, open.snapshot()?)));
-    match written {
-        Ok((promoted, snapshot)) => {
+    let Some(mut open) = checkpoint.take() else { return Done::Failed };
+    match write(&mut open, &work) {
+        Ok(Written { promoted, snapshot, old }) => {
+            shared.counts.index_disk.store(open.len().unwrap_or_default(), Relaxed);
             *checkpoint = Some(open);
             let Work { segments, meta, .. } = work;
             // An engine that has ended needs none.
@@ -96,6 +99,7 @@ fn make(shared: &Shared, checkpoint: &mut Option<Checkpoint>, work: Work) -> Don
                 index.install(snapshot, promoted);
                 Ok(())
             }));
+            drop(old);
             Done::Written { segments, meta }
         }
         Err(redb::Error::Io(error)) if is_full(&error) => {
@@ -115,6 +119,19 @@ fn make(shared: &Shared, checkpoint: &mut Option<Checkpoint>, work: Work) -> Don
         }
         Err(error) => fail(shared, &error),
     }
+}
+
+struct Written {
+    promoted: bool,
+    snapshot: Snapshot,
+    /// What the index reads until it has the snapshot.
+    old: Option<Database>,
+}
+
+fn write(checkpoint: &mut Checkpoint, work: &Work) -> Result<Written, redb::Error> {
+    let promoted = checkpoint.write(work)?;
+    let old = checkpoint.renew_if_worth_it()?;
+    Ok(Written { promoted, snapshot: checkpoint.snapshot()?, old })
 }
 
 fn fail(shared: &Shared, error: &redb::Error) -> Done {

@@ -9,6 +9,7 @@ mod entry;
 mod every_error;
 mod faults;
 mod hostile;
+mod index;
 mod inspect;
 mod ledger;
 mod overlay;

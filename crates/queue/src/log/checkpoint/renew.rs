@@ -1,0 +1,123 @@
+//! The file is written anew when most of it is of no use: redb keeps the pages of what is gone, for more of the same.
+//!
+//! What is in it is copied into a file beside it, which then takes its name; all in the background, while the index reads the old
+//! one. The checkpoint that follows waits for it, and so does what is put if the memory for the index is used up meanwhile: it
+//! takes as long as writing a quarter of the old file.
+
+use std::io;
+use std::sync::Arc;
+
+use redb::{
+    Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
+    Value, WriteTransaction,
+};
+
+use super::{BODIES, Checkpoint, MESSAGES, META, READY, SEGMENTS, WAITING, begin, begin_write, open};
+use crate::log::folder::UNFINISHED_INDEX_NAME;
+use crate::log::vfs::{VfsFile, is_full};
+
+/// How much of the file is of use.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Filling {
+    /// Octets in the tables, about.
+    used: u64,
+    /// The length of the file when it was written anew. Shorter than twice this it is as good as it gets.
+    settled: u64,
+}
+
+impl Filling {
+    /// Walks through the tables.
+    pub(super) fn of(transaction: &ReadTransaction) -> Result<Self, redb::Error> {
+        let messages = transaction.open_table(MESSAGES)?.stats()?.stored_bytes();
+        let ready = transaction.open_table(READY)?.stats()?.stored_bytes();
+        let waiting = transaction.open_table(WAITING)?.stats()?.stored_bytes();
+        Ok(Self { used: messages.saturating_add(ready).saturating_add(waiting), settled: 0 })
+    }
+
+    /// A row of so many octets in place of another one, or of none.
+    pub(super) fn replaced(&mut self, old: Option<usize>, new: Option<usize>) {
+        let octets = |len: Option<usize>| len.map_or(0, |len| len as u64 + KEY);
+        self.used = self.used.saturating_add(octets(new)).saturating_sub(octets(old));
+    }
+
+    fn is_worth_it(&self, len: u64) -> bool {
+        len >= LEAST && len / 2 >= self.settled && self.used < len / USED_PART
+    }
+}
+
+impl Checkpoint {
+    /// Writes the file anew if that makes it much shorter; then this is the old one, which has to stay as long as anybody reads a
+    /// snapshot of it. If there is no room for a new one, all stays as it is.
+    ///
+    /// # Errors
+    /// What is open is not to be used any more.
+    pub(in crate::log) fn renew_if_worth_it(&mut self) -> Result<Option<Database>, redb::Error> {
+        let len = self.len()?;
+        if !self.filling.is_worth_it(len) {
+            return Ok(None);
+        }
+        // What was counted is not exact. Now it is.
+        let Filling { used, .. } = Filling::of(&self.database.begin_read()?)?;
+        self.filling.used = used;
+        if !self.filling.is_worth_it(len) {
+            return Ok(None);
+        }
+        let unfinished = self.path.with_file_name(UNFINISHED_INDEX_NAME);
+        match self.copied() {
+            Ok((file, database)) => {
+                // Whatever fails now, nobody knows under which name the new file will be found: no want of room explains it away.
+                let named = self.vfs.rename(&unfinished, &self.path);
+                let folder = self.path.parent().unwrap_or(&self.path);
+                named.and_then(|()| self.vfs.sync_dir(folder)).map_err(io::Error::other)?;
+                self.file = file;
+                self.filling.settled = self.len()?;
+                Ok(Some(std::mem::replace(&mut self.database, database)))
+            }
+            Err(redb::Error::Io(error)) if is_full(&error) => {
+                // Not again before it has grown.
+                self.filling.settled = len;
+                if self.vfs.exists(&unfinished)? {
+                    self.vfs.remove(&unfinished)?;
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All that is in it, durably, under the name of what is not finished.
+    fn copied(&self) -> Result<(Arc<dyn VfsFile>, Database), redb::Error> {
+        let file = begin(&*self.vfs, &self.path)?;
+        let database = open(&file, self.cache)?;
+        let (from, to) = (self.database.begin_read()?, begin_write(&database)?);
+        copy(&from, &to, MESSAGES)?;
+        copy(&from, &to, READY)?;
+        copy(&from, &to, WAITING)?;
+        copy(&from, &to, BODIES)?;
+        copy(&from, &to, SEGMENTS)?;
+        copy(&from, &to, META)?;
+        to.commit()?;
+        Ok((file, database))
+    }
+}
+
+fn copy<K: Key + 'static, V: Value + 'static>(
+    from: &ReadTransaction,
+    to: &WriteTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<(), redb::Error> {
+    let from = from.open_table(table)?;
+    let mut to: Table<'_, K, V> = to.open_table(table)?;
+    for row in from.iter()? {
+        let (key, value) = row?;
+        to.insert(key.value(), value.value())?;
+    }
+    Ok(())
+}
+
+/// What a row takes beside its value, about.
+const KEY: u64 = 8;
+/// Below this length nobody minds. The tests mind.
+const LEAST: u64 = if cfg!(test) { 1 } else { 16 << 20 };
+/// It is worth it when less than the so manieth part is of use.
+const USED_PART: u64 = 4;
