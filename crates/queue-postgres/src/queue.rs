@@ -239,7 +239,7 @@ impl Queue for PostgresQueue {
             let delivery = delivery(row)?;
             looked_at.last_mut().into_iter().for_each(|last| last.deliveries.push(delivery.clone()));
         }
-        let mut page = Page::default();
+        let (mut page, limit) = (Page::default(), limit.max(1));
         let is_all = looked_at.len() < 100;
         for message in looked_at {
             if page.messages.len() == limit {

@@ -39,13 +39,13 @@ pub(crate) fn check(message: &NewMessage) -> Result<(), PutError> {
     if message.deliveries.is_empty() {
         return Err(PutError::NoDelivery);
     }
+    Ok(check_size(message)?)
+}
+
+fn check_size(message: &NewMessage) -> Result<(), TooLarge> {
     at_most("the envelope", MAX_ENVELOPE, message.envelope.len())?;
-    if message.deliveries.len() > MAX_DELIVERIES {
-        let (limit, actual) = (MAX_DELIVERIES as u64, message.deliveries.len() as u64);
-        return Err(TooLarge { what: "the list of deliveries, each counted as one,", limit, actual }.into());
-    }
-    at_most("the states of all deliveries", MAX_STATES, states(message))?;
-    Ok(())
+    at_most("the list of deliveries, each counted as one,", MAX_DELIVERIES, message.deliveries.len())?;
+    at_most("the states of all deliveries", MAX_STATES, states(message))
 }
 
 pub(crate) fn check_outcome(outcome: &Outcome, derived: &[Derived]) -> Result<(), LeaseError> {
@@ -60,10 +60,20 @@ pub(crate) fn check_outcome(outcome: &Outcome, derived: &[Derived]) -> Result<()
         if each.message.deliveries.is_empty() {
             return Err(LeaseError::NoDelivery);
         }
+        check_size(&each.message)?;
     }
     at_most("what an outcome derives", MAX_DERIVED, sum)?;
     Ok(())
 }
+
+/// Whether a delivery's next state keeps the limit beside those of the other deliveries of its message.
+pub(crate) fn check_state(state: usize, others: impl Iterator<Item = usize>) -> Result<(), TooLarge> {
+    at_most("the states of all deliveries", MAX_STATES, others.fold(state, usize::saturating_add))
+}
+
+/// A state that is no longer than its share is taken without a look at all the others, which may be many: so they may be twice
+/// [`MAX_STATES`] together at most.
+pub(crate) const FAIR_STATE: usize = MAX_STATES / MAX_DELIVERIES;
 
 fn states(message: &NewMessage) -> usize {
     message.deliveries.iter().fold(0, |sum, delivery| sum.saturating_add(delivery.state.len()))

@@ -201,10 +201,13 @@ impl Inner {
         outcome: Outcome,
         derived: Vec<Derived>,
     ) -> Result<Result<Vec<MessageId>, LeaseError>, Unreadable> {
+        let slot = (lease.message(), lease.delivery());
+        if let Err(too_large) = index.check_outcome(slot, &outcome)? {
+            return Ok(Err(too_large.into()));
+        }
         if let Err(stale) = index.begin_finish(lease) {
             return Ok(Err(stale.into()));
         }
-        let slot = (lease.message(), lease.delivery());
         match outcome {
             Outcome::Done => {
                 if let Some(gone) = index.done(slot)? {

@@ -151,7 +151,7 @@ pub trait Queue: Send + Sync + 'static {
     /// [`Error::NoSuchMessage`].
     fn remove(&self, message: MessageId) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Looks through the queue by id, beginning behind `after`, for at most `limit` messages.
+    /// Looks through the queue by id, beginning behind `after`, for at most `limit` messages; 0 counts as 1.
     ///
     /// A call looks at no more messages than it can without keeping others waiting (an engine says how many), so a page may hold
     /// fewer, or none at all, and yet not be the last: that one has no [`next`](Page::next).
@@ -180,7 +180,7 @@ pub trait Queue: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Page, Error>> + Send;
 
-    /// What is in the queue, by id, beginning behind `after`: some of it, at most `limit`, and nothing only when there is nothing.
+    /// What is in the queue, by id, beginning behind `after`: some of it, at most `limit` as there, and nothing only when there is nothing.
     ///
     /// # Errors
     /// As [`search`](Self::search).

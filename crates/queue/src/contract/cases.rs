@@ -193,9 +193,18 @@ pub(super) async fn derived_messages_come_with_the_outcome<H: Harness>(harness: 
     let lease = claim_one(&queue).await.lease;
     let derived =
         vec![report("r1", b"x"), Derived { message: message("me", &["a"]), body: octets(crate::MAX_DERIVED) }];
+    let (id, delivery, generation) = (lease.message(), lease.delivery(), lease.generation());
     let refused = queue.finish(lease, Outcome::Done, derived).await;
     assert!(matches!(refused, Err(LeaseError::TooLarge(_))));
+    // A derived message has the limits of any other, and the lease outlives the refusal.
+    let mut large = report("r1", b"x");
+    large.message.envelope = octets(crate::MAX_ENVELOPE + 1);
+    let again = || crate::Lease::new(id, delivery, generation);
+    let refused = queue.finish(again(), Outcome::Done, vec![large]).await;
+    assert!(matches!(refused, Err(LeaseError::TooLarge(_))), "{refused:?}");
     assert_eq!(queue.stats().await.messages, 1);
+    queue.finish(again(), Outcome::Done, Vec::new()).await.expect("finish");
+    assert_eq!(queue.stats().await.messages, 0);
 }
 
 pub(super) async fn owners_take_turns<H: Harness>(harness: &mut H) {

@@ -25,7 +25,7 @@ use self::message::Phase;
 pub(crate) use self::message::{Delivery, Message};
 use self::schedule::{Schedule, lane};
 use self::shelf::{Hides, Shelf};
-use crate::{Lease, MAX_DELAY, MessageId, Owner, Page, RoutingKey, Search, Stats};
+use crate::{Lease, MAX_DELAY, MessageId, Outcome, Owner, Page, RoutingKey, Search, Stats, TooLarge, limits};
 
 /// A time on the queue's clock in microseconds.
 pub(crate) type Moment = i64;
@@ -155,6 +155,17 @@ impl<S: Base> Index<S> {
         Ok(())
     }
 
+    /// Whether a delivery may have such a state for the next time.
+    pub(crate) fn check_outcome(&mut self, slot: Slot, outcome: &Outcome) -> Result<Result<(), TooLarge>, Unreadable> {
+        let Outcome::Retry { state, .. } = outcome else { return Ok(Ok(())) };
+        if state.len() <= limits::FAIR_STATE {
+            return Ok(Ok(()));
+        }
+        let message = self.get(slot.0)?;
+        let others = message.iter().flat_map(|message| &message.deliveries).filter(|each| each.number != slot.1);
+        Ok(limits::check_state(state.len(), others.map(|each| each.state.len())))
+    }
+
     /// From here on the delivery neither expires nor is claimed: its outcome is on the way to the disk.
     pub(crate) fn begin_finish(&mut self, lease: &Lease) -> Result<(), Stale> {
         let slot = self.unschedule(lease)?;
@@ -274,6 +285,7 @@ impl<S: Base> Index<S> {
         after: Option<MessageId>,
         limit: usize,
     ) -> Result<Page, Unreadable> {
+        let limit = limit.max(1);
         let (mut page, mut octets) = (Page { messages: Vec::new(), next: after }, 0_usize);
         for _ in 0..LOOKED_AT_AT_ONCE {
             page.next = self.id_after(page.next)?;

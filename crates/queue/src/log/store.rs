@@ -330,6 +330,9 @@ impl Store {
     ) -> Result<(Entry, OutcomeRecord, Vec<MessageId>), LeaseError> {
         let slot = (lease.message(), lease.delivery());
         let (born, attempts) = self.shared.core.with(|index, _| {
+            if let Err(too_large) = index.check_outcome(slot, &outcome)? {
+                return Ok(Err(LeaseError::from(too_large)));
+            }
             if let Err(stale) = index.begin_finish(lease) {
                 return Ok(Err(LeaseError::from(stale)));
             }
