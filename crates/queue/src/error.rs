@@ -79,6 +79,14 @@ pub enum Full {
         /// The reserve and the size hint together, in octets.
         wanted: u64,
     },
+    /// Almost as many files are on the disk as it can have. Segments and large bodies are files.
+    #[error("{free} files can still be made on the queue's disk, {wanted} are wanted; remove some, mail is kept")]
+    Files {
+        /// How many this process may still make.
+        free: u64,
+        /// How many are to be kept back.
+        wanted: u64,
+    },
     /// The disk had no room for the write itself.
     #[error("the queue's disk is full: {0}")]
     NoSpace(Arc<str>),

@@ -164,7 +164,7 @@ fn local_error() -> Reply {
 /// What a client is told when the queue does not take its message.
 fn refusal(error: PutError) -> Reply {
     match &error {
-        PutError::Full(Full::Disk { .. } | Full::NoSpace(_)) => {
+        PutError::Full(Full::Disk { .. } | Full::Files { .. } | Full::NoSpace(_)) => {
             error!(%error, "mail is refused until there is room");
             Reply::from_static("452 4.3.1 Out of disk space, try again later\r\n")
         }

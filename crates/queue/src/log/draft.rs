@@ -16,6 +16,7 @@ use super::segment::Entry;
 use super::shared::Shared;
 use super::sync::{Syncer, Unsynced};
 use super::vfs::{Room, Vfs, VfsFile, is_full};
+use super::watermark;
 use crate::index::Message;
 use crate::{Broken, Draft, Error, Full, MessageId, NewMessage, PutError, TooLarge, limits};
 
@@ -83,7 +84,7 @@ impl LogDraft {
 
     fn spill(&mut self, chunk: &[u8]) -> Result<(), PutError> {
         if self.len >= self.checked_at {
-            self.shared.check_disk(0)?;
+            self.shared.check_disk()?;
             self.checked_at = self.len.saturating_add(CHECK_DISK_EVERY);
         }
         let path = self.shared.body_path(self.id);
@@ -234,15 +235,19 @@ impl Shared {
         PutError::Broken(Broken::new(&why))
     }
 
-    pub(super) fn check_disk(&self, more: u64) -> Result<(), PutError> {
-        let Room { free, total } = self.vfs.room(&self.dir).map_err(|error| self.io_error(&self.dir, &error))?;
-        // A small disk keeps less back, or it would take no mail at all.
-        let reserve = self.options.disk_reserve.min(total / RESERVED_PART);
-        let wanted = reserve.saturating_add(more);
-        if free < wanted {
-            return Err(PutError::Full(Full::Disk { free, wanted }));
-        }
-        Ok(())
+    /// Whether there is room for a new message of so many octets.
+    pub(super) fn admit(&self, more: u64) -> Result<(), PutError> {
+        let admitted = self.watermark.admit(self.room()?, self.options.disk_reserve, more);
+        admitted.map_err(PutError::Full)
+    }
+
+    /// Whether there is room for more of a message that has begun.
+    fn check_disk(&self) -> Result<(), PutError> {
+        watermark::is_free(self.room()?, self.options.disk_reserve, 0, false).map_err(PutError::Full)
+    }
+
+    fn room(&self) -> Result<Room, PutError> {
+        self.vfs.room(&self.dir).map_err(|error| self.io_error(&self.dir, &error))
     }
 }
 
@@ -253,6 +258,4 @@ impl fmt::Debug for LogDraft {
 }
 
 const LEAST_BUFFER: usize = 1024;
-/// At most this part of the disk is kept back: a sixteenth.
-const RESERVED_PART: u64 = 16;
 const CHECK_DISK_EVERY: u64 = 1 << 20;

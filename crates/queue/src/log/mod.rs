@@ -29,6 +29,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod vfs;
+mod watermark;
 
 use std::any::Any;
 use std::fmt;
@@ -52,6 +53,7 @@ use self::recover::Recovered;
 use self::shared::{Counts, Ids, Shared};
 use self::sync::Syncer;
 use self::vfs::{Os, Vfs};
+use self::watermark::Watermark;
 use crate::core::Core;
 use crate::{
     Alteration, Change, Claim, Claimed, Derived, Error, Full, Lease, LeaseError, MessageId, Outcome, Page, PutError,
@@ -118,6 +120,7 @@ impl LogQueue {
             dir: dir.to_owned(),
             options,
             counts: Counts::default(),
+            watermark: Watermark::default(),
             syncs,
         });
         shared.counts.damaged.store(report.damaged.len() as u64, Relaxed);
@@ -155,7 +158,7 @@ impl Queue for LogQueue {
         if hint > limit {
             return Err(TooLarge { what: "the body", limit, actual: hint }.into());
         }
-        shared.check_disk(hint)?;
+        shared.admit(hint)?;
         let limit = shared.options.max_drafts;
         let ticket = Ticket::new(shared).ok_or(PutError::Full(Full::Drafts { limit }))?;
         for _ in 0..ID_TRIES {

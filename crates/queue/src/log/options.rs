@@ -36,7 +36,8 @@ pub struct LogOptions {
     /// most nobody knows after a crash whether they were made: they are offered again. At least 1. Default: 1,000.
     pub max_leases: usize,
     /// Octets that must be free on the disk beside the announced size for a put not to be `Full`. Outcomes are written down to the
-    /// last octet. Of a small disk no more than a sixteenth is kept back. Default: 64 MiB.
+    /// last octet. Once there was less, puts are `Full` until there is a quarter more than this. Of a small disk no more than a sixteenth
+    /// is kept back. Likewise 1,024 files that can still be made, where the disk has a limit. 0: nothing is kept back. Default: 64 MiB.
     pub disk_reserve: u64,
 }
 

@@ -11,6 +11,7 @@ use super::format::Now;
 use super::lanes::{Job, Lanes};
 use super::readers::Readers;
 use super::vfs::Vfs;
+use super::watermark::Watermark;
 use crate::core::Core;
 use crate::{Broken, Clock, Error, MessageId};
 
@@ -24,6 +25,7 @@ pub(super) struct Shared {
     pub(super) dir: PathBuf,
     pub(super) options: LogOptions,
     pub(super) counts: Counts,
+    pub(super) watermark: Watermark,
     /// How often stable storage was waited for since the queue was open.
     pub(super) syncs: Arc<AtomicU64>,
 }

@@ -29,13 +29,17 @@ pub(super) trait Vfs: Send + Sync + 'static {
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>>;
 }
 
-/// The room on a disk, in octets.
+/// The room on a disk, in octets and in files.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
     /// What this process may still write.
     pub(super) free: u64,
     /// The size of the whole.
     pub(super) total: u64,
+    /// How many files this process may still make.
+    pub(super) files_free: u64,
+    /// Of so many; 0 where there is no such number.
+    pub(super) files_total: u64,
 }
 
 /// An open file. It can be read and written after its name is gone.
@@ -115,7 +119,12 @@ impl Vfs for Os {
     fn room(&self, path: &Path) -> io::Result<Room> {
         let stat = rustix::fs::statvfs(path)?;
         let octets = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Ok(Room { free: octets(stat.f_bavail), total: octets(stat.f_blocks) })
+        Ok(Room {
+            free: octets(stat.f_bavail),
+            total: octets(stat.f_blocks),
+            files_free: stat.f_favail,
+            files_total: stat.f_files,
+        })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {

@@ -43,6 +43,8 @@ struct State {
     free: Option<u64>,
     /// The size of the whole; without it the disk is as large as can be.
     total: Option<u64>,
+    /// Files that may still be made, as the disk says; `None`: any number.
+    files_free: Option<u64>,
     cut_after: Option<u64>,
     /// Where the power went.
     cut_at: Option<Operation>,
@@ -145,6 +147,10 @@ impl Disk {
 
     pub(super) fn set_free(&self, free: Option<u64>) {
         self.lock().free = free;
+    }
+
+    pub(super) fn set_files_free(&self, free: Option<u64>) {
+        self.lock().files_free = free;
     }
 
     /// Until it ends, no sync does.
@@ -411,7 +417,8 @@ impl Vfs for Disk {
 
     fn room(&self, _: &Path) -> io::Result<Room> {
         let state = self.lock();
-        Ok(Room { free: state.free.unwrap_or(u64::MAX), total: state.total.unwrap_or(u64::MAX) })
+        let (free, total) = (state.free.unwrap_or(u64::MAX), state.total.unwrap_or(u64::MAX));
+        Ok(Room { free, total, files_free: state.files_free.unwrap_or(u64::MAX), files_total: u64::MAX })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {

@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::disk::Disk;
-use super::{block_on, claim, message, open, options, put, read};
+use super::{block_on, claim, everything, message, open, options, put, read};
 use crate::log::LogOptions;
-use crate::{Draft, Full, ManualClock, Outcome, PutError, Queue};
+use crate::{Draft, Full, Lease, LeaseError, ManualClock, Outcome, PutError, Queue};
 
 /// Many more messages than fit into memory, all of them there, in order, and after opening again.
 #[test]
@@ -141,6 +141,60 @@ fn the_reserve_refuses_puts() {
         queue.put(Some(1400)).await.unwrap();
         assert!(matches!(queue.put(Some(1401)).await, Err(PutError::Full(Full::Disk { free: 1500, wanted: 1501 }))));
         disk.set_free(None);
+    });
+}
+
+/// What could not be read back must not be written: the states of one message are bounded together, however they come.
+#[test]
+fn the_states_of_retries_are_bounded_together() {
+    let clock = ManualClock::default();
+    let options = options(&clock);
+    let disk = Disk::new();
+    let queue = open(&disk, &options).unwrap();
+    block_on(async {
+        let mut many = message("a", b"");
+        many.deliveries = vec![many.deliveries[0].clone(); 6];
+        put(&queue, many, b"x").await.unwrap();
+        let retry = |len| Outcome::Retry { delay: Duration::ZERO, state: vec![7; len].into() };
+        let mut leases = claim(&queue, 6).await.into_iter().map(|each| each.lease);
+        let mut next = || leases.next().unwrap();
+        queue.finish(next(), retry(5 << 20), Vec::new()).await.unwrap();
+        let lease = next();
+        let again = Lease::new(lease.message(), lease.delivery(), lease.generation());
+        let refused = queue.finish(lease, retry(5 << 20), Vec::new()).await;
+        assert!(matches!(refused, Err(LeaseError::TooLarge(_))), "{refused:?}");
+        queue.finish(again, retry(3 << 20), Vec::new()).await.unwrap();
+        for _ in 2..6 {
+            queue.finish(next(), retry(crate::limits::FAIR_STATE), Vec::new()).await.unwrap();
+        }
+    });
+    let before = block_on(everything(&queue));
+    queue.close();
+    assert_eq!(block_on(everything(&open(&disk, &options).unwrap())), before);
+}
+
+/// A disk at its brim does not take one message and refuse the next one.
+#[test]
+fn after_a_refusal_there_has_to_be_some_more_room() {
+    let options = LogOptions { disk_reserve: 40_000, ..options(&ManualClock::default()) };
+    let disk = Disk::new();
+    let queue = open(&disk, &options).unwrap();
+    block_on(async {
+        disk.set_free(Some(42_000));
+        let mut begun = queue.put(None).await.unwrap();
+        disk.set_free(Some(39_999));
+        assert!(matches!(queue.put(None).await, Err(PutError::Full(Full::Disk { free: 39_999, wanted: 40_000 }))));
+        disk.set_free(Some(49_999));
+        assert!(matches!(queue.put(None).await, Err(PutError::Full(Full::Disk { free: 49_999, wanted: 50_000 }))));
+        begun.write(vec![1; 5000].into()).await.expect("what has begun goes on");
+        disk.set_free(Some(50_000));
+        queue.put(None).await.unwrap();
+        disk.set_free(None);
+        disk.set_files_free(Some(900));
+        let refused = queue.put(None).await.err().unwrap();
+        assert!(matches!(refused, PutError::Full(Full::Files { free: 900, wanted: 1024 })), "{refused}");
+        disk.set_files_free(None);
+        begun.commit(message("a", b"")).await.unwrap();
     });
 }
 

@@ -1,0 +1,91 @@
+//! When the disk is too full for more mail, and when it is not any more.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use super::vfs::Room;
+use crate::Full;
+
+/// Below the reserve nothing new is begun until a quarter more than the reserve is free: a disk at its brim would otherwise take one
+/// message, refuse the next one, and so on, and those who send would come back for every one of them.
+#[derive(Debug, Default)]
+pub(super) struct Watermark {
+    is_closed: AtomicBool,
+}
+
+impl Watermark {
+    /// Whether something of so many octets may begin.
+    pub(super) fn admit(&self, room: Room, reserve: u64, more: u64) -> Result<(), Full> {
+        let is_closed = self.is_closed.load(Relaxed);
+        let admitted = is_free(room, reserve, 0, is_closed);
+        if admitted.is_err() != is_closed {
+            self.is_closed.store(admitted.is_err(), Relaxed);
+        }
+        admitted?;
+        is_free(room, reserve, more, false)
+    }
+}
+
+/// Whether something of so many octets may go on.
+pub(super) fn is_free(room: Room, reserve: u64, more: u64, with_slack: bool) -> Result<(), Full> {
+    let wanted = |reserve: u64| if with_slack { reserve.saturating_add(reserve / SLACK_PART) } else { reserve };
+    // Little is kept back of what is small, or it would be of no use at all.
+    let octets = wanted(reserve.min(room.total / RESERVED_PART)).saturating_add(more);
+    let files = wanted(FILES.min(room.files_total / RESERVED_PART));
+    if room.free < octets {
+        return Err(Full::Disk { free: room.free, wanted: octets });
+    }
+    // Where files are made as long as there are octets, there is no number of them.
+    if reserve > 0 && room.files_total > 0 && room.files_free < files {
+        return Err(Full::Files { free: room.files_free, wanted: files });
+    }
+    Ok(())
+}
+
+/// A quarter of the reserve.
+const SLACK_PART: u64 = 4;
+/// At most a sixteenth of the disk is kept back.
+const RESERVED_PART: u64 = 16;
+/// Files that can still be made: large bodies take one each, segments and the index a few.
+const FILES: u64 = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOMY: Room = Room { free: 1 << 40, total: 1 << 41, files_free: 1 << 20, files_total: 1 << 21 };
+
+    #[test]
+    fn it_opens_again_only_when_there_is_some_more_room() {
+        let watermark = Watermark::default();
+        let octets = |free| Room { free, ..ROOMY };
+        assert_eq!(watermark.admit(octets(1000), 1000, 0), Ok(()));
+        assert_eq!(
+            watermark.admit(octets(1000), 1000, 1),
+            Err(Full::Disk { free: 1000, wanted: 1001 }),
+            "too large alone"
+        );
+        assert_eq!(watermark.admit(octets(1000), 1000, 0), Ok(()), "others are not");
+        assert_eq!(watermark.admit(octets(999), 1000, 0), Err(Full::Disk { free: 999, wanted: 1000 }));
+        for free in [1000, 1249] {
+            assert_eq!(watermark.admit(octets(free), 1000, 0), Err(Full::Disk { free, wanted: 1250 }));
+            assert_eq!(is_free(octets(free), 1000, 0, false), Ok(()), "what has begun goes on");
+        }
+        assert_eq!(watermark.admit(octets(1250), 1000, 0), Ok(()));
+        assert_eq!(watermark.admit(octets(1000), 1000, 0), Ok(()));
+    }
+
+    #[test]
+    fn files_run_out_as_octets_do() {
+        let watermark = Watermark::default();
+        let files = |files_free| Room { files_free, ..ROOMY };
+        assert_eq!(watermark.admit(files(1024), 1, 0), Ok(()));
+        assert_eq!(watermark.admit(files(1023), 1, 0), Err(Full::Files { free: 1023, wanted: 1024 }));
+        assert_eq!(watermark.admit(files(1279), 1, 0), Err(Full::Files { free: 1279, wanted: 1280 }));
+        assert_eq!(watermark.admit(files(1280), 1, 0), Ok(()));
+        let unlimited = Room { files_free: 0, files_total: 0, ..ROOMY };
+        assert_eq!(Watermark::default().admit(unlimited, 1, 0), Ok(()));
+        assert_eq!(Watermark::default().admit(files(0), 0, 0), Ok(()), "nothing is kept back");
+        let small = Room { files_free: 10, files_total: 160, ..ROOMY };
+        assert_eq!(Watermark::default().admit(small, 1, 0), Ok(()), "a sixteenth of what is small");
+    }
+}
