@@ -89,7 +89,7 @@ pub enum Crash {
 pub enum Disk {
     /// It has room, and does what it is told in no time.
     Well,
-    /// Nothing more fits on it, down to the last octet. What is there can be read, overwritten and removed.
+    /// No file grows and none is made, down to the last octet. What is there can be read, overwritten and removed.
     Full,
     /// What is written reaches stable storage only once the disk is [`Well`](Self::Well) again; reading goes on.
     Stalled,

@@ -12,7 +12,7 @@ use super::checkpoint::{self, Checkpoint, Meta, Snapshot, Work};
 use super::format::{self, Now, Record};
 use super::frame::{FRAME, Frame, SEGMENT_HEADER, SegmentHeader};
 use super::quarantine::{copy, set_aside};
-use super::scan::{Scan, next_good, read_record};
+use super::scan::{Scan, next_good, read_record, zeros_from};
 use super::segment::{At, Living, Segment, Segments, name, random, sequence};
 use super::shared::wall;
 use super::vfs::{Vfs, VfsFile, is_full, read_exact};
@@ -330,8 +330,9 @@ impl Opening<'_> {
                     // A record that was written later knows whether this place was on stable storage then.
                     let proof = next_good(&scan, position, |frame| u64::from(frame.base) > position);
                     if newest && proof.map_err(io(&path))?.is_none() {
+                        let torn = zeros_from(&scan, position).map_err(io(&path))?;
+                        self.report.truncated = torn.saturating_sub(position);
                         file.set_len(position).map_err(io(&path))?;
-                        self.report.truncated = len.saturating_sub(position);
                         self.set_len(sequence, position);
                         break;
                     }

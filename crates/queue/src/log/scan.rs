@@ -53,4 +53,20 @@ pub(super) fn next_good(scan: &Scan<'_>, position: u64, wanted: impl Fn(&Frame) 
     Ok(None)
 }
 
+/// Where behind `position` there are only zeros.
+pub(super) fn zeros_from(scan: &Scan<'_>, position: u64) -> io::Result<u64> {
+    let mut window = vec![0; WINDOW];
+    let (mut end, mut at) = (position, position);
+    while at < scan.len {
+        let want = usize::try_from(scan.len.saturating_sub(at)).unwrap_or(usize::MAX).min(WINDOW);
+        let part = window.get_mut(..want).unwrap_or_default();
+        read_exact(scan.file, part, at)?;
+        if let Some(last) = part.iter().rposition(|octet| *octet != 0) {
+            end = at.saturating_add(last as u64).saturating_add(1);
+        }
+        at = at.saturating_add(want as u64);
+    }
+    Ok(end)
+}
+
 const WINDOW: usize = 1 << 20;

@@ -150,6 +150,7 @@ impl Store {
                     Err((AppendError::Fatal(why), _)) => Err(why),
                     Err(_) => Ok(()),
                     Ok(()) => {
+                        self.segments.seal().map_err(reason)?;
                         self.checkpointer.wait();
                         if self.has_room_for_checkpoint(cost) {
                             self.begin_checkpoint()?;

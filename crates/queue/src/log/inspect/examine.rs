@@ -12,6 +12,7 @@ use crate::log::apply::Stored;
 use crate::log::body::LogBody;
 use crate::log::readers::Readers;
 use crate::log::recover::{Bodies, Recovered};
+use crate::log::scan::{Scan, zeros_from};
 use crate::log::segment::{name, sequence};
 use crate::log::vfs::{Vfs, VfsFile, read_exact};
 use crate::log::{Damage, OpenError, checkpoint, hex};
@@ -123,12 +124,19 @@ impl Examiner<'_> {
         }
         for sequence in self.sequences()? {
             let path = self.log.join(name(sequence));
-            let len = self.folder.vfs.open(&path).and_then(|file| file.len()).map_err(OpenError::io(&path))?;
-            let end = rebuilt.segments.list.get(&sequence).map_or(0, |segment| segment.len);
+            let file = self.folder.vfs.open(&path).map_err(OpenError::io(&path))?;
+            let mut len = file.len().map_err(OpenError::io(&path))?;
+            let read = rebuilt.segments.list.get(&sequence).map(|segment| segment.len);
+            let end = read.unwrap_or(0);
+            let was_whole = normal.position.0 == sequence && normal.position.1 > end;
+            if read.is_some() && !was_whole {
+                // Zeros that were written ahead are no batch.
+                let scan = Scan { file: &*file, tag: 0, len };
+                len = zeros_from(&scan, end).map_err(OpenError::io(&path))?;
+            }
             if end == len {
                 continue;
             }
-            let was_whole = normal.position.0 == sequence && normal.position.1 > end;
             let finding = if was_whole {
                 // The index was written when all of it was on stable storage.
                 is_damaged = true;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::disk::Disk;
 use super::{DIR, block_on, claim, message, open, options, put, read};
+use crate::log::frame::{FRAME, SEGMENT_HEADER};
 use crate::log::{LogOptions, OpenError};
 use crate::{Derived, ManualClock, MessageId, Outcome, Queue};
 
@@ -46,7 +47,10 @@ fn small_log(options: &LogOptions) -> (Disk, PathBuf, Vec<u8>, Steps) {
     // As after a kill: without the record of a closed queue.
     let killed = disk.killed();
     let path = killed.paths().into_iter().find(|path| path.starts_with("/queue/log")).unwrap();
-    let octets = killed.contents(&path);
+    let mut octets = killed.contents(&path);
+    let zeros = octets.split_off(usize::try_from(steps.last().unwrap().0).unwrap());
+    assert!(!zeros.is_empty() && zeros.iter().all(|octet| *octet == 0), "written ahead");
+    killed.set_contents(&path, octets.clone());
     drop(queue);
     (killed, path, octets, steps)
 }
@@ -68,11 +72,15 @@ fn cut_at_every_octet() {
     let options = one_segment();
     let (disk, path, octets, steps) = small_log(&options);
     assert_eq!(octets.len() as u64, steps.last().unwrap().0);
-    for len in 0..=octets.len() {
+    // With and without the zeros that are written ahead, once the header is there.
+    let lens = (0..=octets.len()).map(|len| (len, 0)).chain((SEGMENT_HEADER..=octets.len()).map(|len| (len, 1000)));
+    for (len, zeros) in lens {
         let disk = disk.killed();
-        disk.set_contents(&path, octets[..len].to_vec());
+        disk.set_contents(&path, [&octets[..len], &vec![0; zeros]].concat());
         let queue = open(&disk, &options).unwrap();
-        assert!(queue.report().damaged.is_empty(), "{len}: {:?}", queue.report());
+        let report = queue.report();
+        assert!(report.damaged.is_empty(), "{len}: {report:?}");
+        assert!(report.truncated <= len as u64, "zeros are no batch");
         let expected = steps.iter().rev().find(|(end, _)| *end <= len as u64).map(|(_, there)| there.clone());
         block_on(async {
             let there: Vec<_> =
@@ -96,7 +104,7 @@ fn every_bit_turned_over() {
     let closed = disk.contents(&path);
     assert!(closed.len() > octets.len());
     let all = &steps.last().unwrap().1;
-    let last_record = closed.len() - super::super::frame::FRAME;
+    let last_record = closed.len() - FRAME;
     for at in 0..closed.len() {
         for bit in [0, 3, 7] {
             let disk = disk.killed();
@@ -110,7 +118,7 @@ fn every_bit_turned_over() {
                 assert_eq!(report.damaged.len(), 1, "octet {at}, bit {bit}: {report:?}");
                 assert_eq!(report.truncated, 0, "octet {at}, bit {bit}");
                 assert!(block_on(queue.stats()).damaged == 1);
-                if at >= super::super::frame::SEGMENT_HEADER {
+                if at >= SEGMENT_HEADER {
                     let kept = disk.paths().into_iter().any(|path| path.starts_with("/queue/quarantine"));
                     assert!(kept, "octet {at}, bit {bit}: set aside");
                 }
