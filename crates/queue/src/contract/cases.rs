@@ -1,11 +1,15 @@
 //! Cases that hold for every engine.
 
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::{Harness, LEASE, SECOND, body, claim, claim_one, message, nothing_due, octets, put, ready, routing_key};
-use crate::{Change, Claim, Derived, Draft, Error, LeaseError, Outcome, Priority, PutError, Queue};
+use crate::{Alteration, Change, Claim, Derived, Draft, Error, LeaseError, Outcome, Priority, PutError, Queue};
 
 pub(super) async fn commit_claim_finish<H: Harness>(harness: &mut H) {
     let queue = harness.open().await;
@@ -60,16 +64,6 @@ pub(super) async fn bodies_of_every_size<H: Harness>(harness: &mut H) {
         }
         assert_eq!(read, len);
     }
-}
-
-pub(super) async fn a_message_needs_a_delivery<H: Harness>(harness: &mut H) {
-    let queue = harness.open().await;
-    let refused = put(&queue, message("me", &[]), b"x").await;
-    assert!(matches!(refused, Err(PutError::NoDelivery)));
-    let mut large = message("me", &["a"]);
-    large.envelope = octets(crate::MAX_ENVELOPE + 1);
-    assert!(matches!(put(&queue, large, b"x").await, Err(PutError::TooLarge(_))));
-    assert_eq!(queue.stats().await.messages, 0);
 }
 
 pub(super) async fn a_stale_lease_writes_nothing<H: Harness>(harness: &mut H) {
@@ -188,23 +182,6 @@ pub(super) async fn derived_messages_come_with_the_outcome<H: Harness>(harness: 
         assert_eq!(body(&queue, &claimed.lease).await, whole);
         queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.expect("finish");
     }
-    // What cannot be written as a whole is not written at all.
-    put(&queue, message("me", &["a"]), b"x").await.expect("put");
-    let lease = claim_one(&queue).await.lease;
-    let derived =
-        vec![report("r1", b"x"), Derived { message: message("me", &["a"]), body: octets(crate::MAX_DERIVED) }];
-    let (id, delivery, generation) = (lease.message(), lease.delivery(), lease.generation());
-    let refused = queue.finish(lease, Outcome::Done, derived).await;
-    assert!(matches!(refused, Err(LeaseError::TooLarge(_))));
-    // A derived message has the limits of any other, and the lease outlives the refusal.
-    let mut large = report("r1", b"x");
-    large.message.envelope = octets(crate::MAX_ENVELOPE + 1);
-    let again = || crate::Lease::new(id, delivery, generation);
-    let refused = queue.finish(again(), Outcome::Done, vec![large]).await;
-    assert!(matches!(refused, Err(LeaseError::TooLarge(_))), "{refused:?}");
-    assert_eq!(queue.stats().await.messages, 1);
-    queue.finish(again(), Outcome::Done, Vec::new()).await.expect("finish");
-    assert_eq!(queue.stats().await.messages, 0);
 }
 
 pub(super) async fn owners_take_turns<H: Harness>(harness: &mut H) {
@@ -295,6 +272,67 @@ pub(super) async fn changed_wakes<H: Harness>(harness: &mut H) {
     queue.changed(seen).await.expect("new");
 }
 
+/// Those who wait already are woken, not only those who ask later.
+pub(super) async fn changed_wakes_those_who_wait<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    let mut seen = queue.changed(Change::default()).await.expect("at once");
+    let mut later = message("me", &["a"]);
+    later.deliveries[0].delay = SECOND * 100;
+    let id = woken(&queue, &mut seen, put(&queue, message("me", &["a"]), b"x")).await.expect("put");
+    let lease = claim_one(&queue).await.lease;
+    let retry = Outcome::Retry { delay: Duration::ZERO, state: Bytes::new() };
+    woken(&queue, &mut seen, queue.finish(lease, retry, Vec::new())).await.expect("finish");
+    queue.hold(id).await.expect("hold");
+    woken(&queue, &mut seen, queue.release(id)).await.expect("release");
+    let lease = claim_one(&queue).await.lease;
+    let derived = vec![Derived { message: message("me", &["b"]), body: Bytes::new() }];
+    let ids = woken(&queue, &mut seen, queue.finish(lease, Outcome::Done, derived)).await.expect("finish");
+    queue.remove(ids[0]).await.expect("remove");
+    let id = put(&queue, later, b"x").await.expect("put");
+    let now = Alteration::Reschedule { key: None, delay: Duration::ZERO };
+    woken(&queue, &mut seen, queue.alter(id, now)).await.expect("reschedule");
+    let elsewhere = Alteration::Reroute { from: None, to: routing_key("z") };
+    woken(&queue, &mut seen, queue.alter(id, elsewhere)).await.expect("reroute");
+    let lease = claim_one(&queue).await.lease;
+    woken(&queue, &mut seen, queue.extend(&lease, Duration::ZERO)).await.expect("extend");
+
+    let mut waiting = pin!(queue.changed(seen));
+    let is_ready = ready(waiting.as_mut()).is_some();
+    queue.close();
+    assert!(is_ready || matches!(waiting.await, Err(Error::Closed)), "who waits is told of the end");
+}
+
+/// Waits before something happens, and until it is told of it.
+async fn woken<Q: Queue, T>(queue: &Q, seen: &mut Change, what: impl Future<Output = T>) -> T {
+    #[derive(Default)]
+    struct Flag(AtomicBool);
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    // What came before may be counted late.
+    for _ in 0..100 {
+        let flag = Arc::<Flag>::default();
+        let waker = Waker::from(Arc::clone(&flag));
+        let mut waiting = pin!(queue.changed(*seen));
+        if let Poll::Ready(early) = waiting.as_mut().poll(&mut Context::from_waker(&waker)) {
+            *seen = early.expect("changed");
+            continue;
+        }
+        let value = what.await;
+        if let Some(now) = ready(waiting.as_mut()) {
+            assert!(flag.0.load(Ordering::SeqCst), "there was news, and nobody was woken");
+            *seen = now.expect("changed");
+        } else {
+            // It asks anew, so it is woken anew.
+            *seen = waiting.await.expect("changed");
+        }
+        return value;
+    }
+    panic!("there is news without end");
+}
+
 pub(super) async fn changed_loses_nothing<H: Harness>(harness: &mut H) {
     let queue = harness.open().await;
     let seen = queue.changed(Change::default()).await.expect("at once");
@@ -333,6 +371,10 @@ pub(super) async fn closed_is_closed<H: Harness>(harness: &mut H) {
     assert!(matches!(queue.claim(claim).await, Err(Error::Closed)));
     assert!(matches!(queue.hold(id).await, Err(Error::Closed)));
     assert!(matches!(queue.remove(id).await, Err(Error::Closed)));
+    assert!(matches!(queue.body(&lease).await.map(drop), Err(Error::Closed)));
+    assert!(matches!(queue.due_keys(None, 1).await, Err(Error::Closed)));
+    assert!(matches!(queue.list(None, 1).await, Err(Error::Closed)));
+    assert!(matches!(queue.extend(&lease, LEASE).await, Err(LeaseError::Store(Error::Closed))));
     let finished = queue.finish(lease, Outcome::Done, Vec::new()).await;
     assert!(matches!(finished, Err(LeaseError::Store(Error::Closed))));
 }

@@ -9,7 +9,7 @@ use super::{
     Cannot, Crash, Disk, Harness, Jump, LEASE, SECOND, body, both, claim, claim_one, contents, message, nothing_due,
     octets, put, ready, routing_key, stays_pending,
 };
-use crate::{Alteration, Body, Claim, Derived, Draft, Full, LeaseError, Outcome, PutError, Queue};
+use crate::{Alteration, Body, Claim, Derived, Draft, Error, Full, LeaseError, Outcome, PutError, Queue};
 
 pub(super) async fn acknowledged_survives_a_kill<H: Harness>(harness: &mut H) -> Result<(), Cannot> {
     acknowledged_survives(harness, Crash::Process).await
@@ -304,6 +304,45 @@ pub(super) async fn a_stalled_disk_keeps_answers_and_gives_claims<H: Harness>(ha
     let id = committed.expect("commit");
     finished.expect("finish");
     assert_eq!(claim_one(&queue).await.lease.message(), id);
+    Ok(())
+}
+
+pub(super) async fn a_broken_disk_is_told_and_the_queue_goes_on<H: Harness>(harness: &mut H) -> Result<(), Cannot> {
+    let queue = harness.open().await;
+    let kept = put(&queue, message("me", &["a"]), &octets(2_000)).await.expect("put");
+    let lease = claim_one(&queue).await.lease;
+    let mut begun = queue.put(None).await.expect("put");
+    begun.write(octets(100)).await.expect("write");
+    harness.set_disk(Disk::Broken).await?;
+    for _ in 0..2 {
+        let told = put(&queue, message("me", &["b"]), &octets(700)).await;
+        assert!(matches!(told, Err(PutError::Broken(_))), "{told:?}");
+    }
+    assert!(matches!(queue.claim_any(1, LEASE).await, Err(Error::Broken(_))));
+    assert!(queue.stats().await.broken.is_some(), "and says why");
+
+    harness.set_disk(Disk::Well).await?;
+    for _ in 0..10_000 {
+        if queue.stats().await.broken.is_none() {
+            break;
+        }
+        // The engine notices in its own time.
+        std::thread::sleep(Duration::from_millis(1));
+        harness.advance(SECOND).await;
+    }
+    assert!(queue.stats().await.broken.is_none(), "the disk is well, and the queue does not go on");
+    let from_before = queue.finish(lease, Outcome::Done, Vec::new()).await;
+    assert!(matches!(from_before, Err(LeaseError::Stale)), "{from_before:?}");
+    assert!(begun.commit(message("me", &["c"])).await.is_err(), "a draft from before");
+    put(&queue, message("me", &["d"]), &octets(700)).await.expect("it goes on");
+    let mut there = Vec::new();
+    for claimed in claim(&queue, 9).await {
+        // Nobody knows of those that were refused; they are there as they were to be, or not at all.
+        let len = if claimed.lease.message() == kept { 2_000 } else { 700 };
+        assert!(body(&queue, &claimed.lease).await == octets(len));
+        there.push(claimed.key);
+    }
+    assert!(there.contains(&routing_key("a")) && there.contains(&routing_key("d")), "{there:?}");
     Ok(())
 }
 

@@ -5,11 +5,57 @@
 //! under any executor; an engine that never resolves a future hangs it.
 //!
 //! Three hooks are needed. The others make something go wrong; what an engine cannot have go wrong, or a harness cannot do, is
-//! [`Cannot`] with the reason, and the cases that ask for it are reported as skipped. So compare the [`Report`] with what you expect.
+//! [`Cannot`] with the reason, and the cases that ask for it are reported as skipped: say which ones you expect with
+//! [`Report::assert_skipped`].
+//!
+//! ```
+//! use std::time::Duration;
+//! use posthaste_queue::contract::{self, Cannot, Harness};
+//! use posthaste_queue::memory::{MemoryOptions, MemoryQueue};
+//! use posthaste_queue::ManualClock;
+//!
+//! #[derive(Default)]
+//! struct Memory(ManualClock);
+//!
+//! impl Harness for Memory {
+//!     type Queue = MemoryQueue;
+//!
+//!     async fn open(&mut self) -> MemoryQueue {
+//!         MemoryQueue::new(MemoryOptions { clock: std::sync::Arc::new(self.0.clone()), ..MemoryOptions::default() })
+//!     }
+//!
+//!     async fn reopen(&mut self, _: MemoryQueue) -> Result<MemoryQueue, Cannot> {
+//!         Err(Cannot("it is all in memory"))
+//!     }
+//!
+//!     async fn advance(&mut self, by: Duration) {
+//!         self.0.advance(by);
+//!     }
+//! }
+//!
+//! # fn block_on<T>(future: impl Future<Output = T>) -> T {
+//! #     let mut future = std::pin::pin!(future);
+//! #     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+//! #     loop {
+//! #         if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut context) {
+//! #             return value;
+//! #         }
+//! #     }
+//! # }
+//! let report = block_on(contract::run(&mut Memory::default()));
+//! report.assert_skipped(&[
+//!     "it is all in memory",
+//!     "the harness has no disk",
+//!     "the harness has no crash",
+//!     "the harness has no wall clock",
+//!     "the queue has one owner at a time",
+//! ]);
+//! ```
 
 mod cases;
 mod durable;
 mod faults;
+mod limits;
 mod manage;
 mod owners;
 mod report;
@@ -93,6 +139,8 @@ pub enum Disk {
     Full,
     /// What is written reaches stable storage only once the disk is [`Well`](Self::Well) again; reading goes on.
     Stalled,
+    /// Nothing can be written or synced. For engines that go on by themselves when the disk is [`Well`](Self::Well) again.
+    Broken,
 }
 
 /// Where a wall clock jumps to.
@@ -123,7 +171,6 @@ pub async fn run<H: Harness>(harness: &mut H) -> Report {
             commit_claim_finish,
             a_draft_that_is_dropped_leaves_nothing,
             bodies_of_every_size,
-            a_message_needs_a_delivery,
             a_stale_lease_writes_nothing,
             an_expired_lease_is_claimable_again,
             a_late_outcome_counts_until_the_next_claim,
@@ -136,9 +183,17 @@ pub async fn run<H: Harness>(harness: &mut H) -> Report {
             claims_are_for_keys,
             due_keys_are_paged,
             changed_wakes,
+            changed_wakes_those_who_wait,
             changed_loses_nothing,
             age_grows,
             closed_is_closed,
+        }
+        limits {
+            a_message_has_limits,
+            an_outcome_has_limits,
+            delays_are_cut,
+            nothing_is_given_when_nothing_is_asked_for,
+            a_hint_is_only_a_hint,
         }
         manage {
             hold_and_release,
@@ -164,6 +219,7 @@ pub async fn run<H: Harness>(harness: &mut H) -> Report {
             ids_are_never_used_again_after_a_crash,
             a_full_disk_refuses_messages_and_keeps_outcomes,
             a_stalled_disk_keeps_answers_and_gives_claims,
+            a_broken_disk_is_told_and_the_queue_goes_on,
             a_wall_clock_that_jumps_moves_nothing,
             a_wall_clock_set_back_over_a_crash_delays_nothing,
         }

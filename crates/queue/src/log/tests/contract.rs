@@ -1,8 +1,9 @@
 //! The log engine keeps the contract on a disk that is worse than any, whatever happens to the process and the power.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
-use super::disk::Disk;
+use super::disk::{Disk, Fault};
 use super::{block_on, open, options};
 use crate::contract::{self, Cannot, Crash, Harness, Jump};
 use crate::log::{LogOptions, LogQueue};
@@ -58,6 +59,8 @@ impl Harness for Simulated {
     async fn set_disk(&mut self, disk: contract::Disk) -> Result<(), Cannot> {
         self.disk.set_free((disk == contract::Disk::Full).then_some(0));
         self.disk.stall(disk == contract::Disk::Stalled);
+        let fault = Fault { at: 1, kind: ErrorKind::Other, partial: 30, and: u64::MAX - 1 };
+        self.disk.fail((disk == contract::Disk::Broken).then_some(fault));
         Ok(())
     }
 

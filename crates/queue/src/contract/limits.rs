@@ -1,0 +1,135 @@
+//! Cases at the limits of what may be asked for.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Harness, LEASE, SECOND, claim, claim_one, message, nothing_due, octets, put, routing_key};
+use crate::{
+    Claim, Derived, Draft, LeaseError, MAX_DELAY, MAX_DELIVERIES, MAX_DERIVED, MAX_ENVELOPE, MAX_STATES, NewMessage,
+    Outcome, PutError, Queue, Search,
+};
+
+pub(super) async fn a_message_has_limits<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    let refused = put(&queue, message("me", &[]), b"x").await;
+    assert!(matches!(refused, Err(PutError::NoDelivery)));
+    for over in [0, 1] {
+        for new in at_the_limits(over) {
+            let sizes = (new.envelope.len(), new.deliveries.len());
+            match put(&queue, new.clone(), b"x").await {
+                Ok(id) if over == 0 => {
+                    let claimed = claim(&queue, 1).await.remove(0);
+                    assert!(claimed.envelope == new.envelope && claimed.state == new.deliveries[0].state, "{sizes:?}");
+                    queue.remove(id).await.expect("remove");
+                }
+                Err(PutError::TooLarge(why)) if over == 1 => assert_eq!(why.actual, why.limit + 1, "{why}"),
+                other => panic!("{over} over the limit, {sizes:?}: {other:?}"),
+            }
+            assert_eq!(queue.stats().await.messages, 0);
+        }
+    }
+}
+
+/// As large as can be in each way, or so much larger.
+fn at_the_limits(over: usize) -> [NewMessage; 3] {
+    let mut envelope = message("me", &["a"]);
+    envelope.envelope = octets(MAX_ENVELOPE + over);
+    let mut deliveries = message("me", &["a"]);
+    deliveries.deliveries = vec![deliveries.deliveries[0].clone(); MAX_DELIVERIES + over];
+    let mut states = message("me", &["a", "b"]);
+    states.deliveries[0].state = octets(MAX_STATES / 2);
+    states.deliveries[1].state = octets(MAX_STATES / 2 + over);
+    [envelope, deliveries, states]
+}
+
+/// What an outcome may not be is refused, and the lease is as good as before.
+pub(super) async fn an_outcome_has_limits<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    put(&queue, message("me", &["a"]), b"x").await.expect("put");
+    let lease = claim_one(&queue).await.lease;
+    let again = || crate::Lease::new(lease.message(), lease.delivery(), lease.generation());
+    let derived = |message, len| vec![Derived { message, body: octets(len) }];
+
+    let nobody = queue.finish(again(), Outcome::Done, derived(message("me", &[]), 1)).await;
+    assert!(matches!(nobody, Err(LeaseError::NoDelivery)), "{nobody:?}");
+    for refused in at_the_limits(1) {
+        let refused = queue.finish(again(), Outcome::Done, derived(refused, 1)).await;
+        assert!(matches!(refused, Err(LeaseError::TooLarge(_))), "{refused:?}");
+    }
+    let whole = queue.finish(again(), Outcome::Done, derived(message("me", &["r"]), MAX_DERIVED)).await;
+    assert!(matches!(whole, Err(LeaseError::TooLarge(_))), "{whole:?}");
+    let retry = |len| Outcome::Retry { delay: Duration::ZERO, state: octets(len) };
+    let state = queue.finish(again(), retry(MAX_STATES + 1), Vec::new()).await;
+    assert!(matches!(state, Err(LeaseError::TooLarge(_))), "{state:?}");
+
+    assert_eq!(queue.stats().await.messages, 1, "nothing was derived");
+    queue.extend(&lease, LEASE).await.expect("the lease is good");
+    queue.finish(lease, retry(MAX_STATES), Vec::new()).await.expect("finish");
+    assert!(claim_one(&queue).await.state == octets(MAX_STATES));
+}
+
+pub(super) async fn delays_are_cut<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    let mut new = message("me", &["a"]);
+    new.deliveries[0].delay = Duration::MAX;
+    put(&queue, new, b"x").await.expect("put");
+    harness.advance(MAX_DELAY - SECOND).await;
+    nothing_due(&queue).await;
+    harness.advance(SECOND).await;
+    let keys = [routing_key("a")];
+    let long = Claim { keys: &keys, max: 1, lease: Duration::MAX };
+    let lease = queue.claim(long).await.expect("claim").remove(0).lease;
+    harness.advance(MAX_DELAY - SECOND).await;
+    nothing_due(&queue).await;
+    queue.extend(&lease, Duration::MAX).await.expect("extend");
+    harness.advance(MAX_DELAY - SECOND).await;
+    nothing_due(&queue).await;
+    harness.advance(SECOND).await;
+    let lease = claim_one(&queue).await.lease;
+    let retry = Outcome::Retry { delay: Duration::MAX, state: Bytes::new() };
+    queue.finish(lease, retry, Vec::new()).await.expect("finish");
+    harness.advance(MAX_DELAY - SECOND).await;
+    nothing_due(&queue).await;
+    harness.advance(SECOND).await;
+    claim_one(&queue).await;
+}
+
+pub(super) async fn nothing_is_given_when_nothing_is_asked_for<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    for _ in 0..2 {
+        put(&queue, message("me", &["a"]), b"x").await.expect("put");
+    }
+    let keys = [routing_key("a")];
+    for none in [Claim { keys: &keys, max: 0, lease: LEASE }, Claim { keys: &[], max: 9, lease: LEASE }] {
+        assert!(queue.claim(none).await.expect("claim").is_empty());
+    }
+    assert!(queue.due_keys(None, 0).await.expect("keys").is_empty());
+    // Who looks through a queue makes progress whatever the limit is.
+    assert_eq!(queue.list(None, 0).await.expect("list").len(), 1);
+    assert_eq!(queue.search(&Search::default(), None, 0).await.expect("search").messages.len(), 1);
+    assert_eq!(queue.stats().await.leased, 0);
+    // A lease of no length is over at once, and was given all the same.
+    let short = Claim { keys: &keys, max: 1, lease: Duration::ZERO };
+    let lease = queue.claim(short).await.expect("claim").remove(0).lease;
+    assert_eq!(claim(&queue, 9).await.len(), 2);
+    assert!(matches!(queue.finish(lease, Outcome::Done, Vec::new()).await, Err(LeaseError::Stale)));
+}
+
+pub(super) async fn a_hint_is_only_a_hint<H: Harness>(harness: &mut H) {
+    let queue = harness.open().await;
+    for (hint, len) in [(0, 5_000), (5_000, 0), (1_000_000, 10), (10, 1_000_000)] {
+        let mut draft = queue.put(Some(hint)).await.expect("put");
+        for chunk in octets(len).chunks(10_000) {
+            draft.write(Bytes::copy_from_slice(chunk)).await.expect("write");
+        }
+        assert_eq!((draft.len(), draft.is_empty()), (len as u64, len == 0));
+        draft.commit(message("me", &["a"])).await.expect("commit");
+        let claimed = claim_one(&queue).await;
+        assert!(super::body(&queue, &claimed.lease).await == octets(len), "{len} octets, {hint} announced");
+        queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.expect("finish");
+    }
+    let endless = queue.put(Some(u64::MAX)).await.map(drop);
+    assert!(matches!(endless, Err(PutError::TooLarge(_) | PutError::Full(_))), "{endless:?}");
+    assert_eq!(queue.stats().await.drafts, 0);
+}
