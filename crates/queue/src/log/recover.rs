@@ -224,7 +224,8 @@ impl<'a> Opening<'a> {
         self.segments.list.retain(|sequence, _| sequences.binary_search(sequence).is_ok());
         for (at, sequence) in sequences.iter().enumerate() {
             let before = at.checked_sub(1).and_then(|at| sequences.get(at));
-            if before.is_some_and(|before| before.checked_add(1) != Some(*sequence)) {
+            // What is missing before its place the checkpoint does not need, or it would have been set aside.
+            if *sequence > first && before.is_some_and(|before| before.checked_add(1) != Some(*sequence)) {
                 self.damage(self.segments.dir.join(name(*sequence)), "has no predecessor: a segment is missing");
             }
         }

@@ -225,6 +225,8 @@ fn a_missing_segment_is_noticed_and_bodies_are_kept() {
     let bodies = disk.paths().into_iter().filter(|path| path.extension().is_none() && path.starts_with("/queue"));
     let kept = bodies.filter(|path| path.starts_with("/queue/bodies") || path.starts_with("/queue/quarantine")).count();
     assert_eq!(kept, 2, "no body is deleted while a record may be missing");
+    queue.close();
+    assert_eq!(open(&disk, &options).unwrap().report().damaged, [], "it is reported once");
 }
 
 #[test]
