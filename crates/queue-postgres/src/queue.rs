@@ -27,6 +27,8 @@ pub struct PostgresQueue {
     /// Whose turn it was last when this owner claimed.
     turn: Mutex<Option<Owner>>,
     max_leases: usize,
+    /// One claim after the other: each looks at how many leases are left and takes of them.
+    claiming: tokio::sync::Mutex<()>,
     keeper: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -35,8 +37,8 @@ pub(crate) struct Counts {
     pub(crate) drafts: AtomicU64,
     pub(crate) puts: AtomicU64,
     pub(crate) finished: AtomicU64,
-    /// A claim gave less than it might have, for want of leases.
-    is_out_of_leases: AtomicBool,
+    /// A claim since the last outcome may have given less than it might, for want of leases.
+    may_want_leases: AtomicBool,
 }
 
 impl PostgresQueue {
@@ -49,7 +51,7 @@ impl PostgresQueue {
     pub fn open(config: Config, max_leases: usize) -> Result<Self, Error> {
         let (database, keeper) = keeper::start(config)?;
         let (counts, turn, keeper) = (Arc::default(), Mutex::default(), Mutex::new(Some(keeper)));
-        Ok(Self { database, counts, turn, max_leases, keeper })
+        Ok(Self { database, counts, turn, max_leases, claiming: tokio::sync::Mutex::default(), keeper })
     }
 
     /// Ends without a word to the database, as a process that is killed. For tests.
@@ -107,12 +109,12 @@ impl Queue for PostgresQueue {
 
     async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Claimed>, Error> {
         let me = self.database.me;
+        let _one_at_a_time = self.claiming.lock().await;
+        // Before it looks: an outcome that comes right behind that is news then.
+        self.counts.may_want_leases.store(true, Relaxed);
         let row = self.row("SELECT leases_of($1)", vec![Box::new(me)]).await?;
         let leased = usize::try_from(read::<i64>(&row, 0)?).unwrap_or(usize::MAX);
         let room = self.max_leases.saturating_sub(leased);
-        if room < claim.max {
-            self.counts.is_out_of_leases.store(true, Relaxed);
-        }
         let keys: Vec<Vec<u8>> = claim.keys.iter().map(|key| key.as_str().into()).collect();
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let turn = turn.map(|turn| turn.as_str().as_bytes().to_vec());
@@ -166,7 +168,7 @@ impl Queue for PostgresQueue {
                     if let Ok(Some(ids)) = &done {
                         counts.finished.fetch_add(1, Relaxed);
                         counts.puts.fetch_add(ids.len() as u64, Relaxed);
-                        if work.state.is_some() || !ids.is_empty() || counts.is_out_of_leases.swap(false, Relaxed) {
+                        if work.state.is_some() || !ids.is_empty() || counts.may_want_leases.swap(false, Relaxed) {
                             database.bump();
                         }
                     }

@@ -97,7 +97,8 @@ fn postgres_keeps_the_contract() {
 }
 
 const ONE_CLOCK: &str = "the database's wall clock is the only one that all owners share";
-const SERVER_S_ERRORS: &str = "what the server's disk does is the server's to mend: the queue only passes its errors on";
+const SERVER_S_ERRORS: &str =
+    "what the server's disk does is the server's to mend: the queue only passes its errors on";
 
 /// A clock that stands still, and a disk that fails as PostgreSQL says that it does: whatever writes more asks it first.
 const CLOCK_AND_DISK: &str = "
