@@ -1,0 +1,271 @@
+//! Reading the log at an opening: what it says, what is damaged.
+
+mod bodies;
+mod segment;
+
+use std::io;
+use std::mem;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::checkpoint::{self, Checkpoint, Meta, Snapshot};
+use super::format::Now;
+use super::quarantine::set_aside;
+use super::segment::{Living, Segment, Segments, name, random, sequence};
+use super::shared::wall;
+use super::vfs::Vfs;
+use super::{Damage, LogOptions, OpenError, OpenReport};
+use crate::Stats;
+use crate::index::{Bounds, Index, Moment, Unreadable, after, first_generation};
+
+/// What an opening found.
+pub(super) struct Recovered {
+    pub(super) checkpoint: Checkpoint,
+    /// The log up to here is in the checkpoint.
+    pub(super) position: (u64, u64),
+    pub(super) index: Index<Snapshot>,
+    pub(super) segments: Segments,
+    pub(super) next_id: u64,
+    pub(super) report: OpenReport,
+    /// The time on the queue's clock.
+    pub(super) moment: Moment,
+}
+
+/// Everything that opening works with.
+struct Opening<'a> {
+    vfs: &'a Arc<dyn Vfs>,
+    dir: &'a Path,
+    now: Now,
+    /// How much memory the index may take.
+    budget: usize,
+    checkpoint: Checkpoint,
+    /// The log up to here is in the checkpoint; [`None`] while there is none.
+    position: Option<(u64, u64)>,
+    /// The tag of the segment there.
+    tag: u64,
+    index: Index<Snapshot>,
+    segments: Segments,
+    next_id: u64,
+    report: OpenReport,
+}
+
+/// What an opening does about the folder `bodies/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bodies {
+    /// See that each message has its file and each file its message.
+    Check,
+    /// Nothing: whoever asks will look.
+    Leave,
+}
+
+/// Reads the checkpoint, and the log from there on. What it read is on stable storage then, whatever a sync has failed to do before.
+/// `moment` is the time on the queue's clock, if that is known: otherwise it goes on from the checkpoint's.
+pub(super) fn recover(
+    vfs: &Arc<dyn Vfs>,
+    dir: &Path,
+    options: &LogOptions,
+    moment: Option<Moment>,
+    bodies: Bodies,
+) -> Result<Recovered, OpenError> {
+    let mut damaged = Vec::new();
+    let sequences = list_segments(&**vfs, &dir.join("log"), &mut damaged)?;
+    let wall = wall(&*options.clock);
+    loop {
+        let checkpoint = open_checkpoint(vfs, dir, options.index_cache, &sequences, &mut damaged)?;
+        let mut opening = Opening::new(vfs, dir, options, wall, moment, checkpoint, damaged)?;
+        match opening.read(&sequences) {
+            Ok(()) => return opening.end(bodies),
+            Err(Failure::Open(error)) => return Err(error),
+            // Made anew once: one that contradicts itself then is no matter of the disk.
+            Err(Failure::Index(why)) if opening.position.is_some() => {
+                damaged = mem::take(&mut opening.report.damaged);
+                drop(opening);
+                set_aside(&**vfs, dir, &why, &mut damaged)?;
+            }
+            Err(Failure::Index(why)) => return Err(OpenError::Failed { path: checkpoint::path(dir), why }),
+        }
+    }
+}
+
+/// Why reading the log came to an end.
+enum Failure {
+    Open(OpenError),
+    /// The checkpoint is not to be believed, or could not be written.
+    Index(String),
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::Open(error)
+    }
+}
+
+impl From<Unreadable> for Failure {
+    fn from(error: Unreadable) -> Self {
+        Self::Index(error.0)
+    }
+}
+
+impl From<redb::Error> for Failure {
+    fn from(error: redb::Error) -> Self {
+        Self::Index(error.to_string())
+    }
+}
+
+fn list_segments(vfs: &dyn Vfs, log: &Path, damaged: &mut Vec<Damage>) -> Result<Vec<u64>, OpenError> {
+    let mut sequences = Vec::new();
+    for name in vfs.list(log).map_err(OpenError::io(log))? {
+        match sequence(&name) {
+            Some(sequence) => sequences.push(sequence),
+            None => damaged.push(Damage::new(log.join(name), "is no segment; it was left alone")),
+        }
+    }
+    sequences.sort_unstable();
+    Ok(sequences)
+}
+
+/// The checkpoint, if it is good and the log that goes with it is there.
+fn open_checkpoint(
+    vfs: &Arc<dyn Vfs>,
+    dir: &Path,
+    cache: usize,
+    sequences: &[u64],
+    damaged: &mut Vec<Damage>,
+) -> Result<Option<(Checkpoint, Meta)>, OpenError> {
+    let opened = catch(|| {
+        let Some(checkpoint) = Checkpoint::open(vfs, dir, cache)? else { return Ok(None) };
+        let (meta, living) = (checkpoint.meta()?, checkpoint.living()?);
+        Ok(Some((checkpoint, meta, living)))
+    });
+    let why = match opened {
+        Ok(None) => return Ok(None),
+        Ok(Some((checkpoint, meta, living))) => {
+            let missing = living.iter().filter(|each| each.octets > 0).map(|each| each.sequence);
+            let position = Some(meta.position.0).filter(|position| *position > 0);
+            let is_missing = |sequence: &u64| sequences.binary_search(sequence).is_err();
+            match missing.chain(position).find(is_missing) {
+                None => return Ok(Some((checkpoint, meta))),
+                Some(sequence) => format!("it counts on log/{}, which is missing", name(sequence)),
+            }
+        }
+        // redb's word for a file that is none of its own.
+        Err(redb::Error::Io(source)) if source.kind() != io::ErrorKind::InvalidData => {
+            return Err(OpenError::Io { path: checkpoint::path(dir), source });
+        }
+        Err(error) => error.to_string(),
+    };
+    set_aside(&**vfs, dir, &why, damaged)?;
+    Ok(None)
+}
+
+/// redb promises an error for a damaged file where it can and a panic where it cannot.
+fn catch<T>(open: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    let corrupted = |_| Err(redb::Error::Corrupted("it is damaged".to_owned()));
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).unwrap_or_else(corrupted)
+}
+
+impl<'a> Opening<'a> {
+    fn new(
+        vfs: &'a Arc<dyn Vfs>,
+        dir: &'a Path,
+        options: &LogOptions,
+        wall: u64,
+        moment: Option<Moment>,
+        found: Option<(Checkpoint, Meta)>,
+        damaged: Vec<Damage>,
+    ) -> Result<Self, OpenError> {
+        let path = checkpoint::path(dir);
+        let failed = |error: redb::Error| OpenError::Failed { path: path.clone(), why: error.to_string() };
+        // The queue's clock goes on from where it was, by what the wall clock says has passed. Set forward by mistake, that is not
+        // to end all mail at once.
+        let moment = match (moment, &found) {
+            (Some(moment), _) => moment,
+            (None, Some((_, meta))) => {
+                after(meta.now, Duration::from_millis(wall.saturating_sub(meta.wall)).min(LONGEST_PAUSE))
+            }
+            (None, None) => i64::try_from(wall.saturating_mul(1_000)).unwrap_or(i64::MAX / 2),
+        };
+        let log = dir.join("log");
+        let mut segments = Segments::new(Arc::clone(vfs), log, options.segment_size);
+        let (checkpoint, meta) = match found {
+            Some(found) => found,
+            None => {
+                let created = Checkpoint::create(vfs, dir, options.index_cache, moment, wall).map_err(failed)?;
+                let meta = created.meta().map_err(failed)?;
+                (created, meta)
+            }
+        };
+        for Living { sequence, octets, pinned } in checkpoint.living().map_err(failed)? {
+            segments.list.insert(sequence, Segment { live_octets: octets, pinned, ..Segment::new(0, 0) });
+        }
+        let snapshot = checkpoint.snapshot().map_err(failed)?;
+        let bounds = Bounds { memory: options.index_memory, leases: options.max_leases };
+        let index = Index::new(snapshot, meta.totals, moment, bounds, first_generation(random()));
+        Ok(Self {
+            vfs,
+            dir,
+            now: Now { moment, wall },
+            budget: options.index_memory,
+            checkpoint,
+            position: Some(meta.position).filter(|position| position.0 > 0),
+            tag: meta.tag,
+            index,
+            segments,
+            next_id: meta.next_id,
+            report: OpenReport { damaged, ..OpenReport::default() },
+        })
+    }
+
+    fn read(&mut self, sequences: &[u64]) -> Result<(), Failure> {
+        let (first, at) = self.position.unwrap_or_default();
+        // What the checkpoint knew and is not there any more had nothing living in it.
+        self.segments.list.retain(|sequence, _| sequences.binary_search(sequence).is_ok());
+        for (at, sequence) in sequences.iter().enumerate() {
+            let before = at.checked_sub(1).and_then(|at| sequences.get(at));
+            // What is missing before its place the checkpoint does not need, or it would have been set aside.
+            if *sequence > first && before.is_some_and(|before| before.checked_add(1) != Some(*sequence)) {
+                self.damage(self.segments.dir.join(name(*sequence)), "has no predecessor: a segment is missing");
+            }
+        }
+        // A name may be there that is not on stable storage: its segment or body is, and is written on or believed in.
+        for dir in [&self.segments.dir, &self.dir.join("bodies")] {
+            self.vfs.sync_dir(dir).map_err(OpenError::io(dir))?;
+        }
+        for (place, sequence) in sequences.iter().enumerate() {
+            let start = if *sequence == first { at } else { 0 };
+            let newest = place + 1 == sequences.len();
+            self.read_segment(*sequence, start, *sequence < first, newest)?;
+        }
+        Ok(())
+    }
+
+    fn end(mut self, bodies: Bodies) -> Result<Recovered, OpenError> {
+        if self.next_id == 0 {
+            // Far from the ids of any earlier queue in the same place, so that log lines of the two are not mistaken for each other.
+            self.next_id = (self.now.wall / 1000) << 20;
+        }
+        if !self.report.damaged.is_empty() {
+            // Ids may have been on the part that is lost.
+            self.next_id = self.next_id.saturating_add(1 << 32);
+        }
+        let failed = |error: Unreadable| OpenError::Failed { path: checkpoint::path(self.dir), why: error.0 };
+        if bodies == Bodies::Check {
+            self.check_bodies()?;
+        }
+        let mut stats = Stats::default();
+        self.index.stats(self.now.moment, &mut stats).map_err(failed)?;
+        self.report.messages = stats.messages;
+        self.report.segments = self.segments.list.len() as u64;
+        let Self { checkpoint, position, index, segments, next_id, report, now, .. } = self;
+        let position = position.unwrap_or_default();
+        Ok(Recovered { checkpoint, position, index, segments, next_id, report, moment: now.moment })
+    }
+
+    fn damage(&mut self, path: PathBuf, what: &str) {
+        self.report.damaged.push(Damage::new(path, what));
+    }
+}
+
+/// The longest that a queue is taken to have been closed: its wall clock may be wrong.
+const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);

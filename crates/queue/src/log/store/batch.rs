@@ -1,0 +1,295 @@
+//! A batch of jobs: each planned as a record, all written at once, then true, then answered.
+
+use std::io;
+use std::mem;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Store;
+use super::copy::moved;
+use crate::index::{Altered, Message, Unreadable, after, between};
+use crate::log::apply::apply;
+use crate::log::draft::Ticket;
+use crate::log::format::{
+    self, Image, Now, OutcomeRecord, Record, RetryRecord, StoredBody, encode_altered, encode_image, encode_outcome,
+};
+use crate::log::frame::Kind;
+use crate::log::lanes::{Job, PutJob, Reply, answer};
+use crate::log::segment::{AppendError, Entry};
+use crate::log::shared::ID_BLOCK;
+use crate::{Broken, Derived, Error, Full, Lease, LeaseError, MAX_DELAY, MessageId, Outcome, PutError};
+
+/// A job whose record is ready, with what to do once it is on stable storage.
+pub(super) struct Planned {
+    pub(super) entry: Entry,
+    pub(super) effect: Effect,
+}
+
+pub(super) enum Effect {
+    Put {
+        image: Image,
+        ticket: Ticket,
+        reply: Reply<Result<MessageId, PutError>>,
+    },
+    Finish {
+        record: OutcomeRecord,
+        ids: Vec<MessageId>,
+        reply: Reply<Result<Vec<MessageId>, LeaseError>>,
+    },
+    Alter {
+        id: MessageId,
+        what: Altered,
+        reply: Reply<Result<usize, Error>>,
+    },
+    Remove {
+        id: MessageId,
+        reply: Reply<Result<(), Error>>,
+    },
+    Ids {
+        ceiling: u64,
+        replies: Vec<Reply<Result<(), PutError>>>,
+    },
+    /// A living message was copied forward: nothing changes but its place.
+    Moved {
+        id: MessageId,
+        body: StoredBody,
+    },
+    Closed,
+}
+
+impl Store {
+    /// One batch.
+    pub(super) fn process(&mut self, jobs: Vec<Job>) -> Result<(), String> {
+        let now = self.shared.now();
+        let mut planned = mem::take(&mut self.waiting);
+        let mut id_replies = Vec::new();
+        for job in jobs {
+            match job {
+                Job::Put(put) => {
+                    let PutJob { entry, image, ticket, reply } = *put;
+                    planned.push(Planned { entry, effect: Effect::Put { image, ticket, reply } });
+                }
+                Job::Finish { lease, outcome, derived, reply } => {
+                    match self.plan_finish(now, &lease, outcome, derived) {
+                        Ok((entry, record, ids)) => {
+                            planned.push(Planned { entry, effect: Effect::Finish { record, ids, reply } });
+                        }
+                        Err(error) => answer(reply, Err(error)),
+                    }
+                }
+                Job::Alter { id, what, reply } => match self.shared.core.with(|index, _| index.get(id)) {
+                    Err(error) => answer(reply, Err(error)),
+                    Ok(None) => answer(reply, Err(Error::NoSuchMessage(id))),
+                    Ok(Some(_)) => {
+                        let what = now.as_written(Altered::new(what, now.moment));
+                        let entry = Entry::new(Kind::Altered, encode_altered(now, id, &what), now);
+                        planned.push(Planned { entry, effect: Effect::Alter { id, what, reply } });
+                    }
+                },
+                Job::Remove { id, reply } => match self.shared.core.with(|index, _| index.begin_remove(id)) {
+                    Err(error) => answer(reply, Err(error)),
+                    Ok(None) => answer(reply, Err(Error::NoSuchMessage(id))),
+                    Ok(Some(())) => {
+                        let entry = Entry::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec(), now);
+                        planned.push(Planned { entry, effect: Effect::Remove { id, reply } });
+                    }
+                },
+                Job::Ids { reply } => id_replies.push(reply),
+            }
+        }
+        if !id_replies.is_empty() || self.shared.ids.low() {
+            // First, so that whatever survives a crash of this batch, its ids are known to be taken.
+            let (entry, ceiling) = self.plan_ids();
+            planned.insert(0, Planned { entry, effect: Effect::Ids { ceiling, replies: id_replies } });
+        }
+        if planned.is_empty() {
+            return Ok(());
+        }
+        match self.write(planned) {
+            Ok(()) => Ok(()),
+            Err((AppendError::Fatal(why), planned)) => {
+                self.waiting = planned;
+                Err(why)
+            }
+            Err((AppendError::Full(error), planned)) => self.refuse_puts(&error, planned),
+        }
+    }
+
+    /// There is no room for everything: perhaps there is for the outcomes alone. Otherwise they wait.
+    fn refuse_puts(&mut self, error: &io::Error, planned: Vec<Planned>) -> Result<(), String> {
+        let full = PutError::Full(Full::NoSpace(error.to_string().into()));
+        let mut rest = Vec::new();
+        let before = planned.len();
+        for Planned { entry, effect } in planned {
+            match effect {
+                Effect::Put { reply, .. } => answer(reply, Err(full.clone())),
+                Effect::Ids { replies, .. } => replies.into_iter().for_each(|reply| answer(reply, Err(full.clone()))),
+                effect => rest.push(Planned { entry, effect }),
+            }
+        }
+        if rest.len() == before || rest.is_empty() {
+            self.waiting = rest;
+            return Ok(());
+        }
+        match self.write(rest) {
+            Ok(()) => Ok(()),
+            Err((AppendError::Full(_), rest)) => {
+                self.waiting = rest;
+                Ok(())
+            }
+            Err((AppendError::Fatal(why), rest)) => {
+                self.waiting = rest;
+                Err(why)
+            }
+        }
+    }
+
+    /// Makes a batch durable, then true in memory, then known.
+    pub(super) fn write(&mut self, mut planned: Vec<Planned>) -> Result<(), (AppendError, Vec<Planned>)> {
+        let ceiling = self.shared.ids.ceiling.load(Relaxed);
+        let began = self.shared.core.now();
+        let places = match self.segments.append(planned.iter().map(|each| &each.entry), ceiling) {
+            Ok(places) => places,
+            Err(error) => return Err((error, planned)),
+        };
+        self.count();
+        let (took, jobs) = (between(began, self.shared.core.now()), planned.len());
+        let mut answers: Vec<Box<dyn FnOnce()>> = Vec::new();
+        let mut gone = Vec::new();
+        for each in &mut planned {
+            // Whatever happens now: its record is there, and names its file.
+            if let Effect::Put { ticket, .. } = &mut each.effect {
+                ticket.keep();
+            }
+        }
+        // An index that has ended takes nothing; opening the log again will.
+        let applied = self.shared.core.with(|index, _| {
+            for (planned, at) in planned.into_iter().zip(places) {
+                let mut take = |record| {
+                    gone.extend(apply(index, &mut self.segments, record, &at)?);
+                    Ok::<_, Unreadable>(())
+                };
+                match planned.effect {
+                    Effect::Put { image, ticket, reply } => {
+                        let id = image.id;
+                        take(Record::Message(image))?;
+                        self.shared.counts.puts.fetch_add(1, Relaxed);
+                        answers.push(Box::new(move || {
+                            drop(ticket);
+                            answer(reply, Ok(id));
+                        }));
+                    }
+                    Effect::Finish { record, ids, reply } => {
+                        take(Record::Outcome(record))?;
+                        self.shared.counts.finished.fetch_add(1, Relaxed);
+                        self.shared.counts.puts.fetch_add(ids.len() as u64, Relaxed);
+                        answers.push(Box::new(move || answer(reply, Ok(ids))));
+                    }
+                    Effect::Alter { id, what, reply } => {
+                        let concerned = index.alter(id, &what)?.ok_or(Error::NoSuchMessage(id));
+                        answers.push(Box::new(move || answer(reply, concerned)));
+                    }
+                    Effect::Remove { id, reply } => {
+                        take(Record::Removed(id))?;
+                        answers.push(Box::new(move || answer(reply, Ok(()))));
+                    }
+                    Effect::Ids { ceiling, replies } => {
+                        self.shared.ids.ceiling.fetch_max(ceiling, Relaxed);
+                        answers.push(Box::new(move || replies.into_iter().for_each(|reply| answer(reply, Ok(())))));
+                    }
+                    Effect::Moved { id, body } => moved(index, &mut self.segments, id, body, &at)?,
+                    Effect::Closed => {}
+                }
+            }
+            Ok(())
+        });
+        if applied.is_ok() {
+            answers.into_iter().for_each(|answer| answer());
+        }
+        // Also those that have come back to wait by now.
+        self.pace.done(self.shared.core.now(), jobs.saturating_add(self.shared.lanes.len()), took);
+        for id in gone {
+            // One that stays is an orphan, swept at the next opening.
+            drop(self.shared.vfs.remove(&self.shared.body_path(id)));
+        }
+        Ok(())
+    }
+
+    fn plan_finish(
+        &self,
+        now: Now,
+        lease: &Lease,
+        outcome: Outcome,
+        derived: Vec<Derived>,
+    ) -> Result<(Entry, OutcomeRecord, Vec<MessageId>), LeaseError> {
+        let slot = (lease.message(), lease.delivery());
+        let (born, attempts) = self.shared.core.with(|index, _| {
+            if let Err(too_large) = index.check_outcome(slot, &outcome)? {
+                return Ok(Err(LeaseError::from(too_large)));
+            }
+            if let Err(stale) = index.begin_finish(lease) {
+                return Ok(Err(LeaseError::from(stale)));
+            }
+            let born = index.get(slot.0)?.map_or(now.moment, |message| message.born);
+            Ok(Ok((born, index.attempts(slot))))
+        })??;
+        let retry = match outcome {
+            Outcome::Done => None,
+            Outcome::Retry { delay, state } => {
+                let delay = delay.min(MAX_DELAY);
+                let attempts = attempts.saturating_add(1);
+                Some(RetryRecord { attempts, due: after(now.moment, delay), delay, state })
+            }
+        };
+        let mut ids = Vec::new();
+        let mut images = Vec::new();
+        for each in derived {
+            let id = MessageId::from_u64(self.shared.ids.next.fetch_add(1, Relaxed));
+            let mut image = Vec::new();
+            let message = Message::new(each.message, now.moment, each.body.len() as u64, ());
+            encode_image(&mut image, now, id, &message, crc32fast::hash(&each.body), false);
+            image.extend_from_slice(&each.body);
+            images.push(image);
+            ids.push(id);
+        }
+        let (id, delivery) = slot;
+        let record = OutcomeRecord { id, delivery, generation: lease.generation(), born, retry, derived: Vec::new() };
+        let mut payload = Vec::new();
+        encode_outcome(&mut payload, now, &record, &images);
+        // What is true from now on is what will be read back.
+        match format::decode(Kind::Outcome, &payload, now.wall, now) {
+            Ok(Record::Outcome(record)) => Ok((Entry::new(Kind::Outcome, payload, now), record, ids)),
+            _ => Err(Error::Broken(Broken::new("an outcome that could not be read back was not written")).into()),
+        }
+    }
+
+    /// The record that takes up another block of ids, and where that ends.
+    pub(super) fn plan_ids(&self) -> (Entry, u64) {
+        let ids = &self.shared.ids;
+        let taken = ids.next.load(Relaxed).max(ids.ceiling.load(Relaxed));
+        let ceiling = taken.saturating_add(ID_BLOCK);
+        (Entry::new(Kind::Ids, ceiling.to_le_bytes().to_vec(), self.shared.now()), ceiling)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let error = self.shared.core.ended().unwrap_or(Error::Closed);
+        for planned in self.waiting.drain(..) {
+            match planned.effect {
+                Effect::Put { mut ticket, reply, .. } => {
+                    // Its record may be on the disk all the same, and would name the file.
+                    ticket.keep();
+                    drop(ticket);
+                    answer(reply, Err(error.clone().into()));
+                }
+                Effect::Finish { reply, .. } => answer(reply, Err(error.clone().into())),
+                Effect::Alter { reply, .. } => answer(reply, Err(error.clone())),
+                Effect::Remove { reply, .. } => answer(reply, Err(error.clone())),
+                Effect::Ids { replies, .. } => {
+                    replies.into_iter().for_each(|reply| answer(reply, Err(error.clone().into())));
+                }
+                Effect::Moved { .. } | Effect::Closed => {}
+            }
+        }
+    }
+}

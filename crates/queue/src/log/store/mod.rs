@@ -1,0 +1,196 @@
+//! The thread that owns the log.
+
+mod batch;
+mod copy;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use self::batch::{Effect, Planned};
+use super::checkpoint::{Checkpointer, Done, Meta, Work};
+use super::frame::Kind;
+use super::pace::Pace;
+use super::segment::{AppendError, Entry, Segments};
+use super::shared::Shared;
+use crate::index::between;
+
+pub(super) struct Store {
+    shared: Arc<Shared>,
+    segments: Segments,
+    checkpointer: Checkpointer,
+    /// The log up to here is in the checkpoint.
+    position: (u64, u64),
+    /// Outcomes that found no room on the disk. They have begun, so nothing about their deliveries changes meanwhile.
+    waiting: Vec<Planned>,
+    pace: Pace,
+}
+
+impl Store {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        segments: Segments,
+        checkpointer: Checkpointer,
+        position: (u64, u64),
+    ) -> Self {
+        Self { shared, segments, checkpointer, position, waiting: Vec::new(), pace: Pace::default() }
+    }
+
+    /// Takes up a block of ids, before anybody asks for one. On a full disk it is done later.
+    pub(super) fn begin(&mut self) -> Result<(), String> {
+        let (entry, ceiling) = self.plan_ids();
+        let before = self.shared.ids.ceiling.load(Relaxed);
+        match self.segments.append(std::iter::once(&entry), before) {
+            Ok(_) => {
+                self.shared.ids.ceiling.fetch_max(ceiling, Relaxed);
+                self.count();
+                Ok(())
+            }
+            Err(AppendError::Full(_)) => Ok(()),
+            Err(AppendError::Fatal(why)) => Err(why),
+        }
+    }
+
+    /// Until the queue is closed, or the disk fails: then everybody who waits is told.
+    ///
+    /// # Errors
+    /// Why it did not go on.
+    pub(super) fn run(mut self) -> Result<(), String> {
+        self.serve().inspect_err(|why| self.shared.fail(why))
+    }
+
+    fn serve(&mut self) -> Result<(), String> {
+        loop {
+            if let Some(error) = self.shared.core.ended() {
+                return Err(error.to_string());
+            }
+            if let Some((jobs, pause)) = self.pace.wait(self.shared.core.now())
+                && !self.shared.lanes.gather(jobs)
+            {
+                self.shared.core.bell.wait(Some(pause));
+            }
+            let pause = self.shared.core.tick();
+            while let Some(done) = self.checkpointer.poll() {
+                self.checkpointed(done)?;
+            }
+            let memory = self.shared.core.with(|index, _| Ok((index.cost(), index.is_short_of_room())));
+            let (cost, is_short) = memory.map_err(|error| error.to_string())?;
+            if !self.checkpointer.is_busy() && self.wants_checkpoint(cost, is_short) {
+                self.begin_checkpoint()?;
+            }
+            // What comes, or is copied, has to wait until a checkpoint lets messages out of memory, if one can.
+            let is_full = cost >= self.shared.options.index_memory;
+            let has_room = !is_full || (self.behind() == 0 && !self.checkpointer.is_busy());
+            let pause = if has_room { pause } else { Some(pause.unwrap_or(RETRY_FULL).min(RETRY_FULL)) };
+            let (jobs, stopping) = self.shared.lanes.take(has_room);
+            if !jobs.is_empty() || !self.waiting.is_empty() {
+                let idle = jobs.is_empty();
+                self.process(jobs)?;
+                if !self.waiting.is_empty() && idle {
+                    if stopping {
+                        return Err("the disk stayed full until the queue was closed".to_owned());
+                    }
+                    self.shared.core.bell.wait(Some(pause.unwrap_or(RETRY_FULL).min(RETRY_FULL)));
+                }
+                if idle {
+                    continue;
+                }
+                if self.waiting.is_empty() && has_room {
+                    self.tidy(UNDER_LOAD)?;
+                }
+            } else if stopping {
+                return self.close(cost);
+            } else if !(has_room && self.tidy(1)?) {
+                self.shared.core.bell.wait(pause);
+            }
+        }
+    }
+
+    /// What makes the next opening quick. On a full disk it goes without.
+    fn close(&mut self, cost: usize) -> Result<(), String> {
+        let closed = Planned { entry: Entry::new(Kind::Closed, Vec::new(), self.shared.now()), effect: Effect::Closed };
+        match self.write(vec![closed]) {
+            Err((AppendError::Fatal(why), _)) => return Err(why),
+            Err((AppendError::Full(_), _)) => return Ok(()),
+            Ok(()) => self.segments.seal().map_err(reason)?,
+        }
+        self.checkpointer.wait();
+        if self.has_room_for_checkpoint(cost) {
+            self.begin_checkpoint()?;
+            self.checkpointer.wait();
+        }
+        Ok(())
+    }
+
+    fn count(&self) {
+        self.shared.counts.disk.store(self.segments.octets(), Relaxed);
+    }
+
+    /// Whether it is time for a checkpoint, and there is room for it: memory fills, the log that an opening would read grows, or
+    /// a segment could go. `cost` is that of the messages in memory; `is_short` when what is due has no place there.
+    fn wants_checkpoint(&self, cost: usize, is_short: bool) -> bool {
+        let (limit, behind) = (self.shared.options.index_memory, self.behind());
+        // When most of memory cannot be left to the checkpoint, there is no use in one after the other.
+        let least = if cost < limit { limit / 8 } else { 0 };
+        let is_filling = cost > limit / 4 * 3 && behind > least as u64;
+        let is_due = is_short
+            || is_filling
+            || behind > self.segments.size.saturating_mul(REPLAYED_SEGMENTS)
+            || self.segments.wants_checkpoint();
+        is_due && self.has_room_for_checkpoint(cost)
+    }
+
+    /// About how many octets of the log are not in the checkpoint.
+    fn behind(&self) -> u64 {
+        let (sequence, len) = self.segments.position();
+        let (from, at) = self.position;
+        sequence.saturating_sub(from).saturating_mul(self.segments.size).saturating_add(len).saturating_sub(at)
+    }
+
+    fn has_room_for_checkpoint(&self, cost: usize) -> bool {
+        let wanted = (cost as u64).saturating_add(CHECKPOINT_ROOM);
+        self.shared.vfs.room(&self.shared.dir).is_ok_and(|room| room.free >= wanted)
+    }
+
+    fn begin_checkpoint(&mut self) -> Result<(), String> {
+        let now = self.shared.now();
+        let frozen = self.shared.core.with(|index, _| Ok(index.freeze())).map_err(|error| error.to_string())?;
+        let next_id = self.shared.ids.ceiling.load(Relaxed);
+        let position = self.segments.position();
+        // Both clocks at one instant: the index may have been waited for.
+        let waited = u64::try_from(between(now.moment, frozen.now).as_millis()).unwrap_or(u64::MAX);
+        let wall = now.wall.saturating_add(waited);
+        let (tag, totals) = (self.segments.tag(position.0), frozen.totals);
+        let meta = Meta { position, tag, now: frozen.now, wall, next_id, totals };
+        self.checkpointer.begin(Work { frozen, segments: self.segments.living(), meta });
+        Ok(())
+    }
+
+    fn checkpointed(&mut self, done: Done) -> Result<(), String> {
+        if let Done::Written { segments, meta } = done {
+            self.position = meta.position;
+            self.segments.checkpointed(&segments, meta.position.0);
+            while let Some(gone) = self.segments.drop_oldest().map_err(reason)? {
+                self.shared.readers.forget(gone);
+            }
+            self.count();
+        }
+        Ok(())
+    }
+}
+
+fn reason(error: AppendError) -> String {
+    match error {
+        AppendError::Fatal(why) => why,
+        AppendError::Full(error) => error.to_string(),
+    }
+}
+
+/// Copying takes turns with batches, rather than waiting for a pause, from so many times the ordinary waste on.
+const UNDER_LOAD: u64 = 2;
+/// An opening reads about so many segments of the log.
+const REPLAYED_SEGMENTS: u64 = 4;
+/// Octets that must be free on the disk for a checkpoint, beside as many as are in memory.
+const CHECKPOINT_ROOM: u64 = 4 << 20;
+/// How often outcomes that found no room are tried again.
+const RETRY_FULL: Duration = Duration::from_millis(500);
