@@ -390,7 +390,7 @@ pub struct Stats {
     pub held: u64,
     /// Octets of all bodies.
     pub bytes: u64,
-    /// Octets on the disk for them; 0 for an engine without one.
+    /// Octets on the disk for them, without what is written ahead of time; 0 for an engine without one.
     pub disk: u64,
     /// Octets on the disk for the index behind them, which can be made anew and is not among those; 0 for an engine without one.
     pub index_disk: u64,

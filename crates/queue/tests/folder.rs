@@ -2,12 +2,22 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+use std::{env, fs};
 
+use bytes::Bytes;
 use posthaste_queue::log::{LogOptions, LogQueue, OpenError};
+use posthaste_queue::{Draft, NewDelivery, NewMessage, Owner, Priority, Queue, RoutingKey};
 
-fn refused(dir: &std::path::Path) -> OpenError {
+mod block_on;
+use block_on::block_on;
+
+fn refused(dir: &Path) -> OpenError {
     LogQueue::open(dir, LogOptions::default()).unwrap_err()
 }
 
@@ -47,14 +57,89 @@ fn made_with_its_parents() {
     assert_eq!(fs::metadata(path.join("log")).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
+/// Every file, with what is in it.
+fn everything(dir: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            everything(&path, found)
+        } else {
+            drop(found.insert(path.clone(), fs::read(&path).unwrap()))
+        }
+    }
+}
+
+/// A queue with a message in it, in a folder with this mode; and a copy of this program, both where everybody may go.
+fn queue_and_program(mode: u32) -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let (queue, program) = (dir.path().join("queue"), dir.path().join("program"));
+    let key = RoutingKey::new("example.org").unwrap();
+    let deliveries = vec![NewDelivery { key, delay: Duration::ZERO, state: Bytes::new() }];
+    let (owner, priority, envelope) = (Owner::default(), Priority::default(), Bytes::new());
+    let opened = LogQueue::open(&queue, LogOptions::default()).unwrap();
+    block_on(async {
+        let mut draft = opened.put(None).await.unwrap();
+        draft.write(Bytes::from_static(b"body")).await.unwrap();
+        draft.commit(NewMessage { owner, priority, envelope, deliveries }).await.unwrap();
+    });
+    drop(opened);
+    fs::copy(env::current_exe().unwrap(), &program).unwrap();
+    for (path, mode) in [(dir.path(), 0o755), (&*program, 0o755), (&*queue, mode)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    (dir, queue, program)
+}
+
+/// What another process says that opens the queue; [`None`] if it could not be started like that.
+fn said(mut command: Command, queue: &Path) -> Option<String> {
+    let mut before = BTreeMap::new();
+    everything(queue, &mut before);
+    let output = command.args(["--exact", "--ignored", "--nocapture", "child"]).env("QUEUE", queue).output().ok()?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut after = BTreeMap::new();
+    everything(queue, &mut after);
+    assert_eq!(before, after, "the queue is as it was");
+    // In the line that names the test.
+    said.contains("running 1 test").then_some(said)
+}
+
+/// Run by the tests below, in a process of its own.
+#[test]
+#[ignore = "the other process of the tests below"]
+fn child() {
+    match LogQueue::open(env::var_os("QUEUE").unwrap(), LogOptions::default()) {
+        Ok(_) => println!("opened"),
+        Err(error) => println!("refused: {error}"),
+    }
+}
+
+#[test]
+fn another_users() {
+    for mode in [0o700, 0o755] {
+        let (_dir, queue, program) = queue_and_program(mode);
+        let mut command = Command::new(program);
+        command.uid(NOBODY).gid(NOBODY);
+        let Some(said) = said(command, &queue) else {
+            println!("SKIPPED: only root can become another user");
+            return;
+        };
+        assert!(said.contains("refused: ") && said.contains("this user may write there"), "{said}");
+        assert!(said.contains(&*queue.to_string_lossy()), "{said}");
+    }
+}
+
 #[test]
 fn read_only() {
-    let dir = tempfile::tempdir().unwrap();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o500)).unwrap();
-    if fs::write(dir.path().join("probe"), "").is_ok() {
-        println!("skipped: this user may write anywhere");
+    let (_dir, queue, program) = queue_and_program(0o755);
+    let mut command = Command::new("unshare");
+    command.args(["--map-root-user", "--mount", "sh", "-c", READ_ONLY, "sh"]).arg(program);
+    let Some(said) = said(command, &queue) else {
+        println!("SKIPPED: this user can make no namespace for mounts");
         return;
-    }
-    let error = refused(dir.path());
-    assert!(matches!(error, OpenError::Io { .. }) && error.to_string().contains("may write there"), "{error}");
+    };
+    assert!(said.contains("refused: ") && said.contains("Read-only file system"), "{said}");
+    assert!(said.contains(&*queue.to_string_lossy()), "{said}");
 }
+
+const NOBODY: u32 = 65_534;
+const READ_ONLY: &str = r#"mount --bind "$QUEUE" "$QUEUE" && mount -o remount,bind,ro "$QUEUE" && exec "$@""#;
