@@ -17,6 +17,8 @@ pub(super) struct Segments {
     /// Where the next batch would go beyond it, a new segment begins.
     pub(super) size: u64,
     pub(super) list: BTreeMap<u64, Segment>,
+    /// Those that the checkpoint counts on and that are not there, with the octets that lived in them.
+    pub(super) missing: BTreeMap<u64, u64>,
     /// The newest one's file; without it a new one is begun.
     newest: Option<Newest>,
     buffer: Vec<u8>,
@@ -85,7 +87,7 @@ impl Entry {
 
 impl Segments {
     pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, size: u64) -> Self {
-        Self { vfs, dir, size, list: BTreeMap::new(), newest: None, buffer: Vec::new() }
+        Self { vfs, dir, size, list: BTreeMap::new(), missing: BTreeMap::new(), newest: None, buffer: Vec::new() }
     }
 
     /// Writes a batch and waits until it is on stable storage: one write, one sync.
@@ -180,6 +182,8 @@ impl Segments {
     pub(super) fn subtract(&mut self, sequence: u64, len: u64) {
         if let Some(segment) = self.list.get_mut(&sequence) {
             segment.live_octets = segment.live_octets.saturating_sub(len);
+        } else if let Some(octets) = self.missing.get_mut(&sequence) {
+            *octets = octets.saturating_sub(len);
         }
     }
 
@@ -189,7 +193,9 @@ impl Segments {
             octets: segment.live_octets,
             pinned: segment.pinned,
         };
-        self.list.iter().map(living).collect()
+        let missing = self.missing.iter().filter(|(_, octets)| **octets > 0);
+        let missing = missing.map(|(sequence, octets)| Living { sequence: *sequence, octets: *octets, pinned: false });
+        self.list.iter().map(living).chain(missing).collect()
     }
 
     /// A checkpoint is on the disk that has these living, and the log up to a place in the segment `position`.

@@ -118,6 +118,17 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Shows where each message is.
+    pub(super) fn each_message(&self, mut show: impl FnMut(MessageId, Stored)) -> Result<(), redb::Error> {
+        let table = self.database.begin_read()?.open_table(MESSAGES)?;
+        for row in table.iter()? {
+            let (id, message) = row?;
+            let message = decode_message(message.value()).map_err(|error| corrupted(&error))?;
+            show(MessageId::from_u64(id.value()), message.stored);
+        }
+        Ok(())
+    }
+
     pub(super) fn snapshot(&self) -> Result<Snapshot, redb::Error> {
         Snapshot::new(&self.database.begin_read()?, Arc::clone(&self.path))
     }

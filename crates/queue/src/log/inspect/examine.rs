@@ -105,7 +105,11 @@ impl Examiner<'_> {
     /// What reading the whole log has found. Whether anything of it is lost.
     fn log(&mut self, rebuilt: &Recovered, normal: &Recovered) -> Result<bool, InspectError> {
         let mut is_damaged = false;
-        for Damage { path, place, what } in &rebuilt.report.damaged {
+        let missing = normal.segments.missing.keys().map(|sequence| self.log.join(name(*sequence)));
+        let missing: Vec<_> = missing.collect();
+        let missed = normal.report.damaged.iter().filter(|damage| missing.contains(&damage.path));
+        for damage in missed.chain(&rebuilt.report.damaged) {
+            let Damage { path, place, what } = damage;
             let finding = |trouble| Finding::new(trouble, path, what.as_str()).within(place.clone());
             let sequence = path.file_name().and_then(|name| sequence(name.to_str()?));
             let finding = match (sequence, place) {
@@ -116,7 +120,8 @@ impl Examiner<'_> {
                 }
                 (Some(_), None) => {
                     is_damaged = true;
-                    finding(Trouble::Lost)
+                    // An index that is past it has all that matters of it.
+                    finding(Trouble::Lost).settled(!normal.report.damaged.contains(damage))
                 }
                 (None, _) => finding(Trouble::Stray),
             };

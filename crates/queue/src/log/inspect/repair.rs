@@ -193,8 +193,9 @@ impl<'a> Open<'a> {
         encode_image(&mut payload, self.now, id, &message, crc, inline.is_none());
         if let Some(at) = inline {
             let path = self.folder.dir.join("log").join(name(sequence));
-            let file = self.folder.vfs.open(&path).map_err(OpenError::io(&path))?;
-            let len = file.len().map_err(OpenError::io(&path))?;
+            let is_missing = self.recovered.segments.missing.contains_key(&sequence);
+            let file = if is_missing { None } else { Some(self.folder.vfs.open(&path).map_err(OpenError::io(&path))?) };
+            let len = file.as_ref().map_or(Ok(0), |file| file.len()).map_err(OpenError::io(&path))?;
             let too_long = || InspectError::Unreadable(format!("the body of message {id} is too long for the log"));
             let body_len = usize::try_from(message.body_len).map_err(|_| too_long())?;
             if body_len > MAX_INLINE {
@@ -204,7 +205,9 @@ impl<'a> Open<'a> {
             // What is not there any more is zero.
             let there = usize::try_from(len.saturating_sub(at)).unwrap_or(usize::MAX).min(body_len);
             let part = body.get_mut(..there).unwrap_or_default();
-            read_exact(&*file, part, at).map_err(OpenError::io(&path))?;
+            if let Some(file) = file {
+                read_exact(&*file, part, at).map_err(OpenError::io(&path))?;
+            }
             payload.extend_from_slice(&body);
         }
         Ok(Entry::new(Kind::Message, payload, self.now))

@@ -1,16 +1,17 @@
-//! The folder `bodies/` beside what the index says of it.
+//! Whether each message has its body, and each file in `bodies/` its message.
 
 use std::collections::BTreeSet;
 
-use super::Opening;
+use super::{Failure, Opening};
 use crate::MessageId;
-use crate::index::{Altered, Message, Unreadable};
+use crate::index::{Altered, Message};
 use crate::log::apply::Stored;
-use crate::log::{OpenError, checkpoint, hex};
+use crate::log::{OpenError, hex};
 
 impl Opening<'_> {
     /// Every living message has its body, and every body its message.
-    pub(super) fn check_bodies(&mut self) -> Result<(), OpenError> {
+    pub(super) fn check_bodies(&mut self) -> Result<(), Failure> {
+        self.hold_what_is_missed()?;
         let bodies = self.dir.join("bodies");
         let mut files = BTreeSet::new();
         for name in self.vfs.list(&bodies).map_err(OpenError::io(&bodies))? {
@@ -21,21 +22,17 @@ impl Opening<'_> {
                 None => self.damage(bodies.join(name), "is no body; it was left alone"),
             }
         }
-        let path = checkpoint::path(self.dir);
         let mut named = BTreeSet::new();
-        let in_base = self.checkpoint.each_body(|id| named.extend([id]));
-        in_base.map_err(|error| OpenError::Failed { path: path.clone(), why: error.to_string() })?;
+        self.checkpoint.each_body(|id| named.extend([id]))?;
         let has_file = |message: &Message<Stored>| message.stored.inline.is_none();
         named.extend(self.index.in_memory().filter(|(_, message)| has_file(message)).map(|(id, _)| id));
-        let failed = |error: Unreadable| OpenError::Failed { path: path.clone(), why: error.0 };
         for id in named {
-            let message = self.index.get(id).map_err(failed)?.filter(|message| has_file(message));
-            let Some(message) = message else { continue };
+            let Some(message) = self.index.get(id)?.filter(|message| has_file(message)) else { continue };
             let path = bodies.join(format!("{:016x}", id.as_u64()));
             let is_there = files.remove(&id);
             let len = if is_there { self.vfs.open(&path).and_then(|file| file.len()).ok() } else { None };
             if len != Some(message.body_len) {
-                self.index.alter(id, &Altered::Held(true)).map_err(failed)?;
+                self.hold(id)?;
                 self.damage(path, &format!("should be the body of message {id}, which is on hold now"));
             }
         }
@@ -50,6 +47,32 @@ impl Opening<'_> {
             };
             swept.map_err(OpenError::io(&path))?;
             self.report.orphans = self.report.orphans.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Messages whose bodies were in segments that are missing.
+    fn hold_what_is_missed(&mut self) -> Result<(), Failure> {
+        if self.segments.missing.is_empty() {
+            return Ok(());
+        }
+        let missing: BTreeSet<u64> = self.segments.missing.keys().copied().collect();
+        let is_missed = |stored: Stored| stored.inline.is_some() && missing.contains(&stored.sequence);
+        let mut missed = Vec::new();
+        self.checkpoint.each_message(|id, stored| missed.extend(is_missed(stored).then_some(id)))?;
+        for id in missed {
+            // The log that was read on from the checkpoint may have ended it, or have it anew.
+            if self.index.get(id)?.is_some_and(|message| is_missed(message.stored)) {
+                self.hold(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, id: MessageId) -> Result<(), Failure> {
+        self.index.alter(id, &Altered::Held(true))?;
+        if self.index.cost() > self.budget {
+            self.write_checkpoint(self.segments.position())?;
         }
         Ok(())
     }

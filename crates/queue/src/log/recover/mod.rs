@@ -3,6 +3,7 @@
 mod bodies;
 mod segment;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
@@ -135,19 +136,17 @@ fn open_checkpoint(
 ) -> Result<Option<(Checkpoint, Meta)>, OpenError> {
     let opened = catch(|| {
         let Some(checkpoint) = Checkpoint::open(vfs, dir, cache)? else { return Ok(None) };
-        let (meta, living) = (checkpoint.meta()?, checkpoint.living()?);
-        Ok(Some((checkpoint, meta, living)))
+        let meta = checkpoint.meta()?;
+        Ok(Some((checkpoint, meta)))
     });
     let why = match opened {
         Ok(None) => return Ok(None),
-        Ok(Some((checkpoint, meta, living))) => {
-            let missing = living.iter().filter(|each| each.octets > 0).map(|each| each.sequence);
-            let position = Some(meta.position.0).filter(|position| *position > 0);
-            let is_missing = |sequence: &u64| sequences.binary_search(sequence).is_err();
-            match missing.chain(position).find(is_missing) {
-                None => return Ok(Some((checkpoint, meta))),
-                Some(sequence) => format!("it counts on log/{}, which is missing", name(sequence)),
+        Ok(Some((checkpoint, meta))) => {
+            let sequence = meta.position.0;
+            if sequence == 0 || sequences.binary_search(&sequence).is_ok() {
+                return Ok(Some((checkpoint, meta)));
             }
+            format!("it goes up to a place in log/{}, which is missing", name(sequence))
         }
         // redb's word for a file that is none of its own.
         Err(redb::Error::Io(source)) if source.kind() != io::ErrorKind::InvalidData => {
@@ -219,11 +218,14 @@ impl<'a> Opening<'a> {
 
     fn read(&mut self, sequences: &[u64]) -> Result<(), Failure> {
         let (first, at) = self.position.unwrap_or_default();
-        // What the checkpoint knew and is not there any more had nothing living in it.
-        self.segments.list.retain(|sequence, _| sequences.binary_search(sequence).is_ok());
+        let known = mem::take(&mut self.segments.list);
+        let (there, missing): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            known.into_iter().partition(|(sequence, _)| sequences.binary_search(sequence).is_ok());
+        self.segments.list = there;
+        self.segments.missing = missing.iter().map(|(sequence, segment)| (*sequence, segment.live_octets)).collect();
         for (at, sequence) in sequences.iter().enumerate() {
             let before = at.checked_sub(1).and_then(|at| sequences.get(at));
-            // What is missing before its place the checkpoint does not need, or it would have been set aside.
+            // What is missing before its place the checkpoint does not need, or it is missed already.
             if *sequence > first && before.is_some_and(|before| before.checked_add(1) != Some(*sequence)) {
                 self.damage(self.segments.dir.join(name(*sequence)), "has no predecessor: a segment is missing");
             }
@@ -237,7 +239,18 @@ impl<'a> Opening<'a> {
             let newest = place + 1 == sequences.len();
             self.read_segment(*sequence, start, *sequence < first, newest)?;
         }
+        self.report_missing();
         Ok(())
+    }
+
+    /// Nothing may have gone of a segment while anything lived in it, so one that is missing when all of the log has been read is lost.
+    fn report_missing(&mut self) {
+        self.segments.missing.retain(|_, octets| *octets > 0);
+        for sequence in self.segments.missing.keys() {
+            let path = self.segments.dir.join(name(*sequence));
+            let what = "is missing; the messages whose bodies were in it are on hold: restore it, or remove them";
+            self.report.damaged.push(Damage::new(path, what));
+        }
     }
 
     fn end(mut self, bodies: Bodies) -> Result<Recovered, OpenError> {
@@ -251,7 +264,10 @@ impl<'a> Opening<'a> {
         }
         let failed = |error: Unreadable| OpenError::Failed { path: checkpoint::path(self.dir), why: error.0 };
         if bodies == Bodies::Check {
-            self.check_bodies()?;
+            self.check_bodies().map_err(|failure| match failure {
+                Failure::Open(error) => error,
+                Failure::Index(why) => failed(Unreadable(why)),
+            })?;
         }
         let mut stats = Stats::default();
         self.index.stats(self.now.moment, &mut stats).map_err(failed)?;

@@ -143,7 +143,7 @@ impl Opening<'_> {
     }
 
     /// There is more in the log than fits into memory.
-    fn write_checkpoint(&mut self, position: (u64, u64)) -> Result<(), Failure> {
+    pub(super) fn write_checkpoint(&mut self, position: (u64, u64)) -> Result<(), Failure> {
         self.index.advance(self.now.moment)?;
         let frozen = self.index.freeze();
         let Now { moment, wall } = self.now;

@@ -205,10 +205,10 @@ fn a_missing_body_holds_its_message() {
     assert!(listed[0].id == id && listed[0].held);
 }
 
-#[test]
-fn a_missing_segment_is_noticed_and_bodies_are_kept() {
-    let (disk, options) = (Disk::new(), options(&ManualClock::default()));
-    let queue = open(&disk, &options).unwrap();
+/// Nine messages, two of them with bodies in files, and the segments.
+fn queue_of_nine(options: &LogOptions) -> (Disk, Vec<PathBuf>) {
+    let disk = Disk::new();
+    let queue = open(&disk, options).unwrap();
     block_on(async {
         for len in [1400, 5000, 1400, 1400, 1400, 5000, 1400, 1400, 1400] {
             put(&queue, message("a", b""), &vec![b'x'; len]).await.unwrap();
@@ -218,13 +218,65 @@ fn a_missing_segment_is_noticed_and_bodies_are_kept() {
     let mut segments: Vec<_> = disk.paths().into_iter().filter(|path| path.starts_with("/queue/log")).collect();
     segments.sort();
     assert!(segments.len() >= 3);
-    crate::log::vfs::Vfs::remove(&disk, &segments[1]).unwrap();
+    (disk, segments)
+}
+
+#[test]
+fn messages_of_a_missing_segment_are_on_hold_and_it_is_reported_until_they_are_gone() {
+    let options = options(&ManualClock::default());
+    for at in 0..2 {
+        let (disk, segments) = queue_of_nine(&options);
+        let octets = disk.contents(&segments[at]);
+        disk.forget(&segments[at]);
+        for _ in 0..2 {
+            let queue = open(&disk, &options).unwrap();
+            let damaged: Vec<_> = queue.report().damaged.iter().map(|each| each.path.clone()).collect();
+            assert_eq!(damaged, [segments[at].clone()], "{:?}", queue.report());
+            block_on(async {
+                let (held, good): (Vec<_>, Vec<_>) =
+                    queue.list(None, 99).await.unwrap().into_iter().partition(|summary| summary.held);
+                assert!(!held.is_empty() && held.iter().all(|summary| summary.body_len == 1400), "{held:?}");
+                assert_eq!(held.len() + good.len(), 9);
+                let claimed = claim(&queue, 99).await;
+                assert_eq!(claimed.len(), good.len());
+                for claimed in &claimed {
+                    assert_eq!(read(&queue, claimed).await.unwrap().len() as u64, claimed.body_len);
+                }
+            });
+            queue.close();
+        }
+        let queue = open(&disk, &options).unwrap();
+        block_on(async {
+            for held in queue.list(None, 99).await.unwrap().into_iter().filter(|summary| summary.held) {
+                queue.remove(held.id).await.unwrap();
+            }
+            // Of these it had the record, if not the body.
+            for claimed in claim(&queue, 99).await.into_iter().filter(|claimed| claimed.body_len == 5000) {
+                queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.unwrap();
+            }
+        });
+        queue.close();
+        let queue = open(&disk, &options).unwrap();
+        assert_eq!(queue.report().damaged, []);
+        let left = block_on(queue.list(None, 99)).unwrap().len();
+        queue.close();
+        // Restored, it brings nothing back.
+        crate::log::vfs::Vfs::create(&disk, &segments[at]).unwrap().write_at(&octets, 0).unwrap();
+        assert_eq!(block_on(open(&disk, &options).unwrap().list(None, 99)).unwrap().len(), left);
+    }
+}
+
+#[test]
+fn an_index_without_the_segment_that_it_goes_up_to_is_set_aside_and_no_body_is_deleted() {
+    let options = options(&ManualClock::default());
+    let (disk, segments) = queue_of_nine(&options);
+    disk.forget(segments.last().unwrap());
     let queue = open(&disk, &options).unwrap();
     let damaged: Vec<_> = queue.report().damaged.iter().map(|each| each.path.clone()).collect();
-    assert_eq!(damaged, [Path::new(DIR).join("index"), segments[2].clone()], "{:?}", queue.report());
+    assert_eq!(damaged, [Path::new(DIR).join("index")], "{:?}", queue.report());
     let bodies = disk.paths().into_iter().filter(|path| path.extension().is_none() && path.starts_with("/queue"));
     let kept = bodies.filter(|path| path.starts_with("/queue/bodies") || path.starts_with("/queue/quarantine")).count();
-    assert_eq!(kept, 2, "no body is deleted while a record may be missing");
+    assert_eq!(kept, 2);
     queue.close();
     assert_eq!(open(&disk, &options).unwrap().report().damaged, [], "it is reported once");
 }
