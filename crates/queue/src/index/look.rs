@@ -1,0 +1,114 @@
+//! Looking at messages wherever they are, without taking them into memory.
+
+use std::sync::Arc;
+
+use super::shelf::Hides;
+use super::{Base, Index, Message, Moment, ReadyRow, Slot, Unreadable, between, inconsistent};
+use crate::{MessageId, Page, RoutingKey, Search, Stats};
+
+impl<S: Base> Index<S> {
+    /// A message; one that is only in the base stays there.
+    pub(crate) fn get(&self, id: MessageId) -> Result<Option<Arc<Message<S::Stored>>>, Unreadable> {
+        if let Some(entry) = self.memory.messages.get(&id) {
+            return Ok(Some(Arc::clone(&entry.message)));
+        }
+        if self.memory.hides(id) {
+            return Ok(None);
+        }
+        Ok(self.shelf.message(id)?.map(Arc::new))
+    }
+
+    /// What is in memory, by id.
+    pub(crate) fn in_memory(&self) -> impl Iterator<Item = (MessageId, &Message<S::Stored>)> {
+        self.memory.messages.iter().map(|(id, entry)| (*id, &*entry.message))
+    }
+
+    /// How often the delivery was written back for another attempt. Of a leased one, which is in memory.
+    pub(crate) fn attempts(&self, slot: Slot) -> u32 {
+        self.memory.find(slot).map_or(0, |(_, delivery)| delivery.attempts)
+    }
+
+    /// The keys that have something to claim, in order.
+    pub(crate) fn due_keys(&mut self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Unreadable> {
+        let mut keys = Vec::new();
+        let mut from = after.map_or_else(RoutingKey::first, RoutingKey::next);
+        while keys.len() < limit {
+            let Some(row) = self.ready_from(&ReadyRow::first_of(from))? else { break };
+            from = row.lane.key.next();
+            keys.push(row.lane.key);
+        }
+        Ok(keys)
+    }
+
+    pub(crate) fn search(
+        &mut self,
+        now: Moment,
+        search: &Search,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Page, Unreadable> {
+        let limit = limit.max(1);
+        let (mut page, mut octets) = (Page { messages: Vec::new(), next: after }, 0_usize);
+        for _ in 0..LOOKED_AT_AT_ONCE {
+            page.next = self.id_after(page.next)?;
+            let Some(id) = page.next else { break };
+            let message = self.get(id)?.ok_or_else(|| inconsistent((id, 0)))?;
+            let summary = message.summary(id, now);
+            if search.finds(&summary) {
+                page.messages.push(summary);
+            }
+            octets = octets.saturating_add(message.cost());
+            if page.messages.len() >= limit || octets >= OCTETS_AT_ONCE {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// The next message behind this one, wherever it is.
+    pub(crate) fn id_after(&mut self, after: Option<MessageId>) -> Result<Option<MessageId>, Unreadable> {
+        let below = self.shelf.id_after(after, &self.memory)?;
+        let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let here = self.memory.messages.range((start, std::ops::Bound::Unbounded)).next().map(|(id, _)| *id);
+        Ok(match (below, here) {
+            (Some(below), Some(here)) => Some(below.min(here)),
+            (below, here) => below.or(here),
+        })
+    }
+
+    /// Fills in what the index knows.
+    pub(crate) fn stats(&mut self, now: Moment, stats: &mut Stats) -> Result<(), Unreadable> {
+        self.count(stats);
+        // Ids grow with the beginning of the draft, so the first is the oldest but for those that took long to arrive.
+        if let Some(first) = self.id_after(None)? {
+            stats.oldest = self.get(first)?.map(|message| between(message.born, now));
+        }
+        Ok(())
+    }
+
+    /// Fills in what the index knows without looking into the base.
+    pub(crate) fn count(&self, stats: &mut Stats) {
+        stats.messages = self.totals.messages;
+        stats.deliveries = self.totals.deliveries;
+        stats.leased = self.schedule.leased() as u64;
+        stats.held = self.totals.held;
+        stats.bytes = self.totals.bytes;
+        stats.index_memory = self.cost() as u64;
+        stats.short_of_memory = self.is_short_of_room();
+    }
+
+    /// The first ready row at or behind this place, in memory or below.
+    pub(super) fn ready_from(&mut self, from: &ReadyRow) -> Result<Option<ReadyRow>, Unreadable> {
+        let below = self.shelf.ready_from(from, &self.memory)?;
+        let here = self.schedule.ready_from(from);
+        Ok(match (here, below) {
+            (Some(here), Some(below)) if below < *here => Some(below),
+            (Some(here), _) => Some(here.clone()),
+            (None, below) => below,
+        })
+    }
+}
+
+/// A search looks at so many messages, and at about so many octets of them, while others wait: some milliseconds.
+const LOOKED_AT_AT_ONCE: usize = 1_000;
+const OCTETS_AT_ONCE: usize = 8 << 20;
