@@ -24,8 +24,17 @@ impl Postgres {
         format!("queue_{}", self.schemas)
     }
 
-    fn opened(&self) -> PostgresQueue {
-        PostgresQueue::open(self.server.config(&self.schema()), 1_000).unwrap()
+    fn opened(&self, leases: usize) -> PostgresQueue {
+        PostgresQueue::open(self.server.config(&self.schema()), leases).unwrap()
+    }
+
+    /// The first in a schema of its own.
+    fn first(&mut self, leases: usize) -> PostgresQueue {
+        self.schemas += 1;
+        self.server.execute(&self.schema(), &format!("CREATE SCHEMA {}", self.schema()));
+        let queue = self.opened(leases);
+        self.server.execute(&self.schema(), CLOCK_AND_DISK);
+        queue
     }
 }
 
@@ -33,16 +42,16 @@ impl Harness for Postgres {
     type Queue = PostgresQueue;
 
     async fn open(&mut self) -> PostgresQueue {
-        self.schemas += 1;
-        self.server.execute(&self.schema(), &format!("CREATE SCHEMA {}", self.schema()));
-        let queue = self.opened();
-        self.server.execute(&self.schema(), CLOCK_AND_DISK);
-        queue
+        self.first(LEASES)
+    }
+
+    async fn open_with_leases(&mut self, most: usize) -> Result<PostgresQueue, Cannot> {
+        Ok(self.first(most))
     }
 
     async fn reopen(&mut self, queue: PostgresQueue) -> Result<PostgresQueue, Cannot> {
         queue.close();
-        Ok(self.opened())
+        Ok(self.opened(LEASES))
     }
 
     async fn advance(&mut self, by: Duration) {
@@ -57,7 +66,7 @@ impl Harness for Postgres {
         if how == Crash::Power {
             self.server.power_cut();
         }
-        Ok(self.opened())
+        Ok(self.opened(LEASES))
     }
 
     async fn set_disk(&mut self, disk: Disk) -> Result<(), Cannot> {
@@ -80,7 +89,7 @@ impl Harness for Postgres {
     }
 
     async fn another(&mut self, _: &PostgresQueue) -> Result<PostgresQueue, Cannot> {
-        Ok(self.opened())
+        Ok(self.opened(LEASES))
     }
 
     async fn kill(&mut self, owner: PostgresQueue) -> Result<(), Cannot> {
@@ -96,6 +105,7 @@ fn postgres_keeps_the_contract() {
     report.assert_skipped(&[ONE_CLOCK, SERVER_S_ERRORS]);
 }
 
+const LEASES: usize = 1_000;
 const ONE_CLOCK: &str = "the database's wall clock is the only one that all owners share";
 const SERVER_S_ERRORS: &str =
     "what the server's disk does is the server's to mend: the queue only passes its errors on";

@@ -12,16 +12,20 @@ use posthaste_queue::{Clock, ManualClock, Queue};
 mod block_on;
 use block_on::block_on;
 
-#[derive(Default)]
 struct Memory {
     clock: ManualClock,
+    options: MemoryOptions,
 }
 
 impl Harness for Memory {
     type Queue = MemoryQueue;
 
     async fn open(&mut self) -> MemoryQueue {
-        MemoryQueue::new(MemoryOptions { clock: Arc::new(self.clock.clone()), ..MemoryOptions::default() })
+        MemoryQueue::new(self.options.clone())
+    }
+
+    async fn open_with_leases(&mut self, most: usize) -> Result<MemoryQueue, Cannot> {
+        Ok(MemoryQueue::new(MemoryOptions { max_leases: most, ..self.options.clone() }))
     }
 
     async fn reopen(&mut self, _: MemoryQueue) -> Result<MemoryQueue, Cannot> {
@@ -71,6 +75,11 @@ impl Harness for Log {
         self.reopened()
     }
 
+    async fn open_with_leases(&mut self, most: usize) -> Result<LogQueue, Cannot> {
+        self.dir = tempfile::tempdir().unwrap();
+        Ok(LogQueue::open(self.dir.path(), LogOptions { max_leases: most, ..self.options.clone() }).unwrap())
+    }
+
     async fn reopen(&mut self, queue: LogQueue) -> Result<LogQueue, Cannot> {
         queue.close();
         Ok(self.reopened())
@@ -108,7 +117,9 @@ fn run_log(options: LogOptions) {
 
 #[test]
 fn memory_keeps_the_contract() {
-    let report = block_on(contract::run(&mut Memory::default()));
+    let clock = ManualClock::default();
+    let options = MemoryOptions { clock: Arc::new(clock.clone()), ..MemoryOptions::default() };
+    let report = block_on(contract::run(&mut Memory { clock, options }));
     report.assert_skipped(&[LIVES_IN_MEMORY, NO_DISK, ONE_OWNER]);
 }
 

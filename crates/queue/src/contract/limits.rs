@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Harness, LEASE, SECOND, claim, claim_one, message, nothing_due, octets, put, routing_key};
+use super::{Cannot, Harness, LEASE, SECOND, claim, claim_one, message, nothing_due, octets, put, routing_key};
 use crate::{
-    Claim, Derived, Draft, LeaseError, MAX_DELAY, MAX_DELIVERIES, MAX_DERIVED, MAX_ENVELOPE, MAX_STATES, NewMessage,
-    Outcome, PutError, Queue, Search,
+    Change, Claim, Derived, Draft, LeaseError, MAX_DELAY, MAX_DELIVERIES, MAX_DERIVED, MAX_ENVELOPE, MAX_STATES,
+    NewMessage, Outcome, PutError, Queue, Search,
 };
 
 pub(super) async fn a_message_has_limits<H: Harness>(harness: &mut H) {
@@ -93,6 +93,28 @@ pub(super) async fn delays_are_cut<H: Harness>(harness: &mut H) {
     nothing_due(&queue).await;
     harness.advance(SECOND).await;
     claim_one(&queue).await;
+}
+
+/// So many deliveries at most may be made twice after a crash, and work goes on as some of them end.
+pub(super) async fn leases_are_bounded<H: Harness>(harness: &mut H) -> Result<(), Cannot> {
+    let queue = harness.open_with_leases(3).await?;
+    put(&queue, message("me", &["a"; 9]), b"x").await.expect("put");
+    let mut leases: Vec<_> = claim(&queue, 9).await.into_iter().map(|each| each.lease).collect();
+    assert_eq!(leases.len(), 3);
+    nothing_due(&queue).await;
+    let seen = queue.changed(Change::default()).await.expect("changed");
+    let retry = Outcome::Retry { delay: LEASE * 9, state: Bytes::new() };
+    queue.finish(leases.remove(0), retry, Vec::new()).await.expect("finish");
+    queue.finish(leases.remove(0), Outcome::Done, Vec::new()).await.expect("finish");
+    // Nothing became due, but there is room again: who waits learns of it.
+    let seen = queue.changed(seen).await.expect("changed");
+    assert_eq!(claim(&queue, 9).await.len(), 2);
+    nothing_due(&queue).await;
+    // A lease that has expired is nobody's.
+    harness.advance(LEASE).await;
+    queue.changed(seen).await.expect("changed");
+    assert_eq!(claim(&queue, 9).await.len(), 3);
+    Ok(())
 }
 
 pub(super) async fn nothing_is_given_when_nothing_is_asked_for<H: Harness>(harness: &mut H) {

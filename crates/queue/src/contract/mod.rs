@@ -48,6 +48,7 @@
 //!     "the harness has no disk",
 //!     "the harness has no crash",
 //!     "the harness has no wall clock",
+//!     "the harness sets no bound of leases",
 //!     "the queue has one owner at a time",
 //! ]);
 //! ```
@@ -82,6 +83,12 @@ pub trait Harness {
 
     /// A new and empty queue. The one before is not used any more.
     fn open(&mut self) -> impl Future<Output = Self::Queue>;
+
+    /// A new and empty queue that gives out so many leases at a time.
+    fn open_with_leases(&mut self, most: usize) -> impl Future<Output = Result<Self::Queue, Cannot>> {
+        let _ = most;
+        std::future::ready(Err(Cannot("the harness sets no bound of leases")))
+    }
 
     /// The same queue opened anew, after closing it.
     fn reopen(&mut self, queue: Self::Queue) -> impl Future<Output = Result<Self::Queue, Cannot>>;
@@ -192,6 +199,7 @@ pub async fn run<H: Harness>(harness: &mut H) -> Report {
             a_message_has_limits,
             an_outcome_has_limits,
             delays_are_cut,
+            leases_are_bounded,
             nothing_is_given_when_nothing_is_asked_for,
             a_hint_is_only_a_hint,
         }

@@ -36,6 +36,11 @@ impl Harness for Simulated {
         self.opened()
     }
 
+    async fn open_with_leases(&mut self, most: usize) -> Result<LogQueue, Cannot> {
+        self.disk = Disk::new();
+        Ok(open(&self.disk, &LogOptions { max_leases: most, ..self.options.clone() }).unwrap())
+    }
+
     async fn reopen(&mut self, queue: LogQueue) -> Result<LogQueue, Cannot> {
         queue.close();
         Ok(self.opened())
