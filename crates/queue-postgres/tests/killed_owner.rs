@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::env;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use posthaste_queue::{
@@ -56,7 +56,9 @@ fn the_other_one_does_its_work() {
         };
         let (held, tried, finished) = (of("held "), of("try "), of("done "));
         let mut seen = Change::default();
+        let began = Instant::now();
         while block_on(queue.stats()).messages > 0 {
+            assert!(began.elapsed() < LONGEST, "something is left that nobody can claim");
             seen = block_on(queue.changed(seen)).unwrap();
             loop {
                 let claimed = block_on(queue.claim_any(7, LEASE)).unwrap();
@@ -146,3 +148,5 @@ const SOCKETS: &str = "POSTHASTE_QUEUE_POSTGRES_TEST";
 const LEASE: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 4;
 const MESSAGES: usize = 40;
+/// How long the survivor may take with what is left: a few leases.
+const LONGEST: Duration = Duration::from_secs(120);

@@ -24,7 +24,7 @@ const TOOLS: &[Tool] = &[
     Tool { name: "curl", package: "curl", used_for: "a real client" },
     Tool { name: "python3", package: "python3", used_for: "clients, next hops with faults, the conformance table" },
     Tool { name: "openssl", package: "openssl", used_for: "the certificates of the tests" },
-    Tool { name: "pg_createcluster", package: "postgresql", used_for: "an engine of the queue on a shared database" },
+    Tool { name: "initdb", package: "postgresql", used_for: "an engine of the queue on a shared database" },
     Tool { name: "g++", package: "g++", used_for: "libFuzzer, which the fuzz targets link" },
     Tool { name: "valgrind", package: "valgrind", used_for: "counting instructions" },
     Tool { name: "ps", package: "procps", used_for: "the adaptor that drives the relay from outside" },
@@ -36,8 +36,14 @@ impl Tool {
             let perl = Run::new("perl").args([format!("-M{}", self.name).as_str(), "-e", "1"]).quiet();
             return perl.capture().is_ok_and(|(loaded, _, _)| loaded);
         }
-        find_program(self.name).is_some()
+        find_program(self.name).is_some() || is_of_postgresql(self.name)
     }
+}
+
+/// Debian keeps the programs of a PostgreSQL server out of the path, in a folder for each version.
+fn is_of_postgresql(name: &str) -> bool {
+    let mut versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    versions.any(|version| version.path().join("bin").join(name).is_file())
 }
 
 pub(crate) fn run(_context: &Context) -> Outcome {
