@@ -179,7 +179,7 @@ pub(super) fn path(dir: &Path) -> PathBuf {
 fn open(file: &Arc<dyn VfsFile>, cache: usize) -> Result<Database, redb::Error> {
     let mut builder = Database::builder();
     builder.set_cache_size(cache).set_check_integrity_on_open(true);
-    Ok(builder.create_with_backend(Storage(Arc::clone(file)))?)
+    Ok(builder.create_with_backend(Storage::new(Arc::clone(file)))?)
 }
 
 /// An empty file under the name of what is not finished, in the folder of the checkpoint.

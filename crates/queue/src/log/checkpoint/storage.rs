@@ -3,31 +3,54 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::log::vfs::{VfsFile, read_exact};
 
+/// How much is written before it is synced without being asked to, in octets.
+///
+/// redb writes a checkpoint of many megabytes and syncs it once. The disk would be busy with that for as long as it takes,
+/// and the log's own syncs, for which senders wait, would stand behind it.
+const MOST_UNSYNCED: u64 = 512 * 1024;
+
 /// A file, as redb wants it.
-pub(super) struct Storage(pub(super) Arc<dyn VfsFile>);
+pub(super) struct Storage {
+    file: Arc<dyn VfsFile>,
+    unsynced: AtomicU64,
+}
+
+impl Storage {
+    pub(super) fn new(file: Arc<dyn VfsFile>) -> Self {
+        Self { file, unsynced: AtomicU64::new(0) }
+    }
+}
 
 impl redb::StorageBackend for Storage {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        read_exact(&*self.0, out, offset)
+        read_exact(&*self.file, out, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync()
+        self.unsynced.store(0, Relaxed);
+        self.file.sync()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write_at(data, offset)
+        self.file.write_at(data, offset)?;
+        let len = data.len() as u64;
+        if self.unsynced.fetch_add(len, Relaxed).saturating_add(len) >= MOST_UNSYNCED {
+            self.sync_data()
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -45,6 +45,7 @@ impl Checkpointer {
         let (tell, done) = mpsc::channel();
         let shared = Arc::clone(shared);
         let thread = thread::Builder::new().name("posthaste-index".to_owned()).spawn(move || {
+            yield_to_the_store();
             let mut checkpoint = Some(checkpoint);
             for work in todo {
                 drop(tell.send(make(&shared, &mut checkpoint, work)));
@@ -86,6 +87,16 @@ impl Drop for Checkpointer {
         }
     }
 }
+
+/// Nobody waits for a checkpoint, and everybody for the store's thread.
+fn yield_to_the_store() {
+    // On Linux alone the call is about the calling thread and not the process. One that may not is as nice as before.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::setpriority_process(None, NICE);
+}
+
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
 
 fn make(shared: &Shared, checkpoint: &mut Option<Checkpoint>, work: Work) -> Done {
     let Some(mut open) = checkpoint.take() else { return Done::Failed };

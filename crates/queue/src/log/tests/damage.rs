@@ -267,6 +267,34 @@ fn messages_of_a_missing_segment_are_on_hold_and_it_is_reported_until_they_are_g
 }
 
 #[test]
+fn a_missing_segment_may_have_had_more_messages_than_there_is_memory_for() {
+    let clock = ManualClock::default();
+    let options = LogOptions { segment_size: 64 << 10, index_memory: 0, ..options(&clock) };
+    let disk = Disk::new();
+    let queue = open(&disk, &options).unwrap();
+    block_on(async {
+        for _ in 0..900 {
+            put(&queue, message("a", b""), &[b'x'; 100]).await.unwrap();
+        }
+    });
+    queue.close();
+    let mut segments: Vec<_> = disk.paths().into_iter().filter(|path| path.starts_with("/queue/log")).collect();
+    segments.sort();
+    disk.forget(&segments[0]);
+    for _ in 0..2 {
+        let queue = open(&disk, &options).unwrap();
+        let damaged: Vec<_> = queue.report().damaged.iter().map(|each| each.path.clone()).collect();
+        assert_eq!(damaged, [segments[0].clone()]);
+        let listed = block_on(queue.list(None, 1_000)).unwrap();
+        let held = listed.iter().filter(|summary| summary.held).count();
+        assert_eq!(listed.len(), 900);
+        // More than their places in memory, 4 KiB at the least, hold.
+        assert!(held > 200 && held < 900, "{held}");
+        queue.close();
+    }
+}
+
+#[test]
 fn an_index_without_the_segment_that_it_goes_up_to_is_set_aside_and_no_body_is_deleted() {
     let options = options(&ManualClock::default());
     let (disk, segments) = queue_of_nine(&options);

@@ -66,7 +66,7 @@ fn nothing_is_lost_at_any_operation() {
 
 /// As many cuts as one has time for: `cargo xtask power-cuts`.
 #[test]
-#[ignore = "hours, if one likes"]
+#[ignore = "as long as one likes: `cargo xtask power-cuts`"]
 fn many_power_cuts() {
     let number = |name: &str, default| env::var(name).ok().map_or(default, |value| value.parse().unwrap());
     let (wanted, first) = (number("POWER_CUTS", 1_000), number("POWER_SEED", 0));
