@@ -92,7 +92,7 @@ fn open(shared: &Arc<Shared>) -> Result<Store, OpenError> {
     let recovered = recover(vfs, dir, &shared.options, Some(shared.core.now()), Bodies::Check)?;
     let Recovered { checkpoint, position, index, segments, next_id, report, .. } = recovered;
     shared.ids.skip_to(next_id);
-    shared.counts.damaged.fetch_max(report.damaged.len() as u64, Relaxed);
+    shared.counts.damaged.fetch_max(report.damages(), Relaxed);
     let store = start(shared, segments, checkpoint, position)?;
     shared.counts.reopened.fetch_add(1, Relaxed);
     // Whoever finds the index again finds the lanes open.

@@ -123,7 +123,7 @@ impl LogQueue {
             watermark: Watermark::default(),
             syncs,
         });
-        shared.counts.damaged.store(report.damaged.len() as u64, Relaxed);
+        shared.counts.damaged.store(report.damages(), Relaxed);
         let store = keeper::start(&shared, segments, checkpoint, position)?;
         let (syncer, unsynced) = Syncer::new();
         let thread = |name: &str| thread::Builder::new().name(name.to_owned());

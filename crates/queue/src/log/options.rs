@@ -56,8 +56,19 @@ pub struct OpenReport {
     pub truncated: u64,
     /// Bodies that belonged to no message: of drafts that were never accepted, or of messages that are gone.
     pub orphans: u64,
-    /// What should not be as it is. Nothing of it was deleted: look into the folder `quarantine`.
+    /// What should not be as it is. Nothing of it was deleted: look into the folder `quarantine`. Every place in the log and the
+    /// index, and at most 1,000 files of the folder `bodies`.
     pub damaged: Vec<Damage>,
+    /// Files of the folder `bodies`, or missing there, that would stand in `damaged` too if there were not 1,000 of them in it.
+    pub further_bodies: u64,
+}
+
+impl OpenReport {
+    /// How much is damaged, whether it stands in `damaged` or not.
+    #[must_use]
+    pub fn damages(&self) -> u64 {
+        self.further_bodies.saturating_add(self.damaged.len() as u64)
+    }
 }
 
 /// Something on the disk that is not as it was written.

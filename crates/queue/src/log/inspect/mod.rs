@@ -143,7 +143,7 @@ impl Inspection {
     pub fn stats(&mut self) -> Result<Stats, InspectError> {
         let mut stats = Stats { disk: self.recovered.segments.octets(), ..Stats::default() };
         self.recovered.index.stats(self.recovered.moment, &mut stats)?;
-        stats.damaged = self.recovered.report.damaged.len() as u64;
+        stats.damaged = self.recovered.report.damages();
         Ok(stats)
     }
 
