@@ -148,14 +148,18 @@ fn open_checkpoint(
             }
             format!("it goes up to a place in log/{}, which is missing", name(sequence))
         }
-        // redb's word for a file that is none of its own.
-        Err(redb::Error::Io(source)) if source.kind() != io::ErrorKind::InvalidData => {
+        Err(redb::Error::Io(source)) if !is_of_its_content(&source) => {
             return Err(OpenError::Io { path: checkpoint::path(dir), source });
         }
         Err(error) => error.to_string(),
     };
     set_aside(&**vfs, dir, &why, damaged)?;
     Ok(None)
+}
+
+/// It is not the disk that failed: redb's word for a file that is none of its own, and ours for one that is too short.
+fn is_of_its_content(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
 /// redb promises an error for a damaged file where it can and a panic where it cannot.

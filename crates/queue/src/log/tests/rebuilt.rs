@@ -110,6 +110,22 @@ fn a_deleted_index_is_made_anew() {
 }
 
 #[test]
+fn an_index_of_any_length_is_set_aside_and_made_anew() {
+    let (disk, options, _) = some_queue(1);
+    let good = disk.contents(&index());
+    let there = block_on(said(&open(&disk.killed(), &options).unwrap()));
+    for len in (1..512).chain((512..good.len()).step_by(509)) {
+        let disk = disk.killed();
+        disk.set_contents(&index(), good[..len].to_vec());
+        let queue = open(&disk, &options).unwrap_or_else(|error| panic!("{len} of {} octets: {error}", good.len()));
+        assert_eq!(queue.report().damaged.len(), 1, "{len}: {:?}", queue.report());
+        if len % 8 == 0 {
+            block_on(said(&queue)).must_be(&there, &format!("{len} octets"));
+        }
+    }
+}
+
+#[test]
 fn a_damaged_index_is_set_aside_and_made_anew() {
     let (mut set_aside, mut taken) = (0, 0);
     let other = {
