@@ -23,7 +23,8 @@ pub struct LogOptions {
     pub max_body: u64,
     /// Octets of memory for messages, without their bodies: about 0.5 KiB for each and for each of its deliveries, and their envelopes
     /// and states. The others are looked up on the disk when it is their turn, so this bounds no queue; it should hold what
-    /// comes and goes within some seconds. At least 4 KiB. Default: 32 MiB, about 30,000 small messages.
+    /// comes and goes within some seconds. Beyond it new messages wait for the next checkpoint of the index. Outcomes do not: one that
+    /// ends a message leaves 64 octets until then, whatever this is. At least 4 KiB. Default: 32 MiB, about 30,000 small messages.
     pub index_memory: usize,
     /// Octets of memory for pages of the index on the disk. Default: 16 MiB.
     pub index_cache: usize,
