@@ -88,7 +88,7 @@ impl Drop for Checkpointer {
     }
 }
 
-/// Nobody waits for a checkpoint, and everybody for the store's thread.
+/// Everybody waits for the store's thread; for a checkpoint only who puts while memory is full.
 fn yield_to_the_store() {
     // On Linux alone the call is about the calling thread and not the process. One that may not is as nice as before.
     #[cfg(target_os = "linux")]
