@@ -48,7 +48,8 @@ impl Store {
                 segment.copied_to = next_good(&scan, segment.copied_to, |_| true)?.unwrap_or(segment.len);
                 continue;
             };
-            segment.copied_to = segment.copied_to.saturating_add((FRAME + payload.len()) as u64);
+            let at = segment.copied_to.saturating_add(FRAME as u64);
+            segment.copied_to = at.saturating_add(payload.len() as u64);
             octets += payload.len();
             let images = match format::decode(frame.kind, &payload, frame.wall, now) {
                 Ok(Record::Message(image)) => vec![image],
@@ -56,26 +57,39 @@ impl Store {
                 _ => Vec::new(),
             };
             for image in images {
-                planned.extend(plan_copy(&self.shared, now, sequence, &image, &payload)?);
+                planned.extend(plan_copy(&self.shared, now, (sequence, at), &image, &payload)?);
             }
         }
         Ok(planned)
     }
 }
 
-/// A copy of a message as it is now, if its newest image is in this segment.
-fn plan_copy(shared: &Shared, now: Now, sequence: u64, image: &Image, payload: &[u8]) -> io::Result<Option<Planned>> {
-    let found = shared.core.with(|index, _| index.get(image.id)).map_err(io::Error::other)?;
-    let Some(message) = found.filter(|message| message.stored.sequence == sequence) else { return Ok(None) };
-    let stored = &message.stored;
+/// A copy of a message as it is now, if this is its newest image: one of a payload that begins `at` there in the segment.
+fn plan_copy(
+    shared: &Shared,
+    now: Now,
+    (sequence, at): (u64, u64),
+    image: &Image,
+    payload: &[u8],
+) -> io::Result<Option<Planned>> {
+    let Some(message) = shared.core.with(|index, _| index.get(image.id)).map_err(io::Error::other)? else {
+        return Ok(None);
+    };
+    let (stored, inside) = (&message.stored, image.message.stored.inline);
+    // The same message may be twice in a segment, and only one of them has what the index says.
+    let is_newest = stored.sequence == sequence
+        && stored.inline == inside.map(|inside| at.saturating_add(inside as u64))
+        && message.body_len == image.message.body_len;
+    if !is_newest {
+        return Ok(None);
+    }
     let mut copy = Vec::with_capacity(payload.len());
-    encode_image(&mut copy, now, image.id, &message, stored.crc, stored.inline.is_none());
-    let mut inline = None;
-    if let (Some(_), Some(at)) = (stored.inline, image.message.stored.inline) {
-        inline = Some(copy.len());
+    encode_image(&mut copy, now, image.id, &message, stored.crc, inside.is_none());
+    let inline = inside.map(|_| copy.len());
+    if let Some(inside) = inside {
         let len = usize::try_from(message.body_len).map_err(io::Error::other)?;
-        let body = at.checked_add(len).and_then(|end| payload.get(at..end));
-        copy.extend_from_slice(body.ok_or_else(|| io::Error::other("a body in the log is too long"))?);
+        let body = inside.checked_add(len).and_then(|end| payload.get(inside..end));
+        copy.extend_from_slice(body.ok_or_else(|| io::Error::other("a body ends behind its record"))?);
     }
     let body = StoredBody { crc: stored.crc, inline };
     Ok(Some(Planned { entry: Entry::new(Kind::Message, copy, now), effect: Effect::Moved { id: image.id, body } }))
