@@ -1,6 +1,7 @@
 //! Reading a body, on the caller's thread.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -46,6 +47,22 @@ impl LogBody {
         Error::Damaged { message: self.message, reason: reason.into() }
     }
 }
+
+/// The octets of a body in the log as they are, whatever its checksum says, for a message that is written again. What is not there any
+/// more, or was in a file that is not, is zero.
+pub(super) fn carried(file: Option<&dyn VfsFile>, at: u64, len: u64) -> io::Result<Vec<u8>> {
+    let too_long = || io::Error::new(io::ErrorKind::InvalidData, "it names a body that is too long for the log");
+    let len = usize::try_from(len).ok().filter(|len| *len <= MAX_INLINE).ok_or_else(too_long)?;
+    let mut octets = vec![0; len];
+    if let Some(file) = file {
+        let there = usize::try_from(file.len()?.saturating_sub(at)).unwrap_or(usize::MAX).min(len);
+        read_exact(file, octets.get_mut(..there).unwrap_or_default(), at)?;
+    }
+    Ok(octets)
+}
+
+/// No body in the log is longer.
+pub(super) const MAX_INLINE: usize = 8 << 20;
 
 impl Body for LogBody {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {

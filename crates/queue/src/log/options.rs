@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::body::MAX_INLINE;
 use crate::{Clock, SystemClock};
 
 /// What a [`LogQueue`](super::LogQueue) may take.
@@ -139,7 +140,7 @@ impl Damage {
 impl LogOptions {
     pub(super) fn within_bounds(mut self) -> Self {
         self.segment_size = self.segment_size.clamp(4 << 10, 1 << 30);
-        self.inline_body = self.inline_body.min(8 << 20);
+        self.inline_body = self.inline_body.min(MAX_INLINE);
         self.index_memory = self.index_memory.max(4 << 10);
         self.max_leases = self.max_leases.max(1);
         self

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::format::Now;
 use super::frame::{FRAME, Frame, Kind, SEGMENT_HEADER, SegmentHeader};
 use super::vfs::{Vfs, VfsFile, is_full};
+use crate::MessageId;
 
 /// All segments, oldest first. Only the store's thread has it.
 pub(super) struct Segments {
@@ -41,7 +42,19 @@ pub(super) struct Segment {
     /// The checkpoint on the disk neither needs it nor anything before it.
     pub(super) is_done_with: bool,
     /// How far it has been gone through for living messages to copy forward.
-    pub(super) copied_to: u64,
+    pub(super) copied: Copied,
+}
+
+/// Where the next slice of copying a segment forward begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Copied {
+    /// With the record there.
+    Records(u64),
+    /// The records have been gone through. What lives there still, because its record is damaged, is looked for in the index behind
+    /// this message.
+    Index(Option<MessageId>),
+    /// There is none: what lives there cannot be read.
+    All,
 }
 
 /// What of a segment lives, for the checkpoint.
@@ -248,7 +261,7 @@ impl Segments {
         });
         let least = (live / 2).max(self.size.saturating_mul(2)).saturating_mul(times);
         let is_newest = self.list.last_key_value().is_some_and(|(newest, _)| newest == sequence);
-        let worth = total.saturating_sub(live) > least && !oldest.pinned && oldest.copied_to < oldest.len;
+        let worth = total.saturating_sub(live) > least && !oldest.pinned && oldest.copied != Copied::All;
         (worth && !is_newest).then_some(*sequence)
     }
 
@@ -319,8 +332,8 @@ impl Newest {
 
 impl Segment {
     pub(super) fn new(tag: u64, len: u64) -> Self {
-        let copied_to = SEGMENT_HEADER as u64;
-        Self { tag, len, live_octets: 0, pinned: false, is_done_with: false, copied_to }
+        let copied = Copied::Records(SEGMENT_HEADER as u64);
+        Self { tag, len, live_octets: 0, pinned: false, is_done_with: false, copied }
     }
 }
 

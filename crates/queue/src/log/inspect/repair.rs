@@ -9,6 +9,7 @@ use crate::MessageId;
 use crate::index::{Altered, Message};
 use crate::log::OpenError;
 use crate::log::apply::{Stored, apply};
+use crate::log::body::carried;
 use crate::log::checkpoint::{self, Meta, Work};
 use crate::log::folder;
 use crate::log::format::{self, Now, encode_altered, encode_image};
@@ -17,7 +18,7 @@ use crate::log::quarantine::copy;
 use crate::log::recover::{Bodies, Recovered};
 use crate::log::segment::{AppendError, At, Entry, name, sequence};
 use crate::log::shared::wall;
-use crate::log::vfs::{Vfs, read_exact};
+use crate::log::vfs::Vfs;
 
 /// How to repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -195,19 +196,7 @@ impl<'a> Open<'a> {
             let path = self.folder.dir.join("log").join(name(sequence));
             let is_missing = self.recovered.segments.missing.contains_key(&sequence);
             let file = if is_missing { None } else { Some(self.folder.vfs.open(&path).map_err(OpenError::io(&path))?) };
-            let len = file.as_ref().map_or(Ok(0), |file| file.len()).map_err(OpenError::io(&path))?;
-            let too_long = || InspectError::Unreadable(format!("the body of message {id} is too long for the log"));
-            let body_len = usize::try_from(message.body_len).map_err(|_| too_long())?;
-            if body_len > MAX_INLINE {
-                return Err(too_long());
-            }
-            let mut body = vec![0; body_len];
-            // What is not there any more is zero.
-            let there = usize::try_from(len.saturating_sub(at)).unwrap_or(usize::MAX).min(body_len);
-            let part = body.get_mut(..there).unwrap_or_default();
-            if let Some(file) = file {
-                read_exact(&*file, part, at).map_err(OpenError::io(&path))?;
-            }
+            let body = carried(file.as_deref(), at, message.body_len).map_err(OpenError::io(&path))?;
             payload.extend_from_slice(&body);
         }
         Ok(Entry::new(Kind::Message, payload, self.now))
@@ -261,5 +250,3 @@ impl<'a> Open<'a> {
 
 /// Octets of payloads that are written at once, and one record more.
 const BATCH: usize = 1 << 20;
-/// No body in the log is longer.
-const MAX_INLINE: usize = 8 << 20;

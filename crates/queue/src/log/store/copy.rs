@@ -1,55 +1,84 @@
 //! Copying forward: what lives in the oldest segment is written again, so that it can go.
 
-use std::io;
 use std::mem;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::Store;
 use super::batch::{Effect, Planned};
-use crate::MessageId;
-use crate::index::{Index, Unreadable};
+use crate::index::{Index, Message, Unreadable};
 use crate::log::apply::Stored;
+use crate::log::body::carried;
 use crate::log::checkpoint::Snapshot;
 use crate::log::format::{self, Image, Now, Record, StoredBody, encode_image};
 use crate::log::frame::{FRAME, Kind};
 use crate::log::scan::{Scan, next_good, read_record};
-use crate::log::segment::{AppendError, At, Entry, Segments, name};
-use crate::log::shared::Shared;
+use crate::log::segment::{AppendError, At, Copied, Entry, Segments};
+use crate::log::vfs::VfsFile;
+use crate::{Error, MessageId};
+
+/// What is copied at once.
+struct Slice {
+    planned: Vec<Planned>,
+    /// Where the next one begins.
+    copied: Copied,
+}
 
 impl Store {
     /// A slice of copying forward, when that is worth it: see [`Segments::worth_copying`]. Whether anything was done.
     pub(super) fn tidy(&mut self, times: u64) -> Result<bool, String> {
         let Some(oldest) = self.segments.worth_copying(times) else { return Ok(false) };
-        let planned = self.plan_copies(oldest).map_err(|error| {
-            // Nothing is lost yet: the segment stays, and so do the messages in it.
-            format!("log/{} could not be read: {error}; check the disk", name(oldest))
-        })?;
-        if planned.is_empty() {
-            return Ok(true);
+        // One that cannot be opened stays, and so do the messages in it.
+        let Ok(file) = self.shared.readers.get(oldest) else { return Ok(false) };
+        let slice = self.plan_slice(oldest, &*file).map_err(|error| error.to_string())?;
+        if !slice.planned.is_empty() {
+            match self.write(slice.planned) {
+                Ok(()) => {}
+                // Space is short: what could be freed by copying has to wait for space.
+                Err((AppendError::Full(_), _)) => return Ok(false),
+                Err((AppendError::Fatal(why), _)) => return Err(why),
+            }
         }
-        match self.write(planned) {
-            Ok(()) => Ok(true),
-            // Space is short: what could be freed by copying has to wait for space.
-            Err((AppendError::Full(_), _)) => Ok(false),
-            Err((AppendError::Fatal(why), _)) => Err(why),
+        if let Some(segment) = self.segments.list.get_mut(&oldest) {
+            segment.copied = slice.copied;
+        }
+        Ok(true)
+    }
+
+    fn plan_slice(&self, sequence: u64, file: &dyn VfsFile) -> Result<Slice, Error> {
+        let segment = self.segments.list.get(&sequence).map(|segment| (segment.copied, segment.tag, segment.len));
+        match segment {
+            Some((Copied::Records(at), tag, len)) if at < len => {
+                self.plan_records(sequence, &Scan { file, tag, len }, at)
+            }
+            Some((Copied::Records(_), ..)) => {
+                // Something lives there, and no good record says so.
+                self.shared.counts.damaged.fetch_add(1, Relaxed);
+                Ok(Slice { planned: Vec::new(), copied: Copied::Index(None) })
+            }
+            Some((Copied::Index(after), ..)) => self.plan_rest(sequence, file, after),
+            Some((Copied::All, ..)) | None => Ok(Slice { planned: Vec::new(), copied: Copied::All }),
         }
     }
 
-    /// Goes on through a segment, and copies what of it lives.
-    fn plan_copies(&mut self, sequence: u64) -> io::Result<Vec<Planned>> {
+    /// Goes on through the records of a segment, and copies what of it lives.
+    fn plan_records(&self, sequence: u64, scan: &Scan<'_>, from: u64) -> Result<Slice, Error> {
         let now = self.shared.now();
-        let file = self.shared.readers.get(sequence)?;
-        let mut planned = Vec::new();
-        let Some(segment) = self.segments.list.get_mut(&sequence) else { return Ok(planned) };
-        let scan = Scan { file: &*file, tag: segment.tag, len: segment.len };
-        let mut octets = 0;
-        while octets < SLICE_OCTETS && planned.len() < SLICE_MESSAGES && segment.copied_to < segment.len {
-            let Some((frame, payload)) = read_record(&scan, segment.copied_to)? else {
-                // It was found damaged before, or is now; what lives behind it can be saved still.
-                segment.copied_to = next_good(&scan, segment.copied_to, |_| true)?.unwrap_or(segment.len);
-                continue;
+        let (mut planned, mut at, mut octets) = (Vec::new(), from, 0);
+        while octets < SLICE_OCTETS && planned.len() < SLICE_MESSAGES && at < scan.len {
+            let (frame, payload) = match read_record(scan, at) {
+                Ok(Some(good)) => good,
+                // A damaged place, or one that cannot be read: what lives there is for the index to say.
+                Ok(None) => {
+                    at = next_good(scan, at, |_| true).ok().flatten().unwrap_or(scan.len);
+                    continue;
+                }
+                Err(_) => {
+                    at = scan.len;
+                    continue;
+                }
             };
-            let at = segment.copied_to.saturating_add(FRAME as u64);
-            segment.copied_to = at.saturating_add(payload.len() as u64);
+            let begins = at.saturating_add(FRAME as u64);
+            at = begins.saturating_add(payload.len() as u64);
             octets += payload.len();
             let images = match format::decode(frame.kind, &payload, frame.wall, now) {
                 Ok(Record::Message(image)) => vec![image],
@@ -57,42 +86,69 @@ impl Store {
                 _ => Vec::new(),
             };
             for image in images {
-                planned.extend(plan_copy(&self.shared, now, (sequence, at), &image, &payload)?);
+                planned.extend(self.plan_image(now, (sequence, begins), &image, &payload)?);
             }
         }
-        Ok(planned)
+        Ok(Slice { planned, copied: Copied::Records(at) })
+    }
+
+    /// A copy of a message as it is now, if this is its newest image: one of a payload that begins `at` there in the segment.
+    fn plan_image(
+        &self,
+        now: Now,
+        (sequence, at): (u64, u64),
+        image: &Image,
+        payload: &[u8],
+    ) -> Result<Option<Planned>, Error> {
+        let found = self.shared.core.with(|index, _| index.get(image.id))?;
+        let (inside, len) = (image.message.stored.inline, image.message.body_len);
+        let inline = inside.map(|inside| at.saturating_add(inside as u64));
+        // The same message may be twice in a segment, and only one of them is what the index says.
+        let newest = found.filter(|message| {
+            (message.stored.sequence, message.stored.inline, message.body_len) == (sequence, inline, len)
+        });
+        let Some(message) = newest else { return Ok(None) };
+        let Some(inside) = inside else { return Ok(Some(copy(now, image.id, &message, None))) };
+        let end = usize::try_from(len).ok().and_then(|len| inside.checked_add(len));
+        let body = end.and_then(|end| payload.get(inside..end));
+        Ok(body.map(|body| copy(now, image.id, &message, Some(body))))
+    }
+
+    /// Goes on through the index for what lives in a segment and is in no good record of it. The body is carried along as it is, and so
+    /// is its checksum, for whoever reads it.
+    fn plan_rest(&self, sequence: u64, file: &dyn VfsFile, from: Option<MessageId>) -> Result<Slice, Error> {
+        let now = self.shared.now();
+        let (mut planned, mut after, mut octets) = (Vec::new(), from, 0);
+        for _ in 0..SLICE_MESSAGES {
+            let next = self.shared.core.with(|index, _| {
+                let Some(id) = index.id_after(after)? else { return Ok(None) };
+                Ok(Some((id, index.get(id)?)))
+            })?;
+            let Some((id, message)) = next else { return Ok(Slice { planned, copied: Copied::All }) };
+            after = Some(id);
+            let Some(message) = message.filter(|message| message.stored.sequence == sequence) else { continue };
+            let body = message.stored.inline.map(|at| carried(Some(file), at, message.body_len)).transpose();
+            // What cannot be read stays, and so does the segment: perhaps it can be another day.
+            let Ok(body) = body else { continue };
+            planned.push(copy(now, id, &message, body.as_deref()));
+            octets += body.map_or(0, |body| body.len());
+            if octets >= SLICE_OCTETS {
+                break;
+            }
+        }
+        Ok(Slice { planned, copied: Copied::Index(after) })
     }
 }
 
-/// A copy of a message as it is now, if this is its newest image: one of a payload that begins `at` there in the segment.
-fn plan_copy(
-    shared: &Shared,
-    now: Now,
-    (sequence, at): (u64, u64),
-    image: &Image,
-    payload: &[u8],
-) -> io::Result<Option<Planned>> {
-    let Some(message) = shared.core.with(|index, _| index.get(image.id)).map_err(io::Error::other)? else {
-        return Ok(None);
-    };
-    let (stored, inside) = (&message.stored, image.message.stored.inline);
-    // The same message may be twice in a segment, and only one of them has what the index says.
-    let is_newest = stored.sequence == sequence
-        && stored.inline == inside.map(|inside| at.saturating_add(inside as u64))
-        && message.body_len == image.message.body_len;
-    if !is_newest {
-        return Ok(None);
-    }
-    let mut copy = Vec::with_capacity(payload.len());
-    encode_image(&mut copy, now, image.id, &message, stored.crc, inside.is_none());
-    let inline = inside.map(|_| copy.len());
-    if let Some(inside) = inside {
-        let len = usize::try_from(message.body_len).map_err(io::Error::other)?;
-        let body = inside.checked_add(len).and_then(|end| payload.get(inside..end));
-        copy.extend_from_slice(body.ok_or_else(|| io::Error::other("a body ends behind its record"))?);
-    }
-    let body = StoredBody { crc: stored.crc, inline };
-    Ok(Some(Planned { entry: Entry::new(Kind::Message, copy, now), effect: Effect::Moved { id: image.id, body } }))
+/// The whole of a message as it is now. Its body goes with it, or is in a file of its own.
+fn copy(now: Now, id: MessageId, message: &Message<Stored>, body: Option<&[u8]>) -> Planned {
+    let crc = message.stored.crc;
+    let mut payload = Vec::new();
+    encode_image(&mut payload, now, id, message, crc, body.is_none());
+    let inline = body.map(|_| payload.len());
+    payload.extend_from_slice(body.unwrap_or_default());
+    let body = StoredBody { crc, inline };
+    Planned { entry: Entry::new(Kind::Message, payload, now), effect: Effect::Moved { id, body } }
 }
 
 /// The copy is on stable storage: it is the message's newest image from now on.

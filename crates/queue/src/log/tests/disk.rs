@@ -7,6 +7,7 @@ mod cut;
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 
@@ -67,6 +68,8 @@ struct Inode {
     durable: Vec<u8>,
     /// Each with its place in the order of all changes of the disk.
     unsynced: Vec<(u64, DataChange)>,
+    /// Octets that cannot be read.
+    spoilt: Range<usize>,
 }
 
 #[derive(Clone)]
@@ -178,6 +181,13 @@ impl Disk {
         state.files[at] = Inode::settled(state.files[at].part, octets);
     }
 
+    /// These octets of a file cannot be read any more, and only these.
+    pub(super) fn spoil(&self, path: &Path, octets: Range<usize>) {
+        let mut state = self.lock();
+        let at = state.now[path];
+        state.files[at].spoilt = octets;
+    }
+
     /// Takes a file away.
     pub(super) fn forget(&self, path: &Path) {
         let mut state = self.lock();
@@ -230,7 +240,7 @@ impl Inode {
 
     fn settled(part: &'static str, octets: Vec<u8>) -> Self {
         let blocks = vec![true; octets.len().div_ceil(BLOCK)];
-        Self { part, now: octets.clone(), blocks, durable: octets, unsynced: Vec::new() }
+        Self { part, now: octets.clone(), blocks, durable: octets, ..Self::default() }
     }
 }
 
@@ -436,9 +446,12 @@ impl Vfs for Disk {
 impl VfsFile for Handle {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
         let state = self.0.lock();
-        let octets = &state.files[self.1].now;
+        let Inode { now: octets, spoilt, .. } = &state.files[self.1];
         let at = usize::try_from(at).unwrap().min(octets.len());
         let len = into.len().min(octets.len() - at);
+        if at.max(spoilt.start) < (at + len).min(spoilt.end) {
+            return Err(io::Error::other("the disk cannot read it"));
+        }
         into[..len].copy_from_slice(&octets[at..at + len]);
         Ok(len)
     }

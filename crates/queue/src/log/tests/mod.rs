@@ -17,6 +17,7 @@ mod power;
 mod rebuilt;
 mod reopen;
 mod room;
+mod rot;
 
 use std::future::Future;
 use std::path::Path;
