@@ -7,8 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use std::{env, fs};
+use std::{env, fs, thread};
 
 use bytes::Bytes;
 use posthaste_queue::log::{LogOptions, LogQueue, OpenError};
@@ -55,6 +56,25 @@ fn made_with_its_parents() {
     drop(LogQueue::open(&path, LogOptions::default()).unwrap());
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700, "mail is private");
     assert_eq!(fs::metadata(path.join("log")).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+/// A process that is being started has all files open for a moment, the lock among them.
+#[test]
+fn closed_is_unlocked_whatever_starts_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                let _ = Command::new("true").status();
+            }
+        });
+        let opened: Vec<_> = (0..100).map(|_| LogQueue::open(dir.path(), LogOptions::default()).map(drop)).collect();
+        is_over.store(true, Relaxed);
+        for (round, opened) in opened.into_iter().enumerate() {
+            opened.unwrap_or_else(|error| panic!("round {round}: {error}"));
+        }
+    });
 }
 
 /// Every file, with what is in it.

@@ -129,11 +129,26 @@ impl Vfs for Os {
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(file))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        try_lock(file)
+    }
+}
+
+/// Locks a file until the value is dropped. `None`: somebody else has it.
+pub(super) fn try_lock(file: File) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
+    match file.try_lock() {
+        Ok(()) => Ok(Some(Box::new(Lock(file)))),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// A file that is locked. To close it is not enough: a process that is being started has it open too until it is another program.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Where it fails, closing it does the same a moment later.
+        drop(self.0.unlock());
     }
 }
 

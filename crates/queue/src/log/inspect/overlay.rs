@@ -2,14 +2,14 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::progress::Progress;
 use super::scratch::{PAGE, Page, Scratch, Slot};
-use crate::log::vfs::{Os, Room, Vfs, VfsFile};
+use crate::log::vfs::{Os, Room, Vfs, VfsFile, try_lock};
 
 /// Shows what is below, and what was written since over it. What is written goes to a [`Scratch`]; below nothing is changed.
 #[derive(Clone)]
@@ -356,11 +356,7 @@ impl Vfs for Reading {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Box::new(()))),
             Err(error) => return Err(error),
         };
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(file))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
+        try_lock(file)
     }
 }
 
