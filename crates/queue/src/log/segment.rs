@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::Now;
@@ -281,13 +281,8 @@ impl Segments {
         let file = match written {
             Ok(file) => file,
             Err(error) if is_full(&error) => {
-                // The same name is tried again: it must not be there then.
-                match self.vfs.remove(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(fatal(&path, "could not be removed", &error));
-                    }
-                    _ => return Err(AppendError::Full(error)),
-                }
+                self.forget_new(&path)?;
+                return Err(AppendError::Full(error));
             }
             Err(error) => return Err(fatal(&path, "could not be created", &error)),
         };
@@ -296,6 +291,18 @@ impl Segments {
         self.list.insert(sequence, Segment::new(tag, SEGMENT_HEADER as u64));
         self.newest = Some(Newest { file, reach: SEGMENT_HEADER as u64 });
         Ok(())
+    }
+
+    /// Takes away the name of a segment that found no room, durably: it is tried again, and the segment before it is written on
+    /// meanwhile, which must not be taken for one that has a successor.
+    fn forget_new(&self, path: &Path) -> Result<(), AppendError> {
+        match self.vfs.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(fatal(path, "could not be removed", &error));
+            }
+            _ => {}
+        }
+        self.vfs.sync_dir(&self.dir).map_err(|error| fatal(&self.dir, "could not be synced", &error))
     }
 
     fn newest_path(&self) -> PathBuf {
@@ -351,7 +358,7 @@ pub(super) fn random() -> u64 {
     RandomState::new().hash_one(std::process::id())
 }
 
-fn fatal(path: &std::path::Path, what: &str, error: &io::Error) -> AppendError {
+fn fatal(path: &Path, what: &str, error: &io::Error) -> AppendError {
     AppendError::Fatal(format!(
         "{} {what}: {error}; check the disk, everything acknowledged before is there",
         path.display()

@@ -142,6 +142,32 @@ fn what_was_refused_does_not_come_back() {
     }
 }
 
+/// Writing goes on in the segment before it, which must not look like one that has a successor.
+#[test]
+fn a_segment_that_found_no_room_does_not_come_back() {
+    let (disk, clock) = (Disk::new(), ManualClock::default());
+    let options = options(&clock);
+    let queue = open(&disk, &options).unwrap();
+    block_on(async {
+        for _ in 0..3 {
+            put(&queue, message("a", b""), &[b'x'; 1000]).await.unwrap();
+        }
+        let lease = claim(&queue, 1).await.remove(0).lease;
+        // The zeros are cut off the segment in two operations, the next one is created, and its header written in part.
+        disk.fail(Some(Fault { at: 4, kind: ErrorKind::StorageFull, partial: 30, and: 0 }));
+        let full = put(&queue, message("a", b""), &[b'x'; 1000]).await;
+        assert!(matches!(full, Err(PutError::Full(_))), "{full:?}");
+        assert_eq!(disk.refused(), Some(("write", "log")));
+        queue.finish(lease, Outcome::Done, Vec::new()).await.unwrap();
+    });
+    for seed in 0..200 {
+        let later = disk.power_cut(&mut fastrand::Rng::with_seed(seed));
+        let queue = open(&later, &options).unwrap();
+        assert_eq!(queue.report().damaged, [], "seed {seed}");
+        assert_eq!(block_on(queue.stats()).messages, 2, "seed {seed}");
+    }
+}
+
 #[test]
 fn opening_works_on_a_full_disk() {
     let (disk, clock) = (Disk::new(), ManualClock::default());
