@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use super::disk::{Disk, Fault};
+use super::disk::{Disk, Fault, Survival};
 use super::ledger::Ledger;
 use super::{block_on, claim, message, open, options, put};
 use crate::{Error, ManualClock, Outcome, PutError, Queue};
@@ -70,10 +70,11 @@ fn every(kind: ErrorKind) {
             disk.fail(None);
             // The process dies; the system does not, or loses power as well.
             let mut random = fastrand::Rng::with_seed(at);
-            let later = if partial == 0 { disk.killed() } else { disk.power_cut(&mut random) };
-            drop(queue);
-            let queue = open(&later, &options).unwrap_or_else(|error| panic!("{context}: {error}"));
-            block_on(ledger.check(&queue, &context));
+            let cut = Survival::ALL.map(|survival| disk.power_cut_with(survival, &mut random));
+            for (way, later) in [disk.killed()].iter().chain(&cut).enumerate() {
+                let queue = open(later, &options).unwrap_or_else(|error| panic!("{context}: {error}"));
+                block_on(ledger.clone().check(&queue, &format!("{context}, {way}")));
+            }
         }
     }
     println!("{kind}: {operations} operations, 3 ways each; the store stopped {broken} times");

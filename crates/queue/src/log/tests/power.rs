@@ -1,13 +1,14 @@
 //! The power is cut at any moment, any part of what was not synced is lost.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use super::disk::{Disk, Operation, Survival};
+use super::disk::{Disk, Fault, Operation, Survival};
 use super::ledger::Ledger;
 use super::{block_on, open, options};
 use crate::log::LogOptions;
@@ -21,6 +22,8 @@ struct Tally {
     opening: u64,
     acknowledged: u64,
     again: u64,
+    /// Rounds in which the disk refused something before.
+    refused: u64,
     /// Before or in which operation of the disk.
     places: BTreeMap<Operation, u64>,
 }
@@ -146,6 +149,10 @@ fn history(seed: u64, tally: &mut Tally) {
         let queue = open(&disk, &options).unwrap_or_else(|error| panic!("{context}: {error}"));
         block_on(async {
             ledger.check(&queue, &context).await;
+            if random.u8(0..4) == 0 {
+                disk.fail(Some(refusal(&mut random)));
+                tally.refused += 1;
+            }
             for _ in 0..random.u8(0..12) {
                 ledger.step(&queue, &mut random).await;
             }
@@ -235,6 +242,13 @@ fn run(disk: &Disk, options: &LogOptions, ledger: &mut Ledger, random: &mut fast
     }
 }
 
+/// A full disk, a used up quota or an error, once or twice, with some of a write done all the same.
+fn refusal(random: &mut fastrand::Rng) -> Fault {
+    let kind = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::Other][random.usize(..3)];
+    let partial = [0, 30, 700][random.usize(..3)];
+    Fault { at: random.u64(1..40), kind, partial, and: random.u64(0..2) }
+}
+
 /// In every second one hardly anything stays in memory, and one checkpoint follows the other; in every third one almost every
 /// body has a file.
 fn settings(seed: u64) -> (ManualClock, LogOptions) {
@@ -273,6 +287,7 @@ impl Tally {
     fn add(&mut self, other: Self) {
         self.cuts += other.cuts;
         self.opening += other.opening;
+        self.refused += other.refused;
         self.acknowledged += other.acknowledged;
         self.again += other.again;
         for (place, count) in other.places {
@@ -283,8 +298,12 @@ impl Tally {
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { cuts, opening, acknowledged, again, places } = self;
-        writeln!(f, "{cuts} cuts, {opening} of them while opening; {acknowledged} changes acknowledged")?;
+        let Self { cuts, opening, refused, acknowledged, again, places } = self;
+        writeln!(
+            f,
+            "{cuts} cuts, {opening} of them while opening, {refused} after the disk refused something; \
+             {acknowledged} changes acknowledged"
+        )?;
         writeln!(
             f,
             "none lost, none back after it was gone; {again} deliveries whose outcome had no answer offered again"
