@@ -58,18 +58,33 @@ pub struct OpenReport {
     pub truncated: u64,
     /// Bodies that belonged to no message: of drafts that were never accepted, or of messages that are gone.
     pub orphans: u64,
-    /// What should not be as it is. Nothing of it was deleted: look into the folder `quarantine`. Every place in the log and the
-    /// index, and at most 1,000 files of the folder `bodies`.
+    /// What should not be as it is, 1,000 of it at most. Nothing of it was deleted: look into the folder `quarantine`.
     pub damaged: Vec<Damage>,
-    /// Files of the folder `bodies`, or missing there, that would stand in `damaged` too if there were not 1,000 of them in it.
-    pub further_bodies: u64,
+    /// What would stand in `damaged` too if there were not 1,000 in it. [`verify`](super::inspect::verify) tells all.
+    pub further: u64,
+    /// How much may stand in `damaged`.
+    most: usize,
 }
 
 impl OpenReport {
     /// How much is damaged, whether it stands in `damaged` or not.
     #[must_use]
     pub fn damages(&self) -> u64 {
-        self.further_bodies.saturating_add(self.damaged.len() as u64)
+        self.further.saturating_add(self.damaged.len() as u64)
+    }
+
+    /// Whose `damaged` never has more than `most`.
+    pub(super) fn of_at_most(most: usize) -> Self {
+        Self { most, ..Self::default() }
+    }
+
+    /// A disk that lost a whole folder is one misfortune, and not a report as long as the queue.
+    pub(super) fn tell(&mut self, damage: Damage) {
+        if self.damaged.len() < self.most {
+            self.damaged.push(damage);
+        } else {
+            self.further = self.further.saturating_add(1);
+        }
     }
 }
 

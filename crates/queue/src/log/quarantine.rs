@@ -5,17 +5,17 @@ use std::path::Path;
 
 use super::folder::INDEX_NAME;
 use super::vfs::{Vfs, VfsFile};
-use super::{Damage, OpenError, checkpoint};
+use super::{Damage, OpenError, OpenReport, checkpoint};
 
 /// Moves a checkpoint to the quarantine, so that it is made anew.
-pub(super) fn set_aside(vfs: &dyn Vfs, dir: &Path, why: &str, damaged: &mut Vec<Damage>) -> Result<(), OpenError> {
+pub(super) fn set_aside(vfs: &dyn Vfs, dir: &Path, why: &str, report: &mut OpenReport) -> Result<(), OpenError> {
     let path = checkpoint::path(dir);
     let quarantine = dir.join("quarantine");
     let taken = vfs.list(&quarantine).map_err(OpenError::io(&quarantine))?;
     // One more name than are taken: one is free, whatever an operator took away.
     let name = (0..=taken.len()).map(|number| format!("{INDEX_NAME}-{number}.bad")).find(|name| !taken.contains(name));
     let target = quarantine.join(name.unwrap_or_default());
-    damaged.push(Damage::new(path.clone(), &format!("{why}; it was set aside and made anew from the log")));
+    report.tell(Damage::new(path.clone(), &format!("{why}; it was set aside and made anew from the log")));
     vfs.rename(&path, &target).and_then(|()| vfs.sync_dir(dir)).map_err(OpenError::io(&path))
 }
 

@@ -20,7 +20,8 @@
 //! **Bounds.** Memory: 16 MiB for messages and 8 MiB for pages of the index, twice while two are compared; 16 MiB for what was written
 //! over the folder, beyond which it goes to a file without a name in [`InspectOptions::scratch`], about half a KiB for each
 //! message if the index is missing or is made anew to compare; one record of the log, at most 32 MiB, of damaged ones too.
-//! A number of 8 octets for each body with a file of its own. A repair keeps its findings, some 300 octets each.
+//! A number of 8 octets for each body with a file of its own, some 200 octets for each damaged place of the log. A repair keeps its
+//! findings, some 300 octets each.
 
 mod examine;
 mod finding;

@@ -1,7 +1,6 @@
 //! Whether each message has its body, and each file in `bodies/` its message.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use super::{Failure, Opening};
 use crate::MessageId;
@@ -13,7 +12,6 @@ impl Opening<'_> {
     /// Every living message has its body, and every body its message.
     pub(super) fn check_bodies(&mut self) -> Result<(), Failure> {
         self.hold_what_is_missed()?;
-        let mut told = 0;
         let bodies = self.dir.join("bodies");
         let mut files = BTreeSet::new();
         for name in self.vfs.list(&bodies).map_err(OpenError::io(&bodies))? {
@@ -21,7 +19,7 @@ impl Opening<'_> {
                 Some(id) => {
                     files.insert(MessageId::from_u64(id));
                 }
-                None => self.tell(&mut told, bodies.join(name), "is no body; it was left alone"),
+                None => self.damage(bodies.join(name), "is no body; it was left alone"),
             }
         }
         let mut named = BTreeSet::new();
@@ -35,7 +33,7 @@ impl Opening<'_> {
             let len = if is_there { self.vfs.open(&path).and_then(|file| file.len()).ok() } else { None };
             if len != Some(message.body_len) {
                 self.hold(id)?;
-                self.tell(&mut told, path, &format!("should be the body of message {id}, which is on hold now"));
+                self.damage(path, &format!("should be the body of message {id}, which is on hold now"));
             }
         }
         // Whatever is left is named by nobody: no draft outlives a process.
@@ -51,16 +49,6 @@ impl Opening<'_> {
             self.report.orphans = self.report.orphans.saturating_add(1);
         }
         Ok(())
-    }
-
-    /// A disk that lost the whole folder is one misfortune, and not a report as long as the queue.
-    fn tell(&mut self, told: &mut usize, path: PathBuf, what: &str) {
-        if *told < MOST_TOLD {
-            *told += 1;
-            self.damage(path, what);
-        } else {
-            self.report.further_bodies = self.report.further_bodies.saturating_add(1);
-        }
     }
 
     /// Messages whose bodies were in segments that are missing.
@@ -89,6 +77,3 @@ impl Opening<'_> {
         Ok(())
     }
 }
-
-/// How many files of the folder `bodies` are reported by name.
-const MOST_TOLD: usize = 1_000;

@@ -69,20 +69,20 @@ pub(super) fn recover(
     moment: Option<Moment>,
     bodies: Bodies,
 ) -> Result<Recovered, OpenError> {
-    let mut damaged = Vec::new();
-    let sequences = list_segments(&**vfs, &dir.join("log"), &mut damaged)?;
+    let mut report = OpenReport::of_at_most(if bodies == Bodies::Check { MOST_TOLD } else { usize::MAX });
+    let sequences = list_segments(&**vfs, &dir.join("log"), &mut report)?;
     let wall = wall(&*options.clock);
     loop {
-        let checkpoint = open_checkpoint(vfs, dir, options.index_cache, &sequences, &mut damaged)?;
-        let mut opening = Opening::new(vfs, dir, options, wall, moment, checkpoint, damaged)?;
+        let checkpoint = open_checkpoint(vfs, dir, options.index_cache, &sequences, &mut report)?;
+        let mut opening = Opening::new(vfs, dir, options, wall, moment, checkpoint, report.clone())?;
         match opening.read(&sequences) {
             Ok(()) => return opening.end(bodies),
             Err(Failure::Open(error)) => return Err(error),
             // Made anew once: one that contradicts itself then is no matter of the disk.
             Err(Failure::Index(why)) if opening.position.is_some() => {
-                damaged = mem::take(&mut opening.report.damaged);
+                // What it has found besides is found again.
                 drop(opening);
-                set_aside(&**vfs, dir, &why, &mut damaged)?;
+                set_aside(&**vfs, dir, &why, &mut report)?;
             }
             Err(Failure::Index(why)) => return Err(OpenError::Failed { path: checkpoint::path(dir), why }),
         }
@@ -114,12 +114,12 @@ impl From<redb::Error> for Failure {
     }
 }
 
-fn list_segments(vfs: &dyn Vfs, log: &Path, damaged: &mut Vec<Damage>) -> Result<Vec<u64>, OpenError> {
+fn list_segments(vfs: &dyn Vfs, log: &Path, report: &mut OpenReport) -> Result<Vec<u64>, OpenError> {
     let mut sequences = Vec::new();
     for name in vfs.list(log).map_err(OpenError::io(log))? {
         match sequence(&name) {
             Some(sequence) => sequences.push(sequence),
-            None => damaged.push(Damage::new(log.join(name), "is no segment; it was left alone")),
+            None => report.tell(Damage::new(log.join(name), "is no segment; it was left alone")),
         }
     }
     sequences.sort_unstable();
@@ -132,7 +132,7 @@ fn open_checkpoint(
     dir: &Path,
     cache: usize,
     sequences: &[u64],
-    damaged: &mut Vec<Damage>,
+    report: &mut OpenReport,
 ) -> Result<Option<(Checkpoint, Meta)>, OpenError> {
     let opened = catch(|| {
         let Some(checkpoint) = Checkpoint::open(vfs, dir, cache)? else { return Ok(None) };
@@ -153,7 +153,7 @@ fn open_checkpoint(
         }
         Err(error) => error.to_string(),
     };
-    set_aside(&**vfs, dir, &why, damaged)?;
+    set_aside(&**vfs, dir, &why, report)?;
     Ok(None)
 }
 
@@ -176,7 +176,7 @@ impl<'a> Opening<'a> {
         wall: u64,
         moment: Option<Moment>,
         found: Option<(Checkpoint, Meta)>,
-        damaged: Vec<Damage>,
+        report: OpenReport,
     ) -> Result<Self, OpenError> {
         let path = checkpoint::path(dir);
         let failed = |error: redb::Error| OpenError::Failed { path: path.clone(), why: error.to_string() };
@@ -216,7 +216,7 @@ impl<'a> Opening<'a> {
             index,
             segments,
             next_id: meta.next_id,
-            report: OpenReport { damaged, ..OpenReport::default() },
+            report,
         })
     }
 
@@ -253,7 +253,7 @@ impl<'a> Opening<'a> {
         for sequence in self.segments.missing.keys() {
             let path = self.segments.dir.join(name(*sequence));
             let what = "is missing; the messages whose bodies were in it are on hold: restore it, or remove them";
-            self.report.damaged.push(Damage::new(path, what));
+            self.report.tell(Damage::new(path, what));
         }
     }
 
@@ -283,9 +283,12 @@ impl<'a> Opening<'a> {
     }
 
     fn damage(&mut self, path: PathBuf, what: &str) {
-        self.report.damaged.push(Damage::new(path, what));
+        self.report.tell(Damage::new(path, what));
     }
 }
+
+/// How much an opening reports one by one, of whatever is damaged.
+const MOST_TOLD: usize = 1_000;
 
 /// The longest that a queue is taken to have been closed: its wall clock may be wrong.
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);

@@ -56,7 +56,7 @@ impl Opening<'_> {
             None => {
                 let what = "has a bad header; its records were read all the same";
                 let header = 0..len.min(SEGMENT_HEADER as u64);
-                self.report.damaged.push(Damage::within(path.clone(), header, what));
+                self.report.tell(Damage::within(path.clone(), header, what));
                 let first = start.get(SEGMENT_HEADER..).and_then(|record| record.first_chunk());
                 known.unwrap_or_else(|| first.map_or(0, |tag| u64::from_le_bytes(*tag)))
             }
@@ -97,7 +97,7 @@ impl Opening<'_> {
                     }
                     let end = next.unwrap_or(len);
                     let what = format!("is damaged from {position} to {end}");
-                    self.report.damaged.push(Damage::within(path.clone(), position..end, &what));
+                    self.report.tell(Damage::within(path.clone(), position..end, &what));
                     self.quarantine(&*file, sequence, position, end);
                     position = end;
                 }
@@ -123,7 +123,7 @@ impl Opening<'_> {
             Err(why) => {
                 let end = position.saturating_add((FRAME + payload.len()) as u64);
                 let what = format!("has a record at {position} that is not understood: {why}");
-                self.report.damaged.push(Damage::within(path.to_owned(), position..end, &what));
+                self.report.tell(Damage::within(path.to_owned(), position..end, &what));
                 self.quarantine(file, sequence, position, end);
                 return Ok(());
             }

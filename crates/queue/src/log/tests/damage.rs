@@ -205,29 +205,8 @@ fn a_missing_body_holds_its_message() {
     assert!(listed[0].id == id && listed[0].held);
 }
 
-#[test]
-fn a_folder_of_bodies_that_is_gone_is_no_report_as_long_as_the_queue() {
-    let options = LogOptions { segment_size: 64 << 10, inline_body: 0, ..options(&ManualClock::default()) };
-    let disk = Disk::new();
-    let queue = open(&disk, &options).unwrap();
-    block_on(async {
-        for _ in 0..1_030 {
-            put(&queue, message("a", b""), b"x").await.unwrap();
-        }
-    });
-    queue.close();
-    for path in disk.paths().into_iter().filter(|path| path.starts_with("/queue/bodies")) {
-        disk.forget(&path);
-    }
-    let queue = open(&disk, &options).unwrap();
-    let report = queue.report();
-    assert_eq!((report.damaged.len(), report.further_bodies, report.damages()), (1_000, 30, 1_030));
-    let stats = block_on(queue.stats());
-    assert_eq!((stats.damaged, stats.held), (1_030, 1_030));
-}
-
 /// Nine messages, two of them with bodies in files, and the segments.
-fn queue_of_nine(options: &LogOptions) -> (Disk, Vec<PathBuf>) {
+pub(super) fn queue_of_nine(options: &LogOptions) -> (Disk, Vec<PathBuf>) {
     let disk = Disk::new();
     let queue = open(&disk, options).unwrap();
     block_on(async {

@@ -18,7 +18,7 @@ fn looking(options: &LogOptions) -> InspectOptions {
     InspectOptions { clock: Arc::clone(&options.clock), ..InspectOptions::default() }
 }
 
-fn verify(disk: &Disk, options: &LogOptions) -> Result<(Verified, Vec<Finding>), InspectError> {
+pub(super) fn verify(disk: &Disk, options: &LogOptions) -> Result<(Verified, Vec<Finding>), InspectError> {
     let mut findings = Vec::new();
     let vfs = Arc::new(disk.clone());
     let verified = verify_on(vfs, Path::new(DIR), &looking(options), &mut |finding| findings.push(finding))?;

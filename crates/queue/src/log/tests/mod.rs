@@ -16,6 +16,7 @@ mod overlay;
 mod power;
 mod rebuilt;
 mod reopen;
+mod report;
 mod room;
 mod rot;
 
