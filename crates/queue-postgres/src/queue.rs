@@ -7,8 +7,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use posthaste_queue::{
-    Alteration, Change, Claim, Claimed, DeliverySummary, Derived, Error, Lease, LeaseError, MessageId, NameError,
-    Outcome, Owner, Page, Priority, PutError, Queue, RoutingKey, Search, Stats, Summary, TooLarge,
+    Alteration, Change, Claim, Claimed, DeliverySummary, Derived, Error, Gather, GatherWhen, Lease, LeaseError,
+    MessageId, NameError, Outcome, Owner, Page, Priority, PutError, Queue, RoutingKey, Search, Stats, Summary,
+    TooLarge,
 };
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, Row};
@@ -144,20 +145,33 @@ impl Queue for PostgresQueue {
         if read::<bool>(&row, 0)? { Ok(()) } else { Err(LeaseError::Stale) }
     }
 
-    async fn finish(
+    async fn gather(&self, gather: Gather<'_>) -> Result<Vec<Claimed>, Error> {
+        let marks: Vec<Vec<u8>> = gather.marks.iter().map(|mark| mark.to_vec()).collect();
+        let moment = match gather.when {
+            GatherWhen::Now => 0_i32,
+            GatherWhen::AtRest => 1,
+            GatherWhen::Alone => 2,
+        };
+        let (me, message) = (self.database.me, raw(gather.message));
+        let values: Vec<Value> =
+            vec![Box::new(me), Box::new(message), Box::new(marks), Box::new(moment), Box::new(micros(gather.lease))];
+        let rows = self.rows("SELECT * FROM gather($1, $2, $3, $4, $5)", values).await?;
+        rows.iter().map(claimed).collect()
+    }
+
+    async fn finish_all(
         &self,
-        lease: Lease,
-        outcome: Outcome,
+        ends: Vec<(Lease, Outcome)>,
         derived: Vec<Derived>,
     ) -> Result<Vec<MessageId>, LeaseError> {
-        outcome.check(&derived)?;
-        let (delay, state) = match outcome {
-            Outcome::Done => (0, None),
-            Outcome::Retry { delay, state } => (micros(delay), Some(state.to_vec())),
-        };
-        let (message, delivery, generation) = numbers(&lease);
+        let message = ends.first().map(|(lease, _)| lease.message()).ok_or(LeaseError::Stale)?;
+        ends.iter().try_for_each(|(_, outcome)| outcome.check(&derived))?;
+        if ends.iter().any(|(lease, _)| lease.message() != message) {
+            return Err(LeaseError::Stale);
+        }
+        let ends = ends.into_iter().map(|(lease, outcome)| End::of(&lease, outcome)).collect();
         let derived: Vec<_> = derived.into_iter().map(|each| (Rows::of(each.message), each.body.to_vec())).collect();
-        let finishing = Arc::new(Finishing { message, delivery, generation, delay, state, derived });
+        let finishing = Arc::new(Finishing { message: raw(message), ends, derived });
         loop {
             let work = Arc::clone(&finishing);
             let (counts, database) = (Arc::clone(&self.counts), Arc::clone(&self.database));
@@ -166,9 +180,10 @@ impl Queue for PostgresQueue {
                 .with(move |mut client| async move {
                     let done = work.write(&mut client).await;
                     if let Ok(Some(ids)) = &done {
-                        counts.finished.fetch_add(1, Relaxed);
+                        counts.finished.fetch_add(work.ends.len() as u64, Relaxed);
                         counts.puts.fetch_add(ids.len() as u64, Relaxed);
-                        if work.state.is_some() || !ids.is_empty() || counts.may_want_leases.swap(false, Relaxed) {
+                        let is_left = work.ends.iter().any(|end| end.state.is_some());
+                        if is_left || !ids.is_empty() || counts.may_want_leases.swap(false, Relaxed) {
                             database.bump();
                         }
                     }
@@ -302,26 +317,47 @@ impl fmt::Debug for PostgresQueue {
     }
 }
 
-/// An outcome with all that comes of it.
+/// Outcomes with all that comes of them.
 struct Finishing {
     message: i64,
+    ends: Vec<End>,
+    derived: Vec<(Rows, Vec<u8>)>,
+}
+
+/// What came of a delivery.
+struct End {
     delivery: i32,
     generation: i64,
-    delay: i64,
+    /// [`None`]: it is due as before.
+    delay: Option<i64>,
+    /// [`None`]: it is done.
     state: Option<Vec<u8>>,
-    derived: Vec<(Rows, Vec<u8>)>,
+}
+
+impl End {
+    fn of(lease: &Lease, outcome: Outcome) -> Self {
+        let (delay, state) = match outcome {
+            Outcome::Done => (None, None),
+            Outcome::Retry { delay, state } => (Some(micros(delay)), Some(state.to_vec())),
+            Outcome::Keep { state } => (None, Some(state.to_vec())),
+        };
+        let (_, delivery, generation) = numbers(lease);
+        Self { delivery, generation, delay, state }
+    }
 }
 
 impl Finishing {
     /// One transaction. [`None`]: the lease is stale.
     async fn write(&self, client: &mut Client) -> Result<Option<Vec<MessageId>>, tokio_postgres::Error> {
         let transaction = client.transaction().await?;
-        let Self { message, delivery, generation, delay, state, derived } = self;
-        let values: [&(dyn ToSql + Sync); 5] = [message, delivery, generation, delay, state];
-        let row = transaction.query_one("SELECT finish($1, $2, $3, $4, $5)", &values).await?;
-        if !row.try_get::<_, bool>(0)? {
-            transaction.rollback().await?;
-            return Ok(None);
+        let Self { message, ends, derived } = self;
+        for End { delivery, generation, delay, state } in ends {
+            let values: [&(dyn ToSql + Sync); 5] = [message, delivery, generation, delay, state];
+            let row = transaction.query_one("SELECT finish($1, $2, $3, $4, $5)", &values).await?;
+            if !row.try_get::<_, bool>(0)? {
+                transaction.rollback().await?;
+                return Ok(None);
+            }
         }
         let mut ids = Vec::new();
         for (Rows { owner, priority, envelope, keys, delays, states }, body) in derived {
@@ -352,6 +388,7 @@ fn claimed(row: &Row) -> Result<Claimed, Error> {
         state: read::<Vec<u8>>(row, 7)?.into(),
         body_len: count(read(row, 8)?),
         attempts: number(read(row, 9)?),
+        others: u32::try_from(read::<i64>(row, 11)?).unwrap_or(u32::MAX),
         age: duration(read(row, 10)?),
     })
 }

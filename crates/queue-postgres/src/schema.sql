@@ -90,7 +90,7 @@ END $$;
 -- What is due, of the highest priority, of the owner behind the one whose turn it was, the longest due first.
 CREATE FUNCTION claim(me integer, keys bytea[], most bigint, lease bigint, turn bytea) RETURNS TABLE (
     message bigint, number integer, generation bigint, key bytea, owner bytea, priority smallint, envelope bytea,
-    state bytea, body_len bigint, attempts integer, age bigint
+    state bytea, body_len bigint, attempts integer, age bigint, others bigint
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -108,11 +108,43 @@ BEGIN
             FROM messages m
             WHERE d.message = claim.message AND d.number = claim.number AND m.id = d.message
             RETURNING d.message, d.number, d.generation, d.key, d.owner, d.priority, m.envelope, d.state, m.body_len,
-                d.attempts, t - m.born;
+                d.attempts, t - m.born, (SELECT count(*) - 1 FROM deliveries o WHERE o.message = d.message);
         most := most - 1;
     END LOOP;
     -- The others look once a minute; a lease that may expire before they do is news to their timers.
     IF most < wanted AND lease < 60000000 THEN PERFORM hint(); END IF;
+END $$;
+
+-- The deliveries of one message whose state begins with one of the marks. Moment: 0 now, 1 at rest, 2 alone.
+CREATE FUNCTION gather(me integer, which bigint, marks bytea[], moment integer, lease bigint) RETURNS TABLE (
+    message bigint, number integer, generation bigint, key bytea, owner bytea, priority smallint, envelope bytea,
+    state bytea, body_len bigint, attempts integer, age bigint, others bigint
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE t bigint := queue_now();
+BEGIN
+    -- Behind whoever finishes one, and before whoever claims one.
+    PERFORM FROM messages WHERE id = which AND NOT held FOR UPDATE;
+    IF NOT FOUND THEN RETURN; END IF;
+    PERFORM FROM deliveries d WHERE d.message = which ORDER BY d.number FOR UPDATE;
+    IF moment > 0 AND EXISTS (
+        SELECT FROM deliveries d WHERE d.message = which AND (
+            d.leased_until > t OR (
+                (moment = 2 OR d.due <= t)
+                AND NOT EXISTS (SELECT FROM unnest(marks) mark WHERE substring(d.state FROM 1 FOR length(mark)) = mark)
+            )
+        )
+    ) THEN RETURN; END IF;
+    RETURN QUERY WITH leased AS (
+        UPDATE deliveries d SET generation = nextval('generations'), leased_by = me, leased_until = t + lease
+        WHERE d.message = which AND coalesce(d.leased_until <= t, true)
+            AND EXISTS (SELECT FROM unnest(marks) mark WHERE substring(d.state FROM 1 FOR length(mark)) = mark)
+        RETURNING d.number, d.generation, d.key, d.owner, d.priority, d.state, d.attempts
+    )
+    SELECT m.id, l.number, l.generation, l.key, l.owner, l.priority, m.envelope, l.state, m.body_len, l.attempts,
+        t - m.born, (SELECT count(*) - 1 FROM deliveries o WHERE o.message = which)
+        FROM leased l, messages m WHERE m.id = which ORDER BY l.number;
+    IF FOUND THEN PERFORM hint(); END IF;
 END $$;
 
 CREATE FUNCTION leases_of(me integer) RETURNS bigint LANGUAGE sql AS $$
@@ -142,7 +174,7 @@ BEGIN
     PERFORM hint();
 END $$;
 
--- False: the lease is stale. Without a new state it is done.
+-- False: the lease is stale. Without a new state it is done; without a delay it is due as before.
 CREATE FUNCTION finish(which bigint, what integer, claim bigint, delay bigint, new bytea) RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -153,7 +185,8 @@ BEGIN
         IF NOT FOUND THEN RETURN false; END IF;
         IF NOT EXISTS (SELECT FROM deliveries WHERE message = which) THEN PERFORM bury(which); END IF;
     ELSE
-        UPDATE deliveries SET due = queue_now() + delay, state = new, attempts = attempts + 1,
+        UPDATE deliveries SET due = coalesce(queue_now() + delay, due), state = new,
+            attempts = attempts + CASE WHEN delay IS NULL THEN 0 ELSE 1 END,
             generation = NULL, leased_by = NULL, leased_until = NULL
             WHERE message = which AND number = what AND generation = claim;
         IF NOT FOUND THEN RETURN false; END IF;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::index::{Base, Index, Moment, Stale, Unreadable, moment};
 use crate::signal::Signal;
 use crate::{
-    Broken, Change, Claim, Claimed, Clock, Error, Lease, LeaseError, MessageId, Page, RoutingKey, Search, Stats,
+    Broken, Change, Claim, Claimed, Clock, Error, Gather, Lease, LeaseError, MessageId, Page, RoutingKey, Search, Stats,
 };
 
 /// Invariant: the lock is never held over a write or a sync. It is held over reads of the base: of what is not in memory.
@@ -167,6 +167,10 @@ impl<S: Base> Core<S> {
 
     pub(crate) fn claim(&self, claim: Claim<'_>) -> Result<Vec<Claimed>, Error> {
         self.with(|index, now| index.claim(now, claim.keys, claim.max, claim.lease))
+    }
+
+    pub(crate) fn gather(&self, gather: Gather<'_>) -> Result<Vec<Claimed>, Error> {
+        self.with(|index, now| index.gather(now, gather))
     }
 
     pub(crate) fn extend(&self, lease: &Lease, lease_for: Duration) -> Result<(), LeaseError> {

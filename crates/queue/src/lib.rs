@@ -19,4 +19,7 @@ pub use error::{Broken, Error, Full, LeaseError, PutError, TooLarge};
 pub use id::{MAX_NAME, MessageId, NameError, Owner, Priority, RoutingKey};
 pub use limits::{MAX_DELAY, MAX_DELIVERIES, MAX_DERIVED, MAX_ENVELOPE, MAX_STATES};
 pub use manage::{Alteration, DeliverySummary, Page, Search, Summary};
-pub use queue::{Body, Change, Claim, Claimed, Derived, Draft, Lease, NewDelivery, NewMessage, Outcome, Queue, Stats};
+pub use queue::{
+    Body, Change, Claim, Claimed, Derived, Draft, Gather, GatherWhen, Lease, NewDelivery, NewMessage, Outcome, Queue,
+    Stats,
+};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Derived, LeaseError, NewMessage, Outcome, PutError, TooLarge};
+use crate::{Derived, Lease, LeaseError, NewMessage, Outcome, PutError, TooLarge};
 
 /// The largest envelope: 1 MiB. A sender, its parameters and a trace fit a thousand times.
 pub const MAX_ENVELOPE: usize = 1 << 20;
@@ -49,9 +49,20 @@ fn check_size(message: &NewMessage) -> Result<(), TooLarge> {
 }
 
 pub(crate) fn check_outcome(outcome: &Outcome, derived: &[Derived]) -> Result<(), LeaseError> {
-    if let Outcome::Retry { state, .. } = outcome {
+    if let Some(state) = outcome.state() {
         at_most("the state of a delivery", MAX_STATES, state.len())?;
     }
+    check_derived(derived)
+}
+
+pub(crate) fn check_outcomes(ends: &[(Lease, Outcome)], derived: &[Derived]) -> Result<(), LeaseError> {
+    for state in ends.iter().filter_map(|(_, outcome)| outcome.state()) {
+        at_most("the state of a delivery", MAX_STATES, state.len())?;
+    }
+    check_derived(derived)
+}
+
+fn check_derived(derived: &[Derived]) -> Result<(), LeaseError> {
     let mut sum = 0_usize;
     for each in derived {
         let names: usize = each.message.deliveries.iter().map(|d| d.key.as_str().len() + 64).sum();
@@ -66,9 +77,9 @@ pub(crate) fn check_outcome(outcome: &Outcome, derived: &[Derived]) -> Result<()
     Ok(())
 }
 
-/// Whether a delivery's next state keeps the limit beside those of the other deliveries of its message.
-pub(crate) fn check_state(state: usize, others: impl Iterator<Item = usize>) -> Result<(), TooLarge> {
-    at_most("the states of all deliveries", MAX_STATES, others.fold(state, usize::saturating_add))
+/// Whether the next states of deliveries keep the limit beside those of the other deliveries of their message.
+pub(crate) fn check_states(states: usize, others: impl Iterator<Item = usize>) -> Result<(), TooLarge> {
+    at_most("the states of all deliveries", MAX_STATES, others.fold(states, usize::saturating_add))
 }
 
 /// A state that is no longer than its share is taken without a look at all the others, which may be many: so they may be twice

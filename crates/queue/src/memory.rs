@@ -9,10 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::core::Core;
-use crate::index::{Altered, Bounds, Index, Message, Moment, Nothing, Totals, Unreadable, after};
+use crate::index::{Altered, Bounds, End, Index, Message, Moment, Next, Nothing, Totals, Unreadable};
 use crate::{
-    Alteration, Body, Change, Claim, Claimed, Clock, Derived, Draft, Error, Full, Lease, LeaseError, MAX_DELAY,
-    MessageId, NewMessage, Outcome, Page, PutError, Queue, RoutingKey, Search, Stats, SystemClock, TooLarge, limits,
+    Alteration, Body, Change, Claim, Claimed, Clock, Derived, Draft, Error, Full, Gather, Lease, LeaseError, MessageId,
+    NewMessage, Outcome, Page, PutError, Queue, RoutingKey, Search, Stats, SystemClock, TooLarge, limits,
 };
 
 /// What a [`MemoryQueue`] may take.
@@ -133,15 +133,18 @@ impl Queue for MemoryQueue {
         self.inner.core.extend(lease, lease_for)
     }
 
-    async fn finish(
+    async fn gather(&self, gather: Gather<'_>) -> Result<Vec<Claimed>, Error> {
+        self.inner.core.gather(gather)
+    }
+
+    async fn finish_all(
         &self,
-        lease: Lease,
-        outcome: Outcome,
+        ends: Vec<(Lease, Outcome)>,
         derived: Vec<Derived>,
     ) -> Result<Vec<MessageId>, LeaseError> {
-        limits::check_outcome(&outcome, &derived)?;
+        limits::check_outcomes(&ends, &derived)?;
         let inner = &*self.inner;
-        inner.core.with(|index, now| inner.apply(index, now, &lease, outcome, derived))?
+        inner.core.with(|index, now| inner.apply(index, now, ends, derived))?
     }
 
     async fn due_keys(&self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Error> {
@@ -197,30 +200,26 @@ impl Inner {
         &self,
         index: &mut Index<Nothing<Vec<Bytes>>>,
         now: Moment,
-        lease: &Lease,
-        outcome: Outcome,
+        ends: Vec<(Lease, Outcome)>,
         derived: Vec<Derived>,
     ) -> Result<Result<Vec<MessageId>, LeaseError>, Unreadable> {
-        let slot = (lease.message(), lease.delivery());
-        if let Err(too_large) = index.check_outcome(slot, &outcome)? {
-            return Ok(Err(too_large.into()));
-        }
-        if let Err(stale) = index.begin_finish(lease) {
-            return Ok(Err(stale.into()));
-        }
-        match outcome {
-            Outcome::Done => {
-                if let Some(gone) = index.done(slot)? {
-                    self.forget(&gone);
+        let message = ends.first().map(|(lease, _)| lease.message());
+        let begun = match index.begin_finish(now, ends)? {
+            Ok(begun) => begun,
+            Err(error) => return Ok(Err(error)),
+        };
+        for End { delivery, next, .. } in begun {
+            let Some(slot) = message.map(|message| (message, delivery)) else { continue };
+            match next {
+                None => {
+                    if let Some(gone) = index.done(slot)? {
+                        self.forget(&gone);
+                    }
                 }
+                Some(next) => index.retry(slot, Next { state: Bytes::copy_from_slice(&next.state), ..next })?,
             }
-            Outcome::Retry { delay, state } => {
-                let delay = delay.min(MAX_DELAY);
-                let attempts = index.attempts(slot).saturating_add(1);
-                index.retry(slot, after(now, delay), delay, attempts, Bytes::copy_from_slice(&state))?;
-            }
+            self.finished.fetch_add(1, Relaxed);
         }
-        self.finished.fetch_add(1, Relaxed);
         let mut ids = Vec::new();
         for each in derived {
             let id = MessageId::from_u64(self.next_id.fetch_add(1, Relaxed));

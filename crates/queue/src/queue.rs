@@ -76,17 +76,45 @@ pub trait Queue: Send + Sync + 'static {
     /// [`LeaseError::Stale`] when the delivery was claimed anew or removed.
     fn extend(&self, lease: &Lease, lease_for: Duration) -> impl Future<Output = Result<(), LeaseError>> + Send;
 
-    /// Writes back what came of a delivery and stores the messages derived from it, in one atomic and durable step.
+    /// Leases deliveries of one message by how their states begin, due or not, in the order of their numbers: for what is
+    /// said once about several of them. Returns at once, with nothing when the message is on hold or gone, when nothing is
+    /// marked, or when it is not [`when`](Gather::when) was asked for.
+    ///
+    /// Gathered deliveries do not count towards the bound of leases: nothing of them is on its way to anywhere.
+    ///
+    /// No gathering is missed: of several callers that each finish a delivery and gather afterwards, the last one finds the
+    /// message at rest.
+    ///
+    /// # Errors
+    /// [`Error::Broken`], [`Error::Closed`].
+    fn gather(&self, gather: Gather<'_>) -> impl Future<Output = Result<Vec<Claimed>, Error>> + Send;
+
+    /// Writes back what came of a delivery and stores the messages derived from it, in one atomic and durable step:
+    /// [`finish_all`](Self::finish_all) of one.
+    ///
+    /// # Errors
+    /// As there.
+    fn finish(
+        &self,
+        lease: Lease,
+        outcome: Outcome,
+        derived: Vec<Derived>,
+    ) -> impl Future<Output = Result<Vec<MessageId>, LeaseError>> + Send {
+        self.finish_all(vec![(lease, outcome)], derived)
+    }
+
+    /// Writes back what came of several deliveries of one message and stores the messages derived from them, in one atomic and
+    /// durable step.
     ///
     /// Never refused for want of room. An expired lease that nobody has claimed since is still good: what happened, happened.
     /// Returns the ids of the derived messages, in order.
     ///
     /// # Errors
-    /// [`LeaseError::Stale`] when the delivery was claimed anew or removed; then nothing was written, and nothing derived.
-    fn finish(
+    /// [`LeaseError::Stale`] when one of the deliveries was claimed anew or removed, when one stands there twice, when they are
+    /// of several messages, or when there is none; then nothing was written, and nothing derived.
+    fn finish_all(
         &self,
-        lease: Lease,
-        outcome: Outcome,
+        ends: Vec<(Lease, Outcome)>,
         derived: Vec<Derived>,
     ) -> impl Future<Output = Result<Vec<MessageId>, LeaseError>> + Send;
 
@@ -285,6 +313,30 @@ pub struct Claim<'a> {
     pub lease: Duration,
 }
 
+/// Which deliveries of a message to lease together: see [`Queue::gather`].
+#[derive(Debug, Clone, Copy)]
+pub struct Gather<'a> {
+    /// Of which message.
+    pub message: MessageId,
+    /// Those whose state begins with one of these octets. The others are unmarked.
+    pub marks: &'a [&'a [u8]],
+    /// When.
+    pub when: GatherWhen,
+    /// How long the leases last. At most [`MAX_DELAY`](crate::MAX_DELAY), to which it is cut.
+    pub lease: Duration,
+}
+
+/// When deliveries are gathered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GatherWhen {
+    /// In any case; those that are leased already are left out.
+    Now,
+    /// When the message is at rest: none of its deliveries is leased, and none that is unmarked is due.
+    AtRest,
+    /// When nothing else is left of the message: no delivery is leased, and none is unmarked.
+    Alone,
+}
+
 /// A delivery that was leased.
 #[derive(Debug)]
 pub struct Claimed {
@@ -304,6 +356,8 @@ pub struct Claimed {
     pub body_len: u64,
     /// How often an attempt was finished with [`Outcome::Retry`].
     pub attempts: u32,
+    /// How many other deliveries of its message are in the queue.
+    pub others: u32,
     /// Time since the message was accepted. Never shrinks, also when the wall clock jumps back.
     pub age: Duration,
 }
@@ -356,6 +410,22 @@ pub enum Outcome {
         /// The new state.
         state: Bytes,
     },
+    /// It is as it was before it was claimed, due when it was due then and after as many attempts, but for its state.
+    Keep {
+        /// The new state.
+        state: Bytes,
+    },
+}
+
+impl Outcome {
+    /// The state from now on. [`None`]: nothing is left to do.
+    #[must_use]
+    pub const fn state(&self) -> Option<&Bytes> {
+        match self {
+            Self::Done => None,
+            Self::Retry { state, .. } | Self::Keep { state } => Some(state),
+        }
+    }
 }
 
 /// How much had happened when [`changed`](Queue::changed) returned. The default is "nothing yet".

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use posthaste_queue::log::{LogOptions, LogQueue};
 use posthaste_queue::memory::{MemoryOptions, MemoryQueue};
 use posthaste_queue::{
-    Alteration, Claim, Claimed, Derived, Draft, Lease, ManualClock, MessageId, NewDelivery, NewMessage, Outcome, Owner,
-    Priority, Queue, RoutingKey,
+    Alteration, Claim, Claimed, Derived, Draft, Gather, GatherWhen, Lease, ManualClock, MessageId, NewDelivery,
+    NewMessage, Outcome, Owner, Priority, Queue, RoutingKey,
 };
 use proptest::prelude::*;
 
@@ -20,28 +20,80 @@ use block_on::block_on;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Put { owner: u8, priority: i8, deliveries: Vec<(u8, u16)>, len: usize },
-    Claim { keys: Option<Vec<u8>>, max: usize },
-    Done { lease: usize, derived: bool },
-    Retry { lease: usize, delay: u16, state: u8 },
-    Extend { lease: usize, by: u16 },
-    Hold { message: usize },
-    Reschedule { message: usize, key: Option<u8>, delay: u16 },
-    Reroute { message: usize, from: Option<u8>, to: u8 },
-    Release { message: usize },
-    Remove { message: usize },
-    Advance { by: u16 },
+    Put {
+        owner: u8,
+        priority: i8,
+        deliveries: Vec<(u8, u16)>,
+        len: usize,
+    },
+    Claim {
+        keys: Option<Vec<u8>>,
+        max: usize,
+    },
+    Done {
+        lease: usize,
+        derived: bool,
+    },
+    Retry {
+        lease: usize,
+        delay: u16,
+        state: u8,
+    },
+    Keep {
+        lease: usize,
+        state: u8,
+    },
+    /// Everything that is leased of a message: one is tried again, the others are done.
+    Together {
+        message: usize,
+        state: u8,
+    },
+    Gather {
+        message: usize,
+        mark: u8,
+        when: GatherWhen,
+    },
+    Extend {
+        lease: usize,
+        by: u16,
+    },
+    Hold {
+        message: usize,
+    },
+    Reschedule {
+        message: usize,
+        key: Option<u8>,
+        delay: u16,
+    },
+    Reroute {
+        message: usize,
+        from: Option<u8>,
+        to: u8,
+    },
+    Release {
+        message: usize,
+    },
+    Remove {
+        message: usize,
+    },
+    Advance {
+        by: u16,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let deliveries = prop::collection::vec((0..4_u8, 0..3_u16), 1..4);
     let keys = prop::option::of(prop::collection::vec(0..5_u8, 0..3));
+    let when = prop_oneof![Just(GatherWhen::Now), Just(GatherWhen::AtRest), Just(GatherWhen::Alone)];
     prop_oneof![
         4 => (0..3_u8, -1..2_i8, deliveries, 0..3000_usize)
             .prop_map(|(owner, priority, deliveries, len)| Op::Put { owner, priority, deliveries, len }),
         4 => (keys, 1..5_usize).prop_map(|(keys, max)| Op::Claim { keys, max }),
         3 => (0..20_usize, any::<bool>()).prop_map(|(lease, derived)| Op::Done { lease, derived }),
         2 => (0..20_usize, 0..4_u16, any::<u8>()).prop_map(|(lease, delay, state)| Op::Retry { lease, delay, state }),
+        1 => (0..20_usize, 0..4_u8).prop_map(|(lease, state)| Op::Keep { lease, state }),
+        1 => (0..20_usize, 0..4_u8).prop_map(|(message, state)| Op::Together { message, state }),
+        2 => (0..20_usize, 0..4_u8, when).prop_map(|(message, mark, when)| Op::Gather { message, mark, when }),
         1 => (0..20_usize, 0..9_u16).prop_map(|(lease, by)| Op::Extend { lease, by }),
         1 => (0..20_usize).prop_map(|message| Op::Hold { message }),
         1 => (0..20_usize).prop_map(|message| Op::Release { message }),
@@ -145,6 +197,28 @@ impl<Q: Queue> Side<Q> {
                 let retry = Outcome::Retry { delay: seconds(*delay), state: Bytes::from(vec![*state]) };
                 self.queue.finish(lease, retry, Vec::new()).await.is_ok().to_string()
             }
+            Op::Keep { lease, state } => {
+                let Some(lease) = self.lease(*lease) else { return String::new() };
+                let keep = Outcome::Keep { state: Bytes::from(vec![*state]) };
+                self.queue.finish(lease, keep, Vec::new()).await.is_ok().to_string()
+            }
+            Op::Together { message: of, state } => {
+                let Some(of) = self.ids.get(*of) else { return String::new() };
+                let (ends, rest) =
+                    std::mem::take(&mut self.leases).into_iter().partition::<Vec<_>, _>(|lease| lease.message() == *of);
+                self.leases = rest;
+                let retry = Outcome::Retry { delay: seconds(1), state: Bytes::from(vec![*state]) };
+                let outcomes = std::iter::once(retry).chain(std::iter::repeat(Outcome::Done));
+                let report = Derived { message: message(9, 0, &[(0, 0)]), body: Bytes::from_static(b"report") };
+                let done = self.queue.finish_all(ends.into_iter().zip(outcomes).collect(), vec![report]).await;
+                done.map(|ids| ids.into_iter().for_each(|id| self.came(id))).is_ok().to_string()
+            }
+            Op::Gather { message, mark, when } => {
+                let Some(message) = self.ids.get(*message).copied() else { return String::new() };
+                let gather = Gather { message, marks: &[&[*mark]], when: *when, lease: seconds(4) };
+                let gathered = self.queue.gather(gather).await.unwrap();
+                gathered.into_iter().map(|claimed| self.claimed(claimed)).collect()
+            }
             Op::Extend { lease, by } => match self.leases.get(*lease) {
                 Some(lease) => self.queue.extend(lease, seconds(*by)).await.is_ok().to_string(),
                 None => String::new(),
@@ -203,11 +277,13 @@ impl<Q: Queue> Side<Q> {
     }
 
     fn claimed(&mut self, claimed: Claimed) -> String {
-        let Claimed { lease, key, owner, priority, envelope, state, body_len, attempts, age } = claimed;
+        let Claimed { lease, key, owner, priority, envelope, state, body_len, attempts, others, age } = claimed;
         let place = self.places[&lease.message()];
         let delivery = lease.delivery();
         self.leases.push(lease);
-        format!("{place} {delivery} {key} {owner} {priority:?} {envelope:?} {state:?} {body_len} {attempts} {age:?}\n")
+        format!(
+            "{place} {delivery} {key} {owner} {priority:?} {envelope:?} {state:?} {body_len} {attempts} {others} {age:?}\n"
+        )
     }
 
     fn lease(&mut self, at: usize) -> Option<Lease> {

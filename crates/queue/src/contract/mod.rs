@@ -56,6 +56,7 @@
 mod cases;
 mod durable;
 mod faults;
+mod gather;
 mod limits;
 mod manage;
 mod owners;
@@ -210,6 +211,14 @@ pub async fn run<H: Harness>(harness: &mut H) -> Report {
             reschedule,
             reroute,
             a_search_finds_what_it_says,
+        }
+        gather {
+            several_outcomes_are_one_step,
+            one_stale_lease_spoils_all,
+            what_is_kept_is_due_as_before,
+            deliveries_are_gathered_by_their_marks,
+            the_last_one_gathers,
+            several_outcomes_survive_as_one,
         }
         durable {
             reopening_gives_the_same,

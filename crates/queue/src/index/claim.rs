@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::base::{Base, Lane, ReadyRow, Unreadable};
-use super::message::Phase;
+use super::message::{Delivery, Phase};
 use super::schedule::lane;
 use super::{Index, Moment, Slot, after, between, inconsistent};
-use crate::{Claimed, Lease, Owner, Priority, RoutingKey};
+use crate::{Claimed, Gather, GatherWhen, Lease, Owner, Priority, RoutingKey};
 
 /// What a key has at the head of its highest priority.
 struct Head<'k> {
@@ -57,6 +57,34 @@ impl<S: Base> Index<S> {
         if delivery.phase != Phase::Ready || lane(message, delivery) != row.lane {
             return Err(inconsistent(slot));
         }
+        self.lease(now, until, slot).ok_or(inconsistent(slot))
+    }
+
+    /// Leases these deliveries of one message, whatever they are doing, if it is `when`.
+    pub(crate) fn gather(&mut self, now: Moment, gather: Gather<'_>) -> Result<Vec<Claimed>, Unreadable> {
+        let (id, until) = (gather.message, after(now, gather.lease));
+        self.load(id)?;
+        let Some(message) = self.memory.get(id).filter(|message| !message.held && !message.removing) else {
+            return Ok(Vec::new());
+        };
+        let is_marked = |each: &Delivery| gather.marks.iter().any(|mark| each.state.starts_with(mark));
+        let is_taken = |each: &Delivery| each.is_leased() || each.phase == Phase::Writing;
+        let is_in_the_way = |each: &Delivery| match gather.when {
+            GatherWhen::Now => false,
+            GatherWhen::AtRest => is_taken(each) || (each.due <= now && !is_marked(each)),
+            GatherWhen::Alone => is_taken(each) || !is_marked(each),
+        };
+        if message.deliveries.iter().any(is_in_the_way) {
+            return Ok(Vec::new());
+        }
+        let marked = message.deliveries.iter().filter(|each| is_marked(each) && !is_taken(each));
+        let slots: Vec<_> = marked.map(|each| (id, each.number)).collect();
+        Ok(slots.into_iter().filter_map(|slot| self.lease(now, until, slot)).collect())
+    }
+
+    /// Leases a delivery that is in memory.
+    fn lease(&mut self, now: Moment, until: Moment, slot: Slot) -> Option<Claimed> {
+        let (message, delivery) = self.memory.find(slot)?;
         let generation = self.next_generation;
         let claimed = Claimed {
             lease: Lease::new(slot.0, slot.1, generation),
@@ -67,6 +95,7 @@ impl<S: Base> Index<S> {
             state: delivery.state.clone(),
             body_len: message.body_len,
             attempts: delivery.attempts,
+            others: u32::try_from(message.deliveries.len().saturating_sub(1)).unwrap_or(u32::MAX),
             age: between(message.born, now),
         };
         self.next_generation = self.next_generation.wrapping_add(1);
@@ -76,7 +105,7 @@ impl<S: Base> Index<S> {
             delivery.generation = generation;
             delivery.phase = phase;
         }
-        Ok(claimed)
+        Some(claimed)
     }
 
     fn head<'k>(&mut self, key: &'k RoutingKey) -> Result<Option<Head<'k>>, Unreadable> {

@@ -1,5 +1,6 @@
 //! What is done under a lease: it is extended, and its outcome is written.
 
+use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +8,27 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::message::Phase;
-use super::{Base, Index, Message, Moment, Slot, Unreadable};
-use crate::{Lease, MessageId, Outcome, TooLarge, limits};
+use super::{Base, Index, Message, Moment, Slot, Unreadable, after};
+use crate::{Lease, LeaseError, MAX_DELAY, MessageId, Outcome, TooLarge, limits};
+
+/// A delivery's outcome that is being written.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) delivery: u32,
+    pub(crate) generation: u64,
+    /// [`None`]: it is done.
+    pub(crate) next: Option<Next>,
+}
+
+/// What is left to do of a delivery, and when.
+#[derive(Debug, Clone)]
+pub(crate) struct Next {
+    pub(crate) due: Moment,
+    /// What `due` was asked as.
+    pub(crate) delay: Duration,
+    pub(crate) attempts: u32,
+    pub(crate) state: Bytes,
+}
 
 /// Why a lease does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,23 +42,59 @@ impl<S: Base> Index<S> {
         Ok(())
     }
 
-    /// Whether a delivery may have such a state for the next time.
-    pub(crate) fn check_outcome(&mut self, slot: Slot, outcome: &Outcome) -> Result<Result<(), TooLarge>, Unreadable> {
-        let Outcome::Retry { state, .. } = outcome else { return Ok(Ok(())) };
-        if state.len() <= limits::FAIR_STATE {
-            return Ok(Ok(()));
+    /// Takes outcomes in, all of one message, or none of them: from here on these deliveries neither expire nor are claimed,
+    /// their outcomes are on the way to the disk. Returns them with their leases' numbers, as what is next for each.
+    pub(crate) fn begin_finish(
+        &mut self,
+        now: Moment,
+        ends: Vec<(Lease, Outcome)>,
+    ) -> Result<Result<Vec<End>, LeaseError>, Unreadable> {
+        let Some(id) = ends.first().map(|(lease, _)| lease.message) else { return Ok(Err(LeaseError::Stale)) };
+        if let Err(too_large) = self.check_outcomes(id, &ends)? {
+            return Ok(Err(too_large.into()));
         }
-        let message = self.get(slot.0)?;
-        let others = message.iter().flat_map(|message| &message.deliveries).filter(|each| each.number != slot.1);
-        Ok(limits::check_state(state.len(), others.map(|each| each.state.len())))
+        let mut numbers: Vec<_> = ends.iter().map(|(lease, _)| lease.delivery).collect();
+        numbers.sort_unstable();
+        let twice = numbers.windows(2).any(|pair| matches!(pair, [one, other] if one == other));
+        if twice || !ends.iter().all(|(lease, _)| lease.message == id && self.is_good(lease)) {
+            return Ok(Err(LeaseError::Stale));
+        }
+        let mut begun = Vec::with_capacity(ends.len());
+        for (lease, outcome) in ends {
+            let Some(next) = self.next(now, &lease, outcome) else { return Ok(Err(LeaseError::Stale)) };
+            let Ok(slot) = self.unschedule(&lease) else { return Ok(Err(LeaseError::Stale)) };
+            let phase = self.schedule.write();
+            self.set_phase(slot, phase);
+            begun.push(End { delivery: lease.delivery, generation: lease.generation, next });
+        }
+        Ok(Ok(begun))
     }
 
-    /// From here on the delivery neither expires nor is claimed: its outcome is on the way to the disk.
-    pub(crate) fn begin_finish(&mut self, lease: &Lease) -> Result<(), Stale> {
-        let slot = self.unschedule(lease)?;
-        let phase = self.schedule.write();
-        self.set_phase(slot, phase);
-        Ok(())
+    /// Whether deliveries may have such states for the next time.
+    fn check_outcomes(&mut self, id: MessageId, ends: &[(Lease, Outcome)]) -> Result<Result<(), TooLarge>, Unreadable> {
+        let states = || ends.iter().filter_map(|(_, outcome)| outcome.state()).map(Bytes::len);
+        if states().all(|state| state <= limits::FAIR_STATE) {
+            return Ok(Ok(()));
+        }
+        let ending: HashSet<_> = ends.iter().map(|(lease, _)| lease.delivery).collect();
+        let message = self.get(id)?;
+        let deliveries = message.iter().flat_map(|message| &message.deliveries);
+        let others = deliveries.filter(|each| !ending.contains(&each.number)).map(|each| each.state.len());
+        Ok(limits::check_states(states().fold(0, usize::saturating_add), others))
+    }
+
+    fn next(&self, now: Moment, lease: &Lease, outcome: Outcome) -> Option<Option<Next>> {
+        let (_, delivery) = self.memory.find((lease.message, lease.delivery))?;
+        Some(match outcome {
+            Outcome::Done => None,
+            Outcome::Retry { delay, state } => {
+                let delay = delay.min(MAX_DELAY);
+                Some(Next { due: after(now, delay), delay, attempts: delivery.attempts.saturating_add(1), state })
+            }
+            Outcome::Keep { state } => {
+                Some(Next { due: delivery.due, delay: delivery.delay, attempts: delivery.attempts, state })
+            }
+        })
     }
 
     /// The message, if that was its last delivery.
@@ -58,14 +114,8 @@ impl<S: Base> Index<S> {
         Ok(None)
     }
 
-    pub(crate) fn retry(
-        &mut self,
-        slot: Slot,
-        due: Moment,
-        delay: Duration,
-        attempts: u32,
-        state: Bytes,
-    ) -> Result<(), Unreadable> {
+    pub(crate) fn retry(&mut self, slot: Slot, next: Next) -> Result<(), Unreadable> {
+        let Next { due, delay, attempts, state } = next;
         self.load(slot.0)?;
         let Some((message, delivery)) = self.memory.find(slot) else { return Ok(()) };
         let is_held = message.held;
@@ -91,12 +141,16 @@ impl<S: Base> Index<S> {
     /// Takes the delivery of a good lease out of the schedule. What is leased is in memory.
     fn unschedule(&mut self, lease: &Lease) -> Result<Slot, Stale> {
         let slot = (lease.message, lease.delivery);
-        let (message, delivery) = self.memory.find(slot).ok_or(Stale)?;
-        let is_good = delivery.generation == lease.generation && lease.generation != 0;
-        if message.removing || !is_good || delivery.phase == Phase::Writing {
-            return Err(Stale);
-        }
+        let good = self.memory.find(slot).filter(|_| self.is_good(lease));
+        let (message, delivery) = good.ok_or(Stale)?;
         self.schedule.cancel(slot.0, message, delivery);
         Ok(slot)
+    }
+
+    fn is_good(&self, lease: &Lease) -> bool {
+        self.memory.find((lease.message, lease.delivery)).is_some_and(|(message, delivery)| {
+            let is_last = delivery.generation == lease.generation && lease.generation != 0;
+            is_last && !message.removing && delivery.phase != Phase::Writing
+        })
     }
 }

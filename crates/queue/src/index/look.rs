@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::shelf::Hides;
-use super::{Base, Index, Message, Moment, ReadyRow, Slot, Unreadable, between, inconsistent};
+use super::{Base, Index, Message, Moment, ReadyRow, Unreadable, between, inconsistent};
 use crate::{MessageId, Page, RoutingKey, Search, Stats};
 
 impl<S: Base> Index<S> {
@@ -21,11 +21,6 @@ impl<S: Base> Index<S> {
     /// What is in memory, by id.
     pub(crate) fn in_memory(&self) -> impl Iterator<Item = (MessageId, &Message<S::Stored>)> {
         self.memory.messages.iter().map(|(id, entry)| (*id, &*entry.message))
-    }
-
-    /// How often the delivery was written back for another attempt. Of a leased one, which is in memory.
-    pub(crate) fn attempts(&self, slot: Slot) -> u32 {
-        self.memory.find(slot).map_or(0, |(_, delivery)| delivery.attempts)
     }
 
     /// The keys that have something to claim, in order.

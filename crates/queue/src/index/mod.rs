@@ -21,7 +21,7 @@ use std::time::Duration;
 pub(crate) use self::alter::Altered;
 pub(crate) use self::base::{Base, Lane, Nothing, ReadyRow, Unreadable};
 pub(crate) use self::checkpoint::{Frozen, Totals};
-pub(crate) use self::lease::Stale;
+pub(crate) use self::lease::{End, Next, Stale};
 use self::memory::{Entry, Memory};
 use self::message::Phase;
 pub(crate) use self::message::{Delivery, Message};

@@ -36,16 +36,19 @@ pub(super) fn apply<S: Base<Stored = Stored>>(
     match record {
         Record::Message(image) => accept(index, segments, image, at, &mut files)?,
         Record::Outcome(outcome) => {
-            let slot = (outcome.id, outcome.delivery);
-            match outcome.retry {
-                Some(retry) => {
-                    index.retry(slot, retry.due, retry.delay, retry.attempts, retry.state)?;
-                    // An age never shrinks, whatever the wall clock did.
-                    index.update(outcome.id, |message| message.born = message.born.min(outcome.born))?;
-                }
-                None => {
-                    if let Some(gone) = index.done(slot)? {
-                        forget(segments, outcome.id, &gone, &mut files);
+            let id = outcome.id;
+            for end in outcome.ends {
+                let slot = (id, end.delivery);
+                match end.next {
+                    Some(next) => {
+                        index.retry(slot, next)?;
+                        // An age never shrinks, whatever the wall clock did.
+                        index.update(id, |message| message.born = message.born.min(outcome.born))?;
+                    }
+                    None => {
+                        if let Some(gone) = index.done(slot)? {
+                            forget(segments, id, &gone, &mut files);
+                        }
                     }
                 }
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::frame::{Input, Kind, Malformed, SHORT, put_len, put_u16, put_u32, put_u64};
-use crate::index::{Altered, Delivery, Message, Moment, after, between};
+use crate::index::{Altered, Delivery, End, Message, Moment, Next, after, between};
 use crate::{MAX_DELIVERIES, MAX_ENVELOPE, MessageId, Owner, Priority, RoutingKey};
 
 pub(super) const MARKER: &[u8] = b"posthaste-queue 1\n";
@@ -43,18 +43,10 @@ pub(super) struct StoredBody {
 
 pub(super) struct OutcomeRecord {
     pub(super) id: MessageId,
-    pub(super) delivery: u32,
-    pub(super) generation: u64,
     pub(super) born: Moment,
-    pub(super) retry: Option<RetryRecord>,
+    /// One at least.
+    pub(super) ends: Vec<End>,
     pub(super) derived: Vec<Image>,
-}
-
-pub(super) struct RetryRecord {
-    pub(super) attempts: u32,
-    pub(super) due: Moment,
-    pub(super) delay: Duration,
-    pub(super) state: Bytes,
 }
 
 /// Appends a payload of kind 1 up to the body, which follows unless it has a file of its own.
@@ -93,21 +85,36 @@ pub(super) fn encode_image<B>(
 /// Appends a payload of kind 2. Each derived message is a payload of kind 1 with its body.
 pub(super) fn encode_outcome(out: &mut Vec<u8>, now: Now, outcome: &OutcomeRecord, derived: &[Vec<u8>]) {
     put_u64(out, outcome.id.as_u64());
-    put_u32(out, outcome.delivery);
-    put_u64(out, outcome.generation);
-    out.push(u8::from(outcome.retry.is_some()));
-    let retry = outcome.retry.as_ref();
-    put_u32(out, retry.map_or(0, |retry| retry.attempts));
-    put_u64(out, retry.map_or(0, |retry| now.wall_of(retry.due)));
-    put_u64(out, retry.map_or(0, |retry| millis(retry.delay)));
+    let mut ends = outcome.ends.iter();
+    let first = ends.next();
+    encode_end(out, now, first);
     put_u64(out, millis(between(outcome.born, now.moment)));
-    put_len(out, retry.map_or(0, |retry| retry.state.len()));
+    put_len(out, state_of(first).len());
     put_len(out, derived.len());
-    out.extend_from_slice(retry.map_or(&[], |retry| &retry.state));
+    out.extend_from_slice(state_of(first));
     for image in derived {
         put_len(out, image.len());
         out.extend_from_slice(image);
     }
+    for more in ends {
+        encode_end(out, now, Some(more));
+        put_len(out, state_of(Some(more)).len());
+        out.extend_from_slice(state_of(Some(more)));
+    }
+}
+
+fn encode_end(out: &mut Vec<u8>, now: Now, end: Option<&End>) {
+    put_u32(out, end.map_or(0, |end| end.delivery));
+    put_u64(out, end.map_or(0, |end| end.generation));
+    let next = end.and_then(|end| end.next.as_ref());
+    out.push(u8::from(next.is_some()));
+    put_u32(out, next.map_or(0, |next| next.attempts));
+    put_u64(out, next.map_or(0, |next| now.wall_of(next.due)));
+    put_u64(out, next.map_or(0, |next| millis(next.delay)));
+}
+
+fn state_of(end: Option<&End>) -> &[u8] {
+    end.and_then(|end| end.next.as_ref()).map_or(&[], |next| &next.state)
 }
 
 /// A payload of kind 3.
@@ -222,19 +229,12 @@ fn decode_key(input: &mut Input<'_>) -> Result<Option<RoutingKey>, Malformed> {
 }
 
 fn decode_outcome(input: &mut Input<'_>, total: usize, wall: u64, now: Now) -> Result<OutcomeRecord, Malformed> {
-    let (id, delivery, generation, what) = (input.id()?, input.u32()?, input.u64()?, input.u8()?);
-    let (attempts, due, delay) = (input.u32()?, input.u64()?, input.u64()?);
+    let id = input.id()?;
+    let mut first = decode_end(input, now)?;
     let born = now.born(input.u64()?, wall);
     let (state_len, count) = (input.len()?, input.len()?);
-    let state = Bytes::copy_from_slice(input.take(state_len)?);
-    let retry = match what {
-        0 => None,
-        1 => {
-            let (due, delay) = now.due(due, delay);
-            Some(RetryRecord { attempts, due, delay, state })
-        }
-        _ => return Err(Malformed("an unknown outcome")),
-    };
+    decode_state(input, state_len, &mut first)?;
+    let mut ends = vec![first];
     let mut derived = Vec::new();
     for _ in 0..count {
         let len = input.len()?;
@@ -245,7 +245,36 @@ fn decode_outcome(input: &mut Input<'_>, total: usize, wall: u64, now: Now) -> R
             return Err(Malformed("a derived message that is longer than what it says"));
         }
     }
-    Ok(OutcomeRecord { id, delivery, generation, born, retry, derived })
+    while !input.0.is_empty() {
+        let mut more = decode_end(input, now)?;
+        let state_len = input.len()?;
+        decode_state(input, state_len, &mut more)?;
+        ends.push(more);
+    }
+    Ok(OutcomeRecord { id, born, ends, derived })
+}
+
+/// Without its state, which stands behind.
+fn decode_end(input: &mut Input<'_>, now: Now) -> Result<End, Malformed> {
+    let (delivery, generation, what) = (input.u32()?, input.u64()?, input.u8()?);
+    let (attempts, due, delay) = (input.u32()?, input.u64()?, input.u64()?);
+    let next = match what {
+        0 => None,
+        1 => {
+            let (due, delay) = now.due(due, delay);
+            Some(Next { due, delay, attempts, state: Bytes::new() })
+        }
+        _ => return Err(Malformed("an unknown outcome")),
+    };
+    Ok(End { delivery, generation, next })
+}
+
+fn decode_state(input: &mut Input<'_>, len: usize, end: &mut End) -> Result<(), Malformed> {
+    let state = input.take(len)?;
+    if let Some(next) = &mut end.next {
+        next.state = Bytes::copy_from_slice(state);
+    }
+    Ok(())
 }
 
 impl Now {

@@ -31,7 +31,7 @@ pub(super) type Reply<T> = oneshot::Sender<T>;
 
 pub(super) enum Job {
     Put(Box<PutJob>),
-    Finish { lease: Lease, outcome: Outcome, derived: Vec<Derived>, reply: Reply<Result<Vec<MessageId>, LeaseError>> },
+    Finish { ends: Vec<(Lease, Outcome)>, derived: Vec<Derived>, reply: Reply<Result<Vec<MessageId>, LeaseError>> },
     Alter { id: MessageId, what: Alteration, reply: Reply<Result<usize, Error>> },
     Remove { id: MessageId, reply: Reply<Result<(), Error>> },
     Ids { reply: Reply<Result<(), PutError>> },

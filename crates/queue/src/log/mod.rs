@@ -56,8 +56,8 @@ use self::vfs::{Os, Vfs};
 use self::watermark::Watermark;
 use crate::core::Core;
 use crate::{
-    Alteration, Change, Claim, Claimed, Derived, Error, Full, Lease, LeaseError, MessageId, Outcome, Page, PutError,
-    Queue, RoutingKey, Search, Stats, TooLarge, limits,
+    Alteration, Change, Claim, Claimed, Derived, Error, Full, Gather, Lease, LeaseError, MessageId, Outcome, Page,
+    PutError, Queue, RoutingKey, Search, Stats, TooLarge, limits,
 };
 
 /// A queue in a folder of the local disk. Not on a network file system.
@@ -212,15 +212,18 @@ impl Queue for LogQueue {
         self.shared.core.extend(lease, lease_for)
     }
 
-    async fn finish(
+    async fn gather(&self, gather: Gather<'_>) -> Result<Vec<Claimed>, Error> {
+        self.shared.core.gather(gather)
+    }
+
+    async fn finish_all(
         &self,
-        lease: Lease,
-        outcome: Outcome,
+        ends: Vec<(Lease, Outcome)>,
         derived: Vec<Derived>,
     ) -> Result<Vec<MessageId>, LeaseError> {
-        limits::check_outcome(&outcome, &derived)?;
+        limits::check_outcomes(&ends, &derived)?;
         let (reply, answer) = oneshot::channel();
-        self.shared.submit(Job::Finish { lease, outcome, derived, reply });
+        self.shared.submit(Job::Finish { ends, derived, reply });
         answer.await.unwrap_or_else(|_| Err(self.shared.gone().into()))
     }
 

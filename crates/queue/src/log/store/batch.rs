@@ -6,17 +6,17 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Store;
 use super::copy::moved;
-use crate::index::{Altered, Message, Unreadable, after, between};
+use crate::index::{Altered, Message, Unreadable, between};
 use crate::log::apply::apply;
 use crate::log::draft::Ticket;
 use crate::log::format::{
-    self, Image, Now, OutcomeRecord, Record, RetryRecord, StoredBody, encode_altered, encode_image, encode_outcome,
+    self, Image, Now, OutcomeRecord, Record, StoredBody, encode_altered, encode_image, encode_outcome,
 };
 use crate::log::frame::Kind;
 use crate::log::lanes::{Job, PutJob, Reply, answer};
 use crate::log::segment::{AppendError, Entry};
 use crate::log::shared::ID_BLOCK;
-use crate::{Broken, Derived, Error, Full, Lease, LeaseError, MAX_DELAY, MessageId, Outcome, PutError};
+use crate::{Broken, Derived, Error, Full, Lease, LeaseError, MessageId, Outcome, PutError};
 
 /// A job whose record is ready, with what to do once it is on stable storage.
 pub(super) struct Planned {
@@ -68,14 +68,12 @@ impl Store {
                     let PutJob { entry, image, ticket, reply } = *put;
                     planned.push(Planned { entry, effect: Effect::Put { image, ticket, reply } });
                 }
-                Job::Finish { lease, outcome, derived, reply } => {
-                    match self.plan_finish(now, &lease, outcome, derived) {
-                        Ok((entry, record, ids)) => {
-                            planned.push(Planned { entry, effect: Effect::Finish { record, ids, reply } });
-                        }
-                        Err(error) => answer(reply, Err(error)),
+                Job::Finish { ends, derived, reply } => match self.plan_finish(now, ends, derived) {
+                    Ok((entry, record, ids)) => {
+                        planned.push(Planned { entry, effect: Effect::Finish { record, ids, reply } });
                     }
-                }
+                    Err(error) => answer(reply, Err(error)),
+                },
                 Job::Alter { id, what, reply } => match self.shared.core.with(|index, _| index.get(id)) {
                     Err(error) => answer(reply, Err(error)),
                     Ok(None) => answer(reply, Err(Error::NoSuchMessage(id))),
@@ -179,8 +177,8 @@ impl Store {
                         }));
                     }
                     Effect::Finish { record, ids, reply } => {
+                        self.shared.counts.finished.fetch_add(record.ends.len() as u64, Relaxed);
                         take(Record::Outcome(record))?;
-                        self.shared.counts.finished.fetch_add(1, Relaxed);
                         self.shared.counts.puts.fetch_add(ids.len() as u64, Relaxed);
                         answers.push(Box::new(move || answer(reply, Ok(ids))));
                     }
@@ -217,29 +215,18 @@ impl Store {
     fn plan_finish(
         &self,
         now: Now,
-        lease: &Lease,
-        outcome: Outcome,
+        ends: Vec<(Lease, Outcome)>,
         derived: Vec<Derived>,
     ) -> Result<(Entry, OutcomeRecord, Vec<MessageId>), LeaseError> {
-        let slot = (lease.message(), lease.delivery());
-        let (born, attempts) = self.shared.core.with(|index, _| {
-            if let Err(too_large) = index.check_outcome(slot, &outcome)? {
-                return Ok(Err(LeaseError::from(too_large)));
-            }
-            if let Err(stale) = index.begin_finish(lease) {
-                return Ok(Err(LeaseError::from(stale)));
-            }
-            let born = index.get(slot.0)?.map_or(now.moment, |message| message.born);
-            Ok(Ok((born, index.attempts(slot))))
+        let id = ends.first().map(|(lease, _)| lease.message()).ok_or(LeaseError::Stale)?;
+        let (born, ends) = self.shared.core.with(|index, _| {
+            let begun = match index.begin_finish(now.moment, ends)? {
+                Ok(begun) => begun,
+                Err(error) => return Ok(Err(error)),
+            };
+            let born = index.get(id)?.map_or(now.moment, |message| message.born);
+            Ok(Ok((born, begun)))
         })??;
-        let retry = match outcome {
-            Outcome::Done => None,
-            Outcome::Retry { delay, state } => {
-                let delay = delay.min(MAX_DELAY);
-                let attempts = attempts.saturating_add(1);
-                Some(RetryRecord { attempts, due: after(now.moment, delay), delay, state })
-            }
-        };
         let mut ids = Vec::new();
         let mut images = Vec::new();
         for each in derived {
@@ -251,8 +238,7 @@ impl Store {
             images.push(image);
             ids.push(id);
         }
-        let (id, delivery) = slot;
-        let record = OutcomeRecord { id, delivery, generation: lease.generation(), born, retry, derived: Vec::new() };
+        let record = OutcomeRecord { id, born, ends, derived: Vec::new() };
         let mut payload = Vec::new();
         encode_outcome(&mut payload, now, &record, &images);
         // What is true from now on is what will be read back.

@@ -128,6 +128,11 @@ impl State {
                     (delivery.state, delivery.attempts, delivery.due) = (state.clone(), attempts, now + *delay);
                 }
             }
+            Change::Outcome(number, Outcome::Keep { state }) => {
+                if let Some(delivery) = self.deliveries.get_mut(number) {
+                    delivery.state = state.clone();
+                }
+            }
             Change::Alteration(Alteration::Hold) => self.held = true,
             Change::Alteration(Alteration::Release) => self.held = false,
             Change::Alteration(Alteration::Reschedule { key, delay }) => {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::disk::Disk;
 use super::{block_on, claim, message, open, options, put};
-use crate::index::Altered;
-use crate::log::format::{self, Image, Now, OutcomeRecord, Record, RetryRecord};
+use crate::index::{Altered, End, Next};
+use crate::log::format::{self, Image, Now, OutcomeRecord, Record};
 use crate::log::format::{encode_altered, encode_image, encode_outcome};
 use crate::log::frame::{FRAME, Frame, Kind, SEGMENT_HEADER, SegmentHeader};
 use crate::{ManualClock, MessageId, Queue, RoutingKey};
@@ -25,20 +25,16 @@ fn image(id: u64) -> Vec<u8> {
 }
 
 fn outcome() -> Vec<u8> {
-    let retry = RetryRecord {
-        attempts: 3,
-        due: NOW.moment + 1_000_000,
-        delay: Duration::from_secs(1),
-        state: Bytes::from_static(b"later"),
+    let next = |attempts, state| {
+        let state = Bytes::from_static(state);
+        Some(Next { attempts, due: NOW.moment + 1_000_000, delay: Duration::from_secs(1), state })
     };
-    let record = OutcomeRecord {
-        id: MessageId::from_u64(7),
-        delivery: 0,
-        generation: 99,
-        born: 0,
-        retry: Some(retry),
-        derived: Vec::new(),
-    };
+    let ends = vec![
+        End { delivery: 0, generation: 99, next: next(3, b"later") },
+        End { delivery: 5, generation: 98, next: None },
+        End { delivery: 2, generation: 97, next: next(1, b"") },
+    ];
+    let record = OutcomeRecord { id: MessageId::from_u64(7), born: 0, ends, derived: Vec::new() };
     let mut payload = Vec::new();
     encode_outcome(&mut payload, NOW, &record, &[image(8), image(9)]);
     payload
@@ -69,8 +65,15 @@ fn what_is_written_is_read_back() {
     let Ok(Record::Outcome(found)) = format::decode(Kind::Outcome, &outcome(), NOW.wall, NOW) else {
         panic!("an outcome")
     };
-    let retry = found.retry.unwrap();
-    assert_eq!((retry.attempts, retry.due, &retry.state[..]), (3, NOW.moment + 1_000_000, &b"later"[..]));
+    let read = |end: End| {
+        let next = end.next.map(|next| (next.attempts, next.due, next.state.to_vec()));
+        (end.delivery, end.generation, next)
+    };
+    let due = NOW.moment + 1_000_000;
+    assert_eq!(
+        found.ends.into_iter().map(read).collect::<Vec<_>>(),
+        [(0, 99, Some((3, due, b"later".to_vec()))), (5, 98, None), (2, 97, Some((1, due, Vec::new())))]
+    );
     for which in 0..5 {
         let payload = encode_altered(NOW, MessageId::from_u64(7), &altered(which));
         let Ok(Record::Altered(id, found)) = format::decode(Kind::Altered, &payload, NOW.wall, NOW) else {
