@@ -1,6 +1,7 @@
 //! What happens to mail, told to whoever wants to know.
 
 use std::{
+    borrow::Cow,
     fmt,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -91,11 +92,26 @@ pub enum Event<'a> {
         /// How many it says were relayed to a host that will not report about them.
         relayed: usize,
     },
-    /// A failure is reported to nobody: the message has a null sender or asked for no report.
+    /// What came of recipients is reported to nobody.
     NotReported {
         /// The message's id.
         message: MessageId,
+        /// Why.
+        because: NotReported,
     },
+}
+
+/// Why what came of a message is reported to nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotReported {
+    /// There is no sender to tell: it is a report itself, or something of the kind (RFC 5321 section 4.5.5).
+    NullSender,
+    /// The sender has asked not to be told (NOTIFY, RFC 3461 section 4.1).
+    NotWanted,
+    /// No trusted client has named this sender, and it was told as much as it may be: see
+    /// [`DeliveryOptions::stranger_reports`](crate::DeliveryOptions::stranger_reports).
+    TooMany,
 }
 
 /// Is told what happens. It is called where the work is done: keep it short, and never wait in it.
@@ -124,7 +140,7 @@ impl Observer for TracingObserver {
             Event::Reported { message, report, sender, failed, delayed, relayed } => {
                 info!(%message, %report, %sender, failed, delayed, relayed, "reported");
             }
-            Event::NotReported { message } => info!(%message, "reported to nobody"),
+            Event::NotReported { message, because } => info!(%message, ?because, "reported to nobody"),
         }
     }
 }
@@ -259,11 +275,19 @@ fn exact_words(reply: &Reply) -> String {
     bounded(text)
 }
 
-fn bounded(mut text: String) -> String {
-    if text.len() > MAX_TEXT {
-        let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
-        text.truncate(end);
-        text.push_str("...");
+fn bounded(text: String) -> String {
+    match shortened(&text, MAX_TEXT) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(shortened) => shortened,
     }
-    text
+}
+
+/// At most so many octets of a text; what is cut ends in three dots more.
+pub(crate) fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return Cow::Borrowed(text);
+    }
+    let end = (0..=most).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+    let kept = text.get(..end).unwrap_or_default();
+    Cow::Owned(format!("{}...", kept.strip_suffix("...").unwrap_or(kept)))
 }

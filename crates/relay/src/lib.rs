@@ -18,7 +18,7 @@ mod shared;
 mod trace;
 
 pub use accounts::{AccountError, Accounts};
-pub use event::{Diagnostic, Event, Observer, Totals, TracingObserver};
+pub use event::{Diagnostic, Event, NotReported, Observer, Totals, TracingObserver};
 pub use offers::{future_release, offers};
 pub use options::{DeliveryOptions, RelayOptions};
 pub use policy::{DomainPattern, DomainPatternError, Policy};

@@ -50,6 +50,11 @@ pub struct DeliveryOptions {
     /// Octets of a message that a report of its failure returns whole, when the sender asks for that (RFC 3461 section 4.3).
     /// Default 1 MiB; above 4 MiB it counts as 4 MiB. Beyond it: the header alone.
     pub return_at_most: u64,
+    /// Reports an hour to one sender that no trusted client has named: it may be forged, and each report is mail that its
+    /// owner has not asked for. Default 100. Beyond it: none, which [`Event::NotReported`](crate::Event::NotReported) says.
+    /// Whatever this is, such a sender gets one report a message, never with its content, and no more octets than came in its
+    /// name and 16 KiB an hour.
+    pub stranger_reports: u32,
     /// How long a delivery is leased from the queue; it is extended while the delivery runs. Default 5 minutes.
     pub lease: Duration,
     /// How long a drain waits for the deliveries that run. Default 30 seconds. Beyond it they are dropped, and tried again
@@ -86,6 +91,7 @@ impl Default for DeliveryOptions {
             allow_private: false,
             verified_tls: None,
             return_at_most: 1 << 20,
+            stranger_reports: 100,
             lease: Duration::from_secs(300),
             drain: Duration::from_secs(30),
             recipients_per_transaction: 100,

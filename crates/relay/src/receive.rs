@@ -17,7 +17,7 @@ use tracing::error;
 
 use crate::{
     Event,
-    message::{Origin, new_message, terms},
+    message::{Named, Origin, OutsideError, new_message, terms},
     offers::as_of_now,
     record::by_after,
     shared::Shared,
@@ -35,17 +35,28 @@ pub struct RelayHandler<Q: Queue, R> {
     draft: Option<Q::Draft>,
     /// When the transaction began: the time of BY counts from there.
     began: Instant,
+    /// Its recipients, of which there are no more than can be kept.
+    named: Named,
 }
+
+/// RFC 5321 section 4.5.3.1.10: the others are for another transaction.
+static TOO_MANY: Reply = Reply::from_static("452 4.5.3 Too many recipients, send to the others separately\r\n");
 
 impl<Q: Queue, R: Resolver> Service for RelayService<Q, R> {
     type Handler = RelayHandler<Q, R>;
 
-    fn settings(&self, _peer: &Peer, settings: &Arc<ServerSettings>) -> Arc<ServerSettings> {
+    fn settings(&self, peer: &Peer, settings: &Arc<ServerSettings>) -> Arc<ServerSettings> {
+        // A delay is told in a report of its own, and who cannot be believed to be the sender causes one at most.
+        if !self.0.options.policy.trusts(peer) && !settings.offers.demand_auth && settings.offers.deliver_by.is_some() {
+            let mut settings = ServerSettings::clone(settings);
+            settings.offers.deliver_by = None;
+            return as_of_now(&Arc::new(settings));
+        }
         as_of_now(settings)
     }
 
     async fn connect(&self, _peer: &Peer) -> Result<RelayHandler<Q, R>, Reply> {
-        Ok(RelayHandler { shared: Arc::clone(&self.0), draft: None, began: Instant::now() })
+        Ok(RelayHandler { shared: Arc::clone(&self.0), draft: None, began: Instant::now(), named: Named::default() })
     }
 }
 
@@ -69,6 +80,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
 
     async fn mail(&mut self, _peer: &Peer, mail: &Mail) -> Result<(), Reply> {
         self.began = Instant::now();
+        self.named = Named::default();
         let held = mail.hold.as_ref().map_or(i64::MIN, |hold| match hold {
             Hold::For(seconds) => i64::from(*seconds),
             Hold::Until(time) => time.unix_seconds().saturating_sub(Timestamp::now().as_second()),
@@ -83,7 +95,8 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
     }
 
     async fn rcpt(&mut self, peer: &Peer, _envelope: &Envelope, rcpt: &Rcpt) -> Result<(), Reply> {
-        self.shared.options.policy.check(peer, &self.shared.options.host_name, rcpt)
+        self.shared.options.policy.check(peer, &self.shared.options.host_name, rcpt)?;
+        if self.named.add(rcpt) { Ok(()) } else { Err(TOO_MANY.clone()) }
     }
 
     async fn data(&mut self, _peer: &Peer, envelope: &Envelope) -> Result<(), Reply> {
@@ -120,10 +133,12 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         }
         let recipients = envelope.recipients.len();
         let all_ascii = !inspector.eight_bit;
-        let message = message(&self.shared.options.host_name, peer, &envelope, all_ascii).map_err(|error| {
-            error!(%error, "a message's outside cannot be written down");
-            local_error()
-        })?;
+        let trusted = self.shared.options.policy.trusts(peer);
+        let message =
+            message(&self.shared.options.host_name, peer, &envelope, all_ascii, trusted).map_err(|error| {
+                error!(%error, "a message's outside cannot be written down");
+                local_error()
+            })?;
         let (priority, held) = terms(&message);
         let id = draft.commit(message).await.map_err(refusal)?;
         let sender = &envelope.mail.reverse_path;
@@ -150,10 +165,11 @@ fn message(
     peer: &Peer,
     envelope: &Envelope,
     all_ascii: bool,
-) -> Result<NewMessage, Box<dyn std::error::Error + Send + Sync>> {
+    trusted: bool,
+) -> Result<NewMessage, OutsideError> {
     // Whoever logged in is one owner, and every address that did not is another: nobody's bulk delays somebody else's mail.
     let owner = peer.identity.clone().unwrap_or_else(|| peer.address.ip().to_canonical().to_string());
-    let origin = Origin { client: Some(client(peer)), all_ascii };
+    let origin = Origin { client: Some(client(peer)), all_ascii, trusted, returns_whole: false };
     new_message(own_name, Owner::new(&owner).unwrap_or_default(), envelope, origin)
 }
 

@@ -43,7 +43,7 @@ pub enum SubmitError {
 impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// A relay. Nothing happens before [`serve`](Self::serve) or [`deliver`](Self::deliver).
     pub fn new(queue: Q, resolver: R, options: RelayOptions, observer: impl Observer) -> Self {
-        Self { shared: Arc::new(Shared { queue, resolver, options, events: Counting::new(observer) }) }
+        Self { shared: Arc::new(Shared::new(queue, resolver, options, Counting::new(observer))) }
     }
 
     /// What takes mail for this relay: hand it to a [`Server`].
@@ -107,8 +107,9 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         let octets = draft.len();
         let mut envelope = envelope.clone();
         envelope.mail.size = Some(octets);
-        let message = new_message(&self.shared.options.host_name, owner, &envelope, Origin { client: None, all_ascii })
-            .map_err(SubmitError::Envelope)?;
+        let origin = Origin { all_ascii, trusted: true, ..Origin::default() };
+        let message = new_message(&self.shared.options.host_name, owner, &envelope, origin)
+            .map_err(|error| SubmitError::Envelope(error.into()))?;
         let (priority, held) = terms(&message);
         let id = draft.commit(message).await?;
         let (sender, recipients) = (&envelope.mail.reverse_path, envelope.recipients.len());

@@ -116,9 +116,25 @@ impl Drop for Client {
     }
 }
 
+/// The same for clients that may relay.
+fn trusting(mut options: RelayOptions) -> RelayOptions {
+    options.policy.relay_from.push("127.0.0.0/8".parse().unwrap());
+    options
+}
+
+/// RFC 2852 section 4.1.4.1 asks for a report of a delay, and a stranger causes one report at most.
+#[tokio::test]
+async fn strangers_are_not_offered_a_time_to_deliver_by() {
+    let mut client = Client::of(options(&[1])).await;
+    let said = client.talk(&["EHLO c.test\r\n"]).await;
+    assert!(said.contains("-DSN\r") && !said.contains("DELIVERBY"), "{said}");
+    let said = client.talk(&["MAIL FROM:<a@b.test> BY=100;N\r\n"]).await;
+    assert!(said.starts_with("555 5.5.4"), "{said}");
+}
+
 #[tokio::test]
 async fn what_is_honoured_is_offered() {
-    let mut client = Client::of(options(&[1])).await;
+    let mut client = Client::of(trusting(options(&[1]))).await;
     let said = client.talk(&["EHLO c.test\r\n"]).await;
     for line in [
         "-PIPELINING\r",
@@ -151,11 +167,8 @@ async fn strangers_are_not_urgent() {
         (false, " MT-PRIORITY=-4", -4, "250 2.0.0 Queued as "),
         (true, " MT-PRIORITY=9", 9, "250 2.0.0 Queued as "),
     ] {
-        let mut options = options(&[1]);
-        if trusted {
-            options.policy.relay_from.push("127.0.0.0/8".parse().unwrap());
-        }
-        let mut client = Client::of(options).await;
+        let options = options(&[1]);
+        let mut client = Client::of(if trusted { trusting(options) } else { options }).await;
         client.talk(&["EHLO c.test\r\n"]).await;
         let (reply, record) = client.send(&format!("<a@b.test>{asked}")).await;
         assert!(reply.starts_with(said), "{asked} {reply}");
@@ -170,7 +183,7 @@ async fn strangers_are_not_urgent() {
 /// RFC 4865 section 4.2 and 5.2.2.
 #[tokio::test]
 async fn a_message_is_held_as_long_as_may_be() {
-    let mut client = Client::of(options(&[1])).await;
+    let mut client = Client::of(trusting(options(&[1]))).await;
     client.talk(&["EHLO c.test\r\n"]).await;
     let at = |seconds: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds)).to_string();
     for (parameters, code) in [
@@ -200,7 +213,7 @@ async fn a_message_is_held_as_long_as_may_be() {
 /// RFC 2852 section 4: the time counts from MAIL, however long the content takes.
 #[tokio::test]
 async fn the_time_of_by_counts_from_mail() {
-    let mut client = Client::of(options(&[1])).await;
+    let mut client = Client::of(trusting(options(&[1]))).await;
     client.talk(&["EHLO c.test\r\n"]).await;
     for (by, said, kept) in
         [("100;RT", "250 2.0.0", Some("BY=98;RT")), ("-5;N", "250", Some("BY=-7;N")), ("1;R", "554 5.4.7", None)]

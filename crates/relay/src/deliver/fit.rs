@@ -86,7 +86,7 @@ mod tests {
     fn outside(mail: &str, all_ascii: bool) -> Outside {
         let line = format!("MAIL FROM:{mail}");
         let Ok(Command::Mail(mail)) = Command::parse(line.as_bytes()) else { panic!("{line}") };
-        Outside { accepted: 0, all_ascii, received_from: None, mail: mail.into_owned() }
+        Outside { all_ascii, ..Outside::of(mail.into_owned()) }
     }
 
     #[test]

@@ -22,8 +22,13 @@ pub(super) struct Job {
     pub(super) lease: Lease,
     key: String,
     pub(super) outside: Outside,
+    /// Those that are still to be delivered to.
     pub(super) recipients: Vec<Recipient>,
+    /// Those of whom nothing is left but to report what came of them.
+    pub(super) ended: Vec<Recipient>,
     pub(super) attempts: u32,
+    /// How many other deliveries the message has.
+    pub(super) others: u32,
     /// The age of the message when it was claimed.
     age: Duration,
     claimed: Instant,
@@ -52,10 +57,10 @@ pub(super) enum Guard {
 impl Job {
     pub(super) fn open(claimed: Claimed) -> Result<Self, RecordError> {
         let outside = Outside::decode(&claimed.envelope)?;
-        let recipients = decode_recipients(&claimed.state)?;
+        let (recipients, ended) = decode_recipients(&claimed.state)?.into_iter().partition(Recipient::waits);
         let key = claimed.key.as_str().to_owned();
-        let (attempts, age) = (claimed.attempts, claimed.age);
-        Ok(Self { lease: claimed.lease, key, outside, recipients, attempts, age, claimed: Instant::now() })
+        let Claimed { lease, attempts, others, age, .. } = claimed;
+        Ok(Self { lease, key, outside, recipients, ended, attempts, others, age, claimed: Instant::now() })
     }
 
     pub(super) const fn lease(&self) -> &Lease {
@@ -103,8 +108,13 @@ impl Job {
     }
 
     pub(super) fn hears_of_deadline(&self, recipient: &Recipient) -> bool {
-        let somebody = self.outside.mail.reverse_path.mailbox().is_some();
-        somebody && !recipient.told.deadline && Action::Delayed.is_wanted(recipient.rcpt.notify)
+        !recipient.told.deadline && self.hears(recipient, Action::Delayed)
+    }
+
+    /// Whether the sender is told of this. One that may be somebody else is told of the end alone.
+    pub(super) fn hears(&self, recipient: &Recipient, action: Action) -> bool {
+        let is_told = self.outside.trusted || action != Action::Delayed;
+        is_told && self.outside.mail.reverse_path.mailbox().is_some() && action.is_wanted(recipient.rcpt.notify)
     }
 
     /// How much TLS the message asks for.

@@ -7,8 +7,10 @@ mod attempt;
 mod fit;
 mod job;
 mod outcome;
+mod round;
 mod site;
 mod worker;
+mod write_back;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

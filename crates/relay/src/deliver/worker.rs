@@ -127,6 +127,9 @@ async fn deliver<Q: Queue, R: Resolver>(
             return;
         }
     };
+    if job.recipients().is_empty() {
+        return job.report_ended(shared).await;
+    }
     match job.overdue() {
         Some(Overdue::Return) => return job.return_overdue(shared).await,
         Some(Overdue::Tell) => return job.tell_overdue(shared).await,

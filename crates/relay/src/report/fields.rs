@@ -3,12 +3,13 @@
 
 use posthaste_server::wire::{OriginalRecipient, Utf8Xtext, parameter::Hold};
 
-use super::{About, Action, Charset, Entry, address, date_of, mime::folded};
+use super::{About, Action, Charset, Entry, Shape, address, date_of, mime::folded};
+use crate::event::shortened;
 
-pub(super) fn write(about: &About<'_>, entries: &[&Entry], charset: Charset) -> Vec<u8> {
-    let mut fields = Fields { out: String::new(), charset };
+pub(super) fn write(about: &About<'_>, entries: &[Entry], charset: Charset, shape: Shape) -> Vec<u8> {
+    let mut fields = Fields { out: String::new(), charset, shape };
     fields.of_message(about);
-    for entry in entries {
+    for entry in entries.iter().take(shape.recipients) {
         fields.out.push_str("\r\n");
         fields.of_recipient(about, entry);
     }
@@ -18,6 +19,7 @@ pub(super) fn write(about: &About<'_>, entries: &[&Entry], charset: Charset) -> 
 struct Fields {
     out: String,
     charset: Charset,
+    shape: Shape,
 }
 
 impl Fields {
@@ -44,7 +46,8 @@ impl Fields {
     }
 
     fn of_recipient(&mut self, about: &About<'_>, entry: &Entry) {
-        if let Some(orcpt) = &entry.rcpt.orcpt {
+        let is_bare = self.shape.is_bare();
+        if let Some(orcpt) = entry.rcpt.orcpt.as_ref().filter(|_| !is_bare) {
             let (kind, address) = self.original(orcpt);
             self.put("Original-Recipient", &format!("{kind}; {address}"));
         }
@@ -56,11 +59,14 @@ impl Fields {
         self.put("Action", entry.action.word());
         let diagnostic = &entry.diagnostic;
         self.put("Status", &diagnostic.status.to_string());
+        if is_bare {
+            return;
+        }
         if let Some(remote) = &diagnostic.remote {
             self.put("Remote-MTA", &format!("dns; {remote}"));
         }
         let kind = if diagnostic.is_reply { "smtp" } else { "x-posthaste" };
-        self.put("Diagnostic-Code", &format!("{kind}; {}", diagnostic.text));
+        self.put("Diagnostic-Code", &format!("{kind}; {}", shortened(&diagnostic.text, self.shape.words)));
         self.put_date("Last-Attempt-Date", entry.attempted);
         if entry.action == Action::Delayed {
             self.put_date("Will-Retry-Until", Some(about.will_retry_until));

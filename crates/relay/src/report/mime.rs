@@ -53,7 +53,7 @@ impl Part {
         }
     }
 
-    fn write(&self, out: &mut BytesMut, charset: Charset) {
+    pub(super) fn write(&self, out: &mut BytesMut, charset: Charset) {
         let encoding = self.encoding(charset);
         let name = match (self.has_charset, self.octets.is_ascii()) {
             (false, _) => "",

@@ -3,13 +3,19 @@
 //! One report tells the sender of a message everything that came of one attempt, with a block of fields for each recipient
 //! that it is to hear of. What is written here depends on nothing but its arguments.
 //!
-//! A sender whose address is not ASCII gets its mail by SMTPUTF8, so the report for it is in UTF-8. Every other report can
+//! A sender whose local part is not ASCII gets its mail by SMTPUTF8, so the report for it is in UTF-8. Every other report can
 //! go to any host: its fields are ASCII, with addresses beyond it encoded, and what is returned is encoded where it has to be.
 //! The one exception is a message that is returned whole and has 8-bit content: MIME lets nobody encode it, and the report
-//! needs the 8BITMIME that the message needed too.
+//! needs the 8BITMIME that the message needed too. When a report that returns a message whole cannot be delivered, for this
+//! reason or another, it goes once more [without](without_content).
+//!
+//! A report has a bound, and [`write`] finds the longest [`Shape`] within it: nobody's words and no number of recipients make
+//! a report that the queue cannot take.
 
+mod budget;
 mod fields;
 mod mime;
+mod plain;
 mod returned;
 mod text;
 
@@ -18,9 +24,15 @@ use jiff::Timestamp;
 use posthaste_queue::MessageId;
 use posthaste_server::wire::{BodyType, Domain, ForwardPath, Mail, Mailbox, Notify, Rcpt, ReversePath};
 
-use crate::{Diagnostic, record::Outside, trace::date};
+use crate::{
+    Diagnostic,
+    record::{Outside, Recipient},
+    trace::date,
+};
 use mime::Part;
 
+pub(crate) use budget::{Budget, Grant};
+pub(crate) use plain::without_content;
 pub(crate) use returned::{MAX_HEADER, Original, returns_whole};
 
 /// What the relay has done for a recipient (RFC 3464 section 2.3.3). It never has the last hop to a mailbox, so nothing is
@@ -66,6 +78,53 @@ pub(crate) struct Entry {
     pub(crate) attempted: Option<i64>,
 }
 
+impl Entry {
+    /// What there is to report of a recipient.
+    pub(crate) fn of(recipient: &Recipient) -> Option<Self> {
+        let (action, last) = recipient.news.zip(recipient.last.as_ref())?;
+        let (rcpt, diagnostic) = (recipient.rcpt.clone(), last.why.clone());
+        Some(Self { rcpt, action, diagnostic, attempted: last.at })
+    }
+}
+
+/// How much a report says.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    /// As much of the message as there is, or none of it.
+    returned: Returned,
+    /// The most octets of what a host said of a recipient.
+    words: usize,
+    /// The recipients that are named; the others are counted.
+    recipients: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Returned {
+    Whole,
+    Header,
+    Nothing,
+}
+
+impl Shape {
+    /// Whether the fields are those alone that there have to be (RFC 3464 section 2.3).
+    const fn is_bare(self) -> bool {
+        self.words == 0
+    }
+
+    /// The shape that says a little less. [`None`]: less cannot be said.
+    fn next(self) -> Option<Self> {
+        const FEW_WORDS: usize = 100;
+        Some(match self {
+            Self { returned: Returned::Whole, .. } => Self { returned: Returned::Header, ..self },
+            Self { words, .. } if words > FEW_WORDS => Self { words: FEW_WORDS, ..self },
+            Self { returned: Returned::Header, .. } => Self { returned: Returned::Nothing, ..self },
+            Self { words, .. } if words > 0 => Self { words: 0, ..self },
+            Self { recipients, .. } if recipients > 1 => Self { recipients: recipients / 2, ..self },
+            _ => return None,
+        })
+    }
+}
+
 /// What is said of the message.
 #[derive(Debug)]
 pub(crate) struct About<'a> {
@@ -82,13 +141,44 @@ pub(crate) struct About<'a> {
 pub(crate) struct Report {
     /// MAIL that it goes out with.
     pub(crate) mail: Mail,
+    /// Who it goes to.
+    pub(crate) to: Mailbox,
     pub(crate) body: Bytes,
+    /// Whether it returns the message whole.
+    pub(crate) returns_whole: bool,
 }
 
-/// Writes the report of these entries to the sender of the message.
-pub(crate) fn write(about: &About<'_>, entries: &[&Entry], original: &Original) -> Report {
+/// Writes the report of these entries to the sender of the message, in at most so many octets if there is any way to.
+pub(crate) fn write(
+    about: &About<'_>,
+    sender: &Mailbox,
+    entries: &[Entry],
+    original: &Original,
+    most: usize,
+) -> Report {
+    let returned = if original.is_returned_whole() { Returned::Whole } else { Returned::Header };
+    let mut shape = Shape { returned, words: usize::MAX, recipients: entries.len() };
+    loop {
+        // What cannot fit is not written to see that.
+        let is_hopeless = shape.returned == Returned::Whole && original.octets.len() > most;
+        if !is_hopeless {
+            let report = written(about, sender, entries, original, shape);
+            if report.body.len() <= most {
+                return report;
+            }
+        }
+        match shape.next() {
+            Some(less) => shape = less,
+            None => return written(about, sender, entries, original, shape),
+        }
+    }
+}
+
+fn written(about: &About<'_>, sender: &Mailbox, entries: &[Entry], original: &Original, shape: Shape) -> Report {
     let of = &about.outside.mail;
-    let sender = of.reverse_path.mailbox().map(Mailbox::to_string).unwrap_or_default();
+    // Whose domain alone is not ASCII has an address that every host takes.
+    let to = sender.to_a_labels().ok().filter(Mailbox::is_ascii).unwrap_or_else(|| sender.clone());
+    let sender = to.to_string();
     let charset = if sender.is_ascii() { Charset::Ascii } else { Charset::Utf8 };
     let boundary = format!("{}-{:016x}", about.message, fastrand::u64(..));
     let own_name = about.own_name;
@@ -107,17 +197,20 @@ pub(crate) fn write(about: &About<'_>, entries: &[&Entry], original: &Original) 
         format!("Message-ID: <{boundary}@{own_name}>"),
         "Auto-Submitted: auto-replied".to_owned(),
     ];
-    let parts = [
-        Part::new("text/plain; charset=", text::write(about, entries)).with_charset(),
+    let mut parts = vec![
+        Part::new("text/plain; charset=", text::write(about, entries, shape)).with_charset(),
         Part::new(
             match charset {
                 Charset::Ascii => "message/delivery-status",
                 Charset::Utf8 => "message/global-delivery-status",
             },
-            fields::write(about, entries, charset),
+            fields::write(about, entries, charset, shape),
         ),
-        returned::part(about.outside, original),
     ];
+    let is_whole = shape.returned == Returned::Whole;
+    if shape.returned != Returned::Nothing {
+        parts.push(returned::part(about.outside, original, is_whole));
+    }
     let body = mime::report(&header, &parts, &boundary, charset);
     let mail = Mail {
         size: u64::try_from(body.len()).ok(),
@@ -129,7 +222,7 @@ pub(crate) fn write(about: &About<'_>, entries: &[&Entry], original: &Original) 
         mt_priority: of.mt_priority,
         ..Mail::new(ReversePath::Null).into_owned()
     };
-    Report { mail, body }
+    Report { mail, to, body, returns_whole: is_whole }
 }
 
 /// What a report may be written in.

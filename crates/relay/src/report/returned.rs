@@ -1,6 +1,6 @@
 //! The part that returns the message, or its header (RFC 3461 section 6.2, RFC 6522 section 3, RFC 6533 section 4).
 
-use posthaste_server::wire::{BodyType, Mail, Ret};
+use posthaste_server::wire::{BodyType, Ret};
 
 use super::{Action, Entry, mime::Part, mime::is_clean};
 use crate::record::Outside;
@@ -15,21 +15,33 @@ pub(crate) struct Original {
     pub(crate) octets: Vec<u8>,
     /// Whether that is all of it, to be returned whole.
     pub(crate) whole: bool,
+    /// How many octets there are in all.
+    pub(crate) of: u64,
 }
 
-/// Whether the whole message is to be returned: when the sender wants it back and a delivery has failed. Never what required
-/// TLS on its way (RFC 8689 section 5), nor binary content, for which few hosts have room in a report.
-pub(crate) fn returns_whole(mail: &Mail, entries: &[&Entry]) -> bool {
-    mail.ret == Some(Ret::Full)
+impl Original {
+    /// Whether it can be returned whole as it is.
+    pub(super) fn is_returned_whole(&self) -> bool {
+        self.whole && is_clean(&self.octets)
+    }
+}
+
+/// Whether the whole message is to be returned: when the sender wants it back, may be believed to be the sender, and a
+/// delivery has failed. Never what required TLS on its way (RFC 8689 section 5), nor binary content, for which few hosts have
+/// room in a report.
+pub(crate) fn returns_whole(outside: &Outside, entries: &[Entry]) -> bool {
+    let mail = &outside.mail;
+    outside.trusted
+        && mail.ret == Some(Ret::Full)
         && !mail.require_tls
         && mail.body != Some(BodyType::BinaryMime)
         && entries.iter().any(|entry| entry.action == Action::Failed)
 }
 
-pub(super) fn part(outside: &Outside, original: &Original) -> Part {
+pub(super) fn part(outside: &Outside, original: &Original, whole: bool) -> Part {
     let octets = &original.octets;
     let utf8 = outside.mail.smtputf8 && !octets.is_ascii();
-    if original.whole && is_clean(octets) {
+    if whole {
         return match utf8 {
             true => Part::new("message/global", octets.clone()),
             false => Part::new("message/rfc822", octets.clone()).unencoded(),
@@ -43,7 +55,7 @@ pub(super) fn part(outside: &Outside, original: &Original) -> Part {
 }
 
 /// The header at the start of a message, up to and without the empty line; whole lines only.
-fn header(start: &[u8]) -> &[u8] {
+pub(super) fn header(start: &[u8]) -> &[u8] {
     if start.starts_with(b"\r\n") {
         return &[];
     }

@@ -9,7 +9,7 @@ fn outside(mail: &str) -> Outside {
     let line = format!("MAIL FROM:{mail}");
     let Ok(Command::Mail(mail)) = Command::parse(line.as_bytes()) else { panic!("{line}") };
     let received_from = Some("client.test ([192.0.2.1])".to_owned());
-    Outside { accepted: ACCEPTED, all_ascii: false, received_from, mail: mail.into_owned() }
+    Outside { accepted: ACCEPTED, received_from, ..Outside::of(mail.into_owned()) }
 }
 
 fn entry(action: Action, rcpt: &str, diagnostic: Diagnostic) -> Entry {
@@ -31,7 +31,7 @@ fn refused() -> Diagnostic {
 const MESSAGE: &[u8] = b"Subject: x\r\nX-Y: z\r\n\r\nthe body\r\n";
 
 fn header_of(message: &[u8]) -> Original {
-    Original { octets: message.to_vec(), whole: false }
+    Original { octets: message.to_vec(), whole: false, of: message.len() as u64 }
 }
 
 fn written(mail: &str, entries: &[Entry], original: &Original) -> Report {
@@ -44,8 +44,8 @@ fn written(mail: &str, entries: &[Entry], original: &Original) -> Report {
         will_retry_until: ACCEPTED + 86_400,
         now: Timestamp::from_second(ACCEPTED + 3_600).unwrap(),
     };
-    let entries: Vec<_> = entries.iter().collect();
-    let report = write(&about, &entries, original);
+    let sender = outside.mail.reverse_path.mailbox().unwrap();
+    let report = write(&about, sender, entries, original, usize::MAX);
     assert_is_mail(&report);
     report
 }
@@ -268,7 +268,9 @@ fn the_whole_message_is_returned_when_it_may() {
         ("<me@s> RET=FULL BODY=BINARYMIME", Action::Failed, false),
     ] {
         let entry = entry(action, "<a@d>", refused());
-        assert_eq!(returns_whole(&outside(mail).mail, &[&entry]), whole, "{mail} {action:?}");
+        assert_eq!(returns_whole(&outside(mail), std::slice::from_ref(&entry)), whole, "{mail} {action:?}");
+        let stranger = Outside { trusted: false, ..outside(mail) };
+        assert!(!returns_whole(&stranger, &[entry]), "{mail} {action:?}");
     }
 }
 
@@ -292,7 +294,7 @@ fn what_is_returned_has_the_type_that_fits() {
         ("<me@s>", "A: b\r\n\r\nbare\nlf\r\n", true, "text/rfc822-headers", "7bit", "A: b\r\n"),
         ("<me@s>", "A: b\0\r\n\r\nbody\r\n", true, "text/rfc822-headers", "quoted-printable", "A: b=00\r\n"),
     ] {
-        let original = Original { octets: message.into(), whole };
+        let original = Original { octets: message.into(), whole, of: message.len() as u64 };
         let report = written(mail, &[entry(Action::Failed, "<a@d>", refused())], &original);
         let read = read(&report);
         let (found_kind, found_encoding, found) = &read.parts[2];

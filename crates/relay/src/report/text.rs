@@ -1,12 +1,15 @@
 //! The part for people.
 
-use super::{About, Action, Entry, address, date_of, mime::folded};
-use crate::record::Outside;
+use super::{About, Action, Entry, Shape, address, date_of, mime::folded};
+use crate::{event::shortened, record::Outside};
 
 /// The most recipients that are named here, of each kind: the fields name them all.
 const MAX_NAMED: usize = 100;
+/// The same where room is scarce.
+const FEW_NAMED: usize = 1;
 
-pub(super) fn write(about: &About<'_>, entries: &[&Entry]) -> Vec<u8> {
+pub(super) fn write(about: &About<'_>, entries: &[Entry], shape: Shape) -> Vec<u8> {
+    let most = if shape.is_bare() { FEW_NAMED } else { MAX_NAMED };
     let mut out = format!("This is {}.\r\n", about.own_name);
     for action in [Action::Failed, Action::Delayed, Action::Relayed] {
         let of_this: Vec<_> = entries.iter().filter(|entry| entry.action == action).collect();
@@ -18,16 +21,19 @@ pub(super) fn write(about: &About<'_>, entries: &[&Entry]) -> Vec<u8> {
             Action::Delayed => "\r\nYour message has not been delivered yet to:\r\n\r\n",
             Action::Relayed => "\r\nYour message was handed on for:\r\n\r\n",
         });
-        for entry in of_this.iter().take(MAX_NAMED) {
+        for entry in of_this.iter().take(most) {
             line(&mut out, &format!("  {}", address(&entry.rcpt, about.own_name)));
             let diagnostic = &entry.diagnostic;
+            let words = shortened(&diagnostic.text, shape.words);
             match (&diagnostic.remote, diagnostic.is_reply) {
-                (Some(remote), true) => line(&mut out, &format!("    {remote} said: {}", diagnostic.text)),
-                _ => line(&mut out, &format!("    {}", diagnostic.text)),
+                _ if shape.is_bare() => {}
+                (Some(remote), true) => line(&mut out, &format!("    {remote} said: {words}")),
+                _ => line(&mut out, &format!("    {words}")),
             }
         }
-        if let Some(more @ 1..) = of_this.len().checked_sub(MAX_NAMED) {
-            line(&mut out, &format!("  and {more} more, named in the next part"));
+        if let Some(more @ 1..) = of_this.len().checked_sub(most) {
+            let where_to = if shape.recipients < entries.len() { "" } else { ", named in the next part" };
+            line(&mut out, &format!("  and {more} more{where_to}"));
         }
         out.push_str(&ending(action, about.outside, about.will_retry_until));
     }

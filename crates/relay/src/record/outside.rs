@@ -1,0 +1,108 @@
+//! The outside of a message.
+
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use posthaste_server::wire::{
+    Command, EncodeError, Mail,
+    parameter::{DeliverBy, Hold},
+};
+
+use super::{MIN_ROOM, RecordError, VERSION, all_of, flags, put_command, put_text, text, version};
+
+/// The outside of a message, once for all its deliveries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outside {
+    /// When it was accepted, in seconds since 1970.
+    pub(crate) accepted: i64,
+    /// Whether all of the content is ASCII, so that it needs neither 8BITMIME nor SMTPUTF8, whatever MAIL says.
+    pub(crate) all_ascii: bool,
+    /// Whether the client had logged in or may relay. The sender that any other client names may be somebody else, who
+    /// is told little and once.
+    pub(crate) trusted: bool,
+    /// Whether it is a report of this relay that returns a message whole, and can go once more without it.
+    pub(crate) returns_whole: bool,
+    /// Octets of what was said that each recipient may keep: the states of all recipients fit into the queue then.
+    pub(crate) room: u16,
+    /// The client that it came from, its name with its address as a comment, unless it came from the application itself.
+    pub(crate) received_from: Option<String>,
+    /// MAIL as it came. The time of BY counts from when the message was accepted.
+    pub(crate) mail: Mail,
+}
+
+const ALL_ASCII: u8 = 1;
+const TRUSTED: u8 = 2;
+const RETURNS_WHOLE: u8 = 4;
+
+impl Outside {
+    /// Of a message from a client that was trusted, with nothing special about it.
+    #[cfg(test)]
+    pub(crate) fn of(mail: Mail) -> Self {
+        let (all_ascii, trusted, returns_whole, room) = (false, true, false, super::MAX_ROOM);
+        Self { accepted: 0, all_ascii, trusted, returns_whole, room, received_from: None, mail }
+    }
+
+    /// How long after it was accepted the message is released (RFC 4865).
+    pub(crate) fn held(&self) -> Duration {
+        match &self.mail.hold {
+            None => Duration::ZERO,
+            Some(Hold::For(seconds)) => Duration::from_secs((*seconds).into()),
+            Some(Hold::Until(time)) => {
+                let seconds = time.unix_seconds().saturating_sub(self.accepted);
+                Duration::from_secs(seconds.try_into().unwrap_or(0))
+            }
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Result<Bytes, EncodeError> {
+        let mut out = BytesMut::new();
+        out.put_u8(VERSION);
+        out.put_i64(self.accepted);
+        out.put_u8(all_of(&[
+            (self.all_ascii, ALL_ASCII),
+            (self.trusted, TRUSTED),
+            (self.returns_whole, RETURNS_WHOLE),
+        ]));
+        out.put_u16(self.room);
+        put_text(&mut out, self.received_from.as_deref().unwrap_or_default());
+        put_command(&mut out, &Command::Mail(self.mail.borrowed()))?;
+        Ok(out.freeze())
+    }
+
+    pub(crate) fn decode(mut record: &[u8]) -> Result<Self, RecordError> {
+        let version = version(&mut record)?;
+        let accepted = record.try_get_i64().map_err(|_| RecordError::Damaged)?;
+        let known = match version {
+            1 => None,
+            2 => Some(ALL_ASCII),
+            _ => Some(ALL_ASCII | TRUSTED | RETURNS_WHOLE),
+        };
+        let set = known.map_or(Ok(0), |known| flags(&mut record, known))?;
+        let room = if version < 3 { Ok(MIN_ROOM) } else { record.try_get_u16().map_err(|_| RecordError::Damaged) }?;
+        let client = if version < 2 { "" } else { text(&mut record)? };
+        let received_from = Some(client.to_owned()).filter(|client| !client.is_empty());
+        let line = text(&mut record)?;
+        match Command::parse(line.as_bytes()) {
+            Ok(Command::Mail(mail)) if record.is_empty() => Ok(Self {
+                accepted,
+                all_ascii: set & ALL_ASCII != 0,
+                trusted: set & TRUSTED != 0,
+                returns_whole: set & RETURNS_WHOLE != 0,
+                room,
+                received_from,
+                mail: mail.into_owned(),
+            }),
+            _ => Err(RecordError::Damaged),
+        }
+    }
+}
+
+/// BY with so much less time, begun seconds not counted: what is still a BY, however long ago its time was over.
+pub(crate) fn by_after(by: DeliverBy, passed: Duration) -> DeliverBy {
+    let passed = i64::try_from(passed.as_secs()).unwrap_or(i64::MAX);
+    let left = i64::from(by.seconds).saturating_sub(passed).max(-MAX_BY);
+    DeliverBy { seconds: i32::try_from(left).unwrap_or(i32::MIN), ..by }
+}
+
+/// The most seconds that BY can have, either way (RFC 2852 section 4).
+const MAX_BY: i64 = 999_999_999;
