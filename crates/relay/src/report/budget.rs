@@ -16,8 +16,15 @@ use tokio::time::Instant;
 pub(crate) struct Budget {
     hash: RandomState,
     /// By the hash of the sender. Some may share one: then they share what there is.
-    senders: Mutex<HashMap<u64, Account>>,
+    senders: Mutex<Senders>,
     reports: u32,
+}
+
+#[derive(Debug, Default)]
+struct Senders {
+    accounts: HashMap<u64, Account>,
+    /// When those that have everything again were looked for.
+    swept: Option<Instant>,
 }
 
 /// What is left for a sender.
@@ -45,6 +52,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// Senders that are remembered. Beyond it the others share one account, which is soon empty: a flood of senders.
 const SENDERS: usize = 10_000;
 const OTHERS: u64 = 0;
+const SWEEP: Duration = Duration::from_secs(60);
 
 impl Budget {
     /// With so many reports an hour for each sender.
@@ -58,13 +66,11 @@ impl Budget {
         let full = f64::from(self.reports);
         let now = Instant::now();
         let mut senders = self.senders();
-        if senders.len() >= SENDERS && !senders.contains_key(&hash) {
-            // Nothing is lost with those that have everything again.
-            senders.retain(|_, account| account.at + HOUR > now);
-        }
-        let has_room = senders.len() < SENDERS || senders.contains_key(&hash);
+        senders.make_room(now);
+        let Senders { accounts, .. } = &mut *senders;
+        let has_room = accounts.len() < SENDERS || accounts.contains_key(&hash);
         let sender = if has_room { hash } else { OTHERS };
-        let account = senders.entry(sender).or_insert(Account { reports: full, octets: OCTETS, at: now });
+        let account = accounts.entry(sender).or_insert(Account { reports: full, octets: OCTETS, at: now });
         let hours = now.saturating_duration_since(account.at).as_secs_f64() / HOUR.as_secs_f64();
         account.at = now;
         account.reports = (account.reports + hours * full).min(full);
@@ -82,7 +88,7 @@ impl Budget {
     /// Gives back what a report of so many octets has left. [`None`]: none was written.
     pub(crate) fn give_back(&self, grant: Grant, used: Option<usize>) {
         let mut senders = self.senders();
-        let Some(account) = senders.get_mut(&grant.sender) else { return };
+        let Some(account) = senders.accounts.get_mut(&grant.sender) else { return };
         let left = grant.octets.saturating_sub(used.unwrap_or_default()) as f64;
         account.octets = (account.octets + left).min(OCTETS);
         if used.is_none() {
@@ -90,8 +96,19 @@ impl Budget {
         }
     }
 
-    fn senders(&self) -> MutexGuard<'_, HashMap<u64, Account>> {
+    fn senders(&self) -> MutexGuard<'_, Senders> {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Senders {
+    /// Forgets those that have everything again, when there are as many as may be, and at most once a minute.
+    fn make_room(&mut self, now: Instant) {
+        let is_due = self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP);
+        if self.accounts.len() >= SENDERS && is_due {
+            self.accounts.retain(|_, account| account.at + HOUR > now);
+            self.swept = Some(now);
+        }
     }
 }
 
@@ -148,7 +165,7 @@ mod tests {
         let budget = Budget::new(5);
         let reported = (0..3 * SENDERS).filter(|n| report(&budget, &format!("{n}@x"), 5_000, 2_000)).count();
         assert!(reported <= SENDERS + 5, "{reported}");
-        assert!(budget.senders().len() <= SENDERS + 1);
+        assert!(budget.senders().accounts.len() <= SENDERS + 1);
         tokio::time::advance(HOUR).await;
         assert!(report(&budget, "late@x", 5_000, 2_000));
     }

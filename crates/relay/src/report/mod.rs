@@ -19,6 +19,8 @@ mod plain;
 mod returned;
 mod text;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use posthaste_queue::MessageId;
@@ -36,8 +38,8 @@ pub(crate) use plain::without_content;
 pub(crate) use returned::{MAX_HEADER, Original, returns_whole};
 
 /// What the relay has done for a recipient (RFC 3464 section 2.3.3). It never has the last hop to a mailbox, so nothing is
-/// ever `delivered`, and it expands no lists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// ever `delivered`, and it expands no lists. The worst is the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Action {
     /// Given it up.
     Failed,
@@ -158,18 +160,23 @@ pub(crate) fn write(
 ) -> Report {
     let returned = if original.is_returned_whole() { Returned::Whole } else { Returned::Header };
     let mut shape = Shape { returned, words: usize::MAX, recipients: entries.len() };
+    let mut entries = Cow::Borrowed(entries);
     loop {
+        if shape.recipients < entries.len() {
+            // Where not all are named, the worst is.
+            entries.to_mut().sort_by_key(|entry| entry.action);
+        }
         // What cannot fit is not written to see that.
         let is_hopeless = shape.returned == Returned::Whole && original.octets.len() > most;
         if !is_hopeless {
-            let report = written(about, sender, entries, original, shape);
+            let report = written(about, sender, &entries, original, shape);
             if report.body.len() <= most {
                 return report;
             }
         }
         match shape.next() {
             Some(less) => shape = less,
-            None => return written(about, sender, entries, original, shape),
+            None => return written(about, sender, &entries, original, shape),
         }
     }
 }

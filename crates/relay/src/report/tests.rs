@@ -347,3 +347,101 @@ fn whatever_hosts_say_lines_stay_short_and_fields_whole() {
     assert_eq!(read.recipients.len(), 1_000);
     assert!(read.parts[0].2.contains("and 900 more"));
 }
+
+/// Whatever hosts say and however many recipients there are: the longest report that is still within the bound.
+#[test]
+fn a_report_says_as_much_as_fits() {
+    let long = Diagnostic { text: format!("550 5.1.1 {}", "\u{20ac}".repeat(330)), ..refused() };
+    let many: Vec<_> = (0..2_000)
+        .map(|n| entry(Action::Failed, &format!("<u{n}@d{n}.test> ORCPT=rfc822;{}", "o".repeat(400)), long.clone()))
+        .collect();
+    let large = Original { octets: [MESSAGE, "\u{e9}\r\n".repeat(1 << 18).as_bytes()].concat(), whole: true, of: 0 };
+    let sender: Mailbox = Mailbox::parse("me@s").unwrap().into_owned();
+    let outside = outside("<me@s> SMTPUTF8 RET=FULL");
+    let own_name = "relay.test".parse().unwrap();
+    let now = Timestamp::from_second(ACCEPTED).unwrap();
+    let about =
+        About { own_name: &own_name, message: MessageId::from_u64(7), outside: &outside, will_retry_until: 0, now };
+    for (count, most, named, said) in [
+        (1, 4 << 20, 1, &["message/global", "Original-Recipient"][..]),
+        (1, 1 << 20, 1, &["text/rfc822-headers", "X-Y: z", "Original-Recipient"]),
+        (2_000, 8 << 20, 2_000, &["message/global", "Original-Recipient", "and 1900 more, named in the next part"]),
+        (2_000, 2 << 20, 2_000, &["X-Y: z", "Original-Recipient", "Diagnostic-Code"]),
+        (2_000, 400_000, 2_000, &["Status: 5.1.1", "and 1999 more, named in the next part"]),
+        (2_000, 100_000, 1_000, &["Status: 5.1.1", "and 1999 more\r\n"]),
+        (2_000, 2_048, 15, &["Status: 5.1.1", "and 1999 more\r\n"]),
+        // Nothing is less than this.
+        (2_000, 0, 1, &["Status: 5.1.1", "and 1999 more\r\n"]),
+    ] {
+        let report = write(&about, &sender, &many[..count], &large, most);
+        let text = String::from_utf8_lossy(&report.body);
+        assert!(report.body.len() <= most.max(2_048), "{count} {most}: {}", report.body.len());
+        assert_eq!(text.matches("Action: failed\r\n").count(), named, "{count} {most}");
+        for words in said {
+            assert!(text.contains(words), "{count} {most}: {words}");
+        }
+        assert_eq!(report.returns_whole, most >= 4 << 20, "{most}");
+        assert_is_mail(&report);
+    }
+}
+
+#[test]
+fn where_not_all_are_named_the_worst_are() {
+    let mut entries: Vec<_> = (0..60).map(|n| entry(Action::Relayed, &format!("<t{n}@d>"), said("250 Ok"))).collect();
+    entries.push(entry(Action::Failed, "<gone@d>", refused()));
+    let outside = outside("<me@s>");
+    let own_name = "relay.test".parse().unwrap();
+    let now = Timestamp::from_second(ACCEPTED).unwrap();
+    let about =
+        About { own_name: &own_name, message: MessageId::from_u64(7), outside: &outside, will_retry_until: 0, now };
+    let sender = outside.mail.reverse_path.mailbox().unwrap();
+    let report = write(&about, sender, &entries, &header_of(MESSAGE), 2_048);
+    assert_eq!(one(&read(&report).recipients[0], "final-recipient"), "rfc822; gone@d");
+}
+
+/// RFC 6531 section 3.2: a domain has a form that every host takes, a local part has none.
+#[test]
+fn a_sender_whose_domain_alone_is_not_ascii_gets_a_report_that_goes_anywhere() {
+    for (sender, to, smtputf8) in [
+        ("me@b\u{fc}cher.test", "me@xn--bcher-kva.test", false),
+        ("m\u{e9}@b\u{fc}cher.test", "m\u{e9}@b\u{fc}cher.test", true),
+        ("me@s", "me@s", false),
+    ] {
+        let mail = format!("<{sender}> SMTPUTF8");
+        let report = written(&mail, &[entry(Action::Failed, "<b\u{fc}@d>", refused())], &header_of(MESSAGE));
+        assert_eq!((&*report.to.to_string(), report.mail.smtputf8), (to, smtputf8), "{sender}");
+        assert_eq!(one(&read(&report).header, "to"), format!("<{to}>"));
+        assert_eq!(report.body.is_ascii(), !smtputf8);
+    }
+}
+
+/// What a host did not take with the message goes without it.
+#[test]
+fn a_report_without_the_message_has_its_header() {
+    for (mail, message, header, encoding) in [
+        ("<me@s>", &b"Subject: x\r\nX-Y: z\r\n\r\nthe body\r\n"[..], "Subject: x\r\nX-Y: z\r\n", "7bit"),
+        ("<me@s>", b"Subject: x\r\n\r\n\xc3\xa9\r\n", "Subject: x\r\n", "7bit"),
+        ("<me@s>", b"Subject: \xc3\xa9\r\n\r\n\xc3\xa9\r\n", "Subject: =C3=A9\r\n", "quoted-printable"),
+        ("<me@s> SMTPUTF8", "Subject: \u{e9}\r\n\r\n\u{e9}\r\n".as_bytes(), "Subject: =C3=A9\r\n", "quoted-printable"),
+        // What looks like an end of a part is none without the boundary.
+        ("<me@s>", b"A: b\r\n\r\n--x\r\n\r\n--x--\r\n", "A: b\r\n", "7bit"),
+    ] {
+        let original = Original { octets: message.to_vec(), whole: true, of: message.len() as u64 };
+        let whole = written(mail, &[entry(Action::Failed, "<a@d>", refused())], &original);
+        assert!(whole.returns_whole);
+        let body = without_content(&whole.body).unwrap();
+        assert!(body.is_ascii() && mime::is_clean(&body));
+        let plain = Report { body, ..whole };
+        let (plain, before) = (read(&plain), read(&whole_again(mail, &original)));
+        assert_eq!(plain.recipients, before.recipients);
+        let (kind, found, content) = &plain.parts[2];
+        assert_eq!((&**kind, &**found, &**content), ("text/rfc822-headers", encoding, header), "{mail}");
+    }
+    for junk in [&b""[..], b"Subject: x\r\n\r\nbody\r\n", b"boundary=\"x\"\r\n\r\n\r\n--x\r\n\r\n--x\r\n"] {
+        assert!(without_content(junk).is_none());
+    }
+}
+
+fn whole_again(mail: &str, original: &Original) -> Report {
+    written(mail, &[entry(Action::Failed, "<a@d>", refused())], original)
+}

@@ -1,0 +1,256 @@
+//! One report for a round of attempts, however many deliveries a message has.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod support;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use posthaste_client::{SystemResolver, Tls};
+use posthaste_queue::{
+    ManualClock, Owner, Queue as _,
+    memory::{MemoryOptions, MemoryQueue},
+};
+use posthaste_relay::{NextHop, Relay, RelayOptions, Route};
+use posthaste_server::{Envelope, session::server::Offers, wire::Reply};
+use support::{Behaviour, Hop, Log, Taken, options, parse_mail, parse_rcpt, run, start};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::TcpListener,
+};
+
+const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
+
+/// Refuses, defers or takes by the first letter of the local part; senders are of `s`.
+fn moods() -> Behaviour {
+    Behaviour {
+        rcpt: Box::new(|path| match path.get(1..2) {
+            Some("r") => Err(Reply::from_static("550 5.1.1 Nobody here\r\n")),
+            Some("l") => Err(Reply::from_static("450 4.2.1 Later\r\n")),
+            _ => Ok(()),
+        }),
+        ..Behaviour::default()
+    }
+}
+
+/// Each domain of `d0` to `d9` has a route of its own, so that their deliveries do not share workers.
+fn ten_routes(port: u16, mut options: RelayOptions) -> RelayOptions {
+    let to = || NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), port)]);
+    let route = |name: String| Route { domains: vec![name.parse().unwrap()], to: to(), tls: Tls::default() };
+    let names = (0..10).map(|n| format!("d{n}")).chain(["*".to_owned()]);
+    options.routes = posthaste_relay::Routes::new(names.map(route).collect());
+    options
+}
+
+fn count(report: &Taken, line: &str) -> usize {
+    report.text().matches(line).count()
+}
+
+#[tokio::test]
+async fn a_thousand_domains_that_refuse_make_one_report_with_the_content_once() {
+    let hop = Hop::start(moods()).await;
+    let relay = start(ten_routes(hop.port, options(&[1])));
+    let recipients: Vec<_> = (0..1_000).map(|n| format!("<r{n}@d{}.sub{n}>", n % 10)).collect();
+    let recipients: Vec<_> = recipients.iter().map(String::as_str).collect();
+    relay.submit("<sender@s> RET=FULL", &recipients, CONTENT).await;
+    relay.empty().await;
+    let reports = hop.reports();
+    assert_eq!(reports.len(), 1);
+    assert_eq!(relay.log.of("reported")[0].text, "1000 failed, 0 delayed, 0 relayed");
+    assert_eq!(relay.log.count("failed"), 1_000);
+    let body = reports[0].octets;
+    assert!(body < 1_000 * 500, "{body}");
+    relay.end().await;
+}
+
+#[tokio::test]
+async fn what_fails_what_is_relayed_and_what_is_delayed_stand_in_one_report() {
+    let hop = Hop::with(0, Offers::default(), Default::default(), moods()).await;
+    let mut options = ten_routes(hop.port, options(&[1]));
+    options.delivery.retry.warn_after = Some(Duration::ZERO);
+    options.delivery.retry.waits = vec![Duration::from_secs(60)];
+    let relay = start(options);
+    let recipients = ["<r@d0>", "<take@d1> NOTIFY=SUCCESS", "<l@d2>", "<take@d3>", "<r@d4> NOTIFY=NEVER", "<l@d4>"];
+    relay.submit("<sender@s> RET=FULL", &recipients, CONTENT).await;
+    relay.log.wait("reported", 1).await;
+    assert_eq!(relay.log.of("reported")[0].text, "1 failed, 2 delayed, 1 relayed");
+    relay.log.wait("delivered", 3).await;
+    let reports = hop.reports();
+    assert_eq!(reports.len(), 1);
+    assert_eq!(
+        ["failed", "delayed", "relayed"].map(|what| count(&reports[0], &format!("Action: {what}\r\n"))),
+        [1, 2, 1]
+    );
+    assert_eq!(count(&reports[0], "the body"), 1);
+    // The two that wait are left, and nothing else is to be reported of them.
+    let left = relay.relay.queue().list(None, 9).await.unwrap();
+    assert_eq!(left[0].deliveries.len(), 2);
+    assert!(left[0].deliveries.iter().all(|each| each.attempts == 1 && each.due_in > Duration::from_secs(30)));
+    relay.end().await;
+}
+
+#[tokio::test]
+async fn each_round_has_its_report() {
+    let hop = Hop::start(moods()).await;
+    let mut options = ten_routes(hop.port, options(&[1]));
+    options.delivery.retry.expire_after = Duration::from_millis(900);
+    options.delivery.retry.waits = vec![Duration::from_secs(2)];
+    let relay = start(options);
+    relay.submit("<sender@s>", &["<r@d0>", "<r@d1>", "<l@d2>", "<l@d3>", "<take@d4>"], CONTENT).await;
+    relay.empty().await;
+    let told: Vec<_> = relay.log.of("reported").into_iter().map(|seen| seen.text).collect();
+    assert_eq!(told, ["2 failed, 0 delayed, 0 relayed"; 2]);
+    relay.end().await;
+}
+
+/// A message in a queue whose time stands still, from a client that may be trusted or not.
+struct Still {
+    clock: ManualClock,
+    relay: Relay<MemoryQueue, SystemResolver>,
+    log: Log,
+}
+
+impl Still {
+    fn new(port: u16) -> Self {
+        let clock = ManualClock::default();
+        let queue = MemoryQueue::new(MemoryOptions { clock: Arc::new(clock.clone()), ..MemoryOptions::default() });
+        let log = Log::default();
+        let mut options = ten_routes(port, options(&[1]));
+        options.delivery.drain = Duration::ZERO;
+        options.delivery.lease = Duration::from_secs(30);
+        let relay = Relay::new(queue, SystemResolver, options, log.clone());
+        Self { clock, relay, log }
+    }
+}
+
+/// What was to be reported when the process ended is reported by the next one, with all that has ended since.
+#[tokio::test]
+async fn a_report_survives_the_process_that_was_to_write_it() {
+    let slow = Behaviour {
+        rcpt: Box::new(|path| match path.get(1..2) {
+            Some("r") => Err(Reply::from_static("550 5.1.1 Nobody here\r\n")),
+            _ => Ok(()),
+        }),
+        think: Duration::from_secs(3),
+        ..Behaviour::default()
+    };
+    let hop = Hop::start(slow).await;
+    let Still { clock, relay, log } = Still::new(hop.port);
+    let first = run(relay.clone(), log.clone());
+    let mail = Envelope {
+        mail: parse_mail("<sender@s>"),
+        recipients: ["<r@d0>", "<r@d1>", "<take@d2>"].map(parse_rcpt).to_vec(),
+    };
+    relay.submit(Owner::default(), &mail, Bytes::from_static(CONTENT)).await.unwrap();
+    log.wait("failed", 2).await;
+    // The third is in mid-delivery, so nothing is reported yet; that is dropped, and nothing closes the round.
+    first.drain.cancel();
+    first.task.await.unwrap().unwrap();
+    assert_eq!(log.count("reported"), 0);
+    let left = relay.queue().list(None, 9).await.unwrap();
+    assert_eq!(left[0].deliveries.len(), 3, "what failed is still there, to be reported");
+    let second = run(relay.clone(), log.clone());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(log.count("reported"), 0);
+    clock.advance(Duration::from_secs(121));
+    log.wait("reported", 1).await;
+    assert_eq!(log.of("reported")[0].text, "2 failed, 0 delayed, 0 relayed");
+    log.wait("delivered", 2).await;
+    assert_eq!(hop.reports().len(), 1);
+    second.drain.cancel();
+    second.task.await.unwrap().unwrap();
+}
+
+/// A host without a single extension but these, that refuses to take some messages; what it took, as text.
+async fn small_host(
+    extensions: &'static str,
+    refuses: fn(&str, &str) -> Option<&'static str>,
+) -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let all = Arc::clone(&taken);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let all = Arc::clone(&all);
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                let mut mail = String::new();
+                stream.write_all(b"220 small.test\r\n").await.unwrap();
+                loop {
+                    let mut line = Vec::new();
+                    if stream.read_until(b'\n', &mut line).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                    let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+                    let said = match line.get(..4).unwrap_or_default() {
+                        "EHLO" => format!("250-small.test\r\n{extensions}250 HELP\r\n"),
+                        "MAIL" => {
+                            mail.clone_from(&line);
+                            refuses(&mail, "").unwrap_or("250 2.1.0 Ok\r\n").to_owned()
+                        }
+                        "RCPT" if line.starts_with("RCPT TO:<r") => "550 5.1.1 Nobody here\r\n".to_owned(),
+                        "DATA" => {
+                            stream.write_all(b"354 Go on\r\n").await.unwrap();
+                            let mut content = Vec::new();
+                            while !content.ends_with(b"\r\n.\r\n") {
+                                assert!(stream.read_until(b'\n', &mut content).await.unwrap() > 0);
+                            }
+                            let content = content.iter().copied().map(char::from).collect::<String>();
+                            match refuses(&mail, &content) {
+                                Some(reply) => reply.to_owned(),
+                                None => {
+                                    all.lock().unwrap().push(content);
+                                    "250 2.0.0 Taken\r\n".to_owned()
+                                }
+                            }
+                        }
+                        _ => "250 2.0.0 Ok\r\n".to_owned(),
+                    };
+                    stream.write_all(said.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    (port, taken)
+}
+
+/// A report that cannot be delivered as it is goes once more without the message that it returned.
+#[tokio::test]
+async fn a_report_goes_without_the_message_where_the_message_cannot_go() {
+    const EIGHT_BIT: &[u8] = b"Subject: caf\xc3\xa9\r\nX-Token: 7\r\n\r\nthe body is \xe9\r\n";
+    const EIGHT_BIT_BODY: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body is \xe9\r\n";
+    let large: &'static [u8] = [CONTENT, &b"the body goes on and on\r\n".repeat(5_000)].concat().leak();
+    let nothing: fn(&str, &str) -> _ = |_, _| None;
+    let spam: fn(&str, &str) -> _ =
+        |_, content| content.contains("the body").then_some("554 5.7.1 This looks like spam\r\n");
+    let large_mail: fn(&str, &str) -> _ = |mail, _| {
+        let size = mail.split_once("SIZE=").map_or("0", |(_, size)| size.split(' ').next().unwrap());
+        (size.parse::<u32>().unwrap() > 20_000).then_some("552 5.3.4 Too large\r\n")
+    };
+    for (content, extensions, refuses, whole) in [
+        (EIGHT_BIT_BODY, "", nothing, false),
+        (EIGHT_BIT, "", nothing, false),
+        (EIGHT_BIT, "250-8BITMIME\r\n", nothing, true),
+        (CONTENT, "", nothing, true),
+        (CONTENT, "250-8BITMIME\r\n", spam, false),
+        (large, "250-SIZE\r\n", large_mail, false),
+    ] {
+        let (port, taken) = small_host(extensions, refuses).await;
+        let relay = start(options(&[port]));
+        relay.submit("<sender@s> RET=FULL", &["<r@d0>"], content).await;
+        relay.empty().await;
+        let taken = taken.lock().unwrap().clone();
+        assert_eq!(taken.len(), 1, "{extensions} {:?}", relay.log.all());
+        let text = &taken[0];
+        assert_eq!(text.contains("the body"), whole, "{text}");
+        assert!(text.contains("X-Token: 7") && text.contains("Action: failed"), "{text}");
+        assert!(whole || text.is_ascii(), "{text}");
+        assert_eq!(relay.log.count("not reported"), 0, "the sender has a report");
+        relay.end().await;
+    }
+}

@@ -1,0 +1,222 @@
+//! What a stranger can make the relay send to somebody else: at most one report a message, never with content, and no more
+//! than came in.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod support;
+
+use std::time::Duration;
+
+use posthaste_client::Tls;
+use posthaste_relay::{NextHop, RelayOptions, Route, Routes, offers};
+use posthaste_server::{
+    CancellationToken, Listener, Server, ServerOptions,
+    session::{ServerSettings, server::Offers},
+    wire::Reply,
+};
+use support::{Behaviour, Hop, RawHop, Running, options, polite, start};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+/// How the hosts of the recipients fail.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mood {
+    RefusesRecipients,
+    RefusesContent,
+    DefersUntilItExpires,
+    TakesHalf,
+    TakesWithoutDsn,
+    Closes,
+    IsNotThere,
+}
+
+/// The most octets of a report that no larger message came in for, with its envelope.
+const SMALL: usize = 2_048 + 200;
+
+struct Try {
+    mood: Mood,
+    recipients: usize,
+    domains: usize,
+    content: usize,
+    mail: &'static str,
+    rcpt: &'static str,
+}
+
+#[tokio::test]
+async fn a_stranger_causes_one_small_report_a_message() {
+    use Mood::{
+        Closes, DefersUntilItExpires, IsNotThere, RefusesContent, RefusesRecipients, TakesHalf, TakesWithoutDsn,
+    };
+    let moods =
+        [RefusesRecipients, RefusesContent, DefersUntilItExpires, TakesHalf, TakesWithoutDsn, Closes, IsNotThere];
+    let sizes = [(1, 1, 0), (1, 1, 1_500), (1, 1, 900_000), (60, 1, 0), (60, 30, 20_000), (20, 20, 60)];
+    let notify = ["", "NOTIFY=SUCCESS,FAILURE,DELAY", "NOTIFY=NEVER", "NOTIFY=DELAY,SUCCESS ORCPT=rfc822;x@y.test"];
+    let mut tries = Vec::new();
+    for (at, mood) in moods.into_iter().enumerate() {
+        for (nth, (recipients, domains, content)) in sizes.into_iter().enumerate() {
+            let mail = ["RET=FULL", "RET=HDRS", "RET=FULL ENVID=abc BODY=8BITMIME"][(at + nth) % 3];
+            tries.push(Try { mood, recipients, domains, content, mail, rcpt: notify[(2 * at + nth) % 4] });
+        }
+    }
+    assert!(tries.len() > 40);
+    for each in &tries {
+        attempt(each).await;
+    }
+}
+
+async fn attempt(each: &Try) {
+    let Try { mood, recipients, domains, content, mail, rcpt } = *each;
+    let name = format!("{mood:?}, {recipients} recipients in {domains} domains, {content} octets, {mail} {rcpt}");
+    let victim = Hop::offering(Offers { dsn: true, ..Offers::default() }).await;
+    let port = target(mood).await;
+    let mut options = routed(&[("victim.test", victim.port), ("*", port)]);
+    options.policy.relay_domains.push("*.dest.test".parse().unwrap());
+    options.delivery.retry.warn_after = Some(Duration::from_millis(50));
+    options.delivery.retry.expire_after = Duration::from_millis(350);
+    let relay = start(options);
+    let mut client = Stranger::new(&relay).await;
+    client.say(&format!("MAIL FROM:<forged@victim.test> {mail}\r\n"), "250").await;
+    for n in 0..recipients {
+        let path = format!("<{}{n}@d{}.dest.test>", if n % 2 == 0 { "refused" } else { "taken" }, n % domains);
+        client.say(&format!("RCPT TO:{path} {rcpt}\r\n").replace(" \r", "\r"), "250").await;
+    }
+    client.say("DATA\r\n", "354").await;
+    let body = format!("Subject: buy\r\n\r\n{}\r\n.\r\n", "SPAM for you, do not miss it\r\n".repeat(content / 30));
+    client.say(&body, "250").await;
+    relay.empty().await;
+    let reports = victim.taken();
+    assert!(reports.len() <= 1, "{name}: {} reports", reports.len());
+    let left: usize = reports.iter().map(|report| report.octets + 100).sum();
+    assert!(left <= client.sent.max(SMALL), "{name}: {} octets came in, {left} left", client.sent);
+    for report in &reports {
+        let text = report.text();
+        assert!(!text.contains("SPAM") && text.contains("Auto-Submitted: auto-"), "{name}: {text}");
+    }
+    // What has failed and may be told is told.
+    let failed = relay.log.count("failed") > 0;
+    let wanted = !rcpt.contains("NEVER") && (!rcpt.contains("NOTIFY") || rcpt.contains("FAILURE"));
+    if failed && wanted {
+        assert_eq!(reports.len(), 1, "{name}: {:?}", relay.log.of("not reported"));
+        assert!(reports[0].text().contains("Action: failed"), "{name}");
+    }
+    relay.end().await;
+}
+
+/// Where the recipients' mail goes.
+async fn target(mood: Mood) -> u16 {
+    let refused = |path: &str| path.starts_with("<refused");
+    let mut behaviour = Behaviour::default();
+    match mood {
+        Mood::RefusesRecipients => behaviour.rcpt = Box::new(|_| Err(Reply::from_static("550 5.1.1 No\r\n"))),
+        Mood::RefusesContent => behaviour.message = Box::new(|_| Err(Reply::from_static("554 5.7.1 No\r\n"))),
+        Mood::DefersUntilItExpires => behaviour.rcpt = Box::new(|_| Err(Reply::from_static("450 4.2.1 Later\r\n"))),
+        Mood::TakesHalf => {
+            behaviour.rcpt = Box::new(move |path| match refused(path) {
+                true => Err(Reply::from_static("550 5.1.1 No\r\n")),
+                false => Ok(()),
+            });
+        }
+        Mood::TakesWithoutDsn => {}
+        Mood::Closes => {
+            return RawHop::start(|_, line| match line {
+                line if line.starts_with("RCPT") => "close".to_owned(),
+                line => polite(line),
+            })
+            .await
+            .port;
+        }
+        Mood::IsNotThere => return 1,
+    }
+    Hop::with(0, Offers::default(), Default::default(), behaviour).await.port
+}
+
+fn routed(routes: &[(&str, u16)]) -> RelayOptions {
+    let mut options = options(&[1]);
+    let route = |(name, port): &(&str, u16)| Route {
+        domains: vec![name.parse().unwrap()],
+        to: NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), *port)]),
+        tls: Tls::default(),
+    };
+    options.routes = Routes::new(routes.iter().map(route).collect());
+    options
+}
+
+/// A client that nobody knows.
+struct Stranger {
+    stream: TcpStream,
+    sent: usize,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Stranger {
+    async fn new(relay: &Running) -> Self {
+        let mut settings = ServerSettings::new("relay.test");
+        settings.offers = offers();
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, Default::default()).await.unwrap();
+        let address = listener.local_address().unwrap();
+        let server = Server::new(relay.relay.service(), ServerOptions::default());
+        let serving = tokio::spawn(async move { server.serve(vec![listener], CancellationToken::new()).await });
+        let mut client = Self { stream: TcpStream::connect(address).await.unwrap(), sent: 0, serving };
+        client.say("", "220").await;
+        client.say("EHLO c.test\r\n", "250").await;
+        client
+    }
+
+    async fn say(&mut self, text: &str, code: &str) {
+        self.stream.write_all(text.as_bytes()).await.unwrap();
+        self.sent += text.len();
+        let mut said = Vec::new();
+        let is_last = |line: &&[u8]| line.get(3) == Some(&b' ');
+        while !said.ends_with(b"\r\n") || said.split(|octet| *octet == b'\n').rev().nth(1).filter(is_last).is_none() {
+            let mut octets = [0; 1_024];
+            let read = self.stream.read(&mut octets).await.unwrap();
+            assert!(read > 0, "closed behind {text}");
+            said.extend_from_slice(&octets[..read]);
+        }
+        assert!(said.starts_with(code.as_bytes()), "{text}: {}", String::from_utf8_lossy(&said));
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Small messages in the same name: what leaves is what came in, and an allowance.
+#[tokio::test]
+async fn a_flood_of_small_messages_is_not_answered_by_a_flood_of_reports() {
+    let victim = Hop::offering(Offers::default()).await;
+    let mut options = routed(&[("victim.test", victim.port), ("*", target(Mood::RefusesRecipients).await)]);
+    options.policy.relay_domains.push("dest.test".parse().unwrap());
+    let relay = start(options);
+    let mut client = Stranger::new(&relay).await;
+    for _ in 0..150 {
+        client.say("MAIL FROM:<forged@victim.test>\r\n", "250").await;
+        client.say("RCPT TO:<a@dest.test>\r\n", "250").await;
+        client.say("DATA\r\n", "354").await;
+        client.say("Subject: x\r\n\r\nx\r\n.\r\n", "250").await;
+    }
+    relay.empty().await;
+    let (count, octets) = (victim.count(), victim.taken().iter().map(|report| report.octets).sum::<usize>());
+    assert!((1..=30).contains(&count), "{count}");
+    assert!(octets <= client.sent + 16_384, "{octets} {}", client.sent);
+    assert_eq!(relay.log.count("not reported"), 150 - count);
+    assert_eq!(relay.log.count("failed"), 150);
+    relay.end().await;
+}
+
+/// Nobody else's reports are fewer for it.
+#[tokio::test]
+async fn a_client_that_may_relay_is_told_of_everything() {
+    let sender = Hop::offering(Offers::default()).await;
+    let relay = start(routed(&[("s", sender.port), ("*", target(Mood::RefusesRecipients).await)]));
+    for _ in 0..150 {
+        relay.submit("<me@s> RET=FULL", &["<a@dest.test>"], b"Subject: x\r\n\r\nthe body\r\n").await;
+    }
+    relay.empty().await;
+    assert_eq!(sender.count(), 150);
+    assert!(sender.taken().iter().all(|report| report.text().contains("the body")));
+    relay.end().await;
+}

@@ -1,0 +1,136 @@
+//! An outcome that the queue does not take for good.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use posthaste_client::SystemResolver;
+use posthaste_queue::{
+    Alteration, Change, Claim, Claimed, Derived, Error, Gather, Lease, LeaseError, MessageId, Outcome, Owner, Page,
+    PutError, Queue, RoutingKey, Search, Stats, TooLarge,
+    memory::{MemoryBody, MemoryDraft, MemoryQueue},
+};
+use posthaste_relay::Relay;
+use posthaste_server::{CancellationToken, Envelope, wire::Reply};
+use support::{Behaviour, Hop, Log, options, parse_mail, parse_rcpt};
+
+/// Finds the next outcomes too large.
+struct Refusing {
+    queue: MemoryQueue,
+    refusals: Arc<AtomicUsize>,
+}
+
+impl Queue for Refusing {
+    type Draft = MemoryDraft;
+    type Body = MemoryBody;
+
+    async fn put(&self, size_hint: Option<u64>) -> Result<MemoryDraft, PutError> {
+        self.queue.put(size_hint).await
+    }
+
+    async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Claimed>, Error> {
+        self.queue.claim(claim).await
+    }
+
+    async fn body(&self, lease: &Lease) -> Result<MemoryBody, Error> {
+        self.queue.body(lease).await
+    }
+
+    async fn extend(&self, lease: &Lease, lease_for: Duration) -> Result<(), LeaseError> {
+        self.queue.extend(lease, lease_for).await
+    }
+
+    async fn gather(&self, gather: Gather<'_>) -> Result<Vec<Claimed>, Error> {
+        self.queue.gather(gather).await
+    }
+
+    async fn finish_all(
+        &self,
+        ends: Vec<(Lease, Outcome)>,
+        derived: Vec<Derived>,
+    ) -> Result<Vec<MessageId>, LeaseError> {
+        if self.refusals.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+            return Err(TooLarge { what: "it", limit: 1, actual: 2 }.into());
+        }
+        self.queue.finish_all(ends, derived).await
+    }
+
+    async fn due_keys(&self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Error> {
+        self.queue.due_keys(after, limit).await
+    }
+
+    async fn changed(&self, seen: Change) -> Result<Change, Error> {
+        self.queue.changed(seen).await
+    }
+
+    async fn alter(&self, message: MessageId, what: Alteration) -> Result<usize, Error> {
+        self.queue.alter(message, what).await
+    }
+
+    async fn remove(&self, message: MessageId) -> Result<(), Error> {
+        self.queue.remove(message).await
+    }
+
+    async fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {
+        self.queue.search(search, after, limit).await
+    }
+
+    async fn stats(&self) -> Stats {
+        self.queue.stats().await
+    }
+
+    fn close(&self) {
+        self.queue.close();
+    }
+}
+
+/// What is refused is written in its least form; what is refused in that form too is held, and never sent again by itself.
+#[tokio::test]
+async fn an_outcome_that_is_refused_is_shortened_or_its_message_held() {
+    for (refusals, is_held) in [(0, false), (1, false), (2, true), (9, true)] {
+        let behaviour = Behaviour {
+            rcpt: Box::new(|path| match path.starts_with("<r") {
+                true => Err(Reply::from_static("550 5.1.1 Nobody here has that name\r\n")),
+                false => Ok(()),
+            }),
+            ..Behaviour::default()
+        };
+        let hop = Hop::start(behaviour).await;
+        let mut options = options(&[hop.port]);
+        options.delivery.lease = Duration::from_millis(300);
+        let log = Log::default();
+        let queue = Refusing { queue: MemoryQueue::default(), refusals: Arc::new(AtomicUsize::new(refusals)) };
+        let relay = Relay::new(queue, SystemResolver, options, log.clone());
+        let drain = CancellationToken::new();
+        let task = tokio::spawn(relay.deliver(drain.clone()));
+        let envelope =
+            Envelope { mail: parse_mail("<sender@s>"), recipients: ["<r@d>", "<take@d>"].map(parse_rcpt).to_vec() };
+        relay
+            .submit(Owner::default(), &envelope, bytes::Bytes::from_static(b"Subject: x\r\n\r\nbody\r\n"))
+            .await
+            .unwrap();
+        if is_held {
+            while relay.queue().stats().await.held == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            // Some leases later it was not sent again.
+            tokio::time::sleep(Duration::from_millis(900)).await;
+            assert_eq!((hop.count(), relay.queue().stats().await.messages), (1, 1), "{refusals}");
+        } else {
+            log.wait("delivered", 2).await;
+            assert_eq!(log.count("reported"), 1);
+            let report = hop.reports()[0].text();
+            assert_eq!(report.contains("Nobody here"), refusals == 0, "{report}");
+            assert!(report.contains("Final-Recipient: rfc822; r@d\r\nAction: failed\r\nStatus: 5.1.1\r\n"), "{report}");
+        }
+        drain.cancel();
+        task.await.unwrap().unwrap();
+    }
+}
