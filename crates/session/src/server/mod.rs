@@ -360,10 +360,13 @@ impl ServerSession {
     }
 
     fn bad_line(&mut self, fault: LineFault, out: &mut BytesMut) {
-        if self.phase == Phase::Auth {
+        let is_response = self.phase == Phase::Auth;
+        if is_response {
             self.advance(Exchange::AuthResponse, Outcome::Negative);
             self.auth_ended();
-        } else if self.line_is_bdat {
+        }
+        // A client that ends lines in LF may take what is left of this one for commands; of BDAT the size is unknown.
+        if fault == LineFault::BareLf || (self.line_is_bdat && !is_response) {
             self.close(CloseReason::Unframeable);
         }
         match fault {
@@ -484,6 +487,12 @@ impl ServerSession {
     }
 }
 
+/// Whether a whole line is there that is RCPT. What has a bare LF in it waits for the answers: it ends the session.
 fn starts_with_rcpt(input: &[u8]) -> bool {
-    input.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"RCPT ")) && input.contains(&b'\n')
+    let is_rcpt = input.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"RCPT "));
+    is_rcpt
+        && input
+            .split(|octet| *octet == b'\n')
+            .next()
+            .is_some_and(|line| line.len() < input.len() && line.ends_with(b"\r"))
 }

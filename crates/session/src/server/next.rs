@@ -70,7 +70,7 @@ pub enum CloseReason {
     ResidueBeforeTls,
     /// The client speaks another protocol.
     ForeignProtocol,
-    /// The size of a BDAT chunk cannot be read, so that nothing behind it can be framed.
+    /// Nothing behind a line can be framed: it has a bare LF, or is a BDAT whose size cannot be read.
     Unframeable,
     /// Content that is not taken goes on beyond the [limit](super::ServerLimits::discarded_content).
     EndlessContent,

@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 
 use super::{ContentCheck, ContentFault, dots::Dots};
 
@@ -53,8 +53,12 @@ enum Mode {
 struct Line {
     /// Octets of the unconsumed input that were searched already.
     searched: usize,
-    /// Octets of an over-long line that were thrown away.
+    /// Octets of an over-long or condemned line that were thrown away.
     discarded: usize,
+    /// The last octet that was thrown away is CR.
+    after_cr: bool,
+    /// It has a bare LF and was refused for that; what is left of it goes on to its CRLF.
+    condemned: bool,
 }
 
 /// What [`Framer::next`] found, and how many octets of the input are done with.
@@ -73,7 +77,8 @@ pub enum Frame {
     Incomplete,
     /// A line, without its CRLF.
     Line(Range<usize>),
-    /// A line that must be refused as a whole; it was consumed to its LF.
+    /// A line that must be refused as a whole, told once. It was consumed to its CRLF; behind a bare LF the rest of it is
+    /// thrown away as it comes, so that nothing of it is ever a line.
     BadLine(LineFault),
     /// A piece of content or of a chunk.
     Content(Range<usize>),
@@ -84,11 +89,11 @@ pub enum Frame {
 /// Why a line is refused as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LineFault {
-    /// It ends in LF without CR (RFC 5321 section 2.3.8).
+    /// It has an LF without CR, which ends no line (RFC 5321 section 2.3.8).
     BareLf,
     /// It is longer than the limit; so many octets of it were thrown away unread.
     TooLong {
-        /// Octets of the line, its end included.
+        /// Octets of the line, up to its CRLF or the first bare LF beyond the limit, which is included.
         octets: usize,
     },
 }
@@ -139,7 +144,8 @@ impl Framer {
         self.fault
     }
 
-    /// Octets of the current over-long line that were thrown away so far: the caller's bound on an endless line.
+    /// Octets of the current line that were thrown away so far, since it is over-long or has a bare LF: the caller's bound on
+    /// an endless line.
     pub const fn discarded(&self) -> usize {
         match &self.mode {
             Mode::Line(line) => line.discarded,
@@ -173,13 +179,16 @@ impl Framer {
 }
 
 impl Line {
-    const START: Self = Self { searched: 0, discarded: 0 };
+    const START: Self = Self { searched: 0, discarded: 0, after_cr: false, condemned: false };
 
     fn next(&mut self, input: &[u8], max_line: usize) -> Framed {
+        if self.condemned {
+            return self.swallow(input, max_line);
+        }
         let Some(found) = memchr(b'\n', input.get(self.searched..).unwrap_or_default()) else {
             // One octet over the limit is enough to know, and no more than that is ever held.
             if self.discarded > 0 || input.len() >= max_line {
-                *self = Self { searched: 0, discarded: self.discarded.saturating_add(input.len()) };
+                self.discard(input);
                 return Framed { consumed: input.len(), frame: Frame::Incomplete };
             }
             self.searched = input.len();
@@ -189,15 +198,47 @@ impl Line {
         let octets = self.discarded.saturating_add(end + 1);
         // Of a line that was over-long once the beginning is gone, whatever the limit is now.
         let is_too_long = self.discarded > 0 || octets > max_line;
-        *self = Self::START;
+        let is_whole = self.ends_at(input, end);
+        *self = if is_whole { Self::START } else { Self { discarded: octets, condemned: true, ..Self::START } };
         let frame = if is_too_long {
             Frame::BadLine(LineFault::TooLong { octets })
-        } else if end > 0 && input.get(end - 1) == Some(&b'\r') {
+        } else if is_whole {
             Frame::Line(0..end - 1)
         } else {
             Frame::BadLine(LineFault::BareLf)
         };
         Framed { consumed: end + 1, frame }
+    }
+
+    /// Throws away what is left of a condemned line. Behind its CRLF the next line starts.
+    #[cold]
+    fn swallow(&mut self, input: &[u8], max_line: usize) -> Framed {
+        let Some(end) = memchr_iter(b'\n', input).find(|lf| self.ends_at(input, *lf)) else {
+            self.discard(input);
+            return Framed { consumed: input.len(), frame: Frame::Incomplete };
+        };
+        *self = Self::START;
+        let behind = end + 1;
+        let Framed { consumed, frame } = self.next(input.get(behind..).unwrap_or_default(), max_line);
+        let frame = match frame {
+            Frame::Line(range) => Frame::Line(range.start + behind..range.end + behind),
+            frame => frame,
+        };
+        Framed { consumed: consumed + behind, frame }
+    }
+
+    /// Whether CR stands before this LF.
+    fn ends_at(&self, input: &[u8], lf: usize) -> bool {
+        match lf.checked_sub(1) {
+            Some(before) => input.get(before) == Some(&b'\r'),
+            None => self.after_cr,
+        }
+    }
+
+    fn discard(&mut self, input: &[u8]) {
+        self.searched = 0;
+        self.discarded = self.discarded.saturating_add(input.len());
+        self.after_cr = input.last().map_or(self.after_cr, |octet| *octet == b'\r');
     }
 }
 
@@ -229,6 +270,7 @@ fn next_chunk(input: &[u8], left: &mut u64) -> Framed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::{format, vec, vec::Vec};
 
     #[test]
     fn an_over_long_line_is_thrown_away_to_its_end() {
@@ -243,7 +285,42 @@ mod tests {
         assert_eq!(framer.next(b"NOOP\r\n"), Framed { consumed: 6, frame: Frame::Line(0..4) });
         assert_eq!(framer.next(b"NOOP 4567890123\r\n").frame, Frame::BadLine(LineFault::TooLong { octets: 17 }));
         assert_eq!(framer.next(b"NOOP 456789012\r\n").frame, Frame::Line(0..14));
-        assert_eq!(framer.next(b"NOOP\n").frame, Frame::BadLine(LineFault::BareLf));
+    }
+
+    #[test]
+    fn nothing_behind_a_bare_lf_is_a_line_before_crlf() {
+        for (stream, lines) in [
+            (&b"NOOP\nRSET\r\nQUIT\r\n"[..], "[BadLine(BareLf), Line(QUIT)]"),
+            (b"NOOP\n\n\nRSET\r\rQUIT\n\r\nQUIT\r\n", "[BadLine(BareLf), Line(QUIT)]"),
+            (b"\n\r\nQUIT\r\n", "[BadLine(BareLf), Line(QUIT)]"),
+            (b"\nNOOP\nQUIT\n", "[BadLine(BareLf)]"),
+            (b"A\n\r\nB\n\r\nQUIT\r\n", "[BadLine(BareLf), BadLine(BareLf), Line(QUIT)]"),
+            // Too long before the LF, and behind it.
+            (b"0123456789abcdefg\nRSET\r\nQUIT\r\n", "[BadLine(TooLong { octets: 18 }), Line(QUIT)]"),
+            (b"0123456789abcdef\r\nQUIT\r\n", "[BadLine(TooLong { octets: 18 }), Line(QUIT)]"),
+            (b"01234567\n01234567890123\r\nQUIT\r\n", "[BadLine(BareLf), Line(QUIT)]"),
+        ] {
+            for cut in 0..=stream.len() {
+                for single in [false, true] {
+                    let (mut framer, mut start, mut found) = (Framer::new(16), 0, Vec::new());
+                    let ends = if single { (cut..=stream.len()).collect() } else { vec![cut, stream.len()] };
+                    for end in ends {
+                        loop {
+                            let input = &stream[start..end];
+                            let framed = framer.next(input);
+                            start += framed.consumed;
+                            found.push(match framed.frame {
+                                Frame::Incomplete => break,
+                                Frame::Line(range) => format!("Line({})", input[range].escape_ascii()),
+                                frame => format!("{frame:?}"),
+                            });
+                        }
+                        assert!(end - start < 16, "{} octets are held", end - start);
+                    }
+                    assert_eq!(format!("[{}]", found.join(", ")), lines, "{}", stream.escape_ascii());
+                }
+            }
+        }
     }
 
     #[test]

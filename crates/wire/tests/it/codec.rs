@@ -35,7 +35,7 @@ fn decode<C: Decoder<Error = CodecError>>(
 #[test]
 fn a_server_gets_the_same_in_every_chunking() {
     let stream = b"NOOP\r\nDATA\r\n..a\r\nb\r\n.\r\nDATA\r\na\nb\r\n.\r\nCLEAN\r\n.\r\n\
-        BDAT 5\r\n.\r\n.\nBDAT 0\r\nNOOP\nQUIT\r\n";
+        BDAT 5\r\n.\r\n.\nBDAT 0\r\nNOOP\nRSET\r\nQUIT\r\n";
     let expected = [
         "NOOP",
         "DATA",

@@ -153,7 +153,7 @@ fn a_chunk_of_the_largest_size_is_counted() {
 }
 
 #[test]
-fn a_line_is_cut_at_lf_and_refused_without_cr() {
+fn a_line_is_cut_at_crlf_and_refused_with_a_bare_lf() {
     let stream = b"NOOP\r\nNOOP\n\r\nNOOP a\rb\r\n0123456789abcd\r\n0123456789abcde\r\n\r\r\n\n";
     for chunking in Chunking::all(stream.len()) {
         framing::lines(stream, 0, chunking);
