@@ -31,6 +31,9 @@ pub enum ApiMisuse {
     /// The server has said that it takes no more of them (RFC 9422): MAIL on this connection, or RCPT in this transaction.
     #[error("the server takes no more of these")]
     Limit,
+    /// Replies of the server were not well formed: it gets no other message on this connection. Connect again.
+    #[error("the server's replies are not well formed")]
+    OddReplies,
     /// The chunk has octets that are still to come.
     #[error("the chunk has octets that are still to come")]
     Unfinished,
@@ -50,7 +53,7 @@ pub enum ApiMisuse {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PeerMisbehaved {
-    /// What came is no reply.
+    /// What came is no reply, or not quite one: see [`ClientSession::oddity`](crate::ClientSession::oddity).
     #[error("the server's reply is malformed: {0}")]
     Reply(#[from] ReplyError),
     /// A reply came that nothing had asked for, or that began before its command was sent.
@@ -61,7 +64,8 @@ pub enum PeerMisbehaved {
     ResidueBeforeTls,
     /// The reply does not fit its command. A code counts by its first digit, but:
     ///
-    /// - 220 answers the connection, STARTTLS and XCLIENT alone, 221 QUIT, 235 and 334 AUTH, 354 DATA;
+    /// - 220 answers the connection, STARTTLS and XCLIENT alone, 221 QUIT, 235 and 334 AUTH, 354 DATA; to the end of the content
+    ///   any 2yz says that the server has it, and is an [oddity](crate::ClientSession::oddity);
     /// - of 2yz and 3yz, STARTTLS takes nothing but 220, AUTH nothing but 235 and 334, DATA nothing but 354;
     /// - RSET is not refused, but for a 421: the transaction would still be open;
     /// - a challenge has one line, and what was given up with `*` is refused.

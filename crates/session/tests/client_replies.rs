@@ -121,7 +121,7 @@ fn a_challenge_may_be_as_long_as_a_response() {
     client.feed(b"535 no\r\n");
     client.send_line("NOOP").unwrap();
     client.feed(format!("250 {}\r\n", "a".repeat(2_043)).as_bytes());
-    assert!(matches!(misbehaved(&client), Some(PeerMisbehaved::Reply(_))));
+    assert!(matches!(client.session.oddity(), Some(PeerMisbehaved::Reply(_))));
 }
 
 #[test]

@@ -197,6 +197,7 @@ impl Run {
                     let (unanswered, _) = self.eof_at_last();
                     assert_eq!(unanswered as u64, number(item), "{}: unanswered", self.place);
                 }
+                "odd" => assert!(self.client.session.oddity().is_some(), "{place}: nothing was odd"),
                 "doubt" => assert!(self.eof_at_last().1, "{}: no doubt", self.place),
                 "accepted" => {
                     assert_eq!(self.client.session.accepted_recipients().to_string(), rest, "{place}: accepted");
@@ -214,6 +215,10 @@ impl Run {
         assert!(ended, "{}: no end", self.place);
         let more: Vec<_> = heard.collect();
         assert!(more.is_empty(), "{}: {more:?} as well", self.place);
+        if !outcome.iter().any(|item| item.starts_with("error")) {
+            let odd = outcome.iter().any(|item| item == "odd");
+            assert_eq!(self.client.session.oddity().is_some(), odd, "{}: an oddity", self.place);
+        }
         let doubt = outcome.iter().any(|item| item == "doubt");
         assert_eq!(self.eof_at_last().1, doubt, "{}: a message in doubt", self.place);
     }
@@ -343,6 +348,39 @@ fn a_full_pipeline_and_long_replies_hold_no_more() {
     });
     println!("{held} octets, above an idle connection's {idle}");
     assert!(held.saturating_sub(idle) <= LIMIT, "{held} octets");
+}
+
+#[test]
+fn no_second_message_goes_over_a_connection_with_an_odd_reply() {
+    for (place, odd, sends) in [
+        ("next", &b"250 ok\n250 ok\r\n"[..], &["RSET"][..]),
+        ("end", b"250 ok\n", &[]),
+        ("rcpt", b"550 no\r\r\n", &["RSET"]),
+        ("mail", b"450 no\n", &[]),
+    ] {
+        let row = &rows(&format!("second | {place} | x => over | none"))[0];
+        let mut client = Run::new(row, &Chunking::Whole).client;
+        client.feed(odd);
+        for line in sends {
+            client.send_line(line).expect("it has a place");
+            client.feed(b"250 ok\r\n");
+        }
+        assert!(!client.session.may_pipeline());
+        assert_eq!(client.send_line("MAIL FROM:<z@a.test>"), Err(ApiMisuse::OddReplies), "{place}");
+        client.send_line("QUIT").expect("it has a place");
+    }
+}
+
+/// Behind an odd reply each command waits for the reply to the one before, and content goes by DATA.
+#[test]
+fn an_odd_server_is_spoken_to_in_lockstep() {
+    let mut client = ClientHarness::new(ClientSettings::default());
+    client.feed(b"220 s.test\r\n\r\n");
+    client.send_line("EHLO c.test").expect("it has a place");
+    client.feed(CHUNKING);
+    client.send_line("MAIL FROM:<a@a.test>").expect("one message may go");
+    assert_eq!(client.send_line("RCPT TO:<b@b.test>"), Err(ApiMisuse::NotYet));
+    assert_eq!(client.session.body_kind(), posthaste_session::client::BodyKind::Data);
 }
 
 /// What leaves has no place in a row.

@@ -49,9 +49,11 @@ impl Flow {
 
 impl ClientSession {
     /// How the content of this transaction is to go: by chunks when the server offers CHUNKING and either
-    /// [`ClientSettings::chunking`](super::ClientSettings::chunking) is on or the content is binary, otherwise by DATA.
+    /// [`ClientSettings::chunking`](super::ClientSettings::chunking) is on or the content is binary, otherwise by DATA. Behind an
+    /// [`oddity`](Self::oddity) only binary content goes by chunks.
     pub const fn body_kind(&self) -> BodyKind {
-        if self.capabilities.offers(Keyword::Chunking) && (self.settings.chunking || self.is_binary()) {
+        let by_choice = self.settings.chunking && self.odd.is_none();
+        if self.capabilities.offers(Keyword::Chunking) && (by_choice || self.is_binary()) {
             BodyKind::Chunks
         } else {
             BodyKind::Data
@@ -86,10 +88,8 @@ impl ClientSession {
             return Err(ApiMisuse::NotOffered);
         }
         let is_chunk = |sent: &Sent| sent.exchange == Exchange::Chunk;
-        let may_follow = !last
-            && self.capabilities.offers(Keyword::Pipelining)
-            && self.unanswered.len() < MAX_CHUNKS
-            && self.unanswered.iter().all(is_chunk);
+        let may_follow =
+            !last && self.may_pipeline() && self.unanswered.len() < MAX_CHUNKS && self.unanswered.iter().all(is_chunk);
         if !self.unanswered.is_empty() && !may_follow {
             return Err(ApiMisuse::NotYet);
         }

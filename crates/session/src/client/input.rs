@@ -1,8 +1,12 @@
 //! What the server says.
 
-use posthaste_wire::{Capabilities, ReplyCode, ReplyRef, Secret, frame::Stuffer};
+use posthaste_wire::{
+    Capabilities, ReplyCode, ReplyRef, Secret,
+    frame::Stuffer,
+    reply::{ReplyError, ReplyErrorKind},
+};
 
-use super::{ClientNext, ClientSession, Flow, Hello, Sent, fitting::fits};
+use super::{ClientNext, ClientSession, Flow, Hello, Sent, fitting::fits, is_guarded};
 use crate::{
     PeerMisbehaved, Step, Tick,
     table::{Exchange, Outcome, Phase},
@@ -10,6 +14,8 @@ use crate::{
 
 /// The most challenges of one AUTH exchange; no mechanism has more than three.
 const MAX_CHALLENGES: u32 = 8;
+/// The most empty lines before a reply. One more is what does not start with three digits.
+const MAX_EMPTY_LINES: u8 = 8;
 
 impl ClientSession {
     /// Reads the input as far as one reply, and says what that means.
@@ -30,11 +36,17 @@ impl ClientSession {
                 _ => Err(self.mistrust(PeerMisbehaved::ResidueBeforeTls)),
             };
         }
+        let empty = self.skip_empty_lines(input);
+        let input = input.get(empty..).unwrap_or_default();
         let framed = self.framer.next(input).map_err(|error| self.mistrust(error.into()))?;
         let Some(reply) = framed else {
             self.begin_waiting(now);
-            return Ok(Step { consumed: 0, next: ClientNext::NeedInput });
+            return Ok(Step { consumed: empty, next: ClientNext::NeedInput });
         };
+        self.empty_lines = 0;
+        if let Some(fault) = self.framer.fault() {
+            self.odd.get_or_insert(fault.into());
+        }
         let consumed = reply.as_bytes().len();
         let begin = self.consumed;
         self.consumed = begin.saturating_add(consumed as u64);
@@ -50,7 +62,29 @@ impl ClientSession {
             Phase::Handshake => self.reply_due = Some(now + self.settings.timeouts.command),
             _ => self.begin_reply(now),
         }
-        Ok(Step { consumed, next })
+        Ok(Step { consumed: empty + consumed, next })
+    }
+
+    /// Empty lines before a reply say nothing. Where a reply is guarded, none is passed over that came behind its command.
+    fn skip_empty_lines(&mut self, input: &[u8]) -> usize {
+        let guarded = self.unanswered.front().filter(|sent| is_guarded(sent.exchange)).map(|sent| sent.after);
+        let mut skipped = 0;
+        while self.empty_lines < MAX_EMPTY_LINES {
+            let octets = match input.get(skipped..) {
+                Some([b'\n', ..]) => 1,
+                Some([b'\r', b'\n', ..]) => 2,
+                _ => break,
+            };
+            let end = self.consumed.saturating_add(octets);
+            if guarded.is_some_and(|after| end > after) {
+                break;
+            }
+            self.odd.get_or_insert(ReplyError { kind: ReplyErrorKind::Code, line: 0, offset: 0 }.into());
+            self.empty_lines += 1;
+            self.consumed = end;
+            skipped += usize::from(octets == 2) + 1;
+        }
+        skipped
     }
 
     /// A server may say unasked that it goes away, and that it does not want the rest of what it is being sent.
@@ -71,8 +105,15 @@ impl ClientSession {
         let code = reply.code();
         let outcome = Outcome::from(code);
         if !self.fits(&sent, &reply, outcome) {
-            // It stays unanswered: if it was the end of the content, the message is in doubt.
-            return Err(PeerMisbehaved::UnfittingReply);
+            if (sent.exchange, outcome) != (Exchange::EndOfData, Outcome::Positive) {
+                // It stays unanswered: if it was the end of the content, the message is in doubt.
+                return Err(PeerMisbehaved::UnfittingReply);
+            }
+            self.odd.get_or_insert(PeerMisbehaved::UnfittingReply);
+        }
+        // Nothing can follow it; to be told no, or that the message is there, is enough.
+        if reply.is_cut() && outcome != Outcome::Negative && sent.exchange != Exchange::EndOfData {
+            return Err(self.framer.fault().map_or(PeerMisbehaved::UnfittingReply, PeerMisbehaved::from));
         }
         self.unanswered.pop_front();
         // A server that gives 354 though no recipient is left has to be sent its dot (RFC 2920 section 3.1).
@@ -93,7 +134,12 @@ impl ClientSession {
                 self.lmtp = self.hello == Hello::Local;
                 self.capabilities = match self.hello {
                     Hello::Plain => Capabilities::default(),
-                    Hello::Extended | Hello::Local => Capabilities::from_reply(&reply).into_owned(),
+                    Hello::Extended | Hello::Local if reply.is_well_formed() => {
+                        Capabilities::from_reply(&reply).into_owned()
+                    }
+                    Hello::Extended | Hello::Local => {
+                        Capabilities::from_reply(&reply.into_owned().as_ref()).into_owned()
+                    }
                 };
             }
             (Exchange::StartTls, Outcome::Positive) if more => return Err(PeerMisbehaved::ResidueBeforeTls),
@@ -108,7 +154,7 @@ impl ClientSession {
             _ => {}
         }
         // 421 may come instead of any reply, and nothing follows it (RFC 5321 section 3.8); nor does anything behind QUIT.
-        if code == ReplyCode::SERVICE_NOT_AVAILABLE || sent.exchange == Exchange::Quit {
+        if code == ReplyCode::SERVICE_NOT_AVAILABLE || sent.exchange == Exchange::Quit || reply.is_cut() {
             self.end();
         }
         Ok(ClientNext::Reply { to: sent.ticket, recipient: sent.recipient, reply })

@@ -13,6 +13,7 @@ use core::time::Duration;
 
 use posthaste_wire::{
     BodyType, Capabilities, ReplyRef, Secret,
+    capability::Keyword,
     command::MAX_AUTH_LINE,
     frame::ContentCheck,
     reply::{ReplyFramer, ReplyLimits},
@@ -183,6 +184,27 @@ use crate::{
 /// # Ok::<(), Box<dyn Error>>(())
 /// ```
 ///
+/// # Replies that are not quite well formed
+///
+/// What a server says to a message counts, also when it is not said as RFC 5321 section 4.2 has it: a message that was taken
+/// must not be sent again because of a line's end. A reply counts by the code of its first line, as
+/// [`ReplyFramer::tolerant`] reads it; from the first such reply on there is an [`oddity`](Self::oddity):
+///
+/// | octets | what they count as |
+/// |---|---|
+/// | `250 ok` LF, `250 ok` CR CRLF, a CR or NUL in the text, `250` TAB, `250ok`, `250-a` and `251 b`, a line beyond the limit | the reply 250 |
+/// | an empty line before a reply, between two, or within one | nothing; 8 before a reply, and 8 within one |
+/// | 220 or another such 2yz to the end of the content | that the server has the message |
+/// | a reply without an end within the limits, or with a later line without a code, to the end of the content, or a refusal | the reply, and the end of the session |
+/// | the same as a positive reply to anything else | [`PeerMisbehaved::Reply`] |
+/// | what does not start with three digits | [`PeerMisbehaved::Reply`] |
+/// | any of these in reply to STARTTLS or AUTH, and an empty line behind the 220 to STARTTLS | an error, as nobody may put in a word there |
+///
+/// Behind an oddity commands leave one at a time, whatever is offered, so that each reply can only be that of its command;
+/// content goes by DATA unless it is binary, since 354 shows that no reply is missing or too many; and no second message goes
+/// over the connection. Of a group that was on its way the replies are still given, in their order: a caller should believe
+/// the refusals behind the odd one when 354 or the reply to RSET has come in its place.
+///
 /// Memory: the session keeps one reply to EHLO, at most 64 lines of it; 32 octets for each unanswered command, at most
 /// 1,024 of those, and in LMTP for each recipient whose reply to the content is to come; 4 octets for each accepted
 /// recipient of a transaction. It never keeps content or input.
@@ -227,6 +249,10 @@ pub struct ClientSession {
     block_due: Option<Tick>,
     /// The last chance to send was used: only what is on its way still comes.
     closing: bool,
+    /// What was not quite a reply, first of all.
+    odd: Option<PeerMisbehaved>,
+    /// Empty lines since the last reply.
+    empty_lines: u8,
 }
 
 /// Names a command, so that its reply is known when it comes.
@@ -306,7 +332,7 @@ pub struct ClientEof {
 impl ClientSession {
     /// A session at the start of a connection, which waits for the greeting.
     pub fn new(now: Tick, settings: ClientSettings) -> Self {
-        let framer = ReplyFramer::new(settings.replies);
+        let framer = ReplyFramer::tolerant(settings.replies);
         let mut session = Self {
             settings,
             phase: Phase::Start,
@@ -331,6 +357,8 @@ impl ClientSession {
             waits: false,
             block_due: None,
             closing: false,
+            odd: None,
+            empty_lines: 0,
         };
         session.expect(now, Exchange::Greeting, None);
         session
@@ -350,6 +378,8 @@ impl ClientSession {
         self.capabilities = Capabilities::default();
         self.lmtp = false;
         self.accepted.clear();
+        self.odd = None;
+        self.empty_lines = 0;
         Ok(())
     }
 
@@ -388,6 +418,18 @@ impl ClientSession {
     /// At 0, QUIT and connect again.
     pub fn transactions_left(&self) -> Option<u32> {
         self.capabilities.limits().mail_max.map(|most| most.get().saturating_sub(self.transactions))
+    }
+
+    /// What the server has said first that was not quite a reply and was taken for one all the same, since TLS came up if it
+    /// did. It gets no other message on this connection.
+    pub const fn oddity(&self) -> Option<PeerMisbehaved> {
+        self.odd
+    }
+
+    /// Whether commands may leave before the replies to earlier ones are there: PIPELINING is offered, and there is no
+    /// [`oddity`](Self::oddity).
+    pub const fn may_pipeline(&self) -> bool {
+        self.capabilities.offers(Keyword::Pipelining) && self.odd.is_none()
     }
 
     /// Recipients of this transaction that the server has accepted so far.
@@ -454,7 +496,13 @@ impl ClientSession {
         self.waits = false;
         self.reply_due = self.first_due(now);
         if let Some(sent) = self.unanswered.front() {
-            self.framer = ReplyFramer::new(self.reply_limits(sent.exchange));
+            let limits = self.reply_limits(sent.exchange);
+            self.framer = match is_guarded(sent.exchange) {
+                true => ReplyFramer::new(limits),
+                false => ReplyFramer::tolerant(limits),
+            };
+        } else {
+            self.framer = ReplyFramer::tolerant(self.settings.replies);
         }
     }
 
@@ -486,4 +534,10 @@ impl ClientSession {
             self.phase = phase;
         }
     }
+}
+
+/// Whether nothing but a well-formed reply will do: a word that somebody puts in there would be believed within TLS, or would
+/// be answered with a password.
+const fn is_guarded(exchange: Exchange) -> bool {
+    matches!(exchange, Exchange::StartTls | Exchange::Auth | Exchange::AuthResponse)
 }

@@ -26,6 +26,7 @@ impl ClientSession {
     /// - [`ApiMisuse::NotYet`] when it has to wait for replies: by the rules of PIPELINING, or because 1,024 are still to
     ///   come.
     /// - [`ApiMisuse::NotOffered`] for BODY=BINARYMIME without CHUNKING and BINARYMIME.
+    /// - [`ApiMisuse::OddReplies`] for a second MAIL behind an [`oddity`](Self::oddity).
     /// - [`ApiMisuse::Limit`] beyond MAILMAX or RCPTMAX of the server (RFC 9422).
     /// - [`ApiMisuse::Encode`] when the line must not leave.
     pub fn send(&mut self, now: Tick, command: &Command<'_>, out: &mut BytesMut) -> Result<Ticket, ApiMisuse> {
@@ -109,6 +110,7 @@ impl ClientSession {
             {
                 Err(ApiMisuse::NotOffered)
             }
+            Command::Mail(_) if self.transactions > 0 && self.odd.is_some() => Err(ApiMisuse::OddReplies),
             Command::Mail(_) if self.transactions_left() == Some(0) => Err(ApiMisuse::Limit),
             Command::Rcpt(_) if limits.rcpt_max.is_some_and(|most| self.recipients >= most.get()) => {
                 Err(ApiMisuse::Limit)
@@ -126,8 +128,7 @@ impl ClientSession {
                 Exchange::Mail | Exchange::Rcpt | Exchange::Reset | Exchange::Chunk | Exchange::EndOfData
             )
         };
-        self.unanswered.is_empty()
-            || (self.capabilities.offers(Keyword::Pipelining) && self.unanswered.iter().all(followed))
+        self.unanswered.is_empty() || (self.may_pipeline() && self.unanswered.iter().all(followed))
     }
 }
 

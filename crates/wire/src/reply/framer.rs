@@ -1,10 +1,13 @@
 //! Finding the end of a reply in a stream.
 
-use memchr::memchr3;
+use memchr::{memchr, memchr3};
 
-use super::{ReplyCode, ReplyError, ReplyErrorKind, ReplyRef};
+use super::{Form, ReplyCode, ReplyError, ReplyErrorKind, ReplyRef, odd};
 
 /// Finds where a reply ends and checks its lines as they come.
+///
+/// It is strict: [`ReplyFramer::next`] fails at the first fault. A [`tolerant`](Self::tolerant) one takes what is not quite
+/// well formed too.
 ///
 /// It keeps no octets: the caller shows the unconsumed ones again, from the front. It remembers how far it has looked,
 /// so a reply that comes one octet at a time costs linear time.
@@ -28,6 +31,11 @@ pub struct ReplyFramer {
     lines: usize,
     /// The code of the lines that were checked, as it stands there.
     digits: [u8; 3],
+    is_tolerant: bool,
+    /// The first fault of the reply that has not ended.
+    fault: Option<ReplyError>,
+    /// The first fault of the reply that was given last.
+    given: Option<ReplyError>,
 }
 
 /// How much a peer may say in one reply. Beyond it comes a [`ReplyError`].
@@ -50,7 +58,32 @@ impl Default for ReplyLimits {
 impl ReplyFramer {
     /// A framer at the start of a reply.
     pub const fn new(limits: ReplyLimits) -> Self {
-        Self { limits, line: 0, searched: 0, lines: 0, digits: [0; 3] }
+        Self { limits, line: 0, searched: 0, lines: 0, digits: [0; 3], is_tolerant: false, fault: None, given: None }
+    }
+
+    /// A framer that goes by the three digits at the front of a reply, whatever else is wrong with it.
+    ///
+    /// Such a reply is [not well formed](ReplyRef::is_well_formed); it has the code of its first line. From its first fault on
+    /// each LF ends a line, and the reply ends with the first line that has no hyphen behind its digits. It may have as many
+    /// lines, and lines as long, as [`ReplyLimits::octets`] allows. Taken are
+    ///
+    /// - a bare LF at the end of a line, a CR or NUL anywhere in it, several CR before the LF;
+    /// - any octet but a digit behind the code, such as a tab, or none;
+    /// - other codes on later lines, and up to 8 empty lines between them;
+    /// - lines that are too long or too many.
+    ///
+    /// A reply that goes on beyond the limit, or with a line that does not start with a code, is [cut](ReplyRef::is_cut)
+    /// there: where the next one starts is unknown. A fault in the first three digits is an error as ever.
+    #[must_use]
+    pub const fn tolerant(limits: ReplyLimits) -> Self {
+        let mut framer = Self::new(limits);
+        framer.is_tolerant = true;
+        framer
+    }
+
+    /// The first fault of the reply that [`next`](Self::next) gave last; [`None`] when that was well formed.
+    pub const fn fault(&self) -> Option<ReplyError> {
+        self.given
     }
 
     /// The reply at the front of `input`, once it is whole; the framer then stands at the start of the next one.
@@ -61,6 +94,56 @@ impl ReplyFramer {
     /// # Errors
     /// [`ReplyError`] at the first fault. It is the same in whatever pieces the octets came.
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<ReplyRef<'a>>, ReplyError> {
+        if !self.is_tolerant {
+            return self.well_formed(input);
+        }
+        self.given = None;
+        let fault = match self.fault {
+            Some(fault) => fault,
+            None => match self.well_formed(input) {
+                Err(fault) => {
+                    // The line is looked at once more, from its start.
+                    self.searched = self.line;
+                    self.lines = 0;
+                    *self.fault.insert(fault)
+                }
+                framed => return framed,
+            },
+        };
+        let odd = self.odd(input, fault)?;
+        if odd.is_some() {
+            *self = Self { given: Some(fault), ..Self::tolerant(self.limits) };
+        }
+        Ok(odd)
+    }
+
+    /// Goes on behind the first fault, with lines that end in LF.
+    #[cold]
+    fn odd<'a>(&mut self, input: &'a [u8], fault: ReplyError) -> Result<Option<ReplyRef<'a>>, ReplyError> {
+        let code = odd::code(input).ok_or(fault)?;
+        let reply = |end: usize, form| Ok(input.get(..end).map(|octets| ReplyRef { octets, code, form }));
+        loop {
+            let found = memchr(b'\n', input.get(self.searched..).unwrap_or_default());
+            let end = found.map_or(input.len(), |found| self.searched + found + 1);
+            if end > self.limits.octets {
+                return reply(self.limits.octets, Form::Cut);
+            }
+            self.searched = end;
+            if found.is_none() {
+                return Ok(None);
+            }
+            let line = odd::trimmed(input.get(self.line..end).unwrap_or_default());
+            match line {
+                [] if self.lines < MAX_EMPTY_LINES => self.lines += 1,
+                _ if odd::code(line).is_none() => return reply(self.line, Form::Cut),
+                [_, _, _, b'-', ..] => {}
+                _ => return reply(end, Form::Odd),
+            }
+            self.line = end;
+        }
+    }
+
+    fn well_formed<'a>(&mut self, input: &'a [u8]) -> Result<Option<ReplyRef<'a>>, ReplyError> {
         loop {
             // One search finds the end of a line and every octet that must not stand before it.
             let rest = input.get(self.searched..).unwrap_or_default();
@@ -77,20 +160,20 @@ impl ReplyFramer {
                 }
                 _ => {
                     self.within_limits(at + 1)?;
-                    return Err(self.fault(ReplyErrorKind::LineEnding, at));
+                    return Err(self.error(ReplyErrorKind::LineEnding, at));
                 }
             }
             let end = at + 2;
             self.within_limits(end)?;
             if let Some(code) = self.check(input.get(self.line..at).unwrap_or_default())? {
-                *self = Self::new(self.limits);
-                return Ok(input.get(..end).map(|octets| ReplyRef { octets, code }));
+                *self = Self { is_tolerant: self.is_tolerant, ..Self::new(self.limits) };
+                return Ok(input.get(..end).map(|octets| ReplyRef { octets, code, form: Form::Whole }));
             }
             self.line = end;
             self.searched = end;
             self.lines += 1;
             if self.lines >= self.limits.lines {
-                return Err(self.fault(ReplyErrorKind::TooManyLines, end));
+                return Err(self.error(ReplyErrorKind::TooManyLines, end));
             }
         }
     }
@@ -103,9 +186,9 @@ impl ReplyFramer {
         if end <= line_limit && end <= self.limits.octets {
             Ok(())
         } else if line_limit <= self.limits.octets {
-            Err(self.fault(ReplyErrorKind::LineTooLong, line_limit))
+            Err(self.error(ReplyErrorKind::LineTooLong, line_limit))
         } else {
-            Err(self.fault(ReplyErrorKind::TooLong, self.limits.octets))
+            Err(self.error(ReplyErrorKind::TooLong, self.limits.octets))
         }
     }
 
@@ -123,7 +206,7 @@ impl ReplyFramer {
         }
         let code = ReplyCode::from_digits(digits).ok_or_else(|| self.code_fault(line))?;
         if self.lines > 0 && digits != self.digits {
-            return Err(self.fault(ReplyErrorKind::DifferingCodes, self.line));
+            return Err(self.error(ReplyErrorKind::DifferingCodes, self.line));
         }
         self.digits = digits;
         Ok(last.then_some(code))
@@ -138,14 +221,17 @@ impl ReplyFramer {
             _ => false,
         };
         let fitting = line.iter().enumerate().take_while(fits).count();
-        self.fault(ReplyErrorKind::Code, self.line + fitting)
+        self.error(ReplyErrorKind::Code, self.line + fitting)
     }
 
     #[cold]
-    fn fault(&self, kind: ReplyErrorKind, offset: usize) -> ReplyError {
+    const fn error(&self, kind: ReplyErrorKind, offset: usize) -> ReplyError {
         ReplyError { kind, line: self.lines, offset }
     }
 }
+
+/// The most empty lines within a reply that a tolerant framer takes.
+const MAX_EMPTY_LINES: usize = 8;
 
 /// Where the first CR, LF or NUL stands.
 ///
@@ -188,6 +274,76 @@ mod tests {
             }
         }
         assert_eq!(replies, [(220, 1), (250, 3), (250, 1)]);
+    }
+
+    /// What a tolerant framer makes of a stream, in pieces that end there: code, octets, and a mark for each that is not whole.
+    fn tolerated(limits: ReplyLimits, stream: &[u8], ends: impl IntoIterator<Item = usize>) -> alloc::string::String {
+        let mut framer = ReplyFramer::tolerant(limits);
+        let (mut start, mut found) = (0, alloc::vec::Vec::new());
+        for end in ends {
+            loop {
+                match framer.next(&stream[start..end]) {
+                    Ok(Some(reply)) => {
+                        start += reply.as_bytes().len();
+                        let mark = if reply.is_cut() { "cut" } else { "" };
+                        let odd = if reply.is_well_formed() { "" } else { "~" };
+                        assert_eq!(framer.fault().is_none(), reply.is_well_formed());
+                        found.push(alloc::format!("{odd}{}{mark}", reply.into_owned()));
+                        if reply.is_cut() {
+                            return found.join(" / ");
+                        }
+                    }
+                    Ok(None) => break,
+                    Err(error) => {
+                        found.push(alloc::format!("{:?} {}", error.kind, error.offset));
+                        return found.join(" / ");
+                    }
+                }
+            }
+        }
+        found.join(" / ")
+    }
+
+    #[test]
+    fn a_tolerant_framer_goes_by_the_first_three_digits_in_every_chunking() {
+        let limits = ReplyLimits { line: 16, lines: 3, octets: 64 };
+        for (stream, expected) in [
+            (&b"250 ok\r\n250 b\r\n"[..], "250 ok / 250 b"),
+            (b"250 2.0.0 ok\n550 no\r\n", "~250 2.0.0 ok / 550 no"),
+            (b"250 ok\r\r\n550 no\r\n", "~250 ok / 550 no"),
+            (b"250 a\rb\r\n", "~250 a?b"),
+            (b"250 a\0b\r\n", "~250 a?b"),
+            (b"250\tok\r\n", "~250 ok"),
+            (b"250ok\r\n", "~250 ok"),
+            (b"250\n", "~250"),
+            (b"250 ok \t\r\n", "250 ok ?"),
+            (b"250-a\r\n251 b\r\n", "~250 a b"),
+            (b"250-a\n550-b\r\n251 c\r\n250 d\r\n", "~250 a b c / 250 d"),
+            (b"250-a\r\n\r\n\n250 b\r\n", "~250 a b"),
+            (b"250 0123456789012345\r\n250 b\r\n", "~250 0123456789012345 / 250 b"),
+            (b"250-a\r\n250-b\r\n250-c\r\n250 d\r\n", "~250 a b c d"),
+            // Cut where nothing says where the next one starts.
+            (b"550-a\r\nb\r\n250 c\r\n", "~550 acut"),
+            (
+                b"250 0123456789012345678901234567890123456789012345678901234567890123456789\r\n",
+                "~250 012345678901234567890123456789012345678901234567890123456789cut",
+            ),
+            (b"250-a\r\n\n\n\n\n\n\n\n\n\n250 b\r\n", "~250 acut"),
+            // The first three digits are not there.
+            (b"25\n", "LineEnding 2"),
+            (b"hello\n", "LineEnding 5"),
+            (b"2500 ok\r\n", "Code 3"),
+            (b"199 ok\n", "LineEnding 6"),
+            (b" 250 ok\r\n", "Code 0"),
+            (b"250 ok\n\r\n", "~250 ok / Code 0"),
+            (b"2222222222222222222222", "LineTooLong 16"),
+        ] {
+            let text = stream.escape_ascii();
+            for cut in 0..=stream.len() {
+                assert_eq!(tolerated(limits, stream, [cut, stream.len()]), expected, "{text} cut at {cut}");
+            }
+            assert_eq!(tolerated(limits, stream, 0..=stream.len()), expected, "{text} by octets");
+        }
     }
 
     #[test]

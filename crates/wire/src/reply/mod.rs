@@ -4,6 +4,7 @@ mod code;
 mod enhanced;
 mod error;
 mod framer;
+mod odd;
 mod registry;
 
 use alloc::{string::String, vec::Vec};
@@ -22,7 +23,8 @@ pub const MAX_REPLY_LINE: usize = 512;
 /// The most lines of a reply that this crate builds: 32 of 512 octets keep a reply within 16 KiB.
 pub const MAX_REPLY_LINES: usize = 32;
 
-/// A reply that borrows its octets: one or more lines with one code, each ending in CRLF.
+/// A reply that borrows its octets: one or more lines with one code, each ending in CRLF. Only from a
+/// [tolerant](ReplyFramer::tolerant) framer they may be less than [well formed](Self::is_well_formed).
 ///
 /// ```
 /// use posthaste_wire::ReplyRef;
@@ -36,6 +38,18 @@ pub const MAX_REPLY_LINES: usize = 32;
 pub struct ReplyRef<'a> {
     octets: &'a [u8],
     code: ReplyCode,
+    form: Form,
+}
+
+/// How well a reply is formed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Form {
+    /// As it should be.
+    Whole,
+    /// Not quite, and it has an end.
+    Odd,
+    /// Nor is its end known.
+    Cut,
 }
 
 impl<'a> ReplyRef<'a> {
@@ -61,7 +75,7 @@ impl<'a> ReplyRef<'a> {
     pub fn enhanced(&self) -> Option<EnhancedCode> {
         // The line's end needs no search: it is CR that stands behind a code alone.
         match EnhancedCode::prefix(self.octets.get(4..)?) {
-            Some((enhanced, [b' ' | b'\r', ..])) if enhanced.class() == self.code.class() => Some(enhanced),
+            Some((enhanced, [b' ' | b'\r' | b'\n', ..])) if enhanced.class() == self.code.class() => Some(enhanced),
             _ => None,
         }
     }
@@ -92,13 +106,27 @@ impl<'a> ReplyRef<'a> {
         self.octets
     }
 
-    /// The owned form.
+    /// Whether it is as RFC 5321 section 4.2 has it. Nothing behind one that is not should be trusted for long: the code of
+    /// its first line says what happened, and the rest is guesswork.
+    pub const fn is_well_formed(&self) -> bool {
+        matches!(self.form, Form::Whole)
+    }
+
+    /// Whether its end was not found, so that nothing behind it can be read.
+    pub const fn is_cut(&self) -> bool {
+        matches!(self.form, Form::Cut)
+    }
+
+    /// The owned form: the same octets, or, of a reply that is not well formed, its code and text in a well-formed one.
     pub fn into_owned(self) -> Reply {
-        Reply { octets: Bytes::copy_from_slice(self.octets), code: self.code }
+        match self.form {
+            Form::Whole => Reply { octets: Bytes::copy_from_slice(self.octets), code: self.code },
+            Form::Odd | Form::Cut => odd::normalized(self.octets, self.code),
+        }
     }
 }
 
-/// The text of lines that each start with a code and end in CRLF.
+/// The text of lines that each start with a code and end in CRLF, or of an odd reply in LF.
 #[derive(Debug, Clone)]
 pub(crate) struct Lines<'a> {
     pub(crate) rest: &'a [u8],
@@ -108,10 +136,14 @@ impl<'a> Iterator for Lines<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        let (line, rest) = self.rest.split_at_checked(memchr(b'\n', self.rest)? + 1)?;
+        // A line without an end is the last one of a reply that was cut.
+        let end = memchr(b'\n', self.rest).map_or(self.rest.len(), |lf| lf + 1);
+        let (line, rest) = self.rest.split_at_checked(end).filter(|(line, _)| !line.is_empty())?;
         self.rest = rest;
         // Without a separator there is no text either.
-        Some(line.get(4..line.len().saturating_sub(2)).unwrap_or_default())
+        Some(match line.get(4..).unwrap_or_default() {
+            [text @ .., b'\r', b'\n'] | [text @ .., b'\n'] | text => text,
+        })
     }
 }
 
@@ -184,7 +216,7 @@ impl Reply {
 
     /// The borrowed form.
     pub fn as_ref(&self) -> ReplyRef<'_> {
-        ReplyRef { octets: &self.octets, code: self.code }
+        ReplyRef { octets: &self.octets, code: self.code, form: Form::Whole }
     }
 }
 

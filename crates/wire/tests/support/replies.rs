@@ -31,6 +31,7 @@ pub fn reply(stream: &[u8]) {
     for chunking in chunkings(stream.len()) {
         assert_eq!(read(chunking.clone()), (replies.clone(), failed), "{chunking:?}");
     }
+    tolerant(stream);
     for reply in &replies {
         let reply = reply.as_ref();
         assert_eq!(ReplyRef::parse(reply.as_bytes()).as_ref(), Ok(&reply));
@@ -38,6 +39,39 @@ pub fn reply(stream: &[u8]) {
         assert!(!reply.to_string().contains(char::is_control), "logs stay on one line");
         assert!(reply.enhanced().is_none_or(|code| code.class() == reply.code().get() / 100));
         capabilities(&reply);
+    }
+}
+
+/// A tolerant framer takes what a strict one does and more, the same in every chunking, and what it gives becomes well formed.
+fn tolerant(stream: &[u8]) {
+    let read = |mut chunking: Chunking| {
+        let mut framer = ReplyFramer::tolerant(ReplyLimits::default());
+        let (mut start, mut end, mut replies) = (0, 0, Vec::new());
+        loop {
+            match framer.next(&stream[start..end]) {
+                Ok(Some(reply)) => {
+                    start += reply.as_bytes().len();
+                    assert_eq!(reply.is_well_formed(), framer.fault().is_none());
+                    assert_eq!(reply.is_well_formed(), ReplyRef::parse(reply.as_bytes()) == Ok(reply));
+                    let owned = reply.into_owned();
+                    let normal = ReplyRef::parse(owned.as_ref().as_bytes()).expect("what is owned is well formed");
+                    assert_eq!(normal.code(), reply.code());
+                    assert!(reply.as_bytes().starts_with(reply.code().to_string().as_bytes()));
+                    assert!(!reply.to_string().contains(char::is_control), "logs stay on one line");
+                    replies.push((start, owned));
+                    if reply.is_cut() {
+                        return (replies, true);
+                    }
+                }
+                Ok(None) if end == stream.len() => return (replies, false),
+                Ok(None) => end += chunking.next(end, stream.len() - end),
+                Err(_) => return (replies, true),
+            }
+        }
+    };
+    let whole = read(Chunking::Whole);
+    for chunking in chunkings(stream.len()) {
+        assert_eq!(read(chunking.clone()), whole, "{chunking:?}");
     }
 }
 

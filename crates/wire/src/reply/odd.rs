@@ -1,0 +1,51 @@
+//! Replies that are not quite well formed: what decides, and their text in a form that is.
+
+use alloc::vec::Vec;
+
+use super::{Reply, ReplyCode, ReplyLimits};
+
+/// The code at the front of a line. A fourth digit makes it none.
+pub(super) fn code(line: &[u8]) -> Option<ReplyCode> {
+    let (digits, behind) = line.split_first_chunk()?;
+    ReplyCode::from_digits(*digits).filter(|_| !behind.first().is_some_and(u8::is_ascii_digit))
+}
+
+/// A line without its end, however odd that is.
+pub(super) fn trimmed(line: &[u8]) -> &[u8] {
+    let end = line.iter().rposition(|octet| !matches!(octet, b'\r' | b'\n')).map_or(0, |last| last + 1);
+    line.get(..end).unwrap_or_default()
+}
+
+/// The text behind the code and what separates them.
+fn text(line: &[u8]) -> &[u8] {
+    match line {
+        [_, _, _, b' ' | b'-' | b'\t' | b'\r' | 0, text @ ..] | [_, _, _, text @ ..] => text,
+        _ => &[],
+    }
+}
+
+/// A well-formed reply with this code and the text of those lines, control characters as `?`, within the default
+/// [`ReplyLimits`]: longer lines are cut, and lines beyond are left out.
+pub(super) fn normalized(octets: &[u8], code: ReplyCode) -> Reply {
+    let limits = ReplyLimits { line: 2_048, lines: 128, octets: 16 * 1_024 };
+    let prefix = "250 ".len();
+    let mut normal = Vec::new();
+    let mut last = 0;
+    let lines = octets.split(|octet| *octet == b'\n').map(trimmed).filter(|line| !line.is_empty());
+    for line in lines.take(limits.lines) {
+        let text = text(line);
+        let text = text.get(..limits.line - prefix - 2).unwrap_or(text);
+        if normal.len() + prefix + text.len() + 2 > limits.octets {
+            break;
+        }
+        last = normal.len();
+        normal.extend_from_slice(alloc::format!("{code}-").as_bytes());
+        normal.extend(text.iter().map(|octet| if octet.is_ascii_control() { b'?' } else { *octet }));
+        normal.extend_from_slice(b"\r\n");
+    }
+    // There is a line: that of the code.
+    if let Some(separator) = normal.get_mut(last + prefix - 1) {
+        *separator = b' ';
+    }
+    Reply { octets: normal.into(), code }
+}
