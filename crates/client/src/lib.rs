@@ -7,6 +7,7 @@ mod error;
 #[cfg(feature = "hickory")]
 mod hickory;
 pub mod mx;
+mod outcome;
 mod resolve;
 mod tls;
 mod transaction;
@@ -16,8 +17,9 @@ pub use connect::{Port, connect};
 pub use error::{ConnectError, Stage};
 #[cfg(feature = "hickory")]
 pub use hickory::HickoryResolver;
+pub use outcome::{RecipientOutcome, RefusedAt};
 pub use resolve::{MxRecord, ResolveError, Resolver, SystemResolver};
 pub use tls::{Tls, TlsPolicy, unverified};
-pub use transaction::{RecipientOutcome, RefusedAt, Transaction};
+pub use transaction::Transaction;
 
 pub use posthaste_io::{ClientError, Content, rustls, session, wire};

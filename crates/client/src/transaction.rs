@@ -5,82 +5,36 @@ use posthaste_io::{
     ChunksSent, ClientError, ClientEvent, Content,
     session::{
         Ticket,
-        client::{
-            BodyKind,
-            downgrade::{self, Undeliverable},
-        },
+        client::{BodyKind, downgrade},
         table::Phase,
     },
-    wire::{Command, Mail, Rcpt, Reply, Severity, capability::Keyword},
+    wire::{Command, Mail, Rcpt, Reply},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::Client;
+use crate::{Client, RecipientOutcome, RefusedAt, outcome::is_unknown_command};
 
 /// What came of a transaction.
 #[derive(Debug)]
 pub struct Transaction {
     /// One outcome for each recipient, in their order.
     pub recipients: Vec<RecipientOutcome>,
-    /// Why the conversation broke off; without it, the connection can be used again.
+    /// Why the conversation broke off, or must not go on although every recipient has an outcome: what the server said was
+    /// not quite well formed ([`ClientSession::oddity`](posthaste_io::session::ClientSession::oddity)). Without it, the
+    /// connection can be used again.
     pub broken: Option<ClientError>,
     /// The end of the content may have left when it broke off: the server may have the message all the same, and sending
     /// it again may make a duplicate (RFC 1047).
     pub in_doubt: bool,
-}
-
-/// What came of one recipient.
-#[derive(Debug, Clone)]
-pub enum RecipientOutcome {
-    /// The server has the message, and said this to the end of the content.
-    Accepted(Reply),
-    /// The server refused, in these words; [`is_for_good`](Self::is_for_good) says what that means.
-    Refused(Reply, RefusedAt),
-    /// The server cannot take this message; for good.
-    Undeliverable(Undeliverable),
-    /// The server has said that it takes fewer recipients, or fewer domains of them, in one transaction (RFC 9422): this one
-    /// was not named to it. Send the message to it in another transaction; [`Client::recipients_at_once`] says how many fit.
-    Postponed,
-    /// The conversation broke off before there was an answer: try again.
-    Lost,
-}
-
-/// What was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusedAt {
-    /// The reverse-path.
-    Mail,
-    /// The recipient.
-    Rcpt,
-    /// DATA, before the content.
-    Data,
-    /// The content, at its end or within it.
-    Content,
+    /// The content was sent by BDAT, since the server offers CHUNKING, and that came to nothing: BDAT was answered with 500 to
+    /// 504, or the conversation broke off in it. No outcome is for good because of that. The next attempt should switch
+    /// [`ClientSettings::chunking`](posthaste_io::session::ClientSettings::chunking) off, so that content that is not
+    /// BODY=BINARYMIME goes by DATA.
+    pub chunking_failed: bool,
 }
 
 /// How many RCPT are on their way at once, so that neither side's window fills while both write (RFC 2920 section 3.1).
 const GROUP: usize = 100;
-
-/// The code that RFC 821 had for too many recipients.
-const STORAGE_EXCEEDED: u16 = 552;
-
-impl RecipientOutcome {
-    /// Whether another attempt would come to the same: the server refused with 5yz, or cannot take the message.
-    ///
-    /// A 552 to RCPT is not for good: servers of RFC 821 say it where 452 is meant (RFC 5321 section 4.5.3.1.10).
-    pub fn is_for_good(&self) -> bool {
-        match self {
-            Self::Refused(reply, RefusedAt::Rcpt) if reply.code().get() == STORAGE_EXCEEDED => false,
-            Self::Refused(reply, _) => reply.code().severity() == Severity::PermanentNegative,
-            Self::Undeliverable(_) => true,
-            Self::Accepted(_) | Self::Postponed | Self::Lost => false,
-        }
-    }
-
-    fn of(reply: Reply, at: RefusedAt) -> Self {
-        if reply.code().is_positive() { Self::Accepted(reply) } else { Self::Refused(reply, at) }
-    }
-}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends one message. Commands are pipelined as far as the server offers it; the content goes by BDAT where it offers
@@ -92,7 +46,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         recipients: &[Rcpt<&str>],
         content: impl Content,
     ) -> Transaction {
-        let mut attempt = Attempt { outcomes: vec![None; recipients.len()], named: Vec::new() };
+        let mut attempt = Attempt::new(recipients.len());
         let mut broken = None;
         match downgrade::mail(mail, self.next_hop()) {
             Err(why) => attempt.outcomes.fill(Some(RecipientOutcome::Undeliverable(why))),
@@ -103,14 +57,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 }
             }
         }
-        if self.driver.session().phase() == Phase::Closed && broken.is_none() {
+        let session = self.driver.session();
+        if session.phase() == Phase::Closed && broken.is_none() {
             // Every recipient has its answer, and the last of them was a 421.
             broken = Some(ClientError::Closed);
         }
-        let in_doubt = self.driver.message_in_doubt() && attempt.outcomes.iter().any(Option::is_none);
+        if let (Some(oddity), None | Some(ClientError::Closed)) = (session.oddity(), &broken) {
+            broken = Some(ClientError::Peer(oddity));
+        }
+        let in_doubt = session.message_in_doubt() || attempt.end_is_out_of_step;
+        let in_doubt = in_doubt && attempt.outcomes.iter().any(Option::is_none);
+        let chunking_failed = attempt.by_chunks && broken.as_ref().is_some_and(may_be_chunking);
         let recipients =
             attempt.outcomes.into_iter().map(|outcome| outcome.unwrap_or(RecipientOutcome::Lost)).collect();
-        Transaction { recipients, broken, in_doubt }
+        Transaction { recipients, broken, in_doubt, chunking_failed }
+    }
+}
+
+/// Returns `true` if a conversation that broke off so, while content was sent by BDAT, may have done so because of BDAT.
+fn may_be_chunking(broken: &ClientError) -> bool {
+    match broken {
+        ClientError::EarlyReply(reply) | ClientError::Unasked(reply) => is_unknown_command(reply),
+        // A 421, or nothing that the server has done.
+        ClientError::Closed | ClientError::Misuse(_) | ClientError::Content(_) => false,
+        _ => true,
     }
 }
 
@@ -118,9 +88,28 @@ struct Attempt {
     outcomes: Vec<Option<RecipientOutcome>>,
     /// Which recipient each RCPT of the transaction names.
     named: Vec<usize>,
+    /// Content is on its way by BDAT, or its reply is.
+    by_chunks: bool,
+    /// A reply was odd while others were on their way: one may be missing, or one too many.
+    is_out_of_step: bool,
+    /// The same, of replies to the end of the content.
+    end_is_out_of_step: bool,
+    /// What those said that came behind it. It counts once 354, or the reply to RSET, has come in its place.
+    held: Vec<(u32, RecipientOutcome)>,
 }
 
 impl Attempt {
+    fn new(recipients: usize) -> Self {
+        Self {
+            outcomes: vec![None; recipients],
+            named: Vec::new(),
+            by_chunks: false,
+            is_out_of_step: false,
+            end_is_out_of_step: false,
+            held: Vec::new(),
+        }
+    }
+
     /// The recipients that are named to the server, as it can take them; the others have their outcome then.
     fn choose<'a, S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
@@ -149,30 +138,33 @@ impl Attempt {
         recipients: &[Rcpt<&str>],
         mut content: impl Content,
     ) -> Result<(), ClientError> {
-        let pipelining = client.capabilities().offers(Keyword::Pipelining);
         client.driver.send(&Command::Mail(mail))?;
-        let kind = client.driver.session().body_kind();
-        if !pipelining {
+        let mut mail_answered = !client.driver.session().may_pipeline();
+        if mail_answered {
             let reply = client.reply().await?;
             if !reply.code().is_positive() {
                 self.settle(&reply, RefusedAt::Mail);
                 return Ok(());
             }
         }
-        let mut groups = recipients.chunks(if pipelining { GROUP } else { 1 }).peekable();
-        let mut mail_answered = !pipelining;
-        while let Some(group) = groups.next() {
+        let mut rest = recipients;
+        loop {
+            // An odd reply ends it.
+            let pipelining = client.driver.session().may_pipeline();
+            let most = if pipelining { GROUP } else { 1 };
+            let (group, behind) = rest.split_at_checked(most).unwrap_or((rest, &[]));
+            rest = behind;
             for rcpt in group {
                 client.driver.send(&Command::Rcpt(*rcpt))?;
             }
             // DATA leaves with the last group; everything else waits for the group's replies.
-            if pipelining && kind == BodyKind::Data && groups.peek().is_none() {
+            if pipelining && client.driver.session().body_kind() == BodyKind::Data && rest.is_empty() {
                 break;
             }
             let expected = group.len() + usize::from(!mail_answered);
             mail_answered = true;
             for _ in 0..expected {
-                self.answer(client.driver.next().await?)?;
+                self.answer(client).await?;
             }
             // A refused MAIL leaves nothing to name recipients for.
             match client.driver.session().phase() {
@@ -180,25 +172,33 @@ impl Attempt {
                 Phase::Closed => return Err(ClientError::Closed),
                 _ => return Ok(()),
             }
+            if rest.is_empty() {
+                if client.driver.session().accepted_recipients() == 0 {
+                    return self.reset(client).await;
+                }
+                break;
+            }
         }
-        if (!pipelining || kind == BodyKind::Chunks) && self.outcomes.iter().all(Option::is_some) {
-            return reset(client).await;
-        }
-        let sent = match kind {
+        let sent = match client.driver.session().body_kind() {
             BodyKind::Data => match self.ask(client).await? {
                 true => client.driver.send_content(&mut content).await.map(ChunksSent::Whole),
                 false => return Ok(()),
             },
-            BodyKind::Chunks => client.driver.send_chunks(&mut content).await,
+            // Binary content; nothing would show that a reply is missing.
+            BodyKind::Chunks if self.is_out_of_step => return Err(ClientError::Closed),
+            BodyKind::Chunks => {
+                self.by_chunks = true;
+                client.driver.send_chunks(&mut content).await
+            }
         };
         match sent {
             Ok(ChunksSent::Whole(end)) => self.end(client, end).await,
             Ok(ChunksSent::Refused(reply)) => {
-                self.settle(&reply, RefusedAt::Content);
-                reset(client).await
+                self.content_refused(&reply)?;
+                self.reset(client).await
             }
             Err(ClientError::EarlyReply(reply)) => {
-                self.settle(&reply, RefusedAt::Content);
+                self.content_refused(&reply)?;
                 Err(ClientError::EarlyReply(reply))
             }
             Err(error) => Err(error),
@@ -212,13 +212,17 @@ impl Attempt {
             match client.driver.next().await? {
                 ClientEvent::SendBody { .. } => break,
                 ClientEvent::Reply { to, reply, .. } if to == data => {
+                    if !self.is_out_of_step {
+                        self.settle(&reply, RefusedAt::Data);
+                    }
+                    self.reset(client).await?;
                     self.settle(&reply, RefusedAt::Data);
-                    reset(client).await?;
                     return Ok(false);
                 }
-                event => self.answer(event)?,
+                event => self.take(client, event)?,
             }
         }
+        self.is_in_step();
         if self.outcomes.iter().any(Option::is_none) {
             return Ok(true);
         }
@@ -236,33 +240,95 @@ impl Attempt {
     ) -> Result<(), ClientError> {
         while client.driver.session().is_unanswered(end) {
             match client.driver.next().await? {
+                ClientEvent::Reply { to, reply, .. } if to == end && self.by_chunks && is_unknown_command(&reply) => {
+                    return self.content_refused(&reply);
+                }
                 ClientEvent::Reply { to, recipient: Some(index), reply } if to == end => {
                     let outcome = RecipientOutcome::of(reply, RefusedAt::Content);
                     self.set(index, outcome);
+                    self.look_for_oddities(client);
+                    self.end_is_out_of_step = self.is_out_of_step;
                 }
                 ClientEvent::Reply { to, reply, .. } if to == end => self.settle(&reply, RefusedAt::Content),
-                event => self.answer(event)?,
+                event => self.take(client, event)?,
             }
         }
+        self.by_chunks = false;
+        if self.is_out_of_step { self.reset(client).await } else { Ok(()) }
+    }
+
+    /// The content was refused, which is an error when it was BDAT that the server does not know: its octets may come as
+    /// commands then.
+    fn content_refused(&mut self, reply: &Reply) -> Result<(), ClientError> {
+        if self.by_chunks && is_unknown_command(reply) {
+            self.settle(reply, RefusedAt::Bdat);
+            return Err(ClientError::Chunking(reply.clone()));
+        }
+        self.by_chunks = false;
+        self.settle(reply, RefusedAt::Content);
         Ok(())
     }
 
+    /// Waits for the next reply to MAIL or to a RCPT.
+    async fn answer<S: AsyncRead + AsyncWrite + Unpin>(&mut self, client: &mut Client<S>) -> Result<(), ClientError> {
+        let event = client.driver.next().await?;
+        self.take(client, event)
+    }
+
     /// Takes the reply to MAIL or to a RCPT.
-    fn answer(&mut self, event: ClientEvent) -> Result<(), ClientError> {
+    fn take<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        client: &Client<S>,
+        event: ClientEvent,
+    ) -> Result<(), ClientError> {
         match event {
             ClientEvent::Reply { reply, .. } if reply.code().is_positive() => {}
             ClientEvent::Reply { recipient: Some(index), reply, .. } => {
-                self.set(index, RecipientOutcome::Refused(reply, RefusedAt::Rcpt));
+                let is_first = client.driver.session().accepted_recipients() == 0;
+                let at = if is_first { RefusedAt::Rcpt } else { RefusedAt::LaterRcpt };
+                self.set(index, RecipientOutcome::Refused(reply, at));
             }
             // MAIL was refused, and with it every recipient.
             ClientEvent::Reply { reply, .. } => self.settle(&reply, RefusedAt::Mail),
             _ => return Err(ClientError::Closed),
         }
+        self.look_for_oddities(client);
         Ok(())
+    }
+
+    /// Behind an odd reply those that are on their way may belong to other commands than they seem to.
+    fn look_for_oddities<S: AsyncRead + AsyncWrite + Unpin>(&mut self, client: &Client<S>) {
+        let session = client.driver.session();
+        self.is_out_of_step |= session.oddity().is_some() && session.unanswered() > 0;
+    }
+
+    /// A reply has come in its place that no other command has: those before it have, too.
+    fn is_in_step(&mut self) {
+        self.is_out_of_step = false;
+        self.end_is_out_of_step = false;
+        for (index, outcome) in std::mem::take(&mut self.held) {
+            self.set(index, outcome);
+        }
+    }
+
+    /// Leaves no transaction open. A server that has gone has at least said no reply too many.
+    async fn reset<S: AsyncRead + AsyncWrite + Unpin>(&mut self, client: &mut Client<S>) -> Result<(), ClientError> {
+        if client.driver.session().phase() == Phase::Closed {
+            return Err(ClientError::Closed);
+        }
+        let reset = client.command(&Command::Rset).await.map(drop);
+        if !matches!(reset, Err(ClientError::Peer(_))) {
+            self.is_in_step();
+        }
+        reset
     }
 
     /// The outcome of the recipient that the RCPT of this number names, unless it has one.
     fn set(&mut self, index: u32, outcome: RecipientOutcome) {
+        if self.is_out_of_step {
+            self.held.push((index, outcome));
+            return;
+        }
         let recipient = usize::try_from(index).ok().and_then(|index| self.named.get(index));
         if let Some(slot @ None) = recipient.and_then(|recipient| self.outcomes.get_mut(*recipient)) {
             *slot = Some(outcome);
@@ -275,12 +341,4 @@ impl Attempt {
             *outcome = Some(RecipientOutcome::of(reply.clone(), at));
         }
     }
-}
-
-/// Leaves no transaction open.
-async fn reset<S: AsyncRead + AsyncWrite + Unpin>(client: &mut Client<S>) -> Result<(), ClientError> {
-    if client.driver.session().phase() == Phase::Closed {
-        return Err(ClientError::Closed);
-    }
-    client.command(&Command::Rset).await.map(drop)
 }

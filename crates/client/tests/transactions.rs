@@ -11,42 +11,14 @@ use std::{
 
 use bytes::Bytes;
 use posthaste_client::{
-    Client, ClientError, RecipientOutcome, RefusedAt, TlsPolicy, Transaction,
+    Client, ClientError, TlsPolicy,
     wire::{Mail, Rcpt},
 };
-use support::{connected, mail, of, options, polite, rcpts, serve, verb};
+use support::{connected, letters, mail, names, of, options, polite, rcpts, send, serve, verb};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 const CONTENT: Bytes = Bytes::from_static(b"Subject: x\r\n\r\n.body\r\n");
 const PIPELINING: &[&str] = &["PIPELINING"];
-
-fn names(count: usize) -> Vec<String> {
-    (0..count).map(|number| format!("u{number}")).collect()
-}
-
-async fn send<S: AsyncRead + AsyncWrite + Unpin>(
-    client: &mut Client<S>,
-    recipients: &[Rcpt],
-    content: Bytes,
-) -> Transaction {
-    let recipients: Vec<_> = recipients.iter().map(|rcpt| rcpt.borrowed()).collect();
-    client.transact(mail("MAIL FROM:<me@s.test>"), &recipients, content).await
-}
-
-/// `A`ccepted, refused at `M`ail, `R`cpt, `D`ata or `C`ontent, or `L`ost.
-fn letters(sent: &Transaction) -> String {
-    let letter = |outcome: &RecipientOutcome| match outcome {
-        RecipientOutcome::Accepted(_) => 'A',
-        RecipientOutcome::Refused(_, RefusedAt::Mail) => 'M',
-        RecipientOutcome::Refused(_, RefusedAt::Rcpt) => 'R',
-        RecipientOutcome::Refused(_, RefusedAt::Data) => 'D',
-        RecipientOutcome::Refused(_, RefusedAt::Content) => 'C',
-        RecipientOutcome::Undeliverable(_) => 'U',
-        RecipientOutcome::Postponed => 'P',
-        RecipientOutcome::Lost => 'L',
-    };
-    sent.recipients.iter().map(letter).collect()
-}
 
 /// Where the server stops, and how; what that means with and without PIPELINING.
 #[tokio::test]

@@ -78,6 +78,10 @@ pub enum ClientError {
     /// The content could not be written to its end, and the server has said why: this is its reply to the message.
     #[error("the server broke the content off: {0}")]
     EarlyReply(Reply),
+    /// The server offers CHUNKING and does not know BDAT, as it said in these words. What it makes of the octets of the chunk
+    /// is unknown.
+    #[error("the server offers CHUNKING and refused BDAT: {0}")]
+    Chunking(Reply),
     /// The server broke the protocol.
     #[error(transparent)]
     Peer(#[from] PeerMisbehaved),

@@ -4,8 +4,9 @@
 
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use posthaste_client::{
-    Client, ClientOptions, Tls, TlsPolicy,
+    Client, ClientOptions, RecipientOutcome, RefusedAt, Tls, TlsPolicy, Transaction,
     rustls::{
         ClientConfig, RootCertStore, ServerConfig,
         crypto::aws_lc_rs::default_provider,
@@ -13,13 +14,16 @@ use posthaste_client::{
     },
     wire::{Command, Mail, Rcpt},
 };
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader, DuplexStream};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, DuplexStream,
+};
 use tokio_rustls::TlsAcceptor;
 
 /// What the client has said: whether inside TLS, and the line.
 pub(crate) type Heard = Arc<Mutex<Vec<(bool, String)>>>;
 
-/// What to say behind a line; a line is `<connect>`, a command, or `<end>` for the end of the content.
+/// What to say behind a line; a line is `<connect>`, a command, or `<end>` for the end of the content. The octets of a chunk
+/// are read before the reply to its BDAT is asked for.
 ///
 /// `close` closes; `<tls>` behind a reply does a handshake, `<garbage>` what is none.
 pub(crate) trait Script: FnMut(bool, &str) -> String + Send + 'static {}
@@ -73,6 +77,12 @@ async fn run(stream: Box<dyn Stream>, mut script: impl Script, tls: Option<Arc<S
             }
             if !content {
                 line.truncate(line.trim_end().len());
+                if let Some(size) = line.strip_prefix("BDAT ").and_then(|rest| rest.split(' ').next()) {
+                    let mut chunk = vec![0; size.parse().unwrap()];
+                    if stream.read_exact(&mut chunk).await.is_err() {
+                        return;
+                    }
+                }
                 break;
             }
             if line == ".\r\n" {
@@ -91,7 +101,7 @@ pub(crate) fn verb(line: &str) -> &str {
 pub(crate) fn polite(line: &str, offers: &[&str]) -> String {
     match verb(line) {
         "<connect>" => "220 mx.test\r\n".to_owned(),
-        "EHLO" => {
+        "EHLO" | "LHLO" => {
             let lines: String = offers.iter().map(|offer| format!("250-{offer}\r\n")).collect();
             format!("250-mx.test\r\n{lines}250 HELP\r\n")
         }
@@ -116,6 +126,35 @@ pub(crate) fn options(policy: TlsPolicy, config: Option<Arc<ClientConfig>>) -> C
 
 pub(crate) async fn connected(stream: DuplexStream) -> Client<DuplexStream> {
     Client::start(stream, "mx.test", &options(TlsPolicy::Off, None)).await.unwrap()
+}
+
+/// `A`ccepted, refused at `M`ail, `R`cpt, `D`ata, `B`dat or `C`ontent, or `L`ost.
+pub(crate) fn letters(sent: &Transaction) -> String {
+    let letter = |outcome: &RecipientOutcome| match outcome {
+        RecipientOutcome::Accepted(_) => 'A',
+        RecipientOutcome::Refused(_, RefusedAt::Mail) => 'M',
+        RecipientOutcome::Refused(_, RefusedAt::Rcpt | RefusedAt::LaterRcpt) => 'R',
+        RecipientOutcome::Refused(_, RefusedAt::Data) => 'D',
+        RecipientOutcome::Refused(_, RefusedAt::Bdat) => 'B',
+        RecipientOutcome::Refused(_, RefusedAt::Content) => 'C',
+        RecipientOutcome::Undeliverable(_) => 'U',
+        RecipientOutcome::Postponed => 'P',
+        RecipientOutcome::Lost => 'L',
+    };
+    sent.recipients.iter().map(letter).collect()
+}
+
+pub(crate) fn names(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("u{number}")).collect()
+}
+
+pub(crate) async fn send<S: AsyncRead + AsyncWrite + Unpin>(
+    client: &mut Client<S>,
+    recipients: &[Rcpt],
+    content: Bytes,
+) -> Transaction {
+    let recipients: Vec<_> = recipients.iter().map(|rcpt| rcpt.borrowed()).collect();
+    client.transact(mail("MAIL FROM:<me@s.test>"), &recipients, content).await
 }
 
 pub(crate) fn mail(text: &'static str) -> Mail<&'static str> {

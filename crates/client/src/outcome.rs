@@ -1,0 +1,159 @@
+//! What came of one recipient, and whether another attempt can change it.
+
+use posthaste_io::{
+    session::client::downgrade::Undeliverable,
+    wire::{EnhancedCode, Reply, Severity},
+};
+
+/// What came of one recipient.
+#[derive(Debug, Clone)]
+pub enum RecipientOutcome {
+    /// The server has the message, and said this to the end of the content.
+    Accepted(Reply),
+    /// The server refused, in these words; [`is_for_good`](Self::is_for_good) says what that means.
+    Refused(Reply, RefusedAt),
+    /// The server cannot take this message; for good.
+    Undeliverable(Undeliverable),
+    /// The server has said that it takes fewer recipients, or fewer domains of them, in one transaction (RFC 9422): this one
+    /// was not named to it. Send the message to it in another transaction;
+    /// [`Client::recipients_at_once`](crate::Client::recipients_at_once) says how many fit.
+    Postponed,
+    /// The conversation broke off before there was an answer: try again.
+    Lost,
+}
+
+/// What was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedAt {
+    /// The reverse-path.
+    Mail,
+    /// The recipient, before any other recipient of the transaction was accepted.
+    Rcpt,
+    /// The recipient, after another recipient of the transaction was accepted.
+    LaterRcpt,
+    /// DATA, before the content.
+    Data,
+    /// BDAT as a command, which the server does not know although it offers CHUNKING.
+    Bdat,
+    /// The content, at its end or within it.
+    Content,
+}
+
+impl RecipientOutcome {
+    /// Returns `true` if another attempt would come to the same: the server refused with 5yz, or cannot take the message.
+    ///
+    /// The reply code decides, whatever enhanced code stands behind it: one of another class says nothing (RFC 2034 section
+    /// 4). Two kinds of 5yz are not for good:
+    ///
+    /// | refused | code | enhanced code | why |
+    /// |---|---|---|---|
+    /// | [`LaterRcpt`](RefusedAt::LaterRcpt) | 552 | none, 5.0.0 or 5.5.3 | RFC 821 had it for too many recipients; it counts as 452 (RFC 5321 section 4.5.3.1.10) |
+    /// | [`LaterRcpt`](RefusedAt::LaterRcpt) | any 5yz | 5.5.3 | too many recipients: another transaction has fewer |
+    /// | [`Bdat`](RefusedAt::Bdat) | 500 to 504 | any | the message can go by DATA |
+    ///
+    /// So `552 5.2.2`, a full mailbox, is for good, and so is any 552 before a recipient was accepted.
+    pub fn is_for_good(&self) -> bool {
+        match self {
+            Self::Refused(reply, at) => is_for_good(reply, *at),
+            Self::Undeliverable(_) => true,
+            Self::Accepted(_) | Self::Postponed | Self::Lost => false,
+        }
+    }
+
+    pub(crate) fn of(reply: Reply, at: RefusedAt) -> Self {
+        if reply.code().is_positive() { Self::Accepted(reply) } else { Self::Refused(reply, at) }
+    }
+}
+
+fn is_for_good(reply: &Reply, at: RefusedAt) -> bool {
+    let is_permanent = reply.code().severity() == Severity::PermanentNegative;
+    is_permanent
+        && match at {
+            RefusedAt::Mail | RefusedAt::Rcpt | RefusedAt::Data | RefusedAt::Content => true,
+            RefusedAt::LaterRcpt => !is_too_many_recipients(reply),
+            RefusedAt::Bdat => !is_unknown_command(reply),
+        }
+}
+
+fn is_too_many_recipients(reply: &Reply) -> bool {
+    let says = |class, subject, detail| reply.as_ref().enhanced() == EnhancedCode::new(class, subject, detail);
+    match reply.code().get() {
+        STORAGE_EXCEEDED => reply.as_ref().enhanced().is_none() || says(5, 0, 0) || says(5, 5, 3),
+        _ => says(5, 5, 3),
+    }
+}
+
+/// Returns `true` if the reply is about a command and not about a message (RFC 5321 section 4.2.3).
+pub(crate) fn is_unknown_command(reply: &Reply) -> bool {
+    matches!(reply.code().get(), 500..=504)
+}
+
+/// The code that RFC 821 had for too many recipients.
+const STORAGE_EXCEEDED: u16 = 552;
+
+#[cfg(test)]
+mod tests {
+    use posthaste_io::wire::ReplyCode;
+
+    use super::{RefusedAt::*, *};
+
+    #[test]
+    fn code_enhanced_code_and_position_say_what_is_for_good() {
+        for (line, at, for_good) in [
+            // The only recipient, or the first.
+            ("552 5.2.2 Mailbox full", Rcpt, true),
+            ("552 Mailbox full", Rcpt, true),
+            ("552 5.5.3 Too many recipients", Rcpt, true),
+            ("552 5.0.0 No", Rcpt, true),
+            // Behind an accepted one.
+            ("552 Too many recipients", LaterRcpt, false),
+            ("552 5.5.3 Too many recipients", LaterRcpt, false),
+            ("552 5.0.0 Too many recipients", LaterRcpt, false),
+            ("552 5.2.2 Mailbox full", LaterRcpt, true),
+            ("552 5.3.4 Too large", LaterRcpt, true),
+            ("550 5.5.3 Too many recipients", LaterRcpt, false),
+            ("554 5.5.3 Too many recipients", LaterRcpt, false),
+            ("550 5.5.3 Too many recipients", Rcpt, true),
+            ("550 5.1.1 No such user", LaterRcpt, true),
+            ("550 No such user", LaterRcpt, true),
+            ("452 4.5.3 Too many recipients", LaterRcpt, false),
+            ("452 4.5.3 Too many recipients", Rcpt, false),
+            ("452 4.2.2 Mailbox full", Rcpt, false),
+            // Elsewhere 552 is for good.
+            ("552 5.3.4 Too large", Mail, true),
+            ("552 Too large", Mail, true),
+            ("552 Too large", Data, true),
+            ("552 5.2.2 Mailbox full", Content, true),
+            ("552 Too large", Content, true),
+            // The code decides when the enhanced one contradicts it.
+            ("550 4.2.1 Busy", Rcpt, true),
+            ("550 4.5.3 Too many", LaterRcpt, true),
+            ("552 4.5.3 Too many", LaterRcpt, false),
+            ("450 5.1.1 No such user", Rcpt, false),
+            ("451 5.7.1 Spam", Content, false),
+            ("554 2.0.0 No", Content, true),
+            // A server that goes away has not judged the message.
+            ("421 4.3.2 Going away", Mail, false),
+            ("421 5.7.1 Going away", Rcpt, false),
+            ("421 Going away", LaterRcpt, false),
+            ("421 Going away", Data, false),
+            ("421 Going away", Bdat, false),
+            ("421 Going away", Content, false),
+            // Commands that are not known, or not here.
+            ("503 5.5.1 Bad sequence", Mail, true),
+            ("502 5.5.1 Not implemented", Rcpt, true),
+            ("500 5.5.1 What", Bdat, false),
+            ("502 5.5.1 Not implemented", Bdat, false),
+            ("503 5.5.1 Bad sequence", Bdat, false),
+            ("504 5.5.4 Not implemented", Bdat, false),
+            ("503 Bad sequence", Content, true),
+        ] {
+            let code = ReplyCode::new(line[..3].parse().unwrap()).unwrap();
+            let outcome = RecipientOutcome::of(Reply::new(code, None, &line[4..]), at);
+            assert_eq!(outcome.is_for_good(), for_good, "{line} at {at:?}");
+        }
+        // What is said behind 250 takes nothing back.
+        let accepted = RecipientOutcome::of(Reply::new(ReplyCode::OK, None, "5.1.1 odd"), Content);
+        assert!(matches!(accepted, RecipientOutcome::Accepted(_)) && !accepted.is_for_good());
+    }
+}
