@@ -26,7 +26,9 @@ pub(crate) fn received(peer: &Peer, own_name: &Domain, id: MessageId, envelope: 
     // With several recipients the field would show each of them to the others (RFC 5321 section 7.2).
     let recipient = match &envelope.recipients[..] {
         [only] => match &only.forward_path {
-            ForwardPath::Mailbox(mailbox) if mailbox.is_ascii() => format!("\r\n\tfor <{mailbox}>"),
+            ForwardPath::Mailbox(mailbox) if mailbox.is_ascii() && mailbox.as_str().len() <= MAX_ADDRESS => {
+                format!("\r\n\tfor <{mailbox}>")
+            }
             _ => String::new(),
         },
         _ => String::new(),
@@ -36,6 +38,9 @@ pub(crate) fn received(peer: &Peer, own_name: &Domain, id: MessageId, envelope: 
     let date = date(Timestamp::now());
     format!("Received: from {from}\r\n\tby {own_name} with {with} id {id}{recipient}{priority};\r\n\t{date}\r\n")
 }
+
+/// The most octets of an address in a header of ours, so that no line of it goes beyond 998 octets (RFC 5322 section 2.1.1).
+pub(crate) const MAX_ADDRESS: usize = 900;
 
 /// A client's own name with its address as a comment, for Received and for a report.
 pub(crate) fn client(peer: &Peer) -> String {

@@ -18,7 +18,7 @@ use crate::error::{SyntaxError, SyntaxErrorKind};
 pub(crate) mod class {
     /// `atext` of RFC 5321 section 4.1.2.
     pub(crate) const ATEXT: u8 = 1;
-    /// `Let-dig` or `-`: the octets of a label.
+    /// `Let-dig`, `-` or `_`: the octets of the labels that exist, of host names and others.
     pub(crate) const LABEL: u8 = 2;
     /// `qtextSMTP`.
     pub(crate) const QTEXT: u8 = 4;
@@ -55,7 +55,8 @@ const fn classes_of(octet: u8) -> u8 {
         b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' => {
             ATEXT | LABEL | QTEXT | DCONTENT | VALUE | XCHAR | QCHAR | KEYWORD
         }
-        b'!' | b'#'..=b'\'' | b'*' | b'/' | b'?' | b'^'..=b'`' | b'{'..=b'~' => {
+        b'_' => ATEXT | LABEL | QTEXT | DCONTENT | VALUE | XCHAR | QCHAR,
+        b'!' | b'#'..=b'\'' | b'*' | b'/' | b'?' | b'^' | b'`' | b'{'..=b'~' => {
             ATEXT | QTEXT | DCONTENT | VALUE | XCHAR | QCHAR
         }
         b'+' => ATEXT | QTEXT | DCONTENT | VALUE,

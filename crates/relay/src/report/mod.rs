@@ -29,7 +29,7 @@ use posthaste_server::wire::{BodyType, Domain, ForwardPath, Mail, Mailbox, Notif
 use crate::{
     Diagnostic,
     record::{Outside, Recipient},
-    trace::date,
+    trace::{MAX_ADDRESS, date},
 };
 use mime::Part;
 
@@ -198,7 +198,10 @@ fn written(about: &About<'_>, sender: &Mailbox, entries: &[Entry], original: &Or
     };
     let header = [
         format!("From: Mail delivery <MAILER-DAEMON@{own_name}>"),
-        format!("To: <{sender}>"),
+        match sender.len() <= MAX_ADDRESS {
+            true => format!("To: <{sender}>"),
+            false => "To: undisclosed-recipients:;".to_owned(),
+        },
         format!("Subject: {subject}"),
         format!("Date: {}", date(about.now)),
         format!("Message-ID: <{boundary}@{own_name}>"),

@@ -31,7 +31,9 @@
 //!   is offered in clear (RFC 8689 section 4.2.1);
 //! - BY in mode R with less time than the least that the server takes: undeliverable, 5.4.7 (RFC 2852 section 4.1.4.1);
 //! - HOLDFOR or HOLDUNTIL beyond the limits of the server: undeliverable, 5.3.3 (RFC 4865 section 4);
-//! - SOLICIT with a class that the server refuses by name: undeliverable, 5.7.1 (RFC 3865 section 2.4).
+//! - SOLICIT with a class that the server refuses by name: undeliverable, 5.7.1 (RFC 3865 section 2.4);
+//! - ORCPT of more than 500 octets, as a long address may have: left out, since a server need not take it (RFC 3461 section
+//!   4.2) and would refuse the recipient for it.
 //!
 //! Whoever has done what a parameter asks for clears its field first: a relay that has held the message clears `hold`, and
 //! one that passes `by` on has taken off the time that went by. [`owes_relayed_report`] says when what is left out has to be
@@ -40,7 +42,9 @@
 use posthaste_wire::{
     BodyType, Capabilities, Capability, EnhancedCode, Mail, Mailbox, Rcpt,
     capability::Keyword,
-    parameter::{DateTime, DeliverBy, DeliverByMode, Hold, Notify, Parameters, Rrvs, RrvsAction, Solicitation},
+    parameter::{
+        DateTime, DeliverBy, DeliverByMode, Hold, MAX_ORCPT, Notify, Parameters, Rrvs, RrvsAction, Solicitation,
+    },
 };
 use thiserror::Error;
 
@@ -232,7 +236,8 @@ pub fn rcpt<'a>(rcpt: Rcpt<&'a str>, next_hop: NextHop<'_>) -> Result<Rcpt<&'a s
         forward_path: rcpt.forward_path,
         notify: NOTIFY.keep(rcpt.notify, server)?,
         // One that is not ASCII is only written where SMTPUTF8 is (RFC 6533 section 3).
-        orcpt: ORCPT.keep(rcpt.orcpt.filter(|orcpt| utf8 || orcpt.is_ascii()), server)?,
+        orcpt: ORCPT
+            .keep(rcpt.orcpt.filter(|orcpt| (utf8 || orcpt.is_ascii()) && orcpt.as_str().len() <= MAX_ORCPT), server)?,
         rrvs: rrvs_rule.keep(rcpt.rrvs, server)?,
         parameters: Parameters::NONE,
     })

@@ -9,12 +9,13 @@ const FAULT: SyntaxError = SyntaxError::new(SyntaxErrorKind::Domain, 0);
 
 impl<S: AsRef<str>> Domain<S> {
     /// The name as the DNS has it: every label that is not ASCII as an A-label (`xn--…`), letters in lower case. An
-    /// address literal stays as it is.
+    /// address literal stays as it is, and so does a name in ASCII: whether there is such a name is for the DNS to say.
     ///
-    /// The mapping is that of UTS #46, non-transitional, with the rules of STD 3 and the lengths of the DNS.
+    /// The mapping is that of UTS #46, non-transitional, with the lengths of the DNS.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::Domain`] when a label is no U-label, is an A-label of none, or becomes too long.
+    /// [`SyntaxErrorKind::Domain`] when a label of a name that is not ASCII is no U-label, is an A-label of none, or becomes
+    /// too long.
     ///
     /// ```
     /// use posthaste_wire::Domain;
@@ -27,21 +28,25 @@ impl<S: AsRef<str>> Domain<S> {
         if self.address_literal().is_some() {
             return Ok(self.borrowed().into_owned());
         }
+        if self.as_str().is_ascii() {
+            return self.as_str().to_ascii_lowercase().parse();
+        }
         let name = self.as_str().as_bytes();
-        let name = Uts46::new().to_ascii(name, AsciiDenyList::STD3, Hyphens::CheckFirstLast, DnsLength::Verify);
+        // What it becomes is parsed, so that ASCII which has no place in a name is found.
+        let name = Uts46::new().to_ascii(name, AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Verify);
         name.map_err(|_| FAULT)?.parse()
     }
 
     /// The name as people read it: every A-label as the U-label that it stands for. An address literal stays as it is.
     ///
     /// # Errors
-    /// As [`Domain::to_a_labels`].
+    /// [`SyntaxErrorKind::Domain`] when a label is no U-label or is an A-label of none.
     pub fn to_u_labels(&self) -> Result<Domain, SyntaxError> {
         if self.address_literal().is_some() {
             return Ok(self.borrowed().into_owned());
         }
         let name = self.as_str().as_bytes();
-        match Uts46::new().to_unicode(name, AsciiDenyList::STD3, Hyphens::CheckFirstLast) {
+        match Uts46::new().to_unicode(name, AsciiDenyList::EMPTY, Hyphens::Allow) {
             (name, Ok(())) => name.parse(),
             (_, Err(_)) => Err(FAULT),
         }
@@ -75,6 +80,8 @@ mod tests {
             ("例え.テスト", "xn--r8jz45g.xn--zckzah"),
             ("plain.example", "plain.example"),
             ("r3---sn.example", "r3---sn.example"),
+            ("my_server.example", "my_server.example"),
+            ("-a-.b_ücher.example", "-a-.xn--b_cher-m2a.example"),
             ("[192.0.2.1]", "[192.0.2.1]"),
         ] {
             assert_eq!(domain(u_label).to_a_labels().unwrap().as_str(), a_label);
@@ -88,7 +95,12 @@ mod tests {
     fn what_is_no_label_is_refused() {
         // No A-label at all, one of a character that is not assigned, and a combining mark in front.
         for text in ["xn--a.example", "xn--0.test", "\u{301}a.test"] {
-            assert_eq!((domain(text).to_u_labels(), domain(text).to_a_labels()), (Err(FAULT), Err(FAULT)), "{text}");
+            assert_eq!(domain(text).to_u_labels(), Err(FAULT), "{text}");
+            // The DNS is asked for what is in ASCII.
+            let asked = if text.is_ascii() { Ok(domain(text).into_owned()) } else { Err(FAULT) };
+            assert_eq!(domain(text).to_a_labels(), asked, "{text}");
         }
+        // Mapped to ASCII that no name has: a slash.
+        assert!(domain("a\u{2100}b.test").to_a_labels().is_err());
     }
 }

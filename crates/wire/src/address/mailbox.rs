@@ -11,15 +11,19 @@ use nom::{
     sequence::{preceded, terminated},
 };
 
-use super::{Domain, MAX_LOCAL_PART, domain::domain};
+use super::{Domain, domain::domain};
 use crate::{
     error::{SyntaxError, SyntaxErrorKind},
-    grammar::{Fault, Parsed, class, octet, some_of},
+    grammar::{Fault, Parsed, class, count, octet, some_of},
 };
 
 /// A mailbox such as `user@example.org` or `"odd name"@[192.0.2.1]`.
 ///
-/// The local part has at most 64 octets, is opaque, and compares with regard to case; the domain without.
+/// The local part is opaque, has at most 65,535 octets, and compares with regard to case; the domain without.
+///
+/// Outside quotes a local part may have dots at its ends and next to each other, which the grammar of RFC 5321 section 4.1.2
+/// does not have and mobile providers do: `a..b@example.org`. It is passed on as it came; [`Mailbox::parse_strict`] refuses
+/// it, and [`Mailbox::is_dotted_well`] tells.
 ///
 /// ```
 /// use posthaste_wire::Mailbox;
@@ -33,8 +37,8 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct Mailbox<S = String> {
     text: S,
-    /// Octets before the `@`: at most 64.
-    local: u8,
+    /// Octets before the `@`.
+    local: u16,
 }
 
 impl<'a> Mailbox<&'a str> {
@@ -50,20 +54,27 @@ impl<'a> Mailbox<&'a str> {
         }
     }
 
+    /// Takes a mailbox that is in the grammar of RFC 5321 section 4.1.2, the whole text.
+    ///
+    /// # Errors
+    /// As [`Mailbox::parse`]; [`SyntaxErrorKind::Mailbox`] at a dot that has no place there.
+    pub fn parse_strict(text: &'a str) -> Result<Self, SyntaxError> {
+        let mailbox = Self::parse(text)?;
+        match mailbox.misplaced_dot() {
+            None => Ok(mailbox),
+            Some(offset) => Err(SyntaxError::new(SyntaxErrorKind::Mailbox, offset)),
+        }
+    }
+
     /// Reads a mailbox at the start of `text`; the rest of the text comes back with it.
     #[inline(always)]
     pub(super) fn parse_prefix(text: &'a str) -> Result<(Self, &'a str), SyntaxError> {
         let octets = text.as_bytes();
         let in_text = |fault| Fault::in_text(fault, octets.len());
-        let too_long = SyntaxError::new(SyntaxErrorKind::Mailbox, MAX_LOCAL_PART);
-        // Where a local part goes wrong or is cut off, at least one more octet of it has to come.
-        let (rest, ()) = local_part(octets).map_err(|fault| match in_text(fault) {
-            error if error.offset < MAX_LOCAL_PART => error,
-            _ => too_long,
-        })?;
+        let (rest, ()) = local_part(octets).map_err(in_text)?;
         let local = octets.len() - rest.len();
-        // At most 64 octets fit.
-        let length = u8::try_from(local).ok().filter(|_| local <= MAX_LOCAL_PART).ok_or(too_long)?;
+        let length =
+            u16::try_from(local).map_err(|_| SyntaxError::new(SyntaxErrorKind::Mailbox, usize::from(u16::MAX)))?;
         let (rest, ()) =
             octet(b'@', SyntaxErrorKind::Mailbox)(rest).and_then(|(rest, ())| domain(rest)).map_err(in_text)?;
         // The parsers stop between characters only.
@@ -110,6 +121,25 @@ impl<S: AsRef<str>> Mailbox<S> {
         Cow::Owned(plain)
     }
 
+    /// Returns `true` if each dot of the local part stands between two other characters or within quotes, as RFC 5321 section
+    /// 4.1.2 has it.
+    pub fn is_dotted_well(&self) -> bool {
+        self.misplaced_dot().is_none()
+    }
+
+    /// Where the first dot is that stands outside quotes at an end or behind another.
+    fn misplaced_dot(&self) -> Option<usize> {
+        let local = self.local_part().as_bytes();
+        if local.starts_with(b"\"") {
+            return None;
+        }
+        let is_misplaced = |(at, octet): (usize, &u8)| {
+            let before = at.checked_sub(1).and_then(|before| local.get(before));
+            *octet == b'.' && (matches!(before, None | Some(b'.')) || at + 1 == local.len())
+        };
+        local.iter().enumerate().position(is_misplaced)
+    }
+
     /// The domain.
     pub fn domain(&self) -> Domain<&str> {
         Domain::trusted(self.as_str().get(usize::from(self.local) + 1..).unwrap_or_default())
@@ -148,13 +178,16 @@ fn local_part(input: &[u8]) -> Parsed<'_, ()> {
     if let Some((b'"', rest)) = input.split_first() { quoted_string(rest) } else { dot_string(input) }
 }
 
-/// `Atom *("." Atom)`.
+/// `1*(atext / ".")`: `Dot-string` and more.
 #[inline(always)]
-fn dot_string(mut input: &[u8]) -> Parsed<'_, ()> {
+fn dot_string(input: &[u8]) -> Parsed<'_, ()> {
+    let mut rest = input;
     loop {
-        let (rest, _) = some_of(class::ATEXT, SyntaxErrorKind::Mailbox)(input)?;
+        // The parsers stop between characters only.
+        rest = rest.get(count(rest, class::ATEXT)..).unwrap_or_default();
         match rest.split_first() {
-            Some((b'.', rest)) => input = rest,
+            Some((b'.', behind)) => rest = behind,
+            _ if rest.len() == input.len() => return Fault::at(input, SyntaxErrorKind::Mailbox),
             _ => return Ok((rest, ())),
         }
     }
@@ -193,6 +226,11 @@ mod tests {
             "a@[IPv6:2001:db8::1]",
             "\u{3b4}\u{3bf}@sender.test",
             "-oQ@d.test",
+            "a..b@d.test",
+            ".a@d.test",
+            "a.@d.test",
+            "...@d.test",
+            "root@my_server.example.org",
             "postmaster@b\u{fc}cher.example",
         ] {
             assert_eq!(format!("{}", Mailbox::parse(text).unwrap()), text);
@@ -206,9 +244,6 @@ mod tests {
             ("a", 1),
             ("@b", 0),
             ("a b@c", 1),
-            ("a..b@c", 2),
-            (".a@c", 0),
-            ("a.@c", 2),
             ("\"a@c", 4),
             ("a@", 2),
             ("a@b..c", 4),
@@ -224,8 +259,30 @@ mod tests {
     }
 
     #[test]
-    fn a_local_part_has_at_most_64_octets() {
-        assert!(Mailbox::parse(&format!("{}@d", "a".repeat(64))).is_ok());
-        assert!(Mailbox::parse(&format!("{}@d", "a".repeat(65))).is_err());
+    fn a_local_part_may_be_as_long_as_there_is_room() {
+        for octets in [64, 65, 300, 1_024, 65_535] {
+            let text = format!("{}@d", "a".repeat(octets));
+            assert_eq!(Mailbox::parse(&text).unwrap().local_part().len(), octets);
+        }
+        let error = Mailbox::parse(&format!("{}@d", "a".repeat(65_536))).unwrap_err();
+        assert_eq!((error.kind, error.offset), (SyntaxErrorKind::Mailbox, 65_535));
+    }
+
+    #[test]
+    fn dots_anywhere_are_taken_but_for_a_strict_parser() {
+        for (text, misplaced) in [
+            ("a.b@c", None),
+            ("a..b@c", Some(2)),
+            (".a@c", Some(0)),
+            ("a.@c", Some(1)),
+            (".@c", Some(0)),
+            ("a...b@c", Some(2)),
+            ("\"..a..\"@c", None),
+        ] {
+            let mailbox = Mailbox::parse(text).unwrap();
+            assert_eq!((mailbox.as_str(), mailbox.is_dotted_well()), (text, misplaced.is_none()));
+            let strict = Mailbox::parse_strict(text).map_err(|error| error.offset);
+            assert_eq!(strict, misplaced.map_or(Ok(mailbox), Err), "{text}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use nom::{
     sequence::{preceded, terminated},
 };
 
-use super::{MAX_PATH, Mailbox, domain::name};
+use super::{Mailbox, domain::name};
 use crate::{
     error::{SyntaxError, SyntaxErrorKind},
     grammar::{Fault, Parsed, octet},
@@ -185,7 +185,6 @@ fn mailbox_and_bracket<'a>(text: &'a str, inner: &'a str) -> Result<(Mailbox<&'a
     let (mailbox, rest) = Mailbox::parse_prefix(inner).map_err(|error| error.at(base))?;
     let end = text.len() - rest.len();
     match rest.strip_prefix('>') {
-        _ if end >= MAX_PATH => Err(SyntaxError::new(SyntaxErrorKind::Mailbox, MAX_PATH)),
         Some(rest) => Ok((mailbox, rest)),
         None if rest.is_empty() => Err(SyntaxError::cut_off(SyntaxErrorKind::Path, end)),
         None => Err(SyntaxError::new(SyntaxErrorKind::Path, end)),

@@ -22,10 +22,14 @@ pub use extension::{Attributes, Node};
 pub use mail::Mail;
 pub use rcpt::Rcpt;
 
-/// The most octets of a command line that this crate emits, CRLF included, for commands other than AUTH.
+/// The most octets of a command line, CRLF included, that a server takes by default and that this crate emits, for commands
+/// other than AUTH, MAIL and RCPT.
 ///
 /// RFC 5321 has 512, and RFC 3461 section 5.4 raises it to 1,036 and more with every extension.
 pub const MAX_COMMAND_LINE: usize = 2_048;
+/// The most octets of a MAIL or RCPT line that this crate emits, CRLF included: twice [`MAX_COMMAND_LINE`], so that what a
+/// relay was told always leaves, with the parameters that it adds. Whether that is too long is for the next server to say.
+pub const MAX_ENVELOPE_LINE: usize = 2 * MAX_COMMAND_LINE;
 /// The most octets of an AUTH line or a SASL response, CRLF included (RFC 4954 section 4).
 pub const MAX_AUTH_LINE: usize = 12_288;
 
@@ -164,14 +168,14 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     /// [`EncodeError`] when the finished line has a line break or NUL in it or is too long
-    /// ([`MAX_COMMAND_LINE`], [`MAX_AUTH_LINE`]); nothing is written then.
+    /// ([`MAX_COMMAND_LINE`], [`MAX_ENVELOPE_LINE`], [`MAX_AUTH_LINE`]); nothing is written then.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
         match *self {
             Self::Ehlo(name) => line(out, format_args!("EHLO {name}")),
             Self::Helo(name) => line(out, format_args!("HELO {name}")),
             Self::Lhlo(name) => line(out, format_args!("LHLO {name}")),
-            Self::Mail(mail) => line(out, format_args!("MAIL FROM:{mail}")),
-            Self::Rcpt(rcpt) => line(out, format_args!("RCPT TO:{rcpt}")),
+            Self::Mail(mail) => encode::line(out, MAX_ENVELOPE_LINE, format_args!("MAIL FROM:{mail}")),
+            Self::Rcpt(rcpt) => encode::line(out, MAX_ENVELOPE_LINE, format_args!("RCPT TO:{rcpt}")),
             Self::Data => verb(out, "DATA", ""),
             Self::Bdat { size, last } => line(out, format_args!("BDAT {size}{}", if last { " LAST" } else { "" })),
             Self::Rset => verb(out, "RSET", ""),

@@ -23,7 +23,7 @@ pub use date_time::DateTime;
 pub use deliver_by::{DeliverBy, DeliverByMode};
 pub use future_release::Hold;
 pub use notify::Notify;
-pub use original_recipient::OriginalRecipient;
+pub use original_recipient::{MAX_ORCPT, OriginalRecipient};
 pub use priority::Priority;
 pub use rrvs::{Rrvs, RrvsAction};
 pub use solicitation::Solicitation;

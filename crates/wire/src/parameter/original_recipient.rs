@@ -12,10 +12,11 @@ use crate::{
     xtext::Xtext,
 };
 
-/// The most octets of an ORCPT value (RFC 3461 section 4.2).
-pub(crate) const MAX_ORCPT: usize = 500;
+/// The most octets of an ORCPT value that every server takes (RFC 3461 section 4.2). A longer one is taken here, since an
+/// address may be that long.
+pub const MAX_ORCPT: usize = 500;
 
-/// The recipient as the sender knew it: `addr-type ";" encoded-address`, at most 500 octets.
+/// The recipient as the sender knew it: `addr-type ";" encoded-address`.
 ///
 /// The address is xtext, or for the type `utf-8` one of the forms of [`Utf8Xtext`] or a mailbox outside ASCII as it is.
 ///
@@ -39,9 +40,6 @@ impl<'a> OriginalRecipient<&'a str> {
     /// # Errors
     /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) at the first octet that is wrong.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
-        if text.len() > MAX_ORCPT {
-            return Err(fault(MAX_ORCPT));
-        }
         let octets = text.as_bytes();
         let end = match octets.first_chunk::<7>() {
             // What nearly every recipient is.
@@ -61,8 +59,7 @@ impl<'a> OriginalRecipient<&'a str> {
             false => Xtext::parse(address).map(|_| ()),
         };
         checked.map_err(|error| error.at(end + 1))?;
-        // It is at most 500 octets long.
-        Ok(Self { text, kind: u16::try_from(end).map_err(|_| fault(MAX_ORCPT))? })
+        Ok(Self { text, kind: u16::try_from(end).map_err(|_| fault(usize::from(u16::MAX)))? })
     }
 
     /// The owned form.
@@ -75,8 +72,7 @@ impl OriginalRecipient {
     /// Encodes a mailbox in ASCII, as `rfc822` or, when it is not ASCII itself, as `utf-8`.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) when the value is too long, as that
-    /// of a mailbox outside ASCII may be.
+    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) when the mailbox cannot be encoded.
     pub fn new<S: AsRef<str>>(mailbox: Mailbox<S>) -> Result<Self, SyntaxError> {
         let address = mailbox.as_str();
         match mailbox.is_ascii() {

@@ -63,13 +63,13 @@ impl<'a> Source<'a> {
 pub(crate) fn mailbox_text(source: &mut Source<'_>) -> String {
     let local = match source.below(8) {
         0..4 => source.list(3, ".", |source| {
-            source.some(1, 4, &["a", "Z", "0", "-", "!", "#", "'", "+", "=", "{", "~", "\u{e9}", "\u{5f20}"])
+            source.some(1, 4, &["a", "Z", "0", "..", "-", "!", "#", "'", "+", "=", "{", "~", "\u{e9}", "\u{5f20}"])
         }),
         4..7 => {
             let text = &["a", " ", "!", "@", "<", ">", ",", "[", "]", ".", r"\\", r#"\""#, r"\ ", r"\a", "\u{e9}"];
             format!("\"{}\"", source.some(0, 6, text))
         }
-        _ => "a".repeat(64),
+        _ => "a".repeat(source.one(&[64, 65, 300])),
     };
     format!("{local}@{}", domain_text(source))
 }
@@ -88,7 +88,7 @@ pub(crate) fn domain_text(source: &mut Source<'_>) -> String {
         }
         6 => format!(
             "[{}:{}]",
-            label(source).replace('\u{fc}', "u"),
+            label(source).replace(['\u{fc}', '_'], "u"),
             source.some(1, 4, &["y", "!", ":", "=", "@", "~", ">"])
         ),
         _ => format!("{}.{}", "d".repeat(63), "e".repeat(63)),
@@ -96,7 +96,7 @@ pub(crate) fn domain_text(source: &mut Source<'_>) -> String {
 }
 
 fn label(source: &mut Source<'_>) -> String {
-    let inner = source.some(0, 3, &["b", "-", "7", "\u{fc}"]);
+    let inner = source.some(0, 3, &["b", "-", "7", "_", "\u{fc}"]);
     format!("{}{inner}{}", source.one(&["a", "X", "3"]), source.one(&["z", "0"]))
 }
 
