@@ -253,7 +253,7 @@ impl From<Ask<'_>> for Question {
     fn from(ask: Ask<'_>) -> Self {
         match ask {
             Ask::Connect => Self::Connect,
-            Ask::Hello(name) => Self::Hello(name.into_owned()),
+            Ask::Hello(name) => Self::Hello(name.into()),
             Ask::Auth(auth) => Self::Auth(
                 auth.mechanism.to_owned(),
                 auth.initial_response.map(|response| Secret::new((*response.expose()).to_owned())),

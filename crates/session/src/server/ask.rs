@@ -1,6 +1,9 @@
 //! Questions to the application and its verdicts.
 
-use alloc::vec::{self, Vec};
+use alloc::{
+    borrow::Cow,
+    vec::{self, Vec},
+};
 
 use posthaste_wire::{Auth, Command, EhloName, Mail, Rcpt, Reply, Secret};
 
@@ -18,8 +21,9 @@ pub enum Ask<'i> {
     /// the reply and the connection closes.
     Connect,
     /// EHLO, HELO or LHLO. Accepted without a reply, the session answers with the capabilities. The name may be anything
-    /// visible: RFC 5321 section 4.1.4 lets a server check it, and forbids it to refuse mail for what it finds.
-    Hello(EhloName<&'i str>),
+    /// visible: RFC 5321 section 4.1.4 lets a server check it, and forbids it to refuse mail for what it finds. Under
+    /// [`Tolerance::hello`](super::Tolerance::hello) it may be what [`EhloName::lossy`] makes of what the client said.
+    Hello(EhloName<Cow<'i, str>>),
     /// AUTH. Answer with a challenge, an acceptance or a refusal.
     Auth(Auth<'i>),
     /// The response to a challenge, in base64, as it came.

@@ -1,8 +1,10 @@
 //! Commands in the order of a conversation, and the verdicts on them.
 
+use alloc::borrow::Cow;
+
 use bytes::BytesMut;
 use posthaste_wire::{
-    Auth, BodyType, Command, EhloName, Mail, Mechanism, Rcpt, Reply, Secret, SyntaxError, SyntaxErrorKind,
+    Auth, BodyType, Command, EhloName, Mail, Mailbox, Mechanism, Rcpt, Reply, Secret, SyntaxError, SyntaxErrorKind,
 };
 
 use super::{Ask, CloseReason, Pending, Protocol, ServerNext, ServerSession, Topic, replies};
@@ -26,6 +28,9 @@ impl ServerSession {
         let command = match Command::parse(line) {
             Ok(command) => command,
             Err(error) => {
+                if let Some((extended, name)) = self.tolerated_hello(line) {
+                    return self.hello(now, name.into(), extended);
+                }
                 self.malformed(line, &error, out);
                 return None;
             }
@@ -47,9 +52,9 @@ impl ServerSession {
         }
         let lmtp = self.settings.protocol == Protocol::Lmtp;
         match command {
-            Command::Ehlo(name) if !lmtp => self.hello(now, name, true),
-            Command::Helo(name) if !lmtp => self.hello(now, name, false),
-            Command::Lhlo(name) if lmtp => self.hello(now, name, true),
+            Command::Ehlo(name) if !lmtp => self.hello(now, name.into(), true),
+            Command::Helo(name) if !lmtp => self.hello(now, name.into(), false),
+            Command::Lhlo(name) if lmtp => self.hello(now, name.into(), true),
             Command::Vrfy(_) | Command::Expn(_) | Command::Help(_) | Command::Etrn(_) | Command::Other { .. }
                 if self.asks_others() =>
             {
@@ -113,13 +118,30 @@ impl ServerSession {
         }
     }
 
-    fn hello<'i>(&mut self, now: Tick, name: EhloName<&'i str>, extended: bool) -> Option<ServerNext<'i>> {
+    /// Whether an argument that is no name is taken for one: whether the client says EHLO or LHLO, and the name.
+    fn tolerated_hello(&self, line: &[u8]) -> Option<(bool, EhloName)> {
+        let (verb, argument) = line.split_at_checked(4).filter(|_| self.settings.tolerance.hello)?;
+        let is = |name: &[u8; 4]| verb.eq_ignore_ascii_case(name);
+        let extended = match self.settings.protocol {
+            Protocol::Smtp if is(b"EHLO") => true,
+            Protocol::Smtp if is(b"HELO") => false,
+            Protocol::Lmtp if is(b"LHLO") => true,
+            _ => return None,
+        };
+        let is_apart = argument.first().is_none_or(|octet| matches!(octet, b' ' | b'\t'));
+        is_apart.then(|| EhloName::lossy(argument).ok()).flatten().map(|name| (extended, name))
+    }
+
+    fn hello<'i>(&mut self, now: Tick, name: EhloName<Cow<'i, str>>, extended: bool) -> Option<ServerNext<'i>> {
         self.counters.junk = self.counters.junk.saturating_add(1);
         let id = self.question(now, Topic::Hello { extended });
         Some(ServerNext::Ask(id, Ask::Hello(name)))
     }
 
     fn mail<'i>(&mut self, now: Tick, mail: Mail<&'i str>, out: &mut BytesMut) -> Option<ServerNext<'i>> {
+        if self.refuses_dots(mail.reverse_path.mailbox(), out) {
+            return None;
+        }
         if let Some(reply) = self.mail_refusal(&mail) {
             self.refuse(reply, out);
             return None;
@@ -135,6 +157,9 @@ impl ServerSession {
             self.refuse(&SyntaxError::new(SyntaxErrorKind::ForwardPathNotAscii, 0).reply(), out);
             return None;
         }
+        if self.refuses_dots(rcpt.forward_path.mailbox(), out) {
+            return None;
+        }
         if let Some(reply) = self.rcpt_refusal(&rcpt) {
             self.refuse(reply, out);
             return None;
@@ -148,6 +173,15 @@ impl ServerSession {
         }
         let id = self.question(now, Topic::Rcpt);
         Some(ServerNext::Ask(id, Ask::Rcpt(rcpt)))
+    }
+
+    /// Refuses a mailbox whose dots are not where the grammar has them, unless that is tolerated.
+    fn refuses_dots(&mut self, mailbox: Option<&Mailbox<&str>>, out: &mut BytesMut) -> bool {
+        let refuses = !self.settings.tolerance.dots && mailbox.is_some_and(|mailbox| !mailbox.is_dotted_well());
+        if refuses {
+            self.refuse(&SyntaxError::new(SyntaxErrorKind::Mailbox, 0).reply(), out);
+        }
+        refuses
     }
 
     fn data<'i>(&mut self, now: Tick, more: bool, out: &mut BytesMut) -> Option<ServerNext<'i>> {

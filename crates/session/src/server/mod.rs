@@ -25,7 +25,7 @@ use ask::{Open, Replies, Topic};
 use content::Chunk;
 pub use next::{CloseReason, Eof, ServerNext};
 use pending::Pending;
-pub use settings::{FutureRelease, Offers, Protocol, ServerLimits, ServerSettings, ServerTimeouts};
+pub use settings::{FutureRelease, Offers, Protocol, ServerLimits, ServerSettings, ServerTimeouts, Tolerance};
 use timer::Timer;
 
 use crate::{

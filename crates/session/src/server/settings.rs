@@ -22,6 +22,22 @@ pub struct ServerSettings {
     pub limits: ServerLimits,
     /// How long is waited.
     pub timeouts: ServerTimeouts,
+    /// What is taken though the grammar does not have it.
+    pub tolerance: Tolerance,
+}
+
+/// What is taken though the grammar of RFC 5321 does not have it, since clients say it and no harm follows. Everything else
+/// that is malformed is refused.
+#[derive(Debug, Clone)]
+pub struct Tolerance {
+    /// Local parts with dots at their ends or next to each other, outside quotes: `a..b@example.org`, as mobile providers have
+    /// given out. They go on as they came. Default: on. Off: 501.
+    pub dots: bool,
+    /// Any argument of EHLO, HELO and LHLO, also none, as old mail programs say it: blanks, ISO 8859-1, more than 255 octets.
+    /// The application gets what [`EhloName::lossy`](posthaste_wire::EhloName::lossy) makes of it, which cannot break a line.
+    /// Control characters are refused in any case. Default: off, since a server that takes mail from other servers loses
+    /// nothing by that; switch it on for submission. Off: 501, or 500 for what is not UTF-8.
+    pub hello: bool,
 }
 
 /// The protocol of a server.
@@ -160,7 +176,14 @@ impl ServerSettings {
             offers: Offers::default(),
             limits: ServerLimits::default(),
             timeouts: ServerTimeouts::default(),
+            tolerance: Tolerance::default(),
         }
+    }
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self { dots: true, hello: false }
     }
 }
 

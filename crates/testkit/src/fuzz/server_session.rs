@@ -63,6 +63,8 @@ fn settings([offers, more, limits]: [u8; 3]) -> ServerSettings {
     });
     settings.offers.limits = is(more, 5);
     settings.limits.open_recipients = if is(more, 6) { 4 } else { 1 };
+    settings.tolerance.hello = is(more, 7);
+    settings.tolerance.dots = !is(more, 7);
     if is(limits, 0) {
         settings.timeouts.greeting_delay = Duration::from_secs(5);
     }

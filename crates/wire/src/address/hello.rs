@@ -1,6 +1,6 @@
 //! The name that a client greets with.
 
-use alloc::string::String;
+use alloc::{borrow::Cow, string::String};
 use core::fmt;
 
 use super::{Domain, MAX_DOMAIN};
@@ -10,7 +10,7 @@ use crate::error::{SyntaxError, SyntaxErrorKind};
 ///
 /// The grammar wants a domain or an address literal, and [`EhloName::domain`] gives it when it is one. Clients say
 /// much else (underscores above all), and RFC 5321 section 4.1.4 forbids refusing mail because a name does not check
-/// out, so any 1 to 255 visible characters are taken.
+/// out, so any 1 to 255 visible characters are taken. [`EhloName::lossy`] makes such a name of whatever else a client says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EhloName<S = String>(S);
 
@@ -43,6 +43,61 @@ impl<'a> EhloName<&'a str> {
     }
 }
 
+impl EhloName {
+    /// A name for what old clients say, written as a name can be: as UTF-8, or as ISO 8859-1 when it is none. `?` stands for
+    /// a blank within it, for what is no visible character, and for no name at all; what goes beyond 255 octets is cut off.
+    ///
+    /// ```
+    /// use posthaste_wire::EhloName;
+    /// assert_eq!(EhloName::lossy(b"Ren\xe9s PC")?.as_str(), "Renés?PC");
+    /// assert_eq!(EhloName::lossy(b"")?.as_str(), "?");
+    /// # Ok::<(), posthaste_wire::SyntaxError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SyntaxErrorKind::ControlCharacter`] at the first control character of ASCII but a tab: that is no name in any
+    /// language.
+    pub fn lossy(argument: &[u8]) -> Result<Self, SyntaxError> {
+        if let Some(offset) = argument.iter().position(|octet| octet.is_ascii_control() && *octet != b'\t') {
+            return Err(SyntaxError::new(SyntaxErrorKind::ControlCharacter, offset));
+        }
+        let decoded: Cow<'_, str> = match core::str::from_utf8(argument) {
+            Ok(text) => text.into(),
+            Err(_) => argument.iter().copied().map(char::from).collect::<String>().into(),
+        };
+        let mut name = String::new();
+        for character in decoded.trim_matches([' ', '\t']).chars() {
+            let character = if character.is_control() || character.is_whitespace() { '?' } else { character };
+            if name.len() + character.len_utf8() > MAX_DOMAIN {
+                break;
+            }
+            name.push(character);
+        }
+        if name.is_empty() {
+            name.push('?');
+        }
+        Ok(Self(name))
+    }
+}
+
+impl From<EhloName<Cow<'_, str>>> for EhloName {
+    fn from(name: EhloName<Cow<'_, str>>) -> Self {
+        Self(name.0.into_owned())
+    }
+}
+
+impl<'a> From<EhloName<&'a str>> for EhloName<Cow<'a, str>> {
+    fn from(name: EhloName<&'a str>) -> Self {
+        Self(Cow::Borrowed(name.0))
+    }
+}
+
+impl From<EhloName> for EhloName<Cow<'_, str>> {
+    fn from(name: EhloName) -> Self {
+        Self(Cow::Owned(name.0))
+    }
+}
+
 impl<S: AsRef<str>> EhloName<S> {
     /// The name as it came.
     pub fn as_str(&self) -> &str {
@@ -63,5 +118,37 @@ impl<S: AsRef<str>> EhloName<S> {
 impl<S: AsRef<str>> fmt::Display for EhloName<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_client_says_becomes_a_name_that_breaks_no_line() {
+        for (argument, expected) in [
+            (&b"client.test"[..], "client.test"),
+            (b"", "?"),
+            (b"   ", "?"),
+            (b" my pc ", "my?pc"),
+            (b"my\tpc", "my?pc"),
+            (b"caf\xe9.test", "caf\u{e9}.test"),
+            (b"Ren\x92s-PC", "Ren?s-PC"),
+            (b"a\xa0b", "a?b"),
+            ("caf\u{e9}".as_bytes(), "caf\u{e9}"),
+            ("a\u{2028}b\u{85}c".as_bytes(), "a?b?c"),
+            (b"[bracket", "[bracket"),
+            (b"under_score.", "under_score."),
+            (&[b'a'; 300], &"a".repeat(255)),
+            (&[0xe9; 300], &"\u{e9}".repeat(127)),
+        ] {
+            let name = EhloName::lossy(argument).unwrap();
+            assert_eq!(name.as_str(), expected, "{}", argument.escape_ascii());
+            assert_eq!(EhloName::parse(expected).map(EhloName::into_owned), Ok(name));
+        }
+        for wrong in [&b"a\rb"[..], b"a\nb", b"\0", b"a\x1b[2J", b"\x7f", b"\xe9\r"] {
+            assert_eq!(EhloName::lossy(wrong).unwrap_err().kind, SyntaxErrorKind::ControlCharacter);
+        }
     }
 }

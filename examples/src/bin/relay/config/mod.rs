@@ -180,6 +180,8 @@ fn listeners(
             settings.offers.future_release = file.offers.futurerelease.then(|| future_release(longest));
             settings.offers.demand_auth = true;
             settings.offers.auth = AUTH;
+            // Old mail programs send nothing otherwise.
+            settings.tolerance.hello = true;
         }
         listeners.push(ListenerConfig { address: listener.address, settings, tls });
     }
