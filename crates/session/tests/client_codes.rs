@@ -11,9 +11,10 @@ const FITTING: &[(&str, &str)] = &[
     ("MAIL", "200 211 250 251 252 299"),
     ("RCPT", "200 211 250 251 252 299"),
     ("DATA", "354"),
-    ("end of data", "200 211 250 251 252 299"),
+    // Any 2yz: the server has the message, whatever else is wrong with it.
+    ("end of data", "200 211 220 221 235 250 251 252 299"),
     ("chunk", "200 211 250 251 252 299"),
-    ("last chunk", "200 211 250 251 252 299"),
+    ("last chunk", "200 211 220 221 235 250 251 252 299"),
     ("RSET", "200 211 250 251 252 299"),
     ("STARTTLS", "220"),
     ("AUTH", "235 334"),

@@ -33,9 +33,9 @@ pub struct ReplyFramer {
     digits: [u8; 3],
     is_tolerant: bool,
     /// The first fault of the reply that has not ended.
-    fault: Option<ReplyError>,
+    open_fault: Option<ReplyError>,
     /// The first fault of the reply that was given last.
-    given: Option<ReplyError>,
+    fault: Option<ReplyError>,
 }
 
 /// How much a peer may say in one reply. Beyond it comes a [`ReplyError`].
@@ -58,7 +58,16 @@ impl Default for ReplyLimits {
 impl ReplyFramer {
     /// A framer at the start of a reply.
     pub const fn new(limits: ReplyLimits) -> Self {
-        Self { limits, line: 0, searched: 0, lines: 0, digits: [0; 3], is_tolerant: false, fault: None, given: None }
+        Self {
+            limits,
+            line: 0,
+            searched: 0,
+            lines: 0,
+            digits: [0; 3],
+            is_tolerant: false,
+            open_fault: None,
+            fault: None,
+        }
     }
 
     /// A framer that goes by the three digits at the front of a reply, whatever else is wrong with it.
@@ -83,7 +92,7 @@ impl ReplyFramer {
 
     /// The first fault of the reply that [`next`](Self::next) gave last; [`None`] when that was well formed.
     pub const fn fault(&self) -> Option<ReplyError> {
-        self.given
+        self.fault
     }
 
     /// The reply at the front of `input`, once it is whole; the framer then stands at the start of the next one.
@@ -97,22 +106,22 @@ impl ReplyFramer {
         if !self.is_tolerant {
             return self.well_formed(input);
         }
-        self.given = None;
-        let fault = match self.fault {
+        self.fault = None;
+        let fault = match self.open_fault {
             Some(fault) => fault,
             None => match self.well_formed(input) {
                 Err(fault) => {
                     // The line is looked at once more, from its start.
                     self.searched = self.line;
                     self.lines = 0;
-                    *self.fault.insert(fault)
+                    *self.open_fault.insert(fault)
                 }
                 framed => return framed,
             },
         };
         let odd = self.odd(input, fault)?;
         if odd.is_some() {
-            *self = Self { given: Some(fault), ..Self::tolerant(self.limits) };
+            *self = Self { fault: Some(fault), ..Self::tolerant(self.limits) };
         }
         Ok(odd)
     }
