@@ -9,10 +9,14 @@ use hickory_resolver::{
     TokioResolver,
     config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig},
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
-    proto::{op::ResponseCode, rr::RData},
+    proto::{
+        ProtoError,
+        op::ResponseCode,
+        rr::{Name, RData},
+    },
 };
 
-use crate::{MxRecord, ResolveError, Resolver};
+use crate::{HostName, MxRecord, ResolveError, Resolver};
 
 /// Looks names up in the DNS, with a cache. A name is taken as it is: no search domain is appended.
 #[derive(Debug, Clone)]
@@ -54,38 +58,56 @@ impl HickoryResolver {
 
 impl Resolver for HickoryResolver {
     async fn mx(&self, domain: &str) -> Result<Vec<MxRecord>, ResolveError> {
-        let Some(lookup) = answer(self.0.mx_lookup(absolute(domain))).await? else { return Ok(Vec::new()) };
+        let Some(lookup) = answer(self.0.mx_lookup(name(domain)?)).await? else { return Ok(Vec::new()) };
         let record = |data: &RData| match data {
-            RData::MX(mx) => Some(MxRecord {
-                preference: mx.preference,
-                exchange: mx.exchange.to_utf8().trim_end_matches('.').to_owned(),
-            }),
+            RData::MX(mx) => Some(MxRecord { preference: mx.preference, exchange: text(&mx.exchange) }),
             _ => None,
         };
         Ok(lookup.answers().iter().filter_map(|answer| record(&answer.data)).collect())
     }
 
     async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
-        let lookup = answer(self.0.lookup_ip(absolute(host))).await?;
-        Ok(lookup.map(|lookup| lookup.iter().collect()).unwrap_or_default())
+        let name = name(host)?;
+        match answer(self.0.lookup_ip(name.clone())).await? {
+            Some(lookup) => Ok(lookup.iter().collect()),
+            // That there are no IPv4 addresses hides what came of the IPv6 ones, which may be no answer at all.
+            None => answer(self.0.ipv6_lookup(name)).await.map(|_| Vec::new()),
+        }
     }
 }
 
-/// Nothing means that the name exists and has no such records.
+/// The name, octet by octet. What the DNS cannot hold does not exist.
+fn name(text: &str) -> Result<Name, ResolveError> {
+    let labels = HostName::parse(text).map_err(|_| ResolveError::NoSuchName)?;
+    let mut name = Name::from_labels(labels.labels()).map_err(|_| ResolveError::NoSuchName)?;
+    name.set_fqdn(true);
+    Ok(name)
+}
+
+/// The text of a name from the DNS; empty for the root.
+fn text(name: &Name) -> String {
+    HostName::from_labels(name.iter()).map(String::from).unwrap_or_default()
+}
+
+/// What came of a look-up; `None`: the name exists and has no such records.
 async fn answer<T>(lookup: impl Future<Output = Result<T, NetError>>) -> Result<Option<T>, ResolveError> {
-    match tokio::time::timeout(LOOKUP, lookup).await {
-        Err(_) => Err(ResolveError::Temporary("no answer in time".to_owned())),
-        Ok(Ok(lookup)) => Ok(Some(lookup)),
-        Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) if none.response_code == ResponseCode::NXDomain => {
-            Err(ResolveError::NoSuchName)
-        }
-        Ok(Err(NetError::Dns(DnsError::NoRecordsFound(none)))) if none.response_code == ResponseCode::NoError => {
-            Ok(None)
-        }
-        Ok(Err(error)) => Err(ResolveError::Temporary(error.to_string())),
+    let error = match tokio::time::timeout(LOOKUP, lookup).await {
+        Err(_) => return Err(ResolveError::Temporary("no answer in time".to_owned())),
+        Ok(Ok(lookup)) => return Ok(Some(lookup)),
+        Ok(Err(error)) => error,
+    };
+    match &error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
+            ResponseCode::NXDomain => Err(ResolveError::NoSuchName),
+            // A referral: the server that was asked is not the one to ask, and knows of nobody who is (RFC 2308 section 2.2).
+            ResponseCode::NoError if none.ns.is_some() && none.soa.is_none() => {
+                Err(ResolveError::Temporary("the name server refers to others".to_owned()))
+            }
+            ResponseCode::NoError => Ok(None),
+            _ => Err(ResolveError::Temporary(error.to_string())),
+        },
+        // Asked several times, the server says so each time: it is what stands in the zone.
+        NetError::Proto(ProtoError::Decode(_)) => Err(ResolveError::Unusable("they cannot be read")),
+        _ => Err(ResolveError::Temporary(error.to_string())),
     }
-}
-
-fn absolute(name: &str) -> String {
-    format!("{}.", name.trim_end_matches('.'))
 }

@@ -6,8 +6,10 @@ mod connect;
 mod error;
 #[cfg(feature = "hickory")]
 mod hickory;
+mod host_name;
 pub mod mx;
 mod outcome;
+mod public;
 mod resolve;
 mod tls;
 mod transaction;
@@ -18,6 +20,7 @@ pub use error::{ConnectError, Stage};
 #[cfg(feature = "hickory")]
 pub use hickory::HickoryResolver;
 pub use outcome::{RecipientOutcome, RefusedAt};
+pub use host_name::{HostName, HostNameError};
 pub use resolve::{MxRecord, ResolveError, Resolver, SystemResolver};
 pub use tls::{Tls, TlsPolicy, unverified};
 pub use transaction::Transaction;

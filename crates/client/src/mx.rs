@@ -1,11 +1,13 @@
 //! Which hosts take the mail of a domain (RFC 5321 section 5.1).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{collections::HashSet, net::IpAddr};
 
 use posthaste_io::wire::{Domain, EnhancedCode, address::AddressLiteral};
 use thiserror::Error;
 
-use crate::{MxRecord, ResolveError, Resolver};
+use crate::{HostName, MxRecord, ResolveError, Resolver};
+
+pub use crate::public::is_public;
 
 /// The most MX hosts of a domain that are looked at.
 pub const MAX_HOSTS: usize = 10;
@@ -22,7 +24,7 @@ pub enum MxError {
     /// The domain says that it takes no mail (RFC 7505).
     #[error("the domain does not take mail")]
     NullMx,
-    /// The domain has neither MX nor address records.
+    /// The domain has neither MX nor address records, or none that a host can be found by.
     #[error("the domain has no mail host")]
     NoHost,
     /// The best MX host is this one, and it does not know what to do with the mail.
@@ -31,7 +33,7 @@ pub enum MxError {
     /// Every address is one that mail from DNS must not go to, such as loopback.
     #[error("the domain's mail hosts have no public address")]
     NotPublic,
-    /// DNS did not answer.
+    /// DNS did not answer, or not with what is of use.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
 }
@@ -47,7 +49,7 @@ impl MxError {
         match self {
             Self::NoSuchDomain | Self::Resolve(ResolveError::NoSuchName) => EnhancedCode::new(5, 1, 2),
             Self::NullMx => EnhancedCode::new(5, 1, 10),
-            Self::NoHost | Self::NotPublic => EnhancedCode::new(5, 4, 4),
+            Self::NoHost | Self::NotPublic | Self::Resolve(ResolveError::Unusable(_)) => EnhancedCode::new(5, 4, 4),
             Self::Loop => EnhancedCode::new(5, 4, 6),
             Self::Resolve(ResolveError::Temporary(_)) => EnhancedCode::new(4, 4, 3),
         }
@@ -56,13 +58,23 @@ impl MxError {
 
 /// The hosts of a domain's mail, in the order in which they are to be tried; hosts of equal preference in random order.
 ///
-/// `own_name` is this host: when it is among the hosts, it and everything that is not better is left out.
+/// They are named as the DNS names them, in ASCII ([`HostName`]); a domain that is an address literal is its own host. A
+/// record that names no possible host is passed over, and a host that several records name is tried once.
+///
+/// `own_name` is this host, in A-labels or U-labels: when it is among the hosts, it and everything that is not better is left
+/// out, before the list is cut to [`MAX_HOSTS`].
 ///
 /// # Errors
-/// [`MxError`].
+/// [`MxError`]; [`MxError::Loop`] also for a domain that is `own_name`, which DNS is not asked about.
 pub async fn hosts(resolver: &impl Resolver, domain: &Domain<&str>, own_name: &str) -> Result<Vec<String>, MxError> {
     if domain.address_literal().is_some() {
         return Ok(vec![domain.as_str().to_owned()]);
+    }
+    // What the DNS cannot hold does not exist.
+    let domain = HostName::parse(domain.as_str()).map_err(|_| MxError::NoSuchDomain)?;
+    let own_name = HostName::parse(own_name).ok();
+    if own_name.as_ref() == Some(&domain) {
+        return Err(MxError::Loop);
     }
     let mut records = match resolver.mx(domain.as_str()).await {
         Ok(records) => records,
@@ -70,47 +82,49 @@ pub async fn hosts(resolver: &impl Resolver, domain: &Domain<&str>, own_name: &s
         Err(error) => return Err(error.into()),
     };
     if records.is_empty() {
-        // The domain itself, with preference 0.
-        records.push(MxRecord { preference: 0, exchange: domain.as_str().to_owned() });
+        return Ok(vec![domain.into()]);
     }
-    if let [only] = &records[..]
-        && only.exchange.is_empty()
-    {
+    if records.iter().all(|record| record.exchange.is_empty()) {
         return Err(MxError::NullMx);
     }
-    records.retain(|record| Domain::parse(&record.exchange).is_ok());
     fastrand::shuffle(&mut records);
     records.sort_by_key(|record| record.preference);
-    if let Some(own) = records.iter().position(|record| record.exchange.eq_ignore_ascii_case(own_name)) {
-        let limit = records.get(own).map_or(0, |record| record.preference);
-        records.retain(|record| record.preference < limit);
-        if records.is_empty() {
+    let named = |record: MxRecord| Some((record.preference, HostName::parse(&record.exchange).ok()?));
+    let mut hosts: Vec<_> = records.into_iter().filter_map(named).collect();
+    let own = hosts.iter().find(|(_, host)| own_name.as_ref() == Some(host));
+    if let Some(&(limit, _)) = own {
+        hosts.retain(|(preference, _)| *preference < limit);
+        if hosts.is_empty() {
             return Err(MxError::Loop);
         }
     }
-    records.truncate(MAX_HOSTS);
-    if records.is_empty() {
+    let mut known = HashSet::new();
+    hosts.retain(|(_, host)| known.insert(host.as_str().to_ascii_lowercase()));
+    hosts.truncate(MAX_HOSTS);
+    if hosts.is_empty() {
         return Err(MxError::NoHost);
     }
-    Ok(records.into_iter().map(|record| record.exchange).collect())
+    Ok(hosts.into_iter().map(|(_, host)| host.into()).collect())
 }
 
-/// The addresses of a mail host. Unless `any`, those that no public mail host has are left out: whoever runs a domain
-/// must not be able to point this relay at its own network.
+/// The addresses of a mail host: what an address literal names, or what the DNS says of any other name. Unless `any`, those
+/// that are not [public](is_public) are left out: whoever runs a domain must not be able to point this relay at its own
+/// network. Connect to these and look nothing up again: another answer could be another address.
 ///
 /// # Errors
 /// [`MxError`].
 pub async fn addresses(resolver: &impl Resolver, host: &str, any: bool) -> Result<Vec<IpAddr>, MxError> {
-    let literal = Domain::parse(host).ok().and_then(|domain| match domain.address_literal() {
-        Some(AddressLiteral::Ip(address)) => Some(address),
-        _ => None,
-    });
-    let mut addresses = match literal {
-        Some(address) => vec![address],
-        None => match resolver.addresses(host).await {
-            Err(ResolveError::NoSuchName) => return Err(MxError::NoHost),
-            answer => answer?,
-        },
+    let literal = Domain::parse(host).ok();
+    let mut addresses = match literal.as_ref().and_then(Domain::address_literal) {
+        Some(AddressLiteral::Ip(address)) => vec![address],
+        Some(_) => return Err(MxError::NoHost),
+        None => {
+            let host = HostName::parse(host).map_err(|_| MxError::NoHost)?;
+            match resolver.addresses(host.as_str()).await {
+                Err(ResolveError::NoSuchName) => return Err(MxError::NoHost),
+                answer => answer?,
+            }
+        }
     };
     if addresses.is_empty() {
         return Err(MxError::NoHost);
@@ -123,36 +137,12 @@ pub async fn addresses(resolver: &impl Resolver, host: &str, any: bool) -> Resul
     Ok(addresses)
 }
 
-/// Whether an address may be that of a host on the Internet.
-pub fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => match address.to_ipv4_mapped() {
-            Some(mapped) => is_public_v4(mapped),
-            None => is_public_v6(address),
-        },
-    }
-}
-
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    let [first, second, ..] = address.octets();
-    let shared = first == 100 && (64..128).contains(&second);
-    !(address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_multicast()
-        || address.is_broadcast()
-        || first == 0
-        || first >= 240
-        || shared)
-}
-
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    !(address.is_loopback()
-        || address.is_unspecified()
-        || address.is_multicast()
-        || address.is_unique_local()
-        || address.is_unicast_link_local())
+/// A host's name as connections, logs and reports have it: in ASCII, as [`HostName`] writes it. An address literal, and what
+/// no host can be called, stays as it is.
+pub fn ascii_name(host: &str) -> String {
+    let literal = Domain::parse(host).is_ok_and(|domain| domain.address_literal().is_some());
+    let name = if literal { None } else { HostName::parse(host).ok() };
+    name.map_or_else(|| host.to_owned(), String::from)
 }
 
 #[cfg(test)]
@@ -165,6 +155,7 @@ mod tests {
         async fn mx(&self, domain: &str) -> Result<Vec<MxRecord>, ResolveError> {
             match domain {
                 "gone.test" => Err(ResolveError::NoSuchName),
+                "loop.test" => Err(ResolveError::Unusable("a loop")),
                 "broken.test" => Err(ResolveError::Temporary("SERVFAIL".to_owned())),
                 _ => Ok(self.0.iter().map(|(preference, host)| record(*preference, host)).collect()),
             }
@@ -173,9 +164,22 @@ mod tests {
         async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
             match host {
                 "none.test" => Ok(Vec::new()),
+                "loop.test" => Err(ResolveError::Unusable("a loop")),
                 "inside.test" => Ok(vec!["127.0.0.1".parse().unwrap(), "::ffff:10.0.0.1".parse().unwrap()]),
-                _ => Ok(vec!["192.0.2.1".parse().unwrap(), "10.0.0.1".parse().unwrap()]),
+                _ => Ok(vec!["198.41.0.4".parse().unwrap(), "10.0.0.1".parse().unwrap()]),
             }
+        }
+    }
+
+    struct One(&'static str);
+
+    impl Resolver for One {
+        async fn mx(&self, _: &str) -> Result<Vec<MxRecord>, ResolveError> {
+            Ok(vec![record(10, self.0)])
+        }
+
+        async fn addresses(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
+            Ok(Vec::new())
         }
     }
 
@@ -190,7 +194,7 @@ mod tests {
     #[tokio::test]
     async fn hosts_come_by_preference_and_at_random_within_one() {
         let zone = &[(20, "c.test"), (10, "a.test"), (10, "b.test")];
-        let mut firsts = std::collections::HashSet::new();
+        let mut firsts = HashSet::new();
         for _ in 0..64 {
             let hosts = found(zone, "d.test").await.unwrap();
             assert_eq!((hosts.len(), hosts[2].as_str()), (3, "c.test"));
@@ -217,7 +221,98 @@ mod tests {
         assert_eq!(addresses(&zone, "mx.test", false).await.unwrap().len(), 1);
         assert_eq!(addresses(&zone, "mx.test", true).await.unwrap().len(), 2);
         assert_eq!(addresses(&zone, "inside.test", false).await, Err(MxError::NotPublic));
-        assert_eq!(addresses(&zone, "[127.0.0.1]", false).await, Err(MxError::NotPublic));
+        for literal in ["[127.0.0.1]", "[192.0.2.1]", "[IPv6:::1]", "[IPv6:64:ff9b::10.0.0.1]", "[IPv6:2002:7f00:1::1]"]
+        {
+            assert_eq!(addresses(&zone, literal, false).await, Err(MxError::NotPublic), "{literal}");
+            assert_eq!(addresses(&zone, literal, true).await.unwrap().len(), 1, "{literal}");
+        }
+        assert_eq!(addresses(&zone, "[x:127.0.0.1]", true).await, Err(MxError::NoHost));
         assert_eq!(addresses(&zone, "none.test", false).await, Err(MxError::NoHost));
+    }
+
+    #[tokio::test]
+    async fn a_host_is_named_as_the_dns_names_it() {
+        for (exchange, expected) in [
+            ("mail_1.one.test", "mail_1.one.test"),
+            ("mx.xn--bcher-kva.test", "mx.xn--bcher-kva.test"),
+            ("xn--0.test", "xn--0.test"),
+            ("Mail.123", "Mail.123"),
+            ("-mx-.test", "-mx-.test"),
+            ("192.0.2.1", "192.0.2.1"),
+            // A literal has no meaning in an MX record: it is a name like any other.
+            ("[10.0.0.1]", "\\09110.0.0.1\\093"),
+            ("mx\r\n250 ok.test", "mx\\013\\010250\\032ok.test"),
+            ("\u{fc}.test", "xn--tda.test"),
+        ] {
+            let found = hosts(&One(exchange), &Domain::parse("d.test").unwrap(), "relay.test").await.unwrap();
+            assert_eq!(found, [expected]);
+            assert_eq!(Domain::parse(&found[0]).ok().and_then(|host| host.address_literal().map(|_| ())), None);
+        }
+        for exchange in ["a..test", "a".repeat(64).leak(), "a.".repeat(128).leak()] {
+            let found = hosts(&One(exchange), &Domain::parse("d.test").unwrap(), "relay.test").await;
+            assert_eq!(found, Err(MxError::NoHost), "{exchange}");
+        }
+    }
+
+    #[tokio::test]
+    async fn this_host_is_known_by_either_form_of_its_name() {
+        for own in ["mx.b\u{fc}cher.test", "mx.xn--bcher-kva.test", "MX.XN--BCHER-KVA.TEST"] {
+            for exchange in ["mx.xn--bcher-kva.test", "mx.b\u{fc}cher.test", "Mx.xn--Bcher-kva.test"] {
+                let found = hosts(&One(exchange), &Domain::parse("d.test").unwrap(), own).await;
+                assert_eq!(found, Err(MxError::Loop), "{own} {exchange}");
+                let found = hosts(&One("other.test"), &Domain::parse(exchange).unwrap(), own).await;
+                assert_eq!(found, Err(MxError::Loop), "{own} {exchange}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_domain_that_the_dns_cannot_hold_does_not_exist() {
+        let (label, label_62) = ("a".repeat(63), "b".repeat(62));
+        let long = format!("{label}.{label}.{label}.{label_62}");
+        for domain in [long.as_str(), "\u{301}a.test"] {
+            assert_eq!(found(&[(1, "mx.test")], domain).await, Err(MxError::NoSuchDomain), "{domain}");
+        }
+        // An A-label of nothing may exist.
+        assert_eq!(found(&[], "xn--0.test").await, Ok(vec!["xn--0.test".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn records_that_name_no_host_are_passed_over() {
+        let usable = found(&[(5, ""), (10, "a..test"), (20, "a.test"), (30, "A.test")], "d.test").await;
+        assert_eq!(usable, Ok(vec!["a.test".to_owned()]));
+        assert_eq!(found(&[(5, ""), (10, "a..test")], "d.test").await, Err(MxError::NoHost));
+        assert_eq!(found(&[(0, ""), (10, "")], "d.test").await, Err(MxError::NullMx));
+    }
+
+    #[tokio::test]
+    async fn the_list_is_cut_after_this_host_was_looked_for() {
+        const HOSTS: [&str; 12] = [
+            "a.test",
+            "b.test",
+            "c.test",
+            "d.test",
+            "e.test",
+            "f.test",
+            "g.test",
+            "h.test",
+            "i.test",
+            "j.test",
+            "k.test",
+            "relay.test",
+        ];
+        let mut zone: Vec<_> = (10..).zip(HOSTS).collect();
+        let some = found(zone.clone().leak(), "d.test").await.unwrap();
+        assert_eq!(some, HOSTS[..MAX_HOSTS]);
+        zone.iter_mut().for_each(|(preference, host)| *preference = if *host == "relay.test" { 10 } else { 20 });
+        assert_eq!(found(zone.leak(), "d.test").await, Err(MxError::Loop));
+    }
+
+    #[tokio::test]
+    async fn records_that_lead_nowhere_are_a_failure_for_good() {
+        let error = found(&[], "loop.test").await.unwrap_err();
+        assert!(!error.is_transient() && error.enhanced() == EnhancedCode::new(5, 4, 4), "{error}");
+        let error = addresses(&Zone(&[]), "loop.test", false).await.unwrap_err();
+        assert!(!error.is_transient() && error.enhanced() == EnhancedCode::new(5, 4, 4), "{error}");
     }
 }

@@ -5,6 +5,10 @@ use std::{future::Future, net::IpAddr};
 use thiserror::Error;
 
 /// Looks up what delivery needs. An application may bring its own.
+///
+/// Names come as [`HostName`](crate::HostName) writes them: in ASCII, other scripts in A-labels, odd octets escaped, without a
+/// trailing dot. They are to be asked for as they are, whatever a host's name ought to look like: whether a name exists is
+/// for the DNS to say.
 pub trait Resolver: Send + Sync + 'static {
     /// The MX records of a domain; none when it has none.
     fn mx(&self, domain: &str) -> impl Future<Output = Result<Vec<MxRecord>, ResolveError>> + Send;
@@ -18,7 +22,8 @@ pub trait Resolver: Send + Sync + 'static {
 pub struct MxRecord {
     /// The lower, the better.
     pub preference: u16,
-    /// The host's name without a trailing dot; empty for `.`, which means that no mail is taken (RFC 7505).
+    /// The host's name as the DNS has it, in A-labels and without a trailing dot; empty for `.`, which means that no mail is
+    /// taken (RFC 7505). What is no [`HostName`](crate::HostName) is passed over.
     pub exchange: String,
 }
 
@@ -28,6 +33,10 @@ pub enum ResolveError {
     /// The name does not exist: permanent.
     #[error("the name does not exist")]
     NoSuchName,
+    /// The DNS leads nowhere, and will until the domain's records are mended: permanent. Such are a loop of aliases, and
+    /// records that the DNS cannot hold.
+    #[error("the DNS records lead nowhere: {0}")]
+    Unusable(&'static str),
     /// No answer that can be relied on: temporary, and never to be taken for "no records" (RFC 5321 section 5.1).
     #[error("no answer from DNS: {0}")]
     Temporary(String),
