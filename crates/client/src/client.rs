@@ -10,7 +10,10 @@ use posthaste_io::{
         client::{downgrade::NextHop, recipients_at_once},
         sasl::{ChooseError, ClientCredentials, ClientMechanism, ClientStep, Nonce, Protection, Strength},
     },
-    wire::{Auth, Capabilities, Command, EhloName, Rcpt, Reply, ReplyCode, Secret, Severity, capability::Keyword},
+    wire::{
+        Auth, Capabilities, Command, Domain, EhloName, Rcpt, Reply, ReplyCode, Secret, Severity,
+        address::AddressLiteral, capability::Keyword,
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -18,7 +21,8 @@ use tokio::{
 };
 
 use crate::{
-    error::{ConnectError, Stage},
+    HostName,
+    error::{ConnectError, Stage, TlsFault},
     tls::{Tls, TlsPolicy},
 };
 
@@ -37,8 +41,8 @@ pub struct ClientOptions {
     /// verified for its name, and the name came from the recipients' domain in a way that nobody could change, such as
     /// DNSSEC, MTA-STS or the configuration. Mail with REQUIRETLS goes nowhere else (RFC 8689 section 4.2.1). Default: no.
     pub tls_verifies: bool,
-    /// Who to log in as. They are sent only where the policy is [`TlsPolicy::Required`] or [`TlsPolicy::Implicit`]: a policy
-    /// that does without TLS shows them to whoever takes it away. Otherwise [`ConnectError::AuthUnavailable`].
+    /// Who to log in as. They are sent only where the policy [demands TLS](TlsPolicy::demands_tls): one that does without
+    /// shows them to whoever takes it away. Otherwise [`ConnectError::AuthUnavailable`].
     ///
     /// With SCRAM a key is derived on a thread that may block: some milliseconds with the 4,096 iterations that are usual, a
     /// second with the most that a server may ask for
@@ -87,11 +91,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// certificate is checked against.
     ///
     /// # Errors
-    /// [`ConnectError`]. With [`TlsPolicy::Opportunistic`], [`ConnectError::Tls`] means: connect again, without TLS.
+    /// [`ConnectError`]; where [`ConnectError::suggests_clear`], connect again without TLS.
     pub async fn start(stream: S, server_name: &str, options: &ClientOptions) -> Result<Self, ConnectError> {
         let mut connection = Connection::new(stream);
         if options.tls.policy == TlsPolicy::Implicit {
-            let (config, name) = tls_parts(&options.tls, server_name)?;
+            let (config, name) = tls_parts(&options.tls, server_name).map_err(ConnectError::TlsNotStarted)?;
             let handshake = connection.connect_tls(config, name);
             let bounded = tokio::time::timeout(options.session.timeouts.greeting, handshake);
             let result = bounded.await.map_err(|_| ConnectError::Tls(ClientError::Timeout))?;
@@ -182,18 +186,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     async fn start_tls(&mut self, server_name: &str, options: &ClientOptions) -> Result<(), ConnectError> {
-        match options.tls.policy {
+        let demanded = match options.tls.policy {
             TlsPolicy::Off | TlsPolicy::Implicit => return Ok(()),
-            TlsPolicy::Opportunistic if !self.capabilities().offers(Keyword::StartTls) => return Ok(()),
-            TlsPolicy::Required if !self.capabilities().offers(Keyword::StartTls) => {
-                return Err(ConnectError::TlsUnavailable);
-            }
-            TlsPolicy::Opportunistic | TlsPolicy::Required => {}
+            TlsPolicy::Opportunistic => false,
+            TlsPolicy::Required | TlsPolicy::Verified => true,
+        };
+        if !self.capabilities().offers(Keyword::StartTls) {
+            return if demanded { Err(ConnectError::TlsUnavailable) } else { Ok(()) };
         }
-        let (config, name) = tls_parts(&options.tls, server_name)?;
+        let (config, name) = match tls_parts(&options.tls, server_name) {
+            Ok(parts) => parts,
+            Err(fault) if demanded => return Err(ConnectError::TlsNotStarted(fault)),
+            // The server knows nothing of it yet.
+            Err(_) => return Ok(()),
+        };
+        match self.upgrade(config, name, options).await {
+            Err(error) if !demanded => Err(ConnectError::OpportunisticTls(Box::new(error))),
+            upgraded => upgraded,
+        }
+    }
+
+    /// From STARTTLS to the answer to EHLO within TLS.
+    async fn upgrade(
+        &mut self,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        options: &ClientOptions,
+    ) -> Result<(), ConnectError> {
         let reply = self.command(&Command::StartTls).await?;
         let goes_on = !reply.code().is_positive() && reply.code() != ReplyCode::SERVICE_NOT_AVAILABLE;
-        if goes_on && options.tls.policy == TlsPolicy::Opportunistic {
+        if goes_on && !options.tls.policy.demands_tls() {
             return Ok(());
         }
         positive(reply, Stage::StartTls)?;
@@ -206,8 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     async fn log_in(&mut self, options: &ClientOptions) -> Result<(), ConnectError> {
         let Some(credentials) = &options.credentials else { return Ok(()) };
-        let demanded = matches!(options.tls.policy, TlsPolicy::Required | TlsPolicy::Implicit);
-        if !demanded || !self.is_tls() {
+        if !options.tls.policy.demands_tls() || !self.is_tls() {
             return Err(ChooseError::Unprotected.into());
         }
         let mut random = [0; 18];
@@ -254,11 +275,20 @@ fn positive(reply: Reply, stage: Stage) -> Result<(), ConnectError> {
 
 type TlsParts = (Arc<ClientConfig>, ServerName<'static>);
 
-fn tls_parts(tls: &Tls, server_name: &str) -> Result<TlsParts, ConnectError> {
-    let literal = server_name.trim_matches(['[', ']']);
-    let name = ServerName::try_from(literal.strip_prefix("IPv6:").unwrap_or(literal).to_owned());
-    match (&tls.config, name) {
-        (Some(config), Ok(name)) => Ok((config.clone(), name)),
-        _ => Err(ConnectError::TlsUnavailable),
+fn tls_parts(tls: &Tls, host: &str) -> Result<TlsParts, TlsFault> {
+    let config = tls.config.clone().ok_or(TlsFault::NoConfiguration)?;
+    let name = server_name(host).ok_or_else(|| TlsFault::Name(host.to_owned()))?;
+    Ok((config, name))
+}
+
+/// The name that a certificate is checked against: the host's in A-labels, or an address.
+fn server_name(host: &str) -> Option<ServerName<'static>> {
+    let literal = Domain::parse(host).ok();
+    match literal.as_ref().and_then(Domain::address_literal) {
+        Some(AddressLiteral::Ip(address)) => return Some(address.into()),
+        Some(_) => return None,
+        None => {}
     }
+    let as_it_is = ServerName::try_from(host.to_owned()).ok();
+    as_it_is.or_else(|| ServerName::try_from(String::from(HostName::parse(host).ok()?)).ok())
 }

@@ -16,13 +16,13 @@ mod transaction;
 
 pub use client::{Client, ClientOptions, Protocol};
 pub use connect::{Port, connect};
-pub use error::{ConnectError, Stage};
+pub use error::{ConnectError, Stage, TlsFault};
 #[cfg(feature = "hickory")]
 pub use hickory::HickoryResolver;
 pub use outcome::{RecipientOutcome, RefusedAt};
 pub use host_name::{HostName, HostNameError};
 pub use resolve::{MxRecord, ResolveError, Resolver, SystemResolver};
-pub use tls::{Tls, TlsPolicy, unverified};
+pub use tls::{Tls, TlsPolicy, unverified, verified};
 pub use transaction::Transaction;
 
 pub use posthaste_io::{ClientError, Content, rustls, session, wire};

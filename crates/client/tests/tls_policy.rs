@@ -7,81 +7,241 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use posthaste_client::{
-    Client, ConnectError, Stage, TlsPolicy,
+    Client, ConnectError, TlsFault, TlsPolicy,
+    rustls::{ClientConfig, ServerConfig},
     session::sasl::{ChooseError, Credentials},
     wire::Secret,
 };
-use support::{mail, of, options, polite, rcpts, serve, tls};
+use support::{Authority, Script, mail, of, options, polite, rcpts, self_signed, serve, tls, trusting};
 
 /// What a server does about STARTTLS.
 const NOT_OFFERED: &str = "";
 const LATER: &str = "454 4.7.0 later\r\n";
 const NEVER: &str = "554 5.7.0 never\r\n";
 const GONE: &str = "421 4.3.2 going\r\n";
+const CLOSED: &str = "close";
+const SILENT: &str = "<silence>";
+const NO_REPLY: &str = "what?\r\n";
 const BROKEN: &str = "220 go\r\n<garbage>";
+const REFUSED: &str = "220 go\r\n<alert>";
 const RESIDUE: &str = "220 go\r\n250-mx.test\r\n250 AUTH PLAIN\r\n";
 const GOOD: &str = "220 go\r\n<tls>";
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
+    /// Mail goes in clear.
     Clear,
+    /// Mail goes within TLS.
     Tls,
-    Unavailable,
-    Refused,
-    /// Connect again without TLS, if the policy is opportunistic.
-    Handshake,
-    Conversation,
+    /// No mail goes on this connection, and one without TLS may do.
+    ClearLater(&'static str),
+    /// No mail goes.
+    Fails(&'static str),
+}
+
+/// What happens, and what of it the server hears.
+async fn end(
+    policy: TlsPolicy,
+    config: &Arc<ClientConfig>,
+    script: impl Script,
+    server: &Arc<ServerConfig>,
+    words: &'static str,
+) -> End {
+    let (stream, heard) = serve(script, Some(Arc::clone(server)));
+    let started = Client::start(stream, "mx.test", &options(policy, Some(Arc::clone(config)))).await;
+    let end = match &started {
+        Ok(client) if client.is_tls() => End::Tls,
+        Ok(_) => End::Clear,
+        Err(error) => {
+            assert!(error.to_string().contains(words) && !words.is_empty(), "{policy:?} {words:?}: {error}");
+            assert!(!error.suggests_clear() || !policy.demands_tls(), "{policy:?}: {error}");
+            if error.suggests_clear() { End::ClearLater(words) } else { End::Fails(words) }
+        }
+    };
+    if let Ok(mut client) = started {
+        let recipients = rcpts(&["a".to_owned()]);
+        let recipients: Vec<_> = recipients.iter().map(|rcpt| rcpt.borrowed()).collect();
+        client.transact(mail("MAIL FROM:<>"), &recipients, Bytes::from_static(b"x\r\n")).await;
+    }
+    let named = of(&heard, &["MAIL", "RCPT", "AUTH"]);
+    let may = matches!(end, End::Clear | End::Tls);
+    assert!(named.is_empty() != may && named.iter().all(|(inside, _)| *inside == (end == End::Tls)), "{named:?}");
+    // Inside TLS it says EHLO again: what was learnt in clear is forgotten.
+    assert!(end != End::Tls || of(&heard, &["EHLO"]).last().is_some_and(|(inside, _)| *inside));
+    end
+}
+
+/// What a server does with STARTTLS, whatever its certificate: under no policy, an opportunistic one, and one that demands
+/// TLS.
+#[tokio::test(start_paused = true)]
+async fn every_policy_against_every_answer_to_starttls() {
+    use End::{Clear, ClearLater, Fails, Tls};
+    use TlsPolicy::{Off, Opportunistic, Required, Verified};
+    let (server, client) = tls("mx.test");
+    for (starttls, optional, demanded) in [
+        (NOT_OFFERED, Clear, Fails("does not offer STARTTLS, which is required")),
+        (LATER, Clear, Fails("refused STARTTLS: 454 4.7.0 later")),
+        (NEVER, Clear, Fails("refused STARTTLS: 554 5.7.0 never")),
+        (GONE, ClearLater("421 4.3.2 going"), Fails("421 4.3.2 going")),
+        (CLOSED, ClearLater("closed the connection"), Fails("closed the connection")),
+        (SILENT, ClearLater("silent"), Fails("silent")),
+        (NO_REPLY, ClearLater("reply"), Fails("reply")),
+        (BROKEN, ClearLater("is no TLS"), Fails("is no TLS")),
+        (REFUSED, ClearLater("the server refused it"), Fails("the server refused it")),
+        (RESIDUE, ClearLater("STARTTLS"), Fails("STARTTLS")),
+        (GOOD, Tls, Tls),
+    ] {
+        for (policy, expected) in [(Off, Clear), (Opportunistic, optional), (Required, demanded), (Verified, demanded)]
+        {
+            let script = move |_, line: &str| match line {
+                "STARTTLS" => starttls.replace(SILENT, ""),
+                _ => polite(line, if starttls.is_empty() { &[] } else { &["STARTTLS"] }),
+            };
+            let words = match expected {
+                ClearLater(words) | Fails(words) => words,
+                Clear | Tls => "",
+            };
+            assert_eq!(end(policy, &client, script, &server, words).await, expected, "{policy:?} {starttls:?}");
+        }
+    }
+}
+
+/// What a server does with EHLO within TLS.
+#[tokio::test(start_paused = true)]
+async fn opportunistic_tls_that_breaks_before_it_is_of_use_suggests_clear() {
+    use End::{ClearLater, Fails};
+    let (server, client) = tls("mx.test");
+    for (said, words) in [
+        ("close", "closed connection"),
+        ("", "silent"),
+        ("421 4.3.2 going\r\n", "421 4.3.2 going"),
+        ("450 4.3.2 not now\r\n", "450 4.3.2 not now"),
+        ("550 5.3.2 never\r\n", "550 5.3.2 never"),
+        ("what?\r\n", "reply"),
+    ] {
+        for policy in [TlsPolicy::Opportunistic, TlsPolicy::Required, TlsPolicy::Verified] {
+            let script = move |inside, line: &str| match line {
+                line if inside && (line.starts_with("EHLO") || line.starts_with("HELO")) => said.to_owned(),
+                _ => polite(line, &["STARTTLS"]),
+            };
+            let expected = if policy.demands_tls() { Fails(words) } else { ClearLater(words) };
+            assert_eq!(end(policy, &client, script, &server, words).await, expected, "{policy:?} {said:?}");
+        }
+    }
+}
+
+/// What fails before STARTTLS, or without it, is no fault of TLS.
+#[tokio::test]
+async fn other_failures_do_not_suggest_clear() {
+    let (server, client) = tls("mx.test");
+    for (verb, said, offers) in [
+        ("<connect>", "421 4.3.2 going\r\n", true),
+        ("<connect>", "close", true),
+        ("EHLO", "421 4.3.2 going\r\n", true),
+        ("EHLO", "close", true),
+        ("EHLO", "close", false),
+    ] {
+        let script = move |_, line: &str| match line {
+            line if support::verb(line) == verb => said.to_owned(),
+            _ => polite(line, if offers { &["STARTTLS"] } else { &[] }),
+        };
+        let (stream, _) = serve(script, Some(Arc::clone(&server)));
+        let options = options(TlsPolicy::Opportunistic, Some(Arc::clone(&client)));
+        let error = Client::start(stream, "mx.test", &options).await.unwrap_err();
+        assert!(!error.suggests_clear(), "{verb} {said:?}: {error}");
+    }
+}
+
+/// What a certificate is worth, under a configuration that verifies and one that does not.
+#[tokio::test]
+async fn every_policy_against_every_certificate() {
+    use End::{Clear, Fails, Tls};
+    use TlsPolicy::{Off, Opportunistic, Required, Verified};
+    let (authority, other) = (Authority::new("one"), Authority::new("two"));
+    let (verifying, trusting) = (authority.client(), trusting());
+    for (server, verdict) in [
+        (authority.server(&["mx.test"], 2020, 2120), Tls),
+        (authority.server(&["other.test", "MX.TEST"], 2020, 2120), Tls),
+        (authority.server(&["mx.test"], 2020, 2021), Fails("the certificate has expired")),
+        (authority.server(&["mx.test"], 2119, 2120), Fails("the certificate is not valid yet")),
+        (authority.server(&["other.test"], 2020, 2120), Fails("the certificate is for another name")),
+        (authority.server(&["*.mx.test"], 2020, 2120), Fails("the certificate is for another name")),
+        (authority.server(&["127.0.0.1"], 2020, 2120), Fails("the certificate is for another name")),
+        (authority.server(&[], 2020, 2120), Fails("the certificate is for another name")),
+        (other.server(&["mx.test"], 2020, 2120), Fails("signed by no authority that is trusted here")),
+        (self_signed("mx.test", false), Fails("signed by no authority that is trusted here")),
+        (self_signed("mx.test", true), Fails("certificate is")),
+    ] {
+        let words = if let Fails(words) = verdict { words } else { "" };
+        for (policy, config, expected) in [
+            (Off, &trusting, Clear),
+            (Opportunistic, &trusting, Tls),
+            (Required, &trusting, Tls),
+            (Verified, &verifying, verdict),
+            (Required, &verifying, verdict),
+        ] {
+            let script = |_: bool, line: &str| polite(line, &["STARTTLS"]);
+            assert_eq!(end(policy, config, script, &server, words).await, expected, "{policy:?} {verdict:?}");
+        }
+    }
+}
+
+/// Names that the DNS has and that a certificate can, or cannot, be for.
+#[tokio::test]
+async fn a_host_whose_name_no_certificate_can_be_for_gets_its_mail_where_tls_is_optional() {
+    let authority = Authority::new("one");
+    for (host, of_certificate) in [
+        ("mx.xn--bcher-kva.test", Some("mx.xn--bcher-kva.test")),
+        ("mx.b\u{fc}cher.test", Some("mx.xn--bcher-kva.test")),
+        ("MX.test", Some("mx.test")),
+        ("mail_1.one.test", Some("mail_1.one.test")),
+        ("xn--0.test", Some("xn--0.test")),
+        ("mx1", Some("mx1")),
+        ("4.mx7", Some("4.mx7")),
+        ("[127.0.0.1]", Some("127.0.0.1")),
+        ("127.0.0.1", Some("127.0.0.1")),
+        ("[IPv6:::1]", Some("::1")),
+        ("[ipv6:::1]", Some("::1")),
+        ("mail.123", None),
+        ("mail.0x1f", None),
+        ("-mx.test", None),
+        ("mx-.test", None),
+        ("a\\032b.test", None),
+        (&format!("{}.test", "a".repeat(64)), None),
+        ("[x:y]", None),
+        ("", None),
+    ] {
+        let server = authority.server(&[of_certificate.unwrap_or("mx.test")], 2020, 2120);
+        let start = |policy, config| {
+            let (stream, _) = serve(|_, line| polite(line, &["STARTTLS"]), Some(Arc::clone(&server)));
+            async move { Client::start(stream, host, &options(policy, Some(config))).await }
+        };
+        let optional = start(TlsPolicy::Opportunistic, trusting()).await.unwrap();
+        assert_eq!(optional.is_tls(), of_certificate.is_some(), "{host}");
+        for (policy, config) in [(TlsPolicy::Required, trusting()), (TlsPolicy::Verified, authority.client())] {
+            let demanded = start(policy, config).await;
+            match (&demanded, of_certificate) {
+                (Ok(client), Some(_)) => assert!(client.is_tls(), "{host}"),
+                (Err(error @ ConnectError::TlsNotStarted(_)), None) => {
+                    assert!(error.to_string().contains("no certificate can be for the name"), "{error}");
+                }
+                _ => panic!("{host}: {demanded:?}"),
+            }
+        }
+    }
 }
 
 #[tokio::test]
-async fn every_policy_against_every_server() {
-    use End::{Clear, Conversation, Handshake, Refused, Tls, Unavailable};
-    use TlsPolicy::{Off, Opportunistic, Required};
-    let (server, client) = tls("mx.test");
-    for (policy, starttls, expected) in [
-        (Off, NOT_OFFERED, Clear),
-        (Off, GOOD, Clear),
-        (Opportunistic, NOT_OFFERED, Clear),
-        (Opportunistic, LATER, Clear),
-        (Opportunistic, NEVER, Clear),
-        (Opportunistic, GONE, Refused),
-        (Opportunistic, BROKEN, Handshake),
-        (Opportunistic, RESIDUE, Conversation),
-        (Opportunistic, GOOD, Tls),
-        (Required, NOT_OFFERED, Unavailable),
-        (Required, LATER, Refused),
-        (Required, NEVER, Refused),
-        (Required, GONE, Refused),
-        (Required, BROKEN, Handshake),
-        (Required, RESIDUE, Conversation),
-        (Required, GOOD, Tls),
-    ] {
-        let script = move |_, line: &str| match line {
-            "STARTTLS" => starttls.to_owned(),
-            _ => polite(line, if starttls.is_empty() { &[] } else { &["STARTTLS"] }),
-        };
-        let (stream, heard) = serve(script, Some(Arc::clone(&server)));
-        let started = Client::start(stream, "mx.test", &options(policy, Some(Arc::clone(&client)))).await;
-        let end = match &started {
-            Ok(client) if client.is_tls() => Tls,
-            Ok(_) => Clear,
-            Err(ConnectError::TlsUnavailable) => Unavailable,
-            Err(ConnectError::Refused { stage: Stage::StartTls, .. }) => Refused,
-            Err(ConnectError::Tls(_)) => Handshake,
-            Err(ConnectError::Conversation(_)) => Conversation,
-            Err(other) => panic!("{other}"),
-        };
-        assert_eq!(end, expected, "{policy:?} {starttls:?}");
-        if let Ok(mut client) = started {
-            let recipients = rcpts(&["a".to_owned()]);
-            let recipients: Vec<_> = recipients.iter().map(|rcpt| rcpt.borrowed()).collect();
-            client.transact(mail("MAIL FROM:<>"), &recipients, Bytes::from_static(b"x\r\n")).await;
+async fn without_a_configuration_there_is_no_tls() {
+    for (policy, expected) in
+        [(TlsPolicy::Opportunistic, true), (TlsPolicy::Required, false), (TlsPolicy::Verified, false)]
+    {
+        let (stream, _) = serve(|_, line| polite(line, &["STARTTLS"]), None);
+        let started = Client::start(stream, "mx.test", &options(policy, None)).await;
+        assert_eq!(started.as_ref().map_err(ToString::to_string).is_ok_and(|client| !client.is_tls()), expected);
+        if let Err(error) = started {
+            assert!(matches!(error, ConnectError::TlsNotStarted(TlsFault::NoConfiguration)), "{error}");
         }
-        let named = of(&heard, &["MAIL", "RCPT", "AUTH"]);
-        let may = matches!(expected, Clear | Tls);
-        assert!(named.is_empty() != may && named.iter().all(|(inside, _)| *inside == (expected == Tls)), "{named:?}");
-        // Inside TLS it says EHLO again: what was learnt in clear is forgotten.
-        assert!(expected != Tls || of(&heard, &["EHLO"]).last().is_some_and(|(inside, _)| *inside));
     }
 }
 
@@ -132,6 +292,7 @@ async fn credentials_leave_only_where_tls_is_demanded() {
         // Whoever is in between could have put a certificate of his own there.
         (TlsPolicy::Opportunistic, GOOD, false),
         (TlsPolicy::Required, GOOD, true),
+        (TlsPolicy::Verified, GOOD, true),
     ] {
         // In clear it offers AUTH too, as somebody in between might.
         let script = move |_, line: &str| match line {

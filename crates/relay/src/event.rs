@@ -231,7 +231,8 @@ impl Diagnostic {
     pub(crate) fn connect(remote: &str, error: &ConnectError) -> Self {
         match error {
             ConnectError::Refused { reply, .. } => Self::reply(remote, reply),
-            ConnectError::TlsUnavailable | ConnectError::Tls(_) => {
+            ConnectError::OpportunisticTls(error) => Self::connect(remote, error),
+            ConnectError::TlsUnavailable | ConnectError::TlsNotStarted(_) | ConnectError::Tls(_) => {
                 Self { remote: Some(remote.to_owned()), ..Self::own(EnhancedCode::new(4, 7, 5), error) }
             }
             ConnectError::Tcp { .. } | ConnectError::NoAddress => {

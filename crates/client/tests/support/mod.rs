@@ -10,10 +10,12 @@ use posthaste_client::{
     rustls::{
         ClientConfig, RootCertStore, ServerConfig,
         crypto::aws_lc_rs::default_provider,
-        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+        pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     },
+    unverified, verified,
     wire::{Command, Mail, Rcpt},
 };
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, DuplexStream,
 };
@@ -25,7 +27,8 @@ pub(crate) type Heard = Arc<Mutex<Vec<(bool, String)>>>;
 /// What to say behind a line; a line is `<connect>`, a command, or `<end>` for the end of the content. The octets of a chunk
 /// are read before the reply to its BDAT is asked for.
 ///
-/// `close` closes; `<tls>` behind a reply does a handshake, `<garbage>` what is none.
+/// `close` closes, and nothing is silence; `<tls>` behind a reply does a handshake, `<garbage>` what is none, and `<alert>`
+/// refuses one.
 pub(crate) trait Script: FnMut(bool, &str) -> String + Send + 'static {}
 
 impl<F: FnMut(bool, &str) -> String + Send + 'static> Script for F {}
@@ -65,6 +68,13 @@ async fn run(stream: Box<dyn Stream>, mut script: impl Script, tls: Option<Arc<S
                 // What is no TLS record, once the client waits for one.
                 tokio::task::yield_now().await;
                 let _ = stream.write_all(b"250 AUTH PLAIN\r\n").await;
+                return;
+            }
+            ("alert>", _) => {
+                tokio::task::yield_now().await;
+                // handshake_failure (RFC 8446 section 6).
+                let _ = stream.write_all(&[21, 3, 3, 0, 2, 2, 40]).await;
+                let _ = stream.read_line(&mut String::new()).await;
                 return;
             }
             _ => {}
@@ -174,14 +184,65 @@ pub(crate) fn rcpts(names: &[String]) -> Vec<Rcpt> {
 
 /// Both sides' configurations, for a certificate of this name that the client trusts.
 pub(crate) fn tls(name: &str) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-    let provider = Arc::new(default_provider());
-    let server =
-        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
-    let server = server.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    (Arc::new(server), Arc::new(client.with_root_certificates(roots).with_no_client_auth()))
+    let authority = Authority::new("one");
+    (authority.server(&[name], 2020, 2120), authority.client())
+}
+
+/// Whoever signs certificates.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+}
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        Self { issuer: Issuer::new(params, key), certificate }
+    }
+
+    /// A server whose certificate is for these names, from the first of one year to that of another.
+    pub(crate) fn server(&self, names: &[&str], from: i32, to: i32) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params(names, from, to).signed_by(&key, &self.issuer).unwrap().der().clone();
+        server(certificate, &key)
+    }
+
+    /// A client that trusts it, and nobody else.
+    pub(crate) fn client(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).unwrap();
+        Arc::new(verified(Arc::new(default_provider()), roots).unwrap())
+    }
+}
+
+/// A server that has signed its certificate itself; as an authority, as `openssl req -x509` has it, or not.
+pub(crate) fn self_signed(name: &str, authority: bool) -> Arc<ServerConfig> {
+    let key = KeyPair::generate().unwrap();
+    let mut params = params(&[name], 2020, 2120);
+    if authority {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    }
+    server(params.self_signed(&key).unwrap().der().clone(), &key)
+}
+
+/// A client that takes any certificate.
+pub(crate) fn trusting() -> Arc<ClientConfig> {
+    Arc::new(unverified(Arc::new(default_provider())).unwrap())
+}
+
+fn params(names: &[&str], from: i32, to: i32) -> CertificateParams {
+    let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+    (params.not_before, params.not_after) = (date_time_ymd(from, 1, 1), date_time_ymd(to, 1, 1));
+    params
+}
+
+fn server(certificate: CertificateDer<'static>, key: &KeyPair) -> Arc<ServerConfig> {
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    Arc::new(builder.with_single_cert(vec![certificate], key).unwrap())
 }

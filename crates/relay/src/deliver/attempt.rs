@@ -245,7 +245,7 @@ fn guard<Q, R>(shared: &Shared<Q, R>, route: &Route) -> Result<Tls, Unreachable>
     match (&route.to, &shared.options.delivery.verified_tls) {
         (NextHop::Hosts(_), Some(config)) => {
             let implicit = route.tls.policy == TlsPolicy::Implicit;
-            let policy = if implicit { TlsPolicy::Implicit } else { TlsPolicy::Required };
+            let policy = if implicit { TlsPolicy::Implicit } else { TlsPolicy::Verified };
             Ok(Tls { policy, config: Some(Arc::clone(config)) })
         }
         _ => {
@@ -258,7 +258,7 @@ fn guard<Q, R>(shared: &Shared<Q, R>, route: &Route) -> Result<Tls, Unreachable>
 /// Whether it is TLS that is missing or proves nothing, and not the network.
 fn is_unguarded(error: &ConnectError) -> bool {
     match error {
-        ConnectError::TlsUnavailable => true,
+        ConnectError::TlsUnavailable | ConnectError::TlsNotStarted(_) => true,
         // As rustls tells whatever it does not like.
         ConnectError::Tls(ClientError::Io(error)) => error.kind() == io::ErrorKind::InvalidData,
         _ => false,
@@ -275,13 +275,9 @@ async fn hosts<Q, R: Resolver>(
     domain: &str,
 ) -> Result<Vec<(String, u16)>, MxError> {
     match &route.to {
-        NextHop::Hosts(hosts) => Ok(hosts.clone()),
+        NextHop::Hosts(hosts) => Ok(hosts.iter().map(|(host, port)| (mx::ascii_name(host), *port)).collect()),
         NextHop::Mx => {
             let domain = Domain::parse(domain).map_err(|_| MxError::NoHost)?;
-            // Whatever DNS says of our own name, it leads back here.
-            if domain == shared.options.host_name {
-                return Err(MxError::Loop);
-            }
             let hosts = mx::hosts(&shared.resolver, &domain, shared.options.host_name.as_str()).await?;
             Ok(hosts.into_iter().map(|host| (host, shared.options.delivery.mx_port)).collect())
         }
@@ -306,7 +302,7 @@ async fn start<Q, R>(
     let mut options = ClientOptions { session, tls: tls.clone(), tls_verifies: verifies, ..ClientOptions::new(hello) };
     let stream = connect(addresses, port, delivery.connect_timeout).await?;
     match Client::start(stream, host, &options).await {
-        Err(ConnectError::Tls(error)) if tls.policy == TlsPolicy::Opportunistic => {
+        Err(error) if error.suggests_clear() => {
             debug!(host, %error, "no TLS; once more without");
             options.tls = Tls::default();
             let stream = connect(addresses, port, delivery.connect_timeout).await?;
