@@ -130,9 +130,17 @@ fn handshake(error: &ClientError) -> String {
                 "the certificate is for another name"
             }
             CertificateError::UnknownIssuer => "the certificate is signed by no authority that is trusted here",
+            CertificateError::BadSignature => {
+                "the certificate is not signed by the authority that it names, or not the server's own"
+            }
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
                 "the certificate is not for servers"
             }
+            // What webpki finds, which rustls hands on as it is.
+            CertificateError::Other(fault) => match format!("{:?}", fault.0).as_str() {
+                "CaUsedAsEndEntity" => "the certificate is an authority's own and not a server's",
+                fault => return format!("the certificate is not good ({fault})"),
+            },
             _ => return format!("the certificate is not good ({fault:?})"),
         },
         rustls::Error::AlertReceived(alert) => return format!("the server refused it ({alert:?})"),

@@ -42,7 +42,7 @@ const REMEDIES: &[(&str, &str)] = &[
     ("account.verifier", "write what `relay verifier` prints"),
     ("route.domains", "write domains, such as [\"example.org\", \"*.example.org\"], or [\"*\"] for all"),
     ("route.to", "write \"mx\", or a list of hosts with ports, such as [\"smarthost.example.org:25\"]"),
-    ("route.tls", "write \"off\", \"opportunistic\" or \"required\""),
+    ("route.tls", "write \"off\", \"opportunistic\", \"required\", \"verified\" or \"unverified\""),
     ("dns.servers", "write addresses with ports, such as [\"127.0.0.1:53\"]"),
     ("offers.dsn", "write true or false"),
     ("offers.smtputf8", "write true or false"),

@@ -91,8 +91,8 @@ pub(super) struct Route {
     pub(super) domains: Vec<DomainPattern>,
     #[serde(deserialize_with = "values::to")]
     pub(super) to: To,
-    #[serde(default)]
-    pub(super) tls: RouteTls,
+    #[serde(default = "values::opportunistic")]
+    pub(super) tls: Spanned<RouteTls>,
 }
 
 #[derive(Debug)]
@@ -101,13 +101,15 @@ pub(super) enum To {
     Hosts(Vec<(String, u16)>),
 }
 
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum RouteTls {
     Off,
-    #[default]
     Opportunistic,
+    /// Verified where the route names a host by its name, and otherwise not.
     Required,
+    Verified,
+    Unverified,
 }
 
 #[derive(Debug, Default, Deserialize)]

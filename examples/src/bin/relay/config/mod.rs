@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::{Tls as ClientTls, TlsPolicy, session::client::ClientTimeouts, unverified};
+use posthaste_client::{Tls as ClientTls, TlsPolicy, session::client::ClientTimeouts, unverified, verified};
 use posthaste_relay::{
     DeliveryOptions, DomainPattern, NextHop, Policy, RelayOptions, RetrySchedule, Route, Routes, future_release, offers,
 };
@@ -84,27 +84,40 @@ impl Config {
         };
         let accounts = AccountsConfig::read(std::mem::take(&mut file.account), source)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
+        let policies = file.route.iter().map(|route| route_policy(route, source)).collect::<Result<Vec<_>, _>>()?;
+        // By MX it could not be kept: nothing proves that a name from DNS is the domain's own.
+        let names_hosts = file.route.iter().any(|route| matches!(route.to, To::Hosts(_)));
+        let guards = names_hosts && file.offers.requiretls;
+        let verified_tls = match guards || policies.contains(&TlsPolicy::Verified) {
+            true => verified_tls(file.delivery.authorities.as_ref(), source, folder, &provider)?,
+            false => None,
+        };
+        // The provider has ciphers for TLS 1.2 and 1.3; without a configuration a policy that demands TLS delivers nothing.
+        let any_certificate = unverified(Arc::clone(&provider)).ok().map(Arc::new);
         let mut routes = Vec::new();
-        for route in &file.route {
+        for (route, policy) in file.route.iter().zip(policies) {
+            let config = match policy {
+                TlsPolicy::Verified if verified_tls.is_none() => {
+                    let problem = "this host trusts no authorities; name those that do in [delivery] authorities";
+                    return Err(source.mistake(route.tls.span(), problem));
+                }
+                TlsPolicy::Verified => verified_tls.clone(),
+                _ => any_certificate.clone(),
+            };
             routes.push(Route {
                 domains: route.domains.clone(),
                 to: match &route.to {
                     To::Mx => NextHop::Mx,
                     To::Hosts(hosts) => NextHop::Hosts(hosts.clone()),
                 },
-                tls: client_tls(route.tls, &provider),
+                tls: ClientTls { policy, config },
             });
         }
         if routes.is_empty() {
-            let tls = client_tls(RouteTls::Opportunistic, &provider);
+            let tls = ClientTls { policy: TlsPolicy::Opportunistic, config: any_certificate };
             routes.push(Route { domains: vec![DomainPattern::Any], to: NextHop::Mx, tls });
         }
-        // By MX it could not be kept: nothing proves that a name from DNS is the domain's own.
-        let names_hosts = routes.iter().any(|route: &Route| route.to != NextHop::Mx);
-        let verified_tls = match names_hosts && file.offers.requiretls {
-            true => verified_tls(file.delivery.authorities.as_ref(), source, folder, &provider)?,
-            false => None,
-        };
+        let verified_tls = verified_tls.filter(|_| guards);
         let delivery = DeliveryOptions {
             retry: RetrySchedule {
                 waits: file.delivery.retry.take().unwrap_or_else(|| RetrySchedule::default().waits),
@@ -237,10 +250,31 @@ fn verified_tls(
         }
         None => drop(authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
     }
-    let builder = ClientConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions();
+    if authorities.is_empty() {
+        return Ok(None);
+    }
     // The provider has ciphers for TLS 1.2 and 1.3.
-    let builder = builder.ok().filter(|_| !authorities.is_empty());
-    Ok(builder.map(|builder| Arc::new(builder.with_root_certificates(authorities).with_no_client_auth())))
+    Ok(verified(Arc::clone(provider), authorities).ok().map(Arc::new))
+}
+
+/// How much TLS a route has. What is required is verified where that proves something: for hosts that the route names.
+fn route_policy(route: &file::Route, source: &Source) -> Result<TlsPolicy, ConfigError> {
+    let names_a_host = match &route.to {
+        To::Mx => false,
+        To::Hosts(hosts) => hosts.iter().any(|(host, _)| !host.starts_with('[')),
+    };
+    match (route.tls.get_ref(), &route.to) {
+        (RouteTls::Off, _) => Ok(TlsPolicy::Off),
+        (RouteTls::Opportunistic, _) => Ok(TlsPolicy::Opportunistic),
+        (RouteTls::Unverified, _) => Ok(TlsPolicy::Required),
+        (RouteTls::Required, _) => Ok(if names_a_host { TlsPolicy::Verified } else { TlsPolicy::Required }),
+        (RouteTls::Verified, To::Hosts(_)) => Ok(TlsPolicy::Verified),
+        (RouteTls::Verified, To::Mx) => Err(source.mistake(
+            route.tls.span(),
+            "by MX no certificate proves who a host is, since DNS alone has given its name; say \"required\" for TLS \
+             whatever the certificate, or name the hosts",
+        )),
+    }
 }
 
 fn server_tls(tls: &file::Tls, source: &Source, folder: &Path) -> Result<Arc<ServerConfig>, ConfigError> {
@@ -266,16 +300,6 @@ fn server_tls(tls: &file::Tls, source: &Source, folder: &Path) -> Result<Arc<Ser
         at_key(format!("{} does not fit the certificate: {error}; name the key that it was made with", key.display()))
     })?;
     Ok(Arc::new(config))
-}
-
-fn client_tls(tls: RouteTls, provider: &Arc<CryptoProvider>) -> ClientTls {
-    let policy = match tls {
-        RouteTls::Off => TlsPolicy::Off,
-        RouteTls::Opportunistic => TlsPolicy::Opportunistic,
-        RouteTls::Required => TlsPolicy::Required,
-    };
-    // The provider has ciphers for TLS 1.2 and 1.3; without a configuration a policy but "off" delivers nothing.
-    ClientTls { policy, config: unverified(Arc::clone(provider)).ok().map(Arc::new) }
 }
 
 /// The machine's name, when it is one that mail can use.

@@ -4,6 +4,7 @@
 use std::{borrow::Cow, fmt::Display, net::SocketAddr, str::FromStr, time::Duration};
 
 use jiff::{Span, SpanRelativeTo};
+use posthaste_client::HostName;
 use posthaste_queue::MAX_DELAY;
 use posthaste_relay::{DomainPattern, IpNet};
 use posthaste_server::{
@@ -14,10 +15,14 @@ use posthaste_server::{
 use serde::{Deserialize, Deserializer, de::Error};
 use toml::Spanned;
 
-use super::file::{Role, To};
+use super::file::{Role, RouteTls, To};
 
 pub(super) fn mx() -> Spanned<Role> {
     Spanned::new(0..0, Role::Mx)
+}
+
+pub(super) fn opportunistic() -> Spanned<RouteTls> {
+    Spanned::new(0..0, RouteTls::Opportunistic)
 }
 
 pub(super) fn domain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Domain>, D::Error> {
@@ -136,14 +141,16 @@ pub(super) fn to<'de, D: Deserializer<'de>>(deserializer: D) -> Result<To, D::Er
     }
 }
 
-/// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; addresses become the literals that mail uses.
+/// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; addresses become the literals that mail uses, and names are as the
+/// DNS has them, in A-labels.
 fn host_and_port(text: &str) -> Option<(String, u16)> {
     let (host, port) = text.rsplit_once(':')?;
     let port = port.parse().ok().filter(|port| *port > 0)?;
     let host = match text.parse::<SocketAddr>() {
         Ok(SocketAddr::V4(_)) => format!("[{host}]"),
         Ok(SocketAddr::V6(address)) => format!("[IPv6:{}]", address.ip()),
-        Err(_) => Domain::parse(host).ok().filter(|name| name.address_literal().is_none())?.as_str().to_owned(),
+        // Letters, digits, hyphens and underscores: what else the DNS could hold is a slip of the pen here.
+        Err(_) => HostName::parse(host).ok().filter(HostName::is_plain)?.into(),
     };
     Some((host, port))
 }
