@@ -10,7 +10,8 @@ use crate::{Accounts, Policy, RetrySchedule, Routes};
 /// The settings of a relay.
 #[derive(Debug, Clone)]
 pub struct RelayOptions {
-    /// Our name: in the greeting, in EHLO, in Received and in reports. Mail for it is accepted from anyone.
+    /// Our name: in the greeting, in EHLO, in Received and in reports, all of which have it in A-labels (RFC 6531 section
+    /// 3.7.1): [`RelayOptions::new`] sees to that. Mail for it is accepted from anyone.
     pub host_name: Domain,
     /// Who may send to whom.
     pub policy: Policy,
@@ -65,8 +66,10 @@ pub struct DeliveryOptions {
 }
 
 impl RelayOptions {
-    /// A relay that takes mail for its own name only, and asks DNS where mail goes.
+    /// A relay that takes mail for its own name only, and asks DNS where mail goes. A name in U-labels becomes A-labels.
     pub fn new(host_name: Domain) -> Self {
+        let in_a_labels = if host_name.as_str().is_ascii() { None } else { host_name.to_a_labels().ok() };
+        let host_name = in_a_labels.unwrap_or(host_name);
         Self {
             host_name,
             policy: Policy::default(),

@@ -53,10 +53,18 @@ impl Policy {
     pub fn check(&self, peer: &Peer, own_name: &Domain, rcpt: &Rcpt) -> Result<(), Reply> {
         let ForwardPath::Mailbox(mailbox) = &rcpt.forward_path else { return Ok(()) };
         let domain = mailbox.domain();
-        let ours = domain == *own_name || self.relay_domains.iter().any(|pattern| pattern.matches(&domain));
+        let ours = is_same(&domain, own_name) || self.relay_domains.iter().any(|pattern| pattern.matches(&domain));
         let routes_on = mailbox.unquoted_local_part().contains(['%', '!', '@']);
         if self.trusts(peer) || (ours && !routes_on) { Ok(()) } else { Err(DENIED.clone()) }
     }
+}
+
+/// Whether both are the same name, whichever labels either is in.
+fn is_same(domain: &Domain<&str>, own_name: &Domain) -> bool {
+    if domain.as_str().is_ascii() && own_name.as_str().is_ascii() {
+        return domain == own_name;
+    }
+    domain.to_a_labels().ok().zip(own_name.to_a_labels().ok()).is_some_and(|(domain, own)| domain == own)
 }
 
 impl DomainPattern {
@@ -156,6 +164,21 @@ mod tests {
         }
         let below: DomainPattern = "*.b\u{fc}cher.test".parse().unwrap();
         assert!(below.matches(&Domain::parse("a.xn--bcher-kva.test").unwrap()));
+    }
+
+    #[test]
+    fn the_own_name_is_one_in_both_forms() {
+        for (domain, own_name, expected) in [
+            ("b\u{fc}cher.test", "xn--bcher-kva.test", true),
+            ("XN--BCHER-kva.test", "b\u{fc}cher.test", true),
+            ("b\u{fc}cher.test", "B\u{dc}CHER.test", true),
+            ("bucher.test", "b\u{fc}cher.test", false),
+            ("xn--0.test", "b\u{fc}cher.test", false),
+            ("\u{301}a.test", "\u{301}b.test", false),
+        ] {
+            let (domain, own_name) = (Domain::parse(domain).unwrap(), own_name.parse().unwrap());
+            assert_eq!(is_same(&domain, &own_name), expected, "{domain} {own_name}");
+        }
     }
 
     #[test]

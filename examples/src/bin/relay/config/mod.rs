@@ -77,7 +77,7 @@ impl Config {
     }
 
     fn build(mut file: File, source: &Source, folder: &Path) -> Result<Self, ConfigError> {
-        let host_name = file.hostname.take().unwrap_or_else(own_host_name);
+        let host_name = RelayOptions::new(file.hostname.take().unwrap_or_else(own_host_name)).host_name;
         let server_tls = match &file.tls {
             Some(tls) => Some(server_tls(tls, source, folder)?),
             None => None,

@@ -1,0 +1,125 @@
+//! Hosts are called what the DNS calls them: in TLS, in logs and in reports.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod support;
+
+use std::{net::IpAddr, sync::Arc};
+
+use posthaste_client::{MxRecord, ResolveError, Resolver, Tls as ClientTls, TlsPolicy, unverified};
+use posthaste_queue::memory::MemoryQueue;
+use posthaste_relay::{DomainPattern, NextHop, Relay, RelayOptions, Route, Routes, session::server::Offers};
+use posthaste_server::{
+    CancellationToken, Tls,
+    rustls::{
+        ServerConfig,
+        crypto::aws_lc_rs::default_provider,
+        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    },
+    wire::Reply,
+};
+use support::{Behaviour, Hop, Log, PATIENCE, submit};
+
+const CONTENT: &[u8] = b"Subject: x\r\n\r\nthe body\r\n";
+
+/// The DNS has one mail host, on loopback; the domain of the sender has none of its own.
+struct OneHost(&'static str);
+
+impl Resolver for OneHost {
+    async fn mx(&self, domain: &str) -> Result<Vec<MxRecord>, ResolveError> {
+        match domain {
+            "s.test" => Ok(Vec::new()),
+            _ => Ok(vec![MxRecord { preference: 10, exchange: self.0.to_owned() }]),
+        }
+    }
+
+    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        assert!(host.is_ascii() && !host.bytes().any(|octet| octet.is_ascii_control() || octet == b' '), "{host:?}");
+        Ok(vec![[127, 0, 0, 1].into()])
+    }
+}
+
+/// A hop with STARTTLS that refuses everything but reports.
+async fn refusing() -> Hop {
+    let made = rcgen::generate_simple_self_signed(["mx.test".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let server = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let server = server.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let server = server.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let rcpt = |path: &str| match path {
+        "<m@s.test>" => Ok(()),
+        _ => Err(Reply::from_static("550 5.1.1 Never\r\n")),
+    };
+    let behaviour = Behaviour { rcpt: Box::new(rcpt), ..Behaviour::default() };
+    Hop::with(0, Offers::default(), Tls::StartTls(Arc::new(server)), behaviour).await
+}
+
+fn options(policy: TlsPolicy, port: u16, own_name: &str) -> RelayOptions {
+    let config = Some(Arc::new(unverified(Arc::new(default_provider())).unwrap()));
+    let tls = ClientTls { policy, config };
+    let mut options = RelayOptions::new(own_name.parse().unwrap());
+    options.routes = Routes::new(vec![Route { domains: vec![DomainPattern::Any], to: NextHop::Mx, tls }]);
+    options.delivery.mx_port = port;
+    options.delivery.allow_private = true;
+    options
+}
+
+/// What is seen of a message to a domain, and the report of it when there is one.
+async fn sent(host: &'static str, options: RelayOptions, hop: &Hop, domain: &str, what: &str) -> (String, String) {
+    let log = Log::default();
+    let relay = Relay::new(MemoryQueue::default(), OneHost(host), options, log.clone());
+    let drain = CancellationToken::new();
+    let task = tokio::spawn(relay.deliver(drain.clone()));
+    submit(&relay, "<m@s.test>", &[&format!("<a@{domain}>")], CONTENT).await;
+    log.wait(what, 1).await;
+    if what == "failed" {
+        log.wait("delivered", 1).await;
+    }
+    drain.cancel();
+    tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap().unwrap();
+    (log.of(what)[0].text.clone(), hop.reports().last().map(|report| report.text()).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_host_is_reached_and_reported_by_the_name_that_the_dns_has() {
+    for (exchange, name) in [
+        ("mx.xn--bcher-kva.test", "mx.xn--bcher-kva.test"),
+        ("mx.b\u{fc}cher.test", "mx.xn--bcher-kva.test"),
+        ("mail_1.one.test", "mail_1.one.test"),
+        ("mail.123", "mail.123"),
+        ("-mx.test", "-mx.test"),
+        ("xn--0.test", "xn--0.test"),
+        ("mx\r\nX-Injected: 1.test", "mx\\013\\010X-Injected\\058\\0321.test"),
+    ] {
+        let hop = refusing().await;
+        let (text, report) =
+            sent(exchange, options(TlsPolicy::Opportunistic, hop.port, "relay.test"), &hop, "d.test", "failed").await;
+        assert!(text.starts_with("5.1.1") && text.contains(&format!(" {name} said: 550")), "{text}");
+        assert!(report.is_ascii() && report.contains(&format!("Remote-MTA: dns; {name}\r\n")), "{report}");
+        assert!(!report.contains("\r\nX-Injected"), "{report}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_whose_name_no_certificate_can_be_for_waits_for_the_true_reason_where_tls_is_required() {
+    let hop = refusing().await;
+    let options = options(TlsPolicy::Required, hop.port, "relay.test");
+    let (text, _) = sent("mail.123", options, &hop, "d.test", "deferred").await;
+    assert!(text.starts_with("4.7.5") && text.contains("no certificate can be for the name \"mail.123\""), "{text}");
+}
+
+#[tokio::test]
+async fn this_host_is_known_in_a_labels_and_u_labels() {
+    let (u_labels, a_labels) = ("mx.b\u{fc}cher.test", "mx.xn--bcher-kva.test");
+    for own_name in [u_labels, a_labels] {
+        for (exchange, domain) in
+            [(u_labels, "d.test"), (a_labels, "d.test"), ("x.test", u_labels), ("x.test", a_labels)]
+        {
+            let hop = refusing().await;
+            let options = options(TlsPolicy::Off, hop.port, own_name);
+            assert_eq!(options.host_name.as_str(), a_labels);
+            let (text, report) = sent(exchange, options, &hop, domain, "failed").await;
+            assert!(text.starts_with("5.4.6"), "{own_name} {exchange} {domain}: {text}");
+            assert!(report.contains(&format!("Reporting-MTA: dns; {a_labels}\r\n")), "{report}");
+        }
+    }
+}
