@@ -65,6 +65,50 @@ fn a_domain_that_takes_no_mail_or_does_not_exist_is_reported_at_once() {
 }
 
 #[test]
+fn a_host_is_asked_for_by_the_name_that_the_dns_has() {
+    for host in ["mail_1.dest.test", "mx.xn--bcher-kva.test", "xn--0.test", "mail.123", "-mx-.test"] {
+        let (mut sink, _names, relay) =
+            start(&json!({"dest.test": {"MX": [[10, host]]}, host: {"A": ["127.0.0.1"]}}), true);
+        let token = token();
+        submit(relay.port, &token);
+        sink.one(&token);
+        relay.wait_queued(0);
+    }
+}
+
+#[test]
+fn what_the_dns_says_is_wrong_for_good_is_reported_at_once() {
+    let zone = json!({
+        "loop.test": {"CNAME": ["loop.test"]}, "loop1.test": {"CNAME": ["loop2.test"]}, "loop2.test": {"CNAME": ["loop1.test"]},
+        "looping-host.test": {"MX": [[10, "loop.test"]]}, "no-host.test": {"MX": [[10, "nowhere.test"]]},
+        "itself.test": {"MX": [[10, "relay.test"]]}, "quad.test": {"MX": [[10, "127.0.0.1"]]},
+        "literal.test": {"MX": [[10, "[127.0.0.1]"]]}, "sender.test": {"A": ["127.0.0.1"]},
+    });
+    let (mut sink, _names, relay) = start(&zone, true);
+    for (domain, status) in [
+        ("loop.test", "5.4.4"),
+        ("loop1.test", "5.4.4"),
+        ("looping-host.test", "5.4.4"),
+        ("no-host.test", "5.4.4"),
+        ("itself.test", "5.4.6"),
+        // Neither is an address where a name has to stand.
+        ("quad.test", "5.4.4"),
+        ("literal.test", "5.4.4"),
+        // Nobody has made these up, and nobody will by waiting.
+        ("xn--0.test", "5.1.2"),
+        ("xn--bcher-kvaa.test", "5.1.2"),
+    ] {
+        let token = token();
+        submit_to(relay.port, &token, domain);
+        let taken = sink.wait_within(&token, 1, Duration::from_secs(20));
+        assert_eq!(taken.len(), 1, "{domain}: one report and nothing else");
+        let text = String::from_utf8_lossy(&taken[0].data);
+        assert!(text.contains(&format!("Status: {status}")), "{domain}: {status} is not in\n{text}");
+    }
+    relay.wait_queued(0);
+}
+
+#[test]
 fn a_name_server_that_fails_is_asked_again_later() {
     let (mut sink, _names, relay) = start(&json!({"dest.test": "SERVFAIL", "sender.test": {"A": ["127.0.0.1"]}}), true);
     let token = token();
