@@ -256,7 +256,8 @@ impl Diagnostic {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.remote {
-            Some(remote) => write!(f, "{remote} said: {}", self.text),
+            Some(remote) if self.is_reply => write!(f, "{remote} said: {}", self.text),
+            Some(remote) => write!(f, "{remote}: {}", self.text),
             None => f.write_str(&self.text),
         }
     }
