@@ -21,7 +21,8 @@ pub struct RelayOptions {
     pub routes: Routes,
     /// How it gets there.
     pub delivery: DeliveryOptions,
-    /// The most Received fields of a message. Default 100 (RFC 5321 section 6.3). Beyond it: 554 5.4.6, a loop.
+    /// The most Received fields of a message. Default 100 (RFC 5321 section 6.3). Beyond it: 554 5.4.6, a loop. So is
+    /// a message with four Received fields by [`host_name`](Self::host_name).
     pub max_hops: usize,
 }
 
@@ -30,16 +31,24 @@ pub struct RelayOptions {
 pub struct DeliveryOptions {
     /// When a deferred delivery is tried again, and when it is given up.
     pub retry: RetrySchedule,
-    /// Deliveries at once, in all. Default 200. As many unused connections may be kept besides.
+    /// Connections on which something moves, in all. Default 200. Half of them are for next hops that answered lately alone,
+    /// so that the others cannot keep mail from those. Three times as many connections may be silent besides, and as many
+    /// as this may be kept unused. Each delivery has a lease: the queue should allow four times as many leases.
     pub concurrency: usize,
     /// Deliveries, and so connections, at once to one next hop. Default 20, what others take well.
     pub concurrency_per_site: usize,
     /// How long an unused connection is kept for the next message to the same next hop. Default 2 seconds.
     pub idle: Duration,
-    /// How long one address may take to connect. Default 30 seconds.
+    /// How long one address may take to connect. Default 30 seconds; 8 seconds at most where there are other addresses to
+    /// try.
     pub connect_timeout: Duration,
-    /// How long is waited for each reply. Default: the times of RFC 5321 section 4.5.3.2.
+    /// How long is waited for each reply. Default: the times of RFC 5321 section 4.5.3.2. Where there are other addresses
+    /// to try, 8 seconds at most for the greeting, and a minute at most for every other reply before the content.
     pub timeouts: ClientTimeouts,
+    /// How long one attempt of a delivery may take, over all hosts and addresses. Default 10 minutes. Each content that
+    /// begins to leave adds the time that it takes at 16 KiB a second. Beyond it: what is still to be delivered is tried
+    /// again later. It never cuts off the wait for the reply to a whole content, which would make duplicates.
+    pub attempt_timeout: Duration,
     /// The port of MX hosts. Default 25.
     pub mx_port: u16,
     /// Whether MX hosts may have loopback and private addresses. Default no: whoever runs a domain could point this
@@ -90,6 +99,7 @@ impl Default for DeliveryOptions {
             idle: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(30),
             timeouts: ClientTimeouts::default(),
+            attempt_timeout: Duration::from_secs(600),
             mx_port: 25,
             allow_private: false,
             verified_tls: None,

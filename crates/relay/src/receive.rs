@@ -21,7 +21,7 @@ use crate::{
     offers::as_of_now,
     record::by_after,
     shared::Shared,
-    trace::{Inspector, client, received},
+    trace::{Inspector, MAX_OWN_HOPS, client, received},
 };
 
 /// The relay as a service for [`posthaste_server::Server`].
@@ -106,17 +106,18 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
 
     async fn message(&mut self, peer: &Peer, mut envelope: Envelope, body: &mut Body<'_>) -> Result<Reply, Reply> {
         let Some(mut draft) = self.draft.take() else { return Err(local_error()) };
+        let shared = Arc::clone(&self.shared);
         let asked = envelope.mail.mt_priority;
         envelope.mail.mt_priority = asked.map(|asked| self.priority(peer, asked));
         let lowered = envelope.mail.mt_priority.filter(|priority| asked != Some(*priority));
         let trace = received(peer, &self.shared.options.host_name, draft.id(), &envelope);
         draft.write(trace.into()).await.map_err(refusal)?;
-        let mut inspector = Inspector::new();
+        let mut inspector = Inspector::new(&shared.options.host_name);
         while let Some(piece) = body.next().await? {
             inspector.inspect(&piece);
             draft.write(piece).await.map_err(refusal)?;
         }
-        if inspector.hops >= self.shared.options.max_hops {
+        if inspector.hops >= self.shared.options.max_hops || inspector.own_hops >= MAX_OWN_HOPS {
             return Err(Reply::from_static("554 5.4.6 Too many hops, this is a loop\r\n"));
         }
         let octets = draft.len();

@@ -11,7 +11,7 @@ use crate::{
     Event, Observer, RelayOptions, RelayService, Totals, deliver,
     event::Counting,
     message::{Origin, new_message, terms},
-    shared::Shared,
+    shared::{Listeners, Shared},
 };
 
 /// A store-and-forward relay over a queue: takes mail, keeps it safe, delivers it, and reports what cannot be delivered.
@@ -62,6 +62,9 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         options: ServerOptions,
         drain: CancellationToken,
     ) -> Result<(), posthaste_queue::Error> {
+        // Mail that would be delivered to one of them is not sent in a circle.
+        let local = listeners.iter().filter_map(|listener| listener.local_address().ok());
+        self.shared.listeners.set(local.collect());
         let server = Server::new(self.service(), options);
         let deliver = async {
             let delivered = self.deliver(drain.clone()).await;

@@ -18,6 +18,9 @@ pub struct Route {
     pub to: NextHop,
     /// How much TLS.
     pub tls: Tls,
+    /// Whether content goes by BDAT to hosts that offer CHUNKING (RFC 3030). A host where that does not work gets DATA
+    /// for a day anyway; off, only binary content goes by BDAT, which cannot go by DATA.
+    pub chunking: bool,
 }
 
 /// Where mail goes to.
@@ -25,8 +28,15 @@ pub struct Route {
 pub enum NextHop {
     /// To the hosts that DNS names for the domain (RFC 5321 section 5.1).
     Mx,
-    /// To the first of these that answers: host names or addresses, with their ports.
+    /// To the first of these that takes it: host names or addresses, with their ports. One that failed lately is tried last.
     Hosts(Vec<(String, u16)>),
+}
+
+impl Route {
+    /// Without TLS, and with BDAT where hosts offer it.
+    pub fn new(domains: Vec<DomainPattern>, to: NextHop) -> Self {
+        Self { domains, to, tls: Tls::default(), chunking: true }
+    }
 }
 
 impl Routes {
@@ -48,6 +58,6 @@ impl Routes {
 /// Everything by MX, without TLS.
 impl Default for Routes {
     fn default() -> Self {
-        Self(vec![Route { domains: vec![DomainPattern::Any], to: NextHop::Mx, tls: Tls::default() }])
+        Self(vec![Route::new(vec![DomainPattern::Any], NextHop::Mx)])
     }
 }

@@ -1,5 +1,10 @@
 //! What receiving and delivering share.
 
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{PoisonError, RwLock},
+};
+
 use tokio::sync::Semaphore;
 
 use crate::{Event, RelayOptions, event::Counting, report::Budget};
@@ -15,6 +20,7 @@ pub(crate) struct Shared<Q, R> {
     pub(crate) reports: Budget,
     /// Reports that are written at once, each with what it returns in memory.
     pub(crate) reporting: Semaphore,
+    pub(crate) listeners: Listeners,
 }
 
 /// Reports that are written at once: with the largest that may be returned, some 100 MiB together.
@@ -23,10 +29,66 @@ const REPORTS_AT_ONCE: usize = 8;
 impl<Q, R> Shared<Q, R> {
     pub(crate) fn new(queue: Q, resolver: R, options: RelayOptions, events: Counting) -> Self {
         let reports = Budget::new(options.delivery.stranger_reports);
-        Self { queue, resolver, options, events, reports, reporting: Semaphore::new(REPORTS_AT_ONCE) }
+        let (reporting, listeners) = (Semaphore::new(REPORTS_AT_ONCE), Listeners::default());
+        Self { queue, resolver, options, events, reports, reporting, listeners }
     }
 
     pub(crate) fn observe(&self, event: &Event<'_>) {
         self.events.observe(event);
+    }
+}
+
+/// Where the relay itself takes mail: mail that is delivered there comes back.
+#[derive(Debug, Default)]
+pub(crate) struct Listeners(RwLock<Vec<SocketAddr>>);
+
+impl Listeners {
+    pub(crate) fn set(&self, listeners: Vec<SocketAddr>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = listeners;
+    }
+
+    /// Whether one of them is reached at an address. A listener on all addresses of this host is reached at those that
+    /// lead back to it: loopback, and the one that a connection comes from, once that is known to be `local`.
+    pub(crate) fn are_reached_at(&self, server: SocketAddr, local: Option<IpAddr>) -> bool {
+        let (address, local) = (server.ip().to_canonical(), local.map(|local| local.to_canonical()));
+        let listeners = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        listeners.iter().filter(|listener| listener.port() == server.port()).any(|listener| {
+            let on = listener.ip();
+            let family = on.is_ipv6() || address.is_ipv4();
+            on.to_canonical() == address
+                || (on.is_unspecified()
+                    && family
+                    && (address.is_loopback() || address.is_unspecified() || local == Some(address)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_reached_where_it_listens_and_nowhere_else() {
+        for (listener, server, local, is_reached) in [
+            ("192.0.2.1:25", "192.0.2.1:25", None, true),
+            ("192.0.2.1:25", "[::ffff:192.0.2.1]:25", None, true),
+            ("192.0.2.1:25", "192.0.2.1:26", None, false),
+            ("192.0.2.1:25", "192.0.2.2:25", Some("192.0.2.2"), false),
+            ("127.0.0.1:25", "127.0.0.2:25", Some("127.0.0.1"), false),
+            ("0.0.0.0:25", "127.0.0.2:25", None, true),
+            ("0.0.0.0:25", "192.0.2.1:25", None, false),
+            ("0.0.0.0:25", "192.0.2.1:25", Some("192.0.2.1"), true),
+            ("0.0.0.0:25", "192.0.2.1:25", Some("192.0.2.9"), false),
+            ("0.0.0.0:25", "[::1]:25", None, false),
+            ("[::]:25", "[::1]:25", None, true),
+            ("[::]:25", "127.0.0.1:25", None, true),
+            ("[::]:25", "[2001:db8::1]:25", Some("2001:db8::1"), true),
+            ("[::]:25", "[2001:db8::1]:587", Some("2001:db8::1"), false),
+        ] {
+            let listeners = Listeners::default();
+            listeners.set(vec![listener.parse().unwrap()]);
+            let local = local.map(|local: &str| local.parse().unwrap());
+            assert_eq!(listeners.are_reached_at(server.parse().unwrap(), local), is_reached, "{listener} {server}");
+        }
     }
 }

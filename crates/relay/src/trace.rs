@@ -60,23 +60,56 @@ pub(crate) fn date(time: Timestamp) -> String {
     rfc2822::to_string(&time.to_zoned(TimeZone::UTC)).unwrap_or_default()
 }
 
-/// Reads a message on its way through: how often it was relayed before, and whether it is all ASCII.
+/// How often a message may have passed this relay before. More often than a filter that hands mail back, and a list whose
+/// members are here, make it; few enough that mail in a circle ends soon. At so many Received fields of our own: 554 5.4.6.
+pub(crate) const MAX_OWN_HOPS: usize = 4;
+
+/// Reads a message on its way through: how often it was relayed before, by anyone and by this relay, and whether it is all
+/// ASCII.
 #[derive(Debug)]
-pub(crate) struct Inspector {
+pub(crate) struct Inspector<'n> {
+    own_name: &'n [u8],
     /// Octets of the current header line that match `received:` so far; nothing when they do not.
     matched: Option<usize>,
     /// Octets of the current header line.
     line: usize,
     in_header: bool,
+    /// Where in a Received field it is; nothing outside of those.
+    by: Option<By>,
     pub(crate) hops: usize,
+    pub(crate) own_hops: usize,
     pub(crate) eight_bit: bool,
+}
+
+/// How much of `by` with our name behind it was read in a Received field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// In a word that is none of it.
+    Not,
+    /// Behind a blank.
+    Blank,
+    /// `b`.
+    B,
+    /// `by`.
+    Whole,
+    /// A blank behind it, and so many octets of our name.
+    Name(usize),
 }
 
 const RECEIVED: &[u8] = b"received:";
 
-impl Inspector {
-    pub(crate) const fn new() -> Self {
-        Self { matched: Some(0), line: 0, in_header: true, hops: 0, eight_bit: false }
+impl<'n> Inspector<'n> {
+    pub(crate) fn new(own_name: &'n Domain) -> Self {
+        Self {
+            own_name: own_name.as_str().as_bytes(),
+            matched: Some(0),
+            line: 0,
+            in_header: true,
+            by: None,
+            hops: 0,
+            own_hops: 0,
+            eight_bit: false,
+        }
     }
 
     pub(crate) fn inspect(&mut self, content: &[u8]) {
@@ -91,7 +124,13 @@ impl Inspector {
                 }
                 b'\r' => {}
                 _ => {
+                    if self.line == 0 && !matches!(octet, b' ' | b'\t') {
+                        // Another field.
+                        self.end_by();
+                        self.by = None;
+                    }
                     self.line += 1;
+                    self.look_for_by(*octet);
                     let expected = self.matched.and_then(|matched| RECEIVED.get(matched));
                     self.matched = match (self.matched, expected) {
                         (Some(matched), Some(expected)) if octet.eq_ignore_ascii_case(expected) => Some(matched + 1),
@@ -100,9 +139,43 @@ impl Inspector {
                     if self.matched == Some(RECEIVED.len()) {
                         self.hops += 1;
                         self.matched = None;
+                        self.by = Some(By::Blank);
                     }
                 }
             }
+        }
+        if !self.in_header {
+            self.end_by();
+            self.by = None;
+        }
+    }
+
+    /// One octet of a Received field. A field has one `by` (RFC 5321 section 4.4); one more in a comment counts as well.
+    fn look_for_by(&mut self, octet: u8) {
+        let Some(by) = self.by else { return };
+        let is_blank = matches!(octet, b' ' | b'\t');
+        self.by = Some(match by {
+            By::Whole if is_blank => By::Name(0),
+            By::Name(0) if is_blank => By::Name(0),
+            By::Name(read) if self.own_name.get(read).is_some_and(|own| own.eq_ignore_ascii_case(&octet)) => {
+                By::Name(read.saturating_add(1))
+            }
+            // Our name is not the beginning of another.
+            By::Name(_) if is_blank || matches!(octet, b';' | b'(') => {
+                self.end_by();
+                By::Blank
+            }
+            _ if is_blank => By::Blank,
+            By::Blank if octet.eq_ignore_ascii_case(&b'b') => By::B,
+            By::B if octet.eq_ignore_ascii_case(&b'y') => By::Whole,
+            _ => By::Not,
+        });
+    }
+
+    /// Our name may have ended here.
+    fn end_by(&mut self) {
+        if self.by == Some(By::Name(self.own_name.len())) {
+            self.own_hops = self.own_hops.saturating_add(1);
         }
     }
 }
@@ -115,11 +188,47 @@ mod tests {
     fn hops_are_counted_in_the_header_however_it_is_split() {
         let message = b"Received: a\r\n\tb\r\nX-Received: no\r\nRECEIVED: c\r\nReceive: no\r\n\r\nReceived: body\r\n";
         for split in 0..message.len() {
-            let mut inspector = Inspector::new();
+            let own_name = "relay.test".parse().unwrap();
+            let mut inspector = Inspector::new(&own_name);
             inspector.inspect(&message[..split]);
             inspector.inspect(&message[split..]);
-            assert_eq!((inspector.hops, inspector.eight_bit), (2, false));
+            assert_eq!((inspector.hops, inspector.own_hops, inspector.eight_bit), (2, 0, false));
         }
+    }
+
+    #[test]
+    fn fields_that_this_relay_has_written_are_counted_however_they_are_split() {
+        let own_name = "relay.test".parse().unwrap();
+        for (header, own_hops) in [
+            ("Received: from a ([192.0.2.1])\r\n\tby relay.test with ESMTP id 1;\r\n\tdate\r\n", 1),
+            ("Received: by RELAY.test; date\r\n", 1),
+            ("Received: BY\r\n relay.test\r\n (x); date\r\n", 1),
+            ("Received: from relay.test by other.test; date\r\n", 0),
+            ("Received: by relay.test.other; date\r\n", 0),
+            ("Received: by not.relay.test; date\r\n", 0),
+            ("Received: by relay.tes; date\r\n", 0),
+            ("Received: by relay.testimony with SMTP\r\n", 0),
+            ("Received: by relay.test", 1),
+            ("Received: nearby relay.test\r\n", 0),
+            ("X-Received: by relay.test with SMTP\r\n", 0),
+            ("Subject: by relay.test with\r\n", 0),
+            ("Received: by relay.test\r\nReceived: by relay.test\r\nReceived: by\r\nTo: relay.test\r\n", 2),
+        ] {
+            let message = format!("{header}\r\n\r\nReceived: by relay.test; body\r\n").into_bytes();
+            for split in 0..message.len() {
+                let mut inspector = Inspector::new(&own_name);
+                inspector.inspect(&message[..split]);
+                inspector.inspect(&message[split..]);
+                assert_eq!(inspector.own_hops, own_hops, "{header:?} {split}");
+            }
+        }
+        let mut peer = Peer::new("192.0.2.1:9".parse().unwrap(), "192.0.2.2:25".parse().unwrap());
+        peer.extended = true;
+        let mail = posthaste_server::wire::Mail::new(posthaste_server::wire::ReversePath::Null).into_owned();
+        let field = received(&peer, &own_name, MessageId::from_u64(7), &Envelope { mail, recipients: Vec::new() });
+        let mut inspector = Inspector::new(&own_name);
+        inspector.inspect(field.as_bytes());
+        assert_eq!((inspector.hops, inspector.own_hops), (1, 1), "{field}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthaste_client::{MxRecord, ResolveError, Resolver, Tls};
+use posthaste_client::{MxRecord, ResolveError, Resolver};
 use posthaste_queue::{Queue as _, memory::MemoryQueue};
 use posthaste_relay::{NextHop, Relay, Route, Routes};
 use posthaste_server::CancellationToken;
@@ -223,7 +223,7 @@ async fn thousands_of_domains_with_hosts_of_their_own_do_not_wait_for_unused_con
     let hop = Hop::start(Behaviour::default()).await;
     let mut options = options(&[]);
     let domains = vec!["*".parse().unwrap()];
-    options.routes = Routes::new(vec![Route { domains, to: NextHop::Mx, tls: Tls::default() }]);
+    options.routes = Routes::new(vec![Route::new(domains, NextHop::Mx)]);
     options.delivery.mx_port = hop.port;
     options.delivery.allow_private = true;
     options.delivery.concurrency = 20;

@@ -60,11 +60,9 @@ async fn hop(offers: Offers, tls: Tls) -> Hop {
 fn to_named(name: &str, ports: &[u16], verified: Option<Arc<ClientConfig>>) -> RelayOptions {
     let mut options = support::options(&[]);
     let opportunistic = unverified(Arc::new(default_provider())).unwrap();
-    options.routes = Routes::new(vec![Route {
-        domains: vec!["*".parse().unwrap()],
-        to: NextHop::Hosts(ports.iter().map(|port| (name.to_owned(), *port)).collect()),
-        tls: ClientTls { policy: TlsPolicy::Opportunistic, config: Some(Arc::new(opportunistic)) },
-    }]);
+    let to = NextHop::Hosts(ports.iter().map(|port| (name.to_owned(), *port)).collect());
+    let tls = ClientTls { policy: TlsPolicy::Opportunistic, config: Some(Arc::new(opportunistic)) };
+    options.routes = Routes::new(vec![Route { tls, ..Route::new(vec!["*".parse().unwrap()], to) }]);
     options.delivery.verified_tls = verified;
     options
 }
@@ -167,8 +165,7 @@ async fn it_does_not_go_where_dns_leads() {
     let (server, client) = certificate();
     let hop = hop(guards(), Tls::StartTls(server)).await;
     let mut options = to_named("mx.test", &[], Some(client));
-    options.routes =
-        Routes::new(vec![Route { domains: vec!["*".parse().unwrap()], to: NextHop::Mx, tls: ClientTls::default() }]);
+    options.routes = Routes::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Mx)]);
     options.delivery.mx_port = hop.port;
     options.delivery.allow_private = true;
     let relay = start(options);

@@ -8,7 +8,7 @@ use std::error::Error;
 
 use posthaste_relay::{
     NextHop, Relay, RelayOptions, Route, Routes, TracingObserver,
-    client::{SystemResolver, Tls},
+    client::SystemResolver,
     offers,
     queue::log::{LogOptions, LogQueue},
     server::{CancellationToken, Listener, ServerOptions, session::ServerSettings},
@@ -23,7 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut options = RelayOptions::new("localhost".parse()?);
     options.policy.relay_from.push("127.0.0.0/8".parse()?);
     let to = NextHop::Hosts(vec![(smarthost, 25)]);
-    options.routes = Routes::new(vec![Route { domains: vec!["*".parse()?], to, tls: Tls::default() }]);
+    options.routes = Routes::new(vec![Route::new(vec!["*".parse()?], to)]);
 
     let relay = Relay::new(queue, SystemResolver, options, TracingObserver);
     let mut settings = ServerSettings::new("localhost");

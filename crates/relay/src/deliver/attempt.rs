@@ -1,160 +1,397 @@
-//! One attempt: find the hosts, connect, send, and say what came of each recipient.
+//! One attempt: the recipients of a delivery, over one host after another until each of them has an answer that counts.
+//!
+//! RFC 5321 section 5.1: the addresses are tried in order until an attempt succeeds. Here that holds for each recipient. One
+//! that a server takes, or refuses for good, is done. One with any other answer, or none, goes on to the next address,
+//! whatever stage the server failed at. There is one exception: when the whole content may have left and no answer came, the
+//! server may have the message (RFC 1047). Another host would make a duplicate at once, so those recipients wait for the next
+//! attempt.
+//!
+//! The order is that of the hosts. Addresses that failed lately come last. All of it has the time of one attempt.
 
-use std::{io, net::IpAddr, sync::Arc};
+use std::{io, net::SocketAddr};
 
 use bytes::Bytes;
-use posthaste_client::{
-    Client, ClientError, ClientOptions, ConnectError, Content, RecipientOutcome, Resolver, Tls, TlsPolicy, connect,
-    mx::{self, MxError},
-    session::{ApiMisuse, ClientSettings, client::downgrade::Undeliverable},
-};
+use posthaste_client::{ClientError, Content, RecipientOutcome, RefusedAt, Resolver, session::ApiMisuse};
 use posthaste_queue::Queue;
-use posthaste_server::wire::{Domain, EhloName, EnhancedCode, ReplyCode, ReversePath, capability::Keyword};
-use tokio::net::TcpStream;
+use posthaste_server::wire::{BodyType, EnhancedCode, ReplyCode, ReversePath};
 use tracing::{debug, info};
 
 use super::{
+    connect::{Connected, Target, Way, given_up, open, targets},
     fit::Fit,
+    flow::{Flow, Pulse},
     job::{Guard, Job, Verdict},
-    site::{Site, Unreachable},
+    lookup,
+    site::{ASKED_LATELY, Site, Unreachable},
+    worker::Crew,
 };
-use crate::{Diagnostic, NextHop, Route, record::Recipient, shared::Shared};
+use crate::{Diagnostic, record::Recipient};
 
-/// A connection to a site, kept for its next message.
-#[derive(Debug)]
-pub(super) struct Connected {
-    client: Client<TcpStream>,
-    /// The host's name, for reports and logs.
-    host: String,
-    /// Whether TLS has proved who the host is.
-    verified: bool,
-}
-
-/// Says good-bye.
-pub(super) async fn close(connection: Connected) {
-    connection.client.quit().await;
-}
-
-/// Tries to deliver to every recipient of the job; one verdict for each, in their order.
+/// Tries to deliver to every recipient of the job; one verdict for each, in their order. A connection on which another
+/// message can follow is left behind.
 pub(super) async fn run<Q: Queue, R: Resolver>(
-    shared: &Shared<Q, R>,
+    crew: &Crew<Q, R>,
     site: &Site,
     job: &Job,
     connection: &mut Option<Connected>,
+    flow: &mut Flow<'_>,
 ) -> Vec<Verdict> {
-    let mut verdicts = Vec::with_capacity(job.recipients().len());
-    let most = shared.options.delivery.recipients_per_transaction.max(1);
-    while let Some(rest) = job.recipients().get(verdicts.len()..).filter(|rest| !rest.is_empty()) {
-        let recipients = rest.get(..most).unwrap_or(rest);
-        // A kept connection may have been closed by the other side in the meantime: one more try with a new one.
-        let reused = connection.is_some();
-        let mut attempt = transact(shared, site, job, recipients, connection).await;
-        if reused && attempt.as_ref().is_ok_and(|attempt| attempt.found_a_dead_connection) {
-            attempt = transact(shared, site, job, recipients, connection).await;
-        }
-        match attempt {
-            Ok(attempt) => verdicts.extend(attempt.verdicts),
-            Err(why) => verdicts.extend(recipients.iter().map(|_| unreachable(&why))),
-        }
-    }
-    verdicts
-}
-
-struct Attempted {
-    /// Of the recipients from the front that the server takes in one transaction: one at least.
-    verdicts: Vec<Verdict>,
-    /// The conversation broke off, or ended with a 421, before anything of the message can have been taken.
-    found_a_dead_connection: bool,
-}
-
-/// One transaction, unless nobody can be reached.
-async fn transact<Q: Queue, R: Resolver>(
-    shared: &Shared<Q, R>,
-    site: &Site,
-    job: &Job,
-    recipients: &[Recipient],
-    connection: &mut Option<Connected>,
-) -> Result<Attempted, Unreachable> {
-    let mut connected = connect_for(shared, site, job, connection).await?;
-    let fit = Fit {
-        outside: &job.outside,
-        by: job.by(),
-        server: connected.client.capabilities(),
-        verified: connected.verified,
+    let mut courses = Vec::with_capacity(job.recipients().len());
+    courses.resize_with(job.recipients().len(), || Course::Open(None));
+    let mut attempt = Attempt { crew, site, job, flow, courses, has_delivered: false };
+    let tried = attempt.over_kept(connection).await;
+    let unreachable = match attempt.is_open() {
+        true => attempt.over_hosts(tried, connection).await,
+        false => None,
     };
-    let forward: Vec<_> = recipients.iter().map(|it| fit.ascii(it.rcpt.forward_path.mailbox())).collect();
-    let fitted = recipients.iter().zip(&forward).map(|(it, ascii)| fit.rcpt(it.rcpt.borrowed(), ascii.as_ref()));
-    let mut named: Vec<_> = fitted.collect();
-    named.truncate(connected.client.recipients_at_once(&named));
-    let owed: Vec<_> = recipients.iter().map(|it| fit.owes_relayed_report(&it.rcpt.borrowed())).collect();
-    let reverse_path = &job.outside.mail.reverse_path;
-    let ascii_sender = fit.ascii(reverse_path.mailbox());
-    let sender = ascii_sender.as_ref().map_or(reverse_path.borrowed(), |ascii| ReversePath::Mailbox(ascii.borrowed()));
-    let mail = fit.mail(sender);
-    let body = match shared.queue.body(job.lease()).await {
-        Ok(body) => body,
-        Err(error) => {
-            let diagnostic = Diagnostic::own(EnhancedCode::new(4, 3, 0), error);
-            let verdicts = named.iter().map(|_| Verdict::NotNow(diagnostic.clone())).collect();
-            *connection = Some(connected);
-            return Ok(Attempted { verdicts, found_a_dead_connection: false });
-        }
-    };
-    let sent = connected.client.transact(mail, &named, QueuedContent(body)).await;
-    let host = connected.host.clone();
-    let found_a_dead_connection =
-        sent.broken.is_some() && !sent.in_doubt && sent.recipients.iter().all(says_nothing_of_the_message);
-    let broken = sent.broken.as_ref();
-    let outcomes = sent.recipients.into_iter().zip(owed);
-    let verdicts = outcomes.map(|(outcome, owed)| verdict(&host, outcome, owed, broken)).collect();
-    if sent.in_doubt {
-        info!(message = %job.lease().message(), %host, "no answer to the end of the content: a duplicate is possible");
+    if attempt.flow.was_silent {
+        site.mark_silent();
+    } else if attempt.has_delivered && job.outside.mail.reverse_path != ReversePath::Null {
+        site.mark_proven();
     }
-    if sent.broken.is_none() {
-        match connected.client.transactions_left() {
-            Some(0) => close(connected).await,
-            _ => *connection = Some(connected),
-        }
-    }
-    Ok(Attempted { verdicts, found_a_dead_connection })
+    attempt.courses.into_iter().map(|course| course.verdict(unreachable.as_ref())).collect()
 }
 
-/// The connection that was kept, if the message may take it, or a new one.
-async fn connect_for<Q: Queue, R: Resolver>(
-    shared: &Shared<Q, R>,
-    site: &Site,
-    job: &Job,
-    connection: &mut Option<Connected>,
-) -> Result<Connected, Unreachable> {
-    let guard = job.guard();
-    match connection.take() {
-        Some(connected) if connected.verified || guard == Guard::Any => {
-            site.mark_up();
-            return Ok(connected);
+struct Attempt<'a, 'p, Q, R> {
+    crew: &'a Crew<Q, R>,
+    site: &'a Site,
+    job: &'a Job,
+    flow: &'a mut Flow<'p>,
+    /// One for each recipient.
+    courses: Vec<Course>,
+    has_delivered: bool,
+}
+
+/// How far a recipient is.
+#[derive(Debug)]
+enum Course {
+    /// It goes on to the next host, for this reason, if any was asked yet.
+    Open(Option<Diagnostic>),
+    Settled(Verdict),
+}
+
+impl Course {
+    fn verdict(self, unreachable: Option<&Unreachable>) -> Verdict {
+        match (self, unreachable) {
+            (Self::Settled(verdict), _) => verdict,
+            (Self::Open(Some(why)), _) => Verdict::NotNow(why),
+            (Self::Open(None), Some(Unreachable { diagnostic, for_good: true })) => Verdict::Never(diagnostic.clone()),
+            (Self::Open(None), Some(Unreachable { diagnostic, .. })) => Verdict::NotNow(diagnostic.clone()),
+            (Self::Open(None), None) => {
+                Verdict::NotNow(Diagnostic::own(EnhancedCode::new(4, 4, 1), "no host was tried"))
+            }
         }
-        Some(connected) => close(connected).await,
-        None => {}
     }
-    // Not marked down anew: a site that always has something due would never be tried again.
-    if let Some(why) = site.down() {
-        return Err(why);
+}
+
+/// What came of a connection.
+enum Passed {
+    /// Every open recipient was named, and another message can follow.
+    Through(Connected),
+    /// The server takes no more transactions on it.
+    Worn,
+    /// It is over.
+    Broken(Break),
+}
+
+/// How a connection came to its end.
+#[derive(Debug, Clone, Copy, Default)]
+struct Break {
+    /// Before anything of the message can have been taken, without a word about it but a 421.
+    says_nothing: bool,
+    /// Without any word, before any content.
+    is_mute: bool,
+    /// The content went by BDAT, and that is what did not work. It may go by DATA.
+    chunking: bool,
+    /// It was this side's doing.
+    is_ours: bool,
+}
+
+impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
+    fn is_open(&self) -> bool {
+        self.courses.iter().any(|course| matches!(course, Course::Open(_)))
     }
-    if guard != Guard::Any {
-        let opened = open(shared, site, job.domain(), true).await;
-        // Mail that asks for less may still get through, so that says nothing of the site.
-        if opened.is_ok() || guard == Guard::Must {
-            return opened;
+
+    /// Over the connection that was kept, if the message may take it. Gives the server that was asked: not one that has
+    /// closed the connection meanwhile, since the message had no part in that.
+    async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<SocketAddr> {
+        let connected = connection.take()?;
+        if !connected.verified && self.job.guard() != Guard::Any {
+            connected.close().await;
+            return None;
         }
+        self.site.mark_up();
+        let (server, mut next) = (connected.server, 0);
+        match self.pass(connected, &mut next).await {
+            Passed::Through(connected) => *connection = Some(connected),
+            Passed::Worn => return None,
+            Passed::Broken(Break { chunking: true, .. }) => {
+                self.crew.health.broke_chunking(server);
+                return None;
+            }
+            Passed::Broken(Break { says_nothing: true, .. }) => return None,
+            Passed::Broken(Break { is_ours: true, .. }) => {}
+            Passed::Broken(_) => self.crew.health.failed(server),
+        }
+        Some(server)
     }
-    let opened = open(shared, site, job.domain(), false).await;
-    match &opened {
-        Ok(_) => site.mark_up(),
-        Err(why) => {
+
+    /// Over one address after another; gives the reason when no server could be reached.
+    async fn over_hosts(
+        &mut self,
+        tried: Option<SocketAddr>,
+        connection: &mut Option<Connected>,
+    ) -> Option<Unreachable> {
+        let (crew, site) = (self.crew, self.site);
+        // Not marked down anew: a site that always has something due would never be tried again.
+        if let Some(why) = site.down() {
+            return Some(why);
+        }
+        let Some(route) = site.route(&crew.shared) else {
+            let text = format_args!("there is no route for {}", self.job.domain());
+            let diagnostic = Diagnostic::own(EnhancedCode::new(5, 4, 4), text);
+            return Some(Unreachable { diagnostic, for_good: true });
+        };
+        let found = match site.found(ASKED_LATELY) {
+            Some(found) => found,
+            None => {
+                self.flow.leave();
+                match lookup::find(crew, site, route, ASKED_LATELY).await {
+                    Ok(found) => found,
+                    Err(why) => return Some(why),
+                }
+            }
+        };
+        let guard = self.job.guard();
+        let ways: &[bool] = match guard {
+            Guard::Any => &[false],
+            Guard::May => &[true, false],
+            Guard::Must => &[true],
+        };
+        let mut unreachable = None;
+        for guarded in ways {
+            // Why the way before was not taken says nothing of this one.
+            unreachable = found.missing.clone();
+            let way = match Way::of(&crew.shared, route, *guarded) {
+                Ok(way) => way,
+                Err(why) => {
+                    unreachable = Some(why);
+                    continue;
+                }
+            };
+            let mut is_reached = tried.is_some();
+            for target in targets(&found, &crew.health, tried) {
+                if self.flow.is_over() {
+                    break;
+                }
+                match self.at(target, &way, connection).await {
+                    Ok(()) => is_reached = true,
+                    Err(why) => Unreachable::add(&mut unreachable, why),
+                }
+                if !self.is_open() {
+                    break;
+                }
+            }
+            if is_reached {
+                return None;
+            }
+        }
+        // Mail that asks for less may still get through, so what kept guarded mail says nothing of the site.
+        if let (Some(why), true) = (&unreachable, guard != Guard::Must) {
             debug!(site = site.name(), diagnostic = %why.diagnostic, "nobody can be reached");
-            site.mark_down(why.clone(), shared.options.delivery.retry.down_for());
+            site.mark_down(why.clone(), crew.shared.options.delivery.retry.down_for());
+        }
+        unreachable
+    }
+
+    /// At one address, in the usual way, and once more without what is seen not to work there: TLS, where the policy
+    /// leaves that open, and BDAT.
+    async fn at(
+        &mut self,
+        target: Target<'_>,
+        usual: &Way,
+        connection: &mut Option<Connected>,
+    ) -> Result<(), Unreachable> {
+        let (health, server) = (&self.crew.health, target.server);
+        let mut way = usual.to(server, health);
+        let (mut next, mut is_reached, mut tls_is_suspected) = (0, Ok(()), false);
+        let mut has_opened = false;
+        while self.is_open() && !self.flow.is_over() {
+            let connected = match open(&self.crew.shared, self.flow, target, &way).await {
+                Ok(connected) => connected,
+                Err(not) => {
+                    if not.suggests_clear && way.may_go_in_clear() {
+                        debug!(host = target.host, %server, diagnostic = %not.why.diagnostic, "no TLS; once more without");
+                        (way.tls, tls_is_suspected) = (Default::default(), true);
+                        continue;
+                    }
+                    if not.is_servers {
+                        health.failed(server);
+                    }
+                    if !has_opened {
+                        is_reached = Err(not.why);
+                    }
+                    break;
+                }
+            };
+            has_opened = true;
+            self.site.mark_up();
+            let (is_tls, begun) = (connected.client.is_tls(), next);
+            match self.pass(connected, &mut next).await {
+                Passed::Through(connected) => {
+                    health.is_well(server);
+                    if tls_is_suspected {
+                        // It works without, so it was TLS.
+                        health.broke_tls(server);
+                    }
+                    self.keep(connection, connected).await;
+                    break;
+                }
+                // Each connection takes one transaction at least, or there would be no end.
+                Passed::Worn if next > begun => {}
+                Passed::Worn => break,
+                Passed::Broken(Break { chunking: true, .. }) if way.chunking => {
+                    health.broke_chunking(server);
+                    (way.chunking, next) = (false, 0);
+                }
+                Passed::Broken(Break { is_mute: true, .. }) if is_tls && way.may_go_in_clear() => {
+                    (way.tls, tls_is_suspected, next) = (Default::default(), true, 0);
+                }
+                Passed::Broken(Break { is_ours, .. }) => {
+                    if !is_ours {
+                        health.failed(server);
+                    }
+                    break;
+                }
+            }
+        }
+        is_reached
+    }
+
+    /// Keeps one connection for the next message: the first, unless only another has taken this one.
+    async fn keep(&self, connection: &mut Option<Connected>, connected: Connected) {
+        let other = match connection.take() {
+            Some(first) if !self.has_delivered => {
+                *connection = Some(first);
+                Some(connected)
+            }
+            first => {
+                *connection = Some(connected);
+                first
+            }
+        };
+        if let Some(other) = other {
+            other.close().await;
         }
     }
-    opened
+
+    /// Names the recipients from `next` on that are open, in as many transactions as it takes.
+    async fn pass(&mut self, mut connected: Connected, next: &mut usize) -> Passed {
+        let most = self.crew.shared.options.delivery.recipients_per_transaction.max(1);
+        loop {
+            let open = self.courses.iter().enumerate().skip(*next);
+            let open = open.filter(|(_, course)| matches!(course, Course::Open(_))).map(|(index, _)| index);
+            let group: Vec<_> = open.take(most).collect();
+            let is_worn = connected.client.transactions_left() == Some(0);
+            if is_worn {
+                connected.close().await;
+                return Passed::Worn;
+            }
+            if group.is_empty() {
+                return Passed::Through(connected);
+            }
+            connected = match self.transact(connected, &group, next).await {
+                Ok(connected) => connected,
+                Err(broken) => return Passed::Broken(broken),
+            };
+        }
+    }
+
+    /// One transaction for these recipients, or for as many of them from the front as the server takes at once.
+    async fn transact(
+        &mut self,
+        mut connected: Connected,
+        group: &[usize],
+        next: &mut usize,
+    ) -> Result<Connected, Break> {
+        let (crew, job) = (self.crew, self.job);
+        let Connected { client, host, verified, pulse, .. } = &mut connected;
+        let fit = Fit { outside: &job.outside, by: job.by(), server: client.capabilities(), verified: *verified };
+        let recipients: Vec<&Recipient> = group.iter().filter_map(|index| job.recipients().get(*index)).collect();
+        let forward: Vec<_> = recipients.iter().map(|it| fit.ascii(it.rcpt.forward_path.mailbox())).collect();
+        let fitted = recipients.iter().zip(&forward).map(|(it, ascii)| fit.rcpt(it.rcpt.borrowed(), ascii.as_ref()));
+        let mut named: Vec<_> = fitted.collect();
+        named.truncate(client.recipients_at_once(&named));
+        let owed: Vec<_> = recipients.iter().map(|it| fit.owes_relayed_report(&it.rcpt.borrowed())).collect();
+        let reverse_path = &job.outside.mail.reverse_path;
+        let ascii_sender = fit.ascii(reverse_path.mailbox());
+        let sender =
+            ascii_sender.as_ref().map_or(reverse_path.borrowed(), |ascii| ReversePath::Mailbox(ascii.borrowed()));
+        let mail = fit.mail(sender);
+        *next = group.get(named.len()).or(group.last().map(|last| last + 1).as_ref()).copied().unwrap_or(*next);
+        let body = match crew.shared.queue.body(job.lease()).await {
+            Ok(body) => body,
+            Err(error) => {
+                // No other host would fare better.
+                let diagnostic = Diagnostic::own(EnhancedCode::new(4, 3, 0), error);
+                for index in group.iter().take(named.len()) {
+                    self.set(*index, Course::Settled(Verdict::NotNow(diagnostic.clone())));
+                }
+                return Ok(connected);
+            }
+        };
+        pulse.no_content();
+        let content = QueuedContent { body, pulse, has_begun: false };
+        let sent = match self.flow.run(pulse, client.transact(mail, &named, content)).await {
+            Ok(sent) => sent,
+            Err(gave_up) => {
+                let why = given_up(host, gave_up);
+                for index in group.iter().take(named.len()) {
+                    self.set(*index, Course::Open(Some(why.clone())));
+                }
+                return Err(Break::default());
+            }
+        };
+        if sent.in_doubt {
+            info!(message = %job.lease().message(), %host, "no answer to the end of the content: a duplicate is possible");
+        }
+        let broken = sent.broken.as_ref();
+        let is_binary = job.outside.mail.body == Some(BodyType::BinaryMime);
+        let cause = Break {
+            says_nothing: broken.is_some() && !sent.in_doubt && sent.recipients.iter().all(says_nothing_of_the_message),
+            is_mute: broken.is_some_and(|error| !matches!(error, ClientError::Misuse(_) | ClientError::Content(_)))
+                && !pulse.content_has_begun()
+                && sent.recipients.iter().all(|outcome| matches!(outcome, RecipientOutcome::Lost)),
+            chunking: sent.chunking_failed && !is_binary,
+            is_ours: matches!(broken, Some(ClientError::Misuse(_) | ClientError::Content(_))),
+        };
+        let host = host.clone();
+        for ((index, outcome), owes_report) in group.iter().zip(sent.recipients).zip(owed) {
+            self.has_delivered |= matches!(outcome, RecipientOutcome::Accepted(_));
+            let doubt = sent.in_doubt && matches!(outcome, RecipientOutcome::Lost);
+            let course = match outcome {
+                RecipientOutcome::Refused(reply, RefusedAt::Content) if cause.chunking => {
+                    Course::Open(Some(Diagnostic::reply(&host, &reply)))
+                }
+                outcome => course(&host, outcome, owes_report, sent.broken.as_ref(), doubt),
+            };
+            self.set(*index, course);
+        }
+        if sent.broken.is_some() {
+            return Err(cause);
+        }
+        if cause.chunking {
+            connected.close().await;
+            return Err(cause);
+        }
+        Ok(connected)
+    }
+
+    fn set(&mut self, index: usize, course: Course) {
+        if let Some(known) = self.courses.get_mut(index) {
+            *known = course;
+        }
+    }
 }
 
 /// Whether it is the connection that came to its end, and the message had no part in it.
@@ -166,161 +403,65 @@ fn says_nothing_of_the_message(outcome: &RecipientOutcome) -> bool {
     }
 }
 
-fn verdict(host: &str, outcome: RecipientOutcome, owes_report: bool, broken: Option<&ClientError>) -> Verdict {
+fn course(
+    host: &str,
+    outcome: RecipientOutcome,
+    owes_report: bool,
+    broken: Option<&ClientError>,
+    in_doubt: bool,
+) -> Course {
     let for_good = outcome.is_for_good();
     match outcome {
-        RecipientOutcome::Accepted(reply) => Verdict::Delivered { remote: host.to_owned(), reply, owes_report },
-        RecipientOutcome::Refused(reply, _) if for_good => Verdict::Never(Diagnostic::reply(host, &reply)),
-        RecipientOutcome::Refused(reply, _) => Verdict::NotNow(Diagnostic::reply(host, &reply)),
+        RecipientOutcome::Accepted(reply) => {
+            Course::Settled(Verdict::Delivered { remote: host.to_owned(), reply, owes_report })
+        }
+        RecipientOutcome::Refused(reply, _) if for_good => {
+            Course::Settled(Verdict::Never(Diagnostic::reply(host, &reply)))
+        }
+        RecipientOutcome::Refused(reply, _) => Course::Open(Some(Diagnostic::reply(host, &reply))),
         RecipientOutcome::Undeliverable(why) => {
             let found = Diagnostic::own(why.enhanced(), why);
-            Verdict::Never(Diagnostic { remote: Some(host.to_owned()), ..found })
+            Course::Settled(Verdict::Never(Diagnostic { remote: Some(host.to_owned()), ..found }))
         }
         RecipientOutcome::Lost | RecipientOutcome::Postponed => match broken {
             // What must not leave will not be fit to leave later either.
             Some(error @ ClientError::Misuse(ApiMisuse::Content(_))) => {
-                Verdict::Never(Diagnostic::own(EnhancedCode::new(5, 6, 0), error))
+                Course::Settled(Verdict::Never(Diagnostic::own(EnhancedCode::new(5, 6, 0), error)))
             }
-            Some(error) => Verdict::NotNow(Diagnostic::lost(host, error)),
-            None => Verdict::NotNow(Diagnostic::lost(host, &"no answer")),
+            Some(error) if in_doubt => {
+                let text =
+                    format_args!("{error}, after the whole message: it may have it, so no other host is asked yet");
+                Course::Settled(Verdict::NotNow(Diagnostic::lost(host, &text)))
+            }
+            // What the queue cannot read, it can read for no host.
+            Some(error @ ClientError::Content(_)) => Course::Settled(Verdict::NotNow(Diagnostic::lost(host, error))),
+            Some(error) => Course::Open(Some(Diagnostic::lost(host, error))),
+            None => Course::Open(Some(Diagnostic::lost(host, &"no answer"))),
         },
     }
 }
 
-fn unreachable(why: &Unreachable) -> Verdict {
-    let diagnostic = why.diagnostic.clone();
-    if why.for_good { Verdict::Never(diagnostic) } else { Verdict::NotNow(diagnostic) }
+/// Reads a queued body as content to send, and says how far it is.
+struct QueuedContent<'p, B> {
+    body: B,
+    pulse: &'p Pulse,
+    has_begun: bool,
 }
 
-/// Opens a connection to the first host of the site that takes one, and is guarded if it has to be.
-async fn open<Q: Queue, R: Resolver>(
-    shared: &Shared<Q, R>,
-    site: &Site,
-    domain: &str,
-    guarded: bool,
-) -> Result<Connected, Unreachable> {
-    let Some(route) = site.route(shared) else {
-        let diagnostic = Diagnostic::own(EnhancedCode::new(5, 4, 4), format_args!("there is no route for {domain}"));
-        return Err(Unreachable { diagnostic, for_good: true });
-    };
-    let tls = if guarded { guard(shared, route)? } else { route.tls.clone() };
-    let found = hosts(shared, route, domain).await;
-    let hosts = found.map_err(|error| unresolved(&error))?;
-    let any = shared.options.delivery.allow_private || route.to != NextHop::Mx;
-    // For good only when every host is.
-    let mut last = unresolved(&MxError::NoHost);
-    for (host, port) in hosts {
-        let why = match mx::addresses(&shared.resolver, &host, any).await {
-            Ok(addresses) => match start(shared, &tls, guarded, &host, &addresses, port).await {
-                Ok(client) if guarded && !client.capabilities().offers(Keyword::RequireTls) => {
-                    client.quit().await;
-                    let diagnostic = Diagnostic::own(EnhancedCode::new(5, 7, 30), Undeliverable::RequireTls);
-                    Unreachable { diagnostic: Diagnostic { remote: Some(host), ..diagnostic }, for_good: true }
-                }
-                Ok(client) => return Ok(Connected { client, host, verified: guarded }),
-                Err(error) if guarded && is_unguarded(&error) => {
-                    let diagnostic = Diagnostic::own(EnhancedCode::new(5, 7, 10), error);
-                    Unreachable { diagnostic: Diagnostic { remote: Some(host), ..diagnostic }, for_good: true }
-                }
-                // A host that does not want to talk to us may want to later, and another may now.
-                Err(error) => Unreachable { diagnostic: Diagnostic::connect(&host, &error), for_good: false },
-            },
-            Err(error) => {
-                let found = unresolved(&error);
-                // A name in the configuration may be put right.
-                let for_good = found.for_good && route.to == NextHop::Mx;
-                Unreachable { diagnostic: Diagnostic { remote: Some(host), ..found.diagnostic }, for_good }
-            }
-        };
-        if last.for_good || !why.for_good {
-            last = why;
-        }
-    }
-    Err(last)
-}
-
-/// TLS that proves who the next hop is: for hosts that the configuration names. Those that DNS names could be anybody's
-/// without DNSSEC or MTA-STS (RFC 8689 section 4.2.1), which the relay does not ask for.
-fn guard<Q, R>(shared: &Shared<Q, R>, route: &Route) -> Result<Tls, Unreachable> {
-    match (&route.to, &shared.options.delivery.verified_tls) {
-        (NextHop::Hosts(_), Some(config)) => {
-            let implicit = route.tls.policy == TlsPolicy::Implicit;
-            let policy = if implicit { TlsPolicy::Implicit } else { TlsPolicy::Verified };
-            Ok(Tls { policy, config: Some(Arc::clone(config)) })
-        }
-        _ => {
-            let diagnostic = Diagnostic::own(EnhancedCode::new(5, 7, 10), Undeliverable::Unverified);
-            Err(Unreachable { diagnostic, for_good: true })
-        }
-    }
-}
-
-/// Whether it is TLS that is missing or proves nothing, and not the network.
-fn is_unguarded(error: &ConnectError) -> bool {
-    match error {
-        ConnectError::TlsUnavailable | ConnectError::TlsNotStarted(_) => true,
-        // As rustls tells whatever it does not like.
-        ConnectError::Tls(ClientError::Io(error)) => error.kind() == io::ErrorKind::InvalidData,
-        _ => false,
-    }
-}
-
-fn unresolved(error: &MxError) -> Unreachable {
-    Unreachable { diagnostic: Diagnostic::mx(error), for_good: !error.is_transient() }
-}
-
-async fn hosts<Q, R: Resolver>(
-    shared: &Shared<Q, R>,
-    route: &Route,
-    domain: &str,
-) -> Result<Vec<(String, u16)>, MxError> {
-    match &route.to {
-        NextHop::Hosts(hosts) => Ok(hosts.iter().map(|(host, port)| (mx::ascii_name(host), *port)).collect()),
-        NextHop::Mx => {
-            let domain = Domain::parse(domain).map_err(|_| MxError::NoHost)?;
-            let hosts = mx::hosts(&shared.resolver, &domain, shared.options.host_name.as_str()).await?;
-            Ok(hosts.into_iter().map(|host| (host, shared.options.delivery.mx_port)).collect())
-        }
-    }
-}
-
-async fn start<Q, R>(
-    shared: &Shared<Q, R>,
-    tls: &Tls,
-    verifies: bool,
-    host: &str,
-    addresses: &[IpAddr],
-    port: u16,
-) -> Result<Client<TcpStream>, ConnectError> {
-    let delivery = &shared.options.delivery;
-    let hello: EhloName = match shared.options.host_name.as_str().parse() {
-        Ok(name) => name,
-        // A domain is a name; this cannot be.
-        Err(_) => return Err(ConnectError::NoAddress),
-    };
-    let session = ClientSettings { timeouts: delivery.timeouts.clone(), ..ClientSettings::default() };
-    let mut options = ClientOptions { session, tls: tls.clone(), tls_verifies: verifies, ..ClientOptions::new(hello) };
-    let stream = connect(addresses, port, delivery.connect_timeout).await?;
-    match Client::start(stream, host, &options).await {
-        Err(error) if error.suggests_clear() => {
-            debug!(host, %error, "no TLS; once more without");
-            options.tls = Tls::default();
-            let stream = connect(addresses, port, delivery.connect_timeout).await?;
-            Client::start(stream, host, &options).await
-        }
-        started => started,
-    }
-}
-
-/// Reads a queued body as content to send.
-struct QueuedContent<B>(B);
-
-impl<B: posthaste_queue::Body> Content for QueuedContent<B> {
+impl<B: posthaste_queue::Body> Content for QueuedContent<'_, B> {
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
-        self.0.next().await.map_err(io::Error::other)
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.pulse.content_begins(self.body.len());
+        }
+        let piece = self.body.next().await.map_err(io::Error::other)?;
+        if piece.is_none() {
+            // The piece before it leaves after this.
+            self.pulse.content_is_whole();
+        }
+        Ok(piece)
     }
 
     fn length(&self) -> Option<u64> {
-        Some(self.0.len())
+        Some(self.body.len())
     }
 }

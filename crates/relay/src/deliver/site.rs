@@ -1,4 +1,4 @@
-//! A place that mail goes to: what is due for it, who works for it, and whether it can be reached.
+//! A place that mail goes to: what is due for it, who works for it, which hosts it has, and whether it can be reached.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -9,7 +9,18 @@ use std::{
 use posthaste_queue::RoutingKey;
 use tokio::{sync::oneshot, time::Instant};
 
+use super::{lookup::Found, places::Standing};
 use crate::{Diagnostic, Route, shared::Shared};
+
+/// How long a site counts as one that answers after it has taken mail.
+const PROVEN: Duration = Duration::from_secs(300);
+/// How long a site that could not be reached is served last.
+const DOUBTFUL: Duration = Duration::from_secs(600);
+/// How long DNS is not asked again for its hosts before a connection: a burst asks once. Not longer, since each answer has
+/// hosts of equal preference in another order, which spreads the load (RFC 5321 section 5.1).
+pub(super) const ASKED_NOW: Duration = Duration::from_secs(1);
+/// How long a delivery that has begun takes its hosts to be what DNS said.
+pub(super) const ASKED_LATELY: Duration = Duration::from_secs(60);
 
 /// Deliveries to the same next hop, by workers that each have a connection.
 ///
@@ -24,6 +35,8 @@ pub(super) struct Site {
     route: Option<usize>,
     state: Mutex<State>,
     limit: usize,
+    /// Held by the one worker that looks its hosts up, while others that want to know wait for the answer.
+    pub(super) looking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +50,12 @@ struct State {
     next_ticket: u64,
     /// Nobody could be reached: until when that is taken for granted, and why.
     down: Option<(Instant, Unreachable)>,
+    /// Its hosts, and when they were looked up.
+    found: Option<(Instant, Arc<Found>)>,
+    /// Until when it counts as one that answers.
+    proven: Option<Instant>,
+    /// Until when it counts as one that does not.
+    doubtful: Option<Instant>,
 }
 
 /// Why nobody could be reached.
@@ -45,6 +64,15 @@ pub(super) struct Unreachable {
     pub(super) diagnostic: Diagnostic,
     /// There is nobody, and there will be nobody: what DNS or the configuration says, never what a host says.
     pub(super) for_good: bool,
+}
+
+impl Unreachable {
+    /// One more reason. The last one is told; it is for good only when all are.
+    pub(super) fn add(to: &mut Option<Self>, why: Self) {
+        if to.as_ref().is_none_or(|last| last.for_good || !why.for_good) {
+            *to = Some(why);
+        }
+    }
 }
 
 /// The right to be a worker of a site.
@@ -76,7 +104,7 @@ pub(super) struct Waiting {
 
 impl Site {
     pub(super) fn new(name: String, route: Option<usize>, limit: usize) -> Self {
-        Self { name, route, state: Mutex::default(), limit: limit.max(1) }
+        Self { name, route, state: Mutex::default(), limit: limit.max(1), looking: tokio::sync::Mutex::default() }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -88,9 +116,12 @@ impl Site {
     }
 
     /// A key may have something due. Wakes a worker that waits; when none does and there is room, somebody has to be hired.
+    /// Nobody is for a key that stands there already: whoever was hired for it has yet to come.
     pub(super) fn offer(self: &Arc<Self>, key: RoutingKey) -> Option<Turn> {
         let mut state = self.state();
-        if state.known.insert(key.clone()) {
+        let is_new = !state.known.contains(&key);
+        if is_new {
+            state.known.insert(key.clone());
             state.due.push_back(key);
         }
         while let Some((_, wake)) = state.waiting.pop() {
@@ -98,7 +129,7 @@ impl Site {
                 return None;
             }
         }
-        if state.workers >= self.limit {
+        if state.workers >= self.limit || (!is_new && state.workers > 0) {
             return None;
         }
         state.workers += 1;
@@ -114,11 +145,49 @@ impl Site {
 
     /// Nobody could be reached: whatever else is due is deferred for the same reason, without another look.
     pub(super) fn mark_down(&self, why: Unreachable, wait: Duration) {
-        self.state().down = Some((Instant::now() + wait, why));
+        let (mut state, now) = (self.state(), Instant::now());
+        state.down = Some((now + wait, why));
+        (state.proven, state.doubtful) = (None, Some(now + DOUBTFUL));
     }
 
     pub(super) fn mark_up(&self) {
-        self.state().down = None;
+        let mut state = self.state();
+        (state.down, state.doubtful) = (None, None);
+    }
+
+    /// It has taken mail.
+    pub(super) fn mark_proven(&self) {
+        self.state().proven = Some(Instant::now() + PROVEN);
+    }
+
+    /// It keeps others waiting.
+    pub(super) fn mark_silent(&self) {
+        self.state().proven = None;
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        let (state, now) = (self.state(), Instant::now());
+        let lasts = |until: Option<Instant>| until.is_some_and(|until| now < until);
+        match () {
+            () if lasts(state.proven) => Standing::Proven,
+            () if lasts(state.doubtful) => Standing::Doubtful,
+            () => Standing::New,
+        }
+    }
+
+    /// Its hosts, if they were looked up within this time.
+    pub(super) fn found(&self, within: Duration) -> Option<Arc<Found>> {
+        let state = self.state();
+        state.found.as_ref().filter(|(at, _)| at.elapsed() < within).map(|(_, found)| Arc::clone(found))
+    }
+
+    pub(super) fn keep_found(&self, found: Arc<Found>) {
+        self.state().found = Some((Instant::now(), found));
+    }
+
+    /// Whether there is something for a worker to claim.
+    pub(super) fn has_due(&self) -> bool {
+        !self.state().due.is_empty()
     }
 
     pub(super) fn down(&self) -> Option<Unreachable> {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use posthaste_client::{SystemResolver, Tls};
+use posthaste_client::SystemResolver;
 use posthaste_queue::{MessageId, Owner, Queue as _, memory::MemoryQueue};
 use posthaste_relay::{Event, NextHop, Observer, Relay, RelayOptions, Route, Routes};
 use posthaste_server::{
@@ -135,11 +135,8 @@ pub(crate) fn parse_rcpt(text: &str) -> Rcpt {
 /// Options of a relay whose mail all goes to these ports on loopback, in order, with short waits.
 pub(crate) fn options(ports: &[u16]) -> RelayOptions {
     let mut options = RelayOptions::new("relay.test".parse().unwrap());
-    options.routes = Routes::new(vec![Route {
-        domains: vec!["*".parse().unwrap()],
-        to: NextHop::Hosts(ports.iter().map(|port| ("[127.0.0.1]".to_owned(), *port)).collect()),
-        tls: Tls::default(),
-    }]);
+    let hosts = ports.iter().map(|port| ("[127.0.0.1]".to_owned(), *port)).collect();
+    options.routes = Routes::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Hosts(hosts))]);
     options.delivery.retry.waits = vec![Duration::from_millis(100)];
     options.delivery.retry.expire_after = Duration::from_secs(3_600);
     options

@@ -43,6 +43,7 @@ const REMEDIES: &[(&str, &str)] = &[
     ("route.domains", "write domains, such as [\"example.org\", \"*.example.org\"], or [\"*\"] for all"),
     ("route.to", "write \"mx\", or a list of hosts with ports, such as [\"smarthost.example.org:25\"]"),
     ("route.tls", "write \"off\", \"opportunistic\", \"required\", \"verified\" or \"unverified\""),
+    ("route.chunking", "write true or false"),
     ("dns.servers", "write addresses with ports, such as [\"127.0.0.1:53\"]"),
     ("offers.dsn", "write true or false"),
     ("offers.smtputf8", "write true or false"),

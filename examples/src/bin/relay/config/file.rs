@@ -93,6 +93,8 @@ pub(super) struct Route {
     pub(super) to: To,
     #[serde(default = "values::opportunistic")]
     pub(super) tls: Spanned<RouteTls>,
+    #[serde(default = "values::yes")]
+    pub(super) chunking: bool,
 }
 
 #[derive(Debug)]

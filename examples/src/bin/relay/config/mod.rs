@@ -111,11 +111,12 @@ impl Config {
                     To::Hosts(hosts) => NextHop::Hosts(hosts.clone()),
                 },
                 tls: ClientTls { policy, config },
+                chunking: route.chunking,
             });
         }
         if routes.is_empty() {
             let tls = ClientTls { policy: TlsPolicy::Opportunistic, config: any_certificate };
-            routes.push(Route { domains: vec![DomainPattern::Any], to: NextHop::Mx, tls });
+            routes.push(Route { tls, ..Route::new(vec![DomainPattern::Any], NextHop::Mx) });
         }
         let verified_tls = verified_tls.filter(|_| guards);
         let delivery = DeliveryOptions {

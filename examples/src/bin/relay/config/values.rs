@@ -25,6 +25,10 @@ pub(super) fn opportunistic() -> Spanned<RouteTls> {
     Spanned::new(0..0, RouteTls::Opportunistic)
 }
 
+pub(super) const fn yes() -> bool {
+    true
+}
+
 pub(super) fn domain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Domain>, D::Error> {
     parsed(deserializer).map(Some)
 }

@@ -8,7 +8,7 @@ mod next_hop;
 use std::{sync::Arc, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use posthaste_client::{SystemResolver, Tls as ClientTls};
+use posthaste_client::SystemResolver;
 use posthaste_queue::{
     Queue as _,
     log::{LogOptions, LogQueue},
@@ -52,11 +52,8 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let queue = LogQueue::open(folder.path(), LogOptions::default()).map_err(Failure::run)?;
     let mut relay_options = RelayOptions::new("relay.test".parse().map_err(Failure::run)?);
     relay_options.policy.relay_from.push("127.0.0.0/8".parse().map_err(Failure::run)?);
-    relay_options.routes = Routes::new(vec![Route {
-        domains: vec!["*".parse().map_err(Failure::run)?],
-        to: NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), hop_address.port())]),
-        tls: ClientTls::default(),
-    }]);
+    let to = NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), hop_address.port())]);
+    relay_options.routes = Routes::new(vec![Route::new(vec!["*".parse().map_err(Failure::run)?], to)]);
     let second = Duration::from_secs(1);
     relay_options.delivery.retry = RetrySchedule { waits: vec![second], expire_after: PATIENCE * 10, warn_after: None };
     let relay = Relay::new(queue, SystemResolver, relay_options, ledger::LedgerObserver(Arc::clone(&ledger)));

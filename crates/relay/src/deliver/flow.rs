@@ -1,0 +1,256 @@
+//! What moves on a connection, and how long is waited for it.
+
+use std::{
+    future::{Future, poll_fn},
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::oneshot,
+    time::{Instant, sleep_until},
+};
+
+use super::places::{Place, Places, Standing};
+
+/// How long a connection may be silent and keep its place. Most hosts answer in less; those that do not lose nothing by it.
+pub(super) const PARK_AFTER: Duration = Duration::from_millis(200);
+/// How long a server may be silent and still count as one that answers.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// The octets of a second that content leaves with at least: each message gives its attempt the time that it takes at this
+/// rate besides.
+const RATE: u64 = 16 * 1_024;
+
+/// What moves on one connection.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    /// How often octets moved, either way.
+    moved: AtomicU64,
+    /// How far the content is that is on its way.
+    content: AtomicU8,
+    /// Milliseconds that all contents so far may have taken.
+    granted: AtomicU64,
+}
+
+/// No content is on its way.
+const NONE: u8 = 0;
+/// Some of it may have left.
+const BEGUN: u8 = 1;
+/// All of it may have left: the server may have the message.
+const WHOLE: u8 = 2;
+
+impl Pulse {
+    pub(super) fn content_begins(&self, octets: u64) {
+        self.content.store(BEGUN, Relaxed);
+        self.granted.fetch_add((octets / RATE).saturating_mul(1_000), Relaxed);
+    }
+
+    pub(super) fn content_is_whole(&self) {
+        self.content.store(WHOLE, Relaxed);
+    }
+
+    pub(super) fn no_content(&self) {
+        self.content.store(NONE, Relaxed);
+    }
+
+    pub(super) fn content_has_begun(&self) -> bool {
+        self.content.load(Relaxed) != NONE
+    }
+
+    /// How often octets moved.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved.load(Relaxed)
+    }
+
+    fn beat(&self) {
+        self.moved.fetch_add(1, Relaxed);
+    }
+}
+
+/// A connection that says when something moves.
+#[derive(Debug)]
+pub(super) struct Metered {
+    stream: TcpStream,
+    pulse: Arc<Pulse>,
+}
+
+impl Metered {
+    pub(super) const fn new(stream: TcpStream, pulse: Arc<Pulse>) -> Self {
+        Self { stream, pulse }
+    }
+
+    fn count<T>(&self, moved: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if moved.is_ready() {
+            self.pulse.beat();
+        }
+        moved
+    }
+}
+
+impl AsyncRead for Metered {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        self.count(read)
+    }
+}
+
+impl AsyncWrite for Metered {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, octets);
+        self.count(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.count(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Why something was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum GaveUp {
+    /// The time of the attempt is over.
+    TooLong,
+    /// It was silent while others waited for its room.
+    Silent,
+}
+
+/// One attempt of a delivery: its place among all, and its time.
+#[derive(Debug)]
+pub(super) struct Flow<'p> {
+    places: &'p Arc<Places>,
+    place: &'p mut Option<Place>,
+    standing: Standing,
+    until: Instant,
+    /// A wait took so long that the site does not count as one that answers.
+    pub(super) was_silent: bool,
+}
+
+impl<'p> Flow<'p> {
+    pub(super) fn new(
+        places: &'p Arc<Places>,
+        place: &'p mut Option<Place>,
+        standing: Standing,
+        time: Duration,
+    ) -> Self {
+        let now = Instant::now();
+        let until = now.checked_add(time).unwrap_or_else(|| now + Duration::from_secs(86_400));
+        Self { places, place, standing, until, was_silent: false }
+    }
+
+    /// Waits for a place that the delivery may have, unless there is one.
+    pub(super) async fn enter(&mut self) {
+        if self.standing != Standing::Proven && self.place.as_ref().is_some_and(Place::is_reserved) {
+            *self.place = None;
+        }
+        if self.place.is_none() {
+            *self.place = Some(self.places.take(self.standing).await);
+        }
+    }
+
+    /// Gives the place up, to do something that needs none.
+    pub(super) fn leave(&mut self) {
+        *self.place = None;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.until <= Instant::now()
+    }
+
+    /// Does what moves octets on the connection of this pulse, for as long as the attempt may take. It is parked while
+    /// nothing moves. What may be a message that the server has is never given up here: its own timeouts end it.
+    pub(super) async fn run<T>(&mut self, pulse: &Pulse, work: impl Future<Output = T>) -> Result<T, GaveUp> {
+        self.enter().await;
+        let granted = pulse.granted.load(Relaxed);
+        let done = self.watch(pulse, granted, work).await;
+        if let Some(place) = self.place.as_mut() {
+            place.resume();
+        }
+        self.until += Duration::from_millis(pulse.granted.load(Relaxed).saturating_sub(granted));
+        done
+    }
+
+    async fn watch<T>(&mut self, pulse: &Pulse, granted: u64, work: impl Future<Output = T>) -> Result<T, GaveUp> {
+        let moved = || pulse.moved();
+        let (mut seen, mut since) = (moved(), Instant::now());
+        let (mut is_parked, mut given_up) = (false, None);
+        let timer = sleep_until(self.until.min(since + PARK_AFTER));
+        tokio::pin!(work, timer);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return Ok(done),
+                // Polled right behind the work, which is what makes it change.
+                () = poll_fn(|_| if moved() == seen { Poll::Pending } else { Poll::Ready(()) }), if is_parked => {
+                    (seen, since, is_parked, given_up) = (moved(), Instant::now(), false, None);
+                    if let Some(place) = self.place.as_mut() {
+                        place.resume();
+                    }
+                    timer.as_mut().reset(since + PARK_AFTER);
+                }
+                () = wish(&mut given_up), if given_up.is_some() => {
+                    // It is done with, and must not be asked again.
+                    given_up = None;
+                    if !pulse.content_has_begun() {
+                        return Err(GaveUp::Silent);
+                    }
+                }
+                () = &mut timer => {
+                    let (now, content) = (Instant::now(), pulse.content.load(Relaxed));
+                    let more = Duration::from_millis(pulse.granted.load(Relaxed).saturating_sub(granted));
+                    let until = self.until + more;
+                    if until <= now && content != WHOLE {
+                        return Err(GaveUp::TooLong);
+                    }
+                    let next = if moved() != seen {
+                        (seen, since) = (moved(), now);
+                        now + PARK_AFTER
+                    } else if !is_parked {
+                        is_parked = true;
+                        given_up = self.place.as_mut().and_then(|place| place.park(content == NONE));
+                        since + ANSWERS_WITHIN
+                    } else {
+                        self.was_silent |= now >= since + ANSWERS_WITHIN;
+                        now + ANSWERS_WITHIN
+                    };
+                    timer.as_mut().reset(if content == WHOLE { next } else { next.min(until) });
+                }
+            }
+        }
+    }
+}
+
+/// Ends when what is waited for comes; never when that is not to be.
+pub(super) async fn wish(given_up: &mut Option<oneshot::Receiver<()>>) {
+    if let Some(come) = given_up
+        && come.await.is_ok()
+    {
+        return;
+    }
+    *given_up = None;
+    std::future::pending().await
+}

@@ -1,0 +1,165 @@
+//! The hosts of a site and their addresses, looked up beside the deliveries: it costs no place among them and no lease.
+
+use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
+
+use posthaste_client::{
+    Resolver,
+    mx::{self, MxError},
+};
+use posthaste_queue::Queue;
+use posthaste_server::wire::{Domain, EnhancedCode};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{
+    flow::{PARK_AFTER, wish},
+    places::Bounds,
+    site::{Site, Unreachable},
+    worker::Crew,
+};
+use crate::{Diagnostic, NextHop, Route, shared::Shared};
+
+/// Look-ups at once: so many whose name servers answer at once or are asked just now, half of them for sites that answered
+/// lately alone; and so many whose name servers are silent. Each is a few datagrams and a descriptor or two.
+pub(super) const BOUNDS: Bounds = Bounds { moving: 200, silent: 300, give_up_every: Duration::from_millis(10) };
+/// The bound on looking a site up.
+const LOOKUP: Duration = Duration::from_secs(30);
+/// When the addresses of one host are there, the others have so long.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The hosts of a site.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// In the order in which they are to be tried.
+    pub(super) hosts: Vec<Host>,
+    /// Why there is no address of the others; nothing when there are no others.
+    pub(super) missing: Option<Unreachable>,
+}
+
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) name: String,
+    pub(super) port: u16,
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// The hosts of a site, as they were found within this time or are now. A site that has none is marked down.
+pub(super) async fn find<Q: Queue, R: Resolver>(
+    crew: &Crew<Q, R>,
+    site: &Site,
+    route: &Route,
+    within: Duration,
+) -> Result<Arc<Found>, Unreachable> {
+    if let Some(found) = site.found(within) {
+        return Ok(found);
+    }
+    let _one = site.looking.lock().await;
+    // Another worker has done it meanwhile.
+    if let Some(found) = site.found(within) {
+        return Ok(found);
+    }
+    if let Some(why) = site.down() {
+        return Err(why);
+    }
+    // Boxed: the tasks that wait for it are many.
+    let found = Box::pin(look_up(crew, site, route)).await.map(Arc::new);
+    match &found {
+        Ok(found) => site.keep_found(Arc::clone(found)),
+        Err(why) => site.mark_down(why.clone(), crew.shared.options.delivery.retry.down_for()),
+    }
+    found
+}
+
+/// Looks up within the bounds of all look-ups.
+async fn look_up<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, route: &Route) -> Result<Found, Unreachable> {
+    let no_answer =
+        |text: &str| Unreachable { diagnostic: Diagnostic::own(EnhancedCode::new(4, 4, 3), text), for_good: false };
+    let mut place = crew.lookups.take(site.standing()).await;
+    let mut work = pin!(timeout(LOOKUP, ask(&crew.shared, site.name(), route)));
+    let answered = match timeout(PARK_AFTER, &mut work).await {
+        Ok(answered) => Some(answered),
+        Err(_) => {
+            let mut given_up = place.park(true);
+            tokio::select! {
+                biased;
+                answered = &mut work => Some(answered),
+                () = wish(&mut given_up) => None,
+            }
+        }
+    };
+    match answered {
+        Some(Ok(found)) => found,
+        Some(Err(_)) => Err(no_answer("no answer from DNS in time")),
+        None => Err(no_answer("no answer from DNS while other names waited to be looked up")),
+    }
+}
+
+async fn ask<Q: Queue, R: Resolver>(
+    shared: &Arc<Shared<Q, R>>,
+    domain: &str,
+    route: &Route,
+) -> Result<Found, Unreachable> {
+    let named = match &route.to {
+        NextHop::Hosts(hosts) => hosts.iter().map(|(host, port)| (mx::ascii_name(host), *port)).collect(),
+        NextHop::Mx => {
+            let options = &shared.options;
+            let found = match Domain::parse(domain) {
+                Ok(domain) => mx::hosts(&shared.resolver, &domain, options.host_name.as_str()).await,
+                Err(_) => Err(MxError::NoHost),
+            };
+            let hosts = found.map_err(|error| unresolved(&error))?;
+            hosts.into_iter().map(|host| (host, options.delivery.mx_port)).collect()
+        }
+    };
+    let is_mx = route.to == NextHop::Mx;
+    let any = shared.options.delivery.allow_private || !is_mx;
+    let mut answers: Vec<Option<Result<Vec<IpAddr>, MxError>>> = Vec::new();
+    answers.resize_with(named.len(), || None);
+    let mut asked = JoinSet::new();
+    for (index, (host, _)) in named.iter().enumerate() {
+        let (shared, host) = (Arc::clone(shared), host.clone());
+        asked.spawn(async move { (index, mx::addresses(&shared.resolver, &host, any).await) });
+    }
+    // Who is not there by then is left out; LOOKUP ends it earlier.
+    let mut until = Instant::now() + 2 * LOOKUP;
+    // None of them panics or is aborted.
+    while let Ok(Some(Ok((index, answer)))) = timeout_at(until, asked.join_next()).await {
+        if answer.is_ok() {
+            until = until.min(Instant::now() + GRACE);
+        }
+        if let Some(slot) = answers.get_mut(index) {
+            *slot = Some(answer);
+        }
+    }
+    let (mut hosts, mut missing) = (Vec::new(), None);
+    for ((name, port), answer) in named.into_iter().zip(answers) {
+        let why = match answer {
+            Some(Ok(addresses)) => {
+                hosts.push(Host { name, port, addresses });
+                continue;
+            }
+            Some(Err(error)) => {
+                let found = unresolved(&error);
+                // A name in the configuration may be put right.
+                Unreachable { for_good: found.for_good && is_mx, ..found }
+            }
+            None => Unreachable {
+                diagnostic: Diagnostic::own(EnhancedCode::new(4, 4, 3), "no answer from DNS in time"),
+                for_good: false,
+            },
+        };
+        let why = Unreachable { diagnostic: Diagnostic { remote: Some(name), ..why.diagnostic }, ..why };
+        Unreachable::add(&mut missing, why);
+    }
+    match missing {
+        Some(why) if hosts.is_empty() => Err(why),
+        None if hosts.is_empty() => Err(unresolved(&MxError::NoHost)),
+        missing => Ok(Found { hosts, missing }),
+    }
+}
+
+fn unresolved(error: &MxError) -> Unreachable {
+    Unreachable { diagnostic: Diagnostic::mx(error), for_good: !error.is_transient() }
+}

@@ -1,0 +1,418 @@
+//! Who may go on when there are more who want to than the machine or the network should bear.
+//!
+//! A *place* is held by whoever moves octets, or may be about to. Whoever is silent for a moment is *parked*: it gives its
+//! place up, goes on waiting in a room of its own, and is back in a place as soon as something moves, without queueing for it.
+//! So silence costs no place, and places are held for as long as work takes and not for as long as a peer likes.
+//!
+//! Two shares keep strangers from taking everything. A part of the places, and of the room for the parked, can be taken only
+//! on behalf of who has proved itself ([`Standing::Proven`]). And when the room is full, whoever has been silent longest,
+//! and has nothing to lose, is given up for who waits outside: one after another, with a moment between them, so that a
+//! peer that is only slow mostly gets its time.
+//!
+//! Who waits for a place is served from both ends of the line in turn: from the front, so that all get there; from the back,
+//! so that who comes last does not wait for a crowd that came before. Those who failed lately get every fourth turn.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, oneshot},
+    time::sleep,
+};
+
+/// How well somebody is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has answered lately: all places are open to it.
+    Proven,
+    /// Nothing is known of it.
+    New,
+    /// It failed lately, or it is of little weight.
+    Doubtful,
+}
+
+/// How many there are of what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Places; half of them are for [`Standing::Proven`] alone.
+    pub(super) moving: usize,
+    /// Room for the parked; a third of it is for [`Standing::Proven`] alone.
+    pub(super) silent: usize,
+    /// When the room is full, one of the parked is given up each time this has passed.
+    pub(super) give_up_every: Duration,
+}
+
+/// Places, the room beside them, and the line before them.
+#[derive(Debug)]
+pub(super) struct Places {
+    bounds: Bounds,
+    state: Mutex<State>,
+    /// Somebody waits because the room is full.
+    pressed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    moving: Count,
+    silent: Count,
+    /// Those of the parked that may be given up, the longest silent first.
+    idle: BTreeMap<u64, oneshot::Sender<()>>,
+    next_ticket: u64,
+    proven: VecDeque<oneshot::Sender<Place>>,
+    new: VecDeque<oneshot::Sender<Place>>,
+    doubtful: VecDeque<oneshot::Sender<Place>>,
+    turn: u8,
+}
+
+/// How many there are, and how many of them are not proven.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    all: usize,
+    unproven: usize,
+}
+
+/// A place, or the right to take one again when something moves. Given up by dropping it.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Nothing: it was never taken.
+    places: Option<Arc<Places>>,
+    proven: bool,
+    parked: Option<Parked>,
+}
+
+/// A ticket is there only for who may be given up.
+#[derive(Debug)]
+struct Parked(Option<u64>);
+
+impl Places {
+    pub(super) fn new(bounds: Bounds) -> Arc<Self> {
+        let bounds = Bounds { moving: bounds.moving.max(1), silent: bounds.silent.max(3), ..bounds };
+        Arc::new(Self { bounds, state: Mutex::default(), pressed: Notify::new() })
+    }
+
+    /// Takes a place as soon as there is one.
+    pub(super) async fn take(self: &Arc<Self>, standing: Standing) -> Place {
+        loop {
+            let waiting = {
+                let mut state = self.state();
+                if self.is_free(&state, standing) {
+                    return self.give(&mut state, standing == Standing::Proven);
+                }
+                let (give, waiting) = oneshot::channel();
+                state.line(standing).push_back(give);
+                if self.is_pressed(&state) {
+                    self.pressed.notify_one();
+                }
+                waiting
+            };
+            // Never closed while it stands in line.
+            if let Ok(place) = waiting.await {
+                return place;
+            }
+        }
+    }
+
+    /// Gives up the parked one after another for as long as somebody waits because the room is full. Never ends.
+    pub(super) async fn relieve(&self) {
+        loop {
+            self.pressed.notified().await;
+            loop {
+                {
+                    let mut state = self.state();
+                    state.sweep();
+                    if !self.is_pressed(&state) {
+                        break;
+                    }
+                    // Who was given up leaves the room itself, and lets the next one in.
+                    if let Some((_, give_up)) = state.idle.pop_first() {
+                        let _ = give_up.send(());
+                    }
+                }
+                sleep(self.bounds.give_up_every).await;
+            }
+        }
+    }
+
+    fn is_free(&self, state: &State, standing: Standing) -> bool {
+        let Bounds { moving, silent, .. } = self.bounds;
+        let any = state.moving.all < moving && state.silent.all < silent;
+        any && (standing == Standing::Proven
+            || (state.moving.unproven < common(moving) && state.silent.unproven < silent - silent / 3))
+    }
+
+    fn is_pressed(&self, state: &State) -> bool {
+        let Bounds { silent, .. } = self.bounds;
+        let unproven = !state.new.is_empty() || !state.doubtful.is_empty();
+        (unproven && state.silent.unproven >= silent - silent / 3)
+            || ((unproven || !state.proven.is_empty()) && state.silent.all >= silent)
+    }
+
+    fn give(self: &Arc<Self>, state: &mut State, proven: bool) -> Place {
+        state.moving.add(proven);
+        Place { places: Some(Arc::clone(self)), proven, parked: None }
+    }
+
+    /// Gives what is free to who waits.
+    fn serve(self: &Arc<Self>, state: &mut State) {
+        loop {
+            let standing = match () {
+                () if !state.proven.is_empty() && self.is_free(state, Standing::Proven) => Standing::Proven,
+                () if !self.is_free(state, Standing::New) => return,
+                () if state.new.is_empty() && state.doubtful.is_empty() => return,
+                () if state.new.is_empty() => Standing::Doubtful,
+                () if state.turn % 4 == 3 && !state.doubtful.is_empty() => Standing::Doubtful,
+                () => Standing::New,
+            };
+            let from_the_back = standing != Standing::Proven && state.turn % 2 == 1;
+            if standing != Standing::Proven {
+                state.turn = state.turn.wrapping_add(1);
+            }
+            let line = state.line(standing);
+            let waiting = if from_the_back { line.pop_back() } else { line.pop_front() };
+            let Some(waiting) = waiting.filter(|waiting| !waiting.is_closed()) else { continue };
+            let place = self.give(state, standing == Standing::Proven);
+            if let Err(mut place) = waiting.send(place) {
+                // It does not wait any more; taken back here, since the state is locked.
+                place.places = None;
+                state.moving.remove(place.proven);
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The places that are open to all: half of them, and one at least.
+const fn common(moving: usize) -> usize {
+    moving - moving / 2
+}
+
+impl State {
+    fn line(&mut self, standing: Standing) -> &mut VecDeque<oneshot::Sender<Place>> {
+        match standing {
+            Standing::Proven => &mut self.proven,
+            Standing::New => &mut self.new,
+            Standing::Doubtful => &mut self.doubtful,
+        }
+    }
+
+    /// Forgets those who do not wait any more.
+    fn sweep(&mut self) {
+        for line in [&mut self.proven, &mut self.new, &mut self.doubtful] {
+            line.retain(|waiting| !waiting.is_closed());
+        }
+    }
+}
+
+impl Count {
+    fn add(&mut self, proven: bool) {
+        self.all = self.all.saturating_add(1);
+        self.unproven = self.unproven.saturating_add(usize::from(!proven));
+    }
+
+    fn remove(&mut self, proven: bool) {
+        self.all = self.all.saturating_sub(1);
+        self.unproven = self.unproven.saturating_sub(usize::from(!proven));
+    }
+}
+
+impl Place {
+    /// Whether only who is proven could have it.
+    pub(super) const fn is_reserved(&self) -> bool {
+        self.proven
+    }
+
+    /// Gives the place up while nothing moves. Who `may_be_given_up` waits for what is returned as well, and ends when it comes.
+    pub(super) fn park(&mut self, may_be_given_up: bool) -> Option<oneshot::Receiver<()>> {
+        let places = self.places.as_ref().filter(|_| self.parked.is_none())?;
+        let mut state = places.state();
+        state.moving.remove(self.proven);
+        state.silent.add(self.proven);
+        let (ticket, given_up) = if may_be_given_up {
+            let (give_up, given_up) = oneshot::channel();
+            let ticket = state.next_ticket;
+            state.next_ticket = ticket.wrapping_add(1);
+            state.idle.insert(ticket, give_up);
+            (Some(ticket), Some(given_up))
+        } else {
+            (None, None)
+        };
+        self.parked = Some(Parked(ticket));
+        places.serve(&mut state);
+        if places.is_pressed(&state) {
+            places.pressed.notify_one();
+        }
+        given_up
+    }
+
+    /// Takes the place again: at once, even when all are taken meanwhile. There are never more of those than were parked.
+    pub(super) fn resume(&mut self) {
+        let (Some(places), Some(Parked(ticket))) = (&self.places, self.parked.take()) else { return };
+        let mut state = places.state();
+        state.silent.remove(self.proven);
+        state.moving.add(self.proven);
+        if let Some(ticket) = ticket {
+            state.idle.remove(&ticket);
+        }
+        // There is room for one more of the parked.
+        places.serve(&mut state);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(places) = &self.places else { return };
+        let mut state = places.state();
+        match self.parked.take() {
+            Some(Parked(ticket)) => {
+                state.silent.remove(self.proven);
+                if let Some(ticket) = ticket {
+                    state.idle.remove(&ticket);
+                }
+            }
+            None => state.moving.remove(self.proven),
+        }
+        places.serve(&mut state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::Future;
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
+
+    fn places(moving: usize, silent: usize) -> Arc<Places> {
+        Places::new(Bounds { moving, silent, give_up_every: Duration::from_millis(100) })
+    }
+
+    fn at_once(taking: Pin<&mut impl Future<Output = Place>>) -> Option<Place> {
+        match taking.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(place) => Some(place),
+            Poll::Pending => None,
+        }
+    }
+
+    fn now(places: &Arc<Places>, standing: Standing) -> Option<Place> {
+        at_once(pin!(places.take(standing)))
+    }
+
+    #[test]
+    fn half_of_the_places_are_for_who_is_proven() {
+        for (moving, unproven) in [(1, 1), (2, 1), (3, 2), (200, 100)] {
+            let places = places(moving, 600);
+            let held: Vec<_> = (0..moving).map_while(|_| now(&places, Standing::New)).collect();
+            assert_eq!(held.len(), unproven);
+            let proven: Vec<_> = (0..moving).map_while(|_| now(&places, Standing::Proven)).collect();
+            assert_eq!(proven.len(), moving - unproven);
+            drop(held);
+            assert!(now(&places, Standing::Doubtful).is_some());
+        }
+    }
+
+    #[test]
+    fn who_is_silent_holds_no_place_and_comes_back_without_waiting() {
+        let places = places(1, 3);
+        let mut first = now(&places, Standing::New).unwrap();
+        assert!(now(&places, Standing::New).is_none());
+        let _ = first.park(true);
+        let second = now(&places, Standing::New).unwrap();
+        first.resume();
+        assert!(now(&places, Standing::New).is_none());
+        drop((first, second));
+        assert!(now(&places, Standing::New).is_some());
+    }
+
+    #[test]
+    fn the_last_in_line_does_not_wait_for_a_crowd_and_the_first_is_not_forgotten() {
+        let places = places(1, 3);
+        let held = now(&places, Standing::New).unwrap();
+        let mut line: Vec<_> = (0..10).map(|_| Box::pin(places.take(Standing::New))).collect();
+        line.iter_mut().for_each(|waiting| assert!(at_once(waiting.as_mut()).is_none()));
+        drop(held);
+        for expected in [0, 9, 1, 8, 2] {
+            let place = at_once(line[expected].as_mut());
+            assert!(place.is_some(), "{expected}");
+        }
+    }
+
+    #[test]
+    fn who_failed_lately_gets_a_turn_and_no_more() {
+        let places = places(1, 3);
+        let held = now(&places, Standing::New).unwrap();
+        let mut doubtful: Vec<_> = (0..9).map(|_| Box::pin(places.take(Standing::Doubtful))).collect();
+        let mut new: Vec<_> = (0..9).map(|_| Box::pin(places.take(Standing::New))).collect();
+        doubtful.iter_mut().chain(&mut new).for_each(|waiting| assert!(at_once(waiting.as_mut()).is_none()));
+        drop(held);
+        let mut served = String::new();
+        while !new.is_empty() {
+            let mut found = None;
+            for (name, line) in [('d', &mut doubtful), ('n', &mut new)] {
+                if let Some(at) = line.iter_mut().position(|waiting| {
+                    let place = at_once(waiting.as_mut());
+                    let is_there = place.is_some();
+                    found = found.take().or(place);
+                    is_there
+                }) {
+                    drop(line.remove(at));
+                    served.push(name);
+                    break;
+                }
+            }
+            drop(found.unwrap());
+        }
+        assert_eq!(served, "nnndnnndnnn");
+    }
+
+    #[test]
+    fn who_leaves_the_line_leaves_nothing_behind() {
+        let places = places(1, 3);
+        let held = now(&places, Standing::New).unwrap();
+        drop(now(&places, Standing::New));
+        let mut waiting = Box::pin(places.take(Standing::New));
+        assert!(at_once(waiting.as_mut()).is_none());
+        drop(held);
+        // It was given a place and goes without having looked.
+        drop(waiting);
+        assert!(now(&places, Standing::New).is_some());
+        let state = places.state();
+        assert_eq!((state.moving.all, state.silent.all, state.new.len()), (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_silent_are_given_up_one_after_another_when_the_room_is_full() {
+        let places = places(6, 3);
+        let relieve = tokio::spawn({
+            let places = Arc::clone(&places);
+            async move { places.relieve().await }
+        });
+        let mut parked = Vec::new();
+        for _ in 0..2 {
+            let mut place = now(&places, Standing::New).unwrap();
+            let given_up = place.park(true).unwrap();
+            parked.push((place, given_up));
+        }
+        // A third of the room is left to who is proven.
+        let mut proven = now(&places, Standing::Proven).unwrap();
+        assert!(proven.park(false).is_none(), "what may not be given up is not");
+        let mut waiting = Box::pin(places.take(Standing::New));
+        assert!(at_once(waiting.as_mut()).is_none());
+        sleep(Duration::from_millis(50)).await;
+        let (first, mut given_up) = parked.remove(0);
+        assert!(given_up.try_recv().is_ok());
+        assert!(parked[0].1.try_recv().is_err());
+        drop(proven);
+        drop(first);
+        let place = waiting.await;
+        sleep(Duration::from_secs(1)).await;
+        assert!(parked[0].1.try_recv().is_err(), "nobody waits any more");
+        drop(place);
+        relieve.abort();
+    }
+}
