@@ -19,13 +19,13 @@ use tracing::{debug, info};
 use super::{
     connect::{Connected, Target, Way, given_up, open, targets},
     fit::Fit,
-    flow::{Flow, Pulse},
+    flow::{Flow, GaveUp, Pulse},
     job::{Guard, Job, Verdict},
     lookup,
     site::{ASKED_LATELY, Site, Unreachable},
     worker::Crew,
 };
-use crate::{Diagnostic, record::Recipient};
+use crate::Diagnostic;
 
 /// Tries to deliver to every recipient of the job; one verdict for each, in their order. A connection on which another
 /// message can follow is left behind.
@@ -85,10 +85,11 @@ impl Course {
 }
 
 /// What came of a connection.
+#[derive(Debug, Clone, Copy)]
 enum Passed {
     /// Every open recipient was named, and another message can follow.
-    Through(Connected),
-    /// The server takes no more transactions on it.
+    Through,
+    /// The server takes no more transactions on it, and it is closed.
     Worn,
     /// It is over.
     Broken(Break),
@@ -105,11 +106,18 @@ struct Break {
     chunking: bool,
     /// It was this side's doing.
     is_ours: bool,
+    /// Nothing can be said on it any more.
+    is_closed: bool,
 }
 
 impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     fn is_open(&self) -> bool {
-        self.courses.iter().any(|course| matches!(course, Course::Open(_)))
+        self.is_open_from(0)
+    }
+
+    /// Whether a recipient from this one on goes on to the next transaction.
+    fn is_open_from(&self, next: usize) -> bool {
+        self.courses.iter().skip(next).any(|course| matches!(course, Course::Open(_)))
     }
 
     /// Over the connection that was kept, if the message may take it. Gives the server that was asked: not one that has
@@ -122,8 +130,9 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         }
         self.site.mark_up();
         let (server, mut next) = (connected.server, 0);
-        match self.pass(connected, &mut next).await {
-            Passed::Through(connected) => *connection = Some(connected),
+        *connection = Some(connected);
+        match self.pass(connection, &mut next).await {
+            Passed::Through => {}
             Passed::Worn => return None,
             Passed::Broken(Break { chunking: true, .. }) => {
                 self.crew.health.broke_chunking(server);
@@ -237,19 +246,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             has_opened = true;
             self.site.mark_up();
             let (is_tls, begun) = (connected.client.is_tls(), next);
-            match self.pass(connected, &mut next).await {
-                Passed::Through(connected) => {
-                    health.is_well(server);
-                    if tls_is_suspected {
-                        // It works without, so it was TLS.
-                        health.broke_tls(server);
-                    }
-                    self.keep(connection, connected).await;
-                    break;
-                }
-                // Each connection takes one transaction at least, or there would be no end.
-                Passed::Worn if next > begun => {}
-                Passed::Worn => break,
+            let (mut opened, had_delivered) = (Some(connected), self.has_delivered);
+            match self.pass(&mut opened, &mut next).await {
                 Passed::Broken(Break { chunking: true, .. }) if way.chunking => {
                     health.broke_chunking(server);
                     (way.chunking, next) = (false, 0);
@@ -263,66 +261,63 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                     }
                     break;
                 }
+                passed => {
+                    health.is_well(server);
+                    if tls_is_suspected {
+                        // It works without, so it was TLS.
+                        health.broke_tls(server);
+                    }
+                    match passed {
+                        // Each connection takes one transaction at least, or there would be no end.
+                        Passed::Worn if next > begun && self.is_open_from(next) => continue,
+                        _ => keep(connection, opened, !had_delivered && self.has_delivered).await,
+                    }
+                    break;
+                }
             }
         }
         is_reached
     }
 
-    /// Keeps one connection for the next message: the first, unless only another has taken this one.
-    async fn keep(&self, connection: &mut Option<Connected>, connected: Connected) {
-        let other = match connection.take() {
-            Some(first) if !self.has_delivered => {
-                *connection = Some(first);
-                Some(connected)
-            }
-            first => {
-                *connection = Some(connected);
-                first
-            }
-        };
-        if let Some(other) = other {
-            other.close().await;
-        }
-    }
-
     /// Names the recipients from `next` on that are open, in as many transactions as it takes.
-    async fn pass(&mut self, mut connected: Connected, next: &mut usize) -> Passed {
+    /// The connection is there no more unless it can be used again.
+    async fn pass(&mut self, connection: &mut Option<Connected>, next: &mut usize) -> Passed {
         let most = self.crew.shared.options.delivery.recipients_per_transaction.max(1);
         loop {
             let open = self.courses.iter().enumerate().skip(*next);
             let open = open.filter(|(_, course)| matches!(course, Course::Open(_))).map(|(index, _)| index);
             let group: Vec<_> = open.take(most).collect();
-            let is_worn = connected.client.transactions_left() == Some(0);
-            if is_worn {
-                connected.close().await;
+            let Some(connected) = connection else { return Passed::Worn };
+            if connected.client.transactions_left() == Some(0) {
+                if let Some(worn) = connection.take() {
+                    worn.close().await;
+                }
                 return Passed::Worn;
             }
             if group.is_empty() {
-                return Passed::Through(connected);
+                return Passed::Through;
             }
-            connected = match self.transact(connected, &group, next).await {
-                Ok(connected) => connected,
-                Err(broken) => return Passed::Broken(broken),
-            };
+            if let Err(broken) = self.transact(connected, &group, next).await {
+                let broke = connection.take().filter(|_| !broken.is_closed);
+                if let Some(refusing) = broke {
+                    refusing.close().await;
+                }
+                return Passed::Broken(broken);
+            }
         }
     }
 
     /// One transaction for these recipients, or for as many of them from the front as the server takes at once.
-    async fn transact(
-        &mut self,
-        mut connected: Connected,
-        group: &[usize],
-        next: &mut usize,
-    ) -> Result<Connected, Break> {
+    async fn transact(&mut self, connected: &mut Connected, group: &[usize], next: &mut usize) -> Result<(), Break> {
         let (crew, job) = (self.crew, self.job);
-        let Connected { client, host, verified, pulse, .. } = &mut connected;
+        let Connected { client, host, verified, pulse, .. } = connected;
         let fit = Fit { outside: &job.outside, by: job.by(), server: client.capabilities(), verified: *verified };
-        let recipients: Vec<&Recipient> = group.iter().filter_map(|index| job.recipients().get(*index)).collect();
-        let forward: Vec<_> = recipients.iter().map(|it| fit.ascii(it.rcpt.forward_path.mailbox())).collect();
-        let fitted = recipients.iter().zip(&forward).map(|(it, ascii)| fit.rcpt(it.rcpt.borrowed(), ascii.as_ref()));
+        let recipients = || group.iter().filter_map(|index| job.recipients().get(*index));
+        let forward: Vec<_> = recipients().map(|it| fit.ascii(it.rcpt.forward_path.mailbox())).collect();
+        let fitted = recipients().zip(&forward).map(|(it, ascii)| fit.rcpt(it.rcpt.borrowed(), ascii.as_ref()));
         let mut named: Vec<_> = fitted.collect();
         named.truncate(client.recipients_at_once(&named));
-        let owed: Vec<_> = recipients.iter().map(|it| fit.owes_relayed_report(&it.rcpt.borrowed())).collect();
+        let owed: Vec<_> = recipients().map(|it| fit.owes_relayed_report(&it.rcpt.borrowed())).collect();
         let reverse_path = &job.outside.mail.reverse_path;
         let ascii_sender = fit.ascii(reverse_path.mailbox());
         let sender =
@@ -337,7 +332,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                 for index in group.iter().take(named.len()) {
                     self.set(*index, Course::Settled(Verdict::NotNow(diagnostic.clone())));
                 }
-                return Ok(connected);
+                return Ok(());
             }
         };
         pulse.no_content();
@@ -349,7 +344,9 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                 for index in group.iter().take(named.len()) {
                     self.set(*index, Course::Open(Some(why.clone())));
                 }
-                return Err(Break::default());
+                // Many recipients take long however well a server is.
+                let is_ours = self.has_delivered && gave_up == GaveUp::TooLong;
+                return Err(Break { is_ours, is_closed: true, ..Break::default() });
             }
         };
         if sent.in_doubt {
@@ -364,33 +361,36 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                 && sent.recipients.iter().all(|outcome| matches!(outcome, RecipientOutcome::Lost)),
             chunking: sent.chunking_failed && !is_binary,
             is_ours: matches!(broken, Some(ClientError::Misuse(_) | ClientError::Content(_))),
+            is_closed: broken.is_some(),
         };
-        let host = host.clone();
         for ((index, outcome), owes_report) in group.iter().zip(sent.recipients).zip(owed) {
             self.has_delivered |= matches!(outcome, RecipientOutcome::Accepted(_));
             let doubt = sent.in_doubt && matches!(outcome, RecipientOutcome::Lost);
             let course = match outcome {
                 RecipientOutcome::Refused(reply, RefusedAt::Content) if cause.chunking => {
-                    Course::Open(Some(Diagnostic::reply(&host, &reply)))
+                    Course::Open(Some(Diagnostic::reply(host, &reply)))
                 }
-                outcome => course(&host, outcome, owes_report, sent.broken.as_ref(), doubt),
+                outcome => course(host, outcome, owes_report, sent.broken.as_ref(), doubt),
             };
             self.set(*index, course);
         }
-        if sent.broken.is_some() {
-            return Err(cause);
-        }
-        if cause.chunking {
-            connected.close().await;
-            return Err(cause);
-        }
-        Ok(connected)
+        if cause.is_closed || cause.chunking { Err(cause) } else { Ok(()) }
     }
 
     fn set(&mut self, index: usize, course: Course) {
         if let Some(known) = self.courses.get_mut(index) {
             *known = course;
         }
+    }
+}
+
+/// Keeps one connection for the next message: the first, unless another is better.
+async fn keep(connection: &mut Option<Connected>, mut opened: Option<Connected>, is_better: bool) {
+    if connection.is_none() || (opened.is_some() && is_better) {
+        std::mem::swap(connection, &mut opened);
+    }
+    if let Some(other) = opened {
+        other.close().await;
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{Diagnostic, NextHop, Route, shared::Shared};
 
 /// Look-ups at once: so many whose name servers answer at once or are asked just now, half of them for sites that answered
 /// lately alone; and so many whose name servers are silent. Each is a few datagrams and a descriptor or two.
-pub(super) const BOUNDS: Bounds = Bounds { moving: 200, silent: 300, give_up_every: Duration::from_millis(10) };
+pub(super) const BOUNDS: Bounds = Bounds { moving: 200, silent: 300 };
 /// The bound on looking a site up.
 const LOOKUP: Duration = Duration::from_secs(30);
 /// When the addresses of one host are there, the others have so long.

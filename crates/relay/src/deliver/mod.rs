@@ -57,8 +57,6 @@ const SITES: usize = 1_024;
 /// The most sites that have work, or had some not long ago: each may have a task that waits, and takes about two kilobytes.
 /// What is due for others is left in the queue until a worker of these leaves.
 const SITES_AT_MOST: usize = 8_192;
-/// When all room for the silent is taken, who has been silent longest is given up for who waits: ten in a second.
-const GIVE_UP_EVERY: Duration = Duration::from_millis(100);
 
 /// Delivers until `drain` is cancelled and what runs has ended.
 pub(crate) async fn run<Q: Queue, R: Resolver>(
@@ -72,7 +70,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     let silent = concurrency.saturating_mul(3);
     let crew = Arc::new(Crew {
         shared,
-        places: Places::new(Bounds { moving: concurrency, silent, give_up_every: GIVE_UP_EVERY }),
+        places: Places::new(Bounds { moving: concurrency, silent }),
         lookups: Places::new(lookup::BOUNDS),
         health: Health::default(),
         spare: Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS))),
@@ -126,6 +124,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
 /// hired waits for itself. Says whether there were keys of sites that there is no room for.
 async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) -> Result<bool, Error> {
     let (mut after, mut has_missed): (Option<RoutingKey>, _) = (None, false);
+    sites.forget();
     for page in 1.. {
         let keys = crew.shared.queue.due_keys(after.as_ref(), PAGE).await?;
         let more = keys.len() == PAGE;
@@ -140,7 +139,6 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) 
                 None => has_missed = true,
             }
         }
-        sites.forget();
         if page % PAGES == 0 || (!more && page > 1) {
             tokio::time::sleep(PAUSE).await;
         } else if more {
@@ -188,7 +186,10 @@ impl Sites {
     /// Forgets domains without work. What is left sets when that is worth the next look, so that it costs little for each.
     fn forget(&mut self) {
         if self.by_domain.len() > self.forget_at.max(SITES) {
-            self.by_domain.retain(|_, site| !site.is_forgettable());
+            self.by_domain.retain(|_, site| !site.is_forgettable(false));
+            if self.by_domain.len() >= SITES_AT_MOST {
+                self.by_domain.retain(|_, site| !site.is_forgettable(true));
+            }
             self.forget_at = self.by_domain.len().saturating_mul(2).min(SITES_AT_MOST - 1);
         }
     }

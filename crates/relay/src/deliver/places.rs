@@ -6,8 +6,8 @@
 //!
 //! Two shares keep strangers from taking everything. A part of the places, and of the room for the parked, can be taken only
 //! on behalf of who has proved itself ([`Standing::Proven`]). And when the room is full, whoever has been silent longest,
-//! and has nothing to lose, is given up for who waits outside: one after another, with a moment between them, so that a
-//! peer that is only slow mostly gets its time.
+//! and has nothing to lose, is given up for who waits outside: few at a time when few wait, so that a peer that is only slow
+//! mostly gets its time, and more when a crowd does.
 //!
 //! Who waits for a place is served from both ends of the line in turn: from the front, so that all get there; from the back,
 //! so that who comes last does not wait for a crowd that came before. Those who failed lately get every fourth turn.
@@ -20,7 +20,7 @@ use std::{
 
 use tokio::{
     sync::{Notify, oneshot},
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 /// How well somebody is known.
@@ -41,9 +41,15 @@ pub(super) struct Bounds {
     pub(super) moving: usize,
     /// Room for the parked; a third of it is for [`Standing::Proven`] alone.
     pub(super) silent: usize,
-    /// When the room is full, one of the parked is given up each time this has passed.
-    pub(super) give_up_every: Duration,
 }
+
+/// When the room is full, some of the parked are given up each time this has passed.
+const GIVE_UP_EVERY: Duration = Duration::from_millis(50);
+/// One of them for so many of those who wait, and one at least: the line is gone within half a second, or as fast as the
+/// next bound lets it.
+const LINE_FOR_EACH: usize = 10;
+/// None of them before it has been parked for so long.
+const SILENT_FOR: Duration = Duration::from_millis(300);
 
 /// Places, the room beside them, and the line before them.
 #[derive(Debug)]
@@ -59,7 +65,7 @@ struct State {
     moving: Count,
     silent: Count,
     /// Those of the parked that may be given up, the longest silent first.
-    idle: BTreeMap<u64, oneshot::Sender<()>>,
+    idle: BTreeMap<u64, (Instant, oneshot::Sender<()>)>,
     next_ticket: u64,
     proven: VecDeque<oneshot::Sender<Place>>,
     new: VecDeque<oneshot::Sender<Place>>,
@@ -89,7 +95,7 @@ struct Parked(Option<u64>);
 
 impl Places {
     pub(super) fn new(bounds: Bounds) -> Arc<Self> {
-        let bounds = Bounds { moving: bounds.moving.max(1), silent: bounds.silent.max(3), ..bounds };
+        let bounds = Bounds { moving: bounds.moving.max(1), silent: bounds.silent.max(3) };
         Arc::new(Self { bounds, state: Mutex::default(), pressed: Notify::new() })
     }
 
@@ -115,39 +121,56 @@ impl Places {
         }
     }
 
-    /// Gives up the parked one after another for as long as somebody waits because the room is full. Never ends.
+    /// Gives up the parked, the longest silent first, for as long as somebody waits because the room is full. Never ends.
     pub(super) async fn relieve(&self) {
         loop {
             self.pressed.notified().await;
-            loop {
-                {
-                    let mut state = self.state();
-                    state.sweep();
-                    if !self.is_pressed(&state) {
-                        break;
-                    }
-                    // Who was given up leaves the room itself, and lets the next one in.
-                    if let Some((_, give_up)) = state.idle.pop_first() {
-                        let _ = give_up.send(());
-                    }
-                }
-                sleep(self.bounds.give_up_every).await;
+            while self.give_up_some() {
+                sleep(GIVE_UP_EVERY).await;
             }
         }
     }
 
-    fn is_free(&self, state: &State, standing: Standing) -> bool {
-        let Bounds { moving, silent, .. } = self.bounds;
-        let any = state.moving.all < moving && state.silent.all < silent;
-        any && (standing == Standing::Proven
-            || (state.moving.unproven < common(moving) && state.silent.unproven < silent - silent / 3))
+    /// Says whether somebody waits because the room is full. Who is given up leaves the room itself, and lets the next one in.
+    fn give_up_some(&self) -> bool {
+        let mut state = self.state();
+        state.sweep();
+        if !self.is_pressed(&state) {
+            return false;
+        }
+        let now = Instant::now();
+        let line = state.proven.len().saturating_add(state.new.len()).saturating_add(state.doubtful.len());
+        for _ in 0..(line / LINE_FOR_EACH).max(1) {
+            let Some(longest) = state.idle.first_entry().filter(|entry| entry.get().0 + SILENT_FOR <= now) else {
+                break;
+            };
+            let (_, give_up) = longest.remove();
+            let _ = give_up.send(());
+        }
+        true
     }
 
+    /// Room is kept for those who move, since each of them may fall silent.
+    fn is_free(&self, state: &State, standing: Standing) -> bool {
+        let is_proven = standing == Standing::Proven;
+        let has_place =
+            state.moving.all < self.bounds.moving && (is_proven || state.moving.unproven < common(self.bounds.moving));
+        has_place && !self.is_full(state, is_proven)
+    }
+
+    fn is_full(&self, state: &State, is_proven: bool) -> bool {
+        let Bounds { moving, silent, .. } = self.bounds;
+        let sum = |one: usize, other: usize| one.saturating_add(other);
+        let is_full = sum(state.moving.all, state.silent.all) >= sum(moving, silent);
+        let is_share_full =
+            sum(state.moving.unproven, state.silent.unproven) >= sum(common(moving), silent - silent / 3);
+        is_full || (!is_proven && is_share_full)
+    }
+
+    /// Whether somebody waits because the room is full.
     fn is_pressed(&self, state: &State) -> bool {
-        let Bounds { silent, .. } = self.bounds;
-        let unproven = !state.new.is_empty() || !state.doubtful.is_empty();
-        (unproven && state.silent.unproven >= silent - silent / 3)
-            || ((unproven || !state.proven.is_empty()) && state.silent.all >= silent)
+        let is_unproven = !state.new.is_empty() || !state.doubtful.is_empty();
+        (is_unproven && self.is_full(state, false)) || (!state.proven.is_empty() && self.is_full(state, true))
     }
 
     fn give(self: &Arc<Self>, state: &mut State, proven: bool) -> Place {
@@ -237,7 +260,7 @@ impl Place {
             let (give_up, given_up) = oneshot::channel();
             let ticket = state.next_ticket;
             state.next_ticket = ticket.wrapping_add(1);
-            state.idle.insert(ticket, give_up);
+            state.idle.insert(ticket, (Instant::now(), give_up));
             (Some(ticket), Some(given_up))
         } else {
             (None, None)
@@ -289,7 +312,7 @@ mod tests {
     use std::task::{Context, Poll, Waker};
 
     fn places(moving: usize, silent: usize) -> Arc<Places> {
-        Places::new(Bounds { moving, silent, give_up_every: Duration::from_millis(100) })
+        Places::new(Bounds { moving, silent })
     }
 
     fn at_once(taking: Pin<&mut impl Future<Output = Place>>) -> Option<Place> {
@@ -387,23 +410,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_longest_silent_are_given_up_one_after_another_when_the_room_is_full() {
-        let places = places(6, 3);
+        let places = places(2, 3);
         let relieve = tokio::spawn({
             let places = Arc::clone(&places);
             async move { places.relieve().await }
         });
         let mut parked = Vec::new();
-        for _ in 0..2 {
+        for _ in 0..3 {
             let mut place = now(&places, Standing::New).unwrap();
             let given_up = place.park(true).unwrap();
             parked.push((place, given_up));
         }
-        // A third of the room is left to who is proven.
+        // A third of the room, and half of the places, are left to who is proven.
         let mut proven = now(&places, Standing::Proven).unwrap();
         assert!(proven.park(false).is_none(), "what may not be given up is not");
         let mut waiting = Box::pin(places.take(Standing::New));
         assert!(at_once(waiting.as_mut()).is_none());
-        sleep(Duration::from_millis(50)).await;
+        sleep(SILENT_FOR - GIVE_UP_EVERY).await;
+        assert!(parked[0].1.try_recv().is_err(), "it has its time");
+        sleep(3 * GIVE_UP_EVERY / 2).await;
         let (first, mut given_up) = parked.remove(0);
         assert!(given_up.try_recv().is_ok());
         assert!(parked[0].1.try_recv().is_err());

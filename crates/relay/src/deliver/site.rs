@@ -45,6 +45,8 @@ struct State {
     due: VecDeque<RoutingKey>,
     known: HashSet<RoutingKey>,
     workers: usize,
+    /// Those of the workers that were hired and have not asked yet what to do.
+    coming: usize,
     /// Workers that wait; the last is woken first, since its connection was used last.
     waiting: Vec<(u64, oneshot::Sender<()>)>,
     next_ticket: u64,
@@ -79,6 +81,7 @@ impl Unreachable {
 #[derive(Debug)]
 pub(super) struct Turn {
     site: Arc<Site>,
+    has_come: bool,
     left: bool,
 }
 
@@ -116,7 +119,7 @@ impl Site {
     }
 
     /// A key may have something due. Wakes a worker that waits; when none does and there is room, somebody has to be hired.
-    /// Nobody is for a key that stands there already: whoever was hired for it has yet to come.
+    /// Nobody is for a key that stands there already while a worker is still to come.
     pub(super) fn offer(self: &Arc<Self>, key: RoutingKey) -> Option<Turn> {
         let mut state = self.state();
         let is_new = !state.known.contains(&key);
@@ -129,18 +132,20 @@ impl Site {
                 return None;
             }
         }
-        if state.workers >= self.limit || (!is_new && state.workers > 0) {
+        if state.workers >= self.limit || (!is_new && state.coming > 0) {
             return None;
         }
         state.workers += 1;
-        Some(Turn { site: Arc::clone(self), left: false })
+        state.coming += 1;
+        Some(Turn { site: Arc::clone(self), has_come: false, left: false })
     }
 
-    /// Nobody works for it, nothing is due, and nothing is remembered of it.
-    pub(super) fn is_forgettable(&self) -> bool {
-        let state = self.state();
-        let down = state.down.as_ref().is_some_and(|(until, _)| Instant::now() < *until);
-        state.workers == 0 && state.due.is_empty() && !down
+    /// Nobody works for it, nothing is due, and it is not known to be down; nor that it answers, unless there has to be room.
+    pub(super) fn is_forgettable(&self, must_be: bool) -> bool {
+        let (state, now) = (self.state(), Instant::now());
+        let is_down = state.down.as_ref().is_some_and(|(until, _)| now < *until);
+        let is_proven = state.proven.is_some_and(|until| now < until);
+        state.workers == 0 && state.due.is_empty() && !is_down && (must_be || !is_proven)
     }
 
     /// Nobody could be reached: whatever else is due is deferred for the same reason, without another look.
@@ -208,6 +213,9 @@ impl Turn {
     /// What to do next. A worker that is `connected` waits for more, when there is room for its connection.
     pub(super) fn next(&mut self, connected: bool, may_wait: bool) -> Next {
         let mut state = self.site.state();
+        if !std::mem::replace(&mut self.has_come, true) {
+            state.coming = state.coming.saturating_sub(1);
+        }
         if let Some(key) = state.due.pop_front() {
             state.known.remove(&key);
             return Next::Claim(key);
@@ -242,6 +250,9 @@ impl Drop for Turn {
     fn drop(&mut self) {
         if !self.left {
             let mut state = self.site.state();
+            if !self.has_come {
+                state.coming = state.coming.saturating_sub(1);
+            }
             state.workers = state.workers.saturating_sub(1);
         }
     }
@@ -285,7 +296,7 @@ mod tests {
         // The claim came back empty; the offer came behind it.
         assert!(claims(&mut turn, "a"));
         assert!(matches!(turn.next(false, false), Next::Leave));
-        assert!(site.is_forgettable());
+        assert!(site.is_forgettable(false));
     }
 
     #[test]
@@ -315,7 +326,42 @@ mod tests {
         assert!(claims(&mut two, "c"));
         drop(one);
         assert!(matches!(two.next(false, false), Next::Leave));
-        assert!(site.is_forgettable());
+        assert!(site.is_forgettable(false));
+    }
+
+    /// The queue names what is due again and again until it is claimed.
+    #[test]
+    fn a_key_that_is_named_again_hires_nobody_while_a_worker_comes_and_somebody_when_none_does() {
+        let site = site(5);
+        let mut turn = site.offer(key("a")).unwrap();
+        assert!(site.offer(key("a")).is_none() && site.offer(key("a")).is_none());
+        let other = site.offer(key("b")).unwrap();
+        drop(other);
+        assert!(site.offer(key("b")).is_none(), "the first is still to come");
+        assert!(claims(&mut turn, "a"));
+        // It is busy now, for as long as that takes.
+        let mut more = site.offer(key("b")).unwrap();
+        assert!(claims(&mut more, "b"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_site_that_answers_is_known_for_a_while_and_no_longer_than_it_does() {
+        let site = site(1);
+        let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), for_good: false };
+        assert_eq!(site.standing(), Standing::New);
+        site.mark_proven();
+        assert_eq!(site.standing(), Standing::Proven);
+        assert!(!site.is_forgettable(false) && site.is_forgettable(true));
+        site.mark_silent();
+        assert_eq!(site.standing(), Standing::New);
+        site.mark_proven();
+        site.mark_down(why, Duration::from_secs(10));
+        assert_eq!(site.standing(), Standing::Doubtful);
+        tokio::time::advance(DOUBTFUL).await;
+        assert_eq!(site.standing(), Standing::New);
+        site.mark_proven();
+        tokio::time::advance(PROVEN).await;
+        assert_eq!(site.standing(), Standing::New);
     }
 
     #[tokio::test(start_paused = true)]
@@ -323,9 +369,9 @@ mod tests {
         let site = site(1);
         let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), for_good: false };
         site.mark_down(why, Duration::from_secs(10));
-        assert!(site.down().is_some() && !site.is_forgettable());
+        assert!(site.down().is_some() && !site.is_forgettable(false));
         tokio::time::advance(Duration::from_secs(10)).await;
-        assert!(site.down().is_none() && site.is_forgettable());
+        assert!(site.down().is_none() && site.is_forgettable(false));
     }
 
     /// Producers offer, workers claim from counters that stand for the queue: at the end nothing may be left.
@@ -359,6 +405,6 @@ mod tests {
         }
         workers.into_iter().for_each(|worker| worker.join().unwrap());
         assert_eq!((work[0].load(SeqCst), work[1].load(SeqCst)), (0, 0));
-        assert!(site.is_forgettable());
+        assert!(site.is_forgettable(false));
     }
 }

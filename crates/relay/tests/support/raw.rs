@@ -1,13 +1,18 @@
 //! A next hop that says what a closure says, right or wrong.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpListener,
 };
 
-/// Says this behind every line, and goes on; `close` closes, an empty text says nothing.
+/// Says this behind every line, and goes on; `close` closes, an empty text says nothing, `after 10 text` says the text 10
+/// milliseconds later. A line with BDAT is shown behind its chunk.
 pub(crate) type Script = Box<dyn FnMut(usize, &str) -> String + Send>;
 
 pub(crate) struct RawHop {
@@ -19,7 +24,12 @@ impl RawHop {
     /// The script is asked with the number of the connection and a line: `<connect>`, a command, or `<end>` for the end
     /// of the content.
     pub(crate) async fn start(script: impl FnMut(usize, &str) -> String + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at(([127, 0, 0, 1], 0).into(), script).await
+    }
+
+    /// At this address.
+    pub(crate) async fn at(address: SocketAddr, script: impl FnMut(usize, &str) -> String + Send + 'static) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (seen, script) = (Arc::clone(&lines), Arc::new(Mutex::new(Box::new(script) as Script)));
@@ -32,7 +42,11 @@ impl RawHop {
                     let (mut line, mut content) = ("<connect>".to_owned(), false);
                     loop {
                         seen.lock().unwrap().push((number, line.clone()));
-                        let said = script.lock().unwrap()(number, &line);
+                        let mut said = script.lock().unwrap()(number, &line);
+                        if let Some((wait, text)) = said.strip_prefix("after ").and_then(|said| said.split_once(' ')) {
+                            tokio::time::sleep(Duration::from_millis(wait.parse().unwrap())).await;
+                            said = text.to_owned();
+                        }
                         if said == "close" || stream.write_all(said.as_bytes()).await.is_err() {
                             return;
                         }
@@ -45,6 +59,10 @@ impl RawHop {
                             }
                             if !content {
                                 line.truncate(line.trim_end().len());
+                                if let Some(chunk) = line.strip_prefix("BDAT ") {
+                                    let octets = chunk.split(' ').next().unwrap().parse().unwrap();
+                                    stream.read_exact(&mut vec![0; octets]).await.unwrap_or_default();
+                                }
                                 break;
                             }
                             if line == ".\r\n" {
