@@ -19,8 +19,8 @@ pub use connect::{Port, connect};
 pub use error::{ConnectError, Stage, TlsFault};
 #[cfg(feature = "hickory")]
 pub use hickory::HickoryResolver;
-pub use outcome::{RecipientOutcome, RefusedAt};
 pub use host_name::{HostName, HostNameError};
+pub use outcome::{RecipientOutcome, RefusedAt};
 pub use resolve::{MxRecord, ResolveError, Resolver, SystemResolver};
 pub use tls::{Tls, TlsPolicy, unverified, verified};
 pub use transaction::Transaction;

@@ -11,7 +11,7 @@ use crate::{
     Event, Observer, RelayOptions, RelayService, Totals, deliver,
     event::Counting,
     message::{Origin, new_message, terms},
-    shared::{Listeners, Shared},
+    shared::Shared,
 };
 
 /// A store-and-forward relay over a queue: takes mail, keeps it safe, delivers it, and reports what cannot be delivered.

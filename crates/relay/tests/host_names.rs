@@ -57,7 +57,7 @@ fn options(policy: TlsPolicy, port: u16, own_name: &str) -> RelayOptions {
     let config = Some(Arc::new(unverified(Arc::new(default_provider())).unwrap()));
     let tls = ClientTls { policy, config };
     let mut options = RelayOptions::new(own_name.parse().unwrap());
-    options.routes = Routes::new(vec![Route { domains: vec![DomainPattern::Any], to: NextHop::Mx, tls }]);
+    options.routes = Routes::new(vec![Route { tls, ..Route::new(vec![DomainPattern::Any], NextHop::Mx) }]);
     options.delivery.mx_port = port;
     options.delivery.allow_private = true;
     options

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use posthaste_client::{SystemResolver, Tls};
+use posthaste_client::SystemResolver;
 use posthaste_queue::{
     ManualClock, Owner, Queue as _,
     memory::{MemoryOptions, MemoryQueue},
@@ -39,7 +39,7 @@ fn moods() -> Behaviour {
 /// Each domain of `d0` to `d9` has a route of its own, so that their deliveries do not share workers.
 fn ten_routes(port: u16, mut options: RelayOptions) -> RelayOptions {
     let to = || NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), port)]);
-    let route = |name: String| Route { domains: vec![name.parse().unwrap()], to: to(), tls: Tls::default() };
+    let route = |name: String| Route::new(vec![name.parse().unwrap()], to());
     let names = (0..10).map(|n| format!("d{n}")).chain(["*".to_owned()]);
     options.routes = posthaste_relay::Routes::new(names.map(route).collect());
     options

@@ -6,7 +6,6 @@ mod support;
 
 use std::time::Duration;
 
-use posthaste_client::Tls;
 use posthaste_relay::{NextHop, RelayOptions, Route, Routes, offers};
 use posthaste_server::{
     CancellationToken, Listener, Server, ServerOptions,
@@ -133,10 +132,8 @@ async fn target(mood: Mood) -> u16 {
 
 fn routed(routes: &[(&str, u16)]) -> RelayOptions {
     let mut options = options(&[1]);
-    let route = |(name, port): &(&str, u16)| Route {
-        domains: vec![name.parse().unwrap()],
-        to: NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), *port)]),
-        tls: Tls::default(),
+    let route = |(name, port): &(&str, u16)| {
+        Route::new(vec![name.parse().unwrap()], NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), *port)]))
     };
     options.routes = Routes::new(routes.iter().map(route).collect());
     options

@@ -101,7 +101,7 @@ async fn ask<Q: Queue, R: Resolver>(
     domain: &str,
     route: &Route,
 ) -> Result<Found, Unreachable> {
-    let named = match &route.to {
+    let named: Vec<(String, u16)> = match &route.to {
         NextHop::Hosts(hosts) => hosts.iter().map(|(host, port)| (mx::ascii_name(host), *port)).collect(),
         NextHop::Mx => {
             let options = &shared.options;
