@@ -71,6 +71,7 @@ const BROKEN: &[(&str, &str, usize, &str)] = &[
     ("to = [\"127.0.0.1:2600\"]", "to = []", 17, "to"),
     ("to = [\"127.0.0.1:2600\"]", "to = \"smarthost\"", 17, "to"),
     ("tls = \"opportunistic\"", "tls = \"maybe\"", 18, "tls"),
+    ("tls = \"opportunistic\"", "chunking = \"no\"", 18, "chunking"),
     ("servers = [\"127.0.0.1:53\"]", "servers = [\"localhost\"]", 20, "servers"),
     ("mx_port = 25", "mx_port = 70000", 22, "mx_port"),
     ("allow_loopback = false", "allow_loopback = \"no\"", 23, "allow_loopback"),
