@@ -18,6 +18,9 @@ pub enum Error {
     /// There is no such message: delivered, reported or removed.
     #[error("there is no message {0} in the queue")]
     NoSuchMessage(MessageId),
+    /// The system has none left of what it takes, descriptors for example. Nothing is wrong with the queue: ask again later.
+    #[error("the system is short of something: {0}; see the limit of open files (`ulimit -n`)")]
+    Scarce(Arc<str>),
     /// The message's body cannot be read, or is not what was accepted. Nothing was deleted.
     #[error("the body of message {message} is damaged: {reason}")]
     Damaged {
@@ -87,6 +90,9 @@ pub enum Full {
         /// How many are to be kept back.
         wanted: u64,
     },
+    /// The system has none left of something else than room on the disk: descriptors, memory.
+    #[error("the system is short of something: {0}; see the limit of open files (`ulimit -n`), mail is kept")]
+    Scarce(Arc<str>),
     /// The disk had no room for the write itself.
     #[error("the queue's disk is full: {0}")]
     NoSpace(Arc<str>),
@@ -141,6 +147,7 @@ impl From<Error> for PutError {
         match error {
             Error::Closed => Self::Closed,
             Error::Broken(why) => Self::Broken(why),
+            Error::Scarce(what) => Self::Full(Full::Scarce(what)),
             other => Self::Broken(Broken::new(&other.to_string())),
         }
     }

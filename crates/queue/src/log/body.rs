@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::vfs::{VfsFile, read_exact};
+use super::vfs::{VfsFile, is_scarce, read_exact};
 use crate::{Body, Error, MessageId};
 
 /// Reads a body out of a [`LogQueue`](super::LogQueue).
@@ -31,7 +31,10 @@ impl LogBody {
         }
         let want = usize::try_from(self.left).unwrap_or(usize::MAX).min(CHUNK);
         let mut chunk = BytesMut::zeroed(want);
-        read_exact(&*self.file, &mut chunk, self.at).map_err(|error| self.damaged(&error.to_string()))?;
+        read_exact(&*self.file, &mut chunk, self.at).map_err(|error| match is_scarce(&error) {
+            true => Error::Scarce(format!("{}: {error}", self.name).into()),
+            false => self.damaged(&error.to_string()),
+        })?;
         self.hasher.update(&chunk);
         let left = self.left.saturating_sub(want as u64);
         if left == 0 && self.hasher.clone().finalize() != self.crc {

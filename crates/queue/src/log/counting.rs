@@ -1,4 +1,5 @@
-//! Counts how often stable storage is waited for, whoever waits: the log, bodies, the checkpoint, folders.
+//! Counts how often stable storage is waited for, whoever waits: the log, bodies, the checkpoint, folders. What a signal has
+//! interrupted is asked for again.
 
 use std::any::Any;
 use std::io;
@@ -6,9 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::vfs::{Room, Vfs, VfsFile};
+use super::vfs::{Room, Seen, Vfs, VfsFile, uninterrupted};
 
-/// A file system whose syncs are counted.
+/// A file system whose syncs are counted, and that nothing interrupts.
 pub(super) struct Counting {
     vfs: Arc<dyn Vfs>,
     syncs: Arc<AtomicU64>,
@@ -31,66 +32,86 @@ impl Counting {
 
 impl Vfs for Counting {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        self.vfs.create(path).map(|file| self.file(file))
+        uninterrupted(|| self.vfs.create(path)).map(|file| self.file(file))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        self.vfs.open(path).map(|file| self.file(file))
+        uninterrupted(|| self.vfs.open(path)).map(|file| self.file(file))
+    }
+
+    fn create_for_caller(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        uninterrupted(|| self.vfs.create_for_caller(path)).map(|file| self.file(file))
+    }
+
+    fn open_for_caller(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        uninterrupted(|| self.vfs.open_for_caller(path)).map(|file| self.file(file))
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Seen> {
+        uninterrupted(|| self.vfs.look(path))
+    }
+
+    fn narrow(&self, path: &Path) -> io::Result<()> {
+        uninterrupted(|| self.vfs.narrow(path))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        self.vfs.exists(path)
+        uninterrupted(|| self.vfs.exists(path))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.vfs.list(dir)
+        uninterrupted(|| self.vfs.list(dir))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.vfs.remove(path)
+        uninterrupted(|| self.vfs.remove(path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.vfs.rename(from, to)
+        uninterrupted(|| self.vfs.rename(from, to))
     }
 
     fn make_dir(&self, path: &Path) -> io::Result<()> {
-        self.vfs.make_dir(path)
+        uninterrupted(|| self.vfs.make_dir(path))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.syncs.fetch_add(1, Relaxed);
-        self.vfs.sync_dir(path)
+        uninterrupted(|| self.vfs.sync_dir(path))
     }
 
     fn room(&self, path: &Path) -> io::Result<Room> {
-        self.vfs.room(path)
+        uninterrupted(|| self.vfs.room(path))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
-        self.vfs.lock(path)
+        uninterrupted(|| self.vfs.lock(path))
     }
 }
 
 impl VfsFile for CountingFile {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
-        self.file.read_at(into, at)
+        uninterrupted(|| self.file.read_at(into, at))
     }
 
     fn write_at(&self, from: &[u8], at: u64) -> io::Result<()> {
-        self.file.write_at(from, at)
+        uninterrupted(|| self.file.write_at(from, at))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
+        uninterrupted(|| self.file.set_len(len))
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.file.len()
+        uninterrupted(|| self.file.len())
+    }
+
+    fn look(&self) -> io::Result<Seen> {
+        uninterrupted(|| self.file.look())
     }
 
     fn sync(&self) -> io::Result<()> {
         self.syncs.fetch_add(1, Relaxed);
-        self.file.sync()
+        uninterrupted(|| self.file.sync())
     }
 }

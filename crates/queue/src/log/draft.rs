@@ -15,10 +15,10 @@ use super::lanes::{Job, PutJob, outlived};
 use super::segment::Entry;
 use super::shared::Shared;
 use super::sync::{Syncer, Unsynced};
-use super::vfs::{Room, Vfs, VfsFile, is_full};
+use super::vfs::{Room, Vfs, VfsFile, is_for_now, refusal};
 use super::watermark;
 use crate::index::Message;
-use crate::{Broken, Draft, Error, Full, MessageId, NewMessage, PutError, TooLarge, limits};
+use crate::{Broken, Draft, Error, MessageId, NewMessage, PutError, TooLarge, limits};
 
 /// A message that a [`LogQueue`](super::LogQueue) is receiving.
 ///
@@ -91,7 +91,8 @@ impl LogDraft {
         let file = match &self.file {
             Some(file) => file,
             None => {
-                let file = self.shared.vfs.create(&path).map_err(|error| self.shared.io_error(&path, &error))?;
+                let file =
+                    self.shared.vfs.create_for_caller(&path).map_err(|error| self.shared.io_error(&path, &error))?;
                 self.ticket.file = Some((Arc::clone(&self.shared.vfs), path.clone()));
                 let buffer = mem::take(&mut self.buffer);
                 file.write_at(&buffer, 0).map_err(|error| self.shared.io_error(&path, &error))?;
@@ -227,8 +228,8 @@ impl Drop for Ticket {
 impl Shared {
     /// What a failure to write a body's file means.
     fn io_error(&self, path: &std::path::Path, error: &std::io::Error) -> PutError {
-        if is_full(error) {
-            return PutError::Full(Full::NoSpace(format!("{}: {error}", path.display()).into()));
+        if is_for_now(error) {
+            return PutError::Full(refusal(path, error));
         }
         let why = format!("{} could not be written: {error}; check the disk", path.display());
         self.fail(&why);

@@ -1,5 +1,7 @@
-//! Whose a folder is, and making it a queue.
+//! Whose a folder is, who else may do something with it, and making it a queue.
 
+use std::any::Any;
+use std::io;
 use std::path::Path;
 
 use super::OpenError;
@@ -37,6 +39,83 @@ pub(super) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError> {
         }
     }
     Ok(false)
+}
+
+/// Held for as long as no other process may have the queue open.
+pub(super) type Locks = Vec<Box<dyn Any + Send + Sync>>;
+
+/// Locks the folder: the file for everybody, and the folder with the log, which is not taken away by mistake like a file that
+/// seems to be left over, and which other users cannot even open.
+pub(super) fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenError> {
+    let mut locks = vec![lock_path(vfs, &dir.join(LOCK_NAME))?];
+    locks.extend(lock_log(vfs, dir)?);
+    Ok(locks)
+}
+
+/// [`None`]: there is no log yet.
+pub(super) fn lock_log(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, OpenError> {
+    let log = dir.join(LOG_NAME);
+    let is_there = vfs.exists(&log).map_err(OpenError::io(&log))?;
+    is_there.then(|| lock_path(vfs, &log)).transpose()
+}
+
+fn lock_path(vfs: &dyn Vfs, path: &Path) -> Result<Box<dyn Any + Send + Sync>, OpenError> {
+    let locked = vfs.lock(path).map_err(OpenError::io(path))?;
+    locked.ok_or_else(|| OpenError::Locked { path: path.to_owned() })
+}
+
+/// Locks the folder and makes it a queue unless it is one.
+pub(super) fn claim(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenError> {
+    let mut locks = lock(vfs, dir)?;
+    prepare(vfs, dir)?;
+    if locks.len() < 2 {
+        locks.extend(lock_log(vfs, dir)?);
+    }
+    Ok(locks)
+}
+
+/// Takes away what others than the owner may do with what is in the folder, and says what they may do with the folder itself.
+///
+/// # Errors
+/// [`OpenError::Writable`]: everybody may put files there, and take them away.
+pub(super) fn guard(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>, OpenError> {
+    let found = vfs.look(dir).map_err(OpenError::io(dir))?;
+    if found.mode & WRITE_OTHERS != 0 {
+        return Err(OpenError::Writable { path: dir.to_owned() });
+    }
+    let mut warnings = Vec::new();
+    let (name, mode) = (dir.display(), found.mode & 0o777);
+    if mode & GROUP_AND_OTHERS != 0 {
+        warnings.push(format!("others on this host may look into {name} (mode {mode:04o}): say chmod 700 {name}"));
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if found.owner != own {
+        let owner = found.owner;
+        warnings
+            .push(format!("{name} belongs to user {owner}, who may do with the mail what he likes: see who runs this"));
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let above = vfs.look(parent).map_err(OpenError::io(parent))?;
+    if above.mode & (WRITE_OTHERS | STICKY) == WRITE_OTHERS {
+        let parent = parent.display();
+        warnings
+            .push(format!("everybody may move {name} away, since they may write to {parent}: say chmod o-w {parent}"));
+    }
+    for path in OUR_NAMES.map(|name| dir.join(name)) {
+        let mode = match vfs.look(&path) {
+            Ok(found) => found.mode & 0o777,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(OpenError::io(&path)(error)),
+        };
+        if mode & GROUP_AND_OTHERS != 0
+            && let Err(error) = vfs.narrow(&path)
+        {
+            let path = path.display();
+            warnings
+                .push(format!("others on this host may open {path} (mode {mode:04o}): {error}; say chmod go= {path}"));
+        }
+    }
+    Ok(warnings)
 }
 
 /// Makes the folder a queue unless it is one, and removes an index that was never finished.
@@ -84,8 +163,14 @@ pub(super) fn make(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
 }
 
 const MARKER_NAME: &str = "posthaste-queue";
-const FOLDERS: [&str; 3] = ["log", "bodies", "quarantine"];
-const OUR_NAMES: [&str; 7] = [MARKER_NAME, "LOCK", INDEX_NAME, UNFINISHED_INDEX_NAME, "log", "bodies", "quarantine"];
+const LOCK_NAME: &str = "LOCK";
+const LOG_NAME: &str = "log";
+const FOLDERS: [&str; 3] = [LOG_NAME, "bodies", "quarantine"];
+const OUR_NAMES: [&str; 7] =
+    [MARKER_NAME, LOCK_NAME, INDEX_NAME, UNFINISHED_INDEX_NAME, LOG_NAME, "bodies", "quarantine"];
+const GROUP_AND_OTHERS: u32 = 0o077;
+const WRITE_OTHERS: u32 = 0o002;
+const STICKY: u32 = 0o1000;
 /// The checkpoint.
 pub(super) const INDEX_NAME: &str = "index";
 /// One that does not stand yet.

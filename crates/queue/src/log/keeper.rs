@@ -13,6 +13,7 @@ use super::recover::{Bodies, Recovered, recover};
 use super::segment::Segments;
 use super::shared::Shared;
 use super::store::Store;
+use super::whereabouts::Known;
 use super::{OpenError, folder};
 use crate::{Broken, Error};
 
@@ -24,13 +25,11 @@ pub(super) fn run(shared: &Arc<Shared>, store: Store) {
     let mut pause = FIRST_PAUSE;
     while let Some(store) = next.take() {
         let began = clock.now();
-        if store.run().is_ok() {
-            break;
-        }
+        let Err(known) = store.run() else { break };
         if clock.now().saturating_sub(began) >= LONGEST_PAUSE {
             pause = FIRST_PAUSE;
         }
-        next = open_again(shared, &mut pause);
+        next = open_again(shared, &known, &mut pause);
     }
     shared.core.end(Error::Closed);
 }
@@ -44,20 +43,26 @@ pub(super) fn start(
 ) -> Result<Store, OpenError> {
     shared.counts.index_disk.store(checkpoint.len().unwrap_or_default(), Relaxed);
     let checkpointer = Checkpointer::start(shared, checkpoint).map_err(OpenError::io(&shared.dir))?;
+    let mut segments = segments;
+    segments.watch(shared.whereabouts.newest());
     let mut store = Store::new(Arc::clone(shared), segments, checkpointer, position);
     store.begin().map_err(|why| OpenError::Failed { path: shared.dir.clone(), why })?;
     Ok(store)
 }
 
 /// Tries until it works. `None`: the queue was closed.
-fn open_again(shared: &Arc<Shared>, pause: &mut Duration) -> Option<Store> {
+fn open_again(shared: &Arc<Shared>, known: &Known, pause: &mut Duration) -> Option<Store> {
     let Some(Error::Broken(why)) = shared.core.ended() else { return None };
     loop {
         if !wait(shared, *pause) {
             return None;
         }
-        *pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
-        match open(shared) {
+        let opened = find(shared, known).and_then(|()| {
+            // To look costs nothing; to read it does.
+            *pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+            open(shared)
+        });
+        match opened {
             Ok(store) => return Some(store),
             Err(error) => shared.core.explain(Broken::new(&format!("{why}; opening it again failed: {error}"))),
         }
@@ -80,14 +85,24 @@ fn wait(shared: &Shared, pause: Duration) -> bool {
     }
 }
 
-fn open(shared: &Arc<Shared>) -> Result<Store, OpenError> {
+/// Whether everything is there that was.
+fn find(shared: &Shared, known: &Known) -> Result<(), OpenError> {
     let (vfs, dir) = (&shared.vfs, &shared.dir);
+    let missing = |why| OpenError::Failed { path: dir.clone(), why };
     // A disk that is not mounted any more leaves an empty folder: no place for another queue.
     if !folder::judge(&**vfs, dir)? {
         let why = "the folder is empty: see that its disk is mounted".to_owned();
-        return Err(OpenError::Failed { path: dir.clone(), why });
+        return Err(missing(why));
     }
-    folder::prepare(&**vfs, dir)?;
+    shared.whereabouts.check_known(&**vfs, known).map_err(missing)
+}
+
+fn open(shared: &Arc<Shared>) -> Result<Store, OpenError> {
+    let (vfs, dir) = (&shared.vfs, &shared.dir);
+    // What is there now may be another folder than the one that was locked.
+    shared.locks().clear();
+    let locks = folder::claim(&**vfs, dir)?;
+    shared.locks().extend(locks);
     shared.readers.forget_all();
     let recovered = recover(vfs, dir, &shared.options, Some(shared.core.now()), Bodies::Check)?;
     let Recovered { checkpoint, position, index, segments, next_id, report, .. } = recovered;

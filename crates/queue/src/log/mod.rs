@@ -30,8 +30,8 @@ mod sync;
 mod tests;
 mod vfs;
 mod watermark;
+mod whereabouts;
 
-use std::any::Any;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -52,8 +52,9 @@ use self::readers::Readers;
 use self::recover::Recovered;
 use self::shared::{Counts, Ids, Shared};
 use self::sync::Syncer;
-use self::vfs::{Os, Vfs};
+use self::vfs::{Os, Vfs, is_scarce};
 use self::watermark::Watermark;
+use self::whereabouts::Whereabouts;
 use crate::core::Core;
 use crate::{
     Alteration, Change, Claim, Claimed, Derived, Error, Full, Gather, Lease, LeaseError, MessageId, Outcome, Page,
@@ -73,7 +74,6 @@ pub struct LogQueue {
 struct Running {
     syncing: JoinHandle<()>,
     storing: JoinHandle<()>,
-    _lock: Box<dyn Any + Send + Sync>,
 }
 
 impl LogQueue {
@@ -83,7 +83,7 @@ impl LogQueue {
     /// # Errors
     /// [`OpenError`], with the file and the remedy. Nothing is changed in a folder that is not a queue of this version.
     pub fn open(dir: impl AsRef<Path>, options: LogOptions) -> Result<Self, OpenError> {
-        Self::open_on(Arc::new(Os), dir.as_ref(), options)
+        Self::open_on(Arc::new(Os::with_reserve()), dir.as_ref(), options)
     }
 
     /// What the first opening found.
@@ -101,15 +101,15 @@ impl LogQueue {
         }
         // Before the lock, which is a file: somebody else's folder is left as it is.
         folder::judge(&*vfs, dir)?;
-        let lock_path = dir.join("LOCK");
-        let lock = vfs.lock(&lock_path).map_err(OpenError::io(&lock_path))?;
-        let lock = lock.ok_or(OpenError::Locked { path: lock_path })?;
-        folder::prepare(&*vfs, dir)?;
+        let warnings = folder::guard(&*vfs, dir)?;
+        let locks = folder::claim(&*vfs, dir)?;
         let recovered = recover::recover(&vfs, dir, &options, None, recover::Bodies::Check)?;
-        let Recovered { checkpoint, position, index, mut segments, next_id, report, moment } = recovered;
+        let Recovered { checkpoint, position, index, mut segments, next_id, mut report, moment } = recovered;
+        report.warnings = warnings;
         segments.resume().map_err(OpenError::io(dir))?;
         // What opening took is not what messages take.
         syncs.store(0, Relaxed);
+        let whereabouts = Whereabouts::new(&*vfs, dir)?;
         let origin = moment.saturating_sub(crate::index::moment(options.clock.now()));
         let shared = Arc::new(Shared {
             core: Core::new(Arc::clone(&options.clock), origin, index),
@@ -122,6 +122,8 @@ impl LogQueue {
             counts: Counts::default(),
             watermark: Watermark::default(),
             syncs,
+            whereabouts,
+            locks: Mutex::new(locks),
         });
         shared.counts.damaged.store(report.damages(), Relaxed);
         let store = keeper::start(&shared, segments, checkpoint, position)?;
@@ -131,11 +133,8 @@ impl LogQueue {
         let syncing = thread("posthaste-sync").spawn(move || sync::run(&syncing, &unsynced));
         let keeping = Arc::clone(&shared);
         let storing = thread("posthaste-store").spawn(move || keeper::run(&keeping, store));
-        let running = Running {
-            syncing: syncing.map_err(OpenError::io(dir))?,
-            storing: storing.map_err(OpenError::io(dir))?,
-            _lock: lock,
-        };
+        let running =
+            Running { syncing: syncing.map_err(OpenError::io(dir))?, storing: storing.map_err(OpenError::io(dir))? };
         Ok(Self { shared, syncer, report, running: Mutex::new(Some(running)) })
     }
 
@@ -190,7 +189,7 @@ impl Queue for LogQueue {
             };
             let opened = match inline {
                 Some(_) => self.shared.readers.get(sequence),
-                None => self.shared.vfs.open(&path),
+                None => self.shared.vfs.open_for_caller(&path),
             };
             let name = path.display().to_string();
             match opened {
@@ -198,6 +197,7 @@ impl Queue for LogQueue {
                     let (left, len) = (found.body_len, found.body_len);
                     return Ok(LogBody { message, file, name, at, left, len, hasher: crc32fast::Hasher::new(), crc });
                 }
+                Err(error) if is_scarce(&error) => return Err(Error::Scarce(format!("{name}: {error}").into())),
                 // It was copied forward or finished in between, perhaps.
                 Err(_) if last != Some(found.stored) => last = Some(found.stored),
                 Err(error) => {
@@ -251,6 +251,8 @@ impl Queue for LogQueue {
 
     async fn stats(&self) -> Stats {
         let counts = &self.shared.counts;
+        // Who asks is told, even when there was nothing to write since.
+        self.shared.check_whereabouts();
         Stats {
             disk: counts.disk.load(Relaxed),
             index_disk: counts.index_disk.load(Relaxed),
@@ -267,7 +269,7 @@ impl Queue for LogQueue {
 
     fn close(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Running { syncing, storing, _lock }) = running else { return };
+        let Some(Running { syncing, storing }) = running else { return };
         // First what feeds the store, then the store. A thread that panicked has told those who waited.
         self.syncer.stop();
         drop(syncing.join());
@@ -275,6 +277,7 @@ impl Queue for LogQueue {
         self.shared.core.bell.ring();
         drop(storing.join());
         self.shared.core.end(Error::Closed);
+        self.shared.locks().clear();
     }
 }
 

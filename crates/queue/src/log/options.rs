@@ -62,6 +62,8 @@ pub struct OpenReport {
     pub damaged: Vec<Damage>,
     /// What would stand in `damaged` too if there were not 1,000 in it. [`verify`](super::inspect::verify) tells all.
     pub further: u64,
+    /// What other users of this host may do with the queue that they should not, each with its remedy.
+    pub warnings: Vec<String>,
     /// How much may stand in `damaged`.
     most: usize,
 }
@@ -108,6 +110,12 @@ pub enum OpenError {
     #[error("{} is locked by another process: stop that one first, or choose another folder", path.display())]
     Locked {
         /// The lock file.
+        path: PathBuf,
+    },
+    /// Everybody on this host may put files into the folder, and take files away.
+    #[error("everybody may write to {}: say chmod 700 {} when it is known what is in it", path.display(), path.display())]
+    Writable {
+        /// The folder.
         path: PathBuf,
     },
     /// The folder has something else in it.

@@ -37,7 +37,7 @@ impl Readers {
             return Ok(Arc::clone(file));
         }
         drop(open);
-        let file = self.vfs.open(&self.dir.join(name(sequence)))?;
+        let file = self.vfs.open_for_caller(&self.dir.join(name(sequence)))?;
         let mut open = self.lock();
         let oldest = open.files.iter().min_by_key(|(_, (last, _))| *last).map(|(sequence, _)| *sequence);
         if let (true, Some(oldest)) = (open.files.len() >= OPEN, oldest) {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::format::Now;
 use super::frame::{FRAME, Frame, Kind, SEGMENT_HEADER, SegmentHeader};
-use super::vfs::{Vfs, VfsFile, is_full};
+use super::vfs::{Vfs, VfsFile, is_for_now};
+use super::whereabouts::{self, Known, Placed};
 use crate::MessageId;
 
 /// All segments, oldest first. Only the store's thread has it.
@@ -22,11 +23,16 @@ pub(super) struct Segments {
     pub(super) missing: BTreeMap<u64, u64>,
     /// The newest one's file; without it a new one is begun.
     newest: Option<Newest>,
+    /// Where the newest one is, for others to see.
+    shown: whereabouts::Newest,
+    /// A name was taken away, and that is not durable yet: nothing is written before it is.
+    owes_sync: bool,
     buffer: Vec<u8>,
 }
 
 struct Newest {
     file: Arc<dyn VfsFile>,
+    placed: Placed,
     /// The file is no longer than this, and behind the records it is zeros. A batch that overwrites those is synced in two thirds of
     /// the time, or half of it, that a file takes which grows with each.
     reach: u64,
@@ -85,7 +91,7 @@ pub(super) struct At {
 /// Why a batch is not on stable storage.
 #[derive(Debug)]
 pub(super) enum AppendError {
-    /// No room. Nothing of the batch is left in the log.
+    /// No room, or none of something else that the system gives. Nothing of the batch is left in the log.
     Full(io::Error),
     /// Nobody knows what is on the disk now: the store is done for.
     Fatal(String),
@@ -100,15 +106,34 @@ impl Entry {
 
 impl Segments {
     pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, size: u64) -> Self {
-        Self { vfs, dir, size, list: BTreeMap::new(), missing: BTreeMap::new(), newest: None, buffer: Vec::new() }
+        let (list, missing) = (BTreeMap::new(), BTreeMap::new());
+        let (newest, shown) = (None, whereabouts::Newest::default());
+        Self { vfs, dir, size, list, missing, newest, shown, owes_sync: false, buffer: Vec::new() }
     }
 
-    /// Writes a batch and waits until it is on stable storage: one write, one sync.
+    /// Shows there from now on where the newest one is.
+    pub(super) fn watch(&mut self, shown: &whereabouts::Newest) {
+        self.shown = Arc::clone(shown);
+        self.show();
+    }
+
+    fn show(&self) {
+        let placed = self.newest.as_ref().map(|newest| newest.placed.clone());
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = placed;
+    }
+
+    /// What has to be there when the queue is opened again.
+    pub(super) fn known(&self) -> Known {
+        self.list.iter().map(|(sequence, segment)| (*sequence, segment.len)).collect()
+    }
+
+    /// Writes a batch and waits until it is on stable storage, and will be found there: one write, one sync.
     pub(super) fn append<'a>(
         &mut self,
         entries: impl Iterator<Item = &'a Entry> + Clone,
         id_ceiling: u64,
     ) -> Result<Vec<At>, AppendError> {
+        self.settle()?;
         let total = entries.clone().map(|entry| (FRAME + entry.payload.len()) as u64).sum::<u64>();
         let newest = self.newest.as_ref().and(self.list.last_key_value()).map(|(_, segment)| segment.len);
         let fits = newest.is_some_and(|len| len <= SEGMENT_HEADER as u64 || len.saturating_add(total) <= self.size);
@@ -142,8 +167,14 @@ impl Segments {
         }
         let end = base.saturating_add(total);
         let ahead = AHEAD.min(self.size / AHEAD_PART).min(self.size.saturating_sub(end));
+        // Behind a place where it was cut there would be zeros, and nobody would know what was there.
+        match newest.file.len() {
+            Ok(len) if len >= base => {}
+            Ok(_) => newest.placed.check(&*self.vfs, base).map_err(AppendError::Fatal)?,
+            Err(error) => return Err(fatal("could not be looked at", &error)),
+        }
         if let Err(error) = newest.write(&mut self.buffer, base, ahead) {
-            if !is_full(&error) {
+            if !is_for_now(&error) {
                 return Err(fatal("could not be written", &error));
             }
             // What was written of it must not come back after a crash: its senders are told that it was not accepted.
@@ -151,6 +182,7 @@ impl Segments {
             return Err(AppendError::Full(error));
         }
         newest.file.sync().map_err(|error| fatal("could not be synced", &error))?;
+        newest.placed.check(&*self.vfs, end).map_err(AppendError::Fatal)?;
         segment.len = end;
         // One large batch does not keep its memory for ever.
         self.buffer.shrink_to(KEPT_BUFFER);
@@ -160,7 +192,10 @@ impl Segments {
     /// Goes on writing to the newest segment, which is there already, rather than beginning a new one.
     pub(super) fn resume(&mut self) -> io::Result<()> {
         if !self.list.is_empty() {
-            self.newest = Some(Newest { file: self.vfs.open(&self.newest_path())?, reach: 0 });
+            let path = self.newest_path();
+            let file = self.vfs.open(&path)?;
+            let placed = Placed::new(path, &*file)?;
+            self.newest = Some(Newest { file, placed, reach: 0 });
         }
         Ok(())
     }
@@ -171,7 +206,12 @@ impl Segments {
         if let (Some((_, segment)), Some(newest)) = (self.list.last_key_value(), &mut self.newest)
             && newest.reach > segment.len
         {
-            newest.cut(segment.len).map_err(|error| fatal(&path, "could not be cut at its end", &error))?;
+            match newest.file.set_len(segment.len) {
+                Err(error) if is_for_now(&error) => return Err(AppendError::Full(error)),
+                cut => cut.and_then(|()| newest.file.sync()),
+            }
+            .map_err(|error| fatal(&path, "could not be cut at its end", &error))?;
+            newest.reach = segment.len;
         }
         Ok(())
     }
@@ -232,6 +272,10 @@ impl Segments {
     /// One at a time with a sync of the folder behind it: were two unlinked and only the second one's removal durable, the first
     /// one's messages would come back without the records that ended them.
     pub(super) fn drop_oldest(&mut self) -> Result<Option<u64>, AppendError> {
+        match self.settle() {
+            Err(AppendError::Full(_)) => return Ok(None),
+            settled => settled?,
+        }
         if self.list.len() < 2 {
             return Ok(None);
         }
@@ -241,10 +285,35 @@ impl Segments {
         }
         let sequence = *oldest.key();
         let path = self.dir.join(name(sequence));
-        oldest.remove();
-        self.vfs.remove(&path).map_err(|error| fatal(&path, "could not be removed", &error))?;
-        self.vfs.sync_dir(&self.dir).map_err(|error| fatal(&self.dir, "could not be synced", &error))?;
-        Ok(Some(sequence))
+        match self.vfs.remove(&path) {
+            // Another time.
+            Err(error) if is_for_now(&error) => return Ok(None),
+            removed => {
+                oldest.remove();
+                removed.map_err(|error| fatal(&path, "could not be removed", &error))?;
+            }
+        }
+        self.owes_sync = true;
+        match self.settle() {
+            Ok(()) | Err(AppendError::Full(_)) => Ok(Some(sequence)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes durable that names were taken away, if that could not be done at once.
+    fn settle(&mut self) -> Result<(), AppendError> {
+        if self.owes_sync {
+            self.sync_dir()?;
+            self.owes_sync = false;
+        }
+        Ok(())
+    }
+
+    fn sync_dir(&self) -> Result<(), AppendError> {
+        self.vfs.sync_dir(&self.dir).map_err(|error| match is_for_now(&error) {
+            true => AppendError::Full(error),
+            false => fatal(&self.dir, "could not be synced", &error),
+        })
     }
 
     /// The oldest segment with anything living in it, if so much of the log is dead that copying that forward is worth it: `times`
@@ -280,29 +349,38 @@ impl Segments {
         let written = self.vfs.create(&path).and_then(|file| file.write_at(&header, 0).map(|()| file));
         let file = match written {
             Ok(file) => file,
-            Err(error) if is_full(&error) => {
+            Err(error) if is_for_now(&error) => {
                 self.forget_new(&path)?;
                 return Err(AppendError::Full(error));
             }
             Err(error) => return Err(fatal(&path, "could not be created", &error)),
         };
         file.sync().map_err(|error| fatal(&path, "could not be synced", &error))?;
-        self.vfs.sync_dir(&self.dir).map_err(|error| fatal(&self.dir, "could not be synced", &error))?;
+        let placed =
+            Placed::new(path.clone(), &*file).map_err(|error| fatal(&path, "could not be looked at", &error))?;
+        if let Err(error) = self.sync_dir() {
+            if matches!(error, AppendError::Full(_)) {
+                self.forget_new(&path)?;
+            }
+            return Err(error);
+        }
         self.list.insert(sequence, Segment::new(tag, SEGMENT_HEADER as u64));
-        self.newest = Some(Newest { file, reach: SEGMENT_HEADER as u64 });
+        self.newest = Some(Newest { file, placed, reach: SEGMENT_HEADER as u64 });
+        self.show();
         Ok(())
     }
 
     /// Takes away the name of a segment that found no room, durably: it is tried again, and the segment before it is written on
     /// meanwhile, which must not be taken for one that has a successor.
-    fn forget_new(&self, path: &Path) -> Result<(), AppendError> {
+    fn forget_new(&mut self, path: &Path) -> Result<(), AppendError> {
         match self.vfs.remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(fatal(path, "could not be removed", &error));
             }
             _ => {}
         }
-        self.vfs.sync_dir(&self.dir).map_err(|error| fatal(&self.dir, "could not be synced", &error))
+        self.owes_sync = true;
+        self.settle()
     }
 
     fn newest_path(&self) -> PathBuf {
@@ -319,7 +397,7 @@ impl Newest {
             self.reach = at.saturating_add(batch.len() as u64);
         }
         match self.file.write_at(batch, at) {
-            Err(error) if batch.len() > len && is_full(&error) => {
+            Err(error) if batch.len() > len && is_for_now(&error) => {
                 // Perhaps there is room for the batch alone.
                 batch.truncate(len);
                 self.file.write_at(batch, at)

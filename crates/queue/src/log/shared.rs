@@ -1,17 +1,19 @@
 //! What callers and the threads of a queue share.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::LogOptions;
 use super::checkpoint::Snapshot;
+use super::folder::Locks;
 use super::format::Now;
 use super::lanes::{Job, Lanes};
 use super::readers::Readers;
 use super::vfs::Vfs;
 use super::watermark::Watermark;
+use super::whereabouts::Whereabouts;
 use crate::core::Core;
 use crate::{Broken, Clock, Error, MessageId};
 
@@ -28,6 +30,9 @@ pub(super) struct Shared {
     pub(super) watermark: Watermark,
     /// How often stable storage was waited for since the queue was open.
     pub(super) syncs: Arc<AtomicU64>,
+    pub(super) whereabouts: Whereabouts,
+    /// Empty when the queue is closed.
+    pub(super) locks: Mutex<Locks>,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +78,19 @@ impl Shared {
 
     pub(super) fn body_path(&self, id: MessageId) -> PathBuf {
         self.bodies().join(format!("{:016x}", id.as_u64()))
+    }
+
+    pub(super) fn locks(&self) -> MutexGuard<'_, Locks> {
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops the store when what it writes would not be found again.
+    pub(super) fn check_whereabouts(&self) {
+        if self.core.ended().is_none()
+            && let Err(why) = self.whereabouts.check(&*self.vfs)
+        {
+            self.fail(&why);
+        }
     }
 
     /// The store is done for: everybody is told. Its thread opens the queue again.

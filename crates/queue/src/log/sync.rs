@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::lanes::{Job, PutJob};
 use super::shared::Shared;
-use super::vfs::{VfsFile, is_full};
-use crate::{Error, Full, PutError};
+use super::vfs::{VfsFile, is_for_now, refusal};
+use super::whereabouts::Placed;
+use crate::{Broken, Error, PutError};
 
 /// The way to the thread. Clones share it.
 #[derive(Clone)]
@@ -47,14 +48,14 @@ pub(super) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
         for unsynced in std::iter::once(first).chain(receiver.try_iter().take(BATCH - 1)) {
             let Unsynced { file, put } = unsynced;
             match file.sync() {
-                Ok(()) => synced.push(put),
+                Ok(()) => synced.push((file, put)),
                 Err(error) => {
                     let path = shared.body_path(put.image.id);
-                    if !is_full(&error) {
+                    if !is_for_now(&error) {
                         shared.fail(&format!("{} could not be synced: {error}; check the disk", path.display()));
                     }
                     // A file whose sync failed is lost whatever the reason; this one is nobody else's.
-                    let full = PutError::Full(Full::NoSpace(format!("{}: {error}", path.display()).into()));
+                    let full = PutError::Full(refusal(&path, &error));
                     let error = shared.core.ended().map_or(full, PutError::from);
                     drop(put.reply.send(Err(error)));
                 }
@@ -63,14 +64,34 @@ pub(super) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
         if synced.is_empty() {
             continue;
         }
-        if let Err(error) = shared.vfs.sync_dir(&shared.bodies()) {
-            let dir = shared.bodies();
-            shared.fail(&format!("{} could not be synced: {error}; check the disk", dir.display()));
+        let dir = shared.bodies();
+        match shared.vfs.sync_dir(&dir) {
+            Err(error) if is_for_now(&error) => {
+                let full = refusal(&dir, &error);
+                synced.drain(..).for_each(|(_, put)| drop(put.reply.send(Err(PutError::Full(full.clone())))));
+            }
+            Err(error) => shared.fail(&format!("{} could not be synced: {error}; check the disk", dir.display())),
+            Ok(()) => {}
         }
-        for put in synced {
-            shared.submit(Job::Put(put));
+        for (file, put) in synced {
+            match find(shared, &*file, &put) {
+                Ok(()) => shared.submit(Job::Put(put)),
+                Err(why) => {
+                    // If the whole folder is not there any more, no message is safe.
+                    shared.check_whereabouts();
+                    let error = shared.core.ended().map_or(PutError::Broken(Broken::new(&why)), PutError::from);
+                    drop(put.reply.send(Err(error)));
+                }
+            }
         }
     }
+}
+
+/// Whether the body will be found under its name, all of it.
+fn find(shared: &Shared, file: &dyn VfsFile, put: &PutJob) -> Result<(), String> {
+    let path = shared.body_path(put.image.id);
+    let placed = Placed::new(path.clone(), file).map_err(|error| format!("{}: {error}", path.display()))?;
+    placed.check(&*shared.vfs, put.image.message.body_len)
 }
 
 const BATCH: usize = 64;

@@ -1,11 +1,15 @@
 //! What the engine asks of an operating system, so that tests can give it a worse one.
 
 use std::any::Any;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt as _, FileExt, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::io::Errno;
+
+use crate::Full;
 
 /// A file system.
 pub(super) trait Vfs: Send + Sync + 'static {
@@ -13,6 +17,18 @@ pub(super) trait Vfs: Send + Sync + 'static {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>>;
     /// Opens a file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>>;
+    /// Makes a file for a caller, who gets none of the descriptors that are kept in reserve.
+    fn create_for_caller(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        self.create(path)
+    }
+    /// Opens a file for a caller, who gets none of the descriptors that are kept in reserve.
+    fn open_for_caller(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        self.open(path)
+    }
+    /// What the path leads to at this moment.
+    fn look(&self, path: &Path) -> io::Result<Seen>;
+    /// Takes away what others than the owner may do with a file or folder.
+    fn narrow(&self, path: &Path) -> io::Result<()>;
     /// Whether a file or folder is there.
     fn exists(&self, path: &Path) -> io::Result<bool>;
     /// The names in a folder, in no order.
@@ -21,12 +37,37 @@ pub(super) trait Vfs: Send + Sync + 'static {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Makes a folder unless it is there, and its parents.
     fn make_dir(&self, path: &Path) -> io::Result<()>;
-    /// Makes the names in a folder durable.
+    /// Makes the names in a folder durable. An error that is [for now](is_for_now) says that this was not begun.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// How much room the disk has.
     fn room(&self, path: &Path) -> io::Result<Room>;
-    /// Makes the file unless it is there and locks it until the value is dropped. `None`: somebody else has it.
+    /// Locks the file, made unless it is there, or the folder until the value is dropped. `None`: another process has it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>>;
+}
+
+/// A file or folder, and how it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    pub(super) len: u64,
+    /// Permissions and type, as the system has them.
+    pub(super) mode: u32,
+    /// The number of the user whose it is.
+    pub(super) owner: u32,
+}
+
+impl Seen {
+    /// Whether it is the same file, however it is now.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+impl From<Metadata> for Seen {
+    fn from(found: Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino(), len: found.len(), mode: found.mode(), owner: found.uid() }
+    }
 }
 
 /// The room on a disk, in octets and in files.
@@ -50,6 +91,8 @@ pub(super) trait VfsFile: Send + Sync {
     fn write_at(&self, from: &[u8], at: u64) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
+    /// What it is, whatever its name leads to by now.
+    fn look(&self) -> io::Result<Seen>;
     /// Makes data and length durable, not the name.
     fn sync(&self) -> io::Result<()>;
 }
@@ -73,20 +116,114 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
+/// The system has none left of something, or no time just now: nothing is wrong with the disk.
+pub(super) fn is_scarce(error: &io::Error) -> bool {
+    let scarce = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::AGAIN];
+    error.raw_os_error().is_some_and(|number| scarce.iter().any(|errno| errno.raw_os_error() == number))
+}
+
+/// A refusal, and no broken disk: what was asked for was not done, and may be done when it is asked for again.
+///
+/// Of a sync that failed nobody can say that, whatever the reason.
+pub(super) fn is_for_now(error: &io::Error) -> bool {
+    is_full(error) || is_scarce(error)
+}
+
+/// How a refusal is told to who puts.
+pub(super) fn refusal(path: &Path, error: &io::Error) -> Full {
+    let text = format!("{}: {error}", path.display()).into();
+    if is_scarce(error) { Full::Scarce(text) } else { Full::NoSpace(text) }
+}
+
+/// Asks again for as long as a signal came in between.
+pub(super) fn uninterrupted<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match ask() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            answered => return answered,
+        }
+    }
+}
+
 /// The operating system's.
-#[derive(Debug)]
-pub(super) struct Os;
+#[derive(Debug, Default)]
+pub(super) struct Os {
+    /// Descriptors that are held so that the queue's own threads can go on when the process, or the system, has none left.
+    reserve: Mutex<Vec<File>>,
+}
+
+impl Os {
+    /// With descriptors in reserve.
+    pub(super) fn with_reserve() -> Self {
+        let os = Self::default();
+        os.fill_up(&mut os.reserve());
+        os
+    }
+
+    /// Opens something, with a descriptor of the reserve if there is no other.
+    fn opened<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        let mut reserve = self.reserve();
+        // What is used comes back when others have let go of theirs.
+        self.fill_up(&mut reserve);
+        loop {
+            match open() {
+                Err(error) if is_scarce(&error) && reserve.pop().is_some() => {}
+                opened => return opened,
+            }
+        }
+    }
+
+    fn fill_up(&self, reserve: &mut Vec<File>) {
+        while reserve.len() < RESERVE {
+            let Ok(file) = File::open("/dev/null") else { return };
+            reserve.push(file);
+        }
+    }
+
+    fn reserve(&self) -> std::sync::MutexGuard<'_, Vec<File>> {
+        self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The queue's own threads have one file at a time to begin, and a folder to sync.
+const RESERVE: usize = 8;
+/// Mail is nobody else's business, whatever the process's mask says.
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
+
+/// To be read and written, and not what a link leads to.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    // The number is small and positive on all systems.
+    let no_link = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or_default();
+    options.read(true).write(true).mode(FILE_MODE).custom_flags(no_link);
+    options
+}
 
 impl Vfs for Os {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        let mut options = OpenOptions::new();
-        // Mail is nobody else's business.
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        Ok(Arc::new(options.read(true).write(true).create_new(true).open(path)?))
+        self.opened(|| self.create_for_caller(path))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
-        Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
+        self.opened(|| self.open_for_caller(path))
+    }
+
+    fn create_for_caller(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        Ok(Arc::new(options().create_new(true).open(path)?))
+    }
+
+    fn open_for_caller(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
+        Ok(Arc::new(options().open(path)?))
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Seen> {
+        Ok(fs::metadata(path)?.into())
+    }
+
+    fn narrow(&self, path: &Path) -> io::Result<()> {
+        let owners = fs::metadata(path)?.mode() & DIR_MODE;
+        fs::set_permissions(path, fs::Permissions::from_mode(owners))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -95,7 +232,7 @@ impl Vfs for Os {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         // A name that is not UTF-8 is none of ours: whatever stands for it will be refused.
-        fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        self.opened(|| fs::read_dir(dir))?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -108,12 +245,14 @@ impl Vfs for Os {
 
     fn make_dir(&self, path: &Path) -> io::Result<()> {
         let mut builder = fs::DirBuilder::new();
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.recursive(true).create(path)
+        builder.mode(DIR_MODE).recursive(true).create(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
+        let folder = self.opened(|| File::open(path))?;
+        // Once it was begun nobody knows how far it went, for whatever reason.
+        uninterrupted(|| folder.sync_all())
+            .map_err(|error| if is_for_now(&error) { io::Error::other(error) } else { error })
     }
 
     fn room(&self, path: &Path) -> io::Result<Room> {
@@ -128,8 +267,14 @@ impl Vfs for Os {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        try_lock(file)
+        if path.is_dir() {
+            return match try_lock(self.opened(|| File::open(path))?) {
+                // Not every system locks folders, and a file beside it is locked too.
+                Err(_) => Ok(Some(Box::new(()))),
+                locked => locked,
+            };
+        }
+        try_lock(self.opened(|| options().create(true).truncate(false).open(path))?)
     }
 }
 
@@ -172,6 +317,10 @@ impl VfsFile for File {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn look(&self) -> io::Result<Seen> {
+        Ok(self.metadata()?.into())
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -159,8 +159,8 @@ impl Checkpoint {
     /// The file once more, as of the last checkpoint: after a failure redb believes nothing until then.
     pub(super) fn reopen(self) -> Result<Self, redb::Error> {
         let Self { vfs, path, file, database, cache, filling } = self;
-        drop((database, file));
-        let file = vfs.open(&path)?;
+        // The file stays open: there may be no descriptor for it a moment later.
+        drop(database);
         let database = open(&file, cache)?;
         Ok(Self { vfs, path, file, database, cache, filling })
     }

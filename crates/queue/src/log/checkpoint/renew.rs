@@ -6,6 +6,8 @@
 
 use std::io;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use redb::{
     Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition,
@@ -14,7 +16,7 @@ use redb::{
 
 use super::{BODIES, Checkpoint, MESSAGES, META, READY, SEGMENTS, WAITING, begin, begin_write, open};
 use crate::log::folder::UNFINISHED_INDEX_NAME;
-use crate::log::vfs::{VfsFile, is_full};
+use crate::log::vfs::{VfsFile, is_for_now, is_scarce};
 
 /// How much of the file is of use.
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,14 +68,14 @@ impl Checkpoint {
         match self.copied() {
             Ok((file, database)) => {
                 // Whatever fails now, nobody knows under which name the new file will be found: no want of room explains it away.
-                let named = self.vfs.rename(&unfinished, &self.path);
+                let named = patiently(|| self.vfs.rename(&unfinished, &self.path));
                 let folder = self.path.parent().unwrap_or(&self.path);
-                named.and_then(|()| self.vfs.sync_dir(folder)).map_err(io::Error::other)?;
+                named.and_then(|()| patiently(|| self.vfs.sync_dir(folder))).map_err(io::Error::other)?;
                 self.file = file;
                 self.filling.settled = self.len()?;
                 Ok(Some(std::mem::replace(&mut self.database, database)))
             }
-            Err(redb::Error::Io(error)) if is_full(&error) => {
+            Err(redb::Error::Io(error)) if is_for_now(&error) => {
                 // Not again before it has grown.
                 self.filling.settled = len;
                 if self.vfs.exists(&unfinished)? {
@@ -101,6 +103,17 @@ impl Checkpoint {
     }
 }
 
+/// Asks some times more while the system is short of something.
+fn patiently(mut ask: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    for _ in 0..TRIES {
+        match ask() {
+            Err(error) if is_scarce(&error) => thread::sleep(PAUSE),
+            answered => return answered,
+        }
+    }
+    ask()
+}
+
 fn copy<K: Key + 'static, V: Value + 'static>(
     from: &ReadTransaction,
     to: &WriteTransaction,
@@ -115,6 +128,9 @@ fn copy<K: Key + 'static, V: Value + 'static>(
     Ok(())
 }
 
+/// Two seconds in all.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
 /// What a row takes beside its value, about.
 const KEY: u64 = 8;
 /// Below this length nobody minds. The tests mind.

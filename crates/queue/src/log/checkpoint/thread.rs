@@ -12,7 +12,7 @@ use crate::index::Frozen;
 use crate::log::apply::Stored;
 use crate::log::segment::Living;
 use crate::log::shared::Shared;
-use crate::log::vfs::is_full;
+use crate::log::vfs::is_for_now;
 
 /// What a checkpoint is made of.
 pub(in crate::log) struct Work {
@@ -113,7 +113,7 @@ fn make(shared: &Shared, checkpoint: &mut Option<Checkpoint>, work: Work) -> Don
             drop(old);
             Done::Written { segments, meta }
         }
-        Err(redb::Error::Io(error)) if is_full(&error) => {
+        Err(redb::Error::Io(error)) if is_for_now(&error) => {
             // With the index locked: nobody can read until it is open again.
             let thawed = shared.core.with(|index, _| {
                 let reopened = open.reopen().and_then(|open| Ok((open.snapshot()?, open)));

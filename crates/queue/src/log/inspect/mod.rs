@@ -208,7 +208,7 @@ pub fn repair(
     how: Repair,
     done: &mut dyn FnMut(&Finding),
 ) -> Result<Repaired, InspectError> {
-    let vfs: Arc<dyn Vfs> = if how.dry_run { Arc::new(Reading) } else { Arc::new(Os) };
+    let vfs: Arc<dyn Vfs> = if how.dry_run { Arc::new(Reading) } else { Arc::new(Os::with_reserve()) };
     repair_on(vfs, dir.as_ref(), options, how, done)
 }
 
@@ -256,9 +256,8 @@ impl Folder {
             Err(OpenError::Foreign { .. }) => return Err(none()),
             Err(error) => return Err(error.into()),
         }
-        let path = dir.join("LOCK");
-        let lock = vfs.lock(&path).map_err(OpenError::io(&path))?.ok_or(OpenError::Locked { path })?;
-        Ok(Self { vfs, dir: dir.to_owned(), options: options.clone(), lock })
+        let lock = folder::lock(&*vfs, dir)?;
+        Ok(Self { vfs, dir: dir.to_owned(), options: options.clone(), lock: Box::new(lock) })
     }
 
     /// The folder, to be opened without a change to it.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::progress::Progress;
 use super::scratch::{PAGE, Page, Scratch, Slot};
-use crate::log::vfs::{Os, Room, Vfs, VfsFile, try_lock};
+use crate::log::vfs::{Os, Room, Seen, Vfs, VfsFile, try_lock};
 
 /// Shows what is below, and what was written since over it. What is written goes to a [`Scratch`]; below nothing is changed.
 #[derive(Clone)]
@@ -104,6 +104,15 @@ impl Vfs for Overlay {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         Ok(Arc::new(self.find(path)?))
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Seen> {
+        let file = self.find(path)?;
+        file.look()
+    }
+
+    fn narrow(&self, _: &Path) -> io::Result<()> {
+        Ok(())
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -303,6 +312,11 @@ impl VfsFile for Handle {
         Ok(self.inode.content().len)
     }
 
+    /// Nobody else has it: it is what it was.
+    fn look(&self) -> io::Result<Seen> {
+        Ok(Seen { device: 0, inode: 0, len: self.len()?, mode: 0, owner: 0 })
+    }
+
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }
@@ -321,12 +335,20 @@ impl Vfs for Reading {
         Ok(Arc::new(File::open(path)?))
     }
 
+    fn look(&self, path: &Path) -> io::Result<Seen> {
+        Os::default().look(path)
+    }
+
+    fn narrow(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
     fn exists(&self, path: &Path) -> io::Result<bool> {
-        Os.exists(path)
+        Os::default().exists(path)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        Os.list(dir)
+        Os::default().list(dir)
     }
 
     fn remove(&self, _: &Path) -> io::Result<()> {
@@ -346,7 +368,7 @@ impl Vfs for Reading {
     }
 
     fn room(&self, path: &Path) -> io::Result<Room> {
-        Os.room(path)
+        Os::default().room(path)
     }
 
     /// Locks the file if it is there; a queue that came out of a backup may have none, and nobody has that open.

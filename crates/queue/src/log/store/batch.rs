@@ -16,7 +16,8 @@ use crate::log::frame::Kind;
 use crate::log::lanes::{Job, PutJob, Reply, answer};
 use crate::log::segment::{AppendError, Entry};
 use crate::log::shared::ID_BLOCK;
-use crate::{Broken, Derived, Error, Full, Lease, LeaseError, MessageId, Outcome, PutError};
+use crate::log::vfs::refusal;
+use crate::{Broken, Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
 
 /// A job whose record is ready, with what to do once it is on stable storage.
 pub(super) struct Planned {
@@ -114,7 +115,7 @@ impl Store {
 
     /// There is no room for everything: perhaps there is for the outcomes alone. Otherwise they wait.
     fn refuse_puts(&mut self, error: &io::Error, planned: Vec<Planned>) -> Result<(), String> {
-        let full = PutError::Full(Full::NoSpace(error.to_string().into()));
+        let full = PutError::Full(refusal(&self.shared.dir, error));
         let mut rest = Vec::new();
         let before = planned.len();
         for Planned { entry, effect } in planned {

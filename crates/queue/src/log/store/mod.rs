@@ -13,6 +13,7 @@ use super::frame::Kind;
 use super::pace::Pace;
 use super::segment::{AppendError, Entry, Segments};
 use super::shared::Shared;
+use super::whereabouts::Known;
 use crate::index::between;
 
 pub(super) struct Store {
@@ -54,9 +55,12 @@ impl Store {
     /// Until the queue is closed, or the disk fails: then everybody who waits is told.
     ///
     /// # Errors
-    /// Why it did not go on.
-    pub(super) fn run(mut self) -> Result<(), String> {
-        self.serve().inspect_err(|why| self.shared.fail(why))
+    /// What it knows to be there. Why it did not go on was told.
+    pub(super) fn run(mut self) -> Result<(), Known> {
+        self.serve().map_err(|why| {
+            self.shared.fail(&why);
+            self.segments.known()
+        })
     }
 
     fn serve(&mut self) -> Result<(), String> {

@@ -64,7 +64,7 @@ impl Harness for Simulated {
     async fn set_disk(&mut self, disk: contract::Disk) -> Result<(), Cannot> {
         self.disk.set_free((disk == contract::Disk::Full).then_some(0));
         self.disk.stall(disk == contract::Disk::Stalled);
-        let fault = Fault { at: 1, kind: ErrorKind::Other, partial: 30, and: u64::MAX - 1 };
+        let fault = Fault { at: 1, kind: ErrorKind::Other.into(), partial: 30, and: u64::MAX - 1 };
         self.disk.fail((disk == contract::Disk::Broken).then_some(fault));
         Ok(())
     }

@@ -6,13 +6,16 @@ mod cut;
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 
+use rustix::io::Errno;
+
 pub(super) use self::cut::Survival;
-use crate::log::vfs::{Room, Vfs, VfsFile};
+use crate::log::vfs::{Room, Seen, Vfs, VfsFile};
 
 #[derive(Clone)]
 pub(super) struct Disk(Arc<Mutex<State>>, Arc<Stall>);
@@ -90,11 +93,45 @@ enum NameChange {
 #[derive(Clone, Copy)]
 pub(super) struct Fault {
     pub(super) at: u64,
-    pub(super) kind: io::ErrorKind,
+    pub(super) kind: Cause,
     /// How many octets of a failing write are written all the same.
     pub(super) partial: usize,
     /// How many operations behind it fail too.
     pub(super) and: u64,
+}
+
+/// What a disk says when it refuses.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Cause {
+    Kind(io::ErrorKind),
+    Errno(Errno),
+}
+
+impl Cause {
+    pub(super) fn error(self) -> io::Error {
+        match self {
+            Self::Kind(kind) => kind.into(),
+            Self::Errno(errno) => errno.into(),
+        }
+    }
+}
+
+impl From<io::ErrorKind> for Cause {
+    fn from(kind: io::ErrorKind) -> Self {
+        Self::Kind(kind)
+    }
+}
+
+impl From<Errno> for Cause {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error().fmt(f)
+    }
 }
 
 struct Handle(Disk, usize);
@@ -195,6 +232,27 @@ impl Disk {
         state.durable.remove(path);
     }
 
+    /// Cuts a file behind the queue's back.
+    pub(super) fn shorten(&self, path: &Path, len: usize) {
+        let mut state = self.lock();
+        let at = state.now[path];
+        state.files[at].now.truncate(len);
+        state.files[at].durable.truncate(len);
+        state.files[at].unsynced.clear();
+    }
+
+    /// Gives what is under one name another one, behind the queue's back: a file, or a folder with what is in it.
+    pub(super) fn move_away(&self, from: &Path, to: &Path) {
+        let State { now, durable, dirs, durable_dirs, .. } = &mut *self.lock();
+        let moved = |path: &Path| path.strip_prefix(from).ok().map(|rest| to.join(rest).components().collect());
+        for names in [now, durable] {
+            *names = names.iter().map(|(path, file)| (moved(path).unwrap_or_else(|| path.clone()), *file)).collect();
+        }
+        for folders in [dirs, durable_dirs] {
+            *folders = folders.iter().map(|path| moved(path).unwrap_or_else(|| path.clone())).collect();
+        }
+    }
+
     /// Takes all files away, as when it is not mounted any more.
     pub(super) fn hide(&self) -> Names {
         let mut state = self.lock();
@@ -259,10 +317,14 @@ impl State {
         match self.fault {
             Some(fault) if (fault.at..=fault.at.saturating_add(fault.and)).contains(&self.operations) => {
                 self.refused.get_or_insert((what, part));
-                Err((fault.kind.into(), fault.partial))
+                Err((fault.kind.error(), fault.partial))
             }
             _ => Ok(()),
         }
+    }
+
+    fn seen(&self, file: usize) -> Seen {
+        Seen { device: 1, inode: file as u64, len: self.files[file].now.len() as u64, mode: 0o600, owner: own() }
     }
 
     fn next_change(&mut self) -> u64 {
@@ -300,6 +362,10 @@ impl State {
         let at = self.next_change();
         self.unsynced_names.push((at, change));
     }
+}
+
+fn own() -> u32 {
+    rustix::process::geteuid().as_raw()
 }
 
 /// What a file takes of a disk is a multiple of this: little, so that there is no room in what is taken already.
@@ -364,6 +430,19 @@ impl Vfs for Disk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         let file = *self.lock().now.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(Handle(self.clone(), file)))
+    }
+
+    fn look(&self, path: &Path) -> io::Result<Seen> {
+        let state = self.lock();
+        match state.now.get(path) {
+            Some(file) => Ok(state.seen(*file)),
+            None if state.dirs.contains(path) => Ok(Seen { device: 1, inode: 0, len: 0, mode: 0o700, owner: own() }),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn narrow(&self, _: &Path) -> io::Result<()> {
+        Ok(())
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -488,6 +567,10 @@ impl VfsFile for Handle {
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.lock().files[self.1].now.len() as u64)
+    }
+
+    fn look(&self) -> io::Result<Seen> {
+        Ok(self.0.lock().seen(self.1))
     }
 
     fn sync(&self) -> io::Result<()> {

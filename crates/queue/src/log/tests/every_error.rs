@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::thread;
 use std::time::Duration;
 
-use super::disk::{Disk, Fault, Operation};
+use super::disk::{Cause, Disk, Fault, Operation};
 use super::ledger::Ledger;
 use super::{block_on, claim, everything, message, open, options, put};
 use crate::log::LogOptions;
@@ -27,7 +27,8 @@ fn a_broken_disk() {
 }
 
 /// The operation that was refused, and of a write how much was done all the same.
-fn every(kind: ErrorKind) {
+fn every(kind: impl Into<Cause>) {
+    let kind = kind.into();
     let (mut places, mut broken, mut refused) = (BTreeMap::<Operation, u64>::new(), 0, 0);
     for partial in [0, 30, 700] {
         for at in 1_u64.. {

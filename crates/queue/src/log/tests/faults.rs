@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use super::disk::{Disk, Fault, Survival};
+use super::disk::{Cause, Disk, Fault, Survival};
 use super::ledger::Ledger;
 use super::{block_on, claim, message, open, options, put};
 use crate::{Error, ManualClock, Outcome, PutError, Queue};
@@ -38,7 +38,8 @@ fn an_input_output_error_at_every_operation() {
     every(ErrorKind::Other);
 }
 
-fn every(kind: ErrorKind) {
+fn every(kind: impl Into<Cause>) {
+    let kind = kind.into();
     let operations = operations_of_a_run();
     assert!(operations > 60, "{operations}");
     let mut broken = 0;
@@ -132,7 +133,7 @@ fn what_was_refused_does_not_come_back() {
         block_on(async {
             put(&queue, message("a", b""), b"x").await.unwrap();
             // All of the record is written, and still the system says that there was no room.
-            disk.fail(Some(Fault { at: 1, kind: ErrorKind::StorageFull, partial: usize::MAX, and: 0 }));
+            disk.fail(Some(Fault { at: 1, kind: ErrorKind::StorageFull.into(), partial: usize::MAX, and: 0 }));
             let full = put(&queue, message("a", b""), b"refused").await;
             assert!(matches!(full, Err(PutError::Full(_))), "{full:?}");
         });
@@ -155,7 +156,7 @@ fn a_segment_that_found_no_room_does_not_come_back() {
         }
         let lease = claim(&queue, 1).await.remove(0).lease;
         // The zeros are cut off the segment in two operations, the next one is created, and its header written in part.
-        disk.fail(Some(Fault { at: 4, kind: ErrorKind::StorageFull, partial: 30, and: 0 }));
+        disk.fail(Some(Fault { at: 4, kind: ErrorKind::StorageFull.into(), partial: 30, and: 0 }));
         let full = put(&queue, message("a", b""), &[b'x'; 1000]).await;
         assert!(matches!(full, Err(PutError::Full(_))), "{full:?}");
         assert_eq!(disk.refused(), Some(("write", "log")));

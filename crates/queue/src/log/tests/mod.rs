@@ -6,6 +6,7 @@ mod contract;
 mod damage;
 mod disk;
 mod entry;
+mod errno;
 mod every_error;
 mod faults;
 mod hostile;
@@ -19,6 +20,7 @@ mod reopen;
 mod report;
 mod room;
 mod rot;
+mod whereabouts;
 
 use std::future::Future;
 use std::path::Path;

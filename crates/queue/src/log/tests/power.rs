@@ -246,7 +246,7 @@ fn run(disk: &Disk, options: &LogOptions, ledger: &mut Ledger, random: &mut fast
 fn refusal(random: &mut fastrand::Rng) -> Fault {
     let kind = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::Other][random.usize(..3)];
     let partial = [0, 30, 700][random.usize(..3)];
-    Fault { at: random.u64(1..40), kind, partial, and: random.u64(0..2) }
+    Fault { at: random.u64(1..40), kind: kind.into(), partial, and: random.u64(0..2) }
 }
 
 /// In every second one hardly anything stays in memory, and one checkpoint follows the other; in every third one almost every

@@ -33,7 +33,7 @@ fn recover(queue: &LogQueue, clock: &ManualClock, context: &str) -> Duration {
 
 /// Makes the next operation fail, and some more.
 fn fail(disk: &Disk, and: u64) {
-    disk.fail(Some(Fault { at: 1, kind: ErrorKind::Other, partial: 0, and }));
+    disk.fail(Some(Fault { at: 1, kind: ErrorKind::Other.into(), partial: 0, and }));
 }
 
 fn newest_segment(disk: &Disk) -> Option<std::path::PathBuf> {
@@ -64,7 +64,7 @@ fn nothing_is_lost_whichever_operation_fails() {
         let disk = Disk::new();
         let queue = open(&disk, &options).unwrap();
         let (mut ledger, mut random) = (Ledger::new(&clock), fastrand::Rng::with_seed(7));
-        disk.fail(Some(Fault { at, kind: ErrorKind::Other, partial, and }));
+        disk.fail(Some(Fault { at, kind: ErrorKind::Other.into(), partial, and }));
         block_on(steps(&queue, &mut ledger, &mut random));
         recover(&queue, &clock, &context);
         disk.fail(None);
