@@ -16,7 +16,8 @@ pub struct Route {
     pub domains: Vec<DomainPattern>,
     /// Where to.
     pub to: NextHop,
-    /// How much TLS.
+    /// How much TLS. [`TlsPolicy::Verified`](posthaste_client::TlsPolicy::Verified) proves who a host is where `to` names it; by
+    /// MX it proves no more than that the host has the name that DNS gave.
     pub tls: Tls,
     /// Whether content goes by BDAT to hosts that offer CHUNKING (RFC 3030). A host where that does not work gets DATA
     /// for a day anyway; off, only binary content goes by BDAT, which cannot go by DATA.
@@ -28,7 +29,8 @@ pub struct Route {
 pub enum NextHop {
     /// To the hosts that DNS names for the domain (RFC 5321 section 5.1).
     Mx,
-    /// To the first of these that takes it: host names or addresses, with their ports. One that failed lately is tried last.
+    /// To the first of these that takes it: host names, in A-labels or U-labels, or address literals, with their ports. One
+    /// that failed lately is tried last.
     Hosts(Vec<(String, u16)>),
 }
 
