@@ -3,8 +3,10 @@
 
 mod accounts;
 mod deliver;
+mod domains;
 mod event;
 mod message;
+mod networks;
 mod offers;
 mod options;
 mod policy;
@@ -18,10 +20,12 @@ mod shared;
 mod trace;
 
 pub use accounts::{AccountError, Accounts};
+pub use domains::{DomainPattern, DomainPatternError, DomainSet};
 pub use event::{Diagnostic, Event, NotReported, Observer, Totals, TracingObserver};
+pub use networks::NetworkSet;
 pub use offers::{future_release, offers};
 pub use options::{DeliveryOptions, RelayOptions};
-pub use policy::{DomainPattern, DomainPatternError, Policy};
+pub use policy::Policy;
 pub use receive::{RelayHandler, RelayService};
 pub use relay::{Relay, SubmitError};
 pub use retry::RetrySchedule;

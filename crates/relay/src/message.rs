@@ -1,6 +1,7 @@
 //! A message as the queue takes it.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     fmt::{self, Write as _},
     time::Duration,
@@ -13,7 +14,10 @@ use posthaste_server::{
 };
 use thiserror::Error;
 
-use crate::record::{AROUND, MAX_ROOM, MIN_ROOM, Outside, Recipient, encode_recipients};
+use crate::{
+    domains::canonical,
+    record::{AROUND, MAX_ROOM, MIN_ROOM, Outside, Recipient, encode_recipients},
+};
 
 /// What is known of a message beside its envelope.
 #[derive(Debug, Default)]
@@ -52,7 +56,7 @@ pub(crate) fn new_message(
     for rcpt in &envelope.recipients {
         let domain = match &rcpt.forward_path {
             ForwardPath::Mailbox(mailbox) => routing_name(&mailbox.domain()),
-            ForwardPath::Postmaster => own_name.as_str().to_ascii_lowercase(),
+            ForwardPath::Postmaster => routing_name(&own_name.borrowed()),
         };
         let at = *index.entry(domain.clone()).or_insert_with(|| {
             groups.push((domain, Vec::new()));
@@ -132,10 +136,7 @@ pub(crate) fn terms(message: &NewMessage) -> (i8, Duration) {
 /// The domain as the DNS knows it, so that both ways to write one beyond ASCII lead to the same place. What is no domain
 /// that the DNS could know stays as it is, and fails there.
 fn routing_name(domain: &Domain<&str>) -> String {
-    match domain.as_str().is_ascii() {
-        true => domain.as_str().to_ascii_lowercase(),
-        false => domain.to_a_labels().map_or_else(|_| domain.as_str().to_owned(), |name| name.as_str().to_owned()),
-    }
+    canonical(domain).map_or_else(|| domain.as_str().to_owned(), Cow::into_owned)
 }
 
 #[cfg(test)]

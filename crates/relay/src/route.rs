@@ -3,11 +3,18 @@
 use posthaste_client::Tls;
 use posthaste_server::wire::Domain;
 
-use crate::DomainPattern;
+use crate::{
+    DomainPattern,
+    domains::{DomainMap, canonical},
+};
 
-/// Routes in order: the first whose pattern has the domain is taken.
+/// Routes in order: the first whose pattern has the domain is taken. Finding it costs the same however many there are.
 #[derive(Debug, Clone)]
-pub struct Routes(Vec<Route>);
+pub struct Routes {
+    routes: Vec<Route>,
+    /// The places of the routes.
+    places: DomainMap<usize>,
+}
 
 /// Domains and where their mail goes to.
 #[derive(Debug, Clone)]
@@ -43,23 +50,32 @@ impl Route {
 
 impl Routes {
     /// Routes in order.
-    pub const fn new(routes: Vec<Route>) -> Self {
-        Self(routes)
+    pub fn new(routes: Vec<Route>) -> Self {
+        let mut places = DomainMap::default();
+        for (place, route) in routes.iter().enumerate() {
+            route.domains.iter().for_each(|pattern| places.add(pattern, place));
+        }
+        Self { routes, places }
     }
 
-    /// The route that a domain's mail takes, by its place among the others; nothing when no route has it.
+    /// The route that a domain's mail takes, by its place among the others. `None`: no route has the domain.
     pub(crate) fn find(&self, domain: &Domain<&str>) -> Option<usize> {
-        self.0.iter().position(|route| route.domains.iter().any(|pattern| pattern.matches(domain)))
+        self.places.find(&canonical(domain)?)
     }
 
-    pub(crate) fn get(&self, index: usize) -> Option<&Route> {
-        self.0.get(index)
+    /// The route of a [canonical] name.
+    pub(crate) fn route(&self, name: &str) -> Option<&Route> {
+        self.get(self.places.find(name)?)
+    }
+
+    pub(crate) fn get(&self, place: usize) -> Option<&Route> {
+        self.routes.get(place)
     }
 }
 
 /// Everything by MX, without TLS.
 impl Default for Routes {
     fn default() -> Self {
-        Self(vec![Route::new(vec![DomainPattern::Any], NextHop::Mx)])
+        Self::new(vec![Route::new(vec![DomainPattern::Any], NextHop::Mx)])
     }
 }

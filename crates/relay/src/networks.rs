@@ -1,0 +1,115 @@
+//! A set of networks, in which a look-up costs little however many there are.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+/// Addresses of any number of networks. A look-up is a binary search; networks that touch are joined.
+///
+/// An IPv4 address within IPv6 (`::ffff:192.0.2.1`) is that IPv4 address, in networks and look-ups.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkSet {
+    /// In order, and none within another.
+    networks: Vec<IpNet>,
+}
+
+impl NetworkSet {
+    /// Adds a network. Many at once are cheaper to [collect](FromIterator).
+    pub fn push(&mut self, network: IpNet) {
+        self.extend([network]);
+    }
+
+    /// Returns `true` if an address is in one of the networks.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let behind = self.networks.partition_point(|network| network.network() <= address);
+        behind.checked_sub(1).and_then(|at| self.networks.get(at)).is_some_and(|network| network.contains(&address))
+    }
+
+    /// Returns `true` if there is no network.
+    pub const fn is_empty(&self) -> bool {
+        self.networks.is_empty()
+    }
+
+    /// The networks in order, joined as far as they can be.
+    pub fn networks(&self) -> &[IpNet] {
+        &self.networks
+    }
+}
+
+impl FromIterator<IpNet> for NetworkSet {
+    fn from_iter<I: IntoIterator<Item = IpNet>>(networks: I) -> Self {
+        let mut set = Self::default();
+        set.extend(networks);
+        set
+    }
+}
+
+impl Extend<IpNet> for NetworkSet {
+    fn extend<I: IntoIterator<Item = IpNet>>(&mut self, networks: I) {
+        self.networks.extend(networks.into_iter().map(canonical));
+        self.networks = IpNet::aggregate(&self.networks);
+        self.networks.sort_by_key(IpNet::network);
+    }
+}
+
+impl From<Vec<IpNet>> for NetworkSet {
+    fn from(networks: Vec<IpNet>) -> Self {
+        networks.into_iter().collect()
+    }
+}
+
+/// The IPv4 network of one that is written within IPv6.
+fn canonical(network: IpNet) -> IpNet {
+    let mapped = |network: Ipv6Addr| network.to_ipv4_mapped();
+    match network {
+        IpNet::V6(v6) => {
+            let v4 = mapped(v6.network()).zip(v6.prefix_len().checked_sub(96));
+            v4.and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok()).map_or(network, IpNet::V4)
+        }
+        IpNet::V4(_) => network,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_found_among_many_networks() {
+        let set: NetworkSet =
+            ["192.0.2.0/25", "192.0.2.128/25", "10.0.0.0/8", "10.1.0.0/16", "198.51.100.7/32", "2001:db8::/32"]
+                .iter()
+                .chain(&["::ffff:203.0.113.0/120", "203.0.112.9/24"])
+                .map(|text| text.parse::<IpNet>().unwrap())
+                .collect();
+        for (address, within) in [
+            ("9.255.255.255", false),
+            ("10.0.0.0", true),
+            ("10.255.255.255", true),
+            ("11.0.0.0", false),
+            ("192.0.1.255", false),
+            ("192.0.2.0", true),
+            ("192.0.2.200", true),
+            ("192.0.3.0", false),
+            ("198.51.100.6", false),
+            ("198.51.100.7", true),
+            ("203.0.112.0", true),
+            ("203.0.113.200", true),
+            ("::ffff:192.0.2.1", true),
+            ("::ffff:192.0.4.1", false),
+            ("2001:db8::1", true),
+            ("2001:db9::1", false),
+            ("::", false),
+            ("255.255.255.255", false),
+        ] {
+            assert_eq!(set.contains(address.parse().unwrap()), within, "{address}");
+        }
+        assert!(!NetworkSet::default().contains("0.0.0.0".parse().unwrap()));
+        let mut all = NetworkSet::default();
+        all.push("128.0.0.0/1".parse().unwrap());
+        all.push("0.0.0.0/1".parse().unwrap());
+        assert_eq!(all.networks(), ["0.0.0.0/0".parse::<IpNet>().unwrap()]);
+        assert!(all.contains("255.255.255.255".parse().unwrap()) && !all.contains("::1".parse().unwrap()));
+    }
+}
