@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod accounts;
+mod admit;
 mod deliver;
 mod domains;
 mod event;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use posthaste_client::{rustls::ClientConfig, session::client::ClientTimeouts};
-use posthaste_server::wire::Domain;
+use posthaste_server::wire::{Domain, Mailbox};
 
 use crate::{Accounts, Policy, RetrySchedule, Routes};
 
@@ -11,7 +11,8 @@ use crate::{Accounts, Policy, RetrySchedule, Routes};
 #[derive(Debug, Clone)]
 pub struct RelayOptions {
     /// Our name: in the greeting, in EHLO, in Received and in reports, all of which have it in A-labels (RFC 6531 section
-    /// 3.7.1): [`RelayOptions::new`] sees to that. Mail for it is accepted from anyone.
+    /// 3.7.1): [`RelayOptions::new`] sees to that. Mail for it is accepted from anyone if a route names the hosts that it goes
+    /// to, and refused otherwise: this relay has no mailboxes, and DNS leads back here.
     pub host_name: Domain,
     /// Who may send to whom.
     pub policy: Policy,
@@ -21,6 +22,9 @@ pub struct RelayOptions {
     pub routes: Routes,
     /// How it gets there.
     pub delivery: DeliveryOptions,
+    /// Where mail for `<Postmaster>`, and for postmaster at our name, goes to (RFC 5321 section 4.5.1): a mailbox in ASCII,
+    /// at another domain. Default `None`: as all mail for our name.
+    pub postmaster: Option<Mailbox>,
     /// The most Received fields of a message. Default 100 (RFC 5321 section 6.3). Beyond it: 554 5.4.6, a loop. So is
     /// a message with four Received fields by [`host_name`](Self::host_name).
     pub max_hops: usize,
@@ -75,7 +79,8 @@ pub struct DeliveryOptions {
 }
 
 impl RelayOptions {
-    /// A relay that takes mail for its own name only, and asks DNS where mail goes. A name in U-labels becomes A-labels.
+    /// A relay that asks DNS where mail goes. It takes no mail before [`policy`](Self::policy) lets clients relay, or
+    /// [`routes`](Self::routes) names the hosts that have the mailboxes of its own name. A name in U-labels becomes A-labels.
     pub fn new(host_name: Domain) -> Self {
         let in_a_labels = if host_name.as_str().is_ascii() { None } else { host_name.to_a_labels().ok() };
         let host_name = in_a_labels.unwrap_or(host_name);
@@ -85,6 +90,7 @@ impl RelayOptions {
             accounts: None,
             routes: Routes::default(),
             delivery: DeliveryOptions::default(),
+            postmaster: None,
             max_hops: 100,
         }
     }

@@ -94,8 +94,8 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         }
     }
 
-    async fn rcpt(&mut self, peer: &Peer, _envelope: &Envelope, rcpt: &Rcpt) -> Result<(), Reply> {
-        self.shared.options.policy.check(peer, &self.shared.options.host_name, rcpt)?;
+    async fn rcpt(&mut self, peer: &Peer, envelope: &Envelope, rcpt: &Rcpt) -> Result<(), Reply> {
+        self.shared.options.admit(peer, &envelope.mail, rcpt)?;
         if self.named.add(rcpt) { Ok(()) } else { Err(TOO_MANY.clone()) }
     }
 
@@ -132,6 +132,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
                 return Err(Reply::from_static("554 5.4.7 The time that was given for the delivery is over\r\n"));
             }
         }
+        self.shared.options.forward_postmaster(peer, &mut envelope);
         let recipients = envelope.recipients.len();
         let all_ascii = !inspector.eight_bit;
         let trusted = self.shared.options.policy.trusts(peer);

@@ -5,38 +5,8 @@ mod support;
 
 use std::time::Duration;
 
-use posthaste_client::SystemResolver;
-use posthaste_queue::{Body as _, Queue as _, memory::MemoryQueue};
-use posthaste_relay::{Relay, RelayOptions, future_release, offers};
-use posthaste_server::{CancellationToken, Listener, Server, ServerOptions, Tls, session::ServerSettings};
-use support::{Log, options, relay};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
-
-/// Sends these lines, each behind the reply to the one before, and gives the last reply.
-async fn talk(stream: &mut TcpStream, lines: &[&str]) -> String {
-    let mut said = String::new();
-    for line in lines {
-        stream.write_all(line.as_bytes()).await.unwrap();
-        said = reply(stream).await;
-    }
-    said
-}
-
-async fn reply(stream: &mut TcpStream) -> String {
-    let mut said = Vec::new();
-    while !said.ends_with(b"\r\n")
-        || said.split(|octet| *octet == b'\n').rev().nth(1).is_none_or(|line| line.get(3) == Some(&b'-'))
-    {
-        let mut octets = [0; 1_024];
-        let read = stream.read(&mut octets).await.unwrap();
-        assert!(read > 0, "closed behind {:?}", String::from_utf8_lossy(&said));
-        said.extend_from_slice(&octets[..read]);
-    }
-    String::from_utf8(said).unwrap()
-}
+use posthaste_queue::Queue as _;
+use support::{Client, options};
 
 #[tokio::test]
 async fn a_message_that_goes_in_circles_is_refused() {
@@ -52,68 +22,6 @@ async fn a_message_that_goes_in_circles_is_refused() {
     assert_eq!(client.relay.queue().stats().await.drafts, 0);
     let elsewhere = ["MAIL FROM:<a@b.test>\r\n", "RCPT TO:<x@else.test>\r\n"];
     assert!(client.talk(&elsewhere).await.starts_with("550 5.7.1"));
-}
-
-/// A client of a relay that offers everything.
-struct Client {
-    stream: TcpStream,
-    relay: Relay<MemoryQueue, SystemResolver>,
-    log: Log,
-    serving: tokio::task::JoinHandle<()>,
-}
-
-impl Client {
-    async fn of(options: RelayOptions) -> Self {
-        let (relay, log) = relay(options);
-        let mut settings = ServerSettings::new("relay.test");
-        settings.offers = offers();
-        settings.offers.future_release = Some(future_release(Duration::from_secs(1_000)));
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, Tls::Off).await.unwrap();
-        let address = listener.local_address().unwrap();
-        let server = Server::new(relay.service(), ServerOptions::default());
-        let serving = tokio::spawn(async move { server.serve(vec![listener], CancellationToken::new()).await });
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        reply(&mut stream).await;
-        Self { stream, relay, log, serving }
-    }
-
-    async fn talk(&mut self, lines: &[&str]) -> String {
-        talk(&mut self.stream, lines).await
-    }
-
-    /// Hands over a message with these parameters of MAIL; the last reply, and the record of it, as lines.
-    async fn send(&mut self, mail: &str) -> (String, String) {
-        let mail = format!("MAIL FROM:{mail}\r\n");
-        let lines = [&*mail, "RCPT TO:<a@relay.test>\r\n", "DATA\r\n", "Subject: x\r\n\r\nbody\r\n.\r\n"];
-        let said = self.talk(&lines).await;
-        let all = self.relay.queue().list(None, 100).await.unwrap();
-        let envelope = all.last().map(|message| String::from_utf8_lossy(&message.envelope).into_owned());
-        (said, envelope.unwrap_or_default())
-    }
-
-    /// Takes a message out of the queue: its record and its content.
-    async fn take(&self) -> (String, String) {
-        let claimed = self.relay.queue().claim_any(1, Duration::from_secs(60)).await.unwrap().pop().unwrap();
-        let mut body = self.relay.queue().body(&claimed.lease).await.unwrap();
-        let mut content = Vec::new();
-        while let Some(piece) = body.next().await.unwrap() {
-            content.extend_from_slice(&piece);
-        }
-        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
-        (text(&claimed.envelope), text(&content))
-    }
-
-    /// The newest message: how urgent it is, and in how long it is due.
-    async fn newest(&self) -> (i8, Duration) {
-        let all = self.relay.queue().list(None, 100).await.unwrap();
-        all.last().map(|message| (message.priority.0, message.deliveries[0].due_in)).unwrap()
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
 }
 
 /// The same for clients that may relay.

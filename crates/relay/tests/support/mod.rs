@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
+mod client;
 mod hop;
 mod raw;
 
@@ -20,6 +21,7 @@ use posthaste_server::{
     wire::{Command, Mail, Rcpt},
 };
 
+pub(crate) use client::{Client, reply, talk};
 pub(crate) use hop::{Behaviour, Hop, Taken};
 pub(crate) use raw::{RawHop, polite};
 

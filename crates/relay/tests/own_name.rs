@@ -1,0 +1,48 @@
+//! Mail for the relay's own name, which has no mailboxes: it goes where the options say, or is refused.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod support;
+
+use posthaste_relay::{RelayOptions, queue::Queue as _};
+use support::{Behaviour, Client, Hop, options};
+
+/// Nothing of it is taken, so no report of it can go to a sender who has not sent it.
+#[tokio::test]
+async fn mail_for_a_name_without_mailboxes_reaches_no_forged_sender() {
+    let mut client = Client::of(RelayOptions::new("relay.test".parse().unwrap())).await;
+    client.talk(&["EHLO c.test\r\n"]).await;
+    for sender in ["<victim@elsewhere.test> RET=FULL", "<>"] {
+        client.talk(&[&format!("MAIL FROM:{sender}\r\n")]).await;
+        for recipient in ["<anything@relay.test>", "<Postmaster>", "<postmaster@RELAY.TEST>"] {
+            let said = client.talk(&[&format!("RCPT TO:{recipient}\r\n")]).await;
+            assert!(said.starts_with("550 5.1.1"), "{recipient}: {said}");
+        }
+        assert!(client.talk(&["DATA\r\n"]).await.starts_with('5'));
+        client.talk(&["RSET\r\n"]).await;
+    }
+    assert_eq!(client.relay.queue().stats().await.messages, 0);
+}
+
+#[tokio::test]
+async fn the_postmasters_mail_arrives_where_the_options_say() {
+    let hop = Hop::start(Behaviour::default()).await;
+    let mut options = options(&[hop.port]);
+    options.postmaster = Some("admin@example.org".parse().unwrap());
+    let mut client = Client::of(options).await;
+    let drain = posthaste_server::CancellationToken::new();
+    let delivering = tokio::spawn(client.relay.deliver(drain.clone()));
+    client.talk(&["EHLO c.test\r\n"]).await;
+    for recipient in ["<Postmaster>", "<POSTmaster@relay.test>"] {
+        let rcpt = format!("RCPT TO:{recipient}\r\n");
+        let said = client.talk(&["MAIL FROM:<>\r\n", &rcpt, "DATA\r\n", "Subject: x\r\n\r\nhelp\r\n.\r\n"]).await;
+        assert!(said.starts_with("250 2.0.0"), "{said}");
+    }
+    client.log.wait("delivered", 2).await;
+    for taken in hop.taken() {
+        let [rcpt] = &taken.envelope.recipients[..] else { panic!("{taken:?}") };
+        assert_eq!(rcpt.forward_path.to_string(), "<admin@example.org>");
+        assert!(taken.text().contains("\r\n\r\nhelp\r\n"));
+    }
+    drain.cancel();
+    delivering.await.unwrap().unwrap();
+}

@@ -1,0 +1,112 @@
+//! A client of a relay, on a socket.
+
+use std::time::Duration;
+
+use posthaste_client::SystemResolver;
+use posthaste_queue::{Body as _, Queue as _, memory::MemoryQueue};
+use posthaste_relay::{Relay, RelayOptions, future_release, offers};
+use posthaste_server::{CancellationToken, Listener, Server, ServerOptions, Tls, session::ServerSettings};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+
+use super::{Log, relay};
+
+/// A client of a relay that offers everything.
+pub(crate) struct Client {
+    pub(crate) stream: TcpStream,
+    pub(crate) relay: Relay<MemoryQueue, SystemResolver>,
+    pub(crate) log: Log,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Client {
+    pub(crate) async fn of(options: RelayOptions) -> Self {
+        let (relay, log) = relay(options);
+        let mut settings = ServerSettings::new("relay.test");
+        settings.offers = offers();
+        settings.offers.future_release = Some(future_release(Duration::from_secs(1_000)));
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, Tls::Off).await.unwrap();
+        let address = listener.local_address().unwrap();
+        let server = Server::new(relay.service(), ServerOptions::default());
+        let serving = tokio::spawn(async move { server.serve(vec![listener], CancellationToken::new()).await });
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        reply(&mut stream).await;
+        Self { stream, relay, log, serving }
+    }
+
+    pub(crate) async fn talk(&mut self, lines: &[&str]) -> String {
+        talk(&mut self.stream, lines).await
+    }
+
+    /// Sends octets that nothing is said to.
+    pub(crate) async fn send_octets(&mut self, octets: &[u8]) {
+        self.stream.set_nodelay(true).unwrap();
+        self.stream.write_all(octets).await.unwrap();
+    }
+
+    /// Sends a chunk of content; what is said to it.
+    pub(crate) async fn chunk(&mut self, octets: &[u8], last: bool) -> String {
+        let command = format!("BDAT {}{}\r\n", octets.len(), if last { " LAST" } else { "" });
+        self.send_octets(&[command.as_bytes(), octets].concat()).await;
+        reply(&mut self.stream).await
+    }
+
+    /// Hands over a message with these parameters of MAIL; the last reply, and the record of it, as lines.
+    pub(crate) async fn send(&mut self, mail: &str) -> (String, String) {
+        let mail = format!("MAIL FROM:{mail}\r\n");
+        let lines = [&*mail, "RCPT TO:<a@relay.test>\r\n", "DATA\r\n", "Subject: x\r\n\r\nbody\r\n.\r\n"];
+        let said = self.talk(&lines).await;
+        let all = self.relay.queue().list(None, 100).await.unwrap();
+        let envelope = all.last().map(|message| String::from_utf8_lossy(&message.envelope).into_owned());
+        (said, envelope.unwrap_or_default())
+    }
+
+    /// Takes a message out of the queue: its record and its content.
+    pub(crate) async fn take(&self) -> (String, String) {
+        let claimed = self.relay.queue().claim_any(1, Duration::from_secs(60)).await.unwrap().pop().unwrap();
+        let mut body = self.relay.queue().body(&claimed.lease).await.unwrap();
+        let mut content = Vec::new();
+        while let Some(piece) = body.next().await.unwrap() {
+            content.extend_from_slice(&piece);
+        }
+        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+        (text(&claimed.envelope), text(&content))
+    }
+
+    /// The newest message: how urgent it is, and in how long it is due.
+    pub(crate) async fn newest(&self) -> (i8, Duration) {
+        let all = self.relay.queue().list(None, 100).await.unwrap();
+        all.last().map(|message| (message.priority.0, message.deliveries[0].due_in)).unwrap()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Sends these lines, each behind the reply to the one before, and gives the last reply.
+pub(crate) async fn talk(stream: &mut TcpStream, lines: &[&str]) -> String {
+    let mut said = String::new();
+    for line in lines {
+        stream.write_all(line.as_bytes()).await.unwrap();
+        said = reply(stream).await;
+    }
+    said
+}
+
+pub(crate) async fn reply(stream: &mut TcpStream) -> String {
+    let mut said = Vec::new();
+    while !said.ends_with(b"\r\n")
+        || said.split(|octet| *octet == b'\n').rev().nth(1).is_none_or(|line| line.get(3) == Some(&b'-'))
+    {
+        let mut octets = [0; 1_024];
+        let read = stream.read(&mut octets).await.unwrap();
+        assert!(read > 0, "closed behind {:?}", String::from_utf8_lossy(&said));
+        said.extend_from_slice(&octets[..read]);
+    }
+    String::from_utf8(said).unwrap()
+}
