@@ -25,9 +25,28 @@ pub struct RelayOptions {
     /// Where mail for `<Postmaster>`, and for postmaster at our name, goes to (RFC 5321 section 4.5.1): a mailbox in ASCII,
     /// at another domain. Default `None`: as all mail for our name.
     pub postmaster: Option<Mailbox>,
+    /// Which messages get the fields that they lack. Default: those of clients that have logged in.
+    pub add_fields: AddFields,
     /// The most Received fields of a message. Default 100 (RFC 5321 section 6.3). Beyond it: 554 5.4.6, a loop. So is
     /// a message with four Received fields by [`host_name`](Self::host_name).
     pub max_hops: usize,
+}
+
+/// Whose messages get a `Date` and a `Message-ID` in front when they lack them (RFC 6409 section 8). Large providers refuse
+/// mail without. Nothing else of a message is changed.
+///
+/// To see what is missing, up to 64 KiB of a header are held back in memory; a longer one gets nothing. Content that begins
+/// with a line that is no field of a header gets a blank line too, which makes all of it the body.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AddFields {
+    /// Nobody's.
+    Never,
+    /// Those of clients that have logged in.
+    #[default]
+    Submitted,
+    /// Those of all clients that the policy trusts: the networks that may relay besides.
+    Trusted,
 }
 
 /// How mail is delivered.
@@ -91,6 +110,7 @@ impl RelayOptions {
             routes: Routes::default(),
             delivery: DeliveryOptions::default(),
             postmaster: None,
+            add_fields: AddFields::default(),
             max_hops: 100,
         }
     }

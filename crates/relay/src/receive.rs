@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use posthaste_client::Resolver;
 use posthaste_queue::{Draft, Full, NewMessage, Owner, PutError, Queue};
@@ -16,9 +17,10 @@ use posthaste_server::{
 use tracing::error;
 
 use crate::{
-    Event,
+    AddFields, Event,
     message::{Named, Origin, OutsideError, new_message, terms},
     offers::as_of_now,
+    opening::Opening,
     record::by_after,
     shared::Shared,
     trace::{Inspector, MAX_OWN_HOPS, client, received},
@@ -110,12 +112,32 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         let asked = envelope.mail.mt_priority;
         envelope.mail.mt_priority = asked.map(|asked| self.priority(peer, asked));
         let lowered = envelope.mail.mt_priority.filter(|priority| asked != Some(*priority));
-        let trace = received(peer, &self.shared.options.host_name, draft.id(), &envelope);
-        draft.write(trace.into()).await.map_err(refusal)?;
+        let own_name = &shared.options.host_name;
+        let trace = received(peer, own_name, draft.id(), &envelope);
+        let mut opening = None;
+        if self.adds_fields(peer) {
+            opening = Some(Opening::new(trace));
+        } else {
+            draft.write(trace.into()).await.map_err(refusal)?;
+        }
         let mut inspector = Inspector::new(&shared.options.host_name);
-        while let Some(piece) = body.next().await? {
+        while let Some(mut piece) = body.next().await? {
             inspector.inspect(&piece);
+            if let Some(mut front) = opening.take() {
+                let Some(unheld) = front.hold(piece, &inspector) else {
+                    opening = Some(front);
+                    continue;
+                };
+                let front = front.write(&inspector, false, own_name, draft.id());
+                write_all(&mut draft, front).await?;
+                piece = unheld;
+            }
             draft.write(piece).await.map_err(refusal)?;
+        }
+        inspector.end();
+        if let Some(front) = opening {
+            let front = front.write(&inspector, true, own_name, draft.id());
+            write_all(&mut draft, front).await?;
         }
         if inspector.hops >= self.shared.options.max_hops || inspector.own_hops >= MAX_OWN_HOPS {
             return Err(Reply::from_static("554 5.4.6 Too many hops, this is a loop\r\n"));
@@ -155,6 +177,15 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
 }
 
 impl<Q: Queue, R> RelayHandler<Q, R> {
+    /// Whether a client's message gets the fields that it lacks.
+    fn adds_fields(&self, peer: &Peer) -> bool {
+        match self.shared.options.add_fields {
+            AddFields::Never => false,
+            AddFields::Submitted => peer.identity.is_some(),
+            AddFields::Trusted => self.shared.options.policy.trusts(peer),
+        }
+    }
+
     /// The priority that a client may have: strangers have none above the usual one (RFC 6710 section 4.1).
     fn priority(&self, peer: &Peer, asked: Priority) -> Priority {
         if self.shared.options.policy.trusts(peer) { asked } else { asked.min(Priority::default()) }
@@ -173,6 +204,13 @@ fn message(
     let owner = peer.identity.clone().unwrap_or_else(|| peer.address.ip().to_canonical().to_string());
     let origin = Origin { client: Some(client(peer)), all_ascii, trusted, returns_whole: false };
     new_message(own_name, Owner::new(&owner).unwrap_or_default(), envelope, origin)
+}
+
+async fn write_all(draft: &mut impl Draft, pieces: [Bytes; 2]) -> Result<(), Reply> {
+    for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+        draft.write(piece).await.map_err(refusal)?;
+    }
+    Ok(())
 }
 
 fn local_error() -> Reply {

@@ -64,21 +64,46 @@ pub(crate) fn date(time: Timestamp) -> String {
 /// members are here, make it; few enough that mail in a circle ends soon. At so many Received fields of our own: 554 5.4.6.
 pub(crate) const MAX_OWN_HOPS: usize = 4;
 
-/// Reads a message on its way through: how often it was relayed before, by anyone and by this relay, and whether it is all
-/// ASCII.
+/// Reads a message on its way through: how often it was relayed before, by anyone and by this relay, which fields it has, and
+/// whether it is all ASCII.
+///
+/// A blank before a field's colon does not hide the field (RFC 5322 section 4.5).
 #[derive(Debug)]
 pub(crate) struct Inspector<'n> {
     own_name: &'n [u8],
-    /// Octets of the current header line that match `received:` so far; nothing when they do not.
-    matched: Option<usize>,
-    /// Octets of the current header line.
-    line: usize,
+    /// The name of the field whose line this is, in its first octets.
+    name: [u8; NAME],
+    at: At,
+    line: Line,
+    /// Whether a blank line, or a first line that is no field, has ended the header.
     in_header: bool,
-    /// Where in a Received field it is; nothing outside of those.
+    /// Where in a Received field it is. [`None`]: outside of those.
     by: Option<By>,
+    /// The content begins with a line that is no field of a header: it has none.
+    pub(crate) headless: bool,
     pub(crate) hops: usize,
     pub(crate) own_hops: usize,
+    pub(crate) has_date: bool,
+    pub(crate) has_message_id: bool,
     pub(crate) eight_bit: bool,
+}
+
+/// Where in a line of a header.
+#[derive(Debug, Clone, Copy)]
+enum At {
+    /// Within a name, behind so many octets of it.
+    Name(usize),
+    /// Behind a name of so many octets and a blank.
+    Blank(usize),
+    /// Where nothing can tell of a name any more.
+    Rest,
+}
+
+/// Which line of a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    First,
+    Later,
 }
 
 /// How much of `by` with our name behind it was read in a Received field.
@@ -96,57 +121,100 @@ enum By {
     Name(usize),
 }
 
-const RECEIVED: &[u8] = b"received:";
+/// The longest name that is looked for.
+const NAME: usize = b"message-id".len();
 
 impl<'n> Inspector<'n> {
     pub(crate) fn new(own_name: &'n Domain) -> Self {
         Self {
             own_name: own_name.as_str().as_bytes(),
-            matched: Some(0),
-            line: 0,
+            name: [0; NAME],
+            at: At::Name(0),
+            line: Line::First,
             in_header: true,
             by: None,
+            headless: false,
             hops: 0,
             own_hops: 0,
+            has_date: false,
+            has_message_id: false,
             eight_bit: false,
         }
+    }
+
+    /// Returns `true` if the header is over.
+    pub(crate) const fn has_header(&self) -> bool {
+        !self.in_header
     }
 
     pub(crate) fn inspect(&mut self, content: &[u8]) {
         self.eight_bit |= !content.is_ascii();
         let mut octets = content.iter();
         while let (true, Some(octet)) = (self.in_header, octets.next()) {
-            match octet {
-                b'\n' => {
-                    self.in_header = self.line > 0;
-                    self.matched = Some(0);
-                    self.line = 0;
-                }
-                b'\r' => {}
-                _ => {
-                    if self.line == 0 && !matches!(octet, b' ' | b'\t') {
-                        // Another field.
-                        self.end_by();
-                        self.by = None;
-                    }
-                    self.line += 1;
-                    self.look_for_by(*octet);
-                    let expected = self.matched.and_then(|matched| RECEIVED.get(matched));
-                    self.matched = match (self.matched, expected) {
-                        (Some(matched), Some(expected)) if octet.eq_ignore_ascii_case(expected) => Some(matched + 1),
-                        _ => None,
-                    };
-                    if self.matched == Some(RECEIVED.len()) {
-                        self.hops += 1;
-                        self.matched = None;
-                        self.by = Some(By::Blank);
-                    }
-                }
+            match (self.at, octet) {
+                // Another line of the same field begins with a blank.
+                (At::Name(0), octet) if !matches!(octet, b' ' | b'\t' | b'\r') => self.end_by(),
+                (_, b'\r' | b'\n') => {}
+                _ => self.look_for_by(*octet),
             }
+            self.at = match (self.at, octet) {
+                (_, b'\r') => self.at,
+                (At::Name(0), b'\n') => {
+                    self.in_header = false;
+                    At::Rest
+                }
+                (at, b'\n') => {
+                    if let At::Name(length) | At::Blank(length) = at {
+                        self.no_field(length);
+                    }
+                    self.line = Line::Later;
+                    At::Name(0)
+                }
+                (At::Name(length @ 1..) | At::Blank(length), b':') => {
+                    self.field(length);
+                    At::Rest
+                }
+                (At::Name(length @ 1..) | At::Blank(length), b' ' | b'\t') => At::Blank(length),
+                (At::Name(length), b'!'..=b'9' | b';'..=b'~') => {
+                    if let Some(place) = self.name.get_mut(length) {
+                        *place = *octet;
+                    }
+                    At::Name(length + 1)
+                }
+                (At::Name(length) | At::Blank(length), _) => {
+                    self.no_field(length);
+                    At::Rest
+                }
+                (At::Rest, _) => At::Rest,
+            };
         }
-        if !self.in_header {
-            self.end_by();
-            self.by = None;
+    }
+
+    /// The content is at its end.
+    pub(crate) fn end(&mut self) {
+        if let (true, At::Name(length @ 1..) | At::Blank(length)) = (self.in_header, self.at) {
+            self.no_field(length);
+        }
+        self.end_by();
+    }
+
+    fn field(&mut self, length: usize) {
+        let name = self.name.get(..length).unwrap_or_default();
+        if name.eq_ignore_ascii_case(b"received") {
+            self.hops = self.hops.saturating_add(1);
+            self.by = Some(By::Blank);
+        }
+        self.has_date |= name.eq_ignore_ascii_case(b"date");
+        self.has_message_id |= name.eq_ignore_ascii_case(b"message-id");
+    }
+
+    /// A line is none of a field. Within a header that changes nothing: more fields may follow.
+    fn no_field(&mut self, length: usize) {
+        let name = self.name.get(..length).unwrap_or_default();
+        // What some programs leave there from a mailbox file.
+        let from_file = name == b"From" || name == b">From";
+        if self.line == Line::First && !from_file {
+            (self.headless, self.in_header) = (true, false);
         }
     }
 
@@ -172,9 +240,9 @@ impl<'n> Inspector<'n> {
         });
     }
 
-    /// Our name may have ended here.
+    /// Our name may have ended here, and a field of ours with it.
     fn end_by(&mut self) {
-        if self.by == Some(By::Name(self.own_name.len())) {
+        if self.by.take() == Some(By::Name(self.own_name.len())) {
             self.own_hops = self.own_hops.saturating_add(1);
         }
     }
@@ -186,7 +254,7 @@ mod tests {
 
     #[test]
     fn hops_are_counted_in_the_header_however_it_is_split() {
-        let message = b"Received: a\r\n\tb\r\nX-Received: no\r\nRECEIVED: c\r\nReceive: no\r\n\r\nReceived: body\r\n";
+        let message = b"Received: a\r\n\tb\r\nX-Received: no\r\nRECEIVED : c\r\nReceive: no\r\n\r\nReceived: body\r\n";
         for split in 0..message.len() {
             let own_name = "relay.test".parse().unwrap();
             let mut inspector = Inspector::new(&own_name);
@@ -229,6 +297,41 @@ mod tests {
         let mut inspector = Inspector::new(&own_name);
         inspector.inspect(field.as_bytes());
         assert_eq!((inspector.hops, inspector.own_hops), (1, 1), "{field}");
+    }
+
+    #[test]
+    fn fields_are_found_however_they_are_written() {
+        let own_name = "relay.test".parse().unwrap();
+        for (content, date, message_id, headless) in [
+            ("", false, false, false),
+            ("\r\nDate: body\r\n", false, false, false),
+            ("Date: x\r\nMessage-ID: <a@b>\r\n\r\n", true, true, false),
+            ("date:x", true, false, false),
+            ("DATE\t : x\r\n", true, false, false),
+            ("Subject: x\r\n Date: folded\r\n\tMessage-ID: folded\r\n\r\n", false, false, false),
+            ("Resent-Date: x\r\nResent-Message-ID: <a@b>\r\nX-Message-ID: <a@b>\r\n", false, false, false),
+            ("Dates: x\r\nDat: x\r\nMessage-IDs: x\r\nD ate: x\r\n", false, false, false),
+            ("Subject: x\nMESSAGE-id: <a@b>\n\nDate: body\n", false, true, false),
+            ("Subject: x\r\nno field\r\nDate: x\r\n\r\n", true, false, false),
+            ("Subject: x\r\n \r\nDate: x\r\n", true, false, false),
+            ("Hello\r\nDate: body\r\n", false, false, true),
+            ("Hello", false, false, true),
+            ("Hello, world: one\r\n", false, false, true),
+            (" Date: x\r\nDate: x\r\n", false, false, true),
+            (": x\r\nDate: x\r\n", false, false, true),
+            ("\u{e4}: x\r\n", false, false, true),
+            ("From a@b Mon Jan  1 00:00:00 2024\r\nDate: x\r\n\r\n", true, false, false),
+            (">From a@b Mon Jan  1 00:00:00 2024\r\nDate: x\r\n\r\n", true, false, false),
+        ] {
+            for split in 0..=content.len() {
+                let mut inspector = Inspector::new(&own_name);
+                inspector.inspect(&content.as_bytes()[..split]);
+                inspector.inspect(&content.as_bytes()[split..]);
+                inspector.end();
+                let found = (inspector.has_date, inspector.has_message_id, inspector.headless);
+                assert_eq!(found, (date, message_id, headless), "{content:?} {split}");
+            }
+        }
     }
 
     #[test]

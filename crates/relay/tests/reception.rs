@@ -6,6 +6,7 @@ mod support;
 use std::time::Duration;
 
 use posthaste_queue::Queue as _;
+use posthaste_relay::RelayOptions;
 use support::{Client, options};
 
 #[tokio::test]
