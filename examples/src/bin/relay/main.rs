@@ -15,8 +15,8 @@ use config::Config;
 
 /// A store-and-forward SMTP relay.
 ///
-/// Without a configuration it listens on 127.0.0.1:2525 and takes mail for this host's own name only. A commented
-/// configuration stands in examples/relay.toml.
+/// Without a configuration it listens on 127.0.0.1:2525 and takes no mail: who may send where has to be written down. A
+/// commented configuration stands in examples/relay.toml.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -35,7 +35,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Check a configuration, files and all, and start nothing.
+    /// Check a configuration, files and all, and start nothing. Every mistake is named at once. Exits 2 if the relay would
+    /// not start with it, and 0 if there are warnings at most.
     Check {
         /// The configuration.
         #[arg(long, value_name = "FILE")]
@@ -71,8 +72,9 @@ fn main() -> ExitCode {
         Command::Demo(options) => runtime.block_on(demo::run(options)),
         Command::Serve { config } => with(config, |config| runtime.block_on(serve::run(config))),
         Command::Check { config } => with(config, |config| {
-            println!("{}: no mistake found", config.name);
-            Ok(())
+            // What looks names up may want to know where it would run.
+            let _runtime = runtime.enter();
+            check(&config)
         }),
         Command::Verifier { iterations } => print_verifier(iterations),
         Command::Status { config } => with(config, |config| runtime.block_on(control::ask(&config))),
@@ -105,6 +107,21 @@ impl Failure {
     }
 }
 
+fn check(config: &Config) -> Result<(), Failure> {
+    for warning in &config.warnings {
+        eprintln!("{warning}");
+    }
+    if let Err(problem) = serve::resolver(&config.dns) {
+        return Err(Failure::Configuration(format!("{}: servers: {problem}", config.name)));
+    }
+    match config.warnings.len() {
+        0 => println!("{}: no mistake found", config.name),
+        1 => println!("{}: no mistake found, and one warning", config.name),
+        warnings => println!("{}: no mistake found, and {warnings} warnings", config.name),
+    }
+    Ok(())
+}
+
 fn print_verifier(iterations: u32) -> Result<(), Failure> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).map_err(Failure::run)?;
@@ -115,5 +132,5 @@ fn print_verifier(iterations: u32) -> Result<(), Failure> {
 }
 
 fn with(path: Option<PathBuf>, run: impl FnOnce(Config) -> Result<(), Failure>) -> Result<(), Failure> {
-    run(Config::load(path.as_deref()).map_err(|error| Failure::Configuration(error.to_string()))?)
+    run(Config::load(path.as_deref()).map_err(|found| Failure::Configuration(found.into_lines().join("\n")))?)
 }

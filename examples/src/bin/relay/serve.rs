@@ -1,6 +1,6 @@
 //! `relay serve`.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, net::SocketAddr};
 
 use posthaste_client::HickoryResolver;
 use posthaste_queue::log::{LogOptions, LogQueue};
@@ -15,13 +15,10 @@ use crate::{Failure, config::Config, control, secret};
 /// Runs the relay until it is told to end.
 pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     log_to_stderr();
-    let resolver = if config.dns.is_empty() {
-        HickoryResolver::system().map_err(|error| {
-            Failure::Run(format!("cannot use the system's DNS servers: {error}; name some in [dns] servers"))
-        })?
-    } else {
-        HickoryResolver::with_servers(&config.dns).map_err(Failure::run)?
-    };
+    for warning in &config.warnings {
+        warn!("{warning}");
+    }
+    let resolver = resolver(&config.dns).map_err(Failure::Run)?;
     let options = LogOptions { max_body: config.max_message.saturating_add(64 * 1_024), ..LogOptions::default() };
     let queue = LogQueue::open(&config.queue, options).map_err(Failure::run)?;
     info!(queue = %config.queue.display(), report = ?queue.report(), "queue opened");
@@ -52,6 +49,17 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     served.map_err(|error| {
         Failure::Run(format!("{error}; what was acknowledged is safe, start again when the disk is well"))
     })
+}
+
+/// What looks names up, by these servers or by those of the system. Nothing is asked yet.
+pub(crate) fn resolver(servers: &[SocketAddr]) -> Result<HickoryResolver, String> {
+    let system = |error| format!("cannot use the system's DNS servers: {error}; name some in [dns] servers");
+    match servers {
+        [] => HickoryResolver::system().map_err(system),
+        servers => {
+            HickoryResolver::with_servers(servers).map_err(|error| format!("{error}; name others in [dns] servers"))
+        }
+    }
 }
 
 fn log_to_stderr() {

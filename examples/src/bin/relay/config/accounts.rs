@@ -3,11 +3,7 @@
 use posthaste_relay::{AccountError, Accounts};
 use posthaste_server::{ScramKey, UnknownUsers, session::sasl::MIN_ITERATIONS, wire::Secret};
 
-use super::{
-    ConfigError,
-    error::Source,
-    file::{Account, AccountName},
-};
+use super::file::Account;
 
 /// The accounts as they were written.
 #[derive(Debug)]
@@ -20,23 +16,14 @@ enum Proof {
 }
 
 impl AccountsConfig {
-    pub(super) fn read(accounts: Vec<Account>, source: &Source) -> Result<Self, ConfigError> {
-        let mut read = Vec::new();
-        for Account { name, password, verifier } in accounts {
-            let proof = match (password, verifier) {
-                (Some(password), None) => Proof::Password(password),
-                (None, Some(key)) => Proof::Verifier(key),
-                (password, _) => {
-                    let found = if password.is_some() { "both" } else { "neither" };
-                    let problem =
-                        format!("{found} of `password` and `verifier` stand with this name; write one of them");
-                    return Err(source.mistake(name.span(), &problem));
-                }
-            };
-            let AccountName(name) = name.into_inner();
-            read.push((name, proof));
-        }
-        Ok(Self(read))
+    /// Takes accounts that were checked: each has a name, and a password or a verifier.
+    pub(super) fn new(accounts: Vec<Account>) -> Self {
+        let read = accounts.into_iter().filter_map(|account| {
+            let password = account.password.map(|password| Proof::Password(password.value));
+            let proof = password.or_else(|| account.verifier.map(|verifier| Proof::Verifier(verifier.value)));
+            Some((account.name?.value, proof?))
+        });
+        Self(read.collect())
     }
 
     pub(crate) const fn is_empty(&self) -> bool {

@@ -1,190 +1,303 @@
-//! The file as it is written. What cannot be right is refused while it is read, so that the mistake has a place.
+//! The file as it is written. Every value is looked at by itself here, so that each mistake is found and has its place.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use posthaste_relay::{DomainPattern, IpNet};
+use posthaste_relay::{AddFields, DomainPattern, IpNet};
 use posthaste_server::{
     ScramKey,
-    wire::{Domain, Secret},
+    wire::{Domain, Mailbox, Secret},
 };
-use serde::Deserialize;
-use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
-use super::values;
+use super::{
+    findings::{At, Findings, Place},
+    table::{Read, Table, kind},
+    values,
+};
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// What stands in the file. `None`: it does not, or it is wrong, which is among the findings then.
+#[derive(Debug, Default)]
 pub(super) struct File {
-    #[serde(default, deserialize_with = "values::domain")]
-    pub(super) hostname: Option<Domain>,
-    pub(super) queue: Option<PathBuf>,
-    #[serde(default, deserialize_with = "values::networks")]
-    pub(super) relay_from: Vec<IpNet>,
-    #[serde(default, deserialize_with = "values::patterns")]
-    pub(super) relay_domains: Vec<DomainPattern>,
-    #[serde(default)]
-    pub(super) listener: Vec<Listener>,
-    pub(super) tls: Option<Tls>,
-    #[serde(default)]
-    pub(super) account: Vec<Account>,
-    #[serde(default)]
-    pub(super) route: Vec<Route>,
-    #[serde(default)]
-    pub(super) dns: Dns,
-    #[serde(default)]
+    pub(super) hostname: Option<At<Domain>>,
+    pub(super) postmaster: Option<At<Mailbox>>,
+    pub(super) queue: Option<At<PathBuf>>,
+    pub(super) relay_from: Option<At<Vec<At<IpNet>>>>,
+    pub(super) relay_domains: Option<At<Vec<At<DomainPattern>>>>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) tls: Option<TlsFiles>,
+    pub(super) accounts: Vec<Account>,
+    pub(super) routes: Vec<Route>,
+    pub(super) add_fields: Option<At<AddFields>>,
+    pub(super) dns: Option<At<Vec<At<SocketAddr>>>>,
     pub(super) offers: Offers,
-    #[serde(default)]
     pub(super) delivery: Delivery,
-    #[serde(default)]
     pub(super) limits: Limits,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub(super) struct Listener {
-    #[serde(deserialize_with = "values::address")]
-    pub(super) address: SocketAddr,
-    #[serde(default = "values::mx")]
-    pub(super) role: Spanned<Role>,
-    pub(super) tls: Option<Spanned<ListenerTls>>,
+    pub(super) place: Place,
+    pub(super) address: Option<At<SocketAddr>>,
+    pub(super) role: Option<At<Role>>,
+    pub(super) tls: Option<At<ListenerTls>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Mx,
     Submission,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ListenerTls {
     Off,
     Starttls,
     Implicit,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Tls {
-    pub(super) certificate: Spanned<PathBuf>,
-    pub(super) key: Spanned<PathBuf>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Account {
-    pub(super) name: Spanned<AccountName>,
-    #[serde(default, deserialize_with = "values::password")]
-    pub(super) password: Option<Secret<String>>,
-    #[serde(default, deserialize_with = "values::verifier")]
-    pub(super) verifier: Option<ScramKey>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct AccountName(#[serde(deserialize_with = "values::account_name")] pub(super) String);
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Route {
-    #[serde(deserialize_with = "values::patterns")]
-    pub(super) domains: Vec<DomainPattern>,
-    #[serde(deserialize_with = "values::to")]
-    pub(super) to: To,
-    #[serde(default = "values::opportunistic")]
-    pub(super) tls: Spanned<RouteTls>,
-    #[serde(default = "values::yes")]
-    pub(super) chunking: bool,
+#[derive(Debug)]
+pub(super) struct TlsFiles {
+    pub(super) place: Place,
+    pub(super) certificate: Option<At<PathBuf>>,
+    pub(super) key: Option<At<PathBuf>>,
 }
 
 #[derive(Debug)]
-pub(super) enum To {
-    Mx,
-    Hosts(Vec<(String, u16)>),
+pub(super) struct Account {
+    pub(super) name: Option<At<String>>,
+    pub(super) password: Option<At<Secret<String>>>,
+    pub(super) verifier: Option<At<ScramKey>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) domains: Option<At<Vec<At<DomainPattern>>>>,
+    pub(super) to: Option<At<To>>,
+    pub(super) tls: Option<At<RouteTls>>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum To {
+    Mx,
+    Hosts(Vec<At<(String, u16)>>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RouteTls {
     Off,
     Opportunistic,
-    /// Verified where the route names a host by its name, and otherwise not.
     Required,
-    Verified,
-    Unverified,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Dns {
-    #[serde(default, deserialize_with = "values::addresses")]
-    pub(super) servers: Vec<SocketAddr>,
 }
 
 /// What is offered; everything, unless it is switched off.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Default)]
 pub(super) struct Offers {
-    pub(super) dsn: bool,
-    pub(super) smtputf8: bool,
-    pub(super) chunking: bool,
-    pub(super) binarymime: bool,
-    pub(super) deliverby: bool,
-    pub(super) futurerelease: bool,
-    pub(super) mt_priority: bool,
-    pub(super) rrvs: bool,
-    pub(super) requiretls: bool,
+    pub(super) dsn: Option<At<bool>>,
+    pub(super) smtputf8: Option<At<bool>>,
+    pub(super) chunking: Option<At<bool>>,
+    pub(super) binarymime: Option<At<bool>>,
+    pub(super) deliverby: Option<At<bool>>,
+    pub(super) futurerelease: Option<At<bool>>,
+    pub(super) mt_priority: Option<At<bool>>,
+    pub(super) rrvs: Option<At<bool>>,
+    pub(super) requiretls: Option<At<bool>>,
 }
 
-impl Default for Offers {
-    fn default() -> Self {
-        Self {
-            dsn: true,
-            smtputf8: true,
-            chunking: true,
-            binarymime: true,
-            deliverby: true,
-            futurerelease: true,
-            mt_priority: true,
-            rrvs: true,
-            requiretls: true,
+#[derive(Debug, Default)]
+pub(super) struct Delivery {
+    pub(super) mx_port: Option<At<u16>>,
+    pub(super) allow_loopback: Option<At<bool>>,
+    pub(super) retry: Option<At<Vec<At<Duration>>>>,
+    pub(super) expire_after: Option<At<Duration>>,
+    pub(super) warn_after: Option<At<Option<Duration>>>,
+    pub(super) authorities: Option<At<PathBuf>>,
+    pub(super) timeout: Option<At<Duration>>,
+    pub(super) concurrency: Option<At<u16>>,
+    pub(super) concurrency_per_site: Option<At<u16>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Limits {
+    pub(super) message_size: Option<At<u64>>,
+    pub(super) returned_size: Option<At<u64>>,
+    pub(super) hold: Option<At<Duration>>,
+    pub(super) recipients: Option<At<u16>>,
+    pub(super) connections: Option<At<u16>>,
+}
+
+impl File {
+    /// Reads what can be read. `None`: the syntax has faults, which are all found; what the rest means is a guess then.
+    pub(super) fn read(text: &str, findings: &mut Findings) -> Option<Self> {
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            let problem = error.message().lines().collect::<Vec<_>>().join(", ");
+            let text = format!("this is no TOML: {problem}; write key = value, with text in quotes");
+            findings.syntax(error.span().map(|span| span.start), &text);
         }
+        errors.is_empty().then(|| Self::from_table(table.get_ref(), findings))
+    }
+
+    fn from_table(table: &DeTable<'_>, findings: &mut Findings) -> Self {
+        let mut file = Table::new("", None, table);
+        let read = Self {
+            hostname: file.take("hostname", findings, values::domain),
+            postmaster: file.take("postmaster", findings, values::mailbox),
+            queue: file.take("queue", findings, values::path),
+            relay_from: file.list("relay_from", findings, values::network),
+            relay_domains: file.list("relay_domains", findings, values::pattern),
+            listeners: each(file.tables("listener", findings), findings, Listener::read),
+            tls: file.table("tls", findings).map(|table| TlsFiles::read(table, findings)),
+            accounts: each(file.tables("account", findings), findings, Account::read),
+            routes: each(file.tables("route", findings), findings, Route::read),
+            add_fields: file.table("submission", findings).and_then(|mut table| {
+                let add_fields = table.take("add_fields", findings, values::add_fields);
+                table.end(findings);
+                add_fields
+            }),
+            dns: file.table("dns", findings).and_then(|mut table| {
+                let servers = table.full_list("servers", false, findings, values::address);
+                table.end(findings);
+                servers
+            }),
+            offers: file.table("offers", findings).map(|table| Offers::read(table, findings)).unwrap_or_default(),
+            delivery: file.table("delivery", findings).map(|table| Delivery::read(table, findings)).unwrap_or_default(),
+            limits: file.table("limits", findings).map(|table| Limits::read(table, findings)).unwrap_or_default(),
+        };
+        file.end(findings);
+        read
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Delivery {
-    #[serde(default, deserialize_with = "values::positive")]
-    pub(super) mx_port: Option<u16>,
-    #[serde(default)]
-    pub(super) allow_loopback: bool,
-    #[serde(default, deserialize_with = "values::durations")]
-    pub(super) retry: Option<Vec<Duration>>,
-    #[serde(default, deserialize_with = "values::duration")]
-    pub(super) expire_after: Option<Duration>,
-    #[serde(default, deserialize_with = "values::warning")]
-    pub(super) warn_after: Option<Option<Duration>>,
-    pub(super) authorities: Option<Spanned<PathBuf>>,
-    #[serde(default, deserialize_with = "values::duration")]
-    pub(super) timeout: Option<Duration>,
-    #[serde(default, deserialize_with = "values::positive")]
-    pub(super) concurrency: Option<u16>,
-    #[serde(default, deserialize_with = "values::positive")]
-    pub(super) concurrency_per_site: Option<u16>,
+fn each<'t, T>(tables: Vec<Table<'t>>, findings: &mut Findings, read: fn(Table<'t>, &mut Findings) -> T) -> Vec<T> {
+    tables.into_iter().map(|table| read(table, findings)).collect()
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Limits {
-    #[serde(default, deserialize_with = "values::message_size")]
-    pub(super) message_size: Option<u64>,
-    #[serde(default, deserialize_with = "values::returned_size")]
-    pub(super) returned_size: Option<u64>,
-    #[serde(default, deserialize_with = "values::hold")]
-    pub(super) hold: Option<Duration>,
-    #[serde(default, deserialize_with = "values::positive")]
-    pub(super) recipients: Option<u16>,
-    #[serde(default, deserialize_with = "values::positive")]
-    pub(super) connections: Option<u16>,
+impl Listener {
+    fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
+        let read = Self {
+            place: table.place(),
+            address: table.need("address", findings, values::address),
+            role: table.take("role", findings, values::role),
+            tls: table.take("tls", findings, values::listener_tls),
+        };
+        table.end(findings);
+        read
+    }
+
+    pub(super) fn is_submission(&self) -> bool {
+        self.role.as_ref().is_some_and(|role| role.value == Role::Submission)
+    }
+
+    /// How TLS starts there: as it says, or with STARTTLS if there is a certificate.
+    pub(super) fn starts_tls(&self, has_certificate: bool) -> ListenerTls {
+        let default = if has_certificate { ListenerTls::Starttls } else { ListenerTls::Off };
+        self.tls.as_ref().map_or(default, |tls| tls.value)
+    }
+}
+
+impl TlsFiles {
+    fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
+        let read = Self {
+            place: table.place(),
+            certificate: table.need("certificate", findings, values::path),
+            key: table.need("key", findings, values::path),
+        };
+        table.end(findings);
+        read
+    }
+}
+
+impl Account {
+    fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
+        let name = table.need("name", findings, values::account_name);
+        let proofs = ["password", "verifier"].map(|key| table.has(key));
+        let place = name.as_ref().map_or_else(|| table.place(), |name| name.place);
+        let wrong = match proofs {
+            [true, true] => Some("both"),
+            [false, false] => Some("neither"),
+            _ => None,
+        };
+        if let Some(found) = wrong {
+            let text = "of `password` and `verifier` stand with this name; write one of them";
+            findings.error(place, format_args!("{found} {text}"));
+        }
+        let password = table.take("password", findings, values::password);
+        let verifier = table.take("verifier", findings, values::verifier);
+        table.end(findings);
+        Self { name, password, verifier }
+    }
+}
+
+impl Route {
+    fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
+        let domains = table.full_list("domains", true, findings, values::pattern);
+        let to = match table.is_list("to") {
+            true => table
+                .full_list("to", true, findings, values::host_and_port)
+                .map(|list| At { value: To::Hosts(list.value), place: list.place }),
+            false => table.need("to", findings, mx),
+        };
+        let tls = table.take("tls", findings, values::route_tls);
+        table.end(findings);
+        Self { domains, to, tls }
+    }
+}
+
+fn mx(value: &DeValue<'_>) -> Read<To> {
+    match value.as_str() {
+        Some("mx") => Ok(To::Mx),
+        Some(word) => Err(format!("`{word}` is no next hop")),
+        None => Err(format!("it is {} and no next hop", kind(value))),
+    }
+}
+
+impl Offers {
+    fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
+        let mut take = |key| table.take(key, findings, values::flag);
+        let read = Self {
+            dsn: take("dsn"),
+            smtputf8: take("smtputf8"),
+            chunking: take("chunking"),
+            binarymime: take("binarymime"),
+            deliverby: take("deliverby"),
+            futurerelease: take("futurerelease"),
+            mt_priority: take("mt_priority"),
+            rrvs: take("rrvs"),
+            requiretls: take("requiretls"),
+        };
+        table.end(findings);
+        read
+    }
+}
+
+impl Delivery {
+    fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
+        let read = Self {
+            mx_port: table.take("mx_port", findings, values::positive),
+            allow_loopback: table.take("allow_loopback", findings, values::flag),
+            retry: table.full_list("retry", false, findings, values::wait),
+            expire_after: table.take("expire_after", findings, values::wait),
+            warn_after: table.take("warn_after", findings, values::warning),
+            authorities: table.take("authorities", findings, values::path),
+            timeout: table.take("timeout", findings, values::timeout),
+            concurrency: table.take("concurrency", findings, values::positive),
+            concurrency_per_site: table.take("concurrency_per_site", findings, values::positive),
+        };
+        table.end(findings);
+        read
+    }
+}
+
+impl Limits {
+    fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
+        let read = Self {
+            message_size: table.take("message_size", findings, values::message_size),
+            returned_size: table.take("returned_size", findings, values::returned_size),
+            hold: table.take("hold", findings, values::wait),
+            recipients: table.take("recipients", findings, values::positive),
+            connections: table.take("connections", findings, values::positive),
+        };
+        table.end(findings);
+        read
+    }
 }

@@ -1,8 +1,12 @@
 //! The configuration: from a TOML file to what the libraries take. `examples/relay.toml` documents every key.
 
 mod accounts;
-mod error;
+mod check;
 mod file;
+mod findings;
+mod keys;
+mod table;
+mod tls;
 mod values;
 
 use std::{
@@ -12,31 +16,29 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::{Tls as ClientTls, TlsPolicy, session::client::ClientTimeouts, unverified, verified};
+use posthaste_client::session::client::ClientTimeouts;
 use posthaste_relay::{
     DeliveryOptions, DomainPattern, NextHop, Policy, RelayOptions, RetrySchedule, Route, Routes, future_release, offers,
 };
 use posthaste_server::{
     ServerOptions, Tls,
-    rustls::{
-        ClientConfig, RootCertStore, ServerConfig,
-        crypto::{CryptoProvider, aws_lc_rs},
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    },
+    rustls::{ClientConfig, ServerConfig, crypto::aws_lc_rs},
     session::{ServerSettings, server::Offers},
     wire::{Domain, Mechanism, MechanismSet},
 };
 
 pub(crate) use accounts::AccountsConfig;
-pub(crate) use error::ConfigError;
-use error::Source;
-use file::{File, ListenerTls, Role, RouteTls, To};
+use file::{File, ListenerTls, RouteTls, To};
+use findings::At;
+pub(crate) use findings::Findings;
 
 /// Everything that the program needs to know.
 #[derive(Debug)]
 pub(crate) struct Config {
     /// What the configuration is called in messages.
     pub(crate) name: String,
+    /// What is most likely not meant as it stands there, a line for each.
+    pub(crate) warnings: Vec<String>,
     pub(crate) queue: PathBuf,
     pub(crate) listeners: Vec<ListenerConfig>,
     pub(crate) dns: Vec<SocketAddr>,
@@ -54,253 +56,213 @@ pub(crate) struct ListenerConfig {
     pub(crate) tls: Tls,
 }
 
+/// What the configuration is about, beside what stands in it.
+#[derive(Debug)]
+struct Facts<'a> {
+    /// The file, if there is one.
+    path: Option<&'a Path>,
+    /// Paths in the file are relative to it.
+    folder: &'a Path,
+    host_name: Domain,
+    queue: PathBuf,
+    /// What verifies next hops, for mail that demands it.
+    verified_tls: Option<Arc<ClientConfig>>,
+}
+
 /// What one key is good for. SCRAM-SHA-256-PLUS is offered under TLS 1.3 only.
 const AUTH: MechanismSet =
     MechanismSet::of(&[Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256, Mechanism::ScramSha256Plus]);
 
 /// Where a relay without a configuration listens: for programs on this host, on a port that needs no privilege.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 2525));
+const DEFAULT_CONCURRENCY: u16 = 200;
 
 impl Config {
-    /// Reads a configuration, or takes the defaults.
-    pub(crate) fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
-        let Some(path) = path else {
-            let source = Source::new("the built-in configuration", String::new());
-            return Self::build(File::default(), &source, Path::new(""));
+    /// Reads a configuration, or takes the defaults. Nothing is started or made.
+    pub(crate) fn load(path: Option<&Path>) -> Result<Self, Findings> {
+        let (name, text) = match path {
+            Some(path) => (path.display().to_string(), read(path)?),
+            None => ("the built-in configuration".to_owned(), String::new()),
         };
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::unreadable(&name, &error))?;
-        let source = Source::new(&name, text);
-        let file = toml::from_str(&source.text).map_err(|error| source.refused(&error))?;
-        // Paths in the file are relative to the file.
-        Self::build(file, &source, path.parent().unwrap_or(Path::new("")))
-    }
-
-    fn build(mut file: File, source: &Source, folder: &Path) -> Result<Self, ConfigError> {
-        let host_name = RelayOptions::new(file.hostname.take().unwrap_or_else(own_host_name)).host_name;
-        let server_tls = match &file.tls {
-            Some(tls) => Some(server_tls(tls, source, folder)?),
-            None => None,
-        };
-        let accounts = AccountsConfig::read(std::mem::take(&mut file.account), source)?;
+        let mut findings = Findings::new(&name, &text);
+        let Some(file) = File::read(&text, &mut findings) else { return Err(findings) };
+        let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let policies = file.route.iter().map(|route| route_policy(route, source)).collect::<Result<Vec<_>, _>>()?;
         // By MX it could not be kept: nothing proves that a name from DNS is the domain's own.
-        let names_hosts = file.route.iter().any(|route| matches!(route.to, To::Hosts(_)));
-        let guards = names_hosts && file.offers.requiretls;
-        let verified_tls = match guards || policies.contains(&TlsPolicy::Verified) {
-            true => verified_tls(file.delivery.authorities.as_ref(), source, folder, &provider)?,
+        let verifies = check::names_hosts(&file) && check::is_on(file.offers.requiretls.as_ref());
+        let authorities = file.delivery.authorities.as_ref();
+        let verified_tls = match verifies || authorities.is_some() {
+            true => tls::verified(authorities, folder, &provider, &mut findings).filter(|_| verifies),
             false => None,
         };
-        // The provider has ciphers for TLS 1.2 and 1.3; without a configuration a policy that demands TLS delivers nothing.
-        let any_certificate = unverified(Arc::clone(&provider)).ok().map(Arc::new);
-        let mut routes = Vec::new();
-        for (route, policy) in file.route.iter().zip(policies) {
-            let config = match policy {
-                TlsPolicy::Verified if verified_tls.is_none() => {
-                    let problem = "this host trusts no authorities; name those that do in [delivery] authorities";
-                    return Err(source.mistake(route.tls.span(), problem));
-                }
-                TlsPolicy::Verified => verified_tls.clone(),
-                _ => any_certificate.clone(),
-            };
-            routes.push(Route {
-                domains: route.domains.clone(),
-                to: match &route.to {
-                    To::Mx => NextHop::Mx,
-                    To::Hosts(hosts) => NextHop::Hosts(hosts.clone()),
-                },
-                tls: ClientTls { policy, config },
-                chunking: route.chunking,
-            });
+        let host_name = file.hostname.as_ref().map_or_else(own_host_name, |name| name.value.clone());
+        let server_tls = file
+            .tls
+            .as_ref()
+            .and_then(|files| tls::server(files, folder, host_name.as_str(), &provider, &mut findings));
+        let queue = file.queue.as_ref().map_or_else(default_queue, |queue| folder.join(&queue.value));
+        let facts = Facts { path, folder, host_name, queue, verified_tls };
+        check::all(&file, &facts, &mut findings);
+        if findings.has_errors() {
+            return Err(findings);
         }
-        if routes.is_empty() {
-            let tls = ClientTls { policy: TlsPolicy::Opportunistic, config: any_certificate };
-            routes.push(Route { tls, ..Route::new(vec![DomainPattern::Any], NextHop::Mx) });
-        }
-        let verified_tls = verified_tls.filter(|_| guards);
+        Ok(Self::build(file, facts, server_tls.as_ref(), name, findings.into_lines()))
+    }
+
+    /// Puts together what was checked.
+    fn build(
+        file: File,
+        facts: Facts<'_>,
+        server_tls: Option<&Arc<ServerConfig>>,
+        name: String,
+        warnings: Vec<String>,
+    ) -> Self {
+        let Facts { host_name, queue, verified_tls, .. } = facts;
+        let mut settings = ServerSettings::new(host_name.as_str());
+        settings.limits.message = value(file.limits.message_size.as_ref()).unwrap_or(settings.limits.message);
+        let recipients = value(file.limits.recipients.as_ref());
+        settings.limits.recipients = recipients.map_or(settings.limits.recipients, usize::from);
+        settings.offers = offered(&file.offers, verified_tls.is_some());
+        let timeout = value(file.delivery.timeout.as_ref());
+        let waits = file.delivery.retry.as_ref().map(|waits| waits.value.iter().map(|wait| wait.value).collect());
+        let default = RetrySchedule::default();
+        let number = |at: Option<&At<u16>>, default: u16| usize::from(value(at).unwrap_or(default));
         let delivery = DeliveryOptions {
             retry: RetrySchedule {
-                waits: file.delivery.retry.take().unwrap_or_else(|| RetrySchedule::default().waits),
-                expire_after: file.delivery.expire_after.unwrap_or_else(|| RetrySchedule::default().expire_after),
-                warn_after: file.delivery.warn_after.unwrap_or_else(|| RetrySchedule::default().warn_after),
+                waits: waits.unwrap_or(default.waits),
+                expire_after: value(file.delivery.expire_after.as_ref()).unwrap_or(default.expire_after),
+                warn_after: value(file.delivery.warn_after.as_ref()).unwrap_or(default.warn_after),
             },
-            mx_port: file.delivery.mx_port.unwrap_or(25),
-            allow_private: file.delivery.allow_loopback,
-            timeouts: file.delivery.timeout.map_or_else(ClientTimeouts::default, ClientTimeouts::all),
-            connect_timeout: file.delivery.timeout.unwrap_or(Duration::from_secs(30)),
-            concurrency: file.delivery.concurrency.map_or(200, usize::from),
-            concurrency_per_site: file.delivery.concurrency_per_site.map_or(20, usize::from),
-            return_at_most: file.limits.returned_size.unwrap_or(1 << 20),
+            mx_port: value(file.delivery.mx_port.as_ref()).unwrap_or(25),
+            allow_private: value(file.delivery.allow_loopback.as_ref()).unwrap_or(false),
+            timeouts: timeout.map_or_else(ClientTimeouts::default, ClientTimeouts::all),
+            connect_timeout: timeout.unwrap_or(Duration::from_secs(30)),
+            concurrency: number(file.delivery.concurrency.as_ref(), DEFAULT_CONCURRENCY),
+            concurrency_per_site: number(file.delivery.concurrency_per_site.as_ref(), 20),
+            return_at_most: value(file.limits.returned_size.as_ref()).unwrap_or(1 << 20),
             verified_tls,
             ..DeliveryOptions::default()
         };
-        let mut settings = ServerSettings::new(host_name.as_str());
-        let limits = &file.limits;
-        settings.limits.message = limits.message_size.unwrap_or(settings.limits.message);
-        settings.limits.recipients = limits.recipients.map_or(settings.limits.recipients, usize::from);
-        settings.offers = offered(&file.offers, delivery.verified_tls.is_some());
+        let connections = value(file.limits.connections.as_ref());
+        let connections = connections.map_or(ServerOptions::default().connections, usize::from);
         let max_message = settings.limits.message;
-        let listeners = listeners(&file, source, &settings, server_tls.as_ref(), accounts.is_empty())?;
-        let connections = limits.connections.map_or(ServerOptions::default().connections, usize::from);
-        let connections_per_address = (connections / 10).max(1);
-        Ok(Self {
-            name: source.name.clone(),
-            queue: file.queue.map_or_else(default_queue, |queue| folder.join(queue)),
-            listeners,
-            dns: file.dns.servers,
-            accounts,
+        Self {
+            name,
+            warnings,
+            queue,
+            listeners: listeners(&file, &settings, server_tls),
+            dns: file.dns.as_ref().map(|servers| values_of(&servers.value)).unwrap_or_default(),
             relay: RelayOptions {
-                policy: Policy { relay_from: file.relay_from, relay_domains: file.relay_domains },
-                routes: Routes::new(routes),
+                policy: Policy {
+                    relay_from: file.relay_from.as_ref().map(|list| values_of(&list.value)).unwrap_or_default().into(),
+                    relay_domains: file
+                        .relay_domains
+                        .as_ref()
+                        .map(|list| values_of(&list.value))
+                        .unwrap_or_default()
+                        .into(),
+                },
+                postmaster: value(file.postmaster.as_ref()),
+                add_fields: value(file.add_fields.as_ref()).unwrap_or_default(),
+                routes: routes(&file),
                 delivery,
                 ..RelayOptions::new(host_name)
             },
-            server: ServerOptions { connections, connections_per_address, ..ServerOptions::default() },
+            server: ServerOptions {
+                connections,
+                connections_per_address: (connections / 10).max(1),
+                ..ServerOptions::default()
+            },
+            accounts: AccountsConfig::new(file.accounts),
             max_message,
-        })
+        }
     }
 }
 
-fn listeners(
-    file: &File,
-    source: &Source,
-    settings: &ServerSettings,
-    tls: Option<&Arc<ServerConfig>>,
-    no_accounts: bool,
-) -> Result<Vec<ListenerConfig>, ConfigError> {
-    let mut listeners = Vec::new();
-    for listener in &file.listener {
-        let wanted = listener.tls.as_ref().map(|tls| *tls.get_ref());
-        let tls = match (wanted, tls) {
-            (None | Some(ListenerTls::Off), None) | (Some(ListenerTls::Off), _) => Tls::Off,
-            (None | Some(ListenerTls::Starttls), Some(config)) => Tls::StartTls(Arc::clone(config)),
-            (Some(ListenerTls::Implicit), Some(config)) => Tls::Implicit(Arc::clone(config)),
-            (Some(_), None) => {
-                let span = listener.tls.as_ref().map_or(0..0, toml::Spanned::span);
-                return Err(source.mistake(
-                    span,
-                    "there is no certificate for TLS; add [tls] with certificate and key, or say \"off\"",
-                ));
-            }
+fn value<T: Clone>(at: Option<&At<T>>) -> Option<T> {
+    at.map(|at| at.value.clone())
+}
+
+fn values_of<T: Clone>(list: &[At<T>]) -> Vec<T> {
+    list.iter().map(|at| at.value.clone()).collect()
+}
+
+/// Reads the text of a configuration.
+fn read(path: &Path) -> Result<String, Findings> {
+    let name = path.display().to_string();
+    let octets = std::fs::read(path).map_err(|error| {
+        let remedy = "name a file that is there, or leave --config out for the defaults";
+        Findings::unreadable(&name, &format!("cannot read it: {error}; {remedy}"))
+    })?;
+    String::from_utf8(octets).map_err(|error| {
+        let before =
+            String::from_utf8_lossy(error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default());
+        let mut findings = Findings::new(&name, &before);
+        findings.syntax(Some(before.len()), "there is text that is not UTF-8; save the file as UTF-8");
+        findings
+    })
+}
+
+/// Where mail goes to: as the file says, or everything by MX.
+fn routes(file: &File) -> Routes {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let route = |domains, to, route_tls| Route { domains, to, tls: tls::client(route_tls, &provider) };
+    let written = file.routes.iter().filter_map(|written| {
+        let to = match &written.to.as_ref()?.value {
+            To::Mx => NextHop::Mx,
+            To::Hosts(hosts) => NextHop::Hosts(values_of(hosts)),
         };
+        let route_tls = value(written.tls.as_ref()).unwrap_or(RouteTls::Opportunistic);
+        Some(route(values_of(&written.domains.as_ref()?.value), to, route_tls))
+    });
+    let mut routes: Vec<_> = written.collect();
+    if routes.is_empty() {
+        routes.push(route(vec![DomainPattern::Any], NextHop::Mx, RouteTls::Opportunistic));
+    }
+    Routes::new(routes)
+}
+
+fn listeners(file: &File, settings: &ServerSettings, tls: Option<&Arc<ServerConfig>>) -> Vec<ListenerConfig> {
+    let start = |how| match (how, tls) {
+        (ListenerTls::Starttls, Some(config)) => Tls::StartTls(Arc::clone(config)),
+        (ListenerTls::Implicit, Some(config)) => Tls::Implicit(Arc::clone(config)),
+        (ListenerTls::Off, _) | (_, None) => Tls::Off,
+    };
+    let mut listeners = Vec::new();
+    for listener in &file.listeners {
+        let Some(address) = value(listener.address.as_ref()) else { continue };
         let mut settings = settings.clone();
-        if *listener.role.get_ref() == Role::Submission {
-            if no_accounts {
-                let problem = "nobody could log in to submit; add an [[account]], or say \"mx\"";
-                return Err(source.mistake(listener.role.span(), problem));
-            }
-            let longest = file.limits.hold.unwrap_or(Duration::from_secs(30 * 86_400));
-            settings.offers.future_release = file.offers.futurerelease.then(|| future_release(longest));
+        if listener.is_submission() {
+            let longest = value(file.limits.hold.as_ref()).unwrap_or(Duration::from_secs(30 * 86_400));
+            let holds = check::is_on(file.offers.futurerelease.as_ref());
+            settings.offers.future_release = holds.then(|| future_release(longest));
             settings.offers.demand_auth = true;
             settings.offers.auth = AUTH;
-            // Old mail programs send nothing otherwise.
-            settings.tolerance.hello = true;
         }
-        listeners.push(ListenerConfig { address: listener.address, settings, tls });
+        listeners.push(ListenerConfig { address, settings, tls: start(listener.starts_tls(tls.is_some())) });
     }
     if listeners.is_empty() {
-        let tls = tls.map_or(Tls::Off, |config| Tls::StartTls(Arc::clone(config)));
-        listeners.push(ListenerConfig { address: DEFAULT_ADDRESS, settings: settings.clone(), tls });
+        let how = if tls.is_some() { ListenerTls::Starttls } else { ListenerTls::Off };
+        listeners.push(ListenerConfig { address: DEFAULT_ADDRESS, settings: settings.clone(), tls: start(how) });
     }
-    Ok(listeners)
+    listeners
 }
 
 /// What the relay honours, without what is switched off or cannot be kept.
 fn offered(wanted: &file::Offers, verifies: bool) -> Offers {
     let all = offers();
+    let on = |flag: &Option<At<bool>>| check::is_on(flag.as_ref());
     Offers {
-        dsn: wanted.dsn,
-        smtputf8: wanted.smtputf8,
-        chunking: wanted.chunking,
-        binary_mime: wanted.binarymime && wanted.chunking,
-        deliver_by: all.deliver_by.filter(|_| wanted.deliverby),
-        mt_priority: all.mt_priority.filter(|_| wanted.mt_priority),
-        rrvs: wanted.rrvs,
-        require_tls: wanted.requiretls && verifies,
+        dsn: on(&wanted.dsn),
+        smtputf8: on(&wanted.smtputf8),
+        chunking: on(&wanted.chunking),
+        binary_mime: on(&wanted.binarymime) && on(&wanted.chunking),
+        deliver_by: all.deliver_by.filter(|_| on(&wanted.deliverby)),
+        mt_priority: all.mt_priority.filter(|_| on(&wanted.mt_priority)),
+        rrvs: on(&wanted.rrvs),
+        require_tls: on(&wanted.requiretls) && verifies,
         ..all
     }
-}
-
-/// TLS that verifies certificates, by the authorities of the configuration or of this host; nothing when there are none.
-fn verified_tls(
-    file: Option<&toml::Spanned<PathBuf>>,
-    source: &Source,
-    folder: &Path,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Option<Arc<ClientConfig>>, ConfigError> {
-    let mut authorities = RootCertStore::empty();
-    match file {
-        Some(name) => {
-            let path = folder.join(name.get_ref());
-            let mistake = |problem: String| source.mistake(name.span(), &problem);
-            let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&path).and_then(Iterator::collect);
-            let read = read.map_err(|error| {
-                mistake(format!("cannot read {}: {error}; name a PEM file with certificates", path.display()))
-            })?;
-            for certificate in read {
-                authorities.add(certificate).map_err(|error| {
-                    let name = path.display();
-                    mistake(format!("{name} has a certificate that is none: {error}; take it out"))
-                })?;
-            }
-            if authorities.is_empty() {
-                let problem = format!("{} has no certificate in it; name a PEM file that has", path.display());
-                return Err(mistake(problem));
-            }
-        }
-        None => drop(authorities.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
-    }
-    if authorities.is_empty() {
-        return Ok(None);
-    }
-    // The provider has ciphers for TLS 1.2 and 1.3.
-    Ok(verified(Arc::clone(provider), authorities).ok().map(Arc::new))
-}
-
-/// How much TLS a route has. What is required is verified where that proves something: for hosts that the route names.
-fn route_policy(route: &file::Route, source: &Source) -> Result<TlsPolicy, ConfigError> {
-    let names_a_host = match &route.to {
-        To::Mx => false,
-        To::Hosts(hosts) => hosts.iter().any(|(host, _)| !host.starts_with('[')),
-    };
-    match (route.tls.get_ref(), &route.to) {
-        (RouteTls::Off, _) => Ok(TlsPolicy::Off),
-        (RouteTls::Opportunistic, _) => Ok(TlsPolicy::Opportunistic),
-        (RouteTls::Unverified, _) => Ok(TlsPolicy::Required),
-        (RouteTls::Required, _) => Ok(if names_a_host { TlsPolicy::Verified } else { TlsPolicy::Required }),
-        (RouteTls::Verified, To::Hosts(_)) => Ok(TlsPolicy::Verified),
-        (RouteTls::Verified, To::Mx) => Err(source.mistake(
-            route.tls.span(),
-            "by MX no certificate proves who a host is, since DNS alone has given its name; say \"required\" for TLS \
-             whatever the certificate, or name the hosts",
-        )),
-    }
-}
-
-fn server_tls(tls: &file::Tls, source: &Source, folder: &Path) -> Result<Arc<ServerConfig>, ConfigError> {
-    let certificate = folder.join(tls.certificate.get_ref());
-    let at_certificate = |problem: String| source.mistake(tls.certificate.span(), &problem);
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&certificate).and_then(Iterator::collect);
-    let chain = chain.map_err(|error| {
-        at_certificate(format!("cannot read {}: {error}; name a PEM file with the certificate", certificate.display()))
-    })?;
-    if chain.is_empty() {
-        let problem = format!("{} has no certificate in it; name a PEM file that has", certificate.display());
-        return Err(at_certificate(problem));
-    }
-    let key = folder.join(tls.key.get_ref());
-    let at_key = |problem: String| source.mistake(tls.key.span(), &problem);
-    let private = PrivateKeyDer::from_pem_file(&key).map_err(|error| {
-        at_key(format!("cannot read {}: {error}; name a PEM file with the certificate's private key", key.display()))
-    })?;
-    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| at_certificate(format!("TLS cannot be set up: {error}; this is a fault of the program")))?;
-    let config = builder.with_no_client_auth().with_single_cert(chain, private).map_err(|error| {
-        at_key(format!("{} does not fit the certificate: {error}; name the key that it was made with", key.display()))
-    })?;
-    Ok(Arc::new(config))
 }
 
 /// The machine's name, when it is one that mail can use.

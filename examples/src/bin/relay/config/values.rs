@@ -1,194 +1,197 @@
 //! Values that have a form of their own. Each refusal says what is wrong; what to write instead stands with the keys, in
-//! `error.rs`.
+//! `keys.rs`. None shows the value of a secret.
 
-use std::{borrow::Cow, fmt::Display, net::SocketAddr, str::FromStr, time::Duration};
+use std::{
+    borrow::Cow, fmt::Display, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration,
+};
 
 use jiff::{Span, SpanRelativeTo};
-use posthaste_client::HostName;
 use posthaste_queue::MAX_DELAY;
-use posthaste_relay::{DomainPattern, IpNet};
+use posthaste_relay::{AddFields, DomainPattern, IpNet};
 use posthaste_server::{
     ScramKey,
     session::sasl::prepare,
-    wire::{Domain, Secret},
+    wire::{Domain, Mailbox, Secret},
 };
-use serde::{Deserialize, Deserializer, de::Error};
-use toml::Spanned;
+use toml::de::DeValue;
 
-use super::file::{Role, RouteTls, To};
+use super::{
+    file::{ListenerTls, Role, RouteTls},
+    table::{Read, kind},
+};
 
-pub(super) fn mx() -> Spanned<Role> {
-    Spanned::new(0..0, Role::Mx)
+/// The longest wait for a next hop.
+const DAY: Duration = Duration::from_secs(86_400);
+
+pub(super) fn text<'v>(value: &'v DeValue<'_>) -> Read<&'v str> {
+    value.as_str().ok_or_else(|| format!("it is {} and no text in quotes", kind(value)))
 }
 
-pub(super) fn opportunistic() -> Spanned<RouteTls> {
-    Spanned::new(0..0, RouteTls::Opportunistic)
+pub(super) fn path(value: &DeValue<'_>) -> Read<PathBuf> {
+    match text(value)? {
+        "" => Err("it is empty".to_owned()),
+        path => Ok(path.into()),
+    }
 }
 
-pub(super) const fn yes() -> bool {
-    true
+/// A host name in the form in which it goes over the wire.
+pub(super) fn domain(value: &DeValue<'_>) -> Read<Domain> {
+    let domain: Domain = parsed(value)?;
+    match domain.as_str().is_ascii() {
+        true => Ok(domain),
+        false => domain.to_a_labels().map_err(|_| format!("`{domain}` cannot be in the DNS")),
+    }
 }
 
-pub(super) fn domain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Domain>, D::Error> {
-    parsed(deserializer).map(Some)
+pub(super) fn mailbox(value: &DeValue<'_>) -> Read<Mailbox> {
+    let mailbox: Mailbox = parsed(value)?;
+    let ascii = mailbox.to_a_labels().map_err(|_| format!("the domain of `{mailbox}` cannot be in the DNS"))?;
+    match ascii.is_ascii() {
+        true => Ok(ascii),
+        false => Err(format!("`{mailbox}` is not in ASCII, and some mail could not be sent there")),
+    }
 }
 
-pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    parsed(deserializer)
+pub(super) fn address(value: &DeValue<'_>) -> Read<SocketAddr> {
+    let address: SocketAddr = parsed(value)?;
+    match address.port() {
+        0 => Err(format!("`{address}` has no port")),
+        _ => Ok(address),
+    }
 }
 
-pub(super) fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
-    all_parsed(deserializer)
+pub(super) fn network(value: &DeValue<'_>) -> Read<IpNet> {
+    parsed(value)
 }
 
-pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    all_parsed(deserializer)
+pub(super) fn pattern(value: &DeValue<'_>) -> Read<DomainPattern> {
+    parsed(value)
 }
 
-pub(super) fn patterns<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DomainPattern>, D::Error> {
-    all_parsed(deserializer)
+pub(super) fn account_name(value: &DeValue<'_>) -> Read<String> {
+    prepared(text(value)?)
 }
 
-pub(super) fn account_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    prepared(&text).map_err(D::Error::custom)
+pub(super) fn password(value: &DeValue<'_>) -> Read<Secret<String>> {
+    prepared(text(value)?).map(Secret::new)
 }
 
-pub(super) fn password<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret<String>>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    prepared(&text).map(|text| Some(Secret::new(text))).map_err(D::Error::custom)
-}
-
-fn prepared(text: &str) -> Result<String, &'static str> {
+fn prepared(text: &str) -> Read<String> {
     if text.is_empty() {
-        return Err("it is empty");
+        return Err("it is empty".to_owned());
     }
     // What no client's side of SASL would send.
-    prepare(text).map(Cow::into_owned).map_err(|_| "it has characters in it that SASLprep (RFC 4013) does not take")
+    let prepared = prepare(text).map(Cow::into_owned);
+    prepared.map_err(|_| "it has characters in it that SASLprep (RFC 4013) does not take".to_owned())
 }
 
-pub(super) fn verifier<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ScramKey>, D::Error> {
+pub(super) fn verifier(value: &DeValue<'_>) -> Read<ScramKey> {
     // The text itself has no place in a message.
-    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
+    text(value)?.parse().map_err(|error| format!("{error}"))
 }
 
-pub(super) fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
-    match u16::deserialize(deserializer)? {
-        0 => Err(D::Error::custom("0 is not enough")),
-        number => Ok(Some(number)),
+pub(super) fn flag(value: &DeValue<'_>) -> Read<bool> {
+    value.as_bool().ok_or_else(|| format!("it is {}, and neither true nor false", kind(value)))
+}
+
+fn number(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Read<u64> {
+    let number = value.as_integer().ok_or_else(|| format!("it is {} and no number", kind(value)))?;
+    let number = i128::from_str_radix(number.as_str(), number.radix()).unwrap_or(i128::MAX);
+    match u64::try_from(number) {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ if number < i128::from(*range.start()) => Err(format!("{number} is not enough")),
+        _ => Err(format!("{number} is too much")),
     }
 }
 
-pub(super) fn message_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+pub(super) fn positive(value: &DeValue<'_>) -> Read<u16> {
+    let number = number(value, 1..=u16::MAX.into())?;
+    u16::try_from(number).map_err(|error| error.to_string())
+}
+
+pub(super) fn message_size(value: &DeValue<'_>) -> Read<u64> {
     // RFC 5321 section 4.5.3.1.7.
-    match u64::deserialize(deserializer)? {
-        octets @ 65_536.. => Ok(Some(octets)),
-        octets => Err(D::Error::custom(format_args!("{octets} octets are too few"))),
-    }
+    number(value, 65_536..=i64::MAX.unsigned_abs())
 }
 
-pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    parsed::<Wait, D>(deserializer).map(|wait| Some(wait.0))
+pub(super) fn returned_size(value: &DeValue<'_>) -> Read<u64> {
+    number(value, 0..=4_194_304)
+}
+
+/// A span of time for which the queue keeps something.
+pub(super) fn wait(value: &DeValue<'_>) -> Read<Duration> {
+    bounded(text(value)?, MAX_DELAY)
+}
+
+pub(super) fn timeout(value: &DeValue<'_>) -> Read<Duration> {
+    bounded(text(value)?, DAY)
 }
 
 /// A span of time, or `never`.
-pub(super) fn warning<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Duration>>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text == "never" {
-        return Ok(Some(None));
+pub(super) fn warning(value: &DeValue<'_>) -> Read<Option<Duration>> {
+    match text(value)? {
+        "never" => Ok(None),
+        text => bounded(text, MAX_DELAY).map(Some),
     }
-    let wait: Wait = text.parse().map_err(|error| D::Error::custom(format_args!("`{text}`: {error}")))?;
-    Ok(Some(Some(wait.0)))
-}
-
-pub(super) fn hold<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let wait: Wait = parsed(deserializer)?;
-    if wait.0 > MAX_DELAY {
-        let days = MAX_DELAY.as_secs() / 86_400;
-        return Err(D::Error::custom(format_args!("nothing is held for more than {days} days")));
-    }
-    Ok(Some(wait.0))
-}
-
-pub(super) fn returned_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    match u64::deserialize(deserializer)? {
-        octets @ ..=4_194_304 => Ok(Some(octets)),
-        octets => Err(D::Error::custom(format_args!("{octets} octets are too many"))),
-    }
-}
-
-pub(super) fn durations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Duration>>, D::Error> {
-    let waits = all_parsed::<Wait, D>(deserializer)?;
-    if waits.is_empty() {
-        return Err(D::Error::custom("the list is empty"));
-    }
-    Ok(Some(waits.into_iter().map(|wait| wait.0).collect()))
-}
-
-pub(super) fn to<'de, D: Deserializer<'de>>(deserializer: D) -> Result<To, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Text {
-        One(String),
-        Many(Vec<String>),
-    }
-    match Text::deserialize(deserializer)? {
-        Text::One(word) if word == "mx" => Ok(To::Mx),
-        Text::One(word) => Err(D::Error::custom(format_args!("`{word}` is no next hop"))),
-        Text::Many(hosts) if hosts.is_empty() => Err(D::Error::custom("the list is empty")),
-        Text::Many(hosts) => {
-            let hosts = hosts.iter().map(|host| {
-                host_and_port(host).ok_or_else(|| D::Error::custom(format_args!("`{host}` is no host:port")))
-            });
-            hosts.collect::<Result<_, _>>().map(To::Hosts)
-        }
-    }
-}
-
-/// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; addresses become the literals that mail uses, and names are as the
-/// DNS has them, in A-labels.
-fn host_and_port(text: &str) -> Option<(String, u16)> {
-    let (host, port) = text.rsplit_once(':')?;
-    let port = port.parse().ok().filter(|port| *port > 0)?;
-    let host = match text.parse::<SocketAddr>() {
-        Ok(SocketAddr::V4(_)) => format!("[{host}]"),
-        Ok(SocketAddr::V6(address)) => format!("[IPv6:{}]", address.ip()),
-        // Letters, digits, hyphens and underscores: what else the DNS could hold is a slip of the pen here.
-        Err(_) => HostName::parse(host).ok().filter(HostName::is_plain)?.into(),
-    };
-    Some((host, port))
 }
 
 /// A span of time such as `5m`.
-struct Wait(Duration);
-
-impl FromStr for Wait {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let span = text.parse::<Span>().map_err(|_| "it is no span of time".to_owned())?;
-        let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok();
-        let duration = duration.and_then(|duration| Duration::try_from(duration).ok()).filter(|wait| !wait.is_zero());
-        duration.map(Wait).ok_or_else(|| "it is not above zero".to_owned())
+fn bounded(text: &str, most: Duration) -> Read<Duration> {
+    let span = text.parse::<Span>().map_err(|_| format!("`{text}` is no span of time"))?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok();
+    let duration = duration.and_then(|duration| Duration::try_from(duration).ok()).unwrap_or_default();
+    if duration < Duration::from_secs(1) {
+        return Err(format!("`{text}` is less than a second"));
     }
+    if duration > most {
+        return Err(format!("`{text}` is more than {} days", most.as_secs() / DAY.as_secs()));
+    }
+    Ok(duration)
 }
 
-fn parsed<'de, T, D>(deserializer: D) -> Result<T, D::Error>
-where
-    T: FromStr<Err: Display>,
-    D: Deserializer<'de>,
-{
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|error| D::Error::custom(format_args!("`{text}`: {error}")))
+/// A word among some.
+fn word<T: Copy>(value: &DeValue<'_>, words: &[(&str, T)]) -> Read<T> {
+    let text = text(value)?;
+    let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+    found.ok_or_else(|| format!("`{text}` is not one of the words for it"))
 }
 
-fn all_parsed<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    T: FromStr<Err: Display>,
-    D: Deserializer<'de>,
-{
-    let texts = Vec::<String>::deserialize(deserializer)?;
-    let parsed =
-        texts.iter().map(|text| text.parse().map_err(|error| D::Error::custom(format_args!("`{text}`: {error}"))));
-    parsed.collect()
+pub(super) fn role(value: &DeValue<'_>) -> Read<Role> {
+    word(value, &[("mx", Role::Mx), ("submission", Role::Submission)])
+}
+
+pub(super) fn listener_tls(value: &DeValue<'_>) -> Read<ListenerTls> {
+    let words = [("off", ListenerTls::Off), ("starttls", ListenerTls::Starttls), ("implicit", ListenerTls::Implicit)];
+    word(value, &words)
+}
+
+pub(super) fn route_tls(value: &DeValue<'_>) -> Read<RouteTls> {
+    let words = [("off", RouteTls::Off), ("opportunistic", RouteTls::Opportunistic), ("required", RouteTls::Required)];
+    word(value, &words)
+}
+
+pub(super) fn add_fields(value: &DeValue<'_>) -> Read<AddFields> {
+    let words = [("off", AddFields::Never), ("submission", AddFields::Submitted), ("trusted", AddFields::Trusted)];
+    word(value, &words)
+}
+
+/// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; addresses become the literals that mail uses.
+pub(super) fn host_and_port(value: &DeValue<'_>) -> Read<(String, u16)> {
+    let text = text(value)?;
+    let read = || {
+        let (host, port) = text.rsplit_once(':')?;
+        let port = port.parse().ok().filter(|port| *port > 0)?;
+        let host = match text.parse::<SocketAddr>() {
+            Ok(SocketAddr::V4(_)) => format!("[{host}]"),
+            Ok(SocketAddr::V6(address)) => format!("[IPv6:{}]", address.ip()),
+            Err(_) => Domain::parse(host).ok().filter(|name| name.address_literal().is_none())?.as_str().to_owned(),
+        };
+        Some((host, port))
+    };
+    read().ok_or_else(|| format!("`{text}` is no host:port"))
+}
+
+fn parsed<T: FromStr<Err: Display>>(value: &DeValue<'_>) -> Read<T> {
+    let text = text(value)?;
+    text.parse().map_err(|error| format!("`{text}`: {error}"))
 }

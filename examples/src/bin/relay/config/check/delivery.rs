@@ -1,0 +1,181 @@
+//! Times, numbers and extensions: what fits together, and what has no effect.
+
+use std::time::Duration;
+
+use posthaste_queue::MAX_DELIVERIES;
+use posthaste_relay::{AddFields, RetrySchedule};
+use posthaste_server::ServerOptions;
+use rustix::process::{Resource, getrlimit};
+
+use super::{asks_for_mx, is_on, is_wanted, names_hosts, takes_submissions};
+use crate::config::{
+    DEFAULT_CONCURRENCY, Facts,
+    file::{File, ListenerTls, To},
+    findings::{Findings, Place},
+};
+
+/// Descriptors beside those of connections: files of the queue, listeners, look-ups.
+const OTHER_DESCRIPTORS: u64 = 64;
+/// What every server takes (RFC 5321 section 4.5.3.1.8).
+const LEAST_RECIPIENTS: u16 = 100;
+
+pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
+    times(file, findings);
+    numbers(file, findings);
+    descriptors(file, findings);
+    routes(file, findings);
+    extensions(file, facts, findings);
+    submissions(file, findings);
+}
+
+fn times(file: &File, findings: &mut Findings) {
+    let delivery = &file.delivery;
+    let default = RetrySchedule::default();
+    let first = delivery.retry.as_ref().and_then(|waits| waits.value.first()).map(|wait| wait.value);
+    let first = first.or(default.waits.first().copied()).unwrap_or(Duration::from_secs(60));
+    let expire_after = delivery.expire_after.as_ref().map_or(default.expire_after, |span| span.value);
+    if expire_after < first {
+        let place = delivery.expire_after.as_ref().map(|span| span.place);
+        let place = place.or(delivery.retry.as_ref().map(|waits| waits.place)).unwrap_or(Place::absent("expire_after"));
+        let text = format!("mail is given up after {expire_after:?}, before the first wait of {first:?} is over");
+        findings.warn(place, format_args!("{text}; write a longer `expire_after`, or a shorter wait in `retry`"));
+    }
+    if let Some(warn_after) = &delivery.warn_after
+        && let Some(age) = warn_after.value
+    {
+        if age >= expire_after {
+            let text = format!("mail is given up after {expire_after:?}, and a delay of {age:?} is never told of");
+            findings.warn(warn_after.place, format_args!("{text}; write a shorter span, or \"never\""));
+        } else if age < first {
+            let text = format!("senders are told of a delay after {age:?}, before the second attempt after {first:?}");
+            findings.warn(warn_after.place, format_args!("{text}; write a longer span"));
+        }
+    }
+}
+
+fn numbers(file: &File, findings: &mut Findings) {
+    let (delivery, limits) = (&file.delivery, &file.limits);
+    let all = delivery.concurrency.as_ref().map_or(DEFAULT_CONCURRENCY, |number| number.value);
+    if let Some(site) = delivery.concurrency_per_site.as_ref().filter(|site| site.value > all) {
+        let text = format!("there are {all} deliveries at once in all, and never more to one next hop");
+        findings.warn(site.place, format_args!("{text}; write at most {all}, or a larger `concurrency`"));
+    }
+    let message = limits.message_size.as_ref().map_or(u64::MAX, |size| size.value);
+    if let Some(returned) = limits.returned_size.as_ref().filter(|size| size.value > message) {
+        let text = format!("no message has more than {message} octets, and more is never returned");
+        findings.warn(returned.place, format_args!("{text}; write at most {message}"));
+    }
+    match &limits.recipients {
+        Some(most) if most.value < LEAST_RECIPIENTS => {
+            let text = format!("clients count on {LEAST_RECIPIENTS} recipients (RFC 5321 section 4.5.3.1.8)");
+            findings.warn(most.place, format_args!("{text}; write {LEAST_RECIPIENTS} or more"));
+        }
+        Some(most) if usize::from(most.value) > MAX_DELIVERIES => {
+            let text = format!("the queue takes {MAX_DELIVERIES} of a message, and no more are taken");
+            findings.warn(most.place, format_args!("{text}; write at most {MAX_DELIVERIES}"));
+        }
+        _ => {}
+    }
+}
+
+/// Connections that the system would not let the relay have.
+fn descriptors(file: &File, findings: &mut Findings) {
+    let Some(most) = getrlimit(Resource::Nofile).maximum else { return };
+    let default = ServerOptions::default().connections;
+    let connections = file.limits.connections.as_ref().map_or(default, |number| number.value.into());
+    let deliveries = file.delivery.concurrency.as_ref().map_or(DEFAULT_CONCURRENCY, |number| number.value);
+    // A delivery, and an unused connection that is kept for the next one.
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX);
+    let wanted = wanted.saturating_add(u64::from(deliveries) * 2).saturating_add(OTHER_DESCRIPTORS);
+    if wanted > most {
+        let place = file.limits.connections.as_ref().map(|number| number.place);
+        let place = place.or(file.delivery.concurrency.as_ref().map(|number| number.place));
+        let text = format!("{wanted} descriptors may be wanted for connections, and the system gives {most}");
+        let remedy = "write smaller `connections` and `concurrency`, or raise the limit (LimitNOFILE, ulimit -n)";
+        findings.warn(place.unwrap_or(Place::absent("connections")), format_args!("{text}; {remedy}"));
+    }
+}
+
+/// Keys that only some routes make use of.
+fn routes(file: &File, findings: &mut Findings) {
+    let by_mx = asks_for_mx(file);
+    let delivery = &file.delivery;
+    let nothing = "no route goes by MX, and it has no effect; take it out, or say to = \"mx\" in a route";
+    if let Some(port) = delivery.mx_port.as_ref().filter(|_| !by_mx) {
+        findings.warn(port.place, nothing);
+    }
+    if let Some(allow) = delivery.allow_loopback.as_ref().filter(|allow| allow.value && !by_mx) {
+        findings.warn(allow.place, nothing);
+    }
+    let by_name = file.routes.iter().filter_map(|route| route.to.as_ref()).any(|to| match &to.value {
+        To::Mx => true,
+        To::Hosts(hosts) => hosts.iter().any(|host| !host.value.0.starts_with('[')),
+    });
+    if let Some(servers) = &file.dns {
+        if !by_mx && !by_name {
+            findings.warn(servers.place, "every route has addresses, and nothing is looked up; take it out");
+        }
+        for (at, server) in servers.value.iter().enumerate() {
+            if servers.value.iter().take(at).any(|known| known.value == server.value) {
+                findings.warn(server.place, format_args!("`{}` stands there already; take it out", server.value));
+            }
+        }
+    }
+}
+
+fn extensions(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
+    let offers = &file.offers;
+    if let Some(flag) = offers.binarymime.as_ref().filter(|flag| flag.value && !is_on(offers.chunking.as_ref())) {
+        findings.warn(flag.place, "it is not offered without chunking; say chunking = true, or take it out");
+    }
+    let has_tls = file.tls.is_some()
+        && match &file.listeners[..] {
+            [] => true,
+            listeners => listeners.iter().any(|listener| listener.starts_tls(true) != ListenerTls::Off),
+        };
+    if let Some(flag) = offers.requiretls.as_ref().filter(|flag| flag.value) {
+        let text = "such mail would go nowhere, and it is not offered";
+        if !names_hosts(file) {
+            let remedy = "add a [[route]] that names its hosts, or take it out";
+            findings.warn(flag.place, format_args!("no route names its hosts, {text}; {remedy}"));
+        } else if facts.verified_tls.is_none() && file.delivery.authorities.is_none() {
+            let remedy = "write `authorities` in [delivery]";
+            findings.warn(flag.place, format_args!("this host trusts no authorities, {text}; {remedy}"));
+        } else if !has_tls {
+            let text = "it is offered inside TLS, and no listener has that";
+            findings.warn(flag.place, format_args!("{text}; add [tls] with certificate and key, or take it out"));
+        }
+    }
+    let verifies = names_hosts(file) && is_on(offers.requiretls.as_ref());
+    if let Some(authorities) = file.delivery.authorities.as_ref().filter(|_| !verifies) {
+        let text = "they are for messages that require TLS, on routes that name their hosts, and here is neither";
+        findings.warn(authorities.place, format_args!("{text}; take it out"));
+    }
+}
+
+/// Keys for clients that log in.
+fn submissions(file: &File, findings: &mut Findings) {
+    let submits = takes_submissions(file);
+    let remedy = "add a [[listener]] with role = \"submission\", or take it out";
+    if let Some(flag) = file.offers.futurerelease.as_ref().filter(|flag| is_wanted(Some(flag)) && !submits) {
+        findings.warn(flag.place, format_args!("nobody can log in to have mail held; {remedy}"));
+    }
+    if let Some(hold) = &file.limits.hold {
+        if !submits {
+            findings.warn(hold.place, format_args!("nobody can log in to have mail held; {remedy}"));
+        } else if !is_on(file.offers.futurerelease.as_ref()) {
+            findings.warn(hold.place, "holding is switched off in [offers]; say futurerelease = true, or take it out");
+        }
+    }
+    let trusts = file.relay_from.as_ref().is_some_and(|list| !list.value.is_empty());
+    if let Some(add) = &file.add_fields {
+        let nobody = match add.value {
+            AddFields::Submitted => !submits,
+            AddFields::Trusted => !submits && !trusts,
+            _ => false,
+        };
+        if nobody {
+            findings.warn(add.place, format_args!("there is nobody whose mail it would change; {remedy}"));
+        }
+    }
+}

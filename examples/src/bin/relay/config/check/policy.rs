@@ -1,0 +1,169 @@
+//! Who may send to whom: nothing by which strangers could send everywhere, and nothing without an effect.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use posthaste_relay::{DomainPattern, IpNet, NetworkSet};
+
+use crate::config::{
+    Facts,
+    file::File,
+    findings::{At, Findings, Place},
+};
+
+/// Shorter prefixes are no network of anybody's own.
+const NOBODYS_V4: u8 = 8;
+const NOBODYS_V6: u8 = 16;
+/// Shorter prefixes are those of a provider with all its customers.
+const WIDE_V4: u8 = 16;
+const WIDE_V6: u8 = 29;
+
+pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
+    host_name(file, facts, findings);
+    if let Some(networks) = &file.relay_from {
+        each_network(&networks.value, findings);
+        together(networks.place, &networks.value, findings);
+    }
+    if let Some(domains) = &file.relay_domains {
+        relay_domains(&domains.value, facts, findings);
+    }
+    let mx = file.listeners.is_empty() || file.listeners.iter().any(|listener| !listener.is_submission());
+    let lists = [
+        file.relay_from.as_ref().map(|list| (list.place, list.value.is_empty())),
+        file.relay_domains.as_ref().map(|list| (list.place, list.value.is_empty())),
+    ];
+    for (place, _) in lists.into_iter().flatten().filter(|(_, is_empty)| !is_empty && !mx) {
+        let text = "clients have to log in at every listener; add a [[listener]] with role = \"mx\", or take it out";
+        findings.warn(place, text);
+    }
+}
+
+fn host_name(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
+    let place = file.hostname.as_ref().map_or(Place::absent("hostname"), |name| name.place);
+    let name = facts.host_name.as_str();
+    let lower = name.to_ascii_lowercase();
+    let is_address = facts.host_name.address_literal().is_some() || name.parse::<IpAddr>().is_ok();
+    let problem = if is_address {
+        "is an address and no name"
+    } else if lower == "localhost" || lower.starts_with("localhost.") || lower.ends_with(".localhost") {
+        "is what every host calls itself"
+    } else if !name.contains('.') {
+        "is not a full name"
+    } else {
+        return;
+    };
+    let remedy = "write the name that DNS has for this host, such as \"relay.example.org\"";
+    findings.warn(place, format_args!("`{name}` {problem}, and many hosts refuse mail from it; {remedy}"));
+}
+
+fn each_network(networks: &[At<IpNet>], findings: &mut Findings) {
+    for (at, network) in networks.iter().enumerate() {
+        let (net, place) = (network.value, network.place);
+        let canonical = NetworkSet::from(vec![net]);
+        let Some(real) = canonical.networks().first().copied() else { continue };
+        match width(real) {
+            Width::Nobodys => findings.error(
+                place,
+                format_args!(
+                    "`{net}` lets strangers send everywhere through this relay; write your own networks, or let \
+                     clients log in"
+                ),
+            ),
+            Width::Wide => findings.warn(
+                place,
+                format_args!(
+                    "`{net}` is a wide network on the Internet, and all of it may send everywhere; write your own \
+                     networks, or let clients log in"
+                ),
+            ),
+            Width::Own => {}
+        }
+        if net.trunc() != net {
+            let text = format!("`{net}` is an address within {}, and all of that network is meant", net.trunc());
+            findings.warn(place, format_args!("{text}; write that, or /{} for the one host", net.max_prefix_len()));
+        }
+        let mut others = networks.iter().enumerate().filter(|(other, _)| *other != at);
+        let within = others.find(|(other, known)| {
+            let known = known.value.trunc();
+            known.contains(&net.trunc()) && (known != net.trunc() || *other < at)
+        });
+        if let Some((_, known)) = within {
+            let text = format!("`{net}` is within `{}` in line {}", known.value, findings.line(known.place));
+            findings.warn(place, format_args!("{text}; take it out"));
+        }
+    }
+}
+
+/// Networks that are harmless by themselves may be the Internet together.
+fn together(place: Place, networks: &[At<IpNet>], findings: &mut Findings) {
+    let all: NetworkSet = networks.iter().map(|network| network.value).collect();
+    let alone = networks.iter().any(|network| width(network.value) == Width::Nobodys);
+    if let Some(joined) = all.networks().iter().find(|network| !alone && width(**network) == Width::Nobodys) {
+        let text = format!("together the networks are `{joined}` and let strangers send everywhere through this relay");
+        findings.error(place, format_args!("{text}; write your own networks, or let clients log in"));
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Width {
+    Own,
+    Wide,
+    Nobodys,
+}
+
+/// How many strangers there are in a network.
+fn width(network: IpNet) -> Width {
+    let private: &[IpNet] = &[
+        net(Ipv4Addr::new(10, 0, 0, 0), 8),
+        net(Ipv4Addr::new(100, 64, 0, 0), 10),
+        net(Ipv4Addr::new(127, 0, 0, 0), 8),
+        net(Ipv4Addr::new(172, 16, 0, 0), 12),
+        net(Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0), 7),
+        net(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10),
+    ];
+    if private.iter().any(|private| private.contains(&network)) {
+        return Width::Own;
+    }
+    let (nobodys, wide) = if network.addr().is_ipv4() { (NOBODYS_V4, WIDE_V4) } else { (NOBODYS_V6, WIDE_V6) };
+    match network.prefix_len() {
+        length if length < nobodys => Width::Nobodys,
+        length if length < wide => Width::Wide,
+        _ => Width::Own,
+    }
+}
+
+fn net(address: impl Into<IpAddr>, length: u8) -> IpNet {
+    IpNet::new_assert(address.into(), length)
+}
+
+fn relay_domains(domains: &[At<DomainPattern>], facts: &Facts<'_>, findings: &mut Findings) {
+    let own = facts.host_name.as_str();
+    let mut known = HashMap::new();
+    for domain in domains {
+        let place = domain.place;
+        match &domain.value {
+            DomainPattern::Any => {
+                let text =
+                    "`*` lets strangers send everywhere through this relay; write the domains that it is a relay for";
+                findings.error(place, text);
+            }
+            DomainPattern::Exact(name) if name.eq_ignore_ascii_case(own) => {
+                findings.warn(
+                    place,
+                    format_args!("`{name}` is this host's name, for which it takes mail anyway; take it out"),
+                );
+            }
+            DomainPattern::Below(name) if !name.contains('.') => {
+                let text =
+                    format!("`*.{name}` is everything below a top-level domain, and strangers may send to all of it");
+                findings.warn(place, format_args!("{text}; write the domains that it is a relay for"));
+            }
+            _ => {}
+        }
+        if let Some(line) = known.insert(&domain.value, findings.line(place)) {
+            findings.warn(place, format_args!("`{}` stands in line {line} already; take it out", domain.value));
+        }
+    }
+}

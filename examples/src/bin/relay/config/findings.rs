@@ -1,0 +1,109 @@
+//! What is wrong with a configuration: file, line, key, problem, remedy.
+
+use std::fmt;
+
+/// Everything that was found, in the order of the lines. It never shows the value of a secret.
+#[derive(Debug)]
+pub(crate) struct Findings {
+    /// What the configuration is called.
+    name: String,
+    /// Where each line of it starts.
+    lines: Vec<usize>,
+    found: Vec<Finding>,
+}
+
+#[derive(Debug)]
+struct Finding {
+    /// `None`: it is about what does not stand there.
+    line: Option<usize>,
+    severity: Severity,
+    text: String,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Severity {
+    /// The relay does not start with it.
+    Error,
+    /// It is most likely not what was meant.
+    Warning,
+}
+
+/// A key, or a table, and where it stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) key: &'static str,
+    pub(super) offset: Option<usize>,
+}
+
+/// A value and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
+}
+
+impl Place {
+    /// A key that is not written down.
+    pub(super) const fn absent(key: &'static str) -> Self {
+        Self { key, offset: None }
+    }
+}
+
+impl Findings {
+    pub(super) fn new(name: &str, text: &str) -> Self {
+        let starts = text.match_indices('\n').map(|(end, _)| end + 1);
+        Self { name: name.to_owned(), lines: std::iter::once(0).chain(starts).collect(), found: Vec::new() }
+    }
+
+    /// The file cannot be read at all.
+    pub(super) fn unreadable(name: &str, problem: &str) -> Self {
+        let mut findings = Self::new(name, "");
+        findings.found.push(Finding { line: None, severity: Severity::Error, text: problem.to_owned() });
+        findings
+    }
+
+    /// Something that the relay does not start with. The text says the problem and, behind a semicolon, the remedy.
+    pub(super) fn error(&mut self, place: Place, text: impl fmt::Display) {
+        self.add(place, Severity::Error, format!("{}: {text}", place.key));
+    }
+
+    /// Something that is most likely not what was meant.
+    pub(super) fn warn(&mut self, place: Place, text: impl fmt::Display) {
+        self.add(place, Severity::Warning, format!("{}: warning: {text}", place.key));
+    }
+
+    /// A mistake that is found before any key is known.
+    pub(super) fn syntax(&mut self, offset: Option<usize>, text: &str) {
+        self.add(Place { key: "", offset }, Severity::Error, text.to_owned());
+    }
+
+    /// An unknown key.
+    pub(super) fn unknown(&mut self, key: &str, offset: usize, text: impl fmt::Display) {
+        self.add(Place { key: "", offset: Some(offset) }, Severity::Error, format!("{key}: {text}"));
+    }
+
+    fn add(&mut self, place: Place, severity: Severity, text: String) {
+        let line = place.offset.map(|offset| self.lines.partition_point(|start| *start <= offset));
+        self.found.push(Finding { line, severity, text });
+    }
+
+    pub(super) fn has_errors(&self) -> bool {
+        self.found.iter().any(|finding| finding.severity == Severity::Error)
+    }
+
+    pub(super) fn line(&self, place: Place) -> usize {
+        place.offset.map_or(0, |offset| self.lines.partition_point(|start| *start <= offset))
+    }
+
+    /// A line for each, in the order of their lines.
+    pub(crate) fn into_lines(mut self) -> Vec<String> {
+        self.found.sort_by_key(|finding| finding.line);
+        let name = self.name;
+        let line = |finding: Finding| match finding.line {
+            Some(line) => format!("{name}:{line}: {}", finding.text),
+            None => format!("{name}: {}", finding.text),
+        };
+        self.found.into_iter().map(line).collect()
+    }
+}

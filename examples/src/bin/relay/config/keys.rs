@@ -1,0 +1,71 @@
+//! Every key, and what to write for it.
+
+/// `table.key`, or `key` outside of tables. Tables stand under their own names.
+const KEYS: &[(&str, &str)] = &[
+    ("hostname", "write this host's name, such as \"relay.example.org\""),
+    ("postmaster", "write a mailbox at another domain, such as \"someone@example.org\""),
+    ("queue", "write the folder of the queue, such as \"/var/lib/posthaste/queue\""),
+    ("relay_from", "write networks, such as [\"192.0.2.0/24\", \"2001:db8::/32\"]"),
+    ("relay_domains", "write domains, such as [\"example.org\", \"*.example.org\"]"),
+    ("listener", "write [[listener]]"),
+    ("tls", "write [tls]"),
+    ("account", "write [[account]]"),
+    ("route", "write [[route]]"),
+    ("submission", "write [submission]"),
+    ("dns", "write [dns]"),
+    ("offers", "write [offers]"),
+    ("delivery", "write [delivery]"),
+    ("limits", "write [limits]"),
+    ("listener.address", "write an address with a port, such as \"127.0.0.1:2525\" or \"[::]:25\""),
+    ("listener.role", "write \"mx\" or \"submission\""),
+    ("listener.tls", "write \"off\", \"starttls\" or \"implicit\""),
+    ("tls.certificate", "write the name of a PEM file with the certificate chain"),
+    ("tls.key", "write the name of a PEM file with the private key"),
+    ("account.name", "write the name to log in with"),
+    ("account.password", "write the password"),
+    ("account.verifier", "write what `relay verifier` prints"),
+    ("route.domains", "write domains, such as [\"example.org\", \"*.example.org\"], or [\"*\"] for all"),
+    ("route.to", "write \"mx\", or a list of hosts with ports, such as [\"smarthost.example.org:25\"]"),
+    ("route.tls", "write \"off\", \"opportunistic\" or \"required\""),
+    ("submission.add_fields", "write \"submission\", \"trusted\" or \"off\""),
+    ("dns.servers", "write addresses with ports, such as [\"127.0.0.1:53\"]"),
+    ("offers.dsn", "write true or false"),
+    ("offers.smtputf8", "write true or false"),
+    ("offers.chunking", "write true or false"),
+    ("offers.binarymime", "write true or false"),
+    ("offers.deliverby", "write true or false"),
+    ("offers.futurerelease", "write true or false"),
+    ("offers.mt_priority", "write true or false"),
+    ("offers.rrvs", "write true or false"),
+    ("offers.requiretls", "write true or false"),
+    ("delivery.mx_port", "write a port from 1 to 65535"),
+    ("delivery.allow_loopback", "write true or false"),
+    ("delivery.retry", "write waits from a second to 366 days, such as [\"1m\", \"5m\", \"1h\"]"),
+    ("delivery.expire_after", "write a span of time from a second to 366 days, such as \"5d\""),
+    ("delivery.warn_after", "write a span of time from a second to 366 days, such as \"4h\", or \"never\""),
+    ("delivery.authorities", "write the name of a PEM file with certificates"),
+    ("delivery.timeout", "write a span of time from a second to a day, such as \"5m\""),
+    ("delivery.concurrency", "write a number from 1 to 65535"),
+    ("delivery.concurrency_per_site", "write a number from 1 to 65535"),
+    ("limits.message_size", "write a number of octets from 65536, such as 52428800"),
+    ("limits.returned_size", "write a number of octets up to 4194304, such as 1048576"),
+    ("limits.hold", "write a span of time from a second to 366 days, such as \"30d\""),
+    ("limits.recipients", "write a number from 1 to 65535"),
+    ("limits.connections", "write a number from 1 to 65535"),
+];
+
+/// What to write for a key of a table; the file itself is the table "".
+pub(super) fn remedy(table: &str, key: &str) -> &'static str {
+    let found = KEYS.iter().find(|(path, _)| split(path) == (table, key));
+    found.map_or("see the commented sample configuration", |(_, remedy)| remedy)
+}
+
+/// The keys of a table, as a list for people.
+pub(super) fn known(table: &str) -> String {
+    let keys: Vec<_> = KEYS.iter().map(|(path, _)| split(path)).filter(|(of, _)| *of == table).collect();
+    keys.iter().map(|(_, key)| *key).collect::<Vec<_>>().join(", ")
+}
+
+fn split(path: &'static str) -> (&'static str, &'static str) {
+    path.split_once('.').unwrap_or(("", path))
+}

@@ -1,0 +1,182 @@
+//! A table as it is read: key by key, so that every mistake in it is found and has its place.
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    findings::{At, Findings, Place},
+    keys::{known, remedy},
+};
+
+/// A table whose keys are taken one after another. What is left in the end are keys that do not exist.
+#[derive(Debug)]
+pub(super) struct Table<'t> {
+    name: &'static str,
+    head: Option<usize>,
+    entries: Vec<(&'t str, usize, &'t Spanned<DeValue<'t>>)>,
+}
+
+/// A value, or what is wrong with it.
+pub(super) type Read<T> = Result<T, String>;
+
+impl<'t> Table<'t> {
+    pub(super) fn new(name: &'static str, head: Option<usize>, table: &'t DeTable<'t>) -> Self {
+        let entry = |(key, value): (&'t Spanned<_>, &'t Spanned<DeValue<'t>>)| {
+            let text: &'t std::borrow::Cow<'t, str> = key.get_ref();
+            (&**text, key.span().start, value)
+        };
+        Self { name, head, entries: table.iter().map(entry).collect() }
+    }
+
+    /// Where the table stands.
+    pub(super) const fn place(&self) -> Place {
+        Place { key: self.name, offset: self.head }
+    }
+
+    /// Returns `true` if a key is there and was not taken yet.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, ..)| *name == key)
+    }
+
+    /// Returns `true` if the value of a key is a list.
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, _, value)| *name == key && value.get_ref().is_array())
+    }
+
+    fn pop(&mut self, key: &'static str) -> Option<(Place, &'t Spanned<DeValue<'t>>)> {
+        let at = self.entries.iter().position(|(name, ..)| *name == key)?;
+        let (_, offset, value) = self.entries.swap_remove(at);
+        Some((Place { key, offset: Some(offset) }, value))
+    }
+
+    /// The value of a key. `None`: it is not there, or it is wrong.
+    pub(super) fn take<T>(
+        &mut self,
+        key: &'static str,
+        findings: &mut Findings,
+        read: impl Fn(&DeValue<'_>) -> Read<T>,
+    ) -> Option<At<T>> {
+        let (place, value) = self.pop(key)?;
+        match read(value.get_ref()) {
+            Ok(value) => Some(At { value, place }),
+            Err(problem) => {
+                findings.error(place, format_args!("{problem}; {}", remedy(self.name, key)));
+                None
+            }
+        }
+    }
+
+    /// The value of a key that has to be there.
+    pub(super) fn need<T>(
+        &mut self,
+        key: &'static str,
+        findings: &mut Findings,
+        read: impl Fn(&DeValue<'_>) -> Read<T>,
+    ) -> Option<At<T>> {
+        if !self.has(key) {
+            self.missing(key, findings);
+        }
+        self.take(key, findings, read)
+    }
+
+    fn missing(&self, key: &'static str, findings: &mut Findings) {
+        let place = Place { key, offset: self.head };
+        findings.error(place, format_args!("it is missing; {}", remedy(self.name, key)));
+    }
+
+    /// The values of a list, each with its own place. `None`: it is not there, or a part of it is wrong.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        findings: &mut Findings,
+        read: impl Fn(&DeValue<'_>) -> Read<T>,
+    ) -> Option<At<Vec<At<T>>>> {
+        let (place, value) = self.pop(key)?;
+        let remedy = remedy(self.name, key);
+        let DeValue::Array(items) = value.get_ref() else {
+            findings.error(place, format_args!("it is {} and no list; {remedy}", kind(value.get_ref())));
+            return None;
+        };
+        let mut values = Vec::with_capacity(items.len());
+        for item in items.iter() {
+            let place = Place { key, offset: Some(item.span().start) };
+            match read(item.get_ref()) {
+                Ok(value) => values.push(At { value, place }),
+                Err(problem) => findings.error(place, format_args!("{problem}; {remedy}")),
+            }
+        }
+        (values.len() == items.len()).then_some(At { value: values, place })
+    }
+
+    /// As [`list`](Self::list), for one that has to have something in it, and has to be there if it is `needed`.
+    pub(super) fn full_list<T>(
+        &mut self,
+        key: &'static str,
+        needed: bool,
+        findings: &mut Findings,
+        read: impl Fn(&DeValue<'_>) -> Read<T>,
+    ) -> Option<At<Vec<At<T>>>> {
+        if needed && !self.has(key) {
+            self.missing(key, findings);
+        }
+        let list = self.list(key, findings, read)?;
+        if list.value.is_empty() {
+            findings.error(list.place, format_args!("the list is empty; {}", remedy(self.name, key)));
+            return None;
+        }
+        Some(list)
+    }
+
+    /// A table within this one.
+    pub(super) fn table(&mut self, key: &'static str, findings: &mut Findings) -> Option<Self> {
+        let (place, value) = self.pop(key)?;
+        match value.get_ref() {
+            DeValue::Table(table) => Some(Self::new(key, place.offset, table)),
+            other => {
+                findings.error(place, format_args!("it is {} and no table; {}", kind(other), remedy(self.name, key)));
+                None
+            }
+        }
+    }
+
+    /// Tables of which there may be any number.
+    pub(super) fn tables(&mut self, key: &'static str, findings: &mut Findings) -> Vec<Self> {
+        let Some((place, value)) = self.pop(key) else { return Vec::new() };
+        let wrong =
+            |found: &DeValue<'_>| format!("it is {}, not any number of tables; {}", kind(found), remedy("", key));
+        let DeValue::Array(items) = value.get_ref() else {
+            findings.error(place, wrong(value.get_ref()));
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for item in items.iter() {
+            match item.get_ref() {
+                DeValue::Table(table) => tables.push(Self::new(key, Some(item.span().start), table)),
+                other => findings.error(Place { key, offset: Some(item.span().start) }, wrong(other)),
+            }
+        }
+        tables
+    }
+
+    /// Nothing more is taken from it.
+    pub(super) fn end(self, findings: &mut Findings) {
+        for (key, offset, _) in self.entries {
+            findings.unknown(key, offset, format_args!("there is no such key; write one of {}", known(self.name)));
+        }
+    }
+}
+
+/// What a value is, for people.
+pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "text",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
