@@ -14,6 +14,7 @@ pub(crate) struct Findings {
 
 #[derive(Debug)]
 struct Finding {
+    key: &'static str,
     /// `None`: it is about what does not stand there.
     line: Option<usize>,
     severity: Severity,
@@ -59,7 +60,7 @@ impl Findings {
     /// The file cannot be read at all.
     pub(super) fn unreadable(name: &str, problem: &str) -> Self {
         let mut findings = Self::new(name, "");
-        findings.found.push(Finding { line: None, severity: Severity::Error, text: problem.to_owned() });
+        findings.syntax(None, problem);
         findings
     }
 
@@ -84,14 +85,21 @@ impl Findings {
     }
 
     fn add(&mut self, place: Place, severity: Severity, text: String) {
-        let line = place.offset.map(|offset| self.lines.partition_point(|start| *start <= offset));
-        self.found.push(Finding { line, severity, text });
+        let line = place.offset.map(|_| self.line(place));
+        self.found.push(Finding { key: place.key, line, severity, text });
     }
 
     pub(super) fn has_errors(&self) -> bool {
         self.found.iter().any(|finding| finding.severity == Severity::Error)
     }
 
+    /// Returns `true` if a key has a mistake: what would follow from its absence says nothing then.
+    pub(super) fn has_error_in(&self, keys: &[&str]) -> bool {
+        let is_error = |finding: &&Finding| finding.severity == Severity::Error;
+        self.found.iter().filter(is_error).any(|finding| keys.contains(&finding.key))
+    }
+
+    /// The number of a line, for people.
     pub(super) fn line(&self, place: Place) -> usize {
         place.offset.map_or(0, |offset| self.lines.partition_point(|start| *start <= offset))
     }

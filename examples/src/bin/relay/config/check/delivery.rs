@@ -37,20 +37,31 @@ fn times(file: &File, findings: &mut Findings) {
     if expire_after < first {
         let place = delivery.expire_after.as_ref().map(|span| span.place);
         let place = place.or(delivery.retry.as_ref().map(|waits| waits.place)).unwrap_or(Place::absent("expire_after"));
-        let text = format!("mail is given up after {expire_after:?}, before the first wait of {first:?} is over");
+        let text =
+            format!("mail is given up after {}, before the first wait of {} is over", span(expire_after), span(first));
         findings.warn(place, format_args!("{text}; write a longer `expire_after`, or a shorter wait in `retry`"));
     }
     if let Some(warn_after) = &delivery.warn_after
         && let Some(age) = warn_after.value
     {
         if age >= expire_after {
-            let text = format!("mail is given up after {expire_after:?}, and a delay of {age:?} is never told of");
+            let text =
+                format!("mail is given up after {}, and a delay of {} is never told of", span(expire_after), span(age));
             findings.warn(warn_after.place, format_args!("{text}; write a shorter span, or \"never\""));
         } else if age < first {
-            let text = format!("senders are told of a delay after {age:?}, before the second attempt after {first:?}");
+            let (age, first) = (span(age), span(first));
+            let text = format!("senders are told of a delay after {age}, before the second attempt after {first}");
             findings.warn(warn_after.place, format_args!("{text}; write a longer span"));
         }
     }
+}
+
+/// A span of time as it is written in the file.
+fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let unit = units.iter().find(|(unit, _)| seconds >= *unit && seconds % unit == 0);
+    unit.map_or_else(|| format!("{seconds}s"), |(unit, name)| format!("{}{name}", seconds / unit))
 }
 
 fn numbers(file: &File, findings: &mut Findings) {

@@ -16,8 +16,14 @@ const SHORT: usize = 8;
 
 pub(super) fn check(file: &File, findings: &mut Findings) {
     addresses(file, findings);
+    let (unclear_tls, unclear_accounts) = (findings.has_error_in(&["tls"]), findings.has_error_in(&["account"]));
     for listener in &file.listeners {
-        tls(file, listener, findings);
+        if file.tls.is_some() || !unclear_tls {
+            tls(file, listener, findings);
+        }
+        if listener.is_submission() && file.accounts.is_empty() && !unclear_accounts {
+            findings.error(role(listener), "nobody could log in to submit; add an [[account]], or say \"mx\"");
+        }
         ports(file, listener, findings);
     }
     if let Some(tls) = &file.tls
@@ -70,7 +76,7 @@ fn keeps_ipv6_apart() -> bool {
 
 /// Returns `true` if an address is one of this host.
 pub(super) fn is_local(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
+    UdpSocket::bind((address.to_canonical(), 0)).is_ok()
 }
 
 fn tls(file: &File, listener: &Listener, findings: &mut Findings) {
@@ -87,9 +93,6 @@ fn tls(file: &File, listener: &Listener, findings: &mut Findings) {
             place,
             format_args!("nobody can log in without TLS, and nothing is taken without a login; {remedy}"),
         );
-    }
-    if listener.is_submission() && file.accounts.is_empty() {
-        findings.error(role(listener), "nobody could log in to submit; add an [[account]], or say \"mx\"");
     }
 }
 
@@ -136,6 +139,7 @@ fn accounts(file: &File, findings: &mut Findings) {
     }
     if let Some(account) = file.accounts.first()
         && !takes_submissions(file)
+        && !findings.has_error_in(&["listener", "role"])
     {
         let place = account.name.as_ref().map_or(Place::absent("account"), |name| name.place);
         let text =

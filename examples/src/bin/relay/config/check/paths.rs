@@ -72,7 +72,9 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
         }
     }
     // What a route with a mistake in it has, is not known.
-    if file.routes.iter().any(|route| route.domains.is_none() || route.to.is_none()) {
+    if findings.has_error_in(&["route", "domains", "to"])
+        && (file.routes.is_empty() || file.routes.iter().any(is_unclear))
+    {
         return;
     }
     if file.routes.is_empty() {
@@ -87,7 +89,9 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     }
     let own = DomainPattern::Exact(facts.host_name.as_str().to_ascii_lowercase());
     let own_leads_away = taken.owner(&own).is_some_and(|owner| !by_mx(owner));
-    own_name(file, facts, &taken, &own, own_leads_away, findings);
+    if !findings.has_error_in(&["hostname", "postmaster"]) {
+        own_name(file, facts, &taken, &own, own_leads_away, findings);
+    }
     if let Some(postmaster) = &file.postmaster {
         let domain = postmaster.value.domain();
         let pattern = DomainPattern::Exact(domain.as_str().to_ascii_lowercase());
@@ -98,7 +102,9 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
         }
     }
     everywhere(file, &taken, findings);
-    takes_nothing(file, own_leads_away, findings);
+    if !findings.has_error_in(&["hostname", "postmaster", "relay_from", "relay_domains", "listener", "role"]) {
+        takes_nothing(file, own_leads_away, findings);
+    }
 }
 
 /// Patterns whose domains earlier routes have already, or this one.
@@ -122,6 +128,10 @@ fn shadowed(taken: &mut Taken, route: usize, written: &Route, findings: &mut Fin
         let text = format!("line {} has `{}` already", findings.line(owner.place), domain.value);
         findings.warn(domain.place, format_args!("{text}; take it out here or there"));
     }
+}
+
+fn is_unclear(route: &Route) -> bool {
+    route.domains.is_none() || route.to.is_none()
 }
 
 fn is_mx(route: &Route) -> bool {

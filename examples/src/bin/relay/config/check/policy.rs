@@ -21,7 +21,9 @@ const WIDE_V4: u8 = 16;
 const WIDE_V6: u8 = 29;
 
 pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
-    host_name(file, facts, findings);
+    if !findings.has_error_in(&["hostname"]) {
+        host_name(file, facts, findings);
+    }
     if let Some(networks) = &file.relay_from {
         each_network(&networks.value, findings);
         together(networks.place, &networks.value, findings);
@@ -98,8 +100,9 @@ fn each_network(networks: &[At<IpNet>], findings: &mut Findings) {
 
 /// Networks that are harmless by themselves may be the Internet together.
 fn together(place: Place, networks: &[At<IpNet>], findings: &mut Findings) {
+    // `alone`: one of them is wide enough by itself, and was named.
     let all: NetworkSet = networks.iter().map(|network| network.value).collect();
-    let alone = networks.iter().any(|network| width(network.value) == Width::Nobodys);
+    let alone = findings.has_error_in(&["relay_from"]);
     if let Some(joined) = all.networks().iter().find(|network| !alone && width(**network) == Width::Nobodys) {
         let text = format!("together the networks are `{joined}` and let strangers send everywhere through this relay");
         findings.error(place, format_args!("{text}; write your own networks, or let clients log in"));
