@@ -20,7 +20,7 @@ impl RelayOptions {
     /// # Errors
     /// The reply to refuse with.
     pub(crate) fn admit(&self, peer: &Peer, mail: &Mail, rcpt: &Rcpt) -> Result<(), Reply> {
-        if self.is_postmaster(peer, &rcpt.forward_path) {
+        if self.is_postmaster(Some(peer), &rcpt.forward_path) {
             let own = self.host_name.borrowed();
             let to = self.postmaster.as_ref().map_or(own, Mailbox::domain);
             return self.reaches(peer, mail, &to);
@@ -33,7 +33,7 @@ impl RelayOptions {
     }
 
     /// Sends what is for this host's postmaster to the mailbox that stands for it.
-    pub(crate) fn forward_postmaster(&self, peer: &Peer, envelope: &mut Envelope) {
+    pub(crate) fn forward_postmaster(&self, peer: Option<&Peer>, envelope: &mut Envelope) {
         let Some(mailbox) = &self.postmaster else { return };
         for rcpt in &mut envelope.recipients {
             if self.is_postmaster(peer, &rcpt.forward_path) {
@@ -43,11 +43,11 @@ impl RelayOptions {
     }
 
     /// Returns `true` for the one mailbox that every host has (RFC 5321 section 4.5.1), by this host's name or address.
-    fn is_postmaster(&self, peer: &Peer, path: &ForwardPath) -> bool {
+    fn is_postmaster(&self, peer: Option<&Peer>, path: &ForwardPath) -> bool {
         let ForwardPath::Mailbox(mailbox) = path else { return true };
         mailbox.unquoted_local_part().eq_ignore_ascii_case("postmaster") && {
             let domain = mailbox.domain();
-            self.is_own(canonical(&domain).as_deref()) || is_own_address(peer, &domain)
+            self.is_own(canonical(&domain).as_deref()) || peer.is_some_and(|peer| is_own_address(peer, &domain))
         }
     }
 
@@ -270,7 +270,7 @@ mod tests {
         let mut envelope = envelope("<>");
         let paths = ["<Postmaster>", "<a@relay.test>", "<POSTMASTER@relay.test>", "<postmaster@backup.test>"];
         envelope.recipients = paths.iter().map(|path| rcpt(path)).collect();
-        options.forward_postmaster(&peer, &mut envelope);
+        options.forward_postmaster(Some(&peer), &mut envelope);
         let forwarded: Vec<_> = envelope.recipients.iter().map(|rcpt| rcpt.forward_path.to_string()).collect();
         let there = "<admin@example.org>";
         assert_eq!(forwarded, [there, "<a@relay.test>", there, "<postmaster@backup.test>"]);

@@ -154,7 +154,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
                 return Err(Reply::from_static("554 5.4.7 The time that was given for the delivery is over\r\n"));
             }
         }
-        self.shared.options.forward_postmaster(peer, &mut envelope);
+        self.shared.options.forward_postmaster(Some(peer), &mut envelope);
         let recipients = envelope.recipients.len();
         let all_ascii = !inspector.eight_bit;
         let trusted = self.shared.options.policy.trusts(peer);

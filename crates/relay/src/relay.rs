@@ -110,6 +110,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         let octets = draft.len();
         let mut envelope = envelope.clone();
         envelope.mail.size = Some(octets);
+        self.shared.options.forward_postmaster(None, &mut envelope);
         let origin = Origin { all_ascii, trusted: true, ..Origin::default() };
         let message = new_message(&self.shared.options.host_name, owner, &envelope, origin)
             .map_err(|error| SubmitError::Envelope(error.into()))?;

@@ -4,7 +4,8 @@
 mod support;
 
 use posthaste_relay::{RelayOptions, queue::Queue as _};
-use support::{Behaviour, Client, Hop, options};
+use posthaste_server::wire::Reply;
+use support::{Behaviour, Client, Hop, options, start};
 
 /// Nothing of it is taken, so no report of it can go to a sender who has not sent it.
 #[tokio::test]
@@ -45,4 +46,23 @@ async fn the_postmasters_mail_arrives_where_the_options_say() {
     }
     drain.cancel();
     delivering.await.unwrap().unwrap();
+}
+
+/// What the application sends, and reports of mail that was sent in the postmaster's name, go the same way.
+#[tokio::test]
+async fn the_postmasters_reports_arrive_where_the_options_say() {
+    let rcpt = Box::new(|path: &str| match path.contains("@gone.test") {
+        true => Err(Reply::from_static("550 5.1.1 unknown\r\n")),
+        false => Ok(()),
+    });
+    let hop = Hop::start(Behaviour { rcpt, ..Behaviour::default() }).await;
+    let mut options = options(&[hop.port]);
+    options.postmaster = Some("admin@example.org".parse().unwrap());
+    let relay = start(options);
+    relay.submit("<postmaster@relay.test>", &["<a@gone.test>"], b"Subject: x\r\n\r\nx\r\n").await;
+    relay.submit("<a@s.test>", &["<Postmaster>"], b"Subject: y\r\n\r\ny\r\n").await;
+    relay.log.wait("delivered", 2).await;
+    let recipients: Vec<_> = hop.taken().iter().flat_map(|taken| taken.rcpts()).collect();
+    assert!(recipients.iter().all(|rcpt| rcpt.contains("<admin@example.org>")), "{recipients:?}");
+    relay.end().await;
 }
