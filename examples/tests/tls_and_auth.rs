@@ -127,7 +127,11 @@ fn msmtp_submits_with_scram() {
             let errors = String::from_utf8_lossy(&output.stderr).into_owned();
             if ACCOUNTS.contains(&(user, password)) {
                 assert!(output.status.success(), "{user}: {errors}");
-                sink.one(&token);
+                // It has neither, and gets both.
+                let taken = String::from_utf8_lossy(&sink.one(&token).data).into_owned();
+                let (header, _) = taken.split_once("\r\n\r\n").expect("the header ends");
+                assert_eq!(header.matches("\r\nDate: ").count(), 1, "{header}");
+                assert_eq!(header.matches("\r\nMessage-ID: <").count(), 1, "{header}");
             } else {
                 assert!(errors.contains("535 5.7.8"), "{user}: {errors}");
             }
