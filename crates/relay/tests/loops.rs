@@ -5,7 +5,6 @@ mod support;
 
 use std::time::Duration;
 
-use ipnet::IpNet;
 use posthaste_client::SystemResolver;
 use posthaste_queue::{Queue as _, memory::MemoryQueue};
 use posthaste_relay::{NextHop, Relay, RelayOptions, Route, Routes};
@@ -21,7 +20,7 @@ async fn relay(
 ) -> (Relay<MemoryQueue, SystemResolver>, Log, CancellationToken) {
     let listener = Listener::bind(on.parse().unwrap(), ServerSettings::new("relay.test"), Tls::Off).await.unwrap();
     let mut options = support::options(&[]);
-    options.policy.relay_from = vec!["127.0.0.0/8".parse::<IpNet>().unwrap()];
+    options.policy.relay_from.push("127.0.0.0/8".parse().unwrap());
     to(listener.local_address().unwrap().port(), &mut options);
     let log = Log::default();
     let relay = Relay::new(MemoryQueue::default(), SystemResolver, options, log.clone());

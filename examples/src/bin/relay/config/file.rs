@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use posthaste_client::TlsPolicy;
 use posthaste_relay::{AddFields, DomainPattern, IpNet};
 use posthaste_server::{
     ScramKey,
@@ -74,6 +75,7 @@ pub(super) struct Route {
     pub(super) domains: Option<At<Vec<At<DomainPattern>>>>,
     pub(super) to: Option<At<To>>,
     pub(super) tls: Option<At<RouteTls>>,
+    pub(super) chunking: Option<At<bool>>,
 }
 
 #[derive(Debug, Clone)]
@@ -86,7 +88,10 @@ pub(super) enum To {
 pub(super) enum RouteTls {
     Off,
     Opportunistic,
+    /// Verified where the route names a host by its name, and otherwise not.
     Required,
+    Verified,
+    Unverified,
 }
 
 /// What is offered; everything, unless it is switched off.
@@ -238,8 +243,25 @@ impl Route {
             false => table.need("to", findings, mx),
         };
         let tls = table.take("tls", findings, values::route_tls);
+        let chunking = table.take("chunking", findings, values::flag);
         table.end(findings);
-        Self { domains, to, tls }
+        Self { domains, to, tls, chunking }
+    }
+
+    /// How much TLS it has. What is required is verified where that proves something: for hosts that it names by their names.
+    pub(super) fn policy(&self) -> TlsPolicy {
+        let hosts = match self.to.as_ref().map(|to| &to.value) {
+            Some(To::Hosts(hosts)) => hosts.as_slice(),
+            Some(To::Mx) | None => &[],
+        };
+        let names_a_host = hosts.iter().any(|host| !host.value.0.starts_with('['));
+        match self.tls.as_ref().map_or(RouteTls::Opportunistic, |tls| tls.value) {
+            RouteTls::Off => TlsPolicy::Off,
+            RouteTls::Opportunistic => TlsPolicy::Opportunistic,
+            RouteTls::Verified => TlsPolicy::Verified,
+            RouteTls::Required if names_a_host => TlsPolicy::Verified,
+            RouteTls::Required | RouteTls::Unverified => TlsPolicy::Required,
+        }
     }
 }
 
@@ -294,7 +316,7 @@ impl Limits {
             message_size: table.take("message_size", findings, values::message_size),
             returned_size: table.take("returned_size", findings, values::returned_size),
             hold: table.take("hold", findings, values::wait),
-            recipients: table.take("recipients", findings, values::positive),
+            recipients: table.take("recipients", findings, values::recipients),
             connections: table.take("connections", findings, values::positive),
         };
         table.end(findings);

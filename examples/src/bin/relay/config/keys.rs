@@ -26,7 +26,8 @@ const KEYS: &[(&str, &str)] = &[
     ("account.verifier", "write what `relay verifier` prints"),
     ("route.domains", "write domains, such as [\"example.org\", \"*.example.org\"], or [\"*\"] for all"),
     ("route.to", "write \"mx\", or a list of hosts with ports, such as [\"smarthost.example.org:25\"]"),
-    ("route.tls", "write \"off\", \"opportunistic\" or \"required\""),
+    ("route.tls", "write \"off\", \"opportunistic\", \"required\", \"verified\" or \"unverified\""),
+    ("route.chunking", "write true or false"),
     ("submission.add_fields", "write \"submission\", \"trusted\" or \"off\""),
     ("dns.servers", "write addresses with ports, such as [\"127.0.0.1:53\"]"),
     ("offers.dsn", "write true or false"),
@@ -50,7 +51,7 @@ const KEYS: &[(&str, &str)] = &[
     ("limits.message_size", "write a number of octets from 65536, such as 52428800"),
     ("limits.returned_size", "write a number of octets up to 4194304, such as 1048576"),
     ("limits.hold", "write a span of time from a second to 366 days, such as \"30d\""),
-    ("limits.recipients", "write a number from 1 to 65535"),
+    ("limits.recipients", "write a number from 1 to 10000"),
     ("limits.connections", "write a number from 1 to 65535"),
 ];
 

@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::session::client::ClientTimeouts;
+use posthaste_client::{Tls as ClientTls, TlsPolicy, session::client::ClientTimeouts};
 use posthaste_relay::{
     DeliveryOptions, DomainPattern, NextHop, Policy, RelayOptions, RetrySchedule, Route, Routes, future_release, offers,
 };
@@ -28,7 +28,7 @@ use posthaste_server::{
 };
 
 pub(crate) use accounts::AccountsConfig;
-use file::{File, ListenerTls, RouteTls, To};
+use file::{File, ListenerTls, To};
 use findings::At;
 pub(crate) use findings::Findings;
 
@@ -65,7 +65,7 @@ struct Facts<'a> {
     folder: &'a Path,
     host_name: Domain,
     queue: PathBuf,
-    /// What verifies next hops, for mail that demands it.
+    /// What verifies next hops, for mail that demands it and for routes that do.
     verified_tls: Option<Arc<ClientConfig>>,
 }
 
@@ -88,14 +88,14 @@ impl Config {
         let Some(file) = File::read(&text, &mut findings) else { return Err(findings) };
         let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
         let provider = Arc::new(aws_lc_rs::default_provider());
-        // By MX it could not be kept: nothing proves that a name from DNS is the domain's own.
-        let verifies = check::names_hosts(&file) && check::is_on(file.offers.requiretls.as_ref());
+        let verifies = check::verifies(&file);
         let authorities = file.delivery.authorities.as_ref();
         let verified_tls = match verifies || authorities.is_some() {
             true => tls::verified(authorities, folder, &provider, &mut findings).filter(|_| verifies),
             false => None,
         };
         let host_name = file.hostname.as_ref().map_or_else(own_host_name, |name| name.value.clone());
+        let host_name = RelayOptions::new(host_name).host_name;
         let server_tls = file
             .tls
             .as_ref()
@@ -122,7 +122,8 @@ impl Config {
         settings.limits.message = value(file.limits.message_size.as_ref()).unwrap_or(settings.limits.message);
         let recipients = value(file.limits.recipients.as_ref());
         settings.limits.recipients = recipients.map_or(settings.limits.recipients, usize::from);
-        settings.offers = offered(&file.offers, verified_tls.is_some());
+        let guards = verified_tls.is_some() && check::guards(&file);
+        settings.offers = offered(&file.offers, guards);
         let timeout = value(file.delivery.timeout.as_ref());
         let waits = file.delivery.retry.as_ref().map(|waits| waits.value.iter().map(|wait| wait.value).collect());
         let default = RetrySchedule::default();
@@ -140,7 +141,7 @@ impl Config {
             concurrency: number(file.delivery.concurrency.as_ref(), DEFAULT_CONCURRENCY),
             concurrency_per_site: number(file.delivery.concurrency_per_site.as_ref(), 20),
             return_at_most: value(file.limits.returned_size.as_ref()).unwrap_or(1 << 20),
-            verified_tls,
+            verified_tls: verified_tls.clone().filter(|_| guards),
             ..DeliveryOptions::default()
         };
         let connections = value(file.limits.connections.as_ref());
@@ -164,7 +165,7 @@ impl Config {
                 },
                 postmaster: value(file.postmaster.as_ref()),
                 add_fields: value(file.add_fields.as_ref()).unwrap_or_default(),
-                routes: routes(&file),
+                routes: routes(&file, verified_tls.as_ref()),
                 delivery,
                 ..RelayOptions::new(host_name)
             },
@@ -204,20 +205,24 @@ fn read(path: &Path) -> Result<String, Findings> {
 }
 
 /// Where mail goes to: as the file says, or everything by MX.
-fn routes(file: &File) -> Routes {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let route = |domains, to, route_tls| Route { domains, to, tls: tls::client(route_tls, &provider) };
+fn routes(file: &File, verified_tls: Option<&Arc<ClientConfig>>) -> Routes {
+    let any = tls::any(&Arc::new(aws_lc_rs::default_provider()));
+    let client = |policy| {
+        let config = if policy == TlsPolicy::Verified { verified_tls.cloned() } else { any.clone() };
+        ClientTls { policy, config }
+    };
     let written = file.routes.iter().filter_map(|written| {
         let to = match &written.to.as_ref()?.value {
             To::Mx => NextHop::Mx,
             To::Hosts(hosts) => NextHop::Hosts(values_of(hosts)),
         };
-        let route_tls = value(written.tls.as_ref()).unwrap_or(RouteTls::Opportunistic);
-        Some(route(values_of(&written.domains.as_ref()?.value), to, route_tls))
+        let (tls, chunking) = (client(written.policy()), check::is_on(written.chunking.as_ref()));
+        Some(Route { domains: values_of(&written.domains.as_ref()?.value), to, tls, chunking })
     });
     let mut routes: Vec<_> = written.collect();
     if routes.is_empty() {
-        routes.push(route(vec![DomainPattern::Any], NextHop::Mx, RouteTls::Opportunistic));
+        let tls = client(TlsPolicy::Opportunistic);
+        routes.push(Route { tls, ..Route::new(vec![DomainPattern::Any], NextHop::Mx) });
     }
     Routes::new(routes)
 }
@@ -238,6 +243,8 @@ fn listeners(file: &File, settings: &ServerSettings, tls: Option<&Arc<ServerConf
             settings.offers.future_release = holds.then(|| future_release(longest));
             settings.offers.demand_auth = true;
             settings.offers.auth = AUTH;
+            // Old mail programs send nothing otherwise.
+            settings.tolerance.hello = true;
         }
         listeners.push(ListenerConfig { address, settings, tls: start(listener.starts_tls(tls.is_some())) });
     }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use posthaste_client::{Tls as ClientTls, TlsPolicy, unverified};
+use posthaste_client::unverified;
 use posthaste_server::rustls::{
     CertificateError, ClientConfig, Error, RootCertStore, ServerConfig,
     client::{verify_server_cert_signed_by_trust_anchor, verify_server_name},
@@ -15,7 +15,7 @@ use posthaste_server::rustls::{
 };
 
 use super::{
-    file::{RouteTls, TlsFiles},
+    file::TlsFiles,
     findings::{At, Findings, Place},
 };
 
@@ -137,10 +137,11 @@ pub(super) fn verified(
         }
         None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
     }
-    let builder = ClientConfig::builder_with_provider(Arc::clone(provider)).with_safe_default_protocol_versions();
+    if roots.is_empty() {
+        return None;
+    }
     // The provider has ciphers for TLS 1.2 and 1.3.
-    let builder = builder.ok().filter(|_| !roots.is_empty());
-    builder.map(|builder| Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    posthaste_client::verified(Arc::clone(provider), roots).ok().map(Arc::new)
 }
 
 fn certificates(
@@ -160,13 +161,8 @@ fn certificates(
     None
 }
 
-/// TLS towards the next hops of a route.
-pub(super) fn client(tls: RouteTls, provider: &Arc<CryptoProvider>) -> ClientTls {
-    let policy = match tls {
-        RouteTls::Off => TlsPolicy::Off,
-        RouteTls::Opportunistic => TlsPolicy::Opportunistic,
-        RouteTls::Required => TlsPolicy::Required,
-    };
-    // The provider has ciphers for TLS 1.2 and 1.3; without a configuration a policy but "off" delivers nothing.
-    ClientTls { policy, config: unverified(Arc::clone(provider)).ok().map(Arc::new) }
+/// TLS that takes any certificate.
+pub(super) fn any(provider: &Arc<CryptoProvider>) -> Option<Arc<ClientConfig>> {
+    // The provider has ciphers for TLS 1.2 and 1.3; without a configuration a policy that demands TLS delivers nothing.
+    unverified(Arc::clone(provider)).ok().map(Arc::new)
 }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use jiff::{Span, SpanRelativeTo};
-use posthaste_queue::MAX_DELAY;
+use posthaste_client::HostName;
+use posthaste_queue::{MAX_DELAY, MAX_DELIVERIES};
 use posthaste_relay::{AddFields, DomainPattern, IpNet};
 use posthaste_server::{
     ScramKey,
@@ -104,6 +105,13 @@ fn number(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Read<u64> {
     }
 }
 
+/// What the queue takes of a message.
+pub(super) fn recipients(value: &DeValue<'_>) -> Read<u16> {
+    let most = u64::try_from(MAX_DELIVERIES).unwrap_or(u64::MAX).min(u16::MAX.into());
+    let number = number(value, 1..=most)?;
+    u16::try_from(number).map_err(|error| error.to_string())
+}
+
 pub(super) fn positive(value: &DeValue<'_>) -> Read<u16> {
     let number = number(value, 1..=u16::MAX.into())?;
     u16::try_from(number).map_err(|error| error.to_string())
@@ -166,7 +174,13 @@ pub(super) fn listener_tls(value: &DeValue<'_>) -> Read<ListenerTls> {
 }
 
 pub(super) fn route_tls(value: &DeValue<'_>) -> Read<RouteTls> {
-    let words = [("off", RouteTls::Off), ("opportunistic", RouteTls::Opportunistic), ("required", RouteTls::Required)];
+    let words = [
+        ("off", RouteTls::Off),
+        ("opportunistic", RouteTls::Opportunistic),
+        ("required", RouteTls::Required),
+        ("verified", RouteTls::Verified),
+        ("unverified", RouteTls::Unverified),
+    ];
     word(value, &words)
 }
 
@@ -175,7 +189,8 @@ pub(super) fn add_fields(value: &DeValue<'_>) -> Read<AddFields> {
     word(value, &words)
 }
 
-/// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; addresses become the literals that mail uses.
+/// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; addresses become the literals that mail uses, and names are as the
+/// DNS has them, in A-labels.
 pub(super) fn host_and_port(value: &DeValue<'_>) -> Read<(String, u16)> {
     let text = text(value)?;
     let read = || {
@@ -184,7 +199,8 @@ pub(super) fn host_and_port(value: &DeValue<'_>) -> Read<(String, u16)> {
         let host = match text.parse::<SocketAddr>() {
             Ok(SocketAddr::V4(_)) => format!("[{host}]"),
             Ok(SocketAddr::V6(address)) => format!("[IPv6:{}]", address.ip()),
-            Err(_) => Domain::parse(host).ok().filter(|name| name.address_literal().is_none())?.as_str().to_owned(),
+            // Letters, digits, hyphens and underscores: what else the DNS could hold is a slip of the pen here.
+            Err(_) => HostName::parse(host).ok().filter(HostName::is_plain)?.into(),
         };
         Some((host, port))
     };

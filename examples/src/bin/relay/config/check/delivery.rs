@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use posthaste_queue::MAX_DELIVERIES;
+use posthaste_client::TlsPolicy;
 use posthaste_relay::{AddFields, RetrySchedule};
 use posthaste_server::ServerOptions;
 use rustix::process::{Resource, getrlimit};
 
-use super::{asks_for_mx, is_on, is_wanted, names_hosts, takes_submissions};
+use super::{asks_for_mx, is_on, is_wanted, names_hosts, takes_submissions, verifies};
 use crate::config::{
     DEFAULT_CONCURRENCY, Facts,
-    file::{File, ListenerTls, To},
+    file::{File, ListenerTls, RouteTls, To},
     findings::{Findings, Place},
 };
 
@@ -23,7 +23,7 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     times(file, findings);
     numbers(file, findings);
     descriptors(file, findings);
-    routes(file, findings);
+    routes(file, facts, findings);
     extensions(file, facts, findings);
     submissions(file, findings);
 }
@@ -81,10 +81,6 @@ fn numbers(file: &File, findings: &mut Findings) {
             let text = format!("clients count on {LEAST_RECIPIENTS} recipients (RFC 5321 section 4.5.3.1.8)");
             findings.warn(most.place, format_args!("{text}; write {LEAST_RECIPIENTS} or more"));
         }
-        Some(most) if usize::from(most.value) > MAX_DELIVERIES => {
-            let text = format!("the queue takes {MAX_DELIVERIES} of a message, and no more are taken");
-            findings.warn(most.place, format_args!("{text}; write at most {MAX_DELIVERIES}"));
-        }
         _ => {}
     }
 }
@@ -108,7 +104,21 @@ fn descriptors(file: &File, findings: &mut Findings) {
 }
 
 /// Keys that only some routes make use of.
-fn routes(file: &File, findings: &mut Findings) {
+fn routes(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
+    for route in &file.routes {
+        let (Some(to), Some(tls)) = (&route.to, &route.tls) else { continue };
+        if matches!(to.value, To::Mx) && tls.value == RouteTls::Verified {
+            let text = "by MX no certificate proves who a host is, since DNS alone has given its name";
+            let remedy = "say \"required\" for TLS whatever the certificate, or name the hosts";
+            findings.error(tls.place, format_args!("{text}; {remedy}"));
+        } else if route.policy() == TlsPolicy::Verified
+            && facts.verified_tls.is_none()
+            && file.delivery.authorities.is_none()
+        {
+            let text = "this host trusts no authorities";
+            findings.error(tls.place, format_args!("{text}; name those that do in [delivery] authorities"));
+        }
+    }
     let by_mx = asks_for_mx(file);
     let delivery = &file.delivery;
     let nothing = "no route goes by MX, and it has no effect; take it out, or say to = \"mx\" in a route";
@@ -157,9 +167,9 @@ fn extensions(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
             findings.warn(flag.place, format_args!("{text}; add [tls] with certificate and key, or take it out"));
         }
     }
-    let verifies = names_hosts(file) && is_on(offers.requiretls.as_ref());
-    if let Some(authorities) = file.delivery.authorities.as_ref().filter(|_| !verifies) {
-        let text = "they are for messages that require TLS, on routes that name their hosts, and here is neither";
+    if let Some(authorities) = file.delivery.authorities.as_ref().filter(|_| !verifies(file)) {
+        let text = "they are for routes with verified TLS, and for messages that require it on routes that name their hosts, \
+                    and here is neither";
         findings.warn(authorities.place, format_args!("{text}; take it out"));
     }
 }

@@ -6,6 +6,8 @@ mod listeners;
 mod paths;
 mod policy;
 
+use posthaste_client::TlsPolicy;
+
 use super::{
     Facts,
     file::{File, To},
@@ -34,6 +36,17 @@ fn is_wanted(flag: Option<&At<bool>>) -> bool {
 /// Returns `true` if a route names its hosts.
 pub(super) fn names_hosts(file: &File) -> bool {
     file.routes.iter().filter_map(|route| route.to.as_ref()).any(|to| matches!(to.value, To::Hosts(_)))
+}
+
+/// Returns `true` if mail that requires verified TLS can go somewhere. By MX it could not: nothing proves that a name from
+/// DNS is the domain's own.
+pub(super) fn guards(file: &File) -> bool {
+    names_hosts(file) && is_on(file.offers.requiretls.as_ref())
+}
+
+/// Returns `true` if certificates of next hops are verified, for mail or for routes that demand it.
+pub(super) fn verifies(file: &File) -> bool {
+    guards(file) || file.routes.iter().any(|route| route.policy() == TlsPolicy::Verified)
 }
 
 /// Returns `true` if a route asks DNS for its hosts.
