@@ -47,6 +47,9 @@ pub enum ServerEvent {
     ContentSwallowed,
     /// The client has given up a message between two chunks: throw away what came of it.
     ContentAborted,
+    /// The client has given up its transaction: forget the envelope. A transaction that ends otherwise is followed by another
+    /// event; this one comes before anything that would be waited for.
+    Reset,
     /// Do the handshake: [`ServerDriver::accept_tls`].
     StartTls,
     /// The conversation is over, and everything that was to be written is.
@@ -112,7 +115,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
                 }
                 Some(AfterFlush::Close(reason)) => {
                     // Best effort: the peer may be gone already.
-                    if self.flush().await.is_ok() {
+                    let flushed = if reason == CloseReason::Shutdown {
+                        timeout(FAREWELL, self.flush()).await.unwrap_or_else(|_| Err(timed_out()))
+                    } else {
+                        self.flush().await
+                    };
+                    if flushed.is_ok() {
                         self.connection.close().await;
                     }
                     return Ok(ServerEvent::Closed(reason));
@@ -120,6 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
             }
             let now = self.clock.now();
             let Connection { input, output, .. } = &mut self.connection;
+            let was_in_transaction = self.session.is_in_transaction();
             let step = self.session.handle_input(now, input, output).map_err(misuse)?;
             let consumed = step.consumed;
             let next = Owned::from(step.next);
@@ -128,7 +137,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
             if input.is_empty() && !matches!(next, Owned::Content(_)) {
                 *input = bytes::BytesMut::new();
             }
+            let gave_up = was_in_transaction && !self.session.is_in_transaction();
             match next {
+                // What comes next is found out once more.
+                Owned::NeedInput | Owned::Flush if gave_up => return Ok(ServerEvent::Reset),
                 Owned::StartTls => self.after_flush = Some(AfterFlush::StartTls),
                 Owned::Event(event) => return Ok(event),
                 Owned::Content(range) => return Ok(ServerEvent::Content(taken.freeze().slice(range))),
@@ -194,6 +206,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         self.session.shutdown(&mut self.connection.output);
     }
 
+    /// Ends the conversation with a 421 in the middle of whatever it is; see [`ServerSession::abort`]. What [`next`](Self::next)
+    /// does then takes 10 seconds at most.
+    pub fn abort(&mut self) {
+        self.session.abort(&mut self.connection.output);
+    }
+
+    /// Shortens what is waited for, or takes that back; see [`ServerSession::hurry`]. It counts from the next call of
+    /// [`next`](Self::next) on.
+    pub const fn hurry(&mut self, hurried: bool) {
+        self.session.hurry(hurried);
+    }
+
     /// The session.
     pub const fn session(&self) -> &ServerSession {
         &self.session
@@ -211,7 +235,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        timeout(self.session.write_timeout(), self.connection.flush()).await.map_err(|_| timed_out())?
+        let until = self.clock.now() + self.session.write_timeout();
+        // Who reads as slowly as it may still has no more time than the session.
+        let until = self.session.ends_at().map_or(until, |ends| until.min(ends.max(self.clock.now() + FAREWELL)));
+        timeout_at(self.clock.instant(until), self.connection.flush()).await.map_err(|_| timed_out())?
     }
 
     async fn read(&mut self) -> io::Result<()> {
@@ -272,6 +299,9 @@ impl From<Ask<'_>> for Question {
         }
     }
 }
+
+/// How long a client has to take the last words of a server that ends.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn timed_out() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the peer did not go on in time")

@@ -3,42 +3,73 @@
 use std::{
     future::Future,
     io,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
-use bytes::Bytes;
 use posthaste_io::{
     Connection, Question, ServerDriver, ServerEvent,
     rustls::ServerConfig,
     session::{
         QuestionId, ServerSession, ServerSettings, Verdict,
-        sasl::{Nonce, SaslError, ServerContext, ServerMechanism, ServerStep},
+        sasl::ServerMechanism,
         server::{CloseReason, Protocol},
     },
-    wire::{Command, Mail, Reply, Secret, Severity},
+    wire::{Command, Mail, Reply, Severity},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Instant, timeout},
+    sync::watch,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, info};
 
 use crate::{
-    Body, BodyError, BodySource, Envelope, Handler, Peer, Service,
-    password::{random, unknown_users},
+    Body, Envelope, Handler, Peer, ServerOptions, Service,
+    budget::{self, Budget, Share},
+    content::{End, Source, Turn},
+    guessing::Guessing,
+    login::Login,
 };
 
+/// What the conversations of a server share.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(crate) envelopes: Arc<Budget>,
+    pub(crate) guessing: Guessing,
+    /// Whether it is nearly full, so that conversations have to hurry.
+    pub(crate) hurried: watch::Sender<bool>,
+}
+
+/// The two ends of a server.
+#[derive(Debug, Clone)]
+pub(crate) struct Ends {
+    /// Conversations end at their next boundary.
+    pub(crate) drain: CancellationToken,
+    /// The time for that is over.
+    pub(crate) abort: CancellationToken,
+}
+
+impl Common {
+    pub(crate) fn new(options: &ServerOptions) -> Self {
+        Self {
+            envelopes: Arc::new(Budget::new(options.envelopes)),
+            guessing: Guessing::new(options.logins.clone()),
+            hurried: watch::Sender::new(false),
+        }
+    }
+}
+
 /// Holds one conversation over a connection: any stream, with TLS up already or not. `tls` is what STARTTLS is answered
-/// with; `drain` asks for an end at the next boundary.
+/// with; `drain` asks for an end at the next boundary. What a [`Server`](crate::Server) bounds for all of its connections, all
+/// of these calls in a process share, with the defaults of [`ServerOptions`].
 ///
 /// # Errors
 /// [`io::Error`] when the connection failed. What the handler accepted before stays accepted.
 pub async fn converse<S, V>(
     connection: Connection<S>,
-    mut peer: Peer,
+    peer: Peer,
     service: &V,
     settings: Arc<ServerSettings>,
     tls: Option<Arc<ServerConfig>>,
@@ -48,12 +79,67 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     V: Service,
 {
+    static COMMON: LazyLock<Common> = LazyLock::new(|| Common::new(&ServerOptions::default()));
+    let ends = Ends { drain: drain.clone(), abort: CancellationToken::new() };
+    converse_within(&COMMON, &ends, connection, peer, service, (settings, tls)).await
+}
+
+/// The same within a server.
+pub(crate) async fn converse_within<S, V>(
+    common: &Common,
+    ends: &Ends,
+    connection: Connection<S>,
+    mut peer: Peer,
+    service: &V,
+    (settings, tls): (Arc<ServerSettings>, Option<Arc<ServerConfig>>),
+) -> io::Result<CloseReason>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    V: Service,
+{
     peer.tls = connection.is_tls();
     peer.certificate = connection.peer_certificate();
     let settings = service.settings(&peer, &settings);
-    let verdict = settings.timeouts.verdict;
-    let lmtp = settings.protocol == Protocol::Lmtp;
+    let terms = Terms { verdict: settings.timeouts.verdict, lmtp: settings.protocol == Protocol::Lmtp, tls };
     let mut driver = ServerDriver::new(connection, ServerSession::new(settings, peer.tls));
+    tokio::select! {
+        ended = greet_and_run(common, ends, &mut driver, peer, service, terms) => ended,
+        () = ends.abort.cancelled() => {
+            cut(&mut driver).await;
+            Ok(CloseReason::Shutdown)
+        }
+    }
+}
+
+/// What stays as it is for as long as the conversation lasts.
+pub(crate) struct Terms {
+    /// How long the handler may take for a verdict.
+    pub(crate) verdict: Duration,
+    lmtp: bool,
+    tls: Option<Arc<ServerConfig>>,
+}
+
+/// How long the last words may take when the time of a drain is over. They are small, and mostly fit into what the system holds.
+const CUT: Duration = Duration::from_secs(1);
+
+/// Says 421, in the middle of whatever it is; best effort.
+async fn cut<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>) {
+    driver.abort();
+    let _ = timeout(CUT, async { while !matches!(driver.next().await, Ok(ServerEvent::Closed(_)) | Err(_)) {} }).await;
+}
+
+async fn greet_and_run<S, V>(
+    common: &Common,
+    ends: &Ends,
+    driver: &mut ServerDriver<S>,
+    peer: Peer,
+    service: &V,
+    terms: Terms,
+) -> io::Result<CloseReason>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    V: Service,
+{
     let (connect, _) = loop {
         match driver.next().await? {
             ServerEvent::Ask(id, question) => break (id, question),
@@ -61,10 +147,11 @@ where
             _ => {}
         }
     };
-    let handler = match bounded(verdict, service.connect(&peer)).await {
+    let handler = match bounded(terms.verdict, service.connect(&peer)).await {
         Ok(handler) => handler,
         Err(reply) => {
-            answer(&mut driver, connect, Verdict::Refuse(reply));
+            debug!(address = %peer.address, %reply, "client refused");
+            answer(driver, connect, Verdict::Refuse(reply));
             loop {
                 if let ServerEvent::Closed(reason) = driver.next().await? {
                     return Ok(reason);
@@ -72,32 +159,78 @@ where
             }
         }
     };
-    answer(&mut driver, connect, Verdict::Accept(None));
-    let mut conversation = Conversation { driver, handler, peer, envelope: None, mechanism: None, verdict, lmtp };
-    conversation.run(tls, drain).await
+    answer(driver, connect, Verdict::Accept(None));
+    let mut conversation = Conversation {
+        driver: Hurried { driver, hurried: common.hurried.subscribe() },
+        handler,
+        peer,
+        envelope: None,
+        share: Share::new(Arc::clone(&common.envelopes)),
+        login: None,
+        mechanism: None,
+        terms,
+        common,
+        ends,
+        told: 0,
+    };
+    conversation.driver.catch_up();
+    conversation.run().await
 }
 
-struct Conversation<S, H> {
-    driver: ServerDriver<S>,
-    handler: H,
-    peer: Peer,
+pub(crate) struct Conversation<'c, S, H> {
+    pub(crate) driver: Hurried<'c, S>,
+    pub(crate) handler: H,
+    pub(crate) peer: Peer,
     envelope: Option<Envelope>,
+    /// What the envelope has of the memory for all envelopes.
+    share: Share,
+    pub(crate) login: Option<Login>,
     /// Boxed, since most connections are not in the middle of a login.
-    mechanism: Option<Box<ServerMechanism>>,
-    /// How long the handler may take for a verdict.
-    verdict: Duration,
-    lmtp: bool,
+    pub(crate) mechanism: Option<Box<ServerMechanism>>,
+    pub(crate) terms: Terms,
+    pub(crate) common: &'c Common,
+    pub(crate) ends: &'c Ends,
+    /// How many refusals the log was told of.
+    told: u8,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
-    async fn run(&mut self, tls: Option<Arc<ServerConfig>>, drain: &CancellationToken) -> io::Result<CloseReason> {
+/// A driver that hurries whenever the server is nearly full.
+pub(crate) struct Hurried<'c, S> {
+    pub(crate) driver: &'c mut ServerDriver<S>,
+    hurried: watch::Receiver<bool>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Hurried<'_, S> {
+    /// As [`ServerDriver::next`].
+    pub(crate) async fn next(&mut self) -> io::Result<ServerEvent> {
+        loop {
+            tokio::select! {
+                biased;
+                event = self.driver.next() => return event,
+                // The server lives for longer than its conversations.
+                Ok(()) = self.hurried.changed() => self.catch_up(),
+            }
+        }
+    }
+
+    fn catch_up(&mut self) {
+        let hurried = *self.hurried.borrow_and_update();
+        self.driver.hurry(hurried);
+    }
+}
+
+/// Refusals of a connection that the log is told of at its usual level.
+const TOLD: u8 = 10;
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H> {
+    async fn run(&mut self) -> io::Result<CloseReason> {
         let mut draining = false;
         loop {
             let event = tokio::select! {
                 event = self.driver.next() => event?,
-                () = drain.cancelled(), if !draining => {
+                () = self.ends.drain.cancelled(), if !draining => {
                     // Behind a message or a question the next turn of the loop asks again.
-                    self.driver.shutdown();
+                    self.driver.driver.shutdown();
                     draining = true;
                     continue;
                 }
@@ -105,13 +238,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
             match event {
                 ServerEvent::Ask(id, question) => self.question(id, question).await?,
                 ServerEvent::StartTls => {
-                    let Some(config) = &tls else { return Err(io::ErrorKind::Unsupported.into()) };
-                    self.driver.accept_tls(Arc::clone(config)).await?;
-                    let certificate = self.driver.peer_certificate();
-                    self.peer = Peer { tls: true, certificate, ..Peer::new(self.peer.address, self.peer.local) };
-                    self.envelope = None;
+                    let Some(config) = &self.terms.tls else { return Err(io::ErrorKind::Unsupported.into()) };
+                    let handshake = self.driver.driver.accept_tls(Arc::clone(config));
+                    // Nothing has begun that a drain would have to wait for, and nothing can be said.
+                    let Some(done) = self.ends.drain.run_until_cancelled(handshake).await else {
+                        return Ok(CloseReason::Shutdown);
+                    };
+                    done?;
+                    let Peer { address, local, network, .. } = self.peer;
+                    let certificate = self.driver.driver.peer_certificate();
+                    self.peer = Peer { tls: true, certificate, network, ..Peer::new(address, local) };
+                    self.login = None;
+                    self.forget();
                 }
                 ServerEvent::Closed(reason) => return Ok(reason),
+                ServerEvent::Reset => self.forget(),
                 // Content comes only within `receive`.
                 ServerEvent::Content(_)
                 | ServerEvent::ContentRefused(_)
@@ -119,122 +260,112 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
                 | ServerEvent::ContentAborted => {}
             }
             if draining {
-                self.driver.shutdown();
+                self.driver.driver.shutdown();
             }
         }
     }
 
     async fn question(&mut self, id: QuestionId, question: Question) -> io::Result<()> {
-        let Self { handler, peer, envelope, .. } = self;
+        let Self { handler, peer, envelope, share, terms, .. } = self;
+        let limit = terms.verdict;
         let verdict = match question {
             Question::Connect => Verdict::Accept(None),
             Question::Hello(name) => {
-                let verdict = decided(bounded(self.verdict, handler.hello(peer, &name)).await);
-                if matches!(verdict, Verdict::Accept(_)) {
+                let verdict = decided(bounded(limit, handler.hello(peer, &name)).await);
+                let accepted = matches!(verdict, Verdict::Accept(_));
+                if accepted {
                     peer.hello = Some(name);
                 }
-                answer(&mut self.driver, id, verdict);
-                self.peer.extended = self.driver.session().is_extended();
+                self.answer(id, "hello", "", verdict);
+                self.peer.extended = self.driver.driver.session().is_extended();
+                if accepted {
+                    self.forget();
+                }
                 return Ok(());
             }
             Question::Auth(name, initial) => self.auth(&name, initial).await,
             Question::AuthResponse(response) => self.auth_response(response).await,
             Question::Mail(mail) => {
-                let verdict = decided(bounded(self.verdict, handler.mail(peer, &mail)).await);
-                *envelope = Some(Envelope { mail, recipients: Vec::new() });
-                verdict
+                *envelope = None;
+                share.free();
+                let decision = match share.take(budget::of_mail(&mail)) {
+                    true => bounded(limit, handler.mail(peer, &mail)).await,
+                    false => Err(no_memory()),
+                };
+                if let Err(reply) = &decision {
+                    share.free();
+                    let sender = mail.reverse_path.to_string();
+                    self.tell("sender", &sender, reply);
+                } else {
+                    *envelope = Some(Envelope { mail, recipients: Vec::new() });
+                }
+                decided(decision)
             }
             Question::Rcpt(rcpt) => {
                 let envelope = envelope.get_or_insert_with(empty);
-                let verdict = decided(bounded(self.verdict, handler.rcpt(peer, envelope, &rcpt)).await);
-                if matches!(verdict, Verdict::Accept(_)) {
+                let octets = budget::of_rcpt(&rcpt);
+                let decision = match share.take(octets) {
+                    true => {
+                        bounded(limit, handler.rcpt(peer, envelope, &rcpt)).await.inspect_err(|_| share.give(octets))
+                    }
+                    false => Err(no_memory()),
+                };
+                if let Err(reply) = &decision {
+                    let recipient = rcpt.forward_path.to_string();
+                    self.tell("recipient", &recipient, reply);
+                } else {
                     envelope.recipients.push(rcpt);
                 }
-                verdict
+                decided(decision)
             }
             Question::Data => {
                 let envelope = envelope.get_or_insert_with(empty);
-                let verdict = decided(bounded(self.verdict, handler.data(peer, envelope)).await);
+                let verdict = decided(bounded(limit, handler.data(peer, envelope)).await);
                 let accepted = matches!(verdict, Verdict::Accept(_));
-                answer(&mut self.driver, id, verdict);
-                return if accepted { self.receive().await } else { Ok(()) };
+                self.answer(id, "message", "", verdict);
+                if !accepted {
+                    return Ok(());
+                }
+                let received = self.receive().await;
+                self.forget();
+                return received;
             }
             // Answered where its content was read.
             Question::Message => Verdict::Refuse(unfinished()),
             Question::Other(line) => match Command::parse(line.as_bytes()) {
-                Ok(command) => replied(bounded(self.verdict, handler.other(peer, &command)).await),
+                Ok(command) => replied(bounded(limit, handler.other(peer, &command)).await),
                 Err(error) => Verdict::Refuse(error.reply()),
             },
         };
-        answer(&mut self.driver, id, verdict);
+        answer(self.driver.driver, id, verdict);
         Ok(())
     }
 
-    async fn auth(&mut self, name: &str, initial: Option<Secret<String>>) -> Verdict {
-        let exchange = self.sasl_context().and_then(|context| ServerMechanism::new(name, context));
-        let initial = initial.as_ref().map(|text| text.expose().as_str());
-        let step = exchange.and_then(|exchange| self.mechanism.insert(Box::new(exchange)).start(initial));
-        self.auth_step(step).await
+    /// The transaction is over.
+    fn forget(&mut self) {
+        self.envelope = None;
+        self.share.free();
     }
 
-    async fn auth_response(&mut self, response: Secret<Vec<u8>>) -> Verdict {
-        let step = match &mut self.mechanism {
-            Some(exchange) => exchange.respond(response.expose()),
-            None => Err(SaslError::Unavailable),
-        };
-        self.auth_step(step).await
-    }
-
-    /// Goes on to where the client has to say something, or to the end.
-    async fn auth_step(&mut self, mut step: Result<ServerStep, SaslError>) -> Verdict {
-        let verdict = loop {
-            step = match step {
-                Ok(ServerStep::Challenge(challenge)) => return Verdict::Challenge(challenge),
-                Ok(ServerStep::Done(identity)) => {
-                    self.peer.identity = Some(identity);
-                    break Verdict::Accept(None);
-                }
-                Ok(question) => self.sasl_question(question).await,
-                Err(error) => break Verdict::Refuse(error.reply()),
-            };
-        };
-        self.mechanism = None;
-        verdict
-    }
-
-    /// Asks the handler, and gives the exchange the answer.
-    async fn sasl_question(&mut self, question: ServerStep) -> Result<ServerStep, SaslError> {
-        let Self { handler, peer, mechanism, verdict, .. } = self;
-        let exchange = mechanism.as_mut().ok_or(SaslError::Unavailable)?;
-        let late = |_| SaslError::Unavailable;
-        match question {
-            ServerStep::Password(credentials) => {
-                let decision = timeout(*verdict, handler.authenticate(peer, credentials)).await;
-                exchange.decide(decision.map_err(late).and_then(Result::from))
-            }
-            ServerStep::Token(token) => {
-                let decision = timeout(*verdict, handler.authenticate_token(peer, token)).await;
-                exchange.decide(decision.map_err(late).and_then(Result::from))
-            }
-            ServerStep::Anonymous(trace) => {
-                let decision = timeout(*verdict, handler.authenticate_anonymous(peer, &trace)).await;
-                exchange.decide(decision.map_err(late).and_then(Result::from))
-            }
-            ServerStep::External(external) => {
-                let decision = timeout(*verdict, handler.authenticate_external(peer, external)).await;
-                exchange.decide(decision.map_err(late).and_then(Result::from))
-            }
-            ServerStep::ScramKey(user) => {
-                let key = timeout(*verdict, handler.scram_key(peer, &user)).await;
-                exchange.found(key.map_err(late).and_then(std::convert::identity))
-            }
-            _ => exchange.decide(Err(SaslError::Credentials)),
+    /// Answers, and tells the log of a refusal.
+    fn answer(&mut self, id: QuestionId, what: &str, about: &str, verdict: Verdict) {
+        if let Verdict::Refuse(reply) = &verdict {
+            self.tell(what, about, reply);
         }
+        answer(self.driver.driver, id, verdict);
     }
 
-    fn sasl_context(&self) -> Result<ServerContext, SaslError> {
-        let nonce = Nonce::from_random(random()?);
-        Ok(self.driver.sasl_context(nonce, unknown_users(&self.handler)?))
+    /// One line for a refusal. Beyond the first ones of a connection they are for who looks for something: a stranger
+    /// does not fill the log.
+    fn tell(&mut self, what: &str, about: &str, reply: &Reply) {
+        let Peer { address, tls, identity, .. } = &self.peer;
+        let identity = identity.as_deref().unwrap_or_default();
+        if self.told < TOLD {
+            self.told += 1;
+            info!(%address, hello = ?self.peer.hello_text(), tls, ?identity, about, %reply, "{what} refused");
+        } else {
+            debug!(%address, hello = ?self.peer.hello_text(), tls, ?identity, about, %reply, "{what} refused");
+        }
     }
 
     /// From 354 to the reply to the end of the content.
@@ -245,29 +376,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<S, H> {
         let verdict = {
             let mut body = Body::new(&mut source);
             tokio::select! {
-                verdict = take(&mut self.handler, &self.peer, envelope, &mut body, self.lmtp) => verdict,
-                () = turn.has_taken(self.verdict) => Verdict::Refuse(late()),
+                verdict = take(&mut self.handler, &self.peer, envelope, &mut body, self.terms.lmtp) => verdict,
+                () = turn.has_taken(self.terms.verdict) => Verdict::Refuse(late()),
             }
         };
         match source.end {
             End::Complete(id) => {
-                answer(&mut self.driver, id, verdict);
+                self.answer(id, "message", "", verdict);
                 return Ok(());
             }
             End::Closed => return Ok(()),
             End::Failed(kind) => return Err(kind.into()),
             // Whatever the handler said, it has not seen the end.
-            End::Open => self.driver.refuse_content(match verdict {
-                Verdict::Refuse(reply) if is_refusal(&reply) => reply,
-                _ => unfinished(),
-            }),
-            End::Refused => {}
+            End::Open => {
+                let reply = match verdict {
+                    Verdict::Refuse(reply) if is_refusal(&reply) => reply,
+                    _ => unfinished(),
+                };
+                self.tell("message", "", &reply);
+                self.driver.driver.refuse_content(reply);
+            }
+            End::Refused(reply) => self.tell("message", "", &reply),
         }
         loop {
             match self.driver.next().await? {
                 ServerEvent::ContentSwallowed | ServerEvent::ContentAborted => return Ok(()),
                 ServerEvent::Ask(id, _) => {
-                    answer(&mut self.driver, id, Verdict::Refuse(unfinished()));
+                    answer(self.driver.driver, id, Verdict::Refuse(unfinished()));
                     return Ok(());
                 }
                 // It is said once more to the loop that looks for it.
@@ -297,99 +432,12 @@ fn replied(decision: Result<Reply, Reply>) -> Verdict {
     decision.map_or_else(Verdict::Refuse, |reply| Verdict::Accept(Some(reply)))
 }
 
-/// Reads content through the driver, and remembers how it ended.
-struct Source<'d, S> {
-    driver: &'d mut ServerDriver<S>,
-    end: End,
-    turn: &'d Turn,
-}
-
-/// Since when the handler is the one that is waited for; nothing while the client is.
-struct Turn(Mutex<Option<Instant>>);
-
-impl Default for Turn {
-    fn default() -> Self {
-        Self(Mutex::new(Some(Instant::now())))
-    }
-}
-
-impl Turn {
-    /// It is the client's until what this returns is dropped, with whatever holds it.
-    fn clients(&self) -> impl Drop + Send + '_ {
-        struct Clients<'t>(&'t Turn);
-
-        impl Drop for Clients<'_> {
-            fn drop(&mut self) {
-                self.0.set(Some(Instant::now()));
-            }
-        }
-
-        self.set(None);
-        Clients(self)
-    }
-
-    fn set(&self, since: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
-    }
-
-    /// Returns once the handler has been waited for this long without a break.
-    async fn has_taken(&self, limit: Duration) {
-        loop {
-            let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            match since {
-                Some(since) if since.elapsed() >= limit => return,
-                Some(since) => tokio::time::sleep_until(since + limit).await,
-                // Whenever its turn comes, it will not be over before this.
-                None => tokio::time::sleep(limit).await,
-            }
-        }
-    }
-}
-
-enum End {
-    Open,
-    Complete(QuestionId),
-    Refused,
-    Closed,
-    Failed(io::ErrorKind),
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Source<'_, S> {
-    fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, BodyError>> + Send + '_>> {
-        Box::pin(async {
-            match self.end {
-                End::Open => {}
-                End::Complete(_) => return Ok(None),
-                End::Refused | End::Closed | End::Failed(_) => return Err(BodyError::Disconnected),
-            }
-            let clients = self.turn.clients();
-            let event = self.driver.next().await;
-            drop(clients);
-            match event {
-                Ok(ServerEvent::Content(piece)) => Ok(Some(piece)),
-                Ok(ServerEvent::Ask(id, _)) => {
-                    self.end = End::Complete(id);
-                    Ok(None)
-                }
-                Ok(ServerEvent::ContentRefused(reply)) => {
-                    self.end = End::Refused;
-                    Err(BodyError::Refused(reply))
-                }
-                Ok(_) => {
-                    self.end = End::Closed;
-                    Err(BodyError::Disconnected)
-                }
-                Err(error) => {
-                    self.end = End::Failed(error.kind());
-                    Err(error.into())
-                }
-            }
-        })
-    }
-}
-
 /// Gives a verdict; one that does not fit becomes a 451, so that a handler's mistake never hangs a client.
-fn answer<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>, id: QuestionId, verdict: Verdict) {
+pub(crate) fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+    driver: &mut ServerDriver<S>,
+    id: QuestionId,
+    verdict: Verdict,
+) {
     if let Err(error) = driver.answer(id, verdict) {
         debug!(%error, "a handler's verdict does not fit");
         // Fails only when the question is gone, and with it whoever asked.
@@ -399,6 +447,10 @@ fn answer<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>, id: Q
 
 async fn bounded<T>(limit: Duration, decision: impl Future<Output = Result<T, Reply>>) -> Result<T, Reply> {
     timeout(limit, decision).await.unwrap_or_else(|_| Err(late()))
+}
+
+fn no_memory() -> Reply {
+    Reply::from_static("452 4.3.1 Out of memory for envelopes, try again later\r\n")
 }
 
 fn late() -> Reply {

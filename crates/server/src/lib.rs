@@ -2,16 +2,23 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod body;
+mod budget;
+mod content;
 mod conversation;
 mod envelope;
+mod guessing;
 mod listener;
+mod login;
+mod network;
 mod password;
 mod service;
 
 pub use body::{Body, BodyError, BodySource};
 pub use conversation::converse;
 pub use envelope::{Envelope, Peer};
+pub use guessing::LoginOptions;
 pub use listener::{Listener, Server, ServerOptions, Tls};
+pub use network::Networks;
 pub use service::{Authentication, Handler, Service};
 
 pub use posthaste_io::{Certificate, rustls, session, wire};

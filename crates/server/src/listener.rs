@@ -17,7 +17,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-use crate::{Peer, Service, converse};
+use crate::{
+    LoginOptions, Networks, Peer, Service,
+    conversation::{Common, Ends, converse_within},
+};
 
 /// How much TLS a listener has.
 #[derive(Debug, Clone, Default)]
@@ -64,19 +67,38 @@ impl Listener {
 /// How many clients are served at once.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// Connections in all, those in a TLS handshake among them. Default 1,000. Beyond it: 421, at once, or no handshake.
+    /// Connections in all, those in a TLS handshake among them. Default 1,000. Beyond it: 421, at once, or no handshake. Above
+    /// three quarters of it, if there are 20 at all, clients have to [hurry](posthaste_io::session::ServerSession::hurry): a
+    /// tenth of every time, until half of them are left.
     pub connections: usize,
-    /// Connections from one address. Default 1,000 from loopback, where a proxy may sit, and 100 from elsewhere. Beyond
+    /// Connections from one network. Default 1,000 from loopback, where a proxy may sit, and 100 from elsewhere. Beyond
     /// it: 421, at once.
     pub connections_per_address: usize,
-    /// How long a drain waits for conversations to reach a boundary. Default 30 seconds. Beyond it they are dropped; whether
-    /// a message that was being committed then is kept is left open, and its client tries again.
+    /// What a network is, for this limit and for those of [`logins`](Self::logins). Default: an address of IPv4, a /64 of IPv6.
+    pub networks: Networks,
+    /// Octets of memory for the envelopes of all connections together, beside 40 KiB of each connection's own, which some
+    /// 100 recipients take. Default 32 MiB: with the connections' own that is 72 MiB, for 60,000 ordinary recipients
+    /// or 20,000 of the longest. Beyond it: 452 4.3.1 to MAIL and RCPT. It comes back with RSET, EHLO, the end of the message and
+    /// that of the connection.
+    pub envelopes: usize,
+    /// How fast passwords may be guessed.
+    pub logins: LoginOptions,
+    /// How long a drain waits for conversations to reach a boundary. Default 30 seconds. Beyond it their clients get a
+    /// 421, and a second to take it; whether a message that was being committed then is kept is left open, and its client
+    /// tries again.
     pub drain: Duration,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { connections: 1_000, connections_per_address: 100, drain: Duration::from_secs(30) }
+        Self {
+            connections: 1_000,
+            connections_per_address: 100,
+            networks: Networks::default(),
+            envelopes: 32 * 1_024 * 1_024,
+            logins: LoginOptions::default(),
+            drain: Duration::from_secs(30),
+        }
     }
 }
 
@@ -91,16 +113,8 @@ struct Shared<V> {
     service: V,
     options: ServerOptions,
     slots: Arc<Semaphore>,
-    by_address: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// The two ends of a server.
-#[derive(Debug, Clone)]
-struct Ends {
-    /// Conversations end at their next boundary.
-    drain: CancellationToken,
-    /// The time for that is over.
-    abort: CancellationToken,
+    by_network: Mutex<HashMap<IpAddr, usize>>,
+    common: Common,
 }
 
 /// How long to wait after the system refused to accept, so that a lack of descriptors does not spin.
@@ -110,7 +124,8 @@ impl<V: Service> Server<V> {
     /// A server.
     pub fn new(service: V, options: ServerOptions) -> Self {
         let slots = Arc::new(Semaphore::new(options.connections.min(Semaphore::MAX_PERMITS)));
-        Self { shared: Arc::new(Shared { service, options, slots, by_address: Mutex::default() }) }
+        let common = Common::new(&options);
+        Self { shared: Arc::new(Shared { service, options, slots, by_network: Mutex::default(), common }) }
     }
 
     /// Serves until `drain` is cancelled; then stops accepting, lets every conversation end at its next boundary, and
@@ -146,9 +161,7 @@ async fn accept<V: Service>(shared: Arc<Shared<V>>, listener: Listener, tasks: T
         match accepted {
             Ok((stream, address)) => {
                 let (shared, offer) = (Arc::clone(&shared), (Arc::clone(&settings), tls.clone()));
-                let task = serve(shared, offer, stream, address, ends.drain.clone());
-                let abort = ends.abort.clone();
-                tasks.spawn(async move { abort.run_until_cancelled(task).await });
+                tasks.spawn(serve(shared, offer, stream, address, ends.clone()));
             }
             Err(error) => {
                 warn!(%error, "cannot accept a connection");
@@ -163,12 +176,12 @@ async fn serve<V: Service>(
     (settings, tls): (Arc<ServerSettings>, Tls),
     mut stream: TcpStream,
     address: SocketAddr,
-    drain: CancellationToken,
+    ends: Ends,
 ) {
     // Replies are small and waited for; Nagle's algorithm would add a delay to each.
     let _ = stream.set_nodelay(true);
     let slot = Arc::clone(&shared.slots).try_acquire_owned().ok();
-    let Some((_slot, _counted)) = slot.zip(Counted::enter(&shared, address.ip().to_canonical())) else {
+    let Some((_slot, _counted)) = slot.zip(Counted::enter(&shared, address.ip())) else {
         // Best effort: whoever does not read it is not served either. In clear it has no place in front of a handshake.
         if !matches!(tls, Tls::Implicit(_)) {
             let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(BUSY)).await;
@@ -176,15 +189,15 @@ async fn serve<V: Service>(
         return;
     };
     let local = stream.local_addr().unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0)));
-    let peer = Peer::new(address, local);
+    let peer = Peer { network: shared.options.networks.of(address.ip()), ..Peer::new(address, local) };
     let mut connection = Connection::new(stream);
     let starttls = match tls {
         Tls::Off => None,
         Tls::StartTls(config) => Some(config),
         Tls::Implicit(config) => {
-            let handshake = tokio::time::timeout(settings.timeouts.handshake, connection.accept_tls(config));
+            let handshake = tokio::time::timeout(shared.handshake(&settings), connection.accept_tls(config));
             // Nothing has begun that a drain would have to wait for.
-            let Some(done) = drain.run_until_cancelled(handshake).await else { return };
+            let Some(done) = ends.drain.run_until_cancelled(handshake).await else { return };
             if let Ok(Err(error)) | Err(error) = done.map_err(|_| io::ErrorKind::TimedOut.into()) {
                 debug!(%address, %error, "no TLS handshake");
                 return;
@@ -192,7 +205,8 @@ async fn serve<V: Service>(
             None
         }
     };
-    match converse(connection, peer, &shared.service, settings, starttls, &drain).await {
+    let offer = (settings, starttls);
+    match converse_within(&shared.common, &ends, connection, peer, &shared.service, offer).await {
         Ok(reason) => debug!(%address, ?reason, "conversation ended"),
         Err(error) => info!(%address, %error, "conversation broke off"),
     }
@@ -200,34 +214,59 @@ async fn serve<V: Service>(
 
 const BUSY: &[u8] = b"421 4.3.2 Too many connections, try again later\r\n";
 
-/// Counts a connection against its address for as long as it lives.
+/// Counts a connection against its network, and how full the server is, for as long as it lives.
 struct Counted<'s, V> {
     shared: &'s Shared<V>,
-    address: IpAddr,
+    network: IpAddr,
 }
+
+impl<V> Shared<V> {
+    /// Above three quarters conversations hurry, until there is half of the room again.
+    fn weigh(&self) {
+        let (all, free) = (self.options.connections, self.slots.available_permits());
+        self.common.hurried.send_if_modified(|hurried| {
+            let before = *hurried;
+            *hurried = if before { free < all.div_ceil(2) } else { all >= LEAST && free < all / 4 };
+            before != *hurried
+        });
+    }
+
+    fn handshake(&self, settings: &ServerSettings) -> Duration {
+        let hurried = *self.common.hurried.borrow();
+        if hurried { settings.timeouts.handshake / 10 } else { settings.timeouts.handshake }
+    }
+}
+
+/// A server of fewer connections is nearly full with some honest ones, and nobody hurries.
+const LEAST: usize = 20;
 
 impl<'s, V> Counted<'s, V> {
     fn enter(shared: &'s Shared<V>, address: IpAddr) -> Option<Self> {
-        let factor = if address.is_loopback() { 10 } else { 1 };
+        let factor = if address.to_canonical().is_loopback() { 10 } else { 1 };
         let limit = shared.options.connections_per_address.saturating_mul(factor);
-        let mut counts = shared.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.get(&address).copied().unwrap_or_default();
+        let network = shared.options.networks.of(address);
+        let mut counts = shared.by_network.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.get(&network).copied().unwrap_or_default();
         if count >= limit {
             return None;
         }
-        counts.insert(address, count + 1);
-        Some(Self { shared, address })
+        counts.insert(network, count + 1);
+        drop(counts);
+        shared.weigh();
+        Some(Self { shared, network })
     }
 }
 
 impl<V> Drop for Counted<'_, V> {
     fn drop(&mut self) {
-        let mut counts = self.shared.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
+        let mut counts = self.shared.by_network.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.network) {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                counts.remove(&self.address);
+                counts.remove(&self.network);
             }
         }
+        drop(counts);
+        self.shared.weigh();
     }
 }

@@ -116,3 +116,26 @@ async fn a_conversation_ends_with_a_close_notify() {
         server.task.await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_a_handshake() {
+    for starttls in [false, true] {
+        let pki = Pki::new(ALL_VERSIONS, false, false);
+        let config = Arc::new(pki.server);
+        let tls = if starttls { Tls::StartTls(config) } else { Tls::Implicit(config) };
+        let server = start(support::settings(), tls, ServerOptions::default()).await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        if starttls {
+            let mut talk = Talk::new(stream).greeted().await;
+            talk.expect("STARTTLS", "220").await;
+            stream = talk.stream;
+        }
+        stream.write_all(&[22, 3, 1, 2, 0]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let begun = Instant::now();
+        server.drain.cancel();
+        server.task.await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(2), "STARTTLS: {starttls}");
+        assert!(closes(&mut stream, Duration::from_secs(2)).await);
+    }
+}

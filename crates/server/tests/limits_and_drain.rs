@@ -63,6 +63,7 @@ async fn a_drain_is_bounded_and_leaves_no_conversation_behind() {
     server.drain.cancel();
     server.task.await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(stuck.reply().await.starts_with("421 4.3.2"));
     assert_eq!(stuck.reply().await, "<eof>");
 }
 
@@ -71,5 +72,161 @@ async fn whoever_drops_a_server_ends_its_conversations() {
     let server = start(settings(), Tls::Off, ServerOptions::default()).await;
     let mut talk = Talk::connect(server.address).await.greeted().await;
     server.task.abort();
+    assert!(talk.reply().await.starts_with("421 4.3.2"));
     assert_eq!(talk.reply().await, "<eof>");
+}
+
+#[tokio::test]
+async fn the_end_of_a_drain_is_told_to_every_conversation_that_is_cut() {
+    let options = ServerOptions { drain: Duration::from_millis(200), ..ServerOptions::default() };
+    let mut settings = settings();
+    settings.offers.chunking = true;
+    let server = start(settings, Tls::Off, options).await;
+    let mut cut = Vec::new();
+    for lines in [
+        &["MAIL FROM:<a@b.test>", "RCPT TO:<a@d.test>", "DATA"][..],
+        &["MAIL FROM:<a@b.test>", "RCPT TO:<a@d.test>"],
+        &["MAIL FROM:<a@b.test>", "RCPT TO:<a@d.test>"],
+        &["MAIL FROM:<a@b.test>"],
+    ] {
+        let mut talk = Talk::connect(server.address).await.greeted().await;
+        for line in lines {
+            talk.ask(line).await;
+        }
+        cut.push(talk);
+    }
+    cut[0].send("half a message\r\n").await;
+    cut[1].send("BDAT 100\r\nhalf a chunk").await;
+    cut[2].send("BDAT 7\r\nchunk\r\n").await;
+    // A handler that decides nothing.
+    cut[3].send("RCPT TO:<late-rcpt@d.test>\r\n").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let begun = Instant::now();
+    server.drain.cancel();
+    server.task.await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    for (n, talk) in cut.iter_mut().enumerate() {
+        let mut said = talk.reply().await;
+        if said.starts_with("250 2.0.0 Chunk") {
+            said = talk.reply().await;
+        }
+        assert!(said.starts_with("421 4.3.2"), "{n}: {said}");
+        assert_eq!(talk.reply().await, "<eof>");
+    }
+    assert!(server.names.seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_does_not_hold_a_drain() {
+    let options = ServerOptions { drain: Duration::from_secs(60), ..ServerOptions::default() };
+    let mut settings = settings();
+    settings.limits.junk_commands = u32::MAX;
+    let server = start(settings, Tls::Off, options).await;
+    let mut deaf = Talk::connect(server.address).await.greeted().await;
+    let lines = "NOOP\r\n".repeat(10_000);
+    while tokio::time::timeout(Duration::from_millis(500), deaf.send(&lines)).await.is_ok() {}
+    let begun = Instant::now();
+    server.drain.cancel();
+    server.task.await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+/// Loopback's own networks, so that its ten times are out of the way.
+#[tokio::test]
+async fn connections_are_counted_by_network() {
+    let mut options = ServerOptions { connections_per_address: 1, ..ServerOptions::default() };
+    options.networks.ipv4_prefix = 24;
+    let server = start(settings(), Tls::Off, options).await;
+    let from = async |address: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+        Talk::new(socket.connect(server.address).await.unwrap())
+    };
+    let mut served = Vec::new();
+    for n in 0..10 {
+        served.push(from(&format!("127.0.1.{}", n + 1)).await.greeted().await);
+    }
+    assert!(from("127.0.1.99").await.reply().await.starts_with("421 4.3.2"));
+    from("127.0.2.1").await.greeted().await;
+}
+
+#[tokio::test]
+async fn a_nearly_full_server_hurries_its_clients() {
+    let mut settings = settings();
+    settings.timeouts.command = Duration::from_secs(4);
+    let server = start(settings, Tls::Off, ServerOptions { connections: 20, ..ServerOptions::default() }).await;
+    let mut clients = Vec::new();
+    for _ in 0..15 {
+        clients.push(Talk::connect(server.address).await.greeted().await);
+    }
+    // Those that have waited all along hurry too.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    clients[0].expect("NOOP", "250").await;
+    clients.push(Talk::connect(server.address).await.greeted().await);
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    // They leave until half of the room is free; then the others have their time again.
+    let mut left = 0;
+    for talk in &mut clients {
+        match tokio::time::timeout(Duration::from_millis(20), talk.reply()).await {
+            Ok(said) => {
+                assert!(said.starts_with("421 4.4.2"), "{said}");
+                left += 1;
+            }
+            Err(_) => talk.expect("NOOP", "250").await,
+        }
+    }
+    assert!((6..=15).contains(&left), "{left}");
+    let mut talk = Talk::connect(server.address).await.greeted().await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    talk.expect("NOOP", "250").await;
+}
+
+/// As [`posthaste_server`] counts them: two places in a list, and the texts.
+fn long_recipient(n: usize) -> String {
+    format!("RCPT TO:<{n}@d.test> ORCPT=rfc822;{}@d.test", "x".repeat(480))
+}
+
+#[tokio::test]
+async fn envelopes_share_one_budget_and_give_it_back() {
+    let mut settings = settings();
+    settings.offers.dsn = true;
+    let server = start(settings, Tls::Off, ServerOptions { envelopes: 50_000, ..ServerOptions::default() }).await;
+    let fills = async || {
+        let mut talk = Talk::connect(server.address).await.greeted().await;
+        talk.expect("MAIL FROM:<a@b.test>", "250").await;
+        let mut taken = 0;
+        loop {
+            let said = talk.ask(&long_recipient(taken)).await;
+            if said.starts_with("452 4.3.1") {
+                return (talk, taken);
+            }
+            assert!(said.starts_with("250"), "{said}");
+            taken += 1;
+        }
+    };
+    let (mut greedy, most) = fills().await;
+    assert!((50..100).contains(&most), "{most}");
+    // What is its own is left to everybody.
+    let (_other, own) = fills().await;
+    assert!((20..most / 2 + 10).contains(&own), "{own} {most}");
+    // The transaction that was put off goes on.
+    greedy.expect("DATA", "354").await;
+    greedy.expect("x\r\n.", "250").await;
+    for give_back in ["RSET", "EHLO c.test", "QUIT"] {
+        let (mut talk, again) = fills().await;
+        assert_eq!(again, most, "before {give_back}");
+        talk.ask(give_back).await;
+        if give_back == "QUIT" {
+            assert_eq!(talk.reply().await, "<eof>");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        } else {
+            // It is open, and stays so.
+            std::mem::forget(talk);
+        }
+    }
+    let (talk, again) = fills().await;
+    assert_eq!(again, most, "after QUIT");
+    drop(talk);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(fills().await.1, most, "after a close");
 }

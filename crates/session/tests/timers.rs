@@ -26,28 +26,187 @@ fn seconds_left(server: &ServerHarness) -> u64 {
 }
 
 #[test]
-fn octets_do_not_move_the_deadline_of_a_line() {
+fn a_line_has_a_minute_from_its_first_octet() {
     let mut server = server();
     server.run();
     assert_eq!(seconds_left(&server), 300);
-    for octet in b"NOOP" {
-        server.clock.advance(60 * SECOND);
+    server.clock.advance(100 * SECOND);
+    server.feed(b"N");
+    assert_eq!(seconds_left(&server), 60);
+    for octet in b"OOP" {
+        server.clock.advance(15 * SECOND);
         server.feed(&[*octet]);
     }
-    assert_eq!(seconds_left(&server), 60);
-    server.wait(60 * SECOND);
+    assert_eq!(seconds_left(&server), 15);
+    server.wait(15 * SECOND);
     assert_eq!(server.closed, Some(CloseReason::Timeout));
     assert!(server.said.ends_with(b"421 4.4.2 Silent for too long\r\n"));
 }
 
 #[test]
+fn a_line_that_begins_late_gets_no_more_than_the_time_of_its_command() {
+    let mut server = server();
+    server.run();
+    server.clock.advance(290 * SECOND);
+    server.feed(b"N");
+    assert_eq!(seconds_left(&server), 10);
+}
+
+/// Its octets are thrown away as they come.
+#[test]
+fn an_over_long_line_has_a_minute_too() {
+    let mut server = server();
+    server.feed(b"EHLO c\r\n");
+    server.feed(&[b'x'; 3_000]);
+    assert_eq!(seconds_left(&server), 60);
+    server.clock.advance(50 * SECOND);
+    server.feed(b"x");
+    assert_eq!(seconds_left(&server), 10);
+}
+
+#[test]
 fn a_whole_line_starts_the_clock_anew() {
     let mut server = server();
-    for _ in 0..10 {
+    for _ in 0..3 {
         server.run();
         server.clock.advance(299 * SECOND);
         server.feed(b"NOOP\r\n");
         assert_eq!(seconds_left(&server), 300);
+    }
+}
+
+/// Each of these does something every minute that no other limit ends.
+#[test]
+fn a_session_without_a_message_ends_after_20_minutes_whatever_it_does() {
+    let whole = |line: &'static str| move |_: u64| line.as_bytes().to_vec();
+    let octets = |line: &'static str| move |minute: u64| vec![line.as_bytes()[minute as usize % line.len()]];
+    let ways: [(&str, Box<dyn Fn(u64) -> Vec<u8>>); 7] = [
+        ("nothing", Box::new(|_| Vec::new())),
+        ("NOOP", Box::new(whole("NOOP\r\n"))),
+        ("EHLO", Box::new(whole("EHLO c\r\n"))),
+        ("transactions", Box::new(whole("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRSET\r\n"))),
+        ("NOOP by octets", Box::new(octets("NOOP\r\n"))),
+        ("recipients", Box::new(|_| b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"[..].to_vec())),
+        ("a mail without content", Box::new(octets("MAIL FROM:<a@b>\r\n"))),
+    ];
+    for (what, octets) in ways {
+        let mut server = server();
+        // Greeted or not is the same.
+        server.feed(if what == "nothing" { b"" } else { b"EHLO c\r\n" });
+        let mut minutes = 0;
+        while server.closed.is_none() {
+            server.feed(&octets(minutes));
+            server.wait(59 * SECOND);
+            minutes += 1;
+            assert!(minutes <= 21, "{what}: it goes on");
+        }
+        let expected = if what == "nothing" { CloseReason::Timeout } else { CloseReason::NoMessage };
+        let by_errors = server.closed == Some(CloseReason::TooManyErrors);
+        assert!(by_errors || server.closed == Some(expected), "{what}: {:?}", server.closed);
+        assert!(by_errors || what == "nothing" || server.said.ends_with(b"421 4.4.2 No message for too long\r\n"));
+    }
+}
+
+#[test]
+fn every_message_gives_another_20_minutes_and_content_takes_what_it_needs() {
+    let mut server = server();
+    server.feed(b"EHLO c\r\n");
+    for _ in 0..3 {
+        server.wait(299 * SECOND);
+        server.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n");
+        for _ in 0..30 {
+            server.wait(60 * SECOND);
+            server.feed(&b"fast enough\r\n".repeat(1_000));
+        }
+        server.feed(b".\r\n");
+        assert_eq!(server.closed, None);
+        assert_eq!(seconds_left(&server), 300);
+    }
+}
+
+#[test]
+fn a_hurried_session_has_a_tenth_of_every_time() {
+    let mut server = server();
+    server.run();
+    server.clock.advance(20 * SECOND);
+    // A wait that has begun is shortened too.
+    server.session.hurry(true);
+    assert_eq!(seconds_left(&server), 10);
+    server.session.hurry(false);
+    assert_eq!(seconds_left(&server), 280);
+    server.session.hurry(true);
+    server.feed(b"E");
+    assert_eq!(seconds_left(&server), 6);
+    server.feed(b"HLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n");
+    assert_eq!(seconds_left(&server), 18);
+    assert_eq!(server.session.write_timeout(), 30 * SECOND);
+    assert_eq!(server.session.handshake_timeout(), 3 * SECOND);
+    // A thousand octets a second are the least now.
+    for _ in 0..4 {
+        server.wait(17 * SECOND);
+        server.feed(&b"x".repeat(10_000));
+    }
+    assert_eq!(server.closed, None);
+    for _ in 0..6 {
+        server.wait(17 * SECOND);
+        server.feed(&b"x".repeat(2_000));
+    }
+    assert_eq!(server.closed, Some(CloseReason::TooSlow));
+}
+
+#[test]
+fn a_hurried_session_without_a_message_ends_after_two_minutes() {
+    let mut server = server();
+    server.feed(b"EHLO c\r\n");
+    server.session.hurry(true);
+    for _ in 0..4 {
+        server.wait(29 * SECOND);
+        server.feed(b"NOOP\r\n");
+    }
+    assert_eq!(seconds_left(&server), 4);
+    server.wait(4 * SECOND);
+    assert_eq!(server.closed, Some(CloseReason::NoMessage));
+}
+
+#[test]
+fn a_burst_of_content_pays_for_no_hours_of_silence() {
+    let mut server = in_content();
+    server.feed(&b"a line of text\r\n".repeat(100_000));
+    let begun = server.clock.now();
+    while server.closed.is_none() {
+        server.wait(170 * SECOND);
+        server.feed(b"x");
+        assert!(server.clock.now().since(begun) < 600 * SECOND);
+    }
+    assert_eq!(server.closed, Some(CloseReason::TooSlow));
+}
+
+#[test]
+fn an_aborted_session_says_421_in_the_middle_of_anything() {
+    for (lines, holds) in [
+        (&b""[..], 0),
+        (b"EHLO c\r\nMAIL FROM:<a@b>\r\n", 0),
+        (b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nsome content", 0),
+        (b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n.\r\n", 1),
+        (b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 10\r\n12345", 0),
+        (b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 5\r\n12345", 0),
+        (b"EHLO c\r\nMAI", 0),
+    ] {
+        let mut settings = ServerSettings::new("mx.test");
+        settings.offers.chunking = true;
+        let mut server = ServerHarness::new(settings, false);
+        server.run();
+        let end = lines.len() - if holds > 0 { 3 } else { 0 };
+        server.feed(&lines[..end]);
+        server.policy.hold(holds);
+        server.feed(&lines[end..]);
+        let mut out = bytes::BytesMut::new();
+        server.session.abort(&mut out);
+        assert_eq!(&out[..], b"421 4.3.2 Shutting down, come back later\r\n", "{}", lines.escape_ascii());
+        server.session.abort(&mut out);
+        server.run();
+        assert_eq!(server.closed, Some(CloseReason::Shutdown));
+        assert!(out.len() < 50);
     }
 }
 

@@ -98,7 +98,7 @@ impl ServerSession {
         }
         self.transaction.octets = self.transaction.octets.saturating_add(octets);
         // What is swallowed has to come as fast as what is taken.
-        if self.timer.content_is_too_slow(self.transaction.octets, self.settings.timeouts.minimum_rate) {
+        if self.timer.content_is_too_slow(octets, self.settings.timeouts.minimum_rate) {
             self.say(&replies::TIMEOUT, out);
             self.close(CloseReason::TooSlow);
             return None;
@@ -171,6 +171,7 @@ impl ServerSession {
             return None;
         };
         self.advance(if is_last { Exchange::EndOfData } else { Exchange::Chunk }, Outcome::Negative);
+        self.without_message = now;
         let times = if is_last { self.replies_to_message(recipients) } else { 1 };
         self.say_times(&refusal, times, out);
         self.count_error();

@@ -71,6 +71,8 @@ pub struct ServerSession {
     leaving: Option<CloseReason>,
     /// Until when the session may last, from its first call on.
     ends: Option<Tick>,
+    /// When the last message ended, or the session began.
+    without_message: Tick,
     closed: bool,
 }
 
@@ -128,6 +130,7 @@ impl ServerSession {
             line_is_bdat: false,
             leaving: None,
             ends: None,
+            without_message: Tick::ORIGIN,
             closed: false,
         }
     }
@@ -148,9 +151,12 @@ impl ServerSession {
         if self.phase == Phase::Handshake && self.pending.is_none() {
             return Err(ApiMisuse::Handshake);
         }
-        let ends = *self.ends.get_or_insert(now + self.settings.timeouts.session);
-        if ends <= now {
-            self.leaving.get_or_insert(CloseReason::SessionTooLong);
+        if self.ends.is_none() {
+            self.ends = Some(now + self.settings.timeouts.session);
+            self.without_message = now;
+        }
+        if let Some((_, reason)) = self.last_moment().filter(|(end, _)| *end <= now) {
+            self.leaving.get_or_insert(reason);
         }
         self.timer.input_arrived(now, input.len());
         let mut consumed = 0;
@@ -242,7 +248,7 @@ impl ServerSession {
 
     /// The client has closed its side; nothing more will be read.
     pub fn handle_eof(&mut self, _now: Tick) -> Eof {
-        let in_transaction = matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Content | Phase::Chunks);
+        let in_transaction = self.is_in_transaction();
         self.end();
         Eof { in_transaction }
     }
@@ -259,8 +265,8 @@ impl ServerSession {
         }
         let (reply, reason) = if self.open.iter().any(|open| open.replies.is_none()) {
             (&replies::NO_VERDICT, CloseReason::NoVerdict)
-        } else if self.ends.is_some_and(|ends| ends <= now) {
-            (&replies::SESSION_TOO_LONG, CloseReason::SessionTooLong)
+        } else if let Some((_, reason)) = self.last_moment().filter(|(end, _)| *end <= now) {
+            (farewell(reason), reason)
         } else {
             (&replies::TIMEOUT, CloseReason::Timeout)
         };
@@ -281,18 +287,29 @@ impl ServerSession {
         }
         // The question at the front was asked first. Replies at the front wait for the output and for nobody.
         let question = self.open.iter().find(|open| open.replies.is_none());
-        let ends = self.ends.filter(|_| self.open.is_empty());
+        let ends = self.ends_at().filter(|_| self.open.is_empty());
         question.map(|open| open.deadline).or_else(|| self.timer.deadline().into_iter().chain(ends).min())
+    }
+
+    /// When the session ends whatever comes: a write of the output must not take longer either.
+    pub fn ends_at(&self) -> Option<Tick> {
+        self.last_moment().map(|(end, _)| end)
+    }
+
+    /// Gives everything but the application and the session as a whole a tenth of its time, and asks content for ten times the
+    /// minimum rate, or takes that back. It counts at once, for waits that have begun too: for servers that are nearly full.
+    pub const fn hurry(&mut self, hurried: bool) {
+        self.timer.hurry(hurried);
     }
 
     /// How long one write of the output may take: the driver's own bound, 5 minutes by default.
     pub fn write_timeout(&self) -> Duration {
-        self.settings.timeouts.write
+        self.timer.scaled(self.settings.timeouts.write)
     }
 
     /// How long a TLS handshake may take: the driver's own bound, 30 seconds by default.
     pub fn handshake_timeout(&self) -> Duration {
-        self.settings.timeouts.handshake
+        self.timer.scaled(self.settings.timeouts.handshake)
     }
 
     /// Neither offers nor takes a SASL mechanism that the settings have, since this connection cannot do it: EXTERNAL without a
@@ -327,6 +344,24 @@ impl ServerSession {
     pub fn shutdown(&mut self, out: &mut BytesMut) {
         self.leaving.get_or_insert(CloseReason::Shutdown);
         self.leave(out);
+    }
+
+    /// Ends the session with a 421 at once, in the middle of whatever it is: content and questions are void (RFC 5321 section
+    /// 3.8). In the middle of a handshake nothing is said.
+    pub fn abort(&mut self, out: &mut BytesMut) {
+        if self.is_over() {
+            return;
+        }
+        self.open.clear();
+        if self.phase != Phase::Handshake {
+            self.say(&replies::SHUTTING_DOWN, out);
+        }
+        self.close(CloseReason::Shutdown);
+    }
+
+    /// Whether a transaction is open: MAIL was accepted, and neither its end nor RSET nor EHLO has come.
+    pub const fn is_in_transaction(&self) -> bool {
+        matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Content | Phase::Chunks)
     }
 
     /// Where the conversation stands.
@@ -396,12 +431,14 @@ impl ServerSession {
     /// Starts the clock on the peer.
     fn wait(&mut self, now: Tick, left: usize) {
         let timeouts = &self.settings.timeouts;
+        let has_begun = left > 0 || self.framer.discarded() > 0;
+        let line = (has_begun && self.phase != Phase::Content).then_some(timeouts.line);
         let (timeout, extend) = match self.phase {
             Phase::Content => (timeouts.content_block, true),
             Phase::Auth => (timeouts.auth, false),
             _ => (timeouts.command, false),
         };
-        self.timer.wait_for_peer(now, timeout, extend, left);
+        self.timer.wait_for_peer(now, timeout, extend, line, left);
     }
 
     /// Moves the phase by the table; what the table does not know leaves it.
@@ -464,8 +501,7 @@ impl ServerSession {
         let busy = !self.open.is_empty() || matches!(self.phase, Phase::Content | Phase::Handshake);
         let leaves = !busy && !self.is_over();
         if leaves {
-            let is_shutdown = reason == CloseReason::Shutdown;
-            self.say(if is_shutdown { &replies::SHUTTING_DOWN } else { &replies::SESSION_TOO_LONG }, out);
+            self.say(farewell(reason), out);
             self.close(reason);
         }
         leaves
@@ -481,9 +517,29 @@ impl ServerSession {
         self.open.clear();
     }
 
+    /// When the session ends whatever comes, and why then. Content is not interrupted for want of a message.
+    fn last_moment(&self) -> Option<(Tick, CloseReason)> {
+        let ends = self.ends?;
+        let message = self.without_message + self.timer.scaled(self.settings.timeouts.message);
+        let is_coming = matches!(self.phase, Phase::Content | Phase::Chunks);
+        Some(match message < ends && !is_coming {
+            true => (message, CloseReason::NoMessage),
+            false => (ends, CloseReason::SessionTooLong),
+        })
+    }
+
     /// Whether nothing can come any more but the report of the end.
     const fn is_over(&self) -> bool {
         self.closed || matches!(self.pending, Some(Pending::Close(_)))
+    }
+}
+
+/// What is said at an end that no command has asked for.
+const fn farewell(reason: CloseReason) -> &'static Reply {
+    match reason {
+        CloseReason::Shutdown => &replies::SHUTTING_DOWN,
+        CloseReason::NoMessage => &replies::NO_MESSAGE,
+        _ => &replies::SESSION_TOO_LONG,
     }
 }
 

@@ -50,6 +50,8 @@ pub enum CloseReason {
     Timeout,
     /// The session has lasted for too long.
     SessionTooLong,
+    /// The client has sent no message for too long.
+    NoMessage,
     /// The client sent content more slowly than the minimum rate.
     TooSlow,
     /// The application did not answer in time.

@@ -17,6 +17,7 @@ pub(super) static AUTHENTICATED: Reply = Reply::from_static("235 2.7.0 Authentic
 pub(super) static SHUTTING_DOWN: Reply = Reply::from_static("421 4.3.2 Shutting down, come back later\r\n");
 pub(super) static TIMEOUT: Reply = Reply::from_static("421 4.4.2 Silent for too long\r\n");
 pub(super) static SESSION_TOO_LONG: Reply = Reply::from_static("421 4.4.2 The session has lasted too long\r\n");
+pub(super) static NO_MESSAGE: Reply = Reply::from_static("421 4.4.2 No message for too long\r\n");
 pub(super) static NO_VERDICT: Reply = Reply::from_static("421 4.3.0 No decision in time, try again later\r\n");
 pub(super) static TOO_MANY_ERRORS: Reply = Reply::from_static("421 4.7.0 Too many errors\r\n");
 pub(super) static FOREIGN_PROTOCOL: Reply = Reply::from_static("421 4.7.0 This is an SMTP server\r\n");

@@ -127,7 +127,7 @@ pub struct ServerLimits {
     /// Refused commands in a session. Default 20, as others have it. Beyond it: 421 and the end.
     pub errors: u32,
     /// Commands that do no work (NOOP, RSET, VRFY, HELP, EHLO; chunks of no octets but the last; MAIL, DATA and messages that
-    /// the application put off) since the last message. Default 250, enough for a monitor that asks once in a while.
+    /// the application put off) since the last message. Default 100, enough for a monitor that asks once in a while.
     /// Beyond it: 421 and the end.
     pub junk_commands: u32,
     /// Failed AUTH attempts in a session. Default 3. Beyond it: 421 and the end.
@@ -139,21 +139,29 @@ pub struct ServerLimits {
     pub forbid_early_talking: bool,
 }
 
-/// How long a session waits. RFC 5321 section 4.5.3.2.7 asks a server to wait at least 5 minutes for a command.
+/// How long a session waits. RFC 5321 section 4.5.3.2.7 asks a server to wait at least 5 minutes for a command. A session that is
+/// [hurried](super::ServerSession::hurry) has a tenth of each, but for the greeting's delay, the verdict and the session.
 #[derive(Debug, Clone)]
 pub struct ServerTimeouts {
     /// How long the greeting is kept back to see whether the client waits for it. Default 0; a few seconds turn away
     /// programs that only pretend to speak SMTP.
     pub greeting_delay: Duration,
-    /// For a whole command line, however slowly its octets come. Default 5 minutes.
+    /// For a command. Default 5 minutes. Beyond it: 421 and the end, as for each of these.
     pub command: Duration,
+    /// For the rest of a line, from its first octet on. Default 1 minute: programs write whole lines, so this is what the
+    /// network may need, and a line that comes octet by octet holds the session no longer.
+    pub line: Duration,
     /// For a SASL response. Default 1 minute.
     pub auth: Duration,
     /// For the next octets of content. Default 3 minutes.
     pub content_block: Duration,
-    /// The least octets of content a second, counted over the time that the client was waited for once that has
-    /// reached a minute. Default 100; 0 switches it off.
+    /// The least octets of content a second, counted over the time that the client was waited for. Default 100; 0 switches it
+    /// off. Content may lag behind by a minute, and by what it was faster before, 5 minutes at most: a burst pays for no
+    /// hours of silence. Beyond it: 421 and the end.
     pub minimum_rate: u32,
+    /// From one message to the end of the next one's commands, up to its content. Default 20 minutes: a session that does
+    /// not send mail makes room for others, however it passes its time. Beyond it: 421 and the end.
+    pub message: Duration,
     /// For the application's verdict. Default 5 minutes.
     pub verdict: Duration,
     /// For one write of the output; the driver keeps this one. Default 5 minutes.
@@ -199,7 +207,7 @@ impl Default for ServerLimits {
             recipients: 1_000,
             open_recipients: 1,
             errors: 20,
-            junk_commands: 250,
+            junk_commands: 100,
             auth_failures: 3,
             forbid_unauthorised_pipelining: true,
             forbid_early_talking: true,
@@ -212,9 +220,11 @@ impl Default for ServerTimeouts {
         Self {
             greeting_delay: Duration::ZERO,
             command: Duration::from_secs(300),
+            line: Duration::from_secs(60),
             auth: Duration::from_secs(60),
             content_block: Duration::from_secs(180),
             minimum_rate: 100,
+            message: Duration::from_secs(20 * 60),
             verdict: Duration::from_secs(300),
             write: Duration::from_secs(300),
             handshake: Duration::from_secs(30),

@@ -29,6 +29,9 @@ impl ServerSession {
         let open = position.and_then(|position| self.open.get_mut(position)).ok_or(ApiMisuse::UnknownQuestion)?;
         let topic = open.topic;
         let mut replies = self.judge(topic, verdict)?;
+        if topic == Topic::Message {
+            self.without_message = now;
+        }
         let delay = self.settings.timeouts.greeting_delay;
         if topic == Topic::Connect
             && self.phase == Phase::Greeted

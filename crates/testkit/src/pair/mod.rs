@@ -103,6 +103,7 @@ impl Pair {
         settings.limits.errors = u32::MAX;
         settings.limits.junk_commands = u32::MAX;
         settings.timeouts.minimum_rate = 0;
+        settings.timeouts.message = settings.timeouts.session;
         let mut server = ServerHarness::new(settings, false);
         server.policy.decide_later();
         Self {
