@@ -9,7 +9,10 @@ use std::{
 
 use posthaste_client::{ConnectError, mx::MxError};
 use posthaste_queue::MessageId;
-use posthaste_server::wire::{EnhancedCode, ForwardPath, Reply, ReversePath, Severity};
+use posthaste_server::{
+    Peer,
+    wire::{EnhancedCode, ForwardPath, Reply, ReversePath, Severity},
+};
 use tracing::{info, warn};
 
 /// Why a recipient has not got a message, in whose words.
@@ -30,9 +33,12 @@ pub struct Diagnostic {
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A message was accepted and is on stable storage.
+    #[non_exhaustive]
     Accepted {
         /// Its id.
         message: MessageId,
+        /// The client that it came from: address, EHLO name, TLS, and who it has logged in as. `None`: the application itself.
+        client: Option<&'a Peer>,
         /// Who sent it.
         sender: &'a ReversePath,
         /// How many recipients it has.
@@ -127,8 +133,13 @@ pub struct TracingObserver;
 impl Observer for TracingObserver {
     fn observe(&self, event: &Event<'_>) {
         match event {
-            Event::Accepted { message, sender, recipients, octets, priority, held } => {
-                info!(%message, %sender, recipients, octets, priority, ?held, "accepted");
+            Event::Accepted { message, client: Some(client), sender, recipients, octets, priority, held } => {
+                let Peer { address, tls, identity, .. } = client;
+                let (hello, identity) = (client.hello_text(), identity.as_deref().unwrap_or_default());
+                info!(%message, %address, ?hello, tls, ?identity, %sender, recipients, octets, priority, ?held, "accepted");
+            }
+            Event::Accepted { message, client: None, sender, recipients, octets, priority, held } => {
+                info!(%message, %sender, recipients, octets, priority, ?held, "accepted from the application");
             }
             Event::Delivered { message, recipient, remote, reply, age } => {
                 info!(%message, %recipient, remote, %reply, ?age, "delivered");

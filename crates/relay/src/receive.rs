@@ -166,7 +166,8 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         let (priority, held) = terms(&message);
         let id = draft.commit(message).await.map_err(refusal)?;
         let sender = &envelope.mail.reverse_path;
-        self.shared.observe(&Event::Accepted { message: id, sender, recipients, octets, priority, held });
+        let client = Some(peer);
+        self.shared.observe(&Event::Accepted { message: id, client, sender, recipients, octets, priority, held });
         // RFC 6710 section 4.1: the new priority comes first.
         let (status, text) = match lowered {
             Some(priority) => (EnhancedCode::new(2, 3, 6), format!("{priority} is the priority; queued as {id}")),
@@ -200,8 +201,8 @@ fn message(
     all_ascii: bool,
     trusted: bool,
 ) -> Result<NewMessage, OutsideError> {
-    // Whoever logged in is one owner, and every address that did not is another: nobody's bulk delays somebody else's mail.
-    let owner = peer.identity.clone().unwrap_or_else(|| peer.address.ip().to_canonical().to_string());
+    // Whoever logged in is one owner, and every network that did not is another: nobody's bulk delays somebody else's mail.
+    let owner = peer.identity.clone().unwrap_or_else(|| peer.network.to_string());
     let origin = Origin { client: Some(client(peer)), all_ascii, trusted, returns_whole: false };
     new_message(own_name, Owner::new(&owner).unwrap_or_default(), envelope, origin)
 }

@@ -117,7 +117,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         let (priority, held) = terms(&message);
         let id = draft.commit(message).await?;
         let (sender, recipients) = (&envelope.mail.reverse_path, envelope.recipients.len());
-        self.shared.observe(&Event::Accepted { message: id, sender, recipients, octets, priority, held });
+        self.shared.observe(&Event::Accepted { message: id, client: None, sender, recipients, octets, priority, held });
         Ok(id)
     }
 

@@ -181,3 +181,43 @@ async fn a_queue_that_has_stopped_refuses_for_now() {
     let lines = ["EHLO c.test\r\n", "MAIL FROM:<a@b.test>\r\n", "RCPT TO:<a@relay.test>\r\n", "DATA\r\n"];
     assert!(client.talk(&lines).await.starts_with("451 4.3.0"));
 }
+
+/// Who sent it, as an application sees it.
+#[derive(Debug, Clone, Default)]
+struct Clients(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+impl posthaste_relay::Observer for Clients {
+    fn observe(&self, event: &posthaste_relay::Event<'_>) {
+        if let posthaste_relay::Event::Accepted { client, .. } = event {
+            let client = client.map(|client| {
+                let hello = client.hello.as_ref().map(ToString::to_string);
+                format!("{} {hello:?} {} {:?}", client.address.ip(), client.tls, client.identity)
+            });
+            self.0.lock().unwrap().push(format!("{client:?}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_accepted_message_says_from_whom() {
+    let seen = Clients::default();
+    let relay = Relay::new(MemoryQueue::default(), SystemResolver, options(&[1]), seen.clone());
+    let listener =
+        Listener::bind("127.0.0.1:0".parse().unwrap(), ServerSettings::new("relay.test"), Tls::Off).await.unwrap();
+    let address = listener.local_address().unwrap();
+    let server = Server::new(relay.service(), ServerOptions::default());
+    let serving = tokio::spawn(async move { server.serve(vec![listener], CancellationToken::new()).await });
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    reply(&mut stream).await;
+    let lines =
+        ["EHLO x)(\"evil;\r\n", "MAIL FROM:<a@b.test>\r\n", "RCPT TO:<a@relay.test>\r\n", "DATA\r\n", "x\r\n.\r\n"];
+    assert!(talk(&mut stream, &lines).await.starts_with("250"));
+    let envelope = posthaste_server::Envelope {
+        mail: support::parse_mail("<a@b.test>"),
+        recipients: vec![support::parse_rcpt("<a@relay.test>")],
+    };
+    relay.submit(posthaste_queue::Owner::default(), &envelope, bytes::Bytes::from_static(b"x\r\n")).await.unwrap();
+    let expected = "Some(\"127.0.0.1 Some(\\\"x)(\\\\\\\"evil;\\\") false None\")";
+    assert_eq!(*seen.0.lock().unwrap(), [expected, "None"]);
+    serving.abort();
+}

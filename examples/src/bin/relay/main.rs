@@ -13,6 +13,10 @@ use clap::{Parser, Subcommand};
 
 use config::Config;
 
+/// Gives what strangers have filled back to the system within seconds, also when nothing goes on any more.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A store-and-forward SMTP relay.
 ///
 /// Without a configuration it listens on 127.0.0.1:2525 and takes no mail: who may send where has to be written down. A
