@@ -126,7 +126,7 @@ fn is_never_public(name: &str) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use posthaste_client::{Tls, rustls};
+    use posthaste_client::rustls;
     use posthaste_server::wire::Command;
 
     use super::*;
@@ -159,10 +159,9 @@ mod tests {
         options.routes = Routes::new(
             routes
                 .iter()
-                .map(|(domains, mx)| Route {
-                    domains: vec![domains.parse().unwrap()],
-                    to: if *mx { NextHop::Mx } else { NextHop::Hosts(vec![("hop.test".to_owned(), 25)]) },
-                    tls: Tls::default(),
+                .map(|(domains, mx)| {
+                    let to = if *mx { NextHop::Mx } else { NextHop::Hosts(vec![("hop.test".to_owned(), 25)]) };
+                    Route::new(vec![domains.parse().unwrap()], to)
                 })
                 .collect(),
         );

@@ -5,9 +5,10 @@ mod support;
 
 use std::time::Duration;
 
-use posthaste_queue::Queue as _;
-use posthaste_relay::RelayOptions;
-use support::{Client, options};
+use posthaste_client::SystemResolver;
+use posthaste_queue::{Queue as _, memory::MemoryQueue};
+use posthaste_relay::{Relay, RelayOptions};
+use support::{Client, Log, options};
 
 #[tokio::test]
 async fn a_message_that_goes_in_circles_is_refused() {
@@ -202,16 +203,10 @@ impl posthaste_relay::Observer for Clients {
 async fn an_accepted_message_says_from_whom() {
     let seen = Clients::default();
     let relay = Relay::new(MemoryQueue::default(), SystemResolver, options(&[1]), seen.clone());
-    let listener =
-        Listener::bind("127.0.0.1:0".parse().unwrap(), ServerSettings::new("relay.test"), Tls::Off).await.unwrap();
-    let address = listener.local_address().unwrap();
-    let server = Server::new(relay.service(), ServerOptions::default());
-    let serving = tokio::spawn(async move { server.serve(vec![listener], CancellationToken::new()).await });
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    reply(&mut stream).await;
+    let mut client = Client::with(relay.clone(), Log::default()).await;
     let lines =
         ["EHLO x)(\"evil;\r\n", "MAIL FROM:<a@b.test>\r\n", "RCPT TO:<a@relay.test>\r\n", "DATA\r\n", "x\r\n.\r\n"];
-    assert!(talk(&mut stream, &lines).await.starts_with("250"));
+    assert!(client.talk(&lines).await.starts_with("250"));
     let envelope = posthaste_server::Envelope {
         mail: support::parse_mail("<a@b.test>"),
         recipients: vec![support::parse_rcpt("<a@relay.test>")],
@@ -219,5 +214,4 @@ async fn an_accepted_message_says_from_whom() {
     relay.submit(posthaste_queue::Owner::default(), &envelope, bytes::Bytes::from_static(b"x\r\n")).await.unwrap();
     let expected = "Some(\"127.0.0.1 Some(\\\"x)(\\\\\\\"evil;\\\") false None\")";
     assert_eq!(*seen.0.lock().unwrap(), [expected, "None"]);
-    serving.abort();
 }

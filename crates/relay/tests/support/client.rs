@@ -24,6 +24,10 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) async fn of(options: RelayOptions) -> Self {
         let (relay, log) = relay(options);
+        Self::with(relay, log).await
+    }
+
+    pub(crate) async fn with(relay: Relay<MemoryQueue, SystemResolver>, log: Log) -> Self {
         let mut settings = ServerSettings::new("relay.test");
         settings.offers = offers();
         settings.offers.future_release = Some(future_release(Duration::from_secs(1_000)));

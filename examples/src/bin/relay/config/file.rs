@@ -128,6 +128,14 @@ pub(super) struct Limits {
     pub(super) hold: Option<At<Duration>>,
     pub(super) recipients: Option<At<u16>>,
     pub(super) connections: Option<At<u16>>,
+    pub(super) ipv4_prefix: Option<At<u8>>,
+    pub(super) ipv6_prefix: Option<At<u8>>,
+    pub(super) envelope_memory: Option<At<u32>>,
+    pub(super) idle_commands: Option<At<u16>>,
+    pub(super) message_within: Option<At<Duration>>,
+    pub(super) minimum_rate: Option<At<u32>>,
+    pub(super) failed_logins: Option<At<u16>>,
+    pub(super) login_pace: Option<At<Duration>>,
 }
 
 impl File {
@@ -318,6 +326,14 @@ impl Limits {
             hold: table.take("hold", findings, values::wait),
             recipients: table.take("recipients", findings, values::recipients),
             connections: table.take("connections", findings, values::positive),
+            ipv4_prefix: table.take("ipv4_prefix", findings, values::ipv4_prefix),
+            ipv6_prefix: table.take("ipv6_prefix", findings, values::ipv6_prefix),
+            envelope_memory: table.take("envelope_memory", findings, values::octets),
+            idle_commands: table.take("idle_commands", findings, values::positive),
+            message_within: table.take("message_within", findings, values::timeout),
+            minimum_rate: table.take("minimum_rate", findings, values::octets),
+            failed_logins: table.take("failed_logins", findings, values::count),
+            login_pace: table.take("login_pace", findings, values::timeout),
         };
         table.end(findings);
         read

@@ -53,6 +53,14 @@ const KEYS: &[(&str, &str)] = &[
     ("limits.hold", "write a span of time from a second to 366 days, such as \"30d\""),
     ("limits.recipients", "write a number from 1 to 10000"),
     ("limits.connections", "write a number from 1 to 65535"),
+    ("limits.ipv4_prefix", "write a number of bits from 8 to 32, such as 32"),
+    ("limits.ipv6_prefix", "write a number of bits from 8 to 128, such as 64"),
+    ("limits.envelope_memory", "write a number of octets, such as 33554432"),
+    ("limits.idle_commands", "write a number from 1 to 65535"),
+    ("limits.message_within", "write a span of time from a second to a day, such as \"20m\""),
+    ("limits.minimum_rate", "write a number of octets a second, such as 100, or 0 for none"),
+    ("limits.failed_logins", "write a number up to 65535"),
+    ("limits.login_pace", "write a span of time from a second to a day, such as \"2s\""),
 ];
 
 /// What to write for a key of a table; the file itself is the table "".

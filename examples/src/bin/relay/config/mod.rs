@@ -122,6 +122,10 @@ impl Config {
         settings.limits.message = value(file.limits.message_size.as_ref()).unwrap_or(settings.limits.message);
         let recipients = value(file.limits.recipients.as_ref());
         settings.limits.recipients = recipients.map_or(settings.limits.recipients, usize::from);
+        let (bounds, timeouts) = (&mut settings.limits, &mut settings.timeouts);
+        bounds.junk_commands = value(file.limits.idle_commands.as_ref()).map_or(bounds.junk_commands, u32::from);
+        timeouts.minimum_rate = value(file.limits.minimum_rate.as_ref()).unwrap_or(timeouts.minimum_rate);
+        timeouts.message = value(file.limits.message_within.as_ref()).unwrap_or(timeouts.message);
         let guards = verified_tls.is_some() && check::guards(&file);
         settings.offers = offered(&file.offers, guards);
         let timeout = value(file.delivery.timeout.as_ref());
@@ -144,8 +148,6 @@ impl Config {
             verified_tls: verified_tls.clone().filter(|_| guards),
             ..DeliveryOptions::default()
         };
-        let connections = value(file.limits.connections.as_ref());
-        let connections = connections.map_or(ServerOptions::default().connections, usize::from);
         let max_message = settings.limits.message;
         Self {
             name,
@@ -169,11 +171,7 @@ impl Config {
                 delivery,
                 ..RelayOptions::new(host_name)
             },
-            server: ServerOptions {
-                connections,
-                connections_per_address: (connections / 10).max(1),
-                ..ServerOptions::default()
-            },
+            server: server(&file.limits),
             accounts: AccountsConfig::new(file.accounts),
             max_message,
         }
@@ -202,6 +200,20 @@ fn read(path: &Path) -> Result<String, Findings> {
         findings.syntax(Some(before.len()), "there is text that is not UTF-8; save the file as UTF-8");
         findings
     })
+}
+
+/// How many clients are served at once, and how.
+fn server(limits: &file::Limits) -> ServerOptions {
+    let mut server = ServerOptions::default();
+    server.connections = value(limits.connections.as_ref()).map_or(server.connections, usize::from);
+    server.connections_per_address = (server.connections / 10).max(1);
+    server.networks.ipv4_prefix = value(limits.ipv4_prefix.as_ref()).unwrap_or(server.networks.ipv4_prefix);
+    server.networks.ipv6_prefix = value(limits.ipv6_prefix.as_ref()).unwrap_or(server.networks.ipv6_prefix);
+    server.logins.burst = value(limits.failed_logins.as_ref()).map_or(server.logins.burst, u32::from);
+    server.logins.pace = value(limits.login_pace.as_ref()).unwrap_or(server.logins.pace);
+    let envelopes = value(limits.envelope_memory.as_ref()).and_then(|octets| usize::try_from(octets).ok());
+    server.envelopes = envelopes.unwrap_or(server.envelopes);
+    server
 }
 
 /// Where mail goes to: as the file says, or everything by MX.

@@ -108,13 +108,34 @@ fn number(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Read<u64> {
 /// What the queue takes of a message.
 pub(super) fn recipients(value: &DeValue<'_>) -> Read<u16> {
     let most = u64::try_from(MAX_DELIVERIES).unwrap_or(u64::MAX).min(u16::MAX.into());
-    let number = number(value, 1..=most)?;
-    u16::try_from(number).map_err(|error| error.to_string())
+    whole(value, 1..=most)
 }
 
 pub(super) fn positive(value: &DeValue<'_>) -> Read<u16> {
-    let number = number(value, 1..=u16::MAX.into())?;
-    u16::try_from(number).map_err(|error| error.to_string())
+    whole(value, 1..=u16::MAX.into())
+}
+
+fn whole<T: TryFrom<u64, Error: Display>>(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Read<T> {
+    T::try_from(number(value, range)?).map_err(|error| error.to_string())
+}
+
+/// With less than 8 bits a handful of networks would be the whole world.
+const LEAST_PREFIX: u64 = 8;
+
+pub(super) fn ipv4_prefix(value: &DeValue<'_>) -> Read<u8> {
+    whole(value, LEAST_PREFIX..=32)
+}
+
+pub(super) fn ipv6_prefix(value: &DeValue<'_>) -> Read<u8> {
+    whole(value, LEAST_PREFIX..=128)
+}
+
+pub(super) fn octets(value: &DeValue<'_>) -> Read<u32> {
+    whole(value, 0..=u32::MAX.into())
+}
+
+pub(super) fn count(value: &DeValue<'_>) -> Read<u16> {
+    whole(value, 0..=u16::MAX.into())
 }
 
 pub(super) fn message_size(value: &DeValue<'_>) -> Read<u64> {
