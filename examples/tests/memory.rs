@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{Read as _, Write};
+use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::thread;
@@ -24,25 +24,16 @@ const LEFT: u64 = 32 * MIB;
 
 /// A client that goes on without looking at what it is told.
 trait Stranger: Write + Send {
-    fn hear(&mut self, ends_with: &str);
     fn leave(&mut self);
 }
 
 impl Stranger for TcpStream {
-    fn hear(&mut self, ends_with: &str) {
-        hear(self, ends_with);
-    }
-
     fn leave(&mut self) {
         let _ = self.shutdown(Shutdown::Both);
     }
 }
 
 impl Stranger for StreamOwned<ClientConnection, TcpStream> {
-    fn hear(&mut self, ends_with: &str) {
-        hear(self, ends_with);
-    }
-
     fn leave(&mut self) {
         let _ = self.sock.shutdown(Shutdown::Both);
     }

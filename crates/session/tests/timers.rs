@@ -80,7 +80,8 @@ fn a_whole_line_starts_the_clock_anew() {
 fn a_session_without_a_message_ends_after_20_minutes_whatever_it_does() {
     let whole = |line: &'static str| move |_: u64| line.as_bytes().to_vec();
     let octets = |line: &'static str| move |minute: u64| vec![line.as_bytes()[minute as usize % line.len()]];
-    let ways: [(&str, Box<dyn Fn(u64) -> Vec<u8>>); 7] = [
+    type Octets = Box<dyn Fn(u64) -> Vec<u8>>;
+    let ways: [(&str, Octets); 7] = [
         ("nothing", Box::new(|_| Vec::new())),
         ("NOOP", Box::new(whole("NOOP\r\n"))),
         ("EHLO", Box::new(whole("EHLO c\r\n"))),
