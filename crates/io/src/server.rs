@@ -321,8 +321,9 @@ mod tests {
     #[tokio::test]
     async fn an_idle_connection_owns_no_buffer_also_after_a_burst() {
         let (mut client, server) = tokio::io::duplex(64 * 1_024);
-        let session = ServerSession::new(Arc::new(ServerSettings::new("mx.test")), false);
-        let mut driver = ServerDriver::new(Connection::new(server), session);
+        let mut settings = ServerSettings::new("mx.test");
+        settings.limits.junk_commands = 1_000;
+        let mut driver = ServerDriver::new(Connection::new(server), ServerSession::new(Arc::new(settings), false));
         for burst in [0, 1, 200] {
             client.write_all("NOOP\r\n".repeat(burst).as_bytes()).await.unwrap();
             loop {
