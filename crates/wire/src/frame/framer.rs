@@ -2,7 +2,7 @@
 
 use core::ops::Range;
 
-use memchr::{memchr, memchr_iter};
+use memchr::memchr;
 
 use super::{ContentCheck, ContentFault, dots::Dots};
 
@@ -40,7 +40,12 @@ pub struct Framer {
 
 #[derive(Debug, Clone)]
 enum Mode {
-    Line(Line),
+    Line {
+        /// Octets of the unconsumed input that were searched already.
+        searched: usize,
+    },
+    /// A line of which the beginning is gone.
+    Discard(Discard),
     Content(Dots),
     Chunk {
         /// Octets that are still to come.
@@ -48,17 +53,15 @@ enum Mode {
     },
 }
 
-/// A line that has not ended yet.
+/// A line that is over-long, or was refused for a bare LF, and has not ended yet.
 #[derive(Debug, Clone)]
-struct Line {
-    /// Octets of the unconsumed input that were searched already.
-    searched: usize,
-    /// Octets of an over-long or condemned line that were thrown away.
-    discarded: usize,
-    /// The last octet that was thrown away is CR.
+struct Discard {
+    /// Octets of it that were thrown away.
+    octets: usize,
+    /// The last of them is CR.
     after_cr: bool,
-    /// It has a bare LF and was refused for that; what is left of it goes on to its CRLF.
-    condemned: bool,
+    /// It was refused already.
+    told: bool,
 }
 
 /// What [`Framer::next`] found, and how many octets of the input are done with.
@@ -101,7 +104,7 @@ pub enum LineFault {
 impl Framer {
     /// A framer at the start of a line of at most `max_line` octets, CRLF included.
     pub const fn new(max_line: usize) -> Self {
-        Self { mode: Mode::Line(Line::START), max_line, check: None, fault: None }
+        Self { mode: Mode::LINE, max_line, check: None, fault: None }
     }
 
     /// Changes the limit for lines, in octets with CRLF. A line that is too long already stays so.
@@ -136,7 +139,7 @@ impl Framer {
 
     /// Whether a line is expected.
     pub const fn is_at_line(&self) -> bool {
-        matches!(self.mode, Mode::Line(_))
+        matches!(self.mode, Mode::Line { .. } | Mode::Discard(_))
     }
 
     /// The first fault of the content since [`Framer::expect_content`].
@@ -148,7 +151,7 @@ impl Framer {
     /// an endless line.
     pub const fn discarded(&self) -> usize {
         match &self.mode {
-            Mode::Line(line) => line.discarded,
+            Mode::Discard(line) => line.octets,
             _ => 0,
         }
     }
@@ -156,16 +159,90 @@ impl Framer {
     /// The next piece at the front of `input`.
     pub fn next(&mut self, input: &[u8]) -> Framed {
         let framed = match &mut self.mode {
-            Mode::Line(line) => line.next(input, self.max_line),
+            Mode::Line { searched } => {
+                let found = match input.get(*searched..).unwrap_or_default() {
+                    // Lines that come by single octets: a search costs more than this.
+                    [octet] => (*octet == b'\n').then_some(0),
+                    rest => memchr(b'\n', rest),
+                };
+                let Some(found) = found else {
+                    // One octet over the limit is enough to know, and no more than that is ever held.
+                    if input.len() >= self.max_line {
+                        return self.begin_discard(input);
+                    }
+                    *searched = input.len();
+                    return Framed { consumed: 0, frame: Frame::Incomplete };
+                };
+                let end = *searched + found;
+                let is_whole = end > 0 && input.get(end - 1) == Some(&b'\r');
+                if !is_whole || end >= self.max_line {
+                    return self.bad_line(is_whole, end + 1);
+                }
+                *searched = 0;
+                return Framed { consumed: end + 1, frame: Frame::Line(0..end - 1) };
+            }
+            Mode::Discard(_) => return self.discard(input),
             Mode::Content(dots) => next_content(input, dots),
             Mode::Chunk { left } => next_chunk(input, left),
         };
         match &framed.frame {
             Frame::Content(range) => self.look_at(input.get(range.clone()).unwrap_or_default()),
-            Frame::End => self.mode = Mode::Line(Line::START),
+            Frame::End => self.mode = Mode::LINE,
             _ => {}
         }
         framed
+    }
+
+    /// A line that is too long, or has a bare LF: so many octets of the input up to its first LF.
+    #[cold]
+    fn bad_line(&mut self, is_whole: bool, octets: usize) -> Framed {
+        self.mode = match is_whole {
+            true => Mode::LINE,
+            false => Mode::Discard(Discard { octets, after_cr: false, told: true }),
+        };
+        let is_too_long = octets > self.max_line;
+        let fault = if is_too_long { LineFault::TooLong { octets } } else { LineFault::BareLf };
+        Framed { consumed: octets, frame: Frame::BadLine(fault) }
+    }
+
+    #[cold]
+    fn begin_discard(&mut self, input: &[u8]) -> Framed {
+        let after_cr = input.last() == Some(&b'\r');
+        self.mode = Mode::Discard(Discard { octets: input.len(), after_cr, told: false });
+        Framed { consumed: input.len(), frame: Frame::Incomplete }
+    }
+
+    /// Throws away what is left of a line. Of one that was not refused yet the first LF says how long it is; behind CRLF the
+    /// next one starts.
+    #[cold]
+    fn discard(&mut self, input: &[u8]) -> Framed {
+        let Mode::Discard(line) = &mut self.mode else { return Framed { consumed: 0, frame: Frame::Incomplete } };
+        let is_crlf = |lf: usize| match lf.checked_sub(1) {
+            Some(before) => input.get(before) == Some(&b'\r'),
+            None => line.after_cr,
+        };
+        let is_end = |(at, octet): (usize, &u8)| *octet == b'\n' && (!line.told || is_crlf(at));
+        let Some(end) = input.iter().enumerate().position(is_end) else {
+            line.after_cr = input.last().map_or(line.after_cr, |octet| *octet == b'\r');
+            line.octets = line.octets.saturating_add(input.len());
+            return Framed { consumed: input.len(), frame: Frame::Incomplete };
+        };
+        let behind = end + 1;
+        if !line.told {
+            let octets = line.octets.saturating_add(behind);
+            self.mode = match is_crlf(end) {
+                true => Mode::LINE,
+                false => Mode::Discard(Discard { octets, after_cr: false, told: true }),
+            };
+            return Framed { consumed: behind, frame: Frame::BadLine(LineFault::TooLong { octets }) };
+        }
+        self.mode = Mode::LINE;
+        let Framed { consumed, frame } = self.next(input.get(behind..).unwrap_or_default());
+        let frame = match frame {
+            Frame::Line(range) => Frame::Line(range.start + behind..range.end + behind),
+            frame => frame,
+        };
+        Framed { consumed: consumed + behind, frame }
     }
 
     fn look_at(&mut self, content: &[u8]) {
@@ -178,68 +255,9 @@ impl Framer {
     }
 }
 
-impl Line {
-    const START: Self = Self { searched: 0, discarded: 0, after_cr: false, condemned: false };
-
-    fn next(&mut self, input: &[u8], max_line: usize) -> Framed {
-        if self.condemned {
-            return self.swallow(input, max_line);
-        }
-        let Some(found) = memchr(b'\n', input.get(self.searched..).unwrap_or_default()) else {
-            // One octet over the limit is enough to know, and no more than that is ever held.
-            if self.discarded > 0 || input.len() >= max_line {
-                self.discard(input);
-                return Framed { consumed: input.len(), frame: Frame::Incomplete };
-            }
-            self.searched = input.len();
-            return Framed { consumed: 0, frame: Frame::Incomplete };
-        };
-        let end = self.searched + found;
-        let octets = self.discarded.saturating_add(end + 1);
-        // Of a line that was over-long once the beginning is gone, whatever the limit is now.
-        let is_too_long = self.discarded > 0 || octets > max_line;
-        let is_whole = self.ends_at(input, end);
-        *self = if is_whole { Self::START } else { Self { discarded: octets, condemned: true, ..Self::START } };
-        let frame = if is_too_long {
-            Frame::BadLine(LineFault::TooLong { octets })
-        } else if is_whole {
-            Frame::Line(0..end - 1)
-        } else {
-            Frame::BadLine(LineFault::BareLf)
-        };
-        Framed { consumed: end + 1, frame }
-    }
-
-    /// Throws away what is left of a condemned line. Behind its CRLF the next line starts.
-    #[cold]
-    fn swallow(&mut self, input: &[u8], max_line: usize) -> Framed {
-        let Some(end) = memchr_iter(b'\n', input).find(|lf| self.ends_at(input, *lf)) else {
-            self.discard(input);
-            return Framed { consumed: input.len(), frame: Frame::Incomplete };
-        };
-        *self = Self::START;
-        let behind = end + 1;
-        let Framed { consumed, frame } = self.next(input.get(behind..).unwrap_or_default(), max_line);
-        let frame = match frame {
-            Frame::Line(range) => Frame::Line(range.start + behind..range.end + behind),
-            frame => frame,
-        };
-        Framed { consumed: consumed + behind, frame }
-    }
-
-    /// Whether CR stands before this LF.
-    fn ends_at(&self, input: &[u8], lf: usize) -> bool {
-        match lf.checked_sub(1) {
-            Some(before) => input.get(before) == Some(&b'\r'),
-            None => self.after_cr,
-        }
-    }
-
-    fn discard(&mut self, input: &[u8]) {
-        self.searched = 0;
-        self.discarded = self.discarded.saturating_add(input.len());
-        self.after_cr = input.last().map_or(self.after_cr, |octet| *octet == b'\r');
-    }
+impl Mode {
+    /// The start of a line.
+    const LINE: Self = Self::Line { searched: 0 };
 }
 
 fn next_content(input: &[u8], dots: &mut Dots) -> Framed {

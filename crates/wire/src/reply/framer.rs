@@ -175,7 +175,8 @@ impl ReplyFramer {
             let end = at + 2;
             self.within_limits(end)?;
             if let Some(code) = self.check(input.get(self.line..at).unwrap_or_default())? {
-                *self = Self { is_tolerant: self.is_tolerant, ..Self::new(self.limits) };
+                // The digits count from the second line on.
+                (self.line, self.searched, self.lines) = (0, 0, 0);
                 return Ok(input.get(..end).map(|octets| ReplyRef { octets, code, form: Form::Whole }));
             }
             self.line = end;
