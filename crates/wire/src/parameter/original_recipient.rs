@@ -31,7 +31,7 @@ pub const MAX_ORCPT: usize = 500;
 pub struct OriginalRecipient<S = String> {
     text: S,
     /// Octets before the semicolon.
-    kind: u16,
+    kind: u32,
 }
 
 impl<'a> OriginalRecipient<&'a str> {
@@ -59,7 +59,8 @@ impl<'a> OriginalRecipient<&'a str> {
             false => Xtext::parse(address).map(|_| ()),
         };
         checked.map_err(|error| error.at(end + 1))?;
-        Ok(Self { text, kind: u16::try_from(end).map_err(|_| fault(usize::from(u16::MAX)))? })
+        // No line is as long as 4 GiB.
+        Ok(Self { text, kind: u32::try_from(end).map_err(|_| fault(0))? })
     }
 
     /// The owned form.
@@ -89,6 +90,11 @@ impl<S: AsRef<str>> OriginalRecipient<S> {
         self.text.as_ref()
     }
 
+    /// It came from a `usize`.
+    fn kind_octets(&self) -> usize {
+        usize::try_from(self.kind).unwrap_or(usize::MAX - 1)
+    }
+
     /// The borrowed form.
     pub fn borrowed(&self) -> OriginalRecipient<&str> {
         OriginalRecipient { text: self.text.as_ref(), kind: self.kind }
@@ -96,12 +102,12 @@ impl<S: AsRef<str>> OriginalRecipient<S> {
 
     /// The address type, such as `rfc822`.
     pub fn address_type(&self) -> &str {
-        self.as_str().get(..usize::from(self.kind)).unwrap_or_default()
+        self.as_str().get(..self.kind_octets()).unwrap_or_default()
     }
 
     /// The address as it came, still encoded.
     pub fn encoded_address(&self) -> &str {
-        self.as_str().get(usize::from(self.kind) + 1..).unwrap_or_default()
+        self.as_str().get(self.kind_octets() + 1..).unwrap_or_default()
     }
 
     /// The address that it stands for. It is text of the peer's: of the type `rfc822` it need not be a mailbox.
