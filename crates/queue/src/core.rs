@@ -128,8 +128,10 @@ impl<S: Base> Core<S> {
     pub(crate) fn end(&self, why: Error) {
         let mut shared = self.lock();
         let first = shared.end(why.clone());
-        if let (Error::Broken(_), Error::Closed, State::Ended(told, _)) = (first, &why, &mut shared.state) {
+        if let (Error::Broken(broken), Error::Closed, State::Ended(told, last)) = (first, &why, &mut shared.state) {
             *told = Error::Closed;
+            // Who closes it can still see that it was not well.
+            last.broken = Some(broken);
         }
         drop(shared);
         self.signal.end(why);

@@ -225,6 +225,10 @@ fn refusal(error: PutError) -> Reply {
             error!(%error, "mail is refused until there is room");
             Reply::from_static("452 4.3.1 Out of disk space, try again later\r\n")
         }
+        PutError::Full(Full::Scarce(_)) => {
+            error!(%error, "mail is refused for now");
+            Reply::from_static("451 4.3.2 Short of system resources, try again later\r\n")
+        }
         PutError::Full(_) => Reply::from_static("452 4.3.1 The queue is full, try again later\r\n"),
         PutError::TooLarge(_) => Reply::from_static("552 5.3.4 Message too large\r\n"),
         _ => {

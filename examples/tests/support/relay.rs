@@ -170,10 +170,15 @@ impl Relay {
 
     /// Starts the program and waits until its ports accept.
     pub(crate) fn start_again(&mut self) {
+        self.start_with(program());
+    }
+
+    /// Starts it in this way, `program` with what it has been given besides, and waits until its ports accept.
+    pub(crate) fn start_with(&mut self, mut program: Command) {
         assert!(self.child.is_none(), "the relay runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.log_file()).expect("the folder is ours");
         let errors = log.try_clone().expect("a file can be opened twice");
-        let child = program().arg("serve").arg("--config").arg(self.config()).stdout(log).stderr(errors).spawn();
+        let child = program.arg("serve").arg("--config").arg(self.config()).stdout(log).stderr(errors).spawn();
         self.child = Some(child.expect("cargo built the relay"));
         wait_for("the relay listens", PATIENCE, || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
@@ -189,10 +194,19 @@ impl Relay {
         child.wait().expect("the child is ours");
     }
 
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.child.as_ref().expect("the relay runs")), signal).expect("the child is ours");
+    }
+
     /// TERM, and how the relay ended.
     pub(crate) fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait()
+    }
+
+    /// How the relay ended, which it was told to.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut child = self.child.take().expect("the relay runs");
-        kill_process(Pid::from_child(&child), Signal::TERM).expect("the child is ours");
         let end = std::time::Instant::now() + PATIENCE;
         loop {
             if let Some(status) = child.try_wait().expect("the child is ours") {
@@ -206,12 +220,17 @@ impl Relay {
         }
     }
 
-    /// What `relay status` prints, as numbers; nothing when it fails.
-    pub(crate) fn status(&self) -> BTreeMap<String, u64> {
+    /// What `relay status` prints.
+    pub(crate) fn status_text(&self) -> String {
         let output =
             program().arg("status").arg("--config").arg(self.config()).output().expect("cargo built the relay");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.lines()
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What `relay status` prints, as numbers; nothing when it fails.
+    pub(crate) fn status(&self) -> BTreeMap<String, u64> {
+        self.status_text()
+            .lines()
             .filter_map(|line| line.split_once(' '))
             .filter_map(|(key, value)| Some((key.into(), value.trim().parse().ok()?)))
             .collect()

@@ -1,8 +1,11 @@
 //! The socket beside the queue through which a running relay is asked how it is.
 
 use std::{
+    fs::{self, Permissions},
     io,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -12,6 +15,7 @@ use posthaste_relay::Relay;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
+    sync::Semaphore,
     task::JoinHandle,
 };
 
@@ -21,39 +25,57 @@ use crate::{Failure, config::Config};
 #[derive(Debug)]
 pub(crate) struct Control {
     path: PathBuf,
+    /// The device and the number of the socket: another relay may have one of this name by then.
+    inode: (u64, u64),
     task: JoinHandle<()>,
 }
 
 const NAME: &str = "control.sock";
-/// Whoever asks has so long to take the answer.
+/// A client has so long to take the answer, and `relay status` waits for it so long.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Clients that are answered at once. Those beyond it wait.
+const AT_ONCE: usize = 64;
+/// Octets of an answer that are read.
+const LONGEST: u64 = 64 << 10;
 
 /// Listens. The queue's lock is held, so a socket that is there is left over.
 pub(crate) fn listen<Q: Queue, R: Resolver>(queue: &Path, relay: Relay<Q, R>) -> io::Result<Control> {
     let path = queue.join(NAME);
-    match std::fs::remove_file(&path) {
+    match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(&path)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {}: {error}", path.display())))?;
+    // Whatever the process's mask says: to connect takes the right to write.
+    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    let found = fs::symlink_metadata(&path)?;
     let task = tokio::spawn(async move {
-        loop {
+        let slots = Arc::new(Semaphore::new(AT_ONCE));
+        // The semaphore is never closed.
+        while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
             let Ok((mut stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
-            let text = status(&relay).await;
-            let _ = tokio::time::timeout(PATIENCE, stream.write_all(text.as_bytes())).await;
+            let relay = relay.clone();
+            tokio::spawn(async move {
+                let _slot = slot;
+                let answer = async { stream.write_all(status(&relay).await.as_bytes()).await };
+                let _ = tokio::time::timeout(PATIENCE, answer).await;
+            });
         }
     });
-    Ok(Control { path, task })
+    Ok(Control { path, inode: (found.dev(), found.ino()), task })
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
         self.task.abort();
-        let _ = std::fs::remove_file(&self.path);
+        let found = fs::symlink_metadata(&self.path).map(|found| (found.dev(), found.ino()));
+        if found.is_ok_and(|found| found == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -85,15 +107,19 @@ async fn status<Q: Queue, R: Resolver>(relay: &Relay<Q, R>) -> String {
 pub(crate) async fn ask(config: &Config) -> Result<(), Failure> {
     let path = config.queue.join(NAME);
     let answer = async {
-        let mut stream = UnixStream::connect(&path).await?;
+        let stream = UnixStream::connect(&path).await?;
         let mut text = String::new();
-        stream.read_to_string(&mut text).await?;
+        stream.take(LONGEST).read_to_string(&mut text).await?;
         Ok::<_, io::Error>(text)
     };
     let answered = tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
     let text = answered.map_err(|error| {
-        Failure::Run(format!("no relay answers at {}: {error}; start it with `relay serve`", path.display()))
+        let remedy = match error.kind() {
+            io::ErrorKind::TimedOut => "it is busy or hangs; see its log",
+            io::ErrorKind::PermissionDenied => "ask as the user who runs it",
+            _ => "start it with `relay serve`",
+        };
+        Failure::Run(format!("no relay answers at {}: {error}; {remedy}", path.display()))
     })?;
-    print!("{text}");
-    Ok(())
+    crate::print(&text)
 }

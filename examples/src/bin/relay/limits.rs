@@ -1,11 +1,83 @@
 //! What the system lets this process have.
 
 use rustix::process::{Resource, getrlimit, setrlimit};
+use tracing::warn;
 
-/// Takes as many descriptors as the system allows: connections in, connections out and files all need them.
-pub(crate) fn raise_descriptors() {
+use crate::config::Config;
+
+/// Descriptors that a client may take: its connection, and the file of a large message.
+const A_CLIENT: u64 = 2;
+/// Descriptors that each delivery at once may take: its connection, three that are silent besides, a question to DNS, and the
+/// file of a large message.
+const A_DELIVERY: u64 = 6;
+/// The queue's files, those in reserve among them, listeners, the control socket with its clients, and the runtime.
+const FIXED: u64 = 160;
+
+/// Takes as many descriptors as the system allows: connections in, connections out and files all need them. How many there are;
+/// [`None`]: any number.
+pub(crate) fn raise_descriptors() -> Option<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     // With what there is the relay works too, for fewer connections.
     let _ = setrlimit(Resource::Nofile, limit);
+    getrlimit(Resource::Nofile).current
+}
+
+/// Takes less than what is configured when there are not descriptors enough, so that clients are told to come back and nothing
+/// else is refused.
+pub(crate) fn fit(config: &mut Config, descriptors: Option<u64>) {
+    let (connections, concurrency) = (&mut config.server.connections, &mut config.relay.delivery.concurrency);
+    let wanted = (*connections, *concurrency);
+    let Some(needed) = shrink(connections, concurrency, descriptors.unwrap_or(u64::MAX)) else { return };
+    warn!(
+        descriptors,
+        needed,
+        connections = *connections,
+        concurrency = *concurrency,
+        "too few open files are allowed for limits.connections {} and delivery.concurrency {}, which are less now; allow more \
+         (LimitNOFILE= of systemd, ulimit -n), or configure less",
+        wanted.0,
+        wanted.1,
+    );
+}
+
+/// How many would be needed, if there are fewer: then both are less.
+fn shrink(connections: &mut usize, concurrency: &mut usize, descriptors: u64) -> Option<u64> {
+    let of = |count: usize, each: u64| (count as u64).saturating_mul(each);
+    let needed = of(*connections, A_CLIENT).saturating_add(of(*concurrency, A_DELIVERY)).saturating_add(FIXED);
+    if needed <= descriptors {
+        return None;
+    }
+    let rest = descriptors.saturating_sub(FIXED);
+    // Deliveries have a third at most, since what was taken has to go too.
+    let deliveries = (rest / 3 / A_DELIVERY).max(1);
+    *concurrency = usize::try_from(deliveries).unwrap_or(usize::MAX).min(*concurrency);
+    let clients = (rest.saturating_sub(of(*concurrency, A_DELIVERY)) / A_CLIENT).max(1);
+    *connections = usize::try_from(clients).unwrap_or(usize::MAX).min(*connections);
+    Some(needed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shrink;
+
+    #[test]
+    fn what_is_configured_fits_into_the_descriptors() {
+        // Connections, deliveries, descriptors; connections and deliveries then.
+        let rows = [
+            (1_000, 200, 20_000, 1_000, 200),
+            (1_000, 200, 3_360, 1_000, 200),
+            (1_000, 200, 3_359, 1_000, 177),
+            (1_000, 200, 1_024, 288, 48),
+            (1_000, 5, 256, 33, 5),
+            (1_000, 200, 64, 1, 1),
+            (1, 1, 0, 1, 1),
+        ];
+        for (connections, concurrency, descriptors, fewer_connections, less_concurrency) in rows {
+            let (mut now, mut at_once) = (connections, concurrency);
+            let needed = shrink(&mut now, &mut at_once, descriptors);
+            let context = format!("{connections} connections, {concurrency} deliveries, {descriptors} descriptors");
+            assert_eq!((now, at_once), (fewer_connections, less_concurrency), "{context}: {needed:?}");
+        }
+    }
 }

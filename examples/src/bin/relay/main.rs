@@ -4,10 +4,11 @@ mod config;
 mod control;
 mod demo;
 mod limits;
+mod log;
 mod secret;
 mod serve;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -33,7 +34,11 @@ enum Command {
     /// Show what the relay does, all by itself on loopback: a few thousand messages through an on-disk queue to a next hop
     /// that refuses some and defers others; exits 0 only when every message is accounted for.
     Demo(demo::Options),
-    /// Run the relay until SIGTERM or SIGINT; what is in the queue then is delivered after the next start.
+    /// Run the relay until SIGTERM, SIGINT or SIGQUIT; what is in the queue then is delivered after the next start.
+    ///
+    /// The first of these signals drains, the second ends it at once. SIGHUP, SIGUSR1 and SIGUSR2 do nothing but a line in the log:
+    /// a changed configuration is read at the next start.
+    #[command(after_help = EXITS)]
     Serve {
         /// The configuration.
         #[arg(long, value_name = "FILE")]
@@ -62,9 +67,16 @@ enum Command {
     },
 }
 
+const EXITS: &str = "\
+Exit codes:
+  0    ended by a signal, and drained; conversations that did not end in 30 seconds were dropped, and their clients try again
+  1    could not start, or the queue had stopped when it ended: what was acknowledged is safe as far as the disk is
+  2    the configuration or the command line has a mistake, and nothing was started
+  130  ended by a second signal, without draining; what was acknowledged is safe";
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    limits::raise_descriptors();
+    let descriptors = limits::raise_descriptors();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -74,7 +86,7 @@ fn main() -> ExitCode {
     };
     let result = match arguments.command {
         Command::Demo(options) => runtime.block_on(demo::run(options)),
-        Command::Serve { config } => with(config, |config| runtime.block_on(serve::run(config))),
+        Command::Serve { config } => with(config, |config| runtime.block_on(serve::run(config, descriptors))),
         Command::Check { config } => with(config, |config| {
             // What looks names up may want to know where it would run.
             let _runtime = runtime.enter();
@@ -83,16 +95,29 @@ fn main() -> ExitCode {
         Command::Verifier { iterations } => print_verifier(iterations),
         Command::Status { config } => with(config, |config| runtime.block_on(control::ask(&config))),
     };
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Configuration(text)) => {
-            eprintln!("{text}");
+            log::say(&text);
             ExitCode::from(2)
         }
         Err(Failure::Run(text)) => {
-            eprintln!("relay: {text}");
+            log::say(&format!("relay: {text}"));
             ExitCode::FAILURE
         }
+    };
+    // Threads that wait for a disk or a terminal hold nobody up.
+    runtime.shutdown_background();
+    log::flush();
+    code
+}
+
+/// Prints an answer. A reader who has seen enough and closed is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed.map_err(Failure::run),
     }
 }
 
@@ -118,12 +143,12 @@ fn check(config: &Config) -> Result<(), Failure> {
     if let Err(problem) = serve::resolver(&config.dns) {
         return Err(Failure::Configuration(format!("{}: servers: {problem}", config.name)));
     }
-    match config.warnings.len() {
-        0 => println!("{}: no mistake found", config.name),
-        1 => println!("{}: no mistake found, and one warning", config.name),
-        warnings => println!("{}: no mistake found, and {warnings} warnings", config.name),
-    }
-    Ok(())
+    let also = match config.warnings.len() {
+        0 => String::new(),
+        1 => ", and one warning".to_owned(),
+        warnings => format!(", and {warnings} warnings"),
+    };
+    print(&format!("{}: no mistake found{also}\n", config.name))
 }
 
 fn print_verifier(iterations: u32) -> Result<(), Failure> {
@@ -131,8 +156,7 @@ fn print_verifier(iterations: u32) -> Result<(), Failure> {
     std::io::stdin().read_line(&mut line).map_err(Failure::run)?;
     let password = line.trim_end_matches(['\r', '\n']);
     let text = secret::verifier(password, iterations).map_err(Failure::run)?.map_err(Failure::run)?;
-    println!("{}", text.expose());
-    Ok(())
+    print(&format!("{}\n", text.expose()))
 }
 
 fn with(path: Option<PathBuf>, run: impl FnOnce(Config) -> Result<(), Failure>) -> Result<(), Failure> {

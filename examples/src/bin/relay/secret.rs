@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
 };
 
@@ -20,6 +21,7 @@ pub(crate) fn load(queue: &Path) -> io::Result<Secret<[u8; 32]>> {
     let path = queue.join(NAME);
     match fs::read(&path) {
         Ok(octets) => {
+            narrow(&path).map_err(|error| at(&path, &error))?;
             if let Ok(secret) = <[u8; 32]>::try_from(octets) {
                 return Ok(Secret::new(secret));
             }
@@ -36,6 +38,14 @@ pub(crate) fn load(queue: &Path) -> io::Result<Secret<[u8; 32]>> {
     });
     written.map_err(|error| at(&path, &error))?;
     Ok(Secret::new(secret))
+}
+
+/// Takes away what others may do with it: it may come out of a backup.
+fn narrow(path: &Path) -> io::Result<()> {
+    if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
 }
 
 /// What to write for `verifier`, with a fresh salt.

@@ -1,27 +1,40 @@
 //! `relay serve`.
 
-use std::{io::IsTerminal as _, net::SocketAddr};
+use std::net::SocketAddr;
 
 use posthaste_client::HickoryResolver;
-use posthaste_queue::log::{LogOptions, LogQueue};
+use posthaste_queue::{
+    Queue as _,
+    log::{LogOptions, LogQueue},
+};
 use posthaste_relay::{Relay, TracingObserver};
 use posthaste_server::{CancellationToken, Listener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
 
-use crate::{Failure, config::Config, control, secret};
+use crate::{Failure, config::Config, control, limits, log, secret};
 
-/// Runs the relay until it is told to end.
-pub(crate) async fn run(config: Config) -> Result<(), Failure> {
-    log_to_stderr();
+/// Runs the relay until it is told to end. `descriptors`: how many it may have.
+pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<(), Failure> {
+    // Whatever it makes is nobody else's business.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    log::start();
+    // Before the queue is opened, which may take long.
+    let drain = CancellationToken::new();
+    tokio::spawn(Signals::listen().map_err(Failure::run)?.end(drain.clone()));
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    limits::fit(&mut config, descriptors);
     let resolver = resolver(&config.dns).map_err(Failure::Run)?;
-    let options = LogOptions { max_body: config.max_message.saturating_add(64 * 1_024), ..LogOptions::default() };
+    let mut options = LogOptions { max_body: config.max_message.saturating_add(64 * 1_024), ..LogOptions::default() };
+    // Beside each delivery on which something moves there may be three that are silent.
+    options.max_leases = options.max_leases.max(config.relay.delivery.concurrency.saturating_mul(4));
     let queue = LogQueue::open(&config.queue, options).map_err(Failure::run)?;
     info!(queue = %config.queue.display(), report = ?queue.report(), "queue opened");
+    for warning in &queue.report().warnings {
+        warn!("{warning}");
+    }
     let mut options = config.relay;
     if !config.accounts.is_empty() {
         let secret = secret::load(&config.queue).map_err(Failure::run)?;
@@ -35,8 +48,6 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
         listeners.push(bound);
     }
     let relay = Relay::new(queue, resolver, options, TracingObserver);
-    let drain = CancellationToken::new();
-    tokio::spawn(end_on_signal(drain.clone()));
     // Mail does not depend on it.
     let control = control::listen(&config.queue, relay.clone());
     if let Err(error) = &control {
@@ -46,9 +57,9 @@ pub(crate) async fn run(config: Config) -> Result<(), Failure> {
     drop(control);
     let totals = relay.totals();
     info!(?totals, "ended");
-    served.map_err(|error| {
-        Failure::Run(format!("{error}; what was acknowledged is safe, start again when the disk is well"))
-    })
+    served.map_err(stopped)?;
+    // Closing it was no success if it had stopped before.
+    relay.queue().stats().await.broken.map_or(Ok(()), |why| Err(stopped(why)))
 }
 
 /// What looks names up, by these servers or by those of the system. Nothing is asked yet.
@@ -62,29 +73,57 @@ pub(crate) fn resolver(servers: &[SocketAddr]) -> Result<HickoryResolver, String
     }
 }
 
-fn log_to_stderr() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    subscriber.init();
+fn stopped(why: impl std::fmt::Display) -> Failure {
+    Failure::Run(format!(
+        "the queue had stopped: {why}; what was acknowledged is safe as far as the disk is, start again when it is well"
+    ))
 }
 
-/// The first SIGTERM or SIGINT drains; the second ends the process at once, which the queue survives.
-async fn end_on_signal(drain: CancellationToken) {
-    let signals = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
-    let (mut terminate, mut interrupt) = match signals {
-        Ok(signals) => signals,
-        Err(error) => {
-            warn!(%error, "cannot listen for signals");
-            return;
+/// What this process is told by signals.
+struct Signals {
+    end: [Signal; 3],
+    /// Those by which operators ask other programs for something, and which would end this one.
+    ignored: [Signal; 3],
+    /// A file that would grow beyond what the process may write is an error of that write, and no reason to end.
+    _too_large: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let (hangup, user_1, user_2) = (SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2());
+        let too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+        Ok(Self {
+            end: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::quit())?],
+            ignored: [signal(hangup)?, signal(user_1)?, signal(user_2)?],
+            _too_large: signal(too_large)?,
+        })
+    }
+
+    /// The first SIGTERM, SIGINT or SIGQUIT drains; the second ends the process at once, which the queue survives.
+    async fn end(mut self, drain: CancellationToken) {
+        self.wait().await;
+        info!("draining; once more ends at once");
+        drain.cancel();
+        self.wait().await;
+        warn!("ended without draining");
+        log::flush();
+        std::process::exit(130);
+    }
+
+    /// Until it is told to end.
+    async fn wait(&mut self) {
+        let [terminate, interrupt, quit] = &mut self.end;
+        let [hangup, user_1, user_2] = &mut self.ignored;
+        loop {
+            let name = tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                _ = quit.recv() => return,
+                _ = hangup.recv() => "SIGHUP",
+                _ = user_1.recv() => "SIGUSR1",
+                _ = user_2.recv() => "SIGUSR2",
+            };
+            info!("{name} does nothing yet; a changed configuration is read at the next start");
         }
-    };
-    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    info!("draining; once more ends at once");
-    drain.cancel();
-    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    warn!("ended without draining");
-    std::process::exit(130);
+    }
 }
