@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use support::client::{Smtp, submit};
 use support::relay::{Config, Relay, program};
 use support::sink::Sink;
-use support::{PATIENCE, token, tool, wait_for};
+use support::{PATIENCE, token, wait_for};
 
 fn started() -> (Sink, Relay) {
     let sink = Sink::start();
@@ -55,16 +55,12 @@ fn every_signal_that_ends_it_drains_and_a_second_one_does_not_wait() {
 fn a_log_that_is_not_read_holds_nothing_up() {
     const MESSAGES: usize = 2_000;
     let mut sink = Sink::start();
-    let mut relay = Relay::prepare(&Config { next_hops: vec![sink.port], ..Config::default() });
-    // The shell's standard error stream is a pipe that is full.
-    let mut shell = tool("sh");
-    shell.args([
-        "-c",
-        r#"exec 3>&1; { "$0" "$@" 2>&1 1>&3 & echo $! > "$PID"; wait $!; echo $? > "$CODE"; } | sleep 600"#,
-    ]);
-    let (pid, code) = (relay.folder().join("pid"), relay.folder().join("code"));
-    shell.env("PID", &pid).env("CODE", &code).env("RUST_LOG", "debug").arg(program().get_program());
-    relay.start_with(shell);
+    let relay = Relay::prepare(&Config { next_hops: vec![sink.port], ..Config::default() });
+    // A pipe that nobody reads: it takes 64 KiB, some hundred messages.
+    let mut child = program();
+    child.env("RUST_LOG", "debug").arg("serve").arg("--config").arg(relay.config()).stderr(Stdio::piped());
+    let mut child = child.spawn().expect("cargo built the relay");
+    wait_for("it listens", PATIENCE, || std::net::TcpStream::connect(("127.0.0.1", relay.port)).is_ok().then_some(()));
     let began = Instant::now();
     for _ in 0..MESSAGES / 100 {
         let mut client = Smtp::ehlo(relay.port);
@@ -75,14 +71,9 @@ fn a_log_that_is_not_read_holds_nothing_up() {
     let taken = sink.wait_within("unread", MESSAGES, Duration::from_secs(120)).len();
     assert_eq!(taken, MESSAGES, "within {:?}", began.elapsed());
     assert!(relay.status_text().contains("state ok"));
-    let pid: i32 = fs::read_to_string(pid).expect("the shell wrote it").trim().parse().expect("a number");
-    let pid = rustix::process::Pid::from_raw(pid).expect("a process");
-    rustix::process::kill_process(pid, Signal::TERM).expect("the relay is ours");
-    let code = wait_for("it ends", Duration::from_secs(20), || {
-        fs::read_to_string(&code).ok().filter(|code| code.ends_with('\n'))
-    });
-    assert_eq!(code.trim(), "0");
-    relay.kill();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).expect("the relay is ours");
+    let status = wait_for("it ends", Duration::from_secs(20), || child.try_wait().expect("the relay is ours"));
+    assert_eq!(status.code(), Some(0));
 }
 
 #[test]
@@ -116,8 +107,11 @@ fn nothing_is_acknowledged_once_the_queue_is_taken_away() {
             fs::rename(&path, &away).expect("the folder is ours");
         }
         let mut client = Smtp::ehlo(relay.port);
-        let refused = (0..3).map(|_| client.command("RSET")).map(|_| attempt(&mut client)).last();
-        assert!(refused.is_some_and(|code| (400..500).contains(&code)), "{what}: {refused:?}");
+        for _ in 0..3 {
+            client.expect("RSET", 250);
+            let refused = attempt(&mut client);
+            assert!((400..500).contains(&refused), "{what}: {refused}");
+        }
         if what != "queue" {
             assert!(!relay.status_text().contains("state ok"), "{what}: {}", relay.status_text());
         }

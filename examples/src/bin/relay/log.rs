@@ -187,10 +187,11 @@ mod tests {
         for _ in 0..3 {
             log.push(vec![b'x'; BUFFER / 2]);
         }
-        assert_eq!((log.lock().lines.len(), log.lock().dropped), (2, 1));
+        let kept = log.lock().lines.len();
+        assert_eq!((kept, log.lock().dropped), (2, 1));
         log.next();
         log.push(b"later\n".to_vec());
-        let told = log.lock().lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect::<Vec<_>>();
+        let told: Vec<_> = log.lock().lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
         assert!(told[1].contains("dropped=1") && told[2] == "later\n", "{}", told[1]);
     }
 
