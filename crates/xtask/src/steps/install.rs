@@ -25,6 +25,7 @@ const TOOLS: &[Tool] = &[
     Tool { name: "python3", package: "python3", used_for: "clients, next hops with faults, the conformance table" },
     Tool { name: "openssl", package: "openssl", used_for: "the certificates of the tests" },
     Tool { name: "initdb", package: "postgresql", used_for: "an engine of the queue on a shared database" },
+    Tool { name: "make", package: "make", used_for: "the allocator of the relay program" },
     Tool { name: "g++", package: "g++", used_for: "libFuzzer, which the fuzz targets link" },
     Tool { name: "valgrind", package: "valgrind", used_for: "counting instructions" },
     Tool { name: "ps", package: "procps", used_for: "the adaptor that drives the relay from outside" },
