@@ -482,7 +482,7 @@ pub struct Stats {
     pub fsyncs: u64,
     /// Places on the disk that were found damaged and set aside, at opening and since.
     pub damaged: u64,
-    /// Why the store has stopped, as long as it has.
+    /// Why the store has stopped, as long as it has; after closing, why it had stopped, if it had.
     pub broken: Option<crate::Broken>,
     /// How often it went on after it had stopped.
     pub reopened: u64,
