@@ -71,9 +71,11 @@ async fn a_queue_that_recovers_goes_on_being_delivered() {
     while relay.queue().stats().await.messages > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    std::fs::remove_dir_all(dir.path().join("bodies")).unwrap();
+    let (bodies, away) = (dir.path().join("bodies"), dir.path().join("away"));
+    std::fs::rename(&bodies, &away).unwrap();
     let refused = submit().await.unwrap_err();
     assert!(matches!(refused, SubmitError::Queue(PutError::Broken(_))), "{refused}");
+    std::fs::rename(&away, &bodies).unwrap();
     let begun = Instant::now();
     while relay.queue().stats().await.reopened == 0 {
         assert!(begun.elapsed() < PATIENCE && !task.is_finished());
