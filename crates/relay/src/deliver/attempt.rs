@@ -367,8 +367,12 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             self.has_delivered |= matches!(outcome, RecipientOutcome::Accepted(_));
             let doubt = sent.in_doubt && matches!(outcome, RecipientOutcome::Lost);
             let course = match outcome {
-                RecipientOutcome::Refused(reply, RefusedAt::Content) if cause.chunking => {
+                RecipientOutcome::Refused(reply, RefusedAt::Bdat) if cause.chunking => {
                     Course::Open(Some(Diagnostic::reply(host, &reply)))
+                }
+                // Binary content has no other way.
+                RecipientOutcome::Refused(reply, RefusedAt::Bdat) => {
+                    Course::Settled(Verdict::Never(Diagnostic::reply(host, &reply)))
                 }
                 outcome => course(host, outcome, owes_report, sent.broken.as_ref(), doubt),
             };
