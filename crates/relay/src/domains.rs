@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn what_is_no_pattern_is_refused() {
-        for text in ["", "*.", "a b", "*.*", "a..b", "@a", "*.[192.0.2.1]", "b\u{ad}.-\u{fc}"] {
+        for text in ["", "*.", "a b", "*.*", "a..b", "@a", "*.[192.0.2.1]", "\u{301}a.test"] {
             assert_eq!(text.parse::<DomainPattern>(), Err(DomainPatternError), "{text}");
         }
     }
