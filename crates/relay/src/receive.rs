@@ -47,13 +47,7 @@ static TOO_MANY: Reply = Reply::from_static("452 4.5.3 Too many recipients, send
 impl<Q: Queue, R: Resolver> Service for RelayService<Q, R> {
     type Handler = RelayHandler<Q, R>;
 
-    fn settings(&self, peer: &Peer, settings: &Arc<ServerSettings>) -> Arc<ServerSettings> {
-        // A delay is told in a report of its own, and who cannot be believed to be the sender causes one at most.
-        if !self.0.options.policy.trusts(peer) && !settings.offers.demand_auth && settings.offers.deliver_by.is_some() {
-            let mut settings = ServerSettings::clone(settings);
-            settings.offers.deliver_by = None;
-            return as_of_now(&Arc::new(settings));
-        }
+    fn settings(&self, _peer: &Peer, settings: &Arc<ServerSettings>) -> Arc<ServerSettings> {
         as_of_now(settings)
     }
 
@@ -80,13 +74,21 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         self.shared.options.accounts.as_ref().map(|accounts| accounts.unknown_users().clone())
     }
 
-    async fn mail(&mut self, _peer: &Peer, mail: &Mail) -> Result<(), Reply> {
+    async fn mail(&mut self, peer: &Peer, mail: &Mail) -> Result<(), Reply> {
         self.began = Instant::now();
         self.named = Named::default();
         let held = mail.hold.as_ref().map_or(i64::MIN, |hold| match hold {
             Hold::For(seconds) => i64::from(*seconds),
             Hold::Until(time) => time.unix_seconds().saturating_sub(Timestamp::now().as_second()),
         });
+        // RFC 2852 section 4.1.4.1 has the delay told in a report of its own. Who cannot be believed to be the sender causes one
+        // report at most, which is that of the end.
+        let is_notified = mail.by.is_some_and(|by| by.mode == DeliverByMode::Notify);
+        if is_notified && !self.shared.options.policy.trusts(peer) {
+            return Err(Reply::from_static(
+                "550 5.7.1 Log in to be notified of a delay, or have it returned (mode R)\r\n",
+            ));
+        }
         // RFC 4865 section 5.2.2.
         match mail.by {
             Some(by) if held > by.seconds.into() => {

@@ -19,12 +19,14 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::places::{Place, Places, Standing};
+use super::places::{Place, Places, SILENT_FOR, Standing};
 
 /// How long a connection may be silent and keep its place. Most hosts answer in less; those that do not lose nothing by it.
 pub(super) const PARK_AFTER: Duration = Duration::from_millis(200);
 /// How long a server may be silent and still count as one that answers.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// How long a server may be silent at least, after some attempts that were given up, though others wait for its room.
+const MOST_PATIENCE: Duration = Duration::from_secs(30);
 /// The octets of a second that content leaves with at least: each message gives its attempt the time that it takes at this
 /// rate besides.
 const RATE: u64 = 16 * 1_024;
@@ -146,6 +148,9 @@ pub(super) struct Flow<'p> {
     place: &'p mut Option<Place>,
     standing: Standing,
     until: Instant,
+    /// How long a server may be silent before it is given up because others wait for its room. Four times as long with each
+    /// attempt, so that a host that is slow and well gets its mail after some.
+    patience: Duration,
     /// A wait took so long that the site does not count as one that answers.
     pub(super) was_silent: bool,
 }
@@ -156,10 +161,12 @@ impl<'p> Flow<'p> {
         place: &'p mut Option<Place>,
         standing: Standing,
         time: Duration,
+        attempts: u32,
     ) -> Self {
         let now = Instant::now();
         let until = now.checked_add(time).unwrap_or_else(|| now + Duration::from_secs(86_400));
-        Self { places, place, standing, until, was_silent: false }
+        let patience = SILENT_FOR.saturating_mul(4_u32.saturating_pow(attempts)).min(MOST_PATIENCE);
+        Self { places, place, standing, until, patience, was_silent: false }
     }
 
     /// Waits for a place that the delivery may have, unless there is one.
@@ -231,7 +238,7 @@ impl<'p> Flow<'p> {
                         now + PARK_AFTER
                     } else if !is_parked {
                         is_parked = true;
-                        given_up = self.place.as_mut().and_then(|place| place.park(content == NONE));
+                        given_up = self.place.as_mut().and_then(|place| place.park((content == NONE).then_some(self.patience)));
                         since + ANSWERS_WITHIN
                     } else {
                         self.was_silent |= now >= since + ANSWERS_WITHIN;

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     flow::{PARK_AFTER, wish},
-    places::Bounds,
+    places::{Bounds, SILENT_FOR},
     site::{Site, Unreachable},
     worker::Crew,
 };
@@ -81,7 +81,7 @@ async fn look_up<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, route: &
     let answered = match timeout(PARK_AFTER, &mut work).await {
         Ok(answered) => Some(answered),
         Err(_) => {
-            let mut given_up = place.park(true);
+            let mut given_up = place.park(Some(SILENT_FOR));
             tokio::select! {
                 biased;
                 answered = &mut work => Some(answered),

@@ -49,7 +49,7 @@ const GIVE_UP_EVERY: Duration = Duration::from_millis(50);
 /// next bound lets it.
 const LINE_FOR_EACH: usize = 10;
 /// None of them before it has been parked for so long.
-const SILENT_FOR: Duration = Duration::from_millis(300);
+pub(super) const SILENT_FOR: Duration = Duration::from_millis(300);
 
 /// Places, the room beside them, and the line before them.
 #[derive(Debug)]
@@ -141,10 +141,8 @@ impl Places {
         let now = Instant::now();
         let line = state.proven.len().saturating_add(state.new.len()).saturating_add(state.doubtful.len());
         for _ in 0..(line / LINE_FOR_EACH).max(1) {
-            let Some(longest) = state.idle.first_entry().filter(|entry| entry.get().0 + SILENT_FOR <= now) else {
-                break;
-            };
-            let (_, give_up) = longest.remove();
+            let longest = state.idle.iter().find(|(_, (until, _))| *until <= now).map(|(ticket, _)| *ticket);
+            let Some((_, give_up)) = longest.and_then(|ticket| state.idle.remove(&ticket)) else { break };
             let _ = give_up.send(());
         }
         true
@@ -250,17 +248,18 @@ impl Place {
         self.proven
     }
 
-    /// Gives the place up while nothing moves. Who `may_be_given_up` waits for what is returned as well, and ends when it comes.
-    pub(super) fn park(&mut self, may_be_given_up: bool) -> Option<oneshot::Receiver<()>> {
+    /// Gives the place up while nothing moves. Who may be given up after `patience` waits for what is returned as well, and ends
+    /// when it comes.
+    pub(super) fn park(&mut self, patience: Option<Duration>) -> Option<oneshot::Receiver<()>> {
         let places = self.places.as_ref().filter(|_| self.parked.is_none())?;
         let mut state = places.state();
         state.moving.remove(self.proven);
         state.silent.add(self.proven);
-        let (ticket, given_up) = if may_be_given_up {
+        let (ticket, given_up) = if let Some(patience) = patience {
             let (give_up, given_up) = oneshot::channel();
             let ticket = state.next_ticket;
             state.next_ticket = ticket.wrapping_add(1);
-            state.idle.insert(ticket, (Instant::now(), give_up));
+            state.idle.insert(ticket, (Instant::now() + patience, give_up));
             (Some(ticket), Some(given_up))
         } else {
             (None, None)
@@ -344,7 +343,7 @@ mod tests {
         let places = places(1, 3);
         let mut first = now(&places, Standing::New).unwrap();
         assert!(now(&places, Standing::New).is_none());
-        let _ = first.park(true);
+        let _ = first.park(Some(SILENT_FOR));
         let second = now(&places, Standing::New).unwrap();
         first.resume();
         assert!(now(&places, Standing::New).is_none());
@@ -418,12 +417,12 @@ mod tests {
         let mut parked = Vec::new();
         for _ in 0..3 {
             let mut place = now(&places, Standing::New).unwrap();
-            let given_up = place.park(true).unwrap();
+            let given_up = place.park(Some(SILENT_FOR)).unwrap();
             parked.push((place, given_up));
         }
         // A third of the room, and half of the places, are left to who is proven.
         let mut proven = now(&places, Standing::Proven).unwrap();
-        assert!(proven.park(false).is_none(), "what may not be given up is not");
+        assert!(proven.park(None).is_none(), "what may not be given up is not");
         let mut waiting = Box::pin(places.take(Standing::New));
         assert!(at_once(waiting.as_mut()).is_none());
         sleep(SILENT_FOR - GIVE_UP_EVERY).await;

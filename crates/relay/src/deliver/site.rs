@@ -7,6 +7,7 @@ use std::{
 };
 
 use posthaste_queue::RoutingKey;
+use posthaste_server::wire::EnhancedCode;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{lookup::Found, places::Standing};
@@ -69,13 +70,26 @@ pub(super) struct Unreachable {
 }
 
 impl Unreachable {
-    /// One more reason. The last one is told; it is for good only when all are.
+    /// One more reason. The last one is told, but none that says less than one before: that there was no connection, where another
+    /// address gave one. It is for good only when all are.
     pub(super) fn add(to: &mut Option<Self>, why: Self) {
-        if to.as_ref().is_none_or(|last| last.for_good || !why.for_good) {
+        let says_less = |why: &Self| why.diagnostic.status == NO_CONNECTION;
+        let is_told = to.as_ref().is_none_or(|last| match (last.for_good, why.for_good) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => says_less(last) || !says_less(&why),
+        });
+        if is_told {
             *to = Some(why);
         }
     }
 }
+
+/// What is said where no connection came about (RFC 3463 section 3.5).
+const NO_CONNECTION: EnhancedCode = match EnhancedCode::new(4, 4, 1) {
+    Some(code) => code,
+    None => panic!(),
+};
 
 /// The right to be a worker of a site.
 #[derive(Debug)]

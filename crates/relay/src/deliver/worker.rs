@@ -193,7 +193,7 @@ async fn deliver<Q: Queue, R: Resolver>(
         // Where reports go, strangers may have chosen: they come last and prove nothing.
         let is_report = job.outside.mail.reverse_path == ReversePath::Null;
         let standing = if is_report { Standing::Doubtful } else { site.standing() };
-        let mut flow = Flow::new(&crew.places, place, standing, shared.options.delivery.attempt_timeout);
+        let mut flow = Flow::new(&crew.places, place, standing, shared.options.delivery.attempt_timeout, job.attempts);
         let attempt = attempt::run(crew, site, &job, connection, &mut flow);
         tokio::pin!(attempt);
         loop {

@@ -37,7 +37,10 @@ pub(super) fn write(about: &About<'_>, entries: &[Entry], shape: Shape) -> Vec<u
         }
         out.push_str(&ending(action, about.outside, about.will_retry_until));
     }
-    out.push_str("\r\nRecipients that are not listed are not affected.\r\n");
+    out.push_str(match shape.recipients < entries.len() {
+        true => "\r\nThis report is shortened: not all of them are named.\r\n",
+        false => "\r\nRecipients that are not listed are not affected.\r\n",
+    });
     out.into_bytes()
 }
 

@@ -72,7 +72,7 @@ impl ReplyFramer {
 
     /// A framer that goes by the three digits at the front of a reply, whatever else is wrong with it.
     ///
-    /// Such a reply is [not well formed](ReplyRef::is_well_formed); it has the code of its first line. From its first fault on
+    /// Such a reply is [not well formed](ReplyRef::is_well_formed); it has the code of its last line. From its first fault on
     /// each LF ends a line, and the reply ends with the first line that has no hyphen behind its digits. It may have as many
     /// lines, and lines as long, as [`ReplyLimits::octets`] allows. Taken are
     ///
@@ -129,13 +129,13 @@ impl ReplyFramer {
     /// Goes on behind the first fault, with lines that end in LF.
     #[cold]
     fn odd<'a>(&mut self, input: &'a [u8], fault: ReplyError) -> Result<Option<ReplyRef<'a>>, ReplyError> {
-        let code = odd::code(input).ok_or(fault)?;
-        let reply = |end: usize, form| Ok(input.get(..end).map(|octets| ReplyRef { octets, code, form }));
+        let first = odd::code(input).ok_or(fault)?;
+        let reply = |end: usize, code, form| Ok(input.get(..end).map(|octets| ReplyRef { octets, code, form }));
         loop {
             let found = memchr(b'\n', input.get(self.searched..).unwrap_or_default());
             let end = found.map_or(input.len(), |found| self.searched + found + 1);
             if end > self.limits.octets {
-                return reply(self.limits.octets, Form::Cut);
+                return reply(self.limits.octets, first, Form::Cut);
             }
             self.searched = end;
             if found.is_none() {
@@ -144,9 +144,12 @@ impl ReplyFramer {
             let line = odd::trimmed(input.get(self.line..end).unwrap_or_default());
             match line {
                 [] if self.lines < MAX_EMPTY_LINES => self.lines += 1,
-                _ if odd::code(line).is_none() => return reply(self.line, Form::Cut),
-                [_, _, _, b'-', ..] => {}
-                _ => return reply(end, Form::Odd),
+                line => match odd::code(line) {
+                    None => return reply(self.line, first, Form::Cut),
+                    Some(_) if line.get(3) == Some(&b'-') => {}
+                    // Where the codes differ, the last one is what the server came to.
+                    Some(last) => return reply(end, last, Form::Odd),
+                },
             }
             self.line = end;
         }
@@ -327,7 +330,9 @@ mod tests {
             (b"250ok\r\n", "~250 ok"),
             (b"250\n", "~250"),
             (b"250 ok \t\r\n", "250 ok ?"),
-            (b"250-a\r\n251 b\r\n", "~250 a b"),
+            (b"250-a\r\n251 b\r\n", "~251 a b"),
+            (b"250-a\r\n550 b\r\n", "~550 a b"),
+            (b"451-a\r\n250 b\r\n", "~250 a b"),
             (b"250-a\n550-b\r\n251 c\r\n250 d\r\n", "~250 a b c / 250 d"),
             (b"250-a\r\n\r\n\n250 b\r\n", "~250 a b"),
             (b"250 0123456789012345\r\n250 b\r\n", "~250 0123456789012345 / 250 b"),

@@ -107,7 +107,7 @@ impl<'a> ReplyRef<'a> {
     }
 
     /// Whether it is as RFC 5321 section 4.2 has it. Nothing behind one that is not should be trusted for long: the code of
-    /// its first line says what happened, and the rest is guesswork.
+    /// its last line says what happened, and the rest is guesswork.
     pub const fn is_well_formed(&self) -> bool {
         matches!(self.form, Form::Whole)
     }

@@ -78,13 +78,22 @@ fn queue(path: &Path, place: Place, findings: &mut Findings) {
         findings.error(place, format_args!("{text}; write another folder, or run the relay as a user that may"));
     } else if there == path && is_open(&found) {
         let text = format!("every user of this host may write in {name}, and remove mail");
-        findings.warn(place, format_args!("{text}; take that away with `chmod o=`"));
+        findings.error(place, format_args!("{text}; take that away with `chmod o-w {name}`"));
+    } else if there == path && is_of_others(path) {
+        let text = format!("there are files in {name} that do not belong to a queue");
+        findings.error(place, format_args!("{text}; write the name of an empty folder, or of one that is not there"));
     }
     let socket = path.join("control.sock");
     if socket.as_os_str().len() > LONGEST_SOCKET {
         let text = format!("{} is too long for a socket, and `relay status` cannot work", socket.display());
         findings.warn(place, format_args!("{text}; write a folder with a shorter name"));
     }
+}
+
+/// Returns `true` if there is something in the folder, and no queue.
+fn is_of_others(path: &Path) -> bool {
+    let is_queue = path.join("posthaste-queue").exists();
+    !is_queue && std::fs::read_dir(path).is_ok_and(|mut entries| entries.any(|entry| entry.is_ok()))
 }
 
 fn is_open(folder: &Metadata) -> bool {
