@@ -218,7 +218,7 @@ const FOUND: &[(&str, &[&str])] = &[
     ("queue = \"cert.pem/queue\"", &["5 E queue: cannot be in"]),
     ("queue = \"\"", &["5 E queue: empty"]),
     ("queue = \"nowhere\"", &["5 E queue: leads nowhere"]),
-    ("queue = \"open\"", &["5 W queue: every user of this host may write"]),
+    ("queue = \"open\"", &["5 E queue: every user of this host may write"]),
     (
         "queue = \"a/folder/that/is/still/to/be/made/for/the/queue/with/a/name/that/is/so/long/that/no/socket/can/have/it\"",
         &["5 W queue: too long for a socket"],
