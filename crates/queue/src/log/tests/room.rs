@@ -306,6 +306,10 @@ fn stragglers_are_copied_forward_under_load() {
         }
     });
     let most = most.into_inner();
-    assert!(most < 1 << 20, "{most} octets of more than 5 million, of which 40 messages lived");
+    let left = block_on(queue.stats()).disk;
+    // How high it goes in between depends on when the copying thread gets a core: 0.7 MB on an idle machine,
+    // 1.5 MB on one that is busy with other work.
+    assert!(most < 2 << 20, "{most} octets at once, of more than 5 million, of which 40 messages lived");
+    assert!(left < 1 << 19, "{left} octets at the end, for 40 messages");
     assert_eq!(block_on(queue.stats()).messages, 40);
 }
