@@ -3,10 +3,7 @@
 
 mod support;
 
-use std::{
-    io::Write,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
 use posthaste_server::{
     Credentials, ServerOptions, Tls,
@@ -22,9 +19,10 @@ use posthaste_server::{
     },
     wire::{Mechanism, MechanismSet, Secret},
 };
-use support::{Pki, Running, Talk, handshake, start};
+use support::{Pki, Running, Talk, handshake, log::Log, start};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+use tracing_subscriber::filter::LevelFilter;
 
 const PASSWORD: &str = "right";
 const EVERY: [Mechanism; 4] =
@@ -195,25 +193,8 @@ async fn without_a_certificate_there_is_no_such_login() {
 /// What any log could show: the trace of every crate at its chattiest, and `Debug` of all that holds a secret.
 #[tokio::test]
 async fn no_log_shows_a_secret() {
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-    impl Write for Log {
-        fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(octets);
-            Ok(octets.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
     let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-        .with_writer(move || writer.clone())
-        .finish();
-    // The runtime has this thread alone.
-    let guard = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
+    let guard = log.listen(LevelFilter::TRACE);
     let pki = Pki::new(ALL_VERSIONS, true, true);
     let keys = pki.keys.clone();
     let config = Arc::new(pki.server);
@@ -240,7 +221,7 @@ async fn no_log_shows_a_secret() {
     server.drain.cancel();
     server.task.await.unwrap();
     drop(guard);
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     assert!(log.contains("conversation ended"), "the log is heard: {log}");
     shown += &log;
     for secret in [secret, "AG1lAHMzY3JldC1hbmQtd3Jvbmc=", "AG1lAHJpZ2h0", "\\0me\\0right", "password: \""] {

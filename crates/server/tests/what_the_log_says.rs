@@ -3,50 +3,15 @@
 
 mod support;
 
-use std::{
-    io::Write,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use posthaste_server::{
     ServerOptions, Tls,
     session::ServerSettings,
     wire::{Mechanism, MechanismSet},
 };
-use support::{Talk, start};
-
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(octets);
-        Ok(octets.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// Hears this thread, which is the runtime's only one, at the usual level.
-    fn listen(&self) -> impl Drop {
-        let writer = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
-        tracing_subscriber::util::SubscriberInitExt::set_default(subscriber)
-    }
-
-    fn lines(&self, with: &str) -> Vec<String> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        text.lines().filter(|line| line.contains(with)).map(str::to_owned).collect()
-    }
-}
+use support::{Talk, log::Log, start};
+use tracing_subscriber::filter::LevelFilter;
 
 fn settings() -> ServerSettings {
     let mut settings = support::settings();
@@ -58,7 +23,7 @@ fn settings() -> ServerSettings {
 #[tokio::test]
 async fn every_failed_login_is_one_line_with_address_name_and_mechanism() {
     let log = Log::default();
-    let _guard = log.listen();
+    let _guard = log.listen(LevelFilter::INFO);
     let server = start(settings(), Tls::Off, ServerOptions::default()).await;
     let mut talk = Talk::connect(server.address).await.greeted().await;
     // `\0me\0wrong`
@@ -84,7 +49,7 @@ async fn every_failed_login_is_one_line_with_address_name_and_mechanism() {
 #[tokio::test]
 async fn refusals_are_told_with_the_client_and_no_more_than_ten_of_a_connection() {
     let log = Log::default();
-    let _guard = log.listen();
+    let _guard = log.listen(LevelFilter::INFO);
     let server = start(settings(), Tls::Off, ServerOptions::default()).await;
     let mut talk = Talk::connect(server.address).await.greeted().await;
     talk.expect("MAIL FROM:<refuse-mail@b.test>", "550").await;

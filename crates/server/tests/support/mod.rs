@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
+pub(crate) mod log;
+
 use std::{
     net::SocketAddr,
     sync::{
