@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 pub(crate) mod client;
+pub(crate) mod configuration;
 pub(crate) mod relay;
 pub(crate) mod sink;
 

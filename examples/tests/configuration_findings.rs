@@ -1,0 +1,425 @@
+//! `relay check` finds, in one run, all that is wrong or does nothing; `relay serve` refuses the errors and says the warnings once.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use support::configuration::{allow, folder};
+use support::relay::program;
+use support::{run, tool};
+
+/// The first lines of each file in the table. A line whose key the row has itself is left empty.
+const HEAD: [(&str, &str); 4] = [
+    ("hostname", "\"relay.test\""),
+    ("postmaster", "\"admin@dest.test\""),
+    ("queue", "\"queue\""),
+    ("relay_from", "[\"127.0.0.0/8\"]"),
+];
+
+/// What the rows abbreviate.
+const SHORT: &[(&str, &str)] = &[
+    ("@tls", "tls = { certificate = \"cert.pem\", key = \"key.pem\" }"),
+    ("@mx", "{ address = \"127.0.0.1:2525\" }"),
+    ("@submission", "{ address = \"127.0.0.1:2587\", role = \"submission\" }"),
+    (
+        "@account",
+        "account = [{ name = \"me\", verifier = \"SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=\" }]",
+    ),
+    (
+        "@4097",
+        "\"SCRAM-SHA-256$4097:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=\"",
+    ),
+    (
+        "@4096",
+        "\"SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=\"",
+    ),
+    ("@to_hop", "[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:25\"]"),
+    ("@to_mx", "[[route]]\ndomains = [\"*\"]\nto = \"mx\""),
+];
+
+/// What stands behind the head, from line 5 on; and all that is found: line, E for an error or W for a warning, key, and
+/// words of the text.
+const FOUND: &[(&str, &[&str])] = &[
+    ("", &[]),
+    // The own name.
+    ("hostname = \"not a name\"", &["5 E hostname: not a name"]),
+    ("hostname = \"localhost\"", &["5 W hostname: every host calls itself"]),
+    ("hostname = \"localhost.localdomain\"", &["5 W hostname: every host calls itself"]),
+    ("hostname = \"mail\"", &["5 W hostname: not a full name"]),
+    ("hostname = \"[192.0.2.1]\"", &["5 W hostname: is an address"]),
+    ("hostname = \"192.0.2.1\"", &["5 W hostname: is an address"]),
+    ("hostname = \"b\u{fc}cher.test\"", &[]),
+    ("#postmaster", &["1 W hostname: no route leads mail for `relay.test` away"]),
+    ("#postmaster\n@to_mx", &["1 W hostname: no route leads mail for `relay.test` away"]),
+    ("#postmaster\n@to_hop", &[]),
+    ("#postmaster\n[[route]]\ndomains = [\"relay.test\"]\nto = [\"hub.test:25\"]\n@to_mx", &[]),
+    ("[[route]]\ndomains = [\"Relay.test\"]\nto = \"mx\"\n@to_hop", &["6 W domains: back here"]),
+    ("postmaster = \"somebody\"", &["5 E postmaster: somebody"]),
+    ("postmaster = \"\u{e4}@dest.test\"", &["5 E postmaster: not in ASCII"]),
+    ("postmaster = \"a@RELAY.test\"", &["5 E postmaster: no route leads to"]),
+    (
+        "postmaster = \"a@gone.test\"\n[[route]]\ndomains = [\"dest.test\"]\nto = \"mx\"",
+        &["5 E postmaster: no route leads to `gone.test`", "7 W domains: all other domains"],
+    ),
+    // The queue.
+    ("queue = \"cert.pem\"", &["5 E queue: no folder"]),
+    ("queue = \"cert.pem/queue\"", &["5 E queue: cannot be in"]),
+    ("queue = \"\"", &["5 E queue: empty"]),
+    ("queue = \"nowhere\"", &["5 E queue: leads nowhere"]),
+    ("queue = \"open\"", &["5 E queue: every user of this host may write"]),
+    (
+        "queue = \"a/folder/that/is/still/to/be/made/for/the/queue/with/a/name/that/is/so/long/that/no/socket/can/have/it\"",
+        &["5 W queue: too long for a socket"],
+    ),
+    // Networks.
+    ("relay_from = []\nrelay_domains = [\"dest.test\"]", &[]),
+    ("relay_from = \"127.0.0.0/8\"", &["5 E relay_from: no list"]),
+    ("relay_from = [\"0.0.0.0/0\"]", &["5 E relay_from: strangers send everywhere"]),
+    ("relay_from = [\"::/0\"]", &["5 E relay_from: strangers send everywhere"]),
+    ("relay_from = [\"2000::/3\"]", &["5 E relay_from: strangers send everywhere"]),
+    ("relay_from = [\"::ffff:0.0.0.0/96\"]", &["5 E relay_from: strangers send everywhere"]),
+    (
+        "relay_from = [\n\"0.0.0.0/1\",\n\"128.0.0.0/1\"]",
+        &["6 E relay_from: strangers send everywhere", "7 E relay_from: strangers send everywhere"],
+    ),
+    (
+        "relay_from = [\"12.0.0.0/8\", \"13.0.0.0/8\"]",
+        &["5 W relay_from: wide", "5 W relay_from: wide", "5 E relay_from: together the networks are `12.0.0.0/7`"],
+    ),
+    ("relay_from = [\"2001::/20\"]", &["5 W relay_from: wide"]),
+    ("relay_from = [\"10.0.0.0/8\", \"172.16.0.0/12\", \"192.168.0.0/16\", \"fc00::/7\", \"2001:db8::/32\"]", &[]),
+    ("relay_from = [\"192.0.2.7/24\"]", &["5 W relay_from: 192.0.2.0/24"]),
+    ("relay_from = [\"192.0.2.0/24\",\n\"192.0.2.0/24\"]", &["6 W relay_from: in line 5"]),
+    ("relay_from = [\"192.0.2.0/28\",\n\"192.0.2.0/24\"]", &["5 W relay_from: within `192.0.2.0/24` in line 6"]),
+    ("listener = [@submission]\n@account\n@tls", &["4 W relay_from: log in at every listener"]),
+    // Domains of others.
+    ("relay_domains = [\"*\"]", &["5 E relay_domains: strangers send everywhere"]),
+    ("relay_domains = [\"*.test\"]", &["5 W relay_domains: top-level"]),
+    ("relay_domains = [\"relay.test\"]", &["5 W relay_domains: this host's name"]),
+    ("relay_domains = [\"a.test\", \"A.test\"]", &["5 W relay_domains: already"]),
+    ("relay_domains = [\"*.[192.0.2.1]\"]", &["5 E relay_domains: was expected"]),
+    (
+        "relay_domains = [\"a.test\", \"*.b.test\",\n\"c.test\", \"*.d.test\"]\n[[route]]\ndomains = [\"a.test\", \"x.b.test\", \"dest.test\"]\nto = \"mx\"",
+        &[
+            "6 E relay_domains: no route has `c.test`",
+            "6 E relay_domains: no route has `*.d.test`",
+            "8 W domains: all other",
+        ],
+    ),
+    // Listeners.
+    ("listener = [@mx, @submission]\n@account\n@tls", &[]),
+    ("listener = [@mx, @submission]\n@account", &["5 E role: nobody can log in without TLS"]),
+    (
+        "listener = [@mx, { address = \"127.0.0.1:2587\", role = \"submission\", tls = \"off\" }]\n@account\n@tls",
+        &["5 E tls: nobody can log in without TLS"],
+    ),
+    ("listener = [@mx, @submission]\n@tls", &["5 E role: add an [[account]]"]),
+    ("listener = [{ address = \"127.0.0.1:2525\", tls = \"starttls\" }]", &["5 E tls: no certificate"]),
+    ("@tls\nlistener = [{ address = \"127.0.0.1:2525\", tls = \"off\" }]", &["5 W tls: no listener uses it"]),
+    ("listener = [@mx,\n@mx]", &["6 E address: the listener in line 5 has that port"]),
+    ("listener = [@mx, { address = \"0.0.0.0:2525\" }]", &["5 E address: has that port"]),
+    ("listener = [@mx, { address = \"[::]:2525\" }]", &["5 E address: has that port"]),
+    ("listener = [{ address = \"[::]:2525\" }, { address = \"0.0.0.0:2525\" }]", &["5 E address: has that port"]),
+    ("listener = [@mx, { address = \"[::ffff:127.0.0.1]:2525\" }]", &["5 E address: has that port"]),
+    ("listener = [@mx, { address = \"127.0.0.2:2525\" }, { address = \"0.0.0.0:2526\" }]", &[]),
+    ("listener = [{ address = \"127.0.0.1:0\" }]", &["5 E address: no port"]),
+    ("listener = [{ address = \"192.0.2.77:2525\" }]", &["5 W address: no such address"]),
+    ("listener = [@mx, { address = \"127.0.0.1:25\", role = \"submission\" }]\n@account\n@tls", &["5 W role: port 25"]),
+    ("listener = [{ address = \"127.0.0.1:25\", tls = \"implicit\" }]\n@tls", &["5 W tls: port 25"]),
+    (
+        "listener = [@mx, { address = \"127.0.0.1:465\", role = \"submission\" }]\n@account\n@tls",
+        &["5 W address: port 465"],
+    ),
+    ("listener = [{ address = \"127.0.0.1:465\", tls = \"implicit\" }]\n@tls", &["5 W listener: port 465"]),
+    ("listener = [{ address = \"127.0.0.1:587\" }]", &["5 W listener: port 587"]),
+    (
+        "listener = [@mx, { address = \"127.0.0.1:587\", role = \"submission\", tls = \"implicit\" }]\n@account\n@tls",
+        &["5 W tls: port 587"],
+    ),
+    (
+        "listener = []\n#relay_from\n#postmaster",
+        &["W listener: from nobody for anybody", "1 W hostname: no route leads"],
+    ),
+    (
+        "listener = [@mx]\n#relay_from\n#postmaster",
+        &["1 W hostname: no route leads", "5 W listener: from nobody for anybody"],
+    ),
+    // Accounts.
+    (
+        "listener = [@mx, @submission]\n@tls\naccount = [{ name = \"IX\", verifier = @4096 },\n{ name = \"\u{2168}\", verifier = @4096 }]",
+        &["8 E name: the account in line 7"],
+    ),
+    ("@account\n@tls", &["5 W name: no listener lets anyone log in"]),
+    (
+        "listener = [@mx, @submission]\n@tls\naccount = [{ name = \"a\", password = \"short\" }]",
+        &["7 W password: fewer than 8 characters"],
+    ),
+    (
+        "listener = [@mx, @submission]\n@tls\naccount = [{ name = \"a\", verifier = @4096 },\n{ name = \"b\", verifier = @4097 }]",
+        &["8 W verifier: 4096"],
+    ),
+    (
+        "#readable\nlistener = [@mx, @submission]\n@tls\naccount = [{ name = \"a\", password = \"long enough\" }]",
+        &["8 W password: every user of this host"],
+    ),
+    ("listener = [@mx, @submission]\n@tls\naccount = [{ name = \"a\", password = \"long enough\" }]", &[]),
+    ("listener = [@mx, @submission]\n@tls\naccount = [{ password = \"long enough\" }]", &["7 E name: missing"]),
+    // Certificates.
+    ("tls = { certificate = \"v1.pem\", key = \"v1.key\" }", &["5 E certificate: version 1"]),
+    ("tls = { certificate = \"expired.pem\", key = \"expired.key\" }", &["5 W certificate: has expired"]),
+    ("tls = { certificate = \"future.pem\", key = \"future.key\" }", &["5 W certificate: not valid yet"]),
+    ("tls = { certificate = \"other.pem\", key = \"other.key\" }", &["5 W certificate: is not for relay.test"]),
+    ("tls = { certificate = \"cert.pem\", key = \"other.key\" }", &["5 E key: does not fit"]),
+    ("tls = { certificate = \"open.pem\", key = \"open.key\" }", &["5 W key: every user of this host"]),
+    ("tls = { certificate = \"none.pem\", key = \"none.key\" }", &["5 E certificate: none.pem", "5 E key: none.key"]),
+    ("tls = { certificate = \"cert.pem\" }", &["5 E key: missing"]),
+    // Routes.
+    ("@to_mx\n[[route]]\ndomains = [\"a.test\"]\nto = \"mx\"", &["9 W domains: line 6 has all"]),
+    (
+        "[[route]]\ndomains = [\"*.b.test\", \"a.test\"]\nto = \"mx\"\n[[route]]\ndomains = [\"x.y.b.test\", \"*.c.b.test\", \"A.test\"]\nto = \"mx\"\n@to_hop",
+        &["9 W domains: no mail takes this route"],
+    ),
+    (
+        "[[route]]\ndomains = [\"a.test\"]\nto = \"mx\"\n[[route]]\ndomains = [\"a.test\",\n\"*\", \"*\"]\nto = \"mx\"",
+        &["9 W domains: line 6 has `a.test`", "10 W domains: line 10 has `*`"],
+    ),
+    ("[[route]]\ndomains = []\nto = \"mx\"", &["6 E domains: empty"]),
+    ("[[route]]\nto = \"mx\"", &["5 E domains: missing"]),
+    ("[[route]]\ndomains = [\"*\"]", &["5 E to: missing"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = [\"127.0.0.1:2525\"]", &["7 E to: own listener"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = [\"hop.test:25\",\n\"localhost:2525\"]", &["8 E to: own listener"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = [\"Relay.TEST:2525\"]", &["7 E to: own listener"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = [\"0.0.0.0:2525\"]", &["7 E to: own listener"]),
+    ("[[route]]\ndomains = [\"*\"]\nto = [\"[::ffff:127.0.0.1]:2525\"]", &["7 E to: own listener"]),
+    (
+        "listener = [{ address = \"0.0.0.0:2525\" }]\n[[route]]\ndomains = [\"*\"]\nto = [\"127.0.0.3:2525\"]",
+        &["8 E to: own listener"],
+    ),
+    (
+        "listener = [{ address = \"[::]:2525\" }]\n[[route]]\ndomains = [\"*\"]\nto = [\"127.0.0.3:2525\"]",
+        &["8 E to: own listener"],
+    ),
+    ("[[route]]\ndomains = [\"*\"]\nto = [\"127.0.0.1:2526\", \"192.0.2.1:2525\", \"127.0.0.2:2525\"]", &[]),
+    ("[[route]]\ndomains = [\"*\"]\nto = [\"a.test:25\", \"A.test:25\"]", &["7 W to: already"]),
+    ("[[route]]\ndomains = [\"dest.test\"]\nto = \"mx\"", &["6 W domains: all other domains"]),
+    // What has no effect.
+    ("[dns]\nservers = []", &["6 E servers: empty"]),
+    ("[dns]\nservers = [\"127.0.0.1:53\",\n\"127.0.0.1:53\"]", &["7 W servers: already"]),
+    (
+        "[[route]]\ndomains = [\"*\"]\nto = [\"127.0.0.1:2526\"]\n[dns]\nservers = [\"127.0.0.1:53\"]",
+        &["9 W servers: nothing is looked up"],
+    ),
+    ("[offers]\nbinarymime = true\nchunking = false", &["6 W binarymime: without chunking"]),
+    ("[offers]\nchunking = false", &[]),
+    ("[offers]\nfuturerelease = true", &["6 W futurerelease: nobody can log in"]),
+    ("[offers]\nrequiretls = true", &["6 W requiretls: no route names its hosts"]),
+    ("@to_hop\n[offers]\nrequiretls = true\n[delivery]\nauthorities = \"cert.pem\"", &["9 W requiretls: inside TLS"]),
+    ("[delivery]\nauthorities = \"cert.pem\"", &["6 W authorities: verified TLS"]),
+    (
+        "[delivery]\nauthorities = \"key.pem\"",
+        &["6 E authorities: no certificate in it", "6 W authorities: verified TLS"],
+    ),
+    (
+        "@to_hop\n[delivery]\nmx_port = 25\nallow_loopback = true",
+        &["9 W mx_port: no effect", "10 W allow_loopback: no effect"],
+    ),
+    ("[submission]\nadd_fields = \"submission\"", &["6 W add_fields: nobody"]),
+    ("[submission]\nadd_fields = \"trusted\"", &[]),
+    ("[submission]\nadd_fields = \"always\"", &["6 E add_fields: trusted"]),
+    // Times and numbers.
+    ("[delivery]\nretry = [\"1ms\",\n\"400d\"]", &["6 E retry: less than a second", "7 E retry: more than 366 days"]),
+    (
+        "[delivery]\nexpire_after = \"1ms\"\nwarn_after = \"367d\"",
+        &["6 E expire_after: second", "7 E warn_after: 366 days"],
+    ),
+    ("[delivery]\nexpire_after = \"30s\"", &["6 W expire_after: before the first wait"]),
+    ("[delivery]\nretry = [\"6d\"]", &["6 W retry: before the first wait"]),
+    ("[delivery]\nexpire_after = \"2h\"\nwarn_after = \"2h\"", &["7 W warn_after: never told"]),
+    ("[delivery]\nwarn_after = \"30s\"", &["6 W warn_after: before the second attempt"]),
+    ("[delivery]\nexpire_after = \"2h\"", &[]),
+    ("[delivery]\ntimeout = \"1ms\"", &["6 E timeout: second"]),
+    ("[delivery]\ntimeout = \"2d\"", &["6 E timeout: more than 1 days"]),
+    ("[delivery]\nconcurrency = 10\nconcurrency_per_site = 11", &["7 W concurrency_per_site: at most 10"]),
+    ("[delivery]\nconcurrency = 10", &[]),
+    ("[limits]\nmessage_size = 65536\nreturned_size = 65537", &["7 W returned_size: at most 65536"]),
+    ("[limits]\nrecipients = 99", &["6 W recipients: 100"]),
+    ("[limits]\nrecipients = 20000", &["6 E recipients: 1 to 10000"]),
+    (
+        "[limits]\nmessage_size = 99999999999999999999\nhold = \"400d\"",
+        &["6 E message_size: too much", "7 E hold: 366 days"],
+    ),
+    ("[limits]\nhold = \"1d\"", &["6 W hold: nobody can log in"]),
+    (
+        "listener = [@mx, @submission]\n@account\n@tls\n[limits]\nhold = \"1d\"\n[offers]\nfuturerelease = false",
+        &["9 W hold: switched off"],
+    ),
+    // Kinds of values, and several mistakes at once.
+    ("listener = 5", &["5 E listener: [[listener]]"]),
+    ("[listener]\naddress = \"127.0.0.1:2525\"", &["5 E listener: [[listener]]"]),
+    ("[[tls]]\nkey = \"key.pem\"", &["5 E tls: no table; write [tls]"]),
+    ("relay_domains = [\"dest.test\", 5, true]", &["5 E relay_domains: a number", "5 E relay_domains: true"]),
+    ("[limits]\nrecipients = 1.5\nconnections = \"many\"", &["6 E recipients: a fraction", "7 E connections: text"]),
+    // A mistake has no further ones in its wake.
+    ("listener = [@submission]\n@account\ntls = 1\nrelay_from = []", &["7 E tls: no table"]),
+    ("listener = [@mx, @submission]\naccount = 1\n@tls", &["6 E account: [[account]]"]),
+    ("@account\n@tls\nlistener = [{ address = \"127.0.0.1:2525\", role = \"msa\" }]", &["7 E role: mx"]),
+    ("relay_domains = [\"a.test\"]\n[[route]]\ndomains = [\"dest.test\"]\nto = \"mars\"", &["8 E to: mars"]),
+    (
+        "colour = 1\n[offers]\nmusic = true\ndsn = 1\n[[route]]\nto = \"mars\"\ndomans = [\"*\"]\n[limits]\nhold = \"1\"",
+        &[
+            "5 E colour: limits",
+            "7 E music: dsn, smtputf8",
+            "8 E dsn: true or false",
+            "9 E domains: missing",
+            "10 E to: mars",
+            "11 E domans: domains, to, tls",
+            "13 E hold: span",
+        ],
+    ),
+];
+
+#[test]
+fn everything_is_found_at_once_and_nothing_else() {
+    let has_ipv6 = std::net::UdpSocket::bind("[::]:0").is_ok();
+    let mut wrong = vec![];
+    for (text, wanted) in FOUND.iter().filter(|(text, _)| has_ipv6 || !text.contains("[::]")) {
+        let file = whole(text);
+        let (code, found) = checked(&file, text.contains("#readable"));
+        let right = found.len() == wanted.len() && found.iter().zip(*wanted).all(|(line, wanted)| is_as(line, wanted));
+        let fails = wanted.iter().any(|wanted| wanted.contains(" E "));
+        if !right || code != Some(if fails { 2 } else { 0 }) {
+            wrong.push(format!("{text}\n  wanted {wanted:#?}\n  got {code:?} {found:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), FOUND.len(), wrong.join("\n\n"));
+}
+
+/// A row as a file.
+fn whole(text: &str) -> String {
+    let has = |key: &str| text.lines().any(|line| line.trim_start_matches('#').split(' ').next() == Some(key));
+    let head = HEAD.map(|(key, value)| if has(key) { "\n".to_owned() } else { format!("{key} = {value}\n") });
+    SHORT.iter().fold(head.concat() + text, |text, (short, long)| text.replace(short, long))
+}
+
+/// Whether a line is `relay.toml:LINE: KEY: [warning: ]PROBLEM; REMEDY` as wanted.
+fn is_as(line: &str, wanted: &str) -> bool {
+    let (place, words) = wanted.split_once(": ").expect("a row has words");
+    let place: Vec<_> = place.split(' ').collect();
+    let (number, severity, key) = match place[..] {
+        [number, severity, key] => (format!(":{number}"), severity, key),
+        [severity, key] => (String::new(), severity, key),
+        _ => panic!("{wanted}"),
+    };
+    let warning = if severity == "W" { "warning: " } else { "" };
+    let rest = line.strip_prefix(&format!("relay.toml{number}: {key}: {warning}"));
+    rest.is_some_and(|rest| !rest.starts_with("warning: ") && rest.contains(words) && rest.contains("; "))
+}
+
+/// What `relay check` ends with and says to a file.
+fn checked(text: &str, readable: bool) -> (Option<i32>, Vec<String>) {
+    let folder = folder(text);
+    if readable {
+        allow(&folder.path().join("relay.toml"), 0o644);
+    }
+    fs::create_dir(folder.path().join("open")).expect("the folder is ours");
+    allow(&folder.path().join("open"), 0o777);
+    std::os::unix::fs::symlink("/nowhere/at/all", folder.path().join("nowhere")).expect("the folder is ours");
+    for file in fs::read_dir(certificates()).expect("it was made").filter_map(Result::ok) {
+        fs::copy(file.path(), folder.path().join(file.file_name())).expect("the folder is ours");
+    }
+    let before = fs::read_dir(folder.path()).expect("the folder is ours").count();
+    let output = program().args(["check", "--config", "relay.toml"]).current_dir(folder.path()).output();
+    let output = output.expect("cargo built the relay");
+    let after = fs::read_dir(folder.path()).expect("the folder is ours").count();
+    assert_eq!(before, after, "it makes nothing");
+    let found = String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect();
+    (output.status.code(), found)
+}
+
+/// A folder of certificates that something is wrong with, each with its key.
+fn certificates() -> &'static Path {
+    static FOLDER: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
+    let made = FOLDER.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let write = |name: &str, text: String, mode| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).expect("the folder is ours");
+            allow(&path, mode);
+        };
+        for (name, host, from, to) in [
+            ("expired", "relay.test", 2001, 2002),
+            ("future", "relay.test", 2301, 2302),
+            ("other", "other.test", 2001, 2302),
+            ("open", "relay.test", 2001, 2302),
+        ] {
+            let key = rcgen::KeyPair::generate().expect("there is enough chance");
+            let mut made = rcgen::CertificateParams::new([host.to_owned()]).expect("it is a name");
+            made.not_before = rcgen::date_time_ymd(from, 1, 1);
+            made.not_after = rcgen::date_time_ymd(to, 1, 1);
+            write(&format!("{name}.pem"), made.self_signed(&key).expect("it is whole").pem(), 0o644);
+            write(&format!("{name}.key"), key.serialize_pem(), if name == "open" { 0o644 } else { 0o600 });
+        }
+        // As the command makes them that is often copied.
+        let (request, key) = (folder.path().join("request"), folder.path().join("v1.key"));
+        let mut openssl = tool("openssl");
+        openssl.args(["req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=relay.test", "-keyout"]);
+        run(openssl.arg(&key).arg("-out").arg(&request));
+        let mut openssl = tool("openssl");
+        openssl.args(["x509", "-req", "-days", "2", "-in"]).arg(&request).arg("-signkey").arg(&key);
+        run(openssl.arg("-out").arg(folder.path().join("v1.pem")));
+        folder
+    });
+    made.path()
+}
+
+#[test]
+fn serve_says_the_warnings_once_and_refuses_the_errors() {
+    let folder = folder(&whole("relay_domains = [\"relay.test\"]\n[limits]\nrecipients = 0"));
+    let output = program().args(["serve", "--config", "relay.toml"]).current_dir(folder.path()).output();
+    let output = output.expect("cargo built the relay");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("relay.toml:7: recipients: ") && errors.contains("relay.toml:5: relay_domains: warning: "));
+    assert!(!folder.path().join("queue").exists(), "it has started something");
+}
+
+/// Each at its most, all of them at once: it starts, takes a message, and ends.
+#[test]
+fn numbers_at_their_most_are_right_together() {
+    let port = support::free_port();
+    let text = format!(
+        "listener = [{{ address = \"127.0.0.1:{port}\" }}]\n@to_hop\n[delivery]\nmx_port = 65535\nretry = [\"366d\"]\n\
+         expire_after = \"366d\"\nwarn_after = \"366d\"\ntimeout = \"1d\"\nconcurrency = 65535\nconcurrency_per_site = 65535\n\
+         [limits]\nmessage_size = 9223372036854775807\nreturned_size = 4194304\nrecipients = 10000\nconnections = 65535"
+    );
+    let folder = folder(&whole(&text));
+    let log = fs::File::create(folder.path().join("log")).expect("the folder is ours");
+    let mut serve = program();
+    serve.args(["serve", "--config", "relay.toml"]).current_dir(folder.path()).stderr(log);
+    let mut serve = serve.spawn().expect("cargo built the relay");
+    support::wait_for("the relay listens", support::PATIENCE, || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+    });
+    let reply = support::client::Smtp::ehlo(port).transact(&support::token());
+    serve.kill().expect("the child is ours");
+    serve.wait().expect("the child is ours");
+    let log = fs::read_to_string(folder.path().join("log")).expect("it was made");
+    assert_eq!(reply.code, 250, "{log}");
+    assert_eq!(log.matches("relay.toml:10: mx_port: warning: ").count(), 1, "{log}");
+}
+
+#[test]
+fn the_sample_configuration_is_right() {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("relay.toml");
+    let output = program().args(["check", "--config"]).arg(&sample).output().expect("cargo built the relay");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+    // With all that is commented out, too, it has no key that does not exist.
+    let text = fs::read_to_string(&sample).expect("it is in the repository");
+    let key = |line: &str| line.strip_prefix("# ").is_some_and(|line| line.starts_with('[') || line.contains(" = "));
+    let all: Vec<_> =
+        text.lines().map(|line| if key(line) { line.replacen("# ", "", 1) } else { line.to_owned() }).collect();
+    let (_, found) = checked(&all.join("\n"), false);
+    assert!(found.iter().all(|line| !line.contains("no such key") && !line.contains("no TOML")), "{found:#?}");
+}
