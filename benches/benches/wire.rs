@@ -41,7 +41,7 @@ fn commands(criterion: &mut Criterion) {
     }
 }
 
-/// The peers hand out owned texts, but for smtp-codec, which only recognises a reply.
+/// The peers hand out owned texts, but for smtp-codec, which only recognizes a reply.
 fn replies(criterion: &mut Criterion) {
     let parsers: &[Parser] = &[
         (OURS, parse::replies),

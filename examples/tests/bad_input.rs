@@ -28,7 +28,7 @@ fn each_mistake_gets_its_reply() {
         ("DATA before RCPT", &[from], "DATA", 503),
         ("MAIL inside a transaction", &[from], from, 503),
         ("an argument that is no path", &[], "MAIL FROM:nobody at all", 501),
-        ("an unknown parameter", &[], "MAIL FROM:<a@sender.test> COLOUR=blue", 555),
+        ("an unknown parameter", &[], "MAIL FROM:<a@sender.test> COLOR=blue", 555),
         ("a size beyond the limit", &[], "MAIL FROM:<a@sender.test> SIZE=999999999", 552),
         ("STARTTLS with an argument", &[], "STARTTLS now", 501),
         ("RSET with an argument", &[], "RSET now", 501),

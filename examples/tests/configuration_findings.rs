@@ -266,9 +266,9 @@ const FOUND: &[(&str, &[&str])] = &[
     ("@account\n@tls\nlistener = [{ address = \"127.0.0.1:2525\", role = \"msa\" }]", &["7 E role: mx"]),
     ("relay_domains = [\"a.test\"]\n[[route]]\ndomains = [\"dest.test\"]\nto = \"mars\"", &["8 E to: mars"]),
     (
-        "colour = 1\n[offers]\nmusic = true\ndsn = 1\n[[route]]\nto = \"mars\"\ndomans = [\"*\"]\n[limits]\nhold = \"1\"",
+        "color = 1\n[offers]\nmusic = true\ndsn = 1\n[[route]]\nto = \"mars\"\ndomans = [\"*\"]\n[limits]\nhold = \"1\"",
         &[
-            "5 E colour: limits",
+            "5 E color: limits",
             "7 E music: dsn, smtputf8",
             "8 E dsn: true or false",
             "9 E domains: missing",

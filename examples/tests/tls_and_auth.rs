@@ -172,7 +172,7 @@ async fn our_own_client_submits_with_a_bound_login() {
             options.tls = Tls { policy, config: Some(Arc::clone(&config)) };
             options.weakest_login = Strength::Bound;
             let credentials = Credentials {
-                authorisation_identity: None,
+                authorization_identity: None,
                 authentication_identity: user.to_owned(),
                 password: Secret::new(password.to_owned()),
             };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use posthaste_io::{
+use posthaste_tokio::{
     ClientDriver, ClientError, ClientEvent, Connection,
     rustls::{ClientConfig, pki_types::ServerName},
     session::{
@@ -46,7 +46,7 @@ pub struct ClientOptions {
     ///
     /// With SCRAM a key is derived on a thread that may block: some milliseconds with the 4,096 iterations that are usual, a
     /// second with the most that a server may ask for
-    /// ([`MAX_ITERATIONS`](posthaste_io::session::sasl::MAX_ITERATIONS)); asked for more, the client gives up. Under TLS 1.3
+    /// ([`MAX_ITERATIONS`](posthaste_tokio::session::sasl::MAX_ITERATIONS)); asked for more, the client gives up. Under TLS 1.3
     /// it is SCRAM-SHA-256-PLUS wherever the server offers that, which nobody in between can pass on.
     pub credentials: Option<ClientCredentials>,
     /// The weakest SASL mechanism that is good enough. Default: any. Pin it to [`Strength::Mutual`] for a server that is

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
-use posthaste_io::{
+use posthaste_tokio::{
     ClientError,
     rustls::{self, CertificateError},
     session::{

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use posthaste_io::wire::Domain;
+use posthaste_tokio::wire::Domain;
 use thiserror::Error;
 
 /// A name as the DNS holds it: labels of 1 to 63 octets, 255 octets in all (RFC 1035 section 3.1).

@@ -25,4 +25,4 @@ pub use resolve::{MxRecord, ResolveError, Resolver, SystemResolver};
 pub use tls::{Tls, TlsPolicy, unverified, verified};
 pub use transaction::Transaction;
 
-pub use posthaste_io::{ClientError, Content, rustls, session, wire};
+pub use posthaste_tokio::{ClientError, Content, rustls, session, wire};

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, net::IpAddr};
 
-use posthaste_io::wire::{Domain, EnhancedCode, address::AddressLiteral};
+use posthaste_tokio::wire::{Domain, EnhancedCode, address::AddressLiteral};
 use thiserror::Error;
 
 use crate::{HostName, MxRecord, ResolveError, Resolver};

@@ -1,6 +1,6 @@
 //! What came of one recipient, and whether another attempt can change it.
 
-use posthaste_io::{
+use posthaste_tokio::{
     session::client::downgrade::Undeliverable,
     wire::{EnhancedCode, Reply, Severity},
 };
@@ -93,7 +93,7 @@ const STORAGE_EXCEEDED: u16 = 552;
 
 #[cfg(test)]
 mod tests {
-    use posthaste_io::wire::ReplyCode;
+    use posthaste_tokio::wire::ReplyCode;
 
     use super::{RefusedAt::*, *};
 

@@ -139,7 +139,7 @@ const fn v6(a: u16, b: u16, c: u16, d: u16) -> u128 {
 mod tests {
     use super::*;
 
-    /// Each first and last address of a block, and its neighbours, where they differ.
+    /// Each first and last address of a block, and its neighbors, where they differ.
     const TABLE: &[(&str, bool)] = &[
         // IPv4.
         ("0.0.0.0", false),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use posthaste_io::rustls::{
+use posthaste_tokio::rustls::{
     self, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},

@@ -1,7 +1,7 @@
 //! One message to many recipients, each with an outcome of its own.
 
 use bytes::Bytes;
-use posthaste_io::{
+use posthaste_tokio::{
     ChunksSent, ClientError, ClientEvent, Content,
     session::{
         Ticket,
@@ -20,7 +20,7 @@ pub struct Transaction {
     /// One outcome for each recipient, in their order.
     pub recipients: Vec<RecipientOutcome>,
     /// Why the conversation broke off, or must not go on although every recipient has an outcome: what the server said was
-    /// not quite well formed ([`ClientSession::oddity`](posthaste_io::session::ClientSession::oddity)). Without it, the
+    /// not quite well formed ([`ClientSession::oddity`](posthaste_tokio::session::ClientSession::oddity)). Without it, the
     /// connection can be used again.
     pub broken: Option<ClientError>,
     /// The end of the content may have left when it broke off: the server may have the message all the same, and sending
@@ -28,7 +28,7 @@ pub struct Transaction {
     pub in_doubt: bool,
     /// The content was sent by BDAT, since the server offers CHUNKING, and that came to nothing: BDAT was answered with 500 to
     /// 504, or the conversation broke off in it. No outcome is for good because of that. The next attempt should switch
-    /// [`ClientSettings::chunking`](posthaste_io::session::ClientSettings::chunking) off, so that content that is not
+    /// [`ClientSettings::chunking`](posthaste_tokio::session::ClientSettings::chunking) off, so that content that is not
     /// BODY=BINARYMIME goes by DATA.
     pub chunking_failed: bool,
 }
@@ -38,7 +38,7 @@ const GROUP: usize = 100;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends one message. Commands are pipelined as far as the server offers it; the content goes by BDAT where it offers
-    /// CHUNKING and [`ClientSettings::chunking`](posthaste_io::session::ClientSettings::chunking) is on, or where the content
+    /// CHUNKING and [`ClientSettings::chunking`](posthaste_tokio::session::ClientSettings::chunking) is on, or where the content
     /// is binary, and by DATA otherwise.
     pub async fn transact(
         &mut self,

@@ -21,13 +21,13 @@ use posthaste_client::{
     },
     wire::{Mechanism, MechanismSet, Secret},
 };
-use posthaste_io::{Connection, Question, ServerDriver, ServerEvent};
+use posthaste_tokio::{Connection, Question, ServerDriver, ServerEvent};
 use support::{options, polite, serve, tls};
 use tokio::io::DuplexStream;
 
 fn password(password: &str) -> ClientCredentials {
     ClientCredentials::Password(Credentials {
-        authorisation_identity: None,
+        authorization_identity: None,
         authentication_identity: "me".to_owned(),
         password: Secret::new(password.to_owned()),
     })
@@ -128,7 +128,7 @@ async fn a_list_that_was_shortened_ends_before_anything_is_shown() {
 async fn a_token_that_is_too_long_for_auth_follows_it() {
     for octets in [100, 3_000] {
         let token = BearerToken {
-            authorisation_identity: Some("me".to_owned()),
+            authorization_identity: Some("me".to_owned()),
             token: Secret::new("t".repeat(octets)),
             host: None,
             port: None,

@@ -285,7 +285,7 @@ async fn implicit_tls_says_nothing_in_clear() {
 async fn credentials_leave_only_where_tls_is_demanded() {
     let (server, config) = tls("mx.test");
     let credentials = Credentials {
-        authorisation_identity: None,
+        authorization_identity: None,
         authentication_identity: "me".to_owned(),
         password: Secret::new("secret".to_owned()),
     };

@@ -1,4 +1,4 @@
-//! What the relay honours from end to end, to be offered by its listeners.
+//! What the relay honors from end to end, to be offered by its listeners.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use posthaste_server::{
     wire::parameter::DateTime,
 };
 
-/// Everything that the relay honours for mail from other hosts: DSN, SMTPUTF8, CHUNKING and BINARYMIME, DELIVERBY,
+/// Everything that the relay honors for mail from other hosts: DSN, SMTPUTF8, CHUNKING and BINARYMIME, DELIVERBY,
 /// MT-PRIORITY, RRVS as a host without mailboxes does (RFC 7293 section 5.1.1), LIMITS, and inside TLS REQUIRETLS.
 ///
 /// Take out what is not wanted: REQUIRETLS where no route names its hosts or

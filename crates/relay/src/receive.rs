@@ -65,7 +65,7 @@ impl<Q: Queue, R> std::fmt::Debug for RelayHandler<Q, R> {
 impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
     async fn scram_key(&mut self, _peer: &Peer, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
         // Acting as somebody else would need a rule that says who may.
-        let itself = user.authorisation_identity.is_none();
+        let itself = user.authorization_identity.is_none();
         let accounts = self.shared.options.accounts.as_ref().filter(|_| itself);
         Ok(accounts.and_then(|accounts| accounts.key(&user.authentication_identity)).cloned())
     }

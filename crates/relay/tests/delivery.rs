@@ -13,7 +13,7 @@ use posthaste_client::{MxRecord, ResolveError, Resolver};
 use posthaste_queue::{Queue as _, memory::MemoryQueue};
 use posthaste_relay::{NextHop, Relay, Route, Routes};
 use posthaste_server::CancellationToken;
-use support::{Behaviour, Hop, Log, PATIENCE, RawHop, options, polite, relay, run, start, submit};
+use support::{Behavior, Hop, Log, PATIENCE, RawHop, options, polite, relay, run, start, submit};
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
@@ -32,7 +32,7 @@ async fn dead_port() -> u16 {
 
 #[tokio::test]
 async fn a_burst_for_one_place_takes_as_many_connections_as_it_may_and_no_more() {
-    let hop = Hop::start(Behaviour { think: Duration::from_millis(20), ..Behaviour::default() }).await;
+    let hop = Hop::start(Behavior { think: Duration::from_millis(20), ..Behavior::default() }).await;
     let mut options = options(&[hop.port]);
     options.delivery.concurrency_per_site = 8;
     let (relay, log) = relay(options);
@@ -50,7 +50,7 @@ async fn a_burst_for_one_place_takes_as_many_connections_as_it_may_and_no_more()
 
 #[tokio::test]
 async fn a_connection_is_used_again() {
-    let hop = Hop::start(Behaviour::default()).await;
+    let hop = Hop::start(Behavior::default()).await;
     let relay = start(options(&[hop.port]));
     for count in 1..=20 {
         relay.submit("<>", &["<a@d.test>"], CONTENT).await;
@@ -100,7 +100,7 @@ async fn a_kept_connection_that_is_dead_costs_no_attempt() {
 async fn the_second_host_is_taken_at_once_when_the_first_is_dead() {
     let refusing = RawHop::start(|_, _| "554 5.3.2 not here\r\n".to_owned()).await;
     for first in [dead_port().await, refusing.port] {
-        let hop = Hop::start(Behaviour::default()).await;
+        let hop = Hop::start(Behavior::default()).await;
         let relay = start(options(&[first, hop.port]));
         relay.submit("<>", &["<a@d.test>"], CONTENT).await;
         relay.log.wait("delivered", 1).await;
@@ -123,7 +123,7 @@ async fn a_next_hop_that_comes_back_gets_its_mail() {
         sent += 1;
         tokio::time::sleep(Duration::from_millis(50)).await;
         if hop.is_none() && begun.elapsed() > Duration::from_millis(500) {
-            hop = Some(Hop::on(port, Behaviour::default()).await);
+            hop = Some(Hop::on(port, Behavior::default()).await);
         }
     }
     assert!(relay.log.count("delivered") > 0, "{:?}", relay.log.all().last());
@@ -141,7 +141,7 @@ async fn nothing_is_deferred_twice_for_one_look_at_a_dead_next_hop() {
         let relay = start(options);
         relay.submit("<>", &["<a@d.test>"], CONTENT).await;
         relay.log.wait("deferred", 1).await;
-        let _hop = Hop::on(port, Behaviour::default()).await;
+        let _hop = Hop::on(port, Behavior::default()).await;
         relay.log.wait("delivered", 1).await;
         relay.end().await;
     }
@@ -175,7 +175,7 @@ async fn a_large_body_is_never_held_whole() {
             Ok((self.0 > 0).then(|| bytes::Bytes::from_static(block)))
         }
     }
-    let hop = Hop::start(Behaviour::default()).await;
+    let hop = Hop::start(Behavior::default()).await;
     let log = Log::default();
     let memory = posthaste_queue::memory::MemoryOptions { max_body: 200 << 20, ..Default::default() };
     let relay =
@@ -193,7 +193,7 @@ async fn a_large_body_is_never_held_whole() {
 
 #[tokio::test]
 async fn thousands_of_domains_behind_one_host_do_not_wait_for_each_other() {
-    let hop = Hop::start(Behaviour::default()).await;
+    let hop = Hop::start(Behavior::default()).await;
     let (relay, log) = relay(options(&[hop.port]));
     for number in 0..2_000 {
         submit(&relay, "<>", &[&format!("<a@d{number}.test>")], CONTENT).await;
@@ -220,7 +220,7 @@ impl Resolver for Everywhere {
 /// A worker that waits with its connection takes no slot from those who have work.
 #[tokio::test]
 async fn thousands_of_domains_with_hosts_of_their_own_do_not_wait_for_unused_connections() {
-    let hop = Hop::start(Behaviour::default()).await;
+    let hop = Hop::start(Behavior::default()).await;
     let mut options = options(&[]);
     let domains = vec!["*".parse().unwrap()];
     options.routes = Routes::new(vec![Route::new(domains, NextHop::Mx)]);
@@ -245,7 +245,7 @@ async fn thousands_of_domains_with_hosts_of_their_own_do_not_wait_for_unused_con
 /// Messages come just as workers leave, many thousand times: each is delivered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_message_that_comes_as_the_last_worker_leaves_is_not_forgotten() {
-    let hop = Hop::start(Behaviour::default()).await;
+    let hop = Hop::start(Behavior::default()).await;
     let mut options = options(&[hop.port]);
     options.delivery.idle = Duration::from_millis(1);
     options.delivery.concurrency_per_site = 2;

@@ -10,7 +10,7 @@ use posthaste_client::SystemResolver;
 use posthaste_queue::{Error, Owner, PutError, Queue as _, log::LogOptions, log::LogQueue};
 use posthaste_relay::{Relay, SubmitError};
 use posthaste_server::{CancellationToken, Envelope, Listener, ServerOptions, Tls, session::ServerSettings};
-use support::{Behaviour, Hop, Log, PATIENCE, RawHop, options, parse_mail, parse_rcpt, polite, relay, start};
+use support::{Behavior, Hop, Log, PATIENCE, RawHop, options, parse_mail, parse_rcpt, polite, relay, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
@@ -56,7 +56,7 @@ async fn a_queue_that_stops_ends_the_relay() {
 /// What the queue writes into is gone for a moment: mail is refused, and then taken and delivered again without anybody's help.
 #[tokio::test]
 async fn a_queue_that_recovers_goes_on_being_delivered() {
-    let hop = Hop::start(Behaviour::default()).await;
+    let hop = Hop::start(Behavior::default()).await;
     let dir = tempfile::tempdir().unwrap();
     // Every body is written to a file of its own, in a folder that can be taken away.
     let queue = LogQueue::open(dir.path(), LogOptions { inline_body: 0, ..LogOptions::default() }).unwrap();
@@ -89,7 +89,7 @@ async fn a_queue_that_recovers_goes_on_being_delivered() {
 
 #[tokio::test]
 async fn a_drain_waits_for_what_is_on_its_way() {
-    let hop = Hop::start(Behaviour { think: Duration::from_millis(300), ..Behaviour::default() }).await;
+    let hop = Hop::start(Behavior { think: Duration::from_millis(300), ..Behavior::default() }).await;
     let mut options = options(&[hop.port]);
     options.delivery.concurrency_per_site = 1;
     let relay = start(options);

@@ -17,7 +17,7 @@ use posthaste_server::{
     },
     wire::Reply,
 };
-use support::{Behaviour, Hop, Log, PATIENCE, submit};
+use support::{Behavior, Hop, Log, PATIENCE, submit};
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nthe body\r\n";
 
@@ -49,8 +49,8 @@ async fn refusing() -> Hop {
         "<m@s.test>" => Ok(()),
         _ => Err(Reply::from_static("550 5.1.1 Never\r\n")),
     };
-    let behaviour = Behaviour { rcpt: Box::new(rcpt), ..Behaviour::default() };
-    Hop::with(0, Offers::default(), Tls::StartTls(Arc::new(server)), behaviour).await
+    let behavior = Behavior { rcpt: Box::new(rcpt), ..Behavior::default() };
+    Hop::with(0, Offers::default(), Tls::StartTls(Arc::new(server)), behavior).await
 }
 
 fn options(policy: TlsPolicy, port: u16, own_name: &str) -> RelayOptions {

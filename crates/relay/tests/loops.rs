@@ -9,7 +9,7 @@ use posthaste_client::SystemResolver;
 use posthaste_queue::{Queue as _, memory::MemoryQueue};
 use posthaste_relay::{NextHop, Relay, RelayOptions, Route, Routes};
 use posthaste_server::{CancellationToken, Listener, ServerOptions, Tls, session::ServerSettings};
-use support::{Behaviour, Hop, Log, PATIENCE, submit};
+use support::{Behavior, Hop, Log, PATIENCE, submit};
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
@@ -70,7 +70,7 @@ async fn mail_for_the_relay_itself_as_its_next_hop_is_not_sent() {
 
 #[tokio::test]
 async fn the_other_hosts_of_a_route_are_asked_when_one_is_the_relay_itself() {
-    let hop = Hop::start(Behaviour::default()).await;
+    let hop = Hop::start(Behavior::default()).await;
     let port = hop.port;
     let (relay, log, drain) = relay("127.0.0.1:0", move |own, options| {
         to_hosts(options, vec![("[127.0.0.1]".to_owned(), own), ("[127.0.0.1]".to_owned(), port)]);

@@ -16,7 +16,7 @@ use posthaste_queue::{
 };
 use posthaste_relay::{NextHop, Relay, RelayOptions, Route};
 use posthaste_server::{Envelope, session::server::Offers, wire::Reply};
-use support::{Behaviour, Hop, Log, Taken, options, parse_mail, parse_rcpt, run, start};
+use support::{Behavior, Hop, Log, Taken, options, parse_mail, parse_rcpt, run, start};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpListener,
@@ -25,14 +25,14 @@ use tokio::{
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
 
 /// Refuses, defers or takes by the first letter of the local part; senders are of `s`.
-fn moods() -> Behaviour {
-    Behaviour {
+fn moods() -> Behavior {
+    Behavior {
         rcpt: Box::new(|path| match path.get(1..2) {
             Some("r") => Err(Reply::from_static("550 5.1.1 Nobody here\r\n")),
             Some("l") => Err(Reply::from_static("450 4.2.1 Later\r\n")),
             _ => Ok(()),
         }),
-        ..Behaviour::default()
+        ..Behavior::default()
     }
 }
 
@@ -129,13 +129,13 @@ impl Still {
 /// What was to be reported when the process ended is reported by the next one, with all that has ended since.
 #[tokio::test]
 async fn a_report_survives_the_process_that_was_to_write_it() {
-    let slow = Behaviour {
+    let slow = Behavior {
         rcpt: Box::new(|path| match path.get(1..2) {
             Some("r") => Err(Reply::from_static("550 5.1.1 Nobody here\r\n")),
             _ => Ok(()),
         }),
         think: Duration::from_secs(3),
-        ..Behaviour::default()
+        ..Behavior::default()
     };
     let hop = Hop::start(slow).await;
     let Still { clock, relay, log } = Still::new(hop.port);

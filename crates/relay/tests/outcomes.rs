@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use posthaste_queue::Queue as _;
 use posthaste_server::wire::Reply;
-use support::{Behaviour, Hop, RawHop, options, polite, start};
+use support::{Behavior, Hop, RawHop, options, polite, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nbody\r\n";
 
 /// Refuses by the local part: `later` for now, `never` for good.
-fn by_name() -> Behaviour {
-    Behaviour {
+fn by_name() -> Behavior {
+    Behavior {
         rcpt: Box::new(|path| match path {
             path if path.starts_with("<later") => Err(Reply::from_static("450 4.2.1 Later\r\n")),
             path if path.starts_with("<never") => Err(Reply::from_static("550 5.1.1 Never\r\n")),
             _ => Ok(()),
         }),
-        ..Behaviour::default()
+        ..Behavior::default()
     }
 }
 
@@ -80,7 +80,7 @@ async fn what_is_too_old_is_given_up_and_reported() {
 
 #[tokio::test]
 async fn a_552_is_temporary_for_a_recipient_behind_another_and_permanent_elsewhere() {
-    let behaviour = Behaviour {
+    let behavior = Behavior {
         rcpt: Box::new(|path| match path {
             "<full@d.test>" => Err(Reply::from_static("552 Too many recipients\r\n")),
             _ => Ok(()),
@@ -89,9 +89,9 @@ async fn a_552_is_temporary_for_a_recipient_behind_another_and_permanent_elsewhe
             true => Err(Reply::from_static("552 5.3.4 Too large\r\n")),
             false => Ok(Reply::from_static("250 ok\r\n")),
         }),
-        ..Behaviour::default()
+        ..Behavior::default()
     };
-    let hop = Hop::start(behaviour).await;
+    let hop = Hop::start(behavior).await;
     let relay = start(options(&[hop.port]));
     relay.submit("<>", &["<b@d.test>", "<full@d.test>"], CONTENT).await;
     relay.log.wait("deferred", 1).await;
@@ -119,7 +119,7 @@ async fn content_of_eight_bits_fails_where_it_cannot_go() {
 
 #[tokio::test]
 async fn a_postmaster_without_a_domain_is_ours() {
-    let hop = Hop::start(Behaviour::default()).await;
+    let hop = Hop::start(Behavior::default()).await;
     let relay = start(options(&[hop.port]));
     relay.submit("<>", &["<Postmaster>"], CONTENT).await;
     relay.log.wait("delivered", 1).await;
@@ -129,7 +129,7 @@ async fn a_postmaster_without_a_domain_is_ours() {
 
 #[tokio::test]
 async fn many_recipients_go_in_several_transactions() {
-    let hop = Hop::start(Behaviour::default()).await;
+    let hop = Hop::start(Behavior::default()).await;
     let mut options = options(&[hop.port]);
     options.delivery.recipients_per_transaction = 10;
     let relay = start(options);

@@ -5,7 +5,7 @@ mod support;
 
 use posthaste_relay::{RelayOptions, queue::Queue as _};
 use posthaste_server::wire::Reply;
-use support::{Behaviour, Client, Hop, options, start};
+use support::{Behavior, Client, Hop, options, start};
 
 /// Nothing of it is taken, so no report of it can go to a sender who has not sent it.
 #[tokio::test]
@@ -26,7 +26,7 @@ async fn mail_for_a_name_without_mailboxes_reaches_no_forged_sender() {
 
 #[tokio::test]
 async fn the_postmasters_mail_arrives_where_the_options_say() {
-    let hop = Hop::start(Behaviour::default()).await;
+    let hop = Hop::start(Behavior::default()).await;
     let mut options = options(&[hop.port]);
     options.postmaster = Some("admin@example.org".parse().unwrap());
     let mut client = Client::of(options).await;
@@ -55,7 +55,7 @@ async fn the_postmasters_reports_arrive_where_the_options_say() {
         true => Err(Reply::from_static("550 5.1.1 unknown\r\n")),
         false => Ok(()),
     });
-    let hop = Hop::start(Behaviour { rcpt, ..Behaviour::default() }).await;
+    let hop = Hop::start(Behavior { rcpt, ..Behavior::default() }).await;
     let mut options = options(&[hop.port]);
     options.postmaster = Some("admin@example.org".parse().unwrap());
     let relay = start(options);

@@ -45,7 +45,7 @@ async fn strangers_are_not_notified_of_a_delay() {
 }
 
 #[tokio::test]
-async fn what_is_honoured_is_offered() {
+async fn what_is_honored_is_offered() {
     let mut client = Client::of(trusting(options(&[1]))).await;
     let said = client.talk(&["EHLO c.test\r\n"]).await;
     for line in [

@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use posthaste_relay::session::server::Offers;
 use posthaste_server::wire::Reply;
-use support::{Behaviour, Hop, Taken, options, start};
+use support::{Behavior, Hop, Taken, options, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
 
 /// Takes reports and refuses the rest, or some of it, in these words.
-fn says(reply: &'static str) -> Behaviour {
-    Behaviour {
+fn says(reply: &'static str) -> Behavior {
+    Behavior {
         rcpt: Box::new(move |path| match path.ends_with("@s>") {
             true => Ok(()),
             false => Err(Reply::from_static(reply)),
         }),
-        ..Behaviour::default()
+        ..Behavior::default()
     }
 }
 
@@ -107,15 +107,15 @@ async fn a_delay_is_told_in_time() {
 
 #[tokio::test]
 async fn delayed_and_failed_stand_in_one_report() {
-    let behaviour = Behaviour {
+    let behavior = Behavior {
         rcpt: Box::new(|path| match path {
             "<later@d>" => Err(Reply::from_static("450 4.2.1 Later\r\n")),
             "<never@d>" => Err(Reply::from_static("550 5.1.1 Never\r\n")),
             _ => Ok(()),
         }),
-        ..Behaviour::default()
+        ..Behavior::default()
     };
-    let hop = Hop::with(0, Offers::default(), Default::default(), behaviour).await;
+    let hop = Hop::with(0, Offers::default(), Default::default(), behavior).await;
     let mut options = options(&[hop.port]);
     options.delivery.retry.warn_after = Some(Duration::ZERO);
     options.delivery.retry.waits = vec![Duration::from_secs(60)];
@@ -192,15 +192,15 @@ async fn what_is_over_within_an_attempt_is_over_at_once() {
     for (mail, told) in
         [("<m@s> BY=1;R", "1 failed, 0 delayed, 0 relayed"), ("<m@s> BY=1;N", "0 failed, 1 delayed, 0 relayed")]
     {
-        let behaviour = Behaviour {
+        let behavior = Behavior {
             message: Box::new(|taken| match taken.envelope.mail.reverse_path.mailbox() {
                 Some(_) => Err(Reply::from_static("450 4.2.1 Later\r\n")),
                 None => Ok(Reply::from_static("250 ok\r\n")),
             }),
             think: Duration::from_millis(1_100),
-            ..Behaviour::default()
+            ..Behavior::default()
         };
-        let hop = Hop::with(0, Offers { deliver_by: Some(0), ..dsn() }, Default::default(), behaviour).await;
+        let hop = Hop::with(0, Offers { deliver_by: Some(0), ..dsn() }, Default::default(), behavior).await;
         let mut options = options(&[hop.port]);
         options.delivery.retry.waits = vec![Duration::from_secs(3_600)];
         let relay = start(options);
@@ -277,12 +277,12 @@ async fn a_delay_says_until_when_it_is_tried() {
 #[tokio::test]
 async fn the_time_that_is_left_is_passed_on() {
     let seen = std::sync::atomic::AtomicBool::new(false);
-    let second = Behaviour {
+    let second = Behavior {
         rcpt: Box::new(move |_| match seen.swap(true, std::sync::atomic::Ordering::SeqCst) {
             true => Ok(()),
             false => Err(Reply::from_static("450 4.2.1 Later\r\n")),
         }),
-        ..Behaviour::default()
+        ..Behavior::default()
     };
     let hop = Hop::with(0, Offers { deliver_by: Some(0), ..dsn() }, Default::default(), second).await;
     let mut options = options(&[hop.port]);

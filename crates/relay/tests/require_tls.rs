@@ -17,7 +17,7 @@ use posthaste_server::{
     },
     wire::Reply,
 };
-use support::{Behaviour, Hop, Log, submit};
+use support::{Behavior, Hop, Log, submit};
 
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
 
@@ -53,7 +53,7 @@ fn guards() -> Offers {
 }
 
 async fn hop(offers: Offers, tls: Tls) -> Hop {
-    Hop::with(0, offers, tls, Behaviour::default()).await
+    Hop::with(0, offers, tls, Behavior::default()).await
 }
 
 /// A relay that sends everything to these, which it knows by name, and trusts this.
@@ -182,14 +182,14 @@ async fn it_does_not_go_where_dns_leads() {
 #[tokio::test]
 async fn its_report_is_guarded_too() {
     let (server, client) = certificate();
-    let behaviour = Behaviour {
+    let behavior = Behavior {
         rcpt: Box::new(|path| match path {
             "<a@d>" => Err(Reply::from_static("550 5.1.1 Never\r\n")),
             _ => Ok(()),
         }),
-        ..Behaviour::default()
+        ..Behavior::default()
     };
-    let hop = Hop::with(0, guards(), Tls::StartTls(server), behaviour).await;
+    let hop = Hop::with(0, guards(), Tls::StartTls(server), behavior).await;
     let mut options = to_named("mx.test", &[hop.port], Some(client));
     // No connection is left for it.
     options.delivery.idle = std::time::Duration::ZERO;

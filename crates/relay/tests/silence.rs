@@ -10,7 +10,7 @@ use std::{
 
 use posthaste_client::session::client::ClientTimeouts;
 use posthaste_queue::Queue as _;
-use support::{Behaviour, Hop, RawHop, Zone, by_mx, options, polite, start};
+use support::{Behavior, Hop, RawHop, Zone, by_mx, options, polite, start};
 use tokio::net::TcpSocket;
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
@@ -32,7 +32,7 @@ fn zone(name: &str) -> Option<Vec<IpAddr>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mute_hosts_and_silent_name_servers_keep_no_mail_from_a_healthy_host() {
     for (mute, silent, waits) in [(200, 1_000, [0, 400, 1_000, 3_000]), (1_000, 5_000, [0, 300, 2_000, 2_000])] {
-        let hop = Hop::start(Behaviour::default()).await;
+        let hop = Hop::start(Behavior::default()).await;
         let _mute = RawHop::at((MUTE, hop.port).into(), |_, _| String::new()).await;
         let relay = by_mx(Zone(zone), hop.port, |options| {
             options.delivery.retry.waits = vec![Duration::from_secs(60)];

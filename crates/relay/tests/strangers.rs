@@ -12,7 +12,7 @@ use posthaste_server::{
     session::{ServerSettings, server::Offers},
     wire::Reply,
 };
-use support::{Behaviour, Hop, RawHop, Running, options, polite, start};
+use support::{Behavior, Hop, RawHop, Running, options, polite, start};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -105,13 +105,13 @@ async fn attempt(each: &Try) {
 /// Where the recipients' mail goes.
 async fn target(mood: Mood) -> u16 {
     let refused = |path: &str| path.starts_with("<refused");
-    let mut behaviour = Behaviour::default();
+    let mut behavior = Behavior::default();
     match mood {
-        Mood::RefusesRecipients => behaviour.rcpt = Box::new(|_| Err(Reply::from_static("550 5.1.1 No\r\n"))),
-        Mood::RefusesContent => behaviour.message = Box::new(|_| Err(Reply::from_static("554 5.7.1 No\r\n"))),
-        Mood::DefersUntilItExpires => behaviour.rcpt = Box::new(|_| Err(Reply::from_static("450 4.2.1 Later\r\n"))),
+        Mood::RefusesRecipients => behavior.rcpt = Box::new(|_| Err(Reply::from_static("550 5.1.1 No\r\n"))),
+        Mood::RefusesContent => behavior.message = Box::new(|_| Err(Reply::from_static("554 5.7.1 No\r\n"))),
+        Mood::DefersUntilItExpires => behavior.rcpt = Box::new(|_| Err(Reply::from_static("450 4.2.1 Later\r\n"))),
         Mood::TakesHalf => {
-            behaviour.rcpt = Box::new(move |path| match refused(path) {
+            behavior.rcpt = Box::new(move |path| match refused(path) {
                 true => Err(Reply::from_static("550 5.1.1 No\r\n")),
                 false => Ok(()),
             });
@@ -127,7 +127,7 @@ async fn target(mood: Mood) -> u16 {
         }
         Mood::IsNotThere => return 1,
     }
-    Hop::with(0, Offers::default(), Default::default(), behaviour).await.port
+    Hop::with(0, Offers::default(), Default::default(), behavior).await.port
 }
 
 fn routed(routes: &[(&str, u16)]) -> RelayOptions {

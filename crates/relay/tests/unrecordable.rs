@@ -19,7 +19,7 @@ use posthaste_queue::{
 };
 use posthaste_relay::Relay;
 use posthaste_server::{CancellationToken, Envelope, wire::Reply};
-use support::{Behaviour, Hop, Log, options, parse_mail, parse_rcpt};
+use support::{Behavior, Hop, Log, options, parse_mail, parse_rcpt};
 
 /// Finds the next outcomes too large.
 struct Refusing {
@@ -95,14 +95,14 @@ impl Queue for Refusing {
 #[tokio::test]
 async fn an_outcome_that_is_refused_is_shortened_or_its_message_held() {
     for (refusals, is_held) in [(0, false), (1, false), (2, true), (9, true)] {
-        let behaviour = Behaviour {
+        let behavior = Behavior {
             rcpt: Box::new(|path| match path.starts_with("<r") {
                 true => Err(Reply::from_static("550 5.1.1 Nobody here has that name\r\n")),
                 false => Ok(()),
             }),
-            ..Behaviour::default()
+            ..Behavior::default()
         };
-        let hop = Hop::start(behaviour).await;
+        let hop = Hop::start(behavior).await;
         let mut options = options(&[hop.port]);
         options.delivery.lease = Duration::from_millis(300);
         let log = Log::default();

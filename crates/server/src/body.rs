@@ -3,7 +3,7 @@
 use std::{future::Future, io, pin::Pin};
 
 use bytes::{Bytes, BytesMut};
-use posthaste_io::wire::Reply;
+use posthaste_tokio::wire::Reply;
 use thiserror::Error;
 
 /// The content of a message, read piece by piece. Nothing is read from the client that nobody asks for, so a slow reader

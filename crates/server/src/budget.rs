@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use posthaste_io::wire::{
+use posthaste_tokio::wire::{
     ForwardPath, Mail, Rcpt, ReversePath,
     parameter::{Parameter, Parameters},
 };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use posthaste_io::{ServerEvent, session::QuestionId, wire::Reply};
+use posthaste_tokio::{ServerEvent, session::QuestionId, wire::Reply};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,

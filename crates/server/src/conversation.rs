@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use posthaste_io::{
+use posthaste_tokio::{
     Connection, Question, ServerDriver, ServerEvent,
     rustls::ServerConfig,
     session::{
@@ -473,5 +473,5 @@ fn unfinished() -> Reply {
 }
 
 fn empty() -> Envelope {
-    Envelope { mail: Mail::new(posthaste_io::wire::ReversePath::Null).into_owned(), recipients: Vec::new() }
+    Envelope { mail: Mail::new(posthaste_tokio::wire::ReversePath::Null).into_owned(), recipients: Vec::new() }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use posthaste_io::{
+use posthaste_tokio::{
     Certificate,
     wire::{EhloName, Mail, Rcpt},
 };

@@ -21,6 +21,6 @@ pub use listener::{Listener, Server, ServerOptions, Tls};
 pub use network::Networks;
 pub use service::{Authentication, Handler, Service};
 
-pub use posthaste_io::{Certificate, rustls, session, wire};
+pub use posthaste_tokio::{Certificate, rustls, session, wire};
 pub use session::sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers};
 pub use tokio_util::sync::CancellationToken;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use posthaste_io::{Connection, rustls::ServerConfig, session::ServerSettings};
+use posthaste_tokio::{Connection, rustls::ServerConfig, session::ServerSettings};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
@@ -68,7 +68,7 @@ impl Listener {
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
     /// Connections in all, those in a TLS handshake among them. Default 1,000. Beyond it: 421, at once, or no handshake. Above
-    /// three quarters of it, if there are 20 at all, clients have to [hurry](posthaste_io::session::ServerSession::hurry): a
+    /// three quarters of it, if there are 20 at all, clients have to [hurry](posthaste_tokio::session::ServerSession::hurry): a
     /// tenth of every time, until half of them are left.
     pub connections: usize,
     /// Connections from one network. Default 1,000 from loopback, where a proxy may sit, and 100 from elsewhere. Beyond

@@ -1,6 +1,6 @@
 //! AUTH: a SASL exchange between the client and the handler, and what comes of its failure.
 
-use posthaste_io::{
+use posthaste_tokio::{
     session::{
         Verdict,
         sasl::{Nonce, SaslError, ServerContext, ServerMechanism, ServerStep},
@@ -82,7 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
     async fn take_turn(&mut self, question: &ServerStep) -> Result<(), Reply> {
         let name = match question {
             ServerStep::Password(credentials) => Some(credentials.authentication_identity.as_str()),
-            ServerStep::Token(token) => token.authorisation_identity.as_deref(),
+            ServerStep::Token(token) => token.authorization_identity.as_deref(),
             ServerStep::External(external) => Some(external.identity.as_str()),
             ServerStep::ScramKey(user) => Some(user.authentication_identity.as_str()),
             _ => None,

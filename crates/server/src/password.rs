@@ -5,7 +5,7 @@ use std::{
     thread::available_parallelism,
 };
 
-use posthaste_io::{
+use posthaste_tokio::{
     session::sasl::{Credentials, MIN_ITERATIONS, SaslError, ScramUser, UnknownUsers, prepare},
     wire::Secret,
 };
@@ -17,17 +17,17 @@ use crate::{Authentication, Handler, Peer};
 /// Checks a password against the key of its user, and against a made-up one for a user who does not exist: both take as
 /// long.
 pub(crate) async fn check<H: Handler + ?Sized>(handler: &mut H, peer: &Peer, who: Credentials) -> Authentication {
-    let Credentials { authorisation_identity, authentication_identity, password } = who;
+    let Credentials { authorization_identity, authentication_identity, password } = who;
     // A name that SASLprep does not take (RFC 4616 section 2) is nobody's.
     let (user, found) = match prepare(&authentication_identity) {
         Ok(name) => {
             let name = name.into_owned();
-            let authorisation_identity = authorisation_identity.filter(|identity| *identity != name);
-            let user = ScramUser { authentication_identity: name, authorisation_identity };
+            let authorization_identity = authorization_identity.filter(|identity| *identity != name);
+            let user = ScramUser { authentication_identity: name, authorization_identity };
             let found = handler.scram_key(peer, &user).await;
             (user, found)
         }
-        Err(_) => (ScramUser { authentication_identity, authorisation_identity }, Ok(None)),
+        Err(_) => (ScramUser { authentication_identity, authorization_identity }, Ok(None)),
     };
     let key = match (found, unknown_users(handler)) {
         (Ok(Some(key)), _) => key,
@@ -42,7 +42,7 @@ pub(crate) async fn check<H: Handler + ?Sized>(handler: &mut H, peer: &Peer, who
         key.verify(password.expose())
     });
     match verified.await {
-        Ok(true) => Authentication::Granted(user.authorisation_identity.unwrap_or(user.authentication_identity)),
+        Ok(true) => Authentication::Granted(user.authorization_identity.unwrap_or(user.authentication_identity)),
         Ok(false) => Authentication::Denied,
         Err(error) => {
             debug!(%error, "a password could not be checked");
@@ -86,7 +86,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], SaslError> {
 mod tests {
     use std::time::Duration;
 
-    use posthaste_io::wire::Reply;
+    use posthaste_tokio::wire::Reply;
     use tokio::time::timeout;
 
     use super::*;
@@ -105,7 +105,7 @@ mod tests {
         let address = "127.0.0.1:25".parse().unwrap();
         let peer = Peer::new(address, address);
         let who = || Credentials {
-            authorisation_identity: None,
+            authorization_identity: None,
             authentication_identity: "me".to_owned(),
             password: Secret::new("pencil".to_owned()),
         };

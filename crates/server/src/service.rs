@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use posthaste_io::{
+use posthaste_tokio::{
     session::{
         ServerSettings,
         sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers},
@@ -96,7 +96,7 @@ pub trait Handler: Send {
     ///         // Nobody may act as somebody else here.
     ///         let Some(text) = self.keys.get(&user.authentication_identity) else { return Ok(None) };
     ///         let key = text.parse().map_err(|_| SaslError::Unavailable)?;
-    ///         Ok(user.authorisation_identity.is_none().then_some(key))
+    ///         Ok(user.authorization_identity.is_none().then_some(key))
     ///     }
     ///
     ///     fn unknown_users(&self) -> Option<UnknownUsers> {
@@ -190,7 +190,7 @@ pub trait Handler: Send {
     }
 
     /// VRFY, EXPN, HELP, ETRN or a verb that nobody knows, where the settings'
-    /// [`other_commands`](posthaste_io::session::server::Offers::other_commands) has such commands asked about.
+    /// [`other_commands`](posthaste_tokio::session::server::Offers::other_commands) has such commands asked about.
     ///
     /// # Errors
     /// The reply to refuse with; without this method, 502.

@@ -161,7 +161,7 @@ async fn under_lmtp_a_reply_for_everyone_is_said_to_each() {
     let peer = Peer::new("192.0.2.1:2".parse().unwrap(), "192.0.2.2:24".parse().unwrap());
     tokio::spawn(async move {
         let (names, drain) = (support::Names::default(), CancellationToken::new());
-        let connection = posthaste_io::Connection::new(theirs);
+        let connection = posthaste_tokio::Connection::new(theirs);
         posthaste_server::converse(connection, peer, &names, settings, None, &drain).await
     });
     let mut talk = Talk::new(ours);

@@ -107,7 +107,7 @@ async fn log_in(talk: &mut Talk<TcpStream>, mechanism: Mechanism, credentials: C
 
 fn password(name: &str, password: &str, acts_as: Option<&str>) -> ClientCredentials {
     ClientCredentials::Password(Credentials {
-        authorisation_identity: acts_as.map(str::to_owned),
+        authorization_identity: acts_as.map(str::to_owned),
         authentication_identity: name.to_owned(),
         password: Secret::new(password.to_owned()),
     })
@@ -116,7 +116,7 @@ fn password(name: &str, password: &str, acts_as: Option<&str>) -> ClientCredenti
 fn token(name: &str, token: &str) -> ClientCredentials {
     let token = Secret::new(token.to_owned());
     ClientCredentials::Token(BearerToken {
-        authorisation_identity: Some(name.to_owned()),
+        authorization_identity: Some(name.to_owned()),
         token,
         host: None,
         port: None,

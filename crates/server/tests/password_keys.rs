@@ -33,7 +33,7 @@ impl Service for Keys {
 
 impl Handler for Keys {
     async fn scram_key(&mut self, _: &Peer, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
-        match (user.authentication_identity.as_str(), user.authorisation_identity.as_deref()) {
+        match (user.authentication_identity.as_str(), user.authorization_identity.as_deref()) {
             ("me" | "IX", None | Some("my list")) => Ok(Some(self.0.clone())),
             ("broken", _) => Err(SaslError::Unavailable),
             _ => Ok(None),
@@ -62,7 +62,7 @@ async fn talk(keys: Keys) -> Talk<tokio::io::DuplexStream> {
     let (ours, theirs) = tokio::io::duplex(4_096);
     tokio::spawn(async move {
         let address = "127.0.0.1:25".parse().unwrap();
-        let connection = posthaste_io::Connection::new(theirs);
+        let connection = posthaste_tokio::Connection::new(theirs);
         let peer = Peer::new(address, address);
         converse(connection, peer, &keys, Arc::new(settings), None, &CancellationToken::new()).await
     });

@@ -64,7 +64,7 @@ fn binding(talk: &Secure) -> ChannelBinding {
 
 fn password(password: &str) -> ClientCredentials {
     ClientCredentials::Password(Credentials {
-        authorisation_identity: None,
+        authorization_identity: None,
         authentication_identity: "me".to_owned(),
         password: Secret::new(password.to_owned()),
     })

@@ -55,7 +55,7 @@ async fn a_refused_connection_gets_the_reply_and_the_end() {
     let (ours, theirs) = tokio::io::duplex(1_024);
     let peer = Peer::new("192.0.2.1:1".parse().unwrap(), "192.0.2.2:25".parse().unwrap());
     let conversation = tokio::spawn(async move {
-        let connection = posthaste_io::Connection::new(theirs);
+        let connection = posthaste_tokio::Connection::new(theirs);
         let (names, drain) = (support::Names::default(), CancellationToken::new());
         converse(connection, peer, &names, std::sync::Arc::new(settings()), None, &drain).await
     });

@@ -91,7 +91,7 @@ fn refused_content_gets_a_refusal_whatever_the_application_says() {
 }
 
 #[test]
-fn octets_that_come_before_354_are_unauthorised_however_they_are_cut() {
+fn octets_that_come_before_354_are_unauthorized_however_they_are_cut() {
     let start: &[u8] = b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n";
     let group: &[u8] = b"DATA\r\nhidden\r\n.\r\n";
     for cut in 1..group.len() {
@@ -105,7 +105,7 @@ fn octets_that_come_before_354_are_unauthorised_however_they_are_cut() {
             server.answer(0, Verdict::Accept(None)).unwrap();
             server.run();
         }
-        assert_eq!(server.closed, Some(CloseReason::UnauthorisedPipelining), "cut at {cut}");
+        assert_eq!(server.closed, Some(CloseReason::UnauthorizedPipelining), "cut at {cut}");
         assert_eq!(server.said, b"554 5.5.0 Wait for the reply before sending more\r\n");
     }
 }

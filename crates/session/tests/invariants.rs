@@ -240,7 +240,7 @@ fn d_however_octets_are_cut_the_same_happens() {
     let run = |chunking: &mut dyn FnMut(usize, usize) -> usize| {
         let mut settings = settings();
         // What comes behind DATA before its 354 depends on when it comes, not on where it is cut.
-        settings.limits.forbid_unauthorised_pipelining = false;
+        settings.limits.forbid_unauthorized_pipelining = false;
         let mut server = ServerHarness::new(settings, false);
         let mut at = 0;
         while at < conversation.len() {
@@ -274,7 +274,7 @@ fn e_nothing_happens_behind_the_end() {
         (b"GET / HTTP/1.1\r\n", CloseReason::ForeignProtocol),
         (b"EHLO c\r\nBDAT x\r\n", CloseReason::Unframeable),
         (b"EHLO c\r\nSTARTTLS\r\nx", CloseReason::ResidueBeforeTls),
-        (b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx", CloseReason::UnauthorisedPipelining),
+        (b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx", CloseReason::UnauthorizedPipelining),
         (&b"X\r\n".repeat(21), CloseReason::TooManyErrors),
         (&b"NOOP\r\n".repeat(251), CloseReason::TooManyJunkCommands),
         (&[b'x'; 80_000], CloseReason::EndlessLine),

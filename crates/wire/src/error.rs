@@ -112,7 +112,7 @@ impl SyntaxError {
     pub fn reply(&self) -> Reply {
         use SyntaxErrorKind as K;
         match self.kind {
-            K::Verb => Reply::from_static("500 5.5.2 Command not recognised\r\n"),
+            K::Verb => Reply::from_static("500 5.5.2 Command not recognized\r\n"),
             K::ControlCharacter => Reply::from_static("500 5.5.2 Control or non-UTF-8 octet in a command\r\n"),
             K::MissingArgument => Reply::from_static("501 5.5.4 An argument is needed\r\n"),
             K::UnexpectedArgument => Reply::from_static("501 5.5.4 No argument is allowed\r\n"),

@@ -4,7 +4,7 @@
 mod bench;
 mod evidence;
 mod instructions;
-mod licences;
+mod licenses;
 mod mutants;
 mod shell;
 mod steps;

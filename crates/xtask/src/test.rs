@@ -52,15 +52,15 @@ const STEPS: &[Step] = &[
     },
     Step { name: "format", about: "cargo fmt --check", run: steps::cargo::format },
     Step {
-        name: "licences",
-        about: "licences, duplicate versions and sources of every dependency",
-        run: crate::licences::run,
+        name: "licenses",
+        about: "licenses, duplicate versions and sources of every dependency",
+        run: crate::licenses::run,
     },
     Step { name: "lint", about: "clippy over every target and feature, warnings are errors", run: steps::cargo::lint },
     Step { name: "test", about: "unit, integration and doc tests of the libraries", run: steps::cargo::test },
     Step {
         name: "exhaustive",
-        about: "every short content and every short sequence of commands, optimised, against their references",
+        about: "every short content and every short sequence of commands, optimized, against their references",
         run: steps::cargo::exhaustive,
     },
     Step { name: "benches", about: "every benchmark once, without measuring", run: steps::cargo::benches },
@@ -84,7 +84,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "end-to-end",
-        about: "the relay program, optimised, against real clients and servers",
+        about: "the relay program, optimized, against real clients and servers",
         run: steps::cargo::end_to_end,
     },
 ];

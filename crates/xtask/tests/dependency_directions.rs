@@ -17,15 +17,15 @@ use cargo_metadata::{CargoOpt, DependencyKind, Metadata, MetadataCommand, Packag
 const MAY_USE: &[(&str, &[&str])] = &[
     ("posthaste-wire", &[]),
     ("posthaste-session", &["posthaste-wire"]),
-    ("posthaste-io", &["posthaste-session", "posthaste-wire"]),
-    ("posthaste-client", &["posthaste-io", "posthaste-session", "posthaste-wire"]),
-    ("posthaste-server", &["posthaste-io", "posthaste-session", "posthaste-wire"]),
+    ("posthaste-tokio", &["posthaste-session", "posthaste-wire"]),
+    ("posthaste-client", &["posthaste-tokio", "posthaste-session", "posthaste-wire"]),
+    ("posthaste-server", &["posthaste-tokio", "posthaste-session", "posthaste-wire"]),
     ("posthaste-queue", &[]),
     (
         "posthaste-relay",
         &[
             "posthaste-client",
-            "posthaste-io",
+            "posthaste-tokio",
             "posthaste-queue",
             "posthaste-server",
             "posthaste-session",
@@ -36,7 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "posthaste",
         &[
             "posthaste-client",
-            "posthaste-io",
+            "posthaste-tokio",
             "posthaste-queue",
             "posthaste-relay",
             "posthaste-server",

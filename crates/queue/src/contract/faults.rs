@@ -254,7 +254,7 @@ pub(super) async fn a_full_disk_refuses_messages_and_keeps_outcomes<H: Harness>(
     }
     queue.remove(id).await.expect("remove");
     let before = contents(&queue).await;
-    assert_eq!(before.len(), 3, "the one tried again, its neighbour's report, and the new one");
+    assert_eq!(before.len(), 3, "the one tried again, its neighbor's report, and the new one");
     let queue = harness.reopen(queue).await?;
     assert_eq!(contents(&queue).await, before);
     harness.advance(LEASE * 2).await;

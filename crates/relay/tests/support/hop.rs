@@ -42,14 +42,14 @@ impl Taken {
 type RcptRule = Box<dyn Fn(&str) -> Result<(), Reply> + Send + Sync>;
 type MessageRule = Box<dyn Fn(&Taken) -> Result<Reply, Reply> + Send + Sync>;
 
-pub(crate) struct Behaviour {
+pub(crate) struct Behavior {
     pub(crate) rcpt: RcptRule,
     pub(crate) message: MessageRule,
     /// How long it thinks about each message.
     pub(crate) think: Duration,
 }
 
-impl Default for Behaviour {
+impl Default for Behavior {
     fn default() -> Self {
         Self {
             rcpt: Box::new(|_| Ok(())),
@@ -66,7 +66,7 @@ pub(crate) struct Hop {
 }
 
 struct State {
-    behaviour: Behaviour,
+    behavior: Behavior,
     taken: Mutex<Vec<Taken>>,
     connections: AtomicUsize,
     open: AtomicUsize,
@@ -74,27 +74,27 @@ struct State {
 }
 
 impl Hop {
-    pub(crate) async fn start(behaviour: Behaviour) -> Self {
-        Self::on(0, behaviour).await
+    pub(crate) async fn start(behavior: Behavior) -> Self {
+        Self::on(0, behavior).await
     }
 
-    pub(crate) async fn on(port: u16, behaviour: Behaviour) -> Self {
-        Self::with(port, Offers { dsn: true, ..Offers::default() }, Tls::Off, behaviour).await
+    pub(crate) async fn on(port: u16, behavior: Behavior) -> Self {
+        Self::with(port, Offers { dsn: true, ..Offers::default() }, Tls::Off, behavior).await
     }
 
     /// One that takes everything and offers this.
     pub(crate) async fn offering(offers: Offers) -> Self {
-        Self::with(0, offers, Tls::Off, Behaviour::default()).await
+        Self::with(0, offers, Tls::Off, Behavior::default()).await
     }
 
-    pub(crate) async fn with(port: u16, offers: Offers, tls: Tls, behaviour: Behaviour) -> Self {
+    pub(crate) async fn with(port: u16, offers: Offers, tls: Tls, behavior: Behavior) -> Self {
         let mut settings = ServerSettings::new("hop.test");
         settings.limits.message = 1 << 30;
         settings.offers = offers;
         let listener = Listener::bind(([127, 0, 0, 1], port).into(), settings, tls).await.unwrap();
         let port = listener.local_address().unwrap().port();
         let state = Arc::new(State {
-            behaviour,
+            behavior,
             taken: Mutex::default(),
             connections: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
@@ -159,7 +159,7 @@ impl Service for HopService {
 
 impl Handler for HopHandler {
     async fn rcpt(&mut self, _: &Peer, _: &Envelope, rcpt: &Rcpt) -> Result<(), Reply> {
-        (self.0.behaviour.rcpt)(&rcpt.forward_path.to_string())
+        (self.0.behavior.rcpt)(&rcpt.forward_path.to_string())
     }
 
     async fn message(&mut self, _: &Peer, envelope: Envelope, body: &mut Body<'_>) -> Result<Reply, Reply> {
@@ -169,8 +169,8 @@ impl Handler for HopHandler {
             let room = (64 * 1_024_usize).saturating_sub(taken.start.len());
             taken.start.extend_from_slice(&piece[..piece.len().min(room)]);
         }
-        tokio::time::sleep(self.0.behaviour.think).await;
-        let verdict = (self.0.behaviour.message)(&taken);
+        tokio::time::sleep(self.0.behavior.think).await;
+        let verdict = (self.0.behavior.message)(&taken);
         if verdict.is_ok() {
             self.0.taken.lock().unwrap().push(taken);
         }

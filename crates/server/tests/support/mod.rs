@@ -82,7 +82,7 @@ impl Handler for Names {
     }
 
     async fn authenticate_token(&mut self, _: &Peer, token: BearerToken) -> Authentication {
-        match (token.authorisation_identity, token.token.expose().as_str()) {
+        match (token.authorization_identity, token.token.expose().as_str()) {
             (Some(name), "right") => Authentication::Granted(name),
             (_, "late") => std::future::pending().await,
             _ => Authentication::Denied,
@@ -95,7 +95,7 @@ impl Handler for Names {
 
     async fn authenticate_external(&mut self, peer: &Peer, external: External) -> Authentication {
         let fingerprint = peer.certificate.as_ref().map(|certificate| certificate.fingerprint());
-        match external.authorisation_identity.as_deref() {
+        match external.authorization_identity.as_deref() {
             _ if fingerprint != Some(external.identity) => Authentication::Unavailable,
             None => Authentication::Granted("the owner".to_owned()),
             Some("me") => Authentication::Granted("me".to_owned()),
@@ -105,7 +105,7 @@ impl Handler for Names {
 
     async fn scram_key(&mut self, _: &Peer, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
         match user.authentication_identity.as_str() {
-            "me" if user.authorisation_identity.is_none() => Ok(ScramKey::derive("right", &[7; 16], 4_096).ok()),
+            "me" if user.authorization_identity.is_none() => Ok(ScramKey::derive("right", &[7; 16], 4_096).ok()),
             "late" => std::future::pending().await,
             "broken" => Err(SaslError::Unavailable),
             _ => Ok(None),

@@ -26,7 +26,7 @@ use super::{
 /// use posthaste_wire::{Mechanism, MechanismSet, Secret};
 ///
 /// let credentials = Credentials {
-///     authorisation_identity: None,
+///     authorization_identity: None,
 ///     authentication_identity: "user".into(),
 ///     password: Secret::new("pencil".into()),
 /// };

@@ -132,7 +132,7 @@ const fn candidates(credentials: &ClientCredentials) -> &'static [Mechanism] {
             Mechanism::Plain,
             Mechanism::Login,
         ],
-        ClientCredentials::Token(token) if token.authorisation_identity.is_none() => &[Mechanism::OauthBearer],
+        ClientCredentials::Token(token) if token.authorization_identity.is_none() => &[Mechanism::OauthBearer],
         ClientCredentials::Token(_) => &[Mechanism::OauthBearer, Mechanism::XOauth2],
         ClientCredentials::External(_) => &[Mechanism::External],
         ClientCredentials::Anonymous(_) => &[Mechanism::Anonymous],

@@ -16,7 +16,7 @@ impl CramMd5 {
     pub(super) fn new(who: Credentials) -> Result<Self, ChooseError> {
         let is_fit = |text: &str| !text.is_empty() && !text.contains('\0');
         // CRAM-MD5 has no place for somebody else's name.
-        if who.authorisation_identity.is_none() && is_fit(&who.authentication_identity) && is_fit(who.password.expose())
+        if who.authorization_identity.is_none() && is_fit(&who.authentication_identity) && is_fit(who.password.expose())
         {
             Ok(Self(Some(who)))
         } else {

@@ -8,7 +8,7 @@ use posthaste_wire::Secret;
 #[derive(Debug, Clone)]
 pub struct Credentials {
     /// Whom to act as, when that was said and is somebody else (RFC 4616: authzid).
-    pub authorisation_identity: Option<String>,
+    pub authorization_identity: Option<String>,
     /// Whose password it is (RFC 4616: authcid).
     pub authentication_identity: String,
     /// The password, as it was typed: RFC 4616 section 2 leaves it to the server to [`prepare`](super::prepare()) it before
@@ -20,7 +20,7 @@ pub struct Credentials {
 #[derive(Debug, Clone)]
 pub struct BearerToken {
     /// Whom to act as: the user name of XOAUTH2, which has to have one, and the authzid of OAUTHBEARER.
-    pub authorisation_identity: Option<String>,
+    pub authorization_identity: Option<String>,
     /// The token, in the characters of RFC 6750 section 2.1.
     pub token: Secret<String>,
     /// The host that the client meant to connect to. A server MUST check it when it is there (RFC 7628 section 3.2).
@@ -36,7 +36,7 @@ pub struct External {
     /// Who it is, from [`ServerContext::external_identity`](super::ServerContext::external_identity).
     pub identity: String,
     /// Whom to act as, when that was said and is somebody else.
-    pub authorisation_identity: Option<String>,
+    pub authorization_identity: Option<String>,
 }
 
 /// Whose key a SCRAM exchange needs.
@@ -45,7 +45,7 @@ pub struct ScramUser {
     /// The user's name, prepared with SASLprep.
     pub authentication_identity: String,
     /// Whom to act as, when that was said and is somebody else. Give no key to somebody who may not.
-    pub authorisation_identity: Option<String>,
+    pub authorization_identity: Option<String>,
 }
 
 /// What a client logs in with; it decides which mechanisms there are to choose from.

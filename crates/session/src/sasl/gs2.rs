@@ -6,7 +6,7 @@ use alloc::string::String;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Gs2Header<'m> {
     pub(super) flag: Flag<'m>,
-    pub(super) authorisation_identity: Option<String>,
+    pub(super) authorization_identity: Option<String>,
     /// The header as it came, with its last comma.
     pub(super) text: &'m str,
 }
@@ -31,17 +31,17 @@ impl<'m> Gs2Header<'m> {
             flag => Flag::Used(flag.strip_prefix("p=").filter(|name| is_binding_name(name))?),
         };
         let (identity, rest) = rest.split_once(',')?;
-        let authorisation_identity = match identity {
+        let authorization_identity = match identity {
             "" => None,
             identity => Some(decode_name(identity.strip_prefix("a=")?)?),
         };
         let text = message.strip_suffix(rest)?;
-        Some((Self { flag, authorisation_identity, text }, rest))
+        Some((Self { flag, authorization_identity, text }, rest))
     }
 }
 
 /// Writes a header.
-pub(super) fn header(flag: Flag<'_>, authorisation_identity: Option<&str>) -> String {
+pub(super) fn header(flag: Flag<'_>, authorization_identity: Option<&str>) -> String {
     let mut text = String::new();
     match flag {
         Flag::Unsupported => text.push('n'),
@@ -49,7 +49,7 @@ pub(super) fn header(flag: Flag<'_>, authorisation_identity: Option<&str>) -> St
         Flag::Used(kind) => text.extend(["p=", kind]),
     }
     text.push(',');
-    if let Some(identity) = authorisation_identity {
+    if let Some(identity) = authorization_identity {
         text.extend(["a=", &encode_name(identity)]);
     }
     text.push(',');
@@ -96,7 +96,7 @@ mod tests {
         ] {
             assert_eq!(header(flag, identity), text);
             let (header, rest) = Gs2Header::parse(text).unwrap();
-            assert_eq!((header.flag, header.authorisation_identity.as_deref(), header.text), (flag, identity, text));
+            assert_eq!((header.flag, header.authorization_identity.as_deref(), header.text), (flag, identity, text));
             assert_eq!(rest, "");
         }
         for text in

@@ -14,13 +14,13 @@ pub(super) fn read_external(message: Vec<u8>, identity: Option<&str>) -> Result<
         return Err(SaslError::Malformed);
     }
     let identity = identity.ok_or(SaslError::Credentials)?;
-    let authorisation_identity = (!text.is_empty() && text != identity).then_some(text);
-    Ok(External { identity: identity.into(), authorisation_identity })
+    let authorization_identity = (!text.is_empty() && text != identity).then_some(text);
+    Ok(External { identity: identity.into(), authorization_identity })
 }
 
 /// Writes it.
-pub(super) fn write_external(authorisation_identity: Option<String>) -> Result<String, ChooseError> {
-    let text = authorisation_identity.unwrap_or_default();
+pub(super) fn write_external(authorization_identity: Option<String>) -> Result<String, ChooseError> {
+    let text = authorization_identity.unwrap_or_default();
     if text.contains('\0') { Err(ChooseError::Credentials) } else { Ok(text) }
 }
 

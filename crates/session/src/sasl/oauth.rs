@@ -47,7 +47,7 @@ impl Form {
 
     /// Writes a client's message.
     pub(super) fn write(self, token: &BearerToken) -> Result<Secret<String>, ChooseError> {
-        let user = token.authorisation_identity.as_deref();
+        let user = token.authorization_identity.as_deref();
         let is_fit = |text: &str| !text.is_empty() && !text.contains(char::is_control);
         if !is_token(token.token.expose()) || ![user, token.host.as_deref()].into_iter().flatten().all(is_fit) {
             return Err(ChooseError::Credentials);
@@ -81,7 +81,7 @@ fn read_xoauth2(text: &str) -> Option<BearerToken> {
     if user.is_empty() || user.contains(char::is_control) {
         return None;
     }
-    Some(BearerToken { authorisation_identity: Some(user.into()), token, host: None, port: None })
+    Some(BearerToken { authorization_identity: Some(user.into()), token, host: None, port: None })
 }
 
 /// `gs2-header kvsep *(key "=" value kvsep) kvsep` (RFC 7628 section 3.1)
@@ -111,7 +111,7 @@ fn read_bearer(text: &str) -> Option<BearerToken> {
             return None;
         }
     }
-    Some(BearerToken { authorisation_identity: header.authorisation_identity, token: auth?, host, port })
+    Some(BearerToken { authorization_identity: header.authorization_identity, token: auth?, host, port })
 }
 
 /// `Bearer` token, in any case (RFC 7628 section 4), or nothing at all.

@@ -13,7 +13,7 @@ pub(super) fn read_plain(message: Vec<u8>) -> Result<Credentials, SaslError> {
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(authzid), Some(authcid), Some(password), None) if !authcid.is_empty() && !password.is_empty() => {
             Ok(Credentials {
-                authorisation_identity: (!authzid.is_empty() && authzid != authcid).then(|| authzid.into()),
+                authorization_identity: (!authzid.is_empty() && authzid != authcid).then(|| authzid.into()),
                 authentication_identity: authcid.into(),
                 password: Secret::new(password.into()),
             })
@@ -25,7 +25,7 @@ pub(super) fn read_plain(message: Vec<u8>) -> Result<Credentials, SaslError> {
 /// Writes it.
 pub(super) fn write_plain(who: &Credentials) -> Result<Secret<String>, ChooseError> {
     check(who)?;
-    let authzid = who.authorisation_identity.as_deref().unwrap_or_default();
+    let authzid = who.authorization_identity.as_deref().unwrap_or_default();
     if authzid.contains('\0') {
         return Err(ChooseError::Credentials);
     }
@@ -62,7 +62,7 @@ impl LoginServer {
                 ServerStep::Challenge(b"Password:".to_vec())
             }
             Some(name) => ServerStep::Password(Credentials {
-                authorisation_identity: None,
+                authorization_identity: None,
                 authentication_identity: name,
                 password: Secret::new(text),
             }),
@@ -81,7 +81,7 @@ impl LoginClient {
     pub(super) fn new(who: Credentials) -> Result<Self, ChooseError> {
         check(&who)?;
         // LOGIN has no place for it, and somebody else's mail must not leave under the wrong name.
-        if who.authorisation_identity.is_some() {
+        if who.authorization_identity.is_some() {
             return Err(ChooseError::Credentials);
         }
         Ok(Self { who, given: 0 })

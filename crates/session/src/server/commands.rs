@@ -187,9 +187,9 @@ impl ServerSession {
     fn data<'i>(&mut self, now: Tick, more: bool, out: &mut BytesMut) -> Option<ServerNext<'i>> {
         // DATA ends a group (RFC 2920 section 3.1): what came with it was written before it could know of a 354. This is
         // the second wall against a message hidden in another one's content.
-        if more && self.settings.limits.forbid_unauthorised_pipelining {
-            self.say(&replies::UNAUTHORISED_PIPELINING, out);
-            self.close(CloseReason::UnauthorisedPipelining);
+        if more && self.settings.limits.forbid_unauthorized_pipelining {
+            self.say(&replies::UNAUTHORIZED_PIPELINING, out);
+            self.close(CloseReason::UnauthorizedPipelining);
             return None;
         }
         if self.transaction.binary {
@@ -204,7 +204,7 @@ impl ServerSession {
         if self.client.tls || !self.settings.offers.starttls {
             self.refuse(if self.client.tls { &replies::OUT_OF_ORDER } else { &replies::NOT_IMPLEMENTED }, out);
         } else if more {
-            self.say(&replies::UNAUTHORISED_PIPELINING, out);
+            self.say(&replies::UNAUTHORIZED_PIPELINING, out);
             self.close(CloseReason::ResidueBeforeTls);
         } else {
             self.say(&replies::START_TLS, out);

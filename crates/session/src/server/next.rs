@@ -65,7 +65,7 @@ pub enum CloseReason {
     /// A line without an end.
     EndlessLine,
     /// Something followed a command that has to be the last of its group (RFC 2920 section 3.1).
-    UnauthorisedPipelining,
+    UnauthorizedPipelining,
     /// Something came before the greeting (RFC 5321 section 4.3.1).
     EarlyTalker,
     /// Octets in clear followed STARTTLS (RFC 3207).

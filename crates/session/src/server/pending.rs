@@ -46,15 +46,15 @@ impl ServerSession {
                 self.end();
                 Some(ServerNext::Close(CloseReason::EarlyTalker))
             }
-            Pending::StartInput if input_is_empty || !self.settings.limits.forbid_unauthorised_pipelining => {
+            Pending::StartInput if input_is_empty || !self.settings.limits.forbid_unauthorized_pipelining => {
                 self.say(&replies::START_INPUT, out);
                 None
             }
-            // Came in while the question was open: as unauthorised as what came with DATA itself.
+            // Came in while the question was open: as unauthorized as what came with DATA itself.
             Pending::StartInput => {
-                self.say(&replies::UNAUTHORISED_PIPELINING, out);
+                self.say(&replies::UNAUTHORIZED_PIPELINING, out);
                 self.end();
-                Some(ServerNext::Close(CloseReason::UnauthorisedPipelining))
+                Some(ServerNext::Close(CloseReason::UnauthorizedPipelining))
             }
             Pending::ContentEnd => self.content_ended(now, out),
             Pending::StartTls if input_is_empty => {

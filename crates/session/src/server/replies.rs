@@ -25,7 +25,7 @@ pub(super) static LOCAL_ERROR: Reply = Reply::from_static("451 4.3.0 Local error
 pub(super) static TOO_MANY_RECIPIENTS: Reply =
     Reply::from_static("452 4.5.3 Too many recipients, send the rest in another transaction\r\n");
 
-pub(super) static UNKNOWN_COMMAND: Reply = Reply::from_static("500 5.5.1 Command not recognised\r\n");
+pub(super) static UNKNOWN_COMMAND: Reply = Reply::from_static("500 5.5.1 Command not recognized\r\n");
 pub(super) static BARE_LF: Reply = Reply::from_static("500 5.5.2 A line has to end in CRLF\r\n");
 pub(super) static LONG_LINE: Reply = Reply::from_static("500 5.5.2 Line too long\r\n");
 pub(super) static ENDLESS_LINE: Reply = Reply::from_static("421 4.7.0 Line without an end\r\n");
@@ -42,7 +42,7 @@ pub(super) static AUTH_REQUIRED: Reply = Reply::from_static("530 5.7.0 Authentic
 pub(super) static TLS_REQUIRED: Reply = Reply::from_static("530 5.7.0 Send STARTTLS first\r\n");
 pub(super) static AUTH_NEEDS_TLS: Reply = Reply::from_static("538 5.7.11 Send STARTTLS first\r\n");
 pub(super) static MESSAGE_TOO_LARGE: Reply = Reply::from_static("552 5.3.4 Message too large\r\n");
-pub(super) static UNAUTHORISED_PIPELINING: Reply =
+pub(super) static UNAUTHORIZED_PIPELINING: Reply =
     Reply::from_static("554 5.5.0 Wait for the reply before sending more\r\n");
 pub(super) static EARLY_TALKER: Reply = Reply::from_static("554 5.5.0 Wait for the greeting\r\n");
 pub(super) static UNKNOWN_PARAMETER: Reply = Reply::from_static("555 5.5.4 Parameter not offered\r\n");

@@ -133,7 +133,7 @@ pub struct ServerLimits {
     /// Failed AUTH attempts in a session. Default 3. Beyond it: 421 and the end.
     pub auth_failures: u32,
     /// Whether octets behind DATA, before its 354, end the session with 554 (RFC 2920 section 3.1). Default on.
-    pub forbid_unauthorised_pipelining: bool,
+    pub forbid_unauthorized_pipelining: bool,
     /// Whether octets before the greeting end the session with 554 (RFC 5321 section 4.3.1 has a client wait for it).
     /// Default on; they are only seen when there is a [delay](ServerTimeouts::greeting_delay).
     pub forbid_early_talking: bool,
@@ -209,7 +209,7 @@ impl Default for ServerLimits {
             errors: 20,
             junk_commands: 100,
             auth_failures: 3,
-            forbid_unauthorised_pipelining: true,
+            forbid_unauthorized_pipelining: true,
             forbid_early_talking: true,
         }
     }

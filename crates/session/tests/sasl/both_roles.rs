@@ -51,7 +51,7 @@ proptest! {
         let mut application = Application::new(&known, &password);
         for typed in [&password, &typed] {
             let who = Credentials {
-                authorisation_identity: acts_as.clone(),
+                authorization_identity: acts_as.clone(),
                 authentication_identity: name.clone(),
                 password: Secret::new(typed.clone()),
             };

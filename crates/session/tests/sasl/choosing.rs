@@ -80,7 +80,7 @@ fn the_strongest_that_is_allowed_is_taken() {
 
 #[test]
 fn what_a_mechanism_cannot_carry_is_said_before_anything_leaves() {
-    let acting = || Credentials { authorisation_identity: Some("other".into()), ..password(USER, PASSWORD) };
+    let acting = || Credentials { authorization_identity: Some("other".into()), ..password(USER, PASSWORD) };
     let odd = |token_text: &str, user: Option<&str>, host: Option<&str>| {
         let mut odd = token(user);
         odd.token = Secret::new(token_text.into());
@@ -92,7 +92,7 @@ fn what_a_mechanism_cannot_carry_is_said_before_anything_leaves() {
         (Plain, password(USER, "").into()),
         (Plain, password("a\0b", PASSWORD).into()),
         (Plain, password(USER, "a\0b").into()),
-        (Plain, Credentials { authorisation_identity: Some("a\0b".into()), ..password(USER, PASSWORD) }.into()),
+        (Plain, Credentials { authorization_identity: Some("a\0b".into()), ..password(USER, PASSWORD) }.into()),
         (Plain, password(USER, &"x".repeat(10_000)).into()),
         (Login, acting().into()),
         (Login, password(USER, "").into()),
@@ -104,8 +104,8 @@ fn what_a_mechanism_cannot_carry_is_said_before_anything_leaves() {
         (ScramSha256, password("\u{7}", PASSWORD).into()),
         (ScramSha256, password(USER, "\u{1f600}").into()),
         (ScramSha256, password(&"x".repeat(10_000), PASSWORD).into()),
-        (ScramSha256, Credentials { authorisation_identity: Some("x".repeat(5_000)), ..acting() }.into()),
-        (ScramSha256, Credentials { authorisation_identity: Some(String::new()), ..acting() }.into()),
+        (ScramSha256, Credentials { authorization_identity: Some("x".repeat(5_000)), ..acting() }.into()),
+        (ScramSha256, Credentials { authorization_identity: Some(String::new()), ..acting() }.into()),
         (XOauth2, odd(TOKEN, Some("a\x01b"), None)),
         (XOauth2, odd("", Some(USER), None)),
         (OauthBearer, odd("a b", None, None)),

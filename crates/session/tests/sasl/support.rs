@@ -19,7 +19,7 @@ pub(crate) const SERVER_NONCE: &str = "AgICAgICAgICAgICAgICAgIC";
 
 pub(crate) fn password(name: &str, password: &str) -> Credentials {
     Credentials {
-        authorisation_identity: None,
+        authorization_identity: None,
         authentication_identity: name.into(),
         password: Secret::new(password.into()),
     }
@@ -27,7 +27,7 @@ pub(crate) fn password(name: &str, password: &str) -> Credentials {
 
 pub(crate) fn token(user: Option<&str>) -> BearerToken {
     BearerToken {
-        authorisation_identity: user.map(Into::into),
+        authorization_identity: user.map(Into::into),
         token: Secret::new(TOKEN.into()),
         host: None,
         port: None,
@@ -99,15 +99,15 @@ impl Application {
                 step @ (ServerStep::Challenge(_) | ServerStep::Done(_)) => return Ok(step),
                 ServerStep::Password(who) => {
                     let is_right = who.authentication_identity == self.name && *who.password.expose() == self.password;
-                    let acts_as = who.authorisation_identity.unwrap_or(who.authentication_identity);
+                    let acts_as = who.authorization_identity.unwrap_or(who.authentication_identity);
                     exchange.decide(if is_right { Ok(acts_as) } else { Err(SaslError::Credentials) })?
                 }
                 ServerStep::Token(token) => {
                     let is_right = token.token.expose() == TOKEN;
-                    let who = token.authorisation_identity.unwrap_or_else(|| "of the token".into());
+                    let who = token.authorization_identity.unwrap_or_else(|| "of the token".into());
                     exchange.decide(if is_right { Ok(who) } else { Err(SaslError::Credentials) })?
                 }
-                ServerStep::External(who) => exchange.decide(Ok(who.authorisation_identity.unwrap_or(who.identity)))?,
+                ServerStep::External(who) => exchange.decide(Ok(who.authorization_identity.unwrap_or(who.identity)))?,
                 ServerStep::Anonymous(trace) => exchange.decide(Ok(trace))?,
                 ServerStep::ScramKey(who) => {
                     let password = &self.password;

@@ -36,7 +36,7 @@ const VECTORS: &[Vector] = &[
         mechanism: Mechanism::Plain,
         credentials: || {
             let who = password("Kurt", "xipj3plmq");
-            Credentials { authorisation_identity: Some("Ursel".into()), ..who }.into()
+            Credentials { authorization_identity: Some("Ursel".into()), ..who }.into()
         },
         scram: NO_SCRAM,
         refusal: Some(SaslError::Credentials),
@@ -45,7 +45,7 @@ const VECTORS: &[Vector] = &[
     Vector {
         source: "RFC 4954 section 4.1: PLAIN",
         mechanism: Mechanism::Plain,
-        credentials: || Credentials { authorisation_identity: Some("test".into()), ..password("test", "1234") }.into(),
+        credentials: || Credentials { authorization_identity: Some("test".into()), ..password("test", "1234") }.into(),
         scram: NO_SCRAM,
         refusal: None,
         lines: &["c:dGVzdAB0ZXN0ADEyMzQ="],
@@ -131,7 +131,7 @@ const VECTORS: &[Vector] = &[
         credentials: || {
             let token = Secret::new("ya29.vF9dft4qmTc2Nvb3RlckBhdHRhdmlzdGEuY29tCg".into());
             let user = Some("someuser@example.com".into());
-            BearerToken { authorisation_identity: user, token, host: None, port: None }.into()
+            BearerToken { authorization_identity: user, token, host: None, port: None }.into()
         },
         scram: NO_SCRAM,
         refusal: None,
@@ -182,7 +182,7 @@ const VECTORS: &[Vector] = &[
 
 fn bearer(user: &str, site: Option<(&str, u16)>) -> ClientCredentials {
     BearerToken {
-        authorisation_identity: Some(user.into()),
+        authorization_identity: Some(user.into()),
         token: Secret::new("vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==".into()),
         host: site.map(|(host, _)| host.into()),
         port: site.map(|(_, port)| port),

@@ -57,12 +57,12 @@ fn client(mechanism: Mechanism, lines: &[&[u8]]) {
     let token = Secret::new("token".into());
     let credentials = match mechanism {
         Mechanism::OauthBearer | Mechanism::XOauth2 => {
-            BearerToken { authorisation_identity: user(), token, host: None, port: None }.into()
+            BearerToken { authorization_identity: user(), token, host: None, port: None }.into()
         }
         Mechanism::External => ClientCredentials::External(None),
         Mechanism::Anonymous => ClientCredentials::Anonymous(String::new()),
         _ => {
-            Credentials { authorisation_identity: None, authentication_identity: "user".into(), password: token }.into()
+            Credentials { authorization_identity: None, authentication_identity: "user".into(), password: token }.into()
         }
     };
     let mut context = ClientContext::new(Nonce::from_random([1; 18]));

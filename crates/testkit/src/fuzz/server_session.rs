@@ -28,7 +28,7 @@ pub fn server_session(data: &[u8]) {
     let random = Chunking::Random(Choices::new(stream.len() as u64));
     serve(&settings, *header, &events, random.clone());
     // What comes behind DATA before 354, or behind STARTTLS before the handshake, depends on when it comes.
-    settings.limits.forbid_unauthorised_pipelining = false;
+    settings.limits.forbid_unauthorized_pipelining = false;
     let whole = serve(&settings, *header, &events, Chunking::Whole);
     for chunking in [Chunking::Single, Chunking::At(stream.len() / 2), random] {
         let found = serve(&settings, *header, &events, chunking.clone());

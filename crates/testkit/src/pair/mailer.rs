@@ -259,7 +259,7 @@ impl Mailer {
         }
         assert!(client.session.capabilities().auth().contains(mechanism), "{mechanism} is offered");
         let credentials = Credentials {
-            authorisation_identity: None,
+            authorization_identity: None,
             authentication_identity: USER.into(),
             password: Secret::new(PASSWORD.into()),
         };

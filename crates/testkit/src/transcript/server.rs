@@ -249,7 +249,7 @@ fn limit(settings: &mut ServerSettings, name: &str, value: usize) {
         "auth-failures" => limits.auth_failures = small,
         "greeting-delay" => settings.timeouts.greeting_delay = Duration::from_secs(value as u64),
         "early-talking" => limits.forbid_early_talking = value == 0,
-        "unauthorised-pipelining" => limits.forbid_unauthorised_pipelining = value == 0,
+        "unauthorized-pipelining" => limits.forbid_unauthorized_pipelining = value == 0,
         _ => panic!("no such limit: {name}"),
     }
 }

@@ -153,7 +153,7 @@ impl ContentCheck {
     }
 }
 
-/// As many pairs of neighbouring octets as are looked at together. What is done with one lane is done with all and
+/// As many pairs of neighboring octets as are looked at together. What is done with one lane is done with all and
 /// without a branch, so that the compiler takes the vector registers of any CPU for it.
 const LANES: usize = 32;
 

@@ -111,7 +111,7 @@ const REGISTRY: &[Registered] = &[
     // A duplicate of 6.8, deprecated in the registry.
     row(6, 10, 6531, "UTF-8 reply needed and not permitted"),
     row(7, 0, 3463, "security or policy status"),
-    row(7, 1, 3463, "delivery not authorised"),
+    row(7, 1, 3463, "delivery not authorized"),
     row(7, 2, 3463, "mailing list expansion prohibited"),
     row(7, 3, 3463, "security conversion required and not possible"),
     row(7, 4, 3463, "security features not supported"),

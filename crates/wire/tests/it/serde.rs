@@ -1,4 +1,4 @@
-//! What is serialised comes back, and nothing comes in that the parsers refuse.
+//! What is serialized comes back, and nothing comes in that the parsers refuse.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 use std::fmt::{Debug, Display};

@@ -19,7 +19,7 @@ Usage: cargo xtask bench [wire|session|queue] [CRITERION-ARGUMENT]...
 
 Without `relay`: the benchmarks of one layer or of all, and a table of what they found. A word picks those whose name
 has it in it, `--save-baseline NAME` and `--baseline NAME` compare two runs, `--test` runs everything once without
-measuring. The first build takes minutes: it optimises across crates.
+measuring. The first build takes minutes: it optimizes across crates.
 
 With `durability`: what it costs that a message is on stable storage before it is accepted, beside an ideal log, plain
 appends, a file for each message, and SQLite, on the disk of the target folder: about four minutes, and some gigabytes
@@ -83,7 +83,7 @@ fn relay(options: &[&str]) -> Outcome {
     Run::new(python).args([script.as_path(), "--relay".as_ref(), &relay]).args(options).run()
 }
 
-/// The relay program, optimised, with the features that users get.
+/// The relay program, optimized, with the features that users get.
 fn build() -> Result<PathBuf, Failure> {
     let command = ["build", "--release", "--package", "posthaste-examples", "--bin", "relay"];
     Run::cargo().dir(&workspace_root()).args(command).run()?;

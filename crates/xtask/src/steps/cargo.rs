@@ -3,7 +3,7 @@
 use crate::shell::{Outcome, Run};
 use crate::test::Context;
 
-/// The package of the programs. Its tests drive the relay as a process and run in `end-to-end`, optimised.
+/// The package of the programs. Its tests drive the relay as a process and run in `end-to-end`, optimized.
 const PROGRAMS: &str = "posthaste-examples";
 const BENCHES: &str = "posthaste-benches";
 

@@ -70,7 +70,7 @@ impl ScramClient {
             Binding::NotOffered => Flag::NotOffered,
             Binding::Used(binding) => Flag::Used(binding.kind.as_str()),
         };
-        let authzid = who.authorisation_identity.as_deref();
+        let authzid = who.authorization_identity.as_deref();
         if authzid.is_some_and(|identity| identity.is_empty() || identity.contains('\0')) {
             return Err(ChooseError::Credentials);
         }

@@ -71,8 +71,8 @@ impl ScramServer {
             }
             Stage::Final(begun, key) => {
                 let signature = last(&text, &begun, &key)?;
-                let ScramUser { authentication_identity, authorisation_identity } = begun.user;
-                self.stage = Stage::Acknowledge(authorisation_identity.unwrap_or(authentication_identity));
+                let ScramUser { authentication_identity, authorization_identity } = begun.user;
+                self.stage = Stage::Acknowledge(authorization_identity.unwrap_or(authentication_identity));
                 Ok(ServerStep::Challenge(format!("v={}", encode(signature)).into_bytes()))
             }
             Stage::Acknowledge(who) if text.is_empty() => Ok(ServerStep::Done(who)),
@@ -110,9 +110,9 @@ impl ScramServer {
         }
         let first = ClientFirstBare::parse(bare)?;
         let name = prepare(&first.name).map_err(|_| SaslError::Malformed)?.to_string();
-        let authorisation_identity = header.authorisation_identity.filter(|identity| *identity != name);
+        let authorization_identity = header.authorization_identity.filter(|identity| *identity != name);
         Ok(Begun {
-            user: ScramUser { authentication_identity: name, authorisation_identity },
+            user: ScramUser { authentication_identity: name, authorization_identity },
             client_first_bare: bare.into(),
             server_first: String::new(),
             client_nonce: first.nonce.into(),

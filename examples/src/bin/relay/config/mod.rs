@@ -267,7 +267,7 @@ fn listeners(file: &File, settings: &ServerSettings, tls: Option<&Arc<ServerConf
     listeners
 }
 
-/// What the relay honours, without what is switched off or cannot be kept.
+/// What the relay honors, without what is switched off or cannot be kept.
 fn offered(wanted: &file::Offers, verifies: bool) -> Offers {
     let all = offers();
     let on = |flag: &Option<At<bool>>| check::is_on(flag.as_ref());

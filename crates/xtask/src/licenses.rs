@@ -1,4 +1,4 @@
-//! Licences, duplicate versions and sources of every dependency, read from `cargo metadata`.
+//! Licenses, duplicate versions and sources of every dependency, read from `cargo metadata`.
 //!
 //! cargo-deny does this and more. It is not used because building it takes about four minutes on two cores, a
 //! third of the time that the whole command may take on a fresh machine, for three questions that a page answers.
@@ -12,7 +12,7 @@ use cargo_metadata::{CargoOpt, Metadata, MetadataCommand};
 use crate::shell::{Failure, Outcome, Run};
 use crate::test::Context;
 
-/// Licences that ask for no more than their text being passed on.
+/// Licenses that ask for no more than their text being passed on.
 const ALLOWED: &[&str] = &[
     "0BSD",
     "Apache-2.0",
@@ -28,7 +28,7 @@ const ALLOWED: &[&str] = &[
     "Unicode-3.0",
     "Unlicense",
     "Zlib",
-    // A list of root certificates, under a licence for data.
+    // A list of root certificates, under a license for data.
     "CDLA-Permissive-2.0",
 ];
 
@@ -51,9 +51,9 @@ pub(crate) fn run(context: &Context) -> Outcome {
         counted += 1;
         let name = format!("{} {}", package.name, package.version);
         match &package.license {
-            Some(licence) if is_allowed(licence) => {}
-            Some(licence) => problems.push(format!("{name} is under `{licence}`, which is not on the list.")),
-            None => problems.push(format!("{name} names no licence.")),
+            Some(license) if is_allowed(license) => {}
+            Some(license) => problems.push(format!("{name} is under `{license}`, which is not on the list.")),
+            None => problems.push(format!("{name} names no license.")),
         }
         match &package.source {
             Some(source) if source.is_crates_io() => {}
@@ -77,10 +77,10 @@ pub(crate) fn run(context: &Context) -> Outcome {
     }
 
     if problems.is_empty() {
-        println!("  {counted} dependencies: licences, sources and versions are as agreed");
+        println!("  {counted} dependencies: licenses, sources and versions are as agreed");
         return Ok(());
     }
-    let remedy = "Choose another dependency, or extend the lists in crates/xtask/src/licences.rs with a reason.";
+    let remedy = "Choose another dependency, or extend the lists in crates/xtask/src/licenses.rs with a reason.";
     Err(Failure::new(problems.join("\n"), remedy))
 }
 
@@ -110,7 +110,7 @@ fn versions_built_here(context: &Context) -> Result<BTreeMap<String, BTreeSet<St
     Ok(versions)
 }
 
-/// Whether an SPDX expression can be satisfied with allowed licences alone.
+/// Whether an SPDX expression can be satisfied with allowed licenses alone.
 fn is_allowed(expression: &str) -> bool {
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words: Vec<&str> = spaced.split_whitespace().collect();
@@ -149,13 +149,13 @@ fn one(words: &mut &[&str]) -> Option<bool> {
             *words = rest;
             Some(allowed)
         }
-        [licence, "WITH", exception, rest @ ..] => {
+        [license, "WITH", exception, rest @ ..] => {
             *words = rest;
-            Some(ALLOWED.contains(&format!("{licence} WITH {exception}").as_str()))
+            Some(ALLOWED.contains(&format!("{license} WITH {exception}").as_str()))
         }
-        [licence, rest @ ..] => {
+        [license, rest @ ..] => {
             *words = rest;
-            Some(ALLOWED.contains(licence))
+            Some(ALLOWED.contains(license))
         }
         [] => None,
     }

@@ -10,7 +10,7 @@ use std::sync::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use posthaste_io::{
+use posthaste_tokio::{
     ClientDriver, ClientError, ClientEvent, Connection, Question, ServerEvent,
     session::{
         ClientSettings, PeerMisbehaved, Verdict,
@@ -94,8 +94,8 @@ async fn the_end_of_tls_is_the_end() {
     let serving = tokio::spawn(async move {
         let mut connection = Connection::new(theirs);
         connection.accept_tls(server_tls).await.unwrap();
-        let session = posthaste_io::session::ServerSession::new(Arc::new(settings()), true);
-        let mut driver = posthaste_io::ServerDriver::new(connection, session);
+        let session = posthaste_tokio::session::ServerSession::new(Arc::new(settings()), true);
+        let mut driver = posthaste_tokio::ServerDriver::new(connection, session);
         let mut content = Vec::new();
         loop {
             match driver.next().await {
@@ -179,7 +179,7 @@ fn proves(client: ChannelBinding, server: ChannelBinding) -> bool {
     let mut context = ClientContext::new(Nonce::from_random([1; 18]));
     context.channel_binding = Some(client);
     let who = Credentials {
-        authorisation_identity: None,
+        authorization_identity: None,
         authentication_identity: "me".to_owned(),
         password: Secret::new("right".to_owned()),
     };

@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use posthaste_io::{
+use posthaste_tokio::{
     Connection, ServerDriver,
     rustls::{
         ClientConfig, RootCertStore, ServerConfig,

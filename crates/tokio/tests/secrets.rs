@@ -3,7 +3,7 @@
 
 mod support;
 
-use posthaste_io::{
+use posthaste_tokio::{
     ClientDriver, ClientEvent, Connection, Question, ServerEvent,
     session::{ClientSettings, ServerSettings, Verdict, sasl::Nonce},
     wire::{Auth, Command, Mechanism, MechanismSet, Secret},
@@ -44,7 +44,7 @@ async fn at_a_server() {
                     Question::Auth(_, None) => Verdict::Challenge(Vec::new()),
                     Question::Auth(name, _) if name == "LOGIN" => Verdict::Challenge(b"Password:".to_vec()),
                     Question::Auth(..) | Question::AuthResponse(_) => {
-                        Verdict::Refuse(posthaste_io::session::sasl::SaslError::Credentials.reply())
+                        Verdict::Refuse(posthaste_tokio::session::sasl::SaslError::Credentials.reply())
                     }
                     _ => Verdict::Accept(None),
                 };

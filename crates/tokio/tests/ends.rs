@@ -5,7 +5,7 @@ mod support;
 
 use std::io::ErrorKind;
 
-use posthaste_io::{
+use posthaste_tokio::{
     Question, ServerEvent,
     session::{ServerSettings, Verdict, server::CloseReason},
 };
@@ -19,7 +19,7 @@ async fn the_end_of_the_stream_at_every_octet() {
     for cut in 0..=dialogue.len() {
         let (mut client, server) = tokio::io::duplex(4_096);
         let mut settings = ServerSettings::new("mx.test");
-        settings.limits.forbid_unauthorised_pipelining = false;
+        settings.limits.forbid_unauthorized_pipelining = false;
         let mut driver = driver(server, settings);
         client.write_all(&dialogue[..cut]).await.unwrap();
         client.shutdown().await.unwrap();

@@ -6,7 +6,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use posthaste_io::{
+use posthaste_tokio::{
     ClientDriver, ClientEvent, Connection, Content, Question, ServerEvent,
     session::{ClientSettings, Verdict, server::CloseReason},
     wire::{Command, Reply},
