@@ -28,7 +28,7 @@ pub use command::{Auth, Command, Mail, Rcpt};
 pub use encode::EncodeError;
 pub use error::{SyntaxError, SyntaxErrorKind};
 pub use parameter::{BodyType, Notify, OriginalRecipient, Parameters, Ret};
-pub use reply::{EnhancedCode, Reply, ReplyCode, ReplyRef, Severity};
+pub use reply::{Accepted, EnhancedCode, Refusal, Reply, ReplyCode, ReplyRef, Severity};
 pub use secret::Secret;
 pub use utf8_xtext::Utf8Xtext;
 pub use xtext::Xtext;

@@ -1,6 +1,7 @@
 //! Replies (RFC 5321 section 4.2), in both directions in one form: their octets.
 
 mod code;
+mod decision;
 mod enhanced;
 mod error;
 mod framer;
@@ -14,6 +15,9 @@ use bytes::Bytes;
 use memchr::memchr;
 
 pub use code::{ReplyCode, Severity};
+#[doc(hidden)]
+pub use decision::{__accepted, __code, __format, __refusal};
+pub use decision::{Accepted, Refusal, WrongSeverity};
 pub use enhanced::{EnhancedCode, ParseEnhancedCodeError};
 pub use error::{ParseReplyError, ReplyError, ReplyErrorKind};
 pub use framer::{ReplyFramer, ReplyLimits};
