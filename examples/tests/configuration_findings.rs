@@ -145,7 +145,7 @@ const FOUND: &[(&str, &[&str])] = &[
         "listener = [@mx]\n#relay_from\n#postmaster",
         &["1 W hostname: no route leads", "5 W listener: from nobody for anybody"],
     ),
-    // Accounts.
+    // AccountTable.
     (
         "listener = [@mx, @submission]\n@tls\naccount = [{ name = \"IX\", verifier = @4096 },\n{ name = \"\u{2168}\", verifier = @4096 }]",
         &["8 E name: the account in line 7"],
@@ -174,7 +174,7 @@ const FOUND: &[(&str, &[&str])] = &[
     ("tls = { certificate = \"open.pem\", key = \"open.key\" }", &["5 W key: every user of this host"]),
     ("tls = { certificate = \"none.pem\", key = \"none.key\" }", &["5 E certificate: none.pem", "5 E key: none.key"]),
     ("tls = { certificate = \"cert.pem\" }", &["5 E key: missing"]),
-    // Routes.
+    // RouteTable.
     ("@to_mx\n[[route]]\ndomains = [\"a.test\"]\nto = \"mx\"", &["9 W domains: line 6 has all"]),
     (
         "[[route]]\ndomains = [\"*.b.test\", \"a.test\"]\nto = \"mx\"\n[[route]]\ndomains = [\"x.y.b.test\", \"*.c.b.test\", \"A.test\"]\nto = \"mx\"\n@to_hop",

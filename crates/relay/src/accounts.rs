@@ -1,12 +1,30 @@
-//! Who may log in.
+//! The users that may log in.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, future::Future};
 
 use posthaste_server::{
-    ScramKey, UnknownUsers,
+    Context, SaslError, ScramKey, ScramUser, UnknownUsers,
     session::sasl::{KeyError, prepare},
 };
 use thiserror::Error;
+
+/// Knows the users that may log in. [`AccountTable`] is one; an application's own may ask a database. One
+/// key serves SCRAM-SHA-256, SCRAM-SHA-256-PLUS, PLAIN and LOGIN.
+///
+/// The look-up is part of the server's [verdict](posthaste_server::Handler) on AUTH, and its time counts
+/// there.
+pub trait Accounts: Send + Sync + 'static {
+    /// The key of a user. `None`: there is no such user, or it may not act as the identity that it asks
+    /// for.
+    ///
+    /// # Errors
+    /// [`SaslError::Unavailable`] when the key cannot be looked up now: 454.
+    fn key(&self, cx: &Context, user: &ScramUser) -> impl Future<Output = Result<Option<ScramKey>, SaslError>> + Send;
+
+    /// How SCRAM answers for users who do not exist: with the iterations of the keys, and a secret that
+    /// outlives a restart.
+    fn unknown_users(&self) -> UnknownUsers;
+}
 
 /// Names with the keys of their passwords, fixed at start; no password is kept. One key serves SCRAM-SHA-256,
 /// SCRAM-SHA-256-PLUS, PLAIN and LOGIN.
@@ -14,7 +32,7 @@ use thiserror::Error;
 /// Nobody can find out who has an account: a name that nobody has gets a salt too and takes as long, as long as all keys have
 /// the iterations of the [`UnknownUsers`].
 #[derive(Debug, Clone)]
-pub struct Accounts {
+pub struct AccountTable {
     /// By their names as SASLprep makes them.
     keys: HashMap<String, ScramKey>,
     unknown_users: UnknownUsers,
@@ -32,7 +50,7 @@ pub enum AccountError {
     Key(#[from] KeyError),
 }
 
-impl Accounts {
+impl AccountTable {
     /// Without an account yet.
     pub fn new(unknown_users: UnknownUsers) -> Self {
         Self { keys: HashMap::new(), unknown_users }
@@ -61,7 +79,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// Whether nobody may log in.
+    /// Returns `true` if there is no account.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
@@ -71,9 +89,21 @@ impl Accounts {
         self.keys.get(name)
     }
 
-    /// How to answer for everybody else.
+    /// How to answer for all other names.
     pub const fn unknown_users(&self) -> &UnknownUsers {
         &self.unknown_users
+    }
+}
+
+impl Accounts for AccountTable {
+    async fn key(&self, _: &Context, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
+        // Acting as another user would need a rule that says who may.
+        let itself = user.authorization_identity.is_none();
+        Ok(Self::key(self, &user.authentication_identity).filter(|_| itself).cloned())
+    }
+
+    fn unknown_users(&self) -> UnknownUsers {
+        self.unknown_users.clone()
     }
 }
 
@@ -83,8 +113,8 @@ mod tests {
 
     use super::*;
 
-    fn accounts(secret: u8) -> Accounts {
-        Accounts::new(UnknownUsers::new(Secret::new([secret; 32]), 5_000))
+    fn accounts(secret: u8) -> AccountTable {
+        AccountTable::new(UnknownUsers::new(Secret::new([secret; 32]), 5_000))
     }
 
     #[test]

@@ -5,33 +5,49 @@ use std::net::IpAddr;
 
 use posthaste_client::mx::is_public;
 use posthaste_server::{
-    Envelope, Peer,
-    wire::{Domain, ForwardPath, Mail, Mailbox, Rcpt, Reply, address::AddressLiteral},
+    Context, Envelope, Peer, Refusal, refusal,
+    wire::{Domain, ForwardPath, Mail, Mailbox, Rcpt, address::AddressLiteral},
 };
 
-use crate::{NextHop, RelayOptions, domains::canonical};
+use crate::{NextHop, RelayOptions, domains::canonical, hooks::Hooks};
 
 /// The most octets of a name in the DNS, as text (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 253;
 
-impl RelayOptions {
-    /// Takes or refuses a recipient of a client's message.
-    ///
-    /// # Errors
-    /// The reply to refuse with.
-    pub(crate) fn admit(&self, peer: &Peer, mail: &Mail, rcpt: &Rcpt) -> Result<(), Reply> {
-        if self.is_postmaster(Some(peer), &rcpt.forward_path) {
-            let own = self.host_name.borrowed();
-            let to = self.postmaster.as_ref().map_or(own, Mailbox::domain);
-            return self.reaches(peer, mail, &to);
-        }
-        self.policy.check(peer, &self.host_name, rcpt)?;
-        match &rcpt.forward_path {
-            ForwardPath::Mailbox(mailbox) => self.reaches(peer, mail, &mailbox.domain()),
-            ForwardPath::Postmaster => Ok(()),
+/// Takes or refuses a recipient of a client's message.
+///
+/// # Errors
+/// The refusal.
+pub(crate) async fn admit(
+    options: &RelayOptions,
+    hooks: &Hooks,
+    cx: &Context,
+    trusted: bool,
+    mail: &Mail,
+    rcpt: &Rcpt,
+) -> Result<(), Refusal> {
+    let peer = &cx.peer;
+    if options.is_postmaster(Some(peer), &rcpt.forward_path) {
+        let own = options.host_name.borrowed();
+        let to = options.postmaster.as_ref().map_or(own, Mailbox::domain);
+        return options.reaches(peer, mail, &to);
+    }
+    let ForwardPath::Mailbox(mailbox) = &rcpt.forward_path else { return Ok(()) };
+    let domain = mailbox.domain();
+    if !trusted {
+        // The domain after the last `@` decides. The local part is opaque to this relay, but the next hop may
+        // read a route in it.
+        let routes_on = mailbox.unquoted_local_part().contains(['%', '!', '@']);
+        let serves = options.is_own(canonical(&domain).as_deref()) || hooks.serves(options, cx, &domain).await?;
+        if routes_on || !serves {
+            return Err(refusal!("550 5.7.1 Relaying denied"));
         }
     }
+    options.reaches(peer, mail, &domain)?;
+    hooks.check(cx, mailbox).await
+}
 
+impl RelayOptions {
     /// Sends what is for this host's postmaster to the mailbox that stands for it.
     pub(crate) fn forward_postmaster(&self, peer: Option<&Peer>, envelope: &mut Envelope) {
         let Some(mailbox) = &self.postmaster else { return };
@@ -56,17 +72,17 @@ impl RelayOptions {
     }
 
     /// Refuses a domain whose mail cannot go anywhere, whatever hosts and the DNS say.
-    fn reaches(&self, peer: &Peer, mail: &Mail, domain: &Domain<&str>) -> Result<(), Reply> {
+    fn reaches(&self, peer: &Peer, mail: &Mail, domain: &Domain<&str>) -> Result<(), Refusal> {
         let Some(name) = canonical(domain) else {
-            return Err(Reply::from_static("550 5.1.2 That domain cannot be in the DNS\r\n"));
+            return Err(refusal!("550 5.1.2 That domain cannot be in the DNS"));
         };
         let to = self.routes.route(&name).map(|route| &route.to);
         let verifies = match to {
             // Whatever the DNS says of our own name, it leads back here.
             None | Some(NextHop::Mx) if self.is_own(Some(&name)) => {
-                return Err(Reply::from_static("550 5.1.1 There is no such mailbox here\r\n"));
+                return Err(refusal!("550 5.1.1 There is no such mailbox here"));
             }
-            None => return Err(Reply::from_static("550 5.1.1 There is no route to that recipient\r\n")),
+            None => return Err(refusal!("550 5.1.1 There is no route to that recipient")),
             Some(NextHop::Mx) => {
                 self.reaches_by_dns(peer, domain, &name)?;
                 false
@@ -75,43 +91,41 @@ impl RelayOptions {
         };
         // RFC 8689 section 4.2.1. A report may go on without.
         if mail.require_tls && !verifies && mail.reverse_path.mailbox().is_some() {
-            return Err(Reply::from_static("550 5.7.10 No verified TLS leads to that recipient\r\n"));
+            return Err(refusal!("550 5.7.10 No verified TLS leads to that recipient"));
         }
         Ok(())
     }
 
-    fn reaches_by_dns(&self, peer: &Peer, domain: &Domain<&str>, name: &str) -> Result<(), Reply> {
+    fn reaches_by_dns(&self, peer: &Peer, domain: &Domain<&str>, name: &str) -> Result<(), Refusal> {
         let any = self.delivery.allow_private;
         match domain.address_literal() {
             Some(_) if is_own_address(peer, domain) => {
-                Err(Reply::from_static("550 5.4.6 That is this host, and it has no mailboxes\r\n"))
+                Err(refusal!("550 5.4.6 That is this host, and it has no mailboxes"))
             }
-            Some(AddressLiteral::Ip(address)) if is_nobody(address) || !(any || is_public(address)) => {
-                Err(Reply::from_static("550 5.1.2 That address is not one that mail goes to\r\n"))
+            Some(AddressLiteral::Ip(address)) if is_no_host(address) || !(any || is_public(address)) => {
+                Err(refusal!("550 5.1.2 That address is not one that mail goes to"))
             }
             Some(AddressLiteral::Ip(_)) => Ok(()),
-            Some(_) => Err(Reply::from_static("550 5.1.2 That kind of address literal leads nowhere\r\n")),
-            None if name.len() > MAX_NAME => {
-                Err(Reply::from_static("550 5.1.2 That domain is too long for the DNS\r\n"))
-            }
-            None if is_never_public(name) && !any => {
-                Err(Reply::from_static("550 5.1.2 That domain is not in the public DNS\r\n"))
-            }
+            Some(_) => Err(refusal!("550 5.1.2 That kind of address literal leads nowhere")),
+            None if name.len() > MAX_NAME => Err(refusal!("550 5.1.2 That domain is too long for the DNS")),
+            None if is_never_public(name) && !any => Err(refusal!("550 5.1.2 That domain is not in the public DNS")),
             None => Ok(()),
         }
     }
 }
 
-/// Whether a literal is the address that the client has connected to.
+/// Returns `true` if a literal is the address that the client has connected to.
 fn is_own_address(peer: &Peer, domain: &Domain<&str>) -> bool {
     match domain.address_literal() {
-        Some(AddressLiteral::Ip(address)) => address.to_canonical() == peer.local.ip().to_canonical(),
+        Some(AddressLiteral::Ip(address)) => {
+            peer.local.ip().is_some_and(|local| local.to_canonical() == address.to_canonical())
+        }
         _ => false,
     }
 }
 
-/// Whether no host has such an address. A connection to one may end at this host itself.
-fn is_nobody(address: IpAddr) -> bool {
+/// Returns `true` if no host has such an address. A connection to one may end at this host itself.
+fn is_no_host(address: IpAddr) -> bool {
     let address = address.to_canonical();
     address.is_unspecified() || address.is_multicast()
 }
@@ -124,13 +138,41 @@ fn is_never_public(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{
+        future::Future,
+        net::SocketAddr,
+        pin::pin,
+        sync::Arc,
+        task::{self, Poll, Waker},
+    };
 
     use posthaste_client::rustls;
-    use posthaste_server::wire::Command;
+    use posthaste_server::{session::ServerSettings, wire::Command};
 
     use super::*;
-    use crate::{Route, Routes};
+    use crate::{Policy, Recipients, Route, RouteTable};
+
+    /// The tables wait for nothing.
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        match pin!(future).poll(&mut task::Context::from_waker(Waker::noop())) {
+            Poll::Ready(done) => done,
+            Poll::Pending => panic!("a table has waited"),
+        }
+    }
+
+    fn context(client: &str) -> Context {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let peer = Peer::new(address(&format!("{client}:1024")), address("203.0.113.25:25"));
+        Context::new(peer, Arc::new(ServerSettings::new("relay.test")))
+    }
+
+    fn admit(options: &RelayOptions, client: &str, mail: &Mail, rcpt: &Rcpt) -> Result<(), Refusal> {
+        let (hooks, cx) = (Hooks::default(), context(client));
+        now(async {
+            let trusted = hooks.trusts(options, &cx).await?;
+            super::admit(options, &hooks, &cx, trusted, mail, rcpt).await
+        })
+    }
 
     fn parse<T>(line: &str, take: impl FnOnce(Command<'_>) -> Option<T>) -> T {
         Command::parse(line.as_bytes()).ok().and_then(take).unwrap_or_else(|| panic!("{line}"))
@@ -148,7 +190,7 @@ mod tests {
             Command::Mail(mail) => Some(mail.into_owned()),
             _ => None,
         });
-        Envelope { mail, recipients: Vec::new() }
+        Envelope::new(mail, Vec::new())
     }
 
     fn options(routes: &[(&str, bool)]) -> RelayOptions {
@@ -156,7 +198,7 @@ mod tests {
         options.policy.relay_from.push("192.0.2.0/24".parse().unwrap());
         options.policy.relay_domains =
             ["backup.test", "nowhere.test", "*.below.test"].iter().map(|text| text.parse().unwrap()).collect();
-        options.routes = Routes::new(
+        options.routes = RouteTable::new(
             routes
                 .iter()
                 .map(|(domains, mx)| {
@@ -169,9 +211,7 @@ mod tests {
     }
 
     fn said(options: &RelayOptions, client: &str, mail: &str, path: &str) -> String {
-        let local = "203.0.113.25:25".parse().unwrap();
-        let peer = Peer::new(format!("{client}:1024").parse().unwrap(), local);
-        match options.admit(&peer, &envelope(mail).mail, &rcpt(path)) {
+        match admit(options, client, &envelope(mail).mail, &rcpt(path)) {
             Ok(()) => "250".to_owned(),
             Err(reply) => reply.to_string().chars().take(9).collect(),
         }
@@ -242,12 +282,11 @@ mod tests {
 
     #[test]
     fn a_domain_of_more_octets_than_the_dns_takes_is_refused() {
-        let peer = Peer::new("192.0.2.1:1".parse().unwrap(), "203.0.113.25:25".parse().unwrap());
         for (last, by_dns) in [(11, true), (12, false), (13, false)] {
             let mailbox: Mailbox = format!("a@{}{}", "a123456789.".repeat(22), "x".repeat(last)).parse().unwrap();
             let rcpt = Rcpt::new(ForwardPath::Mailbox(mailbox.borrowed())).into_owned();
             for (mx, taken) in [(true, by_dns), (false, true)] {
-                let admitted = options(&[("*", mx)]).admit(&peer, &envelope("<s@s.test>").mail, &rcpt);
+                let admitted = admit(&options(&[("*", mx)]), TRUSTED, &envelope("<s@s.test>").mail, &rcpt);
                 assert_eq!(admitted.is_ok(), taken, "{last} {mx}");
             }
         }
@@ -265,7 +304,7 @@ mod tests {
         for (path, wanted) in [("<a@relay.test>", "550 5.1.1"), ("<postmaster@backup.test>", "250")] {
             assert_eq!(said(&options, STRANGER, "<>", path), wanted, "{path}");
         }
-        let peer = Peer::new("198.51.100.1:1".parse().unwrap(), "203.0.113.25:25".parse().unwrap());
+        let peer = context(STRANGER).peer;
         let mut envelope = envelope("<>");
         let paths = ["<Postmaster>", "<a@relay.test>", "<POSTMASTER@relay.test>", "<postmaster@backup.test>"];
         envelope.recipients = paths.iter().map(|path| rcpt(path)).collect();
@@ -294,6 +333,108 @@ mod tests {
             // A report, and mail that does not ask for it, go on.
             assert_eq!(said(&options, TRUSTED, "<> REQUIRETLS", "<a@b.test>"), "250");
             assert_eq!(said(&options, TRUSTED, "<s@s.test>", "<a@b.test>"), "250");
+        }
+    }
+
+    fn allowed(options: &RelayOptions, client: &str, path: &str) -> bool {
+        let line = format!("RCPT TO:{path}");
+        let Ok(Command::Rcpt(rcpt)) = Command::parse(line.as_bytes()) else { return false };
+        admit(options, client, &envelope("<>").mail, &rcpt.into_owned()).is_ok()
+    }
+
+    #[test]
+    fn clients_relay_only_as_the_policy_table_says() {
+        let mut policy = options(&[("*", false)]);
+        policy.policy.relay_domains = vec!["dest.test".parse().unwrap(), "*.sub.test".parse().unwrap()].into();
+        for path in
+            ["<a@relay.test>", "<a@DEST.test>", "<Postmaster>", "<a@x.sub.test>", "<a@y.x.sub.test>", "<a@RELAY.TEST>"]
+        {
+            assert!(allowed(&policy, "198.51.100.1", path), "{path}");
+        }
+        for path in [
+            "<v@other.test>",
+            "<v@sub.test>",
+            "<v@xsub.test>",
+            "<v@xdest.test>",
+            "<v@dest.test.other.test>",
+            "<@dest.test:v@other.test>",
+            "<v@[127.0.0.1]>",
+            "<v@[192.0.2.1]>",
+            "<v@dest.test@other.test>",
+            "<\"v@dest.test\"@other.test>",
+            "<v%dest.test@other.test>",
+            "<dest.test!v@other.test>",
+            "<v%other.test@dest.test>",
+            "<other.test!v@relay.test>",
+            "<\"v@other.test\"@dest.test>",
+            "<\"v\\@other.test\"@dest.test>",
+            "<v@dest.test.>",
+        ] {
+            assert!(!allowed(&policy, "198.51.100.1", path), "{path}");
+        }
+        assert!(allowed(&policy, "192.0.2.7", "<v@other.test>"));
+        assert!(allowed(&policy, "192.0.2.7", "<v%w@dest.test>"));
+        assert!(allowed(&policy, "[::ffff:192.0.2.7]", "<v@other.test>"));
+        let mut closed = options(&[("*", false)]);
+        closed.policy = crate::PolicyTable::default();
+        assert!(!allowed(&closed, "127.0.0.1", "<v@other.test>"));
+    }
+
+    /// Knows one mailbox, and is away for others.
+    struct Mailboxes;
+
+    impl Recipients for Mailboxes {
+        async fn check(&self, cx: &Context, mailbox: &Mailbox) -> Result<(), Refusal> {
+            assert_eq!(cx.peer.address.ip(), Some(STRANGER.parse().unwrap()));
+            match mailbox.local_part() {
+                "known" => Ok(()),
+                "away" => Err(refusal!("451 4.3.0 Try again later").with_cause("the database is away")),
+                _ => Err(refusal!("550 5.1.1 No such mailbox")),
+            }
+        }
+    }
+
+    /// Lets one domain in, and fails for another.
+    struct OneDomain;
+
+    impl Policy for OneDomain {
+        async fn trusts(&self, cx: &Context) -> Result<bool, Refusal> {
+            Ok(cx.peer.tls)
+        }
+
+        async fn serves(&self, _: &Context, domain: &Domain<&str>) -> Result<bool, Refusal> {
+            match domain.as_str() {
+                "in.test" => Ok(true),
+                "away.test" => Err(refusal!("451 4.3.0 Try again later")),
+                _ => Ok(false),
+            }
+        }
+    }
+
+    #[test]
+    fn an_application_decides_about_senders_domains_and_mailboxes() {
+        let options = options(&[("*", false)]);
+        let hooks =
+            Hooks { policy: Some(Box::new(OneDomain)), recipients: Some(Box::new(Mailboxes)), ..Hooks::default() };
+        for (tls, path, wanted) in [
+            (false, "<known@in.test>", "250"),
+            (false, "<unknown@in.test>", "550 5.1.1"),
+            (false, "<away@in.test>", "451 4.3.0"),
+            (false, "<known@away.test>", "451 4.3.0"),
+            (false, "<known@backup.test>", "550 5.7.1"),
+            (false, "<known@relay.test>", "250"),
+            (false, "<known%x@in.test>", "550 5.7.1"),
+            (true, "<known@backup.test>", "250"),
+            (true, "<unknown@backup.test>", "550 5.1.1"),
+        ] {
+            let mut cx = context(STRANGER);
+            cx.peer.tls = tls;
+            let said = now(async {
+                let trusted = hooks.trusts(&options, &cx).await?;
+                super::admit(&options, &hooks, &cx, trusted, &envelope("<>").mail, &rcpt(path)).await
+            });
+            let said = said.map_or_else(|refusal| refusal.to_string(), |()| "250".to_owned());
+            assert!(said.starts_with(wanted), "{tls} {path}: {said}");
         }
     }
 }

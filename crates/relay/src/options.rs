@@ -5,21 +5,22 @@ use std::{sync::Arc, time::Duration};
 use posthaste_client::{rustls::ClientConfig, session::client::ClientTimeouts};
 use posthaste_server::wire::{Domain, Mailbox};
 
-use crate::{Accounts, Policy, RetrySchedule, Routes};
+use crate::{AccountTable, PolicyTable, RetrySchedule, RouteTable};
 
-/// The settings of a relay.
+/// The settings of a relay. Make them with [`RelayOptions::new`], then assign fields.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct RelayOptions {
     /// Our name: in the greeting, in EHLO, in Received and in reports, all of which have it in A-labels (RFC 6531 section
     /// 3.7.1): [`RelayOptions::new`] sees to that. Mail for it is accepted from anyone if a route names the hosts that it goes
     /// to, and refused otherwise: this relay has no mailboxes, and DNS leads back here.
     pub host_name: Domain,
     /// Who may send to whom.
-    pub policy: Policy,
+    pub policy: PolicyTable,
     /// Who may log in. Default: nobody.
-    pub accounts: Option<Accounts>,
+    pub accounts: Option<AccountTable>,
     /// Where mail goes to.
-    pub routes: Routes,
+    pub routes: RouteTable,
     /// How it gets there.
     pub delivery: DeliveryOptions,
     /// Where mail for `<Postmaster>`, and for postmaster at our name, goes to (RFC 5321 section 4.5.1): a mailbox in ASCII,
@@ -40,7 +41,7 @@ pub struct RelayOptions {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AddFields {
-    /// Nobody's.
+    /// No message.
     Never,
     /// Those of clients that have logged in.
     #[default]
@@ -51,6 +52,7 @@ pub enum AddFields {
 
 /// How mail is delivered.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct DeliveryOptions {
     /// When a deferred delivery is tried again, and when it is given up.
     pub retry: RetrySchedule,
@@ -105,9 +107,9 @@ impl RelayOptions {
         let host_name = in_a_labels.unwrap_or(host_name);
         Self {
             host_name,
-            policy: Policy::default(),
+            policy: PolicyTable::default(),
             accounts: None,
-            routes: Routes::default(),
+            routes: RouteTable::default(),
             delivery: DeliveryOptions::default(),
             postmaster: None,
             add_fields: AddFields::default(),

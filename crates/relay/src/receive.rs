@@ -7,10 +7,11 @@ use jiff::Timestamp;
 use posthaste_client::Resolver;
 use posthaste_queue::{Draft, Full, NewMessage, Owner, PutError, Queue};
 use posthaste_server::{
-    Body, Envelope, Handler, Peer, SaslError, ScramKey, ScramUser, Service, UnknownUsers,
+    Accepted, Body, Context, Envelope, Handler, Peer, Refusal, SaslError, ScramKey, ScramUser, Service, UnknownUsers,
+    accepted, refusal,
     session::ServerSettings,
     wire::{
-        BodyType, Domain, EnhancedCode, Mail, Rcpt, Reply, ReplyCode,
+        BodyType, Domain, Mail, Rcpt,
         parameter::{DeliverByMode, Hold, Priority},
     },
 };
@@ -18,6 +19,7 @@ use tracing::error;
 
 use crate::{
     AddFields, Event,
+    admit::admit,
     message::{Named, Origin, OutsideError, new_message, terms},
     offers::as_of_now,
     opening::Opening,
@@ -39,20 +41,25 @@ pub struct RelayHandler<Q: Queue, R> {
     began: Instant,
     /// Its recipients, of which there are no more than can be kept.
     named: Named,
+    /// The policy trusts its client.
+    trusted: bool,
 }
-
-/// RFC 5321 section 4.5.3.1.10: the others are for another transaction.
-static TOO_MANY: Reply = Reply::from_static("452 4.5.3 Too many recipients, send to the others separately\r\n");
 
 impl<Q: Queue, R: Resolver> Service for RelayService<Q, R> {
     type Handler = RelayHandler<Q, R>;
 
-    fn settings(&self, _peer: &Peer, settings: &Arc<ServerSettings>) -> Arc<ServerSettings> {
-        as_of_now(settings)
+    fn settings(&self, cx: &Context) -> Arc<ServerSettings> {
+        as_of_now(&cx.settings)
     }
 
-    async fn connect(&self, _peer: &Peer) -> Result<RelayHandler<Q, R>, Reply> {
-        Ok(RelayHandler { shared: Arc::clone(&self.0), draft: None, began: Instant::now(), named: Named::default() })
+    async fn connect(&self, _: &Context) -> Result<RelayHandler<Q, R>, Refusal> {
+        Ok(RelayHandler {
+            shared: Arc::clone(&self.0),
+            draft: None,
+            began: Instant::now(),
+            named: Named::default(),
+            trusted: false,
+        })
     }
 }
 
@@ -63,20 +70,18 @@ impl<Q: Queue, R> std::fmt::Debug for RelayHandler<Q, R> {
 }
 
 impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
-    async fn scram_key(&mut self, _peer: &Peer, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
-        // Acting as somebody else would need a rule that says who may.
-        let itself = user.authorization_identity.is_none();
-        let accounts = self.shared.options.accounts.as_ref().filter(|_| itself);
-        Ok(accounts.and_then(|accounts| accounts.key(&user.authentication_identity)).cloned())
+    async fn scram_key(&mut self, cx: &Context, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
+        self.shared.hooks.key(&self.shared.options, cx, user).await
     }
 
     fn unknown_users(&self) -> Option<UnknownUsers> {
-        self.shared.options.accounts.as_ref().map(|accounts| accounts.unknown_users().clone())
+        self.shared.hooks.unknown_users(&self.shared.options)
     }
 
-    async fn mail(&mut self, peer: &Peer, mail: &Mail) -> Result<(), Reply> {
+    async fn mail(&mut self, cx: &Context, mail: &Mail) -> Result<(), Refusal> {
         self.began = Instant::now();
         self.named = Named::default();
+        self.trusted = self.shared.hooks.trusts(&self.shared.options, cx).await?;
         let held = mail.hold.as_ref().map_or(i64::MIN, |hold| match hold {
             Hold::For(seconds) => i64::from(*seconds),
             Hold::Until(time) => time.unix_seconds().saturating_sub(Timestamp::now().as_second()),
@@ -84,35 +89,39 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         // RFC 2852 section 4.1.4.1 has the delay told in a report of its own. Who cannot be believed to be the sender causes one
         // report at most, which is that of the end.
         let is_notified = mail.by.is_some_and(|by| by.mode == DeliverByMode::Notify);
-        if is_notified && !self.shared.options.policy.trusts(peer) {
-            return Err(Reply::from_static(
-                "550 5.7.1 Log in to be notified of a delay, or have it returned (mode R)\r\n",
-            ));
+        if is_notified && !self.trusted {
+            return Err(refusal!("550 5.7.1 Log in to be notified of a delay, or have it returned (mode R)"));
         }
         // RFC 4865 section 5.2.2.
         match mail.by {
             Some(by) if held > by.seconds.into() => {
-                Err(Reply::from_static("501 5.5.4 Held for longer than it may take to be delivered\r\n"))
+                Err(refusal!("501 5.5.4 Held for longer than it may take to be delivered"))
             }
             _ => Ok(()),
         }
     }
 
-    async fn rcpt(&mut self, peer: &Peer, envelope: &Envelope, rcpt: &Rcpt) -> Result<(), Reply> {
-        self.shared.options.admit(peer, &envelope.mail, rcpt)?;
-        if self.named.add(rcpt) { Ok(()) } else { Err(TOO_MANY.clone()) }
+    async fn rcpt(&mut self, cx: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
+        let Some(envelope) = &cx.envelope else { return Err(LOCAL_ERROR) };
+        let Shared { options, hooks, .. } = &*self.shared;
+        admit(options, hooks, cx, self.trusted, &envelope.mail, rcpt).await?;
+        // RFC 5321 section 4.5.3.1.10: the others are for another transaction.
+        let too_many = refusal!("452 4.5.3 Too many recipients, send to the others separately");
+        if self.named.add(rcpt) { Ok(()) } else { Err(too_many) }
     }
 
-    async fn data(&mut self, _peer: &Peer, envelope: &Envelope) -> Result<(), Reply> {
-        self.draft = Some(self.shared.queue.put(envelope.mail.size).await.map_err(refusal)?);
+    async fn data(&mut self, cx: &Context) -> Result<(), Refusal> {
+        let size = cx.envelope.as_ref().and_then(|envelope| envelope.mail.size);
+        self.draft = Some(self.shared.queue.put(size).await.map_err(not_taken)?);
         Ok(())
     }
 
-    async fn message(&mut self, peer: &Peer, mut envelope: Envelope, body: &mut Body<'_>) -> Result<Reply, Reply> {
-        let Some(mut draft) = self.draft.take() else { return Err(local_error()) };
+    async fn message(&mut self, cx: &Context, mut envelope: Envelope, mut body: Body<'_>) -> Result<Accepted, Refusal> {
+        let peer = &cx.peer;
+        let Some(mut draft) = self.draft.take() else { return Err(LOCAL_ERROR) };
         let shared = Arc::clone(&self.shared);
         let asked = envelope.mail.mt_priority;
-        envelope.mail.mt_priority = asked.map(|asked| self.priority(peer, asked));
+        envelope.mail.mt_priority = asked.map(|asked| self.priority(asked));
         let lowered = envelope.mail.mt_priority.filter(|priority| asked != Some(*priority));
         let own_name = &shared.options.host_name;
         let trace = received(peer, own_name, draft.id(), &envelope);
@@ -120,7 +129,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         if self.adds_fields(peer) {
             opening = Some(Opening::new(trace));
         } else {
-            draft.write(trace.into()).await.map_err(refusal)?;
+            draft.write(trace.into()).await.map_err(not_taken)?;
         }
         let mut inspector = Inspector::new(&shared.options.host_name);
         while let Some(mut piece) = body.next().await? {
@@ -134,7 +143,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
                 write_all(&mut draft, front).await?;
                 piece = unheld;
             }
-            draft.write(piece).await.map_err(refusal)?;
+            draft.write(piece).await.map_err(not_taken)?;
         }
         inspector.end();
         if let Some(front) = opening {
@@ -142,7 +151,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
             write_all(&mut draft, front).await?;
         }
         if inspector.hops >= self.shared.options.max_hops || inspector.own_hops >= MAX_OWN_HOPS {
-            return Err(Reply::from_static("554 5.4.6 Too many hops, this is a loop\r\n"));
+            return Err(refusal!("554 5.4.6 Too many hops, this is a loop"));
         }
         let octets = draft.len();
         // What it declared is what the next hop is told; 8-bit content without a declaration is declared here.
@@ -153,29 +162,28 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         if let Some(by) = &mut envelope.mail.by {
             *by = by_after(*by, self.began.elapsed());
             if by.mode == DeliverByMode::Return && by.seconds <= 0 {
-                return Err(Reply::from_static("554 5.4.7 The time that was given for the delivery is over\r\n"));
+                return Err(refusal!("554 5.4.7 The time that was given for the delivery is over"));
             }
         }
         self.shared.options.forward_postmaster(Some(peer), &mut envelope);
         let recipients = envelope.recipients.len();
         let all_ascii = !inspector.eight_bit;
-        let trusted = self.shared.options.policy.trusts(peer);
+        let trusted = self.trusted;
         let message =
             message(&self.shared.options.host_name, peer, &envelope, all_ascii, trusted).map_err(|error| {
-                error!(%error, "a message's outside cannot be written down");
-                local_error()
+                error!(%error, "envelope cannot be recorded");
+                LOCAL_ERROR
             })?;
         let (priority, held) = terms(&message);
-        let id = draft.commit(message).await.map_err(refusal)?;
+        let id = draft.commit(message).await.map_err(not_taken)?;
         let sender = &envelope.mail.reverse_path;
         let client = Some(peer);
         self.shared.observe(&Event::Accepted { message: id, client, sender, recipients, octets, priority, held });
         // RFC 6710 section 4.1: the new priority comes first.
-        let (status, text) = match lowered {
-            Some(priority) => (EnhancedCode::new(2, 3, 6), format!("{priority} is the priority; queued as {id}")),
-            None => (EnhancedCode::new(2, 0, 0), format!("Queued as {id}")),
-        };
-        Ok(Reply::new(ReplyCode::OK, status, &text))
+        Ok(match lowered {
+            Some(priority) => accepted!("250 2.3.6 {} is the priority; queued as {}", priority, id),
+            None => accepted!("250 2.0.0 Queued as {}", id),
+        })
     }
 }
 
@@ -185,13 +193,13 @@ impl<Q: Queue, R> RelayHandler<Q, R> {
         match self.shared.options.add_fields {
             AddFields::Never => false,
             AddFields::Submitted => peer.identity.is_some(),
-            AddFields::Trusted => self.shared.options.policy.trusts(peer),
+            AddFields::Trusted => self.trusted,
         }
     }
 
     /// The priority that a client may have: strangers have none above the usual one (RFC 6710 section 4.1).
-    fn priority(&self, peer: &Peer, asked: Priority) -> Priority {
-        if self.shared.options.policy.trusts(peer) { asked } else { asked.min(Priority::default()) }
+    fn priority(&self, asked: Priority) -> Priority {
+        if self.trusted { asked } else { asked.min(Priority::default()) }
     }
 }
 
@@ -209,33 +217,31 @@ fn message(
     new_message(own_name, Owner::new(&owner).unwrap_or_default(), envelope, origin)
 }
 
-async fn write_all(draft: &mut impl Draft, pieces: [Bytes; 2]) -> Result<(), Reply> {
+async fn write_all(draft: &mut impl Draft, pieces: [Bytes; 2]) -> Result<(), Refusal> {
     for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
-        draft.write(piece).await.map_err(refusal)?;
+        draft.write(piece).await.map_err(not_taken)?;
     }
     Ok(())
 }
 
-fn local_error() -> Reply {
-    Reply::from_static("451 4.3.0 Local error, try again later\r\n")
-}
+const LOCAL_ERROR: Refusal = refusal!("451 4.3.0 Local error, try again later");
 
 /// What a client is told when the queue does not take its message.
-fn refusal(error: PutError) -> Reply {
+fn not_taken(error: PutError) -> Refusal {
     match &error {
         PutError::Full(Full::Disk { .. } | Full::Files { .. } | Full::NoSpace(_)) => {
             error!(%error, "mail is refused until there is room");
-            Reply::from_static("452 4.3.1 Out of disk space, try again later\r\n")
+            refusal!("452 4.3.1 Out of disk space, try again later")
         }
         PutError::Full(Full::Scarce(_)) => {
             error!(%error, "mail is refused for now");
-            Reply::from_static("451 4.3.2 Short of system resources, try again later\r\n")
+            refusal!("451 4.3.2 Short of system resources, try again later")
         }
-        PutError::Full(_) => Reply::from_static("452 4.3.1 The queue is full, try again later\r\n"),
-        PutError::TooLarge(_) => Reply::from_static("552 5.3.4 Message too large\r\n"),
+        PutError::Full(_) => refusal!("452 4.3.1 The queue is full, try again later"),
+        PutError::TooLarge(_) => refusal!("552 5.3.4 Message too large"),
         _ => {
             error!(%error, "mail is refused");
-            Reply::from_static("451 4.3.0 The queue is not available, try again later\r\n")
+            refusal!("451 4.3.0 The queue is not available, try again later")
         }
     }
 }

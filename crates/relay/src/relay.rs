@@ -1,16 +1,24 @@
 //! The relay as a whole.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use posthaste_client::{Content, Resolver};
 use posthaste_queue::{Draft, MessageId, Owner, PutError, Queue};
-use posthaste_server::{CancellationToken, Envelope, Listener, Server, ServerOptions};
+use posthaste_server::{
+    Envelope, PeerAddress, Server, Service,
+    session::ServerSettings,
+    wire::{Mechanism, MechanismSet},
+};
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Event, Observer, RelayOptions, RelayService, Totals, deliver,
+    Accounts, Event, Observer, Policy, Recipients, RelayOptions, RelayService, Totals, TracingObserver, deliver,
     event::Counting,
+    future_release,
+    hooks::Hooks,
     message::{Origin, new_message, terms},
+    offers,
     shared::Shared,
 };
 
@@ -40,52 +48,156 @@ pub enum SubmitError {
     Envelope(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-impl<Q: Queue, R: Resolver> Relay<Q, R> {
-    /// A relay. Nothing happens before [`serve`](Self::serve) or [`deliver`](Self::deliver).
-    pub fn new(queue: Q, resolver: R, options: RelayOptions, observer: impl Observer) -> Self {
-        Self { shared: Arc::new(Shared::new(queue, resolver, options, Counting::new(observer))) }
+/// Makes a [`Relay`] with decisions of the application's own.
+#[must_use = "a builder makes no relay before `build()`"]
+pub struct RelayBuilder<Q, R> {
+    queue: Q,
+    resolver: R,
+    options: RelayOptions,
+    hooks: Hooks,
+    events: Counting,
+}
+
+impl<Q: Queue, R: Resolver> RelayBuilder<Q, R> {
+    /// Decides who may send to whom, in place of [`RelayOptions::policy`].
+    pub fn policy(mut self, policy: impl Policy) -> Self {
+        self.hooks.policy = Some(Box::new(policy));
+        self
     }
 
-    /// What takes mail for this relay: hand it to a [`Server`].
+    /// Knows the mailboxes that exist. Default: any may, and the next hop decides.
+    pub fn recipients(mut self, recipients: impl Recipients) -> Self {
+        self.hooks.recipients = Some(Box::new(recipients));
+        self
+    }
+
+    /// Knows the users that may log in, in place of [`RelayOptions::accounts`].
+    pub fn accounts(mut self, accounts: impl Accounts) -> Self {
+        self.hooks.accounts = Some(Box::new(accounts));
+        self
+    }
+
+    /// Is told what happens. Default: [`TracingObserver`].
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.events = Counting::new(observer);
+        self
+    }
+
+    /// The relay. Nothing happens before [`serve`](Relay::serve) or [`deliver`](Relay::deliver).
+    pub fn build(self) -> Relay<Q, R> {
+        let Self { queue, resolver, options, hooks, events } = self;
+        Relay { shared: Arc::new(Shared::new(queue, resolver, options, hooks, events)) }
+    }
+}
+
+impl<Q, R> std::fmt::Debug for RelayBuilder<Q, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelayBuilder").field("hooks", &self.hooks).finish_non_exhaustive()
+    }
+}
+
+impl<Q: Queue, R: Resolver> Relay<Q, R> {
+    /// A relay that decides by the tables in its options and tells the log what happens.
+    pub fn new(queue: Q, resolver: R, options: RelayOptions) -> Self {
+        Self::builder(queue, resolver, options).build()
+    }
+
+    /// A relay with decisions of the application's own.
+    pub fn builder(queue: Q, resolver: R, options: RelayOptions) -> RelayBuilder<Q, R> {
+        RelayBuilder { queue, resolver, options, hooks: Hooks::default(), events: Counting::new(TracingObserver) }
+    }
+
+    /// What takes mail for this relay; [`layers`](Service::layer) may go around it.
     pub fn service(&self) -> RelayService<Q, R> {
         RelayService(Arc::clone(&self.shared))
     }
 
-    /// Serves and delivers until `drain` is cancelled; then lets conversations end at a boundary and deliveries end, and
-    /// closes the queue. What is left in the queue is delivered after the next start.
+    /// A server for this relay, without a listener yet: hand it to [`serve`](Self::serve).
+    pub fn server(&self) -> Server<RelayService<Q, R>> {
+        Server::new(self.service())
+    }
+
+    /// The settings of a listener for mail from other hosts: the relay's name, and the [`offers`].
+    pub fn settings(&self) -> ServerSettings {
+        let mut settings = ServerSettings::new(self.shared.options.host_name.as_str());
+        settings.offers = offers();
+        settings
+    }
+
+    /// The settings of a listener for submission (RFC 6409): clients have to log in, inside TLS, and may
+    /// have a message held for up to [`MAX_DELAY`](posthaste_queue::MAX_DELAY).
+    pub fn submission(&self) -> ServerSettings {
+        let mut settings = self.settings();
+        settings.offers.auth =
+            MechanismSet::of(&[Mechanism::ScramSha256Plus, Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login]);
+        settings.offers.demand_auth = true;
+        settings.offers.demand_tls = true;
+        settings.offers.future_release = Some(future_release(Duration::MAX));
+        settings.tolerance.hello = true;
+        settings
+    }
+
+    /// Serves and delivers until `shutdown` completes, in place of the server's own. Then lets sessions end
+    /// at a boundary and deliveries end, and closes the queue. What is left in the queue is delivered after
+    /// the next start.
     ///
     /// # Errors
     /// [`posthaste_queue::Error`] when the queue has stopped; what was acknowledged is safe in it.
-    pub async fn serve(
+    pub async fn serve<V: Service>(
         &self,
-        listeners: Vec<Listener>,
-        options: ServerOptions,
-        drain: CancellationToken,
+        server: Server<V>,
+        shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), posthaste_queue::Error> {
         // Mail that would be delivered to one of them is not sent in a circle.
-        let local = listeners.iter().filter_map(|listener| listener.local_address().ok());
+        let local = server.local_addresses().iter().filter_map(|address| match address {
+            PeerAddress::Ip(address) => Some(*address),
+            _ => None,
+        });
         self.shared.listeners.set(local.collect());
-        let server = Server::new(self.service(), options);
+        let drain = CancellationToken::new();
+        let server = server.with_graceful_shutdown(drain.clone().cancelled_owned());
         let deliver = async {
-            let delivered = self.deliver(drain.clone()).await;
+            let delivered = deliver::run(Arc::clone(&self.shared), drain.clone()).await;
             // When the queue has stopped there is nothing to serve for either.
             drain.cancel();
             delivered
         };
-        let (delivered, ()) = tokio::join!(deliver, server.serve(listeners, drain.clone()));
+        let ended = async { tokio::join!(deliver, server.serve()).0 };
+        let signal = async {
+            shutdown.await;
+            drain.cancel();
+            std::future::pending().await
+        };
+        let delivered = tokio::select! {
+            delivered = ended => delivered,
+            never = signal => never,
+        };
         self.shared.queue.close();
         delivered
     }
 
-    /// Delivers what is in the queue until `drain` is cancelled, and returns when the deliveries that run have ended.
+    /// Delivers what is in the queue until `shutdown` completes, and returns when the deliveries that run
+    /// have ended. Dropping the future aborts them: they are tried again later.
     ///
     /// # Errors
     /// [`posthaste_queue::Error`] when the queue has stopped.
-    pub fn deliver(
+    pub fn deliver<F: Future<Output = ()> + Send>(
         &self,
-        drain: CancellationToken,
-    ) -> impl Future<Output = Result<(), posthaste_queue::Error>> + Send + use<Q, R> {
-        deliver::run(Arc::clone(&self.shared), drain)
+        shutdown: F,
+    ) -> impl Future<Output = Result<(), posthaste_queue::Error>> + Send + use<Q, R, F> {
+        let drain = CancellationToken::new();
+        let delivered = deliver::run(Arc::clone(&self.shared), drain.clone());
+        let signal = async move {
+            shutdown.await;
+            drain.cancel();
+            std::future::pending().await
+        };
+        async {
+            tokio::select! {
+                delivered = delivered => delivered,
+                never = signal => never,
+            }
+        }
     }
 
     /// Takes a message from the application itself. When this returns, it is on stable storage.

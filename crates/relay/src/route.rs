@@ -8,9 +8,9 @@ use crate::{
     domains::{DomainMap, canonical},
 };
 
-/// Routes in order: the first whose pattern has the domain is taken. Finding it costs the same however many there are.
+/// RouteTable in order: the first whose pattern has the domain is taken. Finding it costs the same however many there are.
 #[derive(Debug, Clone)]
-pub struct Routes {
+pub struct RouteTable {
     routes: Vec<Route>,
     /// The places of the routes.
     places: DomainMap<usize>,
@@ -48,8 +48,8 @@ impl Route {
     }
 }
 
-impl Routes {
-    /// Routes in order.
+impl RouteTable {
+    /// RouteTable in order.
     pub fn new(routes: Vec<Route>) -> Self {
         let mut places = DomainMap::default();
         for (place, route) in routes.iter().enumerate() {
@@ -74,7 +74,7 @@ impl Routes {
 }
 
 /// Everything by MX, without TLS.
-impl Default for Routes {
+impl Default for RouteTable {
     fn default() -> Self {
         Self::new(vec![Route::new(vec![DomainPattern::Any], NextHop::Mx)])
     }

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use crate::{Event, RelayOptions, event::Counting, report::Budget};
+use crate::{Event, RelayOptions, event::Counting, hooks::Hooks, report::Budget};
 
 /// The parts of a relay.
 #[derive(Debug)]
@@ -15,6 +15,7 @@ pub(crate) struct Shared<Q, R> {
     pub(crate) queue: Q,
     pub(crate) resolver: R,
     pub(crate) options: RelayOptions,
+    pub(crate) hooks: Hooks,
     pub(crate) events: Counting,
     /// What senders that may be somebody else are still told.
     pub(crate) reports: Budget,
@@ -27,10 +28,10 @@ pub(crate) struct Shared<Q, R> {
 const REPORTS_AT_ONCE: usize = 8;
 
 impl<Q, R> Shared<Q, R> {
-    pub(crate) fn new(queue: Q, resolver: R, options: RelayOptions, events: Counting) -> Self {
+    pub(crate) fn new(queue: Q, resolver: R, options: RelayOptions, hooks: Hooks, events: Counting) -> Self {
         let reports = Budget::new(options.delivery.stranger_reports);
         let (reporting, listeners) = (Semaphore::new(REPORTS_AT_ONCE), Listeners::default());
-        Self { queue, resolver, options, events, reports, reporting, listeners }
+        Self { queue, resolver, options, hooks, events, reports, reporting, listeners }
     }
 
     pub(crate) fn observe(&self, event: &Event<'_>) {

@@ -44,7 +44,7 @@ pub(crate) const MAX_ADDRESS: usize = 900;
 
 /// A client's own name with its address as a comment, for Received and for a report.
 pub(crate) fn client(peer: &Peer) -> String {
-    let address = match peer.address.ip().to_canonical() {
+    let address = match peer.address.ip_or_loopback().to_canonical() {
         std::net::IpAddr::V4(address) => format!("[{address}]"),
         std::net::IpAddr::V6(address) => format!("[IPv6:{address}]"),
     };
@@ -250,7 +250,13 @@ impl<'n> Inspector<'n> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
+
+    fn peer() -> Peer {
+        Peer::new(SocketAddr::from(([192, 0, 2, 1], 9)), SocketAddr::from(([192, 0, 2, 2], 25)))
+    }
 
     #[test]
     fn hops_are_counted_in_the_header_however_it_is_split() {
@@ -290,10 +296,10 @@ mod tests {
                 assert_eq!(inspector.own_hops, own_hops, "{header:?} {split}");
             }
         }
-        let mut peer = Peer::new("192.0.2.1:9".parse().unwrap(), "192.0.2.2:25".parse().unwrap());
+        let mut peer = peer();
         peer.extended = true;
         let mail = posthaste_server::wire::Mail::new(posthaste_server::wire::ReversePath::Null).into_owned();
-        let field = received(&peer, &own_name, MessageId::from_u64(7), &Envelope { mail, recipients: Vec::new() });
+        let field = received(&peer, &own_name, MessageId::from_u64(7), &Envelope::new(mail, Vec::new()));
         let mut inspector = Inspector::new(&own_name);
         inspector.inspect(field.as_bytes());
         assert_eq!((inspector.hops, inspector.own_hops), (1, 1), "{field}");
@@ -336,10 +342,10 @@ mod tests {
 
     #[test]
     fn a_name_that_could_break_the_field_stays_out_of_it() {
-        let mut peer = Peer::new("192.0.2.1:9".parse().unwrap(), "192.0.2.2:25".parse().unwrap());
+        let mut peer = peer();
         peer.hello = Some("x)(evil;".parse().unwrap());
         let mail = posthaste_server::wire::Mail::new(posthaste_server::wire::ReversePath::Null).into_owned();
-        let envelope = Envelope { mail, recipients: Vec::new() };
+        let envelope = Envelope::new(mail, Vec::new());
         let field = received(&peer, &"relay.test".parse().unwrap(), MessageId::from_u64(7), &envelope);
         assert!(
             field.starts_with("Received: from [192.0.2.1] ([192.0.2.1])\r\n\tby relay.test with SMTP id "),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use posthaste_client::{Tls, TlsPolicy, session::client::ClientTimeouts, unverified};
-use posthaste_relay::{NextHop, RelayOptions, Route, Routes};
+use posthaste_relay::{NextHop, RelayOptions, Route, RouteTable};
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
     crypto::aws_lc_rs::default_provider,
@@ -104,7 +104,7 @@ fn by_tls(port: u16, policy: TlsPolicy) -> RelayOptions {
     let mut options = options(&[]);
     let tls = Tls { policy, config: Some(Arc::new(unverified(Arc::new(default_provider())).unwrap())) };
     let to = NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), port)]);
-    options.routes = Routes::new(vec![Route { tls, ..Route::new(vec!["*".parse().unwrap()], to) }]);
+    options.routes = RouteTable::new(vec![Route { tls, ..Route::new(vec!["*".parse().unwrap()], to) }]);
     options.delivery.timeouts = ClientTimeouts::all(Duration::from_millis(400));
     options.delivery.retry.waits = vec![Duration::from_secs(600)];
     // A connection for each message.
@@ -260,7 +260,7 @@ async fn a_route_without_chunks_uses_data_at_once() {
     let hop = chunkless("250 ok\r\n").await;
     let mut options = options(&[]);
     let to = NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), hop.port)]);
-    options.routes = Routes::new(vec![Route { chunking: false, ..Route::new(vec!["*".parse().unwrap()], to) }]);
+    options.routes = RouteTable::new(vec![Route { chunking: false, ..Route::new(vec!["*".parse().unwrap()], to) }]);
     let relay = start(options);
     relay.submit("<>", &["<a@d.test>"], CONTENT).await;
     relay.log.wait("delivered", 1).await;

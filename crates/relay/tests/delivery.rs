@@ -11,9 +11,9 @@ use std::{
 
 use posthaste_client::{MxRecord, ResolveError, Resolver};
 use posthaste_queue::{Queue as _, memory::MemoryQueue};
-use posthaste_relay::{NextHop, Relay, Route, Routes};
-use posthaste_server::CancellationToken;
+use posthaste_relay::{NextHop, Relay, Route, RouteTable};
 use support::{Behavior, Hop, Log, PATIENCE, RawHop, options, polite, relay, run, start, submit};
+use tokio_util::sync::CancellationToken;
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
@@ -178,12 +178,10 @@ async fn a_large_body_is_never_held_whole() {
     let hop = Hop::start(Behavior::default()).await;
     let log = Log::default();
     let memory = posthaste_queue::memory::MemoryOptions { max_body: 200 << 20, ..Default::default() };
-    let relay =
-        Relay::new(MemoryQueue::new(memory), posthaste_client::SystemResolver, options(&[hop.port]), log.clone());
-    let envelope = posthaste_server::Envelope {
-        mail: support::parse_mail("<>"),
-        recipients: vec![support::parse_rcpt("<a@d.test>")],
-    };
+    let relay = Relay::builder(MemoryQueue::new(memory), posthaste_client::SystemResolver, options(&[hop.port]))
+        .observer(log.clone())
+        .build();
+    let envelope = posthaste_server::Envelope::new(support::parse_mail("<>"), vec![support::parse_rcpt("<a@d.test>")]);
     relay.submit(posthaste_queue::Owner::default(), &envelope, Large(1_601)).await.unwrap();
     let relay = run(relay, log);
     relay.log.wait("delivered", 1).await;
@@ -223,18 +221,18 @@ async fn thousands_of_domains_with_hosts_of_their_own_do_not_wait_for_unused_con
     let hop = Hop::start(Behavior::default()).await;
     let mut options = options(&[]);
     let domains = vec!["*".parse().unwrap()];
-    options.routes = Routes::new(vec![Route::new(domains, NextHop::Mx)]);
+    options.routes = RouteTable::new(vec![Route::new(domains, NextHop::Mx)]);
     options.delivery.mx_port = hop.port;
     options.delivery.allow_private = true;
     options.delivery.concurrency = 20;
     options.delivery.idle = Duration::from_secs(30);
     let log = Log::default();
-    let relay = Relay::new(MemoryQueue::default(), Everywhere, options, log.clone());
+    let relay = Relay::builder(MemoryQueue::default(), Everywhere, options).observer(log.clone()).build();
     for number in 0..1_500 {
         submit(&relay, "<>", &[&format!("<a@d{number}.test>")], CONTENT).await;
     }
     let drain = CancellationToken::new();
-    let task = tokio::spawn(relay.deliver(drain.clone()));
+    let task = tokio::spawn(relay.deliver(drain.clone().cancelled_owned()));
     log.wait("delivered", 1_500).await;
     assert!(hop.most() <= 60, "{} connections at once", hop.most());
     drain.cancel();

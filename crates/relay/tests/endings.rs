@@ -9,8 +9,9 @@ use bytes::Bytes;
 use posthaste_client::SystemResolver;
 use posthaste_queue::{Error, Owner, PutError, Queue as _, log::LogOptions, log::LogQueue};
 use posthaste_relay::{Relay, SubmitError};
-use posthaste_server::{CancellationToken, Envelope, Listener, ServerOptions, Tls, session::ServerSettings};
+use posthaste_server::{Envelope, Listener, ServerOptions, Tls, session::ServerSettings};
 use support::{Behavior, Hop, Log, PATIENCE, RawHop, options, parse_mail, parse_rcpt, polite, relay, start};
+use tokio_util::sync::CancellationToken;
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
@@ -42,10 +43,10 @@ async fn a_delivery_that_lost_its_lease_is_broken_off() {
 async fn a_queue_that_stops_ends_the_relay() {
     let (relay, _) = relay(options(&[1]));
     let settings = ServerSettings::new("relay.test");
-    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, Tls::Off).await.unwrap();
+    let listener = Listener::bind("127.0.0.1:0", settings).await.unwrap();
     let serving = tokio::spawn({
         let relay = relay.clone();
-        async move { relay.serve(vec![listener], ServerOptions::default(), CancellationToken::new()).await }
+        async move { relay.serve(relay.server().listen(listener), std::future::pending()).await }
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
     relay.queue().close();
@@ -61,10 +62,10 @@ async fn a_queue_that_recovers_goes_on_being_delivered() {
     // Every body is written to a file of its own, in a folder that can be taken away.
     let queue = LogQueue::open(dir.path(), LogOptions { inline_body: 0, ..LogOptions::default() }).unwrap();
     let log = Log::default();
-    let relay = Relay::new(queue, SystemResolver, options(&[hop.port]), log.clone());
+    let relay = Relay::builder(queue, SystemResolver, options(&[hop.port])).observer(log.clone()).build();
     let drain = CancellationToken::new();
-    let task = tokio::spawn(relay.deliver(drain.clone()));
-    let envelope = Envelope { mail: parse_mail("<>"), recipients: vec![parse_rcpt("<a@d.test>")] };
+    let task = tokio::spawn(relay.deliver(drain.clone().cancelled_owned()));
+    let envelope = Envelope::new(parse_mail("<>"), vec![parse_rcpt("<a@d.test>")]);
     let submit = async || relay.submit(Owner::default(), &envelope, Bytes::from_static(CONTENT)).await;
     submit().await.unwrap();
     log.wait("delivered", 1).await;

@@ -7,17 +7,18 @@ use std::{net::IpAddr, sync::Arc};
 
 use posthaste_client::{MxRecord, ResolveError, Resolver, Tls as ClientTls, TlsPolicy, unverified};
 use posthaste_queue::memory::MemoryQueue;
-use posthaste_relay::{DomainPattern, NextHop, Relay, RelayOptions, Route, Routes, session::server::Offers};
+use posthaste_relay::{DomainPattern, NextHop, Relay, RelayOptions, Route, RouteTable, session::server::Offers};
+use posthaste_server::refusal;
 use posthaste_server::{
-    CancellationToken, Tls,
+    Tls,
     rustls::{
         ServerConfig,
         crypto::aws_lc_rs::default_provider,
         pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     },
-    wire::Reply,
 };
 use support::{Behavior, Hop, Log, PATIENCE, submit};
+use tokio_util::sync::CancellationToken;
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nthe body\r\n";
 
@@ -47,7 +48,7 @@ async fn refusing() -> Hop {
     let server = server.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
     let rcpt = |path: &str| match path {
         "<m@s.test>" => Ok(()),
-        _ => Err(Reply::from_static("550 5.1.1 Never\r\n")),
+        _ => Err(refusal!("550 5.1.1 Never")),
     };
     let behavior = Behavior { rcpt: Box::new(rcpt), ..Behavior::default() };
     Hop::with(0, Offers::default(), Tls::StartTls(Arc::new(server)), behavior).await
@@ -57,7 +58,7 @@ fn options(policy: TlsPolicy, port: u16, own_name: &str) -> RelayOptions {
     let config = Some(Arc::new(unverified(Arc::new(default_provider())).unwrap()));
     let tls = ClientTls { policy, config };
     let mut options = RelayOptions::new(own_name.parse().unwrap());
-    options.routes = Routes::new(vec![Route { tls, ..Route::new(vec![DomainPattern::Any], NextHop::Mx) }]);
+    options.routes = RouteTable::new(vec![Route { tls, ..Route::new(vec![DomainPattern::Any], NextHop::Mx) }]);
     options.delivery.mx_port = port;
     options.delivery.allow_private = true;
     options
@@ -66,9 +67,9 @@ fn options(policy: TlsPolicy, port: u16, own_name: &str) -> RelayOptions {
 /// What is seen of a message to a domain, and the report of it when there is one.
 async fn sent(host: &'static str, options: RelayOptions, hop: &Hop, domain: &str, what: &str) -> (String, String) {
     let log = Log::default();
-    let relay = Relay::new(MemoryQueue::default(), OneHost(host), options, log.clone());
+    let relay = Relay::builder(MemoryQueue::default(), OneHost(host), options).observer(log.clone()).build();
     let drain = CancellationToken::new();
-    let task = tokio::spawn(relay.deliver(drain.clone()));
+    let task = tokio::spawn(relay.deliver(drain.clone().cancelled_owned()));
     submit(&relay, "<m@s.test>", &[&format!("<a@{domain}>")], CONTENT).await;
     log.wait(what, 1).await;
     if what == "failed" {

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use posthaste_client::SystemResolver;
 use posthaste_queue::{Queue as _, memory::MemoryQueue};
-use posthaste_relay::{NextHop, Relay, RelayOptions, Route, Routes};
-use posthaste_server::{CancellationToken, Listener, ServerOptions, Tls, session::ServerSettings};
+use posthaste_relay::{NextHop, Relay, RelayOptions, Route, RouteTable};
+use posthaste_server::{Listener, session::ServerSettings};
 use support::{Behavior, Hop, Log, PATIENCE, submit};
+use tokio_util::sync::CancellationToken;
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
@@ -18,20 +19,20 @@ async fn relay(
     on: &str,
     to: impl FnOnce(u16, &mut RelayOptions),
 ) -> (Relay<MemoryQueue, SystemResolver>, Log, CancellationToken) {
-    let listener = Listener::bind(on.parse().unwrap(), ServerSettings::new("relay.test"), Tls::Off).await.unwrap();
+    let listener = Listener::bind(on, ServerSettings::new("relay.test")).await.unwrap();
     let mut options = support::options(&[]);
     options.policy.relay_from.push("127.0.0.0/8".parse().unwrap());
     to(listener.local_address().unwrap().port(), &mut options);
     let log = Log::default();
-    let relay = Relay::new(MemoryQueue::default(), SystemResolver, options, log.clone());
+    let relay = Relay::builder(MemoryQueue::default(), SystemResolver, options).observer(log.clone()).build();
     let drain = CancellationToken::new();
     let (serving, ends) = (relay.clone(), drain.clone());
-    tokio::spawn(async move { serving.serve(vec![listener], ServerOptions::default(), ends).await });
+    tokio::spawn(async move { serving.serve(serving.server().listen(listener), ends.cancelled_owned()).await });
     (relay, log, drain)
 }
 
 fn to_hosts(options: &mut RelayOptions, hosts: Vec<(String, u16)>) {
-    options.routes = Routes::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Hosts(hosts))]);
+    options.routes = RouteTable::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Hosts(hosts))]);
 }
 
 async fn is_empty(relay: &Relay<MemoryQueue, SystemResolver>) {
@@ -51,7 +52,7 @@ async fn mail_for_the_relay_itself_as_its_next_hop_is_not_sent() {
                 options.delivery.mx_port = port;
                 options.delivery.allow_private = true;
                 if is_mx {
-                    options.routes = Routes::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Mx)]);
+                    options.routes = RouteTable::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Mx)]);
                 } else {
                     to_hosts(options, vec![("[127.0.0.1]".to_owned(), port)]);
                 }

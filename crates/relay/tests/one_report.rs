@@ -15,7 +15,8 @@ use posthaste_queue::{
     memory::{MemoryOptions, MemoryQueue},
 };
 use posthaste_relay::{NextHop, Relay, RelayOptions, Route};
-use posthaste_server::{Envelope, session::server::Offers, wire::Reply};
+use posthaste_server::refusal;
+use posthaste_server::{Envelope, session::server::Offers};
 use support::{Behavior, Hop, Log, Taken, options, parse_mail, parse_rcpt, run, start};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -28,8 +29,8 @@ const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
 fn moods() -> Behavior {
     Behavior {
         rcpt: Box::new(|path| match path.get(1..2) {
-            Some("r") => Err(Reply::from_static("550 5.1.1 Nobody here\r\n")),
-            Some("l") => Err(Reply::from_static("450 4.2.1 Later\r\n")),
+            Some("r") => Err(refusal!("550 5.1.1 Nobody here")),
+            Some("l") => Err(refusal!("450 4.2.1 Later")),
             _ => Ok(()),
         }),
         ..Behavior::default()
@@ -41,7 +42,7 @@ fn ten_routes(port: u16, mut options: RelayOptions) -> RelayOptions {
     let to = || NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), port)]);
     let route = |name: String| Route::new(vec![name.parse().unwrap()], to());
     let names = (0..10).map(|n| format!("d{n}")).chain(["*".to_owned()]);
-    options.routes = posthaste_relay::Routes::new(names.map(route).collect());
+    options.routes = posthaste_relay::RouteTable::new(names.map(route).collect());
     options
 }
 
@@ -121,7 +122,7 @@ impl Still {
         let mut options = ten_routes(port, options(&[1]));
         options.delivery.drain = Duration::ZERO;
         options.delivery.lease = Duration::from_secs(30);
-        let relay = Relay::new(queue, SystemResolver, options, log.clone());
+        let relay = Relay::builder(queue, SystemResolver, options).observer(log.clone()).build();
         Self { clock, relay, log }
     }
 }
@@ -131,7 +132,7 @@ impl Still {
 async fn a_report_survives_the_process_that_was_to_write_it() {
     let slow = Behavior {
         rcpt: Box::new(|path| match path.get(1..2) {
-            Some("r") => Err(Reply::from_static("550 5.1.1 Nobody here\r\n")),
+            Some("r") => Err(refusal!("550 5.1.1 Nobody here")),
             _ => Ok(()),
         }),
         think: Duration::from_secs(3),
@@ -140,10 +141,7 @@ async fn a_report_survives_the_process_that_was_to_write_it() {
     let hop = Hop::start(slow).await;
     let Still { clock, relay, log } = Still::new(hop.port);
     let first = run(relay.clone(), log.clone());
-    let mail = Envelope {
-        mail: parse_mail("<sender@s>"),
-        recipients: ["<r@d0>", "<r@d1>", "<take@d2>"].map(parse_rcpt).to_vec(),
-    };
+    let mail = Envelope::new(parse_mail("<sender@s>"), ["<r@d0>", "<r@d1>", "<take@d2>"].map(parse_rcpt).to_vec());
     relay.submit(Owner::default(), &mail, Bytes::from_static(CONTENT)).await.unwrap();
     log.wait("failed", 2).await;
     // The third is in mid-delivery, so nothing is reported yet; that is dropped, and nothing closes the round.

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use posthaste_queue::Queue as _;
-use posthaste_server::wire::Reply;
+use posthaste_server::{accepted, refusal};
 use support::{Behavior, Hop, RawHop, options, polite, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nbody\r\n";
@@ -15,8 +15,8 @@ const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nbody\r\n";
 fn by_name() -> Behavior {
     Behavior {
         rcpt: Box::new(|path| match path {
-            path if path.starts_with("<later") => Err(Reply::from_static("450 4.2.1 Later\r\n")),
-            path if path.starts_with("<never") => Err(Reply::from_static("550 5.1.1 Never\r\n")),
+            path if path.starts_with("<later") => Err(refusal!("450 4.2.1 Later")),
+            path if path.starts_with("<never") => Err(refusal!("550 5.1.1 Never")),
             _ => Ok(()),
         }),
         ..Behavior::default()
@@ -82,12 +82,12 @@ async fn what_is_too_old_is_given_up_and_reported() {
 async fn a_552_is_temporary_for_a_recipient_behind_another_and_permanent_elsewhere() {
     let behavior = Behavior {
         rcpt: Box::new(|path| match path {
-            "<full@d.test>" => Err(Reply::from_static("552 Too many recipients\r\n")),
+            "<full@d.test>" => Err(refusal!("552 Too many recipients")),
             _ => Ok(()),
         }),
         message: Box::new(|taken| match taken.start.starts_with(b"Large") {
-            true => Err(Reply::from_static("552 5.3.4 Too large\r\n")),
-            false => Ok(Reply::from_static("250 ok\r\n")),
+            true => Err(refusal!("552 5.3.4 Too large")),
+            false => Ok(accepted!("250 ok")),
         }),
         ..Behavior::default()
     };

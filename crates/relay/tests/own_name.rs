@@ -4,7 +4,7 @@
 mod support;
 
 use posthaste_relay::{RelayOptions, queue::Queue as _};
-use posthaste_server::wire::Reply;
+use posthaste_server::refusal;
 use support::{Behavior, Client, Hop, options, start};
 
 /// Nothing of it is taken, so no report of it can go to a sender who has not sent it.
@@ -30,8 +30,8 @@ async fn the_postmasters_mail_arrives_where_the_options_say() {
     let mut options = options(&[hop.port]);
     options.postmaster = Some("admin@example.org".parse().unwrap());
     let mut client = Client::of(options).await;
-    let drain = posthaste_server::CancellationToken::new();
-    let delivering = tokio::spawn(client.relay.deliver(drain.clone()));
+    let drain = tokio_util::sync::CancellationToken::new();
+    let delivering = tokio::spawn(client.relay.deliver(drain.clone().cancelled_owned()));
     client.talk(&["EHLO c.test\r\n"]).await;
     for recipient in ["<Postmaster>", "<POSTmaster@relay.test>"] {
         let rcpt = format!("RCPT TO:{recipient}\r\n");
@@ -52,7 +52,7 @@ async fn the_postmasters_mail_arrives_where_the_options_say() {
 #[tokio::test]
 async fn the_postmasters_reports_arrive_where_the_options_say() {
     let rcpt = Box::new(|path: &str| match path.contains("@gone.test") {
-        true => Err(Reply::from_static("550 5.1.1 unknown\r\n")),
+        true => Err(refusal!("550 5.1.1 unknown")),
         false => Ok(()),
     });
     let hop = Hop::start(Behavior { rcpt, ..Behavior::default() }).await;

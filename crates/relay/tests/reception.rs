@@ -204,15 +204,13 @@ impl posthaste_relay::Observer for Clients {
 #[tokio::test]
 async fn an_accepted_message_says_from_whom() {
     let seen = Clients::default();
-    let relay = Relay::new(MemoryQueue::default(), SystemResolver, options(&[1]), seen.clone());
+    let relay = Relay::builder(MemoryQueue::default(), SystemResolver, options(&[1])).observer(seen.clone()).build();
     let mut client = Client::with(relay.clone(), Log::default()).await;
     let lines =
         ["EHLO x)(\"evil;\r\n", "MAIL FROM:<a@b.test>\r\n", "RCPT TO:<a@relay.test>\r\n", "DATA\r\n", "x\r\n.\r\n"];
     assert!(client.talk(&lines).await.starts_with("250"));
-    let envelope = posthaste_server::Envelope {
-        mail: support::parse_mail("<a@b.test>"),
-        recipients: vec![support::parse_rcpt("<a@relay.test>")],
-    };
+    let envelope =
+        posthaste_server::Envelope::new(support::parse_mail("<a@b.test>"), vec![support::parse_rcpt("<a@relay.test>")]);
     relay.submit(posthaste_queue::Owner::default(), &envelope, bytes::Bytes::from_static(b"x\r\n")).await.unwrap();
     let expected = "Some(\"127.0.0.1 Some(\\\"x)(\\\\\\\"evil;\\\") false None\")";
     assert_eq!(*seen.0.lock().unwrap(), [expected, "None"]);

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use posthaste_relay::session::server::Offers;
 use posthaste_server::wire::Reply;
+use posthaste_server::{Refusal, accepted, refusal};
 use support::{Behavior, Hop, Taken, options, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
 
 /// Takes reports and refuses the rest, or some of it, in these words.
-fn says(reply: &'static str) -> Behavior {
+fn says(refusal: &'static str) -> Behavior {
     Behavior {
         rcpt: Box::new(move |path| match path.ends_with("@s>") {
             true => Ok(()),
-            false => Err(Reply::from_static(reply)),
+            false => Err(Refusal::from_static(refusal)),
         }),
         ..Behavior::default()
     }
@@ -109,8 +110,8 @@ async fn a_delay_is_told_in_time() {
 async fn delayed_and_failed_stand_in_one_report() {
     let behavior = Behavior {
         rcpt: Box::new(|path| match path {
-            "<later@d>" => Err(Reply::from_static("450 4.2.1 Later\r\n")),
-            "<never@d>" => Err(Reply::from_static("550 5.1.1 Never\r\n")),
+            "<later@d>" => Err(refusal!("450 4.2.1 Later")),
+            "<never@d>" => Err(refusal!("550 5.1.1 Never")),
             _ => Ok(()),
         }),
         ..Behavior::default()
@@ -194,8 +195,8 @@ async fn what_is_over_within_an_attempt_is_over_at_once() {
     {
         let behavior = Behavior {
             message: Box::new(|taken| match taken.envelope.mail.reverse_path.mailbox() {
-                Some(_) => Err(Reply::from_static("450 4.2.1 Later\r\n")),
-                None => Ok(Reply::from_static("250 ok\r\n")),
+                Some(_) => Err(refusal!("450 4.2.1 Later")),
+                None => Ok(accepted!("250 ok")),
             }),
             think: Duration::from_millis(1_100),
             ..Behavior::default()
@@ -280,7 +281,7 @@ async fn the_time_that_is_left_is_passed_on() {
     let second = Behavior {
         rcpt: Box::new(move |_| match seen.swap(true, std::sync::atomic::Ordering::SeqCst) {
             true => Ok(()),
-            false => Err(Reply::from_static("450 4.2.1 Later\r\n")),
+            false => Err(refusal!("450 4.2.1 Later")),
         }),
         ..Behavior::default()
     };

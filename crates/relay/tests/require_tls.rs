@@ -7,17 +7,18 @@ use std::{net::IpAddr, sync::Arc};
 
 use posthaste_client::{MxRecord, ResolveError, Resolver, Tls as ClientTls, TlsPolicy, unverified};
 use posthaste_queue::memory::MemoryQueue;
-use posthaste_relay::{NextHop, Relay, RelayOptions, Route, Routes, session::server::Offers};
+use posthaste_relay::{NextHop, Relay, RelayOptions, Route, RouteTable, session::server::Offers};
+use posthaste_server::refusal;
 use posthaste_server::{
-    CancellationToken, Tls,
+    Tls,
     rustls::{
         ClientConfig, RootCertStore, ServerConfig,
         crypto::aws_lc_rs::default_provider,
         pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     },
-    wire::Reply,
 };
 use support::{Behavior, Hop, Log, submit};
+use tokio_util::sync::CancellationToken;
 
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
 
@@ -62,7 +63,7 @@ fn to_named(name: &str, ports: &[u16], verified: Option<Arc<ClientConfig>>) -> R
     let opportunistic = unverified(Arc::new(default_provider())).unwrap();
     let to = NextHop::Hosts(ports.iter().map(|port| (name.to_owned(), *port)).collect());
     let tls = ClientTls { policy: TlsPolicy::Opportunistic, config: Some(Arc::new(opportunistic)) };
-    options.routes = Routes::new(vec![Route { tls, ..Route::new(vec!["*".parse().unwrap()], to) }]);
+    options.routes = RouteTable::new(vec![Route { tls, ..Route::new(vec!["*".parse().unwrap()], to) }]);
     options.delivery.verified_tls = verified;
     options
 }
@@ -76,9 +77,9 @@ struct Running {
 
 fn start(options: RelayOptions) -> Running {
     let log = Log::default();
-    let relay = Relay::new(MemoryQueue::default(), Loopback, options, log.clone());
+    let relay = Relay::builder(MemoryQueue::default(), Loopback, options).observer(log.clone()).build();
     let drain = CancellationToken::new();
-    let task = tokio::spawn(relay.deliver(drain.clone()));
+    let task = tokio::spawn(relay.deliver(drain.clone().cancelled_owned()));
     Running { relay, log, drain, task }
 }
 
@@ -165,7 +166,7 @@ async fn it_does_not_go_where_dns_leads() {
     let (server, client) = certificate();
     let hop = hop(guards(), Tls::StartTls(server)).await;
     let mut options = to_named("mx.test", &[], Some(client));
-    options.routes = Routes::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Mx)]);
+    options.routes = RouteTable::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Mx)]);
     options.delivery.mx_port = hop.port;
     options.delivery.allow_private = true;
     let relay = start(options);
@@ -184,7 +185,7 @@ async fn its_report_is_guarded_too() {
     let (server, client) = certificate();
     let behavior = Behavior {
         rcpt: Box::new(|path| match path {
-            "<a@d>" => Err(Reply::from_static("550 5.1.1 Never\r\n")),
+            "<a@d>" => Err(refusal!("550 5.1.1 Never")),
             _ => Ok(()),
         }),
         ..Behavior::default()

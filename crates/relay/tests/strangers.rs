@@ -1,4 +1,4 @@
-//! What a stranger can make the relay send to somebody else: at most one report a message, never with content, and no more
+//! What a stranger can make the relay send to a third party: at most one report a message, never with content, and no more
 //! than came in.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
@@ -6,12 +6,8 @@ mod support;
 
 use std::time::Duration;
 
-use posthaste_relay::{NextHop, RelayOptions, Route, Routes, offers};
-use posthaste_server::{
-    CancellationToken, Listener, Server, ServerOptions,
-    session::{ServerSettings, server::Offers},
-    wire::Reply,
-};
+use posthaste_relay::{NextHop, RelayOptions, Route, RouteTable};
+use posthaste_server::{Listener, refusal, session::server::Offers};
 use support::{Behavior, Hop, RawHop, Running, options, polite, start};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -107,12 +103,12 @@ async fn target(mood: Mood) -> u16 {
     let refused = |path: &str| path.starts_with("<refused");
     let mut behavior = Behavior::default();
     match mood {
-        Mood::RefusesRecipients => behavior.rcpt = Box::new(|_| Err(Reply::from_static("550 5.1.1 No\r\n"))),
-        Mood::RefusesContent => behavior.message = Box::new(|_| Err(Reply::from_static("554 5.7.1 No\r\n"))),
-        Mood::DefersUntilItExpires => behavior.rcpt = Box::new(|_| Err(Reply::from_static("450 4.2.1 Later\r\n"))),
+        Mood::RefusesRecipients => behavior.rcpt = Box::new(|_| Err(refusal!("550 5.1.1 No"))),
+        Mood::RefusesContent => behavior.message = Box::new(|_| Err(refusal!("554 5.7.1 No"))),
+        Mood::DefersUntilItExpires => behavior.rcpt = Box::new(|_| Err(refusal!("450 4.2.1 Later"))),
         Mood::TakesHalf => {
             behavior.rcpt = Box::new(move |path| match refused(path) {
-                true => Err(Reply::from_static("550 5.1.1 No\r\n")),
+                true => Err(refusal!("550 5.1.1 No")),
                 false => Ok(()),
             });
         }
@@ -135,7 +131,7 @@ fn routed(routes: &[(&str, u16)]) -> RelayOptions {
     let route = |(name, port): &(&str, u16)| {
         Route::new(vec![name.parse().unwrap()], NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), *port)]))
     };
-    options.routes = Routes::new(routes.iter().map(route).collect());
+    options.routes = RouteTable::new(routes.iter().map(route).collect());
     options
 }
 
@@ -148,12 +144,9 @@ struct Stranger {
 
 impl Stranger {
     async fn new(relay: &Running) -> Self {
-        let mut settings = ServerSettings::new("relay.test");
-        settings.offers = offers();
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, Default::default()).await.unwrap();
+        let listener = Listener::bind("127.0.0.1:0", relay.relay.settings()).await.unwrap();
         let address = listener.local_address().unwrap();
-        let server = Server::new(relay.relay.service(), ServerOptions::default());
-        let serving = tokio::spawn(async move { server.serve(vec![listener], CancellationToken::new()).await });
+        let serving = tokio::spawn(relay.relay.server().listen(listener).serve());
         let mut client = Self { stream: TcpStream::connect(address).await.unwrap(), sent: 0, serving };
         client.say("", "220").await;
         client.say("EHLO c.test\r\n", "250").await;

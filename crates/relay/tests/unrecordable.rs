@@ -18,8 +18,10 @@ use posthaste_queue::{
     memory::{MemoryBody, MemoryDraft, MemoryQueue},
 };
 use posthaste_relay::Relay;
-use posthaste_server::{CancellationToken, Envelope, wire::Reply};
+use posthaste_server::Envelope;
+use posthaste_server::refusal;
 use support::{Behavior, Hop, Log, options, parse_mail, parse_rcpt};
+use tokio_util::sync::CancellationToken;
 
 /// Finds the next outcomes too large.
 struct Refusing {
@@ -97,7 +99,7 @@ async fn an_outcome_that_is_refused_is_shortened_or_its_message_held() {
     for (refusals, is_held) in [(0, false), (1, false), (2, true), (9, true)] {
         let behavior = Behavior {
             rcpt: Box::new(|path| match path.starts_with("<r") {
-                true => Err(Reply::from_static("550 5.1.1 Nobody here has that name\r\n")),
+                true => Err(refusal!("550 5.1.1 Nobody here has that name")),
                 false => Ok(()),
             }),
             ..Behavior::default()
@@ -107,11 +109,10 @@ async fn an_outcome_that_is_refused_is_shortened_or_its_message_held() {
         options.delivery.lease = Duration::from_millis(300);
         let log = Log::default();
         let queue = Refusing { queue: MemoryQueue::default(), refusals: Arc::new(AtomicUsize::new(refusals)) };
-        let relay = Relay::new(queue, SystemResolver, options, log.clone());
+        let relay = Relay::builder(queue, SystemResolver, options).observer(log.clone()).build();
         let drain = CancellationToken::new();
-        let task = tokio::spawn(relay.deliver(drain.clone()));
-        let envelope =
-            Envelope { mail: parse_mail("<sender@s>"), recipients: ["<r@d>", "<take@d>"].map(parse_rcpt).to_vec() };
+        let task = tokio::spawn(relay.deliver(drain.clone().cancelled_owned()));
+        let envelope = Envelope::new(parse_mail("<sender@s>"), ["<r@d>", "<take@d>"].map(parse_rcpt).to_vec());
         relay
             .submit(Owner::default(), &envelope, bytes::Bytes::from_static(b"Subject: x\r\n\r\nbody\r\n"))
             .await

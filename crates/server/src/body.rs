@@ -1,35 +1,62 @@
 //! The content of a message on its way in.
 
-use std::{future::Future, io, pin::Pin};
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use bytes::{Bytes, BytesMut};
-use posthaste_tokio::wire::Reply;
+use futures_core::Stream;
+use posthaste_tokio::wire::{Refusal, Reply, refusal};
 use thiserror::Error;
+use tokio::io::AsyncBufRead;
+use tokio_util::io::StreamReader;
 
-/// The content of a message, read piece by piece. Nothing is read from the client that nobody asks for, so a slow reader
-/// slows the client down and no memory grows.
+/// The content of a message: a [`Stream`] of pieces, without dot-stuffing and without the line that ends
+/// DATA.
+///
+/// The framework reads from the client only what is asked for here, so a slow handler slows the client
+/// down and no memory grows. A piece is a slice of the read buffer: receiving it copies and allocates
+/// nothing. [`into_reader`](Self::into_reader) makes an `AsyncRead` of it, for `tokio::io::copy`:
+///
+/// ```
+/// # use posthaste_server::{Accepted, Body, Context, Envelope, Handler, Refusal, accepted};
+/// struct Spool;
+///
+/// impl Handler for Spool {
+///     async fn message(&mut self, _: &Context, _: Envelope, body: Body<'_>) -> Result<Accepted, Refusal> {
+///         let mut file = tokio::fs::File::create("/var/spool/app/message.eml").await?;
+///         tokio::io::copy(&mut body.into_reader(), &mut file).await?;
+///         file.sync_all().await?;
+///         Ok(accepted!("250 2.0.0 Stored"))
+///     }
+/// }
+/// ```
 pub struct Body<'a> {
-    source: &'a mut (dyn BodySource + Send),
+    pieces: Pieces<'a>,
 }
 
-/// Where a body comes from. Applications meet it only in tests of their own handlers.
-pub trait BodySource {
-    /// The next piece, or nothing at the true end of the content.
-    fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, BodyError>> + Send + '_>>;
+enum Pieces<'a> {
+    Borrowed(&'a mut (dyn Stream<Item = Result<Bytes, BodyError>> + Send + Unpin)),
+    Owned(Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send + 'a>>),
 }
 
-/// Why there is no more of a body. Whatever was made of it so far must be thrown away.
+/// Why a body ends early. The handler throws away what it has made of the body so far.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BodyError {
-    /// The content is not taken: too large, or with octets that it must not have. The client gets this reply at its end.
-    #[error("the content is refused: {0}")]
+    /// The session refuses the content: it is too large or has octets that content must not have. The
+    /// client gets this reply after the end of the content.
+    #[error("the content was refused: {0}")]
     Refused(Reply),
-    /// The client went away, or was too slow.
-    #[error("the client went away within the content")]
+    /// The client closed the connection, or was too slow.
+    #[error("the client left before the end of the content")]
     Disconnected,
     /// The connection failed.
-    #[error("the connection failed within the content: {0}")]
+    #[error("the connection failed before the end of the content: {0}")]
     Io(#[from] io::Error),
     /// The content is larger than [`Body::collect`] was to take.
     #[error("the content is larger than {0} octets")]
@@ -37,49 +64,102 @@ pub enum BodyError {
 }
 
 impl<'a> Body<'a> {
-    /// A body from a source.
-    pub fn new(source: &'a mut (dyn BodySource + Send)) -> Self {
-        Self { source }
+    /// A body from any stream: for layers that change content, and for tests of handlers.
+    pub fn new(pieces: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'a) -> Self {
+        Self { pieces: Pieces::Owned(Box::pin(pieces)) }
     }
 
-    /// The next piece, or nothing at the end.
+    pub(crate) fn borrowed(pieces: &'a mut (dyn Stream<Item = Result<Bytes, BodyError>> + Send + Unpin)) -> Self {
+        Self { pieces: Pieces::Borrowed(pieces) }
+    }
+
+    /// The next piece, of at least one octet. `None`: the end of the content. May be dropped and called
+    /// again: no piece is lost.
     ///
     /// # Errors
     /// [`BodyError`].
     pub async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
-        self.source.next().await
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await.transpose()
     }
 
     /// The whole content in memory, up to `limit` octets.
     ///
     /// # Errors
     /// [`BodyError`], with [`BodyError::TooLarge`] beyond the limit.
-    pub async fn collect(&mut self, limit: usize) -> Result<Bytes, BodyError> {
+    pub async fn collect(mut self, limit: usize) -> Result<Bytes, BodyError> {
         let mut all = BytesMut::new();
         while let Some(piece) = self.next().await? {
-            if all.len() + piece.len() > limit {
+            if all.len().saturating_add(piece.len()) > limit {
                 return Err(BodyError::TooLarge(limit));
             }
             all.extend_from_slice(&piece);
         }
         Ok(all.freeze())
     }
+
+    /// A reader of the content. Its errors hold the [`BodyError`].
+    pub fn into_reader(self) -> impl AsyncBufRead + Send + Unpin + use<'a> {
+        StreamReader::new(self)
+    }
 }
 
-impl std::fmt::Debug for Body<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Stream for Body<'_> {
+    type Item = Result<Bytes, BodyError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match &mut self.pieces {
+            Pieces::Borrowed(pieces) => Pin::new(pieces).poll_next(cx),
+            Pieces::Owned(pieces) => pieces.as_mut().poll_next(cx),
+        }
+    }
+}
+
+/// A body of one piece, for tests of handlers.
+impl From<Bytes> for Body<'static> {
+    fn from(content: Bytes) -> Self {
+        struct Whole(Option<Bytes>);
+
+        impl Stream for Whole {
+            type Item = Result<Bytes, BodyError>;
+
+            fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+                Poll::Ready(self.0.take().map(Ok))
+            }
+        }
+
+        Self::new(Whole(Some(content).filter(|content| !content.is_empty())))
+    }
+}
+
+impl fmt::Debug for Body<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Body")
     }
 }
 
-/// A handler may pass a body's error on with `?`. The session has a reply of its own for what it refused, and nobody is
-/// left to read one otherwise.
-impl From<BodyError> for Reply {
+/// A handler may pass the error of a body on with `?`. When the session has refused the content, the
+/// client gets the session's reply.
+impl From<BodyError> for Refusal {
     fn from(error: BodyError) -> Self {
         match error {
-            BodyError::Refused(reply) => reply,
-            BodyError::TooLarge(_) => Self::from_static("552 5.3.4 Message too large\r\n"),
-            BodyError::Disconnected | BodyError::Io(_) => Self::from_static("451 4.4.2 Connection lost\r\n"),
+            BodyError::TooLarge(_) => refusal!("552 5.3.4 Message too large"),
+            BodyError::Refused(reply) => {
+                Self::try_from(reply).unwrap_or(refusal!("451 4.3.0 Local error, try again later"))
+            }
+            BodyError::Disconnected => refusal!("451 4.4.2 Connection lost"),
+            BodyError::Io(error) => refusal!("451 4.4.2 Connection lost").with_cause(error),
         }
+    }
+}
+
+impl From<BodyError> for io::Error {
+    fn from(error: BodyError) -> Self {
+        let kind = match &error {
+            BodyError::Io(error) => error.kind(),
+            BodyError::Disconnected => io::ErrorKind::UnexpectedEof,
+            BodyError::Refused(_) => io::ErrorKind::InvalidData,
+            BodyError::TooLarge(_) => io::ErrorKind::FileTooLarge,
+        };
+        Self::new(kind, error)
     }
 }

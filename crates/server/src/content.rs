@@ -1,69 +1,42 @@
-//! The content of a message on its way from the driver to the handler, and who is waited for meanwhile.
+//! The content of a message on its way from the driver to the handler, and whose turn it is.
 
 use std::{
-    future::Future,
     io,
     pin::Pin,
     sync::{Mutex, PoisonError},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures_core::Stream;
 use posthaste_tokio::{ServerEvent, session::QuestionId, wire::Reply};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
 };
+use tokio_util::sync::ReusableBoxFuture;
 
-use crate::{BodyError, BodySource, conversation::Hurried};
+use crate::{BodyError, conversation::Hurried};
 
 /// Reads content through the driver, and remembers how it ended.
 pub(crate) struct Source<'d, 'c, S> {
-    pub(crate) driver: &'d mut Hurried<'c, S>,
-    pub(crate) end: End,
-    pub(crate) turn: &'d Turn,
+    reading: Reading<'d, 'c, S>,
+    /// The memory of the futures that read: allocated once a message.
+    read: ReusableBoxFuture<'d, Read<'d, 'c, S>>,
+    turn: &'d Turn,
+    /// How long the client may send nothing.
+    patience: Duration,
+    end: End,
 }
 
-/// Since when the handler is the one that is waited for; nothing while the client is.
-pub(crate) struct Turn(Mutex<Option<Instant>>);
+type Read<'d, 'c, S> = (&'d mut Hurried<'c, S>, io::Result<ServerEvent>);
 
-impl Default for Turn {
-    fn default() -> Self {
-        Self(Mutex::new(Some(Instant::now())))
-    }
-}
-
-impl Turn {
-    /// It is the client's until what this returns is dropped, with whatever holds it.
-    fn clients(&self) -> impl Drop + Send + '_ {
-        struct Clients<'t>(&'t Turn);
-
-        impl Drop for Clients<'_> {
-            fn drop(&mut self) {
-                self.0.set(Some(Instant::now()));
-            }
-        }
-
-        self.set(None);
-        Clients(self)
-    }
-
-    fn set(&self, since: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = since;
-    }
-
-    /// Returns once the handler has been waited for this long without a break.
-    pub(crate) async fn has_taken(&self, limit: Duration) {
-        loop {
-            let since = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            match since {
-                Some(since) if since.elapsed() >= limit => return,
-                Some(since) => tokio::time::sleep_until(since + limit).await,
-                // Whenever its turn comes, it will not be over before this.
-                None => tokio::time::sleep(limit).await,
-            }
-        }
-    }
+enum Reading<'d, 'c, S> {
+    /// The driver is here.
+    Idle(&'d mut Hurried<'c, S>),
+    /// The driver is in the future that reads.
+    Busy,
 }
 
 pub(crate) enum End {
@@ -74,36 +47,100 @@ pub(crate) enum End {
     Failed(io::ErrorKind),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Source<'_, '_, S> {
-    fn next(&mut self) -> Pin<Box<dyn Future<Output = Result<Option<Bytes>, BodyError>> + Send + '_>> {
-        Box::pin(async {
-            match self.end {
-                End::Open => {}
-                End::Complete(_) => return Ok(None),
-                End::Refused(_) | End::Closed | End::Failed(_) => return Err(BodyError::Disconnected),
-            }
-            let clients = self.turn.clients();
-            let event = self.driver.next().await;
-            drop(clients);
-            match event {
-                Ok(ServerEvent::Content(piece)) => Ok(Some(piece)),
-                Ok(ServerEvent::Ask(id, _)) => {
-                    self.end = End::Complete(id);
-                    Ok(None)
-                }
-                Ok(ServerEvent::ContentRefused(reply)) => {
-                    self.end = End::Refused(reply.clone());
-                    Err(BodyError::Refused(reply))
-                }
-                Ok(_) => {
-                    self.end = End::Closed;
-                    Err(BodyError::Disconnected)
-                }
-                Err(error) => {
-                    self.end = End::Failed(error.kind());
-                    Err(error.into())
-                }
-            }
+impl<'d, 'c, S: AsyncRead + AsyncWrite + Unpin + Send> Source<'d, 'c, S> {
+    pub(crate) fn new(driver: &'d mut Hurried<'c, S>, turn: &'d Turn, patience: Duration) -> Self {
+        let read = ReusableBoxFuture::new(read(driver));
+        Self { reading: Reading::Busy, read, turn, patience, end: End::Open }
+    }
+
+    /// How the content ended.
+    pub(crate) fn into_end(self) -> End {
+        self.end
+    }
+
+    fn ended(&mut self, end: End) -> Option<Result<Bytes, BodyError>> {
+        self.end = end;
+        match &self.end {
+            End::Open | End::Complete(_) => None,
+            End::Refused(reply) => Some(Err(BodyError::Refused(reply.clone()))),
+            End::Closed => Some(Err(BodyError::Disconnected)),
+            End::Failed(kind) => Some(Err(io::Error::from(*kind).into())),
+        }
+    }
+}
+
+async fn read<'d, 'c, S: AsyncRead + AsyncWrite + Unpin>(driver: &'d mut Hurried<'c, S>) -> Read<'d, 'c, S> {
+    let event = driver.next().await;
+    (driver, event)
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for Source<'_, '_, S> {
+    type Item = Result<Bytes, BodyError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        match this.end {
+            End::Open => {}
+            End::Complete(_) => return Poll::Ready(None),
+            End::Refused(_) | End::Closed | End::Failed(_) => return Poll::Ready(Some(Err(BodyError::Disconnected))),
+        }
+        if let Reading::Idle(driver) = std::mem::replace(&mut this.reading, Reading::Busy) {
+            this.read.set(read(driver));
+        }
+        this.turn.is_clients(this.patience);
+        let (driver, event) = ready!(this.read.poll(cx));
+        this.turn.is_handlers();
+        this.reading = Reading::Idle(driver);
+        Poll::Ready(match event {
+            Ok(ServerEvent::Content(piece)) => Some(Ok(piece)),
+            Ok(ServerEvent::Ask(id, _)) => this.ended(End::Complete(id)),
+            Ok(ServerEvent::ContentRefused(reply)) => this.ended(End::Refused(reply)),
+            Ok(
+                ServerEvent::ContentSwallowed
+                | ServerEvent::ContentAborted
+                | ServerEvent::Reset
+                | ServerEvent::StartTls
+                | ServerEvent::Closed(_),
+            ) => this.ended(End::Closed),
+            Err(error) => this.ended(End::Failed(error.kind())),
         })
+    }
+}
+
+/// From when on the handler is waited for.
+///
+/// While the handler waits for content, that is when the client's time is over: by then the content has
+/// come or the session has ended, and a handler that has stopped reading is late.
+pub(crate) struct Turn(Mutex<Instant>);
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+}
+
+impl Turn {
+    fn is_handlers(&self) {
+        self.set(Instant::now());
+    }
+
+    fn is_clients(&self, patience: Duration) {
+        self.set(Instant::now() + patience);
+    }
+
+    fn set(&self, from: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = from;
+    }
+
+    /// Returns once the handler has been waited for this long without a break.
+    pub(crate) async fn has_taken(&self, limit: Duration) {
+        loop {
+            let late = *self.0.lock().unwrap_or_else(PoisonError::into_inner) + limit;
+            if late <= Instant::now() {
+                return;
+            }
+            // The turn may change meanwhile, and no handler is late before this.
+            tokio::time::sleep_until(late.min(Instant::now() + limit)).await;
+        }
     }
 }

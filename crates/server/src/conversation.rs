@@ -15,7 +15,7 @@ use posthaste_tokio::{
         sasl::ServerMechanism,
         server::{CloseReason, Protocol},
     },
-    wire::{Command, Mail, Reply, Severity},
+    wire::{Accepted, Command, Mail, Rcpt, Refusal, Reply, ReversePath, refusal},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::{
-    Body, Envelope, Handler, Peer, ServerOptions, Service,
+    Body, Context, Envelope, Handler, Peer, ServerOptions, Service, Tls,
     budget::{self, Budget, Share},
     content::{End, Source, Turn},
     guessing::Guessing,
@@ -59,51 +59,86 @@ impl Common {
             hurried: watch::Sender::new(false),
         }
     }
+
+    fn handshake_timeout(&self, settings: &ServerSettings) -> Duration {
+        let hurried = *self.hurried.borrow();
+        if hurried { settings.timeouts.handshake / 10 } else { settings.timeouts.handshake }
+    }
 }
 
-/// Holds one conversation over a connection: any stream, with TLS up already or not. `tls` is what STARTTLS is answered
-/// with; `drain` asks for an end at the next boundary. What a [`Server`](crate::Server) bounds for all of its connections, all
-/// of these calls in a process share, with the defaults of [`ServerOptions`].
+/// Holds one session over any stream: for tests of handlers in memory, and for streams that do not come
+/// from a [`Listener`](crate::Listener). Ends the session at its next boundary when `shutdown` completes.
+///
+/// All calls in a process share what a [`Server`](crate::Server) bounds for all of its connections, with
+/// the defaults of [`ServerOptions`]. Dropping the future drops the connection.
 ///
 /// # Errors
-/// [`io::Error`] when the connection failed. What the handler accepted before stays accepted.
+/// [`io::Error`] when the connection failed. Messages that the handler has accepted stay accepted.
 pub async fn converse<S, V>(
-    connection: Connection<S>,
+    stream: S,
     peer: Peer,
     service: &V,
     settings: Arc<ServerSettings>,
-    tls: Option<Arc<ServerConfig>>,
-    drain: &CancellationToken,
+    tls: Tls,
+    shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<CloseReason>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     V: Service,
 {
     static COMMON: LazyLock<Common> = LazyLock::new(|| Common::new(&ServerOptions::default()));
-    let ends = Ends { drain: drain.clone(), abort: CancellationToken::new() };
-    converse_within(&COMMON, &ends, connection, peer, service, (settings, tls)).await
+    let ends = Ends { drain: CancellationToken::new(), abort: CancellationToken::new() };
+    let session = converse_within(&COMMON, &ends, stream, peer, service, (settings, tls));
+    let drain = async {
+        shutdown.await;
+        ends.drain.cancel();
+        std::future::pending().await
+    };
+    tokio::select! {
+        ended = session => ended,
+        never = drain => never,
+    }
 }
 
 /// The same within a server.
 pub(crate) async fn converse_within<S, V>(
     common: &Common,
     ends: &Ends,
-    connection: Connection<S>,
-    mut peer: Peer,
+    stream: S,
+    peer: Peer,
     service: &V,
-    (settings, tls): (Arc<ServerSettings>, Option<Arc<ServerConfig>>),
+    (settings, tls): (Arc<ServerSettings>, Tls),
 ) -> io::Result<CloseReason>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     V: Service,
 {
-    peer.tls = connection.is_tls();
-    peer.certificate = connection.peer_certificate();
-    let settings = service.settings(&peer, &settings);
-    let terms = Terms { verdict: settings.timeouts.verdict, lmtp: settings.protocol == Protocol::Lmtp, tls };
-    let mut driver = ServerDriver::new(connection, ServerSession::new(settings, peer.tls));
+    let mut connection = Connection::new(stream);
+    let starttls = match tls {
+        Tls::Off => None,
+        Tls::StartTls(config) => Some(config),
+        Tls::Implicit(config) => {
+            let handshake = timeout(common.handshake_timeout(&settings), connection.accept_tls(config));
+            // No message has begun that a drain would have to wait for.
+            let Some(done) = ends.drain.run_until_cancelled(handshake).await else {
+                return Ok(CloseReason::Shutdown);
+            };
+            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the client did not finish it in time");
+            done.map_err(late)
+                .flatten()
+                .map_err(|error| io::Error::new(error.kind(), format!("the TLS handshake failed: {error}")))?;
+            None
+        }
+    };
+    let mut cx = Context::new(peer, settings);
+    cx.peer.tls = connection.is_tls();
+    cx.peer.certificate = connection.peer_certificate();
+    cx.settings = service.settings(&cx);
+    let verdict = cx.settings.timeouts.verdict;
+    let mut driver = ServerDriver::new(connection, ServerSession::new(Arc::clone(&cx.settings), cx.peer.tls));
+    let terms = Terms { verdict, lmtp: cx.settings.protocol == Protocol::Lmtp, tls: starttls };
     tokio::select! {
-        ended = greet_and_run(common, ends, &mut driver, peer, service, terms) => ended,
+        ended = greet_and_run(common, ends, &mut driver, cx, service, terms) => ended,
         () = ends.abort.cancelled() => {
             cut(&mut driver).await;
             Ok(CloseReason::Shutdown)
@@ -132,7 +167,7 @@ async fn greet_and_run<S, V>(
     common: &Common,
     ends: &Ends,
     driver: &mut ServerDriver<S>,
-    peer: Peer,
+    cx: Context,
     service: &V,
     terms: Terms,
 ) -> io::Result<CloseReason>
@@ -147,11 +182,11 @@ where
             _ => {}
         }
     };
-    let handler = match bounded(terms.verdict, service.connect(&peer)).await {
+    let handler = match bounded(terms.verdict, service.connect(&cx)).await {
         Ok(handler) => handler,
-        Err(reply) => {
-            debug!(address = %peer.address, %reply, "client refused");
-            answer(driver, connect, Verdict::Refuse(reply));
+        Err(refusal) => {
+            debug!(connection = cx.connection, address = %cx.peer.address, %refusal, cause = refusal.cause(), "client refused");
+            answer(driver, connect, Verdict::Refuse(refusal.into()));
             loop {
                 if let ServerEvent::Closed(reason) = driver.next().await? {
                     return Ok(reason);
@@ -163,8 +198,7 @@ where
     let mut conversation = Conversation {
         driver: Hurried { driver, hurried: common.hurried.subscribe() },
         handler,
-        peer,
-        envelope: None,
+        cx,
         share: Share::new(Arc::clone(&common.envelopes)),
         login: None,
         mechanism: None,
@@ -180,8 +214,7 @@ where
 pub(crate) struct Conversation<'c, S, H> {
     pub(crate) driver: Hurried<'c, S>,
     pub(crate) handler: H,
-    pub(crate) peer: Peer,
-    envelope: Option<Envelope>,
+    pub(crate) cx: Context,
     /// What the envelope has of the memory for all envelopes.
     share: Share,
     pub(crate) login: Option<Login>,
@@ -229,7 +262,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
             let event = tokio::select! {
                 event = self.driver.next() => event?,
                 () = self.ends.drain.cancelled(), if !draining => {
-                    // Behind a message or a question the next turn of the loop asks again.
+                    // After a message or a question the next turn of the loop asks again.
                     self.driver.driver.shutdown();
                     draining = true;
                     continue;
@@ -240,14 +273,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
                 ServerEvent::StartTls => {
                     let Some(config) = &self.terms.tls else { return Err(io::ErrorKind::Unsupported.into()) };
                     let handshake = self.driver.driver.accept_tls(Arc::clone(config));
-                    // Nothing has begun that a drain would have to wait for, and nothing can be said.
+                    // No message has begun that a drain would have to wait for, and nothing can be said.
                     let Some(done) = self.ends.drain.run_until_cancelled(handshake).await else {
                         return Ok(CloseReason::Shutdown);
                     };
                     done?;
-                    let Peer { address, local, network, .. } = self.peer;
+                    let Peer { address, local, network, .. } = self.cx.peer;
                     let certificate = self.driver.driver.peer_certificate();
-                    self.peer = Peer { tls: true, certificate, network, ..Peer::new(address, local) };
+                    self.cx.peer = Peer { tls: true, certificate, network, ..Peer::new(address, local) };
                     self.login = None;
                     self.forget();
                 }
@@ -266,18 +299,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
     }
 
     async fn question(&mut self, id: QuestionId, question: Question) -> io::Result<()> {
-        let Self { handler, peer, envelope, share, terms, .. } = self;
-        let limit = terms.verdict;
+        let limit = self.terms.verdict;
         let verdict = match question {
             Question::Connect => Verdict::Accept(None),
             Question::Hello(name) => {
-                let verdict = decided(bounded(limit, handler.hello(peer, &name)).await);
-                let accepted = matches!(verdict, Verdict::Accept(_));
+                let decision = bounded(limit, self.handler.hello(&self.cx, &name)).await;
+                let accepted = decision.is_ok();
                 if accepted {
-                    peer.hello = Some(name);
+                    self.cx.peer.hello = Some(name);
                 }
-                self.answer(id, "hello", "", verdict);
-                self.peer.extended = self.driver.driver.session().is_extended();
+                let verdict = self.decided("hello", "", decision);
+                answer(self.driver.driver, id, verdict);
+                self.cx.peer.extended = self.driver.driver.session().is_extended();
                 if accepted {
                     self.forget();
                 }
@@ -285,44 +318,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
             }
             Question::Auth(name, initial) => self.auth(&name, initial).await,
             Question::AuthResponse(response) => self.auth_response(response).await,
-            Question::Mail(mail) => {
-                *envelope = None;
-                share.free();
-                let decision = match share.take(budget::of_mail(&mail)) {
-                    true => bounded(limit, handler.mail(peer, &mail)).await,
-                    false => Err(no_memory()),
-                };
-                if let Err(reply) = &decision {
-                    share.free();
-                    let sender = mail.reverse_path.to_string();
-                    self.tell("sender", &sender, reply);
-                } else {
-                    *envelope = Some(Envelope { mail, recipients: Vec::new() });
-                }
-                decided(decision)
-            }
-            Question::Rcpt(rcpt) => {
-                let envelope = envelope.get_or_insert_with(empty);
-                let octets = budget::of_rcpt(&rcpt);
-                let decision = match share.take(octets) {
-                    true => {
-                        bounded(limit, handler.rcpt(peer, envelope, &rcpt)).await.inspect_err(|_| share.give(octets))
-                    }
-                    false => Err(no_memory()),
-                };
-                if let Err(reply) = &decision {
-                    let recipient = rcpt.forward_path.to_string();
-                    self.tell("recipient", &recipient, reply);
-                } else {
-                    envelope.recipients.push(rcpt);
-                }
-                decided(decision)
-            }
+            Question::Mail(mail) => self.mail(mail).await,
+            Question::Rcpt(rcpt) => self.rcpt(rcpt).await,
             Question::Data => {
-                let envelope = envelope.get_or_insert_with(empty);
-                let verdict = decided(bounded(limit, handler.data(peer, envelope)).await);
-                let accepted = matches!(verdict, Verdict::Accept(_));
-                self.answer(id, "message", "", verdict);
+                self.cx.envelope.get_or_insert_with(empty);
+                let decision = bounded(limit, self.handler.data(&self.cx)).await;
+                let accepted = decision.is_ok();
+                let verdict = self.decided("message", "", decision);
+                answer(self.driver.driver, id, verdict);
                 if !accepted {
                     return Ok(());
                 }
@@ -331,9 +334,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
                 return received;
             }
             // Answered where its content was read.
-            Question::Message => Verdict::Refuse(unfinished()),
+            Question::Message => Verdict::Refuse(UNFINISHED.into()),
             Question::Other(line) => match Command::parse(line.as_bytes()) {
-                Ok(command) => replied(bounded(limit, handler.other(peer, &command)).await),
+                Ok(command) => replied(bounded(limit, self.handler.other(&self.cx, &command)).await),
                 Err(error) => Verdict::Refuse(error.reply()),
             },
         };
@@ -341,137 +344,181 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
         Ok(())
     }
 
+    async fn mail(&mut self, mail: Mail) -> Verdict {
+        self.forget();
+        let decision = match self.share.take(budget::of_mail(&mail)) {
+            true => bounded(self.terms.verdict, self.handler.mail(&self.cx, &mail)).await,
+            false => Err(NO_MEMORY),
+        };
+        let sender = decision.is_err().then(|| mail.reverse_path.to_string()).unwrap_or_default();
+        match decision.is_ok() {
+            true => self.cx.envelope = Some(Envelope::new(mail, Vec::new())),
+            false => self.share.free(),
+        }
+        self.decided("sender", &sender, decision)
+    }
+
+    async fn rcpt(&mut self, rcpt: Rcpt) -> Verdict {
+        self.cx.envelope.get_or_insert_with(empty);
+        let octets = budget::of_rcpt(&rcpt);
+        let decision = match self.share.take(octets) {
+            true => bounded(self.terms.verdict, self.handler.rcpt(&self.cx, &rcpt))
+                .await
+                .inspect_err(|_| self.share.give(octets)),
+            false => Err(NO_MEMORY),
+        };
+        let recipient = decision.is_err().then(|| rcpt.forward_path.to_string()).unwrap_or_default();
+        if decision.is_ok() {
+            self.cx.envelope.get_or_insert_with(empty).recipients.push(rcpt);
+        }
+        self.decided("recipient", &recipient, decision)
+    }
+
     /// The transaction is over.
     fn forget(&mut self) {
-        self.envelope = None;
+        self.cx.envelope = None;
         self.share.free();
     }
 
-    /// Answers, and tells the log of a refusal.
-    fn answer(&mut self, id: QuestionId, what: &str, about: &str, verdict: Verdict) {
-        if let Verdict::Refuse(reply) = &verdict {
-            self.tell(what, about, reply);
+    /// The verdict of a decision; a refusal goes into the log.
+    fn decided(&mut self, what: &str, about: &str, decision: Result<(), Refusal>) -> Verdict {
+        match decision {
+            Ok(()) => Verdict::Accept(None),
+            Err(refusal) => {
+                self.tell(what, about, refusal.reply(), refusal.cause());
+                Verdict::Refuse(refusal.into())
+            }
         }
-        answer(self.driver.driver, id, verdict);
     }
 
-    /// One line for a refusal. Beyond the first ones of a connection they are for who looks for something: a stranger
-    /// does not fill the log.
-    fn tell(&mut self, what: &str, about: &str, reply: &Reply) {
-        let Peer { address, tls, identity, .. } = &self.peer;
-        let identity = identity.as_deref().unwrap_or_default();
+    /// One line for a refusal. After the first ones of a connection they are debug lines: a stranger must
+    /// not fill the log.
+    fn tell(&mut self, what: &str, about: &str, reply: &Reply, cause: Option<&str>) {
+        let Context { connection, peer, .. } = &self.cx;
+        let (address, hello, tls) = (&peer.address, peer.hello_text(), peer.tls);
+        let identity = peer.identity.as_deref().unwrap_or_default();
         if self.told < TOLD {
             self.told += 1;
-            info!(%address, hello = ?self.peer.hello_text(), tls, ?identity, about, %reply, "{what} refused");
+            info!(connection, %address, ?hello, tls, ?identity, about, %reply, cause, "{what} refused");
         } else {
-            debug!(%address, hello = ?self.peer.hello_text(), tls, ?identity, about, %reply, "{what} refused");
+            debug!(connection, %address, ?hello, tls, ?identity, about, %reply, cause, "{what} refused");
         }
     }
 
     /// From 354 to the reply to the end of the content.
     async fn receive(&mut self) -> io::Result<()> {
-        let envelope = self.envelope.take().unwrap_or_else(empty);
+        let envelope = self.cx.envelope.take().unwrap_or_else(empty);
         let turn = Turn::default();
-        let mut source = Source { driver: &mut self.driver, end: End::Open, turn: &turn };
-        let verdict = {
-            let mut body = Body::new(&mut source);
+        let patience = self.cx.settings.timeouts.content_block;
+        let mut source = Source::new(&mut self.driver, &turn, patience);
+        let decisions = {
+            let body = Body::borrowed(&mut source);
             tokio::select! {
-                verdict = take(&mut self.handler, &self.peer, envelope, &mut body, self.terms.lmtp) => verdict,
-                () = turn.has_taken(self.terms.verdict) => Verdict::Refuse(late()),
+                decisions = take(&mut self.handler, &self.cx, envelope, body, self.terms.lmtp) => decisions,
+                () = turn.has_taken(self.terms.verdict) => Decisions::All(Err(LATE)),
             }
         };
-        match source.end {
+        match source.into_end() {
             End::Complete(id) => {
-                self.answer(id, "message", "", verdict);
+                for refusal in decisions.refusals() {
+                    self.tell("message", "", refusal.reply(), refusal.cause());
+                }
+                answer(self.driver.driver, id, decisions.into());
                 return Ok(());
             }
             End::Closed => return Ok(()),
             End::Failed(kind) => return Err(kind.into()),
-            // Whatever the handler said, it has not seen the end.
+            // The handler has not seen the end, so it cannot have accepted the message.
             End::Open => {
-                let reply = match verdict {
-                    Verdict::Refuse(reply) if is_refusal(&reply) => reply,
-                    _ => unfinished(),
+                let refusal = match decisions {
+                    Decisions::All(Err(refusal)) => refusal,
+                    Decisions::All(Ok(_)) | Decisions::Each(_) => UNFINISHED,
                 };
-                self.tell("message", "", &reply);
-                self.driver.driver.refuse_content(reply);
+                self.tell("message", "", refusal.reply(), refusal.cause());
+                self.driver.driver.refuse_content(refusal.into());
             }
-            End::Refused(reply) => self.tell("message", "", &reply),
+            End::Refused(reply) => self.tell("message", "", &reply, None),
         }
         loop {
             match self.driver.next().await? {
                 ServerEvent::ContentSwallowed | ServerEvent::ContentAborted => return Ok(()),
                 ServerEvent::Ask(id, _) => {
-                    answer(self.driver.driver, id, Verdict::Refuse(unfinished()));
+                    answer(self.driver.driver, id, Verdict::Refuse(UNFINISHED.into()));
                     return Ok(());
                 }
-                // It is said once more to the loop that looks for it.
+                // The loop that called this gets the event again.
                 ServerEvent::Closed(_) => return Ok(()),
-                _ => {}
+                ServerEvent::Content(_)
+                | ServerEvent::ContentRefused(_)
+                | ServerEvent::Reset
+                | ServerEvent::StartTls => {}
             }
         }
     }
 }
 
+/// What a handler said to a message.
+enum Decisions {
+    /// To all recipients.
+    All(Result<Accepted, Refusal>),
+    /// To each of them, under LMTP.
+    Each(Vec<Result<Accepted, Refusal>>),
+}
+
+impl Decisions {
+    fn refusals(&self) -> impl Iterator<Item = &Refusal> {
+        let decisions = match self {
+            Self::All(decision) => std::slice::from_ref(decision),
+            Self::Each(decisions) => decisions,
+        };
+        decisions.iter().filter_map(|decision| decision.as_ref().err())
+    }
+}
+
+impl From<Decisions> for Verdict {
+    fn from(decisions: Decisions) -> Self {
+        match decisions {
+            Decisions::All(decision) => replied(decision),
+            Decisions::Each(decisions) => Self::Each(
+                decisions.into_iter().map(|decision| decision.map_or_else(Reply::from, Reply::from)).collect(),
+            ),
+        }
+    }
+}
+
 /// The message in the words of its protocol.
-async fn take<H: Handler>(
-    handler: &mut H,
-    peer: &Peer,
-    envelope: Envelope,
-    body: &mut Body<'_>,
-    lmtp: bool,
-) -> Verdict {
+async fn take<H: Handler>(handler: &mut H, cx: &Context, envelope: Envelope, body: Body<'_>, lmtp: bool) -> Decisions {
     if lmtp {
-        handler.deliver(peer, envelope, body).await.map_or_else(Verdict::Refuse, Verdict::Each)
+        handler.deliver(cx, envelope, body).await.map_or_else(|refusal| Decisions::All(Err(refusal)), Decisions::Each)
     } else {
-        replied(handler.message(peer, envelope, body).await)
+        Decisions::All(handler.message(cx, envelope, body).await)
     }
 }
 
-fn replied(decision: Result<Reply, Reply>) -> Verdict {
-    decision.map_or_else(Verdict::Refuse, |reply| Verdict::Accept(Some(reply)))
-}
-
-/// Gives a verdict; one that does not fit becomes a 451, so that a handler's mistake never hangs a client.
-pub(crate) fn answer<S: AsyncRead + AsyncWrite + Unpin>(
-    driver: &mut ServerDriver<S>,
-    id: QuestionId,
-    verdict: Verdict,
-) {
-    if let Err(error) = driver.answer(id, verdict) {
-        debug!(%error, "a handler's verdict does not fit");
-        // Fails only when the question is gone, and with it whoever asked.
-        let _ = driver.answer(id, Verdict::Refuse(unfinished()));
-    }
-}
-
-async fn bounded<T>(limit: Duration, decision: impl Future<Output = Result<T, Reply>>) -> Result<T, Reply> {
-    timeout(limit, decision).await.unwrap_or_else(|_| Err(late()))
-}
-
-fn no_memory() -> Reply {
-    Reply::from_static("452 4.3.1 Out of memory for envelopes, try again later\r\n")
-}
-
-fn late() -> Reply {
-    Reply::from_static("451 4.3.0 No decision in time, try again later\r\n")
-}
-
-fn decided(decision: Result<(), Reply>) -> Verdict {
+fn replied(decision: Result<Accepted, Refusal>) -> Verdict {
     match decision {
-        Ok(()) => Verdict::Accept(None),
-        Err(reply) => Verdict::Refuse(reply),
+        Ok(accepted) => Verdict::Accept(Some(accepted.into())),
+        Err(refusal) => Verdict::Refuse(refusal.into()),
     }
 }
 
-fn is_refusal(reply: &Reply) -> bool {
-    matches!(reply.code().severity(), Severity::TransientNegative | Severity::PermanentNegative)
+/// Gives a verdict. One that does not fit becomes a 451, so that a handler's mistake never hangs a client.
+fn answer<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>, id: QuestionId, verdict: Verdict) {
+    if let Err(error) = driver.answer(id, verdict) {
+        debug!(%error, "verdict does not fit");
+        // Fails only when the session has ended, and with it the question.
+        let _ = driver.answer(id, Verdict::Refuse(UNFINISHED.into()));
+    }
 }
 
-fn unfinished() -> Reply {
-    Reply::from_static("451 4.3.0 Local error, try again later\r\n")
+async fn bounded<T>(limit: Duration, decision: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    timeout(limit, decision).await.unwrap_or(Err(LATE))
 }
+
+const NO_MEMORY: Refusal = refusal!("452 4.3.1 Out of memory for envelopes, try again later");
+const LATE: Refusal = refusal!("451 4.3.0 No decision in time, try again later");
+const UNFINISHED: Refusal = refusal!("451 4.3.0 Local error, try again later");
 
 fn empty() -> Envelope {
-    Envelope { mail: Mail::new(posthaste_tokio::wire::ReversePath::Null).into_owned(), recipients: Vec::new() }
+    Envelope::new(Mail::new(ReversePath::Null).into_owned(), Vec::new())
 }

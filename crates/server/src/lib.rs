@@ -1,26 +1,34 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod accept;
 mod body;
 mod budget;
 mod content;
+mod context;
 mod conversation;
-mod envelope;
 mod guessing;
+mod handler;
+mod layer;
 mod listener;
 mod login;
 mod network;
 mod password;
+mod server;
 mod service;
 
-pub use body::{Body, BodyError, BodySource};
+pub use accept::Accept;
+pub use body::{Body, BodyError};
+pub use context::{Context, Envelope, Peer, PeerAddress};
 pub use conversation::converse;
-pub use envelope::{Envelope, Peer};
 pub use guessing::LoginOptions;
-pub use listener::{Listener, Server, ServerOptions, Tls};
+pub use handler::{Authentication, Handler};
+pub use layer::{Asked, Layer, Layered, Login};
+pub use listener::{Listener, Tls};
 pub use network::Networks;
-pub use service::{Authentication, Handler, Service};
+pub use server::{Server, ServerOptions};
+pub use service::Service;
 
 pub use posthaste_tokio::{Certificate, rustls, session, wire};
 pub use session::sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers};
-pub use tokio_util::sync::CancellationToken;
+pub use wire::{Accepted, Refusal, accepted, refusal, reply};

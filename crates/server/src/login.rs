@@ -60,7 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
                 Ok(ServerStep::Challenge(challenge)) => return Verdict::Challenge(challenge),
                 Ok(ServerStep::Done(identity)) => {
                     self.settle(true);
-                    self.peer.identity = Some(identity);
+                    self.cx.peer.identity = Some(identity);
                     break Verdict::Accept(None);
                 }
                 Ok(question) => match self.take_turn(&question).await {
@@ -89,8 +89,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
         };
         let Some(login) = &mut self.login else { return Ok(()) };
         login.name = shown(name.unwrap_or_default());
-        let Some(attempt) = self.common.guessing.begin(self.peer.network, name) else {
-            let (address, name, mechanism) = (self.peer.address, &login.name, &login.mechanism);
+        let Some(attempt) = self.common.guessing.begin(self.cx.peer.network, name) else {
+            let (address, name, mechanism) = (self.cx.peer.address, &login.name, &login.mechanism);
             debug!(%address, ?name, mechanism, "login refused unseen, too many have failed");
             return Err(Reply::from_static("421 4.7.0 Too many failed logins, try again later\r\n"));
         };
@@ -109,8 +109,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
             self.settle(false);
         }
         let Some(Login { mechanism, name, .. }) = &self.login else { return };
-        let Peer { address, tls, .. } = &self.peer;
-        info!(%address, hello = ?self.peer.hello_text(), tls, ?name, ?mechanism, %error, "login failed");
+        let Peer { address, tls, .. } = &self.cx.peer;
+        info!(%address, hello = ?self.cx.peer.hello_text(), tls, ?name, ?mechanism, %error, "login failed");
     }
 
     /// Gives the charge back.
@@ -122,29 +122,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
 
     /// Asks the handler, and gives the exchange the answer.
     async fn sasl_question(&mut self, question: ServerStep) -> Result<ServerStep, SaslError> {
-        let Self { handler, peer, mechanism, terms, .. } = self;
+        let Self { handler, cx, mechanism, terms, .. } = self;
         let verdict = terms.verdict;
         let exchange = mechanism.as_mut().ok_or(SaslError::Unavailable)?;
         let late = |_| SaslError::Unavailable;
         match question {
             ServerStep::Password(credentials) => {
-                let decision = timeout(verdict, handler.authenticate(peer, credentials)).await;
+                let decision = timeout(verdict, handler.authenticate(cx, credentials)).await;
                 exchange.decide(decision.map_err(late).and_then(Result::from))
             }
             ServerStep::Token(token) => {
-                let decision = timeout(verdict, handler.authenticate_token(peer, token)).await;
+                let decision = timeout(verdict, handler.authenticate_token(cx, token)).await;
                 exchange.decide(decision.map_err(late).and_then(Result::from))
             }
             ServerStep::Anonymous(trace) => {
-                let decision = timeout(verdict, handler.authenticate_anonymous(peer, &trace)).await;
+                let decision = timeout(verdict, handler.authenticate_anonymous(cx, &trace)).await;
                 exchange.decide(decision.map_err(late).and_then(Result::from))
             }
             ServerStep::External(external) => {
-                let decision = timeout(verdict, handler.authenticate_external(peer, external)).await;
+                let decision = timeout(verdict, handler.authenticate_external(cx, external)).await;
                 exchange.decide(decision.map_err(late).and_then(Result::from))
             }
             ServerStep::ScramKey(user) => {
-                let key = timeout(verdict, handler.scram_key(peer, &user)).await;
+                let key = timeout(verdict, handler.scram_key(cx, &user)).await;
                 exchange.found(key.map_err(late).and_then(std::convert::identity))
             }
             _ => exchange.decide(Err(SaslError::Credentials)),

@@ -12,19 +12,19 @@ use posthaste_tokio::{
 use tokio::{sync::Semaphore, task::spawn_blocking};
 use tracing::debug;
 
-use crate::{Authentication, Handler, Peer};
+use crate::{Authentication, Context, Handler};
 
-/// Checks a password against the key of its user, and against a made-up one for a user who does not exist: both take as
-/// long.
-pub(crate) async fn check<H: Handler + ?Sized>(handler: &mut H, peer: &Peer, who: Credentials) -> Authentication {
+/// Checks a password against the key of its user, and against a made-up one for a user who does not
+/// exist: both take the same time.
+pub(crate) async fn check<H: Handler + ?Sized>(handler: &mut H, cx: &Context, who: Credentials) -> Authentication {
     let Credentials { authorization_identity, authentication_identity, password } = who;
-    // A name that SASLprep does not take (RFC 4616 section 2) is nobody's.
+    // No user has a name that SASLprep does not take (RFC 4616 section 2).
     let (user, found) = match prepare(&authentication_identity) {
         Ok(name) => {
             let name = name.into_owned();
             let authorization_identity = authorization_identity.filter(|identity| *identity != name);
             let user = ScramUser { authentication_identity: name, authorization_identity };
-            let found = handler.scram_key(peer, &user).await;
+            let found = handler.scram_key(cx, &user).await;
             (user, found)
         }
         Err(_) => (ScramUser { authentication_identity, authorization_identity }, Ok(None)),
@@ -37,7 +37,7 @@ pub(crate) async fn check<H: Handler + ?Sized>(handler: &mut H, peer: &Peer, who
     // The semaphore is never closed.
     let Ok(turn) = TURNS.acquire().await else { return Authentication::Unavailable };
     let verified = spawn_blocking(move || {
-        // It lasts as long as the work does, whoever drops what waits for it.
+        // The turn ends with the work, also when the caller stops waiting for it.
         let _turn = turn;
         key.verify(password.expose())
     });
@@ -45,14 +45,14 @@ pub(crate) async fn check<H: Handler + ?Sized>(handler: &mut H, peer: &Peer, who
         Ok(true) => Authentication::Granted(user.authorization_identity.unwrap_or(user.authentication_identity)),
         Ok(false) => Authentication::Denied,
         Err(error) => {
-            debug!(%error, "a password could not be checked");
+            debug!(%error, "password check failed");
             Authentication::Unavailable
         }
     }
 }
 
-/// Passwords that are checked at once in this process: as many as there are processors. The others wait, in their order, so
-/// that guessing leaves threads for everything else.
+/// Passwords that are checked at a time in this process: as many as there are processors. The others wait
+/// in their order, so that guessing leaves threads for everything else.
 static TURNS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, Into::into)));
 
 /// How to answer for users who do not exist.
@@ -72,11 +72,11 @@ fn process_secret() -> Result<[u8; 32], SaslError> {
     }
 }
 
-/// Octets that nobody can foresee.
+/// Octets from the system's secure generator.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], SaslError> {
     let mut octets = [0; N];
     getrandom::fill(&mut octets).map_err(|error| {
-        debug!(%error, "the system has no random numbers");
+        debug!(%error, "random generator failed");
         SaslError::Unavailable
     })?;
     Ok(octets)
@@ -84,26 +84,29 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], SaslError> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
-    use posthaste_tokio::wire::Reply;
+    use posthaste_tokio::{
+        session::ServerSettings,
+        wire::{Accepted, Refusal, refusal},
+    };
     use tokio::time::timeout;
 
     use super::*;
-    use crate::{Body, Envelope};
+    use crate::{Body, Envelope, Peer, PeerAddress};
 
-    struct Nobody;
+    struct NoAccounts;
 
-    impl Handler for Nobody {
-        async fn message(&mut self, _: &Peer, _: Envelope, _: &mut Body<'_>) -> Result<Reply, Reply> {
-            Err(Reply::from_static("550 5.7.1 No\r\n"))
+    impl Handler for NoAccounts {
+        async fn message(&mut self, _: &Context, _: Envelope, _: Body<'_>) -> Result<Accepted, Refusal> {
+            Err(refusal!("550 5.7.1 No"))
         }
     }
 
     #[tokio::test]
     async fn a_check_waits_for_its_turn() {
-        let address = "127.0.0.1:25".parse().unwrap();
-        let peer = Peer::new(address, address);
+        let peer = Peer::new(PeerAddress::Local, PeerAddress::Local);
+        let cx = Context::new(peer, Arc::new(ServerSettings::new("mx.test")));
         let who = || Credentials {
             authorization_identity: None,
             authentication_identity: "me".to_owned(),
@@ -112,9 +115,9 @@ mod tests {
         let all = TURNS.available_permits();
         assert!(all > 0);
         let taken = TURNS.acquire_many(u32::try_from(all).unwrap()).await.unwrap();
-        assert!(timeout(Duration::from_millis(200), check(&mut Nobody, &peer, who())).await.is_err());
+        assert!(timeout(Duration::from_millis(200), check(&mut NoAccounts, &cx, who())).await.is_err());
         drop(taken);
-        assert_eq!(check(&mut Nobody, &peer, who()).await, Authentication::Denied);
+        assert_eq!(check(&mut NoAccounts, &cx, who()).await, Authentication::Denied);
         assert_eq!(TURNS.available_permits(), all);
     }
 }

@@ -6,11 +6,12 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use posthaste_server::{
-    Body, CancellationToken, Envelope, Handler, Listener, Peer, Server, ServerOptions, Service, Tls,
+    Accepted, Body, Context, Envelope, Handler, Listener, Peer, PeerAddress, Refusal, Server, ServerOptions, Tls,
+    accepted, refusal,
     session::{ServerSettings, server::Protocol},
-    wire::{Command, Reply},
+    wire::Command,
 };
-use support::{NO, Running, Talk, YES, settings, start};
+use support::{NO, Running, Talk, settings, start};
 
 async fn chunking() -> Running {
     let mut settings = settings();
@@ -42,7 +43,7 @@ async fn chunks_make_one_message() {
 async fn a_handler_refuses_or_errs_at_any_point() {
     let server = chunking().await;
     let mut talk = Talk::connect(server.address).await.greeted().await;
-    for (name, code) in [("refuse", "550 5.7.1"), ("late", "451 4.3.0"), ("positive", "451 4.3.0")] {
+    for (name, code) in [("refuse", "550 5.7.1"), ("late", "451 4.3.0")] {
         for point in ["data", "early", "half"] {
             opened(&mut talk, &format!("{name}-{point}@b.test")).await;
             talk.send("BDAT 6\r\nRSET\r\n").await;
@@ -94,30 +95,27 @@ async fn a_message_that_is_given_up_between_chunks_is_none() {
 /// Delivers to those whose name does not say otherwise.
 struct Mailboxes;
 
-impl Service for Mailboxes {
-    type Handler = Self;
-
-    async fn connect(&self, _: &Peer) -> Result<Self, Reply> {
-        Ok(Self)
-    }
-}
-
 impl Handler for Mailboxes {
-    async fn message(&mut self, _: &Peer, _: Envelope, _: &mut Body<'_>) -> Result<Reply, Reply> {
+    async fn message(&mut self, _: &Context, _: Envelope, _: Body<'_>) -> Result<Accepted, Refusal> {
         Err(NO)
     }
 
-    async fn deliver(&mut self, _: &Peer, envelope: Envelope, body: &mut Body<'_>) -> Result<Vec<Reply>, Reply> {
+    async fn deliver(
+        &mut self,
+        _: &Context,
+        envelope: Envelope,
+        body: Body<'_>,
+    ) -> Result<Vec<Result<Accepted, Refusal>>, Refusal> {
         body.collect(1_000).await?;
         let full = |name: String| name.contains("full");
         let mailboxes = envelope.recipients.iter().map(|rcpt| full(rcpt.forward_path.to_string()));
-        Ok(mailboxes.map(|full| if full { NO } else { YES }).collect())
+        Ok(mailboxes.map(|full| if full { Err(NO) } else { Ok(accepted!("250 2.0.0 Yes")) }).collect())
     }
 
-    async fn other(&mut self, _: &Peer, command: &Command<'_>) -> Result<Reply, Reply> {
+    async fn other(&mut self, _: &Context, command: &Command<'_>) -> Result<Accepted, Refusal> {
         match command {
-            Command::Vrfy("someone") => Ok(Reply::from_static("250 2.1.5 <someone@d.test>\r\n")),
-            _ => Err(Reply::from_static("550 5.1.1 Nobody\r\n")),
+            Command::Vrfy("someone") => Ok(accepted!("250 2.1.5 <someone@d.test>")),
+            _ => Err(refusal!("550 5.1.1 No such user")),
         }
     }
 }
@@ -126,10 +124,9 @@ async fn mailboxes() -> Talk<tokio::net::TcpStream> {
     let mut settings = ServerSettings::new("mda.test");
     settings.protocol = Protocol::Lmtp;
     settings.offers.other_commands = true;
-    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, Tls::Off).await.unwrap();
+    let listener = Listener::bind("127.0.0.1:0", settings).await.unwrap();
     let address = listener.local_address().unwrap();
-    let server = Server::new(Mailboxes, ServerOptions::default());
-    tokio::spawn(async move { server.serve(vec![listener], CancellationToken::new()).await });
+    tokio::spawn(Server::new(|_: &Context| async { Ok(Mailboxes) }).listen(listener).serve());
     let mut talk = Talk::connect(address).await;
     assert_eq!(talk.reply().await, "220 mda.test LMTP ready");
     talk.expect("LHLO c.test", "250").await;
@@ -158,11 +155,10 @@ async fn under_lmtp_a_reply_for_everyone_is_said_to_each() {
         settings
     });
     let (ours, theirs) = tokio::io::duplex(4_096);
-    let peer = Peer::new("192.0.2.1:2".parse().unwrap(), "192.0.2.2:24".parse().unwrap());
+    let peer = Peer::new(PeerAddress::Local, PeerAddress::Local);
     tokio::spawn(async move {
-        let (names, drain) = (support::Names::default(), CancellationToken::new());
-        let connection = posthaste_tokio::Connection::new(theirs);
-        posthaste_server::converse(connection, peer, &names, settings, None, &drain).await
+        let names = support::Names::default();
+        posthaste_server::converse(theirs, peer, &names, settings, Tls::Off, std::future::pending()).await
     });
     let mut talk = Talk::new(ours);
     assert!(talk.reply().await.starts_with("220"));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use posthaste_server::{ServerOptions, Tls, rustls::ALL_VERSIONS, session::ServerSettings};
-use support::{Pki, Talk, handshake, start};
+use support::{Pki, Talk, handshake, options, start};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -33,15 +33,13 @@ async fn closes(stream: &mut TcpStream, within: Duration) -> bool {
 #[tokio::test]
 async fn handshakes_count_against_the_limits_and_have_an_end() {
     // Loopback has ten times the limit of other addresses.
-    for options in [
-        ServerOptions { connections: 10, ..ServerOptions::default() },
-        ServerOptions { connections_per_address: 1, ..ServerOptions::default() },
-    ] {
+    for limits in [options(|options| options.connections = 10), options(|options| options.connections_per_network = 1)]
+    {
         let pki = Pki::new(ALL_VERSIONS, false, false);
         let mut settings = settings();
         // As long as this test needs to fill the server on a machine that is busy.
         settings.timeouts.handshake = Duration::from_secs(3);
-        let server = start(settings, Tls::Implicit(Arc::new(pki.server)), options).await;
+        let server = start(settings, Tls::Implicit(Arc::new(pki.server)), limits).await;
         let mut silent = Vec::new();
         for octets in 0..10 {
             let mut stream = TcpStream::connect(server.address).await.unwrap();

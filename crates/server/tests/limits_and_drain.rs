@@ -6,16 +6,14 @@ mod support;
 use std::time::{Duration, Instant};
 
 use posthaste_server::{ServerOptions, Tls};
-use support::{Talk, settings, start};
+use support::{Talk, options, settings, start};
 
 #[tokio::test]
 async fn beyond_the_limits_there_is_a_421() {
     // Loopback has ten times the limit of other addresses.
-    for options in [
-        ServerOptions { connections: 10, ..ServerOptions::default() },
-        ServerOptions { connections_per_address: 1, ..ServerOptions::default() },
-    ] {
-        let server = start(settings(), Tls::Off, options).await;
+    for limits in [options(|options| options.connections = 10), options(|options| options.connections_per_network = 1)]
+    {
+        let server = start(settings(), Tls::Off, limits).await;
         let mut served = Vec::new();
         for _ in 0..10 {
             served.push(Talk::connect(server.address).await.greeted().await);
@@ -53,7 +51,7 @@ async fn a_drain_ends_what_is_idle_and_waits_for_a_message() {
 
 #[tokio::test]
 async fn a_drain_is_bounded_and_leaves_no_conversation_behind() {
-    let options = ServerOptions { drain: Duration::from_millis(200), ..ServerOptions::default() };
+    let options = options(|options| options.drain = Duration::from_millis(200));
     let server = start(settings(), Tls::Off, options).await;
     let mut stuck = Talk::connect(server.address).await.greeted().await;
     for (line, code) in [("MAIL FROM:<a@b.test>", "250"), ("RCPT TO:<a@d.test>", "250"), ("DATA", "354")] {
@@ -78,7 +76,7 @@ async fn whoever_drops_a_server_ends_its_conversations() {
 
 #[tokio::test]
 async fn the_end_of_a_drain_is_told_to_every_conversation_that_is_cut() {
-    let options = ServerOptions { drain: Duration::from_millis(200), ..ServerOptions::default() };
+    let options = options(|options| options.drain = Duration::from_millis(200));
     let mut settings = settings();
     settings.offers.chunking = true;
     let server = start(settings, Tls::Off, options).await;
@@ -118,7 +116,7 @@ async fn the_end_of_a_drain_is_told_to_every_conversation_that_is_cut() {
 
 #[tokio::test]
 async fn a_client_that_reads_nothing_does_not_hold_a_drain() {
-    let options = ServerOptions { drain: Duration::from_secs(60), ..ServerOptions::default() };
+    let options = options(|options| options.drain = Duration::from_secs(60));
     let mut settings = settings();
     settings.limits.junk_commands = u32::MAX;
     let server = start(settings, Tls::Off, options).await;
@@ -134,7 +132,7 @@ async fn a_client_that_reads_nothing_does_not_hold_a_drain() {
 /// Loopback's own networks, so that its ten times are out of the way.
 #[tokio::test]
 async fn connections_are_counted_by_network() {
-    let mut options = ServerOptions { connections_per_address: 1, ..ServerOptions::default() };
+    let mut options = self::options(|options| options.connections_per_network = 1);
     options.networks.ipv4_prefix = 24;
     let server = start(settings(), Tls::Off, options).await;
     let from = async |address: &str| {
@@ -154,7 +152,7 @@ async fn connections_are_counted_by_network() {
 async fn a_nearly_full_server_hurries_its_clients() {
     let mut settings = settings();
     settings.timeouts.command = Duration::from_secs(4);
-    let server = start(settings, Tls::Off, ServerOptions { connections: 20, ..ServerOptions::default() }).await;
+    let server = start(settings, Tls::Off, options(|options| options.connections = 20)).await;
     let mut clients = Vec::new();
     for _ in 0..15 {
         clients.push(Talk::connect(server.address).await.greeted().await);
@@ -190,7 +188,7 @@ fn long_recipient(n: usize) -> String {
 async fn envelopes_share_one_budget_and_give_it_back() {
     let mut settings = settings();
     settings.offers.dsn = true;
-    let server = start(settings, Tls::Off, ServerOptions { envelopes: 50_000, ..ServerOptions::default() }).await;
+    let server = start(settings, Tls::Off, options(|options| options.envelopes = 50_000)).await;
     let fills = async || {
         let mut talk = Talk::connect(server.address).await.greeted().await;
         talk.expect("MAIL FROM:<a@b.test>", "250").await;

@@ -12,9 +12,10 @@ use std::{
 };
 
 use posthaste_server::{
-    Body, CancellationToken, Envelope, Handler, Peer, SaslError, ScramKey, ScramUser, Service, UnknownUsers, converse,
+    Accepted, Body, Context, Envelope, Handler, Peer, PeerAddress, Refusal, SaslError, ScramKey, ScramUser, Service,
+    Tls, UnknownUsers, accepted, converse,
     session::ServerSettings,
-    wire::{Mechanism, MechanismSet, Reply, ReplyCode, Secret},
+    wire::{Mechanism, MechanismSet, Secret},
 };
 use support::Talk;
 
@@ -26,13 +27,13 @@ struct Keys(ScramKey);
 impl Service for Keys {
     type Handler = Self;
 
-    async fn connect(&self, _: &Peer) -> Result<Self, Reply> {
+    async fn connect(&self, _: &Context) -> Result<Self, Refusal> {
         Ok(self.clone())
     }
 }
 
 impl Handler for Keys {
-    async fn scram_key(&mut self, _: &Peer, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
+    async fn scram_key(&mut self, _: &Context, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
         match (user.authentication_identity.as_str(), user.authorization_identity.as_deref()) {
             ("me" | "IX", None | Some("my list")) => Ok(Some(self.0.clone())),
             ("broken", _) => Err(SaslError::Unavailable),
@@ -44,9 +45,9 @@ impl Handler for Keys {
         Some(UnknownUsers::new(Secret::new([5; 32]), ITERATIONS))
     }
 
-    async fn message(&mut self, peer: &Peer, _: Envelope, body: &mut Body<'_>) -> Result<Reply, Reply> {
-        while body.next().await?.is_some() {}
-        Ok(Reply::new(ReplyCode::OK, None, peer.identity.as_deref().unwrap_or("nobody")))
+    async fn message(&mut self, cx: &Context, _: Envelope, body: Body<'_>) -> Result<Accepted, Refusal> {
+        body.collect(1_000).await?;
+        Ok(accepted!("250 {}", cx.peer.identity.as_deref().unwrap_or("unknown")))
     }
 }
 
@@ -61,10 +62,8 @@ async fn talk(keys: Keys) -> Talk<tokio::io::DuplexStream> {
     settings.offers.auth_in_clear = true;
     let (ours, theirs) = tokio::io::duplex(4_096);
     tokio::spawn(async move {
-        let address = "127.0.0.1:25".parse().unwrap();
-        let connection = posthaste_tokio::Connection::new(theirs);
-        let peer = Peer::new(address, address);
-        converse(connection, peer, &keys, Arc::new(settings), None, &CancellationToken::new()).await
+        let peer = Peer::new(PeerAddress::Local, PeerAddress::Local);
+        converse(theirs, peer, &keys, Arc::new(settings), Tls::Off, std::future::pending()).await
     });
     Talk::new(ours).greeted().await
 }
@@ -75,20 +74,20 @@ async fn passwords_are_checked_against_keys() {
     for (lines, code, identity) in [
         // `\0me\0right`, and with another password and another name.
         (&["AUTH PLAIN AG1lAHJpZ2h0"][..], "235", "me"),
-        (&["AUTH PLAIN AG1lAHdyb25n"], "535 5.7.8", "nobody"),
-        (&["AUTH PLAIN AHlvdQByaWdodA=="], "535 5.7.8", "nobody"),
+        (&["AUTH PLAIN AG1lAHdyb25n"], "535 5.7.8", "unknown"),
+        (&["AUTH PLAIN AHlvdQByaWdodA=="], "535 5.7.8", "unknown"),
         (&["AUTH LOGIN", "bWU=", "cmlnaHQ="], "235", "me"),
-        (&["AUTH LOGIN", "bWU=", "d3Jvbmc="], "535 5.7.8", "nobody"),
+        (&["AUTH LOGIN", "bWU=", "d3Jvbmc="], "535 5.7.8", "unknown"),
         // `my list\0me\0right` and `boss\0me\0right`.
         (&["AUTH PLAIN bXkgbGlzdABtZQByaWdodA=="], "235", "my list"),
-        (&["AUTH PLAIN Ym9zcwBtZQByaWdodA=="], "535 5.7.8", "nobody"),
+        (&["AUTH PLAIN Ym9zcwBtZQByaWdodA=="], "535 5.7.8", "unknown"),
         // U+2168 is the Roman numeral that SASLprep makes two letters of.
         (&["AUTH PLAIN AOKFqAByaWdodA=="], "235", "IX"),
         // `\0m\x07e\0right` and `\0me\0ri\x07ght`: SASLprep takes neither.
-        (&["AUTH PLAIN AG0HZQByaWdodA=="], "535 5.7.8", "nobody"),
-        (&["AUTH PLAIN AG1lAHJpB2dodA=="], "535 5.7.8", "nobody"),
+        (&["AUTH PLAIN AG0HZQByaWdodA=="], "535 5.7.8", "unknown"),
+        (&["AUTH PLAIN AG1lAHJpB2dodA=="], "535 5.7.8", "unknown"),
         // `\0broken\0right`
-        (&["AUTH PLAIN AGJyb2tlbgByaWdodA=="], "454 4.7.0", "nobody"),
+        (&["AUTH PLAIN AGJyb2tlbgByaWdodA=="], "454 4.7.0", "unknown"),
     ] {
         let mut talk = talk(keys.clone()).await;
         let mut said = String::new();
@@ -102,7 +101,7 @@ async fn passwords_are_checked_against_keys() {
 
 /// How often other tasks have had their turn while a password was checked, on a runtime with one thread.
 #[tokio::test]
-async fn a_check_holds_nobody_up() {
+async fn a_check_of_a_password_delays_no_other_task() {
     let turns = Arc::new(AtomicUsize::new(0));
     let others = tokio::spawn({
         let turns = Arc::clone(&turns);

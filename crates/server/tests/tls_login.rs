@@ -222,7 +222,7 @@ async fn no_log_shows_a_secret() {
     server.task.await.unwrap();
     drop(guard);
     let log = log.text();
-    assert!(log.contains("conversation ended"), "the log is heard: {log}");
+    assert!(log.contains("session ended"), "the log is heard: {log}");
     shown += &log;
     for secret in [secret, "AG1lAHMzY3JldC1hbmQtd3Jvbmc=", "AG1lAHJpZ2h0", "\\0me\\0right", "password: \""] {
         assert!(!shown.contains(secret), "{secret} is shown");

@@ -6,12 +6,11 @@
 
 use std::error::Error;
 
-use posthaste_relay::{
-    NextHop, Relay, RelayOptions, Route, Routes, TracingObserver,
+use posthaste::relay::{
+    NextHop, Relay, RelayOptions, Route, RouteTable,
     client::SystemResolver,
-    offers,
     queue::log::{LogOptions, LogQueue},
-    server::{CancellationToken, Listener, ServerOptions, session::ServerSettings},
+    server::Listener,
 };
 
 #[tokio::main]
@@ -23,12 +22,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut options = RelayOptions::new("localhost".parse()?);
     options.policy.relay_from.push("127.0.0.0/8".parse()?);
     let to = NextHop::Hosts(vec![(smarthost, 25)]);
-    options.routes = Routes::new(vec![Route::new(vec!["*".parse()?], to)]);
+    options.routes = RouteTable::new(vec![Route::new(vec!["*".parse()?], to)]);
 
-    let relay = Relay::new(queue, SystemResolver, options, TracingObserver);
-    let mut settings = ServerSettings::new("localhost");
-    settings.offers = offers();
-    let listener = Listener::bind("127.0.0.1:2525".parse()?, settings, Default::default()).await?;
-    relay.serve(vec![listener], ServerOptions::default(), CancellationToken::new()).await?;
+    let relay = Relay::new(queue, SystemResolver, options);
+    let listener = Listener::bind("127.0.0.1:2525", relay.settings()).await?;
+    relay.serve(relay.server().listen(listener), async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await?;
     Ok(())
 }

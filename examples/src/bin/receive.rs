@@ -6,49 +6,31 @@
 
 use std::error::Error;
 
-use posthaste_server::{
-    Body, CancellationToken, Envelope, Handler, Listener, Peer, Server, ServerOptions, Service, Tls,
-    session::ServerSettings, wire::Reply,
+use posthaste::server::{
+    Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, accepted, session::ServerSettings,
 };
 
 struct Print;
 
-impl Service for Print {
-    type Handler = Self;
-
-    async fn connect(&self, peer: &Peer) -> Result<Self, Reply> {
-        println!("connection from {}", peer.address);
-        Ok(Self)
-    }
-}
-
 impl Handler for Print {
-    async fn message(&mut self, _peer: &Peer, envelope: Envelope, body: &mut Body<'_>) -> Result<Reply, Reply> {
+    async fn message(&mut self, cx: &Context, envelope: Envelope, body: Body<'_>) -> Result<Accepted, Refusal> {
         let content = body.collect(16 << 20).await?;
-        println!("from {}", envelope.mail.reverse_path);
+        println!("from {} by {}", envelope.mail.reverse_path, cx.peer.address);
         envelope.recipients.iter().for_each(|rcpt| println!("to {}", rcpt.forward_path));
         println!("{}", String::from_utf8_lossy(&content));
-        Ok(Reply::from_static("250 2.0.0 Printed\r\n"))
+        Ok(accepted!("250 2.0.0 Printed"))
     }
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:2525".to_owned()).parse()?;
-    let listener = Listener::bind(address, ServerSettings::new("localhost"), Tls::Off).await?;
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:2525".to_owned());
+    let listener = Listener::bind(address, ServerSettings::new("localhost")).await?;
     println!("listening on {}", listener.local_address()?);
-    Server::new(Print, ServerOptions::default()).serve(vec![listener], end()).await;
+    Server::new(|_: &Context| async { Ok(Print) })
+        .listen(listener)
+        .with_graceful_shutdown(async { tokio::signal::ctrl_c().await.unwrap_or_default() })
+        .serve()
+        .await;
     Ok(())
-}
-
-/// Cancelled by Ctrl-C.
-fn end() -> CancellationToken {
-    let token = CancellationToken::new();
-    let ending = token.clone();
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            ending.cancel();
-        }
-    });
-    token
 }

@@ -10,9 +10,8 @@ use std::{
     time::Duration,
 };
 
-use posthaste_server::{
-    Body, CancellationToken, Envelope, Handler, Listener, Peer, Server, ServerOptions, Service, Tls,
-    session::ServerSettings, wire::Reply,
+use posthaste::server::{
+    Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, accepted, session::ServerSettings,
 };
 
 static MESSAGES: AtomicU64 = AtomicU64::new(0);
@@ -20,28 +19,20 @@ static OCTETS: AtomicU64 = AtomicU64::new(0);
 
 struct Sink;
 
-impl Service for Sink {
-    type Handler = Self;
-
-    async fn connect(&self, _peer: &Peer) -> Result<Self, Reply> {
-        Ok(Self)
-    }
-}
-
 impl Handler for Sink {
-    async fn message(&mut self, _peer: &Peer, _envelope: Envelope, body: &mut Body<'_>) -> Result<Reply, Reply> {
+    async fn message(&mut self, _: &Context, _: Envelope, mut body: Body<'_>) -> Result<Accepted, Refusal> {
         while let Some(piece) = body.next().await? {
             OCTETS.fetch_add(piece.len() as u64, Ordering::Relaxed);
         }
         MESSAGES.fetch_add(1, Ordering::Relaxed);
-        Ok(Reply::from_static("250 2.0.0 Thrown away\r\n"))
+        Ok(accepted!("250 2.0.0 Thrown away"))
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:2525".to_owned()).parse()?;
-    let listener = Listener::bind(address, ServerSettings::new("localhost"), Tls::Off).await?;
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:2525".to_owned());
+    let listener = Listener::bind(address, ServerSettings::new("localhost")).await?;
     println!("listening on {}", listener.local_address()?);
     tokio::spawn(async {
         let mut last = 0;
@@ -54,6 +45,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     });
-    Server::new(Sink, ServerOptions::default()).serve(vec![listener], CancellationToken::new()).await;
+    Server::new(|_: &Context| async { Ok(Sink) }).listen(listener).serve().await;
     Ok(())
 }

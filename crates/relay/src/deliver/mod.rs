@@ -35,9 +35,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use posthaste_client::Resolver;
 use posthaste_queue::{Change, Error, Queue, RoutingKey};
-use posthaste_server::{CancellationToken, wire::Domain};
+use posthaste_server::wire::Domain;
 use tokio::sync::{Notify, Semaphore};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use crate::{NextHop, shared::Shared};

@@ -170,7 +170,7 @@ impl Job {
         let recipients = failed.iter().map(|(rcpt, _)| rcpt.clone()).collect();
         let origin = Origin { all_ascii: body.is_ascii(), ..Origin::default() };
         let message =
-            new_message(&shared.options.host_name, Owner::default(), &Envelope { mail, recipients }, origin).ok()?;
+            new_message(&shared.options.host_name, Owner::default(), &Envelope::new(mail, recipients), origin).ok()?;
         Some(Derived { message, body })
     }
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use posthaste_client::Resolver;
 use posthaste_queue::{Claim, Claimed, Error, LeaseError, Queue, RoutingKey};
-use posthaste_server::{CancellationToken, wire::ReversePath};
+use posthaste_server::wire::ReversePath;
 use tokio::sync::{Notify, Semaphore};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use super::{

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use posthaste_client::SystemResolver;
 use posthaste_queue::{Body as _, Queue as _, memory::MemoryQueue};
-use posthaste_relay::{Relay, RelayOptions, future_release, offers};
-use posthaste_server::{CancellationToken, Listener, Server, ServerOptions, Tls, session::ServerSettings};
+use posthaste_relay::{Relay, RelayOptions, future_release};
+use posthaste_server::Listener;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Log, relay};
 
@@ -28,13 +29,11 @@ impl Client {
     }
 
     pub(crate) async fn with(relay: Relay<MemoryQueue, SystemResolver>, log: Log) -> Self {
-        let mut settings = ServerSettings::new("relay.test");
-        settings.offers = offers();
+        let mut settings = relay.settings();
         settings.offers.future_release = Some(future_release(Duration::from_secs(1_000)));
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, Tls::Off).await.unwrap();
+        let listener = Listener::bind("127.0.0.1:0", settings).await.unwrap();
         let address = listener.local_address().unwrap();
-        let server = Server::new(relay.service(), ServerOptions::default());
-        let serving = tokio::spawn(async move { server.serve(vec![listener], CancellationToken::new()).await });
+        let serving = tokio::spawn(relay.server().listen(listener).serve());
         let mut stream = TcpStream::connect(address).await.unwrap();
         reply(&mut stream).await;
         Self { stream, relay, log, serving }

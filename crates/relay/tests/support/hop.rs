@@ -9,9 +9,9 @@ use std::{
 };
 
 use posthaste_server::{
-    Body, CancellationToken, Envelope, Handler, Listener, Peer, Server, ServerOptions, Service, Tls,
+    Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, ServerOptions, Service, Tls, accepted,
     session::{ServerSettings, server::Offers},
-    wire::{Rcpt, Reply, ReversePath},
+    wire::{Rcpt, ReversePath},
 };
 
 #[derive(Debug, Clone)]
@@ -39,8 +39,8 @@ impl Taken {
     }
 }
 
-type RcptRule = Box<dyn Fn(&str) -> Result<(), Reply> + Send + Sync>;
-type MessageRule = Box<dyn Fn(&Taken) -> Result<Reply, Reply> + Send + Sync>;
+type RcptRule = Box<dyn Fn(&str) -> Result<(), Refusal> + Send + Sync>;
+type MessageRule = Box<dyn Fn(&Taken) -> Result<Accepted, Refusal> + Send + Sync>;
 
 pub(crate) struct Behavior {
     pub(crate) rcpt: RcptRule,
@@ -53,7 +53,7 @@ impl Default for Behavior {
     fn default() -> Self {
         Self {
             rcpt: Box::new(|_| Ok(())),
-            message: Box::new(|_| Ok(Reply::from_static("250 2.0.0 Taken\r\n"))),
+            message: Box::new(|_| Ok(accepted!("250 2.0.0 Taken"))),
             think: Duration::ZERO,
         }
     }
@@ -91,7 +91,7 @@ impl Hop {
         let mut settings = ServerSettings::new("hop.test");
         settings.limits.message = 1 << 30;
         settings.offers = offers;
-        let listener = Listener::bind(([127, 0, 0, 1], port).into(), settings, tls).await.unwrap();
+        let listener = Listener::bind(("127.0.0.1", port), settings).await.unwrap().with_tls(tls);
         let port = listener.local_address().unwrap().port();
         let state = Arc::new(State {
             behavior,
@@ -100,9 +100,10 @@ impl Hop {
             open: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
         });
-        let server =
-            Server::new(HopService(Arc::clone(&state)), ServerOptions { connections: 5_000, ..Default::default() });
-        tokio::spawn(async move { server.serve(vec![listener], CancellationToken::new()).await });
+        let mut options = ServerOptions::default();
+        options.connections = 5_000;
+        let server = Server::new(HopService(Arc::clone(&state))).with_options(options).listen(listener);
+        tokio::spawn(server.serve());
         Self { port, state }
     }
 
@@ -149,7 +150,7 @@ impl Drop for HopHandler {
 impl Service for HopService {
     type Handler = HopHandler;
 
-    async fn connect(&self, _peer: &Peer) -> Result<HopHandler, Reply> {
+    async fn connect(&self, _: &Context) -> Result<HopHandler, Refusal> {
         self.0.connections.fetch_add(1, SeqCst);
         let open = self.0.open.fetch_add(1, SeqCst) + 1;
         self.0.most.fetch_max(open, SeqCst);
@@ -158,11 +159,11 @@ impl Service for HopService {
 }
 
 impl Handler for HopHandler {
-    async fn rcpt(&mut self, _: &Peer, _: &Envelope, rcpt: &Rcpt) -> Result<(), Reply> {
+    async fn rcpt(&mut self, _: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
         (self.0.behavior.rcpt)(&rcpt.forward_path.to_string())
     }
 
-    async fn message(&mut self, _: &Peer, envelope: Envelope, body: &mut Body<'_>) -> Result<Reply, Reply> {
+    async fn message(&mut self, _: &Context, envelope: Envelope, mut body: Body<'_>) -> Result<Accepted, Refusal> {
         let mut taken = Taken { envelope, octets: 0, start: Vec::new() };
         while let Some(piece) = body.next().await? {
             taken.octets += piece.len();

@@ -15,11 +15,12 @@ use std::{
 use bytes::Bytes;
 use posthaste_client::{MxRecord, ResolveError, Resolver, SystemResolver};
 use posthaste_queue::{MessageId, Owner, Queue as _, memory::MemoryQueue};
-use posthaste_relay::{Event, NextHop, Observer, Relay, RelayOptions, Route, Routes};
+use posthaste_relay::{Event, NextHop, Observer, Relay, RelayOptions, Route, RouteTable};
 use posthaste_server::{
-    CancellationToken, Envelope,
+    Envelope,
     wire::{Command, Mail, Rcpt},
 };
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use client::{Client, reply, talk};
 pub(crate) use hop::{Behavior, Hop, Taken};
@@ -116,8 +117,7 @@ pub(crate) async fn submit<R: Resolver>(
     recipients: &[&str],
     content: &'static [u8],
 ) -> MessageId {
-    let envelope =
-        Envelope { mail: parse_mail(mail), recipients: recipients.iter().map(|rcpt| parse_rcpt(rcpt)).collect() };
+    let envelope = Envelope::new(parse_mail(mail), recipients.iter().map(|rcpt| parse_rcpt(rcpt)).collect());
     relay.submit(Owner::default(), &envelope, Bytes::from_static(content)).await.unwrap()
 }
 
@@ -139,7 +139,7 @@ pub(crate) fn parse_rcpt(text: &str) -> Rcpt {
 pub(crate) fn options(ports: &[u16]) -> RelayOptions {
     let mut options = RelayOptions::new("relay.test".parse().unwrap());
     let hosts = ports.iter().map(|port| ("[127.0.0.1]".to_owned(), *port)).collect();
-    options.routes = Routes::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Hosts(hosts))]);
+    options.routes = RouteTable::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Hosts(hosts))]);
     options.delivery.retry.waits = vec![Duration::from_millis(100)];
     options.delivery.retry.expire_after = Duration::from_secs(3_600);
     options
@@ -147,7 +147,7 @@ pub(crate) fn options(ports: &[u16]) -> RelayOptions {
 
 pub(crate) fn relay(options: RelayOptions) -> (Relay<MemoryQueue, SystemResolver>, Log) {
     let log = Log::default();
-    (Relay::new(MemoryQueue::default(), SystemResolver, options, log.clone()), log)
+    (Relay::builder(MemoryQueue::default(), SystemResolver, options).observer(log.clone()).build(), log)
 }
 
 pub(crate) fn start(options: RelayOptions) -> Running {
@@ -157,7 +157,7 @@ pub(crate) fn start(options: RelayOptions) -> Running {
 
 pub(crate) fn run<R: Resolver>(relay: Relay<MemoryQueue, R>, log: Log) -> Running<R> {
     let drain = CancellationToken::new();
-    let task = tokio::spawn(relay.deliver(drain.clone()));
+    let task = tokio::spawn(relay.deliver(drain.clone().cancelled_owned()));
     Running { relay, log, drain, task }
 }
 
@@ -185,10 +185,10 @@ impl<F: Fn(&str) -> Option<Vec<IpAddr>> + Send + Sync + 'static> Resolver for Zo
 /// Starts a relay that sends everything by MX, to this port, wherever the zone leads.
 pub(crate) fn by_mx<R: Resolver>(resolver: R, port: u16, change: impl FnOnce(&mut RelayOptions)) -> Running<R> {
     let mut options = options(&[]);
-    options.routes = Routes::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Mx)]);
+    options.routes = RouteTable::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Mx)]);
     options.delivery.mx_port = port;
     options.delivery.allow_private = true;
     change(&mut options);
     let log = Log::default();
-    run(Relay::new(MemoryQueue::default(), resolver, options, log.clone()), log)
+    run(Relay::builder(MemoryQueue::default(), resolver, options).observer(log.clone()).build(), log)
 }

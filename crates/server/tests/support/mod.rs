@@ -14,8 +14,9 @@ use std::{
 };
 
 use posthaste_server::{
-    Authentication, BearerToken, Body, BodyError, CancellationToken, Credentials, Envelope, External, Handler,
-    Listener, Peer, SaslError, ScramKey, ScramUser, Server, ServerOptions, Service, Tls,
+    Accepted, Authentication, BearerToken, Body, BodyError, Context, Credentials, Envelope, External, Handler,
+    Listener, Peer, PeerAddress, Refusal, SaslError, ScramKey, ScramUser, Server, ServerOptions, Service, Tls,
+    accepted, refusal,
     rustls::{
         ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
         crypto::aws_lc_rs::default_provider,
@@ -26,7 +27,7 @@ use posthaste_server::{
         ServerSettings,
         sasl::{ClientMechanism, ClientStep},
     },
-    wire::{EhloName, Mail, Rcpt, Reply},
+    wire::{EhloName, Mail, Rcpt},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
@@ -34,11 +35,11 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::sync::CancellationToken;
 
-pub(crate) const NO: Reply = Reply::from_static("550 5.7.1 No\r\n");
-pub(crate) const YES: Reply = Reply::from_static("250 2.0.0 Yes\r\n");
+pub(crate) const NO: Refusal = refusal!("550 5.7.1 No");
 
-/// Takes what names say: `refuse`, `late` and `positive` stand for what its method then does.
+/// Takes what names say: `refuse`, `late` and `panic` stand for what its method then does.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Names {
     pub(crate) seen: Arc<Mutex<Vec<(Peer, Envelope, usize)>>>,
@@ -48,11 +49,10 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    async fn decide(&self, what: &str, name: &str) -> Result<(), Reply> {
+    async fn decide(&self, what: &str, name: &str) -> Result<(), Refusal> {
         self.log.lock().unwrap().push(format!("{what} {name}"));
         match name {
             name if name.contains(&format!("refuse-{what}")) => Err(NO),
-            name if name.contains(&format!("positive-{what}")) => Err(YES),
             name if name.contains(&format!("panic-{what}")) => panic!("{name}"),
             name if name.contains(&format!("late-{what}")) => std::future::pending().await,
             _ => Ok(()),
@@ -63,17 +63,18 @@ impl Names {
 impl Service for Names {
     type Handler = Self;
 
-    async fn connect(&self, peer: &Peer) -> Result<Self, Reply> {
-        if peer.address.port() == 1 { Err(Reply::from_static("554 5.7.1 Go away\r\n")) } else { Ok(self.clone()) }
+    async fn connect(&self, cx: &Context) -> Result<Self, Refusal> {
+        let refused = matches!(cx.peer.address, PeerAddress::Ip(address) if address.port() == 1);
+        if refused { Err(refusal!("554 5.7.1 Go away")) } else { Ok(self.clone()) }
     }
 }
 
 impl Handler for Names {
-    async fn hello(&mut self, _: &Peer, name: &EhloName) -> Result<(), Reply> {
+    async fn hello(&mut self, _: &Context, name: &EhloName) -> Result<(), Refusal> {
         self.decide("hello", &name.to_string()).await
     }
 
-    async fn authenticate(&mut self, _: &Peer, credentials: Credentials) -> Authentication {
+    async fn authenticate(&mut self, _: &Context, credentials: Credentials) -> Authentication {
         match (credentials.authentication_identity.as_str(), credentials.password.expose().as_str()) {
             ("late", _) => std::future::pending().await,
             (name, "right") => Authentication::Granted(name.to_owned()),
@@ -81,7 +82,7 @@ impl Handler for Names {
         }
     }
 
-    async fn authenticate_token(&mut self, _: &Peer, token: BearerToken) -> Authentication {
+    async fn authenticate_token(&mut self, _: &Context, token: BearerToken) -> Authentication {
         match (token.authorization_identity, token.token.expose().as_str()) {
             (Some(name), "right") => Authentication::Granted(name),
             (_, "late") => std::future::pending().await,
@@ -89,12 +90,12 @@ impl Handler for Names {
         }
     }
 
-    async fn authenticate_anonymous(&mut self, _: &Peer, trace: &str) -> Authentication {
+    async fn authenticate_anonymous(&mut self, _: &Context, trace: &str) -> Authentication {
         if trace.contains('@') { Authentication::Granted("anonymous".to_owned()) } else { Authentication::Denied }
     }
 
-    async fn authenticate_external(&mut self, peer: &Peer, external: External) -> Authentication {
-        let fingerprint = peer.certificate.as_ref().map(|certificate| certificate.fingerprint());
+    async fn authenticate_external(&mut self, cx: &Context, external: External) -> Authentication {
+        let fingerprint = cx.peer.certificate.as_ref().map(|certificate| certificate.fingerprint());
         match external.authorization_identity.as_deref() {
             _ if fingerprint != Some(external.identity) => Authentication::Unavailable,
             None => Authentication::Granted("the owner".to_owned()),
@@ -103,7 +104,7 @@ impl Handler for Names {
         }
     }
 
-    async fn scram_key(&mut self, _: &Peer, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
+    async fn scram_key(&mut self, _: &Context, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
         match user.authentication_identity.as_str() {
             "me" if user.authorization_identity.is_none() => Ok(ScramKey::derive("right", &[7; 16], 4_096).ok()),
             "late" => std::future::pending().await,
@@ -112,28 +113,29 @@ impl Handler for Names {
         }
     }
 
-    async fn mail(&mut self, _: &Peer, mail: &Mail) -> Result<(), Reply> {
+    async fn mail(&mut self, _: &Context, mail: &Mail) -> Result<(), Refusal> {
         self.decide("mail", &mail.reverse_path.to_string()).await
     }
 
-    async fn rcpt(&mut self, _: &Peer, _: &Envelope, rcpt: &Rcpt) -> Result<(), Reply> {
+    async fn rcpt(&mut self, _: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
         self.decide("rcpt", &rcpt.forward_path.to_string()).await
     }
 
-    async fn data(&mut self, _: &Peer, envelope: &Envelope) -> Result<(), Reply> {
-        self.decide("data", &envelope.mail.reverse_path.to_string()).await
+    async fn data(&mut self, cx: &Context) -> Result<(), Refusal> {
+        let sender = cx.envelope.as_ref().unwrap().mail.reverse_path.to_string();
+        self.decide("data", &sender).await
     }
 
-    async fn message(&mut self, peer: &Peer, envelope: Envelope, body: &mut Body<'_>) -> Result<Reply, Reply> {
+    async fn message(&mut self, cx: &Context, envelope: Envelope, mut body: Body<'_>) -> Result<Accepted, Refusal> {
         let name = envelope.mail.reverse_path.to_string();
         self.decide("early", &name).await?;
         if name.contains("careless") {
-            return Ok(YES);
+            return Ok(accepted!("250 2.0.0 Yes"));
         }
         let mut octets = 0;
         while let Some(piece) = body.next().await.map_err(|error| match error {
-            BodyError::Refused(reply) => reply,
-            _ => Reply::from_static("451 4.3.0 Gone\r\n"),
+            BodyError::Refused(_) => error.into(),
+            _ => refusal!("451 4.3.0 Gone"),
         })? {
             octets += piece.len();
             self.taken.fetch_add(piece.len(), SeqCst);
@@ -143,8 +145,8 @@ impl Handler for Names {
             self.decide("half", &name).await?;
         }
         self.decide("end", &name).await?;
-        self.seen.lock().unwrap().push((peer.clone(), envelope, octets));
-        Ok(if name.contains("odd") { NO } else { YES })
+        self.seen.lock().unwrap().push((cx.peer.clone(), envelope, octets));
+        Ok(accepted!("250 2.0.0 Yes"))
     }
 }
 
@@ -159,15 +161,19 @@ pub(crate) fn settings() -> ServerSettings {
     ServerSettings::new("mx.test")
 }
 
+/// The default options with a change.
+pub(crate) fn options(change: impl FnOnce(&mut ServerOptions)) -> ServerOptions {
+    let mut options = ServerOptions::default();
+    change(&mut options);
+    options
+}
+
 pub(crate) async fn start(settings: ServerSettings, tls: Tls, options: ServerOptions) -> Running {
-    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, tls).await.unwrap();
+    let listener = Listener::bind("127.0.0.1:0", settings).await.unwrap().with_tls(tls);
     let address = listener.local_address().unwrap();
     let (names, drain) = (Names::default(), CancellationToken::new());
-    let server = Server::new(names.clone(), options);
-    let task = tokio::spawn({
-        let drain = drain.clone();
-        async move { server.serve(vec![listener], drain).await }
-    });
+    let server = Server::new(names.clone()).with_options(options).listen(listener);
+    let task = tokio::spawn(server.with_graceful_shutdown(drain.clone().cancelled_owned()).serve());
     Running { address, drain, task, names }
 }
 

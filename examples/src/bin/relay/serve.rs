@@ -7,9 +7,10 @@ use posthaste_queue::{
     Queue as _,
     log::{LogOptions, LogQueue},
 };
-use posthaste_relay::{Relay, TracingObserver};
-use posthaste_server::{CancellationToken, Listener};
+use posthaste_relay::Relay;
+use posthaste_server::Listener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{Failure, config::Config, control, limits, log, secret};
@@ -42,18 +43,21 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
     }
     let mut listeners = Vec::new();
     for listener in config.listeners {
-        let bound = Listener::bind(listener.address, listener.settings, listener.tls).await.map_err(Failure::run)?;
+        let bound = Listener::bind(listener.address, listener.settings).await.map_err(Failure::run)?;
         let address = bound.local_address().map_err(Failure::run)?;
         info!("listening on {address}");
-        listeners.push(bound);
+        listeners.push(bound.with_tls(listener.tls));
     }
-    let relay = Relay::new(queue, resolver, options, TracingObserver);
+    let relay = Relay::new(queue, resolver, options);
     // Mail does not depend on it.
     let control = control::listen(&config.queue, relay.clone());
     if let Err(error) = &control {
         warn!(%error, "`relay status` will not work; choose a queue folder with a shorter name if that is why");
     }
-    let served = relay.serve(listeners, config.server, drain).await;
+    let server = listeners
+        .into_iter()
+        .fold(relay.server().with_options(config.server), |server, listener| server.listen(listener));
+    let served = relay.serve(server, drain.cancelled_owned()).await;
     drop(control);
     let totals = relay.totals();
     info!(?totals, "ended");

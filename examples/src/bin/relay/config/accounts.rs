@@ -1,6 +1,6 @@
 //! Who may log in: from the file to keys.
 
-use posthaste_relay::{AccountError, Accounts};
+use posthaste_relay::{AccountError, AccountTable};
 use posthaste_server::{ScramKey, UnknownUsers, session::sasl::MIN_ITERATIONS, wire::Secret};
 
 use super::file::Account;
@@ -33,12 +33,12 @@ impl AccountsConfig {
     /// Derives the keys that are not written down, and forgets the passwords. Names that nobody has are answered for by the
     /// secret, and look like the first account that has its key written down: keys that were all made alike tell nobody
     /// who exists. Without one, 4,096 iterations do: who gets at the keys gets at the passwords beside them too.
-    pub(crate) fn keys(self, secret: Secret<[u8; 32]>) -> Result<Accounts, AccountError> {
+    pub(crate) fn keys(self, secret: Secret<[u8; 32]>) -> Result<AccountTable, AccountError> {
         let iterations = self.0.iter().find_map(|(_, proof)| match proof {
             Proof::Verifier(key) => Some(key.iterations()),
             Proof::Password(_) => None,
         });
-        let mut accounts = Accounts::new(UnknownUsers::new(secret, iterations.unwrap_or(MIN_ITERATIONS)));
+        let mut accounts = AccountTable::new(UnknownUsers::new(secret, iterations.unwrap_or(MIN_ITERATIONS)));
         for (name, proof) in self.0 {
             match proof {
                 Proof::Password(password) => accounts.add(&name, password.expose())?,

@@ -18,7 +18,7 @@ use std::{
 
 use posthaste_client::{Tls as ClientTls, TlsPolicy, session::client::ClientTimeouts};
 use posthaste_relay::{
-    DeliveryOptions, DomainPattern, NextHop, Policy, RelayOptions, RetrySchedule, Route, Routes, future_release, offers,
+    DeliveryOptions, DomainPattern, NextHop, RelayOptions, Route, RouteTable, future_release, offers,
 };
 use posthaste_server::{
     ServerOptions, Tls,
@@ -130,47 +130,37 @@ impl Config {
         settings.offers = offered(&file.offers, guards);
         let timeout = value(file.delivery.timeout.as_ref());
         let waits = file.delivery.retry.as_ref().map(|waits| waits.value.iter().map(|wait| wait.value).collect());
-        let default = RetrySchedule::default();
+        let mut delivery = DeliveryOptions::default();
         let number = |at: Option<&At<u16>>, default: u16| usize::from(value(at).unwrap_or(default));
-        let delivery = DeliveryOptions {
-            retry: RetrySchedule {
-                waits: waits.unwrap_or(default.waits),
-                expire_after: value(file.delivery.expire_after.as_ref()).unwrap_or(default.expire_after),
-                warn_after: value(file.delivery.warn_after.as_ref()).unwrap_or(default.warn_after),
-            },
-            mx_port: value(file.delivery.mx_port.as_ref()).unwrap_or(25),
-            allow_private: value(file.delivery.allow_loopback.as_ref()).unwrap_or(false),
-            timeouts: timeout.map_or_else(ClientTimeouts::default, ClientTimeouts::all),
-            connect_timeout: timeout.unwrap_or(Duration::from_secs(30)),
-            concurrency: number(file.delivery.concurrency.as_ref(), DEFAULT_CONCURRENCY),
-            concurrency_per_site: number(file.delivery.concurrency_per_site.as_ref(), 20),
-            return_at_most: value(file.limits.returned_size.as_ref()).unwrap_or(1 << 20),
-            verified_tls: verified_tls.clone().filter(|_| guards),
-            ..DeliveryOptions::default()
-        };
+        let retry = &mut delivery.retry;
+        retry.waits = waits.unwrap_or_else(|| retry.waits.clone());
+        retry.expire_after = value(file.delivery.expire_after.as_ref()).unwrap_or(retry.expire_after);
+        retry.warn_after = value(file.delivery.warn_after.as_ref()).unwrap_or(retry.warn_after);
+        delivery.mx_port = value(file.delivery.mx_port.as_ref()).unwrap_or(delivery.mx_port);
+        delivery.allow_private = value(file.delivery.allow_loopback.as_ref()).unwrap_or(delivery.allow_private);
+        delivery.timeouts = timeout.map_or_else(ClientTimeouts::default, ClientTimeouts::all);
+        delivery.connect_timeout = timeout.unwrap_or(delivery.connect_timeout);
+        delivery.concurrency = number(file.delivery.concurrency.as_ref(), DEFAULT_CONCURRENCY);
+        delivery.concurrency_per_site = number(file.delivery.concurrency_per_site.as_ref(), 20);
+        delivery.return_at_most = value(file.limits.returned_size.as_ref()).unwrap_or(delivery.return_at_most);
+        delivery.verified_tls = verified_tls.clone().filter(|_| guards);
         let max_message = settings.limits.message;
+        let mut relay = RelayOptions::new(host_name);
+        relay.policy.relay_from =
+            file.relay_from.as_ref().map(|list| values_of(&list.value)).unwrap_or_default().into();
+        relay.policy.relay_domains =
+            file.relay_domains.as_ref().map(|list| values_of(&list.value)).unwrap_or_default().into();
+        relay.postmaster = value(file.postmaster.as_ref());
+        relay.add_fields = value(file.add_fields.as_ref()).unwrap_or_default();
+        relay.routes = routes(&file, verified_tls.as_ref());
+        relay.delivery = delivery;
         Self {
             name,
             warnings,
             queue,
             listeners: listeners(&file, &settings, server_tls),
             dns: file.dns.as_ref().map(|servers| values_of(&servers.value)).unwrap_or_default(),
-            relay: RelayOptions {
-                policy: Policy {
-                    relay_from: file.relay_from.as_ref().map(|list| values_of(&list.value)).unwrap_or_default().into(),
-                    relay_domains: file
-                        .relay_domains
-                        .as_ref()
-                        .map(|list| values_of(&list.value))
-                        .unwrap_or_default()
-                        .into(),
-                },
-                postmaster: value(file.postmaster.as_ref()),
-                add_fields: value(file.add_fields.as_ref()).unwrap_or_default(),
-                routes: routes(&file, verified_tls.as_ref()),
-                delivery,
-                ..RelayOptions::new(host_name)
-            },
+            relay,
             server: server(&file.limits),
             accounts: AccountsConfig::new(file.accounts),
             max_message,
@@ -206,7 +196,7 @@ fn read(path: &Path) -> Result<String, Findings> {
 fn server(limits: &file::Limits) -> ServerOptions {
     let mut server = ServerOptions::default();
     server.connections = value(limits.connections.as_ref()).map_or(server.connections, usize::from);
-    server.connections_per_address = (server.connections / 10).max(1);
+    server.connections_per_network = (server.connections / 10).max(1);
     server.networks.ipv4_prefix = value(limits.ipv4_prefix.as_ref()).unwrap_or(server.networks.ipv4_prefix);
     server.networks.ipv6_prefix = value(limits.ipv6_prefix.as_ref()).unwrap_or(server.networks.ipv6_prefix);
     server.logins.burst = value(limits.failed_logins.as_ref()).map_or(server.logins.burst, u32::from);
@@ -217,7 +207,7 @@ fn server(limits: &file::Limits) -> ServerOptions {
 }
 
 /// Where mail goes to: as the file says, or everything by MX.
-fn routes(file: &File, verified_tls: Option<&Arc<ClientConfig>>) -> Routes {
+fn routes(file: &File, verified_tls: Option<&Arc<ClientConfig>>) -> RouteTable {
     let any = tls::any(&Arc::new(aws_lc_rs::default_provider()));
     let client = |policy| {
         let config = if policy == TlsPolicy::Verified { verified_tls.cloned() } else { any.clone() };
@@ -236,7 +226,7 @@ fn routes(file: &File, verified_tls: Option<&Arc<ClientConfig>>) -> Routes {
         let tls = client(TlsPolicy::Opportunistic);
         routes.push(Route { tls, ..Route::new(vec![DomainPattern::Any], NextHop::Mx) });
     }
-    Routes::new(routes)
+    RouteTable::new(routes)
 }
 
 fn listeners(file: &File, settings: &ServerSettings, tls: Option<&Arc<ServerConfig>>) -> Vec<ListenerConfig> {

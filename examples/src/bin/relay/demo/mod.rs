@@ -13,8 +13,9 @@ use posthaste_queue::{
     Queue as _,
     log::{LogOptions, LogQueue},
 };
-use posthaste_relay::{NextHop, Relay, RelayOptions, RetrySchedule, Route, Routes};
-use posthaste_server::{CancellationToken, Listener, Server, ServerOptions, Tls, session::ServerSettings};
+use posthaste_relay::{NextHop, Relay, RelayOptions, RetrySchedule, Route, RouteTable};
+use posthaste_server::{Context, Listener, Server, session::ServerSettings};
+use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
 use ledger::Ledger;
@@ -40,30 +41,31 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let ledger = Arc::new(Ledger::new(options.messages));
     let drain = CancellationToken::new();
 
-    let hop = Listener::bind(loopback(), ServerSettings::new("next-hop.test"), Tls::Off).await.map_err(Failure::run)?;
+    let hop = Listener::bind(LOOPBACK, ServerSettings::new("next-hop.test")).await.map_err(Failure::run)?;
     let hop_address = hop.local_address().map_err(Failure::run)?;
-    let hop_server = Server::new(next_hop::NextHopService(Arc::clone(&ledger)), ServerOptions::default());
     let hop_drain = CancellationToken::new();
-    let hop_task = {
-        let drain = hop_drain.clone();
-        tokio::spawn(async move { hop_server.serve(vec![hop], drain).await })
+    let hop_service = {
+        let ledger = Arc::clone(&ledger);
+        move |_: &Context| std::future::ready(Ok(next_hop::NextHop(Arc::clone(&ledger))))
     };
+    let hop_server = Server::new(hop_service).listen(hop).with_graceful_shutdown(hop_drain.clone().cancelled_owned());
+    let hop_task = tokio::spawn(hop_server.serve());
 
     let queue = LogQueue::open(folder.path(), LogOptions::default()).map_err(Failure::run)?;
     let mut relay_options = RelayOptions::new("relay.test".parse().map_err(Failure::run)?);
     relay_options.policy.relay_from.push("127.0.0.0/8".parse().map_err(Failure::run)?);
     let to = NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), hop_address.port())]);
-    relay_options.routes = Routes::new(vec![Route::new(vec!["*".parse().map_err(Failure::run)?], to)]);
+    relay_options.routes = RouteTable::new(vec![Route::new(vec!["*".parse().map_err(Failure::run)?], to)]);
     let second = Duration::from_secs(1);
     relay_options.delivery.retry = RetrySchedule { waits: vec![second], expire_after: PATIENCE * 10, warn_after: None };
-    let relay = Relay::new(queue, SystemResolver, relay_options, ledger::LedgerObserver(Arc::clone(&ledger)));
-    let listener =
-        Listener::bind(loopback(), ServerSettings::new("relay.test"), Tls::Off).await.map_err(Failure::run)?;
+    let observer = ledger::LedgerObserver(Arc::clone(&ledger));
+    let relay = Relay::builder(queue, SystemResolver, relay_options).observer(observer).build();
+    let listener = Listener::bind(LOOPBACK, ServerSettings::new("relay.test")).await.map_err(Failure::run)?;
     let address = listener.local_address().map_err(Failure::run)?;
     println!("relay: {address}  next hop: {hop_address}  messages: {}", options.messages);
     let relay_task = {
         let (relay, drain) = (relay.clone(), drain.clone());
-        tokio::spawn(async move { relay.serve(vec![listener], ServerOptions::default(), drain).await })
+        tokio::spawn(async move { relay.serve(relay.server().listen(listener), drain.cancelled_owned()).await })
     };
 
     let bar = ProgressBar::new(u64::from(options.messages));
@@ -112,6 +114,5 @@ async fn watch(ledger: &Ledger, bar: &ProgressBar) -> bool {
     }
 }
 
-fn loopback() -> std::net::SocketAddr {
-    std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0))
-}
+/// A port of loopback that the system chooses.
+const LOOPBACK: (&str, u16) = ("127.0.0.1", 0);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use posthaste_server::{
-    Body, Envelope, Handler, Peer, Service,
-    wire::{ForwardPath, Rcpt, Reply, ReversePath},
+    Accepted, Body, Context, Envelope, Handler, Refusal, accepted, refusal,
+    wire::{ForwardPath, Rcpt, ReversePath},
 };
 
 use super::{
@@ -12,36 +12,24 @@ use super::{
     ledger::Ledger,
 };
 
-pub(super) struct NextHopService(pub(super) Arc<Ledger>);
-
-pub(super) struct NextHop(Arc<Ledger>);
+pub(super) struct NextHop(pub(super) Arc<Ledger>);
 
 /// More than any message of the demo.
 const LIMIT: usize = 1 << 20;
 
-impl Service for NextHopService {
-    type Handler = NextHop;
-
-    async fn connect(&self, _peer: &Peer) -> Result<NextHop, Reply> {
-        Ok(NextHop(Arc::clone(&self.0)))
-    }
-}
-
 impl Handler for NextHop {
-    async fn rcpt(&mut self, _peer: &Peer, _envelope: &Envelope, rcpt: &Rcpt) -> Result<(), Reply> {
+    async fn rcpt(&mut self, _: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
         let Some((number, to_sender)) = numbered(&rcpt.forward_path) else {
-            return Err(Reply::from_static("550 5.1.1 Nobody has that name\r\n"));
+            return Err(refusal!("550 5.1.1 Nobody has that name"));
         };
         match content::fate(number) {
-            Fate::Refused if !to_sender => Err(Reply::from_static("550 5.1.1 This mailbox does not exist\r\n")),
-            Fate::DeferredOnce if !to_sender && self.0.defer(number) => {
-                Err(Reply::from_static("450 4.2.0 Come back later\r\n"))
-            }
+            Fate::Refused if !to_sender => Err(refusal!("550 5.1.1 This mailbox does not exist")),
+            Fate::DeferredOnce if !to_sender && self.0.defer(number) => Err(refusal!("450 4.2.0 Come back later")),
             _ => Ok(()),
         }
     }
 
-    async fn message(&mut self, _peer: &Peer, envelope: Envelope, body: &mut Body<'_>) -> Result<Reply, Reply> {
+    async fn message(&mut self, _: &Context, envelope: Envelope, body: Body<'_>) -> Result<Accepted, Refusal> {
         let arrived = body.collect(LIMIT).await?;
         let recipient = envelope.recipients.first().and_then(|rcpt| numbered(&rcpt.forward_path));
         match (recipient, &envelope.mail.reverse_path) {
@@ -62,7 +50,7 @@ impl Handler for NextHop {
             }
             _ => self.0.fault("a message came to nobody".to_owned()),
         }
-        Ok(Reply::from_static("250 2.0.0 Taken\r\n"))
+        Ok(accepted!("250 2.0.0 Taken"))
     }
 }
 

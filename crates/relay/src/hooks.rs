@@ -1,0 +1,121 @@
+//! What an application decides in place of the tables in the options.
+
+use std::{fmt, future::Future, pin::Pin};
+
+use posthaste_server::{
+    Context, Refusal, SaslError, ScramKey, ScramUser, UnknownUsers,
+    wire::{Domain, Mailbox},
+};
+
+use crate::{Accounts, Policy, Recipients, RelayOptions};
+
+/// The application's own decisions. `None`: the table in the options decides, without an allocation.
+#[derive(Default)]
+pub(crate) struct Hooks {
+    pub(crate) policy: Option<Box<dyn ErasedPolicy>>,
+    pub(crate) recipients: Option<Box<dyn ErasedRecipients>>,
+    pub(crate) accounts: Option<Box<dyn ErasedAccounts>>,
+}
+
+impl Hooks {
+    pub(crate) async fn trusts(&self, options: &RelayOptions, cx: &Context) -> Result<bool, Refusal> {
+        match &self.policy {
+            Some(own) => own.trusts(cx).await,
+            None => Policy::trusts(&options.policy, cx).await,
+        }
+    }
+
+    pub(crate) async fn serves(
+        &self,
+        options: &RelayOptions,
+        cx: &Context,
+        domain: &Domain<&str>,
+    ) -> Result<bool, Refusal> {
+        match &self.policy {
+            Some(own) => own.serves(cx, domain).await,
+            None => Policy::serves(&options.policy, cx, domain).await,
+        }
+    }
+
+    pub(crate) async fn check(&self, cx: &Context, mailbox: &Mailbox) -> Result<(), Refusal> {
+        match &self.recipients {
+            Some(own) => own.check(cx, mailbox).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) async fn key(
+        &self,
+        options: &RelayOptions,
+        cx: &Context,
+        user: &ScramUser,
+    ) -> Result<Option<ScramKey>, SaslError> {
+        match (&self.accounts, &options.accounts) {
+            (Some(own), _) => own.key(cx, user).await,
+            (None, Some(table)) => Accounts::key(table, cx, user).await,
+            (None, None) => Ok(None),
+        }
+    }
+
+    pub(crate) fn unknown_users(&self, options: &RelayOptions) -> Option<UnknownUsers> {
+        match (&self.accounts, &options.accounts) {
+            (Some(own), _) => Some(own.unknown_users()),
+            (None, table) => table.as_ref().map(Accounts::unknown_users),
+        }
+    }
+}
+
+impl fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hooks")
+            .field("policy", &self.policy.is_some())
+            .field("recipients", &self.recipients.is_some())
+            .field("accounts", &self.accounts.is_some())
+            .finish()
+    }
+}
+
+type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// [`Policy`] for a `dyn`.
+pub(crate) trait ErasedPolicy: Send + Sync {
+    fn trusts<'a>(&'a self, cx: &'a Context) -> Answer<'a, Result<bool, Refusal>>;
+    fn serves<'a>(&'a self, cx: &'a Context, domain: &'a Domain<&'a str>) -> Answer<'a, Result<bool, Refusal>>;
+}
+
+impl<P: Policy> ErasedPolicy for P {
+    fn trusts<'a>(&'a self, cx: &'a Context) -> Answer<'a, Result<bool, Refusal>> {
+        Box::pin(Policy::trusts(self, cx))
+    }
+
+    fn serves<'a>(&'a self, cx: &'a Context, domain: &'a Domain<&'a str>) -> Answer<'a, Result<bool, Refusal>> {
+        Box::pin(Policy::serves(self, cx, domain))
+    }
+}
+
+/// [`Recipients`] for a `dyn`.
+pub(crate) trait ErasedRecipients: Send + Sync {
+    fn check<'a>(&'a self, cx: &'a Context, mailbox: &'a Mailbox) -> Answer<'a, Result<(), Refusal>>;
+}
+
+impl<R: Recipients> ErasedRecipients for R {
+    fn check<'a>(&'a self, cx: &'a Context, mailbox: &'a Mailbox) -> Answer<'a, Result<(), Refusal>> {
+        Box::pin(Recipients::check(self, cx, mailbox))
+    }
+}
+
+/// [`Accounts`] for a `dyn`.
+pub(crate) trait ErasedAccounts: Send + Sync {
+    fn key<'a>(&'a self, cx: &'a Context, user: &'a ScramUser) -> Answer<'a, Result<Option<ScramKey>, SaslError>>;
+    fn unknown_users(&self) -> UnknownUsers;
+}
+
+impl<A: Accounts> ErasedAccounts for A {
+    fn key<'a>(&'a self, cx: &'a Context, user: &'a ScramUser) -> Answer<'a, Result<Option<ScramKey>, SaslError>> {
+        Box::pin(Accounts::key(self, cx, user))
+    }
+
+    fn unknown_users(&self) -> UnknownUsers {
+        Accounts::unknown_users(self)
+    }
+}

@@ -1,0 +1,152 @@
+//! What a handler is told about its connection.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use posthaste_tokio::{
+    Certificate,
+    session::ServerSettings,
+    wire::{EhloName, Mail, Rcpt},
+};
+
+use crate::Networks;
+
+/// What is known about a connection when a handler decides.
+///
+/// It grows with later versions. Tests of handlers make one with [`Context::new`].
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Context {
+    /// The client.
+    pub peer: Peer,
+    /// What this client is offered, and its limits.
+    pub settings: Arc<ServerSettings>,
+    /// The number of this connection: unique in the process, counted from 1. Log lines have it.
+    pub connection: u64,
+    /// The transaction so far: MAIL and the recipients accepted so far. `None`: no transaction is open,
+    /// or its envelope went to [`Handler::message`](crate::Handler::message).
+    pub envelope: Option<Envelope>,
+}
+
+/// The client, as far as it has shown itself.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Peer {
+    /// Its address.
+    pub address: PeerAddress,
+    /// Its network, by which limits count: the first address of the [prefix](Networks) that holds its
+    /// address. Clients of a local socket share `127.0.0.1`.
+    pub network: IpAddr,
+    /// The address of ours that it connected to.
+    pub local: PeerAddress,
+    /// The name from EHLO, HELO or LHLO. `None`: the client has not said it since the connection or TLS
+    /// began.
+    pub hello: Option<EhloName>,
+    /// `true` after EHLO or LHLO, `false` after HELO.
+    pub extended: bool,
+    /// `true` inside TLS.
+    pub tls: bool,
+    /// The certificate that the client has shown and the TLS configuration's verifier accepted.
+    pub certificate: Option<Certificate>,
+    /// The identity that the client has logged in as.
+    pub identity: Option<String>,
+}
+
+/// One end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PeerAddress {
+    /// An IP address and port.
+    Ip(SocketAddr),
+    /// A process of this machine, over a Unix domain socket or a stream of the application's own.
+    Local,
+}
+
+/// The outside of a message: MAIL and the accepted RCPTs, with all their parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Envelope {
+    /// MAIL.
+    pub mail: Mail,
+    /// The RCPTs that were accepted, in their order.
+    pub recipients: Vec<Rcpt>,
+}
+
+impl Context {
+    /// The context of a client that has just connected.
+    pub fn new(peer: Peer, settings: Arc<ServerSettings>) -> Self {
+        static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+        let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        Self { peer, settings, connection, envelope: None }
+    }
+}
+
+impl Peer {
+    /// A client that has just connected, in a network of the default size.
+    pub fn new(address: impl Into<PeerAddress>, local: impl Into<PeerAddress>) -> Self {
+        let address = address.into();
+        Self {
+            address,
+            network: Networks::default().of(address.ip_or_loopback()),
+            local: local.into(),
+            hello: None,
+            extended: false,
+            tls: false,
+            certificate: None,
+            identity: None,
+        }
+    }
+
+    /// The name from EHLO as far as a log line has room for it: at most 255 characters, and none before
+    /// EHLO. Write it with its quotes, as `Debug` does: the client chooses its characters.
+    pub fn hello_text(&self) -> String {
+        self.hello.as_ref().map(|name| name.to_string().chars().take(255).collect()).unwrap_or_default()
+    }
+}
+
+impl PeerAddress {
+    /// The IP address. `None`: the client is local.
+    pub const fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip()),
+            Self::Local => None,
+        }
+    }
+
+    /// The IP address, and `127.0.0.1` for a local client: for rules that speak of networks.
+    pub const fn ip_or_loopback(self) -> IpAddr {
+        match self {
+            Self::Ip(address) => address.ip(),
+            Self::Local => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        }
+    }
+}
+
+impl From<SocketAddr> for PeerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::Ip(address)
+    }
+}
+
+/// The address and port, or `local`.
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Local => f.write_str("local"),
+        }
+    }
+}
+
+impl Envelope {
+    /// An envelope from its commands.
+    pub const fn new(mail: Mail, recipients: Vec<Rcpt>) -> Self {
+        Self { mail, recipients }
+    }
+}

@@ -1,0 +1,318 @@
+//! Decisions that stand in front of a handler's.
+
+use std::{future::Future, sync::Arc};
+
+use posthaste_tokio::{
+    session::{
+        ServerSettings,
+        sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers},
+    },
+    wire::{Accepted, Command, EhloName, Mail, Rcpt, Refusal},
+};
+
+use crate::{Authentication, Body, Context, Envelope, Handler, Service};
+
+/// A check in front of a [`Handler`]: each method can refuse, and `Ok` asks the wrapped handler.
+///
+/// A layer can therefore never accept more than what it wraps, and a method that it does not name changes
+/// nothing. [`Service::layer`] puts it around a service; the service clones it for each connection. Its
+/// fields are the state of one connection, and an `Arc` among them is shared by all.
+///
+/// Greylisting: the first attempt of a network for a recipient is put off.
+///
+/// ```
+/// use std::{collections::HashMap, net::IpAddr, sync::{Arc, Mutex}, time::{Duration, Instant}};
+/// use posthaste_server::{Context, Layer, Refusal, refusal, wire::Rcpt};
+///
+/// #[derive(Clone, Default)]
+/// struct Greylist(Arc<Mutex<HashMap<(IpAddr, String), Instant>>>);
+///
+/// impl Layer for Greylist {
+///     async fn rcpt(&mut self, cx: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
+///         let key = (cx.peer.network, rcpt.forward_path.to_string());
+///         let first = *self.0.lock().expect("no panic under the lock").entry(key).or_insert_with(Instant::now);
+///         if first.elapsed() < Duration::from_secs(300) {
+///             return Err(refusal!("451 4.7.1 Greylisted, try again in five minutes"));
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+///
+/// Timeout, panic and abort are as [`Handler`] says; the time is that of the layers and the handler
+/// together.
+pub trait Layer: Send {
+    /// What a client is offered, and its limits, in place of what the wrapped service says.
+    fn settings(&self, cx: &Context, settings: Arc<ServerSettings>) -> Arc<ServerSettings> {
+        let _ = cx;
+        settings
+    }
+
+    /// A client has connected.
+    ///
+    /// # Errors
+    /// The refusal that the client gets in place of a greeting; the connection then closes.
+    fn connect(&mut self, cx: &Context) -> impl Future<Output = Result<(), Refusal>> + Send {
+        let _ = cx;
+        async { Ok(()) }
+    }
+
+    /// EHLO, HELO or LHLO.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn hello(&mut self, cx: &Context, name: &EhloName) -> impl Future<Output = Result<(), Refusal>> + Send {
+        let _ = (cx, name);
+        async { Ok(()) }
+    }
+
+    /// The client logs in. The wrapped handler has not looked at the credentials yet.
+    ///
+    /// # Errors
+    /// [`SaslError::Credentials`] denies (535), [`SaslError::Unavailable`] puts off (454).
+    fn login(&mut self, cx: &Context, login: Login<'_>) -> impl Future<Output = Result<(), SaslError>> + Send {
+        let _ = (cx, login);
+        async { Ok(()) }
+    }
+
+    /// MAIL.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn mail(&mut self, cx: &Context, mail: &Mail) -> impl Future<Output = Result<(), Refusal>> + Send {
+        let _ = (cx, mail);
+        async { Ok(()) }
+    }
+
+    /// RCPT.
+    ///
+    /// # Errors
+    /// The refusal, of this recipient alone.
+    fn rcpt(&mut self, cx: &Context, rcpt: &Rcpt) -> impl Future<Output = Result<(), Refusal>> + Send {
+        let _ = (cx, rcpt);
+        async { Ok(()) }
+    }
+
+    /// DATA, or the first BDAT.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn data(&mut self, cx: &Context) -> impl Future<Output = Result<(), Refusal>> + Send {
+        let _ = cx;
+        async { Ok(()) }
+    }
+
+    /// The message: returns the body that the wrapped handler reads, which is the same one, a stream around
+    /// it, or what was made of it. The envelope may be changed, but under LMTP not the number of its
+    /// recipients.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn message<'b>(
+        &mut self,
+        cx: &Context,
+        envelope: &mut Envelope,
+        body: Body<'b>,
+    ) -> impl Future<Output = Result<Body<'b>, Refusal>> + Send {
+        let _ = (cx, envelope);
+        async { Ok(body) }
+    }
+
+    /// VRFY, EXPN, HELP, ETRN or an unknown verb.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn other(&mut self, cx: &Context, command: &Command<'_>) -> impl Future<Output = Result<(), Refusal>> + Send {
+        let _ = (cx, command);
+        async { Ok(()) }
+    }
+
+    /// What the layer and what it wraps have decided, for logs, metrics and memories. Called after each
+    /// decision; after a message under LMTP, once for each recipient.
+    fn decided(&mut self, cx: &Context, asked: Asked, refusal: Option<&Refusal>) {
+        let _ = (cx, asked, refusal);
+    }
+}
+
+/// What a client logs in with.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Login<'l> {
+    /// PLAIN or LOGIN.
+    Password(&'l Credentials),
+    /// SCRAM-SHA-256 or SCRAM-SHA-256-PLUS.
+    Scram(&'l ScramUser),
+    /// OAUTHBEARER or XOAUTH2.
+    Token(&'l BearerToken),
+    /// EXTERNAL.
+    External(&'l External),
+    /// ANONYMOUS.
+    Anonymous(&'l str),
+}
+
+/// What was decided about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Asked {
+    /// EHLO, HELO or LHLO.
+    Hello,
+    /// MAIL.
+    Mail,
+    /// RCPT.
+    Rcpt,
+    /// DATA, or the first BDAT.
+    Data,
+    /// The message.
+    Message,
+    /// Another command.
+    Other,
+}
+
+/// A service or handler with a layer around it; see [`Service::layer`].
+#[derive(Debug, Clone)]
+pub struct Layered<I, L> {
+    pub(crate) inner: I,
+    pub(crate) layer: L,
+}
+
+impl<V: Service, L: Layer + Clone + Sync + 'static> Service for Layered<V, L> {
+    type Handler = Layered<V::Handler, L>;
+
+    fn settings(&self, cx: &Context) -> Arc<ServerSettings> {
+        self.layer.settings(cx, self.inner.settings(cx))
+    }
+
+    async fn connect(&self, cx: &Context) -> Result<Self::Handler, Refusal> {
+        let mut layer = self.layer.clone();
+        layer.connect(cx).await?;
+        Ok(Layered { inner: self.inner.connect(cx).await?, layer })
+    }
+}
+
+impl<H: Handler, L: Layer> Layered<H, L> {
+    /// Tells the layer of a decision.
+    fn tell<T>(&mut self, cx: &Context, asked: Asked, decision: Result<T, Refusal>) -> Result<T, Refusal> {
+        self.layer.decided(cx, asked, decision.as_ref().err());
+        decision
+    }
+}
+
+impl<H: Handler, L: Layer> Handler for Layered<H, L> {
+    async fn hello(&mut self, cx: &Context, name: &EhloName) -> Result<(), Refusal> {
+        let decision = async {
+            self.layer.hello(cx, name).await?;
+            self.inner.hello(cx, name).await
+        };
+        let decision = decision.await;
+        self.tell(cx, Asked::Hello, decision)
+    }
+
+    async fn authenticate(&mut self, cx: &Context, credentials: Credentials) -> Authentication {
+        match self.layer.login(cx, Login::Password(&credentials)).await {
+            Ok(()) => self.inner.authenticate(cx, credentials).await,
+            Err(error) => error.into(),
+        }
+    }
+
+    async fn authenticate_external(&mut self, cx: &Context, external: External) -> Authentication {
+        match self.layer.login(cx, Login::External(&external)).await {
+            Ok(()) => self.inner.authenticate_external(cx, external).await,
+            Err(error) => error.into(),
+        }
+    }
+
+    async fn authenticate_token(&mut self, cx: &Context, token: BearerToken) -> Authentication {
+        match self.layer.login(cx, Login::Token(&token)).await {
+            Ok(()) => self.inner.authenticate_token(cx, token).await,
+            Err(error) => error.into(),
+        }
+    }
+
+    async fn authenticate_anonymous(&mut self, cx: &Context, trace: &str) -> Authentication {
+        match self.layer.login(cx, Login::Anonymous(trace)).await {
+            Ok(()) => self.inner.authenticate_anonymous(cx, trace).await,
+            Err(error) => error.into(),
+        }
+    }
+
+    async fn scram_key(&mut self, cx: &Context, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
+        self.layer.login(cx, Login::Scram(user)).await?;
+        self.inner.scram_key(cx, user).await
+    }
+
+    fn unknown_users(&self) -> Option<UnknownUsers> {
+        self.inner.unknown_users()
+    }
+
+    async fn mail(&mut self, cx: &Context, mail: &Mail) -> Result<(), Refusal> {
+        let decision = async {
+            self.layer.mail(cx, mail).await?;
+            self.inner.mail(cx, mail).await
+        };
+        let decision = decision.await;
+        self.tell(cx, Asked::Mail, decision)
+    }
+
+    async fn rcpt(&mut self, cx: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
+        let decision = async {
+            self.layer.rcpt(cx, rcpt).await?;
+            self.inner.rcpt(cx, rcpt).await
+        };
+        let decision = decision.await;
+        self.tell(cx, Asked::Rcpt, decision)
+    }
+
+    async fn data(&mut self, cx: &Context) -> Result<(), Refusal> {
+        let decision = async {
+            self.layer.data(cx).await?;
+            self.inner.data(cx).await
+        };
+        let decision = decision.await;
+        self.tell(cx, Asked::Data, decision)
+    }
+
+    async fn message(&mut self, cx: &Context, mut envelope: Envelope, body: Body<'_>) -> Result<Accepted, Refusal> {
+        let decision = async {
+            let body = self.layer.message(cx, &mut envelope, body).await?;
+            self.inner.message(cx, envelope, body).await
+        };
+        let decision = decision.await;
+        self.tell(cx, Asked::Message, decision)
+    }
+
+    async fn deliver(
+        &mut self,
+        cx: &Context,
+        mut envelope: Envelope,
+        body: Body<'_>,
+    ) -> Result<Vec<Result<Accepted, Refusal>>, Refusal> {
+        let recipients = envelope.recipients.len();
+        let decision = async {
+            let body = self.layer.message(cx, &mut envelope, body).await?;
+            self.inner.deliver(cx, envelope, body).await
+        };
+        match decision.await {
+            Ok(decisions) => {
+                for decision in &decisions {
+                    self.layer.decided(cx, Asked::Message, decision.as_ref().err());
+                }
+                Ok(decisions)
+            }
+            Err(refusal) => {
+                for _ in 0..recipients {
+                    self.layer.decided(cx, Asked::Message, Some(&refusal));
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    async fn other(&mut self, cx: &Context, command: &Command<'_>) -> Result<Accepted, Refusal> {
+        let decision = async {
+            self.layer.other(cx, command).await?;
+            self.inner.other(cx, command).await
+        };
+        let decision = decision.await;
+        self.tell(cx, Asked::Other, decision)
+    }
+}

@@ -1,0 +1,287 @@
+//! Serving connections, within limits, until it is time to drain.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    future::{Future, pending},
+    net::IpAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use posthaste_tokio::session::ServerSettings;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+
+use crate::{
+    Accept, Listener, LoginOptions, Networks, Peer, PeerAddress, Service, Tls,
+    conversation::{Common, Ends, converse_within},
+};
+
+/// The limits of a server.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ServerOptions {
+    /// Connections in all, those in a TLS handshake included. Default 1,000. Beyond it: 421 at once, or
+    /// no handshake under implicit TLS. Above three quarters of it, if it is at least 20, sessions have to
+    /// [hurry](posthaste_tokio::session::ServerSession::hurry): each of their times is a tenth, until half
+    /// of the connections are left.
+    pub connections: usize,
+    /// Connections from one network. Default 100. Ten times as many from loopback, where a proxy may sit.
+    /// Beyond it: 421 at once.
+    pub connections_per_network: usize,
+    /// The size of a network, for this limit and for those of [`logins`](Self::logins). Default: one
+    /// address of IPv4, a /64 of IPv6.
+    pub networks: Networks,
+    /// Memory for the envelopes of all connections together, in bytes, beside 40 KiB of each connection's
+    /// own, which some 100 recipients take. Default 32 MiB: with the connections' own that is 72 MiB, for
+    /// 60,000 ordinary recipients or 20,000 of the longest. Beyond it: 452 4.3.1 to MAIL and RCPT. An
+    /// envelope gives its memory back at RSET, EHLO, the end of its message and of its connection.
+    pub envelopes: usize,
+    /// How fast passwords may be guessed.
+    pub logins: LoginOptions,
+    /// How long a drain waits for sessions to reach a boundary. Default 30 seconds. Beyond it their clients
+    /// get a 421, and a second to take it. A message that was being committed then may or may not be
+    /// stored, and its client tries again.
+    pub drain: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            connections: 1_000,
+            connections_per_network: 100,
+            networks: Networks::default(),
+            envelopes: 32 * 1_024 * 1_024,
+            logins: LoginOptions::default(),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Serves a service on any number of listeners.
+///
+/// ```no_run
+/// # use posthaste_server::{Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, accepted, session::ServerSettings};
+/// # struct Discard;
+/// # impl Handler for Discard {
+/// #     async fn message(&mut self, _: &Context, _: Envelope, body: Body<'_>) -> Result<Accepted, Refusal> {
+/// #         body.collect(1 << 20).await?;
+/// #         Ok(accepted!("250 2.0.0 Thrown away"))
+/// #     }
+/// # }
+/// # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+/// let listener = Listener::bind("127.0.0.1:2525", ServerSettings::new("mx.example.org")).await?;
+/// Server::new(|_: &Context| async { Ok(Discard) })
+///     .listen(listener)
+///     .with_graceful_shutdown(async { tokio::signal::ctrl_c().await.unwrap_or_default() })
+///     .serve()
+///     .await;
+/// # Ok(()) }
+/// ```
+#[must_use = "a server does nothing before `serve().await`"]
+pub struct Server<V> {
+    service: V,
+    options: ServerOptions,
+    listeners: Vec<Start<V>>,
+    addresses: Vec<PeerAddress>,
+    shutdown: Task,
+}
+
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Accepts on one listener.
+type Start<V> = Box<dyn FnOnce(Running<V>) -> Task + Send>;
+
+/// A server that serves.
+struct Running<V> {
+    shared: Arc<Shared<V>>,
+    tasks: TaskTracker,
+    ends: Ends,
+}
+
+struct Shared<V> {
+    service: V,
+    options: ServerOptions,
+    slots: Arc<Semaphore>,
+    by_network: Mutex<HashMap<IpAddr, usize>>,
+    common: Common,
+}
+
+/// How long to wait after the system refused to accept, so that a lack of descriptors does not spin.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+impl<V: Service> Server<V> {
+    /// A server with default options and no listener.
+    pub fn new(service: V) -> Self {
+        let options = ServerOptions::default();
+        Self { service, options, listeners: Vec::new(), addresses: Vec::new(), shutdown: Box::pin(pending()) }
+    }
+
+    /// The same with other limits.
+    pub fn with_options(mut self, options: ServerOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Adds a listener.
+    pub fn listen<A: Accept>(mut self, listener: Listener<A>) -> Self {
+        self.addresses.extend(listener.socket.local_address());
+        self.listeners.push(Box::new(|running| Box::pin(accept(running, listener))));
+        self
+    }
+
+    /// The addresses of the listeners.
+    pub fn local_addresses(&self) -> &[PeerAddress] {
+        &self.addresses
+    }
+
+    /// Drains when a future completes: the server stops accepting, and each session ends at its next
+    /// boundary. Default: never. The last call counts.
+    pub fn with_graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.shutdown = Box::pin(signal);
+        self
+    }
+
+    /// Serves until the [shutdown](Self::with_graceful_shutdown), and returns when all sessions have ended
+    /// or [`ServerOptions::drain`] is over. Dropping the future aborts all sessions.
+    pub async fn serve(self) {
+        let Self { service, options, listeners, shutdown, addresses: _ } = self;
+        let ends = Ends { drain: CancellationToken::new(), abort: CancellationToken::new() };
+        // Dropping this future must not leave sessions running.
+        let _abort = ends.abort.clone().drop_guard();
+        let drain = options.drain;
+        let shared = Arc::new(Shared::new(service, options));
+        let tasks = TaskTracker::new();
+        for listener in listeners {
+            let running = Running { shared: Arc::clone(&shared), tasks: tasks.clone(), ends: ends.clone() };
+            let (accept, abort) = (listener(running), ends.abort.clone());
+            tasks.spawn(async move { abort.run_until_cancelled(accept).await });
+        }
+        shutdown.await;
+        ends.drain.cancel();
+        tasks.close();
+        if timeout(drain, tasks.wait()).await.is_err() {
+            warn!(left = tasks.len(), "drain timed out, sessions aborted");
+            ends.abort.cancel();
+            tasks.wait().await;
+        }
+    }
+}
+
+impl<V> fmt::Debug for Server<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let listeners = self.listeners.len();
+        f.debug_struct("Server").field("options", &self.options).field("listeners", &listeners).finish_non_exhaustive()
+    }
+}
+
+async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A>) {
+    let Running { shared, tasks, ends } = running;
+    // The socket goes with this task: during a drain no client may wait to be accepted.
+    let Listener { mut socket, settings, tls } = listener;
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = ends.drain.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (shared, offer) = (Arc::clone(&shared), (Arc::clone(&settings), tls.clone()));
+                tasks.spawn(serve(shared, offer, stream, peer, ends.clone()));
+            }
+            Err(error) => {
+                warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+            }
+        }
+    }
+}
+async fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
+    shared: Arc<Shared<V>>,
+    (settings, tls): (Arc<ServerSettings>, Tls),
+    mut stream: S,
+    mut peer: Peer,
+    ends: Ends,
+) {
+    let address = peer.address;
+    let slot = Arc::clone(&shared.slots).try_acquire_owned().ok();
+    let Some((_slot, _counted)) = slot.zip(Counted::enter(&shared, address.ip_or_loopback())) else {
+        // Best effort, for 1 s. Not under implicit TLS: there the client expects a handshake.
+        if !matches!(tls, Tls::Implicit(_)) {
+            let _ = timeout(Duration::from_secs(1), stream.write_all(BUSY)).await;
+        }
+        return;
+    };
+    peer.network = shared.options.networks.of(address.ip_or_loopback());
+    match converse_within(&shared.common, &ends, stream, peer, &shared.service, (settings, tls)).await {
+        Ok(reason) => debug!(%address, ?reason, "session ended"),
+        Err(error) => info!(%address, %error, "connection lost"),
+    }
+}
+
+const BUSY: &[u8] = b"421 4.3.2 Too many connections, try again later\r\n";
+
+/// Counts a connection against its network and the server's limit, until it is dropped.
+struct Counted<'s, V> {
+    shared: &'s Shared<V>,
+    network: IpAddr,
+}
+
+impl<V> Shared<V> {
+    fn new(service: V, options: ServerOptions) -> Self {
+        let slots = Arc::new(Semaphore::new(options.connections.min(Semaphore::MAX_PERMITS)));
+        let common = Common::new(&options);
+        Self { service, options, slots, by_network: Mutex::default(), common }
+    }
+
+    /// Sessions hurry above three quarters of the limit, until half of it is free again.
+    fn weigh(&self) {
+        let (all, free) = (self.options.connections, self.slots.available_permits());
+        self.common.hurried.send_if_modified(|hurried| {
+            let before = *hurried;
+            *hurried = if before { free < all.div_ceil(2) } else { all >= LEAST && free < all / 4 };
+            before != *hurried
+        });
+    }
+}
+
+/// A smaller server is nearly full with a few honest clients: its sessions never hurry.
+const LEAST: usize = 20;
+
+impl<'s, V> Counted<'s, V> {
+    fn enter(shared: &'s Shared<V>, address: IpAddr) -> Option<Self> {
+        let factor = if address.to_canonical().is_loopback() { 10 } else { 1 };
+        let limit = shared.options.connections_per_network.saturating_mul(factor);
+        let network = shared.options.networks.of(address);
+        let mut counts = shared.by_network.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.get(&network).copied().unwrap_or_default();
+        if count >= limit {
+            return None;
+        }
+        counts.insert(network, count + 1);
+        drop(counts);
+        shared.weigh();
+        Some(Self { shared, network })
+    }
+}
+
+impl<V> Drop for Counted<'_, V> {
+    fn drop(&mut self) {
+        let mut counts = self.shared.by_network.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.network) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(&self.network);
+            }
+        }
+        drop(counts);
+        self.shared.weigh();
+    }
+}
