@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use posthaste_tokio::{ServerEvent, session::QuestionId, wire::Reply};
+use posthaste_tokio::{ServerEvent, wire::Refusal};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
@@ -68,8 +68,8 @@ impl Turn {
 
 pub(crate) enum End {
     Open,
-    Complete(QuestionId),
-    Refused(Reply),
+    Complete,
+    Refused(Refusal),
     Closed,
     Failed(io::ErrorKind),
 }
@@ -79,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Source<'_, '_, S> 
         Box::pin(async {
             match self.end {
                 End::Open => {}
-                End::Complete(_) => return Ok(None),
+                End::Complete => return Ok(None),
                 End::Refused(_) | End::Closed | End::Failed(_) => return Err(BodyError::Disconnected),
             }
             let clients = self.turn.clients();
@@ -87,13 +87,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> BodySource for Source<'_, '_, S> 
             drop(clients);
             match event {
                 Ok(ServerEvent::Content(piece)) => Ok(Some(piece)),
-                Ok(ServerEvent::Ask(id, _)) => {
-                    self.end = End::Complete(id);
+                Ok(ServerEvent::Ask(_)) => {
+                    self.end = End::Complete;
                     Ok(None)
                 }
-                Ok(ServerEvent::ContentRefused(reply)) => {
-                    self.end = End::Refused(reply.clone());
-                    Err(BodyError::Refused(reply))
+                Ok(ServerEvent::ContentRefused(refusal)) => {
+                    self.end = End::Refused(refusal.clone());
+                    Err(BodyError::Refused(refusal.into()))
                 }
                 Ok(_) => {
                     self.end = End::Closed;

@@ -8,14 +8,14 @@ use std::{
 };
 
 use posthaste_tokio::{
-    Connection, Question, ServerDriver, ServerEvent,
+    Connection, ServerDriver, ServerEvent,
     rustls::ServerConfig,
     session::{
-        QuestionId, ServerSession, ServerSettings, Verdict,
+        Ask, ServerSession, ServerSettings, Transport, Verdict,
         sasl::ServerMechanism,
         server::{CloseReason, Protocol},
     },
-    wire::{Command, Mail, Reply, Severity},
+    wire::{Accepted, Command, Mail, Refusal, Reply, refusal, reply::WrongSeverity},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -101,7 +101,8 @@ where
     peer.certificate = connection.peer_certificate();
     let settings = service.settings(&peer, &settings);
     let terms = Terms { verdict: settings.timeouts.verdict, lmtp: settings.protocol == Protocol::Lmtp, tls };
-    let mut driver = ServerDriver::new(connection, ServerSession::new(settings, peer.tls));
+    let transport = if peer.tls { Transport::Tls } else { Transport::Plain };
+    let mut driver = ServerDriver::new(connection, ServerSession::new(settings, transport));
     tokio::select! {
         ended = greet_and_run(common, ends, &mut driver, peer, service, terms) => ended,
         () = ends.abort.cancelled() => {
@@ -140,18 +141,18 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     V: Service,
 {
-    let (connect, _) = loop {
+    loop {
         match driver.next().await? {
-            ServerEvent::Ask(id, question) => break (id, question),
+            ServerEvent::Ask(_) => break,
             ServerEvent::Closed(reason) => return Ok(reason),
             _ => {}
         }
-    };
+    }
     let handler = match bounded(terms.verdict, service.connect(&peer)).await {
         Ok(handler) => handler,
         Err(reply) => {
             debug!(address = %peer.address, %reply, "client refused");
-            answer(driver, connect, Verdict::Refuse(reply));
+            answer(driver, refuse(reply));
             loop {
                 if let ServerEvent::Closed(reason) = driver.next().await? {
                     return Ok(reason);
@@ -159,7 +160,7 @@ where
             }
         }
     };
-    answer(driver, connect, Verdict::Accept(None));
+    answer(driver, Verdict::Accept(None));
     let mut conversation = Conversation {
         driver: Hurried { driver, hurried: common.hurried.subscribe() },
         handler,
@@ -236,7 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
                 }
             };
             match event {
-                ServerEvent::Ask(id, question) => self.question(id, question).await?,
+                ServerEvent::Ask(ask) => self.question(ask).await?,
                 ServerEvent::StartTls => {
                     let Some(config) = &self.terms.tls else { return Err(io::ErrorKind::Unsupported.into()) };
                     let handshake = self.driver.driver.accept_tls(Arc::clone(config));
@@ -265,27 +266,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
         }
     }
 
-    async fn question(&mut self, id: QuestionId, question: Question) -> io::Result<()> {
+    async fn question(&mut self, ask: Ask) -> io::Result<()> {
         let Self { handler, peer, envelope, share, terms, .. } = self;
         let limit = terms.verdict;
-        let verdict = match question {
-            Question::Connect => Verdict::Accept(None),
-            Question::Hello(name) => {
+        let verdict = match ask {
+            Ask::Connect => Verdict::Accept(None),
+            Ask::Hello(name) => {
                 let verdict = decided(bounded(limit, handler.hello(peer, &name)).await);
                 let accepted = matches!(verdict, Verdict::Accept(_));
                 if accepted {
                     peer.hello = Some(name);
                 }
-                self.answer(id, "hello", "", verdict);
+                self.answer("hello", "", verdict);
                 self.peer.extended = self.driver.driver.session().is_extended();
                 if accepted {
                     self.forget();
                 }
                 return Ok(());
             }
-            Question::Auth(name, initial) => self.auth(&name, initial).await,
-            Question::AuthResponse(response) => self.auth_response(response).await,
-            Question::Mail(mail) => {
+            Ask::Auth { mechanism, initial_response } => self.auth(mechanism, initial_response).await,
+            Ask::AuthResponse(response) => self.auth_response(response).await,
+            Ask::Mail(mail) => {
                 *envelope = None;
                 share.free();
                 let decision = match share.take(budget::of_mail(&mail)) {
@@ -301,7 +302,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
                 }
                 decided(decision)
             }
-            Question::Rcpt(rcpt) => {
+            Ask::Rcpt(rcpt) => {
                 let envelope = envelope.get_or_insert_with(empty);
                 let octets = budget::of_rcpt(&rcpt);
                 let decision = match share.take(octets) {
@@ -318,11 +319,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
                 }
                 decided(decision)
             }
-            Question::Data => {
+            Ask::Data => {
                 let envelope = envelope.get_or_insert_with(empty);
                 let verdict = decided(bounded(limit, handler.data(peer, envelope)).await);
                 let accepted = matches!(verdict, Verdict::Accept(_));
-                self.answer(id, "message", "", verdict);
+                self.answer("message", "", verdict);
                 if !accepted {
                     return Ok(());
                 }
@@ -331,13 +332,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
                 return received;
             }
             // Answered where its content was read.
-            Question::Message => Verdict::Refuse(unfinished()),
-            Question::Other(line) => match Command::parse(line.as_bytes()) {
-                Ok(command) => replied(bounded(limit, handler.other(peer, &command)).await),
-                Err(error) => Verdict::Refuse(error.reply()),
-            },
+            Ask::Message { .. } => refuse(unfinished()),
+            Ask::Other(command) => replied(bounded(limit, handler.other(peer, &Command::from(&command))).await),
         };
-        answer(self.driver.driver, id, verdict);
+        answer(self.driver.driver, verdict);
         Ok(())
     }
 
@@ -348,11 +346,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
     }
 
     /// Answers, and tells the log of a refusal.
-    fn answer(&mut self, id: QuestionId, what: &str, about: &str, verdict: Verdict) {
-        if let Verdict::Refuse(reply) = &verdict {
-            self.tell(what, about, reply);
+    fn answer(&mut self, what: &str, about: &str, verdict: Verdict) {
+        if let Verdict::Refuse(refusal) = &verdict {
+            self.tell(what, about, refusal.reply());
         }
-        answer(self.driver.driver, id, verdict);
+        answer(self.driver.driver, verdict);
     }
 
     /// One line for a refusal. Beyond the first ones of a connection they are for who looks for something: a stranger
@@ -377,32 +375,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
             let mut body = Body::new(&mut source);
             tokio::select! {
                 verdict = take(&mut self.handler, &self.peer, envelope, &mut body, self.terms.lmtp) => verdict,
-                () = turn.has_taken(self.terms.verdict) => Verdict::Refuse(late()),
+                () = turn.has_taken(self.terms.verdict) => refuse(late()),
             }
         };
         match source.end {
-            End::Complete(id) => {
-                self.answer(id, "message", "", verdict);
+            End::Complete => {
+                self.answer("message", "", verdict);
                 return Ok(());
             }
             End::Closed => return Ok(()),
             End::Failed(kind) => return Err(kind.into()),
             // Whatever the handler said, it has not seen the end.
             End::Open => {
-                let reply = match verdict {
-                    Verdict::Refuse(reply) if is_refusal(&reply) => reply,
-                    _ => unfinished(),
+                let refusal = match verdict {
+                    Verdict::Refuse(refusal) => refusal,
+                    _ => refusal(unfinished()),
                 };
-                self.tell("message", "", &reply);
-                self.driver.driver.refuse_content(reply);
+                self.tell("message", "", refusal.reply());
+                self.driver.driver.refuse_content(refusal);
             }
-            End::Refused(reply) => self.tell("message", "", &reply),
+            End::Refused(refusal) => self.tell("message", "", refusal.reply()),
         }
         loop {
             match self.driver.next().await? {
                 ServerEvent::ContentSwallowed | ServerEvent::ContentAborted => return Ok(()),
-                ServerEvent::Ask(id, _) => {
-                    answer(self.driver.driver, id, Verdict::Refuse(unfinished()));
+                ServerEvent::Ask(_) => {
+                    answer(self.driver.driver, refuse(unfinished()));
                     return Ok(());
                 }
                 // It is said once more to the loop that looks for it.
@@ -422,26 +420,45 @@ async fn take<H: Handler>(
     lmtp: bool,
 ) -> Verdict {
     if lmtp {
-        handler.deliver(peer, envelope, body).await.map_or_else(Verdict::Refuse, Verdict::Each)
+        let each = |replies: Vec<Reply>| Verdict::Each(replies.into_iter().map(decision).collect());
+        handler.deliver(peer, envelope, body).await.map_or_else(refuse, each)
     } else {
         replied(handler.message(peer, envelope, body).await)
     }
 }
 
-fn replied(decision: Result<Reply, Reply>) -> Verdict {
-    decision.map_or_else(Verdict::Refuse, |reply| Verdict::Accept(Some(reply)))
+fn replied(decided: Result<Reply, Reply>) -> Verdict {
+    match decided {
+        Ok(reply) => match Accepted::try_from(reply) {
+            Ok(accepted) => Verdict::Accept(Some(accepted)),
+            Err(_) => refuse(unfinished()),
+        },
+        Err(reply) => refuse(reply),
+    }
+}
+
+/// A reply as what it says; one that says neither is taken for a 451.
+fn decision(reply: Reply) -> Result<Accepted, Refusal> {
+    Accepted::try_from(reply).map_err(|error| match error {
+        WrongSeverity::NotAccepted(reply) | WrongSeverity::NotRefusal(reply) => refusal(reply),
+    })
+}
+
+/// A reply that refuses, or a 451 in its place.
+fn refusal(reply: Reply) -> Refusal {
+    Refusal::try_from(reply).unwrap_or_else(|_| refusal!("451 4.3.0 Local error, try again later"))
+}
+
+fn refuse(reply: Reply) -> Verdict {
+    Verdict::Refuse(refusal(reply))
 }
 
 /// Gives a verdict; one that does not fit becomes a 451, so that a handler's mistake never hangs a client.
-pub(crate) fn answer<S: AsyncRead + AsyncWrite + Unpin>(
-    driver: &mut ServerDriver<S>,
-    id: QuestionId,
-    verdict: Verdict,
-) {
-    if let Err(error) = driver.answer(id, verdict) {
+pub(crate) fn answer<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>, verdict: Verdict) {
+    if let Err(error) = driver.answer(verdict) {
         debug!(%error, "a handler's verdict does not fit");
         // Fails only when the question is gone, and with it whoever asked.
-        let _ = driver.answer(id, Verdict::Refuse(unfinished()));
+        let _ = driver.answer(refuse(unfinished()));
     }
 }
 
@@ -460,12 +477,8 @@ fn late() -> Reply {
 fn decided(decision: Result<(), Reply>) -> Verdict {
     match decision {
         Ok(()) => Verdict::Accept(None),
-        Err(reply) => Verdict::Refuse(reply),
+        Err(reply) => refuse(reply),
     }
-}
-
-fn is_refusal(reply: &Reply) -> bool {
-    matches!(reply.code().severity(), Severity::TransientNegative | Severity::PermanentNegative)
 }
 
 fn unfinished() -> Reply {
