@@ -7,7 +7,8 @@ use std::{hint::black_box, sync::Arc};
 use bytes::{Buf as _, BytesMut};
 use criterion::Throughput;
 use posthaste_session::{
-    ClientNext, ClientSession, ClientSettings, ServerNext, ServerSession, ServerSettings, Tick, Ticket, Verdict,
+    ClientNext, ClientSession, ClientSettings, ServerNext, ServerSession, ServerSettings, Tick, Ticket, Transport,
+    Verdict,
     wire::{Command, frame::SegmentList},
 };
 
@@ -44,7 +45,7 @@ impl Conversation {
         let settings = Arc::new(ServerSettings::new("mx.example.org"));
         let mut conversation = Self {
             client: ClientSession::new(NOW, ClientSettings::default()),
-            server: ServerSession::new(settings, false),
+            server: ServerSession::new(settings, Transport::Plain),
             to_server: BytesMut::with_capacity(2 * PIECE),
             to_client: BytesMut::with_capacity(1_024),
             received: 0,
@@ -121,11 +122,11 @@ impl Conversation {
         loop {
             let step = self.server.handle_input(NOW, &self.to_server, &mut self.to_client).expect("used as meant");
             let consumed = step.consumed;
-            let mut asked = None;
+            let mut asked = false;
             match step.next {
-                ServerNext::Ask(id, question) => {
+                ServerNext::Ask(question) => {
                     black_box(question);
-                    asked = Some(id);
+                    asked = true;
                 }
                 ServerNext::Content(range) => self.received += black_box(&self.to_server[range]).len(),
                 ServerNext::Flush | ServerNext::NeedInput => {
@@ -135,8 +136,8 @@ impl Conversation {
                 other => panic!("{other:?}"),
             }
             self.to_server.advance(consumed);
-            if let Some(id) = asked {
-                self.server.answer(NOW, id, Verdict::Accept(None), &mut self.to_client).expect("the question is open");
+            if asked {
+                self.server.answer(NOW, Verdict::Accept(None), &mut self.to_client).expect("the question is open");
             }
         }
     }

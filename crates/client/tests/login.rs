@@ -13,7 +13,7 @@ use posthaste_client::{
     Client, ConnectError, Stage, TlsPolicy,
     rustls::ServerConfig,
     session::{
-        ServerSession, ServerSettings, Verdict,
+        Ask, ServerSession, ServerSettings, Transport, Verdict,
         sasl::{
             BearerToken, ChooseError, ClientCredentials, Credentials, MAX_ITERATIONS, MIN_ITERATIONS, Nonce, SaslError,
             ScramKey, ServerContext, ServerFault, ServerMechanism, ServerStep, Strength, UnknownUsers,
@@ -21,7 +21,7 @@ use posthaste_client::{
     },
     wire::{Mechanism, MechanismSet, Secret},
 };
-use posthaste_tokio::{Connection, Question, ServerDriver, ServerEvent};
+use posthaste_tokio::{Connection, ServerDriver, ServerEvent};
 use support::{options, polite, serve, tls};
 use tokio::io::DuplexStream;
 
@@ -63,7 +63,7 @@ async fn log_in(
 /// A server that knows one password.
 fn scram_server() -> impl FnMut(&str) -> String + Send + 'static {
     let context = ServerContext::new(Nonce::from_random([2; 18]), UnknownUsers::new(Secret::new([3; 32]), 4_096));
-    let mut exchange = ServerMechanism::new("SCRAM-SHA-256", context).unwrap();
+    let mut exchange = ServerMechanism::new(Mechanism::ScramSha256, context).unwrap();
     move |line| {
         let mut step = match line.strip_prefix("AUTH SCRAM-SHA-256 ") {
             Some(initial) => exchange.start(Some(initial)),
@@ -77,7 +77,7 @@ fn scram_server() -> impl FnMut(&str) -> String + Send + 'static {
                 }
                 Ok(ServerStep::Done(_)) => return "235 2.7.0 yes\r\n".to_owned(),
                 Ok(step) => panic!("{step:?}"),
-                Err(error) => return String::from_utf8_lossy(error.reply().as_ref().as_bytes()).into_owned(),
+                Err(error) => return String::from_utf8_lossy(error.refusal().reply().as_ref().as_bytes()).into_owned(),
             };
         }
     }
@@ -154,21 +154,21 @@ async fn bound_server(
     connection.accept_tls(config).await.unwrap();
     let mut settings = ServerSettings::new("mx.test");
     settings.offers.auth = offers;
-    let mut driver = ServerDriver::new(connection, ServerSession::new(Arc::new(settings), true));
+    let mut driver = ServerDriver::new(connection, ServerSession::new(Arc::new(settings), Transport::Tls));
     let (mut used, mut exchange) = (Vec::new(), None);
     loop {
-        let Ok(ServerEvent::Ask(id, question)) = driver.next().await else { return used };
-        let step = match question {
-            Question::Auth(name, initial) => {
+        let Ok(ServerEvent::Ask(ask)) = driver.next().await else { return used };
+        let step = match ask {
+            Ask::Auth { mechanism, initial_response } => {
                 let unknown_users = UnknownUsers::new(Secret::new([3; 32]), MIN_ITERATIONS);
                 let context = driver.sasl_context(Nonce::from_random([2; 18]), unknown_users);
-                let exchange = exchange.insert(ServerMechanism::new(&name, context).unwrap());
-                used.push(name);
-                exchange.start(initial.as_ref().map(|text| text.expose().as_str()))
+                let exchange = exchange.insert(ServerMechanism::new(mechanism, context).unwrap());
+                used.push(mechanism.to_string());
+                exchange.start(initial_response.as_ref().map(|text| text.expose().as_str()))
             }
-            Question::AuthResponse(response) => exchange.as_mut().unwrap().respond(response.expose()),
+            Ask::AuthResponse(response) => exchange.as_mut().unwrap().respond(response.expose().as_bytes()),
             _ => {
-                driver.answer(id, Verdict::Accept(None)).unwrap();
+                driver.answer(Verdict::Accept(None)).unwrap();
                 continue;
             }
         };
@@ -185,9 +185,9 @@ async fn bound_server(
             Ok(ServerStep::Challenge(challenge)) => Verdict::Challenge(challenge),
             Ok(ServerStep::Done(_)) => Verdict::Accept(None),
             Ok(step) => panic!("{step:?}"),
-            Err(error) => Verdict::Refuse(error.reply()),
+            Err(error) => Verdict::Refuse(error.refusal()),
         };
-        driver.answer(id, verdict).unwrap();
+        driver.answer(verdict).unwrap();
     }
 }
 

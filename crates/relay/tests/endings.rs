@@ -9,7 +9,7 @@ use bytes::Bytes;
 use posthaste_client::SystemResolver;
 use posthaste_queue::{Error, Owner, PutError, Queue as _, log::LogOptions, log::LogQueue};
 use posthaste_relay::{Relay, SubmitError};
-use posthaste_server::{Envelope, Listener, ServerOptions, Tls, session::ServerSettings};
+use posthaste_server::{Envelope, Listener, session::ServerSettings};
 use support::{Behavior, Hop, Log, PATIENCE, RawHop, options, parse_mail, parse_rcpt, polite, relay, start};
 use tokio_util::sync::CancellationToken;
 

@@ -6,7 +6,6 @@ mod support;
 use std::time::Duration;
 
 use posthaste_relay::session::server::Offers;
-use posthaste_server::wire::Reply;
 use posthaste_server::{Refusal, accepted, refusal};
 use support::{Behavior, Hop, Taken, options, start};
 

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
-use posthaste_tokio::wire::{Refusal, Reply, refusal};
+use posthaste_tokio::wire::{Refusal, refusal};
 use thiserror::Error;
 use tokio::io::AsyncBufRead;
 use tokio_util::io::StreamReader;
@@ -51,7 +51,7 @@ pub enum BodyError {
     /// The session refuses the content: it is too large or has octets that content must not have. The
     /// client gets this reply after the end of the content.
     #[error("the content was refused: {0}")]
-    Refused(Reply),
+    Refused(Refusal),
     /// The client closed the connection, or was too slow.
     #[error("the client left before the end of the content")]
     Disconnected,
@@ -143,9 +143,7 @@ impl From<BodyError> for Refusal {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::TooLarge(_) => refusal!("552 5.3.4 Message too large"),
-            BodyError::Refused(reply) => {
-                Self::try_from(reply).unwrap_or(refusal!("451 4.3.0 Local error, try again later"))
-            }
+            BodyError::Refused(refusal) => refusal,
             BodyError::Disconnected => refusal!("451 4.4.2 Connection lost"),
             BodyError::Io(error) => refusal!("451 4.4.2 Connection lost").with_cause(error),
         }

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_core::Stream;
-use posthaste_tokio::{ServerEvent, session::QuestionId, wire::Reply};
+use posthaste_tokio::{ServerEvent, wire::Refusal};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
@@ -41,8 +41,8 @@ enum Reading<'d, 'c, S> {
 
 pub(crate) enum End {
     Open,
-    Complete(QuestionId),
-    Refused(Reply),
+    Complete,
+    Refused(Refusal),
     Closed,
     Failed(io::ErrorKind),
 }
@@ -61,8 +61,8 @@ impl<'d, 'c, S: AsyncRead + AsyncWrite + Unpin + Send> Source<'d, 'c, S> {
     fn ended(&mut self, end: End) -> Option<Result<Bytes, BodyError>> {
         self.end = end;
         match &self.end {
-            End::Open | End::Complete(_) => None,
-            End::Refused(reply) => Some(Err(BodyError::Refused(reply.clone()))),
+            End::Open | End::Complete => None,
+            End::Refused(refusal) => Some(Err(BodyError::Refused(refusal.clone()))),
             End::Closed => Some(Err(BodyError::Disconnected)),
             End::Failed(kind) => Some(Err(io::Error::from(*kind).into())),
         }
@@ -81,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for Source<'_, '_, S> {
         let this = &mut *self;
         match this.end {
             End::Open => {}
-            End::Complete(_) => return Poll::Ready(None),
+            End::Complete => return Poll::Ready(None),
             End::Refused(_) | End::Closed | End::Failed(_) => return Poll::Ready(Some(Err(BodyError::Disconnected))),
         }
         if let Reading::Idle(driver) = std::mem::replace(&mut this.reading, Reading::Busy) {
@@ -93,8 +93,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for Source<'_, '_, S> {
         this.reading = Reading::Idle(driver);
         Poll::Ready(match event {
             Ok(ServerEvent::Content(piece)) => Some(Ok(piece)),
-            Ok(ServerEvent::Ask(id, _)) => this.ended(End::Complete(id)),
-            Ok(ServerEvent::ContentRefused(reply)) => this.ended(End::Refused(reply)),
+            Ok(ServerEvent::Ask(_)) => this.ended(End::Complete),
+            Ok(ServerEvent::ContentRefused(refusal)) => this.ended(End::Refused(refusal)),
             Ok(
                 ServerEvent::ContentSwallowed
                 | ServerEvent::ContentAborted

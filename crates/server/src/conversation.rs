@@ -8,14 +8,14 @@ use std::{
 };
 
 use posthaste_tokio::{
-    Connection, Question, ServerDriver, ServerEvent,
+    Connection, ServerDriver, ServerEvent,
     rustls::ServerConfig,
     session::{
-        QuestionId, ServerSession, ServerSettings, Verdict,
+        Ask, ServerSession, ServerSettings, Transport, Verdict,
         sasl::ServerMechanism,
         server::{CloseReason, Protocol},
     },
-    wire::{Accepted, Command, Mail, Rcpt, Refusal, Reply, ReversePath, refusal},
+    wire::{Accepted, Mail, Rcpt, Refusal, ReversePath, refusal},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -135,7 +135,8 @@ where
     cx.peer.certificate = connection.peer_certificate();
     cx.settings = service.settings(&cx);
     let verdict = cx.settings.timeouts.verdict;
-    let mut driver = ServerDriver::new(connection, ServerSession::new(Arc::clone(&cx.settings), cx.peer.tls));
+    let transport = if cx.peer.tls { Transport::Tls } else { Transport::Plain };
+    let mut driver = ServerDriver::new(connection, ServerSession::new(Arc::clone(&cx.settings), transport));
     let terms = Terms { verdict, lmtp: cx.settings.protocol == Protocol::Lmtp, tls: starttls };
     tokio::select! {
         ended = greet_and_run(common, ends, &mut driver, cx, service, terms) => ended,
@@ -175,18 +176,23 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     V: Service,
 {
-    let (connect, _) = loop {
+    loop {
         match driver.next().await? {
-            ServerEvent::Ask(id, question) => break (id, question),
+            ServerEvent::Ask(_) => break,
             ServerEvent::Closed(reason) => return Ok(reason),
-            _ => {}
+            ServerEvent::Content(_)
+            | ServerEvent::ContentRefused(_)
+            | ServerEvent::ContentSwallowed
+            | ServerEvent::ContentAborted
+            | ServerEvent::Reset
+            | ServerEvent::StartTls => {}
         }
-    };
+    }
     let handler = match bounded(terms.verdict, service.connect(&cx)).await {
         Ok(handler) => handler,
         Err(refusal) => {
             debug!(connection = cx.connection, address = %cx.peer.address, %refusal, cause = refusal.cause(), "client refused");
-            answer(driver, connect, Verdict::Refuse(refusal.into()));
+            answer(driver, Verdict::Refuse(refusal));
             loop {
                 if let ServerEvent::Closed(reason) = driver.next().await? {
                     return Ok(reason);
@@ -194,7 +200,7 @@ where
             }
         }
     };
-    answer(driver, connect, Verdict::Accept(None));
+    answer(driver, Verdict::Accept(None));
     let mut conversation = Conversation {
         driver: Hurried { driver, hurried: common.hurried.subscribe() },
         handler,
@@ -269,7 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
                 }
             };
             match event {
-                ServerEvent::Ask(id, question) => self.question(id, question).await?,
+                ServerEvent::Ask(ask) => self.question(ask).await?,
                 ServerEvent::StartTls => {
                     let Some(config) = &self.terms.tls else { return Err(io::ErrorKind::Unsupported.into()) };
                     let handshake = self.driver.driver.accept_tls(Arc::clone(config));
@@ -298,34 +304,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
         }
     }
 
-    async fn question(&mut self, id: QuestionId, question: Question) -> io::Result<()> {
+    async fn question(&mut self, ask: Ask) -> io::Result<()> {
         let limit = self.terms.verdict;
-        let verdict = match question {
-            Question::Connect => Verdict::Accept(None),
-            Question::Hello(name) => {
+        let verdict = match ask {
+            Ask::Connect => Verdict::Accept(None),
+            Ask::Hello(name) => {
                 let decision = bounded(limit, self.handler.hello(&self.cx, &name)).await;
                 let accepted = decision.is_ok();
                 if accepted {
                     self.cx.peer.hello = Some(name);
                 }
                 let verdict = self.decided("hello", "", decision);
-                answer(self.driver.driver, id, verdict);
+                answer(self.driver.driver, verdict);
                 self.cx.peer.extended = self.driver.driver.session().is_extended();
                 if accepted {
                     self.forget();
                 }
                 return Ok(());
             }
-            Question::Auth(name, initial) => self.auth(&name, initial).await,
-            Question::AuthResponse(response) => self.auth_response(response).await,
-            Question::Mail(mail) => self.mail(mail).await,
-            Question::Rcpt(rcpt) => self.rcpt(rcpt).await,
-            Question::Data => {
+            Ask::Auth { mechanism, initial_response } => self.auth(mechanism, initial_response).await,
+            Ask::AuthResponse(response) => self.auth_response(response).await,
+            Ask::Mail(mail) => self.mail(mail).await,
+            Ask::Rcpt(rcpt) => self.rcpt(rcpt).await,
+            Ask::Data => {
                 self.cx.envelope.get_or_insert_with(empty);
                 let decision = bounded(limit, self.handler.data(&self.cx)).await;
                 let accepted = decision.is_ok();
                 let verdict = self.decided("message", "", decision);
-                answer(self.driver.driver, id, verdict);
+                answer(self.driver.driver, verdict);
                 if !accepted {
                     return Ok(());
                 }
@@ -334,13 +340,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
                 return received;
             }
             // Answered where its content was read.
-            Question::Message => Verdict::Refuse(UNFINISHED.into()),
-            Question::Other(line) => match Command::parse(line.as_bytes()) {
-                Ok(command) => replied(bounded(limit, self.handler.other(&self.cx, &command)).await),
-                Err(error) => Verdict::Refuse(error.reply()),
-            },
+            Ask::Message { .. } => Verdict::Refuse(UNFINISHED),
+            Ask::Other(command) => replied(bounded(limit, self.handler.other(&self.cx, &command)).await),
         };
-        answer(self.driver.driver, id, verdict);
+        answer(self.driver.driver, verdict);
         Ok(())
     }
 
@@ -385,18 +388,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
         match decision {
             Ok(()) => Verdict::Accept(None),
             Err(refusal) => {
-                self.tell(what, about, refusal.reply(), refusal.cause());
-                Verdict::Refuse(refusal.into())
+                self.tell(what, about, &refusal);
+                Verdict::Refuse(refusal)
             }
         }
     }
 
     /// One line for a refusal. After the first ones of a connection they are debug lines: a stranger must
     /// not fill the log.
-    fn tell(&mut self, what: &str, about: &str, reply: &Reply, cause: Option<&str>) {
+    fn tell(&mut self, what: &str, about: &str, refusal: &Refusal) {
         let Context { connection, peer, .. } = &self.cx;
         let (address, hello, tls) = (&peer.address, peer.hello_text(), peer.tls);
         let identity = peer.identity.as_deref().unwrap_or_default();
+        let (reply, cause) = (refusal.reply(), refusal.cause());
         if self.told < TOLD {
             self.told += 1;
             info!(connection, %address, ?hello, tls, ?identity, about, %reply, cause, "{what} refused");
@@ -419,11 +423,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
             }
         };
         match source.into_end() {
-            End::Complete(id) => {
+            End::Complete => {
                 for refusal in decisions.refusals() {
-                    self.tell("message", "", refusal.reply(), refusal.cause());
+                    self.tell("message", "", refusal);
                 }
-                answer(self.driver.driver, id, decisions.into());
+                answer(self.driver.driver, decisions.into());
                 return Ok(());
             }
             End::Closed => return Ok(()),
@@ -434,16 +438,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
                     Decisions::All(Err(refusal)) => refusal,
                     Decisions::All(Ok(_)) | Decisions::Each(_) => UNFINISHED,
                 };
-                self.tell("message", "", refusal.reply(), refusal.cause());
-                self.driver.driver.refuse_content(refusal.into());
+                self.tell("message", "", &refusal);
+                self.driver.driver.refuse_content(refusal);
             }
-            End::Refused(reply) => self.tell("message", "", &reply, None),
+            End::Refused(refusal) => self.tell("message", "", &refusal),
         }
         loop {
             match self.driver.next().await? {
                 ServerEvent::ContentSwallowed | ServerEvent::ContentAborted => return Ok(()),
-                ServerEvent::Ask(id, _) => {
-                    answer(self.driver.driver, id, Verdict::Refuse(UNFINISHED.into()));
+                ServerEvent::Ask(_) => {
+                    answer(self.driver.driver, Verdict::Refuse(UNFINISHED));
                     return Ok(());
                 }
                 // The loop that called this gets the event again.
@@ -479,9 +483,7 @@ impl From<Decisions> for Verdict {
     fn from(decisions: Decisions) -> Self {
         match decisions {
             Decisions::All(decision) => replied(decision),
-            Decisions::Each(decisions) => Self::Each(
-                decisions.into_iter().map(|decision| decision.map_or_else(Reply::from, Reply::from)).collect(),
-            ),
+            Decisions::Each(decisions) => Self::Each(decisions),
         }
     }
 }
@@ -497,17 +499,17 @@ async fn take<H: Handler>(handler: &mut H, cx: &Context, envelope: Envelope, bod
 
 fn replied(decision: Result<Accepted, Refusal>) -> Verdict {
     match decision {
-        Ok(accepted) => Verdict::Accept(Some(accepted.into())),
-        Err(refusal) => Verdict::Refuse(refusal.into()),
+        Ok(accepted) => Verdict::Accept(Some(accepted)),
+        Err(refusal) => Verdict::Refuse(refusal),
     }
 }
 
 /// Gives a verdict. One that does not fit becomes a 451, so that a handler's mistake never hangs a client.
-fn answer<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>, id: QuestionId, verdict: Verdict) {
-    if let Err(error) = driver.answer(id, verdict) {
+fn answer<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>, verdict: Verdict) {
+    if let Err(error) = driver.answer(verdict) {
         debug!(%error, "verdict does not fit");
         // Fails only when the session has ended, and with it the question.
-        let _ = driver.answer(id, Verdict::Refuse(UNFINISHED.into()));
+        let _ = driver.answer(Verdict::Refuse(UNFINISHED));
     }
 }
 

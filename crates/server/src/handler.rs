@@ -3,8 +3,11 @@
 use std::future::Future;
 
 use posthaste_tokio::{
-    session::sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers},
-    wire::{Accepted, Command, EhloName, Mail, Rcpt, Refusal, refusal},
+    session::{
+        sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers},
+        server::OtherCommand,
+    },
+    wire::{Accepted, EhloName, Mail, Rcpt, Refusal, refusal},
 };
 
 use crate::{Body, Context, Envelope, password};
@@ -192,7 +195,11 @@ pub trait Handler: Send {
     ///
     /// # Errors
     /// The refusal.
-    fn other(&mut self, cx: &Context, command: &Command<'_>) -> impl Future<Output = Result<Accepted, Refusal>> + Send {
+    fn other(
+        &mut self,
+        cx: &Context,
+        command: &OtherCommand,
+    ) -> impl Future<Output = Result<Accepted, Refusal>> + Send {
         let _ = (cx, command);
         async { Err(refusal!("502 5.5.1 Command not implemented")) }
     }

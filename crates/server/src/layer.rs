@@ -6,8 +6,9 @@ use posthaste_tokio::{
     session::{
         ServerSettings,
         sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers},
+        server::OtherCommand,
     },
-    wire::{Accepted, Command, EhloName, Mail, Rcpt, Refusal},
+    wire::{Accepted, EhloName, Mail, Rcpt, Refusal},
 };
 
 use crate::{Authentication, Body, Context, Envelope, Handler, Service};
@@ -122,7 +123,7 @@ pub trait Layer: Send {
     ///
     /// # Errors
     /// The refusal.
-    fn other(&mut self, cx: &Context, command: &Command<'_>) -> impl Future<Output = Result<(), Refusal>> + Send {
+    fn other(&mut self, cx: &Context, command: &OtherCommand) -> impl Future<Output = Result<(), Refusal>> + Send {
         let _ = (cx, command);
         async { Ok(()) }
     }
@@ -307,7 +308,7 @@ impl<H: Handler, L: Layer> Handler for Layered<H, L> {
         }
     }
 
-    async fn other(&mut self, cx: &Context, command: &Command<'_>) -> Result<Accepted, Refusal> {
+    async fn other(&mut self, cx: &Context, command: &OtherCommand) -> Result<Accepted, Refusal> {
         let decision = async {
             self.layer.other(cx, command).await?;
             self.inner.other(cx, command).await

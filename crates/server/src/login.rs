@@ -5,7 +5,7 @@ use posthaste_tokio::{
         Verdict,
         sasl::{Nonce, SaslError, ServerContext, ServerMechanism, ServerStep},
     },
-    wire::{Reply, Secret},
+    wire::{Mechanism, Refusal, Secret, refusal},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -23,7 +23,7 @@ use crate::{
 /// A login that is under way.
 #[derive(Debug)]
 pub(crate) struct Login {
-    mechanism: String,
+    mechanism: &'static str,
     /// The beginning of the name, for the log.
     name: String,
     attempt: Option<Attempt>,
@@ -37,17 +37,17 @@ fn shown(text: &str) -> String {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H> {
-    pub(crate) async fn auth(&mut self, name: &str, initial: Option<Secret<String>>) -> Verdict {
-        self.login = Some(Login { mechanism: shown(name), name: String::new(), attempt: None });
-        let exchange = self.sasl_context().and_then(|context| ServerMechanism::new(name, context));
+    pub(crate) async fn auth(&mut self, mechanism: Mechanism, initial: Option<Secret<String>>) -> Verdict {
+        self.login = Some(Login { mechanism: mechanism.as_str(), name: String::new(), attempt: None });
+        let exchange = self.sasl_context().and_then(|context| ServerMechanism::new(mechanism, context));
         let initial = initial.as_ref().map(|text| text.expose().as_str());
         let step = exchange.and_then(|exchange| self.mechanism.insert(Box::new(exchange)).start(initial));
         self.auth_step(step).await
     }
 
-    pub(crate) async fn auth_response(&mut self, response: Secret<Vec<u8>>) -> Verdict {
+    pub(crate) async fn auth_response(&mut self, response: Secret<String>) -> Verdict {
         let step = match &mut self.mechanism {
-            Some(exchange) => exchange.respond(response.expose()),
+            Some(exchange) => exchange.respond(response.expose().as_bytes()),
             None => Err(SaslError::Unavailable),
         };
         self.auth_step(step).await
@@ -65,11 +65,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
                 }
                 Ok(question) => match self.take_turn(&question).await {
                     Ok(()) => self.sasl_question(question).await,
-                    Err(reply) => break Verdict::Refuse(reply),
+                    Err(refusal) => break Verdict::Refuse(refusal),
                 },
                 Err(error) => {
                     self.failed(error);
-                    break Verdict::Refuse(error.reply());
+                    break Verdict::Refuse(error.refusal());
                 }
             };
         };
@@ -79,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
     }
 
     /// Waits until an attempt of this network and under this name may be looked at.
-    async fn take_turn(&mut self, question: &ServerStep) -> Result<(), Reply> {
+    async fn take_turn(&mut self, question: &ServerStep) -> Result<(), Refusal> {
         let name = match question {
             ServerStep::Password(credentials) => Some(credentials.authentication_identity.as_str()),
             ServerStep::Token(token) => token.authorization_identity.as_deref(),
@@ -92,13 +92,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
         let Some(attempt) = self.common.guessing.begin(self.cx.peer.network, name) else {
             let (address, name, mechanism) = (self.cx.peer.address, &login.name, &login.mechanism);
             debug!(%address, ?name, mechanism, "login refused unseen, too many have failed");
-            return Err(Reply::from_static("421 4.7.0 Too many failed logins, try again later\r\n"));
+            return Err(refusal!("421 4.7.0 Too many failed logins, try again later"));
         };
         let wait = attempt.wait;
         login.attempt = Some(attempt);
         if !wait.is_zero() && self.ends.drain.run_until_cancelled(sleep(wait)).await.is_none() {
             self.settle(false);
-            return Err(Reply::from_static("421 4.3.2 Shutting down, come back later\r\n"));
+            return Err(refusal!("421 4.3.2 Shutting down, come back later"));
         }
         Ok(())
     }

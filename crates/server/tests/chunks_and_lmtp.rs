@@ -8,8 +8,10 @@ use std::{sync::Arc, time::Duration};
 use posthaste_server::{
     Accepted, Body, Context, Envelope, Handler, Listener, Peer, PeerAddress, Refusal, Server, ServerOptions, Tls,
     accepted, refusal,
-    session::{ServerSettings, server::Protocol},
-    wire::Command,
+    session::{
+        ServerSettings,
+        server::{OtherCommand, Protocol},
+    },
 };
 use support::{NO, Running, Talk, settings, start};
 
@@ -112,9 +114,9 @@ impl Handler for Mailboxes {
         Ok(mailboxes.map(|full| if full { Err(NO) } else { Ok(accepted!("250 2.0.0 Yes")) }).collect())
     }
 
-    async fn other(&mut self, _: &Context, command: &Command<'_>) -> Result<Accepted, Refusal> {
+    async fn other(&mut self, _: &Context, command: &OtherCommand) -> Result<Accepted, Refusal> {
         match command {
-            Command::Vrfy("someone") => Ok(accepted!("250 2.1.5 <someone@d.test>")),
+            OtherCommand::Vrfy(name) if name == "someone" => Ok(accepted!("250 2.1.5 <someone@d.test>")),
             _ => Err(refusal!("550 5.1.1 No such user")),
         }
     }

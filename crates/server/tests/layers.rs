@@ -14,8 +14,11 @@ use bytes::Bytes;
 use futures_core::Stream;
 use posthaste_server::{
     Asked, Body, BodyError, Context, Envelope, Layer, Listener, Login, Refusal, SaslError, Server, Service, refusal,
-    session::{ServerSettings, server::Protocol},
-    wire::{Command, EhloName, Mail, Mechanism, MechanismSet, Rcpt},
+    session::{
+        ServerSettings,
+        server::{OtherCommand, Protocol},
+    },
+    wire::{EhloName, Mail, Mechanism, MechanismSet, Rcpt},
 };
 use support::{Names, Talk};
 
@@ -178,7 +181,7 @@ impl Layer for Refuses {
         self.decide("message").map(|()| body)
     }
 
-    async fn other(&mut self, _: &Context, _: &Command<'_>) -> Result<(), Refusal> {
+    async fn other(&mut self, _: &Context, _: &OtherCommand) -> Result<(), Refusal> {
         self.decide("other")
     }
 

@@ -132,9 +132,9 @@ async fn a_client_that_reads_nothing_does_not_hold_a_drain() {
 /// Loopback's own networks, so that its ten times are out of the way.
 #[tokio::test]
 async fn connections_are_counted_by_network() {
-    let mut options = self::options(|options| options.connections_per_network = 1);
-    options.networks.ipv4_prefix = 24;
-    let server = start(settings(), Tls::Off, options).await;
+    let mut limits = options(|options| options.connections_per_network = 1);
+    limits.networks.ipv4_prefix = 24;
+    let server = start(settings(), Tls::Off, limits).await;
     let from = async |address: &str| {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind(format!("{address}:0").parse().unwrap()).unwrap();

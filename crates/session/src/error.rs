@@ -10,17 +10,18 @@ pub enum ApiMisuse {
     /// The session is closed; drop the connection.
     #[error("the session is closed")]
     Closed,
-    /// No question with this id is open.
-    #[error("no question with this id is open")]
-    UnknownQuestion,
-    /// A verdict does not fit its question, such as a challenge outside AUTH or a positive reply as a refusal.
+    /// A question was left unanswered.
+    #[error("a question was left unanswered")]
+    Unanswered,
+    /// The verdict does not fit its question: a challenge outside AUTH, or a list of verdicts outside
+    /// LMTP or of another length than that of the recipients.
     #[error("the verdict does not fit its question")]
     Verdict,
     /// The session stands in a TLS handshake, or not in one when it should.
     #[error("the session is not where a TLS handshake belongs")]
     Handshake,
-    /// The command has no place in the conversation here.
-    #[error("the command is out of order")]
+    /// The command or the answer has no place in the conversation here.
+    #[error("the command or the answer is out of order")]
     OutOfOrder,
     /// The command has to wait for the replies that are still to come (RFC 2920 section 3.1).
     #[error("replies have to arrive first")]

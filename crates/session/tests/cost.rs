@@ -5,7 +5,8 @@ use std::sync::Arc;
 use allocation_counter::measure;
 use bytes::{Buf as _, BytesMut};
 use posthaste_session::{
-    ClientNext, ClientSession, ClientSettings, ServerNext, ServerSession, ServerSettings, Tick, Ticket, Verdict,
+    ClientNext, ClientSession, ClientSettings, ServerNext, ServerSession, ServerSettings, Tick, Ticket, Transport,
+    Verdict,
 };
 use posthaste_wire::{Command, frame::SegmentList};
 
@@ -35,7 +36,7 @@ impl Conversation {
     fn open() -> Self {
         let mut conversation = Self {
             client: ClientSession::new(NOW, ClientSettings::default()),
-            server: ServerSession::new(Arc::new(ServerSettings::new("mx.test")), false),
+            server: ServerSession::new(Arc::new(ServerSettings::new("mx.test")), Transport::Plain),
             up: BytesMut::with_capacity(8 * PIECE),
             down: BytesMut::with_capacity(PIECE),
             client_allocations: 0,
@@ -117,9 +118,9 @@ impl Conversation {
         loop {
             let Self { server, up, down, server_allocations, .. } = self;
             let step = counted(server_allocations, || server.handle_input(NOW, up, down)).expect("used as meant");
-            let (consumed, mut asked) = (step.consumed, None);
+            let (consumed, mut asked) = (step.consumed, false);
             match step.next {
-                ServerNext::Ask(id, _) => asked = Some(id),
+                ServerNext::Ask(_) => asked = true,
                 ServerNext::Content(range) => self.received += range.len(),
                 ServerNext::Flush | ServerNext::NeedInput => {
                     self.up.advance(consumed);
@@ -130,9 +131,9 @@ impl Conversation {
                 other => panic!("{other:?}"),
             }
             self.up.advance(consumed);
-            if let Some(id) = asked {
+            if asked {
                 let Self { server, down, server_allocations, .. } = self;
-                let answered = counted(server_allocations, || server.answer(NOW, id, Verdict::Accept(None), down));
+                let answered = counted(server_allocations, || server.answer(NOW, Verdict::Accept(None), down));
                 answered.expect("the question is open");
                 assert!(self.down.try_reclaim(1_024));
             }
@@ -160,14 +161,14 @@ fn an_idle_session_has_at_most_1_kib_of_heap() {
     let settings = Arc::new(ServerSettings::new("mx.test"));
     let mut server = None;
     let held = measure(|| {
-        let mut session = ServerSession::new(Arc::clone(&settings), false);
+        let mut session = ServerSession::new(Arc::clone(&settings), Transport::Plain);
         let mut input = &b"EHLO client.test\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRSET\r\n"[..];
         let mut out = BytesMut::new();
         loop {
             let step = session.handle_input(NOW, input, &mut out).expect("used as meant");
             input = &input[step.consumed..];
             match step.next {
-                ServerNext::Ask(id, _) => session.answer(NOW, id, Verdict::Accept(None), &mut out).expect("open"),
+                ServerNext::Ask(_) => session.answer(NOW, Verdict::Accept(None), &mut out).expect("open"),
                 ServerNext::Flush => out = BytesMut::new(),
                 ServerNext::NeedInput => break,
                 other => panic!("{other:?}"),

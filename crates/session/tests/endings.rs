@@ -1,24 +1,25 @@
 //! How a session ends: shutdown, 421, errors, and what may follow.
 
-use posthaste_session::{ApiMisuse, ClientSettings, ServerSettings, Verdict, server::CloseReason};
+use posthaste_session::{
+    ApiMisuse, ClientSettings, ServerSettings, Transport, Verdict,
+    server::{CloseReason, Protocol},
+};
 use posthaste_testkit::{
     client::{ClientHarness, Event},
-    policy::{refusal, reply},
+    policy::{decision, refusal, refuse},
     server::{ServerHarness, Stop},
 };
 use posthaste_wire::capability::Keyword;
 
 const BYE: &[u8] = b"421 4.3.2 Shutting down, come back later\r\n";
 
-fn server(open_recipients: usize) -> ServerHarness {
-    let mut settings = ServerSettings::new("mx.test");
-    settings.limits.open_recipients = open_recipients;
-    ServerHarness::new(settings, false)
+fn server() -> ServerHarness {
+    ServerHarness::new(ServerSettings::new("mx.test"), Transport::Plain)
 }
 
 #[test]
 fn shutdown_at_a_boundary_is_at_once() {
-    let mut server = server(1);
+    let mut server = server();
     server.feed(b"EHLO c\r\nMAIL FROM:<a@b>\r\nNOO");
     server.said.clear();
     server.shutdown();
@@ -27,7 +28,7 @@ fn shutdown_at_a_boundary_is_at_once() {
 
 #[test]
 fn shutdown_before_the_greeting_takes_its_place() {
-    let mut server = server(1);
+    let mut server = server();
     server.shutdown();
     assert_eq!((server.closed, server.said.as_slice()), (Some(CloseReason::Shutdown), BYE));
     assert_eq!(server.events.len(), 1, "the application is not asked any more");
@@ -35,21 +36,21 @@ fn shutdown_before_the_greeting_takes_its_place() {
 
 #[test]
 fn shutdown_while_a_question_is_open_follows_its_reply() {
-    let mut server = server(1);
+    let mut server = server();
     server.feed(b"EHLO c\r\n");
     server.said.clear();
     server.policy.hold(1);
     assert_eq!(server.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"), Stop::Answer);
     server.shutdown();
     assert_eq!((server.closed, server.said.len()), (None, 0));
-    server.answer(0, Verdict::Accept(None)).unwrap();
+    server.answer(Verdict::Accept(None)).unwrap();
     assert_eq!(server.run(), Stop::Closed);
     assert_eq!(server.said, [b"250 2.1.0 Sender ok\r\n", BYE].concat());
 }
 
 #[test]
 fn shutdown_within_content_follows_the_reply_to_its_end() {
-    let mut server = server(1);
+    let mut server = server();
     server.feed(b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n");
     server.said.clear();
     server.shutdown();
@@ -59,33 +60,28 @@ fn shutdown_within_content_follows_the_reply_to_its_end() {
 }
 
 #[test]
-fn a_421_to_one_of_several_questions_ends_them_all() {
-    let mut server = server(3);
+fn nothing_follows_a_421_of_the_application() {
+    let mut server = server();
     server.feed(b"EHLO c\r\nMAIL FROM:<a@b>\r\n");
     server.said.clear();
-    server.policy.hold(3);
-    server.feed(b"RCPT TO:<a@d>\r\nRCPT TO:<b@d>\r\nRCPT TO:<c@d>\r\n");
-    // The second has its reply already; it comes behind the 421 and must not be sent.
-    server.answer(1, Verdict::Accept(None)).unwrap();
-    server.answer(0, refusal("421 4.3.2 Enough")).unwrap();
-    assert_eq!(server.answer(0, Verdict::Accept(None)), Err(ApiMisuse::Closed));
+    server.policy.hold(1);
+    server.feed(b"RCPT TO:<a@d>\r\nRCPT TO:<b@d>\r\n");
+    server.answer(refuse("421 4.3.2 Enough")).unwrap();
     assert_eq!(server.run(), Stop::Closed);
     assert_eq!((server.closed, server.said.as_slice()), (Some(CloseReason::Application), &b"421 4.3.2 Enough\r\n"[..]));
 }
 
 #[test]
-fn refused_content_gets_a_refusal_whatever_the_application_says() {
-    for (given, said, closed) in [
-        ("250 2.0.0 Fine", "451 4.3.0 Local error, try again later\r\n", None),
-        ("421 4.3.2 Enough", "421 4.3.2 Enough\r\n", Some(CloseReason::Application)),
-        ("554 5.7.1 No", "554 5.7.1 No\r\n", None),
-    ] {
-        let mut server = server(1);
+fn refused_content_gets_the_refusal_of_the_application() {
+    for (said, closed) in
+        [("421 4.3.2 Enough", Some(CloseReason::Application)), ("451 4.3.0 Later", None), ("554 5.7.1 No", None)]
+    {
+        let mut server = server();
         server.feed(b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n");
         server.said.clear();
-        server.session.refuse_content(reply(given));
+        server.session.refuse_content(refusal(said));
         server.feed(b"text\r\n.\r\n");
-        assert_eq!((server.closed, server.said.as_slice()), (closed, said.as_bytes()), "{given}");
+        assert_eq!((server.closed, server.said), (closed, format!("{said}\r\n").into_bytes()));
         assert!(server.messages.is_empty());
     }
 }
@@ -95,14 +91,14 @@ fn octets_that_come_before_354_are_unauthorized_however_they_are_cut() {
     let start: &[u8] = b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n";
     let group: &[u8] = b"DATA\r\nhidden\r\n.\r\n";
     for cut in 1..group.len() {
-        let mut server = server(1);
+        let mut server = server();
         server.feed(start);
         server.said.clear();
         server.policy.hold(1);
         server.feed(&group[..cut]);
         server.feed(&group[cut..]);
-        if !server.held.is_empty() {
-            server.answer(0, Verdict::Accept(None)).unwrap();
+        if server.held.is_some() {
+            server.answer(Verdict::Accept(None)).unwrap();
             server.run();
         }
         assert_eq!(server.closed, Some(CloseReason::UnauthorizedPipelining), "cut at {cut}");
@@ -112,22 +108,32 @@ fn octets_that_come_before_354_are_unauthorized_however_they_are_cut() {
 
 #[test]
 fn a_verdict_that_does_not_fit_leaves_the_question_open() {
-    let mut server = server(1);
-    server.run();
-    server.policy.hold(1);
-    server.feed(b"EHLO c\r\n");
-    let (id, topic, text) = server.held[0].clone();
-    for verdict in [
-        Verdict::Challenge(Vec::new()),
-        Verdict::Refuse(reply("250 2.0.0 Ok")),
-        Verdict::Refuse(reply("354 Go")),
-        Verdict::Accept(Some(reply("550 5.7.1 No"))),
+    let one = vec![decision("250 2.0.0 Ok")];
+    for (protocol, lines, verdict) in [
+        (Protocol::Smtp, &b""[..], Verdict::Challenge(Vec::new())),
+        (
+            Protocol::Lmtp,
+            b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@d>\r\nDATA\r\n.\r\n",
+            Verdict::Each(one.clone()),
+        ),
+        (Protocol::Lmtp, b"MAIL FROM:<a@b>\r\n", Verdict::Each(one.clone())),
+        (Protocol::Smtp, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n.\r\n", Verdict::Each(one)),
     ] {
-        assert_eq!(server.answer(0, verdict), Err(ApiMisuse::Verdict));
-        server.held.push((id, topic, text.clone()));
+        let mut settings = ServerSettings::new("mx.test");
+        settings.protocol = protocol;
+        let mut server = ServerHarness::new(settings, Transport::Plain);
+        let hello: &[u8] = if protocol == Protocol::Lmtp { b"LHLO c\r\n" } else { b"EHLO c\r\n" };
+        let lines: Vec<&[u8]> = std::iter::once(hello).chain(lines.split_inclusive(|octet| *octet == b'\n')).collect();
+        let (last, before) = lines.split_last().unwrap();
+        for line in before {
+            server.feed(line);
+        }
+        server.policy.hold(1);
+        assert_eq!(server.feed(last), Stop::Answer);
+        assert_eq!(server.answer(verdict), Err(ApiMisuse::Verdict));
+        server.answer(Verdict::Accept(None)).unwrap();
+        assert_eq!(server.run(), Stop::Input);
     }
-    server.answer(0, Verdict::Accept(None)).unwrap();
-    assert_eq!(server.run(), Stop::Input);
 }
 
 #[test]

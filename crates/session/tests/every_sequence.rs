@@ -1,8 +1,12 @@
 //! Every short sequence of commands against a model of what RFC 5321 says to them.
 
-use posthaste_session::{ServerSettings, server::CloseReason, table::Phase};
+use posthaste_session::{
+    ServerSettings, Transport,
+    server::CloseReason,
+    table::{Exchange, Phase},
+};
 use posthaste_testkit::{
-    policy::{Policy, Topic, refusal},
+    policy::{Policy, refuse},
     server::{ServerHarness, Stop},
 };
 use posthaste_wire::{Mechanism, MechanismSet};
@@ -197,31 +201,31 @@ impl Model {
 fn say(server: &mut ServerHarness, class: Class) -> Vec<u16> {
     // A verdict that was not asked for must not wait for a later question.
     server.policy = Policy::default();
-    let mut refuse = |topic, line| server.policy.script(topic, refusal(line));
+    let mut refuse = |exchange, line| server.policy.script(exchange, refuse(line));
     let (line, more): (&[u8], &[u8]) = match class {
         Ehlo => (b"EHLO c\r\n", b""),
         EhloRefused => {
-            refuse(Topic::Hello, "550 no");
+            refuse(Exchange::Hello, "550 no");
             (b"EHLO c\r\n", b"")
         }
         Mail => (b"MAIL FROM:<a@b>\r\n", b""),
         MailRefused => {
-            refuse(Topic::Mail, "451 no");
+            refuse(Exchange::Mail, "451 no");
             (b"MAIL FROM:<a@b>\r\n", b"")
         }
         MailBad => (b"MAIL FROM:<a@b> SIZE=x\r\n", b""),
         Rcpt => (b"RCPT TO:<c@d>\r\n", b""),
         RcptRefused => {
-            refuse(Topic::Rcpt, "450 no");
+            refuse(Exchange::Rcpt, "450 no");
             (b"RCPT TO:<c@d>\r\n", b"")
         }
         Data => (b"DATA\r\n", b"QUIT\r\n.\r\n"),
         DataRefused => {
-            refuse(Topic::Data, "451 no");
+            refuse(Exchange::Data, "451 no");
             (b"DATA\r\n", b"")
         }
         MessageRefused => {
-            refuse(Topic::Message, "550 no");
+            refuse(Exchange::EndOfData, "550 no");
             (b"DATA\r\n", b"RSET\r\n.\r\n")
         }
         MessageFaulty => (b"DATA\r\n", b"a\n.\nb\r\n.\r\n"),
@@ -234,7 +238,7 @@ fn say(server: &mut ServerHarness, class: Class) -> Vec<u16> {
         Bdat => (b"BDAT 6\r\nRSET\r\n", b""),
         BdatFaulty => (b"BDAT 6\r\nRSET\n\n", b""),
         BdatRefused => {
-            refuse(Topic::Message, "550 no");
+            refuse(Exchange::EndOfData, "550 no");
             (b"BDAT 0 LAST\r\n", b"")
         }
         BdatLast => (b"BDAT 7 LAST\r\n.\r\nQUIT", b""),
@@ -294,7 +298,7 @@ fn check(prefix: &[Class], classes: &[Class], length: u32) {
     settings.offers.chunking = true;
     // The budgets have tests of their own.
     settings.limits.auth_failures = u32::MAX;
-    let mut server = ServerHarness::new(settings, false);
+    let mut server = ServerHarness::new(settings, Transport::Plain);
     server.run();
     server.said.clear();
     let (mut model, mut sequence) = (Model::default(), Vec::new());

@@ -4,10 +4,10 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
-use posthaste_session::{ServerSettings, Verdict, server::CloseReason};
+use posthaste_session::{ServerSettings, Transport, Verdict, server::CloseReason, table::Exchange};
 use posthaste_testkit::{
     choices::Chunking,
-    policy::{Topic, refusal},
+    policy::{question, refuse},
     server::ServerHarness,
     transcript::unescape,
 };
@@ -23,7 +23,7 @@ fn table() -> Vec<Row> {
 }
 
 /// The server that the head of the table describes.
-fn settings(open_recipients: usize) -> ServerSettings {
+fn settings() -> ServerSettings {
     let mut settings = ServerSettings::new("mx.test");
     settings.offers.starttls = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
@@ -31,7 +31,6 @@ fn settings(open_recipients: usize) -> ServerSettings {
     settings.limits.message = 100_000;
     settings.limits.recipients = 100;
     settings.limits.junk_commands = 100;
-    settings.limits.open_recipients = open_recipients;
     settings
 }
 
@@ -50,8 +49,8 @@ fn before(place: &str) -> &'static [&'static str] {
     }
 }
 
-fn at(place: &str, open_recipients: usize) -> ServerHarness {
-    let mut server = ServerHarness::new(settings(open_recipients), false);
+fn at(place: &str) -> ServerHarness {
+    let mut server = ServerHarness::new(settings(), Transport::Plain);
     if place == "start" {
         return server;
     }
@@ -67,10 +66,10 @@ fn at(place: &str, open_recipients: usize) -> ServerHarness {
 }
 
 /// What stands behind `refuse`: `3 rcpt 550 5.1.1 No` and the like.
-fn refusals(words: &str) -> (Topic, u64, Verdict) {
+fn refusals(words: &str) -> (Exchange, u64, Verdict) {
     let (times, rest) = words.split_once(' ').expect("how often");
-    let (topic, reply) = rest.split_once(' ').expect("a topic and a reply");
-    (Topic::named(topic).expect("a topic"), number(times), refusal(reply))
+    let (name, reply) = rest.split_once(' ').expect("a question and a reply");
+    (question(name).expect("a question"), number(times), refuse(reply))
 }
 
 /// The first lines of the replies in some output.
@@ -102,9 +101,9 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(row: &'a Row, chunking: &Chunking, open_recipients: usize) -> Self {
-        let place = format!("{}, {chunking:?}, {open_recipients} recipients at once", row.name);
-        Self { place, row, server: at(&row.place, open_recipients), heard: Vec::new() }
+    fn new(row: &'a Row, chunking: &Chunking) -> Self {
+        let place = format!("{}, {chunking:?}", row.name);
+        Self { place, row, server: at(&row.place), heard: Vec::new() }
     }
 
     fn play(&mut self, chunking: Chunking) {
@@ -124,7 +123,7 @@ impl<'a> Run<'a> {
                     }
                     ("hold", count) => server.policy.hold(number(count) as usize),
                     ("answer", _) => {
-                        server.answer(0, Verdict::Accept(None)).expect("a question is open");
+                        server.answer(Verdict::Accept(None)).expect("a question is open");
                         server.run();
                     }
                     ("shutdown", _) => server.shutdown(),
@@ -201,9 +200,8 @@ fn every_client_gets_what_it_deserves_however_its_octets_come() {
     let table = table();
     assert!(table.len() >= 40, "{} rows", table.len());
     for row in table.iter().filter(|row| !is_deaf(row)) {
-        // How many recipients may be looked up at once is nothing that a client can tell.
-        for (chunking, open_recipients) in row.chunkings().into_iter().flat_map(|way| [(way.clone(), 1), (way, 5)]) {
-            let mut run = Run::new(row, &chunking, open_recipients);
+        for chunking in row.chunkings() {
+            let mut run = Run::new(row, &chunking);
             run.play(chunking);
             let (end, taken) = run.compare();
             let end = end.to_owned();
@@ -254,7 +252,7 @@ fn hold(settings: &Arc<ServerSettings>, row: &Row, piece: usize) {
 
 #[test]
 fn no_client_makes_a_connection_hold_much() {
-    let settings = Arc::new(settings(1));
+    let settings = Arc::new(settings());
     let rows = table();
     let idle = most_held(|| drop(Served::new(&settings)));
     let mut most = (0, "");

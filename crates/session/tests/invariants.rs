@@ -12,10 +12,12 @@
 //! | h | input is never asked for while output waits | `ServerHarness` at every `NeedInput` |
 
 use bytes::BytesMut;
-use posthaste_session::{ServerNext, ServerSession, ServerSettings, Tick, Verdict, server::CloseReason};
+use posthaste_session::{
+    Ask, ServerNext, ServerSession, ServerSettings, Tick, Transport, Verdict, server::CloseReason, table::Exchange,
+};
 use posthaste_testkit::{
     choices::{Choices, Chunking},
-    policy::{Topic, refusal, reply},
+    policy::{accept, refusal, refuse},
     reference,
     server::{Event, ServerHarness, Stop},
 };
@@ -32,7 +34,7 @@ fn settings() -> ServerSettings {
 }
 
 fn greeted() -> ServerHarness {
-    let mut server = ServerHarness::new(settings(), false);
+    let mut server = ServerHarness::new(settings(), Transport::Plain);
     server.run();
     server.said.clear();
     server
@@ -68,14 +70,14 @@ proptest! {
         for (line, refused) in steps {
             server.policy = Default::default();
             if refused {
-                for topic in [Topic::Hello, Topic::Mail, Topic::Rcpt, Topic::Data, Topic::Message] {
-                    server.policy.script(topic, refusal("450 no"));
+                for topic in [Exchange::Hello, Exchange::Mail, Exchange::Rcpt, Exchange::Data, Exchange::EndOfData] {
+                    server.policy.script(topic, refuse("450 no"));
                 }
             }
             let before = server.events.len();
             let mut heard = codes(&mut server, format!("{line}\r\n").as_bytes());
             let asked = server.events[before..].iter().any(
-                |event| matches!(event, Event::Asked(Topic::Data | Topic::Message, _)));
+                |event| matches!(event, Event::Asked(Ask::Data | Ask::Message { .. })));
             prop_assert!(!asked || (mail && recipients > 0), "{} in {:?}", line, server.events);
             if heard == [354] {
                 heard = codes(&mut server, b".\r\n");
@@ -104,7 +106,7 @@ proptest! {
         let mut server = greeted();
         codes(&mut server, if stray { b"EHLO c\r\n" } else { OPEN });
         if refused {
-            server.policy.script(Topic::Message, refusal("554 5.7.1 no"));
+            server.policy.script(Exchange::EndOfData, refuse("554 5.7.1 no"));
         }
         let (command, stream, end) = if chunk || stray {
             (format!("BDAT {} LAST\r\n", content.len()), content.clone(), content.len())
@@ -115,7 +117,7 @@ proptest! {
         };
         codes(&mut server, command.as_bytes());
         if swallowed {
-            server.session.refuse_content(reply("452 4.3.1 no room"));
+            server.session.refuse_content(refusal("452 4.3.1 no room"));
         }
         let stream = [&stream[..end], b"VRFY probe\r\n"].concat();
         let (mut chunking, mut at, mut heard) = (Chunking::Random(Choices::new(seed)), 0, Vec::new());
@@ -136,7 +138,7 @@ proptest! {
             "BDAT 3 LAST\r\nabc"][..]), 0..200), seed: u64
     ) {
         let stream = lines.concat().into_bytes();
-        let mut session = ServerSession::new(settings().into(), false);
+        let mut session = ServerSession::new(settings().into(), Transport::Plain);
         let (mut chunking, mut at, mut shown, mut out) = (Chunking::Random(Choices::new(seed)), 0, Vec::new(), BytesMut::new());
         loop {
             let Ok(step) = session.handle_input(Tick::ORIGIN, &shown, &mut out) else { break };
@@ -152,7 +154,7 @@ proptest! {
                     at += size;
                 }
                 ServerNext::Flush => out.clear(),
-                ServerNext::Ask(id, _) => session.answer(Tick::ORIGIN, id, Verdict::Accept(None), &mut out).unwrap(),
+                ServerNext::Ask(_) => session.answer(Tick::ORIGIN, Verdict::Accept(None), &mut out).unwrap(),
                 _ => {}
             }
             shown.drain(..consumed);
@@ -162,8 +164,8 @@ proptest! {
 
 #[test]
 fn b_what_ends_a_transaction_leaves_nothing_of_it() {
-    let refuse = |server: &mut ServerHarness| server.policy.script(Topic::Message, refusal("550 5.7.1 no"));
-    let swallow = |server: &mut ServerHarness| server.session.refuse_content(reply("452 4.3.1 no room"));
+    let refuse = |server: &mut ServerHarness| server.policy.script(Exchange::EndOfData, refuse("550 5.7.1 no"));
+    let swallow = |server: &mut ServerHarness| server.session.refuse_content(refusal("452 4.3.1 no room"));
     type Prepare<'a> = &'a dyn Fn(&mut ServerHarness);
     let nothing: Prepare<'_> = &|_| {};
     let ends: &[(&[u8], Prepare<'_>, &[u8])] = &[
@@ -241,7 +243,7 @@ fn d_however_octets_are_cut_the_same_happens() {
         let mut settings = settings();
         // What comes behind DATA before its 354 depends on when it comes, not on where it is cut.
         settings.limits.forbid_unauthorized_pipelining = false;
-        let mut server = ServerHarness::new(settings, false);
+        let mut server = ServerHarness::new(settings, Transport::Plain);
         let mut at = 0;
         while at < conversation.len() {
             let size = chunking(at, conversation.len() - at);
@@ -297,9 +299,7 @@ fn e_nothing_happens_behind_the_end() {
 fn f_replies_leave_in_the_order_of_their_commands() {
     for seed in 0..200 {
         let mut choices = Choices::new(seed);
-        let mut settings = settings();
-        settings.limits.open_recipients = 1 + choices.below(6);
-        let mut server = ServerHarness::new(settings, false);
+        let mut server = ServerHarness::new(settings(), Transport::Plain);
         server.feed(b"EHLO c\r\nMAIL FROM:<a@b>\r\n");
         server.said.clear();
         // Each reply says which command it answers: RCPT by its recipient, and a malformed line by nothing.
@@ -315,14 +315,17 @@ fn f_replies_leave_in_the_order_of_their_commands() {
             }
         }
         server.policy.hold(20);
-        server.feed(&stream);
-        while !server.held.is_empty() {
-            let place = choices.below(server.held.len());
-            let text = server.held[place].2.clone();
-            let recipient =
-                text.split('"').nth(1).and_then(|text| text.split('@').next()).expect("a mailbox").to_owned();
-            server.answer(place, Verdict::Accept(Some(reply(&format!("250 {recipient}"))))).unwrap();
-            server.run();
+        let (mut chunking, mut at) = (Chunking::Random(choices), 0);
+        while at < stream.len() {
+            let size = chunking.next(at, stream.len() - at);
+            server.feed(&stream[at..at + size]);
+            at += size;
+            while let Some(ask) = &server.held {
+                let Ask::Rcpt(rcpt) = ask else { panic!("{ask:?}") };
+                let recipient = rcpt.forward_path.mailbox().expect("a mailbox").local_part().to_owned();
+                server.answer(accept(&format!("250 {recipient}"))).unwrap();
+                server.run();
+            }
         }
         let said = String::from_utf8(std::mem::take(&mut server.said)).unwrap();
         let heard: Vec<_> = said.lines().map(|line| line.split(' ').nth(1).unwrap_or_default().to_owned()).collect();

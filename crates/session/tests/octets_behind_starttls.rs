@@ -1,6 +1,6 @@
 //! Octets in clear behind STARTTLS, or behind its reply, never reach the conversation inside TLS.
 
-use posthaste_session::{ClientSettings, PeerMisbehaved, ServerSettings, server::CloseReason};
+use posthaste_session::{ClientSettings, PeerMisbehaved, ServerSettings, Transport, server::CloseReason};
 use posthaste_testkit::{
     client::{ClientHarness, Event},
     server::{ServerHarness, Stop},
@@ -23,7 +23,7 @@ fn at_a_server() {
         for cut in 0..=stream.len() {
             let mut settings = ServerSettings::new("mx.test");
             settings.offers.starttls = true;
-            let mut server = ServerHarness::new(settings, false);
+            let mut server = ServerHarness::new(settings, Transport::Plain);
             server.feed(b"EHLO client.test\r\n");
             server.said.clear();
             let stop = server.feed(&stream[..cut]);

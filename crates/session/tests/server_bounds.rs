@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthaste_session::{ServerSettings, Verdict, server::CloseReason};
+use posthaste_session::{ServerSettings, Transport, Verdict, server::CloseReason};
 use posthaste_testkit::server::{Event, ServerHarness, Stop};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -15,7 +15,7 @@ fn settings() -> ServerSettings {
 }
 
 fn in_transaction(settings: ServerSettings) -> ServerHarness {
-    let mut server = ServerHarness::new(settings, false);
+    let mut server = ServerHarness::new(settings, Transport::Plain);
     server.feed(b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
     server.said.clear();
     server
@@ -37,7 +37,7 @@ fn chunks_of_no_octets_do_no_work() {
 
 #[test]
 fn a_last_chunk_of_no_octets_is_the_end_of_a_message_and_no_junk() {
-    let mut server = ServerHarness::new(settings(), false);
+    let mut server = ServerHarness::new(settings(), Transport::Plain);
     server.feed(b"EHLO c\r\n");
     for _ in 0..300 {
         server.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 3\r\na\r\nBDAT 0 LAST\r\n");
@@ -70,7 +70,7 @@ fn of_a_fault_and_the_limit_of_size_the_first_counts() {
 
 #[test]
 fn a_session_ends_after_a_day_however_busy_it_is() {
-    let mut server = ServerHarness::new(settings(), false);
+    let mut server = ServerHarness::new(settings(), Transport::Plain);
     server.feed(b"EHLO c\r\n");
     for _ in 0..24 * 20 - 1 {
         server.wait(180 * SECOND);
@@ -94,7 +94,7 @@ fn a_session_whose_time_is_over_ends_behind_a_reply_though_more_input_waits() {
     // The application has its own time.
     server.wait(Duration::ZERO);
     assert_eq!((seconds_left(&server), server.closed), (100, None));
-    server.answer(0, Verdict::Accept(None)).unwrap();
+    server.answer(Verdict::Accept(None)).unwrap();
     assert_eq!(server.feed(b"NOOP\r\nNOOP\r\n"), Stop::Closed);
     assert_eq!(server.closed, Some(CloseReason::SessionTooLong));
     assert_eq!(server.said, b"250 2.1.5 Recipient ok\r\n421 4.4.2 The session has lasted too long\r\n");
@@ -121,7 +121,7 @@ fn content_is_not_waited_for_beyond_the_time_of_the_session() {
 
 #[test]
 fn a_handshake_has_a_deadline_and_nothing_is_said_in_it() {
-    let mut server = ServerHarness::new(settings(), false);
+    let mut server = ServerHarness::new(settings(), Transport::Plain);
     assert_eq!(server.feed(b"EHLO c\r\n"), Stop::Input);
     assert_eq!(server.feed(b"STARTTLS\r\n"), Stop::Tls);
     assert_eq!(seconds_left(&server), 30);
@@ -137,7 +137,7 @@ fn a_handshake_has_a_deadline_and_nothing_is_said_in_it() {
 
 #[test]
 fn the_deadline_of_a_handshake_ends_with_it() {
-    let mut server = ServerHarness::new(settings(), false);
+    let mut server = ServerHarness::new(settings(), Transport::Plain);
     server.feed(b"EHLO c\r\nSTARTTLS\r\n");
     server.establish_tls();
     assert_eq!(server.run(), Stop::Input);

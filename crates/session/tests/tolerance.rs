@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use posthaste_session::{
-    Ask, ServerNext, ServerSession, ServerSettings, Tick, Verdict,
+    Ask, ServerNext, ServerSession, ServerSettings, Tick, Transport, Verdict,
     server::{Protocol, Tolerance},
 };
 use posthaste_testkit::server::ServerHarness;
@@ -18,17 +18,17 @@ fn settings(hello: bool, dots: bool, protocol: Protocol) -> ServerSettings {
 
 /// The name that the application is asked about behind a line, or the reply to the line.
 fn greet(settings: ServerSettings, line: &[u8], cut: usize) -> String {
-    let mut session = ServerSession::new(Arc::new(settings), false);
+    let mut session = ServerSession::new(Arc::new(settings), Transport::Plain);
     let (mut out, mut input, mut greeted) = (BytesMut::new(), Vec::new(), false);
     let mut pieces = vec![&line[cut..], &line[..cut]];
     loop {
         let step = session.handle_input(Tick::ORIGIN, &input, &mut out).expect("it goes on");
         let consumed = step.consumed;
         match step.next {
-            ServerNext::Ask(id, Ask::Connect) => {
-                session.answer(Tick::ORIGIN, id, Verdict::Accept(None), &mut out).expect("it was asked");
+            ServerNext::Ask(Ask::Connect) => {
+                session.answer(Tick::ORIGIN, Verdict::Accept(None), &mut out).expect("it was asked");
             }
-            ServerNext::Ask(_, Ask::Hello(name)) => return name.to_string(),
+            ServerNext::Ask(Ask::Hello(name)) => return name.to_string(),
             ServerNext::Flush if !greeted => {
                 greeted = true;
                 out.clear();
@@ -89,7 +89,7 @@ fn dots_are_taken_anywhere_unless_that_is_not_wanted() {
         ("\"a..\"@c.test", true),
     ] {
         for dots in [false, true] {
-            let mut server = ServerHarness::new(settings(false, dots, Protocol::Smtp), false);
+            let mut server = ServerHarness::new(settings(false, dots, Protocol::Smtp), Transport::Plain);
             server.feed(b"EHLO c\r\nMAIL FROM:<x@y.test>\r\n");
             server.said.clear();
             server.feed(format!("RCPT TO:<{address}>\r\nRSET\r\nMAIL FROM:<{address}>\r\n").as_bytes());

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use posthaste_session::{ServerNext, ServerSession, ServerSettings, Tick, Verdict};
+use posthaste_session::{ServerNext, ServerSession, ServerSettings, Tick, Transport, Verdict};
 use posthaste_wire::{Mechanism, MechanismSet};
 
 /// Says a line, accepts what is asked, and gives the reply.
@@ -15,11 +15,11 @@ fn ask(session: &mut ServerSession, line: &str) -> String {
         input = &input[step.consumed..];
         said.push_str(std::str::from_utf8(&out.split()).unwrap());
         match step.next {
-            ServerNext::Ask(id, _) => session.answer(Tick::ORIGIN, id, Verdict::Accept(None), &mut out).unwrap(),
+            ServerNext::Ask(_) => session.answer(Tick::ORIGIN, Verdict::Accept(None), &mut out).unwrap(),
             ServerNext::Flush => {}
             ServerNext::NeedInput => return said,
             ServerNext::StartTls => {
-                session.tls_established(Tick::ORIGIN).unwrap();
+                session.tls_established().unwrap();
                 return said;
             }
             other => panic!("{other:?}"),
@@ -27,18 +27,18 @@ fn ask(session: &mut ServerSession, line: &str) -> String {
     }
 }
 
-fn session(auth: &[Mechanism], tls: bool) -> ServerSession {
+fn session(auth: &[Mechanism], transport: Transport) -> ServerSession {
     let mut settings = ServerSettings::new("mx.test");
     settings.offers.auth = MechanismSet::of(auth);
     settings.offers.starttls = true;
-    let mut session = ServerSession::new(Arc::new(settings), tls);
+    let mut session = ServerSession::new(Arc::new(settings), transport);
     ask(&mut session, "");
     session
 }
 
 #[test]
 fn it_is_neither_offered_nor_taken() {
-    let mut session = session(&[Mechanism::Plain, Mechanism::External], true);
+    let mut session = session(&[Mechanism::Plain, Mechanism::External], Transport::Tls);
     session.withhold(Mechanism::External);
     assert!(ask(&mut session, "EHLO c.test\r\n").contains("AUTH PLAIN\r\n"));
     assert!(ask(&mut session, "AUTH EXTERNAL =\r\n").starts_with("504 5.5.4"));
@@ -47,7 +47,7 @@ fn it_is_neither_offered_nor_taken() {
 
 #[test]
 fn the_last_one_takes_the_extension_with_it() {
-    let mut session = session(&[Mechanism::External], true);
+    let mut session = session(&[Mechanism::External], Transport::Tls);
     session.withhold(Mechanism::External);
     assert!(!ask(&mut session, "EHLO c.test\r\n").contains("AUTH"));
     assert!(ask(&mut session, "AUTH EXTERNAL =\r\n").starts_with("504 5.5.4"));
@@ -55,7 +55,7 @@ fn the_last_one_takes_the_extension_with_it() {
 
 #[test]
 fn another_state_of_tls_may_have_it() {
-    let mut session = session(&[Mechanism::External], false);
+    let mut session = session(&[Mechanism::External], Transport::Plain);
     session.withhold(Mechanism::External);
     ask(&mut session, "EHLO c.test\r\n");
     assert!(ask(&mut session, "AUTH EXTERNAL =\r\n").starts_with("538 5.7.11"));

@@ -11,8 +11,9 @@ use posthaste_session::{
         MIN_ITERATIONS, Nonce, SALT_LENGTH, SaslError, ScramKey, ServerContext, ServerMechanism, ServerStep,
         UnknownUsers,
     },
+    table::Exchange,
 };
-use posthaste_wire::{Mailbox, Reply, Secret};
+use posthaste_wire::{Accepted, Mailbox, Refusal, Reply, Secret, refusal};
 
 use crate::pair::Letter;
 
@@ -25,84 +26,44 @@ pub const PASSWORD: &str = "s3cret";
 static KEY: LazyLock<ScramKey> =
     LazyLock::new(|| ScramKey::derive(PASSWORD, &[7; SALT_LENGTH], MIN_ITERATIONS).expect("they are in bounds"));
 
-/// What a question is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Topic {
-    /// The connection.
-    Connect,
-    /// EHLO or HELO.
-    Hello,
-    /// AUTH.
-    Auth,
-    /// A SASL response.
-    AuthResponse,
-    /// MAIL.
-    Mail,
-    /// RCPT.
-    Rcpt,
-    /// DATA.
-    Data,
-    /// The end of the content.
-    Message,
-    /// Another command.
-    Other,
-    /// A question that this kit does not know.
-    Unknown,
+/// The exchange that a question decides, by its name in scripts: `connect`, `hello`, `auth`, `auth-response`, `mail`, `rcpt`,
+/// `data`, `message`, `other`.
+pub fn question(name: &str) -> Option<Exchange> {
+    Some(match name {
+        "connect" => Exchange::Greeting,
+        "hello" => Exchange::Hello,
+        "auth" => Exchange::Auth,
+        "auth-response" => Exchange::AuthResponse,
+        "mail" => Exchange::Mail,
+        "rcpt" => Exchange::Rcpt,
+        "data" => Exchange::Data,
+        "message" => Exchange::EndOfData,
+        "other" => Exchange::Other,
+        _ => return None,
+    })
 }
 
-impl Topic {
-    /// What a question is about.
-    pub const fn of(ask: &Ask<'_>) -> Self {
-        match ask {
-            Ask::Connect => Self::Connect,
-            Ask::Hello(_) => Self::Hello,
-            Ask::Auth(_) => Self::Auth,
-            Ask::AuthResponse(_) => Self::AuthResponse,
-            Ask::Mail(_) => Self::Mail,
-            Ask::Rcpt(_) => Self::Rcpt,
-            Ask::Data => Self::Data,
-            Ask::Message { .. } => Self::Message,
-            Ask::Other(_) => Self::Other,
-            _ => Self::Unknown,
-        }
-    }
-
-    /// The topic with that name: `connect`, `hello`, `auth`, `auth-response`, `mail`, `rcpt`, `data`, `message`, `other`.
-    pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "connect" => Self::Connect,
-            "hello" => Self::Hello,
-            "auth" => Self::Auth,
-            "auth-response" => Self::AuthResponse,
-            "mail" => Self::Mail,
-            "rcpt" => Self::Rcpt,
-            "data" => Self::Data,
-            "message" => Self::Message,
-            "other" => Self::Other,
-            _ => return None,
-        })
-    }
-}
-
-/// Verdicts in the order in which they are wanted, by topic. Without one: AUTH is checked against [`USER`] and
+/// Verdicts in the order in which they are wanted, by the exchange that they decide. Without one: AUTH is checked against [`USER`] and
 /// [`PASSWORD`] in every mechanism that has a password, everything else is accepted.
 #[derive(Debug, Default)]
 pub struct Policy {
-    scripted: HashMap<Topic, VecDeque<Verdict>>,
+    scripted: HashMap<Exchange, VecDeque<Verdict>>,
     mechanism: Option<ServerMechanism>,
     hold: usize,
     /// Letters that carry their verdicts; see [`Letter`].
     pub letters: Vec<Letter>,
     /// Which of them is on its way.
     letter: usize,
-    /// The verdicts on the questions that are open, when none is answered at once.
-    later: Option<Vec<Verdict>>,
+    /// Every question is left open.
+    later: bool,
+    /// The verdict on the question that was left open.
+    decided: Option<Verdict>,
 }
 
 impl Policy {
     /// Scripts the verdict on the next question of that kind that has none yet.
-    pub fn script(&mut self, topic: Topic, verdict: Verdict) {
-        self.scripted.entry(topic).or_default().push_back(verdict);
+    pub fn script(&mut self, exchange: Exchange, verdict: Verdict) {
+        self.scripted.entry(exchange).or_default().push_back(verdict);
     }
 
     /// Leaves that many questions open.
@@ -112,27 +73,26 @@ impl Policy {
 
     /// Decides every question that is not scripted, and leaves it open: [`Self::decided`] has the verdict.
     pub fn decide_later(&mut self) {
-        self.later = Some(Vec::new());
+        self.later = true;
     }
 
-    /// Takes the verdict on an open question away, by its place among them.
+    /// The verdict on the open question.
     ///
     /// # Panics
-    /// Without [`Self::decide_later`].
-    pub fn decided(&mut self, place: usize) -> Verdict {
-        self.later.as_mut().expect("questions are left open").remove(place)
+    /// Without [`Self::decide_later`], or if no question is open.
+    pub fn decided(&mut self) -> Verdict {
+        self.decided.take().expect("a question was left open")
     }
 
     /// Why content is not taken any more when so many octets of it are there.
-    pub fn refuses_content(&self, octets: usize) -> Option<Reply> {
+    pub fn refuses_content(&self, octets: usize) -> Option<Refusal> {
         let at = self.letters.get(self.letter)?.refused_at?;
-        (octets >= at).then(|| reply("452 4.3.1 No room"))
+        (octets >= at).then_some(refusal!("452 4.3.1 No room"))
     }
 
     /// The verdict on a question, or nothing when it stays open.
-    pub fn verdict(&mut self, ask: &Ask<'_>) -> Option<Verdict> {
-        let topic = Topic::of(ask);
-        if let Some(verdict) = self.scripted.get_mut(&topic).and_then(VecDeque::pop_front) {
+    pub fn verdict(&mut self, ask: &Ask) -> Option<Verdict> {
+        if let Some(verdict) = self.scripted.get_mut(&ask.exchange()).and_then(VecDeque::pop_front) {
             return Some(verdict);
         }
         if self.hold > 0 {
@@ -140,17 +100,15 @@ impl Policy {
             return None;
         }
         let verdict = self.planned(ask).unwrap_or_else(|| self.own(ask));
-        match &mut self.later {
-            Some(later) => {
-                later.push(verdict);
-                None
-            }
-            None => Some(verdict),
+        if self.later {
+            self.decided = Some(verdict);
+            return None;
         }
+        Some(verdict)
     }
 
     /// What the letter says that is on its way.
-    fn planned(&mut self, ask: &Ask<'_>) -> Option<Verdict> {
+    fn planned(&mut self, ask: &Ask) -> Option<Verdict> {
         if let Ask::Mail(mail) = ask {
             self.letter = number(mail.reverse_path.mailbox())?;
         }
@@ -161,29 +119,37 @@ impl Policy {
             Ask::Data => letter.data,
             Ask::Message { .. } if letter.end.len() > 1 => {
                 let accepted = letter.recipients.iter().enumerate().filter(|(_, code)| **code < 400);
-                let end = |(place, _)| reply(&format!("{} said to recipient {place}", letter.end_for(place)));
+                let end = |(place, _)| decision(&format!("{} said to recipient {place}", letter.end_for(place)));
                 return Some(Verdict::Each(accepted.map(end).collect()));
             }
             Ask::Message { .. } => letter.end_for(0),
-            _ => return None,
+            Ask::Connect | Ask::Hello(_) | Ask::Auth { .. } | Ask::AuthResponse(_) | Ask::Other(_) => return None,
         };
-        Some(if code < 400 { Verdict::Accept(None) } else { refusal(&format!("{code} no")) })
+        Some(if code < 400 { Verdict::Accept(None) } else { refuse(&format!("{code} no")) })
     }
 
-    fn own(&mut self, ask: &Ask<'_>) -> Verdict {
+    fn own(&mut self, ask: &Ask) -> Verdict {
         match ask {
-            Ask::Auth(auth) => match ServerMechanism::new(auth.mechanism, context()) {
+            Ask::Auth { mechanism, initial_response } => match ServerMechanism::new(*mechanism, context()) {
                 Ok(mechanism) => {
-                    let initial = auth.initial_response.map(Secret::into_inner);
+                    let initial = initial_response.as_ref().map(|response| response.expose().as_str());
                     self.mechanism.insert(mechanism).start(initial).map_or_else(refused, |step| self.sasl(step))
                 }
                 Err(error) => refused(error),
             },
             Ask::AuthResponse(response) => match &mut self.mechanism {
-                Some(mechanism) => mechanism.respond(response.expose()).map_or_else(refused, |step| self.sasl(step)),
+                Some(mechanism) => {
+                    mechanism.respond(response.expose().as_bytes()).map_or_else(refused, |step| self.sasl(step))
+                }
                 None => refused(SaslError::Unavailable),
             },
-            _ => Verdict::Accept(None),
+            Ask::Connect
+            | Ask::Hello(_)
+            | Ask::Mail(_)
+            | Ask::Rcpt(_)
+            | Ask::Data
+            | Ask::Message { .. }
+            | Ask::Other(_) => Verdict::Accept(None),
         }
     }
 
@@ -205,7 +171,7 @@ impl Policy {
 }
 
 /// The number at the end of a local part.
-fn number(mailbox: Option<&Mailbox<&str>>) -> Option<usize> {
+fn number(mailbox: Option<&Mailbox>) -> Option<usize> {
     mailbox?.local_part().trim_start_matches(|character: char| !character.is_ascii_digit()).parse().ok()
 }
 
@@ -215,12 +181,39 @@ fn context() -> ServerContext {
 }
 
 fn refused(error: SaslError) -> Verdict {
-    Verdict::Refuse(error.reply())
+    Verdict::Refuse(error.refusal())
 }
 
 /// A refusal with a reply on one line, without its CRLF.
-pub fn refusal(line: &str) -> Verdict {
-    Verdict::Refuse(reply(line))
+///
+/// # Panics
+/// When the line is no refusal.
+pub fn refuse(line: &str) -> Verdict {
+    Verdict::Refuse(refusal(line))
+}
+
+/// An acceptance with a reply on one line, without its CRLF.
+///
+/// # Panics
+/// When the line is no acceptance.
+pub fn accept(line: &str) -> Verdict {
+    Verdict::Accept(Some(Accepted::try_from(reply(line)).expect("an acceptance")))
+}
+
+/// A refusal from one line, without its CRLF.
+///
+/// # Panics
+/// When the line is no refusal.
+pub fn refusal(line: &str) -> Refusal {
+    Refusal::try_from(reply(line)).expect("a refusal")
+}
+
+/// An acceptance or a refusal from one line, without its CRLF.
+///
+/// # Panics
+/// When the line is neither.
+pub fn decision(line: &str) -> Result<Accepted, Refusal> {
+    Accepted::try_from(reply(line)).map_err(|_| refusal(line))
 }
 
 /// A reply from one line, without its CRLF.

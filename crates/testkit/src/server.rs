@@ -4,22 +4,19 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use posthaste_session::{
-    ApiMisuse, Ask, MAX_OUTPUT, QuestionId, ServerNext, ServerSession, ServerSettings, Verdict,
-    server::{CloseReason, Eof},
+    ApiMisuse, Ask, MAX_OUTPUT, ServerNext, ServerSession, ServerSettings, Step, Transport, Verdict,
+    server::{CloseReason, ServerEof},
     table::Phase,
 };
-use posthaste_wire::Reply;
+use posthaste_wire::{Mail, Rcpt, refusal};
 
-use crate::{
-    clock::Clock,
-    policy::{Policy, Topic},
-};
+use crate::{clock::Clock, policy::Policy};
 
 /// What a session reported; pieces of content that follow each other are one event, however they were cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A question, as its `Debug` shows it.
-    Asked(Topic, String),
+    /// A question.
+    Asked(Ask),
     /// Content.
     Content(Vec<u8>),
     /// The content is not taken, with the code of the reply.
@@ -37,10 +34,10 @@ pub enum Event {
 /// A message that was taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// MAIL as it was asked.
-    pub mail: String,
-    /// The RCPT for which it was taken, as they were asked.
-    pub recipients: Vec<String>,
+    /// Its MAIL.
+    pub mail: Mail,
+    /// The RCPTs for which it was taken.
+    pub recipients: Vec<Rcpt>,
     /// The content.
     pub content: Vec<u8>,
 }
@@ -73,30 +70,30 @@ pub struct ServerHarness {
     pub messages: Vec<Message>,
     /// What was written out; take it away with `std::mem::take`.
     pub said: Vec<u8>,
-    /// Questions that were left open.
-    pub held: Vec<(QuestionId, Topic, String)>,
+    /// The question that was left open.
+    pub held: Option<Ask>,
     /// Why it ended.
     pub closed: Option<CloseReason>,
     input: Vec<u8>,
     out: BytesMut,
     pub(crate) tls_is_due: bool,
-    mail: Option<String>,
-    /// In the order of their RCPTs, whatever that of the answers: which were accepted.
-    recipients: Vec<(QuestionId, String, bool)>,
+    mail: Option<Mail>,
+    /// Those that were accepted.
+    recipients: Vec<Rcpt>,
     content: Vec<u8>,
 }
 
 impl ServerHarness {
     /// A session on a new connection.
-    pub fn new(settings: ServerSettings, tls: bool) -> Self {
+    pub fn new(settings: ServerSettings, transport: Transport) -> Self {
         Self {
-            session: ServerSession::new(Arc::new(settings), tls),
+            session: ServerSession::new(Arc::new(settings), transport),
             clock: Clock::default(),
             policy: Policy::default(),
             events: Vec::new(),
             messages: Vec::new(),
             said: Vec::new(),
-            held: Vec::new(),
+            held: None,
             closed: None,
             input: Vec::new(),
             out: BytesMut::new(),
@@ -147,6 +144,21 @@ impl ServerHarness {
         let mut idle = 0;
         while self.closed.is_none() {
             let now = self.clock.now();
+            // Unless the session has had enough of waiting for it.
+            if self.held.is_some() {
+                let step = self.session.handle_input(now, &self.input, &mut self.out);
+                match step {
+                    Err(ApiMisuse::Unanswered) => {
+                        self.flush();
+                        return Stop::Answer;
+                    }
+                    Ok(Step { next: ServerNext::Close(reason), .. }) => {
+                        self.close(reason);
+                        break;
+                    }
+                    other => panic!("{other:?} while a question is open"),
+                }
+            }
             let input = std::mem::take(&mut self.input);
             let waiting = self.out.len();
             let step = self.session.handle_input(now, &input, &mut self.out).expect("a session that is not closed");
@@ -164,28 +176,24 @@ impl ServerHarness {
                     assert!(self.session.poll_timeout().is_some(), "nobody looks at the clock");
                     Some(Stop::Input)
                 }
-                ServerNext::NeedAnswer => {
-                    self.flush();
-                    Some(Stop::Answer)
-                }
                 ServerNext::Flush => {
                     assert!(!self.out.is_empty(), "there is nothing to flush");
                     self.flush();
                     None
                 }
-                ServerNext::Ask(id, ask) => {
-                    self.asked(id, &ask);
+                ServerNext::Ask(ask) => {
+                    self.asked(ask.into_owned());
                     None
                 }
                 ServerNext::Content(range) => {
                     self.content(&input[range]);
                     None
                 }
-                ServerNext::ContentRefused(reply) => {
+                ServerNext::ContentRefused(refusal) => {
                     // How much was handed out before depends on how the octets came.
                     self.content.clear();
                     self.events.pop_if(|event| matches!(event, Event::Content(_)));
-                    self.events.push(Event::ContentRefused(reply.code().get()));
+                    self.events.push(Event::ContentRefused(refusal.reply().code().get()));
                     None
                 }
                 ServerNext::ContentSwallowed => {
@@ -205,9 +213,7 @@ impl ServerHarness {
                     Some(Stop::Tls)
                 }
                 ServerNext::Close(reason) => {
-                    self.flush();
-                    self.events.push(Event::Closed(reason));
-                    self.closed = Some(reason);
+                    self.close(reason);
                     None
                 }
             };
@@ -220,13 +226,20 @@ impl ServerHarness {
         Stop::Closed
     }
 
-    /// Answers a question that was left open, by its place among them.
+    /// Answers the question that was left open. It stays open when the verdict does not fit.
     ///
     /// # Errors
     /// What the session says.
-    pub fn answer(&mut self, place: usize, verdict: Verdict) -> Result<(), ApiMisuse> {
-        let (id, topic, text) = self.held.remove(place);
-        self.judge(id, topic, text, verdict)
+    ///
+    /// # Panics
+    /// When no question is open.
+    pub fn answer(&mut self, verdict: Verdict) -> Result<(), ApiMisuse> {
+        let ask = self.held.take().expect("a question is open");
+        let answered = self.judge(&ask, verdict);
+        if answered == Err(ApiMisuse::Verdict) {
+            self.held = Some(ask);
+        }
+        answered
     }
 
     /// The TLS handshake is done.
@@ -234,14 +247,14 @@ impl ServerHarness {
     /// # Panics
     /// When none was due.
     pub fn establish_tls(&mut self) {
-        self.session.tls_established(self.clock.now()).expect("a handshake is due");
+        self.session.tls_established().expect("a handshake is due");
         self.tls_is_due = false;
         self.void();
     }
 
     /// The client has closed its side.
-    pub fn end_of_input(&mut self) -> Eof {
-        let eof = self.session.handle_eof(self.clock.now());
+    pub fn end_of_input(&mut self) -> ServerEof {
+        let eof = self.session.handle_eof();
         self.closed = Some(CloseReason::Eof);
         eof
     }
@@ -272,56 +285,51 @@ impl ServerHarness {
         self.input.len()
     }
 
-    fn asked(&mut self, id: QuestionId, ask: &Ask<'_>) {
-        let (topic, text) = (Topic::of(ask), format!("{ask:?}"));
-        if matches!(topic, Topic::Data | Topic::Message) {
-            assert!(self.mail.is_some() && !self.accepted().is_empty(), "{ask:?} without a transaction");
+    fn asked(&mut self, ask: Ask) {
+        if matches!(ask, Ask::Data | Ask::Message { .. }) {
+            assert!(self.mail.is_some() && !self.recipients.is_empty(), "{ask:?} without a transaction");
         }
         if let Ask::Message { recipients } = ask {
-            assert_eq!(*recipients, self.accepted().len());
-        }
-        if topic == Topic::Rcpt {
-            self.recipients.push((id, text.clone(), false));
+            assert_eq!(recipients, self.recipients.len());
         }
         assert!(self.session.poll_timeout().is_some(), "nobody looks at the clock while {ask:?} is open");
-        self.events.push(Event::Asked(topic, text.clone()));
-        match self.policy.verdict(ask) {
-            Some(verdict) => self.judge(id, topic, text, verdict).expect("the verdict fits"),
-            None => self.held.push((id, topic, text)),
+        self.events.push(Event::Asked(ask.clone()));
+        match self.policy.verdict(&ask) {
+            Some(verdict) => self.judge(&ask, verdict).expect("the verdict fits"),
+            None => self.held = Some(ask),
         }
     }
 
-    fn judge(&mut self, id: QuestionId, topic: Topic, text: String, verdict: Verdict) -> Result<(), ApiMisuse> {
+    fn judge(&mut self, ask: &Ask, verdict: Verdict) -> Result<(), ApiMisuse> {
         let accepted = matches!(verdict, Verdict::Accept(_));
-        let mut recipients = self.accepted();
+        let mut recipients = self.recipients.clone();
         match &verdict {
-            Verdict::Each(replies) => {
-                let mut replies = replies.iter();
-                recipients.retain(|_| replies.next().is_some_and(|reply| reply.code().is_positive()));
+            Verdict::Each(decisions) => {
+                let mut decisions = decisions.iter();
+                recipients.retain(|_| decisions.next().is_some_and(Result::is_ok));
             }
             _ if !accepted => recipients.clear(),
             _ => {}
         }
-        self.session.answer(self.clock.now(), id, verdict, &mut self.out)?;
-        match topic {
-            Topic::Mail if accepted => {
+        self.session.answer(self.clock.now(), verdict, &mut self.out)?;
+        match ask {
+            Ask::Mail(mail) if accepted => {
                 assert!(self.mail.is_none(), "a second MAIL within a transaction");
-                self.mail = Some(text);
+                self.mail = Some(mail.clone());
             }
-            Topic::Rcpt if accepted => {
+            Ask::Rcpt(rcpt) if accepted => {
                 assert!(self.mail.is_some(), "RCPT without MAIL");
-                let asked = self.recipients.iter_mut().find(|(asked, ..)| *asked == id);
-                asked.expect("it was asked about").2 = true;
+                self.recipients.push(rcpt.clone());
             }
-            Topic::Message => {
+            Ask::Message { .. } => {
                 if !recipients.is_empty() {
                     let content = self.content.clone();
-                    let mail = self.mail.clone().unwrap_or_default();
+                    let mail = self.mail.clone().expect("it was accepted");
                     self.messages.push(Message { mail, recipients, content });
                 }
                 self.void();
             }
-            Topic::Hello if accepted => self.void(),
+            Ask::Hello(_) if accepted => self.void(),
             _ => {}
         }
         Ok(())
@@ -329,21 +337,17 @@ impl ServerHarness {
 
     fn content(&mut self, piece: &[u8]) {
         assert!(!piece.is_empty(), "an empty piece of content");
-        assert!(self.mail.is_some() && !self.accepted().is_empty(), "content without a transaction");
+        assert!(self.mail.is_some() && !self.recipients.is_empty(), "content without a transaction");
         self.content.extend_from_slice(piece);
         if let Some(Event::Content(content)) = self.events.last_mut() {
             content.extend_from_slice(piece);
         } else {
             self.events.push(Event::Content(piece.to_vec()));
         }
-        if let Some(reply) = self.policy.refuses_content(self.content.len()) {
-            self.session.refuse_content(reply);
+        if let Some(refusal) = self.policy.refuses_content(self.content.len()) {
+            self.session.refuse_content(refusal);
             self.content.clear();
         }
-    }
-
-    fn accepted(&self) -> Vec<String> {
-        self.recipients.iter().filter(|(.., accepted)| *accepted).map(|(_, text, _)| text.clone()).collect()
     }
 
     fn void(&mut self) {
@@ -356,6 +360,12 @@ impl ServerHarness {
         self.said.extend_from_slice(&self.out.split());
     }
 
+    fn close(&mut self, reason: CloseReason) {
+        self.flush();
+        self.events.push(Event::Closed(reason));
+        self.closed = Some(reason);
+    }
+
     /// Nothing happens any more.
     fn check_closed(&mut self) {
         let now = self.clock.now();
@@ -363,10 +373,10 @@ impl ServerHarness {
         assert_eq!(self.session.poll_timeout(), None, "a closed session has no deadline");
         self.session.handle_timeout(now, &mut self.out);
         self.session.shutdown(&mut self.out);
-        self.session.refuse_content(Reply::from_static("451 4.3.0 Too late\r\n"));
-        for (id, ..) in self.held.drain(..) {
-            assert!(self.session.answer(now, id, Verdict::Accept(None), &mut self.out).is_err());
-        }
+        self.session.refuse_content(refusal!("451 4.3.0 Too late"));
+        self.held = None;
+        let answered = self.session.answer(now, Verdict::Accept(None), &mut self.out);
+        assert_eq!(answered, Err(ApiMisuse::Closed));
         assert!(self.out.is_empty(), "output behind the end");
     }
 }

@@ -13,7 +13,7 @@ pub use client::{ChunksSent, ClientDriver, ClientError, ClientEvent};
 pub use clock::Clock;
 pub use connection::Connection;
 pub use content::Content;
-pub use server::{Question, ServerDriver, ServerEvent};
+pub use server::{ServerDriver, ServerEvent};
 
 pub use posthaste_session as session;
 pub use rustls;

@@ -4,10 +4,10 @@ use std::io;
 
 use bytes::Bytes;
 use posthaste_session::{
-    ApiMisuse, Ask, QuestionId, ServerNext, ServerSession, Verdict,
+    ApiMisuse, Ask, ServerNext, ServerSession, Verdict,
     sasl::{Nonce, ServerContext, UnknownUsers},
     server::CloseReason,
-    wire::{EhloName, Mail, Mechanism, Rcpt, Reply, Secret},
+    wire::{Mechanism, Refusal},
 };
 use rustls::ServerConfig;
 use std::sync::Arc;
@@ -37,12 +37,12 @@ enum AfterFlush {
 /// What an application has to react to.
 #[derive(Debug)]
 pub enum ServerEvent {
-    /// A question: answer it with [`ServerDriver::answer`].
-    Ask(QuestionId, Question),
+    /// A question. Answer it with [`ServerDriver::answer`] before anything else.
+    Ask(Ask),
     /// A piece of content.
     Content(Bytes),
     /// The content is not taken, with this reply at its end: throw away what came of it.
-    ContentRefused(Reply),
+    ContentRefused(Refusal),
     /// Content that was refused has come to its end.
     ContentSwallowed,
     /// The client has given up a message between two chunks: throw away what came of it.
@@ -54,40 +54,6 @@ pub enum ServerEvent {
     StartTls,
     /// The conversation is over, and everything that was to be written is.
     Closed(CloseReason),
-}
-
-/// A question that owns what it is about; see [`Ask`].
-#[derive(Debug)]
-pub enum Question {
-    /// May the client talk to us?
-    Connect,
-    /// EHLO, HELO or LHLO.
-    Hello(EhloName),
-    /// AUTH with the mechanism's name and the initial response in base64.
-    Auth(String, Option<Secret<String>>),
-    /// The response to a SASL challenge, in base64.
-    AuthResponse(Secret<Vec<u8>>),
-    /// MAIL.
-    Mail(Mail),
-    /// RCPT.
-    Rcpt(Rcpt),
-    /// DATA, before 354.
-    Data,
-    /// The content is complete.
-    Message,
-    /// Another command, as one line without CRLF.
-    Other(String),
-}
-
-/// An event without what it borrows from the input.
-enum Owned {
-    NeedInput,
-    Flush,
-    Content(std::ops::Range<usize>),
-    Event(ServerEvent),
-    StartTls,
-    Close(CloseReason),
-    NeedAnswer,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
@@ -131,39 +97,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
             let was_in_transaction = self.session.is_in_transaction();
             let step = self.session.handle_input(now, input, output).map_err(misuse)?;
             let consumed = step.consumed;
-            let next = Owned::from(step.next);
-            // Before the first await: what was consumed is never shown again, whoever drops this future.
+            let next = step.next.into_owned();
+            // Before the first await: what was consumed is never shown again, though this future is dropped.
             let taken = input.split_to(consumed);
-            if input.is_empty() && !matches!(next, Owned::Content(_)) {
+            if input.is_empty() && !matches!(next, ServerNext::Content(_)) {
                 *input = bytes::BytesMut::new();
             }
             let gave_up = was_in_transaction && !self.session.is_in_transaction();
             match next {
-                // What comes next is found out once more.
-                Owned::NeedInput | Owned::Flush if gave_up => return Ok(ServerEvent::Reset),
-                Owned::StartTls => self.after_flush = Some(AfterFlush::StartTls),
-                Owned::Event(event) => return Ok(event),
-                Owned::Content(range) => return Ok(ServerEvent::Content(taken.freeze().slice(range))),
-                Owned::Flush => self.flush().await?,
-                Owned::NeedInput => {
+                // The next call asks the session again.
+                ServerNext::NeedInput | ServerNext::Flush if gave_up => return Ok(ServerEvent::Reset),
+                ServerNext::NeedInput => {
                     // A flush that was dropped half-way has left octets that the peer waits for.
                     self.flush().await?;
                     self.read().await?;
                 }
-                Owned::NeedAnswer => {
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "a question was left unanswered"));
-                }
-                Owned::Close(reason) => self.after_flush = Some(AfterFlush::Close(reason)),
+                ServerNext::Flush => self.flush().await?,
+                ServerNext::Ask(ask) => return Ok(ServerEvent::Ask(ask)),
+                ServerNext::Content(range) => return Ok(ServerEvent::Content(taken.freeze().slice(range))),
+                ServerNext::ContentRefused(refusal) => return Ok(ServerEvent::ContentRefused(refusal)),
+                ServerNext::ContentSwallowed => return Ok(ServerEvent::ContentSwallowed),
+                ServerNext::ContentAborted => return Ok(ServerEvent::ContentAborted),
+                ServerNext::StartTls => self.after_flush = Some(AfterFlush::StartTls),
+                ServerNext::Close(reason) => self.after_flush = Some(AfterFlush::Close(reason)),
             }
         }
     }
 
-    /// Answers a question.
+    /// Answers the question that is open.
     ///
     /// # Errors
     /// [`ApiMisuse`] as [`ServerSession::answer`].
-    pub fn answer(&mut self, id: QuestionId, verdict: Verdict) -> Result<(), ApiMisuse> {
-        self.session.answer(self.clock.now(), id, verdict, &mut self.connection.output)
+    pub fn answer(&mut self, verdict: Verdict) -> Result<(), ApiMisuse> {
+        self.session.answer(self.clock.now(), verdict, &mut self.connection.output)
     }
 
     /// Does the TLS handshake that [`ServerEvent::StartTls`] asks for, within
@@ -174,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     pub async fn accept_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
         let handshake = timeout(self.session.handshake_timeout(), self.connection.accept_tls(config));
         handshake.await.map_err(|_| timed_out())??;
-        self.session.tls_established(self.clock.now()).map_err(misuse)?;
+        self.session.tls_established().map_err(misuse)?;
         self.withhold();
         Ok(())
     }
@@ -197,8 +163,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     }
 
     /// Refuses the content that is being received; see [`ServerSession::refuse_content`].
-    pub fn refuse_content(&mut self, reply: Reply) {
-        self.session.refuse_content(reply);
+    pub fn refuse_content(&mut self, refusal: Refusal) {
+        self.session.refuse_content(refusal);
     }
 
     /// Ends the conversation at the next boundary, when it stands at one; see [`ServerSession::shutdown`].
@@ -248,55 +214,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         };
         match read {
             Ok(Ok(0)) => {
-                self.session.handle_eof(self.clock.now());
+                self.session.handle_eof();
                 self.after_flush = Some(AfterFlush::Close(CloseReason::Eof));
             }
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return Err(error),
-            Err(_) => self.session.handle_timeout(self.clock.now(), &mut self.connection.output),
+            Err(_) => {
+                self.session.handle_timeout(self.clock.now(), &mut self.connection.output);
+            }
         }
         Ok(())
-    }
-}
-
-impl From<ServerNext<'_>> for Owned {
-    fn from(next: ServerNext<'_>) -> Self {
-        Self::Event(match next {
-            ServerNext::NeedInput => return Self::NeedInput,
-            ServerNext::Flush => return Self::Flush,
-            ServerNext::NeedAnswer => return Self::NeedAnswer,
-            ServerNext::Content(range) => return Self::Content(range),
-            ServerNext::StartTls => return Self::StartTls,
-            ServerNext::Close(reason) => return Self::Close(reason),
-            ServerNext::Ask(id, ask) => ServerEvent::Ask(id, Question::from(ask)),
-            ServerNext::ContentRefused(reply) => ServerEvent::ContentRefused(reply),
-            ServerNext::ContentSwallowed => ServerEvent::ContentSwallowed,
-            ServerNext::ContentAborted => ServerEvent::ContentAborted,
-        })
-    }
-}
-
-impl From<Ask<'_>> for Question {
-    fn from(ask: Ask<'_>) -> Self {
-        match ask {
-            Ask::Connect => Self::Connect,
-            Ask::Hello(name) => Self::Hello(name.into()),
-            Ask::Auth(auth) => Self::Auth(
-                auth.mechanism.to_owned(),
-                auth.initial_response.map(|response| Secret::new((*response.expose()).to_owned())),
-            ),
-            Ask::AuthResponse(response) => Self::AuthResponse(Secret::new(response.expose().to_vec())),
-            Ask::Mail(mail) => Self::Mail(mail.into_owned()),
-            Ask::Rcpt(rcpt) => Self::Rcpt(rcpt.into_owned()),
-            Ask::Message { .. } => Self::Message,
-            Ask::Other(command) => {
-                let mut line = bytes::BytesMut::new();
-                // A command that was parsed can be emitted; if not, an empty line is a command that nobody knows.
-                let _ = command.encode(&mut line);
-                Self::Other(String::from_utf8_lossy(&line).trim_end().to_owned())
-            }
-            _ => Self::Data,
-        }
     }
 }
 
@@ -313,7 +240,7 @@ fn misuse(error: ApiMisuse) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use posthaste_session::ServerSettings;
+    use posthaste_session::{ServerSettings, Transport};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
@@ -323,14 +250,15 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(64 * 1_024);
         let mut settings = ServerSettings::new("mx.test");
         settings.limits.junk_commands = 1_000;
-        let mut driver = ServerDriver::new(Connection::new(server), ServerSession::new(Arc::new(settings), false));
+        let mut driver =
+            ServerDriver::new(Connection::new(server), ServerSession::new(Arc::new(settings), Transport::Plain));
         for burst in [0, 1, 200] {
             client.write_all("NOOP\r\n".repeat(burst).as_bytes()).await.unwrap();
             loop {
                 tokio::select! {
                     biased;
                     event = driver.next() => match event.unwrap() {
-                        ServerEvent::Ask(id, _) => driver.answer(id, Verdict::Accept(None)).unwrap(),
+                        ServerEvent::Ask(_) => driver.answer(Verdict::Accept(None)).unwrap(),
                         other => panic!("{other:?}"),
                     },
                     () = tokio::task::yield_now() => break,

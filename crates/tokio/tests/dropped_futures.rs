@@ -7,9 +7,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use posthaste_tokio::{
-    ClientDriver, ClientEvent, Connection, Content, Question, ServerEvent,
-    session::{ClientSettings, Verdict, server::CloseReason},
-    wire::{Command, Reply},
+    ClientDriver, ClientEvent, Connection, Content, ServerEvent,
+    session::{Ask, ClientSettings, Verdict, server::CloseReason},
+    wire::{Command, accepted},
 };
 use support::{Stutter, driver, once, reply, settings, tls};
 use tokio::io::AsyncWriteExt as _;
@@ -26,11 +26,11 @@ async fn a_server_that_is_interrupted_at_every_await() {
             loop {
                 let Some(event) = once(driver.next()).await else { continue };
                 match event.unwrap() {
-                    ServerEvent::Ask(id, question) => {
-                        asked.push(std::mem::discriminant(&question));
-                        let is_message = matches!(question, Question::Message);
-                        let reply = is_message.then(|| Reply::from_static("250 2.0.0 Kept\r\n"));
-                        driver.answer(id, Verdict::Accept(reply)).unwrap();
+                    ServerEvent::Ask(ask) => {
+                        asked.push(std::mem::discriminant(&ask));
+                        let is_message = matches!(ask, Ask::Message { .. });
+                        let reply = is_message.then(|| accepted!("250 2.0.0 Kept"));
+                        driver.answer(Verdict::Accept(reply)).unwrap();
                     }
                     ServerEvent::Content(piece) => content.extend_from_slice(&piece),
                     ServerEvent::StartTls => driver.accept_tls(Arc::clone(&server_tls)).await.unwrap(),

@@ -6,8 +6,8 @@ mod support;
 use std::io::ErrorKind;
 
 use posthaste_tokio::{
-    Question, ServerEvent,
-    session::{ServerSettings, Verdict, server::CloseReason},
+    ServerEvent,
+    session::{Ask, ServerSettings, Verdict, server::CloseReason},
 };
 use support::driver;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -26,9 +26,9 @@ async fn the_end_of_the_stream_at_every_octet() {
         let mut messages = 0;
         let reason = loop {
             match driver.next().await.unwrap() {
-                ServerEvent::Ask(id, question) => {
-                    messages += usize::from(matches!(question, Question::Message));
-                    driver.answer(id, Verdict::Accept(None)).unwrap();
+                ServerEvent::Ask(ask) => {
+                    messages += usize::from(matches!(ask, Ask::Message { .. }));
+                    driver.answer(Verdict::Accept(None)).unwrap();
                 }
                 ServerEvent::Content(_) => {}
                 ServerEvent::Closed(reason) => break reason,
@@ -53,7 +53,7 @@ async fn a_client_that_does_not_read_is_given_up() {
     let begun = tokio::time::Instant::now();
     let error = loop {
         match driver.next().await {
-            Ok(ServerEvent::Ask(id, _)) => driver.answer(id, Verdict::Accept(None)).unwrap(),
+            Ok(ServerEvent::Ask(_)) => driver.answer(Verdict::Accept(None)).unwrap(),
             Ok(other) => panic!("{other:?}"),
             Err(error) => break error,
         }
@@ -67,7 +67,7 @@ async fn a_client_that_says_nothing_gets_a_421() {
     let mut driver = driver(server, ServerSettings::new("mx.test"));
     let reason = loop {
         match driver.next().await.unwrap() {
-            ServerEvent::Ask(id, _) => driver.answer(id, Verdict::Accept(None)).unwrap(),
+            ServerEvent::Ask(_) => driver.answer(Verdict::Accept(None)).unwrap(),
             ServerEvent::Closed(reason) => break reason,
             other => panic!("{other:?}"),
         }

@@ -4,8 +4,8 @@
 mod support;
 
 use posthaste_tokio::{
-    ClientDriver, ClientEvent, Connection, Question, ServerEvent,
-    session::{ClientSettings, ServerSettings, Verdict, sasl::Nonce},
+    ClientDriver, ClientEvent, Connection, ServerEvent,
+    session::{Ask, ClientSettings, ServerSettings, Verdict, sasl::Nonce},
     wire::{Auth, Command, Mechanism, MechanismSet, Secret},
 };
 use support::driver;
@@ -38,17 +38,17 @@ async fn at_a_server() {
         let event = driver.next().await.unwrap();
         shown += &format!("{event:?} {driver:?} ");
         match event {
-            ServerEvent::Ask(id, question) => {
-                logins += usize::from(matches!(question, Question::Auth(..) | Question::AuthResponse(_)));
-                let verdict = match question {
-                    Question::Auth(_, None) => Verdict::Challenge(Vec::new()),
-                    Question::Auth(name, _) if name == "LOGIN" => Verdict::Challenge(b"Password:".to_vec()),
-                    Question::Auth(..) | Question::AuthResponse(_) => {
-                        Verdict::Refuse(posthaste_tokio::session::sasl::SaslError::Credentials.reply())
+            ServerEvent::Ask(ask) => {
+                logins += usize::from(matches!(ask, Ask::Auth { .. } | Ask::AuthResponse(_)));
+                let verdict = match ask {
+                    Ask::Auth { initial_response: None, .. } => Verdict::Challenge(Vec::new()),
+                    Ask::Auth { mechanism: Mechanism::Login, .. } => Verdict::Challenge(b"Password:".to_vec()),
+                    Ask::Auth { .. } | Ask::AuthResponse(_) => {
+                        Verdict::Refuse(posthaste_tokio::session::sasl::SaslError::Credentials.refusal())
                     }
                     _ => Verdict::Accept(None),
                 };
-                driver.answer(id, verdict).unwrap();
+                driver.answer(verdict).unwrap();
             }
             ServerEvent::Closed(_) => break,
             other => panic!("{other:?}"),

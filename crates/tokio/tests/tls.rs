@@ -11,9 +11,9 @@ use std::sync::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use posthaste_tokio::{
-    ClientDriver, ClientError, ClientEvent, Connection, Question, ServerEvent,
+    ClientDriver, ClientError, ClientEvent, Connection, ServerEvent,
     session::{
-        ClientSettings, PeerMisbehaved, Verdict,
+        Ask, ClientSettings, PeerMisbehaved, Transport, Verdict,
         sasl::{
             ChannelBinding, ClientContext, ClientMechanism, ClientStep, Credentials, Nonce, SaslError, ScramKey,
             ServerContext, ServerMechanism, ServerStep, UnknownUsers,
@@ -39,7 +39,7 @@ async fn octets_behind_starttls_end_the_session() {
         let serving = tokio::spawn(async move {
             loop {
                 match driver.next().await.unwrap() {
-                    ServerEvent::Ask(id, _) => driver.answer(id, Verdict::Accept(None)).unwrap(),
+                    ServerEvent::Ask(_) => driver.answer(Verdict::Accept(None)).unwrap(),
                     ServerEvent::StartTls => return driver.accept_tls(Arc::clone(&config)).await.is_err(),
                     ServerEvent::Closed(reason) => return reason == CloseReason::ResidueBeforeTls,
                     other => panic!("{other:?}"),
@@ -94,12 +94,12 @@ async fn the_end_of_tls_is_the_end() {
     let serving = tokio::spawn(async move {
         let mut connection = Connection::new(theirs);
         connection.accept_tls(server_tls).await.unwrap();
-        let session = posthaste_tokio::session::ServerSession::new(Arc::new(settings()), true);
+        let session = posthaste_tokio::session::ServerSession::new(Arc::new(settings()), Transport::Tls);
         let mut driver = posthaste_tokio::ServerDriver::new(connection, session);
         let mut content = Vec::new();
         loop {
             match driver.next().await {
-                Ok(ServerEvent::Ask(id, _)) => driver.answer(id, Verdict::Accept(None)).unwrap(),
+                Ok(ServerEvent::Ask(_)) => driver.answer(Verdict::Accept(None)).unwrap(),
                 Ok(ServerEvent::Content(piece)) => content.extend_from_slice(&piece),
                 Ok(ServerEvent::Closed(reason)) => return (content, Some(reason)),
                 Ok(other) => panic!("{other:?}"),
@@ -188,7 +188,7 @@ fn proves(client: ChannelBinding, server: ChannelBinding) -> bool {
     let unknown_users = UnknownUsers::new(Secret::new([2; 32]), 4_096);
     let mut context = ServerContext::new(Nonce::from_random([3; 18]), unknown_users);
     context.channel_bindings.push(server);
-    let mut server = ServerMechanism::new("SCRAM-SHA-256-PLUS", context).unwrap();
+    let mut server = ServerMechanism::new(Mechanism::ScramSha256Plus, context).unwrap();
     let mut step = server.start(Some(client.initial_response().unwrap().expose()));
     loop {
         step = match step {
@@ -212,9 +212,9 @@ async fn a_client_that_does_not_go_on_with_the_handshake_is_given_up() {
     client.write_all(b"EHLO c.test\r\n").await.unwrap();
     loop {
         match driver.next().await.unwrap() {
-            ServerEvent::Ask(id, question) => {
-                driver.answer(id, Verdict::Accept(None)).unwrap();
-                if matches!(question, Question::Hello(_)) {
+            ServerEvent::Ask(ask) => {
+                driver.answer(Verdict::Accept(None)).unwrap();
+                if matches!(ask, Ask::Hello(_)) {
                     client.write_all(b"STARTTLS\r\n").await.unwrap();
                 }
             }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::{Buf as _, BytesMut};
-use posthaste::session::{Ask, ServerNext, ServerSession, ServerSettings, Tick, Verdict, wire::Reply};
+use posthaste::session::{Ask, ServerNext, ServerSession, ServerSettings, Tick, Transport, Verdict, wire::accepted};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -57,7 +57,7 @@ enum Wait {
 
 impl Conversation {
     fn new(settings: Arc<ServerSettings>) -> Self {
-        let session = ServerSession::new(settings, false);
+        let session = ServerSession::new(settings, Transport::Plain);
         let (input, output) = (BytesMut::new(), BytesMut::new());
         Self { session, begun: Instant::now(), input, output, content: Vec::new() }
     }
@@ -72,7 +72,7 @@ impl Conversation {
             let now = self.now();
             let step = self.session.handle_input(now, &self.input, &mut self.output)?;
             let consumed = step.consumed;
-            let (mut wait, mut answer) = (None, None);
+            let (mut wait, mut verdict) = (None, None);
             match step.next {
                 ServerNext::NeedInput => {
                     let deadline = self.session.poll_timeout();
@@ -83,24 +83,23 @@ impl Conversation {
                 ServerNext::Content(range) => self.content.extend_from_slice(&self.input[range]),
                 ServerNext::ContentRefused(_) | ServerNext::ContentAborted => self.content.clear(),
                 ServerNext::ContentSwallowed => {}
-                ServerNext::Ask(id, ask) => {
-                    // The place for an application's decisions; what `ask` borrows lives as long as the input is untouched.
-                    let reply = match ask {
-                        Ask::Message { recipients } => {
-                            println!("a message of {} octets for {recipients}", self.content.len());
-                            self.content.clear();
-                            Some(Reply::from_static("250 2.0.0 Printed\r\n"))
-                        }
-                        _ => None,
+                ServerNext::Ask(ask) => {
+                    // The place for an application's decisions. What `ask` borrows lives until the input changes.
+                    let reply = if let Ask::Message { recipients } = ask {
+                        println!("a message of {} octets for {recipients}", self.content.len());
+                        self.content.clear();
+                        Some(accepted!("250 2.0.0 Printed"))
+                    } else {
+                        None
                     };
-                    answer = Some((id, Verdict::Accept(reply)));
+                    verdict = Some(Verdict::Accept(reply));
                 }
-                // Every question is answered at once, and STARTTLS is not offered.
-                ServerNext::NeedAnswer | ServerNext::StartTls => return Err("that was not expected".into()),
+                // STARTTLS is not offered.
+                ServerNext::StartTls => return Err("that was not expected".into()),
             }
             self.input.advance(consumed);
-            if let Some((id, verdict)) = answer {
-                self.session.answer(now, id, verdict, &mut self.output)?;
+            if let Some(verdict) = verdict {
+                self.session.answer(now, verdict, &mut self.output)?;
             }
             if let Some(wait) = wait {
                 return Ok(wait);
@@ -113,7 +112,7 @@ impl Conversation {
         let now = self.now();
         match read {
             Ok([]) => {
-                self.session.handle_eof(now);
+                self.session.handle_eof();
                 return Ok(Over::Yes);
             }
             Ok(octets) => self.input.extend_from_slice(octets),

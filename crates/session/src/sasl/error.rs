@@ -1,6 +1,6 @@
 //! What goes wrong in an exchange, by role.
 
-use posthaste_wire::Reply;
+use posthaste_wire::{Refusal, refusal};
 use thiserror::Error;
 
 use super::base64::Undecodable;
@@ -37,16 +37,16 @@ pub enum SaslError {
 
 impl SaslError {
     /// The reply to send.
-    pub fn reply(self) -> Reply {
-        Reply::from_static(match self {
-            Self::UnknownMechanism => "504 5.5.4 Mechanism not known\r\n",
-            Self::Base64 | Self::Malformed => "501 5.5.2 Response cannot be read\r\n",
-            Self::TooLong => "500 5.5.6 Response is too long\r\n",
-            Self::Credentials => "535 5.7.8 Credentials are wrong\r\n",
-            Self::TooWeak => "534 5.7.9 Mechanism is too weak\r\n",
-            Self::Transition => "432 4.7.12 Log in once with PLAIN\r\n",
-            Self::Unavailable => "454 4.7.0 Cannot check that now, try again later\r\n",
-        })
+    pub const fn refusal(self) -> Refusal {
+        match self {
+            Self::UnknownMechanism => refusal!("504 5.5.4 Mechanism not known"),
+            Self::Base64 | Self::Malformed => refusal!("501 5.5.2 Response cannot be read"),
+            Self::TooLong => refusal!("500 5.5.6 Response is too long"),
+            Self::Credentials => refusal!("535 5.7.8 Credentials are wrong"),
+            Self::TooWeak => refusal!("534 5.7.9 Mechanism is too weak"),
+            Self::Transition => refusal!("432 4.7.12 Log in once with PLAIN"),
+            Self::Unavailable => refusal!("454 4.7.0 Cannot check that now, try again later"),
+        }
     }
 }
 

@@ -20,14 +20,14 @@
 //!
 //! ```
 //! use posthaste_session::sasl::{Nonce, SaslError, ServerContext, ServerMechanism, ServerStep, UnknownUsers};
-//! use posthaste_wire::Secret;
+//! use posthaste_wire::{Mechanism, Secret};
 //!
 //! // The nonce is fresh random octets for each exchange, the other secret stays the same for years.
 //! let unknown = UnknownUsers::new(Secret::new([7; 32]), 4_096);
 //! let context = ServerContext::new(Nonce::from_random([1; 18]), unknown);
 //!
 //! // `AUTH plain AHRpbQB0YW5zdGFhZnRhbnN0YWFm` came.
-//! let mut exchange = ServerMechanism::new("plain", context)?;
+//! let mut exchange = ServerMechanism::new(Mechanism::Plain, context)?;
 //! let mut step = exchange.start(Some("AHRpbQB0YW5zdGFhZnRhbnN0YWFm"));
 //! let who = loop {
 //!     step = match step? {
@@ -43,7 +43,7 @@
 //!     };
 //! };
 //! assert_eq!(who, "tim");
-//! # Ok::<(), SaslError>(()) // An error has the reply: `error.reply()`.
+//! # Ok::<(), SaslError>(()) // An error has the reply: `error.refusal()`.
 //! ```
 
 mod base64;

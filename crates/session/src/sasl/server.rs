@@ -31,7 +31,7 @@ pub struct ServerContext {
 }
 
 /// A SASL exchange as a server holds it: [`new`](Self::new), [`start`](Self::start), and then what each [`ServerStep`]
-/// says, until it is [`Done`](ServerStep::Done) or there is an error, with its [`reply`](SaslError::reply). There is an
+/// says, until it is [`Done`](ServerStep::Done) or there is an error, with its [`refusal`](SaslError::refusal). There is an
 /// example at the [module](super).
 ///
 /// When the client gives up with `*`, drop it. No mechanism takes more than three responses.
@@ -88,21 +88,21 @@ impl ServerContext {
 }
 
 impl ServerMechanism {
-    /// Begins an exchange of the mechanism with that name, in any case.
+    /// Begins an exchange.
     ///
     /// # Errors
-    /// [`SaslError::UnknownMechanism`] for a name that is not known, for CRAM-MD5, and for SCRAM-SHA-256-PLUS without a
-    /// channel binding.
-    pub fn new(name: &str, context: ServerContext) -> Result<Self, SaslError> {
-        let state = match Mechanism::from_name(name) {
-            Some(Mechanism::Plain) => State::Plain,
-            Some(Mechanism::Login) => State::Login(LoginServer::default()),
-            Some(Mechanism::External) => State::External,
-            Some(Mechanism::Anonymous) => State::Anonymous,
-            Some(Mechanism::XOauth2) => State::Oauth(Form::XOauth2),
-            Some(Mechanism::OauthBearer) => State::Oauth(Form::OauthBearer),
-            Some(Mechanism::ScramSha256) => State::Scram(Box::new(ScramServer::new(false))),
-            Some(Mechanism::ScramSha256Plus) if !context.channel_bindings.is_empty() => {
+    /// [`SaslError::UnknownMechanism`] for CRAM-MD5, which is for clients alone, and for
+    /// SCRAM-SHA-256-PLUS without a channel binding.
+    pub fn new(mechanism: Mechanism, context: ServerContext) -> Result<Self, SaslError> {
+        let state = match mechanism {
+            Mechanism::Plain => State::Plain,
+            Mechanism::Login => State::Login(LoginServer::default()),
+            Mechanism::External => State::External,
+            Mechanism::Anonymous => State::Anonymous,
+            Mechanism::XOauth2 => State::Oauth(Form::XOauth2),
+            Mechanism::OauthBearer => State::Oauth(Form::OauthBearer),
+            Mechanism::ScramSha256 => State::Scram(Box::new(ScramServer::new(false))),
+            Mechanism::ScramSha256Plus if !context.channel_bindings.is_empty() => {
                 State::Scram(Box::new(ScramServer::new(true)))
             }
             _ => return Err(SaslError::UnknownMechanism),

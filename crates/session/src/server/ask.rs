@@ -1,89 +1,181 @@
 //! Questions to the application and its verdicts.
 
-use alloc::{
-    borrow::Cow,
-    vec::{self, Vec},
-};
+use alloc::{string::String, vec, vec::Vec};
 
-use posthaste_wire::{Auth, Command, EhloName, Mail, Rcpt, Reply, Secret};
+use posthaste_wire::{Accepted, Command, EhloName, Mail, Mechanism, Rcpt, Refusal, Reply, Secret, command::Node};
 
-use crate::Tick;
+use crate::{Tick, table::Exchange};
 
-/// Names a question until it is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct QuestionId(pub(super) u64);
-
-/// A question to the application. What it borrows lives in the input.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum Ask<'i> {
-    /// May the client talk to us at all? Accepted without a reply, it is greeted with the host name; refused, it gets
-    /// the reply and the connection closes.
+/// A question to the application. `Ask<&str>` borrows from the input, `Ask` owns its text.
+///
+/// A new question is a new major version: an application that has to decide must not miss it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask<S: AsRef<str> = String> {
+    /// May the client connect? An acceptance without a reply greets it with the host name; a refusal
+    /// closes the connection.
     Connect,
-    /// EHLO, HELO or LHLO. Accepted without a reply, the session answers with the capabilities. The name may be anything
-    /// visible: RFC 5321 section 4.1.4 lets a server check it, and forbids it to refuse mail for what it finds. Under
-    /// [`Tolerance::hello`](super::Tolerance::hello) it may be what [`EhloName::lossy`] makes of what the client said.
-    Hello(EhloName<Cow<'i, str>>),
-    /// AUTH. Answer with a challenge, an acceptance or a refusal.
-    Auth(Auth<'i>),
-    /// The response to a challenge, in base64, as it came.
-    AuthResponse(Secret<&'i [u8]>),
-    /// MAIL: its parameters are among those offered, and its SIZE is within the limit.
-    Mail(Mail<&'i str>),
-    /// RCPT.
-    Rcpt(Rcpt<&'i str>),
-    /// DATA before its 354, or the first BDAT of a message: the last moment to refuse without the content. The octets of a
-    /// chunk come in any case, so a refusal is said behind them.
+    /// EHLO, HELO or LHLO. An acceptance without a reply says what is offered.
+    ///
+    /// The name may be any visible text. RFC 5321 section 4.1.4 lets a server check it, and forbids
+    /// to refuse mail for what it finds. Under [`Tolerance::hello`](super::Tolerance::hello) it may
+    /// be what [`EhloName::lossy`] makes of the argument, so it owns its text in either form.
+    Hello(EhloName),
+    /// AUTH with a mechanism that is offered. Answer with a challenge, an acceptance or a refusal.
+    Auth {
+        /// The mechanism.
+        mechanism: Mechanism,
+        /// The initial response in base64, or `=` for an empty one.
+        initial_response: Option<Secret<S>>,
+    },
+    /// The response to a challenge, in base64.
+    AuthResponse(Secret<S>),
+    /// MAIL. Its parameters are among those offered, and its SIZE is within the limit.
+    Mail(Mail<S>),
+    /// RCPT. Its parameters are among those offered.
+    Rcpt(Rcpt<S>),
+    /// DATA before its 354, or the first BDAT of a message: the last moment to refuse without the
+    /// content. The octets of a chunk come in any case, so its refusal is said after them.
     Data,
-    /// The content is complete, and nothing is wrong with it. Accepted means that the message is on stable storage.
+    /// The content is complete and well formed. An acceptance promises that the message is on stable
+    /// storage.
     Message {
         /// How many recipients were accepted.
         recipients: usize,
     },
-    /// VRFY, EXPN, HELP, ETRN or a verb that this crate does not know, when
+    /// A command that is left to the application, where
     /// [`Offers::other_commands`](super::Offers::other_commands) is on.
-    Other(Command<'i>),
+    Other(OtherCommand<S>),
+}
+
+/// A command that changes nothing in the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OtherCommand<S: AsRef<str> = String> {
+    /// VRFY with its argument.
+    Vrfy(S),
+    /// EXPN with its argument.
+    Expn(S),
+    /// HELP with its argument, which may be empty.
+    Help(S),
+    /// ETRN.
+    Etrn(Node<S>),
+    /// A verb that this crate does not know.
+    Unknown {
+        /// The verb as it came.
+        verb: S,
+        /// The text after the verb and a space.
+        argument: S,
+    },
 }
 
 /// The application's answer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Yes; with a 2yz reply of the application's own, or the session's. To [`Ask::Data`] the session's 354, or nothing yet,
-    /// is said in any case.
-    Accept(Option<Reply>),
-    /// No, with a 4yz or 5yz reply. A 421 closes the connection.
-    Refuse(Reply),
-    /// One reply for each recipient that was accepted, in the order of their RCPTs, each 2yz, 4yz or 5yz; only for
-    /// [`Ask::Message`] under LMTP. Under LMTP the other verdicts count for every recipient.
-    Each(Vec<Reply>),
-    /// A SASL challenge, not yet in base64; only for [`Ask::Auth`] and [`Ask::AuthResponse`].
+    /// Yes. `None`: the session's own reply.
+    ///
+    /// After [`Ask::Data`] the session says its own reply in any case.
+    Accept(Option<Accepted>),
+    /// No. A 421 closes the connection.
+    Refuse(Refusal),
+    /// One decision for each accepted recipient, in the order of their RCPTs. Only for
+    /// [`Ask::Message`] under LMTP, where the other verdicts count for every recipient.
+    Each(Vec<Result<Accepted, Refusal>>),
+    /// A SASL challenge, not yet in base64. Only for [`Ask::Auth`] and [`Ask::AuthResponse`].
     Challenge(Vec<u8>),
 }
 
-/// A question that was asked, or a reply that waits for the ones before it.
-#[derive(Debug, Clone)]
-pub(super) struct Open {
-    pub(super) id: QuestionId,
-    pub(super) topic: Topic,
-    /// Once they are known.
-    pub(super) replies: Option<Replies>,
+/// The question that is open, without what it borrowed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question {
+    pub(super) about: Exchange,
+    /// Of a greeting: it is EHLO or LHLO and not HELO.
+    pub(super) extended: bool,
     /// Until when the application has to answer.
     pub(super) deadline: Tick,
 }
 
-/// What is said to a command.
+/// The replies to the end of a message that are still to be said.
 #[derive(Debug, Clone)]
 pub(super) enum Replies {
-    /// One reply so many times.
+    /// One reply, this many times.
     Same(Reply, usize),
-    Each(vec::IntoIter<Reply>),
+    Each(vec::IntoIter<Result<Accepted, Refusal>>),
 }
 
-impl Replies {
-    pub(super) fn is_done(&self) -> bool {
+impl<S: AsRef<str>> Ask<S> {
+    /// The exchange of the [table](crate::table) that the verdict decides.
+    pub const fn exchange(&self) -> Exchange {
         match self {
-            Self::Same(_, times) => *times == 0,
-            Self::Each(replies) => replies.len() == 0,
+            Self::Connect => Exchange::Greeting,
+            Self::Hello(_) => Exchange::Hello,
+            Self::Auth { .. } => Exchange::Auth,
+            Self::AuthResponse(_) => Exchange::AuthResponse,
+            Self::Mail(_) => Exchange::Mail,
+            Self::Rcpt(_) => Exchange::Rcpt,
+            Self::Data => Exchange::Data,
+            Self::Message { .. } => Exchange::EndOfData,
+            Self::Other(_) => Exchange::Other,
+        }
+    }
+}
+
+impl Ask<&str> {
+    /// The owned form.
+    pub fn into_owned(self) -> Ask {
+        match self {
+            Self::Connect => Ask::Connect,
+            Self::Hello(name) => Ask::Hello(name),
+            Self::Auth { mechanism, initial_response } => {
+                Ask::Auth { mechanism, initial_response: initial_response.map(owned) }
+            }
+            Self::AuthResponse(response) => Ask::AuthResponse(owned(response)),
+            Self::Mail(mail) => Ask::Mail(mail.into_owned()),
+            Self::Rcpt(rcpt) => Ask::Rcpt(rcpt.into_owned()),
+            Self::Data => Ask::Data,
+            Self::Message { recipients } => Ask::Message { recipients },
+            Self::Other(command) => Ask::Other(command.into_owned()),
+        }
+    }
+}
+
+fn owned(text: Secret<&str>) -> Secret<String> {
+    Secret::new(text.into_inner().into())
+}
+
+impl<'i> OtherCommand<&'i str> {
+    /// `None`: the session answers this command by itself.
+    pub(super) const fn of(command: &Command<'i>) -> Option<Self> {
+        Some(match *command {
+            Command::Vrfy(argument) => Self::Vrfy(argument),
+            Command::Expn(argument) => Self::Expn(argument),
+            Command::Help(argument) => Self::Help(argument),
+            Command::Etrn(node) => Self::Etrn(node),
+            Command::Other { verb, argument } => Self::Unknown { verb, argument },
+            Command::Ehlo(_)
+            | Command::Helo(_)
+            | Command::Lhlo(_)
+            | Command::Mail(_)
+            | Command::Rcpt(_)
+            | Command::Data
+            | Command::Bdat { .. }
+            | Command::Rset
+            | Command::Noop(_)
+            | Command::Quit
+            | Command::StartTls
+            | Command::Auth(_)
+            | Command::Burl { .. }
+            | Command::XClient(_)
+            | Command::XForward(_) => return None,
+        })
+    }
+
+    /// The owned form.
+    pub fn into_owned(self) -> OtherCommand {
+        match self {
+            Self::Vrfy(argument) => OtherCommand::Vrfy(argument.into()),
+            Self::Expn(argument) => OtherCommand::Expn(argument.into()),
+            Self::Help(argument) => OtherCommand::Help(argument.into()),
+            Self::Etrn(node) => OtherCommand::Etrn(node.into_owned()),
+            Self::Unknown { verb, argument } => OtherCommand::Unknown { verb: verb.into(), argument: argument.into() },
         }
     }
 }
@@ -97,28 +189,7 @@ impl Iterator for Replies {
                 *times = times.checked_sub(1)?;
                 Some(reply.clone())
             }
-            Self::Each(replies) => replies.next(),
+            Self::Each(decisions) => decisions.next().map(|decision| decision.map_or_else(Reply::from, Reply::from)),
         }
     }
-}
-
-/// What a question is about, without what it borrowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Topic {
-    Connect,
-    Hello {
-        extended: bool,
-    },
-    Auth,
-    AuthResponse,
-    Mail {
-        smtputf8: bool,
-        binary: bool,
-    },
-    Rcpt,
-    Data,
-    /// As DATA, at the first chunk.
-    Chunk,
-    Message,
-    Other,
 }

@@ -1,15 +1,16 @@
 //! Commands in the order of a conversation, and the verdicts on them.
 
-use alloc::borrow::Cow;
-
 use bytes::BytesMut;
 use posthaste_wire::{
     Auth, BodyType, Command, EhloName, Mail, Mailbox, Mechanism, Rcpt, Reply, Secret, SyntaxError, SyntaxErrorKind,
 };
 
-use super::{Ask, CloseReason, Pending, Protocol, ServerNext, ServerSession, Topic, replies};
+use super::{
+    Ask, CloseReason, Pending, Protocol, Question, ServerNext, ServerSession, Transaction, ask::OtherCommand, replies,
+};
 use crate::{
     Tick,
+    sasl::SaslError,
     table::{self, Exchange, Outcome, Phase},
 };
 
@@ -21,7 +22,7 @@ impl ServerSession {
         line: &'i [u8],
         more: bool,
         out: &mut BytesMut,
-    ) -> Option<ServerNext<'i>> {
+    ) -> Option<ServerNext<&'i str>> {
         if self.phase == Phase::Auth {
             return self.auth_response(now, line, out);
         }
@@ -29,7 +30,7 @@ impl ServerSession {
             Ok(command) => command,
             Err(error) => {
                 if let Some((extended, name)) = self.tolerated_hello(line) {
-                    return self.hello(now, name.into(), extended);
+                    return self.hello(now, name, extended);
                 }
                 self.malformed(line, &error, out);
                 return None;
@@ -50,18 +51,19 @@ impl ServerSession {
             self.refuse(reply, out);
             return None;
         }
+        // Between two chunks the application is in the middle of a message.
+        if self.settings.offers.other_commands
+            && self.phase != Phase::Chunks
+            && let Some(other) = OtherCommand::of(&command)
+        {
+            self.counters.junk = self.counters.junk.saturating_add(1);
+            return Some(self.ask(now, Exchange::Other, Ask::Other(other)));
+        }
         let lmtp = self.settings.protocol == Protocol::Lmtp;
         match command {
-            Command::Ehlo(name) if !lmtp => self.hello(now, name.into(), true),
-            Command::Helo(name) if !lmtp => self.hello(now, name.into(), false),
-            Command::Lhlo(name) if lmtp => self.hello(now, name.into(), true),
-            Command::Vrfy(_) | Command::Expn(_) | Command::Help(_) | Command::Etrn(_) | Command::Other { .. }
-                if self.asks_others() =>
-            {
-                self.counters.junk = self.counters.junk.saturating_add(1);
-                let id = self.question(now, Topic::Other);
-                Some(ServerNext::Ask(id, Ask::Other(command)))
-            }
+            Command::Ehlo(name) if !lmtp => self.hello(now, name.into_owned(), true),
+            Command::Helo(name) if !lmtp => self.hello(now, name.into_owned(), false),
+            Command::Lhlo(name) if lmtp => self.hello(now, name.into_owned(), true),
             Command::Mail(mail) => self.mail(now, mail, out),
             Command::Rcpt(rcpt) => self.rcpt(now, rcpt, out),
             Command::Data => self.data(now, more, out),
@@ -132,13 +134,14 @@ impl ServerSession {
         is_apart.then(|| EhloName::lossy(argument).ok()).flatten().map(|name| (extended, name))
     }
 
-    fn hello<'i>(&mut self, now: Tick, name: EhloName<Cow<'i, str>>, extended: bool) -> Option<ServerNext<'i>> {
+    fn hello<'i>(&mut self, now: Tick, name: EhloName, extended: bool) -> Option<ServerNext<&'i str>> {
         self.counters.junk = self.counters.junk.saturating_add(1);
-        let id = self.question(now, Topic::Hello { extended });
-        Some(ServerNext::Ask(id, Ask::Hello(name)))
+        let deadline = now + self.settings.timeouts.verdict;
+        self.question = Some(Question { about: Exchange::Hello, extended, deadline });
+        Some(ServerNext::Ask(Ask::Hello(name)))
     }
 
-    fn mail<'i>(&mut self, now: Tick, mail: Mail<&'i str>, out: &mut BytesMut) -> Option<ServerNext<'i>> {
+    fn mail<'i>(&mut self, now: Tick, mail: Mail<&'i str>, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
         if self.refuses_dots(mail.reverse_path.mailbox(), out) {
             return None;
         }
@@ -146,12 +149,13 @@ impl ServerSession {
             self.refuse(reply, out);
             return None;
         }
-        let topic = Topic::Mail { smtputf8: mail.smtputf8, binary: mail.body == Some(BodyType::BinaryMime) };
-        let id = self.question(now, topic);
-        Some(ServerNext::Ask(id, Ask::Mail(mail)))
+        // A refusal forgets it.
+        let binary = mail.body == Some(BodyType::BinaryMime);
+        self.transaction = Transaction { smtputf8: mail.smtputf8, binary, ..Transaction::default() };
+        Some(self.ask(now, Exchange::Mail, Ask::Mail(mail)))
     }
 
-    fn rcpt<'i>(&mut self, now: Tick, rcpt: Rcpt<&'i str>, out: &mut BytesMut) -> Option<ServerNext<'i>> {
+    fn rcpt<'i>(&mut self, now: Tick, rcpt: Rcpt<&'i str>, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
         let ascii = rcpt.forward_path.mailbox().is_none_or(|mailbox| mailbox.is_ascii());
         if !ascii && !self.transaction.smtputf8 {
             self.refuse(&SyntaxError::new(SyntaxErrorKind::ForwardPathNotAscii, 0).reply(), out);
@@ -165,14 +169,12 @@ impl ServerSession {
             return None;
         }
         // Not an error of the client's: 452 tells it to send the rest in another transaction (RFC 5321 section 4.5.3.1.10).
-        let waiting = self.open.iter().filter(|open| open.replies.is_none()).count();
-        if self.transaction.recipients.saturating_add(waiting) >= self.settings.limits.recipients {
+        if self.transaction.recipients >= self.settings.limits.recipients {
             self.say(&replies::TOO_MANY_RECIPIENTS, out);
             self.recipient_put_off();
             return None;
         }
-        let id = self.question(now, Topic::Rcpt);
-        Some(ServerNext::Ask(id, Ask::Rcpt(rcpt)))
+        Some(self.ask(now, Exchange::Rcpt, Ask::Rcpt(rcpt)))
     }
 
     /// Refuses a mailbox whose dots are not where the grammar has them, unless that is tolerated.
@@ -184,7 +186,7 @@ impl ServerSession {
         refuses
     }
 
-    fn data<'i>(&mut self, now: Tick, more: bool, out: &mut BytesMut) -> Option<ServerNext<'i>> {
+    fn data<'i>(&mut self, now: Tick, more: bool, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
         // DATA ends a group (RFC 2920 section 3.1): what came with it was written before it could know of a 354. This is
         // the second wall against a message hidden in another one's content.
         if more && self.settings.limits.forbid_unauthorized_pipelining {
@@ -196,11 +198,10 @@ impl ServerSession {
             self.refuse(&replies::BINARY_NEEDS_BDAT, out);
             return None;
         }
-        let id = self.question(now, Topic::Data);
-        Some(ServerNext::Ask(id, Ask::Data))
+        Some(self.ask(now, Exchange::Data, Ask::Data))
     }
 
-    fn start_tls<'i>(&mut self, more: bool, out: &mut BytesMut) -> Option<ServerNext<'i>> {
+    fn start_tls<'i>(&mut self, more: bool, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
         if self.client.tls || !self.settings.offers.starttls {
             self.refuse(if self.client.tls { &replies::OUT_OF_ORDER } else { &replies::NOT_IMPLEMENTED }, out);
         } else if more {
@@ -214,28 +215,21 @@ impl ServerSession {
         None
     }
 
-    fn auth<'i>(&mut self, now: Tick, auth: Auth<'i>, out: &mut BytesMut) -> Option<ServerNext<'i>> {
-        let known = Mechanism::from_name(auth.mechanism).is_some_and(|mechanism| self.mechanisms().contains(mechanism));
-        let refusal = if self.settings.offers.auth.is_empty() {
-            Some(&replies::NOT_IMPLEMENTED)
-        } else if self.client.authenticated {
-            Some(&replies::OUT_OF_ORDER)
-        } else if !self.is_protected() {
-            Some(&replies::AUTH_NEEDS_TLS)
-        } else if !known {
-            Some(&replies::UNKNOWN_MECHANISM)
-        } else {
-            None
+    fn auth<'i>(&mut self, now: Tick, auth: Auth<'i>, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
+        let Auth { mechanism, initial_response } = auth;
+        let offered = Mechanism::from_name(mechanism).filter(|mechanism| self.mechanisms().contains(*mechanism));
+        let refusal = match offered {
+            _ if self.settings.offers.auth.is_empty() => &replies::NOT_IMPLEMENTED,
+            _ if self.client.authenticated => &replies::OUT_OF_ORDER,
+            _ if !self.is_protected() => &replies::AUTH_NEEDS_TLS,
+            None => &replies::UNKNOWN_MECHANISM,
+            Some(mechanism) => return Some(self.ask(now, Exchange::Auth, Ask::Auth { mechanism, initial_response })),
         };
-        if let Some(reply) = refusal {
-            self.refuse(reply, out);
-            return None;
-        }
-        let id = self.question(now, Topic::Auth);
-        Some(ServerNext::Ask(id, Ask::Auth(auth)))
+        self.refuse(refusal, out);
+        None
     }
 
-    fn auth_response<'i>(&mut self, now: Tick, line: &'i [u8], out: &mut BytesMut) -> Option<ServerNext<'i>> {
+    fn auth_response<'i>(&mut self, now: Tick, line: &'i [u8], out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
         // The client gives up (RFC 4954 section 4).
         if line == b"*" {
             self.advance(Exchange::AuthResponse, Outcome::Negative);
@@ -243,12 +237,18 @@ impl ServerSession {
             self.refuse(&replies::AUTH_CANCELLED, out);
             return None;
         }
-        let id = self.question(now, Topic::AuthResponse);
-        Some(ServerNext::Ask(id, Ask::AuthResponse(Secret::new(line))))
+        let Ok(response) = core::str::from_utf8(line) else {
+            self.advance(Exchange::AuthResponse, Outcome::Negative);
+            self.auth_ended();
+            self.auth_failed();
+            self.say(SaslError::Base64.refusal().reply(), out);
+            return None;
+        };
+        Some(self.ask(now, Exchange::AuthResponse, Ask::AuthResponse(Secret::new(response))))
     }
 
     /// A command that does no work counts against a budget of its own.
-    fn junk<'i>(&mut self, reply: &Reply, out: &mut BytesMut) -> Option<ServerNext<'i>> {
+    fn junk<'i>(&mut self, reply: &Reply, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
         self.counters.junk = self.counters.junk.saturating_add(1);
         self.say(reply, out);
         None
@@ -256,11 +256,6 @@ impl ServerSession {
 
     pub(super) fn auth_ended(&mut self) {
         self.framer.set_max_line(self.settings.limits.command_line);
-    }
-
-    /// Between two chunks the application is in the middle of a message and not asked about anything else.
-    fn asks_others(&self) -> bool {
-        self.settings.offers.other_commands && self.phase != Phase::Chunks
     }
 }
 

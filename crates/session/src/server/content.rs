@@ -4,11 +4,11 @@ use core::ops::Range;
 
 use bytes::BytesMut;
 use posthaste_wire::{
-    Reply, ReplyCode,
+    Refusal, Reply, ReplyCode,
     frame::{ContentCheck, ContentFault, FaultKind},
 };
 
-use super::{Ask, CloseReason, Pending, Protocol, ServerNext, ServerSession, Topic, replies};
+use super::{Ask, CloseReason, Pending, Protocol, ServerNext, ServerSession, replies};
 use crate::{
     Tick,
     table::{Exchange, Outcome, Phase},
@@ -27,7 +27,7 @@ pub(super) struct Chunk {
 
 impl ServerSession {
     /// BDAT.
-    pub(super) fn bdat<'i>(&mut self, now: Tick, size: u64, last: bool) -> Option<ServerNext<'i>> {
+    pub(super) fn bdat<'i>(&mut self, now: Tick, size: u64, last: bool) -> Option<ServerNext<&'i str>> {
         let offers = &self.settings.offers;
         let stray = match self.phase {
             _ if !offers.chunking && !offers.binary_mime => Some(&replies::NOT_IMPLEMENTED),
@@ -41,8 +41,7 @@ impl ServerSession {
         let is_stray = stray.is_some();
         self.chunk = Some(Chunk { octets: 0, last, stray });
         if self.phase == Phase::Rcpt && !is_stray {
-            let id = self.question(now, Topic::Chunk);
-            return Some(ServerNext::Ask(id, Ask::Data));
+            return Some(self.ask(now, Exchange::Chunk, Ask::Data));
         }
         if !is_stray {
             self.advance(Exchange::Chunk, Outcome::Intermediate);
@@ -82,7 +81,7 @@ impl ServerSession {
         piece: &[u8],
         range: Range<usize>,
         out: &mut BytesMut,
-    ) -> Option<ServerNext<'i>> {
+    ) -> Option<ServerNext<&'i str>> {
         let octets = range.len() as u64;
         let limits = &self.settings.limits;
         let endless = limits.message.saturating_add(limits.discarded_content);
@@ -113,13 +112,13 @@ impl ServerSession {
         if self.transaction.octets > endless {
             self.endless_content(out);
         }
-        let reply = refused?;
-        self.transaction.refusal = Some(reply.clone());
-        Some(ServerNext::ContentRefused(reply))
+        let refusal = refused?;
+        self.transaction.refusal = Some(refusal.clone());
+        Some(ServerNext::ContentRefused(refusal))
     }
 
     /// Why content is not taken from this piece on.
-    fn fault_in(&mut self, piece: &[u8]) -> Option<Reply> {
+    fn fault_in(&mut self, piece: &[u8]) -> Option<Refusal> {
         let fault = match &mut self.transaction.check {
             Some(check) => check.check(piece).err(),
             None => self.framer.fault(),
@@ -127,18 +126,18 @@ impl ServerSession {
         // Of a fault and the limit the one that stands first counts, however the octets were cut.
         let limit = self.settings.limits.message;
         match fault {
-            Some(fault) if fault.offset < limit => Some(fault_reply(fault)),
+            Some(fault) if fault.offset < limit => Some(refusal_of(fault)),
             _ => (self.transaction.octets > limit).then(|| replies::MESSAGE_TOO_LARGE.clone()),
         }
     }
 
     fn endless_content(&mut self, out: &mut BytesMut) {
-        self.say(&replies::MESSAGE_TOO_LARGE, out);
+        self.say(replies::MESSAGE_TOO_LARGE.reply(), out);
         self.close(CloseReason::EndlessContent);
     }
 
     /// The true end of the content, or of a chunk.
-    pub(super) fn content_ended<'i>(&mut self, now: Tick, out: &mut BytesMut) -> Option<ServerNext<'i>> {
+    pub(super) fn content_ended<'i>(&mut self, now: Tick, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
         let chunk = self.chunk.take();
         if let Some(Chunk { stray: Some(reply), .. }) = chunk {
             self.refuse(reply, out);
@@ -150,17 +149,16 @@ impl ServerSession {
             && self.transaction.refusal.is_none()
             && let Some(Err(fault)) = self.transaction.check.as_ref().map(ContentCheck::finish)
         {
-            let reply = fault_reply(fault);
-            self.transaction.refusal = Some(reply.clone());
+            let refusal = refusal_of(fault);
+            self.transaction.refusal = Some(refusal.clone());
             self.chunk = chunk;
             self.pending = Some(Pending::ContentEnd);
-            return Some(ServerNext::ContentRefused(reply));
+            return Some(ServerNext::ContentRefused(refusal));
         }
         let recipients = self.transaction.recipients;
         let Some(refusal) = self.transaction.refusal.take() else {
             if is_last {
-                let id = self.question(now, Topic::Message);
-                return Some(ServerNext::Ask(id, Ask::Message { recipients }));
+                return Some(self.ask(now, Exchange::EndOfData, Ask::Message { recipients }));
             }
             self.advance(Exchange::Chunk, Outcome::Positive);
             if chunk.is_some_and(|chunk| chunk.octets == 0) {
@@ -172,10 +170,11 @@ impl ServerSession {
         };
         self.advance(if is_last { Exchange::EndOfData } else { Exchange::Chunk }, Outcome::Negative);
         self.without_message = now;
+        let is_farewell = refusal.reply().code() == ReplyCode::SERVICE_NOT_AVAILABLE;
         let times = if is_last { self.replies_to_message(recipients) } else { 1 };
-        self.say_times(&refusal, times, out);
+        self.say_times(refusal.into(), times, out);
         self.count_error();
-        if refusal.code() == ReplyCode::SERVICE_NOT_AVAILABLE {
+        if is_farewell {
             self.close(CloseReason::Application);
         }
         self.check_budgets(out);
@@ -191,12 +190,12 @@ impl ServerSession {
     }
 }
 
-fn fault_reply(fault: ContentFault) -> Reply {
-    let reply = match fault.kind {
+fn refusal_of(fault: ContentFault) -> Refusal {
+    let refusal = match fault.kind {
         FaultKind::BareCr => &replies::CONTENT_BARE_CR,
         FaultKind::BareLf => &replies::CONTENT_BARE_LF,
         FaultKind::Nul => &replies::CONTENT_NUL,
         FaultKind::LongLine => &replies::CONTENT_LONG_LINE,
     };
-    reply.clone()
+    refusal.clone()
 }

@@ -11,21 +11,23 @@ mod settings;
 mod timer;
 mod verdicts;
 
-use alloc::{collections::VecDeque, sync::Arc};
+use alloc::sync::Arc;
 use core::time::Duration;
 
 use bytes::BytesMut;
 use posthaste_wire::{
-    Mechanism, MechanismSet, Reply,
+    Mechanism, MechanismSet, Refusal, Reply,
     frame::{ContentCheck, Frame, Framer, LineFault},
 };
 
-pub use ask::{Ask, QuestionId, Verdict};
-use ask::{Open, Replies, Topic};
+pub use ask::{Ask, OtherCommand, Verdict};
+use ask::{Question, Replies};
 use content::Chunk;
-pub use next::{CloseReason, Eof, ServerNext};
+pub use next::{CloseReason, ServerEof, ServerNext};
 use pending::Pending;
-pub use settings::{FutureRelease, Offers, Protocol, ServerLimits, ServerSettings, ServerTimeouts, Tolerance};
+pub use settings::{
+    FutureRelease, Offers, Protocol, ServerLimits, ServerSettings, ServerTimeouts, Tolerance, Transport,
+};
 use timer::Timer;
 
 use crate::{
@@ -53,9 +55,10 @@ pub struct ServerSession {
     settings: Arc<ServerSettings>,
     phase: Phase,
     framer: Framer,
-    /// Questions in the order of their commands, each with its reply once that is known but not yet its turn.
-    open: VecDeque<Open>,
-    next_question: u64,
+    /// The question that is open.
+    question: Option<Question>,
+    /// Replies to a message for which the output has had no room yet.
+    saying: Option<Replies>,
     /// What the client is, as far as this connection (and TLS state) has shown.
     client: Client,
     transaction: Transaction,
@@ -98,7 +101,7 @@ struct Transaction {
     /// Octets of content so far.
     octets: u64,
     /// Why the content is not taken; it is read to its end all the same.
-    refusal: Option<Reply>,
+    refusal: Option<Refusal>,
     /// Of content in chunks, unless it is binary; behind DATA the framer looks.
     check: Option<ContentCheck>,
 }
@@ -112,16 +115,16 @@ struct Counters {
 }
 
 impl ServerSession {
-    /// A session at the start of a connection. `tls` says that TLS is up already (RFC 8314).
-    pub fn new(settings: Arc<ServerSettings>, tls: bool) -> Self {
+    /// A session at the start of a connection.
+    pub fn new(settings: Arc<ServerSettings>, transport: Transport) -> Self {
         let framer = Framer::new(settings.limits.command_line);
         Self {
             settings,
             phase: Phase::Start,
             framer,
-            open: VecDeque::new(),
-            next_question: 0,
-            client: Client { tls, ..Client::default() },
+            question: None,
+            saying: None,
+            client: Client { tls: transport == Transport::Tls, ..Client::default() },
             transaction: Transaction::default(),
             chunk: None,
             counters: Counters::default(),
@@ -138,18 +141,23 @@ impl ServerSession {
     /// Reads the input as far as one event, and says what that is.
     ///
     /// # Errors
-    /// [`ApiMisuse`] after a [`ServerNext::Close`], or within a handshake.
+    /// - [`ApiMisuse::Unanswered`]: a question is open; [`answer`](Self::answer) it first.
+    /// - [`ApiMisuse::Handshake`]: a TLS handshake is under way.
+    /// - [`ApiMisuse::Closed`]: the session is over.
     pub fn handle_input<'i>(
         &mut self,
         now: Tick,
         input: &'i [u8],
         out: &mut BytesMut,
-    ) -> Result<Step<ServerNext<'i>>, ApiMisuse> {
+    ) -> Result<Step<ServerNext<&'i str>>, ApiMisuse> {
         if self.closed {
             return Err(ApiMisuse::Closed);
         }
         if self.phase == Phase::Handshake && self.pending.is_none() {
             return Err(ApiMisuse::Handshake);
+        }
+        if self.question.is_some() {
+            return Err(ApiMisuse::Unanswered);
         }
         if self.ends.is_none() {
             self.ends = Some(now + self.settings.timeouts.session);
@@ -171,11 +179,6 @@ impl ServerSession {
             }
             if out.len() >= MAX_OUTPUT {
                 return Ok(Step { consumed, next: ServerNext::Flush });
-            }
-            // With questions open, only more RCPT may be read: anything else waits for the answers.
-            let may_read = self.open.is_empty() || (self.may_ask_more() && starts_with_rcpt(rest));
-            if !may_read {
-                return Ok(Step { consumed, next: ServerNext::NeedAnswer });
             }
             let starts_here = self.framer.discarded() == 0;
             let framed = self.framer.next(rest);
@@ -236,45 +239,45 @@ impl ServerSession {
         }
     }
 
-    /// Refuses the content that is being received: it is swallowed to its true end and then gets this reply, which has
-    /// to be 4yz or 5yz; any other is taken for a 451, and a 421 closes the connection. Without effect when no content is
-    /// being received.
-    pub fn refuse_content(&mut self, reply: Reply) {
-        if matches!(self.phase, Phase::Content | Phase::Chunks) && self.transaction.refusal.is_none() {
-            let is_refusal = Outcome::from(reply.code()) == Outcome::Negative;
-            self.transaction.refusal = Some(if is_refusal { reply } else { replies::LOCAL_ERROR.clone() });
+    /// Refuses the content that is being received. The session swallows it to its true end and then
+    /// says this reply; a 421 closes the connection. No effect while no content is being received.
+    pub fn refuse_content(&mut self, refusal: Refusal) {
+        if matches!(self.phase, Phase::Content | Phase::Chunks) {
+            self.transaction.refusal.get_or_insert(refusal);
         }
     }
 
-    /// The client has closed its side; nothing more will be read.
-    pub fn handle_eof(&mut self, _now: Tick) -> Eof {
+    /// The client has closed its side. The session is over; close the connection.
+    pub fn handle_eof(&mut self) -> ServerEof {
         let in_transaction = self.is_in_transaction();
         self.end();
-        Eof { in_transaction }
+        ServerEof { in_transaction }
     }
 
-    /// The time of [`poll_timeout`](Self::poll_timeout) has come. The next call of `handle_input` says what follows.
-    pub fn handle_timeout(&mut self, now: Tick, out: &mut BytesMut) {
-        if self.poll_timeout().is_none_or(|deadline| now < deadline) {
-            return;
-        }
+    /// The time of [`poll_timeout`](Self::poll_timeout) may have come. If the session ends by it,
+    /// returns how it stood; the next call of `handle_input` says why. The time may also be that
+    /// of a greeting that was kept back: `None`.
+    pub fn handle_timeout(&mut self, now: Tick, out: &mut BytesMut) -> Option<ServerEof> {
+        self.poll_timeout().filter(|deadline| *deadline <= now)?;
         if let Some(Pending::Greet(greeting, _)) = &self.pending {
             out.extend_from_slice(greeting.as_ref().as_bytes());
             self.pending = None;
-            return;
+            return None;
         }
-        let (reply, reason) = if self.open.iter().any(|open| open.replies.is_none()) {
+        let eof = ServerEof { in_transaction: self.is_in_transaction() };
+        let (reply, reason) = if self.question.is_some() {
             (&replies::NO_VERDICT, CloseReason::NoVerdict)
         } else if let Some((_, reason)) = self.last_moment().filter(|(end, _)| *end <= now) {
             (farewell(reason), reason)
         } else {
             (&replies::TIMEOUT, CloseReason::Timeout)
         };
-        self.open.clear();
+        self.give_up_questions();
         if self.phase != Phase::Handshake {
             self.say(reply, out);
         }
         self.close(reason);
+        Some(eof)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called at the latest.
@@ -285,10 +288,12 @@ impl ServerSession {
         if let Some(Pending::Greet(_, until)) = self.pending {
             return Some(until);
         }
-        // The question at the front was asked first. Replies at the front wait for the output and for nobody.
-        let question = self.open.iter().find(|open| open.replies.is_none());
-        let ends = self.ends_at().filter(|_| self.open.is_empty());
-        question.map(|open| open.deadline).or_else(|| self.timer.deadline().into_iter().chain(ends).min())
+        if let Some(question) = self.question {
+            return Some(question.deadline);
+        }
+        // Replies wait for the output, which the driver bounds.
+        let ends = self.ends_at().filter(|_| self.saying.is_none());
+        self.timer.deadline().into_iter().chain(ends).min()
     }
 
     /// When the session ends whatever comes: a write of the output must not take longer either.
@@ -328,7 +333,7 @@ impl ServerSession {
     ///
     /// # Errors
     /// [`ApiMisuse::Handshake`] when none was due.
-    pub fn tls_established(&mut self, _now: Tick) -> Result<(), ApiMisuse> {
+    pub fn tls_established(&mut self) -> Result<(), ApiMisuse> {
         if self.phase != Phase::Handshake || self.pending.is_some() {
             return Err(ApiMisuse::Handshake);
         }
@@ -352,7 +357,7 @@ impl ServerSession {
         if self.is_over() {
             return;
         }
-        self.open.clear();
+        self.give_up_questions();
         if self.phase != Phase::Handshake {
             self.say(&replies::SHUTTING_DOWN, out);
         }
@@ -410,22 +415,22 @@ impl ServerSession {
         }
     }
 
-    fn may_ask_more(&self) -> bool {
-        self.open.len() < self.settings.limits.open_recipients
-            && self.open.iter().all(|open| matches!(open.topic, Topic::Rcpt))
-    }
-
     /// Opens a question, and starts the clock on the application.
-    fn question(&mut self, now: Tick, topic: Topic) -> QuestionId {
+    fn ask<'i>(&mut self, now: Tick, about: Exchange, ask: Ask<&'i str>) -> ServerNext<&'i str> {
         let deadline = now + self.settings.timeouts.verdict;
-        self.queue(topic, None, deadline)
+        self.question = Some(Question { about, extended: false, deadline });
+        ServerNext::Ask(ask)
     }
 
-    fn queue(&mut self, topic: Topic, replies: Option<Replies>, deadline: Tick) -> QuestionId {
-        let id = QuestionId(self.next_question);
-        self.next_question = self.next_question.wrapping_add(1);
-        self.open.push_back(Open { id, topic, replies, deadline });
-        id
+    /// Neither an answer nor a reply to a message comes any more.
+    fn give_up_questions(&mut self) {
+        self.question = None;
+        self.saying = None;
+    }
+
+    /// Returns `true` between a reply and a command.
+    const fn is_at_boundary(&self) -> bool {
+        self.question.is_none() && self.saying.is_none()
     }
 
     /// Starts the clock on the peer.
@@ -451,18 +456,18 @@ impl ServerSession {
         }
     }
 
-    /// Puts a reply in its place: behind the questions that came before it.
-    fn say(&mut self, reply: &Reply, out: &mut BytesMut) {
-        self.say_times(reply, 1, out);
+    /// Says a reply. No question is open and no other reply waits: otherwise nothing is read.
+    fn say(&self, reply: &Reply, out: &mut BytesMut) {
+        debug_assert!(self.is_at_boundary());
+        out.extend_from_slice(reply.as_ref().as_bytes());
     }
 
-    /// The same, so many times.
-    fn say_times(&mut self, reply: &Reply, times: usize, out: &mut BytesMut) {
-        if self.open.is_empty() && times == 1 {
-            out.extend_from_slice(reply.as_ref().as_bytes());
+    /// Says a reply this many times, as far as the output has room.
+    fn say_times(&mut self, reply: Reply, times: usize, out: &mut BytesMut) {
+        if times == 1 {
+            self.say(&reply, out);
         } else {
-            // It is known already, so its deadline never counts.
-            self.queue(Topic::Rcpt, Some(Replies::Same(reply.clone(), times)), Tick::ORIGIN);
+            self.saying = Some(Replies::Same(reply, times));
             self.drain(out);
         }
     }
@@ -489,7 +494,7 @@ impl ServerSession {
         } else {
             return;
         };
-        if self.open.is_empty() && self.pending.is_none() {
+        if self.is_at_boundary() && self.pending.is_none() {
             self.say(&replies::TOO_MANY_ERRORS, out);
             self.close(reason);
         }
@@ -498,7 +503,7 @@ impl ServerSession {
     /// Says 421 when the session is to end and stands at a boundary.
     fn leave(&mut self, out: &mut BytesMut) -> bool {
         let Some(reason) = self.leaving else { return false };
-        let busy = !self.open.is_empty() || matches!(self.phase, Phase::Content | Phase::Handshake);
+        let busy = !self.is_at_boundary() || matches!(self.phase, Phase::Content | Phase::Handshake);
         let leaves = !busy && !self.is_over();
         if leaves {
             self.say(farewell(reason), out);
@@ -514,7 +519,7 @@ impl ServerSession {
     fn end(&mut self) {
         self.closed = true;
         self.phase = Phase::Closed;
-        self.open.clear();
+        self.give_up_questions();
     }
 
     /// When the session ends whatever comes, and why then. Content is not interrupted for want of a message.
@@ -541,14 +546,4 @@ const fn farewell(reason: CloseReason) -> &'static Reply {
         CloseReason::NoMessage => &replies::NO_MESSAGE,
         _ => &replies::SESSION_TOO_LONG,
     }
-}
-
-/// Whether a whole line is there that is RCPT. What has a bare LF in it waits for the answers: it ends the session.
-fn starts_with_rcpt(input: &[u8]) -> bool {
-    let is_rcpt = input.get(..5).is_some_and(|verb| verb.eq_ignore_ascii_case(b"RCPT "));
-    is_rcpt
-        && input
-            .split(|octet| *octet == b'\n')
-            .next()
-            .is_some_and(|line| line.len() < input.len() && line.ends_with(b"\r"))
 }

@@ -1,27 +1,27 @@
 //! What a session asks of its driver, and how it ends.
 
+use alloc::string::String;
 use core::ops::Range;
 
-use posthaste_wire::Reply;
+use posthaste_wire::Refusal;
 
-use super::{Ask, QuestionId};
+use super::Ask;
 
-/// What a driver has to do.
+/// What a driver has to do. `ServerNext<&str>` borrows from the input, `ServerNext` owns its text.
 #[derive(Debug)]
-pub enum ServerNext<'i> {
+pub enum ServerNext<S: AsRef<str> = String> {
     /// Read more input. Everything written so far has been flushed.
     NeedInput,
     /// Write the output buffer out, whole.
     Flush,
-    /// Answer one of the open questions; nothing can be read before.
-    NeedAnswer,
-    /// A question to the application.
-    Ask(QuestionId, Ask<'i>),
+    /// Answer this question with [`ServerSession::answer`](super::ServerSession::answer), before
+    /// anything else is read.
+    Ask(Ask<S>),
     /// A piece of content: this range of the input.
     Content(Range<usize>),
     /// The content is not taken, for a reason that was found in it: what was handed out of it must be thrown away.
     /// The rest is swallowed, and the reply follows the true end.
-    ContentRefused(Reply),
+    ContentRefused(Refusal),
     /// Content that was refused before has come to its end, or to that of a chunk of it; its reply is in the output.
     ContentSwallowed,
     /// The client has given up a message between two chunks: what was handed out of it must be thrown away.
@@ -32,6 +32,23 @@ pub enum ServerNext<'i> {
     StartTls,
     /// Write the output out and close the connection.
     Close(CloseReason),
+}
+
+impl ServerNext<&str> {
+    /// The owned form, for drivers that change the input before they answer.
+    pub fn into_owned(self) -> ServerNext {
+        match self {
+            Self::NeedInput => ServerNext::NeedInput,
+            Self::Flush => ServerNext::Flush,
+            Self::Ask(ask) => ServerNext::Ask(ask.into_owned()),
+            Self::Content(range) => ServerNext::Content(range),
+            Self::ContentRefused(refusal) => ServerNext::ContentRefused(refusal),
+            Self::ContentSwallowed => ServerNext::ContentSwallowed,
+            Self::ContentAborted => ServerNext::ContentAborted,
+            Self::StartTls => ServerNext::StartTls,
+            Self::Close(reason) => ServerNext::Close(reason),
+        }
+    }
 }
 
 /// Why a session ends.
@@ -80,7 +97,7 @@ pub enum CloseReason {
 
 /// How a connection stood when the client closed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Eof {
+pub struct ServerEof {
     /// A transaction was under way; it is void.
     pub in_transaction: bool,
 }

@@ -90,7 +90,7 @@ impl ServerSession {
             return Some(&replies::UNKNOWN_PARAMETER);
         }
         if mail.size.is_some_and(|size| size > self.settings.limits.message) {
-            return Some(&replies::MESSAGE_TOO_LARGE);
+            return Some(replies::MESSAGE_TOO_LARGE.reply());
         }
         if mail.by.is_some_and(|by| is_too_soon(by, offers)) {
             return Some(&replies::BY_TOO_SOON);

@@ -3,8 +3,8 @@
 use bytes::BytesMut;
 use posthaste_wire::Reply;
 
-use super::{Ask, CloseReason, ServerNext, ServerSession, Topic, replies};
-use crate::Tick;
+use super::{Ask, CloseReason, ServerNext, ServerSession, replies};
+use crate::{Tick, table::Exchange};
 
 #[derive(Debug, Clone)]
 pub(super) enum Pending {
@@ -26,13 +26,10 @@ impl ServerSession {
         now: Tick,
         input_is_empty: bool,
         out: &mut BytesMut,
-    ) -> Option<ServerNext<'i>> {
+    ) -> Option<ServerNext<&'i str>> {
         let pending = self.pending.take()?;
         match pending {
-            Pending::Greeting => {
-                let id = self.question(now, Topic::Connect);
-                Some(ServerNext::Ask(id, Ask::Connect))
-            }
+            Pending::Greeting => Some(self.ask(now, Exchange::Greeting, Ask::Connect)),
             Pending::Greet(_, until) if input_is_empty && now < until => {
                 self.pending = Some(pending);
                 Some(ServerNext::NeedInput)

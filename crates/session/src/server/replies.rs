@@ -1,6 +1,6 @@
 //! The session's own replies, each with the enhanced code that RFC 3463 and RFC 5248 register for it.
 
-use posthaste_wire::Reply;
+use posthaste_wire::{Refusal, Reply, refusal};
 
 pub(super) static OK: Reply = Reply::from_static("250 2.0.0 Ok\r\n");
 pub(super) static BYE: Reply = Reply::from_static("221 2.0.0 Bye\r\n");
@@ -21,7 +21,6 @@ pub(super) static NO_MESSAGE: Reply = Reply::from_static("421 4.4.2 No message f
 pub(super) static NO_VERDICT: Reply = Reply::from_static("421 4.3.0 No decision in time, try again later\r\n");
 pub(super) static TOO_MANY_ERRORS: Reply = Reply::from_static("421 4.7.0 Too many errors\r\n");
 pub(super) static FOREIGN_PROTOCOL: Reply = Reply::from_static("421 4.7.0 This is an SMTP server\r\n");
-pub(super) static LOCAL_ERROR: Reply = Reply::from_static("451 4.3.0 Local error, try again later\r\n");
 pub(super) static TOO_MANY_RECIPIENTS: Reply =
     Reply::from_static("452 4.5.3 Too many recipients, send the rest in another transaction\r\n");
 
@@ -41,7 +40,7 @@ pub(super) static AUTH_CANCELLED: Reply = Reply::from_static("501 5.7.0 Authenti
 pub(super) static AUTH_REQUIRED: Reply = Reply::from_static("530 5.7.0 Authentication required\r\n");
 pub(super) static TLS_REQUIRED: Reply = Reply::from_static("530 5.7.0 Send STARTTLS first\r\n");
 pub(super) static AUTH_NEEDS_TLS: Reply = Reply::from_static("538 5.7.11 Send STARTTLS first\r\n");
-pub(super) static MESSAGE_TOO_LARGE: Reply = Reply::from_static("552 5.3.4 Message too large\r\n");
+pub(super) static MESSAGE_TOO_LARGE: Refusal = refusal!("552 5.3.4 Message too large");
 pub(super) static UNAUTHORIZED_PIPELINING: Reply =
     Reply::from_static("554 5.5.0 Wait for the reply before sending more\r\n");
 pub(super) static EARLY_TALKER: Reply = Reply::from_static("554 5.5.0 Wait for the greeting\r\n");
@@ -50,7 +49,7 @@ pub(super) static UNKNOWN_PARAMETER: Reply = Reply::from_static("555 5.5.4 Param
 pub(super) static BY_TOO_SOON: Reply = Reply::from_static("554 5.5.4 BY has less time than is needed\r\n");
 pub(super) static HELD_TOO_LONG: Reply = Reply::from_static("501 5.5.4 HOLDFOR or HOLDUNTIL goes beyond the limit\r\n");
 
-pub(super) static CONTENT_BARE_CR: Reply = Reply::from_static("550 5.5.2 The content has a bare CR\r\n");
-pub(super) static CONTENT_BARE_LF: Reply = Reply::from_static("550 5.5.2 The content has a bare LF\r\n");
-pub(super) static CONTENT_NUL: Reply = Reply::from_static("550 5.5.2 The content has a NUL\r\n");
-pub(super) static CONTENT_LONG_LINE: Reply = Reply::from_static("550 5.5.2 The content has too long a line\r\n");
+pub(super) static CONTENT_BARE_CR: Refusal = refusal!("550 5.5.2 The content has a bare CR");
+pub(super) static CONTENT_BARE_LF: Refusal = refusal!("550 5.5.2 The content has a bare LF");
+pub(super) static CONTENT_NUL: Refusal = refusal!("550 5.5.2 The content has a NUL");
+pub(super) static CONTENT_LONG_LINE: Refusal = refusal!("550 5.5.2 The content has too long a line");

@@ -40,6 +40,15 @@ pub struct Tolerance {
     pub hello: bool,
 }
 
+/// How a connection stands when its session starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// In clear.
+    Plain,
+    /// TLS is up (RFC 8314), by the driver or by a proxy before it.
+    Tls,
+}
+
 /// The protocol of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Protocol {
@@ -122,8 +131,6 @@ pub struct ServerLimits {
     /// Recipients of a transaction. Default 1,000; RFC 5321 section 4.5.3.1.8 asks for 100. Beyond it: 452; when as many
     /// again have got a 4yz reply, each further one counts as an error.
     pub recipients: usize,
-    /// RCPT questions that may be open at once. Default 1; raise it when recipients are looked up over a network.
-    pub open_recipients: usize,
     /// Refused commands in a session. Default 20, as others have it. Beyond it: 421 and the end.
     pub errors: u32,
     /// Commands that do no work (NOOP, RSET, VRFY, HELP, EHLO; chunks of no octets but the last; MAIL, DATA and messages that
@@ -205,7 +212,6 @@ impl Default for ServerLimits {
             message: 50 * 1_024 * 1_024,
             discarded_content: 1_024 * 1_024 * 1_024,
             recipients: 1_000,
-            open_recipients: 1,
             errors: 20,
             junk_commands: 100,
             auth_failures: 3,

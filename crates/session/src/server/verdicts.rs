@@ -1,206 +1,188 @@
 //! The application's verdicts, and the replies that they become.
 
-use alloc::{format, vec::Vec};
+use alloc::format;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::BytesMut;
-use posthaste_wire::{Reply, ReplyCode};
+use posthaste_wire::{Accepted, Refusal, Reply, ReplyCode};
 
-use super::{
-    CloseReason, Open, Pending, Protocol, QuestionId, Replies, ServerSession, Topic, Transaction, Verdict, replies,
-};
+use super::{CloseReason, Pending, Protocol, Question, Replies, ServerSession, Verdict, replies};
 use crate::{
     ApiMisuse, MAX_OUTPUT, Tick,
-    table::{Exchange, Outcome, Phase},
+    table::{Exchange, Outcome},
 };
 
 impl ServerSession {
-    /// Answers a question.
+    /// Answers the question that is open.
     ///
     /// # Errors
-    /// [`ApiMisuse::UnknownQuestion`], or [`ApiMisuse::Verdict`] when the verdict does not fit: a refusal without a 4yz or
-    /// 5yz reply, an acceptance without a 2yz one, a challenge outside AUTH. The question stays open then.
-    /// [`ApiMisuse::Closed`] when the session has ended before the answer came.
-    pub fn answer(&mut self, now: Tick, id: QuestionId, verdict: Verdict, out: &mut BytesMut) -> Result<(), ApiMisuse> {
+    /// The question stays open.
+    ///
+    /// - [`ApiMisuse::Closed`]: the session ended before the answer came.
+    /// - [`ApiMisuse::OutOfOrder`]: no question is open.
+    /// - [`ApiMisuse::Verdict`]: a challenge outside AUTH, or [`Verdict::Each`] outside LMTP or of
+    ///   another length than the list of recipients.
+    pub fn answer(&mut self, now: Tick, verdict: Verdict, out: &mut BytesMut) -> Result<(), ApiMisuse> {
         if self.is_over() {
             return Err(ApiMisuse::Closed);
         }
-        let position = self.open.iter().position(|open| open.id == id && open.replies.is_none());
-        let open = position.and_then(|position| self.open.get_mut(position)).ok_or(ApiMisuse::UnknownQuestion)?;
-        let topic = open.topic;
-        let mut replies = self.judge(topic, verdict)?;
-        if topic == Topic::Message {
-            self.without_message = now;
-        }
+        let question = self.question.ok_or(ApiMisuse::OutOfOrder)?;
+        let about = question.about;
+        let reply = match verdict {
+            Verdict::Challenge(challenge) if matches!(about, Exchange::Auth | Exchange::AuthResponse) => {
+                self.framer.set_max_line(self.settings.limits.auth_line);
+                Reply::new(ReplyCode::CHALLENGE, None, &STANDARD.encode(challenge))
+            }
+            Verdict::Each(decisions) if self.takes_each(about, &decisions) => {
+                self.counters.junk = 0;
+                self.without_message = now;
+                self.question = None;
+                self.advance(about, Outcome::Positive);
+                self.saying = Some(Replies::Each(decisions.into_iter()));
+                self.drain(out);
+                self.check_budgets(out);
+                return Ok(());
+            }
+            Verdict::Challenge(_) | Verdict::Each(_) => return Err(ApiMisuse::Verdict),
+            // The octets of a chunk come in any case: nothing is said before they have.
+            Verdict::Accept(_) if about == Exchange::Chunk => return Ok(self.chunk_decided(None)),
+            Verdict::Refuse(refusal) if about == Exchange::Chunk => return Ok(self.chunk_decided(Some(refusal))),
+            Verdict::Accept(accepted) => self.accepted(question, accepted),
+            Verdict::Refuse(refusal) => {
+                self.refused(about, &refusal);
+                refusal.into()
+            }
+        };
+        self.question = None;
+        // The transaction is over after this.
+        let recipients = self.transaction.recipients;
+        let outcome = Outcome::from(reply.code());
+        self.advance(about, outcome);
         let delay = self.settings.timeouts.greeting_delay;
-        if topic == Topic::Connect
-            && self.phase == Phase::Greeted
-            && !delay.is_zero()
-            && let Some(greeting) = replies.next()
-        {
-            self.pending = Some(Pending::Greet(greeting, now + delay));
+        match about {
+            Exchange::Greeting if outcome == Outcome::Positive && !delay.is_zero() => {
+                self.pending = Some(Pending::Greet(reply, now + delay));
+                return Ok(());
+            }
+            Exchange::Data if outcome == Outcome::Intermediate => {
+                self.content_starts();
+                self.pending = Some(Pending::StartInput);
+                return Ok(());
+            }
+            Exchange::Auth | Exchange::AuthResponse if outcome != Outcome::Intermediate => self.auth_ended(),
+            Exchange::EndOfData => self.without_message = now,
+            _ => {}
         }
-        if let Some(open) = position.and_then(|position| self.open.get_mut(position)) {
-            open.replies = Some(replies);
+        let times = if about == Exchange::EndOfData { self.replies_to_message(recipients) } else { 1 };
+        let is_farewell = reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE;
+        self.say_times(reply, times, out);
+        if is_farewell {
+            self.close(CloseReason::Application);
         }
-        self.drain(out);
         self.check_budgets(out);
         Ok(())
     }
 
-    /// Says what is known up to the first open question, as far as the output has room.
+    /// Says what is left of the replies to a message, as far as the output has room.
     pub(super) fn drain(&mut self, out: &mut BytesMut) {
         while out.len() < MAX_OUTPUT
-            && let Some(Open { replies: Some(replies), .. }) = self.open.front_mut()
+            && let Some(replies) = &mut self.saying
         {
-            let reply = replies.next();
-            if replies.is_done() {
-                self.open.pop_front();
-            }
-            let Some(reply) = reply else { continue };
-            if reply.code() == ReplyCode::START_MAIL_INPUT {
-                self.pending = Some(Pending::StartInput);
+            let Some(reply) = replies.next() else {
+                self.saying = None;
                 return;
-            }
+            };
             out.extend_from_slice(reply.as_ref().as_bytes());
-            // Nothing follows a 421, neither the replies to later commands nor the answers that are still to come.
+            // No reply follows a 421.
             if reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE {
-                self.open.clear();
+                self.saying = None;
                 self.close(CloseReason::Application);
             }
         }
     }
 
-    /// Turns a verdict into its replies and moves the conversation on.
-    fn judge(&mut self, topic: Topic, verdict: Verdict) -> Result<Replies, ApiMisuse> {
-        let exchange = match topic {
-            Topic::Connect => Exchange::Greeting,
-            Topic::Hello { .. } => Exchange::Hello,
-            Topic::Auth => Exchange::Auth,
-            Topic::AuthResponse => Exchange::AuthResponse,
-            Topic::Mail { .. } => Exchange::Mail,
-            Topic::Rcpt => Exchange::Rcpt,
-            Topic::Data => Exchange::Data,
-            Topic::Chunk => return self.judge_chunk(verdict),
-            Topic::Message => Exchange::EndOfData,
-            Topic::Other => Exchange::Other,
-        };
-        let times = if topic == Topic::Message { self.replies_to_message(self.transaction.recipients) } else { 1 };
-        let reply = match verdict {
-            Verdict::Challenge(challenge) => match topic {
-                Topic::Auth | Topic::AuthResponse => {
-                    self.framer.set_max_line(self.settings.limits.auth_line);
-                    Reply::new(ReplyCode::CHALLENGE, None, &STANDARD.encode(challenge))
-                }
-                _ => return Err(ApiMisuse::Verdict),
-            },
-            Verdict::Each(replies) => return self.judge_each(topic, replies),
-            Verdict::Refuse(reply) => {
-                if Outcome::from(reply.code()) != Outcome::Negative {
-                    return Err(ApiMisuse::Verdict);
-                }
-                self.refused(topic, &reply);
-                reply
-            }
-            Verdict::Accept(Some(reply)) if !reply.code().is_positive() => return Err(ApiMisuse::Verdict),
-            Verdict::Accept(reply) => self.accepted(topic, reply),
-        };
-        let outcome = Outcome::from(reply.code());
-        self.advance(exchange, outcome);
-        match topic {
-            Topic::Mail { smtputf8, binary } if outcome == Outcome::Positive => {
-                self.transaction = Transaction { smtputf8, binary, ..Transaction::default() };
-            }
-            Topic::Data if outcome == Outcome::Intermediate => self.content_starts(),
-            Topic::Auth | Topic::AuthResponse if outcome != Outcome::Intermediate => self.auth_ended(),
-            _ => {}
-        }
-        Ok(Replies::Same(reply, times))
+    /// Returns `true` for one verdict for each recipient of a message (RFC 2033 section 4.2).
+    fn takes_each(&self, about: Exchange, decisions: &[Result<Accepted, Refusal>]) -> bool {
+        about == Exchange::EndOfData
+            && self.settings.protocol == Protocol::Lmtp
+            && decisions.len() == self.transaction.recipients
     }
 
-    /// The verdict on the first chunk. Its octets come in any case, so nothing is said before they have.
-    fn judge_chunk(&mut self, verdict: Verdict) -> Result<Replies, ApiMisuse> {
-        let refusal = match verdict {
-            Verdict::Accept(None) => None,
-            Verdict::Accept(Some(reply)) if reply.code().is_positive() => None,
-            Verdict::Refuse(reply) if Outcome::from(reply.code()) == Outcome::Negative => Some(reply),
-            _ => return Err(ApiMisuse::Verdict),
-        };
+    /// The first chunk of a message may come.
+    fn chunk_decided(&mut self, refusal: Option<Refusal>) {
+        self.question = None;
         self.advance(Exchange::Chunk, Outcome::Intermediate);
         self.content_starts();
         self.transaction.refusal = refusal;
-        Ok(Replies::Same(replies::OK.clone(), 0))
     }
 
-    /// A verdict for each recipient of a message (RFC 2033 section 4.2).
-    fn judge_each(&mut self, topic: Topic, replies: Vec<Reply>) -> Result<Replies, ApiMisuse> {
-        let fits = topic == Topic::Message
-            && self.settings.protocol == Protocol::Lmtp
-            && replies.len() == self.transaction.recipients
-            && replies.iter().all(|reply| Outcome::from(reply.code()) != Outcome::Intermediate);
-        if !fits {
-            return Err(ApiMisuse::Verdict);
-        }
-        self.counters.junk = 0;
-        self.advance(Exchange::EndOfData, Outcome::Positive);
-        Ok(Replies::Each(replies.into_iter()))
-    }
-
-    fn accepted(&mut self, topic: Topic, reply: Option<Reply>) -> Reply {
-        let own = match topic {
-            Topic::Connect => {
+    fn accepted(&mut self, question: Question, accepted: Option<Accepted>) -> Reply {
+        let own = match question.about {
+            Exchange::Greeting => {
                 let name = &self.settings.host_name;
                 let protocol = match self.settings.protocol {
                     Protocol::Smtp => "ESMTP",
                     Protocol::Lmtp => "LMTP",
                 };
-                return reply
-                    .unwrap_or_else(|| Reply::new(ReplyCode::READY, None, &format!("{name} {protocol} ready")));
+                return accepted.map_or_else(
+                    || Reply::new(ReplyCode::READY, None, &format!("{name} {protocol} ready")),
+                    Reply::from,
+                );
             }
-            Topic::Hello { extended } => {
-                self.client.extended = extended;
-                return reply.unwrap_or_else(|| self.hello_reply(extended));
+            Exchange::Hello => {
+                self.client.extended = question.extended;
+                return accepted.map_or_else(|| self.hello_reply(question.extended), Reply::from);
             }
-            Topic::Auth | Topic::AuthResponse => {
+            Exchange::Auth | Exchange::AuthResponse => {
                 self.client.authenticated = true;
                 &replies::AUTHENTICATED
             }
-            Topic::Mail { .. } => &replies::SENDER_OK,
-            Topic::Rcpt => {
+            Exchange::Mail => &replies::SENDER_OK,
+            Exchange::Rcpt => {
                 self.transaction.recipients = self.transaction.recipients.saturating_add(1);
                 &replies::RECIPIENT_OK
             }
-            Topic::Data => return replies::START_INPUT.clone(),
-            Topic::Message => {
+            Exchange::Data => return replies::START_INPUT.clone(),
+            Exchange::EndOfData => {
                 // A client that sends mail does work: its junk commands are those since the last message.
                 self.counters.junk = 0;
                 &replies::QUEUED
             }
-            Topic::Chunk | Topic::Other => &replies::OK,
+            Exchange::Chunk
+            | Exchange::Reset
+            | Exchange::StartTls
+            | Exchange::Handshake
+            | Exchange::Quit
+            | Exchange::Other => &replies::OK,
         };
-        reply.unwrap_or_else(|| own.clone())
+        accepted.map_or_else(|| own.clone(), Reply::from)
     }
 
-    fn refused(&mut self, topic: Topic, reply: &Reply) {
-        match topic {
-            Topic::Connect => self.close(CloseReason::Application),
-            Topic::Auth | Topic::AuthResponse => {
-                self.counters.auth_failures = self.counters.auth_failures.saturating_add(1);
-                self.count_error();
-            }
+    fn refused(&mut self, about: Exchange, refusal: &Refusal) {
+        match about {
+            Exchange::Greeting => self.close(CloseReason::Application),
+            Exchange::Auth | Exchange::AuthResponse => self.auth_failed(),
+            Exchange::Hello => {}
             // A permanent refusal is the client's mistake; guessing recipients is what the budget is for.
-            Topic::Mail { .. } | Topic::Rcpt | Topic::Data | Topic::Chunk | Topic::Message | Topic::Other
-                if reply.code().get() >= 500 =>
-            {
-                self.count_error();
-            }
-            Topic::Rcpt => self.recipient_put_off(),
+            _ if refusal.is_permanent() => self.count_error(),
+            Exchange::Rcpt => self.recipient_put_off(),
             // Trying again at once does no work.
-            Topic::Mail { .. } | Topic::Data | Topic::Chunk | Topic::Message => {
+            Exchange::Mail | Exchange::Data | Exchange::EndOfData => {
                 self.counters.junk = self.counters.junk.saturating_add(1);
             }
-            Topic::Hello { .. } | Topic::Other => {}
+            Exchange::Chunk
+            | Exchange::Reset
+            | Exchange::StartTls
+            | Exchange::Handshake
+            | Exchange::Quit
+            | Exchange::Other => {}
         }
+    }
+
+    /// Counts a login that failed.
+    pub(super) fn auth_failed(&mut self) {
+        self.counters.auth_failures = self.counters.auth_failures.saturating_add(1);
+        self.count_error();
     }
 
     /// A recipient has to wait, which is no mistake. That there are more of these than a transaction takes is one.

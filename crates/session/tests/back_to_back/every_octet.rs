@@ -7,7 +7,7 @@ use posthaste_testkit::{
 };
 use posthaste_wire::Mechanism;
 
-const PLAIN: Setup = Setup { lmtp: false, tls: false, mechanism: None, pipelined: true, open_recipients: 1 };
+const PLAIN: Setup = Setup { lmtp: false, tls: false, mechanism: None, pipelined: true };
 const IN_CHUNKS: Way = Way::Chunks { octets: 9, binary: false, end_apart: false };
 
 /// Tries a dialogue, first as it is and then with every fault at every octet.

@@ -169,16 +169,13 @@ fn an_endless_line_is_too_long_for_every_mechanism() {
 
 #[test]
 fn what_cannot_be_begun_is_not_known() {
-    for name in ["", "X", "CRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-256-PLUS", "PLAIN "] {
-        assert_eq!(
-            ServerMechanism::new(name, server_context(Plain)).err(),
-            Some(SaslError::UnknownMechanism),
-            "{name}"
-        );
+    for mechanism in [CramMd5, ScramSha256Plus] {
+        let begun = ServerMechanism::new(mechanism, server_context(Plain));
+        assert_eq!(begun.err(), Some(SaslError::UnknownMechanism), "{mechanism}");
     }
     let mut context = server_context(External);
     context.external_identity = None;
-    let mut server = ServerMechanism::new("EXTERNAL", context).unwrap();
+    let mut server = ServerMechanism::new(External, context).unwrap();
     assert_eq!(server.start(Some("=")).err(), Some(WRONG));
 }
 
@@ -194,7 +191,7 @@ fn errors_have_the_replies_of_rfc_4954() {
         (SaslError::Transition, "432 4.7.12"),
         (SaslError::Unavailable, "454 4.7.0"),
     ] {
-        assert!(error.reply().as_ref().as_bytes().starts_with(reply.as_bytes()), "{error}");
+        assert!(error.refusal().reply().as_ref().as_bytes().starts_with(reply.as_bytes()), "{error}");
     }
 }
 
@@ -237,7 +234,7 @@ fn an_exchange_that_is_replayed_meets_another_nonce() {
     for server_nonce in [[2; 18], [3; 18]] {
         let mut context = server_context(ScramSha256);
         context.nonce = posthaste_session::sasl::Nonce::from_random(server_nonce);
-        let mut server = ServerMechanism::new("SCRAM-SHA-256", context).unwrap();
+        let mut server = ServerMechanism::new(ScramSha256, context).unwrap();
         let Ok(ServerStep::Challenge(challenge)) = say(&mut server, &[first.as_bytes()]) else { panic!() };
         if heard.is_empty() {
             let server_first = String::from_utf8(challenge).unwrap();

@@ -73,7 +73,7 @@ pub(crate) fn client(mechanism: Mechanism) -> ClientMechanism {
 }
 
 pub(crate) fn server(mechanism: Mechanism) -> ServerMechanism {
-    ServerMechanism::new(mechanism.as_str(), server_context(mechanism)).unwrap()
+    ServerMechanism::new(mechanism, server_context(mechanism)).unwrap()
 }
 
 /// An application that knows one user with a password, and one token.

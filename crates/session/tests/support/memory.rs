@@ -4,12 +4,10 @@
 use std::sync::Arc;
 
 use bytes::{Buf as _, BytesMut};
-use posthaste_session::{ClientNext, ClientSettings, MAX_OUTPUT, ServerNext, ServerSession, Verdict};
-use posthaste_testkit::{
-    client::ClientHarness,
-    clock::Clock,
-    policy::{Policy, Topic},
+use posthaste_session::{
+    ClientNext, ClientSettings, MAX_OUTPUT, ServerNext, ServerSession, Transport, Verdict, table::Exchange,
 };
+use posthaste_testkit::{client::ClientHarness, clock::Clock, policy::Policy};
 
 /// The most octets that a connection may hold above an idle one, its buffers included.
 pub const LIMIT: u64 = 64 * 1_024;
@@ -28,7 +26,7 @@ pub struct Served {
     pub clock: Clock,
     pub policy: Policy,
     /// How many questions of a kind are refused from now on.
-    pub refusals: Option<(Topic, u64, Verdict)>,
+    pub refusals: Option<(Exchange, u64, Verdict)>,
     pub closed: bool,
     /// The client does not read any more.
     pub deaf: bool,
@@ -39,7 +37,7 @@ pub struct Served {
 impl Served {
     pub fn new(settings: &Arc<posthaste_session::ServerSettings>) -> Self {
         let mut served = Self {
-            session: ServerSession::new(Arc::clone(settings), false),
+            session: ServerSession::new(Arc::clone(settings), Transport::Plain),
             clock: Clock::default(),
             policy: Policy::default(),
             refusals: None,
@@ -82,20 +80,21 @@ impl Served {
                     assert!(self.out.len() <= MAX_OUTPUT + 1_024, "{} octets wait to be read", self.out.len());
                     stop = Some(false);
                 }
-                ServerNext::Ask(id, ask) => {
+                ServerNext::Ask(ask) => {
+                    let ask = ask.into_owned();
                     let verdict = match &mut self.refusals {
-                        Some((topic, left, verdict)) if *topic == Topic::of(&ask) && *left > 0 => {
+                        Some((exchange, left, verdict)) if *exchange == ask.exchange() && *left > 0 => {
                             *left -= 1;
                             verdict.clone()
                         }
                         _ => self.policy.verdict(&ask).unwrap_or(Verdict::Accept(None)),
                     };
-                    self.session.answer(self.clock.now(), id, verdict, &mut self.out).expect("it fits");
+                    self.session.answer(self.clock.now(), verdict, &mut self.out).expect("it fits");
                 }
                 ServerNext::Close(_) => self.closed = true,
                 // Its octets are another layer's.
                 ServerNext::StartTls => {
-                    self.session.tls_established(self.clock.now()).expect("it is due");
+                    self.session.tls_established().expect("it is due");
                     self.out.clear();
                 }
                 ServerNext::Flush => self.out.clear(),

@@ -3,8 +3,8 @@
 //! | second octet | event |
 //! |---|---|
 //! | 0 to 31 | time goes by |
-//! | 32 to 63 | so many questions of the next ones stay open |
-//! | 64 to 127 | one of the first four open questions is answered, in one of sixteen ways |
+//! | 32 to 63 | the next n questions stay open |
+//! | 64 to 127 | the open question is answered, in one of sixteen ways |
 //! | 128 to 159 | content is refused |
 //! | 160 to 191 | shutdown |
 //! | 192 to 223 | the peer closes its side |
@@ -17,7 +17,7 @@ pub(super) enum Event<'a> {
     Octets(&'a [u8]),
     Wait(Duration),
     Hold(usize),
-    Answer { place: usize, verdict: usize },
+    Answer(usize),
     Refuse(u16),
     Shutdown,
     End,
@@ -34,8 +34,8 @@ pub(super) fn events(mut stream: &[u8]) -> Vec<Event<'_>> {
         events.push(match kind {
             0..32 => Event::Wait(TIMES[argument % TIMES.len()]),
             32..64 => Event::Hold(argument),
-            64..128 => Event::Answer { place: usize::from((kind - 64) / 16), verdict: argument % 16 },
-            128..160 => Event::Refuse([452, 554, 421, 250][argument % 4]),
+            64..128 => Event::Answer(argument % 16),
+            128..160 => Event::Refuse([452, 554, 421, 550][argument % 4]),
             160..192 => Event::Shutdown,
             192..224 => Event::End,
             224.. => Event::Octets(std::slice::from_ref(kind)),

@@ -22,7 +22,7 @@ fn server(mechanism: Mechanism, lines: &[&[u8]]) {
     let mut context = ServerContext::new(Nonce::from_random([2; 18]), UnknownUsers::new(Secret::new([3; 32]), 4_096));
     context.channel_bindings.extend((mechanism == Mechanism::ScramSha256Plus).then(binding));
     context.external_identity = Some("CN=x".into());
-    let Ok(mut exchange) = ServerMechanism::new(mechanism.as_str(), context) else { return };
+    let Ok(mut exchange) = ServerMechanism::new(mechanism, context) else { return };
     let mut over = false;
     for line in lines {
         let mut step = exchange.respond(STANDARD.encode(line).as_bytes());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use posthaste_session::{
-    ApiMisuse, ServerSettings, Verdict,
+    ApiMisuse, Ask, ServerSettings, Transport, Verdict,
     server::{CloseReason, FutureRelease, Protocol},
 };
 use posthaste_wire::{Mechanism, MechanismSet, parameter::DateTime};
@@ -11,7 +11,7 @@ use posthaste_wire::{Mechanism, MechanismSet, parameter::DateTime};
 use super::events::{Event, events};
 use crate::{
     choices::{Choices, Chunking},
-    policy::{refusal, reply},
+    policy::{accept, decision, refusal, refuse},
     server::{self, ServerHarness, Stop},
 };
 
@@ -62,7 +62,6 @@ fn settings([offers, more, limits]: [u8; 3]) -> ServerSettings {
         max_date_time: DateTime::parse("2030-01-01T00:00:00Z").expect("a time").into_owned(),
     });
     settings.offers.limits = is(more, 5);
-    settings.limits.open_recipients = if is(more, 6) { 4 } else { 1 };
     settings.tolerance.hello = is(more, 7);
     settings.tolerance.dots = !is(more, 7);
     if is(limits, 0) {
@@ -99,8 +98,8 @@ struct Run {
 }
 
 fn serve(settings: &ServerSettings, [_, more, _]: [u8; 3], events: &[Event<'_>], mut chunking: Chunking) -> Run {
-    let tls_at_once = more & 1 == 1;
-    let mut harness = ServerHarness::new(settings.clone(), tls_at_once);
+    let transport = if more & 1 == 1 { Transport::Tls } else { Transport::Plain };
+    let mut harness = ServerHarness::new(settings.clone(), transport);
     let mut position = 0;
     let mut said_start_tls = false;
     harness.run();
@@ -124,11 +123,11 @@ fn serve(settings: &ServerSettings, [_, more, _]: [u8; 3], events: &[Event<'_>],
                 said_start_tls |= go_on(&mut harness, b"");
             }
             Event::Hold(questions) => harness.policy.hold(questions),
-            Event::Answer { place, verdict } => {
-                answer(&mut harness, place, verdict);
+            Event::Answer(verdict) => {
+                answer(&mut harness, verdict);
                 said_start_tls |= go_on(&mut harness, b"");
             }
-            Event::Refuse(code) => harness.session.refuse_content(reply(&format!("{code} no"))),
+            Event::Refuse(code) => harness.session.refuse_content(refusal(&format!("{code} no"))),
             Event::Shutdown => harness.shutdown(),
             Event::End => {
                 harness.end_of_input();
@@ -136,11 +135,11 @@ fn serve(settings: &ServerSettings, [_, more, _]: [u8; 3], events: &[Event<'_>],
         }
     }
     // Whatever is still asked is accepted in the end.
-    while harness.closed.is_none() && !harness.held.is_empty() {
-        let (open, answered) = (harness.held.len(), harness.events.len());
-        answer(&mut harness, 0, 0);
+    while harness.closed.is_none() && harness.held.is_some() {
+        let answered = harness.events.len();
+        answer(&mut harness, 0);
         said_start_tls |= go_on(&mut harness, b"");
-        assert!(harness.closed.is_some() || harness.held.len() < open || harness.events.len() > answered);
+        assert!(harness.closed.is_some() || harness.held.is_none() || harness.events.len() > answered);
     }
     let by_chunking = [CloseReason::ResidueBeforeTls, CloseReason::TooSlow];
     Run {
@@ -161,29 +160,24 @@ fn go_on(harness: &mut ServerHarness, octets: &[u8]) -> bool {
     said_start_tls
 }
 
-/// Answers a question that was left open. A verdict that does not fit leaves it open.
-fn answer(harness: &mut ServerHarness, place: usize, verdict: usize) {
-    let Some(question) = harness.held.get(place).cloned() else { return };
-    let recipients = question
-        .2
-        .bytes()
-        .filter(u8::is_ascii_digit)
-        .fold(0, |number, digit| (number * 10 + usize::from(digit - b'0')) % 1_000);
+/// Answers the question that was left open. A verdict that does not fit leaves it open.
+fn answer(harness: &mut ServerHarness, verdict: usize) {
+    let Some(ask) = &harness.held else { return };
+    let recipients = if let Ask::Message { recipients } = ask { *recipients } else { 0 };
     let verdict = match verdict {
         0 => Verdict::Accept(None),
-        1 => Verdict::Accept(Some(reply(&format!("250 {}", "long ".repeat(100))))),
-        2 => refusal("450 4.0.0 later"),
-        3 => refusal("550 5.0.0 no"),
-        4 => refusal("421 4.3.2 enough"),
+        1 => accept(&format!("250 {}", "long ".repeat(100))),
+        2 => refuse("450 4.0.0 later"),
+        3 => refuse("550 5.0.0 no"),
+        4 => refuse("421 4.3.2 enough"),
         5 => Verdict::Challenge(b"who?".to_vec()),
-        6 => Verdict::Each((0..recipients).map(|place| reply(["250 ok", "450 no", "550 no"][place % 3])).collect()),
-        7 => Verdict::Refuse(reply("250 ok")),
-        8 => Verdict::Accept(Some(reply("550 no"))),
-        9 => Verdict::Accept(Some(reply("354 go"))),
-        _ => Verdict::Each(vec![reply("354 go"); recipients]),
+        6 => Verdict::Each((0..recipients).map(|place| decision(["250 ok", "450 no", "550 no"][place % 3])).collect()),
+        7 => Verdict::Each(vec![decision("550 no"); recipients]),
+        8 => Verdict::Each(vec![decision("250 ok"); recipients + 1]),
+        9 => Verdict::Each(Vec::new()),
+        _ => Verdict::Challenge(Vec::new()),
     };
-    if let Err(error) = harness.answer(place, verdict) {
+    if let Err(error) = harness.answer(verdict) {
         assert_eq!(error, ApiMisuse::Verdict);
-        harness.held.insert(place, question);
     }
 }

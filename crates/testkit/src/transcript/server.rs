@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use posthaste_session::{
-    ServerSettings, Verdict,
-    server::{Eof, FutureRelease, Protocol},
+    ServerSettings, Transport, Verdict,
+    server::{FutureRelease, Protocol, ServerEof},
 };
 use posthaste_wire::{Mechanism, MechanismSet, parameter::DateTime};
 
 use super::{Step, Transcript, shown, unescape};
 use crate::{
     choices::Chunking,
-    policy::{Topic, refusal, reply},
+    policy::{self, accept, decision, refusal, refuse},
     server::{Event, ServerHarness, Stop},
 };
 
@@ -36,13 +36,13 @@ struct Run<'a> {
     harness: ServerHarness,
     chunking: Chunking,
     position: usize,
-    eof: Option<Eof>,
+    eof: Option<ServerEof>,
 }
 
 impl<'a> Run<'a> {
     fn new(context: &'a str, transcript: &Transcript, chunking: Chunking) -> Self {
-        let (settings, tls) = settings(transcript);
-        Self { context, harness: ServerHarness::new(settings, tls), chunking, position: 0, eof: None }
+        let (settings, transport) = settings(transcript);
+        Self { context, harness: ServerHarness::new(settings, transport), chunking, position: 0, eof: None }
     }
 
     fn replay(mut self, transcript: &Transcript) -> Vec<Event> {
@@ -117,19 +117,18 @@ impl<'a> Run<'a> {
         let harness = &mut self.harness;
         match word {
             "accept" | "refuse" | "challenge" | "each" => {
-                let (topic, rest) = rest.split_once(' ').unwrap_or((rest, ""));
-                let topic = Topic::named(topic).unwrap_or_else(|| panic!("{place}: no such topic"));
-                harness.policy.script(topic, verdict(word, rest));
+                let (name, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+                let question = policy::question(name).unwrap_or_else(|| panic!("{place}: no such question"));
+                harness.policy.script(question, verdict(word, rest));
             }
             "hold" => harness.policy.hold(number(place, rest)),
             "answer" => {
-                let (at, rest) = rest.split_once(' ').unwrap_or((rest, "accept"));
                 let (word, rest) = rest.split_once(' ').unwrap_or((rest, ""));
-                let answered = harness.answer(number(place, at) - 1, verdict(word, rest));
+                let answered = harness.answer(verdict(word, rest));
                 assert!(answered.is_ok(), "{place}: {answered:?}");
                 harness.run();
             }
-            "refuse-content" => harness.session.refuse_content(reply(rest)),
+            "refuse-content" => harness.session.refuse_content(refusal(rest)),
             "shutdown" => harness.shutdown(),
             "eof" => self.eof = Some(harness.end_of_input()),
             "in-transaction" => assert!(self.eof.is_some_and(|eof| eof.in_transaction), "{place}"),
@@ -160,10 +159,10 @@ impl<'a> Run<'a> {
 fn verdict(word: &str, rest: &str) -> Verdict {
     match (word, rest) {
         ("accept", "") => Verdict::Accept(None),
-        ("accept", line) => Verdict::Accept(Some(reply(line))),
+        ("accept", line) => accept(line),
         ("challenge", text) => Verdict::Challenge(unescape(text)),
-        ("each", lines) => Verdict::Each(lines.split(" / ").map(reply).collect()),
-        (_, line) => refusal(line),
+        ("each", lines) => Verdict::Each(lines.split(" / ").map(decision).collect()),
+        (_, line) => refuse(line),
     }
 }
 
@@ -184,9 +183,9 @@ fn number(place: &str, text: &str) -> usize {
     text.parse().unwrap_or_else(|_| panic!("{place}: {text:?} is no number"))
 }
 
-fn settings(transcript: &Transcript) -> (ServerSettings, bool) {
+fn settings(transcript: &Transcript) -> (ServerSettings, Transport) {
     let mut settings = ServerSettings::new("mx.test");
-    let mut tls = false;
+    let mut transport = Transport::Plain;
     for line in &transcript.setup {
         let mut words = line.split(' ');
         match words.next() {
@@ -195,11 +194,11 @@ fn settings(transcript: &Transcript) -> (ServerSettings, bool) {
                 let (name, value) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
                 limit(&mut settings, name, number(line, value));
             }
-            Some("tls-on-connect") => tls = true,
+            Some("tls-on-connect") => transport = Transport::Tls,
             _ => {}
         }
     }
-    (settings, tls)
+    (settings, transport)
 }
 
 fn offer(settings: &mut ServerSettings, word: &str) {
@@ -243,7 +242,6 @@ fn limit(settings: &mut ServerSettings, name: &str, value: usize) {
         "message" => limits.message = value as u64,
         "discarded-content" => limits.discarded_content = value as u64,
         "recipients" => limits.recipients = value,
-        "open-recipients" => limits.open_recipients = value,
         "errors" => limits.errors = small,
         "junk-commands" => limits.junk_commands = small,
         "auth-failures" => limits.auth_failures = small,

@@ -19,7 +19,7 @@ use posthaste_tokio::{
         crypto::aws_lc_rs::default_provider,
         pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     },
-    session::{ServerSession, ServerSettings},
+    session::{ServerSession, ServerSettings, Transport},
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, DuplexStream, ReadBuf};
 
@@ -149,7 +149,7 @@ pub(crate) fn settings() -> ServerSettings {
 }
 
 pub(crate) fn driver<S: AsyncRead + AsyncWrite + Unpin>(stream: S, settings: ServerSettings) -> ServerDriver<S> {
-    ServerDriver::new(Connection::new(stream), ServerSession::new(Arc::new(settings), false))
+    ServerDriver::new(Connection::new(stream), ServerSession::new(Arc::new(settings), Transport::Plain))
 }
 
 /// Reads one reply.

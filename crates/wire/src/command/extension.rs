@@ -1,5 +1,6 @@
 //! ETRN, and the attributes of XCLIENT and XFORWARD.
 
+use alloc::string::String;
 use core::fmt;
 
 use crate::{
@@ -10,16 +11,16 @@ use crate::{
 
 /// Whose mail a client asks for: the argument of ETRN (RFC 1985 section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Node<'a> {
+pub enum Node<S: AsRef<str> = String> {
     /// `name`: the mail for that host.
-    Host(Domain<&'a str>),
+    Host(Domain<S>),
     /// `@name`: the mail for all hosts of that domain.
-    Subdomains(Domain<&'a str>),
+    Subdomains(Domain<S>),
     /// `#name`: that queue, of whatever names the server has.
-    Queue(&'a str),
+    Queue(S),
 }
 
-impl<'a> Node<'a> {
+impl<'a> Node<&'a str> {
     pub(super) fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         let domain = |name, offset| {
             Domain::parse(name).map_err(|error| SyntaxError { kind: SyntaxErrorKind::Node, ..error.at(offset) })
@@ -35,14 +36,34 @@ impl<'a> Node<'a> {
             _ => domain(text, 0).map(Self::Host),
         }
     }
+
+    /// The owned form.
+    pub fn into_owned(self) -> Node {
+        match self {
+            Self::Host(name) => Node::Host(name.into_owned()),
+            Self::Subdomains(name) => Node::Subdomains(name.into_owned()),
+            Self::Queue(name) => Node::Queue(name.into()),
+        }
+    }
 }
 
-impl fmt::Display for Node<'_> {
+impl<S: AsRef<str>> Node<S> {
+    /// The borrowed form.
+    pub fn borrowed(&self) -> Node<&str> {
+        match self {
+            Self::Host(name) => Node::Host(name.borrowed()),
+            Self::Subdomains(name) => Node::Subdomains(name.borrowed()),
+            Self::Queue(name) => Node::Queue(name.as_ref()),
+        }
+    }
+}
+
+impl<S: AsRef<str>> fmt::Display for Node<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host(name) => name.fmt(f),
             Self::Subdomains(name) => write!(f, "@{name}"),
-            Self::Queue(name) => write!(f, "#{name}"),
+            Self::Queue(name) => write!(f, "#{}", name.as_ref()),
         }
     }
 }

@@ -81,7 +81,7 @@ pub enum Command<'a> {
     /// `AUTH mechanism [initial-response]` (RFC 4954).
     Auth(Auth<'a>),
     /// `ETRN node` (RFC 1985).
-    Etrn(Node<'a>),
+    Etrn(Node<&'a str>),
     /// `BURL url [LAST]` (RFC 4468): the content is fetched from there.
     Burl {
         /// The URL as it came, without spaces; which schemes there are is the application's to say.

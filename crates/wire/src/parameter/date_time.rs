@@ -1,6 +1,6 @@
 //! Points in time (RFC 3339), as HOLDUNTIL and RRVS have them.
 
-use alloc::string::String;
+use alloc::{format, string::String};
 use core::{fmt, ops::RangeInclusive};
 
 use nom::{
@@ -42,6 +42,24 @@ impl<'a> DateTime<&'a str> {
     /// The owned form.
     pub fn into_owned(self) -> DateTime {
         DateTime { text: self.text.into(), seconds: self.seconds }
+    }
+}
+
+impl DateTime {
+    /// Writes seconds since 1970-01-01T00:00:00Z as a point in time in UTC. `None`: outside the years 0000 to 9999.
+    ///
+    /// ```
+    /// use posthaste_wire::parameter::DateTime;
+    /// assert_eq!(DateTime::from_unix_seconds(1_246_932_000).unwrap().as_str(), "2009-07-07T02:00:00Z");
+    /// ```
+    pub fn from_unix_seconds(seconds: i64) -> Option<Self> {
+        let (year, month, day) = day_since_1970(seconds.div_euclid(86_400));
+        let of_day = seconds.rem_euclid(86_400);
+        let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
+        (0..=9_999).contains(&year).then(|| Self {
+            text: format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"),
+            seconds,
+        })
     }
 }
 
@@ -143,9 +161,36 @@ const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     year * 365 + leap_days + days_before_month + day - 1 - 719_468
 }
 
+/// The year, month and day of a day: the inverse of [`days_since_1970`].
+const fn day_since_1970(days: i64) -> (i64, i64, i64) {
+    // 146,097 days are 400 years; a year of the calculation starts in March.
+    let days = days + 719_468;
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let year = year_of_era + era * 400;
+    if month < 10 { (year, month + 3, day) } else { (year + 1, month - 9, day) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_become_the_text_that_is_parsed_to_them() {
+        let (first, last) = (-62_167_219_200, 253_402_300_799);
+        let steps = (first..=last).step_by(86_399 * 17).chain([-1, 0, 951_782_400, 951_868_800, last]);
+        for seconds in steps {
+            let time = DateTime::from_unix_seconds(seconds).unwrap();
+            assert_eq!(DateTime::parse(time.as_str()).unwrap().unix_seconds(), seconds, "{time}");
+        }
+        assert_eq!(DateTime::from_unix_seconds(first).unwrap().as_str(), "0000-01-01T00:00:00Z");
+        for beyond in [first - 1, last + 1, i64::MIN / 86_400, i64::MAX / 86_400] {
+            assert_eq!(DateTime::from_unix_seconds(beyond), None);
+        }
+    }
 
     #[test]
     fn times_are_seconds_since_1970() {
