@@ -8,7 +8,6 @@ use posthaste_client::Resolver;
 use posthaste_queue::{Draft, Full, NewMessage, Owner, PutError, Queue};
 use posthaste_server::{
     Body, Envelope, Handler, Peer, SaslError, ScramKey, ScramUser, Service, UnknownUsers,
-    session::ServerSettings,
     wire::{
         BodyType, Domain, EnhancedCode, Mail, Rcpt, Reply, ReplyCode,
         parameter::{DeliverByMode, Hold, Priority},
@@ -19,7 +18,6 @@ use tracing::error;
 use crate::{
     AddFields, Event,
     message::{Named, Origin, OutsideError, new_message, terms},
-    offers::as_of_now,
     opening::Opening,
     record::by_after,
     shared::Shared,
@@ -46,10 +44,6 @@ static TOO_MANY: Reply = Reply::from_static("452 4.5.3 Too many recipients, send
 
 impl<Q: Queue, R: Resolver> Service for RelayService<Q, R> {
     type Handler = RelayHandler<Q, R>;
-
-    fn settings(&self, _peer: &Peer, settings: &Arc<ServerSettings>) -> Arc<ServerSettings> {
-        as_of_now(settings)
-    }
 
     async fn connect(&self, _peer: &Peer) -> Result<RelayHandler<Q, R>, Reply> {
         Ok(RelayHandler { shared: Arc::clone(&self.0), draft: None, began: Instant::now(), named: Named::default() })

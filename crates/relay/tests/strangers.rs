@@ -12,7 +12,7 @@ use posthaste_server::{
     session::{ServerSettings, server::Offers},
     wire::Reply,
 };
-use support::{Behavior, Hop, RawHop, Running, options, polite, start};
+use support::{Behavior, Hop, RawHop, Running, offering, options, polite, start};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -67,7 +67,7 @@ async fn a_stranger_causes_one_small_report_a_message() {
 async fn attempt(each: &Try) {
     let Try { mood, recipients, domains, content, mail, rcpt } = *each;
     let name = format!("{mood:?}, {recipients} recipients in {domains} domains, {content} octets, {mail} {rcpt}");
-    let victim = Hop::offering(Offers { dsn: true, ..Offers::default() }).await;
+    let victim = Hop::offering(offering(Offers::default(), |offers| offers.dsn = true)).await;
     let port = target(mood).await;
     let mut options = routed(&[("victim.test", victim.port), ("*", port)]);
     options.policy.relay_domains.push("*.dest.test".parse().unwrap());
@@ -148,7 +148,7 @@ struct Stranger {
 
 impl Stranger {
     async fn new(relay: &Running) -> Self {
-        let mut settings = ServerSettings::new("relay.test");
+        let mut settings = ServerSettings::new("relay.test".parse().unwrap());
         settings.offers = offers();
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, Default::default()).await.unwrap();
         let address = listener.local_address().unwrap();

@@ -1,7 +1,7 @@
 //! The one transition table: everything that moves a conversation on is here, and nothing here knows which role we play.
 //!
 //! A conversation is in one [`Phase`]. Each [`Exchange`] (a command and its reply, or the greeting, the end of data, a
-//! handshake) moves it by the [`Outcome`] of its reply. An exchange without a row is out of order: a server answers
+//! handshake) moves it by the [`ReplyClass`] of its reply. An exchange without a row is out of order: a server answers
 //! 503, a client's caller is refused.
 
 use alloc::string::String;
@@ -49,7 +49,7 @@ pub enum Exchange {
     Rcpt,
     /// DATA up to its 354.
     Data,
-    /// BDAT without LAST and its octets. The intermediate outcome is never said: it stands for the octets' turn.
+    /// BDAT without LAST and its octets. The intermediate class is never said: it stands for the octets' turn.
     Chunk,
     /// Message content up to the reply to its end: that of DATA, or BDAT with LAST and its octets.
     EndOfData,
@@ -71,7 +71,7 @@ pub enum Exchange {
 
 /// What the reply says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum ReplyClass {
     /// 2yz.
     Positive,
     /// 3yz.
@@ -94,12 +94,20 @@ impl Exchange {
             Command::StartTls => Self::StartTls,
             Command::Auth(_) => Self::Auth,
             Command::Quit => Self::Quit,
-            _ => Self::Other,
+            Command::Noop(_)
+            | Command::Vrfy(_)
+            | Command::Expn(_)
+            | Command::Help(_)
+            | Command::Etrn(_)
+            | Command::Burl { .. }
+            | Command::XClient(_)
+            | Command::XForward(_)
+            | Command::Other { .. } => Self::Other,
         }
     }
 }
 
-impl From<ReplyCode> for Outcome {
+impl From<ReplyCode> for ReplyClass {
     fn from(code: ReplyCode) -> Self {
         match code.severity() {
             Severity::Positive => Self::Positive,
@@ -109,25 +117,25 @@ impl From<ReplyCode> for Outcome {
     }
 }
 
-/// A row: in any of these phases, this exchange with this outcome leads there; without a target the phase stays.
+/// A row: in any of these phases, this exchange with this class leads there; without a target the phase stays.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     /// Where it applies.
     pub from: &'static [Phase],
     /// The exchange.
     pub exchange: Exchange,
-    /// Its outcome.
-    pub outcome: Outcome,
+    /// The class of its reply.
+    pub class: ReplyClass,
     /// Where it leads; nothing means that the phase stays.
     pub to: Option<Phase>,
 }
 
-const fn row(from: &'static [Phase], exchange: Exchange, outcome: Outcome, to: Option<Phase>) -> Row {
-    Row { from, exchange, outcome, to }
+const fn row(from: &'static [Phase], exchange: Exchange, class: ReplyClass, to: Option<Phase>) -> Row {
+    Row { from, exchange, class, to }
 }
 
-use Outcome::{Intermediate, Negative, Positive};
 use Phase::{Auth, Chunks, Closed, Content, Greeted, Handshake, Mail, Rcpt, Ready, Spoilt, Start};
+use ReplyClass::{Intermediate, Negative, Positive};
 
 /// The phases in which commands are read.
 const COMMAND: &[Phase] = &[Greeted, Ready, Mail, Rcpt, Chunks, Spoilt];
@@ -174,9 +182,8 @@ pub const TABLE: &[Row] = &[
 ];
 
 /// Where an exchange leads, or nothing when it is out of order.
-pub fn next(phase: Phase, exchange: Exchange, outcome: Outcome) -> Option<Phase> {
-    let row =
-        TABLE.iter().find(|row| row.exchange == exchange && row.outcome == outcome && row.from.contains(&phase))?;
+pub fn next(phase: Phase, exchange: Exchange, class: ReplyClass) -> Option<Phase> {
+    let row = TABLE.iter().find(|row| row.exchange == exchange && row.class == class && row.from.contains(&phase))?;
     Some(row.to.unwrap_or(phase))
 }
 
@@ -192,7 +199,7 @@ pub fn diagram() -> String {
         for from in row.from {
             let to = row.to.unwrap_or(*from);
             if to != *from {
-                let reply = match row.outcome {
+                let reply = match row.class {
                     Positive => "2yz",
                     Intermediate => "3yz",
                     Negative => "4yz, 5yz",
@@ -220,7 +227,7 @@ mod tests {
     fn no_two_rows_contradict_each_other() {
         for (index, one) in TABLE.iter().enumerate() {
             for other in &TABLE[index + 1..] {
-                let same = one.exchange == other.exchange && one.outcome == other.outcome;
+                let same = one.exchange == other.exchange && one.class == other.class;
                 assert!(!same || one.from.iter().all(|phase| !other.from.contains(phase)), "{one:?} {other:?}");
             }
         }

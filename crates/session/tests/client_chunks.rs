@@ -37,7 +37,11 @@ fn codes(client: &ClientHarness) -> Vec<String> {
 
 #[test]
 fn the_way_of_the_content_follows_from_the_offers() {
-    let off = || ClientSettings { chunking: false, ..ClientSettings::default() };
+    let off = || {
+        let mut settings = ClientSettings::default();
+        settings.chunking = false;
+        settings
+    };
     for (offers, settings, mail, kind) in [
         (&[][..], ClientSettings::default(), "MAIL FROM:<a@b>", BodyKind::Data),
         (&["CHUNKING"], ClientSettings::default(), "MAIL FROM:<a@b>", BodyKind::Chunks),

@@ -35,8 +35,8 @@ fn counted<T>(sum: &mut u64, call: impl FnOnce() -> T) -> T {
 impl Conversation {
     fn open() -> Self {
         let mut conversation = Self {
-            client: ClientSession::new(NOW, ClientSettings::default()),
-            server: ServerSession::new(Arc::new(ServerSettings::new("mx.test")), Transport::Plain),
+            client: ClientSession::new(ClientSettings::default()),
+            server: ServerSession::new(Arc::new(ServerSettings::new("mx.test".parse().unwrap())), Transport::Plain),
             up: BytesMut::with_capacity(8 * PIECE),
             down: BytesMut::with_capacity(PIECE),
             client_allocations: 0,
@@ -158,7 +158,7 @@ fn a_message_costs_at_most_four_allocations_in_each_role_whatever_its_size() {
 
 #[test]
 fn an_idle_session_has_at_most_1_kib_of_heap() {
-    let settings = Arc::new(ServerSettings::new("mx.test"));
+    let settings = Arc::new(ServerSettings::new("mx.test".parse().unwrap()));
     let mut server = None;
     let held = measure(|| {
         let mut session = ServerSession::new(Arc::clone(&settings), Transport::Plain);

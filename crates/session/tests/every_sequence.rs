@@ -291,7 +291,7 @@ fn explore(server: &ServerHarness, model: Model, sequence: &mut Vec<Class>, clas
 }
 
 fn check(prefix: &[Class], classes: &[Class], length: u32) {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().unwrap());
     settings.offers.starttls = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.offers.auth_in_clear = true;

@@ -24,13 +24,13 @@ fn table() -> Vec<Row> {
 
 /// The server that the head of the table describes.
 fn settings() -> ServerSettings {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().unwrap());
     settings.offers.starttls = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.offers.auth_in_clear = true;
-    settings.limits.message = 100_000;
+    settings.limits.message_size = 100_000;
     settings.limits.recipients = 100;
-    settings.limits.junk_commands = 100;
+    settings.limits.idle_commands = 100;
     settings
 }
 

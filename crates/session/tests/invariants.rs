@@ -25,7 +25,7 @@ use posthaste_wire::{Mechanism, MechanismSet};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 fn settings() -> ServerSettings {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().unwrap());
     settings.offers.starttls = true;
     settings.offers.chunking = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain]);
@@ -214,7 +214,7 @@ fn c_rset_gives_no_budget_limit_or_login_back() {
     // Of commands that do no work: RSET is one.
     let mut server = greeted();
     codes(&mut server, &b"RSET\r\n".repeat(251));
-    assert_eq!(server.closed, Some(CloseReason::TooManyJunkCommands));
+    assert_eq!(server.closed, Some(CloseReason::TooManyIdleCommands));
     // Of AUTH attempts.
     let mut server = greeted();
     codes(&mut server, b"EHLO c\r\n");
@@ -278,7 +278,7 @@ fn e_nothing_happens_behind_the_end() {
         (b"EHLO c\r\nSTARTTLS\r\nx", CloseReason::ResidueBeforeTls),
         (b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx", CloseReason::UnauthorizedPipelining),
         (&b"X\r\n".repeat(21), CloseReason::TooManyErrors),
-        (&b"NOOP\r\n".repeat(251), CloseReason::TooManyJunkCommands),
+        (&b"NOOP\r\n".repeat(251), CloseReason::TooManyIdleCommands),
         (&[b'x'; 80_000], CloseReason::EndlessLine),
     ];
     for (octets, reason) in ends {

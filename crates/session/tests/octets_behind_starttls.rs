@@ -21,7 +21,7 @@ fn at_a_server() {
     for (residue, octets) in RESIDUES.into_iter().flat_map(|residue| (1..=64).map(move |octets| (residue, octets))) {
         let stream = [b"STARTTLS\r\n", &residue[..octets]].concat();
         for cut in 0..=stream.len() {
-            let mut settings = ServerSettings::new("mx.test");
+            let mut settings = ServerSettings::new("mx.test".parse().unwrap());
             settings.offers.starttls = true;
             let mut server = ServerHarness::new(settings, Transport::Plain);
             server.feed(b"EHLO client.test\r\n");

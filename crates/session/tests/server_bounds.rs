@@ -8,7 +8,7 @@ use posthaste_testkit::server::{Event, ServerHarness, Stop};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn settings() -> ServerSettings {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().unwrap());
     settings.offers.chunking = true;
     settings.offers.starttls = true;
     settings
@@ -32,7 +32,7 @@ fn chunks_of_no_octets_do_no_work() {
     server.feed(&b"BDAT 0\r\n".repeat(99));
     assert_eq!(server.closed, None);
     server.feed(b"BDAT 0\r\n");
-    assert_eq!(server.closed, Some(CloseReason::TooManyJunkCommands));
+    assert_eq!(server.closed, Some(CloseReason::TooManyIdleCommands));
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn of_a_fault_and_the_limit_of_size_the_first_counts() {
         for cut in 1..content.len() {
             for command in ["DATA\r\n".to_owned(), format!("BDAT {} LAST\r\n", content.len())] {
                 let mut settings = settings();
-                settings.limits.message = 8;
+                settings.limits.message_size = 8;
                 let mut server = in_transaction(settings);
                 server.feed(command.as_bytes());
                 server.feed(&content.as_bytes()[..cut]);

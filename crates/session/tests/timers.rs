@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use posthaste_session::{ClientSettings, ServerSettings, Transport, client::ClientTimeouts, server::CloseReason};
+use posthaste_session::{ClientSettings, ServerSettings, Transport, server::CloseReason};
 use posthaste_testkit::{
     client::ClientHarness,
     policy::{refusal, refuse},
@@ -12,7 +12,7 @@ use posthaste_testkit::{
 const SECOND: Duration = Duration::from_secs(1);
 
 fn server() -> ServerHarness {
-    ServerHarness::new(ServerSettings::new("mx.test"), Transport::Plain)
+    ServerHarness::new(ServerSettings::new("mx.test".parse().unwrap()), Transport::Plain)
 }
 
 fn in_content() -> ServerHarness {
@@ -198,7 +198,7 @@ fn an_aborted_session_says_421_in_the_middle_of_anything() {
         (b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 5\r\n12345", 0),
         (b"EHLO c\r\nMAI", 0),
     ] {
-        let mut settings = ServerSettings::new("mx.test");
+        let mut settings = ServerSettings::new("mx.test".parse().unwrap());
         settings.offers.chunking = true;
         let mut server = ServerHarness::new(settings, Transport::Plain);
         server.run();
@@ -377,17 +377,18 @@ fn a_server_is_timed_from_the_moment_at_which_it_is_waited_for() {
 
 #[test]
 fn each_time_of_the_settings_is_that_of_its_reply() {
-    let timeouts = ClientTimeouts {
-        greeting: SECOND,
-        command: 2 * SECOND,
-        mail: 3 * SECOND,
-        rcpt: 4 * SECOND,
-        data: 5 * SECOND,
-        end_of_data: 6 * SECOND,
-        quit: 7 * SECOND,
-        write: 8 * SECOND,
-    };
-    let mut client = ClientHarness::new(ClientSettings { timeouts, ..ClientSettings::default() });
+    let mut settings = ClientSettings::default();
+    let timeouts = &mut settings.timeouts;
+    timeouts.greeting = SECOND;
+    timeouts.command = 2 * SECOND;
+    timeouts.mail = 3 * SECOND;
+    timeouts.rcpt = 4 * SECOND;
+    timeouts.data = 5 * SECOND;
+    timeouts.end_of_data = 6 * SECOND;
+    timeouts.quit = 7 * SECOND;
+    timeouts.write = 8 * SECOND;
+    let mut client = ClientHarness::new(settings);
+    client.feed(b"");
     assert_eq!(client.session.write_timeout(), 8 * SECOND);
     assert_eq!(client_left(&client), Some(1));
     client.feed(b"220 s\r\n");

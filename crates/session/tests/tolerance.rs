@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use posthaste_session::{
-    Ask, ServerNext, ServerSession, ServerSettings, Tick, Transport, Verdict,
-    server::{Protocol, Tolerance},
-};
+use posthaste_session::{Ask, ServerNext, ServerSession, ServerSettings, Tick, Transport, Verdict, server::Protocol};
 use posthaste_testkit::server::ServerHarness;
 
 fn settings(hello: bool, dots: bool, protocol: Protocol) -> ServerSettings {
-    let mut settings = ServerSettings::new("mx.test");
-    settings.tolerance = Tolerance { hello, dots };
+    let mut settings = ServerSettings::new("mx.test".parse().unwrap());
+    settings.tolerance.hello = hello;
+    settings.tolerance.dots = dots;
     settings.protocol = protocol;
     settings
 }

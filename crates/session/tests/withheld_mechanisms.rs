@@ -28,7 +28,7 @@ fn ask(session: &mut ServerSession, line: &str) -> String {
 }
 
 fn session(auth: &[Mechanism], transport: Transport) -> ServerSession {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().unwrap());
     settings.offers.auth = MechanismSet::of(auth);
     settings.offers.starttls = true;
     let mut session = ServerSession::new(Arc::new(settings), transport);

@@ -49,7 +49,7 @@ impl ClientHarness {
     pub fn new(settings: ClientSettings) -> Self {
         let clock = Clock::default();
         Self {
-            session: ClientSession::new(clock.now(), settings),
+            session: ClientSession::new(settings),
             clock,
             events: Vec::new(),
             sent: Vec::new(),

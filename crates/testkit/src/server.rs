@@ -83,12 +83,18 @@ pub struct ServerHarness {
     content: Vec<u8>,
 }
 
+/// 2029-12-31T00:00:00Z, when every harness begins.
+const BEGIN: i64 = 1_893_369_600;
+
 impl ServerHarness {
     /// A session on a new connection.
     pub fn new(settings: ServerSettings, transport: Transport) -> Self {
+        let clock = Clock::default();
+        let mut session = ServerSession::new(Arc::new(settings), transport);
+        session.set_wall_clock(clock.now(), BEGIN);
         Self {
-            session: ServerSession::new(Arc::new(settings), transport),
-            clock: Clock::default(),
+            session,
+            clock,
             policy: Policy::default(),
             events: Vec::new(),
             messages: Vec::new(),

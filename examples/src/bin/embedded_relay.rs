@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     options.routes = Routes::new(vec![Route::new(vec!["*".parse()?], to)]);
 
     let relay = Relay::new(queue, SystemResolver, options, TracingObserver);
-    let mut settings = ServerSettings::new("localhost");
+    let mut settings = ServerSettings::new("localhost".parse()?);
     settings.offers = offers();
     let listener = Listener::bind("127.0.0.1:2525".parse()?, settings, Default::default()).await?;
     relay.serve(vec![listener], ServerOptions::default(), CancellationToken::new()).await?;

@@ -4,7 +4,7 @@ use posthaste_wire::ReplyCode;
 
 use crate::table::{
     Exchange::{self, Auth, AuthResponse, Data, Greeting, Other, Quit, Reset, StartTls},
-    Outcome,
+    ReplyClass,
 };
 
 /// Codes that belong to a few exchanges; whoever gets one for another is one reply off. Every other 2yz is success and
@@ -24,11 +24,11 @@ const BY_OWN_CODES_ALONE: &[Exchange] = &[Data, StartTls, Auth, AuthResponse];
 /// Whether this code answers that.
 pub(super) fn fits(exchange: Exchange, code: ReplyCode) -> bool {
     let own = OWN.iter().find(|(own, _)| *own == code);
-    match (Outcome::from(code), own) {
+    match (ReplyClass::from(code), own) {
         (_, Some((_, exchanges))) => exchanges.contains(&exchange),
         // A server that does not end a transaction (RFC 5321 section 4.1.1.5: it MUST) would add what comes next to it.
-        (Outcome::Negative, None) => exchange != Reset || code == ReplyCode::SERVICE_NOT_AVAILABLE,
-        (Outcome::Positive, None) => !BY_OWN_CODES_ALONE.contains(&exchange),
-        (Outcome::Intermediate, None) => false,
+        (ReplyClass::Negative, None) => exchange != Reset || code == ReplyCode::SERVICE_NOT_AVAILABLE,
+        (ReplyClass::Positive, None) => !BY_OWN_CODES_ALONE.contains(&exchange),
+        (ReplyClass::Intermediate, None) => false,
     }
 }

@@ -9,7 +9,7 @@ use posthaste_wire::{
 use super::{ClientNext, ClientSession, Flow, Hello, Sent, fitting::fits, is_guarded};
 use crate::{
     PeerMisbehaved, Step, Tick,
-    table::{Exchange, Outcome, Phase},
+    table::{Exchange, Phase, ReplyClass},
 };
 
 /// The most challenges of one AUTH exchange; no mechanism has more than three.
@@ -90,9 +90,9 @@ impl ClientSession {
     /// A server may say unasked that it goes away, and that it does not want the rest of what it is being sent.
     fn unasked<'i>(&mut self, reply: ReplyRef<'i>) -> Result<ClientNext<'i>, PeerMisbehaved> {
         let refused = self.unanswered.is_empty() && self.flow.is_unfinished();
-        let expected = match Outcome::from(reply.code()) {
-            Outcome::Negative => refused || reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE,
-            Outcome::Positive | Outcome::Intermediate => false,
+        let expected = match ReplyClass::from(reply.code()) {
+            ReplyClass::Negative => refused || reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE,
+            ReplyClass::Positive | ReplyClass::Intermediate => false,
         };
         if !expected {
             return Err(PeerMisbehaved::UnsolicitedReply);
@@ -103,33 +103,35 @@ impl ClientSession {
 
     fn answered<'i>(&mut self, sent: Sent, reply: ReplyRef<'i>, more: bool) -> Result<ClientNext<'i>, PeerMisbehaved> {
         let code = reply.code();
-        let outcome = Outcome::from(code);
-        if !self.fits(&sent, &reply, outcome) {
-            if (sent.exchange, outcome) != (Exchange::EndOfData, Outcome::Positive) {
+        let class = ReplyClass::from(code);
+        if !self.fits(&sent, &reply, class) {
+            if (sent.exchange, class) != (Exchange::EndOfData, ReplyClass::Positive) {
                 // It stays unanswered: if it was the end of the content, the message is in doubt.
                 return Err(PeerMisbehaved::UnfittingReply);
             }
             self.odd.get_or_insert(PeerMisbehaved::UnfittingReply);
         }
         // Nothing can follow it; to be told no, or that the message is there, is enough.
-        if reply.is_cut() && outcome != Outcome::Negative && sent.exchange != Exchange::EndOfData {
+        if reply.is_cut() && class != ReplyClass::Negative && sent.exchange != Exchange::EndOfData {
             return Err(self.framer.fault().map_or(PeerMisbehaved::UnfittingReply, PeerMisbehaved::from));
         }
         self.unanswered.pop_front();
         // A server that gives 354 though no recipient is left has to be sent its dot (RFC 2920 section 3.1).
-        if sent.exchange == Exchange::Data && outcome == Outcome::Intermediate {
+        if sent.exchange == Exchange::Data && class == ReplyClass::Intermediate {
             self.phase = Phase::Content;
             self.flow = Flow::Data(Stuffer::new());
         }
-        self.advance(sent.exchange, outcome);
+        self.advance(sent.exchange, class);
         if self.unanswered.is_empty() {
             self.ahead = self.phase;
         }
-        match (sent.exchange, outcome) {
-            (Exchange::Rcpt, Outcome::Positive) if self.phase == Phase::Rcpt => self.accepted.extend(sent.recipient),
+        match (sent.exchange, class) {
+            (Exchange::Rcpt, ReplyClass::Positive) if self.phase == Phase::Rcpt => self.accepted.extend(sent.recipient),
             // The next RSET and MAIL may have left before this: the count begins and ends where the transaction does.
-            (Exchange::Mail | Exchange::EndOfData, _) | (Exchange::Reset, Outcome::Positive) => self.accepted.clear(),
-            (Exchange::Hello, Outcome::Positive) => {
+            (Exchange::Mail | Exchange::EndOfData, _) | (Exchange::Reset, ReplyClass::Positive) => {
+                self.accepted.clear()
+            }
+            (Exchange::Hello, ReplyClass::Positive) => {
                 self.accepted.clear();
                 self.lmtp = self.hello == Hello::Local;
                 self.capabilities = match self.hello {
@@ -142,9 +144,9 @@ impl ClientSession {
                     }
                 };
             }
-            (Exchange::StartTls, Outcome::Positive) if more => return Err(PeerMisbehaved::ResidueBeforeTls),
-            (Exchange::Data, Outcome::Intermediate) => return Ok(ClientNext::SendBody { to: sent.ticket }),
-            (Exchange::Auth | Exchange::AuthResponse, Outcome::Intermediate) => {
+            (Exchange::StartTls, ReplyClass::Positive) if more => return Err(PeerMisbehaved::ResidueBeforeTls),
+            (Exchange::Data, ReplyClass::Intermediate) => return Ok(ClientNext::SendBody { to: sent.ticket }),
+            (Exchange::Auth | Exchange::AuthResponse, ReplyClass::Intermediate) => {
                 self.challenges = if sent.exchange == Exchange::Auth { 1 } else { self.challenges.saturating_add(1) };
                 if self.challenges > MAX_CHALLENGES {
                     return Err(PeerMisbehaved::TooManyChallenges);
@@ -160,18 +162,18 @@ impl ClientSession {
         Ok(ClientNext::Reply { to: sent.ticket, recipient: sent.recipient, reply })
     }
 
-    fn fits(&self, sent: &Sent, reply: &ReplyRef<'_>, outcome: Outcome) -> bool {
+    fn fits(&self, sent: &Sent, reply: &ReplyRef<'_>, class: ReplyClass) -> bool {
         fits(sent.exchange, reply.code())
-            && match (sent.exchange, outcome) {
+            && match (sent.exchange, class) {
                 // In LMTP no reply follows the end of content that has no recipient, and DATA must fail (RFC 2033 section
                 // 4.2).
-                (Exchange::Data, Outcome::Intermediate) => !self.lmtp || !self.accepted.is_empty(),
+                (Exchange::Data, ReplyClass::Intermediate) => !self.lmtp || !self.accepted.is_empty(),
                 // A challenge is one line of base64 (RFC 4954 section 4); of several there is no telling what they ask. What
                 // was given up must be refused: neither goes the exchange on, nor are we who we did not say to be.
-                (Exchange::Auth | Exchange::AuthResponse, Outcome::Intermediate) => {
+                (Exchange::Auth | Exchange::AuthResponse, ReplyClass::Intermediate) => {
                     reply.lines().count() == 1 && !self.gave_up
                 }
-                (Exchange::AuthResponse, Outcome::Positive) => !self.gave_up,
+                (Exchange::AuthResponse, ReplyClass::Positive) => !self.gave_up,
                 _ => true,
             }
     }

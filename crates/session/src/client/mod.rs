@@ -27,7 +27,7 @@ pub use settings::{ClientSettings, ClientTimeouts};
 
 use crate::{
     ApiMisuse, PeerMisbehaved, Tick,
-    table::{self, Exchange, Outcome, Phase},
+    table::{self, Exchange, Phase, ReplyClass},
 };
 
 /// One SMTP or LMTP conversation as a client holds it, without I/O, clock or threads.
@@ -81,7 +81,7 @@ use crate::{
 ///     content: &[u8],
 /// ) -> Result<Vec<u16>, Box<dyn Error>> {
 ///     let begun = Instant::now();
-///     let mut session = ClientSession::new(Tick::ORIGIN, ClientSettings::default());
+///     let mut session = ClientSession::new(ClientSettings::default());
 ///     let (mut input, mut out, mut codes, mut lines) = (BytesMut::new(), BytesMut::new(), Vec::new(), lines.iter());
 ///     let mut next_line = lines.next();
 ///     loop {
@@ -321,6 +321,7 @@ pub enum ClientNext<'i> {
 
 /// How a conversation stood when the server closed it, or was silent for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClientEof {
     /// Replies that did not come, the one to QUIT apart; each command is to be treated as if it had got a 451 (RFC 5321
     /// section 3.8).
@@ -330,8 +331,9 @@ pub struct ClientEof {
 }
 
 impl ClientSession {
-    /// A session at the start of a connection, which waits for the greeting.
-    pub fn new(now: Tick, settings: ClientSettings) -> Self {
+    /// A session at the start of a connection. The time for the greeting begins with the first
+    /// [`ClientNext::NeedInput`].
+    pub fn new(settings: ClientSettings) -> Self {
         let framer = ReplyFramer::tolerant(settings.replies);
         let mut session = Self {
             settings,
@@ -360,7 +362,8 @@ impl ClientSession {
             odd: None,
             empty_lines: 0,
         };
-        session.expect(now, Exchange::Greeting, None);
+        session.expect(Tick::ORIGIN, Exchange::Greeting, None);
+        session.reply_due = None;
         session
     }
 
@@ -372,7 +375,7 @@ impl ClientSession {
         if self.phase != Phase::Handshake {
             return Err(ApiMisuse::Handshake);
         }
-        self.advance(Exchange::Handshake, Outcome::Positive);
+        self.advance(Exchange::Handshake, ReplyClass::Positive);
         self.ahead = self.phase;
         self.reply_due = None;
         self.capabilities = Capabilities::default();
@@ -479,8 +482,8 @@ impl ClientSession {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket = self.next_ticket.wrapping_add(1);
         let hoped = match exchange {
-            Exchange::Data => Outcome::Intermediate,
-            _ => Outcome::Positive,
+            Exchange::Data => ReplyClass::Intermediate,
+            _ => ReplyClass::Positive,
         };
         self.ahead = table::next(self.ahead, exchange, hoped).unwrap_or(self.ahead);
         let is_first = self.unanswered.is_empty();
@@ -529,8 +532,8 @@ impl ClientSession {
 
     /// Moves the phase by the table. A refusal that the table does not know comes from an earlier one in the same
     /// group, such as 503 to RCPT after a refused MAIL, and changes nothing.
-    fn advance(&mut self, exchange: Exchange, outcome: Outcome) {
-        if let Some(phase) = table::next(self.phase, exchange, outcome) {
+    fn advance(&mut self, exchange: Exchange, class: ReplyClass) {
+        if let Some(phase) = table::next(self.phase, exchange, class) {
             self.phase = phase;
         }
     }

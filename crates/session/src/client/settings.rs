@@ -8,6 +8,7 @@ use crate::table::Exchange;
 
 /// The settings of a client session.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ClientSettings {
     /// How much a server may say in one reply. A line of a SASL exchange may have 12,288 octets whatever stands here (RFC
     /// 4954 section 4).
@@ -27,6 +28,7 @@ impl Default for ClientSettings {
 
 /// How long a client waits for a reply, counted from the reply before it: the values of RFC 5321 section 4.5.3.2.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ClientTimeouts {
     /// For the greeting. Default 5 minutes.
     pub greeting: Duration,
@@ -71,7 +73,14 @@ impl ClientTimeouts {
             Exchange::Data => self.data,
             Exchange::EndOfData => self.end_of_data,
             Exchange::Quit => self.quit,
-            _ => self.command,
+            Exchange::Hello
+            | Exchange::Chunk
+            | Exchange::Reset
+            | Exchange::StartTls
+            | Exchange::Handshake
+            | Exchange::Auth
+            | Exchange::AuthResponse
+            | Exchange::Other => self.command,
         }
     }
 }

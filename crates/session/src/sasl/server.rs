@@ -59,7 +59,6 @@ enum State {
 /// What a server does next.
 #[derive(Debug)]
 #[must_use = "the client waits for it"]
-#[non_exhaustive]
 pub enum ServerStep {
     /// Send 334 with this, which is not yet in base64, and give what comes to [`ServerMechanism::respond`]. It has 379 octets
     /// at most, and so fits a reply line of 512.

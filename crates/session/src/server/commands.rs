@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Tick,
     sasl::SaslError,
-    table::{self, Exchange, Outcome, Phase},
+    table::{self, Exchange, Phase, ReplyClass},
 };
 
 impl ServerSession {
@@ -56,7 +56,7 @@ impl ServerSession {
             && self.phase != Phase::Chunks
             && let Some(other) = OtherCommand::of(&command)
         {
-            self.counters.junk = self.counters.junk.saturating_add(1);
+            self.counters.idle = self.counters.idle.saturating_add(1);
             return Some(self.ask(now, Exchange::Other, Ask::Other(other)));
         }
         let lmtp = self.settings.protocol == Protocol::Lmtp;
@@ -68,14 +68,14 @@ impl ServerSession {
             Command::Rcpt(rcpt) => self.rcpt(now, rcpt, out),
             Command::Data => self.data(now, more, out),
             Command::Rset => {
-                self.advance(Exchange::Reset, Outcome::Positive);
-                self.junk(&replies::OK, out)
+                self.advance(Exchange::Reset, ReplyClass::Positive);
+                self.idle(&replies::OK, out)
             }
-            Command::Noop(_) => self.junk(&replies::OK, out),
-            Command::Help(_) => self.junk(&replies::HELP, out),
-            Command::Vrfy(_) => self.junk(&replies::CANNOT_VERIFY, out),
+            Command::Noop(_) => self.idle(&replies::OK, out),
+            Command::Help(_) => self.idle(&replies::HELP, out),
+            Command::Vrfy(_) => self.idle(&replies::CANNOT_VERIFY, out),
             Command::Quit => {
-                self.advance(Exchange::Quit, Outcome::Positive);
+                self.advance(Exchange::Quit, ReplyClass::Positive);
                 self.say(&replies::BYE, out);
                 self.close(CloseReason::Quit);
                 None
@@ -135,7 +135,7 @@ impl ServerSession {
     }
 
     fn hello<'i>(&mut self, now: Tick, name: EhloName, extended: bool) -> Option<ServerNext<&'i str>> {
-        self.counters.junk = self.counters.junk.saturating_add(1);
+        self.counters.idle = self.counters.idle.saturating_add(1);
         let deadline = now + self.settings.timeouts.verdict;
         self.question = Some(Question { about: Exchange::Hello, extended, deadline });
         Some(ServerNext::Ask(Ask::Hello(name)))
@@ -145,7 +145,7 @@ impl ServerSession {
         if self.refuses_dots(mail.reverse_path.mailbox(), out) {
             return None;
         }
-        if let Some(reply) = self.mail_refusal(&mail) {
+        if let Some(reply) = self.mail_refusal(&mail, now) {
             self.refuse(reply, out);
             return None;
         }
@@ -209,7 +209,7 @@ impl ServerSession {
             self.close(CloseReason::ResidueBeforeTls);
         } else {
             self.say(&replies::START_TLS, out);
-            self.advance(Exchange::StartTls, Outcome::Positive);
+            self.advance(Exchange::StartTls, ReplyClass::Positive);
             self.pending = Some(Pending::StartTls);
         }
         None
@@ -232,13 +232,13 @@ impl ServerSession {
     fn auth_response<'i>(&mut self, now: Tick, line: &'i [u8], out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
         // The client gives up (RFC 4954 section 4).
         if line == b"*" {
-            self.advance(Exchange::AuthResponse, Outcome::Negative);
+            self.advance(Exchange::AuthResponse, ReplyClass::Negative);
             self.auth_ended();
             self.refuse(&replies::AUTH_CANCELLED, out);
             return None;
         }
         let Ok(response) = core::str::from_utf8(line) else {
-            self.advance(Exchange::AuthResponse, Outcome::Negative);
+            self.advance(Exchange::AuthResponse, ReplyClass::Negative);
             self.auth_ended();
             self.auth_failed();
             self.say(SaslError::Base64.refusal().reply(), out);
@@ -248,8 +248,8 @@ impl ServerSession {
     }
 
     /// A command that does no work counts against a budget of its own.
-    fn junk<'i>(&mut self, reply: &Reply, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
-        self.counters.junk = self.counters.junk.saturating_add(1);
+    fn idle<'i>(&mut self, reply: &Reply, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
+        self.counters.idle = self.counters.idle.saturating_add(1);
         self.say(reply, out);
         None
     }

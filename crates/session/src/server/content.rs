@@ -11,7 +11,7 @@ use posthaste_wire::{
 use super::{Ask, CloseReason, Pending, Protocol, ServerNext, ServerSession, replies};
 use crate::{
     Tick,
-    table::{Exchange, Outcome, Phase},
+    table::{Exchange, Phase, ReplyClass},
 };
 
 /// A chunk whose octets come.
@@ -44,7 +44,7 @@ impl ServerSession {
             return Some(self.ask(now, Exchange::Chunk, Ask::Data));
         }
         if !is_stray {
-            self.advance(Exchange::Chunk, Outcome::Intermediate);
+            self.advance(Exchange::Chunk, ReplyClass::Intermediate);
         }
         None
     }
@@ -70,7 +70,7 @@ impl ServerSession {
         let gives_up =
             self.phase == Phase::Chunks && verbs.iter().any(|other| verb.eq_ignore_ascii_case(other.as_bytes()));
         if gives_up {
-            self.advance(Exchange::Chunk, Outcome::Negative);
+            self.advance(Exchange::Chunk, ReplyClass::Negative);
         }
         gives_up
     }
@@ -84,7 +84,7 @@ impl ServerSession {
     ) -> Option<ServerNext<&'i str>> {
         let octets = range.len() as u64;
         let limits = &self.settings.limits;
-        let endless = limits.message.saturating_add(limits.discarded_content);
+        let endless = limits.message_size.saturating_add(limits.discarded_content);
         if let Some(Chunk { octets: before, stray: Some(_), .. }) = &mut self.chunk {
             *before = before.saturating_add(octets);
             if *before > endless {
@@ -124,7 +124,7 @@ impl ServerSession {
             None => self.framer.fault(),
         };
         // Of a fault and the limit the one that stands first counts, however the octets were cut.
-        let limit = self.settings.limits.message;
+        let limit = self.settings.limits.message_size;
         match fault {
             Some(fault) if fault.offset < limit => Some(refusal_of(fault)),
             _ => (self.transaction.octets > limit).then(|| replies::MESSAGE_TOO_LARGE.clone()),
@@ -160,15 +160,15 @@ impl ServerSession {
             if is_last {
                 return Some(self.ask(now, Exchange::EndOfData, Ask::Message { recipients }));
             }
-            self.advance(Exchange::Chunk, Outcome::Positive);
+            self.advance(Exchange::Chunk, ReplyClass::Positive);
             if chunk.is_some_and(|chunk| chunk.octets == 0) {
-                self.counters.junk = self.counters.junk.saturating_add(1);
+                self.counters.idle = self.counters.idle.saturating_add(1);
             }
             self.say(&replies::CHUNK_TAKEN, out);
             self.check_budgets(out);
             return None;
         };
-        self.advance(if is_last { Exchange::EndOfData } else { Exchange::Chunk }, Outcome::Negative);
+        self.advance(if is_last { Exchange::EndOfData } else { Exchange::Chunk }, ReplyClass::Negative);
         self.without_message = now;
         let is_farewell = refusal.reply().code() == ReplyCode::SERVICE_NOT_AVAILABLE;
         let times = if is_last { self.replies_to_message(recipients) } else { 1 };

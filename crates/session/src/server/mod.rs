@@ -25,14 +25,12 @@ use ask::{Question, Replies};
 use content::Chunk;
 pub use next::{CloseReason, ServerEof, ServerNext};
 use pending::Pending;
-pub use settings::{
-    FutureRelease, Offers, Protocol, ServerLimits, ServerSettings, ServerTimeouts, Tolerance, Transport,
-};
+pub use settings::{Offers, Protocol, ServerLimits, ServerSettings, ServerTimeouts, Tolerance, Transport};
 use timer::Timer;
 
 use crate::{
     ApiMisuse, MAX_OUTPUT, Step, Tick,
-    table::{self, Exchange, Outcome, Phase},
+    table::{self, Exchange, Phase, ReplyClass},
 };
 
 /// One SMTP conversation as a server holds it, without I/O, clock or threads.
@@ -76,6 +74,8 @@ pub struct ServerSession {
     ends: Option<Tick>,
     /// When the last message ended, or the session began.
     without_message: Tick,
+    /// Seconds since 1970 at [`Tick::ORIGIN`].
+    unix_origin: Option<i64>,
     closed: bool,
 }
 
@@ -110,7 +110,7 @@ struct Transaction {
 #[derive(Debug, Clone, Default)]
 struct Counters {
     errors: u32,
-    junk: u32,
+    idle: u32,
     auth_failures: u32,
 }
 
@@ -134,6 +134,7 @@ impl ServerSession {
             leaving: None,
             ends: None,
             without_message: Tick::ORIGIN,
+            unix_origin: None,
             closed: false,
         }
     }
@@ -324,6 +325,13 @@ impl ServerSession {
         self.client.withheld.insert(mechanism);
     }
 
+    /// Tells the session the wall-clock time, in seconds since 1970-01-01T00:00:00Z. FUTURERELEASE
+    /// needs it: its limit is a point in time. Once, before the first input, is enough.
+    pub fn set_wall_clock(&mut self, now: Tick, unix_seconds: i64) {
+        let since_origin = i64::try_from(now.since_origin().as_secs()).unwrap_or(i64::MAX);
+        self.unix_origin = Some(unix_seconds.saturating_sub(since_origin));
+    }
+
     /// The SASL mechanisms that this client may use, once it may log in at all.
     pub fn mechanisms(&self) -> MechanismSet {
         self.settings.offers.auth.iter().filter(|mechanism| !self.client.withheld.contains(*mechanism)).collect()
@@ -337,7 +345,7 @@ impl ServerSession {
         if self.phase != Phase::Handshake || self.pending.is_some() {
             return Err(ApiMisuse::Handshake);
         }
-        self.advance(Exchange::Handshake, Outcome::Positive);
+        self.advance(Exchange::Handshake, ReplyClass::Positive);
         self.timer.handshake_ended();
         self.client = Client { tls: true, ..Client::default() };
         self.transaction = Transaction::default();
@@ -391,7 +399,7 @@ impl ServerSession {
 
     /// Ends the session when so many octets of a line are too many to throw away.
     fn is_endless(&mut self, octets: usize, out: &mut BytesMut) -> bool {
-        let is_endless = octets > self.settings.limits.discarded;
+        let is_endless = octets > self.settings.limits.discarded_line;
         if is_endless {
             self.refuse(&replies::ENDLESS_LINE, out);
             self.close(CloseReason::EndlessLine);
@@ -402,7 +410,7 @@ impl ServerSession {
     fn bad_line(&mut self, fault: LineFault, out: &mut BytesMut) {
         let is_response = self.phase == Phase::Auth;
         if is_response {
-            self.advance(Exchange::AuthResponse, Outcome::Negative);
+            self.advance(Exchange::AuthResponse, ReplyClass::Negative);
             self.auth_ended();
         }
         // A client that ends lines in LF may take what is left of this one for commands; of BDAT the size is unknown.
@@ -447,8 +455,8 @@ impl ServerSession {
     }
 
     /// Moves the phase by the table; what the table does not know leaves it.
-    fn advance(&mut self, exchange: Exchange, outcome: Outcome) {
-        if let Some(phase) = table::next(self.phase, exchange, outcome) {
+    fn advance(&mut self, exchange: Exchange, class: ReplyClass) {
+        if let Some(phase) = table::next(self.phase, exchange, class) {
             self.phase = phase;
         }
         if !matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Content | Phase::Chunks) {
@@ -487,8 +495,8 @@ impl ServerSession {
         let limits = &self.settings.limits;
         let reason = if self.counters.errors > limits.errors {
             CloseReason::TooManyErrors
-        } else if self.counters.junk > limits.junk_commands {
-            CloseReason::TooManyJunkCommands
+        } else if self.counters.idle > limits.idle_commands {
+            CloseReason::TooManyIdleCommands
         } else if self.counters.auth_failures > limits.auth_failures {
             CloseReason::TooManyAuthFailures
         } else {

@@ -76,7 +76,7 @@ pub enum CloseReason {
     /// Too many errors.
     TooManyErrors,
     /// Too many commands that do no work.
-    TooManyJunkCommands,
+    TooManyIdleCommands,
     /// Too many failed AUTH attempts.
     TooManyAuthFailures,
     /// A line without an end.
@@ -97,6 +97,7 @@ pub enum CloseReason {
 
 /// How a connection stood when the client closed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServerEof {
     /// A transaction was under way; it is void.
     pub in_transaction: bool,

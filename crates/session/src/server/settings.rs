@@ -4,16 +4,16 @@ use alloc::string::String;
 use core::time::Duration;
 
 use posthaste_wire::{
-    MechanismSet,
+    Domain, MechanismSet,
     command::{MAX_AUTH_LINE, MAX_COMMAND_LINE},
-    parameter::DateTime,
 };
 
 /// The settings of a server session; many sessions share one value.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ServerSettings {
     /// Our name in the greeting and in the reply to EHLO.
-    pub host_name: String,
+    pub host_name: Domain,
     /// Which protocol is spoken. Default: SMTP.
     pub protocol: Protocol,
     /// What is offered and demanded.
@@ -29,6 +29,7 @@ pub struct ServerSettings {
 /// What is taken though the grammar of RFC 5321 does not have it, since clients say it and no harm follows. Everything else
 /// that is malformed is refused.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Tolerance {
     /// Local parts with dots at their ends or next to each other, outside quotes: `a..b@example.org`, as mobile providers have
     /// given out. They go on as they came. Default: on. Off: 501.
@@ -61,6 +62,7 @@ pub enum Protocol {
 
 /// What a server offers and demands. PIPELINING, SIZE, 8BITMIME and ENHANCEDSTATUSCODES are always offered.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Offers {
     /// STARTTLS. Default: off, since it needs a certificate.
     pub starttls: bool,
@@ -81,8 +83,12 @@ pub struct Offers {
     pub require_tls: bool,
     /// DELIVERBY (RFC 2852), with the least time in seconds that may be asked for in mode R; 0 for none. Default: off.
     pub deliver_by: Option<u32>,
-    /// FUTURERELEASE (RFC 4865), for submission. Default: off.
-    pub future_release: Option<FutureRelease>,
+    /// FUTURERELEASE (RFC 4865), for submission: the most seconds for which a message may be held.
+    /// They bound HOLDFOR, and HOLDUNTIL from the time of the command on. Beyond it: 501. Default: off.
+    ///
+    /// Offered only by a session that knows the
+    /// [wall-clock time](super::ServerSession::set_wall_clock).
+    pub future_release: Option<u32>,
     /// MT-PRIORITY (RFC 6710), with the name of the profile, which may be empty. Default: off.
     pub mt_priority: Option<String>,
     /// RRVS (RFC 7293). Default: off.
@@ -101,17 +107,9 @@ pub struct Offers {
     pub demand_auth: bool,
 }
 
-/// How long a message may be held before it is released (RFC 4865 section 3).
-#[derive(Debug, Clone)]
-pub struct FutureRelease {
-    /// The longest HOLDFOR, in seconds.
-    pub max_interval: u32,
-    /// The latest HOLDUNTIL.
-    pub max_date_time: DateTime,
-}
-
 /// How much a session takes.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ServerLimits {
     /// Octets of a command line with CRLF. Default 2,048: RFC 5321's 512, RFC 3461's 1,036 and every other extension.
     /// Beyond it: 500, and the line is thrown away unread.
@@ -119,13 +117,13 @@ pub struct ServerLimits {
     /// Octets of a SASL response with CRLF. Default 12,288 (RFC 4954 section 4). Beyond it: 500.
     pub auth_line: usize,
     /// Octets of an over-long line that are thrown away. Default 64 KiB. Beyond it: 421 and the end.
-    pub discarded: usize,
+    pub discarded_line: usize,
     /// Octets of a line of content without CRLF. Default 998 (RFC 5321 section 4.5.3.1.6). Beyond it: 550 after the
     /// end of the content.
     pub text_line: usize,
     /// Octets of a message, offered as SIZE. Default 50 MiB. Beyond it: 552 to MAIL, or after the end of the content.
-    pub message: u64,
-    /// Octets of content beyond [`message`](Self::message) that are swallowed, so that the client hears its refusal behind the true
+    pub message_size: u64,
+    /// Octets of content beyond [`message_size`](Self::message_size) that are swallowed, so that the client hears its refusal behind the true
     /// end. Default 1 GiB. Beyond it: 552 and the end.
     pub discarded_content: u64,
     /// Recipients of a transaction. Default 1,000; RFC 5321 section 4.5.3.1.8 asks for 100. Beyond it: 452; when as many
@@ -136,7 +134,7 @@ pub struct ServerLimits {
     /// Commands that do no work (NOOP, RSET, VRFY, HELP, EHLO; chunks of no octets but the last; MAIL, DATA and messages that
     /// the application put off) since the last message. Default 100, enough for a monitor that asks once in a while.
     /// Beyond it: 421 and the end.
-    pub junk_commands: u32,
+    pub idle_commands: u32,
     /// Failed AUTH attempts in a session. Default 3. Beyond it: 421 and the end.
     pub auth_failures: u32,
     /// Whether octets behind DATA, before its 354, end the session with 554 (RFC 2920 section 3.1). Default on.
@@ -149,6 +147,7 @@ pub struct ServerLimits {
 /// How long a session waits. RFC 5321 section 4.5.3.2.7 asks a server to wait at least 5 minutes for a command. A session that is
 /// [hurried](super::ServerSession::hurry) has a tenth of each, but for the greeting's delay, the verdict and the session.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ServerTimeouts {
     /// How long the greeting is kept back to see whether the client waits for it. Default 0; a few seconds turn away
     /// programs that only pretend to speak SMTP.
@@ -183,10 +182,10 @@ pub struct ServerTimeouts {
 }
 
 impl ServerSettings {
-    /// The defaults, under this name.
-    pub fn new(host_name: impl Into<String>) -> Self {
+    /// The defaults, under this name: a domain or an address literal.
+    pub fn new(host_name: Domain) -> Self {
         Self {
-            host_name: host_name.into(),
+            host_name,
             protocol: Protocol::default(),
             offers: Offers::default(),
             limits: ServerLimits::default(),
@@ -207,13 +206,13 @@ impl Default for ServerLimits {
         Self {
             command_line: MAX_COMMAND_LINE,
             auth_line: MAX_AUTH_LINE,
-            discarded: 64 * 1_024,
+            discarded_line: 64 * 1_024,
             text_line: 998,
-            message: 50 * 1_024 * 1_024,
+            message_size: 50 * 1_024 * 1_024,
             discarded_content: 1_024 * 1_024 * 1_024,
             recipients: 1_000,
             errors: 20,
-            junk_commands: 100,
+            idle_commands: 100,
             auth_failures: 3,
             forbid_unauthorized_pipelining: true,
             forbid_early_talking: true,

@@ -9,7 +9,7 @@ use posthaste_wire::{Accepted, Refusal, Reply, ReplyCode};
 use super::{CloseReason, Pending, Protocol, Question, Replies, ServerSession, Verdict, replies};
 use crate::{
     ApiMisuse, MAX_OUTPUT, Tick,
-    table::{Exchange, Outcome},
+    table::{Exchange, ReplyClass},
 };
 
 impl ServerSession {
@@ -34,10 +34,10 @@ impl ServerSession {
                 Reply::new(ReplyCode::CHALLENGE, None, &STANDARD.encode(challenge))
             }
             Verdict::Each(decisions) if self.takes_each(about, &decisions) => {
-                self.counters.junk = 0;
+                self.counters.idle = 0;
                 self.without_message = now;
                 self.question = None;
-                self.advance(about, Outcome::Positive);
+                self.advance(about, ReplyClass::Positive);
                 self.saying = Some(Replies::Each(decisions.into_iter()));
                 self.drain(out);
                 self.check_budgets(out);
@@ -47,7 +47,7 @@ impl ServerSession {
             // The octets of a chunk come in any case: nothing is said before they have.
             Verdict::Accept(_) if about == Exchange::Chunk => return Ok(self.chunk_decided(None)),
             Verdict::Refuse(refusal) if about == Exchange::Chunk => return Ok(self.chunk_decided(Some(refusal))),
-            Verdict::Accept(accepted) => self.accepted(question, accepted),
+            Verdict::Accept(accepted) => self.accepted(question, accepted, now),
             Verdict::Refuse(refusal) => {
                 self.refused(about, &refusal);
                 refusal.into()
@@ -56,20 +56,20 @@ impl ServerSession {
         self.question = None;
         // The transaction is over after this.
         let recipients = self.transaction.recipients;
-        let outcome = Outcome::from(reply.code());
-        self.advance(about, outcome);
+        let class = ReplyClass::from(reply.code());
+        self.advance(about, class);
         let delay = self.settings.timeouts.greeting_delay;
         match about {
-            Exchange::Greeting if outcome == Outcome::Positive && !delay.is_zero() => {
+            Exchange::Greeting if class == ReplyClass::Positive && !delay.is_zero() => {
                 self.pending = Some(Pending::Greet(reply, now + delay));
                 return Ok(());
             }
-            Exchange::Data if outcome == Outcome::Intermediate => {
+            Exchange::Data if class == ReplyClass::Intermediate => {
                 self.content_starts();
                 self.pending = Some(Pending::StartInput);
                 return Ok(());
             }
-            Exchange::Auth | Exchange::AuthResponse if outcome != Outcome::Intermediate => self.auth_ended(),
+            Exchange::Auth | Exchange::AuthResponse if class != ReplyClass::Intermediate => self.auth_ended(),
             Exchange::EndOfData => self.without_message = now,
             _ => {}
         }
@@ -111,12 +111,12 @@ impl ServerSession {
     /// The first chunk of a message may come.
     fn chunk_decided(&mut self, refusal: Option<Refusal>) {
         self.question = None;
-        self.advance(Exchange::Chunk, Outcome::Intermediate);
+        self.advance(Exchange::Chunk, ReplyClass::Intermediate);
         self.content_starts();
         self.transaction.refusal = refusal;
     }
 
-    fn accepted(&mut self, question: Question, accepted: Option<Accepted>) -> Reply {
+    fn accepted(&mut self, question: Question, accepted: Option<Accepted>, now: Tick) -> Reply {
         let own = match question.about {
             Exchange::Greeting => {
                 let name = &self.settings.host_name;
@@ -131,7 +131,7 @@ impl ServerSession {
             }
             Exchange::Hello => {
                 self.client.extended = question.extended;
-                return accepted.map_or_else(|| self.hello_reply(question.extended), Reply::from);
+                return accepted.map_or_else(|| self.hello_reply(question.extended, now), Reply::from);
             }
             Exchange::Auth | Exchange::AuthResponse => {
                 self.client.authenticated = true;
@@ -145,7 +145,7 @@ impl ServerSession {
             Exchange::Data => return replies::START_INPUT.clone(),
             Exchange::EndOfData => {
                 // A client that sends mail does work: its junk commands are those since the last message.
-                self.counters.junk = 0;
+                self.counters.idle = 0;
                 &replies::QUEUED
             }
             Exchange::Chunk
@@ -168,7 +168,7 @@ impl ServerSession {
             Exchange::Rcpt => self.recipient_put_off(),
             // Trying again at once does no work.
             Exchange::Mail | Exchange::Data | Exchange::EndOfData => {
-                self.counters.junk = self.counters.junk.saturating_add(1);
+                self.counters.idle = self.counters.idle.saturating_add(1);
             }
             Exchange::Chunk
             | Exchange::Reset

@@ -115,7 +115,6 @@ impl Application {
                     let key = self.key.get_or_insert_with(derive).clone();
                     exchange.found(Ok((who.authentication_identity == self.name).then_some(key)))?
                 }
-                step => panic!("{step:?}"),
             };
         }
     }

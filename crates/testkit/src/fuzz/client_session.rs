@@ -47,7 +47,8 @@ const CONTENT: &[u8] = b".hi\r\nthere\r\n";
 impl Conversation {
     fn new([flags, chunk]: [u8; 2]) -> Self {
         let is = |bit: u8| flags & 1 << bit != 0;
-        let mut settings = ClientSettings { chunking: is(0), ..ClientSettings::default() };
+        let mut settings = ClientSettings::default();
+        settings.chunking = is(0);
         if is(1) {
             settings.replies = ReplyLimits { octets: 200, lines: 4, ..settings.replies };
         }

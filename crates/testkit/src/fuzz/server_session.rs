@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use posthaste_session::{
     ApiMisuse, Ask, ServerSettings, Transport, Verdict,
-    server::{CloseReason, FutureRelease, Protocol},
+    server::{CloseReason, Protocol},
 };
-use posthaste_wire::{Mechanism, MechanismSet, parameter::DateTime};
+use posthaste_wire::{Mechanism, MechanismSet};
 
 use super::events::{Event, events};
 use crate::{
@@ -40,7 +40,7 @@ pub fn server_session(data: &[u8]) {
 
 fn settings([offers, more, limits]: [u8; 3]) -> ServerSettings {
     let is = |octet: u8, bit: u8| octet & 1 << bit != 0;
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().unwrap());
     settings.protocol = if is(offers, 7) { Protocol::Lmtp } else { Protocol::Smtp };
     settings.offers.starttls = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
@@ -57,10 +57,7 @@ fn settings([offers, more, limits]: [u8; 3]) -> ServerSettings {
     settings.offers.demand_auth = is(more, 2);
     settings.offers.require_tls = is(more, 3);
     settings.offers.no_soliciting = is(more, 3).then(String::new);
-    settings.offers.future_release = is(more, 4).then(|| FutureRelease {
-        max_interval: 3_600,
-        max_date_time: DateTime::parse("2030-01-01T00:00:00Z").expect("a time").into_owned(),
-    });
+    settings.offers.future_release = is(more, 4).then_some(86_400);
     settings.offers.limits = is(more, 5);
     settings.tolerance.hello = is(more, 7);
     settings.tolerance.dots = !is(more, 7);
@@ -73,18 +70,18 @@ fn settings([offers, more, limits]: [u8; 3]) -> ServerSettings {
         settings.limits.text_line = 10;
     }
     if is(limits, 4) {
-        settings.limits.message = 30;
+        settings.limits.message_size = 30;
         settings.limits.discarded_content = 20;
     }
     if is(limits, 5) {
-        settings.limits.discarded = 20;
+        settings.limits.discarded_line = 20;
     }
     if is(limits, 6) {
         settings.limits.recipients = 2;
     }
     if is(limits, 7) {
         settings.limits.errors = 2;
-        settings.limits.junk_commands = 3;
+        settings.limits.idle_commands = 3;
         settings.limits.auth_failures = 1;
     }
     settings

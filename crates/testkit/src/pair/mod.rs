@@ -92,7 +92,7 @@ pub struct Pair {
 impl Pair {
     /// A new connection.
     pub fn new(setup: Setup) -> Self {
-        let mut settings = ServerSettings::new("mx.test");
+        let mut settings = ServerSettings::new("mx.test".parse().unwrap());
         settings.protocol = if setup.lmtp { Protocol::Lmtp } else { Protocol::Smtp };
         settings.offers.starttls = true;
         settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256]);
@@ -100,7 +100,7 @@ impl Pair {
         settings.offers.binary_mime = true;
         // The budgets have tests of their own.
         settings.limits.errors = u32::MAX;
-        settings.limits.junk_commands = u32::MAX;
+        settings.limits.idle_commands = u32::MAX;
         settings.timeouts.minimum_rate = 0;
         settings.timeouts.message = settings.timeouts.session;
         let mut server = ServerHarness::new(settings, Transport::Plain);

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use posthaste_session::{
     ServerSettings, Transport, Verdict,
-    server::{FutureRelease, Protocol, ServerEof},
+    server::{Protocol, ServerEof},
 };
-use posthaste_wire::{Mechanism, MechanismSet, parameter::DateTime};
+use posthaste_wire::{Mechanism, MechanismSet};
 
 use super::{Step, Transcript, shown, unescape};
 use crate::{
@@ -184,7 +184,7 @@ fn number(place: &str, text: &str) -> usize {
 }
 
 fn settings(transcript: &Transcript) -> (ServerSettings, Transport) {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().unwrap());
     let mut transport = Transport::Plain;
     for line in &transcript.setup {
         let mut words = line.split(' ');
@@ -217,10 +217,8 @@ fn offer(settings: &mut ServerSettings, word: &str) {
         "binarymime" => offers.binary_mime = true,
         "requiretls" => offers.require_tls = true,
         "deliverby" => offers.deliver_by = Some(30),
-        "futurerelease" => {
-            let max_date_time = DateTime::parse("2030-01-01T00:00:00Z").expect("a time").into_owned();
-            offers.future_release = Some(FutureRelease { max_interval: 86_400, max_date_time });
-        }
+        // The harness begins on 2029-12-31.
+        "futurerelease" => offers.future_release = Some(86_400),
         "mt-priority" => offers.mt_priority = Some("MIXER".to_owned()),
         "rrvs" => offers.rrvs = true,
         "no-soliciting" => offers.no_soliciting = Some(String::new()),
@@ -237,13 +235,13 @@ fn limit(settings: &mut ServerSettings, name: &str, value: usize) {
     match name {
         "command-line" => limits.command_line = value,
         "auth-line" => limits.auth_line = value,
-        "discarded" => limits.discarded = value,
+        "discarded" => limits.discarded_line = value,
         "text-line" => limits.text_line = value,
-        "message" => limits.message = value as u64,
+        "message" => limits.message_size = value as u64,
         "discarded-content" => limits.discarded_content = value as u64,
         "recipients" => limits.recipients = value,
         "errors" => limits.errors = small,
-        "junk-commands" => limits.junk_commands = small,
+        "junk-commands" => limits.idle_commands = small,
         "auth-failures" => limits.auth_failures = small,
         "greeting-delay" => settings.timeouts.greeting_delay = Duration::from_secs(value as u64),
         "early-talking" => limits.forbid_early_talking = value == 0,

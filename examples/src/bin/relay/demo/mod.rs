@@ -40,7 +40,9 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let ledger = Arc::new(Ledger::new(options.messages));
     let drain = CancellationToken::new();
 
-    let hop = Listener::bind(loopback(), ServerSettings::new("next-hop.test"), Tls::Off).await.map_err(Failure::run)?;
+    let hop = Listener::bind(loopback(), ServerSettings::new("next-hop.test".parse().map_err(Failure::run)?), Tls::Off)
+        .await
+        .map_err(Failure::run)?;
     let hop_address = hop.local_address().map_err(Failure::run)?;
     let hop_server = Server::new(next_hop::NextHopService(Arc::clone(&ledger)), ServerOptions::default());
     let hop_drain = CancellationToken::new();
@@ -58,7 +60,9 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     relay_options.delivery.retry = RetrySchedule { waits: vec![second], expire_after: PATIENCE * 10, warn_after: None };
     let relay = Relay::new(queue, SystemResolver, relay_options, ledger::LedgerObserver(Arc::clone(&ledger)));
     let listener =
-        Listener::bind(loopback(), ServerSettings::new("relay.test"), Tls::Off).await.map_err(Failure::run)?;
+        Listener::bind(loopback(), ServerSettings::new("relay.test".parse().map_err(Failure::run)?), Tls::Off)
+            .await
+            .map_err(Failure::run)?;
     let address = listener.local_address().map_err(Failure::run)?;
     println!("relay: {address}  next hop: {hop_address}  messages: {}", options.messages);
     let relay_task = {
