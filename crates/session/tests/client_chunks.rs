@@ -152,7 +152,7 @@ fn behind_a_refused_chunk_comes_rset() {
         assert_eq!(client.begin_chunk(0, true), Err(ApiMisuse::OutOfOrder));
         let reset = client.send_line("RSET").unwrap();
         client.feed(format!("{later}\r\n").as_bytes());
-        assert_eq!(client.session.phase(), Phase::Spoilt);
+        assert_eq!(client.session.phase(), Phase::Spoiled);
         client.feed(b"250 reset\r\n");
         assert!(!client.session.is_unanswered(reset));
         assert_eq!(client.session.phase(), Phase::Ready);

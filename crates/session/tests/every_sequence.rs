@@ -74,7 +74,7 @@ enum Chunks {
     None,
     Open,
     /// Only RSET and EHLO lead on.
-    Spoilt,
+    Spoiled,
 }
 
 /// What a server has to remember, and nothing else.
@@ -98,7 +98,7 @@ impl Model {
             Ehlo | EhloRefused | Rset | StartTls | Quit | Data | DataRefused | MessageRefused | MessageFaulty
         );
         if self.chunks == Chunks::Open && gives_up {
-            self.chunks = Chunks::Spoilt;
+            self.chunks = Chunks::Spoiled;
         }
         let code = match class {
             Ehlo => {
@@ -125,14 +125,14 @@ impl Model {
                 *self = Self { tls: true, taken: self.taken, ..Self::default() };
                 220
             }
-            _ if self.chunks == Chunks::Spoilt => 503,
+            _ if self.chunks == Chunks::Spoiled => 503,
             Bdat | BdatFaulty | BdatRefused | BdatLast if self.recipients == 0 => 503,
             Bdat => {
                 self.chunks = Chunks::Open;
                 250
             }
             BdatFaulty => {
-                self.chunks = Chunks::Spoilt;
+                self.chunks = Chunks::Spoiled;
                 550
             }
             BdatRefused => {
@@ -189,7 +189,7 @@ impl Model {
             Self { closed: true, .. } => Phase::Closed,
             Self { hello: false, .. } => Phase::Greeted,
             Self { chunks: Chunks::Open, .. } => Phase::Chunks,
-            Self { chunks: Chunks::Spoilt, .. } => Phase::Spoilt,
+            Self { chunks: Chunks::Spoiled, .. } => Phase::Spoiled,
             Self { mail: false, .. } => Phase::Ready,
             Self { recipients: 0, .. } => Phase::Mail,
             _ => Phase::Rcpt,

@@ -14,14 +14,14 @@ use crate::{
     table::{Exchange, Phase, ReplyClass},
 };
 
-/// A chunk whose octets come.
+/// A chunk whose octets are arriving.
 #[derive(Debug, Clone)]
 pub(super) struct Chunk {
-    /// Octets that came.
+    /// Octets that have arrived.
     octets: u64,
     last: bool,
-    /// Why it has no place here. It is swallowed all the same: a client sends the octets with the command and cannot know
-    /// (RFC 3030 section 2).
+    /// Why the chunk is out of place. It is swallowed all the same, because a client sends the
+    /// octets together with the command (RFC 3030 section 2).
     stray: Option<&'static Reply>,
 }
 
@@ -34,7 +34,7 @@ impl ServerSession {
             Phase::Rcpt | Phase::Chunks => None,
             Phase::Mail => Some(&replies::RCPT_FIRST),
             Phase::Ready => Some(&replies::MAIL_FIRST),
-            Phase::Spoilt => Some(&replies::RSET_FIRST),
+            Phase::Spoiled => Some(&replies::RSET_FIRST),
             _ => Some(&replies::HELLO_FIRST),
         };
         self.framer.expect_chunk(size);
@@ -62,8 +62,8 @@ impl ServerSession {
         self.timer.content_starts();
     }
 
-    /// Whether a line between two chunks makes an end of the message without sending it, so that what was handed out of it
-    /// is void before the line counts. After DATA, which does not mix with BDAT, only RSET leads on (RFC 3030 section 2).
+    /// Returns `true` if a line between two chunks abandons the message, so that what was handed
+    /// out of it is void. DATA does, because it does not mix with BDAT (RFC 3030 section 2).
     pub(super) fn gives_up_chunks(&mut self, line: &[u8]) -> bool {
         let verb = line.split(|octet| !octet.is_ascii_alphanumeric()).next().unwrap_or_default();
         let verbs = ["RSET", "EHLO", "HELO", "LHLO", "QUIT", "STARTTLS", "DATA"];
@@ -75,7 +75,7 @@ impl ServerSession {
         gives_up
     }
 
-    /// A piece of content, or of a chunk that has no place.
+    /// Handles a piece of content, or of a chunk that is out of place.
     pub(super) fn content<'i>(
         &mut self,
         piece: &[u8],
@@ -96,7 +96,7 @@ impl ServerSession {
             chunk.octets = chunk.octets.saturating_add(octets);
         }
         self.transaction.octets = self.transaction.octets.saturating_add(octets);
-        // What is swallowed has to come as fast as what is taken.
+        // Refused content must come as fast as content that is taken.
         if self.timer.content_is_too_slow(octets, self.settings.timeouts.minimum_rate) {
             self.say(&replies::TIMEOUT, out);
             self.close(CloseReason::TooSlow);
@@ -117,13 +117,13 @@ impl ServerSession {
         Some(ServerNext::ContentRefused(refusal))
     }
 
-    /// Why content is not taken from this piece on.
+    /// Why the content is refused from this piece on.
     fn fault_in(&mut self, piece: &[u8]) -> Option<Refusal> {
         let fault = match &mut self.transaction.check {
             Some(check) => check.check(piece).err(),
             None => self.framer.fault(),
         };
-        // Of a fault and the limit the one that stands first counts, however the octets were cut.
+        // Of a fault and the limit the earlier one counts, however the octets were cut.
         let limit = self.settings.limits.message_size;
         match fault {
             Some(fault) if fault.offset < limit => Some(refusal_of(fault)),
@@ -136,7 +136,7 @@ impl ServerSession {
         self.close(CloseReason::EndlessContent);
     }
 
-    /// The true end of the content, or of a chunk.
+    /// Handles the true end of the content, or of a chunk.
     pub(super) fn content_ended<'i>(&mut self, now: Tick, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
         let chunk = self.chunk.take();
         if let Some(Chunk { stray: Some(reply), .. }) = chunk {
@@ -181,7 +181,7 @@ impl ServerSession {
         Some(ServerNext::ContentSwallowed)
     }
 
-    /// How many replies the end of a message gets (RFC 2033 section 4.2).
+    /// The number of replies to the end of a message (RFC 2033 section 4.2).
     pub(super) fn replies_to_message(&self, recipients: usize) -> usize {
         match self.settings.protocol {
             Protocol::Smtp => 1,

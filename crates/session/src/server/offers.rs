@@ -1,4 +1,4 @@
-//! What is offered to EHLO, and which parameters belong to it.
+//! What EHLO offers, and which parameters belong to it.
 
 use alloc::string::String;
 use core::{fmt::Write as _, num::NonZeroU32};
@@ -17,12 +17,12 @@ impl ServerSession {
         !self.mechanisms().is_empty() && self.is_protected()
     }
 
-    /// Whether a password may cross this connection.
+    /// Returns `true` if a password may cross this connection.
     pub(super) fn is_protected(&self) -> bool {
         self.client.tls || self.settings.offers.auth_in_clear
     }
 
-    /// How long a message may be held: the most seconds, and the latest point in time.
+    /// The longest hold: in seconds, and as a point in time. `None`: FUTURERELEASE is not offered.
     fn longest_hold(&self, now: Tick) -> Option<(u32, DateTime)> {
         let longest = self.settings.offers.future_release?;
         let since_origin = i64::try_from(now.since_origin().as_secs()).unwrap_or(i64::MAX);
@@ -74,7 +74,7 @@ impl ServerSession {
         Reply::new(ReplyCode::OK, None, &text)
     }
 
-    /// Why MAIL is not even asked about.
+    /// Why MAIL is refused without asking the application.
     pub(super) fn mail_refusal(&self, mail: &Mail<&str>, now: Tick) -> Option<&'static Reply> {
         let offers = &self.settings.offers;
         if offers.demand_tls && !self.client.tls {
@@ -83,7 +83,7 @@ impl ServerSession {
         if offers.demand_auth && !self.client.authenticated {
             return Some(&replies::AUTH_REQUIRED);
         }
-        // A parameter that is used without its extension.
+        // Each parameter needs its extension.
         let uses = [
             (mail.smtputf8, offers.smtputf8),
             (mail.ret.is_some() || mail.envid.is_some(), offers.dsn),
@@ -113,7 +113,7 @@ impl ServerSession {
         is_too_long.then_some(&replies::HELD_TOO_LONG)
     }
 
-    /// Why RCPT is not even asked about.
+    /// Why RCPT is refused without asking the application.
     pub(super) fn rcpt_refusal(&self, rcpt: &Rcpt<&str>) -> Option<&'static Reply> {
         let offers = &self.settings.offers;
         let uses = [
@@ -125,7 +125,7 @@ impl ServerSession {
     }
 }
 
-/// Whether less time is given than the least that is offered (RFC 2852 section 3).
+/// Returns `true` if the client gives less time than the offered minimum (RFC 2852 section 3).
 fn is_too_soon(by: DeliverBy, offers: &Offers) -> bool {
     let least = offers.deliver_by.unwrap_or(0);
     by.mode == DeliverByMode::Return && u32::try_from(by.seconds).unwrap_or(0) < least

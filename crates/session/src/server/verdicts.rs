@@ -44,7 +44,7 @@ impl ServerSession {
                 return Ok(());
             }
             Verdict::Challenge(_) | Verdict::Each(_) => return Err(ApiMisuse::Verdict),
-            // The octets of a chunk come in any case: nothing is said before they have.
+            // The octets of a chunk come in any case, so the reply waits for their end.
             Verdict::Accept(_) if about == Exchange::Chunk => return Ok(self.chunk_decided(None)),
             Verdict::Refuse(refusal) if about == Exchange::Chunk => return Ok(self.chunk_decided(Some(refusal))),
             Verdict::Accept(accepted) => self.accepted(question, accepted, now),
@@ -54,7 +54,7 @@ impl ServerSession {
             }
         };
         self.question = None;
-        // The transaction is over after this.
+        // Read now: the transaction ends with the advance.
         let recipients = self.transaction.recipients;
         let class = ReplyClass::from(reply.code());
         self.advance(about, class);
@@ -83,7 +83,7 @@ impl ServerSession {
         Ok(())
     }
 
-    /// Says what is left of the replies to a message, as far as the output has room.
+    /// Says the remaining replies to a message, as far as the output has room.
     pub(super) fn drain(&mut self, out: &mut BytesMut) {
         while out.len() < MAX_OUTPUT
             && let Some(replies) = &mut self.saying
@@ -101,7 +101,8 @@ impl ServerSession {
         }
     }
 
-    /// Returns `true` for one verdict for each recipient of a message (RFC 2033 section 4.2).
+    /// Returns `true` if there is one decision for each recipient of a message (RFC 2033 section
+    /// 4.2).
     fn takes_each(&self, about: Exchange, decisions: &[Result<Accepted, Refusal>]) -> bool {
         about == Exchange::EndOfData
             && self.settings.protocol == Protocol::Lmtp
@@ -144,7 +145,8 @@ impl ServerSession {
             }
             Exchange::Data => return replies::START_INPUT.clone(),
             Exchange::EndOfData => {
-                // A client that sends mail does work: its junk commands are those since the last message.
+                // A client that sends mail does work: only commands since the last message count as
+                // idle.
                 self.counters.idle = 0;
                 &replies::QUEUED
             }
@@ -163,10 +165,10 @@ impl ServerSession {
             Exchange::Greeting => self.close(CloseReason::Application),
             Exchange::Auth | Exchange::AuthResponse => self.auth_failed(),
             Exchange::Hello => {}
-            // A permanent refusal is the client's mistake; guessing recipients is what the budget is for.
+            // A permanent refusal counts as the client's error. That bounds guessing of recipients.
             _ if refusal.is_permanent() => self.count_error(),
             Exchange::Rcpt => self.recipient_put_off(),
-            // Trying again at once does no work.
+            // An immediate retry does no work.
             Exchange::Mail | Exchange::Data | Exchange::EndOfData => {
                 self.counters.idle = self.counters.idle.saturating_add(1);
             }
@@ -185,7 +187,8 @@ impl ServerSession {
         self.count_error();
     }
 
-    /// A recipient has to wait, which is no mistake. That there are more of these than a transaction takes is one.
+    /// A recipient has to wait, which is no error. More of them than a transaction may have are
+    /// errors.
     pub(super) fn recipient_put_off(&mut self) {
         self.transaction.put_off = self.transaction.put_off.saturating_add(1);
         if self.transaction.put_off > self.settings.limits.recipients {

@@ -177,7 +177,7 @@ impl Conversation {
             }
             Phase::Mail => "RCPT TO:<c@d>",
             Phase::Rcpt | Phase::Chunks => return Some(self.chunk()),
-            Phase::Spoilt => "RSET",
+            Phase::Spoiled => "RSET",
             _ => return None,
         };
         Some(self.harness.send_line(line))
