@@ -1,4 +1,4 @@
-//! A dialogue from the server's point of view.
+//! A dialogue from the server's side.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
 /// Runs a transcript against a server session, in every chunking.
 ///
 /// # Panics
-/// Where the session says something else, or one chunking gives other events than another.
+/// The session says something else, or chunkings give different events.
 pub fn replay(name: &str, transcript: &Transcript) {
     let mut first: Option<Vec<Event>> = None;
     for chunking in Chunking::all(transcript.client_octets()) {
@@ -99,7 +99,8 @@ impl<'a> Run<'a> {
         loop {
             let end = said.iter().position(|octet| *octet == b'\n');
             let end = end.unwrap_or_else(|| panic!("{place}: no whole reply in {:?}", shown(said))) + 1;
-            // Of the code the dots match any digit; a hyphen stands for the space of the last line.
+            // A dot in the code matches any digit; a hyphen also stands for the space of the last
+            // line.
             let fits = pattern.bytes().zip(said.iter()).enumerate().all(|(index, (want, found))| {
                 want == *found || (index < 3 && want == b'.') || (index == 3 && *found == b'-')
             });
@@ -166,7 +167,7 @@ fn verdict(word: &str, rest: &str) -> Verdict {
     }
 }
 
-/// What the server's own reply has to have of a line: the code, and the enhanced code.
+/// What the server's own reply must share with a line: the code, and the enhanced code.
 fn pattern(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let mut words = text.split_whitespace();
