@@ -42,7 +42,7 @@ struct Conversation {
 impl Conversation {
     /// Greeting and EHLO.
     fn open() -> Self {
-        let settings = Arc::new(ServerSettings::new("mx.example.org".parse().unwrap()));
+        let settings = Arc::new(ServerSettings::new("mx.example.org".parse().expect("a domain")));
         let mut conversation = Self {
             client: ClientSession::new(ClientSettings::default()),
             server: ServerSession::new(settings, Transport::Plain),

@@ -13,7 +13,7 @@ use posthaste_server::session::server::Offers;
 ///
 /// ```
 /// use posthaste_relay::{offers, session::ServerSettings};
-/// let mut settings = ServerSettings::new("relay.example.org".parse().unwrap());
+/// let mut settings = ServerSettings::new("relay.example.org".parse().expect("a domain"));
 /// settings.offers = offers();
 /// settings.offers.require_tls = false;
 /// ```

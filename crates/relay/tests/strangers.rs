@@ -148,7 +148,7 @@ struct Stranger {
 
 impl Stranger {
     async fn new(relay: &Running) -> Self {
-        let mut settings = ServerSettings::new("relay.test".parse().unwrap());
+        let mut settings = ServerSettings::new("relay.test".parse().expect("a domain"));
         settings.offers = offers();
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, Default::default()).await.unwrap();
         let address = listener.local_address().unwrap();

@@ -250,7 +250,7 @@ mod tests {
     #[tokio::test]
     async fn an_idle_connection_owns_no_buffer_also_after_a_burst() {
         let (mut client, server) = tokio::io::duplex(64 * 1_024);
-        let mut settings = ServerSettings::new("mx.test".parse().unwrap());
+        let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
         settings.limits.idle_commands = 1_000;
         let mut driver =
             ServerDriver::new(Connection::new(server), ServerSession::new(Arc::new(settings), Transport::Plain));

@@ -28,7 +28,7 @@ impl Client {
     }
 
     pub(crate) async fn with(relay: Relay<MemoryQueue, SystemResolver>, log: Log) -> Self {
-        let mut settings = ServerSettings::new("relay.test".parse().unwrap());
+        let mut settings = ServerSettings::new("relay.test".parse().expect("a domain"));
         settings.offers = offers();
         settings.offers.future_release = Some(future_release(Duration::from_secs(1_000)));
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), settings, Tls::Off).await.unwrap();

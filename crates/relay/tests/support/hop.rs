@@ -94,7 +94,7 @@ impl Hop {
     }
 
     pub(crate) async fn with(port: u16, offers: Offers, tls: Tls, behavior: Behavior) -> Self {
-        let mut settings = ServerSettings::new("hop.test".parse().unwrap());
+        let mut settings = ServerSettings::new("hop.test".parse().expect("a domain"));
         settings.limits.message_size = 1 << 30;
         settings.offers = offers;
         let listener = Listener::bind(([127, 0, 0, 1], port).into(), settings, tls).await.unwrap();

@@ -156,7 +156,7 @@ pub(crate) struct Running {
 }
 
 pub(crate) fn settings() -> ServerSettings {
-    ServerSettings::new("mx.test".parse().unwrap())
+    ServerSettings::new("mx.test".parse().expect("a domain"))
 }
 
 pub(crate) async fn start(settings: ServerSettings, tls: Tls, options: ServerOptions) -> Running {

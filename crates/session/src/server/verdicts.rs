@@ -45,8 +45,14 @@ impl ServerSession {
             }
             Verdict::Challenge(_) | Verdict::Each(_) => return Err(ApiMisuse::Verdict),
             // The octets of a chunk come in any case, so the reply waits for their end.
-            Verdict::Accept(_) if about == Exchange::Chunk => return Ok(self.chunk_decided(None)),
-            Verdict::Refuse(refusal) if about == Exchange::Chunk => return Ok(self.chunk_decided(Some(refusal))),
+            Verdict::Accept(_) if about == Exchange::Chunk => {
+                self.chunk_decided(None);
+                return Ok(());
+            }
+            Verdict::Refuse(refusal) if about == Exchange::Chunk => {
+                self.chunk_decided(Some(refusal));
+                return Ok(());
+            }
             Verdict::Accept(accepted) => self.accepted(question, accepted, now),
             Verdict::Refuse(refusal) => {
                 self.refused(about, &refusal);

@@ -41,7 +41,7 @@ pub fn server_session(data: &[u8]) {
 
 fn settings([offers, more, limits]: [u8; 3]) -> ServerSettings {
     let is = |octet: u8, bit: u8| octet & 1 << bit != 0;
-    let mut settings = ServerSettings::new("mx.test".parse().unwrap());
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.protocol = if is(offers, 7) { Protocol::Lmtp } else { Protocol::Smtp };
     settings.offers.starttls = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);

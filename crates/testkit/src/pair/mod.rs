@@ -95,7 +95,7 @@ pub struct Pair {
 impl Pair {
     /// A new connection.
     pub fn new(setup: Setup) -> Self {
-        let mut settings = ServerSettings::new("mx.test".parse().unwrap());
+        let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
         settings.protocol = if setup.lmtp { Protocol::Lmtp } else { Protocol::Smtp };
         settings.offers.starttls = true;
         settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256]);

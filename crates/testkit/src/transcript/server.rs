@@ -185,7 +185,7 @@ fn number(place: &str, text: &str) -> usize {
 }
 
 fn settings(transcript: &Transcript) -> (ServerSettings, Transport) {
-    let mut settings = ServerSettings::new("mx.test".parse().unwrap());
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     let mut transport = Transport::Plain;
     for line in &transcript.setup {
         let mut words = line.split(' ');
