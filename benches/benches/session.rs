@@ -42,9 +42,9 @@ struct Conversation {
 impl Conversation {
     /// Greeting and EHLO.
     fn open() -> Self {
-        let settings = Arc::new(ServerSettings::new("mx.example.org"));
+        let settings = Arc::new(ServerSettings::new("mx.example.org".parse().expect("a domain")));
         let mut conversation = Self {
-            client: ClientSession::new(NOW, ClientSettings::default()),
+            client: ClientSession::new(ClientSettings::default()),
             server: ServerSession::new(settings, Transport::Plain),
             to_server: BytesMut::with_capacity(2 * PIECE),
             to_client: BytesMut::with_capacity(1_024),

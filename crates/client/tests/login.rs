@@ -152,7 +152,7 @@ async fn bound_server(
 ) -> Vec<String> {
     let mut connection = Connection::new(stream);
     connection.accept_tls(config).await.unwrap();
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.offers.auth = offers;
     let mut driver = ServerDriver::new(connection, ServerSession::new(Arc::new(settings), Transport::Tls));
     let (mut used, mut exchange) = (Vec::new(), None);

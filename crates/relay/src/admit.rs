@@ -163,7 +163,7 @@ mod tests {
     fn context(client: &str) -> Context {
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
         let peer = Peer::new(address(&format!("{client}:1024")), address("203.0.113.25:25"));
-        Context::new(peer, Arc::new(ServerSettings::new("relay.test")))
+        Context::new(peer, Arc::new(ServerSettings::new("relay.test".parse().unwrap())))
     }
 
     fn admit(options: &RelayOptions, client: &str, mail: &Mail, rcpt: &Rcpt) -> Result<(), Refusal> {

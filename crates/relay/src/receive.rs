@@ -9,7 +9,6 @@ use posthaste_queue::{Draft, Full, NewMessage, Owner, PutError, Queue};
 use posthaste_server::{
     Accepted, Body, Context, Envelope, Handler, Peer, Refusal, SaslError, ScramKey, ScramUser, Service, UnknownUsers,
     accepted, refusal,
-    session::ServerSettings,
     wire::{
         BodyType, Domain, Mail, Rcpt,
         parameter::{DeliverByMode, Hold, Priority},
@@ -21,7 +20,6 @@ use crate::{
     AddFields, Event,
     admit::admit,
     message::{Named, Origin, OutsideError, new_message, terms},
-    offers::as_of_now,
     opening::Opening,
     record::by_after,
     shared::Shared,
@@ -47,10 +45,6 @@ pub struct RelayHandler<Q: Queue, R> {
 
 impl<Q: Queue, R: Resolver> Service for RelayService<Q, R> {
     type Handler = RelayHandler<Q, R>;
-
-    fn settings(&self, cx: &Context) -> Arc<ServerSettings> {
-        as_of_now(&cx.settings)
-    }
 
     async fn connect(&self, _: &Context) -> Result<RelayHandler<Q, R>, Refusal> {
         Ok(RelayHandler {

@@ -119,7 +119,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
 
     /// The settings of a listener for mail from other hosts: the relay's name, and the [`offers`].
     pub fn settings(&self) -> ServerSettings {
-        let mut settings = ServerSettings::new(self.shared.options.host_name.as_str());
+        let mut settings = ServerSettings::new(self.shared.options.host_name.clone());
         settings.offers = offers();
         settings
     }

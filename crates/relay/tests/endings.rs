@@ -42,7 +42,7 @@ async fn a_delivery_that_lost_its_lease_is_broken_off() {
 #[tokio::test]
 async fn a_queue_that_stops_ends_the_relay() {
     let (relay, _) = relay(options(&[1]));
-    let settings = ServerSettings::new("relay.test");
+    let settings = ServerSettings::new("relay.test".parse().unwrap());
     let listener = Listener::bind("127.0.0.1:0", settings).await.unwrap();
     let serving = tokio::spawn({
         let relay = relay.clone();

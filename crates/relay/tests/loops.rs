@@ -19,7 +19,7 @@ async fn relay(
     on: &str,
     to: impl FnOnce(u16, &mut RelayOptions),
 ) -> (Relay<MemoryQueue, SystemResolver>, Log, CancellationToken) {
-    let listener = Listener::bind(on, ServerSettings::new("relay.test")).await.unwrap();
+    let listener = Listener::bind(on, ServerSettings::new("relay.test".parse().unwrap())).await.unwrap();
     let mut options = support::options(&[]);
     options.policy.relay_from.push("127.0.0.0/8".parse().unwrap());
     to(listener.local_address().unwrap().port(), &mut options);

@@ -5,9 +5,8 @@ mod support;
 
 use std::time::Duration;
 
-use posthaste_relay::session::server::{FutureRelease, Offers};
-use posthaste_server::wire::parameter::DateTime;
-use support::{Hop, RawHop, Running, options, polite, start};
+use posthaste_relay::session::server::Offers;
+use support::{Hop, RawHop, Running, offering, options, polite, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 const UTF8: &[u8] = "Subject: \u{e9}\r\n\r\n\u{e9}\r\n".as_bytes();
@@ -17,7 +16,7 @@ fn nothing() -> Offers {
 }
 
 fn dsn() -> Offers {
-    Offers { dsn: true, ..Offers::default() }
+    offering(Offers::default(), |offers| offers.dsn = true)
 }
 
 async fn relay_to(hop: &Hop) -> Running {
@@ -40,10 +39,6 @@ async fn arrives(offers: Offers, mail: &str, rcpt: &str, content: &'static [u8])
 
 #[tokio::test]
 async fn each_parameter_goes_where_its_extension_is_offered() {
-    let release = FutureRelease {
-        max_interval: 1_000_000,
-        max_date_time: DateTime::parse("2100-01-01T00:00:00Z").unwrap().into_owned(),
-    };
     for (offers, mail, rcpt, told, named) in [
         // RFC 3461 section 5.2.1: the same values, and none that was not there.
         (
@@ -57,17 +52,23 @@ async fn each_parameter_goes_where_its_extension_is_offered() {
         (nothing(), "<m@s> RET=HDRS ENVID=Q+2Bx", "<a@d> NOTIFY=FAILURE ORCPT=rfc822;b@e", "", "<a@d>"),
         // RFC 6710 section 4.2: the priority, and the usual one for whoever names none.
         (
-            Offers { mt_priority: Some(String::new()), ..nothing() },
+            offering(nothing(), |offers| offers.mt_priority = Some(String::new())),
             "<m@s> MT-PRIORITY=-4",
             "<a@d>",
             "MT-PRIORITY=-4",
             "<a@d>",
         ),
-        (Offers { mt_priority: Some(String::new()), ..nothing() }, "<m@s>", "<a@d>", "MT-PRIORITY=0", "<a@d>"),
+        (
+            offering(nothing(), |offers| offers.mt_priority = Some(String::new())),
+            "<m@s>",
+            "<a@d>",
+            "MT-PRIORITY=0",
+            "<a@d>",
+        ),
         (nothing(), "<m@s> MT-PRIORITY=-4", "<a@d>", "", "<a@d>"),
         // RFC 7293 section 5.1.1: who tests it is told, action and all; who does not is told nothing, if the sender lets it.
         (
-            Offers { rrvs: true, ..nothing() },
+            offering(nothing(), |offers| offers.rrvs = true),
             "<m@s>",
             "<a@d> RRVS=2014-04-03T23:01:00Z;C",
             "",
@@ -75,10 +76,16 @@ async fn each_parameter_goes_where_its_extension_is_offered() {
         ),
         (nothing(), "<m@s>", "<a@d> RRVS=2014-04-03T23:01:00Z;C", "", "<a@d>"),
         // What is held is held here.
-        (Offers { future_release: Some(release), ..nothing() }, "<m@s> HOLDFOR=1", "<a@d>", "", "<a@d>"),
+        (
+            offering(nothing(), |offers| offers.future_release = Some(1_000_000)),
+            "<m@s> HOLDFOR=1",
+            "<a@d>",
+            "",
+            "<a@d>",
+        ),
         // All in ASCII, so that it is fit for anybody.
         (nothing(), "<m@s> SMTPUTF8", "<a@d>", "", "<a@d>"),
-        (Offers { smtputf8: true, ..nothing() }, "<m@s> SMTPUTF8", "<a@d>", "SMTPUTF8", "<a@d>"),
+        (offering(nothing(), |offers| offers.smtputf8 = true), "<m@s> SMTPUTF8", "<a@d>", "SMTPUTF8", "<a@d>"),
         (nothing(), "<m@\u{e4}.test> SMTPUTF8", "<a@d>", "", "<a@d>"),
     ] {
         let arrived = arrives(offers, mail, rcpt, CONTENT).await;
@@ -88,7 +95,7 @@ async fn each_parameter_goes_where_its_extension_is_offered() {
 
 #[tokio::test]
 async fn internationalised_mail_goes_as_it_is_where_it_can() {
-    let offers = Offers { smtputf8: true, ..dsn() };
+    let offers = offering(dsn(), |offers| offers.smtputf8 = true);
     let (mail, rcpt) = arrives(
         offers,
         "<m\u{e9}@s> SMTPUTF8 BODY=8BITMIME",
@@ -107,9 +114,9 @@ async fn what_a_next_hop_cannot_take_is_reported_at_once() {
         (nothing(), "<m@s> SMTPUTF8 BODY=8BITMIME", "<a@d>", UTF8, "5.6.7"),
         (nothing(), "<m@s> SMTPUTF8", "<\u{e4}@d>", CONTENT, "5.6.7"),
         (nothing(), "<m@s> BODY=BINARYMIME", "<a@d>", CONTENT, "5.6.3"),
-        (Offers { chunking: true, ..nothing() }, "<m@s> BODY=BINARYMIME", "<a@d>", CONTENT, "5.6.3"),
+        (offering(nothing(), |offers| offers.chunking = true), "<m@s> BODY=BINARYMIME", "<a@d>", CONTENT, "5.6.3"),
         (nothing(), "<m@s> BY=60;R", "<a@d>", CONTENT, "5.4.7"),
-        (Offers { deliver_by: Some(100), ..nothing() }, "<m@s> BY=60;R", "<a@d>", CONTENT, "5.4.7"),
+        (offering(nothing(), |offers| offers.deliver_by = Some(100)), "<m@s> BY=60;R", "<a@d>", CONTENT, "5.4.7"),
         (nothing(), "<m@s> REQUIRETLS", "<a@d>", CONTENT, "5.7.10"),
         (nothing(), "<m@s>", "<a@d> RRVS=2014-04-03T23:01:00Z", CONTENT, "5.7.19"),
         (nothing(), "<m@s>", "<a@d> RRVS=2014-04-03T23:01:00Z;R", CONTENT, "5.7.19"),
@@ -146,7 +153,11 @@ async fn recipients_beyond_ascii_fail_one_by_one() {
 
 #[tokio::test]
 async fn a_report_to_a_sender_beyond_ascii_goes_by_smtputf8() {
-    let hop = Hop::offering(Offers { smtputf8: true, dsn: true, ..nothing() }).await;
+    let hop = Hop::offering(offering(nothing(), |offers| {
+        offers.smtputf8 = true;
+        offers.dsn = true;
+    }))
+    .await;
     let relay = relay_to(&hop).await;
     relay.submit("<m\u{e9}@s> SMTPUTF8 BODY=BINARYMIME", &["<\u{e4}@d>"], CONTENT).await;
     relay.log.wait("delivered", 1).await;
@@ -163,7 +174,7 @@ async fn a_report_to_a_sender_beyond_ascii_goes_by_smtputf8() {
 #[tokio::test]
 async fn binary_content_arrives_as_it_was() {
     const BINARY: &[u8] = b"Content-Transfer-Encoding: binary\r\n\r\nbare\rand\nand \0 and no end";
-    let hop = Hop::offering(Offers { binary_mime: true, ..nothing() }).await;
+    let hop = Hop::offering(offering(nothing(), |offers| offers.binary_mime = true)).await;
     let relay = relay_to(&hop).await;
     relay.submit("<m@s> BODY=BINARYMIME", &["<a@d>"], BINARY).await;
     relay.log.wait("delivered", 1).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use posthaste_relay::session::server::Offers;
 use posthaste_server::{Refusal, accepted, refusal};
-use support::{Behavior, Hop, Taken, options, start};
+use support::{Behavior, Hop, Taken, offering, options, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
 
@@ -23,7 +23,7 @@ fn says(refusal: &'static str) -> Behavior {
 }
 
 fn dsn() -> Offers {
-    Offers { dsn: true, ..Offers::default() }
+    offering(Offers::default(), |offers| offers.dsn = true)
 }
 
 fn has(report: &Taken, lines: &[&str]) {
@@ -47,9 +47,9 @@ async fn a_success_is_reported_where_nobody_else_will() {
         (dsn(), "<m@s> BY=60;N", "<a@d>", true),
         (dsn(), "<m@s> BY=60;N", "<a@d> NOTIFY=NEVER", false),
         (dsn(), "<m@s> BY=-60;N", "<a@d>", false),
-        (Offers { deliver_by: Some(0), ..dsn() }, "<m@s> BY=60;N", "<a@d>", false),
-        (Offers { deliver_by: Some(0), ..dsn() }, "<m@s> BY=60;NT", "<a@d> NOTIFY=FAILURE", true),
-        (Offers { deliver_by: Some(0), ..dsn() }, "<m@s> BY=60;RT", "<a@d> NOTIFY=NEVER", false),
+        (offering(dsn(), |offers| offers.deliver_by = Some(0)), "<m@s> BY=60;N", "<a@d>", false),
+        (offering(dsn(), |offers| offers.deliver_by = Some(0)), "<m@s> BY=60;NT", "<a@d> NOTIFY=FAILURE", true),
+        (offering(dsn(), |offers| offers.deliver_by = Some(0)), "<m@s> BY=60;RT", "<a@d> NOTIFY=NEVER", false),
     ] {
         let hop = Hop::offering(offers).await;
         let relay = start(options(&[hop.port]));
@@ -170,8 +170,13 @@ async fn a_report_has_a_null_sender_and_asks_for_nothing() {
 /// RFC 2852 section 4.1.3, mode R: given up when the time is over, without another attempt.
 #[tokio::test]
 async fn what_must_be_there_in_time_or_not_at_all_comes_back() {
-    let hop =
-        Hop::with(0, Offers { deliver_by: Some(0), ..dsn() }, Default::default(), says("450 4.2.1 Later\r\n")).await;
+    let hop = Hop::with(
+        0,
+        offering(dsn(), |offers| offers.deliver_by = Some(0)),
+        Default::default(),
+        says("450 4.2.1 Later\r\n"),
+    )
+    .await;
     let mut options = options(&[hop.port]);
     options.delivery.retry.waits = vec![Duration::from_secs(3_600)];
     let relay = start(options);
@@ -200,7 +205,8 @@ async fn what_is_over_within_an_attempt_is_over_at_once() {
             think: Duration::from_millis(1_100),
             ..Behavior::default()
         };
-        let hop = Hop::with(0, Offers { deliver_by: Some(0), ..dsn() }, Default::default(), behavior).await;
+        let hop =
+            Hop::with(0, offering(dsn(), |offers| offers.deliver_by = Some(0)), Default::default(), behavior).await;
         let mut options = options(&[hop.port]);
         options.delivery.retry.waits = vec![Duration::from_secs(3_600)];
         let relay = start(options);
@@ -214,8 +220,13 @@ async fn what_is_over_within_an_attempt_is_over_at_once() {
 /// RFC 2852 section 4.1.3, mode N: the sender is told when the time is over, and it goes on.
 #[tokio::test]
 async fn what_is_late_is_told_and_goes_on() {
-    let hop =
-        Hop::with(0, Offers { deliver_by: Some(0), ..dsn() }, Default::default(), says("450 4.2.1 Later\r\n")).await;
+    let hop = Hop::with(
+        0,
+        offering(dsn(), |offers| offers.deliver_by = Some(0)),
+        Default::default(),
+        says("450 4.2.1 Later\r\n"),
+    )
+    .await;
     let mut options = options(&[hop.port]);
     options.delivery.retry.waits = vec![Duration::from_millis(200)];
     let relay = start(options);
@@ -255,8 +266,13 @@ async fn a_delay_says_until_when_it_is_tried() {
     for (mail, expire, until) in
         [("<m@s> BY=100;R", 500, 100), ("<m@s> BY=500;R", 100, 100), ("<m@s> BY=100;N", 500, 500)]
     {
-        let hop =
-            Hop::with(0, Offers { deliver_by: Some(0), ..dsn() }, Default::default(), says("450 Later\r\n")).await;
+        let hop = Hop::with(
+            0,
+            offering(dsn(), |offers| offers.deliver_by = Some(0)),
+            Default::default(),
+            says("450 Later\r\n"),
+        )
+        .await;
         let mut options = options(&[hop.port]);
         options.delivery.retry.warn_after = Some(Duration::ZERO);
         options.delivery.retry.expire_after = Duration::from_secs(expire);
@@ -284,7 +300,7 @@ async fn the_time_that_is_left_is_passed_on() {
         }),
         ..Behavior::default()
     };
-    let hop = Hop::with(0, Offers { deliver_by: Some(0), ..dsn() }, Default::default(), second).await;
+    let hop = Hop::with(0, offering(dsn(), |offers| offers.deliver_by = Some(0)), Default::default(), second).await;
     let mut options = options(&[hop.port]);
     options.delivery.retry.waits = vec![Duration::from_millis(1_200)];
     let relay = start(options);

@@ -17,7 +17,7 @@ use posthaste_server::{
         pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     },
 };
-use support::{Behavior, Hop, Log, submit};
+use support::{Behavior, Hop, Log, offering, submit};
 use tokio_util::sync::CancellationToken;
 
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
@@ -50,7 +50,10 @@ fn certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
 }
 
 fn guards() -> Offers {
-    Offers { require_tls: true, dsn: true, ..Offers::default() }
+    offering(Offers::default(), |offers| {
+        offers.require_tls = true;
+        offers.dsn = true;
+    })
 }
 
 async fn hop(offers: Offers, tls: Tls) -> Hop {
@@ -118,7 +121,7 @@ async fn it_goes_nowhere_else() {
         ("other.test", guards(), starttls(), Some(&client), "5.7.10"),
         ("[127.0.0.1]", guards(), starttls(), Some(&client), "5.7.10"),
         ("mx.test", guards(), starttls(), None, "5.7.10"),
-        ("mx.test", Offers { require_tls: false, ..guards() }, starttls(), Some(&client), "5.7.30"),
+        ("mx.test", offering(guards(), |offers| offers.require_tls = false), starttls(), Some(&client), "5.7.30"),
     ] {
         let hop = hop(offers, tls).await;
         let relay = start(to_named(name, &[hop.port], verified.cloned()));

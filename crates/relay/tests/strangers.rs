@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use posthaste_relay::{NextHop, RelayOptions, Route, RouteTable};
 use posthaste_server::{Listener, refusal, session::server::Offers};
-use support::{Behavior, Hop, RawHop, Running, options, polite, start};
+use support::{Behavior, Hop, RawHop, Running, offering, options, polite, start};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -63,7 +63,7 @@ async fn a_stranger_causes_one_small_report_a_message() {
 async fn attempt(each: &Try) {
     let Try { mood, recipients, domains, content, mail, rcpt } = *each;
     let name = format!("{mood:?}, {recipients} recipients in {domains} domains, {content} octets, {mail} {rcpt}");
-    let victim = Hop::offering(Offers { dsn: true, ..Offers::default() }).await;
+    let victim = Hop::offering(offering(Offers::default(), |offers| offers.dsn = true)).await;
     let port = target(mood).await;
     let mut options = routed(&[("victim.test", victim.port), ("*", port)]);
     options.policy.relay_domains.push("*.dest.test".parse().unwrap());

@@ -106,7 +106,7 @@ mod tests {
     #[tokio::test]
     async fn a_check_waits_for_its_turn() {
         let peer = Peer::new(PeerAddress::Local, PeerAddress::Local);
-        let cx = Context::new(peer, Arc::new(ServerSettings::new("mx.test")));
+        let cx = Context::new(peer, Arc::new(ServerSettings::new("mx.test".parse().unwrap())));
         let who = || Credentials {
             authorization_identity: None,
             authentication_identity: "me".to_owned(),

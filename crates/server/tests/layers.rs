@@ -42,7 +42,7 @@ fn settings(protocol: Protocol) -> ServerSettings {
     ]);
     settings.offers.auth_in_clear = true;
     settings.limits.errors = 1_000;
-    settings.limits.junk_commands = 1_000;
+    settings.limits.idle_commands = 1_000;
     settings.limits.auth_failures = 1_000;
     settings
 }

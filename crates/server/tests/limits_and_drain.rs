@@ -118,7 +118,7 @@ async fn the_end_of_a_drain_is_told_to_every_conversation_that_is_cut() {
 async fn a_client_that_reads_nothing_does_not_hold_a_drain() {
     let options = options(|options| options.drain = Duration::from_secs(60));
     let mut settings = settings();
-    settings.limits.junk_commands = u32::MAX;
+    settings.limits.idle_commands = u32::MAX;
     let server = start(settings, Tls::Off, options).await;
     let mut deaf = Talk::connect(server.address).await.greeted().await;
     let lines = "NOOP\r\n".repeat(10_000);

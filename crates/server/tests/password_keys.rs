@@ -57,7 +57,7 @@ fn keys() -> Keys {
 
 /// A conversation over a pipe.
 async fn talk(keys: Keys) -> Talk<tokio::io::DuplexStream> {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256]);
     settings.offers.auth_in_clear = true;
     let (ours, theirs) = tokio::io::duplex(4_096);

@@ -21,18 +21,19 @@ pub use tick::Tick;
 
 pub use posthaste_wire as wire;
 
-/// What one call did: how much of the input is done with, and what comes next.
+/// The result of one call: how much of the input is consumed, and what comes next.
 ///
-/// The session has moved on when this comes back. Take the consumed octets off the input before anything else; the
-/// rest is shown again, at the front, with whatever was read in between.
+/// The session has moved on when the call returns. Remove the consumed octets from the input before
+/// anything else. Show the rest again, at the front, with what was read since then.
 #[must_use = "ignoring the next step deadlocks the conversation"]
 #[derive(Debug)]
 pub struct Step<N> {
-    /// Octets from the front of the input that must not be shown again.
+    /// Octets to remove from the front of the input.
     pub consumed: usize,
     /// What to do.
     pub next: N,
 }
 
-/// The most octets that a session puts into an output buffer before it asks for a flush: 16 KiB, plus one reply.
+/// The most octets that a session appends to an output buffer before it asks for a flush: 16 KiB,
+/// plus one reply.
 pub const MAX_OUTPUT: usize = 16 * 1_024;

@@ -1,42 +1,43 @@
-//! The one transition table: everything that moves a conversation on is here, and nothing here knows which role we play.
+//! The transition table of a conversation, the same for both roles.
 //!
-//! A conversation is in one [`Phase`]. Each [`Exchange`] (a command and its reply, or the greeting, the end of data, a
-//! handshake) moves it by the [`Outcome`] of its reply. An exchange without a row is out of order: a server answers
-//! 503, a client's caller is refused.
+//! A conversation is in one [`Phase`]. An [`Exchange`] is a command and its reply, or the greeting,
+//! the end of data, or a TLS handshake. The [`ReplyClass`] of its reply moves the conversation to
+//! the next phase. An exchange without a row is out of order: a server answers 503, and a client's
+//! caller gets an error.
 
 use alloc::string::String;
 use core::fmt::Write as _;
 
 use posthaste_wire::{Command, ReplyCode, Severity};
 
-/// Where a conversation stands.
+/// The state of a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// Connected; the greeting is to come.
+    /// Connected. The greeting is next.
     Start,
-    /// Greeted; EHLO is to come. TLS leads back to here: nothing learnt in clear survives.
+    /// Greeted. EHLO is next. TLS leads back here, and nothing learned in clear survives.
     Greeted,
-    /// EHLO was accepted; no transaction is open.
+    /// EHLO was accepted, and no transaction is open.
     Ready,
     /// MAIL was accepted.
     Mail,
     /// MAIL and at least one RCPT were accepted.
     Rcpt,
-    /// Message content flows: 354 was given to DATA, or a chunk's octets follow its BDAT.
+    /// Message content is being sent: 354 answered DATA, or the octets of a chunk follow its BDAT.
     Content,
-    /// A chunk was accepted that was not the last; the next BDAT is to come.
+    /// A chunk that was not the last was accepted. The next BDAT is next.
     Chunks,
-    /// A chunk was refused that was not the last; RSET or EHLO is to come (RFC 3030 section 2).
-    Spoilt,
+    /// A chunk that was not the last was refused. RSET or EHLO is next (RFC 3030 section 2).
+    Spoiled,
     /// A SASL exchange is under way.
     Auth,
-    /// 220 was given to STARTTLS; a TLS handshake is under way.
+    /// 220 answered STARTTLS, and a TLS handshake is under way.
     Handshake,
-    /// It is over.
+    /// The conversation is over.
     Closed,
 }
 
-/// A command and its reply, or something else that a reply ends.
+/// A command and its reply, or another event that a reply ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Exchange {
     /// The greeting.
@@ -49,9 +50,10 @@ pub enum Exchange {
     Rcpt,
     /// DATA up to its 354.
     Data,
-    /// BDAT without LAST and its octets. The intermediate outcome is never said: it stands for the octets' turn.
+    /// BDAT without LAST and its octets. The intermediate class stands for the octets; no reply
+    /// says it.
     Chunk,
-    /// Message content up to the reply to its end: that of DATA, or BDAT with LAST and its octets.
+    /// Message content up to the reply to its end: after DATA, or BDAT with LAST and its octets.
     EndOfData,
     /// RSET.
     Reset,
@@ -65,13 +67,13 @@ pub enum Exchange {
     AuthResponse,
     /// QUIT.
     Quit,
-    /// What changes nothing: NOOP, HELP, VRFY, EXPN and every unknown verb.
+    /// A command that changes no state: NOOP, HELP, VRFY, EXPN and every unknown verb.
     Other,
 }
 
-/// What the reply says.
+/// The class of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum ReplyClass {
     /// 2yz.
     Positive,
     /// 3yz.
@@ -94,12 +96,20 @@ impl Exchange {
             Command::StartTls => Self::StartTls,
             Command::Auth(_) => Self::Auth,
             Command::Quit => Self::Quit,
-            _ => Self::Other,
+            Command::Noop(_)
+            | Command::Vrfy(_)
+            | Command::Expn(_)
+            | Command::Help(_)
+            | Command::Etrn(_)
+            | Command::Burl { .. }
+            | Command::XClient(_)
+            | Command::XForward(_)
+            | Command::Other { .. } => Self::Other,
         }
     }
 }
 
-impl From<ReplyCode> for Outcome {
+impl From<ReplyCode> for ReplyClass {
     fn from(code: ReplyCode) -> Self {
         match code.severity() {
             Severity::Positive => Self::Positive,
@@ -109,38 +119,39 @@ impl From<ReplyCode> for Outcome {
     }
 }
 
-/// A row: in any of these phases, this exchange with this outcome leads there; without a target the phase stays.
+/// A row of the table. In any of these phases, this exchange with this class leads to a phase.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
-    /// Where it applies.
+    /// The phases in which it applies.
     pub from: &'static [Phase],
     /// The exchange.
     pub exchange: Exchange,
-    /// Its outcome.
-    pub outcome: Outcome,
-    /// Where it leads; nothing means that the phase stays.
+    /// The class of its reply.
+    pub class: ReplyClass,
+    /// The next phase. `None`: the phase stays.
     pub to: Option<Phase>,
 }
 
-const fn row(from: &'static [Phase], exchange: Exchange, outcome: Outcome, to: Option<Phase>) -> Row {
-    Row { from, exchange, outcome, to }
+const fn row(from: &'static [Phase], exchange: Exchange, class: ReplyClass, to: Option<Phase>) -> Row {
+    Row { from, exchange, class, to }
 }
 
-use Outcome::{Intermediate, Negative, Positive};
-use Phase::{Auth, Chunks, Closed, Content, Greeted, Handshake, Mail, Rcpt, Ready, Spoilt, Start};
+use Phase::{Auth, Chunks, Closed, Content, Greeted, Handshake, Mail, Rcpt, Ready, Spoiled, Start};
+use ReplyClass::{Intermediate, Negative, Positive};
 
 /// The phases in which commands are read.
-const COMMAND: &[Phase] = &[Greeted, Ready, Mail, Rcpt, Chunks, Spoilt];
-/// The phases behind an accepted EHLO.
-const OPEN: &[Phase] = &[Ready, Mail, Rcpt, Chunks, Spoilt];
-/// The phases in which a chunk may come, or flows.
+const COMMAND: &[Phase] = &[Greeted, Ready, Mail, Rcpt, Chunks, Spoiled];
+/// The phases after an accepted EHLO.
+const OPEN: &[Phase] = &[Ready, Mail, Rcpt, Chunks, Spoiled];
+/// The phases in which a chunk may begin, or is being sent.
 const CHUNK: &[Phase] = &[Rcpt, Chunks, Content];
 
 /// The table, in the order of a conversation.
 pub const TABLE: &[Row] = &[
     row(&[Start], Exchange::Greeting, Positive, Some(Greeted)),
     row(&[Start], Exchange::Greeting, Negative, Some(Closed)),
-    // An accepted EHLO ends a transaction as RSET does; a refused one changes nothing (RFC 5321 section 4.1.4).
+    // An accepted EHLO ends a transaction as RSET does; a refused one changes nothing (RFC 5321
+    // section 4.1.4).
     row(COMMAND, Exchange::Hello, Positive, Some(Ready)),
     row(COMMAND, Exchange::Hello, Negative, None),
     row(OPEN, Exchange::StartTls, Positive, Some(Handshake)),
@@ -162,8 +173,8 @@ pub const TABLE: &[Row] = &[
     row(&[Rcpt], Exchange::Data, Negative, None),
     row(&[Rcpt, Chunks], Exchange::Chunk, Intermediate, Some(Content)),
     row(CHUNK, Exchange::Chunk, Positive, Some(Chunks)),
-    row(CHUNK, Exchange::Chunk, Negative, Some(Spoilt)),
-    // Whatever the reply, the transaction is over.
+    row(CHUNK, Exchange::Chunk, Negative, Some(Spoiled)),
+    // The transaction is over, whatever the reply says.
     row(CHUNK, Exchange::EndOfData, Positive, Some(Ready)),
     row(CHUNK, Exchange::EndOfData, Negative, Some(Ready)),
     row(&[Greeted], Exchange::Reset, Positive, None),
@@ -173,26 +184,25 @@ pub const TABLE: &[Row] = &[
     row(COMMAND, Exchange::Quit, Positive, Some(Closed)),
 ];
 
-/// Where an exchange leads, or nothing when it is out of order.
-pub fn next(phase: Phase, exchange: Exchange, outcome: Outcome) -> Option<Phase> {
-    let row =
-        TABLE.iter().find(|row| row.exchange == exchange && row.outcome == outcome && row.from.contains(&phase))?;
+/// The phase after an exchange. `None`: the exchange is out of order.
+pub fn next(phase: Phase, exchange: Exchange, class: ReplyClass) -> Option<Phase> {
+    let row = TABLE.iter().find(|row| row.exchange == exchange && row.class == class && row.from.contains(&phase))?;
     Some(row.to.unwrap_or(phase))
 }
 
-/// Whether an exchange has a place in a phase.
+/// Returns `true` if an exchange is in order in a phase.
 pub fn allows(phase: Phase, exchange: Exchange) -> bool {
     TABLE.iter().any(|row| row.exchange == exchange && row.from.contains(&phase))
 }
 
-/// The table as a diagram in the Mermaid language, one line for each way from a phase to another.
+/// The table as a Mermaid diagram, one line for each way from one phase to another.
 pub fn diagram() -> String {
     let mut text = String::from("stateDiagram-v2\n    [*] --> Start\n");
     for row in TABLE {
         for from in row.from {
             let to = row.to.unwrap_or(*from);
             if to != *from {
-                let reply = match row.outcome {
+                let reply = match row.class {
                     Positive => "2yz",
                     Intermediate => "3yz",
                     Negative => "4yz, 5yz",
@@ -220,7 +230,7 @@ mod tests {
     fn no_two_rows_contradict_each_other() {
         for (index, one) in TABLE.iter().enumerate() {
             for other in &TABLE[index + 1..] {
-                let same = one.exchange == other.exchange && one.outcome == other.outcome;
+                let same = one.exchange == other.exchange && one.class == other.class;
                 assert!(!same || one.from.iter().all(|phase| !other.from.contains(phase)), "{one:?} {other:?}");
             }
         }

@@ -2,10 +2,11 @@
 
 use core::{fmt, ops::Add, time::Duration};
 
-/// A moment on a monotonic clock: the time since an origin that the caller picks, once for each session.
+/// A moment on a monotonic clock: the time since an origin. The caller picks the origin once for
+/// each session.
 ///
-/// A session never reads a clock. It is told the time with every call and says through `poll_timeout` when it wants to
-/// be called at the latest.
+/// A session never reads a clock. Every call tells it the time, and `poll_timeout` says when to
+/// call it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Tick(Duration);
 
@@ -13,7 +14,7 @@ impl Tick {
     /// The origin.
     pub const ORIGIN: Self = Self(Duration::ZERO);
 
-    /// The moment so long after the origin.
+    /// The moment this long after the origin.
     pub const fn new(since_origin: Duration) -> Self {
         Self(since_origin)
     }
@@ -23,7 +24,7 @@ impl Tick {
         self.0
     }
 
-    /// The time since an earlier moment; zero when that is later.
+    /// The time since an earlier moment. Zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }

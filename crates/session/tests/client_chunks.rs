@@ -1,4 +1,4 @@
-//! The client's side of BDAT (RFC 3030), against servers whose replies are written by hand.
+//! The client's side of BDAT (RFC 3030), against scripted servers.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn greeted(offers: &[&str], settings: ClientSettings) -> ClientHarness {
     client
 }
 
-/// Behind an accepted MAIL and RCPT.
+/// A client after an accepted MAIL and RCPT.
 fn ready(offers: &[&str], mail: &str) -> ClientHarness {
     let mut client = greeted(offers, ClientSettings::default());
     for line in [mail, "RCPT TO:<c@d>"] {
@@ -37,7 +37,11 @@ fn codes(client: &ClientHarness) -> Vec<String> {
 
 #[test]
 fn the_way_of_the_content_follows_from_the_offers() {
-    let off = || ClientSettings { chunking: false, ..ClientSettings::default() };
+    let off = || {
+        let mut settings = ClientSettings::default();
+        settings.chunking = false;
+        settings
+    };
     for (offers, settings, mail, kind) in [
         (&[][..], ClientSettings::default(), "MAIL FROM:<a@b>", BodyKind::Data),
         (&["CHUNKING"], ClientSettings::default(), "MAIL FROM:<a@b>", BodyKind::Chunks),
@@ -98,14 +102,14 @@ fn no_chunk_leaves_before_every_recipient_has_its_answer() {
     client.feed(b"550 no\r\n");
     client.begin_chunk(1, true).unwrap();
 
-    // Nobody was accepted.
+    // No recipient was accepted.
     let mut client = greeted(ALL, ClientSettings::default());
     client.send_line("MAIL FROM:<a@b>").unwrap();
     client.send_line("RCPT TO:<c@d>").unwrap();
     client.feed(b"250 ok\r\n550 no\r\n");
     assert_eq!(client.begin_chunk(1, true), Err(ApiMisuse::OutOfOrder));
     client.send_line("RSET").unwrap();
-    // CHUNKING was not offered, and the line alone is not for `send`.
+    // CHUNKING was not offered, and `send` does not take the line.
     let mut client = ready(&["PIPELINING"], "MAIL FROM:<a@b>");
     assert_eq!(client.begin_chunk(1, true), Err(ApiMisuse::NotOffered));
     assert_eq!(ready(ALL, "MAIL FROM:<a@b>").send_line("BDAT 5 LAST"), Err(ApiMisuse::OutOfOrder));
@@ -127,7 +131,7 @@ fn chunks_follow_each_other_and_the_last_waits() {
     client.feed(b"250 kept\r\n250 ok\r\n");
     assert_eq!((client.session.phase(), client.session.accepted_recipients()), (Phase::Mail, 0));
 
-    // One by one without PIPELINING, and never more than 16.
+    // One at a time without PIPELINING, and never more than 16.
     let mut client = ready(&["CHUNKING"], "MAIL FROM:<a@b>");
     client.send_chunk(b"one\r\n", false, 9).unwrap();
     assert_eq!(client.begin_chunk(5, false), Err(ApiMisuse::NotYet));
@@ -137,8 +141,8 @@ fn chunks_follow_each_other_and_the_last_waits() {
 }
 
 #[test]
-fn behind_a_refused_chunk_comes_rset() {
-    // Whatever a server says to the chunks that were on their way: the transaction is spoilt.
+fn a_refused_chunk_is_followed_by_rset() {
+    // The transaction is spoiled, whatever the server says to chunks that were already sent.
     for later in ["554 no", "250 odd"] {
         let mut client = ready(ALL, "MAIL FROM:<a@b>");
         client.send_chunk(b"one\r\n", false, 9).unwrap();
@@ -148,7 +152,7 @@ fn behind_a_refused_chunk_comes_rset() {
         assert_eq!(client.begin_chunk(0, true), Err(ApiMisuse::OutOfOrder));
         let reset = client.send_line("RSET").unwrap();
         client.feed(format!("{later}\r\n").as_bytes());
-        assert_eq!(client.session.phase(), Phase::Spoilt);
+        assert_eq!(client.session.phase(), Phase::Spoiled);
         client.feed(b"250 reset\r\n");
         assert!(!client.session.is_unanswered(reset));
         assert_eq!(client.session.phase(), Phase::Ready);
@@ -175,7 +179,7 @@ fn a_chunk_that_is_open_when_another_is_refused_is_still_framed() {
     client.begin_chunk(5, false).unwrap();
     client.payload(b"tw", 9).unwrap();
     client.feed(b"552 full\r\n");
-    // RSET would be read as a part of it.
+    // RSET would be read as a part of the chunk.
     assert_eq!(client.send_line("RSET"), Err(ApiMisuse::OutOfOrder));
     client.payload(b"o\r\n", 9).unwrap();
     client.finish().unwrap();
@@ -199,7 +203,7 @@ fn half_a_chunk_is_not_finished() {
     assert_eq!(client.begin_chunk(1, true), Err(ApiMisuse::OutOfOrder));
     let eof = client.end_of_input();
     assert_eq!((eof.unanswered, eof.message_in_doubt), (0, false));
-    // With its last octet the server has the message, whether the end was said or not.
+    // With the last octet the server has the message, even before the chunk is finished.
     let mut client = ready(ALL, "MAIL FROM:<a@b>");
     client.begin_chunk(3, true).unwrap();
     client.payload(b"x\r\n", 9).unwrap();
@@ -224,7 +228,7 @@ fn unclean_text_leaves_no_more_by_chunks_than_by_data() {
         &[b"a\rb"],
         &[b"a\0b"],
         &[b"good\r\n", b"a\n"],
-        // At the end of all chunks a CR is bare, and at the end of one it is not.
+        // A CR is bare at the end of all chunks, but not at the end of one.
         &[b"a\r\n\r"],
         &[b"a\r", b"b"],
         &[b"a\r", b""],
@@ -246,7 +250,7 @@ fn unclean_text_leaves_no_more_by_chunks_than_by_data() {
 }
 
 #[test]
-fn the_check_begins_anew_with_each_transaction() {
+fn the_check_of_content_restarts_with_each_transaction() {
     let mut client = ready(ALL, "MAIL FROM:<a@b>");
     client.send_chunk(b"a\r", false, 9).unwrap();
     client.feed(b"452 full\r\n");
@@ -258,8 +262,8 @@ fn the_check_begins_anew_with_each_transaction() {
 }
 
 #[test]
-fn a_server_that_answers_before_the_end() {
-    // A refusal in the middle is the end, with its words; anything else was not asked for.
+fn a_server_may_refuse_content_before_its_end() {
+    // A refusal in the middle is reported and ends the session. Any other reply is unsolicited.
     let begun = |offers| {
         let mut client = ready(offers, "MAIL FROM:<a@b>");
         if client.session.body_kind() == BodyKind::Chunks {
@@ -300,7 +304,7 @@ fn each_block_and_each_reply_has_its_time() {
     client.payload(b"67890", 9).unwrap();
     client.finish().unwrap();
     assert_eq!(left(&client), Some(300));
-    // The reply to the first chunk is waited for while the second is written.
+    // The second chunk is written while the reply to the first is outstanding.
     client.clock.advance(200 * SECOND);
     client.begin_chunk(10, false).unwrap();
     assert_eq!(left(&client), Some(100));

@@ -1,9 +1,10 @@
-//! Which codes a client takes as a reply to what, as one table.
+//! The codes that a client accepts as a reply, by exchange.
 
 use posthaste_session::{ClientSettings, PeerMisbehaved};
 use posthaste_testkit::client::{ClientHarness, Event};
 
-/// What is waited for, and which 2yz and 3yz of [`CODES`] fit it. 4yz and 5yz fit everything but RSET, 421 that too.
+/// The exchange, and the 2yz and 3yz of [`CODES`] that fit it. 4yz and 5yz fit every exchange but
+/// RSET, which only 421 fits.
 const FITTING: &[(&str, &str)] = &[
     ("greeting", "200 211 220 250 251 252 299"),
     ("EHLO", "200 211 250 251 252 299"),
@@ -11,7 +12,7 @@ const FITTING: &[(&str, &str)] = &[
     ("MAIL", "200 211 250 251 252 299"),
     ("RCPT", "200 211 250 251 252 299"),
     ("DATA", "354"),
-    // Any 2yz: the server has the message, whatever else is wrong with it.
+    // Any 2yz means that the server has the message.
     ("end of data", "200 211 220 221 235 250 251 252 299"),
     ("chunk", "200 211 250 251 252 299"),
     ("last chunk", "200 211 220 221 235 250 251 252 299"),
@@ -21,14 +22,14 @@ const FITTING: &[(&str, &str)] = &[
     ("AUTH response", "235 334"),
     ("QUIT", "200 211 221 250 251 252 299"),
     ("NOOP", "200 211 220 250 251 252 299"),
-    // Whoever is somebody else from here on is greeted again.
+    // The server greets again, because the client counts as another one.
     ("XCLIENT", "200 211 220 250 251 252 299"),
 ];
 
 const CODES: &[u16] = &[200, 211, 220, 221, 235, 250, 251, 252, 299, 300, 334, 354, 399];
 const REFUSALS: &[u16] = &[421, 450, 451, 499, 500, 502, 503, 535, 554, 599];
 
-/// A client that waits for the reply to that.
+/// A client that waits for the reply to this exchange.
 fn waiting(place: &str) -> ClientHarness {
     let mut client = ClientHarness::new(ClientSettings::default());
     if place == "greeting" {
@@ -97,7 +98,7 @@ fn each_reply_fits_or_is_an_error() {
             client.feed(format!("{code} text\r\n").as_bytes());
             let error = client.events.contains(&Event::Misbehaved(PeerMisbehaved::UnfittingReply));
             assert_eq!(error, !fits, "{code} to {place}: {:?}", client.events);
-            // What does not fit answers nothing: the command is lost, and a message in doubt.
+            // A reply that does not fit leaves the command unanswered, and a message in doubt.
             assert_eq!(client.session.unanswered(), usize::from(!fits), "{code} to {place}");
             let doubt = !fits && (place.starts_with("end") || place.starts_with("last"));
             assert_eq!(client.session.message_in_doubt(), doubt, "{code} to {place}");
@@ -105,7 +106,7 @@ fn each_reply_fits_or_is_an_error() {
     }
 }
 
-/// A transaction that a server does not end is one that its next recipients would be added to.
+/// The recipients of the next message would join a transaction that the server did not end.
 #[test]
 fn no_message_follows_a_reset_that_was_refused() {
     let mut client = ClientHarness::new(ClientSettings::default());

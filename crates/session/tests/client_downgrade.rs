@@ -68,13 +68,13 @@ const EXAMPLES: &[(&str, &str, &str, &[&str])] = &[
 ];
 
 #[test]
-fn every_rule_with_the_extension_and_without() {
+fn every_rule_holds_with_its_extension_and_without() {
     assert_eq!(RULES.len(), EXAMPLES.len());
     for (rule, (name, command, parameter, lines)) in RULES.iter().zip(EXAMPLES) {
         assert_eq!(rule.parameter, *name);
         let line = format!("{command} {parameter}");
         assert_eq!(lowered(&line, lines, true), Ok(line.clone()));
-        // Without any of the lines, and without each of them.
+        // Without all of the lines, and without each of them.
         let mut without = vec![Vec::new()];
         without.extend(lines.iter().map(|gone| lines.iter().copied().filter(|line| line != gone).collect()));
         for lines in without {
@@ -99,7 +99,7 @@ fn the_table_in_the_documentation_is_the_table() {
 }
 
 #[test]
-fn what_is_offered_has_limits() {
+fn limits_of_offered_extensions_are_kept() {
     use Undeliverable::{DeliverBy, Hold, Solicitation, TooLarge, Unverified};
     const FUTURE: &str = "FUTURERELEASE 60 2030-01-01T00:00:00Z";
     for (parameter, line, tls, expected) in [
@@ -122,14 +122,14 @@ fn what_is_offered_has_limits() {
         let kept = lowered(&text, &[line], tls).map(|kept| kept == text);
         assert_eq!(kept, expected.map_or(Ok(true), Err), "{parameter} {line}");
     }
-    // A relay that takes off the time that went by may have none left.
+    // A relay that subtracts the elapsed time may have none left.
     let mut late = mail("MAIL FROM:<a@b> BY=5;R");
     late.by = late.by.map(|by| posthaste_wire::parameter::DeliverBy { seconds: -1, ..by });
     assert_eq!(downgrade::mail(late, next_hop(&offered(&["DELIVERBY"]), true)), Err(DeliverBy));
 }
 
 #[test]
-fn what_no_extension_is_known_for_is_left_out() {
+fn parameters_of_unknown_extensions_are_left_out() {
     for (line, without) in [("MAIL FROM:<a@b> X-OWN=1 SIZE=5", "MAIL FROM:<a@b> SIZE=5"), ("RCPT TO:<c@d> X-OWN", RCPT)]
     {
         assert_eq!(lowered(line, &["SIZE", "X-OWN"], true), Ok(without.to_owned()));
@@ -142,7 +142,8 @@ fn addresses_outside_ascii_need_smtputf8() {
     assert_eq!(lowered(line, &["DSN", "SMTPUTF8"], true), Ok(line.to_owned()));
     assert_eq!(lowered(line, &["DSN"], true), Err(Undeliverable::Utf8));
     assert_eq!(lowered("RCPT TO:<c@d> ORCPT=utf-8;ü@d", &["DSN"], true), Ok(RCPT.to_owned()));
-    // A sender like that has said SMTPUTF8; without it such an address is still none for this server.
+    // Such a sender has said SMTPUTF8. Without the parameter the address still cannot go to this
+    // server.
     assert_eq!(lowered("MAIL FROM:<ü@d> SMTPUTF8", &[], true), Err(Undeliverable::Utf8));
     let unannounced = Mail { smtputf8: false, ..mail("MAIL FROM:<ü@d> SMTPUTF8") };
     let lowered_to = |lines: &[&str]| downgrade::mail(unannounced, next_hop(&offered(lines), true)).map(drop);
@@ -152,7 +153,7 @@ fn addresses_outside_ascii_need_smtputf8() {
 }
 
 #[test]
-fn what_ends_here_is_reported() {
+fn services_that_end_here_are_reported() {
     for (from, to, lines, owed) in [
         ("", "NOTIFY=SUCCESS", &[][..], true),
         ("", "NOTIFY=SUCCESS", &["DSN"], false),

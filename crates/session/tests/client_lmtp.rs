@@ -1,4 +1,5 @@
-//! The client's side of LMTP (RFC 2033): each accepted recipient has a reply of its own to the end of the content.
+//! The client's side of LMTP (RFC 2033): each accepted recipient has a reply of its own to the end
+//! of the content.
 
 use posthaste_session::{ClientSettings, PeerMisbehaved, table::Phase};
 use posthaste_testkit::client::{ClientHarness, Event};
@@ -11,7 +12,7 @@ fn greeted(hello: &str, offers: &str) -> ClientHarness {
     client
 }
 
-/// Behind RCPT for four recipients, the second of which was refused.
+/// A client after RCPT for four recipients, of which the second was refused.
 fn ready(offers: &str) -> ClientHarness {
     let mut client = greeted("LHLO c", offers);
     client.send_line("MAIL FROM:<a@b>").expect("it has a place");
@@ -84,7 +85,7 @@ fn smtp_has_one_reply_whatever_the_number_of_recipients() {
 }
 
 #[test]
-fn one_reply_too_many_was_not_asked_for() {
+fn one_reply_too_many_is_unsolicited() {
     let mut client = ready("");
     client.send_line("DATA").unwrap();
     client.feed(b"354 go\r\n");
@@ -93,9 +94,9 @@ fn one_reply_too_many_was_not_asked_for() {
     assert_eq!(client.events.last(), Some(&Event::Misbehaved(PeerMisbehaved::UnsolicitedReply)));
 }
 
-/// A dot behind it would have no reply at all (RFC 2033 section 4.2).
+/// A dot after it would have no reply at all (RFC 2033 section 4.2).
 #[test]
-fn data_for_nobody_must_fail() {
+fn lmtp_data_without_recipients_must_fail() {
     let mut client = greeted("LHLO c", "");
     for line in ["MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA"] {
         client.send_line(line).unwrap();
@@ -105,7 +106,7 @@ fn data_for_nobody_must_fail() {
 }
 
 #[test]
-fn a_server_that_leaves_in_between_leaves_a_doubt() {
+fn a_server_that_closes_between_replies_leaves_the_message_in_doubt() {
     let mut client = ready("");
     client.send_line("DATA").unwrap();
     client.feed(b"354 go\r\n");
@@ -127,7 +128,7 @@ fn a_refused_lhlo_changes_nothing() {
 }
 
 #[test]
-fn what_was_said_in_clear_does_not_make_it_lmtp_within_tls() {
+fn lhlo_in_clear_does_not_make_a_session_lmtp_inside_tls() {
     let mut client = greeted("LHLO c", "250-STARTTLS\r\n");
     client.send_line("STARTTLS").unwrap();
     client.feed(b"220 go\r\n");

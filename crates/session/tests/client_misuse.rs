@@ -1,13 +1,12 @@
-//! Everything that a caller can ask of a client, at every place of a conversation: it is done, or it is refused and nothing
-//! has changed.
+//! Every call in every phase of a conversation is done, or refused without a change.
 
 use bytes::BytesMut;
 use posthaste_session::{ApiMisuse, ClientSettings};
 use posthaste_testkit::client::ClientHarness;
 use posthaste_wire::{Command, Secret, frame::SegmentList};
 
-/// `.` done; `O` out of order, `N` not yet, `-` not offered, `U` unfinished, `H` no handshake, `E` not to be encoded, `C`
-/// closed.
+/// `.` done; `O` out of order, `N` not yet, `-` not offered, `U` unfinished, `H` no handshake, `E`
+/// not to be encoded, `C` closed.
 const TABLE: &str = "
 NNNNNN NNNNNN OOOON OOO --- OOO H start
 .OOOO. OO.... OOOOE OOO --- OOO H greeted
@@ -19,12 +18,12 @@ NNNNNN NNNNNN OOOON OOO --- OOO H ehlo sent
 .OO... .O.... OOOOE OOO ... OOO H rcpt
 NNNNNN NNNNNN OOOON OOO NNN OOO H data sent
 OOOOOO OOOOOO OOOOO OOO OOO ... H content
-OOOOOO OOOOOO OOOOO OOO OOO O.. H nobody
+OOOOOO OOOOOO OOOOO OOO OOO O.. H no recipient
 OOOOOO OOOOOO OOOOO OOO OOO ..U H half a chunk
 OOOOOO OOOOOO OOOOO OOO OOO ... H whole chunk
 .OOOO. .O.... OOOOE OOO .NN OOO H chunk sent
 .OOOO. .O.... OOOOE OOO ... OOO H chunks
-.OOOO. .O.... OOOOE OOO OOO OOO H spoilt
+.OOOO. .O.... OOOOE OOO OOO OOO H spoiled
 ..-OO. ...... OOOOE OOO NNN OOO H end sent
 NNNNNN NNNNNN OOOON OOO NNN OOO H auth sent
 OOOOOO OOOOOO OOOOO ..E OOO OOO H challenged
@@ -36,7 +35,7 @@ CCCCCC CCCCCC CCCCC OOO CCC OOO H quit sent
 CCCCCC CCCCCC CCCCC CCC CCC CCC H closed
 ";
 
-/// What has been said, by lines of both sides; the server offers PIPELINING, CHUNKING, STARTTLS and AUTH.
+/// The lines of both sides so far. The server offers PIPELINING, CHUNKING, STARTTLS and AUTH.
 const PLACES: &[(&str, &[&str])] = &[
     ("start", &[]),
     ("greeted", &["S 220 s"]),
@@ -48,12 +47,12 @@ const PLACES: &[(&str, &[&str])] = &[
     ("rcpt", &["ready", "C MAIL FROM:<a@b>", "C RCPT TO:<c@d>", "S 250 ok", "S 250 ok"]),
     ("data sent", &["ready", "C MAIL FROM:<a@b>", "C RCPT TO:<c@d>", "C DATA", "S 250 ok", "S 250 ok"]),
     ("content", &["ready", "C MAIL FROM:<a@b>", "C RCPT TO:<c@d>", "C DATA", "S 250 ok", "S 250 ok", "S 354 go"]),
-    ("nobody", &["ready", "C MAIL FROM:<a@b>", "C RCPT TO:<c@d>", "C DATA", "S 250 ok", "S 550 no", "S 354 go"]),
+    ("no recipient", &["ready", "C MAIL FROM:<a@b>", "C RCPT TO:<c@d>", "C DATA", "S 250 ok", "S 550 no", "S 354 go"]),
     ("half a chunk", &["rcpt", "begin 9", "payload half\r\n"]),
     ("whole chunk", &["rcpt", "begin 6", "payload half\r\n"]),
     ("chunk sent", &["rcpt", "begin 6", "payload half\r\n", "finish"]),
     ("chunks", &["rcpt", "begin 6", "payload half\r\n", "finish", "S 250 ok"]),
-    ("spoilt", &["rcpt", "begin 6", "payload half\r\n", "finish", "S 452 no"]),
+    ("spoiled", &["rcpt", "begin 6", "payload half\r\n", "finish", "S 452 no"]),
     ("end sent", &["rcpt", "begin-last 6", "payload half\r\n", "finish"]),
     ("auth sent", &["ready", "C AUTH LOGIN"]),
     ("challenged", &["ready", "C AUTH LOGIN", "S 334 "]),
@@ -69,7 +68,7 @@ const PLACES: &[(&str, &[&str])] = &[
 const CALLS: &[&[&str]] = &[
     &["C EHLO c", "C MAIL FROM:<a@b>", "C MAIL FROM:<a@b> BODY=BINARYMIME", "C RCPT TO:<c@d>", "C DATA", "C RSET"],
     &["C STARTTLS", "C AUTH LOGIN", "C QUIT", "C NOOP", "C XCLIENT NAME=n", "C XYZZY"],
-    // What is no line, or another than it looks like.
+    // Commands of several lines, or of another exchange than they seem to be.
     &["C BDAT 5 LAST", "C BURL imap://h/x LAST", "other DATA", "other MAIL", "noop a\r\nb"],
     &["respond eA==", "respond *", "respond a\r\nb"],
     &["begin 6", "begin-last 6", "begin-last 0"],
@@ -136,7 +135,7 @@ const fn letter(done: Result<(), ApiMisuse>) -> char {
 }
 
 #[test]
-fn every_call_at_every_place() {
+fn every_call_in_every_phase_is_allowed_or_refused_as_the_table_says() {
     let mut table = String::from("\n");
     for (place, _) in PLACES {
         for group in CALLS {
@@ -156,9 +155,9 @@ fn every_call_at_every_place() {
     assert_eq!(table, TABLE, "{table}");
 }
 
-/// The others, each with what it needs.
+/// Errors that need a setup of their own.
 #[test]
-fn limits_rooms_and_content() {
+fn calls_beyond_a_limit_or_without_room_are_refused() {
     let mut client = at("content");
     let now = client.clock.now();
     // Each line that starts with a dot takes two segments.
@@ -172,7 +171,7 @@ fn limits_rooms_and_content() {
     assert_eq!(format!("{:?}", client.session), before);
     client.session.finish_payload(now, &mut SegmentList::new()).expect("there is room");
 
-    // The one that ends the session: half a message must not be finished as if it were whole.
+    // This error ends the session: half a message must not be finished as if it were whole.
     for place in ["content", "half a chunk"] {
         let mut client = at(place);
         let refused = client.session.payload(now, b"a\nb", &mut SegmentList::new());

@@ -1,4 +1,4 @@
-//! Which reply answers what: too early, unasked, and within a SASL exchange.
+//! Which reply answers which command: too early, without a command, and within a SASL exchange.
 
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ fn misbehaved(client: &ClientHarness) -> Option<PeerMisbehaved> {
     }
 }
 
-/// A reply that is there before its command cannot be the answer, in whatever pieces it came.
+/// A reply that is there before its command cannot be the answer, however it was cut.
 #[test]
-fn a_reply_that_began_before_its_command() {
+fn a_reply_that_began_before_its_command_is_an_error() {
     let early = b"250 2.1.0 ok\r\n";
     for shown in 1..early.len() {
         let mut client = greeted("");
@@ -31,7 +31,7 @@ fn a_reply_that_began_before_its_command() {
         client.feed(&early[shown..]);
         assert_eq!(misbehaved(&client), Some(PeerMisbehaved::UnsolicitedReply), "{shown}");
     }
-    // Behind the reply to another command, and within a group.
+    // After the reply to another command, and within a group.
     let mut client = greeted("250-PIPELINING\r\n");
     client.send_line("MAIL FROM:<a@b>").unwrap();
     client.send_line("RCPT TO:<c@d>").unwrap();
@@ -39,7 +39,7 @@ fn a_reply_that_began_before_its_command() {
     client.send_line("RCPT TO:<e@d>").unwrap();
     client.feed(b"ly\r\n");
     assert_eq!(misbehaved(&client), Some(PeerMisbehaved::UnsolicitedReply));
-    // Half a reply to the command before is none of that.
+    // Half of the reply to the command before is not early.
     let mut client = greeted("250-PIPELINING\r\n");
     client.send_line("MAIL FROM:<a@b>").unwrap();
     client.feed(b"250-o");
@@ -50,7 +50,7 @@ fn a_reply_that_began_before_its_command() {
 }
 
 #[test]
-fn an_early_reply_to_the_end_of_the_content() {
+fn an_early_reply_to_the_end_of_the_content_is_an_error() {
     let mut client = greeted("");
     for line in ["MAIL FROM:<a@b>", "RCPT TO:<c@d>"] {
         client.send_line(line).unwrap();
@@ -61,11 +61,11 @@ fn an_early_reply_to_the_end_of_the_content() {
     client.send_content(b"x\r\n", 9).unwrap();
     client.feed(b"pt\r\n");
     assert_eq!(misbehaved(&client), Some(PeerMisbehaved::UnsolicitedReply));
-    assert!(client.session.message_in_doubt(), "nobody knows what the server has");
+    assert!(client.session.message_in_doubt(), "the server may have the message");
 }
 
 #[test]
-fn what_a_server_says_as_it_goes_reaches_the_caller() {
+fn the_last_words_of_a_server_reach_the_caller() {
     let said = b"421-4.3.2 Going down\r\n421 4.3.2 come back at noon\r\n";
     for cut in 0..said.len() {
         let mut client = greeted("");
@@ -74,22 +74,22 @@ fn what_a_server_says_as_it_goes_reaches_the_caller() {
         let events = &client.events[client.events.len() - 2..];
         assert_eq!(events, [Event::Unasked(said.to_vec()), Event::Close]);
     }
-    // It was under way before the command was.
+    // The reply began before the command.
     let mut client = greeted("");
     client.feed(b"421 by");
     client.send_line("MAIL FROM:<a@b>").unwrap();
     client.feed(b"e\r\n");
     assert_eq!(client.events[client.events.len() - 2], Event::Unasked(b"421 bye\r\n".to_vec()));
     assert_eq!(client.session.unanswered(), 1);
-    // Anything else unasked is no way to go.
+    // Only a refusal may come without a command.
     let mut client = greeted("");
     client.feed(b"554 bye\r\n");
     assert_eq!(misbehaved(&client), Some(PeerMisbehaved::UnsolicitedReply));
 }
 
-/// `334 SP base64`: of several lines there is no telling what they ask (RFC 4954 section 4).
+/// `334 SP base64`: several lines would be ambiguous (RFC 4954 section 4).
 #[test]
-fn a_challenge_is_one_line_behind_334() {
+fn a_challenge_is_one_line_after_334() {
     for (said, fits) in [
         (&b"334 Zm9v\r\n"[..], true),
         (b"334 \r\n", true),
@@ -115,7 +115,7 @@ fn a_challenge_may_be_as_long_as_a_response() {
     client.respond(Some("eA==")).unwrap();
     client.feed(format!("334 {}\r\n", "a".repeat(12_283)).as_bytes());
     assert!(matches!(misbehaved(&client), Some(PeerMisbehaved::Reply(_))));
-    // Outside an exchange the usual limit stands.
+    // Outside an exchange the usual limit holds.
     let mut client = greeted("");
     client.send_line("AUTH LOGIN").unwrap();
     client.feed(b"535 no\r\n");
@@ -125,7 +125,7 @@ fn a_challenge_may_be_as_long_as_a_response() {
 }
 
 #[test]
-fn what_was_given_up_must_be_refused() {
+fn a_cancelled_exchange_must_be_refused() {
     for (said, fits) in [
         ("501 5.7.0 cancelled", true),
         ("535 no", true),
@@ -139,7 +139,7 @@ fn what_was_given_up_must_be_refused() {
         client.sent.clear();
         let cancelled = client.respond(None).unwrap();
         assert_eq!(client.sent, b"*\r\n");
-        // Nothing leaves before the reply.
+        // No command is sent before the reply.
         assert_eq!(client.send_line("MAIL FROM:<a@b>"), Err(ApiMisuse::NotYet));
         assert_eq!(client.respond(None), Err(ApiMisuse::OutOfOrder));
         client.feed(format!("{said}\r\n").as_bytes());
@@ -147,7 +147,7 @@ fn what_was_given_up_must_be_refused() {
         let answered = |event: &Event| matches!(event, Event::Reply(to, ..) if *to == cancelled);
         assert_eq!(client.events.iter().any(answered), fits);
         if said.starts_with('5') {
-            // Another exchange is another matter.
+            // Another exchange starts over.
             client.send_line("AUTH PLAIN eA==").unwrap();
             client.feed(b"235 ok\r\n");
             assert_eq!((client.session.phase(), misbehaved(&client)), (Phase::Ready, None));
@@ -168,7 +168,7 @@ fn a_tls_handshake_has_its_time() {
     client.feed(b"220 go\r\n");
     client.establish_tls();
     assert_eq!(client.session.poll_timeout(), None);
-    // Nothing that was counted in clear makes a reply inside TLS early.
+    // Octets that were counted in clear do not make a reply inside TLS early.
     client.send_line("EHLO c").unwrap();
     client.feed(b"250 s\r\n");
     assert_eq!((client.session.phase(), misbehaved(&client)), (Phase::Ready, None));
@@ -193,7 +193,7 @@ fn the_limits_of_the_server_are_kept() {
 }
 
 #[test]
-fn what_is_unanswered_is_bounded() {
+fn unanswered_commands_are_bounded() {
     let mut client = greeted("250-PIPELINING\r\n");
     client.send_line("MAIL FROM:<a@b>").unwrap();
     let sent = (0..5_000).take_while(|_| client.send_line("RCPT TO:<c@d>").is_ok());
@@ -203,9 +203,9 @@ fn what_is_unanswered_is_bounded() {
     client.send_line("RCPT TO:<c@d>").unwrap();
 }
 
-/// The limits of an exchange hold wherever its AUTH stands in a group.
+/// The limits of an exchange hold wherever its AUTH is in a group.
 #[test]
-fn a_long_challenge_behind_a_reset_in_the_same_group() {
+fn a_long_challenge_after_a_reset_of_its_group_is_taken() {
     let mut client = greeted("250-PIPELINING\r\n");
     client.send_line("RSET").unwrap();
     client.send_line("AUTH LOGIN").unwrap();
@@ -214,9 +214,9 @@ fn a_long_challenge_behind_a_reset_in_the_same_group() {
     client.respond(Some("eA==")).unwrap();
 }
 
-/// `*` is the word for it, however it was given.
+/// `*` cancels the exchange, however it was given.
 #[test]
-fn a_star_gives_up() {
+fn a_star_cancels_the_exchange() {
     let mut client = greeted("");
     client.send_line("AUTH LOGIN").unwrap();
     client.feed(b"334 \r\n");

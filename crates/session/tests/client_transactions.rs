@@ -1,11 +1,11 @@
-//! What belongs to a transaction of a client, and what no longer does.
+//! What belongs to a client's transaction.
 
 use posthaste_session::{ApiMisuse, ClientSettings, PeerMisbehaved, table::Phase};
 use posthaste_testkit::client::{ClientHarness, Event};
 
 const OFFERS: &str = "250-s\r\n250-PIPELINING\r\n250-CHUNKING\r\n250-STARTTLS\r\n250 HELP\r\n";
 
-/// Two recipients were accepted, and one was not.
+/// A client with two accepted recipients and one refused.
 fn ready(hello: &str) -> ClientHarness {
     let mut client = ClientHarness::new(ClientSettings::default());
     client.feed(b"220 s\r\n");
@@ -24,14 +24,14 @@ fn ready(hello: &str) -> ClientHarness {
     client
 }
 
-/// Says a line and hears the reply.
+/// Sends a line and feeds the reply.
 fn exchange(client: &mut ClientHarness, line: &str, reply: &str) {
     client.send_line(line).unwrap_or_else(|error| panic!("{line}: {error}"));
     client.feed(reply.as_bytes());
 }
 
 #[test]
-fn every_way_out_leaves_it_empty() {
+fn every_end_leaves_the_transaction_empty() {
     type Exit = fn(&mut ClientHarness);
     let exits: &[(&str, &str, Exit)] = &[
         ("RSET", "EHLO c", |client| exchange(client, "RSET", "250 ok\r\n")),
@@ -81,7 +81,7 @@ fn every_way_out_leaves_it_empty() {
         assert_eq!(client.send_line("DATA"), Err(ApiMisuse::OutOfOrder), "{name}");
         exchange(&mut client, "MAIL FROM:<a@b>", "250 ok\r\n");
         assert_eq!(client.send_line("DATA"), Err(ApiMisuse::OutOfOrder), "{name}");
-        // The next one is counted from 0 again.
+        // The next transaction counts from 0 again.
         exchange(&mut client, "RCPT TO:<z@d>", "250 ok\r\n");
         assert!(matches!(client.events.last(), Some(Event::Reply(_, Some(0), _))), "{name}");
         assert_eq!(client.session.accepted_recipients(), 1, "{name}");
@@ -89,7 +89,7 @@ fn every_way_out_leaves_it_empty() {
 }
 
 #[test]
-fn what_is_refused_leaves_it_as_it_was() {
+fn a_refusal_leaves_the_transaction_unchanged() {
     for (line, reply) in [
         ("EHLO c", "554 no\r\n"),
         ("HELO c", "421 bye\r\n"),
@@ -105,9 +105,9 @@ fn what_is_refused_leaves_it_as_it_was() {
     }
 }
 
-/// A lone dot is all that may follow (RFC 2920 section 3.1): there is nobody to show content to.
+/// Only a lone dot may follow (RFC 2920 section 3.1).
 #[test]
-fn no_content_leaves_for_nobody() {
+fn no_content_is_sent_without_a_recipient() {
     let mut client = ClientHarness::new(ClientSettings::default());
     client.feed(b"220 s\r\n");
     client.send_line("EHLO c").unwrap();
@@ -120,13 +120,13 @@ fn no_content_leaves_for_nobody() {
     assert_eq!(client.payload(b"secret\r\n", 9), Err(ApiMisuse::OutOfOrder));
     client.finish().unwrap();
     assert_eq!(client.sent, b".\r\n");
-    client.feed(b"250 kept for nobody\r\n");
+    client.feed(b"250 kept\r\n");
     assert_eq!(client.session.phase(), Phase::Ready);
 }
 
-/// A driver that reads while it writes may hear the reply to the last octets before it says that they were the last.
+/// A driver that reads while it writes may read the reply to a chunk before it finishes the chunk.
 #[test]
-fn a_reply_to_a_chunk_may_come_before_its_end_is_said() {
+fn a_reply_to_a_chunk_may_come_before_it_is_finished() {
     for (last, piece) in [(false, 1), (true, 1), (true, 100)] {
         let mut client = ready("EHLO c");
         client.begin_chunk(4, last).unwrap();
@@ -134,20 +134,20 @@ fn a_reply_to_a_chunk_may_come_before_its_end_is_said() {
         assert_eq!((client.session.body_credit(), client.session.unanswered()), (Some(0), 1));
         client.feed(b"250 kept\r\n");
         assert!(!client.session.message_in_doubt());
-        // Its octets were the last, but the next command waits until that is said.
+        // All octets were sent, but the next command waits until the chunk is finished.
         assert_eq!(client.send_line("RSET"), Err(ApiMisuse::OutOfOrder));
         let ticket = client.finish().unwrap();
         assert!(!client.session.is_unanswered(ticket));
         assert!(matches!(client.events.last(), Some(Event::Reply(to, ..)) if *to == ticket));
         assert_eq!(client.session.phase(), if last { Phase::Ready } else { Phase::Chunks });
     }
-    // One reply is all that it has.
+    // A chunk has one reply.
     let mut client = ready("EHLO c");
     client.begin_chunk(4, true).unwrap();
     client.payload(b"ab\r\n", 9).unwrap();
     client.feed(b"250 kept\r\n554 or not\r\n");
     assert_eq!(client.events.last(), Some(&Event::Misbehaved(PeerMisbehaved::UnsolicitedReply)));
-    // A chunk of no octets is whole at once.
+    // An empty chunk is whole at once.
     let mut client = ready("EHLO c");
     client.begin_chunk(0, true).unwrap();
     assert!(client.session.message_in_doubt());

@@ -1,4 +1,4 @@
-//! What a session costs: allocations for each message, and the heap of one that is idle.
+//! The cost of a session: allocations for each message, and the heap of an idle one.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use posthaste_wire::{Command, frame::SegmentList};
 const NOW: Tick = Tick::ORIGIN;
 const PIECE: usize = 16 * 1_024;
 
-/// Both sides, the driver's buffers, and the allocations that each side has made; the buffers are large enough from the
-/// first.
+/// Both sides, the driver's buffers, which are large enough from the start, and the allocations of
+/// each side.
 struct Conversation {
     client: ClientSession,
     server: ServerSession,
@@ -25,7 +25,7 @@ struct Conversation {
     received: usize,
 }
 
-/// What a call gives, with its allocations added to a sum.
+/// Returns the result of a call, and adds its allocations to a sum.
 fn counted<T>(sum: &mut u64, call: impl FnOnce() -> T) -> T {
     let mut result = None;
     *sum += measure(|| result = Some(call())).count_total;
@@ -35,8 +35,11 @@ fn counted<T>(sum: &mut u64, call: impl FnOnce() -> T) -> T {
 impl Conversation {
     fn open() -> Self {
         let mut conversation = Self {
-            client: ClientSession::new(NOW, ClientSettings::default()),
-            server: ServerSession::new(Arc::new(ServerSettings::new("mx.test")), Transport::Plain),
+            client: ClientSession::new(ClientSettings::default()),
+            server: ServerSession::new(
+                Arc::new(ServerSettings::new("mx.test".parse().expect("a domain"))),
+                Transport::Plain,
+            ),
             up: BytesMut::with_capacity(8 * PIECE),
             down: BytesMut::with_capacity(PIECE),
             client_allocations: 0,
@@ -124,7 +127,7 @@ impl Conversation {
                 ServerNext::Content(range) => self.received += range.len(),
                 ServerNext::Flush | ServerNext::NeedInput => {
                     self.up.advance(consumed);
-                    // What is read next comes to the front again, as from a socket.
+                    // What is read next goes to the front again, as from a socket.
                     assert!(self.up.try_reclaim(4 * PIECE));
                     return;
                 }
@@ -144,7 +147,7 @@ impl Conversation {
 #[test]
 fn a_message_costs_at_most_four_allocations_in_each_role_whatever_its_size() {
     let mut conversation = Conversation::open();
-    // The first message makes the lists that later ones use again.
+    // The first message allocates lists that later ones reuse.
     conversation.transact(b"x\r\n");
     for size in [1_024, 100 * 1_024, 1_024 * 1_024] {
         let content = b"a line of text\r\n".repeat(size / 16);
@@ -158,7 +161,7 @@ fn a_message_costs_at_most_four_allocations_in_each_role_whatever_its_size() {
 
 #[test]
 fn an_idle_session_has_at_most_1_kib_of_heap() {
-    let settings = Arc::new(ServerSettings::new("mx.test"));
+    let settings = Arc::new(ServerSettings::new("mx.test".parse().expect("a domain")));
     let mut server = None;
     let held = measure(|| {
         let mut session = ServerSession::new(Arc::clone(&settings), Transport::Plain);

@@ -14,7 +14,7 @@ use posthaste_wire::capability::Keyword;
 const BYE: &[u8] = b"421 4.3.2 Shutting down, come back later\r\n";
 
 fn server() -> ServerHarness {
-    ServerHarness::new(ServerSettings::new("mx.test"), Transport::Plain)
+    ServerHarness::new(ServerSettings::new("mx.test".parse().expect("a domain")), Transport::Plain)
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_verdict_that_does_not_fit_leaves_the_question_open() {
         (Protocol::Lmtp, b"MAIL FROM:<a@b>\r\n", Verdict::Each(one.clone())),
         (Protocol::Smtp, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n.\r\n", Verdict::Each(one)),
     ] {
-        let mut settings = ServerSettings::new("mx.test");
+        let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
         settings.protocol = protocol;
         let mut server = ServerHarness::new(settings, Transport::Plain);
         let hello: &[u8] = if protocol == Protocol::Lmtp { b"LHLO c\r\n" } else { b"EHLO c\r\n" };

@@ -1,4 +1,4 @@
-//! Every short sequence of commands against a model of what RFC 5321 says to them.
+//! Every short sequence of commands, against a model of RFC 5321.
 
 use posthaste_session::{
     ServerSettings, Transport,
@@ -11,7 +11,7 @@ use posthaste_testkit::{
 };
 use posthaste_wire::{Mechanism, MechanismSet};
 
-/// The classes of commands, with what the application says to them.
+/// Classes of commands, with the application's verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
     Ehlo,
@@ -67,17 +67,17 @@ const CLASSES: [Class; 23] = [
     Quit,
 ];
 
-/// What has come of the message in chunks.
+/// The message in chunks so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Chunks {
     #[default]
     None,
     Open,
     /// Only RSET and EHLO lead on.
-    Spoilt,
+    Spoiled,
 }
 
-/// What a server has to remember, and nothing else.
+/// Everything that a server has to remember.
 #[derive(Debug, Clone, Copy, Default)]
 struct Model {
     hello: bool,
@@ -91,14 +91,14 @@ struct Model {
 }
 
 impl Model {
-    /// The codes of the replies to a command with all that belongs to it.
+    /// The codes of the replies to a command and what belongs to it.
     fn reply(&mut self, class: Class) -> Vec<u16> {
         let gives_up = matches!(
             class,
             Ehlo | EhloRefused | Rset | StartTls | Quit | Data | DataRefused | MessageRefused | MessageFaulty
         );
         if self.chunks == Chunks::Open && gives_up {
-            self.chunks = Chunks::Spoilt;
+            self.chunks = Chunks::Spoiled;
         }
         let code = match class {
             Ehlo => {
@@ -107,7 +107,7 @@ impl Model {
                 250
             }
             EhloRefused => 550,
-            // The grammar comes before the order, so the reply does not say where the conversation stands.
+            // Grammar comes before order, so the reply does not depend on the phase.
             MailBad => 501,
             Noop => 250,
             Unknown => 500,
@@ -125,14 +125,14 @@ impl Model {
                 *self = Self { tls: true, taken: self.taken, ..Self::default() };
                 220
             }
-            _ if self.chunks == Chunks::Spoilt => 503,
+            _ if self.chunks == Chunks::Spoiled => 503,
             Bdat | BdatFaulty | BdatRefused | BdatLast if self.recipients == 0 => 503,
             Bdat => {
                 self.chunks = Chunks::Open;
                 250
             }
             BdatFaulty => {
-                self.chunks = Chunks::Spoilt;
+                self.chunks = Chunks::Spoiled;
                 550
             }
             BdatRefused => {
@@ -144,7 +144,7 @@ impl Model {
                 self.void();
                 250
             }
-            // In the middle of a message, and behind MAIL in any case.
+            // In the middle of a message, which follows MAIL.
             _ if self.chunks == Chunks::Open => 503,
             Mail | MailRefused if self.mail => 503,
             MailRefused => 451,
@@ -189,7 +189,7 @@ impl Model {
             Self { closed: true, .. } => Phase::Closed,
             Self { hello: false, .. } => Phase::Greeted,
             Self { chunks: Chunks::Open, .. } => Phase::Chunks,
-            Self { chunks: Chunks::Spoilt, .. } => Phase::Spoilt,
+            Self { chunks: Chunks::Spoiled, .. } => Phase::Spoiled,
             Self { mail: false, .. } => Phase::Ready,
             Self { recipients: 0, .. } => Phase::Mail,
             _ => Phase::Rcpt,
@@ -197,9 +197,9 @@ impl Model {
     }
 }
 
-/// Says a command of that class, and what belongs to it once it is asked for; gives the codes of the replies.
+/// Says a command of a class and what belongs to it. Returns the codes of the replies.
 fn say(server: &mut ServerHarness, class: Class) -> Vec<u16> {
-    // A verdict that was not asked for must not wait for a later question.
+    // An unused verdict must not wait for a later question.
     server.policy = Policy::default();
     let mut refuse = |exchange, line| server.policy.script(exchange, refuse(line));
     let (line, more): (&[u8], &[u8]) = match class {
@@ -262,18 +262,18 @@ fn heard(server: &mut ServerHarness) -> Vec<u16> {
     last.map(|line| line.get(..3).and_then(|code| code.parse().ok()).expect("a code")).collect()
 }
 
-/// Says a command of that class and compares what comes of it with the model.
+/// Says a command of a class and compares the result with the model.
 fn step(server: &mut ServerHarness, model: &mut Model, class: Class, sequence: &[Class]) {
     let taken = model.taken;
     let expected = model.reply(class);
     assert_eq!(say(server, class), expected, "at the end of {sequence:?}");
-    assert_eq!(server.session.phase(), model.phase(), "behind {sequence:?}");
+    assert_eq!(server.session.phase(), model.phase(), "after {sequence:?}");
     assert_eq!(server.messages.len(), model.taken - taken, "at the end of {sequence:?}");
-    assert_eq!(server.session.is_authenticated(), model.authenticated, "behind {sequence:?}");
-    assert_eq!(server.closed, model.closed.then_some(CloseReason::Quit), "behind {sequence:?}");
+    assert_eq!(server.session.is_authenticated(), model.authenticated, "after {sequence:?}");
+    assert_eq!(server.closed, model.closed.then_some(CloseReason::Quit), "after {sequence:?}");
 }
 
-/// Goes every way of so many commands from here.
+/// Tries every continuation of this many commands.
 fn explore(server: &ServerHarness, model: Model, sequence: &mut Vec<Class>, classes: &[Class], length: u32) -> u64 {
     let mut ends = 0;
     for class in classes {
@@ -291,7 +291,7 @@ fn explore(server: &ServerHarness, model: Model, sequence: &mut Vec<Class>, clas
 }
 
 fn check(prefix: &[Class], classes: &[Class], length: u32) {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.offers.starttls = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.offers.auth_in_clear = true;
@@ -308,18 +308,18 @@ fn check(prefix: &[Class], classes: &[Class], length: u32) {
         step(&mut server, &mut model, *class, &sequence);
     }
     let ends = explore(&server, model, &mut sequence, classes, length);
-    println!("{ends} sequences of {length} of {} commands behind {prefix:?}", classes.len());
+    println!("{ends} sequences of {length} of {} commands after {prefix:?}", classes.len());
 }
 
-/// How long the sequences of the main commands are: 4 in a debug build, 6 in a release build (7.5 million), or
-/// `SEQUENCE_LENGTH`. Those of all commands are one shorter, since there are more of them.
+/// The length of the sequences of the main commands: 4 in a debug build, 6 in a release build (7.5
+/// million), or `SEQUENCE_LENGTH`. Sequences of all commands are one shorter.
 fn length() -> u32 {
     let wanted = std::env::var("SEQUENCE_LENGTH").ok().and_then(|length| length.parse().ok());
     wanted.unwrap_or(if cfg!(debug_assertions) { 4 } else { 6 })
 }
 
 #[test]
-fn of_the_main_commands() {
+fn sequences_of_the_main_commands_match_the_model() {
     let classes = [
         Ehlo,
         Mail,
@@ -340,26 +340,26 @@ fn of_the_main_commands() {
 }
 
 #[test]
-fn from_the_greeting() {
+fn sequences_from_the_greeting_match_the_model() {
     check(&[], &CLASSES, length() - 1);
 }
 
 #[test]
-fn from_a_transaction() {
+fn sequences_from_a_transaction_match_the_model() {
     check(&[Ehlo, Mail, Rcpt], &CLASSES, length() - 1);
 }
 
 #[test]
-fn from_within_chunks() {
+fn sequences_from_within_chunks_match_the_model() {
     check(&[Ehlo, Mail, Rcpt, Bdat], &CLASSES, length() - 1);
 }
 
 #[test]
-fn from_inside_tls_with_authentication() {
+fn sequences_inside_tls_with_authentication_match_the_model() {
     check(&[Ehlo, StartTls, Ehlo, Auth], &CLASSES, length() - 1);
 }
 
 #[test]
-fn from_behind_a_refused_message() {
+fn sequences_after_a_refused_message_match_the_model() {
     check(&[Ehlo, Mail, Rcpt, MessageRefused], &CLASSES, length() - 1);
 }

@@ -1,4 +1,4 @@
-//! What a server makes of clients that break the protocol or lean on its bounds: `hostile_clients.txt`.
+//! A server against clients that break the protocol or exhaust its bounds: `hostile_clients.txt`.
 
 mod support;
 
@@ -24,17 +24,17 @@ fn table() -> Vec<Row> {
 
 /// The server that the head of the table describes.
 fn settings() -> ServerSettings {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.offers.starttls = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.offers.auth_in_clear = true;
-    settings.limits.message = 100_000;
+    settings.limits.message_size = 100_000;
     settings.limits.recipients = 100;
-    settings.limits.junk_commands = 100;
+    settings.limits.idle_commands = 100;
     settings
 }
 
-/// What the client has said, and been answered, when the row begins.
+/// The client's lines before the row, each of which was answered.
 fn before(place: &str) -> &'static [&'static str] {
     let all = &["EHLO client.test", "MAIL FROM:<a@a.test>", "RCPT TO:<b@b.test>", "DATA"];
     match place {
@@ -65,7 +65,7 @@ fn at(place: &str) -> ServerHarness {
     server
 }
 
-/// What stands behind `refuse`: `3 rcpt 550 5.1.1 No` and the like.
+/// Reads the words after `refuse`: `3 rcpt 550 5.1.1 No` and the like.
 fn refusals(words: &str) -> (Exchange, u64, Verdict) {
     let (times, rest) = words.split_once(' ').expect("how often");
     let (name, reply) = rest.split_once(' ').expect("a question and a reply");
@@ -143,7 +143,7 @@ impl<'a> Run<'a> {
         self.heard.extend(replies(&std::mem::take(&mut self.server.said)));
     }
 
-    /// Compares what was heard with what the row asks for, and says how it must end.
+    /// Compares the replies with the row, and returns how it must end.
     fn compare(&self) -> (&str, Vec<Vec<u8>>) {
         let mut heard = self.heard.iter();
         let (mut end, mut taken) = (None, Vec::new());
@@ -182,7 +182,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The session ends by itself after so many seconds of silence.
+    /// Checks that the session ends after this many seconds of silence.
     fn falls_silent(&mut self, seconds: u64) {
         let place = &self.place;
         assert_eq!(self.server.closed, None, "{place}");
@@ -220,7 +220,7 @@ fn is_deaf(row: &Row) -> bool {
     row.steps.contains(&Step::Event("deaf".into()))
 }
 
-/// A connection at the place of a row, and its octets in pieces of at most that many.
+/// Runs a row on a connection in pieces of at most `piece` octets.
 fn hold(settings: &Arc<ServerSettings>, row: &Row, piece: usize) {
     let mut served = Served::new(settings);
     for line in before(&row.place) {
@@ -247,7 +247,7 @@ fn hold(settings: &Arc<ServerSettings>, row: &Row, piece: usize) {
             },
         }
     }
-    assert!(!is_deaf(row), "{}: everything was read though nobody listens", row.name);
+    assert!(!is_deaf(row), "{}: everything was read although the client does not read", row.name);
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn no_client_makes_a_connection_hold_much() {
             most = most.max((held, row.name.as_str()));
         }
     }
-    // Nothing was measured when a line of 2 KiB took no room.
+    // Otherwise a line of 2 KiB took no room, and the test measures nothing.
     assert!(most.0 > 2_048, "{most:?}");
     println!("above an idle connection's {idle} octets at most {} ({})", most.0, most.1);
 }

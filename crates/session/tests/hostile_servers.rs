@@ -1,5 +1,5 @@
-//! What a client makes of servers that break the protocol: an error or an outcome, in bounded memory, and nothing after.
-//! The servers are in `hostile_servers.txt`; what does not fit into a row stands here.
+//! A client against servers that break the protocol: an error or an outcome, in bounded memory, and
+//! nothing after. The servers are in `hostile_servers.txt`; here is what does not fit a row.
 
 mod support;
 
@@ -26,7 +26,7 @@ fn table() -> Vec<Row> {
     rows(include_str!("hostile_servers.txt"))
 }
 
-/// What both have said when the row begins, as the steps of a script.
+/// The lines of both sides before the row, as steps of a script.
 fn before(place: &str) -> Vec<Step> {
     let says = |octets: &[u8]| Step::Octets(octets.to_vec());
     let does = |words: &str| Step::Event(words.into());
@@ -100,7 +100,8 @@ struct Run {
     client: ClientHarness,
     /// What each ticket was for.
     asked: HashMap<Ticket, String>,
-    /// How many commands had no reply, and whether a message is in doubt, when the server closed its side.
+    /// The number of commands without a reply, and if a message was in doubt, when the server
+    /// closed its side.
     eof: Option<(usize, bool)>,
 }
 
@@ -142,7 +143,7 @@ impl Run {
             },
             "tls" => return client.establish_tls(),
             "wait" => {
-                // Whoever waits for octets has asked before.
+                // A driver asks before it waits for octets.
                 if client.session.phase() != Phase::Handshake {
                     client.feed(b"");
                 }
@@ -162,7 +163,7 @@ impl Run {
         }
     }
 
-    /// The events so far as the table has them.
+    /// The events in the form of the table.
     fn heard(&self) -> Vec<String> {
         let item = |event: &Event| match event {
             Event::Reply(ticket, _, octets) => {
@@ -283,7 +284,7 @@ fn every_server_gets_what_it_deserves_however_its_octets_come() {
     }
 }
 
-/// A connection at the place of a row, and its octets in pieces of at most that many.
+/// Runs a row on a connection in pieces of at most `piece` octets.
 fn hold(steps: &[Step], piece: usize) {
     let mut connected = Connected::new();
     for step in steps {
@@ -291,7 +292,7 @@ fn hold(steps: &[Step], piece: usize) {
             Step::Octets(octets) => octets.chunks(piece).for_each(|piece| connected.feed(piece)),
             Step::Event(words) => {
                 let client = &mut connected.harness;
-                // Whatever has no place any more is refused without harm.
+                // Commands that are out of order are refused without harm.
                 let _ = match words.split_once(' ').unwrap_or((words, "")) {
                     ("send", line) => client.send_line(line).ok(),
                     ("respond", text) => client.respond(Some(text)).ok(),
@@ -320,12 +321,12 @@ fn no_server_makes_a_connection_hold_much() {
             most = most.max((held, row.name.clone()));
         }
     }
-    // Nothing was measured when a reply of 16 KiB took no room.
+    // Otherwise a reply of 16 KiB took no room, and the test measures nothing.
     assert!(most.0 > 16 * 1_024, "{most:?}");
     println!("above an idle connection's {idle} octets at most {} ({})", most.0, most.1);
 }
 
-/// The most commands that a caller may have on their way, and a server that makes the most of every reply.
+/// The most outstanding commands, and a server with the longest replies.
 #[test]
 fn a_full_pipeline_and_long_replies_hold_no_more() {
     let idle = most_held(|| hold(&before("ready"), usize::MAX));
@@ -371,9 +372,9 @@ fn no_second_message_goes_over_a_connection_with_an_odd_reply() {
     }
 }
 
-/// Behind an odd reply each command waits for the reply to the one before, and content goes by DATA.
+/// After an odd reply each command waits for the reply to the one before, and content goes by DATA.
 #[test]
-fn an_odd_server_is_spoken_to_in_lockstep() {
+fn commands_to_an_odd_server_leave_one_at_a_time() {
     let mut client = ClientHarness::new(ClientSettings::default());
     client.feed(b"220 s.test\r\n\r\n");
     client.send_line("EHLO c.test").expect("it has a place");
@@ -383,9 +384,9 @@ fn an_odd_server_is_spoken_to_in_lockstep() {
     assert_eq!(client.session.body_kind(), posthaste_session::client::BodyKind::Data);
 }
 
-/// What leaves has no place in a row.
+/// A row cannot say what the client sends.
 #[test]
-fn no_recipient_left_and_354_all_the_same_is_a_lone_dot() {
+fn a_354_without_recipients_gets_a_lone_dot() {
     let row = &rows(r"lone-dot | group | 250 ok\r\n550 no\r\n550 no\r\n354 go\r\n => over | RFC 2920 3.1")[0];
     let mut run = Run::new(row, &Chunking::Whole);
     run.client.sent.clear();

@@ -1,14 +1,15 @@
-//! The invariants of the server's session by name, each with a test of its own. Others look at them too:
+//! The invariants of the server's session by name, each with a test of its own. Other tests cover
+//! them too:
 //!
 //! | | invariant | also in |
 //! |---|---|---|
 //! | a | content is asked for only within a transaction | `ServerHarness` at every question and piece, `every_sequence.rs` |
 //! | b | what ends a transaction leaves nothing of it | `every_sequence.rs`, `transcripts/reset_*.txt` |
-//! | c | RSET gives no budget, limit or login back | `transcripts/reset_not_*.txt`, `hostile_clients.txt` |
-//! | d | however octets are cut, the same happens | every transcript, `hostile_clients.txt`, the fuzz target `server_session` |
-//! | e | nothing happens behind the end | `ServerHarness` at every end, `endings.rs` |
+//! | c | RSET resets no budget, limit or login | `transcripts/reset_not_*.txt`, `hostile_clients.txt` |
+//! | d | input gives the same events however it is cut | every transcript, `hostile_clients.txt`, the fuzz target `server_session` |
+//! | e | nothing happens after the end | `ServerHarness` at every end, `endings.rs` |
 //! | f | replies leave in the order of their commands | `pipelining.rs`, `back_to_back` |
-//! | g | no octet of content is read as a command, nor the other way round | `crates/wire/tests/it/end_of_data.rs`, `back_to_back` |
+//! | g | content is never read as a command, nor a command as content | `crates/wire/tests/it/end_of_data.rs`, `back_to_back` |
 //! | h | input is never asked for while output waits | `ServerHarness` at every `NeedInput` |
 
 use bytes::BytesMut;
@@ -25,7 +26,7 @@ use posthaste_wire::{Mechanism, MechanismSet};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 fn settings() -> ServerSettings {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.offers.starttls = true;
     settings.offers.chunking = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain]);
@@ -40,7 +41,7 @@ fn greeted() -> ServerHarness {
     server
 }
 
-/// Feeds octets, and gives the codes of the replies.
+/// Feeds octets, and returns the codes of the replies.
 fn codes(server: &mut ServerHarness, octets: &[u8]) -> Vec<u16> {
     if server.feed(octets) == Stop::Tls {
         server.establish_tls();
@@ -58,8 +59,8 @@ const OPEN: &[u8] = b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n";
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Told from the replies alone: a MAIL that got 250 and a RCPT that got 250, with nothing between them and the content
-    /// that ends a transaction.
+    /// Follows the replies alone: a MAIL and a RCPT got 250, and what ends a transaction did not
+    /// come since.
     #[test]
     fn a_content_is_asked_for_only_within_a_transaction(
         steps in vec((select(&["EHLO c", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA", "RSET", "BDAT 0", "BDAT 0 LAST", "STARTTLS",
@@ -96,9 +97,10 @@ proptest! {
         }
     }
 
-    /// Content of anything, behind DATA or in a chunk, taken or swallowed: behind its true end one command gets one reply.
+    /// Any content, by DATA or in a chunk, taken or swallowed: a command after its true end gets
+    /// one reply.
     #[test]
-    fn g_nothing_behind_the_end_of_content_is_read_as_content_nor_content_as_a_command(
+    fn g_commands_after_content_are_not_content_and_content_is_no_command(
         pieces in vec(select(CONTENT), 0..24),
         refused: bool, swallowed: bool, chunk: bool, stray: bool, seed: u64
     ) {
@@ -126,7 +128,7 @@ proptest! {
             heard.extend(codes(&mut server, &stream[at..at + size]));
             at += size;
         }
-        // A chunk of no octets has had its reply.
+        // An empty chunk has had its reply.
         let replies = if content.is_empty() && (chunk || stray) { 1 } else { 2 };
         prop_assert_eq!((heard.len(), heard.last()), (replies, Some(&252)), "{:?}", heard);
         prop_assert_eq!(server.closed, None);
@@ -193,9 +195,10 @@ fn b_what_ends_a_transaction_leaves_nothing_of_it() {
         codes(&mut server, first);
         prepare(&mut server);
         codes(&mut server, last);
-        // Behind TLS EHLO has to come again, and would itself end a transaction: so the other commands come first.
+        // After TLS EHLO must come again, and would itself end a transaction. So the other commands
+        // come first.
         for line in [&b"RCPT TO:<c@d>\r\n"[..], b"DATA\r\n", b"BDAT 0 LAST\r\n"] {
-            let context = || format!("{} behind {}{}", line.escape_ascii(), first.escape_ascii(), last.escape_ascii());
+            let context = || format!("{} after {}{}", line.escape_ascii(), first.escape_ascii(), last.escape_ascii());
             assert_eq!(codes(&mut server, line), [503], "{}", context());
         }
         assert_eq!(codes(&mut server, b"EHLO c\r\nMAIL FROM:<a@b>\r\n"), [250, 250]);
@@ -205,29 +208,29 @@ fn b_what_ends_a_transaction_leaves_nothing_of_it() {
 
 #[test]
 fn c_rset_gives_no_budget_limit_or_login_back() {
-    // Of errors: the 21st ends it.
+    // Errors: the 21st ends the session.
     let mut server = greeted();
     codes(&mut server, b"EHLO c\r\n");
     assert_eq!(codes(&mut server, &b"XYZZY\r\nRSET\r\n".repeat(20)).len(), 40);
     assert_eq!(codes(&mut server, b"XYZZY\r\nRSET\r\n"), [500, 421]);
     assert_eq!(server.closed, Some(CloseReason::TooManyErrors));
-    // Of commands that do no work: RSET is one.
+    // Commands that do no work: RSET is one.
     let mut server = greeted();
     codes(&mut server, &b"RSET\r\n".repeat(251));
-    assert_eq!(server.closed, Some(CloseReason::TooManyJunkCommands));
-    // Of AUTH attempts.
+    assert_eq!(server.closed, Some(CloseReason::TooManyIdleCommands));
+    // AUTH attempts.
     let mut server = greeted();
     codes(&mut server, b"EHLO c\r\n");
     codes(&mut server, &b"AUTH PLAIN AGEAYg==\r\nRSET\r\n".repeat(4));
     assert_eq!(server.closed, Some(CloseReason::TooManyAuthFailures));
-    // Of recipients that were put off, as errors: the budget of errors stays.
+    // Recipients that were put off count as errors, and the budget of errors stays.
     let mut server = greeted();
     codes(&mut server, b"EHLO c\r\n");
     for _ in 0..21 {
         codes(&mut server, b"MAIL FROM:<a@b>\r\nRCPT TO:<>\r\nRSET\r\n");
     }
     assert_eq!(server.closed, Some(CloseReason::TooManyErrors));
-    // A login neither ends nor can come twice.
+    // A login neither ends nor comes twice.
     let mut server = greeted();
     assert_eq!(codes(&mut server, b"EHLO c\r\nAUTH PLAIN AHRlc3RlcgBzM2NyZXQ=\r\nRSET\r\n"), [250, 235, 250]);
     assert!(server.session.is_authenticated());
@@ -241,7 +244,7 @@ fn d_however_octets_are_cut_the_same_happens() {
         DATA\r\na\rb\0\r\n.\n.\r\n.\r\nAUTH PLAIN\r\nAHRlc3RlcgBzM2NyZXQ=\r\nAUTH PLAIN\r\nBDAT 5 LAST\r\nQUIT\rQUIT\r\n";
     let run = |chunking: &mut dyn FnMut(usize, usize) -> usize| {
         let mut settings = settings();
-        // What comes behind DATA before its 354 depends on when it comes, not on where it is cut.
+        // Octets after DATA before its 354 depend on when they come, not on where they are cut.
         settings.limits.forbid_unauthorized_pipelining = false;
         let mut server = ServerHarness::new(settings, Transport::Plain);
         let mut at = 0;
@@ -270,7 +273,7 @@ fn d_however_octets_are_cut_the_same_happens() {
 }
 
 #[test]
-fn e_nothing_happens_behind_the_end() {
+fn e_nothing_happens_after_the_end() {
     let ends: [(&[u8], CloseReason); 8] = [
         (b"QUIT\r\n", CloseReason::Quit),
         (b"GET / HTTP/1.1\r\n", CloseReason::ForeignProtocol),
@@ -278,7 +281,7 @@ fn e_nothing_happens_behind_the_end() {
         (b"EHLO c\r\nSTARTTLS\r\nx", CloseReason::ResidueBeforeTls),
         (b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nx", CloseReason::UnauthorizedPipelining),
         (&b"X\r\n".repeat(21), CloseReason::TooManyErrors),
-        (&b"NOOP\r\n".repeat(251), CloseReason::TooManyJunkCommands),
+        (&b"NOOP\r\n".repeat(251), CloseReason::TooManyIdleCommands),
         (&[b'x'; 80_000], CloseReason::EndlessLine),
     ];
     for (octets, reason) in ends {
@@ -287,7 +290,8 @@ fn e_nothing_happens_behind_the_end() {
         assert_eq!(server.closed, Some(reason), "{}", octets[..octets.len().min(60)].escape_ascii());
         assert_eq!(server.events.last(), Some(&Event::Closed(reason)));
         let (events, said) = (server.events.len(), server.said.len());
-        // The harness has also seen that the session takes no input, answer, timeout or shutdown any more.
+        // The harness has also checked that the session takes no input, answer, timeout or shutdown
+        // any more.
         server.feed(OPEN);
         server.wait(std::time::Duration::from_secs(3_600));
         server.shutdown();
@@ -302,7 +306,7 @@ fn f_replies_leave_in_the_order_of_their_commands() {
         let mut server = ServerHarness::new(settings(), Transport::Plain);
         server.feed(b"EHLO c\r\nMAIL FROM:<a@b>\r\n");
         server.said.clear();
-        // Each reply says which command it answers: RCPT by its recipient, and a malformed line by nothing.
+        // A reply to RCPT names its recipient, and one to a malformed line has its enhanced code.
         let mut expected = Vec::new();
         let mut stream = Vec::new();
         for number in 0..20 {

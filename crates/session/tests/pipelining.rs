@@ -11,8 +11,8 @@ use posthaste_testkit::{
 
 #[test]
 fn thousands_of_commands_do_not_fill_the_output() {
-    let mut settings = ServerSettings::new("mx.test");
-    settings.limits.junk_commands = u32::MAX;
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
+    settings.limits.idle_commands = u32::MAX;
     settings.limits.errors = u32::MAX;
     let mut session = ServerSession::new(settings.into(), Transport::Plain);
     let input = b"NOOP\r\nXYZZY\r\nVRFY a\r\nMAIL\r\n".repeat(5_000);
@@ -35,7 +35,7 @@ fn thousands_of_commands_do_not_fill_the_output() {
 /// With a malformed line among the questions.
 #[test]
 fn pipelined_recipients_are_asked_about_one_by_one() {
-    let mut server = ServerHarness::new(ServerSettings::new("mx.test"), Transport::Plain);
+    let mut server = ServerHarness::new(ServerSettings::new("mx.test".parse().expect("a domain")), Transport::Plain);
     server.feed(b"EHLO c\r\nMAIL FROM:<a@b>\r\n");
     server.said.clear();
     server.policy.hold(4);
@@ -54,7 +54,7 @@ fn pipelined_recipients_are_asked_about_one_by_one() {
 
 #[test]
 fn recipients_beyond_the_limit_are_not_asked_about() {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.limits.recipients = 2;
     let mut server = ServerHarness::new(settings, Transport::Plain);
     server.feed(b"EHLO c\r\nMAIL FROM:<a@b>\r\n");
@@ -65,7 +65,8 @@ fn recipients_beyond_the_limit_are_not_asked_about() {
 
 #[test]
 fn input_is_not_read_while_a_question_is_open() {
-    let mut session = ServerSession::new(ServerSettings::new("mx.test").into(), Transport::Plain);
+    let mut session =
+        ServerSession::new(ServerSettings::new("mx.test".parse().expect("a domain")).into(), Transport::Plain);
     let mut out = bytes::BytesMut::new();
     assert_eq!(session.answer(Tick::ORIGIN, Verdict::Accept(None), &mut out), Err(ApiMisuse::OutOfOrder));
     let step = session.handle_input(Tick::ORIGIN, b"", &mut out).unwrap();
@@ -82,9 +83,9 @@ fn input_is_not_read_while_a_question_is_open() {
 #[test]
 fn the_replies_to_a_thousand_recipients_leave_in_pieces() {
     for verdict in [Some(Verdict::Accept(None)), Some(Verdict::Each(vec![decision("450 4.2.0 Later"); 1_000])), None] {
-        let mut settings = ServerSettings::new("mx.test");
+        let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
         settings.protocol = Protocol::Lmtp;
-        // The harness looks at how far the output grows.
+        // The harness checks how far the output grows.
         let mut server = ServerHarness::new(settings, Transport::Plain);
         server.feed(b"LHLO c\r\nMAIL FROM:<a@b>\r\n");
         server.feed(&b"RCPT TO:<c@d>\r\n".repeat(1_000));
@@ -95,7 +96,7 @@ fn the_replies_to_a_thousand_recipients_leave_in_pieces() {
                 server.policy.script(Exchange::EndOfData, verdict);
                 b".\r\n"
             }
-            // The session refuses by itself.
+            // The session itself refuses.
             None => b"a\nb\r\n.\r\n",
         };
         server.feed(content);

@@ -1,4 +1,4 @@
-//! What bounds a session as a whole, whatever each of its commands may do.
+//! The bounds of a session as a whole.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use posthaste_testkit::server::{Event, ServerHarness, Stop};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn settings() -> ServerSettings {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.offers.chunking = true;
     settings.offers.starttls = true;
     settings
@@ -22,21 +22,21 @@ fn in_transaction(settings: ServerSettings) -> ServerHarness {
 }
 
 fn seconds_left(server: &ServerHarness) -> u64 {
-    server.session.poll_timeout().expect("somebody is waited for").since(server.clock.now()).as_secs()
+    server.session.poll_timeout().expect("a deadline").since(server.clock.now()).as_secs()
 }
 
 #[test]
-fn chunks_of_no_octets_do_no_work() {
+fn empty_chunks_do_no_work() {
     let mut server = in_transaction(settings());
-    // EHLO is the first of those commands.
+    // EHLO was the first command without work.
     server.feed(&b"BDAT 0\r\n".repeat(99));
     assert_eq!(server.closed, None);
     server.feed(b"BDAT 0\r\n");
-    assert_eq!(server.closed, Some(CloseReason::TooManyJunkCommands));
+    assert_eq!(server.closed, Some(CloseReason::TooManyIdleCommands));
 }
 
 #[test]
-fn a_last_chunk_of_no_octets_is_the_end_of_a_message_and_no_junk() {
+fn an_empty_last_chunk_ends_a_message_and_is_not_idle() {
     let mut server = ServerHarness::new(settings(), Transport::Plain);
     server.feed(b"EHLO c\r\n");
     for _ in 0..300 {
@@ -45,14 +45,14 @@ fn a_last_chunk_of_no_octets_is_the_end_of_a_message_and_no_junk() {
     assert_eq!((server.closed, server.messages.len()), (None, 300));
 }
 
-/// 552 or 550: what stands first, however the octets are cut.
+/// 552 or 550: the earlier fault counts, however the octets are cut.
 #[test]
-fn of_a_fault_and_the_limit_of_size_the_first_counts() {
+fn the_first_of_a_fault_and_the_size_limit_counts() {
     for (content, code) in [("0123456\n89", 550), ("01234567\n9", 552), ("012345678\n", 552), ("0123456789\n", 552)] {
         for cut in 1..content.len() {
             for command in ["DATA\r\n".to_owned(), format!("BDAT {} LAST\r\n", content.len())] {
                 let mut settings = settings();
-                settings.limits.message = 8;
+                settings.limits.message_size = 8;
                 let mut server = in_transaction(settings);
                 server.feed(command.as_bytes());
                 server.feed(&content.as_bytes()[..cut]);
@@ -84,7 +84,7 @@ fn a_session_ends_after_a_day_however_busy_it_is() {
 }
 
 #[test]
-fn a_session_whose_time_is_over_ends_behind_a_reply_though_more_input_waits() {
+fn a_session_whose_time_is_over_ends_after_a_reply_though_more_input_waits() {
     let mut settings = settings();
     settings.timeouts.session = 100 * SECOND;
     let mut server = in_transaction(settings);
@@ -100,7 +100,7 @@ fn a_session_whose_time_is_over_ends_behind_a_reply_though_more_input_waits() {
     assert_eq!(server.said, b"250 2.1.5 Recipient ok\r\n421 4.4.2 The session has lasted too long\r\n");
 }
 
-/// Without a minimum rate nothing else ends it.
+/// Without a minimum rate no other limit ends the session.
 #[test]
 fn content_is_not_waited_for_beyond_the_time_of_the_session() {
     let mut settings = settings();

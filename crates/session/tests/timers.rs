@@ -1,8 +1,8 @@
-//! Who is waited for, and how long.
+//! How long each side is waited for.
 
 use std::time::Duration;
 
-use posthaste_session::{ClientSettings, ServerSettings, Transport, client::ClientTimeouts, server::CloseReason};
+use posthaste_session::{ClientSettings, ServerSettings, Transport, server::CloseReason};
 use posthaste_testkit::{
     client::ClientHarness,
     policy::{refusal, refuse},
@@ -12,7 +12,7 @@ use posthaste_testkit::{
 const SECOND: Duration = Duration::from_secs(1);
 
 fn server() -> ServerHarness {
-    ServerHarness::new(ServerSettings::new("mx.test"), Transport::Plain)
+    ServerHarness::new(ServerSettings::new("mx.test".parse().expect("a domain")), Transport::Plain)
 }
 
 fn in_content() -> ServerHarness {
@@ -22,7 +22,7 @@ fn in_content() -> ServerHarness {
 }
 
 fn seconds_left(server: &ServerHarness) -> u64 {
-    server.session.poll_timeout().expect("somebody is waited for").since(server.clock.now()).as_secs()
+    server.session.poll_timeout().expect("a deadline").since(server.clock.now()).as_secs()
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn an_over_long_line_has_a_minute_too() {
 }
 
 #[test]
-fn a_whole_line_starts_the_clock_anew() {
+fn a_whole_line_restarts_the_clock() {
     let mut server = server();
     for _ in 0..3 {
         server.run();
@@ -92,7 +92,7 @@ fn a_session_without_a_message_ends_after_20_minutes_whatever_it_does() {
     ];
     for (what, octets) in ways {
         let mut server = server();
-        // Greeted or not is the same.
+        // The greeting does not matter.
         server.feed(if what == "nothing" { b"" } else { b"EHLO c\r\n" });
         let mut minutes = 0;
         while server.closed.is_none() {
@@ -101,7 +101,7 @@ fn a_session_without_a_message_ends_after_20_minutes_whatever_it_does() {
             minutes += 1;
             assert!(minutes <= 21, "{what}: it goes on");
         }
-        // A line, or a command, has an end of its own.
+        // A line or a command has a limit of its own.
         let own = what == "nothing" || what.ends_with("octets");
         let (reason, said) = match server.closed {
             Some(CloseReason::TooManyErrors) => (CloseReason::TooManyErrors, "421 4.7.0 Too many errors\r\n"),
@@ -147,7 +147,7 @@ fn a_hurried_session_has_a_tenth_of_every_time() {
     assert_eq!(seconds_left(&server), 18);
     assert_eq!(server.session.write_timeout(), 30 * SECOND);
     assert_eq!(server.session.handshake_timeout(), 3 * SECOND);
-    // A thousand octets a second are the least now.
+    // The minimum is now a thousand octets a second.
     for _ in 0..4 {
         server.wait(17 * SECOND);
         server.feed(&b"x".repeat(10_000));
@@ -198,7 +198,7 @@ fn an_aborted_session_says_421_in_the_middle_of_anything() {
         (b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 5\r\n12345", 0),
         (b"EHLO c\r\nMAI", 0),
     ] {
-        let mut settings = ServerSettings::new("mx.test");
+        let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
         settings.offers.chunking = true;
         let mut server = ServerHarness::new(settings, Transport::Plain);
         server.run();
@@ -344,13 +344,14 @@ fn a_client_waits_for_each_reply_and_octets_give_no_more_time() {
     assert_eq!(client_left(&client), Some(600));
 }
 
-/// What the application does between two calls is not the server's silence, and asking again gives no more time.
+/// The application's time between two calls is not the server's silence, and asking again gives no
+/// more time.
 #[test]
 fn a_server_is_timed_from_the_moment_at_which_it_is_waited_for() {
     let mut client = ClientHarness::new(ClientSettings::default());
     client.feed(b"220 s\r\n");
     client.send_line("EHLO c").unwrap();
-    // Something to wait for always has an end, also for a driver that does not ask before it waits.
+    // A wait always has an end, also for a driver that does not ask before it waits.
     assert_eq!(client_left(&client), Some(300));
     client.clock.advance(290 * SECOND);
     client.feed(b"");
@@ -377,17 +378,18 @@ fn a_server_is_timed_from_the_moment_at_which_it_is_waited_for() {
 
 #[test]
 fn each_time_of_the_settings_is_that_of_its_reply() {
-    let timeouts = ClientTimeouts {
-        greeting: SECOND,
-        command: 2 * SECOND,
-        mail: 3 * SECOND,
-        rcpt: 4 * SECOND,
-        data: 5 * SECOND,
-        end_of_data: 6 * SECOND,
-        quit: 7 * SECOND,
-        write: 8 * SECOND,
-    };
-    let mut client = ClientHarness::new(ClientSettings { timeouts, ..ClientSettings::default() });
+    let mut settings = ClientSettings::default();
+    let timeouts = &mut settings.timeouts;
+    timeouts.greeting = SECOND;
+    timeouts.command = 2 * SECOND;
+    timeouts.mail = 3 * SECOND;
+    timeouts.rcpt = 4 * SECOND;
+    timeouts.data = 5 * SECOND;
+    timeouts.end_of_data = 6 * SECOND;
+    timeouts.quit = 7 * SECOND;
+    timeouts.write = 8 * SECOND;
+    let mut client = ClientHarness::new(settings);
+    client.feed(b"");
     assert_eq!(client.session.write_timeout(), 8 * SECOND);
     assert_eq!(client_left(&client), Some(1));
     client.feed(b"220 s\r\n");

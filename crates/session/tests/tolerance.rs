@@ -1,22 +1,20 @@
-//! What is taken though the grammar does not have it, and what each switch changes.
+//! Departures from the grammar that are tolerated, and what each switch changes.
 
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use posthaste_session::{
-    Ask, ServerNext, ServerSession, ServerSettings, Tick, Transport, Verdict,
-    server::{Protocol, Tolerance},
-};
+use posthaste_session::{Ask, ServerNext, ServerSession, ServerSettings, Tick, Transport, Verdict, server::Protocol};
 use posthaste_testkit::server::ServerHarness;
 
 fn settings(hello: bool, dots: bool, protocol: Protocol) -> ServerSettings {
-    let mut settings = ServerSettings::new("mx.test");
-    settings.tolerance = Tolerance { hello, dots };
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
+    settings.tolerance.hello = hello;
+    settings.tolerance.dots = dots;
     settings.protocol = protocol;
     settings
 }
 
-/// The name that the application is asked about behind a line, or the reply to the line.
+/// The name in the question about a line, or the reply to the line.
 fn greet(settings: ServerSettings, line: &[u8], cut: usize) -> String {
     let mut session = ServerSession::new(Arc::new(settings), Transport::Plain);
     let (mut out, mut input, mut greeted) = (BytesMut::new(), Vec::new(), false);
@@ -42,7 +40,7 @@ fn greet(settings: ServerSettings, line: &[u8], cut: usize) -> String {
 }
 
 #[test]
-fn an_argument_of_ehlo_that_is_no_name_is_taken_where_that_is_wanted() {
+fn an_ehlo_argument_that_is_no_name_is_taken_if_tolerated() {
     let long = format!("EHLO {}\r\n", "a".repeat(300));
     let short = "a".repeat(255);
     for (line, strict, tolerant) in [
@@ -59,7 +57,7 @@ fn an_argument_of_ehlo_that_is_no_name_is_taken_where_that_is_wanted() {
         (b"EHLO Ren\xe9s PC\r\n", "500 5.5.2", "Ren\u{e9}s?PC"),
         (b"EHLO caf\xc3\xa9\r\n", "caf\u{e9}", "caf\u{e9}"),
         (long.as_bytes(), "501 5.5.4", &short),
-        // What could break a line.
+        // Octets that could break a line.
         (b"EHLO a\rb\r\n", "500 5.5.2", "500 5.5.2"),
         (b"EHLO a\0b\r\n", "500 5.5.2", "500 5.5.2"),
         (b"EHLO \xe9\x1b[2J\r\n", "500 5.5.2", "500 5.5.2"),
@@ -80,7 +78,7 @@ fn an_argument_of_ehlo_that_is_no_name_is_taken_where_that_is_wanted() {
 }
 
 #[test]
-fn dots_are_taken_anywhere_unless_that_is_not_wanted() {
+fn misplaced_dots_are_taken_if_tolerated() {
     for (address, is_strict) in [
         ("a.b@c.test", true),
         ("a..b@c.test", false),

@@ -1,4 +1,4 @@
-//! The dialogues of `transcripts/`, in every chunking, and where it makes sense from both points of view.
+//! The dialogues of `transcripts/`, in every chunking, some of them from both sides.
 
 use std::path::PathBuf;
 

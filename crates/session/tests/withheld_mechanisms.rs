@@ -1,4 +1,4 @@
-//! A mechanism that a connection cannot do is neither offered nor taken on it.
+//! A mechanism that a connection cannot support is neither offered nor taken on it.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use posthaste_session::{ServerNext, ServerSession, ServerSettings, Tick, Transport, Verdict};
 use posthaste_wire::{Mechanism, MechanismSet};
 
-/// Says a line, accepts what is asked, and gives the reply.
+/// Says a line, accepts what is asked, and returns the replies.
 fn ask(session: &mut ServerSession, line: &str) -> String {
     let (mut input, mut out, mut said) = (line.as_bytes(), BytesMut::new(), String::new());
     loop {
@@ -28,7 +28,7 @@ fn ask(session: &mut ServerSession, line: &str) -> String {
 }
 
 fn session(auth: &[Mechanism], transport: Transport) -> ServerSession {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.offers.auth = MechanismSet::of(auth);
     settings.offers.starttls = true;
     let mut session = ServerSession::new(Arc::new(settings), transport);
@@ -37,7 +37,7 @@ fn session(auth: &[Mechanism], transport: Transport) -> ServerSession {
 }
 
 #[test]
-fn it_is_neither_offered_nor_taken() {
+fn a_withheld_mechanism_is_neither_offered_nor_taken() {
     let mut session = session(&[Mechanism::Plain, Mechanism::External], Transport::Tls);
     session.withhold(Mechanism::External);
     assert!(ask(&mut session, "EHLO c.test\r\n").contains("AUTH PLAIN\r\n"));
@@ -46,7 +46,7 @@ fn it_is_neither_offered_nor_taken() {
 }
 
 #[test]
-fn the_last_one_takes_the_extension_with_it() {
+fn withholding_the_last_mechanism_withdraws_auth() {
     let mut session = session(&[Mechanism::External], Transport::Tls);
     session.withhold(Mechanism::External);
     assert!(!ask(&mut session, "EHLO c.test\r\n").contains("AUTH"));
@@ -54,7 +54,7 @@ fn the_last_one_takes_the_extension_with_it() {
 }
 
 #[test]
-fn another_state_of_tls_may_have_it() {
+fn starttls_forgets_what_was_withheld() {
     let mut session = session(&[Mechanism::External], Transport::Plain);
     session.withhold(Mechanism::External);
     ask(&mut session, "EHLO c.test\r\n");

@@ -1,4 +1,5 @@
-//! A driver for [`ClientSession`] that writes down what happens and panics where the session breaks its contract.
+//! A driver for [`ClientSession`] that records events and panics if the session breaks its
+//! contract.
 
 use bytes::BytesMut;
 use posthaste_session::{
@@ -8,12 +9,12 @@ use posthaste_wire::{Command, Secret, frame::SegmentList};
 
 use crate::clock::Clock;
 
-/// What a session reported.
+/// An event of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A reply: whose, to which recipient, and its octets.
+    /// A reply: the command, the recipient, and its octets.
     Reply(Ticket, Option<u32>, Vec<u8>),
-    /// A reply that answers no command, and ends the conversation: its octets.
+    /// A reply without a command, which ends the conversation: its octets.
     Unasked(Vec<u8>),
     /// A SASL challenge in base64.
     Challenge(Vec<u8>),
@@ -23,7 +24,7 @@ pub enum Event {
     StartTls,
     /// It is over.
     Close,
-    /// The server cannot be trusted.
+    /// The server broke the protocol.
     Misbehaved(PeerMisbehaved),
 }
 
@@ -36,9 +37,9 @@ pub struct ClientHarness {
     pub clock: Clock,
     /// What happened, in order.
     pub events: Vec<Event>,
-    /// What was written out; take it away with `std::mem::take`.
+    /// Output of the session; take it with `std::mem::take`.
     pub sent: Vec<u8>,
-    /// Whether it has ended.
+    /// `true`: the conversation is over.
     pub closed: bool,
     input: Vec<u8>,
     out: BytesMut,
@@ -49,7 +50,7 @@ impl ClientHarness {
     pub fn new(settings: ClientSettings) -> Self {
         let clock = Clock::default();
         Self {
-            session: ClientSession::new(clock.now(), settings),
+            session: ClientSession::new(settings),
             clock,
             events: Vec::new(),
             sent: Vec::new(),
@@ -59,10 +60,10 @@ impl ClientHarness {
         }
     }
 
-    /// Appends input and runs until more is needed, or something has to be done first.
+    /// Appends input and runs until the session needs more input or a handshake.
     ///
     /// # Panics
-    /// When the session breaks its contract.
+    /// The session breaks its contract.
     pub fn feed(&mut self, octets: &[u8]) {
         self.input.extend_from_slice(octets);
         let mut idle = 0;
@@ -90,7 +91,7 @@ impl ClientHarness {
             idle = if consumed == 0 { idle + 1 } else { 0 };
             assert!(idle < 8, "the session turns on the spot");
             let Some(event) = event else {
-                // The most that one reply may have, whatever the server sends.
+                // The most octets of one reply.
                 assert!(self.input.len() <= 16 * 1_024, "{} octets are held", self.input.len());
                 return;
             };
@@ -107,7 +108,7 @@ impl ClientHarness {
     /// Sends a command.
     ///
     /// # Errors
-    /// What the session says.
+    /// As [`ClientSession::send`].
     pub fn send(&mut self, command: &Command<'_>) -> Result<Ticket, ApiMisuse> {
         let sent = self.session.send(self.clock.now(), command, &mut self.out);
         self.flush();
@@ -117,10 +118,10 @@ impl ClientHarness {
     /// Sends a command that is written as a line.
     ///
     /// # Errors
-    /// What the session says.
+    /// As [`ClientSession::send`].
     ///
     /// # Panics
-    /// When the line is no command.
+    /// The line is no command.
     pub fn send_line(&mut self, line: &str) -> Result<Ticket, ApiMisuse> {
         self.send(&Command::parse(line.as_bytes()).expect("a command"))
     }
@@ -128,29 +129,29 @@ impl ClientHarness {
     /// Answers a challenge in base64.
     ///
     /// # Errors
-    /// What the session says.
+    /// As [`ClientSession::respond`].
     pub fn respond(&mut self, response: Option<&str>) -> Result<Ticket, ApiMisuse> {
         let sent = self.session.respond(self.clock.now(), response.map(Secret::new), &mut self.out);
         self.flush();
         sent
     }
 
-    /// Sends content behind DATA in pieces of at most that many octets, and its end.
+    /// Sends content after DATA in pieces of at most `piece` octets, and its end.
     ///
     /// # Errors
-    /// What the session says.
+    /// As [`ClientSession::payload`].
     pub fn send_content(&mut self, content: &[u8], piece: usize) -> Result<Ticket, ApiMisuse> {
         self.payload(content, piece)?;
         self.finish()
     }
 
-    /// Sends a chunk, its octets in pieces of at most that many.
+    /// Sends a chunk in pieces of at most `piece` octets.
     ///
     /// # Errors
-    /// What the session says.
+    /// As [`ClientSession::begin_chunk`] and [`ClientSession::payload`].
     ///
     /// # Panics
-    /// When the session counts otherwise.
+    /// The session counts other octets than were given.
     pub fn send_chunk(&mut self, content: &[u8], last: bool, piece: usize) -> Result<Ticket, ApiMisuse> {
         self.begin_chunk(content.len() as u64, last)?;
         assert_eq!(self.session.body_credit(), Some(content.len() as u64));
@@ -160,24 +161,24 @@ impl ClientHarness {
         self.finish()
     }
 
-    /// Begins a chunk of so many octets.
+    /// Begins a chunk of `octets` octets.
     ///
     /// # Errors
-    /// What the session says.
+    /// As [`ClientSession::begin_chunk`].
     pub fn begin_chunk(&mut self, octets: u64, last: bool) -> Result<(), ApiMisuse> {
         let begun = self.session.begin_chunk(self.clock.now(), octets, last, &mut self.out);
         self.flush();
         begun
     }
 
-    /// Sends a part of the content, in pieces of at most that many octets. What one list of segments has is written as a
-    /// whole, or not at all.
+    /// Sends a part of the content in pieces of at most `piece` octets. A list of segments is
+    /// written whole, or not at all.
     ///
     /// # Errors
-    /// What the session says.
+    /// As [`ClientSession::payload`].
     ///
     /// # Panics
-    /// When the session takes nothing though there is room.
+    /// The session takes no octet although there is room.
     pub fn payload(&mut self, content: &[u8], piece: usize) -> Result<(), ApiMisuse> {
         for piece in content.chunks(piece.max(1)) {
             let mut rest = piece;
@@ -185,7 +186,7 @@ impl ClientHarness {
                 let mut segments = SegmentList::new();
                 let taken = self.session.payload(self.clock.now(), rest, &mut segments)?;
                 assert!(taken > 0, "an empty list has room");
-                assert!(self.session.poll_timeout().is_some(), "nobody looks at the clock while content is written");
+                assert!(self.session.poll_timeout().is_some(), "no deadline while content is written");
                 rest = &rest[taken..];
                 self.write(&segments);
             }
@@ -196,7 +197,7 @@ impl ClientHarness {
     /// Ends the content or the chunk.
     ///
     /// # Errors
-    /// What the session says.
+    /// As [`ClientSession::finish_payload`].
     pub fn finish(&mut self) -> Result<Ticket, ApiMisuse> {
         let mut segments = SegmentList::new();
         let ticket = self.session.finish_payload(self.clock.now(), &mut segments)?;
@@ -211,7 +212,7 @@ impl ClientHarness {
     /// The TLS handshake is done.
     ///
     /// # Panics
-    /// When none was due.
+    /// No handshake was due.
     pub fn establish_tls(&mut self) {
         self.session.tls_established().expect("a handshake is due");
     }
@@ -234,14 +235,14 @@ impl ClientHarness {
         self.sent.extend_from_slice(&self.out.split());
     }
 
-    /// Nothing happens any more.
+    /// Checks that a closed session does nothing more.
     fn check_closed(&mut self) {
         let now = self.clock.now();
         let again = self.session.handle_input(now, b"250 ok\r\n");
-        assert!(matches!(again, Ok(step) if matches!(step.next, ClientNext::Close)), "an event behind the end");
+        assert!(matches!(again, Ok(step) if matches!(step.next, ClientNext::Close)), "an event after the end");
         assert_eq!(self.session.send(now, &Command::Noop(""), &mut self.out), Err(ApiMisuse::Closed));
         assert_eq!(self.session.begin_chunk(now, 0, true, &mut self.out), Err(ApiMisuse::Closed));
         assert_eq!(self.session.poll_timeout(), None, "a closed session has no deadline");
-        assert!(self.out.is_empty(), "output behind the end");
+        assert!(self.out.is_empty(), "output after the end");
     }
 }

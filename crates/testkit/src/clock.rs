@@ -1,4 +1,4 @@
-//! A clock that stands still until it is told otherwise.
+//! A clock that moves only when a test moves it.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use posthaste_session::Tick;
 pub struct Clock(Tick);
 
 impl Clock {
-    /// What time it is.
+    /// The time.
     pub const fn now(self) -> Tick {
         self.0
     }
@@ -19,7 +19,7 @@ impl Clock {
         self.0 = self.0 + by;
     }
 
-    /// Goes to a moment, unless that has passed.
+    /// Moves to a moment, unless it has passed.
     pub fn advance_to(&mut self, moment: Tick) {
         self.0 = self.0.max(moment);
     }

@@ -1,4 +1,4 @@
-//! Test tools of the workspace: everything that tests of several crates share, and nothing that a user sees.
+//! Test tools of the workspace: what the tests of several crates share. Users never see it.
 //!
 //! ```text
 //!  transcripts ──▶ ServerHarness / ClientHarness ──▶ events, octets said, messages
@@ -7,9 +7,9 @@
 //!  reference     = where content ends and what is wrong with it: the naive oracle beside the fast framer
 //! ```
 //!
-//! The harnesses panic where a session breaks its contract; that is what they are for.
+//! The harnesses panic if a session breaks its contract.
 
-// What these paths lead to belongs to the tests of `wire`, which do without this crate.
+// These files belong to the tests of `wire`, which do not depend on this crate.
 #[path = "../../wire/tests/support/choices.rs"]
 pub mod choices;
 pub mod client;

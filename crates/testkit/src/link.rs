@@ -1,15 +1,15 @@
-//! A connection in memory: two pipes that can be read in any portions and fail at any octet.
+//! A connection in memory: two pipes that are read in any portions and fail at any octet.
 
 use std::collections::VecDeque;
 
 /// How a connection fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The direction ends there, as if its sender had closed it; the other goes on.
+    /// This direction ends, as if its sender had closed it. The other goes on.
     End,
-    /// Both directions end, and what is on its way in the other is lost.
+    /// Both directions end. Octets in transit in the other one are lost.
     Reset,
-    /// Nothing arrives from there on, not even the end: only a clock tells.
+    /// Nothing more arrives, not even the end. Only a clock can tell.
     Silence,
 }
 
@@ -18,7 +18,7 @@ pub enum Fault {
 pub struct Pipe {
     waiting: VecDeque<u8>,
     written: usize,
-    /// Nothing is carried from that octet of the stream on.
+    /// The pipe carries no octet from this one on.
     fails: Option<(Fault, usize)>,
     closed: bool,
 }
@@ -33,7 +33,7 @@ pub struct Duplex {
 }
 
 impl Duplex {
-    /// Carries a reset to the other direction. To be called behind every write.
+    /// Carries a reset to the other direction. Call it after every write.
     pub fn settle(&mut self) {
         let is_reset = |pipe: &Pipe| pipe.has_failed() && matches!(pipe.fails, Some((Fault::Reset, _)));
         if is_reset(&self.up) || is_reset(&self.down) {
@@ -47,7 +47,7 @@ impl Duplex {
 }
 
 impl Pipe {
-    /// Carries so many octets more, then nothing. A pipe fails once.
+    /// Makes the pipe fail after `more` more octets. A pipe fails once.
     pub fn fail(&mut self, fault: Fault, more: usize) {
         if self.fails.is_none() {
             let read = self.written - self.waiting.len();
@@ -57,7 +57,7 @@ impl Pipe {
         }
     }
 
-    /// Writes; what lies behind the octet where it fails is lost.
+    /// Writes octets. Those after the failure are lost.
     pub fn write(&mut self, octets: &[u8]) {
         let room = self.fails.map_or(octets.len(), |(_, at)| at.saturating_sub(self.written));
         self.waiting.extend(octets.iter().take(room));
@@ -65,12 +65,12 @@ impl Pipe {
         self.closed |= self.fails.is_some_and(|(fault, _)| fault != Fault::Silence) && self.has_failed();
     }
 
-    /// Ends the stream behind what was written; in silence nobody learns of it.
+    /// Ends the stream after what was written. In silence the reader does not learn of it.
     pub fn close(&mut self) {
         self.closed |= !self.has_failed();
     }
 
-    /// Takes at most that many octets off the front.
+    /// Removes at most `most` octets from the front.
     pub fn read(&mut self, most: usize) -> Vec<u8> {
         self.waiting.drain(..most.min(self.waiting.len())).collect()
     }
@@ -80,12 +80,12 @@ impl Pipe {
         self.waiting.len()
     }
 
-    /// Octets that were written, lost ones among them.
+    /// Octets that were written, including lost ones.
     pub fn written(&self) -> usize {
         self.written
     }
 
-    /// Whether everything was read and nothing more will come.
+    /// Returns `true` if everything was read and no more will come.
     pub fn is_at_end(&self) -> bool {
         self.closed && self.waiting.is_empty()
     }

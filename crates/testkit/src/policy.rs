@@ -1,4 +1,4 @@
-//! What an application would say: scripted verdicts, and sensible ones where nothing is scripted.
+//! Verdicts of an application: scripted ones, and sensible ones otherwise.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -22,12 +22,12 @@ pub const USER: &str = "tester";
 /// The password of [`USER`].
 pub const PASSWORD: &str = "s3cret";
 
-/// Of [`PASSWORD`]. It takes its time to make.
+/// The key of [`PASSWORD`]. It takes time to derive.
 static KEY: LazyLock<ScramKey> =
     LazyLock::new(|| ScramKey::derive(PASSWORD, &[7; SALT_LENGTH], MIN_ITERATIONS).expect("they are in bounds"));
 
-/// The exchange that a question decides, by its name in scripts: `connect`, `hello`, `auth`, `auth-response`, `mail`, `rcpt`,
-/// `data`, `message`, `other`.
+/// The exchange that a question decides, by the question's name in scripts: `connect`, `hello`,
+/// `auth`, `auth-response`, `mail`, `rcpt`, `data`, `message`, `other`.
 pub fn question(name: &str) -> Option<Exchange> {
     Some(match name {
         "connect" => Exchange::Greeting,
@@ -43,8 +43,9 @@ pub fn question(name: &str) -> Option<Exchange> {
     })
 }
 
-/// Verdicts in the order in which they are wanted, by the exchange that they decide. Without one: AUTH is checked against [`USER`] and
-/// [`PASSWORD`] in every mechanism that has a password, everything else is accepted.
+/// Scripted verdicts, in order, by the exchange that they decide. Without one, AUTH is checked
+/// against [`USER`] and [`PASSWORD`] in every mechanism that has a password, and everything else is
+/// accepted.
 #[derive(Debug, Default)]
 pub struct Policy {
     scripted: HashMap<Exchange, VecDeque<Verdict>>,
@@ -52,26 +53,26 @@ pub struct Policy {
     hold: usize,
     /// Letters that carry their verdicts; see [`Letter`].
     pub letters: Vec<Letter>,
-    /// Which of them is on its way.
+    /// The index of the letter that is being sent.
     letter: usize,
-    /// Every question is left open.
+    /// `true`: every question is left open.
     later: bool,
     /// The verdict on the question that was left open.
     decided: Option<Verdict>,
 }
 
 impl Policy {
-    /// Scripts the verdict on the next question of that kind that has none yet.
+    /// Scripts a verdict for the next question about this exchange that has none yet.
     pub fn script(&mut self, exchange: Exchange, verdict: Verdict) {
         self.scripted.entry(exchange).or_default().push_back(verdict);
     }
 
-    /// Leaves that many questions open.
+    /// Leaves the next `questions` questions open.
     pub fn hold(&mut self, questions: usize) {
         self.hold = questions;
     }
 
-    /// Decides every question that is not scripted, and leaves it open: [`Self::decided`] has the verdict.
+    /// Decides every unscripted question and leaves it open: [`Self::decided`] returns the verdict.
     pub fn decide_later(&mut self) {
         self.later = true;
     }
@@ -79,18 +80,18 @@ impl Policy {
     /// The verdict on the open question.
     ///
     /// # Panics
-    /// Without [`Self::decide_later`], or if no question is open.
+    /// [`Self::decide_later`] was not called, or no question is open.
     pub fn decided(&mut self) -> Verdict {
         self.decided.take().expect("a question was left open")
     }
 
-    /// Why content is not taken any more when so many octets of it are there.
+    /// Why content of this many octets is refused.
     pub fn refuses_content(&self, octets: usize) -> Option<Refusal> {
         let at = self.letters.get(self.letter)?.refused_at?;
         (octets >= at).then_some(refusal!("452 4.3.1 No room"))
     }
 
-    /// The verdict on a question, or nothing when it stays open.
+    /// The verdict on a question. `None`: it stays open.
     pub fn verdict(&mut self, ask: &Ask) -> Option<Verdict> {
         if let Some(verdict) = self.scripted.get_mut(&ask.exchange()).and_then(VecDeque::pop_front) {
             return Some(verdict);
@@ -107,7 +108,7 @@ impl Policy {
         Some(verdict)
     }
 
-    /// What the letter says that is on its way.
+    /// The verdict of the current letter.
     fn planned(&mut self, ask: &Ask) -> Option<Verdict> {
         if let Ask::Mail(mail) = ask {
             self.letter = number(mail.reverse_path.mailbox())?;
@@ -175,7 +176,7 @@ fn number(mailbox: Option<&Mailbox>) -> Option<usize> {
     mailbox?.local_part().trim_start_matches(|character: char| !character.is_ascii_digit()).parse().ok()
 }
 
-/// A nonce and a secret that are always the same, so that a run can be repeated.
+/// A context with a fixed nonce and secret, so that a run can be repeated.
 fn context() -> ServerContext {
     ServerContext::new(Nonce::from_random([1; 18]), UnknownUsers::new(Secret::new([2; 32]), MIN_ITERATIONS))
 }
@@ -187,7 +188,7 @@ fn refused(error: SaslError) -> Verdict {
 /// A refusal with a reply on one line, without its CRLF.
 ///
 /// # Panics
-/// When the line is no refusal.
+/// The line is no refusal.
 pub fn refuse(line: &str) -> Verdict {
     Verdict::Refuse(refusal(line))
 }
@@ -195,7 +196,7 @@ pub fn refuse(line: &str) -> Verdict {
 /// An acceptance with a reply on one line, without its CRLF.
 ///
 /// # Panics
-/// When the line is no acceptance.
+/// The line is no acceptance.
 pub fn accept(line: &str) -> Verdict {
     Verdict::Accept(Some(Accepted::try_from(reply(line)).expect("an acceptance")))
 }
@@ -203,7 +204,7 @@ pub fn accept(line: &str) -> Verdict {
 /// A refusal from one line, without its CRLF.
 ///
 /// # Panics
-/// When the line is no refusal.
+/// The line is no refusal.
 pub fn refusal(line: &str) -> Refusal {
     Refusal::try_from(reply(line)).expect("a refusal")
 }
@@ -211,7 +212,7 @@ pub fn refusal(line: &str) -> Refusal {
 /// An acceptance or a refusal from one line, without its CRLF.
 ///
 /// # Panics
-/// When the line is neither.
+/// The line is neither.
 pub fn decision(line: &str) -> Result<Accepted, Refusal> {
     Accepted::try_from(reply(line)).map_err(|_| refusal(line))
 }
@@ -219,7 +220,7 @@ pub fn decision(line: &str) -> Result<Accepted, Refusal> {
 /// A reply from one line, without its CRLF.
 ///
 /// # Panics
-/// When the line is no reply.
+/// The line is no reply.
 pub fn reply(line: &str) -> Reply {
     match posthaste_wire::ReplyRef::parse(format!("{line}\r\n").as_bytes()) {
         Ok(reply) => reply.into_owned(),

@@ -1,4 +1,5 @@
-//! A driver for [`ServerSession`] that writes down what happens and panics where the session breaks its contract.
+//! A driver for [`ServerSession`] that records events and panics if the session breaks its
+//! contract.
 
 use std::sync::Arc;
 
@@ -12,18 +13,18 @@ use posthaste_wire::{Mail, Rcpt, refusal};
 
 use crate::{clock::Clock, policy::Policy};
 
-/// What a session reported; pieces of content that follow each other are one event, however they were cut.
+/// An event of a session. Consecutive pieces of content are one event, however they were cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A question.
     Asked(Ask),
     /// Content.
     Content(Vec<u8>),
-    /// The content is not taken, with the code of the reply.
+    /// The content is refused, with the code of the reply.
     ContentRefused(u16),
-    /// Content that is not taken has ended.
+    /// Refused content has ended.
     ContentSwallowed,
-    /// A message was given up between two chunks.
+    /// The client gave up a message between two chunks.
     ContentAborted,
     /// A TLS handshake is due.
     StartTls,
@@ -31,12 +32,12 @@ pub enum Event {
     Closed(CloseReason),
 }
 
-/// A message that was taken.
+/// A message that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// Its MAIL.
     pub mail: Mail,
-    /// The RCPTs for which it was taken.
+    /// The RCPTs for which it was accepted.
     pub recipients: Vec<Rcpt>,
     /// The content.
     pub content: Vec<u8>,
@@ -68,7 +69,7 @@ pub struct ServerHarness {
     pub events: Vec<Event>,
     /// The messages that were accepted.
     pub messages: Vec<Message>,
-    /// What was written out; take it away with `std::mem::take`.
+    /// Output of the session; take it with `std::mem::take`.
     pub said: Vec<u8>,
     /// The question that was left open.
     pub held: Option<Ask>,
@@ -78,17 +79,23 @@ pub struct ServerHarness {
     out: BytesMut,
     pub(crate) tls_is_due: bool,
     mail: Option<Mail>,
-    /// Those that were accepted.
+    /// The accepted RCPTs of the transaction.
     recipients: Vec<Rcpt>,
     content: Vec<u8>,
 }
 
+/// 2029-12-31T00:00:00Z, when every harness begins.
+const BEGIN: i64 = 1_893_369_600;
+
 impl ServerHarness {
     /// A session on a new connection.
     pub fn new(settings: ServerSettings, transport: Transport) -> Self {
+        let clock = Clock::default();
+        let mut session = ServerSession::new(Arc::new(settings), transport);
+        session.set_wall_clock(clock.now(), BEGIN);
         Self {
-            session: ServerSession::new(Arc::new(settings), transport),
-            clock: Clock::default(),
+            session,
+            clock,
             policy: Policy::default(),
             events: Vec::new(),
             messages: Vec::new(),
@@ -104,8 +111,8 @@ impl ServerHarness {
         }
     }
 
-    /// The same conversation once more, to go another way from here. Nothing is scripted for it, and what happened so far is
-    /// not written down in it.
+    /// A copy that continues the conversation on its own, with an empty script and no recorded
+    /// events.
     #[must_use]
     pub fn fork(&self) -> Self {
         Self {
@@ -132,19 +139,19 @@ impl ServerHarness {
         self.run()
     }
 
-    /// Runs until something from outside is needed.
+    /// Runs until it needs an event from outside.
     ///
     /// # Panics
-    /// When the session breaks its contract.
+    /// The session breaks its contract.
     pub fn run(&mut self) -> Stop {
-        // Unless the session has had enough of waiting for it.
+        // Unless the wait for the handshake has timed out.
         if self.tls_is_due && self.session.poll_timeout().is_some() {
             return Stop::Tls;
         }
         let mut idle = 0;
         while self.closed.is_none() {
             let now = self.clock.now();
-            // Unless the session has had enough of waiting for it.
+            // Unless the wait for the answer has timed out.
             if self.held.is_some() {
                 let step = self.session.handle_input(now, &self.input, &mut self.out);
                 match step {
@@ -165,7 +172,7 @@ impl ServerHarness {
             assert!(step.consumed <= input.len());
             idle = if step.consumed == 0 { idle + 1 } else { 0 };
             assert!(idle < 64, "the session turns on the spot: {:?}", step.next);
-            // An application's replies may come on top: none of ours is longer than 1 KiB.
+            // An application's reply may come on top. The session's own have at most 1 KiB.
             assert!(self.out.len() <= waiting.max(MAX_OUTPUT) + 1_024, "the output grows to {}", self.out.len());
             if !matches!(self.session.phase(), Phase::Mail | Phase::Rcpt | Phase::Content | Phase::Chunks) {
                 self.void();
@@ -173,7 +180,7 @@ impl ServerHarness {
             let stop = match step.next {
                 ServerNext::NeedInput => {
                     assert!(self.out.is_empty(), "input is asked for while output waits");
-                    assert!(self.session.poll_timeout().is_some(), "nobody looks at the clock");
+                    assert!(self.session.poll_timeout().is_some(), "the session waits without a deadline");
                     Some(Stop::Input)
                 }
                 ServerNext::Flush => {
@@ -190,7 +197,7 @@ impl ServerHarness {
                     None
                 }
                 ServerNext::ContentRefused(refusal) => {
-                    // How much was handed out before depends on how the octets came.
+                    // How much was handed out before depends on how the octets were cut.
                     self.content.clear();
                     self.events.pop_if(|event| matches!(event, Event::Content(_)));
                     self.events.push(Event::ContentRefused(refusal.reply().code().get()));
@@ -226,13 +233,13 @@ impl ServerHarness {
         Stop::Closed
     }
 
-    /// Answers the question that was left open. It stays open when the verdict does not fit.
+    /// Answers the question that was left open. It stays open if the verdict does not fit.
     ///
     /// # Errors
-    /// What the session says.
+    /// As [`ServerSession::answer`].
     ///
     /// # Panics
-    /// When no question is open.
+    /// No question is open.
     pub fn answer(&mut self, verdict: Verdict) -> Result<(), ApiMisuse> {
         let ask = self.held.take().expect("a question is open");
         let answered = self.judge(&ask, verdict);
@@ -245,7 +252,7 @@ impl ServerHarness {
     /// The TLS handshake is done.
     ///
     /// # Panics
-    /// When none was due.
+    /// No handshake was due.
     pub fn establish_tls(&mut self) {
         self.session.tls_established().expect("a handshake is due");
         self.tls_is_due = false;
@@ -259,10 +266,10 @@ impl ServerHarness {
         eof
     }
 
-    /// Lets time pass and tells the session; runs when its time has come.
+    /// Lets time pass and tells the session. Runs it if its time has come.
     ///
     /// # Panics
-    /// When the session acts before.
+    /// The session acts before its time.
     pub fn wait(&mut self, time: std::time::Duration) {
         self.clock.advance(time);
         let is_due = self.session.poll_timeout().is_some_and(|deadline| deadline <= self.clock.now());
@@ -292,7 +299,7 @@ impl ServerHarness {
         if let Ask::Message { recipients } = ask {
             assert_eq!(recipients, self.recipients.len());
         }
-        assert!(self.session.poll_timeout().is_some(), "nobody looks at the clock while {ask:?} is open");
+        assert!(self.session.poll_timeout().is_some(), "no deadline while {ask:?} is open");
         self.events.push(Event::Asked(ask.clone()));
         match self.policy.verdict(&ask) {
             Some(verdict) => self.judge(&ask, verdict).expect("the verdict fits"),
@@ -366,7 +373,7 @@ impl ServerHarness {
         self.closed = Some(reason);
     }
 
-    /// Nothing happens any more.
+    /// Checks that a closed session does nothing more.
     fn check_closed(&mut self) {
         let now = self.clock.now();
         assert!(self.session.handle_input(now, b"NOOP\r\n", &mut self.out).is_err());
@@ -377,6 +384,6 @@ impl ServerHarness {
         self.held = None;
         let answered = self.session.answer(now, Verdict::Accept(None), &mut self.out);
         assert_eq!(answered, Err(ApiMisuse::Closed));
-        assert!(self.out.is_empty(), "output behind the end");
+        assert!(self.out.is_empty(), "output after the end");
     }
 }

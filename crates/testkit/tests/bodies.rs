@@ -1,4 +1,5 @@
-//! The fuzz bodies over inputs made of the pieces that matter, so that `cargo test` looks beyond the corpora.
+//! The fuzz bodies over inputs made of the pieces that matter, so that `cargo test` looks beyond
+//! the corpora.
 
 use posthaste_testkit::fuzz;
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -81,49 +82,49 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn servers(settings: [u8; 3], octets in joined(CLIENT)) {
+    fn server_sessions_hold_for_any_client(settings: [u8; 3], octets in joined(CLIENT)) {
         fuzz::server_session(&[&settings[..], &octets].concat());
     }
 
     #[test]
-    fn servers_within_a_transaction(settings: [u8; 3], octets in joined(CLIENT)) {
+    fn server_sessions_hold_within_a_transaction(settings: [u8; 3], octets in joined(CLIENT)) {
         let start = if settings[0] & 128 == 0 { "EHLO c\r\n" } else { "LHLO c\r\n" }.as_bytes();
         fuzz::server_session(&[&settings[..], start, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n", &octets].concat());
     }
 
     #[test]
-    fn clients(settings: [u8; 2], octets in joined(SERVER)) {
+    fn client_sessions_hold_for_any_server(settings: [u8; 2], octets in joined(SERVER)) {
         fuzz::client_session(&[&settings[..], &octets].concat());
     }
 
     #[test]
-    fn clients_behind_a_greeting(settings: [u8; 2], octets in joined(SERVER)) {
+    fn client_sessions_hold_after_a_greeting(settings: [u8; 2], octets in joined(SERVER)) {
         let start = b"220 s\r\n250-s\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 BINARYMIME\r\n";
         fuzz::client_session(&[&settings[..], start, &octets].concat());
     }
 
     #[test]
-    fn pairs(choices in vec(any::<u8>(), 0..300)) {
+    fn pairs_hold_for_any_steps(choices in vec(any::<u8>(), 0..300)) {
         fuzz::pair(&choices);
     }
 
     #[test]
-    fn content(octets in vec(select(&b"\r\n.\0a"[..]), 0..200)) {
+    fn content_is_framed_as_the_reference_does(octets in vec(select(&b"\r\n.\0a"[..]), 0..200)) {
         fuzz::framer(&octets);
     }
 
     #[test]
-    fn damaged_queues(choices in vec(any::<u8>(), 0..100)) {
+    fn damaged_queues_open_or_report(choices in vec(any::<u8>(), 0..100)) {
         fuzz::queue(&choices);
     }
 
     #[test]
-    fn replies(octets in joined(SERVER)) {
+    fn replies_parse_or_fail(octets in joined(SERVER)) {
         fuzz::reply(&octets);
     }
 
     #[test]
-    fn logins(mechanism in 0..9_u8, messages in vec(select(&["n,,n=user,r=", "p=tls-exporter,,n=user,r=", "abc", "\n", "\0",
+    fn logins_need_their_proof(mechanism in 0..9_u8, messages in vec(select(&["n,,n=user,r=", "p=tls-exporter,,n=user,r=", "abc", "\n", "\0",
         "\u{1}", "user=user", "n,,", "auth=Bearer ", "c=biws,", "r=AQEBAQEBAQEBAQEBAQEBAQEBx", ",s=c2FsdHNhbHQ=", ",i=4096",
         ",p=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", "v=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", ",m=x", "e=x",
         "\u{e9}"][..]), 0..12)) {
@@ -131,17 +132,17 @@ proptest! {
     }
 
     #[test]
-    fn addresses(text in "[a<>@\"\\\\. :\\[\\]\r\n\u{e9}-]{0,24}") {
+    fn addresses_parse_or_fail(text in "[a<>@\"\\\\. :\\[\\]\r\n\u{e9}-]{0,24}") {
         fuzz::address(text.as_bytes());
     }
 
     #[test]
-    fn commands(verb in select(&["MAIL FROM:", "RCPT TO:", "AUTH ", "BDAT ", "EHLO ", ""][..]), rest in "\\PC{0,40}") {
+    fn commands_parse_or_fail(verb in select(&["MAIL FROM:", "RCPT TO:", "AUTH ", "BDAT ", "EHLO ", ""][..]), rest in "\\PC{0,40}") {
         fuzz::command(format!("{verb}{rest}").as_bytes());
     }
 
     #[test]
-    fn mail(path in "<[a-c@.]{0,6}>", parameters in vec(select(&[" SIZE=1", " BODY=7BIT", " body=8bitmime", " SMTPUTF8",
+    fn mail_and_rcpt_parse_or_fail(path in "<[a-c@.]{0,6}>", parameters in vec(select(&[" SIZE=1", " BODY=7BIT", " body=8bitmime", " SMTPUTF8",
         " RET=FULL", " ENVID=a+2B", " AUTH=<>", " NOTIFY=NEVER", " ORCPT=rfc822;a@b", " X=y", "  Z", "\t"][..]), 0..6)) {
         for verb in ["MAIL FROM:", "RCPT TO:"] {
             fuzz::command(format!("{verb}{path}{}", parameters.concat()).as_bytes());

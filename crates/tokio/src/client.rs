@@ -97,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     /// A driver at the start of a conversation; the first event is the greeting.
     pub fn new(connection: Connection<S>, settings: ClientSettings) -> Self {
         let clock = Clock::start();
-        let session = ClientSession::new(clock.now(), settings);
+        let session = ClientSession::new(settings);
         Self { connection, session, clock, unfinished: false }
     }
 

@@ -1,5 +1,7 @@
 //! The clock that sessions are told about.
 
+use std::time::SystemTime;
+
 use posthaste_session::Tick;
 use tokio::time::Instant;
 
@@ -16,6 +18,12 @@ impl Clock {
     /// The time as sessions want it.
     pub fn now(&self) -> Tick {
         Tick::new(self.0.elapsed())
+    }
+
+    /// The wall-clock time, in seconds since 1970-01-01T00:00:00Z. Zero: the system's clock is before that.
+    pub fn unix_seconds() -> i64 {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX)
     }
 
     /// A session's deadline as tokio wants it.

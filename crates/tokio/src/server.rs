@@ -59,8 +59,10 @@ pub enum ServerEvent {
 impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     /// A driver at the start of a conversation. The session offers EXTERNAL only when the client has shown a certificate, and
     /// SCRAM-SHA-256-PLUS only when there is a [channel binding](Connection::channel_binding).
-    pub fn new(connection: Connection<S>, session: ServerSession) -> Self {
-        let mut driver = Self { connection, session, clock: Clock::start(), after_flush: None };
+    pub fn new(connection: Connection<S>, mut session: ServerSession) -> Self {
+        let clock = Clock::start();
+        session.set_wall_clock(clock.now(), Clock::unix_seconds());
+        let mut driver = Self { connection, session, clock, after_flush: None };
         driver.withhold();
         driver
     }
@@ -248,8 +250,8 @@ mod tests {
     #[tokio::test]
     async fn an_idle_connection_owns_no_buffer_also_after_a_burst() {
         let (mut client, server) = tokio::io::duplex(64 * 1_024);
-        let mut settings = ServerSettings::new("mx.test");
-        settings.limits.junk_commands = 1_000;
+        let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
+        settings.limits.idle_commands = 1_000;
         let mut driver =
             ServerDriver::new(Connection::new(server), ServerSession::new(Arc::new(settings), Transport::Plain));
         for burst in [0, 1, 200] {

@@ -24,7 +24,7 @@ fn assert_silent(shown: &str) {
 
 #[tokio::test]
 async fn at_a_server() {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.offers.auth_in_clear = true;
     let (mut client, server) = tokio::io::duplex(4_096);

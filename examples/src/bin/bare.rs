@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let (mode, address) = (arguments.next().unwrap_or_default(), arguments.next());
     let address: SocketAddr = address.unwrap_or_else(|| "127.0.0.1:2525".to_owned()).parse()?;
-    let settings = Arc::new(ServerSettings::new("localhost"));
+    let settings = Arc::new(ServerSettings::new("localhost".parse()?));
     match mode.as_str() {
         "threads" => threads(address, &settings)?,
         "tokio" => {

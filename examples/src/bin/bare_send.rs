@@ -76,7 +76,7 @@ impl Conversation {
     fn new(lines: Vec<String>, content: Vec<u8>) -> Self {
         let mut to_do: VecDeque<_> = lines.into_iter().map(ToDo::Line).collect();
         to_do.extend([ToDo::Content, ToDo::Line("QUIT".to_owned())]);
-        let session = ClientSession::new(Tick::ORIGIN, ClientSettings::default());
+        let session = ClientSession::new(ClientSettings::default());
         Self { session, begun: Instant::now(), input: BytesMut::new(), output: BytesMut::new(), to_do, content }
     }
 

@@ -32,7 +32,7 @@ impl Handler for Sink {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:2525".to_owned());
-    let listener = Listener::bind(address, ServerSettings::new("localhost")).await?;
+    let listener = Listener::bind(address, ServerSettings::new("localhost".parse()?)).await?;
     println!("listening on {}", listener.local_address()?);
     tokio::spawn(async {
         let mut last = 0;

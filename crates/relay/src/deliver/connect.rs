@@ -211,7 +211,9 @@ async fn start<Q, R>(
         hurry(&mut timeouts);
         connect_timeout = connect_timeout.min(GREETING);
     }
-    let session = ClientSettings { timeouts, chunking: way.chunking, ..ClientSettings::default() };
+    let mut session = ClientSettings::default();
+    session.timeouts = timeouts;
+    session.chunking = way.chunking;
     let options =
         ClientOptions { session, tls: way.tls.clone(), tls_verifies: way.guarded, ..ClientOptions::new(hello) };
     let stream = connect(&[server.ip()], server.port(), connect_timeout).await?;

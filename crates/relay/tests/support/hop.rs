@@ -73,13 +73,19 @@ struct State {
     most: AtomicUsize,
 }
 
+/// These offers, changed.
+pub(crate) fn offering(mut offers: Offers, change: impl FnOnce(&mut Offers)) -> Offers {
+    change(&mut offers);
+    offers
+}
+
 impl Hop {
     pub(crate) async fn start(behavior: Behavior) -> Self {
         Self::on(0, behavior).await
     }
 
     pub(crate) async fn on(port: u16, behavior: Behavior) -> Self {
-        Self::with(port, Offers { dsn: true, ..Offers::default() }, Tls::Off, behavior).await
+        Self::with(port, offering(Offers::default(), |offers| offers.dsn = true), Tls::Off, behavior).await
     }
 
     /// One that takes everything and offers this.
@@ -88,8 +94,8 @@ impl Hop {
     }
 
     pub(crate) async fn with(port: u16, offers: Offers, tls: Tls, behavior: Behavior) -> Self {
-        let mut settings = ServerSettings::new("hop.test");
-        settings.limits.message = 1 << 30;
+        let mut settings = ServerSettings::new("hop.test".parse().expect("a domain"));
+        settings.limits.message_size = 1 << 30;
         settings.offers = offers;
         let listener = Listener::bind(("127.0.0.1", port), settings).await.unwrap().with_tls(tls);
         let port = listener.local_address().unwrap().port();

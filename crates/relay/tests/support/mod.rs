@@ -23,7 +23,7 @@ use posthaste_server::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use client::{Client, reply, talk};
-pub(crate) use hop::{Behavior, Hop, Taken};
+pub(crate) use hop::{Behavior, Hop, Taken, offering};
 pub(crate) use raw::{RawHop, polite};
 
 /// A bound for what has to happen: the largest body takes ten seconds of a processor in a debug build.

@@ -158,7 +158,7 @@ pub(crate) struct Running {
 }
 
 pub(crate) fn settings() -> ServerSettings {
-    ServerSettings::new("mx.test")
+    ServerSettings::new("mx.test".parse().expect("a domain"))
 }
 
 /// The default options with a change.

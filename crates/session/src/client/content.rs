@@ -1,4 +1,4 @@
-//! Message content on its way out: behind DATA, or in the chunks of BDAT (RFC 3030).
+//! Message content on its way out: after DATA, or in the chunks of BDAT (RFC 3030).
 
 use bytes::BytesMut;
 use posthaste_wire::{
@@ -13,26 +13,26 @@ use crate::{
     table::{Exchange, Phase},
 };
 
-/// How content goes to the server.
+/// The command that carries content to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyKind {
-    /// By DATA: dots are stuffed, the end is a dot alone.
+    /// DATA: dots are stuffed, and a lone dot ends the content.
     Data,
-    /// By BDAT: octets are counted, and leave as they are.
+    /// BDAT: octets are counted and sent unchanged.
     Chunks,
 }
 
-/// What is open.
+/// The content that is being sent.
 #[derive(Debug)]
 pub(super) enum Flow {
     None,
     Data(Stuffer),
     Chunk {
-        /// Octets that are still to come; never 0.
+        /// Octets that are still to be given; never 0.
         left: u64,
         last: bool,
     },
-    /// A chunk has all of its octets, and its reply may come at any time.
+    /// All octets of the chunk are given. Its reply may come at any time.
     WholeChunk(Ticket),
 }
 
@@ -41,16 +41,18 @@ impl Flow {
         !matches!(self, Self::None)
     }
 
-    /// Octets are still to come.
+    /// Returns `true` if octets are still to be given.
     pub(super) const fn is_unfinished(&self) -> bool {
         matches!(self, Self::Data(_) | Self::Chunk { .. })
     }
 }
 
 impl ClientSession {
-    /// How the content of this transaction is to go: by chunks when the server offers CHUNKING and either
-    /// [`ClientSettings::chunking`](super::ClientSettings::chunking) is on or the content is binary, otherwise by DATA. Behind an
-    /// [`oddity`](Self::oddity) only binary content goes by chunks.
+    /// The command for the content of this transaction.
+    ///
+    /// BDAT if the server offers CHUNKING and either
+    /// [`ClientSettings::chunking`](super::ClientSettings::chunking) is on or the content is
+    /// binary, otherwise DATA. After an [`oddity`](Self::oddity) only binary content goes by BDAT.
     pub const fn body_kind(&self) -> BodyKind {
         let by_choice = self.settings.chunking && self.odd.is_none();
         if self.capabilities.offers(Keyword::Chunking) && (by_choice || self.is_binary()) {
@@ -60,28 +62,32 @@ impl ClientSession {
         }
     }
 
-    /// Writes BDAT for so many octets to the output. They have to follow: [`payload`](Self::payload) takes them,
-    /// [`body_credit`](Self::body_credit) says how many are still to come, [`finish_payload`](Self::finish_payload) gives
-    /// the ticket. Content of known length is one chunk, the last. A last chunk of 0 octets ends a message too.
+    /// Writes BDAT for this many octets to the output. They must follow: give them to
+    /// [`payload`](Self::payload), read from [`body_credit`](Self::body_credit) how many are left,
+    /// and get the ticket from [`finish_payload`](Self::finish_payload). Content of known length is
+    /// one chunk, the last. A last chunk of 0 octets ends a message too.
     ///
-    /// No chunk leaves before every recipient has its answer and one was accepted (RFC 3030 section 2): content is not
-    /// shown to a server that wants it for nobody, and with PIPELINING it costs no more round trips than DATA does. Other
-    /// chunks may follow a chunk whose reply is still to come, if PIPELINING is offered. The last one may not: its positive
-    /// reply then always speaks for the whole message, also of a server that forgets that it refused a part.
+    /// No chunk is sent before every recipient has its reply and one is accepted (RFC 3030 section
+    /// 2). So a server never sees content for no recipient, and with PIPELINING it takes no more
+    /// round trips than DATA.
+    ///
+    /// With PIPELINING, chunks may follow chunks whose replies are outstanding, except the last
+    /// one. Its positive reply then speaks for the whole message, even if the server forgets that
+    /// it refused a part.
     ///
     /// # Errors
-    /// Nothing is written then.
+    /// Nothing is written.
     ///
-    /// - [`ApiMisuse::OutOfOrder`] when content has no place here: no recipient was accepted, a chunk was refused (RSET has
-    ///   to follow), DATA was sent, or a chunk is open.
-    /// - [`ApiMisuse::NotYet`] when it has to wait for replies.
-    /// - [`ApiMisuse::NotOffered`] without CHUNKING.
-    /// - [`ApiMisuse::Content`] for an end of no octets behind a CR; the session is closed.
+    /// - [`ApiMisuse::OutOfOrder`]: no recipient was accepted, a chunk was refused (send RSET),
+    ///   DATA was sent, or a chunk is open.
+    /// - [`ApiMisuse::NotYet`]: replies must come first.
+    /// - [`ApiMisuse::NotOffered`]: the server does not offer CHUNKING.
+    /// - [`ApiMisuse::Content`]: an empty last chunk follows a CR. The session is closed.
     pub fn begin_chunk(&mut self, now: Tick, octets: u64, last: bool, out: &mut BytesMut) -> Result<(), ApiMisuse> {
         if self.phase == Phase::Closed || self.closing {
             return Err(ApiMisuse::Closed);
         }
-        if self.flow.is_open() || self.phase == Phase::Spoilt {
+        if self.flow.is_open() || self.phase == Phase::Spoiled {
             return Err(ApiMisuse::OutOfOrder);
         }
         if !self.capabilities.offers(Keyword::Chunking) {
@@ -96,7 +102,7 @@ impl ClientSession {
         if !matches!(self.phase, Phase::Rcpt | Phase::Chunks) {
             return Err(ApiMisuse::OutOfOrder);
         }
-        // Octets of its own would be looked at when they come; without any, BDAT itself is the end.
+        // Octets of this chunk would be checked when they come. Without any, this BDAT is the end.
         if last
             && octets == 0
             && !self.is_binary()
@@ -111,7 +117,7 @@ impl ClientSession {
         Ok(())
     }
 
-    /// Octets that the open chunk still takes; nothing when none is open.
+    /// Octets that the open chunk still takes. `None`: no chunk is open.
     pub const fn body_credit(&self) -> Option<u64> {
         match self.flow {
             Flow::Chunk { left, .. } => Some(left),
@@ -120,16 +126,19 @@ impl ClientSession {
         }
     }
 
-    /// Appends as much of the content as the list and the open chunk have room for, and says how many octets of it that
-    /// was. What it appends has to be written within [`write_timeout`](Self::write_timeout): give it some 64 KiB at once.
+    /// Appends as much of the content as the list and the open chunk have room for, and returns how
+    /// many octets that was. Write them within [`write_timeout`](Self::write_timeout), so give
+    /// about 64 KiB at once.
     ///
-    /// Unless it was announced with BODY=BINARYMIME, content must have no bare CR, no bare LF and no NUL, by DATA because
-    /// it could end elsewhere, by BDAT because the next server may have nothing but DATA.
+    /// Content must have no bare CR, bare LF or NUL, unless BODY=BINARYMIME announced it. With DATA
+    /// it could end early; with BDAT the next server may offer only DATA.
     ///
     /// # Errors
-    /// [`ApiMisuse::OutOfOrder`] before [`ClientNext::SendBody`](crate::ClientNext::SendBody), outside a chunk, and for
-    /// content that nobody was accepted for; [`ApiMisuse::Content`] when the content has what it must not have. What was appended must not be written then: the
-    /// session is closed, so that half a message is not finished as if it were whole.
+    /// - [`ApiMisuse::OutOfOrder`]: before [`ClientNext::SendBody`](crate::ClientNext::SendBody),
+    ///   outside a chunk, or if no recipient was accepted.
+    /// - [`ApiMisuse::Content`]: the content has a bare CR, bare LF or NUL. Do not write what was
+    ///   appended. The session is closed, so that half a message cannot be finished as if it were
+    ///   whole.
     pub fn payload<'p>(
         &mut self,
         now: Tick,
@@ -140,7 +149,7 @@ impl ClientSession {
         let is_binary = self.is_binary();
         let taken = match &mut self.flow {
             Flow::None => return Err(ApiMisuse::OutOfOrder),
-            // A lone dot is all that a server gets that wants content for nobody.
+            // Without an accepted recipient the server gets a lone dot.
             Flow::Data(_) if self.accepted.is_empty() && !content.is_empty() => return Err(ApiMisuse::OutOfOrder),
             Flow::Data(stuffer) => stuffer.stuff(content, segments),
             Flow::WholeChunk(_) => return Ok(0),
@@ -151,13 +160,14 @@ impl ClientSession {
                     return Ok(0);
                 }
                 let rest = left.saturating_sub(piece.len() as u64);
-                // At the end of a last chunk the server has the message: what is wrong with it is said before.
+                // At the end of the last chunk the server has the message, so faults are found
+                // before.
                 let checked = match &mut self.check {
                     _ if is_binary => Ok(()),
                     check => check.check(piece).and_then(|()| if last && rest == 0 { check.finish() } else { Ok(()) }),
                 };
                 checked.map(|()| {
-                    // There is room, as seen above.
+                    // There is room: see above.
                     let taken = if segments.push_body(piece) { piece.len() } else { 0 };
                     self.chunk_goes_on(now, rest, last);
                     taken
@@ -171,16 +181,20 @@ impl ClientSession {
         })
     }
 
-    /// Ends the content behind DATA, or a chunk that has all of its octets. The reply comes with the ticket; for a last
-    /// chunk and for DATA in LMTP one for each accepted recipient (RFC 2033 section 4.2). The next MAIL may follow at once
-    /// when the server offers PIPELINING.
+    /// Ends the content after DATA, or a chunk that has all of its octets. The reply comes with the
+    /// returned ticket. For DATA and the last chunk in LMTP, each accepted recipient has a reply
+    /// (RFC 2033 section 4.2). With PIPELINING the next MAIL may follow at once.
     ///
-    /// The octets of a chunk need nothing behind them: their reply may come as soon as they are written, so call this
-    /// before, or be ready for a reply whose ticket is not known yet.
+    /// The reply to a chunk may come as soon as its octets are written. Call this before you write
+    /// them, or expect a reply with an unknown ticket.
     ///
     /// # Errors
-    /// As [`payload`](Self::payload); [`ApiMisuse::Unfinished`] when the chunk has octets that are still to come (if they
-    /// never will, close the connection), [`ApiMisuse::NoRoom`] when the list is full. The session is as it was then.
+    /// The session is unchanged, except as for [`payload`](Self::payload).
+    ///
+    /// - [`ApiMisuse::Unfinished`]: octets of the chunk are still to be given. If you have none,
+    ///   close the connection.
+    /// - [`ApiMisuse::NoRoom`]: the list is full.
+    /// - Otherwise as [`payload`](Self::payload).
     pub fn finish_payload(&mut self, now: Tick, segments: &mut SegmentList<'_>) -> Result<Ticket, ApiMisuse> {
         self.check_open()?;
         let whole_chunk = match &mut self.flow {
@@ -202,7 +216,7 @@ impl ClientSession {
         Ok(whole_chunk.unwrap_or_else(|| self.expect_end(now)))
     }
 
-    /// So many octets of the open chunk are still to come. Without any, its reply may come.
+    /// Notes that this many octets of the open chunk are left. If none is, its reply may come.
     fn chunk_goes_on(&mut self, now: Tick, left: u64, last: bool) {
         self.flow = match (left, last) {
             (1.., _) => Flow::Chunk { left, last },
@@ -211,7 +225,7 @@ impl ClientSession {
         };
     }
 
-    /// A transaction begins; so does its content.
+    /// Begins the content of a transaction.
     pub(super) fn begin_content(&mut self) {
         self.check = ContentCheck::new(usize::MAX);
     }
@@ -220,8 +234,8 @@ impl ClientSession {
         matches!(self.body, Some(BodyType::BinaryMime))
     }
 
-    /// The reply to a whole message; in LMTP one for each accepted recipient, under one ticket. There is at least one
-    /// recipient then: without, nothing was open.
+    /// Expects the reply to a whole message; in LMTP one for each accepted recipient, under one
+    /// ticket. At least one recipient was accepted, or no content would be open.
     fn expect_end(&mut self, now: Tick) -> Ticket {
         let first = self.accepted.first().copied().filter(|_| self.lmtp);
         let ticket = self.expect(now, Exchange::EndOfData, first);
@@ -237,6 +251,6 @@ impl ClientSession {
     }
 }
 
-/// The most chunks whose replies are still to come: enough to keep a long way full, and few enough that their replies fit
-/// into any window while the server is written to.
+/// The most chunks with outstanding replies: enough to fill a long path, and few enough that their
+/// replies fit any window while the client writes.
 const MAX_CHUNKS: usize = 16;

@@ -1,4 +1,4 @@
-//! What becomes of a message's parameters when the next hop does not offer their extension.
+//! What becomes of a message's parameters if the next hop does not offer their extension.
 //!
 //! | parameter | needs | without it |
 //! |---|---|---|
@@ -22,22 +22,24 @@
 //! | `RRVS=…;R` | RRVS | undeliverable, 5.7.19 |
 //! | `RRVS=…;C` | RRVS | left out |
 //!
-//! A test compares this table with [`RULES`]. Any other parameter is left out: what no extension is known to stand for
-//! cannot be offered. An address that is not ASCII needs SMTPUTF8 as the parameter does. Where the extension is offered, a
-//! parameter may still be more than the server takes:
+//! A test compares this table with [`RULES`]. Every other parameter is left out, because its
+//! extension is unknown. An address that is not ASCII needs SMTPUTF8, as the parameter does. With
+//! its extension, a parameter may still exceed what the server takes:
 //!
-//! - a SIZE beyond the limit of the server: undeliverable, 5.3.4 (RFC 1870 section 6.1);
-//! - REQUIRETLS where TLS does not prove who the server is ([`NextHop::tls_is_verified`]): undeliverable, 5.7.10, whatever
-//!   is offered in clear (RFC 8689 section 4.2.1);
-//! - BY in mode R with less time than the least that the server takes: undeliverable, 5.4.7 (RFC 2852 section 4.1.4.1);
-//! - HOLDFOR or HOLDUNTIL beyond the limits of the server: undeliverable, 5.3.3 (RFC 4865 section 4);
-//! - SOLICIT with a class that the server refuses by name: undeliverable, 5.7.1 (RFC 3865 section 2.4);
-//! - ORCPT of more than 500 octets, as a long address may have: left out, since a server need not take it (RFC 3461 section
-//!   4.2) and would refuse the recipient for it.
+//! - SIZE beyond the server's limit: undeliverable, 5.3.4 (RFC 1870 section 6.1).
+//! - REQUIRETLS without [verified TLS](NextHop::tls_is_verified): undeliverable, 5.7.10, whatever
+//!   the server offers in clear (RFC 8689 section 4.2.1).
+//! - BY in mode R with less time than the server's minimum: undeliverable, 5.4.7 (RFC 2852 section
+//!   4.1.4.1).
+//! - HOLDFOR or HOLDUNTIL beyond the server's limits: undeliverable, 5.3.3 (RFC 4865 section 4).
+//! - SOLICIT with a class that the server refuses by name: undeliverable, 5.7.1 (RFC 3865 section
+//!   2.4).
+//! - ORCPT of more than 500 octets: left out. A server need not take it (RFC 3461 section 4.2) and
+//!   would refuse the recipient.
 //!
-//! Whoever has done what a parameter asks for clears its field first: a relay that has held the message clears `hold`, and
-//! one that passes `by` on has taken off the time that went by. [`owes_relayed_report`] says when what is left out has to be
-//! told to the sender.
+//! A relay that has already done what a parameter asks for clears its field first: it clears `hold`
+//! of a message that it held, and subtracts the elapsed time from `by`. [`owes_relayed_report`]
+//! returns `true` if the sender must be told what was left out.
 
 use posthaste_wire::{
     BodyType, Capabilities, Capability, EnhancedCode, Mail, Mailbox, Rcpt,
@@ -48,39 +50,40 @@ use posthaste_wire::{
 };
 use thiserror::Error;
 
-/// A message that must not go to this server, for good.
+/// Why a message must never go to this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum Undeliverable {
     /// The server takes no message of this size.
     #[error("the server does not take a message of this size")]
     TooLarge,
-    /// The content has octets that the server cannot take.
+    /// The server takes no 8-bit content.
     #[error("the server does not take 8-bit content")]
     EightBit,
-    /// The content is binary and the server cannot take it.
+    /// The server takes no binary content.
     #[error("the server does not take binary content")]
     Binary,
-    /// An address or header is not ASCII and the server cannot take it.
-    #[error("the server does not take internationalised mail")]
+    /// An address or header is not ASCII, and the server takes only ASCII.
+    #[error("the server does not take internationalized mail")]
     Utf8,
-    /// The message must not go where its way is not guarded by TLS, and the server does not promise to guard it.
-    #[error("the server does not promise TLS on the way of a message")]
+    /// The message needs TLS on its whole way, and the server does not promise it.
+    #[error("the server does not promise TLS on the whole way of a message")]
     RequireTls,
-    /// The message must not go where its way is not guarded by TLS, and this connection is not.
-    #[error("no TLS proves who the server is")]
+    /// The message needs TLS on its whole way, and this connection has no verified TLS.
+    #[error("no verified TLS on this connection")]
     Unverified,
-    /// The message is to be delivered in time or returned, and the server does not promise that.
+    /// The message is due by a time, and the server does not promise that.
     #[error("the server does not promise delivery in time")]
     DeliverBy,
-    /// The message is to be held, and the server does not hold it, or not for so long.
-    #[error("the server does not hold a message for so long")]
+    /// The message is to be held, and the server does not hold it, or not for this long.
+    #[error("the server does not hold a message for this long")]
     Hold,
     /// The server refuses what the message solicits.
     #[error("the server refuses what the message solicits")]
     Solicitation,
-    /// The message is for whoever had the mailbox at some time, and the server does not look at that.
-    #[error("the server does not test since when a mailbox is somebody's")]
+    /// The message is for the mailbox's owner at an earlier time, and the server does not check
+    /// that.
+    #[error("the server does not check since when a mailbox has its owner")]
     RecipientSince,
 }
 
@@ -101,13 +104,14 @@ impl Undeliverable {
     }
 }
 
-/// A server as a message finds it.
+/// A server, as a message meets it.
 #[derive(Debug, Clone, Copy)]
 pub struct NextHop<'a> {
-    /// What it offers: in its last reply to EHLO or LHLO, since TLS came up if it did.
+    /// What it offers: its last reply to EHLO or LHLO, since TLS started if it did.
     pub capabilities: &'a Capabilities,
-    /// Whether TLS is up and has proved that the server is the one that the mail is for: its certificate was verified for
-    /// its name, and the name came from the sender's domain in a way that nobody could change (RFC 8689 section 4.2.1).
+    /// TLS is up and proves that the server is the one that the mail is for: its certificate was
+    /// verified for its name, and the name was derived securely from the sender's domain (RFC 8689
+    /// section 4.2.1).
     pub tls_is_verified: bool,
 }
 
@@ -118,7 +122,7 @@ pub struct Rule {
     pub parameter: &'static str,
     /// The extensions that it needs.
     pub needs: &'static [Keyword],
-    /// What becomes of the message without them; nothing means that the parameter is left out.
+    /// Why the message is undeliverable without them. `None`: the parameter is left out.
     pub without: Option<Undeliverable>,
 }
 
@@ -146,7 +150,7 @@ const ORCPT: Rule = rule("ORCPT", &[Keyword::Dsn], None);
 const RRVS_REJECT: Rule = rule("RRVS=…;R", &[Keyword::Rrvs], Some(Undeliverable::RecipientSince));
 const RRVS_CONTINUE: Rule = rule("RRVS=…;C", &[Keyword::Rrvs], None);
 
-/// The table, in the order of the commands' fields.
+/// The rules, in the order of the commands' fields.
 pub const RULES: &[Rule] = &[
     SIZE,
     SEVEN_BIT,
@@ -170,7 +174,7 @@ pub const RULES: &[Rule] = &[
 ];
 
 impl Rule {
-    /// The parameter, if it may go to that server.
+    /// Returns the parameter if it may go to that server.
     fn keep<T>(&self, parameter: Option<T>, server: &Capabilities) -> Result<Option<T>, Undeliverable> {
         match (parameter, self.without) {
             (Some(parameter), _) if self.needs.iter().all(|keyword| server.offers(*keyword)) => Ok(Some(parameter)),
@@ -183,8 +187,8 @@ impl Rule {
 /// MAIL as this server can take it.
 ///
 /// # Errors
-/// [`Undeliverable`] when leaving a parameter out would change what the message means, or the server has said that it does
-/// not take it.
+/// [`Undeliverable`]: leaving a parameter out would change the meaning of the message, or the
+/// server has announced that it refuses it.
 pub fn mail<'a>(mail: Mail<&'a str>, next_hop: NextHop<'_>) -> Result<Mail<&'a str>, Undeliverable> {
     let server = next_hop.capabilities;
     let body_rule = match mail.body {
@@ -192,7 +196,7 @@ pub fn mail<'a>(mail: Mail<&'a str>, next_hop: NextHop<'_>) -> Result<Mail<&'a s
         Some(BodyType::EightBitMime) => EIGHT_BIT,
         Some(BodyType::SevenBit) | None => SEVEN_BIT,
     };
-    // What the server has said against the size stands whether it is told or not.
+    // The server's limit counts even if SIZE is not sent.
     let fits = !matches!((mail.size, server.size()), (Some(size), Some(limit)) if size > limit);
     if !fits {
         return Err(Undeliverable::TooLarge);
@@ -229,13 +233,13 @@ pub fn rcpt<'a>(rcpt: Rcpt<&'a str>, next_hop: NextHop<'_>) -> Result<Rcpt<&'a s
     check_address(rcpt.forward_path.mailbox(), server)?;
     let rrvs_rule = match rcpt.rrvs {
         Some(Rrvs { action: Some(RrvsAction::Continue), .. }) => RRVS_CONTINUE,
-        // Without an action it is the stricter one (RFC 7293 section 5.2).
+        // Without an action the stricter one counts (RFC 7293 section 5.2).
         _ => RRVS_REJECT,
     };
     Ok(Rcpt {
         forward_path: rcpt.forward_path,
         notify: NOTIFY.keep(rcpt.notify, server)?,
-        // One that is not ASCII is only written where SMTPUTF8 is (RFC 6533 section 3).
+        // One that is not ASCII is written only with SMTPUTF8 (RFC 6533 section 3).
         orcpt: ORCPT
             .keep(rcpt.orcpt.filter(|orcpt| (utf8 || orcpt.is_ascii()) && orcpt.as_str().len() <= MAX_ORCPT), server)?,
         rrvs: rrvs_rule.keep(rcpt.rrvs, server)?,
@@ -243,12 +247,14 @@ pub fn rcpt<'a>(rcpt: Rcpt<&'a str>, next_hop: NextHop<'_>) -> Result<Rcpt<&'a s
     })
 }
 
-/// Whether the sender is owed a report of the action "relayed" for a recipient that this server has accepted, because what
-/// the sender asked for ends here or was to be traced. `mail` and `rcpt` are those before anything was left out.
+/// Returns `true` if the sender must get a report of the action "relayed" for a recipient that this
+/// server accepted, because what the sender asked for ends here or is traced. `mail` and `rcpt` are
+/// those before anything was left out.
 ///
-/// So it is for NOTIFY=SUCCESS where DSN is not offered (RFC 3461 section 6.2.2), and unless it is NOTIFY=NEVER, for BY with
-/// a trace, and for BY in mode N where DELIVERBY is not offered and there is time left (RFC 2852 sections 4.1.4 and
-/// 4.1.4.2).
+/// - NOTIFY=SUCCESS, if DSN is not offered (RFC 3461 section 6.2.2).
+/// - BY with a trace, unless NOTIFY=NEVER (RFC 2852 section 4.1.4).
+/// - BY in mode N, if DELIVERBY is not offered, time is left, and it is not NOTIFY=NEVER (RFC 2852
+///   section 4.1.4.2).
 pub fn owes_relayed_report(mail: &Mail<&str>, rcpt: &Rcpt<&str>, server: &Capabilities) -> bool {
     let asked = rcpt.notify.is_some_and(|notify| notify.success) && !server.offers(Keyword::Dsn);
     let by = mail.by.is_some_and(|by| {
@@ -258,7 +264,8 @@ pub fn owes_relayed_report(mail: &Mail<&str>, rcpt: &Rcpt<&str>, server: &Capabi
     asked || (by && rcpt.notify != Some(Notify::NEVER))
 }
 
-/// An address that is not ASCII goes nowhere else, whether SMTPUTF8 was said or not (RFC 6531 section 3.2).
+/// An address that is not ASCII needs SMTPUTF8, with or without the parameter (RFC 6531 section
+/// 3.2).
 fn check_address(mailbox: Option<&Mailbox<&str>>, server: &Capabilities) -> Result<(), Undeliverable> {
     let fits = server.offers(Keyword::SmtpUtf8) || mailbox.is_none_or(Mailbox::is_ascii);
     if fits { Ok(()) } else { Err(Undeliverable::Utf8) }
@@ -269,7 +276,7 @@ fn by(by: Option<DeliverBy>, server: &Capabilities) -> Result<Option<DeliverBy>,
         return BY_NOTIFY.keep(by, server);
     };
     let least = server.min_by_time().unwrap_or(0);
-    // In mode R the time is above 0 (RFC 2852 section 4); a relay that took off more has nothing left to send.
+    // In mode R the time must be above 0 (RFC 2852 section 4).
     if seconds <= 0 || u32::try_from(seconds).is_ok_and(|seconds| seconds < least) {
         return Err(Undeliverable::DeliverBy);
     }
@@ -284,7 +291,7 @@ fn hold<'a>(hold: Option<Hold<&'a str>>, server: &Capabilities) -> Result<Option
     };
     let too_long = match &kept {
         Some(Hold::For(seconds)) => *seconds > max_interval,
-        // A limit that is no time is the server's to keep.
+        // The server has to enforce a limit that is no time.
         Some(Hold::Until(time)) => {
             DateTime::parse(max_date_time).is_ok_and(|latest| time.unix_seconds() > latest.unix_seconds())
         }
@@ -299,7 +306,7 @@ fn solicit<'a>(
 ) -> Result<Option<Solicitation<&'a str>>, Undeliverable> {
     let kept = SOLICIT.keep(solicit, server)?;
     if let (Some(solicit), Some(Capability::NoSoliciting(refused))) = (&kept, server.get(Keyword::NoSoliciting)) {
-        // A list of classes, with commas between them or as words.
+        // The classes are separated by commas, or are words of their own.
         let mut refused = refused.iter().flat_map(|words| words.split(','));
         if refused.any(|refused| solicit.keywords().any(|class| class.eq_ignore_ascii_case(refused))) {
             return Err(Undeliverable::Solicitation);

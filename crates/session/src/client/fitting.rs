@@ -1,16 +1,17 @@
-//! Which replies fit which exchange.
+//! Which reply codes fit which exchange.
 
 use posthaste_wire::ReplyCode;
 
 use crate::table::{
     Exchange::{self, Auth, AuthResponse, Data, Greeting, Other, Quit, Reset, StartTls},
-    Outcome,
+    ReplyClass,
 };
 
-/// Codes that belong to a few exchanges; whoever gets one for another is one reply off. Every other 2yz is success and
-/// every other 3yz fits nothing (RFC 5321 section 4.2: a code that is not known counts by its first digit).
+/// Codes that belong to a few exchanges. For any other exchange they mean that replies and commands
+/// are out of step. Every other 2yz is success, and every other 3yz fits no exchange (RFC 5321
+/// section 4.2).
 const OWN: &[(ReplyCode, &[Exchange])] = &[
-    // Behind XCLIENT, which the table of phases does not know, a server greets again.
+    // After XCLIENT, which the table of phases does not know, a server greets again.
     (ReplyCode::READY, &[Greeting, StartTls, Other]),
     (ReplyCode::CLOSING, &[Quit]),
     (ReplyCode::AUTHENTICATED, &[Auth, AuthResponse]),
@@ -18,17 +19,19 @@ const OWN: &[(ReplyCode, &[Exchange])] = &[
     (ReplyCode::START_MAIL_INPUT, &[Data]),
 ];
 
-/// No other code lets these go on: what follows is content, a handshake, or a message in somebody's name.
+/// Only their own codes continue these exchanges, because content, a handshake or mail of a user
+/// follows.
 const BY_OWN_CODES_ALONE: &[Exchange] = &[Data, StartTls, Auth, AuthResponse];
 
-/// Whether this code answers that.
+/// Returns `true` if this code answers that exchange.
 pub(super) fn fits(exchange: Exchange, code: ReplyCode) -> bool {
     let own = OWN.iter().find(|(own, _)| *own == code);
-    match (Outcome::from(code), own) {
+    match (ReplyClass::from(code), own) {
         (_, Some((_, exchanges))) => exchanges.contains(&exchange),
-        // A server that does not end a transaction (RFC 5321 section 4.1.1.5: it MUST) would add what comes next to it.
-        (Outcome::Negative, None) => exchange != Reset || code == ReplyCode::SERVICE_NOT_AVAILABLE,
-        (Outcome::Positive, None) => !BY_OWN_CODES_ALONE.contains(&exchange),
-        (Outcome::Intermediate, None) => false,
+        // RFC 5321 section 4.1.1.5: a server MUST accept RSET. Otherwise the next message would
+        // join the old transaction.
+        (ReplyClass::Negative, None) => exchange != Reset || code == ReplyCode::SERVICE_NOT_AVAILABLE,
+        (ReplyClass::Positive, None) => !BY_OWN_CODES_ALONE.contains(&exchange),
+        (ReplyClass::Intermediate, None) => false,
     }
 }

@@ -1,4 +1,4 @@
-//! What the server says.
+//! Replies of the server.
 
 use posthaste_wire::{
     Capabilities, ReplyCode, ReplyRef, Secret,
@@ -9,22 +9,23 @@ use posthaste_wire::{
 use super::{ClientNext, ClientSession, Flow, Hello, Sent, fitting::fits, is_guarded};
 use crate::{
     PeerMisbehaved, Step, Tick,
-    table::{Exchange, Outcome, Phase},
+    table::{Exchange, Phase, ReplyClass},
 };
 
-/// The most challenges of one AUTH exchange; no mechanism has more than three.
+/// The most challenges of one AUTH exchange. No mechanism has more than three.
 const MAX_CHALLENGES: u32 = 8;
-/// The most empty lines before a reply. One more is what does not start with three digits.
+/// The most empty lines before a reply. One more counts as a line without a code.
 const MAX_EMPTY_LINES: u8 = 8;
 
 impl ClientSession {
-    /// Reads the input as far as one reply, and says what that means.
+    /// Reads the input up to one reply and returns what it means.
     ///
-    /// A reply must begin behind everything that had been shown when its command was sent: what comes sooner was said
-    /// without knowing the command, and taking it for the answer would leave every later reply one off.
+    /// A reply must begin after everything that was shown when its command was sent. An earlier one
+    /// was said without knowing the command; taken for its answer, it would put all later replies
+    /// out of step.
     ///
     /// # Errors
-    /// [`PeerMisbehaved`]: nothing that the server says can be trusted any more; close the connection.
+    /// [`PeerMisbehaved`]: trust nothing more of the server, and close the connection.
     pub fn handle_input<'i>(&mut self, now: Tick, input: &'i [u8]) -> Result<Step<ClientNext<'i>>, PeerMisbehaved> {
         if self.phase == Phase::Closed {
             return Ok(Step { consumed: input.len(), next: ClientNext::Close });
@@ -58,14 +59,15 @@ impl ClientSession {
         let next = next.map_err(|error| self.mistrust(error))?;
         match self.phase {
             Phase::Closed => self.end(),
-            // The handshake has the time of the command.
+            // The handshake has the time of a command.
             Phase::Handshake => self.reply_due = Some(now + self.settings.timeouts.command),
             _ => self.begin_reply(now),
         }
         Ok(Step { consumed: empty + consumed, next })
     }
 
-    /// Empty lines before a reply say nothing. Where a reply is guarded, none is passed over that came behind its command.
+    /// Skips empty lines before a reply. For a guarded exchange, lines that came after its command
+    /// are not skipped.
     fn skip_empty_lines(&mut self, input: &[u8]) -> usize {
         let guarded = self.unanswered.front().filter(|sent| is_guarded(sent.exchange)).map(|sent| sent.after);
         let mut skipped = 0;
@@ -87,12 +89,13 @@ impl ClientSession {
         skipped
     }
 
-    /// A server may say unasked that it goes away, and that it does not want the rest of what it is being sent.
+    /// Handles a reply without a command. A server may announce that it closes, or refuse the rest
+    /// of a message.
     fn unasked<'i>(&mut self, reply: ReplyRef<'i>) -> Result<ClientNext<'i>, PeerMisbehaved> {
         let refused = self.unanswered.is_empty() && self.flow.is_unfinished();
-        let expected = match Outcome::from(reply.code()) {
-            Outcome::Negative => refused || reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE,
-            Outcome::Positive | Outcome::Intermediate => false,
+        let expected = match ReplyClass::from(reply.code()) {
+            ReplyClass::Negative => refused || reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE,
+            ReplyClass::Positive | ReplyClass::Intermediate => false,
         };
         if !expected {
             return Err(PeerMisbehaved::UnsolicitedReply);
@@ -103,33 +106,39 @@ impl ClientSession {
 
     fn answered<'i>(&mut self, sent: Sent, reply: ReplyRef<'i>, more: bool) -> Result<ClientNext<'i>, PeerMisbehaved> {
         let code = reply.code();
-        let outcome = Outcome::from(code);
-        if !self.fits(&sent, &reply, outcome) {
-            if (sent.exchange, outcome) != (Exchange::EndOfData, Outcome::Positive) {
-                // It stays unanswered: if it was the end of the content, the message is in doubt.
+        let class = ReplyClass::from(code);
+        if !self.fits(&sent, &reply, class) {
+            if (sent.exchange, class) != (Exchange::EndOfData, ReplyClass::Positive) {
+                // The command stays unanswered. After the end of the content the message is in
+                // doubt.
                 return Err(PeerMisbehaved::UnfittingReply);
             }
             self.odd.get_or_insert(PeerMisbehaved::UnfittingReply);
         }
-        // Nothing can follow it; to be told no, or that the message is there, is enough.
-        if reply.is_cut() && outcome != Outcome::Negative && sent.exchange != Exchange::EndOfData {
+        // No other reply can follow a cut one. A refusal, or the acceptance of a message, is useful
+        // all the same.
+        if reply.is_cut() && class != ReplyClass::Negative && sent.exchange != Exchange::EndOfData {
             return Err(self.framer.fault().map_or(PeerMisbehaved::UnfittingReply, PeerMisbehaved::from));
         }
         self.unanswered.pop_front();
-        // A server that gives 354 though no recipient is left has to be sent its dot (RFC 2920 section 3.1).
-        if sent.exchange == Exchange::Data && outcome == Outcome::Intermediate {
+        // A server that says 354 without an accepted recipient must get its lone dot (RFC 2920
+        // section 3.1).
+        if sent.exchange == Exchange::Data && class == ReplyClass::Intermediate {
             self.phase = Phase::Content;
             self.flow = Flow::Data(Stuffer::new());
         }
-        self.advance(sent.exchange, outcome);
+        self.advance(sent.exchange, class);
         if self.unanswered.is_empty() {
             self.ahead = self.phase;
         }
-        match (sent.exchange, outcome) {
-            (Exchange::Rcpt, Outcome::Positive) if self.phase == Phase::Rcpt => self.accepted.extend(sent.recipient),
-            // The next RSET and MAIL may have left before this: the count begins and ends where the transaction does.
-            (Exchange::Mail | Exchange::EndOfData, _) | (Exchange::Reset, Outcome::Positive) => self.accepted.clear(),
-            (Exchange::Hello, Outcome::Positive) => {
+        match (sent.exchange, class) {
+            (Exchange::Rcpt, ReplyClass::Positive) if self.phase == Phase::Rcpt => self.accepted.extend(sent.recipient),
+            // The next RSET and MAIL may have been sent before this reply, so the count follows the
+            // replies.
+            (Exchange::Mail | Exchange::EndOfData, _) | (Exchange::Reset, ReplyClass::Positive) => {
+                self.accepted.clear()
+            }
+            (Exchange::Hello, ReplyClass::Positive) => {
                 self.accepted.clear();
                 self.lmtp = self.hello == Hello::Local;
                 self.capabilities = match self.hello {
@@ -142,9 +151,9 @@ impl ClientSession {
                     }
                 };
             }
-            (Exchange::StartTls, Outcome::Positive) if more => return Err(PeerMisbehaved::ResidueBeforeTls),
-            (Exchange::Data, Outcome::Intermediate) => return Ok(ClientNext::SendBody { to: sent.ticket }),
-            (Exchange::Auth | Exchange::AuthResponse, Outcome::Intermediate) => {
+            (Exchange::StartTls, ReplyClass::Positive) if more => return Err(PeerMisbehaved::ResidueBeforeTls),
+            (Exchange::Data, ReplyClass::Intermediate) => return Ok(ClientNext::SendBody { to: sent.ticket }),
+            (Exchange::Auth | Exchange::AuthResponse, ReplyClass::Intermediate) => {
                 self.challenges = if sent.exchange == Exchange::Auth { 1 } else { self.challenges.saturating_add(1) };
                 if self.challenges > MAX_CHALLENGES {
                     return Err(PeerMisbehaved::TooManyChallenges);
@@ -153,25 +162,26 @@ impl ClientSession {
             }
             _ => {}
         }
-        // 421 may come instead of any reply, and nothing follows it (RFC 5321 section 3.8); nor does anything behind QUIT.
+        // 421 may answer any command, and no reply follows it (RFC 5321 section 3.8). None follows
+        // that of QUIT.
         if code == ReplyCode::SERVICE_NOT_AVAILABLE || sent.exchange == Exchange::Quit || reply.is_cut() {
             self.end();
         }
         Ok(ClientNext::Reply { to: sent.ticket, recipient: sent.recipient, reply })
     }
 
-    fn fits(&self, sent: &Sent, reply: &ReplyRef<'_>, outcome: Outcome) -> bool {
+    fn fits(&self, sent: &Sent, reply: &ReplyRef<'_>, class: ReplyClass) -> bool {
         fits(sent.exchange, reply.code())
-            && match (sent.exchange, outcome) {
-                // In LMTP no reply follows the end of content that has no recipient, and DATA must fail (RFC 2033 section
-                // 4.2).
-                (Exchange::Data, Outcome::Intermediate) => !self.lmtp || !self.accepted.is_empty(),
-                // A challenge is one line of base64 (RFC 4954 section 4); of several there is no telling what they ask. What
-                // was given up must be refused: neither goes the exchange on, nor are we who we did not say to be.
-                (Exchange::Auth | Exchange::AuthResponse, Outcome::Intermediate) => {
+            && match (sent.exchange, class) {
+                // In LMTP, content without recipients has no reply, so DATA must fail (RFC 2033
+                // section 4.2).
+                (Exchange::Data, ReplyClass::Intermediate) => !self.lmtp || !self.accepted.is_empty(),
+                // A challenge is one line of base64 (RFC 4954 section 4). A cancelled exchange must
+                // be refused: it neither continues nor succeeds.
+                (Exchange::Auth | Exchange::AuthResponse, ReplyClass::Intermediate) => {
                     reply.lines().count() == 1 && !self.gave_up
                 }
-                (Exchange::AuthResponse, Outcome::Positive) => !self.gave_up,
+                (Exchange::AuthResponse, ReplyClass::Positive) => !self.gave_up,
                 _ => true,
             }
     }

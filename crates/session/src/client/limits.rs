@@ -4,8 +4,9 @@ use alloc::{collections::BTreeSet, string::String};
 
 use posthaste_wire::{Capabilities, ForwardPath, Rcpt};
 
-/// How many of these recipients, from the front, go into one transaction by RCPTMAX and RCPTDOMAINMAX: all of them, when
-/// the server has named no limit. At least one, as long as there is one. The others go into transactions of their own.
+/// The number of these recipients, from the front, that fit into one transaction by RCPTMAX and
+/// RCPTDOMAINMAX. Without limits all do, and at least one always does. Send the others in
+/// transactions of their own.
 ///
 /// ```
 /// use posthaste_session::client::recipients_at_once;
@@ -34,7 +35,8 @@ pub fn recipients_at_once(server: &Capabilities, recipients: &[Rcpt<&str>]) -> u
     recipients.iter().take(most).take_while(fits).count()
 }
 
-/// The domain, for comparison; the postmaster without one has the server's own.
+/// The domain for comparison. `None`: postmaster without a domain, which belongs to the server's
+/// own.
 fn domain(path: &ForwardPath<&str>) -> Option<String> {
     path.mailbox().map(|mailbox| mailbox.domain().as_str().to_ascii_lowercase())
 }

@@ -27,235 +27,126 @@ pub use settings::{ClientSettings, ClientTimeouts};
 
 use crate::{
     ApiMisuse, PeerMisbehaved, Tick,
-    table::{self, Exchange, Outcome, Phase},
+    table::{self, Exchange, Phase, ReplyClass},
 };
 
-/// One SMTP or LMTP conversation as a client holds it, without I/O, clock or threads.
+/// One SMTP or LMTP conversation from the client's side, without I/O, clock or threads.
 ///
-/// It has four kinds of methods. [`handle_input`](Self::handle_input), [`handle_timeout`](Self::handle_timeout) and
-/// [`handle_eof`](Self::handle_eof) take what happens. [`send`](Self::send) and [`respond`](Self::respond) write lines.
-/// [`begin_chunk`](Self::begin_chunk), [`payload`](Self::payload) and [`finish_payload`](Self::finish_payload) write
-/// content. The others tell how things stand.
+/// It has four kinds of methods:
 ///
-/// Whatever is sent gives a [`Ticket`], and the reply comes back with that ticket. Replies are matched by their order and
-/// by nothing else (RFC 2920 section 3.1). As far as the server offers PIPELINING, commands may be sent before the replies
-/// to earlier ones are there.
+/// - [`handle_input`](Self::handle_input), [`handle_timeout`](Self::handle_timeout) and
+///   [`handle_eof`](Self::handle_eof) take events.
+/// - [`send`](Self::send) and [`respond`](Self::respond) write lines.
+/// - [`begin_chunk`](Self::begin_chunk), [`payload`](Self::payload) and
+///   [`finish_payload`](Self::finish_payload) write content.
+/// - The others return the state.
+///
+/// Every command has a [`Ticket`], and its reply comes back with that ticket. Replies are matched
+/// by their order alone (RFC 2920 section 3.1). With PIPELINING, commands may be sent before
+/// earlier replies arrive.
 ///
 /// The loop of a driver:
 ///
-/// 1. Write the output out. Call [`handle_input`](Self::handle_input) with everything that was read and not consumed yet.
-/// 2. Take [`Step::consumed`](crate::Step::consumed) octets off the front of the input.
-/// 3. Do what [`Step::next`](crate::Step::next) says; send what comes next, as much as [`ApiMisuse::NotYet`] allows: that is
-///    a group where the server offers PIPELINING, and otherwise a line.
-/// 4. When the time of [`poll_timeout`](Self::poll_timeout) has come, call [`handle_timeout`](Self::handle_timeout) and
-///    close.
+/// 1. Write the output. Call [`handle_input`](Self::handle_input) with everything that was read and
+///    not consumed.
+/// 2. Remove [`Step::consumed`](crate::Step::consumed) octets from the front of the input.
+/// 3. Do what [`Step::next`](crate::Step::next) says. Then send until [`ApiMisuse::NotYet`]: with
+///    PIPELINING that is a group, otherwise one line.
+/// 4. At the time of [`poll_timeout`](Self::poll_timeout) call
+///    [`handle_timeout`](Self::handle_timeout) and close the connection.
 ///
-/// Content goes the way that [`body_kind`](Self::body_kind) names:
+/// Send content as [`body_kind`](Self::body_kind) says:
 ///
-/// - [`BodyKind::Data`]: send DATA, behind the last RCPT at once if the server offers PIPELINING. On
-///   [`ClientNext::SendBody`] give the content to `payload` until all of it is taken, and call `finish_payload`.
-/// - [`BodyKind::Chunks`]: wait for the reply to every RCPT. With [`accepted_recipients`](Self::accepted_recipients) above
-///   0 begin a chunk, the last one at once when the length is known; give its octets to `payload` and call
-///   `finish_payload`. When a chunk is refused, stop and send RSET.
+/// - [`BodyKind::Data`]: send DATA, with PIPELINING directly after the last RCPT. At
+///   [`ClientNext::SendBody`] give the content to `payload` until all of it is taken, and call
+///   `finish_payload`.
+/// - [`BodyKind::Chunks`]: wait for the reply to every RCPT. If
+///   [`accepted_recipients`](Self::accepted_recipients) is above 0, begin a chunk, the last one if
+///   the length is known. Give its octets to `payload` and call `finish_payload`. If a chunk is
+///   refused, stop and send RSET.
 ///
-/// `payload` and `finish_payload` append segments; write the output first and then them, in order.
+/// `payload` and `finish_payload` append segments. Write the output first and then the segments, in
+/// order.
 ///
-/// The whole loop, for a blocking thread and, with a list of what a server says, for a test. In the repository
-/// `examples/src/bin/bare_send.rs` has it as a program, on a thread and on tokio.
+#[doc = include_str!("driver.md")]
 ///
-/// ```
-/// use std::{error::Error, io, time::{Duration, Instant}};
-/// use bytes::{Buf as _, BytesMut};
-/// use posthaste_session::{ApiMisuse, ClientNext, ClientSession, ClientSettings, Tick, client::BodyKind};
-/// use posthaste_session::wire::{Command, frame::SegmentList};
+/// # Replies that are not well formed
 ///
-/// trait Connection {
-///     fn write(&mut self, octets: &[u8]) -> io::Result<()>;
-///     fn read(&mut self, octets: &mut [u8], within: Option<Duration>) -> io::Result<usize>;
-/// }
-///
-/// /// Sends lines in their order, with the content where there is none, and gives the codes of the replies.
-/// fn converse(
-///     connection: &mut impl Connection,
-///     lines: &[Option<&str>],
-///     content: &[u8],
-/// ) -> Result<Vec<u16>, Box<dyn Error>> {
-///     let begun = Instant::now();
-///     let mut session = ClientSession::new(Tick::ORIGIN, ClientSettings::default());
-///     let (mut input, mut out, mut codes, mut lines) = (BytesMut::new(), BytesMut::new(), Vec::new(), lines.iter());
-///     let mut next_line = lines.next();
-///     loop {
-///         let now = Tick::new(begun.elapsed());
-///         let step = session.handle_input(now, &input)?;
-///         let consumed = step.consumed;
-///         let (mut content_is_due, mut wait) = (false, false);
-///         match step.next {
-///             ClientNext::NeedInput => wait = true,
-///             ClientNext::Reply { reply, .. } => codes.push(reply.code().get()),
-///             ClientNext::SendBody { .. } => content_is_due = true,
-///             ClientNext::Close => return Ok(codes),
-///             ClientNext::Unasked { reply } => return Err(reply.to_string().into()),
-///             // What AUTH and STARTTLS ask for, neither of which was sent.
-///             ClientNext::Challenge(_) | ClientNext::StartTls => return Err("not expected".into()),
-///         }
-///         input.advance(consumed);
-///         while let (Some(line), false) = (next_line, content_is_due) {
-///             let sent = match line {
-///                 Some(line) => session.send(now, &Command::parse(line.as_bytes())?, &mut out).map(drop),
-///                 None if session.body_kind() == BodyKind::Data => session.send(now, &Command::Data, &mut out).map(drop),
-///                 None => {
-///                     let begun = session.begin_chunk(now, content.len() as u64, true, &mut out);
-///                     content_is_due = begun.is_ok();
-///                     begun
-///                 }
-///             };
-///             match sent {
-///                 // What was refused leaves no place for what was to follow.
-///                 Ok(()) | Err(ApiMisuse::OutOfOrder) => next_line = lines.next(),
-///                 Err(ApiMisuse::NotYet | ApiMisuse::Closed) => break,
-///                 Err(error) => return Err(error.into()),
-///             }
-///         }
-///         connection.write(&out.split())?;
-///         if content_is_due {
-///             // 354 for nobody is answered with a lone dot.
-///             let mut rest = if session.accepted_recipients() > 0 { content } else { &[] };
-///             loop {
-///                 let mut segments = SegmentList::new();
-///                 let taken = session.payload(now, rest, &mut segments)?;
-///                 rest = &rest[taken..];
-///                 let is_end = rest.is_empty() && session.finish_payload(now, &mut segments).is_ok();
-///                 for segment in segments.as_slice() {
-///                     connection.write(segment.as_bytes())?;
-///                 }
-///                 if is_end {
-///                     break;
-///                 }
-///             }
-///         } else if wait {
-///             let within = session.poll_timeout().map(|deadline| deadline.since(now));
-///             let mut octets = [0; 4_096];
-///             match connection.read(&mut octets, within) {
-///                 Ok(0) => return Err(format!("the server has left: {:?}", session.handle_eof()).into()),
-///                 Ok(read) => input.extend_from_slice(&octets[..read]),
-///                 Err(error) => {
-///                     session.handle_timeout(Tick::new(begun.elapsed()));
-///                     return Err(error.into());
-///                 }
-///             }
-///         }
-///     }
-/// }
-///
-/// /// Of a blocking thread.
-/// impl Connection for std::net::TcpStream {
-///     fn write(&mut self, octets: &[u8]) -> io::Result<()> {
-///         io::Write::write_all(self, octets)
-///     }
-///     fn read(&mut self, octets: &mut [u8], within: Option<Duration>) -> io::Result<usize> {
-///         // A time of zero would mean forever.
-///         self.set_read_timeout(within.map(|within| within.max(Duration::from_millis(1))))?;
-///         io::Read::read(self, octets)
-///     }
-/// }
-///
-/// /// Of a test: what the server says, piece by piece, and what it hears.
-/// struct Script(std::vec::IntoIter<&'static str>, Vec<u8>);
-///
-/// impl Connection for Script {
-///     fn write(&mut self, octets: &[u8]) -> io::Result<()> {
-///         self.1.extend_from_slice(octets);
-///         Ok(())
-///     }
-///     fn read(&mut self, octets: &mut [u8], _: Option<Duration>) -> io::Result<usize> {
-///         io::Read::read(&mut self.0.next().unwrap_or_default().as_bytes(), octets)
-///     }
-/// }
-///
-/// let hello = "250-s\r\n250 PIPELINING\r\n";
-/// let server = ["220 s\r\n", hello, "250 ok\r\n550 no\r\n250 ok\r\n35", "4 go\r\n", "250 ok\r\n", "221 bye\r\n"];
-/// let mut script = Script(server.to_vec().into_iter(), Vec::new());
-/// let lines = ["EHLO c", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "RCPT TO:<e@d>"].map(Some);
-/// let lines = [&lines[..], &[None, Some("QUIT")]].concat();
-/// let codes = converse(&mut script, &lines, b".dots are stuffed\r\n")?;
-/// assert_eq!(codes, [220, 250, 250, 550, 250, 250, 221]);
-/// let group = "EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@d>\r\nDATA\r\n";
-/// assert_eq!(script.1, format!("{group}..dots are stuffed\r\n.\r\nQUIT\r\n").as_bytes());
-/// # Ok::<(), Box<dyn Error>>(())
-/// ```
-///
-/// # Replies that are not quite well formed
-///
-/// What a server says to a message counts, also when it is not said as RFC 5321 section 4.2 has it: a message that was taken
-/// must not be sent again because of a line's end. A reply counts by the code of its first line, as
-/// [`ReplyFramer::tolerant`] reads it; from the first such reply on there is an [`oddity`](Self::oddity):
+/// What a server says to a message counts even if it breaks RFC 5321 section 4.2: a message that
+/// was taken must not be sent again because of a bad line end. A reply counts by the code of its
+/// first line, as [`ReplyFramer::tolerant`] reads it. The first such reply is the session's
+/// [`oddity`](Self::oddity):
 ///
 /// | octets | what they count as |
 /// |---|---|
 /// | `250 ok` LF, `250 ok` CR CRLF, a CR or NUL in the text, `250` TAB, `250ok`, `250-a` and `251 b`, a line beyond the limit | the reply 250 |
-/// | an empty line before a reply, between two, or within one | nothing; 8 before a reply, and 8 within one |
-/// | 220 or another such 2yz to the end of the content | that the server has the message |
-/// | a reply without an end within the limits, or with a later line without a code, to the end of the content, or a refusal | the reply, and the end of the session |
+/// | an empty line before, between or within replies, at most 8 before one and 8 within one | skipped |
+/// | 220 or another misplaced 2yz to the end of the content | the server has the message |
+/// | a reply to the end of the content, or a refusal, without an end within the limits or with a later line without a code | the reply, and the end of the session |
 /// | the same as a positive reply to anything else | [`PeerMisbehaved::Reply`] |
 /// | what does not start with three digits | [`PeerMisbehaved::Reply`] |
-/// | any of these in reply to STARTTLS or AUTH, and an empty line behind the 220 to STARTTLS | an error, as nobody may put in a word there |
+/// | any of these in reply to STARTTLS or AUTH, and an empty line after the 220 to STARTTLS | an error, since an attacker may have inserted it |
 ///
-/// Behind an oddity commands leave one at a time, whatever is offered, so that each reply can only be that of its command;
-/// content goes by DATA unless it is binary, since 354 shows that no reply is missing or too many; and no second message goes
-/// over the connection. Of a group that was on its way the replies are still given, in their order: a caller should believe
-/// the refusals behind the odd one when 354 or the reply to RSET has come in its place.
+/// After an oddity:
 ///
-/// Memory: the session keeps one reply to EHLO, at most 64 lines of it; 32 octets for each unanswered command, at most
-/// 1,024 of those, and in LMTP for each recipient whose reply to the content is to come; 4 octets for each accepted
-/// recipient of a transaction. It never keeps content or input.
+/// - Commands are sent one at a time, so that each reply must belong to its command.
+/// - Content goes by DATA unless it is binary, because 354 shows that replies and commands are in
+///   step.
+/// - No second message goes over the connection.
+/// - Replies of a group that was already sent are still reported in order. Believe refusals after
+///   the odd reply if 354 or the reply to RSET came in its place.
+///
+/// Memory: one reply to EHLO of at most 64 lines; 32 octets for each unanswered command, at most
+/// 1,024 of them; in LMTP the same for each recipient whose reply to the content is outstanding; 4
+/// octets for each accepted recipient. The session never keeps content or input.
 #[derive(Debug)]
 pub struct ClientSession {
     settings: ClientSettings,
-    /// Where the conversation stands by the replies that came.
+    /// The state by the replies that came.
     phase: Phase,
-    /// Where it will stand when every reply that is still to come is positive.
+    /// The state once every outstanding reply is positive.
     ahead: Phase,
-    /// What was sent and not answered, in order.
+    /// Commands without a reply, in order.
     unanswered: VecDeque<Sent>,
     framer: ReplyFramer,
     capabilities: Capabilities,
     next_ticket: u64,
-    /// How the last greeting was sent.
+    /// The command of the last greeting.
     hello: Hello,
     /// LHLO was accepted: the end of the content has a reply for each recipient.
     lmtp: bool,
     /// MAIL commands sent on this connection.
     transactions: u32,
-    /// Recipients sent in this transaction.
+    /// RCPT commands sent in this transaction.
     recipients: u32,
-    /// Which of them were accepted, in order.
+    /// The indexes of accepted recipients, in order.
     accepted: Vec<u32>,
     /// `BODY=` of the last MAIL.
     body: Option<BodyType>,
     flow: Flow,
-    /// Looks at the chunks of a transaction, all of them together.
+    /// Checks the chunks of a transaction, all of them together.
     check: ContentCheck,
     challenges: u32,
-    /// The SASL exchange was given up: only a refusal fits now.
+    /// The SASL exchange was cancelled: only a refusal fits now.
     gave_up: bool,
-    /// Octets of the input since the start: done with, and shown.
+    /// Octets of the input since the start: consumed, and shown.
     consumed: u64,
     shown: u64,
-    /// When the reply to the first of the unanswered is due.
+    /// When the reply to the first unanswered command is due.
     reply_due: Option<Tick>,
-    /// The caller was told to wait for it: its time has begun, and is not given again.
+    /// The caller was told to wait for that reply, so its time runs and is not extended.
     waits: bool,
-    /// When the content given last has to be written out.
+    /// When the content that was given last must be written.
     block_due: Option<Tick>,
-    /// The last chance to send was used: only what is on its way still comes.
+    /// QUIT was sent: only outstanding replies still come.
     closing: bool,
-    /// What was not quite a reply, first of all.
+    /// The first reply that was not well formed.
     odd: Option<PeerMisbehaved>,
     /// Empty lines since the last reply.
     empty_lines: u8,
 }
 
-/// Names a command, so that its reply is known when it comes.
+/// Identifies a command, to match its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
@@ -268,9 +159,9 @@ impl Ticket {
 struct Sent {
     ticket: Ticket,
     exchange: Exchange,
-    /// Which RCPT of the transaction it is.
+    /// The index of the RCPT in its transaction.
     recipient: Option<u32>,
-    /// Octets of the input that had been shown: its reply begins behind them.
+    /// Octets of the input that were shown before the command: its reply begins after them.
     after: u64,
 }
 
@@ -284,54 +175,58 @@ enum Hello {
     Local,
 }
 
-/// What a driver has to do.
+/// The driver's next action.
 #[derive(Debug)]
 pub enum ClientNext<'i> {
-    /// Read more input, at the latest until [`ClientSession::poll_timeout`].
+    /// Read more input, until [`ClientSession::poll_timeout`] at the latest.
     NeedInput,
-    /// A reply came. After a 421 the session is closed and the next call says so.
+    /// A reply to a command. After a 421 the session is closed, and the next call says so.
     Reply {
-        /// The command that it answers.
+        /// The command.
         to: Ticket,
-        /// Which recipient of the transaction, counted from 0: for RCPT, and in LMTP for the end of the content, which
-        /// has a reply for each accepted one (RFC 2033 section 4.2).
+        /// The index of the recipient in the transaction, from 0: for RCPT, and in LMTP for the end
+        /// of the content, which has a reply for each accepted recipient (RFC 2033 section 4.2).
         recipient: Option<u32>,
-        /// What the server said.
+        /// The reply.
         reply: ReplyRef<'i>,
     },
-    /// A reply came that answers no command, and the session is closed with it: a 421 (RFC 5321 section 3.8), or a
-    /// refusal in the middle of content, which is then refused and not to be finished.
+    /// A reply to no command: a 421 (RFC 5321 section 3.8), or a refusal in the middle of content.
+    /// The session is closed. Do not finish the content.
     Unasked {
-        /// What the server said.
+        /// The reply.
         reply: ReplyRef<'i>,
     },
-    /// The server asks for a SASL response to this challenge, which is in base64: [`ClientSession::respond`].
+    /// A SASL challenge in base64. Answer it with [`ClientSession::respond`].
     Challenge(Secret<&'i [u8]>),
-    /// 354 came: send the content now. When [`ClientSession::accepted_recipients`] is 0, send an empty one, which is the
-    /// lone dot of RFC 2920 section 3.1.
+    /// 354 came: send the content now. If [`ClientSession::accepted_recipients`] is 0, send empty
+    /// content, which is the lone dot of RFC 2920 section 3.1.
     SendBody {
-        /// The DATA that it answers.
+        /// The DATA command.
         to: Ticket,
     },
-    /// 220 came: do the TLS handshake on a fresh input buffer and call [`ClientSession::tls_established`].
+    /// 220 came: do the TLS handshake on an empty input buffer and call
+    /// [`ClientSession::tls_established`].
     StartTls,
-    /// The conversation is over, after QUIT or a 421: close the connection.
+    /// The conversation is over, after QUIT or a 421. Close the connection.
     Close,
 }
 
-/// How a conversation stood when the server closed it, or was silent for too long.
+/// How a conversation stood when the server closed it or was silent for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClientEof {
-    /// Replies that did not come, the one to QUIT apart; each command is to be treated as if it had got a 451 (RFC 5321
-    /// section 3.8).
+    /// Commands without a reply, except QUIT. Treat each as if it had got a 451 (RFC 5321 section
+    /// 3.8).
     pub unanswered: usize,
-    /// The end of the content had left: the server may have the message, and trying again may make a duplicate.
+    /// The end of the content was sent. The server may have the message, so sending it again may
+    /// make a duplicate.
     pub message_in_doubt: bool,
 }
 
 impl ClientSession {
-    /// A session at the start of a connection, which waits for the greeting.
-    pub fn new(now: Tick, settings: ClientSettings) -> Self {
+    /// A session at the start of a connection. The time for the greeting begins with the first
+    /// [`ClientNext::NeedInput`].
+    pub fn new(settings: ClientSettings) -> Self {
         let framer = ReplyFramer::tolerant(settings.replies);
         let mut session = Self {
             settings,
@@ -360,19 +255,21 @@ impl ClientSession {
             odd: None,
             empty_lines: 0,
         };
-        session.expect(now, Exchange::Greeting, None);
+        session.expect(Tick::ORIGIN, Exchange::Greeting, None);
+        session.reply_due = None;
         session
     }
 
-    /// The TLS handshake is done. What was learnt before is forgotten (RFC 3207 section 4.2): send EHLO again.
+    /// The TLS handshake is done. The session forgets everything that it learned before (RFC 3207
+    /// section 4.2); send EHLO again.
     ///
     /// # Errors
-    /// [`ApiMisuse::Handshake`] when none was due.
+    /// [`ApiMisuse::Handshake`]: no handshake was due.
     pub fn tls_established(&mut self) -> Result<(), ApiMisuse> {
         if self.phase != Phase::Handshake {
             return Err(ApiMisuse::Handshake);
         }
-        self.advance(Exchange::Handshake, Outcome::Positive);
+        self.advance(Exchange::Handshake, ReplyClass::Positive);
         self.ahead = self.phase;
         self.reply_due = None;
         self.capabilities = Capabilities::default();
@@ -383,7 +280,7 @@ impl ClientSession {
         Ok(())
     }
 
-    /// The server has closed its side.
+    /// The server has closed its side. The session is over; close the connection.
     pub fn handle_eof(&mut self) -> ClientEof {
         let message_in_doubt = self.message_in_doubt();
         let unanswered = self.unanswered.iter().filter(|sent| sent.exchange != Exchange::Quit).count();
@@ -391,43 +288,48 @@ impl ClientSession {
         ClientEof { unanswered, message_in_doubt }
     }
 
-    /// The time of [`poll_timeout`](Self::poll_timeout) may have come. If it has, the session is closed and says how it
-    /// stood; close the connection.
+    /// The time of [`poll_timeout`](Self::poll_timeout) may have come. If it has, the session is
+    /// closed and returns how it stood; close the connection.
+    ///
+    /// `None`: the time has not come.
     pub fn handle_timeout(&mut self, now: Tick) -> Option<ClientEof> {
         self.poll_timeout().filter(|due| *due <= now).map(|_| self.handle_eof())
     }
 
-    /// When the server has been silent for too long, counted from the first [`ClientNext::NeedInput`] behind what was sent
-    /// or heard last; or for too long has not taken the content that [`payload`](Self::payload) appended last. Whoever waits for neither, but for the next piece of content from
-    /// elsewhere, does not look at it.
+    /// When the server has been silent for too long. A reply has its time from the first
+    /// [`ClientNext::NeedInput`] after the last command or reply. Content that
+    /// [`payload`](Self::payload) appended has the time of a write.
+    ///
+    /// Ignore it while you wait for your own source of content.
     pub fn poll_timeout(&self) -> Option<Tick> {
         self.reply_due.into_iter().chain(self.block_due).min()
     }
 
-    /// How long one write may take: a block of content, or what is in the output (RFC 5321 section 4.5.3.2.5).
+    /// How long one write may take, of a block of content or of the output (RFC 5321 section
+    /// 4.5.3.2.5).
     pub const fn write_timeout(&self) -> Duration {
         self.settings.timeouts.write
     }
 
-    /// What the server offered in its last reply to EHLO or LHLO, since TLS came up if it did.
+    /// What the server offered in its last reply to EHLO or LHLO, since TLS started if it did.
     pub const fn capabilities(&self) -> &Capabilities {
         &self.capabilities
     }
 
-    /// How many more transactions the server takes on this connection, when it has named a limit (MAILMAX of RFC 9422).
-    /// At 0, QUIT and connect again.
+    /// How many more transactions the server takes on this connection (MAILMAX of RFC 9422). At 0,
+    /// send QUIT and connect again. `None`: it announced no limit.
     pub fn transactions_left(&self) -> Option<u32> {
         self.capabilities.limits().mail_max.map(|most| most.get().saturating_sub(self.transactions))
     }
 
-    /// What the server has said first that was not quite a reply and was taken for one all the same, since TLS came up if it
-    /// did. It gets no other message on this connection.
+    /// The first reply that was not well formed and still counted, since TLS started if it did. The
+    /// server gets no other message on this connection.
     pub const fn oddity(&self) -> Option<PeerMisbehaved> {
         self.odd
     }
 
-    /// Whether commands may leave before the replies to earlier ones are there: PIPELINING is offered, and there is no
-    /// [`oddity`](Self::oddity).
+    /// Returns `true` if commands may be sent before earlier replies arrive: PIPELINING is offered,
+    /// and there is no [`oddity`](Self::oddity).
     pub const fn may_pipeline(&self) -> bool {
         self.capabilities.offers(Keyword::Pipelining) && self.odd.is_none()
     }
@@ -437,33 +339,35 @@ impl ClientSession {
         u32::try_from(self.accepted.len()).unwrap_or(u32::MAX)
     }
 
-    /// Whether LHLO was accepted, and the end of the content has a reply for each accepted recipient (RFC 2033).
+    /// Returns `true` if LHLO was accepted: the end of the content has a reply for each accepted
+    /// recipient (RFC 2033).
     pub const fn is_lmtp(&self) -> bool {
         self.lmtp
     }
 
-    /// Where the conversation stands by the replies that came.
+    /// The state of the conversation by the replies that came.
     pub const fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// How many replies are still to come.
+    /// The number of outstanding replies.
     pub fn unanswered(&self) -> usize {
         self.unanswered.len()
     }
 
-    /// Whether a reply to this is still to come.
+    /// Returns `true` if a reply to this command is outstanding.
     pub fn is_unanswered(&self, ticket: Ticket) -> bool {
         self.unanswered.iter().any(|sent| sent.ticket == ticket)
     }
 
-    /// Whether the end of a message may have left that the server has not answered, for one recipient at least: it may
-    /// have the message, and sending it again may make a duplicate (RFC 1047). It stays true when the conversation ends so.
+    /// Returns `true` if the end of a message may have been sent and is unanswered for at least one
+    /// recipient. The server may have the message, so sending it again may make a duplicate (RFC
+    /// 1047). It stays `true` when the conversation ends this way.
     pub fn message_in_doubt(&self) -> bool {
         self.unanswered.iter().any(|sent| sent.exchange == Exchange::EndOfData)
     }
 
-    /// Nothing that comes from here on is looked at.
+    /// Ends the session: later input is ignored.
     fn mistrust(&mut self, error: PeerMisbehaved) -> PeerMisbehaved {
         self.end();
         error
@@ -479,8 +383,8 @@ impl ClientSession {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket = self.next_ticket.wrapping_add(1);
         let hoped = match exchange {
-            Exchange::Data => Outcome::Intermediate,
-            _ => Outcome::Positive,
+            Exchange::Data => ReplyClass::Intermediate,
+            _ => ReplyClass::Positive,
         };
         self.ahead = table::next(self.ahead, exchange, hoped).unwrap_or(self.ahead);
         let is_first = self.unanswered.is_empty();
@@ -491,7 +395,7 @@ impl ClientSession {
         ticket
     }
 
-    /// The next reply is that of the first of the unanswered: its time and its limits hold.
+    /// Sets the time and the limits of the reply to the first unanswered command.
     fn begin_reply(&mut self, now: Tick) {
         self.waits = false;
         self.reply_due = self.first_due(now);
@@ -506,7 +410,7 @@ impl ClientSession {
         }
     }
 
-    /// The caller was told to wait. Until now it had the turn, and what it did is not the server's silence.
+    /// Starts the server's time. Until now the caller had the turn.
     fn begin_waiting(&mut self, now: Tick) {
         if !self.waits {
             self.waits = true;
@@ -527,17 +431,17 @@ impl ClientSession {
         }
     }
 
-    /// Moves the phase by the table. A refusal that the table does not know comes from an earlier one in the same
+    /// Moves the phase by the table. A refusal without a row follows an earlier one of the same
     /// group, such as 503 to RCPT after a refused MAIL, and changes nothing.
-    fn advance(&mut self, exchange: Exchange, outcome: Outcome) {
-        if let Some(phase) = table::next(self.phase, exchange, outcome) {
+    fn advance(&mut self, exchange: Exchange, class: ReplyClass) {
+        if let Some(phase) = table::next(self.phase, exchange, class) {
             self.phase = phase;
         }
     }
 }
 
-/// Whether nothing but a well-formed reply will do: a word that somebody puts in there would be believed within TLS, or would
-/// be answered with a password.
+/// Returns `true` if only a well-formed reply will do. An inserted reply would be believed inside
+/// TLS, or would be answered with a password.
 const fn is_guarded(exchange: Exchange) -> bool {
     matches!(exchange, Exchange::StartTls | Exchange::Auth | Exchange::AuthResponse)
 }

@@ -9,26 +9,27 @@ use crate::{
     table::{self, Exchange, Phase},
 };
 
-/// The most commands whose replies are still to come. A caller who pipelines more has a reply to read first.
+/// The most commands with outstanding replies. A caller that pipelines more has to read replies
+/// first.
 const MAX_UNANSWERED: usize = 1_024;
 
 impl ClientSession {
-    /// Writes a command to the output. BDAT is not sent here but by [`begin_chunk`](Self::begin_chunk).
+    /// Writes a command to the output. Send BDAT with [`begin_chunk`](Self::begin_chunk).
     ///
-    /// Behind an accepted XCLIENT send EHLO again: the server is another one.
+    /// After an accepted XCLIENT send EHLO again, because the server treats the session as another
+    /// client's.
     ///
     /// # Errors
-    /// Nothing is written then.
+    /// Nothing is written.
     ///
-    /// - [`ApiMisuse::OutOfOrder`] when the command has no place here: BDAT, BURL, a verb that is known as
-    ///   [`Command::Other`], and DATA for content that was announced with BODY=BINARYMIME (RFC 3030 section 3), among
-    ///   others.
-    /// - [`ApiMisuse::NotYet`] when it has to wait for replies: by the rules of PIPELINING, or because 1,024 are still to
-    ///   come.
-    /// - [`ApiMisuse::NotOffered`] for BODY=BINARYMIME without CHUNKING and BINARYMIME.
-    /// - [`ApiMisuse::OddReplies`] for a second MAIL behind an [`oddity`](Self::oddity).
-    /// - [`ApiMisuse::Limit`] beyond MAILMAX or RCPTMAX of the server (RFC 9422).
-    /// - [`ApiMisuse::Encode`] when the line must not leave.
+    /// - [`ApiMisuse::OutOfOrder`]: the command is out of order here. So are BDAT, BURL, a known
+    ///   verb in [`Command::Other`], and DATA for BODY=BINARYMIME (RFC 3030 section 3).
+    /// - [`ApiMisuse::NotYet`]: replies must come first, by the rules of PIPELINING or because
+    ///   1,024 are outstanding.
+    /// - [`ApiMisuse::NotOffered`]: BODY=BINARYMIME without CHUNKING and BINARYMIME.
+    /// - [`ApiMisuse::OddReplies`]: a second MAIL after an [`oddity`](Self::oddity).
+    /// - [`ApiMisuse::Limit`]: beyond MAILMAX or RCPTMAX of the server (RFC 9422).
+    /// - [`ApiMisuse::Encode`]: the line must not be sent.
     pub fn send(&mut self, now: Tick, command: &Command<'_>, out: &mut BytesMut) -> Result<Ticket, ApiMisuse> {
         let exchange = Exchange::of(command);
         self.may_send(command, exchange)?;
@@ -55,12 +56,13 @@ impl ClientSession {
         Ok(self.expect(now, exchange, recipient))
     }
 
-    /// Answers a SASL challenge with a response in base64, or with nothing to give the exchange up. The reply comes with
-    /// the ticket either way; behind a `*` it has to be a refusal, 501 as a rule (RFC 4954 section 4).
+    /// Answers a SASL challenge with a response in base64. `None` cancels the exchange. The reply
+    /// comes with the ticket in both cases; after a cancellation it must be a refusal, usually 501
+    /// (RFC 4954 section 4).
     ///
     /// # Errors
-    /// [`ApiMisuse::OutOfOrder`] when no challenge is open, [`ApiMisuse::Encode`] when the response has a line break in it
-    /// or is longer than 12,286 octets.
+    /// - [`ApiMisuse::OutOfOrder`]: no challenge is open.
+    /// - [`ApiMisuse::Encode`]: the response has a line break or more than 12,286 octets.
     pub fn respond(
         &mut self,
         now: Tick,
@@ -74,7 +76,7 @@ impl ClientSession {
             return Err(ApiMisuse::OutOfOrder);
         }
         let text = response.map_or("*", Secret::into_inner);
-        // The last check before a line leaves, as for a command, with the room that RFC 4954 section 4 gives.
+        // The last check before a line is sent, with the room that RFC 4954 section 4 gives.
         if text.len().saturating_add(2) > MAX_AUTH_LINE {
             return Err(EncodeError::TooLong { limit: MAX_AUTH_LINE }.into());
         }
@@ -119,8 +121,9 @@ impl ClientSession {
         }
     }
 
-    /// Whether another command may leave now: nothing is unanswered, or everything is and may be followed
-    /// (RFC 2920 section 3.1, RFC 3030 section 4.2).
+    /// Returns `true` if another command may be sent now: no reply is outstanding, or every
+    /// outstanding one is to a command that others may follow (RFC 2920 section 3.1, RFC 3030
+    /// section 4.2).
     fn may_follow(&self) -> bool {
         let followed = |sent: &Sent| {
             matches!(
@@ -132,11 +135,11 @@ impl ClientSession {
     }
 }
 
-/// Whether a command is what it looks like, and a line alone: nothing whose reply would mean something else than that of
-/// the exchange it is counted as.
+/// Returns `true` if a command is one line and its reply means what that of its exchange does.
 fn is_line(command: &Command<'_>) -> bool {
     match command {
-        // Content is counted where it is written; what BURL ends would stay open here.
+        // [`begin_chunk`](ClientSession::begin_chunk) counts content. BURL would leave it open
+        // here.
         Command::Bdat { .. } | Command::Burl { .. } => false,
         Command::Other { verb, .. } => matches!(Command::parse(verb.as_bytes()), Ok(Command::Other { .. })),
         _ => true,

@@ -6,16 +6,18 @@ use posthaste_wire::reply::ReplyLimits;
 
 use crate::table::Exchange;
 
-/// The settings of a client session.
+/// The settings of a client session. Start from the default and assign what differs.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ClientSettings {
-    /// How much a server may say in one reply. A line of a SASL exchange may have 12,288 octets whatever stands here (RFC
-    /// 4954 section 4).
+    /// How much a server may say in one reply. A line of a SASL exchange may always have 12,288
+    /// octets (RFC 4954 section 4).
     pub replies: ReplyLimits,
-    /// How long is waited.
+    /// How long the client waits.
     pub timeouts: ClientTimeouts,
-    /// Whether content goes by BDAT where the server offers CHUNKING (RFC 3030). Default: on; octets are counted then, and
-    /// no content can be taken for its own end. Off, only binary content does, which cannot go by DATA.
+    /// Sends content by BDAT if the server offers CHUNKING (RFC 3030). Default: on, because counted
+    /// octets cannot end a message early. Off: only binary content goes by BDAT, because it cannot
+    /// go by DATA.
     pub chunking: bool,
 }
 
@@ -25,13 +27,15 @@ impl Default for ClientSettings {
     }
 }
 
-/// How long a client waits for a reply, counted from the reply before it: the values of RFC 5321 section 4.5.3.2.
+/// How long a client waits for each reply, counted from the reply before it: the values of RFC 5321
+/// section 4.5.3.2. Beyond it: the session is closed.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ClientTimeouts {
     /// For the greeting. Default 5 minutes.
     pub greeting: Duration,
-    /// For the reply to EHLO, STARTTLS, AUTH, RSET and the like, for the TLS handshake, and for the reply to a chunk that is
-    /// not the last. Default 5 minutes.
+    /// For the reply to EHLO, STARTTLS, AUTH, RSET and the like, for the TLS handshake, and for the
+    /// reply to a chunk that is not the last. Default 5 minutes.
     pub command: Duration,
     /// For the reply to MAIL. Default 5 minutes.
     pub mail: Duration,
@@ -39,17 +43,17 @@ pub struct ClientTimeouts {
     pub rcpt: Duration,
     /// For 354. Default 2 minutes.
     pub data: Duration,
-    /// For the reply to the end of the content; in LMTP for each of them. Default 10 minutes: giving up sooner makes
-    /// duplicates.
+    /// For the reply to the end of the content; in LMTP for each of them. Default 10 minutes,
+    /// because giving up sooner makes duplicates.
     pub end_of_data: Duration,
-    /// For the reply to QUIT; nothing depends on it. Default 5 seconds.
+    /// For the reply to QUIT. Default 5 seconds, because no message depends on it.
     pub quit: Duration,
-    /// For the server to take a block of content (RFC 5321 section 4.5.3.2.5) or what is in the output. Default 3 minutes.
+    /// For one write of content (RFC 5321 section 4.5.3.2.5) or of the output. Default 3 minutes.
     pub write: Duration,
 }
 
 impl ClientTimeouts {
-    /// The same bound for everything.
+    /// The same bound for every wait.
     pub const fn all(bound: Duration) -> Self {
         Self {
             greeting: bound,
@@ -71,7 +75,14 @@ impl ClientTimeouts {
             Exchange::Data => self.data,
             Exchange::EndOfData => self.end_of_data,
             Exchange::Quit => self.quit,
-            _ => self.command,
+            Exchange::Hello
+            | Exchange::Chunk
+            | Exchange::Reset
+            | Exchange::StartTls
+            | Exchange::Handshake
+            | Exchange::Auth
+            | Exchange::AuthResponse
+            | Exchange::Other => self.command,
         }
     }
 }

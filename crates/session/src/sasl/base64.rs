@@ -1,4 +1,4 @@
-//! What travels: base64 with its padding (RFC 4648 section 4), bounded.
+//! Base64 with padding (RFC 4648 section 4), as it travels, with a bound.
 
 use alloc::{string::String, vec::Vec};
 

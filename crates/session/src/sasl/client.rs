@@ -13,13 +13,14 @@ use super::{
     scram::{Binding, ScramClient},
 };
 
-/// A SASL exchange as a client holds it, in this order:
+/// A SASL exchange from the client's side, in this order:
 ///
-/// 1. [`choose`](Self::choose) a mechanism from those that the server offers *behind* TLS.
-/// 2. Send AUTH with its [`name`](Self::name) and the [`initial_response`](Self::initial_response), if there is one.
-/// 3. To each 334 send what [`respond`](Self::respond) says.
-/// 4. At 235 [`finish`](Self::finish): only then is it known that the server is the right one, as far as the mechanism can
-///    tell.
+/// 1. [`choose`](Self::choose) a mechanism from those that the server offers inside TLS.
+/// 2. Send AUTH with its [`name`](Self::name) and the [`initial_response`](Self::initial_response),
+///    if there is one.
+/// 3. Answer each 334 with what [`respond`](Self::respond) returns.
+/// 4. At 235 call [`finish`](Self::finish). Only then is the server proved to be the right one, as
+///    far as the mechanism can prove it.
 ///
 /// ```
 /// use posthaste_session::sasl::{ClientContext, ClientMechanism, ClientStep, Credentials, Protection, Strength};
@@ -30,7 +31,7 @@ use super::{
 ///     authentication_identity: "user".into(),
 ///     password: Secret::new("pencil".into()),
 /// };
-/// // The example of RFC 7677. In earnest: `Nonce::from_random`, with fresh random octets for each exchange.
+/// // The example of RFC 7677. A program uses `Nonce::from_random` with fresh random octets.
 /// let mut context = ClientContext::new("rOprNGfwEbeRWgbNEkqO".parse()?);
 /// context.protection = Protection::Verified;
 /// context.minimum = Strength::Mutual;
@@ -38,7 +39,7 @@ use super::{
 /// let offered = MechanismSet::of(&[Mechanism::Plain, Mechanism::ScramSha256]);
 /// let mut exchange = ClientMechanism::choose(offered, credentials.into(), context)?;
 /// assert_eq!(exchange.name(), "SCRAM-SHA-256");
-/// let initial = exchange.initial_response().expect("here the client begins");
+/// let initial = exchange.initial_response().expect("SCRAM begins with the client");
 /// assert_eq!(initial.expose(), "biwsbj11c2VyLHI9ck9wck5HZndFYmVSV2diTkVrcU8="); // n,,n=user,r=rOpr…
 ///
 /// for challenge in [
@@ -57,42 +58,43 @@ use super::{
 #[derive(Debug)]
 pub struct ClientMechanism {
     mechanism: Mechanism,
-    /// The message that comes unasked, in base64, until it has left.
+    /// The message for the initial response, in base64, until it is sent.
     first: Option<Secret<String>>,
     rest: Rest,
 }
 
-/// What comes behind the first message.
+/// What follows the first message.
 #[derive(Debug)]
 enum Rest {
-    /// Nothing: PLAIN, EXTERNAL, ANONYMOUS, and an exchange that was given up.
+    /// No message: PLAIN, EXTERNAL, ANONYMOUS, and an exchange that was cancelled.
     Nothing,
     Login(LoginClient),
     CramMd5(CramMd5),
-    /// The server's reasons, once it has given them.
+    /// The server's reasons for refusing a token, once they have come.
     Oauth(oauth::Form, Option<Vec<u8>>),
     Scram(ScramClient),
 }
 
-/// How a client answers a challenge.
+/// The client's answer to a challenge.
 #[derive(Debug)]
 #[must_use = "the server waits for it"]
 pub enum ClientStep {
     /// Send this line, which is in base64.
     Respond(Secret<String>),
-    /// Send `*` and take the refusal that comes (RFC 4954 section 4); then close the connection.
+    /// Send `*`, wait for the refusal (RFC 4954 section 4), and close the connection.
     GiveUp(ServerFault),
 }
 
-/// The most octets of an AUTH command with its initial response, CRLF included. A longer one MUST wait for an empty
-/// challenge (RFC 4954 section 4), and then may have 12,288.
+/// The most octets of an AUTH command with its initial response, CRLF included. A longer response
+/// MUST wait for an empty challenge (RFC 4954 section 4), and may then have 12,288.
 const MAX_AUTH_COMMAND: usize = 512;
 
 impl ClientMechanism {
-    /// The strongest mechanism that the server offers, the credentials fit and the context allows. For one certain
-    /// mechanism offer only that.
+    /// Chooses the strongest mechanism that the server offers, the credentials fit and the context
+    /// allows. To force a mechanism, offer only that one.
     ///
-    /// The order: SCRAM-SHA-256-PLUS, SCRAM-SHA-256, CRAM-MD5, PLAIN, LOGIN for passwords; OAUTHBEARER, XOAUTH2 for tokens.
+    /// The order for passwords: SCRAM-SHA-256-PLUS, SCRAM-SHA-256, CRAM-MD5, PLAIN, LOGIN. For
+    /// tokens: OAUTHBEARER, XOAUTH2.
     ///
     /// # Errors
     /// [`ChooseError`].
@@ -146,21 +148,21 @@ impl ClientMechanism {
         self.mechanism.as_str()
     }
 
-    /// What to send with AUTH, in base64, `=` for an empty message. Nothing for a mechanism in which the server begins,
-    /// and where the line would get longer than 512 octets: the server then asks with an empty challenge.
+    /// The response to send with AUTH, in base64, `=` for an empty message. It is returned once.
     ///
-    /// It comes once: send it.
+    /// `None`: the server begins in this mechanism, or the line would be longer than 512 octets.
+    /// The server then asks with an empty challenge.
     pub fn initial_response(&mut self) -> Option<Secret<String>> {
         let room = MAX_AUTH_COMMAND - "AUTH  \r\n".len() - self.name().len();
         let text = self.first.take_if(|text| text.expose().len() <= room)?;
         Some(if text.expose().is_empty() { Secret::new("=".into()) } else { text })
     }
 
-    /// The answer to a challenge, which is in base64 as it came.
+    /// Answers a challenge, which is in base64 as it came.
     pub fn respond(&mut self, challenge: &[u8]) -> ClientStep {
         let challenge = match decode(challenge) {
             Ok(challenge) => challenge,
-            // LOGIN's prompts mean nothing, and there are servers that send them as they are.
+            // LOGIN's prompts mean nothing, and some servers send them without base64.
             Err(_) if matches!(self.rest, Rest::Login(_)) => Vec::new(),
             Err(error) => return self.give_up(error.into()),
         };
@@ -188,11 +190,12 @@ impl ClientMechanism {
         }
     }
 
-    /// Whether the server has shown all that the mechanism asks of it. Call it when 235 has come.
+    /// Checks that the server has proved everything that the mechanism demands. Call it when 235
+    /// has come.
     ///
     /// # Errors
-    /// [`ServerFault::NotProved`] after a SCRAM in which the server's signature has not come or was wrong: whoever says yes
-    /// does not know the user's key. Close the connection, and send no mail.
+    /// [`ServerFault::NotProved`]: 235 came without the right signature of a SCRAM server, so the
+    /// server does not know the user's key. Close the connection, and send no mail.
     pub const fn finish(&self) -> Result<(), ServerFault> {
         match (&self.rest, self.mechanism) {
             (Rest::Scram(exchange), _) if exchange.is_proved() => Ok(()),
@@ -201,8 +204,9 @@ impl ClientMechanism {
         }
     }
 
-    /// Why the server refuses a token, in its JSON (RFC 7628 section 3.2.2): its `scope` and `openid-configuration` say
-    /// what to ask for. It is the server's text: do not trust it further than the server.
+    /// The server's reasons for refusing a token, in JSON (RFC 7628 section 3.2.2). `scope` and
+    /// `openid-configuration` say what to ask for. The text is the server's; trust it no more than
+    /// the server.
     pub fn token_refusal(&self) -> Option<&[u8]> {
         match &self.rest {
             Rest::Oauth(_, reasons) => reasons.as_deref(),
@@ -218,18 +222,18 @@ impl ClientMechanism {
 }
 
 impl Rest {
-    /// Whether what the credentials will become fits a line.
+    /// Returns `true` if everything that the credentials become fits a line.
     fn fits(&self) -> bool {
         match self {
             Self::Login(exchange) => exchange.longest() <= MAX_RAW,
             Self::CramMd5(exchange) => exchange.response_length() <= MAX_RAW,
-            // A first message that fits is longer than what comes behind it; the rest of that is bounded.
+            // What follows a first message that fits is shorter or bounded.
             Self::Nothing | Self::Oauth(..) | Self::Scram(_) => true,
         }
     }
 }
 
-/// The most octets that fit a line once they are in base64.
+/// The most octets that fit a line in base64.
 const MAX_RAW: usize = MAX_TEXT / 4 * 3;
 
 impl ClientStep {

@@ -9,23 +9,25 @@ use super::{ChannelBinding, ClientCredentials, Nonce};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClientContext {
-    /// Our part of a nonce; a fresh one for each exchange.
+    /// The client's part of the nonce. Use a fresh one for each exchange.
     pub nonce: Nonce,
-    /// How the connection is protected. Default: not at all.
+    /// How the connection is protected. Default: in clear.
     pub protection: Protection,
-    /// The least protection under which the secret itself may leave ([`Strength::Secret`]). Default
-    /// [`Protection::Verified`]. With [`Protection::Unverified`] whoever takes the connection over gets it, with
-    /// [`Protection::None`] whoever listens.
+    /// The least protection under which the secret itself may be sent ([`Strength::Secret`]).
+    /// Default: [`Protection::Verified`]. With [`Protection::Unverified`] an attacker who takes
+    /// over the connection learns it, with [`Protection::None`] every listener does.
     pub secrets_need: Protection,
-    /// The weakest mechanism that is good enough for a secret. Default [`Strength::Secret`], which is any. Pin it to
-    /// [`Strength::Mutual`] for a server that is known to have SCRAM: a list from which SCRAM was taken out then ends in an
-    /// error and not in PLAIN.
-    pub minimum: Strength,
-    /// The channel binding of the TLS connection, for SCRAM-SHA-256-PLUS: `tls-exporter` under TLS 1.3 and wherever the
-    /// server may know it, `tls-server-end-point` otherwise. Default: none.
+    /// The weakest mechanism that may be used for a secret. Default: [`Strength::Secret`], which
+    /// allows all.
     ///
-    /// With it a server that does have SCRAM-SHA-256-PLUS finds out when that was taken out of the list; so do not take it
-    /// out yourself.
+    /// Set it to [`Strength::Mutual`] for a server that is known to have SCRAM. If an attacker
+    /// removes SCRAM from the list, the result is an error and not PLAIN.
+    pub minimum: Strength,
+    /// The channel binding of the TLS connection, for SCRAM-SHA-256-PLUS: `tls-exporter` under TLS
+    /// 1.3 and if the server may know it, `tls-server-end-point` otherwise. Default: none.
+    ///
+    /// With it, a server that has SCRAM-SHA-256-PLUS detects that an attacker removed it from the
+    /// list. So do not remove it yourself.
     pub channel_binding: Option<ChannelBinding>,
 }
 
@@ -35,29 +37,30 @@ pub enum Protection {
     /// In clear.
     #[default]
     None,
-    /// By TLS with a certificate that was not verified: against listeners.
+    /// TLS with an unverified certificate: protected from listeners only.
     Unverified,
-    /// By TLS with a certificate that was verified, or by something as good, such as a local socket.
+    /// TLS with a verified certificate, or an equivalent such as a local socket.
     Verified,
 }
 
-/// What a mechanism does with the secret, from weak to strong.
+/// How a mechanism treats the secret, from weak to strong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Strength {
-    /// The server gets it: PLAIN, LOGIN, XOAUTH2, OAUTHBEARER.
+    /// The server learns it: PLAIN, LOGIN, XOAUTH2, OAUTHBEARER.
     #[default]
     Secret,
-    /// The server gets a keyed hash, by which whoever reads it can try passwords out: CRAM-MD5.
+    /// The server gets a keyed hash. A listener can test passwords against it: CRAM-MD5.
     Hashed,
-    /// The server gets a proof, and shows that it knows the user's key too: SCRAM-SHA-256. Reading the exchange still lets
-    /// passwords be tried out, slowly.
+    /// The server gets a proof, and proves that it knows the user's key: SCRAM-SHA-256. A listener
+    /// can test passwords, slowly.
     Mutual,
-    /// The proofs hold on this TLS connection only, so that nobody sits in between: SCRAM-SHA-256-PLUS.
+    /// The proofs hold on this TLS connection only, which excludes a man in the middle:
+    /// SCRAM-SHA-256-PLUS.
     Bound,
 }
 
 impl Strength {
-    /// The strength of a mechanism; nothing for one that shows no secret.
+    /// The strength of a mechanism. `None`: it shows no secret.
     pub const fn of(mechanism: Mechanism) -> Option<Self> {
         Some(match mechanism {
             Mechanism::Plain | Mechanism::Login | Mechanism::XOauth2 | Mechanism::OauthBearer => Self::Secret,
@@ -69,22 +72,23 @@ impl Strength {
     }
 }
 
-/// Why a client has no mechanism to log in with. Nothing has left.
+/// Why a client has no mechanism to log in with. Nothing was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ChooseError {
-    /// The server offers none that these credentials could be used with.
+    /// The server offers no mechanism for these credentials.
     #[error("the server offers no SASL mechanism for these credentials")]
     NoMechanism,
-    /// What the server offers is weaker than [`ClientContext::minimum`]: somebody may have shortened the list.
+    /// The server's mechanisms are weaker than [`ClientContext::minimum`]. An attacker may have
+    /// shortened the list.
     #[error("the server offers only SASL mechanisms that are too weak")]
     TooWeak,
-    /// The secret would leave under less protection than [`ClientContext::secrets_need`].
-    #[error("the secret would leave without enough protection")]
+    /// The secret would be sent under less protection than [`ClientContext::secrets_need`].
+    #[error("the secret would be sent without enough protection")]
     Unprotected,
-    /// The mechanism cannot carry the credentials: something is empty, too long or has a character that has no place in it,
-    /// SASLprep does not take it (SCRAM), or there is no way to say whom to act as (LOGIN, CRAM-MD5). To use another
-    /// mechanism, take this one out of those offered.
+    /// The mechanism cannot carry the credentials. A part is empty, too long or has a forbidden
+    /// character, SASLprep refuses it (SCRAM), or the mechanism has no authorization identity
+    /// (LOGIN, CRAM-MD5). To use another mechanism, remove this one from those offered.
     #[error("the mechanism cannot carry these credentials")]
     Credentials,
 }
@@ -101,7 +105,7 @@ impl ClientContext {
         }
     }
 
-    /// The strongest mechanism that will do.
+    /// Chooses the strongest mechanism that is possible.
     pub(super) fn choose(
         &self,
         offered: MechanismSet,
@@ -122,7 +126,7 @@ impl ClientContext {
     }
 }
 
-/// The mechanisms for some credentials, the best first.
+/// The mechanisms for these credentials, the best first.
 const fn candidates(credentials: &ClientCredentials) -> &'static [Mechanism] {
     match credentials {
         ClientCredentials::Password(_) => &[

@@ -15,7 +15,7 @@ pub(super) struct CramMd5(Option<Credentials>);
 impl CramMd5 {
     pub(super) fn new(who: Credentials) -> Result<Self, ChooseError> {
         let is_fit = |text: &str| !text.is_empty() && !text.contains('\0');
-        // CRAM-MD5 has no place for somebody else's name.
+        // CRAM-MD5 has no authorization identity.
         if who.authorization_identity.is_none() && is_fit(&who.authentication_identity) && is_fit(who.password.expose())
         {
             Ok(Self(Some(who)))
@@ -31,7 +31,7 @@ impl CramMd5 {
 
     /// `user SP digest`, with the password as the key and the challenge as it came.
     pub(super) fn respond(&mut self, challenge: &[u8]) -> ClientStep {
-        // A challenge without anything of its own would let the answer be used elsewhere.
+        // The answer to an empty challenge could be used elsewhere.
         if challenge.is_empty() {
             return ClientStep::GiveUp(ServerFault::Malformed);
         }

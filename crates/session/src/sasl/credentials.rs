@@ -1,4 +1,4 @@
-//! Who somebody says to be, and how it is shown.
+//! Identities, and how they are proved.
 
 use alloc::string::String;
 
@@ -7,48 +7,51 @@ use posthaste_wire::Secret;
 /// A name with its password.
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    /// Whom to act as, when that was said and is somebody else (RFC 4616: authzid).
+    /// The user to act as, if it was given and differs (RFC 4616: authzid).
     pub authorization_identity: Option<String>,
-    /// Whose password it is (RFC 4616: authcid).
+    /// The user whose password it is (RFC 4616: authcid).
     pub authentication_identity: String,
-    /// The password, as it was typed: RFC 4616 section 2 leaves it to the server to [`prepare`](super::prepare()) it before
-    /// it compares, as [`ScramKey::verify`](super::ScramKey::verify) does.
+    /// The password as it was typed. RFC 4616 section 2 has the server
+    /// [`prepare`](super::prepare()) it before it compares, as
+    /// [`ScramKey::verify`](super::ScramKey::verify) does.
     pub password: Secret<String>,
 }
 
 /// An OAuth 2.0 bearer token (RFC 6750), from XOAUTH2 or OAUTHBEARER (RFC 7628).
 #[derive(Debug, Clone)]
 pub struct BearerToken {
-    /// Whom to act as: the user name of XOAUTH2, which has to have one, and the authzid of OAUTHBEARER.
+    /// The user to act as: the user name of XOAUTH2, which must have one, and the authzid of
+    /// OAUTHBEARER.
     pub authorization_identity: Option<String>,
     /// The token, in the characters of RFC 6750 section 2.1.
     pub token: Secret<String>,
-    /// The host that the client meant to connect to. A server MUST check it when it is there (RFC 7628 section 3.2).
-    /// XOAUTH2 has none.
+    /// The host that the client meant to connect to. A server MUST check it if it is there (RFC
+    /// 7628 section 3.2). XOAUTH2 has none.
     pub host: Option<String>,
     /// The port that the client meant to connect to, as [`Self::host`].
     pub port: Option<u16>,
 }
 
-/// A client that TLS or something else outside SASL knows already (RFC 4422 appendix A).
+/// A client that is known by other means than SASL, such as TLS (RFC 4422 appendix A).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct External {
-    /// Who it is, from [`ServerContext::external_identity`](super::ServerContext::external_identity).
+    /// The client, from
+    /// [`ServerContext::external_identity`](super::ServerContext::external_identity).
     pub identity: String,
-    /// Whom to act as, when that was said and is somebody else.
+    /// The user to act as, if it was given and differs.
     pub authorization_identity: Option<String>,
 }
 
-/// Whose key a SCRAM exchange needs.
+/// The user whose key a SCRAM exchange needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScramUser {
     /// The user's name, prepared with SASLprep.
     pub authentication_identity: String,
-    /// Whom to act as, when that was said and is somebody else. Give no key to somebody who may not.
+    /// The user to act as, if it was given and differs. Return no key if that is not allowed.
     pub authorization_identity: Option<String>,
 }
 
-/// What a client logs in with; it decides which mechanisms there are to choose from.
+/// What a client logs in with. It decides which mechanisms are possible.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum ClientCredentials {
@@ -56,9 +59,10 @@ pub enum ClientCredentials {
     Password(Credentials),
     /// A token: OAUTHBEARER, XOAUTH2.
     Token(BearerToken),
-    /// What TLS has shown already: EXTERNAL. Whom to act as, when that is somebody else.
+    /// The identity that TLS has proved: EXTERNAL. The name is the user to act as, if that differs.
     External(Option<String>),
-    /// Nobody: ANONYMOUS. A trace of up to 255 characters that the server may log, such as a mail address; it may be empty.
+    /// No identity: ANONYMOUS. A trace of up to 255 characters that the server may log, such as a
+    /// mail address. It may be empty.
     Anonymous(String),
 }
 

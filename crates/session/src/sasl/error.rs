@@ -5,32 +5,34 @@ use thiserror::Error;
 
 use super::base64::Undecodable;
 
-/// Why a server refuses, with the reply for it (RFC 4954 sections 4 and 6). The exchange is over.
+/// Why a server refuses a login, with its reply (RFC 4954 sections 4 and 6). The exchange is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SaslError {
-    /// There is no such mechanism here, or not what it needs: 504 5.5.4.
-    #[error("the mechanism is not known here")]
+    /// The mechanism is unknown, or lacks what it needs: 504 5.5.4.
+    #[error("the mechanism is not known")]
     UnknownMechanism,
-    /// The response is no base64: 501 5.5.2.
-    #[error("the response is no base64")]
+    /// The response is not base64: 501 5.5.2.
+    #[error("the response is not base64")]
     Base64,
-    /// The response is not what the mechanism says: 501 5.5.2.
-    #[error("the response is not what the mechanism asks for")]
+    /// The response breaks the mechanism's grammar: 501 5.5.2.
+    #[error("the response breaks the grammar of the mechanism")]
     Malformed,
     /// The response is longer than 12,286 octets of base64: 500 5.5.6.
-    #[error("the response is too long")]
+    #[error("the response is longer than 12,286 octets")]
     TooLong,
-    /// The credentials are wrong, or may not do what they are used for: 535 5.7.8.
+    /// The credentials are wrong, or may not be used for this: 535 5.7.8.
     #[error("the credentials are wrong")]
     Credentials,
-    /// The mechanism is too weak for this user, or somebody has hidden a stronger one from the client: 534 5.7.9.
+    /// The mechanism is too weak for this user, or an attacker has hidden a stronger one from the
+    /// client: 534 5.7.9.
     #[error("the mechanism is too weak")]
     TooWeak,
-    /// The user has to log in once with PLAIN first: 432 4.7.12.
-    #[error("a password transition is needed")]
+    /// The user must log in once with PLAIN first: 432 4.7.12.
+    #[error("the user must log in once with PLAIN first")]
     Transition,
-    /// It cannot be checked now: 454 4.7.0. Also for a step out of turn, which is the caller's mistake.
+    /// The credentials cannot be checked now: 454 4.7.0. Also a step out of turn, which is the
+    /// caller's error.
     #[error("the credentials cannot be checked now")]
     Unavailable,
 }
@@ -59,37 +61,39 @@ impl From<Undecodable> for SaslError {
     }
 }
 
-/// What a server did wrong, as its client sees it. Do not go on with the connection: it may be somebody else's.
+/// What a server did wrong, as its client sees it. Close the connection: the server may be an
+/// impostor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ServerFault {
-    /// A challenge is no base64.
-    #[error("the challenge is no base64")]
+    /// A challenge is not base64.
+    #[error("the challenge is not base64")]
     Base64,
     /// A challenge is longer than 12,286 octets of base64.
-    #[error("the challenge is too long")]
+    #[error("the challenge is longer than 12,286 octets")]
     TooLong,
-    /// A challenge is not what the mechanism says.
-    #[error("the challenge is not what the mechanism says")]
+    /// A challenge breaks the mechanism's grammar.
+    #[error("the challenge breaks the grammar of the mechanism")]
     Malformed,
-    /// A challenge came where the mechanism has none.
-    #[error("there was nothing to ask for any more")]
+    /// A challenge came although the mechanism has none.
+    #[error("a challenge came although the mechanism has none")]
     UnexpectedChallenge,
-    /// The server's nonce does not begin with ours, or adds nothing to it (RFC 5802 section 5.1): perhaps a replay.
-    #[error("the server's nonce is not made from ours")]
+    /// The server's nonce does not begin with the client's, or adds nothing to it (RFC 5802 section
+    /// 5.1). It may be a replay.
+    #[error("the server's nonce does not extend the client's")]
     Nonce,
     /// The iteration count is below [`MIN_ITERATIONS`](super::MIN_ITERATIONS) or above
     /// [`MAX_ITERATIONS`](super::MAX_ITERATIONS).
-    #[error("the iteration count is out of bounds")]
+    #[error("the iteration count is not within 4,096 to 1,000,000")]
     Iterations,
-    /// The server asks for an extension that nobody has defined (RFC 5802 section 5.1: `m`).
+    /// The server demands an unknown extension (RFC 5802 section 5.1: `m`).
     #[error("the server demands an unknown extension")]
     Extension,
-    /// The server's signature is wrong: it does not know the user's key.
+    /// The server's signature is wrong, so it does not know the user's key.
     #[error("the server's signature is wrong")]
     Signature,
-    /// The server said yes without having shown that it knows the user's key.
-    #[error("the server has not proved itself")]
+    /// The server accepted without proving that it knows the user's key.
+    #[error("the server accepted without proving that it knows the user's key")]
     NotProved,
 }
 

@@ -1,4 +1,4 @@
-//! The header of GS2 (RFC 5801 section 4), which SCRAM and OAUTHBEARER begin with.
+//! The header of GS2 (RFC 5801 section 4), which begins messages of SCRAM and OAUTHBEARER.
 
 use alloc::string::String;
 
@@ -13,16 +13,16 @@ pub(super) struct Gs2Header<'m> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flag<'m> {
-    /// `n`: the client knows no channel binding.
+    /// `n`: the client has no channel binding.
     Unsupported,
-    /// `y`: the client does, and thinks that the server does not.
+    /// `y`: the client has one, and believes that the server has none.
     NotOffered,
-    /// `p=`: the kind that is used.
+    /// `p=`: the kind in use.
     Used(&'m str),
 }
 
 impl<'m> Gs2Header<'m> {
-    /// The header and what stands behind it.
+    /// Reads the header, and returns it with the rest of the message.
     pub(super) fn parse(message: &'m str) -> Option<(Self, &'m str)> {
         let (flag, rest) = message.split_once(',')?;
         let flag = match flag {
@@ -56,12 +56,12 @@ pub(super) fn header(flag: Flag<'_>, authorization_identity: Option<&str>) -> St
     text
 }
 
-/// A name with `=` as `=3D` and `,` as `=2C`.
+/// Writes a name with `=` as `=3D` and `,` as `=2C`.
 pub(super) fn encode_name(name: &str) -> String {
     name.replace('=', "=3D").replace(',', "=2C")
 }
 
-/// The name that was encoded so; nothing for one that is empty or has another escape or a NUL in it.
+/// Reads such a name. `None`: it is empty, or has another escape or a NUL.
 pub(super) fn decode_name(text: &str) -> Option<String> {
     if text.is_empty() || text.contains(['\0', ',']) {
         return None;

@@ -7,7 +7,7 @@ use super::{ChooseError, External, SaslError};
 /// The most characters of a trace (RFC 4505 section 2).
 const MAX_TRACE: usize = 255;
 
-/// Reads whom to act as, which may be empty.
+/// Reads the user to act as, which may be empty.
 pub(super) fn read_external(message: Vec<u8>, identity: Option<&str>) -> Result<External, SaslError> {
     let text = String::from_utf8(message).map_err(|_| SaslError::Malformed)?;
     if text.contains('\0') {
@@ -24,7 +24,7 @@ pub(super) fn write_external(authorization_identity: Option<String>) -> Result<S
     if text.contains('\0') { Err(ChooseError::Credentials) } else { Ok(text) }
 }
 
-/// Reads a trace. It ends in logs: it is held to one line, whoever sends it.
+/// Reads a trace. It is logged, so it must be one line.
 pub(super) fn read_anonymous(message: Vec<u8>) -> Result<String, SaslError> {
     String::from_utf8(message).ok().filter(|trace| is_trace(trace)).ok_or(SaslError::Malformed)
 }
@@ -34,8 +34,8 @@ pub(super) fn write_anonymous(trace: String) -> Result<String, ChooseError> {
     if is_trace(&trace) { Ok(trace) } else { Err(ChooseError::Credentials) }
 }
 
-/// RFC 4505 section 3: what ends a line, controls a terminal or turns the direction of what is written around it has no
-/// place in a trace (RFC 3454 tables C.2 and C.8).
+/// RFC 4505 section 3: no line ends, terminal controls or changes of direction (RFC 3454 tables C.2
+/// and C.8).
 fn is_trace(text: &str) -> bool {
     let is_control = |character: char| {
         character.is_control()

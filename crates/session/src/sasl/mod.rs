@@ -1,8 +1,8 @@
-//! SASL exchanges (RFC 4422, RFC 4954) as values without I/O, clock or random numbers, in both roles.
+//! SASL exchanges (RFC 4422, RFC 4954) in both roles, without I/O, clock or random numbers.
 //!
-//! A [`ServerMechanism`] and a [`ClientMechanism`] each take what the other side said, in base64 as it came, and say what
-//! comes next. Whether credentials are right is the application's to say: a server is asked, and answers
-//! [`ServerMechanism::decide`] or [`ServerMechanism::found`].
+//! A [`ServerMechanism`] and a [`ClientMechanism`] each take the other side's message, in base64 as
+//! it came, and return the next step. The application decides if credentials are right: a server
+//! asks it, and takes the answer with [`ServerMechanism::decide`] or [`ServerMechanism::found`].
 //!
 //! | mechanism | RFC | server asks for | the server learns | client's [`Strength`] |
 //! |---|---|---|---|---|
@@ -11,18 +11,18 @@
 //! | CRAM-MD5, client only | 2195 | | a keyed hash | [`Hashed`](Strength::Hashed) |
 //! | SCRAM-SHA-256 | 5802 7677 | a stored key | a proof | [`Mutual`](Strength::Mutual) |
 //! | SCRAM-SHA-256-PLUS | the same, 9266 5929 | a stored key | a proof for this TLS connection | [`Bound`](Strength::Bound) |
-//! | EXTERNAL | 4422 appendix A | what a certificate may do | nothing secret | |
-//! | ANONYMOUS | 4505 | whether anybody may | nothing secret | |
+//! | EXTERNAL | 4422 appendix A | what a certificate may do | no secret | |
+//! | ANONYMOUS | 4505 | if anonymous clients may log in | no secret | |
 //!
-//! CRAM-MD5 has no server's side: it would need passwords that are stored in clear.
+//! CRAM-MD5 has no server's side, because it would need passwords that are stored in clear.
 //!
-//! A server, step by step; a client is shown at [`ClientMechanism`]:
+//! A server, step by step. [`ClientMechanism`] shows a client:
 //!
 //! ```
 //! use posthaste_session::sasl::{Nonce, SaslError, ServerContext, ServerMechanism, ServerStep, UnknownUsers};
 //! use posthaste_wire::{Mechanism, Secret};
 //!
-//! // The nonce is fresh random octets for each exchange, the other secret stays the same for years.
+//! // The nonce is 18 fresh random octets for each exchange. The secret stays the same for years.
 //! let unknown = UnknownUsers::new(Secret::new([7; 32]), 4_096);
 //! let context = ServerContext::new(Nonce::from_random([1; 18]), unknown);
 //!
@@ -31,14 +31,14 @@
 //! let mut step = exchange.start(Some("AHRpbQB0YW5zdGFhZnRhbnN0YWFm"));
 //! let who = loop {
 //!     step = match step? {
-//!         // 334, the challenge in base64, and then what the client answers.
+//!         // Say 334 with the challenge in base64, and read the client's answer.
 //!         ServerStep::Challenge(_challenge) => exchange.respond(b"the next line"),
 //!         ServerStep::Password(who) if *who.password.expose() == "tanstaaftanstaaf" => {
 //!             exchange.decide(Ok(who.authentication_identity))
 //!         }
 //!         ServerStep::ScramKey(_user) => exchange.found(Ok(None)),
 //!         ServerStep::Done(who) => break who, // 235
-//!         // Whatever this application does not know, and a wrong password.
+//!         // A wrong password, or a mechanism that is not offered.
 //!         _ => exchange.decide(Err(SaslError::Credentials)),
 //!     };
 //! };

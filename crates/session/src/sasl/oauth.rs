@@ -9,7 +9,7 @@ use super::{
     gs2::{self, Flag, Gs2Header},
 };
 
-/// Which of the two forms.
+/// The two forms of the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     XOauth2,
@@ -17,7 +17,7 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// What the server says to a token that is no good, before it refuses.
+    /// The server's reasons, said before it refuses a token.
     pub(super) const fn refusal(self) -> &'static str {
         match self {
             Self::XOauth2 => r#"{"status":"401","schemes":"bearer"}"#,
@@ -26,7 +26,7 @@ impl Form {
         }
     }
 
-    /// What the client says to that, so that the refusal can come (RFC 7628 section 3.2.3).
+    /// The client's answer to them, after which the refusal comes (RFC 7628 section 3.2.3).
     pub(super) const fn acknowledgement(self) -> &'static str {
         match self {
             Self::XOauth2 => "",
@@ -34,8 +34,8 @@ impl Form {
         }
     }
 
-    /// Reads a client's message: a token, or nothing when the client asks with an empty one what the server wants
-    /// (RFC 7628 section 4.3).
+    /// Reads a client's message. `None`: an empty one, with which the client asks what the server
+    /// wants (RFC 7628 section 4.3).
     pub(super) fn read(self, message: Vec<u8>) -> Result<Option<BearerToken>, SaslError> {
         let text = String::from_utf8(message).map_err(|_| SaslError::Malformed)?;
         let token = match self {
@@ -114,7 +114,7 @@ fn read_bearer(text: &str) -> Option<BearerToken> {
     Some(BearerToken { authorization_identity: header.authorization_identity, token: auth?, host, port })
 }
 
-/// `Bearer` token, in any case (RFC 7628 section 4), or nothing at all.
+/// `Bearer` and a token, in any case (RFC 7628 section 4).
 fn bearer(value: &str) -> Option<Secret<String>> {
     let token = match value.split_once(' ') {
         None if value.is_empty() => value,

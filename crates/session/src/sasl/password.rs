@@ -32,7 +32,7 @@ pub(super) fn write_plain(who: &Credentials) -> Result<Secret<String>, ChooseErr
     Ok(Secret::new(format!("{authzid}\0{}\0{}", who.authentication_identity, who.password.expose())))
 }
 
-/// RFC 4616 has no empty names and passwords, and no NUL in them; LOGIN is held to the same.
+/// RFC 4616 has no empty names or passwords, and no NUL in them. LOGIN follows the same rule.
 fn check(who: &Credentials) -> Result<(), ChooseError> {
     let is_fit = |text: &str| !text.is_empty() && !text.contains('\0');
     if is_fit(&who.authentication_identity) && is_fit(who.password.expose()) {
@@ -70,7 +70,8 @@ impl LoginServer {
     }
 }
 
-/// The client's side of LOGIN. What the challenges say is not looked at: every server has its own words, in one order.
+/// The client's side of LOGIN. It ignores the text of the challenges, which differs between
+/// servers, and relies on their order.
 #[derive(Debug)]
 pub(super) struct LoginClient {
     who: Credentials,
@@ -80,7 +81,8 @@ pub(super) struct LoginClient {
 impl LoginClient {
     pub(super) fn new(who: Credentials) -> Result<Self, ChooseError> {
         check(&who)?;
-        // LOGIN has no place for it, and somebody else's mail must not leave under the wrong name.
+        // LOGIN has no authorization identity. Without this check mail would be sent under the
+        // wrong name.
         if who.authorization_identity.is_some() {
             return Err(ChooseError::Credentials);
         }

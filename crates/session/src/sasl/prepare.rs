@@ -4,17 +4,17 @@ use alloc::borrow::Cow;
 
 use thiserror::Error;
 
-/// A name or password that SASLprep does not take: control characters, private or unassigned code points, mixed writing
-/// directions, or nothing left.
+/// SASLprep refuses the name or password: control characters, private or unassigned code points,
+/// mixed writing directions, or an empty result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("SASLprep does not take it")]
 pub struct PrepareError;
 
-/// Prepares a name or a password for a comparison, as a stored string: code points that Unicode 3.2 did not have are
-/// refused (RFC 5802 section 2.2).
+/// Prepares a name or a password for a comparison, as a stored string. Code points that Unicode 3.2
+/// did not have are refused (RFC 5802 section 2.2).
 ///
-/// Without the `std` feature only printable ASCII is taken, which SASLprep leaves as it is; never does one build prepare
-/// to another result than the other.
+/// Without the `std` feature only printable ASCII is taken, which SASLprep does not change. So two
+/// builds never prepare a text differently.
 ///
 /// ```
 /// use posthaste_session::sasl::prepare;
@@ -26,7 +26,7 @@ pub struct PrepareError;
 /// ```
 ///
 /// # Errors
-/// [`PrepareError`], also when nothing is left of it.
+/// [`PrepareError`], also if the result is empty.
 pub fn prepare(text: &str) -> Result<Cow<'_, str>, PrepareError> {
     let prepared = saslprep(text)?;
     if prepared.is_empty() { Err(PrepareError) } else { Ok(prepared) }

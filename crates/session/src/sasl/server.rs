@@ -17,24 +17,26 @@ use super::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServerContext {
-    /// Our part of a nonce; a fresh one for each exchange.
+    /// The server's part of the nonce. Use a fresh one for each exchange.
     pub nonce: Nonce,
     /// How to answer for users who do not exist.
     pub unknown_users: UnknownUsers,
-    /// The channel bindings of the TLS connection, for SCRAM-SHA-256-PLUS. Give them where that is offered, and only there:
-    /// a client that says that it was not is then refused with [`SaslError::TooWeak`], since somebody has taken it out of
-    /// the list (RFC 5802 section 6). Default: none.
+    /// The channel bindings of the TLS connection, for SCRAM-SHA-256-PLUS. Default: none.
+    ///
+    /// Give them if and only if that mechanism is offered. A client that says it was not offered is
+    /// refused with [`SaslError::TooWeak`], because an attacker has removed it from the list (RFC
+    /// 5802 section 6).
     pub channel_bindings: Vec<ChannelBinding>,
-    /// Who the client is by other means, such as its certificate, for EXTERNAL. Default: not known, and EXTERNAL is
-    /// refused.
+    /// The client as known by other means, such as its certificate, for EXTERNAL. Default: unknown,
+    /// and EXTERNAL is refused.
     pub external_identity: Option<String>,
 }
 
-/// A SASL exchange as a server holds it: [`new`](Self::new), [`start`](Self::start), and then what each [`ServerStep`]
-/// says, until it is [`Done`](ServerStep::Done) or there is an error, with its [`refusal`](SaslError::refusal). There is an
-/// example at the [module](super).
+/// A SASL exchange from the server's side. Call [`new`](Self::new), then [`start`](Self::start),
+/// and then what each [`ServerStep`] says, until it is [`Done`](ServerStep::Done) or an error comes
+/// with its [`refusal`](SaslError::refusal). The [module](super) has an example.
 ///
-/// When the client gives up with `*`, drop it. No mechanism takes more than three responses.
+/// Drop it when the client cancels with `*`. No mechanism takes more than three responses.
 #[derive(Debug)]
 pub struct ServerMechanism {
     context: ServerContext,
@@ -51,32 +53,34 @@ enum State {
     Scram(Box<ScramServer>),
     /// The application was asked to decide.
     Asked(Option<Form>),
-    /// The reasons have left: whatever the client says to them, it is refused.
+    /// The reasons were sent: whatever the client answers, it is refused.
     Refused(SaslError),
     Over,
 }
 
-/// What a server does next.
+/// The server's next step.
 #[derive(Debug)]
 #[must_use = "the client waits for it"]
-#[non_exhaustive]
 pub enum ServerStep {
-    /// Send 334 with this, which is not yet in base64, and give what comes to [`ServerMechanism::respond`]. It has 379 octets
-    /// at most, and so fits a reply line of 512.
+    /// Send 334 with this challenge in base64, and give the client's answer to
+    /// [`ServerMechanism::respond`]. It has at most 379 octets, which fit a reply line of 512.
     Challenge(Vec<u8>),
-    /// PLAIN, LOGIN: is it this user's password, and may the user act as somebody else? [`ServerMechanism::decide`].
+    /// PLAIN, LOGIN: is it this user's password, and may the user act as the other one? Answer with
+    /// [`ServerMechanism::decide`].
     Password(Credentials),
-    /// XOAUTH2, OAUTHBEARER: is the token good, and for whom? [`ServerMechanism::decide`].
+    /// XOAUTH2, OAUTHBEARER: is the token good, and for which user? Answer with
+    /// [`ServerMechanism::decide`].
     Token(BearerToken),
-    /// EXTERNAL: may this client do that? [`ServerMechanism::decide`].
+    /// EXTERNAL: may this client do that? Answer with [`ServerMechanism::decide`].
     External(External),
-    /// ANONYMOUS: may anybody? The trace has up to 255 characters, none of them a line break or otherwise a control
-    /// character, and is for the log. [`ServerMechanism::decide`].
+    /// ANONYMOUS: may anonymous clients log in? The trace is for the log: up to 255 characters,
+    /// none of them a line break or another control character. Answer with
+    /// [`ServerMechanism::decide`].
     Anonymous(String),
-    /// The SCRAMs: what is the stored key of this user? [`ServerMechanism::found`].
+    /// SCRAM: the stored key of this user. Answer with [`ServerMechanism::found`].
     ScramKey(ScramUser),
-    /// Send 235. The client is whom the application said with [`ServerMechanism::decide`], or for SCRAM whom the client
-    /// asked to act as, and otherwise the user whose key it was.
+    /// Send 235. The client is the user named by [`ServerMechanism::decide`]. For SCRAM it is the
+    /// user to act as if one was given, otherwise the user of the key.
     Done(String),
 }
 
@@ -110,7 +114,7 @@ impl ServerMechanism {
         Ok(Self { context, state })
     }
 
-    /// Takes the initial response of AUTH, in base64 and `=` for an empty one, or that there was none.
+    /// Takes the initial response of AUTH in base64, `=` for an empty one. `None`: AUTH had none.
     ///
     /// # Errors
     /// [`SaslError`]; the exchange is over.
@@ -124,7 +128,7 @@ impl ServerMechanism {
         }
     }
 
-    /// Takes a response, in base64.
+    /// Takes a response in base64.
     ///
     /// # Errors
     /// [`SaslError`]; the exchange is over.
@@ -136,25 +140,25 @@ impl ServerMechanism {
         result
     }
 
-    /// Answers a question other than [`ServerStep::ScramKey`]: with the name that the client is to be known by, or why it is
-    /// refused.
+    /// Answers a question other than [`ServerStep::ScramKey`]: the name of the user, or why the
+    /// login is refused.
     ///
     /// # Errors
-    /// [`SaslError`], among them the refusal; the exchange is over.
+    /// [`SaslError`], also for the refusal; the exchange is over.
     pub fn decide(&mut self, decision: Result<String, SaslError>) -> Result<ServerStep, SaslError> {
         let State::Asked(form) = core::mem::replace(&mut self.state, State::Over) else {
             return Err(SaslError::Unavailable);
         };
         match (decision, form) {
             (Ok(name), _) => Ok(ServerStep::Done(name)),
-            // Only for a bad token are there reasons to give; what is refused for now is refused at once.
+            // Reasons are given only for a bad token. A temporary failure is refused at once.
             (Err(SaslError::Credentials), Some(form)) => Ok(self.give_reasons(form)),
             (Err(error), _) => Err(error),
         }
     }
 
-    /// Answers [`ServerStep::ScramKey`]: with the key, that there is no such user, or why it is not known. A user who does
-    /// not exist, or may not act as somebody else, is not refused before the end.
+    /// Answers [`ServerStep::ScramKey`]: the key, `None` for an unknown user, or why it cannot be
+    /// looked up. Unknown users, and users who may not act as another, are refused only at the end.
     ///
     /// # Errors
     /// [`SaslError`]; the exchange is over.
@@ -171,7 +175,7 @@ impl ServerMechanism {
 
     fn respond_open(&mut self, response: &[u8]) -> Result<ServerStep, SaslError> {
         let message = match self.state {
-            // Out of turn, whatever it says.
+            // Out of turn, whatever the response says.
             State::Asked(_) | State::Over => return Err(SaslError::Unavailable),
             State::Refused(error) => return Err(error),
             _ => decode(response)?,

@@ -11,8 +11,8 @@ use crate::{Tick, table::Exchange};
 /// A new question is a new major version: an application that has to decide must not miss it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask<S: AsRef<str> = String> {
-    /// May the client connect? An acceptance without a reply greets it with the host name; a refusal
-    /// closes the connection.
+    /// May the client connect? An acceptance without a reply greets it with the host name; a
+    /// refusal closes the connection.
     Connect,
     /// EHLO, HELO or LHLO. An acceptance without a reply says what is offered.
     ///
@@ -36,8 +36,8 @@ pub enum Ask<S: AsRef<str> = String> {
     /// DATA before its 354, or the first BDAT of a message: the last moment to refuse without the
     /// content. The octets of a chunk come in any case, so its refusal is said after them.
     Data,
-    /// The content is complete and well formed. An acceptance promises that the message is on stable
-    /// storage.
+    /// The content is complete and well formed. An acceptance promises that the message is on
+    /// stable storage.
     Message {
         /// How many recipients were accepted.
         recipients: usize,

@@ -1,4 +1,4 @@
-//! Commands in the order of a conversation, and the verdicts on them.
+//! Commands, in the order of a conversation.
 
 use bytes::BytesMut;
 use posthaste_wire::{
@@ -11,11 +11,11 @@ use super::{
 use crate::{
     Tick,
     sasl::SaslError,
-    table::{self, Exchange, Outcome, Phase},
+    table::{self, Exchange, Phase, ReplyClass},
 };
 
 impl ServerSession {
-    /// Handles one line. `more` says that input follows it already.
+    /// Handles one line. `more`: input follows it.
     pub(super) fn line<'i>(
         &mut self,
         now: Tick,
@@ -43,7 +43,7 @@ impl ServerSession {
         if !table::allows(self.phase, exchange) {
             let reply = match (self.phase, exchange) {
                 (Phase::Greeted, _) => &replies::HELLO_FIRST,
-                (Phase::Spoilt, _) => &replies::RSET_FIRST,
+                (Phase::Spoiled, _) => &replies::RSET_FIRST,
                 (Phase::Ready, Exchange::Rcpt) => &replies::MAIL_FIRST,
                 (Phase::Ready | Phase::Mail, Exchange::Data) => &replies::RCPT_FIRST,
                 _ => &replies::OUT_OF_ORDER,
@@ -56,7 +56,7 @@ impl ServerSession {
             && self.phase != Phase::Chunks
             && let Some(other) = OtherCommand::of(&command)
         {
-            self.counters.junk = self.counters.junk.saturating_add(1);
+            self.counters.idle = self.counters.idle.saturating_add(1);
             return Some(self.ask(now, Exchange::Other, Ask::Other(other)));
         }
         let lmtp = self.settings.protocol == Protocol::Lmtp;
@@ -68,21 +68,21 @@ impl ServerSession {
             Command::Rcpt(rcpt) => self.rcpt(now, rcpt, out),
             Command::Data => self.data(now, more, out),
             Command::Rset => {
-                self.advance(Exchange::Reset, Outcome::Positive);
-                self.junk(&replies::OK, out)
+                self.advance(Exchange::Reset, ReplyClass::Positive);
+                self.idle(&replies::OK, out)
             }
-            Command::Noop(_) => self.junk(&replies::OK, out),
-            Command::Help(_) => self.junk(&replies::HELP, out),
-            Command::Vrfy(_) => self.junk(&replies::CANNOT_VERIFY, out),
+            Command::Noop(_) => self.idle(&replies::OK, out),
+            Command::Help(_) => self.idle(&replies::HELP, out),
+            Command::Vrfy(_) => self.idle(&replies::CANNOT_VERIFY, out),
             Command::Quit => {
-                self.advance(Exchange::Quit, Outcome::Positive);
+                self.advance(Exchange::Quit, ReplyClass::Positive);
                 self.say(&replies::BYE, out);
                 self.close(CloseReason::Quit);
                 None
             }
             Command::StartTls => self.start_tls(more, out),
             Command::Auth(auth) => self.auth(now, auth, out),
-            // The other protocol's (RFC 2033 section 4.1).
+            // These belong to the other protocol (RFC 2033 section 4.1).
             Command::Ehlo(_) | Command::Helo(_) | Command::Lhlo(_) => {
                 self.refuse(&replies::UNKNOWN_COMMAND, out);
                 None
@@ -120,7 +120,8 @@ impl ServerSession {
         }
     }
 
-    /// Whether an argument that is no name is taken for one: whether the client says EHLO or LHLO, and the name.
+    /// Reads EHLO, HELO or LHLO whose argument is no name, if that is tolerated: `true` for EHLO
+    /// and LHLO, and the name.
     fn tolerated_hello(&self, line: &[u8]) -> Option<(bool, EhloName)> {
         let (verb, argument) = line.split_at_checked(4).filter(|_| self.settings.tolerance.hello)?;
         let is = |name: &[u8; 4]| verb.eq_ignore_ascii_case(name);
@@ -135,7 +136,7 @@ impl ServerSession {
     }
 
     fn hello<'i>(&mut self, now: Tick, name: EhloName, extended: bool) -> Option<ServerNext<&'i str>> {
-        self.counters.junk = self.counters.junk.saturating_add(1);
+        self.counters.idle = self.counters.idle.saturating_add(1);
         let deadline = now + self.settings.timeouts.verdict;
         self.question = Some(Question { about: Exchange::Hello, extended, deadline });
         Some(ServerNext::Ask(Ask::Hello(name)))
@@ -145,11 +146,11 @@ impl ServerSession {
         if self.refuses_dots(mail.reverse_path.mailbox(), out) {
             return None;
         }
-        if let Some(reply) = self.mail_refusal(&mail) {
+        if let Some(reply) = self.mail_refusal(&mail, now) {
             self.refuse(reply, out);
             return None;
         }
-        // A refusal forgets it.
+        // A refusal resets it.
         let binary = mail.body == Some(BodyType::BinaryMime);
         self.transaction = Transaction { smtputf8: mail.smtputf8, binary, ..Transaction::default() };
         Some(self.ask(now, Exchange::Mail, Ask::Mail(mail)))
@@ -168,7 +169,8 @@ impl ServerSession {
             self.refuse(reply, out);
             return None;
         }
-        // Not an error of the client's: 452 tells it to send the rest in another transaction (RFC 5321 section 4.5.3.1.10).
+        // No error of the client: 452 tells it to use another transaction (RFC 5321 section
+        // 4.5.3.1.10).
         if self.transaction.recipients >= self.settings.limits.recipients {
             self.say(&replies::TOO_MANY_RECIPIENTS, out);
             self.recipient_put_off();
@@ -177,7 +179,7 @@ impl ServerSession {
         Some(self.ask(now, Exchange::Rcpt, Ask::Rcpt(rcpt)))
     }
 
-    /// Refuses a mailbox whose dots are not where the grammar has them, unless that is tolerated.
+    /// Refuses a mailbox whose dots break the grammar, unless that is tolerated.
     fn refuses_dots(&mut self, mailbox: Option<&Mailbox<&str>>, out: &mut BytesMut) -> bool {
         let refuses = !self.settings.tolerance.dots && mailbox.is_some_and(|mailbox| !mailbox.is_dotted_well());
         if refuses {
@@ -187,8 +189,8 @@ impl ServerSession {
     }
 
     fn data<'i>(&mut self, now: Tick, more: bool, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
-        // DATA ends a group (RFC 2920 section 3.1): what came with it was written before it could know of a 354. This is
-        // the second wall against a message hidden in another one's content.
+        // DATA ends a group (RFC 2920 section 3.1): octets that came with it were written before
+        // its 354. This is the second defense against a message hidden in the content of another.
         if more && self.settings.limits.forbid_unauthorized_pipelining {
             self.say(&replies::UNAUTHORIZED_PIPELINING, out);
             self.close(CloseReason::UnauthorizedPipelining);
@@ -209,7 +211,7 @@ impl ServerSession {
             self.close(CloseReason::ResidueBeforeTls);
         } else {
             self.say(&replies::START_TLS, out);
-            self.advance(Exchange::StartTls, Outcome::Positive);
+            self.advance(Exchange::StartTls, ReplyClass::Positive);
             self.pending = Some(Pending::StartTls);
         }
         None
@@ -230,15 +232,15 @@ impl ServerSession {
     }
 
     fn auth_response<'i>(&mut self, now: Tick, line: &'i [u8], out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
-        // The client gives up (RFC 4954 section 4).
+        // The client cancels (RFC 4954 section 4).
         if line == b"*" {
-            self.advance(Exchange::AuthResponse, Outcome::Negative);
+            self.advance(Exchange::AuthResponse, ReplyClass::Negative);
             self.auth_ended();
             self.refuse(&replies::AUTH_CANCELLED, out);
             return None;
         }
         let Ok(response) = core::str::from_utf8(line) else {
-            self.advance(Exchange::AuthResponse, Outcome::Negative);
+            self.advance(Exchange::AuthResponse, ReplyClass::Negative);
             self.auth_ended();
             self.auth_failed();
             self.say(SaslError::Base64.refusal().reply(), out);
@@ -247,9 +249,9 @@ impl ServerSession {
         Some(self.ask(now, Exchange::AuthResponse, Ask::AuthResponse(Secret::new(response))))
     }
 
-    /// A command that does no work counts against a budget of its own.
-    fn junk<'i>(&mut self, reply: &Reply, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
-        self.counters.junk = self.counters.junk.saturating_add(1);
+    /// Answers a command that does no work, which counts against a budget of its own.
+    fn idle<'i>(&mut self, reply: &Reply, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
+        self.counters.idle = self.counters.idle.saturating_add(1);
         self.say(reply, out);
         None
     }
@@ -259,7 +261,8 @@ impl ServerSession {
     }
 }
 
-/// Whether a line that is not taken is a BDAT: its size cannot be read then, and nothing behind it can be framed.
+/// Returns `true` if a line that was refused is a BDAT. Its size is unknown, so nothing after it
+/// can be framed.
 pub(super) fn is_bdat(line: &[u8]) -> bool {
     let is_word = |octet: &u8| octet.is_ascii_alphanumeric() || *octet == b'-';
     line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT")) && !line.get(4).is_some_and(is_word)

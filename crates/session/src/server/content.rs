@@ -11,17 +11,17 @@ use posthaste_wire::{
 use super::{Ask, CloseReason, Pending, Protocol, ServerNext, ServerSession, replies};
 use crate::{
     Tick,
-    table::{Exchange, Outcome, Phase},
+    table::{Exchange, Phase, ReplyClass},
 };
 
-/// A chunk whose octets come.
+/// A chunk whose octets are arriving.
 #[derive(Debug, Clone)]
 pub(super) struct Chunk {
-    /// Octets that came.
+    /// Octets that have arrived.
     octets: u64,
     last: bool,
-    /// Why it has no place here. It is swallowed all the same: a client sends the octets with the command and cannot know
-    /// (RFC 3030 section 2).
+    /// Why the chunk is out of place. It is swallowed all the same, because a client sends the
+    /// octets together with the command (RFC 3030 section 2).
     stray: Option<&'static Reply>,
 }
 
@@ -34,7 +34,7 @@ impl ServerSession {
             Phase::Rcpt | Phase::Chunks => None,
             Phase::Mail => Some(&replies::RCPT_FIRST),
             Phase::Ready => Some(&replies::MAIL_FIRST),
-            Phase::Spoilt => Some(&replies::RSET_FIRST),
+            Phase::Spoiled => Some(&replies::RSET_FIRST),
             _ => Some(&replies::HELLO_FIRST),
         };
         self.framer.expect_chunk(size);
@@ -44,7 +44,7 @@ impl ServerSession {
             return Some(self.ask(now, Exchange::Chunk, Ask::Data));
         }
         if !is_stray {
-            self.advance(Exchange::Chunk, Outcome::Intermediate);
+            self.advance(Exchange::Chunk, ReplyClass::Intermediate);
         }
         None
     }
@@ -62,20 +62,20 @@ impl ServerSession {
         self.timer.content_starts();
     }
 
-    /// Whether a line between two chunks makes an end of the message without sending it, so that what was handed out of it
-    /// is void before the line counts. After DATA, which does not mix with BDAT, only RSET leads on (RFC 3030 section 2).
+    /// Returns `true` if a line between two chunks abandons the message, so that what was handed
+    /// out of it is void. DATA does, because it does not mix with BDAT (RFC 3030 section 2).
     pub(super) fn gives_up_chunks(&mut self, line: &[u8]) -> bool {
         let verb = line.split(|octet| !octet.is_ascii_alphanumeric()).next().unwrap_or_default();
         let verbs = ["RSET", "EHLO", "HELO", "LHLO", "QUIT", "STARTTLS", "DATA"];
         let gives_up =
             self.phase == Phase::Chunks && verbs.iter().any(|other| verb.eq_ignore_ascii_case(other.as_bytes()));
         if gives_up {
-            self.advance(Exchange::Chunk, Outcome::Negative);
+            self.advance(Exchange::Chunk, ReplyClass::Negative);
         }
         gives_up
     }
 
-    /// A piece of content, or of a chunk that has no place.
+    /// Handles a piece of content, or of a chunk that is out of place.
     pub(super) fn content<'i>(
         &mut self,
         piece: &[u8],
@@ -84,7 +84,7 @@ impl ServerSession {
     ) -> Option<ServerNext<&'i str>> {
         let octets = range.len() as u64;
         let limits = &self.settings.limits;
-        let endless = limits.message.saturating_add(limits.discarded_content);
+        let endless = limits.message_size.saturating_add(limits.discarded_content);
         if let Some(Chunk { octets: before, stray: Some(_), .. }) = &mut self.chunk {
             *before = before.saturating_add(octets);
             if *before > endless {
@@ -96,7 +96,7 @@ impl ServerSession {
             chunk.octets = chunk.octets.saturating_add(octets);
         }
         self.transaction.octets = self.transaction.octets.saturating_add(octets);
-        // What is swallowed has to come as fast as what is taken.
+        // Refused content must come as fast as content that is taken.
         if self.timer.content_is_too_slow(octets, self.settings.timeouts.minimum_rate) {
             self.say(&replies::TIMEOUT, out);
             self.close(CloseReason::TooSlow);
@@ -117,14 +117,14 @@ impl ServerSession {
         Some(ServerNext::ContentRefused(refusal))
     }
 
-    /// Why content is not taken from this piece on.
+    /// Why the content is refused from this piece on.
     fn fault_in(&mut self, piece: &[u8]) -> Option<Refusal> {
         let fault = match &mut self.transaction.check {
             Some(check) => check.check(piece).err(),
             None => self.framer.fault(),
         };
-        // Of a fault and the limit the one that stands first counts, however the octets were cut.
-        let limit = self.settings.limits.message;
+        // Of a fault and the limit the earlier one counts, however the octets were cut.
+        let limit = self.settings.limits.message_size;
         match fault {
             Some(fault) if fault.offset < limit => Some(refusal_of(fault)),
             _ => (self.transaction.octets > limit).then(|| replies::MESSAGE_TOO_LARGE.clone()),
@@ -136,7 +136,7 @@ impl ServerSession {
         self.close(CloseReason::EndlessContent);
     }
 
-    /// The true end of the content, or of a chunk.
+    /// Handles the true end of the content, or of a chunk.
     pub(super) fn content_ended<'i>(&mut self, now: Tick, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
         let chunk = self.chunk.take();
         if let Some(Chunk { stray: Some(reply), .. }) = chunk {
@@ -160,15 +160,15 @@ impl ServerSession {
             if is_last {
                 return Some(self.ask(now, Exchange::EndOfData, Ask::Message { recipients }));
             }
-            self.advance(Exchange::Chunk, Outcome::Positive);
+            self.advance(Exchange::Chunk, ReplyClass::Positive);
             if chunk.is_some_and(|chunk| chunk.octets == 0) {
-                self.counters.junk = self.counters.junk.saturating_add(1);
+                self.counters.idle = self.counters.idle.saturating_add(1);
             }
             self.say(&replies::CHUNK_TAKEN, out);
             self.check_budgets(out);
             return None;
         };
-        self.advance(if is_last { Exchange::EndOfData } else { Exchange::Chunk }, Outcome::Negative);
+        self.advance(if is_last { Exchange::EndOfData } else { Exchange::Chunk }, ReplyClass::Negative);
         self.without_message = now;
         let is_farewell = refusal.reply().code() == ReplyCode::SERVICE_NOT_AVAILABLE;
         let times = if is_last { self.replies_to_message(recipients) } else { 1 };
@@ -181,7 +181,7 @@ impl ServerSession {
         Some(ServerNext::ContentSwallowed)
     }
 
-    /// How many replies the end of a message gets (RFC 2033 section 4.2).
+    /// The number of replies to the end of a message (RFC 2033 section 4.2).
     pub(super) fn replies_to_message(&self, recipients: usize) -> usize {
         match self.settings.protocol {
             Protocol::Smtp => 1,

@@ -25,31 +25,32 @@ use ask::{Question, Replies};
 use content::Chunk;
 pub use next::{CloseReason, ServerEof, ServerNext};
 use pending::Pending;
-pub use settings::{
-    FutureRelease, Offers, Protocol, ServerLimits, ServerSettings, ServerTimeouts, Tolerance, Transport,
-};
+pub use settings::{Offers, Protocol, ServerLimits, ServerSettings, ServerTimeouts, Tolerance, Transport};
 use timer::Timer;
 
 use crate::{
     ApiMisuse, MAX_OUTPUT, Step, Tick,
-    table::{self, Exchange, Outcome, Phase},
+    table::{self, Exchange, Phase, ReplyClass},
 };
 
-/// One SMTP conversation as a server holds it, without I/O, clock or threads.
+/// One SMTP conversation from the server's side, without I/O, clock or threads.
 ///
 /// The loop of a driver:
 ///
-/// 1. Call [`handle_input`](Self::handle_input) with everything that was read and not consumed yet.
-/// 2. Take [`Step::consumed`] octets off the front of the input.
-/// 3. Do what [`Step::next`] says: write the output, read more (at the latest until [`poll_timeout`](Self::poll_timeout)),
-///    answer a question with [`answer`](Self::answer), take a piece of content, start TLS, or close.
-/// 4. When the time of `poll_timeout` has come, call [`handle_timeout`](Self::handle_timeout); when the peer has closed
-///    its side, call [`handle_eof`](Self::handle_eof). Start over.
+/// 1. Call [`handle_input`](Self::handle_input) with everything that was read and not consumed.
+/// 2. Remove [`Step::consumed`] octets from the front of the input.
+/// 3. Do what [`Step::next`] says: write the output, read more until
+///    [`poll_timeout`](Self::poll_timeout) at the latest, answer a question with
+///    [`answer`](Self::answer), take a piece of content, start TLS, or close.
+/// 4. At the time of `poll_timeout` call [`handle_timeout`](Self::handle_timeout). When the client
+///    closes its side, call [`handle_eof`](Self::handle_eof). Start over.
 ///
 #[doc = include_str!("driver.md")]
 ///
-/// Replies leave in the order of their commands, whatever the order of the answers. A clone goes its own way: it is for tests
-/// that explore where a conversation can lead.
+/// At most one question is open. The session reads nothing until it is answered, so replies leave
+/// in the order of their commands.
+///
+/// A clone continues on its own. It is for tests that explore where a conversation can lead.
 #[derive(Debug, Clone)]
 pub struct ServerSession {
     settings: Arc<ServerSettings>,
@@ -57,35 +58,37 @@ pub struct ServerSession {
     framer: Framer,
     /// The question that is open.
     question: Option<Question>,
-    /// Replies to a message for which the output has had no room yet.
+    /// Replies to a message that are still to be written.
     saying: Option<Replies>,
-    /// What the client is, as far as this connection (and TLS state) has shown.
+    /// What the client has shown on this connection, since TLS started if it did.
     client: Client,
     transaction: Transaction,
-    /// The chunk whose octets come.
+    /// The chunk whose octets are arriving.
     chunk: Option<Chunk>,
     counters: Counters,
     timer: Timer,
-    /// What has to be reported before anything else is read.
+    /// What is reported before anything else is read.
     pending: Option<Pending>,
-    /// The line that was consumed last, be it in part, is BDAT.
+    /// The line that was consumed last, if only its start, is BDAT.
     line_is_bdat: bool,
     /// The session ends at the next boundary, for this reason.
     leaving: Option<CloseReason>,
-    /// Until when the session may last, from its first call on.
+    /// When the session must end, counted from its first call.
     ends: Option<Tick>,
     /// When the last message ended, or the session began.
     without_message: Tick,
+    /// Seconds since 1970 at [`Tick::ORIGIN`].
+    unix_origin: Option<i64>,
     closed: bool,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Client {
-    /// It said EHLO and not HELO.
+    /// The client said EHLO or LHLO, not HELO.
     extended: bool,
     tls: bool,
     authenticated: bool,
-    /// Mechanisms that this connection cannot do.
+    /// Mechanisms that this connection cannot support.
     withheld: MechanismSet,
 }
 
@@ -100,17 +103,17 @@ struct Transaction {
     put_off: usize,
     /// Octets of content so far.
     octets: u64,
-    /// Why the content is not taken; it is read to its end all the same.
+    /// Why the content is refused. It is still read to its end.
     refusal: Option<Refusal>,
-    /// Of content in chunks, unless it is binary; behind DATA the framer looks.
+    /// Checks content in chunks that is not binary. For DATA the framer does it.
     check: Option<ContentCheck>,
 }
 
-/// What never comes back by RSET.
+/// Counters that RSET does not reset.
 #[derive(Debug, Clone, Default)]
 struct Counters {
     errors: u32,
-    junk: u32,
+    idle: u32,
     auth_failures: u32,
 }
 
@@ -134,11 +137,12 @@ impl ServerSession {
             leaving: None,
             ends: None,
             without_message: Tick::ORIGIN,
+            unix_origin: None,
             closed: false,
         }
     }
 
-    /// Reads the input as far as one event, and says what that is.
+    /// Reads the input up to one event and returns the event.
     ///
     /// # Errors
     /// - [`ApiMisuse::Unanswered`]: a question is open; [`answer`](Self::answer) it first.
@@ -183,7 +187,7 @@ impl ServerSession {
             let starts_here = self.framer.discarded() == 0;
             let framed = self.framer.next(rest);
             if starts_here && framed.consumed > 0 {
-                // An over-long line is thrown away as it comes: later its start is gone.
+                // Looked at now: the start of an over-long line is gone by the time that it ends.
                 self.line_is_bdat = commands::is_bdat(rest);
             }
             let at = consumed;
@@ -206,7 +210,7 @@ impl ServerSession {
                     self.timer.frame_ended();
                     let line = rest.get(range).unwrap_or_default();
                     if self.gives_up_chunks(line) {
-                        // The line comes once more.
+                        // The next call reads the line again.
                         return Ok(Step { consumed: at, next: ServerNext::ContentAborted });
                     }
                     let next = self.line(now, line, left > 0, out);
@@ -215,7 +219,8 @@ impl ServerSession {
                 }
                 Frame::BadLine(fault) => {
                     self.timer.frame_ended();
-                    // Came at once, or it would have ended the session before its LF.
+                    // The line arrived at once. Otherwise it would have ended the session before
+                    // its LF.
                     if matches!(fault, LineFault::TooLong { octets } if self.is_endless(octets.saturating_sub(1), out))
                     {
                         continue;
@@ -254,9 +259,10 @@ impl ServerSession {
         ServerEof { in_transaction }
     }
 
-    /// The time of [`poll_timeout`](Self::poll_timeout) may have come. If the session ends by it,
-    /// returns how it stood; the next call of `handle_input` says why. The time may also be that
-    /// of a greeting that was kept back: `None`.
+    /// The time of [`poll_timeout`](Self::poll_timeout) may have come. If that ends the session,
+    /// returns how it stood; the next call of `handle_input` says why it ends.
+    ///
+    /// `None`: the time has not come, or it was that of a delayed greeting.
     pub fn handle_timeout(&mut self, now: Tick, out: &mut BytesMut) -> Option<ServerEof> {
         self.poll_timeout().filter(|deadline| *deadline <= now)?;
         if let Some(Pending::Greet(greeting, _)) = &self.pending {
@@ -280,7 +286,8 @@ impl ServerSession {
         Some(eof)
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) wants to be called at the latest.
+    /// When to call [`handle_timeout`](Self::handle_timeout). `None`: the session waits for the
+    /// driver.
     pub fn poll_timeout(&self) -> Option<Tick> {
         if self.is_over() {
             return None;
@@ -291,37 +298,49 @@ impl ServerSession {
         if let Some(question) = self.question {
             return Some(question.deadline);
         }
-        // Replies wait for the output, which the driver bounds.
+        // While replies wait, the driver's bound for writing applies.
         let ends = self.ends_at().filter(|_| self.saying.is_none());
         self.timer.deadline().into_iter().chain(ends).min()
     }
 
-    /// When the session ends whatever comes: a write of the output must not take longer either.
+    /// When the session ends in any case. A write of the output must not take longer either.
     pub fn ends_at(&self) -> Option<Tick> {
         self.last_moment().map(|(end, _)| end)
     }
 
-    /// Gives everything but the application and the session as a whole a tenth of its time, and asks content for ten times the
-    /// minimum rate, or takes that back. It counts at once, for waits that have begun too: for servers that are nearly full.
+    /// Shortens every wait to a tenth, except those for the application and for the session as a
+    /// whole, and demands ten times the minimum rate of content. `false` takes it back.
+    ///
+    /// It applies at once, to waits that have begun too. It is for servers that are nearly full.
     pub const fn hurry(&mut self, hurried: bool) {
         self.timer.hurry(hurried);
     }
 
-    /// How long one write of the output may take: the driver's own bound, 5 minutes by default.
+    /// How long one write of the output may take. The driver keeps this bound. Default: 5 minutes.
     pub fn write_timeout(&self) -> Duration {
         self.timer.scaled(self.settings.timeouts.write)
     }
 
-    /// How long a TLS handshake may take: the driver's own bound, 30 seconds by default.
+    /// How long a TLS handshake may take. The driver keeps this bound. Default: 30 seconds.
     pub fn handshake_timeout(&self) -> Duration {
         self.timer.scaled(self.settings.timeouts.handshake)
     }
 
-    /// Neither offers nor takes a SASL mechanism that the settings have, since this connection cannot do it: EXTERNAL without a
-    /// client's certificate, SCRAM-SHA-256-PLUS without a channel binding. Say it at the start, and behind
-    /// [`tls_established`](Self::tls_established) again, which forgets it.
+    /// Removes a SASL mechanism from those that the settings offer, because this connection cannot
+    /// support it: EXTERNAL without a client certificate, SCRAM-SHA-256-PLUS without a channel
+    /// binding.
+    ///
+    /// Call it at the start, and again after [`tls_established`](Self::tls_established), which
+    /// forgets it.
     pub fn withhold(&mut self, mechanism: Mechanism) {
         self.client.withheld.insert(mechanism);
+    }
+
+    /// Tells the session the wall-clock time, in seconds since 1970-01-01T00:00:00Z. Call it once,
+    /// before the first input. FUTURERELEASE needs it, because its limit is a point in time.
+    pub fn set_wall_clock(&mut self, now: Tick, unix_seconds: i64) {
+        let since_origin = i64::try_from(now.since_origin().as_secs()).unwrap_or(i64::MAX);
+        self.unix_origin = Some(unix_seconds.saturating_sub(since_origin));
     }
 
     /// The SASL mechanisms that this client may use, once it may log in at all.
@@ -329,30 +348,31 @@ impl ServerSession {
         self.settings.offers.auth.iter().filter(|mechanism| !self.client.withheld.contains(*mechanism)).collect()
     }
 
-    /// The TLS handshake is done. Everything that was learnt in clear is forgotten (RFC 3207 section 4.2).
+    /// The TLS handshake is done. The session forgets everything that it learned in clear (RFC 3207
+    /// section 4.2).
     ///
     /// # Errors
-    /// [`ApiMisuse::Handshake`] when none was due.
+    /// [`ApiMisuse::Handshake`]: no handshake was due.
     pub fn tls_established(&mut self) -> Result<(), ApiMisuse> {
         if self.phase != Phase::Handshake || self.pending.is_some() {
             return Err(ApiMisuse::Handshake);
         }
-        self.advance(Exchange::Handshake, Outcome::Positive);
+        self.advance(Exchange::Handshake, ReplyClass::Positive);
         self.timer.handshake_ended();
         self.client = Client { tls: true, ..Client::default() };
         self.transaction = Transaction::default();
         Ok(())
     }
 
-    /// Ends the session with a 421, at the next boundary between a reply and a command: at once when no content is being
-    /// received and nothing is asked, otherwise after that.
+    /// Ends the session with a 421 at the next boundary between a reply and a command. That is at
+    /// once, unless content is being received or a question is open.
     pub fn shutdown(&mut self, out: &mut BytesMut) {
         self.leaving.get_or_insert(CloseReason::Shutdown);
         self.leave(out);
     }
 
-    /// Ends the session with a 421 at once, in the middle of whatever it is: content and questions are void (RFC 5321 section
-    /// 3.8). In the middle of a handshake nothing is said.
+    /// Ends the session with a 421 at once. Content and questions are void (RFC 5321 section 3.8).
+    /// During a TLS handshake it says nothing.
     pub fn abort(&mut self, out: &mut BytesMut) {
         if self.is_over() {
             return;
@@ -364,34 +384,35 @@ impl ServerSession {
         self.close(CloseReason::Shutdown);
     }
 
-    /// Whether a transaction is open: MAIL was accepted, and neither its end nor RSET nor EHLO has come.
+    /// Returns `true` if a transaction is open: MAIL was accepted, and neither its end nor RSET nor
+    /// EHLO has come.
     pub const fn is_in_transaction(&self) -> bool {
         matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Content | Phase::Chunks)
     }
 
-    /// Where the conversation stands.
+    /// The state of the conversation.
     pub const fn phase(&self) -> Phase {
         self.phase
     }
 
-    /// Whether TLS is up.
+    /// Returns `true` if TLS is up.
     pub const fn is_tls(&self) -> bool {
         self.client.tls
     }
 
-    /// Whether the client has authenticated.
+    /// Returns `true` if the client has authenticated.
     pub const fn is_authenticated(&self) -> bool {
         self.client.authenticated
     }
 
-    /// Whether the client said EHLO and not HELO.
+    /// Returns `true` if the client said EHLO or LHLO, not HELO.
     pub const fn is_extended(&self) -> bool {
         self.client.extended
     }
 
-    /// Ends the session when so many octets of a line are too many to throw away.
+    /// Ends the session when this many octets of a line are too many to throw away.
     fn is_endless(&mut self, octets: usize, out: &mut BytesMut) -> bool {
-        let is_endless = octets > self.settings.limits.discarded;
+        let is_endless = octets > self.settings.limits.discarded_line;
         if is_endless {
             self.refuse(&replies::ENDLESS_LINE, out);
             self.close(CloseReason::EndlessLine);
@@ -402,10 +423,11 @@ impl ServerSession {
     fn bad_line(&mut self, fault: LineFault, out: &mut BytesMut) {
         let is_response = self.phase == Phase::Auth;
         if is_response {
-            self.advance(Exchange::AuthResponse, Outcome::Negative);
+            self.advance(Exchange::AuthResponse, ReplyClass::Negative);
             self.auth_ended();
         }
-        // A client that ends lines in LF may take what is left of this one for commands; of BDAT the size is unknown.
+        // After a bare LF the client may take the rest of this line for commands. After a bad BDAT
+        // the size of the chunk is unknown.
         if fault == LineFault::BareLf || (self.line_is_bdat && !is_response) {
             self.close(CloseReason::Unframeable);
         }
@@ -422,7 +444,7 @@ impl ServerSession {
         ServerNext::Ask(ask)
     }
 
-    /// Neither an answer nor a reply to a message comes any more.
+    /// Drops the open question and the replies that wait.
     fn give_up_questions(&mut self) {
         self.question = None;
         self.saying = None;
@@ -446,9 +468,9 @@ impl ServerSession {
         self.timer.wait_for_peer(now, timeout, extend, line, left);
     }
 
-    /// Moves the phase by the table; what the table does not know leaves it.
-    fn advance(&mut self, exchange: Exchange, outcome: Outcome) {
-        if let Some(phase) = table::next(self.phase, exchange, outcome) {
+    /// Moves the phase by the table. An exchange without a row leaves it.
+    fn advance(&mut self, exchange: Exchange, class: ReplyClass) {
+        if let Some(phase) = table::next(self.phase, exchange, class) {
             self.phase = phase;
         }
         if !matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Content | Phase::Chunks) {
@@ -456,13 +478,14 @@ impl ServerSession {
         }
     }
 
-    /// Says a reply. No question is open and no other reply waits: otherwise nothing is read.
+    /// Says a reply. Nothing is read while a question is open or replies wait, so this is its
+    /// place.
     fn say(&self, reply: &Reply, out: &mut BytesMut) {
         debug_assert!(self.is_at_boundary());
         out.extend_from_slice(reply.as_ref().as_bytes());
     }
 
-    /// Says a reply this many times, as far as the output has room.
+    /// Says a reply `times` times, as far as the output has room.
     fn say_times(&mut self, reply: Reply, times: usize, out: &mut BytesMut) {
         if times == 1 {
             self.say(&reply, out);
@@ -472,7 +495,7 @@ impl ServerSession {
         }
     }
 
-    /// A refusal that counts against the error budget.
+    /// Says a refusal that counts against the error budget.
     fn refuse(&mut self, reply: &Reply, out: &mut BytesMut) {
         self.say(reply, out);
         self.count_error();
@@ -482,13 +505,13 @@ impl ServerSession {
         self.counters.errors = self.counters.errors.saturating_add(1);
     }
 
-    /// Ends the session when a budget is used up; called once a command is done with.
+    /// Ends the session when a budget is used up. Called after each command.
     fn check_budgets(&mut self, out: &mut BytesMut) {
         let limits = &self.settings.limits;
         let reason = if self.counters.errors > limits.errors {
             CloseReason::TooManyErrors
-        } else if self.counters.junk > limits.junk_commands {
-            CloseReason::TooManyJunkCommands
+        } else if self.counters.idle > limits.idle_commands {
+            CloseReason::TooManyIdleCommands
         } else if self.counters.auth_failures > limits.auth_failures {
             CloseReason::TooManyAuthFailures
         } else {
@@ -500,7 +523,7 @@ impl ServerSession {
         }
     }
 
-    /// Says 421 when the session is to end and stands at a boundary.
+    /// Says 421 if the session is to end and stands at a boundary.
     fn leave(&mut self, out: &mut BytesMut) -> bool {
         let Some(reason) = self.leaving else { return false };
         let busy = !self.is_at_boundary() || matches!(self.phase, Phase::Content | Phase::Handshake);
@@ -522,7 +545,7 @@ impl ServerSession {
         self.give_up_questions();
     }
 
-    /// When the session ends whatever comes, and why then. Content is not interrupted for want of a message.
+    /// When the session ends in any case, and why. A missing message does not interrupt content.
     fn last_moment(&self) -> Option<(Tick, CloseReason)> {
         let ends = self.ends?;
         let message = self.without_message + self.timer.scaled(self.settings.timeouts.message);
@@ -533,13 +556,13 @@ impl ServerSession {
         })
     }
 
-    /// Whether nothing can come any more but the report of the end.
+    /// Returns `true` if only the report of the end is still to come.
     const fn is_over(&self) -> bool {
         self.closed || matches!(self.pending, Some(Pending::Close(_)))
     }
 }
 
-/// What is said at an end that no command has asked for.
+/// The reply that ends a session without a command.
 const fn farewell(reason: CloseReason) -> &'static Reply {
     match reason {
         CloseReason::Shutdown => &replies::SHUTTING_DOWN,

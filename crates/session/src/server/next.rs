@@ -7,30 +7,31 @@ use posthaste_wire::Refusal;
 
 use super::Ask;
 
-/// What a driver has to do. `ServerNext<&str>` borrows from the input, `ServerNext` owns its text.
+/// The driver's next action. `ServerNext<&str>` borrows from the input, `ServerNext` owns its text.
 #[derive(Debug)]
 pub enum ServerNext<S: AsRef<str> = String> {
-    /// Read more input. Everything written so far has been flushed.
+    /// Read more input. The output is empty.
     NeedInput,
-    /// Write the output buffer out, whole.
+    /// Write out the whole output.
     Flush,
     /// Answer this question with [`ServerSession::answer`](super::ServerSession::answer), before
     /// anything else is read.
     Ask(Ask<S>),
     /// A piece of content: this range of the input.
     Content(Range<usize>),
-    /// The content is not taken, for a reason that was found in it: what was handed out of it must be thrown away.
-    /// The rest is swallowed, and the reply follows the true end.
+    /// The content is refused because of what it contains. Throw away what was handed out of it.
+    /// The session swallows the rest and replies after the true end.
     ContentRefused(Refusal),
-    /// Content that was refused before has come to its end, or to that of a chunk of it; its reply is in the output.
+    /// Content that was refused has ended, or a chunk of it has. Its reply is in the output.
     ContentSwallowed,
-    /// The client has given up a message between two chunks: what was handed out of it must be thrown away.
+    /// The client has given up a message between two chunks. Throw away what was handed out of it.
     ContentAborted,
-    /// Write the output out, do a TLS handshake on a fresh input buffer, and call
-    /// [`ServerSession::tls_established`](super::ServerSession::tls_established). It has until
-    /// [`ServerSession::poll_timeout`](super::ServerSession::poll_timeout); when it fails, drop the connection.
+    /// Write the output, do a TLS handshake on an empty input buffer, and call
+    /// [`ServerSession::tls_established`](super::ServerSession::tls_established). The handshake has
+    /// until [`ServerSession::poll_timeout`](super::ServerSession::poll_timeout). If it fails, drop
+    /// the connection.
     StartTls,
-    /// Write the output out and close the connection.
+    /// Write the output and close the connection.
     Close(CloseReason),
 }
 
@@ -73,31 +74,38 @@ pub enum CloseReason {
     TooSlow,
     /// The application did not answer in time.
     NoVerdict,
-    /// Too many errors.
+    /// The client had more commands refused than
+    /// [`ServerLimits::errors`](super::ServerLimits::errors).
     TooManyErrors,
-    /// Too many commands that do no work.
-    TooManyJunkCommands,
-    /// Too many failed AUTH attempts.
+    /// The client sent more commands that do no work than
+    /// [`ServerLimits::idle_commands`](super::ServerLimits::idle_commands).
+    TooManyIdleCommands,
+    /// More AUTH attempts failed than
+    /// [`ServerLimits::auth_failures`](super::ServerLimits::auth_failures).
     TooManyAuthFailures,
-    /// A line without an end.
+    /// A line was longer than
+    /// [`ServerLimits::discarded_line`](super::ServerLimits::discarded_line).
     EndlessLine,
-    /// Something followed a command that has to be the last of its group (RFC 2920 section 3.1).
+    /// Octets followed a command that must end its group (RFC 2920 section 3.1).
     UnauthorizedPipelining,
-    /// Something came before the greeting (RFC 5321 section 4.3.1).
+    /// Octets came before the greeting (RFC 5321 section 4.3.1).
     EarlyTalker,
     /// Octets in clear followed STARTTLS (RFC 3207).
     ResidueBeforeTls,
     /// The client speaks another protocol.
     ForeignProtocol,
-    /// Nothing behind a line can be framed: it has a bare LF, or is a BDAT whose size cannot be read.
+    /// Nothing after a line can be framed: the line has a bare LF, or is a BDAT with an unreadable
+    /// size.
     Unframeable,
-    /// Content that is not taken goes on beyond the [limit](super::ServerLimits::discarded_content).
+    /// Refused content continued beyond
+    /// [`ServerLimits::discarded_content`](super::ServerLimits::discarded_content).
     EndlessContent,
 }
 
 /// How a connection stood when the client closed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ServerEof {
-    /// A transaction was under way; it is void.
+    /// A transaction was open. It is void.
     pub in_transaction: bool,
 }

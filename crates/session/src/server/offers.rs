@@ -1,4 +1,4 @@
-//! What is offered to EHLO, and which parameters belong to it.
+//! What EHLO offers, and which parameters belong to it.
 
 use alloc::string::String;
 use core::{fmt::Write as _, num::NonZeroU32};
@@ -6,23 +6,32 @@ use core::{fmt::Write as _, num::NonZeroU32};
 use posthaste_wire::{
     BodyType, Capability, Mail, Rcpt, Reply, ReplyCode,
     capability::{Limits, Words},
-    parameter::{DeliverBy, DeliverByMode, Hold},
+    parameter::{DateTime, DeliverBy, DeliverByMode, Hold},
 };
 
 use super::{Offers, ServerSession, replies};
+use crate::Tick;
 
 impl ServerSession {
     pub(super) fn may_offer_auth(&self) -> bool {
         !self.mechanisms().is_empty() && self.is_protected()
     }
 
-    /// Whether a password may cross this connection.
+    /// Returns `true` if a password may cross this connection.
     pub(super) fn is_protected(&self) -> bool {
         self.client.tls || self.settings.offers.auth_in_clear
     }
 
+    /// The longest hold: in seconds, and as a point in time. `None`: FUTURERELEASE is not offered.
+    fn longest_hold(&self, now: Tick) -> Option<(u32, DateTime)> {
+        let longest = self.settings.offers.future_release?;
+        let since_origin = i64::try_from(now.since_origin().as_secs()).unwrap_or(i64::MAX);
+        let latest = self.unix_origin?.saturating_add(since_origin).saturating_add(longest.into());
+        Some((longest, DateTime::from_unix_seconds(latest)?))
+    }
+
     /// The reply to HELO, or the capabilities to EHLO (RFC 5321 section 4.1.1.1).
-    pub(super) fn hello_reply(&self, extended: bool) -> Reply {
+    pub(super) fn hello_reply(&self, extended: bool, now: Tick) -> Reply {
         let mut text = String::from(self.settings.host_name.as_str());
         if extended {
             let offers = &self.settings.offers;
@@ -31,9 +40,10 @@ impl ServerSession {
                 rcpt_max: u32::try_from(self.settings.limits.recipients).ok().and_then(NonZeroU32::new),
                 ..Limits::default()
             };
+            let hold = self.longest_hold(now);
             let lines = [
                 Some(Capability::Pipelining),
-                Some(Capability::Size(self.settings.limits.message)),
+                Some(Capability::Size(self.settings.limits.message_size)),
                 Some(Capability::EightBitMime),
                 Some(Capability::EnhancedStatusCodes),
                 offers.smtputf8.then_some(Capability::SmtpUtf8),
@@ -44,9 +54,9 @@ impl ServerSession {
                 (offers.require_tls && self.client.tls).then_some(Capability::RequireTls),
                 auth.then_some(Capability::Auth(self.mechanisms().into())),
                 offers.deliver_by.map(|least| Capability::DeliverBy(Some(least).filter(|least| *least > 0))),
-                offers.future_release.as_ref().map(|most| Capability::FutureRelease {
-                    max_interval: most.max_interval,
-                    max_date_time: most.max_date_time.as_str(),
+                hold.as_ref().map(|(seconds, latest)| Capability::FutureRelease {
+                    max_interval: *seconds,
+                    max_date_time: latest.as_str(),
                 }),
                 offers
                     .mt_priority
@@ -64,8 +74,8 @@ impl ServerSession {
         Reply::new(ReplyCode::OK, None, &text)
     }
 
-    /// Why MAIL is not even asked about.
-    pub(super) fn mail_refusal(&self, mail: &Mail<&str>) -> Option<&'static Reply> {
+    /// Why MAIL is refused without asking the application.
+    pub(super) fn mail_refusal(&self, mail: &Mail<&str>, now: Tick) -> Option<&'static Reply> {
         let offers = &self.settings.offers;
         if offers.demand_tls && !self.client.tls {
             return Some(&replies::TLS_REQUIRED);
@@ -73,7 +83,7 @@ impl ServerSession {
         if offers.demand_auth && !self.client.authenticated {
             return Some(&replies::AUTH_REQUIRED);
         }
-        // A parameter that is used without its extension.
+        // Each parameter needs its extension.
         let uses = [
             (mail.smtputf8, offers.smtputf8),
             (mail.ret.is_some() || mail.envid.is_some(), offers.dsn),
@@ -81,7 +91,7 @@ impl ServerSession {
             (mail.body == Some(BodyType::BinaryMime), offers.binary_mime),
             (mail.require_tls, offers.require_tls && self.client.tls),
             (mail.by.is_some(), offers.deliver_by.is_some()),
-            (mail.hold.is_some(), offers.future_release.is_some()),
+            (mail.hold.is_some(), offers.future_release.is_some() && self.unix_origin.is_some()),
             (mail.mt_priority.is_some(), offers.mt_priority.is_some()),
             (mail.solicit.is_some(), offers.no_soliciting.is_some()),
             (mail.unknown().next().is_some(), false),
@@ -89,16 +99,21 @@ impl ServerSession {
         if uses.iter().any(|(used, offered)| *used && !offered) {
             return Some(&replies::UNKNOWN_PARAMETER);
         }
-        if mail.size.is_some_and(|size| size > self.settings.limits.message) {
+        if mail.size.is_some_and(|size| size > self.settings.limits.message_size) {
             return Some(replies::MESSAGE_TOO_LARGE.reply());
         }
         if mail.by.is_some_and(|by| is_too_soon(by, offers)) {
             return Some(&replies::BY_TOO_SOON);
         }
-        mail.hold.is_some_and(|hold| is_too_long(hold, offers)).then_some(&replies::HELD_TOO_LONG)
+        let is_too_long = match (mail.hold, self.longest_hold(now)) {
+            (Some(Hold::For(seconds)), Some((longest, _))) => seconds > longest,
+            (Some(Hold::Until(time)), Some((_, latest))) => time.unix_seconds() > latest.unix_seconds(),
+            (None, _) | (_, None) => false,
+        };
+        is_too_long.then_some(&replies::HELD_TOO_LONG)
     }
 
-    /// Why RCPT is not even asked about.
+    /// Why RCPT is refused without asking the application.
     pub(super) fn rcpt_refusal(&self, rcpt: &Rcpt<&str>) -> Option<&'static Reply> {
         let offers = &self.settings.offers;
         let uses = [
@@ -110,17 +125,8 @@ impl ServerSession {
     }
 }
 
-/// Whether less time is given than the least that is offered (RFC 2852 section 3).
+/// Returns `true` if the client gives less time than the offered minimum (RFC 2852 section 3).
 fn is_too_soon(by: DeliverBy, offers: &Offers) -> bool {
     let least = offers.deliver_by.unwrap_or(0);
     by.mode == DeliverByMode::Return && u32::try_from(by.seconds).unwrap_or(0) < least
-}
-
-/// Whether it is to be held for longer than is offered (RFC 4865 section 4.2).
-fn is_too_long(hold: Hold<&str>, offers: &Offers) -> bool {
-    let Some(most) = &offers.future_release else { return false };
-    match hold {
-        Hold::For(seconds) => seconds > most.max_interval,
-        Hold::Until(time) => time.unix_seconds() > most.max_date_time.unix_seconds(),
-    }
 }

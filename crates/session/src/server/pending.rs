@@ -1,4 +1,4 @@
-//! What has to be reported before anything else is read.
+//! What is reported before anything else is read.
 
 use bytes::BytesMut;
 use posthaste_wire::Reply;
@@ -10,12 +10,12 @@ use crate::{Tick, table::Exchange};
 pub(super) enum Pending {
     /// The question about the connection.
     Greeting,
-    /// The greeting itself, not before that time.
+    /// The greeting, delayed until this time.
     Greet(Reply, Tick),
-    /// 354, which is said only once nothing has come before it.
+    /// 354. It is said only if no octet of the client came before it.
     StartInput,
     StartTls,
-    /// The end of content that a fault was found in at the very end.
+    /// The end of content whose last octets had a fault.
     ContentEnd,
     Close(CloseReason),
 }
@@ -47,7 +47,8 @@ impl ServerSession {
                 self.say(&replies::START_INPUT, out);
                 None
             }
-            // Came in while the question was open: as unauthorized as what came with DATA itself.
+            // These octets came while the question was open, as unauthorized as octets with DATA
+            // itself.
             Pending::StartInput => {
                 self.say(&replies::UNAUTHORIZED_PIPELINING, out);
                 self.end();
@@ -59,7 +60,8 @@ impl ServerSession {
                 Some(ServerNext::StartTls)
             }
             Pending::StartTls => {
-                // Came in between the reply and the handshake: never to be read as if it had come through TLS.
+                // These octets came between the reply and the handshake. They must not count as
+                // sent through TLS.
                 out.clear();
                 self.end();
                 Some(ServerNext::Close(CloseReason::ResidueBeforeTls))

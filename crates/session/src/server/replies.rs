@@ -1,4 +1,5 @@
-//! The session's own replies, each with the enhanced code that RFC 3463 and RFC 5248 register for it.
+//! The session's own replies, each with the enhanced code that RFC 3463 and RFC 5248 register for
+//! it.
 
 use posthaste_wire::{Refusal, Reply, refusal};
 

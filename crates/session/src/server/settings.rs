@@ -4,48 +4,56 @@ use alloc::string::String;
 use core::time::Duration;
 
 use posthaste_wire::{
-    MechanismSet,
+    Domain, MechanismSet,
     command::{MAX_AUTH_LINE, MAX_COMMAND_LINE},
-    parameter::DateTime,
 };
 
-/// The settings of a server session; many sessions share one value.
+/// The settings of a server session. Many sessions share one value.
+///
+/// Start from [`new`](Self::new) and assign what differs.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ServerSettings {
-    /// Our name in the greeting and in the reply to EHLO.
-    pub host_name: String,
-    /// Which protocol is spoken. Default: SMTP.
+    /// The server's name in the greeting and in the reply to EHLO. Write an internationalized name
+    /// in A-labels.
+    pub host_name: Domain,
+    /// The protocol. Default: SMTP.
     pub protocol: Protocol,
-    /// What is offered and demanded.
+    /// What the server offers and demands.
     pub offers: Offers,
-    /// How much is taken.
+    /// How much the server takes.
     pub limits: ServerLimits,
-    /// How long is waited.
+    /// How long the server waits.
     pub timeouts: ServerTimeouts,
-    /// What is taken though the grammar does not have it.
+    /// Which departures from the grammar are accepted.
     pub tolerance: Tolerance,
 }
 
-/// What is taken though the grammar of RFC 5321 does not have it, since clients say it and no harm follows. Everything else
+/// Departures from the grammar of RFC 5321 that clients make and that do no harm. Everything else
 /// that is malformed is refused.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Tolerance {
-    /// Local parts with dots at their ends or next to each other, outside quotes: `a..b@example.org`, as mobile providers have
-    /// given out. They go on as they came. Default: on. Off: 501.
+    /// Accepts local parts with dots at their ends or next to each other, outside quotes:
+    /// `a..b@example.org`. Mobile providers have given out such addresses. They are passed on
+    /// unchanged. Default: on. Off: 501.
     pub dots: bool,
-    /// Any argument of EHLO, HELO and LHLO, also none, as old mail programs say it: blanks, ISO 8859-1, more than 255 octets.
-    /// The application gets what [`EhloName::lossy`](posthaste_wire::EhloName::lossy) makes of it, which cannot break a line.
-    /// Control characters are refused in any case. Default: off, since a server that takes mail from other servers loses
-    /// nothing by that; switch it on for submission. Off: 501, or 500 for what is not UTF-8.
+    /// Accepts any argument of EHLO, HELO and LHLO, or none: blanks, ISO 8859-1, more than 255
+    /// octets. Old mail programs send such names. The application gets what
+    /// [`EhloName::lossy`](posthaste_wire::EhloName::lossy) makes of it, which cannot break a line.
+    /// Control characters are always refused.
+    ///
+    /// Default: off. Switch it on for submission; a server that takes mail from other servers does
+    /// not need it. Off: 501, or 500 for what is not UTF-8.
     pub hello: bool,
 }
 
-/// How a connection stands when its session starts.
+/// How the connection stands when a session starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
-    /// In clear.
+    /// TLS is not up.
     Plain,
-    /// TLS is up (RFC 8314), by the driver or by a proxy before it.
+    /// TLS is up (RFC 8314), through the driver or a proxy before it.
     Tls,
 }
 
@@ -55,18 +63,21 @@ pub enum Protocol {
     /// SMTP (RFC 5321): EHLO or HELO, and one reply to a message.
     #[default]
     Smtp,
-    /// LMTP (RFC 2033): LHLO, and one reply to a message for each recipient that was accepted. Not on port 25.
+    /// LMTP (RFC 2033): LHLO, and one reply to a message for each accepted recipient. Not on port
+    /// 25.
     Lmtp,
 }
 
-/// What a server offers and demands. PIPELINING, SIZE, 8BITMIME and ENHANCEDSTATUSCODES are always offered.
+/// What a server offers and demands. It always offers PIPELINING, SIZE, 8BITMIME and
+/// ENHANCEDSTATUSCODES.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Offers {
-    /// STARTTLS. Default: off, since it needs a certificate.
+    /// STARTTLS. Default: off, because it needs a certificate.
     pub starttls: bool,
     /// The SASL mechanisms. Default: none.
     pub auth: MechanismSet,
-    /// AUTH without TLS too. Default: off; the passwords would cross the network in clear.
+    /// AUTH without TLS. Default: off, because passwords would cross the network in clear.
     pub auth_in_clear: bool,
     /// SMTPUTF8 (RFC 6531). Default: off.
     pub smtputf8: bool,
@@ -74,26 +85,32 @@ pub struct Offers {
     pub dsn: bool,
     /// CHUNKING (RFC 3030): BDAT beside DATA. Default: off.
     pub chunking: bool,
-    /// BINARYMIME (RFC 3030), which offers CHUNKING too: content of any octets, which an application has to keep as they
-    /// are. Default: off.
+    /// BINARYMIME (RFC 3030): content of any octets, which the application must keep unchanged. It
+    /// offers CHUNKING too. Default: off.
     pub binary_mime: bool,
-    /// REQUIRETLS (RFC 8689), inside TLS only. Default: off, since whoever offers it must not relay without verified TLS.
+    /// REQUIRETLS (RFC 8689), inside TLS only. Default: off, because a server that offers it must
+    /// not relay without verified TLS.
     pub require_tls: bool,
-    /// DELIVERBY (RFC 2852), with the least time in seconds that may be asked for in mode R; 0 for none. Default: off.
+    /// DELIVERBY (RFC 2852): the least time in seconds that a client may ask for in mode R; 0 for
+    /// no minimum. Default: off.
     pub deliver_by: Option<u32>,
-    /// FUTURERELEASE (RFC 4865), for submission. Default: off.
-    pub future_release: Option<FutureRelease>,
-    /// MT-PRIORITY (RFC 6710), with the name of the profile, which may be empty. Default: off.
+    /// FUTURERELEASE (RFC 4865), for submission: the most seconds for which a message may be held.
+    /// It bounds HOLDFOR, and HOLDUNTIL counted from the command. Beyond it: 501. Default: off.
+    ///
+    /// Only a session that knows the [wall-clock time](super::ServerSession::set_wall_clock) offers
+    /// it.
+    pub future_release: Option<u32>,
+    /// MT-PRIORITY (RFC 6710): the name of the profile, which may be empty. Default: off.
     pub mt_priority: Option<String>,
     /// RRVS (RFC 7293). Default: off.
     pub rrvs: bool,
-    /// NO-SOLICITING (RFC 3865), with the solicitation class keywords that are refused, which may be none; what SOLICIT says
-    /// is for the application to look at. Default: off.
+    /// NO-SOLICITING (RFC 3865): the solicitation class keywords that are refused, which may be
+    /// none. The application checks SOLICIT. Default: off.
     pub no_soliciting: Option<String>,
-    /// LIMITS (RFC 9422): says how many recipients a transaction may have. Default: off.
+    /// LIMITS (RFC 9422): announces how many recipients a transaction may have. Default: off.
     pub limits: bool,
-    /// VRFY, EXPN, HELP, ETRN and every verb that this crate does not know are [asked](super::Ask::Other) about. Default:
-    /// off; VRFY gets a 252 then, HELP a 214, the others a 500 or 502.
+    /// [Asks](super::Ask::Other) the application about VRFY, EXPN, HELP, ETRN and unknown verbs.
+    /// Default: off; the session answers 252 to VRFY, 214 to HELP, and 500 or 502 to the others.
     pub other_commands: bool,
     /// MAIL needs TLS. Default: off, as RFC 3207 section 4 demands of a public server on port 25.
     pub demand_tls: bool,
@@ -101,92 +118,93 @@ pub struct Offers {
     pub demand_auth: bool,
 }
 
-/// How long a message may be held before it is released (RFC 4865 section 3).
-#[derive(Debug, Clone)]
-pub struct FutureRelease {
-    /// The longest HOLDFOR, in seconds.
-    pub max_interval: u32,
-    /// The latest HOLDUNTIL.
-    pub max_date_time: DateTime,
-}
-
 /// How much a session takes.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ServerLimits {
-    /// Octets of a command line with CRLF. Default 2,048: RFC 5321's 512, RFC 3461's 1,036 and every other extension.
-    /// Beyond it: 500, and the line is thrown away unread.
+    /// Octets of a command line with CRLF. Default 2,048: RFC 5321's 512, RFC 3461's 1,036 and
+    /// every other extension. Beyond it: 500, and the line is thrown away unread.
     pub command_line: usize,
     /// Octets of a SASL response with CRLF. Default 12,288 (RFC 4954 section 4). Beyond it: 500.
     pub auth_line: usize,
-    /// Octets of an over-long line that are thrown away. Default 64 KiB. Beyond it: 421 and the end.
-    pub discarded: usize,
-    /// Octets of a line of content without CRLF. Default 998 (RFC 5321 section 4.5.3.1.6). Beyond it: 550 after the
-    /// end of the content.
+    /// Octets of an over-long line that are thrown away. Default 64 KiB. Beyond it: 421 and the
+    /// end.
+    pub discarded_line: usize,
+    /// Octets of a line of content without CRLF. Default 998 (RFC 5321 section 4.5.3.1.6). Beyond
+    /// it: 550 after the end of the content.
     pub text_line: usize,
-    /// Octets of a message, offered as SIZE. Default 50 MiB. Beyond it: 552 to MAIL, or after the end of the content.
-    pub message: u64,
-    /// Octets of content beyond [`message`](Self::message) that are swallowed, so that the client hears its refusal behind the true
-    /// end. Default 1 GiB. Beyond it: 552 and the end.
+    /// Octets of a message, offered as SIZE. Default 50 MiB. Beyond it: 552 to MAIL, or after the
+    /// end of the content.
+    pub message_size: u64,
+    /// Octets of content beyond [`message_size`](Self::message_size) that are swallowed, so that
+    /// the client reads its refusal after the true end. Default 1 GiB. Beyond it: 552 and the end.
     pub discarded_content: u64,
-    /// Recipients of a transaction. Default 1,000; RFC 5321 section 4.5.3.1.8 asks for 100. Beyond it: 452; when as many
-    /// again have got a 4yz reply, each further one counts as an error.
+    /// Recipients of a transaction. Default 1,000; RFC 5321 section 4.5.3.1.8 asks for 100. Beyond
+    /// it: 452. As many again may get a 4yz reply; each further one counts as an error.
     pub recipients: usize,
-    /// Refused commands in a session. Default 20, as others have it. Beyond it: 421 and the end.
+    /// Refused commands of a session. Default 20, as other servers have it. Beyond it: 421 and the
+    /// end.
     pub errors: u32,
-    /// Commands that do no work (NOOP, RSET, VRFY, HELP, EHLO; chunks of no octets but the last; MAIL, DATA and messages that
-    /// the application put off) since the last message. Default 100, enough for a monitor that asks once in a while.
-    /// Beyond it: 421 and the end.
-    pub junk_commands: u32,
+    /// Commands that do no work since the last message: NOOP, RSET, VRFY, HELP, EHLO, empty chunks
+    /// but the last, and MAIL, DATA and messages that the application put off. Default 100, enough
+    /// for a monitor. Beyond it: 421 and the end.
+    pub idle_commands: u32,
     /// Failed AUTH attempts in a session. Default 3. Beyond it: 421 and the end.
     pub auth_failures: u32,
-    /// Whether octets behind DATA, before its 354, end the session with 554 (RFC 2920 section 3.1). Default on.
+    /// Ends the session with 554 if octets follow DATA before its 354 (RFC 2920 section 3.1).
+    /// Default: on.
     pub forbid_unauthorized_pipelining: bool,
-    /// Whether octets before the greeting end the session with 554 (RFC 5321 section 4.3.1 has a client wait for it).
-    /// Default on; they are only seen when there is a [delay](ServerTimeouts::greeting_delay).
+    /// Ends the session with 554 if octets come before the greeting (RFC 5321 section 4.3.1).
+    /// Default: on. It needs a [delay](ServerTimeouts::greeting_delay).
     pub forbid_early_talking: bool,
 }
 
-/// How long a session waits. RFC 5321 section 4.5.3.2.7 asks a server to wait at least 5 minutes for a command. A session that is
-/// [hurried](super::ServerSession::hurry) has a tenth of each, but for the greeting's delay, the verdict and the session.
+/// How long a session waits. RFC 5321 section 4.5.3.2.7 asks for at least 5 minutes for a command.
+///
+/// A [hurried](super::ServerSession::hurry) session has a tenth of each time, except of the
+/// greeting's delay, the verdict and the session.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ServerTimeouts {
-    /// How long the greeting is kept back to see whether the client waits for it. Default 0; a few seconds turn away
-    /// programs that only pretend to speak SMTP.
+    /// How long the greeting is delayed to see if the client waits for it. Default 0. A few seconds
+    /// turn away programs that only imitate SMTP.
     pub greeting_delay: Duration,
     /// For a command. Default 5 minutes. Beyond it: 421 and the end, as for each of these.
     pub command: Duration,
-    /// For the rest of a line, from its first octet on. Default 1 minute: programs write whole lines, so this is what the
-    /// network may need, and a line that comes octet by octet holds the session no longer.
+    /// For a line, from its first octet. Default 1 minute, because programs write whole lines. A
+    /// line that arrives octet by octet gets no more.
     pub line: Duration,
     /// For a SASL response. Default 1 minute.
     pub auth: Duration,
     /// For the next octets of content. Default 3 minutes.
     pub content_block: Duration,
-    /// The least octets of content a second, counted over the time that the client was waited for. Default 100; 0 switches it
-    /// off. Content may lag behind by a minute, and by what it was faster before, 5 minutes at most: a burst pays for no
-    /// hours of silence. Beyond it: 421 and the end.
+    /// The least octets of content a second, counted while the session waits for the client.
+    /// Default 100; 0 switches it off. Content may fall behind by 1 minute. A fast start adds at
+    /// most 5 minutes, so that a burst does not pay for hours of silence. Beyond it: 421 and the
+    /// end.
     pub minimum_rate: u32,
-    /// From one message to the end of the next one's commands, up to its content. Default 20 minutes: a session that does
-    /// not send mail makes room for others, however it passes its time. Beyond it: 421 and the end.
+    /// From one message to the content of the next. Default 20 minutes, because a session that
+    /// sends no mail takes the place of others. Beyond it: 421 and the end.
     pub message: Duration,
     /// For the application's verdict. Default 5 minutes.
     pub verdict: Duration,
-    /// For one write of the output; the driver keeps this one. Default 5 minutes.
+    /// For one write of the output. The driver keeps this bound. Default 5 minutes.
     pub write: Duration,
-    /// For a TLS handshake, behind STARTTLS or, which the driver sees to, before the greeting. Default 30 seconds: it takes no
-    /// more than a few round trips. Beyond it: the end, without a reply, which nobody could read.
+    /// For a TLS handshake, after STARTTLS or before the greeting; the driver keeps the latter
+    /// bound. Default 30 seconds, since it takes a few round trips. Beyond it: the end without a
+    /// reply, which the client could not read.
     pub handshake: Duration,
-    /// For the whole session. Default 24 hours, which RFC 5321 leaves to the server: the other limits bound each wait and
-    /// not their number. Beyond it: 421 and the end, as soon as no question is open; content that still comes is not waited
-    /// for, the client has to send it again.
+    /// For the whole session. Default 24 hours; RFC 5321 leaves it to the server. The other limits
+    /// bound each wait and not their number. Beyond it: 421 and the end, as soon as no question is
+    /// open. Content is cut off, and the client has to send it again.
     pub session: Duration,
 }
 
 impl ServerSettings {
-    /// The defaults, under this name.
-    pub fn new(host_name: impl Into<String>) -> Self {
+    /// The defaults, under this name: a domain or an address literal.
+    pub fn new(host_name: Domain) -> Self {
         Self {
-            host_name: host_name.into(),
+            host_name,
             protocol: Protocol::default(),
             offers: Offers::default(),
             limits: ServerLimits::default(),
@@ -207,13 +225,13 @@ impl Default for ServerLimits {
         Self {
             command_line: MAX_COMMAND_LINE,
             auth_line: MAX_AUTH_LINE,
-            discarded: 64 * 1_024,
+            discarded_line: 64 * 1_024,
             text_line: 998,
-            message: 50 * 1_024 * 1_024,
+            message_size: 50 * 1_024 * 1_024,
             discarded_content: 1_024 * 1_024 * 1_024,
             recipients: 1_000,
             errors: 20,
-            junk_commands: 100,
+            idle_commands: 100,
             auth_failures: 3,
             forbid_unauthorized_pipelining: true,
             forbid_early_talking: true,

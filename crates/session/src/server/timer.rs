@@ -1,37 +1,38 @@
-//! Who is waited for, since when, and until when.
+//! How long the client is waited for.
 
 use core::time::Duration;
 
 use crate::Tick;
 
-/// The peer's clock: it runs only between a `NeedInput` and the next input.
+/// The client's clock. It runs only between a `NeedInput` and the next input.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Timer {
-    /// Since when it runs.
+    /// When the current wait began. `None`: the clock stands still.
     waiting: Option<Tick>,
-    /// Since when the peer has the turn, and for how long: for a frame, or for the next octets of content.
+    /// When the client's turn began, and how long it may take: for a frame, or for more content.
     turn: Option<(Tick, Duration)>,
-    /// Since when a line has begun, and how long it may take: more octets of it move nothing.
+    /// When the current line began, and how long it may take. More octets of it do not move the
+    /// end.
     line: Option<(Tick, Duration)>,
-    /// How many octets were shown and not consumed when the wait began.
+    /// Octets that were shown and not consumed when the wait began.
     shown: usize,
-    /// For how long the peer was waited for since content was last looked at.
+    /// Time waited since the rate of content was checked last.
     waited: Duration,
-    /// How much longer than the minimum rate allows the content may take, in microseconds.
+    /// How far the content may fall behind the minimum rate, in microseconds.
     slack: i64,
-    /// Everything has a tenth of its time.
+    /// Every wait is shortened to a tenth.
     hurried: bool,
 }
 
-/// What content may lag behind the minimum rate at its start.
+/// How far content may be behind the minimum rate at its start.
 const GRACE: i64 = 60_000_000;
-/// What content may lag behind after it has come fast for a while: the octets of a burst last for no longer.
+/// How far content may be behind after a burst: fast octets pay for at most this much silence.
 const MOST_SLACK: i64 = 300_000_000;
-/// What a hurried session divides its times by.
+/// The divisor of the waits of a hurried session.
 const HURRY: u32 = 10;
 
 impl Timer {
-    /// `line` is the time for a line of which there are octets.
+    /// `line`: the time for a line that has begun.
     pub(super) fn wait_for_peer(
         &mut self,
         now: Tick,
@@ -40,7 +41,7 @@ impl Timer {
         line: Option<Duration>,
         shown: usize,
     ) {
-        // Asking again without new input gives the peer no more time.
+        // A second call without new input gives the client no more time.
         if self.waiting.is_some() {
             return;
         }
@@ -58,7 +59,7 @@ impl Timer {
         self.turn = Some((now, timeout));
         self.line = None;
         self.waiting = Some(now);
-        // What comes is none of ours until it is over.
+        // Until it ends, every octet belongs to the handshake.
         self.shown = 0;
     }
 
@@ -84,7 +85,7 @@ impl Timer {
         self.slack = GRACE;
     }
 
-    /// Counts octets of content that have come.
+    /// Counts octets of content that arrived.
     pub(super) fn content_is_too_slow(&mut self, octets: u64, minimum_rate: u32) -> bool {
         let rate = u64::from(minimum_rate).saturating_mul(if self.hurried { HURRY.into() } else { 1 });
         let waited = i64::try_from(core::mem::take(&mut self.waited).as_micros()).unwrap_or(i64::MAX);
@@ -98,7 +99,7 @@ impl Timer {
         self.hurried = hurried;
     }
 
-    /// A time of the settings, as this session has it.
+    /// A time of the settings, shortened if the session is hurried.
     pub(super) fn scaled(&self, time: Duration) -> Duration {
         if self.hurried { time / HURRY } else { time }
     }

@@ -9,7 +9,7 @@ use posthaste_wire::{Accepted, Refusal, Reply, ReplyCode};
 use super::{CloseReason, Pending, Protocol, Question, Replies, ServerSession, Verdict, replies};
 use crate::{
     ApiMisuse, MAX_OUTPUT, Tick,
-    table::{Exchange, Outcome},
+    table::{Exchange, ReplyClass},
 };
 
 impl ServerSession {
@@ -34,42 +34,48 @@ impl ServerSession {
                 Reply::new(ReplyCode::CHALLENGE, None, &STANDARD.encode(challenge))
             }
             Verdict::Each(decisions) if self.takes_each(about, &decisions) => {
-                self.counters.junk = 0;
+                self.counters.idle = 0;
                 self.without_message = now;
                 self.question = None;
-                self.advance(about, Outcome::Positive);
+                self.advance(about, ReplyClass::Positive);
                 self.saying = Some(Replies::Each(decisions.into_iter()));
                 self.drain(out);
                 self.check_budgets(out);
                 return Ok(());
             }
             Verdict::Challenge(_) | Verdict::Each(_) => return Err(ApiMisuse::Verdict),
-            // The octets of a chunk come in any case: nothing is said before they have.
-            Verdict::Accept(_) if about == Exchange::Chunk => return Ok(self.chunk_decided(None)),
-            Verdict::Refuse(refusal) if about == Exchange::Chunk => return Ok(self.chunk_decided(Some(refusal))),
-            Verdict::Accept(accepted) => self.accepted(question, accepted),
+            // The octets of a chunk come in any case, so the reply waits for their end.
+            Verdict::Accept(_) if about == Exchange::Chunk => {
+                self.chunk_decided(None);
+                return Ok(());
+            }
+            Verdict::Refuse(refusal) if about == Exchange::Chunk => {
+                self.chunk_decided(Some(refusal));
+                return Ok(());
+            }
+            Verdict::Accept(accepted) => self.accepted(question, accepted, now),
             Verdict::Refuse(refusal) => {
                 self.refused(about, &refusal);
                 refusal.into()
             }
         };
         self.question = None;
-        // The transaction is over after this.
+        // Read now: the transaction ends with the advance.
         let recipients = self.transaction.recipients;
-        let outcome = Outcome::from(reply.code());
-        self.advance(about, outcome);
+        let class = ReplyClass::from(reply.code());
+        self.advance(about, class);
         let delay = self.settings.timeouts.greeting_delay;
         match about {
-            Exchange::Greeting if outcome == Outcome::Positive && !delay.is_zero() => {
+            Exchange::Greeting if class == ReplyClass::Positive && !delay.is_zero() => {
                 self.pending = Some(Pending::Greet(reply, now + delay));
                 return Ok(());
             }
-            Exchange::Data if outcome == Outcome::Intermediate => {
+            Exchange::Data if class == ReplyClass::Intermediate => {
                 self.content_starts();
                 self.pending = Some(Pending::StartInput);
                 return Ok(());
             }
-            Exchange::Auth | Exchange::AuthResponse if outcome != Outcome::Intermediate => self.auth_ended(),
+            Exchange::Auth | Exchange::AuthResponse if class != ReplyClass::Intermediate => self.auth_ended(),
             Exchange::EndOfData => self.without_message = now,
             _ => {}
         }
@@ -83,7 +89,7 @@ impl ServerSession {
         Ok(())
     }
 
-    /// Says what is left of the replies to a message, as far as the output has room.
+    /// Says the remaining replies to a message, as far as the output has room.
     pub(super) fn drain(&mut self, out: &mut BytesMut) {
         while out.len() < MAX_OUTPUT
             && let Some(replies) = &mut self.saying
@@ -101,7 +107,8 @@ impl ServerSession {
         }
     }
 
-    /// Returns `true` for one verdict for each recipient of a message (RFC 2033 section 4.2).
+    /// Returns `true` if there is one decision for each recipient of a message (RFC 2033 section
+    /// 4.2).
     fn takes_each(&self, about: Exchange, decisions: &[Result<Accepted, Refusal>]) -> bool {
         about == Exchange::EndOfData
             && self.settings.protocol == Protocol::Lmtp
@@ -111,12 +118,12 @@ impl ServerSession {
     /// The first chunk of a message may come.
     fn chunk_decided(&mut self, refusal: Option<Refusal>) {
         self.question = None;
-        self.advance(Exchange::Chunk, Outcome::Intermediate);
+        self.advance(Exchange::Chunk, ReplyClass::Intermediate);
         self.content_starts();
         self.transaction.refusal = refusal;
     }
 
-    fn accepted(&mut self, question: Question, accepted: Option<Accepted>) -> Reply {
+    fn accepted(&mut self, question: Question, accepted: Option<Accepted>, now: Tick) -> Reply {
         let own = match question.about {
             Exchange::Greeting => {
                 let name = &self.settings.host_name;
@@ -131,7 +138,7 @@ impl ServerSession {
             }
             Exchange::Hello => {
                 self.client.extended = question.extended;
-                return accepted.map_or_else(|| self.hello_reply(question.extended), Reply::from);
+                return accepted.map_or_else(|| self.hello_reply(question.extended, now), Reply::from);
             }
             Exchange::Auth | Exchange::AuthResponse => {
                 self.client.authenticated = true;
@@ -144,8 +151,9 @@ impl ServerSession {
             }
             Exchange::Data => return replies::START_INPUT.clone(),
             Exchange::EndOfData => {
-                // A client that sends mail does work: its junk commands are those since the last message.
-                self.counters.junk = 0;
+                // A client that sends mail does work: only commands since the last message count as
+                // idle.
+                self.counters.idle = 0;
                 &replies::QUEUED
             }
             Exchange::Chunk
@@ -163,12 +171,12 @@ impl ServerSession {
             Exchange::Greeting => self.close(CloseReason::Application),
             Exchange::Auth | Exchange::AuthResponse => self.auth_failed(),
             Exchange::Hello => {}
-            // A permanent refusal is the client's mistake; guessing recipients is what the budget is for.
+            // A permanent refusal counts as the client's error. That bounds guessing of recipients.
             _ if refusal.is_permanent() => self.count_error(),
             Exchange::Rcpt => self.recipient_put_off(),
-            // Trying again at once does no work.
+            // An immediate retry does no work.
             Exchange::Mail | Exchange::Data | Exchange::EndOfData => {
-                self.counters.junk = self.counters.junk.saturating_add(1);
+                self.counters.idle = self.counters.idle.saturating_add(1);
             }
             Exchange::Chunk
             | Exchange::Reset
@@ -185,7 +193,8 @@ impl ServerSession {
         self.count_error();
     }
 
-    /// A recipient has to wait, which is no mistake. That there are more of these than a transaction takes is one.
+    /// A recipient has to wait, which is no error. More of them than a transaction may have are
+    /// errors.
     pub(super) fn recipient_put_off(&mut self) {
         self.transaction.put_off = self.transaction.put_off.saturating_add(1);
         if self.transaction.put_off > self.settings.limits.recipients {

@@ -1,5 +1,6 @@
-//! Steps in any order, against the model. Every step has a place in every state, so proptest shrinks a run that fails by
-//! leaving steps out and by making letters, portions and times smaller; that asks for no more machinery than its `vec`.
+//! Steps in any order, against the model. Every step is possible in every state, so proptest
+//! shrinks a failed run by leaving steps out and by making letters, portions and times smaller. Its
+//! `vec` is enough for that.
 
 use posthaste_testkit::{
     choices::Choices,
@@ -24,12 +25,12 @@ fn setup() -> impl Strategy<Value = Setup> {
     })
 }
 
-/// 250 mostly.
+/// Mostly 250.
 fn code() -> impl Strategy<Value = u16> {
     prop_oneof![6 => Just(250_u16), 1 => Just(450), 1 => Just(550)]
 }
 
-/// Content of lines that DATA takes, with dots where they hurt.
+/// Lines that DATA takes, with dots in critical places.
 fn text() -> impl Strategy<Value = Vec<u8>> {
     let line = vec(prop_oneof![2 => Just(b'.'), 5 => 1_u8..=255], 0..20)
         .prop_map(|line| line.into_iter().filter(|octet| !matches!(octet, b'\r' | b'\n')).collect::<Vec<u8>>());
@@ -64,7 +65,7 @@ fn portion() -> impl Strategy<Value = usize> {
     prop_oneof![1..4_usize, 1..80_usize, Just(4_096)]
 }
 
-/// Steps that let the connection live.
+/// Steps that keep the connection alive.
 fn harmless(lmtp: bool) -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => portion().prop_map(Step::Act),
@@ -77,7 +78,7 @@ fn harmless(lmtp: bool) -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Steps that may end it.
+/// Steps that may end the connection.
 fn harmful() -> impl Strategy<Value = Step> {
     let fault = select(vec![Fault::End, Fault::Reset, Fault::Silence]);
     prop_oneof![
@@ -101,7 +102,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn without_a_fault_everybody_is_told_everything(
+    fn without_a_fault_the_client_is_told_every_outcome(
         (setup, steps) in setup().prop_flat_map(|setup| (Just(setup), vec(harmless(setup.lmtp), 0..160))), seed: u64
     ) {
         prop_assert!(!run(setup, steps, seed).is_disturbed());

@@ -1,4 +1,4 @@
-//! Some dialogues with the connection failing at every octet of either direction, in every way.
+//! Dialogues in which the connection fails at every octet of either direction, in every way.
 
 use posthaste_testkit::{
     choices::Choices,
@@ -10,7 +10,7 @@ use posthaste_wire::Mechanism;
 const PLAIN: Setup = Setup { lmtp: false, tls: false, mechanism: None, pipelined: true };
 const IN_CHUNKS: Way = Way::Chunks { octets: 9, binary: false, end_apart: false };
 
-/// Tries a dialogue, first as it is and then with every fault at every octet.
+/// Runs a dialogue without a fault, and then with every fault at every octet.
 fn try_all(setup: Setup, letters: &[Letter]) {
     let mut runs = 0;
     let mut in_doubt = 0;
@@ -42,7 +42,7 @@ fn try_all(setup: Setup, letters: &[Letter]) {
 }
 
 #[test]
-fn two_messages_by_data() {
+fn two_messages_by_data_survive_a_fault_at_every_octet() {
     let second = Letter { recipients: vec![250, 550, 250], ..Letter::new(3, b"..second\r\n", Way::Data) };
     for pipelined in [true, false] {
         try_all(Setup { pipelined, ..PLAIN }, &[Letter::new(1, b"first\r\n", Way::Data), second.clone()]);
@@ -50,20 +50,20 @@ fn two_messages_by_data() {
 }
 
 #[test]
-fn chunks() {
+fn messages_in_chunks_survive_a_fault_at_every_octet() {
     let binary = Way::Chunks { octets: 7, binary: true, end_apart: true };
     let letters = [Letter::new(2, b"three chunks of it\r\n", IN_CHUNKS), Letter::new(1, b"\r\n.\r\n\0\n\r", binary)];
     try_all(PLAIN, &letters);
 }
 
 #[test]
-fn lmtp_with_a_verdict_for_each_recipient() {
+fn lmtp_with_a_verdict_for_each_recipient_survives_a_fault_at_every_octet() {
     let letter = |way| Letter { end: vec![250, 450, 250], ..Letter::new(3, b"text\r\n", way) };
     try_all(Setup { lmtp: true, ..PLAIN }, &[letter(Way::Data), letter(IN_CHUNKS)]);
 }
 
 #[test]
-fn starttls_and_auth() {
+fn starttls_and_auth_survive_a_fault_at_every_octet() {
     for mechanism in [Mechanism::Plain, Mechanism::Login] {
         let setup = Setup { tls: true, mechanism: Some(mechanism), ..PLAIN };
         try_all(setup, &[Letter::new(1, b"text\r\n", Way::Data)]);
@@ -71,7 +71,7 @@ fn starttls_and_auth() {
 }
 
 #[test]
-fn refusals() {
+fn refusals_survive_a_fault_at_every_octet() {
     let text: &[u8] = b"refused\r\n";
     let letters = [
         Letter { mail: 550, ..Letter::new(1, text, Way::Data) },

@@ -1,5 +1,5 @@
-//! A client and a server back to back: N messages in are the same N out, whatever happens between them. What must hold
-//! is with [`posthaste_testkit::pair`], together with the model.
+//! A client and a server back to back: N messages in are the same N out.
+//! [`posthaste_testkit::pair`] has the model and the invariants.
 
 mod any_steps;
 mod every_octet;

@@ -26,7 +26,7 @@ const ALL: &[Mechanism] = &[
     Mechanism::ScramSha256Plus,
 ];
 
-/// Whatever SASLprep takes, of many scripts: PLAIN and LOGIN carry it too.
+/// A name that SASLprep takes, of many scripts. PLAIN and LOGIN carry it too.
 fn word() -> impl Strategy<Value = String> {
     prop_oneof![
         "[ -~]{1,30}",
@@ -87,7 +87,7 @@ fn every_mechanism_logs_in_with_an_initial_response_and_without() {
             let (mut client, mut server) = (client(mechanism), server(mechanism));
             let said = converse(&mut client, &mut server, &mut Application::new(USER, PASSWORD), initial);
             assert_eq!(said, Ok(who.into()), "{mechanism}, {initial}");
-            // It is over for both.
+            // The exchange is over for both.
             assert!(server.respond(b"").is_err(), "{mechanism}");
             assert!(server.decide(Ok("root".into())).is_err(), "{mechanism}");
         }
@@ -143,8 +143,8 @@ fn a_channel_binding_has_to_be_the_same_on_both_sides() {
 }
 
 #[test]
-fn a_list_without_plus_is_found_out_where_both_sides_have_it() {
-    // Somebody has shortened what the server offers to this.
+fn a_list_without_plus_is_detected_if_both_sides_have_plus() {
+    // An attacker has shortened the server's list to this.
     let offered = MechanismSet::of(&[Mechanism::ScramSha256]);
     for (clients, servers, result) in [
         (true, true, Err(Failure::Refused(SaslError::TooWeak))),

@@ -1,4 +1,4 @@
-//! Which mechanism a client takes.
+//! The mechanism that a client chooses.
 
 use posthaste_session::sasl::{ChooseError, ClientCredentials, ClientMechanism, Credentials, Protection, Strength};
 use posthaste_wire::{
@@ -10,7 +10,8 @@ use crate::support::{PASSWORD, TOKEN, USER, binding, client_context, password, t
 
 type Choice = Result<Mechanism, ChooseError>;
 
-/// Offered, credentials, a channel binding, the protection, the least for secrets, the least strength.
+/// Offered mechanisms, credentials, a channel binding, the protection, the least protection for
+/// secrets, the least strength.
 type Row = (&'static [Mechanism], fn() -> ClientCredentials, bool, Protection, Protection, Strength, Choice);
 
 fn user() -> ClientCredentials {
@@ -42,12 +43,12 @@ const ROWS: &[Row] = &[
     (&[XOauth2], nameless, true, VERIFIED, VERIFIED, ANY, Err(ChooseError::NoMechanism)),
     (EVERYTHING, || ClientCredentials::External(None), true, NONE, VERIFIED, ANY, Ok(External)),
     (EVERYTHING, || ClientCredentials::Anonymous("x".into()), true, NONE, VERIFIED, ANY, Ok(Anonymous)),
-    // Nothing to use it with.
+    // No mechanism fits.
     (&[], user, true, VERIFIED, VERIFIED, ANY, Err(ChooseError::NoMechanism)),
     (&[External, Anonymous, XOauth2, OauthBearer], user, true, VERIFIED, VERIFIED, ANY, Err(ChooseError::NoMechanism)),
     (&[Plain], bearer, true, VERIFIED, VERIFIED, ANY, Err(ChooseError::NoMechanism)),
     (&[ScramSha256Plus], user, false, VERIFIED, VERIFIED, ANY, Err(ChooseError::NoMechanism)),
-    // A list that was shortened.
+    // A shortened list.
     (&[Plain, Login, CramMd5], user, true, VERIFIED, VERIFIED, Strength::Mutual, Err(ChooseError::TooWeak)),
     (&[Plain, Login], user, true, VERIFIED, VERIFIED, Strength::Hashed, Err(ChooseError::TooWeak)),
     (&[Plain, ScramSha256], user, true, VERIFIED, VERIFIED, Strength::Mutual, Ok(ScramSha256)),
@@ -66,7 +67,7 @@ const ROWS: &[Row] = &[
 ];
 
 #[test]
-fn the_strongest_that_is_allowed_is_taken() {
+fn the_strongest_allowed_mechanism_is_chosen() {
     for (index, &(offered, credentials, bound, protection, secrets_need, minimum, ref choice)) in
         ROWS.iter().enumerate()
     {
@@ -79,7 +80,7 @@ fn the_strongest_that_is_allowed_is_taken() {
 }
 
 #[test]
-fn what_a_mechanism_cannot_carry_is_said_before_anything_leaves() {
+fn credentials_that_a_mechanism_cannot_carry_are_refused_before_anything_is_sent() {
     let acting = || Credentials { authorization_identity: Some("other".into()), ..password(USER, PASSWORD) };
     let odd = |token_text: &str, user: Option<&str>, host: Option<&str>| {
         let mut odd = token(user);

@@ -1,4 +1,4 @@
-//! What a server makes of messages that should never come.
+//! A server against messages that should never come.
 
 use posthaste_session::sasl::{SaslError, ScramKey, ServerMechanism, ServerStep};
 use posthaste_wire::Mechanism::{self, *};
@@ -11,7 +11,8 @@ use crate::support::{
 const MALFORMED: SaslError = SaslError::Malformed;
 const WRONG: SaslError = SaslError::Credentials;
 
-/// The mechanism, the client's messages and what comes of the last. A line that begins with `raw:` goes out as it is.
+/// The mechanism, the client's messages, and the error at the last. A line that begins with `raw:`
+/// is sent as it is.
 type Row = (Mechanism, &'static [&'static [u8]], SaslError);
 
 const ROWS: &[Row] = &[
@@ -83,7 +84,7 @@ const ROWS: &[Row] = &[
     (OauthBearer, &[b"n,,\x01host=\0\x01auth=Bearer t\x01\x01"], MALFORMED),
     (OauthBearer, &[b"n,,\x01host=\xc3\xa9\x01auth=Bearer t\x01\x01"], MALFORMED),
     (OauthBearer, &[b"p=tls-exporter,,\x01auth=Bearer t\x01\x01"], MALFORMED),
-    // RFC 7628 section 4.4 has this one, which its own ABNF does not.
+    // RFC 7628 section 4.4 has this one, although its own ABNF does not.
     (OauthBearer, &[b"n,user=someuser@example.com,\x01auth=Bearer t\x01\x01"], MALFORMED),
     (OauthBearer, &[b"n,,\x01auth=Bearer bad\x01\x01", b"\x01"], WRONG),
     (OauthBearer, &[b"n,,\x01auth=Bearer bad\x01\x01", b"raw:!!!"], WRONG),
@@ -133,7 +134,7 @@ const ROWS: &[Row] = &[
     (ScramSha256, &[b"n,,n=user,r=abc", b"c=biws,r=abc,p=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="], WRONG),
 ];
 
-/// Says these messages; what comes of the last.
+/// Says these messages, and returns the result of the last.
 fn say(server: &mut ServerMechanism, lines: &[&[u8]]) -> Result<ServerStep, SaslError> {
     let mut application = Application::new(USER, PASSWORD);
     let mut result = Ok(ServerStep::Challenge(Vec::new()));
@@ -146,7 +147,7 @@ fn say(server: &mut ServerMechanism, lines: &[&[u8]]) -> Result<ServerStep, Sasl
 }
 
 #[test]
-fn each_hostile_message_is_refused_and_nothing_comes_behind_it() {
+fn each_hostile_message_is_refused_and_ends_the_exchange() {
     for (mechanism, lines, error) in ROWS {
         let shown = || format!("{mechanism} {:?}", lines.iter().map(|line| line.escape_ascii().to_string()));
         let mut server = server(*mechanism);
@@ -168,7 +169,7 @@ fn an_endless_line_is_too_long_for_every_mechanism() {
 }
 
 #[test]
-fn what_cannot_be_begun_is_not_known() {
+fn mechanisms_without_a_servers_side_are_unknown() {
     for mechanism in [CramMd5, ScramSha256Plus] {
         let begun = ServerMechanism::new(mechanism, server_context(Plain));
         assert_eq!(begun.err(), Some(SaslError::UnknownMechanism), "{mechanism}");
@@ -195,13 +196,13 @@ fn errors_have_the_replies_of_rfc_4954() {
     }
 }
 
-/// A client of our own making, which proves whatever it says with the right password.
-fn proved(first: &str, claimed: &str, nonce: &str, behind: &str) -> Result<ServerStep, SaslError> {
+/// A hand-made client that proves whatever it says with the right password.
+fn proved(first: &str, claimed: &str, nonce: &str, suffix: &str) -> Result<ServerStep, SaslError> {
     let mut server = server(ScramSha256);
     let Ok(ServerStep::Challenge(challenge)) = say(&mut server, &[first.as_bytes()]) else { panic!("{first}") };
     let server_first = String::from_utf8(challenge).unwrap();
     let bare = first.splitn(3, ',').nth(2).unwrap();
-    let without_proof = format!("c={},r={nonce}{behind}", encode(claimed));
+    let without_proof = format!("c={},r={nonce}{suffix}", encode(claimed));
     let (proof, _) = scram(PASSWORD, &SALT, 4_096, &format!("{bare},{server_first},{without_proof}"));
     say(&mut server, &[format!("{without_proof},p={proof}").as_bytes()])
 }
@@ -218,7 +219,7 @@ fn a_right_proof_of_something_else_is_no_proof() {
         ("n,a=root,", &nonce, WRONG),
         ("n,,x", &nonce, WRONG),
         ("", &nonce, MALFORMED),
-        // Another exchange's, ours alone, and one with something behind.
+        // A nonce of another exchange, the client's alone, and one with a suffix.
         ("n,,", "AQEBAQEBAQEBAQEBAQEBAQEBolder", WRONG),
         ("n,,", CLIENT_NONCE, WRONG),
         ("n,,", &format!("{nonce}x"), WRONG),
@@ -250,7 +251,7 @@ fn an_exchange_that_is_replayed_meets_another_nonce() {
 }
 
 #[test]
-fn nothing_but_an_empty_line_acknowledges_the_servers_signature() {
+fn only_an_empty_line_acknowledges_the_servers_signature() {
     let mut server = server(ScramSha256);
     let first = format!("n,,n=user,r={CLIENT_NONCE}");
     let Ok(ServerStep::Challenge(challenge)) = say(&mut server, &[first.as_bytes()]) else { panic!() };
@@ -266,7 +267,7 @@ fn nothing_but_an_empty_line_acknowledges_the_servers_signature() {
 }
 
 #[test]
-fn nobody_can_tell_who_exists() {
+fn a_client_cannot_tell_which_users_exist() {
     let challenge = |name: &str| {
         let first = format!("n,,n={name},r=abc");
         match say(&mut server(ScramSha256), &[first.as_bytes()]) {
@@ -283,7 +284,7 @@ fn nobody_can_tell_who_exists() {
     assert_eq!(form(&known), form(&unknown));
     assert!(unknown.ends_with(",i=4096"));
 
-    // The key that stands in for one is nobody's, even for somebody who knows the secret behind it.
+    // The made-up key belongs to no user, even for an attacker who knows its secret.
     let key = unknown_users().key("nobody");
     assert!(!key.verify(PASSWORD) && !key.verify(""));
     let copy: ScramKey = key.to_text().expose().parse().unwrap();
@@ -291,14 +292,14 @@ fn nobody_can_tell_who_exists() {
 }
 
 #[test]
-fn a_look_up_that_fails_and_a_step_out_of_turn_are_not_a_yes() {
+fn a_failed_look_up_or_a_step_out_of_turn_is_no_login() {
     let mut scram = server(ScramSha256);
     let first = encode("n,,n=user,r=abc");
     assert!(matches!(scram.start(Some(&first)), Ok(ServerStep::ScramKey(_))));
     assert_eq!(scram.found(Err(SaslError::Unavailable)).err(), Some(SaslError::Unavailable));
     assert!(scram.found(Ok(None)).is_err());
 
-    // Decided where a key was asked for, and before anything was asked.
+    // Decided although a key was asked for, and before any question.
     let mut scram = server(ScramSha256);
     assert!(scram.start(Some(&first)).is_ok());
     assert_eq!(scram.decide(Ok("root".into())).err(), Some(SaslError::Unavailable));
@@ -306,20 +307,20 @@ fn a_look_up_that_fails_and_a_step_out_of_turn_are_not_a_yes() {
     assert_eq!(plain.decide(Ok("root".into())).err(), Some(SaslError::Unavailable));
     assert!(server(Plain).found(Ok(None)).is_err());
 
-    // Begun again, in the middle and at the end.
+    // Started again, in the middle and at the end.
     let mut plain = server(Plain);
     assert!(matches!(plain.start(Some("AHVzZXIAeA==")), Ok(ServerStep::Password(_))));
     assert!(plain.start(None).is_err());
     assert!(matches!(plain.decide(Ok(USER.into())), Ok(ServerStep::Done(_))));
     assert!(plain.start(None).is_err() && plain.start(Some("AHVzZXIAeA==")).is_err());
 
-    // A response in place of the decision.
+    // A response in place of a decision.
     let mut plain = server(Plain);
     assert!(matches!(plain.start(Some("AHVzZXIAeA==")), Ok(ServerStep::Password(_))));
     assert_eq!(plain.respond(b"AHVzZXIAeA==").err(), Some(SaslError::Unavailable));
     assert!(plain.decide(Ok("root".into())).is_err());
 
-    // What is not the token's fault has no reasons in JSON.
+    // A failure that is not the token's has no reasons in JSON.
     let mut token = server(OauthBearer);
     assert!(matches!(token.start(Some(&encode("n,,\x01auth=Bearer t\x01\x01"))), Ok(ServerStep::Token(_))));
     assert_eq!(token.decide(Err(SaslError::Unavailable)).err(), Some(SaslError::Unavailable));

@@ -1,4 +1,4 @@
-//! What a client makes of challenges that should never come.
+//! A client against challenges that should never come.
 
 use posthaste_session::sasl::{ClientMechanism, ClientStep, MAX_ITERATIONS, ServerFault};
 use posthaste_wire::Mechanism::{self, *};
@@ -9,8 +9,8 @@ use crate::support::{CLIENT_NONCE, PASSWORD, USER, client, decode, encode, scram
 const MALFORMED: ServerFault = ServerFault::Malformed;
 const UNEXPECTED: ServerFault = ServerFault::UnexpectedChallenge;
 
-/// The mechanism, the challenges, with `{c}` for the client's nonce, and why it gives up at the last. One that begins with
-/// `raw:` comes as it is.
+/// The mechanism, the challenges, with `{c}` for the client's nonce, and the fault at the last. One
+/// that begins with `raw:` comes as it is.
 type Row = (Mechanism, &'static [&'static str], ServerFault);
 
 const ROWS: &[Row] = &[
@@ -22,12 +22,12 @@ const ROWS: &[Row] = &[
     (CramMd5, &["<1@x>", "<2@x>"], UNEXPECTED),
     (XOauth2, &["", "{}", "{}"], UNEXPECTED),
     (OauthBearer, &["", "{}", ""], UNEXPECTED),
-    // Something where there should be nothing, and the other way round.
+    // Text where there should be none, and the reverse.
     (Plain, &["x"], MALFORMED),
     (OauthBearer, &["{}"], MALFORMED),
     (ScramSha256, &["r=abc,s=c2FsdHNhbHQ=,i=4096"], MALFORMED),
     (CramMd5, &[""], MALFORMED),
-    // No base64.
+    // Not base64.
     (Plain, &["raw:!"], ServerFault::Base64),
     (CramMd5, &["raw:<1@x>"], ServerFault::Base64),
     (OauthBearer, &["", "raw:{}"], ServerFault::Base64),
@@ -138,8 +138,8 @@ fn logins_prompts_may_say_anything() {
 }
 
 #[test]
-fn a_yes_without_a_proof_is_no_yes() {
-    // 235 at once, behind the proof, and behind an error.
+fn an_acceptance_without_a_proof_is_an_error() {
+    // 235 at once, after the proof, and after an error.
     for challenges in
         [&[][..], &[""], &["", "r={c}x,s=c2FsdHNhbHQ=,i=4096"], &["", "r={c}x,s=c2FsdHNhbHQ=,i=4096", "e=other-error"]]
     {
@@ -154,7 +154,7 @@ fn a_yes_without_a_proof_is_no_yes() {
 }
 
 #[test]
-fn a_server_that_knows_the_key_is_believed_and_asked_nothing_more() {
+fn a_server_that_knows_the_key_is_believed_and_may_ask_no_more() {
     let mut client = client(ScramSha256);
     let first = decode(client.initial_response().unwrap().expose());
     let server_first = format!("r={CLIENT_NONCE}x,s=c2FsdHNhbHQ=,i=4096,x=ext");
@@ -168,11 +168,11 @@ fn a_server_that_knows_the_key_is_believed_and_asked_nothing_more() {
     assert_eq!(empty.expose(), "");
     assert_eq!(client.finish(), Ok(()));
     assert!(matches!(challenge(&mut client, ""), ClientStep::GiveUp(ServerFault::UnexpectedChallenge)));
-    assert_eq!(client.finish(), Err(ServerFault::NotProved), "what went on behind it is not to be trusted");
+    assert_eq!(client.finish(), Err(ServerFault::NotProved), "the server is not proved");
 }
 
 #[test]
-fn the_most_iterations_are_what_owasp_asks_for_and_some() {
+fn the_most_iterations_exceed_what_owasp_asks_for() {
     assert!((600_000..=1_000_000).contains(&MAX_ITERATIONS));
 }
 

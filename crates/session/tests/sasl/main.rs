@@ -1,4 +1,5 @@
-//! SASL exchanges in both roles: against the RFCs' examples, against each other, and against what should never come.
+//! SASL exchanges in both roles: against the RFCs' examples, against each other, and against
+//! hostile peers.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod both_roles;

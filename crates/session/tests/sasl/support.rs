@@ -1,4 +1,4 @@
-//! An application that knows one user, and the two roles against each other.
+//! An application that knows one user, and both roles against each other.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -13,7 +13,7 @@ pub(crate) const USER: &str = "user";
 pub(crate) const PASSWORD: &str = "pencil";
 pub(crate) const TOKEN: &str = "vF9dft4qmTc2Nvb3RlckBhbHRhdmlzdGEuY29tCg==";
 pub(crate) const SALT: [u8; 16] = *b"sixteen of salt!";
-/// What [`nonce`] of these is.
+/// The text of [`nonce`] from these octets.
 pub(crate) const CLIENT_NONCE: &str = "AQEBAQEBAQEBAQEBAQEBAQEB";
 pub(crate) const SERVER_NONCE: &str = "AgICAgICAgICAgICAgICAgIC";
 
@@ -52,7 +52,7 @@ pub(crate) fn unknown_users() -> UnknownUsers {
     UnknownUsers::new(Secret::new([9; 32]), 4_096)
 }
 
-/// A client under TLS, with a channel binding for the mechanism that wants one.
+/// A client under TLS, with a channel binding if the mechanism needs one.
 pub(crate) fn client_context(mechanism: Mechanism) -> ClientContext {
     let mut context = ClientContext::new(Nonce::from_random([1; 18]));
     context.protection = Protection::Verified;
@@ -88,7 +88,7 @@ impl Application {
         Self { name: name.into(), password: password.into(), key: None }
     }
 
-    /// Answers what it is asked, up to the next challenge or the end.
+    /// Answers every question, up to the next challenge or the end.
     pub(crate) fn answer(
         &mut self,
         exchange: &mut ServerMechanism,
@@ -115,7 +115,6 @@ impl Application {
                     let key = self.key.get_or_insert_with(derive).clone();
                     exchange.found(Ok((who.authentication_identity == self.name).then_some(key)))?
                 }
-                step => panic!("{step:?}"),
             };
         }
     }
@@ -142,7 +141,7 @@ impl From<ServerFault> for Failure {
     }
 }
 
-/// Both roles against each other, with an initial response or without: who has logged in.
+/// Runs both roles against each other, with an initial response or without. Returns the user.
 pub(crate) fn converse(
     client: &mut ClientMechanism,
     server: &mut ServerMechanism,
@@ -178,7 +177,7 @@ pub(crate) fn decode(text: &str) -> String {
     String::from_utf8(STANDARD.decode(text).unwrap()).unwrap()
 }
 
-/// RFC 5802 section 3, once more and naively: the client's proof, and the server's signature.
+/// A naive RFC 5802 section 3: the client's proof, and the server's signature.
 pub(crate) fn scram(password: &str, salt: &[u8], iterations: u32, auth_message: &str) -> (String, String) {
     let hmac = |key: &[u8], text: &[u8]| -> Vec<u8> {
         Hmac::<Sha256>::new_from_slice(key).unwrap().chain_update(text).finalize().into_bytes().to_vec()

@@ -1,5 +1,5 @@
-//! What a connection holds, driven as a program would drive it: one buffer for the input, one for the output, and reads
-//! of at most 4 KiB that wait while the session has something to say.
+//! The memory of a connection, driven as a program would: one buffer for the input, one for the
+//! output, and reads of at most 4 KiB that wait while the session has output.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub struct Served {
     pub session: ServerSession,
     pub clock: Clock,
     pub policy: Policy,
-    /// How many questions of a kind are refused from now on.
+    /// The next n questions about an exchange that are refused.
     pub refusals: Option<(Exchange, u64, Verdict)>,
     pub closed: bool,
     /// The client does not read any more.
@@ -50,7 +50,8 @@ impl Served {
         served
     }
 
-    /// Lets octets arrive. Says how many were read: all of them, unless the client is deaf and the server stops reading.
+    /// Lets octets arrive. Returns how many were read: all, unless the client is deaf and the
+    /// server stops reading.
     pub fn feed(&mut self, octets: &[u8]) -> usize {
         let mut fed = 0;
         for piece in octets.chunks(READ) {
@@ -66,13 +67,13 @@ impl Served {
         fed
     }
 
-    /// Runs until more input is needed; no, when output waits that nobody reads.
+    /// Runs until more input is needed. `false`: output waits that the client does not read.
     fn run(&mut self) -> bool {
         while !self.closed {
             let input = std::mem::take(&mut self.input);
             let step = self.session.handle_input(self.clock.now(), &input, &mut self.out).expect("an open session");
             let consumed = step.consumed;
-            // Whether it stops here, and whether all was read.
+            // `Some`: it stops here. `true`: all was read.
             let mut stop = None;
             match step.next {
                 ServerNext::NeedInput => stop = Some(true),
@@ -92,7 +93,7 @@ impl Served {
                     self.session.answer(self.clock.now(), verdict, &mut self.out).expect("it fits");
                 }
                 ServerNext::Close(_) => self.closed = true,
-                // Its octets are another layer's.
+                // Octets of the handshake belong to another layer.
                 ServerNext::StartTls => {
                     self.session.tls_established().expect("it is due");
                     self.out.clear();
@@ -113,7 +114,8 @@ impl Served {
         true
     }
 
-    /// Asks again and again while nobody reads: nothing may be read, and nothing more may be said.
+    /// Asks again and again while the client does not read: nothing may be read, and nothing more
+    /// may be said.
     pub fn ask_again(&mut self) {
         for _ in 0..100 {
             let (held, waiting) = (self.out.len(), self.input.len());
@@ -131,7 +133,7 @@ impl Served {
 
 /// A client's connection.
 pub struct Connected {
-    /// What it sends goes through the harness; what it hears does not, since the harness keeps it.
+    /// Sends through the harness. Reads without it, because the harness keeps its input.
     pub harness: ClientHarness,
     closed: bool,
     input: BytesMut,

@@ -1,4 +1,5 @@
-//! Reads the tables of hostile peers, and measures what a connection takes from the heap. The tables explain their format.
+//! Reads the tables of hostile peers, and measures the heap of a connection. The tables explain
+//! their format.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
 
 pub mod memory;
@@ -14,9 +15,9 @@ pub struct Row {
     pub name: String,
     pub place: String,
     pub steps: Vec<Step>,
-    /// What has to come of it, item by item.
+    /// The expected outcome, item by item.
     pub outcome: Vec<String>,
-    /// The octets may not be cut: the fault is that they come together.
+    /// The octets may not be cut, because the fault is that they come together.
     at_once: bool,
 }
 
@@ -25,7 +26,7 @@ pub struct Row {
 pub enum Step {
     /// It says this.
     Octets(Vec<u8>),
-    /// Something else happens: the words between the braces.
+    /// Another event: the words between the braces.
     Event(String),
 }
 
@@ -57,7 +58,7 @@ fn row(line: &str) -> Row {
     }
 }
 
-/// Cuts a script at its braces, those of the escapes excepted.
+/// Cuts a script at its braces, except those of escapes.
 fn steps(script: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let (mut rest, mut octets) = (script, String::new());
@@ -91,7 +92,7 @@ fn push_octets(steps: &mut Vec<Step>, text: &str) {
 }
 
 fn push_event(steps: &mut Vec<Step>, words: &str) {
-    // Octets that come one by one, so many seconds after one another.
+    // Octets one by one, this many seconds apart.
     if let Some((seconds, text)) = words.strip_prefix("every ").and_then(|rest| rest.split_once(' ')) {
         for octet in unescape(text) {
             steps.extend([Step::Event(format!("wait {seconds}")), Step::Octets(vec![octet])]);
@@ -101,7 +102,7 @@ fn push_event(steps: &mut Vec<Step>, words: &str) {
     }
 }
 
-/// Where the brace closes that is opened first.
+/// The place where the first open brace closes.
 fn closing(text: &str) -> usize {
     let mut depth = 0;
     for (at, character) in text.char_indices() {
@@ -119,7 +120,7 @@ impl Row {
         self.steps.iter().map(octets).sum()
     }
 
-    /// In how many ways its octets arrive: cut at every octet when it is short, otherwise whole, by single octets, cut in
+    /// The ways to cut the octets. Short ones: at every octet. Long ones: whole, single octets, in
     /// the middle and the thirds, and anywhere.
     pub fn chunkings(&self) -> Vec<Chunking> {
         let octets = self.octets();
@@ -136,7 +137,7 @@ impl Row {
     }
 }
 
-/// How octets are handed over, as the chunking says.
+/// Cuts octets as the chunking says.
 #[derive(Debug)]
 pub struct Arrival {
     chunking: Chunking,

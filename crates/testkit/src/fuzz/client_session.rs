@@ -1,28 +1,28 @@
-//! What a server sends, to a client that sends messages as far as it gets.
+//! Server output for a client that sends messages as far as it gets.
 
 use std::num::NonZeroUsize;
 
 use posthaste_session::{ApiMisuse, ClientSettings, Ticket, client::BodyKind, table::Phase};
 use posthaste_wire::{capability::Keyword, reply::ReplyLimits};
 
-use super::events::{Event, events};
+use super::incidents::{Incident, incidents};
 use crate::{
     choices::{Choices, Chunking},
     client::{self, ClientHarness},
 };
 
-/// Two octets of settings, then what a server sends, with events in it: time that goes by, the end of the
-/// stream. The harness checks the contract; here: replies come in order, each once; the end of a message that has left is
-/// in doubt until its last reply, and nothing else is.
+/// Two octets of settings, then the server's output with events in it: time passes, the stream
+/// ends. The harness checks the contract. This checks that replies come in order and once, and that
+/// exactly the message whose end is unanswered is in doubt.
 ///
 /// # Panics
-/// When the session breaks its contract.
+/// The session breaks its contract.
 pub fn client_session(data: &[u8]) {
     let Some((header, stream)) = data.split_first_chunk::<2>() else { return };
-    let events = events(stream);
+    let incidents = incidents(stream);
     let random = Chunking::Random(Choices::new(stream.len() as u64));
     for chunking in [Chunking::Whole, Chunking::Single, Chunking::At(stream.len() / 2), random] {
-        Conversation::new(*header).talk(&events, chunking);
+        Conversation::new(*header).talk(&incidents, chunking);
     }
 }
 
@@ -33,12 +33,12 @@ struct Conversation {
     pipelined: bool,
     tls: bool,
     login: bool,
-    /// Octets in a chunk; nothing for one chunk of all.
+    /// Octets of a chunk. `None`: one chunk for all.
     chunk: Option<NonZeroUsize>,
     seen: usize,
-    /// Of the current message, when it goes in chunks.
+    /// Octets of the current message that were sent in chunks.
     at: usize,
-    /// The ends that have left, each with the replies that are still to come.
+    /// Message ends that were sent, each with its outstanding replies.
     ends: Vec<(Ticket, u32)>,
 }
 
@@ -47,7 +47,8 @@ const CONTENT: &[u8] = b".hi\r\nthere\r\n";
 impl Conversation {
     fn new([flags, chunk]: [u8; 2]) -> Self {
         let is = |bit: u8| flags & 1 << bit != 0;
-        let mut settings = ClientSettings { chunking: is(0), ..ClientSettings::default() };
+        let mut settings = ClientSettings::default();
+        settings.chunking = is(0);
         if is(1) {
             settings.replies = ReplyLimits { octets: 200, lines: 4, ..settings.replies };
         }
@@ -71,11 +72,11 @@ impl Conversation {
         }
     }
 
-    fn talk(mut self, events: &[Event<'_>], mut chunking: Chunking) {
+    fn talk(mut self, incidents: &[Incident<'_>], mut chunking: Chunking) {
         let mut position = 0;
-        for event in events {
-            match *event {
-                Event::Octets(mut octets) => {
+        for incident in incidents {
+            match *incident {
+                Incident::Octets(mut octets) => {
                     while !octets.is_empty() && !self.harness.closed {
                         let (piece, rest) = octets.split_at(chunking.next(position, octets.len()));
                         octets = rest;
@@ -86,13 +87,13 @@ impl Conversation {
                         }
                     }
                 }
-                Event::Wait(time) => {
+                Incident::Wait(time) => {
                     let due = self.harness.session.poll_timeout();
                     let eof = self.harness.wait(time);
                     assert_eq!(eof.is_some(), due.is_some_and(|due| due <= self.harness.clock.now()));
                 }
-                Event::End => break,
-                Event::Hold(_) | Event::Answer { .. } | Event::Refuse(_) | Event::Shutdown => self.go_on(),
+                Incident::End => break,
+                Incident::Hold(_) | Incident::Answer { .. } | Incident::Refuse(_) | Incident::Shutdown => self.go_on(),
             }
         }
         self.look();
@@ -108,10 +109,11 @@ impl Conversation {
         assert_eq!(eof.message_in_doubt, self.ends.iter().any(|(_, replies)| *replies > 0), "{:?}", self.ends);
     }
 
-    /// Does what the events ask for, and sends what comes next; whatever is out of order is refused without harm.
+    /// Does what the events ask for, and sends what comes next. Commands out of order are refused
+    /// without harm.
     fn go_on(&mut self) {
         self.look();
-        // Few more than there are states.
+        // A bit more than the number of states.
         for _ in 0..8 {
             if self.harness.closed {
                 return;
@@ -166,7 +168,7 @@ impl Conversation {
             Phase::Greeted => self.hello,
             Phase::Ready if self.tls && offers(Keyword::StartTls) => "STARTTLS",
             Phase::Ready if self.login && !session.capabilities().auth().is_empty() => "AUTH LOGIN",
-            // A group, as far as it may be one.
+            // A group, as far as the session allows.
             Phase::Ready | Phase::Mail | Phase::Rcpt if session.body_kind() == BodyKind::Data => {
                 return self.group(&[self.mail, "RCPT TO:<c@d>", "RCPT TO:<e@f>", "DATA"]);
             }
@@ -176,13 +178,13 @@ impl Conversation {
             }
             Phase::Mail => "RCPT TO:<c@d>",
             Phase::Rcpt | Phase::Chunks => return Some(self.chunk()),
-            Phase::Spoilt => "RSET",
+            Phase::Spoiled => "RSET",
             _ => return None,
         };
         Some(self.harness.send_line(line))
     }
 
-    /// Sends as many of them as it may, and gives the first ticket.
+    /// Sends as many of them as it may, and returns the first ticket.
     fn group(&mut self, lines: &[&str]) -> Option<Result<Ticket, ApiMisuse>> {
         let sent: Vec<_> = lines.iter().map(|line| self.harness.send_line(line)).collect();
         sent.iter().copied().find(Result::is_ok).or(sent.first().copied())
@@ -200,7 +202,7 @@ impl Conversation {
         if is_last { self.ended(accepted, sent) } else { sent }
     }
 
-    /// The end of a message has left.
+    /// Notes that the end of a message was sent.
     fn ended(&mut self, accepted: u32, sent: Result<Ticket, ApiMisuse>) -> Result<Ticket, ApiMisuse> {
         let replies = if self.harness.session.is_lmtp() { accepted } else { 1 };
         self.ends.extend(sent.map(|ticket| (ticket, replies)));

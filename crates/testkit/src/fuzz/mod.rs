@@ -1,10 +1,11 @@
-//! The bodies of the fuzz targets. Each panics where something that must hold does not; the targets and the replay of
-//! their corpora call the same functions. Those that need no session belong to the tests of `wire`.
+//! The bodies of the fuzz targets. Each panics if an invariant does not hold. The targets and the
+//! replay of their corpora call the same functions. Bodies without a session belong to the tests of
+//! `wire`.
 
 mod client_session;
-mod events;
 #[path = "../../../wire/tests/support/framing.rs"]
 pub mod framing;
+mod incidents;
 #[path = "../../../wire/tests/support/lines.rs"]
 mod lines;
 mod pair;

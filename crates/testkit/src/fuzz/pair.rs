@@ -1,4 +1,4 @@
-//! Both machines back to back.
+//! Both sessions back to back.
 
 use std::time::Duration;
 
@@ -11,21 +11,22 @@ use crate::{
     pair::{Letter, Pair, Setup, Side, Step, Way},
 };
 
-/// Octets that choose: what both sides agree on, then what happens, in what order and portions, what the application says
-/// when, how time goes by, and where the connection fails. What must hold is with [`crate::pair`].
+/// Octets that choose what both sides agree on and what happens: in what order and portions, when
+/// the application answers, how time passes, and where the connection fails. [`crate::pair`] has
+/// the invariants.
 ///
 /// # Panics
-/// When something does not hold.
+/// An invariant does not hold.
 pub fn pair(data: &[u8]) {
     let mut source = Source::new(data);
     let setup = Setup {
         lmtp: source.coin(),
         tls: source.coin(),
-        // SCRAM costs more than all else together; `cargo test` has it.
+        // SCRAM costs more than everything else together. `cargo test` covers it.
         mechanism: source.maybe(|source| source.one(&[Mechanism::Plain, Mechanism::Login])),
         pipelined: source.coin(),
     };
-    // Questions were once asked several at a time; the corpus has a choice for that.
+    // Unused. The corpus was made when several questions could be open.
     source.below(4);
     let mut pair = Pair::new(setup);
     let mut choices = Choices::new(u64::from(source.octet()));

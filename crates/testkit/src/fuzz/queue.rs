@@ -1,4 +1,4 @@
-//! A queue's folder in which something is not as it was written.
+//! A damaged folder of a queue.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,13 +18,15 @@ use posthaste_queue::{
 
 use super::values::Source;
 
-/// Octets that choose: places in the files of a small queue, and what is done to them. Some of it makes checksums right again.
+/// Octets that choose places in the files of a small queue and how to damage them. Some damage
+/// keeps the checksums right.
 ///
-/// It opens, unless it is said not to be a queue. No message is missing or other than it was without a report, and no body is
-/// given out with other octets, as long as checksums were left alone. Then it goes on: what is put is there when it is opened again.
+/// The queue opens, or reports that the folder is none. As long as checksums were left alone, every
+/// missing or changed message is reported, and no body has other octets. Then the queue continues:
+/// a new message is there after the next opening.
 ///
 /// # Panics
-/// When something does not hold.
+/// An invariant does not hold.
 pub fn queue(data: &[u8]) {
     static SOUND: OnceLock<Sound> = OnceLock::new();
     let sound = SOUND.get_or_init(Sound::new);
@@ -56,10 +58,10 @@ pub fn queue(data: &[u8]) {
     assert_eq!(wait(body(&queue, put)).expect("what was put"), b"more");
 }
 
-/// A small queue with all in it that there may be, closed.
+/// A small queue that has a record of every kind, closed.
 struct Sound {
     options: LogOptions,
-    /// By name, from its folder on.
+    /// The files, by their path in the folder.
     files: Vec<(PathBuf, Vec<u8>)>,
     messages: BTreeMap<MessageId, (Summary, Vec<u8>)>,
 }
@@ -97,7 +99,7 @@ impl Sound {
         Self { options, files, messages }
     }
 
-    /// What was damaged is said, and what is not said is as it was.
+    /// Damage is reported, and what is not reported is unchanged.
     fn compare(&self, queue: &LogQueue) {
         let report = queue.report();
         let is_said = !report.damaged.is_empty() || report.truncated > 0;
@@ -115,7 +117,8 @@ impl Sound {
     }
 }
 
-/// Does something to a file. Whether it forges what strangers cannot.
+/// Damages a file. Returns `true` if the damage forges a checksum, which a fault of the disk
+/// cannot.
 fn damage(files: &mut [(PathBuf, Vec<u8>)], file: usize, source: &mut Source<'_>) -> bool {
     let from = source.below(files.len());
     let other = run(&files[from].1, source).to_vec();
@@ -138,7 +141,7 @@ fn damage(files: &mut [(PathBuf, Vec<u8>)], file: usize, source: &mut Source<'_>
     false
 }
 
-/// Makes the checksums of a segment right.
+/// Corrects the checksums of a segment.
 fn forge(octets: &mut [u8]) {
     seal(octets, 0, SEGMENT_HEADER);
     let mut at = SEGMENT_HEADER;
@@ -153,7 +156,8 @@ fn forge(octets: &mut [u8]) {
     }
 }
 
-/// The last four octets of a header are the checksum of those before; of a record's they stand where it ends.
+/// The last four octets of a header are the checksum of the others. A record has its checksum at
+/// its end.
 fn seal(octets: &mut [u8], at: usize, len: usize) {
     let Some(header) = octets.get_mut(at..at + len) else { return };
     let (covered, sum) = header.split_at_mut(len - 4);
@@ -187,7 +191,7 @@ async fn fill(queue: &LogQueue) -> Result<(), Error> {
     queue.remove(ids[8]).await
 }
 
-/// Everything that can be claimed is finished, whatever it says about itself. What is put then stays.
+/// Finishes everything that can be claimed, whatever it contains, and puts a message that stays.
 async fn goes_on(queue: &LogQueue) -> Result<MessageId, Error> {
     for _ in 0..99 {
         let claimed = queue.claim_any(99, Duration::from_secs(60)).await?;
@@ -242,7 +246,7 @@ fn everything(queue: &LogQueue) -> Vec<Summary> {
     }
 }
 
-/// Where files cost nothing, if there is such a place.
+/// A folder in memory, if there is one.
 fn memory() -> PathBuf {
     let shared = Path::new("/dev/shm");
     if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() }
@@ -268,6 +272,6 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 }
 
 const MARKER: &str = "posthaste-queue";
-/// FORMAT.md of the queue: octets of the header of a segment, and of the frame of a record.
+/// FORMAT.md of the queue: octets of a segment's header, and of a record's frame.
 const SEGMENT_HEADER: usize = 64;
 const FRAME: usize = 36;

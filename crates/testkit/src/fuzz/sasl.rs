@@ -1,4 +1,4 @@
-//! SASL exchanges against a peer that says anything.
+//! SASL exchanges against any peer.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use posthaste_session::sasl::{
@@ -7,9 +7,9 @@ use posthaste_session::sasl::{
 };
 use posthaste_wire::{Mechanism, MechanismSet, Secret};
 
-/// A digit for the mechanism, in the order of [`Mechanism::ALL`], and what the other side says, a message in each line.
-/// Nobody logs in who has to show a secret, no server is believed that has shown none, challenges fit a reply line, and what
-/// is over stays over.
+/// A digit for the mechanism, in the order of [`Mechanism::ALL`], and the peer's messages, one a
+/// line. No client logs in without its secret, no server is trusted without a proof, challenges fit
+/// a reply line, and an exchange that is over stays over.
 pub fn sasl(data: &[u8]) {
     let Some((digit, rest)) = data.split_first() else { return };
     let Some(&mechanism) = Mechanism::ALL.get(usize::from(digit.wrapping_sub(b'0'))) else { return };
@@ -33,7 +33,7 @@ fn server(mechanism: Mechanism, lines: &[&[u8]]) {
                 assert!(trace.chars().count() <= 255 && !trace.contains(char::is_control));
                 exchange.decide(Ok(trace))
             }
-            // A key of no password.
+            // The key of no password.
             Ok(ServerStep::ScramKey(_)) => {
                 let key = ScramKey::from_parts(&[1; 16], 4_096, Secret::new([1; 32]), Secret::new([1; 32]));
                 exchange.found(Ok(key.ok()))
@@ -46,7 +46,7 @@ fn server(mechanism: Mechanism, lines: &[&[u8]]) {
                 assert!(!over && Strength::of(mechanism).is_none(), "{mechanism}");
                 over = true;
             }
-            Ok(step) => panic!("{step:?} behind an answer"),
+            Ok(step) => panic!("{step:?} after an answer"),
             Err(_) => over = true,
         }
     }
@@ -73,14 +73,14 @@ fn client(mechanism: Mechanism, lines: &[&[u8]]) {
     };
     let (mut first, mut over) = (exchange.initial_response().is_some(), false);
     for line in lines {
-        // More iterations are as good, and take their time.
+        // More iterations test no more, and take time.
         if line.windows(3).position(|three| three == b",i=").is_some_and(|at| line.len() > at + ",i=4096".len()) {
             continue;
         }
         match exchange.respond(STANDARD.encode(line).as_bytes()) {
             ClientStep::Respond(text) => {
                 assert!(!over && text.expose().len() + 2 <= 12_288, "{mechanism}");
-                assert!(!std::mem::take(&mut first) || mechanism != Mechanism::Plain, "nothing comes behind PLAIN");
+                assert!(!std::mem::take(&mut first) || mechanism != Mechanism::Plain, "PLAIN has one message");
             }
             ClientStep::GiveUp(_) => over = true,
         }

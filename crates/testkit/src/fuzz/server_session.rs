@@ -1,37 +1,38 @@
-//! What a client sends, and what befalls the server meanwhile.
+//! Client output for a server, with events in it.
 
 use std::time::Duration;
 
 use posthaste_session::{
     ApiMisuse, Ask, ServerSettings, Transport, Verdict,
-    server::{CloseReason, FutureRelease, Protocol},
+    server::{CloseReason, Protocol},
 };
-use posthaste_wire::{Mechanism, MechanismSet, parameter::DateTime};
+use posthaste_wire::{Mechanism, MechanismSet};
 
-use super::events::{Event, events};
+use super::incidents::{Incident, incidents};
 use crate::{
     choices::{Choices, Chunking},
     policy::{accept, decision, refusal, refuse},
     server::{self, ServerHarness, Stop},
 };
 
-/// Three octets of settings, then what a client sends, with events in it: time that goes by, questions
-/// that stay open, verdicts of every kind, a shutdown, the end of the stream. The harness checks the contract; here: every
-/// chunking gives the same replies and the same events.
+/// Three octets of settings, then the client's output with events in it: time passes, questions
+/// stay open, verdicts of every kind, a shutdown, the end of the stream. The harness checks the
+/// contract. This checks that every chunking gives the same replies and the same events.
 ///
 /// # Panics
-/// When the session breaks its contract.
+/// The session breaks its contract.
 pub fn server_session(data: &[u8]) {
     let Some((header, stream)) = data.split_first_chunk::<3>() else { return };
-    let events = events(stream);
+    let incidents = incidents(stream);
     let mut settings = settings(*header);
     let random = Chunking::Random(Choices::new(stream.len() as u64));
-    serve(&settings, *header, &events, random.clone());
-    // What comes behind DATA before 354, or behind STARTTLS before the handshake, depends on when it comes.
+    serve(&settings, *header, &incidents, random.clone());
+    // Octets after DATA before 354, or after STARTTLS before the handshake, depend on when they
+    // come.
     settings.limits.forbid_unauthorized_pipelining = false;
-    let whole = serve(&settings, *header, &events, Chunking::Whole);
+    let whole = serve(&settings, *header, &incidents, Chunking::Whole);
     for chunking in [Chunking::Single, Chunking::At(stream.len() / 2), random] {
-        let found = serve(&settings, *header, &events, chunking.clone());
+        let found = serve(&settings, *header, &incidents, chunking.clone());
         if !whole.depends_on_chunking && !found.depends_on_chunking {
             assert_eq!((&found.events, &found.said), (&whole.events, &whole.said), "{chunking:?}");
         }
@@ -40,7 +41,7 @@ pub fn server_session(data: &[u8]) {
 
 fn settings([offers, more, limits]: [u8; 3]) -> ServerSettings {
     let is = |octet: u8, bit: u8| octet & 1 << bit != 0;
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.protocol = if is(offers, 7) { Protocol::Lmtp } else { Protocol::Smtp };
     settings.offers.starttls = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
@@ -57,10 +58,7 @@ fn settings([offers, more, limits]: [u8; 3]) -> ServerSettings {
     settings.offers.demand_auth = is(more, 2);
     settings.offers.require_tls = is(more, 3);
     settings.offers.no_soliciting = is(more, 3).then(String::new);
-    settings.offers.future_release = is(more, 4).then(|| FutureRelease {
-        max_interval: 3_600,
-        max_date_time: DateTime::parse("2030-01-01T00:00:00Z").expect("a time").into_owned(),
-    });
+    settings.offers.future_release = is(more, 4).then_some(86_400);
     settings.offers.limits = is(more, 5);
     settings.tolerance.hello = is(more, 7);
     settings.tolerance.dots = !is(more, 7);
@@ -73,18 +71,18 @@ fn settings([offers, more, limits]: [u8; 3]) -> ServerSettings {
         settings.limits.text_line = 10;
     }
     if is(limits, 4) {
-        settings.limits.message = 30;
+        settings.limits.message_size = 30;
         settings.limits.discarded_content = 20;
     }
     if is(limits, 5) {
-        settings.limits.discarded = 20;
+        settings.limits.discarded_line = 20;
     }
     if is(limits, 6) {
         settings.limits.recipients = 2;
     }
     if is(limits, 7) {
         settings.limits.errors = 2;
-        settings.limits.junk_commands = 3;
+        settings.limits.idle_commands = 3;
         settings.limits.auth_failures = 1;
     }
     settings
@@ -97,18 +95,18 @@ struct Run {
     depends_on_chunking: bool,
 }
 
-fn serve(settings: &ServerSettings, [_, more, _]: [u8; 3], events: &[Event<'_>], mut chunking: Chunking) -> Run {
+fn serve(settings: &ServerSettings, [_, more, _]: [u8; 3], incidents: &[Incident<'_>], mut chunking: Chunking) -> Run {
     let transport = if more & 1 == 1 { Transport::Tls } else { Transport::Plain };
     let mut harness = ServerHarness::new(settings.clone(), transport);
     let mut position = 0;
     let mut said_start_tls = false;
     harness.run();
-    for event in events {
+    for incident in incidents {
         if harness.closed.is_some() {
             break;
         }
-        match *event {
-            Event::Octets(mut octets) => {
+        match *incident {
+            Incident::Octets(mut octets) => {
                 while !octets.is_empty() && harness.closed.is_none() {
                     let (piece, rest) = octets.split_at(chunking.next(position, octets.len()));
                     octets = rest;
@@ -116,25 +114,25 @@ fn serve(settings: &ServerSettings, [_, more, _]: [u8; 3], events: &[Event<'_>],
                     said_start_tls |= go_on(&mut harness, piece);
                 }
             }
-            Event::Wait(time) => {
+            Incident::Wait(time) => {
                 let due = harness.session.poll_timeout();
                 harness.wait(time);
                 assert!(due.is_none_or(|due| due > harness.clock.now()) || harness.session.poll_timeout() != due);
                 said_start_tls |= go_on(&mut harness, b"");
             }
-            Event::Hold(questions) => harness.policy.hold(questions),
-            Event::Answer(verdict) => {
+            Incident::Hold(questions) => harness.policy.hold(questions),
+            Incident::Answer(verdict) => {
                 answer(&mut harness, verdict);
                 said_start_tls |= go_on(&mut harness, b"");
             }
-            Event::Refuse(code) => harness.session.refuse_content(refusal(&format!("{code} no"))),
-            Event::Shutdown => harness.shutdown(),
-            Event::End => {
+            Incident::Refuse(code) => harness.session.refuse_content(refusal(&format!("{code} no"))),
+            Incident::Shutdown => harness.shutdown(),
+            Incident::End => {
                 harness.end_of_input();
             }
         }
     }
-    // Whatever is still asked is accepted in the end.
+    // The last question is accepted in the end.
     while harness.closed.is_none() && harness.held.is_some() {
         let answered = harness.events.len();
         answer(&mut harness, 0);
@@ -149,7 +147,7 @@ fn serve(settings: &ServerSettings, [_, more, _]: [u8; 3], events: &[Event<'_>],
     }
 }
 
-/// Feeds octets, and does the handshakes that are due. Says whether there was one.
+/// Feeds octets, and does the handshakes that are due. Returns `true` if there was one.
 fn go_on(harness: &mut ServerHarness, octets: &[u8]) -> bool {
     let mut stop = harness.feed(octets);
     let said_start_tls = stop == Stop::Tls;

@@ -1,7 +1,8 @@
-//! Messages with the verdicts on them.
+//! Messages that carry their verdicts.
 
-/// A message to send, with what the application says to its parts: reply codes, 250 for yes. The client writes the
-/// numbers of letter and recipient into the addresses, and the application reads them there.
+/// A message to send, with the application's replies to its parts: reply codes, 250 to accept. The
+/// client writes the numbers of letter and recipient into the addresses, and the application reads
+/// them there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
     /// To MAIL.
@@ -10,34 +11,35 @@ pub struct Letter {
     pub recipients: Vec<u16>,
     /// To DATA, or to the first chunk.
     pub data: u16,
-    /// Refuse the content with 452 as soon as so many octets of it are there, at least one.
+    /// Refuse the content with 452 once this many octets have come, at least one.
     pub refused_at: Option<usize>,
-    /// To the end: one for everybody, or in LMTP one for each recipient, those that were not accepted counted too.
+    /// To the end: one for all, or in LMTP one for each recipient, including those that were
+    /// refused.
     pub end: Vec<u16>,
-    /// The content; only binary chunks take any octets.
+    /// The content. Only binary chunks take any octets.
     pub content: Vec<u8>,
-    /// How it goes.
+    /// How the content is sent.
     pub way: Way,
 }
 
-/// How content goes.
+/// How content is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// By DATA.
     Data,
     /// By BDAT.
     Chunks {
-        /// So many in a chunk, at least one.
+        /// Octets of a chunk, at least one.
         octets: usize,
         /// With BODY=BINARYMIME.
         binary: bool,
-        /// The last chunk is one of no octets.
+        /// The last chunk is empty.
         end_apart: bool,
     },
 }
 
 impl Letter {
-    /// A letter that everybody takes.
+    /// A letter that is accepted for all recipients.
     pub fn new(recipients: usize, content: &[u8], way: Way) -> Self {
         Self {
             mail: 250,
@@ -50,7 +52,7 @@ impl Letter {
         }
     }
 
-    /// The model: what becomes of each recipient is the first refusal on its way.
+    /// The model: the outcome for each recipient is the first refusal on its way.
     pub fn fates(&self) -> Vec<u16> {
         let content = if self.refused_at.is_some_and(|at| at <= self.content.len()) { 452 } else { 250 };
         let fate = |(index, code): (usize, &u16)| {
@@ -60,7 +62,7 @@ impl Letter {
         self.recipients.iter().enumerate().map(fate).collect()
     }
 
-    /// What is said at the end for a recipient.
+    /// The reply to the end for a recipient.
     pub fn end_for(&self, recipient: usize) -> u16 {
         self.end.get(recipient % self.end.len().max(1)).copied().unwrap_or(250)
     }

@@ -1,4 +1,5 @@
-//! The application beside the client: it sends one thing whenever it has the turn and the session allows it.
+//! The application beside the client. It sends one thing whenever it has the turn and the session
+//! allows it.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -15,7 +16,7 @@ use crate::{
     policy::{PASSWORD, USER},
 };
 
-/// What there is to do, and what has become of it.
+/// The letters to send, and their outcomes.
 #[derive(Debug)]
 pub(super) struct Mailer {
     setup: Setup,
@@ -23,7 +24,7 @@ pub(super) struct Mailer {
     pub(super) letters: Vec<Sending>,
     tickets: HashMap<Ticket, (usize, Part)>,
     sasl: Option<(Ticket, ClientMechanism)>,
-    /// Events of the client that were looked at.
+    /// Events of the client that were handled.
     seen: usize,
     pub(super) in_tls: bool,
 }
@@ -37,28 +38,28 @@ enum Task {
     Quit,
 }
 
-/// A letter on its way.
+/// A letter that is being sent.
 #[derive(Debug)]
 pub(super) struct Sending {
     pub(super) letter: Letter,
-    /// The reply that settled what becomes of each recipient.
+    /// The reply that decided the outcome for each recipient.
     pub(super) fates: Vec<Option<u16>>,
     next: Next,
 }
 
-/// What is sent next of a letter.
+/// The next part of a letter to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Mail,
     Rcpt(usize),
-    /// Nothing before the reply to DATA.
+    /// Wait for the reply to DATA.
     Await,
-    /// Content from that octet on, behind DATA or in chunks; whether the open chunk is the last.
+    /// Content from this octet on, after DATA or in chunks. `true`: the open chunk is the last.
     Content(usize, bool),
     Reset,
 }
 
-/// What a reply answers.
+/// The command that a reply answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Mail,
@@ -87,12 +88,12 @@ impl Mailer {
         self.plan.push_back(Task::Quit);
     }
 
-    /// Whether everything was sent.
+    /// Returns `true` if everything was sent.
     pub(super) fn is_idle(&self) -> bool {
         self.plan.is_empty()
     }
 
-    /// Sends one thing if it may: a command, or at most so many octets of content. Says whether it did.
+    /// Sends a command, or at most `most` octets of content, if it may. Returns `true` if it did.
     pub(super) fn act(&mut self, client: &mut ClientHarness, most: usize) -> bool {
         let in_content = client.session.phase() == Phase::Content || client.session.body_credit().is_some();
         let waits = !self.setup.pipelined && !in_content && client.session.unanswered() > 0;
@@ -114,7 +115,7 @@ impl Mailer {
         }
     }
 
-    /// Sends what is next of a letter.
+    /// Sends the next part of a letter.
     fn send(&mut self, client: &mut ClientHarness, index: usize, most: usize) -> bool {
         let Some(sending) = self.letters.get_mut(index) else { return false };
         let letter = &sending.letter;
@@ -143,7 +144,7 @@ impl Mailer {
                     match client.begin_chunk(octets as u64, is_last) {
                         Ok(()) => sending.next = Next::Content(at, is_last),
                         Err(ApiMisuse::NotYet) => return false,
-                        // The RSET behind a chunk of the letter before may still be on its way.
+                        // The RSET after a chunk of the letter before may still be unanswered.
                         Err(ApiMisuse::OutOfOrder) if client.session.unanswered() > 0 => return false,
                         Err(ApiMisuse::OutOfOrder) => sending.next = Next::Reset,
                         Err(error) => panic!("a chunk: {error}"),
@@ -156,7 +157,7 @@ impl Mailer {
                 let piece = rest.get(..credit.min(most.max(1))).unwrap_or(rest);
                 let at = at + piece.len();
                 client.payload(piece, piece.len()).expect("clean content");
-                // A chunk ends with its octets: its reply may come from there on.
+                // A chunk ends with its octets: its reply may come from then on.
                 if !piece.is_empty() && client.session.body_credit() != Some(0) {
                     sending.next = Next::Content(at, is_last);
                     return true;
@@ -183,14 +184,14 @@ impl Mailer {
                 }
             }
             (Err(ApiMisuse::NotYet), _) => return false,
-            // What came before was refused, and the client knows it already.
+            // An earlier part was refused, and the client knows it already.
             (Err(ApiMisuse::OutOfOrder), _) => sending.next = Next::Reset,
             (Err(error), _) => panic!("letter {index}, {part:?}: {error}"),
         }
         true
     }
 
-    /// Looks at what came, and answers a challenge.
+    /// Handles the events that came, and answers a challenge.
     pub(super) fn hear(&mut self, client: &mut ClientHarness) {
         while let Some(event) = client.events.get(self.seen).cloned() {
             self.seen += 1;
@@ -199,7 +200,7 @@ impl Mailer {
                 Event::Challenge(_) | Event::SendBody(_) if client.closed => {}
                 Event::SendBody(ticket) => {
                     let (index, _) = self.tickets.get(&ticket).expect("DATA was sent");
-                    assert!(client.session.accepted_recipients() > 0, "this server gives 354 for somebody only");
+                    assert!(client.session.accepted_recipients() > 0, "the server says 354 without a recipient");
                     self.letters[*index].next = Next::Content(0, false);
                 }
                 Event::Challenge(text) => {
@@ -209,7 +210,7 @@ impl Mailer {
                     };
                     *ticket = client.respond(Some(response.expose())).expect("a challenge is open");
                 }
-                // A client that is woken says it again.
+                // A client that is woken reports it again.
                 Event::StartTls if client.session.phase() != Phase::Handshake => {}
                 Event::StartTls => {
                     client.establish_tls();
@@ -224,7 +225,7 @@ impl Mailer {
         }
     }
 
-    /// Writes a reply down with the recipients for whom it settles something.
+    /// Records a reply for the recipients that it decides.
     fn settle(&mut self, client: &ClientHarness, ticket: Ticket, recipient: Option<u32>, code: u16) {
         if let Some((_, mechanism)) = self.sasl.take_if(|(login, _)| *login == ticket)
             && code != 421

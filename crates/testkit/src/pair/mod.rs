@@ -1,15 +1,17 @@
-//! A client and a server back to back over a link in memory, moved on step by step: whose turn it is, how many octets
-//! arrive, when the application answers, what the clock says and where the connection fails is up to the caller.
+//! A client and a server back to back over a link in memory, moved step by step. The caller chooses
+//! whose turn it is, how many octets arrive, when the application answers, what the clock says and
+//! where the connection fails.
 //!
-//! [`Letter::fates`] is the model. Whatever the steps, [`Pair::check`] holds:
+//! [`Letter::fates`] is the model. After any steps, [`Pair::check`] holds:
 //!
-//! - what the server's application took is what was sent, whole, in order and once;
-//! - what the client was told is what the application said;
-//! - what the client was told to be taken was taken; what was taken and not told is at most the message whose end is on
-//!   its way, and the client knows that it is in doubt.
+//! - What the server's application accepted was sent: whole, in order and once.
+//! - What the client was told is what the application said.
+//! - What the client was told to be accepted was accepted. At most one message was accepted without
+//!   the client being told: the one whose end is unanswered, and the client knows that it is in
+//!   doubt.
 //!
-//! [`Pair::finish`] adds: as long as nothing [disturbs](Pair::is_disturbed) the connection everybody is told everything, and
-//! if something does, both sides come to an end by their own clocks.
+//! [`Pair::finish`] adds: if the connection is not [disturbed](Pair::is_disturbed), the client is
+//! told every outcome. If it is, both sides end by their own clocks.
 
 mod letter;
 mod mailer;
@@ -40,34 +42,35 @@ pub struct Setup {
     pub tls: bool,
     /// AUTH first, with or without TLS.
     pub mechanism: Option<Mechanism>,
-    /// Whatever may be pipelined is; otherwise every reply is waited for.
+    /// Commands are pipelined where that is allowed. Otherwise every reply is waited for.
     pub pipelined: bool,
 }
 
-/// One thing that happens.
+/// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// There is a letter to send.
+    /// The client gets a letter to send.
     Submit(Letter),
-    /// The client has the turn, for one command or at most so many octets of content.
+    /// The client's application has the turn, for one command or at most this many octets of
+    /// content.
     Act(usize),
-    /// So many octets arrive at the server; at the end of the stream, the end.
+    /// This many octets arrive at the server. At the end of the stream, the end.
     Up(usize),
     /// The same at the client.
     Down(usize),
     /// The server's application answers the open question.
     Answer,
-    /// Time goes by, and both are told, the server first or last.
+    /// Time passes, and both sides are told, the server first if `true`.
     Wait(Duration, bool),
-    /// So many hundredths of the time until the next deadline go by; from 100 on, that deadline comes.
+    /// This many hundredths of the time until the next deadline pass; from 100 on, it comes.
     WaitFor(u32, bool),
-    /// Both are woken for nothing, the server first or last.
+    /// Both sides are woken without a cause, the server first if `true`.
     Wake(bool),
-    /// The connection fails after so many more octets: to the server, or to the client.
+    /// The connection fails after this many more octets, towards that side.
     Fail(Fault, Side, usize),
 }
 
-/// Who receives.
+/// The receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The server.
@@ -76,7 +79,7 @@ pub enum Side {
     Client,
 }
 
-/// Both sides and what lies between them.
+/// Both sides and the link between them.
 #[derive(Debug)]
 pub struct Pair {
     /// The client.
@@ -92,7 +95,7 @@ pub struct Pair {
 impl Pair {
     /// A new connection.
     pub fn new(setup: Setup) -> Self {
-        let mut settings = ServerSettings::new("mx.test");
+        let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
         settings.protocol = if setup.lmtp { Protocol::Lmtp } else { Protocol::Smtp };
         settings.offers.starttls = true;
         settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256]);
@@ -100,7 +103,7 @@ impl Pair {
         settings.offers.binary_mime = true;
         // The budgets have tests of their own.
         settings.limits.errors = u32::MAX;
-        settings.limits.junk_commands = u32::MAX;
+        settings.limits.idle_commands = u32::MAX;
         settings.timeouts.minimum_rate = 0;
         settings.timeouts.message = settings.timeouts.session;
         let mut server = ServerHarness::new(settings, Transport::Plain);
@@ -114,15 +117,15 @@ impl Pair {
         }
     }
 
-    /// Whether the connection has failed, or time has gone by that ends it.
+    /// Returns `true` if the connection has failed, or a deadline has ended it.
     pub fn is_disturbed(&self) -> bool {
         self.disturbed
     }
 
-    /// Lets one thing happen, and says whether anything came of it.
+    /// Takes one step. Returns `true` if it had an effect.
     ///
     /// # Panics
-    /// When a session breaks its contract.
+    /// A session breaks its contract.
     pub fn step(&mut self, step: Step) -> bool {
         let moved = match step {
             Step::Submit(letter) => {
@@ -157,7 +160,7 @@ impl Pair {
             }
         };
         self.mailer.hear(&mut self.client);
-        // A handshake takes two, and is the link's affair.
+        // A handshake needs both sides, so the pair does it.
         if self.mailer.in_tls && self.server.tls_is_due && self.server.closed.is_none() {
             self.server.establish_tls();
             self.server.run();
@@ -174,10 +177,10 @@ impl Pair {
         moved
     }
 
-    /// Says QUIT behind everything that was submitted, and lets both sides come to their end.
+    /// Sends QUIT after everything that was submitted, and lets both sides end.
     ///
     /// # Panics
-    /// When they do not, or when what must hold does not.
+    /// A side does not end, or an invariant does not hold.
     pub fn finish(&mut self, choices: &mut Choices) {
         self.mailer.quit();
         while !(self.client.closed && self.server.closed.is_some()) {
@@ -195,9 +198,9 @@ impl Pair {
                 moved |= self.step(step);
             }
             if !moved {
-                // Both wait for what was lost on the way.
-                assert!(self.disturbed, "nothing happens any more: {:?}", self.client.events.last());
-                let due = self.due().expect("somebody looks at the clock");
+                // Both sides wait for lost octets.
+                assert!(self.disturbed, "both sides wait for ever: {:?}", self.client.events.last());
+                let due = self.due().expect("a deadline");
                 assert!(due.since(self.server.clock.now()) <= LONGEST_WAIT, "{due}");
                 self.step(Step::WaitFor(100, choices.coin()));
             }
@@ -213,10 +216,10 @@ impl Pair {
         }
     }
 
-    /// What holds at any time.
+    /// Checks the invariants.
     ///
     /// # Panics
-    /// When it does not.
+    /// An invariant does not hold.
     pub fn check(&self) {
         let mut taken = Vec::new();
         for message in &self.server.messages {
@@ -303,10 +306,10 @@ impl Pair {
     }
 }
 
-/// For the reply to the end of a message (RFC 5321 section 4.5.3.2.6); nobody waits for longer at once.
+/// For the reply to the end of a message (RFC 5321 section 4.5.3.2.6). No wait is longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
-/// The number behind a word.
+/// The number after a word.
 fn number_in(text: &str, word: &str) -> usize {
     let digits = text.split(word).nth(1).unwrap_or_default().split('@').next().unwrap_or_default();
     digits.parse().unwrap_or_else(|_| panic!("no {word} in {text:?}"))

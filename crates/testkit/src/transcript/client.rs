@@ -1,4 +1,5 @@
-//! A dialogue from the client's point of view: it says the C: lines, and hears the S: lines in every chunking.
+//! A dialogue from the client's side: it says the C: lines, and reads the S: lines in every
+//! chunking.
 
 use posthaste_session::{ClientSettings, table::Phase};
 use posthaste_wire::{Capabilities, Command, capability::Keyword};
@@ -13,7 +14,7 @@ use crate::{
 /// Runs a transcript against a client session. It needs the server's exact lines.
 ///
 /// # Panics
-/// Where the session says something else, or one chunking gives other events than another.
+/// The session says something else, or chunkings give different events.
 pub fn replay(name: &str, transcript: &Transcript) {
     let mut first: Option<Vec<Event>> = None;
     let octets = transcript.steps.iter().map(|(_, step)| if let Step::Server(line) = step { line.len() } else { 0 });
@@ -69,7 +70,7 @@ fn run(context: &str, transcript: &Transcript, mut chunking: Chunking) -> Vec<Ev
     harness.events
 }
 
-/// Checks what the client knows. Whether the server closed its side.
+/// Runs a directive for the client. Returns `true` if the server closes its side.
 fn directive(place: &str, harness: &mut ClientHarness, text: &str) -> bool {
     let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
     let session = &harness.session;

@@ -7,40 +7,41 @@
 //! S~ 250                       the server says some reply with that code; dots match any digit
 //! S* 250 2.1.0 Fine            the server says some reply with that code, and that enhanced code if there is one; the
 //!                              client hears exactly this. S* 250-one and S* 250 two are one reply
-//! ! both                       the dialogue holds from the client's point of view too
-//! ! client-only                it holds from there alone: no server of ours says this
+//! ! both                       the dialogue holds from the client's side too
+//! ! client-only                it holds from the client's side only: our servers do not say this
 //! ```
 //!
-//! Before the first line: `! offer WORD...`, `! limit NAME NUMBER`, `! tls-on-connect`, `! both`, `! client-only`. The words are `starttls`,
-//! `auth`, `scram`, `oauth`, `clear`, `smtputf8`, `dsn`, `chunking`, `binarymime`, `requiretls`, `deliverby`, `futurerelease`, `mt-priority`,
-//! `rrvs`, `no-soliciting`, `limits`, `other-commands`, and, for what is demanded, `require-tls`, `require-auth`, `lmtp`. In
-//! between:
+//! Before the first line: `! offer WORD...`, `! limit NAME NUMBER`, `! tls-on-connect`, `! both`,
+//! `! client-only`. The words are `starttls`, `auth`, `scram`, `oauth`, `clear`, `smtputf8`, `dsn`,
+//! `chunking`, `binarymime`, `requiretls`, `deliverby`, `futurerelease`, `mt-priority`, `rrvs`,
+//! `no-soliciting`, `limits`, `other-commands`, and, for demands, `require-tls`, `require-auth`,
+//! `lmtp`. In between:
 //!
-//! | directive | what it does |
+//! | directive | effect |
 //! |---|---|
-//! | `! accept TOPIC [REPLY]`, `! refuse TOPIC REPLY`, `! challenge TOPIC TEXT`, `! each TOPIC REPLY / REPLY...` | scripts the next verdict |
+//! | `! accept QUESTION [REPLY]`, `! refuse QUESTION REPLY`, `! challenge QUESTION TEXT`, `! each QUESTION REPLY / REPLY...` | scripts the next verdict |
 //! | `! hold N` | leaves the next N questions open |
-//! | `! answer PLACE accept`, `! answer PLACE refuse REPLY` | answers one of them, counted from 1 |
+//! | `! answer accept [REPLY]`, `! answer refuse REPLY` | answers the open question |
 //! | `! refuse-content REPLY`, `! shutdown`, `! eof` | calls that method |
-//! | `! tls` | a handshake is due, and done |
+//! | `! tls` | a handshake is due, and is done |
 //! | `! wait SECONDS` | lets time pass |
-//! | `! received OCTETS` | the message that was taken last has this content |
-//! | `! messages N` | so many messages were taken |
-//! | `! closed REASON`, `! open` | whether the session has ended |
+//! | `! received OCTETS` | the message that was accepted last has this content |
+//! | `! messages N` | N messages were accepted |
+//! | `! closed REASON`, `! open` | the session has ended for this reason, or is open |
 //!
-//! and, for the client alone:
+//! For the client alone:
 //!
-//! | directive | what it does |
+//! | directive | effect |
 //! |---|---|
-//! | `! client offers KEYWORD`, `! client lacks KEYWORD` | what it knows of the server |
-//! | `! client accepted N` | so many recipients of the transaction were accepted |
-//! | `! client may-not LINE` | that command has no place here, or not yet |
+//! | `! client offers KEYWORD`, `! client lacks KEYWORD` | what the client knows of the server |
+//! | `! client accepted N` | N recipients of the transaction were accepted |
+//! | `! client may-not LINE` | that command is out of order, or must wait |
 //! | `! client closed` | the conversation is over |
-//! | `! client eof N`, `! client doubt N` | the server closes its side: so many replies did not come; with a message in doubt |
+//! | `! client eof N`, `! client doubt N` | the server closes its side with N commands unanswered; with a message in doubt |
 //!
-//! Lines of the client that follow each other arrive together; the octets of a chunk stand right behind its BDAT. Every
-//! transcript is run with its input whole, one octet
-//! at a time, and cut at every octet, always with the same result.
+//! Consecutive lines of the client arrive together, and the octets of a chunk directly after its
+//! BDAT. Every transcript runs with its input whole, one octet at a time, and cut at every octet,
+//! always with the same result.
 
 mod client;
 mod server;
@@ -57,7 +58,7 @@ pub use crate::unescape::unescape;
 pub struct Transcript {
     /// Directives before the first line.
     pub setup: Vec<String>,
-    /// What happens, with the number of its line in the file.
+    /// The steps, each with the number of its line in the file.
     pub steps: Vec<(usize, Step)>,
 }
 
@@ -68,9 +69,9 @@ pub enum Step {
     Client(Vec<u8>),
     /// The server says exactly this.
     Server(Vec<u8>),
-    /// The server says a reply with such a code.
+    /// The server says a reply with a code like this.
     ServerCode(String),
-    /// A line of the server's as the client hears it.
+    /// A line of the server as the client reads it.
     ServerLike(Vec<u8>),
     /// A directive, without its `! `.
     Directive(String),
@@ -116,12 +117,12 @@ impl Transcript {
         transcript
     }
 
-    /// Whether it holds from the client's point of view too.
+    /// Returns `true` if it holds from the client's side too.
     pub fn is_for_client(&self) -> bool {
         self.setup.iter().any(|line| line == "both" || line == "client-only")
     }
 
-    /// Whether it holds from the server's point of view.
+    /// Returns `true` if it holds from the server's side.
     pub fn is_for_server(&self) -> bool {
         !self.setup.iter().any(|line| line == "client-only")
     }
@@ -133,10 +134,10 @@ impl Transcript {
     }
 }
 
-/// Replays every `*.txt` of a folder, and says how many there are.
+/// Replays every `*.txt` of a folder, and returns how many there are.
 ///
 /// # Panics
-/// Where a session says something else than a transcript, with the file and the line.
+/// A session says something else than a transcript: names the file and the line.
 pub fn replay_folder(folder: &Path) -> usize {
     let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();

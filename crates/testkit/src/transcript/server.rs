@@ -1,12 +1,12 @@
-//! A dialogue from the server's point of view.
+//! A dialogue from the server's side.
 
 use std::time::Duration;
 
 use posthaste_session::{
     ServerSettings, Transport, Verdict,
-    server::{FutureRelease, Protocol, ServerEof},
+    server::{Protocol, ServerEof},
 };
-use posthaste_wire::{Mechanism, MechanismSet, parameter::DateTime};
+use posthaste_wire::{Mechanism, MechanismSet};
 
 use super::{Step, Transcript, shown, unescape};
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 /// Runs a transcript against a server session, in every chunking.
 ///
 /// # Panics
-/// Where the session says something else, or one chunking gives other events than another.
+/// The session says something else, or chunkings give different events.
 pub fn replay(name: &str, transcript: &Transcript) {
     let mut first: Option<Vec<Event>> = None;
     for chunking in Chunking::all(transcript.client_octets()) {
@@ -99,7 +99,8 @@ impl<'a> Run<'a> {
         loop {
             let end = said.iter().position(|octet| *octet == b'\n');
             let end = end.unwrap_or_else(|| panic!("{place}: no whole reply in {:?}", shown(said))) + 1;
-            // Of the code the dots match any digit; a hyphen stands for the space of the last line.
+            // A dot in the code matches any digit; a hyphen also stands for the space of the last
+            // line.
             let fits = pattern.bytes().zip(said.iter()).enumerate().all(|(index, (want, found))| {
                 want == *found || (index < 3 && want == b'.') || (index == 3 && *found == b'-')
             });
@@ -166,7 +167,7 @@ fn verdict(word: &str, rest: &str) -> Verdict {
     }
 }
 
-/// What the server's own reply has to have of a line: the code, and the enhanced code.
+/// What the server's own reply must share with a line: the code, and the enhanced code.
 fn pattern(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let mut words = text.split_whitespace();
@@ -184,7 +185,7 @@ fn number(place: &str, text: &str) -> usize {
 }
 
 fn settings(transcript: &Transcript) -> (ServerSettings, Transport) {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     let mut transport = Transport::Plain;
     for line in &transcript.setup {
         let mut words = line.split(' ');
@@ -217,10 +218,8 @@ fn offer(settings: &mut ServerSettings, word: &str) {
         "binarymime" => offers.binary_mime = true,
         "requiretls" => offers.require_tls = true,
         "deliverby" => offers.deliver_by = Some(30),
-        "futurerelease" => {
-            let max_date_time = DateTime::parse("2030-01-01T00:00:00Z").expect("a time").into_owned();
-            offers.future_release = Some(FutureRelease { max_interval: 86_400, max_date_time });
-        }
+        // The harness begins on 2029-12-31.
+        "futurerelease" => offers.future_release = Some(86_400),
         "mt-priority" => offers.mt_priority = Some("MIXER".to_owned()),
         "rrvs" => offers.rrvs = true,
         "no-soliciting" => offers.no_soliciting = Some(String::new()),
@@ -237,13 +236,13 @@ fn limit(settings: &mut ServerSettings, name: &str, value: usize) {
     match name {
         "command-line" => limits.command_line = value,
         "auth-line" => limits.auth_line = value,
-        "discarded" => limits.discarded = value,
+        "discarded" => limits.discarded_line = value,
         "text-line" => limits.text_line = value,
-        "message" => limits.message = value as u64,
+        "message" => limits.message_size = value as u64,
         "discarded-content" => limits.discarded_content = value as u64,
         "recipients" => limits.recipients = value,
         "errors" => limits.errors = small,
-        "junk-commands" => limits.junk_commands = small,
+        "junk-commands" => limits.idle_commands = small,
         "auth-failures" => limits.auth_failures = small,
         "greeting-delay" => settings.timeouts.greeting_delay = Duration::from_secs(value as u64),
         "early-talking" => limits.forbid_early_talking = value == 0,

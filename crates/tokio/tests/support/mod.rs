@@ -143,7 +143,7 @@ pub(crate) async fn once<T>(future: impl Future<Output = T>) -> Option<T> {
 }
 
 pub(crate) fn settings() -> ServerSettings {
-    let mut settings = ServerSettings::new("mx.test");
+    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.offers.starttls = true;
     settings
 }

@@ -24,18 +24,19 @@ use crate::sasl::{
 /// What the client knows about channel bindings.
 #[derive(Debug)]
 pub(in crate::sasl) enum Binding {
-    /// It has none.
+    /// The client has none.
     Unsupported,
-    /// It has one, and the server does not offer SCRAM-SHA-256-PLUS.
+    /// The client has one, and the server does not offer SCRAM-SHA-256-PLUS.
     NotOffered,
     /// SCRAM-SHA-256-PLUS.
     Used(ChannelBinding),
 }
 
-/// An exchange: a first message, one that answers the salt, and the check of the server's signature.
+/// The client's side of an exchange: a first message, a proof, and the check of the server's
+/// signature.
 #[derive(Debug)]
 pub(in crate::sasl) struct ScramClient {
-    /// Prepared.
+    /// The prepared password.
     password: Secret<String>,
     nonce: Nonce,
     /// The GS2 header and the channel binding.
@@ -47,18 +48,18 @@ pub(in crate::sasl) struct ScramClient {
 
 #[derive(Debug)]
 enum Stage {
-    /// The first message leaves or has left.
+    /// The first message is to be sent, or was.
     First,
-    /// The proof has left, and this is what the server has to say.
+    /// The proof was sent. The server must answer with this signature.
     Final(Secret<[u8; 32]>),
-    /// The server knows the user's key.
+    /// The server has proved that it knows the user's key.
     Proved,
-    /// The server says no, or has done something wrong.
+    /// The server refused, or broke the protocol.
     Over,
 }
 
-/// The most octets of a GS2 header. It travels back within base64 that is within base64, on a line that is bounded; no
-/// name comes near this.
+/// The most octets of a GS2 header. It returns in base64 within base64 on a bounded line. No real
+/// name comes near it.
 const MAX_HEADER: usize = 4_096;
 
 impl ScramClient {
@@ -92,7 +93,7 @@ impl ScramClient {
         })
     }
 
-    /// The first message, which comes unasked.
+    /// The first message, for the initial response.
     pub(in crate::sasl) fn first(&self) -> String {
         format!("{}{}", self.header, self.first_bare)
     }
@@ -117,7 +118,7 @@ impl ScramClient {
     /// Answers the salt with a proof.
     fn second(&mut self, text: &str) -> Result<String, ServerFault> {
         let message = ServerFirst::parse(text)?;
-        // RFC 5802 section 5.1: the server's part has to be there, behind ours.
+        // RFC 5802 section 5.1: the server's part must follow the client's.
         if message.nonce.strip_prefix(self.nonce.as_str()).is_none_or(str::is_empty) {
             return Err(ServerFault::Nonce);
         }
@@ -139,7 +140,7 @@ impl ScramClient {
                 self.stage = Stage::Proved;
             }
             ServerFinal::Verifier(_) => return Err(ServerFault::Signature),
-            // The refusal is about to come: it says more than giving up would.
+            // Wait for the refusal: it says more than a cancellation would.
             ServerFinal::Error => {}
         }
         Ok(String::new())

@@ -1,4 +1,4 @@
-//! What a server stores in place of a password (RFC 5802 section 3).
+//! The key that a server stores in place of a password (RFC 5802 section 3).
 
 use alloc::{format, string::String, vec::Vec};
 use core::ops::RangeInclusive;
@@ -15,20 +15,21 @@ use crate::sasl::{
     prepare,
 };
 
-/// Octets of a salt, as [`UnknownUsers`] makes them up: give your users as many, and nobody can tell who exists.
+/// Octets of a salt, as [`UnknownUsers`] makes them. Use the same length for real users, so that a
+/// client cannot tell which users exist.
 pub const SALT_LENGTH: usize = 16;
 
-/// Octets of a salt that are taken at all; with more the challenge would not fit a reply line.
+/// Octets of a salt that are accepted. With more, the challenge would not fit a reply line.
 const SALT_LENGTHS: RangeInclusive<usize> = 8..=64;
 
 const SCHEME: &str = "SCRAM-SHA-256";
 
-/// The stored key of a user: it checks a password or a proof, and is no password itself. Whoever steals it can play the
-/// server, and guess at the password.
+/// The stored key of a user. It checks a password or a proof, and is no password itself. A thief of
+/// it can impersonate the server, and can guess the password.
 ///
 /// ```
 /// use posthaste_session::sasl::ScramKey;
-/// // A fresh random salt for each user.
+/// // Use a fresh random salt for each user.
 /// let key = ScramKey::derive("pencil", &[9; 16], 4_096)?;
 /// let stored = key.to_text();
 /// assert!(stored.expose().starts_with("SCRAM-SHA-256$4096:CQkJCQkJCQkJCQkJCQkJCQ==$"));
@@ -42,30 +43,30 @@ pub struct ScramKey {
     iterations: u32,
     stored_key: Secret<[u8; 32]>,
     server_key: Secret<[u8; 32]>,
-    /// Not made up for somebody who does not exist.
+    /// `false`: made up for a user who does not exist.
     is_real: bool,
 }
 
-/// Why there is no key.
+/// Why a key cannot be made or read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// SASLprep does not take the password.
-    #[error("SASLprep does not take the password")]
+    /// SASLprep refuses the password.
+    #[error("SASLprep refuses the password")]
     Password,
-    /// A salt has 8 to 64 octets.
+    /// The salt does not have 8 to 64 octets.
     #[error("a salt has 8 to 64 octets")]
     Salt,
     /// The iteration count is below [`MIN_ITERATIONS`] or above [`MAX_ITERATIONS`].
-    #[error("the iteration count is out of bounds")]
+    #[error("the iteration count is not within 4,096 to 1,000,000")]
     Iterations,
-    /// The text is no stored key.
+    /// The text is no stored key of SCRAM-SHA-256.
     #[error("the text is no stored key of SCRAM-SHA-256")]
     Text,
 }
 
-/// How to answer for users who do not exist, so that nobody can find out who does: always with the same salt for the same
-/// name, and with a refusal at the end.
+/// How to answer for users who do not exist, so that a client cannot tell which users do. A name
+/// always gets the same salt, and the login is refused at the end.
 #[derive(Debug, Clone)]
 pub struct UnknownUsers {
     secret: Secret<[u8; 32]>,
@@ -73,7 +74,8 @@ pub struct UnknownUsers {
 }
 
 impl ScramKey {
-    /// Derives the key from a password, which SASLprep prepares. This takes the iterations' time.
+    /// Derives the key from a password, which SASLprep prepares. It takes the time of the
+    /// iterations.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -90,7 +92,7 @@ impl ScramKey {
         })
     }
 
-    /// Puts a key together from what a database has.
+    /// Makes a key from the parts that a database has.
     ///
     /// # Errors
     /// [`KeyError`].
@@ -104,15 +106,15 @@ impl ScramKey {
         Ok(Self { salt: salt.to_vec(), iterations, stored_key, server_key, is_real: true })
     }
 
-    /// As text to store, in the form of RFC 5803 that PostgreSQL has too:
+    /// The key as text to store, in the form of RFC 5803, as PostgreSQL has it:
     /// `SCRAM-SHA-256$iterations:salt$StoredKey:ServerKey`.
     pub fn to_text(&self) -> Secret<String> {
         let (stored, server) = (encode(self.stored_key.expose()), encode(self.server_key.expose()));
         Secret::new(format!("{SCHEME}${}:{}${stored}:{server}", self.iterations, encode(&self.salt)))
     }
 
-    /// Whether it is the key of this password, for PLAIN and LOGIN. This takes the iterations' time, for the key of an
-    /// unknown user too.
+    /// Returns `true` if it is the key of this password, for PLAIN and LOGIN. It takes the time of
+    /// the iterations, for the key of an unknown user too.
     pub fn verify(&self, password: &str) -> bool {
         let Ok(password) = prepare(password) else { return false };
         let salted = salted_password(&password, &self.salt, self.iterations);
@@ -124,12 +126,12 @@ impl ScramKey {
         &self.salt
     }
 
-    /// How many iterations of PBKDF2.
+    /// The number of iterations of PBKDF2.
     pub const fn iterations(&self) -> u32 {
         self.iterations
     }
 
-    /// Whether a client's proof is right (RFC 5802 section 3), in constant time.
+    /// Returns `true` if a client's proof is right (RFC 5802 section 3), in constant time.
     pub(super) fn proves(&self, auth_message: &str, proof: &[u8; 32]) -> bool {
         let signature = hmac(self.stored_key.expose(), auth_message.as_bytes());
         self.is_of(&xor(proof, &signature)).into()
@@ -165,14 +167,16 @@ impl core::str::FromStr for ScramKey {
 }
 
 impl UnknownUsers {
-    /// The secret is 32 random octets: the same for all servers of one service, and after a restart. The iterations are
-    /// those of the keys of your users, within [`MIN_ITERATIONS`] and [`MAX_ITERATIONS`]; with others it can be seen who
-    /// does not exist.
+    /// Takes a secret of 32 random octets and the number of iterations. The secret is the same for
+    /// all servers of one service, and after a restart.
+    ///
+    /// Use the number of iterations of your users' keys, from [`MIN_ITERATIONS`] to
+    /// [`MAX_ITERATIONS`]. With another number a client can tell which users do not exist.
     pub fn new(secret: Secret<[u8; 32]>, iterations: u32) -> Self {
         Self { secret, iterations: iterations.clamp(MIN_ITERATIONS, MAX_ITERATIONS) }
     }
 
-    /// A key for a name that nobody has: its salt is always the same, and no password is right.
+    /// A key for a name without a user. Its salt is always the same, and no password is right.
     pub fn key(&self, name: &str) -> ScramKey {
         let part = |purpose: &str| hmac(self.secret.expose(), format!("{purpose}\0{name}").as_bytes());
         ScramKey {
@@ -195,7 +199,7 @@ fn check(salt: &[u8], iterations: u32) -> Result<(), KeyError> {
     Ok(())
 }
 
-/// `Hi(Normalize(password), salt, i)` of a password that is prepared.
+/// `Hi(Normalize(password), salt, i)` of a prepared password.
 pub(super) fn salted_password(password: &str, salt: &[u8], iterations: u32) -> [u8; 32] {
     pbkdf2::pbkdf2_hmac_array::<Sha256, 32>(password.as_bytes(), salt, iterations)
 }
@@ -209,7 +213,7 @@ pub(super) fn server_key(salted_password: &[u8; 32]) -> [u8; 32] {
 }
 
 pub(super) fn hmac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
-    // 32 octets fit a block: nothing here can fail.
+    // 32 octets fit a block, so this cannot fail.
     let mut block = hmac::digest::Key::<Hmac<Sha256>>::default();
     block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
     Hmac::<Sha256>::new(&block).chain_update(message).finalize().into_bytes().into()

@@ -1,4 +1,4 @@
-//! SCRAM's messages (RFC 5802 section 7), read strictly: attributes in their order and once.
+//! SCRAM's messages (RFC 5802 section 7), read strictly: each attribute in its place, once.
 
 use alloc::{string::String, vec::Vec};
 use core::str::FromStr;
@@ -7,17 +7,17 @@ use thiserror::Error;
 
 use crate::sasl::{base64, gs2};
 
-/// What one side adds to the nonce of an exchange: fresh, and not to be foreseen. Never use one twice.
+/// One side's part of the nonce of an exchange: fresh and unpredictable. Never use one twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nonce(String);
 
-/// Text that is no nonce: it has 1 to 128 printable characters of ASCII and no comma.
+/// The text is no nonce: 1 to 128 printable ASCII characters without a comma.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a nonce has 1 to 128 printable characters of ASCII and no comma")]
 pub struct NonceError;
 
-/// The most characters of one side's part of a nonce. With both parts and a salt a challenge still fits a reply line of
-/// 512 octets, and there is no use for a longer one: 24 characters cannot be guessed.
+/// The most characters of one side's part of a nonce. With both parts and a salt a challenge still
+/// fits a reply line of 512 octets. Longer ones have no use: 24 characters cannot be guessed.
 const MAX_NONCE: usize = 128;
 
 impl Nonce {
@@ -39,12 +39,12 @@ impl FromStr for Nonce {
     }
 }
 
-/// A message that cannot be read.
+/// Why a message cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unreadable {
-    /// It is not what the ABNF says.
+    /// The message breaks the grammar.
     Malformed,
-    /// It demands an extension (RFC 5802 section 5.1: `m`).
+    /// The message demands an extension (RFC 5802 section 5.1: `m`).
     Extension,
 }
 
@@ -58,7 +58,7 @@ pub(super) struct ClientFirstBare<'m> {
 pub(super) struct ServerFirst<'m> {
     pub(super) nonce: &'m str,
     pub(super) salt: Vec<u8>,
-    /// Nothing for a number that no `u32` can hold.
+    /// `None`: the number does not fit a `u32`.
     pub(super) iterations: Option<u32>,
 }
 
@@ -97,7 +97,7 @@ impl<'m> ServerFirst<'m> {
         let iterations = attributes.next('i')?;
         attributes.extensions()?;
         let is_number = iterations.bytes().all(|octet| octet.is_ascii_digit()) && !iterations.starts_with('0');
-        // Ours and the server's, which may be as long.
+        // Both parts, of which the server's may be as long.
         if !is_nonce(nonce, 2 * MAX_NONCE) || salt.is_empty() || !is_number {
             return Err(Unreadable::Malformed);
         }
@@ -130,7 +130,7 @@ impl ServerFinal {
     }
 }
 
-/// `ALPHA "=" value` with commas between them.
+/// `ALPHA "=" value`, separated by commas.
 struct Attributes<'m>(core::str::Split<'m, char>);
 
 impl<'m> Attributes<'m> {
@@ -138,7 +138,7 @@ impl<'m> Attributes<'m> {
         if message.starts_with("m=") { Err(Unreadable::Extension) } else { Ok(Self(message.split(','))) }
     }
 
-    /// The value of the next attribute, which has to be this one.
+    /// The value of the next attribute, which must have this name.
     fn next(&mut self, name: char) -> Result<&'m str, Unreadable> {
         match self.0.next().and_then(attribute) {
             Some((found, value)) if found == name => Ok(value),
@@ -146,7 +146,7 @@ impl<'m> Attributes<'m> {
         }
     }
 
-    /// What is left: extensions are ignored (RFC 5802 section 7), but have to be extensions.
+    /// Reads the rest as extensions, which are ignored (RFC 5802 section 7).
     fn extensions(self) -> Result<(), Unreadable> {
         for part in self.0 {
             match attribute(part) {

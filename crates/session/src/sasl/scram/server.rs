@@ -20,7 +20,8 @@ use crate::sasl::{
     prepare,
 };
 
-/// An exchange: two messages of the client's, with the look-up of a key between them, and an empty one.
+/// The server's side of an exchange: two messages of the client with the look-up of a key between
+/// them, and an empty one.
 #[derive(Debug)]
 pub(in crate::sasl) struct ScramServer {
     /// SCRAM-SHA-256-PLUS was chosen.
@@ -33,7 +34,8 @@ enum Stage {
     First,
     LookUp(Begun),
     Final(Begun, ScramKey),
-    /// The server's signature has left; the client has to see it before the success (RFC 4954 section 4).
+    /// The server's signature was sent. The client must get it before the success (RFC 4954 section
+    /// 4).
     Acknowledge(String),
     Over,
 }
@@ -45,9 +47,9 @@ struct Begun {
     client_first_bare: String,
     server_first: String,
     client_nonce: String,
-    /// The nonce of both.
+    /// The nonce of both sides.
     nonce: String,
-    /// What `c=` has to say: the GS2 header and the channel binding.
+    /// The expected `c=`: the GS2 header and the channel binding.
     binding: Secret<Vec<u8>>,
 }
 
@@ -102,7 +104,8 @@ impl ScramServer {
         let mut binding = header.text.as_bytes().to_vec();
         match (header.flag, self.plus) {
             (Flag::Unsupported, false) => {}
-            // It would have chosen PLUS if it had seen it: somebody took it out of the list (RFC 5802 section 6).
+            // The client has a channel binding and would have chosen PLUS: an attacker removed it
+            // from the list (RFC 5802 section 6).
             (Flag::NotOffered, false) if !context.channel_bindings.is_empty() => return Err(SaslError::TooWeak),
             (Flag::NotOffered, false) => {}
             (Flag::Used(kind), true) => binding.extend_from_slice(channel_binding(context, kind)?.data.expose()),
@@ -126,7 +129,7 @@ fn channel_binding<'c>(context: &'c ServerContext, kind: &str) -> Result<&'c Cha
     context.channel_bindings.iter().find(|binding| binding.kind.as_str() == kind).ok_or(SaslError::Credentials)
 }
 
-/// Checks the client's proof, and gives the server's.
+/// Checks the client's proof, and returns the server's signature.
 fn last(text: &str, begun: &Begun, key: &ScramKey) -> Result<[u8; 32], SaslError> {
     let message = ClientFinal::parse(text)?;
     let auth_message = format!("{},{},{}", begun.client_first_bare, begun.server_first, message.without_proof);
@@ -140,7 +143,8 @@ fn last(text: &str, begun: &Begun, key: &ScramKey) -> Result<[u8; 32], SaslError
 }
 
 impl From<Unreadable> for SaslError {
-    /// An unknown extension is refused like anything else that cannot be read: RFC 4954 has no reply of its own for it.
+    /// An unknown extension is refused like other unreadable messages: RFC 4954 has no reply for
+    /// it.
     fn from(_: Unreadable) -> Self {
         Self::Malformed
     }

@@ -118,12 +118,12 @@ impl Config {
         warnings: Vec<String>,
     ) -> Self {
         let Facts { host_name, queue, verified_tls, .. } = facts;
-        let mut settings = ServerSettings::new(host_name.as_str());
-        settings.limits.message = value(file.limits.message_size.as_ref()).unwrap_or(settings.limits.message);
+        let mut settings = ServerSettings::new(host_name.clone());
+        settings.limits.message_size = value(file.limits.message_size.as_ref()).unwrap_or(settings.limits.message_size);
         let recipients = value(file.limits.recipients.as_ref());
         settings.limits.recipients = recipients.map_or(settings.limits.recipients, usize::from);
         let (bounds, timeouts) = (&mut settings.limits, &mut settings.timeouts);
-        bounds.junk_commands = value(file.limits.idle_commands.as_ref()).map_or(bounds.junk_commands, u32::from);
+        bounds.idle_commands = value(file.limits.idle_commands.as_ref()).map_or(bounds.idle_commands, u32::from);
         timeouts.minimum_rate = value(file.limits.minimum_rate.as_ref()).unwrap_or(timeouts.minimum_rate);
         timeouts.message = value(file.limits.message_within.as_ref()).unwrap_or(timeouts.message);
         let guards = verified_tls.is_some() && check::guards(&file);
@@ -144,7 +144,7 @@ impl Config {
         delivery.concurrency_per_site = number(file.delivery.concurrency_per_site.as_ref(), 20);
         delivery.return_at_most = value(file.limits.returned_size.as_ref()).unwrap_or(delivery.return_at_most);
         delivery.verified_tls = verified_tls.clone().filter(|_| guards);
-        let max_message = settings.limits.message;
+        let max_message = settings.limits.message_size;
         let mut relay = RelayOptions::new(host_name);
         relay.policy.relay_from =
             file.relay_from.as_ref().map(|list| values_of(&list.value)).unwrap_or_default().into();
@@ -259,19 +259,17 @@ fn listeners(file: &File, settings: &ServerSettings, tls: Option<&Arc<ServerConf
 
 /// What the relay honors, without what is switched off or cannot be kept.
 fn offered(wanted: &file::Offers, verifies: bool) -> Offers {
-    let all = offers();
     let on = |flag: &Option<At<bool>>| check::is_on(flag.as_ref());
-    Offers {
-        dsn: on(&wanted.dsn),
-        smtputf8: on(&wanted.smtputf8),
-        chunking: on(&wanted.chunking),
-        binary_mime: on(&wanted.binarymime) && on(&wanted.chunking),
-        deliver_by: all.deliver_by.filter(|_| on(&wanted.deliverby)),
-        mt_priority: all.mt_priority.filter(|_| on(&wanted.mt_priority)),
-        rrvs: on(&wanted.rrvs),
-        require_tls: on(&wanted.requiretls) && verifies,
-        ..all
-    }
+    let mut offers = offers();
+    offers.dsn = on(&wanted.dsn);
+    offers.smtputf8 = on(&wanted.smtputf8);
+    offers.chunking = on(&wanted.chunking);
+    offers.binary_mime = on(&wanted.binarymime) && on(&wanted.chunking);
+    offers.deliver_by = offers.deliver_by.filter(|_| on(&wanted.deliverby));
+    offers.mt_priority = offers.mt_priority.filter(|_| on(&wanted.mt_priority));
+    offers.rrvs = on(&wanted.rrvs);
+    offers.require_tls = on(&wanted.requiretls) && verifies;
+    offers
 }
 
 /// The machine's name, when it is one that mail can use.

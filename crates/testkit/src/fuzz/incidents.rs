@@ -1,11 +1,12 @@
-//! What befalls a session between the octets that arrive, written among them: an octet of 255 and one that says what.
+//! Events of a session, written between the octets that arrive: an octet of 255 and one that names
+//! the event.
 //!
 //! | second octet | event |
 //! |---|---|
-//! | 0 to 31 | time goes by |
+//! | 0 to 31 | time passes |
 //! | 32 to 63 | the next n questions stay open |
 //! | 64 to 127 | the open question is answered, in one of sixteen ways |
-//! | 128 to 159 | content is refused |
+//! | 128 to 159 | the content is refused |
 //! | 160 to 191 | shutdown |
 //! | 192 to 223 | the peer closes its side |
 //! | 224 to 255 | none: the octet itself arrives |
@@ -13,7 +14,7 @@
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Event<'a> {
+pub(super) enum Incident<'a> {
     Octets(&'a [u8]),
     Wait(Duration),
     Hold(usize),
@@ -23,29 +24,29 @@ pub(super) enum Event<'a> {
     End,
 }
 
-pub(super) fn events(mut stream: &[u8]) -> Vec<Event<'_>> {
-    let mut events = Vec::new();
+pub(super) fn incidents(mut stream: &[u8]) -> Vec<Incident<'_>> {
+    let mut incidents = Vec::new();
     while let Some(mark) = stream.iter().position(|octet| *octet == 255) {
         let (octets, rest) = stream.split_at(mark);
-        events.push(Event::Octets(octets));
-        let Some((kind, rest)) = rest[1..].split_first() else { return events };
+        incidents.push(Incident::Octets(octets));
+        let Some((kind, rest)) = rest[1..].split_first() else { return incidents };
         stream = rest;
         let argument = usize::from(kind % 32);
-        events.push(match kind {
-            0..32 => Event::Wait(TIMES[argument % TIMES.len()]),
-            32..64 => Event::Hold(argument),
-            64..128 => Event::Answer(argument % 16),
-            128..160 => Event::Refuse([452, 554, 421, 550][argument % 4]),
-            160..192 => Event::Shutdown,
-            192..224 => Event::End,
-            224.. => Event::Octets(std::slice::from_ref(kind)),
+        incidents.push(match kind {
+            0..32 => Incident::Wait(TIMES[argument % TIMES.len()]),
+            32..64 => Incident::Hold(argument),
+            64..128 => Incident::Answer(argument % 16),
+            128..160 => Incident::Refuse([452, 554, 421, 550][argument % 4]),
+            160..192 => Incident::Shutdown,
+            192..224 => Incident::End,
+            224.. => Incident::Octets(std::slice::from_ref(kind)),
         });
     }
-    events.push(Event::Octets(stream));
-    events
+    incidents.push(Incident::Octets(stream));
+    incidents
 }
 
-/// Around the deadlines that are set by default.
+/// Times around the default deadlines.
 const TIMES: [Duration; 16] = [
     Duration::from_millis(1),
     Duration::from_secs(1),

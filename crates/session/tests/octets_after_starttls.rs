@@ -1,4 +1,4 @@
-//! Octets in clear behind STARTTLS, or behind its reply, never reach the conversation inside TLS.
+//! Octets in clear after STARTTLS, or after its reply, never reach the conversation inside TLS.
 
 use posthaste_session::{ClientSettings, PeerMisbehaved, ServerSettings, Transport, server::CloseReason};
 use posthaste_testkit::{
@@ -6,7 +6,7 @@ use posthaste_testkit::{
     server::{ServerHarness, Stop},
 };
 
-/// Commands, line ends, a handshake that somebody else begins, and the octets that texts end with elsewhere.
+/// Commands, line ends, the start of a handshake, and NUL.
 const RESIDUES: [&[u8; 64]; 4] = [
     b"EHLO evil.test\r\nMAIL FROM:<evil@b.test>\r\nRCPT TO:<victim@d.test>",
     b"\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n",
@@ -14,14 +14,14 @@ const RESIDUES: [&[u8; 64]; 4] = [
     &[0; 64],
 ];
 
-/// In one segment with STARTTLS there is no handshake. What comes in a segment of its own belongs to the handshake, and
-/// the driver reads it there, as TLS.
+/// Octets in one segment with STARTTLS prevent the handshake. Octets in a segment of their own
+/// belong to it, and the driver reads them as TLS.
 #[test]
-fn at_a_server() {
+fn a_server_ends_on_octets_after_starttls() {
     for (residue, octets) in RESIDUES.into_iter().flat_map(|residue| (1..=64).map(move |octets| (residue, octets))) {
         let stream = [b"STARTTLS\r\n", &residue[..octets]].concat();
         for cut in 0..=stream.len() {
-            let mut settings = ServerSettings::new("mx.test");
+            let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
             settings.offers.starttls = true;
             let mut server = ServerHarness::new(settings, Transport::Plain);
             server.feed(b"EHLO client.test\r\n");
@@ -39,7 +39,7 @@ fn at_a_server() {
 }
 
 #[test]
-fn at_a_client() {
+fn a_client_ends_on_octets_after_the_reply_to_starttls() {
     let replies = b"250-s.test\r\n250-AUTH PLAIN LOGIN\r\n250 SIZE 1\r\n250 more, and more";
     let residues = [replies, RESIDUES[1], RESIDUES[2], RESIDUES[3]];
     for (residue, octets) in residues.into_iter().flat_map(|residue| (1..=64).map(move |octets| (residue, octets))) {
