@@ -7,6 +7,7 @@ mod clock;
 mod connection;
 mod content;
 mod server;
+pub mod tls;
 
 pub use certificate::Certificate;
 pub use client::{ChunksSent, ClientDriver, ClientError, ClientEvent};
