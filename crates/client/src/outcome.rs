@@ -1,5 +1,7 @@
 //! What came of one recipient, and whether another attempt can change it.
 
+use std::fmt;
+
 use posthaste_tokio::{
     session::client::downgrade::Undeliverable,
     wire::{EnhancedCode, Reply, Severity},
@@ -10,7 +12,7 @@ use posthaste_tokio::{
 pub enum RecipientOutcome {
     /// The server has the message, and said this to the end of the content.
     Accepted(Reply),
-    /// The server refused, in these words; [`is_for_good`](Self::is_for_good) says what that means.
+    /// The server refused, in these words; [`is_permanent`](Self::is_permanent) says what that means.
     Refused(Reply, RefusedAt),
     /// The server cannot take this message; for good.
     Undeliverable(Undeliverable),
@@ -52,11 +54,24 @@ impl RecipientOutcome {
     /// | [`Bdat`](RefusedAt::Bdat) | 500 to 504 | any | the message can go by DATA |
     ///
     /// So `552 5.2.2`, a full mailbox, is for good, and so is any 552 before a recipient was accepted.
-    pub fn is_for_good(&self) -> bool {
+    pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Refused(reply, at) => is_for_good(reply, *at),
+            Self::Refused(reply, at) => is_permanent(reply, *at),
             Self::Undeliverable(_) => true,
             Self::Accepted(_) | Self::Postponed | Self::Lost => false,
+        }
+    }
+
+    /// Returns `true` if the recipient does not have the message, and another attempt may fare better.
+    pub fn is_transient(&self) -> bool {
+        !matches!(self, Self::Accepted(_)) && !self.is_permanent()
+    }
+
+    /// The server's reply. `None`: the server gave none for this recipient.
+    pub const fn reply(&self) -> Option<&Reply> {
+        match self {
+            Self::Accepted(reply) | Self::Refused(reply, _) => Some(reply),
+            Self::Undeliverable(_) | Self::Postponed | Self::Lost => None,
         }
     }
 
@@ -65,7 +80,19 @@ impl RecipientOutcome {
     }
 }
 
-fn is_for_good(reply: &Reply, at: RefusedAt) -> bool {
+/// The reply, or the reason why there is none.
+impl fmt::Display for RecipientOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted(reply) | Self::Refused(reply, _) => reply.fmt(f),
+            Self::Undeliverable(why) => why.fmt(f),
+            Self::Postponed => f.write_str("the server takes fewer recipients at once; send to this one anew"),
+            Self::Lost => f.write_str("the conversation broke off before there was an answer; try again"),
+        }
+    }
+}
+
+fn is_permanent(reply: &Reply, at: RefusedAt) -> bool {
     let is_permanent = reply.code().severity() == Severity::PermanentNegative;
     is_permanent
         && match at {
@@ -98,7 +125,7 @@ mod tests {
     use super::{RefusedAt::*, *};
 
     #[test]
-    fn code_enhanced_code_and_position_say_what_is_for_good() {
+    fn code_enhanced_code_and_position_say_what_is_permanent() {
         for (line, at, for_good) in [
             // The only recipient, or the first.
             ("552 5.2.2 Mailbox full", Rcpt, true),
@@ -150,10 +177,10 @@ mod tests {
         ] {
             let code = ReplyCode::new(line[..3].parse().unwrap()).unwrap();
             let outcome = RecipientOutcome::of(Reply::new(code, None, &line[4..]), at);
-            assert_eq!(outcome.is_for_good(), for_good, "{line} at {at:?}");
+            assert_eq!(outcome.is_permanent(), for_good, "{line} at {at:?}");
         }
         // What is said behind 250 takes nothing back.
         let accepted = RecipientOutcome::of(Reply::new(ReplyCode::OK, None, "5.1.1 odd"), Content);
-        assert!(matches!(accepted, RecipientOutcome::Accepted(_)) && !accepted.is_for_good());
+        assert!(matches!(accepted, RecipientOutcome::Accepted(_)) && !accepted.is_permanent());
     }
 }

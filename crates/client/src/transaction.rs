@@ -12,26 +12,7 @@ use posthaste_tokio::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{Client, RecipientOutcome, RefusedAt, outcome::is_unknown_command};
-
-/// What came of a transaction.
-#[derive(Debug)]
-pub struct Transaction {
-    /// One outcome for each recipient, in their order.
-    pub recipients: Vec<RecipientOutcome>,
-    /// Why the conversation broke off, or must not go on although every recipient has an outcome: what the server said was
-    /// not quite well formed ([`ClientSession::oddity`](posthaste_tokio::session::ClientSession::oddity)). Without it, the
-    /// connection can be used again.
-    pub broken: Option<ClientError>,
-    /// The end of the content may have left when it broke off: the server may have the message all the same, and sending
-    /// it again may make a duplicate (RFC 1047).
-    pub in_doubt: bool,
-    /// The content was sent by BDAT, since the server offers CHUNKING, and that came to nothing: BDAT was answered with 500 to
-    /// 504, or the conversation broke off in it. No outcome is for good because of that. The next attempt should switch
-    /// [`ClientSettings::chunking`](posthaste_tokio::session::ClientSettings::chunking) off, so that content that is not
-    /// BODY=BINARYMIME goes by DATA.
-    pub chunking_failed: bool,
-}
+use crate::{Client, Recipient, RecipientOutcome, RefusedAt, Sent, outcome::is_unknown_command};
 
 /// How many RCPT are on their way at once, so that neither side's window fills while both write (RFC 2920 section 3.1).
 const GROUP: usize = 100;
@@ -40,12 +21,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends one message. Commands are pipelined as far as the server offers it; the content goes by BDAT where it offers
     /// CHUNKING and [`ClientSettings::chunking`](posthaste_tokio::session::ClientSettings::chunking) is on, or where the content
     /// is binary, and by DATA otherwise.
-    pub async fn transact(
+    pub async fn transact<'r>(
         &mut self,
         mail: Mail<&str>,
-        recipients: &[Rcpt<&str>],
+        recipients: &[Rcpt<&'r str>],
         content: impl Content,
-    ) -> Transaction {
+    ) -> Sent<&'r str> {
         let mut attempt = Attempt::new(recipients.len());
         let mut broken = None;
         match downgrade::mail(mail, self.next_hop()) {
@@ -68,9 +49,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let in_doubt = session.message_in_doubt() || attempt.end_is_out_of_step;
         let in_doubt = in_doubt && attempt.outcomes.iter().any(Option::is_none);
         let chunking_failed = attempt.by_chunks && broken.as_ref().is_some_and(may_be_chunking);
-        let recipients =
-            attempt.outcomes.into_iter().map(|outcome| outcome.unwrap_or(RecipientOutcome::Lost)).collect();
-        Transaction { recipients, broken, in_doubt, chunking_failed }
+        let outcomes = attempt.outcomes.into_iter().map(|outcome| outcome.unwrap_or(RecipientOutcome::Lost));
+        let paths = recipients.iter().map(|rcpt| rcpt.forward_path);
+        let recipients = paths.zip(outcomes).map(|(path, outcome)| Recipient { path, outcome }).collect();
+        Sent { recipients, broken, in_doubt, chunking_failed }
     }
 }
 
@@ -136,7 +118,7 @@ impl Attempt {
         client: &mut Client<S>,
         mail: Mail<&str>,
         recipients: &[Rcpt<&str>],
-        mut content: impl Content,
+        content: impl Content,
     ) -> Result<(), ClientError> {
         client.driver.send(&Command::Mail(mail))?;
         let mut mail_answered = !client.driver.session().may_pipeline();
@@ -181,14 +163,14 @@ impl Attempt {
         }
         let sent = match client.driver.session().body_kind() {
             BodyKind::Data => match self.ask(client).await? {
-                true => client.driver.send_content(&mut content).await.map(ChunksSent::Whole),
+                true => client.driver.send_content(content).await.map(ChunksSent::Whole),
                 false => return Ok(()),
             },
             // Binary content; nothing would show that a reply is missing.
             BodyKind::Chunks if self.is_out_of_step => return Err(ClientError::Closed),
             BodyKind::Chunks => {
                 self.by_chunks = true;
-                client.driver.send_chunks(&mut content).await
+                client.driver.send_chunks(content).await
             }
         };
         match sent {
@@ -227,7 +209,7 @@ impl Attempt {
             return Ok(true);
         }
         // 354 though everybody was refused: a lone dot, whose reply says nothing about anybody (RFC 2920 section 3.1).
-        client.driver.send_content(&mut Bytes::new()).await?;
+        client.driver.send_content(Bytes::new()).await?;
         client.reply().await?;
         Ok(false)
     }

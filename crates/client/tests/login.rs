@@ -10,7 +10,7 @@ use std::sync::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use posthaste_client::{
-    Client, ConnectError, Stage, TlsPolicy,
+    Client, ConnectError, Stage,
     rustls::ServerConfig,
     session::{
         ServerSession, ServerSettings, Verdict,
@@ -22,7 +22,7 @@ use posthaste_client::{
     wire::{Mechanism, MechanismSet, Secret},
 };
 use posthaste_tokio::{Connection, Question, ServerDriver, ServerEvent};
-use support::{options, polite, serve, tls};
+use support::{Policy, options, polite, serve, tls};
 use tokio::io::DuplexStream;
 
 fn password(password: &str) -> ClientCredentials {
@@ -52,7 +52,7 @@ async fn log_in(
         said
     };
     let (stream, heard) = serve(script, Some(server));
-    let mut options = options(TlsPolicy::Required, Some(config));
+    let mut options = options(Policy::Verified.tls(config));
     (options.credentials, options.weakest_login) = (Some(credentials), weakest);
     let started = Client::start(stream, "mx.test", &options).await.map(drop);
     let all = heard.lock().unwrap();
@@ -206,7 +206,7 @@ async fn a_login_is_bound_to_the_connection_wherever_that_can_be() {
         let (server, client) = tls("mx.test");
         let (ours, theirs) = tokio::io::duplex(64 * 1_024);
         let server = tokio::spawn(bound_server(theirs, server, MechanismSet::of(offers), key.clone()));
-        let mut options = options(TlsPolicy::Implicit, Some(client));
+        let mut options = options(Policy::Implicit.tls(client));
         (options.credentials, options.weakest_login) = (Some(password(secret)), weakest);
         let started = Client::start(ours, "mx.test", &options).await;
         assert_eq!(started.is_ok(), succeeds, "{offers:?}: {:?}", started.err());
@@ -231,7 +231,7 @@ async fn whoever_is_in_between_cannot_pass_a_login_on() {
         let mut outside = connector.connect("mx.test".try_into().unwrap(), thief_out).await.unwrap();
         let _ = tokio::io::copy_bidirectional(&mut inside, &mut outside).await;
     });
-    let mut options = options(TlsPolicy::Implicit, Some(trusted_by_client));
+    let mut options = options(Policy::Implicit.tls(trusted_by_client));
     options.credentials = Some(password("right"));
     let started = Client::start(ours, "mx.test", &options).await.map(drop);
     let refused =
@@ -307,7 +307,7 @@ async fn quit_ends_with_a_close_notify() {
         // An end without close_notify is an error.
         stream.read_to_end(&mut Vec::new()).await
     });
-    let client = Client::start(ours, "mx.test", &options(TlsPolicy::Implicit, Some(client))).await.unwrap();
+    let client = Client::start(ours, "mx.test", &options(Policy::Implicit.tls(client))).await.unwrap();
     client.quit().await;
     assert_eq!(server.await.unwrap().unwrap(), 0);
 }
@@ -323,7 +323,7 @@ async fn nothing_of_a_client_shows_a_secret() {
         let (server, client) = tls("mx.test");
         let (ours, theirs) = tokio::io::duplex(64 * 1_024);
         tokio::spawn(bound_server(theirs, server, MechanismSet::of(&[mechanism]), key.clone()));
-        let mut options = options(TlsPolicy::Implicit, Some(client));
+        let mut options = options(Policy::Implicit.tls(client));
         options.credentials = Some(password(secret));
         shown += &format!("{options:?}");
         match Client::start(ours, "mx.test", &options).await {

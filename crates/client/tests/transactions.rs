@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use posthaste_client::{
-    Client, ClientError, TlsPolicy,
+    Client, ClientError, Tls,
     wire::{Mail, Rcpt},
 };
 use support::{connected, letters, mail, names, of, options, polite, rcpts, send, serve, verb};
@@ -85,7 +85,7 @@ async fn a_refusal_at_any_point_leaves_the_connection_usable() {
             assert_eq!((letters(&sent), sent.in_doubt), (expected.clone(), false), "{context}");
             assert!(sent.broken.is_none(), "{context}");
             let before = of(&heard, &["MAIL"]).len();
-            send(&mut client, &rcpts(&names(1)), CONTENT).await;
+            let _ = send(&mut client, &rcpts(&names(1)), CONTENT).await;
             assert_eq!(of(&heard, &["MAIL"]).len(), before + 1, "{context}");
         }
     }
@@ -134,7 +134,7 @@ async fn an_early_reply_is_heard() {
             // Closing with content unread resets the connection.
         });
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let mut client = Client::start(stream, "mx", &options(TlsPolicy::Off, None)).await.unwrap();
+        let mut client = Client::start(stream, "mx", &options(Tls::Off)).await.unwrap();
         let content = Bytes::from(b"0123456789abcde\r\n".repeat(1 << 20));
         let sent = send(&mut client, &rcpts(&names(1)), content).await;
         assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("C", false), "{:?}", sent.broken);
@@ -175,15 +175,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FailsAtTheEnd<S> {
 #[tokio::test(start_paused = true)]
 async fn a_message_is_in_doubt_from_the_write_of_its_end() {
     let (stream, _) = serve(|_, line| polite(line, PIPELINING), None);
-    let mut client = Client::start(FailsAtTheEnd(stream), "mx.test", &options(TlsPolicy::Off, None)).await.unwrap();
+    let mut client = Client::start(FailsAtTheEnd(stream), "mx.test", &options(Tls::Off)).await.unwrap();
     let sent = send(&mut client, &rcpts(&names(1)), CONTENT).await;
     assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("L", true));
 
     // Content that breaks off before its end is in no doubt, and cannot be finished as if it were whole.
     struct Breaks(bool);
     impl posthaste_client::Content for Breaks {
-        async fn next(&mut self) -> io::Result<Option<Bytes>> {
-            if std::mem::replace(&mut self.0, true) { Err(io::ErrorKind::Other.into()) } else { Ok(Some(CONTENT)) }
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+            let fails = std::mem::replace(&mut self.0, true);
+            Poll::Ready(Some(if fails { Err(io::ErrorKind::Other.into()) } else { Ok(CONTENT) }))
         }
     }
     let (stream, heard) = serve(|_, line| polite(line, PIPELINING), None);

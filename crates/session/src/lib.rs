@@ -16,6 +16,7 @@ pub mod states {}
 
 pub use client::{ClientNext, ClientSession, ClientSettings, Ticket};
 pub use error::{ApiMisuse, PeerMisbehaved};
+pub use server::Protocol;
 pub use server::{Ask, QuestionId, ServerNext, ServerSession, ServerSettings, Verdict};
 pub use tick::Tick;
 

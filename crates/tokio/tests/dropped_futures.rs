@@ -3,7 +3,12 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use posthaste_tokio::{
@@ -103,8 +108,8 @@ async fn a_client_that_is_interrupted_at_every_await() {
                     }
                 }
                 Some(Ok(ClientEvent::SendBody { .. })) => {
-                    let mut content = Bytes::from_static(b"one\r\n.two\r\n");
-                    end = Some(driver.send_content(&mut content).await.unwrap());
+                    let content = Bytes::from_static(b"one\r\n.two\r\n");
+                    end = Some(driver.send_content(content).await.unwrap());
                     assert!(driver.message_in_doubt());
                 }
                 other => panic!("{other:?}"),
@@ -122,11 +127,11 @@ async fn a_client_that_is_interrupted_at_every_await() {
 async fn content_that_was_dropped_half_way_is_the_end() {
     struct Never(bool);
     impl Content for Never {
-        async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<std::io::Result<Bytes>>> {
             if std::mem::replace(&mut self.0, true) {
-                std::future::pending::<()>().await;
+                return Poll::Pending;
             }
-            Ok(Some(Bytes::from_static(b"half\r\n")))
+            Poll::Ready(Some(Ok(Bytes::from_static(b"half\r\n"))))
         }
     }
     let (mut server, ours) = tokio::io::duplex(4_096);
@@ -143,8 +148,8 @@ async fn content_that_was_dropped_half_way_is_the_end() {
     }
     server.write_all(b"354 go\r\n").await.unwrap();
     assert!(matches!(driver.next().await.unwrap(), ClientEvent::SendBody { .. }));
-    assert!(once(driver.send_content(&mut Never(false))).await.is_none());
-    assert!(driver.send_content(&mut Bytes::from_static(b"whole\r\n")).await.is_err());
+    assert!(once(driver.send_content(Never(false))).await.is_none());
+    assert!(driver.send_content("whole\r\n").await.is_err());
     assert!(driver.send(&Command::Quit).is_err());
     assert!(!driver.message_in_doubt());
 }

@@ -9,7 +9,6 @@ use std::sync::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use posthaste_tokio::{
     ClientDriver, ClientError, ClientEvent, Connection, Question, ServerEvent,
     session::{
@@ -144,7 +143,7 @@ async fn a_small_message_leaves_with_its_end_in_one_write() {
     server.write_all(b"354 go\r\n").await.unwrap();
     assert!(matches!(driver.next().await.unwrap(), ClientEvent::SendBody { .. }));
     let before = writes.load(SeqCst);
-    driver.send_content(&mut Bytes::from_static(b"a\r\n.b\r\n..c\r\nlast")).await.unwrap();
+    driver.send_content("a\r\n.b\r\n..c\r\nlast").await.unwrap();
     assert_eq!(writes.load(SeqCst) - before, 1);
     let mut heard = vec![0; 1_024];
     let read = server.read(&mut heard).await.unwrap();

@@ -1,6 +1,11 @@
 //! Content on its way to the server.
 
-use std::{io, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use posthaste_session::{
@@ -33,12 +38,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     /// # Errors
     /// [`ClientError`]; the conversation is over then. [`message_in_doubt`](Self::message_in_doubt) says whether the server
     /// may have taken the message all the same. [`ClientError::EarlyReply`] when the server has answered before the end.
-    pub async fn send_content(&mut self, content: &mut impl Content) -> Result<Ticket, ClientError> {
+    pub async fn send_content(&mut self, content: impl Content) -> Result<Ticket, ClientError> {
         if self.session.phase() != Phase::Content || self.session.unanswered() > 0 || self.unfinished {
             return Err(ApiMisuse::OutOfOrder.into());
         }
         self.unfinished = true;
-        match self.send_pieces(content).await {
+        match self.send_pieces(pin!(content)).await {
             Ok(ticket) => {
                 self.unfinished = false;
                 Ok(ticket)
@@ -53,11 +58,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     ///
     /// # Errors
     /// As [`send_content`](Self::send_content).
-    pub async fn send_chunks(&mut self, content: &mut impl Content) -> Result<ChunksSent, ClientError> {
+    pub async fn send_chunks(&mut self, content: impl Content) -> Result<ChunksSent, ClientError> {
         if self.unfinished || !matches!(self.session.phase(), Phase::Rcpt) || self.session.unanswered() > 0 {
             return Err(ApiMisuse::OutOfOrder.into());
         }
         self.unfinished = true;
+        let content = pin!(content);
         let sent = match content.length() {
             Some(length) => self.send_one_chunk(length, content).await.map(ChunksSent::Whole),
             None => self.send_many_chunks(content).await,
@@ -77,12 +83,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         self.session.message_in_doubt()
     }
 
-    async fn send_pieces(&mut self, content: &mut impl Content) -> Result<Ticket, ClientError> {
+    async fn send_pieces(&mut self, mut content: Pin<&mut impl Content>) -> Result<Ticket, ClientError> {
         // One piece ahead, so that the end of the content leaves together with its last piece.
-        let mut piece = content.next().await.map_err(ClientError::Content)?;
+        let mut piece = next(&mut content).await?;
         loop {
             let ahead = match piece {
-                Some(_) => content.next().await.map_err(ClientError::Content)?,
+                Some(_) => next(&mut content).await?,
                 None => None,
             };
             let mut rest = piece.as_deref().unwrap_or_default();
@@ -103,13 +109,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         }
     }
 
-    async fn send_one_chunk(&mut self, length: u64, content: &mut impl Content) -> Result<Ticket, ClientError> {
+    async fn send_one_chunk(
+        &mut self,
+        length: u64,
+        mut content: Pin<&mut impl Content>,
+    ) -> Result<Ticket, ClientError> {
         self.session.begin_chunk(self.clock.now(), length, true, &mut self.connection.output)?;
         // One piece ahead: with its last octet the server has the message, so what is behind it has to be known before.
-        let mut piece = content.next().await.map_err(ClientError::Content)?;
+        let mut piece = next(&mut content).await?;
         loop {
             let ahead = match piece {
-                Some(_) => content.next().await.map_err(ClientError::Content)?,
+                Some(_) => next(&mut content).await?,
                 None => None,
             };
             let octets = piece.as_deref().unwrap_or_default();
@@ -129,10 +139,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         }
     }
 
-    async fn send_many_chunks(&mut self, content: &mut impl Content) -> Result<ChunksSent, ClientError> {
-        let mut chunk = gather(content).await?;
+    async fn send_many_chunks(&mut self, mut content: Pin<&mut impl Content>) -> Result<ChunksSent, ClientError> {
+        let mut chunk = gather(content.as_mut()).await?;
         loop {
-            let ahead = if chunk.is_empty() { Bytes::new() } else { gather(content).await? };
+            let ahead = if chunk.is_empty() { Bytes::new() } else { gather(content.as_mut()).await? };
             let last = ahead.is_empty();
             let octets = chunk.len() as u64;
             loop {
@@ -214,15 +224,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     }
 }
 
+/// The next piece that has octets.
+async fn next(content: &mut Pin<&mut impl Content>) -> Result<Option<Bytes>, ClientError> {
+    loop {
+        match poll_fn(|context| content.as_mut().poll_next(context)).await {
+            Some(Ok(piece)) if piece.is_empty() => {}
+            piece => return piece.transpose().map_err(ClientError::Content),
+        }
+    }
+}
+
 /// Pieces of the content until they make a chunk; nothing at the end of the content.
-async fn gather(content: &mut impl Content) -> Result<Bytes, ClientError> {
-    let first = content.next().await.map_err(ClientError::Content)?.unwrap_or_default();
+async fn gather(mut content: Pin<&mut impl Content>) -> Result<Bytes, ClientError> {
+    let first = next(&mut content).await?.unwrap_or_default();
     if first.is_empty() || first.len() >= BLOCK {
         return Ok(first);
     }
     let mut chunk = BytesMut::from(first);
     while chunk.len() < BLOCK {
-        match content.next().await.map_err(ClientError::Content)? {
+        match next(&mut content).await? {
             Some(piece) => chunk.extend_from_slice(&piece),
             None => break,
         }
