@@ -6,11 +6,10 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::process::{Output, Stdio};
-use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use posthaste_client::session::sasl::{Credentials, Strength};
-use posthaste_client::wire::{Command, Secret};
+use posthaste_client::wire::Command;
 use posthaste_client::{Client, ClientOptions, Identity, Tls, tls::any_certificate};
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};

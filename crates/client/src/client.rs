@@ -112,8 +112,8 @@ impl Client<TcpStream> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// Takes a stream through greeting, EHLO, TLS and AUTH, as the options ask for. `server_name` is
-    /// what the certificate is checked against.
+    /// Takes a stream through greeting, EHLO, TLS and AUTH, as the options ask for. `server_name`
+    /// is what the certificate is checked against.
     ///
     /// # Errors
     /// [`ConnectError`]; where [`ConnectError::suggests_clear`], connect again without TLS.
@@ -136,38 +136,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Ok(client)
     }
 
-    /// What the server offers.
+    /// The extensions that the server offered in its last reply to EHLO.
     pub fn capabilities(&self) -> &Capabilities {
         self.driver.capabilities()
     }
 
-    /// Whether TLS is up.
+    /// Returns `true` if the connection has TLS.
     pub fn is_tls(&self) -> bool {
         self.driver.is_tls()
     }
 
-    /// How many of these recipients, from the front, [`transact`](Self::transact) names to the server in one transaction:
-    /// all of them, unless the server has set limits (RFC 9422).
+    /// The number of these recipients, from the front, that one [`transact`](Self::transact) names
+    /// to the server: all of them, unless the server has set limits (RFC 9422).
     pub fn recipients_at_once(&self, recipients: &[Rcpt<&str>]) -> usize {
         recipients_at_once(self.capabilities(), recipients)
     }
 
-    /// How many more transactions the server takes on this connection, when it has set a limit (MAILMAX of RFC 9422). At
-    /// 0, [`quit`](Self::quit) and connect again.
+    /// The number of transactions that the server still takes on this connection (MAILMAX of RFC
+    /// 9422). At 0, [`quit`](Self::quit) and connect again. `None`: the server has set no limit.
     pub fn transactions_left(&self) -> Option<u32> {
         self.driver.session().transactions_left()
     }
 
-    /// Says good-bye, and closes TLS as it should be.
+    /// Sends QUIT, waits for the reply for
+    /// [`quit`](posthaste_tokio::session::client::ClientTimeouts::quit) at most, and closes TLS.
+    /// Dropping a client instead just closes the connection.
     pub async fn quit(mut self) {
         if self.driver.send(&Command::Quit).is_ok() {
-            // Whatever comes of it, the connection is done with.
+            // The connection is done with, reply or not.
             let _ = self.driver.next().await;
             self.driver.close().await;
         }
     }
 
-    /// The next reply, whatever it answers.
+    /// Waits for the next reply to any command.
     pub(crate) async fn reply(&mut self) -> Result<Reply, ClientError> {
         loop {
             match self.driver.next().await? {
@@ -178,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Sends a command and waits for its reply, past those that are still to come.
+    /// Sends a command and waits for its reply. Replies to earlier commands are passed over.
     pub(crate) async fn command(&mut self, command: &Command<'_>) -> Result<Reply, ClientError> {
         let ticket = self.driver.send(command)?;
         loop {
@@ -190,12 +192,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// The server as a message finds it.
+    /// What a message has to know of the server.
     pub(crate) fn next_hop(&self) -> NextHop<'_> {
         NextHop { capabilities: self.capabilities(), tls_is_verified: self.is_tls() && self.is_verified }
     }
 
-    /// LHLO; or EHLO, and HELO for a server that does not know it (RFC 5321 section 3.2).
+    /// LHLO; or EHLO, and HELO for a server that does not know EHLO (RFC 5321 section 3.2).
     async fn hello(&mut self, options: &ClientOptions) -> Result<(), ConnectError> {
         let name = &options.hello;
         if options.protocol == Protocol::Lmtp {
@@ -272,7 +274,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                     return Ok(mechanism.finish()?);
                 }
                 ClientEvent::Challenge(challenge) => {
-                    // The server says how much work it is.
+                    // The server chooses how long this takes.
                     let work = spawn_blocking(move || (mechanism.respond(challenge.expose()), mechanism));
                     let step;
                     (step, mechanism) = work.await.map_err(|error| ClientError::Io(error.into()))?;
@@ -282,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                         }
                         ClientStep::GiveUp(fault) => {
                             self.driver.respond(None)?;
-                            // Whatever the server says to that, the fault is what there is to tell.
+                            // The fault is the error, whatever the reply.
                             let _ = self.reply().await;
                             return Err(fault.into());
                         }

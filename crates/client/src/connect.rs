@@ -28,8 +28,8 @@ pub mod port {
 /// A server's host and port. The host is a name, in A-labels or U-labels, or an IP address.
 ///
 /// It is made of `"mx.example.net:25"`, `"192.0.2.25:25"`, `"[2001:db8::25]:25"`,
-/// `("mx.example.net", 25)` or a [`SocketAddr`]. The name is what the server's certificate is checked
-/// against.
+/// `("mx.example.net", 25)` or a [`SocketAddr`]. The name is what the server's certificate is
+/// checked against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     host: String,
@@ -41,13 +41,13 @@ pub struct Endpoint {
 #[non_exhaustive]
 pub enum EndpointError {
     /// The text has no port.
-    #[error("{0:?} has no port; write it behind a colon, such as {0}:25 or {0}:587")]
+    #[error("{0:?} has no port; add it after a colon, as in {0}:25 or {0}:587")]
     NoPort(String),
-    /// What is behind the last colon is no port.
-    #[error("{0:?} has no port from 1 to 65535; write a number behind the last colon, such as mx.example.net:25")]
+    /// The text after the last colon is no port.
+    #[error("{0:?} has no port from 1 to 65535; write a number after the last colon, as in mx.example.net:25")]
     BadPort(String),
     /// The text has no host.
-    #[error("{0:?} has no host; write a name or an address in front of the colon, such as mx.example.net:25")]
+    #[error("{0:?} has no host; write a name or an address before the colon, as in mx.example.net:25")]
     NoHost(String),
     /// An IPv6 address has to stand in brackets.
     #[error("{0:?} has an IPv6 address without brackets; write it as in [2001:db8::25]:25")]

@@ -24,11 +24,11 @@ pub struct Sent<S: AsRef<str> = String> {
     /// The end of the content may have left before the conversation broke off: the server may have
     /// the message all the same, and sending it again may make a duplicate (RFC 1047).
     pub in_doubt: bool,
-    /// The content went by BDAT, since the server offers CHUNKING, and that failed: BDAT was answered
-    /// with 500 to 504, or the conversation broke off in it. No outcome is permanent because of that.
-    /// For the next attempt, switch
-    /// [`ClientSettings::chunking`](posthaste_tokio::session::ClientSettings::chunking) off, so that
-    /// content that is not BODY=BINARYMIME goes by DATA.
+    /// The content went by BDAT, since the server offers CHUNKING, and that failed: BDAT was
+    /// answered with 500 to 504, or the conversation broke off in it. No outcome is permanent
+    /// because of that. For the next attempt, switch
+    /// [`ClientSettings::chunking`](posthaste_tokio::session::ClientSettings::chunking) off, so
+    /// that content that is not BODY=BINARYMIME goes by DATA.
     pub chunking_failed: bool,
 }
 

@@ -9,15 +9,16 @@ use posthaste_tokio::{
 
 /// How much TLS a connection has to have. No mail is named before it is there.
 ///
-/// | | keeps out who only listens | keeps out who answers in the server's place | without TLS |
+/// | | hides from listeners | refuses impostors | without TLS |
 /// |---|---|---|---|
 /// | `Off` | no | no | |
-/// | `Opportunistic` | unless they also interfere | no | the mail goes in clear |
+/// | `Opportunistic` | unless they interfere | no | the mail goes in clear |
 /// | `Required`, `Implicit` with [`Identity::Unverified`] | yes | no | the mail waits |
 /// | `Required`, `Implicit` with [`Identity::Verified`] | yes | yes | the mail waits |
 ///
 /// [`opportunistic`](Self::opportunistic), [`required`](Self::required) and
-/// [`implicit`](Self::implicit) need cargo features and no other setup. For an authority of your own:
+/// [`implicit`](Self::implicit) need cargo features and no other setup. For an authority of your
+/// own:
 ///
 /// ```no_run
 /// use posthaste_client::{Identity, Tls, tls::Roots};
@@ -56,7 +57,7 @@ pub enum Identity {
     /// for the server's name; and the name was not chosen by an attacker. It came from the
     /// configuration, or from DNS with DNSSEC or MTA-STS.
     Verified(Arc<ClientConfig>),
-    /// Nothing. What is sent is hidden from those who only listen.
+    /// The server may be an impostor. What is sent is hidden from listeners alone.
     Unverified(Arc<ClientConfig>),
 }
 

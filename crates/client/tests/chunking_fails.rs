@@ -84,7 +84,7 @@ async fn a_message_that_is_refused_by_bdat_is_refused() {
 
 /// Chunks of unknown number: the first is refused.
 #[tokio::test]
-async fn the_first_of_many_chunks_that_is_not_known() {
+async fn content_of_unknown_length_stops_at_a_bdat_that_is_not_known() {
     struct Unknown(Vec<Bytes>);
     impl posthaste_client::Content for Unknown {
         fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {

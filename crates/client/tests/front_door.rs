@@ -30,11 +30,11 @@ async fn a_server_is_named_in_every_usual_way() {
 fn a_text_that_names_no_server_is_an_error_with_a_remedy() {
     use EndpointError::{BadPort, NoBrackets, NoHost, NoPort};
     for (text, error, remedy) in [
-        ("mx.test", NoPort as fn(String) -> EndpointError, "write it behind a colon, such as mx.test:25"),
-        ("", NoPort, "write it behind a colon"),
-        ("[::1]", NoPort, "such as [::1]:25"),
-        (":25", NoHost, "such as mx.example.net:25"),
-        ("mx.test:", BadPort, "write a number behind the last colon"),
+        ("mx.test", NoPort as fn(String) -> EndpointError, "add it after a colon, as in mx.test:25"),
+        ("", NoPort, "add it after a colon"),
+        ("[::1]", NoPort, "as in [::1]:25"),
+        (":25", NoHost, "as in mx.example.net:25"),
+        ("mx.test:", BadPort, "write a number after the last colon"),
         ("mx.test:smtp", BadPort, "write a number"),
         ("mx.test:0", BadPort, "from 1 to 65535"),
         ("mx.test:65536", BadPort, "from 1 to 65535"),

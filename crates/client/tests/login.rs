@@ -33,7 +33,8 @@ fn password(password: &str) -> ClientCredentials {
     })
 }
 
-/// Logs in under TLS at a server that offers these, and says to AUTH and what follows whatever `auth` says.
+/// Logs in under TLS at a server that offers these, and says to AUTH and what follows whatever
+/// `auth` says.
 async fn log_in(
     offers: &'static str,
     credentials: ClientCredentials,
@@ -143,7 +144,8 @@ async fn a_token_that_is_too_long_for_auth_follows_it() {
     }
 }
 
-/// A server with TLS from the first octet that knows one key: the names of the mechanisms that were used, once it is over.
+/// A server with TLS from the first octet that knows one key: the names of the mechanisms that were
+/// used, once it is over.
 async fn bound_server(
     stream: DuplexStream,
     config: Arc<ServerConfig>,
@@ -215,9 +217,10 @@ async fn a_login_is_bound_to_the_connection_wherever_that_can_be() {
     }
 }
 
-/// Somebody in between who ends TLS with a certificate that the client trusts, and passes on what is said inside.
+/// A thief in between ends TLS with a certificate that the client trusts, and passes on what
+/// is said inside.
 #[tokio::test]
-async fn whoever_is_in_between_cannot_pass_a_login_on() {
+async fn a_server_in_between_cannot_pass_a_bound_login_on() {
     let key = ScramKey::derive("right", &[7; 16], MIN_ITERATIONS).unwrap();
     let (server_config, trusted_by_thief) = tls("mx.test");
     let (thiefs_config, trusted_by_client) = tls("mx.test");
@@ -260,7 +263,7 @@ async fn a_server_that_asks_for_too_much_work_gets_none() {
 
 /// How often other tasks have had their turn while a key was derived, on a runtime with one thread.
 #[tokio::test]
-async fn a_derivation_holds_nobody_up() {
+async fn a_key_derivation_does_not_block_the_runtime() {
     let turns = Arc::new(AtomicUsize::new(0));
     let others = tokio::spawn({
         let turns = Arc::clone(&turns);

@@ -32,7 +32,7 @@ const FORMS: &[Form] = &[
     ("an empty line within", |code| format!("{code}-a\r\n\r\n{code} b\r\n")),
 ];
 
-/// What is odd to nobody.
+/// Forms that are not odd.
 const PLAIN_FORMS: &[Form] = &[
     ("a code alone", |code| format!("{code}\r\n")),
     ("trailing blanks", |code| format!("{code} text \t \r\n")),
@@ -45,7 +45,8 @@ async fn start(stream: DuplexStream, protocol: Protocol) -> Client<DuplexStream>
     Client::start(stream, "mx.test", &options).await.unwrap()
 }
 
-/// One message for three to a server that says this at that point and is polite elsewhere, and a second for one.
+/// One message for three to a server that says this at that point and is polite elsewhere, and a
+/// second for one.
 async fn exchange(
     protocol: Protocol,
     offers: &'static [&'static str],

@@ -75,10 +75,10 @@ async fn end(
     end
 }
 
-/// What a server does with STARTTLS, whatever its certificate: under no policy, an opportunistic one, and one that demands
-/// TLS.
+/// What a server does with STARTTLS, whatever its certificate: under no policy, an opportunistic
+/// one, and one that demands TLS.
 #[tokio::test(start_paused = true)]
-async fn every_policy_against_every_answer_to_starttls() {
+async fn every_tls_policy_meets_every_answer_to_starttls() {
     use End::{Clear, ClearLater, Fails, Tls};
     use Policy::{Off, Opportunistic, Required, Verified};
     let (server, client) = tls("mx.test");
@@ -136,7 +136,7 @@ async fn opportunistic_tls_that_breaks_before_it_is_of_use_suggests_clear() {
 
 /// What fails before STARTTLS, or without it, is no fault of TLS.
 #[tokio::test]
-async fn other_failures_do_not_suggest_clear() {
+async fn failures_outside_tls_do_not_suggest_clear() {
     let (server, client) = tls("mx.test");
     for (verb, said, offers) in [
         ("<connect>", "421 4.3.2 going\r\n", true),
@@ -158,7 +158,7 @@ async fn other_failures_do_not_suggest_clear() {
 
 /// What a certificate is worth, under a configuration that verifies and one that does not.
 #[tokio::test]
-async fn every_policy_against_every_certificate() {
+async fn every_tls_policy_meets_every_certificate() {
     use End::{Clear, Fails, Tls};
     use Policy::{Off, Opportunistic, Required, Verified};
     let (authority, other) = (Authority::new("one"), Authority::new("two"));
@@ -282,13 +282,14 @@ async fn credentials_leave_only_where_tls_is_demanded() {
     for (policy, starttls, authenticates) in [
         (Policy::Off, GOOD, false),
         (Policy::Opportunistic, LATER, false),
-        // Whoever is in between could have put a certificate of his own there.
+        // An attacker in between could have put a certificate of his own there.
         (Policy::Opportunistic, GOOD, false),
-        // Only a proof that is not the password itself would leave, which this server does not take.
+        // Only a proof that is not the password itself would leave, which this server does not
+        // take.
         (Policy::Required, GOOD, false),
         (Policy::Verified, GOOD, true),
     ] {
-        // In clear it offers AUTH too, as somebody in between might.
+        // In clear the server offers AUTH too, as an attacker in between might.
         let script = move |_, line: &str| match line {
             "STARTTLS" => starttls.to_owned(),
             _ => polite(line, &["STARTTLS", "AUTH PLAIN LOGIN"]),

@@ -27,7 +27,8 @@ use tokio_util::io::ReaderStream;
 /// BODY=BINARYMIME.
 pub trait Content: Send {
     /// The next piece; `None` at the end, after which it is not polled again. Pieces may be of any
-    /// size; some 64 KiB is a good one. An error ends the conversation, and the message is not sent.
+    /// size; some 64 KiB is a good one. An error ends the conversation, and the message is not
+    /// sent.
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>>;
 
     /// Octets of all pieces together, asked for before the first. `None`: unknown.

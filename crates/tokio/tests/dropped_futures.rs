@@ -21,7 +21,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsConnector;
 
 #[tokio::test]
-async fn a_server_that_is_interrupted_at_every_await() {
+async fn a_server_driver_dropped_at_every_await_loses_nothing() {
     for step in [1, 2, 7, 64] {
         let (server_tls, client_tls) = tls();
         let (mut client, server) = tokio::io::duplex(4_096);
@@ -70,7 +70,7 @@ async fn a_server_that_is_interrupted_at_every_await() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_interrupted_at_every_await() {
+async fn a_client_driver_dropped_at_every_await_loses_nothing() {
     for step in [1, 3, 64] {
         let (mut server, ours) = tokio::io::duplex(4_096);
         let serving = tokio::spawn(async move {
@@ -124,7 +124,7 @@ async fn a_client_that_is_interrupted_at_every_await() {
 
 /// Half a message must never be finished as if it were whole.
 #[tokio::test]
-async fn content_that_was_dropped_half_way_is_the_end() {
+async fn content_dropped_half_way_ends_the_conversation() {
     struct Never(bool);
     impl Content for Never {
         fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<std::io::Result<Bytes>>> {

@@ -20,14 +20,15 @@ use tokio::io::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// What the client has said: whether inside TLS, and the line; `<octets>` and a line or a chunk of content.
+/// What the client has said: `true` inside TLS, and the line; `<octets>` and a line or a chunk of
+/// content.
 pub(crate) type Heard = Arc<Mutex<Vec<(bool, String)>>>;
 
-/// What to say behind a line; a line is `<connect>`, a command, or `<end>` for the end of the content. The octets of a chunk
-/// are read before the reply to its BDAT is asked for.
+/// The reply to a line; a line is `<connect>`, a command, or `<end>` for the end of the
+/// content. The octets of a chunk are read before the reply to its BDAT is asked for.
 ///
-/// `close` closes, and nothing is silence; `<tls>` behind a reply does a handshake, `<garbage>` what is none, and `<alert>`
-/// refuses one.
+/// `close` closes, and an empty reply is silence; `<tls>` after a reply does a handshake, `<garbage>`
+/// what is none, and `<alert>` refuses one.
 pub(crate) trait Script: FnMut(bool, &str) -> String + Send + 'static {}
 
 impl<F: FnMut(bool, &str) -> String + Send + 'static> Script for F {}
@@ -231,7 +232,7 @@ pub(crate) fn tls(name: &str) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     (authority.server(&[name], 2020, 2120), authority.client())
 }
 
-/// Whoever signs certificates.
+/// A certificate authority.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
@@ -247,14 +248,15 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), certificate }
     }
 
-    /// A server whose certificate is for these names, from the first of one year to that of another.
+    /// A server whose certificate is for these names, from the first of one year to that of
+    /// another.
     pub(crate) fn server(&self, names: &[&str], from: i32, to: i32) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
         let certificate = params(names, from, to).signed_by(&key, &self.issuer).unwrap().der().clone();
         server(certificate, &key)
     }
 
-    /// A client that trusts it, and nobody else.
+    /// A client that trusts this authority alone.
     pub(crate) fn client(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
@@ -263,7 +265,8 @@ impl Authority {
     }
 }
 
-/// A server that has signed its certificate itself; as an authority, as `openssl req -x509` has it, or not.
+/// A server that has signed its certificate itself; as an authority, as `openssl req -x509` has it,
+/// or not.
 pub(crate) fn self_signed(name: &str, authority: bool) -> Arc<ServerConfig> {
     let key = KeyPair::generate().unwrap();
     let mut params = params(&[name], 2020, 2120);

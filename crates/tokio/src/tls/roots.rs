@@ -34,7 +34,8 @@ impl Roots {
         if roots.0.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots) }
     }
 
-    /// Adds every certificate of a PEM text. A self-signed server's own certificate is its authority.
+    /// Adds every certificate of a PEM text. A self-signed server's own certificate is its
+    /// authority.
     ///
     /// # Errors
     /// [`TlsError`] when it has none, or one that cannot be read.

@@ -25,8 +25,8 @@ pub fn verified_by(roots: Roots) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(builder.with_root_certificates(roots.0).with_no_client_auth()))
 }
 
-/// A client's configuration that takes any certificate: for opportunistic TLS. It keeps out those
-/// who only listen, and not those who answer in the server's place.
+/// A client's configuration that takes any certificate, for opportunistic TLS: it hides from
+/// listeners, and refuses no impostor.
 ///
 /// # Errors
 /// [`TlsError::NoProvider`], [`TlsError::Provider`].
