@@ -6,13 +6,11 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::process::{Output, Stdio};
-use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use posthaste_client::session::sasl::{Credentials, Strength};
-use posthaste_client::wire::{Command, Secret};
-use posthaste_client::{Client, ClientOptions, Tls, TlsPolicy, unverified};
-use rustls::crypto::aws_lc_rs::default_provider;
+use posthaste_client::wire::Command;
+use posthaste_client::{Client, ClientOptions, Identity, Tls, tls::any_certificate};
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 use support::client::Smtp;
@@ -164,19 +162,14 @@ fn somebody_elses_scram_is_bound_to_somebody_elses_tls() {
 async fn our_own_client_submits_with_a_bound_login() {
     let (mut sink, relay) = relay();
     // The certificate has signed itself; the proofs need none.
-    let config = Arc::new(unverified(Arc::new(default_provider())).expect("the provider has ciphers"));
-    for (policy, port) in [(TlsPolicy::Required, relay.submission), (TlsPolicy::Implicit, relay.implicit)] {
+    let any = || Identity::unverified().expect("the features choose a provider");
+    for (tls, port) in [(Tls::Required(any()), relay.submission), (Tls::Implicit(any()), relay.implicit)] {
         for (user, password) in ACCOUNTS {
             let token = token();
             let mut options = ClientOptions::new("client.test".parse().expect("a name"));
-            options.tls = Tls { policy, config: Some(Arc::clone(&config)) };
+            options.tls = tls.clone();
             options.weakest_login = Strength::Bound;
-            let credentials = Credentials {
-                authorization_identity: None,
-                authentication_identity: user.to_owned(),
-                password: Secret::new(password.to_owned()),
-            };
-            options.credentials = Some(credentials.into());
+            options.credentials = Some(Credentials::new(user, password).into());
             let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("the relay listens");
             let mut client = Client::start(stream, "localhost", &options).await.expect("the password is right");
             let (mail, rcpt) =
@@ -187,7 +180,7 @@ async fn our_own_client_submits_with_a_bound_login() {
                 panic!("they are what they say")
             };
             let content = bytes::Bytes::from(format!("Subject: {token}\r\n\r\nHello\r\n"));
-            client.transact(mail, &[rcpt], content).await;
+            assert!(client.transact(mail, &[rcpt], content).await.is_complete(), "{user}");
             client.quit().await;
             sink.one(&token);
         }
@@ -210,9 +203,9 @@ fn everybody_has_a_salt_and_keeps_it() {
 
 /// `s=` and `i=` of a server's first message.
 fn salt(relay: &Relay, name: &str) -> String {
-    let config = unverified(Arc::new(default_provider())).expect("the provider has ciphers");
+    let config = any_certificate().expect("the features choose a provider");
     let name_of_server = "localhost".try_into().expect("a name");
-    let connection = ClientConnection::new(Arc::new(config), name_of_server).expect("the configuration is whole");
+    let connection = ClientConnection::new(config, name_of_server).expect("the configuration is whole");
     let stream = TcpStream::connect(("127.0.0.1", relay.implicit)).expect("the relay listens");
     stream.set_read_timeout(Some(support::PATIENCE)).expect("it is not zero");
     let mut stream = BufReader::new(StreamOwned::new(connection, stream));

@@ -1,12 +1,12 @@
 //! A connection that is ready for transactions.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use posthaste_tokio::{
     ClientDriver, ClientError, ClientEvent, Connection,
     rustls::{ClientConfig, pki_types::ServerName},
     session::{
-        ClientSettings,
+        ClientSettings, Protocol,
         client::{downgrade::NextHop, recipients_at_once},
         sasl::{ChooseError, ClientCredentials, ClientMechanism, ClientStep, Nonce, Protection, Strength},
     },
@@ -17,40 +17,41 @@ use posthaste_tokio::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
     task::spawn_blocking,
 };
 
-use crate::{
-    HostName,
-    error::{ConnectError, Stage, TlsFault},
-    tls::{Tls, TlsPolicy},
-};
+use crate::{ConnectError, Endpoint, HostName, Stage, Tls, connect};
 
-/// How to talk to a server.
+/// How to talk to a server. Start from [`new`](Self::new), then assign.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ClientOptions {
     /// Our name in EHLO or LHLO.
     pub hello: EhloName,
+    /// How long the DNS may take, and then TCP for each address. Default 30 s; beyond it, the next
+    /// address or [`ConnectError::Tcp`]. For [`Client::connect`].
+    pub connect_timeout: Duration,
     /// Limits and timeouts of the session.
     pub session: ClientSettings,
-    /// What the server speaks.
+    /// What the server speaks. Default: SMTP.
     pub protocol: Protocol,
-    /// How much TLS there has to be.
+    /// How much TLS there has to be. Default: none.
     pub tls: Tls,
-    /// Whether a handshake by [`tls`](Self::tls) proves that the server is the one that the mail is for: its certificate is
-    /// verified for its name, and the name came from the recipients' domain in a way that nobody could change, such as
-    /// DNSSEC, MTA-STS or the configuration. Mail with REQUIRETLS goes nowhere else (RFC 8689 section 4.2.1). Default: no.
-    pub tls_verifies: bool,
-    /// Who to log in as. They are sent only where the policy [demands TLS](TlsPolicy::demands_tls): one that does without
-    /// shows them to whoever takes it away. Otherwise [`ConnectError::AuthUnavailable`].
+    /// Who to log in as. Default: `None`, no login.
     ///
-    /// With SCRAM a key is derived on a thread that may block: some milliseconds with the 4,096 iterations that are usual, a
-    /// second with the most that a server may ask for
-    /// ([`MAX_ITERATIONS`](posthaste_tokio::session::sasl::MAX_ITERATIONS)); asked for more, the client gives up. Under TLS 1.3
-    /// it is SCRAM-SHA-256-PLUS wherever the server offers that, which nobody in between can pass on.
+    /// Credentials leave only where TLS is [demanded](Tls::is_demanded), otherwise
+    /// [`ConnectError::AuthUnavailable`]: opportunistic TLS shows them to an attacker who takes TLS
+    /// away. To an [`Identity::Unverified`](crate::Identity::Unverified) server only mechanisms go
+    /// that do not show the password, such as SCRAM.
+    ///
+    /// SCRAM derives a key on a thread that may block: some milliseconds for the 4,096 iterations
+    /// that are usual, a second for the most that the client accepts
+    /// ([`MAX_ITERATIONS`](posthaste_tokio::session::sasl::MAX_ITERATIONS)). Under TLS 1.3 it is
+    /// SCRAM-SHA-256-PLUS where the server offers that, which no server in between can pass on.
     pub credentials: Option<ClientCredentials>,
-    /// The weakest SASL mechanism that is good enough. Default: any. Pin it to [`Strength::Mutual`] for a server that is
-    /// known to have SCRAM: it can then not be talked out of it.
+    /// The weakest SASL mechanism that is good enough. Default: any. [`Strength::Mutual`] pins a
+    /// server that is known to have SCRAM: an attacker can then not make it offer less.
     pub weakest_login: Strength,
 }
 
@@ -59,50 +60,74 @@ impl ClientOptions {
     pub fn new(hello: EhloName) -> Self {
         Self {
             hello,
+            connect_timeout: CONNECT_TIMEOUT,
             session: ClientSettings::default(),
             protocol: Protocol::Smtp,
             tls: Tls::default(),
-            tls_verifies: false,
             credentials: None,
             weakest_login: Strength::Secret,
         }
     }
 }
 
-/// What a server speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Protocol {
-    /// SMTP (RFC 5321): one answer for a whole message.
-    #[default]
-    Smtp,
-    /// LMTP (RFC 2033): an answer for each recipient of a message. Not on port 25.
-    Lmtp,
-}
+/// The default of [`ClientOptions::connect_timeout`]: three lost SYNs are sent again in it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A connection on which transactions can be made, one after another.
 #[derive(Debug)]
 pub struct Client<S> {
     pub(crate) driver: ClientDriver<S>,
-    tls_verifies: bool,
+    is_verified: bool,
+}
+
+impl Client<TcpStream> {
+    /// Looks a server up, connects to it, and takes the connection through greeting, EHLO, TLS and
+    /// AUTH, as the options ask for.
+    ///
+    /// The addresses are tried in the system's order, 16 at most, until TCP connects. Mail for a
+    /// domain goes to the hosts of [`mx::hosts`](crate::mx::hosts); this function asks for no MX
+    /// records. Where opportunistic TLS breaks, it connects once more without TLS.
+    ///
+    /// It may be dropped at any time. Beside the timeouts of the options it waits for nothing.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect<E>(server: E, options: &ClientOptions) -> Result<Self, ConnectError>
+    where
+        E: TryInto<Endpoint>,
+        ConnectError: From<E::Error>,
+    {
+        let server: Endpoint = server.try_into()?;
+        let addresses = server.addresses(options.connect_timeout).await?;
+        let stream = connect(&addresses, server.port(), options.connect_timeout).await?;
+        match Self::start(stream, server.host(), options).await {
+            Err(error) if error.suggests_clear() => {}
+            started => return started,
+        }
+        let mut in_clear = options.clone();
+        in_clear.tls = Tls::Off;
+        let stream = connect(&addresses, server.port(), options.connect_timeout).await?;
+        Self::start(stream, server.host(), &in_clear).await
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// Takes a stream through greeting, EHLO, TLS and AUTH, as the options ask for. `server_name` is what the
-    /// certificate is checked against.
+    /// Takes a stream through greeting, EHLO, TLS and AUTH, as the options ask for. `server_name`
+    /// is what the certificate is checked against.
     ///
     /// # Errors
     /// [`ConnectError`]; where [`ConnectError::suggests_clear`], connect again without TLS.
     pub async fn start(stream: S, server_name: &str, options: &ClientOptions) -> Result<Self, ConnectError> {
         let mut connection = Connection::new(stream);
-        if options.tls.policy == TlsPolicy::Implicit {
-            let (config, name) = tls_parts(&options.tls, server_name).map_err(ConnectError::TlsNotStarted)?;
-            let handshake = connection.connect_tls(config, name);
+        if let Tls::Implicit(identity) = &options.tls {
+            let name = tls_name(server_name)?;
+            let handshake = connection.connect_tls(Arc::clone(identity.config()), name);
             let bounded = tokio::time::timeout(options.session.timeouts.greeting, handshake);
             let result = bounded.await.map_err(|_| ConnectError::Tls(ClientError::Timeout))?;
             result.map_err(|error| ConnectError::Tls(error.into()))?;
         }
         let driver = ClientDriver::new(connection, options.session.clone());
-        let mut client = Self { driver, tls_verifies: options.tls_verifies };
+        let mut client = Self { driver, is_verified: options.tls.is_verified() };
         let greeting = client.reply().await?;
         positive(greeting, Stage::Greeting)?;
         client.hello(options).await?;
@@ -111,38 +136,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Ok(client)
     }
 
-    /// What the server offers.
+    /// The extensions that the server offered in its last reply to EHLO.
     pub fn capabilities(&self) -> &Capabilities {
         self.driver.capabilities()
     }
 
-    /// Whether TLS is up.
+    /// Returns `true` if the connection has TLS.
     pub fn is_tls(&self) -> bool {
         self.driver.is_tls()
     }
 
-    /// How many of these recipients, from the front, [`transact`](Self::transact) names to the server in one transaction:
-    /// all of them, unless the server has set limits (RFC 9422).
+    /// The number of these recipients, from the front, that one [`transact`](Self::transact) names
+    /// to the server: all of them, unless the server has set limits (RFC 9422).
     pub fn recipients_at_once(&self, recipients: &[Rcpt<&str>]) -> usize {
         recipients_at_once(self.capabilities(), recipients)
     }
 
-    /// How many more transactions the server takes on this connection, when it has set a limit (MAILMAX of RFC 9422). At
-    /// 0, [`quit`](Self::quit) and connect again.
+    /// The number of transactions that the server still takes on this connection (MAILMAX of RFC
+    /// 9422). At 0, [`quit`](Self::quit) and connect again. `None`: the server has set no limit.
     pub fn transactions_left(&self) -> Option<u32> {
         self.driver.session().transactions_left()
     }
 
-    /// Says good-bye, and closes TLS as it should be.
+    /// Sends QUIT, waits for the reply for
+    /// [`quit`](posthaste_tokio::session::client::ClientTimeouts::quit) at most, and closes TLS.
+    /// Dropping a client instead just closes the connection.
     pub async fn quit(mut self) {
         if self.driver.send(&Command::Quit).is_ok() {
-            // Whatever comes of it, the connection is done with.
+            // The connection is done with, reply or not.
             let _ = self.driver.next().await;
             self.driver.close().await;
         }
     }
 
-    /// The next reply, whatever it answers.
+    /// Waits for the next reply to any command.
     pub(crate) async fn reply(&mut self) -> Result<Reply, ClientError> {
         loop {
             match self.driver.next().await? {
@@ -153,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Sends a command and waits for its reply, past those that are still to come.
+    /// Sends a command and waits for its reply. Replies to earlier commands are passed over.
     pub(crate) async fn command(&mut self, command: &Command<'_>) -> Result<Reply, ClientError> {
         let ticket = self.driver.send(command)?;
         loop {
@@ -165,12 +192,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// The server as a message finds it.
+    /// What a message has to know of the server.
     pub(crate) fn next_hop(&self) -> NextHop<'_> {
-        NextHop { capabilities: self.capabilities(), tls_is_verified: self.is_tls() && self.tls_verifies }
+        NextHop { capabilities: self.capabilities(), tls_is_verified: self.is_tls() && self.is_verified }
     }
 
-    /// LHLO; or EHLO, and HELO for a server that does not know it (RFC 5321 section 3.2).
+    /// LHLO; or EHLO, and HELO for a server that does not know EHLO (RFC 5321 section 3.2).
     async fn hello(&mut self, options: &ClientOptions) -> Result<(), ConnectError> {
         let name = &options.hello;
         if options.protocol == Protocol::Lmtp {
@@ -186,22 +213,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     async fn start_tls(&mut self, server_name: &str, options: &ClientOptions) -> Result<(), ConnectError> {
-        let demanded = match options.tls.policy {
-            TlsPolicy::Off | TlsPolicy::Implicit => return Ok(()),
-            TlsPolicy::Opportunistic => false,
-            TlsPolicy::Required | TlsPolicy::Verified => true,
+        let (config, is_demanded) = match &options.tls {
+            Tls::Off | Tls::Implicit(_) => return Ok(()),
+            Tls::Opportunistic(config) => (config, false),
+            Tls::Required(identity) => (identity.config(), true),
         };
         if !self.capabilities().offers(Keyword::StartTls) {
-            return if demanded { Err(ConnectError::TlsUnavailable) } else { Ok(()) };
+            return if is_demanded { Err(ConnectError::TlsUnavailable) } else { Ok(()) };
         }
-        let (config, name) = match tls_parts(&options.tls, server_name) {
-            Ok(parts) => parts,
-            Err(fault) if demanded => return Err(ConnectError::TlsNotStarted(fault)),
-            // The server knows nothing of it yet.
+        let name = match tls_name(server_name) {
+            Ok(name) => name,
+            Err(error) if is_demanded => return Err(error),
+            // The server has not heard of STARTTLS yet.
             Err(_) => return Ok(()),
         };
-        match self.upgrade(config, name, options).await {
-            Err(error) if !demanded => Err(ConnectError::OpportunisticTls(Box::new(error))),
+        match self.upgrade(Arc::clone(config), name, options).await {
+            Err(error) if !is_demanded => Err(ConnectError::OpportunisticTls(Box::new(error))),
             upgraded => upgraded,
         }
     }
@@ -215,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     ) -> Result<(), ConnectError> {
         let reply = self.command(&Command::StartTls).await?;
         let goes_on = !reply.code().is_positive() && reply.code() != ReplyCode::SERVICE_NOT_AVAILABLE;
-        if goes_on && !options.tls.policy.demands_tls() {
+        if goes_on && !options.tls.is_demanded() {
             return Ok(());
         }
         positive(reply, Stage::StartTls)?;
@@ -228,13 +255,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     async fn log_in(&mut self, options: &ClientOptions) -> Result<(), ConnectError> {
         let Some(credentials) = &options.credentials else { return Ok(()) };
-        if !options.tls.policy.demands_tls() || !self.is_tls() {
+        if !options.tls.is_demanded() || !self.is_tls() {
             return Err(ChooseError::Unprotected.into());
         }
         let mut random = [0; 18];
         getrandom::fill(&mut random).map_err(|error| ClientError::Io(error.into()))?;
         let mut context = self.driver.sasl_context(Nonce::from_random(random));
-        context.protection = Protection::Verified;
+        context.protection = if self.is_verified { Protection::Verified } else { Protection::Unverified };
         context.minimum = options.weakest_login;
         let mut mechanism = ClientMechanism::choose(self.capabilities().auth(), credentials.clone(), context)?;
         let initial = mechanism.initial_response();
@@ -247,7 +274,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                     return Ok(mechanism.finish()?);
                 }
                 ClientEvent::Challenge(challenge) => {
-                    // The server says how much work it is.
+                    // The server chooses how long this takes.
                     let work = spawn_blocking(move || (mechanism.respond(challenge.expose()), mechanism));
                     let step;
                     (step, mechanism) = work.await.map_err(|error| ClientError::Io(error.into()))?;
@@ -257,7 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                         }
                         ClientStep::GiveUp(fault) => {
                             self.driver.respond(None)?;
-                            // Whatever the server says to that, the fault is what there is to tell.
+                            // The fault is the error, whatever the reply.
                             let _ = self.reply().await;
                             return Err(fault.into());
                         }
@@ -273,15 +300,11 @@ fn positive(reply: Reply, stage: Stage) -> Result<(), ConnectError> {
     if reply.code().is_positive() { Ok(()) } else { Err(ConnectError::Refused { stage, reply }) }
 }
 
-type TlsParts = (Arc<ClientConfig>, ServerName<'static>);
-
-fn tls_parts(tls: &Tls, host: &str) -> Result<TlsParts, TlsFault> {
-    let config = tls.config.clone().ok_or(TlsFault::NoConfiguration)?;
-    let name = server_name(host).ok_or_else(|| TlsFault::Name(host.to_owned()))?;
-    Ok((config, name))
+/// What a certificate has to be for: the name or the address of the host.
+fn tls_name(host: &str) -> Result<ServerName<'static>, ConnectError> {
+    server_name(host).ok_or_else(|| ConnectError::TlsName(host.to_owned()))
 }
 
-/// The name that a certificate is checked against: the host's in A-labels, or an address.
 fn server_name(host: &str) -> Option<ServerName<'static>> {
     let literal = Domain::parse(host).ok();
     match literal.as_ref().and_then(Domain::address_literal) {

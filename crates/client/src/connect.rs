@@ -1,21 +1,22 @@
-//! From addresses to a TCP connection.
+//! From a server's name to a TCP connection.
 
 use std::{
-    io,
-    net::{IpAddr, SocketAddr},
+    fmt, io,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    str::FromStr,
     time::Duration,
 };
 
-use tokio::{net::TcpStream, time::timeout};
+use thiserror::Error;
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::timeout,
+};
 
-use crate::ConnectError;
+use crate::{ConnectError, HostName};
 
 /// The ports of mail.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Port;
-
-impl Port {
+pub mod port {
     /// Between relays (RFC 5321).
     pub const SMTP: u16 = 25;
     /// Submission with STARTTLS (RFC 6409).
@@ -24,10 +25,132 @@ impl Port {
     pub const SUBMISSIONS: u16 = 465;
 }
 
+/// A server's host and port. The host is a name, in A-labels or U-labels, or an IP address.
+///
+/// It is made of `"mx.example.net:25"`, `"192.0.2.25:25"`, `"[2001:db8::25]:25"`,
+/// `("mx.example.net", 25)` or a [`SocketAddr`]. The name is what the server's certificate is
+/// checked against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    host: String,
+    port: u16,
+}
+
+/// Why a text is no host and port.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum EndpointError {
+    /// The text has no port.
+    #[error("{0:?} has no port; add it after a colon, as in {0}:25 or {0}:587")]
+    NoPort(String),
+    /// The text after the last colon is no port.
+    #[error("{0:?} has no port from 1 to 65535; write a number after the last colon, as in mx.example.net:25")]
+    BadPort(String),
+    /// The text has no host.
+    #[error("{0:?} has no host; write a name or an address before the colon, as in mx.example.net:25")]
+    NoHost(String),
+    /// An IPv6 address has to stand in brackets.
+    #[error("{0:?} has an IPv6 address without brackets; write it as in [2001:db8::25]:25")]
+    NoBrackets(String),
+}
+
+/// The most addresses of a host that are tried.
+const MAX_ADDRESSES: usize = 16;
+
+impl Endpoint {
+    /// The host: a name, or an address without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Looks the host up at the system, for at most `bound`.
+    ///
+    /// # Errors
+    /// [`ConnectError::Resolve`].
+    pub(crate) async fn addresses(&self, bound: Duration) -> Result<Vec<IpAddr>, ConnectError> {
+        if let Ok(address) = self.host.parse() {
+            return Ok(vec![address]);
+        }
+        let name = HostName::parse(&self.host).ok().filter(HostName::is_plain);
+        let name = name.as_ref().map_or(self.host.as_str(), HostName::as_str);
+        let found = timeout(bound, lookup_host((name, self.port))).await;
+        match found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(found) => Ok(found.map(|address| address.ip()).take(MAX_ADDRESSES).collect()),
+            Err(error) => Err(ConnectError::Resolve { host: self.host.clone(), error }),
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+
+    fn from_str(text: &str) -> Result<Self, EndpointError> {
+        let owned = || text.to_owned();
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return Err(EndpointError::NoBrackets(owned()));
+        }
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| EndpointError::NoPort(owned()))?;
+        if host.is_empty() {
+            return Err(EndpointError::NoHost(owned()));
+        }
+        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        if literal.is_none() && host.contains(':') {
+            let is_port_missing = text.starts_with('[') && text.ends_with(']');
+            return Err(if is_port_missing {
+                EndpointError::NoPort(owned())
+            } else {
+                EndpointError::NoBrackets(owned())
+            });
+        }
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| EndpointError::BadPort(owned()))?;
+        Ok(Self { host: literal.unwrap_or(host).to_owned(), port })
+    }
+}
+
+impl TryFrom<&str> for Endpoint {
+    type Error = EndpointError;
+
+    fn try_from(text: &str) -> Result<Self, EndpointError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for Endpoint {
+    type Error = EndpointError;
+
+    fn try_from(text: &String) -> Result<Self, EndpointError> {
+        text.parse()
+    }
+}
+
+impl<H: Into<String>> From<(H, u16)> for Endpoint {
+    fn from((host, port): (H, u16)) -> Self {
+        Self { host: host.into(), port }
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string(), port: address.port() }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
 /// Connects to the first of the addresses that answers, trying each for at most `each`.
 ///
 /// # Errors
-/// [`ConnectError::NoAddress`] or [`ConnectError::Tcp`] with what the last address said.
+/// [`ConnectError::NoAddress`], or [`ConnectError::Tcp`] with the reason of the last address.
 pub async fn connect(addresses: &[IpAddr], port: u16, each: Duration) -> Result<TcpStream, ConnectError> {
     let mut last = ConnectError::NoAddress;
     for &address in addresses {
@@ -35,7 +158,8 @@ pub async fn connect(addresses: &[IpAddr], port: u16, each: Duration) -> Result<
         let connected = timeout(each, TcpStream::connect(address)).await;
         match connected.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut))) {
             Ok(stream) => {
-                // Commands are small and waited for; Nagle's algorithm would add a delay to each.
+                // Commands are small and the client waits for each reply: Nagle's algorithm would
+                // delay them.
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }

@@ -1,75 +1,79 @@
-//! Why there is no connection to talk over.
+//! Why a connection could not be used.
 
-use std::{io, net::SocketAddr};
+use std::{convert::Infallible, io, net::SocketAddr};
 
 use posthaste_tokio::{
-    ClientError,
-    rustls::{self, CertificateError},
+    ClientError, rustls,
     session::{
         ApiMisuse,
         sasl::{ChooseError, ServerFault},
     },
+    tls::explain,
     wire::{Reply, Severity},
 };
 use thiserror::Error;
 
-/// Why a connection did not get as far as a first transaction. No mail was named to the server then.
+use crate::EndpointError;
+
+/// Why a connection did not get as far as a first transaction. The server has heard of no mail.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// There was no address to connect to.
-    #[error("no address to connect to")]
+    /// The text is no host and port.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The system finds no address for the host.
+    #[error("no address of {host} is found: {error}; see that the name is right and that DNS works")]
+    Resolve {
+        /// The host.
+        host: String,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// The list of addresses is empty.
+    #[error("no address to connect to; see that the host has one")]
     NoAddress,
     /// TCP did not connect.
     #[error("no connection to {address}: {error}")]
     Tcp {
         /// The last address that was tried.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's reason.
         error: io::Error,
     },
-    /// The server refused.
+    /// The server refused a command with 4yz or 5yz, or greeted with it.
     #[error("the server refused {stage}: {reply}")]
     Refused {
         /// What it refused.
         stage: Stage,
-        /// In which words.
+        /// The server's reply.
         reply: Reply,
     },
-    /// TLS is required and the server does not offer it.
+    /// TLS is required, and the server does not offer STARTTLS.
     #[error("the server does not offer STARTTLS, which is required")]
     TlsUnavailable,
-    /// TLS is required and cannot be started, for a reason on this side.
-    #[error("TLS is required and cannot be started: {0}")]
-    TlsNotStarted(TlsFault),
+    /// TLS is required, and no certificate can be for this name of a host, such as one whose last
+    /// label is a number.
+    #[error("TLS is required, and no certificate can be for the name {0:?}; use a name that it can be for")]
+    TlsName(String),
     /// The TLS handshake failed.
     #[error("the TLS handshake failed: {}", handshake(.0))]
     Tls(#[source] ClientError),
-    /// TLS was begun because the server offers it, not because it has to be, and this came of it. What failed lies between
-    /// STARTTLS and the answer to EHLO within TLS: see [`suggests_clear`](Self::suggests_clear).
+    /// Opportunistic TLS failed between STARTTLS and the reply to EHLO within TLS; see
+    /// [`suggests_clear`](Self::suggests_clear).
     #[error("TLS was tried and not required: {0}")]
     OpportunisticTls(#[source] Box<Self>),
-    /// There are credentials, and no mechanism to use them with, or a policy that does not demand TLS.
+    /// The credentials were not sent: the server offers no mechanism that may be used, or the
+    /// options do not demand TLS.
     #[error("there is no way to log in: {0}")]
     AuthUnavailable(#[from] ChooseError),
-    /// The server broke off or faked a SASL exchange: it may not be the server that knows these credentials.
+    /// The server broke off or faked a SASL exchange. It may not be the server that knows these
+    /// credentials.
     #[error("the login cannot be trusted: {0}")]
     Sasl(#[from] ServerFault),
     /// The conversation broke off.
     #[error(transparent)]
     Conversation(#[from] ClientError),
-}
-
-/// Why TLS cannot be started, for a reason on this side.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum TlsFault {
-    /// [`Tls::config`](crate::Tls::config) is missing.
-    #[error("there is no TLS configuration")]
-    NoConfiguration,
-    /// No certificate can be for this name of a host, such as one whose last label is a number.
-    #[error("no certificate can be for the name {0:?}")]
-    Name(String),
 }
 
 /// A step on the way to the first transaction.
@@ -86,7 +90,7 @@ pub enum Stage {
 }
 
 impl ConnectError {
-    /// What the server said, when it refused.
+    /// The server's reply, if it refused.
     pub const fn reply(&self) -> Option<&Reply> {
         match self {
             Self::Refused { reply, .. } => Some(reply),
@@ -95,59 +99,54 @@ impl ConnectError {
         }
     }
 
-    /// Returns `true` if a later attempt without TLS may fare better and the policy allows that.
+    /// Returns `true` if another connection without TLS may fare better and the options allow it.
     ///
-    /// The policy was [`TlsPolicy::Opportunistic`](crate::TlsPolicy::Opportunistic), and what failed lies between STARTTLS
-    /// and the end of the answer to EHLO within TLS: the server broke off, was silent, said 421 or what is no reply, or the
-    /// handshake failed. Connect again with [`Tls::default`](crate::Tls), and remember the host for a while: whatever its
-    /// TLS suffers from costs a connection each time, and a timeout where it is silent.
+    /// TLS was [`Tls::Opportunistic`](crate::Tls::Opportunistic), and what failed lies between
+    /// STARTTLS and the end of the reply to EHLO within TLS: the server closed, was silent, sent
+    /// 421 or what is no reply, or the handshake failed. Connect again with
+    /// [`Tls::Off`](crate::Tls::Off), and remember the host for a while: broken TLS costs a
+    /// connection each time, and a timeout where the server is silent.
     ///
-    /// `false` for any other failure, and always where the policy demands TLS. A connection that breaks later is not told
-    /// apart here: [`Client::is_tls`](crate::Client::is_tls) of a client that failed at MAIL says that TLS may be the cause.
+    /// `false` for any other failure, and always where TLS is demanded. A connection that breaks
+    /// later is no error of this type: [`Client::is_tls`](crate::Client::is_tls) of a client that
+    /// failed at MAIL says that TLS may be the cause.
     pub const fn suggests_clear(&self) -> bool {
         matches!(self, Self::OpportunisticTls(_))
     }
 
-    /// Whether another attempt may fare better. A greeting of 554 is permanent for this host only: others may take the mail.
+    /// Returns `true` if another attempt would come to the same: the server refused with 5yz, or
+    /// the host and port are not well-formed.
+    ///
+    /// A greeting of 554 is permanent for this host only: others may take the mail.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Refused { reply, .. } => reply.code().severity() == Severity::PermanentNegative,
+            Self::Endpoint(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Returns `true` if another attempt may fare better.
     pub fn is_transient(&self) -> bool {
-        !matches!(self, Self::Refused { reply, .. } if reply.code().severity() == Severity::PermanentNegative)
+        !self.is_permanent()
     }
 }
 
-/// What was wrong with a handshake, in words of our own: what the peer calls itself stays out of logs and reports.
+/// The reason of a handshake that failed, in words of our own: what the peer calls itself stays out
+/// of logs and reports.
 fn handshake(error: &ClientError) -> String {
     let ClientError::Io(io) = error else { return error.to_string() };
-    let Some(fault) = io.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) else {
-        return error.to_string();
-    };
-    let words = match fault {
-        rustls::Error::InvalidCertificate(fault) => match fault {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the certificate has expired",
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                "the certificate is not valid yet"
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                "the certificate is for another name"
-            }
-            CertificateError::UnknownIssuer => "the certificate is signed by no authority that is trusted here",
-            CertificateError::BadSignature => {
-                "the certificate is not signed by the authority that it names, or not the server's own"
-            }
-            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-                "the certificate is not for servers"
-            }
-            // What webpki finds, which rustls hands on as it is.
-            CertificateError::Other(fault) => match format!("{:?}", fault.0).as_str() {
-                "CaUsedAsEndEntity" => "the certificate is an authority's own and not a server's",
-                fault => return format!("the certificate is not good ({fault})"),
-            },
-            _ => return format!("the certificate is not good ({fault:?})"),
-        },
-        rustls::Error::AlertReceived(alert) => return format!("the server refused it ({alert:?})"),
-        rustls::Error::InvalidMessage(_) => "what the server says is no TLS",
-        _ => return format!("{fault}"),
-    };
-    words.to_owned()
+    match io.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+        Some(fault) => explain(fault),
+        None => error.to_string(),
+    }
+}
+
+/// An endpoint that needs no parsing.
+impl From<Infallible> for ConnectError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }
 
 impl From<ApiMisuse> for ConnectError {

@@ -18,7 +18,8 @@ use hickory_resolver::{
 
 use crate::{HostName, MxRecord, ResolveError, Resolver};
 
-/// Looks names up in the DNS, with a cache. A name is taken as it is: no search domain is appended.
+/// Looks names up in the DNS, with a cache. It appends no search domain. A look-up takes 20 s at
+/// most, then [`ResolveError::Temporary`].
 #[derive(Debug, Clone)]
 pub struct HickoryResolver(TokioResolver);
 
@@ -26,19 +27,19 @@ pub struct HickoryResolver(TokioResolver);
 const LOOKUP: Duration = Duration::from_secs(20);
 
 impl HickoryResolver {
-    /// With the servers of the system's configuration.
+    /// Asks the name servers of the system's configuration.
     ///
     /// # Errors
-    /// [`ResolveError::Temporary`] when that cannot be read.
+    /// [`ResolveError::Temporary`] if that cannot be read.
     pub fn system() -> Result<Self, ResolveError> {
         let builder = TokioResolver::builder_tokio().map_err(|error| ResolveError::Temporary(error.to_string()))?;
         Self::build(builder)
     }
 
-    /// With these servers, each by UDP and TCP on its port.
+    /// Asks these name servers, each by UDP and TCP on its port.
     ///
     /// # Errors
-    /// [`ResolveError::Temporary`] when the resolver cannot be set up.
+    /// [`ResolveError::Temporary`] if the resolver cannot be set up.
     pub fn with_servers(servers: &[SocketAddr]) -> Result<Self, ResolveError> {
         let server = |address: &SocketAddr| {
             let mut connections = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
@@ -70,13 +71,13 @@ impl Resolver for HickoryResolver {
         let name = name(host)?;
         match answer(self.0.lookup_ip(name.clone())).await? {
             Some(lookup) => Ok(lookup.iter().collect()),
-            // That there are no IPv4 addresses hides what came of the IPv6 ones, which may be no answer at all.
+            // "No IPv4 addresses" hides the answer for IPv6, which may be missing.
             None => answer(self.0.ipv6_lookup(name)).await.map(|_| Vec::new()),
         }
     }
 }
 
-/// The name, octet by octet. What the DNS cannot hold does not exist.
+/// The name, octet by octet. A name that the DNS cannot hold does not exist.
 fn name(text: &str) -> Result<Name, ResolveError> {
     let labels = HostName::parse(text).map_err(|_| ResolveError::NoSuchName)?;
     let mut name = Name::from_labels(labels.labels()).map_err(|_| ResolveError::NoSuchName)?;
@@ -89,7 +90,7 @@ fn text(name: &Name) -> String {
     HostName::from_labels(name.iter()).map(String::from).unwrap_or_default()
 }
 
-/// What came of a look-up; `None`: the name exists and has no such records.
+/// The result of a look-up. `None`: the name exists and has no such records.
 async fn answer<T>(lookup: impl Future<Output = Result<T, NetError>>) -> Result<Option<T>, ResolveError> {
     let error = match tokio::time::timeout(LOOKUP, lookup).await {
         Err(_) => return Err(ResolveError::Temporary("no answer in time".to_owned())),
@@ -99,14 +100,14 @@ async fn answer<T>(lookup: impl Future<Output = Result<T, NetError>>) -> Result<
     match &error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
             ResponseCode::NXDomain => Err(ResolveError::NoSuchName),
-            // A referral: the server that was asked is not the one to ask, and knows of nobody who is (RFC 2308 section 2.2).
+            // A referral to name servers that the resolver did not follow (RFC 2308 section 2.2).
             ResponseCode::NoError if none.ns.is_some() && none.soa.is_none() => {
                 Err(ResolveError::Temporary("the name server refers to others".to_owned()))
             }
             ResponseCode::NoError => Ok(None),
             _ => Err(ResolveError::Temporary(error.to_string())),
         },
-        // Asked several times, the server says so each time: it is what stands in the zone.
+        // The resolver has asked several times: the zone itself holds this.
         NetError::Proto(ProtoError::Decode(_)) => Err(ResolveError::Unusable("they cannot be read")),
         _ => Err(ResolveError::Temporary(error.to_string())),
     }

@@ -7,27 +7,28 @@ use thiserror::Error;
 
 /// A name as the DNS holds it: labels of 1 to 63 octets, 255 octets in all (RFC 1035 section 3.1).
 ///
-/// Any octet may stand in a label (RFC 2181 section 11), and none is judged here: the DNS says whether a name exists. The
-/// text is ASCII. Letters, digits, `-` and `_` stand for themselves, every other octet is a backslash and three decimal
-/// digits (RFC 1035 section 5.1), so the text can stand in a log line, a reply or a report. Names of other scripts are in
-/// A-labels. Two names are equal without regard to the case of ASCII letters.
+/// A label may hold any octet (RFC 2181 section 11): the DNS knows which names exist. The text is
+/// ASCII. Letters, digits, `-` and `_` stand for themselves; every other octet is a backslash and
+/// three decimal digits (RFC 1035 section 5.1), so the text is harmless in a log line, a reply or a
+/// report. Names of other scripts are in A-labels. Equality ignores the case of ASCII letters.
 #[derive(Debug, Clone)]
 pub struct HostName(String);
 
-/// Why a text is no name that the DNS could hold.
+/// Why the DNS could not hold a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum HostNameError {
-    /// There is a label without octets, or no label.
+    /// A label has no octet, or the name has no label.
     #[error("a label of the name is empty")]
     EmptyLabel,
     /// A label has more than 63 octets, in A-labels.
     #[error("a label of the name has more than 63 octets")]
     LongLabel,
-    /// The name has more than 255 octets, each label's length and the end counted.
+    /// The name has more than 255 octets, with one more for each label and one for the end.
     #[error("the name has more than 255 octets")]
     LongName,
-    /// A backslash begins neither three decimal digits nor a character that stands for itself.
+    /// A backslash is followed by neither three decimal digits nor a character that stands for
+    /// itself.
     #[error("a backslash in the name escapes nothing")]
     Escape,
     /// A label beyond ASCII has no A-label (RFC 5891 section 4), or the feature `idna` is missing.
@@ -40,8 +41,8 @@ const MAX_LABEL: usize = 63;
 const MAX_NAME: usize = 255;
 
 impl HostName {
-    /// Takes a name in labels that are ASCII, escaped as above, or U-labels (with the feature `idna`). One dot may stand
-    /// behind it.
+    /// Parses a name whose labels are ASCII, escaped as above, or U-labels (with the feature
+    /// `idna`). One trailing dot is allowed.
     ///
     /// # Errors
     /// [`HostNameError`]; such a name cannot exist.
@@ -57,7 +58,8 @@ impl HostName {
             if label.is_ascii() {
                 ascii.push_str(label);
             } else {
-                // Label by label, so that one that is no host's, such as `_dmarc`, may stand beside it.
+                // Each label alone, so that a label no host can have, such as `_dmarc`, is allowed
+                // beside it.
                 ascii.push_str(a_label(label).ok_or(HostNameError::NoALabel)?.as_str());
             }
         }
@@ -67,29 +69,29 @@ impl HostName {
     fn parse_ascii(text: &str) -> Result<Self, HostNameError> {
         let (mut labels, mut label) = (Vec::new(), Vec::new());
         let mut rest = text.as_bytes();
-        while let Some((&octet, behind)) = rest.split_first() {
-            rest = behind;
+        while let Some((&octet, after)) = rest.split_first() {
+            rest = after;
             match octet {
                 b'.' => labels.push(std::mem::take(&mut label)),
                 b'\\' => {
-                    let (octet, behind) = unescape(rest)?;
+                    let (octet, after) = unescape(rest)?;
                     label.push(octet);
-                    rest = behind;
+                    rest = after;
                 }
                 octet => label.push(octet),
             }
         }
-        // Nothing behind the last dot: that dot only says that the name is complete.
+        // An empty label at the end: the trailing dot.
         if !label.is_empty() || labels.is_empty() {
             labels.push(label);
         }
         Self::from_labels(labels)
     }
 
-    /// Takes labels as the DNS has them.
+    /// Makes a name of labels as the DNS has them.
     ///
     /// # Errors
-    /// [`HostNameError`] when the DNS could not hold them.
+    /// [`HostNameError`] if the DNS could not hold them.
     pub fn from_labels(labels: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<Self, HostNameError> {
         let (mut text, mut octets) = (String::new(), 1);
         for label in labels {
@@ -124,18 +126,18 @@ impl HostName {
     pub fn labels(&self) -> impl Iterator<Item = Vec<u8>> {
         self.0.split('.').map(|label| {
             let (mut octets, mut rest) = (Vec::with_capacity(label.len()), label.as_bytes());
-            while let Some((&octet, behind)) = rest.split_first() {
-                // What was escaped here is whole.
-                let (octet, behind) =
-                    if octet == b'\\' { unescape(behind).unwrap_or((octet, behind)) } else { (octet, behind) };
+            while let Some((&octet, after)) = rest.split_first() {
+                // The text is our own, so no escape is cut off.
+                let (octet, after) =
+                    if octet == b'\\' { unescape(after).unwrap_or((octet, after)) } else { (octet, after) };
                 octets.push(octet);
-                rest = behind;
+                rest = after;
             }
             octets
         })
     }
 
-    /// Returns `true` if every octet stands for itself: letters, digits, `-` and `_` alone.
+    /// Returns `true` if every octet is a letter, a digit, `-` or `_`.
     pub fn is_plain(&self) -> bool {
         !self.0.contains('\\')
     }
@@ -151,9 +153,9 @@ const fn a_label(_: &str) -> Option<Domain> {
     None
 }
 
-/// The octet behind a backslash, and what follows it.
-fn unescape(behind: &[u8]) -> Result<(u8, &[u8]), HostNameError> {
-    match behind {
+/// The octet that follows a backslash, and the rest.
+fn unescape(after: &[u8]) -> Result<(u8, &[u8]), HostNameError> {
+    match after {
         [hundreds @ b'0'..=b'9', tens @ b'0'..=b'9', ones @ b'0'..=b'9', rest @ ..] => {
             let digits = [hundreds, tens, ones].map(|digit| u16::from(digit - b'0'));
             let code = digits.iter().fold(0, |code, digit| code * 10 + digit);
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_cannot_exist_is_none() {
+    fn a_name_that_cannot_exist_is_an_error() {
         use HostNameError::{EmptyLabel, Escape, LongLabel, LongName, NoALabel};
         let (label, longest) =
             ("a".repeat(63), format!("{}{}", format!("{}.", "a".repeat(63)).repeat(3), "b".repeat(61)));

@@ -11,18 +11,28 @@ pub mod mx;
 mod outcome;
 mod public;
 mod resolve;
-mod tls;
+mod send;
+mod sent;
+mod tls_policy;
 mod transaction;
 
-pub use client::{Client, ClientOptions, Protocol};
-pub use connect::{Port, connect};
-pub use error::{ConnectError, Stage, TlsFault};
+pub use client::{Client, ClientOptions};
+pub use connect::{Endpoint, EndpointError, connect, port};
+pub use error::{ConnectError, Stage};
 #[cfg(feature = "hickory")]
 pub use hickory::HickoryResolver;
 pub use host_name::{HostName, HostNameError};
 pub use outcome::{RecipientOutcome, RefusedAt};
 pub use resolve::{MxRecord, ResolveError, Resolver, SystemResolver};
-pub use tls::{Tls, TlsPolicy, unverified, verified};
-pub use transaction::Transaction;
+pub use send::SendError;
+pub use sent::{Failed, Recipient, Sent};
+pub use tls_policy::{Identity, Tls};
 
-pub use posthaste_tokio::{ClientError, Content, rustls, session, wire};
+pub use posthaste_tokio::{
+    ClientError, Content, Reader, Streamed, rustls,
+    session::{
+        self, Protocol,
+        sasl::{ClientCredentials, Credentials},
+    },
+    tls, wire,
+};

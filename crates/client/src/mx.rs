@@ -9,7 +9,7 @@ use crate::{HostName, MxRecord, ResolveError, Resolver};
 
 pub use crate::public::is_public;
 
-/// The most MX hosts of a domain that are looked at.
+/// The most MX hosts of a domain that are tried.
 pub const MAX_HOSTS: usize = 10;
 /// The most addresses of a host that are tried.
 pub const MAX_ADDRESSES: usize = 5;
@@ -21,25 +21,25 @@ pub enum MxError {
     /// The domain does not exist.
     #[error("the domain does not exist")]
     NoSuchDomain,
-    /// The domain says that it takes no mail (RFC 7505).
+    /// The domain takes no mail (RFC 7505).
     #[error("the domain does not take mail")]
     NullMx,
-    /// The domain has neither MX nor address records, or none that a host can be found by.
+    /// The domain has neither MX nor address records, or none that names a possible host.
     #[error("the domain has no mail host")]
     NoHost,
-    /// The best MX host is this one, and it does not know what to do with the mail.
+    /// The best MX host is this one, which has no route for the mail.
     #[error("the domain's mail comes back to this host, which has no route for it")]
     Loop,
-    /// Every address is one that mail from DNS must not go to, such as loopback.
+    /// Every address is one to which DNS must not send mail, such as loopback.
     #[error("the domain's mail hosts have no public address")]
     NotPublic,
-    /// DNS did not answer, or not with what is of use.
+    /// DNS gave no useful answer.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
 }
 
 impl MxError {
-    /// Whether another attempt may fare better.
+    /// Returns `true` if another attempt may fare better.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Resolve(ResolveError::Temporary(_)))
     }
@@ -56,21 +56,23 @@ impl MxError {
     }
 }
 
-/// The hosts of a domain's mail, in the order in which they are to be tried; hosts of equal preference in random order.
+/// The hosts of a domain's mail, in the order in which to try them. Hosts of equal preference come
+/// in random order.
 ///
-/// They are named as the DNS names them, in ASCII ([`HostName`]); a domain that is an address literal is its own host. A
-/// record that names no possible host is passed over, and a host that several records name is tried once.
+/// They are named as in the DNS, in ASCII ([`HostName`]). An address literal is its own host.
+/// Records that name no possible host are passed over, and a host that several records name comes
+/// once.
 ///
-/// `own_name` is this host, in A-labels or U-labels: when it is among the hosts, it and everything that is not better is left
-/// out, before the list is cut to [`MAX_HOSTS`].
+/// `own_name` is this host, in A-labels or U-labels. If it is among the hosts, it and all hosts
+/// that are not better are left out, before the list is cut to [`MAX_HOSTS`].
 ///
 /// # Errors
-/// [`MxError`]; [`MxError::Loop`] also for a domain that is `own_name`, which DNS is not asked about.
+/// [`MxError`]; [`MxError::Loop`] also for the domain `own_name`, for which DNS is not asked.
 pub async fn hosts(resolver: &impl Resolver, domain: &Domain<&str>, own_name: &str) -> Result<Vec<String>, MxError> {
     if domain.address_literal().is_some() {
         return Ok(vec![domain.as_str().to_owned()]);
     }
-    // What the DNS cannot hold does not exist.
+    // A name that the DNS cannot hold does not exist.
     let domain = HostName::parse(domain.as_str()).map_err(|_| MxError::NoSuchDomain)?;
     let own_name = HostName::parse(own_name).ok();
     if own_name.as_ref() == Some(&domain) {
@@ -107,9 +109,11 @@ pub async fn hosts(resolver: &impl Resolver, domain: &Domain<&str>, own_name: &s
     Ok(hosts.into_iter().map(|(_, host)| host.into()).collect())
 }
 
-/// The addresses of a mail host: what an address literal names, or what the DNS says of any other name. Unless `any`, those
-/// that are not [public](is_public) are left out: whoever runs a domain must not be able to point this relay at its own
-/// network. Connect to these and look nothing up again: another answer could be another address.
+/// The addresses of a mail host: the one of an address literal, or those in the DNS.
+///
+/// Unless `any`, addresses that are not [public](is_public) are left out: the owner of a domain
+/// must not be able to point this relay at its own network. Connect to these, and do not look the
+/// host up again: the second answer could differ.
 ///
 /// # Errors
 /// [`MxError`].
@@ -137,8 +141,8 @@ pub async fn addresses(resolver: &impl Resolver, host: &str, any: bool) -> Resul
     Ok(addresses)
 }
 
-/// A host's name as connections, logs and reports have it: in ASCII, as [`HostName`] writes it. An address literal, and what
-/// no host can be called, stays as it is.
+/// A host's name for connections, logs and reports: in ASCII, as [`HostName`] writes it. An address
+/// literal, or a text that is no host's name, stays as it is.
 pub fn ascii_name(host: &str) -> String {
     let literal = Domain::parse(host).is_ok_and(|domain| domain.address_literal().is_some());
     let name = if literal { None } else { HostName::parse(host).ok() };
@@ -204,7 +208,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_rules_of_rfc_5321_and_7505() {
+    async fn hosts_follow_rfc_5321_and_7505() {
         assert_eq!(found(&[], "d.test").await, Ok(vec!["d.test".to_owned()]));
         assert_eq!(found(&[], "[192.0.2.1]").await, Ok(vec!["[192.0.2.1]".to_owned()]));
         assert_eq!(found(&[(0, "")], "d.test").await, Err(MxError::NullMx));
@@ -216,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn mail_does_not_go_where_no_public_host_is() {
+    async fn addresses_that_are_not_public_are_left_out_unless_wanted() {
         let zone = Zone(&[]);
         assert_eq!(addresses(&zone, "mx.test", false).await.unwrap().len(), 1);
         assert_eq!(addresses(&zone, "mx.test", true).await.unwrap().len(), 2);
@@ -231,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_host_is_named_as_the_dns_names_it() {
+    async fn a_host_is_named_as_in_the_dns() {
         for (exchange, expected) in [
             ("mail_1.one.test", "mail_1.one.test"),
             ("mx.xn--bcher-kva.test", "mx.xn--bcher-kva.test"),
@@ -255,7 +259,7 @@ mod tests {
 
     #[cfg(feature = "idna")]
     #[tokio::test]
-    async fn this_host_is_known_by_either_form_of_its_name() {
+    async fn this_host_is_recognized_by_its_a_label_and_its_u_label() {
         for own in ["mx.b\u{fc}cher.test", "mx.xn--bcher-kva.test", "MX.XN--BCHER-KVA.TEST"] {
             for exchange in ["mx.xn--bcher-kva.test", "mx.b\u{fc}cher.test", "Mx.xn--Bcher-kva.test"] {
                 let found = hosts(&One(exchange), &Domain::parse("d.test").unwrap(), own).await;
@@ -273,12 +277,12 @@ mod tests {
         for domain in [long.as_str(), "\u{301}a.test"] {
             assert_eq!(found(&[(1, "mx.test")], domain).await, Err(MxError::NoSuchDomain), "{domain}");
         }
-        // An A-label of nothing may exist.
+        // An A-label without a U-label may exist.
         assert_eq!(found(&[], "xn--0.test").await, Ok(vec!["xn--0.test".to_owned()]));
     }
 
     #[tokio::test]
-    async fn records_that_name_no_host_are_passed_over() {
+    async fn mx_records_that_name_no_host_are_passed_over() {
         let usable = found(&[(5, ""), (10, "a..test"), (20, "a.test"), (30, "A.test")], "d.test").await;
         assert_eq!(usable, Ok(vec!["a.test".to_owned()]));
         assert_eq!(found(&[(5, ""), (10, "a..test")], "d.test").await, Err(MxError::NoHost));
@@ -286,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_list_is_cut_after_this_host_was_looked_for() {
+    async fn the_list_of_hosts_is_cut_after_this_host_was_looked_for() {
         const HOSTS: [&str; 12] = [
             "a.test",
             "b.test",
@@ -309,7 +313,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn records_that_lead_nowhere_are_a_failure_for_good() {
+    async fn dns_records_that_lead_nowhere_are_a_permanent_failure() {
         let error = found(&[], "loop.test").await.unwrap_err();
         assert!(!error.is_transient() && error.enhanced() == EnhancedCode::new(5, 4, 4), "{error}");
         let error = addresses(&Zone(&[]), "loop.test", false).await.unwrap_err();

@@ -1,28 +1,30 @@
-//! What came of one recipient, and whether another attempt can change it.
+//! The outcome of one recipient, and what another attempt can change.
+
+use std::fmt;
 
 use posthaste_tokio::{
     session::client::downgrade::Undeliverable,
     wire::{EnhancedCode, Reply, Severity},
 };
 
-/// What came of one recipient.
+/// The outcome of one recipient.
 #[derive(Debug, Clone)]
 pub enum RecipientOutcome {
-    /// The server has the message, and said this to the end of the content.
+    /// The server has the message. This is its reply to the end of the content.
     Accepted(Reply),
-    /// The server refused, in these words; [`is_for_good`](Self::is_for_good) says what that means.
+    /// The server refused with this reply; see [`is_permanent`](Self::is_permanent).
     Refused(Reply, RefusedAt),
-    /// The server cannot take this message; for good.
+    /// The server lacks what the message needs. Permanent.
     Undeliverable(Undeliverable),
-    /// The server has said that it takes fewer recipients, or fewer domains of them, in one transaction (RFC 9422): this one
-    /// was not named to it. Send the message to it in another transaction;
+    /// The recipient was not named, since the server takes fewer recipients, or fewer domains of
+    /// them, in one transaction (RFC 9422). Send the message to it in another transaction;
     /// [`Client::recipients_at_once`](crate::Client::recipients_at_once) says how many fit.
     Postponed,
-    /// The conversation broke off before there was an answer: try again.
+    /// The conversation broke off before the reply. Try again.
     Lost,
 }
 
-/// What was refused.
+/// The command or content that was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusedAt {
     /// The reverse-path.
@@ -33,30 +35,46 @@ pub enum RefusedAt {
     LaterRcpt,
     /// DATA, before the content.
     Data,
-    /// BDAT as a command, which the server does not know although it offers CHUNKING.
+    /// BDAT: the server does not know the command, although it offers CHUNKING.
     Bdat,
-    /// The content, at its end or within it.
+    /// The content, at its end or before.
     Content,
 }
 
 impl RecipientOutcome {
-    /// Returns `true` if another attempt would come to the same: the server refused with 5yz, or cannot take the message.
+    /// Returns `true` if another attempt would fail as well: the server refused with 5yz, or lacks
+    /// what the message needs.
     ///
-    /// The reply code decides, whatever enhanced code stands behind it: one of another class says nothing (RFC 2034 section
-    /// 4). Two kinds of 5yz are not for good:
+    /// The reply code decides. An enhanced code of another class has no meaning (RFC 2034 section
+    /// 4). Two kinds of 5yz are not permanent:
     ///
     /// | refused | code | enhanced code | why |
     /// |---|---|---|---|
-    /// | [`LaterRcpt`](RefusedAt::LaterRcpt) | 552 | none, 5.0.0 or 5.5.3 | RFC 821 had it for too many recipients; it counts as 452 (RFC 5321 section 4.5.3.1.10) |
+    /// | [`LaterRcpt`](RefusedAt::LaterRcpt) | 552 | none, 5.0.0 or 5.5.3 | RFC 821 used it for too many recipients; it counts as 452 (RFC 5321 section 4.5.3.1.10) |
     /// | [`LaterRcpt`](RefusedAt::LaterRcpt) | any 5yz | 5.5.3 | too many recipients: another transaction has fewer |
     /// | [`Bdat`](RefusedAt::Bdat) | 500 to 504 | any | the message can go by DATA |
     ///
-    /// So `552 5.2.2`, a full mailbox, is for good, and so is any 552 before a recipient was accepted.
-    pub fn is_for_good(&self) -> bool {
+    /// So `552 5.2.2`, a full mailbox, is permanent, and so is any 552 before a recipient was
+    /// accepted.
+    pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Refused(reply, at) => is_for_good(reply, *at),
+            Self::Refused(reply, at) => is_permanent(reply, *at),
             Self::Undeliverable(_) => true,
             Self::Accepted(_) | Self::Postponed | Self::Lost => false,
+        }
+    }
+
+    /// Returns `true` if the recipient does not have the message, and another attempt may fare
+    /// better.
+    pub fn is_transient(&self) -> bool {
+        !matches!(self, Self::Accepted(_)) && !self.is_permanent()
+    }
+
+    /// The server's reply. `None`: the server gave none for this recipient.
+    pub const fn reply(&self) -> Option<&Reply> {
+        match self {
+            Self::Accepted(reply) | Self::Refused(reply, _) => Some(reply),
+            Self::Undeliverable(_) | Self::Postponed | Self::Lost => None,
         }
     }
 
@@ -65,7 +83,21 @@ impl RecipientOutcome {
     }
 }
 
-fn is_for_good(reply: &Reply, at: RefusedAt) -> bool {
+/// The reply, or the reason why there is none.
+impl fmt::Display for RecipientOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted(reply) | Self::Refused(reply, _) => reply.fmt(f),
+            Self::Undeliverable(why) => why.fmt(f),
+            Self::Postponed => {
+                f.write_str("the server takes fewer recipients at once; send the message to this one again")
+            }
+            Self::Lost => f.write_str("the conversation broke off before the reply; try again"),
+        }
+    }
+}
+
+fn is_permanent(reply: &Reply, at: RefusedAt) -> bool {
     let is_permanent = reply.code().severity() == Severity::PermanentNegative;
     is_permanent
         && match at {
@@ -83,12 +115,13 @@ fn is_too_many_recipients(reply: &Reply) -> bool {
     }
 }
 
-/// Returns `true` if the reply is about a command and not about a message (RFC 5321 section 4.2.3).
+/// Returns `true` if the reply is about the command and not about the message (RFC 5321 section
+/// 4.2.3).
 pub(crate) fn is_unknown_command(reply: &Reply) -> bool {
     matches!(reply.code().get(), 500..=504)
 }
 
-/// The code that RFC 821 had for too many recipients.
+/// The code that RFC 821 used for too many recipients.
 const STORAGE_EXCEEDED: u16 = 552;
 
 #[cfg(test)]
@@ -98,14 +131,14 @@ mod tests {
     use super::{RefusedAt::*, *};
 
     #[test]
-    fn code_enhanced_code_and_position_say_what_is_for_good() {
-        for (line, at, for_good) in [
+    fn reply_code_enhanced_code_and_position_decide_what_is_permanent() {
+        for (line, at, permanent) in [
             // The only recipient, or the first.
             ("552 5.2.2 Mailbox full", Rcpt, true),
             ("552 Mailbox full", Rcpt, true),
             ("552 5.5.3 Too many recipients", Rcpt, true),
             ("552 5.0.0 No", Rcpt, true),
-            // Behind an accepted one.
+            // After an accepted recipient.
             ("552 Too many recipients", LaterRcpt, false),
             ("552 5.5.3 Too many recipients", LaterRcpt, false),
             ("552 5.0.0 Too many recipients", LaterRcpt, false),
@@ -119,7 +152,7 @@ mod tests {
             ("452 4.5.3 Too many recipients", LaterRcpt, false),
             ("452 4.5.3 Too many recipients", Rcpt, false),
             ("452 4.2.2 Mailbox full", Rcpt, false),
-            // Elsewhere 552 is for good.
+            // Elsewhere 552 is permanent.
             ("552 5.3.4 Too large", Mail, true),
             ("552 Too large", Mail, true),
             ("552 Too large", Data, true),
@@ -139,7 +172,7 @@ mod tests {
             ("421 Going away", Data, false),
             ("421 Going away", Bdat, false),
             ("421 Going away", Content, false),
-            // Commands that are not known, or not here.
+            // Commands that the server does not know, or not here.
             ("503 5.5.1 Bad sequence", Mail, true),
             ("502 5.5.1 Not implemented", Rcpt, true),
             ("500 5.5.1 What", Bdat, false),
@@ -150,10 +183,10 @@ mod tests {
         ] {
             let code = ReplyCode::new(line[..3].parse().unwrap()).unwrap();
             let outcome = RecipientOutcome::of(Reply::new(code, None, &line[4..]), at);
-            assert_eq!(outcome.is_for_good(), for_good, "{line} at {at:?}");
+            assert_eq!(outcome.is_permanent(), permanent, "{line} at {at:?}");
         }
-        // What is said behind 250 takes nothing back.
+        // The text after 250 takes nothing back.
         let accepted = RecipientOutcome::of(Reply::new(ReplyCode::OK, None, "5.1.1 odd"), Content);
-        assert!(matches!(accepted, RecipientOutcome::Accepted(_)) && !accepted.is_for_good());
+        assert!(matches!(accepted, RecipientOutcome::Accepted(_)) && !accepted.is_permanent());
     }
 }

@@ -2,23 +2,24 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What is known of the addresses below a prefix.
+/// Who can have the addresses below a prefix.
 #[derive(Clone, Copy)]
 enum Reach {
     /// Hosts on the Internet are there.
     Public,
-    /// Nobody is there, or somebody near this host whom the Internet does not reach.
+    /// No host, or hosts near this one that the Internet does not reach.
     Special,
-    /// It leads to the IPv4 address in the 32 bits behind that many.
+    /// Packets go to the IPv4 address in the 32 bits after this many.
     Leads(u32),
 }
 use Reach::{Leads, Public, Special};
 
-/// Prefixes of IPv6, and of IPv4 as `::ffff:0:0/96`: the longest that an address has says what it is, and an address that
-/// has none is not public.
+/// Prefixes of IPv6, and of IPv4 as `::ffff:0:0/96`. The longest prefix of an address decides; an
+/// address without one is not public.
 ///
-/// They are the IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890, RFC 8190), by their column "Globally
-/// Reachable", with what those leave to other registries: multicast, and what is no unicast address of IPv6 at all.
+/// They are the IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890, RFC 8190), by
+/// their column "Globally Reachable", with what those leave to other registries: multicast, and
+/// what is no unicast address of IPv6 at all.
 const PREFIXES: &[(u128, u32, Reach)] = &[
     // IPv4, apart from what follows; so also the IPv4-mapped addresses (RFC 4291 section 2.5.5.2).
     (v4(0, 0, 0, 0), 96, Public),
@@ -34,7 +35,8 @@ const PREFIXES: &[(u128, u32, Reach)] = &[
     (v4(169, 254, 0, 0), 96 + 16, Special),
     // Private use (RFC 1918).
     (v4(172, 16, 0, 0), 96 + 12, Special),
-    // IETF protocol assignments (RFC 6890): DS-Lite (RFC 7335), dummy address (RFC 7600), NAT64 discovery (RFC 8880).
+    // IETF protocol assignments (RFC 6890): DS-Lite (RFC 7335), dummy address (RFC 7600), NAT64
+    // discovery (RFC 8880).
     (v4(192, 0, 0, 0), 96 + 24, Special),
     // Port Control Protocol anycast (RFC 7723).
     (v4(192, 0, 0, 9), 96 + 32, Public),
@@ -42,9 +44,8 @@ const PREFIXES: &[(u128, u32, Reach)] = &[
     (v4(192, 0, 0, 10), 96 + 32, Public),
     // Documentation (RFC 5737).
     (v4(192, 0, 2, 0), 96 + 24, Special),
-    // AS112 (RFC 7535), AMT (RFC 7450) and direct delegation AS112 (RFC 7534) are public: 192.31.196.0/24, 192.52.193.0/24,
-    // 192.175.48.0/24.
-    // 6to4 relay anycast, deprecated (RFC 7526).
+    // AS112 (RFC 7535), AMT (RFC 7450) and direct delegation AS112 (RFC 7534) are public:
+    // 192.31.196.0/24, 192.52.193.0/24, 192.175.48.0/24. 6to4 relay anycast, deprecated (RFC 7526).
     (v4(192, 88, 99, 0), 96 + 24, Special),
     // Private use (RFC 1918).
     (v4(192, 168, 0, 0), 96 + 16, Special),
@@ -56,17 +57,19 @@ const PREFIXES: &[(u128, u32, Reach)] = &[
     // Multicast (RFC 5771); reserved (RFC 1112), limited broadcast (RFC 8190).
     (v4(224, 0, 0, 0), 96 + 4, Special),
     (v4(240, 0, 0, 0), 96 + 4, Special),
-    // Global unicast (RFC 4291 section 2.4). What IANA has allocated of IPv6 is in here, and nothing beyond it is public:
-    // unspecified, loopback and IPv4-compatible ::/96, IPv4-translated ::ffff:0:0:0/96 (RFC 2765), local-use translation
-    // 64:ff9b:1::/48 (RFC 8215), discard 100::/64 (RFC 6666), dummy 100:0:0:1::/64 (RFC 9780), SRv6 5f00::/16 (RFC 9602),
-    // unique-local fc00::/7 (RFC 4193), link-local fe80::/10, site-local fec0::/10 (RFC 3879), multicast ff00::/8.
+    // Global unicast (RFC 4291 section 2.4). What IANA has allocated of IPv6 is in here, and
+    // nothing beyond it is public: unspecified, loopback and IPv4-compatible ::/96, IPv4-translated
+    // ::ffff:0:0:0/96 (RFC 2765), local-use translation 64:ff9b:1::/48 (RFC 8215), discard 100::/64
+    // (RFC 6666), dummy 100:0:0:1::/64 (RFC 9780), SRv6 5f00::/16 (RFC 9602), unique-local fc00::/7
+    // (RFC 4193), link-local fe80::/10, site-local fec0::/10 (RFC 3879), multicast ff00::/8.
     (v6(0x2000, 0, 0, 0), 3, Public),
     // IPv4 through a translator (RFC 6052 section 2.1).
     (v6(0x64, 0xff9b, 0, 0), 96, Leads(96)),
-    // IETF protocol assignments (RFC 2928): Teredo 2001::/32 (RFC 4380), benchmarking 2001:2::/48 (RFC 5180), deprecated
-    // ORCHID 2001:10::/28 (RFC 4843).
+    // IETF protocol assignments (RFC 2928): Teredo 2001::/32 (RFC 4380), benchmarking 2001:2::/48
+    // (RFC 5180), deprecated ORCHID 2001:10::/28 (RFC 4843).
     (v6(0x2001, 0, 0, 0), 23, Special),
-    // Anycast for Port Control Protocol (RFC 7723), TURN (RFC 8155) and DNS-SD registration (RFC 9665).
+    // Anycast for Port Control Protocol (RFC 7723), TURN (RFC 8155) and DNS-SD registration (RFC
+    // 9665).
     (v6(0x2001, 1, 0, 0) | 1, 128, Public),
     (v6(0x2001, 1, 0, 0) | 2, 128, Public),
     (v6(0x2001, 1, 0, 0) | 3, 128, Public),
@@ -85,15 +88,16 @@ const PREFIXES: &[(u128, u32, Reach)] = &[
     (v6(0x3fff, 0, 0, 0), 20, Special),
 ];
 
-/// The bits that an interface identifier of ISATAP has behind the prefix of 64: 0 or 0x200 for addresses that are unique,
-/// and 0x5efe; 32 bits of IPv4 follow (RFC 5214 section 6.1).
+/// The bits of an ISATAP interface identifier after the prefix of 64: 0, or 0x200 for unique
+/// addresses, then 0x5efe. 32 bits of IPv4 follow (RFC 5214 section 6.1).
 const ISATAP: [u32; 2] = [0x5efe, 0x0200_5efe];
 
 /// Returns `true` if a host on the Internet can have the address.
 ///
-/// The IANA special-purpose registries say so, by their column "Globally Reachable". What leads to an IPv4 address is
-/// judged by that one: IPv4-mapped, NAT64 (`64:ff9b::/96`), 6to4 and ISATAP. Teredo, IPv4-compatible and IPv4-translated
-/// addresses are never public, and neither is multicast or what is not allocated beyond `2000::/3`.
+/// The IANA special-purpose registries decide, by their column "Globally Reachable". An address
+/// that leads to an IPv4 address counts as that one: IPv4-mapped, NAT64 (`64:ff9b::/96`), 6to4 and
+/// ISATAP. Teredo, IPv4-compatible and IPv4-translated addresses are never public, and neither is
+/// multicast or what is not allocated beyond `2000::/3`.
 pub fn is_public(address: IpAddr) -> bool {
     let bits = match address {
         IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
@@ -110,7 +114,7 @@ fn is_public_bits(bits: u128) -> bool {
         Some((_, _, Public)) => true,
         Some((_, _, Special)) | None => false,
         // An IPv4 address leads nowhere else.
-        Some((_, _, Leads(behind))) => is_public_bits(mapped(low32(bits >> (96 - behind)))),
+        Some((_, _, Leads(length))) => is_public_bits(mapped(low32(bits >> (96 - length)))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where names are looked up.
+//! Name look-ups.
 
 use std::{future::Future, net::IpAddr};
 
@@ -6,43 +6,49 @@ use thiserror::Error;
 
 /// Looks up what delivery needs. An application may bring its own.
 ///
-/// Names come as [`HostName`](crate::HostName) writes them: in ASCII, other scripts in A-labels, odd octets escaped, without a
-/// trailing dot. They are to be asked for as they are, whatever a host's name ought to look like: whether a name exists is
-/// for the DNS to say.
+/// Names are written as by [`HostName`](crate::HostName): in ASCII, other scripts in A-labels, odd
+/// octets escaped, without a trailing dot. Look each up as it is, however odd for a host: the DNS
+/// knows which names exist.
+///
+/// The futures may be dropped. An implementation bounds its own look-ups; the callers here set no
+/// timeout.
 pub trait Resolver: Send + Sync + 'static {
-    /// The MX records of a domain; none when it has none.
+    /// The MX records of a domain. Empty: the domain exists and has none.
     fn mx(&self, domain: &str) -> impl Future<Output = Result<Vec<MxRecord>, ResolveError>> + Send;
 
-    /// The addresses of a host; none when it has none.
+    /// The addresses of a host. Empty: the name exists and has none.
     fn addresses(&self, host: &str) -> impl Future<Output = Result<Vec<IpAddr>, ResolveError>> + Send;
 }
 
 /// An MX record (RFC 5321 section 5.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MxRecord {
-    /// The lower, the better.
+    /// Lower values come first.
     pub preference: u16,
-    /// The host's name as the DNS has it, in A-labels and without a trailing dot; empty for `.`, which means that no mail is
-    /// taken (RFC 7505). What is no [`HostName`](crate::HostName) is passed over.
+    /// The host's name as the DNS has it, in A-labels and without a trailing dot. Empty for `.`:
+    /// the domain takes no mail (RFC 7505). Records that are no [`HostName`](crate::HostName) are
+    /// passed over.
     pub exchange: String,
 }
 
-/// Why there is no answer.
+/// Why a look-up has no result.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ResolveError {
-    /// The name does not exist: permanent.
+    /// The name does not exist. Permanent.
     #[error("the name does not exist")]
     NoSuchName,
-    /// The DNS leads nowhere, and will until the domain's records are mended: permanent. Such are a loop of aliases, and
-    /// records that the DNS cannot hold.
+    /// The domain's records are broken, such as a loop of aliases or records that the DNS cannot
+    /// hold. Permanent, until the domain mends them.
     #[error("the DNS records lead nowhere: {0}")]
     Unusable(&'static str),
-    /// No answer that can be relied on: temporary, and never to be taken for "no records" (RFC 5321 section 5.1).
+    /// The DNS gave no reliable answer. Temporary, and never taken for "no records" (RFC 5321
+    /// section 5.1).
     #[error("no answer from DNS: {0}")]
     Temporary(String),
 }
 
-/// The system's resolver. It knows no MX records, so every domain is its own mail host: enough for a fixed smart host.
+/// The system's resolver, for a fixed smart host. It knows no MX records: every domain is its own
+/// mail host.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemResolver;
 
@@ -54,7 +60,8 @@ impl Resolver for SystemResolver {
     async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
         match tokio::net::lookup_host((host, 0)).await {
             Ok(addresses) => Ok(addresses.map(|address| address.ip()).collect()),
-            // The system does not tell "no such name" apart from "no answer", and mail must not be lost over it.
+            // The system reports "no such name" and "no answer" alike. As a temporary failure it
+            // loses no mail.
             Err(error) => Err(ResolveError::Temporary(error.to_string())),
         }
     }

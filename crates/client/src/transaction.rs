@@ -12,40 +12,30 @@ use posthaste_tokio::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{Client, RecipientOutcome, RefusedAt, outcome::is_unknown_command};
+use crate::{Client, Recipient, RecipientOutcome, RefusedAt, Sent, outcome::is_unknown_command};
 
-/// What came of a transaction.
-#[derive(Debug)]
-pub struct Transaction {
-    /// One outcome for each recipient, in their order.
-    pub recipients: Vec<RecipientOutcome>,
-    /// Why the conversation broke off, or must not go on although every recipient has an outcome: what the server said was
-    /// not quite well formed ([`ClientSession::oddity`](posthaste_tokio::session::ClientSession::oddity)). Without it, the
-    /// connection can be used again.
-    pub broken: Option<ClientError>,
-    /// The end of the content may have left when it broke off: the server may have the message all the same, and sending
-    /// it again may make a duplicate (RFC 1047).
-    pub in_doubt: bool,
-    /// The content was sent by BDAT, since the server offers CHUNKING, and that came to nothing: BDAT was answered with 500 to
-    /// 504, or the conversation broke off in it. No outcome is for good because of that. The next attempt should switch
-    /// [`ClientSettings::chunking`](posthaste_tokio::session::ClientSettings::chunking) off, so that content that is not
-    /// BODY=BINARYMIME goes by DATA.
-    pub chunking_failed: bool,
-}
-
-/// How many RCPT are on their way at once, so that neither side's window fills while both write (RFC 2920 section 3.1).
+/// RCPT commands that are on their way at once. More could fill both sides' windows while both
+/// write (RFC 2920 section 3.1).
 const GROUP: usize = 100;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// Sends one message. Commands are pipelined as far as the server offers it; the content goes by BDAT where it offers
-    /// CHUNKING and [`ClientSettings::chunking`](posthaste_tokio::session::ClientSettings::chunking) is on, or where the content
-    /// is binary, and by DATA otherwise.
-    pub async fn transact(
+    /// Sends one message, with all parameters, to these recipients. An empty list sends nothing.
+    ///
+    /// Commands are pipelined as far as the server offers it. The content goes by BDAT if the
+    /// server offers CHUNKING and
+    /// [`ClientSettings::chunking`](posthaste_tokio::session::ClientSettings::chunking) is on, or
+    /// if it is BODY=BINARYMIME, and otherwise by DATA. What the server does not offer is left out
+    /// of MAIL and RCPT where the message does not need it
+    /// ([`downgrade`](posthaste_tokio::session::client::downgrade)).
+    ///
+    /// If the future is dropped, the connection is of no use any more, and the server may have the
+    /// message.
+    pub async fn transact<'r>(
         &mut self,
         mail: Mail<&str>,
-        recipients: &[Rcpt<&str>],
+        recipients: &[Rcpt<&'r str>],
         content: impl Content,
-    ) -> Transaction {
+    ) -> Sent<&'r str> {
         let mut attempt = Attempt::new(recipients.len());
         let mut broken = None;
         match downgrade::mail(mail, self.next_hop()) {
@@ -59,7 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
         let session = self.driver.session();
         if session.phase() == Phase::Closed && broken.is_none() {
-            // Every recipient has its answer, and the last of them was a 421.
+            // The last reply was a 421.
             broken = Some(ClientError::Closed);
         }
         if let (Some(oddity), None | Some(ClientError::Closed)) = (session.oddity(), &broken) {
@@ -68,17 +58,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let in_doubt = session.message_in_doubt() || attempt.end_is_out_of_step;
         let in_doubt = in_doubt && attempt.outcomes.iter().any(Option::is_none);
         let chunking_failed = attempt.by_chunks && broken.as_ref().is_some_and(may_be_chunking);
-        let recipients =
-            attempt.outcomes.into_iter().map(|outcome| outcome.unwrap_or(RecipientOutcome::Lost)).collect();
-        Transaction { recipients, broken, in_doubt, chunking_failed }
+        let outcomes = attempt.outcomes.into_iter().map(|outcome| outcome.unwrap_or(RecipientOutcome::Lost));
+        let paths = recipients.iter().map(|rcpt| rcpt.forward_path);
+        let recipients = paths.zip(outcomes).map(|(path, outcome)| Recipient { path, outcome }).collect();
+        Sent { recipients, broken, in_doubt, chunking_failed }
     }
 }
 
-/// Returns `true` if a conversation that broke off so, while content was sent by BDAT, may have done so because of BDAT.
+/// Returns `true` if BDAT may be why a conversation broke off while content went by BDAT.
 fn may_be_chunking(broken: &ClientError) -> bool {
     match broken {
         ClientError::EarlyReply(reply) | ClientError::Unasked(reply) => is_unknown_command(reply),
-        // A 421, or nothing that the server has done.
+        // A 421, or a fault on this side.
         ClientError::Closed | ClientError::Misuse(_) | ClientError::Content(_) => false,
         _ => true,
     }
@@ -86,15 +77,16 @@ fn may_be_chunking(broken: &ClientError) -> bool {
 
 struct Attempt {
     outcomes: Vec<Option<RecipientOutcome>>,
-    /// Which recipient each RCPT of the transaction names.
+    /// The index of the recipient that each RCPT of the transaction names.
     named: Vec<usize>,
-    /// Content is on its way by BDAT, or its reply is.
+    /// Content went by BDAT, and its reply is still to come.
     by_chunks: bool,
-    /// A reply was odd while others were on their way: one may be missing, or one too many.
+    /// A reply was odd while others were on their way: a reply may be missing, or be one too many.
     is_out_of_step: bool,
-    /// The same, of replies to the end of the content.
+    /// The same for replies to the end of the content.
     end_is_out_of_step: bool,
-    /// What those said that came behind it. It counts once 354, or the reply to RSET, has come in its place.
+    /// Outcomes of the replies after the odd one. They count once 354, or the reply to RSET, has
+    /// come in its place.
     held: Vec<(u32, RecipientOutcome)>,
 }
 
@@ -110,7 +102,8 @@ impl Attempt {
         }
     }
 
-    /// The recipients that are named to the server, as it can take them; the others have their outcome then.
+    /// The recipients to name to the server, in the form that it can take. The others get their
+    /// outcome here.
     fn choose<'a, S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         client: &Client<S>,
@@ -136,7 +129,7 @@ impl Attempt {
         client: &mut Client<S>,
         mail: Mail<&str>,
         recipients: &[Rcpt<&str>],
-        mut content: impl Content,
+        content: impl Content,
     ) -> Result<(), ClientError> {
         client.driver.send(&Command::Mail(mail))?;
         let mut mail_answered = !client.driver.session().may_pipeline();
@@ -152,12 +145,12 @@ impl Attempt {
             // An odd reply ends it.
             let pipelining = client.driver.session().may_pipeline();
             let most = if pipelining { GROUP } else { 1 };
-            let (group, behind) = rest.split_at_checked(most).unwrap_or((rest, &[]));
-            rest = behind;
+            let (group, later) = rest.split_at_checked(most).unwrap_or((rest, &[]));
+            rest = later;
             for rcpt in group {
                 client.driver.send(&Command::Rcpt(*rcpt))?;
             }
-            // DATA leaves with the last group; everything else waits for the group's replies.
+            // DATA leaves with the last group. All else waits for the group's replies.
             if pipelining && client.driver.session().body_kind() == BodyKind::Data && rest.is_empty() {
                 break;
             }
@@ -166,7 +159,7 @@ impl Attempt {
             for _ in 0..expected {
                 self.answer(client).await?;
             }
-            // A refused MAIL leaves nothing to name recipients for.
+            // After a refused MAIL there is no transaction.
             match client.driver.session().phase() {
                 Phase::Mail | Phase::Rcpt => {}
                 Phase::Closed => return Err(ClientError::Closed),
@@ -181,14 +174,14 @@ impl Attempt {
         }
         let sent = match client.driver.session().body_kind() {
             BodyKind::Data => match self.ask(client).await? {
-                true => client.driver.send_content(&mut content).await.map(ChunksSent::Whole),
+                true => client.driver.send_content(content).await.map(ChunksSent::Whole),
                 false => return Ok(()),
             },
-            // Binary content; nothing would show that a reply is missing.
+            // Before BDAT no reply would show that one is missing.
             BodyKind::Chunks if self.is_out_of_step => return Err(ClientError::Closed),
             BodyKind::Chunks => {
                 self.by_chunks = true;
-                client.driver.send_chunks(&mut content).await
+                client.driver.send_chunks(content).await
             }
         };
         match sent {
@@ -205,7 +198,7 @@ impl Attempt {
         }
     }
 
-    /// Sends DATA, and says whether there is content to send.
+    /// Sends DATA. Returns `true` if the content is to be sent.
     async fn ask<S: AsyncRead + AsyncWrite + Unpin>(&mut self, client: &mut Client<S>) -> Result<bool, ClientError> {
         let data = client.driver.send(&Command::Data)?;
         loop {
@@ -226,13 +219,14 @@ impl Attempt {
         if self.outcomes.iter().any(Option::is_none) {
             return Ok(true);
         }
-        // 354 though everybody was refused: a lone dot, whose reply says nothing about anybody (RFC 2920 section 3.1).
-        client.driver.send_content(&mut Bytes::new()).await?;
+        // 354 although every recipient was refused: a lone dot, whose reply concerns no recipient
+        // (RFC 2920 section 3.1).
+        client.driver.send_content(Bytes::new()).await?;
         client.reply().await?;
         Ok(false)
     }
 
-    /// Waits for the reply to the end of the content; in LMTP for the one of each recipient.
+    /// Waits for the reply to the end of the content; in LMTP for one per recipient.
     async fn end<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         client: &mut Client<S>,
@@ -257,8 +251,8 @@ impl Attempt {
         if self.is_out_of_step { self.reset(client).await } else { Ok(()) }
     }
 
-    /// The content was refused, which is an error when it was BDAT that the server does not know: its octets may come as
-    /// commands then.
+    /// The content was refused. An error if the server does not know BDAT: it may take the octets
+    /// of the content for commands.
     fn content_refused(&mut self, reply: &Reply) -> Result<(), ClientError> {
         if self.by_chunks && is_unknown_command(reply) {
             self.settle(reply, RefusedAt::Bdat);
@@ -269,13 +263,13 @@ impl Attempt {
         Ok(())
     }
 
-    /// Waits for the next reply to MAIL or to a RCPT.
+    /// Waits for the next reply to MAIL or RCPT.
     async fn answer<S: AsyncRead + AsyncWrite + Unpin>(&mut self, client: &mut Client<S>) -> Result<(), ClientError> {
         let event = client.driver.next().await?;
         self.take(client, event)
     }
 
-    /// Takes the reply to MAIL or to a RCPT.
+    /// Takes the reply to MAIL or RCPT.
     fn take<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         client: &Client<S>,
@@ -296,13 +290,14 @@ impl Attempt {
         Ok(())
     }
 
-    /// Behind an odd reply those that are on their way may belong to other commands than they seem to.
+    /// After an odd reply, the replies on their way may belong to other commands than they seem to.
     fn look_for_oddities<S: AsyncRead + AsyncWrite + Unpin>(&mut self, client: &Client<S>) {
         let session = client.driver.session();
         self.is_out_of_step |= session.oddity().is_some() && session.unanswered() > 0;
     }
 
-    /// A reply has come in its place that no other command has: those before it have, too.
+    /// A reply came that only one command can have, in its place. So the replies before it came in
+    /// theirs.
     fn is_in_step(&mut self) {
         self.is_out_of_step = false;
         self.end_is_out_of_step = false;
@@ -311,7 +306,7 @@ impl Attempt {
         }
     }
 
-    /// Leaves no transaction open. A server that has gone has at least said no reply too many.
+    /// Ends the transaction by RSET, unless the server has ended the conversation.
     async fn reset<S: AsyncRead + AsyncWrite + Unpin>(&mut self, client: &mut Client<S>) -> Result<(), ClientError> {
         if client.driver.session().phase() == Phase::Closed {
             return Err(ClientError::Closed);
@@ -323,7 +318,7 @@ impl Attempt {
         reset
     }
 
-    /// The outcome of the recipient that the RCPT of this number names, unless it has one.
+    /// Sets the outcome of the recipient that this RCPT names, unless it has one.
     fn set(&mut self, index: u32, outcome: RecipientOutcome) {
         if self.is_out_of_step {
             self.held.push((index, outcome));
@@ -335,7 +330,7 @@ impl Attempt {
         }
     }
 
-    /// Every recipient without an answer gets this one.
+    /// Gives this reply to every recipient without an outcome.
     fn settle(&mut self, reply: &Reply, at: RefusedAt) {
         for outcome in self.outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
             *outcome = Some(RecipientOutcome::of(reply.clone(), at));

@@ -3,20 +3,26 @@
 
 mod support;
 
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
 use bytes::Bytes;
-use posthaste_client::{Client, Protocol, RecipientOutcome, TlsPolicy, Transaction};
+use posthaste_client::{Client, Protocol, Sent, Tls};
 use support::{Heard, letters, names, of, options, polite, rcpts, send, serve, verb};
 
 const CONTENT: Bytes = Bytes::from_static(b"Subject: x\r\n\r\nbody\r\n");
 
-async fn exchange(said: &'static str, chunking: bool, protocol: Protocol) -> (Transaction, Heard) {
+async fn exchange(said: &'static str, chunking: bool, protocol: Protocol) -> (Sent, Heard) {
     let script = move |_: bool, line: &str| match verb(line) {
         "BDAT" => said.to_owned(),
         "<end>" if protocol == Protocol::Lmtp => "250 ok\r\n".repeat(2),
         _ => polite(line, &["PIPELINING", "CHUNKING"]),
     };
     let (stream, heard) = serve(script, None);
-    let mut options = options(TlsPolicy::Off, None);
+    let mut options = options(Tls::Off);
     options.session.chunking = chunking;
     options.protocol = protocol;
     let mut client = Client::start(stream, "mx.test", &options).await.unwrap();
@@ -50,7 +56,7 @@ async fn bdat_that_is_not_known_fails_for_now_and_says_so() {
             let context = format!("{protocol:?} {said:?}: {:?}", sent.broken);
             assert_eq!(letters(&sent), outcome, "{context}");
             assert_eq!((sent.chunking_failed, sent.in_doubt), (failed, in_doubt), "{context}");
-            assert!(!sent.recipients.iter().any(RecipientOutcome::is_for_good), "{context}");
+            assert!(!sent.recipients.iter().any(|recipient| recipient.outcome.is_permanent()), "{context}");
             assert!(sent.broken.is_some(), "{context}");
             assert!(of(&heard, &["DATA"]).is_empty(), "{context}");
             // The attempt after it.
@@ -71,18 +77,18 @@ async fn a_message_that_is_refused_by_bdat_is_refused() {
     ] {
         let (sent, _) = exchange(said, true, Protocol::Smtp).await;
         assert_eq!((letters(&sent).as_str(), sent.chunking_failed), (outcome, false), "{said}");
-        assert_eq!(sent.recipients.iter().all(RecipientOutcome::is_for_good), for_good, "{said}");
+        assert_eq!(sent.recipients.iter().all(|recipient| recipient.outcome.is_permanent()), for_good, "{said}");
         assert!(sent.broken.is_none(), "{said}");
     }
 }
 
 /// Chunks of unknown number: the first is refused.
 #[tokio::test]
-async fn the_first_of_many_chunks_that_is_not_known() {
+async fn content_of_unknown_length_stops_at_a_bdat_that_is_not_known() {
     struct Unknown(Vec<Bytes>);
     impl posthaste_client::Content for Unknown {
-        async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
-            Ok(self.0.pop())
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+            Poll::Ready(self.0.pop().map(Ok))
         }
     }
     for (offers, said) in [(&["CHUNKING"][..], "502 no\r\n"), (&["PIPELINING", "CHUNKING"], "503 no\r\n")] {
@@ -96,6 +102,6 @@ async fn the_first_of_many_chunks_that_is_not_known() {
         let content = Unknown(vec![chunk.clone(), chunk]);
         let sent = client.transact(support::mail("MAIL FROM:<>"), &recipients, content).await;
         assert_eq!((letters(&sent).as_str(), sent.chunking_failed), ("B", true), "{said}");
-        assert!(!sent.recipients[0].is_for_good());
+        assert!(!sent.recipients[0].outcome.is_permanent());
     }
 }

@@ -210,7 +210,7 @@ async fn answers_of_the_dns_are_temporary_failures_only_where_it_gave_none() {
         ("short-2.test", (5, 4, 4)),
         ("empty.test", (5, 4, 4)),
         ("label.test", (5, 4, 4)),
-        // Nobody knows.
+        // The DNS gives no reliable answer.
         ("fails.test", (4, 4, 3)),
         ("half-fails.test", (4, 4, 3)),
         ("other-half-fails.test", (4, 4, 3)),

@@ -10,7 +10,7 @@ use std::sync::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use posthaste_client::{
-    Client, ConnectError, Stage, TlsPolicy,
+    Client, ConnectError, Stage,
     rustls::ServerConfig,
     session::{
         Ask, ServerSession, ServerSettings, Transport, Verdict,
@@ -22,7 +22,7 @@ use posthaste_client::{
     wire::{Mechanism, MechanismSet, Secret},
 };
 use posthaste_tokio::{Connection, ServerDriver, ServerEvent};
-use support::{options, polite, serve, tls};
+use support::{Policy, options, polite, serve, tls};
 use tokio::io::DuplexStream;
 
 fn password(password: &str) -> ClientCredentials {
@@ -33,7 +33,8 @@ fn password(password: &str) -> ClientCredentials {
     })
 }
 
-/// Logs in under TLS at a server that offers these, and says to AUTH and what follows whatever `auth` says.
+/// Logs in under TLS at a server that offers these, and says to AUTH and what follows whatever
+/// `auth` says.
 async fn log_in(
     offers: &'static str,
     credentials: ClientCredentials,
@@ -52,7 +53,7 @@ async fn log_in(
         said
     };
     let (stream, heard) = serve(script, Some(server));
-    let mut options = options(TlsPolicy::Required, Some(config));
+    let mut options = options(Policy::Verified.tls(config));
     (options.credentials, options.weakest_login) = (Some(credentials), weakest);
     let started = Client::start(stream, "mx.test", &options).await.map(drop);
     let all = heard.lock().unwrap();
@@ -143,7 +144,8 @@ async fn a_token_that_is_too_long_for_auth_follows_it() {
     }
 }
 
-/// A server with TLS from the first octet that knows one key: the names of the mechanisms that were used, once it is over.
+/// A server with TLS from the first octet that knows one key: the names of the mechanisms that were
+/// used, once it is over.
 async fn bound_server(
     stream: DuplexStream,
     config: Arc<ServerConfig>,
@@ -206,7 +208,7 @@ async fn a_login_is_bound_to_the_connection_wherever_that_can_be() {
         let (server, client) = tls("mx.test");
         let (ours, theirs) = tokio::io::duplex(64 * 1_024);
         let server = tokio::spawn(bound_server(theirs, server, MechanismSet::of(offers), key.clone()));
-        let mut options = options(TlsPolicy::Implicit, Some(client));
+        let mut options = options(Policy::Implicit.tls(client));
         (options.credentials, options.weakest_login) = (Some(password(secret)), weakest);
         let started = Client::start(ours, "mx.test", &options).await;
         assert_eq!(started.is_ok(), succeeds, "{offers:?}: {:?}", started.err());
@@ -215,9 +217,10 @@ async fn a_login_is_bound_to_the_connection_wherever_that_can_be() {
     }
 }
 
-/// Somebody in between who ends TLS with a certificate that the client trusts, and passes on what is said inside.
+/// A thief in between ends TLS with a certificate that the client trusts, and passes on what
+/// is said inside.
 #[tokio::test]
-async fn whoever_is_in_between_cannot_pass_a_login_on() {
+async fn a_server_in_between_cannot_pass_a_bound_login_on() {
     let key = ScramKey::derive("right", &[7; 16], MIN_ITERATIONS).unwrap();
     let (server_config, trusted_by_thief) = tls("mx.test");
     let (thiefs_config, trusted_by_client) = tls("mx.test");
@@ -231,7 +234,7 @@ async fn whoever_is_in_between_cannot_pass_a_login_on() {
         let mut outside = connector.connect("mx.test".try_into().unwrap(), thief_out).await.unwrap();
         let _ = tokio::io::copy_bidirectional(&mut inside, &mut outside).await;
     });
-    let mut options = options(TlsPolicy::Implicit, Some(trusted_by_client));
+    let mut options = options(Policy::Implicit.tls(trusted_by_client));
     options.credentials = Some(password("right"));
     let started = Client::start(ours, "mx.test", &options).await.map(drop);
     let refused =
@@ -260,7 +263,7 @@ async fn a_server_that_asks_for_too_much_work_gets_none() {
 
 /// How often other tasks have had their turn while a key was derived, on a runtime with one thread.
 #[tokio::test]
-async fn a_derivation_holds_nobody_up() {
+async fn a_key_derivation_does_not_block_the_runtime() {
     let turns = Arc::new(AtomicUsize::new(0));
     let others = tokio::spawn({
         let turns = Arc::clone(&turns);
@@ -307,7 +310,7 @@ async fn quit_ends_with_a_close_notify() {
         // An end without close_notify is an error.
         stream.read_to_end(&mut Vec::new()).await
     });
-    let client = Client::start(ours, "mx.test", &options(TlsPolicy::Implicit, Some(client))).await.unwrap();
+    let client = Client::start(ours, "mx.test", &options(Policy::Implicit.tls(client))).await.unwrap();
     client.quit().await;
     assert_eq!(server.await.unwrap().unwrap(), 0);
 }
@@ -323,7 +326,7 @@ async fn nothing_of_a_client_shows_a_secret() {
         let (server, client) = tls("mx.test");
         let (ours, theirs) = tokio::io::duplex(64 * 1_024);
         tokio::spawn(bound_server(theirs, server, MechanismSet::of(&[mechanism]), key.clone()));
-        let mut options = options(TlsPolicy::Implicit, Some(client));
+        let mut options = options(Policy::Implicit.tls(client));
         options.credentials = Some(password(secret));
         shown += &format!("{options:?}");
         match Client::start(ours, "mx.test", &options).await {

@@ -4,7 +4,7 @@
 mod support;
 
 use bytes::Bytes;
-use posthaste_client::{Client, ClientError, Protocol, RecipientOutcome, TlsPolicy, Transaction};
+use posthaste_client::{Client, ClientError, Protocol, RecipientOutcome, Sent, Tls};
 use support::{Heard, letters, names, of, options, polite, rcpts, send, serve, verb};
 use tokio::io::DuplexStream;
 
@@ -32,7 +32,7 @@ const FORMS: &[Form] = &[
     ("an empty line within", |code| format!("{code}-a\r\n\r\n{code} b\r\n")),
 ];
 
-/// What is odd to nobody.
+/// Forms that are not odd.
 const PLAIN_FORMS: &[Form] = &[
     ("a code alone", |code| format!("{code}\r\n")),
     ("trailing blanks", |code| format!("{code} text \t \r\n")),
@@ -40,17 +40,19 @@ const PLAIN_FORMS: &[Form] = &[
 ];
 
 async fn start(stream: DuplexStream, protocol: Protocol) -> Client<DuplexStream> {
-    let options = posthaste_client::ClientOptions { protocol, ..options(TlsPolicy::Off, None) };
+    let mut options = options(Tls::Off);
+    options.protocol = protocol;
     Client::start(stream, "mx.test", &options).await.unwrap()
 }
 
-/// One message for three to a server that says this at that point and is polite elsewhere, and a second for one.
+/// One message for three to a server that says this at that point and is polite elsewhere, and a
+/// second for one.
 async fn exchange(
     protocol: Protocol,
     offers: &'static [&'static str],
     point: &'static str,
     said: String,
-) -> (Transaction, Transaction, Heard) {
+) -> (Sent, Sent, Heard) {
     let mut first = true;
     let script = move |_: bool, line: &str| {
         let is_end = line == "<end>" || (verb(line) == "BDAT" && line.ends_with("LAST"));
@@ -93,7 +95,11 @@ async fn three_digits_decide_at_every_stage_and_the_connection_is_not_used_again
                 assert_eq!(letters(&sent), outcome, "{context}");
                 assert!(matches!(sent.broken, Some(ClientError::Peer(_))), "{context}");
                 assert!(!sent.in_doubt && !sent.chunking_failed, "{context}");
-                assert_eq!(sent.recipients.iter().any(RecipientOutcome::is_for_good), for_good, "{context}");
+                assert_eq!(
+                    sent.recipients.iter().any(|recipient| recipient.outcome.is_permanent()),
+                    for_good,
+                    "{context}"
+                );
                 // The message left once, and no other does.
                 assert_eq!(letters(&again), "L", "{context}");
                 assert_eq!(of(&heard, &["MAIL"]).len(), 1, "{context}");
@@ -210,7 +216,7 @@ async fn replies_are_not_moved_on_to_another_recipient() {
 #[tokio::test]
 async fn what_was_said_is_told_on_one_line() {
     let (sent, _, _) = exchange(Protocol::Smtp, &[], "END", "554-5.7.1 no\r\r\n554\tth\rank you\n".to_owned()).await;
-    let [RecipientOutcome::Refused(reply, _), ..] = &sent.recipients[..] else { panic!("{sent:?}") };
+    let RecipientOutcome::Refused(reply, _) = &sent.recipients[0].outcome else { panic!("{sent:?}") };
     assert_eq!(reply.to_string(), "554 5.7.1 no th?ank you");
     assert_eq!(reply.as_ref().as_bytes(), b"554-5.7.1 no\r\n554 th?ank you\r\n");
 }

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use posthaste_client::{
-    Client, ClientError, TlsPolicy,
+    Client, ClientError, Tls,
     wire::{Mail, Rcpt},
 };
 use support::{connected, letters, mail, names, of, options, polite, rcpts, send, serve, verb};
@@ -22,7 +22,7 @@ const PIPELINING: &[&str] = &["PIPELINING"];
 
 /// Where the server stops, and how; what that means with and without PIPELINING.
 #[tokio::test]
-async fn a_server_that_stops_at_any_point() {
+async fn the_outcomes_tell_at_which_point_a_server_stopped() {
     for (point, act, piped, single, in_doubt) in [
         ("MAIL FROM:<me@s.test>", "close", "LLL", "LLL", false),
         ("RCPT TO:<u0@d.test>", "close", "LLL", "LLL", false),
@@ -67,14 +67,14 @@ async fn a_refusal_at_any_point_leaves_the_connection_usable() {
         for offers in [PIPELINING, &[]] {
             let mut first = true;
             let script = move |_: bool, line: &str| {
-                // Behind a refused MAIL recipients are out of order.
+                // After a refused MAIL recipients are out of order.
                 let refused_mail = point.starts_with("MAIL") && first;
                 let said = match line {
                     line if first && line == point => act.to_owned(),
                     line if refused_mail && matches!(verb(line), "RCPT" | "DATA") => "503 first MAIL\r\n".to_owned(),
                     line => polite(line, offers),
                 };
-                // The second message begins with the second MAIL or behind the first one's RSET.
+                // The second message begins with the second MAIL or after the first one's RSET.
                 first &= !matches!(verb(line), "RSET" | "NOOP");
                 said
             };
@@ -85,14 +85,14 @@ async fn a_refusal_at_any_point_leaves_the_connection_usable() {
             assert_eq!((letters(&sent), sent.in_doubt), (expected.clone(), false), "{context}");
             assert!(sent.broken.is_none(), "{context}");
             let before = of(&heard, &["MAIL"]).len();
-            send(&mut client, &rcpts(&names(1)), CONTENT).await;
+            let _ = send(&mut client, &rcpts(&names(1)), CONTENT).await;
             assert_eq!(of(&heard, &["MAIL"]).len(), before + 1, "{context}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_lone_dot_follows_when_nobody_was_accepted_and_354_came_all_the_same() {
+async fn a_lone_dot_follows_354_when_every_recipient_was_refused() {
     let script = |_: bool, line: &str| match line {
         "RCPT TO:<u0@d.test>" | "RCPT TO:<u1@d.test>" => "550 no\r\n".to_owned(),
         line => polite(line, PIPELINING),
@@ -107,7 +107,7 @@ async fn a_lone_dot_follows_when_nobody_was_accepted_and_354_came_all_the_same()
 }
 
 #[tokio::test]
-async fn nobody_to_send_to_is_nothing_to_do() {
+async fn an_empty_list_of_recipients_sends_nothing() {
     let (stream, heard) = serve(|_, line| polite(line, PIPELINING), None);
     let mut client = connected(stream).await;
     let none: [Rcpt<&str>; 0] = [];
@@ -117,9 +117,10 @@ async fn nobody_to_send_to_is_nothing_to_do() {
     assert_eq!(letters(&send(&mut client, &rcpts(&names(1)), CONTENT).await), "A");
 }
 
-/// The server answers in the middle of the content and closes: its words count, and not the write that failed.
+/// The server answers in the middle of the content and closes: its words count, and not the write
+/// that failed.
 #[tokio::test]
-async fn an_early_reply_is_heard() {
+async fn a_reply_before_the_end_of_the_content_is_heard() {
     for reply in ["552 5.3.4 too large\r\n", "421 4.3.2 going\r\n"] {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -134,7 +135,7 @@ async fn an_early_reply_is_heard() {
             // Closing with content unread resets the connection.
         });
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-        let mut client = Client::start(stream, "mx", &options(TlsPolicy::Off, None)).await.unwrap();
+        let mut client = Client::start(stream, "mx", &options(Tls::Off)).await.unwrap();
         let content = Bytes::from(b"0123456789abcde\r\n".repeat(1 << 20));
         let sent = send(&mut client, &rcpts(&names(1)), content).await;
         assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("C", false), "{:?}", sent.broken);
@@ -175,15 +176,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FailsAtTheEnd<S> {
 #[tokio::test(start_paused = true)]
 async fn a_message_is_in_doubt_from_the_write_of_its_end() {
     let (stream, _) = serve(|_, line| polite(line, PIPELINING), None);
-    let mut client = Client::start(FailsAtTheEnd(stream), "mx.test", &options(TlsPolicy::Off, None)).await.unwrap();
+    let mut client = Client::start(FailsAtTheEnd(stream), "mx.test", &options(Tls::Off)).await.unwrap();
     let sent = send(&mut client, &rcpts(&names(1)), CONTENT).await;
     assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("L", true));
 
-    // Content that breaks off before its end is in no doubt, and cannot be finished as if it were whole.
+    // Content that breaks off before its end is in no doubt, and cannot be finished as if it were
+    // whole.
     struct Breaks(bool);
     impl posthaste_client::Content for Breaks {
-        async fn next(&mut self) -> io::Result<Option<Bytes>> {
-            if std::mem::replace(&mut self.0, true) { Err(io::ErrorKind::Other.into()) } else { Ok(Some(CONTENT)) }
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+            let fails = std::mem::replace(&mut self.0, true);
+            Poll::Ready(Some(if fails { Err(io::ErrorKind::Other.into()) } else { Ok(CONTENT) }))
         }
     }
     let (stream, heard) = serve(|_, line| polite(line, PIPELINING), None);

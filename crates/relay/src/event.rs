@@ -243,7 +243,7 @@ impl Diagnostic {
         match error {
             ConnectError::Refused { reply, .. } => Self::reply(remote, reply),
             ConnectError::OpportunisticTls(error) => Self::connect(remote, error),
-            ConnectError::TlsUnavailable | ConnectError::TlsNotStarted(_) | ConnectError::Tls(_) => {
+            ConnectError::TlsUnavailable | ConnectError::TlsName(_) | ConnectError::Tls(_) => {
                 Self { remote: Some(remote.to_owned()), ..Self::own(EnhancedCode::new(4, 7, 5), error) }
             }
             ConnectError::Tcp { .. } | ConnectError::NoAddress => {

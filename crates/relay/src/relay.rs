@@ -1,6 +1,11 @@
 //! The relay as a whole.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use posthaste_client::{Content, Resolver};
 use posthaste_queue::{Draft, MessageId, Owner, PutError, Queue};
@@ -208,14 +213,16 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         &self,
         owner: Owner,
         envelope: &Envelope,
-        mut content: impl Content,
+        content: impl Content,
     ) -> Result<MessageId, SubmitError> {
         if envelope.recipients.is_empty() {
             return Err(SubmitError::NoRecipient);
         }
         let mut draft = self.shared.queue.put(envelope.mail.size).await?;
         let mut all_ascii = true;
-        while let Some(piece) = content.next().await.map_err(SubmitError::Content)? {
+        let mut content = pin!(content);
+        while let Some(piece) = poll_fn(|context| content.as_mut().poll_next(context)).await {
+            let piece = piece.map_err(SubmitError::Content)?;
             all_ascii &= piece.is_ascii();
             draft.write(piece).await?;
         }

@@ -23,8 +23,9 @@ pub struct Route {
     pub domains: Vec<DomainPattern>,
     /// Where to.
     pub to: NextHop,
-    /// How much TLS. [`TlsPolicy::Verified`](posthaste_client::TlsPolicy::Verified) proves who a host is where `to` names it; by
-    /// MX it proves no more than that the host has the name that DNS gave.
+    /// How much TLS. [`Identity::Verified`](posthaste_client::Identity::Verified) proves who a host is where `to` names it. By
+    /// MX it proves no more than that the host has the name that DNS gave, and counts as
+    /// [`Identity::Unverified`](posthaste_client::Identity::Unverified).
     pub tls: Tls,
     /// Whether content goes by BDAT to hosts that offer CHUNKING (RFC 3030). A host where that does not work gets DATA
     /// for a day anyway; off, only binary content goes by BDAT, which cannot go by DATA.

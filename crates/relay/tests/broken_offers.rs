@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::{Tls, TlsPolicy, session::client::ClientTimeouts, unverified};
+use posthaste_client::{Identity, Tls, session::client::ClientTimeouts};
 use posthaste_relay::{NextHop, RelayOptions, Route, RouteTable};
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
@@ -100,9 +100,8 @@ impl TlsHop {
     }
 }
 
-fn by_tls(port: u16, policy: TlsPolicy) -> RelayOptions {
+fn by_tls(port: u16, tls: Tls) -> RelayOptions {
     let mut options = options(&[]);
-    let tls = Tls { policy, config: Some(Arc::new(unverified(Arc::new(default_provider())).unwrap())) };
     let to = NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), port)]);
     options.routes = RouteTable::new(vec![Route { tls, ..Route::new(vec!["*".parse().unwrap()], to) }]);
     options.delivery.timeouts = ClientTimeouts::all(Duration::from_millis(400));
@@ -139,7 +138,7 @@ fn breaking(is_tls: bool, at: &'static str, how: &'static str) -> TlsHop {
 async fn tls_that_breaks_is_left_out_and_not_tried_for_every_message() {
     for (is_tls, at, how) in BREAKS {
         let hop = breaking(*is_tls, at, how);
-        let relay = start(by_tls(hop.port, TlsPolicy::Opportunistic));
+        let relay = start(by_tls(hop.port, Tls::opportunistic().unwrap()));
         for count in 1..=3 {
             relay.submit("<me@s.test>", &["<a@d.test>"], CONTENT).await;
             relay.log.wait("delivered", count).await;
@@ -156,7 +155,7 @@ async fn tls_that_breaks_is_left_out_and_not_tried_for_every_message() {
 async fn mail_that_must_be_encrypted_never_goes_in_clear() {
     for (is_tls, at, how) in BREAKS {
         let hop = breaking(*is_tls, at, how);
-        let mut options = by_tls(hop.port, TlsPolicy::Required);
+        let mut options = by_tls(hop.port, Tls::Required(Identity::unverified().unwrap()));
         options.delivery.retry.waits = vec![Duration::from_millis(50)];
         let relay = start(options);
         relay.submit("<me@s.test>", &["<a@d.test>"], CONTENT).await;
@@ -171,7 +170,7 @@ async fn mail_that_must_be_encrypted_never_goes_in_clear() {
 async fn what_is_not_for_tls_to_answer_for_keeps_tls() {
     for says in ["421 4.7.0 slow down\r\n", "451 4.7.1 greylisted\r\n"] {
         let hop = breaking(true, "MAIL", says);
-        let mut options = by_tls(hop.port, TlsPolicy::Opportunistic);
+        let mut options = by_tls(hop.port, Tls::opportunistic().unwrap());
         options.delivery.retry.waits = vec![Duration::from_millis(50)];
         let relay = start(options);
         relay.submit("<me@s.test>", &["<a@d.test>"], CONTENT).await;
@@ -186,7 +185,7 @@ async fn what_is_not_for_tls_to_answer_for_keeps_tls() {
         *times += usize::from(line.starts_with("MAIL"));
         (line.starts_with("MAIL") && *times <= 2).then(|| "close".to_owned())
     });
-    let mut options = by_tls(hop.port, TlsPolicy::Opportunistic);
+    let mut options = by_tls(hop.port, Tls::opportunistic().unwrap());
     options.delivery.retry.waits = vec![Duration::from_millis(50)];
     let relay = start(options);
     relay.submit("<me@s.test>", &["<a@d.test>"], CONTENT).await;

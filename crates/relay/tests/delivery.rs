@@ -165,16 +165,9 @@ async fn no_answer_to_the_end_of_the_content_means_once_more() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_body_is_never_held_whole() {
     const PIECE: &[u8] = &[b'x'; 64 * 1_024];
-    struct Large(usize);
-    impl posthaste_client::Content for Large {
-        async fn next(&mut self) -> std::io::Result<Option<bytes::Bytes>> {
-            self.0 = self.0.saturating_sub(1);
-            // Lines of 512 octets in one static block.
-            static BLOCK: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
-            let block = BLOCK.get_or_init(|| [&PIECE[..510], b"\r\n"].concat().repeat(128));
-            Ok((self.0 > 0).then(|| bytes::Bytes::from_static(block)))
-        }
-    }
+    // Lines of 512 octets in one block.
+    let block = bytes::Bytes::from([&PIECE[..510], b"\r\n"].concat().repeat(128));
+    let pieces = futures_util::stream::iter(std::iter::repeat_n(Ok::<_, std::fmt::Error>(block), 1_600));
     let hop = Hop::start(Behavior::default()).await;
     let log = Log::default();
     let memory = posthaste_queue::memory::MemoryOptions { max_body: 200 << 20, ..Default::default() };
@@ -182,7 +175,7 @@ async fn a_large_body_is_never_held_whole() {
         .observer(log.clone())
         .build();
     let envelope = posthaste_server::Envelope::new(support::parse_mail("<>"), vec![support::parse_rcpt("<a@d.test>")]);
-    relay.submit(posthaste_queue::Owner::default(), &envelope, Large(1_601)).await.unwrap();
+    relay.submit(posthaste_queue::Owner::default(), &envelope, posthaste_client::Streamed::new(pieces)).await.unwrap();
     let relay = run(relay, log);
     relay.log.wait("delivered", 1).await;
     assert_eq!(hop.taken()[0].octets, 1_600 * 64 * 1_024);

@@ -5,7 +5,7 @@ mod support;
 
 use std::{net::IpAddr, sync::Arc};
 
-use posthaste_client::{MxRecord, ResolveError, Resolver, Tls as ClientTls, TlsPolicy, unverified};
+use posthaste_client::{Identity, MxRecord, ResolveError, Resolver, Tls as ClientTls};
 use posthaste_queue::memory::MemoryQueue;
 use posthaste_relay::{DomainPattern, NextHop, Relay, RelayOptions, Route, RouteTable, session::server::Offers};
 use posthaste_server::refusal;
@@ -54,9 +54,7 @@ async fn refusing() -> Hop {
     Hop::with(0, Offers::default(), Tls::StartTls(Arc::new(server)), behavior).await
 }
 
-fn options(policy: TlsPolicy, port: u16, own_name: &str) -> RelayOptions {
-    let config = Some(Arc::new(unverified(Arc::new(default_provider())).unwrap()));
-    let tls = ClientTls { policy, config };
+fn options(tls: ClientTls, port: u16, own_name: &str) -> RelayOptions {
     let mut options = RelayOptions::new(own_name.parse().unwrap());
     options.routes = RouteTable::new(vec![Route { tls, ..Route::new(vec![DomainPattern::Any], NextHop::Mx) }]);
     options.delivery.mx_port = port;
@@ -92,8 +90,14 @@ async fn a_host_is_reached_and_reported_by_the_name_that_the_dns_has() {
         ("mx\r\nX-Injected: 1.test", "mx\\013\\010X-Injected\\058\\0321.test"),
     ] {
         let hop = refusing().await;
-        let (text, report) =
-            sent(exchange, options(TlsPolicy::Opportunistic, hop.port, "relay.test"), &hop, "d.test", "failed").await;
+        let (text, report) = sent(
+            exchange,
+            options(ClientTls::opportunistic().unwrap(), hop.port, "relay.test"),
+            &hop,
+            "d.test",
+            "failed",
+        )
+        .await;
         assert!(text.starts_with("5.1.1") && text.contains(&format!(" {name} said: 550")), "{text}");
         assert!(report.is_ascii() && report.contains(&format!("Remote-MTA: dns; {name}\r\n")), "{report}");
         assert!(!report.contains("\r\nX-Injected"), "{report}");
@@ -103,7 +107,7 @@ async fn a_host_is_reached_and_reported_by_the_name_that_the_dns_has() {
 #[tokio::test]
 async fn a_host_whose_name_no_certificate_can_be_for_waits_for_the_true_reason_where_tls_is_required() {
     let hop = refusing().await;
-    let options = options(TlsPolicy::Required, hop.port, "relay.test");
+    let options = options(ClientTls::Required(Identity::unverified().unwrap()), hop.port, "relay.test");
     let (text, _) = sent("mail.123", options, &hop, "d.test", "deferred").await;
     assert!(text.starts_with("4.7.5") && text.contains("no certificate can be for the name \"mail.123\""), "{text}");
 }
@@ -116,7 +120,7 @@ async fn this_host_is_known_in_a_labels_and_u_labels() {
             [(u_labels, "d.test"), (a_labels, "d.test"), ("x.test", u_labels), ("x.test", a_labels)]
         {
             let hop = refusing().await;
-            let options = options(TlsPolicy::Off, hop.port, own_name);
+            let options = options(ClientTls::Off, hop.port, own_name);
             assert_eq!(options.host_name.as_str(), a_labels);
             let (text, report) = sent(exchange, options, &hop, domain, "failed").await;
             assert!(text.starts_with("5.4.6"), "{own_name} {exchange} {domain}: {text}");

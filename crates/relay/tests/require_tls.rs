@@ -5,7 +5,7 @@ mod support;
 
 use std::{net::IpAddr, sync::Arc};
 
-use posthaste_client::{MxRecord, ResolveError, Resolver, Tls as ClientTls, TlsPolicy, unverified};
+use posthaste_client::{MxRecord, ResolveError, Resolver, Tls as ClientTls};
 use posthaste_queue::memory::MemoryQueue;
 use posthaste_relay::{NextHop, Relay, RelayOptions, Route, RouteTable, session::server::Offers};
 use posthaste_server::refusal;
@@ -63,9 +63,8 @@ async fn hop(offers: Offers, tls: Tls) -> Hop {
 /// A relay that sends everything to these, which it knows by name, and trusts this.
 fn to_named(name: &str, ports: &[u16], verified: Option<Arc<ClientConfig>>) -> RelayOptions {
     let mut options = support::options(&[]);
-    let opportunistic = unverified(Arc::new(default_provider())).unwrap();
     let to = NextHop::Hosts(ports.iter().map(|port| (name.to_owned(), *port)).collect());
-    let tls = ClientTls { policy: TlsPolicy::Opportunistic, config: Some(Arc::new(opportunistic)) };
+    let tls = ClientTls::opportunistic().unwrap();
     options.routes = RouteTable::new(vec![Route { tls, ..Route::new(vec!["*".parse().unwrap()], to) }]);
     options.delivery.verified_tls = verified;
     options

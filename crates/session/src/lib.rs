@@ -16,7 +16,7 @@ pub mod states {}
 
 pub use client::{ClientNext, ClientSession, ClientSettings, Ticket};
 pub use error::{ApiMisuse, PeerMisbehaved};
-pub use server::{Ask, ServerNext, ServerSession, ServerSettings, Transport, Verdict};
+pub use server::{Ask, Protocol, ServerNext, ServerSession, ServerSettings, Transport, Verdict};
 pub use tick::Tick;
 
 pub use posthaste_wire as wire;

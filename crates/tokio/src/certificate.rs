@@ -1,14 +1,15 @@
-//! Who the other side of a TLS connection is.
+//! The certificate of a TLS peer.
 
 use std::fmt;
 
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 
-/// The certificate that the other side of a TLS connection has shown, and whose private key it has proved to have.
+/// The certificate that the peer of a TLS connection has shown. The peer has proved to hold its
+/// private key.
 ///
-/// Whether anybody vouches for it, and which names are good, was for the verifier in the rustls configuration to say: a
-/// handshake that it refused has no certificate.
+/// Trust and names were checked by the verifier of the rustls configuration, not here: a handshake
+/// that the verifier refused gives no certificate.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Certificate(CertificateDer<'static>);
 
@@ -17,19 +18,19 @@ impl Certificate {
         Self(der)
     }
 
-    /// The certificate itself in DER, for an application that looks for names in it.
+    /// The certificate in DER, for an application that reads names out of it.
     pub fn der(&self) -> &[u8] {
         &self.0
     }
 
-    /// The SHA-256 of its DER in lower-case hexadecimal, 64 digits: what `openssl x509 -fingerprint -sha256` prints, without the
-    /// colons. A renewed certificate has another one.
+    /// The SHA-256 of its DER in 64 lower-case hexadecimal digits: what `openssl x509 -fingerprint
+    /// -sha256` prints, without the colons. A renewed certificate has another one.
     pub fn fingerprint(&self) -> String {
         Sha256::digest(&self.0).iter().map(|octet| format!("{octet:02x}")).collect()
     }
 }
 
-/// The fingerprint: a certificate in DER tells a reader of logs nothing.
+/// The fingerprint, which a reader of logs can compare.
 impl fmt::Debug for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Certificate").field(&self.fingerprint()).finish()
@@ -41,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fingerprint_is_sha_256_in_hexadecimal() {
+    fn a_fingerprint_is_sha_256_in_hexadecimal() {
         // FIPS 180-2 appendix B.1.
         let certificate = Certificate::new(CertificateDer::from_slice(b"abc").into_owned());
         let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";

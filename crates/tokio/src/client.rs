@@ -27,43 +27,45 @@ pub struct ClientDriver<S> {
     connection: Connection<S>,
     session: ClientSession,
     clock: Clock,
-    /// Content was begun and not finished: nothing may follow half a message, neither a command nor other content.
+    /// Content was begun and not finished. No command and no other content may follow half a
+    /// message.
     unfinished: bool,
 }
 
-/// What a client has to react to.
+/// What a client has to react to. Exhaustive: each event needs a reaction.
 #[derive(Debug)]
 pub enum ClientEvent {
-    /// A reply came.
+    /// The server replied.
     Reply {
-        /// The command that it answers.
+        /// The command that the reply answers.
         to: Ticket,
-        /// Which recipient of the transaction, counted from 0: for RCPT, and in LMTP for the end of the content.
+        /// The recipient's place in the transaction, counted from 0. `None`: the reply is neither
+        /// to RCPT nor, in LMTP, to the end of the content.
         recipient: Option<u32>,
-        /// What the server said.
+        /// The reply.
         reply: Reply,
     },
-    /// A SASL challenge in base64: answer it with [`ClientDriver::respond`].
+    /// A SASL challenge in base64. Call [`ClientDriver::respond`].
     Challenge(Secret<Vec<u8>>),
-    /// 354 came; send the content: [`ClientDriver::send_content`].
+    /// The server replied 354. Call [`ClientDriver::send_content`].
     SendBody {
-        /// The DATA that it answers.
+        /// The DATA that the 354 answers.
         to: Ticket,
     },
-    /// Do the handshake: [`ClientDriver::connect_tls`].
+    /// The server agreed to TLS. Call [`ClientDriver::connect_tls`].
     StartTls,
     /// The server has ended the conversation.
     Closed,
 }
 
-/// Why a conversation came to its end. Everything that is unanswered then is a temporary failure.
+/// Why a conversation ended. Every command without a reply is a temporary failure.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ClientError {
     /// The stream failed.
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
-    /// The server did not reply, or take what was written, in time.
+    /// The server did not reply, or did not take octets, in time.
     #[error("the server was silent for too long")]
     Timeout,
     /// The server closed the connection.
@@ -72,36 +74,36 @@ pub enum ClientError {
     /// The server has ended the conversation with a 421.
     #[error("the server has ended the conversation")]
     Closed,
-    /// The server has ended the conversation without being asked, in these words.
+    /// The server has ended the conversation with a reply to no command.
     #[error("the server has ended the conversation: {0}")]
     Unasked(Reply),
-    /// The content could not be written to its end, and the server has said why: this is its reply to the message.
+    /// The server stopped reading the content and sent this reply to the message.
     #[error("the server broke the content off: {0}")]
     EarlyReply(Reply),
-    /// The server offers CHUNKING and does not know BDAT, as it said in these words. What it makes of the octets of the chunk
-    /// is unknown.
+    /// The server offers CHUNKING and does not know BDAT; this is its reply. It may take the octets
+    /// of the chunk for commands.
     #[error("the server offers CHUNKING and refused BDAT: {0}")]
     Chunking(Reply),
     /// The server broke the protocol.
     #[error(transparent)]
     Peer(#[from] PeerMisbehaved),
-    /// The caller misused the session, or the content must not leave.
+    /// The caller misused the session, or the content has octets that must not leave.
     #[error(transparent)]
     Misuse(#[from] ApiMisuse),
-    /// The content could not be read, or has another length than it said.
+    /// The content could not be read, or its length is not the one that it gave.
     #[error("the content could not be read: {0}")]
     Content(#[source] io::Error),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
-    /// A driver at the start of a conversation; the first event is the greeting.
+    /// A driver at the start of a conversation. The first event is the reply that greets.
     pub fn new(connection: Connection<S>, settings: ClientSettings) -> Self {
         let clock = Clock::start();
         let session = ClientSession::new(settings);
         Self { connection, session, clock, unfinished: false }
     }
 
-    /// Puts a command into the output; it leaves with the next call of [`next`](Self::next).
+    /// Puts a command into the output. It leaves with the next call of [`next`](Self::next).
     ///
     /// # Errors
     /// [`ApiMisuse`] as [`ClientSession::send`].
@@ -112,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         self.session.send(self.clock.now(), command, &mut self.connection.output)
     }
 
-    /// Answers a SASL challenge in base64, or gives the exchange up.
+    /// Answers a SASL challenge in base64. `None` gives the exchange up.
     ///
     /// # Errors
     /// [`ApiMisuse`] as [`ClientSession::respond`].
@@ -120,7 +122,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         self.session.respond(self.clock.now(), response, &mut self.connection.output)
     }
 
-    /// Writes what is in the output, and waits for the next event. It may be dropped and called again.
+    /// Writes the output and waits for the next event. It may be dropped and called again: nothing
+    /// is lost.
     ///
     /// # Errors
     /// [`ClientError`]; the conversation is over then.
@@ -149,14 +152,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
             }
             let write = timeout(self.session.write_timeout(), self.connection.flush());
             write.await.map_err(|_| self.timed_out())??;
-            let read = match self.session.poll_timeout() {
-                Some(deadline) => {
-                    let read = timeout_at(self.clock.instant(deadline), self.connection.read());
-                    read.await.map_err(|_| self.timed_out())??
-                }
-                None => self.connection.read().await?,
-            };
-            if read == 0 {
+            let deadline = self.session.poll_timeout().map(|deadline| self.clock.instant(deadline));
+            if self.connection.read_until(deadline).await.map_err(|_| self.timed_out())?? == 0 {
                 return Err(ClientError::Eof(self.session.handle_eof()));
             }
         }
@@ -177,20 +174,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         Ok(self.session.tls_established()?)
     }
 
-    /// What a SASL exchange on this connection may rely on, which is its channel binding; how the connection is protected is
-    /// for the caller to say, who knows whether the certificate was verified.
+    /// A context for a SASL exchange, with the channel binding of this connection. The caller sets
+    /// its protection: only the caller knows if the certificate was verified.
     pub fn sasl_context(&self, nonce: Nonce) -> ClientContext {
         let mut context = ClientContext::new(nonce);
         context.channel_binding = self.connection.channel_binding();
         context
     }
 
-    /// Says that nothing more will be written: see [`Connection::close`].
+    /// Closes the writing side; see [`Connection::close`].
     pub async fn close(&mut self) {
         self.connection.close().await;
     }
 
-    /// What the server offered.
+    /// The extensions that the server offered in its last reply to EHLO.
     pub const fn capabilities(&self) -> &Capabilities {
         self.session.capabilities()
     }
@@ -200,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         &self.session
     }
 
-    /// Whether TLS is up.
+    /// Returns `true` if the connection has TLS.
     pub const fn is_tls(&self) -> bool {
         self.connection.is_tls()
     }
@@ -210,7 +207,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         write.await.map_err(|_| ClientError::Timeout)?.map_err(ClientError::Io)
     }
 
-    /// Nothing is waited for any more.
+    /// Ends the session: the server had its time.
     fn timed_out(&mut self) -> ClientError {
         self.session.handle_eof();
         ClientError::Timeout

@@ -1,11 +1,12 @@
-//! The clock that sessions are told about.
+//! The clock of a session.
 
 use std::time::SystemTime;
 
 use posthaste_session::Tick;
 use tokio::time::Instant;
 
-/// A monotonic clock whose origin is the start of a connection; it follows tokio's, paused time included.
+/// A monotonic clock whose origin is the start of a connection. It follows tokio's clock, also when
+/// a test pauses that.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Instant);
 
@@ -15,7 +16,7 @@ impl Clock {
         Self(Instant::now())
     }
 
-    /// The time as sessions want it.
+    /// The time in the session's form.
     pub fn now(&self) -> Tick {
         Tick::new(self.0.elapsed())
     }
@@ -26,9 +27,9 @@ impl Clock {
         i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX)
     }
 
-    /// A session's deadline as tokio wants it.
+    /// A session's deadline in tokio's form.
     pub fn instant(&self, tick: Tick) -> Instant {
-        // A deadline beyond what the clock can say is never.
+        // A deadline beyond the range of the clock: a year, which is never.
         self.0.checked_add(tick.since_origin()).unwrap_or_else(|| self.0 + std::time::Duration::from_secs(86_400 * 365))
     }
 }

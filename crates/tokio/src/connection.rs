@@ -18,7 +18,7 @@ use posthaste_session::{
 use rustls::{ClientConfig, ProtocolVersion, ServerConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
-    time::timeout,
+    time::{Instant, error::Elapsed, timeout, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
@@ -26,28 +26,29 @@ use crate::Certificate;
 
 /// A stream with its input and output buffers.
 ///
-/// While it waits for input it owns no input buffer: octets are read onto the stack and copied when they are there.
+/// An idle connection owns no buffer: it reads onto the stack and copies what arrived. The input
+/// holds at most what one session step leaves unconsumed and one read of 16 KiB.
 pub struct Connection<S> {
     transport: Transport<S>,
     pub(crate) input: BytesMut,
     pub(crate) output: BytesMut,
-    /// Octets were written since the last flush: under TLS they may still lie in this process.
+    /// Octets were written since the last flush. Under TLS they may still be in this process.
     unflushed: bool,
-    /// A write of segments stopped half-way: whatever is written behind it would be read as part of it.
+    /// A write of segments stopped half-way: the peer would take any later octets for a part of it.
     torn: bool,
 }
 
 enum Transport<S> {
     Plain(S),
     Tls(Box<TlsStream<S>>),
-    /// A handshake failed or was dropped half-way: nothing is left to talk to.
+    /// A handshake failed or was dropped half-way. The stream is gone.
     Gone,
 }
 
-/// Octets of one read: what a TLS record holds.
+/// Octets of one read: as many as a TLS record holds.
 const READ: usize = 16 * 1_024;
 
-/// How long [`Connection::close`] waits for its last octets to be taken.
+/// Bound on [`Connection::close`]: a peer that is gone takes no more octets.
 const CLOSE: Duration = Duration::from_secs(5);
 
 impl<S> Connection<S> {
@@ -57,13 +58,14 @@ impl<S> Connection<S> {
         Self { transport, input: BytesMut::new(), output: BytesMut::new(), unflushed: false, torn: false }
     }
 
-    /// Whether TLS is up.
+    /// Returns `true` if the connection has TLS.
     pub const fn is_tls(&self) -> bool {
         matches!(self.transport, Transport::Tls(_))
     }
 
-    /// What SASL can bind an exchange to: `tls-exporter` (RFC 9266) under TLS 1.3, and nothing under TLS 1.2, whose master secret
-    /// may be shared with another connection (RFC 7627). It is worked out anew with each call and kept nowhere.
+    /// What SASL can bind an exchange to: `tls-exporter` (RFC 9266) under TLS 1.3. `None`
+    /// otherwise: under TLS 1.2 another connection may share the master secret (RFC 7627). Each
+    /// call computes it again.
     pub fn channel_binding(&self) -> Option<ChannelBinding> {
         let Transport::Tls(stream) = &self.transport else { return None };
         if stream.get_ref().1.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
@@ -81,7 +83,8 @@ impl<S> Connection<S> {
         exported.ok().map(ChannelBinding::tls_exporter)
     }
 
-    /// The certificate of the other side, when it has shown one: a server under TLS always, a client where it was asked to.
+    /// The peer's certificate. `None`: it has shown none. A server under TLS always shows one, a
+    /// client if the server asks for it.
     pub fn peer_certificate(&self) -> Option<Certificate> {
         let Transport::Tls(stream) = &self.transport else { return None };
         let own = stream.get_ref().1.peer_certificates()?.first()?;
@@ -90,10 +93,12 @@ impl<S> Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Does the server's side of a TLS handshake. What was read in clear and not consumed is an error.
+    /// Does the server's side of a TLS handshake. The caller sets the timeout; after an error or a
+    /// drop the connection is of no use.
     ///
     /// # Errors
-    /// [`io::Error`] from the handshake; the connection is of no use then.
+    /// [`io::Error`] from the handshake, and [`io::ErrorKind::InvalidData`] if octets in clear are
+    /// left in the input or the output.
     pub async fn accept_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
         let plain = self.take_plain()?;
         let stream = TlsAcceptor::from(config).accept(plain).await?;
@@ -101,10 +106,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Does the client's side of a TLS handshake. What was read in clear and not consumed is an error.
+    /// Does the client's side of a TLS handshake, as [`accept_tls`](Self::accept_tls) does the
+    /// server's.
     ///
     /// # Errors
-    /// [`io::Error`] from the handshake; the connection is of no use then.
+    /// As [`accept_tls`](Self::accept_tls).
     pub async fn connect_tls(&mut self, config: Arc<ClientConfig>, name: ServerName<'static>) -> io::Result<()> {
         let plain = self.take_plain()?;
         let stream = TlsConnector::from(config).connect(name, plain).await?;
@@ -112,7 +118,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Reads what is there, and waits for something when nothing is. 0 means that the peer has closed its side.
+    /// Appends to the input what has arrived, 16 KiB at most, and waits until something has. 0: the
+    /// peer has closed its side. It may be dropped: nothing is lost.
     ///
     /// # Errors
     /// [`io::Error`] from the stream.
@@ -127,7 +134,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         .await
     }
 
-    /// Writes the output out. When it is dropped half-way, the next call goes on where it stopped.
+    /// Reads as [`read`](Self::read) until a deadline. `None`: without one.
+    pub(crate) async fn read_until(&mut self, deadline: Option<Instant>) -> Result<io::Result<usize>, Elapsed> {
+        match deadline {
+            Some(deadline) => timeout_at(deadline, self.read()).await,
+            None => Ok(self.read().await),
+        }
+    }
+
+    /// Writes the output. It may be dropped: the next call goes on where it stopped.
     ///
     /// # Errors
     /// [`io::Error`] from the stream.
@@ -155,8 +170,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Writes the output and then these segments, with as few calls as they need. When it fails or is dropped half-way,
-    /// nothing can be written any more; reading goes on.
+    /// Writes the output and then these segments, in as few calls as possible. After an error or a
+    /// drop no octet can be written any more; reading goes on.
     ///
     /// # Errors
     /// [`io::Error`] from the stream.
@@ -194,9 +209,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Says that nothing more will be written; under TLS with a close_notify, without which the peer could not tell this end
-    /// from one that somebody in between has made (RFC 8446 section 6.1). Best effort, for at most 5 seconds: the peer may be
-    /// gone already.
+    /// Closes the writing side; under TLS with a close_notify, without which the peer could not
+    /// tell this end from an attacker's (RFC 8446 section 6.1). Best effort, for 5 s at most.
     pub async fn close(&mut self) {
         let shutdown = async {
             match &mut self.transport {
@@ -210,7 +224,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn check_whole(&self) -> io::Result<()> {
         if self.torn {
-            return Err(io::Error::new(io::ErrorKind::NotConnected, "an earlier write stopped half-way"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "an earlier write stopped half-way; drop the connection",
+            ));
         }
         Ok(())
     }
@@ -252,7 +269,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
     }
 }
 
-/// How much the buffers hold, and not what: passwords pass through them.
+/// The sizes of the buffers and not their octets: passwords pass through them.
 impl<S> fmt::Debug for Connection<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let transport = match self.transport {
@@ -269,5 +286,5 @@ impl<S> fmt::Debug for Connection<S> {
 }
 
 fn gone() -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, "the connection ended in a TLS handshake")
+    io::Error::new(io::ErrorKind::NotConnected, "the connection ended in a TLS handshake; make another")
 }

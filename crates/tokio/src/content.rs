@@ -1,40 +1,164 @@
 //! Message content on its way out.
 
-use std::{future::Future, io};
+use std::{
+    error::Error,
+    io,
+    ops::DerefMut,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use bytes::Bytes;
+use futures_core::Stream;
+use pin_project_lite::pin_project;
+use tokio::io::AsyncRead;
+use tokio_util::io::ReaderStream;
 
-/// Message content that is read piece by piece while it is sent.
+/// Message content that is read piece by piece while it is sent: a text, a stream, a file.
+///
+/// | what you have | what you hand in |
+/// |---|---|
+/// | `&'static str`, `String`, `Vec<u8>`, [`Bytes`] | itself |
+/// | anything that is [`AsyncRead`]: a file, a socket | [`Reader::new`] |
+/// | a [`Stream`] of octets, such as the body of an HTTP request | [`Streamed::new`] |
+///
+/// Lines end in CRLF, and a dot at the start of a line stays as it is: the client writes the second
+/// dot. A bare CR, a bare LF or a NUL ends the conversation before it leaves, unless the message is
+/// BODY=BINARYMIME.
 pub trait Content: Send {
-    /// The next piece, or nothing at the end. Pieces may be of any size but empty; some 64 KiB is a good one.
-    fn next(&mut self) -> impl Future<Output = io::Result<Option<Bytes>>> + Send;
+    /// The next piece; `None` at the end, after which it is not polled again. Pieces may be of any
+    /// size; some 64 KiB is a good one. An error ends the conversation, and the message is not
+    /// sent.
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>>;
 
-    /// How many octets [`next`](Self::next) will give from here on, when that is known. Content of known length goes to a
-    /// server with CHUNKING as one chunk, other content as many. It has to be right: a message that turns out shorter or
-    /// longer is not sent, and the conversation is over.
+    /// Octets of all pieces together, asked for before the first. `None`: unknown.
+    ///
+    /// Content of known length goes to a server with CHUNKING as one chunk, other content as many.
+    /// A message that turns out shorter or longer is not sent, and the conversation is over.
     fn length(&self) -> Option<u64> {
         None
     }
 }
 
-/// The whole content at once; taken by the first call.
-impl Content for Bytes {
-    async fn next(&mut self) -> io::Result<Option<Self>> {
-        let all = std::mem::take(self);
-        Ok((!all.is_empty()).then_some(all))
-    }
+/// Types that hold the whole content: the first poll takes it.
+macro_rules! whole {
+    ($($type:ty),*) => {$(
+        impl Content for $type {
+            fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+                let whole = Bytes::from(std::mem::take(&mut *self));
+                Poll::Ready((!whole.is_empty()).then_some(Ok(whole)))
+            }
 
-    fn length(&self) -> Option<u64> {
-        u64::try_from(self.len()).ok()
-    }
+            fn length(&self) -> Option<u64> {
+                u64::try_from(self.len()).ok()
+            }
+        }
+    )*};
 }
 
-impl<C: Content> Content for &mut C {
-    async fn next(&mut self) -> io::Result<Option<Bytes>> {
-        (**self).next().await
+whole!(Bytes, Vec<u8>, String, &'static [u8], &'static str);
+
+impl<C: Content + Unpin + ?Sized> Content for &mut C {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        Pin::new(&mut **self).poll_next(context)
     }
 
     fn length(&self) -> Option<u64> {
         (**self).length()
+    }
+}
+
+impl<C: Content + Unpin + ?Sized> Content for Box<C> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        Pin::new(&mut **self).poll_next(context)
+    }
+
+    fn length(&self) -> Option<u64> {
+        (**self).length()
+    }
+}
+
+impl<P: DerefMut<Target: Content> + Send> Content for Pin<P> {
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        self.as_deref_mut().poll_next(context)
+    }
+
+    fn length(&self) -> Option<u64> {
+        (**self).length()
+    }
+}
+
+/// Octets of a piece that [`Reader`] reads at most.
+const PIECE: usize = 64 * 1_024;
+
+pin_project! {
+    /// Content out of anything that is [`AsyncRead`], in pieces of at most 64 KiB.
+    #[derive(Debug)]
+    pub struct Reader<R> {
+        #[pin]
+        pieces: ReaderStream<R>,
+        length: Option<u64>,
+    }
+}
+
+impl<R: AsyncRead> Reader<R> {
+    /// Content of unknown length.
+    pub fn new(read: R) -> Self {
+        Self { pieces: ReaderStream::with_capacity(read, PIECE), length: None }
+    }
+
+    /// The same, known to have this many octets in all. See [`Content::length`].
+    #[must_use]
+    pub fn with_length(self, octets: u64) -> Self {
+        Self { length: Some(octets), ..self }
+    }
+}
+
+impl<R: AsyncRead + Send> Content for Reader<R> {
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        self.project().pieces.poll_next(context)
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.length
+    }
+}
+
+pin_project! {
+    /// Content out of a [`Stream`] of octets, whatever its error.
+    #[derive(Debug)]
+    pub struct Streamed<S> {
+        #[pin]
+        pieces: S,
+        length: Option<u64>,
+    }
+}
+
+impl<S: Stream> Streamed<S> {
+    /// Content of unknown length.
+    pub const fn new(stream: S) -> Self {
+        Self { pieces: stream, length: None }
+    }
+
+    /// The same, known to have this many octets in all. See [`Content::length`].
+    #[must_use]
+    pub fn with_length(self, octets: u64) -> Self {
+        Self { length: Some(octets), ..self }
+    }
+}
+
+impl<S, B, E> Content for Streamed<S>
+where
+    S: Stream<Item = Result<B, E>> + Send,
+    B: Into<Bytes>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let piece = ready!(self.project().pieces.poll_next(context));
+        Poll::Ready(piece.map(|piece| piece.map(Into::into).map_err(io::Error::other)))
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.length
     }
 }

@@ -7,12 +7,13 @@ mod clock;
 mod connection;
 mod content;
 mod server;
+pub mod tls;
 
 pub use certificate::Certificate;
 pub use client::{ChunksSent, ClientDriver, ClientError, ClientEvent};
 pub use clock::Clock;
 pub use connection::Connection;
-pub use content::Content;
+pub use content::{Content, Reader, Streamed};
 pub use server::{ServerDriver, ServerEvent};
 
 pub use posthaste_session as session;

@@ -210,11 +210,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     }
 
     async fn read(&mut self) -> io::Result<()> {
-        let read = match self.session.poll_timeout() {
-            Some(deadline) => timeout_at(self.clock.instant(deadline), self.connection.read()).await,
-            None => Ok(self.connection.read().await),
-        };
-        match read {
+        let deadline = self.session.poll_timeout().map(|deadline| self.clock.instant(deadline));
+        match self.connection.read_until(deadline).await {
             Ok(Ok(0)) => {
                 self.session.handle_eof();
                 self.after_flush = Some(AfterFlush::Close(CloseReason::Eof));

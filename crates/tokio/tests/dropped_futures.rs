@@ -3,7 +3,12 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use posthaste_tokio::{
@@ -16,7 +21,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio_rustls::TlsConnector;
 
 #[tokio::test]
-async fn a_server_that_is_interrupted_at_every_await() {
+async fn a_server_driver_dropped_at_every_await_loses_nothing() {
     for step in [1, 2, 7, 64] {
         let (server_tls, client_tls) = tls();
         let (mut client, server) = tokio::io::duplex(4_096);
@@ -65,7 +70,7 @@ async fn a_server_that_is_interrupted_at_every_await() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_interrupted_at_every_await() {
+async fn a_client_driver_dropped_at_every_await_loses_nothing() {
     for step in [1, 3, 64] {
         let (mut server, ours) = tokio::io::duplex(4_096);
         let serving = tokio::spawn(async move {
@@ -103,8 +108,8 @@ async fn a_client_that_is_interrupted_at_every_await() {
                     }
                 }
                 Some(Ok(ClientEvent::SendBody { .. })) => {
-                    let mut content = Bytes::from_static(b"one\r\n.two\r\n");
-                    end = Some(driver.send_content(&mut content).await.unwrap());
+                    let content = Bytes::from_static(b"one\r\n.two\r\n");
+                    end = Some(driver.send_content(content).await.unwrap());
                     assert!(driver.message_in_doubt());
                 }
                 other => panic!("{other:?}"),
@@ -119,14 +124,14 @@ async fn a_client_that_is_interrupted_at_every_await() {
 
 /// Half a message must never be finished as if it were whole.
 #[tokio::test]
-async fn content_that_was_dropped_half_way_is_the_end() {
+async fn content_dropped_half_way_ends_the_conversation() {
     struct Never(bool);
     impl Content for Never {
-        async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<std::io::Result<Bytes>>> {
             if std::mem::replace(&mut self.0, true) {
-                std::future::pending::<()>().await;
+                return Poll::Pending;
             }
-            Ok(Some(Bytes::from_static(b"half\r\n")))
+            Poll::Ready(Some(Ok(Bytes::from_static(b"half\r\n"))))
         }
     }
     let (mut server, ours) = tokio::io::duplex(4_096);
@@ -143,8 +148,8 @@ async fn content_that_was_dropped_half_way_is_the_end() {
     }
     server.write_all(b"354 go\r\n").await.unwrap();
     assert!(matches!(driver.next().await.unwrap(), ClientEvent::SendBody { .. }));
-    assert!(once(driver.send_content(&mut Never(false))).await.is_none());
-    assert!(driver.send_content(&mut Bytes::from_static(b"whole\r\n")).await.is_err());
+    assert!(once(driver.send_content(Never(false))).await.is_none());
+    assert!(driver.send_content("whole\r\n").await.is_err());
     assert!(driver.send(&Command::Quit).is_err());
     assert!(!driver.message_in_doubt());
 }

@@ -13,7 +13,7 @@ use support::driver;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
-async fn the_end_of_the_stream_at_every_octet() {
+async fn the_stream_may_end_at_every_octet() {
     let dialogue = b"EHLO c.test\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.test>\r\nDATA\r\n..x\r\n.\r\nRSET\r\nQUIT\r\n";
     let end = dialogue.len() - b"RSET\r\nQUIT\r\n".len();
     for cut in 0..=dialogue.len() {

@@ -23,7 +23,7 @@ fn assert_silent(shown: &str) {
 }
 
 #[tokio::test]
-async fn at_a_server() {
+async fn the_debug_text_of_a_server_driver_has_no_secret() {
     let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.offers.auth_in_clear = true;
@@ -60,7 +60,7 @@ async fn at_a_server() {
 }
 
 #[tokio::test]
-async fn at_a_client() {
+async fn the_debug_text_of_a_client_driver_has_no_secret() {
     let (mut server, ours) = tokio::io::duplex(4_096);
     let mut driver = ClientDriver::new(Connection::new(ours), ClientSettings::default());
     server.write_all(b"220 mx\r\n").await.unwrap();

@@ -1,4 +1,5 @@
-//! Nothing in clear is taken for something inside TLS, before the handshake or behind the end of it.
+//! Nothing in clear is taken for something inside TLS, before the handshake or after the end of
+//! it.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -9,7 +10,6 @@ use std::sync::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bytes::Bytes;
 use posthaste_tokio::{
     ClientDriver, ClientError, ClientEvent, Connection, ServerEvent,
     session::{
@@ -30,9 +30,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::TlsConnector;
 
 #[tokio::test]
-async fn octets_behind_starttls_end_the_session() {
-    // How much comes with the command, and how much behind the reply.
-    for (with, behind) in [("N", ""), ("NOOP\r\n", ""), ("\r\n", ""), ("", "N"), ("", "NOOP\r\nMAIL FROM:<a@b>\r\n")] {
+async fn octets_after_starttls_end_the_session() {
+    // How much comes with the command, and how much after the reply.
+    for (with, after) in [("N", ""), ("NOOP\r\n", ""), ("\r\n", ""), ("", "N"), ("", "NOOP\r\nMAIL FROM:<a@b>\r\n")] {
         let (mut client, server) = tokio::io::duplex(4_096);
         let mut driver = driver(server, settings());
         let (config, _) = tls();
@@ -52,9 +52,9 @@ async fn octets_behind_starttls_end_the_session() {
         client.write_all(format!("STARTTLS\r\n{with}").as_bytes()).await.unwrap();
         let said = reply(&mut client).await;
         assert!(said.starts_with(if with.is_empty() { "220" } else { "554" }), "{with:?} {said}");
-        client.write_all(behind.as_bytes()).await.unwrap();
+        client.write_all(after.as_bytes()).await.unwrap();
         client.shutdown().await.unwrap();
-        assert!(serving.await.unwrap(), "{with:?} {behind:?}");
+        assert!(serving.await.unwrap(), "{with:?} {after:?}");
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).await.unwrap();
         assert!(!rest.starts_with(b"250"), "{rest:?}");
@@ -62,7 +62,7 @@ async fn octets_behind_starttls_end_the_session() {
 }
 
 #[tokio::test]
-async fn octets_behind_the_reply_to_starttls_end_the_conversation() {
+async fn octets_after_the_reply_to_starttls_end_the_conversation() {
     for (together, later) in [("2", ""), ("250 AUTH PLAIN\r\n", ""), ("", "250 AUTH PLAIN\r\n")] {
         let (mut server, ours) = tokio::io::duplex(4_096);
         server.write_all(b"220 mx\r\n").await.unwrap();
@@ -88,7 +88,7 @@ async fn octets_behind_the_reply_to_starttls_end_the_conversation() {
 
 /// The end of TLS within content, and then octets in clear.
 #[tokio::test]
-async fn the_end_of_tls_is_the_end() {
+async fn octets_in_clear_after_the_end_of_tls_are_not_read() {
     let (server_tls, client_tls) = tls();
     let (ours, theirs) = tokio::io::duplex(16 * 1_024);
     let serving = tokio::spawn(async move {
@@ -144,7 +144,7 @@ async fn a_small_message_leaves_with_its_end_in_one_write() {
     server.write_all(b"354 go\r\n").await.unwrap();
     assert!(matches!(driver.next().await.unwrap(), ClientEvent::SendBody { .. }));
     let before = writes.load(SeqCst);
-    driver.send_content(&mut Bytes::from_static(b"a\r\n.b\r\n..c\r\nlast")).await.unwrap();
+    driver.send_content("a\r\n.b\r\n..c\r\nlast").await.unwrap();
     assert_eq!(writes.load(SeqCst) - before, 1);
     let mut heard = vec![0; 1_024];
     let read = server.read(&mut heard).await.unwrap();
@@ -174,7 +174,7 @@ async fn both_ends_have_one_channel_binding_and_see_the_other_ones_certificate()
     assert!(are_one(client, server) && !are_one(other, server));
 }
 
-/// Whether a login that is bound by one proves itself to a server that is bound by the other.
+/// Returns `true` if a login bound to one convinces a server bound to the other.
 fn proves(client: ChannelBinding, server: ChannelBinding) -> bool {
     let mut context = ClientContext::new(Nonce::from_random([1; 18]));
     context.channel_binding = Some(client);
@@ -229,7 +229,7 @@ async fn a_client_that_does_not_go_on_with_the_handshake_is_given_up() {
 
 /// A peer that takes nothing does not keep a connection from its end.
 #[tokio::test(start_paused = true)]
-async fn the_end_waits_for_nobody() {
+async fn closing_does_not_wait_for_a_peer_that_stopped_reading() {
     let (server_tls, client_tls) = tls();
     let (ours, theirs) = tokio::io::duplex(4_096);
     let (mut client, mut server) = (Connection::new(ours), Connection::new(theirs));

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use posthaste_client::{
-    Client, ClientOptions, RecipientOutcome, RefusedAt, Tls, TlsPolicy, Transaction,
+    Client, ClientOptions, Identity, RecipientOutcome, RefusedAt, Sent, Tls,
     rustls::{
         ClientConfig, RootCertStore, ServerConfig,
-        crypto::aws_lc_rs::default_provider,
         pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     },
-    unverified, verified,
+    tls::{Roots, any_certificate, verified_by},
     wire::{Command, Mail, Rcpt},
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
@@ -21,14 +20,15 @@ use tokio::io::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// What the client has said: whether inside TLS, and the line.
+/// What the client has said: `true` inside TLS, and the line; `<octets>` and a line or a chunk of
+/// content.
 pub(crate) type Heard = Arc<Mutex<Vec<(bool, String)>>>;
 
-/// What to say behind a line; a line is `<connect>`, a command, or `<end>` for the end of the content. The octets of a chunk
-/// are read before the reply to its BDAT is asked for.
+/// The reply to a line; a line is `<connect>`, a command, or `<end>` for the end of the
+/// content. The octets of a chunk are read before the reply to its BDAT is asked for.
 ///
-/// `close` closes, and nothing is silence; `<tls>` behind a reply does a handshake, `<garbage>` what is none, and `<alert>`
-/// refuses one.
+/// `close` closes, and an empty reply is silence; `<tls>` after a reply does a handshake, `<garbage>`
+/// what is none, and `<alert>` refuses one.
 pub(crate) trait Script: FnMut(bool, &str) -> String + Send + 'static {}
 
 impl<F: FnMut(bool, &str) -> String + Send + 'static> Script for F {}
@@ -43,6 +43,22 @@ pub(crate) fn serve(script: impl Script, tls: Option<Arc<ServerConfig>>) -> (Dup
     let heard = Heard::default();
     tokio::spawn(run(Box::new(theirs), script, tls, Arc::clone(&heard)));
     (ours, heard)
+}
+
+/// The same on a port of this host, for any number of connections.
+pub(crate) async fn serve_tcp(
+    script: impl Script + Clone,
+    tls: Option<Arc<ServerConfig>>,
+) -> (std::net::SocketAddr, Heard) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, heard) = (listener.local_addr().unwrap(), Heard::default());
+    let all = Arc::clone(&heard);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(run(Box::new(stream), script.clone(), tls.clone(), Arc::clone(&all)));
+        }
+    });
+    (address, heard)
 }
 
 async fn run(stream: Box<dyn Stream>, mut script: impl Script, tls: Option<Arc<ServerConfig>>, heard: Heard) {
@@ -92,6 +108,8 @@ async fn run(stream: Box<dyn Stream>, mut script: impl Script, tls: Option<Arc<S
                     if stream.read_exact(&mut chunk).await.is_err() {
                         return;
                     }
+                    let chunk = String::from_utf8_lossy(&chunk);
+                    heard.lock().unwrap().push((inside, format!("<octets> {chunk}")));
                 }
                 break;
             }
@@ -99,6 +117,7 @@ async fn run(stream: Box<dyn Stream>, mut script: impl Script, tls: Option<Arc<S
                 (line, content) = ("<end>".to_owned(), false);
                 break;
             }
+            heard.lock().unwrap().push((inside, format!("<octets> {line}")));
         }
     }
 }
@@ -128,18 +147,43 @@ pub(crate) fn of(heard: &Heard, verbs: &[&str]) -> Vec<(bool, String)> {
     heard.lock().unwrap().iter().filter(|(_, line)| verbs.contains(&verb(line))).cloned().collect()
 }
 
-pub(crate) fn options(policy: TlsPolicy, config: Option<Arc<ClientConfig>>) -> ClientOptions {
+/// How much TLS, without the configuration that does it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Policy {
+    Off,
+    Opportunistic,
+    /// By STARTTLS, from a server whose identity counts for nothing.
+    Required,
+    /// By STARTTLS, from a server whose identity counts.
+    Verified,
+    /// The same from the first octet.
+    Implicit,
+}
+
+impl Policy {
+    pub(crate) fn tls(self, config: Arc<ClientConfig>) -> Tls {
+        match self {
+            Self::Off => Tls::Off,
+            Self::Opportunistic => Tls::Opportunistic(config),
+            Self::Required => Tls::Required(Identity::Unverified(config)),
+            Self::Verified => Tls::Required(Identity::Verified(config)),
+            Self::Implicit => Tls::Implicit(Identity::Verified(config)),
+        }
+    }
+}
+
+pub(crate) fn options(tls: Tls) -> ClientOptions {
     let mut options = ClientOptions::new("client.test".parse().unwrap());
-    options.tls = Tls { policy, config };
+    options.tls = tls;
     options
 }
 
 pub(crate) async fn connected(stream: DuplexStream) -> Client<DuplexStream> {
-    Client::start(stream, "mx.test", &options(TlsPolicy::Off, None)).await.unwrap()
+    Client::start(stream, "mx.test", &options(Tls::Off)).await.unwrap()
 }
 
 /// `A`ccepted, refused at `M`ail, `R`cpt, `D`ata, `B`dat or `C`ontent, or `L`ost.
-pub(crate) fn letters(sent: &Transaction) -> String {
+pub(crate) fn letters<S: AsRef<str>>(sent: &Sent<S>) -> String {
     let letter = |outcome: &RecipientOutcome| match outcome {
         RecipientOutcome::Accepted(_) => 'A',
         RecipientOutcome::Refused(_, RefusedAt::Mail) => 'M',
@@ -151,7 +195,7 @@ pub(crate) fn letters(sent: &Transaction) -> String {
         RecipientOutcome::Postponed => 'P',
         RecipientOutcome::Lost => 'L',
     };
-    sent.recipients.iter().map(letter).collect()
+    sent.recipients.iter().map(|recipient| letter(&recipient.outcome)).collect()
 }
 
 pub(crate) fn names(count: usize) -> Vec<String> {
@@ -162,9 +206,9 @@ pub(crate) async fn send<S: AsyncRead + AsyncWrite + Unpin>(
     client: &mut Client<S>,
     recipients: &[Rcpt],
     content: Bytes,
-) -> Transaction {
+) -> Sent {
     let recipients: Vec<_> = recipients.iter().map(|rcpt| rcpt.borrowed()).collect();
-    client.transact(mail("MAIL FROM:<me@s.test>"), &recipients, content).await
+    client.transact(mail("MAIL FROM:<me@s.test>"), &recipients, content).await.into_owned()
 }
 
 pub(crate) fn mail(text: &'static str) -> Mail<&'static str> {
@@ -188,7 +232,7 @@ pub(crate) fn tls(name: &str) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     (authority.server(&[name], 2020, 2120), authority.client())
 }
 
-/// Whoever signs certificates.
+/// A certificate authority.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
@@ -204,22 +248,25 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), certificate }
     }
 
-    /// A server whose certificate is for these names, from the first of one year to that of another.
+    /// A server whose certificate is for these names, from the first of one year to that of
+    /// another.
     pub(crate) fn server(&self, names: &[&str], from: i32, to: i32) -> Arc<ServerConfig> {
         let key = KeyPair::generate().unwrap();
         let certificate = params(names, from, to).signed_by(&key, &self.issuer).unwrap().der().clone();
         server(certificate, &key)
     }
 
-    /// A client that trusts it, and nobody else.
+    /// A client that trusts this authority alone.
     pub(crate) fn client(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
-        Arc::new(verified(Arc::new(default_provider()), roots).unwrap())
+        let roots = Roots::from(roots);
+        verified_by(roots).unwrap()
     }
 }
 
-/// A server that has signed its certificate itself; as an authority, as `openssl req -x509` has it, or not.
+/// A server that has signed its certificate itself; as an authority, as `openssl req -x509` has it,
+/// or not.
 pub(crate) fn self_signed(name: &str, authority: bool) -> Arc<ServerConfig> {
     let key = KeyPair::generate().unwrap();
     let mut params = params(&[name], 2020, 2120);
@@ -231,7 +278,7 @@ pub(crate) fn self_signed(name: &str, authority: bool) -> Arc<ServerConfig> {
 
 /// A client that takes any certificate.
 pub(crate) fn trusting() -> Arc<ClientConfig> {
-    Arc::new(unverified(Arc::new(default_provider())).unwrap())
+    any_certificate().unwrap()
 }
 
 fn params(names: &[&str], from: i32, to: i32) -> CertificateParams {
@@ -242,7 +289,7 @@ fn params(names: &[&str], from: i32, to: i32) -> CertificateParams {
 
 fn server(certificate: CertificateDer<'static>, key: &KeyPair) -> Arc<ServerConfig> {
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let builder = ServerConfig::builder_with_provider(posthaste_client::tls::provider().unwrap());
     let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     Arc::new(builder.with_single_cert(vec![certificate], key).unwrap())
 }

@@ -8,11 +8,13 @@
 //!
 //! The order is that of the hosts. Addresses that failed lately come last. All of it has the time of one attempt.
 
-use std::{io, net::SocketAddr};
+use std::net::SocketAddr;
 
-use bytes::Bytes;
-use posthaste_client::{ClientError, Content, RecipientOutcome, RefusedAt, Resolver, session::ApiMisuse};
-use posthaste_queue::Queue;
+use futures_util::stream;
+use posthaste_client::{
+    ClientError, Content, RecipientOutcome, RefusedAt, Resolver, Streamed, Tls, session::ApiMisuse,
+};
+use posthaste_queue::{Body, Queue};
 use posthaste_server::wire::{BodyType, EnhancedCode, ReplyCode, ReversePath};
 use tracing::{debug, info};
 
@@ -231,7 +233,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                 Err(not) => {
                     if not.suggests_clear && way.may_go_in_clear() {
                         debug!(host = target.host, %server, diagnostic = %not.why.diagnostic, "no TLS; once more without");
-                        (way.tls, tls_is_suspected) = (Default::default(), true);
+                        (way.tls, tls_is_suspected) = (Tls::Off, true);
                         continue;
                     }
                     if not.is_servers {
@@ -253,7 +255,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                     (way.chunking, next) = (false, 0);
                 }
                 Passed::Broken(Break { is_mute: true, .. }) if is_tls && way.may_go_in_clear() => {
-                    (way.tls, tls_is_suspected, next) = (Default::default(), true, 0);
+                    (way.tls, tls_is_suspected, next) = (Tls::Off, true, 0);
                 }
                 Passed::Broken(Break { is_ours, .. }) => {
                     if !is_ours {
@@ -336,8 +338,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             }
         };
         pulse.no_content();
-        let content = QueuedContent { body, pulse, has_begun: false };
-        let sent = match self.flow.run(pulse, client.transact(mail, &named, content)).await {
+        let sent = match self.flow.run(pulse, client.transact(mail, &named, content(body, pulse))).await {
             Ok(sent) => sent,
             Err(gave_up) => {
                 let why = given_up(host, gave_up);
@@ -355,15 +356,18 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         let broken = sent.broken.as_ref();
         let is_binary = job.outside.mail.body == Some(BodyType::BinaryMime);
         let cause = Break {
-            says_nothing: broken.is_some() && !sent.in_doubt && sent.recipients.iter().all(says_nothing_of_the_message),
+            says_nothing: broken.is_some()
+                && !sent.in_doubt
+                && sent.recipients.iter().all(|recipient| says_nothing_of_the_message(&recipient.outcome)),
             is_mute: broken.is_some_and(|error| !matches!(error, ClientError::Misuse(_) | ClientError::Content(_)))
                 && !pulse.content_has_begun()
-                && sent.recipients.iter().all(|outcome| matches!(outcome, RecipientOutcome::Lost)),
+                && sent.recipients.iter().all(|recipient| matches!(recipient.outcome, RecipientOutcome::Lost)),
             chunking: sent.chunking_failed && !is_binary,
             is_ours: matches!(broken, Some(ClientError::Misuse(_) | ClientError::Content(_))),
             is_closed: broken.is_some(),
         };
-        for ((index, outcome), owes_report) in group.iter().zip(sent.recipients).zip(owed) {
+        for ((index, recipient), owes_report) in group.iter().zip(sent.recipients).zip(owed) {
+            let outcome = recipient.outcome;
             self.has_delivered |= matches!(outcome, RecipientOutcome::Accepted(_));
             let doubt = sent.in_doubt && matches!(outcome, RecipientOutcome::Lost);
             let course = match outcome {
@@ -414,12 +418,12 @@ fn course(
     broken: Option<&ClientError>,
     in_doubt: bool,
 ) -> Course {
-    let for_good = outcome.is_for_good();
+    let is_permanent = outcome.is_permanent();
     match outcome {
         RecipientOutcome::Accepted(reply) => {
             Course::Settled(Verdict::Delivered { remote: host.to_owned(), reply, owes_report })
         }
-        RecipientOutcome::Refused(reply, _) if for_good => {
+        RecipientOutcome::Refused(reply, _) if is_permanent => {
             Course::Settled(Verdict::Never(Diagnostic::reply(host, &reply)))
         }
         RecipientOutcome::Refused(reply, _) => Course::Open(Some(Diagnostic::reply(host, &reply))),
@@ -445,27 +449,19 @@ fn course(
     }
 }
 
-/// Reads a queued body as content to send, and says how far it is.
-struct QueuedContent<'p, B> {
-    body: B,
-    pulse: &'p Pulse,
-    has_begun: bool,
-}
-
-impl<B: posthaste_queue::Body> Content for QueuedContent<'_, B> {
-    async fn next(&mut self) -> io::Result<Option<Bytes>> {
-        if !std::mem::replace(&mut self.has_begun, true) {
-            self.pulse.content_begins(self.body.len());
+/// A queued body as content to send; it tells the pulse how far it is.
+fn content<'p, B: Body + 'p>(body: B, pulse: &'p Pulse) -> impl Content + 'p {
+    let octets = body.len();
+    let pieces = stream::unfold((body, false), move |(mut body, has_begun)| async move {
+        if !has_begun {
+            pulse.content_begins(octets);
         }
-        let piece = self.body.next().await.map_err(io::Error::other)?;
+        let piece = body.next().await.transpose();
         if piece.is_none() {
-            // The piece before it leaves after this.
-            self.pulse.content_is_whole();
+            // The last piece leaves after this.
+            pulse.content_is_whole();
         }
-        Ok(piece)
-    }
-
-    fn length(&self) -> Option<u64> {
-        Some(self.body.len())
-    }
+        Some((piece?, (body, true)))
+    });
+    Streamed::new(pieces).with_length(octets)
 }

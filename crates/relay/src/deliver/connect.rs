@@ -8,7 +8,7 @@ use std::{
 };
 
 use posthaste_client::{
-    Client, ClientError, ClientOptions, ConnectError, Tls, TlsPolicy, connect,
+    Client, ClientError, ClientOptions, ConnectError, Identity, Tls, connect,
     session::{
         ClientSettings,
         client::{ClientTimeouts, downgrade::Undeliverable},
@@ -89,19 +89,23 @@ pub(super) struct Way {
 impl Way {
     /// The usual way of a route; `guarded` where the message asks for it.
     pub(super) fn of<Q, R>(shared: &Shared<Q, R>, route: &Route, guarded: bool) -> Result<Self, Unreachable> {
-        let tls = if guarded { guard(shared, route)? } else { route.tls.clone() };
+        let tls = match &route.to {
+            _ if guarded => guard(shared, route)?,
+            NextHop::Hosts(_) => route.tls.clone(),
+            NextHop::Mx => route.tls.clone().unproven(),
+        };
         Ok(Self { tls, guarded, chunking: route.chunking })
     }
 
     pub(super) fn may_go_in_clear(&self) -> bool {
-        !self.guarded && self.tls.policy == TlsPolicy::Opportunistic
+        !self.guarded && matches!(self.tls, Tls::Opportunistic(_))
     }
 
     /// As it was told to, without what did not work with this server.
     pub(super) fn to(&self, server: SocketAddr, health: &Health) -> Self {
         let mut way = self.clone();
         if way.may_go_in_clear() && health.breaks_tls(server) {
-            way.tls = Tls::default();
+            way.tls = Tls::Off;
         }
         way.chunking &= !health.breaks_chunking(server);
         way
@@ -214,8 +218,8 @@ async fn start<Q, R>(
     let mut session = ClientSettings::default();
     session.timeouts = timeouts;
     session.chunking = way.chunking;
-    let options =
-        ClientOptions { session, tls: way.tls.clone(), tls_verifies: way.guarded, ..ClientOptions::new(hello) };
+    let mut options = ClientOptions::new(hello);
+    (options.session, options.tls) = (session, way.tls.clone());
     let stream = connect(&[server.ip()], server.port(), connect_timeout).await?;
     let local: Option<IpAddr> = stream.local_addr().ok().map(|local| local.ip());
     if shared.listeners.are_reached_at(server, local) {
@@ -238,9 +242,8 @@ fn hurry(timeouts: &mut ClientTimeouts) {
 fn guard<Q, R>(shared: &Shared<Q, R>, route: &Route) -> Result<Tls, Unreachable> {
     match (&route.to, &shared.options.delivery.verified_tls) {
         (NextHop::Hosts(_), Some(config)) => {
-            let implicit = route.tls.policy == TlsPolicy::Implicit;
-            let policy = if implicit { TlsPolicy::Implicit } else { TlsPolicy::Verified };
-            Ok(Tls { policy, config: Some(Arc::clone(config)) })
+            let identity = Identity::Verified(Arc::clone(config));
+            Ok(if matches!(route.tls, Tls::Implicit(_)) { Tls::Implicit(identity) } else { Tls::Required(identity) })
         }
         _ => {
             let diagnostic = Diagnostic::own(EnhancedCode::new(5, 7, 10), Undeliverable::Unverified);
@@ -252,7 +255,7 @@ fn guard<Q, R>(shared: &Shared<Q, R>, route: &Route) -> Result<Tls, Unreachable>
 /// Whether it is TLS that is missing or proves nothing, and not the network.
 fn is_unguarded(error: &ConnectError) -> bool {
     match error {
-        ConnectError::TlsUnavailable | ConnectError::TlsNotStarted(_) => true,
+        ConnectError::TlsUnavailable | ConnectError::TlsName(_) => true,
         // As rustls tells whatever it does not like.
         ConnectError::Tls(ClientError::Io(error)) => error.kind() == io::ErrorKind::InvalidData,
         _ => false,

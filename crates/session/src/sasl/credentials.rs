@@ -17,6 +17,17 @@ pub struct Credentials {
     pub password: Secret<String>,
 }
 
+impl Credentials {
+    /// A name and its password, to act as that name.
+    pub fn new(name: impl Into<String>, password: impl Into<String>) -> Self {
+        Self {
+            authorization_identity: None,
+            authentication_identity: name.into(),
+            password: Secret::new(password.into()),
+        }
+    }
+}
+
 /// An OAuth 2.0 bearer token (RFC 6750), from XOAUTH2 or OAUTHBEARER (RFC 7628).
 #[derive(Debug, Clone)]
 pub struct BearerToken {

@@ -1,6 +1,11 @@
 //! Content on its way to the server.
 
-use std::{io, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use posthaste_session::{
@@ -16,29 +21,35 @@ use tokio::{
 use super::{ClientDriver, ClientError, ClientEvent};
 use crate::Content;
 
-/// How the sending of chunks came to its end.
+/// How the sending of chunks ended.
 #[derive(Debug)]
 pub enum ChunksSent {
-    /// All of them have left; the reply comes with this ticket, in LMTP one for each accepted recipient.
+    /// All chunks have left. The reply comes with this ticket, in LMTP one for each accepted
+    /// recipient.
     Whole(Ticket),
-    /// The server has refused a chunk in these words, and with it the message. The others did not leave; RSET has to follow
-    /// (RFC 3030 section 2).
+    /// The server has refused a chunk with this reply, and so the message. The later chunks did not
+    /// leave. Send RSET next (RFC 3030 section 2).
     Refused(Reply),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
-    /// Sends the whole content behind DATA and its end; the reply comes with the ticket, in LMTP one for each accepted
-    /// recipient. Each block of 64 KiB has its own time, [`write_timeout`](posthaste_session::ClientSession::write_timeout).
+    /// Sends the whole content and its end, after DATA. The reply comes with the ticket, in LMTP
+    /// one for each accepted recipient.
+    ///
+    /// Each block of 64 KiB has [`write_timeout`](posthaste_session::ClientSession::write_timeout)
+    /// of its own; the content's source has none. If the future is dropped, no more can be sent on
+    /// this connection.
     ///
     /// # Errors
-    /// [`ClientError`]; the conversation is over then. [`message_in_doubt`](Self::message_in_doubt) says whether the server
-    /// may have taken the message all the same. [`ClientError::EarlyReply`] when the server has answered before the end.
-    pub async fn send_content(&mut self, content: &mut impl Content) -> Result<Ticket, ClientError> {
+    /// [`ClientError`]; the conversation is over. [`message_in_doubt`](Self::message_in_doubt)
+    /// tells if the server may have the message all the same. [`ClientError::EarlyReply`] if the
+    /// server replied before the end.
+    pub async fn send_content(&mut self, content: impl Content) -> Result<Ticket, ClientError> {
         if self.session.phase() != Phase::Content || self.session.unanswered() > 0 || self.unfinished {
             return Err(ApiMisuse::OutOfOrder.into());
         }
         self.unfinished = true;
-        match self.send_pieces(content).await {
+        match self.send_pieces(pin!(content)).await {
             Ok(ticket) => {
                 self.unfinished = false;
                 Ok(ticket)
@@ -47,17 +58,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         }
     }
 
-    /// Sends the whole content in chunks, without a word from the server before: as one when its length is known, otherwise
-    /// as many of at least 64 KiB, of which up to 16 wait for their reply if PIPELINING is offered. Every recipient must
-    /// have its answer.
+    /// Sends the whole content by BDAT, after the replies to every RCPT: in one chunk if its length
+    /// is known, otherwise in chunks of 64 KiB or more. With PIPELINING up to 16 chunks wait for
+    /// their reply.
     ///
     /// # Errors
     /// As [`send_content`](Self::send_content).
-    pub async fn send_chunks(&mut self, content: &mut impl Content) -> Result<ChunksSent, ClientError> {
+    pub async fn send_chunks(&mut self, content: impl Content) -> Result<ChunksSent, ClientError> {
         if self.unfinished || !matches!(self.session.phase(), Phase::Rcpt) || self.session.unanswered() > 0 {
             return Err(ApiMisuse::OutOfOrder.into());
         }
         self.unfinished = true;
+        let content = pin!(content);
         let sent = match content.length() {
             Some(length) => self.send_one_chunk(length, content).await.map(ChunksSent::Whole),
             None => self.send_many_chunks(content).await,
@@ -71,18 +83,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         }
     }
 
-    /// Whether the end of a message may have left that the server has not answered: it may have the message, and sending
-    /// it again may make a duplicate (RFC 1047).
+    /// Returns `true` if the end of a message may have left and has no reply: the server may have
+    /// the message, and sending it again may make a duplicate (RFC 1047).
     pub fn message_in_doubt(&self) -> bool {
         self.session.message_in_doubt()
     }
 
-    async fn send_pieces(&mut self, content: &mut impl Content) -> Result<Ticket, ClientError> {
-        // One piece ahead, so that the end of the content leaves together with its last piece.
-        let mut piece = content.next().await.map_err(ClientError::Content)?;
+    async fn send_pieces(&mut self, mut content: Pin<&mut impl Content>) -> Result<Ticket, ClientError> {
+        // Reads one piece ahead, so that the end of the content leaves together with its last
+        // piece.
+        let mut piece = next(&mut content).await?;
         loop {
             let ahead = match piece {
-                Some(_) => content.next().await.map_err(ClientError::Content)?,
+                Some(_) => next(&mut content).await?,
                 None => None,
             };
             let mut rest = piece.as_deref().unwrap_or_default();
@@ -103,13 +116,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         }
     }
 
-    async fn send_one_chunk(&mut self, length: u64, content: &mut impl Content) -> Result<Ticket, ClientError> {
+    async fn send_one_chunk(
+        &mut self,
+        length: u64,
+        mut content: Pin<&mut impl Content>,
+    ) -> Result<Ticket, ClientError> {
         self.session.begin_chunk(self.clock.now(), length, true, &mut self.connection.output)?;
-        // One piece ahead: with its last octet the server has the message, so what is behind it has to be known before.
-        let mut piece = content.next().await.map_err(ClientError::Content)?;
+        // Reads one piece ahead: with the last octet the server has the message, so a surplus piece
+        // must be known before.
+        let mut piece = next(&mut content).await?;
         loop {
             let ahead = match piece {
-                Some(_) => content.next().await.map_err(ClientError::Content)?,
+                Some(_) => next(&mut content).await?,
                 None => None,
             };
             let octets = piece.as_deref().unwrap_or_default();
@@ -119,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
                 None => octets == credit,
             });
             if !fits {
-                let error = io::Error::new(io::ErrorKind::InvalidData, "the content has not the length that it said");
+                let error = io::Error::new(io::ErrorKind::InvalidData, "its length is not the one that it gave");
                 return Err(ClientError::Content(error));
             }
             if let Some(ticket) = self.send_octets(octets).await? {
@@ -129,16 +147,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         }
     }
 
-    async fn send_many_chunks(&mut self, content: &mut impl Content) -> Result<ChunksSent, ClientError> {
-        let mut chunk = gather(content).await?;
+    async fn send_many_chunks(&mut self, mut content: Pin<&mut impl Content>) -> Result<ChunksSent, ClientError> {
+        let mut chunk = gather(content.as_mut()).await?;
         loop {
-            let ahead = if chunk.is_empty() { Bytes::new() } else { gather(content).await? };
+            let ahead = if chunk.is_empty() { Bytes::new() } else { gather(content.as_mut()).await? };
             let last = ahead.is_empty();
             let octets = chunk.len() as u64;
             loop {
                 let now = self.clock.now();
                 match self.session.begin_chunk(now, octets, last, &mut self.connection.output) {
-                    // Its reply, or one before it, has to come first.
+                    // As many chunks as allowed wait for their reply.
                     Err(ApiMisuse::NotYet) => match self.next().await? {
                         ClientEvent::Reply { reply, .. } if reply.code().is_positive() => {}
                         ClientEvent::Reply { reply, .. } => return Ok(ChunksSent::Refused(reply)),
@@ -154,12 +172,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         }
     }
 
-    /// Sends octets of the open chunk, and its end with the last of them.
+    /// Sends octets of the open chunk, and its end with the last octet.
     async fn send_octets(&mut self, mut octets: &[u8]) -> Result<Option<Ticket>, ClientError> {
         loop {
             let mut segments = SegmentList::new();
             octets = self.payload(octets, &mut segments)?;
-            // Said before it is written: a reply that comes while a write fails has its ticket.
+            // The session hears of the end before the write: a reply that comes while the write
+            // fails has its ticket.
             let ticket = match self.session.body_credit() {
                 Some(0) => Some(self.session.finish_payload(self.clock.now(), &mut segments)?),
                 _ => None,
@@ -171,14 +190,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         }
     }
 
-    /// Appends a block, and gives what is left.
+    /// Appends a block. Returns the rest.
     fn payload<'p>(&mut self, octets: &'p [u8], segments: &mut SegmentList<'p>) -> Result<&'p [u8], ApiMisuse> {
         let block = octets.get(..BLOCK).unwrap_or(octets);
         let taken = self.session.payload(self.clock.now(), block, segments)?;
         Ok(octets.get(taken..).unwrap_or_default())
     }
 
-    /// What the server said before it stopped reading says more than the write that failed for it.
+    /// Looks for a reply: it explains more than the write that failed because of it.
     async fn explained(&mut self, error: ClientError) -> ClientError {
         if !matches!(error, ClientError::Io(_) | ClientError::Timeout) {
             return error;
@@ -187,8 +206,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         reply.map_or(error, ClientError::EarlyReply)
     }
 
-    /// The reply to a message whose writing has failed: a refusal of it or a part, or whatever was said to its end when
-    /// that may have left. Of several replies in LMTP none speaks for the message.
+    /// Waits for the reply to a message whose writing has failed: a refusal of the message or a
+    /// chunk, or any reply to its end, if that may have left. `None` in LMTP, where no single reply
+    /// is for the whole message.
     async fn early_reply(&mut self) -> Option<Reply> {
         loop {
             let in_doubt = self.session.message_in_doubt();
@@ -214,15 +234,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     }
 }
 
-/// Pieces of the content until they make a chunk; nothing at the end of the content.
-async fn gather(content: &mut impl Content) -> Result<Bytes, ClientError> {
-    let first = content.next().await.map_err(ClientError::Content)?.unwrap_or_default();
+/// The next piece that has octets.
+async fn next(content: &mut Pin<&mut impl Content>) -> Result<Option<Bytes>, ClientError> {
+    loop {
+        match poll_fn(|context| content.as_mut().poll_next(context)).await {
+            Some(Ok(piece)) if piece.is_empty() => {}
+            piece => return piece.transpose().map_err(ClientError::Content),
+        }
+    }
+}
+
+/// Joins pieces until they make a chunk. Empty at the end of the content.
+async fn gather(mut content: Pin<&mut impl Content>) -> Result<Bytes, ClientError> {
+    let first = next(&mut content).await?.unwrap_or_default();
     if first.is_empty() || first.len() >= BLOCK {
         return Ok(first);
     }
     let mut chunk = BytesMut::from(first);
     while chunk.len() < BLOCK {
-        match content.next().await.map_err(ClientError::Content)? {
+        match next(&mut content).await? {
             Some(piece) => chunk.extend_from_slice(&piece),
             None => break,
         }
@@ -230,9 +260,9 @@ async fn gather(content: &mut impl Content) -> Result<Bytes, ClientError> {
     Ok(chunk.freeze())
 }
 
-/// Octets that have the time of one block (RFC 5321 section 4.5.3.2.5), and at least make a chunk: many small ones cost the
-/// server more than their octets.
+/// Octets of a block that has its own time (RFC 5321 section 4.5.3.2.5), and of a chunk at least: a
+/// server pays for each chunk.
 const BLOCK: usize = 64 * 1_024;
 
-/// How long is waited for a reply that may be there already.
+/// Bound on the wait for a reply that may have arrived already.
 const EARLY_REPLY: Duration = Duration::from_secs(1);

@@ -23,8 +23,8 @@ use posthaste_tokio::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, DuplexStream, ReadBuf};
 
-/// Every call but the second is told to come back; reads give few octets, and what is written leaves with a flush only,
-/// as under TLS.
+/// Every call but the second is told to come back; reads give few octets, and what is written
+/// leaves with a flush only, as under TLS.
 pub(crate) struct Stutter {
     stream: DuplexStream,
     staged: Vec<u8>,

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use posthaste_client::TlsPolicy;
 use posthaste_relay::{AddFields, DomainPattern, IpNet};
 use posthaste_server::{
     ScramKey,
@@ -256,19 +255,18 @@ impl Route {
         Self { domains, to, tls, chunking }
     }
 
-    /// How much TLS it has. What is required is verified where that proves something: for hosts that it names by their names.
-    pub(super) fn policy(&self) -> TlsPolicy {
+    /// How much TLS it has, never [`RouteTls::Required`]: that is verified where it proves something, which is for hosts that
+    /// the route names by their names, and otherwise not.
+    pub(super) fn tls_in_force(&self) -> RouteTls {
         let hosts = match self.to.as_ref().map(|to| &to.value) {
             Some(To::Hosts(hosts)) => hosts.as_slice(),
             Some(To::Mx) | None => &[],
         };
         let names_a_host = hosts.iter().any(|host| !host.value.0.starts_with('['));
         match self.tls.as_ref().map_or(RouteTls::Opportunistic, |tls| tls.value) {
-            RouteTls::Off => TlsPolicy::Off,
-            RouteTls::Opportunistic => TlsPolicy::Opportunistic,
-            RouteTls::Verified => TlsPolicy::Verified,
-            RouteTls::Required if names_a_host => TlsPolicy::Verified,
-            RouteTls::Required | RouteTls::Unverified => TlsPolicy::Required,
+            RouteTls::Required if names_a_host => RouteTls::Verified,
+            RouteTls::Required => RouteTls::Unverified,
+            tls => tls,
         }
     }
 }

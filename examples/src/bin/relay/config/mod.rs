@@ -16,19 +16,19 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::{Tls as ClientTls, TlsPolicy, session::client::ClientTimeouts};
+use posthaste_client::{Identity, Tls as ClientTls, session::client::ClientTimeouts};
 use posthaste_relay::{
     DeliveryOptions, DomainPattern, NextHop, RelayOptions, Route, RouteTable, future_release, offers,
 };
 use posthaste_server::{
     ServerOptions, Tls,
-    rustls::{ClientConfig, ServerConfig, crypto::aws_lc_rs},
+    rustls::{ClientConfig, ServerConfig},
     session::{ServerSettings, server::Offers},
     wire::{Domain, Mechanism, MechanismSet},
 };
 
 pub(crate) use accounts::AccountsConfig;
-use file::{File, ListenerTls, To};
+use file::{File, ListenerTls, RouteTls, To};
 use findings::At;
 pub(crate) use findings::Findings;
 
@@ -67,6 +67,8 @@ struct Facts<'a> {
     queue: PathBuf,
     /// What verifies next hops, for mail that demands it and for routes that do.
     verified_tls: Option<Arc<ClientConfig>>,
+    /// What takes any certificate.
+    any_tls: Arc<ClientConfig>,
 }
 
 /// What one key is good for. SCRAM-SHA-256-PLUS is offered under TLS 1.3 only.
@@ -87,21 +89,22 @@ impl Config {
         let mut findings = Findings::new(&name, &text);
         let Some(file) = File::read(&text, &mut findings) else { return Err(findings) };
         let folder = path.and_then(Path::parent).unwrap_or(Path::new(""));
-        let provider = Arc::new(aws_lc_rs::default_provider());
         let verifies = check::verifies(&file);
         let authorities = file.delivery.authorities.as_ref();
         let verified_tls = match verifies || authorities.is_some() {
-            true => tls::verified(authorities, folder, &provider, &mut findings).filter(|_| verifies),
+            true => tls::verified(authorities, folder, &mut findings).filter(|_| verifies),
             false => None,
         };
         let host_name = file.hostname.as_ref().map_or_else(own_host_name, |name| name.value.clone());
         let host_name = RelayOptions::new(host_name).host_name;
-        let server_tls = file
-            .tls
-            .as_ref()
-            .and_then(|files| tls::server(files, folder, host_name.as_str(), &provider, &mut findings));
+        let server_tls =
+            file.tls.as_ref().and_then(|files| tls::server(files, folder, host_name.as_str(), &mut findings));
         let queue = file.queue.as_ref().map_or_else(default_queue, |queue| folder.join(&queue.value));
-        let facts = Facts { path, folder, host_name, queue, verified_tls };
+        let any_tls = match tls::any() {
+            Ok(config) => config,
+            Err(error) => return Err(Findings::unreadable(&name, &error.to_string())),
+        };
+        let facts = Facts { path, folder, host_name, queue, verified_tls, any_tls };
         check::all(&file, &facts, &mut findings);
         if findings.has_errors() {
             return Err(findings);
@@ -117,7 +120,7 @@ impl Config {
         name: String,
         warnings: Vec<String>,
     ) -> Self {
-        let Facts { host_name, queue, verified_tls, .. } = facts;
+        let Facts { host_name, queue, verified_tls, any_tls, .. } = facts;
         let mut settings = ServerSettings::new(host_name.clone());
         settings.limits.message_size = value(file.limits.message_size.as_ref()).unwrap_or(settings.limits.message_size);
         let recipients = value(file.limits.recipients.as_ref());
@@ -152,7 +155,7 @@ impl Config {
             file.relay_domains.as_ref().map(|list| values_of(&list.value)).unwrap_or_default().into();
         relay.postmaster = value(file.postmaster.as_ref());
         relay.add_fields = value(file.add_fields.as_ref()).unwrap_or_default();
-        relay.routes = routes(&file, verified_tls.as_ref());
+        relay.routes = routes(&file, verified_tls.as_ref(), &any_tls);
         relay.delivery = delivery;
         Self {
             name,
@@ -207,23 +210,28 @@ fn server(limits: &file::Limits) -> ServerOptions {
 }
 
 /// Where mail goes to: as the file says, or everything by MX.
-fn routes(file: &File, verified_tls: Option<&Arc<ClientConfig>>) -> RouteTable {
-    let any = tls::any(&Arc::new(aws_lc_rs::default_provider()));
-    let client = |policy| {
-        let config = if policy == TlsPolicy::Verified { verified_tls.cloned() } else { any.clone() };
-        ClientTls { policy, config }
+fn routes(file: &File, verified_tls: Option<&Arc<ClientConfig>>, any_tls: &Arc<ClientConfig>) -> RouteTable {
+    let client = |tls| match (tls, verified_tls) {
+        (RouteTls::Off, _) => Some(ClientTls::Off),
+        (RouteTls::Opportunistic, _) => Some(ClientTls::Opportunistic(Arc::clone(any_tls))),
+        (RouteTls::Required | RouteTls::Unverified, _) => {
+            Some(ClientTls::Required(Identity::Unverified(Arc::clone(any_tls))))
+        }
+        (RouteTls::Verified, Some(config)) => Some(ClientTls::Required(Identity::Verified(Arc::clone(config)))),
+        // An error that was found before.
+        (RouteTls::Verified, None) => None,
     };
     let written = file.routes.iter().filter_map(|written| {
         let to = match &written.to.as_ref()?.value {
             To::Mx => NextHop::Mx,
             To::Hosts(hosts) => NextHop::Hosts(values_of(hosts)),
         };
-        let (tls, chunking) = (client(written.policy()), check::is_on(written.chunking.as_ref()));
+        let (tls, chunking) = (client(written.tls_in_force())?, check::is_on(written.chunking.as_ref()));
         Some(Route { domains: values_of(&written.domains.as_ref()?.value), to, tls, chunking })
     });
     let mut routes: Vec<_> = written.collect();
     if routes.is_empty() {
-        let tls = client(TlsPolicy::Opportunistic);
+        let tls = ClientTls::Opportunistic(Arc::clone(any_tls));
         routes.push(Route { tls, ..Route::new(vec![DomainPattern::Any], NextHop::Mx) });
     }
     RouteTable::new(routes)

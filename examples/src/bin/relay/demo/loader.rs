@@ -10,7 +10,7 @@ use std::{
 };
 
 use posthaste_client::{
-    Client, ClientOptions, RecipientOutcome, connect,
+    Client, ClientOptions, Recipient, RecipientOutcome, connect,
     wire::{ForwardPath, Mail, Mailbox, Rcpt, ReversePath},
 };
 use tokio::task::JoinSet;
@@ -47,7 +47,7 @@ async fn one(relay: SocketAddr, messages: u32, next: &AtomicU32, ledger: &Ledger
         let octets = body.len();
         let sent = client.transact(mail, &[rcpt], body).await;
         match (&sent.recipients[..], sent.broken) {
-            ([RecipientOutcome::Accepted(_)], None) => ledger.acknowledged(number, octets),
+            ([Recipient { outcome: RecipientOutcome::Accepted(_), .. }], None) => ledger.acknowledged(number, octets),
             (outcome, broken) => return Err(format!("message {number} was not accepted: {outcome:?} {broken:?}")),
         }
     }

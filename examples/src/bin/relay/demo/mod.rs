@@ -41,7 +41,9 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let ledger = Arc::new(Ledger::new(options.messages));
     let drain = CancellationToken::new();
 
-    let hop = Listener::bind(LOOPBACK, ServerSettings::new("next-hop.test".parse().map_err(Failure::run)?)).await.map_err(Failure::run)?;
+    let hop = Listener::bind(LOOPBACK, ServerSettings::new("next-hop.test".parse().map_err(Failure::run)?))
+        .await
+        .map_err(Failure::run)?;
     let hop_address = hop.local_address().map_err(Failure::run)?;
     let hop_drain = CancellationToken::new();
     let hop_service = {
@@ -60,7 +62,9 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     relay_options.delivery.retry = RetrySchedule { waits: vec![second], expire_after: PATIENCE * 10, warn_after: None };
     let observer = ledger::LedgerObserver(Arc::clone(&ledger));
     let relay = Relay::builder(queue, SystemResolver, relay_options).observer(observer).build();
-    let listener = Listener::bind(LOOPBACK, ServerSettings::new("relay.test".parse().map_err(Failure::run)?)).await.map_err(Failure::run)?;
+    let listener = Listener::bind(LOOPBACK, ServerSettings::new("relay.test".parse().map_err(Failure::run)?))
+        .await
+        .map_err(Failure::run)?;
     let address = listener.local_address().map_err(Failure::run)?;
     println!("relay: {address}  next hop: {hop_address}  messages: {}", options.messages);
     let relay_task = {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use posthaste_client::TlsPolicy;
 use posthaste_relay::{AddFields, RetrySchedule};
 use posthaste_server::ServerOptions;
 use rustix::process::{Resource, getrlimit};
@@ -111,7 +110,7 @@ fn routes(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
             let text = "by MX no certificate proves who a host is, since DNS alone has given its name";
             let remedy = "say \"required\" for TLS whatever the certificate, or name the hosts";
             findings.error(tls.place, format_args!("{text}; {remedy}"));
-        } else if route.policy() == TlsPolicy::Verified
+        } else if route.tls_in_force() == RouteTls::Verified
             && facts.verified_tls.is_none()
             && file.delivery.authorities.is_none()
         {

@@ -6,11 +6,9 @@ mod listeners;
 mod paths;
 mod policy;
 
-use posthaste_client::TlsPolicy;
-
 use super::{
     Facts,
-    file::{File, To},
+    file::{File, RouteTls, To},
     findings::{At, Findings},
 };
 
@@ -46,7 +44,7 @@ pub(super) fn guards(file: &File) -> bool {
 
 /// Returns `true` if certificates of next hops are verified, for mail or for routes that demand it.
 pub(super) fn verifies(file: &File) -> bool {
-    guards(file) || file.routes.iter().any(|route| route.policy() == TlsPolicy::Verified)
+    guards(file) || file.routes.iter().any(|route| route.tls_in_force() == RouteTls::Verified)
 }
 
 /// Returns `true` if a route asks DNS for its hosts.

@@ -1,0 +1,58 @@
+//! Sending a message with addresses as texts.
+
+use posthaste_tokio::{
+    Content,
+    wire::{AddressError, Mail, Rcpt},
+};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{Client, Sent};
+
+/// Why a message was not begun. The server has not heard of it.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The sender or a recipient is not an address.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The list of recipients is empty.
+    #[error("the message has no recipient; name one")]
+    NoRecipient,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Sends a message and says what came of each recipient.
+    ///
+    /// `from` and `to` are texts such as `"me@example.org"`, or [`Mail`] and [`Rcpt`] with
+    /// parameters. SIZE is added where the content's length is known, SMTPUTF8 where an address is
+    /// not ASCII. All else is [`transact`](Self::transact).
+    ///
+    /// If the future is dropped, the connection is of no use any more, and the server may have the
+    /// message.
+    ///
+    /// # Errors
+    /// [`SendError`]. A refusal, or a conversation that breaks off, is an
+    /// outcome: see [`Sent::failed`].
+    pub async fn send<M, R>(
+        &mut self,
+        from: M,
+        to: impl IntoIterator<Item = R>,
+        content: impl Content,
+    ) -> Result<Sent, SendError>
+    where
+        M: TryInto<Mail, Error: Into<AddressError>>,
+        R: TryInto<Rcpt, Error: Into<AddressError>>,
+    {
+        let mut mail = from.try_into().map_err(Into::into)?;
+        let recipients = to.into_iter().map(|rcpt| rcpt.try_into().map_err(Into::into));
+        let recipients = recipients.collect::<Result<Vec<Rcpt>, AddressError>>()?;
+        if recipients.is_empty() {
+            return Err(SendError::NoRecipient);
+        }
+        mail.size = mail.size.or_else(|| content.length());
+        mail.smtputf8 |= recipients.iter().any(|rcpt| !rcpt.forward_path.is_ascii());
+        let recipients: Vec<_> = recipients.iter().map(Rcpt::borrowed).collect();
+        Ok(self.transact(mail.borrowed(), &recipients, content).await.into_owned())
+    }
+}

@@ -1,0 +1,111 @@
+//! What came of a message.
+
+use std::fmt;
+
+use posthaste_tokio::{
+    ClientError,
+    wire::{ForwardPath, Reply},
+};
+
+use crate::RecipientOutcome;
+
+/// What came of a message: an outcome for each recipient.
+#[derive(Debug)]
+#[must_use = "some recipients may have failed: look at `failed`"]
+#[non_exhaustive]
+pub struct Sent<S: AsRef<str> = String> {
+    /// The recipients, in their order.
+    pub recipients: Vec<Recipient<S>>,
+    /// Why the conversation broke off, or must not go on although every recipient has an outcome: a
+    /// reply was not quite well formed
+    /// ([`ClientSession::oddity`](posthaste_tokio::session::ClientSession::oddity)). `None`: the
+    /// connection can be used again.
+    pub broken: Option<ClientError>,
+    /// The end of the content may have left before the conversation broke off: the server may have
+    /// the message all the same, and sending it again may make a duplicate (RFC 1047).
+    pub in_doubt: bool,
+    /// The content went by BDAT, since the server offers CHUNKING, and that failed: BDAT was
+    /// answered with 500 to 504, or the conversation broke off in it. No outcome is permanent
+    /// because of that. For the next attempt, switch
+    /// [`ClientSettings::chunking`](posthaste_tokio::session::ClientSettings::chunking) off, so
+    /// that content that is not BODY=BINARYMIME goes by DATA.
+    pub chunking_failed: bool,
+}
+
+/// A recipient and what came of it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Recipient<S: AsRef<str> = String> {
+    /// Who.
+    pub path: ForwardPath<S>,
+    /// What came of it.
+    pub outcome: RecipientOutcome,
+}
+
+/// A recipient that does not have the message. Its text is one line:
+/// `<you@example.net>: 550 5.1.1 No such user`.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Failed<'s, S: AsRef<str> = String> {
+    /// Who.
+    pub recipient: &'s ForwardPath<S>,
+    /// What came of it.
+    pub outcome: &'s RecipientOutcome,
+    /// Why the conversation broke off, if this recipient's outcome is lost with it.
+    pub broken: Option<&'s ClientError>,
+}
+
+impl<S: AsRef<str>> Sent<S> {
+    /// The recipients that do not have the message, in their order.
+    pub fn failed(&self) -> impl Iterator<Item = Failed<'_, S>> {
+        self.recipients.iter().filter_map(|recipient| {
+            let broken = match &recipient.outcome {
+                RecipientOutcome::Accepted(_) => return None,
+                RecipientOutcome::Lost => self.broken.as_ref(),
+                _ => None,
+            };
+            Some(Failed { recipient: &recipient.path, outcome: &recipient.outcome, broken })
+        })
+    }
+
+    /// Returns `true` if every recipient has the message.
+    pub fn is_complete(&self) -> bool {
+        self.failed().next().is_none()
+    }
+}
+
+impl Sent<&str> {
+    /// The owned form.
+    pub fn into_owned(self) -> Sent {
+        let owned =
+            |recipient: Recipient<&str>| Recipient { path: recipient.path.into_owned(), outcome: recipient.outcome };
+        Sent {
+            recipients: self.recipients.into_iter().map(owned).collect(),
+            broken: self.broken,
+            in_doubt: self.in_doubt,
+            chunking_failed: self.chunking_failed,
+        }
+    }
+}
+
+impl<'s, S: AsRef<str>> Failed<'s, S> {
+    /// The server's reply. `None`: the reason is not the server's words.
+    pub const fn reply(&self) -> Option<&'s Reply> {
+        self.outcome.reply()
+    }
+
+    /// Returns `true` if another attempt would come to the same; see
+    /// [`RecipientOutcome::is_permanent`].
+    pub fn is_permanent(&self) -> bool {
+        self.outcome.is_permanent()
+    }
+}
+
+impl<S: AsRef<str>> fmt::Display for Failed<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.broken {
+            Some(broken) => write!(f, "{}: {broken}", self.recipient),
+            None => write!(f, "{}: {}", self.recipient, self.outcome),
+        }
+    }
+}

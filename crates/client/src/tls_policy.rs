@@ -1,0 +1,146 @@
+//! How much TLS a connection has to have.
+
+use std::sync::Arc;
+
+use posthaste_tokio::{
+    rustls::ClientConfig,
+    tls::{Roots, TlsError, any_certificate, verified_by},
+};
+
+/// How much TLS a connection has to have. No mail is named before it is there.
+///
+/// | | hides from listeners | refuses impostors | without TLS |
+/// |---|---|---|---|
+/// | `Off` | no | no | |
+/// | `Opportunistic` | unless they interfere | no | the mail goes in clear |
+/// | `Required`, `Implicit` with [`Identity::Unverified`] | yes | no | the mail waits |
+/// | `Required`, `Implicit` with [`Identity::Verified`] | yes | yes | the mail waits |
+///
+/// [`opportunistic`](Self::opportunistic), [`required`](Self::required) and
+/// [`implicit`](Self::implicit) need cargo features and no other setup. For an authority of your
+/// own:
+///
+/// ```no_run
+/// use posthaste_client::{Identity, Tls, tls::Roots};
+///
+/// let tls = Tls::Required(Identity::verified(Roots::empty().add_pem_file("authority.pem")?)?);
+/// # Ok::<(), posthaste_client::tls::TlsError>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub enum Tls {
+    /// None.
+    #[default]
+    Off,
+    /// STARTTLS if the server offers it (RFC 7435), with any certificate that the configuration
+    /// takes.
+    ///
+    /// The mail goes in clear if the server refuses STARTTLS, or has a name that no certificate can
+    /// hold. A handshake that breaks ends the connection:
+    /// [`Client::connect`](crate::Client::connect) then makes another without TLS, and after
+    /// [`Client::start`](crate::Client::start)
+    /// [`ConnectError::suggests_clear`](crate::ConnectError::suggests_clear) says that the caller
+    /// may.
+    Opportunistic(Arc<ClientConfig>),
+    /// STARTTLS, or no mail.
+    Required(Identity),
+    /// TLS from the first octet (RFC 8314), or no mail.
+    Implicit(Identity),
+}
+
+/// What a handshake proves about the server, with the rustls configuration that does it.
+#[derive(Debug, Clone)]
+pub enum Identity {
+    /// The server is the one that the mail is for. Mail with REQUIRETLS goes only here (RFC 8689
+    /// section 4.2.1), and so do passwords.
+    ///
+    /// Two conditions, which are the caller's to keep: the configuration verifies the certificate
+    /// for the server's name; and the name was not chosen by an attacker. It came from the
+    /// configuration, or from DNS with DNSSEC or MTA-STS.
+    Verified(Arc<ClientConfig>),
+    /// The server may be an impostor. What is sent is hidden from listeners alone.
+    Unverified(Arc<ClientConfig>),
+}
+
+impl Tls {
+    /// STARTTLS if it is offered, whatever the certificate. Needs the cargo feature `aws-lc-rs` or
+    /// `ring`.
+    ///
+    /// # Errors
+    /// [`TlsError::NoProvider`].
+    pub fn opportunistic() -> Result<Self, TlsError> {
+        Ok(Self::Opportunistic(any_certificate()?))
+    }
+
+    /// STARTTLS with a certificate of a public authority for the server's name. Needs the cargo
+    /// features `aws-lc-rs` or `ring`, and `native-roots` or `webpki-roots`. Blocks on files.
+    ///
+    /// # Errors
+    /// [`TlsError::NoRoots`], [`TlsError::NoProvider`].
+    pub fn required() -> Result<Self, TlsError> {
+        Ok(Self::Required(Identity::verified(Roots::system()?)?))
+    }
+
+    /// TLS from the first octet, otherwise as [`required`](Self::required).
+    ///
+    /// # Errors
+    /// [`TlsError::NoRoots`], [`TlsError::NoProvider`].
+    pub fn implicit() -> Result<Self, TlsError> {
+        Ok(Self::Implicit(Identity::verified(Roots::system()?)?))
+    }
+
+    /// Returns `true` if no mail and no password goes without TLS.
+    pub const fn is_demanded(&self) -> bool {
+        self.identity().is_some()
+    }
+
+    /// Returns `true` if a connection with it has proved who the server is.
+    pub const fn is_verified(&self) -> bool {
+        matches!(self.identity(), Some(Identity::Verified(_)))
+    }
+
+    /// The same TLS, proving nothing: for a name that an attacker may have chosen, such as one from
+    /// DNS without DNSSEC.
+    #[must_use]
+    pub fn unproven(self) -> Self {
+        let unproven = |identity| match identity {
+            Identity::Verified(config) | Identity::Unverified(config) => Identity::Unverified(config),
+        };
+        match self {
+            Self::Off | Self::Opportunistic(_) => self,
+            Self::Required(identity) => Self::Required(unproven(identity)),
+            Self::Implicit(identity) => Self::Implicit(unproven(identity)),
+        }
+    }
+
+    const fn identity(&self) -> Option<&Identity> {
+        match self {
+            Self::Off | Self::Opportunistic(_) => None,
+            Self::Required(identity) | Self::Implicit(identity) => Some(identity),
+        }
+    }
+}
+
+impl Identity {
+    /// The server's certificate is for its name and signed by one of these authorities.
+    ///
+    /// # Errors
+    /// [`TlsError::NoRoots`], [`TlsError::NoProvider`].
+    pub fn verified(roots: Roots) -> Result<Self, TlsError> {
+        Ok(Self::Verified(verified_by(roots)?))
+    }
+
+    /// The server has any certificate.
+    ///
+    /// # Errors
+    /// [`TlsError::NoProvider`].
+    pub fn unverified() -> Result<Self, TlsError> {
+        Ok(Self::Unverified(any_certificate()?))
+    }
+
+    /// The rustls configuration.
+    pub const fn config(&self) -> &Arc<ClientConfig> {
+        match self {
+            Self::Verified(config) | Self::Unverified(config) => config,
+        }
+    }
+}

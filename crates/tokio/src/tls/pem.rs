@@ -1,0 +1,107 @@
+//! Certificates and keys in PEM.
+
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
+
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject},
+};
+
+use super::{PemName, TlsError};
+
+/// A text in PEM (RFC 7468): certificates, a private key, or both. It remembers its file, which
+/// errors name.
+#[derive(Clone)]
+pub struct Pem {
+    name: PemName,
+    text: Vec<u8>,
+}
+
+/// Octets of a file at most. Bundles of all public authorities have a quarter of a MiB.
+const MAX_FILE: u64 = 4 << 20;
+
+impl Pem {
+    /// Reads a file of at most 4 MiB. Blocks.
+    ///
+    /// # Errors
+    /// [`TlsError::File`], also when the file is longer.
+    pub fn file(path: impl AsRef<Path>) -> Result<Self, TlsError> {
+        let path = path.as_ref();
+        let read = || {
+            let mut text = Vec::new();
+            File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut text)?;
+            if text.len() as u64 > MAX_FILE {
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it has more than 4 MiB"));
+            }
+            Ok(text)
+        };
+        match read() {
+            Ok(text) => Ok(Self { name: PemName(Some(path.to_owned())), text }),
+            Err(error) => Err(TlsError::File { path: path.to_owned(), error }),
+        }
+    }
+
+    /// Every certificate, in order; at least one.
+    ///
+    /// # Errors
+    /// [`TlsError::NotPem`], [`TlsError::NoCertificate`].
+    pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.text).collect();
+        match found {
+            Ok(found) if found.is_empty() => Err(TlsError::NoCertificate { name: self.name.clone() }),
+            found => found.map_err(|error| self.not_pem(&error)),
+        }
+    }
+
+    /// The first private key, in PKCS #8, PKCS #1 or SEC 1.
+    ///
+    /// # Errors
+    /// [`TlsError::NotPem`], [`TlsError::NoKey`], [`TlsError::EncryptedKey`].
+    pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+        PrivateKeyDer::from_pem_slice(&self.text).map_err(|error| match error {
+            _ if self.has_encrypted_key() => TlsError::EncryptedKey { name: self.name.clone() },
+            pem::Error::NoItemsFound => TlsError::NoKey { name: self.name.clone() },
+            error => self.not_pem(&error),
+        })
+    }
+
+    /// What errors call it.
+    pub const fn name(&self) -> &PemName {
+        &self.name
+    }
+
+    /// The marks of PKCS #8 (RFC 5958) and of the older form (RFC 1421 section 4.6.1.1).
+    fn has_encrypted_key(&self) -> bool {
+        let marks = [&b"-----BEGIN ENCRYPTED PRIVATE KEY-----"[..], b"Proc-Type: 4,ENCRYPTED"];
+        self.text.split(|octet| matches!(octet, b'\n' | b'\r')).any(|line| marks.contains(&line.trim_ascii()))
+    }
+
+    fn not_pem(&self, error: &pem::Error) -> TlsError {
+        TlsError::NotPem { name: self.name.clone(), fault: error.to_string() }
+    }
+}
+
+impl From<&[u8]> for Pem {
+    fn from(text: &[u8]) -> Self {
+        Self { name: PemName(None), text: text.to_vec() }
+    }
+}
+
+/// What `include_bytes!` gives.
+impl<const N: usize> From<&[u8; N]> for Pem {
+    fn from(text: &[u8; N]) -> Self {
+        Self::from(&text[..])
+    }
+}
+
+/// The name alone: the text may hold a private key.
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Pem").field(&self.name).finish()
+    }
+}
