@@ -11,6 +11,7 @@ pub mod capability;
 #[cfg(feature = "tokio-util")]
 pub mod codec;
 pub mod command;
+mod conversion;
 mod encode;
 mod error;
 pub mod frame;
@@ -22,7 +23,7 @@ mod text;
 mod utf8_xtext;
 mod xtext;
 
-pub use address::{Domain, EhloName, ForwardPath, Mailbox, ReversePath};
+pub use address::{AddressError, Domain, EhloName, ForwardPath, Mailbox, ReversePath};
 pub use capability::{Capabilities, Capability, Mechanism, MechanismSet};
 pub use command::{Auth, Command, Mail, Rcpt};
 pub use encode::EncodeError;

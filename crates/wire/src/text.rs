@@ -3,8 +3,6 @@
 use core::str::FromStr;
 
 use crate::{
-    address::{Domain, EhloName, Mailbox},
-    command::{Mail, Rcpt},
     error::SyntaxError,
     parameter::{DateTime, OriginalRecipient, Rrvs, Solicitation},
     utf8_xtext::Utf8Xtext,
@@ -26,7 +24,7 @@ macro_rules! from_str {
     };
 }
 
-from_str!(DateTime, Domain, EhloName, Mail, Mailbox, OriginalRecipient, Rcpt, Rrvs, Solicitation, Utf8Xtext, Xtext);
+from_str!(DateTime, OriginalRecipient, Rrvs, Solicitation, Utf8Xtext, Xtext);
 
 #[cfg(feature = "serde")]
 mod serde {
@@ -35,11 +33,10 @@ mod serde {
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-    use super::{
-        DateTime, Domain, EhloName, Mail, Mailbox, OriginalRecipient, Rcpt, Rrvs, Solicitation, Utf8Xtext, Xtext,
-    };
+    use super::{DateTime, OriginalRecipient, Rrvs, Solicitation, Utf8Xtext, Xtext};
     use crate::{
-        address::{ForwardPath, ReversePath},
+        address::{Domain, EhloName, ForwardPath, Mailbox, ReversePath},
+        command::{Mail, Rcpt},
         parameter::{BodyType, DeliverBy, Notify, Priority, Ret},
         reply::{EnhancedCode, Reply, ReplyCode, ReplyLimits, ReplyRef},
     };

@@ -29,12 +29,12 @@ impl<S: AsRef<str>> Domain<S> {
             return Ok(self.borrowed().into_owned());
         }
         if self.as_str().is_ascii() {
-            return self.as_str().to_ascii_lowercase().parse();
+            return Domain::parse(&self.as_str().to_ascii_lowercase()).map(Domain::into_owned);
         }
         let name = self.as_str().as_bytes();
         // What it becomes is parsed, so that ASCII which has no place in a name is found.
         let name = Uts46::new().to_ascii(name, AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Verify);
-        name.map_err(|_| FAULT)?.parse()
+        Domain::parse(&name.map_err(|_| FAULT)?).map(Domain::into_owned)
     }
 
     /// The name as people read it: every A-label as the U-label that it stands for. An address literal stays as it is.
@@ -47,7 +47,7 @@ impl<S: AsRef<str>> Domain<S> {
         }
         let name = self.as_str().as_bytes();
         match Uts46::new().to_unicode(name, AsciiDenyList::EMPTY, Hyphens::Allow) {
-            (name, Ok(())) => name.parse(),
+            (name, Ok(())) => Domain::parse(&name).map(Domain::into_owned),
             (_, Err(_)) => Err(FAULT),
         }
     }
@@ -59,7 +59,8 @@ impl<S: AsRef<str>> Mailbox<S> {
     /// # Errors
     /// As [`Domain::to_a_labels`].
     pub fn to_a_labels(&self) -> Result<Mailbox, SyntaxError> {
-        alloc::format!("{}@{}", self.local_part(), self.domain().to_a_labels()?).parse()
+        let text = alloc::format!("{}@{}", self.local_part(), self.domain().to_a_labels()?);
+        Mailbox::parse(&text).map(Mailbox::into_owned)
     }
 }
 

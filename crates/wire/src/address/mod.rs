@@ -4,10 +4,40 @@
 //! bracket or quote. `S` is where the text lives: `Mailbox<&str>` borrows it, `Mailbox` (a `String`) owns it. Quoting
 //! is kept as it came, so what was parsed is emitted as the same octets.
 //!
+//! From text: `parse` of a type reads what stands on a line, borrows from it and fails with a
+//! [`SyntaxError`](crate::SyntaxError). [`FromStr`](core::str::FromStr) and [`TryFrom`] read an address as a program
+//! writes it, own it and fail with an [`AddressError`]:
+//!
+//! | text | [`Mailbox`] | [`ReversePath`], [`Mail`](crate::Mail) | [`ForwardPath`], [`Rcpt`](crate::Rcpt) |
+//! |---|---|---|---|
+//! | `user@example.org`, `<user@example.org>` | yes | yes | yes |
+//! | `""`, `<>` | no | the null path | no |
+//! | `postmaster`, `<postmaster>` | no | no | the server's own postmaster |
+//! | `<user@example.org> KEYWORD=value` | no | `Mail` | `Rcpt` |
+//!
+//! ```
+//! use posthaste_wire::{AddressError, Mail, Rcpt};
+//!
+//! /// Takes text, and values borrowed and owned.
+//! fn envelope(
+//!     mail: impl TryInto<Mail, Error: Into<AddressError>>,
+//!     to: impl IntoIterator<Item: TryInto<Rcpt, Error: Into<AddressError>>>,
+//! ) -> Result<(Mail, Vec<Rcpt>), AddressError> {
+//!     let to = to.into_iter().map(|rcpt| rcpt.try_into().map_err(Into::into));
+//!     Ok((mail.try_into().map_err(Into::into)?, to.collect::<Result<_, _>>()?))
+//! }
+//!
+//! let (mail, to) = envelope("me@example.org", ["you@example.net", "postmaster"])?;
+//! let (again, _) = envelope(&mail, &to)?;
+//! assert_eq!(again, mail);
+//! # Ok::<(), AddressError>(())
+//! ```
+//!
 //! What exists is taken, also where the grammar is narrower: a local part of any length within the line (RFC 5321 section
 //! 4.5.3.1 asks for no limit where that is possible) and with dots anywhere, and names that are no host names.
 
 mod domain;
+mod error;
 mod hello;
 #[cfg(feature = "idna")]
 mod idna;
@@ -15,6 +45,8 @@ mod mailbox;
 mod path;
 
 pub use domain::{AddressLiteral, Domain};
+pub use error::AddressError;
+pub(crate) use error::Wanted;
 pub use hello::EhloName;
 pub use mailbox::Mailbox;
 pub use path::{ForwardPath, ReversePath};

@@ -1,7 +1,7 @@
 //! Paths: what MAIL and RCPT name, in angle brackets.
 
 use alloc::string::String;
-use core::{fmt, str::FromStr};
+use core::fmt;
 
 use nom::{
     Parser,
@@ -74,6 +74,11 @@ impl<S: AsRef<str>> ReversePath<S> {
             Self::Mailbox(mailbox) => Some(mailbox),
         }
     }
+
+    /// Returns `true` if the path can go without SMTPUTF8 (RFC 6531).
+    pub fn is_ascii(&self) -> bool {
+        self.mailbox().is_none_or(Mailbox::is_ascii)
+    }
 }
 
 impl<'a> ForwardPath<&'a str> {
@@ -119,32 +124,10 @@ impl<S: AsRef<str>> ForwardPath<S> {
             Self::Mailbox(mailbox) => Some(mailbox),
         }
     }
-}
 
-/// The whole text is the path.
-impl FromStr for ReversePath {
-    type Err = SyntaxError;
-
-    fn from_str(text: &str) -> Result<Self, SyntaxError> {
-        let (path, rest) = ReversePath::parse_prefix(text)?;
-        nothing_behind(text, rest).map(|()| path.into_owned())
-    }
-}
-
-/// The whole text is the path.
-impl FromStr for ForwardPath {
-    type Err = SyntaxError;
-
-    fn from_str(text: &str) -> Result<Self, SyntaxError> {
-        let (path, rest) = ForwardPath::parse_prefix(text)?;
-        nothing_behind(text, rest).map(|()| path.into_owned())
-    }
-}
-
-fn nothing_behind(text: &str, rest: &str) -> Result<(), SyntaxError> {
-    match rest {
-        "" => Ok(()),
-        _ => Err(SyntaxError::new(SyntaxErrorKind::Path, text.len() - rest.len())),
+    /// Returns `true` if the path can go without SMTPUTF8 (RFC 6531).
+    pub fn is_ascii(&self) -> bool {
+        self.mailbox().is_none_or(Mailbox::is_ascii)
     }
 }
 

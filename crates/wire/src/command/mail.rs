@@ -24,7 +24,7 @@ const MAX_ENVID: usize = 100;
 /// let mail: Mail = "<a@example.org> size=1000 BODY=8BITMIME FOO=bar".parse()?;
 /// assert_eq!((mail.size, mail.body), (Some(1000), Some(BodyType::EightBitMime)));
 /// assert_eq!(mail.to_string(), "<a@example.org> SIZE=1000 BODY=8BITMIME FOO=bar");
-/// # Ok::<(), posthaste_wire::SyntaxError>(())
+/// # Ok::<(), posthaste_wire::AddressError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mail<S: AsRef<str> = String> {
@@ -76,9 +76,10 @@ mod known {
     pub(super) const SOLICIT: u64 = key("SOLICIT");
 }
 
-impl<'a> Mail<&'a str> {
+impl<S: AsRef<str> + Default> Mail<S> {
     /// A command without parameters.
-    pub const fn new(reverse_path: ReversePath<&'a str>) -> Self {
+    #[inline]
+    pub fn new(reverse_path: ReversePath<S>) -> Self {
         Self {
             reverse_path,
             size: None,
@@ -92,10 +93,12 @@ impl<'a> Mail<&'a str> {
             hold: None,
             mt_priority: None,
             solicit: None,
-            parameters: Parameters::NONE,
+            parameters: Parameters::default(),
         }
     }
+}
 
+impl<'a> Mail<&'a str> {
     /// Parses a reverse-path and the parameters behind it: what follows `MAIL FROM:` on the line.
     ///
     /// # Errors
@@ -108,7 +111,7 @@ impl<'a> Mail<&'a str> {
         let mut mail = Self::new(reverse_path);
         mail.parameters =
             Parameters::parse_each(rest, |parameter| mail.take(parameter)).map_err(|error| error.at(base))?;
-        if !mail.smtputf8 && mail.reverse_path.mailbox().is_some_and(|mailbox| !mailbox.is_ascii()) {
+        if !mail.smtputf8 && !mail.reverse_path.is_ascii() {
             return Err(SyntaxError::new(SyntaxErrorKind::ReversePathNotAscii, 0));
         }
         Ok(mail)

@@ -35,12 +35,15 @@ mod known {
     pub(super) const RRVS: u64 = key("RRVS");
 }
 
-impl<'a> Rcpt<&'a str> {
+impl<S: AsRef<str> + Default> Rcpt<S> {
     /// A command without parameters.
-    pub const fn new(forward_path: ForwardPath<&'a str>) -> Self {
-        Self { forward_path, notify: None, orcpt: None, rrvs: None, parameters: Parameters::NONE }
+    #[inline]
+    pub fn new(forward_path: ForwardPath<S>) -> Self {
+        Self { forward_path, notify: None, orcpt: None, rrvs: None, parameters: Parameters::default() }
     }
+}
 
+impl<'a> Rcpt<&'a str> {
     /// Parses a forward-path and the parameters behind it: what follows `RCPT TO:` on the line.
     ///
     /// # Errors

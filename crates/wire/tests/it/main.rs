@@ -6,6 +6,7 @@ mod support;
 
 #[cfg(feature = "tokio-util")]
 mod codec;
+mod conversions;
 mod end_of_data;
 mod framing;
 mod printed;

@@ -10,7 +10,7 @@ use crate::support::{
 use bytes::BytesMut;
 use posthaste_wire::{
     Command, Domain, EhloName, ForwardPath, Mail, Mailbox, OriginalRecipient, Parameters, Rcpt, ReversePath,
-    SyntaxError, SyntaxErrorKind, Utf8Xtext, Xtext,
+    SyntaxErrorKind, Utf8Xtext, Xtext,
     command::Attributes,
     parameter::{DateTime, DeliverBy, Priority, Solicitation},
 };
@@ -31,7 +31,7 @@ fn line(octets: &[u8]) -> Vec<u8> {
 }
 
 /// What was built is parsed from what it is shown as, and shown as the same.
-fn comes_back<T: Display + Debug + PartialEq>(value: &T, parse: impl Fn(&str) -> Result<T, SyntaxError>) {
+fn comes_back<T: Display + Debug + PartialEq, E: Display>(value: &T, parse: impl Fn(&str) -> Result<T, E>) {
     let text = value.to_string();
     let again = parse(&text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
     assert_eq!((&again, again.to_string()), (value, text));
