@@ -208,15 +208,16 @@ impl ReplyFramer {
     /// Checks a line without its CRLF: its code, when it is the last one.
     #[inline]
     fn check(&mut self, line: &[u8]) -> Result<Option<ReplyCode>, ReplyError> {
+        // The digits of the line before were looked into already.
+        let [a, b, c] = self.digits;
+        if self.lines > 0 && line.first_chunk() == Some(&[a, b, c, b'-']) {
+            return Ok(None);
+        }
         let (digits, last) = match line {
             [a, b, c] | [a, b, c, b' ', ..] => ([*a, *b, *c], true),
             [a, b, c, b'-', ..] => ([*a, *b, *c], false),
             _ => return Err(self.code_fault(line)),
         };
-        // The digits of the line before were looked into already.
-        if self.lines > 0 && digits == self.digits && !last {
-            return Ok(None);
-        }
         let code = ReplyCode::from_digits(digits).ok_or_else(|| self.code_fault(line))?;
         if self.lines > 0 && digits != self.digits {
             return Err(self.error(ReplyErrorKind::DifferingCodes, self.line));
