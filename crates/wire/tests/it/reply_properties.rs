@@ -1,6 +1,6 @@
 //! What holds for any reply and any capability.
 
-use crate::support::replies;
+use posthaste_testkit::wire::replies;
 use posthaste_wire::{
     Capabilities, Capability, EnhancedCode, Mechanism, Reply, ReplyCode, ReplyRef,
     capability::{Keyword, Limits, Words},
