@@ -272,6 +272,11 @@ pub(crate) const fn key(keyword: &str) -> u64 {
     upper(pack(keyword.as_bytes()))
 }
 
+/// The key of any keyword: [`LONG`] if it has more than eight octets.
+pub(crate) const fn key_or_long(keyword: &str) -> u64 {
+    if keyword.len() > 8 { LONG } else { key(keyword) }
+}
+
 /// The key of every word of more than eight octets. No shorter one has it, since [`upper`] gives it for none.
 pub(crate) const LONG: u64 = u64::MAX;
 

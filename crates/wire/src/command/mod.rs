@@ -4,6 +4,7 @@ mod auth;
 mod extension;
 mod mail;
 mod rcpt;
+mod table;
 
 use core::fmt;
 
