@@ -27,10 +27,8 @@ impl ServerSession {
         if extended {
             let offers = &self.settings.offers;
             let auth = self.may_offer_auth() && !self.client.authenticated;
-            let limits = Limits {
-                rcpt_max: u32::try_from(self.settings.limits.recipients).ok().and_then(NonZeroU32::new),
-                ..Limits::default()
-            };
+            let mut limits = Limits::default();
+            limits.rcpt_max = u32::try_from(self.settings.limits.recipients).ok().and_then(NonZeroU32::new);
             let lines = [
                 Some(Capability::Pipelining),
                 Some(Capability::Size(self.settings.limits.message)),

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use posthaste_session::{ApiMisuse, ClientSettings, Ticket, client::BodyKind, table::Phase};
-use posthaste_wire::{capability::Keyword, reply::ReplyLimits};
+use posthaste_wire::capability::Keyword;
 
 use super::events::{Event, events};
 use crate::{
@@ -49,7 +49,7 @@ impl Conversation {
         let is = |bit: u8| flags & 1 << bit != 0;
         let mut settings = ClientSettings { chunking: is(0), ..ClientSettings::default() };
         if is(1) {
-            settings.replies = ReplyLimits { octets: 200, lines: 4, ..settings.replies };
+            (settings.replies.octets, settings.replies.lines) = (200, 4);
         }
         Self {
             harness: ClientHarness::new(settings),

@@ -124,6 +124,7 @@ impl Known for MechanismSet {
 
 /// The limits of RFC 9422 section 4. Where one stands twice, the lower value counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Limits {
     /// `MAILMAX`: transactions in a session.
     pub mail_max: Option<NonZeroU32>,

@@ -40,6 +40,7 @@ pub struct ReplyFramer {
 
 /// How much a peer may say in one reply. Beyond it comes a [`ReplyError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReplyLimits {
     /// Octets of a line with CRLF. Default 2,048: four times what RFC 5321 section 4.5.3.1.5 allows.
     pub line: usize,
