@@ -83,7 +83,8 @@ fn count(name: &str, work: impl Fn() -> bool) {
 
 /// A reply that arrives in pieces, without the limits that would end it early, with all that can be asked of it.
 fn reply(octets: &[u8], piece: usize) -> bool {
-    let limits = ReplyLimits { line: usize::MAX, lines: usize::MAX, octets: usize::MAX };
+    let mut limits = ReplyLimits::default();
+    (limits.line, limits.lines, limits.octets) = (usize::MAX, usize::MAX, usize::MAX);
     let mut framer = ReplyFramer::new(limits);
     let mut shown = 0;
     while shown < octets.len() {

@@ -3,24 +3,34 @@
 //! ```text
 //!  transcripts ──▶ ServerHarness / ClientHarness ──▶ events, octets said, messages
 //!  Pair          = ClientHarness ⇄ Duplex ⇄ ServerHarness, chunked by Choices
+//!  wire::*       = what must hold for octets, and values to build octets from
 //!  fuzz::*       = a body for each fuzz target, with its oracles
 //!  reference     = where content ends and what is wrong with it: the naive oracle beside the fast framer
 //! ```
 //!
+//! `posthaste-wire` tests itself with the modules that need no session, without the feature `sessions`:
+//! they depend on that crate alone, so that a change in it builds nothing else.
+//!
 //! The harnesses panic if a session breaks its contract.
 
-// These files belong to the tests of `wire`, which do not depend on this crate.
-#[path = "../../wire/tests/support/choices.rs"]
 pub mod choices;
+#[cfg(feature = "sessions")]
 pub mod client;
+#[cfg(feature = "sessions")]
 pub mod clock;
+#[cfg(feature = "sessions")]
 pub mod fuzz;
+#[cfg(feature = "sessions")]
 pub mod link;
+#[cfg(feature = "sessions")]
 pub mod pair;
+#[cfg(feature = "sessions")]
 pub mod policy;
-#[path = "../../wire/tests/support/reference.rs"]
 pub mod reference;
+pub mod rows;
+#[cfg(feature = "sessions")]
 pub mod server;
+#[cfg(feature = "sessions")]
 pub mod transcript;
-#[path = "../../wire/tests/support/unescape.rs"]
-mod unescape;
+pub mod unescape;
+pub mod wire;

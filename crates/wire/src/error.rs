@@ -8,6 +8,7 @@ use crate::reply::Reply;
 ///
 /// [`SyntaxError::reply`] is the answer that the RFCs ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SyntaxError {
     /// What is wrong.
     pub kind: SyntaxErrorKind,

@@ -175,12 +175,11 @@ pub(crate) fn trim_spaces(mut text: &str) -> &str {
 
 /// Without the spaces and tabs at the end.
 #[inline(always)]
-pub(crate) fn trim_end(text: &str) -> &str {
-    if text.as_bytes().last().is_some_and(|octet| matches!(octet, b' ' | b'\t')) {
-        text.trim_end_matches([' ', '\t'])
-    } else {
-        text
+pub(crate) fn trim_end(mut octets: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = octets {
+        octets = rest;
     }
+    octets
 }
 
 /// One given octet.
@@ -273,11 +272,22 @@ pub(crate) const fn key(keyword: &str) -> u64 {
     upper(pack(keyword.as_bytes()))
 }
 
+/// The key of any keyword: [`LONG`] if it has more than eight octets.
+pub(crate) const fn key_or_long(keyword: &str) -> u64 {
+    if keyword.len() > 8 { LONG } else { key(keyword) }
+}
+
 /// The key of every word of more than eight octets. No shorter one has it, since [`upper`] gives it for none.
 pub(crate) const LONG: u64 = u64::MAX;
 
 /// Up to eight octets, with spaces behind them: no word has a space, so no two words of up to eight octets are the same.
+#[inline(always)]
 const fn pack(mut octets: &[u8]) -> u64 {
+    // Most words that get here are verbs of four octets: two halves, which overlap, make them without a loop.
+    if let (Some(front), Some(back), 4..8) = (octets.first_chunk(), octets.last_chunk(), octets.len()) {
+        let (front, back) = (u32::from_le_bytes(*front) as u64, u32::from_le_bytes(*back) as u64);
+        return front | back << (octets.len() * 8 - 32) | SPACES << (octets.len() * 8);
+    }
     let mut packed = SPACES;
     while let [before @ .., octet] = octets {
         packed = packed << 8 | *octet as u64;

@@ -3,16 +3,14 @@
 //!
 //! One test alone in its program: the counter counts for its own thread, and nothing else shall run beside it.
 
-mod support;
-
 use std::hint::black_box;
 
+use posthaste_testkit::rows::rows;
 use posthaste_wire::{
     Capabilities, Command, Domain, EhloName, Mailbox, Mechanism, ReplyRef, Utf8Xtext, Xtext,
     frame::{Frame, Framer, SegmentList, Stuffer},
     reply::{ReplyFramer, ReplyLimits},
 };
-use support::rows::rows;
 
 /// What stands before the arrow in each row of a table.
 fn inputs(table: &str) -> Vec<Vec<u8>> {

@@ -424,11 +424,11 @@ impl ClientSession {
 
     /// A challenge may be as long as a response (RFC 4954 section 4).
     fn reply_limits(&self, exchange: Exchange) -> ReplyLimits {
-        let limits = self.settings.replies;
-        match exchange {
-            Exchange::Auth | Exchange::AuthResponse => ReplyLimits { line: limits.line.max(MAX_AUTH_LINE), ..limits },
-            _ => limits,
+        let mut limits = self.settings.replies;
+        if matches!(exchange, Exchange::Auth | Exchange::AuthResponse) {
+            limits.line = limits.line.max(MAX_AUTH_LINE);
         }
+        limits
     }
 
     /// Moves the phase by the table. A refusal without a row follows an earlier one of the same

@@ -36,10 +36,8 @@ impl ServerSession {
         if extended {
             let offers = &self.settings.offers;
             let auth = self.may_offer_auth() && !self.client.authenticated;
-            let limits = Limits {
-                rcpt_max: u32::try_from(self.settings.limits.recipients).ok().and_then(NonZeroU32::new),
-                ..Limits::default()
-            };
+            let mut limits = Limits::default();
+            limits.rcpt_max = u32::try_from(self.settings.limits.recipients).ok().and_then(NonZeroU32::new);
             let hold = self.longest_hold(now);
             let lines = [
                 Some(Capability::Pipelining),

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use posthaste_session::{ApiMisuse, ClientSettings, Ticket, client::BodyKind, table::Phase};
-use posthaste_wire::{capability::Keyword, reply::ReplyLimits};
+use posthaste_wire::capability::Keyword;
 
 use super::incidents::{Incident, incidents};
 use crate::{
@@ -50,7 +50,7 @@ impl Conversation {
         let mut settings = ClientSettings::default();
         settings.chunking = is(0);
         if is(1) {
-            settings.replies = ReplyLimits { octets: 200, lines: 4, ..settings.replies };
+            (settings.replies.octets, settings.replies.lines) = (200, 4);
         }
         Self {
             harness: ClientHarness::new(settings),

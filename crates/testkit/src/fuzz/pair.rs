@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use posthaste_wire::Mechanism;
 
-use super::values::Source;
 use crate::{
     choices::Choices,
     link::Fault,
     pair::{Letter, Pair, Setup, Side, Step, Way},
+    wire::values::Source,
 };
 
 /// Octets that choose what both sides agree on and what happens: in what order and portions, when

@@ -16,7 +16,7 @@ use posthaste_queue::{
     PutError, Queue, RoutingKey, Summary,
 };
 
-use super::values::Source;
+use crate::wire::values::Source;
 
 /// Octets that choose places in the files of a small queue and how to damage them. Some damage
 /// keeps the checksums right.

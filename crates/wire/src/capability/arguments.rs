@@ -124,6 +124,7 @@ impl Known for MechanismSet {
 
 /// The limits of RFC 9422 section 4. Where one stands twice, the lower value counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Limits {
     /// `MAILMAX`: transactions in a session.
     pub mail_max: Option<NonZeroU32>,
@@ -149,7 +150,7 @@ impl Limits {
 impl Known for Limits {
     fn take(&mut self, word: &str) -> bool {
         let Some((name, value)) = word.split_once('=') else { return false };
-        let Some(value) = number(value).and_then(NonZeroU32::new) else { return false };
+        let Some(value) = number(value.as_bytes()).and_then(NonZeroU32::new) else { return false };
         let limit = match name {
             _ if name.eq_ignore_ascii_case("MAILMAX") => &mut self.mail_max,
             _ if name.eq_ignore_ascii_case("RCPTMAX") => &mut self.rcpt_max,
@@ -178,7 +179,8 @@ fn lower(one: Option<NonZeroU32>, two: Option<NonZeroU32>) -> Option<NonZeroU32>
 }
 
 /// A number in decimal digits alone, within the type.
-pub(super) fn number<N: core::str::FromStr>(word: &str) -> Option<N> {
-    // `parse` would take a sign.
-    word.bytes().all(|octet| octet.is_ascii_digit()).then(|| word.parse().ok()).flatten()
+pub(super) fn number<N: TryFrom<u64>>(word: &[u8]) -> Option<N> {
+    let digit = |octet: &u8| Some(octet.wrapping_sub(b'0')).filter(|digit| *digit < 10).map(u64::from);
+    let number = word.iter().try_fold(0_u64, |number, octet| number.checked_mul(10)?.checked_add(digit(octet)?))?;
+    if word.is_empty() { None } else { number.try_into().ok() }
 }

@@ -13,8 +13,8 @@ macro_rules! keywords {
         }
 
         #[allow(non_upper_case_globals, reason = "a constant for each variant, under its name")]
-        mod folded {
-            $(pub(super) const $variant: u128 = super::fold_name($name);)*
+        mod front {
+            $(pub(super) const $variant: u64 = super::front_of($name);)*
         }
 
         impl Keyword {
@@ -28,9 +28,10 @@ macro_rules! keywords {
                 }
             }
 
-            const fn from_folded(word: u128) -> Option<Self> {
-                match word {
-                    $(folded::$variant => Some(Self::$variant),)*
+            /// The keyword whose first octets these are: no two have the same.
+            const fn from_front(front: u64) -> Option<Self> {
+                match front {
+                    $(front::$variant => Some(Self::$variant),)*
                     _ => None,
                 }
             }
@@ -111,32 +112,30 @@ impl Keyword {
 
     /// The keyword at the front of a line, and how many octets the line's first word has.
     ///
-    /// The first 16 octets are folded into one integer: that finds the end of the word and its name without a loop.
+    /// The first 8 octets are folded into one integer: that finds the end of a short word and its name without a loop.
     #[inline]
     pub(super) fn at_front(line: &[u8]) -> (Option<Self>, usize) {
-        let window = line.first_chunk::<16>().copied().unwrap_or_else(|| {
+        let window = line.first_chunk::<FRONT>().copied().unwrap_or_else(|| {
             // Behind a short line stand zeros, which end a word as a space does.
-            let mut window = [0; 16];
+            let mut window = [0; FRONT];
             window.iter_mut().zip(line).for_each(|(to, from)| *to = *from);
             window
         });
-        let octets = u128::from_le_bytes(window);
+        let octets = u64::from_le_bytes(window);
         // The lowest octet of `ends` that is set is at the first octet below `!`; what is above may be wrong.
-        let ends = octets.wrapping_sub(u128::from_ne_bytes([b'!'; 16])) & !octets & u128::from_ne_bytes([0x80; 16]);
+        let ends = octets.wrapping_sub(u64::from_ne_bytes([b'!'; FRONT])) & !octets & u64::from_ne_bytes([0x80; FRONT]);
         if ends != 0 {
             // All bits up to that octet's highest one, and then without that octet.
             let before = (ends ^ (ends - 1)) >> 8;
-            return (Self::from_folded(fold(octets & before)), ends.trailing_zeros() as usize / 8);
+            return (Self::from_front(fold(octets & before)), ends.trailing_zeros() as usize / 8);
         }
+        let rest = line.get(FRONT..).unwrap_or_default();
+        let rest = rest.get(..rest.iter().position(|octet| *octet < b'!').unwrap_or(rest.len())).unwrap_or_default();
         // A longer word: the window names what it can be, and the rest is compared.
-        if let Some(keyword) = Self::from_folded(fold(octets))
-            && let Some((word, rest)) = line.split_at_checked(keyword.as_str().len())
-            && word.eq_ignore_ascii_case(keyword.as_str().as_bytes())
-            && rest.first().is_none_or(|octet| *octet < b'!')
-        {
-            return (Some(keyword), word.len());
-        }
-        (None, line.iter().position(|octet| *octet < b'!').unwrap_or(line.len()))
+        let keyword = Self::from_front(fold(octets)).filter(|keyword| {
+            keyword.as_str().as_bytes().get(FRONT..).is_some_and(|name| name.eq_ignore_ascii_case(rest))
+        });
+        (keyword, FRONT + rest.len())
     }
 }
 
@@ -146,22 +145,25 @@ impl fmt::Display for Keyword {
     }
 }
 
+/// The octets of a keyword that are looked at together.
+const FRONT: usize = 8;
+
 /// Makes letters upper case, in every octet at once. It maps other octets from 0x60 on too, but to none that stands in
 /// a keyword.
-const fn fold(octets: u128) -> u128 {
-    octets & !((octets & u128::from_ne_bytes([0x40; 16])) >> 1)
+const fn fold(octets: u64) -> u64 {
+    octets & !((octets & u64::from_ne_bytes([0x40; FRONT])) >> 1)
 }
 
-/// The first 16 octets of a name, the first one lowest.
-const fn fold_name(name: &str) -> u128 {
+/// The first octets of a name, the first one lowest.
+const fn front_of(name: &str) -> u64 {
     let octets = name.as_bytes();
-    let mut window = [0; 16];
+    let mut window = [0; FRONT];
     let mut at = 0;
-    while at < octets.len() && at < window.len() {
+    while at < octets.len() && at < FRONT {
         window[at] = octets[at];
         at += 1;
     }
-    fold(u128::from_le_bytes(window))
+    fold(u64::from_le_bytes(window))
 }
 
 #[cfg(test)]

@@ -103,28 +103,28 @@ impl<'a> Capability<'a> {
         Self::of_line(line, keyword, length)
     }
 
-    /// The line whose first word is this keyword and has so many octets.
+    /// The line whose first word is this keyword and has `length` octets.
+    #[inline]
     fn of_line(line: &'a [u8], keyword: Option<Keyword>, length: usize) -> Option<Self> {
-        let text = core::str::from_utf8(line).ok()?;
-        // Without an early end this is done for many octets at once.
-        let printable = line.iter().fold(true, |printable, octet| printable & matches!(octet, b' '..=b'~'));
-        if text.is_empty() || (!printable && text.contains(char::is_control)) {
+        if line.is_empty() || (!is_printable(line) && text(line)?.contains(char::is_control)) {
             return None;
         }
         // In `AUTH=PLAIN` the keyword is no word of its own.
-        let split = match text.split_at_checked("AUTH=".len()) {
-            Some((auth, rest)) if auth.eq_ignore_ascii_case("AUTH=") => Some((Keyword::Auth, rest)),
-            _ => keyword.zip(text.get(length..)),
+        let (keyword, arguments) = match (keyword, line.split_at_checked("AUTH=".len())) {
+            (None, Some((auth, rest))) if auth.eq_ignore_ascii_case(b"AUTH=") => (Some(Keyword::Auth), rest),
+            (keyword, _) => (keyword, line.get(length..).unwrap_or_default()),
         };
-        split.and_then(|(keyword, rest)| Self::known(keyword, Words::new(rest))).or(Some(Self::Other(text)))
+        keyword.and_then(|keyword| Self::known(keyword, arguments)).or_else(|| text(line).map(Self::Other))
     }
 
-    /// Nothing, when the arguments are not those of the keyword.
-    fn known(keyword: Keyword, arguments: Words<'a>) -> Option<Self> {
-        let mut words = arguments.iter();
+    /// [`None`] when the arguments, which are text, are not those of the keyword.
+    #[inline]
+    fn known(keyword: Keyword, arguments: &'a [u8]) -> Option<Self> {
+        // Only what is kept as text is looked at as such.
+        let words = || Words::new(text(arguments).unwrap_or_default());
         Some(match keyword {
             Keyword::Pipelining => Self::Pipelining,
-            Keyword::Size => Self::Size(words.next().and_then(number).unwrap_or(0)),
+            Keyword::Size => Self::Size(first_word(arguments).and_then(number).unwrap_or(0)),
             Keyword::EightBitMime => Self::EightBitMime,
             Keyword::SmtpUtf8 => Self::SmtpUtf8,
             Keyword::EnhancedStatusCodes => Self::EnhancedStatusCodes,
@@ -132,27 +132,31 @@ impl<'a> Capability<'a> {
             Keyword::Chunking => Self::Chunking,
             Keyword::BinaryMime => Self::BinaryMime,
             Keyword::StartTls => Self::StartTls,
-            Keyword::Auth => Self::Auth(Partly::parse(arguments)),
+            Keyword::Auth => Self::Auth(Partly::parse(words())),
             Keyword::RequireTls => Self::RequireTls,
             // The least time comes first in a list with commas, of which nothing else is defined.
-            Keyword::DeliverBy => Self::DeliverBy(match words.next().and_then(|list| list.split(',').next()) {
-                None | Some("") => None,
-                Some(seconds) => Some(number(seconds)?),
-            }),
-            Keyword::FutureRelease => {
-                Self::FutureRelease { max_interval: number(words.next()?)?, max_date_time: words.next()? }
+            Keyword::DeliverBy => {
+                Self::DeliverBy(match first_word(arguments).and_then(|list| list.split(is_comma).next()) {
+                    None | Some([]) => None,
+                    Some(seconds) => Some(number(seconds)?),
+                })
             }
-            Keyword::MtPriority => Self::MtPriority(words.next()),
-            Keyword::Limits => Self::Limits(Partly::parse(arguments)),
+            Keyword::FutureRelease => {
+                let words = words();
+                let mut words = words.iter();
+                Self::FutureRelease { max_interval: number(words.next()?.as_bytes())?, max_date_time: words.next()? }
+            }
+            Keyword::MtPriority => Self::MtPriority(words().iter().next()),
+            Keyword::Limits => Self::Limits(Partly::parse(words())),
             Keyword::Etrn => Self::Etrn,
-            Keyword::Burl => Self::Burl(arguments),
-            Keyword::NoSoliciting => Self::NoSoliciting(arguments),
+            Keyword::Burl => Self::Burl(words()),
+            Keyword::NoSoliciting => Self::NoSoliciting(words()),
             Keyword::Rrvs => Self::Rrvs,
             Keyword::Vrfy => Self::Vrfy,
             Keyword::Expn => Self::Expn,
             Keyword::Help => Self::Help,
-            Keyword::XClient => Self::XClient(arguments),
-            Keyword::XForward => Self::XForward(arguments),
+            Keyword::XClient => Self::XClient(words()),
+            Keyword::XForward => Self::XForward(words()),
         })
     }
 
@@ -186,6 +190,31 @@ impl<'a> Capability<'a> {
             Self::Other(_) => return None,
         })
     }
+}
+
+fn text(octets: &[u8]) -> Option<&str> {
+    core::str::from_utf8(octets).ok()
+}
+
+/// The first word of arguments that are text, in which a space is the only white space of ASCII.
+fn first_word(arguments: &[u8]) -> Option<&[u8]> {
+    arguments.split(|octet| *octet == b' ').find(|word| !word.is_empty())
+}
+
+const fn is_comma(octet: &u8) -> bool {
+    *octet == b','
+}
+
+/// Returns `true` if all octets are visible characters of ASCII or spaces: 8 octets are looked at together.
+fn is_printable(octets: &[u8]) -> bool {
+    const EACH: u64 = u64::MAX / 255;
+    let (windows, rest) = octets.as_chunks::<8>();
+    let fold = windows.iter().fold(0, |odd, window| {
+        let window = u64::from_le_bytes(*window);
+        // The topmost bit: of what is below a space, is DEL or beyond.
+        odd | window | window.wrapping_sub(EACH * b' ' as u64) | window.wrapping_add(EACH)
+    });
+    fold & (EACH << 7) == 0 && rest.iter().all(|octet| matches!(octet, b' '..=b'~'))
 }
 
 /// The line as a server sends it. A control character becomes `?`, so that it stays one line.

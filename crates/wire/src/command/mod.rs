@@ -4,6 +4,7 @@ mod auth;
 mod extension;
 mod mail;
 mod rcpt;
+mod table;
 
 use core::fmt;
 
@@ -108,60 +109,68 @@ impl<'a> Command<'a> {
     /// # Errors
     /// A [`SyntaxError`] that knows the offset and its reply.
     pub fn parse(line: &'a [u8]) -> Result<Self, SyntaxError> {
-        let text = trim_end(core::str::from_utf8(line).map_err(|_| undecodable(line))?);
-        let (end, verb) = word(text.as_bytes());
-        let (name, argument) = match text.split_at_checked(end) {
-            Some((name, rest)) if rest.is_empty() => (name, rest),
-            Some((name, rest)) if rest.starts_with(' ') => (name, rest.get(1..).unwrap_or_default()),
-            _ => return Err(in_line(text, text, SyntaxError::new(SyntaxErrorKind::Verb, end))),
+        let line = trim_end(line);
+        let (end, verb) = word(line);
+        let argument = match line.get(end..) {
+            Some([]) => end,
+            Some([b' ', ..]) => end + 1,
+            _ => return Err(in_line(line, 0, SyntaxError::new(SyntaxErrorKind::Verb, end))),
         };
         // A command is much to move: these make it where the caller wants it.
         match verb {
-            verb::MAIL => Self::mail(text, argument),
-            verb::RCPT => Self::rcpt(text, argument),
-            verb => Self::short(verb, text, name, argument),
+            verb::MAIL => Self::mail(line, argument),
+            verb::RCPT => Self::rcpt(line, argument),
+            verb::DATA | verb::BDAT | verb::RSET | verb::QUIT | verb::STARTTLS => Self::bare(verb, line, argument),
+            verb => Self::short(verb, line, argument),
         }
     }
 
     #[inline(never)]
-    fn mail(text: &'a str, argument: &'a str) -> Result<Self, SyntaxError> {
-        let path = behind_colon(argument, "FROM:").map_err(|error| in_line(text, argument, error))?;
-        Mail::parse(path).map(Self::Mail).map_err(|error| in_line(text, path, error))
+    fn mail(line: &'a [u8], argument: usize) -> Result<Self, SyntaxError> {
+        let path = behind_colon(text(line, argument)?, "FROM:").map_err(|error| in_line(line, argument, error))?;
+        Mail::parse(path).map(Self::Mail).map_err(|error| in_line(line, line.len() - path.len(), error))
     }
 
     #[inline(never)]
-    fn rcpt(text: &'a str, argument: &'a str) -> Result<Self, SyntaxError> {
-        let path = behind_colon(argument, "TO:").map_err(|error| in_line(text, argument, error))?;
-        Rcpt::parse(path).map(Self::Rcpt).map_err(|error| in_line(text, path, error))
+    fn rcpt(line: &'a [u8], argument: usize) -> Result<Self, SyntaxError> {
+        let path = behind_colon(text(line, argument)?, "TO:").map_err(|error| in_line(line, argument, error))?;
+        Rcpt::parse(path).map(Self::Rcpt).map_err(|error| in_line(line, line.len() - path.len(), error))
     }
 
-    /// The commands that make few octets.
+    /// The commands without text. Each takes given octets of ASCII alone, so the line is not checked to be UTF-8.
     #[inline(never)]
-    fn short(verb: u64, text: &'a str, name: &'a str, argument: &'a str) -> Result<Self, SyntaxError> {
+    fn bare(verb: u64, line: &'a [u8], argument: usize) -> Result<Self, SyntaxError> {
+        let octets = line.get(argument..).unwrap_or_default();
         match verb {
-            verb::DATA => nothing(argument, Self::Data),
-            verb::BDAT => bdat(argument),
-            verb::EHLO => hello(argument).map(Self::Ehlo),
-            verb::HELO => hello(argument).map(Self::Helo),
-            verb::LHLO => hello(argument).map(Self::Lhlo),
-            verb::RSET => nothing(argument, Self::Rset),
-            verb::NOOP => free(argument).map(Self::Noop),
-            verb::QUIT => nothing(argument, Self::Quit),
-            verb::VRFY => something(argument).map(Self::Vrfy),
-            verb::EXPN => something(argument).map(Self::Expn),
-            verb::HELP => free(argument).map(Self::Help),
-            verb::STARTTLS => nothing(argument, Self::StartTls),
-            verb::AUTH => Auth::parse(argument).map(Self::Auth),
-            verb::ETRN => Node::parse(argument).map(Self::Etrn),
-            verb::BURL => burl(argument),
-            verb::XCLIENT => Attributes::parse(argument).map(Self::XClient),
-            verb::XFORWARD => Attributes::parse(argument).map(Self::XForward),
-            _ => unknown(name, argument),
+            verb::BDAT => bdat(octets),
+            verb::DATA => nothing(octets, Self::Data),
+            verb::RSET => nothing(octets, Self::Rset),
+            verb::QUIT => nothing(octets, Self::Quit),
+            _ => nothing(octets, Self::StartTls),
         }
-        .map_err(|error| match error.kind {
-            SyntaxErrorKind::Verb => in_line(text, text, error),
-            _ => in_line(text, argument, error),
-        })
+        .map_err(|error| in_line(line, argument, error))
+    }
+
+    /// The other commands that make few octets. A verb alone has no text to be checked; `unknown` checks the verb.
+    #[inline(never)]
+    fn short(verb: u64, line: &'a [u8], argument: usize) -> Result<Self, SyntaxError> {
+        let text = if argument == line.len() { "" } else { text(line, argument)? };
+        match verb {
+            verb::EHLO => hello(text).map(Self::Ehlo),
+            verb::HELO => hello(text).map(Self::Helo),
+            verb::LHLO => hello(text).map(Self::Lhlo),
+            verb::NOOP => free(text).map(Self::Noop),
+            verb::VRFY => something(text).map(Self::Vrfy),
+            verb::EXPN => something(text).map(Self::Expn),
+            verb::HELP => free(text).map(Self::Help),
+            verb::AUTH => Auth::parse(text).map(Self::Auth),
+            verb::ETRN => Node::parse(text).map(Self::Etrn),
+            verb::BURL => burl(text),
+            verb::XCLIENT => Attributes::parse(text).map(Self::XClient),
+            verb::XFORWARD => Attributes::parse(text).map(Self::XForward),
+            _ => return unknown(line, argument, text),
+        }
+        .map_err(|error| in_line(line, argument, error))
     }
 
     /// Appends the command as one line with its CRLF.
@@ -220,28 +229,25 @@ mod verb {
     pub(super) const XFORWARD: u64 = key("XFORWARD");
 }
 
-/// The error of the end of a line as the line's own.
+/// The line from its argument on, as text: the line is checked to be UTF-8.
+#[inline(always)]
+fn text(line: &[u8], argument: usize) -> Result<&str, SyntaxError> {
+    let text = core::str::from_utf8(line).ok().and_then(|text| text.get(argument..));
+    text.ok_or_else(|| in_line(line, 0, SyntaxError::new(SyntaxErrorKind::Verb, 0)))
+}
+
+/// The error of a part of a line, which starts there, as the line's own.
 ///
-/// No class of octets has a control character in it, so a line that parses has none; only one that does not is looked
-/// at again.
+/// No class of octets has a control character in it, and text is UTF-8, so a line that parses has no other octets; only one
+/// that does not is looked at again.
 #[cold]
-fn in_line(line: &str, end: &str, error: SyntaxError) -> SyntaxError {
-    control_character(line.as_bytes()).unwrap_or(error.at(line.len() - end.len()))
-}
-
-/// The first control character of a line, as an error. A tab is none.
-#[cold]
-fn control_character(line: &[u8]) -> Option<SyntaxError> {
-    let offset = line.iter().position(|octet| octet.is_ascii_control() && *octet != b'\t')?;
-    Some(SyntaxError::new(SyntaxErrorKind::ControlCharacter, offset))
-}
-
-/// The first octet of a line that is no UTF-8 or a control character.
-#[cold]
-fn undecodable(line: &[u8]) -> SyntaxError {
-    let valid = core::str::from_utf8(line).map_or_else(|error| error.valid_up_to(), str::len);
-    let control = control_character(line).map_or(valid, |error| error.offset);
-    SyntaxError::new(SyntaxErrorKind::ControlCharacter, valid.min(control))
+fn in_line(line: &[u8], start: usize, error: SyntaxError) -> SyntaxError {
+    let control = line.iter().position(|octet| octet.is_ascii_control() && *octet != b'\t');
+    let invalid = core::str::from_utf8(line).err().map(|error| error.valid_up_to());
+    match control.into_iter().chain(invalid).min() {
+        Some(offset) => SyntaxError::new(SyntaxErrorKind::ControlCharacter, offset),
+        None => error.at(start),
+    }
 }
 
 /// Text that no grammar looks at. Control characters outside ASCII have no place in it either (RFC 5198 section 2).
@@ -252,7 +258,7 @@ fn free(text: &str) -> Result<&str, SyntaxError> {
     }
 }
 
-/// What follows `FROM:` or `TO:`. Spaces behind the colon are tolerated, as every server does.
+/// What follows `FROM:` or `TO:`. Spaces after the colon are tolerated, as every server does.
 #[inline(always)]
 fn behind_colon<'a>(argument: &'a str, keyword: &str) -> Result<&'a str, SyntaxError> {
     match argument.split_at_checked(keyword.len()) {
@@ -277,8 +283,8 @@ fn hello(argument: &str) -> Result<EhloName<&str>, SyntaxError> {
     EhloName::parse(name).map_err(|error| error.at(argument.len() - name.len()))
 }
 
-fn nothing<'a>(argument: &str, command: Command<'a>) -> Result<Command<'a>, SyntaxError> {
-    match argument.bytes().position(|octet| octet != b' ') {
+fn nothing<'a>(argument: &[u8], command: Command<'a>) -> Result<Command<'a>, SyntaxError> {
+    match argument.iter().position(|octet| *octet != b' ') {
         None => Ok(command),
         Some(offset) => Err(SyntaxError::new(SyntaxErrorKind::UnexpectedArgument, offset)),
     }
@@ -302,23 +308,27 @@ fn verb(out: &mut BytesMut, verb: &str, argument: &str) -> Result<(), EncodeErro
     }
 }
 
-fn unknown<'a>(verb: &'a str, argument: &'a str) -> Result<Command<'a>, SyntaxError> {
-    match verb.bytes().position(|octet| !is(class::KEYWORD)(octet)) {
-        None if verb.is_empty() => {
-            Err(SyntaxError { cut_off: argument.is_empty(), ..SyntaxError::new(SyntaxErrorKind::Verb, 0) })
-        }
-        None => free(argument).map(|argument| Command::Other { verb, argument }),
-        Some(offset) => Err(SyntaxError::new(SyntaxErrorKind::Verb, offset)),
+fn unknown<'a>(line: &'a [u8], argument: usize, text: &'a str) -> Result<Command<'a>, SyntaxError> {
+    let end = line.iter().position(|octet| !is(class::KEYWORD)(*octet)).unwrap_or(line.len());
+    let verb = line.get(..end).and_then(|verb| core::str::from_utf8(verb).ok()).unwrap_or_default();
+    if verb.is_empty() || !matches!(line.get(end), None | Some(b' ')) {
+        let cut_off = line.is_empty();
+        return Err(in_line(line, 0, SyntaxError { cut_off, ..SyntaxError::new(SyntaxErrorKind::Verb, end) }));
+    }
+    match free(text) {
+        Ok(argument) => Ok(Command::Other { verb, argument }),
+        Err(error) => Err(in_line(line, argument, error)),
     }
 }
 
-fn bdat(argument: &str) -> Result<Command<'_>, SyntaxError> {
+fn bdat<'a>(argument: &[u8]) -> Result<Command<'a>, SyntaxError> {
     let (size, rest) = first_word(argument)?;
     Ok(Command::Bdat { size: number(size)?, last: is_last(argument, rest)? })
 }
 
 fn burl(argument: &str) -> Result<Command<'_>, SyntaxError> {
-    let (url, rest) = first_word(argument)?;
+    let (url, rest) = first_word(argument.as_bytes())?;
+    let url = argument.get(..url.len()).unwrap_or_default();
     // absolute-URI of RFC 3986: a scheme, a colon, something behind it, and no octet that a URI cannot have.
     let is_scheme =
         |(at, octet): (usize, u8)| octet.is_ascii_alphabetic() || at > 0 && b"0123456789+-.".contains(&octet);
@@ -330,7 +340,7 @@ fn burl(argument: &str) -> Result<Command<'_>, SyntaxError> {
         Some(_) => url.bytes().position(|octet| !octet.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&octet)),
     };
     match wrong {
-        None => Ok(Command::Burl { url, last: is_last(argument, rest)? }),
+        None => Ok(Command::Burl { url, last: is_last(argument.as_bytes(), rest)? }),
         Some(offset) => {
             Err(SyntaxError { cut_off: offset == argument.len(), ..SyntaxError::new(SyntaxErrorKind::Url, offset) })
         }
@@ -338,20 +348,29 @@ fn burl(argument: &str) -> Result<Command<'_>, SyntaxError> {
 }
 
 /// The first word of an argument, and what follows its space.
-fn first_word(argument: &str) -> Result<(&str, &str), SyntaxError> {
-    match argument.split_once(' ').unwrap_or((argument, "")) {
-        ("", _) => Err(SyntaxError::cut_off(SyntaxErrorKind::MissingArgument, 0).within(argument)),
-        words => Ok(words),
+#[inline(always)]
+fn first_word(argument: &[u8]) -> Result<(&[u8], &[u8]), SyntaxError> {
+    let end = argument.iter().position(|octet| *octet == b' ').unwrap_or(argument.len());
+    match argument.split_at_checked(end) {
+        None | Some(([], _)) => {
+            let cut_off = argument.is_empty();
+            Err(SyntaxError { cut_off, ..SyntaxError::new(SyntaxErrorKind::MissingArgument, 0) })
+        }
+        Some((word, rest)) => Ok((word, rest.get(1..).unwrap_or_default())),
     }
 }
 
 /// Whether the rest of an argument is `LAST`, or nothing.
-fn is_last(argument: &str, rest: &str) -> Result<bool, SyntaxError> {
-    match rest.trim_matches(' ') {
-        "" => Ok(false),
-        last if last.eq_ignore_ascii_case("LAST") => Ok(true),
+#[inline(always)]
+fn is_last(argument: &[u8], mut rest: &[u8]) -> Result<bool, SyntaxError> {
+    while let [b' ', behind @ ..] = rest {
+        rest = behind;
+    }
+    match rest {
+        [] => Ok(false),
+        last if last.eq_ignore_ascii_case(b"LAST") => Ok(true),
         last => {
-            let cut_off = "LAST".get(..last.len()).is_some_and(|start| start.eq_ignore_ascii_case(last));
+            let cut_off = b"LAST".get(..last.len()).is_some_and(|start| start.eq_ignore_ascii_case(last));
             let error = SyntaxError::new(SyntaxErrorKind::UnexpectedArgument, argument.len() - last.len());
             Err(if cut_off { SyntaxError::cut_off(error.kind, argument.len()) } else { error })
         }

@@ -129,7 +129,7 @@ impl<'a> Parameters<&'a str> {
         text: &'a str,
         mut each: impl FnMut(&Parameter<'a>) -> Result<bool, SyntaxError>,
     ) -> Result<Self, SyntaxError> {
-        let text = trim_end(text);
+        let text = text.get(..trim_end(text.as_bytes()).len()).unwrap_or_default();
         let mut cursor = Cursor { rest: text, at: 0 };
         while let Some(parameter) = cursor.next().map_err(|error| error.within(text))? {
             if !each(&parameter).map_err(|error| error.within(text))? {
@@ -201,13 +201,14 @@ impl<'a> Cursor<'a> {
 }
 
 /// A decimal number of up to 64 bits: 1 to 20 digits and nothing else (RFC 1870 section 5).
-pub(crate) fn number(text: &str) -> Result<u64, SyntaxError> {
-    let fault = |offset| SyntaxError { kind: SyntaxErrorKind::Number, offset, cut_off: text.is_empty() };
-    if !(1..=20).contains(&text.len()) {
-        return Err(fault(text.len().min(20)));
+pub(crate) fn number(text: impl AsRef<[u8]>) -> Result<u64, SyntaxError> {
+    let octets = text.as_ref();
+    let fault = |offset| SyntaxError { kind: SyntaxErrorKind::Number, offset, cut_off: octets.is_empty() };
+    if !(1..=20).contains(&octets.len()) {
+        return Err(fault(octets.len().min(20)));
     }
     let mut number = 0_u64;
-    for (at, octet) in text.bytes().enumerate() {
+    for (at, octet) in octets.iter().enumerate() {
         let digit = octet.wrapping_sub(b'0');
         let next = number.checked_mul(10).and_then(|tens| tens.checked_add(u64::from(digit)));
         number = next.filter(|_| digit < 10).ok_or(fault(at))?;

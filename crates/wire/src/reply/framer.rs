@@ -40,6 +40,7 @@ pub struct ReplyFramer {
 
 /// How much a peer may say in one reply. Beyond it comes a [`ReplyError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ReplyLimits {
     /// Octets of a line with CRLF. Default 2,048: four times what RFC 5321 section 4.5.3.1.5 allows.
     pub line: usize,
@@ -208,15 +209,16 @@ impl ReplyFramer {
     /// Checks a line without its CRLF: its code, when it is the last one.
     #[inline]
     fn check(&mut self, line: &[u8]) -> Result<Option<ReplyCode>, ReplyError> {
+        // The digits of the line before were looked into already.
+        let [a, b, c] = self.digits;
+        if self.lines > 0 && line.first_chunk() == Some(&[a, b, c, b'-']) {
+            return Ok(None);
+        }
         let (digits, last) = match line {
             [a, b, c] | [a, b, c, b' ', ..] => ([*a, *b, *c], true),
             [a, b, c, b'-', ..] => ([*a, *b, *c], false),
             _ => return Err(self.code_fault(line)),
         };
-        // The digits of the line before were looked into already.
-        if self.lines > 0 && digits == self.digits && !last {
-            return Ok(None);
-        }
         let code = ReplyCode::from_digits(digits).ok_or_else(|| self.code_fault(line))?;
         if self.lines > 0 && digits != self.digits {
             return Err(self.error(ReplyErrorKind::DifferingCodes, self.line));

@@ -1,8 +1,8 @@
 //! The codecs for tokio-util: the same items for every chunking, and a conversation over a stream.
 
-use crate::support::choices::Chunking;
 use bytes::BytesMut;
 use futures_util::{SinkExt, StreamExt};
+use posthaste_testkit::choices::Chunking;
 use posthaste_wire::{
     Command, EncodeError, Reply, ReplyCode,
     codec::{ClientCodec, CodecError, Outgoing, Received, ServerCodec},

@@ -1,10 +1,10 @@
 //! Content ends at CRLF.CRLF and nowhere else: the sequences of `end_of_data.txt` in both directions, and every string
 //! over the octets that matter.
 
-use crate::support::{
+use posthaste_testkit::{
     choices::Chunking,
-    framing::{receive, received, sent, stuff},
     unescape::unescape,
+    wire::framing::{receive, received, sent, stuff},
 };
 use posthaste_wire::frame::{FaultKind, Stuffer};
 

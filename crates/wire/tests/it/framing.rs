@@ -2,9 +2,10 @@
 
 use std::slice;
 
-use crate::support::{
+use posthaste_testkit::{
     choices::{Choices, Chunking},
-    framing, reference,
+    reference,
+    wire::framing,
 };
 use posthaste_wire::{
     Command,

@@ -1,9 +1,6 @@
 //! The tests of this crate from outside, in one program: every further one would be linked anew for every change. The
 //! tables that they read lie beside this folder. What counts allocations is a program of its own.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 #[cfg(feature = "tokio-util")]
 mod codec;
 mod conversions;

@@ -1,6 +1,6 @@
 //! What holds for any reply and any capability.
 
-use crate::support::replies;
+use posthaste_testkit::wire::replies;
 use posthaste_wire::{
     Capabilities, Capability, EnhancedCode, Mechanism, Reply, ReplyCode, ReplyRef,
     capability::{Keyword, Limits, Words},
@@ -50,7 +50,9 @@ fn line() -> impl Strategy<Value = String> {
         }),
         option::of(word()).prop_map(|profile| Capability::MtPriority(profile.as_deref()).to_string()),
         (limit(), limit(), limit()).prop_map(|(mail_max, rcpt_max, rcpt_domain_max)| {
-            Capability::Limits(Limits { mail_max, rcpt_max, rcpt_domain_max }.into()).to_string()
+            let mut limits = Limits::default();
+            (limits.mail_max, limits.rcpt_max, limits.rcpt_domain_max) = (mail_max, rcpt_max, rcpt_domain_max);
+            Capability::Limits(limits.into()).to_string()
         }),
         words().prop_map(|words| Capability::Burl(Words::new(&words)).to_string()),
         words().prop_map(|words| Capability::NoSoliciting(Words::new(&words)).to_string()),

@@ -1,6 +1,6 @@
 //! The clauses about replies as rows: `replies.txt` and `capabilities.txt`.
 
-use crate::support::{replies, rows::rows};
+use posthaste_testkit::{rows::rows, wire::replies};
 use posthaste_wire::{
     Capability,
     reply::{ReplyFramer, ReplyLimits},

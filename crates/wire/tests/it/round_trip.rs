@@ -1,13 +1,13 @@
 //! What is emitted parses to the same, what is parsed is emitted in one form, and what is wrong or missing is told where it is.
-//! The values are built from octets by `support/values.rs`; proptest chooses and shrinks the octets.
+//! `posthaste_testkit::wire::values` builds the values from octets; proptest chooses and shrinks the octets.
 
 use std::fmt::{Debug, Display};
 
-use crate::support::{
+use bytes::BytesMut;
+use posthaste_testkit::wire::{
     lines,
     values::{self, Source},
 };
-use bytes::BytesMut;
 use posthaste_wire::{
     Command, Domain, EhloName, ForwardPath, Mail, Mailbox, OriginalRecipient, Parameters, Rcpt, ReversePath,
     SyntaxErrorKind, Utf8Xtext, Xtext,

@@ -1,10 +1,10 @@
 //! The clauses of the RFCs as rows: `commands.txt`, `addresses.txt` and `xtext.txt`.
 
-use crate::support::{
-    lines, replies,
-    rows::{Row, rows},
-};
 use bytes::BytesMut;
+use posthaste_testkit::{
+    rows::{Row, rows},
+    wire::{lines, replies},
+};
 use posthaste_wire::{Command, Mailbox, SyntaxError, Utf8Xtext, Xtext, address::AddressLiteral};
 
 /// Compares every row with what is found for its input, and shows all that differ.

@@ -1,5 +1,4 @@
 //! What must hold for a command line, for an address, and for a command that was built. What does not hold panics.
-#![allow(unreachable_pub, reason = "the testkit publishes what the tests of the wire crate keep for themselves")]
 
 use bytes::BytesMut;
 use posthaste_wire::{

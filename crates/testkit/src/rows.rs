@@ -1,8 +1,9 @@
 //! Reads the tables of this folder; `commands.txt` explains their format.
 
-use super::unescape::unescape;
+use crate::unescape::unescape;
 
 /// One row of a table.
+#[derive(Debug)]
 pub struct Row {
     /// The row as it stands in the file.
     pub text: String,

@@ -2,7 +2,7 @@
 
 use posthaste_wire::frame::{ContentCheck, ContentFault, FaultKind, Frame, Framer, LineFault, SegmentList, Stuffer};
 
-use super::{
+use crate::{
     choices::Chunking,
     reference::{self, Content},
 };

@@ -1,5 +1,5 @@
-//! Builds well-formed values from octets: the grammars of the RFCs the other way around, told apart from the parsers. A fuzzer
-//! or proptest owns the octets and thereby every choice.
+//! Builds well-formed values from octets: the grammars of the RFCs in the other direction, written
+//! apart from the parsers. A fuzzer or proptest owns the octets, and so makes every choice.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -10,26 +10,33 @@ use posthaste_wire::{
     parameter::{DateTime, DeliverBy, DeliverByMode, Hold, Priority, Rrvs, RrvsAction, Solicitation},
 };
 
-/// Octets that choose. When they are used up, each choice is the first.
+/// Octets that choose. Once they are used up, each choice is the first.
 #[derive(Debug)]
-pub(crate) struct Source<'a>(&'a [u8]);
+pub struct Source<'a>(&'a [u8]);
 
 impl<'a> Source<'a> {
-    pub(crate) const fn new(octets: &'a [u8]) -> Self {
+    /// The choices of these octets.
+    pub const fn new(octets: &'a [u8]) -> Self {
         Self(octets)
     }
 
-    pub(crate) fn octet(&mut self) -> u8 {
+    /// The next octet. 0: they are used up.
+    pub fn octet(&mut self) -> u8 {
         let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
         self.0 = rest;
         *first
     }
 
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
+    /// A number below `bound`.
+    ///
+    /// # Panics
+    /// When `bound` is 0.
+    pub fn below(&mut self, bound: usize) -> usize {
         usize::from(self.octet()) % bound
     }
 
-    pub(crate) fn coin(&mut self) -> bool {
+    /// Heads or tails.
+    pub fn coin(&mut self) -> bool {
         self.octet() & 1 == 1
     }
 
@@ -38,21 +45,26 @@ impl<'a> Source<'a> {
         (0..octets).fold(0, |number, _| number << 8 | u64::from(self.octet()))
     }
 
-    pub(crate) fn one<T: Copy>(&mut self, of: &[T]) -> T {
+    /// One of these.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn one<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())]
     }
 
-    pub(crate) fn maybe<T>(&mut self, build: impl FnOnce(&mut Self) -> T) -> Option<T> {
+    /// What `build` gives, or `None`.
+    pub fn maybe<T>(&mut self, build: impl FnOnce(&mut Self) -> T) -> Option<T> {
         self.coin().then(|| build(self))
     }
 
-    /// So many pieces, one after another.
+    /// `least` to `most` pieces, one after another.
     fn some(&mut self, least: usize, most: usize, of: &[&str]) -> String {
         let pieces = least + self.below(most - least + 1);
         (0..pieces).map(|_| self.one(of)).collect()
     }
 
-    /// One to so many of what `build` gives, with a separator between them.
+    /// One to `most` of what `build` gives, with a separator between them.
     fn list(&mut self, most: usize, separator: &str, mut build: impl FnMut(&mut Self) -> String) -> String {
         let parts = 1 + self.below(most);
         (0..parts).map(|_| build(self)).collect::<Vec<_>>().join(separator)
@@ -60,7 +72,7 @@ impl<'a> Source<'a> {
 }
 
 /// `Mailbox` of RFC 5321 section 4.1.2 with the characters of RFC 6531.
-pub(crate) fn mailbox_text(source: &mut Source<'_>) -> String {
+pub fn mailbox_text(source: &mut Source<'_>) -> String {
     let local = match source.below(8) {
         0..4 => source.list(3, ".", |source| {
             source.some(1, 4, &["a", "Z", "0", "..", "-", "!", "#", "'", "+", "=", "{", "~", "\u{e9}", "\u{5f20}"])
@@ -75,7 +87,7 @@ pub(crate) fn mailbox_text(source: &mut Source<'_>) -> String {
 }
 
 /// `Domain / address-literal`.
-pub(crate) fn domain_text(source: &mut Source<'_>) -> String {
+pub fn domain_text(source: &mut Source<'_>) -> String {
     match source.below(8) {
         0..4 => source.list(3, ".", label),
         4 => format!("[{}]", Ipv4Addr::from(source.number() as u32)),
@@ -100,18 +112,20 @@ fn label(source: &mut Source<'_>) -> String {
     format!("{}{inner}{}", source.one(&["a", "X", "3"]), source.one(&["z", "0"]))
 }
 
-pub(crate) fn mailbox(source: &mut Source<'_>) -> Mailbox {
+/// A mailbox.
+pub fn mailbox(source: &mut Source<'_>) -> Mailbox {
     mailbox_text(source).parse().expect("a mailbox")
 }
 
-pub(crate) fn hello_name(source: &mut Source<'_>) -> EhloName {
+/// The argument of EHLO: a domain, an address literal, or what is neither.
+pub fn hello_name(source: &mut Source<'_>) -> EhloName {
     let odd = |source: &mut Source<'_>| source.some(1, 4, &["a", "_", ":", "[", "\u{fc}", "..", "<"]);
     let text = if source.coin() { odd(source) } else { domain_text(source) };
     text.parse().expect("a name")
 }
 
-/// Of at most 24 octets, and not empty: an empty value is no esmtp-value.
-pub(crate) fn xtext(source: &mut Source<'_>) -> Xtext {
+/// Xtext of 1 to 24 octets: an empty value is no esmtp-value.
+pub fn xtext(source: &mut Source<'_>) -> Xtext {
     match source.coin() {
         true => source.some(1, 8, &["a", "!", "~", "\\", "<", "+2B", "+3D", "+41", "+FF"]).parse().expect("xtext"),
         false => {
@@ -121,7 +135,8 @@ pub(crate) fn xtext(source: &mut Source<'_>) -> Xtext {
     }
 }
 
-pub(crate) fn utf8_xtext(source: &mut Source<'_>) -> Utf8Xtext {
+/// `utf-8-addr-xtext` or `utf-8-addr-unitext` of RFC 6533 section 3.
+pub fn utf8_xtext(source: &mut Source<'_>) -> Utf8Xtext {
     let pieces =
         &["a", "@", "!", "\"", "~", r"\x{20}", r"\x{5C}", r"\x{FC}", r"\x{3B4}", r"\x{10FFFF}", "\u{fc}", "\u{10348}"];
     let text = source.some(1, 8, pieces);
@@ -129,7 +144,8 @@ pub(crate) fn utf8_xtext(source: &mut Source<'_>) -> Utf8Xtext {
     if source.coin() { text } else { Utf8Xtext::encode(&text.decode()).expect("utf-8-addr-xtext") }
 }
 
-pub(crate) fn original_recipient(source: &mut Source<'_>) -> OriginalRecipient {
+/// The value of ORCPT, of any address type.
+pub fn original_recipient(source: &mut Source<'_>) -> OriginalRecipient {
     let text = match source.below(5) {
         0 => format!("rfc822;{}", xtext(source)),
         1 => format!("{};{}", source.one(&["x400", "RFC822", "x_y!", "a+b"]), xtext(source)),
@@ -141,7 +157,7 @@ pub(crate) fn original_recipient(source: &mut Source<'_>) -> OriginalRecipient {
 }
 
 /// `date-time` of RFC 3339 section 5.6.
-pub(crate) fn date_time(source: &mut Source<'_>) -> DateTime {
+pub fn date_time(source: &mut Source<'_>) -> DateTime {
     let (year, month, day) = (source.number() % 10_000, 1 + source.below(12), 1 + source.below(28));
     let (hour, minute, second) = (source.below(24), source.below(60), source.below(61));
     let offset = match source.below(3) {
@@ -154,7 +170,8 @@ pub(crate) fn date_time(source: &mut Source<'_>) -> DateTime {
     DateTime::parse(&text).expect("a point in time").into_owned()
 }
 
-pub(crate) fn solicitation(source: &mut Source<'_>) -> Solicitation {
+/// The value of SOLICIT.
+pub fn solicitation(source: &mut Source<'_>) -> Solicitation {
     let text = source.list(3, ",", |source| {
         format!("{}{}", source.one(&["a", "Z"]), source.some(0, 5, &["b", "7", ".", "-", "_", ":", "/"]))
     });
@@ -162,7 +179,7 @@ pub(crate) fn solicitation(source: &mut Source<'_>) -> Solicitation {
 }
 
 /// Parameters that have no field, with the space before the first.
-pub(crate) fn unknown_parameters(source: &mut Source<'_>) -> Parameters {
+pub fn unknown_parameters(source: &mut Source<'_>) -> Parameters {
     let mut text = String::new();
     for _ in 0..source.below(3) {
         text += source.one(&[" X", " x-y", " 8", " SIZES", " XSIZE", " A234567890123456789"]);
@@ -173,12 +190,13 @@ pub(crate) fn unknown_parameters(source: &mut Source<'_>) -> Parameters {
     Parameters::parse(&text).expect("parameters").into_owned()
 }
 
-pub(crate) fn mail(source: &mut Source<'_>) -> Mail {
+/// MAIL with any parameters.
+pub fn mail(source: &mut Source<'_>) -> Mail {
     let reverse_path = match source.below(4) {
         0 => ReversePath::Null,
         _ => ReversePath::Mailbox(mailbox(source)),
     };
-    let needs_utf8 = reverse_path.mailbox().is_some_and(|mailbox| !mailbox.is_ascii());
+    let needs_utf8 = !reverse_path.is_ascii();
     Mail {
         reverse_path,
         size: source.maybe(Source::number),
@@ -205,7 +223,8 @@ pub(crate) fn mail(source: &mut Source<'_>) -> Mail {
     }
 }
 
-pub(crate) fn rcpt(source: &mut Source<'_>) -> Rcpt {
+/// RCPT with any parameters.
+pub fn rcpt(source: &mut Source<'_>) -> Rcpt {
     Rcpt {
         forward_path: match source.below(4) {
             0 => ForwardPath::Postmaster,
@@ -226,8 +245,8 @@ fn free_text(source: &mut Source<'_>) -> String {
     source.list(3, " ", |source| source.some(1, 4, &["a", "Z", "\"", "<", "@", ">", "=", "\u{e9}", "\\"]))
 }
 
-/// Builds a command and hands it on.
-pub(crate) fn with_command<T>(source: &mut Source<'_>, then: impl FnOnce(&Command<'_>) -> T) -> T {
+/// Builds a command and calls `then` with it.
+pub fn with_command<T>(source: &mut Source<'_>, then: impl FnOnce(&Command<'_>) -> T) -> T {
     match source.below(28) {
         // What has many forms comes more often.
         0..6 => then(&Command::Mail(mail(source).borrowed())),

@@ -5,7 +5,7 @@ use posthaste_wire::{
     reply::{ReplyFramer, ReplyLimits},
 };
 
-use super::choices::Chunking;
+use crate::choices::Chunking;
 
 /// A stream of replies: every chunking gives the same, and a reply is emitted as it came.
 ///
