@@ -45,7 +45,7 @@ impl PostgresDraft {
     async fn add(&mut self, mut chunk: Bytes) -> Result<(), PutError> {
         let actual = self.len.saturating_add(chunk.len() as u64);
         if actual > MAX_BODY {
-            return Err(TooLarge { what: "the body", limit: MAX_BODY, actual }.into());
+            return Err(TooLarge::bytes("the body", MAX_BODY, actual).into());
         }
         self.len = actual;
         while self.rest.len() + chunk.len() > CHUNK {

@@ -101,7 +101,7 @@ impl Queue for PostgresQueue {
     async fn put(&self, size_hint: Option<u64>) -> Result<PostgresDraft, PutError> {
         let (limit, actual) = (MAX_BODY, size_hint.unwrap_or(0));
         if actual > limit {
-            return Err(TooLarge { what: "the body", limit, actual }.into());
+            return Err(TooLarge::bytes("the body", limit, actual).into());
         }
         let row = self.row("SELECT nextval('ids')", Vec::new()).await?;
         let id = id(read(&row, 0)?);

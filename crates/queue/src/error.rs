@@ -114,14 +114,29 @@ pub enum Full {
 
 /// A part of a message is larger than the queue takes at any time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{what} is {actual} octets or more, at most {limit} are taken")]
+#[error("{what} has at least {actual} {unit}; the limit is {limit}")]
+#[non_exhaustive]
 pub struct TooLarge {
     /// Which part.
     pub what: &'static str,
-    /// The limit in octets.
+    /// The unit of `limit` and `actual`: `bytes` or `deliveries`.
+    pub unit: &'static str,
+    /// The limit.
     pub limit: u64,
-    /// The size in octets as far as it was seen.
+    /// The size as far as it was counted.
     pub actual: u64,
+}
+
+impl TooLarge {
+    /// Creates the error for a part that is counted in bytes. For engines.
+    #[must_use]
+    pub const fn bytes(what: &'static str, limit: u64, actual: u64) -> Self {
+        Self { what, unit: "bytes", limit, actual }
+    }
+
+    pub(crate) const fn deliveries(limit: u64, actual: u64) -> Self {
+        Self { what: "the message", unit: "deliveries", limit, actual }
+    }
 }
 
 /// A write-back under a lease failed.

@@ -44,8 +44,11 @@ pub(crate) fn check(message: &NewMessage) -> Result<(), PutError> {
 
 fn check_size(message: &NewMessage) -> Result<(), TooLarge> {
     at_most("the envelope", MAX_ENVELOPE, message.envelope.len())?;
-    at_most("the list of deliveries, each counted as one,", MAX_DELIVERIES, message.deliveries.len())?;
-    at_most("the states of all deliveries", MAX_STATES, states(message))
+    let deliveries = message.deliveries.len();
+    if deliveries > MAX_DELIVERIES {
+        return Err(TooLarge::deliveries(MAX_DELIVERIES as u64, deliveries as u64));
+    }
+    at_most(ALL_STATES, MAX_STATES, states(message))
 }
 
 pub(crate) fn check_outcome(outcome: &Outcome, derived: &[Derived]) -> Result<(), LeaseError> {
@@ -73,13 +76,13 @@ fn check_derived(derived: &[Derived]) -> Result<(), LeaseError> {
         }
         check_size(&each.message)?;
     }
-    at_most("what an outcome derives", MAX_DERIVED, sum)?;
+    at_most("the sum of all derived messages", MAX_DERIVED, sum)?;
     Ok(())
 }
 
 /// Whether the next states of deliveries keep the limit beside those of the other deliveries of their message.
 pub(crate) fn check_states(states: usize, others: impl Iterator<Item = usize>) -> Result<(), TooLarge> {
-    at_most("the states of all deliveries", MAX_STATES, others.fold(states, usize::saturating_add))
+    at_most(ALL_STATES, MAX_STATES, others.fold(states, usize::saturating_add))
 }
 
 /// A state that is no longer than its share is taken without a look at all the others, which may be many: so they may be twice
@@ -92,7 +95,9 @@ fn states(message: &NewMessage) -> usize {
 
 fn at_most(what: &'static str, limit: usize, actual: usize) -> Result<(), TooLarge> {
     if actual > limit {
-        return Err(TooLarge { what, limit: limit as u64, actual: actual as u64 });
+        return Err(TooLarge::bytes(what, limit as u64, actual as u64));
     }
     Ok(())
 }
+
+const ALL_STATES: &str = "the sum of all delivery states";

@@ -28,7 +28,7 @@ pub struct MemoryOptions {
     pub max_leases: usize,
 }
 
-/// A queue without durability. It passes the same [contract](crate::contract) otherwise.
+/// A queue without durability. It passes the contract suite but for what needs stable storage.
 pub struct MemoryQueue {
     inner: Arc<Inner>,
     timer: Mutex<Option<JoinHandle<()>>>,
@@ -235,7 +235,7 @@ impl Inner {
     fn check_body(&self, actual: u64) -> Result<(), PutError> {
         let limit = self.options.max_body;
         if actual > limit {
-            return Err(TooLarge { what: "the body", limit, actual }.into());
+            return Err(TooLarge::bytes("the body", limit, actual).into());
         }
         Ok(())
     }

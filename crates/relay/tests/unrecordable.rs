@@ -57,7 +57,7 @@ impl Queue for Refusing {
         derived: Vec<Derived>,
     ) -> Result<Vec<MessageId>, LeaseError> {
         if self.refusals.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
-            return Err(TooLarge { what: "it", limit: 1, actual: 2 }.into());
+            return Err(TooLarge::bytes("it", 1, 2).into());
         }
         self.queue.finish_all(ends, derived).await
     }

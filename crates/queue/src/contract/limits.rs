@@ -23,7 +23,11 @@ pub(super) async fn a_message_has_limits<H: Harness>(harness: &mut H) {
                     assert!(claimed.envelope == new.envelope && claimed.state == new.deliveries[0].state, "{sizes:?}");
                     queue.remove(id).await.expect("remove");
                 }
-                Err(PutError::TooLarge(why)) if over == 1 => assert_eq!(why.actual, why.limit + 1, "{why}"),
+                Err(PutError::TooLarge(why)) if over == 1 => {
+                    assert_eq!(why.actual, why.limit + 1, "{why}");
+                    let is_count = sizes.1 > MAX_DELIVERIES;
+                    assert_eq!(why.unit, if is_count { "deliveries" } else { "bytes" }, "{why}");
+                }
                 other => panic!("{over} over the limit, {sizes:?}: {other:?}"),
             }
             assert_eq!(queue.stats().await.messages, 0);

@@ -66,7 +66,7 @@ impl LogDraft {
         let limit = self.shared.options.max_body;
         let len = self.len.saturating_add(chunk.len() as u64);
         if len > limit {
-            return Err(TooLarge { what: "the body", limit, actual: len }.into());
+            return Err(TooLarge::bytes("the body", limit, len).into());
         }
         self.ticket.check()?;
         let fits = self.file.is_none()

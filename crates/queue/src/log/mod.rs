@@ -155,7 +155,7 @@ impl Queue for LogQueue {
         }
         let (limit, hint) = (shared.options.max_body, size_hint.unwrap_or(0));
         if hint > limit {
-            return Err(TooLarge { what: "the body", limit, actual: hint }.into());
+            return Err(TooLarge::bytes("the body", limit, hint).into());
         }
         shared.admit(hint)?;
         let limit = shared.options.max_drafts;
