@@ -84,6 +84,10 @@ impl Vfs for Counting {
         uninterrupted(|| self.vfs.room(path))
     }
 
+    fn random(&self) -> io::Result<u64> {
+        uninterrupted(|| self.vfs.random())
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
         uninterrupted(|| self.vfs.lock(path))
     }

@@ -1,7 +1,6 @@
 //! The segments of the log: appending to the newest, dropping the oldest.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -344,7 +343,7 @@ impl Segments {
         let last = self.list.last_key_value().map_or(0, |(sequence, _)| *sequence);
         let sequence = last.checked_add(1).ok_or_else(too_long)?;
         let path = self.dir.join(name(sequence));
-        let tag = random();
+        let tag = self.vfs.random().map_err(|error| fatal(&path, "could not be given a random tag", &error))?;
         let header = SegmentHeader { sequence, tag, id_ceiling }.encode();
         let written = self.vfs.create(&path).and_then(|file| file.write_at(&header, 0).map(|()| file));
         let file = match written {
@@ -429,11 +428,6 @@ pub(super) fn name(sequence: u64) -> String {
 /// The sequence number in a segment's name.
 pub(super) fn sequence(name: &str) -> Option<u64> {
     super::hex(name.strip_suffix(".seg")?)
-}
-
-/// Unlike any number that a stranger could know: keyed with what the operating system gives each process.
-pub(super) fn random() -> u64 {
-    RandomState::new().hash_one(std::process::id())
 }
 
 fn fatal(path: &Path, what: &str, error: &io::Error) -> AppendError {

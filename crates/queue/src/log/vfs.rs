@@ -41,6 +41,8 @@ pub(super) trait Vfs: Send + Sync + 'static {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// How much room the disk has.
     fn room(&self, path: &Path) -> io::Result<Room>;
+    /// 64 bits that a stranger can neither know nor guess.
+    fn random(&self) -> io::Result<u64>;
     /// Locks the file, made unless it is there, or the folder until the value is dropped. `None`: another process has it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>>;
 }
@@ -264,6 +266,10 @@ impl Vfs for Os {
             files_free: stat.f_favail,
             files_total: stat.f_files,
         })
+    }
+
+    fn random(&self) -> io::Result<u64> {
+        Ok(getrandom::u64()?)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {

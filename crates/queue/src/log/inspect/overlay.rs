@@ -169,6 +169,10 @@ impl Vfs for Overlay {
         self.0.below.room(path)
     }
 
+    fn random(&self) -> io::Result<u64> {
+        self.0.below.random()
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
         self.0.below.lock(path)
     }
@@ -369,6 +373,10 @@ impl Vfs for Reading {
 
     fn room(&self, path: &Path) -> io::Result<Room> {
         Os::default().room(path)
+    }
+
+    fn random(&self) -> io::Result<u64> {
+        Os::default().random()
     }
 
     /// Locks the file if it is there; a queue that came out of a backup may have none, and nobody has that open.

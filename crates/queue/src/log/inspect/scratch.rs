@@ -6,8 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::log::segment::random;
-use crate::log::vfs::{VfsFile, read_exact};
+use crate::log::vfs::{Os, Vfs as _, VfsFile, read_exact};
 
 /// The unit in which what was written lies over what is there.
 pub(in crate::log) const PAGE: usize = 4096;
@@ -103,7 +102,7 @@ impl Pages {
 }
 
 fn nameless(folder: &Path) -> io::Result<Arc<dyn VfsFile>> {
-    let path = folder.join(format!("posthaste-queue-{:016x}.scratch", random()));
+    let path = folder.join(format!("posthaste-queue-{:016x}.scratch", Os::default().random()?));
     let told = |error: io::Error| {
         io::Error::new(error.kind(), format!("{}: {error}; choose another folder for scratch files", path.display()))
     };

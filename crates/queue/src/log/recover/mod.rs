@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::checkpoint::{self, Checkpoint, Meta, Snapshot};
 use super::format::Now;
 use super::quarantine::set_aside;
-use super::segment::{Living, Segment, Segments, name, random, sequence};
+use super::segment::{Living, Segment, Segments, name, sequence};
 use super::shared::wall;
 use super::vfs::Vfs;
 use super::{Damage, LogOptions, OpenError, OpenReport};
@@ -204,7 +204,8 @@ impl<'a> Opening<'a> {
         }
         let snapshot = checkpoint.snapshot().map_err(failed)?;
         let bounds = Bounds { memory: options.index_memory, leases: options.max_leases };
-        let index = Index::new(snapshot, meta.totals, moment, bounds, first_generation(random()));
+        let generation = first_generation(vfs.random().map_err(OpenError::io(dir))?);
+        let index = Index::new(snapshot, meta.totals, moment, bounds, generation);
         Ok(Self {
             vfs,
             dir,

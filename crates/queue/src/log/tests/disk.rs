@@ -510,6 +510,10 @@ impl Vfs for Disk {
         Ok(Room { free, total, files_free: state.files_free.unwrap_or(u64::MAX), files_total: u64::MAX })
     }
 
+    fn random(&self) -> io::Result<u64> {
+        Ok(fastrand::u64(..))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
         let mut state = Self::lock(self);
         state.operate("lock", part(path)).map_err(|(error, _)| error)?;
