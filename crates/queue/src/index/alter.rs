@@ -3,7 +3,7 @@
 use std::mem;
 use std::time::Duration;
 
-use super::{Base, Index, Moment, Phase, Unreadable, after};
+use super::{Base, Index, Moment, SlotState, Unreadable, after};
 use crate::{Alteration, MAX_DELAY, MessageId, RoutingKey};
 
 /// An [`Alteration`] that was asked for at some moment.
@@ -56,9 +56,11 @@ impl<S: Base> Index<S> {
         Self::change_in(&mut self.memory, &mut self.cost, id, |message| {
             let mut deliveries = mem::take(&mut message.deliveries);
             // Out of the schedule as what it was, into it as what it is; what is leased stands in neither of these places.
-            for delivery in deliveries.iter_mut().filter(|each| matches!(each.phase, Phase::Waiting | Phase::Ready)) {
+            for delivery in
+                deliveries.iter_mut().filter(|each| matches!(each.slot_state, SlotState::Waiting | SlotState::Ready))
+            {
                 schedule.cancel(id, message, delivery);
-                delivery.phase = Phase::Idle;
+                delivery.slot_state = SlotState::Idle;
             }
             match what {
                 Altered::Held(held) => message.held = *held,
@@ -74,8 +76,8 @@ impl<S: Base> Index<S> {
                 }
             }
             if !message.held {
-                for delivery in deliveries.iter_mut().filter(|each| each.phase == Phase::Idle) {
-                    delivery.phase = schedule.wait(id, delivery);
+                for delivery in deliveries.iter_mut().filter(|each| each.slot_state == SlotState::Idle) {
+                    delivery.slot_state = schedule.wait(id, delivery);
                 }
             }
             message.deliveries = deliveries;

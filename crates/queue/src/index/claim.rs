@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::base::{Base, Lane, ReadyRow, Unreadable};
-use super::message::{Delivery, Phase};
+use super::message::{Delivery, SlotState};
 use super::schedule::lane;
 use super::{Index, Moment, Slot, after, between, inconsistent};
 use crate::{Claimed, Gather, GatherWhen, Lease, Owner, Priority, RoutingKey};
@@ -54,7 +54,7 @@ impl<S: Base> Index<S> {
         let slot = row.slot;
         self.load(slot.0)?;
         let Some((message, delivery)) = self.memory.find(slot) else { return Err(inconsistent(slot)) };
-        if delivery.phase != Phase::Ready || lane(message, delivery) != row.lane {
+        if delivery.slot_state != SlotState::Ready || lane(message, delivery) != row.lane {
             return Err(inconsistent(slot));
         }
         self.lease(now, until, slot).ok_or(inconsistent(slot))
@@ -68,7 +68,7 @@ impl<S: Base> Index<S> {
             return Ok(Vec::new());
         };
         let is_marked = |each: &Delivery| gather.marks.iter().any(|mark| each.state.starts_with(mark));
-        let is_taken = |each: &Delivery| each.is_leased() || each.phase == Phase::Writing;
+        let is_taken = |each: &Delivery| each.is_leased() || each.slot_state == SlotState::Writing;
         let is_in_the_way = |each: &Delivery| match gather.when {
             GatherWhen::Now => false,
             GatherWhen::AtRest => is_taken(each) || (each.due <= now && !is_marked(each)),
@@ -100,10 +100,10 @@ impl<S: Base> Index<S> {
         };
         self.next_generation = self.next_generation.wrapping_add(1);
         self.schedule.cancel(slot.0, message, delivery);
-        let phase = self.schedule.lease(until, slot);
+        let slot_state = self.schedule.lease(until, slot);
         if let Some(delivery) = self.memory.delivery_mut(slot) {
             delivery.generation = generation;
-            delivery.phase = phase;
+            delivery.slot_state = slot_state;
         }
         Some(claimed)
     }

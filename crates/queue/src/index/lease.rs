@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::message::Phase;
+use super::message::SlotState;
 use super::{Base, Index, Message, Moment, Slot, Unreadable, after};
 use crate::{Lease, LeaseError, MAX_DELAY, MessageId, Outcome, TooLarge, limits};
 
@@ -37,8 +37,8 @@ pub(crate) struct Stale;
 impl<S: Base> Index<S> {
     pub(crate) fn extend(&mut self, lease: &Lease, until: Moment) -> Result<(), Stale> {
         let slot = self.unschedule(lease)?;
-        let phase = self.schedule.lease(until, slot);
-        self.set_phase(slot, phase);
+        let slot_state = self.schedule.lease(until, slot);
+        self.set_slot_state(slot, slot_state);
         Ok(())
     }
 
@@ -63,8 +63,8 @@ impl<S: Base> Index<S> {
         for (lease, outcome) in ends {
             let Some(next) = self.next(now, &lease, outcome) else { return Ok(Err(LeaseError::Stale)) };
             let Ok(slot) = self.unschedule(&lease) else { return Ok(Err(LeaseError::Stale)) };
-            let phase = self.schedule.write();
-            self.set_phase(slot, phase);
+            let slot_state = self.schedule.write();
+            self.set_slot_state(slot, slot_state);
             begun.push(End { delivery: lease.delivery, generation: lease.generation, next });
         }
         Ok(Ok(begun))
@@ -125,7 +125,7 @@ impl<S: Base> Index<S> {
             let Some(delivery) = message.delivery_mut(slot.1) else { return };
             (delivery.due, delivery.delay, delivery.attempts, delivery.state) = (due, delay, attempts, state);
             delivery.generation = 0;
-            delivery.phase = if is_held { Phase::Idle } else { schedule.wait(slot.0, delivery) };
+            delivery.slot_state = if is_held { SlotState::Idle } else { schedule.wait(slot.0, delivery) };
         });
         Ok(())
     }
@@ -150,7 +150,7 @@ impl<S: Base> Index<S> {
     fn is_good(&self, lease: &Lease) -> bool {
         self.memory.find((lease.message, lease.delivery)).is_some_and(|(message, delivery)| {
             let is_last = delivery.generation == lease.generation && lease.generation != 0;
-            is_last && !message.removing && delivery.phase != Phase::Writing
+            is_last && !message.removing && delivery.slot_state != SlotState::Writing
         })
     }
 }

@@ -33,11 +33,11 @@ pub(crate) struct Delivery {
     pub(crate) attempts: u32,
     /// Of the last lease that has not been written back under; 0 for none.
     pub(crate) generation: u64,
-    pub(super) phase: Phase,
+    pub(super) slot_state: SlotState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum SlotState {
     /// In no schedule: the message is on hold.
     Idle,
     Waiting,
@@ -103,13 +103,14 @@ impl<B> Message<B> {
 
     /// Whether the base can stand for it: nobody has or writes back a lease, and nobody may still come back with an expired one.
     pub(super) fn is_at_rest(&self) -> bool {
-        let at_rest =
-            |each: &Delivery| each.generation == 0 && matches!(each.phase, Phase::Idle | Phase::Waiting | Phase::Ready);
+        let at_rest = |each: &Delivery| {
+            each.generation == 0 && matches!(each.slot_state, SlotState::Idle | SlotState::Waiting | SlotState::Ready)
+        };
         !self.removing && self.deliveries.iter().all(at_rest)
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.deliveries.iter().any(|each| each.phase == Phase::Ready)
+        self.deliveries.iter().any(|each| each.slot_state == SlotState::Ready)
     }
 
     pub(crate) fn summary(&self, id: MessageId, now: Moment) -> Summary {
@@ -119,7 +120,7 @@ impl<B> Message<B> {
             state: delivery.state.clone(),
             attempts: delivery.attempts,
             due_in: between(now, delivery.due),
-            leased: delivery.is_leased() || delivery.phase == Phase::Writing,
+            leased: delivery.is_leased() || delivery.slot_state == SlotState::Writing,
         });
         Summary {
             id,
@@ -136,10 +137,10 @@ impl<B> Message<B> {
 
 impl Delivery {
     pub(crate) fn new(number: u32, key: RoutingKey, state: Bytes, due: Moment, delay: Duration, attempts: u32) -> Self {
-        Self { number, key, state, due, delay, attempts, generation: 0, phase: Phase::Idle }
+        Self { number, key, state, due, delay, attempts, generation: 0, slot_state: SlotState::Idle }
     }
 
     pub(super) fn is_leased(&self) -> bool {
-        matches!(self.phase, Phase::Leased { .. })
+        matches!(self.slot_state, SlotState::Leased { .. })
     }
 }

@@ -23,7 +23,7 @@ pub(crate) use self::base::{Base, Lane, Nothing, ReadyRow, Unreadable};
 pub(crate) use self::checkpoint::{Frozen, Totals};
 pub(crate) use self::lease::{End, Next, Stale};
 use self::memory::{Entry, Memory};
-use self::message::Phase;
+use self::message::SlotState;
 pub(crate) use self::message::{Delivery, Message};
 use self::schedule::{Schedule, lane};
 use self::shelf::{Hides, Shelf};
@@ -99,7 +99,7 @@ impl<S: Base> Index<S> {
         self.totals.add(&message);
         if !message.held {
             for delivery in &mut message.deliveries {
-                delivery.phase = self.schedule.wait(id, delivery);
+                delivery.slot_state = self.schedule.wait(id, delivery);
             }
         }
         self.memory.gone.remove(&id);
@@ -199,7 +199,7 @@ impl<S: Base> Index<S> {
         if !message.held {
             let mut deliveries = mem::take(&mut message.deliveries);
             for delivery in &mut deliveries {
-                delivery.phase = if delivery.due <= self.now {
+                delivery.slot_state = if delivery.due <= self.now {
                     self.stirred = true;
                     self.schedule.ready(lane(&message, delivery), delivery.due, (id, delivery.number))
                 } else {
@@ -259,10 +259,10 @@ impl<S: Base> Index<S> {
     fn come_back(&mut self, slot: Slot) {
         let Some((message, delivery)) = self.memory.find(slot) else { return };
         if message.held {
-            self.set_phase(slot, Phase::Idle);
+            self.set_slot_state(slot, SlotState::Idle);
         } else if delivery.due > self.now {
-            let phase = self.schedule.wait(slot.0, delivery);
-            self.set_phase(slot, phase);
+            let slot_state = self.schedule.wait(slot.0, delivery);
+            self.set_slot_state(slot, slot_state);
         } else {
             self.make_ready(slot);
         }
@@ -270,14 +270,14 @@ impl<S: Base> Index<S> {
 
     fn make_ready(&mut self, slot: Slot) {
         let Some((message, delivery)) = self.memory.find(slot) else { return };
-        let phase = self.schedule.ready(lane(message, delivery), delivery.due, slot);
-        self.set_phase(slot, phase);
+        let slot_state = self.schedule.ready(lane(message, delivery), delivery.due, slot);
+        self.set_slot_state(slot, slot_state);
         self.stirred = true;
     }
 
-    fn set_phase(&mut self, slot: Slot, phase: Phase) {
+    fn set_slot_state(&mut self, slot: Slot, slot_state: SlotState) {
         if let Some(delivery) = self.memory.delivery_mut(slot) {
-            delivery.phase = phase;
+            delivery.slot_state = slot_state;
         }
     }
 }

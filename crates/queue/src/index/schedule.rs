@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::base::{Lane, ReadyRow, WaitingRow};
-use super::{Delivery, Message, Moment, Phase, Slot};
+use super::{Delivery, Message, Moment, Slot, SlotState};
 use crate::MessageId;
 
-/// Invariant: a delivery stands where its [`Phase`] says, and nowhere else.
+/// Invariant: a delivery stands where its [`SlotState`] says, and nowhere else.
 #[derive(Default)]
 pub(super) struct Schedule {
     waiting: BTreeSet<WaitingRow>,
@@ -24,39 +24,39 @@ pub(super) fn lane<B>(message: &Message<B>, delivery: &Delivery) -> Lane {
 
 impl Schedule {
     /// Every delivery begins by waiting, also when that is over: the next `advance` makes it ready.
-    pub(super) fn wait(&mut self, id: MessageId, delivery: &Delivery) -> Phase {
+    pub(super) fn wait(&mut self, id: MessageId, delivery: &Delivery) -> SlotState {
         self.waiting.insert((delivery.due, (id, delivery.number)));
-        Phase::Waiting
+        SlotState::Waiting
     }
 
-    pub(super) fn ready(&mut self, lane: Lane, due: Moment, slot: Slot) -> Phase {
+    pub(super) fn ready(&mut self, lane: Lane, due: Moment, slot: Slot) -> SlotState {
         self.ready.insert(ReadyRow { lane, due, slot });
-        Phase::Ready
+        SlotState::Ready
     }
 
-    pub(super) fn lease(&mut self, until: Moment, slot: Slot) -> Phase {
+    pub(super) fn lease(&mut self, until: Moment, slot: Slot) -> SlotState {
         self.leases.insert((until, slot));
-        Phase::Leased { until }
+        SlotState::Leased { until }
     }
 
-    pub(super) fn write(&mut self) -> Phase {
+    pub(super) fn write(&mut self) -> SlotState {
         self.writing = self.writing.saturating_add(1);
-        Phase::Writing
+        SlotState::Writing
     }
 
-    /// Takes a delivery out of wherever its phase says it is.
+    /// Takes a delivery out of where its slot state says it is.
     pub(super) fn cancel<B>(&mut self, id: MessageId, message: &Message<B>, delivery: &Delivery) {
         let slot = (id, delivery.number);
-        match delivery.phase {
-            Phase::Idle => {}
-            Phase::Writing => self.writing = self.writing.saturating_sub(1),
-            Phase::Waiting => {
+        match delivery.slot_state {
+            SlotState::Idle => {}
+            SlotState::Writing => self.writing = self.writing.saturating_sub(1),
+            SlotState::Waiting => {
                 self.waiting.remove(&(delivery.due, slot));
             }
-            Phase::Ready => {
+            SlotState::Ready => {
                 self.ready.remove(&ReadyRow { lane: lane(message, delivery), due: delivery.due, slot });
             }
-            Phase::Leased { until } => {
+            SlotState::Leased { until } => {
                 self.leases.remove(&(until, slot));
             }
         }
