@@ -29,14 +29,14 @@ pub(crate) trait Base: Send + 'static {
 /// A delivery that can be claimed, by the order in which that is looked up.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ReadyRow {
-    pub(crate) lane: Lane,
+    pub(crate) rank: Rank,
     pub(crate) due: Moment,
     pub(crate) slot: Slot,
 }
 
 /// The deliveries of one owner, of one priority, for one key: they go in the order in which they are due.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Lane {
+pub(crate) struct Rank {
     pub(crate) key: RoutingKey,
     pub(crate) priority: Reverse<Priority>,
     pub(crate) owner: Owner,
@@ -83,16 +83,16 @@ impl<B: Clone + Send + Sync + 'static> Base for Nothing<B> {
 impl ReadyRow {
     /// At or before every row of the key.
     pub(crate) fn first_of(key: RoutingKey) -> Self {
-        Self::first_in(Lane { key, priority: Reverse(Priority(i8::MAX)), owner: Owner::default() })
+        Self::first_in(Rank { key, priority: Reverse(Priority(i8::MAX)), owner: Owner::default() })
     }
 
-    /// At or before every row of the lane.
-    pub(crate) const fn first_in(lane: Lane) -> Self {
-        Self { lane, due: Moment::MIN, slot: (MessageId::from_u64(0), 0) }
+    /// At or before every row of the rank.
+    pub(crate) const fn first_in(rank: Rank) -> Self {
+        Self { rank, due: Moment::MIN, slot: (MessageId::from_u64(0), 0) }
     }
 
-    /// Behind every row of the lane, and before every other one that is behind it.
-    pub(crate) const fn behind(lane: Lane) -> Self {
-        Self { lane, due: Moment::MAX, slot: (MessageId::from_u64(u64::MAX), u32::MAX) }
+    /// Behind every row of the rank, and before every other one that is behind it.
+    pub(crate) const fn behind(rank: Rank) -> Self {
+        Self { rank, due: Moment::MAX, slot: (MessageId::from_u64(u64::MAX), u32::MAX) }
     }
 }

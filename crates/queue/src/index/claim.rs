@@ -3,9 +3,9 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use super::base::{Base, Lane, ReadyRow, Unreadable};
+use super::base::{Base, Rank, ReadyRow, Unreadable};
 use super::message::{Delivery, SlotState};
-use super::schedule::lane;
+use super::schedule::rank;
 use super::{Index, Moment, Slot, after, between, inconsistent};
 use crate::{Claimed, Gather, GatherWhen, Lease, Owner, Priority, RoutingKey};
 
@@ -38,9 +38,9 @@ impl<S: Base> Index<S> {
                 self.is_out_of_leases = true;
                 break;
             }
-            let Some(row) = heads.iter().min_by_key(|head| head.rank()).map(Head::row).cloned() else { break };
+            let Some(row) = heads.iter().min_by_key(|head| head.order()).map(Head::row).cloned() else { break };
             claimed.push(self.take_lease(now, until, &row)?);
-            let before = self.turn.replace(row.lane.owner.clone());
+            let before = self.turn.replace(row.rank.owner.clone());
             let mut changed = Vec::with_capacity(heads.len());
             for head in heads {
                 changed.extend(self.after_turn(head, before.as_ref(), &row)?);
@@ -54,7 +54,7 @@ impl<S: Base> Index<S> {
         let slot = row.slot;
         self.load(slot.0)?;
         let Some((message, delivery)) = self.memory.find(slot) else { return Err(inconsistent(slot)) };
-        if delivery.slot_state != SlotState::Ready || lane(message, delivery) != row.lane {
+        if delivery.slot_state != SlotState::Ready || rank(message, delivery) != row.rank {
             return Err(inconsistent(slot));
         }
         self.lease(now, until, slot).ok_or(inconsistent(slot))
@@ -110,7 +110,7 @@ impl<S: Base> Index<S> {
 
     fn head<'k>(&mut self, key: &'k RoutingKey) -> Result<Option<Head<'k>>, Unreadable> {
         let first = self.ready_from(&ReadyRow::first_of(key.clone()))?;
-        let Some(first) = first.filter(|row| row.lane.key == *key) else { return Ok(None) };
+        let Some(first) = first.filter(|row| row.rank.key == *key) else { return Ok(None) };
         let next = match self.turn.clone() {
             Some(turn) => self.behind_turn(&first, turn)?,
             None => Some(first.clone()),
@@ -120,12 +120,12 @@ impl<S: Base> Index<S> {
 
     /// The first row of an owner behind this one, of the same key and priority as `first`, which is the first of any owner.
     fn behind_turn(&mut self, first: &ReadyRow, turn: Owner) -> Result<Option<ReadyRow>, Unreadable> {
-        if first.lane.owner > turn {
+        if first.rank.owner > turn {
             return Ok(Some(first.clone()));
         }
-        let behind = ReadyRow::behind(Lane { owner: turn, ..first.lane.clone() });
+        let behind = ReadyRow::behind(Rank { owner: turn, ..first.rank.clone() });
         let next = self.ready_from(&behind)?;
-        Ok(next.filter(|next| next.lane.key == first.lane.key && next.lane.priority == first.lane.priority))
+        Ok(next.filter(|next| next.rank.key == first.rank.key && next.rank.priority == first.rank.priority))
     }
 
     /// The head once more, when `taken` was taken: it is its owner's turn now, and was the turn of `before`.
@@ -135,13 +135,13 @@ impl<S: Base> Index<S> {
         before: Option<&Owner>,
         taken: &ReadyRow,
     ) -> Result<Option<Head<'k>>, Unreadable> {
-        let turn = &taken.lane.owner;
-        if *head.key == taken.lane.key {
+        let turn = &taken.rank.owner;
+        if *head.key == taken.rank.key {
             return self.head(head.key);
         }
         // Who is behind the one is behind the other too, if there is nobody in between.
         let is_forward = before.is_some_and(|before| before <= turn);
-        let holds = is_forward && head.next.as_ref().is_none_or(|next| next.lane.owner > *turn);
+        let holds = is_forward && head.next.as_ref().is_none_or(|next| next.rank.owner > *turn);
         if holds {
             return Ok(Some(head));
         }
@@ -157,8 +157,8 @@ impl Head<'_> {
     }
 
     /// The least goes first.
-    fn rank(&self) -> (Reverse<Priority>, bool, &Owner, Moment, Slot) {
+    fn order(&self) -> (Reverse<Priority>, bool, &Owner, Moment, Slot) {
         let row = self.row();
-        (row.lane.priority, self.next.is_none(), &row.lane.owner, row.due, row.slot)
+        (row.rank.priority, self.next.is_none(), &row.rank.owner, row.due, row.slot)
     }
 }

@@ -29,8 +29,8 @@ impl<S: Base> Index<S> {
         let mut from = after.map_or_else(RoutingKey::first, RoutingKey::next);
         while keys.len() < limit {
             let Some(row) = self.ready_from(&ReadyRow::first_of(from))? else { break };
-            from = row.lane.key.next();
-            keys.push(row.lane.key);
+            from = row.rank.key.next();
+            keys.push(row.rank.key);
         }
         Ok(keys)
     }

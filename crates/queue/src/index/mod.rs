@@ -19,13 +19,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::alter::Altered;
-pub(crate) use self::base::{Base, Lane, Nothing, ReadyRow, Unreadable};
+pub(crate) use self::base::{Base, Nothing, Rank, ReadyRow, Unreadable};
 pub(crate) use self::checkpoint::{Frozen, Totals};
 pub(crate) use self::lease::{End, Next, Stale};
 use self::memory::{Entry, Memory};
 use self::message::SlotState;
 pub(crate) use self::message::{Delivery, Message};
-use self::schedule::{Schedule, lane};
+use self::schedule::{Schedule, rank};
 use self::shelf::{Hides, Shelf};
 use crate::{MAX_DELAY, MessageId, Owner};
 
@@ -201,7 +201,7 @@ impl<S: Base> Index<S> {
             for delivery in &mut deliveries {
                 delivery.slot_state = if delivery.due <= self.now {
                     self.stirred = true;
-                    self.schedule.ready(lane(&message, delivery), delivery.due, (id, delivery.number))
+                    self.schedule.ready(rank(&message, delivery), delivery.due, (id, delivery.number))
                 } else {
                     self.schedule.wait(id, delivery)
                 };
@@ -270,7 +270,7 @@ impl<S: Base> Index<S> {
 
     fn make_ready(&mut self, slot: Slot) {
         let Some((message, delivery)) = self.memory.find(slot) else { return };
-        let slot_state = self.schedule.ready(lane(message, delivery), delivery.due, slot);
+        let slot_state = self.schedule.ready(rank(message, delivery), delivery.due, slot);
         self.set_slot_state(slot, slot_state);
         self.stirred = true;
     }

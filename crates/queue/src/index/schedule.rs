@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use super::base::{Lane, ReadyRow, WaitingRow};
+use super::base::{Rank, ReadyRow, WaitingRow};
 use super::{Delivery, Message, Moment, Slot, SlotState};
 use crate::MessageId;
 
@@ -18,8 +18,8 @@ pub(super) struct Schedule {
 }
 
 /// Where a delivery goes when it is ready.
-pub(super) fn lane<B>(message: &Message<B>, delivery: &Delivery) -> Lane {
-    Lane { key: delivery.key.clone(), priority: Reverse(message.priority), owner: message.owner.clone() }
+pub(super) fn rank<B>(message: &Message<B>, delivery: &Delivery) -> Rank {
+    Rank { key: delivery.key.clone(), priority: Reverse(message.priority), owner: message.owner.clone() }
 }
 
 impl Schedule {
@@ -29,8 +29,8 @@ impl Schedule {
         SlotState::Waiting
     }
 
-    pub(super) fn ready(&mut self, lane: Lane, due: Moment, slot: Slot) -> SlotState {
-        self.ready.insert(ReadyRow { lane, due, slot });
+    pub(super) fn ready(&mut self, rank: Rank, due: Moment, slot: Slot) -> SlotState {
+        self.ready.insert(ReadyRow { rank, due, slot });
         SlotState::Ready
     }
 
@@ -54,7 +54,7 @@ impl Schedule {
                 self.waiting.remove(&(delivery.due, slot));
             }
             SlotState::Ready => {
-                self.ready.remove(&ReadyRow { lane: lane(message, delivery), due: delivery.due, slot });
+                self.ready.remove(&ReadyRow { rank: rank(message, delivery), due: delivery.due, slot });
             }
             SlotState::Leased { until } => {
                 self.leases.remove(&(until, slot));

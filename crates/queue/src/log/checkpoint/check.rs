@@ -24,7 +24,7 @@ impl Checkpoint {
                 let there = if row.due <= now {
                     ready.get(row.ready())?.is_some()
                 } else {
-                    waiting.get(row.waiting())?.is_some_and(|lane| lane.value() == row.lane)
+                    waiting.get(row.waiting())?.is_some_and(|rank| rank.value() == row.rank)
                 };
                 if !there {
                     let number = row.number;

@@ -18,7 +18,7 @@ use self::renew::Filling;
 pub(super) use self::rows::Meta;
 use self::rows::{decode_message, encode_message};
 pub(super) use self::snapshot::Snapshot;
-use self::snapshot::rank;
+use self::snapshot::negated;
 use self::storage::Storage;
 pub(super) use self::thread::{Checkpointer, Done, Work};
 use super::apply::Stored;
@@ -28,16 +28,16 @@ use super::vfs::{Vfs, VfsFile};
 use crate::MessageId;
 use crate::index::{Frozen, Message, Moment, Totals};
 
-/// Key, rank of the priority, owner, due, message, delivery.
+/// Key, negated priority, owner, due, message, delivery.
 type ReadyKey = (&'static str, i16, &'static str, i64, u64, u32);
 /// Due, message, delivery.
 type WaitingKey = (i64, u64, u32);
 /// The first three of a [`ReadyKey`].
-type WaitingLane = (&'static str, i16, &'static str);
+type WaitingRank = (&'static str, i16, &'static str);
 
 const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
 const READY: TableDefinition<'_, ReadyKey, ()> = TableDefinition::new("ready");
-const WAITING: TableDefinition<'_, WaitingKey, WaitingLane> = TableDefinition::new("waiting");
+const WAITING: TableDefinition<'_, WaitingKey, WaitingRank> = TableDefinition::new("waiting");
 /// Messages whose body has a file of its own.
 const BODIES: TableDefinition<'_, u64, ()> = TableDefinition::new("bodies");
 /// By segment: the octets that live in it, and whether it has to stay.
@@ -234,7 +234,7 @@ fn write_messages(
             if row.due <= frozen.now {
                 ready.insert(row.ready(), ())?;
             } else {
-                waiting.insert(row.waiting(), row.lane)?;
+                waiting.insert(row.waiting(), row.rank)?;
             }
         }
         let has_file = |message: &Message<Stored>| message.stored.inline.is_none();
@@ -258,9 +258,9 @@ fn promote(transaction: &WriteTransaction, now: Moment) -> Result<bool, redb::Er
     let mut promoted = false;
     let behind = (now.saturating_add(1), 0, 0);
     for row in waiting.extract_from_if(..behind, |_, _| true)? {
-        let (at, lane) = row?;
-        let ((due, id, number), (key, rank, owner)) = (at.value(), lane.value());
-        ready.insert((key, rank, owner, due, id, number), ())?;
+        let (at, rank) = row?;
+        let ((due, id, number), (key, negative, owner)) = (at.value(), rank.value());
+        ready.insert((key, negative, owner, due, id, number), ())?;
         promoted = true;
     }
     Ok(promoted)
@@ -268,7 +268,7 @@ fn promote(transaction: &WriteTransaction, now: Moment) -> Result<bool, redb::Er
 
 /// Where a delivery stands.
 struct Row<'a> {
-    lane: (&'a str, i16, &'a str),
+    rank: (&'a str, i16, &'a str),
     due: Moment,
     id: u64,
     number: u32,
@@ -277,10 +277,10 @@ struct Row<'a> {
 impl<'a> Row<'a> {
     /// Those of a message, which has none when it is on hold.
     fn of(message: &'a Message<Stored>, id: u64) -> impl Iterator<Item = Self> {
-        let (rank, owner) = (rank(message.priority), message.owner.as_str());
+        let (negative, owner) = (negated(message.priority), message.owner.as_str());
         let deliveries = message.deliveries.iter().filter(|_| !message.held);
         deliveries.map(move |delivery| Row {
-            lane: (delivery.key.as_str(), rank, owner),
+            rank: (delivery.key.as_str(), negative, owner),
             due: delivery.due,
             id,
             number: delivery.number,
@@ -289,11 +289,11 @@ impl<'a> Row<'a> {
 
     /// About how many octets it takes in a schedule.
     fn len(&self) -> usize {
-        self.lane.0.len() + self.lane.2.len() + 24
+        self.rank.0.len() + self.rank.2.len() + 24
     }
 
     fn ready(&self) -> (&'a str, i16, &'a str, i64, u64, u32) {
-        (self.lane.0, self.lane.1, self.lane.2, self.due, self.id, self.number)
+        (self.rank.0, self.rank.1, self.rank.2, self.due, self.id, self.number)
     }
 
     fn waiting(&self) -> (i64, u64, u32) {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::rows::decode_message;
-use super::{MESSAGES, READY, ReadyKey, WAITING, WaitingKey, WaitingLane};
-use crate::index::{Base, Lane, Message, Moment, ReadyRow, Slot, Unreadable};
+use super::{MESSAGES, READY, ReadyKey, WAITING, WaitingKey, WaitingRank};
+use crate::index::{Base, Message, Moment, Rank, ReadyRow, Slot, Unreadable};
 use crate::log::apply::Stored;
 use crate::{MessageId, Owner, Priority, RoutingKey};
 
@@ -17,7 +17,7 @@ use crate::{MessageId, Owner, Priority, RoutingKey};
 pub(in crate::log) struct Snapshot {
     messages: ReadOnlyTable<u64, &'static [u8]>,
     ready: ReadOnlyTable<ReadyKey, ()>,
-    waiting: ReadOnlyTable<WaitingKey, WaitingLane>,
+    waiting: ReadOnlyTable<WaitingKey, WaitingRank>,
     path: Arc<Path>,
 }
 
@@ -60,12 +60,12 @@ impl Base for Snapshot {
         let Some((key, _)) = range.next().transpose().map_err(|error| self.unreadable(error))? else {
             return Ok(None);
         };
-        let (key, rank, owner, due, id, number) = key.value();
+        let (key, negative, owner, due, id, number) = key.value();
         let named = || {
-            let priority = Reverse(Priority(i8::try_from(rank.checked_neg()?).ok()?));
+            let priority = Reverse(Priority(i8::try_from(negative.checked_neg()?).ok()?));
             let (key, owner) = (RoutingKey::new(key).ok()?, Owner::new(owner).ok()?);
             let slot = (MessageId::from_u64(id), number);
-            Some(ReadyRow { lane: Lane { key, priority, owner }, due, slot })
+            Some(ReadyRow { rank: Rank { key, priority, owner }, due, slot })
         };
         named().map(Some).ok_or_else(|| self.unreadable("a name in it is too long"))
     }
@@ -82,11 +82,11 @@ impl Base for Snapshot {
 }
 
 /// Higher priorities come first.
-pub(super) fn rank(priority: Priority) -> i16 {
+pub(super) fn negated(priority: Priority) -> i16 {
     -i16::from(priority.0)
 }
 
 fn ready_key(row: &ReadyRow) -> (&str, i16, &str, i64, u64, u32) {
-    let Lane { key, priority, owner } = &row.lane;
-    (key.as_str(), rank(priority.0), owner.as_str(), row.due, row.slot.0.as_u64(), row.slot.1)
+    let Rank { key, priority, owner } = &row.rank;
+    (key.as_str(), negated(priority.0), owner.as_str(), row.due, row.slot.0.as_u64(), row.slot.1)
 }
