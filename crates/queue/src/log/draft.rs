@@ -28,7 +28,7 @@ pub struct LogDraft {
     shared: Arc<Shared>,
     syncer: Syncer,
     id: MessageId,
-    ticket: Ticket,
+    slot: DraftSlot,
     buffer: Vec<u8>,
     file: Option<Arc<dyn VfsFile>>,
     len: u64,
@@ -38,7 +38,7 @@ pub struct LogDraft {
 }
 
 /// One of the messages being received: its place among them, its share of the memory, and its file unless it is kept.
-pub(super) struct Ticket {
+pub(super) struct DraftSlot {
     shared: Arc<Shared>,
     /// In which life of the store it began.
     life: u64,
@@ -47,12 +47,12 @@ pub(super) struct Ticket {
 }
 
 impl LogDraft {
-    pub(super) fn new(shared: &Arc<Shared>, syncer: Syncer, ticket: Ticket, id: MessageId) -> Self {
+    pub(super) fn new(shared: &Arc<Shared>, syncer: Syncer, slot: DraftSlot, id: MessageId) -> Self {
         Self {
             shared: Arc::clone(shared),
             syncer,
             id,
-            ticket,
+            slot,
             buffer: Vec::new(),
             file: None,
             len: 0,
@@ -68,10 +68,10 @@ impl LogDraft {
         if len > limit {
             return Err(TooLarge::bytes("the body", limit, len).into());
         }
-        self.ticket.check()?;
+        self.slot.check()?;
         let fits = self.file.is_none()
             && len <= self.shared.options.inline_body as u64
-            && self.ticket.grow(&mut self.buffer, chunk.len());
+            && self.slot.grow(&mut self.buffer, chunk.len());
         if fits {
             self.buffer.extend_from_slice(chunk);
         } else {
@@ -93,11 +93,11 @@ impl LogDraft {
             None => {
                 let file =
                     self.shared.vfs.create_for_caller(&path).map_err(|error| self.shared.io_error(&path, &error))?;
-                self.ticket.file = Some((Arc::clone(&self.shared.vfs), path.clone()));
+                self.slot.file = Some((Arc::clone(&self.shared.vfs), path.clone()));
                 let buffer = mem::take(&mut self.buffer);
                 file.write_at(&buffer, 0).map_err(|error| self.shared.io_error(&path, &error))?;
                 drop(buffer);
-                self.ticket.charge(0);
+                self.slot.charge(0);
                 self.file.insert(file)
             }
         };
@@ -112,7 +112,7 @@ impl LogDraft {
         let crc = mem::take(&mut self.crc).finalize();
         encode_image(&mut payload, now, self.id, &message, crc, self.file.is_some());
         payload.extend_from_slice(&mem::take(&mut self.buffer));
-        self.ticket.charge(payload.len());
+        self.slot.charge(payload.len());
         match format::decode(Kind::Message, &payload, now.wall, now) {
             Ok(Record::Message(image)) => Ok((Entry::new(Kind::Message, payload, now), image)),
             _ => Err(PutError::Broken(Broken::new("a message that could not be read back was not written"))),
@@ -144,18 +144,18 @@ impl Draft for LogDraft {
         }
         limits::check(&message)?;
         let (entry, image) = self.encode(message)?;
-        let Self { shared, syncer, ticket, file, .. } = self;
-        let (reply, answer) = oneshot::channel();
-        let put = Box::new(PutJob { entry, image, ticket, reply });
+        let Self { shared, syncer, slot, file, .. } = self;
+        let (answer, answered) = oneshot::channel();
+        let put = Box::new(PutJob { entry, image, slot, answer });
         match file {
             Some(file) => syncer.submit(&shared, Unsynced { file, put }),
             None => shared.submit(Job::Put(put)),
         }
-        answer.await.unwrap_or_else(|_| Err(shared.gone().into()))
+        answered.await.unwrap_or_else(|_| Err(shared.gone().into()))
     }
 }
 
-impl Ticket {
+impl DraftSlot {
     /// `None`: there are too many.
     pub(super) fn new(shared: &Arc<Shared>) -> Option<Self> {
         let limit = shared.options.max_drafts;
@@ -211,7 +211,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for DraftSlot {
     fn drop(&mut self) {
         self.charge(0);
         self.shared.counts.drafts.fetch_sub(1, Relaxed);

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::draft::Ticket;
+use super::draft::DraftSlot;
 use super::format::Image;
 use super::segment::Entry;
 use crate::{Alteration, Broken, Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
@@ -27,22 +27,22 @@ struct LanesInner {
     life: u64,
 }
 
-pub(super) type Reply<T> = oneshot::Sender<T>;
+pub(super) type Answer<T> = oneshot::Sender<T>;
 
 pub(super) enum Job {
     Put(Box<PutJob>),
-    Finish { ends: Vec<(Lease, Outcome)>, derived: Vec<Derived>, reply: Reply<Result<Vec<MessageId>, LeaseError>> },
-    Alter { id: MessageId, what: Alteration, reply: Reply<Result<usize, Error>> },
-    Remove { id: MessageId, reply: Reply<Result<(), Error>> },
-    Ids { reply: Reply<Result<(), PutError>> },
+    Finish { ends: Vec<(Lease, Outcome)>, derived: Vec<Derived>, answer: Answer<Result<Vec<MessageId>, LeaseError>> },
+    Alter { id: MessageId, what: Alteration, answer: Answer<Result<usize, Error>> },
+    Remove { id: MessageId, answer: Answer<Result<(), Error>> },
+    Ids { answer: Answer<Result<(), PutError>> },
 }
 
 /// A message whose body is on stable storage or in the payload.
 pub(super) struct PutJob {
     pub(super) entry: Entry,
     pub(super) image: Image,
-    pub(super) ticket: Ticket,
-    pub(super) reply: Reply<Result<MessageId, PutError>>,
+    pub(super) slot: DraftSlot,
+    pub(super) answer: Answer<Result<MessageId, PutError>>,
 }
 
 impl Lanes {
@@ -135,18 +135,18 @@ impl LanesInner {
 impl Job {
     pub(super) fn refuse(self, why: &Error) {
         match self {
-            Self::Put(put) => answer(put.reply, Err(why.clone().into())),
-            Self::Finish { reply, .. } => answer(reply, Err(why.clone().into())),
-            Self::Alter { reply, .. } => answer(reply, Err(why.clone())),
-            Self::Remove { reply, .. } => answer(reply, Err(why.clone())),
-            Self::Ids { reply } => answer(reply, Err(why.clone().into())),
+            Self::Put(put) => tell(put.answer, Err(why.clone().into())),
+            Self::Finish { answer, .. } => tell(answer, Err(why.clone().into())),
+            Self::Alter { answer, .. } => tell(answer, Err(why.clone())),
+            Self::Remove { answer, .. } => tell(answer, Err(why.clone())),
+            Self::Ids { answer } => tell(answer, Err(why.clone().into())),
         }
     }
 
     /// In which life of the lanes it began, if that matters.
     fn life(&self) -> Option<u64> {
         match self {
-            Self::Put(put) => Some(put.ticket.life()),
+            Self::Put(put) => Some(put.slot.life()),
             _ => None,
         }
     }
@@ -168,8 +168,8 @@ pub(super) fn outlived() -> Error {
 }
 
 /// Who does not wait any more is not told.
-pub(super) fn answer<T>(reply: Reply<T>, value: T) {
-    drop(reply.send(value));
+pub(super) fn tell<T>(answer: Answer<T>, value: T) {
+    drop(answer.send(value));
 }
 
 /// A batch ends where it grows beyond one of these.

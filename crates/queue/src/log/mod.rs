@@ -44,8 +44,8 @@ use tokio::sync::oneshot;
 use self::apply::Stored;
 pub use self::body::LogBody;
 use self::counting::Counting;
+use self::draft::DraftSlot;
 pub use self::draft::LogDraft;
-use self::draft::Ticket;
 use self::lanes::{Job, Lanes};
 pub use self::options::{Damage, LogOptions, OpenError, OpenReport};
 use self::readers::Readers;
@@ -138,9 +138,9 @@ impl LogQueue {
         Ok(Self { shared, syncer, report, running: Mutex::new(Some(running)) })
     }
 
-    async fn ask<T>(&self, job: Job, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+    async fn ask<T>(&self, job: Job, answered: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
         self.shared.submit(job);
-        answer.await.unwrap_or_else(|_| Err(self.shared.gone()))
+        answered.await.unwrap_or_else(|_| Err(self.shared.gone()))
     }
 }
 
@@ -159,15 +159,15 @@ impl Queue for LogQueue {
         }
         shared.admit(hint)?;
         let limit = shared.options.max_drafts;
-        let ticket = Ticket::new(shared).ok_or(PutError::Full(Full::Drafts { limit }))?;
+        let slot = DraftSlot::new(shared).ok_or(PutError::Full(Full::Drafts { limit }))?;
         for _ in 0..ID_TRIES {
             if let Some(id) = shared.ids.next() {
-                return Ok(LogDraft::new(shared, self.syncer.clone(), ticket, id));
+                return Ok(LogDraft::new(shared, self.syncer.clone(), slot, id));
             }
             // Rare: the block of ids is used up faster than the next one was written.
-            let (reply, answer) = oneshot::channel();
-            shared.submit(Job::Ids { reply });
-            answer.await.unwrap_or_else(|_| Err(shared.gone().into()))?;
+            let (answer, answered) = oneshot::channel();
+            shared.submit(Job::Ids { answer });
+            answered.await.unwrap_or_else(|_| Err(shared.gone().into()))?;
         }
         // Others took every block before this one could: too many at once.
         Err(PutError::Full(Full::Drafts { limit }))
@@ -222,9 +222,9 @@ impl Queue for LogQueue {
         derived: Vec<Derived>,
     ) -> Result<Vec<MessageId>, LeaseError> {
         limits::check_outcomes(&ends, &derived)?;
-        let (reply, answer) = oneshot::channel();
-        self.shared.submit(Job::Finish { ends, derived, reply });
-        answer.await.unwrap_or_else(|_| Err(self.shared.gone().into()))
+        let (answer, answered) = oneshot::channel();
+        self.shared.submit(Job::Finish { ends, derived, answer });
+        answered.await.unwrap_or_else(|_| Err(self.shared.gone().into()))
     }
 
     async fn due_keys(&self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Error> {
@@ -236,13 +236,13 @@ impl Queue for LogQueue {
     }
 
     async fn alter(&self, message: MessageId, what: Alteration) -> Result<usize, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Job::Alter { id: message, what, reply }, answer).await
+        let (answer, answered) = oneshot::channel();
+        self.ask(Job::Alter { id: message, what, answer }, answered).await
     }
 
     async fn remove(&self, message: MessageId) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Job::Remove { id: message, reply }, answer).await
+        let (answer, answered) = oneshot::channel();
+        self.ask(Job::Remove { id: message, answer }, answered).await
     }
 
     async fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {

@@ -57,7 +57,7 @@ pub(super) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
                     // A file whose sync failed is lost whatever the reason; this one is nobody else's.
                     let full = PutError::Full(refusal(&path, &error));
                     let error = shared.core.ended().map_or(full, PutError::from);
-                    drop(put.reply.send(Err(error)));
+                    drop(put.answer.send(Err(error)));
                 }
             }
         }
@@ -68,7 +68,7 @@ pub(super) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
         match shared.vfs.sync_dir(&dir) {
             Err(error) if is_for_now(&error) => {
                 let full = refusal(&dir, &error);
-                synced.drain(..).for_each(|(_, put)| drop(put.reply.send(Err(PutError::Full(full.clone())))));
+                synced.drain(..).for_each(|(_, put)| drop(put.answer.send(Err(PutError::Full(full.clone())))));
             }
             Err(error) => shared.fail(&format!("{} could not be synced: {error}; check the disk", dir.display())),
             Ok(()) => {}
@@ -80,7 +80,7 @@ pub(super) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
                     // If the whole folder is not there any more, no message is safe.
                     shared.check_whereabouts();
                     let error = shared.core.ended().map_or(PutError::Broken(Broken::new(&why)), PutError::from);
-                    drop(put.reply.send(Err(error)));
+                    drop(put.answer.send(Err(error)));
                 }
             }
         }

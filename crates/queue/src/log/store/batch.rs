@@ -8,12 +8,12 @@ use super::Store;
 use super::copy::moved;
 use crate::index::{Altered, Message, Unreadable, between};
 use crate::log::apply::apply;
-use crate::log::draft::Ticket;
+use crate::log::draft::DraftSlot;
 use crate::log::format::{
     self, Image, Now, OutcomeRecord, Record, StoredBody, encode_altered, encode_image, encode_outcome,
 };
 use crate::log::frame::Kind;
-use crate::log::lanes::{Job, PutJob, Reply, answer};
+use crate::log::lanes::{Answer, Job, PutJob, tell};
 use crate::log::segment::{AppendError, Entry};
 use crate::log::shared::ID_BLOCK;
 use crate::log::vfs::refusal;
@@ -28,26 +28,26 @@ pub(super) struct Planned {
 pub(super) enum Effect {
     Put {
         image: Image,
-        ticket: Ticket,
-        reply: Reply<Result<MessageId, PutError>>,
+        slot: DraftSlot,
+        answer: Answer<Result<MessageId, PutError>>,
     },
     Finish {
         record: OutcomeRecord,
         ids: Vec<MessageId>,
-        reply: Reply<Result<Vec<MessageId>, LeaseError>>,
+        answer: Answer<Result<Vec<MessageId>, LeaseError>>,
     },
     Alter {
         id: MessageId,
         what: Altered,
-        reply: Reply<Result<usize, Error>>,
+        answer: Answer<Result<usize, Error>>,
     },
     Remove {
         id: MessageId,
-        reply: Reply<Result<(), Error>>,
+        answer: Answer<Result<(), Error>>,
     },
     Ids {
         ceiling: u64,
-        replies: Vec<Reply<Result<(), PutError>>>,
+        answers: Vec<Answer<Result<(), PutError>>>,
     },
     /// A living message was copied forward: nothing changes but its place.
     Moved {
@@ -62,43 +62,43 @@ impl Store {
     pub(super) fn process(&mut self, jobs: Vec<Job>) -> Result<(), String> {
         let now = self.shared.now();
         let mut planned = mem::take(&mut self.waiting);
-        let mut id_replies = Vec::new();
+        let mut id_answers = Vec::new();
         for job in jobs {
             match job {
                 Job::Put(put) => {
-                    let PutJob { entry, image, ticket, reply } = *put;
-                    planned.push(Planned { entry, effect: Effect::Put { image, ticket, reply } });
+                    let PutJob { entry, image, slot, answer } = *put;
+                    planned.push(Planned { entry, effect: Effect::Put { image, slot, answer } });
                 }
-                Job::Finish { ends, derived, reply } => match self.plan_finish(now, ends, derived) {
+                Job::Finish { ends, derived, answer } => match self.plan_finish(now, ends, derived) {
                     Ok((entry, record, ids)) => {
-                        planned.push(Planned { entry, effect: Effect::Finish { record, ids, reply } });
+                        planned.push(Planned { entry, effect: Effect::Finish { record, ids, answer } });
                     }
-                    Err(error) => answer(reply, Err(error)),
+                    Err(error) => tell(answer, Err(error)),
                 },
-                Job::Alter { id, what, reply } => match self.shared.core.with(|index, _| index.get(id)) {
-                    Err(error) => answer(reply, Err(error)),
-                    Ok(None) => answer(reply, Err(Error::NoSuchMessage(id))),
+                Job::Alter { id, what, answer } => match self.shared.core.with(|index, _| index.get(id)) {
+                    Err(error) => tell(answer, Err(error)),
+                    Ok(None) => tell(answer, Err(Error::NoSuchMessage(id))),
                     Ok(Some(_)) => {
                         let what = now.as_written(Altered::new(what, now.moment));
                         let entry = Entry::new(Kind::Altered, encode_altered(now, id, &what), now);
-                        planned.push(Planned { entry, effect: Effect::Alter { id, what, reply } });
+                        planned.push(Planned { entry, effect: Effect::Alter { id, what, answer } });
                     }
                 },
-                Job::Remove { id, reply } => match self.shared.core.with(|index, _| index.begin_remove(id)) {
-                    Err(error) => answer(reply, Err(error)),
-                    Ok(None) => answer(reply, Err(Error::NoSuchMessage(id))),
+                Job::Remove { id, answer } => match self.shared.core.with(|index, _| index.begin_remove(id)) {
+                    Err(error) => tell(answer, Err(error)),
+                    Ok(None) => tell(answer, Err(Error::NoSuchMessage(id))),
                     Ok(Some(())) => {
                         let entry = Entry::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec(), now);
-                        planned.push(Planned { entry, effect: Effect::Remove { id, reply } });
+                        planned.push(Planned { entry, effect: Effect::Remove { id, answer } });
                     }
                 },
-                Job::Ids { reply } => id_replies.push(reply),
+                Job::Ids { answer } => id_answers.push(answer),
             }
         }
-        if !id_replies.is_empty() || self.shared.ids.low() {
+        if !id_answers.is_empty() || self.shared.ids.low() {
             // First, so that whatever survives a crash of this batch, its ids are known to be taken.
             let (entry, ceiling) = self.plan_ids();
-            planned.insert(0, Planned { entry, effect: Effect::Ids { ceiling, replies: id_replies } });
+            planned.insert(0, Planned { entry, effect: Effect::Ids { ceiling, answers: id_answers } });
         }
         if planned.is_empty() {
             return Ok(());
@@ -120,8 +120,8 @@ impl Store {
         let before = planned.len();
         for Planned { entry, effect } in planned {
             match effect {
-                Effect::Put { reply, .. } => answer(reply, Err(full.clone())),
-                Effect::Ids { replies, .. } => replies.into_iter().for_each(|reply| answer(reply, Err(full.clone()))),
+                Effect::Put { answer, .. } => tell(answer, Err(full.clone())),
+                Effect::Ids { answers, .. } => answers.into_iter().for_each(|answer| tell(answer, Err(full.clone()))),
                 effect => rest.push(Planned { entry, effect }),
             }
         }
@@ -152,12 +152,12 @@ impl Store {
         };
         self.count();
         let (took, jobs) = (between(began, self.shared.core.now()), planned.len());
-        let mut answers: Vec<Box<dyn FnOnce()>> = Vec::new();
+        let mut tells: Vec<Box<dyn FnOnce()>> = Vec::new();
         let mut gone = Vec::new();
         for each in &mut planned {
             // Whatever happens now: its record is there, and names its file.
-            if let Effect::Put { ticket, .. } = &mut each.effect {
-                ticket.keep();
+            if let Effect::Put { slot, .. } = &mut each.effect {
+                slot.keep();
             }
         }
         // An index that has ended takes nothing; opening the log again will.
@@ -168,32 +168,32 @@ impl Store {
                     Ok::<_, Unreadable>(())
                 };
                 match planned.effect {
-                    Effect::Put { image, ticket, reply } => {
+                    Effect::Put { image, slot, answer } => {
                         let id = image.id;
                         take(Record::Message(image))?;
                         self.shared.counts.puts.fetch_add(1, Relaxed);
-                        answers.push(Box::new(move || {
-                            drop(ticket);
-                            answer(reply, Ok(id));
+                        tells.push(Box::new(move || {
+                            drop(slot);
+                            tell(answer, Ok(id));
                         }));
                     }
-                    Effect::Finish { record, ids, reply } => {
+                    Effect::Finish { record, ids, answer } => {
                         self.shared.counts.finished.fetch_add(record.ends.len() as u64, Relaxed);
                         take(Record::Outcome(record))?;
                         self.shared.counts.puts.fetch_add(ids.len() as u64, Relaxed);
-                        answers.push(Box::new(move || answer(reply, Ok(ids))));
+                        tells.push(Box::new(move || tell(answer, Ok(ids))));
                     }
-                    Effect::Alter { id, what, reply } => {
+                    Effect::Alter { id, what, answer } => {
                         let concerned = index.alter(id, &what)?.ok_or(Error::NoSuchMessage(id));
-                        answers.push(Box::new(move || answer(reply, concerned)));
+                        tells.push(Box::new(move || tell(answer, concerned)));
                     }
-                    Effect::Remove { id, reply } => {
+                    Effect::Remove { id, answer } => {
                         take(Record::Removed(id))?;
-                        answers.push(Box::new(move || answer(reply, Ok(()))));
+                        tells.push(Box::new(move || tell(answer, Ok(()))));
                     }
-                    Effect::Ids { ceiling, replies } => {
+                    Effect::Ids { ceiling, answers } => {
                         self.shared.ids.ceiling.fetch_max(ceiling, Relaxed);
-                        answers.push(Box::new(move || replies.into_iter().for_each(|reply| answer(reply, Ok(())))));
+                        tells.push(Box::new(move || answers.into_iter().for_each(|answer| tell(answer, Ok(())))));
                     }
                     Effect::Moved { id, body } => moved(index, &mut self.segments, id, body, &at)?,
                     Effect::Closed => {}
@@ -202,7 +202,7 @@ impl Store {
             Ok(())
         });
         if applied.is_ok() {
-            answers.into_iter().for_each(|answer| answer());
+            tells.into_iter().for_each(|tell| tell());
         }
         // Also those that have come back to wait by now.
         self.pace.done(self.shared.core.now(), jobs.saturating_add(self.shared.lanes.len()), took);
@@ -263,17 +263,17 @@ impl Drop for Store {
         let error = self.shared.core.ended().unwrap_or(Error::Closed);
         for planned in self.waiting.drain(..) {
             match planned.effect {
-                Effect::Put { mut ticket, reply, .. } => {
+                Effect::Put { mut slot, answer, .. } => {
                     // Its record may be on the disk all the same, and would name the file.
-                    ticket.keep();
-                    drop(ticket);
-                    answer(reply, Err(error.clone().into()));
+                    slot.keep();
+                    drop(slot);
+                    tell(answer, Err(error.clone().into()));
                 }
-                Effect::Finish { reply, .. } => answer(reply, Err(error.clone().into())),
-                Effect::Alter { reply, .. } => answer(reply, Err(error.clone())),
-                Effect::Remove { reply, .. } => answer(reply, Err(error.clone())),
-                Effect::Ids { replies, .. } => {
-                    replies.into_iter().for_each(|reply| answer(reply, Err(error.clone().into())));
+                Effect::Finish { answer, .. } => tell(answer, Err(error.clone().into())),
+                Effect::Alter { answer, .. } => tell(answer, Err(error.clone())),
+                Effect::Remove { answer, .. } => tell(answer, Err(error.clone())),
+                Effect::Ids { answers, .. } => {
+                    answers.into_iter().for_each(|answer| tell(answer, Err(error.clone().into())));
                 }
                 Effect::Moved { .. } | Effect::Closed => {}
             }
