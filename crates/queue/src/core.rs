@@ -16,10 +16,10 @@ pub(crate) struct Core<S: Base> {
     origin: Moment,
     pub(crate) bell: Arc<Bell>,
     signal: Signal,
-    shared: Mutex<Shared<S>>,
+    guarded: Mutex<Guarded<S>>,
 }
 
-struct Shared<S: Base> {
+struct Guarded<S: Base> {
     state: State<S>,
     /// When the engine's thread will look again by itself.
     armed: Option<Moment>,
@@ -43,8 +43,8 @@ impl<S: Base> Core<S> {
         let bell = Arc::new(Bell::default());
         let weak = Arc::downgrade(&bell);
         clock.on_jump(Box::new(move || weak.upgrade().inspect(|bell| bell.ring()).is_some()));
-        let shared = Mutex::new(Shared { state: State::Live(Box::new(index)), armed: None });
-        Self { clock, origin, bell, signal: Signal::new(), shared }
+        let guarded = Mutex::new(Guarded { state: State::Live(Box::new(index)), armed: None });
+        Self { clock, origin, bell, signal: Signal::new(), guarded }
     }
 
     /// The time on the queue's clock.
@@ -60,8 +60,8 @@ impl<S: Base> Core<S> {
     /// # Errors
     /// [`Error::Closed`] and [`Error::Broken`] once the engine has ended.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Index<S>, Moment) -> Result<T, Unreadable>) -> Result<T, Error> {
-        let mut shared = self.lock();
-        let index = match &mut shared.state {
+        let mut guarded = self.lock();
+        let index = match &mut guarded.state {
             State::Live(index) => index,
             State::Ended(why, _) => return Err(why.clone()),
         };
@@ -74,12 +74,12 @@ impl<S: Base> Core<S> {
         let (value, moved) = match acted {
             Ok(acted) => acted,
             Err(unreadable) => {
-                drop(shared);
+                drop(guarded);
                 return Err(self.unreadable(&unreadable));
             }
         };
-        let late = next.is_some_and(|next| shared.armed.is_none_or(|armed| next < armed));
-        drop(shared);
+        let late = next.is_some_and(|next| guarded.armed.is_none_or(|armed| next < armed));
+        drop(guarded);
         if moved {
             self.signal.raise();
         }
@@ -91,21 +91,21 @@ impl<S: Base> Core<S> {
 
     /// Lets time pass and says how long the engine's thread may sleep.
     pub(crate) fn tick(&self) -> Option<Duration> {
-        let mut shared = self.lock();
-        let State::Live(index) = &mut shared.state else { return None };
+        let mut guarded = self.lock();
+        let State::Live(index) = &mut guarded.state else { return None };
         let now = self.now();
         let moved = match index.advance(now) {
             Ok(moved) => moved,
             Err(unreadable) => {
-                drop(shared);
+                drop(guarded);
                 self.unreadable(&unreadable);
                 return None;
             }
         };
         let next = index.next_event();
-        shared.armed = next;
+        guarded.armed = next;
         let pause = next.map(|next| crate::index::between(now, next));
-        drop(shared);
+        drop(guarded);
         if moved {
             self.signal.raise();
         }
@@ -126,14 +126,14 @@ impl<S: Base> Core<S> {
 
     /// From now on every operation fails. The first reason stays, unless that was not for good and this one is.
     pub(crate) fn end(&self, why: Error) {
-        let mut shared = self.lock();
-        let first = shared.end(why.clone());
-        if let (Error::Broken(broken), Error::Closed, State::Ended(told, last)) = (first, &why, &mut shared.state) {
+        let mut guarded = self.lock();
+        let first = guarded.end(why.clone());
+        if let (Error::Broken(broken), Error::Closed, State::Ended(told, last)) = (first, &why, &mut guarded.state) {
             *told = Error::Closed;
             // Who closes it can still see that it was not well.
             last.broken = Some(broken);
         }
-        drop(shared);
+        drop(guarded);
         self.signal.end(why);
         self.bell.ring();
     }
@@ -148,10 +148,10 @@ impl<S: Base> Core<S> {
     /// Goes on after a [`stop`](Self::stop), with what the store holds now. Leases from before are stale if the index's first
     /// generation is unlike any earlier one.
     pub(crate) fn restart(&self, index: Index<S>) {
-        let mut shared = self.lock();
-        shared.state = State::Live(Box::new(index));
-        shared.armed = None;
-        drop(shared);
+        let mut guarded = self.lock();
+        guarded.state = State::Live(Box::new(index));
+        guarded.armed = None;
+        drop(guarded);
         self.signal.raise();
         self.bell.ring();
     }
@@ -189,13 +189,13 @@ impl<S: Base> Core<S> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let mut shared = self.lock();
+        let mut guarded = self.lock();
         let now = self.now();
         let mut stats = Stats::default();
-        match &mut shared.state {
+        match &mut guarded.state {
             State::Live(index) => {
                 if let Err(unreadable) = index.stats(now, &mut stats) {
-                    drop(shared);
+                    drop(guarded);
                     self.unreadable(&unreadable);
                     stats.broken = Some(Broken::new(&unreadable.0));
                 }
@@ -210,12 +210,12 @@ impl<S: Base> Core<S> {
         stats
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared<S>> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Guarded<S>> {
+        self.guarded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<S: Base> Shared<S> {
+impl<S: Base> Guarded<S> {
     /// Says why it has ended: for this reason unless for an earlier one.
     fn end(&mut self, why: Error) -> Error {
         match &self.state {

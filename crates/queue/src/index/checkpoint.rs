@@ -9,14 +9,14 @@ use crate::MessageId;
 /// What a base has to be told to become the next one.
 pub(crate) struct Frozen<B> {
     /// By id.
-    pub(crate) changes: Vec<Change<B>>,
+    pub(crate) changes: Vec<Version<B>>,
     /// The moment that divides ready from waiting.
     pub(crate) now: Moment,
     pub(crate) totals: Totals,
 }
 
 /// What became of a message: its newest version, or nothing when it is gone.
-pub(crate) type Change<B> = (MessageId, Option<Arc<Message<B>>>);
+pub(crate) type Version<B> = (MessageId, Option<Arc<Message<B>>>);
 
 /// What is in the queue, counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

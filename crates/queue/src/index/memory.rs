@@ -8,7 +8,7 @@ use super::{Delivery, Message, Slot};
 use crate::MessageId;
 
 pub(super) struct Memory<B> {
-    pub(super) messages: BTreeMap<MessageId, Entry<B>>,
+    pub(super) messages: BTreeMap<MessageId, Resident<B>>,
     /// Messages that the base has and that are gone, by whether the checkpoint that is being written knows.
     pub(super) gone: BTreeSet<MessageId>,
     pub(super) gone_before: BTreeSet<MessageId>,
@@ -17,7 +17,7 @@ pub(super) struct Memory<B> {
     pub(super) changed_before: BTreeSet<MessageId>,
 }
 
-pub(super) struct Entry<B> {
+pub(super) struct Resident<B> {
     pub(super) message: Arc<Message<B>>,
     /// Whether the base, or the one that is being written, has some version of it.
     pub(super) in_base: bool,

@@ -22,7 +22,7 @@ pub(crate) use self::alter::Altered;
 pub(crate) use self::base::{Base, Nothing, Rank, ReadyRow, Unreadable};
 pub(crate) use self::checkpoint::{Frozen, Totals};
 pub(crate) use self::lease::{End, Next, Stale};
-use self::memory::{Entry, Memory};
+use self::memory::{Memory, Resident};
 use self::message::SlotState;
 pub(crate) use self::message::{Delivery, Message};
 use self::schedule::{Schedule, rank};
@@ -214,11 +214,11 @@ impl<S: Base> Index<S> {
 
     fn keep(&mut self, id: MessageId, message: Message<S::Stored>, in_base: bool) {
         self.cost = self.cost.saturating_add(message.cost());
-        self.memory.messages.insert(id, Entry { message: Arc::new(message), in_base });
+        self.memory.messages.insert(id, Resident { message: Arc::new(message), in_base });
     }
 
     /// Takes a message out of memory.
-    fn forget(&mut self, id: MessageId) -> Option<Entry<S::Stored>> {
+    fn forget(&mut self, id: MessageId) -> Option<Resident<S::Stored>> {
         let entry = self.memory.messages.remove(&id)?;
         for delivery in &entry.message.deliveries {
             self.schedule.cancel(id, &entry.message, delivery);

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::format::{self, Record, encode_image};
 use super::frame::Kind;
 use super::lanes::{Job, PutJob, outlived};
-use super::segment::Entry;
+use super::segment::NewRecord;
 use super::shared::Shared;
 use super::sync::{Syncer, Unsynced};
 use super::vfs::{Room, Vfs, VfsFile, is_for_now, refusal};
@@ -114,13 +114,13 @@ impl LogDraft {
         payload.extend_from_slice(&mem::take(&mut self.buffer));
         self.slot.charge(payload.len());
         match format::decode(Kind::Message, &payload, now.wall, now) {
-            Ok(Record::Message(image)) => Ok((Entry::new(Kind::Message, payload, now), image)),
+            Ok(Record::Message(image)) => Ok((NewRecord::new(Kind::Message, payload, now), image)),
             _ => Err(PutError::Broken(Broken::new("a message that could not be read back was not written"))),
         }
     }
 }
 
-type PutParts = (Entry, format::Image);
+type PutParts = (NewRecord, format::Image);
 
 impl Draft for LogDraft {
     fn id(&self) -> MessageId {

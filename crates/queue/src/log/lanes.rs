@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::draft::DraftSlot;
 use super::format::Image;
-use super::segment::Entry;
+use super::segment::NewRecord;
 use crate::{Alteration, Broken, Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
 
 /// Two ways to the store's thread. Outcomes go first and are never refused: there is at most one for each lease. Puts are as
@@ -39,7 +39,7 @@ pub(super) enum Job {
 
 /// A message whose body is on stable storage or in the payload.
 pub(super) struct PutJob {
-    pub(super) entry: Entry,
+    pub(super) entry: NewRecord,
     pub(super) image: Image,
     pub(super) slot: DraftSlot,
     pub(super) answer: Answer<Result<MessageId, PutError>>,

@@ -12,11 +12,11 @@ use super::vfs::{Vfs, VfsFile};
 pub(super) struct Readers {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
-    open: Mutex<Open>,
+    open: Mutex<OpenFiles>,
 }
 
 #[derive(Default)]
-struct Open {
+struct OpenFiles {
     files: BTreeMap<u64, (u64, Arc<dyn VfsFile>)>,
     /// Counts, so that the one used longest ago is known.
     used: u64,
@@ -57,7 +57,7 @@ impl Readers {
         self.lock().files.clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, OpenFiles> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Segments {
     /// The newest one's file; without it a new one is begun.
     newest: Option<Newest>,
     /// Where the newest one is, for others to see.
-    shown: whereabouts::Newest,
+    shown: whereabouts::NewestPlace,
     /// A name was taken away, and that is not durable yet: nothing is written before it is.
     owes_sync: bool,
     buffer: Vec<u8>,
@@ -71,7 +71,7 @@ pub(super) struct Living {
 }
 
 /// A record that is to be written.
-pub(super) struct Entry {
+pub(super) struct NewRecord {
     pub(super) kind: Kind,
     pub(super) payload: Vec<u8>,
     pub(super) crc: u32,
@@ -96,7 +96,7 @@ pub(super) enum AppendError {
     Fatal(String),
 }
 
-impl Entry {
+impl NewRecord {
     pub(super) fn new(kind: Kind, payload: Vec<u8>, now: Now) -> Self {
         let crc = crc32fast::hash(&payload);
         Self { kind, payload, crc, wall: now.wall }
@@ -106,12 +106,12 @@ impl Entry {
 impl Segments {
     pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, size: u64) -> Self {
         let (list, missing) = (BTreeMap::new(), BTreeMap::new());
-        let (newest, shown) = (None, whereabouts::Newest::default());
+        let (newest, shown) = (None, whereabouts::NewestPlace::default());
         Self { vfs, dir, size, list, missing, newest, shown, owes_sync: false, buffer: Vec::new() }
     }
 
     /// Shows there from now on where the newest one is.
-    pub(super) fn watch(&mut self, shown: &whereabouts::Newest) {
+    pub(super) fn watch(&mut self, shown: &whereabouts::NewestPlace) {
         self.shown = Arc::clone(shown);
         self.show();
     }
@@ -129,7 +129,7 @@ impl Segments {
     /// Writes a batch and waits until it is on stable storage, and will be found there: one write, one sync.
     pub(super) fn append<'a>(
         &mut self,
-        entries: impl Iterator<Item = &'a Entry> + Clone,
+        entries: impl Iterator<Item = &'a NewRecord> + Clone,
         id_ceiling: u64,
     ) -> Result<Vec<At>, AppendError> {
         self.settle()?;

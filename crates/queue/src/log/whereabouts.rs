@@ -22,11 +22,11 @@ pub(super) struct Placed {
 pub(super) struct Whereabouts {
     /// The folders that nothing is found without, and their numbers.
     folders: [(PathBuf, u64); 2],
-    newest: Newest,
+    newest: NewestPlace,
 }
 
 /// The segment that is written to. The store's thread sets it.
-pub(super) type Newest = Arc<Mutex<Option<Placed>>>;
+pub(super) type NewestPlace = Arc<Mutex<Option<Placed>>>;
 
 /// The segments that there were when a store failed, and how long the records in them were.
 pub(super) type Known = BTreeMap<u64, u64>;
@@ -64,10 +64,10 @@ impl Whereabouts {
             let inode = vfs.look(&path).map_err(OpenError::io(&path))?.inode;
             Ok((path, inode))
         };
-        Ok(Self { folders: [number("log")?, number("bodies")?], newest: Newest::default() })
+        Ok(Self { folders: [number("log")?, number("bodies")?], newest: NewestPlace::default() })
     }
 
-    pub(super) fn newest(&self) -> &Newest {
+    pub(super) fn newest(&self) -> &NewestPlace {
         &self.newest
     }
 

@@ -16,7 +16,7 @@ use crate::log::format::{self, Now, encode_altered, encode_image};
 use crate::log::frame::Kind;
 use crate::log::quarantine::copy;
 use crate::log::recover::{Bodies, Recovered};
-use crate::log::segment::{AppendError, At, Entry, name, sequence};
+use crate::log::segment::{AppendError, At, NewRecord, name, sequence};
 use crate::log::shared::wall;
 use crate::log::vfs::Vfs;
 
@@ -65,13 +65,13 @@ pub(super) fn mend(folder: &Folder, how: Repair, done: &mut dyn FnMut(&Finding))
         index_aside(folder)?;
     }
     if !findings.is_empty() {
-        let mut open = Open::new(folder)?;
+        let mut open = Mending::new(folder)?;
         open.write(&findings)?;
         open.checkpoint()?;
     }
     if how.rebuild_index && !is_index_bad {
         index_aside(folder)?;
-        Open::new(folder)?.checkpoint()?;
+        Mending::new(folder)?.checkpoint()?;
     }
     repaired.index_rebuilt = is_index_bad || how.rebuild_index;
     for finding in &findings {
@@ -134,13 +134,13 @@ fn index_aside(folder: &Folder) -> Result<(), InspectError> {
 }
 
 /// The queue, opened to be written.
-struct Open<'a> {
+struct Mending<'a> {
     folder: &'a Folder,
     recovered: Recovered,
     now: Now,
 }
 
-impl<'a> Open<'a> {
+impl<'a> Mending<'a> {
     fn new(folder: &'a Folder) -> Result<Self, InspectError> {
         let recovered = folder.recover(&folder.vfs, Bodies::Leave)?;
         let now = Now { moment: recovered.moment, wall: wall(&*folder.options.clock) };
@@ -167,7 +167,7 @@ impl<'a> Open<'a> {
             let entry = if whole {
                 self.image(id, &message, hold)?
             } else {
-                Entry::new(Kind::Altered, encode_altered(self.now, id, &Altered::Held(true)), self.now)
+                NewRecord::new(Kind::Altered, encode_altered(self.now, id, &Altered::Held(true)), self.now)
             };
             octets += entry.payload.len();
             batch.push(entry);
@@ -178,7 +178,7 @@ impl<'a> Open<'a> {
         }
         self.append(&batch)?;
         for ids in ended.chunks(BATCH / 64) {
-            let removed = |id: &MessageId| Entry::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec(), self.now);
+            let removed = |id: &MessageId| NewRecord::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec(), self.now);
             let batch: Vec<_> = ids.iter().map(removed).collect();
             self.append(&batch)?;
         }
@@ -186,7 +186,7 @@ impl<'a> Open<'a> {
     }
 
     /// All of a message as the index has it. A body that is damaged is carried along as it is, with the checksum that it should have.
-    fn image(&self, id: MessageId, message: &Message<Stored>, hold: bool) -> Result<Entry, InspectError> {
+    fn image(&self, id: MessageId, message: &Message<Stored>, hold: bool) -> Result<NewRecord, InspectError> {
         let mut message = message.clone();
         message.held |= hold;
         let Stored { sequence, crc, inline, .. } = message.stored;
@@ -199,11 +199,11 @@ impl<'a> Open<'a> {
             let body = carried(file.as_deref(), at, message.body_len).map_err(OpenError::io(&path))?;
             payload.extend_from_slice(&body);
         }
-        Ok(Entry::new(Kind::Message, payload, self.now))
+        Ok(NewRecord::new(Kind::Message, payload, self.now))
     }
 
     /// Writes a batch durably, and does what its records say.
-    fn append(&mut self, batch: &[Entry]) -> Result<(), InspectError> {
+    fn append(&mut self, batch: &[NewRecord]) -> Result<(), InspectError> {
         if batch.is_empty() {
             return Ok(());
         }
@@ -215,7 +215,7 @@ impl<'a> Open<'a> {
                 InspectError::Append(format!("{dir}: {error}; make room on the disk and repair again"))
             }
         })?;
-        for (Entry { kind, payload, .. }, at) in batch.iter().zip(places) {
+        for (NewRecord { kind, payload, .. }, at) in batch.iter().zip(places) {
             let at: At = at;
             let record = format::decode(*kind, payload, self.now.wall, self.now);
             let record = record.map_err(|error| InspectError::Append(error.to_string()))?;

@@ -14,14 +14,14 @@ use crate::log::format::{
 };
 use crate::log::frame::Kind;
 use crate::log::lanes::{Answer, Job, PutJob, tell};
-use crate::log::segment::{AppendError, Entry};
+use crate::log::segment::{AppendError, NewRecord};
 use crate::log::shared::ID_BLOCK;
 use crate::log::vfs::refusal;
 use crate::{Broken, Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
 
 /// A job whose record is ready, with what to do once it is on stable storage.
 pub(super) struct Planned {
-    pub(super) entry: Entry,
+    pub(super) entry: NewRecord,
     pub(super) effect: Effect,
 }
 
@@ -80,7 +80,7 @@ impl Store {
                     Ok(None) => tell(answer, Err(Error::NoSuchMessage(id))),
                     Ok(Some(_)) => {
                         let what = now.as_written(Altered::new(what, now.moment));
-                        let entry = Entry::new(Kind::Altered, encode_altered(now, id, &what), now);
+                        let entry = NewRecord::new(Kind::Altered, encode_altered(now, id, &what), now);
                         planned.push(Planned { entry, effect: Effect::Alter { id, what, answer } });
                     }
                 },
@@ -88,7 +88,7 @@ impl Store {
                     Err(error) => tell(answer, Err(error)),
                     Ok(None) => tell(answer, Err(Error::NoSuchMessage(id))),
                     Ok(Some(())) => {
-                        let entry = Entry::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec(), now);
+                        let entry = NewRecord::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec(), now);
                         planned.push(Planned { entry, effect: Effect::Remove { id, answer } });
                     }
                 },
@@ -218,7 +218,7 @@ impl Store {
         now: Now,
         ends: Vec<(Lease, Outcome)>,
         derived: Vec<Derived>,
-    ) -> Result<(Entry, OutcomeRecord, Vec<MessageId>), LeaseError> {
+    ) -> Result<(NewRecord, OutcomeRecord, Vec<MessageId>), LeaseError> {
         let id = ends.first().map(|(lease, _)| lease.message()).ok_or(LeaseError::Stale)?;
         let (born, ends) = self.shared.core.with(|index, _| {
             let begun = match index.begin_finish(now.moment, ends)? {
@@ -244,17 +244,17 @@ impl Store {
         encode_outcome(&mut payload, now, &record, &images);
         // What is true from now on is what will be read back.
         match format::decode(Kind::Outcome, &payload, now.wall, now) {
-            Ok(Record::Outcome(record)) => Ok((Entry::new(Kind::Outcome, payload, now), record, ids)),
+            Ok(Record::Outcome(record)) => Ok((NewRecord::new(Kind::Outcome, payload, now), record, ids)),
             _ => Err(Error::Broken(Broken::new("an outcome that could not be read back was not written")).into()),
         }
     }
 
     /// The record that takes up another block of ids, and where that ends.
-    pub(super) fn plan_ids(&self) -> (Entry, u64) {
+    pub(super) fn plan_ids(&self) -> (NewRecord, u64) {
         let ids = &self.shared.ids;
         let taken = ids.next.load(Relaxed).max(ids.ceiling.load(Relaxed));
         let ceiling = taken.saturating_add(ID_BLOCK);
-        (Entry::new(Kind::Ids, ceiling.to_le_bytes().to_vec(), self.shared.now()), ceiling)
+        (NewRecord::new(Kind::Ids, ceiling.to_le_bytes().to_vec(), self.shared.now()), ceiling)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::log::checkpoint::Snapshot;
 use crate::log::format::{self, Image, Now, Record, StoredBody, encode_image};
 use crate::log::frame::{FRAME, Kind};
 use crate::log::scan::{Scan, next_good, read_record};
-use crate::log::segment::{AppendError, At, Copied, Entry, Segments};
+use crate::log::segment::{AppendError, At, Copied, NewRecord, Segments};
 use crate::log::vfs::VfsFile;
 use crate::{Error, MessageId};
 
@@ -148,7 +148,7 @@ fn copy(now: Now, id: MessageId, message: &Message<Stored>, body: Option<&[u8]>)
     let inline = body.map(|_| payload.len());
     payload.extend_from_slice(body.unwrap_or_default());
     let body = StoredBody { crc, inline };
-    Planned { entry: Entry::new(Kind::Message, payload, now), effect: Effect::Moved { id, body } }
+    Planned { entry: NewRecord::new(Kind::Message, payload, now), effect: Effect::Moved { id, body } }
 }
 
 /// The copy is on stable storage: it is the message's newest image from now on.

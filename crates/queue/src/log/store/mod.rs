@@ -11,7 +11,7 @@ use self::batch::{Effect, Planned};
 use super::checkpoint::{Checkpointer, Done, Meta, Work};
 use super::frame::Kind;
 use super::pace::Pace;
-use super::segment::{AppendError, Entry, Segments};
+use super::segment::{AppendError, NewRecord, Segments};
 use super::shared::Shared;
 use super::whereabouts::Known;
 use crate::index::between;
@@ -112,7 +112,8 @@ impl Store {
 
     /// What makes the next opening quick. On a full disk it goes without.
     fn close(&mut self, cost: usize) -> Result<(), String> {
-        let closed = Planned { entry: Entry::new(Kind::Closed, Vec::new(), self.shared.now()), effect: Effect::Closed };
+        let closed =
+            Planned { entry: NewRecord::new(Kind::Closed, Vec::new(), self.shared.now()), effect: Effect::Closed };
         match self.write(vec![closed]) {
             Err((AppendError::Fatal(why), _)) => return Err(why),
             Err((AppendError::Full(_), _)) => return Ok(()),

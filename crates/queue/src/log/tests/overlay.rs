@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::disk::Disk;
 use crate::log::inspect::Progress;
 use crate::log::inspect::overlay::Overlay;
-use crate::log::inspect::scratch::{PAGE, Scratch};
+use crate::log::inspect::scratch::{BLOCK, Scratch};
 use crate::log::vfs::{Vfs, VfsFile};
 
 fn path(random: &mut fastrand::Rng) -> PathBuf {
@@ -88,20 +88,20 @@ fn an_overlay_is_like_the_disk_and_leaves_it_alone() {
 fn a_scratch_goes_on_in_a_file_that_has_no_name() {
     let folder = tempfile::tempdir().unwrap();
     let scratch = Scratch::new(Some(folder.path()));
-    let page = |number: usize| {
-        let mut page = [0; PAGE];
-        page[..8].copy_from_slice(&number.to_le_bytes());
-        page
+    let block = |number: usize| {
+        let mut block = [0; BLOCK];
+        block[..8].copy_from_slice(&number.to_le_bytes());
+        block
     };
-    let slots: Vec<_> = (0..5_000).map(|number| scratch.write(None, &page(number)).unwrap()).collect();
-    for (number, slot) in slots.iter().enumerate() {
-        let mut read = [0; PAGE];
-        scratch.read(*slot, &mut read).unwrap();
-        assert!(read == page(number), "{number}");
+    let spots: Vec<_> = (0..5_000).map(|number| scratch.write(None, &block(number)).unwrap()).collect();
+    for (number, spot) in spots.iter().enumerate() {
+        let mut read = [0; BLOCK];
+        scratch.read(*spot, &mut read).unwrap();
+        assert!(read == block(number), "{number}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 
     let scratch = Scratch::new(Some(&folder.path().join("missing")));
-    let refused = (0..5_000).find_map(|number| scratch.write(None, &page(number)).err()).unwrap();
+    let refused = (0..5_000).find_map(|number| scratch.write(None, &block(number)).err()).unwrap();
     assert!(refused.to_string().contains("missing"), "{refused}");
 }
