@@ -2,19 +2,20 @@
 //!
 //! A failed write or sync ends a store, because nobody knows what is on the disk then, and the system says only once that it
 //! could not write something. Nothing that was in memory is believed any more: the folder is read as at any opening, whose last
-//! records are written once more before they count, and a new segment is begun. Callers keep their [`LogQueue`](super::LogQueue).
+//! records are written once more before they count, and a new segment is begun. Callers keep their [`LogQueue`](crate::log::LogQueue).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::checkpoint::{Checkpoint, Checkpointer};
-use super::recover::{Bodies, Recovered, recover};
-use super::segment::Segments;
-use super::shared::Shared;
-use super::store::Store;
-use super::whereabouts::Known;
-use super::{OpenError, folder};
+use crate::log::checkpoint::{Checkpoint, Checkpointer};
+use crate::log::disk::folder;
+use crate::log::disk::whereabouts::Known;
+use crate::log::options::OpenError;
+use crate::log::recover::{Bodies, Recovered, recover};
+use crate::log::write::segment::Segments;
+use crate::log::write::shared::Shared;
+use crate::log::write::store::Store;
 use crate::{Broken, Error};
 
 /// The thread.

@@ -5,32 +5,17 @@
 //! A second one writes checkpoints. Claims and look-ups read what is not in memory on the caller's thread, which blocks it for as
 //! long as the operating system needs for some pages: microseconds when they are in its cache.
 
-mod apply;
-mod body;
 mod checkpoint;
-mod counting;
-mod draft;
-mod folder;
+mod disk;
 mod format;
-mod frame;
 pub mod inspect;
 mod keeper;
-mod lanes;
 mod options;
-mod pace;
-mod quarantine;
-mod readers;
+mod read;
 mod recover;
-mod scan;
-mod segment;
-mod shared;
-mod store;
-mod sync;
 #[cfg(test)]
 mod tests;
-mod vfs;
-mod watermark;
-mod whereabouts;
+mod write;
 
 use std::fmt;
 use std::path::Path;
@@ -41,20 +26,22 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use self::apply::Stored;
-pub use self::body::LogBody;
-use self::counting::Counting;
-use self::draft::DraftSlot;
-pub use self::draft::LogDraft;
-use self::lanes::{Job, Lanes};
+use self::disk::counting::Counting;
+use self::disk::folder;
+use self::disk::vfs::{Os, Vfs, is_scarce};
+use self::disk::watermark::Watermark;
+use self::disk::whereabouts::Whereabouts;
 pub use self::options::{Damage, LogOptions, OpenError, OpenReport};
-use self::readers::Readers;
+pub use self::read::body::LogBody;
+use self::read::readers::Readers;
 use self::recover::Recovered;
-use self::shared::{Counts, Ids, Shared};
-use self::sync::Syncer;
-use self::vfs::{Os, Vfs, is_scarce};
-use self::watermark::Watermark;
-use self::whereabouts::Whereabouts;
+use self::write::apply::Stored;
+use self::write::draft::DraftSlot;
+pub use self::write::draft::LogDraft;
+use self::write::lanes::{Job, Lanes};
+use self::write::segment;
+use self::write::shared::{Counts, Ids, Shared};
+use self::write::sync::{self, Syncer};
 use crate::core::Core;
 use crate::{
     Alteration, Change, Claim, Claimed, Derived, Error, Full, Gather, Lease, LeaseError, MessageId, Outcome, Page,

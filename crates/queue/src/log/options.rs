@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::body::MAX_INLINE;
+use crate::log::read::body::MAX_INLINE;
 use crate::{Clock, SystemClock};
 
-/// What a [`LogQueue`](super::LogQueue) may take.
+/// What a [`LogQueue`](crate::log::LogQueue) may take.
 #[derive(Clone)]
 pub struct LogOptions {
     /// Where it takes the time from. Default: [`SystemClock`].

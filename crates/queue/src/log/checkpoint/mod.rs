@@ -21,12 +21,12 @@ pub(super) use self::snapshot::Snapshot;
 use self::snapshot::negated;
 use self::storage::Storage;
 pub(super) use self::thread::{Checkpointer, Done, Work};
-use super::apply::Stored;
-use super::folder::UNFINISHED_INDEX_NAME;
-use super::segment::Living;
-use super::vfs::{Vfs, VfsFile};
 use crate::MessageId;
 use crate::index::{Frozen, Message, Moment, Totals};
+use crate::log::disk::folder::UNFINISHED_INDEX_NAME;
+use crate::log::disk::vfs::{Vfs, VfsFile};
+use crate::log::write::apply::Stored;
+use crate::log::write::segment::Living;
 
 /// Key, negated priority, owner, due, message, delivery.
 type ReadyKey = (&'static str, i16, &'static str, i64, u64, u32);
@@ -173,7 +173,7 @@ impl Checkpoint {
 
 /// Where the checkpoint of a queue is.
 pub(super) fn path(dir: &Path) -> PathBuf {
-    dir.join(super::folder::INDEX_NAME)
+    dir.join(crate::log::disk::folder::INDEX_NAME)
 }
 
 fn open(file: &Arc<dyn VfsFile>, cache: usize) -> Result<Database, redb::Error> {

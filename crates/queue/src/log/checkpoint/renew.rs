@@ -15,8 +15,8 @@ use redb::{
 };
 
 use super::{BODIES, Checkpoint, MESSAGES, META, READY, SEGMENTS, WAITING, begin, begin_write, open};
-use crate::log::folder::UNFINISHED_INDEX_NAME;
-use crate::log::vfs::{VfsFile, is_for_now, is_scarce};
+use crate::log::disk::folder::UNFINISHED_INDEX_NAME;
+use crate::log::disk::vfs::{VfsFile, is_for_now, is_scarce};
 
 /// How much of the file is of use.
 #[derive(Debug, Clone, Copy, Default)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::index::{Delivery, Message, Totals, moment};
-use crate::log::apply::Stored;
-use crate::log::frame::{Input, Malformed, put_len, put_u16, put_u32, put_u64};
+use crate::log::format::frame::{Input, Malformed, put_len, put_u16, put_u32, put_u64};
+use crate::log::write::apply::Stored;
 use crate::{Owner, Priority, RoutingKey};
 
 /// What a checkpoint is of.

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::log::vfs::{VfsFile, read_exact};
+use crate::log::disk::vfs::{VfsFile, read_exact};
 
 /// How much is written before it is synced without being asked to, in octets.
 ///

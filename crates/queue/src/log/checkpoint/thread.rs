@@ -9,10 +9,10 @@ use redb::Database;
 
 use super::{Checkpoint, Meta, Snapshot};
 use crate::index::Frozen;
-use crate::log::apply::Stored;
-use crate::log::segment::Living;
-use crate::log::shared::Shared;
-use crate::log::vfs::is_for_now;
+use crate::log::disk::vfs::is_for_now;
+use crate::log::write::apply::Stored;
+use crate::log::write::segment::Living;
+use crate::log::write::shared::Shared;
 
 /// What a checkpoint is made of.
 pub(in crate::log) struct Work {

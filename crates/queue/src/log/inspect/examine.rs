@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use super::{Finding, Folder, InspectError, Stage, Trouble};
 use crate::index::Message;
-use crate::log::apply::Stored;
-use crate::log::body::LogBody;
-use crate::log::readers::Readers;
+use crate::log::disk::vfs::{Vfs, VfsFile, read_exact};
+use crate::log::options::{Damage, OpenError};
+use crate::log::read::body::LogBody;
+use crate::log::read::readers::Readers;
+use crate::log::read::scan::{Scan, zeros_from};
 use crate::log::recover::{Bodies, Recovered};
-use crate::log::scan::{Scan, zeros_from};
-use crate::log::segment::{name, sequence};
-use crate::log::vfs::{Vfs, VfsFile, read_exact};
-use crate::log::{Damage, OpenError, checkpoint, hex};
+use crate::log::write::apply::Stored;
+use crate::log::write::segment::{name, sequence};
+use crate::log::{checkpoint, hex};
 use crate::{Error, MessageId, Stats};
 
 /// What [`verify`](super::verify) went through.

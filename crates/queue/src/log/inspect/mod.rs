@@ -44,13 +44,13 @@ pub use self::progress::{Progress, Stage};
 use self::repair::mend;
 pub use self::repair::{Repair, Repaired};
 use self::scratch::Scratch;
-use super::folder;
-use super::readers::Readers;
-use super::recover::{self, Bodies, Recovered};
-use super::segment::name;
-use super::vfs::{Os, Vfs};
-use super::{LogOptions, OpenError, OpenReport};
 use crate::index::Unreadable;
+use crate::log::disk::folder;
+use crate::log::disk::vfs::{Os, Vfs};
+use crate::log::options::{LogOptions, OpenError, OpenReport};
+use crate::log::read::readers::Readers;
+use crate::log::recover::{self, Bodies, Recovered};
+use crate::log::write::segment::name;
 use crate::{Clock, Error, MessageId, Page, Search, Stats, Summary, SystemClock};
 
 /// How to look at a queue.

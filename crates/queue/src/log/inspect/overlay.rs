@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::progress::Progress;
 use super::scratch::{BLOCK, Block, Scratch, Spot};
-use crate::log::vfs::{Os, Room, Seen, Vfs, VfsFile, try_lock};
+use crate::log::disk::vfs::{Os, Room, Seen, Vfs, VfsFile, try_lock};
 
 /// Shows what is below, and what was written since over it. What is written goes to a [`Scratch`]; below nothing is changed.
 #[derive(Clone)]

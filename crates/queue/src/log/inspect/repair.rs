@@ -7,18 +7,18 @@ use super::examine::{Verified, examine, quarantine};
 use super::{Finding, Folder, InspectError, Stage, Trouble};
 use crate::MessageId;
 use crate::index::{Altered, Message};
-use crate::log::OpenError;
-use crate::log::apply::{Stored, apply};
-use crate::log::body::carried;
 use crate::log::checkpoint::{self, Meta, Work};
-use crate::log::folder;
-use crate::log::format::{self, Now, encode_altered, encode_image};
-use crate::log::frame::Kind;
-use crate::log::quarantine::copy;
+use crate::log::disk::folder;
+use crate::log::disk::quarantine::copy;
+use crate::log::disk::vfs::Vfs;
+use crate::log::format::frame::Kind;
+use crate::log::format::record::{self, Now, encode_altered, encode_image};
+use crate::log::options::OpenError;
+use crate::log::read::body::carried;
 use crate::log::recover::{Bodies, Recovered};
-use crate::log::segment::{AppendError, At, NewRecord, name, sequence};
-use crate::log::shared::wall;
-use crate::log::vfs::Vfs;
+use crate::log::write::apply::{Stored, apply};
+use crate::log::write::segment::{AppendError, At, NewRecord, name, sequence};
+use crate::log::write::shared::wall;
 
 /// How to repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -217,7 +217,7 @@ impl<'a> Mending<'a> {
         })?;
         for (NewRecord { kind, payload, .. }, at) in batch.iter().zip(places) {
             let at: At = at;
-            let record = format::decode(*kind, payload, self.now.wall, self.now);
+            let record = record::decode(*kind, payload, self.now.wall, self.now);
             let record = record.map_err(|error| InspectError::Append(error.to_string()))?;
             // Body files of no use any more are orphans, and were found as such.
             apply(index, segments, record, &at)?;

@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::log::vfs::{Os, Vfs as _, VfsFile, read_exact};
+use crate::log::disk::vfs::{Os, Vfs as _, VfsFile, read_exact};
 
 /// The unit in which what was written lies over what is there.
 pub(in crate::log) const BLOCK: usize = 4096;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::{Failure, Opening};
 use crate::MessageId;
 use crate::index::{Altered, Message};
-use crate::log::apply::Stored;
-use crate::log::{OpenError, hex};
+use crate::log::write::apply::Stored;
+use crate::log::{hex, options::OpenError};
 
 impl Opening<'_> {
     /// Every living message has its body, and every body its message.

@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::checkpoint::{self, Checkpoint, Meta, Snapshot};
-use super::format::Now;
-use super::quarantine::set_aside;
-use super::segment::{Living, Segment, Segments, name, sequence};
-use super::shared::wall;
-use super::vfs::Vfs;
-use super::{Damage, LogOptions, OpenError, OpenReport};
 use crate::Stats;
 use crate::index::{Bounds, Index, Moment, Unreadable, after, first_generation};
+use crate::log::checkpoint::{self, Checkpoint, Meta, Snapshot};
+use crate::log::disk::quarantine::set_aside;
+use crate::log::disk::vfs::Vfs;
+use crate::log::format::record::Now;
+use crate::log::options::{Damage, LogOptions, OpenError, OpenReport};
+use crate::log::write::segment::{Living, Segment, Segments, name, sequence};
+use crate::log::write::shared::wall;
 
 /// What an opening found.
 pub(super) struct Recovered {

@@ -6,15 +6,15 @@ use std::path::Path;
 use super::{Failure, Opening};
 use crate::MessageId;
 use crate::index::Unreadable;
-use crate::log::apply::apply;
 use crate::log::checkpoint::{Meta, Work};
-use crate::log::format::{self, Now, Record};
-use crate::log::frame::{FRAME, Frame, SEGMENT_HEADER, SegmentHeader};
-use crate::log::quarantine::copy;
-use crate::log::scan::{Scan, next_good, read_record, zeros_from};
-use crate::log::segment::{At, Segment, name};
-use crate::log::vfs::{VfsFile, is_full, read_exact};
-use crate::log::{Damage, OpenError};
+use crate::log::disk::quarantine::copy;
+use crate::log::disk::vfs::{VfsFile, is_full, read_exact};
+use crate::log::format::frame::{FRAME, Frame, SEGMENT_HEADER, SegmentHeader};
+use crate::log::format::record::{self, Now, Record};
+use crate::log::options::{Damage, OpenError};
+use crate::log::read::scan::{Scan, next_good, read_record, zeros_from};
+use crate::log::write::apply::apply;
+use crate::log::write::segment::{At, Segment, name};
 
 impl Opening<'_> {
     /// From `start` on, or its header alone.
@@ -118,7 +118,7 @@ impl Opening<'_> {
         payload: &[u8],
         path: &Path,
     ) -> Result<(), Unreadable> {
-        let record = match format::decode(frame.kind, payload, frame.wall, self.now) {
+        let record = match record::decode(frame.kind, payload, frame.wall, self.now) {
             Ok(record) => record,
             Err(why) => {
                 let end = position.saturating_add((FRAME + payload.len()) as u64);

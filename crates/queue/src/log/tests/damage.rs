@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::disk::Disk;
 use super::{DIR, block_on, claim, message, open, options, put, read};
-use crate::log::frame::{FRAME, SEGMENT_HEADER};
+use crate::log::format::frame::{FRAME, SEGMENT_HEADER};
 use crate::log::{LogOptions, OpenError};
 use crate::{Derived, ManualClock, MessageId, Outcome, Queue};
 
@@ -261,7 +261,7 @@ fn messages_of_a_missing_segment_are_on_hold_and_it_is_reported_until_they_are_g
         let left = block_on(queue.list(None, 99)).unwrap().len();
         queue.close();
         // Restored, it brings nothing back.
-        crate::log::vfs::Vfs::create(&disk, &segments[at]).unwrap().write_at(&octets, 0).unwrap();
+        crate::log::disk::vfs::Vfs::create(&disk, &segments[at]).unwrap().write_at(&octets, 0).unwrap();
         assert_eq!(block_on(open(&disk, &options).unwrap().list(None, 99)).unwrap().len(), left);
     }
 }
@@ -317,7 +317,7 @@ fn another_folder_is_left_alone() {
     {
         let disk = Disk::new();
         let path = Path::new(DIR).join(name);
-        let vfs: &dyn crate::log::vfs::Vfs = &disk;
+        let vfs: &dyn crate::log::disk::vfs::Vfs = &disk;
         vfs.make_dir(Path::new(DIR)).unwrap();
         vfs.make_dir(&Path::new(DIR).join("log")).unwrap();
         vfs.create(&path).unwrap().write_at(octets, 0).unwrap();

@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use rustix::io::Errno;
 
 pub(super) use self::cut::Survival;
-use crate::log::vfs::{Room, Seen, Vfs, VfsFile};
+use crate::log::disk::vfs::{Room, Seen, Vfs, VfsFile};
 
 #[derive(Clone)]
 pub(super) struct Disk(Arc<Mutex<State>>, Arc<Stall>);

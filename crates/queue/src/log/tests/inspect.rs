@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::disk::Disk;
 use super::{DIR, block_on, claim, message, open, options, put, read};
+use crate::log::disk::vfs::Vfs;
 use crate::log::inspect::{
     Finding, InspectError, InspectOptions, Inspection, Repair, Repaired, Trouble, Verified, repair_on, verify_on,
 };
-use crate::log::vfs::Vfs;
 use crate::log::{LogOptions, OpenError};
 use crate::{ManualClock, MessageId, Outcome, Queue, Search};
 

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::Disk;
+use crate::log::disk::vfs::{Vfs, VfsFile};
 use crate::log::inspect::Progress;
 use crate::log::inspect::overlay::Overlay;
 use crate::log::inspect::scratch::{BLOCK, Scratch};
-use crate::log::vfs::{Vfs, VfsFile};
 
 fn path(random: &mut fastrand::Rng) -> PathBuf {
     Path::new("/queue").join(random.choice(["a", "b", "c", "log/d", "log/e"]).unwrap())

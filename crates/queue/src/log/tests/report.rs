@@ -7,8 +7,8 @@ use super::disk::Disk;
 use super::inspect::verify;
 use super::{block_on, message, open, options, put};
 use crate::log::LogOptions;
+use crate::log::disk::vfs::Vfs;
 use crate::log::inspect::Trouble;
-use crate::log::vfs::Vfs;
 use crate::{ManualClock, Queue};
 
 const MANY: usize = 1_030;

@@ -5,21 +5,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use super::format::Now;
-use super::frame::{FRAME, Frame, Kind, SEGMENT_HEADER, SegmentHeader};
-use super::vfs::{Vfs, VfsFile, is_for_now};
-use super::whereabouts::{self, Known, Placed};
 use crate::MessageId;
+use crate::log::disk::vfs::{Vfs, VfsFile, is_for_now};
+use crate::log::disk::whereabouts::{self, Known, Placed};
+use crate::log::format::frame::{FRAME, Frame, Kind, SEGMENT_HEADER, SegmentHeader};
+use crate::log::format::record::Now;
 
 /// All segments, oldest first. Only the store's thread has it.
-pub(super) struct Segments {
-    pub(super) vfs: Arc<dyn Vfs>,
-    pub(super) dir: PathBuf,
+pub(in crate::log) struct Segments {
+    pub(in crate::log) vfs: Arc<dyn Vfs>,
+    pub(in crate::log) dir: PathBuf,
     /// Where the next batch would go beyond it, a new segment begins.
-    pub(super) size: u64,
-    pub(super) list: BTreeMap<u64, Segment>,
+    pub(in crate::log) size: u64,
+    pub(in crate::log) list: BTreeMap<u64, Segment>,
     /// Those that the checkpoint counts on and that are not there, with the octets that lived in them.
-    pub(super) missing: BTreeMap<u64, u64>,
+    pub(in crate::log) missing: BTreeMap<u64, u64>,
     /// The newest one's file; without it a new one is begun.
     newest: Option<Newest>,
     /// Where the newest one is, for others to see.
@@ -37,22 +37,22 @@ struct Newest {
     reach: u64,
 }
 
-pub(super) struct Segment {
-    pub(super) tag: u64,
-    pub(super) len: u64,
+pub(in crate::log) struct Segment {
+    pub(in crate::log) tag: u64,
+    pub(in crate::log) len: u64,
     /// Octets of the records that are the newest image of a living message.
-    pub(super) live_octets: u64,
+    pub(in crate::log) live_octets: u64,
     /// Something damaged in it could not be copied to the quarantine: it stays.
-    pub(super) pinned: bool,
+    pub(in crate::log) pinned: bool,
     /// The checkpoint on the disk neither needs it nor anything before it.
-    pub(super) is_done_with: bool,
+    pub(in crate::log) is_done_with: bool,
     /// How far it has been gone through for living messages to copy forward.
-    pub(super) copied: Copied,
+    pub(in crate::log) copied: Copied,
 }
 
 /// Where the next slice of copying a segment forward begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Copied {
+pub(in crate::log) enum Copied {
     /// With the record there.
     Records(u64),
     /// The records have been gone through. What lives there still, because its record is damaged, is looked for in the index behind
@@ -64,32 +64,32 @@ pub(super) enum Copied {
 
 /// What of a segment lives, for the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Living {
-    pub(super) sequence: u64,
-    pub(super) octets: u64,
-    pub(super) pinned: bool,
+pub(in crate::log) struct Living {
+    pub(in crate::log) sequence: u64,
+    pub(in crate::log) octets: u64,
+    pub(in crate::log) pinned: bool,
 }
 
 /// A record that is to be written.
-pub(super) struct NewRecord {
-    pub(super) kind: Kind,
-    pub(super) payload: Vec<u8>,
-    pub(super) crc: u32,
+pub(in crate::log) struct NewRecord {
+    pub(in crate::log) kind: Kind,
+    pub(in crate::log) payload: Vec<u8>,
+    pub(in crate::log) crc: u32,
     /// The wall time that times in the payload count from: it may wait for room on the disk.
     wall: u64,
 }
 
 /// Where a payload is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct At {
-    pub(super) sequence: u64,
-    pub(super) payload: u64,
-    pub(super) len: u64,
+pub(in crate::log) struct At {
+    pub(in crate::log) sequence: u64,
+    pub(in crate::log) payload: u64,
+    pub(in crate::log) len: u64,
 }
 
 /// Why a batch is not on stable storage.
 #[derive(Debug)]
-pub(super) enum AppendError {
+pub(in crate::log) enum AppendError {
     /// No room, or none of something else that the system gives. Nothing of the batch is left in the log.
     Full(io::Error),
     /// Nobody knows what is on the disk now: the store is done for.
@@ -97,21 +97,21 @@ pub(super) enum AppendError {
 }
 
 impl NewRecord {
-    pub(super) fn new(kind: Kind, payload: Vec<u8>, now: Now) -> Self {
+    pub(in crate::log) fn new(kind: Kind, payload: Vec<u8>, now: Now) -> Self {
         let crc = crc32fast::hash(&payload);
         Self { kind, payload, crc, wall: now.wall }
     }
 }
 
 impl Segments {
-    pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, size: u64) -> Self {
+    pub(in crate::log) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, size: u64) -> Self {
         let (list, missing) = (BTreeMap::new(), BTreeMap::new());
         let (newest, shown) = (None, whereabouts::NewestPlace::default());
         Self { vfs, dir, size, list, missing, newest, shown, owes_sync: false, buffer: Vec::new() }
     }
 
     /// Shows there from now on where the newest one is.
-    pub(super) fn watch(&mut self, shown: &whereabouts::NewestPlace) {
+    pub(in crate::log) fn watch(&mut self, shown: &whereabouts::NewestPlace) {
         self.shown = Arc::clone(shown);
         self.show();
     }
@@ -122,12 +122,12 @@ impl Segments {
     }
 
     /// What has to be there when the queue is opened again.
-    pub(super) fn known(&self) -> Known {
+    pub(in crate::log) fn known(&self) -> Known {
         self.list.iter().map(|(sequence, segment)| (*sequence, segment.len)).collect()
     }
 
     /// Writes a batch and waits until it is on stable storage, and will be found there: one write, one sync.
-    pub(super) fn append<'a>(
+    pub(in crate::log) fn append<'a>(
         &mut self,
         entries: impl Iterator<Item = &'a NewRecord> + Clone,
         id_ceiling: u64,
@@ -189,7 +189,7 @@ impl Segments {
     }
 
     /// Goes on writing to the newest segment, which is there already, rather than beginning a new one.
-    pub(super) fn resume(&mut self) -> io::Result<()> {
+    pub(in crate::log) fn resume(&mut self) -> io::Result<()> {
         if !self.list.is_empty() {
             let path = self.newest_path();
             let file = self.vfs.open(&path)?;
@@ -200,7 +200,7 @@ impl Segments {
     }
 
     /// Cuts the zeros off the newest segment: no other has any, and nor has that of a closed queue.
-    pub(super) fn seal(&mut self) -> Result<(), AppendError> {
+    pub(in crate::log) fn seal(&mut self) -> Result<(), AppendError> {
         let path = self.newest_path();
         if let (Some((_, segment)), Some(newest)) = (self.list.last_key_value(), &mut self.newest)
             && newest.reach > segment.len
@@ -216,22 +216,22 @@ impl Segments {
     }
 
     /// Where the next record goes.
-    pub(super) fn position(&self) -> (u64, u64) {
+    pub(in crate::log) fn position(&self) -> (u64, u64) {
         self.list.last_key_value().map_or((0, 0), |(sequence, segment)| (*sequence, segment.len))
     }
 
     /// 0 for one that is not there.
-    pub(super) fn tag(&self, sequence: u64) -> u64 {
+    pub(in crate::log) fn tag(&self, sequence: u64) -> u64 {
         self.list.get(&sequence).map_or(0, |segment| segment.tag)
     }
 
-    pub(super) fn add(&mut self, sequence: u64, len: u64) {
+    pub(in crate::log) fn add(&mut self, sequence: u64, len: u64) {
         if let Some(segment) = self.list.get_mut(&sequence) {
             segment.live_octets = segment.live_octets.saturating_add(len);
         }
     }
 
-    pub(super) fn subtract(&mut self, sequence: u64, len: u64) {
+    pub(in crate::log) fn subtract(&mut self, sequence: u64, len: u64) {
         if let Some(segment) = self.list.get_mut(&sequence) {
             segment.live_octets = segment.live_octets.saturating_sub(len);
         } else if let Some(octets) = self.missing.get_mut(&sequence) {
@@ -239,7 +239,7 @@ impl Segments {
         }
     }
 
-    pub(super) fn living(&self) -> Vec<Living> {
+    pub(in crate::log) fn living(&self) -> Vec<Living> {
         let living = |(sequence, segment): (&u64, &Segment)| Living {
             sequence: *sequence,
             octets: segment.live_octets,
@@ -251,7 +251,7 @@ impl Segments {
     }
 
     /// A checkpoint is on the disk that has these living, and the log up to a place in the segment `position`.
-    pub(super) fn checkpointed(&mut self, living: &[Living], position: u64) {
+    pub(in crate::log) fn checkpointed(&mut self, living: &[Living], position: u64) {
         for each in living.iter().filter(|each| each.octets == 0 && each.sequence < position) {
             if let Some(segment) = self.list.get_mut(&each.sequence) {
                 segment.is_done_with = true;
@@ -260,7 +260,7 @@ impl Segments {
     }
 
     /// Whether a checkpoint would let the oldest segment go.
-    pub(super) fn wants_checkpoint(&self) -> bool {
+    pub(in crate::log) fn wants_checkpoint(&self) -> bool {
         let oldest = self.list.first_key_value().map(|(_, segment)| segment);
         self.list.len() > 1
             && oldest.is_some_and(|oldest| oldest.live_octets == 0 && !oldest.is_done_with && !oldest.pinned)
@@ -270,7 +270,7 @@ impl Segments {
     ///
     /// One at a time with a sync of the folder behind it: were two unlinked and only the second one's removal durable, the first
     /// one's messages would come back without the records that ended them.
-    pub(super) fn drop_oldest(&mut self) -> Result<Option<u64>, AppendError> {
+    pub(in crate::log) fn drop_oldest(&mut self) -> Result<Option<u64>, AppendError> {
         match self.settle() {
             Err(AppendError::Full(_)) => return Ok(None),
             settled => settled?,
@@ -317,7 +317,7 @@ impl Segments {
 
     /// The oldest segment with anything living in it, if so much of the log is dead that copying that forward is worth it: `times`
     /// half as much as lives, or as two segments. What can go as it is does not count.
-    pub(super) fn worth_copying(&self, times: u64) -> Option<u64> {
+    pub(in crate::log) fn worth_copying(&self, times: u64) -> Option<u64> {
         if self.list.len() < 2 {
             return None;
         }
@@ -333,7 +333,7 @@ impl Segments {
         (worth && !is_newest).then_some(*sequence)
     }
 
-    pub(super) fn octets(&self) -> u64 {
+    pub(in crate::log) fn octets(&self) -> u64 {
         self.list.values().map(|segment| segment.len).sum()
     }
 
@@ -415,19 +415,19 @@ impl Newest {
 }
 
 impl Segment {
-    pub(super) fn new(tag: u64, len: u64) -> Self {
+    pub(in crate::log) fn new(tag: u64, len: u64) -> Self {
         let copied = Copied::Records(SEGMENT_HEADER as u64);
         Self { tag, len, live_octets: 0, pinned: false, is_done_with: false, copied }
     }
 }
 
-pub(super) fn name(sequence: u64) -> String {
+pub(in crate::log) fn name(sequence: u64) -> String {
     format!("{sequence:016x}.seg")
 }
 
 /// The sequence number in a segment's name.
-pub(super) fn sequence(name: &str) -> Option<u64> {
-    super::hex(name.strip_suffix(".seg")?)
+pub(in crate::log) fn sequence(name: &str) -> Option<u64> {
+    crate::log::hex(name.strip_suffix(".seg")?)
 }
 
 fn fatal(path: &Path, what: &str, error: &io::Error) -> AppendError {

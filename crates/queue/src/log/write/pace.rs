@@ -10,19 +10,19 @@ use crate::index::{Moment, after, between};
 ///
 /// Who comes alone waits for nobody: the wait ends that fraction after the last batch, and there is none when that was of one job.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(in crate::log) struct Pace {
     jobs: usize,
     end: Moment,
 }
 
 impl Pace {
     /// A batch is done. So many jobs were in it or are waiting now; `took` is how long it took to make it durable.
-    pub(super) fn done(&mut self, now: Moment, jobs: usize, took: Duration) {
+    pub(in crate::log) fn done(&mut self, now: Moment, jobs: usize, took: Duration) {
         *self = Self { jobs, end: after(now, (took / WAITED_PART).min(LONGEST_WAIT)) };
     }
 
     /// For how many jobs to wait, and how long at most.
-    pub(super) fn wait(&self, now: Moment) -> Option<(usize, Duration)> {
+    pub(in crate::log) fn wait(&self, now: Moment) -> Option<(usize, Duration)> {
         let left = between(now, self.end);
         (self.jobs > 1 && !left.is_zero()).then_some((self.jobs, left))
     }

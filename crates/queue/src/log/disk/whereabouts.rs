@@ -7,32 +7,32 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::OpenError;
-use super::segment::name;
-use super::vfs::{Seen, Vfs, VfsFile};
+use crate::log::disk::vfs::{Seen, Vfs, VfsFile};
+use crate::log::options::OpenError;
+use crate::log::write::segment::name;
 
 /// A file that is written to, where it was begun.
 #[derive(Clone)]
-pub(super) struct Placed {
+pub(in crate::log) struct Placed {
     path: PathBuf,
     seen: Seen,
 }
 
 /// Where a queue is, for those who ask how it is and for opening it again.
-pub(super) struct Whereabouts {
+pub(in crate::log) struct Whereabouts {
     /// The folders that nothing is found without, and their numbers.
     folders: [(PathBuf, u64); 2],
     newest: NewestPlace,
 }
 
 /// The segment that is written to. The store's thread sets it.
-pub(super) type NewestPlace = Arc<Mutex<Option<Placed>>>;
+pub(in crate::log) type NewestPlace = Arc<Mutex<Option<Placed>>>;
 
 /// The segments that there were when a store failed, and how long the records in them were.
-pub(super) type Known = BTreeMap<u64, u64>;
+pub(in crate::log) type Known = BTreeMap<u64, u64>;
 
 impl Placed {
-    pub(super) fn new(path: PathBuf, file: &dyn VfsFile) -> io::Result<Self> {
+    pub(in crate::log) fn new(path: PathBuf, file: &dyn VfsFile) -> io::Result<Self> {
         Ok(Self { path, seen: file.look()? })
     }
 
@@ -40,7 +40,7 @@ impl Placed {
     ///
     /// # Errors
     /// What has happened to it, and what to do.
-    pub(super) fn check(&self, vfs: &dyn Vfs, len: u64) -> Result<(), String> {
+    pub(in crate::log) fn check(&self, vfs: &dyn Vfs, len: u64) -> Result<(), String> {
         let path = self.path.display();
         let remedy = "put it back, or start again to go on with what is there; nothing was acknowledged since";
         match vfs.look(&self.path) {
@@ -58,7 +58,7 @@ impl Placed {
 }
 
 impl Whereabouts {
-    pub(super) fn new(vfs: &dyn Vfs, dir: &Path) -> Result<Self, OpenError> {
+    pub(in crate::log) fn new(vfs: &dyn Vfs, dir: &Path) -> Result<Self, OpenError> {
         let number = |name| {
             let path = dir.join(name);
             let inode = vfs.look(&path).map_err(OpenError::io(&path))?.inode;
@@ -67,7 +67,7 @@ impl Whereabouts {
         Ok(Self { folders: [number("log")?, number("bodies")?], newest: NewestPlace::default() })
     }
 
-    pub(super) fn newest(&self) -> &NewestPlace {
+    pub(in crate::log) fn newest(&self) -> &NewestPlace {
         &self.newest
     }
 
@@ -75,7 +75,7 @@ impl Whereabouts {
     ///
     /// # Errors
     /// What has happened, and what to do.
-    pub(super) fn check(&self, vfs: &dyn Vfs) -> Result<(), String> {
+    pub(in crate::log) fn check(&self, vfs: &dyn Vfs) -> Result<(), String> {
         self.check_folders(vfs)?;
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         newest.map_or(Ok(()), |newest| newest.check(vfs, 0))
@@ -86,7 +86,7 @@ impl Whereabouts {
     ///
     /// # Errors
     /// What is missing, and what to do.
-    pub(super) fn check_known(&self, vfs: &dyn Vfs, known: &Known) -> Result<(), String> {
+    pub(in crate::log) fn check_known(&self, vfs: &dyn Vfs, known: &Known) -> Result<(), String> {
         self.check_folders(vfs)?;
         let [(log, _), _] = &self.folders;
         for (sequence, len) in known {

@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Store;
 use super::batch::{Effect, Planned};
 use crate::index::{Index, Message, Unreadable};
-use crate::log::apply::Stored;
-use crate::log::body::carried;
 use crate::log::checkpoint::Snapshot;
-use crate::log::format::{self, Image, Now, Record, StoredBody, encode_image};
-use crate::log::frame::{FRAME, Kind};
-use crate::log::scan::{Scan, next_good, read_record};
-use crate::log::segment::{AppendError, At, Copied, NewRecord, Segments};
-use crate::log::vfs::VfsFile;
+use crate::log::disk::vfs::VfsFile;
+use crate::log::format::frame::{FRAME, Kind};
+use crate::log::format::record::{self, Image, Now, Record, StoredBody, encode_image};
+use crate::log::read::body::carried;
+use crate::log::read::scan::{Scan, next_good, read_record};
+use crate::log::write::apply::Stored;
+use crate::log::write::segment::{AppendError, At, Copied, NewRecord, Segments};
 use crate::{Error, MessageId};
 
 /// What is copied at once.
@@ -80,7 +80,7 @@ impl Store {
             let begins = at.saturating_add(FRAME as u64);
             at = begins.saturating_add(payload.len() as u64);
             octets += payload.len();
-            let images = match format::decode(frame.kind, &payload, frame.wall, now) {
+            let images = match record::decode(frame.kind, &payload, frame.wall, now) {
                 Ok(Record::Message(image)) => vec![image],
                 Ok(Record::Outcome(outcome)) => outcome.derived,
                 _ => Vec::new(),

@@ -5,11 +5,11 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::segment::name;
-use super::vfs::{Vfs, VfsFile};
+use crate::log::disk::vfs::{Vfs, VfsFile};
+use crate::log::write::segment::name;
 
 /// At most [`OPEN`] descriptors, however many segments there are.
-pub(super) struct Readers {
+pub(in crate::log) struct Readers {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
     open: Mutex<OpenFiles>,
@@ -24,11 +24,11 @@ struct OpenFiles {
 
 impl Readers {
     /// `dir` is the folder with the segments.
-    pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf) -> Self {
+    pub(in crate::log) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf) -> Self {
         Self { vfs, dir, open: Mutex::default() }
     }
 
-    pub(super) fn get(&self, sequence: u64) -> io::Result<Arc<dyn VfsFile>> {
+    pub(in crate::log) fn get(&self, sequence: u64) -> io::Result<Arc<dyn VfsFile>> {
         let mut open = self.lock();
         let used = open.used.wrapping_add(1);
         open.used = used;
@@ -48,12 +48,12 @@ impl Readers {
     }
 
     /// The segment is gone; its space is not while it is open.
-    pub(super) fn forget(&self, sequence: u64) {
+    pub(in crate::log) fn forget(&self, sequence: u64) {
         self.lock().files.remove(&sequence);
     }
 
     /// What was opened before the disk's trouble is opened anew.
-    pub(super) fn forget_all(&self) {
+    pub(in crate::log) fn forget_all(&self) {
         self.lock().files.clear();
     }
 

@@ -5,15 +5,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::draft::DraftSlot;
-use super::format::Image;
-use super::segment::NewRecord;
+use crate::log::format::record::Image;
+use crate::log::write::draft::DraftSlot;
+use crate::log::write::segment::NewRecord;
 use crate::{Alteration, Broken, Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
 
 /// Two ways to the store's thread. Outcomes go first and are never refused: there is at most one for each lease. Puts are as
 /// many as there are drafts, which are bounded where they begin.
 #[derive(Default)]
-pub(super) struct Lanes(Mutex<LanesInner>);
+pub(in crate::log) struct Lanes(Mutex<LanesInner>);
 
 #[derive(Default)]
 struct LanesInner {
@@ -27,9 +27,9 @@ struct LanesInner {
     life: u64,
 }
 
-pub(super) type Answer<T> = oneshot::Sender<T>;
+pub(in crate::log) type Answer<T> = oneshot::Sender<T>;
 
-pub(super) enum Job {
+pub(in crate::log) enum Job {
     Put(Box<PutJob>),
     Finish { ends: Vec<(Lease, Outcome)>, derived: Vec<Derived>, answer: Answer<Result<Vec<MessageId>, LeaseError>> },
     Alter { id: MessageId, what: Alteration, answer: Answer<Result<usize, Error>> },
@@ -38,17 +38,17 @@ pub(super) enum Job {
 }
 
 /// A message whose body is on stable storage or in the payload.
-pub(super) struct PutJob {
-    pub(super) entry: NewRecord,
-    pub(super) image: Image,
-    pub(super) slot: DraftSlot,
-    pub(super) answer: Answer<Result<MessageId, PutError>>,
+pub(in crate::log) struct PutJob {
+    pub(in crate::log) entry: NewRecord,
+    pub(in crate::log) image: Image,
+    pub(in crate::log) slot: DraftSlot,
+    pub(in crate::log) answer: Answer<Result<MessageId, PutError>>,
 }
 
 impl Lanes {
     /// Takes the job, or refuses it when nobody will do it any more. Whether the store's thread is to be woken.
     #[must_use]
-    pub(super) fn push(&self, job: Job) -> bool {
+    pub(in crate::log) fn push(&self, job: Job) -> bool {
         let mut lanes = self.lock();
         let closed = lanes.stopping.then_some(Error::Closed);
         let outlived = job.life().is_some_and(|life| life != lanes.life).then(outlived);
@@ -65,7 +65,7 @@ impl Lanes {
     }
 
     /// Whether so many jobs wait, or nothing more will come. If not, the store's thread is woken when they do.
-    pub(super) fn gather(&self, wanted: usize) -> bool {
+    pub(in crate::log) fn gather(&self, wanted: usize) -> bool {
         let mut lanes = self.lock();
         let wanted = wanted.min(BATCH_JOBS);
         lanes.wanted = Some(wanted);
@@ -73,24 +73,24 @@ impl Lanes {
     }
 
     /// How many jobs wait.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::log) fn len(&self) -> usize {
         self.lock().len()
     }
 
-    pub(super) fn stop(&self) {
+    pub(in crate::log) fn stop(&self) {
         self.lock().stopping = true;
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
+    pub(in crate::log) fn is_stopping(&self) -> bool {
         self.lock().stopping
     }
 
-    pub(super) fn life(&self) -> u64 {
+    pub(in crate::log) fn life(&self) -> u64 {
         self.lock().life
     }
 
     /// Takes jobs again after they were [closed](Self::close).
-    pub(super) fn reopen(&self) {
+    pub(in crate::log) fn reopen(&self) {
         let mut lanes = self.lock();
         lanes.closed = None;
         lanes.life = lanes.life.wrapping_add(1);
@@ -98,7 +98,7 @@ impl Lanes {
 
     /// What fits into a batch, outcomes first; puts only if there is room for what they bring. Unless it is nothing, nobody wakes
     /// the store's thread until this is called again.
-    pub(super) fn take(&self, puts: bool) -> (Vec<Job>, bool) {
+    pub(in crate::log) fn take(&self, puts: bool) -> (Vec<Job>, bool) {
         let mut lanes = self.lock();
         let mut octets = 0_usize;
         let mut jobs = Vec::new();
@@ -112,7 +112,7 @@ impl Lanes {
         (jobs, lanes.stopping)
     }
 
-    pub(super) fn close(&self, why: &Error) {
+    pub(in crate::log) fn close(&self, why: &Error) {
         let mut lanes = self.lock();
         lanes.closed.get_or_insert_with(|| why.clone());
         let jobs: Vec<_> = lanes.outcomes.drain(..).collect();
@@ -133,7 +133,7 @@ impl LanesInner {
 }
 
 impl Job {
-    pub(super) fn refuse(self, why: &Error) {
+    pub(in crate::log) fn refuse(self, why: &Error) {
         match self {
             Self::Put(put) => tell(put.answer, Err(why.clone().into())),
             Self::Finish { answer, .. } => tell(answer, Err(why.clone().into())),
@@ -161,14 +161,14 @@ impl Job {
 }
 
 /// What is said to who began before the lanes were opened again.
-pub(super) fn outlived() -> Error {
+pub(in crate::log) fn outlived() -> Error {
     Error::Broken(Broken::new(
         "the queue was opened again after the disk's trouble, and nothing is left of this message; send it again",
     ))
 }
 
 /// Who does not wait any more is not told.
-pub(super) fn tell<T>(answer: Answer<T>, value: T) {
+pub(in crate::log) fn tell<T>(answer: Answer<T>, value: T) {
     drop(answer.send(value));
 }
 

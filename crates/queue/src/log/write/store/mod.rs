@@ -8,15 +8,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use self::batch::{Effect, Planned};
-use super::checkpoint::{Checkpointer, Done, Meta, Work};
-use super::frame::Kind;
-use super::pace::Pace;
-use super::segment::{AppendError, NewRecord, Segments};
-use super::shared::Shared;
-use super::whereabouts::Known;
 use crate::index::between;
+use crate::log::checkpoint::{Checkpointer, Done, Meta, Work};
+use crate::log::disk::whereabouts::Known;
+use crate::log::format::frame::Kind;
+use crate::log::write::pace::Pace;
+use crate::log::write::segment::{AppendError, NewRecord, Segments};
+use crate::log::write::shared::Shared;
 
-pub(super) struct Store {
+pub(in crate::log) struct Store {
     shared: Arc<Shared>,
     segments: Segments,
     checkpointer: Checkpointer,
@@ -28,7 +28,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn new(
+    pub(in crate::log) fn new(
         shared: Arc<Shared>,
         segments: Segments,
         checkpointer: Checkpointer,
@@ -38,7 +38,7 @@ impl Store {
     }
 
     /// Takes up a block of ids, before anybody asks for one. On a full disk it is done later.
-    pub(super) fn begin(&mut self) -> Result<(), String> {
+    pub(in crate::log) fn begin(&mut self) -> Result<(), String> {
         let (entry, ceiling) = self.plan_ids();
         let before = self.shared.ids.ceiling.load(Relaxed);
         match self.segments.append(std::iter::once(&entry), before) {
@@ -56,7 +56,7 @@ impl Store {
     ///
     /// # Errors
     /// What it knows to be there. Why it did not go on was told.
-    pub(super) fn run(mut self) -> Result<(), Known> {
+    pub(in crate::log) fn run(mut self) -> Result<(), Known> {
         self.serve().map_err(|why| {
             self.shared.fail(&why);
             self.segments.known()

@@ -2,19 +2,19 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::vfs::Room;
 use crate::Full;
+use crate::log::disk::vfs::Room;
 
 /// Below the reserve nothing new is begun until a quarter more than the reserve is free: a disk at its brim would otherwise take one
 /// message, refuse the next one, and so on, and those who send would come back for every one of them.
 #[derive(Debug, Default)]
-pub(super) struct Watermark {
+pub(in crate::log) struct Watermark {
     is_closed: AtomicBool,
 }
 
 impl Watermark {
     /// Whether something of so many octets may begin.
-    pub(super) fn admit(&self, room: Room, reserve: u64, more: u64) -> Result<(), Full> {
+    pub(in crate::log) fn admit(&self, room: Room, reserve: u64, more: u64) -> Result<(), Full> {
         let is_closed = self.is_closed.load(Relaxed);
         let admitted = is_free(room, reserve, 0, is_closed);
         if admitted.is_err() != is_closed {
@@ -26,7 +26,7 @@ impl Watermark {
 }
 
 /// Whether something of so many octets may go on.
-pub(super) fn is_free(room: Room, reserve: u64, more: u64, with_slack: bool) -> Result<(), Full> {
+pub(in crate::log) fn is_free(room: Room, reserve: u64, more: u64, with_slack: bool) -> Result<(), Full> {
     let wanted = |reserve: u64| if with_slack { reserve.saturating_add(reserve / SLACK_PART) } else { reserve };
     // Little is kept back of what is small, or it would be of no use at all.
     let octets = wanted(reserve.min(room.total / RESERVED_PART)).saturating_add(more);

@@ -6,26 +6,26 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::vfs::{VfsFile, is_scarce, read_exact};
+use crate::log::disk::vfs::{VfsFile, is_scarce, read_exact};
 use crate::{Body, Error, MessageId};
 
-/// Reads a body out of a [`LogQueue`](super::LogQueue).
+/// Reads a body out of a [`LogQueue`](crate::log::LogQueue).
 ///
 /// Each call reads at most 64 KiB, and blocks the caller's thread for as long as the operating system needs for that: microseconds
 /// when the file is in its cache, which is where fresh mail is. The reader stays good when the message is finished meanwhile.
 pub struct LogBody {
-    pub(super) message: MessageId,
-    pub(super) file: Arc<dyn VfsFile>,
-    pub(super) name: String,
-    pub(super) at: u64,
-    pub(super) left: u64,
-    pub(super) len: u64,
-    pub(super) hasher: crc32fast::Hasher,
-    pub(super) crc: u32,
+    pub(in crate::log) message: MessageId,
+    pub(in crate::log) file: Arc<dyn VfsFile>,
+    pub(in crate::log) name: String,
+    pub(in crate::log) at: u64,
+    pub(in crate::log) left: u64,
+    pub(in crate::log) len: u64,
+    pub(in crate::log) hasher: crc32fast::Hasher,
+    pub(in crate::log) crc: u32,
 }
 
 impl LogBody {
-    pub(super) fn read(&mut self) -> Result<Option<Bytes>, Error> {
+    pub(in crate::log) fn read(&mut self) -> Result<Option<Bytes>, Error> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -53,7 +53,7 @@ impl LogBody {
 
 /// The octets of a body in the log as they are, whatever its checksum says, for a message that is written again. What is not there any
 /// more, or was in a file that is not, is zero.
-pub(super) fn carried(file: Option<&dyn VfsFile>, at: u64, len: u64) -> io::Result<Vec<u8>> {
+pub(in crate::log) fn carried(file: Option<&dyn VfsFile>, at: u64, len: u64) -> io::Result<Vec<u8>> {
     let too_long = || io::Error::new(io::ErrorKind::InvalidData, "it names a body that is too long for the log");
     let len = usize::try_from(len).ok().filter(|len| *len <= MAX_INLINE).ok_or_else(too_long)?;
     let mut octets = vec![0; len];
@@ -65,7 +65,7 @@ pub(super) fn carried(file: Option<&dyn VfsFile>, at: u64, len: u64) -> io::Resu
 }
 
 /// No body in the log is longer.
-pub(super) const MAX_INLINE: usize = 8 << 20;
+pub(in crate::log) const MAX_INLINE: usize = 8 << 20;
 
 impl Body for LogBody {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {

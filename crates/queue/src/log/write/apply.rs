@@ -1,32 +1,32 @@
 //! What a record does. The same whether it was written a moment ago or is read at opening, so that opening again gives the same
 //! state.
 
-use super::format::{Image, Record, StoredBody};
-use super::segment::{At, Segments};
 use crate::MessageId;
 use crate::index::{Base, Index, Message, Unreadable};
+use crate::log::format::record::{Image, Record, StoredBody};
+use crate::log::write::segment::{At, Segments};
 
 /// Where a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stored {
+pub(in crate::log) struct Stored {
     /// The segment with its newest image.
-    pub(super) sequence: u64,
+    pub(in crate::log) sequence: u64,
     /// The octets that count as living there.
-    pub(super) len: u64,
-    pub(super) crc: u32,
+    pub(in crate::log) len: u64,
+    pub(in crate::log) crc: u32,
     /// Where in the segment the body begins; otherwise it has a file of its own.
-    pub(super) inline: Option<u64>,
+    pub(in crate::log) inline: Option<u64>,
 }
 
 impl Stored {
-    pub(super) fn new(body: StoredBody, at: &At) -> Self {
+    pub(in crate::log) fn new(body: StoredBody, at: &At) -> Self {
         let inline = body.inline.map(|inside| at.payload.saturating_add(inside as u64));
         Self { sequence: at.sequence, len: at.len, crc: body.crc, inline }
     }
 }
 
 /// Returns the messages whose own body files are of no use any more.
-pub(super) fn apply<S: Base<Stored = Stored>>(
+pub(in crate::log) fn apply<S: Base<Stored = Stored>>(
     index: &mut Index<S>,
     segments: &mut Segments,
     record: Record,

@@ -3,12 +3,18 @@
 use std::io;
 use std::path::Path;
 
-use super::folder::INDEX_NAME;
-use super::vfs::{Vfs, VfsFile};
-use super::{Damage, OpenError, OpenReport, checkpoint};
+use crate::log::checkpoint;
+use crate::log::disk::folder::INDEX_NAME;
+use crate::log::disk::vfs::{Vfs, VfsFile};
+use crate::log::options::{Damage, OpenError, OpenReport};
 
 /// Moves a checkpoint to the quarantine, so that it is made anew.
-pub(super) fn set_aside(vfs: &dyn Vfs, dir: &Path, why: &str, report: &mut OpenReport) -> Result<(), OpenError> {
+pub(in crate::log) fn set_aside(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    why: &str,
+    report: &mut OpenReport,
+) -> Result<(), OpenError> {
     let path = checkpoint::path(dir);
     let quarantine = dir.join("quarantine");
     let taken = vfs.list(&quarantine).map_err(OpenError::io(&quarantine))?;
@@ -19,7 +25,7 @@ pub(super) fn set_aside(vfs: &dyn Vfs, dir: &Path, why: &str, report: &mut OpenR
     vfs.rename(&path, &target).and_then(|()| vfs.sync_dir(dir)).map_err(OpenError::io(&path))
 }
 
-pub(super) fn copy(vfs: &dyn Vfs, from: &dyn VfsFile, start: u64, end: u64, path: &Path) -> io::Result<()> {
+pub(in crate::log) fn copy(vfs: &dyn Vfs, from: &dyn VfsFile, start: u64, end: u64, path: &Path) -> io::Result<()> {
     let to = vfs.create(path)?;
     let mut buffer = vec![0; COPY_CHUNK];
     let mut at = start;

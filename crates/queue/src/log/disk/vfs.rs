@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::Full;
 
 /// A file system.
-pub(super) trait Vfs: Send + Sync + 'static {
+pub(in crate::log) trait Vfs: Send + Sync + 'static {
     /// Makes a file that must not exist yet.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>>;
     /// Opens a file for reading and writing.
@@ -49,19 +49,19 @@ pub(super) trait Vfs: Send + Sync + 'static {
 
 /// A file or folder, and how it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) device: u64,
-    pub(super) inode: u64,
-    pub(super) len: u64,
+pub(in crate::log) struct Seen {
+    pub(in crate::log) device: u64,
+    pub(in crate::log) inode: u64,
+    pub(in crate::log) len: u64,
     /// Permissions and type, as the system has them.
-    pub(super) mode: u32,
+    pub(in crate::log) mode: u32,
     /// The number of the user whose it is.
-    pub(super) owner: u32,
+    pub(in crate::log) owner: u32,
 }
 
 impl Seen {
     /// Whether it is the same file, however it is now.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    pub(in crate::log) fn is_same(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
 }
@@ -74,19 +74,19 @@ impl From<Metadata> for Seen {
 
 /// The room on a disk, in octets and in files.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
+pub(in crate::log) struct Room {
     /// What this process may still write.
-    pub(super) free: u64,
+    pub(in crate::log) free: u64,
     /// The size of the whole.
-    pub(super) total: u64,
+    pub(in crate::log) total: u64,
     /// How many files this process may still make.
-    pub(super) files_free: u64,
+    pub(in crate::log) files_free: u64,
     /// Of so many; 0 where there is no such number.
-    pub(super) files_total: u64,
+    pub(in crate::log) files_total: u64,
 }
 
 /// An open file. It can be read and written after its name is gone.
-pub(super) trait VfsFile: Send + Sync {
+pub(in crate::log) trait VfsFile: Send + Sync {
     /// Reads up to as much as fits; 0 at the end.
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize>;
     /// Writes all or fails, having written any part.
@@ -100,7 +100,7 @@ pub(super) trait VfsFile: Send + Sync {
 }
 
 /// Reads exactly so much, or fails with `UnexpectedEof`.
-pub(super) fn read_exact(file: &dyn VfsFile, mut into: &mut [u8], mut at: u64) -> io::Result<()> {
+pub(in crate::log) fn read_exact(file: &dyn VfsFile, mut into: &mut [u8], mut at: u64) -> io::Result<()> {
     while !into.is_empty() {
         let read = file.read_at(into, at)?;
         if read == 0 {
@@ -113,13 +113,13 @@ pub(super) fn read_exact(file: &dyn VfsFile, mut into: &mut [u8], mut at: u64) -
 }
 
 /// The disk has no room: temporary, and nothing is wrong with it.
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(in crate::log) fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 /// The system has none left of something, or no time just now: nothing is wrong with the disk.
-pub(super) fn is_scarce(error: &io::Error) -> bool {
+pub(in crate::log) fn is_scarce(error: &io::Error) -> bool {
     let scarce = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::AGAIN];
     error.raw_os_error().is_some_and(|number| scarce.iter().any(|errno| errno.raw_os_error() == number))
 }
@@ -127,18 +127,18 @@ pub(super) fn is_scarce(error: &io::Error) -> bool {
 /// A refusal, and no broken disk: what was asked for was not done, and may be done when it is asked for again.
 ///
 /// Of a sync that failed nobody can say that, whatever the reason.
-pub(super) fn is_for_now(error: &io::Error) -> bool {
+pub(in crate::log) fn is_for_now(error: &io::Error) -> bool {
     is_full(error) || is_scarce(error)
 }
 
 /// How a refusal is told to who puts.
-pub(super) fn refusal(path: &Path, error: &io::Error) -> Full {
+pub(in crate::log) fn refusal(path: &Path, error: &io::Error) -> Full {
     let text = format!("{}: {error}", path.display()).into();
     if is_scarce(error) { Full::Scarce(text) } else { Full::NoSpace(text) }
 }
 
 /// Asks again for as long as a signal came in between.
-pub(super) fn uninterrupted<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(in crate::log) fn uninterrupted<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match ask() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -149,14 +149,14 @@ pub(super) fn uninterrupted<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Re
 
 /// The operating system's.
 #[derive(Debug, Default)]
-pub(super) struct Os {
+pub(in crate::log) struct Os {
     /// Descriptors that are held so that the queue's own threads can go on when the process, or the system, has none left.
     reserve: Mutex<Vec<File>>,
 }
 
 impl Os {
     /// With descriptors in reserve.
-    pub(super) fn with_reserve() -> Self {
+    pub(in crate::log) fn with_reserve() -> Self {
         let os = Self::default();
         os.fill_up(&mut os.reserve());
         os
@@ -285,7 +285,7 @@ impl Vfs for Os {
 }
 
 /// Locks a file until the value is dropped. `None`: somebody else has it.
-pub(super) fn try_lock(file: File) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
+pub(in crate::log) fn try_lock(file: File) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
     match file.try_lock() {
         Ok(()) => Ok(Some(Box::new(Lock(file)))),
         Err(TryLockError::WouldBlock) => Ok(None),

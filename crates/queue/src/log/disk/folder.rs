@@ -4,12 +4,12 @@ use std::any::Any;
 use std::io;
 use std::path::Path;
 
-use super::OpenError;
-use super::format::MARKER;
-use super::vfs::Vfs;
+use crate::log::disk::vfs::Vfs;
+use crate::log::format::record::MARKER;
+use crate::log::options::OpenError;
 
 /// Whether the folder is a queue already. One that is neither that nor empty is refused.
-pub(super) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError> {
+pub(in crate::log) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError> {
     let marker = dir.join(MARKER_NAME);
     let io = |path: &Path| OpenError::io(path);
     let names = vfs.list(dir).map_err(io(dir))?;
@@ -42,18 +42,18 @@ pub(super) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError> {
 }
 
 /// Held for as long as no other process may have the queue open.
-pub(super) type Locks = Vec<Box<dyn Any + Send + Sync>>;
+pub(in crate::log) type Locks = Vec<Box<dyn Any + Send + Sync>>;
 
 /// Locks the folder: the file for everybody, and the folder with the log, which is not taken away by mistake like a file that
 /// seems to be left over, and which other users cannot even open.
-pub(super) fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenError> {
+pub(in crate::log) fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenError> {
     let mut locks = vec![lock_path(vfs, &dir.join(LOCK_NAME))?];
     locks.extend(lock_log(vfs, dir)?);
     Ok(locks)
 }
 
 /// [`None`]: there is no log yet.
-pub(super) fn lock_log(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, OpenError> {
+pub(in crate::log) fn lock_log(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, OpenError> {
     let log = dir.join(LOG_NAME);
     let is_there = vfs.exists(&log).map_err(OpenError::io(&log))?;
     is_there.then(|| lock_path(vfs, &log)).transpose()
@@ -65,7 +65,7 @@ fn lock_path(vfs: &dyn Vfs, path: &Path) -> Result<Box<dyn Any + Send + Sync>, O
 }
 
 /// Locks the folder and makes it a queue unless it is one.
-pub(super) fn claim(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenError> {
+pub(in crate::log) fn claim(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenError> {
     let mut locks = lock(vfs, dir)?;
     prepare(vfs, dir)?;
     if locks.len() < 2 {
@@ -78,7 +78,7 @@ pub(super) fn claim(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenError> {
 ///
 /// # Errors
 /// [`OpenError::Writable`]: everybody may put files there, and take them away.
-pub(super) fn guard(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>, OpenError> {
+pub(in crate::log) fn guard(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>, OpenError> {
     let found = vfs.look(dir).map_err(OpenError::io(dir))?;
     if found.mode & WRITE_OTHERS != 0 {
         return Err(OpenError::Writable { path: dir.to_owned() });
@@ -119,7 +119,7 @@ pub(super) fn guard(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>, OpenError>
 }
 
 /// Makes the folder a queue unless it is one, and removes an index that was never finished.
-pub(super) fn prepare(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
+pub(in crate::log) fn prepare(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
     if !judge(vfs, dir)? {
         let marker = dir.join(MARKER_NAME);
         let there = vfs.exists(&marker).map_err(OpenError::io(&marker))?;
@@ -146,7 +146,7 @@ fn make_dirs(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
 }
 
 /// Makes a folder, and the names of all folders that were missing above it durable.
-pub(super) fn make(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
+pub(in crate::log) fn make(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
     let mut missing = Vec::new();
     for folder in dir.ancestors().filter(|folder| !folder.as_os_str().is_empty()) {
         if vfs.exists(folder).map_err(OpenError::io(folder))? {
@@ -172,6 +172,6 @@ const GROUP_AND_OTHERS: u32 = 0o077;
 const WRITE_OTHERS: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 /// The checkpoint.
-pub(super) const INDEX_NAME: &str = "index";
+pub(in crate::log) const INDEX_NAME: &str = "index";
 /// One that does not stand yet.
-pub(super) const UNFINISHED_INDEX_NAME: &str = "index.new";
+pub(in crate::log) const UNFINISHED_INDEX_NAME: &str = "index.new";

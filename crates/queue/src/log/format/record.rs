@@ -4,22 +4,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::frame::{Input, Kind, Malformed, SHORT, put_len, put_u16, put_u32, put_u64};
 use crate::index::{Altered, Delivery, End, Message, Moment, Next, after, between};
+use crate::log::format::frame::{Input, Kind, Malformed, SHORT, put_len, put_u16, put_u32, put_u64};
 use crate::{MAX_DELIVERIES, MAX_ENVELOPE, MessageId, Owner, Priority, RoutingKey};
 
-pub(super) const MARKER: &[u8] = b"posthaste-queue 1\n";
+pub(in crate::log) const MARKER: &[u8] = b"posthaste-queue 1\n";
 
 /// Both clocks at one instant: what is written in one is read in the other.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
-    pub(super) moment: Moment,
+pub(in crate::log) struct Now {
+    pub(in crate::log) moment: Moment,
     /// Milliseconds since 1970.
-    pub(super) wall: u64,
+    pub(in crate::log) wall: u64,
 }
 
 /// A payload, read. Times are the reader's.
-pub(super) enum Record {
+pub(in crate::log) enum Record {
     Message(Image),
     Outcome(OutcomeRecord),
     Altered(MessageId, Altered),
@@ -28,29 +28,29 @@ pub(super) enum Record {
     Closed,
 }
 
-pub(super) struct Image {
-    pub(super) id: MessageId,
-    pub(super) message: Message<StoredBody>,
+pub(in crate::log) struct Image {
+    pub(in crate::log) id: MessageId,
+    pub(in crate::log) message: Message<StoredBody>,
 }
 
 /// Where a body is, as its record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StoredBody {
-    pub(super) crc: u32,
+pub(in crate::log) struct StoredBody {
+    pub(in crate::log) crc: u32,
     /// Where in the payload it begins, unless it has a file of its own.
-    pub(super) inline: Option<usize>,
+    pub(in crate::log) inline: Option<usize>,
 }
 
-pub(super) struct OutcomeRecord {
-    pub(super) id: MessageId,
-    pub(super) born: Moment,
+pub(in crate::log) struct OutcomeRecord {
+    pub(in crate::log) id: MessageId,
+    pub(in crate::log) born: Moment,
     /// One at least.
-    pub(super) ends: Vec<End>,
-    pub(super) derived: Vec<Image>,
+    pub(in crate::log) ends: Vec<End>,
+    pub(in crate::log) derived: Vec<Image>,
 }
 
 /// Appends a payload of kind 1 up to the body, which follows unless it has a file of its own.
-pub(super) fn encode_image<B>(
+pub(in crate::log) fn encode_image<B>(
     out: &mut Vec<u8>,
     now: Now,
     id: MessageId,
@@ -83,7 +83,7 @@ pub(super) fn encode_image<B>(
 }
 
 /// Appends a payload of kind 2. Each derived message is a payload of kind 1 with its body.
-pub(super) fn encode_outcome(out: &mut Vec<u8>, now: Now, outcome: &OutcomeRecord, derived: &[Vec<u8>]) {
+pub(in crate::log) fn encode_outcome(out: &mut Vec<u8>, now: Now, outcome: &OutcomeRecord, derived: &[Vec<u8>]) {
     put_u64(out, outcome.id.as_u64());
     let mut ends = outcome.ends.iter();
     let first = ends.next();
@@ -118,7 +118,7 @@ fn state_of(end: Option<&End>) -> &[u8] {
 }
 
 /// A payload of kind 3.
-pub(super) fn encode_altered(now: Now, id: MessageId, what: &Altered) -> Vec<u8> {
+pub(in crate::log) fn encode_altered(now: Now, id: MessageId, what: &Altered) -> Vec<u8> {
     let mut out = id.as_u64().to_le_bytes().to_vec();
     match what {
         Altered::Held(held) => out.push(u8::from(*held)),
@@ -144,7 +144,7 @@ fn put_key(out: &mut Vec<u8>, key: Option<&RoutingKey>) {
 }
 
 /// Reads a payload whose checksum is right, written at wall time `wall`.
-pub(super) fn decode(kind: Kind, payload: &[u8], wall: u64, now: Now) -> Result<Record, Malformed> {
+pub(in crate::log) fn decode(kind: Kind, payload: &[u8], wall: u64, now: Now) -> Result<Record, Malformed> {
     let mut input = Input(payload);
     let record = match kind {
         Kind::Message => Record::Message(decode_image(&mut input, payload.len(), wall, now)?),
@@ -292,7 +292,7 @@ impl Now {
     }
 
     /// With times as they will be read back.
-    pub(super) fn as_written(self, what: Altered) -> Altered {
+    pub(in crate::log) fn as_written(self, what: Altered) -> Altered {
         match what {
             Altered::Due { key, due, delay } => {
                 let (due, delay) = self.due(self.wall_of(due), millis(delay));

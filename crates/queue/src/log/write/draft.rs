@@ -9,18 +9,18 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::format::{self, Record, encode_image};
-use super::frame::Kind;
-use super::lanes::{Job, PutJob, outlived};
-use super::segment::NewRecord;
-use super::shared::Shared;
-use super::sync::{Syncer, Unsynced};
-use super::vfs::{Room, Vfs, VfsFile, is_for_now, refusal};
-use super::watermark;
 use crate::index::Message;
+use crate::log::disk::vfs::{Room, Vfs, VfsFile, is_for_now, refusal};
+use crate::log::disk::watermark;
+use crate::log::format::frame::Kind;
+use crate::log::format::record::{self, Record, encode_image};
+use crate::log::write::lanes::{Job, PutJob, outlived};
+use crate::log::write::segment::NewRecord;
+use crate::log::write::shared::Shared;
+use crate::log::write::sync::{Syncer, Unsynced};
 use crate::{Broken, Draft, Error, MessageId, NewMessage, PutError, TooLarge, limits};
 
-/// A message that a [`LogQueue`](super::LogQueue) is receiving.
+/// A message that a [`LogQueue`](crate::log::LogQueue) is receiving.
 ///
 /// Writing a chunk of a large message to its file blocks the caller's thread for as long as the operating system needs to take
 /// it over, usually microseconds; waiting for stable storage happens on threads of the queue's own.
@@ -38,7 +38,7 @@ pub struct LogDraft {
 }
 
 /// One of the messages being received: its place among them, its share of the memory, and its file unless it is kept.
-pub(super) struct DraftSlot {
+pub(in crate::log) struct DraftSlot {
     shared: Arc<Shared>,
     /// In which life of the store it began.
     life: u64,
@@ -47,7 +47,7 @@ pub(super) struct DraftSlot {
 }
 
 impl LogDraft {
-    pub(super) fn new(shared: &Arc<Shared>, syncer: Syncer, slot: DraftSlot, id: MessageId) -> Self {
+    pub(in crate::log) fn new(shared: &Arc<Shared>, syncer: Syncer, slot: DraftSlot, id: MessageId) -> Self {
         Self {
             shared: Arc::clone(shared),
             syncer,
@@ -113,14 +113,14 @@ impl LogDraft {
         encode_image(&mut payload, now, self.id, &message, crc, self.file.is_some());
         payload.extend_from_slice(&mem::take(&mut self.buffer));
         self.slot.charge(payload.len());
-        match format::decode(Kind::Message, &payload, now.wall, now) {
+        match record::decode(Kind::Message, &payload, now.wall, now) {
             Ok(Record::Message(image)) => Ok((NewRecord::new(Kind::Message, payload, now), image)),
             _ => Err(PutError::Broken(Broken::new("a message that could not be read back was not written"))),
         }
     }
 }
 
-type PutParts = (NewRecord, format::Image);
+type PutParts = (NewRecord, record::Image);
 
 impl Draft for LogDraft {
     fn id(&self) -> MessageId {
@@ -157,14 +157,14 @@ impl Draft for LogDraft {
 
 impl DraftSlot {
     /// `None`: there are too many.
-    pub(super) fn new(shared: &Arc<Shared>) -> Option<Self> {
+    pub(in crate::log) fn new(shared: &Arc<Shared>) -> Option<Self> {
         let limit = shared.options.max_drafts;
         let drafts = &shared.counts.drafts;
         drafts.fetch_update(Relaxed, Relaxed, |now| (now < limit).then(|| now.saturating_add(1))).ok()?;
         Some(Self { shared: Arc::clone(shared), life: shared.lanes.life(), memory: 0, file: None })
     }
 
-    pub(super) fn life(&self) -> u64 {
+    pub(in crate::log) fn life(&self) -> u64 {
         self.life
     }
 
@@ -178,7 +178,7 @@ impl DraftSlot {
     }
 
     /// The message is accepted, or may be: its file stays.
-    pub(super) fn keep(&mut self) {
+    pub(in crate::log) fn keep(&mut self) {
         self.file = None;
     }
 
@@ -237,7 +237,7 @@ impl Shared {
     }
 
     /// Whether there is room for a new message of so many octets.
-    pub(super) fn admit(&self, more: u64) -> Result<(), PutError> {
+    pub(in crate::log) fn admit(&self, more: u64) -> Result<(), PutError> {
         let admitted = self.watermark.admit(self.room()?, self.options.disk_reserve, more);
         admitted.map_err(PutError::Full)
     }

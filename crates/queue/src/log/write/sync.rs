@@ -3,29 +3,29 @@
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::lanes::{Job, PutJob};
-use super::shared::Shared;
-use super::vfs::{VfsFile, is_for_now, refusal};
-use super::whereabouts::Placed;
+use crate::log::disk::vfs::{VfsFile, is_for_now, refusal};
+use crate::log::disk::whereabouts::Placed;
+use crate::log::write::lanes::{Job, PutJob};
+use crate::log::write::shared::Shared;
 use crate::{Broken, Error, PutError};
 
 /// The way to the thread. Clones share it.
 #[derive(Clone)]
-pub(super) struct Syncer(Arc<Mutex<Option<Sender<Unsynced>>>>);
+pub(in crate::log) struct Syncer(Arc<Mutex<Option<Sender<Unsynced>>>>);
 
 /// A message whose body is written to its file.
-pub(super) struct Unsynced {
-    pub(super) file: Arc<dyn VfsFile>,
-    pub(super) put: Box<PutJob>,
+pub(in crate::log) struct Unsynced {
+    pub(in crate::log) file: Arc<dyn VfsFile>,
+    pub(in crate::log) put: Box<PutJob>,
 }
 
 impl Syncer {
-    pub(super) fn new() -> (Self, Receiver<Unsynced>) {
+    pub(in crate::log) fn new() -> (Self, Receiver<Unsynced>) {
         let (sender, receiver) = mpsc::channel();
         (Self(Arc::new(Mutex::new(Some(sender)))), receiver)
     }
 
-    pub(super) fn submit(&self, shared: &Shared, unsynced: Unsynced) {
+    pub(in crate::log) fn submit(&self, shared: &Shared, unsynced: Unsynced) {
         let refused = match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(sender) => sender.send(unsynced).err().map(|error| error.0),
             None => Some(unsynced),
@@ -36,13 +36,13 @@ impl Syncer {
     }
 
     /// The thread finishes what it has, and ends.
-    pub(super) fn stop(&self) {
+    pub(in crate::log) fn stop(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
 /// The thread: several bodies, then their names with one sync, then on to the store.
-pub(super) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
+pub(in crate::log) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
     while let Ok(first) = receiver.recv() {
         let mut synced = Vec::new();
         for unsynced in std::iter::once(first).chain(receiver.try_iter().take(BATCH - 1)) {

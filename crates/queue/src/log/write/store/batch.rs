@@ -7,16 +7,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Store;
 use super::copy::moved;
 use crate::index::{Altered, Message, Unreadable, between};
-use crate::log::apply::apply;
-use crate::log::draft::DraftSlot;
-use crate::log::format::{
+use crate::log::disk::vfs::refusal;
+use crate::log::format::frame::Kind;
+use crate::log::format::record::{
     self, Image, Now, OutcomeRecord, Record, StoredBody, encode_altered, encode_image, encode_outcome,
 };
-use crate::log::frame::Kind;
-use crate::log::lanes::{Answer, Job, PutJob, tell};
-use crate::log::segment::{AppendError, NewRecord};
-use crate::log::shared::ID_BLOCK;
-use crate::log::vfs::refusal;
+use crate::log::write::apply::apply;
+use crate::log::write::draft::DraftSlot;
+use crate::log::write::lanes::{Answer, Job, PutJob, tell};
+use crate::log::write::segment::{AppendError, NewRecord};
+use crate::log::write::shared::ID_BLOCK;
 use crate::{Broken, Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
 
 /// A job whose record is ready, with what to do once it is on stable storage.
@@ -243,7 +243,7 @@ impl Store {
         let mut payload = Vec::new();
         encode_outcome(&mut payload, now, &record, &images);
         // What is true from now on is what will be read back.
-        match format::decode(Kind::Outcome, &payload, now.wall, now) {
+        match record::decode(Kind::Outcome, &payload, now.wall, now) {
             Ok(Record::Outcome(record)) => Ok((NewRecord::new(Kind::Outcome, payload, now), record, ids)),
             _ => Err(Error::Broken(Broken::new("an outcome that could not be read back was not written")).into()),
         }

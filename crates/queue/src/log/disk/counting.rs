@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::vfs::{Room, Seen, Vfs, VfsFile, uninterrupted};
+use crate::log::disk::vfs::{Room, Seen, Vfs, VfsFile, uninterrupted};
 
 /// A file system whose syncs are counted, and that nothing interrupts.
-pub(super) struct Counting {
+pub(in crate::log) struct Counting {
     vfs: Arc<dyn Vfs>,
     syncs: Arc<AtomicU64>,
 }
@@ -21,7 +21,7 @@ struct CountingFile {
 }
 
 impl Counting {
-    pub(super) fn new(vfs: Arc<dyn Vfs>, syncs: Arc<AtomicU64>) -> Self {
+    pub(in crate::log) fn new(vfs: Arc<dyn Vfs>, syncs: Arc<AtomicU64>) -> Self {
         Self { vfs, syncs }
     }
 

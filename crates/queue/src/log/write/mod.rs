@@ -1,0 +1,10 @@
+//! From a draft to stable storage: drafts, the lanes to the store's thread, batches, segments.
+
+pub(in crate::log) mod apply;
+pub(in crate::log) mod draft;
+pub(in crate::log) mod lanes;
+mod pace;
+pub(in crate::log) mod segment;
+pub(in crate::log) mod shared;
+pub(in crate::log) mod store;
+pub(in crate::log) mod sync;
