@@ -28,18 +28,19 @@ use tokio::sync::oneshot;
 
 use self::disk::counting::Counting;
 use self::disk::folder;
+use self::disk::names;
 use self::disk::vfs::{Os, Vfs, is_scarce};
 use self::disk::watermark::Watermark;
 use self::disk::whereabouts::Whereabouts;
+use self::format::place::Stored;
 pub use self::options::{Damage, LogOptions, OpenError, OpenReport};
+use self::read::body;
 pub use self::read::body::LogBody;
 use self::read::readers::Readers;
 use self::recover::Recovered;
-use self::write::apply::Stored;
 use self::write::draft::DraftSlot;
 pub use self::write::draft::LogDraft;
 use self::write::lanes::{Job, Lanes};
-use self::write::segment;
 use self::write::shared::{Counts, Ids, Shared};
 use self::write::sync::{self, Syncer};
 use crate::core::Core;
@@ -100,7 +101,7 @@ impl LogQueue {
         let origin = moment.saturating_sub(crate::index::moment(options.clock.now()));
         let shared = Arc::new(Shared {
             core: Core::new(Arc::clone(&options.clock), origin, index),
-            readers: Readers::new(Arc::clone(&vfs), dir.join("log")),
+            readers: Readers::new(Arc::clone(&vfs), names::log(dir)),
             lanes: Lanes::default(),
             ids: Ids { next: AtomicU64::new(next_id), ceiling: AtomicU64::new(next_id) },
             vfs,
@@ -170,10 +171,7 @@ impl Queue for LogQueue {
         loop {
             let found = self.shared.core.with(|index, _| index.get(message))?.ok_or(Error::NoSuchMessage(message))?;
             let Stored { sequence, crc, inline, .. } = found.stored;
-            let (path, at) = match inline {
-                Some(at) => (self.shared.dir.join("log").join(segment::name(sequence)), at),
-                None => (self.shared.body_path(message), 0),
-            };
+            let (path, at) = body::place(&self.shared.dir, message, &found.stored);
             let opened = match inline {
                 Some(_) => self.shared.readers.get(sequence),
                 None => self.shared.vfs.open_for_caller(&path),
@@ -278,15 +276,6 @@ impl fmt::Debug for LogQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LogQueue").field("dir", &self.shared.dir).finish_non_exhaustive()
     }
-}
-
-/// Exactly 16 lower-case hexadecimal digits.
-fn hex(text: &str) -> Option<u64> {
-    let ours = text.len() == 16 && text.bytes().all(|octet| matches!(octet, b'0'..=b'9' | b'a'..=b'f'));
-    if !ours {
-        return None;
-    }
-    u64::from_str_radix(text, 16).ok()
 }
 
 /// How many blocks of ids others may snatch away before a put gives up.

@@ -6,7 +6,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::log::read::body::MAX_INLINE;
 use crate::{Clock, SystemClock};
 
 /// What a [`LogQueue`](crate::log::LogQueue) may take.
@@ -209,3 +208,6 @@ impl fmt::Debug for LogOptions {
             .finish_non_exhaustive()
     }
 }
+
+/// No body in the log is longer.
+pub(super) const MAX_INLINE: usize = 8 << 20;

@@ -9,7 +9,7 @@ mod snapshot;
 mod storage;
 mod thread;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -23,10 +23,10 @@ use self::storage::Storage;
 pub(super) use self::thread::{Checkpointer, Done, Work};
 use crate::MessageId;
 use crate::index::{Frozen, Message, Moment, Totals};
-use crate::log::disk::folder::UNFINISHED_INDEX_NAME;
+use crate::log::disk::names;
 use crate::log::disk::vfs::{Vfs, VfsFile};
-use crate::log::write::apply::Stored;
-use crate::log::write::segment::Living;
+use crate::log::format::place::Living;
+use crate::log::format::place::Stored;
 
 /// Key, negated priority, owner, due, message, delivery.
 type ReadyKey = (&'static str, i16, &'static str, i64, u64, u32);
@@ -58,7 +58,7 @@ pub(super) struct Checkpoint {
 impl Checkpoint {
     /// Opens the checkpoint in this folder, if there is one. All of it is looked through for damage.
     pub(super) fn open(vfs: &Arc<dyn Vfs>, dir: &Path, cache: usize) -> Result<Option<Self>, redb::Error> {
-        let path: Arc<Path> = path(dir).into();
+        let path: Arc<Path> = names::index(dir).into();
         if !vfs.exists(&path)? {
             return Ok(None);
         }
@@ -76,7 +76,7 @@ impl Checkpoint {
         now: Moment,
         wall: u64,
     ) -> Result<Self, redb::Error> {
-        let path: Arc<Path> = path(dir).into();
+        let path: Arc<Path> = names::index(dir).into();
         let file = begin(&**vfs, &path)?;
         let database = open(&file, cache)?;
         let filling = Filling::default();
@@ -85,7 +85,7 @@ impl Checkpoint {
         let (frozen, segments) = (Frozen { changes: Vec::new(), now, totals }, Vec::new());
         let meta = Meta { position: (0, 0), tag: 0, now, wall, next_id: 0, totals };
         checkpoint.write_after(Moment::MIN, &Work { frozen, segments, meta })?;
-        vfs.rename(&dir.join(UNFINISHED_INDEX_NAME), &checkpoint.path)?;
+        vfs.rename(&names::unfinished_index(dir), &checkpoint.path)?;
         vfs.sync_dir(dir)?;
         Ok(checkpoint)
     }
@@ -171,11 +171,6 @@ impl Checkpoint {
     }
 }
 
-/// Where the checkpoint of a queue is.
-pub(super) fn path(dir: &Path) -> PathBuf {
-    dir.join(crate::log::disk::folder::INDEX_NAME)
-}
-
 fn open(file: &Arc<dyn VfsFile>, cache: usize) -> Result<Database, redb::Error> {
     let mut builder = Database::builder();
     builder.set_cache_size(cache).set_check_integrity_on_open(true);
@@ -184,7 +179,7 @@ fn open(file: &Arc<dyn VfsFile>, cache: usize) -> Result<Database, redb::Error> 
 
 /// An empty file under the name of what is not finished, in the folder of the checkpoint.
 fn begin(vfs: &dyn Vfs, path: &Path) -> Result<Arc<dyn VfsFile>, redb::Error> {
-    let unfinished = path.with_file_name(UNFINISHED_INDEX_NAME);
+    let unfinished = path.with_file_name(names::UNFINISHED_INDEX);
     if vfs.exists(&unfinished)? {
         vfs.remove(&unfinished)?;
     }

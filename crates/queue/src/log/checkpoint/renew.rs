@@ -15,7 +15,7 @@ use redb::{
 };
 
 use super::{BODIES, Checkpoint, MESSAGES, META, READY, SEGMENTS, WAITING, begin, begin_write, open};
-use crate::log::disk::folder::UNFINISHED_INDEX_NAME;
+use crate::log::disk::names;
 use crate::log::disk::vfs::{VfsFile, is_for_now, is_scarce};
 
 /// How much of the file is of use.
@@ -64,7 +64,7 @@ impl Checkpoint {
         if !self.filling.is_worth_it(len) {
             return Ok(None);
         }
-        let unfinished = self.path.with_file_name(UNFINISHED_INDEX_NAME);
+        let unfinished = self.path.with_file_name(names::UNFINISHED_INDEX);
         match self.copied() {
             Ok((file, database)) => {
                 // Whatever fails now, nobody knows under which name the new file will be found: no want of room explains it away.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::index::{Delivery, Message, Totals, moment};
 use crate::log::format::frame::{Input, Malformed, put_len, put_u16, put_u32, put_u64};
-use crate::log::write::apply::Stored;
+use crate::log::format::place::Stored;
 use crate::{Owner, Priority, RoutingKey};
 
 /// What a checkpoint is of.

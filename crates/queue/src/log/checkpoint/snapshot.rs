@@ -10,7 +10,7 @@ use redb::{ReadOnlyTable, ReadTransaction};
 use super::rows::decode_message;
 use super::{MESSAGES, READY, ReadyKey, WAITING, WaitingKey, WaitingRank};
 use crate::index::{Base, Message, Moment, Rank, ReadyRow, Slot, Unreadable};
-use crate::log::write::apply::Stored;
+use crate::log::format::place::Stored;
 use crate::{MessageId, Owner, Priority, RoutingKey};
 
 /// A checkpoint as it was when this was made, whatever is written meanwhile.

@@ -9,9 +9,10 @@ use redb::Database;
 
 use super::{Checkpoint, Meta, Snapshot};
 use crate::index::Frozen;
+use crate::log::disk::names;
 use crate::log::disk::vfs::is_for_now;
-use crate::log::write::apply::Stored;
-use crate::log::write::segment::Living;
+use crate::log::format::place::Living;
+use crate::log::format::place::Stored;
 use crate::log::write::shared::Shared;
 
 /// What a checkpoint is made of.
@@ -146,7 +147,7 @@ fn write(checkpoint: &mut Checkpoint, work: &Work) -> Result<Written, redb::Erro
 }
 
 fn fail(shared: &Shared, error: &redb::Error) -> Done {
-    let path = super::path(&shared.dir);
+    let path = names::index(&shared.dir);
     shared.fail(&format!("{} could not be written: {error}; check the disk", path.display()));
     Done::Failed
 }

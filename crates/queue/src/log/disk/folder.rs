@@ -4,16 +4,16 @@ use std::any::Any;
 use std::io;
 use std::path::Path;
 
+use crate::log::disk::names;
 use crate::log::disk::vfs::Vfs;
-use crate::log::format::record::MARKER;
 use crate::log::options::OpenError;
 
 /// Whether the folder is a queue already. One that is neither that nor empty is refused.
 pub(in crate::log) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError> {
-    let marker = dir.join(MARKER_NAME);
+    let marker = dir.join(names::MARKER);
     let io = |path: &Path| OpenError::io(path);
-    let names = vfs.list(dir).map_err(io(dir))?;
-    if names.iter().any(|name| name == MARKER_NAME) {
+    let found = vfs.list(dir).map_err(io(dir))?;
+    if found.iter().any(|name| name == names::MARKER) {
         let file = vfs.open(&marker).map_err(io(&marker))?;
         // One octet more than it should have shows a longer one.
         let mut text = [0; MARKER.len() + 1];
@@ -29,10 +29,10 @@ pub(in crate::log) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError
             return Err(OpenError::Version { path: marker, found });
         }
     }
-    if let Some(name) = names.iter().find(|name| !OUR_NAMES.contains(&name.as_str())) {
+    if let Some(name) = found.iter().find(|name| !OUR_NAMES.contains(&name.as_str())) {
         return Err(OpenError::Foreign { path: dir.join(name) });
     }
-    for name in FOLDERS.iter().filter(|name| names.iter().any(|found| found == *name)) {
+    for name in FOLDERS.iter().filter(|name| found.iter().any(|there| there == *name)) {
         let folder = dir.join(name);
         if let Some(inside) = vfs.list(&folder).map_err(io(&folder))?.first() {
             return Err(OpenError::Foreign { path: folder.join(inside) });
@@ -47,14 +47,14 @@ pub(in crate::log) type Locks = Vec<Box<dyn Any + Send + Sync>>;
 /// Locks the folder: the file for everybody, and the folder with the log, which is not taken away by mistake like a file that
 /// seems to be left over, and which other users cannot even open.
 pub(in crate::log) fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenError> {
-    let mut locks = vec![lock_path(vfs, &dir.join(LOCK_NAME))?];
+    let mut locks = vec![lock_path(vfs, &dir.join(names::LOCK))?];
     locks.extend(lock_log(vfs, dir)?);
     Ok(locks)
 }
 
 /// [`None`]: there is no log yet.
 pub(in crate::log) fn lock_log(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, OpenError> {
-    let log = dir.join(LOG_NAME);
+    let log = names::log(dir);
     let is_there = vfs.exists(&log).map_err(OpenError::io(&log))?;
     is_there.then(|| lock_path(vfs, &log)).transpose()
 }
@@ -121,14 +121,14 @@ pub(in crate::log) fn guard(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>, Op
 /// Makes the folder a queue unless it is one, and removes an index that was never finished.
 pub(in crate::log) fn prepare(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
     if !judge(vfs, dir)? {
-        let marker = dir.join(MARKER_NAME);
+        let marker = dir.join(names::MARKER);
         let there = vfs.exists(&marker).map_err(OpenError::io(&marker))?;
         let file = if there { vfs.open(&marker) } else { vfs.create(&marker) };
         let file = file.map_err(OpenError::io(&marker))?;
         let written = file.write_at(MARKER, 0).and_then(|()| file.sync());
         written.map_err(OpenError::io(&marker))?;
     }
-    let unfinished = dir.join(UNFINISHED_INDEX_NAME);
+    let unfinished = names::unfinished_index(dir);
     if vfs.exists(&unfinished).map_err(OpenError::io(&unfinished))? {
         vfs.remove(&unfinished).map_err(OpenError::io(&unfinished))?;
     }
@@ -162,16 +162,11 @@ pub(in crate::log) fn make(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-const MARKER_NAME: &str = "posthaste-queue";
-const LOCK_NAME: &str = "LOCK";
-const LOG_NAME: &str = "log";
-const FOLDERS: [&str; 3] = [LOG_NAME, "bodies", "quarantine"];
+const FOLDERS: [&str; 3] = [names::LOG, names::BODIES, names::QUARANTINE];
 const OUR_NAMES: [&str; 7] =
-    [MARKER_NAME, LOCK_NAME, INDEX_NAME, UNFINISHED_INDEX_NAME, LOG_NAME, "bodies", "quarantine"];
+    [names::MARKER, names::LOCK, names::INDEX, names::UNFINISHED_INDEX, names::LOG, names::BODIES, names::QUARANTINE];
+/// What the file `posthaste-queue` says.
+const MARKER: &[u8] = b"posthaste-queue 1\n";
 const GROUP_AND_OTHERS: u32 = 0o077;
 const WRITE_OTHERS: u32 = 0o002;
 const STICKY: u32 = 0o1000;
-/// The checkpoint.
-pub(in crate::log) const INDEX_NAME: &str = "index";
-/// One that does not stand yet.
-pub(in crate::log) const UNFINISHED_INDEX_NAME: &str = "index.new";

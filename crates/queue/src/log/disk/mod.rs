@@ -2,6 +2,7 @@
 
 pub(in crate::log) mod counting;
 pub(in crate::log) mod folder;
+pub(in crate::log) mod names;
 pub(in crate::log) mod quarantine;
 pub(in crate::log) mod vfs;
 pub(in crate::log) mod watermark;

@@ -7,9 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::log::disk::names;
 use crate::log::disk::vfs::{Seen, Vfs, VfsFile};
 use crate::log::options::OpenError;
-use crate::log::write::segment::name;
 
 /// A file that is written to, where it was begun.
 #[derive(Clone)]
@@ -64,7 +64,7 @@ impl Whereabouts {
             let inode = vfs.look(&path).map_err(OpenError::io(&path))?.inode;
             Ok((path, inode))
         };
-        Ok(Self { folders: [number("log")?, number("bodies")?], newest: NewestPlace::default() })
+        Ok(Self { folders: [number(names::LOG)?, number(names::BODIES)?], newest: NewestPlace::default() })
     }
 
     pub(in crate::log) fn newest(&self) -> &NewestPlace {
@@ -90,7 +90,7 @@ impl Whereabouts {
         self.check_folders(vfs)?;
         let [(log, _), _] = &self.folders;
         for (sequence, len) in known {
-            let path = log.join(name(*sequence));
+            let path = log.join(names::segment(*sequence));
             let found = vfs.look(&path).map(|seen| seen.len);
             let wrong = match found {
                 Ok(found) if found >= *len => continue,

@@ -8,8 +8,6 @@ use crate::index::{Altered, Delivery, End, Message, Moment, Next, after, between
 use crate::log::format::frame::{Input, Kind, Malformed, SHORT, put_len, put_u16, put_u32, put_u64};
 use crate::{MAX_DELIVERIES, MAX_ENVELOPE, MessageId, Owner, Priority, RoutingKey};
 
-pub(in crate::log) const MARKER: &[u8] = b"posthaste-queue 1\n";
-
 /// Both clocks at one instant: what is written in one is read in the other.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::log) struct Now {

@@ -8,15 +8,14 @@ use std::sync::Arc;
 
 use super::{Finding, Folder, InspectError, Stage, Trouble};
 use crate::index::Message;
+use crate::log::disk::names;
 use crate::log::disk::vfs::{Vfs, VfsFile, read_exact};
+use crate::log::format::place::Stored;
 use crate::log::options::{Damage, OpenError};
-use crate::log::read::body::LogBody;
+use crate::log::read::body::{self, LogBody};
 use crate::log::read::readers::Readers;
 use crate::log::read::scan::{Scan, zeros_from};
 use crate::log::recover::{Bodies, Recovered};
-use crate::log::write::apply::Stored;
-use crate::log::write::segment::{name, sequence};
-use crate::log::{checkpoint, hex};
 use crate::{Error, MessageId, Stats};
 
 /// What [`verify`](super::verify) went through.
@@ -43,7 +42,7 @@ pub(super) fn examine(folder: &Folder, found: &mut dyn FnMut(Finding)) -> Result
     let mut verified = Verified::default();
     let mut examiner = Examiner {
         folder,
-        log: folder.dir.join("log"),
+        log: names::log(&folder.dir),
         found: &mut |finding: Finding| {
             let count = if finding.is_settled { &mut verified.settled } else { &mut verified.findings };
             *count = count.saturating_add(1);
@@ -80,13 +79,13 @@ impl Examiner<'_> {
     fn rebuild(&self) -> Result<Recovered, InspectError> {
         let folder = self.folder;
         let vfs = folder.overlay();
-        let index = checkpoint::path(&folder.dir);
+        let index = names::index(&folder.dir);
         if vfs.exists(&index).map_err(OpenError::io(&index))? {
             vfs.remove(&index).map_err(OpenError::io(&index))?;
         }
         let mut octets = 0_u64;
         for sequence in self.sequences()? {
-            let path = self.log.join(name(sequence));
+            let path = self.log.join(names::segment(sequence));
             let len = vfs.open(&path).and_then(|file| file.len()).map_err(OpenError::io(&path))?;
             octets = octets.saturating_add(len);
         }
@@ -100,19 +99,19 @@ impl Examiner<'_> {
             return Ok(Vec::new());
         }
         let names = self.folder.vfs.list(&self.log).map_err(OpenError::io(&self.log))?;
-        Ok(names.iter().filter_map(|name| sequence(name)).collect())
+        Ok(names.iter().filter_map(|name| names::sequence(name)).collect())
     }
 
     /// What reading the whole log has found. Whether anything of it is lost.
     fn log(&mut self, rebuilt: &Recovered, normal: &Recovered) -> Result<bool, InspectError> {
         let mut is_damaged = false;
-        let missing = normal.segments.missing.keys().map(|sequence| self.log.join(name(*sequence)));
+        let missing = normal.segments.missing.keys().map(|sequence| self.log.join(names::segment(*sequence)));
         let missing: Vec<_> = missing.collect();
         let missed = normal.report.damaged.iter().filter(|damage| missing.contains(&damage.path));
         for damage in missed.chain(&rebuilt.report.damaged) {
             let Damage { path, place, what } = damage;
             let finding = |trouble| Finding::new(trouble, path, what.as_str()).within(place.clone());
-            let sequence = path.file_name().and_then(|name| sequence(name.to_str()?));
+            let sequence = path.file_name().and_then(|name| names::sequence(name.to_str()?));
             let finding = match (sequence, place) {
                 (Some(sequence), Some(place)) => {
                     is_damaged = true;
@@ -129,7 +128,7 @@ impl Examiner<'_> {
             (self.found)(finding);
         }
         for sequence in self.sequences()? {
-            let path = self.log.join(name(sequence));
+            let path = self.log.join(names::segment(sequence));
             let file = self.folder.vfs.open(&path).map_err(OpenError::io(&path))?;
             let mut len = file.len().map_err(OpenError::io(&path))?;
             let read = rebuilt.segments.list.get(&sequence).map(|segment| segment.len);
@@ -164,7 +163,7 @@ impl Examiner<'_> {
         normal: &mut Recovered,
         is_damaged: bool,
     ) -> Result<bool, InspectError> {
-        let path = checkpoint::path(&self.folder.dir);
+        let path = names::index(&self.folder.dir);
         let bad = if !self.folder.vfs.exists(&path).map_err(OpenError::io(&path))? {
             Some("is missing".to_owned())
         } else if let Some(damage) = normal.report.damaged.iter().find(|damage| damage.path == path) {
@@ -200,7 +199,7 @@ impl Examiner<'_> {
             };
             match finding {
                 Some((stored, trouble, what, is_hold)) if is_damaged || is_hold => {
-                    let path = self.log.join(name(stored.sequence));
+                    let path = self.log.join(names::segment(stored.sequence));
                     (self.found)(Finding::new(trouble, &path, what).about(id));
                 }
                 Some((_, _, what, _)) => {
@@ -231,12 +230,12 @@ impl Examiner<'_> {
     /// Every living message has its body as it was accepted, and every body its message.
     fn bodies(&mut self, queue: &mut Recovered) -> Result<(), InspectError> {
         let Folder { vfs, dir, options, .. } = self.folder;
-        let bodies = dir.join("bodies");
+        let bodies = names::bodies(dir);
         let mut files = BTreeSet::new();
         let there = vfs.exists(&bodies).map_err(OpenError::io(&bodies))?;
         let names = if there { vfs.list(&bodies).map_err(OpenError::io(&bodies))? } else { Vec::new() };
         for name in names {
-            match hex(&name) {
+            match names::body_id(&name) {
                 Some(id) => {
                     files.insert(id);
                 }
@@ -248,7 +247,7 @@ impl Examiner<'_> {
         while let Some(id) = at {
             if let Some(message) = queue.index.get(id)? {
                 if message.stored.inline.is_none() {
-                    files.remove(&id.as_u64());
+                    files.remove(&id);
                 }
                 let bad = match open_body(&**vfs, &readers, dir, id, &message) {
                     Ok(body) => check_body(&body, |octets| options.progress.add(octets)),
@@ -264,7 +263,7 @@ impl Examiner<'_> {
             at = queue.index.id_after(at)?;
         }
         for id in files {
-            let path = bodies.join(format!("{id:016x}"));
+            let path = bodies.join(names::body(id));
             let what = "is the body of no message: of one that is gone, or that was never accepted";
             (self.found)(Finding::new(Trouble::Orphan, &path, what));
         }
@@ -273,7 +272,7 @@ impl Examiner<'_> {
 
     /// Whether a damaged place was copied away already.
     fn is_in_quarantine(&self, path: &Path, sequence: u64, place: &Range<u64>) -> Result<bool, InspectError> {
-        let copy = quarantine(&self.folder.dir, sequence, place.start, "bad");
+        let copy = names::copied_part(&self.folder.dir, sequence, place.start, "bad");
         let vfs = &*self.folder.vfs;
         if !vfs.exists(&copy).map_err(OpenError::io(&copy))? {
             return Ok(false);
@@ -281,11 +280,6 @@ impl Examiner<'_> {
         let same = vfs.open(path).and_then(|file| begins_alike(&*file, place, &*vfs.open(&copy)?));
         Ok(same.map_err(OpenError::io(path))?)
     }
-}
-
-/// Where a place of a segment is copied to.
-pub(super) fn quarantine(dir: &Path, sequence: u64, from: u64, kind: &str) -> PathBuf {
-    dir.join("quarantine").join(format!("{sequence:016x}-{from}.{kind}"))
 }
 
 pub(super) fn open_body(
@@ -309,14 +303,10 @@ pub(super) fn open_body(
     Ok(LogBody { message, file, name, at, left: len, len, hasher: crc32fast::Hasher::new(), crc })
 }
 
-/// The file with a body, and which octets of it if it is not the whole.
+/// The file with a body, and which bytes of it unless it is the whole.
 fn body_place(dir: &Path, id: MessageId, message: &Message<Stored>) -> (PathBuf, Option<Range<u64>>) {
-    match message.stored.inline {
-        Some(at) => {
-            (dir.join("log").join(name(message.stored.sequence)), Some(at..at.saturating_add(message.body_len)))
-        }
-        None => (dir.join("bodies").join(format!("{:016x}", id.as_u64())), None),
-    }
+    let (path, at) = body::place(dir, id, &message.stored);
+    (path, message.stored.inline.map(|_| at..at.saturating_add(message.body_len)))
 }
 
 /// What is wrong with a body.
@@ -384,7 +374,7 @@ fn miscounted(normal: &mut Recovered, rebuilt: &mut Recovered) -> Result<Option<
     for (sequence, segment) in &normal.segments.list {
         let lives = rebuilt.segments.list.get(sequence).map_or(0, |segment| segment.live_octets);
         if segment.live_octets != lives {
-            let (name, counted) = (name(*sequence), segment.live_octets);
+            let (name, counted) = (names::segment(*sequence), segment.live_octets);
             return Ok(Some(format!("counts {counted} living octets in log/{name}, where there are {lives}")));
         }
     }

@@ -46,11 +46,12 @@ pub use self::repair::{Repair, Repaired};
 use self::scratch::Scratch;
 use crate::index::Unreadable;
 use crate::log::disk::folder;
+use crate::log::disk::names;
 use crate::log::disk::vfs::{Os, Vfs};
 use crate::log::options::{LogOptions, OpenError, OpenReport};
+use crate::log::read::body;
 use crate::log::read::readers::Readers;
 use crate::log::recover::{self, Bodies, Recovered};
-use crate::log::write::segment::name;
 use crate::{Clock, Error, MessageId, Page, Search, Stats, Summary, SystemClock};
 
 /// How to look at a queue.
@@ -127,7 +128,7 @@ impl Inspection {
         let folder = Folder::lock(vfs, dir, options)?;
         let vfs = folder.overlay();
         let recovered = folder.recover(&vfs, Bodies::Check)?;
-        let readers = Readers::new(Arc::clone(&vfs), dir.join("log"));
+        let readers = Readers::new(Arc::clone(&vfs), names::log(dir));
         Ok(Self { vfs, readers, dir: folder.dir, recovered, _lock: folder.lock })
     }
 
@@ -162,11 +163,8 @@ impl Inspection {
     /// [`InspectError::Message`] when there is none, [`InspectError::Unreadable`].
     pub fn show(&self, id: MessageId) -> Result<(Summary, Place), InspectError> {
         let message = self.recovered.index.get(id)?.ok_or(Error::NoSuchMessage(id))?;
-        let segment = self.dir.join("log").join(name(message.stored.sequence));
-        let (body, at) = match message.stored.inline {
-            Some(at) => (segment.clone(), at),
-            None => (self.dir.join("bodies").join(format!("{:016x}", id.as_u64())), 0),
-        };
+        let segment = names::log(&self.dir).join(names::segment(message.stored.sequence));
+        let (body, at) = body::place(&self.dir, id, &message.stored);
         let place = Place { segment, body, at, crc: message.stored.crc };
         Ok((message.summary(id, self.recovered.moment), place))
     }

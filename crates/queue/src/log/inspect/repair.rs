@@ -3,21 +3,23 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::examine::{Verified, examine, quarantine};
+use super::examine::{Verified, examine};
 use super::{Finding, Folder, InspectError, Stage, Trouble};
 use crate::MessageId;
 use crate::index::{Altered, Message};
-use crate::log::checkpoint::{self, Meta, Work};
+use crate::log::checkpoint::{Meta, Work};
 use crate::log::disk::folder;
+use crate::log::disk::names;
 use crate::log::disk::quarantine::copy;
 use crate::log::disk::vfs::Vfs;
 use crate::log::format::frame::Kind;
+use crate::log::format::place::{At, Stored};
 use crate::log::format::record::{self, Now, encode_altered, encode_image};
 use crate::log::options::OpenError;
 use crate::log::read::body::carried;
 use crate::log::recover::{Bodies, Recovered};
-use crate::log::write::apply::{Stored, apply};
-use crate::log::write::segment::{AppendError, At, NewRecord, name, sequence};
+use crate::log::write::apply::apply;
+use crate::log::write::segment::{AppendError, NewRecord};
 use crate::log::write::shared::wall;
 
 /// How to repair.
@@ -91,19 +93,19 @@ fn set_aside(folder: &Folder, finding: &Finding) -> Result<(), InspectError> {
         Trouble::Damaged => "bad",
         Trouble::Torn => "torn",
         Trouble::Stray | Trouble::Orphan => {
-            let to = unused(vfs, &folder.dir.join("quarantine"), file_name)?;
+            let to = unused(vfs, &names::quarantine(&folder.dir), file_name)?;
             let moved = vfs.rename(path, &to).and_then(|()| path.parent().map_or(Ok(()), |dir| vfs.sync_dir(dir)));
             let moved = moved.and_then(|()| to.parent().map_or(Ok(()), |dir| vfs.sync_dir(dir)));
             return Ok(moved.map_err(OpenError::io(path))?);
         }
         _ => return Ok(()),
     };
-    let (Some(sequence), Some(place)) = (sequence(file_name), &finding.place) else { return Ok(()) };
-    let to = quarantine(&folder.dir, sequence, place.start, kind);
+    let (Some(sequence), Some(place)) = (names::sequence(file_name), &finding.place) else { return Ok(()) };
+    let to = names::copied_part(&folder.dir, sequence, place.start, kind);
     if vfs.exists(&to).map_err(OpenError::io(&to))? {
         // Of another time: it is kept under another name.
         let name = to.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let old = unused(vfs, &folder.dir.join("quarantine"), name)?;
+        let old = unused(vfs, &names::quarantine(&folder.dir), name)?;
         vfs.rename(&to, &old).map_err(OpenError::io(&to))?;
     }
     let file = vfs.open(path).map_err(OpenError::io(path))?;
@@ -125,9 +127,9 @@ fn unused(vfs: &dyn Vfs, dir: &Path, name: &str) -> Result<PathBuf, InspectError
 /// Moves the index away, if there is one, so that the next opening makes it anew.
 fn index_aside(folder: &Folder) -> Result<(), InspectError> {
     let vfs = &*folder.vfs;
-    let path = checkpoint::path(&folder.dir);
+    let path = names::index(&folder.dir);
     if vfs.exists(&path).map_err(OpenError::io(&path))? {
-        let to = unused(vfs, &folder.dir.join("quarantine"), "index.bad")?;
+        let to = unused(vfs, &names::quarantine(&folder.dir), "index.bad")?;
         vfs.rename(&path, &to).and_then(|()| vfs.sync_dir(&folder.dir)).map_err(OpenError::io(&path))?;
     }
     Ok(())
@@ -193,7 +195,7 @@ impl<'a> Mending<'a> {
         let mut payload = Vec::new();
         encode_image(&mut payload, self.now, id, &message, crc, inline.is_none());
         if let Some(at) = inline {
-            let path = self.folder.dir.join("log").join(name(sequence));
+            let path = names::log(&self.folder.dir).join(names::segment(sequence));
             let is_missing = self.recovered.segments.missing.contains_key(&sequence);
             let file = if is_missing { None } else { Some(self.folder.vfs.open(&path).map_err(OpenError::io(&path))?) };
             let body = carried(file.as_deref(), at, message.body_len).map_err(OpenError::io(&path))?;
@@ -241,7 +243,7 @@ impl<'a> Mending<'a> {
             totals: frozen.totals,
         };
         let failed =
-            |error: redb::Error| OpenError::Failed { path: checkpoint::path(&self.folder.dir), why: error.to_string() };
+            |error: redb::Error| OpenError::Failed { path: names::index(&self.folder.dir), why: error.to_string() };
         let promoted = checkpoint.write(&Work { frozen, segments: segments.living(), meta }).map_err(failed)?;
         index.install(checkpoint.snapshot().map_err(failed)?, promoted);
         Ok(())

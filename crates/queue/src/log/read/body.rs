@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::log::disk::names;
 use crate::log::disk::vfs::{VfsFile, is_scarce, read_exact};
+use crate::log::format::place::Stored;
+use crate::log::options::MAX_INLINE;
 use crate::{Body, Error, MessageId};
 
 /// Reads a body out of a [`LogQueue`](crate::log::LogQueue).
@@ -64,8 +68,13 @@ pub(in crate::log) fn carried(file: Option<&dyn VfsFile>, at: u64, len: u64) -> 
     Ok(octets)
 }
 
-/// No body in the log is longer.
-pub(in crate::log) const MAX_INLINE: usize = 8 << 20;
+/// The file with a message's body, and where in that file it begins.
+pub(in crate::log) fn place(dir: &Path, message: MessageId, stored: &Stored) -> (PathBuf, u64) {
+    match stored.inline {
+        Some(at) => (names::log(dir).join(names::segment(stored.sequence)), at),
+        None => (names::bodies(dir).join(names::body(message)), 0),
+    }
+}
 
 impl Body for LogBody {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {

@@ -5,8 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::log::disk::names;
 use crate::log::disk::vfs::{Vfs, VfsFile};
-use crate::log::write::segment::name;
 
 /// At most [`OPEN`] descriptors, however many segments there are.
 pub(in crate::log) struct Readers {
@@ -37,7 +37,7 @@ impl Readers {
             return Ok(Arc::clone(file));
         }
         drop(open);
-        let file = self.vfs.open_for_caller(&self.dir.join(name(sequence)))?;
+        let file = self.vfs.open_for_caller(&self.dir.join(names::segment(sequence)))?;
         let mut open = self.lock();
         let oldest = open.files.iter().min_by_key(|(_, (last, _))| *last).map(|(sequence, _)| *sequence);
         if let (true, Some(oldest)) = (open.files.len() >= OPEN, oldest) {

@@ -5,19 +5,20 @@ use std::collections::BTreeSet;
 use super::{Failure, Opening};
 use crate::MessageId;
 use crate::index::{Altered, Message};
-use crate::log::write::apply::Stored;
-use crate::log::{hex, options::OpenError};
+use crate::log::disk::names;
+use crate::log::format::place::Stored;
+use crate::log::options::OpenError;
 
 impl Opening<'_> {
     /// Every living message has its body, and every body its message.
     pub(super) fn check_bodies(&mut self) -> Result<(), Failure> {
         self.hold_what_is_missed()?;
-        let bodies = self.dir.join("bodies");
+        let bodies = names::bodies(self.dir);
         let mut files = BTreeSet::new();
         for name in self.vfs.list(&bodies).map_err(OpenError::io(&bodies))? {
-            match hex(&name) {
+            match names::body_id(&name) {
                 Some(id) => {
-                    files.insert(MessageId::from_u64(id));
+                    files.insert(id);
                 }
                 None => self.damage(bodies.join(name), "is no body; it was left alone"),
             }
@@ -28,7 +29,7 @@ impl Opening<'_> {
         named.extend(self.index.in_memory().filter(|(_, message)| has_file(message)).map(|(id, _)| id));
         for id in named {
             let Some(message) = self.index.get(id)?.filter(|message| has_file(message)) else { continue };
-            let path = bodies.join(format!("{:016x}", id.as_u64()));
+            let path = bodies.join(names::body(id));
             let is_there = files.remove(&id);
             let len = if is_there { self.vfs.open(&path).and_then(|file| file.len()).ok() } else { None };
             if len != Some(message.body_len) {
@@ -38,12 +39,12 @@ impl Opening<'_> {
         }
         // Whatever is left is named by nobody: no draft outlives a process.
         for id in files {
-            let name = format!("{:016x}", id.as_u64());
+            let name = names::body(id);
             let path = bodies.join(&name);
             let swept = if self.report.damaged.is_empty() {
                 self.vfs.remove(&path)
             } else {
-                self.vfs.rename(&path, &self.dir.join("quarantine").join(&name))
+                self.vfs.rename(&path, &names::quarantine(self.dir).join(&name))
             };
             swept.map_err(OpenError::io(&path))?;
             self.report.orphans = self.report.orphans.saturating_add(1);

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use crate::Stats;
 use crate::index::{Bounds, Index, Moment, Unreadable, after, first_generation};
-use crate::log::checkpoint::{self, Checkpoint, Meta, Snapshot};
-use crate::log::disk::quarantine::set_aside;
+use crate::log::checkpoint::{Checkpoint, Meta, Snapshot};
+use crate::log::disk::names;
 use crate::log::disk::vfs::Vfs;
+use crate::log::format::place::Living;
 use crate::log::format::record::Now;
 use crate::log::options::{Damage, LogOptions, OpenError, OpenReport};
-use crate::log::write::segment::{Living, Segment, Segments, name, sequence};
+use crate::log::write::segment::{Segment, Segments};
 use crate::log::write::shared::wall;
 
 /// What an opening found.
@@ -70,7 +71,7 @@ pub(super) fn recover(
     bodies: Bodies,
 ) -> Result<Recovered, OpenError> {
     let mut report = OpenReport::of_at_most(if bodies == Bodies::Check { MOST_TOLD } else { usize::MAX });
-    let sequences = list_segments(&**vfs, &dir.join("log"), &mut report)?;
+    let sequences = list_segments(&**vfs, &names::log(dir), &mut report)?;
     let wall = wall(&*options.clock);
     loop {
         let checkpoint = open_checkpoint(vfs, dir, options.index_cache, &sequences, &mut report)?;
@@ -84,7 +85,7 @@ pub(super) fn recover(
                 drop(opening);
                 set_aside(&**vfs, dir, &why, &mut report)?;
             }
-            Err(Failure::Index(why)) => return Err(OpenError::Failed { path: checkpoint::path(dir), why }),
+            Err(Failure::Index(why)) => return Err(OpenError::Failed { path: names::index(dir), why }),
         }
     }
 }
@@ -117,7 +118,7 @@ impl From<redb::Error> for Failure {
 fn list_segments(vfs: &dyn Vfs, log: &Path, report: &mut OpenReport) -> Result<Vec<u64>, OpenError> {
     let mut sequences = Vec::new();
     for name in vfs.list(log).map_err(OpenError::io(log))? {
-        match sequence(&name) {
+        match names::sequence(&name) {
             Some(sequence) => sequences.push(sequence),
             None => report.tell(Damage::new(log.join(name), "is no segment; it was left alone")),
         }
@@ -146,15 +147,28 @@ fn open_checkpoint(
             if sequence == 0 || sequences.binary_search(&sequence).is_ok() {
                 return Ok(Some((checkpoint, meta)));
             }
-            format!("it goes up to a place in log/{}, which is missing", name(sequence))
+            format!("it goes up to a place in log/{}, which is missing", names::segment(sequence))
         }
         Err(redb::Error::Io(source)) if !is_of_its_content(&source) => {
-            return Err(OpenError::Io { path: checkpoint::path(dir), source });
+            return Err(OpenError::Io { path: names::index(dir), source });
         }
         Err(error) => error.to_string(),
     };
     set_aside(&**vfs, dir, &why, report)?;
     Ok(None)
+}
+
+/// Moves a checkpoint to the quarantine, so that it is made anew.
+fn set_aside(vfs: &dyn Vfs, dir: &Path, why: &str, report: &mut OpenReport) -> Result<(), OpenError> {
+    let path = names::index(dir);
+    let quarantine = names::quarantine(dir);
+    let taken = vfs.list(&quarantine).map_err(OpenError::io(&quarantine))?;
+    // One more name than are taken: one is free, whatever an operator took away.
+    let name =
+        (0..=taken.len()).map(|number| format!("{}-{number}.bad", names::INDEX)).find(|name| !taken.contains(name));
+    let target = quarantine.join(name.unwrap_or_default());
+    report.tell(Damage::new(path.clone(), &format!("{why}; it was set aside and made anew from the log")));
+    vfs.rename(&path, &target).and_then(|()| vfs.sync_dir(dir)).map_err(OpenError::io(&path))
 }
 
 /// It is not the disk that failed: redb's word for a file that is none of its own, and ours for one that is too short.
@@ -178,7 +192,7 @@ impl<'a> Opening<'a> {
         found: Option<(Checkpoint, Meta)>,
         report: OpenReport,
     ) -> Result<Self, OpenError> {
-        let path = checkpoint::path(dir);
+        let path = names::index(dir);
         let failed = |error: redb::Error| OpenError::Failed { path: path.clone(), why: error.to_string() };
         // The queue's clock goes on from where it was, by what the wall clock says has passed. Set forward by mistake, that is not
         // to end all mail at once.
@@ -189,7 +203,7 @@ impl<'a> Opening<'a> {
             }
             (None, None) => i64::try_from(wall.saturating_mul(1_000)).unwrap_or(i64::MAX / 2),
         };
-        let log = dir.join("log");
+        let log = names::log(dir);
         let mut segments = Segments::new(Arc::clone(vfs), log, options.segment_size);
         let (checkpoint, meta) = match found {
             Some(found) => found,
@@ -232,11 +246,14 @@ impl<'a> Opening<'a> {
             let before = at.checked_sub(1).and_then(|at| sequences.get(at));
             // What is missing before its place the checkpoint does not need, or it is missed already.
             if *sequence > first && before.is_some_and(|before| before.checked_add(1) != Some(*sequence)) {
-                self.damage(self.segments.dir.join(name(*sequence)), "has no predecessor: a segment is missing");
+                self.damage(
+                    self.segments.dir.join(names::segment(*sequence)),
+                    "has no predecessor: a segment is missing",
+                );
             }
         }
         // A name may be there that is not on stable storage: its segment or body is, and is written on or believed in.
-        for dir in [&self.segments.dir, &self.dir.join("bodies")] {
+        for dir in [&self.segments.dir, &names::bodies(self.dir)] {
             self.vfs.sync_dir(dir).map_err(OpenError::io(dir))?;
         }
         for (place, sequence) in sequences.iter().enumerate() {
@@ -252,7 +269,7 @@ impl<'a> Opening<'a> {
     fn report_missing(&mut self) {
         self.segments.missing.retain(|_, octets| *octets > 0);
         for sequence in self.segments.missing.keys() {
-            let path = self.segments.dir.join(name(*sequence));
+            let path = self.segments.dir.join(names::segment(*sequence));
             let what = "is missing; the messages whose bodies were in it are on hold: restore it, or remove them";
             self.report.tell(Damage::new(path, what));
         }
@@ -267,7 +284,7 @@ impl<'a> Opening<'a> {
             // Ids may have been on the part that is lost.
             self.next_id = self.next_id.saturating_add(1 << 32);
         }
-        let failed = |error: Unreadable| OpenError::Failed { path: checkpoint::path(self.dir), why: error.0 };
+        let failed = |error: Unreadable| OpenError::Failed { path: names::index(self.dir), why: error.0 };
         if bodies == Bodies::Check {
             self.check_bodies().map_err(|failure| match failure {
                 Failure::Open(error) => error,

@@ -7,14 +7,16 @@ use super::{Failure, Opening};
 use crate::MessageId;
 use crate::index::Unreadable;
 use crate::log::checkpoint::{Meta, Work};
+use crate::log::disk::names;
 use crate::log::disk::quarantine::copy;
 use crate::log::disk::vfs::{VfsFile, is_full, read_exact};
 use crate::log::format::frame::{FRAME, Frame, SEGMENT_HEADER, SegmentHeader};
+use crate::log::format::place::At;
 use crate::log::format::record::{self, Now, Record};
 use crate::log::options::{Damage, OpenError};
 use crate::log::read::scan::{Scan, next_good, read_record, zeros_from};
 use crate::log::write::apply::apply;
-use crate::log::write::segment::{At, Segment, name};
+use crate::log::write::segment::Segment;
 
 impl Opening<'_> {
     /// From `start` on, or its header alone.
@@ -25,12 +27,12 @@ impl Opening<'_> {
         header_alone: bool,
         newest: bool,
     ) -> Result<(), Failure> {
-        let path = self.segments.dir.join(name(sequence));
+        let path = self.segments.dir.join(names::segment(sequence));
         let io = |path: &Path| OpenError::io(path);
         let file = self.vfs.open(&path).map_err(io(&path))?;
         let len = file.len().map_err(io(&path))?;
         if start_at > len {
-            let why = format!("log/{} ends before what it has seen of it", name(sequence));
+            let why = format!("log/{} ends before what it has seen of it", names::segment(sequence));
             return Err(Failure::Index(why));
         }
         let mut start = [0; SEGMENT_HEADER + FRAME];
@@ -41,7 +43,10 @@ impl Opening<'_> {
         let known = self.position.filter(|position| position.0 == sequence).map(|_| self.tag);
         let tag = match header {
             Some(header) if known.is_some_and(|known| known != header.tag) => {
-                return Err(Failure::Index(format!("log/{} is not the one that it has seen", name(sequence))));
+                return Err(Failure::Index(format!(
+                    "log/{} is not the one that it has seen",
+                    names::segment(sequence)
+                )));
             }
             Some(header) => {
                 self.next_id = self.next_id.max(header.id_ceiling);
@@ -156,7 +161,7 @@ impl Opening<'_> {
 
     /// Copies a damaged place away before the segment goes one day. If that fails the segment stays.
     fn quarantine(&mut self, file: &dyn VfsFile, sequence: u64, from: u64, to: u64) {
-        let path = self.dir.join("quarantine").join(format!("{sequence:016x}-{from}.bad"));
+        let path = names::copied_part(self.dir, sequence, from, "bad");
         let copied = match self.vfs.exists(&path) {
             Ok(true) => Ok(()),
             Ok(false) => copy(&**self.vfs, file, from, to, &path),

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use crate::MessageId;
+use crate::log::disk::names;
 use crate::log::disk::vfs::{Vfs, VfsFile, is_for_now};
 use crate::log::disk::whereabouts::{self, Known, Placed};
 use crate::log::format::frame::{FRAME, Frame, Kind, SEGMENT_HEADER, SegmentHeader};
+use crate::log::format::place::{At, Living};
 use crate::log::format::record::Now;
 
 /// All segments, oldest first. Only the store's thread has it.
@@ -62,14 +64,6 @@ pub(in crate::log) enum Copied {
     All,
 }
 
-/// What of a segment lives, for the checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::log) struct Living {
-    pub(in crate::log) sequence: u64,
-    pub(in crate::log) octets: u64,
-    pub(in crate::log) pinned: bool,
-}
-
 /// A record that is to be written.
 pub(in crate::log) struct NewRecord {
     pub(in crate::log) kind: Kind,
@@ -77,14 +71,6 @@ pub(in crate::log) struct NewRecord {
     pub(in crate::log) crc: u32,
     /// The wall time that times in the payload count from: it may wait for room on the disk.
     wall: u64,
-}
-
-/// Where a payload is.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::log) struct At {
-    pub(in crate::log) sequence: u64,
-    pub(in crate::log) payload: u64,
-    pub(in crate::log) len: u64,
 }
 
 /// Why a batch is not on stable storage.
@@ -283,7 +269,7 @@ impl Segments {
             return Ok(None);
         }
         let sequence = *oldest.key();
-        let path = self.dir.join(name(sequence));
+        let path = self.dir.join(names::segment(sequence));
         match self.vfs.remove(&path) {
             // Another time.
             Err(error) if is_for_now(&error) => return Ok(None),
@@ -342,7 +328,7 @@ impl Segments {
         self.seal()?;
         let last = self.list.last_key_value().map_or(0, |(sequence, _)| *sequence);
         let sequence = last.checked_add(1).ok_or_else(too_long)?;
-        let path = self.dir.join(name(sequence));
+        let path = self.dir.join(names::segment(sequence));
         let tag = self.vfs.random().map_err(|error| fatal(&path, "could not be given a random tag", &error))?;
         let header = SegmentHeader { sequence, tag, id_ceiling }.encode();
         let written = self.vfs.create(&path).and_then(|file| file.write_at(&header, 0).map(|()| file));
@@ -383,7 +369,7 @@ impl Segments {
     }
 
     fn newest_path(&self) -> PathBuf {
-        self.dir.join(name(self.list.last_key_value().map_or(0, |(sequence, _)| *sequence)))
+        self.dir.join(names::segment(self.list.last_key_value().map_or(0, |(sequence, _)| *sequence)))
     }
 }
 
@@ -419,15 +405,6 @@ impl Segment {
         let copied = Copied::Records(SEGMENT_HEADER as u64);
         Self { tag, len, live_octets: 0, pinned: false, is_done_with: false, copied }
     }
-}
-
-pub(in crate::log) fn name(sequence: u64) -> String {
-    format!("{sequence:016x}.seg")
-}
-
-/// The sequence number in a segment's name.
-pub(in crate::log) fn sequence(name: &str) -> Option<u64> {
-    crate::log::hex(name.strip_suffix(".seg")?)
 }
 
 fn fatal(path: &Path, what: &str, error: &io::Error) -> AppendError {

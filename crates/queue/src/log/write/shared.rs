@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use crate::core::Core;
 use crate::log::checkpoint::Snapshot;
 use crate::log::disk::folder::Locks;
+use crate::log::disk::names;
 use crate::log::disk::vfs::Vfs;
 use crate::log::disk::watermark::Watermark;
 use crate::log::disk::whereabouts::Whereabouts;
@@ -73,11 +74,11 @@ impl Shared {
     }
 
     pub(in crate::log) fn bodies(&self) -> PathBuf {
-        self.dir.join("bodies")
+        names::bodies(&self.dir)
     }
 
     pub(in crate::log) fn body_path(&self, id: MessageId) -> PathBuf {
-        self.bodies().join(format!("{:016x}", id.as_u64()))
+        self.bodies().join(names::body(id))
     }
 
     pub(in crate::log) fn locks(&self) -> MutexGuard<'_, Locks> {

@@ -5,14 +5,13 @@ use std::mem;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Store;
-use super::copy::moved;
 use crate::index::{Altered, Message, Unreadable, between};
 use crate::log::disk::vfs::refusal;
 use crate::log::format::frame::Kind;
 use crate::log::format::record::{
     self, Image, Now, OutcomeRecord, Record, StoredBody, encode_altered, encode_image, encode_outcome,
 };
-use crate::log::write::apply::apply;
+use crate::log::write::apply::{apply, moved};
 use crate::log::write::draft::DraftSlot;
 use crate::log::write::lanes::{Answer, Job, PutJob, tell};
 use crate::log::write::segment::{AppendError, NewRecord};

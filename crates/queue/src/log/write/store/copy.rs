@@ -1,19 +1,17 @@
 //! Copying forward: what lives in the oldest segment is written again, so that it can go.
 
-use std::mem;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Store;
 use super::batch::{Effect, Planned};
-use crate::index::{Index, Message, Unreadable};
-use crate::log::checkpoint::Snapshot;
+use crate::index::Message;
 use crate::log::disk::vfs::VfsFile;
 use crate::log::format::frame::{FRAME, Kind};
+use crate::log::format::place::Stored;
 use crate::log::format::record::{self, Image, Now, Record, StoredBody, encode_image};
 use crate::log::read::body::carried;
 use crate::log::read::scan::{Scan, next_good, read_record};
-use crate::log::write::apply::Stored;
-use crate::log::write::segment::{AppendError, At, Copied, NewRecord, Segments};
+use crate::log::write::segment::{AppendError, Copied, NewRecord};
 use crate::{Error, MessageId};
 
 /// What is copied at once.
@@ -149,24 +147,6 @@ fn copy(now: Now, id: MessageId, message: &Message<Stored>, body: Option<&[u8]>)
     payload.extend_from_slice(body.unwrap_or_default());
     let body = StoredBody { crc, inline };
     Planned { entry: NewRecord::new(Kind::Message, payload, now), effect: Effect::Moved { id, body } }
-}
-
-/// The copy is on stable storage: it is the message's newest image from now on.
-pub(super) fn moved(
-    index: &mut Index<Snapshot>,
-    segments: &mut Segments,
-    id: MessageId,
-    body: StoredBody,
-    at: &At,
-) -> Result<(), Unreadable> {
-    let stored = Stored::new(body, at);
-    let mut old = None;
-    index.update(id, |message| old = Some(mem::replace(&mut message.stored, stored)))?;
-    if let Some(old) = old {
-        segments.subtract(old.sequence, old.len);
-        segments.add(stored.sequence, stored.len);
-    }
-    Ok(())
 }
 
 /// A slice of copying ends where it grows beyond one of these: a few milliseconds.
