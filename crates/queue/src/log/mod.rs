@@ -38,10 +38,10 @@ use self::read::body;
 pub use self::read::body::LogBody;
 use self::read::readers::Readers;
 use self::recover::Recovered;
-use self::write::draft::DraftSlot;
 pub use self::write::draft::LogDraft;
 use self::write::lanes::{Job, Lanes};
 use self::write::shared::{Counts, Ids, Shared};
+use self::write::slot::DraftSlots;
 use self::write::sync::{self, Syncer};
 use crate::core::Core;
 use crate::{
@@ -99,8 +99,10 @@ impl LogQueue {
         syncs.store(0, Relaxed);
         let whereabouts = Whereabouts::new(&*vfs, dir)?;
         let origin = moment.saturating_sub(crate::index::moment(options.clock.now()));
+        let core = Arc::new(Core::new(Arc::clone(&options.clock), origin, index));
         let shared = Arc::new(Shared {
-            core: Core::new(Arc::clone(&options.clock), origin, index),
+            slots: Arc::new(DraftSlots::new(Arc::clone(&core), &options)),
+            core,
             readers: Readers::new(Arc::clone(&vfs), names::log(dir)),
             lanes: Lanes::default(),
             ids: Ids { next: AtomicU64::new(next_id), ceiling: AtomicU64::new(next_id) },
@@ -147,7 +149,7 @@ impl Queue for LogQueue {
         }
         shared.admit(hint)?;
         let limit = shared.options.max_drafts;
-        let slot = DraftSlot::new(shared).ok_or(PutError::Full(Full::Drafts { limit }))?;
+        let slot = shared.slots.take(shared.lanes.life()).ok_or(PutError::Full(Full::Drafts { limit }))?;
         for _ in 0..ID_TRIES {
             if let Some(id) = shared.ids.next() {
                 return Ok(LogDraft::new(shared, self.syncer.clone(), slot, id));
@@ -241,8 +243,8 @@ impl Queue for LogQueue {
         Stats {
             disk: counts.disk.load(Relaxed),
             index_disk: counts.index_disk.load(Relaxed),
-            drafts: counts.drafts.load(Relaxed) as u64,
-            draft_memory: counts.draft_memory.load(Relaxed) as u64,
+            drafts: self.shared.slots.drafts() as u64,
+            draft_memory: self.shared.slots.memory() as u64,
             puts: counts.puts.load(Relaxed),
             finished: counts.finished.load(Relaxed),
             fsyncs: self.shared.syncs.load(Relaxed),

@@ -2,21 +2,20 @@
 
 use std::fmt;
 use std::mem;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::index::Message;
-use crate::log::disk::vfs::{Room, Vfs, VfsFile, is_for_now, refusal};
+use crate::log::disk::vfs::{Room, VfsFile, is_for_now, refusal};
 use crate::log::disk::watermark;
 use crate::log::format::frame::Kind;
 use crate::log::format::record::{self, Record, encode_image};
 use crate::log::write::lanes::{Job, PutJob, outlived};
 use crate::log::write::segment::NewRecord;
 use crate::log::write::shared::Shared;
+use crate::log::write::slot::DraftSlot;
 use crate::log::write::sync::{Syncer, Unsynced};
 use crate::{Broken, Draft, Error, MessageId, NewMessage, PutError, TooLarge, limits};
 
@@ -37,15 +36,6 @@ pub struct LogDraft {
     failed: Option<PutError>,
 }
 
-/// One of the messages being received: its place among them, its share of the memory, and its file unless it is kept.
-pub(in crate::log) struct DraftSlot {
-    shared: Arc<Shared>,
-    /// In which life of the store it began.
-    life: u64,
-    memory: usize,
-    file: Option<(Arc<dyn Vfs>, PathBuf)>,
-}
-
 impl LogDraft {
     pub(in crate::log) fn new(shared: &Arc<Shared>, syncer: Syncer, slot: DraftSlot, id: MessageId) -> Self {
         Self {
@@ -62,13 +52,22 @@ impl LogDraft {
         }
     }
 
+    /// Fails when the store has stopped, or has gone on since the draft began.
+    fn check(&self) -> Result<(), Error> {
+        match self.shared.core.ended() {
+            Some(why) => Err(why),
+            None if self.shared.lanes.life() != self.slot.life => Err(outlived()),
+            None => Ok(()),
+        }
+    }
+
     fn take(&mut self, chunk: &[u8]) -> Result<(), PutError> {
         let limit = self.shared.options.max_body;
         let len = self.len.saturating_add(chunk.len() as u64);
         if len > limit {
             return Err(TooLarge::bytes("the body", limit, len).into());
         }
-        self.slot.check()?;
+        self.check()?;
         let fits = self.file.is_none()
             && len <= self.shared.options.inline_body as u64
             && self.slot.grow(&mut self.buffer, chunk.len());
@@ -93,7 +92,7 @@ impl LogDraft {
             None => {
                 let file =
                     self.shared.vfs.create_for_caller(&path).map_err(|error| self.shared.io_error(&path, &error))?;
-                self.slot.file = Some((Arc::clone(&self.shared.vfs), path.clone()));
+                self.slot.own(Arc::clone(&self.shared.vfs), path.clone());
                 let buffer = mem::take(&mut self.buffer);
                 file.write_at(&buffer, 0).map_err(|error| self.shared.io_error(&path, &error))?;
                 drop(buffer);
@@ -155,76 +154,6 @@ impl Draft for LogDraft {
     }
 }
 
-impl DraftSlot {
-    /// `None`: there are too many.
-    pub(in crate::log) fn new(shared: &Arc<Shared>) -> Option<Self> {
-        let limit = shared.options.max_drafts;
-        let drafts = &shared.counts.drafts;
-        drafts.fetch_update(Relaxed, Relaxed, |now| (now < limit).then(|| now.saturating_add(1))).ok()?;
-        Some(Self { shared: Arc::clone(shared), life: shared.lanes.life(), memory: 0, file: None })
-    }
-
-    pub(in crate::log) fn life(&self) -> u64 {
-        self.life
-    }
-
-    /// Whether the store in which it began still goes on.
-    fn check(&self) -> Result<(), Error> {
-        match self.shared.core.ended() {
-            Some(why) => Err(why),
-            None if self.shared.lanes.life() != self.life => Err(outlived()),
-            None => Ok(()),
-        }
-    }
-
-    /// The message is accepted, or may be: its file stays.
-    pub(in crate::log) fn keep(&mut self) {
-        self.file = None;
-    }
-
-    /// Makes room for so much more in the buffer, if the common budget has it.
-    fn grow(&mut self, buffer: &mut Vec<u8>, more: usize) -> bool {
-        let wanted = buffer.len().saturating_add(more);
-        if wanted <= buffer.capacity() {
-            return true;
-        }
-        let options = &self.shared.options;
-        let capacity = buffer.capacity().saturating_mul(2).min(options.inline_body).max(wanted).max(LEAST_BUFFER);
-        let grown = capacity.saturating_sub(self.memory);
-        let budget = &self.shared.counts.draft_memory;
-        let taken = budget.fetch_update(Relaxed, Relaxed, |used| {
-            used.checked_add(grown).filter(|used| *used <= options.draft_memory)
-        });
-        if taken.is_err() {
-            return false;
-        }
-        self.memory = capacity;
-        buffer.reserve_exact(capacity.saturating_sub(buffer.len()));
-        true
-    }
-
-    /// Counts what it takes from now on, within the budget or not.
-    fn charge(&mut self, octets: usize) {
-        let budget = &self.shared.counts.draft_memory;
-        budget.fetch_add(octets, Relaxed);
-        budget.fetch_sub(mem::replace(&mut self.memory, octets), Relaxed);
-    }
-}
-
-impl Drop for DraftSlot {
-    fn drop(&mut self) {
-        self.charge(0);
-        self.shared.counts.drafts.fetch_sub(1, Relaxed);
-        // After a failure nobody knows what is on the disk: the file stays for the next opening to judge.
-        if let Some((vfs, path)) = self.file.take()
-            && self.shared.core.ended().is_none_or(|why| matches!(why, Error::Closed))
-        {
-            // One that stays is an orphan, swept at the next opening.
-            drop(vfs.remove(&path));
-        }
-    }
-}
-
 impl Shared {
     /// What a failure to write a body's file means.
     fn io_error(&self, path: &std::path::Path, error: &std::io::Error) -> PutError {
@@ -258,5 +187,4 @@ impl fmt::Debug for LogDraft {
     }
 }
 
-const LEAST_BUFFER: usize = 1024;
 const CHECK_DISK_EVERY: u64 = 1 << 20;

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use crate::log::format::record::Image;
-use crate::log::write::draft::DraftSlot;
 use crate::log::write::segment::NewRecord;
+use crate::log::write::slot::DraftSlot;
 use crate::{Alteration, Broken, Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
 
 /// Two ways to the store's thread. Outcomes go first and are never refused: there is at most one for each lease. Puts are as
@@ -146,7 +146,7 @@ impl Job {
     /// In which life of the lanes it began, if that matters.
     fn life(&self) -> Option<u64> {
         match self {
-            Self::Put(put) => Some(put.slot.life()),
+            Self::Put(put) => Some(put.slot.life),
             _ => None,
         }
     }

@@ -6,5 +6,6 @@ pub(in crate::log) mod lanes;
 mod pace;
 pub(in crate::log) mod segment;
 pub(in crate::log) mod shared;
+pub(in crate::log) mod slot;
 pub(in crate::log) mod store;
 pub(in crate::log) mod sync;

@@ -1,7 +1,7 @@
 //! What callers and the threads of a queue share.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -16,13 +16,15 @@ use crate::log::format::record::Now;
 use crate::log::options::LogOptions;
 use crate::log::read::readers::Readers;
 use crate::log::write::lanes::{Job, Lanes};
+use crate::log::write::slot::DraftSlots;
 use crate::{Broken, Clock, Error, MessageId};
 
 /// What callers, the syncing thread and the store's thread share.
 pub(in crate::log) struct Shared {
-    pub(in crate::log) core: Core<Snapshot>,
+    pub(in crate::log) core: Arc<Core<Snapshot>>,
     pub(in crate::log) readers: Readers,
     pub(in crate::log) lanes: Lanes,
+    pub(in crate::log) slots: Arc<DraftSlots>,
     pub(in crate::log) ids: Ids,
     pub(in crate::log) vfs: Arc<dyn Vfs>,
     pub(in crate::log) dir: PathBuf,
@@ -38,8 +40,6 @@ pub(in crate::log) struct Shared {
 
 #[derive(Debug, Default)]
 pub(in crate::log) struct Counts {
-    pub(in crate::log) drafts: AtomicUsize,
-    pub(in crate::log) draft_memory: AtomicUsize,
     pub(in crate::log) puts: AtomicU64,
     pub(in crate::log) finished: AtomicU64,
     pub(in crate::log) damaged: AtomicU64,

@@ -12,10 +12,10 @@ use crate::log::format::record::{
     self, Image, Now, OutcomeRecord, Record, StoredBody, encode_altered, encode_image, encode_outcome,
 };
 use crate::log::write::apply::{apply, moved};
-use crate::log::write::draft::DraftSlot;
 use crate::log::write::lanes::{Answer, Job, PutJob, tell};
 use crate::log::write::segment::{AppendError, NewRecord};
 use crate::log::write::shared::ID_BLOCK;
+use crate::log::write::slot::DraftSlot;
 use crate::{Broken, Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
 
 /// A job whose record is ready, with what to do once it is on stable storage.
