@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crate::log::checkpoint::{Checkpoint, Checkpointer};
+use crate::log::checkpoint::Checkpoint;
 use crate::log::disk::folder;
 use crate::log::disk::whereabouts::Known;
 use crate::log::options::OpenError;
 use crate::log::recover::{Bodies, Recovered, recover};
+use crate::log::write::checkpointer::Checkpointer;
 use crate::log::write::segment::Segments;
 use crate::log::write::shared::Shared;
 use crate::log::write::store::Store;

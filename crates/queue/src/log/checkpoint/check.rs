@@ -3,12 +3,12 @@
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use super::rows::decode_message;
-use super::{BODIES, Checkpoint, MESSAGES, READY, Row, WAITING, corrupted};
+use super::{BODIES, Checkpoint, Error, MESSAGES, READY, Row, WAITING};
 use crate::MessageId;
 
 impl Checkpoint {
     /// What does not fit together.
-    pub(in crate::log) fn check(&self) -> Result<Option<String>, redb::Error> {
+    pub(in crate::log) fn check(&self) -> Result<Option<String>, Error> {
         let now = self.meta()?.now;
         let transaction = self.database.begin_read()?;
         let (messages, bodies) = (transaction.open_table(MESSAGES)?, transaction.open_table(BODIES)?);
@@ -19,7 +19,7 @@ impl Checkpoint {
             let id = id.value();
             let named = MessageId::from_u64(id);
             let message = decode_message(message.value())
-                .map_err(|error| corrupted(&format!("the row of message {named}: {error}")))?;
+                .map_err(|error| Error::Content(format!("the row of message {named}: {error}")))?;
             for row in Row::of(&message, id) {
                 let there = if row.due <= now {
                     ready.get(row.ready())?.is_some()

@@ -3,24 +3,24 @@
 //! It can be made anew from the log at any time, so whatever is the matter with it, nothing is lost.
 
 mod check;
+mod error;
 mod renew;
 mod rows;
 mod snapshot;
 mod storage;
-mod thread;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
+pub(super) use self::error::Error;
 use self::renew::Filling;
 pub(super) use self::rows::Meta;
 use self::rows::{decode_message, encode_message};
 pub(super) use self::snapshot::Snapshot;
 use self::snapshot::negated;
 use self::storage::Storage;
-pub(super) use self::thread::{Checkpointer, Done, Work};
 use crate::MessageId;
 use crate::index::{Frozen, Message, Moment, Totals};
 use crate::log::disk::names;
@@ -55,27 +55,44 @@ pub(super) struct Checkpoint {
     filling: Filling,
 }
 
+/// What a checkpoint is made of.
+pub(super) struct Work {
+    pub(super) frozen: Frozen<Stored>,
+    pub(super) segments: Vec<Living>,
+    pub(super) meta: Meta,
+}
+
+/// A checkpoint that was written.
+pub(super) struct Written {
+    /// Something became ready that had waited in the last one.
+    pub(super) is_promoted: bool,
+    pub(super) snapshot: Snapshot,
+    /// The last one, unless it is the same file: the index reads it until it has the snapshot.
+    pub(super) old: Option<Box<dyn Send>>,
+}
+
 impl Checkpoint {
-    /// Opens the checkpoint in this folder, if there is one. All of it is looked through for damage.
-    pub(super) fn open(vfs: &Arc<dyn Vfs>, dir: &Path, cache: usize) -> Result<Option<Self>, redb::Error> {
+    /// Opens the checkpoint in this folder, if there is one, and says what it is of. All of it is looked through for damage.
+    pub(super) fn open(vfs: &Arc<dyn Vfs>, dir: &Path, cache: usize) -> Result<Option<(Self, Meta)>, Error> {
         let path: Arc<Path> = names::index(dir).into();
         if !vfs.exists(&path)? {
             return Ok(None);
         }
         let file = vfs.open(&path)?;
-        let database = open(&file, cache)?;
-        let filling = Filling::of(&database.begin_read()?)?;
-        Ok(Some(Self { vfs: Arc::clone(vfs), path, file, database, cache, filling }))
+        let opened = || {
+            let database = open(&file, cache)?;
+            let filling = Filling::of(&database.begin_read()?)?;
+            let checkpoint = Self { vfs: Arc::clone(vfs), path, file: Arc::clone(&file), database, cache, filling };
+            let meta = checkpoint.meta()?;
+            Ok(Some((checkpoint, meta)))
+        };
+        // redb promises an error for a damaged file where it can and a panic where it cannot.
+        let damaged = |_| Err(Error::content(&"it is damaged"));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(opened)).unwrap_or_else(damaged)
     }
 
     /// Makes one of an empty queue, under another name until it stands.
-    pub(super) fn create(
-        vfs: &Arc<dyn Vfs>,
-        dir: &Path,
-        cache: usize,
-        now: Moment,
-        wall: u64,
-    ) -> Result<Self, redb::Error> {
+    pub(super) fn create(vfs: &Arc<dyn Vfs>, dir: &Path, cache: usize, now: Moment, wall: u64) -> Result<Self, Error> {
         let path: Arc<Path> = names::index(dir).into();
         let file = begin(&**vfs, &path)?;
         let database = open(&file, cache)?;
@@ -91,14 +108,14 @@ impl Checkpoint {
     }
 
     /// What it is of.
-    pub(super) fn meta(&self) -> Result<Meta, redb::Error> {
+    pub(super) fn meta(&self) -> Result<Meta, Error> {
         let table = self.database.begin_read()?.open_table(META)?;
-        let row = table.get(0)?.ok_or_else(|| corrupted(&"it does not say what it is of"))?;
-        Meta::decode(row.value()).map_err(|error| corrupted(&error))
+        let row = table.get(0)?.ok_or_else(|| Error::content(&"it does not say what it is of"))?;
+        Meta::decode(row.value()).map_err(|error| Error::content(&error))
     }
 
     /// What lived where.
-    pub(super) fn living(&self) -> Result<Vec<Living>, redb::Error> {
+    pub(super) fn living(&self) -> Result<Vec<Living>, Error> {
         let table = self.database.begin_read()?.open_table(SEGMENTS)?;
         let mut segments = Vec::new();
         for row in table.iter()? {
@@ -110,7 +127,7 @@ impl Checkpoint {
     }
 
     /// Shows each message whose body has a file of its own.
-    pub(super) fn each_body(&self, mut show: impl FnMut(MessageId)) -> Result<(), redb::Error> {
+    pub(super) fn each_body(&self, mut show: impl FnMut(MessageId)) -> Result<(), Error> {
         let table = self.database.begin_read()?.open_table(BODIES)?;
         for row in table.iter()? {
             show(MessageId::from_u64(row?.0.value()));
@@ -119,27 +136,37 @@ impl Checkpoint {
     }
 
     /// Shows where each message is.
-    pub(super) fn each_message(&self, mut show: impl FnMut(MessageId, Stored)) -> Result<(), redb::Error> {
+    pub(super) fn each_message(&self, mut show: impl FnMut(MessageId, Stored)) -> Result<(), Error> {
         let table = self.database.begin_read()?.open_table(MESSAGES)?;
         for row in table.iter()? {
             let (id, message) = row?;
-            let message = decode_message(message.value()).map_err(|error| corrupted(&error))?;
+            let message = decode_message(message.value()).map_err(|error| Error::content(&error))?;
             show(MessageId::from_u64(id.value()), message.stored);
         }
         Ok(())
     }
 
-    pub(super) fn snapshot(&self) -> Result<Snapshot, redb::Error> {
+    pub(super) fn snapshot(&self) -> Result<Snapshot, Error> {
         Snapshot::new(&self.database.begin_read()?, Arc::clone(&self.path))
     }
 
-    /// Makes it the next one, durably. Whether anything became ready that had waited in the last one.
-    pub(super) fn write(&mut self, work: &Work) -> Result<bool, redb::Error> {
+    /// Makes it the next one, durably. Returns `true` if something became ready that had waited in the last one.
+    pub(super) fn write(&mut self, work: &Work) -> Result<bool, Error> {
         self.write_after(self.meta()?.now, work)
     }
 
+    /// [Writes](Self::write) it, and copies what is of use into a shorter file if that is worth it.
+    ///
+    /// # Errors
+    /// After [`Error::Full`] it can be [reopened](Self::reopen) and is the last one; after any other it is of no use.
+    pub(super) fn write_and_renew(&mut self, work: &Work) -> Result<Written, Error> {
+        let is_promoted = self.write(work)?;
+        let old = self.renew_if_worth_it()?.map(|old| Box::new(old) as Box<dyn Send>);
+        Ok(Written { is_promoted, snapshot: self.snapshot()?, old })
+    }
+
     /// `before` is the moment of the last one.
-    fn write_after(&mut self, before: Moment, work: &Work) -> Result<bool, redb::Error> {
+    fn write_after(&mut self, before: Moment, work: &Work) -> Result<bool, Error> {
         let transaction = begin_write(&self.database)?;
         let mut filling = self.filling;
         write_messages(&transaction, &work.frozen, before, &mut filling)?;
@@ -157,7 +184,7 @@ impl Checkpoint {
     }
 
     /// The file once more, as of the last checkpoint: after a failure redb believes nothing until then.
-    pub(super) fn reopen(self) -> Result<Self, redb::Error> {
+    pub(super) fn reopen(self) -> Result<Self, Error> {
         let Self { vfs, path, file, database, cache, filling } = self;
         // The file stays open: there may be no descriptor for it a moment later.
         drop(database);
@@ -166,19 +193,19 @@ impl Checkpoint {
     }
 
     /// Octets of the file.
-    pub(super) fn len(&self) -> Result<u64, redb::Error> {
+    pub(super) fn len(&self) -> Result<u64, Error> {
         Ok(self.file.len()?)
     }
 }
 
-fn open(file: &Arc<dyn VfsFile>, cache: usize) -> Result<Database, redb::Error> {
+fn open(file: &Arc<dyn VfsFile>, cache: usize) -> Result<Database, Error> {
     let mut builder = Database::builder();
     builder.set_cache_size(cache).set_check_integrity_on_open(true);
     Ok(builder.create_with_backend(Storage::new(Arc::clone(file)))?)
 }
 
 /// An empty file under the name of what is not finished, in the folder of the checkpoint.
-fn begin(vfs: &dyn Vfs, path: &Path) -> Result<Arc<dyn VfsFile>, redb::Error> {
+fn begin(vfs: &dyn Vfs, path: &Path) -> Result<Arc<dyn VfsFile>, Error> {
     let unfinished = path.with_file_name(names::UNFINISHED_INDEX);
     if vfs.exists(&unfinished)? {
         vfs.remove(&unfinished)?;
@@ -186,7 +213,7 @@ fn begin(vfs: &dyn Vfs, path: &Path) -> Result<Arc<dyn VfsFile>, redb::Error> {
     Ok(vfs.create(&unfinished)?)
 }
 
-fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {
+fn begin_write(database: &Database) -> Result<WriteTransaction, Error> {
     let mut transaction = database.begin_write()?;
     // Proof against a crash whatever the octets are, which strangers choose; and opening does not walk through the file.
     transaction.set_two_phase_commit(true);
@@ -200,7 +227,7 @@ fn write_messages(
     frozen: &Frozen<Stored>,
     before: Moment,
     filling: &mut Filling,
-) -> Result<(), redb::Error> {
+) -> Result<(), Error> {
     let mut messages = transaction.open_table(MESSAGES)?;
     let mut ready = transaction.open_table(READY)?;
     let mut waiting = transaction.open_table(WAITING)?;
@@ -213,7 +240,7 @@ fn write_messages(
             None => messages.remove(id)?,
         };
         filling.replaced(old.as_ref().map(|old| old.value().len()), new.as_ref().map(Vec::len));
-        let old = old.map(|old| decode_message(old.value())).transpose().map_err(|error| corrupted(&error))?;
+        let old = old.map(|old| decode_message(old.value())).transpose().map_err(|error| Error::content(&error))?;
         if let Some(old) = &old {
             for row in Row::of(old, id) {
                 filling.replaced(Some(row.len()), None);
@@ -247,7 +274,7 @@ fn write_messages(
 }
 
 /// What waited and is due is ready. Whether there was any.
-fn promote(transaction: &WriteTransaction, now: Moment) -> Result<bool, redb::Error> {
+fn promote(transaction: &WriteTransaction, now: Moment) -> Result<bool, Error> {
     let mut ready = transaction.open_table(READY)?;
     let mut waiting = transaction.open_table(WAITING)?;
     let mut promoted = false;
@@ -294,8 +321,4 @@ impl<'a> Row<'a> {
     fn waiting(&self) -> (i64, u64, u32) {
         (self.due, self.id, self.number)
     }
-}
-
-fn corrupted(error: &impl std::fmt::Display) -> redb::Error {
-    redb::Error::Corrupted(error.to_string())
 }

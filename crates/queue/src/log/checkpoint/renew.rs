@@ -14,9 +14,9 @@ use redb::{
     Value, WriteTransaction,
 };
 
-use super::{BODIES, Checkpoint, MESSAGES, META, READY, SEGMENTS, WAITING, begin, begin_write, open};
+use super::{BODIES, Checkpoint, Error, MESSAGES, META, READY, SEGMENTS, WAITING, begin, begin_write, open};
 use crate::log::disk::names;
-use crate::log::disk::vfs::{VfsFile, is_for_now, is_scarce};
+use crate::log::disk::vfs::{VfsFile, is_scarce};
 
 /// How much of the file is of use.
 #[derive(Debug, Clone, Copy, Default)]
@@ -29,7 +29,7 @@ pub(super) struct Filling {
 
 impl Filling {
     /// Walks through the tables.
-    pub(super) fn of(transaction: &ReadTransaction) -> Result<Self, redb::Error> {
+    pub(super) fn of(transaction: &ReadTransaction) -> Result<Self, Error> {
         let messages = transaction.open_table(MESSAGES)?.stats()?.stored_bytes();
         let ready = transaction.open_table(READY)?.stats()?.stored_bytes();
         let waiting = transaction.open_table(WAITING)?.stats()?.stored_bytes();
@@ -53,7 +53,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// What is open is not to be used any more.
-    pub(in crate::log) fn renew_if_worth_it(&mut self) -> Result<Option<Database>, redb::Error> {
+    pub(super) fn renew_if_worth_it(&mut self) -> Result<Option<Database>, Error> {
         let len = self.len()?;
         if !self.filling.is_worth_it(len) {
             return Ok(None);
@@ -75,7 +75,7 @@ impl Checkpoint {
                 self.filling.settled = self.len()?;
                 Ok(Some(std::mem::replace(&mut self.database, database)))
             }
-            Err(redb::Error::Io(error)) if is_for_now(&error) => {
+            Err(Error::Full(_)) => {
                 // Not again before it has grown.
                 self.filling.settled = len;
                 if self.vfs.exists(&unfinished)? {
@@ -88,7 +88,7 @@ impl Checkpoint {
     }
 
     /// All that is in it, durably, under the name of what is not finished.
-    fn copied(&self) -> Result<(Arc<dyn VfsFile>, Database), redb::Error> {
+    fn copied(&self) -> Result<(Arc<dyn VfsFile>, Database), Error> {
         let file = begin(&*self.vfs, &self.path)?;
         let database = open(&file, self.cache)?;
         let (from, to) = (self.database.begin_read()?, begin_write(&database)?);
@@ -118,7 +118,7 @@ fn copy<K: Key + 'static, V: Value + 'static>(
     from: &ReadTransaction,
     to: &WriteTransaction,
     table: TableDefinition<'_, K, V>,
-) -> Result<(), redb::Error> {
+) -> Result<(), Error> {
     let from = from.open_table(table)?;
     let mut to: Table<'_, K, V> = to.open_table(table)?;
     for row in from.iter()? {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::rows::decode_message;
-use super::{MESSAGES, READY, ReadyKey, WAITING, WaitingKey, WaitingRank};
+use super::{Error, MESSAGES, READY, ReadyKey, WAITING, WaitingKey, WaitingRank};
 use crate::index::{Base, Message, Moment, Rank, ReadyRow, Slot, Unreadable};
 use crate::log::format::place::Stored;
 use crate::{MessageId, Owner, Priority, RoutingKey};
@@ -22,7 +22,7 @@ pub(in crate::log) struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn new(transaction: &ReadTransaction, path: Arc<Path>) -> Result<Self, redb::Error> {
+    pub(super) fn new(transaction: &ReadTransaction, path: Arc<Path>) -> Result<Self, Error> {
         Ok(Self {
             messages: transaction.open_table(MESSAGES)?,
             ready: transaction.open_table(READY)?,

@@ -7,7 +7,7 @@ use super::examine::{Verified, examine};
 use super::{Finding, Folder, InspectError, Stage, Trouble};
 use crate::MessageId;
 use crate::index::{Altered, Message};
-use crate::log::checkpoint::{Meta, Work};
+use crate::log::checkpoint::{self, Meta, Work};
 use crate::log::disk::folder;
 use crate::log::disk::names;
 use crate::log::disk::quarantine::copy;
@@ -242,8 +242,10 @@ impl<'a> Mending<'a> {
             next_id: *next_id,
             totals: frozen.totals,
         };
-        let failed =
-            |error: redb::Error| OpenError::Failed { path: names::index(&self.folder.dir), why: error.to_string() };
+        let failed = |error: checkpoint::Error| OpenError::Failed {
+            path: names::index(&self.folder.dir),
+            why: error.to_string(),
+        };
         let promoted = checkpoint.write(&Work { frozen, segments: segments.living(), meta }).map_err(failed)?;
         index.install(checkpoint.snapshot().map_err(failed)?, promoted);
         Ok(())

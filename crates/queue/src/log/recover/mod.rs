@@ -4,7 +4,6 @@ mod bodies;
 mod segment;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use std::time::Duration;
 
 use crate::Stats;
 use crate::index::{Bounds, Index, Moment, Unreadable, after, first_generation};
-use crate::log::checkpoint::{Checkpoint, Meta, Snapshot};
+use crate::log::checkpoint::{self, Checkpoint, Meta, Snapshot};
 use crate::log::disk::names;
 use crate::log::disk::vfs::Vfs;
 use crate::log::format::place::Living;
@@ -109,8 +108,8 @@ impl From<Unreadable> for Failure {
     }
 }
 
-impl From<redb::Error> for Failure {
-    fn from(error: redb::Error) -> Self {
+impl From<checkpoint::Error> for Failure {
+    fn from(error: checkpoint::Error) -> Self {
         Self::Index(error.to_string())
     }
 }
@@ -135,12 +134,7 @@ fn open_checkpoint(
     sequences: &[u64],
     report: &mut OpenReport,
 ) -> Result<Option<(Checkpoint, Meta)>, OpenError> {
-    let opened = catch(|| {
-        let Some(checkpoint) = Checkpoint::open(vfs, dir, cache)? else { return Ok(None) };
-        let meta = checkpoint.meta()?;
-        Ok(Some((checkpoint, meta)))
-    });
-    let why = match opened {
+    let why = match Checkpoint::open(vfs, dir, cache) {
         Ok(None) => return Ok(None),
         Ok(Some((checkpoint, meta))) => {
             let sequence = meta.position.0;
@@ -149,10 +143,10 @@ fn open_checkpoint(
             }
             format!("it goes up to a place in log/{}, which is missing", names::segment(sequence))
         }
-        Err(redb::Error::Io(source)) if !is_of_its_content(&source) => {
+        Err(checkpoint::Error::Full(source) | checkpoint::Error::Io(source)) => {
             return Err(OpenError::Io { path: names::index(dir), source });
         }
-        Err(error) => error.to_string(),
+        Err(checkpoint::Error::Content(why)) => why,
     };
     set_aside(&**vfs, dir, &why, report)?;
     Ok(None)
@@ -171,17 +165,6 @@ fn set_aside(vfs: &dyn Vfs, dir: &Path, why: &str, report: &mut OpenReport) -> R
     vfs.rename(&path, &target).and_then(|()| vfs.sync_dir(dir)).map_err(OpenError::io(&path))
 }
 
-/// It is not the disk that failed: redb's word for a file that is none of its own, and ours for one that is too short.
-fn is_of_its_content(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
-}
-
-/// redb promises an error for a damaged file where it can and a panic where it cannot.
-fn catch<T>(open: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
-    let corrupted = |_| Err(redb::Error::Corrupted("it is damaged".to_owned()));
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).unwrap_or_else(corrupted)
-}
-
 impl<'a> Opening<'a> {
     fn new(
         vfs: &'a Arc<dyn Vfs>,
@@ -193,7 +176,7 @@ impl<'a> Opening<'a> {
         report: OpenReport,
     ) -> Result<Self, OpenError> {
         let path = names::index(dir);
-        let failed = |error: redb::Error| OpenError::Failed { path: path.clone(), why: error.to_string() };
+        let failed = |error: checkpoint::Error| OpenError::Failed { path: path.clone(), why: error.to_string() };
         // The queue's clock goes on from where it was, by what the wall clock says has passed. Set forward by mistake, that is not
         // to end all mail at once.
         let moment = match (moment, &found) {

@@ -5,22 +5,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
-use redb::Database;
-
-use super::{Checkpoint, Meta, Snapshot};
-use crate::index::Frozen;
+use super::shared::Shared;
+use crate::log::checkpoint::{Checkpoint, Error, Meta, Work, Written};
 use crate::log::disk::names;
-use crate::log::disk::vfs::is_for_now;
 use crate::log::format::place::Living;
-use crate::log::format::place::Stored;
-use crate::log::write::shared::Shared;
-
-/// What a checkpoint is made of.
-pub(in crate::log) struct Work {
-    pub(in crate::log) frozen: Frozen<Stored>,
-    pub(in crate::log) segments: Vec<Living>,
-    pub(in crate::log) meta: Meta,
-}
 
 /// The store's end of the thread. One checkpoint is written at a time.
 pub(in crate::log) struct Checkpointer {
@@ -101,20 +89,20 @@ const NICE: i32 = 10;
 
 fn make(shared: &Shared, checkpoint: &mut Option<Checkpoint>, work: Work) -> Done {
     let Some(mut open) = checkpoint.take() else { return Done::Failed };
-    match write(&mut open, &work) {
-        Ok(Written { promoted, snapshot, old }) => {
+    match open.write_and_renew(&work) {
+        Ok(Written { is_promoted, snapshot, old }) => {
             shared.counts.index_disk.store(open.len().unwrap_or_default(), Relaxed);
             *checkpoint = Some(open);
             let Work { segments, meta, .. } = work;
             // An engine that has ended needs none.
             drop(shared.core.with(|index, _| {
-                index.install(snapshot, promoted);
+                index.install(snapshot, is_promoted);
                 Ok(())
             }));
             drop(old);
             Done::Written { segments, meta }
         }
-        Err(redb::Error::Io(error)) if is_for_now(&error) => {
+        Err(Error::Full(_)) => {
             // With the index locked: nobody can read until it is open again.
             let thawed = shared.core.with(|index, _| {
                 let reopened = open.reopen().and_then(|open| Ok((open.snapshot()?, open)));
@@ -133,20 +121,7 @@ fn make(shared: &Shared, checkpoint: &mut Option<Checkpoint>, work: Work) -> Don
     }
 }
 
-struct Written {
-    promoted: bool,
-    snapshot: Snapshot,
-    /// What the index reads until it has the snapshot.
-    old: Option<Database>,
-}
-
-fn write(checkpoint: &mut Checkpoint, work: &Work) -> Result<Written, redb::Error> {
-    let promoted = checkpoint.write(work)?;
-    let old = checkpoint.renew_if_worth_it()?;
-    Ok(Written { promoted, snapshot: checkpoint.snapshot()?, old })
-}
-
-fn fail(shared: &Shared, error: &redb::Error) -> Done {
+fn fail(shared: &Shared, error: &Error) -> Done {
     let path = names::index(&shared.dir);
     shared.fail(&format!("{} could not be written: {error}; check the disk", path.display()));
     Done::Failed

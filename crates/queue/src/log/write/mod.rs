@@ -1,6 +1,7 @@
 //! From a draft to stable storage: drafts, the lanes to the store's thread, batches, segments.
 
 pub(in crate::log) mod apply;
+pub(in crate::log) mod checkpointer;
 pub(in crate::log) mod draft;
 pub(in crate::log) mod lanes;
 mod pace;

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use self::batch::{Effect, Planned};
 use crate::index::between;
-use crate::log::checkpoint::{Checkpointer, Done, Meta, Work};
+use crate::log::checkpoint::{Meta, Work};
 use crate::log::disk::whereabouts::Known;
 use crate::log::format::frame::Kind;
+use crate::log::write::checkpointer::{Checkpointer, Done};
 use crate::log::write::pace::Pace;
 use crate::log::write::segment::{AppendError, NewRecord, Segments};
 use crate::log::write::shared::Shared;
