@@ -1,16 +1,16 @@
 //! Connections, and what the errors on them mean.
 
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use posthaste_queue::{Broken, Change, Error, Full, MAX_DELAY, PutError};
+use posthaste_queue::{Broken, Change, Error, Full, MAX_DELAY, MessageId, PutError};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
-
-use crate::keeper::Event;
 
 /// What an owner's handle, drafts, bodies and keeper share.
 pub(crate) struct Database {
@@ -19,7 +19,7 @@ pub(crate) struct Database {
     pub(crate) runtime: Handle,
     /// This owner's number.
     pub(crate) me: i32,
-    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) notices: mpsc::UnboundedSender<Notice>,
     idle: Mutex<Vec<Client>>,
     /// At most so many connections do something at once.
     turns: Semaphore,
@@ -32,29 +32,47 @@ struct News {
 }
 
 impl Database {
-    pub(crate) fn new(config: Config, me: i32, events: mpsc::UnboundedSender<Event>) -> Self {
+    pub(crate) fn new(config: Config, me: i32, notices: mpsc::UnboundedSender<Notice>) -> Self {
         let (idle, turns) = (Mutex::default(), Semaphore::new(CONNECTIONS));
         let news = watch::Sender::new(News { count: 1, ended: None });
-        Self { config, runtime: Handle::current(), me, events, idle, turns, news }
+        Self { config, runtime: Handle::current(), me, notices, idle, turns, news }
     }
 
     /// Runs `work` on a connection of its own, to its end, also when the caller no longer waits for it.
     pub(crate) async fn with<T, E, F>(self: &Arc<Self>, work: impl FnOnce(Client) -> F + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<Error> + From<Failed> + Send + 'static,
+        E: From<Error> + From<Failed>,
         F: Future<Output = (Client, Result<T, tokio_postgres::Error>)> + Send,
     {
         if let Some(why) = self.ended() {
             return Err(why.into());
         }
+        match self.spawn(work).await {
+            Ok(done) => done.map_err(|failed| match failed {
+                Failed::Store(error) => error.into(),
+                other => other.into(),
+            }),
+            Err(_) => Err(self.ended().unwrap_or(Error::Closed).into()),
+        }
+    }
+
+    /// Begins what [`with`](Self::with) waits for.
+    pub(crate) fn spawn<T, F>(
+        self: &Arc<Self>,
+        work: impl FnOnce(Client) -> F + Send + 'static,
+    ) -> JoinHandle<Result<T, Failed>>
+    where
+        T: Send + 'static,
+        F: Future<Output = (Client, Result<T, tokio_postgres::Error>)> + Send,
+    {
         let database = Arc::clone(self);
-        let task = self.runtime.spawn(async move {
+        self.runtime.spawn(async move {
             let turn = database.turns.acquire().await;
             let idle = database.idle().pop();
             let client = match idle {
                 Some(client) => client,
-                None => match connect(&database.config, database.events.clone()).await {
+                None => match connect(&database.config, database.notices.clone()).await {
                     Ok(client) => client,
                     Err(error) => return Err(database.judge(&error)),
                 },
@@ -65,14 +83,7 @@ impl Database {
             }
             drop(turn);
             done.map_err(|error| database.judge(&error))
-        });
-        match task.await {
-            Ok(done) => done.map_err(|failed| match failed {
-                Failed::Store(error) => error.into(),
-                other => other.into(),
-            }),
-            Err(_) => Err(self.ended().unwrap_or(Error::Closed).into()),
-        }
+        })
     }
 
     /// What an error means. What cannot be gone on with ends the engine.
@@ -112,9 +123,38 @@ impl Database {
         news.ended.clone().map_or(Ok(Change::from_u64(news.count)), Err)
     }
 
+    /// Returns when the keeper has given back what this owner leased, or has failed.
+    pub(crate) async fn wait_for_end(&self) {
+        // The sender lives in `self`.
+        drop(self.news.subscribe().wait_for(|news| news.ended.is_some()).await);
+    }
+
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Client>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the keeper hears of.
+pub(crate) enum Notice {
+    /// Somebody made something claimable.
+    Work,
+    /// Time has passed otherwise than by itself.
+    Look,
+    /// A connection is lost.
+    Lost(String),
+    /// The queue is closed: leases are given back.
+    Stop,
+    /// Nothing more is done, as if the process had been killed.
+    Die,
+}
+
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) drafts: AtomicU64,
+    pub(crate) puts: AtomicU64,
+    pub(crate) finished: AtomicU64,
+    /// A claim since the last outcome may have given less than it might, for want of leases.
+    pub(crate) may_want_leases: AtomicBool,
 }
 
 /// An operation failed in a way that may concern it alone.
@@ -148,28 +188,32 @@ impl From<Error> for Failed {
     }
 }
 
-/// Connects, and runs the connection in the background: what others notify of, and its end, become events.
+/// Connects, and runs the connection in the background: what others notify of, and its end, become notices.
 pub(crate) async fn connect(
     config: &Config,
-    events: mpsc::UnboundedSender<Event>,
+    notices: mpsc::UnboundedSender<Notice>,
 ) -> Result<Client, tokio_postgres::Error> {
     let (client, mut connection) = config.connect(NoTls).await?;
     Handle::current().spawn(async move {
         loop {
-            let event = match poll_fn(|context| connection.poll_message(context)).await {
-                Some(Ok(AsyncMessage::Notification(told))) if told.payload() == "clock" => Event::Look,
-                Some(Ok(AsyncMessage::Notification(_))) => Event::Work,
+            let notice = match poll_fn(|context| connection.poll_message(context)).await {
+                Some(Ok(AsyncMessage::Notification(told))) if told.payload() == "clock" => Notice::Look,
+                Some(Ok(AsyncMessage::Notification(_))) => Notice::Work,
                 Some(Ok(_)) => continue,
-                Some(Err(error)) => Event::Lost(error.to_string()),
+                Some(Err(error)) => Notice::Lost(error.to_string()),
                 None => return,
             };
-            let is_lost = matches!(event, Event::Lost(_));
-            if events.send(event).is_err() || is_lost {
+            let is_lost = matches!(notice, Notice::Lost(_));
+            if notices.send(notice).is_err() || is_lost {
                 return;
             }
         }
     });
     Ok(client)
+}
+
+pub(crate) fn raw(id: MessageId) -> i64 {
+    i64::try_from(id.as_u64()).unwrap_or(-1)
 }
 
 /// Microseconds, at most as many as a delay may have.
@@ -182,3 +226,7 @@ pub(crate) fn duration(micros: i64) -> Duration {
 }
 
 const CONNECTIONS: usize = 8;
+/// Octets of a row of a body.
+pub(crate) const CHUNK: usize = 64 << 10;
+/// The largest body: 256 MiB.
+pub(crate) const MAX_BODY: u64 = 256 << 20;

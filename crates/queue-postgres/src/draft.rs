@@ -7,8 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::{Bytes, BytesMut};
 use posthaste_queue::{Draft, MessageId, NewMessage, PutError, TooLarge};
 
-use crate::database::{Database, micros};
-use crate::queue::{CHUNK, Counts, MAX_BODY};
+use crate::database::{CHUNK, Counts, Database, MAX_BODY, micros, raw};
 
 /// A message that a [`PostgresQueue`](crate::PostgresQueue) is receiving.
 pub struct PostgresDraft {
@@ -156,10 +155,6 @@ impl Rows {
             states: deliveries.into_iter().map(|each| each.state.into()).collect(),
         }
     }
-}
-
-pub(crate) fn raw(id: MessageId) -> i64 {
-    i64::try_from(id.as_u64()).unwrap_or(-1)
 }
 
 fn place(octets: u64) -> i64 {

@@ -9,21 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Config};
 
-use crate::database::{Database, connect, duration};
-
-/// What the keeper hears of.
-pub(crate) enum Event {
-    /// Somebody made something claimable.
-    Work,
-    /// Time has passed otherwise than by itself.
-    Look,
-    /// A connection is lost.
-    Lost(String),
-    /// The queue is closed: leases are given back.
-    Stop,
-    /// Nothing more is done, as if the process had been killed.
-    Die,
-}
+use crate::database::{Database, Notice, connect, duration};
 
 /// Starts the thread, and returns when the queue is open.
 pub(crate) fn start(config: Config) -> Result<(Arc<Database>, JoinHandle<()>), Error> {
@@ -33,11 +19,11 @@ pub(crate) fn start(config: Config) -> Result<(Arc<Database>, JoinHandle<()>), E
     let (opened, is_open) = std::sync::mpsc::channel();
     let thread = thread::Builder::new().name("posthaste-postgres".to_owned()).spawn(move || {
         runtime.block_on(async {
-            let (sender, events) = mpsc::unbounded_channel();
+            let (sender, notices) = mpsc::unbounded_channel();
             match open(config, sender).await {
                 Ok((database, client)) => {
                     drop(opened.send(Ok(Arc::clone(&database))));
-                    keep(&database, &client, events).await;
+                    keep(&database, &client, notices).await;
                 }
                 Err(error) => drop(opened.send(Err(error))),
             }
@@ -55,9 +41,9 @@ pub(crate) fn start(config: Config) -> Result<(Arc<Database>, JoinHandle<()>), E
 
 async fn open(
     config: Config,
-    events: mpsc::UnboundedSender<Event>,
+    notices: mpsc::UnboundedSender<Notice>,
 ) -> Result<(Arc<Database>, Client), tokio_postgres::Error> {
-    let client = connect(&config, events.clone()).await?;
+    let client = connect(&config, notices.clone()).await?;
     client.batch_execute("SELECT pg_advisory_lock(0)").await?;
     if client.query_opt("SELECT FROM pg_tables WHERE schemaname = current_schema() LIMIT 1", &[]).await?.is_none() {
         client.batch_execute(&format!("BEGIN; {SCHEMA}; COMMIT")).await?;
@@ -68,10 +54,11 @@ async fn open(
     let channel: String = client.query_one("SELECT quote_ident(current_schema())", &[]).await?.try_get(0)?;
     client.batch_execute(&format!("LISTEN {channel}")).await?;
     client.execute("SELECT sweep($1)", &[&PATIENCE]).await?;
-    Ok((Arc::new(Database::new(config, me, events)), client))
+    Ok((Arc::new(Database::new(config, me, notices)), client))
 }
 
-async fn keep(database: &Arc<Database>, client: &Client, mut events: mpsc::UnboundedReceiver<Event>) {
+async fn keep(database: &Arc<Database>, client: &Client, mut notices: mpsc::UnboundedReceiver<Notice>) {
+    let _end = End(database);
     let mut last = i64::MIN;
     loop {
         let pause = match look(client, &mut last).await {
@@ -82,16 +69,16 @@ async fn keep(database: &Arc<Database>, client: &Client, mut events: mpsc::Unbou
             Ok(Looked::Next(pause)) => pause.min(SWEEP),
             Err(error) => return database.end(lost(&error.to_string())),
         };
-        match timeout(pause, events.recv()).await {
-            Ok(Some(Event::Work)) => database.bump(),
-            Ok(Some(Event::Look)) => {}
-            Ok(Some(Event::Lost(why))) => return database.end(lost(&why)),
-            Ok(Some(Event::Stop)) => {
+        match timeout(pause, notices.recv()).await {
+            Ok(Some(Notice::Work)) => database.bump(),
+            Ok(Some(Notice::Look)) => {}
+            Ok(Some(Notice::Lost(why))) => return database.end(lost(&why)),
+            Ok(Some(Notice::Stop)) => {
                 // If it cannot be done, they expire.
                 drop(client.execute("SELECT give_back($1)", &[&database.me]).await);
                 return database.end(Error::Closed);
             }
-            Ok(Some(Event::Die) | None) => return database.end(Error::Closed),
+            Ok(Some(Notice::Die) | None) => return database.end(Error::Closed),
             Err(_) if pause == SWEEP => {
                 if let Err(error) = client.execute("SELECT sweep($1)", &[&PATIENCE]).await {
                     return database.end(lost(&error.to_string()));
@@ -99,6 +86,15 @@ async fn keep(database: &Arc<Database>, client: &Client, mut events: mpsc::Unbou
             }
             Err(_) => {}
         }
+    }
+}
+
+/// Ends the engine if the keeper panics, so that no call waits for it.
+struct End<'a>(&'a Database);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.end(lost("the thread of the connections ended"));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The trait, each of its methods a statement or a short transaction.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, Row};
 
 use crate::body::PostgresBody;
-use crate::database::{Database, Failed, duration, micros};
-use crate::draft::{INSERT, PostgresDraft, Rows, raw};
-use crate::keeper::{self, Event};
+use crate::database::{CHUNK, Counts, Database, Failed, MAX_BODY, Notice, duration, micros, raw};
+use crate::draft::{INSERT, PostgresDraft, Rows};
+use crate::keeper;
 
 /// One owner of a queue in PostgreSQL. Any number of them share it, in any number of processes.
 ///
@@ -30,16 +30,7 @@ pub struct PostgresQueue {
     max_leases: usize,
     /// One claim after the other: each looks at how many leases are left and takes of them.
     claiming: tokio::sync::Mutex<()>,
-    keeper: Mutex<Option<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-pub(crate) struct Counts {
-    pub(crate) drafts: AtomicU64,
-    pub(crate) puts: AtomicU64,
-    pub(crate) finished: AtomicU64,
-    /// A claim since the last outcome may have given less than it might, for want of leases.
-    may_want_leases: AtomicBool,
+    keeper: Option<JoinHandle<()>>,
 }
 
 impl PostgresQueue {
@@ -51,22 +42,14 @@ impl PostgresQueue {
     /// [`Error::Broken`] with what PostgreSQL says.
     pub fn open(config: Config, max_leases: usize) -> Result<Self, Error> {
         let (database, keeper) = keeper::start(config)?;
-        let (counts, turn, keeper) = (Arc::default(), Mutex::default(), Mutex::new(Some(keeper)));
+        let (counts, turn, keeper) = (Arc::default(), Mutex::default(), Some(keeper));
         Ok(Self { database, counts, turn, max_leases, claiming: tokio::sync::Mutex::default(), keeper })
     }
 
     /// Ends without a word to the database, as a process that is killed. For tests.
     pub fn die(self) {
-        self.end(Event::Die);
-    }
-
-    fn end(&self, how: Event) {
-        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(keeper) = keeper else { return };
-        // It may have ended by itself; a thread that panicked has nothing to say either.
-        drop(self.database.events.send(how));
-        drop(keeper.join());
-        self.database.end(Error::Closed);
+        // The keeper may have ended by itself.
+        drop(self.database.notices.send(Notice::Die));
     }
 
     async fn rows(&self, statement: &'static str, values: Vec<Value>) -> Result<Vec<Row>, Error> {
@@ -134,7 +117,7 @@ impl Queue for PostgresQueue {
         let message = lease.message();
         let rows = self.rows("SELECT body_len FROM messages WHERE id = $1", vec![Box::new(raw(message))]).await?;
         let len = rows.first().map(|row| read::<i64>(row, 0)).transpose()?.ok_or(Error::NoSuchMessage(message))?;
-        Ok(PostgresBody { database: Arc::clone(&self.database), message, at: 0, len: count(len) })
+        Ok(PostgresBody::new(Arc::clone(&self.database), message, count(len)))
     }
 
     async fn extend(&self, lease: &Lease, lease_for: Duration) -> Result<(), LeaseError> {
@@ -300,14 +283,20 @@ impl Queue for PostgresQueue {
         stats
     }
 
-    fn close(&self) {
-        self.end(Event::Stop);
+    async fn close(&self) {
+        // The keeper may have ended by itself.
+        drop(self.database.notices.send(Notice::Stop));
+        self.database.wait_for_end().await;
     }
 }
 
 impl Drop for PostgresQueue {
     fn drop(&mut self) {
-        self.close();
+        // The keeper may have ended by itself, and has nothing to say if it panicked.
+        drop(self.database.notices.send(Notice::Stop));
+        if let Some(keeper) = self.keeper.take() {
+            drop(keeper.join());
+        }
     }
 }
 
@@ -452,9 +441,5 @@ fn number(raw: i32) -> u32 {
     u32::try_from(raw).unwrap_or(0)
 }
 
-/// Octets of a row of a body.
-pub(crate) const CHUNK: usize = 64 << 10;
-/// The largest body: 256 MiB.
-pub(crate) const MAX_BODY: u64 = 256 << 20;
 /// How long an outcome waits before it asks again for room.
 const PAUSE: Duration = Duration::from_millis(100);

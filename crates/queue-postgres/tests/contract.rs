@@ -50,7 +50,7 @@ impl Harness for Postgres {
     }
 
     async fn reopen(&mut self, queue: PostgresQueue) -> Result<PostgresQueue, Cannot> {
-        queue.close();
+        queue.close().await;
         Ok(self.opened(LEASES))
     }
 

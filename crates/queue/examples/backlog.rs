@@ -192,7 +192,7 @@ mod measure {
             stats.bytes >> 20,
             fs::metadata(dir.join("index"))?.len() >> 20
         );
-        queue.close();
+        block_on(queue.close());
         println!("  peak of memory {} MiB", peak()?);
         Ok(())
     }
@@ -216,7 +216,7 @@ mod measure {
             let writers: Vec<_> = (0..100).map(|_| scope.spawn(put)).collect();
             writers.into_iter().try_for_each(|writer| writer.join().expect("no panic").map(drop))
         })?;
-        queue.close();
+        block_on(queue.close());
         println!(
             "100 bodies of 50 MiB at once: {:.1} s, peak of memory {} MiB",
             start.elapsed().as_secs_f64(),

@@ -81,7 +81,7 @@ impl Harness for Log {
     }
 
     async fn reopen(&mut self, queue: LogQueue) -> Result<LogQueue, Cannot> {
-        queue.close();
+        queue.close().await;
         Ok(self.reopened())
     }
 

@@ -73,7 +73,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
             delivered
         };
         let (delivered, ()) = tokio::join!(deliver, server.serve(listeners, drain.clone()));
-        self.shared.queue.close();
+        self.shared.queue.close().await;
         delivered
     }
 

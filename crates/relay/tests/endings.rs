@@ -48,7 +48,7 @@ async fn a_queue_that_stops_ends_the_relay() {
         async move { relay.serve(vec![listener], ServerOptions::default(), CancellationToken::new()).await }
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
-    relay.queue().close();
+    relay.queue().close().await;
     let ended = tokio::time::timeout(PATIENCE, serving).await.unwrap().unwrap();
     assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
 }

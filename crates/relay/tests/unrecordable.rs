@@ -86,8 +86,8 @@ impl Queue for Refusing {
         self.queue.stats().await
     }
 
-    fn close(&self) {
-        self.queue.close();
+    async fn close(&self) {
+        self.queue.close().await;
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) async fn bodies_of_every_size<H: Harness>(harness: &mut H) {
         let mut reader = queue.body(&claimed.lease).await.expect("body");
         queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.expect("finish");
         let mut read = 0;
-        while let Some(chunk) = crate::Body::next(&mut reader).await.expect("chunk") {
+        while let Some(chunk) = crate::Body::chunk(&mut reader).await.expect("chunk") {
             read += chunk.len();
         }
         assert_eq!(read, len);
@@ -298,7 +298,7 @@ pub(super) async fn changed_wakes_those_who_wait<H: Harness>(harness: &mut H) {
 
     let mut waiting = pin!(queue.changed(seen));
     let is_ready = ready(waiting.as_mut()).is_some();
-    queue.close();
+    queue.close().await;
     assert!(is_ready || matches!(waiting.await, Err(Error::Closed)), "who waits is told of the end");
 }
 
@@ -361,8 +361,8 @@ pub(super) async fn closed_is_closed<H: Harness>(harness: &mut H) {
     let lease = claim(&queue, 1).await.remove(0).lease;
     let draft = queue.put(None).await.expect("put");
     let seen = queue.changed(Change::default()).await.expect("at once");
-    queue.close();
-    queue.close();
+    queue.close().await;
+    queue.close().await;
     assert!(matches!(queue.changed(seen).await, Err(Error::Closed)));
     assert!(matches!(draft.commit(message("me", &["a"])).await, Err(PutError::Closed)));
     assert!(matches!(queue.put(None).await, Err(PutError::Closed)));

@@ -285,7 +285,7 @@ pub(super) async fn a_stalled_disk_keeps_answers_and_gives_claims<H: Harness>(ha
     let mut first_chunk = None;
     if let Some(second) = second.first() {
         let mut reader = queue.body(&second.lease).await.expect("body");
-        first_chunk = reader.next().await.expect("chunk");
+        first_chunk = reader.chunk().await.expect("chunk");
         queue.extend(&second.lease, LEASE * 2).await.expect("extend");
     }
     let mut finishing = pin!(queue.finish(first.lease, Outcome::Done, Vec::new()));

@@ -162,7 +162,9 @@ impl Ledger {
 fn read(queue: &LogQueue, id: MessageId) -> Result<(u64, u32), posthaste_queue::Error> {
     let mut body = block_on(queue.body(&Lease::new(id, 0, 0)))?;
     let (mut len, mut crc) = (0, crc32fast::Hasher::new());
-    while let Some(chunk) = block_on(body.next())? {
+    while let Some(chunk) =
+        block_on(body.chunk()).map_err(|error| error.downcast::<posthaste_queue::Error>().unwrap())?
+    {
         len += chunk.len() as u64;
         crc.update(&chunk);
     }

@@ -457,7 +457,7 @@ impl<B: posthaste_queue::Body> Content for QueuedContent<'_, B> {
         if !std::mem::replace(&mut self.has_begun, true) {
             self.pulse.content_begins(self.body.len());
         }
-        let piece = self.body.next().await.map_err(io::Error::other)?;
+        let piece = self.body.chunk().await?;
         if piece.is_none() {
             // The piece before it leaves after this.
             self.pulse.content_is_whole();

@@ -225,7 +225,9 @@ fn message(delay: Duration) -> NewMessage {
 async fn body(queue: &LogQueue, id: MessageId) -> Result<Vec<u8>, Error> {
     let mut body = queue.body(&Lease::new(id, 0, 0)).await?;
     let mut read = Vec::new();
-    while let Some(chunk) = body.next().await? {
+    while let Some(chunk) =
+        body.chunk().await.map_err(|error| error.downcast::<Error>().expect("an error of the queue"))?
+    {
         read.extend_from_slice(&chunk);
     }
     Ok(read)

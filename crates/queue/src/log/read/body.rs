@@ -3,9 +3,12 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
 
 use crate::log::disk::names;
 use crate::log::disk::vfs::{VfsFile, is_scarce, read_exact};
@@ -15,8 +18,9 @@ use crate::{Body, Error, MessageId};
 
 /// Reads a body out of a [`LogQueue`](crate::log::LogQueue).
 ///
-/// Each call reads at most 64 KiB, and blocks the caller's thread for as long as the operating system needs for that: microseconds
-/// when the file is in its cache, which is where fresh mail is. The reader stays good when the message is finished meanwhile.
+/// Each piece is read on the caller's thread, at most 64 KiB, and blocks it for that long:
+/// microseconds if the system has the file cached, as with fresh mail. Reading may go on after the
+/// message is finished.
 pub struct LogBody {
     pub(in crate::log) message: MessageId,
     pub(in crate::log) file: Arc<dyn VfsFile>,
@@ -55,8 +59,8 @@ impl LogBody {
     }
 }
 
-/// The octets of a body in the log as they are, whatever its checksum says, for a message that is written again. What is not there any
-/// more, or was in a file that is not, is zero.
+/// The bytes of a body in the log as they are, right or wrong, for a message that is written again.
+/// Bytes that are missing, or whose file is, are zero.
 pub(in crate::log) fn carried(file: Option<&dyn VfsFile>, at: u64, len: u64) -> io::Result<Vec<u8>> {
     let too_long = || io::Error::new(io::ErrorKind::InvalidData, "it names a body that is too long for the log");
     let len = usize::try_from(len).ok().filter(|len| *len <= MAX_INLINE).ok_or_else(too_long)?;
@@ -76,11 +80,19 @@ pub(in crate::log) fn place(dir: &Path, message: MessageId, stored: &Stored) -> 
     }
 }
 
-impl Body for LogBody {
-    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        self.read()
-    }
+impl Stream for LogBody {
+    type Item = io::Result<Bytes>;
 
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let read = self.read().transpose();
+        if matches!(read, Some(Err(_))) {
+            self.left = 0;
+        }
+        Poll::Ready(read.map(|read| read.map_err(io::Error::from)))
+    }
+}
+
+impl Body for LogBody {
     fn len(&self) -> u64 {
         self.len
     }

@@ -32,7 +32,7 @@ fn nobody_is_answered_before_the_sync() {
             writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
         });
         let disk = disk.power_cut(&mut random);
-        queue.close();
+        block_on(queue.close());
         let queue = open(&disk, &options).unwrap();
         for id in &answered {
             // Of a message that is not there nothing can be said.
@@ -55,7 +55,7 @@ fn every_sync_is_counted() {
         block_on(put(&queue, message("key", b"state"), &[b'x'; 900])).unwrap();
         block_on(put(&queue, message("key", b"state"), &[b'x'; 3000])).unwrap();
     }
-    queue.close();
+    block_on(queue.close());
     assert_eq!(queue.shared.syncs.load(Relaxed) - counted, disk.syncs() - before);
     // Large bodies: three each, if no two shared any.
     assert!(disk.syncs() - before > 20 + 2 * 20);

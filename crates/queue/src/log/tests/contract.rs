@@ -42,7 +42,7 @@ impl Harness for Simulated {
     }
 
     async fn reopen(&mut self, queue: LogQueue) -> Result<LogQueue, Cannot> {
-        queue.close();
+        queue.close().await;
         Ok(self.opened())
     }
 

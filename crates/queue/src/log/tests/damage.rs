@@ -196,7 +196,7 @@ fn a_missing_body_holds_its_message() {
     let (disk, options) = (Disk::new(), one_segment());
     let queue = open(&disk, &options).unwrap();
     let id = block_on(put(&queue, message("a", b""), &[b'l'; 100_000])).unwrap();
-    queue.close();
+    block_on(queue.close());
     let path = disk.paths().into_iter().find(|path| path.starts_with("/queue/bodies")).unwrap();
     disk.set_contents(&path, vec![b'l'; 99]);
     let queue = open(&disk, &options).unwrap();
@@ -214,7 +214,7 @@ pub(super) fn queue_of_nine(options: &LogOptions) -> (Disk, Vec<PathBuf>) {
             put(&queue, message("a", b""), &vec![b'x'; len]).await.unwrap();
         }
     });
-    queue.close();
+    block_on(queue.close());
     let mut segments: Vec<_> = disk.paths().into_iter().filter(|path| path.starts_with("/queue/log")).collect();
     segments.sort();
     assert!(segments.len() >= 3);
@@ -243,7 +243,7 @@ fn messages_of_a_missing_segment_are_on_hold_and_it_is_reported_until_they_are_g
                     assert_eq!(read(&queue, claimed).await.unwrap().len() as u64, claimed.body_len);
                 }
             });
-            queue.close();
+            block_on(queue.close());
         }
         let queue = open(&disk, &options).unwrap();
         block_on(async {
@@ -255,11 +255,11 @@ fn messages_of_a_missing_segment_are_on_hold_and_it_is_reported_until_they_are_g
                 queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.unwrap();
             }
         });
-        queue.close();
+        block_on(queue.close());
         let queue = open(&disk, &options).unwrap();
         assert_eq!(queue.report().damaged, []);
         let left = block_on(queue.list(None, 99)).unwrap().len();
-        queue.close();
+        block_on(queue.close());
         // Restored, it brings nothing back.
         crate::log::disk::vfs::Vfs::create(&disk, &segments[at]).unwrap().write_at(&octets, 0).unwrap();
         assert_eq!(block_on(open(&disk, &options).unwrap().list(None, 99)).unwrap().len(), left);
@@ -277,7 +277,7 @@ fn a_missing_segment_may_have_had_more_messages_than_there_is_memory_for() {
             put(&queue, message("a", b""), &[b'x'; 100]).await.unwrap();
         }
     });
-    queue.close();
+    block_on(queue.close());
     let mut segments: Vec<_> = disk.paths().into_iter().filter(|path| path.starts_with("/queue/log")).collect();
     segments.sort();
     disk.forget(&segments[0]);
@@ -290,7 +290,7 @@ fn a_missing_segment_may_have_had_more_messages_than_there_is_memory_for() {
         assert_eq!(listed.len(), 900);
         // More than their places in memory, 4 KiB at the least, hold.
         assert!(held > 200 && held < 900, "{held}");
-        queue.close();
+        block_on(queue.close());
     }
 }
 
@@ -305,7 +305,7 @@ fn an_index_without_the_segment_that_it_goes_up_to_is_set_aside_and_no_body_is_d
     let bodies = disk.paths().into_iter().filter(|path| path.extension().is_none() && path.starts_with("/queue"));
     let kept = bodies.filter(|path| path.starts_with("/queue/bodies") || path.starts_with("/queue/quarantine")).count();
     assert_eq!(kept, 2);
-    queue.close();
+    block_on(queue.close());
     assert_eq!(open(&disk, &options).unwrap().report().damaged, [], "it is reported once");
 }
 
@@ -333,6 +333,6 @@ fn a_second_opener_is_refused() {
     let (disk, options) = (Disk::new(), one_segment());
     let queue = open(&disk, &options).unwrap();
     assert!(matches!(open(&disk, &options), Err(OpenError::Locked { .. })));
-    queue.close();
+    block_on(queue.close());
     open(&disk, &options).unwrap();
 }

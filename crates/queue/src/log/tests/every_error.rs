@@ -62,7 +62,7 @@ fn every(kind: impl Into<Cause>) {
                     assert!(why.to_string().contains("/queue"), "{context}: {why}");
                     broken += 1;
                 }
-                queue.close();
+                block_on(queue.close());
             }
             let was_hit = disk.refused();
             disk.fail(None);

@@ -176,7 +176,7 @@ fn opening_works_on_a_full_disk() {
     let options = options(&clock);
     let queue = open(&disk, &options).unwrap();
     block_on(put(&queue, message("a", b""), b"x")).unwrap();
-    queue.close();
+    block_on(queue.close());
     disk.set_free(Some(0));
     let queue = open(&disk, &options).unwrap();
     block_on(async {

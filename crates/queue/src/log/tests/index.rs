@@ -35,7 +35,7 @@ fn it_is_written_anew_when_most_of_it_is_of_no_use() {
     let options = index_options(&clock);
     let queue = open(&disk, &options).unwrap();
     let (before, longest) = fill_and_empty(&queue);
-    queue.close();
+    block_on(queue.close());
     let queue = open(&disk, &options).unwrap();
     assert_eq!(block_on(everything(&queue)), before);
     let now = block_on(queue.stats()).index_disk;
@@ -43,7 +43,7 @@ fn it_is_written_anew_when_most_of_it_is_of_no_use() {
     assert!(longest > 2 << 20 && now < longest / 2, "{longest} octets, then {now}");
     assert_eq!(block_on(claim(&queue, 9_999)).len(), before.len(), "all can be claimed");
     assert_eq!(queue.report().damaged, []);
-    queue.close();
+    block_on(queue.close());
     assert!(!disk.paths().iter().any(|path| path.ends_with("index.new")));
 }
 

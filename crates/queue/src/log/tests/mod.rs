@@ -95,7 +95,9 @@ async fn everything(queue: &LogQueue) -> Vec<Summary> {
 async fn body_of(queue: &LogQueue, id: MessageId) -> Result<Vec<u8>, crate::Error> {
     let mut body = queue.body(&Lease::new(id, 0, 0)).await?;
     let mut read = Vec::new();
-    while let Some(chunk) = crate::Body::next(&mut body).await? {
+    while let Some(chunk) =
+        crate::Body::chunk(&mut body).await.map_err(|error| error.downcast::<crate::Error>().unwrap())?
+    {
         read.extend_from_slice(&chunk);
     }
     Ok(read)

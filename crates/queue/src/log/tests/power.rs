@@ -163,11 +163,11 @@ fn history(seed: u64, tally: &mut Tally) {
         });
         let after = if random.bool() {
             // While closing, unless it was before.
-            queue.close();
+            block_on(queue.close());
             tally.cut(&disk, &mut random)
         } else {
             let after = tally.cut(&disk, &mut random);
-            queue.close();
+            block_on(queue.close());
             after
         };
         disk = after;
@@ -238,7 +238,7 @@ fn run(disk: &Disk, options: &LogOptions, ledger: &mut Ledger, random: &mut fast
                 thread::sleep(Duration::from_millis(1));
             }
         });
-        queue.close();
+        block_on(queue.close());
     }
 }
 

@@ -72,7 +72,7 @@ fn some_queue(seed: u64) -> (Disk, LogOptions, Option<Vec<u8>>) {
         });
         disk = match random.u8(0..3) {
             0 => {
-                queue.close();
+                block_on(queue.close());
                 disk.killed()
             }
             1 => disk.killed(),

@@ -201,7 +201,7 @@ fn it_can_be_closed_while_it_is_broken() {
     let queue = open(&disk, &options(&clock)).unwrap();
     fail(&disk, u64::MAX);
     assert!(block_on(put(&queue, message("a", b""), b"x")).is_err());
-    queue.close();
+    block_on(queue.close());
     assert!(matches!(block_on(queue.changed(Change::default())), Err(Error::Closed)));
     assert!(matches!(block_on(queue.put(None)), Err(PutError::Closed)));
     disk.fail(None);
@@ -227,4 +227,19 @@ fn an_empty_folder_is_not_taken_for_the_queue() {
     disk.show(there);
     recover(&queue, &clock, "mounted again");
     assert_eq!(block_on(queue.stats()).messages, 1);
+}
+
+#[test]
+fn closing_a_stalled_queue_does_not_block_and_goes_on_when_its_future_is_dropped() {
+    let (disk, clock) = (Disk::new(), ManualClock::default());
+    let queue = open(&disk, &options(&clock)).unwrap();
+    block_on(put(&queue, message("a", b""), b"x")).unwrap();
+    disk.stall(true);
+    let is_closed = || pin!(queue.close()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+    assert!(!is_closed());
+    assert!(!is_closed());
+    disk.stall(false);
+    block_on(queue.close());
+    assert!(matches!(block_on(queue.put(None)).map(drop), Err(PutError::Closed)));
+    assert!(open(&disk, &options(&clock)).is_ok(), "the folder is not locked any more");
 }

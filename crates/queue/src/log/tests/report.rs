@@ -25,7 +25,7 @@ fn large(inline_body: usize) -> (Disk, LogOptions) {
             put(&queue, message("a", b""), b"stays").await.unwrap();
         }
     });
-    queue.close();
+    block_on(queue.close());
     (disk, options)
 }
 
@@ -70,7 +70,7 @@ fn a_log_that_rots_everywhere_is_no_report_as_long_as_the_queue() {
 #[test]
 fn foreign_names_are_no_report_without_an_end() {
     let (disk, options) = (Disk::new(), options(&ManualClock::default()));
-    open(&disk, &options).unwrap().close();
+    block_on(open(&disk, &options).unwrap().close());
     for number in 0..MANY {
         let folder = ["log", "bodies"][number % 2];
         disk.create(format!("/queue/{folder}/stray{number}").as_ref()).unwrap();

@@ -93,7 +93,7 @@ fn drafts_are_bounded_and_share_their_memory() {
             queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.unwrap();
         }
         // The files go after the answers.
-        queue.close();
+        block_on(queue.close());
         assert_eq!(files(), 0);
     });
 }
@@ -119,7 +119,7 @@ fn a_hundred_mebibytes_take_no_memory() {
         let claimed = claim(&queue, 1).await.remove(0);
         let mut body = queue.body(&claimed.lease).await.unwrap();
         let mut read = crc32fast::Hasher::new();
-        while let Some(chunk) = crate::Body::next(&mut body).await.unwrap() {
+        while let Some(chunk) = crate::Body::chunk(&mut body).await.unwrap() {
             assert!(chunk.len() <= 1 << 16);
             read.update(&chunk);
         }
@@ -170,7 +170,7 @@ fn the_states_of_retries_are_bounded_together() {
         }
     });
     let before = block_on(everything(&queue));
-    queue.close();
+    block_on(queue.close());
     assert_eq!(block_on(everything(&open(&disk, &options).unwrap())), before);
 }
 
@@ -226,7 +226,7 @@ fn stragglers_are_copied_forward() {
             assert!(patience < 500, "{} octets", queue.stats().await.disk);
             std::thread::sleep(Duration::from_millis(10));
         }
-        queue.close();
+        block_on(queue.close());
         let segments = disk.paths().into_iter().filter(|path| path.starts_with("/queue/log")).count();
         assert!(segments <= 7, "{segments}");
         let queue = open(&disk, &options).unwrap();
@@ -274,7 +274,7 @@ fn a_clock_set_back_delays_nothing_and_ages_nobody() {
         let claimed = claim(&queue, 1).await.remove(0);
         let retry = Outcome::Retry { delay: Duration::from_secs(100), state: Bytes::new() };
         queue.finish(claimed.lease, retry, Vec::new()).await.unwrap();
-        queue.close();
+        block_on(queue.close());
         clock.set_wall(std::time::SystemTime::UNIX_EPOCH);
         let queue = open(&disk, &options).unwrap();
         clock.advance(Duration::from_secs(100));

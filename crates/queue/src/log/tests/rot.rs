@@ -78,7 +78,7 @@ fn what_lives_in_a_place_that_rots_is_written_again_and_keeps_no_segment() {
         assert!(!disk.paths().contains(&path), "its segment has gone");
         must_be_there(&queue, &ids, part == 1);
         assert_eq!(block_on(queue.stats()).damaged, 1);
-        queue.close();
+        block_on(queue.close());
 
         for has_index in [true, false] {
             let disk = disk.killed();

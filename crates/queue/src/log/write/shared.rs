@@ -19,7 +19,7 @@ use crate::log::write::lanes::{Job, Lanes};
 use crate::log::write::slot::DraftSlots;
 use crate::{Broken, Clock, Error, MessageId};
 
-/// What callers, the syncing thread and the store's thread share.
+/// What callers, the syncing thread, the store's thread and the index thread share.
 pub(in crate::log) struct Shared {
     pub(in crate::log) core: Arc<Core<Snapshot>>,
     pub(in crate::log) readers: Readers,
@@ -31,10 +31,10 @@ pub(in crate::log) struct Shared {
     pub(in crate::log) options: LogOptions,
     pub(in crate::log) counts: Counts,
     pub(in crate::log) watermark: Watermark,
-    /// How often stable storage was waited for since the queue was open.
+    /// The number of waits for stable storage since the queue was opened.
     pub(in crate::log) syncs: Arc<AtomicU64>,
     pub(in crate::log) whereabouts: Whereabouts,
-    /// Empty when the queue is closed.
+    /// Empty once the queue is closed.
     pub(in crate::log) locks: Mutex<Locks>,
 }
 
@@ -48,7 +48,7 @@ pub(in crate::log) struct Counts {
     pub(in crate::log) reopened: AtomicU64,
 }
 
-/// Message ids: below the ceiling, which is on stable storage, they may be given out.
+/// Message ids. Those below the ceiling, which is on stable storage, may be given out.
 #[derive(Debug)]
 pub(in crate::log) struct Ids {
     pub(in crate::log) next: AtomicU64,
@@ -63,7 +63,7 @@ impl Shared {
         }
     }
 
-    /// Why nobody answered.
+    /// Why a job was not answered.
     pub(in crate::log) fn gone(&self) -> Error {
         let silent = || Error::Broken(Broken::new("the store's thread ended; close the queue and open it again"));
         self.core.ended().unwrap_or_else(silent)
@@ -85,7 +85,14 @@ impl Shared {
         self.locks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stops the store when what it writes would not be found again.
+    /// To be called once no thread works on the queue: later calls fail, and other processes may
+    /// open it.
+    pub(in crate::log) fn let_go(&self) {
+        self.core.end(Error::Closed);
+        self.locks().clear();
+    }
+
+    /// Stops the store if what it writes would not be found again.
     pub(in crate::log) fn check_whereabouts(&self) {
         if self.core.ended().is_none()
             && let Err(why) = self.whereabouts.check(&*self.vfs)
@@ -94,7 +101,7 @@ impl Shared {
         }
     }
 
-    /// The store is done for: everybody is told. Its thread opens the queue again.
+    /// Stops the store and fails all waiting calls. The store's thread opens the queue again.
     pub(in crate::log) fn fail(&self, why: &str) {
         let error = self.core.stop(Broken::new(why));
         self.lanes.close(&error);
@@ -102,13 +109,13 @@ impl Shared {
 }
 
 impl Ids {
-    /// No id below this one is given out any more.
+    /// From now on, gives out no id below `next`.
     pub(in crate::log) fn skip_to(&self, next: u64) {
         let before = self.next.fetch_max(next, Relaxed);
         self.ceiling.fetch_max(before.max(next), Relaxed);
     }
 
-    /// An id that will never be given out again, if one is left of the block.
+    /// Returns an id that is never given out again. `None`: the block is used up.
     pub(in crate::log) fn next(&self) -> Option<MessageId> {
         let ceiling = self.ceiling.load(Relaxed);
         let next = self.next.fetch_update(Relaxed, Relaxed, |next| (next < ceiling).then(|| next.saturating_add(1)));
@@ -126,5 +133,5 @@ pub(in crate::log) fn wall(clock: &dyn Clock) -> u64 {
     u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Ids are reserved on stable storage so many at once.
+/// The number of ids reserved on stable storage at once.
 pub(in crate::log) const ID_BLOCK: u64 = 65_536;

@@ -1,4 +1,4 @@
-//! The thread that waits for large bodies to reach stable storage, so that small messages do not wait for them.
+//! The thread that syncs large bodies, so that small messages do not wait for them.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use crate::{Broken, Error, PutError};
 #[derive(Clone)]
 pub(in crate::log) struct Syncer(Arc<Mutex<Option<Sender<Unsynced>>>>);
 
-/// A message whose body is written to its file.
+/// A message whose body is written to its file and not synced.
 pub(in crate::log) struct Unsynced {
     pub(in crate::log) file: Arc<dyn VfsFile>,
     pub(in crate::log) put: Box<PutJob>,
@@ -35,14 +35,16 @@ impl Syncer {
         }
     }
 
-    /// The thread finishes what it has, and ends.
+    /// Lets the thread finish what it has, and end.
     pub(in crate::log) fn stop(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
-/// The thread: several bodies, then their names with one sync, then on to the store.
+/// The thread's body: syncs several bodies, then their names with one sync, then hands them to the
+/// store.
 pub(in crate::log) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
+    let _stop = Stop(shared);
     while let Ok(first) = receiver.recv() {
         let mut synced = Vec::new();
         for unsynced in std::iter::once(first).chain(receiver.try_iter().take(BATCH - 1)) {
@@ -54,7 +56,8 @@ pub(in crate::log) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
                     if !is_for_now(&error) {
                         shared.fail(&format!("{} could not be synced: {error}; check the disk", path.display()));
                     }
-                    // A file whose sync failed is lost whatever the reason; this one is nobody else's.
+                    // After a failed sync the file is lost, whatever the reason. It belongs to this
+                    // message alone.
                     let full = PutError::Full(refusal(&path, &error));
                     let error = shared.core.ended().map_or(full, PutError::from);
                     drop(put.answer.send(Err(error)));
@@ -77,7 +80,7 @@ pub(in crate::log) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
             match find(shared, &*file, &put) {
                 Ok(()) => shared.submit(Job::Put(put)),
                 Err(why) => {
-                    // If the whole folder is not there any more, no message is safe.
+                    // If the whole folder is gone, no message is safe.
                     shared.check_whereabouts();
                     let error = shared.core.ended().map_or(PutError::Broken(Broken::new(&why)), PutError::from);
                     drop(put.answer.send(Err(error)));
@@ -87,7 +90,17 @@ pub(in crate::log) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
     }
 }
 
-/// Whether the body will be found under its name, all of it.
+/// Stops the store when the thread that feeds it ends, even by a panic.
+struct Stop<'a>(&'a Shared);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.lanes.stop();
+        self.0.core.bell.ring();
+    }
+}
+
+/// Checks that the whole body will be found under its name.
 fn find(shared: &Shared, file: &dyn VfsFile, put: &PutJob) -> Result<(), String> {
     let path = shared.body_path(put.image.id);
     let placed = Placed::new(path.clone(), file).map_err(|error| format!("{}: {error}", path.display()))?;
