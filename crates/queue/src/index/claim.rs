@@ -1,4 +1,4 @@
-//! Who is next.
+//! Which delivery is claimed next.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -9,17 +9,20 @@ use super::schedule::rank;
 use super::{Index, Moment, Slot, after, between, inconsistent};
 use crate::{Claimed, Gather, GatherWhen, Lease, Owner, Priority, RoutingKey};
 
-/// What a key has at the head of its highest priority.
+/// The first rows of a key in its highest priority.
 struct Head<'k> {
     key: &'k RoutingKey,
     first: ReadyRow,
-    /// The first one of an owner behind the one whose turn it was last.
+    /// The first row of an owner after the one whose turn was last.
     next: Option<ReadyRow>,
 }
 
 impl<S: Base> Index<S> {
-    /// Of the highest priority that any of the keys has, of the owner who is next, what is due longest; and so on. Each key is looked
-    /// up once, and again when something of it, or of the owner who was next there, was taken.
+    /// Claims in this order: the highest priority of any key; within it, the next owner; of that
+    /// owner, the delivery that has been due longest.
+    ///
+    /// Each key is looked up once, and again when one of its deliveries was taken, or one of the
+    /// owner who was next there.
     pub(crate) fn claim(
         &mut self,
         now: Moment,
@@ -60,7 +63,7 @@ impl<S: Base> Index<S> {
         self.lease(now, until, slot).ok_or(inconsistent(slot))
     }
 
-    /// Leases these deliveries of one message, whatever they are doing, if it is `when`.
+    /// Leases the marked deliveries of one message, due or not, if the condition `when` holds.
     pub(crate) fn gather(&mut self, now: Moment, gather: Gather<'_>) -> Result<Vec<Claimed>, Unreadable> {
         let (id, until) = (gather.message, after(now, gather.lease));
         self.load(id)?;
@@ -118,7 +121,8 @@ impl<S: Base> Index<S> {
         Ok(Some(Head { key, first, next }))
     }
 
-    /// The first row of an owner behind this one, of the same key and priority as `first`, which is the first of any owner.
+    /// The first row of an owner after `turn`, in the key and priority of `first`. `first` is the
+    /// first row of any owner.
     fn behind_turn(&mut self, first: &ReadyRow, turn: Owner) -> Result<Option<ReadyRow>, Unreadable> {
         if first.rank.owner > turn {
             return Ok(Some(first.clone()));
@@ -128,7 +132,8 @@ impl<S: Base> Index<S> {
         Ok(next.filter(|next| next.rank.key == first.rank.key && next.rank.priority == first.rank.priority))
     }
 
-    /// The head once more, when `taken` was taken: it is its owner's turn now, and was the turn of `before`.
+    /// The head again, after `taken` was taken: the turn moves from `before` to the owner of
+    /// `taken`.
     fn after_turn<'k>(
         &mut self,
         head: Head<'k>,
@@ -139,7 +144,7 @@ impl<S: Base> Index<S> {
         if *head.key == taken.rank.key {
             return self.head(head.key);
         }
-        // Who is behind the one is behind the other too, if there is nobody in between.
+        // The cached `next` stays valid if no owner lies between the old turn and the new one.
         let is_forward = before.is_some_and(|before| before <= turn);
         let holds = is_forward && head.next.as_ref().is_none_or(|next| next.rank.owner > *turn);
         if holds {
@@ -151,12 +156,12 @@ impl<S: Base> Index<S> {
 }
 
 impl Head<'_> {
-    /// Once round, it is the first one's turn again.
+    /// If no owner follows, the first owner has the next turn.
     fn row(&self) -> &ReadyRow {
         self.next.as_ref().unwrap_or(&self.first)
     }
 
-    /// The least goes first.
+    /// The smallest is claimed first.
     fn order(&self) -> (Reverse<Priority>, bool, &Owner, Moment, Slot) {
         let row = self.row();
         (row.rank.priority, self.next.is_none(), &row.rank.owner, row.due, row.slot)

@@ -1,4 +1,4 @@
-//! Which delivery goes next, of those in memory.
+//! Which delivery is next, of those in memory.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -7,7 +7,7 @@ use super::base::{Rank, ReadyRow, WaitingRow};
 use super::{Delivery, Message, Moment, Slot, SlotState};
 use crate::MessageId;
 
-/// Invariant: a delivery stands where its [`SlotState`] says, and nowhere else.
+/// Invariant: a delivery is in the set that its [`SlotState`] names, and in no other.
 #[derive(Default)]
 pub(super) struct Schedule {
     waiting: BTreeSet<WaitingRow>,
@@ -17,13 +17,13 @@ pub(super) struct Schedule {
     writing: usize,
 }
 
-/// Where a delivery goes when it is ready.
+/// Where a delivery stands once it is ready.
 pub(super) fn rank<B>(message: &Message<B>, delivery: &Delivery) -> Rank {
     Rank { key: delivery.key.clone(), priority: Reverse(message.priority), owner: message.owner.clone() }
 }
 
 impl Schedule {
-    /// Every delivery begins by waiting, also when that is over: the next `advance` makes it ready.
+    /// A delivery always begins by waiting, even if it is due: the next `advance` makes it ready.
     pub(super) fn wait(&mut self, id: MessageId, delivery: &Delivery) -> SlotState {
         self.waiting.insert((delivery.due, (id, delivery.number)));
         SlotState::Waiting
@@ -44,7 +44,7 @@ impl Schedule {
         SlotState::Writing
     }
 
-    /// Takes a delivery out of where its slot state says it is.
+    /// Takes a delivery out of the set that its slot state names.
     pub(super) fn cancel<B>(&mut self, id: MessageId, message: &Message<B>, delivery: &Delivery) {
         let slot = (id, delivery.number);
         match delivery.slot_state {
@@ -84,7 +84,7 @@ impl Schedule {
         self.leases.len()
     }
 
-    /// Deliveries of which nobody can know, were the process to die now, whether they were made.
+    /// Deliveries that may be made without a record of it, if the process dies now.
     pub(super) fn in_doubt(&self) -> usize {
         self.leases.len().saturating_add(self.writing)
     }
