@@ -1,4 +1,4 @@
-//! Whether the tables of a checkpoint agree with each other.
+//! Checks that the tables of a checkpoint agree with each other.
 
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
@@ -7,7 +7,7 @@ use super::{BODIES, Checkpoint, Error, MESSAGES, READY, Row, WAITING};
 use crate::MessageId;
 
 impl Checkpoint {
-    /// What does not fit together.
+    /// Returns the first contradiction.
     pub(in crate::log) fn check(&self) -> Result<Option<String>, Error> {
         let now = self.meta()?.now;
         let transaction = self.database.begin_read()?;
@@ -41,9 +41,9 @@ impl Checkpoint {
         }
         let rows = ready.len()?.saturating_add(waiting.len()?);
         if rows != scheduled {
-            return Ok(Some(format!("schedules {rows} deliveries, where there are {scheduled}")));
+            return Ok(Some(format!("schedules {rows} deliveries, of {scheduled} in its messages")));
         }
         let named = bodies.len()?;
-        Ok((named != files).then(|| format!("names {named} bodies with a file, where there are {files}")))
+        Ok((named != files).then(|| format!("names {named} bodies with a file, of {files} in its messages")))
     }
 }

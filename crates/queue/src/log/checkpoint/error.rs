@@ -6,14 +6,13 @@ use crate::log::disk::vfs::is_for_now;
 
 #[derive(Debug, thiserror::Error)]
 pub(in crate::log) enum Error {
-    /// The system refused, and may not refuse later: no room, no descriptor. Nothing is wrong with
-    /// the disk.
+    /// The system refused, and may not refuse later: no room, no descriptor. The disk is well.
     #[error("{0}")]
     Full(io::Error),
     /// The disk failed.
     #[error("{0}")]
     Io(io::Error),
-    /// The disk is well, and the file is not what was written: this is what is wrong with it.
+    /// The disk is well, but the file is not what was written. This is what is wrong with it.
     #[error("{0}")]
     Content(String),
 }
@@ -28,7 +27,7 @@ impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             _ if is_for_now(&error) => Self::Full(error),
-            // redb's word for a file of another kind, and ours for one that is too short.
+            // redb's kind for a foreign file, and ours for one that is too short.
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::content(&error),
             _ => Self::Io(error),
         }
@@ -45,7 +44,7 @@ impl From<redb::Error> for Error {
     }
 }
 
-/// So that `?` takes each of redb's narrower errors.
+/// Lets `?` take each of redb's narrower errors.
 macro_rules! from {
     ($($error:ident)*) => {
         $(impl From<redb::$error> for Error {

@@ -1,6 +1,7 @@
-//! The checkpoint of the log: what it says up to some place, in a B-tree on the disk.
+//! The checkpoint of the log: the queue as of some place in the log, in a B-tree on the disk.
 //!
-//! It can be made anew from the log at any time, so whatever is the matter with it, nothing is lost.
+//! It can be rebuilt from the log at any time, so its damage loses nothing. Only this folder knows
+//! redb.
 
 mod check;
 mod error;
@@ -40,11 +41,11 @@ const READY: TableDefinition<'_, ReadyKey, ()> = TableDefinition::new("ready");
 const WAITING: TableDefinition<'_, WaitingKey, WaitingRank> = TableDefinition::new("waiting");
 /// Messages whose body has a file of its own.
 const BODIES: TableDefinition<'_, u64, ()> = TableDefinition::new("bodies");
-/// By segment: the octets that live in it, and whether it has to stay.
+/// For each segment: its live bytes, and whether it must stay.
 const SEGMENTS: TableDefinition<'_, u64, (u64, bool)> = TableDefinition::new("segments");
 const META: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("meta");
 
-/// The file. There is one of it.
+/// The open file.
 pub(super) struct Checkpoint {
     vfs: Arc<dyn Vfs>,
     path: Arc<Path>,
@@ -55,7 +56,7 @@ pub(super) struct Checkpoint {
     filling: Filling,
 }
 
-/// What a checkpoint is made of.
+/// The content of a checkpoint.
 pub(super) struct Work {
     pub(super) frozen: Frozen<Stored>,
     pub(super) segments: Vec<Living>,
@@ -64,15 +65,17 @@ pub(super) struct Work {
 
 /// A checkpoint that was written.
 pub(super) struct Written {
-    /// Something became ready that had waited in the last one.
+    /// A waiting row became a ready one.
     pub(super) is_promoted: bool,
     pub(super) snapshot: Snapshot,
-    /// The last one, unless it is the same file: the index reads it until it has the snapshot.
+    /// The last checkpoint, unless it is the same file. The index reads it until it has the
+    /// snapshot.
     pub(super) old: Option<Box<dyn Send>>,
 }
 
 impl Checkpoint {
-    /// Opens the checkpoint in this folder, if there is one, and says what it is of. All of it is looked through for damage.
+    /// Opens the checkpoint in this folder, if there is one, and reads its meta row. Looks through
+    /// all of it for damage.
     pub(super) fn open(vfs: &Arc<dyn Vfs>, dir: &Path, cache: usize) -> Result<Option<(Self, Meta)>, Error> {
         let path: Arc<Path> = names::index(dir).into();
         if !vfs.exists(&path)? {
@@ -86,12 +89,12 @@ impl Checkpoint {
             let meta = checkpoint.meta()?;
             Ok(Some((checkpoint, meta)))
         };
-        // redb promises an error for a damaged file where it can and a panic where it cannot.
+        // redb reports a damaged file by an error where it can, and by a panic where it cannot.
         let damaged = |_| Err(Error::content(&"it is damaged"));
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(opened)).unwrap_or_else(damaged)
     }
 
-    /// Makes one of an empty queue, under another name until it stands.
+    /// Creates the checkpoint of an empty queue, under another name until it is complete.
     pub(super) fn create(vfs: &Arc<dyn Vfs>, dir: &Path, cache: usize, now: Moment, wall: u64) -> Result<Self, Error> {
         let path: Arc<Path> = names::index(dir).into();
         let file = begin(&**vfs, &path)?;
@@ -107,14 +110,14 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// What it is of.
+    /// The place in the log that it is of, and its times and counts.
     pub(super) fn meta(&self) -> Result<Meta, Error> {
         let table = self.database.begin_read()?.open_table(META)?;
-        let row = table.get(0)?.ok_or_else(|| Error::content(&"it does not say what it is of"))?;
+        let row = table.get(0)?.ok_or_else(|| Error::content(&"it has no meta row"))?;
         Meta::decode(row.value()).map_err(|error| Error::content(&error))
     }
 
-    /// What lived where.
+    /// The live bytes of each segment.
     pub(super) fn living(&self) -> Result<Vec<Living>, Error> {
         let table = self.database.begin_read()?.open_table(SEGMENTS)?;
         let mut segments = Vec::new();
@@ -126,7 +129,7 @@ impl Checkpoint {
         Ok(segments)
     }
 
-    /// Shows each message whose body has a file of its own.
+    /// Calls `show` for each message whose body has a file of its own.
     pub(super) fn each_body(&self, mut show: impl FnMut(MessageId)) -> Result<(), Error> {
         let table = self.database.begin_read()?.open_table(BODIES)?;
         for row in table.iter()? {
@@ -135,7 +138,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Shows where each message is.
+    /// Calls `show` for each message with its place.
     pub(super) fn each_message(&self, mut show: impl FnMut(MessageId, Stored)) -> Result<(), Error> {
         let table = self.database.begin_read()?.open_table(MESSAGES)?;
         for row in table.iter()? {
@@ -150,22 +153,24 @@ impl Checkpoint {
         Snapshot::new(&self.database.begin_read()?, Arc::clone(&self.path))
     }
 
-    /// Makes it the next one, durably. Returns `true` if something became ready that had waited in the last one.
+    /// Writes the next checkpoint, durably. Returns `true` if a waiting row became a ready one.
     pub(super) fn write(&mut self, work: &Work) -> Result<bool, Error> {
         self.write_after(self.meta()?.now, work)
     }
 
-    /// [Writes](Self::write) it, and copies what is of use into a shorter file if that is worth it.
+    /// [Writes](Self::write) the next checkpoint, and copies the file into a shorter one if that is
+    /// worth it.
     ///
     /// # Errors
-    /// After [`Error::Full`] it can be [reopened](Self::reopen) and is the last one; after any other it is of no use.
+    /// After [`Error::Full`] it can be [reopened](Self::reopen), and is the last checkpoint. After
+    /// any other error it cannot be used.
     pub(super) fn write_and_renew(&mut self, work: &Work) -> Result<Written, Error> {
         let is_promoted = self.write(work)?;
         let old = self.renew_if_worth_it()?.map(|old| Box::new(old) as Box<dyn Send>);
         Ok(Written { is_promoted, snapshot: self.snapshot()?, old })
     }
 
-    /// `before` is the moment of the last one.
+    /// `before`: the moment of the last checkpoint.
     fn write_after(&mut self, before: Moment, work: &Work) -> Result<bool, Error> {
         let transaction = begin_write(&self.database)?;
         let mut filling = self.filling;
@@ -183,16 +188,16 @@ impl Checkpoint {
         Ok(promoted)
     }
 
-    /// The file once more, as of the last checkpoint: after a failure redb believes nothing until then.
+    /// Opens the file again, as of the last checkpoint. redb asks for that after a failure.
     pub(super) fn reopen(self) -> Result<Self, Error> {
         let Self { vfs, path, file, database, cache, filling } = self;
-        // The file stays open: there may be no descriptor for it a moment later.
+        // The file itself stays open: there may be no descriptor to open it again.
         drop(database);
         let database = open(&file, cache)?;
         Ok(Self { vfs, path, file, database, cache, filling })
     }
 
-    /// Octets of the file.
+    /// The length of the file in bytes.
     pub(super) fn len(&self) -> Result<u64, Error> {
         Ok(self.file.len()?)
     }
@@ -204,7 +209,7 @@ fn open(file: &Arc<dyn VfsFile>, cache: usize) -> Result<Database, Error> {
     Ok(builder.create_with_backend(Storage::new(Arc::clone(file)))?)
 }
 
-/// An empty file under the name of what is not finished, in the folder of the checkpoint.
+/// Creates an empty file under the name of an unfinished checkpoint.
 fn begin(vfs: &dyn Vfs, path: &Path) -> Result<Arc<dyn VfsFile>, Error> {
     let unfinished = path.with_file_name(names::UNFINISHED_INDEX);
     if vfs.exists(&unfinished)? {
@@ -215,13 +220,14 @@ fn begin(vfs: &dyn Vfs, path: &Path) -> Result<Arc<dyn VfsFile>, Error> {
 
 fn begin_write(database: &Database) -> Result<WriteTransaction, Error> {
     let mut transaction = database.begin_write()?;
-    // Proof against a crash whatever the octets are, which strangers choose; and opening does not walk through the file.
+    // Safe against a crash whatever the bytes are, which strangers choose. Opening need not walk
+    // through the file.
     transaction.set_two_phase_commit(true);
     transaction.set_quick_repair(true);
     Ok(transaction)
 }
 
-/// `before` is the moment that divided ready from waiting in the last checkpoint.
+/// `before`: the moment that divides ready from waiting in the last checkpoint.
 fn write_messages(
     transaction: &WriteTransaction,
     frozen: &Frozen<Stored>,
@@ -273,7 +279,7 @@ fn write_messages(
     Ok(())
 }
 
-/// What waited and is due is ready. Whether there was any.
+/// Makes waiting rows that are due ready ones. Returns `true` if there were any.
 fn promote(transaction: &WriteTransaction, now: Moment) -> Result<bool, Error> {
     let mut ready = transaction.open_table(READY)?;
     let mut waiting = transaction.open_table(WAITING)?;
@@ -288,7 +294,7 @@ fn promote(transaction: &WriteTransaction, now: Moment) -> Result<bool, Error> {
     Ok(promoted)
 }
 
-/// Where a delivery stands.
+/// A delivery's place in a schedule.
 struct Row<'a> {
     rank: (&'a str, i16, &'a str),
     due: Moment,
@@ -297,7 +303,7 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// Those of a message, which has none when it is on hold.
+    /// The rows of a message. A message on hold has none.
     fn of(message: &'a Message<Stored>, id: u64) -> impl Iterator<Item = Self> {
         let (negative, owner) = (negated(message.priority), message.owner.as_str());
         let deliveries = message.deliveries.iter().filter(|_| !message.held);
@@ -309,7 +315,7 @@ impl<'a> Row<'a> {
         })
     }
 
-    /// About how many octets it takes in a schedule.
+    /// About how many bytes it takes in a schedule.
     fn len(&self) -> usize {
         self.rank.0.len() + self.rank.2.len() + 24
     }

@@ -1,4 +1,4 @@
-//! The last checkpoint, to be read.
+//! The last checkpoint, for reading.
 
 use std::cmp::Reverse;
 use std::ops::Bound;
@@ -13,7 +13,7 @@ use crate::index::{Base, Message, Moment, Rank, ReadyRow, Slot, Unreadable};
 use crate::log::format::place::Stored;
 use crate::{MessageId, Owner, Priority, RoutingKey};
 
-/// A checkpoint as it was when this was made, whatever is written meanwhile.
+/// A checkpoint as of when the snapshot was taken, whatever is written afterwards.
 pub(in crate::log) struct Snapshot {
     messages: ReadOnlyTable<u64, &'static [u8]>,
     ready: ReadOnlyTable<ReadyKey, ()>,
@@ -33,7 +33,7 @@ impl Snapshot {
 
     fn unreadable(&self, why: impl std::fmt::Display) -> Unreadable {
         Unreadable(format!(
-            "{} cannot be read: {why}; check the disk, it is made anew from the log",
+            "{} cannot be read: {why}; check the disk (the index is rebuilt from the log)",
             self.path.display()
         ))
     }
@@ -67,7 +67,7 @@ impl Base for Snapshot {
             let slot = (MessageId::from_u64(id), number);
             Some(ReadyRow { rank: Rank { key, priority, owner }, due, slot })
         };
-        named().map(Some).ok_or_else(|| self.unreadable("a name in it is too long"))
+        named().map(Some).ok_or_else(|| self.unreadable("a key or an owner in it is beyond 255 bytes"))
     }
 
     fn waiting_from(&self, (due, slot): (Moment, Slot)) -> Result<Option<(Moment, Slot)>, Unreadable> {
@@ -81,7 +81,7 @@ impl Base for Snapshot {
     }
 }
 
-/// Higher priorities come first.
+/// So that higher priorities come first.
 pub(super) fn negated(priority: Priority) -> i16 {
     -i16::from(priority.0)
 }

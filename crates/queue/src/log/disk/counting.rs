@@ -1,5 +1,5 @@
-//! Counts how often stable storage is waited for, whoever waits: the log, bodies, the checkpoint, folders. What a signal has
-//! interrupted is asked for again.
+//! Counts the waits for stable storage of all threads: log, bodies, checkpoint and folders. Repeats
+//! calls that a signal interrupted.
 
 use std::any::Any;
 use std::io;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::log::disk::vfs::{Room, Seen, Vfs, VfsFile, uninterrupted};
 
-/// A file system whose syncs are counted, and that nothing interrupts.
+/// A file system that counts syncs and hides interruptions.
 pub(in crate::log) struct Counting {
     vfs: Arc<dyn Vfs>,
     syncs: Arc<AtomicU64>,

@@ -1,4 +1,4 @@
-//! Whose a folder is, who else may do something with it, and making it a queue.
+//! Tells if a folder is a queue and who may access it, and makes a folder a queue.
 
 use std::any::Any;
 use std::io;
@@ -8,21 +8,22 @@ use crate::log::disk::names;
 use crate::log::disk::vfs::Vfs;
 use crate::log::options::OpenError;
 
-/// Whether the folder is a queue already. One that is neither that nor empty is refused.
+/// Returns `true` if the folder is a queue, `false` if it is empty. Any other folder is an error.
 pub(in crate::log) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError> {
     let marker = dir.join(names::MARKER);
     let io = |path: &Path| OpenError::io(path);
     let found = vfs.list(dir).map_err(io(dir))?;
     if found.iter().any(|name| name == names::MARKER) {
         let file = vfs.open(&marker).map_err(io(&marker))?;
-        // One octet more than it should have shows a longer one.
+        // One byte more than the marker shows a longer text.
         let mut text = [0; MARKER.len() + 1];
         let len = file.read_at(&mut text, 0).map_err(io(&marker))?;
         let text = text.get(..len).unwrap_or_default();
         if text == MARKER {
             return Ok(true);
         }
-        // Its writing was cut short when nothing else could be there yet: some of it may be missing, some zero.
+        // The write of the marker was cut short, when no other file could be there yet. Bytes may
+        // be missing or zero.
         let torn = text.iter().zip(MARKER).all(|(octet, ours)| *octet == *ours || *octet == 0);
         if !torn || text.len() > MARKER.len() {
             let found = String::from_utf8_lossy(text).trim_end().to_owned();
@@ -41,18 +42,18 @@ pub(in crate::log) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError
     Ok(false)
 }
 
-/// Held for as long as no other process may have the queue open.
+/// Held as long as no other process may open the queue.
 pub(in crate::log) type Locks = Vec<Box<dyn Any + Send + Sync>>;
 
-/// Locks the folder: the file for everybody, and the folder with the log, which is not taken away by mistake like a file that
-/// seems to be left over, and which other users cannot even open.
+/// Locks two things. First the file `LOCK`. Second the folder `log`, which an operator does not
+/// remove by mistake as a leftover, and which other users cannot open.
 pub(in crate::log) fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenError> {
     let mut locks = vec![lock_path(vfs, &dir.join(names::LOCK))?];
     locks.extend(lock_log(vfs, dir)?);
     Ok(locks)
 }
 
-/// [`None`]: there is no log yet.
+/// `None`: there is no log yet.
 pub(in crate::log) fn lock_log(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, OpenError> {
     let log = names::log(dir);
     let is_there = vfs.exists(&log).map_err(OpenError::io(&log))?;
@@ -64,7 +65,7 @@ fn lock_path(vfs: &dyn Vfs, path: &Path) -> Result<Box<dyn Any + Send + Sync>, O
     locked.ok_or_else(|| OpenError::Locked { path: path.to_owned() })
 }
 
-/// Locks the folder and makes it a queue unless it is one.
+/// Locks the folder, and makes it a queue unless it is one.
 pub(in crate::log) fn claim(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenError> {
     let mut locks = lock(vfs, dir)?;
     prepare(vfs, dir)?;
@@ -74,10 +75,11 @@ pub(in crate::log) fn claim(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenErro
     Ok(locks)
 }
 
-/// Takes away what others than the owner may do with what is in the folder, and says what they may do with the folder itself.
+/// Narrows the permissions of the queue's files to their owner. Returns a warning for each unsafe
+/// permission of the folder itself.
 ///
 /// # Errors
-/// [`OpenError::Writable`]: everybody may put files there, and take them away.
+/// [`OpenError::Writable`]: any user may create files there and remove them.
 pub(in crate::log) fn guard(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>, OpenError> {
     let found = vfs.look(dir).map_err(OpenError::io(dir))?;
     if found.mode & WRITE_OTHERS != 0 {
@@ -91,15 +93,17 @@ pub(in crate::log) fn guard(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>, Op
     let own = rustix::process::geteuid().as_raw();
     if found.owner != own {
         let owner = found.owner;
-        warnings
-            .push(format!("{name} belongs to user {owner}, who may do with the mail what he likes: see who runs this"));
+        warnings.push(format!(
+            "{name} belongs to user {owner}, who may read and change the mail: run this program as the folder's owner"
+        ));
     }
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let above = vfs.look(parent).map_err(OpenError::io(parent))?;
     if above.mode & (WRITE_OTHERS | STICKY) == WRITE_OTHERS {
         let parent = parent.display();
-        warnings
-            .push(format!("everybody may move {name} away, since they may write to {parent}: say chmod o-w {parent}"));
+        warnings.push(format!(
+            "every user may move {name} away, because every user may write to {parent}: say chmod o-w {parent}"
+        ));
     }
     for path in OUR_NAMES.map(|name| dir.join(name)) {
         let mode = match vfs.look(&path) {
@@ -118,7 +122,7 @@ pub(in crate::log) fn guard(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>, Op
     Ok(warnings)
 }
 
-/// Makes the folder a queue unless it is one, and removes an index that was never finished.
+/// Makes the folder a queue unless it is one, and removes an unfinished index.
 pub(in crate::log) fn prepare(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
     if !judge(vfs, dir)? {
         let marker = dir.join(names::MARKER);
@@ -145,7 +149,7 @@ fn make_dirs(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
     vfs.sync_dir(dir).map_err(OpenError::io(dir))
 }
 
-/// Makes a folder, and the names of all folders that were missing above it durable.
+/// Creates a folder, and makes the names of all missing folders above it durable.
 pub(in crate::log) fn make(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
     let mut missing = Vec::new();
     for folder in dir.ancestors().filter(|folder| !folder.as_os_str().is_empty()) {
@@ -165,7 +169,7 @@ pub(in crate::log) fn make(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
 const FOLDERS: [&str; 3] = [names::LOG, names::BODIES, names::QUARANTINE];
 const OUR_NAMES: [&str; 7] =
     [names::MARKER, names::LOCK, names::INDEX, names::UNFINISHED_INDEX, names::LOG, names::BODIES, names::QUARANTINE];
-/// What the file `posthaste-queue` says.
+/// The text of the file `posthaste-queue`.
 const MARKER: &[u8] = b"posthaste-queue 1\n";
 const GROUP_AND_OTHERS: u32 = 0o077;
 const WRITE_OTHERS: u32 = 0o002;

@@ -1,4 +1,4 @@
-//! What the engine asks of an operating system, and what it sees of its folder.
+//! The border to the operating system: files, folders, locks, free space.
 
 pub(in crate::log) mod counting;
 pub(in crate::log) mod folder;

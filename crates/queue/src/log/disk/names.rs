@@ -46,7 +46,7 @@ pub(in crate::log) fn body_id(name: &str) -> Option<MessageId> {
     hex(name).map(MessageId::from_u64)
 }
 
-/// Where a part of a segment is copied to. `kind` is `bad` or `torn`.
+/// Where a part of a segment is copied. `kind` is `bad` or `torn`.
 pub(in crate::log) fn copied_part(dir: &Path, sequence: u64, from: u64, kind: &str) -> PathBuf {
     quarantine(dir).join(format!("{sequence:016x}-{from}.{kind}"))
 }

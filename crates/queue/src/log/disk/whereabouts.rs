@@ -1,6 +1,7 @@
-//! Whether what is written can be found again: the names still lead to the files that are open.
+//! Checks that what is written can be found again: the names still lead to the open files.
 //!
-//! A file that was removed, or whose folder was moved away, takes everything that is written to it, and is gone with the process.
+//! A file that was removed, or whose folder was moved, still takes writes, and is lost with the
+//! process.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,24 +12,24 @@ use crate::log::disk::names;
 use crate::log::disk::vfs::{Seen, Vfs, VfsFile};
 use crate::log::options::OpenError;
 
-/// A file that is written to, where it was begun.
+/// An open file, and the path under which it was opened.
 #[derive(Clone)]
 pub(in crate::log) struct Placed {
     path: PathBuf,
     seen: Seen,
 }
 
-/// Where a queue is, for those who ask how it is and for opening it again.
+/// Where a queue is: checked when its state is asked for, and before it is opened again.
 pub(in crate::log) struct Whereabouts {
-    /// The folders that nothing is found without, and their numbers.
+    /// The folders `log` and `bodies`, with their inode numbers.
     folders: [(PathBuf, u64); 2],
     newest: NewestPlace,
 }
 
-/// The segment that is written to. The store's thread sets it.
+/// The segment that is being written. Set by the store's thread.
 pub(in crate::log) type NewestPlace = Arc<Mutex<Option<Placed>>>;
 
-/// The segments that there were when a store failed, and how long the records in them were.
+/// The segments at the time a store failed, with the length of their records.
 pub(in crate::log) type Known = BTreeMap<u64, u64>;
 
 impl Placed {
@@ -36,23 +37,23 @@ impl Placed {
         Ok(Self { path, seen: file.look()? })
     }
 
-    /// Whether the path leads to the file, and so much of it is there.
+    /// Checks that the path leads to the file, and that the file has at least `len` bytes.
     ///
     /// # Errors
     /// What has happened to it, and what to do.
     pub(in crate::log) fn check(&self, vfs: &dyn Vfs, len: u64) -> Result<(), String> {
         let path = self.path.display();
-        let remedy = "put it back, or start again to go on with what is there; nothing was acknowledged since";
+        let remedy = "put it back, or start again with what is there; no mail was acknowledged since";
         match vfs.look(&self.path) {
             Ok(found) if !found.is_same(&self.seen) => {
-                Err(format!("{path} is another file by now, while the queue is open: {remedy}"))
+                Err(format!("{path} was replaced by another file while the queue is open: {remedy}"))
             }
             Ok(found) if found.len < len => {
                 let left = found.len;
-                Err(format!("{path} was cut to {left} octets from outside, {len} were written: {remedy}"))
+                Err(format!("{path} was cut to {left} bytes by another program, {len} bytes were written: {remedy}"))
             }
             Ok(_) => Ok(()),
-            Err(error) => Err(format!("{path} cannot be found any more, while the queue is open ({error}): {remedy}")),
+            Err(error) => Err(format!("{path} is gone while the queue is open ({error}): {remedy}")),
         }
     }
 }
@@ -71,7 +72,7 @@ impl Whereabouts {
         &self.newest
     }
 
-    /// Whether what is written to, and its folders, are where they were.
+    /// Checks that the folders and the newest segment are where they were.
     ///
     /// # Errors
     /// What has happened, and what to do.
@@ -81,8 +82,8 @@ impl Whereabouts {
         newest.map_or(Ok(()), |newest| newest.check(vfs, 0))
     }
 
-    /// Whether all is there to open the queue again, after it was open. To begin a new log because the old one is not there for the
-    /// moment is not for the program to decide.
+    /// Checks that everything is there to open the queue again. If the old log is missing, an
+    /// operator has to decide whether to begin a new one.
     ///
     /// # Errors
     /// What is missing, and what to do.
@@ -94,11 +95,11 @@ impl Whereabouts {
             let found = vfs.look(&path).map(|seen| seen.len);
             let wrong = match found {
                 Ok(found) if found >= *len => continue,
-                Ok(found) => format!("has {found} octets, where {len} were written"),
+                Ok(found) => format!("has {found} bytes, {len} bytes were written"),
                 Err(error) => error.to_string(),
             };
             let path = path.display();
-            return Err(format!("{path}: {wrong}; put it back, or start again to go on with what is there"));
+            return Err(format!("{path}: {wrong}; put it back, or start again with what is there"));
         }
         Ok(())
     }
@@ -107,11 +108,11 @@ impl Whereabouts {
         for (path, inode) in &self.folders {
             let wrong = match vfs.look(path) {
                 Ok(found) if found.inode == *inode => continue,
-                Ok(_) => "is another folder by now".to_owned(),
-                Err(error) => format!("cannot be found any more ({error})"),
+                Ok(_) => "was replaced by another folder".to_owned(),
+                Err(error) => format!("is gone ({error})"),
             };
             let path = path.display();
-            return Err(format!("{path} {wrong}: put it back, or start again to go on with what is there"));
+            return Err(format!("{path} {wrong}: put it back, or start again with what is there"));
         }
         Ok(())
     }

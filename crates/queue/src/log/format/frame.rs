@@ -1,4 +1,4 @@
-//! The frames of FORMAT.md: segment headers, record frames, and how numbers are read and written.
+//! The frames of FORMAT.md: segment headers, record frames, and the encoding of numbers.
 
 use crate::MessageId;
 
@@ -33,7 +33,7 @@ pub(in crate::log) enum Kind {
     Closed = 6,
 }
 
-/// The octets are none of ours, though their checksum is right.
+/// The checksum is right, but the bytes are not in our format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(in crate::log) struct Malformed(pub(in crate::log) &'static str);
@@ -59,7 +59,7 @@ impl SegmentHeader {
         if input.take(8)? != SEGMENT_MAGIC {
             return Err(Malformed("no segment"));
         }
-        // Before the checksum: another version may have another one.
+        // Checked before the checksum: another version may use another one.
         if input.u8()? != VERSION {
             return Err(Malformed("a segment of another version"));
         }
@@ -74,7 +74,7 @@ impl SegmentHeader {
 }
 
 impl Frame {
-    /// Appends frame and payload to a batch.
+    /// Appends the frame to a batch; the payload follows.
     pub(in crate::log) fn encode(self, tag: u64, out: &mut Vec<u8>) {
         let start = out.len();
         put_u64(out, tag);
@@ -117,7 +117,7 @@ impl Kind {
     }
 }
 
-/// What is left to read.
+/// The part that is not read yet.
 pub(in crate::log) struct Input<'a>(pub(in crate::log) &'a [u8]);
 
 impl<'a> Input<'a> {
@@ -157,11 +157,11 @@ impl<'a> Input<'a> {
         self.below_last_id().map(MessageId::from_u64)
     }
 
-    /// Counting on from any of these never overflows.
+    /// Bounded so that counting on never overflows.
     pub(in crate::log) fn below_last_id(&mut self) -> Result<u64, Malformed> {
         match self.u64()? {
             id @ ..LAST_ID => Ok(id),
-            _ => Err(Malformed("an id that cannot have been given out")),
+            _ => Err(Malformed("a message id beyond the limit")),
         }
     }
 
@@ -171,7 +171,7 @@ impl<'a> Input<'a> {
 }
 
 pub(in crate::log) fn put_u16(out: &mut Vec<u8>, len: usize) {
-    // Names have at most 255 octets by their type.
+    // Names have at most 255 bytes, by their type.
     out.extend_from_slice(&u16::try_from(len).unwrap_or(u16::MAX).to_le_bytes());
 }
 
@@ -188,7 +188,7 @@ pub(in crate::log) fn put_len(out: &mut Vec<u8>, len: usize) {
     put_u32(out, u32::try_from(len).unwrap_or(u32::MAX));
 }
 
-pub(in crate::log) const SHORT: Malformed = Malformed("a record that is shorter than what it says");
+pub(in crate::log) const SHORT: Malformed = Malformed("a record shorter than its content");
 const SEGMENT_MAGIC: &[u8] = b"PHQSEG\r\n";
 const VERSION: u8 = 1;
 const LAST_ID: u64 = 1 << 63;

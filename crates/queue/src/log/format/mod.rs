@@ -1,4 +1,4 @@
-//! The octets of FORMAT.md, encoded and decoded. No file is opened here.
+//! The bytes of FORMAT.md, encoded and decoded. This folder opens no file.
 
 pub(in crate::log) mod frame;
 pub(in crate::log) mod place;

@@ -1,4 +1,4 @@
-//! Where things are in the log.
+//! Where messages and records are in the log.
 
 use super::record::StoredBody;
 

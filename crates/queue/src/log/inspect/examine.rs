@@ -1,4 +1,4 @@
-//! Every octet of a queue, looked at.
+//! Verifying a queue, byte by byte.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -24,17 +24,17 @@ use crate::{Error, MessageId, Stats};
 pub struct Verified {
     /// Messages in the queue.
     pub messages: u64,
-    /// Octets of their bodies.
+    /// The size of their bodies in bytes.
     pub bytes: u64,
     /// Segments of the log.
     pub segments: u64,
-    /// Octets of the log.
+    /// The size of the log in bytes.
     pub log: u64,
     /// Records in it.
     pub records: u64,
     /// Findings that count.
     pub findings: u64,
-    /// Findings about which everything has been done.
+    /// Findings for which everything has been done.
     pub settled: u64,
 }
 
@@ -75,7 +75,7 @@ struct Examiner<'a> {
 }
 
 impl Examiner<'_> {
-    /// The queue as it is when there is no index.
+    /// Recovers the queue as if there were no index.
     fn rebuild(&self) -> Result<Recovered, InspectError> {
         let folder = self.folder;
         let vfs = folder.overlay();
@@ -94,7 +94,7 @@ impl Examiner<'_> {
     }
 
     fn sequences(&self) -> Result<Vec<u64>, InspectError> {
-        // A folder that is missing is made by opening.
+        // Opening creates a missing folder.
         if !self.folder.vfs.exists(&self.log).map_err(OpenError::io(&self.log))? {
             return Ok(Vec::new());
         }
@@ -102,7 +102,7 @@ impl Examiner<'_> {
         Ok(names.iter().filter_map(|name| names::sequence(name)).collect())
     }
 
-    /// What reading the whole log has found. Whether anything of it is lost.
+    /// Reports what reading the whole log found. Returns `true` if a part of the log is lost.
     fn log(&mut self, rebuilt: &Recovered, normal: &Recovered) -> Result<bool, InspectError> {
         let mut is_damaged = false;
         let missing = normal.segments.missing.keys().map(|sequence| self.log.join(names::segment(*sequence)));
@@ -120,7 +120,7 @@ impl Examiner<'_> {
                 }
                 (Some(_), None) => {
                     is_damaged = true;
-                    // An index that is past it has all that matters of it.
+                    // An index that is past it contains all that matters of it.
                     finding(Trouble::Lost).settled(!normal.report.damaged.contains(damage))
                 }
                 (None, _) => finding(Trouble::Stray),
@@ -135,7 +135,7 @@ impl Examiner<'_> {
             let end = read.unwrap_or(0);
             let was_whole = normal.position.0 == sequence && normal.position.1 > end;
             if read.is_some() && !was_whole {
-                // Zeros that were written ahead are no batch.
+                // Zeros written ahead are no batch.
                 let scan = Scan { file: &*file, tag: 0, len };
                 len = zeros_from(&scan, end).map_err(OpenError::io(&path))?;
             }
@@ -143,12 +143,12 @@ impl Examiner<'_> {
                 continue;
             }
             let finding = if was_whole {
-                // The index was written when all of it was on stable storage.
+                // The index was written after all of it was on stable storage.
                 is_damaged = true;
                 let is_settled = self.is_in_quarantine(&path, sequence, &(end..len))?;
                 Finding::new(Trouble::Damaged, &path, "is damaged at its end").settled(is_settled)
             } else {
-                let what = "ends in a batch that was being written, which nobody was told about";
+                let what = "ends in a batch that was being written, and was not acknowledged";
                 Finding::new(Trouble::Torn, &path, what)
             };
             (self.found)(finding.within(Some(end..len)));
@@ -156,7 +156,7 @@ impl Examiner<'_> {
         Ok(is_damaged)
     }
 
-    /// What is the matter with the index. Whether it can be read.
+    /// Reports what is wrong with the index. Returns `true` if the index can be read.
     fn index(
         &mut self,
         rebuilt: &mut Recovered,
@@ -190,9 +190,11 @@ impl Examiner<'_> {
                     let is_hold = what == ONLY_HELD;
                     (one.stored, Trouble::Unlogged, what, is_hold)
                 }),
-                (Some(one), None) => Some((one.stored, Trouble::Unlogged, "is in the index and not in the log", false)),
+                (Some(one), None) => {
+                    Some((one.stored, Trouble::Unlogged, "is in the index, but not in the log", false))
+                }
                 (None, Some(other)) => {
-                    let what = "is gone by the index, and not by the log";
+                    let what = "has ended according to the index, but not to the log";
                     Some((other.stored, Trouble::Ended, what, false))
                 }
                 (None, None) => None,
@@ -217,9 +219,7 @@ impl Examiner<'_> {
             }
         }
         if let Some((id, what)) = first {
-            let what = format!(
-                "says something else than the log, which is whole, about {contradictions} messages: message {id} {what}"
-            );
+            let what = format!("contradicts the intact log about {contradictions} messages: message {id} {what}");
             (self.found)(Finding::new(Trouble::Index, &path, what));
         } else if !is_damaged && let Some(what) = miscounted(normal, rebuilt)? {
             (self.found)(Finding::new(Trouble::Index, &path, what));
@@ -227,7 +227,7 @@ impl Examiner<'_> {
         Ok(true)
     }
 
-    /// Every living message has its body as it was accepted, and every body its message.
+    /// Reports bodies that are not as accepted, and files that belong to no message.
     fn bodies(&mut self, queue: &mut Recovered) -> Result<(), InspectError> {
         let Folder { vfs, dir, options, .. } = self.folder;
         let bodies = names::bodies(dir);
@@ -264,13 +264,13 @@ impl Examiner<'_> {
         }
         for id in files {
             let path = bodies.join(names::body(id));
-            let what = "is the body of no message: of one that is gone, or that was never accepted";
+            let what = "is the body of no message: the message is gone, or was never accepted";
             (self.found)(Finding::new(Trouble::Orphan, &path, what));
         }
         Ok(())
     }
 
-    /// Whether a damaged place was copied away already.
+    /// Returns `true` if the damaged place has been copied already.
     fn is_in_quarantine(&self, path: &Path, sequence: u64, place: &Range<u64>) -> Result<bool, InspectError> {
         let copy = names::copied_part(&self.folder.dir, sequence, place.start, "bad");
         let vfs = &*self.folder.vfs;
@@ -303,18 +303,18 @@ pub(super) fn open_body(
     Ok(LogBody { message, file, name, at, left: len, len, hasher: crc32fast::Hasher::new(), crc })
 }
 
-/// The file with a body, and which bytes of it unless it is the whole.
+/// The file with a body, and its bytes there. `None`: the whole file.
 fn body_place(dir: &Path, id: MessageId, message: &Message<Stored>) -> (PathBuf, Option<Range<u64>>) {
     let (path, at) = body::place(dir, id, &message.stored);
     (path, message.stored.inline.map(|_| at..at.saturating_add(message.body_len)))
 }
 
-/// What is wrong with a body.
+/// Returns what is wrong with a body.
 fn check_body(body: &LogBody, read: impl Fn(u64)) -> Option<String> {
     let is_alone = body.at == 0;
     match body.file.len() {
         Ok(len) if is_alone && len != body.len => {
-            return Some(format!("has {len} octets; the body that was accepted has {}", body.len));
+            return Some(format!("has {len} bytes, {} bytes were accepted", body.len));
         }
         Err(error) => return Some(error.to_string()),
         Ok(_) => {}
@@ -335,17 +335,17 @@ fn check_body(body: &LogBody, read: impl Fn(u64)) -> Option<String> {
     (hasher.finalize() != body.crc).then(|| "the body has a wrong checksum".to_owned())
 }
 
-/// What the index says otherwise than the log. Times are not compared.
+/// Returns how the index differs from the log. Times are not compared.
 fn difference(index: &Message<Stored>, log: &Message<Stored>) -> Option<&'static str> {
     let same = |one: &Message<Stored>, other: &Message<Stored>| {
         (&one.owner, one.priority, &one.envelope, one.body_len)
             == (&other.owner, other.priority, &other.envelope, other.body_len)
     };
     if !same(index, log) {
-        return Some("is another one in the log");
+        return Some("is a different message in the log");
     }
     if index.stored != log.stored {
-        return Some("lies in another place by the log");
+        return Some("is in another place according to the log");
     }
     let deliveries = |message: &Message<Stored>| {
         let each = message.deliveries.iter();
@@ -356,12 +356,12 @@ fn difference(index: &Message<Stored>, log: &Message<Stored>) -> Option<&'static
     }
     match (index.held, log.held) {
         (true, false) => Some(ONLY_HELD),
-        (false, true) => Some("is on hold by the log, and not by the index"),
+        (false, true) => Some("is on hold according to the log, but not to the index"),
         _ => None,
     }
 }
 
-/// Whether the two count alike.
+/// Returns how the counts of the two differ.
 fn miscounted(normal: &mut Recovered, rebuilt: &mut Recovered) -> Result<Option<String>, InspectError> {
     let (mut index, mut log) = (Stats::default(), Stats::default());
     normal.index.stats(normal.moment, &mut index)?;
@@ -369,13 +369,13 @@ fn miscounted(normal: &mut Recovered, rebuilt: &mut Recovered) -> Result<Option<
     let counted = |stats: &Stats| [stats.messages, stats.deliveries, stats.bytes];
     if counted(&index) != counted(&log) {
         let (index, log) = (counted(&index), counted(&log));
-        return Ok(Some(format!("counts messages, deliveries and octets as {index:?}, where there are {log:?}")));
+        return Ok(Some(format!("counts messages, deliveries and bytes as {index:?}, the log has {log:?}")));
     }
     for (sequence, segment) in &normal.segments.list {
         let lives = rebuilt.segments.list.get(sequence).map_or(0, |segment| segment.live_octets);
         if segment.live_octets != lives {
             let (name, counted) = (names::segment(*sequence), segment.live_octets);
-            return Ok(Some(format!("counts {counted} living octets in log/{name}, where there are {lives}")));
+            return Ok(Some(format!("counts {counted} live bytes in log/{name}, the log has {lives}")));
         }
     }
     Ok(None)
@@ -401,5 +401,5 @@ fn begins_alike(file: &dyn VfsFile, place: &Range<u64>, copy: &dyn VfsFile) -> i
     Ok(true)
 }
 
-const ONLY_HELD: &str = "is on hold by the index, and not by the log";
+const ONLY_HELD: &str = "is on hold according to the index, but not to the log";
 const CHUNK: usize = 64 << 10;

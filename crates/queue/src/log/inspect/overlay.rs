@@ -1,4 +1,4 @@
-//! A file system over another one, which stays as it is.
+//! A file system over another one, which it does not change.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use super::progress::Progress;
 use super::scratch::{BLOCK, Block, Scratch, Spot};
 use crate::log::disk::vfs::{Os, Room, Seen, Vfs, VfsFile, try_lock};
 
-/// Shows what is below, and what was written since over it. What is written goes to a [`Scratch`]; below nothing is changed.
+/// Shows the file system below, with what was written since over it. Writes go to a [`Scratch`].
 #[derive(Clone)]
 pub(in crate::log) struct Overlay(Arc<Inner>);
 
@@ -19,21 +19,21 @@ struct Inner {
     below: Arc<dyn Vfs>,
     scratch: Scratch,
     state: Mutex<Names>,
-    /// Is told of octets that are read out of segments.
+    /// Counts bytes that are read out of segments.
     progress: Arc<Progress>,
 }
 
 #[derive(Default)]
 struct Names {
-    /// What is not as it is below; [`None`]: gone.
+    /// Names that differ from those below. `None`: the file is removed.
     names: BTreeMap<PathBuf, Option<Arc<Inode>>>,
     dirs: BTreeSet<PathBuf>,
-    /// What is as it is below and is open: all who have it open see the same.
+    /// Open files that are still as below. All handles share one inode.
     open: BTreeMap<PathBuf, Weak<Inode>>,
 }
 
 struct Inode {
-    /// Where it is below.
+    /// Its path below.
     below: Option<PathBuf>,
     /// Its name when it was opened.
     path: PathBuf,
@@ -42,10 +42,10 @@ struct Inode {
 
 struct FileBytes {
     len: u64,
-    /// So much of the file below shows through.
+    /// The length of the file below that shows through.
     shown: u64,
     blocks: BTreeMap<u64, Spot>,
-    /// [`Names::names`] knows what became of it.
+    /// [`Names::names`] has it, or knows that it is removed.
     is_named: bool,
 }
 
@@ -64,7 +64,7 @@ impl Overlay {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is there under this name now.
+    /// Opens what has this name now.
     fn find(&self, path: &Path) -> io::Result<Handle> {
         let known = {
             let state = self.state();
@@ -179,7 +179,8 @@ impl Vfs for Overlay {
 }
 
 impl Names {
-    /// From now on the name is this one's, or nobody's. Whoever had it, and has it open, keeps what it was.
+    /// Gives the name to this inode. `None`: removes it. Handles of the old file keep the old
+    /// content.
     fn name(&mut self, path: &Path, inode: Option<Arc<Inode>>) {
         if let Some(was) = self.open.remove(path).and_then(|inode| inode.upgrade()) {
             was.bytes().is_named = true;
@@ -195,7 +196,7 @@ impl Inode {
 }
 
 impl Handle {
-    /// Before the first change: from now on the inode stands for its name.
+    /// Called before the first change: from now on the inode stands for its name.
     fn keep(&self) {
         let mut state = self.overlay.state();
         let mut bytes = self.inode.bytes();
@@ -206,7 +207,7 @@ impl Handle {
         }
     }
 
-    /// What shows through of the file below, and zero octets behind.
+    /// Reads what shows through of the file below, then zeros.
     fn read_below(&self, into: &mut [u8], at: u64, shown: u64) -> io::Result<()> {
         let mut filled = 0;
         if let Some(below) = &self.below {
@@ -300,7 +301,7 @@ impl VfsFile for Handle {
             let gone = bytes.blocks.split_off(&len.div_ceil(BLOCK as u64));
             gone.into_values().for_each(|spot| self.overlay.0.scratch.free(spot));
             bytes.shown = bytes.shown.min(len);
-            // Should it grow again, nothing of what was cut off shows.
+            // If it grows again, what was cut off must not show.
             let last = len / BLOCK as u64;
             if bytes.blocks.contains_key(&last) {
                 let mut block = self.block(&bytes, last)?;
@@ -316,7 +317,7 @@ impl VfsFile for Handle {
         Ok(self.inode.bytes().len)
     }
 
-    /// Nobody else has it: it is what it was.
+    /// No other process has it, so the identity does not matter.
     fn look(&self) -> io::Result<Seen> {
         Ok(Seen { device: 0, inode: 0, len: self.len()?, mode: 0, owner: 0 })
     }
@@ -326,7 +327,7 @@ impl VfsFile for Handle {
     }
 }
 
-/// The operating system's file system, to be read: there is no way to change anything by it.
+/// The operating system's file system, read-only.
 #[derive(Debug)]
 pub(super) struct Reading;
 
@@ -379,7 +380,8 @@ impl Vfs for Reading {
         Os::default().random()
     }
 
-    /// Locks the file if it is there; a queue that came out of a backup may have none, and nobody has that open.
+    /// Locks the file if it exists. A queue restored from a backup may have none, and then no
+    /// process has it open.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
         let file = match File::open(path) {
             Ok(file) => file,
@@ -394,5 +396,5 @@ fn cut(len: usize, limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX).min(len)
 }
 
-/// Names of files that were open once and are remembered until this many are.
+/// Open files are remembered until there are this many names.
 const REMEMBERED: usize = 256;

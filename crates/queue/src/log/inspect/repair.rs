@@ -1,4 +1,4 @@
-//! Doing something about what was found.
+//! Repairing what was found.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,9 +25,9 @@ use crate::log::write::shared::wall;
 /// How to repair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Repair {
-    /// Change nothing in the folder, but do everything as if.
+    /// Do everything over an overlay, and change nothing in the folder.
     pub dry_run: bool,
-    /// Make the index anew from the log, whether or not it is good. The old one goes to `quarantine/`.
+    /// Rebuild the index from the log, even if it is intact. The old one goes to `quarantine/`.
     pub rebuild_index: bool,
 }
 
@@ -37,15 +37,16 @@ pub struct Repair {
 pub struct Repaired {
     /// What was there before.
     pub before: Verified,
-    /// Findings about which something was done.
+    /// Findings that were repaired.
     pub repaired: u64,
-    /// Findings about which nothing can be done.
+    /// Findings without a remedy.
     pub left: u64,
-    /// The index was made anew.
+    /// `true`: the index was rebuilt.
     pub index_rebuilt: bool,
 }
 
-/// In an order that loses nothing wherever it is cut off: first copies of what is damaged, then the log, then the index.
+/// In an order that loses nothing if it is interrupted: copies of damaged bytes, then the log, then
+/// the index.
 pub(super) fn mend(folder: &Folder, how: Repair, done: &mut dyn FnMut(&Finding)) -> Result<Repaired, InspectError> {
     let mut findings = Vec::new();
     let before = examine(folder, &mut |finding: Finding| {
@@ -103,7 +104,7 @@ fn set_aside(folder: &Folder, finding: &Finding) -> Result<(), InspectError> {
     let (Some(sequence), Some(place)) = (names::sequence(file_name), &finding.place) else { return Ok(()) };
     let to = names::copied_part(&folder.dir, sequence, place.start, kind);
     if vfs.exists(&to).map_err(OpenError::io(&to))? {
-        // Of another time: it is kept under another name.
+        // A file of an earlier repair, which is kept under another name.
         let name = to.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let old = unused(vfs, &names::quarantine(&folder.dir), name)?;
         vfs.rename(&to, &old).map_err(OpenError::io(&to))?;
@@ -113,7 +114,7 @@ fn set_aside(folder: &Folder, finding: &Finding) -> Result<(), InspectError> {
     Ok(())
 }
 
-/// A name in this folder that nothing has.
+/// A free name in this folder.
 fn unused(vfs: &dyn Vfs, dir: &Path, name: &str) -> Result<PathBuf, InspectError> {
     let mut path = dir.join(name);
     let mut number = 0_u64;
@@ -124,7 +125,7 @@ fn unused(vfs: &dyn Vfs, dir: &Path, name: &str) -> Result<PathBuf, InspectError
     Ok(path)
 }
 
-/// Moves the index away, if there is one, so that the next opening makes it anew.
+/// Moves the index away, if there is one, so that the next opening rebuilds it.
 fn index_aside(folder: &Folder) -> Result<(), InspectError> {
     let vfs = &*folder.vfs;
     let path = names::index(&folder.dir);
@@ -135,7 +136,7 @@ fn index_aside(folder: &Folder) -> Result<(), InspectError> {
     Ok(())
 }
 
-/// The queue, opened to be written.
+/// The queue, opened for writing.
 struct Mending<'a> {
     folder: &'a Folder,
     recovered: Recovered,
@@ -151,7 +152,7 @@ impl<'a> Mending<'a> {
 
     /// Writes what the log lacks.
     fn write(&mut self, findings: &[Finding]) -> Result<(), InspectError> {
-        // Whether it is to be on hold, and whether the log needs all of it.
+        // For each message: put it on hold, and write all of it.
         let mut messages: BTreeMap<MessageId, (bool, bool)> = BTreeMap::new();
         let mut ended = Vec::new();
         for (trouble, id) in findings.iter().filter_map(|finding| Some((finding.trouble, finding.message?))) {
@@ -187,7 +188,8 @@ impl<'a> Mending<'a> {
         Ok(())
     }
 
-    /// All of a message as the index has it. A body that is damaged is carried along as it is, with the checksum that it should have.
+    /// A message as the index has it. A damaged body is copied as it is, with the checksum that it
+    /// should have.
     fn image(&self, id: MessageId, message: &Message<Stored>, hold: bool) -> Result<NewRecord, InspectError> {
         let mut message = message.clone();
         message.held |= hold;
@@ -204,7 +206,7 @@ impl<'a> Mending<'a> {
         Ok(NewRecord::new(Kind::Message, payload, self.now))
     }
 
-    /// Writes a batch durably, and does what its records say.
+    /// Writes a batch durably, and applies its records.
     fn append(&mut self, batch: &[NewRecord]) -> Result<(), InspectError> {
         if batch.is_empty() {
             return Ok(());
@@ -221,13 +223,13 @@ impl<'a> Mending<'a> {
             let at: At = at;
             let record = record::decode(*kind, payload, self.now.wall, self.now);
             let record = record.map_err(|error| InspectError::Append(error.to_string()))?;
-            // Body files of no use any more are orphans, and were found as such.
+            // Unneeded body files are orphans, and were found as such.
             apply(index, segments, record, &at)?;
         }
         Ok(())
     }
 
-    /// Writes the index as of now.
+    /// Writes a checkpoint as of now.
     fn checkpoint(&mut self) -> Result<(), InspectError> {
         let Recovered { checkpoint, index, segments, next_id, .. } = &mut self.recovered;
         index.advance(self.now.moment)?;
@@ -252,5 +254,5 @@ impl<'a> Mending<'a> {
     }
 }
 
-/// Octets of payloads that are written at once, and one record more.
+/// Payload bytes written at once; one record more may follow.
 const BATCH: usize = 1 << 20;

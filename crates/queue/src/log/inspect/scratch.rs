@@ -1,4 +1,4 @@
-//! Room for what is written while nothing may be written.
+//! Space for an overlay's writes.
 
 use std::env;
 use std::fs::{self, OpenOptions};
@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::log::disk::vfs::{Os, Vfs as _, VfsFile, read_exact};
 
-/// The unit in which what was written lies over what is there.
+/// The unit in which writes lie over the file below, in bytes.
 pub(in crate::log) const BLOCK: usize = 4096;
 pub(in crate::log) type Block = [u8; BLOCK];
 
-/// Blocks: the first [`IN_MEMORY`] octets of them in memory, the others in a file that has lost its name, so that nothing is
-/// left of it whatever ends the process.
+/// Blocks: the first [`IN_MEMORY`] bytes in memory, the others in a file without a name, which
+/// vanishes however the process ends.
 pub(in crate::log) struct Scratch {
     folder: PathBuf,
     blocks: Mutex<Blocks>,
@@ -25,7 +25,7 @@ struct Blocks {
     file: Option<Arc<dyn VfsFile>>,
     /// Blocks that were given out.
     count: u64,
-    /// Those that came back.
+    /// Blocks that were given back.
     free: Vec<u64>,
 }
 
@@ -54,7 +54,9 @@ impl Scratch {
             };
             let told = |error| {
                 let folder = self.folder.display();
-                io::Error::other(format!("{folder}, where what is not to change is worked on, has no room: {error}"))
+                io::Error::other(format!(
+                    "{folder} has no room for the inspection: {error}; choose another folder for scratch files"
+                ))
             };
             file.write_at(block, at.saturating_sub(IN_MEMORY as u64)).map_err(told)?;
         }
@@ -113,5 +115,5 @@ fn nameless(folder: &Path) -> io::Result<Arc<dyn VfsFile>> {
     Ok(Arc::new(file))
 }
 
-/// 16 MiB: what opening a sound queue writes is much less.
+/// 16 MiB: opening an intact queue writes much less.
 const IN_MEMORY: usize = 16 << 20;

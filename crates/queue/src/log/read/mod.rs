@@ -1,4 +1,4 @@
-//! Reading what the log holds: records, bodies, and the open segments that both come from.
+//! Reading the log: records, bodies, and the open segments that hold both.
 
 pub(in crate::log) mod body;
 pub(in crate::log) mod readers;

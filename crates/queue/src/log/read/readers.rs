@@ -1,4 +1,4 @@
-//! Segments that are read from, a few of them kept open.
+//! Segments open for reading.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::log::disk::names;
 use crate::log::disk::vfs::{Vfs, VfsFile};
 
-/// At most [`OPEN`] descriptors, however many segments there are.
+/// Keeps at most [`OPEN`] descriptors, however many segments there are.
 pub(in crate::log) struct Readers {
     vfs: Arc<dyn Vfs>,
     dir: PathBuf,
@@ -18,7 +18,7 @@ pub(in crate::log) struct Readers {
 #[derive(Default)]
 struct OpenFiles {
     files: BTreeMap<u64, (u64, Arc<dyn VfsFile>)>,
-    /// Counts, so that the one used longest ago is known.
+    /// Counts uses, to find the segment used longest ago.
     used: u64,
 }
 
@@ -47,12 +47,12 @@ impl Readers {
         Ok(file)
     }
 
-    /// The segment is gone; its space is not while it is open.
+    /// Closes a removed segment, so that its space is freed.
     pub(in crate::log) fn forget(&self, sequence: u64) {
         self.lock().files.remove(&sequence);
     }
 
-    /// What was opened before the disk's trouble is opened anew.
+    /// Closes all segments, so that they are opened again after a failure of the disk.
     pub(in crate::log) fn forget_all(&self) {
         self.lock().files.clear();
     }

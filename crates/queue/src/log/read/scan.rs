@@ -1,18 +1,18 @@
-//! Finding records in a segment, also behind a damaged place.
+//! Finding records in a segment, also after a damaged place.
 
 use std::io;
 
 use crate::log::disk::vfs::{VfsFile, read_exact};
 use crate::log::format::frame::{FRAME, Frame};
 
-/// What is searched.
+/// The segment that is searched.
 pub(in crate::log) struct Scan<'a> {
     pub(in crate::log) file: &'a dyn VfsFile,
     pub(in crate::log) tag: u64,
     pub(in crate::log) len: u64,
 }
 
-/// The record that begins here, if frame and payload are as they were written.
+/// Returns the record at this position. `None`: frame or payload is not as it was written.
 pub(in crate::log) fn read_record(scan: &Scan<'_>, position: u64) -> io::Result<Option<(Frame, Vec<u8>)>> {
     let rest = scan.len.saturating_sub(position);
     if rest < FRAME as u64 {
@@ -30,7 +30,7 @@ pub(in crate::log) fn read_record(scan: &Scan<'_>, position: u64) -> io::Result<
     Ok((crc32fast::hash(&payload) == frame.crc).then_some((frame, payload)))
 }
 
-/// Where behind `position` a good record begins that is as wanted.
+/// Returns the position of the first good record after `position` that is `wanted`.
 pub(in crate::log) fn next_good(
     scan: &Scan<'_>,
     position: u64,
@@ -51,13 +51,13 @@ pub(in crate::log) fn next_good(
                 return Ok(Some(candidate));
             }
         }
-        // A tag may lie across the border of two windows.
+        // A tag may lie across two windows.
         start = start.saturating_add(want.saturating_sub(tag.len() - 1).max(1) as u64);
     }
     Ok(None)
 }
 
-/// Where behind `position` there are only zeros.
+/// Returns the position from which on, after `position`, there are only zeros.
 pub(in crate::log) fn zeros_from(scan: &Scan<'_>, position: u64) -> io::Result<u64> {
     let mut window = vec![0; WINDOW];
     let (mut end, mut at) = (position, position);

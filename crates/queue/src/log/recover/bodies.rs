@@ -1,4 +1,4 @@
-//! Whether each message has its body, and each file in `bodies/` its message.
+//! Checks that each message has its body, and each file in `bodies/` its message.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::log::format::place::Stored;
 use crate::log::options::OpenError;
 
 impl Opening<'_> {
-    /// Every living message has its body, and every body its message.
+    /// Holds messages without their body, and removes bodies without a message.
     pub(super) fn check_bodies(&mut self) -> Result<(), Failure> {
         self.hold_what_is_missed()?;
         let bodies = names::bodies(self.dir);
@@ -20,7 +20,7 @@ impl Opening<'_> {
                 Some(id) => {
                     files.insert(id);
                 }
-                None => self.damage(bodies.join(name), "is no body; it was left alone"),
+                None => self.damage(bodies.join(name), "is no body; it was left as it is"),
             }
         }
         let mut named = BTreeSet::new();
@@ -37,7 +37,7 @@ impl Opening<'_> {
                 self.damage(path, &format!("should be the body of message {id}, which is on hold now"));
             }
         }
-        // Whatever is left is named by nobody: no draft outlives a process.
+        // The files left belong to no message: no draft outlives its process.
         for id in files {
             let name = names::body(id);
             let path = bodies.join(&name);
@@ -52,7 +52,7 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Messages whose bodies were in segments that are missing.
+    /// Holds messages whose bodies were in missing segments.
     fn hold_what_is_missed(&mut self) -> Result<(), Failure> {
         if self.segments.missing.is_empty() {
             return Ok(());
@@ -62,7 +62,7 @@ impl Opening<'_> {
         let mut missed = Vec::new();
         self.checkpoint.each_message(|id, stored| missed.extend(is_missed(stored).then_some(id)))?;
         for id in missed {
-            // The log that was read on from the checkpoint may have ended it, or have it anew.
+            // The log after the checkpoint may have ended the message, or have a newer image of it.
             if self.index.get(id)?.is_some_and(|message| is_missed(message.stored)) {
                 self.hold(id)?;
             }

@@ -1,4 +1,4 @@
-//! Reading the log at an opening: what it says, what is damaged.
+//! Reading checkpoint and log at an opening, and dealing with damage.
 
 mod bodies;
 mod segment;
@@ -23,7 +23,7 @@ use crate::log::write::shared::wall;
 /// What an opening found.
 pub(super) struct Recovered {
     pub(super) checkpoint: Checkpoint,
-    /// The log up to here is in the checkpoint.
+    /// The checkpoint contains the log up to here.
     pub(super) position: (u64, u64),
     pub(super) index: Index<Snapshot>,
     pub(super) segments: Segments,
@@ -33,17 +33,17 @@ pub(super) struct Recovered {
     pub(super) moment: Moment,
 }
 
-/// Everything that opening works with.
+/// The state of an opening.
 struct Opening<'a> {
     vfs: &'a Arc<dyn Vfs>,
     dir: &'a Path,
     now: Now,
-    /// How much memory the index may take.
+    /// The index's limit of memory in bytes.
     budget: usize,
     checkpoint: Checkpoint,
-    /// The log up to here is in the checkpoint; [`None`] while there is none.
+    /// The checkpoint contains the log up to here. `None`: it is empty.
     position: Option<(u64, u64)>,
-    /// The tag of the segment there.
+    /// The tag of that segment.
     tag: u64,
     index: Index<Snapshot>,
     segments: Segments,
@@ -54,14 +54,15 @@ struct Opening<'a> {
 /// What an opening does about the folder `bodies/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bodies {
-    /// See that each message has its file and each file its message.
+    /// Check that each message has its body, and each body its message.
     Check,
-    /// Nothing: whoever asks will look.
+    /// Do not look: the caller will.
     Leave,
 }
 
-/// Reads the checkpoint, and the log from there on. What it read is on stable storage then, whatever a sync has failed to do before.
-/// `moment` is the time on the queue's clock, if that is known: otherwise it goes on from the checkpoint's.
+/// Reads the checkpoint, and the log after it. On return everything read is synced, even if an
+/// earlier process's sync failed. `moment`: the time on the queue's clock; `None`: it goes on from
+/// the checkpoint's.
 pub(super) fn recover(
     vfs: &Arc<dyn Vfs>,
     dir: &Path,
@@ -78,9 +79,9 @@ pub(super) fn recover(
         match opening.read(&sequences) {
             Ok(()) => return opening.end(bodies),
             Err(Failure::Open(error)) => return Err(error),
-            // Made anew once: one that contradicts itself then is no matter of the disk.
+            // Rebuilt once. If the rebuilt one contradicts itself too, the disk is not to blame.
             Err(Failure::Index(why)) if opening.position.is_some() => {
-                // What it has found besides is found again.
+                // What it found is found again.
                 drop(opening);
                 set_aside(&**vfs, dir, &why, &mut report)?;
             }
@@ -89,10 +90,10 @@ pub(super) fn recover(
     }
 }
 
-/// Why reading the log came to an end.
+/// Why reading the log ended early.
 enum Failure {
     Open(OpenError),
-    /// The checkpoint is not to be believed, or could not be written.
+    /// The checkpoint cannot be believed, or could not be written.
     Index(String),
 }
 
@@ -119,14 +120,14 @@ fn list_segments(vfs: &dyn Vfs, log: &Path, report: &mut OpenReport) -> Result<V
     for name in vfs.list(log).map_err(OpenError::io(log))? {
         match names::sequence(&name) {
             Some(sequence) => sequences.push(sequence),
-            None => report.tell(Damage::new(log.join(name), "is no segment; it was left alone")),
+            None => report.tell(Damage::new(log.join(name), "is no segment; it was left as it is")),
         }
     }
     sequences.sort_unstable();
     Ok(sequences)
 }
 
-/// The checkpoint, if it is good and the log that goes with it is there.
+/// Opens the checkpoint, if it is intact and the log that it is of is there.
 fn open_checkpoint(
     vfs: &Arc<dyn Vfs>,
     dir: &Path,
@@ -141,7 +142,7 @@ fn open_checkpoint(
             if sequence == 0 || sequences.binary_search(&sequence).is_ok() {
                 return Ok(Some((checkpoint, meta)));
             }
-            format!("it goes up to a place in log/{}, which is missing", names::segment(sequence))
+            format!("it is of a place in log/{}, which is missing", names::segment(sequence))
         }
         Err(checkpoint::Error::Full(source) | checkpoint::Error::Io(source)) => {
             return Err(OpenError::Io { path: names::index(dir), source });
@@ -152,16 +153,16 @@ fn open_checkpoint(
     Ok(None)
 }
 
-/// Moves a checkpoint to the quarantine, so that it is made anew.
+/// Moves a checkpoint to the quarantine, so that it is rebuilt.
 fn set_aside(vfs: &dyn Vfs, dir: &Path, why: &str, report: &mut OpenReport) -> Result<(), OpenError> {
     let path = names::index(dir);
     let quarantine = names::quarantine(dir);
     let taken = vfs.list(&quarantine).map_err(OpenError::io(&quarantine))?;
-    // One more name than are taken: one is free, whatever an operator took away.
+    // One name more than are taken, so one is free, even after an operator removed some.
     let name =
         (0..=taken.len()).map(|number| format!("{}-{number}.bad", names::INDEX)).find(|name| !taken.contains(name));
     let target = quarantine.join(name.unwrap_or_default());
-    report.tell(Damage::new(path.clone(), &format!("{why}; it was set aside and made anew from the log")));
+    report.tell(Damage::new(path.clone(), &format!("{why}; it was moved to quarantine/ and rebuilt from the log")));
     vfs.rename(&path, &target).and_then(|()| vfs.sync_dir(dir)).map_err(OpenError::io(&path))
 }
 
@@ -177,8 +178,8 @@ impl<'a> Opening<'a> {
     ) -> Result<Self, OpenError> {
         let path = names::index(dir);
         let failed = |error: checkpoint::Error| OpenError::Failed { path: path.clone(), why: error.to_string() };
-        // The queue's clock goes on from where it was, by what the wall clock says has passed. Set forward by mistake, that is not
-        // to end all mail at once.
+        // The queue's clock goes on from the checkpoint's, by what the wall clock says has passed.
+        // The limit keeps a wall clock set far ahead from expiring all mail at once.
         let moment = match (moment, &found) {
             (Some(moment), _) => moment,
             (None, Some((_, meta))) => {
@@ -227,15 +228,16 @@ impl<'a> Opening<'a> {
         self.segments.missing = missing.iter().map(|(sequence, segment)| (*sequence, segment.live_octets)).collect();
         for (at, sequence) in sequences.iter().enumerate() {
             let before = at.checked_sub(1).and_then(|at| sequences.get(at));
-            // What is missing before its place the checkpoint does not need, or it is missed already.
+            // Segments missing before its place are not needed by the checkpoint, or are reported
+            // already.
             if *sequence > first && before.is_some_and(|before| before.checked_add(1) != Some(*sequence)) {
                 self.damage(
                     self.segments.dir.join(names::segment(*sequence)),
-                    "has no predecessor: a segment is missing",
+                    "has no predecessor: a segment before it is missing",
                 );
             }
         }
-        // A name may be there that is not on stable storage: its segment or body is, and is written on or believed in.
+        // A name may not be on stable storage yet, while its segment or body is about to be used.
         for dir in [&self.segments.dir, &names::bodies(self.dir)] {
             self.vfs.sync_dir(dir).map_err(OpenError::io(dir))?;
         }
@@ -248,7 +250,8 @@ impl<'a> Opening<'a> {
         Ok(())
     }
 
-    /// Nothing may have gone of a segment while anything lived in it, so one that is missing when all of the log has been read is lost.
+    /// A segment is removed only after its last message has ended. So one that is missing now is
+    /// lost.
     fn report_missing(&mut self) {
         self.segments.missing.retain(|_, octets| *octets > 0);
         for sequence in self.segments.missing.keys() {
@@ -260,11 +263,12 @@ impl<'a> Opening<'a> {
 
     fn end(mut self, bodies: Bodies) -> Result<Recovered, OpenError> {
         if self.next_id == 0 {
-            // Far from the ids of any earlier queue in the same place, so that log lines of the two are not mistaken for each other.
+            // Far from the ids of an earlier queue in this folder, so that log lines of the two are
+            // not confused.
             self.next_id = (self.now.wall / 1000) << 20;
         }
         if !self.report.damaged.is_empty() {
-            // Ids may have been on the part that is lost.
+            // The lost part may have had records of ids.
             self.next_id = self.next_id.saturating_add(1 << 32);
         }
         let failed = |error: Unreadable| OpenError::Failed { path: names::index(self.dir), why: error.0 };
@@ -288,8 +292,8 @@ impl<'a> Opening<'a> {
     }
 }
 
-/// How much an opening reports one by one, of whatever is damaged.
+/// The largest number of damages that an opening lists one by one.
 const MOST_TOLD: usize = 1_000;
 
-/// The longest that a queue is taken to have been closed: its wall clock may be wrong.
+/// The longest time that a queue is taken to have been closed: the wall clock may be wrong.
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);

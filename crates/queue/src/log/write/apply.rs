@@ -1,5 +1,5 @@
-//! What a record does. The same whether it was written a moment ago or is read at opening, so that opening again gives the same
-//! state.
+//! What a record does to index and segments. The same code runs after a write and at an opening, so
+//! both give the same state.
 
 use std::mem;
 
@@ -9,7 +9,7 @@ use crate::log::format::place::{At, Stored};
 use crate::log::format::record::{Image, Record, StoredBody};
 use crate::log::write::segment::Segments;
 
-/// Returns the messages whose own body files are of no use any more.
+/// Applies a record. Returns the messages whose body files are no longer needed.
 pub(in crate::log) fn apply<S: Base<Stored = Stored>>(
     index: &mut Index<S>,
     segments: &mut Segments,
@@ -80,7 +80,7 @@ fn forget(segments: &mut Segments, id: MessageId, gone: &Message<Stored>, files:
     }
 }
 
-/// The copy is on stable storage: it is the message's newest image from now on.
+/// Applies a copy forward: the copy is the message's newest image from now on.
 pub(in crate::log) fn moved<S: Base<Stored = Stored>>(
     index: &mut Index<S>,
     segments: &mut Segments,

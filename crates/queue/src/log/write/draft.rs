@@ -1,4 +1,4 @@
-//! Receiving a message: in memory while it is small and there is memory, then in a file of its own.
+//! Receiving a message: in memory while it is small and memory is free, then in a file of its own.
 
 use std::fmt;
 use std::mem;
@@ -21,8 +21,8 @@ use crate::{Broken, Draft, Error, MessageId, NewMessage, PutError, TooLarge, lim
 
 /// A message that a [`LogQueue`](crate::log::LogQueue) is receiving.
 ///
-/// Writing a chunk of a large message to its file blocks the caller's thread for as long as the operating system needs to take
-/// it over, usually microseconds; waiting for stable storage happens on threads of the queue's own.
+/// Writing a piece of a large message to its file blocks the caller's thread, usually for
+/// microseconds. The queue's own threads wait for stable storage.
 pub struct LogDraft {
     shared: Arc<Shared>,
     syncer: Syncer,
@@ -52,7 +52,7 @@ impl LogDraft {
         }
     }
 
-    /// Fails when the store has stopped, or has gone on since the draft began.
+    /// Fails if the store has stopped, or has gone on since the draft began.
     fn check(&self) -> Result<(), Error> {
         match self.shared.core.ended() {
             Some(why) => Err(why),
@@ -103,7 +103,7 @@ impl LogDraft {
         file.write_at(chunk, self.len).map_err(|error| self.shared.io_error(&path, &error))
     }
 
-    /// The record, and the message as reading it back would give it.
+    /// Encodes the record. Returns it with the message as it will be read back.
     fn encode(&mut self, message: NewMessage) -> Result<PutParts, PutError> {
         let now = self.shared.now();
         let message = Message::new(message, now.moment, self.len, ());
@@ -114,7 +114,9 @@ impl LogDraft {
         self.slot.charge(payload.len());
         match record::decode(Kind::Message, &payload, now.wall, now) {
             Ok(Record::Message(image)) => Ok((NewRecord::new(Kind::Message, payload, now), image)),
-            _ => Err(PutError::Broken(Broken::new("a message that could not be read back was not written"))),
+            _ => Err(PutError::Broken(Broken::new(
+                "the record of a message could not be decoded and was not written; report this as a bug",
+            ))),
         }
     }
 }
@@ -155,7 +157,7 @@ impl Draft for LogDraft {
 }
 
 impl Shared {
-    /// What a failure to write a body's file means.
+    /// What a failed write of a body's file means.
     fn io_error(&self, path: &std::path::Path, error: &std::io::Error) -> PutError {
         if is_for_now(error) {
             return PutError::Full(refusal(path, error));
@@ -165,13 +167,13 @@ impl Shared {
         PutError::Broken(Broken::new(&why))
     }
 
-    /// Whether there is room for a new message of so many octets.
+    /// Checks that the disk has room for a new message of `more` bytes.
     pub(in crate::log) fn admit(&self, more: u64) -> Result<(), PutError> {
         let admitted = self.watermark.admit(self.room()?, self.options.disk_reserve, more);
         admitted.map_err(PutError::Full)
     }
 
-    /// Whether there is room for more of a message that has begun.
+    /// Checks that the disk has room for more of a message that has begun.
     fn check_disk(&self) -> Result<(), PutError> {
         watermark::is_free(self.room()?, self.options.disk_reserve, 0, false).map_err(PutError::Full)
     }

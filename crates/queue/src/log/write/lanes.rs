@@ -1,4 +1,4 @@
-//! The two ways to the store's thread.
+//! The lanes: the two job queues of the store's thread.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,8 +10,10 @@ use crate::log::write::segment::NewRecord;
 use crate::log::write::slot::DraftSlot;
 use crate::{Alteration, Broken, Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
 
-/// Two ways to the store's thread. Outcomes go first and are never refused: there is at most one for each lease. Puts are as
-/// many as there are drafts, which are bounded where they begin.
+/// Two queues of jobs for the store's thread.
+///
+/// Outcomes go first and are never refused: there is at most one for each lease. There are at most
+/// as many puts as drafts, which are bounded where they begin.
 #[derive(Default)]
 pub(in crate::log) struct Lanes(Mutex<LanesInner>);
 
@@ -19,11 +21,13 @@ pub(in crate::log) struct Lanes(Mutex<LanesInner>);
 struct LanesInner {
     outcomes: VecDeque<Job>,
     puts: VecDeque<Job>,
-    /// The store's thread is to be woken when so many jobs wait; [`None`] while it is busy and will look by itself.
+    /// The number of waiting jobs at which the store's thread is woken. `None`: it is busy and will
+    /// look by itself.
     wanted: Option<usize>,
     stopping: bool,
     closed: Option<Error>,
-    /// How often the lanes were opened again. A put that began before has no place in them.
+    /// The number of times that the lanes were opened again. A put that began in an earlier life is
+    /// refused.
     life: u64,
 }
 
@@ -37,7 +41,7 @@ pub(in crate::log) enum Job {
     Ids { answer: Answer<Result<(), PutError>> },
 }
 
-/// A message whose body is on stable storage or in the payload.
+/// A message whose body is in the payload or on stable storage.
 pub(in crate::log) struct PutJob {
     pub(in crate::log) entry: NewRecord,
     pub(in crate::log) image: Image,
@@ -46,7 +50,8 @@ pub(in crate::log) struct PutJob {
 }
 
 impl Lanes {
-    /// Takes the job, or refuses it when nobody will do it any more. Whether the store's thread is to be woken.
+    /// Takes the job, or refuses it if the lanes are closed. Returns `true` if the store's thread
+    /// must be woken.
     #[must_use]
     pub(in crate::log) fn push(&self, job: Job) -> bool {
         let mut lanes = self.lock();
@@ -64,7 +69,8 @@ impl Lanes {
         lanes.wanted.is_some_and(|wanted| lanes.len() >= wanted)
     }
 
-    /// Whether so many jobs wait, or nothing more will come. If not, the store's thread is woken when they do.
+    /// Returns `true` if `wanted` jobs wait, or if no more will come. If not, the store's thread is
+    /// woken at that number.
     pub(in crate::log) fn gather(&self, wanted: usize) -> bool {
         let mut lanes = self.lock();
         let wanted = wanted.min(BATCH_JOBS);
@@ -72,7 +78,7 @@ impl Lanes {
         lanes.stopping || lanes.closed.is_some() || lanes.len() >= wanted
     }
 
-    /// How many jobs wait.
+    /// The number of waiting jobs.
     pub(in crate::log) fn len(&self) -> usize {
         self.lock().len()
     }
@@ -89,15 +95,15 @@ impl Lanes {
         self.lock().life
     }
 
-    /// Takes jobs again after they were [closed](Self::close).
+    /// Takes jobs again after [`close`](Self::close).
     pub(in crate::log) fn reopen(&self) {
         let mut lanes = self.lock();
         lanes.closed = None;
         lanes.life = lanes.life.wrapping_add(1);
     }
 
-    /// What fits into a batch, outcomes first; puts only if there is room for what they bring. Unless it is nothing, nobody wakes
-    /// the store's thread until this is called again.
+    /// Takes the jobs of one batch, outcomes first. `puts`: puts too. If it returns jobs, pushes do
+    /// not wake the store's thread until the next call.
     pub(in crate::log) fn take(&self, puts: bool) -> (Vec<Job>, bool) {
         let mut lanes = self.lock();
         let mut octets = 0_usize;
@@ -143,7 +149,7 @@ impl Job {
         }
     }
 
-    /// In which life of the lanes it began, if that matters.
+    /// The life of the lanes in which the job began. `None`: it does not matter.
     fn life(&self) -> Option<u64> {
         match self {
             Self::Put(put) => Some(put.slot.life),
@@ -160,18 +166,18 @@ impl Job {
     }
 }
 
-/// What is said to who began before the lanes were opened again.
+/// The error for a draft that began before the lanes were opened again.
 pub(in crate::log) fn outlived() -> Error {
     Error::Broken(Broken::new(
-        "the queue was opened again after the disk's trouble, and nothing is left of this message; send it again",
+        "the queue was opened again after a failure of its disk; nothing of this message is left, send it again",
     ))
 }
 
-/// Who does not wait any more is not told.
+/// Answers a caller. If the caller no longer waits, the answer is lost.
 pub(in crate::log) fn tell<T>(answer: Answer<T>, value: T) {
     drop(answer.send(value));
 }
 
-/// A batch ends where it grows beyond one of these.
+/// A batch ends once it exceeds one of these.
 const BATCH_OCTETS: usize = 8 << 20;
 const BATCH_JOBS: usize = 1024;

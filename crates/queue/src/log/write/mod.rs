@@ -1,4 +1,4 @@
-//! From a draft to stable storage: drafts, the lanes to the store's thread, batches, segments.
+//! From a draft to stable storage: drafts, lanes, batches, segments, and the threads that write.
 
 pub(in crate::log) mod apply;
 pub(in crate::log) mod checkpointer;

@@ -61,7 +61,7 @@ impl DraftSlots {
 }
 
 impl DraftSlot {
-    /// The draft's file, which goes with the slot.
+    /// The draft's file, removed with the slot.
     pub(super) fn own(&mut self, vfs: Arc<dyn Vfs>, path: PathBuf) {
         self.file = Some((vfs, path));
     }
@@ -102,7 +102,8 @@ impl Drop for DraftSlot {
     fn drop(&mut self) {
         self.charge(0);
         self.slots.drafts.fetch_sub(1, Relaxed);
-        // After a failure the disk's content is unknown: the file stays for the next opening to judge.
+        // After a failure the disk's content is unknown: the file stays for the next opening to
+        // judge.
         if let Some((vfs, path)) = self.file.take()
             && self.slots.core.ended().is_none_or(|why| matches!(why, Error::Closed))
         {

@@ -1,4 +1,4 @@
-//! A batch of jobs: each planned as a record, all written at once, then true, then answered.
+//! A batch of jobs: planned as records, written at once, applied to the index, answered.
 
 use std::io;
 use std::mem;
@@ -18,7 +18,7 @@ use crate::log::write::shared::ID_BLOCK;
 use crate::log::write::slot::DraftSlot;
 use crate::{Broken, Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
 
-/// A job whose record is ready, with what to do once it is on stable storage.
+/// A job whose record is ready, and what to do once that is on stable storage.
 pub(super) struct Planned {
     pub(super) entry: NewRecord,
     pub(super) effect: Effect,
@@ -48,7 +48,7 @@ pub(super) enum Effect {
         ceiling: u64,
         answers: Vec<Answer<Result<(), PutError>>>,
     },
-    /// A living message was copied forward: nothing changes but its place.
+    /// A message was copied forward: only its place changes.
     Moved {
         id: MessageId,
         body: StoredBody,
@@ -57,7 +57,7 @@ pub(super) enum Effect {
 }
 
 impl Store {
-    /// One batch.
+    /// Writes one batch.
     pub(super) fn process(&mut self, jobs: Vec<Job>) -> Result<(), String> {
         let now = self.shared.now();
         let mut planned = mem::take(&mut self.waiting);
@@ -95,7 +95,7 @@ impl Store {
             }
         }
         if !id_answers.is_empty() || self.shared.ids.low() {
-            // First, so that whatever survives a crash of this batch, its ids are known to be taken.
+            // First, so that after a crash in this batch its ids are known to be taken.
             let (entry, ceiling) = self.plan_ids();
             planned.insert(0, Planned { entry, effect: Effect::Ids { ceiling, answers: id_answers } });
         }
@@ -112,7 +112,8 @@ impl Store {
         }
     }
 
-    /// There is no room for everything: perhaps there is for the outcomes alone. Otherwise they wait.
+    /// The disk has no room for all: refuses the puts and writes the outcomes alone. If there is no
+    /// room for them either, they wait.
     fn refuse_puts(&mut self, error: &io::Error, planned: Vec<Planned>) -> Result<(), String> {
         let full = PutError::Full(refusal(&self.shared.dir, error));
         let mut rest = Vec::new();
@@ -141,7 +142,7 @@ impl Store {
         }
     }
 
-    /// Makes a batch durable, then true in memory, then known.
+    /// Makes a batch durable, applies it to the index, and answers.
     pub(super) fn write(&mut self, mut planned: Vec<Planned>) -> Result<(), (AppendError, Vec<Planned>)> {
         let ceiling = self.shared.ids.ceiling.load(Relaxed);
         let began = self.shared.core.now();
@@ -154,12 +155,12 @@ impl Store {
         let mut tells: Vec<Box<dyn FnOnce()>> = Vec::new();
         let mut gone = Vec::new();
         for each in &mut planned {
-            // Whatever happens now: its record is there, and names its file.
+            // From here on the record may be on the disk, and it names the file.
             if let Effect::Put { slot, .. } = &mut each.effect {
                 slot.keep();
             }
         }
-        // An index that has ended takes nothing; opening the log again will.
+        // An index that has ended takes no records; the next opening reads them.
         let applied = self.shared.core.with(|index, _| {
             for (planned, at) in planned.into_iter().zip(places) {
                 let mut take = |record| {
@@ -203,10 +204,10 @@ impl Store {
         if applied.is_ok() {
             tells.into_iter().for_each(|tell| tell());
         }
-        // Also those that have come back to wait by now.
+        // Counts the jobs that arrived in the meantime too.
         self.pace.done(self.shared.core.now(), jobs.saturating_add(self.shared.lanes.len()), took);
         for id in gone {
-            // One that stays is an orphan, swept at the next opening.
+            // A file that cannot be removed is an orphan: the next opening removes it.
             drop(self.shared.vfs.remove(&self.shared.body_path(id)));
         }
         Ok(())
@@ -241,14 +242,17 @@ impl Store {
         let record = OutcomeRecord { id, born, ends, derived: Vec::new() };
         let mut payload = Vec::new();
         encode_outcome(&mut payload, now, &record, &images);
-        // What is true from now on is what will be read back.
+        // What is applied is what will be read back.
         match record::decode(Kind::Outcome, &payload, now.wall, now) {
             Ok(Record::Outcome(record)) => Ok((NewRecord::new(Kind::Outcome, payload, now), record, ids)),
-            _ => Err(Error::Broken(Broken::new("an outcome that could not be read back was not written")).into()),
+            _ => Err(Error::Broken(Broken::new(
+                "the record of an outcome could not be decoded and was not written; report this as a bug",
+            ))
+            .into()),
         }
     }
 
-    /// The record that takes up another block of ids, and where that ends.
+    /// The record that takes another block of ids, and its ceiling.
     pub(super) fn plan_ids(&self) -> (NewRecord, u64) {
         let ids = &self.shared.ids;
         let taken = ids.next.load(Relaxed).max(ids.ceiling.load(Relaxed));
@@ -263,7 +267,7 @@ impl Drop for Store {
         for planned in self.waiting.drain(..) {
             match planned.effect {
                 Effect::Put { mut slot, answer, .. } => {
-                    // Its record may be on the disk all the same, and would name the file.
+                    // The record may be on the disk, and names the file.
                     slot.keep();
                     drop(slot);
                     tell(answer, Err(error.clone().into()));
