@@ -34,7 +34,7 @@ impl PostgresBody {
         Self { database, message, at: 0, len, reading: None }
     }
 
-    /// The piece that was asked for, or what is wrong with it.
+    /// Checks a piece that was read.
     fn piece(&self, read: Result<Option<Vec<u8>>, Failed>) -> Result<Bytes, Error> {
         let damaged = |reason| Error::Damaged { message: self.message, reason };
         let chunk = match read {

@@ -1,4 +1,4 @@
-//! Connections, and what the errors on them mean.
+//! Connections, and what their errors mean.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -15,13 +15,13 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 /// What an owner's handle, drafts, bodies and keeper share.
 pub(crate) struct Database {
     pub(crate) config: Config,
-    /// Where connections are run, and whatever goes on when a caller has dropped its future.
+    /// Runs the connections, and the work that goes on after a caller has dropped its future.
     pub(crate) runtime: Handle,
     /// This owner's number.
     pub(crate) me: i32,
     pub(crate) notices: mpsc::UnboundedSender<Notice>,
     idle: Mutex<Vec<Client>>,
-    /// At most so many connections do something at once.
+    /// The bound on connections that work at once.
     turns: Semaphore,
     news: watch::Sender<News>,
 }
@@ -38,7 +38,7 @@ impl Database {
         Self { config, runtime: Handle::current(), me, notices, idle, turns, news }
     }
 
-    /// Runs `work` on a connection of its own, to its end, also when the caller no longer waits for it.
+    /// Runs `work` to its end on a connection of its own, even if the caller no longer waits.
     pub(crate) async fn with<T, E, F>(self: &Arc<Self>, work: impl FnOnce(Client) -> F + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
@@ -86,7 +86,7 @@ impl Database {
         })
     }
 
-    /// What an error means. What cannot be gone on with ends the engine.
+    /// Classifies an error. Ends the engine if it cannot go on.
     fn judge(&self, error: &tokio_postgres::Error) -> Failed {
         let told = error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string);
         match error.code() {
@@ -100,12 +100,12 @@ impl Database {
         }
     }
 
-    /// Counts that something may have become claimable.
+    /// Counts that a delivery may have become claimable.
     pub(crate) fn bump(&self) {
         self.news.send_modify(|news| news.count += 1);
     }
 
-    /// The first reason stays.
+    /// Ends the engine. The first reason stays.
     pub(crate) fn end(&self, why: Error) {
         self.news.send_modify(|news| {
             news.ended.get_or_insert(why);
@@ -134,17 +134,17 @@ impl Database {
     }
 }
 
-/// What the keeper hears of.
+/// What the keeper is told.
 pub(crate) enum Notice {
-    /// Somebody made something claimable.
+    /// Another owner made a delivery claimable.
     Work,
-    /// Time has passed otherwise than by itself.
+    /// A test has moved the clock.
     Look,
     /// A connection is lost.
     Lost(String),
-    /// The queue is closed: leases are given back.
+    /// The queue is closed: give the leases back.
     Stop,
-    /// Nothing more is done, as if the process had been killed.
+    /// Stop at once, as a killed process.
     Die,
 }
 
@@ -153,11 +153,11 @@ pub(crate) struct Counts {
     pub(crate) drafts: AtomicU64,
     pub(crate) puts: AtomicU64,
     pub(crate) finished: AtomicU64,
-    /// A claim since the last outcome may have given less than it might, for want of leases.
+    /// A claim since the last outcome may have been cut short by the bound on leases.
     pub(crate) may_want_leases: AtomicBool,
 }
 
-/// An operation failed in a way that may concern it alone.
+/// An operation failed, in a way that may concern it alone.
 pub(crate) enum Failed {
     Full(Arc<str>),
     Damaged(Arc<str>),
@@ -188,7 +188,7 @@ impl From<Error> for Failed {
     }
 }
 
-/// Connects, and runs the connection in the background: what others notify of, and its end, become notices.
+/// Connects, and runs the connection in the background. Notifications and its end become notices.
 pub(crate) async fn connect(
     config: &Config,
     notices: mpsc::UnboundedSender<Notice>,
@@ -216,7 +216,7 @@ pub(crate) fn raw(id: MessageId) -> i64 {
     i64::try_from(id.as_u64()).unwrap_or(-1)
 }
 
-/// Microseconds, at most as many as a delay may have.
+/// In microseconds, cut to the longest delay.
 pub(crate) fn micros(delay: Duration) -> i64 {
     i64::try_from(delay.min(MAX_DELAY).as_micros()).unwrap_or(i64::MAX)
 }
@@ -226,7 +226,7 @@ pub(crate) fn duration(micros: i64) -> Duration {
 }
 
 const CONNECTIONS: usize = 8;
-/// Octets of a row of a body.
+/// The largest size of a row of a body in bytes.
 pub(crate) const CHUNK: usize = 64 << 10;
-/// The largest body: 256 MiB.
+/// The largest body in bytes: 256 MiB.
 pub(crate) const MAX_BODY: u64 = 256 << 20;

@@ -1,4 +1,4 @@
-//! A message that is being received: in memory up to a chunk, in rows beyond it.
+//! A message that is being received: in memory up to 64 KiB, in rows beyond that.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ pub struct PostgresDraft {
     database: Arc<Database>,
     counts: Arc<Counts>,
     id: MessageId,
-    /// What is not in the database yet.
+    /// Bytes that are not in the database yet.
     rest: BytesMut,
-    /// How many octets are.
+    /// The number of bytes in the database.
     spilled: u64,
     len: u64,
     failed: Option<PutError>,
@@ -91,7 +91,7 @@ impl Draft for PostgresDraft {
         message.check()?;
         let (id, len, at) = (raw(self.id), place(self.len), place(self.spilled));
         let (rows, part) = (Rows::of(message), self.rest.split().to_vec());
-        // From here on the database decides: a draft that it has made a message of is not dropped.
+        // From here on the database decides: a draft that has become a message is not dropped.
         self.is_committed = true;
         let counts = Arc::clone(&self.counts);
         let database = Arc::clone(&self.database);
@@ -123,7 +123,7 @@ impl Drop for PostgresDraft {
         if self.spilled > 0 && !self.is_committed && self.database.ended().is_none() {
             let (database, id) = (Arc::clone(&self.database), raw(self.id));
             let runtime = database.runtime.clone();
-            // If nothing comes of it, it is swept when this owner is gone.
+            // If this fails, the rows are removed once this owner is gone.
             drop(runtime.spawn(async move {
                 let dropped: Result<u64, PutError> = database
                     .with(move |client| async move {

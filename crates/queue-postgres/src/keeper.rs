@@ -1,4 +1,4 @@
-//! The thread that runs an owner's connections, and looks when something has become due.
+//! The thread that runs an owner's connections, and signals when a delivery becomes due.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -28,7 +28,7 @@ pub(crate) fn start(config: Config) -> Result<(Arc<Database>, JoinHandle<()>), E
                 Err(error) => drop(opened.send(Err(error))),
             }
         });
-        // Without a farewell to the server: tasks and connections end where they are.
+        // Ends tasks and connections without a message to the server.
         runtime.shutdown_background();
     });
     let thread = thread.map_err(|error| failed(&error))?;
@@ -74,7 +74,7 @@ async fn keep(database: &Arc<Database>, client: &Client, mut notices: mpsc::Unbo
             Ok(Some(Notice::Look)) => {}
             Ok(Some(Notice::Lost(why))) => return database.end(lost(&why)),
             Ok(Some(Notice::Stop)) => {
-                // If it cannot be done, they expire.
+                // If this fails, the leases expire.
                 drop(client.execute("SELECT give_back($1)", &[&database.me]).await);
                 return database.end(Error::Closed);
             }
@@ -101,7 +101,7 @@ impl Drop for End<'_> {
 enum Looked {
     /// Something has become claimable.
     Stirred,
-    /// Nothing will before so much time has passed.
+    /// The time until the next delivery becomes claimable.
     Next(Duration),
 }
 
@@ -109,7 +109,7 @@ async fn look(client: &Client, last: &mut i64) -> Result<Looked, tokio_postgres:
     let next = "SELECT queue_now(), (SELECT min(free_at) FROM deliveries WHERE NOT held AND free_at > $1)";
     let row = client.query_one(next, &[last]).await?;
     let (now, next): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
-    // A clock that was set back makes everything uncertain.
+    // If the clock was set back, any delivery may be claimable.
     let is_stirred = next.is_some_and(|next| next <= now) || now < *last;
     *last = now;
     Ok(if is_stirred {
@@ -124,8 +124,8 @@ fn lost(why: &str) -> Error {
 }
 
 const SCHEMA: &str = include_str!("schema.sql");
-/// How often what is of no use any more is thrown away, and the longest time until one looks what has become due. `claim` in the
-/// schema knows it.
+/// The interval of removing what is no longer needed, and the longest time between two looks at
+/// what is due. The function `claim` of the schema relies on it.
 const SWEEP: Duration = Duration::from_secs(60);
-/// How long a body can be read when its message is gone, in microseconds: ten minutes.
+/// How long a body can be read after its message is gone, in microseconds: ten minutes.
 const PATIENCE: i64 = 600_000_000;

@@ -1,4 +1,4 @@
-//! The trait, each of its methods a statement or a short transaction.
+//! The trait's methods, each a statement or a short transaction.
 
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
@@ -19,34 +19,35 @@ use crate::database::{CHUNK, Counts, Database, Failed, MAX_BODY, Notice, duratio
 use crate::draft::{INSERT, PostgresDraft, Rows};
 use crate::keeper;
 
-/// One owner of a queue in PostgreSQL. Any number of them share it, in any number of processes.
+/// One owner of a queue in PostgreSQL. Any number of owners share it, in any number of processes.
 ///
-/// Dropping it closes it.
+/// Dropping it closes it, and blocks until the leases are given back.
 pub struct PostgresQueue {
     database: Arc<Database>,
     counts: Arc<Counts>,
-    /// Whose turn it was last when this owner claimed.
+    /// The owner of mail whose turn was last in a claim of this handle.
     turn: Mutex<Option<Owner>>,
     max_leases: usize,
-    /// One claim after the other: each looks at how many leases are left and takes of them.
+    /// Claims go one after the other: each counts the leases that are left.
     claiming: tokio::sync::Mutex<()>,
     keeper: Option<JoinHandle<()>>,
 }
 
 impl PostgresQueue {
-    /// Opens the queue in the first schema of the connection's search path, and makes its tables if there are none. Blocks.
+    /// Opens the queue in the first schema of the connection's search path, and creates its tables
+    /// if there are none. Blocks.
     ///
     /// At most `max_leases` deliveries are leased to this owner at once.
     ///
     /// # Errors
-    /// [`Error::Broken`] with what PostgreSQL says.
+    /// [`Error::Broken`], with PostgreSQL's message.
     pub fn open(config: Config, max_leases: usize) -> Result<Self, Error> {
         let (database, keeper) = keeper::start(config)?;
         let (counts, turn, keeper) = (Arc::default(), Mutex::default(), Some(keeper));
         Ok(Self { database, counts, turn, max_leases, claiming: tokio::sync::Mutex::default(), keeper })
     }
 
-    /// Ends without a word to the database, as a process that is killed. For tests.
+    /// Ends like a killed process: the database is not told. For tests.
     pub fn die(self) {
         // The keeper may have ended by itself.
         drop(self.database.notices.send(Notice::Die));
@@ -94,7 +95,7 @@ impl Queue for PostgresQueue {
     async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Claimed>, Error> {
         let me = self.database.me;
         let _one_at_a_time = self.claiming.lock().await;
-        // Before it looks: an outcome that comes right behind that is news then.
+        // Before it counts: an outcome right after that frees a lease.
         self.counts.may_want_leases.store(true, Relaxed);
         let row = self.row("SELECT leases_of($1)", vec![Box::new(me)]).await?;
         let leased = usize::try_from(read::<i64>(&row, 0)?).unwrap_or(usize::MAX);
@@ -176,7 +177,7 @@ impl Queue for PostgresQueue {
             match done {
                 Ok(Some(ids)) => return Ok(ids),
                 Ok(None) => return Err(LeaseError::Stale),
-                // An outcome is not refused for want of room: it waits.
+                // An outcome is not refused for lack of room: it waits.
                 Err(Failed::Full(_)) => {
                     let pause = self.database.runtime.spawn(async { tokio::time::sleep(PAUSE).await });
                     drop(pause.await);
@@ -223,7 +224,7 @@ impl Queue for PostgresQueue {
         if read::<bool>(&row, 0)? { Ok(()) } else { Err(Error::NoSuchMessage(message)) }
     }
 
-    /// Looks at 100 messages in a call.
+    /// Looks at 100 messages in one call.
     async fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {
         let statement = "SELECT m.id, m.owner, m.priority, m.envelope, m.body_len, t - m.born, m.held,
                 d.number, d.key, d.state, d.attempts, greatest(d.due - t, 0), coalesce(d.leased_until > t, false)
@@ -292,7 +293,7 @@ impl Queue for PostgresQueue {
 
 impl Drop for PostgresQueue {
     fn drop(&mut self) {
-        // The keeper may have ended by itself, and has nothing to say if it panicked.
+        // The keeper may have ended by itself. If it panicked, there is nothing to do about it.
         drop(self.database.notices.send(Notice::Stop));
         if let Some(keeper) = self.keeper.take() {
             drop(keeper.join());
@@ -306,20 +307,20 @@ impl fmt::Debug for PostgresQueue {
     }
 }
 
-/// Outcomes with all that comes of them.
+/// Outcomes, with the messages derived from them.
 struct Finishing {
     message: i64,
     ends: Vec<End>,
     derived: Vec<(Rows, Vec<u8>)>,
 }
 
-/// What came of a delivery.
+/// The outcome of a delivery.
 struct End {
     delivery: i32,
     generation: i64,
-    /// [`None`]: it is due as before.
+    /// `None`: it is due as before.
     delay: Option<i64>,
-    /// [`None`]: it is done.
+    /// `None`: it is done.
     state: Option<Vec<u8>>,
 }
 
@@ -336,7 +337,7 @@ impl End {
 }
 
 impl Finishing {
-    /// One transaction. [`None`]: the lease is stale.
+    /// Writes all in one transaction. `None`: the lease is stale.
     async fn write(&self, client: &mut Client) -> Result<Option<Vec<MessageId>>, tokio_postgres::Error> {
         let transaction = client.transaction().await?;
         let Self { message, ends, derived } = self;
@@ -441,5 +442,5 @@ fn number(raw: i32) -> u32 {
     u32::try_from(raw).unwrap_or(0)
 }
 
-/// How long an outcome waits before it asks again for room.
+/// How long an outcome waits before it asks for room again.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -1,6 +1,8 @@
-//! How many messages a second become durable, beside a plain loop of append and `fdatasync` on the same disk.
+//! Measures durable messages a second, beside a plain loop of append and `fdatasync` on the same
+//! disk.
 //!
-//! `cargo run --release -p posthaste-queue --example put_rate -- [FOLDER]`: writes into a new folder there, for about seven seconds.
+//! `cargo run --release -p posthaste-queue --example put_rate -- [FOLDER]` writes into a new folder
+//! there for about seven seconds.
 
 #[cfg(unix)]
 #[path = "../tests/block_on/mod.rs"]

@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_read_back() {
+    fn ids_are_parsed_as_they_are_displayed() {
         for (raw, text) in
             [(0, "0000000000000"), (31, "000000000000Z"), (1 << 40, "0000100000000"), (u64::MAX, "FZZZZZZZZZZZZ")]
         {

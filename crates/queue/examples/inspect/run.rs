@@ -1,4 +1,4 @@
-//! Doing what was asked.
+//! Runs a command.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>, out: &mut dyn Write, err
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // Where it cannot be written nobody reads it.
+            // If it cannot be written, there is no reader.
             drop(if error.use_stderr() { write!(err, "{error}") } else { write!(out, "{error}") });
             drop(out.flush());
             return u8::try_from(error.exit_code()).unwrap_or(UNREADABLE);
@@ -34,7 +34,7 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>, out: &mut dyn Write, err
     let done = done.and_then(|code| out.flush().map(|()| code).map_err(InspectError::Output));
     match done {
         Ok(code) => code,
-        // Whoever reads has seen enough.
+        // The reader has closed the pipe.
         Err(InspectError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => FINE,
         Err(error) => {
             drop(writeln!(err, "inspect: {error}"));
@@ -207,5 +207,5 @@ fn say(out: &mut dyn Write, line: &str) -> Result<(), InspectError> {
 const FINE: u8 = 0;
 const FOUND: u8 = 1;
 const UNREADABLE: u8 = 2;
-/// Messages that are read at once.
+/// Messages read at once.
 const PAGE: usize = 256;

@@ -56,7 +56,7 @@ mod tests {
     const ROOMY: Room = Room { free: 1 << 40, total: 1 << 41, files_free: 1 << 20, files_total: 1 << 21 };
 
     #[test]
-    fn it_opens_again_only_when_there_is_some_more_room() {
+    fn puts_begin_again_when_a_quarter_more_than_the_reserve_is_free() {
         let watermark = Watermark::default();
         let octets = |free| Room { free, ..ROOMY };
         assert_eq!(watermark.admit(octets(1000), 1000, 0), Ok(()));
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn files_run_out_as_octets_do() {
+    fn a_disk_short_of_files_refuses_puts() {
         let watermark = Watermark::default();
         let files = |files_free| Room { files_free, ..ROOMY };
         assert_eq!(watermark.admit(files(1024), 1, 0), Ok(()));

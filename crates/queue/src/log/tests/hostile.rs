@@ -1,4 +1,4 @@
-//! Records whose checksums are right and whose contents are not.
+//! Records with right checksums and wrong contents.
 
 use std::path::Path;
 use std::time::Duration;
@@ -53,7 +53,7 @@ fn altered(which: usize) -> Altered {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn a_record_is_decoded_as_it_was_encoded() {
     let Ok(Record::Message(Image { id, message })) = record::decode(Kind::Message, &image(7), NOW.wall, NOW) else {
         panic!("a message")
     };
@@ -88,7 +88,7 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
-fn any_octets_are_read_without_panic() {
+fn any_bytes_are_decoded_without_panic() {
     let mut random = fastrand::Rng::with_seed(1);
     let mut understood = 0;
     for _ in 0..200_000 {
@@ -115,9 +115,9 @@ fn any_octets_are_read_without_panic() {
     assert!(understood > 1000, "{understood}");
 }
 
-/// Logs of such records, their checksums made right, open, and the queue goes on.
+/// Logs of such records open, and the queue goes on.
 #[test]
-fn logs_of_any_records_open() {
+fn a_log_of_any_records_opens() {
     for seed in 0..1500 {
         let mut random = fastrand::Rng::with_seed(seed);
         let (disk, options) = (Disk::new(), options(&ManualClock::default()));

@@ -1,11 +1,11 @@
-//! The index file does not stay as long as it once was.
+//! The index file becomes shorter again.
 
 use super::disk::Disk;
 use super::{block_on, claim, everything, message, open, options, put};
 use crate::log::{LogOptions, LogQueue};
 use crate::{ManualClock, Outcome, Queue, Summary};
 
-/// Fills a queue and makes almost all of it go away. What is left, and how long the index was when it was longest.
+/// Fills a queue and removes almost all. Returns what is left, and the longest length of the index.
 fn fill_and_empty(queue: &LogQueue) -> (Vec<Summary>, u64) {
     block_on(async {
         for number in 0..MESSAGES {
@@ -30,7 +30,7 @@ fn index_options(clock: &ManualClock) -> LogOptions {
 }
 
 #[test]
-fn it_is_written_anew_when_most_of_it_is_of_no_use() {
+fn the_index_file_is_shortened_when_most_of_it_is_unused() {
     let (clock, disk) = (ManualClock::default(), Disk::new());
     let options = index_options(&clock);
     let queue = open(&disk, &options).unwrap();

@@ -37,7 +37,7 @@ mod tests {
     use super::{Duration, LONGEST_WAIT, Pace};
 
     #[test]
-    fn who_comes_alone_waits_for_nobody() {
+    fn a_single_writer_never_waits() {
         let mut pace = Pace::default();
         assert_eq!(pace.wait(0), None);
         pace.done(0, 1, Duration::from_millis(8));
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn the_others_are_waited_for_a_fraction_of_the_sync() {
+    fn a_batch_waits_for_more_writers_a_fraction_of_the_last_sync() {
         let mut pace = Pace::default();
         pace.done(1_000, 2, Duration::from_millis(8));
         assert_eq!(pace.wait(1_000), Some((2, Duration::from_millis(1))));
