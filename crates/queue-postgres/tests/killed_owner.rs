@@ -60,7 +60,7 @@ fn the_other_owner_takes_over_from_a_killed_one() {
         let mut seen = Change::default();
         let began = Instant::now();
         while block_on(queue.stats()).messages > 0 {
-            assert!(began.elapsed() < LONGEST, "something is left that nobody can claim");
+            assert!(began.elapsed() < LONGEST, "a delivery is left that no owner can claim");
             seen = block_on(queue.changed(seen)).unwrap();
             loop {
                 let claimed = block_on(queue.claim_any(7, LEASE)).unwrap();
@@ -75,7 +75,7 @@ fn the_other_owner_takes_over_from_a_killed_one() {
         for delivery in &all {
             // Outcomes that it was writing when it was killed may have been written.
             let is_done = done.contains(delivery) || finished.contains(delivery) || tried.contains(delivery);
-            assert!(is_done, "{delivery} was finished by nobody");
+            assert!(is_done, "{delivery} was finished by no owner");
         }
         let unfinished: BTreeSet<_> = held.difference(&finished).cloned().collect();
         taken_over += done.intersection(&unfinished).count();
@@ -85,7 +85,7 @@ fn the_other_owner_takes_over_from_a_killed_one() {
     println!(
         "{by_dead} finished by those who were killed, {by_us} by the other, of which {taken_over} were taken over"
     );
-    assert!(taken_over > 0, "nobody died with a lease");
+    assert!(taken_over > 0, "no owner died with a lease");
 }
 
 /// Run by the test above, in a process of its own: claims, and finishes one after the other.

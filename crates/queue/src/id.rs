@@ -9,9 +9,10 @@ pub const MAX_NAME: usize = 255;
 
 /// Names one message of one queue, forever.
 ///
-/// Opaque. An engine never gives out an id twice, not even the id of a dropped draft, and not after
-/// a crash or a jump of the wall clock. [`Display`](fmt::Display) writes exactly 13 characters of
-/// Crockford's base 32, which suits a `Received` field and a log line. [`FromStr`] reads it back.
+/// Opaque. An engine never gives out an id twice, not even that of a dropped draft. A crash or a
+/// jump of the wall clock changes nothing about it. [`Display`](fmt::Display) writes exactly 13
+/// characters of Crockford's base 32, which suits a `Received` field and a log line. [`FromStr`]
+/// reads it back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(u64);
 

@@ -148,7 +148,7 @@ proptest! {
         drop(real.queue);
         real.queue = LogQueue::open(dir.path(), options).unwrap();
         prop_assert!(real.queue.report().damaged.is_empty());
-        prop_assert_eq!(block_on(real.view(false)), before, "after opening anew");
+        prop_assert_eq!(block_on(real.view(false)), before, "after opening again");
     }
 }
 

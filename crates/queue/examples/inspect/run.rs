@@ -177,7 +177,7 @@ fn repair(args: &Repair, out: &mut dyn Write) -> Result<u8, InspectError> {
         });
         say(out, &json!({ "total": total }).to_string())?;
     } else {
-        let index = if index_rebuilt { ", the index made anew" } else { "" };
+        let index = if index_rebuilt { ", the index rebuilt" } else { "" };
         let dry = if args.dry_run { "nothing was changed; would be: " } else { "" };
         say(out, &format!("{dry}{repaired} findings repaired, {left} left{index}"))?;
     }

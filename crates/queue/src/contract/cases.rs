@@ -112,7 +112,7 @@ pub(super) async fn a_lease_can_be_extended<H: Harness>(harness: &mut H) {
     nothing_due(&queue).await;
     queue.extend(&lease, SECOND).await.expect("also to less");
     harness.advance(SECOND).await;
-    queue.extend(&lease, LEASE).await.expect("revived, nobody had claimed it");
+    queue.extend(&lease, LEASE).await.expect("revived: it was not claimed again");
     nothing_due(&queue).await;
     assert_eq!(queue.stats().await.leased, 1);
     queue.finish(lease, Outcome::Done, Vec::new()).await.expect("finish");
@@ -322,7 +322,7 @@ async fn woken<Q: Queue, T>(queue: &Q, seen: &mut Change, what: impl Future<Outp
         }
         let value = what.await;
         if let Some(now) = ready(waiting.as_mut()) {
-            assert!(flag.0.load(Ordering::SeqCst), "there was news, and nobody was woken");
+            assert!(flag.0.load(Ordering::SeqCst), "there was a change, and no waiter was woken");
             *seen = now.expect("changed");
         } else {
             // It asks again, so it is woken again.

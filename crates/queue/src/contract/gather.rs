@@ -31,7 +31,7 @@ pub(super) async fn one_stale_lease_spoils_all<H: Harness>(harness: &mut H) {
     put(&queue, message("me", &["a", "b"]), b"x").await.expect("put");
     let [a, old] = leases(claim(&queue, 9).await);
     harness.advance(LEASE).await;
-    queue.extend(&a, LEASE).await.expect("nobody has claimed it since");
+    queue.extend(&a, LEASE).await.expect("it was not claimed again");
     let new = claim_one(&queue).await.lease;
     let again = crate::Lease::new(a.message(), a.delivery(), a.generation());
     let report = || vec![Derived { message: message("reports", &["r"]), body: octets(10) }];

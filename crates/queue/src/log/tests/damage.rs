@@ -124,7 +124,7 @@ fn a_log_with_any_bit_flipped_loses_one_record_at_most() {
                 }
             } else {
                 assert!(report.damaged.is_empty());
-                assert!(report.truncated > 0, "the last record is one that nobody waited for");
+                assert!(report.truncated > 0, "the last record is one that no caller waited for");
             }
             // At most one record is lost, so at most one message is missing, or one that was gone
             // is back.

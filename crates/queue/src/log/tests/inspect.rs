@@ -228,7 +228,7 @@ fn rows() -> [Row; 16] {
             0,
         ),
         (
-            "files of somebody else",
+            "files of another program",
             |disk| {
                 drop(Vfs::create(disk, &Path::new(DIR).join("bodies/notes")).unwrap());
                 drop(Vfs::create(disk, &Path::new(DIR).join("log/notes")).unwrap());

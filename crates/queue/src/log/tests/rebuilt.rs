@@ -196,7 +196,7 @@ fn a_damaged_index_is_set_aside_and_rebuilt() {
             there.must_be(&found, &format!("{context}, set aside: {is_aside}"));
         }
     }
-    println!("{set_aside} damaged indexes set aside and made anew, {taken} of no consequence");
+    println!("{set_aside} damaged indexes set aside and rebuilt, {taken} without effect");
     assert!(set_aside > taken / 4 && taken > 0, "{set_aside} and {taken}");
 }
 

@@ -128,7 +128,7 @@ fn callers_see_a_failure_and_go_on_after_it() {
         assert!(changed.as_mut().poll(&mut context).is_pending());
         let paused = recover(&queue, &clock, "once");
         assert!(paused >= SECOND, "{paused:?}");
-        let Poll::Ready(Ok(now)) = changed.as_mut().poll(&mut context) else { panic!("nobody was woken") };
+        let Poll::Ready(Ok(now)) = changed.as_mut().poll(&mut context) else { panic!("no waiter was woken") };
         assert!(now > seen);
 
         let stats = queue.stats().await;
