@@ -61,7 +61,9 @@ mod measure {
     }
 
     fn queue(dir: &Path, writers: usize) -> Result<(), Box<dyn Error>> {
-        let queue = LogQueue::open(dir, LogOptions { index_memory: 2 << 30, ..LogOptions::default() })?;
+        let mut options = LogOptions::default();
+        options.index_memory = 2 << 30;
+        let queue = LogQueue::open(dir, options)?;
         let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
         let body = Bytes::from(vec![b'x'; BODY]);
         let start = Instant::now();

@@ -33,6 +33,7 @@ pub enum Alteration {
 
 /// Which messages to look for: those that fulfill all given conditions. The default finds all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Search {
     /// Of this owner. `None`: of any.
     pub owner: Option<Owner>,

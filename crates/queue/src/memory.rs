@@ -19,8 +19,9 @@ use crate::{
     NewMessage, Outcome, Page, PutError, Queue, RoutingKey, Search, Stats, SystemClock, TooLarge, limits,
 };
 
-/// Limits of a [`MemoryQueue`].
+/// Limits of a [`MemoryQueue`]: take the default, then assign fields.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct MemoryOptions {
     /// Where it takes the time from. Default: [`SystemClock`].
     pub clock: Arc<dyn Clock>,

@@ -45,9 +45,9 @@ fn a_lack_of_descriptors_refuses_calls_and_does_not_stop_the_queue() {
 fn child() {
     let dir = tempfile::tempdir().unwrap();
     setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
-    let (segment_size, inline_body) = (4096, 1500);
-    let options =
-        LogOptions { segment_size, inline_body, disk_reserve: 0, index_memory: 4096, ..LogOptions::default() };
+    let mut options = LogOptions::default();
+    (options.segment_size, options.inline_body) = (4096, 1500);
+    (options.disk_reserve, options.index_memory) = (0, 4096);
     let queue = LogQueue::open(dir.path(), options).unwrap();
     block_on(async {
         put(&queue, 5000).await.unwrap();

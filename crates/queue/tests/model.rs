@@ -113,16 +113,13 @@ proptest! {
     #[test]
     fn the_log_engine_agrees_with_the_memory_engine(ops in prop::collection::vec(op(), 1..60), index_memory in prop_oneof![Just(0), Just(1 << 20)]) {
         let clock = ManualClock::default();
-        let memory = MemoryOptions { clock: Arc::new(clock.clone()), ..MemoryOptions::default() };
+        let mut memory = MemoryOptions::default();
+        memory.clock = Arc::new(clock.clone());
         let dir = tempfile::tempdir().unwrap();
-        let options = LogOptions {
-            clock: Arc::new(clock.clone()),
-            segment_size: 4096,
-            inline_body: 1000,
-            disk_reserve: 0,
-            index_memory,
-            ..LogOptions::default()
-        };
+        let mut options = LogOptions::default();
+        options.clock = Arc::new(clock.clone());
+        (options.segment_size, options.inline_body) = (4096, 1000);
+        (options.disk_reserve, options.index_memory) = (0, index_memory);
         let log = LogQueue::open(dir.path(), options.clone()).unwrap();
         let mut model = Side::new(MemoryQueue::new(memory));
         let mut real = Side::new(log);

@@ -177,7 +177,8 @@ async fn a_large_body_is_never_held_whole() {
     }
     let hop = Hop::start(Behavior::default()).await;
     let log = Log::default();
-    let memory = posthaste_queue::memory::MemoryOptions { max_body: 200 << 20, ..Default::default() };
+    let mut memory = posthaste_queue::memory::MemoryOptions::default();
+    memory.max_body = 200 << 20;
     let relay =
         Relay::new(MemoryQueue::new(memory), posthaste_client::SystemResolver, options(&[hop.port]), log.clone());
     let envelope = posthaste_server::Envelope {

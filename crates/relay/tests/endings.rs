@@ -59,7 +59,9 @@ async fn a_queue_that_recovers_goes_on_being_delivered() {
     let hop = Hop::start(Behavior::default()).await;
     let dir = tempfile::tempdir().unwrap();
     // Every body is written to a file of its own, in a folder that can be taken away.
-    let queue = LogQueue::open(dir.path(), LogOptions { inline_body: 0, ..LogOptions::default() }).unwrap();
+    let mut queue_options = LogOptions::default();
+    queue_options.inline_body = 0;
+    let queue = LogQueue::open(dir.path(), queue_options).unwrap();
     let log = Log::default();
     let relay = Relay::new(queue, SystemResolver, options(&[hop.port]), log.clone());
     let drain = CancellationToken::new();

@@ -54,12 +54,11 @@ fn list(args: &List, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Ins
         say(out, print::HEADING)?;
     }
     let mut shown = Stats::default();
-    let search = Search {
-        owner: args.owner.clone(),
-        key: args.key.clone(),
-        held: if args.due { Some(false) } else { args.held.then_some(true) },
-        containing: args.containing.clone().unwrap_or_default().into(),
-    };
+    let mut search = Search::default();
+    search.owner = args.owner.clone();
+    search.key = args.key.clone();
+    search.held = if args.due { Some(false) } else { args.held.then_some(true) };
+    search.containing = args.containing.clone().unwrap_or_default().into();
     let is_due = |message: &Summary| {
         let wanted = |key| args.key.as_ref().is_none_or(|wanted| wanted == key);
         message.deliveries.iter().any(|each| wanted(&each.key) && each.due_in.is_zero())
@@ -159,7 +158,8 @@ fn verify(args: &Verify, out: &mut dyn Write) -> Result<u8, InspectError> {
 
 fn repair(args: &Repair, out: &mut dyn Write) -> Result<u8, InspectError> {
     let options = options(&args.at);
-    let how = queue::Repair { dry_run: args.dry_run, rebuild_index: args.rebuild_index };
+    let mut how = queue::Repair::default();
+    (how.dry_run, how.rebuild_index) = (args.dry_run, args.rebuild_index);
     let word = if args.dry_run { "would be" } else { "done" };
     let mut told = Ok(());
     let bar = Bar::new(&options.progress);
@@ -192,7 +192,9 @@ fn open(at: &Folder) -> Result<Inspection, InspectError> {
 }
 
 fn options(at: &Folder) -> InspectOptions {
-    InspectOptions { scratch: at.scratch.clone(), ..InspectOptions::default() }
+    let mut options = InspectOptions::default();
+    options.scratch = at.scratch.clone();
+    options
 }
 
 fn tell(at: &Folder, out: &mut dyn Write, finding: &Finding, how: &str) -> Result<(), InspectError> {

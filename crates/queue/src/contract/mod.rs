@@ -22,7 +22,9 @@
 //!     type Queue = MemoryQueue;
 //!
 //!     async fn open(&mut self) -> MemoryQueue {
-//!         MemoryQueue::new(MemoryOptions { clock: std::sync::Arc::new(self.0.clone()), ..MemoryOptions::default() })
+//!         let mut options = MemoryOptions::default();
+//!         options.clock = std::sync::Arc::new(self.0.clone());
+//!         MemoryQueue::new(options)
 //!     }
 //!
 //!     async fn reopen(&mut self, _: MemoryQueue) -> Result<MemoryQueue, Cannot> {

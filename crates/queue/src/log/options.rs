@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use crate::{Clock, SystemClock};
 
-/// Limits and defaults of a [`LogQueue`](crate::log::LogQueue).
+/// Limits of a [`LogQueue`](crate::log::LogQueue): take the default, then assign fields.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct LogOptions {
     /// Where it takes the time from. Default: [`SystemClock`].
     pub clock: Arc<dyn Clock>,

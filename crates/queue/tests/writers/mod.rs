@@ -229,7 +229,9 @@ fn message() -> NewMessage {
 }
 
 pub(crate) fn options() -> LogOptions {
-    LogOptions { segment_size: 1 << 20, disk_reserve: 0, ..LogOptions::default() }
+    let mut options = LogOptions::default();
+    (options.segment_size, options.disk_reserve) = (1 << 20, 0);
+    options
 }
 
 /// The number of rounds, from an environment variable or by default.

@@ -66,13 +66,9 @@ struct Sound {
 
 impl Sound {
     fn new() -> Self {
-        let options = LogOptions {
-            clock: Arc::new(ManualClock::default()),
-            segment_size: 4096,
-            inline_body: 700,
-            disk_reserve: 0,
-            ..LogOptions::default()
-        };
+        let mut options = LogOptions::default();
+        options.clock = Arc::new(ManualClock::default());
+        (options.segment_size, options.inline_body, options.disk_reserve) = (4096, 700, 0);
         let folder = tempfile::tempdir_in(memory()).expect("a temporary folder");
         let queue = LogQueue::open(folder.path(), options.clone()).expect("a queue");
         wait(fill(&queue)).expect("a queue that works");

@@ -55,8 +55,9 @@ use crate::log::read::readers::Readers;
 use crate::log::recover::{self, Bodies, Recovered};
 use crate::{Clock, Error, MessageId, Page, Search, Stats, Summary, SystemClock};
 
-/// How to inspect a queue.
+/// How to inspect a queue: take the default, then assign fields.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct InspectOptions {
     /// The clock for ages and times until deliveries are due. Default: [`SystemClock`].
     pub clock: Arc<dyn Clock>,

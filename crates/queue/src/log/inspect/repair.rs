@@ -22,8 +22,9 @@ use crate::log::write::apply::apply;
 use crate::log::write::segment::{AppendError, NewRecord};
 use crate::log::write::shared::wall;
 
-/// How to repair.
+/// How to repair: take the default, then assign fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Repair {
     /// Do everything over an overlay, and change nothing in the folder.
     pub dry_run: bool,
