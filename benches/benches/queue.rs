@@ -45,7 +45,8 @@ fn puts(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     plain_append(&mut group, folder.path());
     for writers in [1, 50] {
-        let options = LogOptions { index_memory: 2 << 30, ..LogOptions::default() };
+        let mut options = LogOptions::default();
+        options.index_memory = 2 << 30;
         let queue = LogQueue::open(folder.path().join(writers.to_string()), options).expect("an empty queue");
         group.bench_function(format!("LogQueue, writers: {writers}"), |bencher| {
             bencher.iter_custom(|count| put_from(&queue, writers, count));
@@ -87,7 +88,9 @@ fn put_from(queue: &LogQueue, writers: u64, count: u64) -> Duration {
 
 /// The index and the schedule alone, 10,000 messages deep.
 fn memory(criterion: &mut Criterion) {
-    let queue = MemoryQueue::new(MemoryOptions { memory: usize::MAX, ..MemoryOptions::default() });
+    let mut options = MemoryOptions::default();
+    options.memory = usize::MAX;
+    let queue = MemoryQueue::new(options);
     let fill = |count: u64| (0..count).for_each(|_| block_on(put(&queue)).expect("it takes everything"));
     fill(10_000);
     let mut group = criterion.benchmark_group("MemoryQueue");

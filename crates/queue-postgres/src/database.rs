@@ -1,27 +1,27 @@
-//! Connections, and what the errors on them mean.
+//! Connections, and what their errors mean.
 
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use posthaste_queue::{Broken, Change, Error, Full, MAX_DELAY, PutError};
+use posthaste_queue::{Broken, Change, Error, Full, MAX_DELAY, MessageId, PutError};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
-
-use crate::keeper::Event;
 
 /// What an owner's handle, drafts, bodies and keeper share.
 pub(crate) struct Database {
     pub(crate) config: Config,
-    /// Where connections are run, and whatever goes on when a caller has dropped its future.
+    /// Runs the connections, and the work that goes on after a caller has dropped its future.
     pub(crate) runtime: Handle,
     /// This owner's number.
     pub(crate) me: i32,
-    pub(crate) events: mpsc::UnboundedSender<Event>,
+    pub(crate) notices: mpsc::UnboundedSender<Notice>,
     idle: Mutex<Vec<Client>>,
-    /// At most so many connections do something at once.
+    /// The bound on connections that work at once.
     turns: Semaphore,
     news: watch::Sender<News>,
 }
@@ -32,29 +32,47 @@ struct News {
 }
 
 impl Database {
-    pub(crate) fn new(config: Config, me: i32, events: mpsc::UnboundedSender<Event>) -> Self {
+    pub(crate) fn new(config: Config, me: i32, notices: mpsc::UnboundedSender<Notice>) -> Self {
         let (idle, turns) = (Mutex::default(), Semaphore::new(CONNECTIONS));
         let news = watch::Sender::new(News { count: 1, ended: None });
-        Self { config, runtime: Handle::current(), me, events, idle, turns, news }
+        Self { config, runtime: Handle::current(), me, notices, idle, turns, news }
     }
 
-    /// Runs `work` on a connection of its own, to its end, also when the caller no longer waits for it.
+    /// Runs `work` to its end on a connection of its own, even if the caller no longer waits.
     pub(crate) async fn with<T, E, F>(self: &Arc<Self>, work: impl FnOnce(Client) -> F + Send + 'static) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<Error> + From<Failed> + Send + 'static,
+        E: From<Error> + From<Failed>,
         F: Future<Output = (Client, Result<T, tokio_postgres::Error>)> + Send,
     {
         if let Some(why) = self.ended() {
             return Err(why.into());
         }
+        match self.spawn(work).await {
+            Ok(done) => done.map_err(|failed| match failed {
+                Failed::Store(error) => error.into(),
+                other => other.into(),
+            }),
+            Err(_) => Err(self.ended().unwrap_or(Error::Closed).into()),
+        }
+    }
+
+    /// Begins what [`with`](Self::with) waits for.
+    pub(crate) fn spawn<T, F>(
+        self: &Arc<Self>,
+        work: impl FnOnce(Client) -> F + Send + 'static,
+    ) -> JoinHandle<Result<T, Failed>>
+    where
+        T: Send + 'static,
+        F: Future<Output = (Client, Result<T, tokio_postgres::Error>)> + Send,
+    {
         let database = Arc::clone(self);
-        let task = self.runtime.spawn(async move {
+        self.runtime.spawn(async move {
             let turn = database.turns.acquire().await;
             let idle = database.idle().pop();
             let client = match idle {
                 Some(client) => client,
-                None => match connect(&database.config, database.events.clone()).await {
+                None => match connect(&database.config, database.notices.clone()).await {
                     Ok(client) => client,
                     Err(error) => return Err(database.judge(&error)),
                 },
@@ -65,17 +83,10 @@ impl Database {
             }
             drop(turn);
             done.map_err(|error| database.judge(&error))
-        });
-        match task.await {
-            Ok(done) => done.map_err(|failed| match failed {
-                Failed::Store(error) => error.into(),
-                other => other.into(),
-            }),
-            Err(_) => Err(self.ended().unwrap_or(Error::Closed).into()),
-        }
+        })
     }
 
-    /// What an error means. What cannot be gone on with ends the engine.
+    /// Classifies an error. Ends the engine if it cannot go on.
     fn judge(&self, error: &tokio_postgres::Error) -> Failed {
         let told = error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string);
         match error.code() {
@@ -89,12 +100,12 @@ impl Database {
         }
     }
 
-    /// Counts that something may have become claimable.
+    /// Counts that a delivery may have become claimable.
     pub(crate) fn bump(&self) {
         self.news.send_modify(|news| news.count += 1);
     }
 
-    /// The first reason stays.
+    /// Ends the engine. The first reason stays.
     pub(crate) fn end(&self, why: Error) {
         self.news.send_modify(|news| {
             news.ended.get_or_insert(why);
@@ -112,12 +123,41 @@ impl Database {
         news.ended.clone().map_or(Ok(Change::from_u64(news.count)), Err)
     }
 
+    /// Returns when the keeper has given back what this owner leased, or has failed.
+    pub(crate) async fn wait_for_end(&self) {
+        // The sender lives in `self`.
+        drop(self.news.subscribe().wait_for(|news| news.ended.is_some()).await);
+    }
+
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Client>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An operation failed in a way that may concern it alone.
+/// What the keeper is told.
+pub(crate) enum Notice {
+    /// Another owner made a delivery claimable.
+    Work,
+    /// A test has moved the clock.
+    Look,
+    /// A connection is lost.
+    Lost(String),
+    /// The queue is closed: give the leases back.
+    Stop,
+    /// Stop at once, as a killed process.
+    Die,
+}
+
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) drafts: AtomicU64,
+    pub(crate) puts: AtomicU64,
+    pub(crate) finished: AtomicU64,
+    /// A claim since the last outcome may have been cut short by the bound on leases.
+    pub(crate) may_want_leases: AtomicBool,
+}
+
+/// An operation failed, in a way that may concern it alone.
 pub(crate) enum Failed {
     Full(Arc<str>),
     Damaged(Arc<str>),
@@ -148,23 +188,23 @@ impl From<Error> for Failed {
     }
 }
 
-/// Connects, and runs the connection in the background: what others notify of, and its end, become events.
+/// Connects, and runs the connection in the background. Notifications and its end become notices.
 pub(crate) async fn connect(
     config: &Config,
-    events: mpsc::UnboundedSender<Event>,
+    notices: mpsc::UnboundedSender<Notice>,
 ) -> Result<Client, tokio_postgres::Error> {
     let (client, mut connection) = config.connect(NoTls).await?;
     Handle::current().spawn(async move {
         loop {
-            let event = match poll_fn(|context| connection.poll_message(context)).await {
-                Some(Ok(AsyncMessage::Notification(told))) if told.payload() == "clock" => Event::Look,
-                Some(Ok(AsyncMessage::Notification(_))) => Event::Work,
+            let notice = match poll_fn(|context| connection.poll_message(context)).await {
+                Some(Ok(AsyncMessage::Notification(told))) if told.payload() == "clock" => Notice::Look,
+                Some(Ok(AsyncMessage::Notification(_))) => Notice::Work,
                 Some(Ok(_)) => continue,
-                Some(Err(error)) => Event::Lost(error.to_string()),
+                Some(Err(error)) => Notice::Lost(error.to_string()),
                 None => return,
             };
-            let is_lost = matches!(event, Event::Lost(_));
-            if events.send(event).is_err() || is_lost {
+            let is_lost = matches!(notice, Notice::Lost(_));
+            if notices.send(notice).is_err() || is_lost {
                 return;
             }
         }
@@ -172,7 +212,11 @@ pub(crate) async fn connect(
     Ok(client)
 }
 
-/// Microseconds, at most as many as a delay may have.
+pub(crate) fn raw(id: MessageId) -> i64 {
+    i64::try_from(id.as_u64()).unwrap_or(-1)
+}
+
+/// In microseconds, cut to the longest delay.
 pub(crate) fn micros(delay: Duration) -> i64 {
     i64::try_from(delay.min(MAX_DELAY).as_micros()).unwrap_or(i64::MAX)
 }
@@ -182,3 +226,7 @@ pub(crate) fn duration(micros: i64) -> Duration {
 }
 
 const CONNECTIONS: usize = 8;
+/// The largest size of a row of a body in bytes.
+pub(crate) const CHUNK: usize = 64 << 10;
+/// The largest body in bytes: 256 MiB.
+pub(crate) const MAX_BODY: u64 = 256 << 20;

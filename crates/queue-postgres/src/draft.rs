@@ -1,4 +1,4 @@
-//! A message that is being received: in memory up to a chunk, in rows beyond it.
+//! A message that is being received: in memory up to 64 KiB, in rows beyond that.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,17 +7,16 @@ use std::sync::atomic::Ordering::Relaxed;
 use bytes::{Bytes, BytesMut};
 use posthaste_queue::{Draft, MessageId, NewMessage, PutError, TooLarge};
 
-use crate::database::{Database, micros};
-use crate::queue::{CHUNK, Counts, MAX_BODY};
+use crate::database::{CHUNK, Counts, Database, MAX_BODY, micros, raw};
 
 /// A message that a [`PostgresQueue`](crate::PostgresQueue) is receiving.
 pub struct PostgresDraft {
     database: Arc<Database>,
     counts: Arc<Counts>,
     id: MessageId,
-    /// What is not in the database yet.
+    /// Bytes that are not in the database yet.
     rest: BytesMut,
-    /// How many octets are.
+    /// The number of bytes in the database.
     spilled: u64,
     len: u64,
     failed: Option<PutError>,
@@ -45,7 +44,7 @@ impl PostgresDraft {
     async fn add(&mut self, mut chunk: Bytes) -> Result<(), PutError> {
         let actual = self.len.saturating_add(chunk.len() as u64);
         if actual > MAX_BODY {
-            return Err(TooLarge { what: "the body", limit: MAX_BODY, actual }.into());
+            return Err(TooLarge::bytes("the body", MAX_BODY, actual).into());
         }
         self.len = actual;
         while self.rest.len() + chunk.len() > CHUNK {
@@ -92,7 +91,7 @@ impl Draft for PostgresDraft {
         message.check()?;
         let (id, len, at) = (raw(self.id), place(self.len), place(self.spilled));
         let (rows, part) = (Rows::of(message), self.rest.split().to_vec());
-        // From here on the database decides: a draft that it has made a message of is not dropped.
+        // From here on the database decides: a draft that has become a message is not dropped.
         self.is_committed = true;
         let counts = Arc::clone(&self.counts);
         let database = Arc::clone(&self.database);
@@ -124,7 +123,7 @@ impl Drop for PostgresDraft {
         if self.spilled > 0 && !self.is_committed && self.database.ended().is_none() {
             let (database, id) = (Arc::clone(&self.database), raw(self.id));
             let runtime = database.runtime.clone();
-            // If nothing comes of it, it is swept when this owner is gone.
+            // If this fails, the rows are removed once this owner is gone.
             drop(runtime.spawn(async move {
                 let dropped: Result<u64, PutError> = database
                     .with(move |client| async move {
@@ -156,10 +155,6 @@ impl Rows {
             states: deliveries.into_iter().map(|each| each.state.into()).collect(),
         }
     }
-}
-
-pub(crate) fn raw(id: MessageId) -> i64 {
-    i64::try_from(id.as_u64()).unwrap_or(-1)
 }
 
 fn place(octets: u64) -> i64 {

@@ -1,4 +1,4 @@
-//! The thread that runs an owner's connections, and looks when something has become due.
+//! The thread that runs an owner's connections, and signals when a delivery becomes due.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -9,21 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Config};
 
-use crate::database::{Database, connect, duration};
-
-/// What the keeper hears of.
-pub(crate) enum Event {
-    /// Somebody made something claimable.
-    Work,
-    /// Time has passed otherwise than by itself.
-    Look,
-    /// A connection is lost.
-    Lost(String),
-    /// The queue is closed: leases are given back.
-    Stop,
-    /// Nothing more is done, as if the process had been killed.
-    Die,
-}
+use crate::database::{Database, Notice, connect, duration};
 
 /// Starts the thread, and returns when the queue is open.
 pub(crate) fn start(config: Config) -> Result<(Arc<Database>, JoinHandle<()>), Error> {
@@ -33,16 +19,16 @@ pub(crate) fn start(config: Config) -> Result<(Arc<Database>, JoinHandle<()>), E
     let (opened, is_open) = std::sync::mpsc::channel();
     let thread = thread::Builder::new().name("posthaste-postgres".to_owned()).spawn(move || {
         runtime.block_on(async {
-            let (sender, events) = mpsc::unbounded_channel();
+            let (sender, notices) = mpsc::unbounded_channel();
             match open(config, sender).await {
                 Ok((database, client)) => {
                     drop(opened.send(Ok(Arc::clone(&database))));
-                    keep(&database, &client, events).await;
+                    keep(&database, &client, notices).await;
                 }
                 Err(error) => drop(opened.send(Err(error))),
             }
         });
-        // Without a farewell to the server: tasks and connections end where they are.
+        // Ends tasks and connections without a message to the server.
         runtime.shutdown_background();
     });
     let thread = thread.map_err(|error| failed(&error))?;
@@ -55,9 +41,9 @@ pub(crate) fn start(config: Config) -> Result<(Arc<Database>, JoinHandle<()>), E
 
 async fn open(
     config: Config,
-    events: mpsc::UnboundedSender<Event>,
+    notices: mpsc::UnboundedSender<Notice>,
 ) -> Result<(Arc<Database>, Client), tokio_postgres::Error> {
-    let client = connect(&config, events.clone()).await?;
+    let client = connect(&config, notices.clone()).await?;
     client.batch_execute("SELECT pg_advisory_lock(0)").await?;
     if client.query_opt("SELECT FROM pg_tables WHERE schemaname = current_schema() LIMIT 1", &[]).await?.is_none() {
         client.batch_execute(&format!("BEGIN; {SCHEMA}; COMMIT")).await?;
@@ -68,10 +54,11 @@ async fn open(
     let channel: String = client.query_one("SELECT quote_ident(current_schema())", &[]).await?.try_get(0)?;
     client.batch_execute(&format!("LISTEN {channel}")).await?;
     client.execute("SELECT sweep($1)", &[&PATIENCE]).await?;
-    Ok((Arc::new(Database::new(config, me, events)), client))
+    Ok((Arc::new(Database::new(config, me, notices)), client))
 }
 
-async fn keep(database: &Arc<Database>, client: &Client, mut events: mpsc::UnboundedReceiver<Event>) {
+async fn keep(database: &Arc<Database>, client: &Client, mut notices: mpsc::UnboundedReceiver<Notice>) {
+    let _end = End(database);
     let mut last = i64::MIN;
     loop {
         let pause = match look(client, &mut last).await {
@@ -82,16 +69,16 @@ async fn keep(database: &Arc<Database>, client: &Client, mut events: mpsc::Unbou
             Ok(Looked::Next(pause)) => pause.min(SWEEP),
             Err(error) => return database.end(lost(&error.to_string())),
         };
-        match timeout(pause, events.recv()).await {
-            Ok(Some(Event::Work)) => database.bump(),
-            Ok(Some(Event::Look)) => {}
-            Ok(Some(Event::Lost(why))) => return database.end(lost(&why)),
-            Ok(Some(Event::Stop)) => {
-                // If it cannot be done, they expire.
+        match timeout(pause, notices.recv()).await {
+            Ok(Some(Notice::Work)) => database.bump(),
+            Ok(Some(Notice::Look)) => {}
+            Ok(Some(Notice::Lost(why))) => return database.end(lost(&why)),
+            Ok(Some(Notice::Stop)) => {
+                // If this fails, the leases expire.
                 drop(client.execute("SELECT give_back($1)", &[&database.me]).await);
                 return database.end(Error::Closed);
             }
-            Ok(Some(Event::Die) | None) => return database.end(Error::Closed),
+            Ok(Some(Notice::Die) | None) => return database.end(Error::Closed),
             Err(_) if pause == SWEEP => {
                 if let Err(error) = client.execute("SELECT sweep($1)", &[&PATIENCE]).await {
                     return database.end(lost(&error.to_string()));
@@ -102,10 +89,19 @@ async fn keep(database: &Arc<Database>, client: &Client, mut events: mpsc::Unbou
     }
 }
 
+/// Ends the engine if the keeper panics, so that no call waits for it.
+struct End<'a>(&'a Database);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.end(lost("the thread of the connections ended"));
+    }
+}
+
 enum Looked {
     /// Something has become claimable.
     Stirred,
-    /// Nothing will before so much time has passed.
+    /// The time until the next delivery becomes claimable.
     Next(Duration),
 }
 
@@ -113,7 +109,7 @@ async fn look(client: &Client, last: &mut i64) -> Result<Looked, tokio_postgres:
     let next = "SELECT queue_now(), (SELECT min(free_at) FROM deliveries WHERE NOT held AND free_at > $1)";
     let row = client.query_one(next, &[last]).await?;
     let (now, next): (i64, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
-    // A clock that was set back makes everything uncertain.
+    // If the clock was set back, any delivery may be claimable.
     let is_stirred = next.is_some_and(|next| next <= now) || now < *last;
     *last = now;
     Ok(if is_stirred {
@@ -128,8 +124,8 @@ fn lost(why: &str) -> Error {
 }
 
 const SCHEMA: &str = include_str!("schema.sql");
-/// How often what is of no use any more is thrown away, and the longest time until one looks what has become due. `claim` in the
-/// schema knows it.
+/// The interval of removing what is no longer needed, and the longest time between two looks at
+/// what is due. The function `claim` of the schema relies on it.
 const SWEEP: Duration = Duration::from_secs(60);
-/// How long a body can be read when its message is gone, in microseconds: ten minutes.
+/// How long a body can be read after its message is gone, in microseconds: ten minutes.
 const PATIENCE: i64 = 600_000_000;

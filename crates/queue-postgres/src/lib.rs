@@ -1,14 +1,19 @@
-//! An engine that keeps everything in PostgreSQL, shared by several owners: to show that the trait of `posthaste-queue` fits one.
+//! An engine that keeps everything in PostgreSQL, shared by several owners. It shows that the trait
+//! of `posthaste-queue` fits one, and is not published.
 //!
-//! It is not shipped. It passes the contract with several owners, of whom some are killed; it is not fast: a claim sorts all that is
-//! due, statements are prepared anew, every finish and every commit waits for its own sync.
+//! It passes the contract, with several owners of which some are killed. It is not fast: a claim
+//! sorts all due deliveries, each statement is prepared again, and each finish and commit waits for
+//! its own sync.
 //!
-//! * Everything that counts is in the database, and every step is one short transaction. No row is locked while a delivery runs: a
-//!   lease is a generation and a time at which it ends, by the database's clock.
-//! * `NOTIFY` is a hint to look again. A connection that is lost ends the engine, so no hint is lost without a word.
-//! * A body is rows of at most 64 KiB. They stay for a while when a message is gone, for those who still read it.
-//! * An owner has a number and holds an advisory lock on it, which ends with its connection: so the drafts of dead owners are known.
-//!   Their leases are not taken away from them but expire: who is cut off from the database may still be delivering.
+//! * All state is in the database, and each step is one short transaction. No row is locked while a
+//!   delivery runs: a lease is a generation and an end time on the database's clock.
+//! * `NOTIFY` is a hint to look again. A lost connection ends the engine, so no hint is lost
+//!   unnoticed.
+//! * A body is rows of at most 64 KiB. They stay for ten minutes after the message is gone, for
+//!   callers that still read it.
+//! * An owner has a number, and holds an advisory lock on it that ends with its connection. So the
+//!   drafts of dead owners are known. The leases of dead owners are not taken back, but expire: an
+//!   owner cut off from the database may still be delivering.
 #![cfg_attr(not(feature = "postgres"), doc = "\nWithout the feature `postgres` there is nothing here.")]
 
 #[cfg(feature = "postgres")]

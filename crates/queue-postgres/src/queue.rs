@@ -1,7 +1,7 @@
-//! The trait, each of its methods a statement or a short transaction.
+//! The trait's methods, each a statement or a short transaction.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,58 +15,42 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, Row};
 
 use crate::body::PostgresBody;
-use crate::database::{Database, Failed, duration, micros};
-use crate::draft::{INSERT, PostgresDraft, Rows, raw};
-use crate::keeper::{self, Event};
+use crate::database::{CHUNK, Counts, Database, Failed, MAX_BODY, Notice, duration, micros, raw};
+use crate::draft::{INSERT, PostgresDraft, Rows};
+use crate::keeper;
 
-/// One owner of a queue in PostgreSQL. Any number of them share it, in any number of processes.
+/// One owner of a queue in PostgreSQL. Any number of owners share it, in any number of processes.
 ///
-/// Dropping it closes it.
+/// Dropping it closes it, and blocks until the leases are given back.
 pub struct PostgresQueue {
     database: Arc<Database>,
     counts: Arc<Counts>,
-    /// Whose turn it was last when this owner claimed.
+    /// The owner of mail whose turn was last in a claim of this handle.
     turn: Mutex<Option<Owner>>,
     max_leases: usize,
-    /// One claim after the other: each looks at how many leases are left and takes of them.
+    /// Claims go one after the other: each counts the leases that are left.
     claiming: tokio::sync::Mutex<()>,
-    keeper: Mutex<Option<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-pub(crate) struct Counts {
-    pub(crate) drafts: AtomicU64,
-    pub(crate) puts: AtomicU64,
-    pub(crate) finished: AtomicU64,
-    /// A claim since the last outcome may have given less than it might, for want of leases.
-    may_want_leases: AtomicBool,
+    keeper: Option<JoinHandle<()>>,
 }
 
 impl PostgresQueue {
-    /// Opens the queue in the first schema of the connection's search path, and makes its tables if there are none. Blocks.
+    /// Opens the queue in the first schema of the connection's search path, and creates its tables
+    /// if there are none. Blocks.
     ///
     /// At most `max_leases` deliveries are leased to this owner at once.
     ///
     /// # Errors
-    /// [`Error::Broken`] with what PostgreSQL says.
+    /// [`Error::Broken`], with PostgreSQL's message.
     pub fn open(config: Config, max_leases: usize) -> Result<Self, Error> {
         let (database, keeper) = keeper::start(config)?;
-        let (counts, turn, keeper) = (Arc::default(), Mutex::default(), Mutex::new(Some(keeper)));
+        let (counts, turn, keeper) = (Arc::default(), Mutex::default(), Some(keeper));
         Ok(Self { database, counts, turn, max_leases, claiming: tokio::sync::Mutex::default(), keeper })
     }
 
-    /// Ends without a word to the database, as a process that is killed. For tests.
+    /// Ends like a killed process: the database is not told. For tests.
     pub fn die(self) {
-        self.end(Event::Die);
-    }
-
-    fn end(&self, how: Event) {
-        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(keeper) = keeper else { return };
-        // It may have ended by itself; a thread that panicked has nothing to say either.
-        drop(self.database.events.send(how));
-        drop(keeper.join());
-        self.database.end(Error::Closed);
+        // The keeper may have ended by itself.
+        drop(self.database.notices.send(Notice::Die));
     }
 
     async fn rows(&self, statement: &'static str, values: Vec<Value>) -> Result<Vec<Row>, Error> {
@@ -101,7 +85,7 @@ impl Queue for PostgresQueue {
     async fn put(&self, size_hint: Option<u64>) -> Result<PostgresDraft, PutError> {
         let (limit, actual) = (MAX_BODY, size_hint.unwrap_or(0));
         if actual > limit {
-            return Err(TooLarge { what: "the body", limit, actual }.into());
+            return Err(TooLarge::bytes("the body", limit, actual).into());
         }
         let row = self.row("SELECT nextval('ids')", Vec::new()).await?;
         let id = id(read(&row, 0)?);
@@ -111,7 +95,7 @@ impl Queue for PostgresQueue {
     async fn claim(&self, claim: Claim<'_>) -> Result<Vec<Claimed>, Error> {
         let me = self.database.me;
         let _one_at_a_time = self.claiming.lock().await;
-        // Before it looks: an outcome that comes right behind that is news then.
+        // Before it counts: an outcome right after that frees a lease.
         self.counts.may_want_leases.store(true, Relaxed);
         let row = self.row("SELECT leases_of($1)", vec![Box::new(me)]).await?;
         let leased = usize::try_from(read::<i64>(&row, 0)?).unwrap_or(usize::MAX);
@@ -134,7 +118,7 @@ impl Queue for PostgresQueue {
         let message = lease.message();
         let rows = self.rows("SELECT body_len FROM messages WHERE id = $1", vec![Box::new(raw(message))]).await?;
         let len = rows.first().map(|row| read::<i64>(row, 0)).transpose()?.ok_or(Error::NoSuchMessage(message))?;
-        Ok(PostgresBody { database: Arc::clone(&self.database), message, at: 0, len: count(len) })
+        Ok(PostgresBody::new(Arc::clone(&self.database), message, count(len)))
     }
 
     async fn extend(&self, lease: &Lease, lease_for: Duration) -> Result<(), LeaseError> {
@@ -193,7 +177,7 @@ impl Queue for PostgresQueue {
             match done {
                 Ok(Some(ids)) => return Ok(ids),
                 Ok(None) => return Err(LeaseError::Stale),
-                // An outcome is not refused for want of room: it waits.
+                // An outcome is not refused for lack of room: it waits.
                 Err(Failed::Full(_)) => {
                     let pause = self.database.runtime.spawn(async { tokio::time::sleep(PAUSE).await });
                     drop(pause.await);
@@ -240,7 +224,7 @@ impl Queue for PostgresQueue {
         if read::<bool>(&row, 0)? { Ok(()) } else { Err(Error::NoSuchMessage(message)) }
     }
 
-    /// Looks at 100 messages in a call.
+    /// Looks at 100 messages in one call.
     async fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {
         let statement = "SELECT m.id, m.owner, m.priority, m.envelope, m.body_len, t - m.born, m.held,
                 d.number, d.key, d.state, d.attempts, greatest(d.due - t, 0), coalesce(d.leased_until > t, false)
@@ -300,14 +284,20 @@ impl Queue for PostgresQueue {
         stats
     }
 
-    fn close(&self) {
-        self.end(Event::Stop);
+    async fn close(&self) {
+        // The keeper may have ended by itself.
+        drop(self.database.notices.send(Notice::Stop));
+        self.database.wait_for_end().await;
     }
 }
 
 impl Drop for PostgresQueue {
     fn drop(&mut self) {
-        self.close();
+        // The keeper may have ended by itself. If it panicked, there is nothing to do about it.
+        drop(self.database.notices.send(Notice::Stop));
+        if let Some(keeper) = self.keeper.take() {
+            drop(keeper.join());
+        }
     }
 }
 
@@ -317,20 +307,20 @@ impl fmt::Debug for PostgresQueue {
     }
 }
 
-/// Outcomes with all that comes of them.
+/// Outcomes, with the messages derived from them.
 struct Finishing {
     message: i64,
     ends: Vec<End>,
     derived: Vec<(Rows, Vec<u8>)>,
 }
 
-/// What came of a delivery.
+/// The outcome of a delivery.
 struct End {
     delivery: i32,
     generation: i64,
-    /// [`None`]: it is due as before.
+    /// `None`: it is due as before.
     delay: Option<i64>,
-    /// [`None`]: it is done.
+    /// `None`: it is done.
     state: Option<Vec<u8>>,
 }
 
@@ -347,7 +337,7 @@ impl End {
 }
 
 impl Finishing {
-    /// One transaction. [`None`]: the lease is stale.
+    /// Writes all in one transaction. `None`: the lease is stale.
     async fn write(&self, client: &mut Client) -> Result<Option<Vec<MessageId>>, tokio_postgres::Error> {
         let transaction = client.transaction().await?;
         let Self { message, ends, derived } = self;
@@ -452,9 +442,5 @@ fn number(raw: i32) -> u32 {
     u32::try_from(raw).unwrap_or(0)
 }
 
-/// Octets of a row of a body.
-pub(crate) const CHUNK: usize = 64 << 10;
-/// The largest body: 256 MiB.
-pub(crate) const MAX_BODY: u64 = 256 << 20;
-/// How long an outcome waits before it asks again for room.
+/// How long an outcome waits before it asks for room again.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -1,6 +1,6 @@
 -- One queue is one schema. Times are microseconds since 1970 on the server's clock.
 
--- One row: a test makes the clock stand still by giving it a time.
+-- One row. A test stops the clock by setting it.
 CREATE TABLE clock (stands_at bigint);
 INSERT INTO clock VALUES (NULL);
 
@@ -8,7 +8,7 @@ CREATE FUNCTION queue_now() RETURNS bigint LANGUAGE sql AS $$
     SELECT coalesce((SELECT stands_at FROM clock), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
 $$;
 
--- What a sequence gave out it never gives out again, also when the transaction or the server did not live on.
+-- A sequence never gives out a number twice, even if the transaction or the server fails.
 CREATE SEQUENCE ids;
 CREATE SEQUENCE generations;
 CREATE SEQUENCE owners AS integer;
@@ -30,11 +30,11 @@ CREATE TABLE deliveries (
     state bytea NOT NULL,
     attempts integer NOT NULL DEFAULT 0,
     due bigint NOT NULL,
-    -- The last claim: which, whose, until when. A finished one leaves none.
+    -- The last claim: its generation, its owner, its end. NULL once it is finished.
     generation bigint,
     leased_by integer,
     leased_until bigint,
-    -- When it can be claimed.
+    -- When it becomes claimable.
     free_at bigint NOT NULL GENERATED ALWAYS AS (greatest(due, coalesce(leased_until, due))) STORED,
     -- As in its message.
     owner bytea NOT NULL,
@@ -48,14 +48,14 @@ CREATE INDEX deliveries_by_holder ON deliveries (leased_by, leased_until);
 -- A body, by where each part begins.
 CREATE TABLE chunks (message bigint NOT NULL, at bigint NOT NULL, octets bytea NOT NULL, PRIMARY KEY (message, at));
 ALTER TABLE chunks ALTER octets SET STORAGE EXTERNAL;
--- Messages that are being received and have chunks already.
+-- Messages being received that have chunks already.
 CREATE TABLE drafts (id bigint PRIMARY KEY, owner integer NOT NULL);
--- Messages that are gone and have chunks still.
+-- Messages that are gone and still have chunks.
 CREATE TABLE graves (message bigint PRIMARY KEY, at bigint NOT NULL);
 
 CREATE FUNCTION hint() RETURNS void LANGUAGE sql AS $$ SELECT pg_notify(current_schema(), 'work') $$;
 
--- Which lock an owner holds while it lives.
+-- The class of the lock that an owner holds while it lives.
 CREATE FUNCTION lock_class() RETURNS integer LANGUAGE sql AS $$ SELECT hashtext(current_schema()) $$;
 
 CREATE FUNCTION spill(draft bigint, me integer, place bigint, part bytea) RETURNS void LANGUAGE sql AS $$
@@ -75,7 +75,7 @@ CREATE FUNCTION insert_message(
 DECLARE t bigint := queue_now();
 BEGIN
     IF place > 0 THEN
-        -- Whoever took this owner for dead has thrown away what it had received.
+        -- An owner that took this one for dead has removed its chunks.
         DELETE FROM drafts WHERE id = new;
         IF NOT FOUND THEN RAISE 'the draft was given up; this owner seemed dead'; END IF;
     END IF;
@@ -87,7 +87,7 @@ BEGIN
     PERFORM hint();
 END $$;
 
--- What is due, of the highest priority, of the owner behind the one whose turn it was, the longest due first.
+-- Due deliveries: highest priority first, then the owner after `turn`, then the longest due.
 CREATE FUNCTION claim(me integer, keys bytea[], most bigint, lease bigint, turn bytea) RETURNS TABLE (
     message bigint, number integer, generation bigint, key bytea, owner bytea, priority smallint, envelope bytea,
     state bytea, body_len bigint, attempts integer, age bigint, others bigint
@@ -111,11 +111,12 @@ BEGIN
                 d.attempts, t - m.born, (SELECT count(*) - 1 FROM deliveries o WHERE o.message = d.message);
         most := most - 1;
     END LOOP;
-    -- The others look once a minute; a lease that may expire before they do is news to their timers.
+    -- Other owners look once a minute. A lease that may end earlier must set their timers.
     IF most < wanted AND lease < 60000000 THEN PERFORM hint(); END IF;
 END $$;
 
--- The deliveries of one message whose state begins with one of the marks. Moment: 0 now, 1 at rest, 2 alone.
+-- The deliveries of one message whose state begins with a mark. `moment`: 0 now, 1 at rest, 2
+-- alone.
 CREATE FUNCTION gather(me integer, which bigint, marks bytea[], moment integer, lease bigint) RETURNS TABLE (
     message bigint, number integer, generation bigint, key bytea, owner bytea, priority smallint, envelope bytea,
     state bytea, body_len bigint, attempts integer, age bigint, others bigint
@@ -123,7 +124,7 @@ CREATE FUNCTION gather(me integer, which bigint, marks bytea[], moment integer, 
 #variable_conflict use_column
 DECLARE t bigint := queue_now();
 BEGIN
-    -- Behind whoever finishes one, and before whoever claims one.
+    -- Waits for those who finish a delivery, and keeps out those who claim one.
     PERFORM FROM messages WHERE id = which AND NOT held FOR UPDATE;
     IF NOT FOUND THEN RETURN; END IF;
     PERFORM FROM deliveries d WHERE d.message = which ORDER BY d.number FOR UPDATE;
@@ -160,7 +161,7 @@ BEGIN
         WHERE message = which AND number = what AND generation = claim FOR UPDATE;
     IF NOT FOUND THEN RETURN false; END IF;
     UPDATE deliveries SET leased_until = until WHERE message = which AND number = what;
-    -- The others' timers are set for later.
+    -- The other owners' timers are set for later.
     IF until < before THEN PERFORM hint(); END IF;
     RETURN true;
 END $$;
@@ -174,11 +175,11 @@ BEGIN
     PERFORM hint();
 END $$;
 
--- False: the lease is stale. Without a new state it is done; without a delay it is due as before.
+-- False: the lease is stale. `new` NULL: it is done. `delay` NULL: it is due as before.
 CREATE FUNCTION finish(which bigint, what integer, claim bigint, delay bigint, new bytea) RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
-    -- Two that end the last two deliveries must not both see another one left.
+    -- Two owners that finish the last two deliveries must not both see another one left.
     PERFORM FROM messages WHERE id = which FOR UPDATE;
     IF new IS NULL THEN
         DELETE FROM deliveries WHERE message = which AND number = what AND generation = claim;
@@ -204,7 +205,7 @@ BEGIN
     RETURN true;
 END $$;
 
--- These three return NULL when there is no such message.
+-- These three return NULL if there is no such message.
 
 CREATE FUNCTION set_held(which bigint, new boolean) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE was boolean;
@@ -239,7 +240,7 @@ BEGIN
     RETURN concerned;
 END $$;
 
--- Throws away what dead owners were receiving, and the bodies of some messages that went long ago.
+-- Removes the drafts of dead owners, and the bodies of messages that have been gone long enough.
 CREATE FUNCTION sweep(patience bigint) RETURNS void LANGUAGE sql AS $$
     WITH dead AS (
         DELETE FROM drafts WHERE NOT EXISTS (

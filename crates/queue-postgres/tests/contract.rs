@@ -15,7 +15,7 @@ use server::{Server, block_on};
 struct Postgres {
     server: Server,
     schemas: u32,
-    /// Holds what the writers of a stalled disk wait for.
+    /// Holds the lock that writers to a stalled disk wait for.
     stalling: Option<Client>,
 }
 
@@ -28,7 +28,7 @@ impl Postgres {
         PostgresQueue::open(self.server.config(&self.schema()), leases).unwrap()
     }
 
-    /// The first in a schema of its own.
+    /// The first owner, in a schema of its own.
     fn first(&mut self, leases: usize) -> PostgresQueue {
         self.schemas += 1;
         self.server.execute(&self.schema(), &format!("CREATE SCHEMA {}", self.schema()));
@@ -50,7 +50,7 @@ impl Harness for Postgres {
     }
 
     async fn reopen(&mut self, queue: PostgresQueue) -> Result<PostgresQueue, Cannot> {
-        queue.close();
+        queue.close().await;
         Ok(self.opened(LEASES))
     }
 
@@ -110,7 +110,8 @@ const ONE_CLOCK: &str = "the database's wall clock is the only one that all owne
 const SERVER_S_ERRORS: &str =
     "what the server's disk does is the server's to mend: the queue only passes its errors on";
 
-/// A clock that stands still, and a disk that fails as PostgreSQL says that it does: whatever writes more asks it first.
+/// A clock that stands still, and a disk that fails as PostgreSQL reports it: each write asks it
+/// first.
 const CLOCK_AND_DISK: &str = "
     UPDATE clock SET stands_at = 1000000000000000;
     CREATE TABLE disk (is_full boolean NOT NULL);

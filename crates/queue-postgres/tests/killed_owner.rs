@@ -1,4 +1,5 @@
-//! Two owners in two processes, one of which is killed with `SIGKILL` while it holds leases: the other one does its work.
+//! Two owners in two processes. One is killed with `SIGKILL` while it holds leases; the other does
+//! its work.
 #![cfg(feature = "postgres")]
 #![allow(clippy::unwrap_used)]
 
@@ -19,7 +20,7 @@ mod server;
 use server::{Server, block_on};
 
 #[test]
-fn the_other_one_does_its_work() {
+fn the_other_owner_takes_over_from_a_killed_one() {
     let server = Server::start();
     server.execute("public", "CREATE SCHEMA shared");
     let queue = PostgresQueue::open(server.config("shared"), 1_000).unwrap();
@@ -38,19 +39,20 @@ fn the_other_one_does_its_work() {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        // Once it has done something and holds more, it is killed, some of its writes under way.
+        // It is killed once it has finished something and holds more, with some of its writes under
+        // way.
         let mut said: Vec<String> = Vec::new();
         while said.iter().filter(|line| line.starts_with("done ")).count() < 10 + round {
             said.push(lines.next().expect("the child goes on"));
         }
-        // Both are at work, and we hold some.
+        // Both are at work, and this one holds some.
         let mut done = BTreeSet::new();
         block_on(finish_all(&queue, block_on(queue.claim_any(7, LEASE)).unwrap(), &mut done));
         child.kill().unwrap();
         child.wait().unwrap();
         said.extend(lines);
 
-        // The line that was being written may have lost its end.
+        // The last line may be cut off.
         let of = |what: &str| -> BTreeSet<String> {
             said.iter().filter_map(|line| Some(line.strip_prefix(what)?.strip_suffix('.')?.to_owned())).collect()
         };
@@ -58,7 +60,7 @@ fn the_other_one_does_its_work() {
         let mut seen = Change::default();
         let began = Instant::now();
         while block_on(queue.stats()).messages > 0 {
-            assert!(began.elapsed() < LONGEST, "something is left that nobody can claim");
+            assert!(began.elapsed() < LONGEST, "a delivery is left that no owner can claim");
             seen = block_on(queue.changed(seen)).unwrap();
             loop {
                 let claimed = block_on(queue.claim_any(7, LEASE)).unwrap();
@@ -71,9 +73,9 @@ fn the_other_one_does_its_work() {
         let twice: Vec<_> = done.intersection(&finished).collect();
         assert!(twice.is_empty(), "finished by both: {twice:?}");
         for delivery in &all {
-            // What it was writing when it was killed may have been written.
+            // Outcomes that it was writing when it was killed may have been written.
             let is_done = done.contains(delivery) || finished.contains(delivery) || tried.contains(delivery);
-            assert!(is_done, "{delivery} was finished by nobody");
+            assert!(is_done, "{delivery} was finished by no owner");
         }
         let unfinished: BTreeSet<_> = held.difference(&finished).cloned().collect();
         taken_over += done.intersection(&unfinished).count();
@@ -83,7 +85,7 @@ fn the_other_one_does_its_work() {
     println!(
         "{by_dead} finished by those who were killed, {by_us} by the other, of which {taken_over} were taken over"
     );
-    assert!(taken_over > 0, "nobody died with a lease");
+    assert!(taken_over > 0, "no owner died with a lease");
 }
 
 /// Run by the test above, in a process of its own: claims, and finishes one after the other.
@@ -106,7 +108,7 @@ fn child() {
         if all.is_empty() {
             seen = block_on(queue.changed(seen)).unwrap();
         }
-        // All are held before the first is finished.
+        // All are leased before the first is finished.
         let name = |claimed: &Claimed| format!("{}/{}", claimed.lease.message(), claimed.lease.delivery());
         say(all.iter().map(|claimed| format!("held {}.\n", name(claimed))).collect());
         for claimed in all {
@@ -144,9 +146,9 @@ fn message() -> NewMessage {
 }
 
 const SOCKETS: &str = "POSTHASTE_QUEUE_POSTGRES_TEST";
-/// By the database's clock, which goes on in this test.
+/// On the database's clock, which runs in this test.
 const LEASE: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 4;
 const MESSAGES: usize = 40;
-/// How long the survivor may take with what is left: a few leases.
+/// How long the survivor may take for what is left: a few leases.
 const LONGEST: Duration = Duration::from_secs(120);

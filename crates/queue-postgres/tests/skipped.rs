@@ -1,4 +1,4 @@
-//! What is to be seen of this crate without PostgreSQL.
+//! What the tests of this crate show without PostgreSQL.
 #![cfg(not(feature = "postgres"))]
 
 #[test]

@@ -1,8 +1,10 @@
-//! What a large backlog costs: memory, opening after a kill, claims, the disk that comes back, and large bodies.
+//! Measures a large backlog: memory, opening after a kill, claims, freed disk space, and large
+//! bodies.
 //!
-//! `cargo run --release -p posthaste-queue --example backlog -- [FOLDER] [MESSAGES]`: a new folder there, by default below the target
-//! folder, and 1,000,000 messages of 1 KiB, which take some 3 GB; then 100 bodies of 50 MiB at once, which take 5 GB. It takes some
-//! minutes and removes what it wrote.
+//! `cargo run --release -p posthaste-queue --example backlog -- [FOLDER] [MESSAGES]` works in a new
+//! folder there, by default in the target folder. It writes 1,000,000 messages of 1 KiB, which take
+//! about 3 GB; then 100 bodies of 50 MiB at once, which take 5 GB. It takes some minutes, and
+//! removes what it wrote.
 
 #[cfg(unix)]
 #[path = "../tests/block_on/mod.rs"]
@@ -56,7 +58,7 @@ mod measure {
     fn all(parent: PathBuf, most: u64) -> Done {
         let dir = parent.join(format!("backlog-{}", std::process::id()));
         fs::create_dir_all(&dir)?;
-        // That a claim costs O(log n) shows beside smaller backlogs.
+        // Smaller backlogs show that a claim costs O(log n).
         let sizes = [most / 100, most / 10, most].into_iter().filter(|size| *size > 0);
         let done = sizes.map(|size| one(&dir.join(size.to_string()), size)).collect::<Result<Vec<()>, _>>();
         let done = done.and_then(|_| step(&["large", &text(&dir.join("large"))], false));
@@ -72,7 +74,7 @@ mod measure {
         Ok(())
     }
 
-    /// Runs a step; with `kill` until it says that it is done, and no longer.
+    /// Runs a step. `kill`: kills it when it says that it is done.
     fn step(arguments: &[&str], kill: bool) -> Done {
         let mut child = Command::new(env::current_exe()?).args(arguments).stdout(Stdio::piped()).spawn()?;
         let lines = child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines);
@@ -141,7 +143,7 @@ mod measure {
         let at = |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
         println!("  a claim takes {:?} (median), {:?} (99 %)", at(50), at(99));
 
-        // Somebody else's one message, for the same keys.
+        // One message of another owner, for the same keys.
         let start = Instant::now();
         let other = block_on(put(&queue, "other", 0, Bytes::from_static(b"one")))?;
         let mut before = 0;
@@ -156,7 +158,7 @@ mod measure {
             start.elapsed()
         );
 
-        // Nine of ten are done, each worker with keys of its own.
+        // Nine of ten are finished; each worker has its own keys.
         let (left, start) = (AtomicU64::new(count / 10 * 9), Instant::now());
         let finish_all = &|worker: u64| -> Result<(), Box<dyn Error + Send + Sync>> {
             for key in keys.iter().skip(usize::try_from(worker)?).step_by(usize::try_from(WORKERS)?) {
@@ -192,12 +194,12 @@ mod measure {
             stats.bytes >> 20,
             fs::metadata(dir.join("index"))?.len() >> 20
         );
-        queue.close();
+        block_on(queue.close());
         println!("  peak of memory {} MiB", peak()?);
         Ok(())
     }
 
-    /// Large bodies, all of them at once.
+    /// Large bodies, all at once.
     fn large(dir: &Path) -> Done {
         let queue = LogQueue::open(dir, LogOptions::default())?;
         let start = Instant::now();
@@ -206,7 +208,7 @@ mod measure {
             block_on(async {
                 let mut draft = queue.put(Some(LARGE)).await?;
                 for _ in 0..LARGE / (64 << 10) {
-                    // Each its own, as from a socket.
+                    // A copy for each, as from a socket.
                     draft.write(Bytes::copy_from_slice(&chunk)).await?;
                 }
                 draft.commit(message("bulk", 0)).await
@@ -216,7 +218,7 @@ mod measure {
             let writers: Vec<_> = (0..100).map(|_| scope.spawn(put)).collect();
             writers.into_iter().try_for_each(|writer| writer.join().expect("no panic").map(drop))
         })?;
-        queue.close();
+        block_on(queue.close());
         println!(
             "100 bodies of 50 MiB at once: {:.1} s, peak of memory {} MiB",
             start.elapsed().as_secs_f64(),
@@ -251,7 +253,7 @@ mod measure {
         RoutingKey::new(&format!("domain{number}.example")).expect("a short key")
     }
 
-    /// The most memory that the process has had, in MiB.
+    /// The peak memory of the process in MiB.
     fn peak() -> Result<u64, Box<dyn Error>> {
         let status = fs::read_to_string("/proc/self/status")?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -1,6 +1,8 @@
-//! How many messages a second become durable, beside a plain loop of append and `fdatasync` on the same disk.
+//! Measures durable messages a second, beside a plain loop of append and `fdatasync` on the same
+//! disk.
 //!
-//! `cargo run --release -p posthaste-queue --example put_rate -- [FOLDER]`: writes into a new folder there, for about seven seconds.
+//! `cargo run --release -p posthaste-queue --example put_rate -- [FOLDER]` writes into a new folder
+//! there for about seven seconds.
 
 #[cfg(unix)]
 #[path = "../tests/block_on/mod.rs"]
@@ -59,7 +61,9 @@ mod measure {
     }
 
     fn queue(dir: &Path, writers: usize) -> Result<(), Box<dyn Error>> {
-        let queue = LogQueue::open(dir, LogOptions { index_memory: 2 << 30, ..LogOptions::default() })?;
+        let mut options = LogOptions::default();
+        options.index_memory = 2 << 30;
+        let queue = LogQueue::open(dir, options)?;
         let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
         let body = Bytes::from(vec![b'x'; BODY]);
         let start = Instant::now();

@@ -6,22 +6,24 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// The two clocks of an engine.
 ///
-/// Running, everything goes by the monotonic one; only what is written to the disk carries wall time, because nothing else
-/// survives a restart.
+/// A running engine goes by the monotonic clock. Only records on the disk carry wall time, because
+/// nothing else survives a restart.
 pub trait Clock: Send + Sync + 'static {
-    /// Time since an origin of the clock's own choosing. Never goes back.
+    /// Time since an origin that the clock chooses. Never goes back.
     fn now(&self) -> Duration;
 
-    /// The wall clock. May jump either way.
+    /// The wall clock. May jump in either direction.
     fn wall(&self) -> SystemTime;
 
-    /// Asks for a call of `wake` whenever the clock jumps. A clock that only ever ticks need not do anything.
+    /// Registers `wake`, to be called whenever the clock jumps. A clock that only ticks may ignore
+    /// it.
     fn on_jump(&self, wake: Wake) {
         drop(wake);
     }
 }
 
-/// What [`Clock::on_jump`] is given. Returns false once nobody listens any more.
+/// What [`Clock::on_jump`] is given. Returns `false` once the engine is gone: it need not be called
+/// again.
 pub type Wake = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// The operating system's clocks.
@@ -30,7 +32,7 @@ pub struct SystemClock {
     origin: Instant,
 }
 
-/// A clock that stands still until it is told to go on. For tests.
+/// A clock that stands still until a test moves it.
 ///
 /// Clones share the time.
 #[derive(Clone)]
@@ -69,13 +71,13 @@ impl Clock for SystemClock {
 }
 
 impl ManualClock {
-    /// Starts at zero on the one and the given time on the other clock.
+    /// Starts with the monotonic clock at zero and the wall clock at `wall`.
     #[must_use]
     pub fn new(wall: SystemTime) -> Self {
         Self { shared: Arc::new(Mutex::new(Manual { now: Duration::ZERO, wall, wakes: Vec::new() })) }
     }
 
-    /// Lets both clocks go on.
+    /// Moves both clocks forward.
     pub fn advance(&self, by: Duration) {
         let mut manual = self.lock();
         manual.now = manual.now.saturating_add(by);

@@ -1,4 +1,4 @@
-//! What every engine shares between its callers and its thread: the index under a lock, the signal, the timer.
+//! What an engine's callers share with its thread: the index under a lock, the signal, the timer.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,17 +9,17 @@ use crate::{
     Broken, Change, Claim, Claimed, Clock, Error, Gather, Lease, LeaseError, MessageId, Page, RoutingKey, Search, Stats,
 };
 
-/// Invariant: the lock is never held over a write or a sync. It is held over reads of the base: of what is not in memory.
+/// Invariant: the lock is never held over a write or a sync. It is held over reads of the base.
 pub(crate) struct Core<S: Base> {
     clock: Arc<dyn Clock>,
-    /// What the clock's zero is on the queue's clock, which goes on from opening to opening.
+    /// The queue's time at the clock's zero. The queue's clock goes on from opening to opening.
     origin: Moment,
     pub(crate) bell: Arc<Bell>,
     signal: Signal,
-    shared: Mutex<Shared<S>>,
+    guarded: Mutex<Guarded<S>>,
 }
 
-struct Shared<S: Base> {
+struct Guarded<S: Base> {
     state: State<S>,
     /// When the engine's thread will look again by itself.
     armed: Option<Moment>,
@@ -27,11 +27,11 @@ struct Shared<S: Base> {
 
 enum State<S: Base> {
     Live(Box<Index<S>>),
-    /// Why, and the last gauges. What the index held is let go of: its base is opened again, perhaps.
+    /// Why, and the last counts. The index is dropped, so that its base can be opened again.
     Ended(Error, Box<Stats>),
 }
 
-/// Wakes the engine's thread. A ring while it is awake is not lost: its next wait returns at once.
+/// Wakes the engine's thread. A ring while the thread is awake makes its next wait return at once.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
     rung: Mutex<bool>,
@@ -43,8 +43,8 @@ impl<S: Base> Core<S> {
         let bell = Arc::new(Bell::default());
         let weak = Arc::downgrade(&bell);
         clock.on_jump(Box::new(move || weak.upgrade().inspect(|bell| bell.ring()).is_some()));
-        let shared = Mutex::new(Shared { state: State::Live(Box::new(index)), armed: None });
-        Self { clock, origin, bell, signal: Signal::new(), shared }
+        let guarded = Mutex::new(Guarded { state: State::Live(Box::new(index)), armed: None });
+        Self { clock, origin, bell, signal: Signal::new(), guarded }
     }
 
     /// The time on the queue's clock.
@@ -54,14 +54,14 @@ impl<S: Base> Core<S> {
 
     /// Runs `act` on the index, as of now.
     ///
-    /// Whatever became claimable, by the clock before or by `act`, is signalled afterwards; the thread is woken when it would
-    /// look too late. A base that cannot be read ends the engine.
+    /// Afterwards, signals if a delivery became claimable, and wakes the engine's thread if it
+    /// would look too late. Stops the engine if the base cannot be read.
     ///
     /// # Errors
-    /// [`Error::Closed`] and [`Error::Broken`] once the engine has ended.
+    /// [`Error::Closed`] or [`Error::Broken`] once the engine has ended.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Index<S>, Moment) -> Result<T, Unreadable>) -> Result<T, Error> {
-        let mut shared = self.lock();
-        let index = match &mut shared.state {
+        let mut guarded = self.lock();
+        let index = match &mut guarded.state {
             State::Live(index) => index,
             State::Ended(why, _) => return Err(why.clone()),
         };
@@ -74,12 +74,12 @@ impl<S: Base> Core<S> {
         let (value, moved) = match acted {
             Ok(acted) => acted,
             Err(unreadable) => {
-                drop(shared);
+                drop(guarded);
                 return Err(self.unreadable(&unreadable));
             }
         };
-        let late = next.is_some_and(|next| shared.armed.is_none_or(|armed| next < armed));
-        drop(shared);
+        let late = next.is_some_and(|next| guarded.armed.is_none_or(|armed| next < armed));
+        drop(guarded);
         if moved {
             self.signal.raise();
         }
@@ -89,23 +89,24 @@ impl<S: Base> Core<S> {
         Ok(value)
     }
 
-    /// Lets time pass and says how long the engine's thread may sleep.
+    /// Lets time pass. Returns how long the engine's thread may sleep; `None`: until the bell
+    /// rings.
     pub(crate) fn tick(&self) -> Option<Duration> {
-        let mut shared = self.lock();
-        let State::Live(index) = &mut shared.state else { return None };
+        let mut guarded = self.lock();
+        let State::Live(index) = &mut guarded.state else { return None };
         let now = self.now();
         let moved = match index.advance(now) {
             Ok(moved) => moved,
             Err(unreadable) => {
-                drop(shared);
+                drop(guarded);
                 self.unreadable(&unreadable);
                 return None;
             }
         };
         let next = index.next_event();
-        shared.armed = next;
+        guarded.armed = next;
         let pause = next.map(|next| crate::index::between(now, next));
-        drop(shared);
+        drop(guarded);
         if moved {
             self.signal.raise();
         }
@@ -116,42 +117,43 @@ impl<S: Base> Core<S> {
         self.stop(Broken::new(&unreadable.0))
     }
 
-    /// Every operation fails until [`restart`](Self::restart), but for those who wait for a change: they wait on. The first reason
-    /// stays, and is returned.
+    /// Makes every operation fail until [`restart`](Self::restart). Callers that wait for a change
+    /// wait on. Returns the reason: the first one stays.
     pub(crate) fn stop(&self, why: Broken) -> Error {
         let why = self.lock().end(Error::Broken(why));
         self.bell.ring();
         why
     }
 
-    /// From now on every operation fails. The first reason stays, unless that was not for good and this one is.
+    /// Makes every operation fail from now on. The first reason stays, except that `Closed`
+    /// replaces `Broken`.
     pub(crate) fn end(&self, why: Error) {
-        let mut shared = self.lock();
-        let first = shared.end(why.clone());
-        if let (Error::Broken(broken), Error::Closed, State::Ended(told, last)) = (first, &why, &mut shared.state) {
+        let mut guarded = self.lock();
+        let first = guarded.end(why.clone());
+        if let (Error::Broken(broken), Error::Closed, State::Ended(told, last)) = (first, &why, &mut guarded.state) {
             *told = Error::Closed;
-            // Who closes it can still see that it was not well.
+            // The caller who closes it can still see why it had stopped.
             last.broken = Some(broken);
         }
-        drop(shared);
+        drop(guarded);
         self.signal.end(why);
         self.bell.ring();
     }
 
-    /// It is still stopped, and this is what there is to say about it now.
+    /// Replaces the reason while the engine is stopped.
     pub(crate) fn explain(&self, why: Broken) {
         if let State::Ended(Error::Broken(told), _) = &mut self.lock().state {
             *told = why;
         }
     }
 
-    /// Goes on after a [`stop`](Self::stop), with what the store holds now. Leases from before are stale if the index's first
-    /// generation is unlike any earlier one.
+    /// Goes on after a [`stop`](Self::stop) with a new index. Earlier leases are stale if the
+    /// index's first generation differs from all earlier ones.
     pub(crate) fn restart(&self, index: Index<S>) {
-        let mut shared = self.lock();
-        shared.state = State::Live(Box::new(index));
-        shared.armed = None;
-        drop(shared);
+        let mut guarded = self.lock();
+        guarded.state = State::Live(Box::new(index));
+        guarded.armed = None;
+        drop(guarded);
         self.signal.raise();
         self.bell.ring();
     }
@@ -189,13 +191,13 @@ impl<S: Base> Core<S> {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        let mut shared = self.lock();
+        let mut guarded = self.lock();
         let now = self.now();
         let mut stats = Stats::default();
-        match &mut shared.state {
+        match &mut guarded.state {
             State::Live(index) => {
                 if let Err(unreadable) = index.stats(now, &mut stats) {
-                    drop(shared);
+                    drop(guarded);
                     self.unreadable(&unreadable);
                     stats.broken = Some(Broken::new(&unreadable.0));
                 }
@@ -210,13 +212,13 @@ impl<S: Base> Core<S> {
         stats
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared<S>> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Guarded<S>> {
+        self.guarded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<S: Base> Shared<S> {
-    /// Says why it has ended: for this reason unless for an earlier one.
+impl<S: Base> Guarded<S> {
+    /// Ends with this reason, unless there is an earlier one. Returns the reason that counts.
     fn end(&mut self, why: Error) -> Error {
         match &self.state {
             State::Live(index) => {
@@ -239,13 +241,13 @@ impl From<Stale> for LeaseError {
 impl Bell {
     pub(crate) fn ring(&self) {
         let was_rung = std::mem::replace(&mut *self.rung.lock().unwrap_or_else(PoisonError::into_inner), true);
-        // Whoever rang before has woken it: that takes a system call.
+        // If the bell was rung already, the thread has been woken: no second system call.
         if !was_rung {
             self.wake.notify_all();
         }
     }
 
-    /// Returns when rung, or after the pause.
+    /// Returns when the bell is rung, or after the pause.
     pub(crate) fn wait(&self, pause: Option<Duration>) {
         let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rung = match pause {

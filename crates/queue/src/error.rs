@@ -1,5 +1,6 @@
 //! What can go wrong, by what the caller does about it.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::MessageId;
@@ -11,58 +12,61 @@ pub enum Error {
     /// [`close`](crate::Queue::close) was called.
     #[error("the queue is closed")]
     Closed,
-    /// The store could not write or sync and has stopped: it takes nothing and gives nothing. Whether what was asked for was done is not
-    /// known. Temporary for an engine that goes on by itself, as the log engine does: [`changed`](crate::Queue::changed) returns then.
+    /// The store could not write or sync, and has stopped. The operation may or may not have been
+    /// done. Temporary if the engine goes on by itself, as the log engine does: then
+    /// [`changed`](crate::Queue::changed) returns.
     #[error("the queue has stopped: {0}")]
     Broken(Broken),
-    /// There is no such message: delivered, reported or removed.
-    #[error("there is no message {0} in the queue")]
+    /// The message was delivered, reported or removed, or was never in the queue.
+    #[error("message {0} is not in the queue")]
     NoSuchMessage(MessageId),
-    /// The system has none left of what it takes, descriptors for example. Nothing is wrong with the queue: ask again later.
-    #[error("the system is short of something: {0}; see the limit of open files (`ulimit -n`)")]
+    /// The system has run out of something, descriptors for example. The queue is well: ask again
+    /// later.
+    #[error("the system has run out of something: {0}; check the limit of open files (`ulimit -n`)")]
     Scarce(Arc<str>),
     /// The message's body cannot be read, or is not what was accepted. Nothing was deleted.
     #[error("the body of message {message} is damaged: {reason}")]
     Damaged {
-        /// Whose body.
+        /// The message.
         message: MessageId,
         /// The file, what is wrong with it, and what to do.
         reason: Arc<str>,
     },
 }
 
-/// Why a store has stopped: the file, what happened to it, and what to do about it.
+/// Why a store has stopped: the file, what happened to it, and what to do.
 ///
-/// A failed `fdatasync` is fatal for the open store, because the kernel may have thrown away the pages that it could not
-/// write and says so only once. Everything acknowledged before is on the disk, and is read from there.
+/// A failed `fdatasync` stops the store, because the kernel may have thrown away the pages that it
+/// could not write, and reports that only once. What was acknowledged before is on the disk, and is
+/// read from there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Broken(pub(crate) Arc<str>);
 
 impl Broken {
-    /// Says why. For engines.
+    /// Creates a reason. For engines.
     #[must_use]
     pub fn new(reason: &str) -> Self {
         Self(reason.into())
     }
 }
 
-/// A message was not accepted. Nothing of it is left, but for what [`Broken`](Self::Broken) leaves open.
+/// A message was not accepted. Nothing of it is left, except as [`Broken`](Self::Broken) says.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum PutError {
-    /// There is no room now: a temporary condition, for SMTP a 452. It ends by itself when mail is delivered or space is
-    /// made.
+    /// There is no room now: temporary, for SMTP a 452. It ends when mail is delivered or space is
+    /// freed.
     #[error("the queue is full: {0}")]
     Full(Full),
-    /// More than the queue takes at any time; asking again is no use.
+    /// The message is beyond a limit: asking again is no use.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
     /// A message needs at least one delivery.
     #[error("a message without a delivery would never leave the queue")]
     NoDelivery,
-    /// The store has stopped, or has stopped and gone on since the draft was begun: temporary for the peer, a matter for the operator. A
-    /// message that was being committed may be in the queue all the same.
+    /// The store has stopped, or has stopped and gone on since the draft began. Temporary for the
+    /// peer, a matter for the operator. A message that was being committed may be in the queue.
     #[error("the queue has stopped: {0}")]
     Broken(Broken),
     /// [`close`](crate::Queue::close) was called.
@@ -70,68 +74,92 @@ pub enum PutError {
     Closed,
 }
 
-/// Which bound keeps a message out for the moment.
+/// Which bound refuses a message for now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Full {
-    /// Free space would fall below the reserve that lets outcomes be written on a full disk.
-    #[error("{free} octets are free on the queue's disk, {wanted} are wanted; free some space, mail is kept")]
+    /// Free space would fall below the reserve, which lets outcomes be written on a full disk.
+    #[error("the queue's disk has {free} bytes free, {wanted} bytes are needed; free some space (queued mail is kept)")]
     Disk {
-        /// Octets free for this process.
+        /// Bytes that this process may still write.
         free: u64,
-        /// The reserve and the size hint together, in octets.
+        /// The reserve and the size hint together, in bytes.
         wanted: u64,
     },
-    /// Almost as many files are on the disk as it can have. Segments and large bodies are files.
-    #[error("{free} files can still be made on the queue's disk, {wanted} are wanted; remove some, mail is kept")]
+    /// The file system has almost as many files as it can have. Segments and large bodies are
+    /// files.
+    #[error(
+        "the queue's disk has room for {free} more files, {wanted} files are needed; remove some (queued mail is kept)"
+    )]
     Files {
-        /// How many this process may still make.
+        /// Files that this process may still create.
         free: u64,
-        /// How many are to be kept back.
+        /// Files that are kept back.
         wanted: u64,
     },
-    /// The system has none left of something else than room on the disk: descriptors, memory.
-    #[error("the system is short of something: {0}; see the limit of open files (`ulimit -n`), mail is kept")]
+    /// The system has run out of something else: descriptors, memory.
+    #[error(
+        "the system has run out of something: {0}; check the limit of open files (`ulimit -n`); queued mail is kept"
+    )]
     Scarce(Arc<str>),
     /// The disk had no room for the write itself.
     #[error("the queue's disk is full: {0}")]
     NoSpace(Arc<str>),
-    /// An engine that keeps everything in memory holds as much as it may.
-    #[error("the queue would take {wanted} octets of memory, {limit} are its limit; it empties as mail is delivered")]
+    /// An engine in memory holds as much as it may.
+    #[error(
+        "the queue would take {wanted} bytes of memory, its limit is {limit} bytes; it empties as mail is delivered"
+    )]
     Memory {
-        /// The limit in octets.
+        /// The limit in bytes.
         limit: usize,
-        /// What the queue would take with this message, in octets.
+        /// What the queue would take with this message, in bytes.
         wanted: usize,
     },
     /// As many messages as allowed are being received.
-    #[error("{limit} messages are being received at once, which is the limit")]
+    #[error("{limit} messages are being received, which is the limit; raise it or wait")]
     Drafts {
         /// The limit.
         limit: usize,
     },
 }
 
-/// A part of a message is larger than the queue takes at any time.
+/// A part of a message is beyond its limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{what} is {actual} octets or more, at most {limit} are taken")]
+#[error("{what} has at least {actual} {unit}; the limit is {limit}")]
+#[non_exhaustive]
 pub struct TooLarge {
-    /// Which part.
+    /// The part.
     pub what: &'static str,
-    /// The limit in octets.
+    /// The unit of `limit` and `actual`: `bytes` or `deliveries`.
+    pub unit: &'static str,
+    /// The limit.
     pub limit: u64,
-    /// The size in octets as far as it was seen.
+    /// The size, as far as it was counted.
     pub actual: u64,
 }
 
-/// A write-back under a lease failed.
+impl TooLarge {
+    /// Creates the error for a part that is counted in bytes. For engines.
+    #[must_use]
+    pub const fn bytes(what: &'static str, limit: u64, actual: u64) -> Self {
+        Self { what, unit: "bytes", limit, actual }
+    }
+
+    pub(crate) const fn deliveries(limit: u64, actual: u64) -> Self {
+        Self { what: "the message", unit: "deliveries", limit, actual }
+    }
+}
+
+/// Writing back under a lease failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseError {
-    /// The lease expired and somebody else has claimed the delivery since, or the message was removed. Nothing was written.
-    #[error("the lease is stale: the delivery was claimed anew or removed")]
+    /// The lease expired and the delivery was claimed again, or the message was removed. Nothing
+    /// was written.
+    #[error("the lease is stale: the delivery was claimed again or removed")]
     Stale,
-    /// An outcome larger than a record may be. Nothing was written; the delivery is claimable again when the lease expires.
+    /// The outcome is larger than a record may be. Nothing was written; the delivery is claimable
+    /// again when the lease expires.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
     /// A derived message needs at least one delivery. Nothing was written.
@@ -140,6 +168,18 @@ pub enum LeaseError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] Error),
+}
+
+/// The I/O error holds the queue's error: [`downcast`](io::Error::downcast) gives it back.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error {
+            Error::Damaged { .. } => io::ErrorKind::InvalidData,
+            Error::NoSuchMessage(_) => io::ErrorKind::NotFound,
+            Error::Closed | Error::Broken(_) | Error::Scarce(_) => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
 }
 
 impl From<Error> for PutError {

@@ -1,22 +1,23 @@
-//! The names that things have in a queue.
+//! The names of messages, keys and owners in a queue.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 
-/// The longest [`RoutingKey`] or [`Owner`], in octets: a domain name has at most 255.
+/// The largest size of a [`RoutingKey`] or an [`Owner`] in bytes: 255, as of a domain name.
 pub const MAX_NAME: usize = 255;
 
-/// Names one message of one queue, for ever.
+/// Names one message of one queue, forever.
 ///
-/// Opaque. An engine never gives the same id twice, whatever happens to the process or to the wall clock: ids that were
-/// handed to a draft which was then dropped are not used again either. [`Display`](fmt::Display) writes exactly 13
-/// characters of Crockford's base 32, which suits a `Received` field and a log line; [`FromStr`] reads it back.
+/// Opaque. An engine never gives out an id twice, not even that of a dropped draft. A crash or a
+/// jump of the wall clock changes nothing about it. [`Display`](fmt::Display) writes exactly 13
+/// characters of Crockford's base 32, which suits a `Received` field and a log line. [`FromStr`]
+/// reads it back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(u64);
 
 impl MessageId {
-    /// Makes an id out of an engine's own number. For engines and for tests.
+    /// Creates an id from an engine's own number. For engines and for tests.
     #[must_use]
     pub const fn from_u64(raw: u64) -> Self {
         Self(raw)
@@ -66,19 +67,22 @@ impl FromStr for MessageId {
     }
 }
 
-/// What deliveries are grouped and claimed by: a domain or a transport. The queue does not look inside.
+/// What deliveries are grouped and claimed by: a domain or a transport. The queue does not look
+/// inside.
 ///
-/// At most [`MAX_NAME`] octets; cheap to clone.
+/// At most [`MAX_NAME`] bytes. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoutingKey(Arc<str>);
 
-/// Whose mail it is: claims go round-robin over owners, so that one owner's backlog does not keep the others waiting.
+/// Whose mail it is. Claims go round-robin over owners, so that one owner's backlog does not delay
+/// the others.
 ///
-/// At most [`MAX_NAME`] octets; cheap to clone. A queue with one owner uses [`Owner::default`], the empty text.
+/// At most [`MAX_NAME`] bytes. Cheap to clone. A queue with one owner uses [`Owner::default`], the
+/// empty text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner(Arc<str>);
 
-/// Which due delivery goes first, whoever's it is: the higher one. The default is 0.
+/// Claim order across owners: highest first. The default is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Priority(pub i8);
 
@@ -86,18 +90,18 @@ pub struct Priority(pub i8);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// Longer than [`MAX_NAME`].
-    #[error("a routing key or an owner has at most {MAX_NAME} octets, this one has {0}")]
+    /// Longer than [`MAX_NAME`]: this is its size in bytes.
+    #[error("a routing key or an owner has at most {MAX_NAME} bytes; this one has {0}")]
     TooLong(usize),
-    /// Not what [`MessageId`] displays as.
-    #[error("a message id is 13 characters out of 0-9 and A-Z without I, L, O and U")]
+    /// Not in the form that [`MessageId`] displays.
+    #[error("a message id has 13 characters: 0-9 and A-Z without I, L, O and U")]
     NotAnId,
 }
 
 macro_rules! name {
     ($name:ident) => {
         impl $name {
-            /// Takes a text of at most [`MAX_NAME`] octets.
+            /// Takes a text of at most [`MAX_NAME`] bytes.
             ///
             /// # Errors
             /// [`NameError::TooLong`] beyond that.
@@ -108,7 +112,7 @@ macro_rules! name {
                 }
             }
 
-            /// The text it was made of.
+            /// The text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -149,12 +153,13 @@ name!(RoutingKey);
 name!(Owner);
 
 impl RoutingKey {
-    /// The first one in their order.
+    /// The first key in their order.
     pub(crate) fn first() -> Self {
         Self(Owner::default().0)
     }
 
-    /// The one behind this one in their order, which may be too long to be given to anybody.
+    /// The next key in their order. It may be longer than [`MAX_NAME`], so it must not be given
+    /// out.
     pub(crate) fn next(&self) -> Self {
         Self(format!("{}\0", self.0).into())
     }
@@ -162,14 +167,14 @@ impl RoutingKey {
 
 impl Default for Owner {
     fn default() -> Self {
-        static NOBODY: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
-        Self(Arc::clone(&NOBODY))
+        static EMPTY: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
+        Self(Arc::clone(&EMPTY))
     }
 }
 
 /// 64 bits, five to a character.
 const ID_WIDTH: usize = 13;
-/// Crockford's base 32: no letter that is mistaken for a digit, and sorts like the number.
+/// Crockford's base 32: no letter looks like a digit, and texts sort as their numbers do.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 #[cfg(test)]
@@ -179,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_read_back() {
+    fn ids_are_parsed_as_they_are_displayed() {
         for (raw, text) in
             [(0, "0000000000000"), (31, "000000000000Z"), (1 << 40, "0000100000000"), (u64::MAX, "FZZZZZZZZZZZZ")]
         {

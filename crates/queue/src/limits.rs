@@ -1,22 +1,27 @@
-//! What a message may be at most, for every engine.
+//! The largest message that every engine takes.
 
 use std::time::Duration;
 
 use crate::{Derived, Lease, LeaseError, NewMessage, Outcome, PutError, TooLarge};
 
-/// The largest envelope: 1 MiB. A sender, its parameters and a trace fit a thousand times.
+/// The largest envelope in bytes: 1 MiB, which holds a sender, its parameters and a trace a
+/// thousand times over.
 pub const MAX_ENVELOPE: usize = 1 << 20;
-/// The most deliveries of one message: 10,000. RFC 5321 asks for 100 recipients at least; beyond some thousands a sender splits.
+/// The largest number of deliveries of one message: 10,000. RFC 5321 section 4.5.3.1.8 asks for at
+/// least 100 recipients; a sender splits beyond some thousands.
 pub const MAX_DELIVERIES: usize = 10_000;
-/// The most octets of all states of one message together: 8 MiB.
+/// The largest size of all states of one message together in bytes: 8 MiB.
 pub const MAX_STATES: usize = 8 << 20;
-/// The most octets that one outcome derives, envelopes, states and bodies together: 8 MiB.
+/// The largest size of all messages that one outcome derives in bytes: 8 MiB, with envelopes,
+/// states and bodies.
 pub const MAX_DERIVED: usize = 8 << 20;
-/// The longest delay and the longest lease: 366 days. Longer ones are cut to it, so that no sum of times overflows.
+/// The longest delay and the longest lease: 366 days. Longer ones are cut to it, so that no sum of
+/// times overflows.
 pub const MAX_DELAY: Duration = Duration::from_secs(366 * 86_400);
 
 impl NewMessage {
-    /// Whether it has a delivery and keeps the limits of this crate. For engines, to ask before anything is written.
+    /// Checks that it has a delivery and keeps the limits of this crate. For engines, before they
+    /// write.
     ///
     /// # Errors
     /// [`PutError::NoDelivery`], [`PutError::TooLarge`].
@@ -26,7 +31,8 @@ impl NewMessage {
 }
 
 impl Outcome {
-    /// Whether it and what it derives keep the limits of this crate. For engines, to ask before anything is written.
+    /// Checks that the outcome and its derived messages keep the limits of this crate. For engines,
+    /// before they write.
     ///
     /// # Errors
     /// [`LeaseError::NoDelivery`], [`LeaseError::TooLarge`].
@@ -44,8 +50,11 @@ pub(crate) fn check(message: &NewMessage) -> Result<(), PutError> {
 
 fn check_size(message: &NewMessage) -> Result<(), TooLarge> {
     at_most("the envelope", MAX_ENVELOPE, message.envelope.len())?;
-    at_most("the list of deliveries, each counted as one,", MAX_DELIVERIES, message.deliveries.len())?;
-    at_most("the states of all deliveries", MAX_STATES, states(message))
+    let deliveries = message.deliveries.len();
+    if deliveries > MAX_DELIVERIES {
+        return Err(TooLarge::deliveries(MAX_DELIVERIES as u64, deliveries as u64));
+    }
+    at_most(ALL_STATES, MAX_STATES, states(message))
 }
 
 pub(crate) fn check_outcome(outcome: &Outcome, derived: &[Derived]) -> Result<(), LeaseError> {
@@ -73,17 +82,17 @@ fn check_derived(derived: &[Derived]) -> Result<(), LeaseError> {
         }
         check_size(&each.message)?;
     }
-    at_most("what an outcome derives", MAX_DERIVED, sum)?;
+    at_most("the sum of all derived messages", MAX_DERIVED, sum)?;
     Ok(())
 }
 
-/// Whether the next states of deliveries keep the limit beside those of the other deliveries of their message.
+/// Checks the sum of the new states and of those of the message's other deliveries.
 pub(crate) fn check_states(states: usize, others: impl Iterator<Item = usize>) -> Result<(), TooLarge> {
-    at_most("the states of all deliveries", MAX_STATES, others.fold(states, usize::saturating_add))
+    at_most(ALL_STATES, MAX_STATES, others.fold(states, usize::saturating_add))
 }
 
-/// A state that is no longer than its share is taken without a look at all the others, which may be many: so they may be twice
-/// [`MAX_STATES`] together at most.
+/// A state of at most this size is taken without adding up the others, which may be many. So all
+/// states together may exceed [`MAX_STATES`], by a factor of 2 at most.
 pub(crate) const FAIR_STATE: usize = MAX_STATES / MAX_DELIVERIES;
 
 fn states(message: &NewMessage) -> usize {
@@ -92,7 +101,9 @@ fn states(message: &NewMessage) -> usize {
 
 fn at_most(what: &'static str, limit: usize, actual: usize) -> Result<(), TooLarge> {
     if actual > limit {
-        return Err(TooLarge { what, limit: limit as u64, actual: actual as u64 });
+        return Err(TooLarge::bytes(what, limit as u64, actual as u64));
     }
     Ok(())
 }
+
+const ALL_STATES: &str = "the sum of all delivery states";

@@ -6,55 +6,56 @@ use bytes::Bytes;
 
 use crate::{MessageId, Owner, Priority, RoutingKey};
 
-/// What to change about a queued message: see [`Queue::alter`](crate::Queue::alter).
+/// A change of a queued message: see [`Queue::alter`](crate::Queue::alter).
 ///
-/// A delivery whose lease is out is concerned too, as soon as it comes back.
+/// It concerns leased deliveries too, as soon as their lease ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Alteration {
-    /// Nothing of it is claimed until it is released.
+    /// Keeps the message from being claimed until it is released.
     Hold,
     /// Ends a hold.
     Release,
-    /// Its deliveries become due at another time than they would. A hold stays, and so does the count of attempts.
+    /// Its deliveries become due at another time. A hold stays, and so does the number of attempts.
     Reschedule {
-        /// Only those for this key. [`None`]: all.
+        /// Only deliveries for this key. `None`: all.
         key: Option<RoutingKey>,
-        /// How long from now. Zero: they are tried at once. At most [`MAX_DELAY`](crate::MAX_DELAY), to which it is cut.
+        /// Time from now. Zero: at once. Cut to [`MAX_DELAY`](crate::MAX_DELAY).
         delay: Duration,
     },
-    /// Its deliveries go elsewhere. When they are due does not change.
+    /// Its deliveries get another key. Their due times stay.
     Reroute {
-        /// Only those for this key. [`None`]: all.
+        /// Only deliveries for this key. `None`: all.
         from: Option<RoutingKey>,
-        /// Where they go from now on.
+        /// The new key.
         to: RoutingKey,
     },
 }
 
-/// Which messages to look for: those that all given conditions hold for. The default finds all.
+/// Which messages to look for: those that fulfill all given conditions. The default finds all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Search {
-    /// Of this owner.
+    /// Of this owner. `None`: of any.
     pub owner: Option<Owner>,
-    /// With a delivery for this key.
+    /// With a delivery for this key. `None`: for any.
     pub key: Option<RoutingKey>,
-    /// On hold, or not on hold.
+    /// On hold, or not on hold. `None`: either.
     pub held: Option<bool>,
-    /// With these octets somewhere in the envelope or in the state of a delivery. Empty octets are everywhere.
+    /// With these bytes in the envelope or in the state of a delivery. Empty: any message.
     pub containing: Bytes,
 }
 
-/// Some of what a search finds.
+/// A part of what a search finds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Page {
-    /// By id.
+    /// In the order of their ids.
     pub messages: Vec<Summary>,
-    /// Behind which message to go on. [`None`]: there is nothing more.
+    /// The message after which to go on. `None`: this is the last page.
     pub next: Option<MessageId>,
 }
 
 impl Search {
-    /// Whether this is one of them. For engines.
+    /// Returns `true` if the message fulfills all conditions. For engines.
     #[must_use]
     pub fn finds(&self, message: &Summary) -> bool {
         let Self { owner, key, held, containing } = self;
@@ -73,37 +74,37 @@ fn contains(octets: &[u8], wanted: &[u8]) -> bool {
 /// One message, for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
-    /// Its name.
+    /// Its id.
     pub id: MessageId,
-    /// Whose.
+    /// Whose mail it is.
     pub owner: Owner,
-    /// How urgent.
+    /// How urgent it is.
     pub priority: Priority,
     /// Its envelope.
     pub envelope: Bytes,
-    /// The size of its body in octets.
+    /// The size of its body in bytes.
     pub body_len: u64,
     /// Time since it was accepted.
     pub age: Duration,
-    /// Whether it is on hold.
+    /// `true` if it is on hold.
     pub held: bool,
-    /// What is left to do.
+    /// The deliveries that are left.
     pub deliveries: Vec<DeliverySummary>,
 }
 
 /// One delivery, for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliverySummary {
-    /// Which of the message's deliveries.
+    /// Its number in the message.
     pub delivery: u32,
-    /// Where to.
+    /// Where it goes.
     pub key: RoutingKey,
     /// Its state as last written.
     pub state: Bytes,
-    /// How often an attempt was finished with [`Outcome::Retry`](crate::Outcome::Retry).
+    /// The number of attempts that were finished with [`Outcome::Retry`](crate::Outcome::Retry).
     pub attempts: u32,
-    /// Time until it is due, zero when it is.
+    /// Time until it is due. Zero: it is due.
     pub due_in: Duration,
-    /// Whether somebody holds a lease on it.
+    /// `true` if a caller holds a lease on it.
     pub leased: bool,
 }

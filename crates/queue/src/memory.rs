@@ -1,12 +1,16 @@
 //! A queue that forgets everything when it is dropped: for tests and examples.
 
 use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::task::{Context, Poll};
+use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_core::Stream;
 
 use crate::core::Core;
 use crate::index::{Altered, Bounds, End, Index, Message, Moment, Next, Nothing, Totals, Unreadable};
@@ -15,23 +19,26 @@ use crate::{
     NewMessage, Outcome, Page, PutError, Queue, RoutingKey, Search, Stats, SystemClock, TooLarge, limits,
 };
 
-/// What a [`MemoryQueue`] may take.
+/// Limits of a [`MemoryQueue`]: take the default, then assign fields.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct MemoryOptions {
     /// Where it takes the time from. Default: [`SystemClock`].
     pub clock: Arc<dyn Clock>,
-    /// The largest body in octets; beyond it a draft is [`PutError::TooLarge`]. Default: 64 MiB.
+    /// The largest body in bytes. Beyond it: [`PutError::TooLarge`]. Default: 64 MiB.
     pub max_body: u64,
-    /// What bodies and index may take together in octets; beyond it is [`PutError::Full`]. Default: 1 GiB.
+    /// Memory for bodies and index together in bytes. Beyond it: [`PutError::Full`]. Default: 1
+    /// GiB.
     pub memory: usize,
-    /// Deliveries that are leased at once; beyond it claims give nothing. Default: 1,000.
+    /// Deliveries that may be leased at once. Beyond it: claims return an empty list. Default:
+    /// 1,000.
     pub max_leases: usize,
 }
 
-/// A queue without durability. It passes the same [contract](crate::contract) otherwise.
+/// A queue without durability. It passes the contract suite, except the cases that need stable
+/// storage.
 pub struct MemoryQueue {
     inner: Arc<Inner>,
-    timer: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Inner {
@@ -39,7 +46,7 @@ struct Inner {
     options: MemoryOptions,
     next_id: AtomicU64,
     drafts: AtomicUsize,
-    /// Octets of bodies, of drafts too.
+    /// Bytes of bodies, drafts included.
     bodies: AtomicUsize,
     puts: AtomicU64,
     finished: AtomicU64,
@@ -51,7 +58,7 @@ pub struct MemoryDraft {
     id: MessageId,
     chunks: Vec<Bytes>,
     len: u64,
-    /// What it holds of `Inner::bodies`.
+    /// Its share of `Inner::bodies`.
     counted: usize,
     failed: Option<PutError>,
 }
@@ -65,7 +72,7 @@ pub struct MemoryBody {
 }
 
 impl MemoryQueue {
-    /// An empty queue.
+    /// Creates an empty queue.
     #[must_use]
     pub fn new(options: MemoryOptions) -> Self {
         let bounds = Bounds { memory: usize::MAX, leases: options.max_leases };
@@ -86,8 +93,10 @@ impl MemoryQueue {
                 shared.core.bell.wait(pause);
             }
         });
-        // Without a thread for the timer due times pass unnoticed until the next operation.
-        Self { inner, timer: Mutex::new(timer.ok()) }
+        // Without this thread a due time passes unnoticed until the next operation. The thread ends
+        // by itself once the queue has ended.
+        drop(timer);
+        Self { inner }
     }
 }
 
@@ -179,19 +188,14 @@ impl Queue for MemoryQueue {
         }
     }
 
-    fn close(&self) {
+    async fn close(&self) {
         self.inner.core.end(Error::Closed);
-        let timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(timer) = timer {
-            // It cannot panic, and if it did there would be nothing to do about it here.
-            drop(timer.join());
-        }
     }
 }
 
 impl Drop for MemoryQueue {
     fn drop(&mut self) {
-        self.close();
+        self.inner.core.end(Error::Closed);
     }
 }
 
@@ -235,7 +239,7 @@ impl Inner {
     fn check_body(&self, actual: u64) -> Result<(), PutError> {
         let limit = self.options.max_body;
         if actual > limit {
-            return Err(TooLarge { what: "the body", limit, actual }.into());
+            return Err(TooLarge::bytes("the body", limit, actual).into());
         }
         Ok(())
     }
@@ -302,17 +306,22 @@ impl Drop for MemoryDraft {
     }
 }
 
-impl Body for MemoryBody {
-    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+impl Stream for MemoryBody {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         while self.rest.is_empty() {
             match self.chunks.next() {
                 Some(chunk) => self.rest = chunk,
-                None => return Ok(None),
+                None => return Poll::Ready(None),
             }
         }
-        Ok(Some(self.rest.split_to(self.rest.len().min(MAX_CHUNK))))
+        let len = self.rest.len().min(MAX_CHUNK);
+        Poll::Ready(Some(Ok(self.rest.split_to(len))))
     }
+}
 
+impl Body for MemoryBody {
     fn len(&self) -> u64 {
         self.len
     }

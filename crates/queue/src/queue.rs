@@ -1,56 +1,72 @@
-//! The contract of every engine.
+//! The trait that every engine implements, and what its calls take and give.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_core::Stream;
 
 use crate::{Alteration, Error, LeaseError, MessageId, Owner, Page, Priority, PutError, RoutingKey, Search, Summary};
 
 /// A durable store-and-forward queue.
 ///
-/// The unit of work is a *delivery*: the recipients of one message that share a [`RoutingKey`]. The queue does not look into
-/// envelopes and states; it keeps them, says when they are due, and guarantees that
+/// The unit of work is a *delivery*: the recipients of one message that share a [`RoutingKey`]. The
+/// queue keeps envelopes and states, and does not look into them. It says when a delivery is due,
+/// and guarantees three things:
 ///
-/// * [`Draft::commit`] and [`finish`](Self::finish) return `Ok` only once what they say is on stable storage (of an engine
-///   that has any),
-/// * a message leaves only as finished or removed; an expired lease means *claimable again* and never *deleted*,
-/// * of two holders of the same delivery only the later one can write back.
+/// * [`Draft::commit`] and [`finish`](Self::finish) return `Ok` only once what they say is on
+///   stable storage, if the engine has any.
+/// * A message leaves the queue only as finished or removed. An expired lease means *claimable
+///   again*, never *deleted*.
+/// * Of two holders of one delivery, only the later one can write back.
 ///
-/// **When the store fails**, a disk for instance, an engine stops: every call fails with [`Broken`](Error::Broken), and so do those
-/// that wait for an answer; what they asked for may have been done, or may not, but was not done in part. Acknowledged
-/// is still acknowledged. An engine may go on by itself when it can read its store again: then leases from before are stale,
-/// drafts begun before fail, every delivery is claimable again when it is due, and [`changed`](Self::changed) returns.
+/// **When the store fails**, an engine stops. Every call fails with [`Broken`](Error::Broken),
+/// waiting calls included. What they asked for may or may not have been done, but was not done in
+/// part. What was acknowledged stays acknowledged. An engine may go on by itself when it can read
+/// its store again. Then earlier leases are stale, earlier drafts fail, every delivery is claimable
+/// when it is due, and [`changed`](Self::changed) returns.
 ///
-/// Durations are measured on the engine's own clock. Futures name no runtime. Dropping the future of a write, once polled, leaves
-/// open whether the write took place; it takes place wholly or not at all.
+/// **What blocks.** No call blocks the caller's thread on a write to stable storage: it waits as a
+/// future. An engine may block for short reads. `LogQueue` reads pages of its index from the disk
+/// in `claim`, `claim_any`, `gather`, `extend`, `due_keys`, `search`, `list` and `stats`; `put`
+/// asks the file system for its free space; `body`, each piece of a body, and [`Draft::write`] of a
+/// large message read or write a file. That takes microseconds if the pages are in the system's
+/// cache, and a disk's time otherwise.
 ///
-/// No engine detail shows: no paths, no positions, no transactions that the caller holds open.
+/// **What may be dropped.** The future of a write, once polled, may be dropped: the write then
+/// takes place wholly or not at all, and the caller does not learn which.
+///
+/// Durations are measured on the engine's own clock. Futures need no particular runtime. No engine
+/// detail shows: no paths, no positions, no open transactions.
 pub trait Queue: Send + Sync + 'static {
     /// A message that is being received.
     type Draft: Draft;
-    /// A message that is being read.
+    /// A body that is being read.
     type Body: Body;
 
-    /// Reserves room for a message. `size_hint` is what the peer announced, in octets.
+    /// Reserves room for a message. `size_hint` is the size that the peer announced, in bytes.
     ///
     /// # Errors
-    /// [`PutError::Full`] when there is no room now, [`PutError::TooLarge`] for a hint beyond the largest body,
-    /// [`PutError::Broken`], [`PutError::Closed`].
+    /// [`PutError::Full`] if there is no room now, [`PutError::TooLarge`] if the hint is beyond the
+    /// largest body, [`PutError::Broken`], [`PutError::Closed`].
     fn put(&self, size_hint: Option<u64>) -> impl Future<Output = Result<Self::Draft, PutError>> + Send;
 
-    /// Leases up to [`max`](Claim::max) deliveries that are due: of the highest priority that any has, of the owner whose turn it
-    /// is, the one that is due longest. Returns at once, with nothing when nothing is due, or when as many are leased as the engine
-    /// allows: wait with [`changed`](Self::changed).
+    /// Leases up to [`max`](Claim::max) due deliveries for some keys.
     ///
-    /// **The duplicate bound** is that number: of deliveries that were leased when the process died nobody knows whether they were
-    /// made, so they are offered again. Of all others it is known.
+    /// The order: highest priority first; within it, owners take turns; of one owner, the delivery
+    /// that has been due longest. Returns at once. The list is empty if no delivery is due, or if
+    /// the engine's bound on leases is reached: wait with [`changed`](Self::changed).
+    ///
+    /// **The bound on duplicates** is that bound on leases. Only deliveries that were leased when
+    /// the process died may have been made without a record of it, so only they can be made twice.
     ///
     /// # Errors
     /// [`Error::Broken`], [`Error::Closed`].
     fn claim(&self, claim: Claim<'_>) -> impl Future<Output = Result<Vec<Claimed>, Error>> + Send;
 
-    /// Leases whatever is due, for one who does not care for keys: as [`claim`](Self::claim), for the first 32 of the
+    /// Leases due deliveries for any key: [`claim`](Self::claim) for the first 32
     /// [`due_keys`](Self::due_keys).
     ///
     /// # Errors
@@ -62,38 +78,42 @@ pub trait Queue: Send + Sync + 'static {
         }
     }
 
-    /// Opens the body of a claimed message for reading. The reader may be kept when the lease is finished.
+    /// Opens the body of a claimed message. It can be read on after the lease is finished.
     ///
     /// # Errors
-    /// [`Error::NoSuchMessage`] when the message is gone meanwhile, [`Error::Damaged`] when its body cannot be read.
+    /// [`Error::NoSuchMessage`] if the message is no longer in the queue, [`Error::Damaged`] if its
+    /// body cannot be opened, [`Error::Scarce`] if the system has no descriptor left.
     fn body(&self, lease: &Lease) -> impl Future<Output = Result<Self::Body, Error>> + Send;
 
-    /// Lets the lease end `lease_for` from now instead, sooner or later than before.
+    /// Sets the end of a lease to `lease_for` from now, sooner or later than before.
     ///
-    /// An expired lease that nobody has claimed since is revived.
+    /// Revives an expired lease, unless its delivery has been claimed again.
     ///
     /// # Errors
-    /// [`LeaseError::Stale`] when the delivery was claimed anew or removed.
+    /// [`LeaseError::Stale`] if the delivery has been claimed again or removed.
     fn extend(&self, lease: &Lease, lease_for: Duration) -> impl Future<Output = Result<(), LeaseError>> + Send;
 
-    /// Leases deliveries of one message by how their states begin, due or not, in the order of their numbers: for what is
-    /// said once about several of them. Returns at once, with nothing when the message is on hold or gone, when nothing is
-    /// marked, or when it is not [`when`](Gather::when) was asked for.
+    /// Leases deliveries of one message by how their states begin, due or not, in the order of
+    /// their numbers. For one report about several deliveries.
     ///
-    /// Gathered deliveries do not count towards the bound of leases: nothing of them is on its way to anywhere.
+    /// Returns at once. The list is empty if the message is on hold or gone, if no delivery is
+    /// marked, or if the condition [`when`](Gather::when) does not hold.
     ///
-    /// No gathering is missed: of several callers that each finish a delivery and gather afterwards, the last one finds the
-    /// message at rest.
+    /// Gathered deliveries do not count towards the bound on leases: gathering sends no message to
+    /// a next hop.
+    ///
+    /// If several callers each finish a delivery and gather afterwards, the last one finds the
+    /// message at rest. So one of them always gathers.
     ///
     /// # Errors
     /// [`Error::Broken`], [`Error::Closed`].
     fn gather(&self, gather: Gather<'_>) -> impl Future<Output = Result<Vec<Claimed>, Error>> + Send;
 
-    /// Writes back what came of a delivery and stores the messages derived from it, in one atomic and durable step:
-    /// [`finish_all`](Self::finish_all) of one.
+    /// Writes back the outcome of one delivery and stores the messages derived from it, in one
+    /// atomic and durable step: [`finish_all`](Self::finish_all) of one.
     ///
     /// # Errors
-    /// As there.
+    /// As [`finish_all`](Self::finish_all).
     fn finish(
         &self,
         lease: Lease,
@@ -103,22 +123,25 @@ pub trait Queue: Send + Sync + 'static {
         self.finish_all(vec![(lease, outcome)], derived)
     }
 
-    /// Writes back what came of several deliveries of one message and stores the messages derived from them, in one atomic and
-    /// durable step.
+    /// Writes back the outcomes of several deliveries of one message, and stores the messages
+    /// derived from them, in one atomic and durable step.
     ///
-    /// Never refused for want of room. An expired lease that nobody has claimed since is still good: what happened, happened.
-    /// Returns the ids of the derived messages, in order.
+    /// Never refused for lack of room: it waits until there is some. An expired lease still counts,
+    /// unless its delivery has been claimed again. Returns the ids of the derived messages, in
+    /// order.
     ///
     /// # Errors
-    /// [`LeaseError::Stale`] when one of the deliveries was claimed anew or removed, when one stands there twice, when they are
-    /// of several messages, or when there is none; then nothing was written, and nothing derived.
+    /// [`LeaseError::Stale`] if a delivery has been claimed again or removed, if one is named
+    /// twice, if they belong to several messages, or if the list is empty. Then nothing was written
+    /// and no message derived.
     fn finish_all(
         &self,
         ends: Vec<(Lease, Outcome)>,
         derived: Vec<Derived>,
     ) -> impl Future<Output = Result<Vec<MessageId>, LeaseError>> + Send;
 
-    /// The keys that have something to claim now, in order, beginning behind `after`; at most `limit`.
+    /// Returns the keys that have a claimable delivery, in order, starting after `after`; at most
+    /// `limit`.
     ///
     /// # Errors
     /// [`Error::Broken`], [`Error::Closed`].
@@ -128,8 +151,10 @@ pub trait Queue: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<RoutingKey>, Error>> + Send;
 
-    /// Waits until something *may* have become claimable that was not when `seen` was returned: a message came, a due time was
-    /// reached, a lease expired, a message was released or altered, a lease ended where there could be no more.
+    /// Waits until a delivery *may* have become claimable that was not when `seen` was returned.
+    ///
+    /// The causes: a message was accepted, released or altered; a due time was reached; a lease
+    /// expired; a lease ended while the bound on leases was reached.
     ///
     /// ```text
     /// let mut seen = Change::default();
@@ -139,25 +164,30 @@ pub trait Queue: Send + Sync + 'static {
     /// }
     /// ```
     ///
-    /// No wake-up is lost, with any number of waiters: a [`Change`] counts, and the engine makes work claimable *before* it
-    /// counts. Whatever the claims after a return did not see is therefore counted later than the value returned, and the next
-    /// call with that value resolves at once. Nothing polls: the engine keeps the timer.
+    /// No wake-up is lost, with any number of waiters. A [`Change`] is a count, and the engine
+    /// makes work claimable *before* it counts. Work that the claims after a return did not see is
+    /// counted after the value returned, so the next call with that value resolves at once. The
+    /// engine keeps the timer; callers do not poll.
     ///
-    /// While the store has stopped and will go on by itself, this waits: it returns when it has, for everything may be claimable
-    /// anew then. So a loop that takes [`Error::Broken`] from a claim for "nothing now" comes to rest here, and goes on by itself.
+    /// While a store has stopped and will go on by itself, this waits, and returns when the store
+    /// has gone on: every delivery may be claimable again. So a loop that treats [`Error::Broken`]
+    /// from a claim as "no delivery now" rests here, and goes on by itself.
     ///
     /// # Errors
-    /// [`Error::Closed`], and [`Error::Broken`] of a store that does not go on: at once, also for those who wait.
+    /// [`Error::Closed`]; [`Error::Broken`] if the store will not go on, also for callers that
+    /// already wait.
     fn changed(&self, seen: Change) -> impl Future<Output = Result<Change, Error>> + Send;
 
-    /// Changes something about a queued message, for operators: see [`Alteration`]. Durable. Leases that are out go on. Returns how
-    /// many deliveries it concerned; of a hold and a release 1 when it is news, otherwise 0.
+    /// Changes a queued message, durably: see [`Alteration`]. For operators.
+    ///
+    /// Leases go on. Returns the number of deliveries concerned. Hold and release return 1 if they
+    /// changed something, otherwise 0.
     ///
     /// # Errors
     /// [`Error::NoSuchMessage`], [`Error::Broken`], [`Error::Closed`].
     fn alter(&self, message: MessageId, what: Alteration) -> impl Future<Output = Result<usize, Error>> + Send;
 
-    /// Keeps a message from being claimed until it is released. `false`: it was held already.
+    /// Keeps a message from being claimed until it is released. `false`: it was on hold already.
     ///
     /// # Errors
     /// As [`alter`](Self::alter).
@@ -165,7 +195,7 @@ pub trait Queue: Send + Sync + 'static {
         async move { Ok(self.alter(message, Alteration::Hold).await? > 0) }
     }
 
-    /// Ends a hold. `false`: it was not held.
+    /// Ends a hold. `false`: the message was not on hold.
     ///
     /// # Errors
     /// As [`alter`](Self::alter).
@@ -173,16 +203,18 @@ pub trait Queue: Send + Sync + 'static {
         async move { Ok(self.alter(message, Alteration::Release).await? > 0) }
     }
 
-    /// Throws a message away, reporting to nobody: for operators. Durable. Leases on it become stale.
+    /// Removes a message without a report, durably. Leases on it become stale. For operators.
     ///
     /// # Errors
-    /// [`Error::NoSuchMessage`].
+    /// [`Error::NoSuchMessage`], [`Error::Broken`], [`Error::Closed`].
     fn remove(&self, message: MessageId) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Looks through the queue by id, beginning behind `after`, for at most `limit` messages; 0 counts as 1.
+    /// Looks through the queue by id, starting after `after`, for at most `limit` messages; 0
+    /// counts as 1.
     ///
-    /// A call looks at no more messages than it can without keeping others waiting (an engine says how many), so a page may hold
-    /// fewer, or none at all, and yet not be the last: that one has no [`next`](Page::next).
+    /// A call looks at a bounded number of messages, so that other callers need not wait; the
+    /// engine sets the number. So a page may hold fewer messages than `limit`, or none, before the
+    /// last page. Only the last page has no [`next`](Page::next).
     ///
     /// ```
     /// # use posthaste_queue::{Error, Queue, Search, Summary};
@@ -208,7 +240,8 @@ pub trait Queue: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Page, Error>> + Send;
 
-    /// What is in the queue, by id, beginning behind `after`: some of it, at most `limit` as there, and nothing only when there is nothing.
+    /// Returns messages by id, starting after `after`, at most `limit`; 0 counts as 1. Empty only
+    /// at the end of the queue.
     ///
     /// # Errors
     /// As [`search`](Self::search).
@@ -216,23 +249,26 @@ pub trait Queue: Send + Sync + 'static {
         async move { Ok(self.search(&Search::default(), after, limit).await?.messages) }
     }
 
-    /// Counts and gauges; works on a broken queue too.
+    /// Returns counts and gauges. Works on a stopped queue too.
     fn stats(&self) -> impl Future<Output = Stats> + Send;
 
-    /// Finishes what was begun, stops, and lets go of the store. Every later call fails with `Closed`. Idempotent. Blocks
-    /// until it is done.
-    fn close(&self);
+    /// Finishes what was begun, stops, and lets go of the store. When it returns, another process
+    /// can open the store. Every later call fails with [`Error::Closed`].
+    ///
+    /// Idempotent. Does not block. Once polled, closing goes on even if the future is dropped.
+    fn close(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// A message that is being received. Dropping it leaves nothing.
+/// A message that is being received. Dropping it leaves nothing in the queue.
 pub trait Draft: Send {
-    /// The id that the message will have: known early, because it belongs into the message's own trace header.
+    /// The id that the message will have. Known early, because it belongs in the message's own
+    /// trace header.
     fn id(&self) -> MessageId;
 
-    /// Octets written so far.
+    /// The number of bytes written so far.
     fn len(&self) -> u64;
 
-    /// Whether nothing was written so far.
+    /// Returns `true` if no bytes were written so far.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -240,43 +276,57 @@ pub trait Draft: Send {
     /// Appends to the body.
     ///
     /// # Errors
-    /// [`PutError::TooLarge`], [`PutError::Full`], [`PutError::Broken`]; the draft is of no use afterwards and keeps returning errors.
+    /// [`PutError::TooLarge`], [`PutError::Full`], [`PutError::Broken`], [`PutError::Closed`].
+    /// After an error the draft is of no use: each later call returns the error again.
     fn write(&mut self, chunk: Bytes) -> impl Future<Output = Result<(), PutError>> + Send;
 
-    /// Makes body and envelope durable as one. `Ok` is the promise: the message is on stable storage and will be offered for
-    /// delivery until it is finished or removed.
+    /// Makes body and envelope durable as one. `Ok` is the promise: the message is on stable
+    /// storage, and is offered for delivery until it is finished or removed.
     ///
     /// # Errors
-    /// As [`write`](Self::write), and [`PutError::NoDelivery`]. Nothing is left.
+    /// As [`write`](Self::write), and [`PutError::NoDelivery`]. Nothing of the message is left,
+    /// unless the error is [`PutError::Broken`].
     fn commit(self, message: NewMessage) -> impl Future<Output = Result<MessageId, PutError>> + Send;
 }
 
-/// Reads a body from its beginning.
-pub trait Body: Send {
-    /// The next chunk, at most 64 KiB, or `None` at the end. The octets are checked against their checksum; the last chunk is only
-    /// given once all are found good.
-    ///
-    /// # Errors
-    /// [`Error::Damaged`] when the octets cannot be read or are not those that were accepted.
-    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Error>> + Send;
-
-    /// Octets in all.
+/// A body that is being read: a stream of its pieces, from the beginning.
+///
+/// A piece has 1 to 65,536 bytes. The last piece is given only if the checksum over all bytes is
+/// right. An error is an [`io::Error`] that holds an [`Error`](crate::Error) (`downcast` gives it
+/// back), and ends the stream. [`Damaged`](crate::Error::Damaged): the bytes cannot be read, or are
+/// not those that were accepted.
+pub trait Body: Stream<Item = io::Result<Bytes>> + Send + Unpin {
+    /// The size of the whole body in bytes.
     fn len(&self) -> u64;
 
-    /// Whether there is nothing to read at all.
+    /// Returns `true` if the body has no bytes at all.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Waits for the next piece: [`Stream::poll_next`] for a loop. `None`: the body has been read
+    /// to its end.
+    ///
+    /// May be dropped: the piece is not lost.
+    ///
+    /// # Errors
+    /// As the stream's items.
+    fn chunk(&mut self) -> impl Future<Output = io::Result<Option<Bytes>>> + Send
+    where
+        Self: Sized,
+    {
+        poll_fn(|context| Pin::new(&mut *self).poll_next(context).map(Option::transpose))
     }
 }
 
 /// A message without its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMessage {
-    /// Whose it is.
+    /// Whose mail it is.
     pub owner: Owner,
-    /// How urgent.
+    /// How urgent it is.
     pub priority: Priority,
-    /// Opaque: given back with every claim. At most [`MAX_ENVELOPE`](crate::MAX_ENVELOPE).
+    /// Opaque: given back with every claim. At most [`MAX_ENVELOPE`](crate::MAX_ENVELOPE) bytes.
     pub envelope: Bytes,
     /// At least one, at most [`MAX_DELIVERIES`](crate::MAX_DELIVERIES).
     pub deliveries: Vec<NewDelivery>,
@@ -285,55 +335,58 @@ pub struct NewMessage {
 /// The recipients of a message that share a routing key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewDelivery {
-    /// Where to.
+    /// Where it goes.
     pub key: RoutingKey,
-    /// How long after acceptance it becomes claimable. At most [`MAX_DELAY`](crate::MAX_DELAY), to which it is cut.
+    /// How long after acceptance it becomes claimable. Cut to [`MAX_DELAY`](crate::MAX_DELAY).
     pub delay: Duration,
-    /// Opaque: the packed states of its recipients. Those of a message: at most [`MAX_STATES`](crate::MAX_STATES) together.
+    /// Opaque: the packed states of its recipients. All states of a message together: at most
+    /// [`MAX_STATES`](crate::MAX_STATES) bytes.
     pub state: Bytes,
 }
 
-/// A message that comes out of another one's delivery, like a report.
+/// A message that is derived from a delivery of another one: a report, for instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Derived {
     /// The message.
     pub message: NewMessage,
-    /// Its body. All that one outcome derives: at most [`MAX_DERIVED`](crate::MAX_DERIVED) together.
+    /// Its body. All messages that one outcome derives: at most [`MAX_DERIVED`](crate::MAX_DERIVED)
+    /// bytes together.
     pub body: Bytes,
 }
 
-/// What to lease.
+/// Which deliveries to lease.
 #[derive(Debug, Clone, Copy)]
 pub struct Claim<'a> {
-    /// For which keys: [`due_keys`](Queue::due_keys) says for which there is something.
+    /// The keys. [`due_keys`](Queue::due_keys) returns those with a claimable delivery.
     pub keys: &'a [RoutingKey],
-    /// At most so many deliveries.
+    /// The largest number of deliveries.
     pub max: usize,
-    /// How long the lease lasts. At most [`MAX_DELAY`](crate::MAX_DELAY), to which it is cut.
+    /// How long the lease lasts. Cut to [`MAX_DELAY`](crate::MAX_DELAY).
     pub lease: Duration,
 }
 
-/// Which deliveries of a message to lease together: see [`Queue::gather`].
+/// Which deliveries of one message to lease together: see [`Queue::gather`].
 #[derive(Debug, Clone, Copy)]
 pub struct Gather<'a> {
-    /// Of which message.
+    /// The message.
     pub message: MessageId,
-    /// Those whose state begins with one of these octets. The others are unmarked.
+    /// A delivery is *marked* if its state begins with one of these. Only marked deliveries are
+    /// leased.
     pub marks: &'a [&'a [u8]],
-    /// When.
+    /// The condition.
     pub when: GatherWhen,
-    /// How long the leases last. At most [`MAX_DELAY`](crate::MAX_DELAY), to which it is cut.
+    /// How long the leases last. Cut to [`MAX_DELAY`](crate::MAX_DELAY).
     pub lease: Duration,
 }
 
-/// When deliveries are gathered.
+/// When marked deliveries are gathered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GatherWhen {
-    /// In any case; those that are leased already are left out.
+    /// Always. Those that are leased already are left out.
     Now,
-    /// When the message is at rest: none of its deliveries is leased, and none that is unmarked is due.
+    /// When the message is at rest: no delivery is leased, and no unmarked one is due.
     AtRest,
-    /// When nothing else is left of the message: no delivery is leased, and none is unmarked.
+    /// When only marked deliveries are left of the message, and none is leased.
     Alone,
 }
 
@@ -342,27 +395,27 @@ pub enum GatherWhen {
 pub struct Claimed {
     /// The right to write back.
     pub lease: Lease,
-    /// Where to.
+    /// Where it goes.
     pub key: RoutingKey,
-    /// Whose.
+    /// Whose mail it is.
     pub owner: Owner,
-    /// How urgent.
+    /// How urgent it is.
     pub priority: Priority,
     /// The message's envelope.
     pub envelope: Bytes,
     /// The delivery's state as last written.
     pub state: Bytes,
-    /// The size of the body in octets.
+    /// The size of the body in bytes.
     pub body_len: u64,
-    /// How often an attempt was finished with [`Outcome::Retry`].
+    /// The number of attempts that were finished with [`Outcome::Retry`].
     pub attempts: u32,
-    /// How many other deliveries of its message are in the queue.
+    /// The number of other deliveries of the message that are in the queue.
     pub others: u32,
-    /// Time since the message was accepted. Never shrinks, also when the wall clock jumps back.
+    /// Time since the message was accepted. Never shrinks, even if the wall clock is set back.
     pub age: Duration,
 }
 
-/// The right to write back what came of a delivery. Good until the delivery is claimed anew.
+/// The right to write back the outcome of a delivery. Good until the delivery is claimed again.
 ///
 /// Dropping it does nothing: the delivery becomes claimable when the lease expires.
 #[derive(Debug, PartialEq, Eq)]
@@ -374,24 +427,25 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Puts a lease together. For engines: the generation must be of no other lease on this delivery, ever.
+    /// Creates a lease. For engines: no two leases on one delivery may ever have the same
+    /// generation.
     pub fn new(message: MessageId, delivery: u32, generation: u64) -> Self {
         Self { message, delivery, generation }
     }
 
-    /// Of which message.
+    /// The message.
     #[must_use]
     pub fn message(&self) -> MessageId {
         self.message
     }
 
-    /// Which of the message's deliveries, counted from 0 in the order of [`NewMessage::deliveries`].
+    /// The delivery's number, counted from 0 in the order of [`NewMessage::deliveries`].
     #[must_use]
     pub fn delivery(&self) -> u32 {
         self.delivery
     }
 
-    /// Which claim of it.
+    /// The number of the claim.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
@@ -401,16 +455,16 @@ impl Lease {
 /// What came of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Nothing is left to do for it. With the last delivery the message is gone.
+    /// The delivery is done. With its last delivery the message leaves the queue.
     Done,
-    /// Something is left to do.
+    /// The delivery is tried again later.
     Retry {
-        /// When it becomes claimable again, from now. At most [`MAX_DELAY`](crate::MAX_DELAY), to which it is cut.
+        /// Time from now until it becomes claimable. Cut to [`MAX_DELAY`](crate::MAX_DELAY).
         delay: Duration,
         /// The new state.
         state: Bytes,
     },
-    /// It is as it was before it was claimed, due when it was due then and after as many attempts, but for its state.
+    /// Only the state changes: due time and attempts are those from before the claim.
     Keep {
         /// The new state.
         state: Bytes,
@@ -418,7 +472,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The state from now on. [`None`]: nothing is left to do.
+    /// The state from now on. `None`: the delivery is done.
     #[must_use]
     pub const fn state(&self) -> Option<&Bytes> {
         match self {
@@ -428,12 +482,13 @@ impl Outcome {
     }
 }
 
-/// How much had happened when [`changed`](Queue::changed) returned. The default is "nothing yet".
+/// What [`changed`](Queue::changed) has counted when it returned. The default is "no change seen
+/// yet".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Change(pub(crate) u64);
 
 impl Change {
-    /// Makes one out of an engine's count, which starts at 1. For engines.
+    /// Creates a change from an engine's count, which starts at 1. For engines.
     #[must_use]
     pub const fn from_u64(count: u64) -> Self {
         Self(count)
@@ -446,7 +501,7 @@ impl Change {
     }
 }
 
-/// Counts and gauges. Counts start at zero when the queue is opened.
+/// Counts and gauges. Counts start at 0 when the queue is opened.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -458,32 +513,35 @@ pub struct Stats {
     pub leased: u64,
     /// Messages on hold.
     pub held: u64,
-    /// Octets of all bodies.
+    /// The size of all bodies in bytes.
     pub bytes: u64,
-    /// Octets on the disk for them, without what is written ahead of time; 0 for an engine without one.
+    /// Bytes of stored messages on the disk, without zeros written ahead. 0: the engine has no
+    /// disk.
     pub disk: u64,
-    /// Octets on the disk for the index behind them, which can be made anew and is not among those; 0 for an engine without one.
+    /// Bytes of the index on the disk, which can be rebuilt and does not count in `disk`. 0: the
+    /// engine has no such index.
     pub index_disk: u64,
-    /// Octets of memory that the messages take which the engine has in memory, without their bodies.
+    /// Bytes of memory for messages that the engine has in memory, without their bodies.
     pub index_memory: u64,
-    /// Whether something is due that cannot be claimed yet, because there is no room for it in memory: the engine makes some.
+    /// `true` if a due delivery has to wait until the engine has made room for it in memory.
     pub short_of_memory: bool,
     /// Messages being received.
     pub drafts: u64,
-    /// Octets of messages being received that are in memory.
+    /// Bytes of memory for messages being received.
     pub draft_memory: u64,
     /// Time since the oldest message was accepted.
     pub oldest: Option<Duration>,
-    /// Messages accepted, derived ones included.
+    /// Messages accepted, derived ones included, since the queue was opened.
     pub puts: u64,
-    /// Outcomes written.
+    /// Outcomes written since the queue was opened.
     pub finished: u64,
-    /// Times that stable storage was waited for.
+    /// The number of waits for stable storage.
     pub fsyncs: u64,
-    /// Places on the disk that were found damaged and set aside, at opening and since.
+    /// Damaged places on the disk that were set aside, at opening and since.
     pub damaged: u64,
-    /// Why the store has stopped, as long as it has; after closing, why it had stopped, if it had.
+    /// Why the store has stopped. `None`: it runs. After closing: why it had stopped before, if it
+    /// had.
     pub broken: Option<crate::Broken>,
-    /// How often it went on after it had stopped.
+    /// The number of times that the store went on after it had stopped.
     pub reopened: u64,
 }

@@ -4,10 +4,10 @@ use tokio::sync::watch;
 
 use crate::{Change, Error};
 
-/// Counts changes and wakes those who wait for a higher count.
+/// Counts changes and wakes the callers that wait for a higher count.
 ///
-/// Lost wake-ups are impossible because waiting compares counts under the channel's own lock: a count that was raised before the
-/// waiter looks resolves it at once, one raised later wakes it.
+/// No wake-up is lost: a waiter compares counts under the channel's own lock. A count raised before
+/// that resolves the wait at once, and a count raised later wakes it.
 #[derive(Debug)]
 pub(crate) struct Signal {
     count: watch::Sender<State>,
@@ -24,12 +24,12 @@ impl Signal {
         Self { count: watch::Sender::new(State { count: 1, ended: None }) }
     }
 
-    /// Call it after the work became claimable, never before.
+    /// To be called after the work became claimable, never before.
     pub(crate) fn raise(&self) {
         self.count.send_modify(|state| state.count = state.count.wrapping_add(1));
     }
 
-    /// Every waiter, now and later, gets this error. The first reason stays.
+    /// Fails all waits, present and future, with this error. The first reason stays.
     pub(crate) fn end(&self, why: Error) {
         self.count.send_modify(|state| {
             state.ended.get_or_insert(why);

@@ -25,7 +25,9 @@ impl Harness for Memory {
     }
 
     async fn open_with_leases(&mut self, most: usize) -> Result<MemoryQueue, Cannot> {
-        Ok(MemoryQueue::new(MemoryOptions { max_leases: most, ..self.options.clone() }))
+        let mut options = self.options.clone();
+        options.max_leases = most;
+        Ok(MemoryQueue::new(options))
     }
 
     async fn reopen(&mut self, _: MemoryQueue) -> Result<MemoryQueue, Cannot> {
@@ -53,9 +55,9 @@ struct Log {
 }
 
 impl Log {
-    fn new(options: LogOptions) -> Self {
+    fn new(mut options: LogOptions) -> Self {
         let clock = ManualClock::default();
-        let options = LogOptions { clock: Arc::new(clock.clone()), ..options };
+        options.clock = Arc::new(clock.clone());
         Self { clock, dir: tempfile::tempdir().unwrap(), options }
     }
 
@@ -77,11 +79,13 @@ impl Harness for Log {
 
     async fn open_with_leases(&mut self, most: usize) -> Result<LogQueue, Cannot> {
         self.dir = tempfile::tempdir().unwrap();
-        Ok(LogQueue::open(self.dir.path(), LogOptions { max_leases: most, ..self.options.clone() }).unwrap())
+        let mut options = self.options.clone();
+        options.max_leases = most;
+        Ok(LogQueue::open(self.dir.path(), options).unwrap())
     }
 
     async fn reopen(&mut self, queue: LogQueue) -> Result<LogQueue, Cannot> {
-        queue.close();
+        queue.close().await;
         Ok(self.reopened())
     }
 
@@ -118,7 +122,8 @@ fn run_log(options: LogOptions) {
 #[test]
 fn memory_keeps_the_contract() {
     let clock = ManualClock::default();
-    let options = MemoryOptions { clock: Arc::new(clock.clone()), ..MemoryOptions::default() };
+    let mut options = MemoryOptions::default();
+    options.clock = Arc::new(clock.clone());
     let report = block_on(contract::run(&mut Memory { clock, options }));
     report.assert_skipped(&[LIVES_IN_MEMORY, NO_DISK, ONE_OWNER]);
 }
@@ -130,12 +135,16 @@ fn log_keeps_the_contract() {
 
 #[test]
 fn log_keeps_the_contract_in_small_segments() {
-    run_log(LogOptions { segment_size: 4096, ..LogOptions::default() });
+    let mut options = LogOptions::default();
+    options.segment_size = 4096;
+    run_log(options);
 }
 
 #[test]
 fn log_keeps_the_contract_without_memory_for_drafts() {
-    run_log(LogOptions { draft_memory: 0, ..LogOptions::default() });
+    let mut options = LogOptions::default();
+    options.draft_memory = 0;
+    run_log(options);
 }
 
 const LIVES_IN_MEMORY: &str = "it lives in memory";

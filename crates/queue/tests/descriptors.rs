@@ -1,4 +1,4 @@
-//! A process that has no descriptors left, on a real file system.
+//! A process without free descriptors, on a real file system.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -26,14 +26,14 @@ async fn put(queue: &LogQueue, body: usize) -> Result<MessageId, PutError> {
     draft.commit(NewMessage { owner, priority, envelope, deliveries }).await
 }
 
-/// Takes every descriptor that there is, for as long as the files live.
+/// Takes all free descriptors, as long as the files live.
 fn take_all() -> Vec<File> {
     iter::from_fn(|| File::open("/dev/null").ok()).collect()
 }
 
 #[test]
-fn a_lack_of_descriptors_refuses_what_needs_one_and_stops_nothing() {
-    // The limit is the process's: it has one of its own.
+fn a_lack_of_descriptors_refuses_calls_and_does_not_stop_the_queue() {
+    // A process of its own, because the limit is the process's.
     let mut child = Command::new(env::current_exe().unwrap());
     let output = child.args(["--exact", "--ignored", "--nocapture", "child"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -45,19 +45,19 @@ fn a_lack_of_descriptors_refuses_what_needs_one_and_stops_nothing() {
 fn child() {
     let dir = tempfile::tempdir().unwrap();
     setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum: Some(64) }).unwrap();
-    let (segment_size, inline_body) = (4096, 1500);
-    let options =
-        LogOptions { segment_size, inline_body, disk_reserve: 0, index_memory: 4096, ..LogOptions::default() };
+    let mut options = LogOptions::default();
+    (options.segment_size, options.inline_body) = (4096, 1500);
+    (options.disk_reserve, options.index_memory) = (0, 4096);
     let queue = LogQueue::open(dir.path(), options).unwrap();
     block_on(async {
         put(&queue, 5000).await.unwrap();
         let lease = queue.claim_any(1, Duration::from_secs(60)).await.unwrap().remove(0).lease;
         let taken = take_all();
-        // Segments begin and go, and the index is written: that is what the reserve is for.
+        // Segments come and go, and the index is written: the reserve is for that.
         for _ in 0..200 {
             put(&queue, 1000).await.unwrap();
         }
-        // What the segment before the newest has let go of.
+        // The descriptors that the previous segment has freed.
         let rest = take_all();
         let refused = put(&queue, 5000).await;
         assert!(matches!(refused, Err(PutError::Full(Full::Scarce(_)))), "{refused:?}");

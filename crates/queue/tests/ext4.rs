@@ -1,10 +1,10 @@
-//! The power of a real file system is cut: ext4 on a loop device, told to stop without writing its journal. `cargo xtask ext4-cuts`
-//! does it more often.
+//! Cuts the power of a real file system: ext4 on a loop device, told to stop without writing its
+//! journal. `cargo xtask ext4-cuts` does it more often.
 //!
-//! A sync that has begun when the file system is told may return success although it writes nothing any more, which a program
-//! would not live to see if the power went. So what counts is what was heard before.
+//! A sync in progress at that moment may return success although it writes nothing. A program would
+//! not live to see that if the power really went. So only what was read before the cut counts.
 //!
-//! This takes root and a free loop device. Without them nothing is tested, and that is said.
+//! This needs root and a free loop device. Without them it tests nothing, and says so.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -44,7 +44,7 @@ fn what_was_acknowledged_survives_a_power_cut() {
         thread::sleep(Duration::from_millis(random.u64(0..400)));
         let heard = writers.said();
         mount.cut().unwrap();
-        // It finds out by itself, or does not.
+        // The process may find out by itself, or not.
         thread::sleep(Duration::from_millis(random.u64(0..20)));
         ledger.read(&writers.kill(), heard);
         mount.unmount().unwrap();
@@ -103,7 +103,7 @@ impl Mount {
         Ok(())
     }
 
-    /// Nothing of what the file system has in memory is written any more, its journal neither.
+    /// Stops the file system: neither data nor journal is written any more.
     fn cut(&mut self) -> Result<(), String> {
         let Some(mut cutter) = self.cutter.take() else { return Err("it is not mounted".to_owned()) };
         let told = cutter.stdin.take().map(|mut line| line.write_all(b"now\n"));
@@ -113,12 +113,12 @@ impl Mount {
         }
     }
 
-    /// Its loop device goes with it.
+    /// Frees its loop device too.
     fn unmount(&mut self) -> Result<(), String> {
         run("umount", &[self.point.as_ref()])
     }
 
-    /// What the file system says about itself: `needs_recovery` is among its features.
+    /// The file system has `needs_recovery` among its features.
     fn has_journal_to_replay(&self) -> bool {
         let output = Command::new("dumpe2fs").arg("-h").arg(&self.image).output().unwrap();
         String::from_utf8_lossy(&output.stdout).contains("needs_recovery")
@@ -133,7 +133,7 @@ impl Drop for Mount {
         let is_mounted =
             fs::read_to_string("/proc/self/mounts").is_ok_and(|all| all.contains(&*self.point.to_string_lossy()));
         if is_mounted && run("umount", &[self.point.as_ref()]).is_err() {
-            // Somebody is still in it: it goes when they do.
+            // A process is still in it: it is unmounted when that ends.
             drop(run("umount", &["--lazy".as_ref(), self.point.as_ref()]).inspect_err(|why| eprintln!("{why}")));
         }
     }
@@ -141,7 +141,7 @@ impl Drop for Mount {
 
 fn run(program: &str, arguments: &[&OsStr]) -> Result<(), String> {
     let path = env::var("PATH").unwrap_or_default();
-    // Where an ordinary user's PATH does not lead.
+    // Folders that an ordinary user's PATH does not have.
     let output = Command::new(program).args(arguments).env("PATH", format!("{path}:/usr/sbin:/sbin")).output();
     let output = output.map_err(|error| format!("{program}: {error}; install it"))?;
     if output.status.success() {

@@ -1,4 +1,4 @@
-//! Folders that are no queue, on a real file system.
+//! Folders that are not queues, on a real file system.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -23,7 +23,7 @@ fn refused(dir: &Path) -> OpenError {
 }
 
 #[test]
-fn somebody_elses() {
+fn a_folder_with_other_files_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("letter.txt"), "dear diary").unwrap();
     let error = refused(dir.path());
@@ -33,7 +33,7 @@ fn somebody_elses() {
 }
 
 #[test]
-fn another_version() {
+fn a_queue_of_another_version_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("posthaste-queue"), "posthaste-queue 9\n").unwrap();
     let error = refused(dir.path());
@@ -41,7 +41,7 @@ fn another_version() {
 }
 
 #[test]
-fn a_file() {
+fn a_file_in_place_of_a_folder_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     fs::write(&path, "").unwrap();
@@ -49,7 +49,7 @@ fn a_file() {
 }
 
 #[test]
-fn made_with_its_parents() {
+fn a_folder_is_created_with_its_parents() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a/b/queue");
     drop(LogQueue::open(&path, LogOptions::default()).unwrap());
@@ -58,9 +58,9 @@ fn made_with_its_parents() {
     assert_eq!(fs::metadata(path.join("log")).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
-/// A process that is being started has all files open for a moment, the lock among them.
+/// A child process that is being started has all files open for a moment, the lock included.
 #[test]
-fn closed_is_unlocked_whatever_starts_meanwhile() {
+fn a_closed_queue_is_unlocked_while_child_processes_start() {
     let dir = tempfile::tempdir().unwrap();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -77,7 +77,7 @@ fn closed_is_unlocked_whatever_starts_meanwhile() {
     });
 }
 
-/// Every file, with what is in it.
+/// Every file with its content.
 fn everything(dir: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -89,7 +89,8 @@ fn everything(dir: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
-/// A queue with a message in it, in a folder with this mode; and a copy of this program, both where everybody may go.
+/// A queue with a message, in a folder with this mode, and a copy of this program, both where every
+/// user may go.
 fn queue_and_program(mode: u32) -> (tempfile::TempDir, PathBuf, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let (queue, program) = (dir.path().join("queue"), dir.path().join("program"));
@@ -110,7 +111,7 @@ fn queue_and_program(mode: u32) -> (tempfile::TempDir, PathBuf, PathBuf) {
     (dir, queue, program)
 }
 
-/// What another process says that opens the queue; [`None`] if it could not be started like that.
+/// The output of another process that opens the queue. `None`: it could not be started.
 fn said(mut command: Command, queue: &Path) -> Option<String> {
     let mut before = BTreeMap::new();
     everything(queue, &mut before);
@@ -134,7 +135,7 @@ fn child() {
 }
 
 #[test]
-fn another_users() {
+fn a_queue_of_another_user_is_refused() {
     for mode in [0o700, 0o755] {
         let (_dir, queue, program) = queue_and_program(mode);
         let mut command = Command::new(program);
@@ -149,7 +150,7 @@ fn another_users() {
 }
 
 #[test]
-fn read_only() {
+fn a_read_only_folder_is_refused() {
     let (_dir, queue, program) = queue_and_program(0o755);
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-c", READ_ONLY, "sh"]).arg(program);

@@ -16,7 +16,7 @@ use block_on::block_on;
 use posthaste_queue::log::{LogOptions, LogQueue};
 use posthaste_queue::{Draft, MessageId, NewDelivery, NewMessage, Owner, Priority, Queue, RoutingKey};
 
-/// The exit code and what was written to standard output and error.
+/// Returns the exit code, and the texts on standard output and standard error.
 fn inspect(command: &str, dir: &Path, args: &[&str]) -> (u8, String, String) {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let args = ["inspect".into(), command.into(), dir.into()].into_iter().chain(args.iter().map(Into::into));
@@ -148,7 +148,7 @@ fn damage_is_found_and_repaired() {
 }
 
 #[test]
-fn what_cannot_be_read_is_refused_with_the_remedy() {
+fn inspection_refuses_what_it_cannot_read_and_names_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("queue");
     for command in ["list", "verify", "repair"] {

@@ -1,4 +1,5 @@
-//! A process that is killed with `SIGKILL` while 50 of its threads write. `cargo xtask kills` does it more often.
+//! A process that is killed with `SIGKILL` while 50 of its threads write. `cargo xtask kills` does
+//! it more often.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -28,7 +29,7 @@ fn what_was_acknowledged_survives() {
         }
         thread::sleep(Duration::from_millis(random.u64(20..400)));
         let lines = writers.kill();
-        // Whatever it said, it said before its end.
+        // All lines were written before its end.
         ledger.read(&lines, lines.len());
         let queue = LogQueue::open(folder.path(), options()).unwrap();
         ledger.check(&queue, &format!("kill {round}"));

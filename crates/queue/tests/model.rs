@@ -1,4 +1,5 @@
-//! The log engine does what the memory engine does, whatever is asked, and opening it anew changes nothing.
+//! The log engine does the same as the memory engine, for any sequence of calls, and reopening it
+//! changes nothing.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -43,7 +44,7 @@ enum Op {
         lease: usize,
         state: u8,
     },
-    /// Everything that is leased of a message: one is tried again, the others are done.
+    /// All leased deliveries of a message at once: one is retried, the others are done.
     Together {
         message: usize,
         state: u8,
@@ -110,18 +111,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn both_engines_agree(ops in prop::collection::vec(op(), 1..60), index_memory in prop_oneof![Just(0), Just(1 << 20)]) {
+    fn the_log_engine_agrees_with_the_memory_engine(ops in prop::collection::vec(op(), 1..60), index_memory in prop_oneof![Just(0), Just(1 << 20)]) {
         let clock = ManualClock::default();
-        let memory = MemoryOptions { clock: Arc::new(clock.clone()), ..MemoryOptions::default() };
+        let mut memory = MemoryOptions::default();
+        memory.clock = Arc::new(clock.clone());
         let dir = tempfile::tempdir().unwrap();
-        let options = LogOptions {
-            clock: Arc::new(clock.clone()),
-            segment_size: 4096,
-            inline_body: 1000,
-            disk_reserve: 0,
-            index_memory,
-            ..LogOptions::default()
-        };
+        let mut options = LogOptions::default();
+        options.clock = Arc::new(clock.clone());
+        (options.segment_size, options.inline_body) = (4096, 1000);
+        (options.disk_reserve, options.index_memory) = (0, index_memory);
         let log = LogQueue::open(dir.path(), options.clone()).unwrap();
         let mut model = Side::new(MemoryQueue::new(memory));
         let mut real = Side::new(log);
@@ -131,7 +129,7 @@ proptest! {
             }
             let (expected, found) = (block_on(model.apply(op)), block_on(real.apply(op)));
             prop_assert_eq!(expected, found, "{:?}", op);
-            // With no memory left, what falls due is there with the next checkpoint.
+            // Without free memory, due deliveries appear with the next checkpoint.
             let expected = block_on(model.view(true));
             let mut found = block_on(real.view(true));
             for _ in 0..500 {
@@ -147,11 +145,11 @@ proptest! {
         drop(real.queue);
         real.queue = LogQueue::open(dir.path(), options).unwrap();
         prop_assert!(real.queue.report().damaged.is_empty());
-        prop_assert_eq!(block_on(real.view(false)), before, "after opening anew");
+        prop_assert_eq!(block_on(real.view(false)), before, "after opening again");
     }
 }
 
-/// A queue, and its messages by the order in which they came, since each engine names them in its own way.
+/// A queue, and its messages in order of acceptance, since each engine has its own ids.
 struct Side<Q> {
     queue: Q,
     ids: Vec<MessageId>,
@@ -164,7 +162,7 @@ impl<Q: Queue> Side<Q> {
         Self { queue, ids: Vec::new(), places: HashMap::new(), leases: Vec::new() }
     }
 
-    /// What came of it, as text without ids.
+    /// The result as text without ids.
     async fn apply(&mut self, op: &Op) -> String {
         match op {
             Op::Put { owner, priority, deliveries, len } => {
@@ -252,7 +250,7 @@ impl<Q: Queue> Side<Q> {
         }
     }
 
-    /// Everything that can be seen, as text without ids.
+    /// All that is visible, as text without ids.
     async fn view(&self, leases: bool) -> String {
         let mut view = String::new();
         for mut each in self.queue.list(None, usize::MAX).await.unwrap() {

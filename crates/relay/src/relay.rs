@@ -177,7 +177,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
             delivered = ended => delivered,
             never = signal => never,
         };
-        self.shared.queue.close();
+        self.shared.queue.close().await;
         delivered
     }
 

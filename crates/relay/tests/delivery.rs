@@ -170,7 +170,8 @@ async fn a_large_body_is_never_held_whole() {
     let pieces = futures_util::stream::iter(std::iter::repeat_n(Ok::<_, std::fmt::Error>(block), 1_600));
     let hop = Hop::start(Behavior::default()).await;
     let log = Log::default();
-    let memory = posthaste_queue::memory::MemoryOptions { max_body: 200 << 20, ..Default::default() };
+    let mut memory = posthaste_queue::memory::MemoryOptions::default();
+    memory.max_body = 200 << 20;
     let relay = Relay::builder(MemoryQueue::new(memory), posthaste_client::SystemResolver, options(&[hop.port]))
         .observer(log.clone())
         .build();

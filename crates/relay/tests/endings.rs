@@ -49,7 +49,7 @@ async fn a_queue_that_stops_ends_the_relay() {
         async move { relay.serve(relay.server().listen(listener), std::future::pending()).await }
     });
     tokio::time::sleep(Duration::from_millis(50)).await;
-    relay.queue().close();
+    relay.queue().close().await;
     let ended = tokio::time::timeout(PATIENCE, serving).await.unwrap().unwrap();
     assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
 }
@@ -60,7 +60,9 @@ async fn a_queue_that_recovers_goes_on_being_delivered() {
     let hop = Hop::start(Behavior::default()).await;
     let dir = tempfile::tempdir().unwrap();
     // Every body is written to a file of its own, in a folder that can be taken away.
-    let queue = LogQueue::open(dir.path(), LogOptions { inline_body: 0, ..LogOptions::default() }).unwrap();
+    let mut queue_options = LogOptions::default();
+    queue_options.inline_body = 0;
+    let queue = LogQueue::open(dir.path(), queue_options).unwrap();
     let log = Log::default();
     let relay = Relay::builder(queue, SystemResolver, options(&[hop.port])).observer(log.clone()).build();
     let drain = CancellationToken::new();

@@ -117,7 +117,9 @@ struct Still {
 impl Still {
     fn new(port: u16) -> Self {
         let clock = ManualClock::default();
-        let queue = MemoryQueue::new(MemoryOptions { clock: Arc::new(clock.clone()), ..MemoryOptions::default() });
+        let mut queue_options = MemoryOptions::default();
+        queue_options.clock = Arc::new(clock.clone());
+        let queue = MemoryQueue::new(queue_options);
         let log = Log::default();
         let mut options = ten_routes(port, options(&[1]));
         options.delivery.drain = Duration::ZERO;

@@ -180,7 +180,7 @@ async fn the_trace_says_how_it_came() {
 #[tokio::test]
 async fn a_queue_that_has_stopped_refuses_for_now() {
     let mut client = Client::of(options(&[1])).await;
-    client.relay.queue().close();
+    client.relay.queue().close().await;
     let lines = ["EHLO c.test\r\n", "MAIL FROM:<a@b.test>\r\n", "RCPT TO:<a@relay.test>\r\n", "DATA\r\n"];
     assert!(client.talk(&lines).await.starts_with("451 4.3.0"));
 }

@@ -59,7 +59,7 @@ impl Queue for Refusing {
         derived: Vec<Derived>,
     ) -> Result<Vec<MessageId>, LeaseError> {
         if self.refusals.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
-            return Err(TooLarge { what: "it", limit: 1, actual: 2 }.into());
+            return Err(TooLarge::bytes("it", 1, 2).into());
         }
         self.queue.finish_all(ends, derived).await
     }
@@ -88,8 +88,8 @@ impl Queue for Refusing {
         self.queue.stats().await
     }
 
-    fn close(&self) {
-        self.queue.close();
+    async fn close(&self) {
+        self.queue.close().await;
     }
 }
 

@@ -1,4 +1,5 @@
-//! A PostgreSQL server of the test's own: in a temporary folder, behind a socket there, gone with the test.
+//! A PostgreSQL server of the test's own, in a temporary folder with a socket there. It ends with
+//! the test.
 
 use std::fs::{self, Permissions};
 use std::future::Future;
@@ -41,7 +42,7 @@ impl Server {
         server
     }
 
-    /// Pulls the plug: whatever the server has not written and synced is lost with it; then starts it again.
+    /// Stops the server hard, so that unsynced writes are lost, and starts it again.
     #[allow(dead_code, reason = "one of the tests cuts it")]
     pub(crate) fn power_cut(&mut self) {
         self.stop();
@@ -96,14 +97,14 @@ impl Server {
         }
     }
 
-    /// Without a checkpoint and without waiting for anybody.
+    /// Without a checkpoint, and without waiting for connections.
     fn stop(&mut self) {
         let Some(mut child) = self.running.take() else { return };
         drop(Command::new("kill").args(["-QUIT", &child.id().to_string()]).status());
         drop(child.wait());
     }
 
-    /// A program of the server, as somebody who is not root, and who does not outlive this thread.
+    /// A program of the server, run by an ordinary user, and ended with this thread.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new("setpriv");
         if is_root() {
@@ -124,7 +125,7 @@ impl Drop for Server {
     }
 }
 
-/// The folder of the newest version's programs, which Debian keeps out of the path.
+/// The folder with the newest version's programs, which Debian keeps out of the path.
 fn programs() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")

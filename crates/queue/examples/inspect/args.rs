@@ -1,14 +1,15 @@
-//! What can be asked.
+//! The command line.
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use posthaste_queue::{MessageId, Owner, RoutingKey};
 
-/// Looks at the folder of a queue that no process has open.
+/// Inspects the folder of a queue that no process has open.
 ///
-/// `list`, `show` and `verify` change nothing in the folder, and need no right to write there. `repair` deletes nothing. All of
-/// them refuse while a process has the queue open: stop that one first, or copy the folder.
+/// `list`, `show` and `verify` change nothing in the folder, and need no right to write there.
+/// `repair` deletes nothing. All of them refuse while a process has the queue open: stop that one
+/// first, or copy the folder.
 #[derive(Debug, Parser)]
 #[command(
     name = "inspect",
@@ -33,10 +34,11 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  inspect show /var/spool/posthaste 0C5QK2M000001\n  \
                             inspect show /var/spool/posthaste 0C5QK2M000001 --body > message.eml")]
     Show(Show),
-    /// Reads every octet and says what is not as it should be. Changes nothing.
+    /// Reads every byte and reports what is not as it should be. Changes nothing.
     #[command(after_help = "Example:\n  inspect verify /var/spool/posthaste && echo clean")]
     Verify(Verify),
-    /// Does about each finding of `verify` what that says. Deletes nothing: what is in the way goes to quarantine/.
+    /// Does for each finding of `verify` what its remedy says. Deletes nothing: what is in the way
+    /// goes to quarantine/.
     #[command(after_help = "Examples:\n  inspect repair /var/spool/posthaste --dry-run\n  \
                             inspect repair /var/spool/posthaste --rebuild-index")]
     Repair(Repair),
@@ -46,11 +48,11 @@ pub(crate) enum Command {
 pub(crate) struct Folder {
     /// The folder with the file posthaste-queue in it.
     pub(crate) folder: PathBuf,
-    /// A line of JSON for each thing, for programs.
+    /// Print a line of JSON for each item, for programs.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Where a scratch file may be made, if memory is too short. It needs about half a KiB for each message, and is gone
-    /// afterwards. Default: the folder for temporary files.
+    /// The folder for a scratch file, if memory is too short. It needs about 0.5 KiB for each
+    /// message, and is gone afterwards. Default: the folder for temporary files.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) scratch: Option<PathBuf>,
 }
@@ -65,13 +67,13 @@ pub(crate) struct List {
     /// Only messages with a delivery for this routing key.
     #[arg(long)]
     pub(crate) key: Option<RoutingKey>,
-    /// Only messages with this text somewhere in the envelope or in the state of a delivery.
+    /// Only messages with this text in the envelope or in the state of a delivery.
     #[arg(long, value_name = "TEXT")]
     pub(crate) containing: Option<String>,
     /// Only messages on hold.
     #[arg(long)]
     pub(crate) held: bool,
-    /// Only messages with a delivery that is due, and that are not on hold.
+    /// Only messages that are not on hold and have a due delivery.
     #[arg(long, conflicts_with = "held")]
     pub(crate) due: bool,
 }
@@ -82,7 +84,7 @@ pub(crate) struct Show {
     pub(crate) at: Folder,
     /// The id, as in `list`.
     pub(crate) id: MessageId,
-    /// Write the body, as it was accepted, and nothing else. Fails if it is not what was accepted.
+    /// Write the body as it was accepted, and nothing else. Fails if it is damaged.
     #[arg(long, conflicts_with = "json")]
     pub(crate) body: bool,
 }
@@ -97,10 +99,10 @@ pub(crate) struct Verify {
 pub(crate) struct Repair {
     #[command(flatten)]
     pub(crate) at: Folder,
-    /// Only say what would be done.
+    /// Only report what would be done.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Make the index anew from the log, even if it is good.
+    /// Rebuild the index from the log, even if it is intact.
     #[arg(long)]
     pub(crate) rebuild_index: bool,
 }

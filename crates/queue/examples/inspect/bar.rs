@@ -1,4 +1,4 @@
-//! A bar on the terminal, for who waits longer than a second.
+//! A progress bar on the terminal, after the first second.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};

@@ -1,4 +1,4 @@
-//! Looks at the folder of a queue that no process has open: lists, shows, verifies, repairs.
+//! Inspects the folder of a queue that no process has open: lists, shows, verifies, repairs.
 //!
 //! `cargo run --release -p posthaste-queue --example inspect -- --help`
 

@@ -27,7 +27,7 @@ fn delivery(each: &DeliverySummary) -> String {
     format!("{} ({tried}{due})", plain(each.key.as_str()))
 }
 
-/// Everything, a line for each thing.
+/// All of a message, a line for each item.
 pub(crate) fn whole(message: &Summary, place: &Place) -> String {
     let held = if message.held { "yes: it is not delivered until it is released" } else { "no" };
     let mut text = format!(
@@ -98,7 +98,7 @@ pub(crate) fn finding_json(finding: &Finding) -> Value {
     })
 }
 
-/// The largest two units that say something.
+/// The two largest units that are not zero.
 pub(crate) fn time(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -120,7 +120,7 @@ pub(crate) fn octets(octets: u64) -> String {
     }
 }
 
-/// Without what moves a terminal's cursor: names are chosen by strangers.
+/// Without control characters, which could move a terminal's cursor: strangers choose the names.
 fn plain(text: &str) -> String {
     let mut plain = String::new();
     for c in text.chars() {
@@ -129,5 +129,5 @@ fn plain(text: &str) -> String {
     plain
 }
 
-/// Deliveries of a message in one line.
+/// Deliveries of a message shown in one line.
 const SHOWN: usize = 3;

@@ -1,4 +1,4 @@
-//! Doing what was asked.
+//! Runs a command.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -19,7 +19,7 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>, out: &mut dyn Write, err
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
-            // Where it cannot be written nobody reads it.
+            // If it cannot be written, there is no reader.
             drop(if error.use_stderr() { write!(err, "{error}") } else { write!(out, "{error}") });
             drop(out.flush());
             return u8::try_from(error.exit_code()).unwrap_or(UNREADABLE);
@@ -34,7 +34,7 @@ pub(crate) fn run(args: impl Iterator<Item = OsString>, out: &mut dyn Write, err
     let done = done.and_then(|code| out.flush().map(|()| code).map_err(InspectError::Output));
     match done {
         Ok(code) => code,
-        // Whoever reads has seen enough.
+        // The reader has closed the pipe.
         Err(InspectError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => FINE,
         Err(error) => {
             drop(writeln!(err, "inspect: {error}"));
@@ -54,12 +54,11 @@ fn list(args: &List, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Ins
         say(out, print::HEADING)?;
     }
     let mut shown = Stats::default();
-    let search = Search {
-        owner: args.owner.clone(),
-        key: args.key.clone(),
-        held: if args.due { Some(false) } else { args.held.then_some(true) },
-        containing: args.containing.clone().unwrap_or_default().into(),
-    };
+    let mut search = Search::default();
+    search.owner = args.owner.clone();
+    search.key = args.key.clone();
+    search.held = if args.due { Some(false) } else { args.held.then_some(true) };
+    search.containing = args.containing.clone().unwrap_or_default().into();
     let is_due = |message: &Summary| {
         let wanted = |key| args.key.as_ref().is_none_or(|wanted| wanted == key);
         message.deliveries.iter().any(|each| wanted(&each.key) && each.due_in.is_zero())
@@ -159,7 +158,8 @@ fn verify(args: &Verify, out: &mut dyn Write) -> Result<u8, InspectError> {
 
 fn repair(args: &Repair, out: &mut dyn Write) -> Result<u8, InspectError> {
     let options = options(&args.at);
-    let how = queue::Repair { dry_run: args.dry_run, rebuild_index: args.rebuild_index };
+    let mut how = queue::Repair::default();
+    (how.dry_run, how.rebuild_index) = (args.dry_run, args.rebuild_index);
     let word = if args.dry_run { "would be" } else { "done" };
     let mut told = Ok(());
     let bar = Bar::new(&options.progress);
@@ -177,7 +177,7 @@ fn repair(args: &Repair, out: &mut dyn Write) -> Result<u8, InspectError> {
         });
         say(out, &json!({ "total": total }).to_string())?;
     } else {
-        let index = if index_rebuilt { ", the index made anew" } else { "" };
+        let index = if index_rebuilt { ", the index rebuilt" } else { "" };
         let dry = if args.dry_run { "nothing was changed; would be: " } else { "" };
         say(out, &format!("{dry}{repaired} findings repaired, {left} left{index}"))?;
     }
@@ -192,7 +192,9 @@ fn open(at: &Folder) -> Result<Inspection, InspectError> {
 }
 
 fn options(at: &Folder) -> InspectOptions {
-    InspectOptions { scratch: at.scratch.clone(), ..InspectOptions::default() }
+    let mut options = InspectOptions::default();
+    options.scratch = at.scratch.clone();
+    options
 }
 
 fn tell(at: &Folder, out: &mut dyn Write, finding: &Finding, how: &str) -> Result<(), InspectError> {
@@ -207,5 +209,5 @@ fn say(out: &mut dyn Write, line: &str) -> Result<(), InspectError> {
 const FINE: u8 = 0;
 const FOUND: u8 = 1;
 const UNREADABLE: u8 = 2;
-/// Messages that are read at once.
+/// Messages read at once.
 const PAGE: usize = 256;

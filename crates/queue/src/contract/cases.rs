@@ -55,11 +55,11 @@ pub(super) async fn bodies_of_every_size<H: Harness>(harness: &mut H) {
         let claimed = claim_one(&queue).await;
         assert_eq!(claimed.body_len, len as u64);
         assert!(body(&queue, &claimed.lease).await == whole, "a body of {len} octets");
-        // A reader goes on when the message is gone.
+        // A body can be read on after its message is gone.
         let mut reader = queue.body(&claimed.lease).await.expect("body");
         queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.expect("finish");
         let mut read = 0;
-        while let Some(chunk) = crate::Body::next(&mut reader).await.expect("chunk") {
+        while let Some(chunk) = crate::Body::chunk(&mut reader).await.expect("chunk") {
             read += chunk.len();
         }
         assert_eq!(read, len);
@@ -112,7 +112,7 @@ pub(super) async fn a_lease_can_be_extended<H: Harness>(harness: &mut H) {
     nothing_due(&queue).await;
     queue.extend(&lease, SECOND).await.expect("also to less");
     harness.advance(SECOND).await;
-    queue.extend(&lease, LEASE).await.expect("revived, nobody had claimed it");
+    queue.extend(&lease, LEASE).await.expect("revived: it was not claimed again");
     nothing_due(&queue).await;
     assert_eq!(queue.stats().await.leased, 1);
     queue.finish(lease, Outcome::Done, Vec::new()).await.expect("finish");
@@ -206,7 +206,7 @@ pub(super) async fn priority_then_due<H: Harness>(harness: &mut H) {
         new.deliveries[0].delay = SECOND * delay;
         expected.push((place, put(&queue, new, b"x").await.expect("put")));
     }
-    // Whoever's it is.
+    // Priority counts across owners.
     let mut urgent = message("you", &["b"]);
     urgent.priority = Priority(1);
     expected.push((2, put(&queue, urgent, b"x").await.expect("put")));
@@ -272,7 +272,7 @@ pub(super) async fn changed_wakes<H: Harness>(harness: &mut H) {
     queue.changed(seen).await.expect("new");
 }
 
-/// Those who wait already are woken, not only those who ask later.
+/// A change wakes those who wait already, and not only those who ask later.
 pub(super) async fn changed_wakes_those_who_wait<H: Harness>(harness: &mut H) {
     let queue = harness.open().await;
     let mut seen = queue.changed(Change::default()).await.expect("at once");
@@ -298,11 +298,11 @@ pub(super) async fn changed_wakes_those_who_wait<H: Harness>(harness: &mut H) {
 
     let mut waiting = pin!(queue.changed(seen));
     let is_ready = ready(waiting.as_mut()).is_some();
-    queue.close();
+    queue.close().await;
     assert!(is_ready || matches!(waiting.await, Err(Error::Closed)), "who waits is told of the end");
 }
 
-/// Waits before something happens, and until it is told of it.
+/// Begins to wait, lets something happen, and waits until it is signaled.
 async fn woken<Q: Queue, T>(queue: &Q, seen: &mut Change, what: impl Future<Output = T>) -> T {
     #[derive(Default)]
     struct Flag(AtomicBool);
@@ -311,7 +311,7 @@ async fn woken<Q: Queue, T>(queue: &Q, seen: &mut Change, what: impl Future<Outp
             self.0.store(true, Ordering::SeqCst);
         }
     }
-    // What came before may be counted late.
+    // An earlier change may be counted late.
     for _ in 0..100 {
         let flag = Arc::<Flag>::default();
         let waker = Waker::from(Arc::clone(&flag));
@@ -322,10 +322,10 @@ async fn woken<Q: Queue, T>(queue: &Q, seen: &mut Change, what: impl Future<Outp
         }
         let value = what.await;
         if let Some(now) = ready(waiting.as_mut()) {
-            assert!(flag.0.load(Ordering::SeqCst), "there was news, and nobody was woken");
+            assert!(flag.0.load(Ordering::SeqCst), "there was a change, and no waiter was woken");
             *seen = now.expect("changed");
         } else {
-            // It asks anew, so it is woken anew.
+            // It asks again, so it is woken again.
             *seen = waiting.await.expect("changed");
         }
         return value;
@@ -338,7 +338,7 @@ pub(super) async fn changed_loses_nothing<H: Harness>(harness: &mut H) {
     let seen = queue.changed(Change::default()).await.expect("at once");
     put(&queue, message("me", &["a"]), b"x").await.expect("put");
     put(&queue, message("me", &["b"]), b"x").await.expect("put");
-    // Several waiters all learn of it, late as they come, and whatever another one claimed.
+    // Each of several waiters learns of it, however late it asks, and whatever another one claimed.
     assert_eq!(claim(&queue, 1).await.len(), 1);
     for _ in 0..3 {
         assert!(ready(queue.changed(seen)).is_some(), "what came after the last call is news");
@@ -361,8 +361,8 @@ pub(super) async fn closed_is_closed<H: Harness>(harness: &mut H) {
     let lease = claim(&queue, 1).await.remove(0).lease;
     let draft = queue.put(None).await.expect("put");
     let seen = queue.changed(Change::default()).await.expect("at once");
-    queue.close();
-    queue.close();
+    queue.close().await;
+    queue.close().await;
     assert!(matches!(queue.changed(seen).await, Err(Error::Closed)));
     assert!(matches!(draft.commit(message("me", &["a"])).await, Err(PutError::Closed)));
     assert!(matches!(queue.put(None).await, Err(PutError::Closed)));

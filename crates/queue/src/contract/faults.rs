@@ -19,7 +19,7 @@ pub(super) async fn acknowledged_survives_a_power_cut<H: Harness>(harness: &mut 
     acknowledged_survives(harness, Crash::Power).await
 }
 
-/// Crashed after each of the steps, the queue is what was acknowledged.
+/// After a crash at each of the steps, the queue is what was acknowledged.
 async fn acknowledged_survives<H: Harness>(harness: &mut H, how: Crash) -> Result<(), Cannot> {
     let mut queue = harness.open().await;
     let large = octets(700_000);
@@ -30,7 +30,7 @@ async fn acknowledged_survives<H: Harness>(harness: &mut H, how: Crash) -> Resul
             1 => drop(put(&queue, message("large", &["c"]), &large).await.expect("put")),
             2 => assert!(queue.hold(last[1].id).await.expect("hold")),
             3 => {
-                // The earlier crashes left leases that may have to expire.
+                // Leases of the earlier crashes may have to expire first.
                 harness.advance(LEASE).await;
                 let claimed = claim(&queue, 9).await;
                 assert_eq!(claimed.len(), 2);
@@ -107,7 +107,7 @@ pub(super) async fn an_unanswered_commit_is_whole_or_nothing<H: Harness>(harness
             let mut draft = queue.put(None).await.expect("put");
             draft.write(whole.clone()).await.expect("write");
             let id = draft.id();
-            // Begun, and nobody hears how it ends.
+            // Begun; no caller waits for the answer.
             drop(ready(draft.commit(message("me", &["a", "b"]))));
             let queue = harness.crash(queue, how).await?;
             let left = queue.list(None, 9).await.expect("list");
@@ -161,7 +161,8 @@ pub(super) async fn a_lease_ends_after_a_crash<H: Harness>(harness: &mut H) -> R
     for how in [Crash::Process, Crash::Power] {
         old.push(claim_one(&queue).await.lease);
         queue = harness.crash(queue, how).await?;
-        // At the latest then: an engine that nobody else shares need not wait for it.
+        // An engine with one owner need not wait for the lease, but by now every engine has to
+        // offer it.
         harness.advance(LEASE).await;
     }
     let claimed = claim_one(&queue).await;
@@ -201,7 +202,7 @@ pub(super) async fn a_full_disk_refuses_messages_and_keeps_outcomes<H: Harness>(
     harness.set_disk(Disk::Full).await?;
     let mut fitted = Vec::new();
     for len in [700_000, 20_000, 1] {
-        // Some may fit into a file that is long enough already: for a while, and then they are as good as any.
+        // Some messages may still fit into a file that is long enough. They are as good as any.
         let refused = loop {
             match put(&queue, message("me", &["fits"]), &octets(len)).await {
                 Ok(id) if fitted.len() < 10_000 => fitted.push(id),
@@ -210,7 +211,7 @@ pub(super) async fn a_full_disk_refuses_messages_and_keeps_outcomes<H: Harness>(
         };
         assert!(matches!(refused, Err(PutError::Full(Full::Disk { .. } | Full::NoSpace(_)))), "{refused:?}");
     }
-    // What is there is given out, also to read.
+    // Messages that are there are claimed, and can be read.
     let keys = [routing_key("b")];
     let [given] = <[_; 1]>::try_from(queue.claim(Claim { keys: &keys, max: 2, lease: LEASE }).await.expect("claim"))
         .expect("exactly one delivery");
@@ -219,7 +220,7 @@ pub(super) async fn a_full_disk_refuses_messages_and_keeps_outcomes<H: Harness>(
     queue.extend(&claimed.lease, LEASE * 2).await.expect("extend");
     assert!(queue.stats().await.broken.is_none(), "a full disk is no broken one");
 
-    // These may wait for room; they are not refused.
+    // Outcomes may wait for room; they are not refused.
     {
         let report = Derived { message: message("reports", &["r"]), body: octets(5_000) };
         let retry = Outcome::Retry { delay: SECOND, state: octets(3_000) };
@@ -277,15 +278,16 @@ pub(super) async fn a_stalled_disk_keeps_answers_and_gives_claims<H: Harness>(ha
     let mut draft = queue.put(None).await.expect("put");
     draft.write(octets(2_000)).await.expect("write");
     harness.set_disk(Disk::Stalled).await?;
-    // Judged when the disk is well again: an engine that is dropped while its disk stalls would keep the suite from ending.
+    // Asserted after the disk is well again: dropping an engine whose disk stalls would hang the
+    // suite.
     let mut committing = pin!(draft.commit(message("me", &["c"])));
     let mut waits = vec![stays_pending(&queue, committing.as_mut()).await];
-    // Those who deliver do not wait for those who write.
+    // Claims do not wait for writes.
     let second = claim(&queue, 9).await;
     let mut first_chunk = None;
     if let Some(second) = second.first() {
         let mut reader = queue.body(&second.lease).await.expect("body");
-        first_chunk = reader.next().await.expect("chunk");
+        first_chunk = reader.chunk().await.expect("chunk");
         queue.extend(&second.lease, LEASE * 2).await.expect("extend");
     }
     let mut finishing = pin!(queue.finish(first.lease, Outcome::Done, Vec::new()));
@@ -337,7 +339,7 @@ pub(super) async fn a_broken_disk_is_told_and_the_queue_goes_on<H: Harness>(harn
     put(&queue, message("me", &["d"]), &octets(700)).await.expect("it goes on");
     let mut there = Vec::new();
     for claimed in claim(&queue, 9).await {
-        // Nobody knows of those that were refused; they are there as they were to be, or not at all.
+        // Refused messages may be there or not, but are whole.
         let len = if claimed.lease.message() == kept { 2_000 } else { 700 };
         assert!(body(&queue, &claimed.lease).await == octets(len));
         there.push(claimed.key);
@@ -380,7 +382,7 @@ pub(super) async fn a_wall_clock_that_jumps_moves_nothing<H: Harness>(harness: &
     Ok(())
 }
 
-/// Set forward it cannot be told from a day during which nobody was there.
+/// Set forward, the clock looks like a day without the process.
 pub(super) async fn a_wall_clock_set_back_over_a_crash_delays_nothing<H: Harness>(
     harness: &mut H,
 ) -> Result<(), Cannot> {

@@ -31,7 +31,7 @@ pub(super) async fn one_stale_lease_spoils_all<H: Harness>(harness: &mut H) {
     put(&queue, message("me", &["a", "b"]), b"x").await.expect("put");
     let [a, old] = leases(claim(&queue, 9).await);
     harness.advance(LEASE).await;
-    queue.extend(&a, LEASE).await.expect("nobody has claimed it since");
+    queue.extend(&a, LEASE).await.expect("it was not claimed again");
     let new = claim_one(&queue).await.lease;
     let again = crate::Lease::new(a.message(), a.delivery(), a.generation());
     let report = || vec![Derived { message: message("reports", &["r"]), body: octets(10) }];
@@ -81,7 +81,7 @@ pub(super) async fn deliveries_are_gathered_by_their_marks<H: Harness>(harness: 
     }
     let keep = |each: Claimed| (each.lease, Outcome::Keep { state: each.state });
     queue.finish_all(waiting.into_iter().map(keep).collect(), Vec::new()).await.expect("finish");
-    // One that is unmarked is due: nothing is at rest, but what is there can be had.
+    // An unmarked delivery is due, so the message is not at rest; `Now` gathers all the same.
     harness.advance(SECOND * 100).await;
     assert_eq!(numbers(&gathered(&queue, id, at_rest).await), []);
     let [first, second] = leases(gathered(&queue, id, now).await);
@@ -103,7 +103,7 @@ pub(super) async fn deliveries_are_gathered_by_their_marks<H: Harness>(harness: 
     assert_eq!(queue.stats().await.messages, 0);
 }
 
-/// Who finishes last finds the message at rest, in whichever order they come.
+/// The caller that finishes last finds the message at rest, in whichever order they finish.
 pub(super) async fn the_last_one_gathers<H: Harness>(harness: &mut H) {
     let queue = harness.open().await;
     let id = put(&queue, message("me", &["a", "b"]), b"x").await.expect("put");
@@ -113,7 +113,7 @@ pub(super) async fn the_last_one_gathers<H: Harness>(harness: &mut H) {
     assert_eq!(numbers(&gathered(&queue, id, GatherWhen::AtRest).await), []);
     queue.finish(a, parked(), Vec::new()).await.expect("finish");
     assert_eq!(numbers(&gathered(&queue, id, GatherWhen::AtRest).await), [0, 1]);
-    // A lease that nobody comes back with ends like any other.
+    // A gathered lease expires as any other.
     harness.advance(LEASE).await;
     assert_eq!(numbers(&gathered(&queue, id, GatherWhen::AtRest).await), [0, 1]);
 }
@@ -154,7 +154,7 @@ async fn gathered<Q: Queue>(queue: &Q, message: MessageId, when: GatherWhen) -> 
     queue.gather(Gather { message, marks: &[b"-", b"!"], when, lease: LEASE }).await.expect("gather")
 }
 
-/// Claims a delivery whose state begins so.
+/// Claims the delivery whose state begins with `mark`.
 async fn claim_one_of<Q: Queue>(queue: &Q, mark: &str) -> Claimed {
     let mut claimed = claim(queue, 1).await;
     let one = claimed.pop().expect("something is due");

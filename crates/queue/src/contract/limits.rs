@@ -1,4 +1,4 @@
-//! Cases at the limits of what may be asked for.
+//! Cases at the limits.
 
 use std::time::Duration;
 
@@ -23,7 +23,11 @@ pub(super) async fn a_message_has_limits<H: Harness>(harness: &mut H) {
                     assert!(claimed.envelope == new.envelope && claimed.state == new.deliveries[0].state, "{sizes:?}");
                     queue.remove(id).await.expect("remove");
                 }
-                Err(PutError::TooLarge(why)) if over == 1 => assert_eq!(why.actual, why.limit + 1, "{why}"),
+                Err(PutError::TooLarge(why)) if over == 1 => {
+                    assert_eq!(why.actual, why.limit + 1, "{why}");
+                    let is_count = sizes.1 > MAX_DELIVERIES;
+                    assert_eq!(why.unit, if is_count { "deliveries" } else { "bytes" }, "{why}");
+                }
                 other => panic!("{over} over the limit, {sizes:?}: {other:?}"),
             }
             assert_eq!(queue.stats().await.messages, 0);
@@ -31,7 +35,7 @@ pub(super) async fn a_message_has_limits<H: Harness>(harness: &mut H) {
     }
 }
 
-/// As large as can be in each way, or so much larger.
+/// Messages at each limit, or `over` beyond it.
 fn at_the_limits(over: usize) -> [NewMessage; 3] {
     let mut envelope = message("me", &["a"]);
     envelope.envelope = octets(MAX_ENVELOPE + over);
@@ -43,7 +47,7 @@ fn at_the_limits(over: usize) -> [NewMessage; 3] {
     [envelope, deliveries, states]
 }
 
-/// What an outcome may not be is refused, and the lease is as good as before.
+/// An outcome beyond a limit is refused, and the lease stays good.
 pub(super) async fn an_outcome_has_limits<H: Harness>(harness: &mut H) {
     let queue = harness.open().await;
     put(&queue, message("me", &["a"]), b"x").await.expect("put");
@@ -95,7 +99,8 @@ pub(super) async fn delays_are_cut<H: Harness>(harness: &mut H) {
     claim_one(&queue).await;
 }
 
-/// So many deliveries at most may be made twice after a crash, and work goes on as some of them end.
+/// At most as many deliveries as leases may be made twice after a crash. Work goes on as leases
+/// end.
 pub(super) async fn leases_are_bounded<H: Harness>(harness: &mut H) -> Result<(), Cannot> {
     let queue = harness.open_with_leases(3).await?;
     put(&queue, message("me", &["a"; 9]), b"x").await.expect("put");
@@ -106,11 +111,11 @@ pub(super) async fn leases_are_bounded<H: Harness>(harness: &mut H) -> Result<()
     let retry = Outcome::Retry { delay: LEASE * 9, state: Bytes::new() };
     queue.finish(leases.remove(0), retry, Vec::new()).await.expect("finish");
     queue.finish(leases.remove(0), Outcome::Done, Vec::new()).await.expect("finish");
-    // Nothing became due, but there is room again: who waits learns of it.
+    // No delivery became due, but a lease is free again: waiters learn of it.
     let seen = queue.changed(seen).await.expect("changed");
     assert_eq!(claim(&queue, 9).await.len(), 2);
     nothing_due(&queue).await;
-    // A lease that has expired is nobody's.
+    // An expired lease does not count.
     harness.advance(LEASE).await;
     queue.changed(seen).await.expect("changed");
     assert_eq!(claim(&queue, 9).await.len(), 3);
@@ -127,11 +132,11 @@ pub(super) async fn nothing_is_given_when_nothing_is_asked_for<H: Harness>(harne
         assert!(queue.claim(none).await.expect("claim").is_empty());
     }
     assert!(queue.due_keys(None, 0).await.expect("keys").is_empty());
-    // Who looks through a queue makes progress whatever the limit is.
+    // A caller that looks through a queue makes progress whatever the limit is.
     assert_eq!(queue.list(None, 0).await.expect("list").len(), 1);
     assert_eq!(queue.search(&Search::default(), None, 0).await.expect("search").messages.len(), 1);
     assert_eq!(queue.stats().await.leased, 0);
-    // A lease of no length is over at once, and was given all the same.
+    // A lease of no length was given, and has expired at once.
     let short = Claim { keys: &keys, max: 1, lease: Duration::ZERO };
     let lease = queue.claim(short).await.expect("claim").remove(0).lease;
     assert_eq!(claim(&queue, 9).await.len(), 2);

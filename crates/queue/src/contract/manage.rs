@@ -68,7 +68,7 @@ pub(super) async fn reschedule<H: Harness>(harness: &mut H) {
     let id = put(&queue, new, b"x").await.expect("put");
     let when =
         |key: Option<&str>, seconds| Alteration::Reschedule { key: key.map(routing_key), delay: SECOND * seconds };
-    // Sooner, for one key; then for all; then later again, what was due already too.
+    // Sooner for one key; then for all; then later, what was due already included.
     assert_eq!(queue.alter(id, when(Some("b"), 0)).await.expect("alter"), 2);
     assert_eq!(queue.due_keys(None, 9).await.expect("keys"), [routing_key("b")]);
     assert_eq!(queue.alter(id, when(None, 0)).await.expect("alter"), 3);
@@ -77,7 +77,7 @@ pub(super) async fn reschedule<H: Harness>(harness: &mut H) {
     assert_eq!(queue.alter(id, when(Some("nobody"), 0)).await.expect("alter"), 0);
     assert_eq!(queue.due_keys(None, 9).await.expect("keys"), [routing_key("b")]);
 
-    // A lease that is out goes on, and what it writes back counts.
+    // A lease goes on, and its outcome counts.
     let lease = claim(&queue, 1).await.remove(0).lease;
     assert_eq!(queue.alter(id, when(None, 10)).await.expect("alter"), 3);
     nothing_due(&queue).await;
@@ -97,7 +97,7 @@ pub(super) async fn reschedule<H: Harness>(harness: &mut H) {
     queue.release(id).await.expect("release");
     assert_eq!(claim(&queue, 9).await.len(), 3);
 
-    // A lease that expires gives it back for when it is due by then.
+    // After the lease expires, the delivery is due at the new time.
     queue.alter(id, Alteration::Reschedule { key: None, delay: LEASE * 3 }).await.expect("alter");
     harness.advance(LEASE + SECOND).await;
     nothing_due(&queue).await;
@@ -116,7 +116,7 @@ pub(super) async fn reroute<H: Harness>(harness: &mut H) {
     let old_to_new = Alteration::Reroute { from: Some(routing_key("old")), to: routing_key("new") };
     assert_eq!(queue.alter(id, old_to_new.clone()).await.expect("alter"), 3);
     assert_eq!(queue.alter(id, old_to_new).await.expect("alter"), 0);
-    // Ready, waiting and, once it comes back, leased.
+    // A ready and a waiting delivery at once, a leased one when its lease ends.
     let keys = |deliveries: Vec<crate::Claimed>| deliveries.into_iter().map(|each| each.key).collect::<Vec<_>>();
     assert_eq!(keys(claim(&queue, 9).await), ["other", "new"].map(routing_key));
     harness.advance(SECOND).await;

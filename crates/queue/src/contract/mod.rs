@@ -1,12 +1,13 @@
-//! What every engine must do, as a test suite that runs.
+//! The contract of every engine, as a test suite. With the feature `contract`.
 //!
-//! An engine's tests implement [`Harness`] and call [`run`], which panics where the contract is broken, names the case on the standard
-//! error output, and returns which cases it ran and which it had to skip. It waits for futures in the ordinary way, so it runs
-//! under any executor; an engine that never resolves a future hangs it.
+//! An engine's tests implement [`Harness`] and call [`run`]. It panics where the contract is
+//! broken, after printing the name of the case on the standard error output, and otherwise returns
+//! the cases that it ran and those that it skipped. It polls futures in the ordinary way, so it
+//! runs under any executor. A future that never resolves hangs it.
 //!
-//! Three hooks are needed. The others make something go wrong; what an engine cannot have go wrong, or a harness cannot do, is
-//! [`Cannot`] with the reason, and the cases that ask for it are reported as skipped: say which ones you expect with
-//! [`Report::assert_skipped`].
+//! Three hooks are required. The others make something fail. A hook that the engine or the harness
+//! cannot offer returns [`Cannot`] with the reason, and its cases are reported as skipped: name the
+//! expected reasons with [`Report::assert_skipped`].
 //!
 //! ```
 //! use std::time::Duration;
@@ -21,7 +22,9 @@
 //!     type Queue = MemoryQueue;
 //!
 //!     async fn open(&mut self) -> MemoryQueue {
-//!         MemoryQueue::new(MemoryOptions { clock: std::sync::Arc::new(self.0.clone()), ..MemoryOptions::default() })
+//!         let mut options = MemoryOptions::default();
+//!         options.clock = std::sync::Arc::new(self.0.clone());
+//!         MemoryQueue::new(options)
 //!     }
 //!
 //!     async fn reopen(&mut self, _: MemoryQueue) -> Result<MemoryQueue, Cannot> {
@@ -75,54 +78,55 @@ use crate::{
     RoutingKey, Summary,
 };
 
-/// What the suite needs to know about an engine, and to do to it.
+/// What the suite needs of an engine's tests.
 ///
-/// Whatever is done to the disk or to the wall clock ends with the next [`open`](Self::open).
+/// The next [`open`](Self::open) undoes what was done to the disk and to the wall clock.
 pub trait Harness {
     /// The engine.
     type Queue: Queue;
 
-    /// A new and empty queue. The one before is not used any more.
+    /// A new and empty queue. The previous one is not used again.
     fn open(&mut self) -> impl Future<Output = Self::Queue>;
 
-    /// A new and empty queue that gives out so many leases at a time.
+    /// A new and empty queue with at most `most` leases at once.
     fn open_with_leases(&mut self, most: usize) -> impl Future<Output = Result<Self::Queue, Cannot>> {
         let _ = most;
         std::future::ready(Err(Cannot("the harness sets no bound of leases")))
     }
 
-    /// The same queue opened anew, after closing it.
+    /// Closes the queue and opens it again.
     fn reopen(&mut self, queue: Self::Queue) -> impl Future<Output = Result<Self::Queue, Cannot>>;
 
-    /// Lets this much time pass for the queue, on every clock it has. Between two calls so little passes that a second is long.
+    /// Lets `by` pass on every clock of the queue. Between two calls, less than a second may pass.
     fn advance(&mut self, by: Duration) -> impl Future<Output = ()>;
 
-    /// The same queue opened anew, after its end came without a word: nothing was closed, finished or given back. Drafts and bodies
-    /// of the old one may still be there, and be dropped later.
+    /// Ends the queue without closing it, and opens it again. Drafts and bodies of the old queue
+    /// may still exist, and be dropped later.
     fn crash(&mut self, queue: Self::Queue, how: Crash) -> impl Future<Output = Result<Self::Queue, Cannot>> {
         drop((queue, how));
         std::future::ready(Err(Cannot("the harness has no crash")))
     }
 
-    /// Puts the storage into this state, under the queue that is open.
+    /// Puts the storage of the open queue into this state.
     fn set_disk(&mut self, disk: Disk) -> impl Future<Output = Result<(), Cannot>> {
         let _ = disk;
         std::future::ready(Err(Cannot("the harness has no disk")))
     }
 
-    /// Sets the wall clock to another time, and no other clock.
+    /// Sets the wall clock, and no other clock, to another time.
     fn jump_wall(&mut self, jump: Jump) -> impl Future<Output = Result<(), Cannot>> {
         let _ = jump;
         std::future::ready(Err(Cannot("the harness has no wall clock")))
     }
 
-    /// Another owner of the same queue, as another process would be. For engines that several processes share.
+    /// Another owner of the same queue, like another process. For engines that several processes
+    /// share.
     fn another(&mut self, queue: &Self::Queue) -> impl Future<Output = Result<Self::Queue, Cannot>> {
         let _ = queue;
         std::future::ready(Err(Cannot("the queue has one owner at a time")))
     }
 
-    /// This owner dies without a word, as a process that is killed: what it leased it does not give back. The others go on.
+    /// Ends this owner as a killed process: its leases are not given back. The other owners go on.
     fn kill(&mut self, owner: Self::Queue) -> impl Future<Output = Result<(), Cannot>> {
         drop(owner);
         std::future::ready(Err(Cannot("the queue has one owner at a time")))
@@ -132,31 +136,34 @@ pub trait Harness {
 /// How a queue ends without being closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Crash {
-    /// The process is killed. The operating system goes on, and so does whatever else the queue is kept by.
+    /// The process is killed. The operating system goes on, and so does the store.
     Process,
     /// The power is cut: what is not on stable storage is lost.
     Power,
 }
 
-/// What a disk is like.
+/// The state of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disk {
-    /// It has room, and does what it is told in no time.
+    /// It has room and does everything at once.
     Well,
-    /// No file grows and none is made, down to the last octet. What is there can be read, overwritten and removed.
+    /// No file grows and none is created, down to the last byte. Existing bytes can be read,
+    /// overwritten and removed.
     Full,
-    /// What is written reaches stable storage only once the disk is [`Well`](Self::Well) again; reading goes on.
+    /// Writes reach stable storage only once the disk is [`Well`](Self::Well) again. Reading goes
+    /// on.
     Stalled,
-    /// Nothing can be written or synced. For engines that go on by themselves when the disk is [`Well`](Self::Well) again.
+    /// Writes and syncs fail. For engines that go on by themselves once the disk is
+    /// [`Well`](Self::Well) again.
     Broken,
 }
 
-/// Where a wall clock jumps to.
+/// Where a wall clock jumps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Jump {
-    /// So much later than it is.
+    /// This much later.
     Forward(Duration),
-    /// So much earlier.
+    /// This much earlier.
     Back(Duration),
 }
 
@@ -168,7 +175,7 @@ macro_rules! run_all {
     }};
 }
 
-/// Runs all cases and says which they were.
+/// Runs all cases and reports them.
 ///
 /// # Panics
 /// Where the engine breaks the contract. The name of the case is printed.
@@ -271,7 +278,7 @@ fn routing_key(text: &str) -> RoutingKey {
     RoutingKey::new(text).expect("a short key")
 }
 
-/// `len` octets that differ from place to place.
+/// `len` bytes that differ from place to place.
 fn octets(len: usize) -> Bytes {
     (0..len).map(|at| u8::try_from(at.wrapping_mul(31).wrapping_add(at >> 8) & 0xff).unwrap_or_default()).collect()
 }
@@ -306,7 +313,7 @@ async fn nothing_due<Q: Queue>(queue: &Q) {
 async fn body<Q: Queue>(queue: &Q, lease: &Lease) -> Vec<u8> {
     let mut body = queue.body(lease).await.expect("body");
     let (len, mut read) = (body.len(), Vec::new());
-    while let Some(chunk) = body.next().await.expect("chunk") {
+    while let Some(chunk) = body.chunk().await.expect("chunk") {
         assert!(!chunk.is_empty() && chunk.len() <= 64 << 10, "chunks are small and never empty");
         read.extend_from_slice(&chunk);
     }
@@ -314,7 +321,7 @@ async fn body<Q: Queue>(queue: &Q, lease: &Lease) -> Vec<u8> {
     read
 }
 
-/// Whether the future is ready without waiting.
+/// The future's value if it is ready at once.
 fn ready<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => Some(value),
@@ -322,7 +329,7 @@ fn ready<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-/// Polls a future so often that one which waits for nothing but a thread would be done.
+/// Polls a future often enough that one which waits only for a thread would be done.
 async fn stays_pending<Q: Queue, T>(queue: &Q, mut future: Pin<&mut impl Future<Output = T>>) -> bool {
     for _ in 0..20 {
         if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
@@ -333,7 +340,7 @@ async fn stays_pending<Q: Queue, T>(queue: &Q, mut future: Pin<&mut impl Future<
     true
 }
 
-/// Both at the same time.
+/// Waits for both at the same time.
 async fn both<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) -> (A, B) {
     let (mut first, mut second) = (pin!(first), pin!(second));
     let (mut a, mut b) = (None, None);
@@ -354,7 +361,7 @@ async fn both<A, B>(first: impl Future<Output = A>, second: impl Future<Output =
     (a.expect("the first is done"), b.expect("the second is done"))
 }
 
-/// Everything that is in the queue, without what may differ by a hair or by a restart.
+/// The content of the queue, without what a restart or some milliseconds change.
 async fn contents<Q: Queue>(queue: &Q) -> Vec<Summary> {
     let mut list = queue.list(None, 99).await.expect("list");
     for each in &mut list {

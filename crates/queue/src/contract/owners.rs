@@ -1,4 +1,4 @@
-//! Cases of several owners who share a queue.
+//! Cases of several owners that share a queue.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ pub(super) async fn what_one_puts_another_delivers<H: Harness>(harness: &mut H) 
     for len in [3, 200_000] {
         let whole = octets(len);
         let id = put(&one, message("me", &["a"]), &whole).await.expect("put");
-        // Woken by what another one did: a call may return too early, never too late.
+        // Woken by what another owner did: a call may return too early, but not too late.
         let claimed = loop {
             if let Some(claimed) = claim(&other, 2).await.pop() {
                 break claimed;
@@ -111,7 +111,8 @@ pub(super) async fn what_operators_do_is_so_for_all<H: Harness>(harness: &mut H)
     nothing_due(&other).await;
     let seen = one.changed(Change::default()).await.expect("at once");
     assert!(other.release(id).await.expect("release"));
-    // It may take a moment until one owner hears of the other, and as long as a claim gives nothing there is something to hear.
+    // One owner may hear of the other with a delay. While a claim is empty, a change is still to
+    // come.
     let mut seen = one.changed(seen).await.expect("changed");
     let lease = loop {
         if let Some(claimed) = claim(&one, 1).await.pop() {

@@ -1,45 +1,45 @@
-//! What a run of the suite comes to.
+//! The result of a run of the suite.
 
 use std::fmt;
 use std::future::Future;
 use std::thread;
 
-/// A hook of a [`Harness`](super::Harness) is not there, and why.
+/// Why a [`Harness`](super::Harness) does not offer a hook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Cannot(pub &'static str);
 
-/// Which cases an engine passed, and which it was not asked.
+/// The cases that an engine passed, and those that were skipped.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
-    /// The names of those it passed, in order.
+    /// The names of the passed cases, in order.
     pub passed: Vec<&'static str>,
-    /// Those that need what the harness [cannot](Cannot) do.
+    /// The cases that need a hook which the harness does not offer.
     pub skipped: Vec<Skipped>,
 }
 
-/// A case that was not run to its end.
+/// A skipped case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Skipped {
     /// Its name.
     pub case: &'static str,
-    /// Why.
+    /// The reason.
     pub why: Cannot,
 }
 
-/// What a case returns: nothing, if it can be run with any harness.
+/// What a case returns: `()` if it runs with any harness.
 pub(super) trait Verdict {
     fn verdict(self) -> Result<(), Cannot>;
 }
 
-/// Says which case it was that panicked: the panic itself says where in it.
+/// Prints the case that panicked. The panic itself names the place in it.
 struct Naming(&'static str);
 
 impl Report {
-    /// Prints it, and sees that cases were skipped for these reasons and for no other.
+    /// Prints the report, and checks that cases were skipped for exactly these reasons.
     ///
     /// # Panics
-    /// When a case was skipped for another reason, or none was for one of these.
+    /// If a case was skipped for another reason, or no case for one of these.
     pub fn assert_skipped(&self, reasons: &[&str]) {
         println!("{self}");
         for Skipped { case, why } in &self.skipped {
@@ -51,7 +51,7 @@ impl Report {
     }
 
     pub(super) async fn add(&mut self, case: &'static str, running: impl Future<Output: Verdict>) {
-        // So that one sees which it was that never came to an end.
+        // So that a case that never ends is known.
         println!("{case}");
         let naming = Naming(case);
         let verdict = running.await.verdict();

@@ -3,10 +3,10 @@
 use std::mem;
 use std::time::Duration;
 
-use super::{Base, Index, Moment, Phase, Unreadable, after};
+use super::{Base, Index, Moment, SlotState, Unreadable, after};
 use crate::{Alteration, MAX_DELAY, MessageId, RoutingKey};
 
-/// An [`Alteration`] that was asked for at some moment.
+/// An [`Alteration`] as of the moment at which it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Altered {
     Held(bool),
@@ -26,7 +26,7 @@ impl Altered {
         }
     }
 
-    /// Whether deliveries for this key are meant.
+    /// Returns `true` if deliveries for this key are meant.
     fn concerns(&self, key: &RoutingKey) -> bool {
         match self {
             Self::Held(_) => true,
@@ -36,7 +36,8 @@ impl Altered {
 }
 
 impl<S: Base> Index<S> {
-    /// [`None`]: there is no such message. Otherwise how many deliveries it concerned; of holds, whether that is news.
+    /// Returns the number of deliveries concerned; for a hold or a release, 1 if it changed
+    /// something. `None`: there is no such message.
     pub(crate) fn alter(&mut self, id: MessageId, what: &Altered) -> Result<Option<usize>, Unreadable> {
         self.load(id)?;
         let Some(message) = self.memory.get(id) else { return Ok(None) };
@@ -55,10 +56,13 @@ impl<S: Base> Index<S> {
         let schedule = &mut self.schedule;
         Self::change_in(&mut self.memory, &mut self.cost, id, |message| {
             let mut deliveries = mem::take(&mut message.deliveries);
-            // Out of the schedule as what it was, into it as what it is; what is leased stands in neither of these places.
-            for delivery in deliveries.iter_mut().filter(|each| matches!(each.phase, Phase::Waiting | Phase::Ready)) {
+            // Out of the schedule in the old state, into it in the new one. Leased deliveries are
+            // in neither set.
+            for delivery in
+                deliveries.iter_mut().filter(|each| matches!(each.slot_state, SlotState::Waiting | SlotState::Ready))
+            {
                 schedule.cancel(id, message, delivery);
-                delivery.phase = Phase::Idle;
+                delivery.slot_state = SlotState::Idle;
             }
             match what {
                 Altered::Held(held) => message.held = *held,
@@ -74,8 +78,8 @@ impl<S: Base> Index<S> {
                 }
             }
             if !message.held {
-                for delivery in deliveries.iter_mut().filter(|each| each.phase == Phase::Idle) {
-                    delivery.phase = schedule.wait(id, delivery);
+                for delivery in deliveries.iter_mut().filter(|each| each.slot_state == SlotState::Idle) {
+                    delivery.slot_state = schedule.wait(id, delivery);
                 }
             }
             message.deliveries = deliveries;

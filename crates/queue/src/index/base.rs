@@ -6,51 +6,54 @@ use std::marker::PhantomData;
 use super::{Message, Moment, Slot};
 use crate::{MessageId, Owner, Priority, RoutingKey};
 
-/// The queue as it was at some moment, on a disk: whatever is not in memory is read from here. It does not change.
+/// The queue as of the last checkpoint, on a disk. It does not change. Messages that are not in
+/// memory are read from here.
 ///
-/// A delivery of a message that is not on hold has one row: a ready one when it was due at the moment of the checkpoint, otherwise
-/// a waiting one. Rows of deliveries that were leased then are there as if they were not.
+/// A delivery of a message that is not on hold has one row: a ready row if it was due at the
+/// checkpoint's moment, otherwise a waiting row. Deliveries that were leased then have a row as
+/// well.
 pub(crate) trait Base: Send + 'static {
-    /// Whatever the engine needs to find a body again.
+    /// What the engine needs to find a body again.
     type Stored: Clone + Send + Sync;
-    /// Whether there ever is anything in it.
+    /// `false`: the base is always empty, so looking into it can be skipped.
     const IS_EVER_FILLED: bool;
 
-    /// A message, all its deliveries unscheduled.
+    /// A message, with none of its deliveries in a schedule.
     fn message(&self, id: MessageId) -> Result<Option<Message<Self::Stored>>, Unreadable>;
-    /// The first message behind this one.
+    /// The first message after this one.
     fn id_after(&self, after: Option<MessageId>) -> Result<Option<MessageId>, Unreadable>;
-    /// The first ready row at or behind this place.
+    /// The first ready row at or after this place.
     fn ready_from(&self, from: &ReadyRow) -> Result<Option<ReadyRow>, Unreadable>;
-    /// The first waiting row at or behind this place.
+    /// The first waiting row at or after this place.
     fn waiting_from(&self, from: WaitingRow) -> Result<Option<WaitingRow>, Unreadable>;
 }
 
-/// A delivery that can be claimed, by the order in which that is looked up.
+/// A delivery that can be claimed, in the order of claims.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ReadyRow {
-    pub(crate) lane: Lane,
+    pub(crate) rank: Rank,
     pub(crate) due: Moment,
     pub(crate) slot: Slot,
 }
 
-/// The deliveries of one owner, of one priority, for one key: they go in the order in which they are due.
+/// Where a ready delivery stands: those of one owner, one priority and one key have the same rank,
+/// and are claimed in the order in which they became due.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Lane {
+pub(crate) struct Rank {
     pub(crate) key: RoutingKey,
     pub(crate) priority: Reverse<Priority>,
     pub(crate) owner: Owner,
 }
 
-/// A delivery that will be due.
+/// A delivery that is not due yet.
 pub(crate) type WaitingRow = (Moment, Slot);
 
-/// The base cannot be read: the file, what happened to it, and what to do about it.
+/// The base cannot be read: the file, what happened to it, and what to do.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Unreadable(pub(crate) String);
 
-/// A base that has nothing in it, for an engine that keeps everything in memory.
+/// An empty base, for an engine that keeps everything in memory.
 pub(crate) struct Nothing<B>(PhantomData<fn() -> B>);
 
 impl<B> Nothing<B> {
@@ -83,16 +86,16 @@ impl<B: Clone + Send + Sync + 'static> Base for Nothing<B> {
 impl ReadyRow {
     /// At or before every row of the key.
     pub(crate) fn first_of(key: RoutingKey) -> Self {
-        Self::first_in(Lane { key, priority: Reverse(Priority(i8::MAX)), owner: Owner::default() })
+        Self::first_in(Rank { key, priority: Reverse(Priority(i8::MAX)), owner: Owner::default() })
     }
 
-    /// At or before every row of the lane.
-    pub(crate) const fn first_in(lane: Lane) -> Self {
-        Self { lane, due: Moment::MIN, slot: (MessageId::from_u64(0), 0) }
+    /// At or before every row of the rank.
+    pub(crate) const fn first_in(rank: Rank) -> Self {
+        Self { rank, due: Moment::MIN, slot: (MessageId::from_u64(0), 0) }
     }
 
-    /// Behind every row of the lane, and before every other one that is behind it.
-    pub(crate) const fn behind(lane: Lane) -> Self {
-        Self { lane, due: Moment::MAX, slot: (MessageId::from_u64(u64::MAX), u32::MAX) }
+    /// After every row of the rank, and before the first row of the next rank.
+    pub(crate) const fn behind(rank: Rank) -> Self {
+        Self { rank, due: Moment::MAX, slot: (MessageId::from_u64(u64::MAX), u32::MAX) }
     }
 }

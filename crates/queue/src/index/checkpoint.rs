@@ -1,4 +1,5 @@
-//! From memory into the next base, and out of memory when that stands.
+//! From memory into the next base, and out of memory once that base is installed. DESIGN.md
+//! describes the protocol.
 
 use std::mem;
 use std::sync::Arc;
@@ -6,30 +7,31 @@ use std::sync::Arc;
 use super::{Base, Index, Message, Moment};
 use crate::MessageId;
 
-/// What a base has to be told to become the next one.
+/// What the next base has to be told.
 pub(crate) struct Frozen<B> {
-    /// By id.
-    pub(crate) changes: Vec<Change<B>>,
+    /// In the order of ids.
+    pub(crate) changes: Vec<Version<B>>,
     /// The moment that divides ready from waiting.
     pub(crate) now: Moment,
     pub(crate) totals: Totals,
 }
 
-/// What became of a message: its newest version, or nothing when it is gone.
-pub(crate) type Change<B> = (MessageId, Option<Arc<Message<B>>>);
+/// The newest version of a message. `None`: the message is gone.
+pub(crate) type Version<B> = (MessageId, Option<Arc<Message<B>>>);
 
-/// What is in the queue, counted.
+/// Counts of the queue's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Totals {
     pub(crate) messages: u64,
     pub(crate) deliveries: u64,
     pub(crate) held: u64,
-    /// Octets of bodies.
+    /// Bytes of bodies.
     pub(crate) bytes: u64,
 }
 
 impl<S: Base> Index<S> {
-    /// What has changed since this was asked last. Until [`install`](Self::install) or [`thaw`](Self::thaw) it stays in memory.
+    /// Returns what has changed since the last call. It stays in memory until
+    /// [`install`](Self::install) or [`thaw`](Self::thaw).
     pub(crate) fn freeze(&mut self) -> Frozen<S::Stored> {
         let memory = &mut self.memory;
         memory.changed_before = mem::take(&mut memory.changed);
@@ -48,8 +50,8 @@ impl<S: Base> Index<S> {
         Frozen { changes, now: self.now, totals: self.totals }
     }
 
-    /// The base as of the last [`freeze`](Self::freeze), in which something has become ready unless `promoted` is false. What is
-    /// too much for memory is left to it from now on.
+    /// Takes the base that was written from the last [`freeze`](Self::freeze), and lets messages
+    /// leave memory if there are too many. `promoted`: a waiting row became a ready one in it.
     pub(crate) fn install(&mut self, base: S, promoted: bool) {
         self.shelf = super::Shelf::new(base);
         self.memory.changed_before.clear();
@@ -59,7 +61,7 @@ impl<S: Base> Index<S> {
         self.stirred |= promoted;
     }
 
-    /// The last base once more: the checkpoint came to nothing.
+    /// Takes the last base again: the checkpoint was not written.
     pub(crate) fn thaw(&mut self, base: S) {
         self.shelf = super::Shelf::new(base);
         let memory = &mut self.memory;
@@ -67,7 +69,8 @@ impl<S: Base> Index<S> {
         memory.gone.append(&mut memory.gone_before);
     }
 
-    /// Leaves messages to the base until those in memory cost half of what they may: first those that wait, then the newest.
+    /// Lets messages leave memory until the others cost half the limit: first those that only wait,
+    /// then the newest.
     fn evict(&mut self) {
         let keep = self.bounds.memory / 2;
         for waiting_only in [true, false] {

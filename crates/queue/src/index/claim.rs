@@ -1,25 +1,28 @@
-//! Who is next.
+//! Which delivery is claimed next.
 
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use super::base::{Base, Lane, ReadyRow, Unreadable};
-use super::message::{Delivery, Phase};
-use super::schedule::lane;
+use super::base::{Base, Rank, ReadyRow, Unreadable};
+use super::message::{Delivery, SlotState};
+use super::schedule::rank;
 use super::{Index, Moment, Slot, after, between, inconsistent};
 use crate::{Claimed, Gather, GatherWhen, Lease, Owner, Priority, RoutingKey};
 
-/// What a key has at the head of its highest priority.
+/// The first rows of a key in its highest priority.
 struct Head<'k> {
     key: &'k RoutingKey,
     first: ReadyRow,
-    /// The first one of an owner behind the one whose turn it was last.
+    /// The first row of an owner after the one whose turn was last.
     next: Option<ReadyRow>,
 }
 
 impl<S: Base> Index<S> {
-    /// Of the highest priority that any of the keys has, of the owner who is next, what is due longest; and so on. Each key is looked
-    /// up once, and again when something of it, or of the owner who was next there, was taken.
+    /// Claims in this order: the highest priority of any key; within it, the next owner; of that
+    /// owner, the delivery that has been due longest.
+    ///
+    /// Each key is looked up once, and again when one of its deliveries was taken, or one of the
+    /// owner who was next there.
     pub(crate) fn claim(
         &mut self,
         now: Moment,
@@ -38,9 +41,9 @@ impl<S: Base> Index<S> {
                 self.is_out_of_leases = true;
                 break;
             }
-            let Some(row) = heads.iter().min_by_key(|head| head.rank()).map(Head::row).cloned() else { break };
+            let Some(row) = heads.iter().min_by_key(|head| head.order()).map(Head::row).cloned() else { break };
             claimed.push(self.take_lease(now, until, &row)?);
-            let before = self.turn.replace(row.lane.owner.clone());
+            let before = self.turn.replace(row.rank.owner.clone());
             let mut changed = Vec::with_capacity(heads.len());
             for head in heads {
                 changed.extend(self.after_turn(head, before.as_ref(), &row)?);
@@ -54,13 +57,13 @@ impl<S: Base> Index<S> {
         let slot = row.slot;
         self.load(slot.0)?;
         let Some((message, delivery)) = self.memory.find(slot) else { return Err(inconsistent(slot)) };
-        if delivery.phase != Phase::Ready || lane(message, delivery) != row.lane {
+        if delivery.slot_state != SlotState::Ready || rank(message, delivery) != row.rank {
             return Err(inconsistent(slot));
         }
         self.lease(now, until, slot).ok_or(inconsistent(slot))
     }
 
-    /// Leases these deliveries of one message, whatever they are doing, if it is `when`.
+    /// Leases the marked deliveries of one message, due or not, if the condition `when` holds.
     pub(crate) fn gather(&mut self, now: Moment, gather: Gather<'_>) -> Result<Vec<Claimed>, Unreadable> {
         let (id, until) = (gather.message, after(now, gather.lease));
         self.load(id)?;
@@ -68,7 +71,7 @@ impl<S: Base> Index<S> {
             return Ok(Vec::new());
         };
         let is_marked = |each: &Delivery| gather.marks.iter().any(|mark| each.state.starts_with(mark));
-        let is_taken = |each: &Delivery| each.is_leased() || each.phase == Phase::Writing;
+        let is_taken = |each: &Delivery| each.is_leased() || each.slot_state == SlotState::Writing;
         let is_in_the_way = |each: &Delivery| match gather.when {
             GatherWhen::Now => false,
             GatherWhen::AtRest => is_taken(each) || (each.due <= now && !is_marked(each)),
@@ -100,17 +103,17 @@ impl<S: Base> Index<S> {
         };
         self.next_generation = self.next_generation.wrapping_add(1);
         self.schedule.cancel(slot.0, message, delivery);
-        let phase = self.schedule.lease(until, slot);
+        let slot_state = self.schedule.lease(until, slot);
         if let Some(delivery) = self.memory.delivery_mut(slot) {
             delivery.generation = generation;
-            delivery.phase = phase;
+            delivery.slot_state = slot_state;
         }
         Some(claimed)
     }
 
     fn head<'k>(&mut self, key: &'k RoutingKey) -> Result<Option<Head<'k>>, Unreadable> {
         let first = self.ready_from(&ReadyRow::first_of(key.clone()))?;
-        let Some(first) = first.filter(|row| row.lane.key == *key) else { return Ok(None) };
+        let Some(first) = first.filter(|row| row.rank.key == *key) else { return Ok(None) };
         let next = match self.turn.clone() {
             Some(turn) => self.behind_turn(&first, turn)?,
             None => Some(first.clone()),
@@ -118,30 +121,32 @@ impl<S: Base> Index<S> {
         Ok(Some(Head { key, first, next }))
     }
 
-    /// The first row of an owner behind this one, of the same key and priority as `first`, which is the first of any owner.
+    /// The first row of an owner after `turn`, in the key and priority of `first`. `first` is the
+    /// first row of any owner.
     fn behind_turn(&mut self, first: &ReadyRow, turn: Owner) -> Result<Option<ReadyRow>, Unreadable> {
-        if first.lane.owner > turn {
+        if first.rank.owner > turn {
             return Ok(Some(first.clone()));
         }
-        let behind = ReadyRow::behind(Lane { owner: turn, ..first.lane.clone() });
+        let behind = ReadyRow::behind(Rank { owner: turn, ..first.rank.clone() });
         let next = self.ready_from(&behind)?;
-        Ok(next.filter(|next| next.lane.key == first.lane.key && next.lane.priority == first.lane.priority))
+        Ok(next.filter(|next| next.rank.key == first.rank.key && next.rank.priority == first.rank.priority))
     }
 
-    /// The head once more, when `taken` was taken: it is its owner's turn now, and was the turn of `before`.
+    /// The head again, after `taken` was taken: the turn moves from `before` to the owner of
+    /// `taken`.
     fn after_turn<'k>(
         &mut self,
         head: Head<'k>,
         before: Option<&Owner>,
         taken: &ReadyRow,
     ) -> Result<Option<Head<'k>>, Unreadable> {
-        let turn = &taken.lane.owner;
-        if *head.key == taken.lane.key {
+        let turn = &taken.rank.owner;
+        if *head.key == taken.rank.key {
             return self.head(head.key);
         }
-        // Who is behind the one is behind the other too, if there is nobody in between.
+        // The cached `next` stays valid if no owner lies between the old turn and the new one.
         let is_forward = before.is_some_and(|before| before <= turn);
-        let holds = is_forward && head.next.as_ref().is_none_or(|next| next.lane.owner > *turn);
+        let holds = is_forward && head.next.as_ref().is_none_or(|next| next.rank.owner > *turn);
         if holds {
             return Ok(Some(head));
         }
@@ -151,14 +156,14 @@ impl<S: Base> Index<S> {
 }
 
 impl Head<'_> {
-    /// Once round, it is the first one's turn again.
+    /// If no owner follows, the first owner has the next turn.
     fn row(&self) -> &ReadyRow {
         self.next.as_ref().unwrap_or(&self.first)
     }
 
-    /// The least goes first.
-    fn rank(&self) -> (Reverse<Priority>, bool, &Owner, Moment, Slot) {
+    /// The smallest is claimed first.
+    fn order(&self) -> (Reverse<Priority>, bool, &Owner, Moment, Slot) {
         let row = self.row();
-        (row.lane.priority, self.next.is_none(), &row.lane.owner, row.due, row.slot)
+        (row.rank.priority, self.next.is_none(), &row.rank.owner, row.due, row.slot)
     }
 }

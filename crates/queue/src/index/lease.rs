@@ -1,4 +1,4 @@
-//! What is done under a lease: it is extended, and its outcome is written.
+//! What happens under a lease: it is extended, and its outcome is written.
 
 use std::collections::HashSet;
 use std::mem;
@@ -7,43 +7,44 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::message::Phase;
+use super::message::SlotState;
 use super::{Base, Index, Message, Moment, Slot, Unreadable, after};
 use crate::{Lease, LeaseError, MAX_DELAY, MessageId, Outcome, TooLarge, limits};
 
-/// A delivery's outcome that is being written.
+/// The outcome of a delivery, while it is being written.
 #[derive(Debug)]
 pub(crate) struct End {
     pub(crate) delivery: u32,
     pub(crate) generation: u64,
-    /// [`None`]: it is done.
+    /// `None`: the delivery is done.
     pub(crate) next: Option<Next>,
 }
 
-/// What is left to do of a delivery, and when.
+/// What is left to do for a delivery, and when.
 #[derive(Debug, Clone)]
 pub(crate) struct Next {
     pub(crate) due: Moment,
-    /// What `due` was asked as.
+    /// The delay that `due` was computed from.
     pub(crate) delay: Duration,
     pub(crate) attempts: u32,
     pub(crate) state: Bytes,
 }
 
-/// Why a lease does not count.
+/// The lease no longer counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stale;
 
 impl<S: Base> Index<S> {
     pub(crate) fn extend(&mut self, lease: &Lease, until: Moment) -> Result<(), Stale> {
         let slot = self.unschedule(lease)?;
-        let phase = self.schedule.lease(until, slot);
-        self.set_phase(slot, phase);
+        let slot_state = self.schedule.lease(until, slot);
+        self.set_slot_state(slot, slot_state);
         Ok(())
     }
 
-    /// Takes outcomes in, all of one message, or none of them: from here on these deliveries neither expire nor are claimed,
-    /// their outcomes are on the way to the disk. Returns them with their leases' numbers, as what is next for each.
+    /// Begins to write outcomes, all of one message: either all of them or none. From here on these
+    /// deliveries neither expire nor can be claimed. Returns each with its lease's numbers and its
+    /// next state.
     pub(crate) fn begin_finish(
         &mut self,
         now: Moment,
@@ -63,14 +64,14 @@ impl<S: Base> Index<S> {
         for (lease, outcome) in ends {
             let Some(next) = self.next(now, &lease, outcome) else { return Ok(Err(LeaseError::Stale)) };
             let Ok(slot) = self.unschedule(&lease) else { return Ok(Err(LeaseError::Stale)) };
-            let phase = self.schedule.write();
-            self.set_phase(slot, phase);
+            let slot_state = self.schedule.write();
+            self.set_slot_state(slot, slot_state);
             begun.push(End { delivery: lease.delivery, generation: lease.generation, next });
         }
         Ok(Ok(begun))
     }
 
-    /// Whether deliveries may have such states for the next time.
+    /// Checks that the deliveries may have these states.
     fn check_outcomes(&mut self, id: MessageId, ends: &[(Lease, Outcome)]) -> Result<Result<(), TooLarge>, Unreadable> {
         let states = || ends.iter().filter_map(|(_, outcome)| outcome.state()).map(Bytes::len);
         if states().all(|state| state <= limits::FAIR_STATE) {
@@ -97,7 +98,7 @@ impl<S: Base> Index<S> {
         })
     }
 
-    /// The message, if that was its last delivery.
+    /// Removes the delivery. Returns the message if it was the last one.
     pub(crate) fn done(&mut self, slot: Slot) -> Result<Option<Arc<Message<S::Stored>>>, Unreadable> {
         self.load(slot.0)?;
         let Some((message, delivery)) = self.memory.find(slot) else { return Ok(None) };
@@ -125,12 +126,13 @@ impl<S: Base> Index<S> {
             let Some(delivery) = message.delivery_mut(slot.1) else { return };
             (delivery.due, delivery.delay, delivery.attempts, delivery.state) = (due, delay, attempts, state);
             delivery.generation = 0;
-            delivery.phase = if is_held { Phase::Idle } else { schedule.wait(slot.0, delivery) };
+            delivery.slot_state = if is_held { SlotState::Idle } else { schedule.wait(slot.0, delivery) };
         });
         Ok(())
     }
 
-    /// Makes every lease stale, while the removal is on the way to the disk.
+    /// Makes every lease on the message stale while its removal is being written. `None`: there is
+    /// no such message, or it is being removed already.
     pub(crate) fn begin_remove(&mut self, id: MessageId) -> Result<Option<()>, Unreadable> {
         self.load(id)?;
         let Some(entry) = self.memory.messages.get_mut(&id) else { return Ok(None) };
@@ -138,7 +140,8 @@ impl<S: Base> Index<S> {
         Ok((!was).then_some(()))
     }
 
-    /// Takes the delivery of a good lease out of the schedule. What is leased is in memory.
+    /// Takes the delivery of a good lease out of the schedule. Leased deliveries are always in
+    /// memory.
     fn unschedule(&mut self, lease: &Lease) -> Result<Slot, Stale> {
         let slot = (lease.message, lease.delivery);
         let good = self.memory.find(slot).filter(|_| self.is_good(lease));
@@ -150,7 +153,7 @@ impl<S: Base> Index<S> {
     fn is_good(&self, lease: &Lease) -> bool {
         self.memory.find((lease.message, lease.delivery)).is_some_and(|(message, delivery)| {
             let is_last = delivery.generation == lease.generation && lease.generation != 0;
-            is_last && !message.removing && delivery.phase != Phase::Writing
+            is_last && !message.removing && delivery.slot_state != SlotState::Writing
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Looking at messages wherever they are, without taking them into memory.
+//! Looking at messages in memory and in the base, without loading them.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::{Base, Index, Message, Moment, ReadyRow, Unreadable, between, inconsi
 use crate::{MessageId, Page, RoutingKey, Search, Stats};
 
 impl<S: Base> Index<S> {
-    /// A message; one that is only in the base stays there.
+    /// A message. One that is only in the base stays there.
     pub(crate) fn get(&self, id: MessageId) -> Result<Option<Arc<Message<S::Stored>>>, Unreadable> {
         if let Some(entry) = self.memory.messages.get(&id) {
             return Ok(Some(Arc::clone(&entry.message)));
@@ -18,19 +18,19 @@ impl<S: Base> Index<S> {
         Ok(self.shelf.message(id)?.map(Arc::new))
     }
 
-    /// What is in memory, by id.
+    /// The messages in memory, by id.
     pub(crate) fn in_memory(&self) -> impl Iterator<Item = (MessageId, &Message<S::Stored>)> {
         self.memory.messages.iter().map(|(id, entry)| (*id, &*entry.message))
     }
 
-    /// The keys that have something to claim, in order.
+    /// The keys with a claimable delivery, in order.
     pub(crate) fn due_keys(&mut self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Unreadable> {
         let mut keys = Vec::new();
         let mut from = after.map_or_else(RoutingKey::first, RoutingKey::next);
         while keys.len() < limit {
             let Some(row) = self.ready_from(&ReadyRow::first_of(from))? else { break };
-            from = row.lane.key.next();
-            keys.push(row.lane.key);
+            from = row.rank.key.next();
+            keys.push(row.rank.key);
         }
         Ok(keys)
     }
@@ -60,7 +60,7 @@ impl<S: Base> Index<S> {
         Ok(page)
     }
 
-    /// The next message behind this one, wherever it is.
+    /// The next message after this one, in memory or in the base.
     pub(crate) fn id_after(&mut self, after: Option<MessageId>) -> Result<Option<MessageId>, Unreadable> {
         let below = self.shelf.id_after(after, &self.memory)?;
         let start = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
@@ -74,14 +74,15 @@ impl<S: Base> Index<S> {
     /// Fills in what the index knows.
     pub(crate) fn stats(&mut self, now: Moment, stats: &mut Stats) -> Result<(), Unreadable> {
         self.count(stats);
-        // Ids grow with the beginning of the draft, so the first is the oldest but for those that took long to arrive.
+        // Ids are given out when a draft begins. So the first message is the oldest, unless it took
+        // long to arrive.
         if let Some(first) = self.id_after(None)? {
             stats.oldest = self.get(first)?.map(|message| between(message.born, now));
         }
         Ok(())
     }
 
-    /// Fills in what the index knows without looking into the base.
+    /// Fills in what the index knows without reading the base.
     pub(crate) fn count(&self, stats: &mut Stats) {
         stats.messages = self.totals.messages;
         stats.deliveries = self.totals.deliveries;
@@ -92,7 +93,7 @@ impl<S: Base> Index<S> {
         stats.short_of_memory = self.is_short_of_room();
     }
 
-    /// The first ready row at or behind this place, in memory or below.
+    /// The first ready row at or after this place, in memory or in the base.
     pub(super) fn ready_from(&mut self, from: &ReadyRow) -> Result<Option<ReadyRow>, Unreadable> {
         let below = self.shelf.ready_from(from, &self.memory)?;
         let here = self.schedule.ready_from(from);
@@ -104,6 +105,7 @@ impl<S: Base> Index<S> {
     }
 }
 
-/// A search looks at so many messages, and at about so many octets of them, while others wait: some milliseconds.
+/// A search looks at this many messages and about this many bytes at once, while other callers
+/// wait: some milliseconds.
 const LOOKED_AT_AT_ONCE: usize = 1_000;
 const OCTETS_AT_ONCE: usize = 8 << 20;

@@ -1,4 +1,4 @@
-//! The messages that are in memory, and what the base does not know yet.
+//! The messages in memory, and what the base does not know yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,18 +8,20 @@ use super::{Delivery, Message, Slot};
 use crate::MessageId;
 
 pub(super) struct Memory<B> {
-    pub(super) messages: BTreeMap<MessageId, Entry<B>>,
-    /// Messages that the base has and that are gone, by whether the checkpoint that is being written knows.
+    pub(super) messages: BTreeMap<MessageId, Resident<B>>,
+    /// Messages that the base has and that are gone: since the last freeze, and before it while a
+    /// checkpoint is being written.
     pub(super) gone: BTreeSet<MessageId>,
     pub(super) gone_before: BTreeSet<MessageId>,
-    /// What the base does not have as it is here: what the next checkpoint has to write, and what the present one is writing.
+    /// Messages whose state here the base does not have: for the next checkpoint, and for the one
+    /// that is being written.
     pub(super) changed: BTreeSet<MessageId>,
     pub(super) changed_before: BTreeSet<MessageId>,
 }
 
-pub(super) struct Entry<B> {
+pub(super) struct Resident<B> {
     pub(super) message: Arc<Message<B>>,
-    /// Whether the base, or the one that is being written, has some version of it.
+    /// The base, or the one that is being written, has some version of it.
     pub(super) in_base: bool,
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Message<B> {
     pub(crate) stored: B,
     /// In the order of their numbers.
     pub(crate) deliveries: Vec<Delivery>,
-    /// Its removal is being written: nothing else may be.
+    /// Its removal is being written: no other record about it may be.
     pub(super) removing: bool,
 }
 
@@ -28,17 +28,18 @@ pub(crate) struct Delivery {
     pub(crate) key: RoutingKey,
     pub(crate) state: Bytes,
     pub(crate) due: Moment,
-    /// What `due` was asked as, to bound it after a restart with another wall clock.
+    /// The delay that `due` was computed from. It bounds `due` after a restart with another wall
+    /// clock.
     pub(crate) delay: Duration,
     pub(crate) attempts: u32,
-    /// Of the last lease that has not been written back under; 0 for none.
+    /// The generation of the last lease, until its outcome is written; 0: none.
     pub(crate) generation: u64,
-    pub(super) phase: Phase,
+    pub(super) slot_state: SlotState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// In no schedule: the message is on hold.
+pub(super) enum SlotState {
+    /// In no schedule, because the message is on hold.
     Idle,
     Waiting,
     Ready,
@@ -53,7 +54,7 @@ impl<B> Message<B> {
     pub(crate) fn new(new: NewMessage, now: Moment, body_len: u64, stored: B) -> Self {
         let deliveries = (0..).zip(new.deliveries).map(|(number, delivery)| {
             let delay = delivery.delay.min(MAX_DELAY);
-            // A state may be a slice of something large, which it would keep alive for days.
+            // A state may be a slice of a large buffer, which it would keep alive for days.
             let state = Bytes::copy_from_slice(&delivery.state);
             Delivery::new(number, delivery.key, state, after(now, delay), delay, 0)
         });
@@ -82,8 +83,8 @@ impl<B> Message<B> {
         Message { owner, priority, envelope, born, held, body_len, stored, deliveries, removing }
     }
 
-    /// About how many octets of memory it takes: what it carries, and for the structures around it 512 and, for each delivery,
-    /// 384 octets.
+    /// The estimated memory in bytes: what it carries, 512 for the structures around it, and 384
+    /// for each delivery.
     pub(crate) fn cost(&self) -> usize {
         let deliveries = self.deliveries.iter().map(|each| 384 + each.key.as_str().len() + each.state.len());
         deliveries.fold(512 + self.envelope.len() + self.owner.as_str().len(), usize::saturating_add)
@@ -101,15 +102,16 @@ impl<B> Message<B> {
         self.deliveries.binary_search_by_key(&number, |delivery| delivery.number).ok()
     }
 
-    /// Whether the base can stand for it: nobody has or writes back a lease, and nobody may still come back with an expired one.
+    /// Returns `true` if the base can stand for it: no lease is out, expired or being written back.
     pub(super) fn is_at_rest(&self) -> bool {
-        let at_rest =
-            |each: &Delivery| each.generation == 0 && matches!(each.phase, Phase::Idle | Phase::Waiting | Phase::Ready);
+        let at_rest = |each: &Delivery| {
+            each.generation == 0 && matches!(each.slot_state, SlotState::Idle | SlotState::Waiting | SlotState::Ready)
+        };
         !self.removing && self.deliveries.iter().all(at_rest)
     }
 
     pub(super) fn is_ready(&self) -> bool {
-        self.deliveries.iter().any(|each| each.phase == Phase::Ready)
+        self.deliveries.iter().any(|each| each.slot_state == SlotState::Ready)
     }
 
     pub(crate) fn summary(&self, id: MessageId, now: Moment) -> Summary {
@@ -119,7 +121,7 @@ impl<B> Message<B> {
             state: delivery.state.clone(),
             attempts: delivery.attempts,
             due_in: between(now, delivery.due),
-            leased: delivery.is_leased() || delivery.phase == Phase::Writing,
+            leased: delivery.is_leased() || delivery.slot_state == SlotState::Writing,
         });
         Summary {
             id,
@@ -136,10 +138,10 @@ impl<B> Message<B> {
 
 impl Delivery {
     pub(crate) fn new(number: u32, key: RoutingKey, state: Bytes, due: Moment, delay: Duration, attempts: u32) -> Self {
-        Self { number, key, state, due, delay, attempts, generation: 0, phase: Phase::Idle }
+        Self { number, key, state, due, delay, attempts, generation: 0, slot_state: SlotState::Idle }
     }
 
     pub(super) fn is_leased(&self) -> bool {
-        matches!(self.phase, Phase::Leased { .. })
+        matches!(self.slot_state, SlotState::Leased { .. })
     }
 }

@@ -1,7 +1,9 @@
-//! Who may have which delivery when: the messages in memory, and below them the [base](base::Base) for all others.
+//! Which delivery may be claimed when: the messages in memory, and below them the
+//! [base](base::Base) for all others.
 //!
-//! What changes is in memory until the next checkpoint has it; what does not may be left to the base when memory is short. A
-//! message is in one of the two, with all its deliveries. Nothing here writes or reads a clock.
+//! A changed message is in memory until a checkpoint has it. Other messages may be left to the base
+//! when memory is short. A message is in one of the two, with all its deliveries. This module does
+//! no I/O and reads no clock.
 
 mod alter;
 mod base;
@@ -19,54 +21,55 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::alter::Altered;
-pub(crate) use self::base::{Base, Lane, Nothing, ReadyRow, Unreadable};
+pub(crate) use self::base::{Base, Nothing, Rank, ReadyRow, Unreadable};
 pub(crate) use self::checkpoint::{Frozen, Totals};
 pub(crate) use self::lease::{End, Next, Stale};
-use self::memory::{Entry, Memory};
-use self::message::Phase;
+use self::memory::{Memory, Resident};
+use self::message::SlotState;
 pub(crate) use self::message::{Delivery, Message};
-use self::schedule::{Schedule, lane};
+use self::schedule::{Schedule, rank};
 use self::shelf::{Hides, Shelf};
 use crate::{MAX_DELAY, MessageId, Owner};
 
 /// A time on the queue's clock in microseconds.
 pub(crate) type Moment = i64;
-/// A delivery of a message.
+/// A delivery: its message, and its number there.
 pub(crate) type Slot = (MessageId, u32);
 
-/// Invariant: a message is in `memory`, or in the base with no note there that it is gone; never in both and in neither.
+/// Invariant: each message is either in `memory`, or in the base without a note in `memory` that it
+/// is gone.
 pub(crate) struct Index<S: Base> {
     memory: Memory<S::Stored>,
     shelf: Shelf<S>,
     schedule: Schedule,
-    /// Whose turn it was last.
+    /// The owner whose turn was last.
     turn: Option<Owner>,
     next_generation: u64,
     totals: Totals,
-    /// What the messages in memory cost, in octets.
+    /// The estimated memory of the messages in memory, in bytes.
     cost: usize,
     bounds: Bounds,
-    /// Somebody asked for more leases than there may be.
+    /// A claim asked for more leases than are allowed.
     is_out_of_leases: bool,
     now: Moment,
-    /// When there is something to do about what waits in the base; [`None`] while there is no room for it.
+    /// When to look next at what waits in the base. `None`: there is no room for it.
     base_event: Option<Moment>,
-    /// Something has become claimable since somebody was told.
+    /// A delivery has become claimable since the last signal.
     stirred: bool,
 }
 
-/// What an index may take.
+/// The limits of an index.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Beyond this cost messages are left to the base as they fall due.
+    /// Beyond this cost in bytes, due messages are left to the base.
     pub(crate) memory: usize,
-    /// So many deliveries may be leased, or have an outcome that is being written.
+    /// The largest number of deliveries that are leased or whose outcome is being written.
     pub(crate) leases: usize,
 }
 
 impl<S: Base> Index<S> {
-    /// What is in the queue is what is in the base, which has `totals`. It is `now`. `first_generation` should be unlike that of any
-    /// earlier opening, so that a lease from there does not match by accident.
+    /// An index over a base with these totals. `first_generation` should differ from that of any
+    /// earlier opening, so that an earlier lease does not match by accident.
     pub(crate) fn new(base: S, totals: Totals, now: Moment, bounds: Bounds, first_generation: u64) -> Self {
         Self {
             memory: Memory::default(),
@@ -84,8 +87,8 @@ impl<S: Base> Index<S> {
         }
     }
 
-    /// Adds a message, or puts a newer copy in an older one's place, which is returned. A message without deliveries is not kept
-    /// but returned too.
+    /// Adds a message, or replaces an older copy of it, which is returned. A message without
+    /// deliveries is not kept, but returned.
     pub(crate) fn insert(
         &mut self,
         id: MessageId,
@@ -99,7 +102,7 @@ impl<S: Base> Index<S> {
         self.totals.add(&message);
         if !message.held {
             for delivery in &mut message.deliveries {
-                delivery.phase = self.schedule.wait(id, delivery);
+                delivery.slot_state = self.schedule.wait(id, delivery);
             }
         }
         self.memory.gone.remove(&id);
@@ -108,7 +111,8 @@ impl<S: Base> Index<S> {
         Ok(old)
     }
 
-    /// Lets time pass: what is due and what is no longer leased becomes claimable. Whether anything did since this was asked last.
+    /// Lets time pass: due deliveries and those with an expired lease become claimable. Returns
+    /// `true` if any delivery did since the last call.
     pub(crate) fn advance(&mut self, now: Moment) -> Result<bool, Unreadable> {
         self.now = self.now.max(now);
         while let Some(slot) = self.schedule.pop_due(now) {
@@ -125,12 +129,12 @@ impl<S: Base> Index<S> {
         Ok(mem::take(&mut self.stirred))
     }
 
-    /// When [`advance`](Self::advance) will find something next.
+    /// When [`advance`](Self::advance) next has something to do.
     pub(crate) fn next_event(&self) -> Option<Moment> {
         [self.schedule.next_event(), self.base_event].into_iter().flatten().min().filter(|at| *at < Moment::MAX)
     }
 
-    /// Takes a message out, whatever its deliveries are doing.
+    /// Removes a message, whatever the state of its deliveries.
     pub(crate) fn take(&mut self, id: MessageId) -> Result<Option<Arc<Message<S::Stored>>>, Unreadable> {
         self.load(id)?;
         let Some(entry) = self.forget(id) else { return Ok(None) };
@@ -144,7 +148,7 @@ impl<S: Base> Index<S> {
         Ok(Some(entry.message))
     }
 
-    /// Changes something about a message that no schedule depends on. Whether it is there.
+    /// Changes a field that no schedule depends on. Returns `false` if there is no such message.
     pub(crate) fn update(
         &mut self,
         id: MessageId,
@@ -154,12 +158,12 @@ impl<S: Base> Index<S> {
         Ok(self.change(id, update))
     }
 
-    /// Octets of memory for messages, as estimated by [`Message::cost`].
+    /// Bytes of memory for messages, as [`Message::cost`] estimates them.
     pub(crate) fn cost(&self) -> usize {
         self.cost.saturating_add(self.memory.notes().saturating_mul(NOTE))
     }
 
-    /// Takes what is due out of the base, as far as there is room.
+    /// Loads due messages from the base, as far as there is room.
     fn take_what_is_due(&mut self, now: Moment) -> Result<(), Unreadable> {
         if self.base_event.is_some_and(|at| at > now) {
             return Ok(());
@@ -171,7 +175,7 @@ impl<S: Base> Index<S> {
                 return Ok(());
             };
             if self.cost() >= self.bounds.memory {
-                // The next checkpoint makes it ready where it is.
+                // The next checkpoint makes it ready in the base.
                 self.base_event = None;
                 return Ok(());
             }
@@ -185,12 +189,12 @@ impl<S: Base> Index<S> {
         Ok(())
     }
 
-    /// Whether something is due that has to wait for a checkpoint, because there is no room for it.
+    /// Returns `true` if a due delivery waits for a checkpoint, because memory has no room for it.
     pub(crate) fn is_short_of_room(&self) -> bool {
         self.base_event.is_none()
     }
 
-    /// Sees to it that a message is in memory, if there is such a message.
+    /// Loads a message into memory. Returns `false` if there is no such message.
     fn load(&mut self, id: MessageId) -> Result<bool, Unreadable> {
         if self.memory.hides(id) {
             return Ok(self.memory.messages.contains_key(&id));
@@ -199,9 +203,9 @@ impl<S: Base> Index<S> {
         if !message.held {
             let mut deliveries = mem::take(&mut message.deliveries);
             for delivery in &mut deliveries {
-                delivery.phase = if delivery.due <= self.now {
+                delivery.slot_state = if delivery.due <= self.now {
                     self.stirred = true;
-                    self.schedule.ready(lane(&message, delivery), delivery.due, (id, delivery.number))
+                    self.schedule.ready(rank(&message, delivery), delivery.due, (id, delivery.number))
                 } else {
                     self.schedule.wait(id, delivery)
                 };
@@ -214,11 +218,11 @@ impl<S: Base> Index<S> {
 
     fn keep(&mut self, id: MessageId, message: Message<S::Stored>, in_base: bool) {
         self.cost = self.cost.saturating_add(message.cost());
-        self.memory.messages.insert(id, Entry { message: Arc::new(message), in_base });
+        self.memory.messages.insert(id, Resident { message: Arc::new(message), in_base });
     }
 
     /// Takes a message out of memory.
-    fn forget(&mut self, id: MessageId) -> Option<Entry<S::Stored>> {
+    fn forget(&mut self, id: MessageId) -> Option<Resident<S::Stored>> {
         let entry = self.memory.messages.remove(&id)?;
         for delivery in &entry.message.deliveries {
             self.schedule.cancel(id, &entry.message, delivery);
@@ -231,7 +235,7 @@ impl<S: Base> Index<S> {
         Self::change_in(&mut self.memory, &mut self.cost, id, change)
     }
 
-    /// Changes a message in memory, so that the next checkpoint has to write it.
+    /// Changes a message in memory, and notes it for the next checkpoint.
     fn change_in(
         memory: &mut Memory<S::Stored>,
         cost: &mut usize,
@@ -255,14 +259,15 @@ impl<S: Base> Index<S> {
         }
     }
 
-    /// A lease has expired. Meanwhile the message may have been held, or the delivery been put off.
+    /// A lease has expired. In the meantime the message may have been held, or the delivery
+    /// rescheduled.
     fn come_back(&mut self, slot: Slot) {
         let Some((message, delivery)) = self.memory.find(slot) else { return };
         if message.held {
-            self.set_phase(slot, Phase::Idle);
+            self.set_slot_state(slot, SlotState::Idle);
         } else if delivery.due > self.now {
-            let phase = self.schedule.wait(slot.0, delivery);
-            self.set_phase(slot, phase);
+            let slot_state = self.schedule.wait(slot.0, delivery);
+            self.set_slot_state(slot, slot_state);
         } else {
             self.make_ready(slot);
         }
@@ -270,21 +275,21 @@ impl<S: Base> Index<S> {
 
     fn make_ready(&mut self, slot: Slot) {
         let Some((message, delivery)) = self.memory.find(slot) else { return };
-        let phase = self.schedule.ready(lane(message, delivery), delivery.due, slot);
-        self.set_phase(slot, phase);
+        let slot_state = self.schedule.ready(rank(message, delivery), delivery.due, slot);
+        self.set_slot_state(slot, slot_state);
         self.stirred = true;
     }
 
-    fn set_phase(&mut self, slot: Slot, phase: Phase) {
+    fn set_slot_state(&mut self, slot: Slot, slot_state: SlotState) {
         if let Some(delivery) = self.memory.delivery_mut(slot) {
-            delivery.phase = phase;
+            delivery.slot_state = slot_state;
         }
     }
 }
 
-/// Never at generation 0, which no claim gives out, so a delivery that was not claimed matches no lease.
+/// Never 0: no claim has that generation, so it marks a delivery without a lease.
 pub(crate) fn first_generation(random: u64) -> u64 {
-    // Half of the room is left to count in.
+    // Half of the range is left to count in.
     (random >> 1) | 1
 }
 
@@ -301,10 +306,12 @@ pub(crate) fn between(from: Moment, to: Moment) -> Duration {
 }
 
 fn inconsistent((id, number): Slot) -> Unreadable {
-    Unreadable(format!("the index contradicts itself about delivery {number} of message {id}"))
+    Unreadable(format!(
+        "the index contradicts itself about delivery {number} of message {id}; it is made again from the log"
+    ))
 }
 
-/// Octets that it takes to remember that a message has changed or is gone.
+/// Bytes for a note that a message has changed or is gone.
 const NOTE: usize = 32;
-/// The most messages that are taken out of the base in one go, while others wait: some milliseconds.
+/// The largest number of messages loaded at once while callers wait: some milliseconds.
 const TAKEN_AT_ONCE: usize = 1_000;

@@ -1,13 +1,13 @@
-//! Which delivery goes next, of those in memory.
+//! Which delivery is next, of those in memory.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use super::base::{Lane, ReadyRow, WaitingRow};
-use super::{Delivery, Message, Moment, Phase, Slot};
+use super::base::{Rank, ReadyRow, WaitingRow};
+use super::{Delivery, Message, Moment, Slot, SlotState};
 use crate::MessageId;
 
-/// Invariant: a delivery stands where its [`Phase`] says, and nowhere else.
+/// Invariant: a delivery is in the set that its [`SlotState`] names, and in no other.
 #[derive(Default)]
 pub(super) struct Schedule {
     waiting: BTreeSet<WaitingRow>,
@@ -17,46 +17,46 @@ pub(super) struct Schedule {
     writing: usize,
 }
 
-/// Where a delivery goes when it is ready.
-pub(super) fn lane<B>(message: &Message<B>, delivery: &Delivery) -> Lane {
-    Lane { key: delivery.key.clone(), priority: Reverse(message.priority), owner: message.owner.clone() }
+/// Where a delivery stands once it is ready.
+pub(super) fn rank<B>(message: &Message<B>, delivery: &Delivery) -> Rank {
+    Rank { key: delivery.key.clone(), priority: Reverse(message.priority), owner: message.owner.clone() }
 }
 
 impl Schedule {
-    /// Every delivery begins by waiting, also when that is over: the next `advance` makes it ready.
-    pub(super) fn wait(&mut self, id: MessageId, delivery: &Delivery) -> Phase {
+    /// A delivery always begins by waiting, even if it is due: the next `advance` makes it ready.
+    pub(super) fn wait(&mut self, id: MessageId, delivery: &Delivery) -> SlotState {
         self.waiting.insert((delivery.due, (id, delivery.number)));
-        Phase::Waiting
+        SlotState::Waiting
     }
 
-    pub(super) fn ready(&mut self, lane: Lane, due: Moment, slot: Slot) -> Phase {
-        self.ready.insert(ReadyRow { lane, due, slot });
-        Phase::Ready
+    pub(super) fn ready(&mut self, rank: Rank, due: Moment, slot: Slot) -> SlotState {
+        self.ready.insert(ReadyRow { rank, due, slot });
+        SlotState::Ready
     }
 
-    pub(super) fn lease(&mut self, until: Moment, slot: Slot) -> Phase {
+    pub(super) fn lease(&mut self, until: Moment, slot: Slot) -> SlotState {
         self.leases.insert((until, slot));
-        Phase::Leased { until }
+        SlotState::Leased { until }
     }
 
-    pub(super) fn write(&mut self) -> Phase {
+    pub(super) fn write(&mut self) -> SlotState {
         self.writing = self.writing.saturating_add(1);
-        Phase::Writing
+        SlotState::Writing
     }
 
-    /// Takes a delivery out of wherever its phase says it is.
+    /// Takes a delivery out of the set that its slot state names.
     pub(super) fn cancel<B>(&mut self, id: MessageId, message: &Message<B>, delivery: &Delivery) {
         let slot = (id, delivery.number);
-        match delivery.phase {
-            Phase::Idle => {}
-            Phase::Writing => self.writing = self.writing.saturating_sub(1),
-            Phase::Waiting => {
+        match delivery.slot_state {
+            SlotState::Idle => {}
+            SlotState::Writing => self.writing = self.writing.saturating_sub(1),
+            SlotState::Waiting => {
                 self.waiting.remove(&(delivery.due, slot));
             }
-            Phase::Ready => {
-                self.ready.remove(&ReadyRow { lane: lane(message, delivery), due: delivery.due, slot });
+            SlotState::Ready => {
+                self.ready.remove(&ReadyRow { rank: rank(message, delivery), due: delivery.due, slot });
             }
-            Phase::Leased { until } => {
+            SlotState::Leased { until } => {
                 self.leases.remove(&(until, slot));
             }
         }
@@ -84,7 +84,7 @@ impl Schedule {
         self.leases.len()
     }
 
-    /// Deliveries of which nobody can know, were the process to die now, whether they were made.
+    /// Deliveries that may be made without a record of it, if the process dies now.
     pub(super) fn in_doubt(&self) -> usize {
         self.leases.len().saturating_add(self.writing)
     }

@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use super::base::{Base, Lane, ReadyRow, Unreadable, WaitingRow};
+use super::base::{Base, Rank, ReadyRow, Unreadable, WaitingRow};
 use super::{Message, Moment};
 use crate::MessageId;
 
 /// A base, and how far it has been taken into memory.
 ///
-/// What is in memory, or is gone, is *hidden*: its rows are passed over. Rows are taken from the front, so in each lane the hidden ones are
-/// mostly the first; where they end is remembered, or a lane of a million would be walked again with each claim. Nothing that
-/// is hidden comes to light again: what leaves memory does so with the next base, which has a new shelf.
+/// The row of a message that is in memory or gone is *hidden*: it is passed over. Rows are taken
+/// from the front, so in each rank the hidden ones are mostly the first. Where they end is
+/// remembered; otherwise each claim would walk over a million rows again.
+///
+/// A hidden row stays hidden, because a message leaves memory only with the next base, and that has
+/// a new shelf.
 pub(super) struct Shelf<S> {
     base: S,
-    /// In each lane: everything before this row is hidden.
-    ready: BTreeMap<Lane, ReadyRow>,
+    /// In each rank, every row before this one is hidden.
+    ready: BTreeMap<Rank, ReadyRow>,
     /// Every waiting row before this one is hidden.
     waiting: WaitingRow,
     /// Every message up to this one is hidden.
@@ -35,18 +38,18 @@ impl<S: Base> Shelf<S> {
         self.base.message(id)
     }
 
-    /// The first ready row at or behind this place, which is the beginning of a lane or the place behind one.
+    /// The first ready row at or after this place: the beginning of a rank, or the place after one.
     pub(super) fn ready_from(&mut self, from: &ReadyRow, over: &impl Hides) -> Result<Option<ReadyRow>, Unreadable> {
         if !S::IS_EVER_FILLED {
             return Ok(None);
         }
-        let mut at = self.base.ready_from(self.ready.get(&from.lane).filter(|taken| *taken > from).unwrap_or(from))?;
+        let mut at = self.base.ready_from(self.ready.get(&from.rank).filter(|taken| *taken > from).unwrap_or(from))?;
         while let Some(row) = at {
             if !over.hides(row.slot.0) {
                 return Ok(Some(row));
             }
-            // A lane is walked from where its hidden rows end, so that this is where they end now.
-            let next = match self.ready.get_mut(&row.lane) {
+            // A rank is walked from the end of its hidden rows, so this row is the new end.
+            let next = match self.ready.get_mut(&row.rank) {
                 Some(taken) if *taken > row => taken.clone(),
                 Some(taken) => {
                     *taken = behind(row);
@@ -54,7 +57,7 @@ impl<S: Base> Shelf<S> {
                 }
                 None => {
                     let taken = behind(row);
-                    self.ready.insert(taken.lane.clone(), taken.clone());
+                    self.ready.insert(taken.rank.clone(), taken.clone());
                     taken
                 }
             };
@@ -98,7 +101,7 @@ impl<S: Base> Shelf<S> {
     }
 }
 
-/// The place right behind a row. Delivery numbers end well before the last number.
+/// The place right after a row. Delivery numbers stay below the largest number.
 fn behind(mut row: ReadyRow) -> ReadyRow {
     row.slot.1 = row.slot.1.saturating_add(1);
     row

@@ -1,23 +1,26 @@
 //! The store's thread: it runs the store, and opens the queue again after the disk has failed.
 //!
-//! A failed write or sync ends a store, because nobody knows what is on the disk then, and the system says only once that it
-//! could not write something. Nothing that was in memory is believed any more: the folder is read as at any opening, whose last
-//! records are written once more before they count, and a new segment is begun. Callers keep their [`LogQueue`](super::LogQueue).
+//! A failed write or sync ends a store. What is on the disk is unknown then, and the system reports
+//! a lost write only once. So nothing in memory is believed any more. The folder is read as at any
+//! opening: its last records are written once more before they count, and a new segment is begun.
+//! Callers keep their [`LogQueue`](crate::log::LogQueue).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use super::checkpoint::{Checkpoint, Checkpointer};
-use super::recover::{Bodies, Recovered, recover};
-use super::segment::Segments;
-use super::shared::Shared;
-use super::store::Store;
-use super::whereabouts::Known;
-use super::{OpenError, folder};
+use crate::log::checkpoint::Checkpoint;
+use crate::log::disk::folder;
+use crate::log::disk::whereabouts::Known;
+use crate::log::options::OpenError;
+use crate::log::recover::{Bodies, Recovered, recover};
+use crate::log::write::checkpointer::Checkpointer;
+use crate::log::write::segment::Segments;
+use crate::log::write::shared::Shared;
+use crate::log::write::store::Store;
 use crate::{Broken, Error};
 
-/// The thread.
+/// The thread's body.
 pub(super) fn run(shared: &Arc<Shared>, store: Store) {
     let _guard = Guard(Arc::clone(shared));
     let clock = &shared.options.clock;
@@ -34,7 +37,7 @@ pub(super) fn run(shared: &Arc<Shared>, store: Store) {
     shared.core.end(Error::Closed);
 }
 
-/// Makes a store of what was read. It has taken up ids before it returns.
+/// Starts a store on what was read. It takes a block of ids before it returns.
 pub(super) fn start(
     shared: &Arc<Shared>,
     segments: Segments,
@@ -50,7 +53,7 @@ pub(super) fn start(
     Ok(store)
 }
 
-/// Tries until it works. `None`: the queue was closed.
+/// Tries until the queue is open again. `None`: it was closed.
 fn open_again(shared: &Arc<Shared>, known: &Known, pause: &mut Duration) -> Option<Store> {
     let Some(Error::Broken(why)) = shared.core.ended() else { return None };
     loop {
@@ -58,7 +61,7 @@ fn open_again(shared: &Arc<Shared>, known: &Known, pause: &mut Duration) -> Opti
             return None;
         }
         let opened = find(shared, known).and_then(|()| {
-            // To look costs nothing; to read it does.
+            // Looking is cheap, and keeps the pause; reading is not, and doubles it.
             *pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
             open(shared)
         });
@@ -69,7 +72,7 @@ fn open_again(shared: &Arc<Shared>, known: &Known, pause: &mut Duration) -> Opti
     }
 }
 
-/// Waits so long by the queue's clock. Whether it was not closed meanwhile.
+/// Waits by the queue's clock. Returns `false` if the queue was closed in the meantime.
 fn wait(shared: &Shared, pause: Duration) -> bool {
     let clock = &shared.options.clock;
     let until = clock.now().saturating_add(pause);
@@ -85,11 +88,11 @@ fn wait(shared: &Shared, pause: Duration) -> bool {
     }
 }
 
-/// Whether everything is there that was.
+/// Checks that everything that was there still is.
 fn find(shared: &Shared, known: &Known) -> Result<(), OpenError> {
     let (vfs, dir) = (&shared.vfs, &shared.dir);
     let missing = |why| OpenError::Failed { path: dir.clone(), why };
-    // A disk that is not mounted any more leaves an empty folder: no place for another queue.
+    // A disk that is no longer mounted leaves an empty folder. It must not become another queue.
     if !folder::judge(&**vfs, dir)? {
         let why = "the folder is empty: see that its disk is mounted".to_owned();
         return Err(missing(why));
@@ -99,7 +102,7 @@ fn find(shared: &Shared, known: &Known) -> Result<(), OpenError> {
 
 fn open(shared: &Arc<Shared>) -> Result<Store, OpenError> {
     let (vfs, dir) = (&shared.vfs, &shared.dir);
-    // What is there now may be another folder than the one that was locked.
+    // The folder may be another one than the one that was locked.
     shared.locks().clear();
     let locks = folder::claim(&**vfs, dir)?;
     shared.locks().extend(locks);
@@ -110,13 +113,13 @@ fn open(shared: &Arc<Shared>) -> Result<Store, OpenError> {
     shared.counts.damaged.fetch_max(report.damages(), Relaxed);
     let store = start(shared, segments, checkpoint, position)?;
     shared.counts.reopened.fetch_add(1, Relaxed);
-    // Whoever finds the index again finds the lanes open.
+    // First the lanes, then the index: a caller that finds the index must find the lanes open.
     shared.lanes.reopen();
     shared.core.restart(index);
     Ok(store)
 }
 
-/// If the thread panics, nobody waits for it afterwards.
+/// If the thread panics, no call waits for it afterwards.
 struct Guard(Arc<Shared>);
 
 impl Drop for Guard {
@@ -127,7 +130,7 @@ impl Drop for Guard {
     }
 }
 
-/// How long after a failure the queue is opened again; after each further one twice as long,
+/// The first pause after a failure. It doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// up to so long. After as long without one it begins anew.
+/// The longest pause. After a store has run this long, the next pause is the first one again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);

@@ -1,92 +1,81 @@
-//! The durable engine: one log, grouped commits, a checkpoint behind it.
+//! The durable engine: one log, grouped commits, and an index that is a checkpoint of the log.
 //!
-//! What lies on the disk is in `FORMAT.md`. A thread of its own owns the log; it takes what waits, writes it with one
-//! write, makes it durable with one `fdatasync`, and only then tells anybody. A message that comes alone waits for nobody.
-//! A second one writes checkpoints. Claims and look-ups read what is not in memory on the caller's thread, which blocks it for as
-//! long as the operating system needs for some pages: microseconds when they are in its cache.
+//! `FORMAT.md` describes what lies on the disk, `DESIGN.md` the threads and locks. In short: the
+//! store's thread owns the log. It takes the jobs that wait, writes them with one write, makes them
+//! durable with one `fdatasync`, and only then answers. A second thread writes checkpoints. Claims
+//! and look-ups read what is not in memory on the caller's thread, and block it for some pages of
+//! the index: microseconds if the system has them cached.
 
-mod apply;
-mod body;
 mod checkpoint;
-mod counting;
-mod draft;
-mod folder;
+mod disk;
 mod format;
-mod frame;
 pub mod inspect;
 mod keeper;
-mod lanes;
 mod options;
-mod pace;
-mod quarantine;
-mod readers;
+mod read;
 mod recover;
-mod scan;
-mod segment;
-mod shared;
-mod store;
-mod sync;
 #[cfg(test)]
 mod tests;
-mod vfs;
-mod watermark;
-mod whereabouts;
+mod write;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use self::apply::Stored;
-pub use self::body::LogBody;
-use self::counting::Counting;
-pub use self::draft::LogDraft;
-use self::draft::Ticket;
-use self::lanes::{Job, Lanes};
+use self::disk::counting::Counting;
+use self::disk::folder;
+use self::disk::names;
+use self::disk::vfs::{Os, Vfs, is_scarce};
+use self::disk::watermark::Watermark;
+use self::disk::whereabouts::Whereabouts;
+use self::format::place::Stored;
 pub use self::options::{Damage, LogOptions, OpenError, OpenReport};
-use self::readers::Readers;
+use self::read::body;
+pub use self::read::body::LogBody;
+use self::read::readers::Readers;
 use self::recover::Recovered;
-use self::shared::{Counts, Ids, Shared};
-use self::sync::Syncer;
-use self::vfs::{Os, Vfs, is_scarce};
-use self::watermark::Watermark;
-use self::whereabouts::Whereabouts;
+pub use self::write::draft::LogDraft;
+use self::write::lanes::{Job, Lanes};
+use self::write::shared::{Counts, Ids, Shared};
+use self::write::slot::DraftSlots;
+use self::write::sync::{self, Syncer};
 use crate::core::Core;
 use crate::{
     Alteration, Change, Claim, Claimed, Derived, Error, Full, Gather, Lease, LeaseError, MessageId, Outcome, Page,
     PutError, Queue, RoutingKey, Search, Stats, TooLarge, limits,
 };
 
-/// A queue in a folder of the local disk. Not on a network file system.
+/// A queue in a folder of a local disk, not of a network file system.
 ///
-/// Dropping it closes it.
+/// Dropping it closes it, and blocks until that is done: await [`close`](Queue::close) first where
+/// blocking matters.
 pub struct LogQueue {
     shared: Arc<Shared>,
     syncer: Syncer,
     report: OpenReport,
-    running: Mutex<Option<Running>>,
-}
-
-struct Running {
-    syncing: JoinHandle<()>,
-    storing: JoinHandle<()>,
+    /// The syncing thread and the store's, in the order in which they end.
+    threads: Vec<JoinHandle<()>>,
+    /// Its sender is dropped when the store's thread ends.
+    ended: watch::Receiver<()>,
 }
 
 impl LogQueue {
-    /// Opens the queue in this folder, making it when there is none. Blocks while it reads the log, which takes about a second for each
-    /// gigabyte.
+    /// Opens the queue in this folder, and creates it if there is none. Blocks while it reads the
+    /// log: about a second for each gigabyte.
     ///
     /// # Errors
-    /// [`OpenError`], with the file and the remedy. Nothing is changed in a folder that is not a queue of this version.
+    /// [`OpenError`], with the file and the remedy. A folder that is not a queue of this version is
+    /// not changed.
     pub fn open(dir: impl AsRef<Path>, options: LogOptions) -> Result<Self, OpenError> {
         Self::open_on(Arc::new(Os::with_reserve()), dir.as_ref(), options)
     }
 
-    /// What the first opening found.
+    /// Returns what the first opening found.
     #[must_use]
     pub fn report(&self) -> &OpenReport {
         &self.report
@@ -99,7 +88,7 @@ impl LogQueue {
         if !vfs.exists(dir).map_err(OpenError::io(dir))? {
             folder::make(&*vfs, dir)?;
         }
-        // Before the lock, which is a file: somebody else's folder is left as it is.
+        // Before locking, which creates a file: another program's folder is left as it is.
         folder::judge(&*vfs, dir)?;
         let warnings = folder::guard(&*vfs, dir)?;
         let locks = folder::claim(&*vfs, dir)?;
@@ -107,13 +96,15 @@ impl LogQueue {
         let Recovered { checkpoint, position, index, mut segments, next_id, mut report, moment } = recovered;
         report.warnings = warnings;
         segments.resume().map_err(OpenError::io(dir))?;
-        // What opening took is not what messages take.
+        // The syncs of opening do not count as those of messages.
         syncs.store(0, Relaxed);
         let whereabouts = Whereabouts::new(&*vfs, dir)?;
         let origin = moment.saturating_sub(crate::index::moment(options.clock.now()));
+        let core = Arc::new(Core::new(Arc::clone(&options.clock), origin, index));
         let shared = Arc::new(Shared {
-            core: Core::new(Arc::clone(&options.clock), origin, index),
-            readers: Readers::new(Arc::clone(&vfs), dir.join("log")),
+            slots: Arc::new(DraftSlots::new(Arc::clone(&core), &options)),
+            core,
+            readers: Readers::new(Arc::clone(&vfs), names::log(dir)),
             lanes: Lanes::default(),
             ids: Ids { next: AtomicU64::new(next_id), ceiling: AtomicU64::new(next_id) },
             vfs,
@@ -132,15 +123,19 @@ impl LogQueue {
         let syncing = Arc::clone(&shared);
         let syncing = thread("posthaste-sync").spawn(move || sync::run(&syncing, &unsynced));
         let keeping = Arc::clone(&shared);
-        let storing = thread("posthaste-store").spawn(move || keeper::run(&keeping, store));
-        let running =
-            Running { syncing: syncing.map_err(OpenError::io(dir))?, storing: storing.map_err(OpenError::io(dir))? };
-        Ok(Self { shared, syncer, report, running: Mutex::new(Some(running)) })
+        let (alive, ended) = watch::channel(());
+        let storing = thread("posthaste-store").spawn(move || {
+            // Dropped last, even if the thread panics.
+            let _alive = alive;
+            keeper::run(&keeping, store);
+        });
+        let threads = vec![syncing.map_err(OpenError::io(dir))?, storing.map_err(OpenError::io(dir))?];
+        Ok(Self { shared, syncer, report, threads, ended })
     }
 
-    async fn ask<T>(&self, job: Job, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+    async fn ask<T>(&self, job: Job, answered: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
         self.shared.submit(job);
-        answer.await.unwrap_or_else(|_| Err(self.shared.gone()))
+        answered.await.unwrap_or_else(|_| Err(self.shared.gone()))
     }
 }
 
@@ -155,21 +150,21 @@ impl Queue for LogQueue {
         }
         let (limit, hint) = (shared.options.max_body, size_hint.unwrap_or(0));
         if hint > limit {
-            return Err(TooLarge { what: "the body", limit, actual: hint }.into());
+            return Err(TooLarge::bytes("the body", limit, hint).into());
         }
         shared.admit(hint)?;
         let limit = shared.options.max_drafts;
-        let ticket = Ticket::new(shared).ok_or(PutError::Full(Full::Drafts { limit }))?;
+        let slot = shared.slots.take(shared.lanes.life()).ok_or(PutError::Full(Full::Drafts { limit }))?;
         for _ in 0..ID_TRIES {
             if let Some(id) = shared.ids.next() {
-                return Ok(LogDraft::new(shared, self.syncer.clone(), ticket, id));
+                return Ok(LogDraft::new(shared, self.syncer.clone(), slot, id));
             }
-            // Rare: the block of ids is used up faster than the next one was written.
-            let (reply, answer) = oneshot::channel();
-            shared.submit(Job::Ids { reply });
-            answer.await.unwrap_or_else(|_| Err(shared.gone().into()))?;
+            // Rare: this block of ids was used up before the next one was written.
+            let (answer, answered) = oneshot::channel();
+            shared.submit(Job::Ids { answer });
+            answered.await.unwrap_or_else(|_| Err(shared.gone().into()))?;
         }
-        // Others took every block before this one could: too many at once.
+        // Other puts took the ids of each block first: there are too many at once.
         Err(PutError::Full(Full::Drafts { limit }))
     }
 
@@ -183,10 +178,7 @@ impl Queue for LogQueue {
         loop {
             let found = self.shared.core.with(|index, _| index.get(message))?.ok_or(Error::NoSuchMessage(message))?;
             let Stored { sequence, crc, inline, .. } = found.stored;
-            let (path, at) = match inline {
-                Some(at) => (self.shared.dir.join("log").join(segment::name(sequence)), at),
-                None => (self.shared.body_path(message), 0),
-            };
+            let (path, at) = body::place(&self.shared.dir, message, &found.stored);
             let opened = match inline {
                 Some(_) => self.shared.readers.get(sequence),
                 None => self.shared.vfs.open_for_caller(&path),
@@ -198,7 +190,7 @@ impl Queue for LogQueue {
                     return Ok(LogBody { message, file, name, at, left, len, hasher: crc32fast::Hasher::new(), crc });
                 }
                 Err(error) if is_scarce(&error) => return Err(Error::Scarce(format!("{name}: {error}").into())),
-                // It was copied forward or finished in between, perhaps.
+                // The message may have been copied forward or finished in the meantime.
                 Err(_) if last != Some(found.stored) => last = Some(found.stored),
                 Err(error) => {
                     let reason = format!("{name}: {error}; restore the file, or remove the message").into();
@@ -222,9 +214,9 @@ impl Queue for LogQueue {
         derived: Vec<Derived>,
     ) -> Result<Vec<MessageId>, LeaseError> {
         limits::check_outcomes(&ends, &derived)?;
-        let (reply, answer) = oneshot::channel();
-        self.shared.submit(Job::Finish { ends, derived, reply });
-        answer.await.unwrap_or_else(|_| Err(self.shared.gone().into()))
+        let (answer, answered) = oneshot::channel();
+        self.shared.submit(Job::Finish { ends, derived, answer });
+        answered.await.unwrap_or_else(|_| Err(self.shared.gone().into()))
     }
 
     async fn due_keys(&self, after: Option<&RoutingKey>, limit: usize) -> Result<Vec<RoutingKey>, Error> {
@@ -236,13 +228,13 @@ impl Queue for LogQueue {
     }
 
     async fn alter(&self, message: MessageId, what: Alteration) -> Result<usize, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Job::Alter { id: message, what, reply }, answer).await
+        let (answer, answered) = oneshot::channel();
+        self.ask(Job::Alter { id: message, what, answer }, answered).await
     }
 
     async fn remove(&self, message: MessageId) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Job::Remove { id: message, reply }, answer).await
+        let (answer, answered) = oneshot::channel();
+        self.ask(Job::Remove { id: message, answer }, answered).await
     }
 
     async fn search(&self, search: &Search, after: Option<MessageId>, limit: usize) -> Result<Page, Error> {
@@ -251,13 +243,13 @@ impl Queue for LogQueue {
 
     async fn stats(&self) -> Stats {
         let counts = &self.shared.counts;
-        // Who asks is told, even when there was nothing to write since.
+        // Asking for the state finds a moved folder, even if there was no write since.
         self.shared.check_whereabouts();
         Stats {
             disk: counts.disk.load(Relaxed),
             index_disk: counts.index_disk.load(Relaxed),
-            drafts: counts.drafts.load(Relaxed) as u64,
-            draft_memory: counts.draft_memory.load(Relaxed) as u64,
+            drafts: self.shared.slots.drafts() as u64,
+            draft_memory: self.shared.slots.memory() as u64,
             puts: counts.puts.load(Relaxed),
             finished: counts.finished.load(Relaxed),
             fsyncs: self.shared.syncs.load(Relaxed),
@@ -267,23 +259,22 @@ impl Queue for LogQueue {
         }
     }
 
-    fn close(&self) {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Running { syncing, storing }) = running else { return };
-        // First what feeds the store, then the store. A thread that panicked has told those who waited.
+    async fn close(&self) {
+        // The syncing thread ends and stops the lanes; then the store's thread ends.
         self.syncer.stop();
-        drop(syncing.join());
-        self.shared.lanes.stop();
-        self.shared.core.bell.ring();
-        drop(storing.join());
-        self.shared.core.end(Error::Closed);
-        self.shared.locks().clear();
+        let mut ended = self.ended.clone();
+        // It ends with an error once the sender is gone, which is what this waits for.
+        drop(ended.changed().await);
+        self.shared.let_go();
     }
 }
 
 impl Drop for LogQueue {
     fn drop(&mut self) {
-        self.close();
+        self.syncer.stop();
+        // A thread that panicked has answered the calls that waited for it.
+        self.threads.drain(..).for_each(|thread| drop(thread.join()));
+        self.shared.let_go();
     }
 }
 
@@ -293,14 +284,5 @@ impl fmt::Debug for LogQueue {
     }
 }
 
-/// Exactly 16 lower-case hexadecimal digits.
-fn hex(text: &str) -> Option<u64> {
-    let ours = text.len() == 16 && text.bytes().all(|octet| matches!(octet, b'0'..=b'9' | b'a'..=b'f'));
-    if !ours {
-        return None;
-    }
-    u64::from_str_radix(text, 16).ok()
-}
-
-/// How many blocks of ids others may snatch away before a put gives up.
+/// Blocks of ids that other puts may use up before a put gives up.
 const ID_TRIES: usize = 8;

@@ -1,4 +1,4 @@
-//! What an opening is told, and what it tells.
+//! What an opening is told, and what it reports.
 
 use std::fmt;
 use std::io;
@@ -6,40 +6,46 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::body::MAX_INLINE;
 use crate::{Clock, SystemClock};
 
-/// What a [`LogQueue`](super::LogQueue) may take.
+/// Limits of a [`LogQueue`](crate::log::LogQueue): take the default, then assign fields.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct LogOptions {
     /// Where it takes the time from. Default: [`SystemClock`].
     pub clock: Arc<dyn Clock>,
-    /// Octets of a log segment, within 4 KiB and 1 GiB. Default: 64 MiB, which is read in a fraction of a second and small enough that
-    /// the space of delivered mail comes back soon.
+    /// The size of a log segment in bytes, 4 KiB to 1 GiB. Default: 64 MiB. It is read in a
+    /// fraction of a second, and small enough that the space of delivered mail is soon free again.
     pub segment_size: u64,
-    /// A body up to this many octets goes into the log, a larger one into a file of its own. At most 8 MiB. Default: 256 KiB, above
-    /// which a file costs nothing compared with the octets.
+    /// The largest body in bytes that goes into the log; a larger one has a file of its own. At
+    /// most 8 MiB. Default: 256 KiB, beyond which the cost of a file no longer matters.
     pub inline_body: usize,
-    /// The largest body in octets; beyond it a draft is `TooLarge`. Default: 256 MiB.
+    /// The largest body in bytes. Beyond it: `TooLarge`. Default: 256 MiB.
     pub max_body: u64,
-    /// Octets of memory for messages, without their bodies: about 0.5 KiB for each and for each of its deliveries, and their envelopes
-    /// and states. The others are looked up on the disk when it is their turn, so this bounds no queue; it should hold what
-    /// comes and goes within some seconds. Beyond it new messages wait for the next checkpoint of the index. Outcomes do not: one that
-    /// ends a message leaves 64 octets until then, whatever this is. At least 4 KiB. Default: 32 MiB, about 30,000 small messages.
+    /// Memory for messages in bytes, without their bodies: about 0.5 KiB for each message and each
+    /// delivery, and their envelopes and states. Other messages are read from the disk when they
+    /// are due, so this is no bound on the queue. It should hold what comes and goes within some
+    /// seconds. Beyond it: new messages wait for the next checkpoint; outcomes do not, and one that
+    /// ends a message leaves 64 bytes until then. At least 4 KiB. Default: 32 MiB, about 30,000
+    /// small messages.
     pub index_memory: usize,
-    /// Octets of memory for pages of the index on the disk. Default: 16 MiB.
+    /// Memory for cached pages of the index file in bytes. Default: 16 MiB.
     pub index_cache: usize,
-    /// Octets of memory for bodies being received, of all drafts together. Beyond it a draft goes on in a file of its own, however
-    /// small it is. A batch that is being written takes up to 16 MiB beside it. Default: 64 MiB.
+    /// Memory for bodies being received in bytes, all drafts together. Beyond it: a draft goes on
+    /// in a file of its own, however small it is. A batch being written takes up to 16 MiB more.
+    /// Default: 64 MiB.
     pub draft_memory: usize,
-    /// Messages being received at once, those waiting for their commit included; beyond it puts are `Full`. Default: 2,000.
+    /// Messages that may be received at once, those waiting for their commit included. Beyond it:
+    /// puts are `Full`. Default: 2,000.
     pub max_drafts: usize,
-    /// Deliveries that are leased at once, those counted whose outcome is being written; beyond it claims give nothing. Of so many at
-    /// most nobody knows after a crash whether they were made: they are offered again. At least 1. Default: 1,000.
+    /// Deliveries that may be leased at once, those whose outcome is being written included. Beyond
+    /// it: claims return an empty list. Upper bound on duplicate deliveries after a crash. At least
+    /// 1. Default: 1,000.
     pub max_leases: usize,
-    /// Octets that must be free on the disk beside the announced size for a put not to be `Full`. Outcomes are written down to the
-    /// last octet. Once there was less, puts are `Full` until there is a quarter more than this. Of a small disk no more than a sixteenth
-    /// is kept back. Likewise 1,024 files that can still be made, where the disk has a limit. 0: nothing is kept back. Default: 64 MiB.
+    /// Bytes that must stay free on the disk, beside the announced size of a message. Beyond it:
+    /// puts are `Full` until a quarter more than this is free; outcomes are still written, down to
+    /// the last byte. At most a sixteenth of the disk is kept back. Likewise 1,024 files are kept
+    /// back, where the file system has a limit. 0: nothing is kept back. Default: 64 MiB.
     pub disk_reserve: u64,
 }
 
@@ -53,34 +59,37 @@ pub struct OpenReport {
     pub segments: u64,
     /// Records read.
     pub records: u64,
-    /// Octets cut off the end of the log: a batch that was being written when the process or the machine stopped, which nobody was
-    /// told about.
+    /// Bytes cut off the end of the log: a batch that was being written when the process or the
+    /// machine stopped. It was never acknowledged.
     pub truncated: u64,
-    /// Bodies that belonged to no message: of drafts that were never accepted, or of messages that are gone.
+    /// Bodies that belonged to no message: those of drafts that were never accepted, or of messages
+    /// that are gone.
     pub orphans: u64,
-    /// What should not be as it is, 1,000 of it at most. Nothing of it was deleted: look into the folder `quarantine`.
+    /// Damages, at most 1,000. Nothing was deleted: look into the folder `quarantine`.
     pub damaged: Vec<Damage>,
-    /// What would stand in `damaged` too if there were not 1,000 in it. [`verify`](super::inspect::verify) tells all.
+    /// Number of damages beyond the 1,000 listed in `damaged`. [`verify`](super::inspect::verify)
+    /// lists all.
     pub further: u64,
-    /// What other users of this host may do with the queue that they should not, each with its remedy.
+    /// Unsafe permissions of the folder, each with its remedy.
     pub warnings: Vec<String>,
-    /// How much may stand in `damaged`.
+    /// The largest length of `damaged`.
     most: usize,
 }
 
 impl OpenReport {
-    /// How much is damaged, whether it stands in `damaged` or not.
+    /// Returns the number of damages, listed in `damaged` or not.
     #[must_use]
     pub fn damages(&self) -> u64 {
         self.further.saturating_add(self.damaged.len() as u64)
     }
 
-    /// Whose `damaged` never has more than `most`.
+    /// A report that lists at most `most` damages.
     pub(super) fn of_at_most(most: usize) -> Self {
         Self { most, ..Self::default() }
     }
 
-    /// A disk that lost a whole folder is one misfortune, and not a report as long as the queue.
+    /// Lists a damage, or counts it beyond the limit: a lost folder must not make a report as long
+    /// as the queue.
     pub(super) fn tell(&mut self, damage: Damage) {
         if self.damaged.len() < self.most {
             self.damaged.push(damage);
@@ -90,15 +99,15 @@ impl OpenReport {
     }
 }
 
-/// Something on the disk that is not as it was written.
+/// A file, or part of it, that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
     /// The file.
     pub path: PathBuf,
-    /// Which octets of it, unless it is the whole file.
+    /// The damaged bytes. `None`: the whole file.
     pub place: Option<Range<u64>>,
-    /// What is the matter with it.
+    /// What is wrong with it.
     pub what: String,
 }
 
@@ -112,16 +121,16 @@ pub enum OpenError {
         /// The lock file.
         path: PathBuf,
     },
-    /// Everybody on this host may put files into the folder, and take files away.
-    #[error("everybody may write to {}: say chmod 700 {} when it is known what is in it", path.display(), path.display())]
+    /// Any user of this host may create files in the folder, and remove them.
+    #[error("every user of this host may write to {}: check what is in it, then say chmod 700 {}", path.display(), path.display())]
     Writable {
         /// The folder.
         path: PathBuf,
     },
-    /// The folder has something else in it.
-    #[error("{} does not belong to a queue: choose an empty folder, or move it away", path.display())]
+    /// The folder has other files in it.
+    #[error("{} does not belong to a queue: choose an empty folder, or move the file away", path.display())]
     Foreign {
-        /// What does not belong there.
+        /// One of the other files.
         path: PathBuf,
     },
     /// The folder is a queue of another version.
@@ -129,15 +138,15 @@ pub enum OpenError {
     Version {
         /// The marker.
         path: PathBuf,
-        /// What it says.
+        /// What the marker says.
         found: String,
     },
     /// A file could not be read, written or synced.
-    #[error("{}: {source}; see that the disk is well, has room, and that this user may write there", path.display())]
+    #[error("{}: {source}; check the disk, its free space, and that this user may write there", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// What the operating system says.
         source: io::Error,
     },
     /// The log could not be written.
@@ -209,3 +218,6 @@ impl fmt::Debug for LogOptions {
             .finish_non_exhaustive()
     }
 }
+
+/// The largest body in the log in bytes.
+pub(super) const MAX_INLINE: usize = 8 << 20;

@@ -1,4 +1,5 @@
-//! A process with many writers that says what was acknowledged, and what must be there after its end.
+//! A process with many writers, which prints what was acknowledged, and what must be there after
+//! its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
@@ -31,14 +32,14 @@ pub(crate) struct Ledger {
     /// Length and checksum of the bodies of what must be there.
     living: BTreeMap<MessageId, (u64, u32)>,
     finished: BTreeSet<MessageId>,
-    /// May be gone without having been said to be.
+    /// Removal was tried, and not confirmed.
     tried: BTreeSet<MessageId>,
-    /// Said to be there after the cut had begun.
+    /// Printed after the cut had begun.
     doubtful: BTreeMap<MessageId, (u64, u32)>,
     pub(crate) acknowledged: u64,
-    /// Of what was said after the cut had begun, so much is not so.
+    /// Messages printed after the cut had begun that are not there.
     pub(crate) untrue: u64,
-    /// Were finished, as far as the process knew, and are offered again.
+    /// Deliveries finished according to the process, and offered again.
     pub(crate) again: u64,
 }
 
@@ -56,19 +57,20 @@ impl Writers {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let read = Arc::clone(&lines);
         let reader = thread::spawn(move || {
-            // Whole lines of their own end so. The last one may be cut off, and the test's harness says something too.
+            // Only whole lines count: the last one may be cut off, and the test harness prints
+            // lines too.
             let lines = output.lines().map_while(Result::ok).filter(|line| line.ends_with('.'));
             lines.for_each(|line| read.lock().unwrap().push(line));
         });
         Self { process, lines, reader: Some(reader) }
     }
 
-    /// How many lines were read so far.
+    /// The number of lines read so far.
     pub(crate) fn said(&self) -> usize {
         self.lines.lock().unwrap().len()
     }
 
-    /// With `SIGKILL`. What it had said.
+    /// Kills it with `SIGKILL`. Returns its lines.
     pub(crate) fn kill(mut self) -> Vec<String> {
         self.end();
         self.reader.take().unwrap().join().unwrap();
@@ -90,8 +92,8 @@ impl Drop for Writers {
 }
 
 impl Ledger {
-    /// Of the lines so many were said before the cut began. What is said later nobody could have heard had the power really gone:
-    /// it may be so or not.
+    /// Reads the lines. The first `certain` were printed before the cut began. With a real power
+    /// cut the later ones would never have been read: they may be true or not.
     pub(crate) fn read(&mut self, lines: &[String], certain: usize) {
         for (at, line) in lines.iter().enumerate() {
             let is_certain = at < certain;
@@ -112,12 +114,12 @@ impl Ledger {
                 _ => {}
             }
         }
-        // A claimer may say that it is done before the putter has said that it was put.
+        // A claimer may print that a message is finished before the putter prints that it was put.
         self.living.retain(|id, _| !self.finished.contains(id));
     }
 
-    /// All that was acknowledged is there with its whole body, nothing that was finished is. A part of it is removed then, so that no
-    /// disk is filled.
+    /// Checks that all acknowledged messages are there with their whole body, and no finished ones.
+    /// Then removes a part, so that the disk does not fill.
     pub(crate) fn check(&mut self, queue: &LogQueue, context: &str) {
         assert!(queue.report().damaged.is_empty(), "{context}: {:?}", queue.report());
         let mut found = BTreeMap::new();
@@ -148,7 +150,7 @@ impl Ledger {
         let back: Vec<_> = found.keys().filter(|id| self.finished.contains(id)).collect();
         assert!(back.is_empty(), "{context}: {back:?} were finished and are back");
         self.again += found.keys().filter(|id| self.tried.contains(id)).count() as u64;
-        // What is gone stays gone.
+        // A message that is gone stays gone.
         self.finished.extend(std::mem::take(&mut self.tried).into_iter().filter(|id| !found.contains_key(id)));
         self.living = found;
         while self.living.len() > KEPT {
@@ -162,14 +164,16 @@ impl Ledger {
 fn read(queue: &LogQueue, id: MessageId) -> Result<(u64, u32), posthaste_queue::Error> {
     let mut body = block_on(queue.body(&Lease::new(id, 0, 0)))?;
     let (mut len, mut crc) = (0, crc32fast::Hasher::new());
-    while let Some(chunk) = block_on(body.next())? {
+    while let Some(chunk) =
+        block_on(body.chunk()).map_err(|error| error.downcast::<posthaste_queue::Error>().unwrap())?
+    {
         len += chunk.len() as u64;
         crc.update(&chunk);
     }
     Ok((len, crc.finalize()))
 }
 
-/// What the other process does, until it is ended or its disk is gone.
+/// The other process's work, until it is killed or its disk is gone.
 pub(crate) fn write() {
     let Some(folder) = env::var_os(FOLDER) else { return };
     let Ok(queue) = LogQueue::open(folder, options()) else { return };
@@ -225,15 +229,17 @@ fn message() -> NewMessage {
 }
 
 pub(crate) fn options() -> LogOptions {
-    LogOptions { segment_size: 1 << 20, disk_reserve: 0, ..LogOptions::default() }
+    let mut options = LogOptions::default();
+    (options.segment_size, options.disk_reserve) = (1 << 20, 0);
+    options
 }
 
-/// How often, when nobody says otherwise.
+/// The number of rounds, from an environment variable or by default.
 pub(crate) fn times(variable: &str, default: u64) -> u64 {
     env::var(variable).ok().map_or(default, |times| times.parse().unwrap())
 }
 
 const FOLDER: &str = "POSTHASTE_QUEUE_WRITERS";
 const WRITERS: usize = 50;
-/// So many messages are left in the queue from one round to the next.
+/// Messages left in the queue from one round to the next.
 const KEPT: usize = 300;

@@ -456,7 +456,7 @@ fn content<'p, B: Body + 'p>(body: B, pulse: &'p Pulse) -> impl Content + 'p {
         if !has_begun {
             pulse.content_begins(octets);
         }
-        let piece = body.next().await.transpose();
+        let piece = body.chunk().await.transpose();
         if piece.is_none() {
             // The last piece leaves after this.
             pulse.content_is_whole();

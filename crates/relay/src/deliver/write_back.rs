@@ -283,7 +283,7 @@ pub(super) async fn beginning<Q: Queue, R>(shared: &Shared<Q, R>, lease: &Lease,
     let mut original = Original { octets: Vec::new(), whole, of: body.len() };
     loop {
         let octets = &mut original.octets;
-        match body.next().await {
+        match body.chunk().await {
             Ok(Some(piece)) => {
                 // The end of the header may lie across two pieces.
                 let seen = octets.len().saturating_sub(3);

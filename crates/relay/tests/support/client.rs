@@ -71,7 +71,7 @@ impl Client {
         let claimed = self.relay.queue().claim_any(1, Duration::from_secs(60)).await.unwrap().pop().unwrap();
         let mut body = self.relay.queue().body(&claimed.lease).await.unwrap();
         let mut content = Vec::new();
-        while let Some(piece) = body.next().await.unwrap() {
+        while let Some(piece) = body.chunk().await.unwrap() {
             content.extend_from_slice(&piece);
         }
         let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();

@@ -68,13 +68,9 @@ struct Sound {
 
 impl Sound {
     fn new() -> Self {
-        let options = LogOptions {
-            clock: Arc::new(ManualClock::default()),
-            segment_size: 4096,
-            inline_body: 700,
-            disk_reserve: 0,
-            ..LogOptions::default()
-        };
+        let mut options = LogOptions::default();
+        options.clock = Arc::new(ManualClock::default());
+        (options.segment_size, options.inline_body, options.disk_reserve) = (4096, 700, 0);
         let folder = tempfile::tempdir_in(memory()).expect("a temporary folder");
         let queue = LogQueue::open(folder.path(), options.clone()).expect("a queue");
         wait(fill(&queue)).expect("a queue that works");
@@ -229,7 +225,9 @@ fn message(delay: Duration) -> NewMessage {
 async fn body(queue: &LogQueue, id: MessageId) -> Result<Vec<u8>, Error> {
     let mut body = queue.body(&Lease::new(id, 0, 0)).await?;
     let mut read = Vec::new();
-    while let Some(chunk) = body.next().await? {
+    while let Some(chunk) =
+        body.chunk().await.map_err(|error| error.downcast::<Error>().expect("an error of the queue"))?
+    {
         read.extend_from_slice(&chunk);
     }
     Ok(read)

@@ -28,7 +28,8 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
     }
     limits::fit(&mut config, descriptors);
     let resolver = resolver(&config.dns).map_err(Failure::Run)?;
-    let mut options = LogOptions { max_body: config.max_message.saturating_add(64 * 1_024), ..LogOptions::default() };
+    let mut options = LogOptions::default();
+    options.max_body = config.max_message.saturating_add(64 * 1_024);
     // Beside each delivery on which something moves there may be three that are silent.
     options.max_leases = options.max_leases.max(config.relay.delivery.concurrency.saturating_mul(4));
     let queue = LogQueue::open(&config.queue, options).map_err(Failure::run)?;

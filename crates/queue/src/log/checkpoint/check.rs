@@ -1,14 +1,14 @@
-//! Whether the tables of a checkpoint agree with each other.
+//! Checks that the tables of a checkpoint agree with each other.
 
 use redb::{ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
 use super::rows::decode_message;
-use super::{BODIES, Checkpoint, MESSAGES, READY, Row, WAITING, corrupted};
+use super::{BODIES, Checkpoint, Error, MESSAGES, READY, Row, WAITING};
 use crate::MessageId;
 
 impl Checkpoint {
-    /// What does not fit together.
-    pub(in crate::log) fn check(&self) -> Result<Option<String>, redb::Error> {
+    /// Returns the first contradiction.
+    pub(in crate::log) fn check(&self) -> Result<Option<String>, Error> {
         let now = self.meta()?.now;
         let transaction = self.database.begin_read()?;
         let (messages, bodies) = (transaction.open_table(MESSAGES)?, transaction.open_table(BODIES)?);
@@ -19,12 +19,12 @@ impl Checkpoint {
             let id = id.value();
             let named = MessageId::from_u64(id);
             let message = decode_message(message.value())
-                .map_err(|error| corrupted(&format!("the row of message {named}: {error}")))?;
+                .map_err(|error| Error::Content(format!("the row of message {named}: {error}")))?;
             for row in Row::of(&message, id) {
                 let there = if row.due <= now {
                     ready.get(row.ready())?.is_some()
                 } else {
-                    waiting.get(row.waiting())?.is_some_and(|lane| lane.value() == row.lane)
+                    waiting.get(row.waiting())?.is_some_and(|rank| rank.value() == row.rank)
                 };
                 if !there {
                     let number = row.number;
@@ -41,9 +41,9 @@ impl Checkpoint {
         }
         let rows = ready.len()?.saturating_add(waiting.len()?);
         if rows != scheduled {
-            return Ok(Some(format!("schedules {rows} deliveries, where there are {scheduled}")));
+            return Ok(Some(format!("schedules {rows} deliveries, of {scheduled} in its messages")));
         }
         let named = bodies.len()?;
-        Ok((named != files).then(|| format!("names {named} bodies with a file, where there are {files}")))
+        Ok((named != files).then(|| format!("names {named} bodies with a file, of {files} in its messages")))
     }
 }

@@ -1,50 +1,51 @@
-//! The checkpoint of the log: what it says up to some place, in a B-tree on the disk.
+//! The checkpoint of the log: the queue as of some place in the log, in a B-tree on the disk.
 //!
-//! It can be made anew from the log at any time, so whatever is the matter with it, nothing is lost.
+//! It can be rebuilt from the log at any time, so its damage loses nothing. Only this folder knows
+//! redb.
 
 mod check;
+mod error;
 mod renew;
 mod rows;
 mod snapshot;
 mod storage;
-mod thread;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
+pub(super) use self::error::Error;
 use self::renew::Filling;
 pub(super) use self::rows::Meta;
 use self::rows::{decode_message, encode_message};
 pub(super) use self::snapshot::Snapshot;
-use self::snapshot::rank;
+use self::snapshot::negated;
 use self::storage::Storage;
-pub(super) use self::thread::{Checkpointer, Done, Work};
-use super::apply::Stored;
-use super::folder::UNFINISHED_INDEX_NAME;
-use super::segment::Living;
-use super::vfs::{Vfs, VfsFile};
 use crate::MessageId;
 use crate::index::{Frozen, Message, Moment, Totals};
+use crate::log::disk::names;
+use crate::log::disk::vfs::{Vfs, VfsFile};
+use crate::log::format::place::Living;
+use crate::log::format::place::Stored;
 
-/// Key, rank of the priority, owner, due, message, delivery.
+/// Key, negated priority, owner, due, message, delivery.
 type ReadyKey = (&'static str, i16, &'static str, i64, u64, u32);
 /// Due, message, delivery.
 type WaitingKey = (i64, u64, u32);
 /// The first three of a [`ReadyKey`].
-type WaitingLane = (&'static str, i16, &'static str);
+type WaitingRank = (&'static str, i16, &'static str);
 
 const MESSAGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("messages");
 const READY: TableDefinition<'_, ReadyKey, ()> = TableDefinition::new("ready");
-const WAITING: TableDefinition<'_, WaitingKey, WaitingLane> = TableDefinition::new("waiting");
+const WAITING: TableDefinition<'_, WaitingKey, WaitingRank> = TableDefinition::new("waiting");
 /// Messages whose body has a file of its own.
 const BODIES: TableDefinition<'_, u64, ()> = TableDefinition::new("bodies");
-/// By segment: the octets that live in it, and whether it has to stay.
+/// For each segment: its live bytes, and whether it must stay.
 const SEGMENTS: TableDefinition<'_, u64, (u64, bool)> = TableDefinition::new("segments");
 const META: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("meta");
 
-/// The file. There is one of it.
+/// The open file.
 pub(super) struct Checkpoint {
     vfs: Arc<dyn Vfs>,
     path: Arc<Path>,
@@ -55,28 +56,47 @@ pub(super) struct Checkpoint {
     filling: Filling,
 }
 
+/// The content of a checkpoint.
+pub(super) struct Work {
+    pub(super) frozen: Frozen<Stored>,
+    pub(super) segments: Vec<Living>,
+    pub(super) meta: Meta,
+}
+
+/// A checkpoint that was written.
+pub(super) struct Written {
+    /// A waiting row became a ready one.
+    pub(super) is_promoted: bool,
+    pub(super) snapshot: Snapshot,
+    /// The last checkpoint, unless it is the same file. The index reads it until it has the
+    /// snapshot.
+    pub(super) old: Option<Box<dyn Send>>,
+}
+
 impl Checkpoint {
-    /// Opens the checkpoint in this folder, if there is one. All of it is looked through for damage.
-    pub(super) fn open(vfs: &Arc<dyn Vfs>, dir: &Path, cache: usize) -> Result<Option<Self>, redb::Error> {
-        let path: Arc<Path> = path(dir).into();
+    /// Opens the checkpoint in this folder, if there is one, and reads its meta row. Looks through
+    /// all of it for damage.
+    pub(super) fn open(vfs: &Arc<dyn Vfs>, dir: &Path, cache: usize) -> Result<Option<(Self, Meta)>, Error> {
+        let path: Arc<Path> = names::index(dir).into();
         if !vfs.exists(&path)? {
             return Ok(None);
         }
         let file = vfs.open(&path)?;
-        let database = open(&file, cache)?;
-        let filling = Filling::of(&database.begin_read()?)?;
-        Ok(Some(Self { vfs: Arc::clone(vfs), path, file, database, cache, filling }))
+        let opened = || {
+            let database = open(&file, cache)?;
+            let filling = Filling::of(&database.begin_read()?)?;
+            let checkpoint = Self { vfs: Arc::clone(vfs), path, file: Arc::clone(&file), database, cache, filling };
+            let meta = checkpoint.meta()?;
+            Ok(Some((checkpoint, meta)))
+        };
+        // redb reports a damaged file by an error where it can, and by a panic where it cannot.
+        let damaged = |_| Err(Error::content(&"it is damaged"));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(opened)).unwrap_or_else(damaged)
     }
 
-    /// Makes one of an empty queue, under another name until it stands.
-    pub(super) fn create(
-        vfs: &Arc<dyn Vfs>,
-        dir: &Path,
-        cache: usize,
-        now: Moment,
-        wall: u64,
-    ) -> Result<Self, redb::Error> {
-        let path: Arc<Path> = path(dir).into();
+    /// Creates the checkpoint of an empty queue, under another name until it is complete.
+    pub(super) fn create(vfs: &Arc<dyn Vfs>, dir: &Path, cache: usize, now: Moment, wall: u64) -> Result<Self, Error> {
+        let path: Arc<Path> = names::index(dir).into();
         let file = begin(&**vfs, &path)?;
         let database = open(&file, cache)?;
         let filling = Filling::default();
@@ -85,20 +105,20 @@ impl Checkpoint {
         let (frozen, segments) = (Frozen { changes: Vec::new(), now, totals }, Vec::new());
         let meta = Meta { position: (0, 0), tag: 0, now, wall, next_id: 0, totals };
         checkpoint.write_after(Moment::MIN, &Work { frozen, segments, meta })?;
-        vfs.rename(&dir.join(UNFINISHED_INDEX_NAME), &checkpoint.path)?;
+        vfs.rename(&names::unfinished_index(dir), &checkpoint.path)?;
         vfs.sync_dir(dir)?;
         Ok(checkpoint)
     }
 
-    /// What it is of.
-    pub(super) fn meta(&self) -> Result<Meta, redb::Error> {
+    /// The place in the log that it is of, and its times and counts.
+    pub(super) fn meta(&self) -> Result<Meta, Error> {
         let table = self.database.begin_read()?.open_table(META)?;
-        let row = table.get(0)?.ok_or_else(|| corrupted(&"it does not say what it is of"))?;
-        Meta::decode(row.value()).map_err(|error| corrupted(&error))
+        let row = table.get(0)?.ok_or_else(|| Error::content(&"it has no meta row"))?;
+        Meta::decode(row.value()).map_err(|error| Error::content(&error))
     }
 
-    /// What lived where.
-    pub(super) fn living(&self) -> Result<Vec<Living>, redb::Error> {
+    /// The live bytes of each segment.
+    pub(super) fn living(&self) -> Result<Vec<Living>, Error> {
         let table = self.database.begin_read()?.open_table(SEGMENTS)?;
         let mut segments = Vec::new();
         for row in table.iter()? {
@@ -109,8 +129,8 @@ impl Checkpoint {
         Ok(segments)
     }
 
-    /// Shows each message whose body has a file of its own.
-    pub(super) fn each_body(&self, mut show: impl FnMut(MessageId)) -> Result<(), redb::Error> {
+    /// Calls `show` for each message whose body has a file of its own.
+    pub(super) fn each_body(&self, mut show: impl FnMut(MessageId)) -> Result<(), Error> {
         let table = self.database.begin_read()?.open_table(BODIES)?;
         for row in table.iter()? {
             show(MessageId::from_u64(row?.0.value()));
@@ -118,28 +138,40 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Shows where each message is.
-    pub(super) fn each_message(&self, mut show: impl FnMut(MessageId, Stored)) -> Result<(), redb::Error> {
+    /// Calls `show` for each message with its place.
+    pub(super) fn each_message(&self, mut show: impl FnMut(MessageId, Stored)) -> Result<(), Error> {
         let table = self.database.begin_read()?.open_table(MESSAGES)?;
         for row in table.iter()? {
             let (id, message) = row?;
-            let message = decode_message(message.value()).map_err(|error| corrupted(&error))?;
+            let message = decode_message(message.value()).map_err(|error| Error::content(&error))?;
             show(MessageId::from_u64(id.value()), message.stored);
         }
         Ok(())
     }
 
-    pub(super) fn snapshot(&self) -> Result<Snapshot, redb::Error> {
+    pub(super) fn snapshot(&self) -> Result<Snapshot, Error> {
         Snapshot::new(&self.database.begin_read()?, Arc::clone(&self.path))
     }
 
-    /// Makes it the next one, durably. Whether anything became ready that had waited in the last one.
-    pub(super) fn write(&mut self, work: &Work) -> Result<bool, redb::Error> {
+    /// Writes the next checkpoint, durably. Returns `true` if a waiting row became a ready one.
+    pub(super) fn write(&mut self, work: &Work) -> Result<bool, Error> {
         self.write_after(self.meta()?.now, work)
     }
 
-    /// `before` is the moment of the last one.
-    fn write_after(&mut self, before: Moment, work: &Work) -> Result<bool, redb::Error> {
+    /// [Writes](Self::write) the next checkpoint, and copies the file into a shorter one if that is
+    /// worth it.
+    ///
+    /// # Errors
+    /// After [`Error::Full`] it can be [reopened](Self::reopen), and is the last checkpoint. After
+    /// any other error it cannot be used.
+    pub(super) fn write_and_renew(&mut self, work: &Work) -> Result<Written, Error> {
+        let is_promoted = self.write(work)?;
+        let old = self.renew_if_worth_it()?.map(|old| Box::new(old) as Box<dyn Send>);
+        Ok(Written { is_promoted, snapshot: self.snapshot()?, old })
+    }
+
+    /// `before`: the moment of the last checkpoint.
+    fn write_after(&mut self, before: Moment, work: &Work) -> Result<bool, Error> {
         let transaction = begin_write(&self.database)?;
         let mut filling = self.filling;
         write_messages(&transaction, &work.frozen, before, &mut filling)?;
@@ -156,56 +188,52 @@ impl Checkpoint {
         Ok(promoted)
     }
 
-    /// The file once more, as of the last checkpoint: after a failure redb believes nothing until then.
-    pub(super) fn reopen(self) -> Result<Self, redb::Error> {
+    /// Opens the file again, as of the last checkpoint. redb asks for that after a failure.
+    pub(super) fn reopen(self) -> Result<Self, Error> {
         let Self { vfs, path, file, database, cache, filling } = self;
-        // The file stays open: there may be no descriptor for it a moment later.
+        // The file itself stays open: there may be no descriptor to open it again.
         drop(database);
         let database = open(&file, cache)?;
         Ok(Self { vfs, path, file, database, cache, filling })
     }
 
-    /// Octets of the file.
-    pub(super) fn len(&self) -> Result<u64, redb::Error> {
+    /// The length of the file in bytes.
+    pub(super) fn len(&self) -> Result<u64, Error> {
         Ok(self.file.len()?)
     }
 }
 
-/// Where the checkpoint of a queue is.
-pub(super) fn path(dir: &Path) -> PathBuf {
-    dir.join(super::folder::INDEX_NAME)
-}
-
-fn open(file: &Arc<dyn VfsFile>, cache: usize) -> Result<Database, redb::Error> {
+fn open(file: &Arc<dyn VfsFile>, cache: usize) -> Result<Database, Error> {
     let mut builder = Database::builder();
     builder.set_cache_size(cache).set_check_integrity_on_open(true);
     Ok(builder.create_with_backend(Storage::new(Arc::clone(file)))?)
 }
 
-/// An empty file under the name of what is not finished, in the folder of the checkpoint.
-fn begin(vfs: &dyn Vfs, path: &Path) -> Result<Arc<dyn VfsFile>, redb::Error> {
-    let unfinished = path.with_file_name(UNFINISHED_INDEX_NAME);
+/// Creates an empty file under the name of an unfinished checkpoint.
+fn begin(vfs: &dyn Vfs, path: &Path) -> Result<Arc<dyn VfsFile>, Error> {
+    let unfinished = path.with_file_name(names::UNFINISHED_INDEX);
     if vfs.exists(&unfinished)? {
         vfs.remove(&unfinished)?;
     }
     Ok(vfs.create(&unfinished)?)
 }
 
-fn begin_write(database: &Database) -> Result<WriteTransaction, redb::Error> {
+fn begin_write(database: &Database) -> Result<WriteTransaction, Error> {
     let mut transaction = database.begin_write()?;
-    // Proof against a crash whatever the octets are, which strangers choose; and opening does not walk through the file.
+    // Safe against a crash whatever the bytes are, which strangers choose. Opening need not walk
+    // through the file.
     transaction.set_two_phase_commit(true);
     transaction.set_quick_repair(true);
     Ok(transaction)
 }
 
-/// `before` is the moment that divided ready from waiting in the last checkpoint.
+/// `before`: the moment that divides ready from waiting in the last checkpoint.
 fn write_messages(
     transaction: &WriteTransaction,
     frozen: &Frozen<Stored>,
     before: Moment,
     filling: &mut Filling,
-) -> Result<(), redb::Error> {
+) -> Result<(), Error> {
     let mut messages = transaction.open_table(MESSAGES)?;
     let mut ready = transaction.open_table(READY)?;
     let mut waiting = transaction.open_table(WAITING)?;
@@ -218,7 +246,7 @@ fn write_messages(
             None => messages.remove(id)?,
         };
         filling.replaced(old.as_ref().map(|old| old.value().len()), new.as_ref().map(Vec::len));
-        let old = old.map(|old| decode_message(old.value())).transpose().map_err(|error| corrupted(&error))?;
+        let old = old.map(|old| decode_message(old.value())).transpose().map_err(|error| Error::content(&error))?;
         if let Some(old) = &old {
             for row in Row::of(old, id) {
                 filling.replaced(Some(row.len()), None);
@@ -234,7 +262,7 @@ fn write_messages(
             if row.due <= frozen.now {
                 ready.insert(row.ready(), ())?;
             } else {
-                waiting.insert(row.waiting(), row.lane)?;
+                waiting.insert(row.waiting(), row.rank)?;
             }
         }
         let has_file = |message: &Message<Stored>| message.stored.inline.is_none();
@@ -251,56 +279,52 @@ fn write_messages(
     Ok(())
 }
 
-/// What waited and is due is ready. Whether there was any.
-fn promote(transaction: &WriteTransaction, now: Moment) -> Result<bool, redb::Error> {
+/// Makes waiting rows that are due ready ones. Returns `true` if there were any.
+fn promote(transaction: &WriteTransaction, now: Moment) -> Result<bool, Error> {
     let mut ready = transaction.open_table(READY)?;
     let mut waiting = transaction.open_table(WAITING)?;
     let mut promoted = false;
     let behind = (now.saturating_add(1), 0, 0);
     for row in waiting.extract_from_if(..behind, |_, _| true)? {
-        let (at, lane) = row?;
-        let ((due, id, number), (key, rank, owner)) = (at.value(), lane.value());
-        ready.insert((key, rank, owner, due, id, number), ())?;
+        let (at, rank) = row?;
+        let ((due, id, number), (key, negative, owner)) = (at.value(), rank.value());
+        ready.insert((key, negative, owner, due, id, number), ())?;
         promoted = true;
     }
     Ok(promoted)
 }
 
-/// Where a delivery stands.
+/// A delivery's place in a schedule.
 struct Row<'a> {
-    lane: (&'a str, i16, &'a str),
+    rank: (&'a str, i16, &'a str),
     due: Moment,
     id: u64,
     number: u32,
 }
 
 impl<'a> Row<'a> {
-    /// Those of a message, which has none when it is on hold.
+    /// The rows of a message. A message on hold has none.
     fn of(message: &'a Message<Stored>, id: u64) -> impl Iterator<Item = Self> {
-        let (rank, owner) = (rank(message.priority), message.owner.as_str());
+        let (negative, owner) = (negated(message.priority), message.owner.as_str());
         let deliveries = message.deliveries.iter().filter(|_| !message.held);
         deliveries.map(move |delivery| Row {
-            lane: (delivery.key.as_str(), rank, owner),
+            rank: (delivery.key.as_str(), negative, owner),
             due: delivery.due,
             id,
             number: delivery.number,
         })
     }
 
-    /// About how many octets it takes in a schedule.
+    /// About how many bytes it takes in a schedule.
     fn len(&self) -> usize {
-        self.lane.0.len() + self.lane.2.len() + 24
+        self.rank.0.len() + self.rank.2.len() + 24
     }
 
     fn ready(&self) -> (&'a str, i16, &'a str, i64, u64, u32) {
-        (self.lane.0, self.lane.1, self.lane.2, self.due, self.id, self.number)
+        (self.rank.0, self.rank.1, self.rank.2, self.due, self.id, self.number)
     }
 
     fn waiting(&self) -> (i64, u64, u32) {
         (self.due, self.id, self.number)
     }
-}
-
-fn corrupted(error: &impl std::fmt::Display) -> redb::Error {
-    redb::Error::Corrupted(error.to_string())
 }

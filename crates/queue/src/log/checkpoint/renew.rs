@@ -1,8 +1,10 @@
-//! The file is written anew when most of it is of no use: redb keeps the pages of what is gone, for more of the same.
+//! Shortening the file: redb keeps the pages of removed rows for new ones, and does not give them
+//! back.
 //!
-//! What is in it is copied into a file beside it, which then takes its name; all in the background, while the index reads the old
-//! one. The checkpoint that follows waits for it, and so does what is put if the memory for the index is used up meanwhile: it
-//! takes as long as writing a quarter of the old file.
+//! When most of the file is unused, its rows are copied into a new file, which then takes its name.
+//! This happens in the background, while the index reads the old file. The next checkpoint waits
+//! for it, and so do puts once the index's memory is used up. It takes as long as writing a quarter
+//! of the old file.
 
 use std::io;
 use std::sync::Arc;
@@ -14,29 +16,30 @@ use redb::{
     Value, WriteTransaction,
 };
 
-use super::{BODIES, Checkpoint, MESSAGES, META, READY, SEGMENTS, WAITING, begin, begin_write, open};
-use crate::log::folder::UNFINISHED_INDEX_NAME;
-use crate::log::vfs::{VfsFile, is_for_now, is_scarce};
+use super::{BODIES, Checkpoint, Error, MESSAGES, META, READY, SEGMENTS, WAITING, begin, begin_write, open};
+use crate::log::disk::names;
+use crate::log::disk::vfs::{VfsFile, is_scarce};
 
-/// How much of the file is of use.
+/// How much of the file is used.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Filling {
-    /// Octets in the tables, about.
+    /// Bytes in the tables, about.
     used: u64,
-    /// The length of the file when it was written anew. Shorter than twice this it is as good as it gets.
+    /// The length of the file when it was last shortened. Below twice this length it is not tried
+    /// again.
     settled: u64,
 }
 
 impl Filling {
-    /// Walks through the tables.
-    pub(super) fn of(transaction: &ReadTransaction) -> Result<Self, redb::Error> {
+    /// Counts by walking through the tables.
+    pub(super) fn of(transaction: &ReadTransaction) -> Result<Self, Error> {
         let messages = transaction.open_table(MESSAGES)?.stats()?.stored_bytes();
         let ready = transaction.open_table(READY)?.stats()?.stored_bytes();
         let waiting = transaction.open_table(WAITING)?.stats()?.stored_bytes();
         Ok(Self { used: messages.saturating_add(ready).saturating_add(waiting), settled: 0 })
     }
 
-    /// A row of so many octets in place of another one, or of none.
+    /// Counts a row of this many bytes in place of another. `None`: no row.
     pub(super) fn replaced(&mut self, old: Option<usize>, new: Option<usize>) {
         let octets = |len: Option<usize>| len.map_or(0, |len| len as u64 + KEY);
         self.used = self.used.saturating_add(octets(new)).saturating_sub(octets(old));
@@ -48,26 +51,26 @@ impl Filling {
 }
 
 impl Checkpoint {
-    /// Writes the file anew if that makes it much shorter; then this is the old one, which has to stay as long as anybody reads a
-    /// snapshot of it. If there is no room for a new one, all stays as it is.
+    /// Shortens the file if that is worth it, and returns the old one, which must stay open while a
+    /// snapshot of it is read. If the disk has no room, the file stays as it is.
     ///
     /// # Errors
-    /// What is open is not to be used any more.
-    pub(in crate::log) fn renew_if_worth_it(&mut self) -> Result<Option<Database>, redb::Error> {
+    /// The checkpoint cannot be used any more.
+    pub(super) fn renew_if_worth_it(&mut self) -> Result<Option<Database>, Error> {
         let len = self.len()?;
         if !self.filling.is_worth_it(len) {
             return Ok(None);
         }
-        // What was counted is not exact. Now it is.
+        // The running count is not exact; this one is.
         let Filling { used, .. } = Filling::of(&self.database.begin_read()?)?;
         self.filling.used = used;
         if !self.filling.is_worth_it(len) {
             return Ok(None);
         }
-        let unfinished = self.path.with_file_name(UNFINISHED_INDEX_NAME);
+        let unfinished = self.path.with_file_name(names::UNFINISHED_INDEX);
         match self.copied() {
             Ok((file, database)) => {
-                // Whatever fails now, nobody knows under which name the new file will be found: no want of room explains it away.
+                // From here a failure leaves the file's name unknown, so even ENOSPC is fatal.
                 let named = patiently(|| self.vfs.rename(&unfinished, &self.path));
                 let folder = self.path.parent().unwrap_or(&self.path);
                 named.and_then(|()| patiently(|| self.vfs.sync_dir(folder))).map_err(io::Error::other)?;
@@ -75,8 +78,8 @@ impl Checkpoint {
                 self.filling.settled = self.len()?;
                 Ok(Some(std::mem::replace(&mut self.database, database)))
             }
-            Err(redb::Error::Io(error)) if is_for_now(&error) => {
-                // Not again before it has grown.
+            Err(Error::Full(_)) => {
+                // Not tried again before it has grown.
                 self.filling.settled = len;
                 if self.vfs.exists(&unfinished)? {
                     self.vfs.remove(&unfinished)?;
@@ -87,8 +90,8 @@ impl Checkpoint {
         }
     }
 
-    /// All that is in it, durably, under the name of what is not finished.
-    fn copied(&self) -> Result<(Arc<dyn VfsFile>, Database), redb::Error> {
+    /// Copies all rows, durably, into a file under the name of an unfinished checkpoint.
+    fn copied(&self) -> Result<(Arc<dyn VfsFile>, Database), Error> {
         let file = begin(&*self.vfs, &self.path)?;
         let database = open(&file, self.cache)?;
         let (from, to) = (self.database.begin_read()?, begin_write(&database)?);
@@ -103,7 +106,7 @@ impl Checkpoint {
     }
 }
 
-/// Asks some times more while the system is short of something.
+/// Retries while the system has run out of something.
 fn patiently(mut ask: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     for _ in 0..TRIES {
         match ask() {
@@ -118,7 +121,7 @@ fn copy<K: Key + 'static, V: Value + 'static>(
     from: &ReadTransaction,
     to: &WriteTransaction,
     table: TableDefinition<'_, K, V>,
-) -> Result<(), redb::Error> {
+) -> Result<(), Error> {
     let from = from.open_table(table)?;
     let mut to: Table<'_, K, V> = to.open_table(table)?;
     for row in from.iter()? {
@@ -131,9 +134,9 @@ fn copy<K: Key + 'static, V: Value + 'static>(
 /// Two seconds in all.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(100);
-/// What a row takes beside its value, about.
+/// About how many bytes a row takes beside its value.
 const KEY: u64 = 8;
-/// Below this length nobody minds. The tests mind.
+/// Smallest file worth compacting (tests: any).
 const LEAST: u64 = if cfg!(test) { 1 } else { 16 << 20 };
-/// It is worth it when less than the so manieth part is of use.
+/// Compact when less than 1/4 is used.
 const USED_PART: u64 = 4;

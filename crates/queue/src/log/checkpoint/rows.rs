@@ -1,22 +1,22 @@
-//! The rows of FORMAT.md: what the tables of the checkpoint hold, as octets and back.
+//! The rows of FORMAT.md: the content of the checkpoint's tables, encoded and decoded.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::index::{Delivery, Message, Totals, moment};
-use crate::log::apply::Stored;
-use crate::log::frame::{Input, Malformed, put_len, put_u16, put_u32, put_u64};
+use crate::log::format::frame::{Input, Malformed, put_len, put_u16, put_u32, put_u64};
+use crate::log::format::place::Stored;
 use crate::{Owner, Priority, RoutingKey};
 
 /// What a checkpoint is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::log) struct Meta {
-    /// The log up to here is in it: a segment, and a place in that.
+    /// It contains the log up to here: a segment, and a position there.
     pub(in crate::log) position: (u64, u64),
-    /// That segment's, so that it is not taken for one of another log.
+    /// That segment's tag, which tells it from one of another log.
     pub(in crate::log) tag: u64,
-    /// The queue's clock.
+    /// The time on the queue's clock.
     pub(in crate::log) now: i64,
     /// The wall clock at that moment, in milliseconds since 1970.
     pub(in crate::log) wall: u64,
@@ -52,7 +52,7 @@ pub(super) fn encode_message(message: &Message<Stored>) -> Vec<u8> {
     put_u64(&mut out, stored.sequence);
     put_u64(&mut out, stored.len);
     put_u32(&mut out, stored.crc);
-    // No body begins at the beginning of a segment.
+    // 0 is free to mean that: no body begins at the start of a segment.
     put_u64(&mut out, stored.inline.unwrap_or(0));
     put_u64(&mut out, message.born.cast_unsigned());
     put_u64(&mut out, message.body_len);
@@ -84,14 +84,14 @@ pub(super) fn decode_message(row: &[u8]) -> Result<Message<Stored>, Malformed> {
     let (born, body_len) = (input.u64()?.cast_signed(), input.u64()?);
     let (priority, held) = (Priority(i8::from_le_bytes([input.u8()?])), input.u8()? == 1);
     let (owner_len, envelope_len, count) = (input.u16()?, input.len()?, input.len()?);
-    let owner = Owner::new(input.text(owner_len)?).map_err(|_| Malformed("a long owner"))?;
+    let owner = Owner::new(input.text(owner_len)?).map_err(|_| Malformed("an owner beyond 255 bytes"))?;
     let envelope = Bytes::copy_from_slice(input.take(envelope_len)?);
-    // What it can hold at most bounds what is reserved, not what it says.
+    // Capacity is bounded by what the input can hold, not by what it claims.
     let mut deliveries = Vec::with_capacity(count.min(input.0.len() / DELIVERY));
     for _ in 0..count {
         let (number, attempts, due) = (input.u32()?, input.u32()?, input.u64()?.cast_signed());
         let (delay, key_len, state_len) = (Duration::from_micros(input.u64()?), input.u16()?, input.len()?);
-        let key = RoutingKey::new(input.text(key_len)?).map_err(|_| Malformed("a long routing key"))?;
+        let key = RoutingKey::new(input.text(key_len)?).map_err(|_| Malformed("a routing key beyond 255 bytes"))?;
         let state = Bytes::copy_from_slice(input.take(state_len)?);
         deliveries.push(Delivery::new(number, key, state, due, delay, attempts));
     }
@@ -105,7 +105,7 @@ fn seal(mut row: Vec<u8>) -> Vec<u8> {
     row
 }
 
-/// What is before a checksum that is right.
+/// Checks and removes the checksum.
 fn open(row: &[u8]) -> Result<Input<'_>, Malformed> {
     match row.split_last_chunk() {
         Some((row, crc)) if crc32fast::hash(row) == u32::from_le_bytes(*crc) => Ok(Input(row)),
@@ -114,5 +114,5 @@ fn open(row: &[u8]) -> Result<Input<'_>, Malformed> {
 }
 
 const VERSION: u8 = 1;
-/// The least octets of a delivery.
+/// The smallest size of a delivery in bytes.
 const DELIVERY: usize = 30;

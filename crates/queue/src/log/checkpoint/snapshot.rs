@@ -1,4 +1,4 @@
-//! The last checkpoint, to be read.
+//! The last checkpoint, for reading.
 
 use std::cmp::Reverse;
 use std::ops::Bound;
@@ -8,21 +8,21 @@ use std::sync::Arc;
 use redb::{ReadOnlyTable, ReadTransaction};
 
 use super::rows::decode_message;
-use super::{MESSAGES, READY, ReadyKey, WAITING, WaitingKey, WaitingLane};
-use crate::index::{Base, Lane, Message, Moment, ReadyRow, Slot, Unreadable};
-use crate::log::apply::Stored;
+use super::{Error, MESSAGES, READY, ReadyKey, WAITING, WaitingKey, WaitingRank};
+use crate::index::{Base, Message, Moment, Rank, ReadyRow, Slot, Unreadable};
+use crate::log::format::place::Stored;
 use crate::{MessageId, Owner, Priority, RoutingKey};
 
-/// A checkpoint as it was when this was made, whatever is written meanwhile.
+/// A checkpoint as of when the snapshot was taken, whatever is written afterwards.
 pub(in crate::log) struct Snapshot {
     messages: ReadOnlyTable<u64, &'static [u8]>,
     ready: ReadOnlyTable<ReadyKey, ()>,
-    waiting: ReadOnlyTable<WaitingKey, WaitingLane>,
+    waiting: ReadOnlyTable<WaitingKey, WaitingRank>,
     path: Arc<Path>,
 }
 
 impl Snapshot {
-    pub(super) fn new(transaction: &ReadTransaction, path: Arc<Path>) -> Result<Self, redb::Error> {
+    pub(super) fn new(transaction: &ReadTransaction, path: Arc<Path>) -> Result<Self, Error> {
         Ok(Self {
             messages: transaction.open_table(MESSAGES)?,
             ready: transaction.open_table(READY)?,
@@ -33,7 +33,7 @@ impl Snapshot {
 
     fn unreadable(&self, why: impl std::fmt::Display) -> Unreadable {
         Unreadable(format!(
-            "{} cannot be read: {why}; check the disk, it is made anew from the log",
+            "{} cannot be read: {why}; check the disk (the index is rebuilt from the log)",
             self.path.display()
         ))
     }
@@ -60,14 +60,14 @@ impl Base for Snapshot {
         let Some((key, _)) = range.next().transpose().map_err(|error| self.unreadable(error))? else {
             return Ok(None);
         };
-        let (key, rank, owner, due, id, number) = key.value();
+        let (key, negative, owner, due, id, number) = key.value();
         let named = || {
-            let priority = Reverse(Priority(i8::try_from(rank.checked_neg()?).ok()?));
+            let priority = Reverse(Priority(i8::try_from(negative.checked_neg()?).ok()?));
             let (key, owner) = (RoutingKey::new(key).ok()?, Owner::new(owner).ok()?);
             let slot = (MessageId::from_u64(id), number);
-            Some(ReadyRow { lane: Lane { key, priority, owner }, due, slot })
+            Some(ReadyRow { rank: Rank { key, priority, owner }, due, slot })
         };
-        named().map(Some).ok_or_else(|| self.unreadable("a name in it is too long"))
+        named().map(Some).ok_or_else(|| self.unreadable("a key or an owner in it is beyond 255 bytes"))
     }
 
     fn waiting_from(&self, (due, slot): (Moment, Slot)) -> Result<Option<(Moment, Slot)>, Unreadable> {
@@ -81,12 +81,12 @@ impl Base for Snapshot {
     }
 }
 
-/// Higher priorities come first.
-pub(super) fn rank(priority: Priority) -> i16 {
+/// So that higher priorities come first.
+pub(super) fn negated(priority: Priority) -> i16 {
     -i16::from(priority.0)
 }
 
 fn ready_key(row: &ReadyRow) -> (&str, i16, &str, i64, u64, u32) {
-    let Lane { key, priority, owner } = &row.lane;
-    (key.as_str(), rank(priority.0), owner.as_str(), row.due, row.slot.0.as_u64(), row.slot.1)
+    let Rank { key, priority, owner } = &row.rank;
+    (key.as_str(), negated(priority.0), owner.as_str(), row.due, row.slot.0.as_u64(), row.slot.1)
 }

@@ -1,19 +1,19 @@
-//! redb on the files that the engine has, so that tests can give it a worse disk.
+//! redb's storage on the engine's files, so that tests can simulate a failing disk.
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::log::vfs::{VfsFile, read_exact};
+use crate::log::disk::vfs::{VfsFile, read_exact};
 
-/// How much is written before it is synced without being asked to, in octets.
+/// The largest number of bytes written without a sync.
 ///
-/// redb writes a checkpoint of many megabytes and syncs it once. The disk would be busy with that for as long as it takes,
-/// and the log's own syncs, for which senders wait, would stand behind it.
+/// redb writes a checkpoint of many megabytes and syncs it once. The disk would be busy that long,
+/// and the log's own syncs, for which senders wait, would queue after it.
 const MOST_UNSYNCED: u64 = 512 * 1024;
 
-/// A file, as redb wants it.
+/// A file as redb wants it.
 pub(super) struct Storage {
     file: Arc<dyn VfsFile>,
     unsynced: AtomicU64,

@@ -1,4 +1,4 @@
-//! Every octet of a queue, looked at.
+//! Verifying a queue, byte by byte.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use super::{Finding, Folder, InspectError, Stage, Trouble};
 use crate::index::Message;
-use crate::log::apply::Stored;
-use crate::log::body::LogBody;
-use crate::log::readers::Readers;
+use crate::log::disk::names;
+use crate::log::disk::vfs::{Vfs, VfsFile, read_exact};
+use crate::log::format::place::Stored;
+use crate::log::options::{Damage, OpenError};
+use crate::log::read::body::{self, LogBody};
+use crate::log::read::readers::Readers;
+use crate::log::read::scan::{Scan, zeros_from};
 use crate::log::recover::{Bodies, Recovered};
-use crate::log::scan::{Scan, zeros_from};
-use crate::log::segment::{name, sequence};
-use crate::log::vfs::{Vfs, VfsFile, read_exact};
-use crate::log::{Damage, OpenError, checkpoint, hex};
 use crate::{Error, MessageId, Stats};
 
 /// What [`verify`](super::verify) went through.
@@ -24,17 +24,17 @@ use crate::{Error, MessageId, Stats};
 pub struct Verified {
     /// Messages in the queue.
     pub messages: u64,
-    /// Octets of their bodies.
+    /// The size of their bodies in bytes.
     pub bytes: u64,
     /// Segments of the log.
     pub segments: u64,
-    /// Octets of the log.
+    /// The size of the log in bytes.
     pub log: u64,
     /// Records in it.
     pub records: u64,
     /// Findings that count.
     pub findings: u64,
-    /// Findings about which everything has been done.
+    /// Findings for which everything has been done.
     pub settled: u64,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn examine(folder: &Folder, found: &mut dyn FnMut(Finding)) -> Result
     let mut verified = Verified::default();
     let mut examiner = Examiner {
         folder,
-        log: folder.dir.join("log"),
+        log: names::log(&folder.dir),
         found: &mut |finding: Finding| {
             let count = if finding.is_settled { &mut verified.settled } else { &mut verified.findings };
             *count = count.saturating_add(1);
@@ -75,17 +75,17 @@ struct Examiner<'a> {
 }
 
 impl Examiner<'_> {
-    /// The queue as it is when there is no index.
+    /// Recovers the queue as if there were no index.
     fn rebuild(&self) -> Result<Recovered, InspectError> {
         let folder = self.folder;
         let vfs = folder.overlay();
-        let index = checkpoint::path(&folder.dir);
+        let index = names::index(&folder.dir);
         if vfs.exists(&index).map_err(OpenError::io(&index))? {
             vfs.remove(&index).map_err(OpenError::io(&index))?;
         }
         let mut octets = 0_u64;
         for sequence in self.sequences()? {
-            let path = self.log.join(name(sequence));
+            let path = self.log.join(names::segment(sequence));
             let len = vfs.open(&path).and_then(|file| file.len()).map_err(OpenError::io(&path))?;
             octets = octets.saturating_add(len);
         }
@@ -94,24 +94,24 @@ impl Examiner<'_> {
     }
 
     fn sequences(&self) -> Result<Vec<u64>, InspectError> {
-        // A folder that is missing is made by opening.
+        // Opening creates a missing folder.
         if !self.folder.vfs.exists(&self.log).map_err(OpenError::io(&self.log))? {
             return Ok(Vec::new());
         }
         let names = self.folder.vfs.list(&self.log).map_err(OpenError::io(&self.log))?;
-        Ok(names.iter().filter_map(|name| sequence(name)).collect())
+        Ok(names.iter().filter_map(|name| names::sequence(name)).collect())
     }
 
-    /// What reading the whole log has found. Whether anything of it is lost.
+    /// Reports what reading the whole log found. Returns `true` if a part of the log is lost.
     fn log(&mut self, rebuilt: &Recovered, normal: &Recovered) -> Result<bool, InspectError> {
         let mut is_damaged = false;
-        let missing = normal.segments.missing.keys().map(|sequence| self.log.join(name(*sequence)));
+        let missing = normal.segments.missing.keys().map(|sequence| self.log.join(names::segment(*sequence)));
         let missing: Vec<_> = missing.collect();
         let missed = normal.report.damaged.iter().filter(|damage| missing.contains(&damage.path));
         for damage in missed.chain(&rebuilt.report.damaged) {
             let Damage { path, place, what } = damage;
             let finding = |trouble| Finding::new(trouble, path, what.as_str()).within(place.clone());
-            let sequence = path.file_name().and_then(|name| sequence(name.to_str()?));
+            let sequence = path.file_name().and_then(|name| names::sequence(name.to_str()?));
             let finding = match (sequence, place) {
                 (Some(sequence), Some(place)) => {
                     is_damaged = true;
@@ -120,7 +120,7 @@ impl Examiner<'_> {
                 }
                 (Some(_), None) => {
                     is_damaged = true;
-                    // An index that is past it has all that matters of it.
+                    // An index that is past it contains all that matters of it.
                     finding(Trouble::Lost).settled(!normal.report.damaged.contains(damage))
                 }
                 (None, _) => finding(Trouble::Stray),
@@ -128,14 +128,14 @@ impl Examiner<'_> {
             (self.found)(finding);
         }
         for sequence in self.sequences()? {
-            let path = self.log.join(name(sequence));
+            let path = self.log.join(names::segment(sequence));
             let file = self.folder.vfs.open(&path).map_err(OpenError::io(&path))?;
             let mut len = file.len().map_err(OpenError::io(&path))?;
             let read = rebuilt.segments.list.get(&sequence).map(|segment| segment.len);
             let end = read.unwrap_or(0);
             let was_whole = normal.position.0 == sequence && normal.position.1 > end;
             if read.is_some() && !was_whole {
-                // Zeros that were written ahead are no batch.
+                // Zeros written ahead are no batch.
                 let scan = Scan { file: &*file, tag: 0, len };
                 len = zeros_from(&scan, end).map_err(OpenError::io(&path))?;
             }
@@ -143,12 +143,12 @@ impl Examiner<'_> {
                 continue;
             }
             let finding = if was_whole {
-                // The index was written when all of it was on stable storage.
+                // The index was written after all of it was on stable storage.
                 is_damaged = true;
                 let is_settled = self.is_in_quarantine(&path, sequence, &(end..len))?;
                 Finding::new(Trouble::Damaged, &path, "is damaged at its end").settled(is_settled)
             } else {
-                let what = "ends in a batch that was being written, which nobody was told about";
+                let what = "ends in a batch that was being written, and was not acknowledged";
                 Finding::new(Trouble::Torn, &path, what)
             };
             (self.found)(finding.within(Some(end..len)));
@@ -156,14 +156,14 @@ impl Examiner<'_> {
         Ok(is_damaged)
     }
 
-    /// What is the matter with the index. Whether it can be read.
+    /// Reports what is wrong with the index. Returns `true` if the index can be read.
     fn index(
         &mut self,
         rebuilt: &mut Recovered,
         normal: &mut Recovered,
         is_damaged: bool,
     ) -> Result<bool, InspectError> {
-        let path = checkpoint::path(&self.folder.dir);
+        let path = names::index(&self.folder.dir);
         let bad = if !self.folder.vfs.exists(&path).map_err(OpenError::io(&path))? {
             Some("is missing".to_owned())
         } else if let Some(damage) = normal.report.damaged.iter().find(|damage| damage.path == path) {
@@ -190,16 +190,18 @@ impl Examiner<'_> {
                     let is_hold = what == ONLY_HELD;
                     (one.stored, Trouble::Unlogged, what, is_hold)
                 }),
-                (Some(one), None) => Some((one.stored, Trouble::Unlogged, "is in the index and not in the log", false)),
+                (Some(one), None) => {
+                    Some((one.stored, Trouble::Unlogged, "is in the index, but not in the log", false))
+                }
                 (None, Some(other)) => {
-                    let what = "is gone by the index, and not by the log";
+                    let what = "has ended according to the index, but not to the log";
                     Some((other.stored, Trouble::Ended, what, false))
                 }
                 (None, None) => None,
             };
             match finding {
                 Some((stored, trouble, what, is_hold)) if is_damaged || is_hold => {
-                    let path = self.log.join(name(stored.sequence));
+                    let path = self.log.join(names::segment(stored.sequence));
                     (self.found)(Finding::new(trouble, &path, what).about(id));
                 }
                 Some((_, _, what, _)) => {
@@ -217,9 +219,7 @@ impl Examiner<'_> {
             }
         }
         if let Some((id, what)) = first {
-            let what = format!(
-                "says something else than the log, which is whole, about {contradictions} messages: message {id} {what}"
-            );
+            let what = format!("contradicts the intact log about {contradictions} messages: message {id} {what}");
             (self.found)(Finding::new(Trouble::Index, &path, what));
         } else if !is_damaged && let Some(what) = miscounted(normal, rebuilt)? {
             (self.found)(Finding::new(Trouble::Index, &path, what));
@@ -227,15 +227,15 @@ impl Examiner<'_> {
         Ok(true)
     }
 
-    /// Every living message has its body as it was accepted, and every body its message.
+    /// Reports bodies that are not as accepted, and files that belong to no message.
     fn bodies(&mut self, queue: &mut Recovered) -> Result<(), InspectError> {
         let Folder { vfs, dir, options, .. } = self.folder;
-        let bodies = dir.join("bodies");
+        let bodies = names::bodies(dir);
         let mut files = BTreeSet::new();
         let there = vfs.exists(&bodies).map_err(OpenError::io(&bodies))?;
         let names = if there { vfs.list(&bodies).map_err(OpenError::io(&bodies))? } else { Vec::new() };
         for name in names {
-            match hex(&name) {
+            match names::body_id(&name) {
                 Some(id) => {
                     files.insert(id);
                 }
@@ -247,7 +247,7 @@ impl Examiner<'_> {
         while let Some(id) = at {
             if let Some(message) = queue.index.get(id)? {
                 if message.stored.inline.is_none() {
-                    files.remove(&id.as_u64());
+                    files.remove(&id);
                 }
                 let bad = match open_body(&**vfs, &readers, dir, id, &message) {
                     Ok(body) => check_body(&body, |octets| options.progress.add(octets)),
@@ -263,16 +263,16 @@ impl Examiner<'_> {
             at = queue.index.id_after(at)?;
         }
         for id in files {
-            let path = bodies.join(format!("{id:016x}"));
-            let what = "is the body of no message: of one that is gone, or that was never accepted";
+            let path = bodies.join(names::body(id));
+            let what = "is the body of no message: the message is gone, or was never accepted";
             (self.found)(Finding::new(Trouble::Orphan, &path, what));
         }
         Ok(())
     }
 
-    /// Whether a damaged place was copied away already.
+    /// Returns `true` if the damaged place has been copied already.
     fn is_in_quarantine(&self, path: &Path, sequence: u64, place: &Range<u64>) -> Result<bool, InspectError> {
-        let copy = quarantine(&self.folder.dir, sequence, place.start, "bad");
+        let copy = names::copied_part(&self.folder.dir, sequence, place.start, "bad");
         let vfs = &*self.folder.vfs;
         if !vfs.exists(&copy).map_err(OpenError::io(&copy))? {
             return Ok(false);
@@ -280,11 +280,6 @@ impl Examiner<'_> {
         let same = vfs.open(path).and_then(|file| begins_alike(&*file, place, &*vfs.open(&copy)?));
         Ok(same.map_err(OpenError::io(path))?)
     }
-}
-
-/// Where a place of a segment is copied to.
-pub(super) fn quarantine(dir: &Path, sequence: u64, from: u64, kind: &str) -> PathBuf {
-    dir.join("quarantine").join(format!("{sequence:016x}-{from}.{kind}"))
 }
 
 pub(super) fn open_body(
@@ -308,22 +303,18 @@ pub(super) fn open_body(
     Ok(LogBody { message, file, name, at, left: len, len, hasher: crc32fast::Hasher::new(), crc })
 }
 
-/// The file with a body, and which octets of it if it is not the whole.
+/// The file with a body, and its bytes there. `None`: the whole file.
 fn body_place(dir: &Path, id: MessageId, message: &Message<Stored>) -> (PathBuf, Option<Range<u64>>) {
-    match message.stored.inline {
-        Some(at) => {
-            (dir.join("log").join(name(message.stored.sequence)), Some(at..at.saturating_add(message.body_len)))
-        }
-        None => (dir.join("bodies").join(format!("{:016x}", id.as_u64())), None),
-    }
+    let (path, at) = body::place(dir, id, &message.stored);
+    (path, message.stored.inline.map(|_| at..at.saturating_add(message.body_len)))
 }
 
-/// What is wrong with a body.
+/// Returns what is wrong with a body.
 fn check_body(body: &LogBody, read: impl Fn(u64)) -> Option<String> {
     let is_alone = body.at == 0;
     match body.file.len() {
         Ok(len) if is_alone && len != body.len => {
-            return Some(format!("has {len} octets; the body that was accepted has {}", body.len));
+            return Some(format!("has {len} bytes, {} bytes were accepted", body.len));
         }
         Err(error) => return Some(error.to_string()),
         Ok(_) => {}
@@ -344,17 +335,17 @@ fn check_body(body: &LogBody, read: impl Fn(u64)) -> Option<String> {
     (hasher.finalize() != body.crc).then(|| "the body has a wrong checksum".to_owned())
 }
 
-/// What the index says otherwise than the log. Times are not compared.
+/// Returns how the index differs from the log. Times are not compared.
 fn difference(index: &Message<Stored>, log: &Message<Stored>) -> Option<&'static str> {
     let same = |one: &Message<Stored>, other: &Message<Stored>| {
         (&one.owner, one.priority, &one.envelope, one.body_len)
             == (&other.owner, other.priority, &other.envelope, other.body_len)
     };
     if !same(index, log) {
-        return Some("is another one in the log");
+        return Some("is a different message in the log");
     }
     if index.stored != log.stored {
-        return Some("lies in another place by the log");
+        return Some("is in another place according to the log");
     }
     let deliveries = |message: &Message<Stored>| {
         let each = message.deliveries.iter();
@@ -365,12 +356,12 @@ fn difference(index: &Message<Stored>, log: &Message<Stored>) -> Option<&'static
     }
     match (index.held, log.held) {
         (true, false) => Some(ONLY_HELD),
-        (false, true) => Some("is on hold by the log, and not by the index"),
+        (false, true) => Some("is on hold according to the log, but not to the index"),
         _ => None,
     }
 }
 
-/// Whether the two count alike.
+/// Returns how the counts of the two differ.
 fn miscounted(normal: &mut Recovered, rebuilt: &mut Recovered) -> Result<Option<String>, InspectError> {
     let (mut index, mut log) = (Stats::default(), Stats::default());
     normal.index.stats(normal.moment, &mut index)?;
@@ -378,13 +369,13 @@ fn miscounted(normal: &mut Recovered, rebuilt: &mut Recovered) -> Result<Option<
     let counted = |stats: &Stats| [stats.messages, stats.deliveries, stats.bytes];
     if counted(&index) != counted(&log) {
         let (index, log) = (counted(&index), counted(&log));
-        return Ok(Some(format!("counts messages, deliveries and octets as {index:?}, where there are {log:?}")));
+        return Ok(Some(format!("counts messages, deliveries and bytes as {index:?}, the log has {log:?}")));
     }
     for (sequence, segment) in &normal.segments.list {
         let lives = rebuilt.segments.list.get(sequence).map_or(0, |segment| segment.live_octets);
         if segment.live_octets != lives {
-            let (name, counted) = (name(*sequence), segment.live_octets);
-            return Ok(Some(format!("counts {counted} living octets in log/{name}, where there are {lives}")));
+            let (name, counted) = (names::segment(*sequence), segment.live_octets);
+            return Ok(Some(format!("counts {counted} live bytes in log/{name}, the log has {lives}")));
         }
     }
     Ok(None)
@@ -410,5 +401,5 @@ fn begins_alike(file: &dyn VfsFile, place: &Range<u64>, copy: &dyn VfsFile) -> i
     Ok(true)
 }
 
-const ONLY_HELD: &str = "is on hold by the index, and not by the log";
+const ONLY_HELD: &str = "is on hold according to the index, but not to the log";
 const CHUNK: usize = 64 << 10;

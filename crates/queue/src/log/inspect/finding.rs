@@ -10,18 +10,18 @@ use crate::MessageId;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// Which trouble it is.
+    /// The kind of trouble.
     pub trouble: Trouble,
     /// The file.
     pub path: PathBuf,
-    /// Which octets of it, unless it is the whole file.
+    /// The bytes concerned. `None`: the whole file.
     pub place: Option<Range<u64>>,
-    /// Whose, if it is about one message.
+    /// The message concerned. `None`: it is not about one message.
     pub message: Option<MessageId>,
-    /// What is the matter.
+    /// What is wrong.
     pub what: String,
-    /// Whatever can be done about it here has been: the octets are in `quarantine/`, the message is on hold. It is said, and does
-    /// not count.
+    /// `true`: a repair can do no more, since the bytes are in `quarantine/` or the message is on
+    /// hold. It is shown, but does not count.
     pub is_settled: bool,
 }
 
@@ -29,28 +29,29 @@ pub struct Finding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Trouble {
-    /// The end of the log is a batch that was being written. Nobody was told about it.
+    /// The end of the log is a batch that was being written. It was never acknowledged.
     Torn,
-    /// Octets of the log that are no good record.
+    /// Bytes of the log that are no intact record.
     Damaged,
-    /// Segments are missing, or what else nothing can be done about.
+    /// A missing segment, or other damage without a remedy.
     Lost,
-    /// A file that is none of the queue's.
+    /// A file that is not the queue's.
     Stray,
-    /// A body that no message names.
+    /// A body that belongs to no message.
     Orphan,
-    /// The index cannot be used, or says something else than a log that is whole.
+    /// The index cannot be used, or contradicts an intact log.
     Index,
-    /// The index knows what is on a damaged or missing part of the log.
+    /// The index has a message that is on a damaged or missing part of the log.
     Unlogged,
-    /// The record that ended a message is on a damaged part of the log; the index knows that it is gone.
+    /// A message has ended according to the index. The record of that is on a damaged part of the
+    /// log.
     Ended,
-    /// A body is missing or is not what was accepted.
+    /// A body is missing, or is not what was accepted.
     Body,
 }
 
 impl Trouble {
-    /// One word.
+    /// Returns the kind in one word.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -66,17 +67,17 @@ impl Trouble {
         }
     }
 
-    /// What a repair does.
+    /// Returns what a repair does.
     #[must_use]
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::Torn => "copied to quarantine/ and cut off",
-            Self::Damaged => "copied to quarantine/; what is behind is read on",
-            Self::Lost => "left as it is: what it held can come from a backup only",
+            Self::Damaged => "copied to quarantine/; reading goes on after it",
+            Self::Lost => "left as it is: only a backup can restore it",
             Self::Stray | Self::Orphan => "moved to quarantine/",
-            Self::Index => "index moved to quarantine/ and made anew from the log",
+            Self::Index => "index moved to quarantine/ and rebuilt from the log",
             Self::Unlogged => "message written to the log again, as the index has it",
-            Self::Ended => "its end written to the log again",
+            Self::Ended => "end of the message written to the log again",
             Self::Body => "message put on hold: restore the body from a backup, or remove the message",
         }
     }
@@ -99,7 +100,7 @@ impl Finding {
         Self { is_settled, ..self }
     }
 
-    /// Whether a repair leaves nothing of it that counts.
+    /// Returns `true` if a repair leaves nothing that counts.
     #[must_use]
     pub fn is_repairable(&self) -> bool {
         self.trouble != Trouble::Lost

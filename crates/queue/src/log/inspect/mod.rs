@@ -1,27 +1,28 @@
-//! A queue that no process has open: looked at, verified, repaired.
+//! Lists, verifies and repairs a queue that no process has open.
 //!
-//! To look is to open the queue as always, over an *overlay*: a file system that shows the folder as it is and keeps to itself
-//! whatever opening writes. What is looked at is therefore what an opening would make of the folder, by the same code; and the
-//! folder stays as it is, for below the overlay is nothing that can write. A second reader of the format would have been one more
-//! thing to be wrong. A repair that is only tried runs over an overlay as well.
+//! An inspection opens the queue over an *overlay*: a file system that shows the folder as it is,
+//! and keeps to itself what an opening writes. So the same code as for an opening decides what is
+//! there. The folder stays as it is, because the file system below the overlay cannot write. A dry
+//! run of a repair works over an overlay too.
 //!
 //! * [`Inspection`] lists and shows messages.
-//! * [`verify`] reads every octet: the log from its beginning, as if there were no index; the index, and whether it says
-//!   the same; every body. [`Finding`]s are what is not as it should be.
-//! * [`repair`] does about each finding what its [remedy](Trouble::remedy) says. It deletes nothing.
+//! * [`verify`] reads every byte: the log from its beginning, as if there were no index; the index,
+//!   which must say the same; every body. It reports [`Finding`]s.
+//! * [`repair`] does for each finding what its [remedy](Trouble::remedy) says. It deletes nothing.
 //!
 //! All of them lock the queue as an opening does.
 //!
-//! **Who is right.** While the log is whole, the log is: an index that says something else is made anew. Where the log is damaged the
-//! index may know what the log has lost. Both have checksums on every row, so the index is believed then, and a repair writes
-//! what it knows to the log again; after that the two agree and the index can be made anew without a loss.
-//! Times are not compared: the log has them in milliseconds of the wall clock, the index in its own.
+//! **Index or log.** If the log is intact, it is right, and an index that differs is rebuilt. If
+//! the log is damaged, the index may know what the log has lost. Then the index is believed, which
+//! has a checksum on every row, and a repair writes what it knows to the log again. After that the
+//! two agree. Times are not compared: the log has them in milliseconds of the wall clock, the index
+//! on the queue's clock.
 //!
-//! **Bounds.** Memory: 16 MiB for messages and 8 MiB for pages of the index, twice while two are compared; 16 MiB for what was written
-//! over the folder, beyond which it goes to a file without a name in [`InspectOptions::scratch`], about half a KiB for each
-//! message if the index is missing or is made anew to compare; one record of the log, at most 32 MiB, of damaged ones too.
-//! A number of 8 octets for each body with a file of its own, some 200 octets for each damaged place of the log. A repair keeps its
-//! findings, some 300 octets each.
+//! **Bounds of memory.** 16 MiB for messages and 8 MiB for pages of the index, twice while the two
+//! are compared. 16 MiB for what is written over the folder; beyond that it goes to a file without
+//! a name in [`InspectOptions::scratch`], about 0.5 KiB for each message if the index is rebuilt.
+//! One record of the log, at most 32 MiB. 8 bytes for each body with a file of its own, and about
+//! 200 bytes for each damaged place of the log. A repair keeps its findings, about 300 bytes each.
 
 mod examine;
 mod finding;
@@ -44,27 +45,29 @@ pub use self::progress::{Progress, Stage};
 use self::repair::mend;
 pub use self::repair::{Repair, Repaired};
 use self::scratch::Scratch;
-use super::folder;
-use super::readers::Readers;
-use super::recover::{self, Bodies, Recovered};
-use super::segment::name;
-use super::vfs::{Os, Vfs};
-use super::{LogOptions, OpenError, OpenReport};
 use crate::index::Unreadable;
+use crate::log::disk::folder;
+use crate::log::disk::names;
+use crate::log::disk::vfs::{Os, Vfs};
+use crate::log::options::{LogOptions, OpenError, OpenReport};
+use crate::log::read::body;
+use crate::log::read::readers::Readers;
+use crate::log::recover::{self, Bodies, Recovered};
 use crate::{Clock, Error, MessageId, Page, Search, Stats, Summary, SystemClock};
 
-/// How to look at a queue.
+/// How to inspect a queue: take the default, then assign fields.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct InspectOptions {
-    /// Where ages and times until something is due are taken from. Default: [`SystemClock`].
+    /// The clock for ages and times until deliveries are due. Default: [`SystemClock`].
     pub clock: Arc<dyn Clock>,
-    /// The folder for what finds no place in memory. Default: [`std::env::temp_dir`].
+    /// The folder for what does not fit into memory. Default: [`std::env::temp_dir`].
     pub scratch: Option<PathBuf>,
-    /// Is told how far it is.
+    /// Where progress is reported.
     pub progress: Arc<Progress>,
 }
 
-/// A queue could not be looked at.
+/// A queue could not be inspected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InspectError {
@@ -83,8 +86,8 @@ pub enum InspectError {
     /// There is no such message, or its body is damaged.
     #[error(transparent)]
     Message(#[from] Error),
-    /// A body could not be handed on.
-    #[error("the body could not be written on: {0}")]
+    /// A body could not be passed on.
+    #[error("the body could not be passed on: {0}")]
     Output(io::Error),
     /// The log could not be written.
     #[error("{0}")]
@@ -100,7 +103,7 @@ pub struct Inspection {
     _lock: Box<dyn Any + Send + Sync>,
 }
 
-/// Where a message lies.
+/// Where a message is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Place {
@@ -115,7 +118,7 @@ pub struct Place {
 }
 
 impl Inspection {
-    /// Opens the queue in this folder to be looked at.
+    /// Opens the queue in this folder for inspection.
     ///
     /// # Errors
     /// [`InspectError`], with the file and the remedy.
@@ -127,17 +130,17 @@ impl Inspection {
         let folder = Folder::lock(vfs, dir, options)?;
         let vfs = folder.overlay();
         let recovered = folder.recover(&vfs, Bodies::Check)?;
-        let readers = Readers::new(Arc::clone(&vfs), dir.join("log"));
+        let readers = Readers::new(Arc::clone(&vfs), names::log(dir));
         Ok(Self { vfs, readers, dir: folder.dir, recovered, _lock: folder.lock })
     }
 
-    /// What opening finds.
+    /// Returns what an opening would report.
     #[must_use]
     pub fn report(&self) -> &OpenReport {
         &self.recovered.report
     }
 
-    /// Counts; those of a queue that was just opened.
+    /// Returns the counts of a queue that was just opened.
     ///
     /// # Errors
     /// [`InspectError::Unreadable`].
@@ -148,7 +151,7 @@ impl Inspection {
         Ok(stats)
     }
 
-    /// Some of the messages that are searched for, as [`Queue::search`](crate::Queue::search) gives them.
+    /// Searches messages, as [`Queue::search`](crate::Queue::search) does.
     ///
     /// # Errors
     /// [`InspectError::Unreadable`].
@@ -156,26 +159,24 @@ impl Inspection {
         Ok(self.recovered.index.search(self.recovered.moment, search, after, limit)?)
     }
 
-    /// One message, and where it lies.
+    /// Returns a message and where it is.
     ///
     /// # Errors
-    /// [`InspectError::Message`] when there is none, [`InspectError::Unreadable`].
+    /// [`InspectError::Message`] if there is none, [`InspectError::Unreadable`].
     pub fn show(&self, id: MessageId) -> Result<(Summary, Place), InspectError> {
         let message = self.recovered.index.get(id)?.ok_or(Error::NoSuchMessage(id))?;
-        let segment = self.dir.join("log").join(name(message.stored.sequence));
-        let (body, at) = match message.stored.inline {
-            Some(at) => (segment.clone(), at),
-            None => (self.dir.join("bodies").join(format!("{:016x}", id.as_u64())), 0),
-        };
+        let segment = names::log(&self.dir).join(names::segment(message.stored.sequence));
+        let (body, at) = body::place(&self.dir, id, &message.stored);
         let place = Place { segment, body, at, crc: message.stored.crc };
         Ok((message.summary(id, self.recovered.moment), place))
     }
 
-    /// Writes the body of a message, 64 KiB at a time, the last of them only once all are found good.
+    /// Writes the body of a message to `to`, 64 KiB at a time. The last piece is written only if
+    /// the checksum is right.
     ///
     /// # Errors
-    /// [`InspectError::Message`] when there is no such message or its body is damaged, [`InspectError::Output`],
-    /// [`InspectError::Unreadable`].
+    /// [`InspectError::Message`] if there is no such message or its body is damaged,
+    /// [`InspectError::Output`], [`InspectError::Unreadable`].
     pub fn body(&self, id: MessageId, to: &mut dyn Write) -> Result<(), InspectError> {
         let message = self.recovered.index.get(id)?.ok_or(Error::NoSuchMessage(id))?;
         let mut body = open_body(&*self.vfs, &self.readers, &self.dir, id, &message)?;
@@ -186,10 +187,11 @@ impl Inspection {
     }
 }
 
-/// Reads every octet of the queue in this folder, shows what is not as it should be, and changes nothing.
+/// Reads every byte of the queue in this folder, and reports what is not as it should be. Changes
+/// nothing.
 ///
 /// # Errors
-/// [`InspectError`] when it could not be read to its end, with the file and the remedy.
+/// [`InspectError`] if it could not be read to its end, with the file and the remedy.
 pub fn verify(
     dir: impl AsRef<Path>,
     options: &InspectOptions,
@@ -198,10 +200,10 @@ pub fn verify(
     verify_on(Arc::new(Reading), dir.as_ref(), options, found)
 }
 
-/// Does about each finding what its remedy says, and shows it.
+/// Does for each finding what its remedy says, and reports it.
 ///
 /// # Errors
-/// [`InspectError`]. What was shown until then has been done; the queue can be repaired again.
+/// [`InspectError`]. What was reported before has been done; the repair can be repeated.
 pub fn repair(
     dir: impl AsRef<Path>,
     options: &InspectOptions,
@@ -252,7 +254,7 @@ impl Folder {
             Err(OpenError::Io { source, path }) if source.kind() == io::ErrorKind::NotFound && path == dir => {
                 return Err(none());
             }
-            // Nothing in it says that it is a queue.
+            // No file in it says that it is a queue.
             Err(OpenError::Foreign { .. }) => return Err(none()),
             Err(error) => return Err(error.into()),
         }
@@ -260,7 +262,7 @@ impl Folder {
         Ok(Self { vfs, dir: dir.to_owned(), options: options.clone(), lock: Box::new(lock) })
     }
 
-    /// The folder, to be opened without a change to it.
+    /// The folder as a file system that can be written without changing it.
     fn overlay(&self) -> Arc<dyn Vfs> {
         let scratch = Scratch::new(self.options.scratch.as_deref());
         Arc::new(Overlay::new(Arc::clone(&self.vfs), scratch, Arc::clone(&self.options.progress)))

@@ -1,4 +1,4 @@
-//! A file system over another one, which stays as it is.
+//! A file system over another one, which it does not change.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,44 +8,44 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::progress::Progress;
-use super::scratch::{PAGE, Page, Scratch, Slot};
-use crate::log::vfs::{Os, Room, Seen, Vfs, VfsFile, try_lock};
+use super::scratch::{BLOCK, Block, Scratch, Spot};
+use crate::log::disk::vfs::{Os, Room, Seen, Vfs, VfsFile, try_lock};
 
-/// Shows what is below, and what was written since over it. What is written goes to a [`Scratch`]; below nothing is changed.
+/// Shows the file system below, with what was written since over it. Writes go to a [`Scratch`].
 #[derive(Clone)]
 pub(in crate::log) struct Overlay(Arc<Inner>);
 
 struct Inner {
     below: Arc<dyn Vfs>,
     scratch: Scratch,
-    state: Mutex<State>,
-    /// Is told of octets that are read out of segments.
+    state: Mutex<Names>,
+    /// Counts bytes that are read out of segments.
     progress: Arc<Progress>,
 }
 
 #[derive(Default)]
-struct State {
-    /// What is not as it is below; [`None`]: gone.
+struct Names {
+    /// Names that differ from those below. `None`: the file is removed.
     names: BTreeMap<PathBuf, Option<Arc<Inode>>>,
     dirs: BTreeSet<PathBuf>,
-    /// What is as it is below and is open: all who have it open see the same.
+    /// Open files that are still as below. All handles share one inode.
     open: BTreeMap<PathBuf, Weak<Inode>>,
 }
 
 struct Inode {
-    /// Where it is below.
+    /// Its path below.
     below: Option<PathBuf>,
     /// Its name when it was opened.
     path: PathBuf,
-    content: Mutex<Content>,
+    bytes: Mutex<FileBytes>,
 }
 
-struct Content {
+struct FileBytes {
     len: u64,
-    /// So much of the file below shows through.
+    /// The length of the file below that shows through.
     shown: u64,
-    pages: BTreeMap<u64, Slot>,
-    /// [`State::names`] knows what became of it.
+    blocks: BTreeMap<u64, Spot>,
+    /// [`Names::names`] has it, or knows that it is removed.
     is_named: bool,
 }
 
@@ -60,11 +60,11 @@ impl Overlay {
         Self(Arc::new(Inner { below, scratch, state: Mutex::default(), progress }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, Names> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is there under this name now.
+    /// Opens what has this name now.
     fn find(&self, path: &Path) -> io::Result<Handle> {
         let known = {
             let state = self.state();
@@ -80,8 +80,8 @@ impl Overlay {
         }
         let file = self.0.below.open(path)?;
         let len = file.len()?;
-        let content = Mutex::new(Content { len, shown: len, pages: BTreeMap::new(), is_named: false });
-        let inode = Arc::new(Inode { below: Some(path.to_owned()), path: path.to_owned(), content });
+        let bytes = Mutex::new(FileBytes { len, shown: len, blocks: BTreeMap::new(), is_named: false });
+        let inode = Arc::new(Inode { below: Some(path.to_owned()), path: path.to_owned(), bytes });
         let mut state = self.state();
         if state.open.len() >= REMEMBERED {
             state.open.retain(|_, inode| inode.strong_count() > 0);
@@ -96,8 +96,8 @@ impl Vfs for Overlay {
         if self.exists(path)? {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let content = Mutex::new(Content { len: 0, shown: 0, pages: BTreeMap::new(), is_named: true });
-        let inode = Arc::new(Inode { below: None, path: path.to_owned(), content });
+        let bytes = Mutex::new(FileBytes { len: 0, shown: 0, blocks: BTreeMap::new(), is_named: true });
+        let inode = Arc::new(Inode { below: None, path: path.to_owned(), bytes });
         self.state().name(path, Some(Arc::clone(&inode)));
         Ok(Arc::new(Handle { overlay: self.clone(), inode, below: None }))
     }
@@ -169,40 +169,45 @@ impl Vfs for Overlay {
         self.0.below.room(path)
     }
 
+    fn random(&self) -> io::Result<u64> {
+        self.0.below.random()
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
         self.0.below.lock(path)
     }
 }
 
-impl State {
-    /// From now on the name is this one's, or nobody's. Whoever had it, and has it open, keeps what it was.
+impl Names {
+    /// Gives the name to this inode. `None`: removes it. Handles of the old file keep the old
+    /// content.
     fn name(&mut self, path: &Path, inode: Option<Arc<Inode>>) {
         if let Some(was) = self.open.remove(path).and_then(|inode| inode.upgrade()) {
-            was.content().is_named = true;
+            was.bytes().is_named = true;
         }
         self.names.insert(path.to_owned(), inode);
     }
 }
 
 impl Inode {
-    fn content(&self) -> MutexGuard<'_, Content> {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner)
+    fn bytes(&self) -> MutexGuard<'_, FileBytes> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Handle {
-    /// Before the first change: from now on the inode stands for its name.
+    /// Called before the first change: from now on the inode stands for its name.
     fn keep(&self) {
         let mut state = self.overlay.state();
-        let mut content = self.inode.content();
-        if !content.is_named {
-            content.is_named = true;
+        let mut bytes = self.inode.bytes();
+        if !bytes.is_named {
+            bytes.is_named = true;
             state.open.remove(&self.inode.path);
             state.names.insert(self.inode.path.clone(), Some(Arc::clone(&self.inode)));
         }
     }
 
-    /// What shows through of the file below, and zero octets behind.
+    /// Reads what shows through of the file below, then zeros.
     fn read_below(&self, into: &mut [u8], at: u64, shown: u64) -> io::Result<()> {
         let mut filled = 0;
         if let Some(below) = &self.below {
@@ -222,47 +227,47 @@ impl Handle {
         Ok(())
     }
 
-    fn page(&self, content: &Content, number: u64) -> io::Result<Page> {
-        let mut page = [0; PAGE];
-        match content.pages.get(&number) {
-            Some(slot) => self.overlay.0.scratch.read(*slot, &mut page)?,
-            None => self.read_below(&mut page, number.saturating_mul(PAGE as u64), content.shown)?,
+    fn block(&self, bytes: &FileBytes, number: u64) -> io::Result<Block> {
+        let mut block = [0; BLOCK];
+        match bytes.blocks.get(&number) {
+            Some(spot) => self.overlay.0.scratch.read(*spot, &mut block)?,
+            None => self.read_below(&mut block, number.saturating_mul(BLOCK as u64), bytes.shown)?,
         }
-        Ok(page)
+        Ok(block)
     }
 
-    fn write_page(&self, content: &mut Content, number: u64, page: &Page) -> io::Result<()> {
-        let old = content.pages.get(&number).copied();
-        let slot = self.overlay.0.scratch.write(old, page)?;
-        content.pages.insert(number, slot);
+    fn write_block(&self, bytes: &mut FileBytes, number: u64, block: &Block) -> io::Result<()> {
+        let old = bytes.blocks.get(&number).copied();
+        let spot = self.overlay.0.scratch.write(old, block)?;
+        bytes.blocks.insert(number, spot);
         Ok(())
     }
 }
 
 impl VfsFile for Handle {
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
-        let content = self.inode.content();
-        let want = cut(into.len(), content.len.saturating_sub(at));
+        let bytes = self.inode.bytes();
+        let want = cut(into.len(), bytes.len.saturating_sub(at));
         let into = into.get_mut(..want).unwrap_or_default();
         let mut done = 0;
         while done < want {
             let at = at.saturating_add(done as u64);
-            let (number, inside) = (at / PAGE as u64, cut(PAGE, at % PAGE as u64));
+            let (number, inside) = (at / BLOCK as u64, cut(BLOCK, at % BLOCK as u64));
             let rest = into.get_mut(done..).unwrap_or_default();
-            let next = content.pages.range(number..).next();
+            let next = bytes.blocks.range(number..).next();
             done = done.saturating_add(match next {
-                Some((page, slot)) if *page == number => {
-                    let mut octets = [0; PAGE];
-                    self.overlay.0.scratch.read(*slot, &mut octets)?;
+                Some((block, spot)) if *block == number => {
+                    let mut octets = [0; BLOCK];
+                    self.overlay.0.scratch.read(*spot, &mut octets)?;
                     let part = octets.get(inside..).unwrap_or_default();
                     let len = part.len().min(rest.len());
                     rest.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
                     len
                 }
                 next => {
-                    let end = next.map_or(u64::MAX, |(page, _)| page.saturating_mul(PAGE as u64));
+                    let end = next.map_or(u64::MAX, |(block, _)| block.saturating_mul(BLOCK as u64));
                     let len = cut(rest.len(), end.saturating_sub(at));
-                    self.read_below(rest.get_mut(..len).unwrap_or_default(), at, content.shown)?;
+                    self.read_below(rest.get_mut(..len).unwrap_or_default(), at, bytes.shown)?;
                     len
                 }
             });
@@ -272,47 +277,47 @@ impl VfsFile for Handle {
 
     fn write_at(&self, from: &[u8], at: u64) -> io::Result<()> {
         self.keep();
-        let mut content = self.inode.content();
+        let mut bytes = self.inode.bytes();
         let mut rest = from;
         let mut at = at;
         while !rest.is_empty() {
-            let (number, inside) = (at / PAGE as u64, cut(PAGE, at % PAGE as u64));
-            let mut page = self.page(&content, number)?;
-            let room = page.get_mut(inside..).unwrap_or_default();
+            let (number, inside) = (at / BLOCK as u64, cut(BLOCK, at % BLOCK as u64));
+            let mut block = self.block(&bytes, number)?;
+            let room = block.get_mut(inside..).unwrap_or_default();
             let (part, behind) = rest.split_at(rest.len().min(room.len()));
             room.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
-            self.write_page(&mut content, number, &page)?;
+            self.write_block(&mut bytes, number, &block)?;
             at = at.saturating_add(part.len() as u64);
             rest = behind;
-            content.len = content.len.max(at);
+            bytes.len = bytes.len.max(at);
         }
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.keep();
-        let mut content = self.inode.content();
-        if len < content.len {
-            let gone = content.pages.split_off(&len.div_ceil(PAGE as u64));
-            gone.into_values().for_each(|slot| self.overlay.0.scratch.free(slot));
-            content.shown = content.shown.min(len);
-            // Should it grow again, nothing of what was cut off shows.
-            let last = len / PAGE as u64;
-            if content.pages.contains_key(&last) {
-                let mut page = self.page(&content, last)?;
-                page.get_mut(cut(PAGE, len % PAGE as u64)..).unwrap_or_default().fill(0);
-                self.write_page(&mut content, last, &page)?;
+        let mut bytes = self.inode.bytes();
+        if len < bytes.len {
+            let gone = bytes.blocks.split_off(&len.div_ceil(BLOCK as u64));
+            gone.into_values().for_each(|spot| self.overlay.0.scratch.free(spot));
+            bytes.shown = bytes.shown.min(len);
+            // If it grows again, what was cut off must not show.
+            let last = len / BLOCK as u64;
+            if bytes.blocks.contains_key(&last) {
+                let mut block = self.block(&bytes, last)?;
+                block.get_mut(cut(BLOCK, len % BLOCK as u64)..).unwrap_or_default().fill(0);
+                self.write_block(&mut bytes, last, &block)?;
             }
         }
-        content.len = len;
+        bytes.len = len;
         Ok(())
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.inode.content().len)
+        Ok(self.inode.bytes().len)
     }
 
-    /// Nobody else has it: it is what it was.
+    /// No other process has it, so the identity does not matter.
     fn look(&self) -> io::Result<Seen> {
         Ok(Seen { device: 0, inode: 0, len: self.len()?, mode: 0, owner: 0 })
     }
@@ -322,7 +327,7 @@ impl VfsFile for Handle {
     }
 }
 
-/// The operating system's file system, to be read: there is no way to change anything by it.
+/// The operating system's file system, read-only.
 #[derive(Debug)]
 pub(super) struct Reading;
 
@@ -371,7 +376,12 @@ impl Vfs for Reading {
         Os::default().room(path)
     }
 
-    /// Locks the file if it is there; a queue that came out of a backup may have none, and nobody has that open.
+    fn random(&self) -> io::Result<u64> {
+        Os::default().random()
+    }
+
+    /// Locks the file if it exists. A queue restored from a backup may have none, and then no
+    /// process has it open.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
         let file = match File::open(path) {
             Ok(file) => file,
@@ -386,5 +396,5 @@ fn cut(len: usize, limit: u64) -> usize {
     usize::try_from(limit).unwrap_or(usize::MAX).min(len)
 }
 
-/// Names of files that were open once and are remembered until this many are.
+/// Open files are remembered until there are this many names.
 const REMEMBERED: usize = 256;

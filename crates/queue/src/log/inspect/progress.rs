@@ -1,8 +1,8 @@
-//! How far an inspection is, for somebody who waits.
+//! The progress of an inspection, for another thread.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
-/// How far it is. Another thread may look at any time.
+/// The progress. Another thread may look at any time.
 #[derive(Debug, Default)]
 pub struct Progress {
     stage: AtomicU8,
@@ -10,21 +10,21 @@ pub struct Progress {
     total: AtomicU64,
 }
 
-/// What an inspection does one after the other.
+/// The stages of an inspection, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Opens the index and the end of the log.
     Opening,
-    /// Reads the whole log; counted in octets.
+    /// Reads the whole log; counted in bytes.
     Log,
-    /// Compares what the log says with what the index says; counted in messages.
+    /// Compares log and index; counted in messages.
     Comparing,
-    /// Reads all bodies; counted in octets.
+    /// Reads all bodies; counted in bytes.
     Bodies,
 }
 
 impl Progress {
-    /// The stage, how much of it is done, and how much there is.
+    /// Returns the stage, how much of it is done, and how much there is.
     #[must_use]
     pub fn look(&self) -> (Stage, u64, u64) {
         let stage = STAGES.get(usize::from(self.stage.load(Relaxed))).copied().unwrap_or(Stage::Opening);

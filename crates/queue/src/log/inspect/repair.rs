@@ -1,31 +1,34 @@
-//! Doing something about what was found.
+//! Repairing what was found.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::examine::{Verified, examine, quarantine};
+use super::examine::{Verified, examine};
 use super::{Finding, Folder, InspectError, Stage, Trouble};
 use crate::MessageId;
 use crate::index::{Altered, Message};
-use crate::log::OpenError;
-use crate::log::apply::{Stored, apply};
-use crate::log::body::carried;
 use crate::log::checkpoint::{self, Meta, Work};
-use crate::log::folder;
-use crate::log::format::{self, Now, encode_altered, encode_image};
-use crate::log::frame::Kind;
-use crate::log::quarantine::copy;
+use crate::log::disk::folder;
+use crate::log::disk::names;
+use crate::log::disk::quarantine::copy;
+use crate::log::disk::vfs::Vfs;
+use crate::log::format::frame::Kind;
+use crate::log::format::place::{At, Stored};
+use crate::log::format::record::{self, Now, encode_altered, encode_image};
+use crate::log::options::OpenError;
+use crate::log::read::body::carried;
 use crate::log::recover::{Bodies, Recovered};
-use crate::log::segment::{AppendError, At, Entry, name, sequence};
-use crate::log::shared::wall;
-use crate::log::vfs::Vfs;
+use crate::log::write::apply::apply;
+use crate::log::write::segment::{AppendError, NewRecord};
+use crate::log::write::shared::wall;
 
-/// How to repair.
+/// How to repair: take the default, then assign fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Repair {
-    /// Change nothing in the folder, but do everything as if.
+    /// Do everything over an overlay, and change nothing in the folder.
     pub dry_run: bool,
-    /// Make the index anew from the log, whether or not it is good. The old one goes to `quarantine/`.
+    /// Rebuild the index from the log, even if it is intact. The old one goes to `quarantine/`.
     pub rebuild_index: bool,
 }
 
@@ -35,15 +38,16 @@ pub struct Repair {
 pub struct Repaired {
     /// What was there before.
     pub before: Verified,
-    /// Findings about which something was done.
+    /// Findings that were repaired.
     pub repaired: u64,
-    /// Findings about which nothing can be done.
+    /// Findings without a remedy.
     pub left: u64,
-    /// The index was made anew.
+    /// `true`: the index was rebuilt.
     pub index_rebuilt: bool,
 }
 
-/// In an order that loses nothing wherever it is cut off: first copies of what is damaged, then the log, then the index.
+/// In an order that loses nothing if it is interrupted: copies of damaged bytes, then the log, then
+/// the index.
 pub(super) fn mend(folder: &Folder, how: Repair, done: &mut dyn FnMut(&Finding)) -> Result<Repaired, InspectError> {
     let mut findings = Vec::new();
     let before = examine(folder, &mut |finding: Finding| {
@@ -65,13 +69,13 @@ pub(super) fn mend(folder: &Folder, how: Repair, done: &mut dyn FnMut(&Finding))
         index_aside(folder)?;
     }
     if !findings.is_empty() {
-        let mut open = Open::new(folder)?;
+        let mut open = Mending::new(folder)?;
         open.write(&findings)?;
         open.checkpoint()?;
     }
     if how.rebuild_index && !is_index_bad {
         index_aside(folder)?;
-        Open::new(folder)?.checkpoint()?;
+        Mending::new(folder)?.checkpoint()?;
     }
     repaired.index_rebuilt = is_index_bad || how.rebuild_index;
     for finding in &findings {
@@ -91,19 +95,19 @@ fn set_aside(folder: &Folder, finding: &Finding) -> Result<(), InspectError> {
         Trouble::Damaged => "bad",
         Trouble::Torn => "torn",
         Trouble::Stray | Trouble::Orphan => {
-            let to = unused(vfs, &folder.dir.join("quarantine"), file_name)?;
+            let to = unused(vfs, &names::quarantine(&folder.dir), file_name)?;
             let moved = vfs.rename(path, &to).and_then(|()| path.parent().map_or(Ok(()), |dir| vfs.sync_dir(dir)));
             let moved = moved.and_then(|()| to.parent().map_or(Ok(()), |dir| vfs.sync_dir(dir)));
             return Ok(moved.map_err(OpenError::io(path))?);
         }
         _ => return Ok(()),
     };
-    let (Some(sequence), Some(place)) = (sequence(file_name), &finding.place) else { return Ok(()) };
-    let to = quarantine(&folder.dir, sequence, place.start, kind);
+    let (Some(sequence), Some(place)) = (names::sequence(file_name), &finding.place) else { return Ok(()) };
+    let to = names::copied_part(&folder.dir, sequence, place.start, kind);
     if vfs.exists(&to).map_err(OpenError::io(&to))? {
-        // Of another time: it is kept under another name.
+        // A file of an earlier repair, which is kept under another name.
         let name = to.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let old = unused(vfs, &folder.dir.join("quarantine"), name)?;
+        let old = unused(vfs, &names::quarantine(&folder.dir), name)?;
         vfs.rename(&to, &old).map_err(OpenError::io(&to))?;
     }
     let file = vfs.open(path).map_err(OpenError::io(path))?;
@@ -111,7 +115,7 @@ fn set_aside(folder: &Folder, finding: &Finding) -> Result<(), InspectError> {
     Ok(())
 }
 
-/// A name in this folder that nothing has.
+/// A free name in this folder.
 fn unused(vfs: &dyn Vfs, dir: &Path, name: &str) -> Result<PathBuf, InspectError> {
     let mut path = dir.join(name);
     let mut number = 0_u64;
@@ -122,25 +126,25 @@ fn unused(vfs: &dyn Vfs, dir: &Path, name: &str) -> Result<PathBuf, InspectError
     Ok(path)
 }
 
-/// Moves the index away, if there is one, so that the next opening makes it anew.
+/// Moves the index away, if there is one, so that the next opening rebuilds it.
 fn index_aside(folder: &Folder) -> Result<(), InspectError> {
     let vfs = &*folder.vfs;
-    let path = checkpoint::path(&folder.dir);
+    let path = names::index(&folder.dir);
     if vfs.exists(&path).map_err(OpenError::io(&path))? {
-        let to = unused(vfs, &folder.dir.join("quarantine"), "index.bad")?;
+        let to = unused(vfs, &names::quarantine(&folder.dir), "index.bad")?;
         vfs.rename(&path, &to).and_then(|()| vfs.sync_dir(&folder.dir)).map_err(OpenError::io(&path))?;
     }
     Ok(())
 }
 
-/// The queue, opened to be written.
-struct Open<'a> {
+/// The queue, opened for writing.
+struct Mending<'a> {
     folder: &'a Folder,
     recovered: Recovered,
     now: Now,
 }
 
-impl<'a> Open<'a> {
+impl<'a> Mending<'a> {
     fn new(folder: &'a Folder) -> Result<Self, InspectError> {
         let recovered = folder.recover(&folder.vfs, Bodies::Leave)?;
         let now = Now { moment: recovered.moment, wall: wall(&*folder.options.clock) };
@@ -149,7 +153,7 @@ impl<'a> Open<'a> {
 
     /// Writes what the log lacks.
     fn write(&mut self, findings: &[Finding]) -> Result<(), InspectError> {
-        // Whether it is to be on hold, and whether the log needs all of it.
+        // For each message: put it on hold, and write all of it.
         let mut messages: BTreeMap<MessageId, (bool, bool)> = BTreeMap::new();
         let mut ended = Vec::new();
         for (trouble, id) in findings.iter().filter_map(|finding| Some((finding.trouble, finding.message?))) {
@@ -167,7 +171,7 @@ impl<'a> Open<'a> {
             let entry = if whole {
                 self.image(id, &message, hold)?
             } else {
-                Entry::new(Kind::Altered, encode_altered(self.now, id, &Altered::Held(true)), self.now)
+                NewRecord::new(Kind::Altered, encode_altered(self.now, id, &Altered::Held(true)), self.now)
             };
             octets += entry.payload.len();
             batch.push(entry);
@@ -178,32 +182,33 @@ impl<'a> Open<'a> {
         }
         self.append(&batch)?;
         for ids in ended.chunks(BATCH / 64) {
-            let removed = |id: &MessageId| Entry::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec(), self.now);
+            let removed = |id: &MessageId| NewRecord::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec(), self.now);
             let batch: Vec<_> = ids.iter().map(removed).collect();
             self.append(&batch)?;
         }
         Ok(())
     }
 
-    /// All of a message as the index has it. A body that is damaged is carried along as it is, with the checksum that it should have.
-    fn image(&self, id: MessageId, message: &Message<Stored>, hold: bool) -> Result<Entry, InspectError> {
+    /// A message as the index has it. A damaged body is copied as it is, with the checksum that it
+    /// should have.
+    fn image(&self, id: MessageId, message: &Message<Stored>, hold: bool) -> Result<NewRecord, InspectError> {
         let mut message = message.clone();
         message.held |= hold;
         let Stored { sequence, crc, inline, .. } = message.stored;
         let mut payload = Vec::new();
         encode_image(&mut payload, self.now, id, &message, crc, inline.is_none());
         if let Some(at) = inline {
-            let path = self.folder.dir.join("log").join(name(sequence));
+            let path = names::log(&self.folder.dir).join(names::segment(sequence));
             let is_missing = self.recovered.segments.missing.contains_key(&sequence);
             let file = if is_missing { None } else { Some(self.folder.vfs.open(&path).map_err(OpenError::io(&path))?) };
             let body = carried(file.as_deref(), at, message.body_len).map_err(OpenError::io(&path))?;
             payload.extend_from_slice(&body);
         }
-        Ok(Entry::new(Kind::Message, payload, self.now))
+        Ok(NewRecord::new(Kind::Message, payload, self.now))
     }
 
-    /// Writes a batch durably, and does what its records say.
-    fn append(&mut self, batch: &[Entry]) -> Result<(), InspectError> {
+    /// Writes a batch durably, and applies its records.
+    fn append(&mut self, batch: &[NewRecord]) -> Result<(), InspectError> {
         if batch.is_empty() {
             return Ok(());
         }
@@ -215,17 +220,17 @@ impl<'a> Open<'a> {
                 InspectError::Append(format!("{dir}: {error}; make room on the disk and repair again"))
             }
         })?;
-        for (Entry { kind, payload, .. }, at) in batch.iter().zip(places) {
+        for (NewRecord { kind, payload, .. }, at) in batch.iter().zip(places) {
             let at: At = at;
-            let record = format::decode(*kind, payload, self.now.wall, self.now);
+            let record = record::decode(*kind, payload, self.now.wall, self.now);
             let record = record.map_err(|error| InspectError::Append(error.to_string()))?;
-            // Body files of no use any more are orphans, and were found as such.
+            // Unneeded body files are orphans, and were found as such.
             apply(index, segments, record, &at)?;
         }
         Ok(())
     }
 
-    /// Writes the index as of now.
+    /// Writes a checkpoint as of now.
     fn checkpoint(&mut self) -> Result<(), InspectError> {
         let Recovered { checkpoint, index, segments, next_id, .. } = &mut self.recovered;
         index.advance(self.now.moment)?;
@@ -240,13 +245,15 @@ impl<'a> Open<'a> {
             next_id: *next_id,
             totals: frozen.totals,
         };
-        let failed =
-            |error: redb::Error| OpenError::Failed { path: checkpoint::path(&self.folder.dir), why: error.to_string() };
+        let failed = |error: checkpoint::Error| OpenError::Failed {
+            path: names::index(&self.folder.dir),
+            why: error.to_string(),
+        };
         let promoted = checkpoint.write(&Work { frozen, segments: segments.living(), meta }).map_err(failed)?;
         index.install(checkpoint.snapshot().map_err(failed)?, promoted);
         Ok(())
     }
 }
 
-/// Octets of payloads that are written at once, and one record more.
+/// Payload bytes written at once; one record more may follow.
 const BATCH: usize = 1 << 20;

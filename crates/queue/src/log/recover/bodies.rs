@@ -1,25 +1,26 @@
-//! Whether each message has its body, and each file in `bodies/` its message.
+//! Checks that each message has its body, and each file in `bodies/` its message.
 
 use std::collections::BTreeSet;
 
 use super::{Failure, Opening};
 use crate::MessageId;
 use crate::index::{Altered, Message};
-use crate::log::apply::Stored;
-use crate::log::{OpenError, hex};
+use crate::log::disk::names;
+use crate::log::format::place::Stored;
+use crate::log::options::OpenError;
 
 impl Opening<'_> {
-    /// Every living message has its body, and every body its message.
+    /// Holds messages without their body, and removes bodies without a message.
     pub(super) fn check_bodies(&mut self) -> Result<(), Failure> {
         self.hold_what_is_missed()?;
-        let bodies = self.dir.join("bodies");
+        let bodies = names::bodies(self.dir);
         let mut files = BTreeSet::new();
         for name in self.vfs.list(&bodies).map_err(OpenError::io(&bodies))? {
-            match hex(&name) {
+            match names::body_id(&name) {
                 Some(id) => {
-                    files.insert(MessageId::from_u64(id));
+                    files.insert(id);
                 }
-                None => self.damage(bodies.join(name), "is no body; it was left alone"),
+                None => self.damage(bodies.join(name), "is no body; it was left as it is"),
             }
         }
         let mut named = BTreeSet::new();
@@ -28,7 +29,7 @@ impl Opening<'_> {
         named.extend(self.index.in_memory().filter(|(_, message)| has_file(message)).map(|(id, _)| id));
         for id in named {
             let Some(message) = self.index.get(id)?.filter(|message| has_file(message)) else { continue };
-            let path = bodies.join(format!("{:016x}", id.as_u64()));
+            let path = bodies.join(names::body(id));
             let is_there = files.remove(&id);
             let len = if is_there { self.vfs.open(&path).and_then(|file| file.len()).ok() } else { None };
             if len != Some(message.body_len) {
@@ -36,14 +37,14 @@ impl Opening<'_> {
                 self.damage(path, &format!("should be the body of message {id}, which is on hold now"));
             }
         }
-        // Whatever is left is named by nobody: no draft outlives a process.
+        // The files left belong to no message: no draft outlives its process.
         for id in files {
-            let name = format!("{:016x}", id.as_u64());
+            let name = names::body(id);
             let path = bodies.join(&name);
             let swept = if self.report.damaged.is_empty() {
                 self.vfs.remove(&path)
             } else {
-                self.vfs.rename(&path, &self.dir.join("quarantine").join(&name))
+                self.vfs.rename(&path, &names::quarantine(self.dir).join(&name))
             };
             swept.map_err(OpenError::io(&path))?;
             self.report.orphans = self.report.orphans.saturating_add(1);
@@ -51,7 +52,7 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Messages whose bodies were in segments that are missing.
+    /// Holds messages whose bodies were in missing segments.
     fn hold_what_is_missed(&mut self) -> Result<(), Failure> {
         if self.segments.missing.is_empty() {
             return Ok(());
@@ -61,7 +62,7 @@ impl Opening<'_> {
         let mut missed = Vec::new();
         self.checkpoint.each_message(|id, stored| missed.extend(is_missed(stored).then_some(id)))?;
         for id in missed {
-            // The log that was read on from the checkpoint may have ended it, or have it anew.
+            // The log after the checkpoint may have ended the message, or have a newer image of it.
             if self.index.get(id)?.is_some_and(|message| is_missed(message.stored)) {
                 self.hold(id)?;
             }

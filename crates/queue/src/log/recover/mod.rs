@@ -1,29 +1,29 @@
-//! Reading the log at an opening: what it says, what is damaged.
+//! Reading checkpoint and log at an opening, and dealing with damage.
 
 mod bodies;
 mod segment;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::checkpoint::{self, Checkpoint, Meta, Snapshot};
-use super::format::Now;
-use super::quarantine::set_aside;
-use super::segment::{Living, Segment, Segments, name, random, sequence};
-use super::shared::wall;
-use super::vfs::Vfs;
-use super::{Damage, LogOptions, OpenError, OpenReport};
 use crate::Stats;
 use crate::index::{Bounds, Index, Moment, Unreadable, after, first_generation};
+use crate::log::checkpoint::{self, Checkpoint, Meta, Snapshot};
+use crate::log::disk::names;
+use crate::log::disk::vfs::Vfs;
+use crate::log::format::place::Living;
+use crate::log::format::record::Now;
+use crate::log::options::{Damage, LogOptions, OpenError, OpenReport};
+use crate::log::write::segment::{Segment, Segments};
+use crate::log::write::shared::wall;
 
 /// What an opening found.
 pub(super) struct Recovered {
     pub(super) checkpoint: Checkpoint,
-    /// The log up to here is in the checkpoint.
+    /// The checkpoint contains the log up to here.
     pub(super) position: (u64, u64),
     pub(super) index: Index<Snapshot>,
     pub(super) segments: Segments,
@@ -33,17 +33,17 @@ pub(super) struct Recovered {
     pub(super) moment: Moment,
 }
 
-/// Everything that opening works with.
+/// The state of an opening.
 struct Opening<'a> {
     vfs: &'a Arc<dyn Vfs>,
     dir: &'a Path,
     now: Now,
-    /// How much memory the index may take.
+    /// The index's limit of memory in bytes.
     budget: usize,
     checkpoint: Checkpoint,
-    /// The log up to here is in the checkpoint; [`None`] while there is none.
+    /// The checkpoint contains the log up to here. `None`: it is empty.
     position: Option<(u64, u64)>,
-    /// The tag of the segment there.
+    /// The tag of that segment.
     tag: u64,
     index: Index<Snapshot>,
     segments: Segments,
@@ -54,14 +54,15 @@ struct Opening<'a> {
 /// What an opening does about the folder `bodies/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bodies {
-    /// See that each message has its file and each file its message.
+    /// Check that each message has its body, and each body its message.
     Check,
-    /// Nothing: whoever asks will look.
+    /// Do not look: the caller will.
     Leave,
 }
 
-/// Reads the checkpoint, and the log from there on. What it read is on stable storage then, whatever a sync has failed to do before.
-/// `moment` is the time on the queue's clock, if that is known: otherwise it goes on from the checkpoint's.
+/// Reads the checkpoint, and the log after it. On return everything read is synced, even if an
+/// earlier process's sync failed. `moment`: the time on the queue's clock; `None`: it goes on from
+/// the checkpoint's.
 pub(super) fn recover(
     vfs: &Arc<dyn Vfs>,
     dir: &Path,
@@ -70,7 +71,7 @@ pub(super) fn recover(
     bodies: Bodies,
 ) -> Result<Recovered, OpenError> {
     let mut report = OpenReport::of_at_most(if bodies == Bodies::Check { MOST_TOLD } else { usize::MAX });
-    let sequences = list_segments(&**vfs, &dir.join("log"), &mut report)?;
+    let sequences = list_segments(&**vfs, &names::log(dir), &mut report)?;
     let wall = wall(&*options.clock);
     loop {
         let checkpoint = open_checkpoint(vfs, dir, options.index_cache, &sequences, &mut report)?;
@@ -78,21 +79,21 @@ pub(super) fn recover(
         match opening.read(&sequences) {
             Ok(()) => return opening.end(bodies),
             Err(Failure::Open(error)) => return Err(error),
-            // Made anew once: one that contradicts itself then is no matter of the disk.
+            // Rebuilt once. If the rebuilt one contradicts itself too, the disk is not to blame.
             Err(Failure::Index(why)) if opening.position.is_some() => {
-                // What it has found besides is found again.
+                // What it found is found again.
                 drop(opening);
                 set_aside(&**vfs, dir, &why, &mut report)?;
             }
-            Err(Failure::Index(why)) => return Err(OpenError::Failed { path: checkpoint::path(dir), why }),
+            Err(Failure::Index(why)) => return Err(OpenError::Failed { path: names::index(dir), why }),
         }
     }
 }
 
-/// Why reading the log came to an end.
+/// Why reading the log ended early.
 enum Failure {
     Open(OpenError),
-    /// The checkpoint is not to be believed, or could not be written.
+    /// The checkpoint cannot be believed, or could not be written.
     Index(String),
 }
 
@@ -108,8 +109,8 @@ impl From<Unreadable> for Failure {
     }
 }
 
-impl From<redb::Error> for Failure {
-    fn from(error: redb::Error) -> Self {
+impl From<checkpoint::Error> for Failure {
+    fn from(error: checkpoint::Error) -> Self {
         Self::Index(error.to_string())
     }
 }
@@ -117,16 +118,16 @@ impl From<redb::Error> for Failure {
 fn list_segments(vfs: &dyn Vfs, log: &Path, report: &mut OpenReport) -> Result<Vec<u64>, OpenError> {
     let mut sequences = Vec::new();
     for name in vfs.list(log).map_err(OpenError::io(log))? {
-        match sequence(&name) {
+        match names::sequence(&name) {
             Some(sequence) => sequences.push(sequence),
-            None => report.tell(Damage::new(log.join(name), "is no segment; it was left alone")),
+            None => report.tell(Damage::new(log.join(name), "is no segment; it was left as it is")),
         }
     }
     sequences.sort_unstable();
     Ok(sequences)
 }
 
-/// The checkpoint, if it is good and the log that goes with it is there.
+/// Opens the checkpoint, if it is intact and the log that it is of is there.
 fn open_checkpoint(
     vfs: &Arc<dyn Vfs>,
     dir: &Path,
@@ -134,38 +135,35 @@ fn open_checkpoint(
     sequences: &[u64],
     report: &mut OpenReport,
 ) -> Result<Option<(Checkpoint, Meta)>, OpenError> {
-    let opened = catch(|| {
-        let Some(checkpoint) = Checkpoint::open(vfs, dir, cache)? else { return Ok(None) };
-        let meta = checkpoint.meta()?;
-        Ok(Some((checkpoint, meta)))
-    });
-    let why = match opened {
+    let why = match Checkpoint::open(vfs, dir, cache) {
         Ok(None) => return Ok(None),
         Ok(Some((checkpoint, meta))) => {
             let sequence = meta.position.0;
             if sequence == 0 || sequences.binary_search(&sequence).is_ok() {
                 return Ok(Some((checkpoint, meta)));
             }
-            format!("it goes up to a place in log/{}, which is missing", name(sequence))
+            format!("it is of a place in log/{}, which is missing", names::segment(sequence))
         }
-        Err(redb::Error::Io(source)) if !is_of_its_content(&source) => {
-            return Err(OpenError::Io { path: checkpoint::path(dir), source });
+        Err(checkpoint::Error::Full(source) | checkpoint::Error::Io(source)) => {
+            return Err(OpenError::Io { path: names::index(dir), source });
         }
-        Err(error) => error.to_string(),
+        Err(checkpoint::Error::Content(why)) => why,
     };
     set_aside(&**vfs, dir, &why, report)?;
     Ok(None)
 }
 
-/// It is not the disk that failed: redb's word for a file that is none of its own, and ours for one that is too short.
-fn is_of_its_content(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
-}
-
-/// redb promises an error for a damaged file where it can and a panic where it cannot.
-fn catch<T>(open: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
-    let corrupted = |_| Err(redb::Error::Corrupted("it is damaged".to_owned()));
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).unwrap_or_else(corrupted)
+/// Moves a checkpoint to the quarantine, so that it is rebuilt.
+fn set_aside(vfs: &dyn Vfs, dir: &Path, why: &str, report: &mut OpenReport) -> Result<(), OpenError> {
+    let path = names::index(dir);
+    let quarantine = names::quarantine(dir);
+    let taken = vfs.list(&quarantine).map_err(OpenError::io(&quarantine))?;
+    // One name more than are taken, so one is free, even after an operator removed some.
+    let name =
+        (0..=taken.len()).map(|number| format!("{}-{number}.bad", names::INDEX)).find(|name| !taken.contains(name));
+    let target = quarantine.join(name.unwrap_or_default());
+    report.tell(Damage::new(path.clone(), &format!("{why}; it was moved to quarantine/ and rebuilt from the log")));
+    vfs.rename(&path, &target).and_then(|()| vfs.sync_dir(dir)).map_err(OpenError::io(&path))
 }
 
 impl<'a> Opening<'a> {
@@ -178,10 +176,10 @@ impl<'a> Opening<'a> {
         found: Option<(Checkpoint, Meta)>,
         report: OpenReport,
     ) -> Result<Self, OpenError> {
-        let path = checkpoint::path(dir);
-        let failed = |error: redb::Error| OpenError::Failed { path: path.clone(), why: error.to_string() };
-        // The queue's clock goes on from where it was, by what the wall clock says has passed. Set forward by mistake, that is not
-        // to end all mail at once.
+        let path = names::index(dir);
+        let failed = |error: checkpoint::Error| OpenError::Failed { path: path.clone(), why: error.to_string() };
+        // The queue's clock goes on from the checkpoint's, by what the wall clock says has passed.
+        // The limit keeps a wall clock set far ahead from expiring all mail at once.
         let moment = match (moment, &found) {
             (Some(moment), _) => moment,
             (None, Some((_, meta))) => {
@@ -189,7 +187,7 @@ impl<'a> Opening<'a> {
             }
             (None, None) => i64::try_from(wall.saturating_mul(1_000)).unwrap_or(i64::MAX / 2),
         };
-        let log = dir.join("log");
+        let log = names::log(dir);
         let mut segments = Segments::new(Arc::clone(vfs), log, options.segment_size);
         let (checkpoint, meta) = match found {
             Some(found) => found,
@@ -204,7 +202,8 @@ impl<'a> Opening<'a> {
         }
         let snapshot = checkpoint.snapshot().map_err(failed)?;
         let bounds = Bounds { memory: options.index_memory, leases: options.max_leases };
-        let index = Index::new(snapshot, meta.totals, moment, bounds, first_generation(random()));
+        let generation = first_generation(vfs.random().map_err(OpenError::io(dir))?);
+        let index = Index::new(snapshot, meta.totals, moment, bounds, generation);
         Ok(Self {
             vfs,
             dir,
@@ -229,13 +228,17 @@ impl<'a> Opening<'a> {
         self.segments.missing = missing.iter().map(|(sequence, segment)| (*sequence, segment.live_octets)).collect();
         for (at, sequence) in sequences.iter().enumerate() {
             let before = at.checked_sub(1).and_then(|at| sequences.get(at));
-            // What is missing before its place the checkpoint does not need, or it is missed already.
+            // Segments missing before its place are not needed by the checkpoint, or are reported
+            // already.
             if *sequence > first && before.is_some_and(|before| before.checked_add(1) != Some(*sequence)) {
-                self.damage(self.segments.dir.join(name(*sequence)), "has no predecessor: a segment is missing");
+                self.damage(
+                    self.segments.dir.join(names::segment(*sequence)),
+                    "has no predecessor: a segment before it is missing",
+                );
             }
         }
-        // A name may be there that is not on stable storage: its segment or body is, and is written on or believed in.
-        for dir in [&self.segments.dir, &self.dir.join("bodies")] {
+        // A name may not be on stable storage yet, while its segment or body is about to be used.
+        for dir in [&self.segments.dir, &names::bodies(self.dir)] {
             self.vfs.sync_dir(dir).map_err(OpenError::io(dir))?;
         }
         for (place, sequence) in sequences.iter().enumerate() {
@@ -247,11 +250,12 @@ impl<'a> Opening<'a> {
         Ok(())
     }
 
-    /// Nothing may have gone of a segment while anything lived in it, so one that is missing when all of the log has been read is lost.
+    /// A segment is removed only after its last message has ended. So one that is missing now is
+    /// lost.
     fn report_missing(&mut self) {
         self.segments.missing.retain(|_, octets| *octets > 0);
         for sequence in self.segments.missing.keys() {
-            let path = self.segments.dir.join(name(*sequence));
+            let path = self.segments.dir.join(names::segment(*sequence));
             let what = "is missing; the messages whose bodies were in it are on hold: restore it, or remove them";
             self.report.tell(Damage::new(path, what));
         }
@@ -259,14 +263,15 @@ impl<'a> Opening<'a> {
 
     fn end(mut self, bodies: Bodies) -> Result<Recovered, OpenError> {
         if self.next_id == 0 {
-            // Far from the ids of any earlier queue in the same place, so that log lines of the two are not mistaken for each other.
+            // Far from the ids of an earlier queue in this folder, so that log lines of the two are
+            // not confused.
             self.next_id = (self.now.wall / 1000) << 20;
         }
         if !self.report.damaged.is_empty() {
-            // Ids may have been on the part that is lost.
+            // The lost part may have had records of ids.
             self.next_id = self.next_id.saturating_add(1 << 32);
         }
-        let failed = |error: Unreadable| OpenError::Failed { path: checkpoint::path(self.dir), why: error.0 };
+        let failed = |error: Unreadable| OpenError::Failed { path: names::index(self.dir), why: error.0 };
         if bodies == Bodies::Check {
             self.check_bodies().map_err(|failure| match failure {
                 Failure::Open(error) => error,
@@ -287,8 +292,8 @@ impl<'a> Opening<'a> {
     }
 }
 
-/// How much an opening reports one by one, of whatever is damaged.
+/// The largest number of damages that an opening lists one by one.
 const MOST_TOLD: usize = 1_000;
 
-/// The longest that a queue is taken to have been closed: its wall clock may be wrong.
+/// The longest time that a queue is taken to have been closed: the wall clock may be wrong.
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,4 +1,4 @@
-//! Reading one segment, and what is done about each record and each damaged place in it.
+//! Reading one segment: its records, and its damaged places.
 
 use std::io;
 use std::path::Path;
@@ -6,18 +6,20 @@ use std::path::Path;
 use super::{Failure, Opening};
 use crate::MessageId;
 use crate::index::Unreadable;
-use crate::log::apply::apply;
 use crate::log::checkpoint::{Meta, Work};
-use crate::log::format::{self, Now, Record};
-use crate::log::frame::{FRAME, Frame, SEGMENT_HEADER, SegmentHeader};
-use crate::log::quarantine::copy;
-use crate::log::scan::{Scan, next_good, read_record, zeros_from};
-use crate::log::segment::{At, Segment, name};
-use crate::log::vfs::{VfsFile, is_full, read_exact};
-use crate::log::{Damage, OpenError};
+use crate::log::disk::names;
+use crate::log::disk::quarantine::copy;
+use crate::log::disk::vfs::{VfsFile, is_full, read_exact};
+use crate::log::format::frame::{FRAME, Frame, SEGMENT_HEADER, SegmentHeader};
+use crate::log::format::place::At;
+use crate::log::format::record::{self, Now, Record};
+use crate::log::options::{Damage, OpenError};
+use crate::log::read::scan::{Scan, next_good, read_record, zeros_from};
+use crate::log::write::apply::apply;
+use crate::log::write::segment::Segment;
 
 impl Opening<'_> {
-    /// From `start` on, or its header alone.
+    /// Reads the segment from `start_at` on, or only its header.
     pub(super) fn read_segment(
         &mut self,
         sequence: u64,
@@ -25,12 +27,12 @@ impl Opening<'_> {
         header_alone: bool,
         newest: bool,
     ) -> Result<(), Failure> {
-        let path = self.segments.dir.join(name(sequence));
+        let path = self.segments.dir.join(names::segment(sequence));
         let io = |path: &Path| OpenError::io(path);
         let file = self.vfs.open(&path).map_err(io(&path))?;
         let len = file.len().map_err(io(&path))?;
         if start_at > len {
-            let why = format!("log/{} ends before what it has seen of it", name(sequence));
+            let why = format!("log/{} is shorter than when it was written", names::segment(sequence));
             return Err(Failure::Index(why));
         }
         let mut start = [0; SEGMENT_HEADER + FRAME];
@@ -41,7 +43,10 @@ impl Opening<'_> {
         let known = self.position.filter(|position| position.0 == sequence).map(|_| self.tag);
         let tag = match header {
             Some(header) if known.is_some_and(|known| known != header.tag) => {
-                return Err(Failure::Index(format!("log/{} is not the one that it has seen", name(sequence))));
+                return Err(Failure::Index(format!(
+                    "log/{} is another one than when it was written",
+                    names::segment(sequence)
+                )));
             }
             Some(header) => {
                 self.next_id = self.next_id.max(header.id_ceiling);
@@ -54,7 +59,7 @@ impl Opening<'_> {
                 return Ok(());
             }
             None => {
-                let what = "has a bad header; its records were read all the same";
+                let what = "has a damaged header; its records were read";
                 let header = 0..len.min(SEGMENT_HEADER as u64);
                 self.report.tell(Damage::within(path.clone(), header, what));
                 let first = start.get(SEGMENT_HEADER..).and_then(|record| record.first_chunk());
@@ -68,7 +73,8 @@ impl Opening<'_> {
         }
         let scan = Scan { file: &*file, tag, len };
         let mut position = (SEGMENT_HEADER as u64).min(len).max(start_at);
-        // Up to where it is known to be on stable storage: a checkpoint is never ahead of that.
+        // Everything before this is known to be on stable storage. A checkpoint is never ahead of
+        // that.
         let mut proven = start_at;
         while position < len {
             match read_record(&scan, position).map_err(io(&path))? {
@@ -86,7 +92,8 @@ impl Opening<'_> {
                 }
                 None => {
                     let next = next_good(&scan, position, |_| true).map_err(io(&path))?;
-                    // A record that was written later knows whether this place was on stable storage then.
+                    // A later record proves that this place was on stable storage when it was
+                    // written.
                     let proof = next_good(&scan, position, |frame| u64::from(frame.base) > position);
                     if newest && proof.map_err(io(&path))?.is_none() {
                         let torn = zeros_from(&scan, position).map_err(io(&path))?;
@@ -118,11 +125,11 @@ impl Opening<'_> {
         payload: &[u8],
         path: &Path,
     ) -> Result<(), Unreadable> {
-        let record = match format::decode(frame.kind, payload, frame.wall, self.now) {
+        let record = match record::decode(frame.kind, payload, frame.wall, self.now) {
             Ok(record) => record,
             Err(why) => {
                 let end = position.saturating_add((FRAME + payload.len()) as u64);
-                let what = format!("has a record at {position} that is not understood: {why}");
+                let what = format!("has an unknown record at {position}: {why}");
                 self.report.tell(Damage::within(path.to_owned(), position..end, &what));
                 self.quarantine(file, sequence, position, end);
                 return Ok(());
@@ -137,12 +144,12 @@ impl Opening<'_> {
         }
         self.report.records = self.report.records.saturating_add(1);
         let at = At { sequence, payload: position.saturating_add(FRAME as u64), len: (FRAME + payload.len()) as u64 };
-        // Body files that are of no use any more are found below, with the other ones that nobody names.
+        // Unneeded body files are found later, with all that belong to no message.
         apply(&mut self.index, &mut self.segments, record, &at)?;
         Ok(())
     }
 
-    /// There is more in the log than fits into memory.
+    /// Writes a checkpoint, because the log has more than fits into memory.
     pub(super) fn write_checkpoint(&mut self, position: (u64, u64)) -> Result<(), Failure> {
         self.index.advance(self.now.moment)?;
         let frozen = self.index.freeze();
@@ -154,16 +161,16 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Copies a damaged place away before the segment goes one day. If that fails the segment stays.
+    /// Copies a damaged place to the quarantine. If that fails, the segment stays.
     fn quarantine(&mut self, file: &dyn VfsFile, sequence: u64, from: u64, to: u64) {
-        let path = self.dir.join("quarantine").join(format!("{sequence:016x}-{from}.bad"));
+        let path = names::copied_part(self.dir, sequence, from, "bad");
         let copied = match self.vfs.exists(&path) {
             Ok(true) => Ok(()),
             Ok(false) => copy(&**self.vfs, file, from, to, &path),
             Err(error) => Err(error),
         };
         if copied.is_err() {
-            // A part of a copy would be taken for the whole next time.
+            // The next opening would take a partial copy for a whole one.
             drop(self.vfs.remove(&path));
             if let Some(segment) = self.segments.list.get_mut(&sequence) {
                 segment.pinned = true;
@@ -178,8 +185,8 @@ impl Opening<'_> {
     }
 }
 
-/// Makes a part of a file durable that may have been written long ago: after a sync that failed the system takes it for written, and
-/// would not write it again by itself.
+/// Writes a part of a file again and syncs it. After a failed sync the system may take it for
+/// written, and would not write it by itself.
 fn secure(file: &dyn VfsFile, from: u64, to: u64) -> io::Result<()> {
     let mut buffer = vec![0; SECURE_CHUNK];
     let mut at = from;
@@ -189,7 +196,7 @@ fn secure(file: &dyn VfsFile, from: u64, to: u64) -> io::Result<()> {
         read_exact(file, chunk, at)?;
         match file.write_at(chunk, at) {
             Ok(()) => {}
-            // Some file systems need room to write what is there already. It is synced as it is then, as far as that goes.
+            // Some file systems need room even to overwrite. Then the file is synced as it is.
             Err(error) if is_full(&error) => break,
             Err(error) => return Err(error),
         }

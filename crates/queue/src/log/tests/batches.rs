@@ -8,13 +8,13 @@ use super::disk::Disk;
 use super::{block_on, message, open, options, put};
 use crate::{ManualClock, Queue, SystemClock};
 
-/// Writers put at once until the power is cut somewhere: whoever was answered finds the message again.
+/// Writers put at once until the power is cut. Every answered writer finds its message again.
 #[test]
-fn nobody_is_answered_before_the_sync() {
+fn no_put_is_answered_before_its_sync() {
     let mut answered_in_all = 0;
     for seed in 0..40 {
         let mut random = fastrand::Rng::with_seed(seed);
-        // One that goes on, so that batches wait for each other's writers.
+        // A clock that runs, so that batches wait for more writers.
         let mut options = options(&ManualClock::default());
         options.clock = Arc::new(SystemClock::new());
         let disk = Disk::new();
@@ -32,10 +32,10 @@ fn nobody_is_answered_before_the_sync() {
             writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
         });
         let disk = disk.power_cut(&mut random);
-        queue.close();
+        block_on(queue.close());
         let queue = open(&disk, &options).unwrap();
         for id in &answered {
-            // Of a message that is not there nothing can be said.
+            // Only a message in the queue can be held.
             assert!(block_on(queue.hold(*id)).unwrap_or(false), "seed {seed}: message {id}");
         }
         answered_in_all += answered.len();
@@ -55,8 +55,8 @@ fn every_sync_is_counted() {
         block_on(put(&queue, message("key", b"state"), &[b'x'; 900])).unwrap();
         block_on(put(&queue, message("key", b"state"), &[b'x'; 3000])).unwrap();
     }
-    queue.close();
+    block_on(queue.close());
     assert_eq!(queue.shared.syncs.load(Relaxed) - counted, disk.syncs() - before);
-    // Large bodies: three each, if no two shared any.
+    // Three for each large body, unless two share one.
     assert!(disk.syncs() - before > 20 + 2 * 20);
 }

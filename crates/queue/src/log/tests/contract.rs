@@ -1,4 +1,4 @@
-//! The log engine keeps the contract on a disk that is worse than any, whatever happens to the process and the power.
+//! The log engine keeps the contract on a simulated disk, through crashes and power cuts.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -42,7 +42,7 @@ impl Harness for Simulated {
     }
 
     async fn reopen(&mut self, queue: LogQueue) -> Result<LogQueue, Cannot> {
-        queue.close();
+        queue.close().await;
         Ok(self.opened())
     }
 
@@ -55,7 +55,7 @@ impl Harness for Simulated {
             Crash::Process => self.disk.killed(),
             Crash::Power => self.disk.power_cut(&mut self.random),
         };
-        // What the old one does from here on, it does to a disk that nobody reads any more.
+        // What the old queue does from here on goes to a disk that is not read again.
         let new = self.opened();
         drop(queue);
         Ok(new)
@@ -79,12 +79,12 @@ impl Harness for Simulated {
 }
 
 #[test]
-fn the_contract_holds_on_the_worst_disk() {
+fn log_keeps_the_contract_on_a_simulated_disk() {
     for seed in 0..8 {
         let clock = ManualClock::default();
         let mut options = options(&clock);
         if seed % 2 == 1 {
-            // Every body is in a file of its own from its first octet.
+            // Every body has a file of its own from its first byte.
             options.draft_memory = 0;
         }
         let report = block_on(contract::run(&mut Simulated::new(seed, options, clock)));

@@ -1,4 +1,4 @@
-//! A log that is cut, or has a bit turned over, anywhere.
+//! A log that is cut anywhere, or has any bit flipped.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,14 +7,14 @@ use bytes::Bytes;
 
 use super::disk::Disk;
 use super::{DIR, block_on, claim, message, open, options, put, read};
-use crate::log::frame::{FRAME, SEGMENT_HEADER};
+use crate::log::format::frame::{FRAME, SEGMENT_HEADER};
 use crate::log::{LogOptions, OpenError};
 use crate::{Derived, ManualClock, MessageId, Outcome, Queue};
 
-/// After how many octets of log which messages with how many octets of body are in the queue.
+/// For each length of the log: the messages in the queue, with the size of their bodies.
 type Steps = Vec<(u64, Vec<(MessageId, u64)>)>;
 
-/// A small log in one segment: its path, its octets, its steps; and the disk as after a kill.
+/// A small log in one segment: the disk after a kill, the segment's path, its bytes, its steps.
 fn small_log(options: &LogOptions) -> (Disk, PathBuf, Vec<u8>, Steps) {
     let disk = Disk::new();
     let queue = open(&disk, options).unwrap();
@@ -55,7 +55,7 @@ fn small_log(options: &LogOptions) -> (Disk, PathBuf, Vec<u8>, Steps) {
     (killed, path, octets, steps)
 }
 
-/// Closes the queue, and takes away what would save it from reading its log.
+/// Closes the queue, and removes the index, so that the log must be read.
 fn closed_without_index(disk: &Disk, options: &LogOptions) -> Disk {
     drop(open(disk, options).unwrap());
     let disk = disk.killed();
@@ -68,11 +68,11 @@ fn one_segment() -> LogOptions {
 }
 
 #[test]
-fn cut_at_every_octet() {
+fn a_log_cut_at_any_byte_keeps_all_records_before() {
     let options = one_segment();
     let (disk, path, octets, steps) = small_log(&options);
     assert_eq!(octets.len() as u64, steps.last().unwrap().0);
-    // With and without the zeros that are written ahead, once the header is there.
+    // With and without zeros written ahead, once the header is complete.
     let lens = (0..=octets.len()).map(|len| (len, 0)).chain((SEGMENT_HEADER..=octets.len()).map(|len| (len, 1000)));
     for (len, zeros) in lens {
         let disk = disk.killed();
@@ -89,17 +89,17 @@ fn cut_at_every_octet() {
             for claimed in claim(&queue, 99).await {
                 assert_eq!(read(&queue, &claimed).await.unwrap().len() as u64, claimed.body_len);
             }
-            // And it goes on.
+            // The queue goes on.
             put(&queue, message("c", b""), b"more").await.unwrap();
         });
     }
 }
 
 #[test]
-fn every_bit_turned_over() {
+fn a_log_with_any_bit_flipped_loses_one_record_at_most() {
     let options = one_segment();
     let (disk, path, octets, steps) = small_log(&options);
-    // With a closed queue's record at the end everything before is known to have been on stable storage.
+    // With the record of a closed queue at the end, all before it is known to be synced.
     let disk = closed_without_index(&disk, &options);
     let closed = disk.contents(&path);
     assert!(closed.len() > octets.len());
@@ -124,9 +124,10 @@ fn every_bit_turned_over() {
                 }
             } else {
                 assert!(report.damaged.is_empty());
-                assert!(report.truncated > 0, "the last record is one that nobody waited for");
+                assert!(report.truncated > 0, "the last record is one that no caller waited for");
             }
-            // One record is lost at most, so at most one message is missing, or one that was gone is back.
+            // At most one record is lost, so at most one message is missing, or one that was gone
+            // is back.
             let missing = all.iter().filter(|(id, _)| there.iter().all(|each| each.id != *id)).count();
             assert!(missing <= 1, "octet {at}, bit {bit}: {missing} are missing");
             assert!(there.len() <= all.len() + 1, "octet {at}, bit {bit}");
@@ -138,10 +139,10 @@ fn every_bit_turned_over() {
 }
 
 #[test]
-fn a_body_of_the_same_octets_as_a_record_is_none() {
+fn a_body_with_the_bytes_of_a_record_is_not_taken_for_one() {
     let options = one_segment();
     let (disk, path, octets, _) = small_log(&options);
-    // What a stranger could send who had seen another segment: all but the tag is right.
+    // What a stranger could send who had seen another segment: only the tag is wrong.
     let foreign: Vec<u8> = octets[64..].to_vec();
     let queue = open(&disk, &options).unwrap();
     let before = block_on(queue.stats()).messages;
@@ -151,7 +152,8 @@ fn a_body_of_the_same_octets_as_a_record_is_none() {
     });
     drop(queue);
     let disk = closed_without_index(&disk, &options);
-    // The record with the evil body is damaged; the ones in its body are not found, for their tag is another segment's.
+    // The record with the hostile body is damaged. The records in that body are not found, because
+    // their tag is another segment's.
     let mut turned = disk.contents(&path);
     let body = turned.windows(foreign.len()).rposition(|octets| octets == foreign).unwrap();
     for tag in turned[body..body + foreign.len()].chunks_mut(8) {
@@ -196,7 +198,7 @@ fn a_missing_body_holds_its_message() {
     let (disk, options) = (Disk::new(), one_segment());
     let queue = open(&disk, &options).unwrap();
     let id = block_on(put(&queue, message("a", b""), &[b'l'; 100_000])).unwrap();
-    queue.close();
+    block_on(queue.close());
     let path = disk.paths().into_iter().find(|path| path.starts_with("/queue/bodies")).unwrap();
     disk.set_contents(&path, vec![b'l'; 99]);
     let queue = open(&disk, &options).unwrap();
@@ -214,7 +216,7 @@ pub(super) fn queue_of_nine(options: &LogOptions) -> (Disk, Vec<PathBuf>) {
             put(&queue, message("a", b""), &vec![b'x'; len]).await.unwrap();
         }
     });
-    queue.close();
+    block_on(queue.close());
     let mut segments: Vec<_> = disk.paths().into_iter().filter(|path| path.starts_with("/queue/log")).collect();
     segments.sort();
     assert!(segments.len() >= 3);
@@ -243,31 +245,31 @@ fn messages_of_a_missing_segment_are_on_hold_and_it_is_reported_until_they_are_g
                     assert_eq!(read(&queue, claimed).await.unwrap().len() as u64, claimed.body_len);
                 }
             });
-            queue.close();
+            block_on(queue.close());
         }
         let queue = open(&disk, &options).unwrap();
         block_on(async {
             for held in queue.list(None, 99).await.unwrap().into_iter().filter(|summary| summary.held) {
                 queue.remove(held.id).await.unwrap();
             }
-            // Of these it had the record, if not the body.
+            // The queue had their records, if not their bodies.
             for claimed in claim(&queue, 99).await.into_iter().filter(|claimed| claimed.body_len == 5000) {
                 queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.unwrap();
             }
         });
-        queue.close();
+        block_on(queue.close());
         let queue = open(&disk, &options).unwrap();
         assert_eq!(queue.report().damaged, []);
         let left = block_on(queue.list(None, 99)).unwrap().len();
-        queue.close();
-        // Restored, it brings nothing back.
-        crate::log::vfs::Vfs::create(&disk, &segments[at]).unwrap().write_at(&octets, 0).unwrap();
+        block_on(queue.close());
+        // After it is restored, no message comes back.
+        crate::log::disk::vfs::Vfs::create(&disk, &segments[at]).unwrap().write_at(&octets, 0).unwrap();
         assert_eq!(block_on(open(&disk, &options).unwrap().list(None, 99)).unwrap().len(), left);
     }
 }
 
 #[test]
-fn a_missing_segment_may_have_had_more_messages_than_there_is_memory_for() {
+fn a_missing_segment_holds_more_messages_than_fit_into_memory() {
     let clock = ManualClock::default();
     let options = LogOptions { segment_size: 64 << 10, index_memory: 0, ..options(&clock) };
     let disk = Disk::new();
@@ -277,7 +279,7 @@ fn a_missing_segment_may_have_had_more_messages_than_there_is_memory_for() {
             put(&queue, message("a", b""), &[b'x'; 100]).await.unwrap();
         }
     });
-    queue.close();
+    block_on(queue.close());
     let mut segments: Vec<_> = disk.paths().into_iter().filter(|path| path.starts_with("/queue/log")).collect();
     segments.sort();
     disk.forget(&segments[0]);
@@ -288,14 +290,14 @@ fn a_missing_segment_may_have_had_more_messages_than_there_is_memory_for() {
         let listed = block_on(queue.list(None, 1_000)).unwrap();
         let held = listed.iter().filter(|summary| summary.held).count();
         assert_eq!(listed.len(), 900);
-        // More than their places in memory, 4 KiB at the least, hold.
+        // More than fit into memory, which is 4 KiB at least.
         assert!(held > 200 && held < 900, "{held}");
-        queue.close();
+        block_on(queue.close());
     }
 }
 
 #[test]
-fn an_index_without_the_segment_that_it_goes_up_to_is_set_aside_and_no_body_is_deleted() {
+fn an_index_whose_segment_is_missing_is_set_aside_and_no_body_is_deleted() {
     let options = options(&ManualClock::default());
     let (disk, segments) = queue_of_nine(&options);
     disk.forget(segments.last().unwrap());
@@ -305,19 +307,19 @@ fn an_index_without_the_segment_that_it_goes_up_to_is_set_aside_and_no_body_is_d
     let bodies = disk.paths().into_iter().filter(|path| path.extension().is_none() && path.starts_with("/queue"));
     let kept = bodies.filter(|path| path.starts_with("/queue/bodies") || path.starts_with("/queue/quarantine")).count();
     assert_eq!(kept, 2);
-    queue.close();
+    block_on(queue.close());
     assert_eq!(open(&disk, &options).unwrap().report().damaged, [], "it is reported once");
 }
 
 #[test]
-fn another_folder_is_left_alone() {
+fn a_folder_of_another_program_is_not_changed() {
     let options = one_segment();
     for (name, octets) in
         [("posthaste-queue", &b"posthaste-queue 2\n"[..]), ("photo.jpg", b"x"), ("log/mail.log", b"x")]
     {
         let disk = Disk::new();
         let path = Path::new(DIR).join(name);
-        let vfs: &dyn crate::log::vfs::Vfs = &disk;
+        let vfs: &dyn crate::log::disk::vfs::Vfs = &disk;
         vfs.make_dir(Path::new(DIR)).unwrap();
         vfs.make_dir(&Path::new(DIR).join("log")).unwrap();
         vfs.create(&path).unwrap().write_at(octets, 0).unwrap();
@@ -333,6 +335,6 @@ fn a_second_opener_is_refused() {
     let (disk, options) = (Disk::new(), one_segment());
     let queue = open(&disk, &options).unwrap();
     assert!(matches!(open(&disk, &options), Err(OpenError::Locked { .. })));
-    queue.close();
+    block_on(queue.close());
     open(&disk, &options).unwrap();
 }

@@ -1,6 +1,6 @@
-//! A disk that loses what was not synced, and fails when it is told to.
+//! A simulated disk that loses what was not synced, and fails on demand.
 //!
-//! What a power cut leaves of what was not synced is in `cut`.
+//! `cut` decides what a power cut leaves of what was not synced.
 
 mod cut;
 
@@ -15,12 +15,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak};
 use rustix::io::Errno;
 
 pub(super) use self::cut::Survival;
-use crate::log::vfs::{Room, Seen, Vfs, VfsFile};
+use crate::log::disk::vfs::{Room, Seen, Vfs, VfsFile};
 
 #[derive(Clone)]
 pub(super) struct Disk(Arc<Mutex<State>>, Arc<Stall>);
 
-/// Whether syncs wait, and for what.
+/// While this is set, syncs wait.
 #[derive(Default)]
 struct Stall {
     stalled: Mutex<bool>,
@@ -32,46 +32,47 @@ struct State {
     now: Tree,
     dirs: BTreeSet<PathBuf>,
     files: Vec<Inode>,
-    /// What happened to names since their folder was synced, each with its place in the order of all changes of the disk.
+    /// Changes of names since their folder was synced, each with its number in the order of all
+    /// changes of the disk.
     unsynced_names: Vec<(u64, NameChange)>,
     durable: Tree,
     durable_dirs: BTreeSet<PathBuf>,
     changes: u64,
     locks: BTreeMap<PathBuf, Weak<()>>,
     fault: Option<Fault>,
-    /// What failed first.
+    /// The first operation that failed.
     refused: Option<Operation>,
     operations: u64,
     syncs: u64,
-    /// Octets that may still be written; `None`: any number.
+    /// Bytes that may still be written; `None`: no limit.
     free: Option<u64>,
-    /// The size of the whole; without it the disk is as large as can be.
+    /// The size of the disk; `None`: no limit.
     total: Option<u64>,
-    /// Files that may still be made, as the disk says; `None`: any number.
+    /// Files that may still be created; `None`: no limit.
     files_free: Option<u64>,
     cut_after: Option<u64>,
-    /// Where the power went.
+    /// The operation at which the power was cut.
     cut_at: Option<Operation>,
-    /// After a crash the old handles do nothing any more.
+    /// After a crash the old handles have no effect.
     crashed: bool,
 }
 
 type Tree = BTreeMap<PathBuf, usize>;
 
-/// Something that changes or syncs the disk, and in which part of the queue's folder.
+/// An operation that changes or syncs the disk, and the part of the queue's folder that it is in.
 pub(super) type Operation = (&'static str, &'static str);
 
 #[derive(Clone, Default)]
 struct Inode {
-    /// The part of the queue's folder that it was made in.
+    /// The part of the queue's folder that it was created in.
     part: &'static str,
     now: Vec<u8>,
-    /// Which blocks of it take room on the disk.
+    /// The blocks of it that take room on the disk.
     blocks: Vec<bool>,
     durable: Vec<u8>,
-    /// Each with its place in the order of all changes of the disk.
+    /// Each with its number in the order of all changes of the disk.
     unsynced: Vec<(u64, DataChange)>,
-    /// Octets that cannot be read.
+    /// Bytes that cannot be read.
     spoilt: Range<usize>,
 }
 
@@ -88,19 +89,20 @@ enum NameChange {
     MakeDir(PathBuf),
 }
 
-/// The operation with this number, counted from now over everything that changes or syncs the disk, fails, and so many behind it.
-/// After a sync that failed some of what was to be synced is lost for good, while reading shows it still, as systems do.
+/// Lets the operation with this number fail, counted from now over all that change or sync the
+/// disk, and some after it. After a failed sync, a part of what was to be synced is lost for good,
+/// while reading still shows it, as on real systems.
 #[derive(Clone, Copy)]
 pub(super) struct Fault {
     pub(super) at: u64,
     pub(super) kind: Cause,
-    /// How many octets of a failing write are written all the same.
+    /// The bytes of a failing write that are written.
     pub(super) partial: usize,
-    /// How many operations behind it fail too.
+    /// The number of operations after it that fail too.
     pub(super) and: u64,
 }
 
-/// What a disk says when it refuses.
+/// The error of a refusing disk.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Cause {
     Kind(io::ErrorKind),
@@ -136,7 +138,7 @@ impl fmt::Display for Cause {
 
 struct Handle(Disk, usize);
 
-/// The names of files that are not there for the moment.
+/// The names of hidden files.
 pub(super) struct Names(Tree, Tree);
 
 impl Disk {
@@ -155,7 +157,7 @@ impl Disk {
         state.refused = None;
     }
 
-    /// From the operation with this number on nothing happens any more.
+    /// Lets no operation after this number have an effect.
     pub(super) fn cut_after(&self, operations: u64) {
         let mut state = self.lock();
         state.operations = 0;
@@ -166,17 +168,17 @@ impl Disk {
         self.lock().operations
     }
 
-    /// What failed first since [`fail`](Self::fail).
+    /// The first operation that failed since [`fail`](Self::fail).
     pub(super) fn refused(&self) -> Option<Operation> {
         self.lock().refused
     }
 
-    /// Where the power went.
+    /// The operation at which the power was cut.
     pub(super) fn cut_at(&self) -> Option<Operation> {
         self.lock().cut_at
     }
 
-    /// How often stable storage was waited for.
+    /// The number of waits for stable storage.
     pub(super) fn syncs(&self) -> u64 {
         self.lock().syncs
     }
@@ -193,7 +195,7 @@ impl Disk {
         self.lock().files_free = free;
     }
 
-    /// Until it ends, no sync does.
+    /// Lets syncs wait until it is called with `false`.
     pub(super) fn stall(&self, stalled: bool) {
         *self.1.stalled.lock().unwrap() = stalled;
         self.1.over.notify_all();
@@ -218,21 +220,21 @@ impl Disk {
         state.files[at] = Inode::settled(state.files[at].part, octets);
     }
 
-    /// These octets of a file cannot be read any more, and only these.
+    /// Makes these bytes of a file unreadable.
     pub(super) fn spoil(&self, path: &Path, octets: Range<usize>) {
         let mut state = self.lock();
         let at = state.now[path];
         state.files[at].spoilt = octets;
     }
 
-    /// Takes a file away.
+    /// Removes a file.
     pub(super) fn forget(&self, path: &Path) {
         let mut state = self.lock();
         state.now.remove(path);
         state.durable.remove(path);
     }
 
-    /// Cuts a file behind the queue's back.
+    /// Cuts a file without the queue's knowledge.
     pub(super) fn shorten(&self, path: &Path, len: usize) {
         let mut state = self.lock();
         let at = state.now[path];
@@ -241,7 +243,7 @@ impl Disk {
         state.files[at].unsynced.clear();
     }
 
-    /// Gives what is under one name another one, behind the queue's back: a file, or a folder with what is in it.
+    /// Renames a file or a folder with its content, without the queue's knowledge.
     pub(super) fn move_away(&self, from: &Path, to: &Path) {
         let State { now, durable, dirs, durable_dirs, .. } = &mut *self.lock();
         let moved = |path: &Path| path.strip_prefix(from).ok().map(|rest| to.join(rest).components().collect());
@@ -253,7 +255,7 @@ impl Disk {
         }
     }
 
-    /// Takes all files away, as when it is not mounted any more.
+    /// Hides all files, as when the disk is no longer mounted.
     pub(super) fn hide(&self) -> Names {
         let mut state = self.lock();
         Names(std::mem::take(&mut state.now), std::mem::take(&mut state.durable))
@@ -264,7 +266,7 @@ impl Disk {
         (state.now, state.durable) = (now, durable);
     }
 
-    /// The same disk later, everything written: as after a process was killed.
+    /// The disk after the process was killed: everything written is there.
     pub(super) fn killed(&self) -> Self {
         let state = self.lock();
         let files = state.files.iter().map(|file| Inode::settled(file.part, file.now.clone())).collect();
@@ -279,7 +281,7 @@ impl Disk {
 }
 
 impl Inode {
-    /// Every second write is taken for written, and is not. Lengths are none of the data: they are written later.
+    /// Every second write counts as synced, and is not. Lengths are metadata, written later.
     fn lose_some(&mut self) {
         let (mut kept, mut count) = (Vec::new(), 0);
         for (at, change) in std::mem::take(&mut self.unsynced) {
@@ -303,7 +305,7 @@ impl Inode {
 }
 
 impl State {
-    /// Counts an operation and says how it fails, if it does.
+    /// Counts an operation. Returns how it fails, if it does.
     fn operate(&mut self, what: &'static str, part: &'static str) -> Result<(), (io::Error, usize)> {
         if self.crashed {
             return Err((io::Error::other("the power is off"), 0));
@@ -332,7 +334,7 @@ impl State {
         self.changes
     }
 
-    /// How many of these octets there is room for. What is overwritten needs none.
+    /// The number of bytes that there is room for. Overwriting needs none.
     fn take_room(&mut self, file: usize, at: usize, len: usize) -> usize {
         for block in at / BLOCK..(at + len).div_ceil(BLOCK) {
             let blocks = &mut self.files[file].blocks;
@@ -368,7 +370,7 @@ fn own() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// What a file takes of a disk is a multiple of this: little, so that there is no room in what is taken already.
+/// A file takes a multiple of this many bytes. Small, so that there is little room in taken blocks.
 const BLOCK: usize = 16;
 
 fn apply_data(octets: &mut Vec<u8>, change: &DataChange) {
@@ -399,7 +401,7 @@ fn apply_name(names: &mut Tree, dirs: &mut BTreeSet<PathBuf>, change: &NameChang
     }
 }
 
-/// Which part of a queue's folder a path is in.
+/// The part of a queue's folder that a path is in.
 fn part(path: &Path) -> &'static str {
     let names: Vec<_> = path.iter().skip(2).map(|name| name.to_str().unwrap()).collect();
     match names[..] {
@@ -508,6 +510,10 @@ impl Vfs for Disk {
         let state = self.lock();
         let (free, total) = (state.free.unwrap_or(u64::MAX), state.total.unwrap_or(u64::MAX));
         Ok(Room { free, total, files_free: state.files_free.unwrap_or(u64::MAX), files_total: u64::MAX })
+    }
+
+    fn random(&self) -> io::Result<u64> {
+        Ok(fastrand::u64(..))
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {

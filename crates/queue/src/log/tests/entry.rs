@@ -1,4 +1,4 @@
-//! How one message may be, by what was asked and answered.
+//! The states that one message may have, according to what was asked and answered.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,9 +11,10 @@ use crate::{Alteration, NewMessage, Outcome, Owner, Priority, RoutingKey, Summar
 #[derive(Clone)]
 pub(super) struct Entry {
     pub(super) body: Vec<u8>,
-    /// The states it may be in, [`None`] for gone: the last acknowledged one, and what was asked for without an answer.
+    /// The states it may have, `None`: gone. The last acknowledged one, and those asked for without
+    /// an answer.
     pub(super) states: Vec<Option<State>>,
-    /// A delivery was finished, and nobody knows whether that was written.
+    /// A delivery was finished, and it is unknown if that was written.
     pub(super) is_finish_open: bool,
 }
 
@@ -49,7 +50,7 @@ pub(super) enum Change {
 pub(super) enum Known {
     Done,
     NotDone,
-    /// Not done, because there is no such message.
+    /// Not done: there is no such message.
     Gone,
     Nothing,
 }
@@ -71,7 +72,7 @@ impl Entry {
     pub(super) fn note(&mut self, change: &Change, now: Duration, known: Known) {
         match known {
             Known::Done => {
-                // There was such a message, or the answer had been another one.
+                // There was such a message, or the answer would differ.
                 self.states.retain(Option::is_some);
                 assert!(!self.states.is_empty(), "what was gone was changed");
                 self.states = self.after(change, now);

@@ -1,4 +1,4 @@
-//! What each kind of error means: asked again, a refusal, or a broken disk.
+//! The meaning of each error: retried, a refusal, or a broken disk.
 
 use rustix::io::Errno;
 
@@ -10,9 +10,10 @@ use crate::{ManualClock, Queue};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Means {
-    /// No caller hears of it.
+    /// Retried: no caller sees it.
     AskedAgain,
-    /// What was asked for is refused, and all else goes on. Of a sync that failed nobody knows what it has lost: that is a broken disk.
+    /// The operation is refused, and all else goes on. After a failed sync it is unknown what is
+    /// lost: that is a broken disk.
     Refused,
     /// The store stops.
     Broken,
@@ -35,7 +36,7 @@ const ERRORS: [(Errno, Means); 13] = [
 ];
 
 #[test]
-fn an_error_of_the_system_stops_the_store_only_when_the_disk_is_broken() {
+fn an_error_stops_the_store_only_if_the_disk_is_broken() {
     for (errno, means) in ERRORS {
         let (mut stopped, mut hit) = (0, 0);
         for at in (1_u64..).step_by(9) {
@@ -77,7 +78,8 @@ fn an_error_of_the_system_stops_the_store_only_when_the_disk_is_broken() {
 fn may_stop(means: Means, (what, part): Operation) -> bool {
     match means {
         Means::AskedAgain => false,
-        // Under which name an index will be found after a rename that failed, nobody knows, unless it was for a lack of descriptors.
+        // After a failed rename the index's name is unknown, unless the error was a lack of
+        // descriptors.
         Means::Refused => {
             what == "sync" || (part == "index" && what == "rename") || (part == "folder" && what == "sync folder")
         }

@@ -1,4 +1,5 @@
-//! Each operation of the disk is refused in turn, once or for some time, as a full disk, a used up quota or a broken disk does.
+//! Each operation of the disk is refused in turn, once or for some time: by a full disk, a used up
+//! quota, a broken disk.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -12,21 +13,21 @@ use crate::log::LogOptions;
 use crate::{Full, ManualClock, Outcome, PutError, Queue};
 
 #[test]
-fn no_room() {
+fn a_queue_survives_a_full_disk_at_each_operation() {
     every(ErrorKind::StorageFull);
 }
 
 #[test]
-fn no_quota() {
+fn a_queue_survives_a_used_up_quota_at_each_operation() {
     every(ErrorKind::QuotaExceeded);
 }
 
 #[test]
-fn a_broken_disk() {
+fn a_queue_survives_a_broken_disk_at_each_operation() {
     every(ErrorKind::Other);
 }
 
-/// The operation that was refused, and of a write how much was done all the same.
+/// Refuses each operation; of a write, some part is done.
 fn every(kind: impl Into<Cause>) {
     let kind = kind.into();
     let (mut places, mut broken, mut refused) = (BTreeMap::<Operation, u64>::new(), 0, 0);
@@ -40,7 +41,7 @@ fn every(kind: impl Into<Cause>) {
             let mut random = fastrand::Rng::with_seed(3);
             disk.fail(Some(Fault { at, kind, partial, and: 0 }));
             for part in 0..2 {
-                // An opening that was refused is tried again.
+                // A refused opening is tried again.
                 let queue = open(&disk, &options).or_else(|error| {
                     assert!(error.to_string().contains(": ") && error.to_string().contains('/'), "{context}: {error}");
                     refused += 1;
@@ -62,7 +63,7 @@ fn every(kind: impl Into<Cause>) {
                     assert!(why.to_string().contains("/queue"), "{context}: {why}");
                     broken += 1;
                 }
-                queue.close();
+                block_on(queue.close());
             }
             let was_hit = disk.refused();
             disk.fail(None);
@@ -88,9 +89,10 @@ fn every(kind: impl Into<Cause>) {
     }
 }
 
-/// From some operation on there is no room for hundreds of them, and then there is. Nothing has to be opened anew.
+/// From some operation on there is no room for hundreds of them; then there is again. The queue is
+/// not opened again.
 #[test]
-fn service_goes_on_when_there_is_room_again() {
+fn a_queue_goes_on_when_its_disk_has_room_again() {
     let mut stopped = 0;
     for free in (0..40_000).step_by(700) {
         let context = format!("{free} octets free");
@@ -124,9 +126,9 @@ fn service_goes_on_when_there_is_room_again() {
     assert_eq!(stopped, 0, "no room is no reason to stop");
 }
 
-/// What is kept back for outcomes serves removals: a full disk is made empty with them.
+/// Removals are written into what is kept back for outcomes: so a full disk can be emptied.
 #[test]
-fn removing_works_when_putting_does_not() {
+fn a_full_disk_refuses_puts_and_takes_removals() {
     let options = LogOptions { disk_reserve: 40_000, ..options(&ManualClock::default()) };
     let disk = Disk::new();
     let queue = open(&disk, &options).unwrap();
@@ -150,9 +152,9 @@ fn removing_works_when_putting_does_not() {
     });
 }
 
-/// An outcome is written late when there was no room, and its message is no younger for that.
+/// An outcome written late for lack of room does not make its message younger.
 #[test]
-fn an_outcome_that_waited_for_room_makes_nobody_younger() {
+fn an_outcome_that_waited_for_room_makes_no_message_younger() {
     let clock = ManualClock::default();
     let options = options(&clock);
     let disk = Disk::new();

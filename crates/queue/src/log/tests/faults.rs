@@ -7,7 +7,7 @@ use super::ledger::Ledger;
 use super::{block_on, claim, message, open, options, put};
 use crate::{Error, ManualClock, Outcome, PutError, Queue};
 
-/// A run that always does the same, with everything in it.
+/// A run that is always the same, with everything in it.
 async fn run(queue: &crate::log::LogQueue, ledger: &mut Ledger) {
     let mut random = fastrand::Rng::with_seed(7);
     for _ in 0..30 {
@@ -24,17 +24,17 @@ fn operations_of_a_run() -> u64 {
 }
 
 #[test]
-fn a_full_disk_at_every_write() {
+fn a_full_disk_at_any_write_loses_no_message() {
     every(ErrorKind::StorageFull);
 }
 
 #[test]
-fn a_quota_at_every_write() {
+fn a_used_up_quota_at_any_write_loses_no_message() {
     every(ErrorKind::QuotaExceeded);
 }
 
 #[test]
-fn an_input_output_error_at_every_operation() {
+fn an_io_error_at_any_operation_loses_no_message() {
     every(ErrorKind::Other);
 }
 
@@ -54,7 +54,7 @@ fn every(kind: impl Into<Cause>) {
             disk.fail(Some(Fault { at, kind, partial, and: 0 }));
             block_on(async {
                 run(&queue, &mut ledger).await;
-                // The thread that writes checkpoints may fail between any two of these.
+                // The index thread may fail between any two of these.
                 let before = queue.stats().await.broken;
                 match queue.put(None).await {
                     Ok(_) => assert!(before.is_none(), "{context}"),
@@ -69,7 +69,7 @@ fn every(kind: impl Into<Cause>) {
                 }
             });
             disk.fail(None);
-            // The process dies; the system does not, or loses power as well.
+            // The process dies; the system goes on, or loses power as well.
             let mut random = fastrand::Rng::with_seed(at);
             let cut = Survival::ALL.map(|survival| disk.power_cut_with(survival, &mut random));
             for (way, later) in [disk.killed()].iter().chain(&cut).enumerate() {
@@ -125,14 +125,14 @@ fn outcomes_wait_on_a_full_disk_and_puts_do_not() {
 }
 
 #[test]
-fn what_was_refused_does_not_come_back() {
+fn a_refused_message_does_not_come_back() {
     for seed in 0..200 {
         let (disk, clock) = (Disk::new(), ManualClock::default());
         let options = options(&clock);
         let queue = open(&disk, &options).unwrap();
         block_on(async {
             put(&queue, message("a", b""), b"x").await.unwrap();
-            // All of the record is written, and still the system says that there was no room.
+            // All of the record is written, and still the system reports a full disk.
             disk.fail(Some(Fault { at: 1, kind: ErrorKind::StorageFull.into(), partial: usize::MAX, and: 0 }));
             let full = put(&queue, message("a", b""), b"refused").await;
             assert!(matches!(full, Err(PutError::Full(_))), "{full:?}");
@@ -144,7 +144,7 @@ fn what_was_refused_does_not_come_back() {
     }
 }
 
-/// Writing goes on in the segment before it, which must not look like one that has a successor.
+/// The segment before it is written on, and must not seem to have a successor.
 #[test]
 fn a_segment_that_found_no_room_does_not_come_back() {
     let (disk, clock) = (Disk::new(), ManualClock::default());
@@ -155,7 +155,8 @@ fn a_segment_that_found_no_room_does_not_come_back() {
             put(&queue, message("a", b""), &[b'x'; 1000]).await.unwrap();
         }
         let lease = claim(&queue, 1).await.remove(0).lease;
-        // The zeros are cut off the segment in two operations, the next one is created, and its header written in part.
+        // Two operations cut the zeros off the segment; then the next one is created, and its
+        // header written in part.
         disk.fail(Some(Fault { at: 4, kind: ErrorKind::StorageFull.into(), partial: 30, and: 0 }));
         let full = put(&queue, message("a", b""), &[b'x'; 1000]).await;
         assert!(matches!(full, Err(PutError::Full(_))), "{full:?}");
@@ -171,12 +172,12 @@ fn a_segment_that_found_no_room_does_not_come_back() {
 }
 
 #[test]
-fn opening_works_on_a_full_disk() {
+fn a_queue_opens_on_a_full_disk() {
     let (disk, clock) = (Disk::new(), ManualClock::default());
     let options = options(&clock);
     let queue = open(&disk, &options).unwrap();
     block_on(put(&queue, message("a", b""), b"x")).unwrap();
-    queue.close();
+    block_on(queue.close());
     disk.set_free(Some(0));
     let queue = open(&disk, &options).unwrap();
     block_on(async {

@@ -1,4 +1,4 @@
-//! Records whose checksums are right and whose contents are not.
+//! Records with right checksums and wrong contents.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use bytes::Bytes;
 use super::disk::Disk;
 use super::{block_on, claim, message, open, options, put};
 use crate::index::{Altered, End, Next};
-use crate::log::format::{self, Image, Now, OutcomeRecord, Record};
-use crate::log::format::{encode_altered, encode_image, encode_outcome};
-use crate::log::frame::{FRAME, Frame, Kind, SEGMENT_HEADER, SegmentHeader};
+use crate::log::format::frame::{FRAME, Frame, Kind, SEGMENT_HEADER, SegmentHeader};
+use crate::log::format::record::{self, Image, Now, OutcomeRecord, Record};
+use crate::log::format::record::{encode_altered, encode_image, encode_outcome};
 use crate::{ManualClock, MessageId, Queue, RoutingKey};
 
 const NOW: Now = Now { moment: 5_000_000, wall: 1_700_000_000_000 };
@@ -53,8 +53,8 @@ fn altered(which: usize) -> Altered {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
-    let Ok(Record::Message(Image { id, message })) = format::decode(Kind::Message, &image(7), NOW.wall, NOW) else {
+fn a_record_is_decoded_as_it_was_encoded() {
+    let Ok(Record::Message(Image { id, message })) = record::decode(Kind::Message, &image(7), NOW.wall, NOW) else {
         panic!("a message")
     };
     assert_eq!((id.as_u64(), message.born, message.body_len, message.held), (7, NOW.moment, 4, false));
@@ -62,7 +62,7 @@ fn what_is_written_is_read_back() {
     assert_eq!(&image(7)[inline..], b"body");
     assert_eq!((&message.deliveries[0].state[..], message.deliveries[0].due), (&b"state"[..], NOW.moment));
 
-    let Ok(Record::Outcome(found)) = format::decode(Kind::Outcome, &outcome(), NOW.wall, NOW) else {
+    let Ok(Record::Outcome(found)) = record::decode(Kind::Outcome, &outcome(), NOW.wall, NOW) else {
         panic!("an outcome")
     };
     let read = |end: End| {
@@ -76,7 +76,7 @@ fn what_is_written_is_read_back() {
     );
     for which in 0..5 {
         let payload = encode_altered(NOW, MessageId::from_u64(7), &altered(which));
-        let Ok(Record::Altered(id, found)) = format::decode(Kind::Altered, &payload, NOW.wall, NOW) else {
+        let Ok(Record::Altered(id, found)) = record::decode(Kind::Altered, &payload, NOW.wall, NOW) else {
             panic!("an alteration")
         };
         assert_eq!((id.as_u64(), found), (7, altered(which)));
@@ -88,7 +88,7 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
-fn any_octets_are_read_without_panic() {
+fn any_bytes_are_decoded_without_panic() {
     let mut random = fastrand::Rng::with_seed(1);
     let mut understood = 0;
     for _ in 0..200_000 {
@@ -108,16 +108,16 @@ fn any_octets_are_read_without_panic() {
             }
         }
         let wall = [0, NOW.wall, u64::MAX][random.usize(0..3)];
-        understood += u64::from(format::decode(random.choice(KINDS).unwrap(), &payload, wall, NOW).is_ok());
+        understood += u64::from(record::decode(random.choice(KINDS).unwrap(), &payload, wall, NOW).is_ok());
         understood += u64::from(Frame::decode(random.u64(..), &payload).is_ok());
         understood += u64::from(SegmentHeader::decode(&payload).is_ok());
     }
     assert!(understood > 1000, "{understood}");
 }
 
-/// Logs of such records, their checksums made right, open, and the queue goes on.
+/// Logs of such records open, and the queue goes on.
 #[test]
-fn logs_of_any_records_open() {
+fn a_log_of_any_records_opens() {
     for seed in 0..1500 {
         let mut random = fastrand::Rng::with_seed(seed);
         let (disk, options) = (Disk::new(), options(&ManualClock::default()));

@@ -1,11 +1,11 @@
-//! The index file does not stay as long as it once was.
+//! The index file becomes shorter again.
 
 use super::disk::Disk;
 use super::{block_on, claim, everything, message, open, options, put};
 use crate::log::{LogOptions, LogQueue};
 use crate::{ManualClock, Outcome, Queue, Summary};
 
-/// Fills a queue and makes almost all of it go away. What is left, and how long the index was when it was longest.
+/// Fills a queue and removes almost all. Returns what is left, and the longest length of the index.
 fn fill_and_empty(queue: &LogQueue) -> (Vec<Summary>, u64) {
     block_on(async {
         for number in 0..MESSAGES {
@@ -30,12 +30,12 @@ fn index_options(clock: &ManualClock) -> LogOptions {
 }
 
 #[test]
-fn it_is_written_anew_when_most_of_it_is_of_no_use() {
+fn the_index_file_is_shortened_when_most_of_it_is_unused() {
     let (clock, disk) = (ManualClock::default(), Disk::new());
     let options = index_options(&clock);
     let queue = open(&disk, &options).unwrap();
     let (before, longest) = fill_and_empty(&queue);
-    queue.close();
+    block_on(queue.close());
     let queue = open(&disk, &options).unwrap();
     assert_eq!(block_on(everything(&queue)), before);
     let now = block_on(queue.stats()).index_disk;
@@ -43,7 +43,7 @@ fn it_is_written_anew_when_most_of_it_is_of_no_use() {
     assert!(longest > 2 << 20 && now < longest / 2, "{longest} octets, then {now}");
     assert_eq!(block_on(claim(&queue, 9_999)).len(), before.len(), "all can be claimed");
     assert_eq!(queue.report().damaged, []);
-    queue.close();
+    block_on(queue.close());
     assert!(!disk.paths().iter().any(|path| path.ends_with("index.new")));
 }
 

@@ -1,4 +1,4 @@
-//! What an inspection finds, and that it leaves the folder as it is.
+//! What an inspection finds, and that it does not change the folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::disk::Disk;
 use super::{DIR, block_on, claim, message, open, options, put, read};
+use crate::log::disk::vfs::Vfs;
 use crate::log::inspect::{
     Finding, InspectError, InspectOptions, Inspection, Repair, Repaired, Trouble, Verified, repair_on, verify_on,
 };
-use crate::log::vfs::Vfs;
 use crate::log::{LogOptions, OpenError};
 use crate::{ManualClock, MessageId, Outcome, Queue, Search};
 
@@ -36,7 +36,8 @@ fn everything(disk: &Disk) -> BTreeMap<PathBuf, Vec<u8>> {
     disk.paths().into_iter().map(|path| (path.clone(), disk.contents(&path))).collect()
 }
 
-/// Messages with bodies in several segments and in files, one on hold, one tried, one gone; closed.
+/// A closed queue: messages with bodies in several segments and in files, one on hold, one retried,
+/// one gone.
 fn closed_queue(options: &LogOptions) -> (Disk, Vec<MessageId>) {
     let disk = Disk::new();
     let queue = open(&disk, options).unwrap();
@@ -60,7 +61,7 @@ fn segments(disk: &Disk) -> Vec<PathBuf> {
     disk.paths().into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "seg")).collect()
 }
 
-/// Turns an octet over in a file that has `part` in it.
+/// Flips a byte in a file that contains `part`.
 fn turn(disk: &Disk, folder: &str, part: &[u8]) {
     let found =
         disk.paths().into_iter().filter(|path| path.starts_with(Path::new(DIR).join(folder))).find_map(|path| {
@@ -78,7 +79,7 @@ fn troubles(findings: &[Finding]) -> BTreeSet<Trouble> {
 }
 
 #[test]
-fn a_sound_queue_is_found_sound_and_left_alone() {
+fn verify_finds_an_intact_queue_intact_and_does_not_change_it() {
     let options = options(&ManualClock::default());
     let (disk, ids) = closed_queue(&options);
     let before = everything(&disk);
@@ -112,7 +113,7 @@ fn a_sound_queue_is_found_sound_and_left_alone() {
     assert!(matches!(inspection.show(MessageId::from_u64(7)), Err(InspectError::Message(_))));
     drop(inspection);
 
-    // The one thing that each of the two inspections does below is to lock: a file and a folder.
+    // Each of the two inspections only locks a file and a folder.
     assert_eq!(disk.operations(), 4);
     assert!(everything(&disk) == before);
     let queue = open(&disk, &options).unwrap();
@@ -120,7 +121,7 @@ fn a_sound_queue_is_found_sound_and_left_alone() {
 }
 
 #[test]
-fn a_killed_queue_has_nothing_wrong_that_opening_does_not_mend() {
+fn verify_finds_only_what_an_opening_mends_in_a_killed_queue() {
     let options = options(&ManualClock::default());
     let disk = Disk::new();
     let queue = open(&disk, &options).unwrap();
@@ -131,7 +132,8 @@ fn a_killed_queue_has_nothing_wrong_that_opening_does_not_mend() {
     assert!(findings.is_empty() && verified.messages == 1, "{findings:?}");
 }
 
-/// A way to damage a queue, what is found then, and how many messages are put on hold by the repair. None is ever lost.
+/// A way to damage a queue, the findings, and the number of messages that the repair puts on hold.
+/// No message is ever lost.
 type Row = (&'static str, fn(&Disk), &'static [Trouble], usize);
 
 fn rows() -> [Row; 16] {
@@ -226,7 +228,7 @@ fn rows() -> [Row; 16] {
             0,
         ),
         (
-            "files of somebody else",
+            "files of another program",
             |disk| {
                 drop(Vfs::create(disk, &Path::new(DIR).join("bodies/notes")).unwrap());
                 drop(Vfs::create(disk, &Path::new(DIR).join("log/notes")).unwrap());
@@ -246,7 +248,7 @@ fn bodies(disk: &Disk) -> Vec<PathBuf> {
 }
 
 #[test]
-fn each_damage_is_found_and_mended() {
+fn verify_finds_and_repair_mends_each_damage() {
     let options = options(&ManualClock::default());
     for (name, damage, expected, held) in rows() {
         let (disk, _) = closed_queue(&options);
@@ -291,7 +293,7 @@ fn each_damage_is_found_and_mended() {
             }
         });
         drop(queue);
-        // And once more from the log alone.
+        // Once more from the log alone.
         disk.forget(&index());
         let queue = open(&disk, &options).unwrap();
         let again = block_on(queue.list(None, 99)).unwrap();
@@ -300,7 +302,7 @@ fn each_damage_is_found_and_mended() {
     }
 }
 
-/// Whatever octets a file had, some file has them still.
+/// The bytes of every file are still in some file.
 fn nothing_is_deleted(name: &str, before: &BTreeMap<PathBuf, Vec<u8>>, after: &BTreeMap<PathBuf, Vec<u8>>) {
     for (path, octets) in before.iter().filter(|(path, _)| **path != index()) {
         let kept = after.get(path).is_some_and(|now| now.starts_with(octets))
@@ -315,7 +317,7 @@ fn nothing_is_deleted(name: &str, before: &BTreeMap<PathBuf, Vec<u8>>, after: &B
 }
 
 #[test]
-fn what_ends_a_message_on_a_damaged_place_ends_it_still() {
+fn a_repair_keeps_the_end_of_a_message_whose_record_is_damaged() {
     let options = LogOptions { segment_size: 1 << 20, ..options(&ManualClock::default()) };
     let disk = Disk::new();
     let queue = open(&disk, &options).unwrap();
@@ -343,7 +345,7 @@ fn what_ends_a_message_on_a_damaged_place_ends_it_still() {
 }
 
 #[test]
-fn an_index_is_made_anew_on_demand() {
+fn a_repair_rebuilds_the_index_on_demand() {
     let options = options(&ManualClock::default());
     let (disk, ids) = closed_queue(&options);
     let old = disk.contents(&index());
@@ -355,7 +357,7 @@ fn an_index_is_made_anew_on_demand() {
 }
 
 #[test]
-fn what_is_no_queue_or_is_in_use_is_refused() {
+fn inspection_refuses_folders_without_a_queue_or_with_an_open_one() {
     let options = options(&ManualClock::default());
     let disk = Disk::new();
     assert!(matches!(verify(&disk, &options), Err(InspectError::NoQueue { .. })));
@@ -375,7 +377,7 @@ fn what_is_no_queue_or_is_in_use_is_refused() {
 }
 
 #[test]
-fn a_repair_that_is_cut_off_anywhere_loses_nothing() {
+fn a_repair_interrupted_anywhere_loses_no_message() {
     let options = options(&ManualClock::default());
     let mut random = fastrand::Rng::with_seed(7);
     for (name, damage, _, _) in rows() {

@@ -1,4 +1,4 @@
-//! What a queue was told and what it acknowledged, to compare with what it says after a crash.
+//! What a queue was asked and what it acknowledged, to compare with its state after a crash.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::{Future, poll_fn};
@@ -15,21 +15,22 @@ use crate::{
     Owner, Priority, PutError, Queue, RoutingKey,
 };
 
-/// Each message by its id.
+/// Messages by id.
 #[derive(Clone, Default)]
 pub(super) struct Ledger {
-    /// The queue's; without one its time stands still.
+    /// The queue's clock. `None`: it stands still.
     clock: Option<ManualClock>,
     entries: BTreeMap<MessageId, Entry>,
-    /// What outcomes without an answer derive, by the number in the envelope: there exactly if the outcome is.
+    /// Messages derived by outcomes without an answer, by the number in their envelope: there if
+    /// and only if the outcome is.
     doubtful: BTreeMap<u64, Doubtful>,
-    /// Every id that was given out.
+    /// All ids given out.
     ids: BTreeSet<MessageId>,
-    /// A message that stays in the first segment, on hold, until it is copied.
+    /// A message on hold that stays in the first segment until it is copied.
     straggler: Option<MessageId>,
     serial: u64,
     pub(super) acknowledged: u64,
-    /// Deliveries that were finished without an answer and are offered again after a crash.
+    /// Deliveries finished without an answer that are offered again after a crash.
     pub(super) again: u64,
 }
 
@@ -38,11 +39,11 @@ struct Doubtful {
     state: State,
     body: Vec<u8>,
     parent: MessageId,
-    /// How the parent may be if the outcome took place.
+    /// The states of the parent if the outcome took place.
     applied: Vec<Option<State>>,
 }
 
-/// Something to do.
+/// An operation to do.
 enum Wanted {
     Put(NewMessage, Vec<u8>, Option<MessageId>),
     Finish(Lease, Outcome, Vec<Derived>),
@@ -51,12 +52,13 @@ enum Wanted {
 }
 
 impl Ledger {
-    /// Of a queue with this clock, which is set forward now and then.
+    /// For a queue with this clock, which is set forward now and then.
     pub(super) fn new(clock: &ManualClock) -> Self {
         Self { clock: Some(clock.clone()), ..Self::default() }
     }
 
-    /// Does something at random, or several things at once that may share a batch, and notes it.
+    /// Does one or several random operations, several at once so that they may share a batch, and
+    /// notes them.
     pub(super) async fn step(&mut self, queue: &LogQueue, random: &mut fastrand::Rng) {
         if queue.stats().await.broken.is_some() {
             return;
@@ -79,7 +81,8 @@ impl Ledger {
             let claimed = queue.claim_any(random.usize(1..4), Duration::from_secs(5)).await.unwrap_or_default();
             for claimed in claimed {
                 self.check_claimed(&claimed);
-                // Two outcomes of one message at once would leave two things open. The lease runs out.
+                // Two outcomes of one message at once would leave two questions open. The lease
+                // runs out.
                 if chosen.insert(claimed.lease.message()) && random.u8(0..8) > 0 {
                     wanted.push(self.some_outcome(claimed.lease, random));
                 }
@@ -93,7 +96,7 @@ impl Ledger {
         self.perform(queue, wanted).await;
     }
 
-    /// Puts a message that is on hold and stays.
+    /// Puts a message on hold that stays.
     pub(super) async fn put_straggler(&mut self, queue: &LogQueue, random: &mut fastrand::Rng) {
         let put = self.some_put(random);
         self.perform(queue, vec![put]).await;
@@ -170,7 +173,7 @@ impl Ledger {
         self.clock.as_ref().map_or(Duration::ZERO, Clock::now)
     }
 
-    /// What is claimed is as it was written last, due, and not on hold.
+    /// Checks that a claimed delivery is as last written, due, and not on hold.
     fn check_claimed(&self, claimed: &Claimed) {
         let id = claimed.lease.message();
         let is_so = |state: &State| {
@@ -186,8 +189,8 @@ impl Ledger {
         assert!(states.iter().flatten().any(is_so), "{claimed:?} was claimed, which is {states:?}");
     }
 
-    /// Everything acknowledged is there as acknowledged, nothing else is but what was asked for without an answer. What is there
-    /// is certain from now on.
+    /// Checks that all that was acknowledged is there as acknowledged, and nothing else but what
+    /// was asked for without an answer. What is there is certain from now on.
     pub(super) async fn check(&mut self, queue: &LogQueue, context: &str) {
         assert!(queue.report().damaged.is_empty(), "{context}: {:?}", queue.report());
         let now = self.now();
@@ -229,14 +232,14 @@ impl Ledger {
         for (id, (state, body)) in found {
             entries.insert(id, Entry::new(body, vec![Some(state)]));
         }
-        // What is gone stays gone.
+        // A message that is gone stays gone.
         for (id, entry) in std::mem::take(&mut self.entries) {
             entries.entry(id).or_insert(Entry::new(entry.body, vec![None]));
         }
         self.entries = entries;
     }
 
-    /// Exactly what is due and not on hold is claimed, and given back.
+    /// Checks that exactly the due deliveries not on hold can be claimed, and gives them back.
     async fn check_due(&self, queue: &LogQueue, found: &BTreeMap<MessageId, (State, Vec<u8>)>, context: &str) {
         let mut due = BTreeSet::new();
         for (id, (state, _)) in found.iter().filter(|(_, (state, _))| !state.held) {
@@ -244,7 +247,8 @@ impl Ledger {
             due.extend(deliveries.map(|(number, _)| (*id, *number)));
         }
         let mut claimed = BTreeMap::new();
-        // What has no room in memory comes with the next checkpoint, which may be written between a claim and the question for it.
+        // What has no room in memory appears with the next checkpoint, which may be written between
+        // a claim and the next question.
         let mut quiet = 0;
         for _ in 0..PATIENCE {
             let some = queue.claim_any(usize::MAX, Duration::from_secs(3600)).await.unwrap();
@@ -380,7 +384,7 @@ fn settled(states: &[Option<State>], now: Duration) -> Vec<Option<State>> {
     states.iter().map(|state| state.clone().map(|state| state.settled(now))).collect()
 }
 
-/// The number that each message has of its own.
+/// The number of a message.
 fn serial(envelope: &[u8]) -> u64 {
     envelope.first_chunk().map_or(0, |number| u64::from_le_bytes(*number))
 }
@@ -397,5 +401,5 @@ fn octets(len: usize, random: &mut fastrand::Rng) -> Vec<u8> {
     (0..len).map(|_| random.u8(..)).collect()
 }
 
-/// So many milliseconds a check waits until everything due has room in memory.
+/// The milliseconds that a check waits until everything due has room in memory.
 const PATIENCE: usize = 10_000;

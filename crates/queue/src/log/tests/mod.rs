@@ -1,4 +1,4 @@
-//! The log engine on a disk that is worse than any.
+//! The log engine on a simulated disk.
 #![allow(clippy::unwrap_used)]
 
 mod batches;
@@ -79,7 +79,7 @@ async fn read(queue: &LogQueue, claimed: &Claimed) -> Result<Vec<u8>, crate::Err
     body_of(queue, claimed.lease.message()).await
 }
 
-/// All messages, however many pages that takes.
+/// All messages, over all pages.
 async fn everything(queue: &LogQueue) -> Vec<Summary> {
     let mut all: Vec<Summary> = Vec::new();
     loop {
@@ -95,7 +95,9 @@ async fn everything(queue: &LogQueue) -> Vec<Summary> {
 async fn body_of(queue: &LogQueue, id: MessageId) -> Result<Vec<u8>, crate::Error> {
     let mut body = queue.body(&Lease::new(id, 0, 0)).await?;
     let mut read = Vec::new();
-    while let Some(chunk) = crate::Body::next(&mut body).await? {
+    while let Some(chunk) =
+        crate::Body::chunk(&mut body).await.map_err(|error| error.downcast::<crate::Error>().unwrap())?
+    {
         read.extend_from_slice(&chunk);
     }
     Ok(read)

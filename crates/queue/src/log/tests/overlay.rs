@@ -1,21 +1,21 @@
-//! The overlay, beside a disk that may be written.
+//! The overlay, beside a writable disk.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::Disk;
+use crate::log::disk::vfs::{Vfs, VfsFile};
 use crate::log::inspect::Progress;
 use crate::log::inspect::overlay::Overlay;
-use crate::log::inspect::scratch::{PAGE, Scratch};
-use crate::log::vfs::{Vfs, VfsFile};
+use crate::log::inspect::scratch::{BLOCK, Scratch};
 
 fn path(random: &mut fastrand::Rng) -> PathBuf {
     Path::new("/queue").join(random.choice(["a", "b", "c", "log/d", "log/e"]).unwrap())
 }
 
-/// Whatever is done to the overlay and to a copy of the disk below looks the same after it.
+/// After each operation on the overlay and on a copy of the disk below, both look the same.
 #[test]
-fn an_overlay_is_like_the_disk_and_leaves_it_alone() {
+fn an_overlay_is_like_the_disk_and_does_not_change_it() {
     for seed in 0..300 {
         let mut random = fastrand::Rng::with_seed(seed);
         let below = Disk::new();
@@ -33,7 +33,7 @@ fn an_overlay_is_like_the_disk_and_leaves_it_alone() {
             let (one, other) = (path(&mut random), path(&mut random));
             match random.u8(..8) {
                 0 => {
-                    // Who makes a file that is there is refused by one and not by the other.
+                    // Creating an existing file fails on one of them and not on the other.
                     if !model.exists(&one).unwrap() {
                         open.push((overlay.create(&one).unwrap(), model.create(&one).unwrap()));
                     } else {
@@ -85,23 +85,23 @@ fn an_overlay_is_like_the_disk_and_leaves_it_alone() {
 }
 
 #[test]
-fn a_scratch_goes_on_in_a_file_that_has_no_name() {
+fn a_scratch_continues_in_a_file_without_a_name() {
     let folder = tempfile::tempdir().unwrap();
     let scratch = Scratch::new(Some(folder.path()));
-    let page = |number: usize| {
-        let mut page = [0; PAGE];
-        page[..8].copy_from_slice(&number.to_le_bytes());
-        page
+    let block = |number: usize| {
+        let mut block = [0; BLOCK];
+        block[..8].copy_from_slice(&number.to_le_bytes());
+        block
     };
-    let slots: Vec<_> = (0..5_000).map(|number| scratch.write(None, &page(number)).unwrap()).collect();
-    for (number, slot) in slots.iter().enumerate() {
-        let mut read = [0; PAGE];
-        scratch.read(*slot, &mut read).unwrap();
-        assert!(read == page(number), "{number}");
+    let spots: Vec<_> = (0..5_000).map(|number| scratch.write(None, &block(number)).unwrap()).collect();
+    for (number, spot) in spots.iter().enumerate() {
+        let mut read = [0; BLOCK];
+        scratch.read(*spot, &mut read).unwrap();
+        assert!(read == block(number), "{number}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 
     let scratch = Scratch::new(Some(&folder.path().join("missing")));
-    let refused = (0..5_000).find_map(|number| scratch.write(None, &page(number)).err()).unwrap();
+    let refused = (0..5_000).find_map(|number| scratch.write(None, &block(number)).err()).unwrap();
     assert!(refused.to_string().contains("missing"), "{refused}");
 }

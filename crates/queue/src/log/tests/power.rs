@@ -1,4 +1,4 @@
-//! The power is cut at any moment, any part of what was not synced is lost.
+//! The power is cut at any moment; any part of what was not synced is lost.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -14,23 +14,23 @@ use super::{block_on, open, options};
 use crate::log::LogOptions;
 use crate::{ManualClock, Queue};
 
-/// What was tried, and what came of it.
+/// What was tried, and the results.
 #[derive(Default)]
 struct Tally {
     cuts: u64,
-    /// Of those the ones during an opening.
+    /// Cuts during an opening.
     opening: u64,
     acknowledged: u64,
     again: u64,
-    /// Rounds in which the disk refused something before.
+    /// Rounds in which the disk refused an operation before.
     refused: u64,
-    /// Before or in which operation of the disk.
+    /// Cuts by operation of the disk.
     places: BTreeMap<Operation, u64>,
 }
 
-/// Histories at random, with a cut here and there.
+/// Random histories with random cuts.
 #[test]
-fn nothing_acknowledged_is_lost() {
+fn no_acknowledged_message_is_lost_in_a_power_cut() {
     let mut tally = Tally::default();
     for seed in 0..SEEDS {
         history(seed, &mut tally);
@@ -39,9 +39,10 @@ fn nothing_acknowledged_is_lost() {
     assert!(tally.acknowledged > tally.cuts);
 }
 
-/// One history, cut before or in each of its operations: of opening, batches, checkpoints, copying, unlinking, closing.
+/// One history, cut before or in each of its operations: opening, batches, checkpoints, copying,
+/// unlinking, closing.
 #[test]
-fn nothing_is_lost_at_any_operation() {
+fn a_power_cut_at_any_operation_loses_no_message() {
     let mut tally = Tally::default();
     for seed in [2, 9] {
         every_operation(seed, &mut tally);
@@ -67,7 +68,7 @@ fn nothing_is_lost_at_any_operation() {
     }
 }
 
-/// As many cuts as one has time for: `cargo xtask power-cuts`.
+/// As many cuts as there is time for: `cargo xtask power-cuts`.
 #[test]
 #[ignore = "as long as one likes: `cargo xtask power-cuts`"]
 fn many_power_cuts() {
@@ -109,9 +110,9 @@ fn many_power_cuts() {
     assert!(failed.is_empty(), "these seeds failed: {failed:?}");
 }
 
-/// Killed, the system goes on: everything that was written is there.
+/// After a kill the system goes on: everything written is there.
 #[test]
-fn a_kill_loses_nothing() {
+fn a_kill_loses_no_message() {
     for seed in 0..50 {
         let mut random = fastrand::Rng::with_seed(seed);
         let (clock, options) = settings(seed);
@@ -131,7 +132,8 @@ fn a_kill_loses_nothing() {
     }
 }
 
-/// Each round: some steps, then the cut before, in or after another operation of the disk, then opening, maybe cut as well.
+/// Each round: some steps, a cut before, in or after an operation of the disk, and an opening that
+/// may be cut as well.
 fn history(seed: u64, tally: &mut Tally) {
     let mut random = fastrand::Rng::with_seed(seed);
     let (clock, options) = settings(seed);
@@ -140,7 +142,7 @@ fn history(seed: u64, tally: &mut Tally) {
     for round in 0..ROUNDS {
         let context = context(seed, &format!("round {round}"));
         while random.u8(0..4) == 0 {
-            // In the middle of opening.
+            // During opening.
             disk.cut_after(random.u64(0..30));
             drop(open(&disk, &options));
             tally.opening += 1;
@@ -162,12 +164,12 @@ fn history(seed: u64, tally: &mut Tally) {
             }
         });
         let after = if random.bool() {
-            // While closing, unless it was before.
-            queue.close();
+            // During closing, unless it was before.
+            block_on(queue.close());
             tally.cut(&disk, &mut random)
         } else {
             let after = tally.cut(&disk, &mut random);
-            queue.close();
+            block_on(queue.close());
             after
         };
         disk = after;
@@ -175,8 +177,8 @@ fn history(seed: u64, tally: &mut Tally) {
     tally.ledger(&ledger);
 }
 
-/// The same history again and again, each time with one operation more, each cut with everything that it may leave, and with a
-/// second one during the opening behind it.
+/// Repeats one history, each time with one operation more, each cut with everything that it may
+/// leave, and with a second cut during the opening after it.
 fn every_operation(seed: u64, tally: &mut Tally) {
     for at in 0_u64.. {
         let mut random = fastrand::Rng::with_seed(seed);
@@ -218,7 +220,8 @@ fn every_operation(seed: u64, tally: &mut Tally) {
     }
 }
 
-/// Opens, does this and that, closes; twice. One message stays where it is until it is copied, so that its segment can go.
+/// Opens, does some operations, closes; twice. One message stays until it is copied, so that its
+/// segment can go.
 fn run(disk: &Disk, options: &LogOptions, ledger: &mut Ledger, random: &mut fastrand::Rng) {
     for part in 0..2 {
         let Ok(queue) = open(disk, options) else { return };
@@ -238,19 +241,19 @@ fn run(disk: &Disk, options: &LogOptions, ledger: &mut Ledger, random: &mut fast
                 thread::sleep(Duration::from_millis(1));
             }
         });
-        queue.close();
+        block_on(queue.close());
     }
 }
 
-/// A full disk, a used up quota or an error, once or twice, with some of a write done all the same.
+/// A full disk, a used up quota or an error, once or twice, with a part of a write done.
 fn refusal(random: &mut fastrand::Rng) -> Fault {
     let kind = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::Other][random.usize(..3)];
     let partial = [0, 30, 700][random.usize(..3)];
     Fault { at: random.u64(1..40), kind: kind.into(), partial, and: random.u64(0..2) }
 }
 
-/// In every second one hardly anything stays in memory, and one checkpoint follows the other; in every third one almost every
-/// body has a file.
+/// Every second one keeps hardly anything in memory and writes one checkpoint after the other. In
+/// every third one almost every body has a file.
 fn settings(seed: u64) -> (ManualClock, LogOptions) {
     let clock = ManualClock::default();
     let mut options = options(&clock);
@@ -268,7 +271,7 @@ fn context(seed: u64, place: &str) -> String {
 }
 
 impl Tally {
-    /// The same disk after its power was cut.
+    /// The disk after its power was cut.
     fn cut(&mut self, disk: &Disk, random: &mut fastrand::Rng) -> Disk {
         self.count(disk);
         disk.power_cut(random)
@@ -316,8 +319,8 @@ impl std::fmt::Display for Tally {
 const SEEDS: u64 = 150;
 const ROUNDS: u64 = 12;
 const STEPS: u64 = 14;
-/// So many milliseconds a history waits until what is gone leaves the disk.
+/// The milliseconds that a history waits until removed messages leave the disk.
 const PATIENCE: usize = 2_000;
-/// One seed in so many is cut at every operation.
+/// One seed in this many is cut at every operation.
 const EXHAUSTIVE: u64 = 20;
 const PROGRESS: u64 = 2_000;

@@ -1,4 +1,5 @@
-//! The index holds nothing that the log does not say: without it, or with a damaged one, the queue is the same.
+//! The index says nothing that the log does not: without it, or with a damaged one, the queue is
+//! the same.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use super::{DIR, block_on, body_of, everything, open, options};
 use crate::log::{LogOptions, LogQueue};
 use crate::{Claimed, ManualClock, MessageId, Queue, RoutingKey, Summary};
 
-/// All that a queue says: its messages with their bodies, and its deliveries in the order in which they are claimed.
+/// A queue's messages with their bodies, and its deliveries in the order of claims.
 struct Said {
     messages: Vec<(Summary, Vec<u8>)>,
     claims: Vec<(MessageId, u32, RoutingKey, Duration)>,
@@ -35,7 +36,7 @@ async fn said(queue: &LogQueue) -> Said {
     while quiet < 3 {
         let some = queue.claim_any(1, Duration::from_secs(3600)).await.unwrap();
         if some.is_empty() {
-            // What has no room in memory comes with the next checkpoint.
+            // What has no room in memory appears with the next checkpoint.
             quiet = if queue.stats().await.short_of_memory { 0 } else { quiet + 1 };
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -46,12 +47,13 @@ async fn said(queue: &LogQueue) -> Said {
     Said { messages, claims }
 }
 
-/// Several openings, each with a history, with checkpoints, copies and alterations; then closed, killed, or cut off. Also an index
-/// that was the right one some time before.
+/// Several openings, each with a history of checkpoints, copies and alterations; then closed,
+/// killed or cut. Also returns an earlier index.
 fn some_queue(seed: u64) -> (Disk, LogOptions, Option<Vec<u8>>) {
     let mut random = fastrand::Rng::with_seed(seed);
     let clock = ManualClock::default();
-    // Memory for all: what is claimed first then does not depend on when a checkpoint made what is due ready.
+    // Memory for all messages: so the order of claims does not depend on when a checkpoint made a
+    // delivery ready.
     let mut options = options(&clock);
     if seed.is_multiple_of(3) {
         options.inline_body = 100;
@@ -72,13 +74,13 @@ fn some_queue(seed: u64) -> (Disk, LogOptions, Option<Vec<u8>>) {
         });
         disk = match random.u8(0..3) {
             0 => {
-                queue.close();
+                block_on(queue.close());
                 disk.killed()
             }
             1 => disk.killed(),
             _ => disk.power_cut(&mut random),
         };
-        // Closed only now, so that nothing is written behind the kill.
+        // Closed only now, so that nothing is written after the kill.
         drop(queue);
     }
     (disk, options, earlier)
@@ -89,7 +91,7 @@ fn index() -> PathBuf {
 }
 
 #[test]
-fn a_deleted_index_is_made_anew() {
+fn a_deleted_index_is_rebuilt() {
     let (mut messages, mut claims, mut segments) = (0, 0, 0);
     for seed in 0..SEEDS {
         let (disk, options, _) = some_queue(seed);
@@ -110,7 +112,7 @@ fn a_deleted_index_is_made_anew() {
 }
 
 #[test]
-fn an_index_of_any_length_is_set_aside_and_made_anew() {
+fn an_index_cut_to_any_length_is_set_aside_and_rebuilt() {
     let (disk, options, _) = some_queue(1);
     let good = disk.contents(&index());
     let there = block_on(said(&open(&disk.killed(), &options).unwrap()));
@@ -126,7 +128,7 @@ fn an_index_of_any_length_is_set_aside_and_made_anew() {
 }
 
 #[test]
-fn a_damaged_index_is_set_aside_and_made_anew() {
+fn a_damaged_index_is_set_aside_and_rebuilt() {
     let (mut set_aside, mut taken) = (0, 0);
     let other = {
         let (disk, ..) = some_queue(SEEDS);
@@ -146,7 +148,7 @@ fn a_damaged_index_is_set_aside_and_made_anew() {
                     false
                 }
                 1 => {
-                    // In the root of it, and in what is used the most.
+                    // In its root, and in the pages that are used most.
                     octets[at % 4096] = random.u8(..);
                     false
                 }
@@ -159,7 +161,7 @@ fn a_damaged_index_is_set_aside_and_made_anew() {
                     !octets.is_empty()
                 }
                 4 => {
-                    // A page of it twice.
+                    // One of its pages twice.
                     let page = |at: usize| at / 4096 * 4096..(at / 4096 + 1) * 4096;
                     let to = random.usize(0..octets.len());
                     if page(at).end <= octets.len() && page(to).end <= octets.len() {
@@ -194,7 +196,7 @@ fn a_damaged_index_is_set_aside_and_made_anew() {
             there.must_be(&found, &format!("{context}, set aside: {is_aside}"));
         }
     }
-    println!("{set_aside} damaged indexes set aside and made anew, {taken} of no consequence");
+    println!("{set_aside} damaged indexes set aside and rebuilt, {taken} without effect");
     assert!(set_aside > taken / 4 && taken > 0, "{set_aside} and {taken}");
 }
 

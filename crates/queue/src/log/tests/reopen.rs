@@ -1,4 +1,4 @@
-//! The disk fails, and the queue goes on by itself when it is well again.
+//! The disk fails, and the queue goes on by itself once the disk is well again.
 
 use std::future::Future;
 use std::io::ErrorKind;
@@ -16,10 +16,10 @@ use crate::{Change, Draft, Error, LeaseError, ManualClock, Outcome, PutError, Qu
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Lets the clock go on until the queue has gone on, and says for how long.
+/// Lets time pass until the queue has gone on. Returns how much.
 fn recover(queue: &LogQueue, clock: &ManualClock, context: &str) -> Duration {
     for seconds in 0..600 {
-        // The store's thread has to notice the failure, or to read the disk, in its own time.
+        // The store's thread notices the failure, or reads the disk, in its own time.
         for _ in 0..20 {
             if block_on(queue.stats()).broken.is_none() {
                 return SECOND * seconds;
@@ -31,7 +31,7 @@ fn recover(queue: &LogQueue, clock: &ManualClock, context: &str) -> Duration {
     panic!("{context}: {:?}", block_on(queue.stats()).broken);
 }
 
-/// Makes the next operation fail, and some more.
+/// Makes the next operation fail, and `and` more.
 fn fail(disk: &Disk, and: u64) {
     disk.fail(Some(Fault { at: 1, kind: ErrorKind::Other.into(), partial: 0, and }));
 }
@@ -40,9 +40,10 @@ fn newest_segment(disk: &Disk) -> Option<std::path::PathBuf> {
     disk.paths().into_iter().filter(|path| path.starts_with("/queue/log")).max()
 }
 
-/// One operation after the other fails, in one of these ways in turn; each third one, since they take long.
+/// One operation after the other fails, in one of these ways in turn; only each third, since they
+/// take long.
 #[test]
-fn nothing_is_lost_whichever_operation_fails() {
+fn a_failure_of_any_operation_loses_no_message() {
     let steps = async |queue: &LogQueue, ledger: &mut Ledger, random: &mut fastrand::Rng| {
         for _ in 0..20 {
             ledger.step(queue, random).await;
@@ -68,7 +69,8 @@ fn nothing_is_lost_whichever_operation_fails() {
         block_on(steps(&queue, &mut ledger, &mut random));
         recover(&queue, &clock, &context);
         disk.fail(None);
-        // The thread that writes checkpoints may have met the failure only now, and say so later; of some failures nothing is said.
+        // The index thread may have met the failure only now, and report it later; some failures
+        // are not reported.
         for _ in 0..100 {
             if block_on(queue.stats()).reopened > 0 {
                 break;
@@ -77,7 +79,8 @@ fn nothing_is_lost_whichever_operation_fails() {
         }
         recover(&queue, &clock, &context);
         block_on(async {
-            // What was claimed and not finished is leased still, unless everything was opened again since.
+            // What was claimed and not finished is leased still, unless the queue was opened again
+            // since.
             clock.advance(SECOND * 5);
             ledger.check(&queue, &context).await;
             steps(&queue, &mut ledger, &mut random).await;
@@ -95,7 +98,7 @@ fn nothing_is_lost_whichever_operation_fails() {
 }
 
 #[test]
-fn callers_are_told_and_go_on() {
+fn callers_see_a_failure_and_go_on_after_it() {
     let (disk, clock) = (Disk::new(), ManualClock::default());
     let queue = open(&disk, &options(&clock)).unwrap();
     let failed = newest_segment(&disk);
@@ -119,13 +122,13 @@ fn callers_are_told_and_go_on() {
         assert_eq!((stats.messages, stats.puts, stats.reopened), (1, 1, 0), "the last gauges");
         assert!(stats.broken.is_some());
 
-        // Whoever waits, waits through it, with nothing to do meanwhile.
+        // A waiter waits on while the queue is stopped.
         let mut changed = pin!(queue.changed(seen));
         let mut context = Context::from_waker(Waker::noop());
         assert!(changed.as_mut().poll(&mut context).is_pending());
         let paused = recover(&queue, &clock, "once");
         assert!(paused >= SECOND, "{paused:?}");
-        let Poll::Ready(Ok(now)) = changed.as_mut().poll(&mut context) else { panic!("nobody was woken") };
+        let Poll::Ready(Ok(now)) = changed.as_mut().poll(&mut context) else { panic!("no waiter was woken") };
         assert!(now > seen);
 
         let stats = queue.stats().await;
@@ -144,9 +147,9 @@ fn callers_are_told_and_go_on() {
     assert!(newest_segment(&disk) > failed, "the one whose sync failed is written to no more");
 }
 
-/// A draft that is committed after the opening has no place there: its file may have been swept.
+/// A draft committed after the reopening is refused: its file may have been removed.
 #[test]
-fn a_commit_from_before_is_refused() {
+fn a_draft_from_before_a_failure_is_refused() {
     let (disk, clock) = (Disk::new(), ManualClock::default());
     let queue = open(&disk, &options(&clock)).unwrap();
     block_on(async {
@@ -172,7 +175,7 @@ fn a_commit_from_before_is_refused() {
 }
 
 #[test]
-fn a_disk_that_stays_bad_is_tried_ever_less_often() {
+fn a_disk_that_stays_broken_is_tried_at_doubling_intervals() {
     let (disk, clock) = (Disk::new(), ManualClock::default());
     let queue = open(&disk, &options(&clock)).unwrap();
     block_on(put(&queue, message("a", b""), b"x")).unwrap();
@@ -196,19 +199,19 @@ fn a_disk_that_stays_bad_is_tried_ever_less_often() {
 }
 
 #[test]
-fn it_can_be_closed_while_it_is_broken() {
+fn a_stopped_queue_can_be_closed() {
     let (disk, clock) = (Disk::new(), ManualClock::default());
     let queue = open(&disk, &options(&clock)).unwrap();
     fail(&disk, u64::MAX);
     assert!(block_on(put(&queue, message("a", b""), b"x")).is_err());
-    queue.close();
+    block_on(queue.close());
     assert!(matches!(block_on(queue.changed(Change::default())), Err(Error::Closed)));
     assert!(matches!(block_on(queue.put(None)), Err(PutError::Closed)));
     disk.fail(None);
     assert_eq!(open(&disk, &options(&clock)).unwrap().report().damaged, []);
 }
 
-/// The mount point of a disk that has gone is an empty folder. It must not become another queue.
+/// The mount point of a missing disk is an empty folder. It must not become another queue.
 #[test]
 fn an_empty_folder_is_not_taken_for_the_queue() {
     let (disk, clock) = (Disk::new(), ManualClock::default());
@@ -227,4 +230,19 @@ fn an_empty_folder_is_not_taken_for_the_queue() {
     disk.show(there);
     recover(&queue, &clock, "mounted again");
     assert_eq!(block_on(queue.stats()).messages, 1);
+}
+
+#[test]
+fn closing_a_stalled_queue_does_not_block_and_goes_on_when_its_future_is_dropped() {
+    let (disk, clock) = (Disk::new(), ManualClock::default());
+    let queue = open(&disk, &options(&clock)).unwrap();
+    block_on(put(&queue, message("a", b""), b"x")).unwrap();
+    disk.stall(true);
+    let is_closed = || pin!(queue.close()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+    assert!(!is_closed());
+    assert!(!is_closed());
+    disk.stall(false);
+    block_on(queue.close());
+    assert!(matches!(block_on(queue.put(None)).map(drop), Err(PutError::Closed)));
+    assert!(open(&disk, &options(&clock)).is_ok(), "the folder is not locked any more");
 }

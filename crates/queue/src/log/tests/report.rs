@@ -1,4 +1,4 @@
-//! What an opening tells about what it found damaged: each of it once, and not without an end.
+//! What an opening reports of damage: each damage once, and a bounded number.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use super::disk::Disk;
 use super::inspect::verify;
 use super::{block_on, message, open, options, put};
 use crate::log::LogOptions;
+use crate::log::disk::vfs::Vfs;
 use crate::log::inspect::Trouble;
-use crate::log::vfs::Vfs;
 use crate::{ManualClock, Queue};
 
 const MANY: usize = 1_030;
@@ -25,7 +25,7 @@ fn large(inline_body: usize) -> (Disk, LogOptions) {
             put(&queue, message("a", b""), b"stays").await.unwrap();
         }
     });
-    queue.close();
+    block_on(queue.close());
     (disk, options)
 }
 
@@ -38,7 +38,7 @@ fn must_tell(disk: &Disk, options: &LogOptions, many: usize) {
 }
 
 #[test]
-fn a_folder_of_bodies_that_is_gone_is_no_report_as_long_as_the_queue() {
+fn the_report_of_a_missing_bodies_folder_is_bounded() {
     let (disk, options) = large(0);
     for path in disk.paths().into_iter().filter(|path| path.starts_with("/queue/bodies")) {
         disk.forget(&path);
@@ -47,7 +47,7 @@ fn a_folder_of_bodies_that_is_gone_is_no_report_as_long_as_the_queue() {
 }
 
 #[test]
-fn a_log_that_rots_everywhere_is_no_report_as_long_as_the_queue() {
+fn the_report_of_a_log_damaged_everywhere_is_bounded() {
     let (disk, options) = large(4 << 10);
     disk.forget(Path::new("/queue/index"));
     let log = disk.paths().into_iter().find(|path| path.starts_with("/queue/log")).unwrap();
@@ -68,9 +68,9 @@ fn a_log_that_rots_everywhere_is_no_report_as_long_as_the_queue() {
 }
 
 #[test]
-fn foreign_names_are_no_report_without_an_end() {
+fn the_report_of_foreign_names_is_bounded() {
     let (disk, options) = (Disk::new(), options(&ManualClock::default()));
-    open(&disk, &options).unwrap().close();
+    block_on(open(&disk, &options).unwrap().close());
     for number in 0..MANY {
         let folder = ["log", "bodies"][number % 2];
         disk.create(format!("/queue/{folder}/stray{number}").as_ref()).unwrap();
@@ -79,7 +79,7 @@ fn foreign_names_are_no_report_without_an_end() {
 }
 
 #[test]
-fn what_is_found_before_the_index_turns_out_to_be_wrong_is_told_once() {
+fn damage_found_before_an_index_is_rebuilt_is_reported_once() {
     let options = options(&ManualClock::default());
     let (disk, segments) = queue_of_nine(&options);
     let mut header = disk.contents(&segments[0]);

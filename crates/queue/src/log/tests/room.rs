@@ -1,4 +1,4 @@
-//! Bounds: of memory, of the disk, of what is kept.
+//! Bounds: of memory, of the disk, of what is kept back.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use super::{block_on, claim, everything, message, open, options, put, read};
 use crate::log::LogOptions;
 use crate::{Draft, Full, Lease, LeaseError, ManualClock, Outcome, PutError, Queue};
 
-/// Many more messages than fit into memory, all of them there, in order, and after opening again.
+/// Many more messages than fit into memory: all are there, in order, also after reopening.
 #[test]
-fn memory_is_bounded_and_the_queue_is_not() {
+fn a_queue_larger_than_its_memory_keeps_all_messages() {
     let clock = ManualClock::default();
     let options = LogOptions { index_memory: 20_000, segment_size: 1 << 20, ..options(&clock) };
     let disk = Disk::new();
@@ -56,7 +56,8 @@ fn memory_is_bounded_and_the_queue_is_not() {
                 queue.finish(each.lease, Outcome::Done, Vec::new()).await.unwrap();
             }
             let memory = queue.stats().await.index_memory;
-            // A checkpoint may come late, and outcomes do not wait for it: each leaves notes of 64 octets until then.
+            // A checkpoint may come late, and outcomes do not wait for it: each leaves notes of 64
+            // bytes until then.
             assert!(memory < 30_000 + 64 * claimed as u64, "{memory} after {claimed}");
         }
         assert_eq!(claimed, ids.len());
@@ -92,14 +93,14 @@ fn drafts_are_bounded_and_share_their_memory() {
             assert_eq!(read(&queue, &claimed).await.unwrap(), [1; 1200]);
             queue.finish(claimed.lease, Outcome::Done, Vec::new()).await.unwrap();
         }
-        // The files go after the answers.
-        queue.close();
+        // The files are removed after the answers.
+        block_on(queue.close());
         assert_eq!(files(), 0);
     });
 }
 
 #[test]
-fn a_hundred_mebibytes_take_no_memory() {
+fn a_body_of_100_mebibytes_is_streamed() {
     let dir = tempfile::tempdir().unwrap();
     let options = LogOptions { disk_reserve: 0, ..LogOptions::default() };
     let queue = crate::log::LogQueue::open(dir.path(), options).unwrap();
@@ -119,7 +120,7 @@ fn a_hundred_mebibytes_take_no_memory() {
         let claimed = claim(&queue, 1).await.remove(0);
         let mut body = queue.body(&claimed.lease).await.unwrap();
         let mut read = crc32fast::Hasher::new();
-        while let Some(chunk) = crate::Body::next(&mut body).await.unwrap() {
+        while let Some(chunk) = crate::Body::chunk(&mut body).await.unwrap() {
             assert!(chunk.len() <= 1 << 16);
             read.update(&chunk);
         }
@@ -137,7 +138,7 @@ fn the_reserve_refuses_puts() {
         disk.set_free(Some(1500));
         assert!(matches!(queue.put(Some(600)).await, Err(PutError::Full(Full::Disk { free: 1500, wanted: 1600 }))));
         queue.put(Some(400)).await.unwrap();
-        // Of a small disk a sixteenth is kept back, and not all of it.
+        // A small disk keeps back a sixteenth of it.
         disk.set_total(Some(1600));
         queue.put(Some(1400)).await.unwrap();
         assert!(matches!(queue.put(Some(1401)).await, Err(PutError::Full(Full::Disk { free: 1500, wanted: 1501 }))));
@@ -145,7 +146,8 @@ fn the_reserve_refuses_puts() {
     });
 }
 
-/// What could not be read back must not be written: the states of one message are bounded together, however they come.
+/// The states of one message are bounded together, however they come: what could not be read back
+/// must not be written.
 #[test]
 fn the_states_of_retries_are_bounded_together() {
     let clock = ManualClock::default();
@@ -170,13 +172,13 @@ fn the_states_of_retries_are_bounded_together() {
         }
     });
     let before = block_on(everything(&queue));
-    queue.close();
+    block_on(queue.close());
     assert_eq!(block_on(everything(&open(&disk, &options).unwrap())), before);
 }
 
-/// A disk at its brim does not take one message and refuse the next one.
+/// A nearly full disk does not take one message and refuse the next one.
 #[test]
-fn after_a_refusal_there_has_to_be_some_more_room() {
+fn a_refused_put_is_taken_only_with_more_room_than_the_reserve() {
     let options = LogOptions { disk_reserve: 40_000, ..options(&ManualClock::default()) };
     let disk = Disk::new();
     let queue = open(&disk, &options).unwrap();
@@ -199,7 +201,7 @@ fn after_a_refusal_there_has_to_be_some_more_room() {
     });
 }
 
-/// One message in a hundred stays; the log does not grow with what went.
+/// One message in a hundred stays; the log does not grow with the others.
 #[test]
 fn stragglers_are_copied_forward() {
     let clock = ManualClock::default();
@@ -226,7 +228,7 @@ fn stragglers_are_copied_forward() {
             assert!(patience < 500, "{} octets", queue.stats().await.disk);
             std::thread::sleep(Duration::from_millis(10));
         }
-        queue.close();
+        block_on(queue.close());
         let segments = disk.paths().into_iter().filter(|path| path.starts_with("/queue/log")).count();
         assert!(segments <= 7, "{segments}");
         let queue = open(&disk, &options).unwrap();
@@ -242,7 +244,7 @@ fn stragglers_are_copied_forward() {
 }
 
 #[test]
-fn ids_go_on_over_their_blocks() {
+fn ids_continue_across_blocks() {
     let options = options(&ManualClock::default());
     let disk = Disk::new();
     let queue = open(&disk, &options).unwrap();
@@ -261,7 +263,7 @@ fn ids_go_on_over_their_blocks() {
 }
 
 #[test]
-fn a_clock_set_back_delays_nothing_and_ages_nobody() {
+fn a_wall_clock_set_back_delays_no_delivery_and_ages_no_message() {
     let clock = ManualClock::default();
     let options = options(&clock);
     let disk = Disk::new();
@@ -274,7 +276,7 @@ fn a_clock_set_back_delays_nothing_and_ages_nobody() {
         let claimed = claim(&queue, 1).await.remove(0);
         let retry = Outcome::Retry { delay: Duration::from_secs(100), state: Bytes::new() };
         queue.finish(claimed.lease, retry, Vec::new()).await.unwrap();
-        queue.close();
+        block_on(queue.close());
         clock.set_wall(std::time::SystemTime::UNIX_EPOCH);
         let queue = open(&disk, &options).unwrap();
         clock.advance(Duration::from_secs(100));
@@ -307,8 +309,8 @@ fn stragglers_are_copied_forward_under_load() {
     });
     let most = most.into_inner();
     let left = block_on(queue.stats()).disk;
-    // How high it goes in between depends on when the copying thread gets a core: 0.7 MB on an idle machine,
-    // 1.5 MB on one that is busy with other work.
+    // The peak depends on when the copying thread gets a core: 0.7 MB on an idle machine, 1.5 MB on
+    // one that is busy with other work.
     assert!(most < 2 << 20, "{most} octets at once, of more than 5 million, of which 40 messages lived");
     assert!(left < 1 << 19, "{left} octets at the end, for 40 messages");
     assert_eq!(block_on(queue.stats()).messages, 40);

@@ -1,4 +1,4 @@
-//! What rots while the queue is open, behind what an opening would look at.
+//! Damage that arises while the queue is open, before the place that an opening would read.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ fn three_that_stay(disk: &Disk, queue: &LogQueue) -> (Vec<MessageId>, PathBuf, [
     (ids, path, [state..state + 50, body..body + BODY])
 }
 
-/// What comes and goes takes the log along.
+/// Puts and finishes messages, so that the log is copied forward.
 fn much_comes_and_goes(queue: &LogQueue) {
     block_on(async {
         for _ in 0..ROUNDS {
@@ -65,7 +65,7 @@ fn must_be_there(queue: &LogQueue, ids: &[MessageId], is_body_damaged: bool) {
 }
 
 #[test]
-fn what_lives_in_a_place_that_rots_is_written_again_and_keeps_no_segment() {
+fn live_messages_of_a_damaged_place_are_copied_and_free_their_segment() {
     for part in 0..2 {
         let (disk, options) = (Disk::new(), small_segments());
         let queue = open(&disk, &options).unwrap();
@@ -78,7 +78,7 @@ fn what_lives_in_a_place_that_rots_is_written_again_and_keeps_no_segment() {
         assert!(!disk.paths().contains(&path), "its segment has gone");
         must_be_there(&queue, &ids, part == 1);
         assert_eq!(block_on(queue.stats()).damaged, 1);
-        queue.close();
+        block_on(queue.close());
 
         for has_index in [true, false] {
             let disk = disk.killed();
@@ -91,9 +91,9 @@ fn what_lives_in_a_place_that_rots_is_written_again_and_keeps_no_segment() {
     }
 }
 
-/// The place is left alone: perhaps it can be read another day. All others go on.
+/// The place is left as it is: it may be readable another day. All other messages go on.
 #[test]
-fn what_cannot_be_read_breaks_nothing() {
+fn an_unreadable_segment_stays_and_the_queue_goes_on() {
     for part in 0..2 {
         let (disk, options) = (Disk::new(), small_segments());
         let queue = open(&disk, &options).unwrap();
@@ -121,7 +121,7 @@ fn what_cannot_be_read_breaks_nothing() {
 
 /// Copies that found no room are made when there is some.
 #[test]
-fn what_a_full_disk_refuses_to_copy_is_copied_later() {
+fn copies_refused_by_a_full_disk_are_made_later() {
     let (disk, options) = (Disk::new(), small_segments());
     let queue = open(&disk, &options).unwrap();
     let path = || disk.paths().into_iter().find(|path| path.starts_with("/queue/log"));
@@ -134,7 +134,7 @@ fn what_a_full_disk_refuses_to_copy_is_copied_later() {
         for _ in 0..90 {
             go.push(put(&queue, message("goes", b""), &[7; BODY]).await.unwrap());
         }
-        // Enough for what ends messages, and not for copies.
+        // Room for the records that end messages, but not for copies.
         disk.set_free(Some(9_000));
         for id in go {
             queue.remove(id).await.unwrap();

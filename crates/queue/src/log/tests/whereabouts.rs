@@ -1,4 +1,4 @@
-//! What is written to is taken away, moved or cut from outside while the queue is open.
+//! Files are removed, moved or cut by another program while the queue is open.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +14,7 @@ fn newest_segment(disk: &Disk) -> PathBuf {
     disk.paths().into_iter().filter(|path| path.starts_with("/queue/log")).max().unwrap()
 }
 
-/// Lets the clock go on for a while. Whether the queue has gone on.
+/// Lets some time pass. Returns `true` if the queue has gone on.
 fn goes_on(queue: &LogQueue, clock: &ManualClock) -> bool {
     for _ in 0..200 {
         clock.advance(SECOND);
@@ -27,7 +27,7 @@ fn goes_on(queue: &LogQueue, clock: &ManualClock) -> bool {
 }
 
 #[test]
-fn nothing_is_acknowledged_into_a_file_without_a_name() {
+fn no_message_is_acknowledged_into_a_file_without_a_name() {
     let away = Path::new("/away");
     for what in ["/queue", "/queue/log", "a segment"] {
         let (disk, clock) = (Disk::new(), ManualClock::default());
@@ -51,14 +51,14 @@ fn nothing_is_acknowledged_into_a_file_without_a_name() {
         block_on(put(&queue, message("a", b""), b"again")).unwrap();
         drop(queue);
         let queue = open(&disk, &options(&clock)).unwrap();
-        // The one that was refused may be there.
+        // The refused message may be there.
         assert!((2..=3).contains(&block_on(queue.stats()).messages), "{what}");
         assert_eq!(queue.report().damaged, [], "{what}");
     }
 }
 
 #[test]
-fn who_asks_is_told_although_nothing_was_written_since() {
+fn stats_report_a_moved_folder_without_a_write() {
     let (disk, clock) = (Disk::new(), ManualClock::default());
     let queue = open(&disk, &options(&clock)).unwrap();
     block_on(put(&queue, message("a", b""), b"before")).unwrap();
@@ -67,13 +67,13 @@ fn who_asks_is_told_although_nothing_was_written_since() {
     assert!(why.contains("/queue/log/") && why.contains("start again"), "{why}");
     assert!(!goes_on(&queue, &clock));
     drop(queue);
-    // It was started again: what is left is served.
+    // After a new start, what is left is served.
     let queue = open(&disk, &options(&clock)).unwrap();
     block_on(put(&queue, message("a", b""), b"after")).unwrap();
 }
 
 #[test]
-fn a_segment_that_was_cut_from_outside_takes_nothing_more() {
+fn a_segment_cut_by_another_program_is_not_written_on() {
     for len in [0, 40, 130] {
         let (disk, clock) = (Disk::new(), ManualClock::default());
         let queue = open(&disk, &options(&clock)).unwrap();
@@ -86,7 +86,7 @@ fn a_segment_that_was_cut_from_outside_takes_nothing_more() {
 }
 
 #[test]
-fn a_large_body_that_is_taken_away_is_refused() {
+fn a_message_whose_body_file_is_removed_is_refused() {
     let (disk, clock) = (Disk::new(), ManualClock::default());
     let queue = open(&disk, &options(&clock)).unwrap();
     block_on(async {
@@ -97,7 +97,7 @@ fn a_large_body_that_is_taken_away_is_refused() {
         disk.forget(&body);
         let told = crate::Draft::commit(draft, message("a", b"")).await.unwrap_err();
         assert!(matches!(&told, PutError::Broken(why) if why.to_string().contains("/bodies/")), "{told}");
-        // It was one file; the others are there.
+        // One file is missing; the others are there.
         assert_eq!(queue.stats().await.broken, None);
         put(&queue, message("a", b""), &[1; 5000]).await.unwrap();
 

@@ -2,15 +2,16 @@
 
 use super::{DataChange, Disk, Inode, State, Tree, apply_data, apply_name};
 
-/// Which of the changes that were not synced survive. Those that were do in any case.
+/// Which unsynced changes survive. Synced ones always do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::log::tests) enum Survival {
     Nothing,
     Everything,
-    /// All up to some moment, over all files and folders, and of the change of that moment any part: an ordered journal.
+    /// All changes up to some moment, over all files and folders, and any part of the change at
+    /// that moment: an ordered journal.
     InOrder,
-    /// Any selection, of a write any selection of its sectors: the weakest that POSIX allows. A file may have grown without what
-    /// made it grow, and have any octets there.
+    /// Any selection of changes, and any selection of a write's sectors: the weakest that POSIX
+    /// allows. A file may have grown without the write that grew it, and have any bytes there.
     Any,
 }
 
@@ -19,7 +20,7 @@ impl Survival {
 }
 
 impl Disk {
-    /// The same disk after the power was cut, and nothing more happens on this one.
+    /// The disk after a power cut. This one has no effect from now on.
     pub(in crate::log::tests) fn power_cut(&self, random: &mut fastrand::Rng) -> Self {
         // The weakest twice as often as any other.
         let survival = Survival::ALL.get(random.usize(0..5)).copied().unwrap_or(Survival::Any);
@@ -36,11 +37,11 @@ impl Disk {
                 apply_name(&mut names, &mut dirs, change);
             }
         }
-        // What is in a folder goes with it.
+        // A lost folder loses its content.
         let is_there = |path: &std::path::Path| path.ancestors().skip(1).all(|dir| dirs.contains(dir));
         names.retain(|path, _| is_there(path));
         let left = dirs.iter().filter(|dir| is_there(dir)).cloned().collect();
-        // Of files without a name nobody sees anything.
+        // A file without a name is lost.
         let mut files = Vec::new();
         let mut survivors = Tree::new();
         for (path, file) in names {
@@ -52,10 +53,10 @@ impl Disk {
     }
 }
 
-/// How one power cut goes.
+/// The choices of one power cut.
 struct Lot {
     survival: Survival,
-    /// The last change that survives, if they do in order.
+    /// The last change that survives, if they survive in order.
     last: u64,
     sector: usize,
 }

@@ -1,25 +1,23 @@
-//! The payloads of FORMAT.md, and nothing else: no file is opened here.
+//! The payloads of FORMAT.md, encoded and decoded.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::frame::{Input, Kind, Malformed, SHORT, put_len, put_u16, put_u32, put_u64};
 use crate::index::{Altered, Delivery, End, Message, Moment, Next, after, between};
+use crate::log::format::frame::{Input, Kind, Malformed, SHORT, put_len, put_u16, put_u32, put_u64};
 use crate::{MAX_DELIVERIES, MAX_ENVELOPE, MessageId, Owner, Priority, RoutingKey};
 
-pub(super) const MARKER: &[u8] = b"posthaste-queue 1\n";
-
-/// Both clocks at one instant: what is written in one is read in the other.
+/// Both clocks at one instant, to convert times from one to the other.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Now {
-    pub(super) moment: Moment,
+pub(in crate::log) struct Now {
+    pub(in crate::log) moment: Moment,
     /// Milliseconds since 1970.
-    pub(super) wall: u64,
+    pub(in crate::log) wall: u64,
 }
 
-/// A payload, read. Times are the reader's.
-pub(super) enum Record {
+/// A decoded payload. Times are on the reader's clock.
+pub(in crate::log) enum Record {
     Message(Image),
     Outcome(OutcomeRecord),
     Altered(MessageId, Altered),
@@ -28,29 +26,29 @@ pub(super) enum Record {
     Closed,
 }
 
-pub(super) struct Image {
-    pub(super) id: MessageId,
-    pub(super) message: Message<StoredBody>,
+pub(in crate::log) struct Image {
+    pub(in crate::log) id: MessageId,
+    pub(in crate::log) message: Message<StoredBody>,
 }
 
-/// Where a body is, as its record says.
+/// Where a body is, according to its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StoredBody {
-    pub(super) crc: u32,
-    /// Where in the payload it begins, unless it has a file of its own.
-    pub(super) inline: Option<usize>,
+pub(in crate::log) struct StoredBody {
+    pub(in crate::log) crc: u32,
+    /// Where in the payload it begins. `None`: it has a file of its own.
+    pub(in crate::log) inline: Option<usize>,
 }
 
-pub(super) struct OutcomeRecord {
-    pub(super) id: MessageId,
-    pub(super) born: Moment,
-    /// One at least.
-    pub(super) ends: Vec<End>,
-    pub(super) derived: Vec<Image>,
+pub(in crate::log) struct OutcomeRecord {
+    pub(in crate::log) id: MessageId,
+    pub(in crate::log) born: Moment,
+    /// Never empty.
+    pub(in crate::log) ends: Vec<End>,
+    pub(in crate::log) derived: Vec<Image>,
 }
 
-/// Appends a payload of kind 1 up to the body, which follows unless it has a file of its own.
-pub(super) fn encode_image<B>(
+/// Appends a payload of kind 1 without its body. The body follows, unless it has a file of its own.
+pub(in crate::log) fn encode_image<B>(
     out: &mut Vec<u8>,
     now: Now,
     id: MessageId,
@@ -82,8 +80,8 @@ pub(super) fn encode_image<B>(
     }
 }
 
-/// Appends a payload of kind 2. Each derived message is a payload of kind 1 with its body.
-pub(super) fn encode_outcome(out: &mut Vec<u8>, now: Now, outcome: &OutcomeRecord, derived: &[Vec<u8>]) {
+/// Appends a payload of kind 2. Each of `derived` is a payload of kind 1 with its body.
+pub(in crate::log) fn encode_outcome(out: &mut Vec<u8>, now: Now, outcome: &OutcomeRecord, derived: &[Vec<u8>]) {
     put_u64(out, outcome.id.as_u64());
     let mut ends = outcome.ends.iter();
     let first = ends.next();
@@ -117,8 +115,8 @@ fn state_of(end: Option<&End>) -> &[u8] {
     end.and_then(|end| end.next.as_ref()).map_or(&[], |next| &next.state)
 }
 
-/// A payload of kind 3.
-pub(super) fn encode_altered(now: Now, id: MessageId, what: &Altered) -> Vec<u8> {
+/// Encodes a payload of kind 3.
+pub(in crate::log) fn encode_altered(now: Now, id: MessageId, what: &Altered) -> Vec<u8> {
     let mut out = id.as_u64().to_le_bytes().to_vec();
     match what {
         Altered::Held(held) => out.push(u8::from(*held)),
@@ -137,14 +135,14 @@ pub(super) fn encode_altered(now: Now, id: MessageId, what: &Altered) -> Vec<u8>
     out
 }
 
-/// [`None`] is what no key is as long as.
+/// `None` is encoded as a length that no key has.
 fn put_key(out: &mut Vec<u8>, key: Option<&RoutingKey>) {
     put_u16(out, key.map_or(usize::from(u16::MAX), |key| key.as_str().len()));
     out.extend_from_slice(key.map_or(&[], |key| key.as_str().as_bytes()));
 }
 
-/// Reads a payload whose checksum is right, written at wall time `wall`.
-pub(super) fn decode(kind: Kind, payload: &[u8], wall: u64, now: Now) -> Result<Record, Malformed> {
+/// Decodes a payload whose checksum is right. `wall`: the wall time of writing.
+pub(in crate::log) fn decode(kind: Kind, payload: &[u8], wall: u64, now: Now) -> Result<Record, Malformed> {
     let mut input = Input(payload);
     let record = match kind {
         Kind::Message => Record::Message(decode_image(&mut input, payload.len(), wall, now)?),
@@ -156,11 +154,12 @@ pub(super) fn decode(kind: Kind, payload: &[u8], wall: u64, now: Now) -> Result<
     };
     match input.0 {
         [] => Ok(record),
-        _ => Err(Malformed("a record that is longer than what it says")),
+        _ => Err(Malformed("a record longer than its content")),
     }
 }
 
-/// `total` is the length of the payload that the input is the rest of: positions count from its beginning.
+/// `total`: the length of the payload that `input` is the rest of. Positions count from its
+/// beginning.
 fn decode_image(input: &mut Input<'_>, total: usize, wall: u64, now: Now) -> Result<Image, Malformed> {
     let id = input.id()?;
     let born = now.born(input.u64()?, wall);
@@ -174,9 +173,9 @@ fn decode_image(input: &mut Input<'_>, total: usize, wall: u64, now: Now) -> Res
         return Err(Malformed("a message beyond the limits"));
     }
     let (body_len, crc) = (input.u64()?, input.u32()?);
-    let owner = Owner::new(input.text(owner_len)?).map_err(|_| Malformed("a long owner"))?;
+    let owner = Owner::new(input.text(owner_len)?).map_err(|_| Malformed("an owner beyond 255 bytes"))?;
     let envelope = Bytes::copy_from_slice(input.take(envelope_len)?);
-    // What it can hold at most bounds what is reserved, not what it says.
+    // Capacity is bounded by what the input can hold, not by what it claims.
     let mut deliveries = Vec::with_capacity(count.min(input.0.len() / 38));
     let mut least = 0;
     for _ in 0..count {
@@ -184,17 +183,17 @@ fn decode_image(input: &mut Input<'_>, total: usize, wall: u64, now: Now) -> Res
         if number < least {
             return Err(Malformed("deliveries out of order"));
         }
-        least = number.checked_add(1).ok_or(Malformed("a delivery number too high"))?;
+        least = number.checked_add(1).ok_or(Malformed("a delivery number beyond the limit"))?;
         let _generation = input.u64()?;
         let (key_len, state_len) = (input.u16()?, input.len()?);
-        let key = RoutingKey::new(input.text(key_len)?).map_err(|_| Malformed("a long routing key"))?;
+        let key = RoutingKey::new(input.text(key_len)?).map_err(|_| Malformed("a routing key beyond 255 bytes"))?;
         let state = Bytes::copy_from_slice(input.take(state_len)?);
         let (due, delay) = now.due(due, delay);
         deliveries.push(Delivery::new(number, key, state, due, delay, attempts));
     }
     let inline = if flags & FLAG_OWN_FILE == 0 {
         let at = total.checked_sub(input.0.len()).ok_or(SHORT)?;
-        // Its checksum is for the reader: a body that was found damaged is carried along as it is.
+        // The body's checksum is for its reader: a body found damaged is copied as it is.
         input.take(usize::try_from(body_len).map_err(|_| SHORT)?)?;
         Some(at)
     } else {
@@ -215,7 +214,7 @@ fn decode_altered(input: &mut Input<'_>, now: Now) -> Result<Altered, Malformed>
         }
         REROUTED => {
             let (from, to) = (decode_key(input)?, decode_key(input)?);
-            Ok(Altered::Key { from, to: to.ok_or(Malformed("a message that is routed nowhere"))? })
+            Ok(Altered::Key { from, to: to.ok_or(Malformed("a rerouting without a key"))? })
         }
         _ => Err(Malformed("an unknown alteration")),
     }
@@ -224,7 +223,7 @@ fn decode_altered(input: &mut Input<'_>, now: Now) -> Result<Altered, Malformed>
 fn decode_key(input: &mut Input<'_>) -> Result<Option<RoutingKey>, Malformed> {
     match input.u16()? {
         len if len == usize::from(u16::MAX) => Ok(None),
-        len => RoutingKey::new(input.text(len)?).map(Some).map_err(|_| Malformed("a long routing key")),
+        len => RoutingKey::new(input.text(len)?).map(Some).map_err(|_| Malformed("a routing key beyond 255 bytes")),
     }
 }
 
@@ -242,7 +241,7 @@ fn decode_outcome(input: &mut Input<'_>, total: usize, wall: u64, now: Now) -> R
         let mut part = Input(input.take(len)?);
         derived.push(decode_image(&mut part, end, wall, now)?);
         if !part.0.is_empty() {
-            return Err(Malformed("a derived message that is longer than what it says"));
+            return Err(Malformed("a derived message longer than its content"));
         }
     }
     while !input.0.is_empty() {
@@ -254,7 +253,7 @@ fn decode_outcome(input: &mut Input<'_>, total: usize, wall: u64, now: Now) -> R
     Ok(OutcomeRecord { id, born, ends, derived })
 }
 
-/// Without its state, which stands behind.
+/// Decodes all but the state, which follows.
 fn decode_end(input: &mut Input<'_>, now: Now) -> Result<End, Malformed> {
     let (delivery, generation, what) = (input.u32()?, input.u64()?, input.u8()?);
     let (attempts, due, delay) = (input.u32()?, input.u64()?, input.u64()?);
@@ -283,7 +282,7 @@ impl Now {
         self.wall.saturating_add(left).saturating_sub(u64::try_from(since).unwrap_or(u64::MAX))
     }
 
-    /// What is overdue has been so since then: it is claimed in that order.
+    /// An overdue delivery stays overdue since `due`: claims go by that order.
     fn due(self, due: u64, delay: u64) -> (Moment, Duration) {
         let delay = Duration::from_millis(delay).min(crate::MAX_DELAY);
         let left = Duration::from_millis(due.saturating_sub(self.wall)).min(delay);
@@ -291,8 +290,8 @@ impl Now {
         (after(self.moment, left).saturating_sub(since), delay)
     }
 
-    /// With times as they will be read back.
-    pub(super) fn as_written(self, what: Altered) -> Altered {
+    /// Rounds times as they will be read back.
+    pub(in crate::log) fn as_written(self, what: Altered) -> Altered {
         match what {
             Altered::Due { key, due, delay } => {
                 let (due, delay) = self.due(self.wall_of(due), millis(delay));
@@ -308,7 +307,7 @@ impl Now {
     }
 }
 
-/// Rounded up, so that nothing comes early and no age shrinks.
+/// Rounded up, so that a delivery is never early and no age shrinks.
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_micros().div_ceil(1000)).unwrap_or(u64::MAX)
 }

@@ -1,31 +1,32 @@
-//! The segments of the log: appending to the newest, dropping the oldest.
+//! The segments of the log: appending to the newest, removing the oldest.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
-use super::format::Now;
-use super::frame::{FRAME, Frame, Kind, SEGMENT_HEADER, SegmentHeader};
-use super::vfs::{Vfs, VfsFile, is_for_now};
-use super::whereabouts::{self, Known, Placed};
 use crate::MessageId;
+use crate::log::disk::names;
+use crate::log::disk::vfs::{Vfs, VfsFile, is_for_now};
+use crate::log::disk::whereabouts::{self, Known, Placed};
+use crate::log::format::frame::{FRAME, Frame, Kind, SEGMENT_HEADER, SegmentHeader};
+use crate::log::format::place::{At, Living};
+use crate::log::format::record::Now;
 
-/// All segments, oldest first. Only the store's thread has it.
-pub(super) struct Segments {
-    pub(super) vfs: Arc<dyn Vfs>,
-    pub(super) dir: PathBuf,
-    /// Where the next batch would go beyond it, a new segment begins.
-    pub(super) size: u64,
-    pub(super) list: BTreeMap<u64, Segment>,
-    /// Those that the checkpoint counts on and that are not there, with the octets that lived in them.
-    pub(super) missing: BTreeMap<u64, u64>,
-    /// The newest one's file; without it a new one is begun.
+/// All segments, oldest first. Only the store's thread has them.
+pub(in crate::log) struct Segments {
+    pub(in crate::log) vfs: Arc<dyn Vfs>,
+    pub(in crate::log) dir: PathBuf,
+    /// The largest size of a segment. A batch that would exceed it begins a new one.
+    pub(in crate::log) size: u64,
+    pub(in crate::log) list: BTreeMap<u64, Segment>,
+    /// Segments that the checkpoint counts on and that are missing, with their live bytes.
+    pub(in crate::log) missing: BTreeMap<u64, u64>,
+    /// The newest segment's open file. `None`: the next batch begins a new segment.
     newest: Option<Newest>,
-    /// Where the newest one is, for others to see.
-    shown: whereabouts::Newest,
-    /// A name was taken away, and that is not durable yet: nothing is written before it is.
+    /// Where the newest segment is, for other threads.
+    shown: whereabouts::NewestPlace,
+    /// A name was removed, and that is not durable yet. The next write makes it so first.
     owes_sync: bool,
     buffer: Vec<u8>,
 }
@@ -33,86 +34,70 @@ pub(super) struct Segments {
 struct Newest {
     file: Arc<dyn VfsFile>,
     placed: Placed,
-    /// The file is no longer than this, and behind the records it is zeros. A batch that overwrites those is synced in two thirds of
-    /// the time, or half of it, that a file takes which grows with each.
+    /// The file is at most this long, and zeros follow the records. Overwriting zeros is synced in
+    /// half to two thirds of the time of growing the file.
     reach: u64,
 }
 
-pub(super) struct Segment {
-    pub(super) tag: u64,
-    pub(super) len: u64,
-    /// Octets of the records that are the newest image of a living message.
-    pub(super) live_octets: u64,
-    /// Something damaged in it could not be copied to the quarantine: it stays.
-    pub(super) pinned: bool,
-    /// The checkpoint on the disk neither needs it nor anything before it.
-    pub(super) is_done_with: bool,
-    /// How far it has been gone through for living messages to copy forward.
-    pub(super) copied: Copied,
+pub(in crate::log) struct Segment {
+    pub(in crate::log) tag: u64,
+    pub(in crate::log) len: u64,
+    /// Bytes of records that are the newest image of a message in the queue.
+    pub(in crate::log) live_octets: u64,
+    /// Damaged bytes could not be copied to the quarantine, so the segment stays.
+    pub(in crate::log) pinned: bool,
+    /// The checkpoint on the disk needs neither this segment nor any before it.
+    pub(in crate::log) is_done_with: bool,
+    /// How far live messages have been copied forward.
+    pub(in crate::log) copied: Copied,
 }
 
 /// Where the next slice of copying a segment forward begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Copied {
-    /// With the record there.
+pub(in crate::log) enum Copied {
+    /// At this record.
     Records(u64),
-    /// The records have been gone through. What lives there still, because its record is damaged, is looked for in the index behind
-    /// this message.
+    /// After this message in the index. All records have been read; messages whose record is
+    /// damaged are found in the index.
     Index(Option<MessageId>),
-    /// There is none: what lives there cannot be read.
+    /// Nowhere: what is still live cannot be read.
     All,
 }
 
-/// What of a segment lives, for the checkpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Living {
-    pub(super) sequence: u64,
-    pub(super) octets: u64,
-    pub(super) pinned: bool,
-}
-
-/// A record that is to be written.
-pub(super) struct Entry {
-    pub(super) kind: Kind,
-    pub(super) payload: Vec<u8>,
-    pub(super) crc: u32,
-    /// The wall time that times in the payload count from: it may wait for room on the disk.
+/// A record to be written.
+pub(in crate::log) struct NewRecord {
+    pub(in crate::log) kind: Kind,
+    pub(in crate::log) payload: Vec<u8>,
+    pub(in crate::log) crc: u32,
+    /// The wall time that the payload's times count from. The record may wait for room on the disk.
     wall: u64,
-}
-
-/// Where a payload is.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct At {
-    pub(super) sequence: u64,
-    pub(super) payload: u64,
-    pub(super) len: u64,
 }
 
 /// Why a batch is not on stable storage.
 #[derive(Debug)]
-pub(super) enum AppendError {
-    /// No room, or none of something else that the system gives. Nothing of the batch is left in the log.
+pub(in crate::log) enum AppendError {
+    /// A refusal. Nothing of the batch is left in the log.
     Full(io::Error),
-    /// Nobody knows what is on the disk now: the store is done for.
+    /// What is on the disk is unknown. The store must stop.
     Fatal(String),
 }
 
-impl Entry {
-    pub(super) fn new(kind: Kind, payload: Vec<u8>, now: Now) -> Self {
+impl NewRecord {
+    pub(in crate::log) fn new(kind: Kind, payload: Vec<u8>, now: Now) -> Self {
         let crc = crc32fast::hash(&payload);
         Self { kind, payload, crc, wall: now.wall }
     }
 }
 
 impl Segments {
-    pub(super) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, size: u64) -> Self {
+    pub(in crate::log) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, size: u64) -> Self {
         let (list, missing) = (BTreeMap::new(), BTreeMap::new());
-        let (newest, shown) = (None, whereabouts::Newest::default());
+        let (newest, shown) = (None, whereabouts::NewestPlace::default());
         Self { vfs, dir, size, list, missing, newest, shown, owes_sync: false, buffer: Vec::new() }
     }
 
-    /// Shows there from now on where the newest one is.
-    pub(super) fn watch(&mut self, shown: &whereabouts::Newest) {
+    /// Shows from now on where the newest segment is.
+    pub(in crate::log) fn watch(&mut self, shown: &whereabouts::NewestPlace) {
         self.shown = Arc::clone(shown);
         self.show();
     }
@@ -122,15 +107,16 @@ impl Segments {
         *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = placed;
     }
 
-    /// What has to be there when the queue is opened again.
-    pub(super) fn known(&self) -> Known {
+    /// What must be there when the queue is opened again.
+    pub(in crate::log) fn known(&self) -> Known {
         self.list.iter().map(|(sequence, segment)| (*sequence, segment.len)).collect()
     }
 
-    /// Writes a batch and waits until it is on stable storage, and will be found there: one write, one sync.
-    pub(super) fn append<'a>(
+    /// Writes a batch, and waits until it is on stable storage and found under its name: one write,
+    /// one sync.
+    pub(in crate::log) fn append<'a>(
         &mut self,
-        entries: impl Iterator<Item = &'a Entry> + Clone,
+        entries: impl Iterator<Item = &'a NewRecord> + Clone,
         id_ceiling: u64,
     ) -> Result<Vec<At>, AppendError> {
         self.settle()?;
@@ -142,7 +128,7 @@ impl Segments {
         }
         let path = self.newest_path();
         let (Some(mut last), Some(newest)) = (self.list.last_entry(), &mut self.newest) else {
-            return Err(AppendError::Fatal("there is no segment to write to".to_owned()));
+            return Err(AppendError::Fatal("the log has no segment to write to; restart the program".to_owned()));
         };
         let sequence = *last.key();
         let segment = last.get_mut();
@@ -167,30 +153,31 @@ impl Segments {
         }
         let end = base.saturating_add(total);
         let ahead = AHEAD.min(self.size / AHEAD_PART).min(self.size.saturating_sub(end));
-        // Behind a place where it was cut there would be zeros, and nobody would know what was there.
+        // If the file was cut from outside, the write would leave zeros in place of what was there.
         match newest.file.len() {
             Ok(len) if len >= base => {}
             Ok(_) => newest.placed.check(&*self.vfs, base).map_err(AppendError::Fatal)?,
-            Err(error) => return Err(fatal("could not be looked at", &error)),
+            Err(error) => return Err(fatal("could not be examined", &error)),
         }
         if let Err(error) = newest.write(&mut self.buffer, base, ahead) {
             if !is_for_now(&error) {
                 return Err(fatal("could not be written", &error));
             }
-            // What was written of it must not come back after a crash: its senders are told that it was not accepted.
+            // What was written must not come back after a crash: the callers are told that it was
+            // refused.
             newest.cut(base).map_err(|error| fatal("could not be cut back", &error))?;
             return Err(AppendError::Full(error));
         }
         newest.file.sync().map_err(|error| fatal("could not be synced", &error))?;
         newest.placed.check(&*self.vfs, end).map_err(AppendError::Fatal)?;
         segment.len = end;
-        // One large batch does not keep its memory for ever.
+        // The memory of one large batch is not kept forever.
         self.buffer.shrink_to(KEPT_BUFFER);
         Ok(places)
     }
 
-    /// Goes on writing to the newest segment, which is there already, rather than beginning a new one.
-    pub(super) fn resume(&mut self) -> io::Result<()> {
+    /// Goes on writing to the newest segment that was found, instead of beginning a new one.
+    pub(in crate::log) fn resume(&mut self) -> io::Result<()> {
         if !self.list.is_empty() {
             let path = self.newest_path();
             let file = self.vfs.open(&path)?;
@@ -200,8 +187,8 @@ impl Segments {
         Ok(())
     }
 
-    /// Cuts the zeros off the newest segment: no other has any, and nor has that of a closed queue.
-    pub(super) fn seal(&mut self) -> Result<(), AppendError> {
+    /// Cuts the zeros off the newest segment. Only the newest segment of an open queue has any.
+    pub(in crate::log) fn seal(&mut self) -> Result<(), AppendError> {
         let path = self.newest_path();
         if let (Some((_, segment)), Some(newest)) = (self.list.last_key_value(), &mut self.newest)
             && newest.reach > segment.len
@@ -217,22 +204,22 @@ impl Segments {
     }
 
     /// Where the next record goes.
-    pub(super) fn position(&self) -> (u64, u64) {
+    pub(in crate::log) fn position(&self) -> (u64, u64) {
         self.list.last_key_value().map_or((0, 0), |(sequence, segment)| (*sequence, segment.len))
     }
 
-    /// 0 for one that is not there.
-    pub(super) fn tag(&self, sequence: u64) -> u64 {
+    /// The tag of a segment; 0 if there is none.
+    pub(in crate::log) fn tag(&self, sequence: u64) -> u64 {
         self.list.get(&sequence).map_or(0, |segment| segment.tag)
     }
 
-    pub(super) fn add(&mut self, sequence: u64, len: u64) {
+    pub(in crate::log) fn add(&mut self, sequence: u64, len: u64) {
         if let Some(segment) = self.list.get_mut(&sequence) {
             segment.live_octets = segment.live_octets.saturating_add(len);
         }
     }
 
-    pub(super) fn subtract(&mut self, sequence: u64, len: u64) {
+    pub(in crate::log) fn subtract(&mut self, sequence: u64, len: u64) {
         if let Some(segment) = self.list.get_mut(&sequence) {
             segment.live_octets = segment.live_octets.saturating_sub(len);
         } else if let Some(octets) = self.missing.get_mut(&sequence) {
@@ -240,7 +227,7 @@ impl Segments {
         }
     }
 
-    pub(super) fn living(&self) -> Vec<Living> {
+    pub(in crate::log) fn living(&self) -> Vec<Living> {
         let living = |(sequence, segment): (&u64, &Segment)| Living {
             sequence: *sequence,
             octets: segment.live_octets,
@@ -251,8 +238,8 @@ impl Segments {
         self.list.iter().map(living).chain(missing).collect()
     }
 
-    /// A checkpoint is on the disk that has these living, and the log up to a place in the segment `position`.
-    pub(super) fn checkpointed(&mut self, living: &[Living], position: u64) {
+    /// Notes a written checkpoint: its live bytes, and the segment of its position.
+    pub(in crate::log) fn checkpointed(&mut self, living: &[Living], position: u64) {
         for each in living.iter().filter(|each| each.octets == 0 && each.sequence < position) {
             if let Some(segment) = self.list.get_mut(&each.sequence) {
                 segment.is_done_with = true;
@@ -260,18 +247,19 @@ impl Segments {
         }
     }
 
-    /// Whether a checkpoint would let the oldest segment go.
-    pub(super) fn wants_checkpoint(&self) -> bool {
+    /// Returns `true` if a checkpoint would let the oldest segment be removed.
+    pub(in crate::log) fn wants_checkpoint(&self) -> bool {
         let oldest = self.list.first_key_value().map(|(_, segment)| segment);
         self.list.len() > 1
             && oldest.is_some_and(|oldest| oldest.live_octets == 0 && !oldest.is_done_with && !oldest.pinned)
     }
 
-    /// Unlinks the oldest segment, and says which that was, if nothing lives in it, the checkpoint does not need it, and it is not the newest.
+    /// Removes the oldest segment if the checkpoint does not need it, and returns its number.
     ///
-    /// One at a time with a sync of the folder behind it: were two unlinked and only the second one's removal durable, the first
-    /// one's messages would come back without the records that ended them.
-    pub(super) fn drop_oldest(&mut self) -> Result<Option<u64>, AppendError> {
+    /// One segment at a time, with a sync of the folder after each. If of two removals only the
+    /// second were durable, the first segment's messages would come back without the records that
+    /// ended them.
+    pub(in crate::log) fn drop_oldest(&mut self) -> Result<Option<u64>, AppendError> {
         match self.settle() {
             Err(AppendError::Full(_)) => return Ok(None),
             settled => settled?,
@@ -284,9 +272,9 @@ impl Segments {
             return Ok(None);
         }
         let sequence = *oldest.key();
-        let path = self.dir.join(name(sequence));
+        let path = self.dir.join(names::segment(sequence));
         match self.vfs.remove(&path) {
-            // Another time.
+            // It is tried again later.
             Err(error) if is_for_now(&error) => return Ok(None),
             removed => {
                 oldest.remove();
@@ -300,7 +288,7 @@ impl Segments {
         }
     }
 
-    /// Makes durable that names were taken away, if that could not be done at once.
+    /// Makes an earlier removal of a name durable, if that is still owed.
     fn settle(&mut self) -> Result<(), AppendError> {
         if self.owes_sync {
             self.sync_dir()?;
@@ -316,9 +304,10 @@ impl Segments {
         })
     }
 
-    /// The oldest segment with anything living in it, if so much of the log is dead that copying that forward is worth it: `times`
-    /// half as much as lives, or as two segments. What can go as it is does not count.
-    pub(super) fn worth_copying(&self, times: u64) -> Option<u64> {
+    /// Returns the oldest segment with live messages, if enough of the log is dead: `times` the
+    /// larger of half the live bytes and two segments. Segments that can be removed as they are do
+    /// not count.
+    pub(in crate::log) fn worth_copying(&self, times: u64) -> Option<u64> {
         if self.list.len() < 2 {
             return None;
         }
@@ -334,7 +323,7 @@ impl Segments {
         (worth && !is_newest).then_some(*sequence)
     }
 
-    pub(super) fn octets(&self) -> u64 {
+    pub(in crate::log) fn octets(&self) -> u64 {
         self.list.values().map(|segment| segment.len).sum()
     }
 
@@ -343,8 +332,8 @@ impl Segments {
         self.seal()?;
         let last = self.list.last_key_value().map_or(0, |(sequence, _)| *sequence);
         let sequence = last.checked_add(1).ok_or_else(too_long)?;
-        let path = self.dir.join(name(sequence));
-        let tag = random();
+        let path = self.dir.join(names::segment(sequence));
+        let tag = self.vfs.random().map_err(|error| fatal(&path, "could not be given a random tag", &error))?;
         let header = SegmentHeader { sequence, tag, id_ceiling }.encode();
         let written = self.vfs.create(&path).and_then(|file| file.write_at(&header, 0).map(|()| file));
         let file = match written {
@@ -357,7 +346,7 @@ impl Segments {
         };
         file.sync().map_err(|error| fatal(&path, "could not be synced", &error))?;
         let placed =
-            Placed::new(path.clone(), &*file).map_err(|error| fatal(&path, "could not be looked at", &error))?;
+            Placed::new(path.clone(), &*file).map_err(|error| fatal(&path, "could not be examined", &error))?;
         if let Err(error) = self.sync_dir() {
             if matches!(error, AppendError::Full(_)) {
                 self.forget_new(&path)?;
@@ -370,8 +359,8 @@ impl Segments {
         Ok(())
     }
 
-    /// Takes away the name of a segment that found no room, durably: it is tried again, and the segment before it is written on
-    /// meanwhile, which must not be taken for one that has a successor.
+    /// Removes, durably, the name of a segment that found no room. The segment before it is written
+    /// on, and must not seem to have a successor.
     fn forget_new(&mut self, path: &Path) -> Result<(), AppendError> {
         match self.vfs.remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -384,12 +373,12 @@ impl Segments {
     }
 
     fn newest_path(&self) -> PathBuf {
-        self.dir.join(name(self.list.last_key_value().map_or(0, |(sequence, _)| *sequence)))
+        self.dir.join(names::segment(self.list.last_key_value().map_or(0, |(sequence, _)| *sequence)))
     }
 }
 
 impl Newest {
-    /// Writes a batch, and so many zeros behind it if it goes beyond those that are there.
+    /// Writes a batch, and `ahead` zeros after it if it exceeds the zeros that are there.
     fn write(&mut self, batch: &mut Vec<u8>, at: u64, ahead: u64) -> io::Result<()> {
         let len = batch.len();
         if at.saturating_add(len as u64) > self.reach {
@@ -398,7 +387,7 @@ impl Newest {
         }
         match self.file.write_at(batch, at) {
             Err(error) if batch.len() > len && is_for_now(&error) => {
-                // Perhaps there is room for the batch alone.
+                // There may be room for the batch alone.
                 batch.truncate(len);
                 self.file.write_at(batch, at)
             }
@@ -406,7 +395,7 @@ impl Newest {
         }
     }
 
-    /// Durably.
+    /// Cuts the file, durably.
     fn cut(&mut self, len: u64) -> io::Result<()> {
         self.file.set_len(len)?;
         self.file.sync()?;
@@ -416,39 +405,24 @@ impl Newest {
 }
 
 impl Segment {
-    pub(super) fn new(tag: u64, len: u64) -> Self {
+    pub(in crate::log) fn new(tag: u64, len: u64) -> Self {
         let copied = Copied::Records(SEGMENT_HEADER as u64);
         Self { tag, len, live_octets: 0, pinned: false, is_done_with: false, copied }
     }
 }
 
-pub(super) fn name(sequence: u64) -> String {
-    format!("{sequence:016x}.seg")
-}
-
-/// The sequence number in a segment's name.
-pub(super) fn sequence(name: &str) -> Option<u64> {
-    super::hex(name.strip_suffix(".seg")?)
-}
-
-/// Unlike any number that a stranger could know: keyed with what the operating system gives each process.
-pub(super) fn random() -> u64 {
-    RandomState::new().hash_one(std::process::id())
-}
-
 fn fatal(path: &Path, what: &str, error: &io::Error) -> AppendError {
-    AppendError::Fatal(format!(
-        "{} {what}: {error}; check the disk, everything acknowledged before is there",
-        path.display()
-    ))
+    AppendError::Fatal(format!("{} {what}: {error}; check the disk (acknowledged mail is on it)", path.display()))
 }
 
 fn too_long() -> AppendError {
-    AppendError::Fatal("a number has grown beyond what the format holds".to_owned())
+    AppendError::Fatal(
+        "a number is beyond what the log's format holds; let this queue run empty and begin another one".to_owned(),
+    )
 }
 
 const KEPT_BUFFER: usize = 8 << 20;
-/// So many zeros are written behind a batch that goes beyond those that are there.
+/// Zeros written after a batch that exceeds those that are there, in bytes.
 const AHEAD: u64 = 256 << 10;
-/// In a small segment so small a part of it.
+/// At most this part of a small segment.
 const AHEAD_PART: u64 = 16;

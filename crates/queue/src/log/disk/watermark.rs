@@ -1,20 +1,21 @@
-//! When the disk is too full for more mail, and when it is not any more.
+//! Refuses new mail while the disk is too full.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::vfs::Room;
 use crate::Full;
+use crate::log::disk::vfs::Room;
 
-/// Below the reserve nothing new is begun until a quarter more than the reserve is free: a disk at its brim would otherwise take one
-/// message, refuse the next one, and so on, and those who send would come back for every one of them.
+/// Once less than the reserve is free, puts are refused until a quarter more than the reserve is
+/// free. Otherwise a nearly full disk would take one message and refuse the next, and all senders
+/// would retry.
 #[derive(Debug, Default)]
-pub(super) struct Watermark {
+pub(in crate::log) struct Watermark {
     is_closed: AtomicBool,
 }
 
 impl Watermark {
-    /// Whether something of so many octets may begin.
-    pub(super) fn admit(&self, room: Room, reserve: u64, more: u64) -> Result<(), Full> {
+    /// Checks that a message of `more` bytes may begin.
+    pub(in crate::log) fn admit(&self, room: Room, reserve: u64, more: u64) -> Result<(), Full> {
         let is_closed = self.is_closed.load(Relaxed);
         let admitted = is_free(room, reserve, 0, is_closed);
         if admitted.is_err() != is_closed {
@@ -25,16 +26,16 @@ impl Watermark {
     }
 }
 
-/// Whether something of so many octets may go on.
-pub(super) fn is_free(room: Room, reserve: u64, more: u64, with_slack: bool) -> Result<(), Full> {
+/// Checks that a message may go on by `more` bytes.
+pub(in crate::log) fn is_free(room: Room, reserve: u64, more: u64, with_slack: bool) -> Result<(), Full> {
     let wanted = |reserve: u64| if with_slack { reserve.saturating_add(reserve / SLACK_PART) } else { reserve };
-    // Little is kept back of what is small, or it would be of no use at all.
+    // A small disk keeps back little, or it could not be used at all.
     let octets = wanted(reserve.min(room.total / RESERVED_PART)).saturating_add(more);
     let files = wanted(FILES.min(room.files_total / RESERVED_PART));
     if room.free < octets {
         return Err(Full::Disk { free: room.free, wanted: octets });
     }
-    // Where files are made as long as there are octets, there is no number of them.
+    // Some file systems have no limit on files.
     if reserve > 0 && room.files_total > 0 && room.files_free < files {
         return Err(Full::Files { free: room.files_free, wanted: files });
     }
@@ -45,7 +46,7 @@ pub(super) fn is_free(room: Room, reserve: u64, more: u64, with_slack: bool) -> 
 const SLACK_PART: u64 = 4;
 /// At most a sixteenth of the disk is kept back.
 const RESERVED_PART: u64 = 16;
-/// Files that can still be made: large bodies take one each, segments and the index a few.
+/// Files kept back: a large body takes one, segments and index a few.
 const FILES: u64 = 1_024;
 
 #[cfg(test)]
@@ -55,7 +56,7 @@ mod tests {
     const ROOMY: Room = Room { free: 1 << 40, total: 1 << 41, files_free: 1 << 20, files_total: 1 << 21 };
 
     #[test]
-    fn it_opens_again_only_when_there_is_some_more_room() {
+    fn puts_begin_again_when_a_quarter_more_than_the_reserve_is_free() {
         let watermark = Watermark::default();
         let octets = |free| Room { free, ..ROOMY };
         assert_eq!(watermark.admit(octets(1000), 1000, 0), Ok(()));
@@ -75,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn files_run_out_as_octets_do() {
+    fn a_disk_short_of_files_refuses_puts() {
         let watermark = Watermark::default();
         let files = |files_free| Room { files_free, ..ROOMY };
         assert_eq!(watermark.admit(files(1024), 1, 0), Ok(()));

@@ -1,4 +1,5 @@
-//! What the engine asks of an operating system, so that tests can give it a worse one.
+//! What the engine needs of an operating system, as a trait, so that tests can simulate a failing
+//! disk.
 
 use std::any::Any;
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
@@ -12,54 +13,58 @@ use rustix::io::Errno;
 use crate::Full;
 
 /// A file system.
-pub(super) trait Vfs: Send + Sync + 'static {
-    /// Makes a file that must not exist yet.
+pub(in crate::log) trait Vfs: Send + Sync + 'static {
+    /// Creates a file that must not exist yet.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>>;
     /// Opens a file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>>;
-    /// Makes a file for a caller, who gets none of the descriptors that are kept in reserve.
+    /// Creates a file on behalf of a caller. Takes no descriptor of the reserve.
     fn create_for_caller(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         self.create(path)
     }
-    /// Opens a file for a caller, who gets none of the descriptors that are kept in reserve.
+    /// Opens a file on behalf of a caller. Takes no descriptor of the reserve.
     fn open_for_caller(&self, path: &Path) -> io::Result<Arc<dyn VfsFile>> {
         self.open(path)
     }
-    /// What the path leads to at this moment.
+    /// What the path leads to now.
     fn look(&self, path: &Path) -> io::Result<Seen>;
-    /// Takes away what others than the owner may do with a file or folder.
+    /// Removes all permissions but the owner's.
     fn narrow(&self, path: &Path) -> io::Result<()>;
-    /// Whether a file or folder is there.
+    /// Returns `true` if a file or folder has this name.
     fn exists(&self, path: &Path) -> io::Result<bool>;
-    /// The names in a folder, in no order.
+    /// The names in a folder, in no particular order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     fn remove(&self, path: &Path) -> io::Result<()>;
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Makes a folder unless it is there, and its parents.
+    /// Creates a folder and its parents, unless they exist.
     fn make_dir(&self, path: &Path) -> io::Result<()>;
-    /// Makes the names in a folder durable. An error that is [for now](is_for_now) says that this was not begun.
+    /// Makes the names in a folder durable. An error that is [for now](is_for_now) means that this
+    /// was not begun.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// How much room the disk has.
+    /// The free space of the disk.
     fn room(&self, path: &Path) -> io::Result<Room>;
-    /// Locks the file, made unless it is there, or the folder until the value is dropped. `None`: another process has it.
+    /// 64 bits that a stranger can neither know nor guess.
+    fn random(&self) -> io::Result<u64>;
+    /// Locks a file, which is created if missing, or a folder, until the value is dropped. `None`:
+    /// another process holds the lock.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>>;
 }
 
-/// A file or folder, and how it is.
+/// What a path led to: a file or a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) device: u64,
-    pub(super) inode: u64,
-    pub(super) len: u64,
-    /// Permissions and type, as the system has them.
-    pub(super) mode: u32,
-    /// The number of the user whose it is.
-    pub(super) owner: u32,
+pub(in crate::log) struct Seen {
+    pub(in crate::log) device: u64,
+    pub(in crate::log) inode: u64,
+    pub(in crate::log) len: u64,
+    /// Permissions and type, in the system's encoding.
+    pub(in crate::log) mode: u32,
+    /// The owner's user number.
+    pub(in crate::log) owner: u32,
 }
 
 impl Seen {
-    /// Whether it is the same file, however it is now.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    /// Returns `true` if both are the same file, whatever its length and permissions.
+    pub(in crate::log) fn is_same(&self, other: &Self) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
 }
@@ -70,35 +75,35 @@ impl From<Metadata> for Seen {
     }
 }
 
-/// The room on a disk, in octets and in files.
+/// The room on a disk, in bytes and in files.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Room {
-    /// What this process may still write.
-    pub(super) free: u64,
-    /// The size of the whole.
-    pub(super) total: u64,
-    /// How many files this process may still make.
-    pub(super) files_free: u64,
-    /// Of so many; 0 where there is no such number.
-    pub(super) files_total: u64,
+pub(in crate::log) struct Room {
+    /// Bytes that this process may still write.
+    pub(in crate::log) free: u64,
+    /// The size of the disk in bytes.
+    pub(in crate::log) total: u64,
+    /// Files that this process may still create.
+    pub(in crate::log) files_free: u64,
+    /// The largest number of files. 0: the file system has no such limit.
+    pub(in crate::log) files_total: u64,
 }
 
 /// An open file. It can be read and written after its name is gone.
-pub(super) trait VfsFile: Send + Sync {
-    /// Reads up to as much as fits; 0 at the end.
+pub(in crate::log) trait VfsFile: Send + Sync {
+    /// Reads at most as many bytes as fit. Returns 0 at the end.
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize>;
-    /// Writes all or fails, having written any part.
+    /// Writes all bytes, or fails having written any part of them.
     fn write_at(&self, from: &[u8], at: u64) -> io::Result<()>;
     fn set_len(&self, len: u64) -> io::Result<()>;
     fn len(&self) -> io::Result<u64>;
-    /// What it is, whatever its name leads to by now.
+    /// What the open file is, even if its name leads elsewhere by now.
     fn look(&self) -> io::Result<Seen>;
-    /// Makes data and length durable, not the name.
+    /// Makes data and length durable, but not the name.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Reads exactly so much, or fails with `UnexpectedEof`.
-pub(super) fn read_exact(file: &dyn VfsFile, mut into: &mut [u8], mut at: u64) -> io::Result<()> {
+/// Fills the slice, or fails with `UnexpectedEof`.
+pub(in crate::log) fn read_exact(file: &dyn VfsFile, mut into: &mut [u8], mut at: u64) -> io::Result<()> {
     while !into.is_empty() {
         let read = file.read_at(into, at)?;
         if read == 0 {
@@ -110,33 +115,34 @@ pub(super) fn read_exact(file: &dyn VfsFile, mut into: &mut [u8], mut at: u64) -
     Ok(())
 }
 
-/// The disk has no room: temporary, and nothing is wrong with it.
-pub(super) fn is_full(error: &io::Error) -> bool {
+/// Returns `true` if the disk has no room: temporary, and the disk is well.
+pub(in crate::log) fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-/// The system has none left of something, or no time just now: nothing is wrong with the disk.
-pub(super) fn is_scarce(error: &io::Error) -> bool {
+/// Returns `true` if the system has run out of descriptors, memory or time: the disk is well.
+pub(in crate::log) fn is_scarce(error: &io::Error) -> bool {
     let scarce = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS, Errno::AGAIN];
     error.raw_os_error().is_some_and(|number| scarce.iter().any(|errno| errno.raw_os_error() == number))
 }
 
-/// A refusal, and no broken disk: what was asked for was not done, and may be done when it is asked for again.
+/// Returns `true` for a refusal: the call was not carried out, may succeed later, and the disk is
+/// well.
 ///
-/// Of a sync that failed nobody can say that, whatever the reason.
-pub(super) fn is_for_now(error: &io::Error) -> bool {
+/// Never to be asked about a failed sync: then it is unknown what was carried out.
+pub(in crate::log) fn is_for_now(error: &io::Error) -> bool {
     is_full(error) || is_scarce(error)
 }
 
-/// How a refusal is told to who puts.
-pub(super) fn refusal(path: &Path, error: &io::Error) -> Full {
+/// The refusal as an error of a put.
+pub(in crate::log) fn refusal(path: &Path, error: &io::Error) -> Full {
     let text = format!("{}: {error}", path.display()).into();
     if is_scarce(error) { Full::Scarce(text) } else { Full::NoSpace(text) }
 }
 
-/// Asks again for as long as a signal came in between.
-pub(super) fn uninterrupted<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+/// Repeats a call as long as a signal interrupts it.
+pub(in crate::log) fn uninterrupted<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match ask() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -145,25 +151,26 @@ pub(super) fn uninterrupted<T>(mut ask: impl FnMut() -> io::Result<T>) -> io::Re
     }
 }
 
-/// The operating system's.
+/// The operating system's file system.
 #[derive(Debug, Default)]
-pub(super) struct Os {
-    /// Descriptors that are held so that the queue's own threads can go on when the process, or the system, has none left.
+pub(in crate::log) struct Os {
+    /// Descriptors kept for the queue's own threads, for when the process or the system has no
+    /// other left.
     reserve: Mutex<Vec<File>>,
 }
 
 impl Os {
     /// With descriptors in reserve.
-    pub(super) fn with_reserve() -> Self {
+    pub(in crate::log) fn with_reserve() -> Self {
         let os = Self::default();
         os.fill_up(&mut os.reserve());
         os
     }
 
-    /// Opens something, with a descriptor of the reserve if there is no other.
+    /// Opens a file, with a descriptor of the reserve if there is no other.
     fn opened<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
         let mut reserve = self.reserve();
-        // What is used comes back when others have let go of theirs.
+        // Fills up what was used before, if others have closed files since.
         self.fill_up(&mut reserve);
         loop {
             match open() {
@@ -185,13 +192,13 @@ impl Os {
     }
 }
 
-/// The queue's own threads have one file at a time to begin, and a folder to sync.
+/// The queue's own threads open one file and sync one folder at a time.
 const RESERVE: usize = 8;
-/// Mail is nobody else's business, whatever the process's mask says.
+/// Mail is private, whatever the process's umask is.
 const FILE_MODE: u32 = 0o600;
 const DIR_MODE: u32 = 0o700;
 
-/// To be read and written, and not what a link leads to.
+/// Opens for reading and writing, and does not follow a link.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     // The number is small and positive on all systems.
@@ -231,7 +238,7 @@ impl Vfs for Os {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        // A name that is not UTF-8 is none of ours: whatever stands for it will be refused.
+        // A name that is not UTF-8 is no name of ours, and its replacement is refused too.
         self.opened(|| fs::read_dir(dir))?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
@@ -250,7 +257,7 @@ impl Vfs for Os {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let folder = self.opened(|| File::open(path))?;
-        // Once it was begun nobody knows how far it went, for whatever reason.
+        // Once begun, it is unknown how far it went, whatever the error.
         uninterrupted(|| folder.sync_all())
             .map_err(|error| if is_for_now(&error) { io::Error::other(error) } else { error })
     }
@@ -266,10 +273,14 @@ impl Vfs for Os {
         })
     }
 
+    fn random(&self) -> io::Result<u64> {
+        Ok(getrandom::u64()?)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
         if path.is_dir() {
             return match try_lock(self.opened(|| File::open(path))?) {
-                // Not every system locks folders, and a file beside it is locked too.
+                // Some systems cannot lock folders. The file beside it is locked too.
                 Err(_) => Ok(Some(Box::new(()))),
                 locked => locked,
             };
@@ -278,8 +289,8 @@ impl Vfs for Os {
     }
 }
 
-/// Locks a file until the value is dropped. `None`: somebody else has it.
-pub(super) fn try_lock(file: File) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
+/// Locks a file until the value is dropped. `None`: another holder has the lock.
+pub(in crate::log) fn try_lock(file: File) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
     match file.try_lock() {
         Ok(()) => Ok(Some(Box::new(Lock(file)))),
         Err(TryLockError::WouldBlock) => Ok(None),
@@ -287,12 +298,13 @@ pub(super) fn try_lock(file: File) -> io::Result<Option<Box<dyn Any + Send + Syn
     }
 }
 
-/// A file that is locked. To close it is not enough: a process that is being started has it open too until it is another program.
+/// A locked file. It is unlocked explicitly, because closing is not enough: a child process that is
+/// being started has the file open too, until it executes its program.
 struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Where it fails, closing it does the same a moment later.
+        // If this fails, closing the file unlocks it a moment later.
         drop(self.0.unlock());
     }
 }

@@ -1,5 +1,5 @@
-//! Counts how often stable storage is waited for, whoever waits: the log, bodies, the checkpoint, folders. What a signal has
-//! interrupted is asked for again.
+//! Counts the waits for stable storage of all threads: log, bodies, checkpoint and folders. Repeats
+//! calls that a signal interrupted.
 
 use std::any::Any;
 use std::io;
@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::vfs::{Room, Seen, Vfs, VfsFile, uninterrupted};
+use crate::log::disk::vfs::{Room, Seen, Vfs, VfsFile, uninterrupted};
 
-/// A file system whose syncs are counted, and that nothing interrupts.
-pub(super) struct Counting {
+/// A file system that counts syncs and hides interruptions.
+pub(in crate::log) struct Counting {
     vfs: Arc<dyn Vfs>,
     syncs: Arc<AtomicU64>,
 }
@@ -21,7 +21,7 @@ struct CountingFile {
 }
 
 impl Counting {
-    pub(super) fn new(vfs: Arc<dyn Vfs>, syncs: Arc<AtomicU64>) -> Self {
+    pub(in crate::log) fn new(vfs: Arc<dyn Vfs>, syncs: Arc<AtomicU64>) -> Self {
         Self { vfs, syncs }
     }
 
@@ -82,6 +82,10 @@ impl Vfs for Counting {
 
     fn room(&self, path: &Path) -> io::Result<Room> {
         uninterrupted(|| self.vfs.room(path))
+    }
+
+    fn random(&self) -> io::Result<u64> {
+        uninterrupted(|| self.vfs.random())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {

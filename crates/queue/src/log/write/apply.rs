@@ -1,32 +1,16 @@
-//! What a record does. The same whether it was written a moment ago or is read at opening, so that opening again gives the same
-//! state.
+//! What a record does to index and segments. The same code runs after a write and at an opening, so
+//! both give the same state.
 
-use super::format::{Image, Record, StoredBody};
-use super::segment::{At, Segments};
+use std::mem;
+
 use crate::MessageId;
 use crate::index::{Base, Index, Message, Unreadable};
+use crate::log::format::place::{At, Stored};
+use crate::log::format::record::{Image, Record, StoredBody};
+use crate::log::write::segment::Segments;
 
-/// Where a message is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stored {
-    /// The segment with its newest image.
-    pub(super) sequence: u64,
-    /// The octets that count as living there.
-    pub(super) len: u64,
-    pub(super) crc: u32,
-    /// Where in the segment the body begins; otherwise it has a file of its own.
-    pub(super) inline: Option<u64>,
-}
-
-impl Stored {
-    pub(super) fn new(body: StoredBody, at: &At) -> Self {
-        let inline = body.inline.map(|inside| at.payload.saturating_add(inside as u64));
-        Self { sequence: at.sequence, len: at.len, crc: body.crc, inline }
-    }
-}
-
-/// Returns the messages whose own body files are of no use any more.
-pub(super) fn apply<S: Base<Stored = Stored>>(
+/// Applies a record. Returns the messages whose body files are no longer needed.
+pub(in crate::log) fn apply<S: Base<Stored = Stored>>(
     index: &mut Index<S>,
     segments: &mut Segments,
     record: Record,
@@ -94,4 +78,22 @@ fn forget(segments: &mut Segments, id: MessageId, gone: &Message<Stored>, files:
     if gone.stored.inline.is_none() {
         files.push(id);
     }
+}
+
+/// Applies a copy forward: the copy is the message's newest image from now on.
+pub(in crate::log) fn moved<S: Base<Stored = Stored>>(
+    index: &mut Index<S>,
+    segments: &mut Segments,
+    id: MessageId,
+    body: StoredBody,
+    at: &At,
+) -> Result<(), Unreadable> {
+    let stored = Stored::new(body, at);
+    let mut old = None;
+    index.update(id, |message| old = Some(mem::replace(&mut message.stored, stored)))?;
+    if let Some(old) = old {
+        segments.subtract(old.sequence, old.len);
+        segments.add(stored.sequence, stored.len);
+    }
+    Ok(())
 }

@@ -1,31 +1,31 @@
-//! The thread that waits for large bodies to reach stable storage, so that small messages do not wait for them.
+//! The thread that syncs large bodies, so that small messages do not wait for them.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::lanes::{Job, PutJob};
-use super::shared::Shared;
-use super::vfs::{VfsFile, is_for_now, refusal};
-use super::whereabouts::Placed;
+use crate::log::disk::vfs::{VfsFile, is_for_now, refusal};
+use crate::log::disk::whereabouts::Placed;
+use crate::log::write::lanes::{Job, PutJob};
+use crate::log::write::shared::Shared;
 use crate::{Broken, Error, PutError};
 
 /// The way to the thread. Clones share it.
 #[derive(Clone)]
-pub(super) struct Syncer(Arc<Mutex<Option<Sender<Unsynced>>>>);
+pub(in crate::log) struct Syncer(Arc<Mutex<Option<Sender<Unsynced>>>>);
 
-/// A message whose body is written to its file.
-pub(super) struct Unsynced {
-    pub(super) file: Arc<dyn VfsFile>,
-    pub(super) put: Box<PutJob>,
+/// A message whose body is written to its file and not synced.
+pub(in crate::log) struct Unsynced {
+    pub(in crate::log) file: Arc<dyn VfsFile>,
+    pub(in crate::log) put: Box<PutJob>,
 }
 
 impl Syncer {
-    pub(super) fn new() -> (Self, Receiver<Unsynced>) {
+    pub(in crate::log) fn new() -> (Self, Receiver<Unsynced>) {
         let (sender, receiver) = mpsc::channel();
         (Self(Arc::new(Mutex::new(Some(sender)))), receiver)
     }
 
-    pub(super) fn submit(&self, shared: &Shared, unsynced: Unsynced) {
+    pub(in crate::log) fn submit(&self, shared: &Shared, unsynced: Unsynced) {
         let refused = match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(sender) => sender.send(unsynced).err().map(|error| error.0),
             None => Some(unsynced),
@@ -35,14 +35,16 @@ impl Syncer {
         }
     }
 
-    /// The thread finishes what it has, and ends.
-    pub(super) fn stop(&self) {
+    /// Lets the thread finish what it has, and end.
+    pub(in crate::log) fn stop(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 
-/// The thread: several bodies, then their names with one sync, then on to the store.
-pub(super) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
+/// The thread's body: syncs several bodies, then their names with one sync, then hands them to the
+/// store.
+pub(in crate::log) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
+    let _stop = Stop(shared);
     while let Ok(first) = receiver.recv() {
         let mut synced = Vec::new();
         for unsynced in std::iter::once(first).chain(receiver.try_iter().take(BATCH - 1)) {
@@ -54,10 +56,11 @@ pub(super) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
                     if !is_for_now(&error) {
                         shared.fail(&format!("{} could not be synced: {error}; check the disk", path.display()));
                     }
-                    // A file whose sync failed is lost whatever the reason; this one is nobody else's.
+                    // After a failed sync the file is lost, whatever the reason. It belongs to this
+                    // message alone.
                     let full = PutError::Full(refusal(&path, &error));
                     let error = shared.core.ended().map_or(full, PutError::from);
-                    drop(put.reply.send(Err(error)));
+                    drop(put.answer.send(Err(error)));
                 }
             }
         }
@@ -68,7 +71,7 @@ pub(super) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
         match shared.vfs.sync_dir(&dir) {
             Err(error) if is_for_now(&error) => {
                 let full = refusal(&dir, &error);
-                synced.drain(..).for_each(|(_, put)| drop(put.reply.send(Err(PutError::Full(full.clone())))));
+                synced.drain(..).for_each(|(_, put)| drop(put.answer.send(Err(PutError::Full(full.clone())))));
             }
             Err(error) => shared.fail(&format!("{} could not be synced: {error}; check the disk", dir.display())),
             Ok(()) => {}
@@ -77,17 +80,27 @@ pub(super) fn run(shared: &Shared, receiver: &Receiver<Unsynced>) {
             match find(shared, &*file, &put) {
                 Ok(()) => shared.submit(Job::Put(put)),
                 Err(why) => {
-                    // If the whole folder is not there any more, no message is safe.
+                    // If the whole folder is gone, no message is safe.
                     shared.check_whereabouts();
                     let error = shared.core.ended().map_or(PutError::Broken(Broken::new(&why)), PutError::from);
-                    drop(put.reply.send(Err(error)));
+                    drop(put.answer.send(Err(error)));
                 }
             }
         }
     }
 }
 
-/// Whether the body will be found under its name, all of it.
+/// Stops the store when the thread that feeds it ends, even by a panic.
+struct Stop<'a>(&'a Shared);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.lanes.stop();
+        self.0.core.bell.ring();
+    }
+}
+
+/// Checks that the whole body will be found under its name.
 fn find(shared: &Shared, file: &dyn VfsFile, put: &PutJob) -> Result<(), String> {
     let path = shared.body_path(put.image.id);
     let placed = Placed::new(path.clone(), file).map_err(|error| format!("{}: {error}", path.display()))?;

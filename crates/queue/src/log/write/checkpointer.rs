@@ -1,27 +1,16 @@
-//! The thread that writes checkpoints, behind the store's back.
+//! The thread that writes checkpoints, in the background of the store's thread.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
-use redb::Database;
+use super::shared::Shared;
+use crate::log::checkpoint::{Checkpoint, Error, Meta, Work, Written};
+use crate::log::disk::names;
+use crate::log::format::place::Living;
 
-use super::{Checkpoint, Meta, Snapshot};
-use crate::index::Frozen;
-use crate::log::apply::Stored;
-use crate::log::segment::Living;
-use crate::log::shared::Shared;
-use crate::log::vfs::is_for_now;
-
-/// What a checkpoint is made of.
-pub(in crate::log) struct Work {
-    pub(in crate::log) frozen: Frozen<Stored>,
-    pub(in crate::log) segments: Vec<Living>,
-    pub(in crate::log) meta: Meta,
-}
-
-/// The store's end of the thread. One checkpoint is written at a time.
+/// The store's handle on the thread. One checkpoint is written at a time.
 pub(in crate::log) struct Checkpointer {
     work: Option<Sender<Work>>,
     done: Receiver<Done>,
@@ -31,11 +20,11 @@ pub(in crate::log) struct Checkpointer {
 
 /// What came of a checkpoint.
 pub(in crate::log) enum Done {
-    /// It stands, and is what the index reads from.
+    /// It is written, and the index reads from it.
     Written { segments: Vec<Living>, meta: Meta },
-    /// There was no room for it. The last one stands.
+    /// The disk had no room. The index reads from the last one.
     Full,
-    /// Neither stands; the store has been told.
+    /// It failed. The store has been stopped.
     Failed,
 }
 
@@ -63,14 +52,14 @@ impl Checkpointer {
         self.is_busy = self.work.as_ref().is_some_and(|thread| thread.send(work).is_ok());
     }
 
-    /// What came of the one that was begun, once that is known.
+    /// The result of the checkpoint that was begun, if there is one yet.
     pub(in crate::log) fn poll(&mut self) -> Option<Done> {
         let done = self.done.try_recv().ok()?;
         self.is_busy = false;
         Some(done)
     }
 
-    /// Waits for the one that was begun.
+    /// Waits for the checkpoint that was begun.
     pub(in crate::log) fn wait(&mut self) -> Option<Done> {
         let done = if self.is_busy { self.done.recv().ok() } else { None };
         self.is_busy = false;
@@ -82,15 +71,17 @@ impl Drop for Checkpointer {
     fn drop(&mut self) {
         self.work = None;
         if let Some(thread) = self.thread.take() {
-            // If it panicked there is nothing to be done about it: the log has everything.
+            // A panic there loses nothing: the log has everything.
             drop(thread.join());
         }
     }
 }
 
-/// Everybody waits for the store's thread; for a checkpoint only who puts while memory is full.
+/// All callers wait for the store's thread. Only puts wait for a checkpoint, and only while memory
+/// is full.
 fn yield_to_the_store() {
-    // On Linux alone the call is about the calling thread and not the process. One that may not is as nice as before.
+    // Only on Linux does this call concern one thread, and not the process. If it is not allowed,
+    // the priority stays.
     #[cfg(target_os = "linux")]
     let _ = rustix::process::setpriority_process(None, NICE);
 }
@@ -100,21 +91,21 @@ const NICE: i32 = 10;
 
 fn make(shared: &Shared, checkpoint: &mut Option<Checkpoint>, work: Work) -> Done {
     let Some(mut open) = checkpoint.take() else { return Done::Failed };
-    match write(&mut open, &work) {
-        Ok(Written { promoted, snapshot, old }) => {
+    match open.write_and_renew(&work) {
+        Ok(Written { is_promoted, snapshot, old }) => {
             shared.counts.index_disk.store(open.len().unwrap_or_default(), Relaxed);
             *checkpoint = Some(open);
             let Work { segments, meta, .. } = work;
-            // An engine that has ended needs none.
+            // An engine that has ended needs no base.
             drop(shared.core.with(|index, _| {
-                index.install(snapshot, promoted);
+                index.install(snapshot, is_promoted);
                 Ok(())
             }));
             drop(old);
             Done::Written { segments, meta }
         }
-        Err(redb::Error::Io(error)) if is_for_now(&error) => {
-            // With the index locked: nobody can read until it is open again.
+        Err(Error::Full(_)) => {
+            // Under the index's lock: the base cannot be read until it is open again.
             let thawed = shared.core.with(|index, _| {
                 let reopened = open.reopen().and_then(|open| Ok((open.snapshot()?, open)));
                 Ok(reopened.map(|(snapshot, open)| {
@@ -132,21 +123,8 @@ fn make(shared: &Shared, checkpoint: &mut Option<Checkpoint>, work: Work) -> Don
     }
 }
 
-struct Written {
-    promoted: bool,
-    snapshot: Snapshot,
-    /// What the index reads until it has the snapshot.
-    old: Option<Database>,
-}
-
-fn write(checkpoint: &mut Checkpoint, work: &Work) -> Result<Written, redb::Error> {
-    let promoted = checkpoint.write(work)?;
-    let old = checkpoint.renew_if_worth_it()?;
-    Ok(Written { promoted, snapshot: checkpoint.snapshot()?, old })
-}
-
-fn fail(shared: &Shared, error: &redb::Error) -> Done {
-    let path = super::path(&shared.dir);
+fn fail(shared: &Shared, error: &Error) -> Done {
+    let path = names::index(&shared.dir);
     shared.fail(&format!("{} could not be written: {error}; check the disk", path.display()));
     Done::Failed
 }

@@ -2,30 +2,38 @@
 
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
 
-use super::vfs::{VfsFile, is_scarce, read_exact};
+use crate::log::disk::names;
+use crate::log::disk::vfs::{VfsFile, is_scarce, read_exact};
+use crate::log::format::place::Stored;
+use crate::log::options::MAX_INLINE;
 use crate::{Body, Error, MessageId};
 
-/// Reads a body out of a [`LogQueue`](super::LogQueue).
+/// Reads a body out of a [`LogQueue`](crate::log::LogQueue).
 ///
-/// Each call reads at most 64 KiB, and blocks the caller's thread for as long as the operating system needs for that: microseconds
-/// when the file is in its cache, which is where fresh mail is. The reader stays good when the message is finished meanwhile.
+/// Each piece is read on the caller's thread, at most 64 KiB, and blocks it for that long:
+/// microseconds if the system has the file cached, as with fresh mail. Reading may go on after the
+/// message is finished.
 pub struct LogBody {
-    pub(super) message: MessageId,
-    pub(super) file: Arc<dyn VfsFile>,
-    pub(super) name: String,
-    pub(super) at: u64,
-    pub(super) left: u64,
-    pub(super) len: u64,
-    pub(super) hasher: crc32fast::Hasher,
-    pub(super) crc: u32,
+    pub(in crate::log) message: MessageId,
+    pub(in crate::log) file: Arc<dyn VfsFile>,
+    pub(in crate::log) name: String,
+    pub(in crate::log) at: u64,
+    pub(in crate::log) left: u64,
+    pub(in crate::log) len: u64,
+    pub(in crate::log) hasher: crc32fast::Hasher,
+    pub(in crate::log) crc: u32,
 }
 
 impl LogBody {
-    pub(super) fn read(&mut self) -> Result<Option<Bytes>, Error> {
+    pub(in crate::log) fn read(&mut self) -> Result<Option<Bytes>, Error> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -51,9 +59,9 @@ impl LogBody {
     }
 }
 
-/// The octets of a body in the log as they are, whatever its checksum says, for a message that is written again. What is not there any
-/// more, or was in a file that is not, is zero.
-pub(super) fn carried(file: Option<&dyn VfsFile>, at: u64, len: u64) -> io::Result<Vec<u8>> {
+/// The bytes of a body in the log as they are, right or wrong, for a message that is written again.
+/// Bytes that are missing, or whose file is, are zero.
+pub(in crate::log) fn carried(file: Option<&dyn VfsFile>, at: u64, len: u64) -> io::Result<Vec<u8>> {
     let too_long = || io::Error::new(io::ErrorKind::InvalidData, "it names a body that is too long for the log");
     let len = usize::try_from(len).ok().filter(|len| *len <= MAX_INLINE).ok_or_else(too_long)?;
     let mut octets = vec![0; len];
@@ -64,14 +72,27 @@ pub(super) fn carried(file: Option<&dyn VfsFile>, at: u64, len: u64) -> io::Resu
     Ok(octets)
 }
 
-/// No body in the log is longer.
-pub(super) const MAX_INLINE: usize = 8 << 20;
+/// The file with a message's body, and where in that file it begins.
+pub(in crate::log) fn place(dir: &Path, message: MessageId, stored: &Stored) -> (PathBuf, u64) {
+    match stored.inline {
+        Some(at) => (names::log(dir).join(names::segment(stored.sequence)), at),
+        None => (names::bodies(dir).join(names::body(message)), 0),
+    }
+}
+
+impl Stream for LogBody {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let read = self.read().transpose();
+        if matches!(read, Some(Err(_))) {
+            self.left = 0;
+        }
+        Poll::Ready(read.map(|read| read.map_err(io::Error::from)))
+    }
+}
 
 impl Body for LogBody {
-    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        self.read()
-    }
-
     fn len(&self) -> u64 {
         self.len
     }

@@ -1,39 +1,39 @@
-//! Copying forward: what lives in the oldest segment is written again, so that it can go.
+//! Copying forward: live messages of the oldest segment are written again, so that it can be
+//! removed.
 
-use std::mem;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Store;
 use super::batch::{Effect, Planned};
-use crate::index::{Index, Message, Unreadable};
-use crate::log::apply::Stored;
-use crate::log::body::carried;
-use crate::log::checkpoint::Snapshot;
-use crate::log::format::{self, Image, Now, Record, StoredBody, encode_image};
-use crate::log::frame::{FRAME, Kind};
-use crate::log::scan::{Scan, next_good, read_record};
-use crate::log::segment::{AppendError, At, Copied, Entry, Segments};
-use crate::log::vfs::VfsFile;
+use crate::index::Message;
+use crate::log::disk::vfs::VfsFile;
+use crate::log::format::frame::{FRAME, Kind};
+use crate::log::format::place::Stored;
+use crate::log::format::record::{self, Image, Now, Record, StoredBody, encode_image};
+use crate::log::read::body::carried;
+use crate::log::read::scan::{Scan, next_good, read_record};
+use crate::log::write::segment::{AppendError, Copied, NewRecord};
 use crate::{Error, MessageId};
 
 /// What is copied at once.
 struct Slice {
     planned: Vec<Planned>,
-    /// Where the next one begins.
+    /// Where the next slice begins.
     copied: Copied,
 }
 
 impl Store {
-    /// A slice of copying forward, when that is worth it: see [`Segments::worth_copying`]. Whether anything was done.
+    /// Copies one slice forward, if that is worth it: see [`Segments::worth_copying`]. Returns
+    /// `true` if it did anything.
     pub(super) fn tidy(&mut self, times: u64) -> Result<bool, String> {
         let Some(oldest) = self.segments.worth_copying(times) else { return Ok(false) };
-        // One that cannot be opened stays, and so do the messages in it.
+        // A segment that cannot be opened stays, with its messages.
         let Ok(file) = self.shared.readers.get(oldest) else { return Ok(false) };
         let slice = self.plan_slice(oldest, &*file).map_err(|error| error.to_string())?;
         if !slice.planned.is_empty() {
             match self.write(slice.planned) {
                 Ok(()) => {}
-                // Space is short: what could be freed by copying has to wait for space.
+                // There is no room for copies, so copying cannot make room either.
                 Err((AppendError::Full(_), _)) => return Ok(false),
                 Err((AppendError::Fatal(why), _)) => return Err(why),
             }
@@ -51,7 +51,7 @@ impl Store {
                 self.plan_records(sequence, &Scan { file, tag, len }, at)
             }
             Some((Copied::Records(_), ..)) => {
-                // Something lives there, and no good record says so.
+                // The index says live data is here, but no intact record contains it.
                 self.shared.counts.damaged.fetch_add(1, Relaxed);
                 Ok(Slice { planned: Vec::new(), copied: Copied::Index(None) })
             }
@@ -60,14 +60,14 @@ impl Store {
         }
     }
 
-    /// Goes on through the records of a segment, and copies what of it lives.
+    /// Reads on through the records of a segment, and copies the live messages.
     fn plan_records(&self, sequence: u64, scan: &Scan<'_>, from: u64) -> Result<Slice, Error> {
         let now = self.shared.now();
         let (mut planned, mut at, mut octets) = (Vec::new(), from, 0);
         while octets < SLICE_OCTETS && planned.len() < SLICE_MESSAGES && at < scan.len {
             let (frame, payload) = match read_record(scan, at) {
                 Ok(Some(good)) => good,
-                // A damaged place, or one that cannot be read: what lives there is for the index to say.
+                // A damaged or unreadable place. The index tells which messages are there.
                 Ok(None) => {
                     at = next_good(scan, at, |_| true).ok().flatten().unwrap_or(scan.len);
                     continue;
@@ -80,7 +80,7 @@ impl Store {
             let begins = at.saturating_add(FRAME as u64);
             at = begins.saturating_add(payload.len() as u64);
             octets += payload.len();
-            let images = match format::decode(frame.kind, &payload, frame.wall, now) {
+            let images = match record::decode(frame.kind, &payload, frame.wall, now) {
                 Ok(Record::Message(image)) => vec![image],
                 Ok(Record::Outcome(outcome)) => outcome.derived,
                 _ => Vec::new(),
@@ -92,7 +92,8 @@ impl Store {
         Ok(Slice { planned, copied: Copied::Records(at) })
     }
 
-    /// A copy of a message as it is now, if this is its newest image: one of a payload that begins `at` there in the segment.
+    /// Copies a message as it is now, if this is its newest image. The payload begins at `at` in
+    /// the segment.
     fn plan_image(
         &self,
         now: Now,
@@ -103,7 +104,7 @@ impl Store {
         let found = self.shared.core.with(|index, _| index.get(image.id))?;
         let (inside, len) = (image.message.stored.inline, image.message.body_len);
         let inline = inside.map(|inside| at.saturating_add(inside as u64));
-        // The same message may be twice in a segment, and only one of them is what the index says.
+        // A segment may have two images of a message. Only one of them is the index's.
         let newest = found.filter(|message| {
             (message.stored.sequence, message.stored.inline, message.body_len) == (sequence, inline, len)
         });
@@ -114,8 +115,9 @@ impl Store {
         Ok(body.map(|body| copy(now, image.id, &message, Some(body))))
     }
 
-    /// Goes on through the index for what lives in a segment and is in no good record of it. The body is carried along as it is, and so
-    /// is its checksum, for whoever reads it.
+    /// Reads on through the index for messages of this segment without an intact record. The body
+    /// is copied as it is, with the checksum that it should have, so that its reader finds the
+    /// damage.
     fn plan_rest(&self, sequence: u64, file: &dyn VfsFile, from: Option<MessageId>) -> Result<Slice, Error> {
         let now = self.shared.now();
         let (mut planned, mut after, mut octets) = (Vec::new(), from, 0);
@@ -128,7 +130,8 @@ impl Store {
             after = Some(id);
             let Some(message) = message.filter(|message| message.stored.sequence == sequence) else { continue };
             let body = message.stored.inline.map(|at| carried(Some(file), at, message.body_len)).transpose();
-            // What cannot be read stays, and so does the segment: perhaps it can be another day.
+            // A body that cannot be read stays, and so does the segment: it may be readable another
+            // day.
             let Ok(body) = body else { continue };
             planned.push(copy(now, id, &message, body.as_deref()));
             octets += body.map_or(0, |body| body.len());
@@ -140,7 +143,7 @@ impl Store {
     }
 }
 
-/// The whole of a message as it is now. Its body goes with it, or is in a file of its own.
+/// A message as it is now. `body`: its body in the log. `None`: it has a file of its own.
 fn copy(now: Now, id: MessageId, message: &Message<Stored>, body: Option<&[u8]>) -> Planned {
     let crc = message.stored.crc;
     let mut payload = Vec::new();
@@ -148,27 +151,9 @@ fn copy(now: Now, id: MessageId, message: &Message<Stored>, body: Option<&[u8]>)
     let inline = body.map(|_| payload.len());
     payload.extend_from_slice(body.unwrap_or_default());
     let body = StoredBody { crc, inline };
-    Planned { entry: Entry::new(Kind::Message, payload, now), effect: Effect::Moved { id, body } }
+    Planned { entry: NewRecord::new(Kind::Message, payload, now), effect: Effect::Moved { id, body } }
 }
 
-/// The copy is on stable storage: it is the message's newest image from now on.
-pub(super) fn moved(
-    index: &mut Index<Snapshot>,
-    segments: &mut Segments,
-    id: MessageId,
-    body: StoredBody,
-    at: &At,
-) -> Result<(), Unreadable> {
-    let stored = Stored::new(body, at);
-    let mut old = None;
-    index.update(id, |message| old = Some(mem::replace(&mut message.stored, stored)))?;
-    if let Some(old) = old {
-        segments.subtract(old.sequence, old.len);
-        segments.add(stored.sequence, stored.len);
-    }
-    Ok(())
-}
-
-/// A slice of copying ends where it grows beyond one of these: a few milliseconds.
+/// A slice ends once it exceeds one of these: some milliseconds.
 const SLICE_OCTETS: usize = 1 << 20;
 const SLICE_MESSAGES: usize = 256;

@@ -1,4 +1,4 @@
-//! The thread that owns the log.
+//! The store: the part of a queue that writes the log. Runs on the store's thread.
 
 mod batch;
 mod copy;
@@ -8,27 +8,28 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use self::batch::{Effect, Planned};
-use super::checkpoint::{Checkpointer, Done, Meta, Work};
-use super::frame::Kind;
-use super::pace::Pace;
-use super::segment::{AppendError, Entry, Segments};
-use super::shared::Shared;
-use super::whereabouts::Known;
 use crate::index::between;
+use crate::log::checkpoint::{Meta, Work};
+use crate::log::disk::whereabouts::Known;
+use crate::log::format::frame::Kind;
+use crate::log::write::checkpointer::{Checkpointer, Done};
+use crate::log::write::pace::Pace;
+use crate::log::write::segment::{AppendError, NewRecord, Segments};
+use crate::log::write::shared::Shared;
 
-pub(super) struct Store {
+pub(in crate::log) struct Store {
     shared: Arc<Shared>,
     segments: Segments,
     checkpointer: Checkpointer,
-    /// The log up to here is in the checkpoint.
+    /// The checkpoint contains the log up to here.
     position: (u64, u64),
-    /// Outcomes that found no room on the disk. They have begun, so nothing about their deliveries changes meanwhile.
+    /// Outcomes that found no room on the disk. They have begun, so their deliveries cannot change.
     waiting: Vec<Planned>,
     pace: Pace,
 }
 
 impl Store {
-    pub(super) fn new(
+    pub(in crate::log) fn new(
         shared: Arc<Shared>,
         segments: Segments,
         checkpointer: Checkpointer,
@@ -37,8 +38,8 @@ impl Store {
         Self { shared, segments, checkpointer, position, waiting: Vec::new(), pace: Pace::default() }
     }
 
-    /// Takes up a block of ids, before anybody asks for one. On a full disk it is done later.
-    pub(super) fn begin(&mut self) -> Result<(), String> {
+    /// Takes a block of ids before any put asks for one. On a full disk, later.
+    pub(in crate::log) fn begin(&mut self) -> Result<(), String> {
         let (entry, ceiling) = self.plan_ids();
         let before = self.shared.ids.ceiling.load(Relaxed);
         match self.segments.append(std::iter::once(&entry), before) {
@@ -52,11 +53,12 @@ impl Store {
         }
     }
 
-    /// Until the queue is closed, or the disk fails: then everybody who waits is told.
+    /// Runs until the queue is closed or the disk fails. Then all waiting calls are answered.
     ///
     /// # Errors
-    /// What it knows to be there. Why it did not go on was told.
-    pub(super) fn run(mut self) -> Result<(), Known> {
+    /// The segments that must be there when the queue is opened again. The reason has been given to
+    /// `Shared::fail`.
+    pub(in crate::log) fn run(mut self) -> Result<(), Known> {
         self.serve().map_err(|why| {
             self.shared.fail(&why);
             self.segments.known()
@@ -82,7 +84,7 @@ impl Store {
             if !self.checkpointer.is_busy() && self.wants_checkpoint(cost, is_short) {
                 self.begin_checkpoint()?;
             }
-            // What comes, or is copied, has to wait until a checkpoint lets messages out of memory, if one can.
+            // Puts and copies wait until a checkpoint lets messages leave memory, if one can.
             let is_full = cost >= self.shared.options.index_memory;
             let has_room = !is_full || (self.behind() == 0 && !self.checkpointer.is_busy());
             let pause = if has_room { pause } else { Some(pause.unwrap_or(RETRY_FULL).min(RETRY_FULL)) };
@@ -92,7 +94,10 @@ impl Store {
                 self.process(jobs)?;
                 if !self.waiting.is_empty() && idle {
                     if stopping {
-                        return Err("the disk stayed full until the queue was closed".to_owned());
+                        return Err(
+                            "the queue was closed while its disk was full; outcomes not written are delivered again"
+                                .to_owned(),
+                        );
                     }
                     self.shared.core.bell.wait(Some(pause.unwrap_or(RETRY_FULL).min(RETRY_FULL)));
                 }
@@ -110,9 +115,10 @@ impl Store {
         }
     }
 
-    /// What makes the next opening quick. On a full disk it goes without.
+    /// Prepares a quick next opening. A full disk skips that.
     fn close(&mut self, cost: usize) -> Result<(), String> {
-        let closed = Planned { entry: Entry::new(Kind::Closed, Vec::new(), self.shared.now()), effect: Effect::Closed };
+        let closed =
+            Planned { entry: NewRecord::new(Kind::Closed, Vec::new(), self.shared.now()), effect: Effect::Closed };
         match self.write(vec![closed]) {
             Err((AppendError::Fatal(why), _)) => return Err(why),
             Err((AppendError::Full(_), _)) => return Ok(()),
@@ -130,11 +136,12 @@ impl Store {
         self.shared.counts.disk.store(self.segments.octets(), Relaxed);
     }
 
-    /// Whether it is time for a checkpoint, and there is room for it: memory fills, the log that an opening would read grows, or
-    /// a segment could go. `cost` is that of the messages in memory; `is_short` when what is due has no place there.
+    /// Returns `true` if it is time for a checkpoint and the disk has room for it: memory fills,
+    /// the log after the last one grows, or a segment could be removed. `cost`: bytes of messages
+    /// in memory. `is_short`: due deliveries found no room there.
     fn wants_checkpoint(&self, cost: usize, is_short: bool) -> bool {
         let (limit, behind) = (self.shared.options.index_memory, self.behind());
-        // When most of memory cannot be left to the checkpoint, there is no use in one after the other.
+        // If most of memory cannot be evicted, one checkpoint after the other would not help.
         let least = if cost < limit { limit / 8 } else { 0 };
         let is_filling = cost > limit / 4 * 3 && behind > least as u64;
         let is_due = is_short
@@ -144,7 +151,7 @@ impl Store {
         is_due && self.has_room_for_checkpoint(cost)
     }
 
-    /// About how many octets of the log are not in the checkpoint.
+    /// About how many bytes of the log are not in the checkpoint.
     fn behind(&self) -> u64 {
         let (sequence, len) = self.segments.position();
         let (from, at) = self.position;
@@ -161,7 +168,7 @@ impl Store {
         let frozen = self.shared.core.with(|index, _| Ok(index.freeze())).map_err(|error| error.to_string())?;
         let next_id = self.shared.ids.ceiling.load(Relaxed);
         let position = self.segments.position();
-        // Both clocks at one instant: the index may have been waited for.
+        // Both clocks at the instant of the freeze: the index's lock may have been waited for.
         let waited = u64::try_from(between(now.moment, frozen.now).as_millis()).unwrap_or(u64::MAX);
         let wall = now.wall.saturating_add(waited);
         let (tag, totals) = (self.segments.tag(position.0), frozen.totals);
@@ -190,11 +197,12 @@ fn reason(error: AppendError) -> String {
     }
 }
 
-/// Copying takes turns with batches, rather than waiting for a pause, from so many times the ordinary waste on.
+/// From this multiple of the ordinary waste on, copying alternates with batches instead of waiting
+/// for a pause.
 const UNDER_LOAD: u64 = 2;
-/// An opening reads about so many segments of the log.
+/// The number of segments that an opening reads, about.
 const REPLAYED_SEGMENTS: u64 = 4;
-/// Octets that must be free on the disk for a checkpoint, beside as many as are in memory.
+/// Bytes that must be free for a checkpoint, beside those of the messages in memory.
 const CHECKPOINT_ROOM: u64 = 4 << 20;
-/// How often outcomes that found no room are tried again.
+/// How long outcomes without room wait between tries.
 const RETRY_FULL: Duration = Duration::from_millis(500);

@@ -1,55 +1,54 @@
-//! A batch of jobs: each planned as a record, all written at once, then true, then answered.
+//! A batch of jobs: planned as records, written at once, applied to the index, answered.
 
 use std::io;
 use std::mem;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Store;
-use super::copy::moved;
 use crate::index::{Altered, Message, Unreadable, between};
-use crate::log::apply::apply;
-use crate::log::draft::Ticket;
-use crate::log::format::{
+use crate::log::disk::vfs::refusal;
+use crate::log::format::frame::Kind;
+use crate::log::format::record::{
     self, Image, Now, OutcomeRecord, Record, StoredBody, encode_altered, encode_image, encode_outcome,
 };
-use crate::log::frame::Kind;
-use crate::log::lanes::{Job, PutJob, Reply, answer};
-use crate::log::segment::{AppendError, Entry};
-use crate::log::shared::ID_BLOCK;
-use crate::log::vfs::refusal;
+use crate::log::write::apply::{apply, moved};
+use crate::log::write::lanes::{Answer, Job, PutJob, tell};
+use crate::log::write::segment::{AppendError, NewRecord};
+use crate::log::write::shared::ID_BLOCK;
+use crate::log::write::slot::DraftSlot;
 use crate::{Broken, Derived, Error, Lease, LeaseError, MessageId, Outcome, PutError};
 
-/// A job whose record is ready, with what to do once it is on stable storage.
+/// A job whose record is ready, and what to do once that is on stable storage.
 pub(super) struct Planned {
-    pub(super) entry: Entry,
+    pub(super) entry: NewRecord,
     pub(super) effect: Effect,
 }
 
 pub(super) enum Effect {
     Put {
         image: Image,
-        ticket: Ticket,
-        reply: Reply<Result<MessageId, PutError>>,
+        slot: DraftSlot,
+        answer: Answer<Result<MessageId, PutError>>,
     },
     Finish {
         record: OutcomeRecord,
         ids: Vec<MessageId>,
-        reply: Reply<Result<Vec<MessageId>, LeaseError>>,
+        answer: Answer<Result<Vec<MessageId>, LeaseError>>,
     },
     Alter {
         id: MessageId,
         what: Altered,
-        reply: Reply<Result<usize, Error>>,
+        answer: Answer<Result<usize, Error>>,
     },
     Remove {
         id: MessageId,
-        reply: Reply<Result<(), Error>>,
+        answer: Answer<Result<(), Error>>,
     },
     Ids {
         ceiling: u64,
-        replies: Vec<Reply<Result<(), PutError>>>,
+        answers: Vec<Answer<Result<(), PutError>>>,
     },
-    /// A living message was copied forward: nothing changes but its place.
+    /// A message was copied forward: only its place changes.
     Moved {
         id: MessageId,
         body: StoredBody,
@@ -58,47 +57,47 @@ pub(super) enum Effect {
 }
 
 impl Store {
-    /// One batch.
+    /// Writes one batch.
     pub(super) fn process(&mut self, jobs: Vec<Job>) -> Result<(), String> {
         let now = self.shared.now();
         let mut planned = mem::take(&mut self.waiting);
-        let mut id_replies = Vec::new();
+        let mut id_answers = Vec::new();
         for job in jobs {
             match job {
                 Job::Put(put) => {
-                    let PutJob { entry, image, ticket, reply } = *put;
-                    planned.push(Planned { entry, effect: Effect::Put { image, ticket, reply } });
+                    let PutJob { entry, image, slot, answer } = *put;
+                    planned.push(Planned { entry, effect: Effect::Put { image, slot, answer } });
                 }
-                Job::Finish { ends, derived, reply } => match self.plan_finish(now, ends, derived) {
+                Job::Finish { ends, derived, answer } => match self.plan_finish(now, ends, derived) {
                     Ok((entry, record, ids)) => {
-                        planned.push(Planned { entry, effect: Effect::Finish { record, ids, reply } });
+                        planned.push(Planned { entry, effect: Effect::Finish { record, ids, answer } });
                     }
-                    Err(error) => answer(reply, Err(error)),
+                    Err(error) => tell(answer, Err(error)),
                 },
-                Job::Alter { id, what, reply } => match self.shared.core.with(|index, _| index.get(id)) {
-                    Err(error) => answer(reply, Err(error)),
-                    Ok(None) => answer(reply, Err(Error::NoSuchMessage(id))),
+                Job::Alter { id, what, answer } => match self.shared.core.with(|index, _| index.get(id)) {
+                    Err(error) => tell(answer, Err(error)),
+                    Ok(None) => tell(answer, Err(Error::NoSuchMessage(id))),
                     Ok(Some(_)) => {
                         let what = now.as_written(Altered::new(what, now.moment));
-                        let entry = Entry::new(Kind::Altered, encode_altered(now, id, &what), now);
-                        planned.push(Planned { entry, effect: Effect::Alter { id, what, reply } });
+                        let entry = NewRecord::new(Kind::Altered, encode_altered(now, id, &what), now);
+                        planned.push(Planned { entry, effect: Effect::Alter { id, what, answer } });
                     }
                 },
-                Job::Remove { id, reply } => match self.shared.core.with(|index, _| index.begin_remove(id)) {
-                    Err(error) => answer(reply, Err(error)),
-                    Ok(None) => answer(reply, Err(Error::NoSuchMessage(id))),
+                Job::Remove { id, answer } => match self.shared.core.with(|index, _| index.begin_remove(id)) {
+                    Err(error) => tell(answer, Err(error)),
+                    Ok(None) => tell(answer, Err(Error::NoSuchMessage(id))),
                     Ok(Some(())) => {
-                        let entry = Entry::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec(), now);
-                        planned.push(Planned { entry, effect: Effect::Remove { id, reply } });
+                        let entry = NewRecord::new(Kind::Removed, id.as_u64().to_le_bytes().to_vec(), now);
+                        planned.push(Planned { entry, effect: Effect::Remove { id, answer } });
                     }
                 },
-                Job::Ids { reply } => id_replies.push(reply),
+                Job::Ids { answer } => id_answers.push(answer),
             }
         }
-        if !id_replies.is_empty() || self.shared.ids.low() {
-            // First, so that whatever survives a crash of this batch, its ids are known to be taken.
+        if !id_answers.is_empty() || self.shared.ids.low() {
+            // First, so that after a crash in this batch its ids are known to be taken.
             let (entry, ceiling) = self.plan_ids();
-            planned.insert(0, Planned { entry, effect: Effect::Ids { ceiling, replies: id_replies } });
+            planned.insert(0, Planned { entry, effect: Effect::Ids { ceiling, answers: id_answers } });
         }
         if planned.is_empty() {
             return Ok(());
@@ -113,15 +112,16 @@ impl Store {
         }
     }
 
-    /// There is no room for everything: perhaps there is for the outcomes alone. Otherwise they wait.
+    /// The disk has no room for all: refuses the puts and writes the outcomes alone. If there is no
+    /// room for them either, they wait.
     fn refuse_puts(&mut self, error: &io::Error, planned: Vec<Planned>) -> Result<(), String> {
         let full = PutError::Full(refusal(&self.shared.dir, error));
         let mut rest = Vec::new();
         let before = planned.len();
         for Planned { entry, effect } in planned {
             match effect {
-                Effect::Put { reply, .. } => answer(reply, Err(full.clone())),
-                Effect::Ids { replies, .. } => replies.into_iter().for_each(|reply| answer(reply, Err(full.clone()))),
+                Effect::Put { answer, .. } => tell(answer, Err(full.clone())),
+                Effect::Ids { answers, .. } => answers.into_iter().for_each(|answer| tell(answer, Err(full.clone()))),
                 effect => rest.push(Planned { entry, effect }),
             }
         }
@@ -142,7 +142,7 @@ impl Store {
         }
     }
 
-    /// Makes a batch durable, then true in memory, then known.
+    /// Makes a batch durable, applies it to the index, and answers.
     pub(super) fn write(&mut self, mut planned: Vec<Planned>) -> Result<(), (AppendError, Vec<Planned>)> {
         let ceiling = self.shared.ids.ceiling.load(Relaxed);
         let began = self.shared.core.now();
@@ -152,15 +152,15 @@ impl Store {
         };
         self.count();
         let (took, jobs) = (between(began, self.shared.core.now()), planned.len());
-        let mut answers: Vec<Box<dyn FnOnce()>> = Vec::new();
+        let mut tells: Vec<Box<dyn FnOnce()>> = Vec::new();
         let mut gone = Vec::new();
         for each in &mut planned {
-            // Whatever happens now: its record is there, and names its file.
-            if let Effect::Put { ticket, .. } = &mut each.effect {
-                ticket.keep();
+            // From here on the record may be on the disk, and it names the file.
+            if let Effect::Put { slot, .. } = &mut each.effect {
+                slot.keep();
             }
         }
-        // An index that has ended takes nothing; opening the log again will.
+        // An index that has ended takes no records; the next opening reads them.
         let applied = self.shared.core.with(|index, _| {
             for (planned, at) in planned.into_iter().zip(places) {
                 let mut take = |record| {
@@ -168,32 +168,32 @@ impl Store {
                     Ok::<_, Unreadable>(())
                 };
                 match planned.effect {
-                    Effect::Put { image, ticket, reply } => {
+                    Effect::Put { image, slot, answer } => {
                         let id = image.id;
                         take(Record::Message(image))?;
                         self.shared.counts.puts.fetch_add(1, Relaxed);
-                        answers.push(Box::new(move || {
-                            drop(ticket);
-                            answer(reply, Ok(id));
+                        tells.push(Box::new(move || {
+                            drop(slot);
+                            tell(answer, Ok(id));
                         }));
                     }
-                    Effect::Finish { record, ids, reply } => {
+                    Effect::Finish { record, ids, answer } => {
                         self.shared.counts.finished.fetch_add(record.ends.len() as u64, Relaxed);
                         take(Record::Outcome(record))?;
                         self.shared.counts.puts.fetch_add(ids.len() as u64, Relaxed);
-                        answers.push(Box::new(move || answer(reply, Ok(ids))));
+                        tells.push(Box::new(move || tell(answer, Ok(ids))));
                     }
-                    Effect::Alter { id, what, reply } => {
+                    Effect::Alter { id, what, answer } => {
                         let concerned = index.alter(id, &what)?.ok_or(Error::NoSuchMessage(id));
-                        answers.push(Box::new(move || answer(reply, concerned)));
+                        tells.push(Box::new(move || tell(answer, concerned)));
                     }
-                    Effect::Remove { id, reply } => {
+                    Effect::Remove { id, answer } => {
                         take(Record::Removed(id))?;
-                        answers.push(Box::new(move || answer(reply, Ok(()))));
+                        tells.push(Box::new(move || tell(answer, Ok(()))));
                     }
-                    Effect::Ids { ceiling, replies } => {
+                    Effect::Ids { ceiling, answers } => {
                         self.shared.ids.ceiling.fetch_max(ceiling, Relaxed);
-                        answers.push(Box::new(move || replies.into_iter().for_each(|reply| answer(reply, Ok(())))));
+                        tells.push(Box::new(move || answers.into_iter().for_each(|answer| tell(answer, Ok(())))));
                     }
                     Effect::Moved { id, body } => moved(index, &mut self.segments, id, body, &at)?,
                     Effect::Closed => {}
@@ -202,12 +202,12 @@ impl Store {
             Ok(())
         });
         if applied.is_ok() {
-            answers.into_iter().for_each(|answer| answer());
+            tells.into_iter().for_each(|tell| tell());
         }
-        // Also those that have come back to wait by now.
+        // Counts the jobs that arrived in the meantime too.
         self.pace.done(self.shared.core.now(), jobs.saturating_add(self.shared.lanes.len()), took);
         for id in gone {
-            // One that stays is an orphan, swept at the next opening.
+            // A file that cannot be removed is an orphan: the next opening removes it.
             drop(self.shared.vfs.remove(&self.shared.body_path(id)));
         }
         Ok(())
@@ -218,7 +218,7 @@ impl Store {
         now: Now,
         ends: Vec<(Lease, Outcome)>,
         derived: Vec<Derived>,
-    ) -> Result<(Entry, OutcomeRecord, Vec<MessageId>), LeaseError> {
+    ) -> Result<(NewRecord, OutcomeRecord, Vec<MessageId>), LeaseError> {
         let id = ends.first().map(|(lease, _)| lease.message()).ok_or(LeaseError::Stale)?;
         let (born, ends) = self.shared.core.with(|index, _| {
             let begun = match index.begin_finish(now.moment, ends)? {
@@ -242,19 +242,22 @@ impl Store {
         let record = OutcomeRecord { id, born, ends, derived: Vec::new() };
         let mut payload = Vec::new();
         encode_outcome(&mut payload, now, &record, &images);
-        // What is true from now on is what will be read back.
-        match format::decode(Kind::Outcome, &payload, now.wall, now) {
-            Ok(Record::Outcome(record)) => Ok((Entry::new(Kind::Outcome, payload, now), record, ids)),
-            _ => Err(Error::Broken(Broken::new("an outcome that could not be read back was not written")).into()),
+        // What is applied is what will be read back.
+        match record::decode(Kind::Outcome, &payload, now.wall, now) {
+            Ok(Record::Outcome(record)) => Ok((NewRecord::new(Kind::Outcome, payload, now), record, ids)),
+            _ => Err(Error::Broken(Broken::new(
+                "the record of an outcome could not be decoded and was not written; report this as a bug",
+            ))
+            .into()),
         }
     }
 
-    /// The record that takes up another block of ids, and where that ends.
-    pub(super) fn plan_ids(&self) -> (Entry, u64) {
+    /// The record that takes another block of ids, and its ceiling.
+    pub(super) fn plan_ids(&self) -> (NewRecord, u64) {
         let ids = &self.shared.ids;
         let taken = ids.next.load(Relaxed).max(ids.ceiling.load(Relaxed));
         let ceiling = taken.saturating_add(ID_BLOCK);
-        (Entry::new(Kind::Ids, ceiling.to_le_bytes().to_vec(), self.shared.now()), ceiling)
+        (NewRecord::new(Kind::Ids, ceiling.to_le_bytes().to_vec(), self.shared.now()), ceiling)
     }
 }
 
@@ -263,17 +266,17 @@ impl Drop for Store {
         let error = self.shared.core.ended().unwrap_or(Error::Closed);
         for planned in self.waiting.drain(..) {
             match planned.effect {
-                Effect::Put { mut ticket, reply, .. } => {
-                    // Its record may be on the disk all the same, and would name the file.
-                    ticket.keep();
-                    drop(ticket);
-                    answer(reply, Err(error.clone().into()));
+                Effect::Put { mut slot, answer, .. } => {
+                    // The record may be on the disk, and names the file.
+                    slot.keep();
+                    drop(slot);
+                    tell(answer, Err(error.clone().into()));
                 }
-                Effect::Finish { reply, .. } => answer(reply, Err(error.clone().into())),
-                Effect::Alter { reply, .. } => answer(reply, Err(error.clone())),
-                Effect::Remove { reply, .. } => answer(reply, Err(error.clone())),
-                Effect::Ids { replies, .. } => {
-                    replies.into_iter().for_each(|reply| answer(reply, Err(error.clone().into())));
+                Effect::Finish { answer, .. } => tell(answer, Err(error.clone().into())),
+                Effect::Alter { answer, .. } => tell(answer, Err(error.clone())),
+                Effect::Remove { answer, .. } => tell(answer, Err(error.clone())),
+                Effect::Ids { answers, .. } => {
+                    answers.into_iter().for_each(|answer| tell(answer, Err(error.clone().into())));
                 }
                 Effect::Moved { .. } | Effect::Closed => {}
             }

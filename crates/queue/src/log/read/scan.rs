@@ -1,19 +1,19 @@
-//! Finding records in a segment, also behind a damaged place.
+//! Finding records in a segment, also after a damaged place.
 
 use std::io;
 
-use super::frame::{FRAME, Frame};
-use super::vfs::{VfsFile, read_exact};
+use crate::log::disk::vfs::{VfsFile, read_exact};
+use crate::log::format::frame::{FRAME, Frame};
 
-/// What is searched.
-pub(super) struct Scan<'a> {
-    pub(super) file: &'a dyn VfsFile,
-    pub(super) tag: u64,
-    pub(super) len: u64,
+/// The segment that is searched.
+pub(in crate::log) struct Scan<'a> {
+    pub(in crate::log) file: &'a dyn VfsFile,
+    pub(in crate::log) tag: u64,
+    pub(in crate::log) len: u64,
 }
 
-/// The record that begins here, if frame and payload are as they were written.
-pub(super) fn read_record(scan: &Scan<'_>, position: u64) -> io::Result<Option<(Frame, Vec<u8>)>> {
+/// Returns the record at this position. `None`: frame or payload is not as it was written.
+pub(in crate::log) fn read_record(scan: &Scan<'_>, position: u64) -> io::Result<Option<(Frame, Vec<u8>)>> {
     let rest = scan.len.saturating_sub(position);
     if rest < FRAME as u64 {
         return Ok(None);
@@ -30,8 +30,12 @@ pub(super) fn read_record(scan: &Scan<'_>, position: u64) -> io::Result<Option<(
     Ok((crc32fast::hash(&payload) == frame.crc).then_some((frame, payload)))
 }
 
-/// Where behind `position` a good record begins that is as wanted.
-pub(super) fn next_good(scan: &Scan<'_>, position: u64, wanted: impl Fn(&Frame) -> bool) -> io::Result<Option<u64>> {
+/// Returns the position of the first good record after `position` that is `wanted`.
+pub(in crate::log) fn next_good(
+    scan: &Scan<'_>,
+    position: u64,
+    wanted: impl Fn(&Frame) -> bool,
+) -> io::Result<Option<u64>> {
     let tag = scan.tag.to_le_bytes();
     let mut window = vec![0; WINDOW];
     let mut start = position.saturating_add(1);
@@ -47,14 +51,14 @@ pub(super) fn next_good(scan: &Scan<'_>, position: u64, wanted: impl Fn(&Frame) 
                 return Ok(Some(candidate));
             }
         }
-        // A tag may lie across the border of two windows.
+        // A tag may lie across two windows.
         start = start.saturating_add(want.saturating_sub(tag.len() - 1).max(1) as u64);
     }
     Ok(None)
 }
 
-/// Where behind `position` there are only zeros.
-pub(super) fn zeros_from(scan: &Scan<'_>, position: u64) -> io::Result<u64> {
+/// Returns the position from which on, after `position`, there are only zeros.
+pub(in crate::log) fn zeros_from(scan: &Scan<'_>, position: u64) -> io::Result<u64> {
     let mut window = vec![0; WINDOW];
     let (mut end, mut at) = (position, position);
     while at < scan.len {

@@ -1,30 +1,30 @@
-//! The frames of FORMAT.md: segment headers, record frames, and how numbers are read and written.
+//! The frames of FORMAT.md: segment headers, record frames, and the encoding of numbers.
 
 use crate::MessageId;
 
-pub(super) const SEGMENT_HEADER: usize = 64;
-pub(super) const FRAME: usize = 36;
-pub(super) const MAX_PAYLOAD: usize = 32 << 20;
+pub(in crate::log) const SEGMENT_HEADER: usize = 64;
+pub(in crate::log) const FRAME: usize = 36;
+pub(in crate::log) const MAX_PAYLOAD: usize = 32 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SegmentHeader {
-    pub(super) sequence: u64,
-    pub(super) tag: u64,
-    pub(super) id_ceiling: u64,
+pub(in crate::log) struct SegmentHeader {
+    pub(in crate::log) sequence: u64,
+    pub(in crate::log) tag: u64,
+    pub(in crate::log) id_ceiling: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Frame {
-    pub(super) len: u32,
-    pub(super) base: u32,
-    pub(super) kind: Kind,
-    pub(super) crc: u32,
-    pub(super) wall: u64,
+pub(in crate::log) struct Frame {
+    pub(in crate::log) len: u32,
+    pub(in crate::log) base: u32,
+    pub(in crate::log) kind: Kind,
+    pub(in crate::log) crc: u32,
+    pub(in crate::log) wall: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Kind {
+pub(in crate::log) enum Kind {
     Message = 1,
     Outcome = 2,
     Altered = 3,
@@ -33,13 +33,13 @@ pub(super) enum Kind {
     Closed = 6,
 }
 
-/// The octets are none of ours, though their checksum is right.
+/// The checksum is right, but the bytes are not in our format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Malformed(pub(super) &'static str);
+pub(in crate::log) struct Malformed(pub(in crate::log) &'static str);
 
 impl SegmentHeader {
-    pub(super) fn encode(self) -> Vec<u8> {
+    pub(in crate::log) fn encode(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(SEGMENT_HEADER);
         out.extend_from_slice(SEGMENT_MAGIC);
         out.push(VERSION);
@@ -53,13 +53,13 @@ impl SegmentHeader {
         out
     }
 
-    pub(super) fn decode(octets: &[u8]) -> Result<Self, Malformed> {
+    pub(in crate::log) fn decode(octets: &[u8]) -> Result<Self, Malformed> {
         let mut input = Input(octets);
         let covered = octets.get(..SEGMENT_HEADER - 4).ok_or(SHORT)?;
         if input.take(8)? != SEGMENT_MAGIC {
             return Err(Malformed("no segment"));
         }
-        // Before the checksum: another version may have another one.
+        // Checked before the checksum: another version may use another one.
         if input.u8()? != VERSION {
             return Err(Malformed("a segment of another version"));
         }
@@ -74,8 +74,8 @@ impl SegmentHeader {
 }
 
 impl Frame {
-    /// Appends frame and payload to a batch.
-    pub(super) fn encode(self, tag: u64, out: &mut Vec<u8>) {
+    /// Appends the frame to a batch; the payload follows.
+    pub(in crate::log) fn encode(self, tag: u64, out: &mut Vec<u8>) {
         let start = out.len();
         put_u64(out, tag);
         put_u32(out, self.len);
@@ -89,7 +89,7 @@ impl Frame {
         put_u32(out, crc);
     }
 
-    pub(super) fn decode(tag: u64, octets: &[u8]) -> Result<Self, Malformed> {
+    pub(in crate::log) fn decode(tag: u64, octets: &[u8]) -> Result<Self, Malformed> {
         let mut input = Input(octets);
         let covered = octets.get(..FRAME - 4).ok_or(SHORT)?;
         if input.u64()? != tag {
@@ -117,78 +117,78 @@ impl Kind {
     }
 }
 
-/// What is left to read.
-pub(super) struct Input<'a>(pub(super) &'a [u8]);
+/// The part that is not read yet.
+pub(in crate::log) struct Input<'a>(pub(in crate::log) &'a [u8]);
 
 impl<'a> Input<'a> {
-    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
+    pub(in crate::log) fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
         let (head, rest) = self.0.split_at_checked(len).ok_or(SHORT)?;
         self.0 = rest;
         Ok(head)
     }
 
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    pub(in crate::log) fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (head, rest) = self.0.split_first_chunk().ok_or(SHORT)?;
         self.0 = rest;
         Ok(*head)
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, Malformed> {
+    pub(in crate::log) fn u8(&mut self) -> Result<u8, Malformed> {
         self.array().map(u8::from_le_bytes)
     }
 
-    pub(super) fn u16(&mut self) -> Result<usize, Malformed> {
+    pub(in crate::log) fn u16(&mut self) -> Result<usize, Malformed> {
         self.array().map(u16::from_le_bytes).map(usize::from)
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, Malformed> {
+    pub(in crate::log) fn u32(&mut self) -> Result<u32, Malformed> {
         self.array().map(u32::from_le_bytes)
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, Malformed> {
+    pub(in crate::log) fn u64(&mut self) -> Result<u64, Malformed> {
         self.array().map(u64::from_le_bytes)
     }
 
-    pub(super) fn len(&mut self) -> Result<usize, Malformed> {
+    pub(in crate::log) fn len(&mut self) -> Result<usize, Malformed> {
         usize::try_from(self.u32()?).map_err(|_| SHORT)
     }
 
-    pub(super) fn id(&mut self) -> Result<MessageId, Malformed> {
+    pub(in crate::log) fn id(&mut self) -> Result<MessageId, Malformed> {
         self.below_last_id().map(MessageId::from_u64)
     }
 
-    /// Counting on from any of these never overflows.
-    pub(super) fn below_last_id(&mut self) -> Result<u64, Malformed> {
+    /// Bounded so that counting on never overflows.
+    pub(in crate::log) fn below_last_id(&mut self) -> Result<u64, Malformed> {
         match self.u64()? {
             id @ ..LAST_ID => Ok(id),
-            _ => Err(Malformed("an id that cannot have been given out")),
+            _ => Err(Malformed("a message id beyond the limit")),
         }
     }
 
-    pub(super) fn text(&mut self, len: usize) -> Result<&'a str, Malformed> {
+    pub(in crate::log) fn text(&mut self, len: usize) -> Result<&'a str, Malformed> {
         std::str::from_utf8(self.take(len)?).map_err(|_| Malformed("a name that is not UTF-8"))
     }
 }
 
-pub(super) fn put_u16(out: &mut Vec<u8>, len: usize) {
-    // Names have at most 255 octets by their type.
+pub(in crate::log) fn put_u16(out: &mut Vec<u8>, len: usize) {
+    // Names have at most 255 bytes, by their type.
     out.extend_from_slice(&u16::try_from(len).unwrap_or(u16::MAX).to_le_bytes());
 }
 
-pub(super) fn put_u32(out: &mut Vec<u8>, number: u32) {
+pub(in crate::log) fn put_u32(out: &mut Vec<u8>, number: u32) {
     out.extend_from_slice(&number.to_le_bytes());
 }
 
-pub(super) fn put_u64(out: &mut Vec<u8>, number: u64) {
+pub(in crate::log) fn put_u64(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&number.to_le_bytes());
 }
 
 /// For lengths that the limits keep far below 2³².
-pub(super) fn put_len(out: &mut Vec<u8>, len: usize) {
+pub(in crate::log) fn put_len(out: &mut Vec<u8>, len: usize) {
     put_u32(out, u32::try_from(len).unwrap_or(u32::MAX));
 }
 
-pub(super) const SHORT: Malformed = Malformed("a record that is shorter than what it says");
+pub(in crate::log) const SHORT: Malformed = Malformed("a record shorter than its content");
 const SEGMENT_MAGIC: &[u8] = b"PHQSEG\r\n";
 const VERSION: u8 = 1;
 const LAST_ID: u64 = 1 << 63;

@@ -1,28 +1,29 @@
-//! How long a batch waits for others to come along.
+//! How long a batch waits for more jobs.
 
 use std::time::Duration;
 
 use crate::index::{Moment, after, between};
 
-/// Who was just told that something is durable comes back soon with the next thing, if there is one. A batch that begins before
-/// they have is small, and makes all others wait for one more sync. So for a fraction of what the last sync took, the store
-/// waits for as many jobs as there were: those of the last batch, and those that came while it was written.
+/// A single writer never waits. After a batch of several jobs, the store waits for as many again,
+/// but at most 1/8 of the last sync and at most 2 ms.
 ///
-/// Who comes alone waits for nobody: the wait ends that fraction after the last batch, and there is none when that was of one job.
+/// Writers that were just answered come back soon. A batch that begins before they do is small, and
+/// makes all others wait for one sync more.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(in crate::log) struct Pace {
     jobs: usize,
     end: Moment,
 }
 
 impl Pace {
-    /// A batch is done. So many jobs were in it or are waiting now; `took` is how long it took to make it durable.
-    pub(super) fn done(&mut self, now: Moment, jobs: usize, took: Duration) {
+    /// A batch is done. `jobs`: those in it and those waiting now. `took`: how long it took to make
+    /// it durable.
+    pub(in crate::log) fn done(&mut self, now: Moment, jobs: usize, took: Duration) {
         *self = Self { jobs, end: after(now, (took / WAITED_PART).min(LONGEST_WAIT)) };
     }
 
-    /// For how many jobs to wait, and how long at most.
-    pub(super) fn wait(&self, now: Moment) -> Option<(usize, Duration)> {
+    /// The number of jobs to wait for, and the longest wait. `None`: no wait.
+    pub(in crate::log) fn wait(&self, now: Moment) -> Option<(usize, Duration)> {
         let left = between(now, self.end);
         (self.jobs > 1 && !left.is_zero()).then_some((self.jobs, left))
     }
@@ -36,7 +37,7 @@ mod tests {
     use super::{Duration, LONGEST_WAIT, Pace};
 
     #[test]
-    fn who_comes_alone_waits_for_nobody() {
+    fn a_single_writer_never_waits() {
         let mut pace = Pace::default();
         assert_eq!(pace.wait(0), None);
         pace.done(0, 1, Duration::from_millis(8));
@@ -46,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn the_others_are_waited_for_a_fraction_of_the_sync() {
+    fn a_batch_waits_for_more_writers_a_fraction_of_the_last_sync() {
         let mut pace = Pace::default();
         pace.done(1_000, 2, Duration::from_millis(8));
         assert_eq!(pace.wait(1_000), Some((2, Duration::from_millis(1))));

@@ -1,38 +1,39 @@
-//! Whose a folder is, who else may do something with it, and making it a queue.
+//! Tells if a folder is a queue and who may access it, and makes a folder a queue.
 
 use std::any::Any;
 use std::io;
 use std::path::Path;
 
-use super::OpenError;
-use super::format::MARKER;
-use super::vfs::Vfs;
+use crate::log::disk::names;
+use crate::log::disk::vfs::Vfs;
+use crate::log::options::OpenError;
 
-/// Whether the folder is a queue already. One that is neither that nor empty is refused.
-pub(super) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError> {
-    let marker = dir.join(MARKER_NAME);
+/// Returns `true` if the folder is a queue, `false` if it is empty. Any other folder is an error.
+pub(in crate::log) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError> {
+    let marker = dir.join(names::MARKER);
     let io = |path: &Path| OpenError::io(path);
-    let names = vfs.list(dir).map_err(io(dir))?;
-    if names.iter().any(|name| name == MARKER_NAME) {
+    let found = vfs.list(dir).map_err(io(dir))?;
+    if found.iter().any(|name| name == names::MARKER) {
         let file = vfs.open(&marker).map_err(io(&marker))?;
-        // One octet more than it should have shows a longer one.
+        // One byte more than the marker shows a longer text.
         let mut text = [0; MARKER.len() + 1];
         let len = file.read_at(&mut text, 0).map_err(io(&marker))?;
         let text = text.get(..len).unwrap_or_default();
         if text == MARKER {
             return Ok(true);
         }
-        // Its writing was cut short when nothing else could be there yet: some of it may be missing, some zero.
+        // The write of the marker was cut short, when no other file could be there yet. Bytes may
+        // be missing or zero.
         let torn = text.iter().zip(MARKER).all(|(octet, ours)| *octet == *ours || *octet == 0);
         if !torn || text.len() > MARKER.len() {
             let found = String::from_utf8_lossy(text).trim_end().to_owned();
             return Err(OpenError::Version { path: marker, found });
         }
     }
-    if let Some(name) = names.iter().find(|name| !OUR_NAMES.contains(&name.as_str())) {
+    if let Some(name) = found.iter().find(|name| !OUR_NAMES.contains(&name.as_str())) {
         return Err(OpenError::Foreign { path: dir.join(name) });
     }
-    for name in FOLDERS.iter().filter(|name| names.iter().any(|found| found == *name)) {
+    for name in FOLDERS.iter().filter(|name| found.iter().any(|there| there == *name)) {
         let folder = dir.join(name);
         if let Some(inside) = vfs.list(&folder).map_err(io(&folder))?.first() {
             return Err(OpenError::Foreign { path: folder.join(inside) });
@@ -41,20 +42,20 @@ pub(super) fn judge(vfs: &dyn Vfs, dir: &Path) -> Result<bool, OpenError> {
     Ok(false)
 }
 
-/// Held for as long as no other process may have the queue open.
-pub(super) type Locks = Vec<Box<dyn Any + Send + Sync>>;
+/// Held as long as no other process may open the queue.
+pub(in crate::log) type Locks = Vec<Box<dyn Any + Send + Sync>>;
 
-/// Locks the folder: the file for everybody, and the folder with the log, which is not taken away by mistake like a file that
-/// seems to be left over, and which other users cannot even open.
-pub(super) fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenError> {
-    let mut locks = vec![lock_path(vfs, &dir.join(LOCK_NAME))?];
+/// Locks two things. First the file `LOCK`. Second the folder `log`, which an operator does not
+/// remove by mistake as a leftover, and which other users cannot open.
+pub(in crate::log) fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenError> {
+    let mut locks = vec![lock_path(vfs, &dir.join(names::LOCK))?];
     locks.extend(lock_log(vfs, dir)?);
     Ok(locks)
 }
 
-/// [`None`]: there is no log yet.
-pub(super) fn lock_log(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, OpenError> {
-    let log = dir.join(LOG_NAME);
+/// `None`: there is no log yet.
+pub(in crate::log) fn lock_log(vfs: &dyn Vfs, dir: &Path) -> Result<Option<Box<dyn Any + Send + Sync>>, OpenError> {
+    let log = names::log(dir);
     let is_there = vfs.exists(&log).map_err(OpenError::io(&log))?;
     is_there.then(|| lock_path(vfs, &log)).transpose()
 }
@@ -64,8 +65,8 @@ fn lock_path(vfs: &dyn Vfs, path: &Path) -> Result<Box<dyn Any + Send + Sync>, O
     locked.ok_or_else(|| OpenError::Locked { path: path.to_owned() })
 }
 
-/// Locks the folder and makes it a queue unless it is one.
-pub(super) fn claim(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenError> {
+/// Locks the folder, and makes it a queue unless it is one.
+pub(in crate::log) fn claim(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenError> {
     let mut locks = lock(vfs, dir)?;
     prepare(vfs, dir)?;
     if locks.len() < 2 {
@@ -74,11 +75,12 @@ pub(super) fn claim(vfs: &dyn Vfs, dir: &Path) -> Result<Locks, OpenError> {
     Ok(locks)
 }
 
-/// Takes away what others than the owner may do with what is in the folder, and says what they may do with the folder itself.
+/// Narrows the permissions of the queue's files to their owner. Returns a warning for each unsafe
+/// permission of the folder itself.
 ///
 /// # Errors
-/// [`OpenError::Writable`]: everybody may put files there, and take them away.
-pub(super) fn guard(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>, OpenError> {
+/// [`OpenError::Writable`]: any user may create files there and remove them.
+pub(in crate::log) fn guard(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>, OpenError> {
     let found = vfs.look(dir).map_err(OpenError::io(dir))?;
     if found.mode & WRITE_OTHERS != 0 {
         return Err(OpenError::Writable { path: dir.to_owned() });
@@ -91,15 +93,17 @@ pub(super) fn guard(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>, OpenError>
     let own = rustix::process::geteuid().as_raw();
     if found.owner != own {
         let owner = found.owner;
-        warnings
-            .push(format!("{name} belongs to user {owner}, who may do with the mail what he likes: see who runs this"));
+        warnings.push(format!(
+            "{name} belongs to user {owner}, who may read and change the mail: run this program as the folder's owner"
+        ));
     }
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let above = vfs.look(parent).map_err(OpenError::io(parent))?;
     if above.mode & (WRITE_OTHERS | STICKY) == WRITE_OTHERS {
         let parent = parent.display();
-        warnings
-            .push(format!("everybody may move {name} away, since they may write to {parent}: say chmod o-w {parent}"));
+        warnings.push(format!(
+            "every user may move {name} away, because every user may write to {parent}: say chmod o-w {parent}"
+        ));
     }
     for path in OUR_NAMES.map(|name| dir.join(name)) {
         let mode = match vfs.look(&path) {
@@ -118,17 +122,17 @@ pub(super) fn guard(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>, OpenError>
     Ok(warnings)
 }
 
-/// Makes the folder a queue unless it is one, and removes an index that was never finished.
-pub(super) fn prepare(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
+/// Makes the folder a queue unless it is one, and removes an unfinished index.
+pub(in crate::log) fn prepare(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
     if !judge(vfs, dir)? {
-        let marker = dir.join(MARKER_NAME);
+        let marker = dir.join(names::MARKER);
         let there = vfs.exists(&marker).map_err(OpenError::io(&marker))?;
         let file = if there { vfs.open(&marker) } else { vfs.create(&marker) };
         let file = file.map_err(OpenError::io(&marker))?;
         let written = file.write_at(MARKER, 0).and_then(|()| file.sync());
         written.map_err(OpenError::io(&marker))?;
     }
-    let unfinished = dir.join(UNFINISHED_INDEX_NAME);
+    let unfinished = names::unfinished_index(dir);
     if vfs.exists(&unfinished).map_err(OpenError::io(&unfinished))? {
         vfs.remove(&unfinished).map_err(OpenError::io(&unfinished))?;
     }
@@ -145,8 +149,8 @@ fn make_dirs(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
     vfs.sync_dir(dir).map_err(OpenError::io(dir))
 }
 
-/// Makes a folder, and the names of all folders that were missing above it durable.
-pub(super) fn make(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
+/// Creates a folder, and makes the names of all missing folders above it durable.
+pub(in crate::log) fn make(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
     let mut missing = Vec::new();
     for folder in dir.ancestors().filter(|folder| !folder.as_os_str().is_empty()) {
         if vfs.exists(folder).map_err(OpenError::io(folder))? {
@@ -162,16 +166,11 @@ pub(super) fn make(vfs: &dyn Vfs, dir: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-const MARKER_NAME: &str = "posthaste-queue";
-const LOCK_NAME: &str = "LOCK";
-const LOG_NAME: &str = "log";
-const FOLDERS: [&str; 3] = [LOG_NAME, "bodies", "quarantine"];
+const FOLDERS: [&str; 3] = [names::LOG, names::BODIES, names::QUARANTINE];
 const OUR_NAMES: [&str; 7] =
-    [MARKER_NAME, LOCK_NAME, INDEX_NAME, UNFINISHED_INDEX_NAME, LOG_NAME, "bodies", "quarantine"];
+    [names::MARKER, names::LOCK, names::INDEX, names::UNFINISHED_INDEX, names::LOG, names::BODIES, names::QUARANTINE];
+/// The text of the file `posthaste-queue`.
+const MARKER: &[u8] = b"posthaste-queue 1\n";
 const GROUP_AND_OTHERS: u32 = 0o077;
 const WRITE_OTHERS: u32 = 0o002;
 const STICKY: u32 = 0o1000;
-/// The checkpoint.
-pub(super) const INDEX_NAME: &str = "index";
-/// One that does not stand yet.
-pub(super) const UNFINISHED_INDEX_NAME: &str = "index.new";
