@@ -1,11 +1,12 @@
-//! The project's own commands. `cargo xtask test` is the one command that says whether a change is good:
-//! continuous integration runs it and nothing else.
+//! The project's own commands. `cargo xtask test` is the one command that says whether a change is
+//! good: continuous integration runs it and nothing else.
 
 mod bench;
 mod evidence;
 mod instructions;
 mod licenses;
 mod mutants;
+mod prose;
 mod shell;
 mod steps;
 mod test;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         Some("bench") => bench::main(&words.collect::<Vec<_>>()),
         Some("instructions") => instructions::main(&words.collect::<Vec<_>>()),
         Some("mutants") => mutants::main(&words.collect::<Vec<_>>()),
+        Some("prose") => prose::main(&words.collect::<Vec<_>>()),
         Some("--help" | "-h" | "help") | None => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -42,6 +44,7 @@ Commands:
   bench         measure each layer, or with `bench relay` the whole relay beside Postfix
   instructions  count the instructions of the parsers, and compare with the record or renew it
   mutants       change the parser in hundreds of places, one at a time, and see whether a test notices
+  prose         check the width, the words and the sentences of comments and Markdown, or wrap them
   power-cuts    cut the power of a simulated disk below the queue, 100,000 times
   kills         kill a process whose threads write to the queue, 100 times
   ext4-cuts     cut the power of a real file system below the queue, 200 times (root)

@@ -1,7 +1,8 @@
-//! Builds the fuzz targets with the toolchain at hand and replays the committed corpora through them.
+//! Builds the fuzz targets with the toolchain at hand and replays the committed corpora through
+//! them.
 //!
-//! Instrumented fuzzing needs nightly and cargo-fuzz (fuzz/README.md). A target that is given files runs each of
-//! them once, which needs neither: an input that once failed stays mended.
+//! Instrumented fuzzing needs nightly and cargo-fuzz (fuzz/README.md). A target that is given files
+//! runs each of them once, which needs neither: an input that once failed stays mended.
 
 use std::fs;
 use std::path::{Path, PathBuf};
