@@ -5,10 +5,10 @@
 //! runner that has to be built on every new machine, for minutes, and the limits would still be
 //! ours to keep.
 //!
-//! memchr and the C library choose their routines by what the processor has. valgrind shows
-//! programs a processor with AVX2 at the most, so that every machine that has AVX2 counts alike.
-//! Without AVX2, or with another compiler than the recorded one, counts are printed and not judged.
-//! Growth is judged everywhere.
+//! memchr and the C library choose their routines by what the processor has. A program under
+//! valgrind sees AVX2 at the most, so that every machine that has AVX2 counts alike. On others, and
+//! with another compiler than the recorded one, counts are printed and not judged. Growth is judged
+//! everywhere.
 
 use std::fmt::Write as _;
 use std::fs;
