@@ -3,6 +3,7 @@
 
 mod bench;
 mod evidence;
+mod fuzz;
 mod instructions;
 mod licenses;
 mod mutants;
@@ -18,8 +19,10 @@ fn main() -> ExitCode {
     let mut words = arguments.iter().map(String::as_str);
     match words.next() {
         Some("test") => test::main(&words.collect::<Vec<_>>()),
+        Some("api") => api::main(&words.collect::<Vec<_>>()),
         Some("bench") => bench::main(&words.collect::<Vec<_>>()),
         Some("instructions") => instructions::main(&words.collect::<Vec<_>>()),
+        Some("fuzz") => fuzz::main(&words.collect::<Vec<_>>()),
         Some("mutants") => mutants::main(&words.collect::<Vec<_>>()),
         Some("prose") => prose::main(&words.collect::<Vec<_>>()),
         Some("--help" | "-h" | "help") | None => {
@@ -43,6 +46,7 @@ Commands:
                 (`cargo xtask test --help` says how to run a part of it)
   bench         measure each layer, or with `bench relay` the whole relay beside Postfix
   instructions  count the instructions of the parsers, and compare with the record or renew it
+  fuzz          run a fuzz target, with what it finds in a folder that git ignores
   mutants       change the parser in hundreds of places, one at a time, and see whether a test notices
   prose         check the width, the words and the sentences of comments and Markdown, or wrap them
   power-cuts    cut the power of a simulated disk below the queue, 100,000 times

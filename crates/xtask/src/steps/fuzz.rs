@@ -70,7 +70,7 @@ fn replay(program: &Path, arguments: Vec<std::ffi::OsString>, remedy: &str) -> O
 }
 
 /// The names of the targets: each is one file in `fuzz_targets`.
-fn targets(folder: &Path) -> Result<Vec<String>, Failure> {
+pub(crate) fn targets(folder: &Path) -> Result<Vec<String>, Failure> {
     let names: Vec<String> = entries(&folder.join("fuzz_targets"))
         .iter()
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
