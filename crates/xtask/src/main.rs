@@ -1,6 +1,7 @@
 //! The project's own commands. `cargo xtask test` is the one command that says whether a change is
 //! good: continuous integration runs it and nothing else.
 
+mod api;
 mod bench;
 mod evidence;
 mod fuzz;
@@ -44,6 +45,7 @@ Usage: cargo xtask <command>
 Commands:
   test          install what the tests need, then check, test, document, package and try out everything
                 (`cargo xtask test --help` says how to run a part of it)
+  api           compare the public API of each crate with its record, or renew it
   bench         measure each layer, or with `bench relay` the whole relay beside Postfix
   instructions  count the instructions of the parsers, and compare with the record or renew it
   fuzz          run a fuzz target, with what it finds in a folder that git ignores

@@ -76,6 +76,8 @@ const STEPS: &[Step] = &[
         run: crate::instructions::run,
     },
     Step { name: "docs", about: "rustdoc, warnings are errors", run: steps::cargo::docs },
+    Step { name: "api", about: "the public API of each crate is as its public-api.txt says", run: crate::api::run },
+    Step { name: "semver", about: "versions hold against the last tag, once there is one", run: steps::semver::run },
     Step {
         name: "features",
         about: "every library without features and with each feature alone",
