@@ -1,12 +1,14 @@
-//! How many instructions the parsers take, counted by valgrind: unlike times, counts are the same on a busy machine and
-//! on another one, so that a test can hold them.
+//! How many instructions the parsers take, counted by valgrind: unlike times, counts are the same
+//! on a busy machine and on another one, so that a test can hold them.
 //!
-//! callgrind is driven directly, over a program of our own. Harnesses that do the same want a runner that has to be
-//! built on every new machine, for minutes, and the limits would still be ours to keep.
+//! callgrind is driven directly, over a program of our own. Harnesses that do the same want a
+//! runner that has to be built on every new machine, for minutes, and the limits would still be
+//! ours to keep.
 //!
-//! memchr and the C library choose their routines by what the processor has. valgrind shows programs a processor with
-//! AVX2 at the most, so that every machine that has AVX2 counts alike; on others, and with another compiler than the
-//! recorded one, counts are printed and not judged. Growth is judged everywhere.
+//! memchr and the C library choose their routines by what the processor has. A program under
+//! valgrind sees AVX2 at the most, so that every machine that has AVX2 counts alike. On others, and
+//! with another compiler than the recorded one, counts are printed and not judged. Growth is judged
+//! everywhere.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -32,7 +34,8 @@ sure that no parser takes more than 12 times as long for ten times the octets, u
 const ITEMS: &str = "instructions";
 const GROWTH: &str = "growth";
 const RECORD: &str = "benches/instructions.toml";
-/// How much more ten times the octets may cost. Where time grows with the square of the input it is 100.
+/// How much more ten times the octets may cost. Where time grows with the square of the input it
+/// is 100.
 const MOST_GROWTH: f64 = 12.0;
 /// A count below this part of its record deserves to be held there.
 const WORTH_RECORDING: f64 = 0.9;
@@ -103,8 +106,8 @@ fn compare(record: &Record, counts: &[Count]) -> Outcome {
     Err(Failure::new(problems.join("\n"), remedy))
 }
 
-/// Makes sure that time grows as the input does. The small sizes come first: what grows with the square of the input
-/// is found there, and would take hours at the last one.
+/// Makes sure that time grows as the input does. The small sizes come first: what grows with the
+/// square of the input is found there, and would take hours at the last one.
 fn grow(context: &Context) -> Outcome {
     let mut before = count(context, GROWTH, &["10000"])?;
     for (octets, size) in [("100000", "100 KB"), ("1000000", "1 MB")] {
@@ -157,7 +160,8 @@ struct Record {
     instructions: Table,
 }
 
-/// Room for what the compiler inlines here because of a change there, and for another version of the C library.
+/// Room for what the compiler inlines here because of a change there, and for another version of
+/// the C library.
 const DEFAULT_TOLERANCE_PERCENT: f64 = 5.0;
 
 impl Record {
@@ -199,7 +203,8 @@ fn count(context: &Context, program: &str, arguments: &[&str]) -> Result<Vec<Cou
         .ok_or_else(|| Failure::new("valgrind was not found.", "Install it: `apt-get install valgrind`."))?;
     // Cargo puts the bench profile where it puts the release profile.
     let program = context.target.join("release").join(program);
-    // Counts in the function `counted` alone, and writes `counts.1`, `counts.2` and so on whenever it returns.
+    // Counts in the function `counted` alone, and writes `counts.1`, `counts.2` and so on whenever
+    // it returns.
     let options = [
         "--tool=callgrind",
         "--toggle-collect=posthaste_benches::counted",

@@ -1,9 +1,9 @@
 //! Licenses, duplicate versions and sources of every dependency, read from `cargo metadata`.
 //!
-//! cargo-deny does this and more. It is not used because building it takes about four minutes on two cores, a
-//! third of the time that the whole command may take on a fresh machine, for three questions that a page answers.
-//! Its fourth question, known vulnerabilities, needs a database from the network that changes by the hour: it
-//! belongs in a scheduled job, not in a command whose answer has to be the same tomorrow.
+//! cargo-deny does this and more. It is not used because building it takes about four minutes on
+//! two cores, for three questions that a page answers. Its fourth question, known vulnerabilities,
+//! needs a database from the network that changes by the hour. That belongs in a scheduled job: the
+//! answer of this command is the same tomorrow.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,8 +93,8 @@ fn all_dependencies(context: &Context) -> Result<Metadata, Failure> {
         .map_err(|error| Failure::new(format!("cargo metadata failed: {error}"), "Mend the manifest that it names."))
 }
 
-/// The versions of each crate that are compiled on this platform. `cargo metadata` names more: it does not know
-/// which optional dependencies stay off.
+/// The versions of each crate that are compiled on this platform. `cargo metadata` names more: it
+/// does not know which optional dependencies stay off.
 fn versions_built_here(context: &Context) -> Result<BTreeMap<String, BTreeSet<String>>, Failure> {
     let command = ["tree", "--workspace", "--all-features", "--prefix", "none", "--format", "{p}"];
     let (succeeded, lines, errors) = Run::cargo().dir(&context.root).args(command).capture()?;
@@ -110,7 +110,7 @@ fn versions_built_here(context: &Context) -> Result<BTreeMap<String, BTreeSet<St
     Ok(versions)
 }
 
-/// Whether an SPDX expression can be satisfied with allowed licenses alone.
+/// Returns `true` if allowed licenses alone satisfy an SPDX expression.
 fn is_allowed(expression: &str) -> bool {
     let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let words: Vec<&str> = spaced.split_whitespace().collect();

@@ -1,5 +1,5 @@
-//! Mutation tests of the parser: each mutant is the code with one operator, value or body replaced, and some test
-//! should fail on it.
+//! Mutation tests of the parser: each mutant is the code with one operator, value or body replaced,
+//! and some test should fail on it.
 
 use std::process::ExitCode;
 

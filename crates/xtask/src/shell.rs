@@ -1,4 +1,5 @@
-//! Running other programs: every command is printed before it runs, so that a failed step can be repeated by hand.
+//! Running other programs: every command is printed before it runs, so that a failed step can be
+//! repeated by hand.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -125,7 +126,8 @@ impl fmt::Display for Run {
     }
 }
 
-/// Where a program is: on PATH, or in the folders for administration that an ordinary user's PATH lacks.
+/// Where a program is: on PATH, or in the folders for administration that an ordinary user's PATH
+/// lacks.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -136,6 +138,9 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
 
 /// The folder of the workspace.
 pub(crate) fn workspace_root() -> PathBuf {
+    // `cargo run` says where the manifest is now; two clones that share a target folder may share
+    // this program.
+    let manifest = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     // `crates/xtask` has two ancestors inside the workspace, so the second parent exists.
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default()
+    Path::new(&manifest).ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default()
 }

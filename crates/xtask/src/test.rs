@@ -43,7 +43,8 @@ struct Step {
     run: fn(&Context) -> Outcome,
 }
 
-/// In the order of cost: what fails fast stands first. `install` precedes all that needs what it installs.
+/// In the order of cost: what fails fast stands first. `install` precedes all that needs what it
+/// installs.
 const STEPS: &[Step] = &[
     Step {
         name: "install",
@@ -51,6 +52,11 @@ const STEPS: &[Step] = &[
         run: steps::install::run,
     },
     Step { name: "format", about: "cargo fmt --check", run: steps::cargo::format },
+    Step {
+        name: "prose",
+        about: "width, words and sentences of comments and Markdown, where crates/xtask/prose.txt says so",
+        run: crate::prose::run,
+    },
     Step {
         name: "licenses",
         about: "licenses, duplicate versions and sources of every dependency",
@@ -70,6 +76,8 @@ const STEPS: &[Step] = &[
         run: crate::instructions::run,
     },
     Step { name: "docs", about: "rustdoc, warnings are errors", run: steps::cargo::docs },
+    Step { name: "api", about: "the public API of each crate is as its public-api.txt says", run: crate::api::run },
+    Step { name: "semver", about: "versions hold against the last tag, once there is one", run: steps::semver::run },
     Step {
         name: "features",
         about: "every library without features and with each feature alone",
@@ -149,7 +157,8 @@ pub(crate) fn main(arguments: &[&str]) -> ExitCode {
     if failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// The steps to run, `None` when the question has been answered already, or what is wrong with the arguments.
+/// The steps to run, `None` when the question has been answered already, or what is wrong with the
+/// arguments.
 fn select(arguments: &[&str]) -> Result<Option<Vec<&'static Step>>, String> {
     let mut only = Vec::new();
     let mut skip = Vec::new();

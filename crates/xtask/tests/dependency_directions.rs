@@ -7,7 +7,8 @@
 //!                          queue  <-+
 //! ```
 //!
-//! The queue knows nothing of SMTP, the facade `posthaste` may name every library, the testkit is seen by tests only.
+//! The queue knows nothing of SMTP, the facade `posthaste` may name every library, the testkit is
+//! seen by tests only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,7 +79,8 @@ fn the_testkit_is_a_development_dependency_without_a_version() {
                 "{} depends on {TESTKIT} outside its tests; only [dev-dependencies] may name it",
                 package.name
             );
-            // Packaging drops a development dependency that has a path alone; with a version crates.io would have to have it.
+            // Packaging drops a development dependency that has a path alone; with a version
+            // crates.io would have to have it.
             assert_eq!(
                 dependency.req.to_string(),
                 "*",
@@ -104,7 +106,8 @@ fn wire_depends_on_three_crates() {
 
 #[test]
 fn wire_and_session_see_neither_runtime_nor_tls() {
-    // As everybody gets them. An optional feature may name tokio-util's codec traits, never by default.
+    // As everybody gets them. An optional feature may name tokio-util's codec traits, never by
+    // default.
     let metadata = load(&CargoOpt::SomeFeatures(vec![]));
     for root in ["posthaste-wire", "posthaste-session"] {
         let root = package(&metadata, root);

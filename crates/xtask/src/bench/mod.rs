@@ -76,7 +76,7 @@ fn relay(options: &[&str]) -> Outcome {
     let script = workspace_root().join("benches/relay/bench.py");
     let relay = match std::env::var_os("RELAY_BIN") {
         Some(relay) => PathBuf::from(relay),
-        // Nobody should have to wait for a build to read the options.
+        // To read the options takes no build.
         None if options.iter().any(|option| matches!(*option, "--help" | "-h")) => PathBuf::new(),
         None => build()?,
     };

@@ -3,7 +3,8 @@
 use crate::shell::{Outcome, Run};
 use crate::test::Context;
 
-/// The package of the programs. Its tests drive the relay as a process and run in `end-to-end`, optimized.
+/// The package of the programs. Its tests drive the relay as a process and run in `end-to-end`,
+/// optimized.
 const PROGRAMS: &str = "posthaste-examples";
 const BENCHES: &str = "posthaste-benches";
 
@@ -54,8 +55,9 @@ pub(crate) fn docs(context: &Context) -> Outcome {
 }
 
 pub(crate) fn end_to_end(context: &Context) -> Outcome {
-    // This builds `release/relay` as well, which `examples/tests/adaptor` looks for: a build of its own before it would
-    // resolve features without the tests' dependencies, and compile half of everything twice.
+    // This builds `release/relay` as well, which `examples/tests/adaptor` looks for: a build of its
+    // own before it would resolve features without the tests' dependencies, and compile half of
+    // everything twice.
     let command = ["test", "--release", "--package", PROGRAMS, "--all-features"];
     let remedy = "Repeat one test with `cargo test --release -p posthaste-examples --test FILE NAME`; a failed test prints the relay's log.";
     Run::cargo().dir(&context.root).args(command).remedy(remedy).run()

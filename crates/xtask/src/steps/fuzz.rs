@@ -1,7 +1,8 @@
-//! Builds the fuzz targets with the toolchain at hand and replays the committed corpora through them.
+//! Builds the fuzz targets with the toolchain at hand and replays the committed corpora through
+//! them.
 //!
-//! Instrumented fuzzing needs nightly and cargo-fuzz (fuzz/README.md). A target that is given files runs each of
-//! them once, which needs neither: an input that once failed stays mended.
+//! Instrumented fuzzing needs nightly and cargo-fuzz (fuzz/README.md). A target that is given files
+//! runs each of them once, which needs neither: an input that once failed stays mended.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,7 +70,7 @@ fn replay(program: &Path, arguments: Vec<std::ffi::OsString>, remedy: &str) -> O
 }
 
 /// The names of the targets: each is one file in `fuzz_targets`.
-fn targets(folder: &Path) -> Result<Vec<String>, Failure> {
+pub(crate) fn targets(folder: &Path) -> Result<Vec<String>, Failure> {
     let names: Vec<String> = entries(&folder.join("fuzz_targets"))
         .iter()
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))

@@ -102,8 +102,8 @@ fn as_root(prefix: &[String], command: &[&str], remedy: &str) -> Outcome {
     Run::new(words[0]).args(&words[1..]).remedy(remedy).run()
 }
 
-/// Keeps installed packages from starting daemons, by the file that Debian asks: `policy-rc.d`. One that was there
-/// is put back when this is dropped, however the installation ends.
+/// Keeps installed packages from starting daemons, by the file that Debian asks: `policy-rc.d`. One
+/// that was there is put back when this is dropped, however the installation ends.
 struct NoDaemons<'a> {
     prefix: &'a [String],
     had_one: bool,

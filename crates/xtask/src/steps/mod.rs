@@ -6,3 +6,4 @@ pub(crate) mod fuzz;
 pub(crate) mod install;
 pub(crate) mod no_std;
 pub(crate) mod package;
+pub(crate) mod semver;

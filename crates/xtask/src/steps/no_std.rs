@@ -1,9 +1,9 @@
 //! Shows that wire and session need no standard library.
 //!
-//! No target without std can be taken for granted on a contributor's machine, so the proof is a program for the
-//! host: it defines its own panic handler and allocator, which the compiler refuses as soon as any crate of the
-//! graph pulls in std ("found duplicate lang item `panic_impl`"). The proof is proved as well: with std pulled in
-//! on purpose the same program must not compile.
+//! A target without std may be missing on a contributor's machine, so the proof is a program for
+//! the host that defines its own panic handler and allocator. The compiler refuses it as soon as a
+//! crate of the graph pulls in std ("found duplicate lang item `panic_impl`"). The proof is proved
+//! as well: with std pulled in on purpose the same program must not compile.
 
 use std::fs;
 use std::path::Path;

@@ -1,8 +1,8 @@
-//! Packages the published crates as `cargo publish` would, unpacks them outside the workspace and runs the
-//! examples of each README there: with the default features, and with each feature alone.
+//! Packages the published crates as `cargo publish` would, unpacks them outside the workspace and
+//! runs the examples of each README there: with the default features, and with each feature alone.
 //!
-//! What is found here and nowhere else: a file that the package lacks, a dependency that only the workspace
-//! resolves, an example that a stranger cannot run.
+//! What is found here and nowhere else: a file that the package lacks, a dependency that only the
+//! workspace resolves, an example that a stranger cannot run.
 
 use std::fs;
 use std::path::Path;
@@ -60,7 +60,8 @@ pub(crate) fn run(context: &Context) -> Outcome {
     Ok(())
 }
 
-/// Has rustdoc see the README as documentation of an item of its own, whatever the crate itself includes.
+/// Has rustdoc see the README as documentation of an item of its own, whatever the crate itself
+/// includes.
 fn prepare(package: &cargo_metadata::Package, folder: &Path) -> Outcome {
     for name in ["README.md", "LICENSE-MIT", "LICENSE-APACHE"] {
         if !folder.join(name).is_file() {
