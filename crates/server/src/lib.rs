@@ -29,6 +29,6 @@ pub use network::Networks;
 pub use server::{Server, ServerOptions};
 pub use service::Service;
 
-pub use posthaste_tokio::{Certificate, rustls, session, wire};
+pub use posthaste_tokio::{Certificate, rustls, session, tls, wire};
 pub use session::sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers};
 pub use wire::{Accepted, Refusal, accepted, refusal, reply};

@@ -2,7 +2,11 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use posthaste_tokio::{rustls::ServerConfig, session::ServerSettings};
+use posthaste_tokio::{
+    rustls::ServerConfig,
+    session::ServerSettings,
+    tls::{Pem, TlsError, server_config},
+};
 use tokio::net::{TcpListener, ToSocketAddrs, lookup_host};
 
 use crate::Accept;
@@ -17,6 +21,33 @@ pub enum Tls {
     StartTls(Arc<ServerConfig>),
     /// TLS from the first octet (RFC 8314).
     Implicit(Arc<ServerConfig>),
+}
+
+impl Tls {
+    /// STARTTLS with this certificate, its chain and its key. Needs a crypto provider: feature `aws-lc-rs`
+    /// or `ring`.
+    ///
+    /// ```
+    /// use posthaste_server::tls::{Pem, TlsError};
+    /// # fn tls() -> Result<posthaste_server::Tls, TlsError> {
+    /// posthaste_server::Tls::start_tls(&Pem::file("cert.pem")?, &Pem::file("key.pem")?)
+    /// # }
+    /// # assert!(tls().unwrap_err().to_string().contains("cert.pem"));
+    /// ```
+    ///
+    /// # Errors
+    /// [`TlsError`], which names the file and the remedy.
+    pub fn start_tls(certificate: &Pem, key: &Pem) -> Result<Self, TlsError> {
+        server_config(certificate, key).map(Self::StartTls)
+    }
+
+    /// TLS from the first octet, as [`start_tls`](Self::start_tls) otherwise.
+    ///
+    /// # Errors
+    /// [`TlsError`], which names the file and the remedy.
+    pub fn implicit(certificate: &Pem, key: &Pem) -> Result<Self, TlsError> {
+        server_config(certificate, key).map(Self::Implicit)
+    }
 }
 
 /// A source of connections with what its sessions offer; hand it to [`Server::listen`](crate::Server::listen).
