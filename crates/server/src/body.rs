@@ -15,12 +15,13 @@ use thiserror::Error;
 use tokio::io::AsyncBufRead;
 use tokio_util::io::StreamReader;
 
-/// The content of a message: a [`Stream`] of pieces, without dot-stuffing and without the line that ends
-/// DATA.
+/// The content of a message: a [`Stream`] of pieces, without dot-stuffing and without the line that
+/// ends DATA.
 ///
-/// The framework reads from the client only what is asked for here, so a slow handler slows the client
-/// down and no memory grows. A piece is a slice of the read buffer: receiving it copies and allocates
-/// nothing. [`into_reader`](Self::into_reader) makes an `AsyncRead` of it, for `tokio::io::copy`:
+/// The framework reads from the client only what is asked for here, so a slow handler slows the
+/// client down and no memory grows. A piece is a slice of the read buffer: receiving it copies and
+/// allocates nothing. [`into_reader`](Self::into_reader) makes an `AsyncRead` of it, for
+/// `tokio::io::copy`:
 ///
 /// ```
 /// # use posthaste_server::{Accepted, Body, Context, Envelope, Handler, Refusal, accepted};
@@ -48,8 +49,8 @@ enum Pieces<'a> {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BodyError {
-    /// The session refuses the content: it is too large or has octets that content must not have. The
-    /// client gets this reply after the end of the content.
+    /// The session refuses the content: it is too large or has octets that content must not have.
+    /// The client gets this reply after the end of the content.
     #[error("the content was refused: {0}")]
     Refused(Refusal),
     /// The client closed the connection, or was too slow.
@@ -73,8 +74,8 @@ impl<'a> Body<'a> {
         Self { pieces: Pieces::Borrowed(pieces) }
     }
 
-    /// The next piece, of at least one octet. `None`: the end of the content. May be dropped and called
-    /// again: no piece is lost.
+    /// The next piece, of at least one octet. `None`: the end of the content. May be dropped and
+    /// called again: no piece is lost.
     ///
     /// # Errors
     /// [`BodyError`].
@@ -137,8 +138,8 @@ impl fmt::Debug for Body<'_> {
     }
 }
 
-/// A handler may pass the error of a body on with `?`. When the session has refused the content, the
-/// client gets the session's reply.
+/// A handler may pass the error of a body on with `?`. When the session has refused the content,
+/// the client gets the session's reply.
 impl From<BodyError> for Refusal {
     fn from(error: BodyError) -> Self {
         match error {

@@ -10,18 +10,18 @@ use posthaste_tokio::wire::{
     parameter::{Parameter, Parameters},
 };
 
-/// The octets that all envelopes of a server may have beyond what is each one's own.
+/// The bytes that all envelopes of a server may have together, beyond each one's own.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: usize,
     used: AtomicUsize,
 }
 
-/// The octets of every envelope that count against no budget: some 100 recipients, which RFC 5321 section 4.5.3.1.8 demands of a
-/// server. Whatever other clients have taken, this is left.
+/// The bytes of every envelope that count against no budget, whatever other clients have taken:
+/// room for some 100 recipients, which RFC 5321 section 4.5.3.1.8 demands of a server.
 pub(crate) const OWN: usize = 40 * 1_024;
 
-/// What one envelope has of a budget; it gives that back when it is dropped.
+/// One envelope's part of a budget, given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Arc<Budget>,
@@ -39,8 +39,8 @@ impl Share {
         Self { budget, octets: 0 }
     }
 
-    /// Takes so many octets more, if they are there.
-    #[must_use = "without the octets there is no room for what they are for"]
+    /// Takes more bytes. Returns `false`, and takes none, if the budget has too few left.
+    #[must_use = "without the bytes there is no room for what they are for"]
     pub(crate) fn take(&mut self, octets: usize) -> bool {
         let wanted = self.octets.saturating_add(octets);
         let more = wanted.saturating_sub(OWN).saturating_sub(self.octets.saturating_sub(OWN));
@@ -52,7 +52,7 @@ impl Share {
         taken
     }
 
-    /// Gives so many octets back.
+    /// Gives bytes back.
     pub(crate) fn give(&mut self, octets: usize) {
         let left = self.octets.saturating_sub(octets);
         let less = self.octets.saturating_sub(OWN).saturating_sub(left.saturating_sub(OWN));
@@ -60,7 +60,7 @@ impl Share {
         self.octets = left;
     }
 
-    /// Gives all of it back.
+    /// Gives all bytes back.
     pub(crate) fn free(&mut self) {
         self.give(self.octets);
     }
@@ -72,10 +72,11 @@ impl Drop for Share {
     }
 }
 
-/// What an allocation costs beside its octets.
+/// The bytes that an allocation costs beside its own.
 const ALLOCATION: usize = 16;
 
-/// The octets of memory that a recipient takes: those of its texts, and its place in a list that has grown by doubling.
+/// The bytes that a recipient takes: those of its texts, and its place in a list that grows by
+/// doubling.
 pub(crate) fn of_rcpt(rcpt: &Rcpt) -> usize {
     let path = match &rcpt.forward_path {
         ForwardPath::Mailbox(mailbox) => mailbox.as_str().len() + ALLOCATION,
@@ -86,7 +87,7 @@ pub(crate) fn of_rcpt(rcpt: &Rcpt) -> usize {
     2 * size_of::<Rcpt>() + path + orcpt + rrvs + text(&rcpt.parameters) + ALLOCATION
 }
 
-/// The octets of memory that MAIL takes: a parameter stands as it came, and in its field.
+/// The bytes that MAIL takes: a parameter is kept as it came and in its field.
 pub(crate) fn of_mail(mail: &Mail) -> usize {
     let path = match &mail.reverse_path {
         ReversePath::Mailbox(mailbox) => mailbox.as_str().len(),
@@ -130,8 +131,8 @@ mod tests {
 
     #[test]
     fn an_envelope_of_100_ordinary_recipients_is_within_its_own_octets() {
-        let rcpt = Rcpt::parse("<somebody.with.a.name@mail.example.org> NOTIFY=FAILURE").unwrap().into_owned();
-        let mail = Mail::parse("<somebody.else@example.org> SIZE=100000 BODY=8BITMIME").unwrap().into_owned();
+        let rcpt = Rcpt::parse("<jo.with.a.name@mail.example.org> NOTIFY=FAILURE").unwrap().into_owned();
+        let mail = Mail::parse("<jo.else@example.org> SIZE=100000 BODY=8BITMIME").unwrap().into_owned();
         assert!(of_mail(&mail) + 100 * of_rcpt(&rcpt) <= OWN, "{} {}", of_mail(&mail), of_rcpt(&rcpt));
     }
 }

@@ -109,8 +109,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for Source<'_, '_, S> {
 
 /// From when on the handler is waited for.
 ///
-/// While the handler waits for content, that is when the client's time is over: by then the content has
-/// come or the session has ended, and a handler that has stopped reading is late.
+/// While the handler waits for content, this is the end of the client's time. By then the content
+/// has come or the session has ended. A handler that has stopped reading is late after that.
 pub(crate) struct Turn(Mutex<Instant>);
 
 impl Default for Turn {

@@ -29,8 +29,8 @@ pub struct Context {
     pub settings: Arc<ServerSettings>,
     /// The number of this connection: unique in the process, counted from 1. Log lines have it.
     pub connection: u64,
-    /// The transaction so far: MAIL and the recipients accepted so far. `None`: no transaction is open,
-    /// or its envelope went to [`Handler::message`](crate::Handler::message).
+    /// The transaction so far: MAIL and the recipients accepted so far. `None`: no transaction is
+    /// open, or its envelope went to [`Handler::message`](crate::Handler::message).
     pub envelope: Option<Envelope>,
 }
 
@@ -40,13 +40,13 @@ pub struct Context {
 pub struct Peer {
     /// Its address.
     pub address: PeerAddress,
-    /// Its network, by which limits count: the first address of the [prefix](Networks) that holds its
-    /// address. Clients of a local socket share `127.0.0.1`.
+    /// Its network, by which limits count: the first address of the [prefix](Networks) that holds
+    /// its address. Clients of a local socket share `127.0.0.1`.
     pub network: IpAddr,
     /// The address of ours that it connected to.
     pub local: PeerAddress,
-    /// The name from EHLO, HELO or LHLO. `None`: the client has not said it since the connection or TLS
-    /// began.
+    /// The name from EHLO, HELO or LHLO. `None`: the client has not said it since the connection or
+    /// TLS began.
     pub hello: Option<EhloName>,
     /// `true` after EHLO or LHLO, `false` after HELO.
     pub extended: bool,
@@ -103,8 +103,8 @@ impl Peer {
         }
     }
 
-    /// The name from EHLO as far as a log line has room for it: at most 255 characters, and none before
-    /// EHLO. Write it with its quotes, as `Debug` does: the client chooses its characters.
+    /// The name from EHLO as far as a log line has room for it: at most 255 characters, and none
+    /// before EHLO. Write it with its quotes, as `Debug` does: the client chooses its characters.
     pub fn hello_text(&self) -> String {
         self.hello.as_ref().map(|name| name.to_string().chars().take(255).collect()).unwrap_or_default()
     }

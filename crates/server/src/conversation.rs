@@ -38,7 +38,7 @@ use crate::{
 pub(crate) struct Common {
     pub(crate) envelopes: Arc<Budget>,
     pub(crate) guessing: Guessing,
-    /// Whether it is nearly full, so that conversations have to hurry.
+    /// `true` while the server is nearly full and sessions have to hurry.
     pub(crate) hurried: watch::Sender<bool>,
 }
 
@@ -66,11 +66,12 @@ impl Common {
     }
 }
 
-/// Holds one session over any stream: for tests of handlers in memory, and for streams that do not come
-/// from a [`Listener`](crate::Listener). Ends the session at its next boundary when `shutdown` completes.
+/// Holds one session over any stream: for tests of handlers in memory, and for streams that do not
+/// come from a [`Listener`](crate::Listener). Ends the session at its next boundary when `shutdown`
+/// completes.
 ///
-/// All calls in a process share what a [`Server`](crate::Server) bounds for all of its connections, with
-/// the defaults of [`ServerOptions`]. Dropping the future drops the connection.
+/// All calls in a process share what a [`Server`](crate::Server) bounds for all of its connections,
+/// with the defaults of [`ServerOptions`]. Dropping the future drops the connection.
 ///
 /// # Errors
 /// [`io::Error`] when the connection failed. Messages that the handler has accepted stay accepted.
@@ -155,7 +156,8 @@ pub(crate) struct Terms {
     tls: Option<Arc<ServerConfig>>,
 }
 
-/// How long the last words may take when the time of a drain is over. They are small, and mostly fit into what the system holds.
+/// How long the last words may take when the time of a drain is over. They are small, and mostly
+/// fit into what the system holds.
 const CUT: Duration = Duration::from_secs(1);
 
 /// Says 421, in the middle of whatever it is; best effort.
@@ -279,7 +281,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
                 ServerEvent::StartTls => {
                     let Some(config) = &self.terms.tls else { return Err(io::ErrorKind::Unsupported.into()) };
                     let handshake = self.driver.driver.accept_tls(Arc::clone(config));
-                    // No message has begun that a drain would have to wait for, and nothing can be said.
+                    // No message has begun that a drain would have to wait for, and nothing can be
+                    // said.
                     let Some(done) = self.ends.drain.run_until_cancelled(handshake).await else {
                         return Ok(CloseReason::Shutdown);
                     };
@@ -394,8 +397,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
         }
     }
 
-    /// One line for a refusal. After the first ones of a connection they are debug lines: a stranger must
-    /// not fill the log.
+    /// One line for a refusal. After the first ones of a connection they are debug lines: a
+    /// stranger must not fill the log.
     fn tell(&mut self, what: &str, about: &str, refusal: &Refusal) {
         let Context { connection, peer, .. } = &self.cx;
         let (address, hello, tls) = (&peer.address, peer.hello_text(), peer.tls);
@@ -504,7 +507,8 @@ fn replied(decision: Result<Accepted, Refusal>) -> Verdict {
     }
 }
 
-/// Gives a verdict. One that does not fit becomes a 451, so that a handler's mistake never hangs a client.
+/// Gives a verdict. One that does not fit becomes a 451, so that a handler's mistake never hangs a
+/// client.
 fn answer<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>, verdict: Verdict) {
     if let Err(error) = driver.answer(verdict) {
         debug!(%error, "verdict does not fit");

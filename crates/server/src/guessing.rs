@@ -1,12 +1,13 @@
-//! Passwords that are guessed: how fast, and by whom.
+//! Limits on guessing passwords, by network and by name.
 //!
-//! Every attempt to log in is charged to its network and to its name, and a login that succeeds gives the charge back. A
-//! network, or a name, that has more failures than its [burst](LoginOptions::burst) gets further attempts looked at one
-//! after the other, [`pace`](LoginOptions::pace) apart. Whether the password is right is not looked at before: a right one
-//! takes as long as a wrong one, so nobody guesses faster by not waiting for the reply.
+//! Every attempt to log in is charged to its network and to its name. A login that succeeds gives
+//! the charge back. After more failures than the [burst](LoginOptions::burst), attempts are checked
+//! one at a time, [`pace`](LoginOptions::pace) apart. The password is checked only then: a right
+//! one takes as long as a wrong one, so a client cannot guess faster by ignoring replies.
 //!
-//! The owner of a name is not locked out by strangers. A name alone only ever delays, for a bounded time. A network refuses, when too many
-//! attempts wait; not so a name that has logged in from there before, which waits for nobody until it has failures of its own.
+//! Strangers cannot lock the owner of a name out. A name alone only delays, for a bounded time. A
+//! network refuses when too many of its attempts wait. A name that has logged in from that network
+//! before does not wait until it has failures of its own.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},
@@ -22,14 +23,15 @@ use tokio::time::Instant;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LoginOptions {
-    /// Failed logins of a network, or under a name, that cost no time. Default 10: some people with an old password each. They
-    /// come back one by one, each after a [`pace`](Self::pace).
+    /// Failed logins of a network, or under a name, that cost no time. Default 10: a few people who
+    /// each have an old password. Each [`pace`](Self::pace) forgives one failure.
     pub burst: u32,
-    /// The time between attempts beyond the burst. Default 2 seconds, so that one network tries 43,000 passwords a day at
-    /// most. Zero switches it off.
+    /// The time between attempts beyond the burst. Default 2 seconds: one network tries at most
+    /// 43,000 passwords a day. Zero switches the limit off.
     pub pace: Duration,
-    /// How long an attempt may wait for its turn. Default 30 seconds, which mail programs wait for a reply. Beyond it: 421 4.7.0 and
-    /// the end of the connection when its network has had too many, and no further wait when it is only its name.
+    /// How long an attempt may wait for its turn. Default 30 seconds, which mail programs wait for
+    /// a reply. Beyond it: 421 4.7.0 and the end of the connection if its network has had too many
+    /// failures. If only its name has, the attempt waits no longer than this.
     pub wait: Duration,
 }
 
@@ -39,27 +41,28 @@ impl Default for LoginOptions {
     }
 }
 
-/// Who has failed to log in lately. Of networks, names and both together, [`MOST`] each are remembered.
+/// Recent failures to log in. Remembers at most [`MOST`] networks, names, and pairs of both.
 #[derive(Debug)]
 pub(crate) struct Guessing {
     options: LoginOptions,
-    /// Names are kept as hashes with a key of this process: 8 octets, whatever a stranger sends.
+    /// Hashes names with a key of this process: 8 bytes each, whatever a stranger sends.
     hasher: RandomState,
     tables: Mutex<Tables>,
 }
 
 #[derive(Debug, Default)]
 struct Tables {
-    /// By when the failures of a network are forgotten; attempts that wait are among them.
+    /// When the failures of a network are forgotten. Attempts that wait count as failures.
     networks: Table<IpAddr>,
     names: Table<u64>,
-    /// Those of a name in a network that it has logged in from.
+    /// The same for a name in a network that it has logged in from.
     known: Table<(IpAddr, u64)>,
 }
 
 type Table<K> = HashMap<K, Instant>;
 
-/// The most entries of a table: about 1 MiB for the three of them. Beyond it the quarter goes that is forgotten first.
+/// The most entries of a table: about 1 MiB for the three tables. Beyond it, the quarter that would
+/// be forgotten first goes.
 const MOST: usize = 8_192;
 
 /// How long a name is known in a network after its last login.
@@ -70,7 +73,7 @@ const KNOWN: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub(crate) struct Attempt {
     network: IpAddr,
     name: Option<u64>,
-    /// How long it has to wait for its turn.
+    /// How long the attempt has to wait for its turn.
     pub(crate) wait: Duration,
     is_known: bool,
 }
@@ -80,14 +83,16 @@ impl Guessing {
         Self { options, hasher: RandomState::new(), tables: Mutex::default() }
     }
 
-    /// Charges an attempt to log in under a name, unless the mechanism has none. `None`: too many of its network wait.
+    /// Charges an attempt to log in, to its name too if the mechanism has one. `None`: too many
+    /// attempts of its network wait.
     pub(crate) fn begin(&self, network: IpAddr, name: Option<&str>) -> Option<Attempt> {
         let now = Instant::now();
         let name = name.map(|name| self.hasher.hash_one(name));
         let mut tables = self.tables();
         if let Some(key) = name.map(|name| (network, name))
             && let Some(until) = tables.known.get(&key).filter(|until| **until > now)
-            // Its failures stand behind the time for which it is known, so that they need no table of their own.
+            // Its failures are added to the time for which it is known, so they need no table of
+            // their own.
             && until.saturating_duration_since(now).saturating_sub(KNOWN) < self.burst()
         {
             charge(&mut tables.known, key, now, self.options.pace, KNOWN);
@@ -107,7 +112,7 @@ impl Guessing {
         Some(Attempt { network, name, wait: wait.max(by_name.min(self.options.wait)), is_known: false })
     }
 
-    /// The login has succeeded, or nothing was found out by it: the charge is given back.
+    /// Gives the charge back: the login has succeeded, or could not be checked.
     pub(crate) fn forgive(&self, attempt: &Attempt, has_logged_in: bool) {
         let now = Instant::now();
         let mut tables = self.tables();
@@ -131,7 +136,7 @@ impl Guessing {
 
     fn wait<K: Eq + Hash>(&self, table: &Table<K>, key: &K, now: Instant) -> Duration {
         let behind = table.get(key).map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        // The next one would be one more than the burst.
+        // The next attempt would be one more than the burst.
         behind.saturating_add(self.options.pace).saturating_sub(self.burst())
     }
 
@@ -187,7 +192,7 @@ mod tests {
         Guessing::new(LoginOptions::default())
     }
 
-    /// So many failures at once.
+    /// Fails several times at once.
     fn fail(guessing: &Guessing, from: u32, name: &str, times: u32) {
         for _ in 0..times {
             assert!(guessing.begin(network(from), Some(name)).is_some());
@@ -212,8 +217,8 @@ mod tests {
             fail(&guessing, 1, "me", 1);
         }
         assert_eq!(wait(&guessing, 1, "me"), None);
-        assert_eq!(wait(&guessing, 1, "somebody else"), None);
-        // They are forgotten one by one.
+        assert_eq!(wait(&guessing, 1, "another name"), None);
+        // Failures are forgotten one by one.
         tokio::time::advance(20 * SECOND).await;
         assert_eq!(wait(&guessing, 1, "me"), Some(12));
         tokio::time::advance(12 * SECOND).await;
@@ -242,7 +247,7 @@ mod tests {
         assert_eq!(wait(&guessing, 1, "me"), Some(0));
         assert_eq!(wait(&guessing, 500, "me"), Some(30));
         assert_eq!(wait(&guessing, 500, "another"), Some(0));
-        // Strangers in the same network neither.
+        // Nor do strangers in the same network delay it.
         fail(&guessing, 1, "another", 10);
         while guessing.begin(network(1), Some("another")).is_some() {}
         assert_eq!(wait(&guessing, 1, "me"), Some(0));

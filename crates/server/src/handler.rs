@@ -12,22 +12,22 @@ use posthaste_tokio::{
 
 use crate::{Body, Context, Envelope, password};
 
-/// Handles one connection: one method for each decision. Only [`message`](Self::message) has no default.
-/// The other methods accept by default, except those that log a client in, which deny.
+/// Handles one connection: one method for each decision. Only [`message`](Self::message) has no
+/// default. The other methods accept by default, except those that log a client in, which deny.
 ///
-/// A decision is `Ok` or a [`Refusal`], which is always a 4yz (not now) or 5yz (never) reply. A refusal of
-/// 421 ends the session.
+/// A decision is `Ok` or a [`Refusal`], which is always a 4yz (not now) or 5yz (never) reply. A
+/// refusal of 421 ends the session.
 ///
 /// - **Time**: a decision that takes longer than
-///   [`timeouts.verdict`](posthaste_tokio::session::server::ServerTimeouts::verdict) (default 5 minutes)
-///   is dropped at its next `.await`, and the client gets a 451. While a handler reads the body, only the
-///   time that the handler itself takes counts.
-/// - **Abort**: when the server aborts or the client leaves within a message, the method's future is
-///   dropped. [`message`](Self::message) therefore commits in one step, as a database does.
+///   [`timeouts.verdict`](posthaste_tokio::session::server::ServerTimeouts::verdict) (default 5
+///   minutes) is dropped at its next `.await`, and the client gets a 451. While a handler reads the
+///   body, only the time that the handler itself takes counts.
+/// - **Abort**: when the server aborts or the client leaves within a message, the method's future
+///   is dropped. [`message`](Self::message) therefore commits in one step, as a database does.
 /// - **Panic**: ends this connection alone, without a reply. The client tries again later.
 ///
-/// One handler serves all transactions of its connection, one method at a time. What it remembers of a
-/// transaction it clears in [`mail`](Self::mail), which begins each of them.
+/// One handler serves all transactions of its connection, one method at a time. What it remembers
+/// of a transaction it clears in [`mail`](Self::mail), which begins each of them.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no SMTP handler",
     note = "implement `Handler` with at least `async fn message(&mut self, cx: &Context, envelope: Envelope, body: Body<'_>) -> Result<Accepted, Refusal>`"
@@ -44,16 +44,16 @@ pub trait Handler: Send {
 
     /// PLAIN or LOGIN: the client logs in with a password.
     ///
-    /// Default: the password is checked against the [`scram_key`](Self::scram_key) of its user, on a
-    /// thread that may block, with as many checks at a time as there are processors. An unknown user takes
-    /// as long as a known one: a method of your own should take the same care.
+    /// Default: the password is checked against the [`scram_key`](Self::scram_key) of its user, on
+    /// a thread that may block, with as many checks at a time as there are processors. An unknown
+    /// user takes as long as a known one: a method of your own should take the same care.
     fn authenticate(&mut self, cx: &Context, credentials: Credentials) -> impl Future<Output = Authentication> + Send {
         password::check(self, cx, credentials)
     }
 
     /// EXTERNAL: the client asks to be known by its certificate. The identity is the certificate's
-    /// [fingerprint](crate::Certificate::fingerprint); the certificate itself is in the context. The
-    /// verifier in the TLS configuration decides whose signature is enough.
+    /// [fingerprint](crate::Certificate::fingerprint); the certificate itself is in the context.
+    /// The verifier in the TLS configuration decides whose signature is enough.
     fn authenticate_external(
         &mut self,
         cx: &Context,
@@ -63,26 +63,28 @@ pub trait Handler: Send {
         async { Authentication::Denied }
     }
 
-    /// OAUTHBEARER or XOAUTH2: the client logs in with a token. Check the token's host and port too, where
-    /// it has them.
+    /// OAUTHBEARER or XOAUTH2: the client logs in with a token. Check the token's host and port
+    /// too, where it has them.
     fn authenticate_token(&mut self, cx: &Context, token: BearerToken) -> impl Future<Output = Authentication> + Send {
         let _ = (cx, token);
         async { Authentication::Denied }
     }
 
-    /// ANONYMOUS: the client does not say who it is. The trace is one line for the log, and need not be
-    /// true.
+    /// ANONYMOUS: the client does not say who it is. The trace is one line for the log, and need
+    /// not be true.
     fn authenticate_anonymous(&mut self, cx: &Context, trace: &str) -> impl Future<Output = Authentication> + Send {
         let _ = (cx, trace);
         async { Authentication::Denied }
     }
 
-    /// SCRAM-SHA-256 and SCRAM-SHA-256-PLUS: the key of a user. The client logs in without showing its
-    /// password. SCRAM-SHA-256-PLUS holds on this TLS connection alone, and is offered under TLS 1.3 only.
+    /// SCRAM-SHA-256 and SCRAM-SHA-256-PLUS: the key of a user. The client logs in without showing
+    /// its password. SCRAM-SHA-256-PLUS holds on this TLS connection alone, and is offered under
+    /// TLS 1.3 only.
     ///
-    /// `None`: there is no such user, or it may not act as the identity that it asks for. The exchange then
-    /// goes on and fails at its end, so that the client cannot find out who exists. With a key and the
-    /// right password the client is known as the identity that it asked for, or else by its name.
+    /// `None`: there is no such user, or it may not act as the identity that it asks for. The
+    /// exchange then goes on and fails at its end, so that the client cannot find out who exists.
+    /// With a key and the right password the client is known as the identity that it asked for, or
+    /// else by its name.
     ///
     /// ```
     /// # use std::collections::HashMap;
@@ -121,9 +123,9 @@ pub trait Handler: Send {
         async { Ok(None) }
     }
 
-    /// How SCRAM answers for users who do not exist. Give it wherever [`scram_key`](Self::scram_key) has
-    /// keys, with their iterations and a secret that outlives a restart. Default: 4,096 iterations and a
-    /// secret of this process.
+    /// How SCRAM answers for users who do not exist. Give it wherever
+    /// [`scram_key`](Self::scram_key) has keys, with their iterations and a secret that outlives a
+    /// restart. Default: 4,096 iterations and a secret of this process.
     fn unknown_users(&self) -> Option<UnknownUsers> {
         None
     }
@@ -146,8 +148,8 @@ pub trait Handler: Send {
         async { Ok(()) }
     }
 
-    /// DATA, or the first BDAT: the last moment to refuse before the content comes. [`Context::envelope`]
-    /// is complete.
+    /// DATA, or the first BDAT: the last moment to refuse before the content comes.
+    /// [`Context::envelope`] is complete.
     ///
     /// # Errors
     /// The refusal.
@@ -158,8 +160,8 @@ pub trait Handler: Send {
 
     /// The message. Read the body to its end; `Ok` promises that the message is safe.
     ///
-    /// `Ok` before the end of the body becomes a 451, since what has not arrived cannot be safe. A refusal
-    /// may come at any time; the framework then reads the rest and throws it away.
+    /// `Ok` before the end of the body becomes a 451, since what has not arrived cannot be safe. A
+    /// refusal may come at any time; the framework then reads the rest and throws it away.
     ///
     /// # Errors
     /// The refusal.
@@ -170,8 +172,9 @@ pub trait Handler: Send {
         body: Body<'_>,
     ) -> impl Future<Output = Result<Accepted, Refusal>> + Send;
 
-    /// The message under LMTP: one decision for each of the envelope's recipients, in their order (RFC 2033
-    /// section 4.2). Default: the decision of [`message`](Self::message), for all of them.
+    /// The message under LMTP: one decision for each of the envelope's recipients, in their order
+    /// (RFC 2033 section 4.2). Default: the decision of [`message`](Self::message), for all of
+    /// them.
     ///
     /// Another number of decisions than that of recipients becomes a 451 for all of them.
     ///
@@ -191,7 +194,8 @@ pub trait Handler: Send {
     }
 
     /// VRFY, EXPN, HELP, ETRN or an unknown verb, if the settings'
-    /// [`other_commands`](posthaste_tokio::session::server::Offers::other_commands) is on. Default: 502.
+    /// [`other_commands`](posthaste_tokio::session::server::Offers::other_commands) is on.
+    /// Default: 502.
     ///
     /// # Errors
     /// The refusal.

@@ -15,9 +15,10 @@ use crate::{Authentication, Body, Context, Envelope, Handler, Service};
 
 /// A check in front of a [`Handler`]: each method can refuse, and `Ok` asks the wrapped handler.
 ///
-/// A layer can therefore never accept more than what it wraps, and a method that it does not name changes
-/// nothing. [`Service::layer`] puts it around a service; the service clones it for each connection. Its
-/// fields are the state of one connection, and an `Arc` among them is shared by all.
+/// A layer can therefore never accept more than what it wraps, and a method that it does not name
+/// changes nothing. [`Service::layer`] puts it around a service; the service clones it for each
+/// connection. Its fields are the state of one connection, and an `Arc` among them is shared by
+/// all.
 ///
 /// Greylisting: the first attempt of a network for a recipient is put off.
 ///
@@ -103,9 +104,9 @@ pub trait Layer: Send {
         async { Ok(()) }
     }
 
-    /// The message: returns the body that the wrapped handler reads, which is the same one, a stream around
-    /// it, or what was made of it. The envelope may be changed, but under LMTP not the number of its
-    /// recipients.
+    /// The message: returns the body that the wrapped handler reads, which is the same one, a
+    /// stream around it, or what was made of it. The envelope may be changed, but under LMTP not
+    /// the number of its recipients.
     ///
     /// # Errors
     /// The refusal.
@@ -128,8 +129,8 @@ pub trait Layer: Send {
         async { Ok(()) }
     }
 
-    /// What the layer and what it wraps have decided, for logs, metrics and memories. Called after each
-    /// decision; after a message under LMTP, once for each recipient.
+    /// What the layer and what it wraps have decided, for logs, metrics and memories. Called after
+    /// each decision; after a message under LMTP, once for each recipient.
     fn decided(&mut self, cx: &Context, asked: Asked, refusal: Option<&Refusal>) {
         let _ = (cx, asked, refusal);
     }

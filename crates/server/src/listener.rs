@@ -24,8 +24,8 @@ pub enum Tls {
 }
 
 impl Tls {
-    /// STARTTLS with this certificate, its chain and its key. Needs a crypto provider: feature `aws-lc-rs`
-    /// or `ring`.
+    /// STARTTLS with this certificate, its chain and its key. Needs a crypto provider: feature
+    /// `aws-lc-rs` or `ring`.
     ///
     /// ```
     /// use posthaste_server::tls::{Pem, TlsError};
@@ -50,7 +50,8 @@ impl Tls {
     }
 }
 
-/// A source of connections with what its sessions offer; hand it to [`Server::listen`](crate::Server::listen).
+/// A source of connections with what its sessions offer; hand it to
+/// [`Server::listen`](crate::Server::listen).
 #[derive(Debug)]
 pub struct Listener<A = TcpListener> {
     pub(crate) socket: A,
@@ -59,8 +60,8 @@ pub struct Listener<A = TcpListener> {
 }
 
 impl Listener<TcpListener> {
-    /// Binds a TCP address, without TLS. A name with several addresses is bound to the first one that
-    /// can be.
+    /// Binds a TCP address, without TLS. A name with several addresses is bound to the first one
+    /// that can be.
     ///
     /// # Errors
     /// [`io::Error`] with the address in its text.

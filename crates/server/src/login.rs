@@ -29,7 +29,8 @@ pub(crate) struct Login {
     attempt: Option<Attempt>,
 }
 
-/// The most characters of a name or a mechanism that a log line has. The name is a stranger's, and may be 12 KiB.
+/// The most characters of a name or a mechanism that a log line has. The name is a stranger's, and
+/// may be 12 KiB.
 const SHOWN: usize = 64;
 
 fn shown(text: &str) -> String {

@@ -1,14 +1,16 @@
-//! What clients are counted under.
+//! The networks that clients are counted by.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// How much of an address names a client's network: whoever has one address of a network has the others too.
+/// The size of a network. A client that has one address of a network has the others too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Networks {
-    /// Bits of an IPv4 address, and of one that is mapped into IPv6. Default 32; above 32 it counts as 32.
+    /// Bits of an IPv4 address, also of one that is mapped into IPv6. Default 32. A larger value
+    /// counts as 32.
     pub ipv4_prefix: u8,
-    /// Bits of an IPv6 address. Default 64, the least that a site is given (RFC 6177); above 128 it counts as 128.
+    /// Bits of an IPv6 address. Default 64, the least that a site is given (RFC 6177). A larger
+    /// value counts as 128.
     pub ipv6_prefix: u8,
 }
 

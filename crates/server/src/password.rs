@@ -51,8 +51,8 @@ pub(crate) async fn check<H: Handler + ?Sized>(handler: &mut H, cx: &Context, wh
     }
 }
 
-/// Passwords that are checked at a time in this process: as many as there are processors. The others wait
-/// in their order, so that guessing leaves threads for everything else.
+/// Passwords that are checked at a time in this process: as many as there are processors. The
+/// others wait in their order, so that guessing leaves threads for everything else.
 static TURNS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, Into::into)));
 
 /// How to answer for users who do not exist.

@@ -28,27 +28,28 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServerOptions {
-    /// Connections in all, those in a TLS handshake included. Default 1,000. Beyond it: 421 at once, or
-    /// no handshake under implicit TLS. Above three quarters of it, if it is at least 20, sessions have to
-    /// [hurry](posthaste_tokio::session::ServerSession::hurry): each of their times is a tenth, until half
-    /// of the connections are left.
+    /// Connections in all, those in a TLS handshake included. Default 1,000. Beyond it: 421 at
+    /// once, or no handshake under implicit TLS. Above three quarters of it, if it is at least 20,
+    /// sessions have to [hurry](posthaste_tokio::session::ServerSession::hurry): each of their
+    /// times is a tenth, until half of the connections are left.
     pub connections: usize,
-    /// Connections from one network. Default 100. Ten times as many from loopback, where a proxy may sit.
-    /// Beyond it: 421 at once.
+    /// Connections from one network. Default 100. Ten times as many from loopback, where a proxy
+    /// may sit. Beyond it: 421 at once.
     pub connections_per_network: usize,
-    /// The size of a network, for this limit and for those of [`logins`](Self::logins). Default: one
-    /// address of IPv4, a /64 of IPv6.
+    /// The size of a network, for this limit and for those of [`logins`](Self::logins). Default:
+    /// one address of IPv4, a /64 of IPv6.
     pub networks: Networks,
-    /// Memory for the envelopes of all connections together, in bytes, beside 40 KiB of each connection's
-    /// own, which some 100 recipients take. Default 32 MiB: with the connections' own that is 72 MiB, for
-    /// 60,000 ordinary recipients or 20,000 of the longest. Beyond it: 452 4.3.1 to MAIL and RCPT. An
-    /// envelope gives its memory back at RSET, EHLO, the end of its message and of its connection.
+    /// Memory for the envelopes of all connections together, in bytes, beside 40 KiB of each
+    /// connection's own, which some 100 recipients take. Default 32 MiB: with the connections' own
+    /// that is 72 MiB, for 60,000 ordinary recipients or 20,000 of the longest. Beyond it: 452
+    /// 4.3.1 to MAIL and RCPT. An envelope gives its memory back at RSET, EHLO, the end of its
+    /// message and of its connection.
     pub envelopes: usize,
     /// How fast passwords may be guessed.
     pub logins: LoginOptions,
-    /// How long a drain waits for sessions to reach a boundary. Default 30 seconds. Beyond it their clients
-    /// get a 421, and a second to take it. A message that was being committed then may or may not be
-    /// stored, and its client tries again.
+    /// How long a drain waits for sessions to reach a boundary. Default 30 seconds. Beyond it their
+    /// clients get a 421, and a second to take it. A message that was being committed then may or
+    /// may not be stored, and its client tries again.
     pub drain: Duration,
 }
 
@@ -114,7 +115,8 @@ struct Shared<V> {
     common: Common,
 }
 
-/// How long to wait after the system refused to accept, so that a lack of descriptors does not spin.
+/// How long to wait after the system refused to accept, so that a lack of descriptors does not
+/// spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 impl<V: Service> Server<V> {
@@ -142,15 +144,15 @@ impl<V: Service> Server<V> {
         &self.addresses
     }
 
-    /// Drains when a future completes: the server stops accepting, and each session ends at its next
-    /// boundary. Default: never. The last call counts.
+    /// Drains when a future completes: the server stops accepting, and each session ends at its
+    /// next boundary. Default: never. The last call counts.
     pub fn with_graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Box::pin(signal);
         self
     }
 
-    /// Serves until the [shutdown](Self::with_graceful_shutdown), and returns when all sessions have ended
-    /// or [`ServerOptions::drain`] is over. Dropping the future aborts all sessions.
+    /// Serves until the [shutdown](Self::with_graceful_shutdown), and returns when all sessions
+    /// have ended or [`ServerOptions::drain`] is over. Dropping the future aborts all sessions.
     pub async fn serve(self) {
         let Self { service, options, listeners, shutdown, addresses: _ } = self;
         let ends = Ends { drain: CancellationToken::new(), abort: CancellationToken::new() };

@@ -35,8 +35,8 @@ pub trait Service: Send + Sync + 'static {
     /// What handles one connection.
     type Handler: Handler;
 
-    /// What a client is offered, and its limits. Default: the listener's settings. STARTTLS stays as the
-    /// listener has it, which knows if there is a certificate.
+    /// What a client is offered, and its limits. Default: the listener's settings. STARTTLS stays
+    /// as the listener has it, which knows if there is a certificate.
     fn settings(&self, cx: &Context) -> Arc<ServerSettings> {
         Arc::clone(&cx.settings)
     }

@@ -50,7 +50,8 @@ async fn a_handler_refuses_or_errs_at_any_point() {
             opened(&mut talk, &format!("{name}-{point}@b.test")).await;
             talk.send("BDAT 6\r\nRSET\r\n").await;
             let said = talk.reply().await;
-            // Before it has taken the chunk the reply is the handler's; behind that, the next chunk's is.
+            // The handler's refusal is the reply to this chunk if it came in time, or else to the
+            // next.
             if said.starts_with("250") {
                 talk.send("BDAT 6 LAST\r\nRSET\r\n").await;
                 let said = talk.reply().await;
@@ -72,7 +73,7 @@ async fn a_handler_refuses_or_errs_at_any_point() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_given_up_between_chunks_is_none() {
+async fn a_message_that_the_client_gives_up_between_chunks_is_not_delivered() {
     let server = chunking().await;
     for ending in ["RSET", "EHLO c.test", "QUIT", "<close>"] {
         let mut talk = Talk::connect(server.address).await.greeted().await;
@@ -94,7 +95,7 @@ async fn a_message_that_is_given_up_between_chunks_is_none() {
     assert_eq!(octets, [3, 3]);
 }
 
-/// Delivers to those whose name does not say otherwise.
+/// Delivers to all mailboxes but those named `full`.
 struct Mailboxes;
 
 impl Handler for Mailboxes {

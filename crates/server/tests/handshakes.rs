@@ -24,14 +24,14 @@ fn settings() -> ServerSettings {
     settings
 }
 
-/// Whether the server closes within this time.
+/// Returns `true` if the server closes within this time.
 async fn closes(stream: &mut TcpStream, within: Duration) -> bool {
     let read = timeout(within, stream.read(&mut [0; 64])).await;
     matches!(read, Ok(Ok(0) | Err(_)))
 }
 
 #[tokio::test]
-async fn handshakes_count_against_the_limits_and_have_an_end() {
+async fn implicit_tls_handshakes_count_against_the_limits_and_time_out() {
     // Loopback has ten times the limit of other addresses.
     for limits in [options(|options| options.connections = 10), options(|options| options.connections_per_network = 1)]
     {
@@ -47,7 +47,7 @@ async fn handshakes_count_against_the_limits_and_have_an_end() {
             stream.write_all(&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3][..octets]).await.unwrap();
             silent.push(stream);
         }
-        // No 421 in front of a handshake: it is closed, and at once.
+        // No 421 before a handshake: the server closes at once.
         let begun = Instant::now();
         let mut refused = TcpStream::connect(server.address).await.unwrap();
         assert!(closes(&mut refused, Duration::from_secs(2)).await);
@@ -55,7 +55,7 @@ async fn handshakes_count_against_the_limits_and_have_an_end() {
         for stream in &mut silent {
             assert!(closes(stream, Duration::from_secs(10)).await);
         }
-        // They have made room.
+        // The silent clients have made room.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let stream = TcpStream::connect(server.address).await.unwrap();
         Talk::new(handshake(stream, &Arc::new(pki.client)).await).greeted().await;
@@ -64,7 +64,7 @@ async fn handshakes_count_against_the_limits_and_have_an_end() {
 }
 
 #[tokio::test]
-async fn a_handshake_behind_starttls_has_an_end_too() {
+async fn a_handshake_after_starttls_times_out() {
     let pki = Pki::new(ALL_VERSIONS, false, false);
     let server = start(settings(), Tls::StartTls(Arc::new(pki.server)), ServerOptions::default()).await;
     let mut talk = Talk::connect(server.address).await.greeted().await;
@@ -97,11 +97,11 @@ async fn a_conversation_ends_with_a_close_notify() {
         };
         let (mut quits, mut drained) = (connect().await, connect().await);
         quits.write_all(b"QUIT\r\n").await.unwrap();
-        // An end without close_notify is an error to whoever reads.
+        // An end without close_notify would be an error of this read.
         let mut said = String::new();
         quits.read_to_string(&mut said).await.unwrap();
         assert!(said.contains("221 "), "{said}");
-        // Once it is there it is idle, and the end of the server is its end.
+        // The session is idle now, so the drain ends it.
         let mut drained = Talk::new(&mut drained);
         if !starttls {
             drained.reply().await;

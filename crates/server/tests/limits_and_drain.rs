@@ -9,7 +9,7 @@ use posthaste_server::{ServerOptions, Tls};
 use support::{Talk, options, settings, start};
 
 #[tokio::test]
-async fn beyond_the_limits_there_is_a_421() {
+async fn connections_beyond_the_limits_get_a_421() {
     // Loopback has ten times the limit of other addresses.
     for limits in [options(|options| options.connections = 10), options(|options| options.connections_per_network = 1)]
     {
@@ -21,7 +21,7 @@ async fn beyond_the_limits_there_is_a_421() {
         let mut refused = Talk::connect(server.address).await;
         assert!(refused.reply().await.starts_with("421 4.3.2"));
         assert_eq!(refused.reply().await, "<eof>");
-        // Whoever leaves makes room.
+        // A client that leaves makes room.
         let mut one = served.pop().unwrap();
         one.expect("QUIT", "221").await;
         assert_eq!(one.reply().await, "<eof>");
@@ -32,7 +32,7 @@ async fn beyond_the_limits_there_is_a_421() {
 }
 
 #[tokio::test]
-async fn a_drain_ends_what_is_idle_and_waits_for_a_message() {
+async fn a_drain_ends_idle_sessions_and_waits_for_a_message() {
     let server = start(settings(), Tls::Off, ServerOptions::default()).await;
     let mut idle = Talk::connect(server.address).await.greeted().await;
     let mut busy = Talk::connect(server.address).await.greeted().await;
@@ -50,7 +50,7 @@ async fn a_drain_ends_what_is_idle_and_waits_for_a_message() {
 }
 
 #[tokio::test]
-async fn a_drain_is_bounded_and_leaves_no_conversation_behind() {
+async fn a_drain_is_bounded_and_leaves_no_session_running() {
     let options = options(|options| options.drain = Duration::from_millis(200));
     let server = start(settings(), Tls::Off, options).await;
     let mut stuck = Talk::connect(server.address).await.greeted().await;
@@ -66,7 +66,7 @@ async fn a_drain_is_bounded_and_leaves_no_conversation_behind() {
 }
 
 #[tokio::test]
-async fn whoever_drops_a_server_ends_its_conversations() {
+async fn dropping_the_serve_future_ends_all_sessions() {
     let server = start(settings(), Tls::Off, ServerOptions::default()).await;
     let mut talk = Talk::connect(server.address).await.greeted().await;
     server.task.abort();
@@ -75,7 +75,7 @@ async fn whoever_drops_a_server_ends_its_conversations() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_drain_is_told_to_every_conversation_that_is_cut() {
+async fn the_end_of_a_drain_says_421_to_every_session_that_it_cuts() {
     let options = options(|options| options.drain = Duration::from_millis(200));
     let mut settings = settings();
     settings.offers.chunking = true;
@@ -129,7 +129,7 @@ async fn a_client_that_reads_nothing_does_not_hold_a_drain() {
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
-/// Loopback's own networks, so that its ten times are out of the way.
+/// Networks within loopback, each of which has ten times the limit.
 #[tokio::test]
 async fn connections_are_counted_by_network() {
     let mut limits = options(|options| options.connections_per_network = 1);
@@ -157,12 +157,12 @@ async fn a_nearly_full_server_hurries_its_clients() {
     for _ in 0..15 {
         clients.push(Talk::connect(server.address).await.greeted().await);
     }
-    // Those that have waited all along hurry too.
+    // Clients that have waited all along hurry too.
     tokio::time::sleep(Duration::from_millis(600)).await;
     clients[0].expect("NOOP", "250").await;
     clients.push(Talk::connect(server.address).await.greeted().await);
     tokio::time::sleep(Duration::from_millis(600)).await;
-    // They leave until half of the room is free; then the others have their time again.
+    // Clients leave until half of the room is free. Then the others have their time again.
     let mut left = 0;
     for talk in &mut clients {
         match tokio::time::timeout(Duration::from_millis(20), talk.reply()).await {
@@ -204,7 +204,7 @@ async fn envelopes_share_one_budget_and_give_it_back() {
     };
     let (mut greedy, most) = fills().await;
     assert!((50..100).contains(&most), "{most}");
-    // What is its own is left to everybody.
+    // Each connection keeps its own room.
     let (_other, own) = fills().await;
     assert!((20..most / 2 + 10).contains(&own), "{own} {most}");
     // The transaction that was put off goes on.

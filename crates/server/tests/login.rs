@@ -1,4 +1,4 @@
-//! AUTH, and who a client is remembered as.
+//! AUTH, and the identity that it gives a client.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -30,7 +30,7 @@ fn settings() -> ServerSettings {
 }
 
 #[tokio::test]
-async fn every_way_to_log_in_and_not_to() {
+async fn passwords_log_in_or_are_refused() {
     let server = start(settings(), Tls::Off, ServerOptions::default()).await;
     for (lines, code) in [
         (&[&format!("AUTH PLAIN {RIGHT}")[..]][..], "235"),
@@ -97,7 +97,7 @@ async fn an_identity_survives_rset_and_ehlo_and_not_starttls() {
     assert_eq!((peer.identity, peer.tls), (None, true));
 }
 
-/// Logs in: the last reply, and whether the client is content with the server.
+/// Logs in. Returns the last reply, and `true` if the client accepts the server's proof.
 async fn log_in(talk: &mut Talk<TcpStream>, mechanism: Mechanism, credentials: ClientCredentials) -> (String, bool) {
     let mut context = ClientContext::new(Nonce::from_random([1; 18]));
     context.secrets_need = Protection::None;
@@ -128,7 +128,7 @@ async fn every_mechanism_asks_its_question() {
     use Mechanism::{Anonymous, Login, OauthBearer, Plain, ScramSha256, ScramSha256Plus, XOauth2};
     let mut settings = settings();
     settings.offers.auth = MechanismSet::of(Mechanism::ALL);
-    // SCRAM-SHA-256 takes a debug build its time, and the peer waits for no more than the handler.
+    // SCRAM-SHA-256 is slow in a debug build, and only the handler has this limit.
     settings.timeouts.verdict = Duration::from_secs(1);
     let server = start(settings, Tls::Off, ServerOptions::default()).await;
     let anonymous = |trace: &str| ClientCredentials::Anonymous(trace.to_owned());
@@ -157,7 +157,7 @@ async fn every_mechanism_asks_its_question() {
         let seen = server.names.seen.lock().unwrap().pop().unwrap();
         assert_eq!(seen.0.identity.as_deref(), identity, "{mechanism}");
     }
-    // Nothing outside SASL says who a client is, and there is nothing to bind an exchange to.
+    // Without TLS there is no certificate and no channel binding.
     for mechanism in [ScramSha256Plus, Mechanism::External, Mechanism::CramMd5] {
         let mut talk = Talk::connect(server.address).await.greeted().await;
         talk.expect(&format!("AUTH {mechanism}"), "504 5.5.4").await;
@@ -165,7 +165,7 @@ async fn every_mechanism_asks_its_question() {
 }
 
 #[tokio::test]
-async fn a_name_that_nobody_has_gets_the_same_salt_on_every_connection() {
+async fn an_unknown_name_gets_the_same_salt_on_every_connection() {
     let mut settings = settings();
     settings.offers.auth = MechanismSet::of(&[Mechanism::ScramSha256]);
     let server = start(settings, Tls::Off, ServerOptions::default()).await;
@@ -177,7 +177,7 @@ async fn a_name_that_nobody_has_gets_the_same_salt_on_every_connection() {
     }
     let [one, other] = &heard[..] else { panic!() };
     assert!(one.starts_with("334 ") && one.len() == other.len());
-    // r= has 3 + 24 characters, which is 29 octets; what base64 makes of the rest begins at the 30th.
+    // `r=` and its value have 29 octets. The base64 of the rest begins at the 30th.
     assert_ne!(one[..40], other[..40], "a fresh nonce");
     assert_eq!(one[4 + 40..], other[4 + 40..], "the same salt");
 }

@@ -1,4 +1,4 @@
-//! A handler that knows keys alone: PLAIN, LOGIN and SCRAM say the same of everyone.
+//! A handler that knows only SCRAM keys: PLAIN, LOGIN and SCRAM agree about every user.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -55,7 +55,7 @@ fn keys() -> Keys {
     Keys(ScramKey::derive("right", &[7; 16], ITERATIONS).unwrap())
 }
 
-/// A conversation over a pipe.
+/// A session over a pipe.
 async fn talk(keys: Keys) -> Talk<tokio::io::DuplexStream> {
     let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256]);
@@ -99,7 +99,7 @@ async fn passwords_are_checked_against_keys() {
     }
 }
 
-/// How often other tasks have had their turn while a password was checked, on a runtime with one thread.
+/// Counts the turns of other tasks during a check, on a runtime with one thread.
 #[tokio::test]
 async fn a_check_of_a_password_delays_no_other_task() {
     let turns = Arc::new(AtomicUsize::new(0));
@@ -112,7 +112,7 @@ async fn a_check_of_a_password_delays_no_other_task() {
             }
         }
     });
-    // As long as thousands of turns, of which there were few if it were done here.
+    // A check takes as long as thousands of turns. On this thread it would leave few.
     let keys = Keys(ScramKey::derive("right", &[7; 16], 20 * ITERATIONS).unwrap());
     let mut talk = talk(keys).await;
     let before = turns.load(SeqCst);
@@ -123,7 +123,7 @@ async fn a_check_of_a_password_delays_no_other_task() {
 }
 
 #[tokio::test]
-async fn whoever_does_not_exist_takes_as_long() {
+async fn an_unknown_user_takes_as_long_as_a_known_one() {
     let keys = keys();
     let mut fastest = [Duration::MAX; 2];
     for _ in 0..5 {
@@ -134,7 +134,7 @@ async fn whoever_does_not_exist_takes_as_long() {
             *fastest = begun.elapsed().min(*fastest);
         }
     }
-    // The work is some hundred times the rest.
+    // The key derivation is some hundred times the rest.
     let [exists, does_not] = fastest;
     assert!(exists < does_not * 3 && does_not < exists * 3, "{fastest:?}");
 }

@@ -1,4 +1,4 @@
-//! What TLS gives to a login: something to bind it to, and the client's certificate.
+//! What TLS gives to a login: a channel binding and the client's certificate.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -50,7 +50,7 @@ async fn secure(server: &Running, starttls: bool, config: &Arc<ClientConfig>) ->
     }
 }
 
-/// The names behind AUTH.
+/// The mechanisms that AUTH offers.
 async fn offered(talk: &mut Secure) -> String {
     let text = talk.ask("EHLO c.test").await;
     text.lines().find_map(|line| line.get(4..)?.strip_prefix("AUTH ")).unwrap_or_default().to_owned()
@@ -70,7 +70,8 @@ fn password(password: &str) -> ClientCredentials {
     })
 }
 
-/// Logs in as somebody who sees this list: the reply, and whether the client is content with the server.
+/// Logs in as a client that was shown this list. Returns the reply, and `true` if the client
+/// accepts the server's proof.
 async fn log_in(
     talk: &mut Secure,
     seen: &[Mechanism],
@@ -108,11 +109,11 @@ async fn a_proof_holds_on_its_own_connection_alone() {
         for (seen, secret, bound_to, code) in [
             (&[ScramSha256, ScramSha256Plus][..], PASSWORD, Some("this"), "235"),
             (&[ScramSha256, ScramSha256Plus], "wrong", Some("this"), "535 5.7.8"),
-            // Somebody in between has another connection with the server.
+            // An attacker in between has another connection to the server.
             (&[ScramSha256, ScramSha256Plus], PASSWORD, Some("other"), "535 5.7.8"),
             (&[ScramSha256, ScramSha256Plus], PASSWORD, Some("nothing"), "535 5.7.8"),
             (&[ScramSha256, ScramSha256Plus], PASSWORD, Some("certificate"), "535 5.7.8"),
-            // The client could, and does not see that the server can: somebody has hidden it.
+            // The client can bind, and does not see that the server can: an attacker has hidden it.
             (&[ScramSha256], PASSWORD, Some("this"), "534 5.7.9"),
             // The client cannot.
             (&[ScramSha256, ScramSha256Plus], PASSWORD, None, "235"),
@@ -138,7 +139,7 @@ async fn without_tls_13_there_is_nothing_to_bind_to() {
         let mut talk = secure(&server, starttls, &config).await;
         assert_eq!(offered(&mut talk).await, "PLAIN SCRAM-SHA-256");
         talk.expect("AUTH SCRAM-SHA-256-PLUS", "504 5.5.4").await;
-        // A client that knows a binding which this server does not is not lied to.
+        // The client knows a binding that this server does not offer: no attack.
         let seen = [Mechanism::ScramSha256];
         let binding = Some(ChannelBinding::tls_server_end_point(&[1; 32]));
         let (reply, _) = log_in(&mut talk, &seen, password(PASSWORD), binding).await;
@@ -180,7 +181,7 @@ async fn a_certificate_is_a_login() {
 }
 
 #[tokio::test]
-async fn without_a_certificate_there_is_no_such_login() {
+async fn external_is_refused_without_a_client_certificate() {
     for (asks, shows) in [(false, true), (true, false)] {
         for (server, starttls, config) in each(ALL_VERSIONS, asks, shows).await {
             let mut talk = secure(&server, starttls, &config).await;
@@ -190,7 +191,8 @@ async fn without_a_certificate_there_is_no_such_login() {
     }
 }
 
-/// What any log could show: the trace of every crate at its chattiest, and `Debug` of all that holds a secret.
+/// Everything that a log could show: the trace level of every crate, and `Debug` of all types with
+/// a secret.
 #[tokio::test]
 async fn no_log_shows_a_secret() {
     let log = Log::default();

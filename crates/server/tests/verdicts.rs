@@ -34,7 +34,7 @@ async fn every_method_accepts_refuses_or_is_late() {
         talk.expect("RCPT TO:<a@d.test>", "250").await;
         talk.expect("DATA", code).await;
         talk.expect("RSET", "250").await;
-        // Before it has read anything, half-way, and at the end: the rest is swallowed and the session goes on.
+        // Before the body, half-way and at its end. The rest is swallowed, and the session goes on.
         for point in ["early", "half", "end"] {
             let said = talk.message(&format!("{name}-{point}@b.test"), "one\r\n..\r\ntwo").await;
             assert!(said.starts_with(code), "{name}-{point}: {said}");
@@ -105,7 +105,7 @@ async fn an_envelope_never_leaks_into_the_next_message() {
     }
 }
 
-/// Octets wait in the client's and the kernel's buffers, and not here.
+/// The octets wait in the buffers of the client and the kernel, and not in the server's.
 #[tokio::test]
 async fn a_slow_handler_slows_the_client_down() {
     use tokio::io::AsyncWriteExt as _;
@@ -125,7 +125,7 @@ async fn a_slow_handler_slows_the_client_down() {
     // 64 MiB would take seconds at 16 KiB in 20 ms.
     assert!(tokio::time::timeout(Duration::from_millis(600), flood).await.is_err());
     let taken = server.names.taken.load(std::sync::atomic::Ordering::SeqCst);
-    // What is neither written nor taken lies in the kernel, whose buffers on loopback have some megabytes.
+    // The difference is in the kernel, whose buffers on loopback hold some megabytes.
     assert!(taken > 0 && written < taken + 16 * 1_024 * 1_024, "{written} {taken}");
     assert!(taken < 8 * 1_024 * 1_024, "{taken}");
 }

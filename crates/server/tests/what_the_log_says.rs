@@ -1,4 +1,4 @@
-//! One line for each refusal and each login that fails, with who it was.
+//! The log has one line for each refusal and each failed login, with the client.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -94,7 +94,7 @@ async fn guessing_is_slowed_down_and_the_owner_gets_in() {
     }
     assert!(delayed[2] < Duration::from_millis(400), "{delayed:?}");
     assert!(delayed[5] >= Duration::from_millis(1_000), "{delayed:?}");
-    // All at once, by every mechanism, some are not even looked at.
+    // Several attempts at once, by every mechanism: some are refused unchecked.
     let mut guesses = tokio::task::JoinSet::new();
     for n in 0..10 {
         let mut talk = Talk::connect(server.address).await.greeted().await;
@@ -109,7 +109,7 @@ async fn guessing_is_slowed_down_and_the_owner_gets_in() {
     let said = guesses.join_all().await;
     let refused = said.iter().filter(|said| said.starts_with("421 4.7.0")).count();
     assert!((5..10).contains(&refused), "{said:?}");
-    // The owner, in the same network, a moment later: it waits, and gets in.
+    // The owner, in the same network, a moment later: it waits and gets in.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut talk = Talk::connect(server.address).await.greeted().await;
     talk.expect("AUTH PLAIN AG1lAHJpZ2h0", "235").await;

@@ -22,7 +22,7 @@ impl Write for Log {
 }
 
 impl Log {
-    /// Hears this thread, which is the runtime's only one, until the value that it returns is dropped.
+    /// Records this thread, the runtime's only one, until the returned value is dropped.
     pub(crate) fn listen(&self, level: LevelFilter) -> impl Drop + use<> {
         let writer = self.clone();
         let subscriber = tracing_subscriber::fmt()

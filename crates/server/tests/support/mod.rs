@@ -1,4 +1,4 @@
-//! A server on loopback or on a pipe, and a client that sends what it is told to.
+//! A server on loopback or on a pipe, and a scripted client.
 #![allow(dead_code, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
@@ -39,7 +39,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const NO: Refusal = refusal!("550 5.7.1 No");
 
-/// Takes what names say: `refuse`, `late` and `panic` stand for what its method then does.
+/// Decides by names: `refuse-mail` in a name makes `mail` refuse; `late` and `panic` do as they
+/// say.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Names {
     pub(crate) seen: Arc<Mutex<Vec<(Peer, Envelope, usize)>>>,
@@ -192,7 +193,8 @@ pub(crate) struct Pki {
 }
 
 impl Pki {
-    /// With these versions of TLS; `asks` that the server asks for a certificate, and `shows` that the client has one.
+    /// For these versions of TLS. `asks`: the server asks for a certificate. `shows`: the client
+    /// has one.
     pub(crate) fn new(versions: &[&'static SupportedProtocolVersion], asks: bool, shows: bool) -> Self {
         let provider = Arc::new(default_provider());
         let [own, clients] = ["mx.test", "client.test"].map(|name| {
@@ -285,7 +287,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
         self
     }
 
-    /// Logs in: the last reply, and whether the client is content with the server.
+    /// Logs in. Returns the last reply, and `true` if the client accepts the server's proof.
     pub(crate) async fn log_in(&mut self, mut exchange: ClientMechanism) -> (String, bool) {
         let initial = exchange.initial_response().map_or_else(String::new, |text| format!(" {}", text.expose()));
         let mut reply = self.ask(&format!("AUTH {}{initial}", exchange.name())).await;
