@@ -1,7 +1,8 @@
-//! What durability costs: puts into the queue beside a plain append with `fdatasync` on the same disk, and the index alone.
+//! What durability costs: puts into the queue beside a plain append with `fdatasync` on the same
+//! disk, and the index alone.
 //!
-//! The folder is the target folder's own, so that it is a disk and not memory. Disk figures swing with everything else
-//! that the machine writes; compare within one run.
+//! The folder is the target folder's own, so that it is a disk and not memory. Disk figures swing
+//! with everything else that the machine writes; compare within one run.
 
 // The smallest executor that does.
 #[path = "../../crates/queue/tests/block_on/mod.rs"]

@@ -1,4 +1,5 @@
-//! Both sides of the conversation back to back in memory: what a message costs before sockets, TLS and disks come in.
+//! Both sides of the conversation back to back in memory: what a message costs before sockets, TLS
+//! and disks come in.
 
 mod settings;
 
@@ -75,8 +76,8 @@ impl Conversation {
         self.client.send(NOW, &command, &mut self.to_server).expect("it has a place")
     }
 
-    /// Shows the client what the server has said as far as the reply that is waited for. After a 354 the content goes
-    /// out, and the ticket is that of its end.
+    /// Shows the client what the server has said as far as the reply that is waited for. After a
+    /// 354 the content goes out, and the ticket is that of its end.
     fn run_client(&mut self, wanted: Ticket, content: &[u8]) -> Ticket {
         loop {
             let step = self.client.handle_input(NOW, &self.to_client).expect("the server behaves");
@@ -99,7 +100,8 @@ impl Conversation {
         }
     }
 
-    /// Writes the content in pieces of the size that a connection reads at once; the copy stands for the socket's.
+    /// Writes the content in pieces of the size that a connection reads at once; the copy stands
+    /// for the socket's.
     fn send_content(&mut self, content: &[u8]) -> Ticket {
         for mut piece in content.chunks(PIECE) {
             while !piece.is_empty() {
@@ -117,7 +119,8 @@ impl Conversation {
         end
     }
 
-    /// Lets the server read until it needs more, and accept everything. What it says is with the client at once.
+    /// Lets the server read until it needs more, and accept everything. What it says is with the
+    /// client at once.
     fn run_server(&mut self) {
         loop {
             let step = self.server.handle_input(NOW, &self.to_server, &mut self.to_client).expect("used as meant");

@@ -1,5 +1,6 @@
-//! The parser and the framing beside other parsers, on the same octets in the same run, and beside plain searches as
-//! floors. Ours is called `posthaste`; `cargo xtask bench` sets the others in proportion to it.
+//! The parser and the framing beside other parsers, on the same octets in the same run, and beside
+//! plain searches as floors. Ours is called `posthaste`; `cargo xtask bench` sets the others in
+//! proportion to it.
 
 mod settings;
 
@@ -60,8 +61,9 @@ fn replies(criterion: &mut Criterion) {
     compare(criterion, "capabilities", &hello, parsers);
 }
 
-/// From the octets behind 354 to content. smtp-proto looks for the end alone, as ours does for content that is known to be
-/// clean; otherwise ours also finds bare CR, bare LF, NUL and lines that are too long.
+/// From the octets behind 354 to content. smtp-proto looks for the end alone, as ours does for
+/// content that is known to be clean; otherwise ours also finds bare CR, bare LF, NUL and lines
+/// that are too long.
 fn received_content(criterion: &mut Criterion) {
     for (name, dotted) in [("content in", None), ("content in, dotted", Some(20))] {
         let mut wire = stuffed(&posthaste_benches::content(1 << 20, dotted));
@@ -117,11 +119,12 @@ fn sent_content(criterion: &mut Criterion) {
     }
 }
 
-/// A way to take a corpus apart: how many commands or replies it found good before the first that it refused.
+/// A way to take a corpus apart: how many commands or replies it found good before the first that
+/// it refused.
 type Parser = (&'static str, fn(&[u8]) -> usize);
 
-/// Runs parsers over the same octets. A peer that refuses some of them would be timed while it makes errors: it is left
-/// out.
+/// Runs parsers over the same octets. A peer that refuses some of them would be timed while it
+/// makes errors: it is left out.
 fn compare(criterion: &mut Criterion, layer: &str, corpus: &Corpus, parsers: &[Parser]) {
     let mut group = criterion.benchmark_group(format!("{layer} {}", corpus.name));
     group.throughput(Throughput::ElementsAndBytes { elements: corpus.count as u64, bytes: corpus.octets.len() as u64 });

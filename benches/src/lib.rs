@@ -1,14 +1,16 @@
-//! What the benchmarks share: the octets that they work on, and how our parsers are driven over them.
+//! What the benchmarks share: the octets that they work on, and how our parsers are driven over
+//! them.
 //!
-//! Rates on a shared machine are good to a factor of two; what stands beside each other in one run is good to about
-//! 15 %. The program `instructions` counts instead: see `cargo xtask instructions --help`.
+//! Rates on a shared machine are good to a factor of two; what stands beside each other in one run
+//! is good to about 15 %. The program `instructions` counts instead: see
+//! `cargo xtask instructions --help`.
 
 pub mod parse;
 
 use std::hint::black_box;
 
-/// The one function that callgrind looks at, found by its name; it writes a count down whenever this returns. It must
-/// stay a function, and return by itself instead of jumping to `work`.
+/// The one function that callgrind looks at, found by its name; it writes a count down whenever
+/// this returns. It must stay a function, and return by itself instead of jumping to `work`.
 #[inline(never)]
 pub fn counted(work: &mut dyn FnMut()) {
     work();
@@ -57,8 +59,8 @@ pub fn single_commands() -> Vec<Corpus> {
     ]
 }
 
-/// Pipelined conversations from EHLO to QUIT: 20 transactions of 5 recipients; 4 of 50 recipients with every DSN
-/// parameter; AUTH and 10 transactions of 10 recipients with DSN and BDAT.
+/// Pipelined conversations from EHLO to QUIT: 20 transactions of 5 recipients; 4 of 50 recipients
+/// with every DSN parameter; AUTH and 10 transactions of 10 recipients with DSN and BDAT.
 #[must_use]
 pub fn command_streams() -> Vec<Corpus> {
     let transactions = |count, recipients, mail: fn(usize) -> String, rcpt: fn(usize) -> String, content: &[String]| {
@@ -106,7 +108,8 @@ pub fn hello_replies() -> Corpus {
     Corpus::new("11 lines", (0..16).map(|_| reply.to_owned()))
 }
 
-/// Message content of about so many octets: lines of 76 octets as MIME has them, every `dotted`-th beginning with a dot.
+/// Message content of about so many octets: lines of 76 octets as MIME has them, every `dotted`-th
+/// beginning with a dot.
 #[must_use]
 pub fn content(octets: usize, dotted: Option<usize>) -> Vec<u8> {
     let mut content = Vec::with_capacity(octets + 78);

@@ -1,5 +1,5 @@
-//! Our parsers, driven as a connection drives them. What they give is looked at where it lies, as the peers' is: no one
-//! pays for moving it once more.
+//! Our parsers, driven as a connection drives them. What they give is looked at where it lies, as
+//! the peers' is: no one pays for moving it once more.
 
 use std::hint::black_box;
 
@@ -75,7 +75,8 @@ pub fn mailboxes(input: &str) -> usize {
     input.lines().filter(|line| black_box(&Mailbox::parse(line)).is_ok()).count()
 }
 
-/// Frames the content behind 354 that arrives in pieces; how many octets it had. It need not have an end.
+/// Frames the content behind 354 that arrives in pieces; how many octets it had. It need not have
+/// an end.
 #[must_use]
 pub fn content(wire: &[u8], piece: usize) -> usize {
     let mut framer = Framer::new(MAX_COMMAND_LINE);
@@ -96,7 +97,8 @@ pub fn content(wire: &[u8], piece: usize) -> usize {
     octets
 }
 
-/// The content as a client writes it: dots stuffed, the end behind it. Content that is refused has no end.
+/// The content as a client writes it: dots stuffed, the end behind it. Content that is refused has
+/// no end.
 #[must_use]
 pub fn stuffed(content: &[u8]) -> Vec<u8> {
     let mut wire = Vec::with_capacity(content.len() * 2);

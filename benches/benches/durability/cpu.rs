@@ -31,8 +31,8 @@ pub(crate) fn used(worker: &str) -> Cpu {
     Cpu { worker, process: process.unwrap_or(0.0) }
 }
 
-/// Waits until whatever a candidate does behind its callers' backs is over, so that the next one has the disk to itself: at most
-/// three seconds.
+/// Waits until whatever a candidate does behind its callers' backs is over, so that the next one
+/// has the disk to itself: at most three seconds.
 pub(crate) fn settle() {
     let end = Instant::now() + Duration::from_secs(3);
     let mut before = used("").process;
@@ -57,5 +57,6 @@ fn seconds(stat: &str, name: Option<&str>) -> Option<f64> {
     Some(ticks / TICKS)
 }
 
-/// What Linux counts in: hundredths of a second, for programs, whatever the kernel's own clock does.
+/// What Linux counts in: hundredths of a second, for programs, whatever the kernel's own clock
+/// does.
 const TICKS: f64 = 100.0;

@@ -1,10 +1,11 @@
-//! What it costs that a message is on stable storage before it is accepted: the queue beside what else one could do, in turn
-//! on the same disk.
+//! What it costs that a message is on stable storage before it is accepted: the queue beside what
+//! else one could do, in turn on the same disk.
 //!
-//! `cargo xtask bench durability`, with `--rounds`, `--seconds` (of each round), `--load TEXT` and `--candidate TEXT` (only those whose
-//! name has it in it). Each candidate puts for a short time, then the
-//! next one, and so on round after round, because disks swing by the minute: only ratios within a round mean anything.
-//! Without `--bench`, as under `cargo test`, everything runs for an instant and nothing is to be read from the figures.
+//! `cargo xtask bench durability`, with `--rounds`, `--seconds` (of each round), `--load TEXT` and
+//! `--candidate TEXT` (only those whose name has it in it). Each candidate puts for a short time,
+//! then the next one, and so on round after round, because disks swing by the minute: only ratios
+//! within a round mean anything. Without `--bench`, as under `cargo test`, everything runs for an
+//! instant and nothing is to be read from the figures.
 
 // The smallest executor that does.
 #[path = "../../../crates/queue/tests/block_on/mod.rs"]
@@ -76,7 +77,8 @@ impl Settings {
     }
 }
 
-/// Every candidate's rounds, by candidate, and what the disk took for a plain sync before each of them.
+/// Every candidate's rounds, by candidate, and what the disk took for a plain sync before each of
+/// them.
 fn in_turn(
     settings: &Settings,
     folder: &Path,

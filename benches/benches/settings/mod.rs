@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use criterion::Criterion;
 
-/// Short enough that all benchmarks together take about two minutes; `--measurement-time` and `--sample-size` on the
-/// command line make it longer.
+/// Short enough that all benchmarks together take about two minutes; `--measurement-time` and
+/// `--sample-size` on the command line make it longer.
 pub(crate) fn criterion() -> Criterion {
     Criterion::default()
         .sample_size(20)

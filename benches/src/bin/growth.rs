@@ -1,8 +1,8 @@
-//! Shapes that could make a parser go over the same octets again and again. Some are refused early, by a limit or at
-//! their first octets; they stand here so that this stays so.
+//! Shapes that could make a parser go over the same octets again and again. Some are refused early,
+//! by a limit or at their first octets; they stand here so that this stays so.
 //!
-//! `growth OCTETS` shows every parser inputs of that size, for `cargo xtask instructions` to count. Each line of its
-//! output is a name, a tab and `1`.
+//! `growth OCTETS` shows every parser inputs of that size, for `cargo xtask instructions` to count.
+//! Each line of its output is a name, a tab and `1`.
 
 use std::{hint::black_box, process::ExitCode};
 
@@ -81,7 +81,8 @@ fn count(name: &str, work: impl Fn() -> bool) {
     println!("{name}\t1");
 }
 
-/// A reply that arrives in pieces, without the limits that would end it early, with all that can be asked of it.
+/// A reply that arrives in pieces, without the limits that would end it early, with all that can be
+/// asked of it.
 fn reply(octets: &[u8], piece: usize) -> bool {
     let mut limits = ReplyLimits::default();
     (limits.line, limits.lines, limits.octets) = (usize::MAX, usize::MAX, usize::MAX);

@@ -1,5 +1,5 @@
-//! What the parsers do all day, for `cargo xtask instructions` to count. Each line of the output is a name, a tab, and
-//! the number of items that the count is to be divided by.
+//! What the parsers do all day, for `cargo xtask instructions` to count. Each line of the output is
+//! a name, a tab, and the number of items that the count is to be divided by.
 
 use std::hint::black_box;
 
@@ -42,7 +42,8 @@ fn count_whole(parser: &str, corpus: &Corpus, parse: fn(&[u8]) -> usize) {
     count(&format!("{parser} {}", corpus.name), corpus.count, || parse(black_box(&corpus.octets)));
 }
 
-/// Counts the second time: the first one finds out which instructions the machine has, and warms the allocator up.
+/// Counts the second time: the first one finds out which instructions the machine has, and warms
+/// the allocator up.
 fn count<T>(name: &str, items: usize, mut work: impl FnMut() -> T) {
     black_box(work());
     counted(&mut || {

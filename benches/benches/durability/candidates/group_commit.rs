@@ -1,8 +1,9 @@
 //! The yardstick: as little as anything can do that shares one log.
 //!
-//! Writers append their record to a buffer in memory. One thread takes the buffer, writes it with one write, makes it durable with
-//! one `fdatasync`, and wakes everybody whose record was in it; meanwhile the next buffer fills. Nothing is checked, indexed,
-//! allocated or looked up again, the log has no end, and nothing could be read back from it.
+//! Writers append their record to a buffer in memory. One thread takes the buffer, writes it with
+//! one write, makes it durable with one `fdatasync`, and wakes everybody whose record was in it;
+//! meanwhile the next buffer fills. Nothing is checked, indexed, allocated or looked up again, the
+//! log has no end, and nothing could be read back from it.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -1,4 +1,5 @@
-//! A database at its best: one connection, whose thread puts all messages that wait into one transaction.
+//! A database at its best: one connection, whose thread puts all messages that wait into one
+//! transaction.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
