@@ -1,20 +1,10 @@
-//! One connection from greeting to close: the session's questions become the handler's methods.
+//! The session's questions become the handler's methods, and their decisions its verdicts.
 
-use std::{
-    future::Future,
-    io,
-    sync::{Arc, LazyLock},
-    time::Duration,
-};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use posthaste_tokio::{
-    Connection, ServerDriver, ServerEvent,
-    rustls::ServerConfig,
-    session::{
-        Ask, ServerSession, ServerSettings, Transport, Verdict,
-        sasl::ServerMechanism,
-        server::{CloseReason, Protocol},
-    },
+    ServerDriver, ServerEvent,
+    session::{Ask, Verdict, sasl::ServerMechanism, server::CloseReason},
     wire::{Accepted, Mail, Rcpt, Refusal, ReversePath, refusal},
 };
 use tokio::{
@@ -22,203 +12,17 @@ use tokio::{
     sync::watch,
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::{
-    Body, Context, Envelope, Handler, Peer, ServerOptions, Service, Tls,
-    budget::{self, Budget, Share},
+    Body, Context, Envelope, Handler, Peer,
+    budget::{self, Share},
     content::{End, Source, Turn},
-    guessing::Guessing,
+    converse::{Common, Ends, Terms},
     login::Login,
 };
 
-/// What the conversations of a server share.
-#[derive(Debug)]
-pub(crate) struct Common {
-    pub(crate) envelopes: Arc<Budget>,
-    pub(crate) guessing: Guessing,
-    /// `true` while the server is nearly full and sessions have to hurry.
-    pub(crate) hurried: watch::Sender<bool>,
-}
-
-/// The two ends of a server.
-#[derive(Debug, Clone)]
-pub(crate) struct Ends {
-    /// Conversations end at their next boundary.
-    pub(crate) drain: CancellationToken,
-    /// The time for that is over.
-    pub(crate) abort: CancellationToken,
-}
-
-impl Common {
-    pub(crate) fn new(options: &ServerOptions) -> Self {
-        Self {
-            envelopes: Arc::new(Budget::new(options.envelopes)),
-            guessing: Guessing::new(options.logins.clone()),
-            hurried: watch::Sender::new(false),
-        }
-    }
-
-    fn handshake_timeout(&self, settings: &ServerSettings) -> Duration {
-        let hurried = *self.hurried.borrow();
-        if hurried { settings.timeouts.handshake / 10 } else { settings.timeouts.handshake }
-    }
-}
-
-/// Holds one session over any stream: for tests of handlers in memory, and for streams that do not
-/// come from a [`Listener`](crate::Listener). Ends the session at its next boundary when `shutdown`
-/// completes.
-///
-/// All calls in a process share what a [`Server`](crate::Server) bounds for all of its connections,
-/// with the defaults of [`ServerOptions`]. Dropping the future drops the connection.
-///
-/// # Errors
-/// [`io::Error`] when the connection failed. Messages that the handler has accepted stay accepted.
-pub async fn converse<S, V>(
-    stream: S,
-    peer: Peer,
-    service: &V,
-    settings: Arc<ServerSettings>,
-    tls: Tls,
-    shutdown: impl Future<Output = ()> + Send,
-) -> io::Result<CloseReason>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-    V: Service,
-{
-    static COMMON: LazyLock<Common> = LazyLock::new(|| Common::new(&ServerOptions::default()));
-    let ends = Ends { drain: CancellationToken::new(), abort: CancellationToken::new() };
-    let session = converse_within(&COMMON, &ends, stream, peer, service, (settings, tls));
-    let drain = async {
-        shutdown.await;
-        ends.drain.cancel();
-        std::future::pending().await
-    };
-    tokio::select! {
-        ended = session => ended,
-        never = drain => never,
-    }
-}
-
-/// The same within a server.
-pub(crate) async fn converse_within<S, V>(
-    common: &Common,
-    ends: &Ends,
-    stream: S,
-    peer: Peer,
-    service: &V,
-    (settings, tls): (Arc<ServerSettings>, Tls),
-) -> io::Result<CloseReason>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-    V: Service,
-{
-    let mut connection = Connection::new(stream);
-    let starttls = match tls {
-        Tls::Off => None,
-        Tls::StartTls(config) => Some(config),
-        Tls::Implicit(config) => {
-            let handshake = timeout(common.handshake_timeout(&settings), connection.accept_tls(config));
-            // No message has begun that a drain would have to wait for.
-            let Some(done) = ends.drain.run_until_cancelled(handshake).await else {
-                return Ok(CloseReason::Shutdown);
-            };
-            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the client did not finish it in time");
-            done.map_err(late)
-                .flatten()
-                .map_err(|error| io::Error::new(error.kind(), format!("the TLS handshake failed: {error}")))?;
-            None
-        }
-    };
-    let mut cx = Context::new(peer, settings);
-    cx.peer.tls = connection.is_tls();
-    cx.peer.certificate = connection.peer_certificate();
-    cx.settings = service.settings(&cx);
-    let verdict = cx.settings.timeouts.verdict;
-    let transport = if cx.peer.tls { Transport::Tls } else { Transport::Plain };
-    let mut driver = ServerDriver::new(connection, ServerSession::new(Arc::clone(&cx.settings), transport));
-    let terms = Terms { verdict, lmtp: cx.settings.protocol == Protocol::Lmtp, tls: starttls };
-    tokio::select! {
-        ended = greet_and_run(common, ends, &mut driver, cx, service, terms) => ended,
-        () = ends.abort.cancelled() => {
-            cut(&mut driver).await;
-            Ok(CloseReason::Shutdown)
-        }
-    }
-}
-
-/// What stays as it is for as long as the conversation lasts.
-pub(crate) struct Terms {
-    /// How long the handler may take for a verdict.
-    pub(crate) verdict: Duration,
-    lmtp: bool,
-    tls: Option<Arc<ServerConfig>>,
-}
-
-/// How long the last words may take when the time of a drain is over. They are small, and mostly
-/// fit into what the system holds.
-const CUT: Duration = Duration::from_secs(1);
-
-/// Says 421, in the middle of whatever it is; best effort.
-async fn cut<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>) {
-    driver.abort();
-    let _ = timeout(CUT, async { while !matches!(driver.next().await, Ok(ServerEvent::Closed(_)) | Err(_)) {} }).await;
-}
-
-async fn greet_and_run<S, V>(
-    common: &Common,
-    ends: &Ends,
-    driver: &mut ServerDriver<S>,
-    cx: Context,
-    service: &V,
-    terms: Terms,
-) -> io::Result<CloseReason>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send,
-    V: Service,
-{
-    loop {
-        match driver.next().await? {
-            ServerEvent::Ask(_) => break,
-            ServerEvent::Closed(reason) => return Ok(reason),
-            ServerEvent::Content(_)
-            | ServerEvent::ContentRefused(_)
-            | ServerEvent::ContentSwallowed
-            | ServerEvent::ContentAborted
-            | ServerEvent::Reset
-            | ServerEvent::StartTls => {}
-        }
-    }
-    let handler = match bounded(terms.verdict, service.connect(&cx)).await {
-        Ok(handler) => handler,
-        Err(refusal) => {
-            debug!(connection = cx.connection, address = %cx.peer.address, %refusal, cause = refusal.cause(), "client refused");
-            answer(driver, Verdict::Refuse(refusal));
-            loop {
-                if let ServerEvent::Closed(reason) = driver.next().await? {
-                    return Ok(reason);
-                }
-            }
-        }
-    };
-    answer(driver, Verdict::Accept(None));
-    let mut conversation = Conversation {
-        driver: Hurried { driver, hurried: common.hurried.subscribe() },
-        handler,
-        cx,
-        share: Share::new(Arc::clone(&common.envelopes)),
-        login: None,
-        mechanism: None,
-        terms,
-        common,
-        ends,
-        told: 0,
-    };
-    conversation.driver.catch_up();
-    conversation.run().await
-}
-
+/// A session and what the application has decided in it.
 pub(crate) struct Conversation<'c, S, H> {
     pub(crate) driver: Hurried<'c, S>,
     pub(crate) handler: H,
@@ -263,8 +67,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Hurried<'_, S> {
 /// Refusals of a connection that the log is told of at its usual level.
 const TOLD: u8 = 10;
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H> {
-    async fn run(&mut self) -> io::Result<CloseReason> {
+impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, S, H> {
+    /// A session that has been greeted.
+    pub(crate) fn new(
+        common: &'c Common,
+        ends: &'c Ends,
+        driver: &'c mut ServerDriver<S>,
+        cx: Context,
+        handler: H,
+        terms: Terms,
+    ) -> Self {
+        let mut driver = Hurried { driver, hurried: common.hurried.subscribe() };
+        driver.catch_up();
+        let share = Share::new(Arc::clone(&common.envelopes));
+        Self { driver, handler, cx, share, login: None, mechanism: None, terms, common, ends, told: 0 }
+    }
+
+    /// Holds the session to its end.
+    pub(crate) async fn run(&mut self) -> io::Result<CloseReason> {
         let mut draining = false;
         loop {
             let event = tokio::select! {
@@ -509,7 +329,7 @@ fn replied(decision: Result<Accepted, Refusal>) -> Verdict {
 
 /// Gives a verdict. One that does not fit becomes a 451, so that a handler's mistake never hangs a
 /// client.
-fn answer<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>, verdict: Verdict) {
+pub(crate) fn answer<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>, verdict: Verdict) {
     if let Err(error) = driver.answer(verdict) {
         debug!(%error, "verdict does not fit");
         // Fails only when the session has ended, and with it the question.
@@ -517,7 +337,10 @@ fn answer<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>, verdi
     }
 }
 
-async fn bounded<T>(limit: Duration, decision: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+pub(crate) async fn bounded<T>(
+    limit: Duration,
+    decision: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
     timeout(limit, decision).await.unwrap_or(Err(LATE))
 }
 

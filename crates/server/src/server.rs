@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     Accept, Listener, LoginOptions, Networks, Peer, PeerAddress, Service, Tls,
-    conversation::{Common, Ends, converse_within},
+    converse::{Common, Ends, converse_within},
 };
 
 /// The limits of a server.
