@@ -1,4 +1,5 @@
-//! Test tools of the workspace: everything that tests of several crates share, and nothing that a user sees.
+//! Test tools of the workspace: everything that tests of several crates share, and nothing that a
+//! user sees.
 //!
 //! ```text
 //!  transcripts ──▶ ServerHarness / ClientHarness ──▶ events, octets said, messages
@@ -8,8 +9,8 @@
 //!  reference     = where content ends and what is wrong with it: the naive oracle beside the fast framer
 //! ```
 //!
-//! `posthaste-wire` tests itself with the modules that need no session, without the feature `sessions`: they depend on
-//! that crate alone, so that a change in it builds nothing else.
+//! `posthaste-wire` tests itself with the modules that need no session, without the feature
+//! `sessions`: they depend on that crate alone, so that a change in it builds nothing else.
 //!
 //! The harnesses panic where a session breaks its contract; that is what they are for.
 

@@ -1,6 +1,6 @@
-//! The bodies of the fuzz targets. Each panics where something that must hold does not; the targets and the replay of
-//! their corpora call the same functions. Those that need no session
-//! are in [`wire`](crate::wire).
+//! The bodies of the fuzz targets. Each panics where something that must hold does not; the targets
+//! and the replay of their corpora call the same functions. Those that need no session are in
+//! [`wire`](crate::wire).
 
 mod client_session;
 mod events;
