@@ -1,11 +1,11 @@
-//! How long the benchmarks run.
+//! The time that the benchmarks take.
 
 use std::time::Duration;
 
 use criterion::Criterion;
 
-/// Short enough that all benchmarks together take about two minutes; `--measurement-time` and `--sample-size` on the
-/// command line make it longer.
+/// Short enough that all benchmarks together take about two minutes; `--measurement-time` and
+/// `--sample-size` on the command line make it longer.
 pub(crate) fn criterion() -> Criterion {
     Criterion::default()
         .sample_size(20)
