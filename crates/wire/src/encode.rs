@@ -20,8 +20,8 @@ pub enum EncodeError {
 impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ControlCharacter => f.write_str("the line has a CR, LF or NUL in it"),
-            Self::TooLong { limit } => write!(f, "the line is longer than {limit} octets"),
+            Self::ControlCharacter => f.write_str("the line has a CR, LF or NUL: remove it"),
+            Self::TooLong { limit } => write!(f, "the line is longer than {limit} octets with CRLF: shorten it"),
         }
     }
 }

@@ -79,7 +79,7 @@ impl SyntaxErrorKind {
             Self::HelloName => "a host name or address literal was expected",
             Self::Parameter => "keyword=value was expected",
             Self::ParameterValue => "the parameter's value is malformed",
-            Self::DuplicateParameter => "the parameter stands twice or contradicts another",
+            Self::DuplicateParameter => "the parameter comes twice or contradicts another",
             Self::Number => "a number within 64 bits was expected",
             Self::Auth => "a mechanism and an optional base64 response were expected",
             Self::Url => "a URL and an optional LAST were expected",
@@ -128,7 +128,7 @@ impl SyntaxError {
             K::Parameter => Reply::from_static("501 5.5.4 keyword=value was expected\r\n"),
             K::ParameterValue => Reply::from_static("501 5.5.4 The parameter's value is malformed\r\n"),
             K::DuplicateParameter => {
-                Reply::from_static("501 5.5.4 The parameter stands twice or contradicts another\r\n")
+                Reply::from_static("501 5.5.4 The parameter comes twice or contradicts another\r\n")
             }
             K::Number => Reply::from_static("501 5.5.4 A number within 64 bits was expected\r\n"),
             K::Auth => Reply::from_static("501 5.5.4 AUTH mechanism [base64] was expected\r\n"),

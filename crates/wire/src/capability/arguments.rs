@@ -71,7 +71,7 @@ pub struct Partly<'a, T> {
 
 /// A type of arguments that is read word by word. Only this module can implement it.
 pub trait Known: Copy + Default + Eq + fmt::Display {
-    /// Adds a word. `false`: it is unknown, and nothing changes.
+    /// Adds a word. `false`: it is unknown, and has no effect.
     fn take(&mut self, word: &str) -> bool;
 }
 

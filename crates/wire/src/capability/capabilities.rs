@@ -11,7 +11,7 @@ use crate::reply::{Lines, ReplyRef};
 
 /// The capabilities of a server, from its reply to EHLO: typed views, and every line as it came.
 ///
-/// `S` holds the lines: `Capabilities<&[u8]>` borrows them from the reply and allocates nothing,
+/// `S` holds the lines: `Capabilities<&[u8]>` borrows them from the reply without an allocation,
 /// `Capabilities` (`Bytes`) owns them. The views are made once, when the reply is read. If a
 /// keyword comes twice, the mechanisms of AUTH add up, and the stricter of two numbers counts.
 ///

@@ -26,7 +26,7 @@ impl fmt::Display for CodecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => error.fmt(f),
-            Self::EndlessLine => f.write_str("a line does not end"),
+            Self::EndlessLine => f.write_str("a line is longer than 64 KiB"),
             Self::Reply(error) => error.fmt(f),
             Self::Encode(error) => error.fmt(f),
             Self::Content(fault) => fault.fmt(f),

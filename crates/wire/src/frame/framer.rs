@@ -320,7 +320,7 @@ mod tests {
             (b"\n\r\nQUIT\r\n", "[BadLine(BareLf), Line(QUIT)]"),
             (b"\nNOOP\nQUIT\n", "[BadLine(BareLf)]"),
             (b"A\n\r\nB\n\r\nQUIT\r\n", "[BadLine(BareLf), BadLine(BareLf), Line(QUIT)]"),
-            // Too long before the LF, and behind it.
+            // Too long before the LF, and after it.
             (b"0123456789abcdefg\nRSET\r\nQUIT\r\n", "[BadLine(TooLong { octets: 18 }), Line(QUIT)]"),
             (b"0123456789abcdef\r\nQUIT\r\n", "[BadLine(TooLong { octets: 18 }), Line(QUIT)]"),
             (b"01234567\n01234567890123\r\nQUIT\r\n", "[BadLine(BareLf), Line(QUIT)]"),

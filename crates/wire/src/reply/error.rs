@@ -78,7 +78,7 @@ impl fmt::Display for ParseReplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Incomplete => f.write_str("the reply is not finished"),
-            Self::TrailingOctets { offset } => write!(f, "octet {offset}: something follows the reply"),
+            Self::TrailingOctets { offset } => write!(f, "octets follow the reply, from octet {offset} on"),
             Self::Malformed(error) => error.fmt(f),
         }
     }

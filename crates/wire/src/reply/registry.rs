@@ -13,7 +13,7 @@ struct Registered {
 
 impl EnhancedCode {
     /// The meaning of subject and detail (RFC 5248): a few words, in lower case. `None`: they are
-    /// not registered. The class says whether it is a success, a delay or a failure.
+    /// not registered. The class distinguishes success, delay and failure.
     ///
     /// ```
     /// use posthaste_wire::EnhancedCode;
