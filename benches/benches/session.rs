@@ -1,5 +1,5 @@
-//! Both sides of the conversation back to back in memory: what a message costs before sockets, TLS
-//! and disks come in.
+//! Both sides of the conversation back to back in memory: the cost of a message without sockets,
+//! TLS and disks.
 
 mod settings;
 
@@ -30,13 +30,13 @@ fn main() {
     criterion.final_summary();
 }
 
-/// A client and a server that takes everything, and the octets between them.
+/// A client, a server that accepts every message, and the octets between them.
 struct Conversation {
     client: ClientSession,
     server: ServerSession,
     to_server: BytesMut,
     to_client: BytesMut,
-    /// Octets of content that have come out at the server.
+    /// Octets of content that the server has received.
     received: usize,
 }
 
@@ -76,8 +76,8 @@ impl Conversation {
         self.client.send(NOW, &command, &mut self.to_server).expect("it has a place")
     }
 
-    /// Shows the client what the server has said as far as the reply that is waited for. After a
-    /// 354 the content goes out, and the ticket is that of its end.
+    /// Shows the client the octets of the server up to the expected reply. After a 354 the client
+    /// sends the content, and the ticket becomes that of its end.
     fn run_client(&mut self, wanted: Ticket, content: &[u8]) -> Ticket {
         loop {
             let step = self.client.handle_input(NOW, &self.to_client).expect("the server behaves");
@@ -100,8 +100,8 @@ impl Conversation {
         }
     }
 
-    /// Writes the content in pieces of the size that a connection reads at once; the copy stands
-    /// for the socket's.
+    /// Writes the content in pieces of the size of a connection's reads. The copy stands for that
+    /// of a socket.
     fn send_content(&mut self, content: &[u8]) -> Ticket {
         for mut piece in content.chunks(PIECE) {
             while !piece.is_empty() {
@@ -119,8 +119,8 @@ impl Conversation {
         end
     }
 
-    /// Lets the server read until it needs more, and accept everything. What it says is with the
-    /// client at once.
+    /// Lets the server read all input, and accept every command. The client has its replies at
+    /// once.
     fn run_server(&mut self) {
         loop {
             let step = self.server.handle_input(NOW, &self.to_server, &mut self.to_client).expect("used as meant");

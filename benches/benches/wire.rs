@@ -1,5 +1,5 @@
-//! The parser and the framing beside other parsers, on the same octets in the same run, and beside
-//! plain searches as floors. Ours is called `posthaste`; `cargo xtask bench` sets the others in
+//! The parser and the framing beside other parsers, on the same octets in the same run. Plain
+//! searches are the floors. Ours is called `posthaste`; `cargo xtask bench` prints the others in
 //! proportion to it.
 
 mod settings;
@@ -42,7 +42,7 @@ fn commands(criterion: &mut Criterion) {
     }
 }
 
-/// The peers hand out owned texts, but for smtp-codec, which only recognizes a reply.
+/// The peers return owned text, except smtp-codec, which only recognizes a reply.
 fn replies(criterion: &mut Criterion) {
     let parsers: &[Parser] = &[
         (OURS, parse::replies),
@@ -61,9 +61,8 @@ fn replies(criterion: &mut Criterion) {
     compare(criterion, "capabilities", &hello, parsers);
 }
 
-/// From the octets behind 354 to content. smtp-proto looks for the end alone, as ours does for
-/// content that is known to be clean; otherwise ours also finds bare CR, bare LF, NUL and lines
-/// that are too long.
+/// From the octets after 354 to content. smtp-proto searches for the end only, as ours does for
+/// clean content. Otherwise ours also finds bare CR, bare LF, NUL and overlong lines.
 fn received_content(criterion: &mut Criterion) {
     for (name, dotted) in [("content in", None), ("content in, dotted", Some(20))] {
         let mut wire = stuffed(&posthaste_benches::content(1 << 20, dotted));
@@ -101,7 +100,8 @@ fn received_content(criterion: &mut Criterion) {
     }
 }
 
-/// From content to the segments that a client writes, dots stuffed. smtp-proto has no counterpart.
+/// From content to the segments that a client writes, with stuffed dots. smtp-proto has no
+/// counterpart.
 fn sent_content(criterion: &mut Criterion) {
     for (name, dotted) in [("content out", None), ("content out, dotted", Some(20))] {
         let content = posthaste_benches::content(1 << 20, dotted);
@@ -119,12 +119,12 @@ fn sent_content(criterion: &mut Criterion) {
     }
 }
 
-/// A way to take a corpus apart: how many commands or replies it found good before the first that
-/// it refused.
+/// A parser of a corpus. Returns the number of commands or replies before the first that it
+/// refused.
 type Parser = (&'static str, fn(&[u8]) -> usize);
 
-/// Runs parsers over the same octets. A peer that refuses some of them would be timed while it
-/// makes errors: it is left out.
+/// Runs parsers over the same octets. A peer that refuses some is left out: its time would be that
+/// of errors.
 fn compare(criterion: &mut Criterion, layer: &str, corpus: &Corpus, parsers: &[Parser]) {
     let mut group = criterion.benchmark_group(format!("{layer} {}", corpus.name));
     group.throughput(Throughput::ElementsAndBytes { elements: corpus.count as u64, bytes: corpus.octets.len() as u64 });
@@ -189,7 +189,7 @@ fn smtp_codec_capabilities(input: &[u8]) -> usize {
     each_front(input, |rest| smtp_codec::parse::response::ehlo_ok_rsp(rest).ok())
 }
 
-/// Parsers that hand back what they have left over.
+/// Drives parsers that return the rest of the input.
 fn each_front<'a, T>(mut input: &'a [u8], mut parse: impl FnMut(&'a [u8]) -> Option<(&'a [u8], T)>) -> usize {
     let mut good = 0;
     while !input.is_empty() {
@@ -201,7 +201,7 @@ fn each_front<'a, T>(mut input: &'a [u8], mut parse: impl FnMut(&'a [u8]) -> Opt
     good
 }
 
-/// Octets of content, read as a connection with a buffer of 64 KiB would.
+/// Frames content as a connection with a buffer of 64 KiB does. Returns its octets.
 fn frame_content(wire: &[u8], expect: fn(&mut Framer)) -> usize {
     let mut framer = Framer::new(MAX_COMMAND_LINE);
     expect(&mut framer);

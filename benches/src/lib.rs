@@ -1,16 +1,14 @@
-//! What the benchmarks share: the octets that they work on, and how our parsers are driven over
-//! them.
+//! Parts that the benchmarks share: the octets to work on, and the loops that drive our parsers.
 //!
-//! Rates on a shared machine are good to a factor of two; what stands beside each other in one run
-//! is good to about 15 %. The program `instructions` counts instead: see
-//! `cargo xtask instructions --help`.
+//! Rates on a shared machine are good to a factor of two, ratios within one run to about 15 %. The
+//! program `instructions` counts instead: see `cargo xtask instructions --help`.
 
 pub mod parse;
 
 use std::hint::black_box;
 
-/// The one function that callgrind looks at, found by its name; it writes a count down whenever
-/// this returns. It must stay a function, and return by itself instead of jumping to `work`.
+/// The function that callgrind counts, found by its name. callgrind writes a count each time it
+/// returns. It must remain a function, and return by itself instead of jumping to `work`.
 #[inline(never)]
 pub fn counted(work: &mut dyn FnMut()) {
     work();
@@ -20,11 +18,11 @@ pub fn counted(work: &mut dyn FnMut()) {
 /// Lines for a parser.
 #[derive(Debug)]
 pub struct Corpus {
-    /// What they are.
+    /// The kind of lines.
     pub name: &'static str,
     /// The lines, each with its CRLF.
     pub octets: Vec<u8>,
-    /// How many commands or replies they make.
+    /// The number of commands or replies.
     pub count: usize,
 }
 
@@ -39,7 +37,7 @@ impl Corpus {
     }
 }
 
-/// One kind of command each, in 64 variations.
+/// A corpus for each kind of command, in 64 variations.
 #[must_use]
 pub fn single_commands() -> Vec<Corpus> {
     let many = |name, line: fn(usize) -> String| Corpus::new(name, (0..64).map(line));
@@ -108,8 +106,8 @@ pub fn hello_replies() -> Corpus {
     Corpus::new("11 lines", (0..16).map(|_| reply.to_owned()))
 }
 
-/// Message content of about so many octets: lines of 76 octets as MIME has them, every `dotted`-th
-/// beginning with a dot.
+/// Message content of about `octets` octets, in lines of 76 octets as in MIME. Every `dotted`-th
+/// line begins with a dot.
 #[must_use]
 pub fn content(octets: usize, dotted: Option<usize>) -> Vec<u8> {
     let mut content = Vec::with_capacity(octets + 78);
@@ -125,7 +123,7 @@ pub fn content(octets: usize, dotted: Option<usize>) -> Vec<u8> {
     content
 }
 
-// Names that every peer takes.
+// Names that all peers accept.
 const DOMAINS: [&str; 6] =
     ["example.com", "mail.example.org", "mx1.region-4.example.net", "a.example", "sub.example.co", "lists.example.io"];
 const LOCAL_PARTS: [&str; 5] = ["alice", "bob.smith", "carol+news", "d", "bounce-12345-67890-abcdef"];

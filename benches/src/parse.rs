@@ -1,5 +1,5 @@
-//! Our parsers, driven as a connection drives them. What they give is looked at where it lies, as
-//! the peers' is: no one pays for moving it once more.
+//! Our parsers, driven as a connection drives them. `black_box` takes their results by reference,
+//! as those of the peers, so that no parser pays for another move.
 
 use std::hint::black_box;
 
@@ -10,7 +10,7 @@ use posthaste_wire::{
     reply::{ReplyFramer, ReplyLimits},
 };
 
-/// Frames and parses command lines; how many were good.
+/// Frames and parses command lines. Returns the number of good ones.
 #[must_use]
 pub fn commands(mut input: &[u8]) -> usize {
     let mut framer = Framer::new(MAX_COMMAND_LINE);
@@ -23,7 +23,7 @@ pub fn commands(mut input: &[u8]) -> usize {
     }
 }
 
-/// Frames the lines of an input that arrives in pieces; how many there were.
+/// Frames the lines of an input that arrives in pieces. Returns their number.
 #[must_use]
 pub fn growing(input: &[u8], piece: usize, max_line: usize) -> usize {
     let mut framer = Framer::new(max_line);
@@ -42,7 +42,7 @@ pub fn growing(input: &[u8], piece: usize, max_line: usize) -> usize {
     lines
 }
 
-/// Frames replies and takes the code and the enhanced code of each; how many there were.
+/// Frames replies, and reads the code and the enhanced code of each. Returns their number.
 #[must_use]
 pub fn replies(input: &[u8]) -> usize {
     each_reply(input, |reply| {
@@ -50,7 +50,7 @@ pub fn replies(input: &[u8]) -> usize {
     })
 }
 
-/// Frames replies to EHLO and reads the capabilities of each; how many there were.
+/// Frames replies to EHLO, and reads the capabilities of each. Returns their number.
 #[must_use]
 pub fn capabilities(input: &[u8]) -> usize {
     each_reply(input, |reply| {
@@ -69,14 +69,14 @@ fn each_reply(mut input: &[u8], mut each: impl FnMut(ReplyRef<'_>)) -> usize {
     good
 }
 
-/// Parses mailboxes, one a line; how many were good.
+/// Parses mailboxes, one in each line. Returns the number of good ones.
 #[must_use]
 pub fn mailboxes(input: &str) -> usize {
     input.lines().filter(|line| black_box(&Mailbox::parse(line)).is_ok()).count()
 }
 
-/// Frames the content behind 354 that arrives in pieces; how many octets it had. It need not have
-/// an end.
+/// Frames the content after 354 that arrives in pieces. Returns its octets. It need not have an
+/// end.
 #[must_use]
 pub fn content(wire: &[u8], piece: usize) -> usize {
     let mut framer = Framer::new(MAX_COMMAND_LINE);
@@ -97,8 +97,7 @@ pub fn content(wire: &[u8], piece: usize) -> usize {
     octets
 }
 
-/// The content as a client writes it: dots stuffed, the end behind it. Content that is refused has
-/// no end.
+/// The content as a client writes it, with stuffed dots and the end. Refused content has no end.
 #[must_use]
 pub fn stuffed(content: &[u8]) -> Vec<u8> {
     let mut wire = Vec::with_capacity(content.len() * 2);
@@ -108,7 +107,7 @@ pub fn stuffed(content: &[u8]) -> Vec<u8> {
     wire
 }
 
-/// Content that comes in pieces, as the segments that a client writes.
+/// Stuffs content that comes in pieces, and passes on the segments that a client writes.
 pub fn stuff(content: &[u8], piece: usize, mut write: impl FnMut(&SegmentList<'_>)) {
     let mut stuffer = Stuffer::new();
     for mut rest in content.chunks(piece) {

@@ -1,4 +1,4 @@
-//! How long the benchmarks run.
+//! The time that the benchmarks take.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
-//! Shapes that could make a parser go over the same octets again and again. Some are refused early,
-//! by a limit or at their first octets; they stand here so that this stays so.
+//! Inputs that could make a parser read the same octets again and again. Some are refused early, by
+//! a limit or at their first octets, and are here so that this remains true.
 //!
-//! `growth OCTETS` shows every parser inputs of that size, for `cargo xtask instructions` to count.
+//! `growth OCTETS` gives every parser inputs of that size, and `cargo xtask instructions` counts.
 //! Each line of its output is a name, a tab and `1`.
 
 use std::{hint::black_box, process::ExitCode};
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     for shape in COMMANDS {
         shape.count(octets, "command", |line| Command::parse(line.as_bytes()).is_ok());
     }
-    // A known parameter is refused when it comes again; these are all different.
+    // A known parameter that comes twice is refused, so these all differ.
     let mut line = String::from("MAIL FROM:<a@b>");
     let mut number = 0;
     while line.len() < octets {
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Text that is repeated until there is enough of it, with something before and behind.
+/// Text that is repeated up to a size, with a prefix and a suffix.
 struct Shape(&'static str, &'static str, &'static str);
 
 impl Shape {
@@ -81,8 +81,8 @@ fn count(name: &str, work: impl Fn() -> bool) {
     println!("{name}\t1");
 }
 
-/// A reply that arrives in pieces, without the limits that would end it early, with all that can be
-/// asked of it.
+/// Frames a reply that arrives in pieces, without the limits that would end it early, and reads all
+/// its parts.
 fn reply(octets: &[u8], piece: usize) -> bool {
     let mut limits = ReplyLimits::default();
     (limits.line, limits.lines, limits.octets) = (usize::MAX, usize::MAX, usize::MAX);
@@ -103,7 +103,7 @@ fn reply(octets: &[u8], piece: usize) -> bool {
     false
 }
 
-/// Octets that arrive at once: small, so that a parser is asked often how far it has come.
+/// Octets that arrive at once: few, so that a parser is called often.
 const PIECE: usize = 50;
 const COMMANDS: &[Shape] = &[
     Shape("", "A", ""),

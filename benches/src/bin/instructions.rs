@@ -1,5 +1,5 @@
-//! What the parsers do all day, for `cargo xtask instructions` to count. Each line of the output is
-//! a name, a tab, and the number of items that the count is to be divided by.
+//! The usual work of the parsers, which `cargo xtask instructions` counts. Each line of the output
+//! is a name, a tab, and the number of items to divide the count by.
 
 use std::hint::black_box;
 
@@ -36,14 +36,14 @@ fn main() {
     }
 }
 
-/// Refusals would be cheap: all of the corpus has to be taken.
+/// Counts a whole corpus. Refusals would be cheap, so the parser has to accept all of it.
 fn count_whole(parser: &str, corpus: &Corpus, parse: fn(&[u8]) -> usize) {
     assert_eq!(parse(&corpus.octets), corpus.count, "{parser} {}", corpus.name);
     count(&format!("{parser} {}", corpus.name), corpus.count, || parse(black_box(&corpus.octets)));
 }
 
-/// Counts the second time: the first one finds out which instructions the machine has, and warms
-/// the allocator up.
+/// Counts the second run. The first run detects the instructions of the machine, and warms the
+/// allocator.
 fn count<T>(name: &str, items: usize, mut work: impl FnMut() -> T) {
     black_box(work());
     counted(&mut || {

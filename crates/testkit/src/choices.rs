@@ -1,4 +1,4 @@
-//! Repeatable choices: how input is cut, and who goes next.
+//! Repeatable choices: the cuts of input, and the order of turns.
 
 /// A small generator of numbers (SplitMix64): the same seed gives the same run on every machine.
 #[derive(Debug, Clone)]
@@ -19,7 +19,7 @@ impl Choices {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`; 0 when that is 0.
+    /// A number below `bound`. 0: `bound` is 0.
     pub fn below(&mut self, bound: usize) -> usize {
         match bound {
             0 => 0,
@@ -33,10 +33,10 @@ impl Choices {
     }
 }
 
-/// How a stream is cut into the pieces that arrive.
+/// The cuts of a stream into pieces that arrive.
 #[derive(Debug, Clone)]
 pub enum Chunking {
-    /// Not at all.
+    /// No cut.
     Whole,
     /// At every octet.
     Single,
@@ -47,7 +47,8 @@ pub enum Chunking {
 }
 
 impl Chunking {
-    /// How many of `available` octets arrive next, when `position` octets of the stream have arrived: at least one.
+    /// The number of `available` octets that arrive next, after `position` octets of the stream: at
+    /// least one.
     pub fn next(&mut self, position: usize, available: usize) -> usize {
         match self {
             Self::Whole => available,
@@ -62,7 +63,8 @@ impl Chunking {
         }
     }
 
-    /// Every chunking that a stream of that length is tried with: whole, by single octets, and cut once at each octet.
+    /// All chunkings for a stream of that length: whole, in single octets, and one cut at each
+    /// octet.
     pub fn all(octets: usize) -> impl Iterator<Item = Self> {
         [Self::Whole, Self::Single].into_iter().chain((1..octets).map(Self::At))
     }

@@ -1,31 +1,32 @@
-//! Where message content ends and what is wrong with it: slow, obvious, and written from RFC 5321 alone.
+//! The end of message content, and its fault: slow, obvious, and written from RFC 5321 alone.
 
 use posthaste_wire::frame::FaultKind;
 
-/// What a stream behind DATA comes to.
+/// The content of a stream after DATA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     /// The content without stuffed dots, as far as it is certain.
     pub octets: Vec<u8>,
-    /// How many octets of the stream the content with its end takes; nothing when the end has not come.
+    /// Octets of the stream up to the end of the content, with the end. `None`: the end has not
+    /// come.
     pub end: Option<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Behind CRLF; the DATA line's own counts (section 4.1.1.4).
+    /// After CRLF. That of the DATA line counts (section 4.1.1.4).
     LineStart,
     Inside,
-    /// Behind CR.
+    /// After CR.
     Cr,
-    /// Behind CRLF and a dot.
+    /// After CRLF and a dot.
     Dot,
-    /// Behind CRLF, a dot and CR.
+    /// After CRLF, a dot and CR.
     DotCr,
     End,
 }
 
-/// Reads a stream from the first octet behind the DATA line.
+/// Reads a stream from the first octet after the DATA line.
 pub fn content(stream: &[u8]) -> Content {
     use State::{Cr, Dot, DotCr, End, Inside, LineStart};
     let (mut state, mut octets) = (LineStart, Vec::new());
@@ -35,7 +36,7 @@ pub fn content(stream: &[u8]) -> Content {
             (Dot, b'\r') => (DotCr, b""),
             (DotCr, b'\n') => (End, b""),
             (Cr, b'\n') => (LineStart, b"\n"),
-            // The dot was stuffed: it goes, what follows stays.
+            // The dot was stuffed: only it is removed.
             (DotCr, b'\r') => (Cr, b"\r\r"),
             (DotCr, _) => (Inside, &[b'\r', octet]),
             (_, b'\r') => (Cr, b"\r"),
@@ -50,8 +51,8 @@ pub fn content(stream: &[u8]) -> Content {
     Content { octets, end: None }
 }
 
-/// The first octet that content must not have (sections 2.3.8 and 4.5.3.1.6; for NUL, RFC 2045 sections 2.7 and 2.8). A
-/// CR at its end is not judged.
+/// The first octet that content must not have (sections 2.3.8 and 4.5.3.1.6; for NUL, RFC 2045
+/// sections 2.7 and 2.8). A CR at the end of the content does not count.
 pub fn fault(content: &[u8], max_line: usize) -> Option<(FaultKind, u64)> {
     let (mut line, mut before) = (0, None);
     for (at, &octet) in content.iter().enumerate() {
@@ -77,8 +78,8 @@ pub fn fault(content: &[u8], max_line: usize) -> Option<(FaultKind, u64)> {
     None
 }
 
-/// Content as it goes behind 354: dots stuffed, CRLF at its end, then the dot (section 4.5.2). Nothing when it must
-/// not go.
+/// Content as a client sends it after 354: with stuffed dots, CRLF at its end, then the dot
+/// (section 4.5.2). `None`: a client must not send it.
 pub fn stuffed(content: &[u8]) -> Option<Vec<u8>> {
     if content.last() == Some(&b'\r') || fault(content, usize::MAX).is_some() {
         return None;

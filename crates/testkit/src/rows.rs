@@ -1,22 +1,22 @@
-//! Reads the tables of this folder; `commands.txt` explains their format.
+//! Reads the tables in `crates/wire/tests`. `commands.txt` there explains their format.
 
 use crate::unescape::unescape;
 
 /// One row of a table.
 #[derive(Debug)]
 pub struct Row {
-    /// The row as it stands in the file.
+    /// The row in the file.
     pub text: String,
-    /// What stands before the arrow.
+    /// The octets before the arrow.
     pub input: Vec<u8>,
-    /// What stands behind it.
+    /// The octets after the arrow.
     pub outcome: Vec<u8>,
 }
 
 /// The rows of a table.
 ///
 /// # Panics
-/// When a line is no row.
+/// When a line is not a row.
 pub fn rows(table: &str) -> Vec<Row> {
     let rows = table.lines().filter(|line| !line.is_empty() && *line != "#" && !line.starts_with("# ")).map(|line| {
         let (row, reason) = line.rsplit_once(" | ").unwrap_or_else(|| panic!("no reason: {line:?}"));

@@ -1,7 +1,7 @@
 //! Octets in text files.
 
-/// The octets that a text with escapes stands for: `\r \n \t \0 \\ \xHH`, `\u{HEX}` for a character in UTF-8, and
-/// `\repeat{TEXT*N}` for TEXT written N times.
+/// The octets of a text with escapes: `\r \n \t \0 \\ \xHH`, `\u{HEX}` for a character
+/// in UTF-8, and `\repeat{TEXT*N}` for TEXT written N times.
 ///
 /// # Panics
 /// When an escape is malformed.
@@ -12,7 +12,7 @@ pub fn unescape(text: &str) -> Vec<u8> {
         octets.extend_from_slice(plain.as_bytes());
         let (octet, behind) = escape.split_at(1);
         rest = match octet {
-            // Before `\r`, which it starts with.
+            // Before `\r`, because it starts with that.
             "r" if escape.starts_with("repeat{") => {
                 let (repeated, behind) = braced(&escape["repeat".len()..]);
                 let (text, times) = repeated.rsplit_once('*').expect("text and how often");
@@ -44,7 +44,7 @@ fn push<'a>(octets: &mut Vec<u8>, more: &[u8], behind: &'a str) -> &'a str {
     behind
 }
 
-/// What stands in the braces at the start of a text, other braces within it included, and what follows them.
+/// The text in the braces at the start of a text, with inner braces, and the text after them.
 fn braced(text: &str) -> (&str, &str) {
     let mut depth = 0;
     let end = text.find(|character| {

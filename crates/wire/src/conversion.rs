@@ -1,5 +1,5 @@
-//! Conversions that let `"user@example.org"` stand for an address: from text, from borrowed to owned, from an address to
-//! a command.
+//! Conversions that make `"user@example.org"` an address: from text, from borrowed to owned values,
+//! from an address to a command.
 
 use alloc::string::String;
 use core::str::FromStr;
@@ -10,7 +10,7 @@ use crate::{
     error::{SyntaxError, SyntaxErrorKind},
 };
 
-/// Text and borrowed values to the owned type, and the function that reads the text.
+/// Conversions from text and borrowed values. A row is `type: what the error calls it, reader`.
 macro_rules! owned {
     ($($name:ident: $wanted:ident, $read:path;)*) => {
         $(
@@ -72,7 +72,8 @@ impl<S: AsRef<str>> From<Mailbox<S>> for ForwardPath<S> {
     }
 }
 
-/// A command without parameters but for `SMTPUTF8`, which a path outside ASCII needs (RFC 6531 section 3.5).
+/// Without parameters. A path that is not ASCII also gets `SMTPUTF8`, which it needs (RFC 6531
+/// section 3.5).
 impl<S: AsRef<str> + Default> From<ReversePath<S>> for Mail<S> {
     fn from(reverse_path: ReversePath<S>) -> Self {
         let smtputf8 = !reverse_path.is_ascii();
@@ -141,7 +142,7 @@ fn rcpt(text: &str) -> Result<Rcpt<&str>, SyntaxError> {
     if text.starts_with('<') { Rcpt::parse(text) } else { forward_path(text).map(Rcpt::from) }
 }
 
-/// What was found, if the text ends there.
+/// The found value, if it is the whole text.
 fn whole<T>(text: &str, (found, rest): (T, &str)) -> Result<T, SyntaxError> {
     match rest {
         "" => Ok(found),

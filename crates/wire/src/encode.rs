@@ -4,7 +4,7 @@ use core::fmt::{self, Write as _};
 
 use bytes::BytesMut;
 
-/// A line that must not leave: nothing was written.
+/// A line that must not be sent. The output did not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EncodeError {
@@ -12,7 +12,7 @@ pub enum EncodeError {
     ControlCharacter,
     /// The finished line is longer than the limit for its kind, in octets with CRLF.
     TooLong {
-        /// The limit.
+        /// The limit, in octets.
         limit: usize,
     },
 }
@@ -20,20 +20,20 @@ pub enum EncodeError {
 impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ControlCharacter => f.write_str("the line has a CR, LF or NUL in it"),
-            Self::TooLong { limit } => write!(f, "the line is longer than {limit} octets"),
+            Self::ControlCharacter => f.write_str("the line has a CR, LF or NUL: remove it"),
+            Self::TooLong { limit } => write!(f, "the line is longer than {limit} octets with CRLF: shorten it"),
         }
     }
 }
 
 impl core::error::Error for EncodeError {}
 
-/// Appends `line` and CRLF to `out`, or nothing when the finished line is not one line within `limit`.
+/// Appends `line` and CRLF to `out`. Changes nothing if that is not one line within `limit`.
 ///
-/// The types below cannot hold a line break; this is the second wall, and it stands in release builds too.
+/// The types cannot hold a line break. This second check is there in release builds as well.
 pub(crate) fn line(out: &mut BytesMut, limit: usize, line: fmt::Arguments<'_>) -> Result<(), EncodeError> {
     let start = out.len();
-    // Writing to a BytesMut fails only when the buffer cannot grow, which aborts before it returns.
+    // A write to a BytesMut fails only if the buffer cannot grow, and then the process aborts.
     let written = out.write_fmt(line);
     let text = out.get(start..).unwrap_or_default();
     let fault = if written.is_err() || text.len().saturating_add(2) > limit {
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_what_is_wrong() {
+    fn an_encode_error_names_its_limit_or_octet() {
         assert!(EncodeError::TooLong { limit: 512 }.to_string().contains("512"));
         assert!(EncodeError::ControlCharacter.to_string().contains("CR"));
     }

@@ -1,20 +1,20 @@
-//! What is wrong with a line, where, and which reply says so.
+//! The fault in a line, its place, and its reply.
 
 use core::fmt;
 
 use crate::reply::Reply;
 
-/// A line that the grammar refuses: what was expected, and at which octet.
+/// A line that the grammar refuses: what it expected, and at which octet.
 ///
-/// [`SyntaxError::reply`] is the answer that the RFCs ask for.
+/// [`SyntaxError::reply`] is the reply that the RFCs ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SyntaxError {
-    /// What is wrong.
+    /// The kind of fault.
     pub kind: SyntaxErrorKind,
-    /// The octet of the text at which it went wrong, counted from 0.
+    /// The octet of the text at which the fault is, counted from 0.
     pub offset: usize,
-    /// Whether the text ends where more was expected: nothing in it is wrong, and a longer text could be right.
+    /// `true`: the text ends too early. It has no wrong octet, and a longer text could be right.
     pub cut_off: bool,
 }
 
@@ -22,9 +22,9 @@ pub struct SyntaxError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SyntaxErrorKind {
-    /// The line has no verb, or what stands there is no word (RFC 5321 section 4.1.1).
+    /// The line does not start with a verb (RFC 5321 section 4.1.1).
     Verb,
-    /// The line is not UTF-8, or has a control character such as NUL, CR or LF in it.
+    /// The line is not UTF-8, or has a control character such as NUL, CR or LF.
     ControlCharacter,
     /// The command needs an argument and has none.
     MissingArgument,
@@ -32,38 +32,39 @@ pub enum SyntaxErrorKind {
     UnexpectedArgument,
     /// `FROM:` after MAIL or `TO:` after RCPT is missing (RFC 5321 sections 4.1.1.2, 4.1.1.3).
     PathKeyword,
-    /// The path is no `<mailbox>`, `<>` or `<Postmaster>` (RFC 5321 section 4.1.2).
+    /// The path is not `<mailbox>`, `<>` or `<Postmaster>` (RFC 5321 section 4.1.2).
     Path,
-    /// The mailbox in the path is malformed or beyond the limits of RFC 5321 section 4.5.3.1.
+    /// The mailbox is malformed or beyond the limits of RFC 5321 section 4.5.3.1.
     Mailbox,
     /// The domain of a mailbox is malformed.
     Domain,
-    /// The reverse-path is not ASCII, and SMTPUTF8 was not asked for (RFC 6531 section 3.5).
+    /// The reverse-path is not ASCII, and MAIL has no SMTPUTF8 (RFC 6531 section 3.5).
     ReversePathNotAscii,
-    /// The forward-path is not ASCII, and SMTPUTF8 was not asked for in MAIL, which the session knows (RFC 6531 section 3.5).
+    /// The forward-path is not ASCII, and MAIL had no SMTPUTF8 (RFC 6531 section 3.5). Only a
+    /// session can know.
     ForwardPathNotAscii,
-    /// The argument of EHLO, HELO or LHLO is no name (RFC 5321 section 4.1.1.1).
+    /// The argument of EHLO, HELO or LHLO is not a name (RFC 5321 section 4.1.1.1).
     HelloName,
-    /// A parameter is no `keyword[=value]` (RFC 5321 section 4.1.2).
+    /// A parameter is not `keyword[=value]` (RFC 5321 section 4.1.2).
     Parameter,
-    /// A known parameter has a value outside its grammar, or none where one is needed.
+    /// A known parameter has a value outside its grammar, or lacks one that it needs.
     ParameterValue,
-    /// A known parameter stands twice, or contradicts itself.
+    /// A known parameter comes twice, or two contradict each other.
     DuplicateParameter,
-    /// A number is no number, or goes beyond 64 bits.
+    /// A number has octets that are not digits, or is beyond 64 bits.
     Number,
     /// The mechanism name or initial response of AUTH is malformed (RFC 4954 section 4).
     Auth,
-    /// The argument of BURL is no `URL [LAST]` (RFC 4468 section 3.2).
+    /// The argument of BURL is not `URL [LAST]` (RFC 4468 section 3.2).
     Url,
-    /// The argument of ETRN is no `[@|#]name` (RFC 1985 section 5).
+    /// The argument of ETRN is not `[@|#]name` (RFC 1985 section 5).
     Node,
-    /// An attribute of XCLIENT or XFORWARD is no `name=value`.
+    /// An attribute of XCLIENT or XFORWARD is not `name=value`.
     Attribute,
 }
 
 impl SyntaxErrorKind {
-    /// What was expected, in words.
+    /// What the grammar expected, in words.
     pub const fn message(self) -> &'static str {
         match self {
             Self::Verb => "a command was expected",
@@ -78,7 +79,7 @@ impl SyntaxErrorKind {
             Self::HelloName => "a host name or address literal was expected",
             Self::Parameter => "keyword=value was expected",
             Self::ParameterValue => "the parameter's value is malformed",
-            Self::DuplicateParameter => "the parameter stands twice or contradicts another",
+            Self::DuplicateParameter => "the parameter comes twice or contradicts another",
             Self::Number => "a number within 64 bits was expected",
             Self::Auth => "a mechanism and an optional base64 response were expected",
             Self::Url => "a URL and an optional LAST were expected",
@@ -89,7 +90,7 @@ impl SyntaxErrorKind {
 }
 
 impl SyntaxError {
-    /// An error at that octet, of a text that goes on behind it.
+    /// An error at that octet. The text does not end there.
     pub const fn new(kind: SyntaxErrorKind, offset: usize) -> Self {
         Self { kind, offset, cut_off: false }
     }
@@ -99,12 +100,12 @@ impl SyntaxError {
         Self { kind, offset, cut_off: true }
     }
 
-    /// The error of a part of `text` as the text's own: a part that is cut off within the text is wrong.
+    /// Turns the error of a part into that of `text`: a part that ends before the text is wrong.
     pub(crate) fn within(self, text: &str) -> Self {
         Self { cut_off: self.cut_off && self.offset >= text.len(), ..self }
     }
 
-    /// Moves the error to where the part stands in the whole line.
+    /// Turns the error of a part that starts at `base` into that of the whole line.
     pub(crate) fn at(self, base: usize) -> Self {
         Self { offset: self.offset.saturating_add(base), ..self }
     }
@@ -127,7 +128,7 @@ impl SyntaxError {
             K::Parameter => Reply::from_static("501 5.5.4 keyword=value was expected\r\n"),
             K::ParameterValue => Reply::from_static("501 5.5.4 The parameter's value is malformed\r\n"),
             K::DuplicateParameter => {
-                Reply::from_static("501 5.5.4 The parameter stands twice or contradicts another\r\n")
+                Reply::from_static("501 5.5.4 The parameter comes twice or contradicts another\r\n")
             }
             K::Number => Reply::from_static("501 5.5.4 A number within 64 bits was expected\r\n"),
             K::Auth => Reply::from_static("501 5.5.4 AUTH mechanism [base64] was expected\r\n"),
@@ -152,7 +153,7 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn an_error_says_what_was_expected_and_where() {
+    fn a_syntax_error_says_what_was_expected_and_where() {
         let error = SyntaxError::new(SyntaxErrorKind::Mailbox, 17);
         assert_eq!(error.to_string(), "octet 17: the mailbox is malformed or too long");
     }

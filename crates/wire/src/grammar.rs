@@ -1,11 +1,11 @@
-//! What the grammars share: the classes of octets, where a parser stopped, and keywords as numbers.
+//! Parts that the grammars share: classes of octets, faults, and keywords as numbers.
 //!
-//! The parsers have the shape and the errors of nom's, over octets; the loops that take the time are here. Text is
-//! checked to be UTF-8 before it gets here, and a parser stops between characters only. No class has a control
-//! character in it, of ASCII or beyond.
+//! The parsers have the shape and the errors of nom's, over octets. The loops that take the time
+//! are here. Text is checked for UTF-8 before a parser sees it, and a parser stops only between
+//! characters. No class has a control character, in ASCII or outside.
 //!
-//! Most tokens are shorter than ten octets, and a call that gives its result through memory costs as much as one of
-//! them: what is done for each token is always inlined, what is rare never is.
+//! Most tokens have fewer than ten octets, and a call that returns through memory costs as much as
+//! a token. So the work for each token is always inlined, and rare work never is.
 
 use nom::{
     IResult,
@@ -14,11 +14,12 @@ use nom::{
 
 use crate::error::{SyntaxError, SyntaxErrorKind};
 
-/// Classes of octets; an octet may be in several. Characters outside ASCII are in those of [`UTF8`](class::UTF8).
+/// Classes of octets. An octet may be in several. Characters outside ASCII are in those of
+/// [`UTF8`](class::UTF8).
 pub(crate) mod class {
     /// `atext` of RFC 5321 section 4.1.2.
     pub(crate) const ATEXT: u8 = 1;
-    /// `Let-dig`, `-` or `_`: the octets of the labels that exist, of host names and others.
+    /// `Let-dig`, `-` or `_`: the octets of labels in the DNS, of host names and others.
     pub(crate) const LABEL: u8 = 2;
     /// `qtextSMTP`.
     pub(crate) const QTEXT: u8 = 4;
@@ -33,7 +34,8 @@ pub(crate) mod class {
     /// A letter, a digit or `-`: the octets of keywords and verbs.
     pub(crate) const KEYWORD: u8 = 128;
 
-    /// Those that take characters outside ASCII as well, but for control characters (RFC 6531 section 3.3).
+    /// The classes with characters outside ASCII other than control characters (RFC 6531 section
+    /// 3.3).
     pub(super) const UTF8: u8 = ATEXT | LABEL | QTEXT | VALUE;
 }
 
@@ -69,15 +71,15 @@ const fn classes_of(octet: u8) -> u8 {
     }
 }
 
-/// Whether an octet of ASCII is in a class.
+/// Returns `true` for an octet of ASCII in the class.
 pub(crate) const fn is(class: u8) -> impl Fn(u8) -> bool + Copy {
     move |octet| CLASSES[octet as usize] & class != 0
 }
 
-/// What a parser gives: the rest, and what it found.
+/// The result of a parser: the rest, and the value that it found.
 pub(crate) type Parsed<'a, T = &'a [u8]> = IResult<&'a [u8], T, Fault>;
 
-/// Where a parser stopped, as octets that were left, and what it wanted there.
+/// The place where a parser stopped, in octets that were left, and what it expected there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fault {
     kind: SyntaxErrorKind,
@@ -89,7 +91,7 @@ impl Fault {
         Err(nom::Err::Error(Self { kind, left: rest.len() }))
     }
 
-    /// How many octets were left.
+    /// The octets that were left.
     pub(crate) const fn left(fault: &nom::Err<Self>) -> usize {
         match fault {
             nom::Err::Error(fault) | nom::Err::Failure(fault) => fault.left,
@@ -97,13 +99,13 @@ impl Fault {
         }
     }
 
-    /// The error in a text of so many octets.
+    /// The error in a text of `octets` octets.
     pub(crate) fn in_text(fault: nom::Err<Self>, octets: usize) -> SyntaxError {
         match fault {
             nom::Err::Error(fault) | nom::Err::Failure(fault) => {
                 SyntaxError { kind: fault.kind, offset: octets.saturating_sub(fault.left), cut_off: fault.left == 0 }
             }
-            // Only streaming parsers say so, and none is used.
+            // Only streaming parsers return it, and this crate has none.
             nom::Err::Incomplete(_) => SyntaxError { kind: SyntaxErrorKind::Verb, offset: octets, cut_off: true },
         }
     }
@@ -111,7 +113,7 @@ impl Fault {
 
 impl ParseError<&[u8]> for Fault {
     fn from_error_kind(input: &[u8], _: ErrorKind) -> Self {
-        // Every parser of this crate names what it wants by `expect`.
+        // Each parser of this crate names what it expects.
         Self { kind: SyntaxErrorKind::Verb, left: input.len() }
     }
 
@@ -120,7 +122,7 @@ impl ParseError<&[u8]> for Fault {
     }
 }
 
-/// How many octets of a class stand at the front.
+/// Counts the octets of a class at the front.
 #[inline(always)]
 pub(crate) fn count(octets: &[u8], class: u8) -> usize {
     let mut count = 0;
@@ -134,12 +136,12 @@ pub(crate) fn count(octets: &[u8], class: u8) -> usize {
     count
 }
 
-/// Goes on counting where a character outside ASCII stands.
+/// Continues the count at a character outside ASCII.
 #[inline(never)]
 fn count_utf8(octets: &[u8], mut count: usize, class: u8) -> usize {
     while let Some(rest) = octets.get(count..) {
         match rest {
-            // U+0080 to U+009F are control characters; beyond, there are none.
+            // U+0080 to U+009F are control characters. There are none beyond.
             [0xc2, 0x80..=0x9f, ..] => break,
             [octet, ..] if !octet.is_ascii() || is(class)(*octet) => count += 1,
             _ => break,
@@ -148,7 +150,7 @@ fn count_utf8(octets: &[u8], mut count: usize, class: u8) -> usize {
     count
 }
 
-/// Whether four octets are of a class: for text that is mostly longer than that.
+/// Returns `true` if four octets are of a class: for text that is mostly longer.
 #[inline(always)]
 pub(crate) const fn all(octets: [u8; 4], class: u8) -> bool {
     let [a, b, c, d] = octets;
@@ -164,7 +166,7 @@ pub(crate) fn some_of(class: u8, kind: SyntaxErrorKind) -> impl Fn(&[u8]) -> Par
     }
 }
 
-/// Without the spaces at the front.
+/// The text without the spaces at its front.
 #[inline(always)]
 pub(crate) fn trim_spaces(mut text: &str) -> &str {
     while let Some(rest) = text.strip_prefix(' ') {
@@ -173,7 +175,7 @@ pub(crate) fn trim_spaces(mut text: &str) -> &str {
     text
 }
 
-/// Without the spaces and tabs at the end.
+/// The octets without the spaces and tabs at their end.
 #[inline(always)]
 pub(crate) fn trim_end(mut octets: &[u8]) -> &[u8] {
     while let [rest @ .., b' ' | b'\t'] = octets {
@@ -198,7 +200,7 @@ pub(crate) fn one_of(wanted: &[u8], kind: SyntaxErrorKind) -> impl Fn(&[u8]) -> 
     }
 }
 
-/// The whole of a text.
+/// Parses a whole text.
 pub(crate) fn whole<'a, T>(
     text: &'a str,
     kind: SyntaxErrorKind,
@@ -212,10 +214,10 @@ pub(crate) fn whole<'a, T>(
     }
 }
 
-/// The word at the front, up to a `=`, an octet below `-` such as a space or a comma, or the end: how long it is, and its
-/// [`key`].
+/// The length of the word at the front, and its [`key`]. The word ends before a `=`, before an
+/// octet below `-` such as a space or a comma, or with the text.
 ///
-/// Verbs and keywords are what a parser meets most, so eight octets are looked at together.
+/// Verbs and keywords are the most frequent tokens, so this reads eight octets at once.
 #[inline(always)]
 pub(crate) fn word(octets: &[u8]) -> (usize, u64) {
     let packed = match octets.first_chunk() {
@@ -237,7 +239,7 @@ pub(crate) fn word(octets: &[u8]) -> (usize, u64) {
     }
 }
 
-/// How many octets stand before the first space.
+/// Counts the octets before the first space.
 #[inline(always)]
 pub(crate) fn up_to_space(text: &str) -> usize {
     let mut rest = text.as_bytes();
@@ -251,13 +253,14 @@ pub(crate) fn up_to_space(text: &str) -> usize {
     text.len() - rest.len() + rest.iter().position(|octet| *octet == b' ').unwrap_or(rest.len())
 }
 
-/// The topmost bit of each of eight octets that is the wanted one; above the first of them others may be set too.
+/// Sets the topmost bit of each of eight octets that is the wanted one. Bits above the first such
+/// octet may be wrong.
 const fn places(octets: u64, wanted: u8) -> u64 {
     let zero = octets ^ (EACH * wanted as u64);
     zero.wrapping_sub(EACH) & !zero & (EACH << 7)
 }
 
-/// The key of a text that is one word, and [`LONG`] for any other.
+/// The key of a text that is one word. [`LONG`]: it is not, or it has more than eight octets.
 #[inline(always)]
 pub(crate) fn key_of(text: &str) -> u64 {
     match word(text.as_bytes()) {
@@ -277,13 +280,14 @@ pub(crate) const fn key_or_long(keyword: &str) -> u64 {
     if keyword.len() > 8 { LONG } else { key(keyword) }
 }
 
-/// The key of every word of more than eight octets. No shorter one has it, since [`upper`] gives it for none.
+/// The key of every word of more than eight octets. A shorter word never has it: see [`upper`].
 pub(crate) const LONG: u64 = u64::MAX;
 
-/// Up to eight octets, with spaces behind them: no word has a space, so no two words of up to eight octets are the same.
+/// Up to eight octets, followed by spaces. A word has no space, so different words give different
+/// numbers.
 #[inline(always)]
 const fn pack(mut octets: &[u8]) -> u64 {
-    // Most words that get here are verbs of four octets: two halves, which overlap, make them without a loop.
+    // Most words here are verbs of four octets. Two halves that overlap make them without a loop.
     if let (Some(front), Some(back), 4..8) = (octets.first_chunk(), octets.last_chunk(), octets.len()) {
         let (front, back) = (u32::from_le_bytes(*front) as u64, u32::from_le_bytes(*back) as u64);
         return front | back << (octets.len() * 8 - 32) | SPACES << (octets.len() * 8);
@@ -300,7 +304,7 @@ const fn pack(mut octets: &[u8]) -> u64 {
 const EACH: u64 = u64::MAX / 255;
 const SPACES: u64 = EACH * b' ' as u64;
 
-/// Without the bit that tells lower-case letters from upper-case ones; no other octet becomes a letter by that.
+/// Clears the bit that distinguishes lower-case letters. No other octet becomes a letter by that.
 const fn upper(packed: u64) -> u64 {
     packed & !((packed & (EACH << 6)) >> 1)
 }
@@ -332,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_tells_words_apart_without_regard_to_case() {
+    fn keys_of_words_differ_without_regard_to_case() {
         assert_eq!(key_of("8bitMime"), key("8BITMIME"));
         for other in ["8BITMIM", "8BITMIME\0", "8BITMIME-", "8BITMIM\u{5}", "\u{c5}BITMIME", "8BITMI-E"] {
             assert_ne!(key_of(other), key("8BITMIME"), "{other}");

@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-/// A value whose `Debug` shows nothing of it, in every build profile.
+/// A value that `Debug` hides, in every build profile.
 ///
-/// Credentials and SASL responses travel in it, so that a command or an event can be logged whole.
+/// It holds credentials and SASL responses, so a program may log a whole command or event.
 ///
 /// ```
 /// let password = posthaste_wire::Secret::new("hunter2");
@@ -20,12 +20,12 @@ impl<T> Secret<T> {
         Self(value)
     }
 
-    /// The value itself: the one way to read it, easy to search for.
+    /// The value. This is the one way to read it, and easy to search for.
     pub const fn expose(&self) -> &T {
         &self.0
     }
 
-    /// The value itself, by value.
+    /// The value, without the wrapper.
     pub fn into_inner(self) -> T {
         self.0
     }

@@ -1,4 +1,5 @@
-//! What all types that are text have in common: from a `str`, and with the feature `serde` to and from a string.
+//! Conversions of the types that hold text: from a `str`, and with the feature `serde` to and from
+//! a string.
 
 use core::str::FromStr;
 
@@ -9,7 +10,7 @@ use crate::{
     xtext::Xtext,
 };
 
-/// The owned form of what `parse` borrows.
+/// Makes the owned form from the borrowed form that `parse` gives.
 macro_rules! from_str {
     ($($name:ident),*) => {
         $(
@@ -41,7 +42,7 @@ mod serde {
         reply::{EnhancedCode, Reply, ReplyCode, ReplyLimits, ReplyRef},
     };
 
-    /// A string, checked by the type's own parser when it is read.
+    /// A string. The type's own parser checks it on reading.
     macro_rules! string {
         ($($name:ident $(<$text:ident>)?),* $(,)?) => {
             $(
@@ -82,7 +83,7 @@ mod serde {
         Xtext<S>,
     );
 
-    /// A number, checked when it is read.
+    /// A number. The type's constructor checks it on reading.
     macro_rules! number {
         ($($name:ident: $number:ty),*) => {
             $(
@@ -104,7 +105,8 @@ mod serde {
 
     number!(Priority: i8, ReplyCode: u16);
 
-    /// Its octets; for people a string when they are UTF-8, as they nearly always are.
+    /// The octets of the reply. A human-readable format has a string if they are UTF-8, as nearly
+    /// always.
     impl Serialize for Reply {
         fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
             let octets = self.as_ref().as_bytes();
@@ -144,7 +146,7 @@ mod serde {
         fn visit_seq<A: de::SeqAccess<'de>>(self, mut sequence: A) -> Result<Reply, A::Error> {
             let mut octets = Vec::new();
             while let Some(octet) = sequence.next_element()? {
-                // One more than a reply may have is refused by the parser.
+                // The parser refuses one octet more than the limit.
                 if octets.len() <= ReplyLimits::default().octets {
                     octets.push(octet);
                 }

@@ -8,10 +8,10 @@ use crate::{
     grammar::{class, is},
 };
 
-/// An address as `ORCPT=utf-8;` has it, kept as it came: text in which `\x{HEX}` stands for a character.
+/// The address in `ORCPT=utf-8;`, kept as it came: text in which `\x{HEX}` encodes a character.
 ///
-/// The form of ASCII alone (utf-8-addr-xtext) may go to any server with DSN, the one with other characters
-/// (utf-8-addr-unitext) only where SMTPUTF8 is in use.
+/// The form in ASCII (utf-8-addr-xtext) may go to any server with DSN. The form with other
+/// characters (utf-8-addr-unitext) needs SMTPUTF8.
 ///
 /// ```
 /// use posthaste_wire::Utf8Xtext;
@@ -24,12 +24,12 @@ use crate::{
 pub struct Utf8Xtext<S = String>(S);
 
 impl<'a> Utf8Xtext<&'a str> {
-    /// Takes text in either form.
+    /// Parses encoded text in either form.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::ParameterValue`] at the first character that must be encoded and is not, or that is encoded
-    /// and no character, in more digits than it needs, or a control character: what is decoded goes into header
-    /// fields and logs.
+    /// [`SyntaxErrorKind::ParameterValue`] at the first fault: a character that must be encoded and
+    /// is not, or an encoding that is not a character, has more digits than it needs, or is a
+    /// control character. Decoded text goes into header fields and logs.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         let mut rest = text;
         while let Some(character) = rest.chars().next() {
@@ -50,7 +50,7 @@ impl<'a> Utf8Xtext<&'a str> {
         Ok(Self(text))
     }
 
-    /// As [`Utf8Xtext::decode`], for as long as the text itself lives.
+    /// Decodes as [`Utf8Xtext::decode`]; the result may live as long as the text.
     pub(crate) fn into_decoded(self) -> Cow<'a, str> {
         let mut rest = self.0;
         if !rest.contains('\\') {
@@ -60,7 +60,7 @@ impl<'a> Utf8Xtext<&'a str> {
         while let Some((plain, encoded)) = rest.split_once('\\') {
             text.push_str(plain);
             let start = rest.get(plain.len()..).unwrap_or_default();
-            // The constructor has seen that a character is encoded there.
+            // `parse` has checked that this encodes a character.
             let (character, behind) = embedded(start).unwrap_or(('\\', encoded));
             text.push(character);
             rest = behind;
@@ -89,7 +89,7 @@ impl Utf8Xtext {
             if character.is_ascii() && is_itself(character) {
                 text.push(character);
             } else {
-                // Writing to a String does not fail.
+                // A write to a String cannot fail.
                 let _ = write!(text, "\\x{{{:02X}}}", u32::from(character));
             }
         }
@@ -108,7 +108,7 @@ impl<S: AsRef<str>> Utf8Xtext<S> {
         Utf8Xtext(self.0.as_ref())
     }
 
-    /// The text that it stands for; its own when nothing in it is encoded.
+    /// The decoded text. Borrowed if the text encodes no character.
     pub fn decode(&self) -> Cow<'_, str> {
         self.borrowed().into_decoded()
     }
@@ -128,24 +128,24 @@ fn is_itself(character: char) -> bool {
     }
 }
 
-/// `EmbeddedUnicodeChar` at the start of the text and what follows it.
+/// `EmbeddedUnicodeChar` at the start of the text, and the text after it.
 ///
-/// HEXPOINT has upper-case digits, two at least, and none more than the character needs.
+/// HEXPOINT has upper-case digits: at least two, and no more than the character needs.
 fn embedded(text: &str) -> Option<(char, &str)> {
     let (digits, rest) = text.strip_prefix("\\x{")?.split_once('}')?;
     let is_hexpoint = (2..=6).contains(&digits.len())
         && (digits.len() == 2 || !digits.starts_with('0'))
         && digits.bytes().all(|octet| matches!(octet, b'0'..=b'9' | b'A'..=b'F'));
     let character = char::from_u32(u32::from_str_radix(digits, 16).ok()?)?;
-    // What is in QCHAR is not in HEXPOINT.
+    // A character in QCHAR must not be encoded.
     let is_needless = character.is_ascii() && is_itself(character);
     (is_hexpoint && !is_needless && !character.is_control()).then_some((character, rest))
 }
 
-/// Whether the text is the start of an `EmbeddedUnicodeChar` and ends within it.
+/// Returns `true` if the text is the start of an `EmbeddedUnicodeChar` and ends within it.
 fn is_start_of_embedded(text: &str) -> bool {
     let digits = text.strip_prefix("\\x{").unwrap_or_default();
-    // Behind a zero come control characters only; five digits are a character whatever they are.
+    // A first digit of 0 makes control characters only. Five digits always make a character.
     let is_hexpoint = match digits.len() {
         1..=5 => !digits.starts_with('0'),
         6 => digits.starts_with("10"),
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encode_then_decode_is_the_identity() {
+    fn utf8_xtext_that_was_encoded_decodes_to_the_same_text() {
         for text in ["plain@example.org", "a+b=c\\d e@example.org", "\u{5f20}@\u{4f8b}.test", "\u{10348}", ""] {
             let encoded = Utf8Xtext::encode(text).unwrap();
             assert!(encoded.as_str().is_ascii() && !encoded.as_str().contains(['+', '=', ' ']));
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_form_is_refused_where_it_stands() {
+    fn malformed_utf8_xtext_is_refused_with_its_offset() {
         for (text, offset, cut_off) in [
             ("a+b", 1, false),
             ("a=b", 1, false),

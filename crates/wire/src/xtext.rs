@@ -1,4 +1,4 @@
-//! xtext (RFC 3461 section 4): printable ASCII in which `+XX` stands for an octet.
+//! xtext (RFC 3461 section 4): printable ASCII in which `+XX` encodes an octet.
 
 use alloc::{borrow::Cow, string::String, vec::Vec};
 use core::fmt;
@@ -8,7 +8,7 @@ use crate::{
     grammar::{all, class, count},
 };
 
-/// Text in the xtext encoding, kept as it came; [`Xtext::decode`] gives what it stands for.
+/// Text in the xtext encoding, kept as it came. [`Xtext::decode`] decodes it.
 ///
 /// ```
 /// use posthaste_wire::Xtext;
@@ -21,11 +21,11 @@ use crate::{
 pub struct Xtext<S = String>(S);
 
 impl<'a> Xtext<&'a str> {
-    /// Takes text that is xtext already.
+    /// Parses encoded text.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::ParameterValue`] at the first octet that is no xtext, or that encodes a control character:
-    /// what is decoded goes into header fields and logs.
+    /// [`SyntaxErrorKind::ParameterValue`] at the first octet that is not xtext or encodes a
+    /// control character: decoded text goes into header fields and logs.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         let octets = text.as_bytes();
         let mut rest = octets;
@@ -43,7 +43,7 @@ impl<'a> Xtext<&'a str> {
                     rest
                 }
                 wrong => {
-                    // Whatever follows a first digit of 0 or 1, it is a control character.
+                    // A first digit of 0 or 1 makes a control character.
                     let cut_off = matches!(wrong, [b'+'] | [b'+', b'2'..=b'9' | b'A'..=b'F']);
                     let offset = octets.len() - if cut_off { 0 } else { wrong.len() };
                     return Err(SyntaxError { kind: SyntaxErrorKind::ParameterValue, offset, cut_off });
@@ -52,7 +52,7 @@ impl<'a> Xtext<&'a str> {
         }
     }
 
-    /// As [`Xtext::decode`], for as long as the text itself lives.
+    /// Decodes as [`Xtext::decode`]; the result may live as long as the text.
     pub(crate) fn into_decoded(self) -> Cow<'a, [u8]> {
         let mut rest = self.0.as_bytes();
         if !rest.contains(&b'+') {
@@ -62,7 +62,7 @@ impl<'a> Xtext<&'a str> {
         loop {
             rest = match rest {
                 [] => return Cow::Owned(octets),
-                // The constructor has seen that two digits follow each plus.
+                // `parse` has checked that two digits follow each plus.
                 [b'+', high, low, rest @ ..] => {
                     octets.extend(hex_pair(*high, *low));
                     rest
@@ -115,7 +115,7 @@ impl<S: AsRef<str>> Xtext<S> {
         Xtext(self.0.as_ref())
     }
 
-    /// The octets that it stands for; the text's own when nothing in it is encoded.
+    /// The decoded octets. Borrowed if the text encodes none.
     pub fn decode(&self) -> Cow<'_, [u8]> {
         self.borrowed().into_decoded()
     }
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encode_then_decode_is_the_identity() {
+    fn xtext_that_was_encoded_decodes_to_the_same_octets() {
         for octets in [&b"plain"[..], b"a+b=c d", "\u{fc}".as_bytes(), b""] {
             let text = Xtext::encode(octets).unwrap();
             assert_eq!(*Xtext::parse(text.as_str()).unwrap().decode(), *octets);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_xtext_is_refused_where_it_stands() {
+    fn malformed_xtext_is_refused_with_its_offset() {
         for (text, offset) in
             [("a=b", 1), ("a+b", 1), ("+zz", 0), ("+0A", 0), ("+00", 0), ("ab+2", 4), ("a b", 1), ("\u{e9}", 0)]
         {

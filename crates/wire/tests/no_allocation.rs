@@ -1,7 +1,8 @@
-//! Parsing a command, an address or a reply, well-formed or not, and finding where lines and content end, takes no memory
-//! from the heap.
+//! Parsing commands, addresses and replies, well formed or not, and framing lines and content take
+//! no memory from the heap.
 //!
-//! One test alone in its program: the counter counts for its own thread, and nothing else shall run beside it.
+//! The program has one test: the counter counts its own thread, and no other test may run at the
+//! same time.
 
 use std::hint::black_box;
 
@@ -12,7 +13,7 @@ use posthaste_wire::{
     reply::{ReplyFramer, ReplyLimits},
 };
 
-/// What stands before the arrow in each row of a table.
+/// The octets before the arrow in each row of a table.
 fn inputs(table: &str) -> Vec<Vec<u8>> {
     rows(table).into_iter().map(|row| row.input).collect()
 }
@@ -22,12 +23,12 @@ fn allocations(what: impl FnOnce()) -> u64 {
 }
 
 #[test]
-fn nothing_is_allocated() {
+fn parsing_and_framing_do_not_allocate() {
     assert!(allocations(|| drop(black_box(vec![1_u8]))) > 0, "the counter counts");
     let mut refused = 0;
     for line in inputs(include_str!("commands.txt")) {
         let count = allocations(|| {
-            // An error is a value too; its reply is built only when it is asked for.
+            // An error is a value. Only `reply` builds its reply.
             refused += u32::from(black_box(Command::parse(black_box(&line))).is_err());
         });
         assert_eq!(count, 0, "{:?}", line.escape_ascii().to_string());

@@ -1,4 +1,4 @@
-//! Framing against the naive reference, and both directions against each other. What does not hold panics.
+//! Framing against the naive reference, and both directions against each other.
 
 use posthaste_wire::frame::{ContentCheck, ContentFault, FaultKind, Frame, Framer, LineFault, SegmentList, Stuffer};
 
@@ -7,11 +7,11 @@ use crate::{
     reference::{self, Content},
 };
 
-/// How content is looked at: for lines of any length, for lines of two octets, and not at all.
+/// The checks of content: lines of any length, lines of two octets, and no check.
 const CHECKS: [Option<usize>; 3] = [Some(usize::MAX), Some(2), None];
 
-/// A stream as each of the things that it could be, in every chunking: content behind DATA, content to send, a chunk
-/// with lines behind it, lines.
+/// Takes a stream for content after DATA, for content to send, for a chunk followed by lines, and
+/// for lines, in every chunking.
 ///
 /// # Panics
 /// When the framer or the stuffer does not agree with the reference, or depends on the chunking.
@@ -26,8 +26,8 @@ pub fn framer(stream: &[u8]) {
     }
 }
 
-/// The framer on a stream behind DATA, with and without a look at every octet: where it ends, what it is and what is
-/// wrong with it.
+/// Frames a stream after DATA, with and without the check of every octet. Compares the end, the
+/// content and its fault.
 ///
 /// # Panics
 /// When it does not agree with the reference.
@@ -44,7 +44,7 @@ pub fn received(stream: &[u8], chunkings: &[Chunking]) {
     }
 }
 
-/// What the framer makes of a stream behind DATA that comes in pieces, looking at every octet when there is a limit for
+/// Frames a stream after DATA that comes in pieces. Checks every octet if there is a limit for
 /// lines.
 ///
 /// # Panics
@@ -82,8 +82,8 @@ pub fn receive(stream: &[u8], max_line: Option<usize>, mut chunking: Chunking) -
     (content, framer.fault().map(|fault| (fault.kind, fault.offset)))
 }
 
-/// The stuffer on content, and what it lets through on its way back. The stuffer for clean content gives the same for
-/// what is clean.
+/// Stuffs content, and frames the result. The stuffer for clean content gives the same octets for
+/// clean content.
 ///
 /// # Panics
 /// When it does not agree with the reference.
@@ -114,13 +114,13 @@ pub fn sent(content: &[u8], chunkings: &[Chunking]) {
     }
 }
 
-/// What a stuffer makes of content that comes in pieces.
+/// Stuffs content that comes in pieces.
 ///
 /// # Errors
-/// The fault that it finds.
+/// The fault of the content.
 ///
 /// # Panics
-/// When it takes nothing although there is room.
+/// When the stuffer takes no octet although the list has room.
 pub fn stuff(content: &[u8], mut stuffer: Stuffer, mut chunking: Chunking) -> Result<Vec<u8>, ContentFault> {
     let (mut wire, mut position) = (Vec::with_capacity(content.len() + 5), 0);
     let mut flush = |segments: &SegmentList<'_>| {
@@ -142,10 +142,10 @@ pub fn stuff(content: &[u8], mut stuffer: Stuffer, mut chunking: Chunking) -> Re
     Ok(wire)
 }
 
-/// The check on its own, on content in pieces.
+/// Checks content that comes in pieces.
 ///
 /// # Errors
-/// The fault that it finds.
+/// The fault of the content.
 pub fn check(content: &[u8], mut chunking: Chunking) -> Result<(), ContentFault> {
     let (mut check, mut position) = (ContentCheck::new(usize::MAX), 0);
     while position < content.len() {
@@ -159,7 +159,7 @@ pub fn check(content: &[u8], mut chunking: Chunking) -> Result<(), ContentFault>
 /// The most octets of a line in [`lines`].
 const MAX_LINE: usize = 16;
 
-/// The framer on a chunk of so many octets and the lines behind it.
+/// Frames a chunk of `chunk` octets, and the lines after it.
 ///
 /// # Panics
 /// When it does not agree with a plain search, or holds more than a line.
@@ -194,7 +194,8 @@ pub fn lines(stream: &[u8], chunk: u64, mut chunking: Chunking) {
     assert_eq!(found_lines, expected_lines, "{chunking:?}");
 }
 
-/// Lines end at CRLF. One with a bare LF, or one that is too long up to its first LF, is refused, once.
+/// The naive reference for lines. A line ends at CRLF. One with a bare LF, or too long up to its
+/// first LF, is refused once.
 fn reference_lines(stream: &[u8]) -> Vec<Result<Vec<u8>, LineFault>> {
     let (mut lines, mut rest) = (Vec::new(), stream);
     while let Some(lf) = rest.iter().position(|octet| *octet == b'\n') {
@@ -210,7 +211,7 @@ fn reference_lines(stream: &[u8]) -> Vec<Result<Vec<u8>, LineFault>> {
     lines
 }
 
-/// Every chunking of a short stream; of a long one the whole, the single octets and some cuts.
+/// Every chunking of a short stream. Of a long one: whole, in single octets, and some cuts.
 fn chunkings(octets: usize) -> Vec<Chunking> {
     let every = octets / 64 + 1;
     let some = Chunking::all(octets).enumerate().filter(|(index, _)| *index < 2 || index % every == 0);

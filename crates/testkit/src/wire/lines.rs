@@ -1,4 +1,4 @@
-//! What must hold for a command line, for an address, and for a command that was built. What does not hold panics.
+//! Command lines, addresses and built commands, parsed and emitted.
 
 use bytes::BytesMut;
 use posthaste_wire::{
@@ -10,10 +10,11 @@ use posthaste_wire::{
 
 use super::values::{Source, with_command};
 
-/// One command line: what was parsed is emitted as one line, which parses to the same and is emitted as the same.
+/// Parses a command line. A parsed command is emitted as one line, which parses to the same command
+/// and is emitted as the same line.
 ///
 /// # Panics
-/// When it is not.
+/// When that does not hold.
 pub fn command(line: &[u8]) {
     let command = match Command::parse(line) {
         Ok(command) => command,
@@ -46,10 +47,11 @@ pub fn command(line: &[u8]) {
     comes_back(&command, emitted);
 }
 
-/// A command that was built from octets is emitted as one line, which parses to the same and is emitted as the same.
+/// Builds a command from octets. It is emitted as one line, which parses to the same command and is
+/// emitted as the same line.
 ///
 /// # Panics
-/// When it is not.
+/// When that does not hold.
 pub fn round_trip(octets: &[u8]) {
     with_command(&mut Source::new(octets), |command| {
         let mut out = BytesMut::new();
@@ -58,7 +60,7 @@ pub fn round_trip(octets: &[u8]) {
     });
 }
 
-/// A command and the line that it was emitted as.
+/// Parses the emitted line of a command, and compares.
 fn comes_back(command: &Command<'_>, emitted: &[u8]) {
     assert!(!emitted.iter().any(|octet| matches!(octet, b'\r' | b'\n' | 0)));
     let again = Command::parse(emitted).unwrap_or_else(|error| panic!("{error}: {}", emitted.escape_ascii()));
@@ -68,7 +70,7 @@ fn comes_back(command: &Command<'_>, emitted: &[u8]) {
     match (command, &again) {
         (Command::Mail(one), Command::Mail(two)) => {
             assert!(same_parameters(one.unknown(), two.unknown()), "{one} {two}");
-            // The text of the parameters is as it came in the one and canonical in the other.
+            // The text of the parameters is as it came in one command, and canonical in the other.
             assert_eq!(Mail { parameters: one.parameters, ..*two }, *one);
             assert_eq!(one.into_owned().borrowed(), *one);
             assert_eq!(one.to_string().parse::<Mail>().as_ref().map(Mail::borrowed), Ok(*two));
@@ -92,11 +94,11 @@ fn same_parameters<'a>(one: impl Iterator<Item = Parameter<'a>>, two: impl Itera
     one.map(key).eq(two.map(key))
 }
 
-/// Text as a path, a mailbox, a domain, a name, xtext and the values of parameters: what is taken has no line break in it and
-/// is emitted as it came.
+/// Takes text for a path, a mailbox, a domain, a name, xtext and the values of parameters. Accepted
+/// text has no line break, and is emitted as it came.
 ///
 /// # Panics
-/// When it is not.
+/// When that does not hold.
 pub fn address(octets: &[u8]) {
     if let Ok(encoded) = Xtext::encode(octets) {
         let text = Xtext::parse(encoded.as_str()).expect("what was encoded parses");
@@ -132,7 +134,7 @@ pub fn address(octets: &[u8]) {
     }
     if let Ok(domain) = Domain::parse(text) {
         as_it_came(&domain);
-        // A literal is closed by its bracket, whatever stands within.
+        // A bracket closes a literal, whatever the text in it.
         assert_eq!(domain.address_literal().is_some(), text.starts_with('['));
         assert!(text.starts_with('[') || !text.contains(['@', '<', '>', '"', ' ']));
         assert!(!text.contains([' ', '\\']) && text.matches(['[', ']']).count() <= 2);

@@ -1,4 +1,4 @@
-//! What must hold for a stream of replies. What does not hold panics.
+//! Streams of replies, framed and emitted.
 
 use posthaste_wire::{
     Capabilities, Capability, ReplyRef,
@@ -7,10 +7,10 @@ use posthaste_wire::{
 
 use crate::choices::Chunking;
 
-/// A stream of replies: every chunking gives the same, and a reply is emitted as it came.
+/// Frames a stream of replies. Every chunking gives the same replies, emitted as they came.
 ///
 /// # Panics
-/// When it is not.
+/// When that does not hold.
 pub fn reply(stream: &[u8]) {
     let read = |mut chunking: Chunking| {
         let mut framer = ReplyFramer::new(ReplyLimits::default());
@@ -42,7 +42,8 @@ pub fn reply(stream: &[u8]) {
     }
 }
 
-/// A tolerant framer takes what a strict one does and more, the same in every chunking, and what it gives becomes well formed.
+/// A tolerant framer takes all replies of a strict one and more, the same in every chunking. Their
+/// owned forms are well formed.
 fn tolerant(stream: &[u8]) {
     let read = |mut chunking: Chunking| {
         let mut framer = ReplyFramer::tolerant(ReplyLimits::default());
@@ -77,7 +78,7 @@ fn tolerant(stream: &[u8]) {
     }
 }
 
-/// The capabilities of a reply: all lines up to the bound are kept, and what is emitted parses to the same.
+/// The capabilities of a reply keep all lines up to the bound, and emitted ones parse to the same.
 fn capabilities(reply: &ReplyRef<'_>) {
     let borrowed = Capabilities::from_reply(reply);
     assert!(borrowed.lines().eq(reply.lines().skip(1).take(Capabilities::MAX)));
@@ -92,7 +93,7 @@ fn capabilities(reply: &ReplyRef<'_>) {
     }
 }
 
-/// Every chunking of a short stream; of a long one the whole, the single octets and some cuts.
+/// Every chunking of a short stream. Of a long one: whole, in single octets, and some cuts.
 fn chunkings(octets: usize) -> impl Iterator<Item = Chunking> {
     let every = octets / 64 + 1;
     Chunking::all(octets).enumerate().filter(move |(index, _)| *index < 2 || index % every == 0).map(|(_, c)| c)

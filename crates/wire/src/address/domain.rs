@@ -16,14 +16,15 @@ use crate::{
 
 /// The domain of a mailbox: a name, or an address literal in square brackets.
 ///
-/// Names are made of letters, digits, hyphens, underscores and, for internationalised domains, characters outside ASCII;
-/// each label in ASCII has 1 to 63 octets, the whole at most 255. That is more than RFC 5321 section 4.1.2 has, which wants
-/// host names: names with underscores, and with hyphens at either end of a label, are in the DNS and send mail. A trailing
-/// dot is refused. Two domains are equal without regard to case.
+/// A name has letters, digits, hyphens, underscores and, if it is internationalized, characters
+/// outside ASCII. A label in ASCII has 1 to 63 octets, the name at most 255. RFC 5321 section 4.1.2
+/// allows host names only. The DNS also has names with underscores, and with hyphens at the ends of
+/// labels, and mail comes from them. A trailing dot is refused. Domains compare without regard to
+/// case.
 #[derive(Debug, Clone, Copy)]
 pub struct Domain<S = String>(S);
 
-/// What stands in the square brackets of an address literal (RFC 5321 section 4.1.3).
+/// The text in the square brackets of an address literal (RFC 5321 section 4.1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AddressLiteral<'a> {
@@ -33,13 +34,13 @@ pub enum AddressLiteral<'a> {
     General {
         /// The standardised tag.
         tag: &'a str,
-        /// What follows the colon.
+        /// The text after the colon.
         content: &'a str,
     },
 }
 
 impl<'a> Domain<&'a str> {
-    /// Takes a domain name or an address literal.
+    /// Parses a domain name or an address literal, the whole text.
     ///
     /// # Errors
     /// [`SyntaxErrorKind::Domain`] with the offset of the label or literal at fault.
@@ -68,7 +69,7 @@ impl<S: AsRef<str>> Domain<S> {
         Domain(self.0.as_ref())
     }
 
-    /// The address literal, when it is one.
+    /// The address literal. `None`: the domain is a name.
     pub fn address_literal(&self) -> Option<AddressLiteral<'_>> {
         literal(self.as_str().strip_prefix('[')?.strip_suffix(']')?)
     }
@@ -138,7 +139,8 @@ fn address_literal(input: &[u8]) -> Parsed<'_, ()> {
     }
 }
 
-/// What stands in the brackets: `IPv4-address-literal / IPv6-address-literal / General-address-literal`.
+/// The text in the brackets: `IPv4-address-literal / IPv6-address-literal /
+/// General-address-literal`.
 fn literal(content: &str) -> Option<AddressLiteral<'_>> {
     if let Ok(address) = content.parse::<Ipv4Addr>() {
         return Some(AddressLiteral::Ip(address.into()));
@@ -157,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_literals() {
+    fn domains_are_names_or_address_literals() {
         for good in [
             "a",
             "example.org",

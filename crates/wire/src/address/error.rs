@@ -1,4 +1,4 @@
-//! What is wrong with a text that a program gave as an address.
+//! The error for a text that a program gave as an address.
 
 use alloc::string::String;
 use core::{convert::Infallible, fmt};
@@ -8,11 +8,11 @@ use crate::error::{SyntaxError, SyntaxErrorKind};
 /// The most octets of a refused text that its error keeps: room for an address of usual length.
 const MAX_TEXT: usize = 320;
 
-/// A text that is no address: what is wrong with it, where, and what to write instead.
+/// A text that is not an address: the fault, its place, and what to write instead.
 ///
-/// The error of every conversion from text in [`address`](crate::address) and of [`Mail`](crate::Mail) and
-/// [`Rcpt`](crate::Rcpt). It is for the program that wrote the text. What a peer wrote is parsed by
-/// [`Command::parse`](crate::Command::parse), whose error knows the reply.
+/// All conversions from text in [`address`](crate::address), and those of [`Mail`](crate::Mail) and
+/// [`Rcpt`](crate::Rcpt), fail with it. It speaks to the program that wrote the text. For text from
+/// a peer, [`Command::parse`](crate::Command::parse) has an error with a reply.
 ///
 /// ```
 /// use posthaste_wire::Rcpt;
@@ -30,7 +30,7 @@ pub struct AddressError {
     syntax: SyntaxError,
 }
 
-/// What the text was to be.
+/// The type that the text should have become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     Mailbox,
@@ -47,12 +47,12 @@ impl AddressError {
         Self { wanted, text: text.get(..end).unwrap_or_default().into(), syntax }
     }
 
-    /// The text that was refused, cut to 320 octets.
+    /// The refused text, cut to 320 octets.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// What the grammar says of it. The offset counts from the start of the text.
+    /// The fault in the grammar. Its offset counts from the start of the text.
     pub const fn syntax(&self) -> SyntaxError {
         self.syntax
     }
@@ -100,7 +100,7 @@ impl fmt::Display for AddressError {
 
 impl core::error::Error for AddressError {}
 
-/// Lets a function take text and finished values alike: to convert a value to its own type cannot fail.
+/// Lets a function take text as well as finished values. Their conversion cannot fail.
 impl From<Infallible> for AddressError {
     fn from(never: Infallible) -> Self {
         match never {}

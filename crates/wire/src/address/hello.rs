@@ -6,19 +6,21 @@ use core::fmt;
 use super::{Domain, MAX_DOMAIN};
 use crate::error::{SyntaxError, SyntaxErrorKind};
 
-/// The argument of EHLO, HELO or LHLO.
+/// The name that a client gives in EHLO, HELO or LHLO.
 ///
-/// The grammar wants a domain or an address literal, and [`EhloName::domain`] gives it when it is one. Clients say
-/// much else (underscores above all), and RFC 5321 section 4.1.4 forbids refusing mail because a name does not check
-/// out, so any 1 to 255 visible characters are taken. [`EhloName::lossy`] makes such a name of whatever else a client says.
+/// Any 1 to 255 octets of visible characters are a name. The grammar allows a domain or an address
+/// literal, which [`EhloName::domain`] gives. Clients send other names too, and RFC 5321 section
+/// 4.1.4 forbids a server to refuse mail for them. [`EhloName::lossy`] makes a name of any other
+/// argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EhloName<S = String>(S);
 
 impl<'a> EhloName<&'a str> {
-    /// Takes a name.
+    /// Parses a name, the whole text.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::HelloName`] when it is empty, too long, or has a space or a control character in it.
+    /// [`SyntaxErrorKind::HelloName`] if it is empty, too long, or has a space or a control
+    /// character.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         if text.is_empty() {
             return Err(SyntaxError::cut_off(SyntaxErrorKind::HelloName, 0));
@@ -44,8 +46,10 @@ impl<'a> EhloName<&'a str> {
 }
 
 impl EhloName {
-    /// A name for what old clients say, written as a name can be: as UTF-8, or as ISO 8859-1 when it is none. `?` stands for
-    /// a blank within it, for what is no visible character, and for no name at all; what goes beyond 255 octets is cut off.
+    /// Makes a name of any argument, as old clients send them.
+    ///
+    /// The argument is read as UTF-8, otherwise as ISO 8859-1. `?` replaces each blank in it, each
+    /// invisible character, and an empty argument. The name is cut to 255 octets.
     ///
     /// ```
     /// use posthaste_wire::EhloName;
@@ -55,8 +59,8 @@ impl EhloName {
     /// ```
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::ControlCharacter`] at the first control character of ASCII but a tab: that is no name in any
-    /// language.
+    /// [`SyntaxErrorKind::ControlCharacter`] at the first control character of ASCII other than a
+    /// tab.
     pub fn lossy(argument: &[u8]) -> Result<Self, SyntaxError> {
         if let Some(offset) = argument.iter().position(|octet| octet.is_ascii_control() && *octet != b'\t') {
             return Err(SyntaxError::new(SyntaxErrorKind::ControlCharacter, offset));
@@ -109,7 +113,7 @@ impl<S: AsRef<str>> EhloName<S> {
         EhloName(self.0.as_ref())
     }
 
-    /// The name as the grammar wants it, or nothing.
+    /// The name as the grammar allows it. `None`: it is neither a domain nor an address literal.
     pub fn domain(&self) -> Option<Domain<&str>> {
         Domain::parse(self.as_str()).ok()
     }
@@ -126,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_a_client_says_becomes_a_name_that_breaks_no_line() {
+    fn a_lossy_name_of_any_argument_breaks_no_line() {
         for (argument, expected) in [
             (&b"client.test"[..], "client.test"),
             (b"", "?"),

@@ -1,4 +1,5 @@
-//! Internationalised domain names in both forms (RFC 5890 section 2.3.2.1, RFC 5891), by the crate `idna`.
+//! Internationalised domain names in both forms (RFC 5890 section 2.3.2.1, RFC 5891), by the crate
+//! `idna`.
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
@@ -8,14 +9,17 @@ use crate::error::{SyntaxError, SyntaxErrorKind};
 const FAULT: SyntaxError = SyntaxError::new(SyntaxErrorKind::Domain, 0);
 
 impl<S: AsRef<str>> Domain<S> {
-    /// The name as the DNS has it: every label that is not ASCII as an A-label (`xn--…`), letters in lower case. An
-    /// address literal stays as it is, and so does a name in ASCII: whether there is such a name is for the DNS to say.
+    /// The name in the form that the DNS uses: A-labels (`xn--…`) for labels that are not ASCII,
+    /// letters in lower case.
+    ///
+    /// An address literal does not change. A name in ASCII changes in case only: the DNS knows
+    /// which names exist.
     ///
     /// The mapping is that of UTS #46, non-transitional, with the lengths of the DNS.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::Domain`] when a label of a name that is not ASCII is no U-label, is an A-label of none, or becomes
-    /// too long.
+    /// [`SyntaxErrorKind::Domain`] if the name is not ASCII and one of its labels is not a U-label,
+    /// is an A-label without a U-label, or becomes too long.
     ///
     /// ```
     /// use posthaste_wire::Domain;
@@ -32,15 +36,16 @@ impl<S: AsRef<str>> Domain<S> {
             return Domain::parse(&self.as_str().to_ascii_lowercase()).map(Domain::into_owned);
         }
         let name = self.as_str().as_bytes();
-        // What it becomes is parsed, so that ASCII which has no place in a name is found.
+        // The result is parsed: the mapping can make ASCII that a name must not have.
         let name = Uts46::new().to_ascii(name, AsciiDenyList::EMPTY, Hyphens::Allow, DnsLength::Verify);
         Domain::parse(&name.map_err(|_| FAULT)?).map(Domain::into_owned)
     }
 
-    /// The name as people read it: every A-label as the U-label that it stands for. An address literal stays as it is.
+    /// The name in the form that people read: U-labels in place of A-labels. An address literal
+    /// does not change.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::Domain`] when a label is no U-label or is an A-label of none.
+    /// [`SyntaxErrorKind::Domain`] if a label is not a U-label, or is an A-label without a U-label.
     pub fn to_u_labels(&self) -> Result<Domain, SyntaxError> {
         if self.address_literal().is_some() {
             return Ok(self.borrowed().into_owned());
@@ -54,7 +59,8 @@ impl<S: AsRef<str>> Domain<S> {
 }
 
 impl<S: AsRef<str>> Mailbox<S> {
-    /// The mailbox with its domain in A-labels: in ASCII when the local part is, and so for any server.
+    /// The mailbox with its domain in A-labels. It is ASCII, and so fit for any server, if its
+    /// local part is.
     ///
     /// # Errors
     /// As [`Domain::to_a_labels`].
@@ -74,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_are_the_same_name() {
+    fn a_labels_and_u_labels_convert_into_each_other() {
         for (u_label, a_label) in [
             ("bücher.example", "xn--bcher-kva.example"),
             ("faß.example", "xn--fa-hia.example"),
@@ -93,11 +99,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_label_is_refused() {
-        // No A-label at all, one of a character that is not assigned, and a combining mark in front.
+    fn malformed_labels_are_refused() {
+        // Not an A-label, one of an unassigned character, and a combining mark at the start.
         for text in ["xn--a.example", "xn--0.test", "\u{301}a.test"] {
             assert_eq!(domain(text).to_u_labels(), Err(FAULT), "{text}");
-            // The DNS is asked for what is in ASCII.
+            // The DNS decides about names in ASCII.
             let asked = if text.is_ascii() { Ok(domain(text).into_owned()) } else { Err(FAULT) };
             assert_eq!(domain(text).to_a_labels(), asked, "{text}");
         }

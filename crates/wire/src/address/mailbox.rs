@@ -19,11 +19,12 @@ use crate::{
 
 /// A mailbox such as `user@example.org` or `"odd name"@[192.0.2.1]`.
 ///
-/// The local part is opaque, of any length, and compares with regard to case; the domain without.
+/// The local part is opaque and of any length. It compares with regard to case, the domain without.
 ///
-/// Outside quotes a local part may have dots at its ends and next to each other, which the grammar of RFC 5321 section 4.1.2
-/// does not have and mobile providers do: `a..b@example.org`. It is passed on as it came; [`Mailbox::parse_strict`] refuses
-/// it, and [`Mailbox::is_dotted_well`] tells.
+/// A local part may have dots at its ends and next to each other: `a..b@example.org`. The grammar
+/// of RFC 5321 section 4.1.2 forbids that outside quotes, but mobile providers use it. Such a
+/// mailbox is passed on as it came. [`Mailbox::is_dotted_well`] recognizes it,
+/// [`Mailbox::parse_strict`] refuses it.
 ///
 /// ```
 /// use posthaste_wire::Mailbox;
@@ -42,7 +43,7 @@ pub struct Mailbox<S = String> {
 }
 
 impl<'a> Mailbox<&'a str> {
-    /// Takes a mailbox, the whole text.
+    /// Parses a mailbox, the whole text.
     ///
     /// # Errors
     /// [`SyntaxErrorKind::Mailbox`] or [`SyntaxErrorKind::Domain`] with the offset.
@@ -54,10 +55,10 @@ impl<'a> Mailbox<&'a str> {
         }
     }
 
-    /// Takes a mailbox that is in the grammar of RFC 5321 section 4.1.2, the whole text.
+    /// Parses a mailbox by the grammar of RFC 5321 section 4.1.2, the whole text.
     ///
     /// # Errors
-    /// As [`Mailbox::parse`]; [`SyntaxErrorKind::Mailbox`] at a dot that has no place there.
+    /// As [`Mailbox::parse`]; [`SyntaxErrorKind::Mailbox`] at a dot that the grammar forbids.
     pub fn parse_strict(text: &'a str) -> Result<Self, SyntaxError> {
         let mailbox = Self::parse(text)?;
         match mailbox.misplaced_dot() {
@@ -66,18 +67,18 @@ impl<'a> Mailbox<&'a str> {
         }
     }
 
-    /// Reads a mailbox at the start of `text`; the rest of the text comes back with it.
+    /// Parses a mailbox at the start of `text`. Returns the rest of the text as well.
     #[inline(always)]
     pub(super) fn parse_prefix(text: &'a str) -> Result<(Self, &'a str), SyntaxError> {
         let octets = text.as_bytes();
         let in_text = |fault| Fault::in_text(fault, octets.len());
         let (rest, ()) = local_part(octets).map_err(in_text)?;
         let local = octets.len() - rest.len();
-        // No line is as long as 4 GiB.
+        // A line is far shorter than 4 GiB.
         let length = u32::try_from(local).map_err(|_| SyntaxError::new(SyntaxErrorKind::Mailbox, 0))?;
         let (rest, ()) =
             octet(b'@', SyntaxErrorKind::Mailbox)(rest).and_then(|(rest, ())| domain(rest)).map_err(in_text)?;
-        // The parsers stop between characters only.
+        // The parsers stop only between characters.
         let (text, rest) = text.split_at_checked(octets.len() - rest.len()).unwrap_or((text, ""));
         Ok((Self { text, local: length }, rest))
     }
@@ -104,7 +105,7 @@ impl<S: AsRef<str>> Mailbox<S> {
         self.as_str().get(..self.local_octets()).unwrap_or_default()
     }
 
-    /// The local part that the quoting stands for.
+    /// The local part without its quoting.
     pub fn unquoted_local_part(&self) -> Cow<'_, str> {
         let local = self.local_part();
         let Some(inner) = local.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else {
@@ -121,18 +122,18 @@ impl<S: AsRef<str>> Mailbox<S> {
         Cow::Owned(plain)
     }
 
-    /// Returns `true` if each dot of the local part stands between two other characters or within quotes, as RFC 5321 section
-    /// 4.1.2 has it.
+    /// Returns `true` if each dot of the local part is between two other characters or within
+    /// quotes, as RFC 5321 section 4.1.2 demands.
     pub fn is_dotted_well(&self) -> bool {
         self.misplaced_dot().is_none()
     }
 
-    /// It came from a `usize`.
+    /// The conversion cannot fail: the number came from a `usize`.
     fn local_octets(&self) -> usize {
         usize::try_from(self.local).unwrap_or(usize::MAX - 1)
     }
 
-    /// Where the first dot is that stands outside quotes at an end or behind another.
+    /// The offset of the first dot outside quotes that is at an end or follows another dot.
     fn misplaced_dot(&self) -> Option<usize> {
         let local = self.local_part().as_bytes();
         if local.starts_with(b"\"") {
@@ -150,7 +151,7 @@ impl<S: AsRef<str>> Mailbox<S> {
         Domain::trusted(self.as_str().get(self.local_octets() + 1..).unwrap_or_default())
     }
 
-    /// Whether it needs SMTPUTF8 (RFC 6531).
+    /// Returns `true` if the mailbox can go without SMTPUTF8 (RFC 6531).
     pub fn is_ascii(&self) -> bool {
         self.as_str().is_ascii()
     }
@@ -188,7 +189,7 @@ fn local_part(input: &[u8]) -> Parsed<'_, ()> {
 fn dot_string(input: &[u8]) -> Parsed<'_, ()> {
     let mut rest = input;
     loop {
-        // The parsers stop between characters only.
+        // The parsers stop only between characters.
         rest = rest.get(count(rest, class::ATEXT)..).unwrap_or_default();
         match rest.split_first() {
             Some((b'.', behind)) => rest = behind,
@@ -198,7 +199,7 @@ fn dot_string(input: &[u8]) -> Parsed<'_, ()> {
     }
 }
 
-/// `*QcontentSMTP DQUOTE`, behind the opening quote.
+/// `*QcontentSMTP DQUOTE`, after the opening quote.
 #[inline(never)]
 fn quoted_string(input: &[u8]) -> Parsed<'_, ()> {
     let kind = SyntaxErrorKind::Mailbox;
@@ -207,7 +208,7 @@ fn quoted_string(input: &[u8]) -> Parsed<'_, ()> {
     terminated(many0_count(qcontent), octet(b'"', kind)).map(drop).parse(input)
 }
 
-/// What may stand behind a backslash.
+/// A character after a backslash.
 fn printable(input: &[u8]) -> Parsed<'_, ()> {
     match input {
         [b' '..=b'~', rest @ ..] => Ok((rest, ())),
@@ -221,7 +222,7 @@ mod tests {
     use alloc::format;
 
     #[test]
-    fn what_is_parsed_is_emitted_as_the_same_octets() {
+    fn a_mailbox_is_emitted_as_it_was_parsed() {
         for text in [
             "a@b",
             "!#$%&'*+-/=?^_`.{|}~09azAZ@sender.test",
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_told_where_they_stand() {
+    fn a_fault_in_a_mailbox_has_its_offset() {
         for (text, offset) in [
             ("", 0),
             ("a", 1),
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_part_may_be_as_long_as_there_is_room() {
+    fn a_local_part_has_no_limit_of_its_own() {
         for octets in [64, 65, 300, 1_024, 65_535, 65_536, 100_000] {
             let text = format!("{}@d", "a".repeat(octets));
             assert_eq!(Mailbox::parse(&text).unwrap().local_part().len(), octets);
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn dots_anywhere_are_taken_but_for_a_strict_parser() {
+    fn dots_anywhere_in_a_local_part_are_refused_by_the_strict_parser_only() {
         for (text, misplaced) in [
             ("a.b@c", None),
             ("a..b@c", Some(2)),

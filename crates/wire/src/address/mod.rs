@@ -1,12 +1,12 @@
 //! Addresses of the envelope (RFC 5321 section 4.1.2, RFC 6531 section 3.3).
 //!
-//! Every type here holds text that was validated once and cannot hold anything else: no CR, LF or NUL, no unbalanced
-//! bracket or quote. `S` is where the text lives: `Mailbox<&str>` borrows it, `Mailbox` (a `String`) owns it. Quoting
-//! is kept as it came, so what was parsed is emitted as the same octets.
+//! A type here holds validated text only: no CR, LF or NUL, no unbalanced bracket or quote. `S`
+//! holds the text: `Mailbox<&str>` borrows it, `Mailbox` (a `String`) owns it. Quoting is kept as
+//! it came, so a parsed address is emitted as the same octets.
 //!
-//! From text: `parse` of a type reads what stands on a line, borrows from it and fails with a
-//! [`SyntaxError`](crate::SyntaxError). [`FromStr`](core::str::FromStr) and [`TryFrom`] read an address as a program
-//! writes it, own it and fail with an [`AddressError`]:
+//! From text: a type's `parse` reads the text of a line, borrows from it and fails with a
+//! [`SyntaxError`](crate::SyntaxError). [`FromStr`](core::str::FromStr) and [`TryFrom`] read an
+//! address as a program writes it, own it and fail with an [`AddressError`]:
 //!
 //! | text | [`Mailbox`] | [`ReversePath`], [`Mail`](crate::Mail) | [`ForwardPath`], [`Rcpt`](crate::Rcpt) |
 //! |---|---|---|---|
@@ -33,8 +33,9 @@
 //! # Ok::<(), AddressError>(())
 //! ```
 //!
-//! What exists is taken, also where the grammar is narrower: a local part of any length within the line (RFC 5321 section
-//! 4.5.3.1 asks for no limit where that is possible) and with dots anywhere, and names that are no host names.
+//! Some addresses that exist are outside the grammar of RFC 5321, and are taken: local parts of any
+//! length (section 4.5.3.1 asks for no limit where possible) and with dots anywhere, and names that
+//! are not host names.
 
 mod domain;
 mod error;
@@ -51,8 +52,8 @@ pub use hello::EhloName;
 pub use mailbox::Mailbox;
 pub use path::{ForwardPath, ReversePath};
 
-/// The most octets of a domain (RFC 5321 section 4.5.3.1.2): no name in the DNS has more.
+/// The most octets of a domain (RFC 5321 section 4.5.3.1.2), and of any name in the DNS.
 pub const MAX_DOMAIN: usize = 255;
-/// The most octets of a label of a domain name in ASCII (RFC 1035 section 2.3.4). One that is not may have more, as its
-/// A-label has fewer.
+/// The most octets of a label in ASCII (RFC 1035 section 2.3.4). A U-label may have more octets
+/// than its A-label, so this does not limit it.
 pub const MAX_LABEL: usize = 63;

@@ -1,4 +1,4 @@
-//! Paths: what MAIL and RCPT name, in angle brackets.
+//! Paths: the arguments of MAIL and RCPT, in angle brackets.
 
 use alloc::string::String;
 use core::fmt;
@@ -16,16 +16,16 @@ use crate::{
     grammar::{Fault, Parsed, octet},
 };
 
-/// Where a failure is reported to: a mailbox, or nowhere (`<>`).
+/// The address for failure reports: a mailbox, or none (`<>`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReversePath<S: AsRef<str> = String> {
-    /// `<>`: a report about this message must never be sent (RFC 5321 section 4.5.5).
+    /// `<>`: no report about this message may be sent (RFC 5321 section 4.5.5).
     Null,
     /// `<mailbox>`.
     Mailbox(Mailbox<S>),
 }
 
-/// Where a message goes to: a mailbox, or the server's own postmaster.
+/// The address that a message goes to: a mailbox, or the server's own postmaster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ForwardPath<S: AsRef<str> = String> {
     /// `<Postmaster>` without a domain (RFC 5321 section 4.5.1), in any case.
@@ -35,12 +35,14 @@ pub enum ForwardPath<S: AsRef<str> = String> {
 }
 
 impl<'a> ReversePath<&'a str> {
-    /// Reads a path at the start of `text`, angle brackets included; the rest of the text comes back with it.
+    /// Parses a path at the start of `text`, with its angle brackets. Returns the rest of the text
+    /// as well.
     ///
     /// A source route is accepted and dropped (RFC 5321 appendix C).
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::Path`], [`SyntaxErrorKind::Mailbox`] or [`SyntaxErrorKind::Domain`] with the offset.
+    /// [`SyntaxErrorKind::Path`], [`SyntaxErrorKind::Mailbox`] or [`SyntaxErrorKind::Domain`] with
+    /// the offset.
     pub fn parse_prefix(text: &'a str) -> Result<(Self, &'a str), SyntaxError> {
         if let Some(rest) = text.strip_prefix("<>") {
             return Ok((Self::Null, rest));
@@ -67,7 +69,7 @@ impl<S: AsRef<str>> ReversePath<S> {
         }
     }
 
-    /// The mailbox, unless it is the null path.
+    /// The mailbox. `None`: it is the null path.
     pub const fn mailbox(&self) -> Option<&Mailbox<S>> {
         match self {
             Self::Null => None,
@@ -82,7 +84,8 @@ impl<S: AsRef<str>> ReversePath<S> {
 }
 
 impl<'a> ForwardPath<&'a str> {
-    /// Reads a path at the start of `text`, angle brackets included; the rest of the text comes back with it.
+    /// Parses a path at the start of `text`, with its angle brackets. Returns the rest of the text
+    /// as well.
     ///
     /// # Errors
     /// As [`ReversePath::parse_prefix`]; the null path is [`SyntaxErrorKind::Path`].
@@ -90,7 +93,7 @@ impl<'a> ForwardPath<&'a str> {
         let inner = opened(text)?;
         match mailbox_and_bracket(text, inner) {
             Ok((mailbox, rest)) => Ok((Self::Mailbox(mailbox), rest)),
-            // Looked at last, because few paths are this one.
+            // Checked last, because it is rare.
             Err(error) => match inner.split_at_checked("postmaster>".len()) {
                 Some((name, rest)) if name.eq_ignore_ascii_case("postmaster>") => Ok((Self::Postmaster, rest)),
                 _ if inner.starts_with('>') => Err(SyntaxError { kind: SyntaxErrorKind::Path, ..error }),
@@ -117,7 +120,7 @@ impl<S: AsRef<str>> ForwardPath<S> {
         }
     }
 
-    /// The mailbox, unless it is the postmaster without a domain.
+    /// The mailbox. `None`: it is the postmaster without a domain.
     pub const fn mailbox(&self) -> Option<&Mailbox<S>> {
         match self {
             Self::Postmaster => None,
@@ -149,7 +152,7 @@ impl<S: AsRef<str>> fmt::Display for ForwardPath<S> {
     }
 }
 
-/// `"<" [ A-d-l ":" ]`: what follows, when it is a path.
+/// `"<" [ A-d-l ":" ]`: returns the text after it.
 #[inline(always)]
 fn opened(text: &str) -> Result<&str, SyntaxError> {
     let octets = text.as_bytes();
@@ -161,7 +164,7 @@ fn opened(text: &str) -> Result<&str, SyntaxError> {
     Ok(text.get(octets.len() - rest.len()..).unwrap_or_default())
 }
 
-/// `mailbox ">"` at the end of what [`opened`] gave, of the path `text`.
+/// `mailbox ">"` at the start of `inner`, which is the end of the path `text`.
 #[inline(always)]
 fn mailbox_and_bracket<'a>(text: &'a str, inner: &'a str) -> Result<(Mailbox<&'a str>, &'a str), SyntaxError> {
     let base = text.len() - inner.len();
@@ -174,12 +177,12 @@ fn mailbox_and_bracket<'a>(text: &'a str, inner: &'a str) -> Result<(Mailbox<&'a
     }
 }
 
-/// `At-domain *("," At-domain) ":"` (RFC 5321 section 4.1.2): names only, an address literal is no domain there.
+/// `At-domain *("," At-domain) ":"` (RFC 5321 section 4.1.2), without address literals.
 #[inline(never)]
 fn source_route(input: &[u8]) -> Parsed<'_, ()> {
     let octet = |wanted| octet(wanted, SyntaxErrorKind::Path);
     let at_domain = || preceded(octet(b'@'), name);
-    // Behind a comma there is no other way.
+    // After a comma only a domain can follow.
     let more = many0_count(preceded(octet(b','), cut(at_domain())));
     terminated((at_domain(), more), octet(b':')).map(drop).parse(input)
 }
@@ -190,7 +193,7 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn paths_and_what_follows_them() {
+    fn a_path_is_parsed_and_the_rest_is_returned() {
         for (text, path, rest) in [
             ("<>", "<>", ""),
             ("<> SIZE=1", "<>", " SIZE=1"),
@@ -206,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_refused() {
+    fn malformed_paths_are_refused() {
         for text in ["", "a@b", "<a@b", "<<a@b>>", "< a@b>", "<@x:>", "<@:a@b>", "<@x a@b>", "<a>", "<\"a@b>"] {
             assert!(ReversePath::parse_prefix(text).is_err(), "{text}");
         }

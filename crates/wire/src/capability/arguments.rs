@@ -1,10 +1,10 @@
-//! What stands behind a keyword.
+//! The arguments of a keyword.
 
 use core::{fmt, num::NonZeroU32};
 
 use super::{Mechanism, MechanismSet};
 
-/// Words with white space between them, as they came. They compare word by word, with regard to case.
+/// Words separated by white space, as they came. They compare word by word, with regard to case.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Words<'a>(&'a str);
 
@@ -14,12 +14,12 @@ impl<'a> Words<'a> {
         Self(text)
     }
 
-    /// The words, one by one; none of them is empty.
+    /// The words in order. No word is empty.
     pub fn iter(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a> {
         self.0.split_ascii_whitespace()
     }
 
-    /// Whether there is no word.
+    /// Returns `true` if there is no word.
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
@@ -33,8 +33,8 @@ impl PartialEq for Words<'_> {
 
 impl Eq for Words<'_> {}
 
-/// With one space between them. A control character that is no ASCII white space becomes `?`, so that the words stay on
-/// their line.
+/// The words, with one space between them. A control character that is not white space becomes `?`,
+/// so that the words stay on one line.
 impl fmt::Display for Words<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.iter().enumerate().try_for_each(|(index, word)| {
@@ -54,7 +54,7 @@ pub(super) fn write_printable(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Re
     })
 }
 
-/// Arguments of which some have a type, [`MechanismSet`] or [`Limits`], and the words that have none.
+/// Arguments: those that have a type, [`MechanismSet`] or [`Limits`], and the other words.
 ///
 /// ```
 /// use posthaste_wire::{Capability, Mechanism};
@@ -69,9 +69,9 @@ pub struct Partly<'a, T> {
     words: Words<'a>,
 }
 
-/// Arguments that are taken word by word; the module keeps others from having more of them.
+/// A type of arguments that is read word by word. Only this module can implement it.
 pub trait Known: Copy + Default + Eq + fmt::Display {
-    /// Takes a word in; says whether it is known.
+    /// Adds a word. `false`: it is unknown, and has no effect.
     fn take(&mut self, word: &str) -> bool;
 }
 
@@ -84,7 +84,7 @@ impl<'a, T: Known> Partly<'a, T> {
         Self { known, words }
     }
 
-    /// The other words, as they came.
+    /// The words that have no type, as they came.
     pub fn unknown(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a, T> {
         self.words.iter().filter(|word| !T::default().take(word))
     }
@@ -104,7 +104,7 @@ impl<T: Known> PartialEq for Partly<'_, T> {
 
 impl<T: Known> Eq for Partly<'_, T> {}
 
-/// The known ones first.
+/// The typed arguments, then the other words.
 impl<T: Known> fmt::Display for Partly<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.known.fmt(f)?;
@@ -122,20 +122,20 @@ impl Known for MechanismSet {
     }
 }
 
-/// The limits of RFC 9422 section 4. Where one stands twice, the lower value counts.
+/// The limits of RFC 9422 section 4. If one comes twice, the lower value counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Limits {
-    /// `MAILMAX`: transactions in a session.
+    /// `MAILMAX`: transactions in a session. `None`: no limit is known.
     pub mail_max: Option<NonZeroU32>,
-    /// `RCPTMAX`: recipients in a transaction.
+    /// `RCPTMAX`: recipients in a transaction. `None`: no limit is known.
     pub rcpt_max: Option<NonZeroU32>,
-    /// `RCPTDOMAINMAX`: domains of recipients in a transaction.
+    /// `RCPTDOMAINMAX`: domains of recipients in a transaction. `None`: no limit is known.
     pub rcpt_domain_max: Option<NonZeroU32>,
 }
 
 impl Limits {
-    /// The lower of each.
+    /// Keeps the lower value of each limit.
     pub(super) fn merge(&mut self, other: Self) {
         for (limit, other) in [
             (&mut self.mail_max, other.mail_max),
@@ -162,7 +162,7 @@ impl Known for Limits {
     }
 }
 
-/// As behind `LIMITS`.
+/// The arguments of `LIMITS`.
 impl fmt::Display for Limits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = [("MAILMAX", self.mail_max), ("RCPTMAX", self.rcpt_max), ("RCPTDOMAINMAX", self.rcpt_domain_max)];
@@ -178,7 +178,8 @@ fn lower(one: Option<NonZeroU32>, two: Option<NonZeroU32>) -> Option<NonZeroU32>
     one.into_iter().chain(two).min()
 }
 
-/// A number in decimal digits alone, within the type.
+/// A number of decimal digits. `None`: there is another octet or no digit, or the type is too
+/// small.
 pub(super) fn number<N: TryFrom<u64>>(word: &[u8]) -> Option<N> {
     let digit = |octet: &u8| Some(octet.wrapping_sub(b'0')).filter(|digit| *digit < 10).map(u64::from);
     let number = word.iter().try_fold(0_u64, |number, octet| number.checked_mul(10)?.checked_add(digit(octet)?))?;

@@ -1,4 +1,4 @@
-//! All that a server offers.
+//! All lines of a reply to EHLO.
 
 use alloc::{borrow::Cow, string::String};
 use core::fmt;
@@ -9,11 +9,11 @@ use memchr::memchr;
 use super::{Capability, Keyword, Limits, MechanismSet};
 use crate::reply::{Lines, ReplyRef};
 
-/// What a client knows of the server from a reply to EHLO: typed views, and every line as it came.
+/// The capabilities of a server, from its reply to EHLO: typed views, and every line as it came.
 ///
-/// `S` is where the lines live: `Capabilities<&[u8]>` borrows them from the reply and allocates nothing,
-/// `Capabilities` (`Bytes`) owns them. The views are made once, when the reply is read. Where a keyword stands twice,
-/// the mechanisms of AUTH add up, and of two numbers the stricter one counts.
+/// `S` holds the lines: `Capabilities<&[u8]>` borrows them from the reply without an allocation,
+/// `Capabilities` (`Bytes`) owns them. The views are made once, when the reply is read. If a
+/// keyword comes twice, the mechanisms of AUTH add up, and the stricter of two numbers counts.
 ///
 /// ```
 /// use posthaste_wire::{Capabilities, Mechanism, ReplyRef, capability::Keyword};
@@ -28,7 +28,7 @@ use crate::reply::{Lines, ReplyRef};
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities<S = Bytes> {
     views: Views,
-    /// The reply's lines behind the first one, with their codes and CRLFs: they need no index then.
+    /// The reply's lines after the first, with codes and CRLFs, so that they need no index.
     octets: S,
 }
 
@@ -37,15 +37,15 @@ struct Views {
     /// One bit for each [`Keyword`].
     offered: u32,
     auth: MechanismSet,
-    /// 0 is no limit.
+    /// 0: no limit.
     size: u64,
     min_by_time: Option<u32>,
     limits: Limits,
 }
 
 impl<'a> Capabilities<&'a [u8]> {
-    /// Reads a positive reply to EHLO; its first line is the greeting and no keyword. Lines beyond
-    /// [`MAX`](Capabilities::MAX) are left out.
+    /// Reads a positive reply to EHLO, except its first line, which is the greeting. Lines beyond
+    /// [`MAX`](Capabilities::MAX) are dropped.
     pub fn from_reply(reply: &ReplyRef<'a>) -> Self {
         let octets = reply.as_bytes();
         let first = memchr(b'\n', octets).map_or(octets.len(), |at| at + 1);
@@ -56,7 +56,7 @@ impl<'a> Capabilities<&'a [u8]> {
             let Some(line) = octets.get(end + "250-".len()..) else { break };
             let (keyword, length) = Keyword::at_front(line);
             let text = match keyword {
-                // A keyword alone is the usual line: its end is found already, and nothing behind it is to be read.
+                // The usual line is a keyword alone. Its end is known already.
                 Some(keyword) if keyword.stands_alone() && line.get(length) == Some(&b'\r') => {
                     views.offered |= bit(keyword);
                     length
@@ -72,24 +72,25 @@ impl<'a> Capabilities<&'a [u8]> {
             };
             end += "250-".len() + text + "\r\n".len();
         }
-        // A last line of a code alone has no separator, so `end` is one too far there.
+        // A last line with a code alone has no separator, and then `end` is one too far.
         Self { views, octets: octets.get(..end).unwrap_or(octets) }
     }
 }
 
 impl Capabilities {
-    /// The most keywords that are kept: more than twice those that have a typed view. A reply may have more lines;
-    /// those are left out.
+    /// The most lines that are kept: 64, more than twice the keywords that have a typed view.
+    /// Further lines of a reply are dropped.
     pub const MAX: usize = 64;
 }
 
 impl<S: AsRef<[u8]>> Capabilities<S> {
-    /// Whether a keyword is offered, with arguments that are understood.
+    /// Returns `true` if the server offers the keyword, with arguments that are understood.
     pub const fn offers(&self, keyword: Keyword) -> bool {
         self.views.offered & bit(keyword) != 0
     }
 
-    /// `SIZE`: the octets of the largest message, when a fixed limit was given (RFC 1870 section 4).
+    /// `SIZE`: the octets of the largest message (RFC 1870 section 4). `None`: the server has no
+    /// fixed limit.
     pub const fn size(&self) -> Option<u64> {
         match self.views.size {
             0 => None,
@@ -97,17 +98,19 @@ impl<S: AsRef<[u8]>> Capabilities<S> {
         }
     }
 
-    /// The known mechanisms of `AUTH`, the old `AUTH=` form included. The others are in [`iter`](Self::iter).
+    /// The known mechanisms of `AUTH`, and of the old form `AUTH=`. [`iter`](Self::iter) gives the
+    /// others.
     pub const fn auth(&self) -> MechanismSet {
         self.views.auth
     }
 
-    /// `DELIVERBY`: the least time in seconds that may be asked for, when one was given (RFC 2852 section 2).
+    /// `DELIVERBY`: the least time that a client may ask for, in seconds (RFC 2852 section 2).
+    /// `None`: the server gave none.
     pub const fn min_by_time(&self) -> Option<u32> {
         self.views.min_by_time
     }
 
-    /// The known limits of `LIMITS` (RFC 9422). The others are in [`iter`](Self::iter).
+    /// The known limits of `LIMITS` (RFC 9422). [`iter`](Self::iter) gives the others.
     pub const fn limits(&self) -> Limits {
         self.views.limits
     }
@@ -117,17 +120,17 @@ impl<S: AsRef<[u8]>> Capabilities<S> {
         self.iter().find(|capability| capability.keyword() == Some(keyword))
     }
 
-    /// The lines as values, known and unknown; those that are no text are left out.
+    /// The lines as values, known and unknown, without those that are not text.
     pub fn iter(&self) -> impl Iterator<Item = Capability<'_>> + Clone {
         self.lines().filter_map(Capability::parse)
     }
 
-    /// Every line as octets, without code, separator and CRLF: at most [`MAX`](Capabilities::MAX).
+    /// At most [`MAX`](Capabilities::MAX) lines as octets, without code, separator and CRLF.
     pub fn lines(&self) -> impl Iterator<Item = &[u8]> + Clone {
         Lines { rest: self.octets.as_ref() }
     }
 
-    /// Every line as text, with U+FFFD for what is not UTF-8.
+    /// The lines as text, with U+FFFD for octets that are not UTF-8.
     pub fn text_lines(&self) -> impl Iterator<Item = Cow<'_, str>> + Clone {
         self.lines().map(String::from_utf8_lossy)
     }
@@ -137,7 +140,7 @@ impl<S: AsRef<[u8]>> Capabilities<S> {
         Capabilities { views: self.views, octets: self.octets.as_ref() }
     }
 
-    /// The owned form, by one allocation.
+    /// The owned form. Allocates once.
     pub fn into_owned(self) -> Capabilities {
         Capabilities { views: self.views, octets: Bytes::copy_from_slice(self.octets.as_ref()) }
     }
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_twice() {
+    fn a_keyword_that_comes_twice_adds_mechanisms_and_keeps_the_stricter_number() {
         let reply =
             b"250-mx.test\r\n250-SIZE 0\r\n250-SIZE 500\r\n250-SIZE 900\r\n250-SIZE\r\n250-LIMITS MAILMAX=5\r\n\
             250-DELIVERBY\r\n250-DELIVERBY 9\r\n250-DELIVERBY 4\r\n250 LIMITS MAILMAX=7 MAILMAX=6 RCPTMAX=1\r\n";
@@ -207,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_beyond_the_most_are_left_out() {
+    fn capability_lines_beyond_the_most_are_dropped() {
         let mut reply = b"250-mx.test\r\n".to_vec();
         (0..64).for_each(|_| reply.extend_from_slice(b"250-X-FILL 1\r\n"));
         reply.extend_from_slice(b"250 DSN\r\n");

@@ -1,8 +1,8 @@
-//! The keywords that are known, and finding the one that a line starts with.
+//! The known keywords, and the search for the one at the start of a line.
 
 use core::fmt;
 
-/// Declares the keywords once: the names, and the way from a line to a keyword, come from the same rows.
+/// Declares the keywords once: a row gives the name, and the search for it.
 macro_rules! keywords {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// An EHLO keyword that has a typed view.
@@ -21,14 +21,14 @@ macro_rules! keywords {
             /// Every keyword.
             pub const ALL: &[Self] = &[$(Self::$variant,)*];
 
-            /// The keyword as it stands on the wire, in upper case.
+            /// The keyword as it is sent, in upper case.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*
                 }
             }
 
-            /// The keyword whose first octets these are: no two have the same.
+            /// The keyword with these first octets. Each keyword has its own.
             const fn from_front(front: u64) -> Option<Self> {
                 match front {
                     $(front::$variant => Some(Self::$variant),)*
@@ -105,33 +105,35 @@ impl Keyword {
         }
     }
 
-    /// Whether it is offered without arguments too.
+    /// Returns `true` if a line with the keyword alone offers it.
     pub(super) const fn stands_alone(self) -> bool {
         !matches!(self, Self::FutureRelease)
     }
 
-    /// The keyword at the front of a line, and how many octets the line's first word has.
+    /// The keyword at the front of a line, and the octets of the line's first word.
     ///
-    /// The first 8 octets are folded into one integer: that finds the end of a short word and its name without a loop.
+    /// The first 8 octets are one integer, which finds the end of a short word and its name without
+    /// a loop.
     #[inline]
     pub(super) fn at_front(line: &[u8]) -> (Option<Self>, usize) {
         let window = line.first_chunk::<FRONT>().copied().unwrap_or_else(|| {
-            // Behind a short line stand zeros, which end a word as a space does.
+            // Zeros follow a short line. They end a word, as a space does.
             let mut window = [0; FRONT];
             window.iter_mut().zip(line).for_each(|(to, from)| *to = *from);
             window
         });
         let octets = u64::from_le_bytes(window);
-        // The lowest octet of `ends` that is set is at the first octet below `!`; what is above may be wrong.
+        // The lowest octet set in `ends` is at the first octet below `!`. Those above it may be
+        // wrong.
         let ends = octets.wrapping_sub(u64::from_ne_bytes([b'!'; FRONT])) & !octets & u64::from_ne_bytes([0x80; FRONT]);
         if ends != 0 {
-            // All bits up to that octet's highest one, and then without that octet.
+            // All bits up to the highest of that octet, then without that octet.
             let before = (ends ^ (ends - 1)) >> 8;
             return (Self::from_front(fold(octets & before)), ends.trailing_zeros() as usize / 8);
         }
         let rest = line.get(FRONT..).unwrap_or_default();
         let rest = rest.get(..rest.iter().position(|octet| *octet < b'!').unwrap_or(rest.len())).unwrap_or_default();
-        // A longer word: the window names what it can be, and the rest is compared.
+        // In a longer word the window gives the candidate, and the rest is compared.
         let keyword = Self::from_front(fold(octets)).filter(|keyword| {
             keyword.as_str().as_bytes().get(FRONT..).is_some_and(|name| name.eq_ignore_ascii_case(rest))
         });
@@ -145,11 +147,11 @@ impl fmt::Display for Keyword {
     }
 }
 
-/// The octets of a keyword that are looked at together.
+/// The octets of a keyword that are compared at once.
 const FRONT: usize = 8;
 
-/// Makes letters upper case, in every octet at once. It maps other octets from 0x60 on too, but to none that stands in
-/// a keyword.
+/// Makes letters upper case, in all octets at once. It also maps other octets from 0x60 on, but to
+/// none that a keyword has.
 const fn fold(octets: u64) -> u64 {
     octets & !((octets & u64::from_ne_bytes([0x40; FRONT])) >> 1)
 }
@@ -172,7 +174,7 @@ mod tests {
     use alloc::{format, string::String};
 
     #[test]
-    fn every_keyword_is_found_in_any_case_and_with_anything_behind_it() {
+    fn every_keyword_is_found_in_any_case_before_any_text() {
         for keyword in Keyword::ALL {
             let name = keyword.as_str();
             assert_eq!(Keyword::from_name(name), Some(*keyword));
@@ -185,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn every_single_octet_of_difference_counts() {
+    fn a_word_with_one_other_octet_is_no_keyword() {
         for keyword in Keyword::ALL {
             let name = keyword.as_str();
             for at in 0..name.len() {

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// A SASL mechanism that this workspace knows by name.
+/// A SASL mechanism with a known name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Mechanism {
@@ -16,7 +16,7 @@ pub enum Mechanism {
     Anonymous,
     /// `CRAM-MD5` (RFC 2195).
     CramMd5,
-    /// `XOAUTH2`, in use before RFC 7628.
+    /// `XOAUTH2`, used before RFC 7628.
     XOauth2,
     /// `OAUTHBEARER` (RFC 7628).
     OauthBearer,
@@ -41,7 +41,7 @@ pub struct MechanismSet {
 }
 
 impl Mechanism {
-    /// Every mechanism, in the order in which a set names them.
+    /// Every mechanism, in the order of a set.
     pub const ALL: &[Self] = &[
         Self::Plain,
         Self::Login,
@@ -83,7 +83,7 @@ impl MechanismSet {
     /// No mechanism.
     pub const EMPTY: Self = Self { bits: 0 };
 
-    /// The set of these.
+    /// A set of these mechanisms.
     pub const fn of(mechanisms: &[Mechanism]) -> Self {
         let mut set = Self::EMPTY;
         let mut at = 0;
@@ -99,28 +99,28 @@ impl MechanismSet {
         self.bits |= mechanism.bit();
     }
 
-    /// Takes a mechanism out.
+    /// Removes a mechanism.
     pub const fn remove(&mut self, mechanism: Mechanism) {
         self.bits &= !mechanism.bit();
     }
 
-    /// The mechanisms that are in one of them.
+    /// The mechanisms that are in either set.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
         Self { bits: self.bits | other.bits }
     }
 
-    /// Whether a mechanism is in it.
+    /// Returns `true` if the mechanism is in the set.
     pub const fn contains(self, mechanism: Mechanism) -> bool {
         self.bits & mechanism.bit() != 0
     }
 
-    /// Whether no mechanism is in it.
+    /// Returns `true` if the set has no mechanism.
     pub const fn is_empty(self) -> bool {
         self.bits == 0
     }
 
-    /// The mechanisms in it, in the order of [`Mechanism::ALL`].
+    /// The mechanisms of the set, in the order of [`Mechanism::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Mechanism> + Clone {
         Mechanism::ALL.iter().copied().filter(move |mechanism| self.contains(*mechanism))
     }
@@ -146,7 +146,7 @@ impl fmt::Display for Mechanism {
     }
 }
 
-/// The names with a space between them, as behind `AUTH`.
+/// The names, separated by spaces: the arguments of `AUTH`.
 impl fmt::Display for MechanismSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.iter().enumerate().try_for_each(|(index, mechanism)| {
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_mechanisms_are_one_to_one() {
+    fn mechanisms_and_their_names_are_one_to_one() {
         for (index, mechanism) in Mechanism::ALL.iter().enumerate() {
             assert_eq!(Mechanism::from_name(mechanism.as_str()), Some(*mechanism));
             assert_eq!(Mechanism::from_name(&mechanism.as_str().to_ascii_lowercase()), Some(*mechanism));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_holds_what_was_put_in() {
+    fn a_mechanism_set_holds_the_inserted_mechanisms() {
         let mut set: MechanismSet = [Mechanism::ScramSha256Plus, Mechanism::Plain].into_iter().collect();
         assert!(set.iter().eq([Mechanism::Plain, Mechanism::ScramSha256Plus]));
         set.remove(Mechanism::Plain);

@@ -1,7 +1,7 @@
-//! What a server offers in its reply to EHLO (RFC 5321 section 4.1.1.1).
+//! Capabilities: the keywords that a server offers in its reply to EHLO (RFC 5321 section 4.1.1.1).
 //!
-//! [`Capability`] is one line of it, [`Capabilities`] are all lines of a reply. Whatever a line has, it stays reachable
-//! as octets: what has no type here is no error.
+//! [`Capability`] is one line, [`Capabilities`] are all lines of a reply. Every line stays
+//! available as octets. A line without a type here is not an error.
 
 mod arguments;
 mod capabilities;
@@ -19,12 +19,13 @@ pub use mechanism::{Mechanism, MechanismSet};
 
 /// One keyword with its arguments.
 ///
-/// [`Display`](fmt::Display) writes the line as a server sends it, in one form: the keyword in upper case, one space
-/// between words, known arguments first. What was parsed and is written parses to the same value.
+/// [`Display`](fmt::Display) writes the line as a server sends it: the keyword in upper case, one
+/// space between words, known arguments first. Parsing that line gives the same value again.
 ///
-/// Arguments beyond those that the RFC gives a keyword are left out of the value, as RFC 6531 section 3.1 has it. Where
-/// a needed argument is missing, or a number is no number or beyond its type, the line is [`Other`](Self::Other): what
-/// is not understood is not offered. SIZE and LIMITS differ, and say so.
+/// Arguments beyond those in the keyword's RFC are dropped, as RFC 6531 section 3.1 demands. If a
+/// needed argument is missing, or a number is malformed or too large, the line is
+/// [`Other`](Self::Other): a client must not use what it does not understand. SIZE and LIMITS
+/// differ, as said there.
 ///
 /// ```
 /// use posthaste_wire::Capability;
@@ -37,8 +38,8 @@ pub use mechanism::{Mechanism, MechanismSet};
 pub enum Capability<'a> {
     /// `PIPELINING` (RFC 2920).
     Pipelining,
-    /// `SIZE`, with the octets of the largest message; 0 means no fixed limit (RFC 1870 section 4). A limit that is
-    /// missing, no number or beyond 64 bits is none: no message reaches it.
+    /// `SIZE`, with the octets of the largest message. 0: no fixed limit (RFC 1870 section 4). A
+    /// limit that is missing, malformed or beyond 64 bits is 0.
     Size(u64),
     /// `8BITMIME` (RFC 6152).
     EightBitMime,
@@ -54,29 +55,31 @@ pub enum Capability<'a> {
     BinaryMime,
     /// `STARTTLS` (RFC 3207).
     StartTls,
-    /// `AUTH` with its mechanisms (RFC 4954); the old form `AUTH=` is taken too.
+    /// `AUTH` with its mechanisms (RFC 4954), also in the old form `AUTH=`.
     Auth(Partly<'a, MechanismSet>),
     /// `REQUIRETLS` (RFC 8689).
     RequireTls,
-    /// `DELIVERBY`, with the least time in seconds that may be asked for (RFC 2852 section 2).
+    /// `DELIVERBY`, with the least time that a client may ask for, in seconds (RFC 2852 section 2).
     DeliverBy(Option<u32>),
     /// `FUTURERELEASE` (RFC 4865 section 3).
     FutureRelease {
-        /// The longest time in seconds for which a message is held.
+        /// The longest time for which the server holds a message, in seconds.
         max_interval: u32,
-        /// The latest time up to which a message is held, as in RFC 3339; it is not looked into.
+        /// The latest time until which the server holds a message: a `date-time` of RFC 3339, not
+        /// checked.
         max_date_time: &'a str,
     },
     /// `MT-PRIORITY`, with the name of the profile (RFC 6710 section 3).
     MtPriority(Option<&'a str>),
-    /// `LIMITS` (RFC 9422). A known limit that is 0, no number or beyond 32 bits stays among the unknown words, as
-    /// section 3.7 has it ignored.
+    /// `LIMITS` (RFC 9422). A known limit that is 0, malformed or beyond 32 bits counts as an
+    /// unknown word: section 3.7 has clients ignore it.
     Limits(Partly<'a, Limits>),
     /// `ETRN` (RFC 1985).
     Etrn,
-    /// `BURL`, with the kinds of URL that are taken (RFC 4468 section 3.3).
+    /// `BURL`, with the kinds of URL that the server takes (RFC 4468 section 3.3).
     Burl(Words<'a>),
-    /// `NO-SOLICITING`, with the solicitation class keywords that are refused (RFC 3865 section 2).
+    /// `NO-SOLICITING`, with the classes of solicitation that the server refuses (RFC 3865 section
+    /// 2).
     NoSoliciting(Words<'a>),
     /// `RRVS` (RFC 7293).
     Rrvs,
@@ -86,30 +89,30 @@ pub enum Capability<'a> {
     Expn,
     /// `HELP` (RFC 5321 section 4.1.1.8).
     Help,
-    /// `XCLIENT`, with the attributes that are taken.
+    /// `XCLIENT`, with the attributes that the server takes.
     XClient(Words<'a>),
-    /// `XFORWARD`, with the attributes that are taken.
+    /// `XFORWARD`, with the attributes that the server takes.
     XForward(Words<'a>),
     /// Any other line, as it came.
     Other(&'a str),
 }
 
 impl<'a> Capability<'a> {
-    /// Takes the text of a line, without code, separator and CRLF.
+    /// Parses the text of a line, without code, separator and CRLF.
     ///
-    /// Nothing, when it is empty, not UTF-8, or has a control character in it.
+    /// `None`: it is empty, not UTF-8, or has a control character.
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         let (keyword, length) = Keyword::at_front(line);
         Self::of_line(line, keyword, length)
     }
 
-    /// The line whose first word is this keyword and has `length` octets.
+    /// Parses a line whose first word has `length` octets and is this keyword, if it is known.
     #[inline]
     fn of_line(line: &'a [u8], keyword: Option<Keyword>, length: usize) -> Option<Self> {
         if line.is_empty() || (!is_printable(line) && text(line)?.contains(char::is_control)) {
             return None;
         }
-        // In `AUTH=PLAIN` the keyword is no word of its own.
+        // In `AUTH=PLAIN` the keyword is not a separate word.
         let (keyword, arguments) = match (keyword, line.split_at_checked("AUTH=".len())) {
             (None, Some((auth, rest))) if auth.eq_ignore_ascii_case(b"AUTH=") => (Some(Keyword::Auth), rest),
             (keyword, _) => (keyword, line.get(length..).unwrap_or_default()),
@@ -117,10 +120,10 @@ impl<'a> Capability<'a> {
         keyword.and_then(|keyword| Self::known(keyword, arguments)).or_else(|| text(line).map(Self::Other))
     }
 
-    /// [`None`] when the arguments, which are text, are not those of the keyword.
+    /// `None`: the arguments, which are text, do not fit the keyword.
     #[inline]
     fn known(keyword: Keyword, arguments: &'a [u8]) -> Option<Self> {
-        // Only what is kept as text is looked at as such.
+        // Only arguments that are kept as text are checked for UTF-8.
         let words = || Words::new(text(arguments).unwrap_or_default());
         Some(match keyword {
             Keyword::Pipelining => Self::Pipelining,
@@ -134,7 +137,8 @@ impl<'a> Capability<'a> {
             Keyword::StartTls => Self::StartTls,
             Keyword::Auth => Self::Auth(Partly::parse(words())),
             Keyword::RequireTls => Self::RequireTls,
-            // The least time comes first in a list with commas, of which nothing else is defined.
+            // The least time is the first part of a list with commas. RFC 2852 defines no other
+            // part.
             Keyword::DeliverBy => {
                 Self::DeliverBy(match first_word(arguments).and_then(|list| list.split(is_comma).next()) {
                     None | Some([]) => None,
@@ -160,7 +164,7 @@ impl<'a> Capability<'a> {
         })
     }
 
-    /// The keyword; none for [`Other`](Self::Other).
+    /// The keyword. `None`: the line is [`Other`](Self::Other).
     pub const fn keyword(&self) -> Option<Keyword> {
         Some(match self {
             Self::Pipelining => Keyword::Pipelining,
@@ -196,7 +200,7 @@ fn text(octets: &[u8]) -> Option<&str> {
     core::str::from_utf8(octets).ok()
 }
 
-/// The first word of arguments that are text, in which a space is the only white space of ASCII.
+/// The first word of arguments without control characters, so that only spaces separate words.
 fn first_word(arguments: &[u8]) -> Option<&[u8]> {
     arguments.split(|octet| *octet == b' ').find(|word| !word.is_empty())
 }
@@ -205,19 +209,19 @@ const fn is_comma(octet: &u8) -> bool {
     *octet == b','
 }
 
-/// Returns `true` if all octets are visible characters of ASCII or spaces: 8 octets are looked at together.
+/// Returns `true` if all octets are spaces or visible characters of ASCII. Checks 8 octets at once.
 fn is_printable(octets: &[u8]) -> bool {
     const EACH: u64 = u64::MAX / 255;
     let (windows, rest) = octets.as_chunks::<8>();
     let fold = windows.iter().fold(0, |odd, window| {
         let window = u64::from_le_bytes(*window);
-        // The topmost bit: of what is below a space, is DEL or beyond.
+        // The topmost bit is set for an octet below a space, and from DEL on.
         odd | window | window.wrapping_sub(EACH * b' ' as u64) | window.wrapping_add(EACH)
     });
     fold & (EACH << 7) == 0 && rest.iter().all(|octet| matches!(octet, b' '..=b'~'))
 }
 
-/// The line as a server sends it. A control character becomes `?`, so that it stays one line.
+/// The line as a server sends it. A control character becomes `?`, so that it remains one line.
 impl fmt::Display for Capability<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(keyword) = self.keyword() {

@@ -17,32 +17,32 @@ pub struct ClientCodec {
     stuffer: Stuffer,
 }
 
-/// What a client sends.
+/// An item that a client sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outgoing<'a> {
     /// A command line.
     Command(Command<'a>),
-    /// A piece of the content behind 354, without stuffed dots; it may be split anywhere.
+    /// A piece of the content after 354, without stuffed dots. It may be split anywhere.
     Content(&'a [u8]),
-    /// The end of the content, with a CRLF before it when the content has none at its end.
+    /// The end of the content. A CRLF precedes it if the content does not end in one.
     EndOfContent,
-    /// The octets behind BDAT, or a piece of them. They are counted by the application.
+    /// The octets after BDAT, or a piece of them. The application counts them.
     Chunk(&'a [u8]),
 }
 
 impl ClientCodec {
-    /// With [`ReplyLimits::default`].
+    /// A codec with [`ReplyLimits::default`].
     pub fn new() -> Self {
         Self::with_limits(ReplyLimits::default())
     }
 
-    /// With limits for what the server may say in one reply.
+    /// A codec with limits for a reply of the server.
     pub const fn with_limits(limits: ReplyLimits) -> Self {
         Self { replies: ReplyFramer::new(limits), stuffer: Stuffer::new() }
     }
 
-    /// The content of the next message is known to be clean: [`Stuffer::for_clean_content`], which says what goes wrong
-    /// when it is not. Content that was begun starts again.
+    /// Takes the content of the next message for clean. [`Stuffer::for_clean_content`] says what
+    /// goes wrong if it is not. Content that has begun starts again.
     pub const fn expect_clean_content(&mut self) {
         self.stuffer = Stuffer::for_clean_content();
     }
@@ -71,8 +71,8 @@ impl Decoder for ClientCodec {
     }
 }
 
-/// After an error nothing of the item is in the buffer. After a [`ContentFault`] the connection is to be closed: the
-/// server has part of a message.
+/// After an error, the buffer has no part of the item. After a [`ContentFault`], close the
+/// connection: the server has part of a message.
 impl Encoder<Outgoing<'_>> for ClientCodec {
     type Error = CodecError;
 

@@ -1,24 +1,24 @@
-//! Why a connection with a codec ends.
+//! The errors that end a connection with a codec.
 
 use core::fmt;
 use std::io;
 
 use crate::{EncodeError, frame::ContentFault, reply::ReplyError};
 
-/// What goes wrong between a codec and its connection. After any of them but [`CodecError::Encode`] the connection is
-/// to be closed.
+/// An error of a codec or its connection. Close the connection after each, except
+/// [`CodecError::Encode`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CodecError {
     /// The connection failed, or ended within a line, content, a chunk or a reply.
     Io(io::Error),
-    /// The client sends a line without end.
+    /// The client sends a line of more than 64 KiB.
     EndlessLine,
-    /// The server sends what is no reply.
+    /// The server sends octets that are not a reply.
     Reply(ReplyError),
-    /// A command that cannot be one line. Nothing of it was sent.
+    /// A command cannot be one line. No part of it was sent.
     Encode(EncodeError),
-    /// Content that cannot be sent behind DATA. The server may have its beginning.
+    /// Content must not be sent after DATA. The server may have its beginning.
     Content(ContentFault),
 }
 
@@ -26,7 +26,7 @@ impl fmt::Display for CodecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => error.fmt(f),
-            Self::EndlessLine => f.write_str("a line does not end"),
+            Self::EndlessLine => f.write_str("a line is longer than 64 KiB"),
             Self::Reply(error) => error.fmt(f),
             Self::Encode(error) => error.fmt(f),
             Self::Content(fault) => fault.fmt(f),
@@ -37,7 +37,7 @@ impl fmt::Display for CodecError {
 impl core::error::Error for CodecError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
-            // Each is shown as itself, so that its source comes next.
+            // `Display` shows the inner error, so its source comes next.
             Self::Io(error) => error.source(),
             _ => None,
         }

@@ -1,9 +1,10 @@
-//! The framing as codecs for `tokio-util`, for applications that want a `Stream` and a `Sink` and no session.
+//! The framing as codecs for `tokio-util`, for applications that want a `Stream` and a `Sink` but
+//! no session.
 //!
-//! [`ServerCodec`] yields lines, content and chunks and takes replies; [`ClientCodec`] yields replies and takes
-//! commands and content. A codec does not know which command may follow which, nor what a reply means: the application
-//! says when content comes. Lines and content that are yielded share the read buffer's memory; what is sent is copied
-//! into the write buffer once.
+//! [`ServerCodec`] yields lines, content and chunks, and takes replies. [`ClientCodec`] yields
+//! replies, and takes commands and content. A codec does not know the order of commands or the
+//! meaning of a reply: the application tells it when content comes. Yielded lines and content share
+//! the memory of the read buffer. Sent items are copied into the write buffer once.
 //!
 //! ```
 //! use futures_util::{SinkExt, StreamExt};

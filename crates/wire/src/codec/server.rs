@@ -12,59 +12,61 @@ use crate::{
     frame::{ContentFault, Frame, Framed, Framer, LineFault},
 };
 
-/// Decodes what a client sends, encodes [`Reply`].
+/// Decodes the items of a client, encodes [`Reply`].
 ///
-/// It yields lines until it is told that content or a chunk follows, and lines again behind its end. The application
-/// tells it after the line that announces the octets and before it asks for the next item.
+/// It yields lines until the application announces content or a chunk, and lines again after the
+/// end. The application announces it after the line that brings it, and before it asks for the next
+/// item.
 #[derive(Debug, Clone)]
 pub struct ServerCodec {
     framer: Framer,
 }
 
-/// A piece of what a client sends.
+/// An item that a client sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Received {
-    /// A line, without its CRLF: a command, or a response within AUTH.
+    /// A line without its CRLF: a command, or a response within AUTH.
     Line(Bytes),
-    /// A line that has to be refused as a whole.
+    /// A line that the server must refuse as a whole.
     BadLine(LineFault),
-    /// A piece of content without stuffed dots, or of a chunk as it came.
+    /// A piece of content without stuffed dots, or a piece of a chunk.
     Content(Bytes),
-    /// The end of the content or of the chunk; what comes next is a line.
+    /// The end of the content or of the chunk. The next item is a line.
     End {
-        /// What is wrong with the content, which then has to be refused; never of a chunk.
+        /// The fault of the content, which the server must then refuse. `None`: clean content, or a
+        /// chunk.
         fault: Option<ContentFault>,
     },
 }
 
-/// The most octets of a line that are thrown away before the connection is given up: 64 KiB, more than any client
-/// sends by mistake.
+/// The most octets of a line that are discarded before the connection ends with an error: 64 KiB,
+/// more than any client sends by mistake.
 const MAX_DISCARDED: usize = 64 * 1_024;
 
 impl ServerCodec {
-    /// At the start of a line of at most [`MAX_COMMAND_LINE`] octets.
+    /// A codec at the start of a line. The limit for lines is [`MAX_COMMAND_LINE`].
     pub const fn new() -> Self {
         Self { framer: Framer::new(MAX_COMMAND_LINE) }
     }
 
-    /// Changes the limit for lines, in octets with CRLF. A longer line is a [`Received::BadLine`], and one beyond 64 KiB
-    /// an [error](CodecError::EndlessLine).
+    /// Changes the limit for lines, in octets with CRLF. Default [`MAX_COMMAND_LINE`]. A longer
+    /// line is a [`Received::BadLine`], and one beyond 64 KiB an [error](CodecError::EndlessLine).
     pub const fn set_max_line(&mut self, max_line: usize) {
         self.framer.set_max_line(max_line);
     }
 
-    /// What follows is the content behind DATA: [`Framer::expect_content`].
+    /// Expects the content after DATA: [`Framer::expect_content`].
     pub const fn expect_content(&mut self, max_line: usize) {
         self.framer.expect_content(max_line);
     }
 
-    /// What follows is content that is known to be clean: [`Framer::expect_clean_content`], which says what goes wrong
-    /// when it is not.
+    /// Expects clean content after DATA. [`Framer::expect_clean_content`] says what goes wrong if
+    /// it is not.
     pub const fn expect_clean_content(&mut self) {
         self.framer.expect_clean_content();
     }
 
-    /// What follows is a chunk of so many octets behind BDAT: [`Framer::expect_chunk`].
+    /// Expects a chunk of `octets` octets after BDAT: [`Framer::expect_chunk`].
     pub const fn expect_chunk(&mut self, octets: u64) {
         self.framer.expect_chunk(octets);
     }
@@ -76,7 +78,7 @@ impl Decoder for ServerCodec {
 
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Received>, CodecError> {
         let Framed { consumed, frame } = self.framer.next(src);
-        // Nothing is split off when there is nothing: that would cost an allocation.
+        // Splitting off an empty piece would cost an allocation.
         let mut octets = || src.split_to(consumed).freeze();
         Ok(Some(match frame {
             Frame::Line(range) => Received::Line(octets().slice(range)),
@@ -96,7 +98,7 @@ impl Decoder for ServerCodec {
         }))
     }
 
-    /// A connection that ends within content or a chunk ends too early even when no octet waits for more.
+    /// A connection that ends within content or a chunk is an error, even if no octet is left.
     fn decode_eof(&mut self, src: &mut BytesMut) -> Result<Option<Received>, CodecError> {
         match self.decode(src)? {
             None if !src.is_empty() || !self.framer.is_at_line() || self.framer.discarded() > 0 => {

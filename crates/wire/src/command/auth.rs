@@ -14,9 +14,10 @@ const MAX_MECHANISM: usize = 20;
 /// `AUTH mechanism [initial-response]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Auth<'a> {
-    /// The mechanism's name as it came: up to 20 letters, digits, hyphens and underscores (RFC 4422 section 3.1).
+    /// The mechanism's name as it came: up to 20 letters, digits, hyphens and underscores (RFC 4422
+    /// section 3.1).
     pub mechanism: &'a str,
-    /// The initial response as it came, in base64, or `=` for an empty one.
+    /// The initial response as it came: base64, or `=` if it is empty.
     pub initial_response: Option<Secret<&'a str>>,
 }
 
@@ -32,8 +33,8 @@ impl<'a> Auth<'a> {
             return Err(SyntaxError::new(SyntaxErrorKind::Auth, end));
         }
         let response = trim_spaces(rest);
-        // Base64 is checked when it is decoded; a space or a control character has no place in it. Without an early end
-        // this is done for many octets at once.
+        // Decoding checks the base64. This refuses spaces and control characters, many octets at
+        // once because it does not stop early.
         if !response.bytes().fold(true, |visible, octet| visible & octet.is_ascii_graphic()) {
             let wrong = response.bytes().position(|octet| !octet.is_ascii_graphic()).unwrap_or_default();
             return Err(SyntaxError::new(SyntaxErrorKind::Auth, argument.len() - response.len() + wrong));

@@ -9,14 +9,14 @@ use crate::{
     xtext::Xtext,
 };
 
-/// Whose mail a client asks for: the argument of ETRN (RFC 1985 section 5).
+/// The mail that a client asks for: the argument of ETRN (RFC 1985 section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Node<S: AsRef<str> = String> {
     /// `name`: the mail for that host.
     Host(Domain<S>),
     /// `@name`: the mail for all hosts of that domain.
     Subdomains(Domain<S>),
-    /// `#name`: that queue, of whatever names the server has.
+    /// `#name`: that queue. The server defines the names.
     Queue(S),
 }
 
@@ -68,20 +68,21 @@ impl<S: AsRef<str>> fmt::Display for Node<S> {
     }
 }
 
-/// The attributes of XCLIENT or XFORWARD: what a proxy that the server trusts says of the client behind it.
+/// The attributes of XCLIENT or XFORWARD, by which a trusted proxy describes its client.
 ///
-/// There is no RFC; the syntax is `name=value`, separated by spaces, the value in xtext. The names in use are `NAME`,
-/// `ADDR`, `PORT`, `PROTO`, `HELO`, `LOGIN`, `DESTADDR`, `DESTPORT`, `IDENT` and `SOURCE`; `[UNAVAILABLE]` and
-/// `[TEMPUNAVAIL]` are values that say that there is none.
+/// Postfix defines them, no RFC does. The syntax is `name=value`, separated by spaces, the value in
+/// xtext. The names in use are `NAME`, `ADDR`, `PORT`, `PROTO`, `HELO`, `LOGIN`, `DESTADDR`,
+/// `DESTPORT`, `IDENT` and `SOURCE`. The proxy sends `[UNAVAILABLE]` or `[TEMPUNAVAIL]` for a value
+/// that it lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attributes<'a>(&'a str);
 
 impl<'a> Attributes<'a> {
-    /// Takes one attribute or more.
+    /// Parses one attribute or more.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::Attribute`] at the first octet that is wrong, [`SyntaxErrorKind::MissingArgument`] when there
-    /// is no attribute.
+    /// [`SyntaxErrorKind::Attribute`] at the first wrong octet,
+    /// [`SyntaxErrorKind::MissingArgument`] if `text` is empty.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         if text.is_empty() {
             return Err(SyntaxError::cut_off(SyntaxErrorKind::MissingArgument, 0));
@@ -101,11 +102,11 @@ impl<'a> Attributes<'a> {
 
     /// The attributes in order: the name as it came, and the value.
     pub fn iter(self) -> impl Iterator<Item = (&'a str, Xtext<&'a str>)> {
-        // The constructor has seen that each is one.
+        // `parse` has checked each of them.
         self.0.split(' ').filter_map(|word| attribute(word).ok())
     }
 
-    /// The value of the first attribute of that name, in any case.
+    /// The value of the first attribute with that name, which compares without regard to case.
     pub fn get(self, name: &str) -> Option<Xtext<&'a str>> {
         self.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }

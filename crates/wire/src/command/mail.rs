@@ -18,8 +18,8 @@ const MAX_ENVID: usize = 100;
 envelope_command! {
     /// `MAIL FROM:<reverse-path>` with its parameters.
     ///
-    /// `Mail<&str>` borrows from the line, `Mail` owns its text: a relay carries it from its server side
-    /// to its client side without writing it as text in between.
+    /// `Mail<&str>` borrows from the line, `Mail` owns its text: a relay carries it from its server
+    /// side to its client side without writing it as text in between.
     ///
     /// Set parameters on a finished value:
     ///
@@ -34,9 +34,9 @@ envelope_command! {
     /// # Ok::<(), posthaste_wire::AddressError>(())
     /// ```
     ///
-    /// The type is exhaustive on purpose. A new field is a new major version, because a program that
-    /// passes messages on has to decide about each parameter. To stay out of that decision, do as above,
-    /// or write `Mail { size, ..Mail::new(path) }`.
+    /// The type is exhaustive on purpose. A new field is a new major version, because a program
+    /// that passes messages on has to decide about each parameter. To stay out of that decision, do
+    /// as above, or write `Mail { size, ..Mail::new(path) }`.
     pub struct Mail {
         /// Where failures are reported to.
         reverse_path: ReversePath = Null,
@@ -52,7 +52,8 @@ envelope_command! {
         value ret: Option<Ret> = RET "RET" => Ret::from_str;
         /// `ENVID=` (RFC 3461 section 4.4).
         text envid: Option<Xtext<S>> = ENVID "ENVID" => envid;
-        /// `AUTH=`: who submitted the message first, `<>` or a mailbox in xtext (RFC 4954 section 5).
+        /// `AUTH=`: who submitted the message first, `<>` or a mailbox in xtext (RFC 4954 section
+        /// 5).
         text auth: Option<Xtext<S>> = AUTH "AUTH" => Xtext::parse;
         /// `BY=`: by when it is to be delivered (RFC 2852).
         value by: Option<DeliverBy> = BY "BY" => DeliverBy::from_str;
@@ -69,8 +70,9 @@ impl<'a> Mail<&'a str> {
     /// Parses a reverse-path and its parameters: the text after `MAIL FROM:` on the line.
     ///
     /// # Errors
-    /// A [`SyntaxError`] that knows the offset and its reply; [`SyntaxErrorKind::ReversePathNotAscii`] for an
-    /// internationalized mailbox without `SMTPUTF8` (RFC 6531 section 3.4).
+    /// A [`SyntaxError`] that knows the offset and its reply;
+    /// [`SyntaxErrorKind::ReversePathNotAscii`] for an internationalized mailbox without `SMTPUTF8`
+    /// (RFC 6531 section 3.4).
     #[inline]
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         let (reverse_path, rest) = ReversePath::parse_prefix(text)?;

@@ -23,18 +23,24 @@ pub use extension::{Attributes, Node};
 pub use mail::Mail;
 pub use rcpt::Rcpt;
 
-/// The most octets of a command line, CRLF included, that a server takes by default and that this crate emits, for commands
-/// other than AUTH, MAIL and RCPT.
+/// The most octets of a command line with CRLF: a server's default limit, and the most that this
+/// crate emits. AUTH, MAIL and RCPT have their own limits.
 ///
-/// RFC 5321 has 512, and RFC 3461 section 5.4 raises it to 1,036 and more with every extension.
+/// RFC 5321 allows 512 octets. RFC 3461 section 5.4 raises that to 1,036, and other extensions
+/// raise it further.
 pub const MAX_COMMAND_LINE: usize = 2_048;
-/// The most octets of a MAIL or RCPT line that this crate emits, CRLF included: twice [`MAX_COMMAND_LINE`], so that what a
-/// relay was told always leaves, with the parameters that it adds. Whether that is too long is for the next server to say.
+/// The most octets of a MAIL or RCPT line that this crate emits, with CRLF.
+///
+/// It is twice [`MAX_COMMAND_LINE`]: a relay can always pass on a line that it took, with the
+/// parameters that it adds. The next server may still refuse the line as too long.
 pub const MAX_ENVELOPE_LINE: usize = 2 * MAX_COMMAND_LINE;
 /// The most octets of an AUTH line or a SASL response, CRLF included (RFC 4954 section 4).
 pub const MAX_AUTH_LINE: usize = 12_288;
 
-/// A command as a client says it. It borrows from the line.
+/// A command of a client. It borrows from the line.
+///
+/// The type is exhaustive on purpose: a server has to decide about each command that is parsed. A
+/// verb without a variant is [`Other`](Self::Other).
 ///
 /// ```
 /// use posthaste_wire::{BodyType, Command};
@@ -58,11 +64,11 @@ pub enum Command<'a> {
     Rcpt(Rcpt<&'a str>),
     /// `DATA`.
     Data,
-    /// `BDAT size [LAST]` (RFC 3030): that many octets follow the line.
+    /// `BDAT size [LAST]` (RFC 3030): a chunk follows the line.
     Bdat {
         /// Octets of the chunk.
         size: u64,
-        /// Whether it ends the message.
+        /// `true`: the chunk ends the message.
         last: bool,
     },
     /// `RSET`.
@@ -83,28 +89,30 @@ pub enum Command<'a> {
     Auth(Auth<'a>),
     /// `ETRN node` (RFC 1985).
     Etrn(Node<&'a str>),
-    /// `BURL url [LAST]` (RFC 4468): the content is fetched from there.
+    /// `BURL url [LAST]` (RFC 4468): the server fetches the content from there.
     Burl {
-        /// The URL as it came, without spaces; which schemes there are is the application's to say.
+        /// The URL as it came, without spaces. The application decides which schemes it takes.
         url: &'a str,
-        /// Whether it ends the message.
+        /// `true`: the content ends the message.
         last: bool,
     },
-    /// `XCLIENT name=value …`: from here on the client counts as the one that the attributes describe.
+    /// `XCLIENT name=value …`: the client counts as the one that the attributes describe from here
+    /// on.
     XClient(Attributes<'a>),
-    /// `XFORWARD name=value …`: the client behind this one, for the log.
+    /// `XFORWARD name=value …`: the client of this client, for the log.
     XForward(Attributes<'a>),
-    /// A verb that this crate does not know, with its text.
+    /// Any other verb, with its text.
     Other {
         /// The verb as it came.
         verb: &'a str,
-        /// What follows it, without the space between.
+        /// The text after the verb and its space.
         argument: &'a str,
     },
 }
 
 impl<'a> Command<'a> {
-    /// Parses a line, without its CRLF. Trailing spaces and tabs are tolerated (RFC 5321 section 4.1.1).
+    /// Parses a line without its CRLF. Trailing spaces and tabs are tolerated (RFC 5321 section
+    /// 4.1.1).
     ///
     /// # Errors
     /// A [`SyntaxError`] that knows the offset and its reply.
@@ -116,7 +124,7 @@ impl<'a> Command<'a> {
             Some([b' ', ..]) => end + 1,
             _ => return Err(in_line(line, 0, SyntaxError::new(SyntaxErrorKind::Verb, end))),
         };
-        // A command is much to move: these make it where the caller wants it.
+        // A command is large: these functions build it in the memory of the caller.
         match verb {
             verb::MAIL => Self::mail(line, argument),
             verb::RCPT => Self::rcpt(line, argument),
@@ -137,7 +145,7 @@ impl<'a> Command<'a> {
         Rcpt::parse(path).map(Self::Rcpt).map_err(|error| in_line(line, line.len() - path.len(), error))
     }
 
-    /// The commands without text. Each takes given octets of ASCII alone, so the line is not checked to be UTF-8.
+    /// The commands without text. Each accepts ASCII only, so the line needs no check for UTF-8.
     #[inline(never)]
     fn bare(verb: u64, line: &'a [u8], argument: usize) -> Result<Self, SyntaxError> {
         let octets = line.get(argument..).unwrap_or_default();
@@ -151,7 +159,7 @@ impl<'a> Command<'a> {
         .map_err(|error| in_line(line, argument, error))
     }
 
-    /// The other commands that make few octets. A verb alone has no text to be checked; `unknown` checks the verb.
+    /// The other small commands. A verb alone has no text to check for UTF-8.
     #[inline(never)]
     fn short(verb: u64, line: &'a [u8], argument: usize) -> Result<Self, SyntaxError> {
         let text = if argument == line.len() { "" } else { text(line, argument)? };
@@ -176,8 +184,9 @@ impl<'a> Command<'a> {
     /// Appends the command as one line with its CRLF.
     ///
     /// # Errors
-    /// [`EncodeError`] when the finished line has a line break or NUL in it or is too long
-    /// ([`MAX_COMMAND_LINE`], [`MAX_ENVELOPE_LINE`], [`MAX_AUTH_LINE`]); nothing is written then.
+    /// [`EncodeError`] if the finished line has a line break or NUL, or is too long
+    /// ([`MAX_COMMAND_LINE`], [`MAX_ENVELOPE_LINE`], [`MAX_AUTH_LINE`]). `out` does not change
+    /// then.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
         match *self {
             Self::Ehlo(name) => line(out, format_args!("EHLO {name}")),
@@ -229,17 +238,17 @@ mod verb {
     pub(super) const XFORWARD: u64 = key("XFORWARD");
 }
 
-/// The line from its argument on, as text: the line is checked to be UTF-8.
+/// The argument as text. Checks the whole line for UTF-8: short arguments cost more alone.
 #[inline(always)]
 fn text(line: &[u8], argument: usize) -> Result<&str, SyntaxError> {
     let text = core::str::from_utf8(line).ok().and_then(|text| text.get(argument..));
     text.ok_or_else(|| in_line(line, 0, SyntaxError::new(SyntaxErrorKind::Verb, 0)))
 }
 
-/// The error of a part of a line, which starts there, as the line's own.
+/// Turns the error of a part that starts at `start` into the error of the line.
 ///
-/// No class of octets has a control character in it, and text is UTF-8, so a line that parses has no other octets; only one
-/// that does not is looked at again.
+/// A line that parses has no control character, because no class of octets has one, and is UTF-8.
+/// So only a line that fails is searched for such octets.
 #[cold]
 fn in_line(line: &[u8], start: usize, error: SyntaxError) -> SyntaxError {
     let control = line.iter().position(|octet| octet.is_ascii_control() && *octet != b'\t');
@@ -250,7 +259,8 @@ fn in_line(line: &[u8], start: usize, error: SyntaxError) -> SyntaxError {
     }
 }
 
-/// Text that no grammar looks at. Control characters outside ASCII have no place in it either (RFC 5198 section 2).
+/// Text without a grammar. It must not have control characters, in ASCII or not (RFC 5198 section
+/// 2).
 fn free(text: &str) -> Result<&str, SyntaxError> {
     match text.char_indices().find(|(_, character)| character.is_control() && *character != '\t') {
         Some((offset, _)) => Err(SyntaxError::new(SyntaxErrorKind::ControlCharacter, offset)),
@@ -258,7 +268,7 @@ fn free(text: &str) -> Result<&str, SyntaxError> {
     }
 }
 
-/// What follows `FROM:` or `TO:`. Spaces after the colon are tolerated, as every server does.
+/// The text after `FROM:` or `TO:`. Spaces after the colon are tolerated, as by all servers.
 #[inline(always)]
 fn behind_colon<'a>(argument: &'a str, keyword: &str) -> Result<&'a str, SyntaxError> {
     match argument.split_at_checked(keyword.len()) {
@@ -271,10 +281,10 @@ fn behind_colon<'a>(argument: &'a str, keyword: &str) -> Result<&'a str, SyntaxE
     }
 }
 
-/// Whether they are the same but for the case of letters, of texts of the same length and of a keyword in upper case.
+/// Compares without regard to case. Both have the same length, and the keyword is in upper case.
 #[inline(always)]
 fn is_same(text: &str, keyword: &str) -> bool {
-    // Without a way out in the middle: the keyword is short and the same in nearly every line.
+    // It does not stop early: the keyword is short, and nearly every line has it.
     text.bytes().zip(keyword.bytes()).fold(true, |same, (one, other)| same & (one.to_ascii_uppercase() == other))
 }
 
@@ -329,7 +339,8 @@ fn bdat<'a>(argument: &[u8]) -> Result<Command<'a>, SyntaxError> {
 fn burl(argument: &str) -> Result<Command<'_>, SyntaxError> {
     let (url, rest) = first_word(argument.as_bytes())?;
     let url = argument.get(..url.len()).unwrap_or_default();
-    // absolute-URI of RFC 3986: a scheme, a colon, something behind it, and no octet that a URI cannot have.
+    // absolute-URI of RFC 3986: a scheme, a colon, text after it, and only octets that a URI can
+    // have.
     let is_scheme =
         |(at, octet): (usize, u8)| octet.is_ascii_alphabetic() || at > 0 && b"0123456789+-.".contains(&octet);
     let colon = url.bytes().enumerate().position(|octet| !is_scheme(octet)).unwrap_or(url.len());
@@ -347,7 +358,7 @@ fn burl(argument: &str) -> Result<Command<'_>, SyntaxError> {
     }
 }
 
-/// The first word of an argument, and what follows its space.
+/// The first word of an argument, and the octets after its space.
 #[inline(always)]
 fn first_word(argument: &[u8]) -> Result<(&[u8], &[u8]), SyntaxError> {
     let end = argument.iter().position(|octet| *octet == b' ').unwrap_or(argument.len());
@@ -360,7 +371,7 @@ fn first_word(argument: &[u8]) -> Result<(&[u8], &[u8]), SyntaxError> {
     }
 }
 
-/// Whether the rest of an argument is `LAST`, or nothing.
+/// Reads the rest of an argument. `true`: it is `LAST`. `false`: it is empty.
 #[inline(always)]
 fn is_last(argument: &[u8], mut rest: &[u8]) -> Result<bool, SyntaxError> {
     while let [b' ', behind @ ..] = rest {

@@ -1,4 +1,5 @@
-//! The parameters of MAIL and RCPT as tables: one row declares, reads, writes, borrows and owns one.
+//! The parameters of MAIL and RCPT as tables: one row declares, reads, writes, borrows and owns
+//! one.
 
 /// Declares a command of the envelope: its path, and a row for each parameter that has a field.
 ///
@@ -8,7 +9,8 @@
 /// - `text`: an `Option` of a type whose text lives in `S`;
 /// - `keyed`: as `text`, with several keywords; its `Display` writes the keyword as well.
 ///
-/// Parameters are written in the order of the rows. A parameter without a row is kept in `parameters`.
+/// Parameters are written in the order of the rows. A parameter without a row is kept in
+/// `parameters`.
 macro_rules! envelope_command {
     (
         $(#[$doc:meta])*
@@ -81,7 +83,8 @@ macro_rules! envelope_command {
             }
         }
 
-        /// The path, the parameters with a field in the order of the fields, and the others as they came.
+        /// The path, the parameters with a field in the order of the fields, and the others as they
+        /// came.
         impl<S: AsRef<str>> fmt::Display for $name<S> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.$path.fmt(f)?;

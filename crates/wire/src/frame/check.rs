@@ -1,14 +1,16 @@
-//! Whether content may go behind DATA: lines that end in CRLF, no NUL, none too long.
+//! The check of content for DATA: lines end in CRLF and are not too long, and there is no NUL.
 
 use memchr::{memchr3, memrchr};
 
 use super::{ContentFault, FaultKind};
 
-/// Looks at every octet of message content for what it must not have.
+/// Checks every octet of message content.
 ///
-/// [`Framer::expect_content`](super::Framer::expect_content) and [`Stuffer::new`](super::Stuffer::new) have one inside.
-/// On its own it proves content clean before [`Stuffer::for_clean_content`](super::Stuffer::for_clean_content) takes
-/// it, for example while the content is stored. It keeps no octets, and the content may be split anywhere.
+/// [`Framer::expect_content`](super::Framer::expect_content) and
+/// [`Stuffer::new`](super::Stuffer::new) contain one. An application can use it alone, for example
+/// while it stores content, and pass clean content to
+/// [`Stuffer::for_clean_content`](super::Stuffer::for_clean_content) later. It keeps no octets, and
+/// the content may be split anywhere.
 ///
 /// ```
 /// use posthaste_wire::frame::{ContentCheck, FaultKind};
@@ -23,34 +25,35 @@ use super::{ContentFault, FaultKind};
 pub struct ContentCheck {
     /// The most octets of a line, without CRLF.
     max_line: usize,
-    /// Octets of the current line so far, a CR at its end included.
+    /// Octets of the current line so far, with a CR at its end.
     line: usize,
-    /// The last octet was CR; LF has to follow.
+    /// The last octet was CR, so LF has to follow.
     after_cr: bool,
     /// Octets of content so far.
     taken: u64,
-    /// What is wrong with the content.
+    /// The first fault of the content.
     fault: Option<ContentFault>,
 }
 
 impl ContentCheck {
-    /// At the start of content whose lines may have `max_line` octets without CRLF: 998 by RFC 5321 section
-    /// 4.5.3.1.6, `usize::MAX` for no limit.
+    /// A check at the start of content. A line may have `max_line` octets without CRLF: 998 in RFC
+    /// 5321 section 4.5.3.1.6, `usize::MAX` for no limit.
     pub const fn new(max_line: usize) -> Self {
         Self { max_line, line: 0, after_cr: false, taken: 0, fault: None }
     }
 
-    /// Looks at the next piece of the content, which may be empty.
+    /// Checks the next piece of the content, which may be empty.
     ///
     /// # Errors
-    /// The first [`ContentFault`] of the content, the same however it is split, and the same again for whatever comes
-    /// behind it. A CR at the end of a piece is judged by the next.
+    /// The first [`ContentFault`] of the content, however it is split, and again for each later
+    /// piece. The next piece decides about a CR at the end of a piece.
     pub fn check(&mut self, piece: &[u8]) -> Result<(), ContentFault> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
         let Some(last) = piece.last() else { return Ok(()) };
-        // Almost all content is clean, and to see that much takes half the time of finding what is wrong and where.
+        // Almost all content is clean. This check alone takes half the time of a search for the
+        // fault.
         if self.is_paired(piece)
             && let Some(line) = self.line_after(piece)
         {
@@ -66,7 +69,7 @@ impl ContentCheck {
     /// Ends the content, which need not end in CRLF.
     ///
     /// # Errors
-    /// The first [`ContentFault`]; a CR that is the last octet is one.
+    /// The first [`ContentFault`]. A CR as the last octet is one.
     pub const fn finish(&self) -> Result<(), ContentFault> {
         match self.fault {
             Some(fault) => Err(fault),
@@ -75,7 +78,8 @@ impl ContentCheck {
         }
     }
 
-    /// Whether CR and LF come in pairs and NUL not at all. Of a short piece it does not know and says no.
+    /// Returns `true` if CR and LF come in pairs only and there is no NUL. Returns `false` for
+    /// short pieces.
     fn is_paired(&self, piece: &[u8]) -> bool {
         let (Some((first, behind)), Some((last, before))) = (piece.split_first(), piece.split_last()) else {
             return false;
@@ -85,15 +89,15 @@ impl ContentCheck {
         for (octets, next) in before.as_chunks().0.iter().zip(behind.as_chunks().0) {
             pairs.look_at(octets, next);
         }
-        // Some of these were looked at already, which costs less than to look at the others one by one.
+        // Some of these were checked already. That costs less than to check the others one by one.
         pairs.look_at(last_before, last_behind);
         pairs.are_clean() && *last != 0 && self.after_cr == (*first == b'\n')
     }
 
-    /// Octets of the last line when every LF ends a line and none is too long.
+    /// The octets of the last line, where every LF ends a line. `None`: a line is too long.
     ///
-    /// Within the longest allowed line and its CRLF there has to be an LF; to leap to the last such passes many lines
-    /// at once.
+    /// The longest allowed line and its CRLF must contain an LF. A leap to the last LF within that
+    /// many octets skips many lines at once.
     fn line_after(&self, piece: &[u8]) -> Option<usize> {
         let (mut rest, mut line) = (piece, self.line);
         loop {
@@ -109,7 +113,7 @@ impl ContentCheck {
         }
     }
 
-    /// The check itself, line by line.
+    /// The search for the fault, line by line.
     fn look_closely(&mut self, piece: &[u8]) -> Result<(), ContentFault> {
         let mut at = 0;
         if self.after_cr {
@@ -135,7 +139,7 @@ impl ContentCheck {
                     at += text + 2;
                     self.line = 0;
                 }
-                // What follows a CR at the end of the piece decides about it.
+                // The next piece decides about a CR at the end of this one.
                 (None, _) | (Some(b'\r'), None) => {
                     self.line = self.line.saturating_add(rest.len());
                     return Ok(());
@@ -147,14 +151,14 @@ impl ContentCheck {
         }
     }
 
-    /// The fault of a CR that was the last octet of an earlier piece.
+    /// The fault of a CR at the end of an earlier piece.
     const fn bare_cr_before(&self) -> ContentFault {
         ContentFault { kind: FaultKind::BareCr, offset: self.taken.saturating_sub(1) }
     }
 }
 
-/// As many pairs of neighboring octets as are looked at together. What is done with one lane is done with all and
-/// without a branch, so that the compiler takes the vector registers of any CPU for it.
+/// Pairs of neighboring octets that are checked at once. All get the same operations without a
+/// branch, so that the compiler uses the vector registers of any CPU.
 const LANES: usize = 32;
 
 struct Pairs {
@@ -184,9 +188,9 @@ impl Pairs {
 mod tests {
     use super::*;
 
-    /// To look closely at what is clean would only be slower, which no other test sees.
+    /// A search in clean content would only be slower, which no other test notices.
     #[test]
-    fn clean_content_needs_no_close_look() {
+    fn clean_content_is_not_searched_for_a_fault() {
         let check = ContentCheck::new(998);
         for octets in [31, 32, 76, 998] {
             let content = [&b"x".repeat(octets)[..], b"\r\n"].concat().repeat(3);

@@ -1,15 +1,15 @@
-//! Where a line starts with a dot: what both directions of DATA have to find (RFC 5321 section 4.5.2).
+//! The search for dots at the start of a line, in both directions of DATA (RFC 5321 section 4.5.2).
 
-/// Goes through content from one dot at the start of a line to the next.
+/// Finds the dots at the start of lines, one after another.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dots {
     last: Last,
 }
 
-/// What the octets so far end in.
+/// The end of the octets so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Last {
-    /// CRLF, or nothing yet: the CRLF of the DATA line counts.
+    /// CRLF, or no octet yet: the CRLF of the DATA line counts.
     Crlf,
     Cr,
     Other,
@@ -21,13 +21,13 @@ impl Dots {
         Self { last: Last::Crlf }
     }
 
-    /// Whether what comes next starts a line.
+    /// Returns `true` if the next octet starts a line.
     pub(super) fn at_line_start(&self) -> bool {
         self.last == Last::Crlf
     }
 
-    /// Passes the octets that come before the next dot at the start of a line, and says how many they are. A dot at the
-    /// front of `octets` is passed as any other octet.
+    /// Passes the octets before the next dot at the start of a line, and returns their number. A
+    /// dot at the front of `octets` is passed as any other octet.
     pub(super) fn pass(&mut self, octets: &[u8]) -> usize {
         let before_dot = match (self.last, octets) {
             (Last::Cr, [b'\n', b'.', ..]) => Some(1),
@@ -44,8 +44,8 @@ impl Dots {
     }
 }
 
-/// Where the first CRLF before a dot stands. To prepare the search takes as long as to search 1 KiB, so it is done once
-/// where something can be kept for the whole program.
+/// The offset of the first CRLF before a dot. Preparing the search costs as much as searching 1
+/// KiB, so with `std` it is done once for the program.
 fn find_crlf_dot(octets: &[u8]) -> Option<usize> {
     #[cfg(feature = "std")]
     {
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_octets_change_nothing() {
+    fn an_empty_piece_leaves_the_state_of_dots() {
         let mut dots = Dots::new();
         assert_eq!((dots.pass(b""), dots.at_line_start()), (0, true));
         assert_eq!((dots.pass(b"a\r"), dots.pass(b""), dots.at_line_start()), (2, 0, false));

@@ -1,17 +1,17 @@
-//! What message content must not have (RFC 5321 sections 2.3.8 and 4.5.3.1.6).
+//! The faults of message content (RFC 5321 sections 2.3.8 and 4.5.3.1.6).
 
 use core::fmt;
 
 /// An octet or a line that message content must not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentFault {
-    /// What it is.
+    /// The kind of fault.
     pub kind: FaultKind,
-    /// The octet of the content at which it stands, counted from 0 after the removal of stuffed dots.
+    /// The octet of the content at which the fault is, counted from 0, without stuffed dots.
     pub offset: u64,
 }
 
-/// The kinds of fault in message content.
+/// The kinds of fault in message content. Exhaustive: a server has to decide about each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FaultKind {
     /// A CR that no LF follows.
@@ -20,12 +20,12 @@ pub enum FaultKind {
     BareLf,
     /// A NUL (RFC 2045 sections 2.7 and 2.8).
     Nul,
-    /// A line longer than the limit; its first octet beyond that is the one.
+    /// A line beyond the limit. The offset is that of its first octet beyond.
     LongLine,
 }
 
 impl FaultKind {
-    /// In words.
+    /// The fault in words.
     pub const fn message(self) -> &'static str {
         match self {
             Self::BareCr => "bare CR",
@@ -50,7 +50,7 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn a_fault_says_what_and_where() {
+    fn a_content_fault_says_what_and_where() {
         let text = ContentFault { kind: FaultKind::BareLf, offset: 7 }.to_string();
         assert!(text.contains('7') && text.contains("LF"), "{text}");
     }

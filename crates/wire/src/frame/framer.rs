@@ -8,13 +8,14 @@ use super::{ContentCheck, ContentFault, dots::Dots};
 
 /// Cuts a stream into lines, content and chunks.
 ///
-/// It is in one of three modes: a line, the content behind DATA, or a chunk of known length. It keeps no octets; what
-/// it does not consume is shown again at the front, and it never leaves more than a line (in line mode) or two octets
-/// (in content) unconsumed. It remembers how far it has looked, so that one octet at a time costs linear time.
+/// It expects a line, the content after DATA, or a chunk of known length. It keeps no octets: the
+/// caller shows unconsumed octets again, at the front of the next input. Of a line it leaves the
+/// whole line unconsumed at most, of content two octets. It remembers how far it has searched, so
+/// input in single octets costs linear time.
 ///
-/// Content ends at CRLF.CRLF and nowhere else, the CRLF of the DATA line counting as the first (RFC 5321 section
-/// 4.1.1.4). A bare CR, a bare LF, a NUL or a line beyond the limit is noted as the content's [fault](Framer::fault)
-/// while the search for the true end goes on.
+/// Content ends only at CRLF.CRLF. The CRLF of the DATA line counts as the first (RFC 5321 section
+/// 4.1.1.4). A bare CR, a bare LF, a NUL or a line beyond the limit is the content's
+/// [fault](Framer::fault), and does not change where the content ends.
 ///
 /// ```
 /// use posthaste_wire::frame::{Frame, Framer};
@@ -31,9 +32,9 @@ use super::{ContentCheck, ContentFault, dots::Dots};
 #[derive(Debug, Clone)]
 pub struct Framer {
     mode: Mode,
-    /// The most octets of a line, CRLF included.
+    /// The most octets of a line, with CRLF.
     max_line: usize,
-    /// Of the content; [`None`] when it is taken for clean, and from the first fault on.
+    /// The check of the content. `None`: it counts as clean, or has a fault already.
     check: Option<ContentCheck>,
     fault: Option<ContentFault>,
 }
@@ -44,111 +45,116 @@ enum Mode {
         /// Octets of the unconsumed input that were searched already.
         searched: usize,
     },
-    /// A line of which the beginning is gone.
+    /// A line whose beginning was discarded.
     Discard(Discard),
     Content(Dots),
     Chunk {
-        /// Octets that are still to come.
+        /// The octets that are still expected.
         left: u64,
     },
 }
 
-/// A line that is over-long, or was refused for a bare LF, and has not ended yet.
+/// A line that is too long, or was refused for a bare LF, and has not ended.
 #[derive(Debug, Clone)]
 struct Discard {
-    /// Octets of it that were thrown away.
+    /// The octets of the line that were discarded.
     octets: usize,
-    /// The last of them is CR.
+    /// The last discarded octet is CR.
     after_cr: bool,
-    /// It was refused already.
+    /// The line was refused already.
     told: bool,
 }
 
-/// What [`Framer::next`] found, and how many octets of the input are done with.
+/// The result of [`Framer::next`]: a frame, and the octets that it consumed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Framed {
-    /// Octets from the front of the input that must not be shown again.
+    /// Octets at the front of the input that the caller must not show again.
     pub consumed: usize,
-    /// What they are. Ranges index the input.
+    /// The frame. Ranges index the input.
     pub frame: Frame,
 }
 
 /// A piece of the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// More input is needed. Octets of an over-long line may have been consumed.
+    /// More input is needed. Octets of a line that is too long may have been consumed.
     Incomplete,
-    /// A line, without its CRLF.
+    /// A line without its CRLF.
     Line(Range<usize>),
-    /// A line that must be refused as a whole, told once. It was consumed to its CRLF; behind a bare LF the rest of it is
-    /// thrown away as it comes, so that nothing of it is ever a line.
+    /// A line that the server must refuse as a whole, reported once. It was consumed up to its
+    /// CRLF. After a bare LF, the framer discards the rest as it comes, so that no part of it
+    /// becomes a line.
     BadLine(LineFault),
     /// A piece of content or of a chunk.
     Content(Range<usize>),
-    /// The end of the content or the chunk; the next octet starts a line.
+    /// The end of the content or the chunk. The next octet starts a line.
     End,
 }
 
-/// Why a line is refused as a whole.
+/// The reason to refuse a line as a whole. Exhaustive: a server has to decide about each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LineFault {
-    /// It has an LF without CR, which ends no line (RFC 5321 section 2.3.8).
+    /// The line has a bare LF, which does not end a line (RFC 5321 section 2.3.8).
     BareLf,
-    /// It is longer than the limit; so many octets of it were thrown away unread.
+    /// The line is longer than the limit, and was discarded.
     TooLong {
-        /// Octets of the line, up to its CRLF or the first bare LF beyond the limit, which is included.
+        /// The discarded octets: up to the line's CRLF, or up to the first bare LF beyond the
+        /// limit.
         octets: usize,
     },
 }
 
 impl Framer {
-    /// A framer at the start of a line of at most `max_line` octets, CRLF included.
+    /// A framer at the start of a line. A line may have `max_line` octets, with CRLF.
     pub const fn new(max_line: usize) -> Self {
         Self { mode: Mode::LINE, max_line, check: None, fault: None }
     }
 
-    /// Changes the limit for lines, in octets with CRLF. A line that is too long already stays so.
+    /// Changes the limit for lines, in octets with CRLF. A line that is too long already remains
+    /// so.
     pub const fn set_max_line(&mut self, max_line: usize) {
         self.max_line = max_line;
     }
 
-    /// What follows is the content behind DATA; its lines may have `max_line` octets without CRLF, stuffed dots not counted.
+    /// Expects the content after DATA. A line may have `max_line` octets, without CRLF and stuffed
+    /// dots.
     pub const fn expect_content(&mut self, max_line: usize) {
         self.expect_clean_content();
         self.check = Some(ContentCheck::new(max_line));
     }
 
-    /// What follows is the content behind DATA, and it is known to have no bare CR, no bare LF, no NUL and no line that
-    /// is too long: a trusted peer has seen to that, or the octets passed a [`ContentCheck`] before.
+    /// Expects clean content after DATA: no bare CR, no bare LF, no NUL and no line that is too
+    /// long. A trusted peer guarantees that, or the octets passed a [`ContentCheck`] before.
     ///
-    /// It ends where it ends in any case, and dots are unstuffed alike. What is left out is the look at every octet:
-    /// [`Framer::fault`] stays [`None`] whatever comes. When the content was not clean after all, nothing here says so,
-    /// and whoever hands it on to a server that takes LF.LF for the end of data smuggles in a message.
+    /// The content ends at the same place, and dots are unstuffed as usual. Only the check of every
+    /// octet is left out: [`Framer::fault`] stays `None`. If the content is not clean, the framer
+    /// does not notice. A relay that passes such content on can smuggle in a message, where a
+    /// server ends data at LF.LF.
     pub const fn expect_clean_content(&mut self) {
         self.mode = Mode::Content(Dots::new());
         self.check = None;
         self.fault = None;
     }
 
-    /// What follows is a chunk of that many octets, which may be any.
+    /// Expects a chunk of `octets` octets of any value.
     pub const fn expect_chunk(&mut self, octets: u64) {
         self.mode = Mode::Chunk { left: octets };
         self.check = None;
         self.fault = None;
     }
 
-    /// Whether a line is expected.
+    /// Returns `true` if the framer expects a line.
     pub const fn is_at_line(&self) -> bool {
         matches!(self.mode, Mode::Line { .. } | Mode::Discard(_))
     }
 
-    /// The first fault of the content since [`Framer::expect_content`].
+    /// The first fault of the content since [`Framer::expect_content`]. `None`: it has none so far.
     pub const fn fault(&self) -> Option<ContentFault> {
         self.fault
     }
 
-    /// Octets of the current line that were thrown away so far, since it is over-long or has a bare LF: the caller's bound on
-    /// an endless line.
+    /// The octets of the current line that were discarded so far, because it is too long or has a
+    /// bare LF. The caller bounds an endless line by it.
     pub const fn discarded(&self) -> usize {
         match &self.mode {
             Mode::Discard(line) => line.octets,
@@ -156,17 +162,17 @@ impl Framer {
         }
     }
 
-    /// The next piece at the front of `input`.
+    /// Finds the next frame at the front of `input`.
     pub fn next(&mut self, input: &[u8]) -> Framed {
         let framed = match &mut self.mode {
             Mode::Line { searched } => {
                 let found = match input.get(*searched..).unwrap_or_default() {
-                    // Lines that come by single octets: a search costs more than this.
+                    // For lines in single octets a search costs more than this.
                     [octet] => (*octet == b'\n').then_some(0),
                     rest => memchr(b'\n', rest),
                 };
                 let Some(found) = found else {
-                    // One octet over the limit is enough to know, and no more than that is ever held.
+                    // One octet over the limit is enough to know. The caller never holds more.
                     if input.len() >= self.max_line {
                         return self.begin_discard(input);
                     }
@@ -193,7 +199,8 @@ impl Framer {
         framed
     }
 
-    /// A line that is too long, or has a bare LF: so many octets of the input up to its first LF.
+    /// A line that is too long or has a bare LF. It has `octets` octets of input up to its first
+    /// LF.
     #[cold]
     fn bad_line(&mut self, is_whole: bool, octets: usize) -> Framed {
         self.mode = match is_whole {
@@ -212,8 +219,8 @@ impl Framer {
         Framed { consumed: input.len(), frame: Frame::Incomplete }
     }
 
-    /// Throws away what is left of a line. Of one that was not refused yet the first LF says how long it is; behind CRLF the
-    /// next one starts.
+    /// Discards the rest of a line. If the line was not refused yet, its first LF gives its length.
+    /// After CRLF the next line starts.
     #[cold]
     fn discard(&mut self, input: &[u8]) -> Framed {
         let Mode::Discard(line) = &mut self.mode else { return Framed { consumed: 0, frame: Frame::Incomplete } };
@@ -291,7 +298,7 @@ mod tests {
     use alloc::{format, vec, vec::Vec};
 
     #[test]
-    fn an_over_long_line_is_thrown_away_to_its_end() {
+    fn an_overlong_line_is_discarded_to_its_end() {
         let mut framer = Framer::new(16);
         let input = b"NOOP aaaaaaaaaaaaaaaaaaaaaaaa";
         assert_eq!(framer.next(input), Framed { consumed: input.len(), frame: Frame::Incomplete });
@@ -306,14 +313,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_behind_a_bare_lf_is_a_line_before_crlf() {
+    fn octets_between_a_bare_lf_and_crlf_are_never_a_line() {
         for (stream, lines) in [
             (&b"NOOP\nRSET\r\nQUIT\r\n"[..], "[BadLine(BareLf), Line(QUIT)]"),
             (b"NOOP\n\n\nRSET\r\rQUIT\n\r\nQUIT\r\n", "[BadLine(BareLf), Line(QUIT)]"),
             (b"\n\r\nQUIT\r\n", "[BadLine(BareLf), Line(QUIT)]"),
             (b"\nNOOP\nQUIT\n", "[BadLine(BareLf)]"),
             (b"A\n\r\nB\n\r\nQUIT\r\n", "[BadLine(BareLf), BadLine(BareLf), Line(QUIT)]"),
-            // Too long before the LF, and behind it.
+            // Too long before the LF, and after it.
             (b"0123456789abcdefg\nRSET\r\nQUIT\r\n", "[BadLine(TooLong { octets: 18 }), Line(QUIT)]"),
             (b"0123456789abcdef\r\nQUIT\r\n", "[BadLine(TooLong { octets: 18 }), Line(QUIT)]"),
             (b"01234567\n01234567890123\r\nQUIT\r\n", "[BadLine(BareLf), Line(QUIT)]"),
@@ -342,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_an_over_long_line_is_no_line_when_the_limit_is_raised_meanwhile() {
+    fn the_end_of_an_overlong_line_is_no_line_after_the_limit_is_raised() {
         let mut framer = Framer::new(16);
         assert_eq!(framer.next(b"NOOP aaaaaaaaaaaaaaaa").frame, Frame::Incomplete);
         framer.set_max_line(512);

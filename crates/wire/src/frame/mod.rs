@@ -1,8 +1,9 @@
-//! Where lines, message content and chunks end in a stream of octets, in both directions.
+//! Framing: the ends of lines, message content and chunks in a stream of octets, in both
+//! directions.
 //!
-//! Receiving is [`Framer`], sending is [`Stuffer`]. Neither keeps octets of the stream: what is not consumed is shown
-//! again, and content goes through as sub-slices. Both look at every octet of content for what it must not have, unless
-//! they are told that it is clean; [`ContentCheck`] is the same look on its own.
+//! [`Framer`] receives, [`Stuffer`] sends. Neither keeps octets of the stream: the caller shows
+//! unconsumed octets again, and content passes as sub-slices. Both check every octet of content,
+//! unless the caller declares it clean. [`ContentCheck`] is the same check alone.
 
 mod check;
 mod dots;

@@ -1,14 +1,14 @@
 //! Ordered output without a copy.
 
-/// The most segments of one [`SegmentList`]: as many as one vectored write takes well.
+/// The most segments of a [`SegmentList`]: what one vectored write takes well.
 pub const MAX_SEGMENTS: usize = 64;
 
-/// A piece of output: fixed octets of the protocol, or a slice of what the caller gave.
+/// A piece of output: fixed octets of the protocol, or a slice of the caller's content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Segment<'p> {
     /// Octets of the protocol, such as a stuffed dot.
     Fixed(&'static [u8]),
-    /// Octets of the body.
+    /// Octets of the content.
     Body(&'p [u8]),
 }
 
@@ -22,7 +22,7 @@ impl<'p> Segment<'p> {
     }
 }
 
-/// Up to [`MAX_SEGMENTS`] segments in order, without an allocation.
+/// A list of up to [`MAX_SEGMENTS`] segments, without an allocation.
 #[derive(Debug)]
 pub struct SegmentList<'p> {
     segments: [Segment<'p>; MAX_SEGMENTS],
@@ -40,7 +40,7 @@ impl<'p> SegmentList<'p> {
         self.segments.get(..self.used).unwrap_or_default()
     }
 
-    /// How many more fit.
+    /// The number of segments that still fit.
     pub const fn room(&self) -> usize {
         MAX_SEGMENTS - self.used
     }
@@ -50,8 +50,8 @@ impl<'p> SegmentList<'p> {
         self.as_slice().iter().map(|segment| segment.as_bytes().len()).sum()
     }
 
-    /// Appends octets of the body as they are, without stuffing: those of a BDAT chunk. Says whether there was room; no
-    /// octets need none.
+    /// Appends octets of content without stuffing, for a BDAT chunk. `false`: the list is full, and
+    /// did not change. An empty slice needs no room.
     ///
     /// ```
     /// use posthaste_wire::frame::{MAX_SEGMENTS, SegmentList};
@@ -66,7 +66,8 @@ impl<'p> SegmentList<'p> {
         fits
     }
 
-    /// Appends octets of the protocol, such as the [end of data](super::Stuffer::finish). Says whether there was room.
+    /// Appends octets of the protocol, such as the [end of data](super::Stuffer::finish). `false`:
+    /// the list is full, and did not change.
     #[must_use = "without room the octets are not in the list"]
     pub fn push_fixed(&mut self, octets: &'static [u8]) -> bool {
         let fits = octets.is_empty() || self.room() > 0;
@@ -74,7 +75,8 @@ impl<'p> SegmentList<'p> {
         fits
     }
 
-    /// Appends a segment; an empty one is dropped, and so is one beyond the room, which whoever calls has looked at.
+    /// Appends a segment. Drops an empty one, and one beyond the room: the callers check the room
+    /// before.
     pub(super) fn push(&mut self, segment: Segment<'p>) {
         if let (false, Some(slot)) = (segment.as_bytes().is_empty(), self.segments.get_mut(self.used)) {
             *slot = segment;

@@ -2,10 +2,10 @@
 
 use super::{ContentCheck, ContentFault, Segment, SegmentList, dots::Dots};
 
-/// Turns message content into what goes behind DATA's 354, as slices with dots between them.
+/// Turns message content into the octets after 354: slices of the content with dots between them.
 ///
-/// Content with a bare CR, a bare LF or a NUL does not pass: whatever body reaches this point, what leaves ends at one
-/// CRLF.CRLF only. The state is carried from call to call, wherever the content is split.
+/// Content with a bare CR, a bare LF or a NUL does not pass. So the output ends at one CRLF.CRLF
+/// only, whatever the content is. The state is kept between calls, wherever the content is split.
 ///
 /// ```
 /// use posthaste_wire::frame::{SegmentList, Stuffer};
@@ -20,7 +20,7 @@ use super::{ContentCheck, ContentFault, Segment, SegmentList, dots::Dots};
 #[derive(Debug, Clone)]
 pub struct Stuffer {
     dots: Dots,
-    /// [`None`] when the content is taken for clean.
+    /// `None`: the content counts as clean.
     check: Option<ContentCheck>,
 }
 
@@ -28,28 +28,31 @@ pub struct Stuffer {
 const FOR_THE_END: usize = 1;
 
 impl Stuffer {
-    /// At the start of a message, every octet of which is to be looked at.
+    /// A stuffer at the start of a message. Checks every octet.
     pub const fn new() -> Self {
         Self { dots: Dots::new(), check: Some(ContentCheck::new(usize::MAX)) }
     }
 
-    /// At the start of a message that is known to have no bare CR, no bare LF and no NUL, because it passed a
-    /// [`ContentCheck`], or came behind [`Framer::expect_content`](super::Framer::expect_content) without a
-    /// [fault](super::Framer::fault), and was not changed since.
+    /// A stuffer at the start of a clean message: no bare CR, no bare LF and no NUL. The content
+    /// passed a [`ContentCheck`], or came after
+    /// [`Framer::expect_content`](super::Framer::expect_content) without a
+    /// [fault](super::Framer::fault), and has not changed since.
     ///
-    /// Only dots at the start of lines are looked for, and nothing is refused. When the content is not clean after all,
-    /// a server that takes LF.LF for the end of data reads what follows as commands: the sender of the message then
-    /// speaks in our name. When in doubt, [`Stuffer::new`] costs little.
+    /// It searches only for dots at the start of lines, and refuses no content. If the content is
+    /// not clean, a server that ends data at LF.LF reads the rest as commands of this client,
+    /// written by the author of the message. When in doubt, use [`Stuffer::new`], which costs
+    /// little.
     pub const fn for_clean_content() -> Self {
         Self { dots: Dots::new(), check: None }
     }
 
-    /// Appends as much of `content` as the list has room for, and says how many octets of it that was. The list's last
-    /// segment is kept free for the [end](Self::finish).
+    /// Appends as much of `content` as the list has room for. Returns the number of its octets. The
+    /// last segment of the list stays free for the [end](Self::finish).
     ///
     /// # Errors
-    /// The first [`ContentFault`]; what was appended before must not be sent, and the transaction is to be given up by
-    /// closing the connection. Whatever comes behind it, the end too, has the same fault.
+    /// The first [`ContentFault`]. The caller must not send what it appended, and must close the
+    /// connection to abort the transaction. Each later call has the same fault, that for the end
+    /// too.
     pub fn stuff<'p>(&mut self, content: &'p [u8], segments: &mut SegmentList<'p>) -> Result<usize, ContentFault> {
         let mut rest = content;
         while let Some(first) = rest.first() {
@@ -70,13 +73,14 @@ impl Stuffer {
         Ok(content.len() - rest.len())
     }
 
-    /// The octets of the end of data, with a CRLF before them only when the content has none at its end. The stuffer then
-    /// stands at the start of the next message, every octet of which is to be looked at.
+    /// The octets of the end of data, with a CRLF before them if the content does not end in one.
+    /// The stuffer is then at the start of the next message, and checks every octet of it.
     ///
-    /// A list that only this stuffer's content is in has room for them: see [`SegmentList::push_fixed`].
+    /// A list that holds only content of this stuffer has room for them: see
+    /// [`SegmentList::push_fixed`].
     ///
     /// # Errors
-    /// The first [`ContentFault`]; a CR that is the last octet is one.
+    /// The first [`ContentFault`]. A CR as the last octet is one.
     pub fn finish(&mut self) -> Result<&'static [u8], ContentFault> {
         if let Some(check) = &self.check {
             check.finish()?;
@@ -117,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn every_split_gives_the_same_octets() {
+    fn stuffed_octets_are_the_same_for_every_split() {
         for (content, wire) in [
             (&b""[..], &b".\r\n"[..]),
             (b"a", b"a\r\n.\r\n"),
@@ -135,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_end_the_data_elsewhere_does_not_leave() {
+    fn content_that_could_end_the_data_elsewhere_does_not_leave() {
         for (content, kind, offset) in [
             (&b"a\nb"[..], FaultKind::BareLf, 1),
             (b"a\rb", FaultKind::BareCr, 1),
@@ -149,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_stands_at_the_same_octet_however_the_content_is_split() {
+    fn a_fault_of_content_has_the_same_octet_for_every_split() {
         let fault = Err(ContentFault { kind: FaultKind::BareCr, offset: 1 });
         assert_eq!(stuffed(&[b"a\r"]), fault);
         assert_eq!(stuffed(&[b"a\rb"]), fault);
@@ -157,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_finds_room_in_a_list_that_content_has_filled() {
+    fn the_end_of_data_fits_into_a_list_full_of_content() {
         let content = b".\r\n".repeat(100);
         let (mut stuffer, mut segments) = (Stuffer::new(), SegmentList::new());
         let taken = stuffer.stuff(&content, &mut segments).unwrap();

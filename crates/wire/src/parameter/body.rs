@@ -8,18 +8,18 @@ use crate::{
     grammar::{LONG, key, key_of},
 };
 
-/// The body's kind (RFC 6152 section 3, RFC 3030 section 3).
+/// The kind of octets in the content (RFC 6152 section 3, RFC 3030 section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BodyType {
     /// `7BIT`.
     SevenBit,
     /// `8BITMIME`.
     EightBitMime,
-    /// `BINARYMIME`: any octets, by BDAT only.
+    /// `BINARYMIME`: any octets, in BDAT chunks only.
     BinaryMime,
 }
 
-/// How much a failure report returns (RFC 3461 section 4.3).
+/// The part of the message that a failure report returns (RFC 3461 section 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ret {
     /// `FULL`: the whole message.
@@ -79,7 +79,8 @@ const EIGHT_BIT_MIME: u64 = key(BodyType::EightBitMime.as_str());
 const FULL: u64 = key(Ret::Full.as_str());
 const HDRS: u64 = key(Ret::Headers.as_str());
 
-/// The fault of a word at that octet that is none of those: cut off when it is the start of one.
+/// The fault of a value at `offset` that is not one of these words: cut off if it is the start of
+/// one.
 #[cold]
 pub(super) fn unknown(text: &str, at: usize, words: impl IntoIterator<Item = &'static str>) -> SyntaxError {
     let found = text.get(at..).unwrap_or_default();
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_keyword_with_anything_about_it_is_none() {
+    fn a_body_or_ret_keyword_with_other_octets_is_refused() {
         for keyword in ["7BIT", "8BITMIME", "BINARYMIME", "FULL", "HDRS"] {
             for other in ["{} ", " {}", "{}    ", "{}\0", "{}=", "{},", "{}\t", ""] {
                 let text = other.replace("{}", keyword);

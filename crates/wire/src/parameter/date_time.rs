@@ -1,4 +1,4 @@
-//! Points in time (RFC 3339), as HOLDUNTIL and RRVS have them.
+//! Points in time (RFC 3339), for HOLDUNTIL and RRVS.
 
 use alloc::{format, string::String};
 use core::{fmt, ops::RangeInclusive};
@@ -30,11 +30,11 @@ pub struct DateTime<S = String> {
 }
 
 impl<'a> DateTime<&'a str> {
-    /// Takes a point in time: the years 0000 to 9999, a leap second, any offset from UTC.
+    /// Parses a point in time: the years 0000 to 9999, leap seconds, any offset from UTC.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) at the field that is out of its range
-    /// or no number.
+    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) at the field
+    /// that is out of its range or not a number.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         whole(text, KIND, date_time).map(|seconds| Self { text, seconds })
     }
@@ -74,7 +74,7 @@ impl<S: AsRef<str>> DateTime<S> {
         DateTime { text: self.text.as_ref(), seconds: self.seconds }
     }
 
-    /// Seconds since 1970-01-01T00:00:00Z without leap seconds; a fraction is dropped.
+    /// Seconds since 1970-01-01T00:00:00Z, without leap seconds. Fractions are dropped.
     pub const fn unix_seconds(&self) -> i64 {
         self.seconds
     }
@@ -95,7 +95,7 @@ fn date_time(input: &[u8]) -> Parsed<'_, i64> {
     let (rest, day) = preceded(octet(b'-', KIND), number(2, 1..=days_in(year, month))).parse(rest)?;
     let (rest, hour) = preceded(one_of(b"Tt", KIND), number(2, 0..=23)).parse(rest)?;
     let (rest, minute) = preceded(octet(b':', KIND), number(2, 0..=59)).parse(rest)?;
-    // 60 is a leap second; it counts as the first of the next minute.
+    // 60 is a leap second. It counts as the first second of the next minute.
     let (rest, second) = preceded(octet(b':', KIND), number(2, 0..=60)).parse(rest)?;
     let (rest, _) = opt(preceded(octet(b'.', KIND), cut(fraction))).parse(rest)?;
     let (rest, sign) = one_of(b"Zz+-", KIND)(rest)?;
@@ -111,7 +111,7 @@ fn date_time(input: &[u8]) -> Parsed<'_, i64> {
     Ok((rest, seconds))
 }
 
-/// A number of so many digits.
+/// A number of `digits` digits.
 fn number(digits: u32, range: RangeInclusive<i64>) -> impl Fn(&[u8]) -> Parsed<'_, i64> {
     move |input| {
         let (mut rest, mut number) = (input, 0);
@@ -121,7 +121,7 @@ fn number(digits: u32, range: RangeInclusive<i64>) -> impl Fn(&[u8]) -> Parsed<'
                     rest = behind;
                     number * 10 + i64::from(digit - b'0')
                 }
-                // Cut off, if one of the numbers starts like this.
+                // Cut off if a number in the range starts like this.
                 None => {
                     let power = 10_i64.pow(left);
                     let (least, most) = (number * power, number * power + power - 1);
@@ -135,7 +135,7 @@ fn number(digits: u32, range: RangeInclusive<i64>) -> impl Fn(&[u8]) -> Parsed<'
     }
 }
 
-/// One digit or more, which are too fine to matter.
+/// A fraction of a second: one digit or more. It is not used.
 fn fraction(input: &[u8]) -> Parsed<'_> {
     let digits = input.iter().take_while(|octet| octet.is_ascii_digit()).count();
     match input.split_at_checked(digits) {
@@ -153,7 +153,8 @@ const fn days_in(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days of the proleptic Gregorian calendar; the year starts in March, so that a leap day is its last.
+/// Days of the proleptic Gregorian calendar. The year starts in March, so a leap day is its last
+/// day.
 const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month > 2 { year } else { year - 1 };
     let days_before_month = (153 * ((month + 9) % 12) + 2) / 5;
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_told_where_they_stand() {
+    fn a_fault_in_a_date_time_has_its_offset() {
         for (text, offset, cut_off) in [
             ("", 0, true),
             ("2024", 4, true),

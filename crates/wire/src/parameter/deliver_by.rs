@@ -5,7 +5,7 @@ use core::{fmt, str::FromStr};
 use super::{fault, fault_in};
 use crate::error::SyntaxError;
 
-/// By when a message is to be delivered, and what happens when it is not (RFC 2852 section 4).
+/// The deadline of a message's delivery, and what follows a missed one (RFC 2852 section 4).
 ///
 /// ```
 /// use posthaste_wire::parameter::{DeliverBy, DeliverByMode};
@@ -16,20 +16,21 @@ use crate::error::SyntaxError;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DeliverBy {
-    /// Seconds from now; 0 or less when the time has passed, which [`DeliverByMode::Notify`] alone allows.
+    /// Seconds from now. 0 or less: the deadline has passed, which only [`DeliverByMode::Notify`]
+    /// allows.
     pub seconds: i32,
-    /// What happens then.
+    /// What follows a missed deadline.
     pub mode: DeliverByMode,
     /// `T`: servers on the way report that they relayed it.
     pub trace: bool,
 }
 
-/// What happens to a message that is not delivered in time.
+/// What follows a missed deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeliverByMode {
-    /// `R`: it is returned as undeliverable.
+    /// `R`: the message is returned as undeliverable.
     Return,
-    /// `N`: its sender is told of the delay.
+    /// `N`: the server reports the delay to the sender, and keeps trying.
     Notify,
 }
 
@@ -77,7 +78,7 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn what_is_parsed_is_emitted_in_its_canonical_form() {
+    fn a_by_value_is_emitted_in_its_canonical_form() {
         for (text, canonical) in
             [("120;R", "120;R"), ("-10;nt", "-10;NT"), ("+007;N", "7;N"), ("999999999;RT", "999999999;RT")]
         {
@@ -86,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_told_where_they_stand() {
+    fn a_fault_in_a_by_value_has_its_offset() {
         for (text, offset, cut_off) in [
             ("120", 3, true),
             ("120;", 4, true),

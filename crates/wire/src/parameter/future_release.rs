@@ -6,12 +6,13 @@ use core::fmt;
 use super::{DateTime, fault_in};
 use crate::error::SyntaxError;
 
-/// How long a server keeps a message before it delivers it (RFC 4865 section 4); a message has one of the two at most.
+/// The time for which a server holds a message before delivery (RFC 4865 section 4). A message has
+/// at most one of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hold<S = String> {
-    /// `HOLDFOR=`: so many seconds, 1 to 999,999,999.
+    /// `HOLDFOR=`: for 1 to 999,999,999 seconds.
     For(u32),
-    /// `HOLDUNTIL=`: until then.
+    /// `HOLDUNTIL=`: until that time.
     Until(DateTime<S>),
 }
 
@@ -46,7 +47,7 @@ impl<S: AsRef<str>> Hold<S> {
     }
 }
 
-/// The whole parameter.
+/// The whole parameter, with its keyword.
 impl<S: AsRef<str>> fmt::Display for Hold<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

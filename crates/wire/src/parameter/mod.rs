@@ -1,4 +1,5 @@
-//! ESMTP parameters: `keyword[=value]`, separated by spaces (RFC 5321 section 4.1.2), and the values of the known ones.
+//! ESMTP parameters: `keyword[=value]`, separated by spaces (RFC 5321 section 4.1.2), and the
+//! values of known ones.
 
 mod body;
 mod date_time;
@@ -30,34 +31,35 @@ pub use solicitation::Solicitation;
 
 /// The parameters of a MAIL or RCPT command as they came, in order, known and unknown.
 ///
-/// The typed fields of [`Mail`](crate::Mail) and [`Rcpt`](crate::Rcpt) are views of the known ones; nothing is dropped.
+/// The typed fields of [`Mail`](crate::Mail) and [`Rcpt`](crate::Rcpt) are views of the known ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Parameters<S = String>(S);
 
 /// One parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameter<'a> {
-    /// The keyword as it came; keywords compare without regard to case.
+    /// The keyword as it came. Keywords compare without regard to case.
     pub keyword: &'a str,
-    /// The value, when there was a `=`.
+    /// The value. `None`: the parameter has no `=`.
     pub value: Option<&'a str>,
-    /// Where the parameter starts, in octets of the parameters' text.
+    /// The start of the parameter, in octets of the parameters' text.
     pub offset: usize,
     key: u64,
 }
 
 impl<'a> Parameter<'a> {
-    /// Whether this is the parameter with that keyword.
+    /// Returns `true` if the parameter has that keyword, in any case.
     pub fn is(&self, keyword: &str) -> bool {
         self.keyword.eq_ignore_ascii_case(keyword)
     }
 
-    /// The keyword as [`crate::grammar::key`] has it.
+    /// The keyword as a number: [`crate::grammar::key`].
     pub(crate) const fn key(&self) -> u64 {
         self.key
     }
 
-    /// Checks it against `esmtp-param` (RFC 5321 section 4.1.2), UTF-8 allowed in values (RFC 6531 section 3.3).
+    /// Checks the grammar of `esmtp-param` (RFC 5321 section 4.1.2), with UTF-8 in values (RFC 6531
+    /// section 3.3).
     fn check(&self) -> Result<(), SyntaxError> {
         let wrong = |text: &str, class| Some(count(text.as_bytes(), class)).filter(|at| *at < text.len());
         let keyword = if self.keyword.starts_with('-') { Some(0) } else { wrong(self.keyword, class::KEYWORD) };
@@ -68,7 +70,7 @@ impl<'a> Parameter<'a> {
         }
     }
 
-    /// Fills a field with the value; a field that is filled already is a fault.
+    /// Sets a field to the value. A field that is set already is a fault.
     #[inline]
     pub(crate) fn set<T>(
         &self,
@@ -76,7 +78,7 @@ impl<'a> Parameter<'a> {
         read: impl FnOnce(&'a str) -> Result<T, SyntaxError>,
     ) -> Result<bool, SyntaxError> {
         let behind = self.offset + self.keyword.len();
-        // `KEYWORD=` with nothing behind it never gets here.
+        // A parameter with `=` and no value does not come here.
         let value = self.value.ok_or(SyntaxError::cut_off(SyntaxErrorKind::ParameterValue, behind))?;
         let value = read(value).map_err(|error| error.at(behind + 1))?;
         match field.replace(value) {
@@ -113,17 +115,18 @@ impl<'a> Parameters<&'a str> {
     /// No parameters.
     pub const NONE: Parameters<&'static str> = Parameters("");
 
-    /// Takes the text behind a path: nothing, or a space and parameters. Spaces and tabs at its end are
-    /// dropped (RFC 5321 section 4.1.1).
+    /// Parses the text after a path: empty, or a space and parameters. Spaces and tabs at its end
+    /// are dropped (RFC 5321 section 4.1.1).
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::Parameter`] where something is no parameter, [`SyntaxErrorKind::ParameterValue`] where a value
-    /// is none.
+    /// [`SyntaxErrorKind::Parameter`] at a malformed parameter, [`SyntaxErrorKind::ParameterValue`]
+    /// at a missing value.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         Self::parse_each(text, |_| Ok(false))
     }
 
-    /// Takes the text behind a path and shows each parameter once; `each` says whether it knows, and so has checked, it.
+    /// Parses the text after a path, and calls `each` once with each parameter. `each` returns
+    /// `true` for a parameter that it knows, and so has checked.
     #[inline]
     pub(crate) fn parse_each(
         text: &'a str,
@@ -144,10 +147,10 @@ impl<'a> Parameters<&'a str> {
         Parameters(self.0.into())
     }
 
-    /// The parameters one after another.
+    /// The parameters in order.
     pub fn iter(self) -> impl Iterator<Item = Parameter<'a>> {
         let mut cursor = Cursor { rest: self.0, at: 0 };
-        // The constructor went through the same text, so an error is not possible here.
+        // `parse` has read the same text, so no error is possible.
         core::iter::from_fn(move || cursor.next().ok().flatten())
     }
 }
@@ -159,17 +162,17 @@ impl<S: AsRef<str>> Parameters<S> {
     }
 }
 
-/// Reads parameters one after another: only where each begins and ends.
+/// Reads parameters in order. It finds the start and end of each, and checks no octets.
 #[derive(Debug)]
 struct Cursor<'a> {
-    /// What is left, with the space before the next one.
+    /// The rest, with the space before the next parameter.
     rest: &'a str,
-    /// Octets that are done with.
+    /// Octets that were read.
     at: usize,
 }
 
 impl<'a> Cursor<'a> {
-    // Inlined into the two loops that there are: what it gives then never leaves the registers.
+    // Inlined into its two loops, so that its result stays in registers.
     #[inline(always)]
     fn next(&mut self) -> Result<Option<Parameter<'a>>, SyntaxError> {
         let Some(text) = self.rest.strip_prefix(' ') else {
@@ -200,7 +203,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// A decimal number of up to 64 bits: 1 to 20 digits and nothing else (RFC 1870 section 5).
+/// A decimal number of up to 64 bits: 1 to 20 digits (RFC 1870 section 5).
 pub(crate) fn number(text: impl AsRef<[u8]>) -> Result<u64, SyntaxError> {
     let octets = text.as_ref();
     let fault = |offset| SyntaxError { kind: SyntaxErrorKind::Number, offset, cut_off: octets.is_empty() };
@@ -221,7 +224,7 @@ pub(crate) const fn fault(offset: usize) -> SyntaxError {
     SyntaxError::new(SyntaxErrorKind::ParameterValue, offset)
 }
 
-/// A fault in a value that is a whole text: cut off when that ends there.
+/// A fault in a value that is a whole text: cut off if the text ends there.
 pub(crate) const fn fault_in(text: &str, offset: usize) -> SyntaxError {
     SyntaxError { kind: SyntaxErrorKind::ParameterValue, offset, cut_off: offset >= text.len() }
 }
@@ -241,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_told_where_they_stand() {
+    fn a_fault_in_parameters_has_its_offset() {
         use SyntaxErrorKind::{Parameter, ParameterValue};
         for (text, kind, offset, cut_off) in [
             ("SIZE=1", Parameter, 0, false),

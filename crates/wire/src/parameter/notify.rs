@@ -8,7 +8,7 @@ use crate::{
     grammar::{key, word},
 };
 
-/// The reports that the sender wants (RFC 3461 section 4.1). Nothing set means `NEVER`.
+/// The reports that the sender wants (RFC 3461 section 4.1). All `false`: `NEVER`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Notify {
     /// `SUCCESS`.
@@ -25,11 +25,11 @@ const FAILURE: u64 = key("FAILURE");
 const DELAY: u64 = key("DELAY");
 
 impl Notify {
-    /// `NEVER`: no report whatever happens.
+    /// `NEVER`: no report in any case.
     pub const NEVER: Self = Self { success: false, failure: false, delay: false };
 }
 
-/// `NEVER` alone, or the others once each in any order, with commas between.
+/// `NEVER` alone, or the other words, each at most once, in any order, separated by commas.
 impl FromStr for Notify {
     type Err = SyntaxError;
 

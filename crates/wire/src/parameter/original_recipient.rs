@@ -12,13 +12,14 @@ use crate::{
     xtext::Xtext,
 };
 
-/// The most octets of an ORCPT value that every server takes (RFC 3461 section 4.2). A longer one is taken here, since an
-/// address may be that long.
+/// The most octets of an ORCPT value that every server takes (RFC 3461 section 4.2). This crate
+/// takes longer ones, since an address may be longer.
 pub const MAX_ORCPT: usize = 500;
 
 /// The recipient as the sender knew it: `addr-type ";" encoded-address`.
 ///
-/// The address is xtext, or for the type `utf-8` one of the forms of [`Utf8Xtext`] or a mailbox outside ASCII as it is.
+/// The address is xtext. With the type `utf-8` it is one of the forms of [`Utf8Xtext`], or a plain
+/// mailbox outside ASCII.
 ///
 /// ```
 /// use posthaste_wire::{Mailbox, OriginalRecipient};
@@ -35,16 +36,17 @@ pub struct OriginalRecipient<S = String> {
 }
 
 impl<'a> OriginalRecipient<&'a str> {
-    /// Takes an encoded value.
+    /// Parses an encoded value.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) at the first octet that is wrong.
+    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) at the first
+    /// wrong octet.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         let octets = text.as_bytes();
         let end = match octets.first_chunk::<7>() {
-            // What nearly every recipient is.
+            // Nearly every recipient has this type.
             Some(front) if front.eq_ignore_ascii_case(b"rfc822;") => front.len() - 1,
-            // An atom (RFC 822 section 3.3) of what an esmtp-value may have.
+            // An atom (RFC 822 section 3.3) of octets that an esmtp-value may have.
             _ => octets.iter().take_while(|octet| is(class::ATEXT)(**octet) && is(class::VALUE)(**octet)).count(),
         };
         let (kind, address) = (text.get(..end).unwrap_or_default(), text.get(end + 1..).unwrap_or_default());
@@ -59,7 +61,7 @@ impl<'a> OriginalRecipient<&'a str> {
             false => Xtext::parse(address).map(|_| ()),
         };
         checked.map_err(|error| error.at(end + 1))?;
-        // No line is as long as 4 GiB.
+        // A line is far shorter than 4 GiB.
         Ok(Self { text, kind: u32::try_from(end).map_err(|_| fault(0))? })
     }
 
@@ -70,10 +72,11 @@ impl<'a> OriginalRecipient<&'a str> {
 }
 
 impl OriginalRecipient {
-    /// Encodes a mailbox in ASCII, as `rfc822` or, when it is not ASCII itself, as `utf-8`.
+    /// Encodes a mailbox in ASCII: with the type `rfc822` if it is ASCII, otherwise with `utf-8`.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) when the mailbox cannot be encoded.
+    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) if the mailbox
+    /// cannot be encoded.
     pub fn new<S: AsRef<str>>(mailbox: Mailbox<S>) -> Result<Self, SyntaxError> {
         let address = mailbox.as_str();
         match mailbox.is_ascii() {
@@ -90,7 +93,7 @@ impl<S: AsRef<str>> OriginalRecipient<S> {
         self.text.as_ref()
     }
 
-    /// It came from a `usize`.
+    /// The conversion cannot fail: the number came from a `usize`.
     fn kind_octets(&self) -> usize {
         usize::try_from(self.kind).unwrap_or(usize::MAX - 1)
     }
@@ -110,12 +113,11 @@ impl<S: AsRef<str>> OriginalRecipient<S> {
         self.as_str().get(self.kind_octets() + 1..).unwrap_or_default()
     }
 
-    /// The address that it stands for. It is text of the peer's: of the type `rfc822` it need not be a mailbox.
-    /// Octets that are no UTF-8 are replaced.
+    /// The decoded address, with U+FFFD for octets that are not UTF-8. It is text of the peer: with
+    /// the type `rfc822` it need not be a mailbox.
     pub fn address(&self) -> Cow<'_, str> {
         let encoded = self.encoded_address();
-        // What is decoded may hold any character outside ASCII, control characters among them: they have no place in
-        // a report.
+        // Decoded text may have control characters outside ASCII. A report must not have them.
         let plain = |octets: &[u8]| String::from_utf8_lossy(octets).replace(char::is_control, "\u{fffd}");
         if self.address_type().eq_ignore_ascii_case("utf-8") {
             Utf8Xtext::parse(encoded).map_or(Cow::Borrowed(encoded), Utf8Xtext::into_decoded)
@@ -127,14 +129,14 @@ impl<S: AsRef<str>> OriginalRecipient<S> {
         }
     }
 
-    /// Whether it can go to a server without SMTPUTF8.
+    /// Returns `true` if the value can go to a server without SMTPUTF8.
     pub fn is_ascii(&self) -> bool {
         self.as_str().is_ascii()
     }
 }
 
-/// utf-8-address (RFC 6533 section 3): a mailbox in which nothing is encoded, and which is an esmtp-value. One in ASCII
-/// would be taken for the encoded form where SMTPUTF8 is not in use, so it must be that.
+/// utf-8-address (RFC 6533 section 3): a mailbox without encoded characters that is an esmtp-value.
+/// A mailbox in ASCII must be in the encoded form: without SMTPUTF8, servers take it for that.
 fn is_utf8_address(address: &str) -> bool {
     count(address.as_bytes(), class::VALUE) == address.len()
         && Mailbox::parse(address).is_ok_and(|mailbox| !mailbox.is_ascii())

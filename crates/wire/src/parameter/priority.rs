@@ -5,12 +5,12 @@ use core::{fmt, str::FromStr};
 use super::{fault, fault_in};
 use crate::error::SyntaxError;
 
-/// The priority of a message's transfer, from -9 to 9; 0 is the usual one (RFC 6710 section 5).
+/// The priority of a message's transfer, from -9 to 9. Default 0 (RFC 6710 section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Priority(i8);
 
 impl Priority {
-    /// A priority, unless it is out of range.
+    /// A priority. `None`: it is out of range.
     pub const fn new(priority: i8) -> Option<Self> {
         match priority {
             -9..=9 => Some(Self(priority)),

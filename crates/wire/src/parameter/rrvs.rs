@@ -6,21 +6,21 @@ use core::fmt;
 use super::{DateTime, fault_in};
 use crate::error::SyntaxError;
 
-/// Since when the recipient's mailbox must have been the same person's (RFC 7293 section 3).
+/// The time since when the recipient's mailbox must have had the same owner (RFC 7293 section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rrvs<S = String> {
     /// The point in time.
     pub since: DateTime<S>,
-    /// What a server does that cannot hand the condition on; none means [`RrvsAction::Reject`].
+    /// The action of a server that cannot pass the condition on. `None`: [`RrvsAction::Reject`].
     pub action: Option<RrvsAction>,
 }
 
-/// What happens where the next server does not offer RRVS (RFC 7293 section 3).
+/// The action if the next server does not offer RRVS (RFC 7293 section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RrvsAction {
-    /// `R`: the message is not relayed there.
+    /// `R`: the message is not relayed to it.
     Reject,
-    /// `C`: it is relayed without the condition.
+    /// `C`: the message is relayed without the condition.
     Continue,
 }
 
@@ -28,7 +28,8 @@ impl<'a> Rrvs<&'a str> {
     /// `date-time [ ";" ( "C" / "R" ) ]`.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) at the first octet that is wrong.
+    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) at the first
+    /// wrong octet.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         let (time, action) = text.split_once(';').map_or((text, None), |(time, action)| (time, Some(action)));
         let since = DateTime::parse(time).map_err(|error| error.within(text))?;
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_that_ends_before_the_action_is_wrong() {
+    fn an_rrvs_time_that_ends_too_early_is_wrong() {
         for (text, offset, cut_off) in
             [("2014", 4, true), ("2014;R", 4, false), (";R", 0, false), ("2014-04-03T23:01:00Z;", 21, true)]
         {

@@ -9,15 +9,18 @@ use crate::error::SyntaxError;
 /// The most octets of a list of solicitation class keywords (RFC 3865 section 2.4).
 const MAX: usize = 1_000;
 
-/// What the sender says that the message solicits: class keywords such as `org.example:ADV` (RFC 3865 section 2.4).
+/// The classes of solicitation in a message, as the sender declares them: keywords such as
+/// `org.example:ADV` (RFC 3865 section 2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Solicitation<S = String>(S);
 
 impl<'a> Solicitation<&'a str> {
-    /// `word *("," word)`; a word is a letter followed by letters, digits, `.`, `-`, `_`, `:` and `/`. At most 1,000 octets.
+    /// Parses `word *("," word)` of at most 1,000 octets. A word is a letter followed by letters,
+    /// digits, `.`, `-`, `_`, `:` and `/`.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) at the first octet that is wrong.
+    /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) at the first
+    /// wrong octet.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         if text.len() > MAX {
             return Err(fault(MAX));

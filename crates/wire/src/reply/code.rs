@@ -6,16 +6,16 @@ use core::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplyCode(u16);
 
-/// What the first digit says (RFC 5321 section 4.2.1).
+/// The meaning of the first digit (RFC 5321 section 4.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {
     /// 2yz: done.
     Positive,
-    /// 3yz: go on, more is needed.
+    /// 3yz: go on, the server needs more.
     Intermediate,
-    /// 4yz: not now; the same command may succeed later.
+    /// 4yz: not now. The same command may succeed later.
     TransientNegative,
-    /// 5yz: no; the same command must not be tried again.
+    /// 5yz: no. A client must not try the same command again.
     PermanentNegative,
 }
 
@@ -34,20 +34,20 @@ impl ReplyCode {
     pub const START_MAIL_INPUT: Self = Self(354);
     /// 421: closing, not now.
     pub const SERVICE_NOT_AVAILABLE: Self = Self(421);
-    /// 450: the mailbox is busy, or policy says later.
+    /// 450: the mailbox is busy, or policy demands a later attempt.
     pub const MAILBOX_BUSY: Self = Self(450);
     /// 451: a local error.
     pub const LOCAL_ERROR: Self = Self(451);
     /// 452: no room now.
     pub const INSUFFICIENT_STORAGE: Self = Self(452);
-    /// 550: no such mailbox, or policy says no.
+    /// 550: no such mailbox, or policy forbids it.
     pub const MAILBOX_UNAVAILABLE: Self = Self(550);
     /// 552: too large.
     pub const EXCEEDED_STORAGE: Self = Self(552);
     /// 554: the transaction failed.
     pub const TRANSACTION_FAILED: Self = Self(554);
 
-    /// A code from 200 to 599.
+    /// A code from 200 to 599. `None`: the number is outside.
     pub const fn new(code: u16) -> Option<Self> {
         match code {
             200..=599 => Some(Self(code)),
@@ -55,7 +55,7 @@ impl ReplyCode {
         }
     }
 
-    /// The code that three digits make.
+    /// The code with these three digits. `None`: it is not one from 200 to 599.
     pub const fn from_digits(digits: [u8; 3]) -> Option<Self> {
         match digits {
             [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9'] => {
@@ -70,7 +70,7 @@ impl ReplyCode {
         self.0
     }
 
-    /// What the first digit says.
+    /// The meaning of the first digit.
     pub const fn severity(self) -> Severity {
         match self.0 {
             0..300 => Severity::Positive,
@@ -80,7 +80,7 @@ impl ReplyCode {
         }
     }
 
-    /// Whether it is 2yz.
+    /// Returns `true` for 2yz.
     pub const fn is_positive(self) -> bool {
         matches!(self.severity(), Severity::Positive)
     }

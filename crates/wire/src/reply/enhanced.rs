@@ -4,7 +4,8 @@ use core::{fmt, str::FromStr};
 
 use super::Severity;
 
-/// An enhanced status code `class.subject.detail` (RFC 3463 section 2): class 2, 4 or 5, subject and detail 0 to 999.
+/// An enhanced status code `class.subject.detail` (RFC 3463 section 2): class 2, 4 or 5, subject
+/// and detail 0 to 999.
 ///
 /// ```
 /// use posthaste_wire::EnhancedCode;
@@ -21,12 +22,12 @@ pub struct EnhancedCode {
     detail: u16,
 }
 
-/// Text that is no enhanced status code.
+/// Text that is not an enhanced status code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ParseEnhancedCodeError;
 
 impl EnhancedCode {
-    /// A code, unless a part is out of range.
+    /// A code. `None`: a part is out of range.
     pub const fn new(class: u16, subject: u16, detail: u16) -> Option<Self> {
         match (class, subject, detail) {
             (2 | 4 | 5, 0..=999, 0..=999) => Some(Self { class, subject, detail }),
@@ -34,7 +35,7 @@ impl EnhancedCode {
         }
     }
 
-    /// Parses `class.subject.detail`, the whole text. A leading zero is none of it (RFC 3463 section 2).
+    /// Parses `class.subject.detail`, the whole text, without leading zeros (RFC 3463 section 2).
     pub const fn parse(text: &[u8]) -> Option<Self> {
         match Self::prefix(text) {
             Some((code, [])) => Some(code),
@@ -42,7 +43,8 @@ impl EnhancedCode {
         }
     }
 
-    /// The code at the start of a reply line's text and what follows its space; a code alone counts too.
+    /// Splits the text of a reply line into the code at its start and the text after the space. A
+    /// code alone counts too. `None`: there is no code.
     pub const fn split(text: &[u8]) -> Option<(Self, &[u8])> {
         match Self::prefix(text) {
             Some((code, [] | [b' '])) => Some((code, &[])),
@@ -51,7 +53,7 @@ impl EnhancedCode {
         }
     }
 
-    /// The code at the front, and all that follows it.
+    /// The code at the front, and all text after it.
     pub(super) const fn prefix(text: &[u8]) -> Option<(Self, &[u8])> {
         let [class @ (b'2' | b'4' | b'5'), b'.', rest @ ..] = text else { return None };
         let Some((subject, [b'.', rest @ ..])) = number(rest) else { return None };
@@ -74,7 +76,7 @@ impl EnhancedCode {
         self.detail
     }
 
-    /// What the class says.
+    /// The meaning of the class.
     pub const fn severity(self) -> Severity {
         match self.class {
             2 => Severity::Positive,
@@ -84,7 +86,7 @@ impl EnhancedCode {
     }
 }
 
-/// One to three digits without a leading zero, and what follows them.
+/// One to three digits without a leading zero, and the text after them.
 const fn number(text: &[u8]) -> Option<(u16, &[u8])> {
     let (number, rest) = match text {
         [b'0', rest @ ..] => (0, rest),
@@ -133,14 +135,14 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn what_is_parsed_is_emitted_as_the_same_text() {
+    fn an_enhanced_code_is_emitted_as_it_was_parsed() {
         for text in ["2.0.0", "4.7.25", "5.10.0", "5.999.999", "2.0.100"] {
             assert_eq!(text.parse::<EnhancedCode>().unwrap().to_string(), text);
         }
     }
 
     #[test]
-    fn what_is_no_code() {
+    fn malformed_enhanced_codes_are_refused() {
         for text in [
             "", "5", "5.", "5.1", "5.1.", "5.1.1.", "5.1.1 ", "5.1.1000", "5.1000.1", "5.01.1", "5.1.01", "5.00.0",
             "05.1.1", "1.1.1", "3.0.0", "6.1.1", "5.-1.1", "5.+1.1", "5..1", "5,1,1", " 5.1.1", "x.y.z",
@@ -150,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_space_or_the_end_follows_a_code() {
+    fn only_a_space_or_the_end_follows_an_enhanced_code() {
         let code = EnhancedCode::new(5, 1, 1).unwrap();
         assert_eq!(EnhancedCode::split(b"5.1.1"), Some((code, &b""[..])));
         assert_eq!(EnhancedCode::split(b"5.1.1 "), Some((code, &b""[..])));

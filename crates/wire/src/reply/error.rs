@@ -1,17 +1,17 @@
-//! What is wrong with a reply, and where.
+//! The fault in a reply, and its place.
 
 use core::fmt;
 
-/// Octets that are no reply: what was expected, and where. The stream cannot be trusted after it.
+/// Octets that are not a reply: what was expected, and where. Do not trust the stream after it.
 ///
-/// A reply that is not finished is no error: see [`ReplyFramer::next`](super::ReplyFramer::next).
+/// An unfinished reply is not an error: see [`ReplyFramer::next`](super::ReplyFramer::next).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplyError {
-    /// What is wrong.
+    /// The kind of fault.
     pub kind: ReplyErrorKind,
-    /// The line of the reply that it is in, counted from 0.
+    /// The line of the reply that has the fault, counted from 0.
     pub line: usize,
-    /// The octet of the reply at which it went wrong, counted from 0 over all of its lines.
+    /// The octet of the reply at which the fault is, counted from 0 over all lines.
     pub offset: usize,
 }
 
@@ -19,31 +19,32 @@ pub struct ReplyError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReplyErrorKind {
-    /// The line does not start with a code from 200 to 599 and a space, a hyphen or its end (RFC 5321 section 4.2).
+    /// The line does not start with a code from 200 to 599 and a space, a hyphen or its end (RFC
+    /// 5321 section 4.2).
     Code,
-    /// The line has another code than the one before it (RFC 5321 section 4.2.1).
+    /// The line has another code than the line before (RFC 5321 section 4.2.1).
     DifferingCodes,
-    /// The line ends in LF without CR, or has a bare CR or a NUL in it (RFC 5321 section 2.3.8).
+    /// The line ends in LF without CR, or has a bare CR or a NUL (RFC 5321 section 2.3.8).
     LineEnding,
     /// The line is longer than [`ReplyLimits::line`](super::ReplyLimits::line).
     LineTooLong,
-    /// There are more lines than [`ReplyLimits::lines`](super::ReplyLimits::lines).
+    /// The reply has more lines than [`ReplyLimits::lines`](super::ReplyLimits::lines).
     TooManyLines,
     /// The reply is longer than [`ReplyLimits::octets`](super::ReplyLimits::octets).
     TooLong,
 }
 
-/// Why octets are not exactly one reply, for [`ReplyRef::parse`](super::ReplyRef::parse).
+/// The error of [`ReplyRef::parse`](super::ReplyRef::parse): the octets are not exactly one reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParseReplyError {
-    /// They are the beginning of a reply and nothing is wrong with them so far.
+    /// The octets are the beginning of a reply, without a fault so far.
     Incomplete,
-    /// A whole reply is there, and something follows it.
+    /// Octets follow a whole reply.
     TrailingOctets {
-        /// Where the reply ends.
+        /// The end of the reply.
         offset: usize,
     },
-    /// They are no reply.
+    /// The octets are not a reply.
     Malformed(ReplyError),
 }
 
@@ -77,7 +78,7 @@ impl fmt::Display for ParseReplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Incomplete => f.write_str("the reply is not finished"),
-            Self::TrailingOctets { offset } => write!(f, "octet {offset}: something follows the reply"),
+            Self::TrailingOctets { offset } => write!(f, "octets follow the reply, from octet {offset} on"),
             Self::Malformed(error) => error.fmt(f),
         }
     }

@@ -1,16 +1,16 @@
-//! Finding the end of a reply in a stream.
+//! The search for the end of a reply in a stream.
 
 use memchr::{memchr, memchr3};
 
 use super::{Form, ReplyCode, ReplyError, ReplyErrorKind, ReplyRef, odd};
 
-/// Finds where a reply ends and checks its lines as they come.
+/// Finds the end of a reply, and checks its lines as they come.
 ///
-/// It is strict: [`ReplyFramer::next`] fails at the first fault. A [`tolerant`](Self::tolerant) one takes what is not quite
-/// well formed too.
+/// It is strict: [`ReplyFramer::next`] fails at the first fault. A [`tolerant`](Self::tolerant) one
+/// also takes replies that are not quite well formed.
 ///
-/// It keeps no octets: the caller shows the unconsumed ones again, from the front. It remembers how far it has looked,
-/// so a reply that comes one octet at a time costs linear time.
+/// It keeps no octets: the caller shows unconsumed octets again, at the front of the next input. It
+/// remembers how far it has searched, so a reply in single octets costs linear time.
 ///
 /// ```
 /// use posthaste_wire::reply::{ReplyFramer, ReplyLimits};
@@ -23,30 +23,31 @@ use super::{Form, ReplyCode, ReplyError, ReplyErrorKind, ReplyRef, odd};
 #[derive(Debug, Clone)]
 pub struct ReplyFramer {
     limits: ReplyLimits,
-    /// Where the line starts that is not finished.
+    /// The start of the unfinished line.
     line: usize,
     /// Octets that were searched for CR, LF and NUL.
     searched: usize,
     /// Lines that were checked.
     lines: usize,
-    /// The code of the lines that were checked, as it stands there.
+    /// The code of the lines that were checked, in digits.
     digits: [u8; 3],
     is_tolerant: bool,
     /// The first fault of the reply that has not ended.
     open_fault: Option<ReplyError>,
-    /// The first fault of the reply that was given last.
+    /// The first fault of the reply that was returned last.
     fault: Option<ReplyError>,
 }
 
-/// How much a peer may say in one reply. Beyond it comes a [`ReplyError`].
+/// The limits of one reply. Beyond them, the framer returns a [`ReplyError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReplyLimits {
-    /// Octets of a line with CRLF. Default 2,048: four times what RFC 5321 section 4.5.3.1.5 allows.
+    /// Octets of a line with CRLF. Default 2,048: four times the limit of RFC 5321 section
+    /// 4.5.3.1.5.
     pub line: usize,
-    /// Lines. Default 128.
+    /// Lines of the reply. Default 128: far more than any server offers to EHLO.
     pub lines: usize,
-    /// Octets of the whole reply. Default 16 KiB.
+    /// Octets of the whole reply. Default 16 KiB, which bounds the memory that a server can take.
     pub octets: usize,
 }
 
@@ -71,19 +72,21 @@ impl ReplyFramer {
         }
     }
 
-    /// A framer that goes by the three digits at the front of a reply, whatever else is wrong with it.
+    /// A framer that goes by the three digits at the front of a reply, and tolerates other faults.
     ///
-    /// Such a reply is [not well formed](ReplyRef::is_well_formed); it has the code of its last line. From its first fault on
-    /// each LF ends a line, and the reply ends with the first line that has no hyphen behind its digits. It may have as many
-    /// lines, and lines as long, as [`ReplyLimits::octets`] allows. Taken are
+    /// A reply with a fault is [not well formed](ReplyRef::is_well_formed), and has the code of its
+    /// last line. From its first fault on, each LF ends a line, and the first line without a hyphen
+    /// after its digits ends the reply. Only [`ReplyLimits::octets`] limits the lines then. The
+    /// framer tolerates
     ///
-    /// - a bare LF at the end of a line, a CR or NUL anywhere in it, several CR before the LF;
-    /// - any octet but a digit behind the code, such as a tab, or none;
-    /// - other codes on later lines, and up to 8 empty lines between them;
+    /// - a bare LF at the end of a line, a CR or NUL in it, several CR before the LF;
+    /// - any octet other than a digit after the code, such as a tab, or none;
+    /// - different codes on the lines, and up to 8 empty lines between them;
     /// - lines that are too long or too many.
     ///
-    /// A reply that goes on beyond the limit, or with a line that does not start with a code, is [cut](ReplyRef::is_cut)
-    /// there: where the next one starts is unknown. A fault in the first three digits is an error as ever.
+    /// A reply beyond the limit, or with a line that does not start with a code, is
+    /// [cut](ReplyRef::is_cut) there: the start of the next reply is unknown. A fault in the first
+    /// three digits remains an error.
     #[must_use]
     pub const fn tolerant(limits: ReplyLimits) -> Self {
         let mut framer = Self::new(limits);
@@ -91,18 +94,18 @@ impl ReplyFramer {
         framer
     }
 
-    /// The first fault of the reply that [`next`](Self::next) gave last; [`None`] when that was well formed.
+    /// The first fault of the last reply of [`next`](Self::next). `None`: it was well formed.
     pub const fn fault(&self) -> Option<ReplyError> {
         self.fault
     }
 
-    /// The reply at the front of `input`, once it is whole; the framer then stands at the start of the next one.
-    /// Nothing, when it is not finished.
+    /// Finds the reply at the front of `input`. `None`: it is not finished.
     ///
-    /// `input` starts where the reply starts, and has what earlier calls have seen.
+    /// `input` starts at the start of the reply, and contains the octets of earlier calls. After a
+    /// reply, the framer is at the start of the next one.
     ///
     /// # Errors
-    /// [`ReplyError`] at the first fault. It is the same in whatever pieces the octets came.
+    /// [`ReplyError`] at the first fault, the same in whatever pieces the octets came.
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<ReplyRef<'a>>, ReplyError> {
         if !self.is_tolerant {
             return self.well_formed(input);
@@ -112,7 +115,7 @@ impl ReplyFramer {
             Some(fault) => fault,
             None => match self.well_formed(input) {
                 Err(fault) => {
-                    // The line is looked at once more, from its start.
+                    // Search the line again, from its start.
                     self.searched = self.line;
                     self.lines = 0;
                     *self.open_fault.insert(fault)
@@ -127,7 +130,7 @@ impl ReplyFramer {
         Ok(odd)
     }
 
-    /// Goes on behind the first fault, with lines that end in LF.
+    /// Continues after the first fault, with lines that end in LF.
     #[cold]
     fn odd<'a>(&mut self, input: &'a [u8], fault: ReplyError) -> Result<Option<ReplyRef<'a>>, ReplyError> {
         let first = odd::code(input).ok_or(fault)?;
@@ -148,7 +151,7 @@ impl ReplyFramer {
                 line => match odd::code(line) {
                     None => return reply(self.line, first, Form::Cut),
                     Some(_) if line.get(3) == Some(&b'-') => {}
-                    // Where the codes differ, the last one is what the server came to.
+                    // If the codes differ, the last one is the server's result.
                     Some(last) => return reply(end, last, Form::Odd),
                 },
             }
@@ -158,7 +161,7 @@ impl ReplyFramer {
 
     fn well_formed<'a>(&mut self, input: &'a [u8]) -> Result<Option<ReplyRef<'a>>, ReplyError> {
         loop {
-            // One search finds the end of a line and every octet that must not stand before it.
+            // One search finds the end of a line, and each octet that a line must not have.
             let rest = input.get(self.searched..).unwrap_or_default();
             let Some(found) = find_break(rest) else {
                 self.searched = input.len();
@@ -179,7 +182,7 @@ impl ReplyFramer {
             let end = at + 2;
             self.within_limits(end)?;
             if let Some(code) = self.check(input.get(self.line..at).unwrap_or_default())? {
-                // The digits count from the second line on.
+                // `digits` keeps its value: only later lines compare with it.
                 (self.line, self.searched, self.lines) = (0, 0, 0);
                 return Ok(input.get(..end).map(|octets| ReplyRef { octets, code, form: Form::Whole }));
             }
@@ -192,8 +195,9 @@ impl ReplyFramer {
         }
     }
 
-    /// Checks that the line may have gone on to this octet. An unfinished line counts too, or a peer could send it for
-    /// ever; of two limits the one that was reached first counts, or the error would depend on the pieces.
+    /// Checks the limits for a line up to this octet, also for an unfinished line, which could be
+    /// endless. Of two limits the one that was reached first counts, so that the error does not
+    /// depend on the pieces.
     #[inline]
     fn within_limits(&self, end: usize) -> Result<(), ReplyError> {
         let line_limit = self.line.saturating_add(self.limits.line);
@@ -206,10 +210,10 @@ impl ReplyFramer {
         }
     }
 
-    /// Checks a line without its CRLF: its code, when it is the last one.
+    /// Checks a line without its CRLF. Returns the code if it is the last line.
     #[inline]
     fn check(&mut self, line: &[u8]) -> Result<Option<ReplyCode>, ReplyError> {
-        // The digits of the line before were looked into already.
+        // The digits of the line before were checked.
         let [a, b, c] = self.digits;
         if self.lines > 0 && line.first_chunk() == Some(&[a, b, c, b'-']) {
             return Ok(None);
@@ -227,7 +231,7 @@ impl ReplyFramer {
         Ok(last.then_some(code))
     }
 
-    /// The fault of a line that starts with no code, at the first octet that does not fit.
+    /// The fault of a line without a code, at the first octet that does not fit.
     #[cold]
     fn code_fault(&self, line: &[u8]) -> ReplyError {
         let fits = |(index, octet): &(usize, &u8)| match index {
@@ -248,9 +252,10 @@ impl ReplyFramer {
 /// The most empty lines within a reply that a tolerant framer takes.
 const MAX_EMPTY_LINES: usize = 8;
 
-/// Where the first CR, LF or NUL stands.
+/// The offset of the first CR, LF or NUL.
 ///
-/// Most lines are short, and for them the call of a vectorised search costs more than looking at a few integers in place.
+/// Most lines are short. For them, the call of a vectorized search costs more than a few integers
+/// in place.
 #[inline]
 fn find_break(octets: &[u8]) -> Option<usize> {
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
@@ -258,14 +263,14 @@ fn find_break(octets: &[u8]) -> Option<usize> {
     let mut searched = 0;
     for window in octets.as_chunks::<8>().0.iter().take(4) {
         let window = u64::from_le_bytes(*window);
-        // The lowest octet that is set is at the first octet up to CR; what is above may be wrong.
+        // The lowest octet set is at the first octet up to CR. Those above it may be wrong.
         let low = window.wrapping_sub(ABOVE_CR) & !window & HIGH;
         if low != 0 {
             let at = searched + low.trailing_zeros() as usize / 8;
             if matches!(octets.get(at), Some(b'\r' | b'\n' | 0)) {
                 return Some(at);
             }
-            // A tab, say: rare enough to leave the rest to the search.
+            // Another control character, such as a tab, is rare: leave the rest to the search.
             break;
         }
         searched += 8;
@@ -278,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_octet_at_a_time_gives_the_same_replies() {
+    fn replies_in_single_octets_are_the_same() {
         let stream = b"220 hi\r\n250-a\r\n250-b\r\n250 c\r\n250\r\n";
         let mut framer = ReplyFramer::new(ReplyLimits::default());
         let (mut start, mut replies) = (0, alloc::vec::Vec::new());
@@ -291,7 +296,8 @@ mod tests {
         assert_eq!(replies, [(220, 1), (250, 3), (250, 1)]);
     }
 
-    /// What a tolerant framer makes of a stream, in pieces that end there: code, octets, and a mark for each that is not whole.
+    /// The replies that a tolerant framer finds in a stream, in pieces with these ends: each with a
+    /// mark if it is not whole.
     fn tolerated(limits: ReplyLimits, stream: &[u8], ends: impl IntoIterator<Item = usize>) -> alloc::string::String {
         let mut framer = ReplyFramer::tolerant(limits);
         let (mut start, mut found) = (0, alloc::vec::Vec::new());
@@ -339,14 +345,14 @@ mod tests {
             (b"250-a\r\n\r\n\n250 b\r\n", "~250 a b"),
             (b"250 0123456789012345\r\n250 b\r\n", "~250 0123456789012345 / 250 b"),
             (b"250-a\r\n250-b\r\n250-c\r\n250 d\r\n", "~250 a b c d"),
-            // Cut where nothing says where the next one starts.
+            // Cut, because the start of the next reply is unknown.
             (b"550-a\r\nb\r\n250 c\r\n", "~550 acut"),
             (
                 b"250 0123456789012345678901234567890123456789012345678901234567890123456789\r\n",
                 "~250 012345678901234567890123456789012345678901234567890123456789cut",
             ),
             (b"250-a\r\n\n\n\n\n\n\n\n\n\n250 b\r\n", "~250 acut"),
-            // The first three digits are not there.
+            // Faults in the first three digits.
             (b"25\n", "LineEnding 2"),
             (b"hello\n", "LineEnding 5"),
             (b"2500 ok\r\n", "Code 3"),
@@ -364,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_break_is_found_wherever_it_stands() {
+    fn a_cr_lf_or_nul_is_found_at_every_offset() {
         for length in 0..80 {
             for at in 0..length {
                 for octet in 0..=u8::MAX {
@@ -380,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_inclusive_and_the_first_one_reached_is_named() {
+    fn reply_limits_are_inclusive_and_the_first_reached_is_named() {
         let limits = ReplyLimits { line: 8, lines: 2, octets: 14 };
         for (stream, expected) in [
             (&b"250 ab\r\n"[..], Ok(true)),

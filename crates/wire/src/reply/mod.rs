@@ -1,4 +1,4 @@
-//! Replies (RFC 5321 section 4.2), in both directions in one form: their octets.
+//! Replies (RFC 5321 section 4.2). Both directions have one form: the octets.
 
 mod code;
 mod decision;
@@ -22,13 +22,15 @@ pub use enhanced::{EnhancedCode, ParseEnhancedCodeError};
 pub use error::{ParseReplyError, ReplyError, ReplyErrorKind};
 pub use framer::{ReplyFramer, ReplyLimits};
 
-/// The most octets of a reply line that this crate emits, CRLF included (RFC 5321 section 4.5.3.1.5).
+/// The most octets of a reply line that this crate emits, with CRLF (RFC 5321 section 4.5.3.1.5).
 pub const MAX_REPLY_LINE: usize = 512;
 /// The most lines of a reply that this crate builds: 32 of 512 octets keep a reply within 16 KiB.
 pub const MAX_REPLY_LINES: usize = 32;
 
-/// A reply that borrows its octets: one or more lines with one code, each ending in CRLF. Only from a
-/// [tolerant](ReplyFramer::tolerant) framer they may be less than [well formed](Self::is_well_formed).
+/// A reply that borrows its octets: lines with one code, each ending in CRLF.
+///
+/// A reply of a [tolerant](ReplyFramer::tolerant) framer may be less than
+/// [well formed](Self::is_well_formed).
 ///
 /// ```
 /// use posthaste_wire::ReplyRef;
@@ -48,20 +50,20 @@ pub struct ReplyRef<'a> {
 /// How well a reply is formed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Form {
-    /// As it should be.
+    /// Well formed.
     Whole,
-    /// Not quite, and it has an end.
+    /// Not well formed, but its end is known.
     Odd,
-    /// Nor is its end known.
+    /// Not well formed, and its end is unknown.
     Cut,
 }
 
 impl<'a> ReplyRef<'a> {
-    /// Takes the octets of exactly one whole reply, within the default [`ReplyLimits`]. For a stream there is
-    /// [`ReplyFramer`].
+    /// Parses the octets of exactly one whole reply, within the default [`ReplyLimits`]. Use
+    /// [`ReplyFramer`] for a stream.
     ///
     /// # Errors
-    /// [`ParseReplyError`], which tells a reply that is not finished from one that is wrong.
+    /// [`ParseReplyError`], which distinguishes unfinished replies from malformed ones.
     pub fn parse(octets: &'a [u8]) -> Result<Self, ParseReplyError> {
         match ReplyFramer::new(ReplyLimits::default()).next(octets)? {
             Some(reply) if reply.octets.len() == octets.len() => Ok(reply),
@@ -75,21 +77,23 @@ impl<'a> ReplyRef<'a> {
         self.code
     }
 
-    /// The enhanced status code of the first line (RFC 2034), when there is one and its class is the code's.
+    /// The enhanced status code of the first line (RFC 2034). `None`: it has none, or one of
+    /// another class than the code.
     pub fn enhanced(&self) -> Option<EnhancedCode> {
-        // The line's end needs no search: it is CR that stands behind a code alone.
+        // This needs no search for the line's end: CR follows a code alone.
         match EnhancedCode::prefix(self.octets.get(4..)?) {
             Some((enhanced, [b' ' | b'\r' | b'\n', ..])) if enhanced.class() == self.code.class() => Some(enhanced),
             _ => None,
         }
     }
 
-    /// The lines' text as octets, without code, separator and CRLF; the enhanced code is part of it.
+    /// The text of the lines as octets, with the enhanced code, without code, separator and CRLF.
     pub fn lines(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
         Lines { rest: self.octets }
     }
 
-    /// The whole text on one line for people: without enhanced codes, undecodable and control octets replaced.
+    /// The whole text on one line for people, without enhanced codes. Undecodable octets and
+    /// control characters are replaced.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for line in self.lines() {
@@ -110,18 +114,21 @@ impl<'a> ReplyRef<'a> {
         self.octets
     }
 
-    /// Whether it is as RFC 5321 section 4.2 has it. Nothing behind one that is not should be trusted for long: the code of
-    /// its last line says what happened, and the rest is guesswork.
+    /// Returns `true` if the reply follows RFC 5321 section 4.2.
+    ///
+    /// Otherwise only the code of its last line is certain. Do not trust the connection for long
+    /// after such a reply.
     pub const fn is_well_formed(&self) -> bool {
         matches!(self.form, Form::Whole)
     }
 
-    /// Whether its end was not found, so that nothing behind it can be read.
+    /// Returns `true` if the end of the reply is unknown. The octets after it cannot be read then.
     pub const fn is_cut(&self) -> bool {
         matches!(self.form, Form::Cut)
     }
 
-    /// The owned form: the same octets, or, of a reply that is not well formed, its code and text in a well-formed one.
+    /// The owned form: the same octets. A reply that is not well formed becomes a well-formed one
+    /// with its code and text.
     pub fn into_owned(self) -> Reply {
         match self.form {
             Form::Whole => Reply { octets: Bytes::copy_from_slice(self.octets), code: self.code },
@@ -130,7 +137,7 @@ impl<'a> ReplyRef<'a> {
     }
 }
 
-/// The text of lines that each start with a code and end in CRLF, or of an odd reply in LF.
+/// The text of lines that start with a code and end in CRLF, or in an odd reply in LF.
 #[derive(Debug, Clone)]
 pub(crate) struct Lines<'a> {
     pub(crate) rest: &'a [u8],
@@ -140,18 +147,19 @@ impl<'a> Iterator for Lines<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        // A line without an end is the last one of a reply that was cut.
+        // A line without an end is the last line of a reply that was cut.
         let end = memchr(b'\n', self.rest).map_or(self.rest.len(), |lf| lf + 1);
         let (line, rest) = self.rest.split_at_checked(end).filter(|(line, _)| !line.is_empty())?;
         self.rest = rest;
-        // Without a separator there is no text either.
+        // A line without a separator has no text.
         Some(match line.get(4..).unwrap_or_default() {
             [text @ .., b'\r', b'\n'] | [text @ .., b'\n'] | text => text,
         })
     }
 }
 
-/// A reply that owns its octets, cheap to clone. The octets are those of the wire, whether it was built or received.
+/// A reply that owns its octets, cheap to clone. It holds the octets on the wire, built or
+/// received.
 ///
 /// ```
 /// use posthaste_wire::{EnhancedCode, Reply, ReplyCode};
@@ -165,13 +173,14 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Builds a reply. A line feed in the text starts a new line; any other control character becomes `?`, a line that
-    /// would go beyond 512 octets is continued on the next, and what goes beyond 32 lines is cut: whatever the text,
-    /// the result is one well-formed reply.
+    /// Builds one well-formed reply from any text.
+    ///
+    /// A line feed in the text starts a new line. Another control character becomes `?`. A line
+    /// beyond 512 octets continues on the next line. The reply is cut after 32 lines.
     pub fn new(code: ReplyCode, enhanced: Option<EnhancedCode>, text: &str) -> Self {
         let mut prefix = String::new();
         if let Some(enhanced) = enhanced {
-            // Writing to a String does not fail.
+            // A write to a String cannot fail.
             let _ = write!(prefix, "{enhanced} ");
         }
         let room = MAX_REPLY_LINE - "250 \r\n".len() - prefix.len();
@@ -195,10 +204,10 @@ impl Reply {
         Self { octets: octets.into(), code }
     }
 
-    /// A fixed single-line reply, `250 2.0.0 Ok` with its CRLF; meant for constants.
+    /// A fixed reply of one line with its CRLF, such as `250 2.0.0 Ok`. Meant for constants.
     ///
     /// # Panics
-    /// When the text is not one well-formed reply line. In a `const` that is an error of the compiler.
+    /// When the text is not one well-formed reply line. In a `const` that is a compile error.
     #[must_use]
     pub const fn from_static(line: &'static str) -> Self {
         let octets = line.as_bytes();

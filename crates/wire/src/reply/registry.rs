@@ -1,19 +1,19 @@
-//! What the enhanced status codes mean: the registry of RFC 5248, in our own words.
+//! The meaning of enhanced status codes: the registry of RFC 5248, in our own words.
 
 use super::EnhancedCode;
 
-/// A registered pair of subject and detail; the class is not part of it (RFC 3463 section 2).
+/// A registered pair of subject and detail, which has no class (RFC 3463 section 2).
 struct Registered {
     subject: u16,
     detail: u16,
-    /// The RFC that defines it; 0 where the registry names none.
+    /// The RFC that defines the pair. 0: the registry names none.
     rfc: u16,
     meaning: &'static str,
 }
 
 impl EnhancedCode {
-    /// What subject and detail together mean, when the pair is registered (RFC 5248): a few words, in lower case.
-    /// Whether it is a success, a delay or a failure is up to the class.
+    /// The meaning of subject and detail (RFC 5248): a few words, in lower case. `None`: they are
+    /// not registered. The class distinguishes success, delay and failure.
     ///
     /// ```
     /// use posthaste_wire::EnhancedCode;
@@ -27,12 +27,13 @@ impl EnhancedCode {
         self.registered().map(|row| row.meaning)
     }
 
-    /// The number of the RFC that defines subject and detail, when the pair is registered and has one.
+    /// The number of the RFC that defines subject and detail. `None`: they are not registered, or
+    /// without an RFC.
     pub fn rfc(self) -> Option<u16> {
         self.registered().map(|row| row.rfc).filter(|rfc| *rfc != 0)
     }
 
-    /// What the subject alone means (RFC 3463 section 3): the best there is for a detail that is not registered.
+    /// The meaning of the subject (RFC 3463 section 3), for details that are not registered.
     pub const fn subject_meaning(self) -> Option<&'static str> {
         match self.subject() {
             0 => Some("other or undefined"),
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_in_order_and_says_something() {
+    fn the_registry_is_in_order_and_each_row_has_a_meaning() {
         assert!(REGISTRY.windows(2).all(|two| (two[0].subject, two[0].detail) < (two[1].subject, two[1].detail)));
         for row in REGISTRY {
             let code = EnhancedCode::new(5, row.subject, row.detail).unwrap();
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_codes_that_this_workspace_emits_are_registered() {
+    fn enhanced_codes_that_this_workspace_emits_are_registered() {
         for code in [
             "2.0.0", "2.1.0", "2.1.5", "2.5.0", "2.7.0", "4.2.0", "4.2.1", "4.3.0", "4.3.1", "4.3.2", "4.4.1", "4.4.2",
             "4.4.3", "4.5.3", "4.7.0", "4.7.1", "4.7.5", "5.1.1", "5.1.2", "5.1.3", "5.1.10", "5.3.2", "5.3.4",

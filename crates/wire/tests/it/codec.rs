@@ -11,7 +11,7 @@ use posthaste_wire::{
 };
 use tokio_util::codec::{Decoder, Encoder, Framed};
 
-/// What a codec makes of a stream that comes in pieces. Pieces of content that follow each other are one.
+/// The items of a codec for a stream that comes in pieces. Adjacent pieces of content are joined.
 fn decode<C: Decoder<Error = CodecError>>(
     mut codec: C,
     stream: &[u8],
@@ -33,7 +33,7 @@ fn decode<C: Decoder<Error = CodecError>>(
 }
 
 #[test]
-fn a_server_gets_the_same_in_every_chunking() {
+fn a_server_codec_yields_the_same_in_every_chunking() {
     let stream = b"NOOP\r\nDATA\r\n..a\r\nb\r\n.\r\nDATA\r\na\nb\r\n.\r\nCLEAN\r\n.\r\n\
         BDAT 5\r\n.\r\n.\nBDAT 0\r\nNOOP\nRSET\r\nQUIT\r\n";
     let expected = [
@@ -87,13 +87,13 @@ fn a_server_gets_the_same_in_every_chunking() {
 }
 
 #[test]
-fn an_endless_line_is_an_error() {
+fn an_endless_line_is_a_codec_error() {
     let stream = b"x".repeat(70_000);
     for chunking in [Chunking::Whole, Chunking::Single] {
         let found = decode(ServerCodec::new(), &stream, chunking, |_, item| panic!("{item:?}"));
         assert!(matches!(found, Err(CodecError::EndlessLine)));
     }
-    // Less of it is refused when it ends.
+    // A shorter one is refused when it ends.
     let (mut stream, mut items) = (b"x".repeat(60_000), Vec::new());
     stream.extend_from_slice(b"\r\nNOOP\r\n");
     decode(ServerCodec::new(), &stream, Chunking::Single, |_, item| items.push(item)).unwrap();
@@ -102,7 +102,7 @@ fn an_endless_line_is_an_error() {
 }
 
 #[test]
-fn a_line_may_be_longer_when_that_is_wanted() {
+fn a_server_codec_takes_longer_lines_after_set_max_line() {
     let mut codec = ServerCodec::default();
     codec.set_max_line(5_000);
     let stream = [&b"x".repeat(4_998)[..], b"\r\n"].concat();
@@ -110,7 +110,7 @@ fn a_line_may_be_longer_when_that_is_wanted() {
 }
 
 #[test]
-fn a_client_gets_the_same_replies_in_every_chunking() {
+fn a_client_codec_yields_the_same_replies_in_every_chunking() {
     let stream = b"220 mx.test\r\n250-mx.test\r\n250-SIZE\r\n250 DSN\r\n354\r\n550 5.1.1 No\r\n";
     for chunking in Chunking::all(stream.len()) {
         let mut octets = Vec::new();
@@ -125,7 +125,7 @@ fn a_client_gets_the_same_replies_in_every_chunking() {
 }
 
 #[test]
-fn what_is_no_reply_and_what_breaks_off_are_errors() {
+fn malformed_and_unfinished_replies_are_codec_errors() {
     let nothing = |_: &mut ClientCodec, reply| panic!("{reply:?}");
     let found = decode(ClientCodec::default(), b"hello\r\n", Chunking::Single, nothing);
     assert!(matches!(found, Err(CodecError::Reply(ReplyError { kind: ReplyErrorKind::Code, .. }))));
@@ -134,7 +134,7 @@ fn what_is_no_reply_and_what_breaks_off_are_errors() {
 }
 
 #[test]
-fn content_and_chunks_that_break_off_are_errors() {
+fn unfinished_content_and_chunks_are_codec_errors() {
     type Expect = fn(&mut ServerCodec);
     let expects: [(Expect, bool); 6] = [
         (|_| {}, true),
@@ -150,7 +150,7 @@ fn content_and_chunks_that_break_off_are_errors() {
         let found = decode(codec, b"NOOP 12\r\n", Chunking::Whole, |_, _| {});
         assert_eq!(found.is_ok(), is_whole, "{found:?}");
     }
-    // Of an over-long line nothing is left in the buffer.
+    // The buffer has no octet of an overlong line.
     let found = decode(ServerCodec::new(), &b"x".repeat(5_000), Chunking::Whole, |_, item| panic!("{item:?}"));
     assert!(matches!(found, Err(CodecError::Io(_))), "{found:?}");
 }
@@ -164,7 +164,7 @@ fn encode(codec: &mut ClientCodec, item: Outgoing<'_>) -> Result<Vec<u8>, CodecE
 }
 
 #[test]
-fn content_is_stuffed_in_every_chunking() {
+fn a_client_codec_stuffs_content_in_every_chunking() {
     let content = [&b".a\r\n..b\r\n"[..], &b".\r\n".repeat(100), b"c"].concat();
     let wire = [&b"..a\r\n...b\r\n"[..], &b"..\r\n".repeat(100), b"c\r\n.\r\n"].concat();
     for at in 0..=content.len() {
@@ -178,17 +178,17 @@ fn content_is_stuffed_in_every_chunking() {
 }
 
 #[test]
-fn chunks_go_out_as_they_are() {
+fn a_client_codec_sends_chunks_unchanged() {
     let octets = b".\r\n.\n\0\r";
     assert_eq!(encode(&mut ClientCodec::new(), Outgoing::Chunk(octets)).unwrap(), octets);
 }
 
 #[test]
-fn what_must_not_leave_is_an_error() {
+fn a_command_or_content_that_must_not_leave_is_a_codec_error() {
     let mut codec = ClientCodec::new();
     let found = encode(&mut codec, Command::Noop("a\r\nQUIT").into());
     assert!(matches!(found, Err(CodecError::Encode(EncodeError::ControlCharacter))));
-    // The fault stands behind more segments than one list has.
+    // More segments than one list has precede the fault.
     let content = [&b".\r\n".repeat(100)[..], b"\n.\n"].concat();
     let found = encode(&mut codec, Outgoing::Content(&content));
     let expected = ContentFault { kind: FaultKind::BareLf, offset: 300 };
@@ -198,9 +198,9 @@ fn what_must_not_leave_is_an_error() {
     assert!(matches!(encode(&mut codec, Outgoing::EndOfContent), Err(CodecError::Content(_))));
 }
 
-/// What was wrong is not sent, so the stuffer no longer knows where the lines of the sent octets start.
+/// Faulty content is not sent, so the stuffer no longer knows the line starts of the sent octets.
 #[test]
-fn behind_a_fault_nothing_of_the_message_leaves() {
+fn a_client_codec_sends_no_content_after_a_fault() {
     let mut codec = ClientCodec::new();
     assert_eq!(encode(&mut codec, Outgoing::Content(b"a\r")).unwrap(), b"a\r");
     let fault = ContentFault { kind: FaultKind::BareCr, offset: 1 };
@@ -217,7 +217,7 @@ fn behind_a_fault_nothing_of_the_message_leaves() {
 }
 
 #[test]
-fn clean_content_is_for_one_message() {
+fn a_codec_takes_content_for_clean_for_one_message_only() {
     let mut codec = ClientCodec::new();
     codec.expect_clean_content();
     assert_eq!(encode(&mut codec, Outgoing::Content(b".a\nb")).unwrap(), b"..a\nb");

@@ -1,10 +1,11 @@
-//! Addresses as a program writes them: the texts that each type takes, the value that each text becomes, and the errors.
+//! Addresses as a program writes them: the texts that each type takes, the value that each text
+//! becomes, and the errors.
 
 use std::fmt::Display;
 
 use posthaste_wire::{AddressError, Domain, EhloName, ForwardPath, Mail, Mailbox, Rcpt, ReversePath};
 
-/// A front door: what an application calls with whatever it has.
+/// A function that takes text, and values borrowed and owned.
 fn front_door<T: Display>(value: impl TryInto<T, Error: Into<AddressError>>) -> Result<String, AddressError> {
     value.try_into().map(|value| value.to_string()).map_err(Into::into)
 }

@@ -1,5 +1,5 @@
-//! Content ends at CRLF.CRLF and nowhere else: the sequences of `end_of_data.txt` in both directions, and every string
-//! over the octets that matter.
+//! Content ends only at CRLF.CRLF: the sequences of `end_of_data.txt` in both directions, and every
+//! string over the octets that matter.
 
 use posthaste_testkit::{
     choices::Chunking,
@@ -10,7 +10,7 @@ use posthaste_wire::frame::{FaultKind, Stuffer};
 
 struct Row {
     name: String,
-    /// What stands before the octets.
+    /// The octets before those of the row.
     before: &'static [u8],
     octets: Vec<u8>,
     receiving: Verdict,
@@ -19,7 +19,7 @@ struct Row {
 
 struct Verdict {
     ends: bool,
-    /// What becomes of the octets.
+    /// The result for the octets.
     becomes: Option<Vec<u8>>,
     fault: Option<FaultKind>,
 }
@@ -50,7 +50,7 @@ fn rows() -> Vec<Row> {
         let name = word().to_owned();
         Row {
             before: if name.starts_with("first:") { b"" } else { b"line1" },
-            // Every row is tried in single octets too, which no segments can be smaller than.
+            // Every row is also tried in single octets, the smallest segments.
             octets: unescape(&word().replace('/', "")),
             receiving: Verdict::parse(word()),
             sending: Verdict::parse(word()),
@@ -61,7 +61,7 @@ fn rows() -> Vec<Row> {
 }
 
 #[test]
-fn sequences_received() {
+fn received_sequences_end_as_their_rows_say() {
     for Row { name, before, octets, receiving, .. } in rows() {
         let stream = [before, &octets, b"line2\r\n.\r\nNOOP\r\n"].concat();
         let true_end = stream.len() - b"NOOP\r\n".len();
@@ -80,7 +80,7 @@ fn sequences_received() {
 }
 
 #[test]
-fn sequences_sent() {
+fn sent_sequences_end_as_their_rows_say() {
     for Row { name, before, octets, sending, .. } in rows() {
         let content = [before, &octets, b"line2\r\n"].concat();
         let found = stuff(&content, Stuffer::new(), Chunking::Whole).map_err(|fault| fault.kind);
@@ -94,10 +94,11 @@ fn sequences_sent() {
     }
 }
 
-/// Every string over CR, LF, dot, NUL and a letter, as a stream and as content: up to 6 octets in a debug build (20
-/// thousand strings), up to 9 in a release build (2.4 million); whole, octet by octet, and split at every position.
+/// Every string over CR, LF, dot, NUL and a letter, as a stream and as content: up to 6 octets in a
+/// debug build (20 thousand strings), up to 9 in a release build (2.4 million). Each is tried
+/// whole, in single octets, and with a cut at every position.
 #[test]
-fn every_string_over_the_octets_that_matter() {
+fn strings_of_the_octets_that_matter_end_at_crlf_dot_crlf_only() {
     let longest = if cfg!(debug_assertions) { 6 } else { 9 };
     let mut strings = 0_u64;
     let mut string = Vec::new();

@@ -1,4 +1,4 @@
-//! Lines, content and chunks, however the stream is cut.
+//! Lines, content and chunks, in any chunking.
 
 use std::slice;
 
@@ -13,7 +13,7 @@ use posthaste_wire::{
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 
-/// Everything that can be written with three of them or fewer.
+/// All sequences of up to three of them.
 fn clean_contents() -> Vec<Vec<u8>> {
     let words: [&[u8]; 4] = [b"\r\n", b".", b"a", b".\r\n"];
     let mut contents = vec![Vec::new()];
@@ -28,7 +28,7 @@ fn clean_contents() -> Vec<Vec<u8>> {
     contents
 }
 
-/// The content of each message of a stream, and what is left behind the last.
+/// The content of each message of a stream, and the octets after the last one.
 fn messages(mut stream: &[u8], max_line: Option<usize>, chunking: &Chunking) -> (Vec<Vec<u8>>, Vec<u8>) {
     let mut messages = Vec::new();
     while !stream.is_empty() {
@@ -50,7 +50,7 @@ fn terminated(mut content: Vec<u8>) -> Vec<u8> {
 }
 
 #[test]
-fn several_messages_stay_several() {
+fn several_stuffed_messages_are_framed_as_several() {
     let contents = clean_contents();
     let wires: Vec<_> =
         contents.iter().map(|content| framing::stuff(content, Stuffer::new(), Chunking::Whole).unwrap()).collect();
@@ -86,9 +86,9 @@ fn a_framer_for_clean_content_is_strict_again_for_the_next_message() {
     assert_eq!(framer.fault().map(|fault| (fault.kind, fault.offset)), Some((FaultKind::BareLf, 1)));
 }
 
-/// The limit for lines, on both sides of what is looked at together.
+/// The limit for lines, below and above the number of octets that are checked at once.
 #[test]
-fn a_line_may_have_so_many_octets_and_no_more() {
+fn a_line_may_have_max_line_octets_and_no_more() {
     for max_line in [0, 1, 2, 31, 32, 33, 63, 64, 65, 998] {
         for (octets, fault) in [(max_line, None), (max_line + 1, Some(FaultKind::LongLine))] {
             let before: &[u8] = if max_line == 0 { b"\r\n" } else { b"x\r\n" };
@@ -103,9 +103,9 @@ fn a_line_may_have_so_many_octets_and_no_more() {
     }
 }
 
-/// A fault at every place of lines that are long enough to be looked at together.
+/// A fault at every offset of lines that are long enough to be checked at once.
 #[test]
-fn a_fault_is_found_wherever_it_stands() {
+fn a_fault_of_content_is_found_at_every_offset() {
     let clean = [&b"x".repeat(70)[..], b"\r\n", &b"y".repeat(40), b"\r\n"].concat();
     for at in 0..clean.len() {
         for octet in [b'\r', b'\n', 0] {
@@ -122,7 +122,7 @@ fn a_fault_is_found_wherever_it_stands() {
 
 #[test]
 fn a_chunk_takes_any_octets_and_ends_by_count() {
-    // Bounds inside CRLF, a dot first, an end of data within, NUL: nothing of it means anything.
+    // Cuts within CRLF, a dot first, an end of data, NUL: in a chunk they have no meaning.
     for octets in [&b""[..], b".", b"..\r\n", b"\r\n.\r\n", b"a\r", b"\nb", b"\0\r\0\n", b".\r\nQUIT\r\n"] {
         let stream = [octets, b"BDAT 0 LAST\r\nBDAT 0"].concat();
         for chunking in Chunking::all(stream.len()) {
@@ -171,7 +171,7 @@ fn a_bare_cr_stays_in_the_line_and_the_parser_refuses_it() {
 }
 
 #[test]
-fn an_endless_line_is_counted_and_not_held() {
+fn octets_of_an_endless_line_are_counted_and_not_held() {
     let mut framer = Framer::new(512);
     let (piece, mut held) = ([b'x'; 100], 0);
     for _ in 0..100 {
@@ -186,10 +186,10 @@ fn an_endless_line_is_counted_and_not_held() {
     assert_eq!(framer.next(&end[framed.consumed..]).frame, Frame::Line(0..4));
 }
 
-/// 1 MiB in single octets: of content and chunks hardly an octet is shown twice. An unfinished line is shown again and
-/// again, and when it is searched again, too, this test takes minutes.
+/// 1 MiB in single octets. Few octets of content and chunks are shown twice. An unfinished line is
+/// shown again and again; if the framer searches it again as well, this test takes minutes.
 #[test]
-fn one_octet_at_a_time_costs_linear_time() {
+fn input_in_single_octets_costs_linear_time() {
     let octets = 1 << 20;
     let expect = |framer: &mut Framer, what| match what {
         "content" => framer.expect_content(usize::MAX),
@@ -234,7 +234,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_stuffed_comes_back(content in clean_content(), seed: u64) {
+    fn stuffed_content_is_unstuffed_to_itself(content in clean_content(), seed: u64) {
         let chunking = |seed| Chunking::Random(Choices::new(seed));
         let wire = framing::stuff(&content, Stuffer::new(), chunking(seed)).unwrap();
         prop_assert_eq!(&framing::stuff(&content, Stuffer::for_clean_content(), chunking(seed)).unwrap(), &wire);
@@ -245,12 +245,12 @@ proptest! {
     }
 
     #[test]
-    fn any_octets(octets in vec(any::<u8>(), 0..80)) {
+    fn any_octets_are_framed_as_the_reference_does(octets in vec(any::<u8>(), 0..80)) {
         framing::framer(&octets);
     }
 
     #[test]
-    fn any_octets_that_matter(octets in vec(select(&b"\r\n.\0xxxxxxxxxx"[..]), 0..300), seed: u64) {
+    fn octets_that_matter_are_framed_as_the_reference_does(octets in vec(select(&b"\r\n.\0xxxxxxxxxx"[..]), 0..300), seed: u64) {
         let chunkings = [Chunking::Whole, Chunking::Random(Choices::new(seed))];
         framing::received(&octets, &chunkings);
         framing::sent(&octets, &chunkings);

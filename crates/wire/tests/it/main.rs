@@ -1,5 +1,6 @@
-//! The tests of this crate from outside, in one program: every further one would be linked anew for every change. The
-//! tables that they read lie beside this folder. What counts allocations is a program of its own.
+//! The tests of this crate from outside, in one program: each further program costs a link for
+//! every change. Their tables are in the parent folder. The test of allocations needs its own
+//! program.
 
 #[cfg(feature = "tokio-util")]
 mod codec;

@@ -1,4 +1,4 @@
-//! What values look like when they are printed, compared or refused at an edge.
+//! Values printed, compared, and refused at a limit.
 
 use std::panic::catch_unwind;
 
@@ -13,7 +13,7 @@ fn a_reply_prints_its_octets_for_programmers_and_one_line_for_people() {
 }
 
 #[test]
-fn a_secret_says_that_it_is_one() {
+fn a_secret_prints_that_it_is_redacted() {
     assert_eq!(format!("{:?}", Secret::new("open sesame")), "/* REDACTED */");
 }
 
@@ -28,7 +28,7 @@ fn a_fixed_reply_is_printable_to_its_last_octet() {
 }
 
 #[test]
-fn mailboxes_are_the_same_by_both_parts() {
+fn mailboxes_compare_by_local_part_and_domain() {
     let mailbox = |text: &str| text.parse::<Mailbox>().unwrap();
     let one = mailbox("one@example.org");
     for (text, same) in [
@@ -43,13 +43,13 @@ fn mailboxes_are_the_same_by_both_parts() {
 }
 
 #[test]
-fn a_fault_stands_where_it_is_and_not_where_the_limit_is() {
+fn a_fault_in_a_reply_has_its_own_offset_and_not_that_of_the_limit() {
     let fault = |line: &str| Command::parse(line.as_bytes()).unwrap_err();
-    // A label that is full may end there.
+    // A full label may end there.
     let label = "a".repeat(63);
     assert!(fault(&format!("RCPT TO:<x@{label}")).cut_off);
     assert!(!fault(&format!("RCPT TO:<x@{label}a")).cut_off);
-    // A domain has at most 255 octets, but a fault before that is the first.
+    // A domain has at most 255 octets, but an earlier fault comes first.
     let labels = "a.".repeat(100);
     let line = format!("RCPT TO:<x@{labels}!{}>", "b".repeat(200));
     assert_eq!(fault(&line).offset, "RCPT TO:<x@".len() + labels.len());

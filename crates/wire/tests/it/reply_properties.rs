@@ -1,4 +1,4 @@
-//! What holds for any reply and any capability.
+//! Properties of any reply and any capability.
 
 use posthaste_testkit::wire::replies;
 use posthaste_wire::{
@@ -33,7 +33,7 @@ fn word() -> impl Strategy<Value = String> {
     "[!-~]{1,12}"
 }
 
-/// Any capability, as a server would build it, emitted.
+/// The line of any capability that a server can build.
 fn line() -> impl Strategy<Value = String> {
     let limit = || option::of(any::<core::num::NonZeroU32>());
     let words = || vec(word(), 0..4).prop_map(|words| words.join(" "));
@@ -65,14 +65,14 @@ fn line() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The same in every chunking, and a whole reply is emitted as it came.
+    /// Replies are the same in every chunking, and emitted as they came.
     #[test]
-    fn any_stream(octets in stream()) {
+    fn any_stream_of_replies_is_the_same_in_every_chunking(octets in stream()) {
         replies::reply(&octets);
     }
 
     #[test]
-    fn whole_and_unfinished_and_wrong_are_told_apart(octets in stream()) {
+    fn whole_unfinished_and_malformed_replies_are_told_apart(octets in stream()) {
         match ReplyRef::parse(&octets) {
             Ok(reply) => {
                 prop_assert_eq!(reply.as_bytes(), &octets);
@@ -94,8 +94,8 @@ proptest! {
     }
 
     #[test]
-    fn what_is_built_parses_to_the_same((code, enhanced) in codes(), lines in vec("[ -~]{0,40}|[a-z\u{fc}\u{20ac}]{1,20}", 1..6)) {
-        // A text that starts like an enhanced code would be taken for one.
+    fn a_built_reply_parses_to_the_same((code, enhanced) in codes(), lines in vec("[ -~]{0,40}|[a-z\u{fc}\u{20ac}]{1,20}", 1..6)) {
+        // Text that starts as an enhanced code does would count as one.
         let lines: Vec<_> = lines.iter().map(|line| line.trim_start_matches(|c: char| c.is_ascii_digit())).collect();
         let reply = Reply::new(code, enhanced, &lines.join("\n"));
         replies::reply(reply.as_ref().as_bytes());

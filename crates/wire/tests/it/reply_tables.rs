@@ -7,7 +7,7 @@ use posthaste_wire::{
 };
 
 #[test]
-fn replies() {
+fn replies_are_as_their_rows_say() {
     for row in rows(include_str!("../replies.txt")) {
         replies::reply(&row.input);
         let mut framer = ReplyFramer::new(ReplyLimits::default());
@@ -33,7 +33,7 @@ fn replies() {
 }
 
 #[test]
-fn capabilities() {
+fn capabilities_are_as_their_rows_say() {
     for row in rows(include_str!("../capabilities.txt")) {
         let shown = match Capability::parse(&row.input) {
             Some(Capability::Other(line)) => format!("other {line}"),
@@ -46,7 +46,7 @@ fn capabilities() {
 }
 
 #[test]
-fn there_are_enough_rows() {
+fn the_tables_of_replies_have_enough_rows() {
     assert!(rows(include_str!("../replies.txt")).len() >= 60);
     assert!(rows(include_str!("../capabilities.txt")).len() >= 70);
 }

@@ -1,5 +1,6 @@
-//! What is emitted parses to the same, what is parsed is emitted in one form, and what is wrong or missing is told where it is.
-//! `posthaste_testkit::wire::values` builds the values from octets; proptest chooses and shrinks the octets.
+//! Emitted values parse to the same, parsed values are emitted in one form, and a fault has its
+//! offset. `posthaste_testkit::wire::values` builds the values from octets; proptest chooses and
+//! shrinks the octets.
 
 use std::fmt::{Debug, Display};
 
@@ -16,7 +17,7 @@ use posthaste_wire::{
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 
-/// Enough to choose every part of the largest command.
+/// Enough octets to choose every part of the largest command.
 fn choices() -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), 0..160)
 }
@@ -30,14 +31,14 @@ fn line(octets: &[u8]) -> Vec<u8> {
     })
 }
 
-/// What was built is parsed from what it is shown as, and shown as the same.
+/// The `Display` of a value parses to the same value, which has the same `Display`.
 fn comes_back<T: Display + Debug + PartialEq, E: Display>(value: &T, parse: impl Fn(&str) -> Result<T, E>) {
     let text = value.to_string();
     let again = parse(&text).unwrap_or_else(|error| panic!("{text:?}: {error}"));
     assert_eq!((&again, again.to_string()), (value, text));
 }
 
-/// Whether each constructor refuses a text.
+/// Checks that each constructor refuses a text.
 fn everything_refuses(text: &str) {
     let refusals = [
         ("Mailbox", Mailbox::parse(text).is_err()),
@@ -61,7 +62,7 @@ fn everything_refuses(text: &str) {
     for (constructor, refused) in refusals {
         assert!(refused, "{constructor} takes {text:?}");
     }
-    // Text has no type of its own in these; the finished line is checked.
+    // These have plain text. `encode` checks the finished line.
     let mut out = BytesMut::new();
     for command in [
         Command::Noop(text),
@@ -78,8 +79,8 @@ fn everything_refuses(text: &str) {
     assert!(out.is_empty());
 }
 
-/// What stands where an address ends is told as cut off there; every octet that is replaced by one that stands nowhere is told
-/// as wrong there.
+/// The start of an address is an error that is cut off at its end. An octet that an address never
+/// has is an error at its offset.
 fn faults_are_told_where_they_stand(text: &str) {
     let parse = |text: &str| Mailbox::parse(text).map(|_| ());
     for (at, character) in text.char_indices() {
@@ -87,7 +88,7 @@ fn faults_are_told_where_they_stand(text: &str) {
         if let Err(error) = parse(cut) {
             assert_eq!((error.offset, error.cut_off), (at, true), "{cut:?}");
         }
-        // A label with a hyphen at its end is wrong from its start on.
+        // A label with a hyphen at its end is wrong from its start.
         if at > 0 && text.as_bytes()[at - 1] == b'-' && at > text.rfind('@').unwrap_or_default() {
             continue;
         }
@@ -97,7 +98,7 @@ fn faults_are_told_where_they_stand(text: &str) {
     }
 }
 
-/// What stands instead of an octet of a number is told as wrong there, and no digits at all as cut off.
+/// A letter in a number is an error at its offset, a missing number an error that is cut off.
 fn a_number_is_told_where_it_stands(before: &str, digits: &str, behind: &str) {
     for at in 0..digits.len() {
         let line = format!("{before}{}x{}{behind}", &digits[..at], &digits[at + 1..]);
@@ -140,7 +141,7 @@ proptest! {
 
     /// Xtext of any octets without control characters, and the address of any text without them.
     #[test]
-    fn what_is_encoded_is_decoded(text in "\\PC{0,24}") {
+    fn encoded_text_is_decoded_to_itself(text in "\\PC{0,24}") {
         let encoded = Xtext::encode(text.as_bytes()).unwrap();
         prop_assert_eq!(&*encoded.decode(), text.as_bytes());
         let encoded = Utf8Xtext::encode(&text).unwrap();
@@ -149,14 +150,15 @@ proptest! {
     }
 
     #[test]
-    fn any_octets(octets in vec(any::<u8>(), 0..80)) {
+    fn any_octets_hold_as_a_command_and_an_address(octets in vec(any::<u8>(), 0..80)) {
         lines::command(&octets);
         lines::address(&octets);
     }
 
-    /// Near a well-formed line: one octet is replaced, some are taken out, or letters change their case.
+    /// Well-formed lines with one other octet, without some octets, or with letters in another
+    /// case.
     #[test]
-    fn nearly_well_formed_lines(octets in choices(), at: usize, octet: u8, out in 0_usize..4) {
+    fn nearly_well_formed_lines_hold_as_commands(octets in choices(), at: usize, octet: u8, out in 0_usize..4) {
         let mut line = line(&octets);
         let at = at % (line.len() + 1);
         line.splice(at..(at + out).min(line.len()), [octet]);
@@ -193,10 +195,11 @@ proptest! {
         }
     }
 
-    /// Each start of a well-formed line is well-formed or cut off at its end. The exceptions: half a character, an
-    /// internationalised path whose SMTPUTF8 has not come yet, and a utf-8-address that cannot be told from something wrong yet.
+    /// Each start of a well-formed line is well formed or cut off at its end. The exceptions: half
+    /// a character, an internationalized path before its SMTPUTF8, and the start of a utf-8-address
+    /// that could also be malformed.
     #[test]
-    fn the_start_of_a_line_is_cut_off(octets in choices()) {
+    fn the_start_of_a_well_formed_line_is_an_error_that_is_cut_off(octets in choices()) {
         let line = line(&octets);
         let is_utf8_address = str::from_utf8(&line).is_ok_and(|text| text.contains("ORCPT=UTF-8;b\u{fc}cher+"));
         for end in 0..line.len() {
@@ -215,13 +218,13 @@ proptest! {
     }
 
     #[test]
-    fn faults_in_an_address(octets in choices()) {
+    fn a_fault_in_an_address_has_its_offset(octets in choices()) {
         let text = values::mailbox_text(&mut Source::new(&octets));
         faults_are_told_where_they_stand(&text);
     }
 
     #[test]
-    fn faults_in_a_number(number in 1_u64..1_000_000_000) {
+    fn a_fault_in_a_number_has_its_offset(number in 1_u64..1_000_000_000) {
         let digits = number.to_string();
         for (before, behind) in [
             ("MAIL FROM:<> SIZE=", " BODY=7BIT"),

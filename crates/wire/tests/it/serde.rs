@@ -1,4 +1,4 @@
-//! What is serialized comes back, and nothing comes in that the parsers refuse.
+//! Serialized values are deserialized to the same, and text that a parser refuses is refused.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 use std::fmt::{Debug, Display};
@@ -10,7 +10,7 @@ use posthaste_wire::{
 };
 use serde_json::{from_str, to_string};
 
-/// The text comes back as the same string, and with a line break in it is refused.
+/// The text is deserialized and serialized to the same string. With a line break it is refused.
 fn string<T: serde::Serialize + serde::de::DeserializeOwned + Display + Debug>(text: &str) {
     let json = to_string(text).unwrap();
     let value: T = from_str(&json).unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -22,7 +22,7 @@ fn string<T: serde::Serialize + serde::de::DeserializeOwned + Display + Debug>(t
 }
 
 #[test]
-fn text_comes_back_as_the_same_string() {
+fn types_of_text_are_serialized_as_their_string() {
     string::<BodyType>("8BITMIME");
     string::<DateTime>("2009-07-07T04:00:00+02:00");
     string::<DeliverBy>("-10;NT");
@@ -44,7 +44,7 @@ fn text_comes_back_as_the_same_string() {
 }
 
 #[test]
-fn numbers_are_checked() {
+fn deserialized_numbers_are_checked() {
     assert_eq!(from_str::<Priority>("-3").unwrap(), Priority::new(-3).unwrap());
     assert_eq!(to_string(&ReplyCode::OK).unwrap(), "250");
     for wrong in ["10", "-10", "1000", "\"3\""] {
@@ -56,7 +56,7 @@ fn numbers_are_checked() {
 }
 
 #[test]
-fn a_reply_is_its_octets() {
+fn a_reply_is_serialized_as_its_octets() {
     let reply = Reply::new(ReplyCode::OK, EnhancedCode::new(2, 0, 0), "one\ntwo");
     assert_eq!(to_string(&reply).unwrap(), r#""250-2.0.0 one\r\n250 2.0.0 two\r\n""#);
     assert_eq!(from_str::<Reply>(&to_string(&reply).unwrap()).unwrap(), reply);

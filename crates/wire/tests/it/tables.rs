@@ -7,7 +7,7 @@ use posthaste_testkit::{
 };
 use posthaste_wire::{Command, Mailbox, SyntaxError, Utf8Xtext, Xtext, address::AddressLiteral};
 
-/// Compares every row with what is found for its input, and shows all that differ.
+/// Compares every row with the result for its input, and shows all that differ.
 fn check(table: &str, least: usize, found: impl Fn(&[u8]) -> Vec<u8>) {
     let rows = rows(table);
     assert!(rows.len() >= least, "{} rows", rows.len());
@@ -21,7 +21,7 @@ fn check(table: &str, least: usize, found: impl Fn(&[u8]) -> Vec<u8>) {
     assert!(failures.is_empty(), "\n{failures}");
 }
 
-/// The reply's codes, and where the text is wrong or cut off.
+/// The reply's codes, and the offset of the fault or the end.
 fn refusal(error: &SyntaxError) -> String {
     let reply = error.reply();
     let enhanced = reply.as_ref().enhanced().expect("every refusal has one");
@@ -33,7 +33,7 @@ fn place(error: &SyntaxError) -> String {
 }
 
 #[test]
-fn commands() {
+fn commands_are_as_their_rows_say() {
     check(include_str!("../commands.txt"), 450, |line| match Command::parse(line) {
         Ok(command) => {
             let mut out = BytesMut::new();
@@ -45,7 +45,7 @@ fn commands() {
 }
 
 #[test]
-fn addresses() {
+fn addresses_are_as_their_rows_say() {
     check(include_str!("../addresses.txt"), 130, |text| {
         let found = match Mailbox::parse(str::from_utf8(text).expect("text")) {
             Ok(mailbox) => {
@@ -64,7 +64,7 @@ fn addresses() {
 }
 
 #[test]
-fn xtext() {
+fn xtext_is_as_its_rows_say() {
     check(include_str!("../xtext.txt"), 80, |row| {
         let space = row.iter().position(|octet| *octet == b' ').expect("a space");
         let (what, input) = (&row[..space], &row[space + 1..]);
@@ -83,9 +83,9 @@ fn xtext() {
     });
 }
 
-/// What must hold for any line holds for those of the tables.
+/// The properties of any line hold for the rows of the tables.
 #[test]
-fn every_row_holds() {
+fn every_row_holds_what_holds_for_any_line() {
     for (table, body) in [
         (include_str!("../commands.txt"), lines::command as fn(&[u8])),
         (include_str!("../addresses.txt"), lines::address),
@@ -93,9 +93,9 @@ fn every_row_holds() {
         (include_str!("../replies.txt"), replies::reply),
     ] {
         for row in rows(table) {
-            // The row that fails stands above the panic.
+            // The output has the failing row before the panic.
             println!("{}", row.text);
-            // In a table of texts the input stands behind the name of what it is.
+            // In a table of texts the input follows the name of its type.
             let text = row.input.iter().position(|octet| *octet == b' ').map_or(0, |space| space + 1);
             body(&row.input);
             body(&row.input[text..]);
