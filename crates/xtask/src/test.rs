@@ -196,8 +196,8 @@ impl Command {
         if failure.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 
-    /// The steps to run, `None` when the question has been answered already, or what is wrong with the
-    /// arguments.
+    /// The steps to run, `None` when the question has been answered already, or what is wrong with
+    /// the arguments.
     fn select(&self, arguments: &[&str]) -> Result<Option<Vec<&'static Step>>, String> {
         let mut only = Vec::new();
         let mut skip = Vec::new();
