@@ -152,7 +152,7 @@ and the folder for temporary files. Times are those of two idle cores when every
 ";
 
 const CHECK_HELP: &str = "\
-What most mistakes fail at, in at most four minutes on two idle cores when everything has to be built.
+What most mistakes fail at, in about four minutes on two idle cores when everything has to be built.
 
 Usage: cargo xtask check [--only STEP]... [--skip STEP]... [--list] [--help]
 
