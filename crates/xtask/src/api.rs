@@ -101,10 +101,8 @@ fn apis(context: &Context) -> Result<Vec<Api>, Failure> {
     let wrapper = wrapper(context).map_err(|error| {
         Failure::new(format!("The wrapper of rustdoc cannot be written: {error}."), "Make room in the target folder.")
     })?;
-    let mut command = vec!["doc", "--quiet", "--no-deps", "--lib", "--all-features"];
-    for package in context.published() {
-        command.extend(["--package", package.name.as_str()]);
-    }
+    // The same packages as the step `docs` selects, so that the two share what they check.
+    let command = ["doc", "--quiet", "--workspace", "--lib", "--no-deps", "--all-features"];
     Run::cargo()
         .dir(&context.root)
         .env("RUSTDOC", &wrapper)

@@ -19,7 +19,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let mut words = arguments.iter().map(String::as_str);
     match words.next() {
-        Some("test") => test::main(&words.collect::<Vec<_>>()),
+        Some("test") => test::test(&words.collect::<Vec<_>>()),
+        Some("check") => test::check(&words.collect::<Vec<_>>()),
         Some("api") => api::main(&words.collect::<Vec<_>>()),
         Some("bench") => bench::main(&words.collect::<Vec<_>>()),
         Some("instructions") => instructions::main(&words.collect::<Vec<_>>()),
@@ -45,6 +46,7 @@ Usage: cargo xtask <command>
 Commands:
   test          install what the tests need, then check, test, document, package and try out everything
                 (`cargo xtask test --help` says how to run a part of it)
+  check         the quick half: formatting, prose, clippy, the tests of wire and session
   api           compare the public API of each crate with its record, or renew it
   bench         measure each layer, or with `bench relay` the whole relay beside Postfix
   instructions  count the instructions of the parsers, and compare with the record or renew it

@@ -1,10 +1,10 @@
 //! Dependencies point one way:
 //!
 //! ```text
-//! wire <- session <- io <- client <-+
-//!                     ^             +-- relay <- examples
-//!                     +--- server <-+
-//!                          queue  <-+
+//! wire <- session <- tokio <- client <-+
+//!                        ^             +-- relay <- examples
+//!                        +--- server <-+
+//!                             queue  <-+
 //! ```
 //!
 //! The queue knows nothing of SMTP, the facade `posthaste` may name every library, the testkit is

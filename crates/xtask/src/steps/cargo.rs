@@ -1,4 +1,9 @@
-//! The steps that are one cargo command.
+//! The steps that are one cargo command, or two of a kind.
+//!
+//! Cargo builds a dependency again for every set of features that the selected packages ask of it.
+//! Steps that could share a build therefore select the same packages, and narrow down by targets.
+
+use cargo_metadata::TargetKind;
 
 use crate::shell::{Outcome, Run};
 use crate::test::Context;
@@ -7,6 +12,20 @@ use crate::test::Context;
 /// optimized.
 const PROGRAMS: &str = "posthaste-examples";
 const BENCHES: &str = "posthaste-benches";
+
+/// What is built without optimization.
+const LIBRARIES: &[&str] = &["--workspace", "--all-features", "--exclude", PROGRAMS];
+/// What is built with it.
+const OPTIMIZED: &[&str] = &[
+    "--release",
+    "--package",
+    PROGRAMS,
+    "--package",
+    "posthaste-wire",
+    "--package",
+    "posthaste-session",
+    "--all-features",
+];
 
 pub(crate) fn format(context: &Context) -> Outcome {
     Run::cargo().dir(&context.root).args(["fmt", "--all", "--check"]).remedy("Run `cargo fmt --all`.").run()
@@ -22,26 +41,54 @@ pub(crate) fn lint(context: &Context) -> Outcome {
 }
 
 pub(crate) fn test(context: &Context) -> Outcome {
-    let command = ["test", "--workspace", "--all-features", "--exclude", PROGRAMS];
-    Run::cargo().dir(&context.root).args(command).remedy("Repeat one test with `cargo test -p CRATE NAME`.").run()
+    // Most tests wait for threads, timers and sockets most of the time: twice as many at once as
+    // two processors would run by themselves.
+    let threads = std::env::var_os("RUST_TEST_THREADS").unwrap_or_else(|| "4".into());
+    Run::cargo()
+        .dir(&context.root)
+        .env("RUST_TEST_THREADS", threads)
+        .args(["test"])
+        .args(LIBRARIES)
+        .remedy("Repeat one test with `cargo test -p CRATE NAME`.")
+        .run()
+}
+
+/// Unit tests, and the integration tests that need neither a socket nor a disk, of the crates that
+/// every other one stands on.
+pub(crate) fn quick(context: &Context) -> Outcome {
+    let command = ["test", "--package", "posthaste-wire", "--package", "posthaste-session", "--all-features"];
+    Run::cargo()
+        .dir(&context.root)
+        .args(command)
+        .args(["--lib", "--tests"])
+        .remedy("Repeat one test with `cargo test -p CRATE NAME`.")
+        .run()
 }
 
 /// These go further in a release build than the step `test` has the time for.
 pub(crate) fn exhaustive(context: &Context) -> Outcome {
-    for (package, program, tests) in
-        [("posthaste-wire", "it", "end_of_data"), ("posthaste-session", "every_sequence", "")]
-    {
+    for (program, tests) in [("it", "end_of_data"), ("every_sequence", "")] {
         let remedy = "The string or the commands that failed stand above.";
-        let command = ["test", "--release", "--package", package, "--test", program, tests];
-        Run::cargo().dir(&context.root).args(command).remedy(remedy).run()?;
+        Run::cargo()
+            .dir(&context.root)
+            .args(["test"])
+            .args(OPTIMIZED)
+            .args(["--test", program, tests])
+            .remedy(remedy)
+            .run()?;
     }
     Ok(())
 }
 
 pub(crate) fn benches(context: &Context) -> Outcome {
     // Under `cargo test` criterion runs every benchmark once and measures nothing.
-    let command = ["test", "--package", BENCHES, "--benches", "--all-features"];
-    Run::cargo().dir(&context.root).args(command).remedy("A benchmark must run as it stands.").run()
+    Run::cargo()
+        .dir(&context.root)
+        .args(["test"])
+        .args(LIBRARIES)
+        .args(targets(context, BENCHES, &TargetKind::Bench, "--bench"))
+        .remedy("A benchmark must run as it stands.")
+        .run()
 }
 
 pub(crate) fn docs(context: &Context) -> Outcome {
@@ -55,10 +102,24 @@ pub(crate) fn docs(context: &Context) -> Outcome {
 }
 
 pub(crate) fn end_to_end(context: &Context) -> Outcome {
-    // This builds `release/relay` as well, which `examples/tests/adaptor` looks for: a build of its
-    // own before it would resolve features without the tests' dependencies, and compile half of
-    // everything twice.
-    let command = ["test", "--release", "--package", PROGRAMS, "--all-features"];
+    // This builds `release/relay` as well, which `examples/tests/adaptor` looks for.
     let remedy = "Repeat one test with `cargo test --release -p posthaste-examples --test FILE NAME`; a failed test prints the relay's log.";
-    Run::cargo().dir(&context.root).args(command).remedy(remedy).run()
+    Run::cargo()
+        .dir(&context.root)
+        .args(["test"])
+        .args(OPTIMIZED)
+        .args(["--bins"])
+        .args(targets(context, PROGRAMS, &TargetKind::Test, "--test"))
+        .remedy(remedy)
+        .run()?;
+    // The examples of the front page are documentation of this package.
+    Run::cargo().dir(&context.root).args(["test"]).args(OPTIMIZED).args(["--doc"]).remedy("Mend the README.").run()
+}
+
+/// The option for each target of this kind that the package has.
+fn targets(context: &Context, package: &str, kind: &TargetKind, option: &str) -> Vec<String> {
+    let packages = context.metadata.workspace_packages();
+    let targets = packages.iter().filter(|p| p.name.as_str() == package).flat_map(|p| &p.targets);
+    let named = targets.filter(|target| target.kind.contains(kind));
+    named.flat_map(|target| [option.to_owned(), target.name.clone()]).collect()
 }

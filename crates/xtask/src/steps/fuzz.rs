@@ -12,7 +12,7 @@ use crate::test::Context;
 
 pub(crate) fn run(context: &Context) -> Outcome {
     let folder = context.root.join("fuzz");
-    let target = context.target.join("fuzz");
+    let target = &context.target;
     // The versions that the workspace has been tested with; cargo adds libfuzzer-sys.
     fs::copy(context.root.join("Cargo.lock"), folder.join("Cargo.lock")).map_err(|error| {
         Failure::new(format!("fuzz/Cargo.lock cannot be written: {error}."), "Mend its permissions.")
@@ -21,7 +21,7 @@ pub(crate) fn run(context: &Context) -> Outcome {
     let manifest = manifest.to_string_lossy();
     Run::cargo()
         .args(["build", "--quiet", "--bins", "--manifest-path", &manifest])
-        .env("CARGO_TARGET_DIR", &target)
+        .env("CARGO_TARGET_DIR", target)
         .remedy("libfuzzer-sys needs a C++ compiler: `cargo xtask test --only install`.")
         .run()?;
     let targets = targets(&folder)?;

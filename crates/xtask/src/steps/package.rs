@@ -5,6 +5,7 @@
 //! workspace resolves, an example that a stranger cannot run.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::shell::{Failure, Outcome, Run};
@@ -20,30 +21,37 @@ pub(crate) fn run(context: &Context) -> Outcome {
     let remedy = "Each published crate needs what crates.io asks for, and a version beside the path of each sibling.";
     Run::cargo().dir(&context.root).args(command).remedy(remedy).run()?;
 
-    let outside = tempfile::Builder::new().prefix("posthaste-packages-").tempdir();
-    let outside =
-        outside.map_err(|error| Failure::new(format!("No temporary folder: {error}."), "Make room in it."))?;
+    // Always at the same place, so that the target folder does not grow with each run. What is in a
+    // package has the time of its packing, which never changes: hence `--touch` below.
+    let outside = context.target.join("xtask/packages");
+    let remade = fs::remove_dir_all(&outside).or_else(|error| match error.kind() {
+        ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    });
+    remade.and_then(|()| fs::create_dir_all(&outside)).map_err(|error| {
+        Failure::new(format!("{} cannot be made: {error}.", outside.display()), "Make room, or mend its permissions.")
+    })?;
     let mut members = Vec::new();
     let mut patches = String::new();
     for package in context.published() {
         let folder = format!("{}-{}", package.name, package.version);
         let archive = context.target.join("package").join(format!("{folder}.crate"));
         Run::new("tar")
-            .dir(outside.path())
-            .args(["--extract", "--gzip", "--file", &archive.to_string_lossy()])
+            .dir(&outside)
+            .args(["--extract", "--touch", "--gzip", "--file", &archive.to_string_lossy()])
             .run()?;
-        prepare(package, &outside.path().join(&folder))?;
+        prepare(package, &outside.join(&folder))?;
         patches.push_str(&format!("{} = {{ path = {folder:?} }}\n", package.name.as_str()));
         members.push(folder);
     }
     let manifest = format!("[workspace]\nresolver = \"3\"\nmembers = {members:?}\n\n[patch.crates-io]\n{patches}");
-    write(&outside.path().join("Cargo.toml"), &manifest)?;
-    fs::copy(context.root.join("Cargo.lock"), outside.path().join("Cargo.lock")).map_err(|error| {
+    write(&outside.join("Cargo.toml"), &manifest)?;
+    fs::copy(context.root.join("Cargo.lock"), outside.join("Cargo.lock")).map_err(|error| {
         Failure::new(format!("Cargo.lock cannot be copied: {error}."), "Run `cargo generate-lockfile`.")
     })?;
 
     for package in context.published() {
-        let folder = outside.path().join(format!("{}-{}", package.name, package.version));
+        let folder = outside.join(format!("{}-{}", package.name, package.version));
         let examples = runnable_examples(&fs::read_to_string(folder.join("README.md")).unwrap_or_default());
         if examples == 0 {
             let remedy = "Show a newcomer one in a ```rust block; `no_run` and `ignore` do not count.";
@@ -54,7 +62,7 @@ pub(crate) fn run(context: &Context) -> Outcome {
         let alone = package.features.keys().filter(|name| *name != "default" && defaults != [String::clone(name)]);
         let sets = std::iter::once(None).chain(alone.map(|name| Some(name.as_str())));
         for feature in sets {
-            run_examples(context, outside.path(), package.name.as_str(), feature, examples)?;
+            run_examples(context, &outside, package.name.as_str(), feature, examples)?;
         }
     }
     Ok(())
