@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use posthaste_session::Tick;
 use tokio::time::Instant;
 
-/// A monotonic clock whose origin is the start of a connection; it follows tokio's, paused time included.
+/// A monotonic clock whose origin is the start of a connection; it follows tokio's, paused time
+/// included.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Instant);
 
@@ -20,7 +21,8 @@ impl Clock {
         Tick::new(self.0.elapsed())
     }
 
-    /// The wall-clock time, in seconds since 1970-01-01T00:00:00Z. Zero: the system's clock is before that.
+    /// The wall-clock time, in seconds since 1970-01-01T00:00:00Z. 0: the system's clock is
+    /// earlier.
     pub fn unix_seconds() -> i64 {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX)
