@@ -21,7 +21,8 @@ impl Clock {
         Tick::new(self.0.elapsed())
     }
 
-    /// The wall-clock time, in seconds since 1970-01-01T00:00:00Z. Zero: the system's clock is before that.
+    /// The wall-clock time, in seconds since 1970-01-01T00:00:00Z. 0: the system's clock is
+    /// earlier.
     pub fn unix_seconds() -> i64 {
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX)

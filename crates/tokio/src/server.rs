@@ -18,13 +18,13 @@ use tokio::{
 
 use crate::{Certificate, Clock, Connection};
 
-/// A server session with its connection and clock: it reads, writes and keeps the time.
+/// A server session with its connection and clock.
 #[derive(Debug)]
 pub struct ServerDriver<S> {
     connection: Connection<S>,
     session: ServerSession,
     clock: Clock,
-    /// What the session has said and what waits for the output to be written.
+    /// What to do once the output is written.
     after_flush: Option<AfterFlush>,
 }
 
@@ -34,31 +34,32 @@ enum AfterFlush {
     Close(CloseReason),
 }
 
-/// What an application has to react to.
+/// What an application has to handle.
 #[derive(Debug)]
 pub enum ServerEvent {
     /// A question. Answer it with [`ServerDriver::answer`] before anything else.
     Ask(Ask),
     /// A piece of content.
     Content(Bytes),
-    /// The content is not taken, with this reply at its end: throw away what came of it.
+    /// The content is refused, with this reply at its end. Throw away what came of it.
     ContentRefused(Refusal),
-    /// Content that was refused has come to its end.
+    /// Refused content has ended.
     ContentSwallowed,
-    /// The client has given up a message between two chunks: throw away what came of it.
+    /// The client has given up a message between two chunks. Throw away what came of it.
     ContentAborted,
-    /// The client has given up its transaction: forget the envelope. A transaction that ends otherwise is followed by another
-    /// event; this one comes before anything that would be waited for.
+    /// The client has given up its transaction: forget the envelope. It comes before the driver
+    /// waits for anything. Other ends of a transaction have events of their own.
     Reset,
-    /// Do the handshake: [`ServerDriver::accept_tls`].
+    /// Do the handshake with [`ServerDriver::accept_tls`].
     StartTls,
-    /// The conversation is over, and everything that was to be written is.
+    /// The conversation is over, and all output is written.
     Closed(CloseReason),
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
-    /// A driver at the start of a conversation. The session offers EXTERNAL only when the client has shown a certificate, and
-    /// SCRAM-SHA-256-PLUS only when there is a [channel binding](Connection::channel_binding).
+    /// A driver at the start of a conversation. The session offers EXTERNAL only if the client has
+    /// shown a certificate, and SCRAM-SHA-256-PLUS only if there is a [channel
+    /// binding](Connection::channel_binding).
     pub fn new(connection: Connection<S>, mut session: ServerSession) -> Self {
         let clock = Clock::start();
         session.set_wall_clock(clock.now(), Clock::unix_seconds());
@@ -67,11 +68,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         driver
     }
 
-    /// The next event. It may be dropped and called again: nothing is lost or read twice.
+    /// Waits for the next event. The future may be dropped, and `next` called again: no octet is
+    /// lost or read twice.
     ///
     /// # Errors
-    /// [`io::Error`] from the stream, [`io::ErrorKind::TimedOut`] when the peer does not take what is written, and
-    /// [`io::ErrorKind::InvalidInput`] when a question was left unanswered.
+    /// - [`io::Error`] from the stream.
+    /// - [`io::ErrorKind::TimedOut`]: the client does not read what is written.
+    /// - [`io::ErrorKind::InvalidInput`]: a question was left unanswered.
     pub async fn next(&mut self) -> io::Result<ServerEvent> {
         loop {
             match self.after_flush {
@@ -82,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
                     return Ok(ServerEvent::StartTls);
                 }
                 Some(AfterFlush::Close(reason)) => {
-                    // Best effort: the peer may be gone already.
+                    // Best effort: the client may be gone.
                     let flushed = if reason == CloseReason::Shutdown {
                         timeout(FAREWELL, self.flush()).await.unwrap_or_else(|_| Err(timed_out()))
                     } else {
@@ -100,7 +103,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
             let step = self.session.handle_input(now, input, output).map_err(misuse)?;
             let consumed = step.consumed;
             let next = step.next.into_owned();
-            // Before the first await: what was consumed is never shown again, though this future is dropped.
+            // Before the first await: consumed octets are never shown again, even if this future is
+            // dropped.
             let taken = input.split_to(consumed);
             if input.is_empty() && !matches!(next, ServerNext::Content(_)) {
                 *input = bytes::BytesMut::new();
@@ -110,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
                 // The next call asks the session again.
                 ServerNext::NeedInput | ServerNext::Flush if gave_up => return Ok(ServerEvent::Reset),
                 ServerNext::NeedInput => {
-                    // A flush that was dropped half-way has left octets that the peer waits for.
+                    // A dropped flush may have left octets that the client waits for.
                     self.flush().await?;
                     self.read().await?;
                 }
@@ -138,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     /// [`handshake_timeout`](ServerSession::handshake_timeout).
     ///
     /// # Errors
-    /// [`io::Error`] from the handshake; drop the connection then.
+    /// [`io::Error`] from the handshake. Drop the connection.
     pub async fn accept_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
         let handshake = timeout(self.session.handshake_timeout(), self.connection.accept_tls(config));
         handshake.await.map_err(|_| timed_out())??;
@@ -147,11 +151,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         Ok(())
     }
 
-    /// What a SASL exchange on this connection may rely on: the channel binding, and for EXTERNAL the
-    /// [fingerprint](Certificate::fingerprint) of the client's certificate.
+    /// What a SASL exchange on this connection may rely on: the channel binding, and for EXTERNAL
+    /// the [fingerprint](Certificate::fingerprint) of the client's certificate.
     pub fn sasl_context(&self, nonce: Nonce, unknown_users: UnknownUsers) -> ServerContext {
         let mut context = ServerContext::new(nonce, unknown_users);
-        // With a binding that is not offered, an honest client would look like one that was lied to.
+        // Give a binding only if it is offered: otherwise an honest client looks like a victim of
+        // an attack.
         if self.session.mechanisms().contains(Mechanism::ScramSha256Plus) {
             context.channel_bindings.extend(self.connection.channel_binding());
         }
@@ -164,24 +169,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         self.connection.peer_certificate()
     }
 
-    /// Refuses the content that is being received; see [`ServerSession::refuse_content`].
+    /// Refuses the content that is being received: see [`ServerSession::refuse_content`].
     pub fn refuse_content(&mut self, refusal: Refusal) {
         self.session.refuse_content(refusal);
     }
 
-    /// Ends the conversation at the next boundary, when it stands at one; see [`ServerSession::shutdown`].
+    /// Ends the conversation at the next boundary: see [`ServerSession::shutdown`].
     pub fn shutdown(&mut self) {
         self.session.shutdown(&mut self.connection.output);
     }
 
-    /// Ends the conversation with a 421 in the middle of whatever it is; see [`ServerSession::abort`]. What [`next`](Self::next)
-    /// does then takes 10 seconds at most.
+    /// Ends the conversation with a 421 at once: see [`ServerSession::abort`]. The next
+    /// [`next`](Self::next) then takes 10 seconds at most.
     pub fn abort(&mut self) {
         self.session.abort(&mut self.connection.output);
     }
 
-    /// Shortens what is waited for, or takes that back; see [`ServerSession::hurry`]. It counts from the next call of
-    /// [`next`](Self::next) on.
+    /// Shortens every wait, or takes that back: see [`ServerSession::hurry`]. It counts from the
+    /// next call of [`next`](Self::next).
     pub const fn hurry(&mut self, hurried: bool) {
         self.session.hurry(hurried);
     }
@@ -191,7 +196,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         &self.session
     }
 
-    /// Offers nothing that needs what TLS has not given.
+    /// Withholds mechanisms that this connection cannot support.
     fn withhold(&mut self) {
         let offered = self.session.mechanisms();
         if offered.contains(Mechanism::ScramSha256Plus) && self.connection.channel_binding().is_none() {
@@ -204,7 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
 
     async fn flush(&mut self) -> io::Result<()> {
         let until = self.clock.now() + self.session.write_timeout();
-        // Who reads as slowly as it may still has no more time than the session.
+        // A slow reader has no more time than the session.
         let until = self.session.ends_at().map_or(until, |ends| until.min(ends.max(self.clock.now() + FAREWELL)));
         timeout_at(self.clock.instant(until), self.connection.flush()).await.map_err(|_| timed_out())?
     }
@@ -226,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     }
 }
 
-/// How long a client has to take the last words of a server that ends.
+/// How long a client has to read the last reply.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn timed_out() -> io::Error {
