@@ -114,8 +114,8 @@ impl ConnectError {
         matches!(self, Self::OpportunisticTls(_))
     }
 
-    /// Returns `true` if another attempt would come to the same: the server refused with 5yz, or
-    /// the host and port are not well-formed.
+    /// Returns `true` if another attempt would fail as well: the server refused with 5yz, or the
+    /// host and port are not well-formed.
     ///
     /// A greeting of 554 is permanent for this host only: others may take the mail.
     pub fn is_permanent(&self) -> bool {

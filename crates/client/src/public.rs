@@ -45,7 +45,8 @@ const PREFIXES: &[(u128, u32, Reach)] = &[
     // Documentation (RFC 5737).
     (v4(192, 0, 2, 0), 96 + 24, Special),
     // AS112 (RFC 7535), AMT (RFC 7450) and direct delegation AS112 (RFC 7534) are public:
-    // 192.31.196.0/24, 192.52.193.0/24, 192.175.48.0/24. 6to4 relay anycast, deprecated (RFC 7526).
+    // 192.31.196.0/24, 192.52.193.0/24, 192.175.48.0/24.
+    // 6to4 relay anycast, deprecated (RFC 7526).
     (v4(192, 88, 99, 0), 96 + 24, Special),
     // Private use (RFC 1918).
     (v4(192, 168, 0, 0), 96 + 16, Special),

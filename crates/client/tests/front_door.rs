@@ -209,6 +209,7 @@ async fn bare_line_feeds_are_an_error_that_says_so() {
     let (stream, heard) = serve(|_, line| polite(line, &[]), None);
     let mut client = connected(stream).await;
     let sent = client.send("me@s.test", ["you@d.test"], "Subject: x\n\nHello\n").await.unwrap();
-    assert!(sent.failed().next().unwrap().to_string().contains("bare LF"), "{:?}", sent.failed().next());
+    let failed = sent.failed().next().unwrap().to_string();
+    assert!(failed.ends_with("bare LF at octet 10 of the content; end each line with CRLF"), "{failed}");
     assert!(of(&heard, &["<end>"]).is_empty());
 }

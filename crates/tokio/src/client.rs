@@ -8,7 +8,10 @@ use posthaste_session::{
     ApiMisuse, ClientNext, ClientSession, ClientSettings, PeerMisbehaved, Ticket,
     client::ClientEof,
     sasl::{ClientContext, Nonce},
-    wire::{Capabilities, Command, Reply, Secret, frame::SegmentList},
+    wire::{
+        Capabilities, Command, Reply, Secret,
+        frame::{ContentFault, FaultKind, SegmentList},
+    },
 };
 use rustls::{ClientConfig, pki_types::ServerName};
 use thiserror::Error;
@@ -88,11 +91,23 @@ pub enum ClientError {
     #[error(transparent)]
     Peer(#[from] PeerMisbehaved),
     /// The caller misused the session, or the content has octets that must not leave.
-    #[error(transparent)]
+    #[error("{}{}", .0, remedy(.0))]
     Misuse(#[from] ApiMisuse),
     /// The content could not be read, or its length is not the one that it gave.
     #[error("the content could not be read: {0}")]
     Content(#[source] io::Error),
+}
+
+/// The remedy where the caller's content is at fault.
+const fn remedy(misuse: &ApiMisuse) -> &'static str {
+    match misuse {
+        ApiMisuse::Content(ContentFault { kind: FaultKind::BareCr | FaultKind::BareLf, .. }) => {
+            "; end each line with CRLF"
+        }
+        ApiMisuse::Content(ContentFault { kind: FaultKind::Nul, .. }) => "; encode it, as by base64",
+        ApiMisuse::Content(ContentFault { kind: FaultKind::LongLine, .. }) => "; break it, or encode it",
+        _ => "",
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {

@@ -8,12 +8,15 @@
 //!
 //! The order is that of the hosts. Addresses that failed lately come last. All of it has the time of one attempt.
 
-use std::net::SocketAddr;
-
-use futures_util::stream;
-use posthaste_client::{
-    ClientError, Content, RecipientOutcome, RefusedAt, Resolver, Streamed, Tls, session::ApiMisuse,
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll, ready},
 };
+
+use bytes::Bytes;
+use posthaste_client::{ClientError, Content, RecipientOutcome, RefusedAt, Resolver, Tls, session::ApiMisuse};
 use posthaste_queue::{Body, Queue};
 use posthaste_server::wire::{BodyType, EnhancedCode, ReplyCode, ReversePath};
 use tracing::{debug, info};
@@ -338,7 +341,11 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             }
         };
         pulse.no_content();
-        let sent = match self.flow.run(pulse, client.transact(mail, &named, content(body, pulse))).await {
+        let sent = match self
+            .flow
+            .run(pulse, client.transact(mail, &named, QueuedContent { body, pulse, has_begun: false }))
+            .await
+        {
             Ok(sent) => sent,
             Err(gave_up) => {
                 let why = given_up(host, gave_up);
@@ -449,19 +456,27 @@ fn course(
     }
 }
 
-/// A queued body as content to send; it tells the pulse how far it is.
-fn content<'p, B: Body + 'p>(body: B, pulse: &'p Pulse) -> impl Content + 'p {
-    let octets = body.len();
-    let pieces = stream::unfold((body, false), move |(mut body, has_begun)| async move {
-        if !has_begun {
-            pulse.content_begins(octets);
+/// A queued body as content to send. It tells the pulse how far it is.
+struct QueuedContent<'p, B> {
+    body: B,
+    pulse: &'p Pulse,
+    has_begun: bool,
+}
+
+impl<B: Body> Content for QueuedContent<'_, B> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.pulse.content_begins(self.body.len());
         }
-        let piece = body.chunk().await.transpose();
+        let piece = ready!(Pin::new(&mut self.body).poll_next(context));
         if piece.is_none() {
             // The last piece leaves after this.
-            pulse.content_is_whole();
+            self.pulse.content_is_whole();
         }
-        Some((piece?, (body, true)))
-    });
-    Streamed::new(pieces).with_length(octets)
+        Poll::Ready(piece)
+    }
+
+    fn length(&self) -> Option<u64> {
+        Some(self.body.len())
+    }
 }
