@@ -18,7 +18,7 @@ pub enum Error {
     #[error("the queue has stopped: {0}")]
     Broken(Broken),
     /// The message was delivered, reported or removed, or was never in the queue.
-    #[error("message {0} is not in the queue")]
+    #[error("the queue has no message {0}")]
     NoSuchMessage(MessageId),
     /// The system has run out of something, descriptors for example. The queue is well: ask again
     /// later.
