@@ -8,29 +8,29 @@ use posthaste_server::{
 };
 use thiserror::Error;
 
-/// Knows the users that may log in. [`AccountTable`] is one; an application's own may ask a database. One
-/// key serves SCRAM-SHA-256, SCRAM-SHA-256-PLUS, PLAIN and LOGIN.
+/// Knows the users that may log in. [`AccountTable`] is one; an application's own may ask a
+/// database. One key serves SCRAM-SHA-256, SCRAM-SHA-256-PLUS, PLAIN and LOGIN.
 ///
-/// The look-up is part of the server's [verdict](posthaste_server::Handler) on AUTH, and its time counts
-/// there.
+/// The look-up is part of the server's [verdict](posthaste_server::Handler) on AUTH, and its time
+/// counts there.
 pub trait Accounts: Send + Sync + 'static {
-    /// The key of a user. `None`: there is no such user, or it may not act as the identity that it asks
-    /// for.
+    /// The key of a user. `None`: there is no such user, or it may not act as the identity that it
+    /// asks for.
     ///
     /// # Errors
     /// [`SaslError::Unavailable`] when the key cannot be looked up now: 454.
     fn key(&self, cx: &Context, user: &ScramUser) -> impl Future<Output = Result<Option<ScramKey>, SaslError>> + Send;
 
-    /// How SCRAM answers for users who do not exist: with the iterations of the keys, and a secret that
-    /// outlives a restart.
+    /// How SCRAM answers for users who do not exist: with the iterations of the keys, and a secret
+    /// that outlives a restart.
     fn unknown_users(&self) -> UnknownUsers;
 }
 
-/// Names with the keys of their passwords, fixed at start; no password is kept. One key serves SCRAM-SHA-256,
-/// SCRAM-SHA-256-PLUS, PLAIN and LOGIN.
+/// Names with the keys of their passwords, fixed at start; no password is kept. One key serves
+/// SCRAM-SHA-256, SCRAM-SHA-256-PLUS, PLAIN and LOGIN.
 ///
-/// Nobody can find out who has an account: a name that nobody has gets a salt too and takes as long, as long as all keys have
-/// the iterations of the [`UnknownUsers`].
+/// Nobody can find out who has an account: a name that nobody has gets a salt too and takes as
+/// long, as long as all keys have the iterations of the [`UnknownUsers`].
 #[derive(Debug, Clone)]
 pub struct AccountTable {
     /// By their names as SASLprep makes them.
@@ -56,8 +56,9 @@ impl AccountTable {
         Self { keys: HashMap::new(), unknown_users }
     }
 
-    /// Adds an account by its password, whose key has the salt and the iterations that the name had before: whoever asks for
-    /// it sees no difference. A name that is there already gets the new one. This takes the iterations' time.
+    /// Adds an account by its password, whose key has the salt and the iterations that the name had
+    /// before: whoever asks for it sees no difference. A name that is there already gets the new
+    /// one. This takes the iterations' time.
     ///
     /// # Errors
     /// [`AccountError`].
@@ -69,7 +70,8 @@ impl AccountTable {
         Ok(())
     }
 
-    /// Adds an account by its key, such as from a [text](ScramKey::to_text). A name that is there already gets the new one.
+    /// Adds an account by its key, such as from a [text](ScramKey::to_text). A name that is there
+    /// already gets the new one.
     ///
     /// # Errors
     /// [`AccountError::Name`].

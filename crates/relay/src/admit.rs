@@ -1,5 +1,5 @@
-//! Which recipients are taken. What can only fail is refused at RCPT, while the client still has the message: a report of
-//! it would go to a sender that may be forged.
+//! Which recipients are taken. What can only fail is refused at RCPT, while the client still has
+//! the message: a report of it would go to a sender that may be forged.
 
 use std::net::IpAddr;
 
@@ -35,8 +35,8 @@ pub(crate) async fn admit(
     let ForwardPath::Mailbox(mailbox) = &rcpt.forward_path else { return Ok(()) };
     let domain = mailbox.domain();
     if !trusted {
-        // The domain after the last `@` decides. The local part is opaque to this relay, but the next hop may
-        // read a route in it.
+        // The domain after the last `@` decides. The local part is opaque to this relay, but the
+        // next hop may read a route in it.
         let routes_on = mailbox.unquoted_local_part().contains(['%', '!', '@']);
         let serves = options.is_own(canonical(&domain).as_deref()) || hooks.serves(options, cx, &domain).await?;
         if routes_on || !serves {
@@ -58,7 +58,8 @@ impl RelayOptions {
         }
     }
 
-    /// Returns `true` for the one mailbox that every host has (RFC 5321 section 4.5.1), by this host's name or address.
+    /// Returns `true` for the one mailbox that every host has (RFC 5321 section 4.5.1), by this
+    /// host's name or address.
     fn is_postmaster(&self, peer: Option<&Peer>, path: &ForwardPath) -> bool {
         let ForwardPath::Mailbox(mailbox) = path else { return true };
         mailbox.unquoted_local_part().eq_ignore_ascii_case("postmaster") && {
@@ -243,7 +244,8 @@ mod tests {
             (some, "<a@x.below.test>", "250", "250"),
             (some, "<a@backup.test>", "250", "250"),
             (some, "<a@other.test>", "550 5.7.1", "550 5.1.1"),
-            // This host by its address, addresses that mail does not go to, and literals of another kind.
+            // This host by its address, addresses that mail does not go to, and literals of another
+            // kind.
             (by_mx, "<a@[203.0.113.25]>", "550 5.7.1", "550 5.4.6"),
             (by_mx, "<postmaster@[203.0.113.25]>", "550 5.1.1", "550 5.1.1"),
             (by_mx, "<a@[IPv6:::ffff:203.0.113.25]>", "550 5.7.1", "550 5.4.6"),
@@ -262,7 +264,8 @@ mod tests {
             (by_mx, "<a@x.onion>", "550 5.7.1", "550 5.1.2"),
             (by_mx, "<a@notinvalid>", "550 5.7.1", "250"),
             (by_hosts, "<a@localhost>", "550 5.7.1", "250"),
-            // What is no U-label has no form for the DNS; what is an A-label already is for the DNS to say.
+            // What is no U-label has no form for the DNS; what is an A-label already is for the DNS
+            // to say.
             (by_mx, "<a@\u{301}a.test>", "550 5.7.1", "550 5.1.2"),
             (by_hosts, "<a@\u{301}a.test>", "550 5.7.1", "550 5.1.2"),
             (by_mx, "<a@xn--0.test>", "550 5.7.1", "250"),
@@ -271,7 +274,8 @@ mod tests {
             for (client, wanted) in [(STRANGER, stranger), (TRUSTED, trusted)] {
                 assert_eq!(said(&options, client, "<s@s.test> SMTPUTF8", path), wanted, "{routes:?} {client} {path}");
             }
-            // With hosts in private networks, the private addresses lead somewhere; nothing else changes.
+            // With hosts in private networks, the private addresses lead somewhere; nothing else
+            // changes.
             options.delivery.allow_private = true;
             let private = ["[127.0.0.1]", "[10.1.2.3]", "[IPv6:::1]", "localhost", "LOCALHOST", "invalid", "onion"];
             let is_private = private.iter().any(|end| path.ends_with(&format!("{end}>")));

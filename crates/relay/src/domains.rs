@@ -21,7 +21,8 @@ pub enum DomainPattern {
 #[error("a domain such as example.org, *.example.org or * was expected")]
 pub struct DomainPatternError;
 
-/// The domains of any number of patterns. A look-up takes one step for each label of the domain, and none for a pattern.
+/// The domains of any number of patterns. A look-up takes one step for each label of the domain,
+/// and none for a pattern.
 ///
 /// ```
 /// use posthaste_relay::{DomainSet, wire::Domain};
@@ -40,7 +41,8 @@ pub(crate) struct DomainMap<T> {
     any: Option<T>,
 }
 
-/// A domain as sets have it: in lower case and A-labels, an address literal in its one form. `None`: the DNS cannot have it.
+/// A domain as sets have it: in lower case and A-labels, an address literal in its one form.
+/// `None`: the DNS cannot have it.
 ///
 /// Only names outside ASCII are converted; what is an A-label already is left to the DNS.
 pub(crate) fn canonical<'a>(domain: &'a Domain<&str>) -> Option<Cow<'a, str>> {

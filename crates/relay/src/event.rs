@@ -22,7 +22,8 @@ pub struct Diagnostic {
     pub remote: Option<String>,
     /// The enhanced status code: the host's own, or the one that fits.
     pub status: EnhancedCode,
-    /// The reply's exact words with its code, or what this relay has found; cut behind 1,000 octets.
+    /// The reply's exact words with its code, or what this relay has found; cut behind 1,000
+    /// octets.
     pub text: String,
     /// Whether the text is an SMTP reply.
     pub is_reply: bool,
@@ -37,7 +38,8 @@ pub enum Event<'a> {
     Accepted {
         /// Its id.
         message: MessageId,
-        /// The client that it came from: address, EHLO name, TLS, and who it has logged in as. `None`: the application itself.
+        /// The client that it came from: address, EHLO name, TLS, and who it has logged in as.
+        /// `None`: the application itself.
         client: Option<&'a Peer>,
         /// Who sent it.
         sender: &'a ReversePath,
@@ -45,7 +47,8 @@ pub enum Event<'a> {
         recipients: usize,
         /// Octets of content, our trace field included.
         octets: u64,
-        /// The priority that it travels with (RFC 6710): 0 unless it asked for another and may have it.
+        /// The priority that it travels with (RFC 6710): 0 unless it asked for another and may have
+        /// it.
         priority: i8,
         /// How long it is held before the first attempt (RFC 4865): zero unless it asked for that.
         held: Duration,
@@ -111,7 +114,8 @@ pub enum Event<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotReported {
-    /// There is no sender to tell: it is a report itself, or something of the kind (RFC 5321 section 4.5.5).
+    /// There is no sender to tell: it is a report itself, or something of the kind (RFC 5321
+    /// section 4.5.5).
     NullSender,
     /// The sender has asked not to be told (NOTIFY, RFC 3461 section 4.1).
     NotWanted,
@@ -274,8 +278,9 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The most octets of a diagnostic's text; more is cut. A reply may have 16 KiB, and a thousand recipients as many replies:
-/// kept whole they would be more than the queue takes for one message, and what came of it could not be written down.
+/// The most octets of a diagnostic's text; more is cut. A reply may have 16 KiB, and a thousand
+/// recipients as many replies: kept whole they would be more than the queue takes for one message,
+/// and what came of it could not be written down.
 const MAX_TEXT: usize = 1_000;
 
 /// A reply with its codes on one line, every line of it, free of control characters.

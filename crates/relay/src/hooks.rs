@@ -9,7 +9,8 @@ use posthaste_server::{
 
 use crate::{Accounts, Policy, Recipients, RelayOptions};
 
-/// The application's own decisions. `None`: the table in the options decides, without an allocation.
+/// The application's own decisions. `None`: the table in the options decides, without an
+/// allocation.
 #[derive(Default)]
 pub(crate) struct Hooks {
     pub(crate) policy: Option<Box<dyn ErasedPolicy>>,

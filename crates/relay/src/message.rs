@@ -43,8 +43,8 @@ pub(crate) enum OutsideError {
     Name(#[from] NameError),
 }
 
-/// A message of an owner, with one delivery for each domain of its recipients, in the order in which they first stand. It is
-/// due when its hold is over, and goes by its priority.
+/// A message of an owner, with one delivery for each domain of its recipients, in the order in
+/// which they first stand. It is due when its hold is over, and goes by its priority.
 pub(crate) fn new_message(
     own_name: &Domain,
     owner: Owner,
@@ -88,7 +88,8 @@ pub(crate) fn new_message(
     Ok(NewMessage { owner, priority, envelope: outside.encode()?, deliveries })
 }
 
-/// Octets of what was said that each of so many recipients may keep, whose states take `bare` octets without.
+/// Octets of what was said that each of so many recipients may keep, whose states take `bare`
+/// octets without.
 fn room(recipients: usize, bare: usize) -> Option<u16> {
     let share = MAX_STATES.checked_sub(bare)? / recipients.max(1);
     let room = share.checked_sub(AROUND)?.min(MAX_ROOM.into());
@@ -102,7 +103,8 @@ pub(crate) struct Named {
     octets: usize,
 }
 
-/// The most octets of the RCPT lines of a message: half of what the queue keeps of what came of them.
+/// The most octets of the RCPT lines of a message: half of what the queue keeps of what came of
+/// them.
 const MAX_LINES: usize = MAX_STATES / 2;
 
 impl Named {
@@ -133,8 +135,8 @@ pub(crate) fn terms(message: &NewMessage) -> (i8, Duration) {
     (message.priority.0, held)
 }
 
-/// The domain as the DNS knows it, so that both ways to write one beyond ASCII lead to the same place. What is no domain
-/// that the DNS could know stays as it is, and fails there.
+/// The domain as the DNS knows it, so that both ways to write one beyond ASCII lead to the same
+/// place. What is no domain that the DNS could know stays as it is, and fails there.
 fn routing_name(domain: &Domain<&str>) -> String {
     canonical(domain).map_or_else(|| domain.as_str().to_owned(), Cow::into_owned)
 }

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// Addresses of any number of networks. A look-up is a binary search; networks that touch are joined.
+/// Addresses of any number of networks. A look-up is a binary search; networks that touch are
+/// joined.
 ///
 /// An IPv4 address within IPv6 (`::ffff:192.0.2.1`) is that IPv4 address, in networks and look-ups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

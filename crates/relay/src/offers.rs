@@ -5,11 +5,13 @@ use std::time::Duration;
 use posthaste_queue::MAX_DELAY;
 use posthaste_server::session::server::Offers;
 
-/// Everything that the relay honors for mail from other hosts: DSN, SMTPUTF8, CHUNKING and BINARYMIME, DELIVERBY,
-/// MT-PRIORITY, RRVS as a host without mailboxes does (RFC 7293 section 5.1.1), LIMITS, and inside TLS REQUIRETLS.
+/// Everything that the relay honors for mail from other hosts: DSN, SMTPUTF8, CHUNKING and
+/// BINARYMIME, DELIVERBY, MT-PRIORITY, RRVS as a host without mailboxes does (RFC 7293 section
+/// 5.1.1), LIMITS, and inside TLS REQUIRETLS.
 ///
 /// Take out what is not wanted: REQUIRETLS where no route names its hosts or
-/// [`verified_tls`](crate::DeliveryOptions::verified_tls) is missing, since such mail would only be returned.
+/// [`verified_tls`](crate::DeliveryOptions::verified_tls) is missing, since such mail would only be
+/// returned.
 ///
 /// ```
 /// use posthaste_relay::{offers, session::ServerSettings};
@@ -31,8 +33,8 @@ pub fn offers() -> Offers {
     offers
 }
 
-/// FUTURERELEASE (RFC 4865), for a listener that takes submissions and for no other: the most seconds for which a message is
-/// held, [`MAX_DELAY`] at most.
+/// FUTURERELEASE (RFC 4865), for a listener that takes submissions and for no other: the most
+/// seconds for which a message is held, [`MAX_DELAY`] at most.
 pub fn future_release(longest: Duration) -> u32 {
     u32::try_from(longest.min(MAX_DELAY).as_secs()).unwrap_or(u32::MAX)
 }

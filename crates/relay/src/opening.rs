@@ -1,4 +1,5 @@
-//! What this relay puts in front of a message: its trace, and the fields that a submitted message lacks.
+//! What this relay puts in front of a message: its trace, and the fields that a submitted message
+//! lacks.
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
@@ -10,11 +11,12 @@ use crate::{
     trace::{Inspector, date},
 };
 
-/// Octets of a header that are held back until it is known which fields it has. A header beyond that gets none.
+/// Octets of a header that are held back until it is known which fields it has. A header beyond
+/// that gets none.
 pub(crate) const MAX_HELD: usize = 64 * 1_024;
 
-/// The front of a message that is not written yet, since its header is not over. Pieces of the header are held in it: none
-/// when the first piece has all of the header, as most have.
+/// The front of a message that is not written yet, since its header is not over. Pieces of the
+/// header are held in it: none when the first piece has all of the header, as most have.
 #[derive(Debug)]
 pub(crate) struct Opening {
     trace: String,
@@ -35,8 +37,9 @@ impl Opening {
         None
     }
 
-    /// The front in two pieces: the trace with the fields that are missing (RFC 6409 section 8), and what was held. At the
-    /// end of the content, `whole`, a header needs no blank line behind it.
+    /// The front in two pieces: the trace with the fields that are missing (RFC 6409 section 8),
+    /// and what was held. At the end of the content, `whole`, a header needs no blank line behind
+    /// it.
     pub(crate) fn write(self, inspector: &Inspector<'_>, whole: bool, own_name: &Domain, id: MessageId) -> [Bytes; 2] {
         let mut front = self.trace;
         if inspector.has_header() || whole {

@@ -80,8 +80,8 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
             Hold::For(seconds) => i64::from(*seconds),
             Hold::Until(time) => time.unix_seconds().saturating_sub(Timestamp::now().as_second()),
         });
-        // RFC 2852 section 4.1.4.1 has the delay told in a report of its own. Who cannot be believed to be the sender causes one
-        // report at most, which is that of the end.
+        // RFC 2852 section 4.1.4.1 has the delay told in a report of its own. Who cannot be
+        // believed to be the sender causes one report at most, which is that of the end.
         let is_notified = mail.by.is_some_and(|by| by.mode == DeliverByMode::Notify);
         if is_notified && !self.trusted {
             return Err(refusal!("550 5.7.1 Log in to be notified of a delay, or have it returned (mode R)"));
@@ -148,7 +148,8 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
             return Err(refusal!("554 5.4.6 Too many hops, this is a loop"));
         }
         let octets = draft.len();
-        // What it declared is what the next hop is told; 8-bit content without a declaration is declared here.
+        // What it declared is what the next hop is told; 8-bit content without a declaration is
+        // declared here.
         if inspector.eight_bit && envelope.mail.body != Some(BodyType::BinaryMime) {
             envelope.mail.body = Some(BodyType::EightBitMime);
         }
@@ -191,7 +192,8 @@ impl<Q: Queue, R> RelayHandler<Q, R> {
         }
     }
 
-    /// The priority that a client may have: strangers have none above the usual one (RFC 6710 section 4.1).
+    /// The priority that a client may have: strangers have none above the usual one (RFC 6710
+    /// section 4.1).
     fn priority(&self, asked: Priority) -> Priority {
         if self.trusted { asked } else { asked.min(Priority::default()) }
     }
@@ -205,7 +207,8 @@ fn message(
     all_ascii: bool,
     trusted: bool,
 ) -> Result<NewMessage, OutsideError> {
-    // Whoever logged in is one owner, and every network that did not is another: nobody's bulk delays somebody else's mail.
+    // Whoever logged in is one owner, and every network that did not is another: nobody's bulk
+    // delays somebody else's mail.
     let owner = peer.identity.clone().unwrap_or_else(|| peer.network.to_string());
     let origin = Origin { client: Some(client(peer)), all_ascii, trusted, returns_whole: false };
     new_message(own_name, Owner::new(&owner).unwrap_or_default(), envelope, origin)

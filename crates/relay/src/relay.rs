@@ -27,7 +27,8 @@ use crate::{
     shared::Shared,
 };
 
-/// A store-and-forward relay over a queue: takes mail, keeps it safe, delivers it, and reports what cannot be delivered.
+/// A store-and-forward relay over a queue: takes mail, keeps it safe, delivers it, and reports what
+/// cannot be delivered.
 ///
 /// It is cheap to clone; the clones are one relay.
 #[derive(Debug)]
@@ -129,8 +130,8 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         settings
     }
 
-    /// The settings of a listener for submission (RFC 6409): clients have to log in, inside TLS, and may
-    /// have a message held for up to [`MAX_DELAY`](posthaste_queue::MAX_DELAY).
+    /// The settings of a listener for submission (RFC 6409): clients have to log in, inside TLS,
+    /// and may have a message held for up to [`MAX_DELAY`](posthaste_queue::MAX_DELAY).
     pub fn submission(&self) -> ServerSettings {
         let mut settings = self.settings();
         settings.offers.auth =
@@ -142,9 +143,9 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         settings
     }
 
-    /// Serves and delivers until `shutdown` completes, in place of the server's own. Then lets sessions end
-    /// at a boundary and deliveries end, and closes the queue. What is left in the queue is delivered after
-    /// the next start.
+    /// Serves and delivers until `shutdown` completes, in place of the server's own. Then lets
+    /// sessions end at a boundary and deliveries end, and closes the queue. What is left in the
+    /// queue is delivered after the next start.
     ///
     /// # Errors
     /// [`posthaste_queue::Error`] when the queue has stopped; what was acknowledged is safe in it.
@@ -181,8 +182,8 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         delivered
     }
 
-    /// Delivers what is in the queue until `shutdown` completes, and returns when the deliveries that run
-    /// have ended. Dropping the future aborts them: they are tried again later.
+    /// Delivers what is in the queue until `shutdown` completes, and returns when the deliveries
+    /// that run have ended. Dropping the future aborts them: they are tried again later.
     ///
     /// # Errors
     /// [`posthaste_queue::Error`] when the queue has stopped.

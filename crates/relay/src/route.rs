@@ -8,7 +8,8 @@ use crate::{
     domains::{DomainMap, canonical},
 };
 
-/// RouteTable in order: the first whose pattern has the domain is taken. Finding it costs the same however many there are.
+/// RouteTable in order: the first whose pattern has the domain is taken. Finding it costs the same
+/// however many there are.
 #[derive(Debug, Clone)]
 pub struct RouteTable {
     routes: Vec<Route>,
@@ -23,12 +24,13 @@ pub struct Route {
     pub domains: Vec<DomainPattern>,
     /// Where to.
     pub to: NextHop,
-    /// How much TLS. [`Identity::Verified`](posthaste_client::Identity::Verified) proves who a host is where `to` names it. By
-    /// MX it proves no more than that the host has the name that DNS gave, and counts as
-    /// [`Identity::Unverified`](posthaste_client::Identity::Unverified).
+    /// How much TLS. [`Identity::Verified`](posthaste_client::Identity::Verified) proves who a host
+    /// is where `to` names it. By MX it proves no more than that the host has the name that DNS
+    /// gave, and counts as [`Identity::Unverified`](posthaste_client::Identity::Unverified).
     pub tls: Tls,
-    /// Whether content goes by BDAT to hosts that offer CHUNKING (RFC 3030). A host where that does not work gets DATA
-    /// for a day anyway; off, only binary content goes by BDAT, which cannot go by DATA.
+    /// Whether content goes by BDAT to hosts that offer CHUNKING (RFC 3030). A host where that does
+    /// not work gets DATA for a day anyway; off, only binary content goes by BDAT, which cannot go
+    /// by DATA.
     pub chunking: bool,
 }
 
@@ -37,8 +39,8 @@ pub struct Route {
 pub enum NextHop {
     /// To the hosts that DNS names for the domain (RFC 5321 section 5.1).
     Mx,
-    /// To the first of these that takes it: host names, in A-labels or U-labels, or address literals, with their ports. One
-    /// that failed lately is tried last.
+    /// To the first of these that takes it: host names, in A-labels or U-labels, or address
+    /// literals, with their ports. One that failed lately is tried last.
     Hosts(Vec<(String, u16)>),
 }
 
@@ -59,7 +61,8 @@ impl RouteTable {
         Self { routes, places }
     }
 
-    /// The route that a domain's mail takes, by its place among the others. `None`: no route has the domain.
+    /// The route that a domain's mail takes, by its place among the others. `None`: no route has
+    /// the domain.
     pub(crate) fn find(&self, domain: &Domain<&str>) -> Option<usize> {
         self.places.find(&canonical(domain)?)
     }

@@ -48,8 +48,9 @@ impl Listeners {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = listeners;
     }
 
-    /// Whether one of them is reached at an address. A listener on all addresses of this host is reached at those that
-    /// lead back to it: loopback, and the one that a connection comes from, once that is known to be `local`.
+    /// Whether one of them is reached at an address. A listener on all addresses of this host is
+    /// reached at those that lead back to it: loopback, and the one that a connection comes from,
+    /// once that is known to be `local`.
     pub(crate) fn are_reached_at(&self, server: SocketAddr, local: Option<IpAddr>) -> bool {
         let (address, local) = (server.ip().to_canonical(), local.map(|local| local.to_canonical()));
         let listeners = self.0.read().unwrap_or_else(PoisonError::into_inner);

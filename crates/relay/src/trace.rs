@@ -23,7 +23,8 @@ pub(crate) fn received(peer: &Peer, own_name: &Domain, id: MessageId, envelope: 
         (true, true, true, false) => "UTF8SMTPS",
         (true, true, true, true) => "UTF8SMTPSA",
     };
-    // With several recipients the field would show each of them to the others (RFC 5321 section 7.2).
+    // With several recipients the field would show each of them to the others (RFC 5321 section
+    // 7.2).
     let recipient = match &envelope.recipients[..] {
         [only] => match &only.forward_path {
             ForwardPath::Mailbox(mailbox) if mailbox.is_ascii() && mailbox.as_str().len() <= MAX_ADDRESS => {
@@ -39,7 +40,8 @@ pub(crate) fn received(peer: &Peer, own_name: &Domain, id: MessageId, envelope: 
     format!("Received: from {from}\r\n\tby {own_name} with {with} id {id}{recipient}{priority};\r\n\t{date}\r\n")
 }
 
-/// The most octets of an address in a header of ours, so that no line of it goes beyond 998 octets (RFC 5322 section 2.1.1).
+/// The most octets of an address in a header of ours, so that no line of it goes beyond 998 octets
+/// (RFC 5322 section 2.1.1).
 pub(crate) const MAX_ADDRESS: usize = 900;
 
 /// A client's own name with its address as a comment, for Received and for a report.
@@ -60,12 +62,13 @@ pub(crate) fn date(time: Timestamp) -> String {
     rfc2822::to_string(&time.to_zoned(TimeZone::UTC)).unwrap_or_default()
 }
 
-/// How often a message may have passed this relay before. More often than a filter that hands mail back, and a list whose
-/// members are here, make it; few enough that mail in a circle ends soon. At so many Received fields of our own: 554 5.4.6.
+/// How often a message may have passed this relay before. More often than a filter that hands mail
+/// back, and a list whose members are here, make it; few enough that mail in a circle ends soon. At
+/// so many Received fields of our own: 554 5.4.6.
 pub(crate) const MAX_OWN_HOPS: usize = 4;
 
-/// Reads a message on its way through: how often it was relayed before, by anyone and by this relay, which fields it has, and
-/// whether it is all ASCII.
+/// Reads a message on its way through: how often it was relayed before, by anyone and by this
+/// relay, which fields it has, and whether it is all ASCII.
 ///
 /// A blank before a field's colon does not hide the field (RFC 5322 section 4.5).
 #[derive(Debug)]
@@ -218,7 +221,8 @@ impl<'n> Inspector<'n> {
         }
     }
 
-    /// One octet of a Received field. A field has one `by` (RFC 5321 section 4.4); one more in a comment counts as well.
+    /// One octet of a Received field. A field has one `by` (RFC 5321 section 4.4); one more in a
+    /// comment counts as well.
     fn look_for_by(&mut self, octet: u8) {
         let Some(by) = self.by else { return };
         let is_blank = matches!(octet, b' ' | b'\t');

@@ -1,4 +1,5 @@
-//! What a server offers and does not do, STARTTLS and CHUNKING, is left out with that server from then on, where it may be.
+//! What a server offers and does not do, STARTTLS and CHUNKING, is left out with that server from
+//! then on, where it may be.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -165,7 +166,8 @@ async fn mail_that_must_be_encrypted_never_goes_in_clear() {
     }
 }
 
-/// A host that is gone is no host that breaks TLS, and a message that is refused inside TLS was not kept from it by TLS.
+/// A host that is gone is no host that breaks TLS, and a message that is refused inside TLS was not
+/// kept from it by TLS.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_for_tls_to_answer_for_keeps_tls() {
     for says in ["421 4.7.0 slow down\r\n", "451 4.7.1 greylisted\r\n"] {

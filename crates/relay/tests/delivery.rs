@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
-/// A port that nobody listens on, below the range from which the system picks ports: nobody else is given it meanwhile.
+/// A port that nobody listens on, below the range from which the system picks ports: nobody else is
+/// given it meanwhile.
 async fn dead_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Several checkouts may test at once.
@@ -36,7 +37,8 @@ async fn a_burst_for_one_place_takes_as_many_connections_as_it_may_and_no_more()
     let mut options = options(&[hop.port]);
     options.delivery.concurrency_per_site = 8;
     let (relay, log) = relay(options);
-    // All of it is there before anybody looks: nothing changes any more that could bring a second worker.
+    // All of it is there before anybody looks: nothing changes any more that could bring a second
+    // worker.
     for _ in 0..200 {
         submit(&relay, "<>", &["<a@d.test>"], CONTENT).await;
     }
@@ -77,7 +79,8 @@ async fn an_unused_connection_is_closed_after_a_while() {
     relay.end().await;
 }
 
-/// The next hop has closed the connection that was kept: the message had no part in that, and is tried again at once.
+/// The next hop has closed the connection that was kept: the message had no part in that, and is
+/// tried again at once.
 #[tokio::test]
 async fn a_kept_connection_that_is_dead_costs_no_attempt() {
     for last_word in ["close", "421 4.4.2 too long\r\n"] {
@@ -131,7 +134,8 @@ async fn a_next_hop_that_comes_back_gets_its_mail() {
     relay.end().await;
 }
 
-/// What was deferred because the next hop was dead comes back when that is looked at again, and not just before.
+/// What was deferred because the next hop was dead comes back when that is looked at again, and not
+/// just before.
 #[tokio::test]
 async fn nothing_is_deferred_twice_for_one_look_at_a_dead_next_hop() {
     for _ in 0..5 {
@@ -250,8 +254,8 @@ async fn a_message_that_comes_as_the_last_worker_leaves_is_not_forgotten() {
         }
     }
     relay.log.wait("delivered", 300).await;
-    // Two, and up to two that have said QUIT and got their 221: the hop counts them until its own task has ended, which may
-    // be after the next ones have come.
+    // Two, and up to two that have said QUIT and got their 221: the hop counts them until its own
+    // task has ended, which may be after the next ones have come.
     assert!(hop.most() <= 4, "{} connections at once", hop.most());
     relay.end().await;
 }

@@ -26,7 +26,8 @@ async fn a_delivery_that_lost_its_lease_is_broken_off() {
     while hop.count("RCPT") == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // The lease is kept alive for much longer than it lasts, and the message is not delivered by anybody else.
+    // The lease is kept alive for much longer than it lasts, and the message is not delivered by
+    // anybody else.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(hop.count("MAIL"), 1);
     relay.relay.queue().remove(id).await.unwrap();
@@ -54,7 +55,8 @@ async fn a_queue_that_stops_ends_the_relay() {
     assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
 }
 
-/// What the queue writes into is gone for a moment: mail is refused, and then taken and delivered again without anybody's help.
+/// What the queue writes into is gone for a moment: mail is refused, and then taken and delivered
+/// again without anybody's help.
 #[tokio::test]
 async fn a_queue_that_recovers_goes_on_being_delivered() {
     let hop = Hop::start(Behavior::default()).await;

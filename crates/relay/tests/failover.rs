@@ -1,5 +1,5 @@
-//! An attempt goes on to the next host or address after every temporary failure (RFC 5321 section 5.1), and to none after a
-//! failure for good or in doubt.
+//! An attempt goes on to the next host or address after every temporary failure (RFC 5321 section
+//! 5.1), and to none after a failure for good or in doubt.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -128,7 +128,8 @@ async fn a_refusal_for_good_is_final_whatever_the_other_hosts_would_say() {
     }
 }
 
-/// Silence or a close behind the whole content: the server may have the message, so nobody else gets it at once.
+/// Silence or a close behind the whole content: the server may have the message, so nobody else
+/// gets it at once.
 #[tokio::test]
 async fn a_message_in_doubt_goes_to_no_other_host_in_the_same_attempt() {
     for says in ["close", ""] {
@@ -168,7 +169,8 @@ async fn a_site_is_unreachable_only_when_all_its_hosts_say_so() {
     relay.end().await;
 }
 
-/// The first deliveries find out, one of them at a time from then on; the others begin with the host that answers.
+/// The first deliveries find out, one of them at a time from then on; the others begin with the
+/// host that answers.
 #[tokio::test]
 async fn a_smart_host_that_is_silent_does_not_stop_its_route() {
     for at in ["<connect>", "EHLO", "MAIL"] {
@@ -191,7 +193,8 @@ async fn a_smart_host_that_is_silent_does_not_stop_its_route() {
     }
 }
 
-/// Of two hosts, the one that took the last message keeps its connection; the other is not asked for each message anew.
+/// Of two hosts, the one that took the last message keeps its connection; the other is not asked
+/// for each message anew.
 #[tokio::test]
 async fn a_connection_to_the_host_that_takes_mail_is_kept() {
     let first = RawHop::start(failing("MAIL", "451 4.3.0 later\r\n")).await;

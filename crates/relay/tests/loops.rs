@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
-/// A relay for whoever is on this host, which sends everything where `to` says, told the port of its own listener on `on`.
+/// A relay for whoever is on this host, which sends everything where `to` says, told the port of
+/// its own listener on `on`.
 async fn relay(
     on: &str,
     to: impl FnOnce(u16, &mut RelayOptions),

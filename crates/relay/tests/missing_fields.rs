@@ -1,4 +1,5 @@
-//! A submitted message gets the `Date` and the `Message-ID` that it lacks, and is otherwise left as it is.
+//! A submitted message gets the `Date` and the `Message-ID` that it lacks, and is otherwise left as
+//! it is.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;

@@ -37,7 +37,8 @@ fn moods() -> Behavior {
     }
 }
 
-/// Each domain of `d0` to `d9` has a route of its own, so that their deliveries do not share workers.
+/// Each domain of `d0` to `d9` has a route of its own, so that their deliveries do not share
+/// workers.
 fn ten_routes(port: u16, mut options: RelayOptions) -> RelayOptions {
     let to = || NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), port)]);
     let route = |name: String| Route::new(vec![name.parse().unwrap()], to());
@@ -129,7 +130,8 @@ impl Still {
     }
 }
 
-/// What was to be reported when the process ended is reported by the next one, with all that has ended since.
+/// What was to be reported when the process ended is reported by the next one, with all that has
+/// ended since.
 #[tokio::test]
 async fn a_report_survives_the_process_that_was_to_write_it() {
     let slow = Behavior {
@@ -146,7 +148,8 @@ async fn a_report_survives_the_process_that_was_to_write_it() {
     let mail = Envelope::new(parse_mail("<sender@s>"), ["<r@d0>", "<r@d1>", "<take@d2>"].map(parse_rcpt).to_vec());
     relay.submit(Owner::default(), &mail, Bytes::from_static(CONTENT)).await.unwrap();
     log.wait("failed", 2).await;
-    // The third is in mid-delivery, so nothing is reported yet; that is dropped, and nothing closes the round.
+    // The third is in mid-delivery, so nothing is reported yet; that is dropped, and nothing closes
+    // the round.
     first.drain.cancel();
     first.task.await.unwrap().unwrap();
     assert_eq!(log.count("reported"), 0);
@@ -164,7 +167,8 @@ async fn a_report_survives_the_process_that_was_to_write_it() {
     second.task.await.unwrap().unwrap();
 }
 
-/// A host without a single extension but these, that refuses to take some messages; what it took, as text.
+/// A host without a single extension but these, that refuses to take some messages; what it took,
+/// as text.
 async fn small_host(
     extensions: &'static str,
     refuses: fn(&str, &str) -> Option<&'static str>,

@@ -142,8 +142,8 @@ async fn many_recipients_go_in_several_transactions() {
     relay.end().await;
 }
 
-/// What the next hop says is kept with each recipient; all of it together must fit into the queue, or what was delivered
-/// could not be written down and would be delivered again and again.
+/// What the next hop says is kept with each recipient; all of it together must fit into the queue,
+/// or what was delivered could not be written down and would be delivered again and again.
 #[tokio::test]
 async fn long_replies_do_not_keep_an_outcome_from_being_written() {
     let line = format!("450-{}\r\n", "x".repeat(1_900));

@@ -1,4 +1,5 @@
-//! Mail for the relay's own name, which has no mailboxes: it goes where the options say, or is refused.
+//! Mail for the relay's own name, which has no mailboxes: it goes where the options say, or is
+//! refused.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -48,7 +49,8 @@ async fn the_postmasters_mail_arrives_where_the_options_say() {
     delivering.await.unwrap().unwrap();
 }
 
-/// What the application sends, and reports of mail that was sent in the postmaster's name, go the same way.
+/// What the application sends, and reports of mail that was sent in the postmaster's name, go the
+/// same way.
 #[tokio::test]
 async fn the_postmasters_reports_arrive_where_the_options_say() {
     let rcpt = Box::new(|path: &str| match path.contains("@gone.test") {

@@ -23,7 +23,8 @@ async fn relay_to(hop: &Hop) -> Running {
     start(options(&[hop.port]))
 }
 
-/// The parameters of MAIL and of the one RCPT as they arrive. SIZE is always there, and left out here.
+/// The parameters of MAIL and of the one RCPT as they arrive. SIZE is always there, and left out
+/// here.
 async fn arrives(offers: Offers, mail: &str, rcpt: &str, content: &'static [u8]) -> (String, String) {
     let hop = Hop::offering(offers).await;
     let relay = relay_to(&hop).await;
@@ -66,7 +67,8 @@ async fn each_parameter_goes_where_its_extension_is_offered() {
             "<a@d>",
         ),
         (nothing(), "<m@s> MT-PRIORITY=-4", "<a@d>", "", "<a@d>"),
-        // RFC 7293 section 5.1.1: who tests it is told, action and all; who does not is told nothing, if the sender lets it.
+        // RFC 7293 section 5.1.1: who tests it is told, action and all; who does not is told
+        // nothing, if the sender lets it.
         (
             offering(nothing(), |offers| offers.rrvs = true),
             "<m@s>",

@@ -1,4 +1,5 @@
-//! Mail that requires TLS goes where TLS proves who the next hop is and the next hop promises the same (RFC 8689).
+//! Mail that requires TLS goes where TLS proves who the next hop is and the next hop promises the
+//! same (RFC 8689).
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -110,7 +111,8 @@ async fn it_goes_where_tls_proves_who_is_there() {
     relay.end().await;
 }
 
-/// Nothing of it leaves, its sender hears of it with the codes of section 4.2.1, and other mail still goes.
+/// Nothing of it leaves, its sender hears of it with the codes of section 4.2.1, and other mail
+/// still goes.
 #[tokio::test]
 async fn it_goes_nowhere_else() {
     let (server, client) = certificate();
@@ -127,7 +129,8 @@ async fn it_goes_nowhere_else() {
         submit(&relay.relay, "<m@s> REQUIRETLS RET=FULL", &["<a@d>"], CONTENT).await;
         relay.log.wait("failed", 1).await;
         assert_eq!(relay.log.of("failed")[0].text.get(..status.len()), Some(status), "{:?}", relay.log.all());
-        // Its report goes by TLS that proves who is there where that is possible, and goes on where it is not (section 5).
+        // Its report goes by TLS that proves who is there where that is possible, and goes on where
+        // it is not (section 5).
         relay.log.wait("delivered", 1).await;
         assert_eq!(hop.mail().len(), 0);
         let report = hop.reports()[0].text();

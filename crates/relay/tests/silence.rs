@@ -15,7 +15,8 @@ use tokio::net::TcpSocket;
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
-/// What a healthy delivery may take beside everything else: a fraction of a second on a machine that is not busy otherwise.
+/// What a healthy delivery may take beside everything else: a fraction of a second on a machine
+/// that is not busy otherwise.
 const SOON: Duration = Duration::from_secs(5);
 
 const MUTE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 3));
@@ -85,7 +86,8 @@ async fn a_host_that_is_slow_at_every_line_is_given_up_with_the_time_of_the_atte
     relay.end().await;
 }
 
-/// Connecting to it neither succeeds nor fails: others have filled the line of those who are to be accepted.
+/// Connecting to it neither succeeds nor fails: others have filled the line of those who are to be
+/// accepted.
 #[tokio::test]
 async fn fifty_addresses_that_swallow_everything_take_no_longer_than_an_attempt() {
     let socket = TcpSocket::new_v4().unwrap();

@@ -1,5 +1,5 @@
-//! What a stranger can make the relay send to a third party: at most one report a message, never with content, and no more
-//! than came in.
+//! What a stranger can make the relay send to a third party: at most one report a message, never
+//! with content, and no more than came in.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;

@@ -93,7 +93,8 @@ impl Queue for Refusing {
     }
 }
 
-/// What is refused is written in its least form; what is refused in that form too is held, and never sent again by itself.
+/// What is refused is written in its least form; what is refused in that form too is held, and
+/// never sent again by itself.
 #[tokio::test]
 async fn an_outcome_that_is_refused_is_shortened_or_its_message_held() {
     for (refusals, is_held) in [(0, false), (1, false), (2, true), (9, true)] {

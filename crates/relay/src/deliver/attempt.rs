@@ -1,12 +1,15 @@
-//! One attempt: the recipients of a delivery, over one host after another until each of them has an answer that counts.
+//! One attempt: the recipients of a delivery, over one host after another until each of them has an
+//! answer that counts.
 //!
-//! RFC 5321 section 5.1: the addresses are tried in order until an attempt succeeds. Here that holds for each recipient. One
-//! that a server takes, or refuses for good, is done. One with any other answer, or none, goes on to the next address,
-//! whatever stage the server failed at. There is one exception: when the whole content may have left and no answer came, the
-//! server may have the message (RFC 1047). Another host would make a duplicate at once, so those recipients wait for the next
-//! attempt.
+//! RFC 5321 section 5.1: the addresses are tried in order until an attempt succeeds. Here that
+//! holds for each recipient. One that a server takes, or refuses for good, is done. One with any
+//! other answer, or none, goes on to the next address, whatever stage the server failed at. There
+//! is one exception: when the whole content may have left and no answer came, the server may have
+//! the message (RFC 1047). Another host would make a duplicate at once, so those recipients wait
+//! for the next attempt.
 //!
-//! The order is that of the hosts. Addresses that failed lately come last. All of it has the time of one attempt.
+//! The order is that of the hosts. Addresses that failed lately come last. All of it has the time
+//! of one attempt.
 
 use std::net::SocketAddr;
 
@@ -29,8 +32,8 @@ use super::{
 };
 use crate::Diagnostic;
 
-/// Tries to deliver to every recipient of the job; one verdict for each, in their order. A connection on which another
-/// message can follow is left behind.
+/// Tries to deliver to every recipient of the job; one verdict for each, in their order. A
+/// connection on which another message can follow is left behind.
 pub(super) async fn run<Q: Queue, R: Resolver>(
     crew: &Crew<Q, R>,
     site: &Site,
@@ -122,8 +125,9 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         self.courses.iter().skip(next).any(|course| matches!(course, Course::Open(_)))
     }
 
-    /// Over the connection that was kept, if the message may take it. Gives the server that was asked: not one that has
-    /// closed the connection meanwhile, since the message had no part in that.
+    /// Over the connection that was kept, if the message may take it. Gives the server that was
+    /// asked: not one that has closed the connection meanwhile, since the message had no part in
+    /// that.
     async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<SocketAddr> {
         let connected = connection.take()?;
         if !connected.verified && self.job.guard() != Guard::Any {
@@ -207,7 +211,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                 return None;
             }
         }
-        // Mail that asks for less may still get through, so what kept guarded mail says nothing of the site.
+        // Mail that asks for less may still get through, so what kept guarded mail says nothing of
+        // the site.
         if let (Some(why), true) = (&unreachable, guard != Guard::Must) {
             debug!(site = site.name(), diagnostic = %why.diagnostic, "nobody can be reached");
             site.mark_down(why.clone(), crew.shared.options.delivery.retry.down_for());
@@ -215,8 +220,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         unreachable
     }
 
-    /// At one address, in the usual way, and once more without what is seen not to work there: TLS, where the policy
-    /// leaves that open, and BDAT.
+    /// At one address, in the usual way, and once more without what is seen not to work there: TLS,
+    /// where the policy leaves that open, and BDAT.
     async fn at(
         &mut self,
         target: Target<'_>,
@@ -309,7 +314,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         }
     }
 
-    /// One transaction for these recipients, or for as many of them from the front as the server takes at once.
+    /// One transaction for these recipients, or for as many of them from the front as the server
+    /// takes at once.
     async fn transact(&mut self, connected: &mut Connected, group: &[usize], next: &mut usize) -> Result<(), Break> {
         let (crew, job) = (self.crew, self.job);
         let Connected { client, host, verified, pulse, .. } = connected;

@@ -24,9 +24,9 @@ use super::{
 };
 use crate::{Diagnostic, NextHop, Route, shared::Shared};
 
-/// How long is waited for a connection, and for the greeting on it, where there is another address to try. Longer than the
-/// few seconds by which servers put off those that cannot wait, and far below the time of RFC 5321 section 4.5.3.2, which the
-/// last address has.
+/// How long is waited for a connection, and for the greeting on it, where there is another address
+/// to try. Longer than the few seconds by which servers put off those that cannot wait, and far
+/// below the time of RFC 5321 section 4.5.3.2, which the last address has.
 const GREETING: Duration = Duration::from_secs(8);
 /// How long is waited there for any other reply before the content.
 const REPLY: Duration = Duration::from_secs(60);
@@ -59,8 +59,8 @@ pub(super) struct Target<'f> {
     pub(super) is_last: bool,
 }
 
-/// The addresses in the order in which they are to be tried: that of the hosts, but for those that failed lately, which
-/// come last.
+/// The addresses in the order in which they are to be tried: that of the hosts, but for those that
+/// failed lately, which come last.
 pub(super) fn targets<'f>(found: &'f Found, health: &Health, except: Option<SocketAddr>) -> Vec<Target<'f>> {
     let hosts = found.hosts.iter();
     let all = hosts.flat_map(|host| {
@@ -80,7 +80,8 @@ pub(super) fn targets<'f>(found: &'f Found, health: &Health, except: Option<Sock
 #[derive(Debug, Clone)]
 pub(super) struct Way {
     pub(super) tls: Tls,
-    /// The connection must prove who the server is, and the server must promise the same of the next.
+    /// The connection must prove who the server is, and the server must promise the same of the
+    /// next.
     pub(super) guarded: bool,
     /// Content goes by BDAT where it may.
     pub(super) chunking: bool,
@@ -237,8 +238,9 @@ fn hurry(timeouts: &mut ClientTimeouts) {
     }
 }
 
-/// TLS that proves who the next hop is: for hosts that the configuration names. Those that DNS names could be anybody's
-/// without DNSSEC or MTA-STS (RFC 8689 section 4.2.1), which the relay does not ask for.
+/// TLS that proves who the next hop is: for hosts that the configuration names. Those that DNS
+/// names could be anybody's without DNSSEC or MTA-STS (RFC 8689 section 4.2.1), which the relay
+/// does not ask for.
 fn guard<Q, R>(shared: &Shared<Q, R>, route: &Route) -> Result<Tls, Unreachable> {
     match (&route.to, &shared.options.delivery.verified_tls) {
         (NextHop::Hosts(_), Some(config)) => {

@@ -1,5 +1,6 @@
-//! The outside of a message as it leaves for one next hop: what this relay has done is taken off, what the next hop lacks and
-//! the message does not need is left out. What it lacks and the message needs is [`downgrade`]'s to find.
+//! The outside of a message as it leaves for one next hop: what this relay has done is taken off,
+//! what the next hop lacks and the message does not need is left out. What it lacks and the message
+//! needs is [`downgrade`]'s to find.
 //!
 //! [`downgrade`]: posthaste_client::session::client::downgrade
 
@@ -31,7 +32,8 @@ impl<'a> Fit<'a, '_> {
     {
         let (outside, server) = (self.outside, self.server);
         let mut mail = Mail { reverse_path: sender, by: self.by, hold: None, ..outside.mail.borrowed() };
-        // Every message has a priority, and 0 is the one of those that name none (RFC 6710 sections 4.1 and 4.2).
+        // Every message has a priority, and 0 is the one of those that name none (RFC 6710 sections
+        // 4.1 and 4.2).
         mail.mt_priority.get_or_insert_default();
         // What it says to need and does not.
         if outside.all_ascii {
@@ -40,7 +42,8 @@ impl<'a> Fit<'a, '_> {
             mail.body =
                 mail.body.filter(|body| *body != BodyType::EightBitMime || server.offers(Keyword::EightBitMime));
         }
-        // A report is guarded where that is possible, and goes on where it is not (RFC 8689 section 5).
+        // A report is guarded where that is possible, and goes on where it is not (RFC 8689 section
+        // 5).
         let guarded = self.verified && server.offers(Keyword::RequireTls);
         mail.require_tls &= guarded || mail.reverse_path != ReversePath::Null;
         mail
@@ -49,7 +52,8 @@ impl<'a> Fit<'a, '_> {
     /// RCPT, with this address.
     pub(super) fn rcpt<'m>(&self, rcpt: Rcpt<&'m str>, ascii: Option<&'m Mailbox>) -> Rcpt<&'m str> {
         let forward_path = ascii.map_or(rcpt.forward_path, |mailbox| ForwardPath::Mailbox(mailbox.borrowed()));
-        // Nobody watches the time from there on: whoever reports a delay is to do so (RFC 2852 section 4.1.4.2).
+        // Nobody watches the time from there on: whoever reports a delay is to do so (RFC 2852
+        // section 4.1.4.2).
         let unwatched = self.by.is_some_and(|by| by.mode == DeliverByMode::Notify && by.seconds > 0)
             && !self.server.offers(Keyword::DeliverBy);
         let notify = match rcpt.notify {
@@ -66,7 +70,8 @@ impl<'a> Fit<'a, '_> {
         mailbox.to_a_labels().ok().filter(Mailbox::is_ascii)
     }
 
-    /// Whether the sender is owed a report of the relaying when the next hop takes the message for this recipient.
+    /// Whether the sender is owed a report of the relaying when the next hop takes the message for
+    /// this recipient.
     pub(super) fn owes_relayed_report(&self, rcpt: &Rcpt<&str>) -> bool {
         let mail = Mail { by: self.by, ..self.outside.mail.borrowed() };
         mail.reverse_path != ReversePath::Null && owes_relayed_report(&mail, rcpt, self.server)

@@ -21,14 +21,16 @@ use tokio::{
 
 use super::places::{Place, Places, SILENT_FOR, Standing};
 
-/// How long a connection may be silent and keep its place. Most hosts answer in less; those that do not lose nothing by it.
+/// How long a connection may be silent and keep its place. Most hosts answer in less; those that do
+/// not lose nothing by it.
 pub(super) const PARK_AFTER: Duration = Duration::from_millis(200);
 /// How long a server may be silent and still count as one that answers.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
-/// How long a server may be silent at least, after some attempts that were given up, though others wait for its room.
+/// How long a server may be silent at least, after some attempts that were given up, though others
+/// wait for its room.
 const MOST_PATIENCE: Duration = Duration::from_secs(30);
-/// The octets of a second that content leaves with at least: each message gives its attempt the time that it takes at this
-/// rate besides.
+/// The octets of a second that content leaves with at least: each message gives its attempt the
+/// time that it takes at this rate besides.
 const RATE: u64 = 16 * 1_024;
 
 /// What moves on one connection.
@@ -148,8 +150,9 @@ pub(super) struct Flow<'p> {
     place: &'p mut Option<Place>,
     standing: Standing,
     until: Instant,
-    /// How long a server may be silent before it is given up because others wait for its room. Four times as long with each
-    /// attempt, so that a host that is slow and well gets its mail after some.
+    /// How long a server may be silent before it is given up because others wait for its room. Four
+    /// times as long with each attempt, so that a host that is slow and well gets its mail after
+    /// some.
     patience: Duration,
     /// A wait took so long that the site does not count as one that answers.
     pub(super) was_silent: bool,
@@ -188,8 +191,9 @@ impl<'p> Flow<'p> {
         self.until <= Instant::now()
     }
 
-    /// Does what moves octets on the connection of this pulse, for as long as the attempt may take. It is parked while
-    /// nothing moves. What may be a message that the server has is never given up here: its own timeouts end it.
+    /// Does what moves octets on the connection of this pulse, for as long as the attempt may take.
+    /// It is parked while nothing moves. What may be a message that the server has is never given
+    /// up here: its own timeouts end it.
     pub(super) async fn run<T>(&mut self, pulse: &Pulse, work: impl Future<Output = T>) -> Result<T, GaveUp> {
         self.enter().await;
         let granted = pulse.granted.load(Relaxed);

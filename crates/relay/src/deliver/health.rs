@@ -1,7 +1,8 @@
 //! What is remembered of servers: which of them failed lately, and what did not work with them.
 //!
-//! A server is an address with a port, whatever names it goes by. What is remembered changes the order in which servers are
-//! tried and the ways in which they are talked to. It keeps no server from being tried: one that failed comes last.
+//! A server is an address with a port, whatever names it goes by. What is remembered changes the
+//! order in which servers are tried and the ways in which they are talked to. It keeps no server
+//! from being tried: one that failed comes last.
 
 use std::{
     collections::HashMap,
@@ -19,15 +20,17 @@ use tokio::time::Instant;
 const SICK: Duration = Duration::from_secs(60);
 /// The longest that a server comes last for its failures.
 const SICK_AT_MOST: Duration = Duration::from_secs(600);
-/// How long a server that may be well again still comes last for all deliveries but the one that finds out.
+/// How long a server that may be well again still comes last for all deliveries but the one that
+/// finds out.
 const PROBE: Duration = Duration::from_secs(30);
-/// How long a server that broke TLS, and took mail without it, is talked to in clear. A mended server is encrypted to again
-/// within an hour.
+/// How long a server that broke TLS, and took mail without it, is talked to in clear. A mended
+/// server is encrypted to again within an hour.
 const NO_TLS: Duration = Duration::from_secs(3_600);
 /// How long a server that broke CHUNKING gets its mail by DATA.
 const NO_CHUNKING: Duration = Duration::from_secs(24 * 3_600);
-/// The most servers that are remembered. Beyond it, what is soonest to be forgotten is forgotten at once: a stranger who
-/// names thousands of dead servers makes the others lose an order of trying and nothing else.
+/// The most servers that are remembered. Beyond it, what is soonest to be forgotten is forgotten at
+/// once: a stranger who names thousands of dead servers makes the others lose an order of trying
+/// and nothing else.
 const SERVERS: usize = 4_096;
 
 /// The memory.
@@ -47,8 +50,8 @@ struct Server {
 }
 
 impl Health {
-    /// Whether the server failed lately. When its time is over, one caller is told that it is well, to find out; the others
-    /// are told so when it was.
+    /// Whether the server failed lately. When its time is over, one caller is told that it is well,
+    /// to find out; the others are told so when it was.
     pub(super) fn is_sick(&self, server: SocketAddr) -> bool {
         if self.is_empty() {
             return false;
@@ -137,7 +140,8 @@ impl Health {
 }
 
 impl Server {
-    /// When nothing of it is of use any more. Its failures are, for a while longer: the next one weighs more for them.
+    /// When nothing of it is of use any more. Its failures are, for a while longer: the next one
+    /// weighs more for them.
     fn last(&self) -> Option<Instant> {
         let sick = self.sick_until.map(|until| until + SICK_AT_MOST);
         [sick, self.clear_until, self.whole_until].into_iter().flatten().max()

@@ -43,7 +43,8 @@ pub(super) enum Overdue {
     Tell,
 }
 
-/// Whether a message goes only where TLS proves who the server is, and the server promises the same.
+/// Whether a message goes only where TLS proves who the server is, and the server promises the
+/// same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guard {
     /// It goes anywhere.
@@ -86,14 +87,15 @@ impl Job {
         self.outside.mail.by.map(|by| by_after(by, self.age()))
     }
 
-    /// How long it is until the time of BY is over; nothing when there is none, or it is over already.
+    /// How long it is until the time of BY is over; nothing when there is none, or it is over
+    /// already.
     pub(super) fn until_deadline(&self) -> Option<Duration> {
         let given = u64::try_from(self.outside.mail.by?.seconds).ok().map(Duration::from_secs)?;
         given.checked_sub(self.age()).filter(|left| !left.is_zero())
     }
 
-    /// Whether the time of BY is over and something follows from that. What was over when it came here was told by who had it
-    /// before.
+    /// Whether the time of BY is over and something follows from that. What was over when it came
+    /// here was told by who had it before.
     pub(super) fn overdue(&self) -> Option<Overdue> {
         let by = self.outside.mail.by?;
         if by.seconds <= 0 || self.until_deadline().is_some() {

@@ -1,4 +1,5 @@
-//! The hosts of a site and their addresses, looked up beside the deliveries: it costs no place among them and no lease.
+//! The hosts of a site and their addresses, looked up beside the deliveries: it costs no place
+//! among them and no lease.
 
 use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -21,8 +22,9 @@ use super::{
 };
 use crate::{Diagnostic, NextHop, Route, shared::Shared};
 
-/// Look-ups at once: so many whose name servers answer at once or are asked just now, half of them for sites that answered
-/// lately alone; and so many whose name servers are silent. Each is a few datagrams and a descriptor or two.
+/// Look-ups at once: so many whose name servers answer at once or are asked just now, half of them
+/// for sites that answered lately alone; and so many whose name servers are silent. Each is a few
+/// datagrams and a descriptor or two.
 pub(super) const BOUNDS: Bounds = Bounds { moving: 200, silent: 300 };
 /// The bound on looking a site up.
 const LOOKUP: Duration = Duration::from_secs(30);
@@ -45,7 +47,8 @@ pub(super) struct Host {
     pub(super) addresses: Vec<IpAddr>,
 }
 
-/// The hosts of a site, as they were found within this time or are now. A site that has none is marked down.
+/// The hosts of a site, as they were found within this time or are now. A site that has none is
+/// marked down.
 pub(super) async fn find<Q: Queue, R: Resolver>(
     crew: &Crew<Q, R>,
     site: &Site,

@@ -1,21 +1,25 @@
 //! Delivery: from work that is due to connections that do it.
 //!
-//! One loop waits for the queue to say that something may be due and hands the keys to *sites*, the places that mail goes
-//! to. Each site has workers, each worker a connection of its own, which it keeps for the next message. Nothing polls.
+//! One loop waits for the queue to say that something may be due and hands the keys to *sites*, the
+//! places that mail goes to. Each site has workers, each worker a connection of its own, which it
+//! keeps for the next message. Nothing polls.
 //!
-//! **Architecture invariant: looking up costs no place, waiting costs no place, and the loop waits for neither.** The way of a
-//! worker is: the hosts of its site are looked up ([`lookup`]), it takes one of the [`places`], it claims a delivery, and it
-//! goes over the addresses of the hosts ([`attempt`]). So nothing is claimed, and no lease runs, before there is a place for
-//! it. A place is a connection on which something moves. A connection that is silent for a fifth of a second gives its place
-//! up and has it back when something moves ([`flow`]). Mute hosts therefore fill the room for silent connections and never the
-//! places, and the room is made anew by giving up who has been silent longest.
+//! **Architecture invariant: looking up costs no place, waiting costs no place, and the loop waits
+//! for neither.** The way of a worker is: the hosts of its site are looked up ([`lookup`]), it
+//! takes one of the [`places`], it claims a delivery, and it goes over the addresses of the hosts
+//! ([`attempt`]). So nothing is claimed, and no lease runs, before there is a place for it. A place
+//! is a connection on which something moves. A connection that is silent for a fifth of a second
+//! gives its place up and has it back when something moves ([`flow`]). Mute hosts therefore fill
+//! the room for silent connections and never the places, and the room is made anew by giving up who
+//! has been silent longest.
 //!
-//! The alternatives were a pool per kind of work, and a short bound for each wait. A pool per kind cannot tell a mute host
-//! from a healthy one that is new, since both look alike before the greeting. A short bound for each wait breaks hosts that
-//! are slow by intent. What they have in common, and healthy hosts have not, is silence, so silence is what is counted.
+//! The alternatives were a pool per kind of work, and a short bound for each wait. A pool per kind
+//! cannot tell a mute host from a healthy one that is new, since both look alike before the
+//! greeting. A short bound for each wait breaks hosts that are slow by intent. What they have in
+//! common, and healthy hosts have not, is silence, so silence is what is counted.
 //!
-//! Half of the places are for sites that took mail lately. Reports never use that half, and never earn it for a site: whoever
-//! sends a message chooses where its report goes.
+//! Half of the places are for sites that took mail lately. Reports never use that half, and never
+//! earn it for a site: whoever sends a message chooses where its report goes.
 
 mod attempt;
 mod connect;
@@ -48,14 +52,16 @@ use worker::Crew;
 
 /// Keys that are taken from the queue at once.
 const PAGE: usize = 256;
-/// Pages that are taken one behind the other. After so many, and at the end of more than one, the queue is left alone for
+/// Pages that are taken one behind the other. After so many, and at the end of more than one, the
+/// queue is left alone for
 /// [`PAUSE`]: a bound on the cost of looking through many keys.
 const PAGES: usize = 16;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Sites that have had no work for a while are forgotten when there are more than this many.
 const SITES: usize = 1_024;
-/// The most sites that have work, or had some not long ago: each may have a task that waits, and takes about two kilobytes.
-/// What is due for others is left in the queue until a worker of these leaves.
+/// The most sites that have work, or had some not long ago: each may have a task that waits, and
+/// takes about two kilobytes. What is due for others is left in the queue until a worker of these
+/// leaves.
 const SITES_AT_MOST: usize = 8_192;
 
 /// Delivers until `drain` is cancelled and what runs has ended.
@@ -102,7 +108,8 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         };
         match looked {
             Ok(missed) => has_missed = missed,
-            // The queue's disk has failed. Waiting for a change waits until it is well again, or ends when that cannot be.
+            // The queue's disk has failed. Waiting for a change waits until it is well again, or
+            // ends when that cannot be.
             Err(error @ Error::Broken(_)) => warn!(%error, "nothing is delivered until the queue goes on"),
             Err(error) => break Err(error),
         }
@@ -120,8 +127,9 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     }
 }
 
-/// Hands every key that is due to its site, and hires where somebody is wanted. It waits for nothing but the queue: who is
-/// hired waits for itself. Says whether there were keys of sites that there is no room for.
+/// Hands every key that is due to its site, and hires where somebody is wanted. It waits for
+/// nothing but the queue: who is hired waits for itself. Says whether there were keys of sites that
+/// there is no room for.
 async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) -> Result<bool, Error> {
     let (mut after, mut has_missed): (Option<RoutingKey>, _) = (None, false);
     sites.forget();
@@ -156,7 +164,8 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) 
 struct Sites {
     /// By domain: those that DNS names the hosts of.
     by_domain: HashMap<RoutingKey, Arc<Site>>,
-    /// By the place of their route: those with hosts of their own. Nothing: the one without a route, which fails mail.
+    /// By the place of their route: those with hosts of their own. Nothing: the one without a
+    /// route, which fails mail.
     by_route: HashMap<Option<usize>, Arc<Site>>,
     /// How many domains there have to be before any is forgotten.
     forget_at: usize,
@@ -183,7 +192,8 @@ impl Sites {
         Some(Arc::clone(site))
     }
 
-    /// Forgets domains without work. What is left sets when that is worth the next look, so that it costs little for each.
+    /// Forgets domains without work. What is left sets when that is worth the next look, so that it
+    /// costs little for each.
     fn forget(&mut self) {
         if self.by_domain.len() > self.forget_at.max(SITES) {
             self.by_domain.retain(|_, site| !site.is_forgettable(false));

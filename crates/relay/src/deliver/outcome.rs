@@ -1,8 +1,8 @@
 //! What came of a delivery: who has it, who is tried again, and what is to be reported.
 //!
-//! From one record per recipient come the report, the event and the line in the log. Where other deliveries of the message
-//! are on their way, what is to be reported stays in the record until [the round](super::round) is over: the sender gets one
-//! report of all of them.
+//! From one record per recipient come the report, the event and the line in the log. Where other
+//! deliveries of the message are on their way, what is to be reported stays in the record until
+//! [the round](super::round) is over: the sender gets one report of all of them.
 
 use std::time::Duration;
 
@@ -79,7 +79,8 @@ impl Job {
         self.finish(shared, settlement, GatherWhen::AtRest).await;
     }
 
-    /// Gives everybody up: the time of BY in mode R is over, and nothing more may be tried (RFC 2852 section 4.1.3).
+    /// Gives everybody up: the time of BY in mode R is over, and nothing more may be tried (RFC
+    /// 2852 section 4.1.3).
     pub(super) async fn return_overdue<Q: Queue, R>(mut self, shared: &Shared<Q, R>) {
         let mut settlement = Settlement::default();
         for recipient in std::mem::take(&mut self.recipients) {
@@ -89,7 +90,8 @@ impl Job {
         self.finish(shared, settlement, GatherWhen::AtRest).await;
     }
 
-    /// Tells the sender that the time of BY in mode N is over, once; the attempts go on at once (RFC 2852 section 4.1.3).
+    /// Tells the sender that the time of BY in mode N is over, once; the attempts go on at once
+    /// (RFC 2852 section 4.1.3).
     pub(super) async fn tell_overdue<Q: Queue, R>(mut self, shared: &Shared<Q, R>) {
         let mut recipients = std::mem::take(&mut self.recipients);
         for recipient in &mut recipients {
@@ -102,7 +104,8 @@ impl Job {
         self.finish(shared, Settlement { recipients, ..Settlement::default() }, GatherWhen::AtRest).await;
     }
 
-    /// Reports what has ended: it has waited for the other deliveries of its message for long enough.
+    /// Reports what has ended: it has waited for the other deliveries of its message for long
+    /// enough.
     pub(super) async fn report_ended<Q: Queue, R>(self, shared: &Shared<Q, R>) {
         self.finish(shared, Settlement::default(), GatherWhen::Now).await;
     }
@@ -155,7 +158,8 @@ impl Job {
         }
     }
 
-    /// For a report of ours that returned a message whole and failed: the same without that message, for the same recipients.
+    /// For a report of ours that returned a message whole and failed: the same without that
+    /// message, for the same recipients.
     async fn without_content<Q: Queue, R>(
         &self,
         shared: &Shared<Q, R>,
@@ -175,7 +179,8 @@ impl Job {
     }
 }
 
-/// What is said of a recipient for whom the time of BY is over: what kept it last, with the status for that.
+/// What is said of a recipient for whom the time of BY is over: what kept it last, with the status
+/// for that.
 fn overdue(last: Option<&Last>, status: Option<EnhancedCode>) -> Last {
     let late = Diagnostic::own(status, "The time that was given for the delivery is over");
     match last {

@@ -1,16 +1,19 @@
 //! Who may go on when there are more who want to than the machine or the network should bear.
 //!
-//! A *place* is held by whoever moves octets, or may be about to. Whoever is silent for a moment is *parked*: it gives its
-//! place up, goes on waiting in a room of its own, and is back in a place as soon as something moves, without queueing for it.
-//! So silence costs no place, and places are held for as long as work takes and not for as long as a peer likes.
+//! A *place* is held by whoever moves octets, or may be about to. Whoever is silent for a moment is
+//! *parked*: it gives its place up, goes on waiting in a room of its own, and is back in a place as
+//! soon as something moves, without queueing for it. So silence costs no place, and places are held
+//! for as long as work takes and not for as long as a peer likes.
 //!
-//! Two shares keep strangers from taking everything. A part of the places, and of the room for the parked, can be taken only
-//! on behalf of who has proved itself ([`Standing::Proven`]). And when the room is full, whoever has been silent longest,
-//! and has nothing to lose, is given up for who waits outside: few at a time when few wait, so that a peer that is only slow
-//! mostly gets its time, and more when a crowd does.
+//! Two shares keep strangers from taking everything. A part of the places, and of the room for the
+//! parked, can be taken only on behalf of who has proved itself ([`Standing::Proven`]). And when
+//! the room is full, whoever has been silent longest, and has nothing to lose, is given up for who
+//! waits outside: few at a time when few wait, so that a peer that is only slow mostly gets its
+//! time, and more when a crowd does.
 //!
-//! Who waits for a place is served from both ends of the line in turn: from the front, so that all get there; from the back,
-//! so that who comes last does not wait for a crowd that came before. Those who failed lately get every fourth turn.
+//! Who waits for a place is served from both ends of the line in turn: from the front, so that all
+//! get there; from the back, so that who comes last does not wait for a crowd that came before.
+//! Those who failed lately get every fourth turn.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -45,8 +48,8 @@ pub(super) struct Bounds {
 
 /// When the room is full, some of the parked are given up each time this has passed.
 const GIVE_UP_EVERY: Duration = Duration::from_millis(50);
-/// One of them for so many of those who wait, and one at least: the line is gone within half a second, or as fast as the
-/// next bound lets it.
+/// One of them for so many of those who wait, and one at least: the line is gone within half a
+/// second, or as fast as the next bound lets it.
 const LINE_FOR_EACH: usize = 10;
 /// None of them before it has been parked for so long.
 pub(super) const SILENT_FOR: Duration = Duration::from_millis(300);
@@ -121,7 +124,8 @@ impl Places {
         }
     }
 
-    /// Gives up the parked, the longest silent first, for as long as somebody waits because the room is full. Never ends.
+    /// Gives up the parked, the longest silent first, for as long as somebody waits because the
+    /// room is full. Never ends.
     pub(super) async fn relieve(&self) {
         loop {
             self.pressed.notified().await;
@@ -131,7 +135,8 @@ impl Places {
         }
     }
 
-    /// Says whether somebody waits because the room is full. Who is given up leaves the room itself, and lets the next one in.
+    /// Says whether somebody waits because the room is full. Who is given up leaves the room
+    /// itself, and lets the next one in.
     fn give_up_some(&self) -> bool {
         let mut state = self.state();
         state.sweep();
@@ -248,8 +253,8 @@ impl Place {
         self.proven
     }
 
-    /// Gives the place up while nothing moves. Who may be given up after `patience` waits for what is returned as well, and ends
-    /// when it comes.
+    /// Gives the place up while nothing moves. Who may be given up after `patience` waits for what
+    /// is returned as well, and ends when it comes.
     pub(super) fn park(&mut self, patience: Option<Duration>) -> Option<oneshot::Receiver<()>> {
         let places = self.places.as_ref().filter(|_| self.parked.is_none())?;
         let mut state = places.state();
@@ -272,7 +277,8 @@ impl Place {
         given_up
     }
 
-    /// Takes the place again: at once, even when all are taken meanwhile. There are never more of those than were parked.
+    /// Takes the place again: at once, even when all are taken meanwhile. There are never more of
+    /// those than were parked.
     pub(super) fn resume(&mut self) {
         let (Some(places), Some(Parked(ticket))) = (&self.places, self.parked.take()) else { return };
         let mut state = places.state();

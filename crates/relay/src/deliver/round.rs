@@ -1,8 +1,10 @@
-//! One report for a round of attempts: when none of a message's deliveries is on its way any more, what is to be reported of
-//! each is gathered, and written back together with the report in one step.
+//! One report for a round of attempts: when none of a message's deliveries is on its way any more,
+//! what is to be reported of each is gathered, and written back together with the report in one
+//! step.
 //!
-//! Each delivery is written back first and looks for the others afterwards, so the last one of a round finds them all. A process
-//! that ends in between leaves what is to be reported in the queue, where it falls due by itself.
+//! Each delivery is written back first and looks for the others afterwards, so the last one of a
+//! round finds them all. A process that ends in between leaves what is to be reported in the queue,
+//! where it falls due by itself.
 
 use std::time::Duration;
 
@@ -18,14 +20,15 @@ use crate::{
     shared::Shared,
 };
 
-/// How long what is to be reported waits for the message's other deliveries, at most: two minutes for a sender that may
-/// be believed. Any other hears of the message once, at its end; an hour is how often that is looked for, should a process
-/// have ended just then.
+/// How long what is to be reported waits for the message's other deliveries, at most: two minutes
+/// for a sender that may be believed. Any other hears of the message once, at its end; an hour is
+/// how often that is looked for, should a process have ended just then.
 pub(super) const fn patience(outside: &Outside) -> Duration {
     if outside.trusted { Duration::from_secs(120) } else { Duration::from_secs(3_600) }
 }
 
-/// Reports what has ended, if it is `when`. For a sender that may be somebody else that is the message's end.
+/// Reports what has ended, if it is `when`. For a sender that may be somebody else that is the
+/// message's end.
 pub(super) async fn close<Q: Queue, R>(shared: &Shared<Q, R>, message: MessageId, outside: &Outside, when: GatherWhen) {
     const ENDED: [u8; 2] = Standing::Ended.mark();
     const BOTH: [u8; 2] = Standing::Both.mark();

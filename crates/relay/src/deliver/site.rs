@@ -1,4 +1,5 @@
-//! A place that mail goes to: what is due for it, who works for it, which hosts it has, and whether it can be reached.
+//! A place that mail goes to: what is due for it, who works for it, which hosts it has, and whether
+//! it can be reached.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -17,18 +18,20 @@ use crate::{Diagnostic, Route, shared::Shared};
 const PROVEN: Duration = Duration::from_secs(300);
 /// How long a site that could not be reached is served last.
 const DOUBTFUL: Duration = Duration::from_secs(600);
-/// How long DNS is not asked again for its hosts before a connection: a burst asks once. Not longer, since each answer has
-/// hosts of equal preference in another order, which spreads the load (RFC 5321 section 5.1).
+/// How long DNS is not asked again for its hosts before a connection: a burst asks once. Not
+/// longer, since each answer has hosts of equal preference in another order, which spreads the load
+/// (RFC 5321 section 5.1).
 pub(super) const ASKED_NOW: Duration = Duration::from_secs(1);
 /// How long a delivery that has begun takes its hosts to be what DNS said.
 pub(super) const ASKED_LATELY: Duration = Duration::from_secs(60);
 
 /// Deliveries to the same next hop, by workers that each have a connection.
 ///
-/// A key is in one of two places: among those due, or in the hands of the one worker that claims from it and puts it back
-/// when there was something. What becomes due after an empty claim is offered anew, since the queue says so later. And a
-/// worker leaves, or waits, in the same step in which it finds nothing due. So nothing that is due is left without a
-/// worker, and no worker is hired while one waits with an open connection.
+/// A key is in one of two places: among those due, or in the hands of the one worker that claims
+/// from it and puts it back when there was something. What becomes due after an empty claim is
+/// offered anew, since the queue says so later. And a worker leaves, or waits, in the same step in
+/// which it finds nothing due. So nothing that is due is left without a worker, and no worker is
+/// hired while one waits with an open connection.
 #[derive(Debug)]
 pub(super) struct Site {
     name: String,
@@ -36,7 +39,8 @@ pub(super) struct Site {
     route: Option<usize>,
     state: Mutex<State>,
     limit: usize,
-    /// Held by the one worker that looks its hosts up, while others that want to know wait for the answer.
+    /// Held by the one worker that looks its hosts up, while others that want to know wait for the
+    /// answer.
     pub(super) looking: tokio::sync::Mutex<()>,
 }
 
@@ -65,13 +69,14 @@ struct State {
 #[derive(Debug, Clone)]
 pub(super) struct Unreachable {
     pub(super) diagnostic: Diagnostic,
-    /// There is nobody, and there will be nobody: what DNS or the configuration says, never what a host says.
+    /// There is nobody, and there will be nobody: what DNS or the configuration says, never what a
+    /// host says.
     pub(super) for_good: bool,
 }
 
 impl Unreachable {
-    /// One more reason. The last one is told, but none that says less than one before: that there was no connection, where another
-    /// address gave one. It is for good only when all are.
+    /// One more reason. The last one is told, but none that says less than one before: that there
+    /// was no connection, where another address gave one. It is for good only when all are.
     pub(super) fn add(to: &mut Option<Self>, why: Self) {
         let says_less = |why: &Self| why.diagnostic.status == NO_CONNECTION;
         let is_told = to.as_ref().is_none_or(|last| match (last.for_good, why.for_good) {
@@ -106,7 +111,8 @@ pub(super) enum Next {
     Claim(RoutingKey),
     /// Nothing is due: wait to be woken.
     Wait(Waiting),
-    /// Nothing is due, and there is no room to keep the connection: close it, and see [`Turn::leave`].
+    /// Nothing is due, and there is no room to keep the connection: close it, and see
+    /// [`Turn::leave`].
     Close,
     /// Nothing is due, and the worker does not count any more.
     Leave,
@@ -132,8 +138,9 @@ impl Site {
         self.route.and_then(|index| shared.options.routes.get(index))
     }
 
-    /// A key may have something due. Wakes a worker that waits; when none does and there is room, somebody has to be hired.
-    /// Nobody is for a key that stands there already while a worker is still to come.
+    /// A key may have something due. Wakes a worker that waits; when none does and there is room,
+    /// somebody has to be hired. Nobody is for a key that stands there already while a worker is
+    /// still to come.
     pub(super) fn offer(self: &Arc<Self>, key: RoutingKey) -> Option<Turn> {
         let mut state = self.state();
         let is_new = !state.known.contains(&key);
@@ -154,7 +161,8 @@ impl Site {
         Some(Turn { site: Arc::clone(self), has_come: false, left: false })
     }
 
-    /// Nobody works for it, nothing is due, and it is not known to be down; nor that it answers, unless there has to be room.
+    /// Nobody works for it, nothing is due, and it is not known to be down; nor that it answers,
+    /// unless there has to be room.
     pub(super) fn is_forgettable(&self, must_be: bool) -> bool {
         let (state, now) = (self.state(), Instant::now());
         let is_down = state.down.as_ref().is_some_and(|(until, _)| now < *until);
@@ -162,7 +170,8 @@ impl Site {
         state.workers == 0 && state.due.is_empty() && !is_down && (must_be || !is_proven)
     }
 
-    /// Nobody could be reached: whatever else is due is deferred for the same reason, without another look.
+    /// Nobody could be reached: whatever else is due is deferred for the same reason, without
+    /// another look.
     pub(super) fn mark_down(&self, why: Unreachable, wait: Duration) {
         let (mut state, now) = (self.state(), Instant::now());
         state.down = Some((now + wait, why));
@@ -224,7 +233,8 @@ impl Turn {
         &self.site
     }
 
-    /// What to do next. A worker that is `connected` waits for more, when there is room for its connection.
+    /// What to do next. A worker that is `connected` waits for more, when there is room for its
+    /// connection.
     pub(super) fn next(&mut self, connected: bool, may_wait: bool) -> Next {
         let mut state = self.site.state();
         if !std::mem::replace(&mut self.has_come, true) {
@@ -388,7 +398,8 @@ mod tests {
         assert!(site.down().is_none() && site.is_forgettable(false));
     }
 
-    /// Producers offer, workers claim from counters that stand for the queue: at the end nothing may be left.
+    /// Producers offer, workers claim from counters that stand for the queue: at the end nothing
+    /// may be left.
     #[test]
     fn no_key_is_left_behind_when_the_last_worker_leaves_as_something_comes() {
         use std::sync::atomic::{AtomicU32, Ordering::SeqCst};

@@ -1,4 +1,5 @@
-//! A worker of a site: claims deliveries and brings them there, over one connection that it keeps for the next.
+//! A worker of a site: claims deliveries and brings them there, over one connection that it keeps
+//! for the next.
 
 use std::sync::Arc;
 
@@ -40,7 +41,8 @@ pub(super) struct Crew<Q, R> {
     pub(super) abort: CancellationToken,
 }
 
-/// Gives a site one more worker, which begins as soon as the site's hosts are known and there is a place for it.
+/// Gives a site one more worker, which begins as soon as the site's hosts are known and there is a
+/// place for it.
 pub(super) fn hire<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, turn: Turn) {
     let abort = crew.abort.clone();
     let engage = engage(Arc::clone(crew), turn);
@@ -62,8 +64,8 @@ async fn engage<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, turn: Turn) {
     }
 }
 
-/// Waits for all that a delivery needs before it is claimed, so that nothing is claimed that has to wait. A site that cannot
-/// be reached needs nothing: what is due for it is deferred.
+/// Waits for all that a delivery needs before it is claimed, so that nothing is claimed that has to
+/// wait. A site that cannot be reached needs nothing: what is due for it is deferred.
 async fn prepare<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, is_connected: bool, place: &mut Option<Place>) {
     let Some(route) = site.route(&crew.shared) else { return };
     if site.down().is_some() {
@@ -80,7 +82,8 @@ async fn prepare<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, is_conne
     }
 }
 
-/// Takes deliveries of a site, one after another over one connection, until there are none for a while.
+/// Takes deliveries of a site, one after another over one connection, until there are none for a
+/// while.
 async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, place: Option<Place>) {
     let (mut place, mut is_prepared) = (place, true);
     let mut connection = None;
@@ -124,7 +127,8 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
             Next::Leave => break,
         };
         if !woken {
-            // Counted until it is closed, so that the next hop never sees more connections than it should.
+            // Counted until it is closed, so that the next hop never sees more connections than it
+            // should.
             close(&mut connection).await;
             if turn.leave() {
                 break;
@@ -137,7 +141,8 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
     crew.left.notify_one();
 }
 
-/// Claims one delivery. There may be more of the same key: it is put back at once, for another worker to look.
+/// Claims one delivery. There may be more of the same key: it is put back at once, for another
+/// worker to look.
 async fn claim<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     site: &Arc<Site>,
@@ -201,7 +206,8 @@ async fn deliver<Q: Queue, R: Resolver>(
                 verdicts = &mut attempt => break verdicts,
                 () = tokio::time::sleep(beat) => match job.keep(shared).await {
                     Ok(()) => {}
-                    // Somebody else delivers it now, or an operator has removed it: what is on its way is broken off.
+                    // Somebody else delivers it now, or an operator has removed it: what is on its
+                    // way is broken off.
                     Err(LeaseError::Stale) => {
                         warn!(%message, "a lease was lost in mid-delivery, which is broken off");
                         return;

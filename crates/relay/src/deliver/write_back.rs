@@ -1,8 +1,9 @@
 //! Writes back what came of deliveries, with the report of it, in one step that always fits.
 //!
-//! What is written is bounded where it comes from: a recipient keeps so much of what was said that all of them fit, and a report
-//! says no more than the queue takes. Should the queue refuse it all the same, the least that can be said is written; should it
-//! refuse that, the message is held: nothing that may have been delivered is delivered again by itself.
+//! What is written is bounded where it comes from: a recipient keeps so much of what was said that
+//! all of them fit, and a report says no more than the queue takes. Should the queue refuse it all
+//! the same, the least that can be said is written; should it refuse that, the message is held:
+//! nothing that may have been delivered is delivered again by itself.
 
 use std::time::Duration;
 
@@ -53,7 +54,8 @@ pub(super) enum Says {
 }
 
 impl Says {
-    /// A report of what there is to report of these recipients, which stay if they wait for their delivery.
+    /// A report of what there is to report of these recipients, which stay if they wait for their
+    /// delivery.
     pub(super) fn report(recipients: &mut Vec<Recipient>) -> Self {
         let mut says = Self::Nothing;
         says.add(recipients);
@@ -275,8 +277,8 @@ impl<'s> Letter<'s> {
     }
 }
 
-/// A message from its first octet on: the header at least, and all of it if that is at most so many octets. [`None`]: it
-/// cannot be read.
+/// A message from its first octet on: the header at least, and all of it if that is at most so many
+/// octets. [`None`]: it cannot be read.
 pub(super) async fn beginning<Q: Queue, R>(shared: &Shared<Q, R>, lease: &Lease, most: usize) -> Option<Original> {
     let mut body = shared.queue.body(lease).await.ok()?;
     let whole = usize::try_from(body.len()).is_ok_and(|len| len <= most);
@@ -309,7 +311,8 @@ fn until(outside: &Outside, expire_after: Duration) -> i64 {
     outside.accepted.saturating_add(age)
 }
 
-/// The most that a report returns, whatever the options say: half of what the queue takes for all that an outcome derives.
+/// The most that a report returns, whatever the options say: half of what the queue takes for all
+/// that an outcome derives.
 const MAX_RETURNED: usize = MAX_DERIVED / 2;
 /// The most octets of a report: what the queue takes, less what is around it.
 const MAX_REPORT: usize = MAX_DERIVED - (64 << 10);

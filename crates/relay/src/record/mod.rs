@@ -1,7 +1,8 @@
 //! What the queue keeps of a message's outside, as octets and back.
 //!
-//! The commands are kept as the lines that say them, which the parser reads back: one grammar, one parser. Everything has
-//! its length in front, and what is read is trusted no more than what a client sends.
+//! The commands are kept as the lines that say them, which the parser reads back: one grammar, one
+//! parser. Everything has its length in front, and what is read is trusted no more than what a
+//! client sends.
 //!
 //! ```text
 //! envelope   version(1) = 3, accepted(8: seconds since 1970), flags(1), room(2: octets),
@@ -16,10 +17,11 @@
 //! text       length(4), that many octets of UTF-8; numbers are big-endian
 //! ```
 //!
-//! The standing comes first so that the queue can [gather](posthaste_queue::Queue::gather) by it what is to be reported.
+//! The standing comes first so that the queue can [gather](posthaste_queue::Queue::gather) by it
+//! what is to be reported.
 //!
-//! Versions 1 and 2 are still read. Version 2 has no room, no standing, no trusted client, and nothing to be reported;
-//! version 1 has no flags, no client and no `at` either.
+//! Versions 1 and 2 are still read. Version 2 has no room, no standing, no trusted client, and
+//! nothing to be reported; version 1 has no flags, no client and no `at` either.
 
 mod outside;
 mod recipient;
@@ -45,7 +47,8 @@ const VERSION: u8 = 3;
 /// The oldest version that is read.
 const OLDEST: u8 = 1;
 
-/// The most octets that a recipient keeps of what was said about it: enough for what people write, and no book.
+/// The most octets that a recipient keeps of what was said about it: enough for what people write,
+/// and no book.
 pub(crate) const MAX_ROOM: u16 = 1_000;
 /// The octets that every recipient may keep, however many there are: a code and some words.
 pub(crate) const MIN_ROOM: u16 = 100;

@@ -15,16 +15,20 @@ use super::{MIN_ROOM, RecordError, VERSION, all_of, flags, put_command, put_text
 pub(crate) struct Outside {
     /// When it was accepted, in seconds since 1970.
     pub(crate) accepted: i64,
-    /// Whether all of the content is ASCII, so that it needs neither 8BITMIME nor SMTPUTF8, whatever MAIL says.
+    /// Whether all of the content is ASCII, so that it needs neither 8BITMIME nor SMTPUTF8,
+    /// whatever MAIL says.
     pub(crate) all_ascii: bool,
-    /// Whether the client had logged in or may relay. The sender that any other client names may be somebody else, who
-    /// is told little and once.
+    /// Whether the client had logged in or may relay. The sender that any other client names may be
+    /// somebody else, who is told little and once.
     pub(crate) trusted: bool,
-    /// Whether it is a report of this relay that returns a message whole, and can go once more without it.
+    /// Whether it is a report of this relay that returns a message whole, and can go once more
+    /// without it.
     pub(crate) returns_whole: bool,
-    /// Octets of what was said that each recipient may keep: the states of all recipients fit into the queue then.
+    /// Octets of what was said that each recipient may keep: the states of all recipients fit into
+    /// the queue then.
     pub(crate) room: u16,
-    /// The client that it came from, its name with its address as a comment, unless it came from the application itself.
+    /// The client that it came from, its name with its address as a comment, unless it came from
+    /// the application itself.
     pub(crate) received_from: Option<String>,
     /// MAIL as it came. The time of BY counts from when the message was accepted.
     pub(crate) mail: Mail,
@@ -97,7 +101,8 @@ impl Outside {
     }
 }
 
-/// BY with so much less time, begun seconds not counted: what is still a BY, however long ago its time was over.
+/// BY with so much less time, begun seconds not counted: what is still a BY, however long ago its
+/// time was over.
 pub(crate) fn by_after(by: DeliverBy, passed: Duration) -> DeliverBy {
     let passed = i64::try_from(passed.as_secs()).unwrap_or(i64::MAX);
     let left = i64::from(by.seconds).saturating_sub(passed).max(-MAX_BY);

@@ -6,8 +6,8 @@ use posthaste_server::wire::{Command, EncodeError, EnhancedCode, Rcpt};
 use super::{RecordError, VERSION, all_of, flags, put_command, put_text, text, version};
 use crate::{Diagnostic, event::shortened, report::Action};
 
-/// A recipient that is still to be delivered to, or of whom something is still to be reported. From it come the report, the
-/// event and the line in the log.
+/// A recipient that is still to be delivered to, or of whom something is still to be reported. From
+/// it come the report, the event and the line in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Recipient {
     pub(crate) rcpt: Rcpt,
@@ -18,7 +18,8 @@ pub(crate) struct Recipient {
     pub(crate) last: Option<Last>,
 }
 
-/// Which delays of a recipient were over when they were looked at: each is looked at once, whoever wants to hear of it.
+/// Which delays of a recipient were over when they were looked at: each is looked at once, whoever
+/// wants to hear of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Told {
     /// That it takes longer than usual.

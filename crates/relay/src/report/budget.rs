@@ -1,5 +1,5 @@
-//! How much is reported to senders that may be somebody else: whoever sends a message can name any sender, and every report
-//! is mail that this sender has not asked for.
+//! How much is reported to senders that may be somebody else: whoever sends a message can name any
+//! sender, and every report is mail that this sender has not asked for.
 
 use std::{
     collections::HashMap,
@@ -10,8 +10,9 @@ use std::{
 
 use tokio::time::Instant;
 
-/// For each sender that clients without trust have named: reports an hour, each with no more octets than its message had or a
-/// [small](SMALL) one takes, and all of them with no more than what came in its name and [`OCTETS`] an hour.
+/// For each sender that clients without trust have named: reports an hour, each with no more octets
+/// than its message had or a [small](SMALL) one takes, and all of them with no more than what came
+/// in its name and [`OCTETS`] an hour.
 #[derive(Debug)]
 pub(crate) struct Budget {
     hash: RandomState,
@@ -49,7 +50,8 @@ const SMALL: f64 = 2_048.0;
 /// Octets an hour beyond those that came in, for small reports on messages that are smaller still.
 const OCTETS: f64 = 16_384.0;
 const HOUR: Duration = Duration::from_secs(3_600);
-/// Senders that are remembered. Beyond it the others share one account, which is soon empty: a flood of senders.
+/// Senders that are remembered. Beyond it the others share one account, which is soon empty: a
+/// flood of senders.
 const SENDERS: usize = 10_000;
 const OTHERS: u64 = 0;
 const SWEEP: Duration = Duration::from_secs(60);
@@ -60,7 +62,8 @@ impl Budget {
         Self { hash: RandomState::new(), senders: Mutex::default(), reports }
     }
 
-    /// Takes what there is for a report to this sender on a message of so many octets, if there is anything.
+    /// Takes what there is for a report to this sender on a message of so many octets, if there is
+    /// anything.
     pub(crate) fn take(&self, sender: &str, came_in: u64) -> Option<Grant> {
         let hash = self.hash.hash_one(sender.to_ascii_lowercase());
         let full = f64::from(self.reports);
@@ -102,7 +105,8 @@ impl Budget {
 }
 
 impl Senders {
-    /// Forgets those that have everything again, when there are as many as may be, and at most once a minute.
+    /// Forgets those that have everything again, when there are as many as may be, and at most once
+    /// a minute.
     fn make_room(&mut self, now: Instant) {
         let is_due = self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP);
         if self.accounts.len() >= SENDERS && is_due {

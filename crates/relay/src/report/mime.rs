@@ -1,4 +1,5 @@
-//! The multipart around a report, and what keeps its lines short and its octets plain (RFC 2045, RFC 6522).
+//! The multipart around a report, and what keeps its lines short and its octets plain (RFC 2045,
+//! RFC 6522).
 
 use bytes::{BufMut, Bytes, BytesMut};
 use posthaste_server::wire::frame::ContentCheck;
@@ -90,13 +91,15 @@ pub(super) fn report(header: &[String], parts: &[Part], boundary: &str, charset:
     out.freeze()
 }
 
-/// Whether the octets can be content as they are: lines of at most 998 octets that end in CRLF, and no NUL.
+/// Whether the octets can be content as they are: lines of at most 998 octets that end in CRLF, and
+/// no NUL.
 pub(super) fn is_clean(octets: &[u8]) -> bool {
     let mut check = ContentCheck::new(MAX_LINE);
     check.check(octets).is_ok() && check.finish().is_ok() && (octets.is_empty() || octets.ends_with(b"\r\n"))
 }
 
-/// Breaks a long line at spaces, or where it has to be, well below the 998 octets that a line may have.
+/// Breaks a long line at spaces, or where it has to be, well below the 998 octets that a line may
+/// have.
 pub(super) fn folded(line: &str, indent: &str) -> String {
     const WIDTH: usize = 120;
     let mut out = String::with_capacity(line.len());
@@ -121,8 +124,8 @@ fn put(out: &mut BytesMut, line: &str) {
     out.put_slice(b"\r\n");
 }
 
-/// RFC 2045 section 6.7: lines stay lines of at most 76 octets, and whatever is not printable ASCII is written in hexadecimal.
-/// Twenty lines of our own, since a crate would bring its reader along.
+/// RFC 2045 section 6.7: lines stay lines of at most 76 octets, and whatever is not printable ASCII
+/// is written in hexadecimal. Twenty lines of our own, since a crate would bring its reader along.
 fn quoted_printable(octets: &[u8], out: &mut BytesMut) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut width = 0;

@@ -1,16 +1,19 @@
-//! Delivery reports: RFC 3464 in the multipart of RFC 6522, with RFC 6533 where an address is not ASCII.
+//! Delivery reports: RFC 3464 in the multipart of RFC 6522, with RFC 6533 where an address is not
+//! ASCII.
 //!
-//! One report tells the sender of a message everything that came of one attempt, with a block of fields for each recipient
-//! that it is to hear of. What is written here depends on nothing but its arguments.
+//! One report tells the sender of a message everything that came of one attempt, with a block of
+//! fields for each recipient that it is to hear of. What is written here depends on nothing but its
+//! arguments.
 //!
-//! A sender whose local part is not ASCII gets its mail by SMTPUTF8, so the report for it is in UTF-8. Every other report can
-//! go to any host: its fields are ASCII, with addresses beyond it encoded, and what is returned is encoded where it has to be.
-//! The one exception is a message that is returned whole and has 8-bit content: MIME lets nobody encode it, and the report
-//! needs the 8BITMIME that the message needed too. When a report that returns a message whole cannot be delivered, for this
-//! reason or another, it goes once more [without](without_content).
+//! A sender whose local part is not ASCII gets its mail by SMTPUTF8, so the report for it is in
+//! UTF-8. Every other report can go to any host: its fields are ASCII, with addresses beyond it
+//! encoded, and what is returned is encoded where it has to be. The one exception is a message that
+//! is returned whole and has 8-bit content: MIME lets nobody encode it, and the report needs the
+//! 8BITMIME that the message needed too. When a report that returns a message whole cannot be
+//! delivered, for this reason or another, it goes once more [without](without_content).
 //!
-//! A report has a bound, and [`write`] finds the longest [`Shape`] within it: nobody's words and no number of recipients make
-//! a report that the queue cannot take.
+//! A report has a bound, and [`write`] finds the longest [`Shape`] within it: nobody's words and no
+//! number of recipients make a report that the queue cannot take.
 
 mod budget;
 mod fields;
@@ -37,8 +40,8 @@ pub(crate) use budget::{Budget, Grant};
 pub(crate) use plain::without_content;
 pub(crate) use returned::{MAX_HEADER, Original, returns_whole};
 
-/// What the relay has done for a recipient (RFC 3464 section 2.3.3). It never has the last hop to a mailbox, so nothing is
-/// ever `delivered`, and it expands no lists. The worst is the least.
+/// What the relay has done for a recipient (RFC 3464 section 2.3.3). It never has the last hop to a
+/// mailbox, so nothing is ever `delivered`, and it expands no lists. The worst is the least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Action {
     /// Given it up.
@@ -50,8 +53,8 @@ pub(crate) enum Action {
 }
 
 impl Action {
-    /// Whether a recipient's NOTIFY lets the sender be told (RFC 3461 sections 5.2.5 and 5.2.6). Whether it is owed a report of
-    /// the relaying is another question.
+    /// Whether a recipient's NOTIFY lets the sender be told (RFC 3461 sections 5.2.5 and 5.2.6).
+    /// Whether it is owed a report of the relaying is another question.
     pub(crate) fn is_wanted(self, notify: Option<Notify>) -> bool {
         match self {
             Self::Failed => notify.is_none_or(|notify| notify.failure),
@@ -150,7 +153,8 @@ pub(crate) struct Report {
     pub(crate) returns_whole: bool,
 }
 
-/// Writes the report of these entries to the sender of the message, in at most so many octets if there is any way to.
+/// Writes the report of these entries to the sender of the message, in at most so many octets if
+/// there is any way to.
 pub(crate) fn write(
     about: &About<'_>,
     sender: &Mailbox,

@@ -4,8 +4,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::{Charset, mime::Part, returned::header};
 
-/// The report with the header alone of the message that it returned, for a host that has not taken the whole. [`None`] for
-/// octets that are no report that returns a message.
+/// The report with the header alone of the message that it returned, for a host that has not taken
+/// the whole. [`None`] for octets that are no report that returns a message.
 pub(crate) fn without_content(report: &[u8]) -> Option<Bytes> {
     let head = report.get(..find(report, b"\r\n\r\n")?)?;
     let boundary = value_of(head, b"boundary=\"")?;

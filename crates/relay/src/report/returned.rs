@@ -1,4 +1,5 @@
-//! The part that returns the message, or its header (RFC 3461 section 6.2, RFC 6522 section 3, RFC 6533 section 4).
+//! The part that returns the message, or its header (RFC 3461 section 6.2, RFC 6522 section 3, RFC
+//! 6533 section 4).
 
 use posthaste_server::wire::{BodyType, Ret};
 
@@ -26,9 +27,9 @@ impl Original {
     }
 }
 
-/// Whether the whole message is to be returned: when the sender wants it back, may be believed to be the sender, and a
-/// delivery has failed. Never what required TLS on its way (RFC 8689 section 5), nor binary content, for which few hosts have
-/// room in a report.
+/// Whether the whole message is to be returned: when the sender wants it back, may be believed to
+/// be the sender, and a delivery has failed. Never what required TLS on its way (RFC 8689 section
+/// 5), nor binary content, for which few hosts have room in a report.
 pub(crate) fn returns_whole(outside: &Outside, entries: &[Entry]) -> bool {
     let mail = &outside.mail;
     outside.trusted

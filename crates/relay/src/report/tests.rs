@@ -274,7 +274,8 @@ fn the_whole_message_is_returned_when_it_may() {
     }
 }
 
-/// What is returned, for a sender that reads ASCII and one that reads UTF-8: type, encoding, content.
+/// What is returned, for a sender that reads ASCII and one that reads UTF-8: type, encoding,
+/// content.
 #[test]
 fn what_is_returned_has_the_type_that_fits() {
     const UTF8: &str = "Subject: \u{e9}\r\n\r\n\u{e9}\r\n";
@@ -302,7 +303,8 @@ fn what_is_returned_has_the_type_that_fits() {
     }
 }
 
-/// RFC 6533 section 4: a sender that is not ASCII reads UTF-8; for any other the report goes anywhere.
+/// RFC 6533 section 4: a sender that is not ASCII reads UTF-8; for any other the report goes
+/// anywhere.
 #[test]
 fn a_report_in_utf_8_needs_smtputf8_and_no_other_does() {
     let words = said("550 5.1.1 Niemand namens b\u{fc}");
@@ -348,7 +350,8 @@ fn whatever_hosts_say_lines_stay_short_and_fields_whole() {
     assert!(read.parts[0].2.contains("and 900 more"));
 }
 
-/// Whatever hosts say and however many recipients there are: the longest report that is still within the bound.
+/// Whatever hosts say and however many recipients there are: the longest report that is still
+/// within the bound.
 #[test]
 fn a_report_says_as_much_as_fits() {
     let long = Diagnostic { text: format!("550 5.1.1 {}", "\u{20ac}".repeat(330)), ..refused() };

@@ -56,7 +56,8 @@ impl Client {
         reply(&mut self.stream).await
     }
 
-    /// Hands over a message with these parameters of MAIL; the last reply, and the record of it, as lines.
+    /// Hands over a message with these parameters of MAIL; the last reply, and the record of it, as
+    /// lines.
     pub(crate) async fn send(&mut self, mail: &str) -> (String, String) {
         let mail = format!("MAIL FROM:{mail}\r\n");
         let lines = [&*mail, "RCPT TO:<a@relay.test>\r\n", "DATA\r\n", "Subject: x\r\n\r\nbody\r\n.\r\n"];

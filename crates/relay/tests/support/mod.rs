@@ -26,7 +26,8 @@ pub(crate) use client::{Client, reply, talk};
 pub(crate) use hop::{Behavior, Hop, Taken, offering};
 pub(crate) use raw::{RawHop, polite};
 
-/// A bound for what has to happen: the largest body takes ten seconds of a processor in a debug build.
+/// A bound for what has to happen: the largest body takes ten seconds of a processor in a debug
+/// build.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An event in words: what, who, and the status or the host.
@@ -161,8 +162,8 @@ pub(crate) fn run<R: Resolver>(relay: Relay<MemoryQueue, R>, log: Log) -> Runnin
     Running { relay, log, drain, task }
 }
 
-/// A zone that a closure knows: the addresses of a name, or `None` when its name servers are silent. Every domain is its own
-/// mail host.
+/// A zone that a closure knows: the addresses of a name, or `None` when its name servers are
+/// silent. Every domain is its own mail host.
 pub(crate) struct Zone<F>(pub(crate) F);
 
 impl<F: Fn(&str) -> Option<Vec<IpAddr>> + Send + Sync + 'static> Resolver for Zone<F> {

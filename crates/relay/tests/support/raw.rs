@@ -11,8 +11,8 @@ use tokio::{
     net::TcpListener,
 };
 
-/// Says this behind every line, and goes on; `close` closes, an empty text says nothing, `after 10 text` says the text 10
-/// milliseconds later. A line with BDAT is shown behind its chunk.
+/// Says this behind every line, and goes on; `close` closes, an empty text says nothing,
+/// `after 10 text` says the text 10 milliseconds later. A line with BDAT is shown behind its chunk.
 pub(crate) type Script = Box<dyn FnMut(usize, &str) -> String + Send>;
 
 pub(crate) struct RawHop {
@@ -21,8 +21,8 @@ pub(crate) struct RawHop {
 }
 
 impl RawHop {
-    /// The script is asked with the number of the connection and a line: `<connect>`, a command, or `<end>` for the end
-    /// of the content.
+    /// The script is asked with the number of the connection and a line: `<connect>`, a command, or
+    /// `<end>` for the end of the content.
     pub(crate) async fn start(script: impl FnMut(usize, &str) -> String + Send + 'static) -> Self {
         Self::at(([127, 0, 0, 1], 0).into(), script).await
     }
