@@ -14,7 +14,7 @@ use crate::{
 pub struct RouteTable {
     routes: Vec<Route>,
     /// The index in `routes` of the first route for each pattern.
-    places: DomainMap<usize>,
+    indexes: DomainMap<usize>,
 }
 
 /// Some domains and the next hop of their mail.
@@ -55,25 +55,25 @@ impl Route {
 impl RouteTable {
     /// Makes a table of routes, in order.
     pub fn new(routes: Vec<Route>) -> Self {
-        let mut places = DomainMap::default();
-        for (place, route) in routes.iter().enumerate() {
-            route.domains.iter().for_each(|pattern| places.add(pattern, place));
+        let mut indexes = DomainMap::default();
+        for (index, route) in routes.iter().enumerate() {
+            route.domains.iter().for_each(|pattern| indexes.add(pattern, index));
         }
-        Self { routes, places }
+        Self { routes, indexes }
     }
 
     /// The index of the route of a domain. `None`: no route matches.
     pub(crate) fn find(&self, domain: &Domain<&str>) -> Option<usize> {
-        self.places.find(&canonical(domain)?)
+        self.indexes.find(&canonical(domain)?)
     }
 
     /// The route of a [canonical] name.
     pub(crate) fn route(&self, name: &str) -> Option<&Route> {
-        self.get(self.places.find(name)?)
+        self.get(self.indexes.find(name)?)
     }
 
-    pub(crate) fn get(&self, place: usize) -> Option<&Route> {
-        self.routes.get(place)
+    pub(crate) fn get(&self, index: usize) -> Option<&Route> {
+        self.routes.get(index)
     }
 }
 
