@@ -32,9 +32,9 @@ pub struct RelayOptions {
     /// The messages that get the fields that they lack. Default: those of clients that have logged
     /// in.
     pub add_fields: AddFields,
-    /// The most Received fields of a message. Default 100 (RFC 5321 section 6.3). Beyond it the
-    /// message is a loop: 554 5.4.6. So is one with four Received fields by
-    /// [`host_name`](Self::host_name).
+    /// The number of Received fields at which a message counts as a loop: 554 5.4.6. Default 100
+    /// (RFC 5321 section 6.3). A message with four Received fields by
+    /// [`host_name`](Self::host_name) is a loop too.
     pub max_hops: usize,
 }
 

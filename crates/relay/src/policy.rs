@@ -36,7 +36,7 @@ pub trait Policy: Send + Sync + 'static {
 /// refuses them, and the relay has to report to a sender that may be forged.
 pub trait Recipients: Send + Sync + 'static {
     /// Takes or refuses a mailbox. Asked at RCPT, after the policy: for trusted clients too, and
-    /// for domains that are not served.
+    /// for domains that are not served. Not asked for the postmaster of this host.
     ///
     /// # Errors
     /// The refusal of RCPT.

@@ -154,9 +154,9 @@ async fn every_host_is_tried_for_requiretls_mail() {
     assert_eq!((poor.mail().len(), proven.mail().len(), good.mail().len()), (0, 0, 1));
     relay.end().await;
 
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = nobody.local_addr().unwrap().port();
-    drop(nobody);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
     let relay = start(to_named("mx.test", &[poor.port, port], Some(client)));
     submit(&relay.relay, "<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
     relay.log.wait("deferred", 1).await;

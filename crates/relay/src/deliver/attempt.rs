@@ -81,7 +81,7 @@ impl Course {
         match (self, unreachable) {
             (Self::Settled(fate), _) => fate,
             (Self::Open(Some(why)), _) => Fate::NotNow(why),
-            (Self::Open(None), Some(Unreachable { diagnostic, for_good: true })) => Fate::Never(diagnostic.clone()),
+            (Self::Open(None), Some(Unreachable { diagnostic, is_permanent: true })) => Fate::Never(diagnostic.clone()),
             (Self::Open(None), Some(Unreachable { diagnostic, .. })) => Fate::NotNow(diagnostic.clone()),
             (Self::Open(None), None) => Fate::NotNow(Diagnostic::own(EnhancedCode::new(4, 4, 1), "no host was tried")),
         }
@@ -166,7 +166,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         let Some(route) = site.route(&crew.shared) else {
             let text = format_args!("there is no route for {}", self.job.domain());
             let diagnostic = Diagnostic::own(EnhancedCode::new(5, 4, 4), text);
-            return Some(Unreachable { diagnostic, for_good: true });
+            return Some(Unreachable { diagnostic, is_permanent: true });
         };
         let found = match site.found(ASKED_LATELY) {
             Some(found) => found,
@@ -270,7 +270,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                     break;
                 }
                 passed => {
-                    health.is_well(server);
+                    health.answered(server);
                     if tls_is_suspected {
                         // It works without TLS, so TLS was what failed.
                         health.broke_tls(server);

@@ -148,12 +148,12 @@ pub(super) async fn open<Q, R>(
         }
         // A host that refuses the session may take it later, and another host may take it now.
         Ok(Err(NoStart::Connect(error))) => Err(NotConnected {
-            why: Unreachable { diagnostic: Diagnostic::connect(host, &error), for_good: false },
+            why: Unreachable { diagnostic: Diagnostic::connect(host, &error), is_permanent: false },
             is_servers: true,
             suggests_clear: error.suggests_clear(),
         }),
         Err(gave_up) => Err(NotConnected {
-            why: Unreachable { diagnostic: given_up(host, gave_up), for_good: false },
+            why: Unreachable { diagnostic: given_up(host, gave_up), is_permanent: false },
             is_servers: true,
             suggests_clear: false,
         }),
@@ -172,9 +172,9 @@ pub(super) fn given_up(host: &str, gave_up: GaveUp) -> Diagnostic {
 }
 
 impl NotConnected {
-    fn own(host: &str, diagnostic: Diagnostic, for_good: bool) -> Self {
+    fn own(host: &str, diagnostic: Diagnostic, is_permanent: bool) -> Self {
         let diagnostic = Diagnostic { remote: Some(host.to_owned()), ..diagnostic };
-        Self { why: Unreachable { diagnostic, for_good }, is_servers: false, suggests_clear: false }
+        Self { why: Unreachable { diagnostic, is_permanent }, is_servers: false, suggests_clear: false }
     }
 }
 
@@ -248,7 +248,7 @@ fn guard<Q, R>(shared: &Shared<Q, R>, route: &Route) -> Result<Tls, Unreachable>
         }
         _ => {
             let diagnostic = Diagnostic::own(EnhancedCode::new(5, 7, 10), Undeliverable::Unverified);
-            Err(Unreachable { diagnostic, for_good: true })
+            Err(Unreachable { diagnostic, is_permanent: true })
         }
     }
 }

@@ -222,7 +222,7 @@ impl<'p> Flow<'p> {
                     }
                     timer.as_mut().reset(since + PARK_AFTER);
                 }
-                () = wish(&mut given_up), if given_up.is_some() => {
+                () = until_given_up(&mut given_up), if given_up.is_some() => {
                     // A completed receiver must not be polled again.
                     given_up = None;
                     if !pulse.content_has_begun() {
@@ -255,7 +255,7 @@ impl<'p> Flow<'p> {
 }
 
 /// Completes when the connection is to be given up. If it never is, this never completes.
-pub(super) async fn wish(given_up: &mut Option<oneshot::Receiver<()>>) {
+pub(super) async fn until_given_up(given_up: &mut Option<oneshot::Receiver<()>>) {
     if let Some(come) = given_up
         && come.await.is_ok()
     {

@@ -51,7 +51,7 @@ struct Server {
 
 impl Health {
     /// Returns `true` if the server failed lately. When its time is over, one caller gets `false`
-    /// and probes it. The others get `false` after [`is_well`](Self::is_well).
+    /// and probes it. The others get `false` after [`answered`](Self::answered).
     pub(super) fn is_sick(&self, server: SocketAddr) -> bool {
         if self.is_empty() {
             return false;
@@ -85,7 +85,7 @@ impl Health {
     }
 
     /// The server has answered a whole transaction.
-    pub(super) fn is_well(&self, server: SocketAddr) {
+    pub(super) fn answered(&self, server: SocketAddr) {
         if self.is_empty() {
             return;
         }
@@ -172,7 +172,7 @@ mod tests {
             assert!(!health.is_sick(one), "{seconds}: one caller probes");
             assert!(health.is_sick(one), "{seconds}: the others wait for the probe");
         }
-        health.is_well(one);
+        health.answered(one);
         assert!(!health.is_sick(one) && health.is_empty());
     }
 
@@ -191,7 +191,7 @@ mod tests {
         let (health, one) = (Health::default(), server(1));
         health.broke_tls(one);
         health.broke_chunking(one);
-        health.is_well(one);
+        health.answered(one);
         assert!(health.breaks_tls(one) && health.breaks_chunking(one) && !health.is_sick(one));
         assert!(!health.breaks_tls(server(2)) && !health.breaks_chunking(server(2)));
         pass(3_600).await;

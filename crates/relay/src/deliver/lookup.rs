@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    flow::{PARK_AFTER, wish},
+    flow::{PARK_AFTER, until_given_up},
     places::{Bounds, SILENT_FOR},
     site::{Site, Unreachable},
     worker::Crew,
@@ -78,7 +78,7 @@ pub(super) async fn find<Q: Queue, R: Resolver>(
 /// Looks up within the bounds of all look-ups.
 async fn look_up<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, route: &Route) -> Result<Found, Unreachable> {
     let no_answer =
-        |text: &str| Unreachable { diagnostic: Diagnostic::own(EnhancedCode::new(4, 4, 3), text), for_good: false };
+        |text: &str| Unreachable { diagnostic: Diagnostic::own(EnhancedCode::new(4, 4, 3), text), is_permanent: false };
     let mut place = crew.lookups.take(site.standing()).await;
     let mut work = pin!(timeout(LOOKUP, ask(&crew.shared, site.name(), route)));
     let answered = match timeout(PARK_AFTER, &mut work).await {
@@ -88,7 +88,7 @@ async fn look_up<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, route: &
             tokio::select! {
                 biased;
                 answered = &mut work => Some(answered),
-                () = wish(&mut given_up) => None,
+                () = until_given_up(&mut given_up) => None,
             }
         }
     };
@@ -146,11 +146,11 @@ async fn ask<Q: Queue, R: Resolver>(
             Some(Err(error)) => {
                 let found = unresolved(&error);
                 // The operator may correct a name in the configuration.
-                Unreachable { for_good: found.for_good && is_mx, ..found }
+                Unreachable { is_permanent: found.is_permanent && is_mx, ..found }
             }
             None => Unreachable {
                 diagnostic: Diagnostic::own(EnhancedCode::new(4, 4, 3), "no answer from DNS in time"),
-                for_good: false,
+                is_permanent: false,
             },
         };
         let why = Unreachable { diagnostic: Diagnostic { remote: Some(name), ..why.diagnostic }, ..why };
@@ -164,5 +164,5 @@ async fn ask<Q: Queue, R: Resolver>(
 }
 
 fn unresolved(error: &MxError) -> Unreachable {
-    Unreachable { diagnostic: Diagnostic::mx(error), for_good: !error.is_transient() }
+    Unreachable { diagnostic: Diagnostic::mx(error), is_permanent: !error.is_transient() }
 }

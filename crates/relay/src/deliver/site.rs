@@ -69,15 +69,16 @@ struct State {
 pub(super) struct Unreachable {
     pub(super) diagnostic: Diagnostic,
     /// Permanent. Set from DNS or configuration, never from a host's reply.
-    pub(super) for_good: bool,
+    pub(super) is_permanent: bool,
 }
 
 impl Unreachable {
-    /// Adds a reason, which replaces the earlier one. But it does not replace one that says more:
-    /// that another address gave a connection. The result is permanent only if all reasons are.
+    /// Adds a reason. A temporary one replaces a permanent one, never the other way round.
+    /// Otherwise the later one replaces the earlier, unless only the later says that there was no
+    /// connection.
     pub(super) fn add(to: &mut Option<Self>, why: Self) {
         let says_less = |why: &Self| why.diagnostic.status == NO_CONNECTION;
-        let is_told = to.as_ref().is_none_or(|last| match (last.for_good, why.for_good) {
+        let is_told = to.as_ref().is_none_or(|last| match (last.is_permanent, why.is_permanent) {
             (true, false) => true,
             (false, true) => false,
             _ => says_less(last) || !says_less(&why),
@@ -368,7 +369,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_site_counts_as_proven_for_a_while_and_only_while_it_answers() {
         let site = site(1);
-        let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), for_good: false };
+        let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), is_permanent: false };
         assert_eq!(site.standing(), Standing::New);
         site.mark_proven();
         assert_eq!(site.standing(), Standing::Proven);
@@ -388,7 +389,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dead_site_stays_down_for_its_time() {
         let site = site(1);
-        let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), for_good: false };
+        let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), is_permanent: false };
         site.mark_down(why, Duration::from_secs(10));
         assert!(site.down().is_some() && !site.is_forgettable(false));
         tokio::time::advance(Duration::from_secs(10)).await;
