@@ -115,7 +115,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     };
     tasks.close();
     if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
-        warn!(left = tasks.len(), "deliveries aborted at the end of the drain, to be tried again after the next start");
+        warn!(left = tasks.len(), "deliveries aborted at the end of the drain, to be tried again later");
         abort.cancel();
         tasks.wait().await;
     }
