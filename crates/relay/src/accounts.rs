@@ -8,56 +8,58 @@ use posthaste_server::{
 };
 use thiserror::Error;
 
-/// Knows the users that may log in. [`AccountTable`] is one; an application's own may ask a database. One
-/// key serves SCRAM-SHA-256, SCRAM-SHA-256-PLUS, PLAIN and LOGIN.
+/// Looks up the keys of users that want to log in. [`AccountTable`] does so in memory; an
+/// application's own implementation may ask a database. One key serves SCRAM-SHA-256,
+/// SCRAM-SHA-256-PLUS, PLAIN and LOGIN.
 ///
-/// The look-up is part of the server's [verdict](posthaste_server::Handler) on AUTH, and its time counts
-/// there.
+/// The look-up is part of the server's [verdict](posthaste_server::Handler) on AUTH, and its time
+/// counts toward the verdict's timeout.
 pub trait Accounts: Send + Sync + 'static {
-    /// The key of a user. `None`: there is no such user, or it may not act as the identity that it asks
-    /// for.
+    /// The key of a user. `None`: there is no such user, or it may not act as the identity that it
+    /// asks for.
     ///
     /// # Errors
     /// [`SaslError::Unavailable`] when the key cannot be looked up now: 454.
     fn key(&self, cx: &Context, user: &ScramUser) -> impl Future<Output = Result<Option<ScramKey>, SaslError>> + Send;
 
-    /// How SCRAM answers for users who do not exist: with the iterations of the keys, and a secret that
-    /// outlives a restart.
+    /// How SCRAM answers for unknown users: with the iterations of the keys, and with a secret that
+    /// stays the same after a restart.
     fn unknown_users(&self) -> UnknownUsers;
 }
 
-/// Names with the keys of their passwords, fixed at start; no password is kept. One key serves SCRAM-SHA-256,
-/// SCRAM-SHA-256-PLUS, PLAIN and LOGIN.
+/// User names with the keys of their passwords, fixed at start. It keeps no password. One key
+/// serves SCRAM-SHA-256, SCRAM-SHA-256-PLUS, PLAIN and LOGIN.
 ///
-/// Nobody can find out who has an account: a name that nobody has gets a salt too and takes as long, as long as all keys have
-/// the iterations of the [`UnknownUsers`].
+/// Clients cannot find out which users exist: an unknown user gets a salt too, and its check takes
+/// as long. This holds while all keys have the iterations of the [`UnknownUsers`].
 #[derive(Debug, Clone)]
 pub struct AccountTable {
-    /// By their names as SASLprep makes them.
+    /// By user name, after SASLprep.
     keys: HashMap<String, ScramKey>,
     unknown_users: UnknownUsers,
 }
 
-/// An account that cannot be.
+/// Why an account cannot be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum AccountError {
-    /// SASLprep does not take the name.
-    #[error("SASLprep does not take the name")]
+    /// SASLprep refuses the user name.
+    #[error("SASLprep refuses the user name")]
     Name,
-    /// There is no key for the password.
+    /// No key can be derived from the password.
     #[error(transparent)]
     Key(#[from] KeyError),
 }
 
 impl AccountTable {
-    /// Without an account yet.
+    /// Makes a table without an account.
     pub fn new(unknown_users: UnknownUsers) -> Self {
         Self { keys: HashMap::new(), unknown_users }
     }
 
-    /// Adds an account by its password, whose key has the salt and the iterations that the name had before: whoever asks for
-    /// it sees no difference. A name that is there already gets the new one. This takes the iterations' time.
+    /// Adds an account by its password. Its key has the salt and the iterations that the name had
+    /// as an unknown user, so that clients see no difference. It replaces an account of the same
+    /// name. This call takes the time of the iterations.
     ///
     /// # Errors
     /// [`AccountError`].
@@ -69,7 +71,8 @@ impl AccountTable {
         Ok(())
     }
 
-    /// Adds an account by its key, such as from a [text](ScramKey::to_text). A name that is there already gets the new one.
+    /// Adds an account by its key, such as one from a [text](ScramKey::to_text). It replaces an
+    /// account of the same name.
     ///
     /// # Errors
     /// [`AccountError::Name`].
@@ -84,12 +87,12 @@ impl AccountTable {
         self.keys.is_empty()
     }
 
-    /// The key of a name that SASLprep has prepared.
+    /// The key of a user name that SASLprep has prepared.
     pub fn key(&self, name: &str) -> Option<&ScramKey> {
         self.keys.get(name)
     }
 
-    /// How to answer for all other names.
+    /// How SCRAM answers for all other names.
     pub const fn unknown_users(&self) -> &UnknownUsers {
         &self.unknown_users
     }
@@ -97,7 +100,7 @@ impl AccountTable {
 
 impl Accounts for AccountTable {
     async fn key(&self, _: &Context, user: &ScramUser) -> Result<Option<ScramKey>, SaslError> {
-        // Acting as another user would need a rule that says who may.
+        // Acting as another user would need a rule that permits it.
         let itself = user.authorization_identity.is_none();
         Ok(Self::key(self, &user.authentication_identity).filter(|_| itself).cloned())
     }
@@ -125,15 +128,15 @@ mod tests {
         let key = accounts.key("me").unwrap();
         assert_eq!((key.salt(), key.iterations()), (before.salt(), 5_000));
         assert!(key.verify("pencil") && !key.verify("pen") && !before.verify("pencil"));
-        // Nobody else has it, on no other server.
+        // Another user, or the same user on another server, has another salt.
         let others = [accounts.unknown_users().key("you"), self::accounts(2).unknown_users().key("me")];
         assert!(others.iter().all(|other| other.salt() != key.salt()));
     }
 
     #[test]
-    fn names_and_passwords_are_prepared() {
+    fn saslprep_prepares_names_and_passwords() {
         let mut accounts = accounts(1);
-        // The Roman numeral, which SASLprep makes two letters of.
+        // SASLprep turns the Roman numeral into two letters.
         accounts.add("\u{2168}", "\u{2168}").unwrap();
         assert!(accounts.key("IX").unwrap().verify("IX"));
         let key = ScramKey::derive("x", &[1; 16], 4_096).unwrap();
@@ -156,7 +159,7 @@ mod tests {
         for secret in ["pencil", stored, server, "7, 7, 7"] {
             assert!(!shown.contains(secret), "{secret}: {shown}");
         }
-        // What it does show: who may log in.
+        // It does show the user names.
         assert!(shown.contains("\"me\""));
     }
 }

@@ -1,5 +1,5 @@
-//! Which recipients are taken. What can only fail is refused at RCPT, while the client still has the message: a report of
-//! it would go to a sender that may be forged.
+//! Takes or refuses recipients. Mail that can only fail is refused at RCPT, while the client still
+//! has the message. A report of the failure would go to a sender that may be forged.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use posthaste_server::{
 
 use crate::{NextHop, RelayOptions, domains::canonical, hooks::Hooks};
 
-/// The most octets of a name in the DNS, as text (RFC 1035 section 2.3.4).
+/// The most octets of a domain name in the DNS, as text (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 253;
 
 /// Takes or refuses a recipient of a client's message.
@@ -35,8 +35,8 @@ pub(crate) async fn admit(
     let ForwardPath::Mailbox(mailbox) = &rcpt.forward_path else { return Ok(()) };
     let domain = mailbox.domain();
     if !trusted {
-        // The domain after the last `@` decides. The local part is opaque to this relay, but the next hop may
-        // read a route in it.
+        // The domain after the last `@` decides. The local part is opaque to this relay, but the
+        // next hop may read a route in it.
         let routes_on = mailbox.unquoted_local_part().contains(['%', '!', '@']);
         let serves = options.is_own(canonical(&domain).as_deref()) || hooks.serves(options, cx, &domain).await?;
         if routes_on || !serves {
@@ -48,7 +48,7 @@ pub(crate) async fn admit(
 }
 
 impl RelayOptions {
-    /// Sends what is for this host's postmaster to the mailbox that stands for it.
+    /// Replaces this host's postmaster by the mailbox in the options.
     pub(crate) fn forward_postmaster(&self, peer: Option<&Peer>, envelope: &mut Envelope) {
         let Some(mailbox) = &self.postmaster else { return };
         for rcpt in &mut envelope.recipients {
@@ -58,7 +58,8 @@ impl RelayOptions {
         }
     }
 
-    /// Returns `true` for the one mailbox that every host has (RFC 5321 section 4.5.1), by this host's name or address.
+    /// Returns `true` if the path is this host's postmaster, by its name or address. Every host has
+    /// that mailbox (RFC 5321 section 4.5.1).
     fn is_postmaster(&self, peer: Option<&Peer>, path: &ForwardPath) -> bool {
         let ForwardPath::Mailbox(mailbox) = path else { return true };
         mailbox.unquoted_local_part().eq_ignore_ascii_case("postmaster") && {
@@ -71,14 +72,14 @@ impl RelayOptions {
         name.is_some() && canonical(&self.host_name.borrowed()).as_deref() == name
     }
 
-    /// Refuses a domain whose mail cannot go anywhere, whatever hosts and the DNS say.
+    /// Refuses a domain whose mail can go nowhere, whatever hosts and the DNS say.
     fn reaches(&self, peer: &Peer, mail: &Mail, domain: &Domain<&str>) -> Result<(), Refusal> {
         let Some(name) = canonical(domain) else {
             return Err(refusal!("550 5.1.2 That domain cannot be in the DNS"));
         };
         let to = self.routes.route(&name).map(|route| &route.to);
         let verifies = match to {
-            // Whatever the DNS says of our own name, it leads back here.
+            // Our own name leads back here, whatever the DNS says.
             None | Some(NextHop::Mx) if self.is_own(Some(&name)) => {
                 return Err(refusal!("550 5.1.1 There is no such mailbox here"));
             }
@@ -89,7 +90,7 @@ impl RelayOptions {
             }
             Some(NextHop::Hosts(_)) => self.delivery.verified_tls.is_some(),
         };
-        // RFC 8689 section 4.2.1. A report may go on without.
+        // RFC 8689 section 4.2.1. A report may be sent on without.
         if mail.require_tls && !verifies && mail.reverse_path.mailbox().is_some() {
             return Err(refusal!("550 5.7.10 No verified TLS leads to that recipient"));
         }
@@ -114,7 +115,7 @@ impl RelayOptions {
     }
 }
 
-/// Returns `true` if a literal is the address that the client has connected to.
+/// Returns `true` if a literal is the address to which the client has connected.
 fn is_own_address(peer: &Peer, domain: &Domain<&str>) -> bool {
     match domain.address_literal() {
         Some(AddressLiteral::Ip(address)) => {
@@ -124,13 +125,14 @@ fn is_own_address(peer: &Peer, domain: &Domain<&str>) -> bool {
     }
 }
 
-/// Returns `true` if no host has such an address. A connection to one may end at this host itself.
+/// Returns `true` if no host can have this address. A connection to it may end at this host itself.
 fn is_no_host(address: IpAddr) -> bool {
     let address = address.to_canonical();
     address.is_unspecified() || address.is_multicast()
 }
 
-/// Names that by agreement no public name server has (RFC 6761 sections 6.3 and 6.4, RFC 7686).
+/// Returns `true` if by agreement no public name server has the name (RFC 6761 sections 6.3 and
+/// 6.4, RFC 7686).
 fn is_never_public(name: &str) -> bool {
     let top = name.rsplit('.').next().unwrap_or(name);
     ["localhost", "invalid", "onion"].contains(&top)
@@ -152,11 +154,11 @@ mod tests {
     use super::*;
     use crate::{Policy, Recipients, Route, RouteTable};
 
-    /// The tables wait for nothing.
+    /// Polls a future that the tables complete at once.
     fn now<T>(future: impl Future<Output = T>) -> T {
         match pin!(future).poll(&mut task::Context::from_waker(Waker::noop())) {
             Poll::Ready(done) => done,
-            Poll::Pending => panic!("a table has waited"),
+            Poll::Pending => panic!("the future waited"),
         }
     }
 
@@ -221,7 +223,7 @@ mod tests {
     const TRUSTED: &str = "192.0.2.1";
 
     #[test]
-    fn what_can_only_fail_is_refused_from_anyone() {
+    fn mail_that_can_only_fail_is_refused_from_every_client() {
         let by_mx = &[("*", true)][..];
         let by_hosts = &[("*", false)][..];
         let some = &[("backup.test", true), ("*.relay.test", false), ("*.below.test", true)][..];
@@ -243,7 +245,7 @@ mod tests {
             (some, "<a@x.below.test>", "250", "250"),
             (some, "<a@backup.test>", "250", "250"),
             (some, "<a@other.test>", "550 5.7.1", "550 5.1.1"),
-            // This host by its address, addresses that mail does not go to, and literals of another kind.
+            // This host by its address, addresses that take no mail, and literals of another kind.
             (by_mx, "<a@[203.0.113.25]>", "550 5.7.1", "550 5.4.6"),
             (by_mx, "<postmaster@[203.0.113.25]>", "550 5.1.1", "550 5.1.1"),
             (by_mx, "<a@[IPv6:::ffff:203.0.113.25]>", "550 5.7.1", "550 5.4.6"),
@@ -262,7 +264,8 @@ mod tests {
             (by_mx, "<a@x.onion>", "550 5.7.1", "550 5.1.2"),
             (by_mx, "<a@notinvalid>", "550 5.7.1", "250"),
             (by_hosts, "<a@localhost>", "550 5.7.1", "250"),
-            // What is no U-label has no form for the DNS; what is an A-label already is for the DNS to say.
+            // A name that is no U-label has no form for the DNS. An A-label stays as it is: the DNS
+            // decides.
             (by_mx, "<a@\u{301}a.test>", "550 5.7.1", "550 5.1.2"),
             (by_hosts, "<a@\u{301}a.test>", "550 5.7.1", "550 5.1.2"),
             (by_mx, "<a@xn--0.test>", "550 5.7.1", "250"),
@@ -271,7 +274,8 @@ mod tests {
             for (client, wanted) in [(STRANGER, stranger), (TRUSTED, trusted)] {
                 assert_eq!(said(&options, client, "<s@s.test> SMTPUTF8", path), wanted, "{routes:?} {client} {path}");
             }
-            // With hosts in private networks, the private addresses lead somewhere; nothing else changes.
+            // If hosts may have private addresses, mail to those addresses is taken. Nothing else
+            // changes.
             options.delivery.allow_private = true;
             let private = ["[127.0.0.1]", "[10.1.2.3]", "[IPv6:::1]", "localhost", "LOCALHOST", "invalid", "onion"];
             let is_private = private.iter().any(|end| path.ends_with(&format!("{end}>")));
@@ -293,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn the_postmaster_is_where_the_options_say() {
+    fn postmaster_mail_goes_to_the_mailbox_in_the_options() {
         let mut options = options(&[("*", true)]);
         options.postmaster = Some("admin@example.org".parse().unwrap());
         for path in
@@ -312,7 +316,7 @@ mod tests {
         let forwarded: Vec<_> = envelope.recipients.iter().map(|rcpt| rcpt.forward_path.to_string()).collect();
         let there = "<admin@example.org>";
         assert_eq!(forwarded, [there, "<a@relay.test>", there, "<postmaster@backup.test>"]);
-        // A postmaster who cannot be reached is refused as well.
+        // A postmaster's mailbox that cannot be reached is refused too.
         options.postmaster = Some("admin@relay.test".parse().unwrap());
         assert_eq!(said(&options, STRANGER, "<>", "<Postmaster>"), "550 5.1.1");
     }
@@ -330,7 +334,7 @@ mod tests {
             let mut options = options(&[("*", mx)]);
             options.delivery.verified_tls = verified.then(|| Arc::clone(&config));
             assert_eq!(said(&options, TRUSTED, "<s@s.test> REQUIRETLS", "<a@b.test>"), reply, "{mx} {verified}");
-            // A report, and mail that does not ask for it, go on.
+            // Reports, and mail without REQUIRETLS, are taken.
             assert_eq!(said(&options, TRUSTED, "<> REQUIRETLS", "<a@b.test>"), "250");
             assert_eq!(said(&options, TRUSTED, "<s@s.test>", "<a@b.test>"), "250");
         }
@@ -380,7 +384,7 @@ mod tests {
         assert!(!allowed(&closed, "127.0.0.1", "<v@other.test>"));
     }
 
-    /// Knows one mailbox, and is away for others.
+    /// Knows one mailbox. For `away` the look-up fails.
     struct Mailboxes;
 
     impl Recipients for Mailboxes {
@@ -394,7 +398,7 @@ mod tests {
         }
     }
 
-    /// Lets one domain in, and fails for another.
+    /// Serves one domain. For `away.test` the look-up fails.
     struct OneDomain;
 
     impl Policy for OneDomain {

@@ -1,27 +1,29 @@
-//! Sets of domains, in which a look-up costs the same however many there are.
+//! Sets of domains. A look-up costs the same for any number of patterns.
 
 use std::{borrow::Cow, collections::HashMap, fmt, str::FromStr};
 
 use posthaste_server::wire::{Domain, address::AddressLiteral};
 use thiserror::Error;
 
-/// A set of domains: `example.org` is that domain, `*.example.org` are those below it, `*` are all.
+/// A pattern for domains: `example.org` matches that domain, `*.example.org` the domains below it,
+/// `*` every domain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum DomainPattern {
     /// Every domain.
     Any,
     /// One domain, in lower case and A-labels.
     Exact(String),
-    /// The domains below one, in lower case and A-labels.
+    /// The domains below this one, in lower case and A-labels.
     Below(String),
 }
 
-/// Text that is no pattern for domains.
+/// The text is not a pattern for domains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("a domain such as example.org, *.example.org or * was expected")]
 pub struct DomainPatternError;
 
-/// The domains of any number of patterns. A look-up takes one step for each label of the domain, and none for a pattern.
+/// The domains of any number of patterns. A look-up takes one step for each label of the domain,
+/// for any number of patterns.
 ///
 /// ```
 /// use posthaste_relay::{DomainSet, wire::Domain};
@@ -32,7 +34,7 @@ pub struct DomainPatternError;
 #[derive(Debug, Clone, Default)]
 pub struct DomainSet(DomainMap<()>);
 
-/// Values by patterns of domains; where several patterns have a domain, the least value counts.
+/// Values by pattern. If several patterns match a domain, the least value counts.
 #[derive(Debug, Clone)]
 pub(crate) struct DomainMap<T> {
     exact: HashMap<String, T>,
@@ -40,9 +42,10 @@ pub(crate) struct DomainMap<T> {
     any: Option<T>,
 }
 
-/// A domain as sets have it: in lower case and A-labels, an address literal in its one form. `None`: the DNS cannot have it.
+/// A domain as the sets keep it: in lower case and A-labels, an address literal in its one form.
+/// `None`: the DNS cannot have it.
 ///
-/// Only names outside ASCII are converted; what is an A-label already is left to the DNS.
+/// Only names outside ASCII are converted and checked. An A-label stays as it is: the DNS decides.
 pub(crate) fn canonical<'a>(domain: &'a Domain<&str>) -> Option<Cow<'a, str>> {
     let text = domain.as_str();
     match domain.address_literal() {
@@ -139,7 +142,7 @@ impl FromStr for DomainPattern {
         let domain = Domain::parse(parent.unwrap_or(text)).map_err(|_| DomainPatternError)?;
         let name = canonical(&domain).ok_or(DomainPatternError)?.into_owned();
         match parent {
-            // There is nothing below an address.
+            // An address has no domains below it.
             Some(_) if domain.address_literal().is_some() => Err(DomainPatternError),
             Some(_) => Ok(Self::Below(name)),
             None => Ok(Self::Exact(name)),
@@ -147,7 +150,7 @@ impl FromStr for DomainPattern {
     }
 }
 
-/// As it is written in a configuration.
+/// Writes the pattern as a configuration has it.
 impl fmt::Display for DomainPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_has_its_name_or_the_names_below_it() {
+    fn a_pattern_matches_its_name_or_the_names_below_it() {
         for (pattern, within, without) in [
             ("dest.test", &["dest.test", "DEST.Test"][..], &["a.dest.test", "test", "xdest.test", "dest.test.x"][..]),
             ("*.dest.test", &["a.dest.test", "b.a.DEST.test"], &["dest.test", "xdest.test", "dest.test.a"]),
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_beyond_ascii_is_one_in_both_forms() {
+    fn a_domain_outside_ascii_matches_in_both_forms() {
         for pattern in ["b\u{fc}cher.test", "xn--bcher-kva.test", "B\u{dc}CHER.test"] {
             let set = set(&[pattern]);
             for domain in ["b\u{fc}cher.test", "XN--BCHER-kva.test"] {
@@ -203,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_several_patterns_counts_whatever_its_kind() {
+    fn the_first_of_several_patterns_wins_whatever_its_kind() {
         for (patterns, domain, first) in [
             (&["*", "a.b.test", "*.b.test"][..], "a.b.test", 0),
             (&["a.b.test", "*.b.test", "*"], "a.b.test", 0),
@@ -220,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_refused() {
+    fn text_that_is_no_pattern_is_refused() {
         for text in ["", "*.", "a b", "*.*", "a..b", "@a", "*.[192.0.2.1]", "\u{301}a.test"] {
             assert_eq!(text.parse::<DomainPattern>(), Err(DomainPatternError), "{text}");
         }

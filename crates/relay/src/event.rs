@@ -1,4 +1,4 @@
-//! What happens to mail, told to whoever wants to know.
+//! Events: what happens to messages, for the application and the log.
 
 use std::{
     borrow::Cow,
@@ -15,118 +15,124 @@ use posthaste_server::{
 };
 use tracing::{info, warn};
 
-/// Why a recipient has not got a message, in whose words.
+/// Why a recipient has not got a message, and which host said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// The host that said it; nothing when it is this relay's own finding.
+    /// The host that said it. `None`: the relay found it.
     pub remote: Option<String>,
-    /// The enhanced status code: the host's own, or the one that fits.
+    /// The enhanced status code of the reply. If the reply has none: the one that fits.
     pub status: EnhancedCode,
-    /// The reply's exact words with its code, or what this relay has found; cut behind 1,000 octets.
+    /// The exact words of the reply with its code, or what the relay found. At most 1,000 octets; a
+    /// longer text is cut and ends in `...`.
     pub text: String,
-    /// Whether the text is an SMTP reply.
+    /// `true`: the text is an SMTP reply.
     pub is_reply: bool,
 }
 
-/// Something happened to a message.
+/// What happened to a message or to one of its recipients.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A message was accepted and is on stable storage.
     #[non_exhaustive]
     Accepted {
-        /// Its id.
+        /// The message's id.
         message: MessageId,
-        /// The client that it came from: address, EHLO name, TLS, and who it has logged in as. `None`: the application itself.
+        /// The client that sent it: address, EHLO name, TLS, and identity if it has logged in.
+        /// `None`: the application.
         client: Option<&'a Peer>,
-        /// Who sent it.
+        /// The reverse-path.
         sender: &'a ReversePath,
-        /// How many recipients it has.
+        /// The number of recipients.
         recipients: usize,
-        /// Octets of content, our trace field included.
+        /// Octets of content, with our Received field.
         octets: u64,
-        /// The priority that it travels with (RFC 6710): 0 unless it asked for another and may have it.
+        /// The priority that it is sent on with (RFC 6710). 0 unless the client asked for another
+        /// one that it may have.
         priority: i8,
-        /// How long it is held before the first attempt (RFC 4865): zero unless it asked for that.
+        /// The time for which it is held before the first attempt (RFC 4865). Zero unless the
+        /// client asked for a hold.
         held: Duration,
     },
-    /// A recipient's next hop has taken the message.
+    /// The next hop of a recipient has taken the message.
     Delivered {
-        /// Its id.
+        /// The message's id.
         message: MessageId,
         /// The recipient.
         recipient: &'a ForwardPath,
-        /// The host that took it.
+        /// The name of the host that took it.
         remote: &'a str,
-        /// What it said.
+        /// The host's reply.
         reply: &'a Reply,
-        /// Since the message was accepted.
+        /// The time since the message was accepted.
         age: Duration,
     },
-    /// A recipient's delivery is tried again later.
+    /// The delivery to a recipient will be tried again.
     Deferred {
         /// The message's id.
         message: MessageId,
         /// The recipient.
         recipient: &'a ForwardPath,
-        /// Why.
+        /// Why it failed this time.
         diagnostic: &'a Diagnostic,
-        /// In how long.
+        /// The time until the next attempt.
         retry_in: Duration,
     },
-    /// A recipient will not get the message.
+    /// The delivery to a recipient has failed for good.
     Failed {
         /// The message's id.
         message: MessageId,
         /// The recipient.
         recipient: &'a ForwardPath,
-        /// Why.
+        /// Why it failed.
         diagnostic: &'a Diagnostic,
     },
-    /// What came of recipients is reported to the sender, by a message that is in the queue now.
+    /// A report to the sender of the message was queued.
     Reported {
         /// The message's id.
         message: MessageId,
         /// The report's id.
         report: MessageId,
-        /// Who gets it.
+        /// The sender, who gets the report.
         sender: &'a ReversePath,
-        /// How many recipients it says have failed.
+        /// Recipients that the report calls failed.
         failed: usize,
-        /// How many it says are delayed.
+        /// Recipients that the report calls delayed.
         delayed: usize,
-        /// How many it says were relayed to a host that will not report about them.
+        /// Recipients that the report calls relayed: their host will not report about them.
         relayed: usize,
     },
-    /// What came of recipients is reported to nobody.
+    /// The outcome of a message is not reported.
     NotReported {
         /// The message's id.
         message: MessageId,
-        /// Why.
+        /// Why it is not reported.
         because: NotReported,
     },
 }
 
-/// Why what came of a message is reported to nobody.
+/// Why the outcome of a message is not reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotReported {
-    /// There is no sender to tell: it is a report itself, or something of the kind (RFC 5321 section 4.5.5).
+    /// The reverse-path is null: the message is a report, or something like one (RFC 5321 section
+    /// 4.5.5).
     NullSender,
-    /// The sender has asked not to be told (NOTIFY, RFC 3461 section 4.1).
+    /// The sender asked for no report (NOTIFY, RFC 3461 section 4.1).
     NotWanted,
-    /// No trusted client has named this sender, and it was told as much as it may be: see
+    /// No trusted client has named this sender, and its reports are used up: see
     /// [`DeliveryOptions::stranger_reports`](crate::DeliveryOptions::stranger_reports).
     TooMany,
 }
 
-/// Is told what happens. It is called where the work is done: keep it short, and never wait in it.
+/// Gets every event. The relay calls it in the task that receives or delivers the message: return
+/// soon, and never block.
 pub trait Observer: Send + Sync + 'static {
-    /// Something happened.
+    /// Takes an event.
     fn observe(&self, event: &Event<'_>);
 }
 
-/// Writes events to the log by [`tracing`].
+/// Writes events to the log with [`tracing`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TracingObserver;
 
@@ -136,27 +142,29 @@ impl Observer for TracingObserver {
             Event::Accepted { message, client: Some(client), sender, recipients, octets, priority, held } => {
                 let Peer { address, tls, identity, .. } = client;
                 let (hello, identity) = (client.hello_text(), identity.as_deref().unwrap_or_default());
-                info!(%message, %address, ?hello, tls, ?identity, %sender, recipients, octets, priority, ?held, "accepted");
+                info!(%message, %address, ?hello, tls, ?identity, %sender, recipients, octets, priority, ?held, "message accepted");
             }
             Event::Accepted { message, client: None, sender, recipients, octets, priority, held } => {
-                info!(%message, %sender, recipients, octets, priority, ?held, "accepted from the application");
+                info!(%message, %sender, recipients, octets, priority, ?held, "message accepted from the application");
             }
             Event::Delivered { message, recipient, remote, reply, age } => {
-                info!(%message, %recipient, remote, %reply, ?age, "delivered");
+                info!(%message, %recipient, remote, %reply, ?age, "message delivered");
             }
             Event::Deferred { message, recipient, diagnostic, retry_in } => {
-                info!(%message, %recipient, %diagnostic, ?retry_in, "deferred");
+                info!(%message, %recipient, %diagnostic, ?retry_in, "delivery deferred");
             }
-            Event::Failed { message, recipient, diagnostic } => warn!(%message, %recipient, %diagnostic, "failed"),
+            Event::Failed { message, recipient, diagnostic } => {
+                warn!(%message, %recipient, %diagnostic, "delivery failed")
+            }
             Event::Reported { message, report, sender, failed, delayed, relayed } => {
-                info!(%message, %report, %sender, failed, delayed, relayed, "reported");
+                info!(%message, %report, %sender, failed, delayed, relayed, "report queued");
             }
-            Event::NotReported { message, because } => info!(%message, ?because, "reported to nobody"),
+            Event::NotReported { message, because } => info!(%message, ?because, "outcome not reported"),
         }
     }
 }
 
-/// How often each event has happened since the start.
+/// The number of events of each kind since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Totals {
@@ -164,13 +172,13 @@ pub struct Totals {
     pub accepted: u64,
     /// Recipients delivered.
     pub delivered: u64,
-    /// Recipients deferred, each time counted.
+    /// Deferrals: a recipient counts each time.
     pub deferred: u64,
     /// Recipients failed.
     pub failed: u64,
     /// Reports queued.
     pub reported: u64,
-    /// Messages whose failures were reported to nobody.
+    /// Messages with an outcome that is not reported.
     pub not_reported: u64,
 }
 
@@ -213,7 +221,7 @@ impl fmt::Debug for Counting {
     }
 }
 
-/// A code that is known to be one.
+/// A code that is valid at compile time.
 const fn code(class: u16, subject: u16, detail: u16) -> EnhancedCode {
     match EnhancedCode::new(class, subject, detail) {
         Some(code) => code,
@@ -222,7 +230,7 @@ const fn code(class: u16, subject: u16, detail: u16) -> EnhancedCode {
 }
 
 impl Diagnostic {
-    /// What a host said.
+    /// Makes the diagnostic of a host's reply.
     pub fn reply(remote: &str, reply: &Reply) -> Self {
         let status = reply.as_ref().enhanced().unwrap_or(match reply.code().severity() {
             Severity::Positive => const { code(2, 0, 0) },
@@ -232,13 +240,13 @@ impl Diagnostic {
         Self { remote: Some(remote.to_owned()), status, text: exact_words(reply), is_reply: true }
     }
 
-    /// What this relay has found.
+    /// Makes the diagnostic of what the relay found. Without a status it is 4.0.0.
     pub fn own(status: Option<EnhancedCode>, text: impl fmt::Display) -> Self {
         let status = status.unwrap_or(const { code(4, 0, 0) });
         Self { remote: None, status, text: bounded(text.to_string()), is_reply: false }
     }
 
-    /// Why there was no connection.
+    /// Why the connection failed.
     pub(crate) fn connect(remote: &str, error: &ConnectError) -> Self {
         match error {
             ConnectError::Refused { reply, .. } => Self::reply(remote, reply),
@@ -253,12 +261,12 @@ impl Diagnostic {
         }
     }
 
-    /// A conversation broke off.
+    /// Why the conversation ended early.
     pub(crate) fn lost(remote: &str, error: &dyn fmt::Display) -> Self {
         Self { remote: Some(remote.to_owned()), ..Self::own(EnhancedCode::new(4, 4, 2), error) }
     }
 
-    /// There is no host for the domain.
+    /// Why the domain has no host.
     pub(crate) fn mx(error: &MxError) -> Self {
         Self::own(error.enhanced(), error)
     }
@@ -274,11 +282,12 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The most octets of a diagnostic's text; more is cut. A reply may have 16 KiB, and a thousand recipients as many replies:
-/// kept whole they would be more than the queue takes for one message, and what came of it could not be written down.
+/// The most octets of a diagnostic's text. A reply may have 16 KiB, and a thousand recipients may
+/// have as many replies. The queue could not store all of those for one message, and its outcome
+/// would be lost.
 const MAX_TEXT: usize = 1_000;
 
-/// A reply with its codes on one line, every line of it, free of control characters.
+/// The code and all lines of a reply as one line, without control characters.
 fn exact_words(reply: &Reply) -> String {
     let mut text = reply.code().to_string();
     for line in reply.as_ref().lines().filter(|line| !line.is_empty()) {
@@ -295,7 +304,7 @@ fn bounded(text: String) -> String {
     }
 }
 
-/// At most so many octets of a text; what is cut ends in three dots more.
+/// At most `most` octets of a text. If it is cut, `...` follows.
 pub(crate) fn shortened(text: &str, most: usize) -> Cow<'_, str> {
     if text.len() <= most {
         return Cow::Borrowed(text);

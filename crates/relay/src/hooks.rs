@@ -1,4 +1,4 @@
-//! What an application decides in place of the tables in the options.
+//! The decisions that an application makes in place of the tables in the options.
 
 use std::{fmt, future::Future, pin::Pin};
 
@@ -9,7 +9,8 @@ use posthaste_server::{
 
 use crate::{Accounts, Policy, Recipients, RelayOptions};
 
-/// The application's own decisions. `None`: the table in the options decides, without an allocation.
+/// The application's own decisions. `None`: the table in the options decides, without an
+/// allocation.
 #[derive(Default)]
 pub(crate) struct Hooks {
     pub(crate) policy: Option<Box<dyn ErasedPolicy>>,
@@ -77,7 +78,7 @@ impl fmt::Debug for Hooks {
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// [`Policy`] for a `dyn`.
+/// [`Policy`] behind a `dyn`.
 pub(crate) trait ErasedPolicy: Send + Sync {
     fn trusts<'a>(&'a self, cx: &'a Context) -> Answer<'a, Result<bool, Refusal>>;
     fn serves<'a>(&'a self, cx: &'a Context, domain: &'a Domain<&'a str>) -> Answer<'a, Result<bool, Refusal>>;
@@ -93,7 +94,7 @@ impl<P: Policy> ErasedPolicy for P {
     }
 }
 
-/// [`Recipients`] for a `dyn`.
+/// [`Recipients`] behind a `dyn`.
 pub(crate) trait ErasedRecipients: Send + Sync {
     fn check<'a>(&'a self, cx: &'a Context, mailbox: &'a Mailbox) -> Answer<'a, Result<(), Refusal>>;
 }
@@ -104,7 +105,7 @@ impl<R: Recipients> ErasedRecipients for R {
     }
 }
 
-/// [`Accounts`] for a `dyn`.
+/// [`Accounts`] behind a `dyn`.
 pub(crate) trait ErasedAccounts: Send + Sync {
     fn key<'a>(&'a self, cx: &'a Context, user: &'a ScramUser) -> Answer<'a, Result<Option<ScramKey>, SaslError>>;
     fn unknown_users(&self) -> UnknownUsers;

@@ -19,23 +19,23 @@ use crate::{
     record::{AROUND, MAX_ROOM, MIN_ROOM, Outside, Recipient, encode_recipients},
 };
 
-/// What is known of a message beside its envelope.
+/// The facts about a message that its envelope does not have.
 #[derive(Debug, Default)]
 pub(crate) struct Origin {
-    /// The client that it came from, as a report names it.
+    /// The client that sent it, as a report names it.
     pub(crate) client: Option<String>,
-    /// Whether all of the content is ASCII.
+    /// All of the content is ASCII.
     pub(crate) all_ascii: bool,
-    /// Whether the client had logged in or may relay.
+    /// The client had logged in or may relay.
     pub(crate) trusted: bool,
-    /// Whether it is a report of this relay that returns a message whole.
+    /// The message is a report of this relay that returns a message whole.
     pub(crate) returns_whole: bool,
 }
 
-/// Why the outside of a message cannot be kept.
+/// Why the envelope of a message cannot be recorded.
 #[derive(Debug, Error)]
 pub(crate) enum OutsideError {
-    #[error("what came of so many recipients could not be written down; name fewer in one message")]
+    #[error("too many recipients: the outcome of all could not be recorded; name fewer in one message")]
     TooMany,
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -43,8 +43,9 @@ pub(crate) enum OutsideError {
     Name(#[from] NameError),
 }
 
-/// A message of an owner, with one delivery for each domain of its recipients, in the order in which they first stand. It is
-/// due when its hold is over, and goes by its priority.
+/// Makes a message of an owner. It has one delivery for each domain of the recipients, in the order
+/// in which the domains first appear. It is due when its hold ends, and has the priority of its
+/// MAIL.
 pub(crate) fn new_message(
     own_name: &Domain,
     owner: Owner,
@@ -88,25 +89,27 @@ pub(crate) fn new_message(
     Ok(NewMessage { owner, priority, envelope: outside.encode()?, deliveries })
 }
 
-/// Octets of what was said that each of so many recipients may keep, whose states take `bare` octets without.
+/// The octets of diagnostic text that each recipient may keep. `bare` is the size of all states
+/// without such text. `None`: the recipients are too many.
 fn room(recipients: usize, bare: usize) -> Option<u16> {
     let share = MAX_STATES.checked_sub(bare)? / recipients.max(1);
     let room = share.checked_sub(AROUND)?.min(MAX_ROOM.into());
     u16::try_from(room).ok().filter(|room| *room >= MIN_ROOM)
 }
 
-/// The recipients of a transaction as they are named: whatever comes of them can be written down.
+/// The recipients of a transaction so far. [`Named::add`] refuses those whose outcome could not be
+/// recorded.
 #[derive(Debug, Default)]
 pub(crate) struct Named {
     recipients: usize,
     octets: usize,
 }
 
-/// The most octets of the RCPT lines of a message: half of what the queue keeps of what came of them.
+/// The most octets of all RCPT lines of a message: half of what the queue stores as states.
 const MAX_LINES: usize = MAX_STATES / 2;
 
 impl Named {
-    /// Counts one more, unless it is too many.
+    /// Counts a recipient. Returns `false`, and does not count it, if it is one too many.
     pub(crate) fn add(&mut self, rcpt: &Rcpt) -> bool {
         let mut counted = Octets(self.octets.saturating_add("RCPT TO:".len()));
         let is_counted = write!(counted, "{rcpt}").is_ok();
@@ -127,14 +130,14 @@ impl fmt::Write for Octets {
     }
 }
 
-/// The priority of a message, and how long it is held.
+/// The priority of a message, and the time for which it is held.
 pub(crate) fn terms(message: &NewMessage) -> (i8, Duration) {
     let held = message.deliveries.first().map_or(Duration::ZERO, |delivery| delivery.delay);
     (message.priority.0, held)
 }
 
-/// The domain as the DNS knows it, so that both ways to write one beyond ASCII lead to the same place. What is no domain
-/// that the DNS could know stays as it is, and fails there.
+/// The domain as the DNS has it, so that both forms of a domain outside ASCII have one key. A
+/// domain that the DNS cannot have stays as it is: its delivery fails.
 fn routing_name(domain: &Domain<&str>) -> String {
     canonical(domain).map_or_else(|| domain.as_str().to_owned(), Cow::into_owned)
 }
@@ -153,9 +156,9 @@ mod tests {
     }
 
     #[test]
-    fn as_many_recipients_as_are_named_can_be_written_down_with_what_was_said() {
+    fn every_recipient_that_is_taken_can_be_recorded_with_its_diagnostic() {
         let own_name = "relay.test".parse().unwrap();
-        // Short and many, long and some; all in one domain, each in its own.
+        // Many short recipients and some long ones; all in one domain, or each in its own.
         for (local, parameters, own_domains) in [
             ("u", "", false),
             ("u", "", true),
@@ -178,7 +181,7 @@ mod tests {
             message.check().unwrap();
             let room = Outside::decode(&message.envelope).unwrap().room;
             assert!(room >= MIN_ROOM);
-            // A host with the longest name says as much as it can, of each.
+            // The host has the longest name, and says as much as it can of each recipient.
             let why = crate::Diagnostic {
                 remote: Some("h".repeat(1_000)),
                 status: posthaste_server::wire::EnhancedCode::new(4, 0, 0).unwrap(),
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn few_recipients_keep_all_that_was_said() {
+    fn few_recipients_keep_the_whole_diagnostic() {
         assert_eq!(room(1, 40), Some(MAX_ROOM));
         assert_eq!(room(1_000, 1_000 * 500), Some(MAX_ROOM));
         assert!(room(10_000, MAX_LINES).is_some_and(|room| (MIN_ROOM..MAX_ROOM).contains(&room)));

@@ -1,20 +1,21 @@
-//! A set of networks, in which a look-up costs little however many there are.
+//! A set of networks. A look-up costs little for any number of them.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// Addresses of any number of networks. A look-up is a binary search; networks that touch are joined.
+/// Addresses of any number of networks. A look-up is a binary search. Adjacent networks are joined.
 ///
-/// An IPv4 address within IPv6 (`::ffff:192.0.2.1`) is that IPv4 address, in networks and look-ups.
+/// An IPv4 address within IPv6 (`::ffff:192.0.2.1`) counts as that IPv4 address, in networks and
+/// look-ups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetworkSet {
-    /// In order, and none within another.
+    /// In order; no network is within another.
     networks: Vec<IpNet>,
 }
 
 impl NetworkSet {
-    /// Adds a network. Many at once are cheaper to [collect](FromIterator).
+    /// Adds a network. It is cheaper to [collect](FromIterator) many at once.
     pub fn push(&mut self, network: IpNet) {
         self.extend([network]);
     }
@@ -22,8 +23,8 @@ impl NetworkSet {
     /// Returns `true` if an address is in one of the networks.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        let behind = self.networks.partition_point(|network| network.network() <= address);
-        behind.checked_sub(1).and_then(|at| self.networks.get(at)).is_some_and(|network| network.contains(&address))
+        let after = self.networks.partition_point(|network| network.network() <= address);
+        after.checked_sub(1).and_then(|at| self.networks.get(at)).is_some_and(|network| network.contains(&address))
     }
 
     /// Returns `true` if there is no network.
@@ -31,7 +32,7 @@ impl NetworkSet {
         self.networks.is_empty()
     }
 
-    /// The networks in order, joined as far as they can be.
+    /// The networks in order, joined where possible.
     pub fn networks(&self) -> &[IpNet] {
         &self.networks
     }
@@ -59,7 +60,7 @@ impl From<Vec<IpNet>> for NetworkSet {
     }
 }
 
-/// The IPv4 network of one that is written within IPv6.
+/// Converts a network of IPv4 addresses within IPv6 to IPv4.
 fn canonical(network: IpNet) -> IpNet {
     let mapped = |network: Ipv6Addr| network.to_ipv4_mapped();
     match network {

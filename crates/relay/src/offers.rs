@@ -1,15 +1,17 @@
-//! What the relay honors from end to end, to be offered by its listeners.
+//! The extensions that the relay's listeners offer.
 
 use std::time::Duration;
 
 use posthaste_queue::MAX_DELAY;
 use posthaste_server::session::server::Offers;
 
-/// Everything that the relay honors for mail from other hosts: DSN, SMTPUTF8, CHUNKING and BINARYMIME, DELIVERBY,
-/// MT-PRIORITY, RRVS as a host without mailboxes does (RFC 7293 section 5.1.1), LIMITS, and inside TLS REQUIRETLS.
+/// The extensions that the relay honors from end to end for mail from other hosts. They are DSN,
+/// SMTPUTF8, CHUNKING, BINARYMIME, DELIVERBY, MT-PRIORITY, LIMITS, and REQUIRETLS inside TLS. RRVS
+/// is honored as by a host without mailboxes (RFC 7293 section 5.1.1).
 ///
-/// Take out what is not wanted: REQUIRETLS where no route names its hosts or
-/// [`verified_tls`](crate::DeliveryOptions::verified_tls) is missing, since such mail would only be returned.
+/// Remove what you do not want. Remove REQUIRETLS if no route names its hosts, or if
+/// [`verified_tls`](crate::DeliveryOptions::verified_tls) is missing: such mail would only be
+/// returned.
 ///
 /// ```
 /// use posthaste_relay::{offers, session::ServerSettings};
@@ -31,8 +33,8 @@ pub fn offers() -> Offers {
     offers
 }
 
-/// FUTURERELEASE (RFC 4865), for a listener that takes submissions and for no other: the most seconds for which a message is
-/// held, [`MAX_DELAY`] at most.
+/// FUTURERELEASE (RFC 4865), for listeners that take submissions and for no others. Returns the
+/// most seconds that a message may be held: `longest`, and at most [`MAX_DELAY`].
 pub fn future_release(longest: Duration) -> u32 {
     u32::try_from(longest.min(MAX_DELAY).as_secs()).unwrap_or(u32::MAX)
 }
@@ -42,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_hold_has_a_bound() {
+    fn future_release_is_at_most_the_longest_delay() {
         for (longest, seconds) in [(60, 60), (0, 0), (u64::MAX, MAX_DELAY.as_secs())] {
             assert_eq!(u64::from(future_release(Duration::from_secs(longest))), seconds);
         }

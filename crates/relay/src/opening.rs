@@ -1,4 +1,5 @@
-//! What this relay puts in front of a message: its trace, and the fields that a submitted message lacks.
+//! The fields that this relay puts before a message: its Received field, and the fields that a
+//! submitted message lacks.
 
 use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
@@ -10,11 +11,12 @@ use crate::{
     trace::{Inspector, date},
 };
 
-/// Octets of a header that are held back until it is known which fields it has. A header beyond that gets none.
+/// The most octets of a header that are held back until its fields are known. A longer header gets
+/// no fields.
 pub(crate) const MAX_HELD: usize = 64 * 1_024;
 
-/// The front of a message that is not written yet, since its header is not over. Pieces of the header are held in it: none
-/// when the first piece has all of the header, as most have.
+/// The opening of a message, held back until the end of the header. It also holds pieces of the
+/// header. Mostly it holds none: the first piece has the whole header.
 #[derive(Debug)]
 pub(crate) struct Opening {
     trace: String,
@@ -26,7 +28,7 @@ impl Opening {
         Self { trace, held: BytesMut::new() }
     }
 
-    /// Holds a piece that was inspected, or gives it back when the front can be written.
+    /// Holds an inspected piece. Returns it if the opening can be written now.
     pub(crate) fn hold(&mut self, piece: Bytes, inspector: &Inspector<'_>) -> Option<Bytes> {
         if inspector.has_header() || self.held.len().saturating_add(piece.len()) > MAX_HELD {
             return Some(piece);
@@ -35,8 +37,9 @@ impl Opening {
         None
     }
 
-    /// The front in two pieces: the trace with the fields that are missing (RFC 6409 section 8), and what was held. At the
-    /// end of the content, `whole`, a header needs no blank line behind it.
+    /// The opening in two pieces: the Received field with the missing fields (RFC 6409 section 8),
+    /// and the pieces held. `whole`: the content has ended, and a header needs no empty line after
+    /// it.
     pub(crate) fn write(self, inspector: &Inspector<'_>, whole: bool, own_name: &Domain, id: MessageId) -> [Bytes; 2] {
         let mut front = self.trace;
         if inspector.has_header() || whole {

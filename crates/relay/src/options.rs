@@ -1,4 +1,4 @@
-//! What a relay is told.
+//! The options of a relay.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,33 +11,39 @@ use crate::{AccountTable, PolicyTable, RetrySchedule, RouteTable};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RelayOptions {
-    /// Our name: in the greeting, in EHLO, in Received and in reports, all of which have it in A-labels (RFC 6531 section
-    /// 3.7.1): [`RelayOptions::new`] sees to that. Mail for it is accepted from anyone if a route names the hosts that it goes
-    /// to, and refused otherwise: this relay has no mailboxes, and DNS leads back here.
+    /// Our name, in the greeting, in EHLO, in Received fields and in reports. All of them have it
+    /// in A-labels (RFC 6531 section 3.7.1): [`RelayOptions::new`] converts it.
+    ///
+    /// Mail for this name is accepted from every client if a route names the hosts that have its
+    /// mailboxes. Otherwise it is refused: the relay has no mailboxes, and DNS leads back to it.
     pub host_name: Domain,
-    /// Who may send to whom.
+    /// The clients that may send, and the recipients that they may send to.
     pub policy: PolicyTable,
-    /// Who may log in. Default: nobody.
+    /// The users that may log in. Default `None`: AUTH refuses every user.
     pub accounts: Option<AccountTable>,
-    /// Where mail goes to.
+    /// The next hops, by domain.
     pub routes: RouteTable,
-    /// How it gets there.
+    /// The retries, limits and timeouts of deliveries.
     pub delivery: DeliveryOptions,
-    /// Where mail for `<Postmaster>`, and for postmaster at our name, goes to (RFC 5321 section 4.5.1): a mailbox in ASCII,
-    /// at another domain. Default `None`: as all mail for our name.
+    /// The mailbox that gets the mail for `<Postmaster>`, and for postmaster at our name (RFC 5321
+    /// section 4.5.1). It is in ASCII, at another domain. Default `None`: that mail is treated like
+    /// all mail for our name.
     pub postmaster: Option<Mailbox>,
-    /// Which messages get the fields that they lack. Default: those of clients that have logged in.
+    /// The messages that get the fields that they lack. Default: those of clients that have logged
+    /// in.
     pub add_fields: AddFields,
-    /// The most Received fields of a message. Default 100 (RFC 5321 section 6.3). Beyond it: 554 5.4.6, a loop. So is
-    /// a message with four Received fields by [`host_name`](Self::host_name).
+    /// The number of Received fields at which a message counts as a loop: 554 5.4.6. Default 100
+    /// (RFC 5321 section 6.3). A message with four Received fields by
+    /// [`host_name`](Self::host_name) is a loop too.
     pub max_hops: usize,
 }
 
-/// Whose messages get a `Date` and a `Message-ID` in front when they lack them (RFC 6409 section 8). Large providers refuse
-/// mail without. Nothing else of a message is changed.
+/// The messages that get a `Date` and a `Message-ID` if they lack them (RFC 6409 section 8). Large
+/// providers refuse mail without these. Nothing else of a message is changed.
 ///
-/// To see what is missing, up to 64 KiB of a header are held back in memory; a longer one gets nothing. Content that begins
-/// with a line that is no field of a header gets a blank line too, which makes all of it the body.
+/// To see what is missing, the relay holds back up to 64 KiB of a header in memory. A longer header
+/// gets no field. Content that begins with a line that is no header field gets an empty line too:
+/// all of it becomes the body.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AddFields {
@@ -46,62 +52,81 @@ pub enum AddFields {
     /// Those of clients that have logged in.
     #[default]
     Submitted,
-    /// Those of all clients that the policy trusts: the networks that may relay besides.
+    /// Those of all clients that the policy trusts. With [`PolicyTable`]: clients that have logged
+    /// in, and clients in the networks that may relay.
     Trusted,
 }
 
-/// How mail is delivered.
+/// The retries, limits and timeouts of deliveries.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DeliveryOptions {
-    /// When a deferred delivery is tried again, and when it is given up.
+    /// The waits between the attempts of a deferred delivery, and the age at which it is given up.
     pub retry: RetrySchedule,
-    /// Connections on which something moves, in all. Default 200. Half of them are for next hops that answered lately alone,
-    /// so that the others cannot keep mail from those. Three times as many connections may be silent besides, and as many
-    /// as this may be kept unused. Each delivery has a lease: the queue should allow four times as many leases.
+    /// Connections on which octets move, over all next hops. Default 200. Half of them are kept for
+    /// next hops that answered lately, so that the other next hops cannot hold up their mail.
+    ///
+    /// Beyond these, three times as many connections may be silent, and as many as this may be kept
+    /// unused. Each delivery holds a lease: the queue should allow four times as many leases as
+    /// this.
     pub concurrency: usize,
-    /// Deliveries, and so connections, at once to one next hop. Default 20, what others take well.
+    /// Deliveries, each with its own connection, at once to one next hop. Default 20, which most
+    /// servers accept.
     pub concurrency_per_site: usize,
-    /// How long an unused connection is kept for the next message to the same next hop. Default 2 seconds.
+    /// How long an unused connection is kept for the next message to the same next hop. Default 2
+    /// seconds.
     pub idle: Duration,
-    /// How long one address may take to connect. Default 30 seconds; 8 seconds at most where there are other addresses to
-    /// try.
+    /// How long to wait for a connection to one address. Default 30 seconds; at most 8 seconds if
+    /// there are other addresses to try.
     pub connect_timeout: Duration,
-    /// How long is waited for each reply. Default: the times of RFC 5321 section 4.5.3.2. Where there are other addresses
-    /// to try, 8 seconds at most for the greeting, and a minute at most for every other reply before the content.
+    /// How long to wait for each reply. Default: the times of RFC 5321 section 4.5.3.2. If there
+    /// are other addresses to try, the relay waits at most 8 seconds for the greeting, and at most
+    /// a minute for every other reply before the content.
     pub timeouts: ClientTimeouts,
-    /// How long one attempt of a delivery may take, over all hosts and addresses. Default 10 minutes. Each content that
-    /// begins to leave adds the time that it takes at 16 KiB a second. Beyond it: what is still to be delivered is tried
-    /// again later. It never cuts off the wait for the reply to a whole content, which would make duplicates.
+    /// How long one attempt of a delivery may take, over all hosts and addresses. Default 10
+    /// minutes. Each content that begins to leave adds the time that it takes at 16 KiB a second.
+    ///
+    /// Beyond it the remaining recipients are tried again later. It never ends the wait for the
+    /// reply to a complete content, since that would make duplicates.
     pub attempt_timeout: Duration,
     /// The port of MX hosts. Default 25.
     pub mx_port: u16,
-    /// Whether MX hosts may have loopback and private addresses. Default no: whoever runs a domain could point this
-    /// relay at its own network.
+    /// `true`: MX hosts may have loopback and private addresses. Default `false`: otherwise the
+    /// owner of any domain could point this relay at its own network.
     pub allow_private: bool,
-    /// TLS that verifies certificates, for mail that requires it (REQUIRETLS, RFC 8689), whatever its route says. Such mail
-    /// goes to hosts that the routes name, and never where DNS alone says so. Default: none, and such mail fails with 5.7.10.
+    /// TLS that verifies certificates, for mail that requires it (REQUIRETLS, RFC 8689). It takes
+    /// precedence over the route's own TLS. Such mail goes only to hosts that a route names, and
+    /// never to hosts that DNS alone names. Default `None`: such mail fails with 5.7.10.
     pub verified_tls: Option<Arc<ClientConfig>>,
-    /// Octets of a message that a report of its failure returns whole, when the sender asks for that (RFC 3461 section 4.3).
-    /// Default 1 MiB; above 4 MiB it counts as 4 MiB. Beyond it: the header alone.
+    /// The largest message, in octets, that a report of its failure returns whole, if the sender
+    /// asks for that (RFC 3461 section 4.3). Default 1 MiB; a value above 4 MiB counts as 4 MiB.
+    /// Beyond it the report returns the header alone.
     pub return_at_most: u64,
-    /// Reports an hour to one sender that no trusted client has named: it may be forged, and each report is mail that its
-    /// owner has not asked for. Default 100. Beyond it: none, which [`Event::NotReported`](crate::Event::NotReported) says.
-    /// Whatever this is, such a sender gets one report a message, never with its content, and no more octets than came in its
-    /// name and 16 KiB an hour.
+    /// Reports an hour to one sender that no trusted client has named. Such a sender may be forged,
+    /// and then each report is unwanted mail to its owner. Default 100. Beyond it no report is
+    /// sent, and [`Event::NotReported`](crate::Event::NotReported) says so.
+    ///
+    /// At any value such a sender gets at most one report for each message, never with the content.
+    /// All its reports together have no more octets than came in its name, and 16 KiB an hour.
     pub stranger_reports: u32,
-    /// How long a delivery is leased from the queue; it is extended while the delivery runs. Default 5 minutes.
+    /// How long a delivery is leased from the queue. The lease is extended while the delivery runs.
+    /// Default 5 minutes.
     pub lease: Duration,
-    /// How long a drain waits for the deliveries that run. Default 30 seconds. Beyond it they are dropped, and tried again
-    /// after the next start: one whose content had left whole may arrive twice.
+    /// How long a drain waits for the deliveries that run. Default 30 seconds. Beyond it they are
+    /// dropped, and tried again after the next start. A delivery whose content had left completely
+    /// may then arrive twice.
     pub drain: Duration,
-    /// Recipients of one transaction. Default 100, what every server takes (RFC 5321 section 4.5.3.1.8).
+    /// The most recipients of one transaction. Default 100, which every server must accept (RFC
+    /// 5321 section 4.5.3.1.8).
     pub recipients_per_transaction: usize,
 }
 
 impl RelayOptions {
-    /// A relay that asks DNS where mail goes. It takes no mail before [`policy`](Self::policy) lets clients relay, or
-    /// [`routes`](Self::routes) names the hosts that have the mailboxes of its own name. A name in U-labels becomes A-labels.
+    /// Makes the options of a relay that asks DNS for next hops. A name in U-labels becomes
+    /// A-labels.
+    ///
+    /// The relay takes no mail until [`policy`](Self::policy) lets clients relay, or
+    /// [`routes`](Self::routes) names the hosts that have the mailboxes of its own name.
     pub fn new(host_name: Domain) -> Self {
         let in_a_labels = if host_name.as_str().is_ascii() { None } else { host_name.to_a_labels().ok() };
         let host_name = in_a_labels.unwrap_or(host_name);

@@ -1,4 +1,4 @@
-//! The senders and recipients that mail is taken for.
+//! The clients that may relay, and the domains and mailboxes that take mail.
 
 use std::future::Future;
 
@@ -9,49 +9,52 @@ use posthaste_server::{
 
 use crate::{DomainSet, NetworkSet, domains::canonical};
 
-/// Decides who may send to whom. [`PolicyTable`] is one; an application's own may ask a database.
+/// Decides which client may send to which domain. [`PolicyTable`] decides by lists; an
+/// application's own implementation may ask a database.
 ///
-/// A decision is part of the server's [verdict](posthaste_server::Handler) on MAIL or RCPT, and its time
-/// counts there.
+/// A decision is part of the server's [verdict](posthaste_server::Handler) on MAIL or RCPT, and its
+/// time counts toward the verdict's timeout.
 pub trait Policy: Send + Sync + 'static {
-    /// Returns `true` if a client may relay: it may send to any domain, and its sender addresses are
-    /// believed. Asked at MAIL, once a transaction. [`Context::peer`] has its address and identity.
+    /// Returns `true` if a client may relay: it may send to any domain, and the relay trusts its
+    /// sender addresses. Asked at MAIL, once for each transaction. [`Context::peer`] has the
+    /// client's address and identity.
     ///
     /// # Errors
     /// The refusal of MAIL.
     fn trusts(&self, cx: &Context) -> impl Future<Output = Result<bool, Refusal>> + Send;
 
-    /// Returns `true` if anyone may send to a domain. Asked at RCPT for clients that are not trusted, about
-    /// every domain but the relay's own name, which anyone may send to.
+    /// Returns `true` if every client may send to a domain. Asked at RCPT for clients that are not
+    /// trusted. Not asked for the relay's own name, to which every client may send.
     ///
     /// # Errors
     /// The refusal of RCPT.
     fn serves(&self, cx: &Context, domain: &Domain<&str>) -> impl Future<Output = Result<bool, Refusal>> + Send;
 }
 
-/// Knows the mailboxes of the domains that the relay [serves](Policy::serves): it can refuse unknown ones
-/// while the client still has the message. Without it, the next hop refuses them, and the relay has to
-/// report to a sender that may be forged.
+/// Checks the mailboxes of the domains that the relay [serves](Policy::serves). The relay then
+/// refuses unknown ones while the client still has the message. Without this check the next hop
+/// refuses them, and the relay has to report to a sender that may be forged.
 pub trait Recipients: Send + Sync + 'static {
-    /// Takes or refuses a mailbox. Asked at RCPT, after the policy, for trusted clients too, and also about
-    /// domains that are not served.
+    /// Takes or refuses a mailbox. Asked at RCPT, after the policy: for trusted clients too, and
+    /// for domains that are not served. Not asked for the postmaster of this host.
     ///
     /// # Errors
     /// The refusal of RCPT.
     fn check(&self, cx: &Context, mailbox: &Mailbox) -> impl Future<Output = Result<(), Refusal>> + Send;
 }
 
-/// The clients that may relay and the domains that anyone may send to, fixed at start. The default is
-/// empty: no client may relay, and mail is taken for the relay's own name alone, if a route has it.
+/// The clients that may relay and the domains that take mail from every client, fixed at start. By
+/// default both are empty: then the relay takes mail from clients without a login for its own name
+/// alone, if a route has it.
 ///
-/// A client that has logged in may relay too.
+/// A client that has logged in may always relay.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct PolicyTable {
-    /// Networks whose clients may send to any domain without logging in. A local socket counts as
-    /// `127.0.0.1`.
+    /// Networks whose clients may send to any domain without a login. A client on a local socket
+    /// counts as `127.0.0.1`.
     pub relay_from: NetworkSet,
-    /// Domains that anyone may send to.
+    /// Domains that take mail from every client.
     pub relay_domains: DomainSet,
 }
 

@@ -1,4 +1,4 @@
-//! From the server's handler into the queue.
+//! Receives messages: the server's handler, which writes them to the queue.
 
 use std::{sync::Arc, time::Instant};
 
@@ -33,13 +33,13 @@ pub struct RelayService<Q, R>(pub(crate) Arc<Shared<Q, R>>);
 /// One connection of a [`RelayService`].
 pub struct RelayHandler<Q: Queue, R> {
     shared: Arc<Shared<Q, R>>,
-    /// Room in the queue, taken before the content is asked for.
+    /// Room in the queue, taken before the client may send the content.
     draft: Option<Q::Draft>,
-    /// When the transaction began: the time of BY counts from there.
+    /// When the transaction began: the time of BY counts from then.
     began: Instant,
-    /// Its recipients, of which there are no more than can be kept.
+    /// The recipients so far, bounded so that all their outcomes can be recorded.
     named: Named,
-    /// The policy trusts its client.
+    /// The policy trusts the client.
     trusted: bool,
 }
 
@@ -80,8 +80,8 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
             Hold::For(seconds) => i64::from(*seconds),
             Hold::Until(time) => time.unix_seconds().saturating_sub(Timestamp::now().as_second()),
         });
-        // RFC 2852 section 4.1.4.1 has the delay told in a report of its own. Who cannot be believed to be the sender causes one
-        // report at most, which is that of the end.
+        // RFC 2852 section 4.1.4.1 tells a delay in a report of its own. The sender of a client
+        // that is not trusted may be forged. It gets one report at most, at the end.
         let is_notified = mail.by.is_some_and(|by| by.mode == DeliverByMode::Notify);
         if is_notified && !self.trusted {
             return Err(refusal!("550 5.7.1 Log in to be notified of a delay, or have it returned (mode R)"));
@@ -99,7 +99,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         let Some(envelope) = &cx.envelope else { return Err(LOCAL_ERROR) };
         let Shared { options, hooks, .. } = &*self.shared;
         admit(options, hooks, cx, self.trusted, &envelope.mail, rcpt).await?;
-        // RFC 5321 section 4.5.3.1.10: the others are for another transaction.
+        // RFC 5321 section 4.5.3.1.10: the client sends to the others in another transaction.
         let too_many = refusal!("452 4.5.3 Too many recipients, send to the others separately");
         if self.named.add(rcpt) { Ok(()) } else { Err(too_many) }
     }
@@ -148,7 +148,8 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
             return Err(refusal!("554 5.4.6 Too many hops, this is a loop"));
         }
         let octets = draft.len();
-        // What it declared is what the next hop is told; 8-bit content without a declaration is declared here.
+        // The next hop is told the type that the client declared. 8-bit content without a
+        // declaration is declared here.
         if inspector.eight_bit && envelope.mail.body != Some(BodyType::BinaryMime) {
             envelope.mail.body = Some(BodyType::EightBitMime);
         }
@@ -182,7 +183,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
 }
 
 impl<Q: Queue, R> RelayHandler<Q, R> {
-    /// Whether a client's message gets the fields that it lacks.
+    /// Returns `true` if messages of this client get the fields that they lack.
     fn adds_fields(&self, peer: &Peer) -> bool {
         match self.shared.options.add_fields {
             AddFields::Never => false,
@@ -191,7 +192,8 @@ impl<Q: Queue, R> RelayHandler<Q, R> {
         }
     }
 
-    /// The priority that a client may have: strangers have none above the usual one (RFC 6710 section 4.1).
+    /// The priority that the client may have: without trust, at most the default (RFC 6710 section
+    /// 4.1).
     fn priority(&self, asked: Priority) -> Priority {
         if self.trusted { asked } else { asked.min(Priority::default()) }
     }
@@ -205,7 +207,8 @@ fn message(
     all_ascii: bool,
     trusted: bool,
 ) -> Result<NewMessage, OutsideError> {
-    // Whoever logged in is one owner, and every network that did not is another: nobody's bulk delays somebody else's mail.
+    // Each user is an owner, and so is each network of clients without a login. Bulk mail of one
+    // owner then does not delay the mail of another.
     let owner = peer.identity.clone().unwrap_or_else(|| peer.network.to_string());
     let origin = Origin { client: Some(client(peer)), all_ascii, trusted, returns_whole: false };
     new_message(own_name, Owner::new(&owner).unwrap_or_default(), envelope, origin)
@@ -220,21 +223,21 @@ async fn write_all(draft: &mut impl Draft, pieces: [Bytes; 2]) -> Result<(), Ref
 
 const LOCAL_ERROR: Refusal = refusal!("451 4.3.0 Local error, try again later");
 
-/// What a client is told when the queue does not take its message.
+/// The reply to a client whose message the queue refuses.
 fn not_taken(error: PutError) -> Refusal {
     match &error {
         PutError::Full(Full::Disk { .. } | Full::Files { .. } | Full::NoSpace(_)) => {
-            error!(%error, "mail is refused until there is room");
+            error!(%error, "message refused, no room on the disk");
             refusal!("452 4.3.1 Out of disk space, try again later")
         }
         PutError::Full(Full::Scarce(_)) => {
-            error!(%error, "mail is refused for now");
+            error!(%error, "message refused, system resources scarce");
             refusal!("451 4.3.2 Short of system resources, try again later")
         }
         PutError::Full(_) => refusal!("452 4.3.1 The queue is full, try again later"),
         PutError::TooLarge(_) => refusal!("552 5.3.4 Message too large"),
         _ => {
-            error!(%error, "mail is refused");
+            error!(%error, "message refused, queue not available");
             refusal!("451 4.3.0 The queue is not available, try again later")
         }
     }

@@ -1,4 +1,4 @@
-//! The relay as a whole.
+//! The relay and its builder.
 
 use std::{
     future::{Future, poll_fn},
@@ -27,33 +27,34 @@ use crate::{
     shared::Shared,
 };
 
-/// A store-and-forward relay over a queue: takes mail, keeps it safe, delivers it, and reports what cannot be delivered.
+/// A store-and-forward relay over a queue. It takes mail, stores it, delivers it, and reports what
+/// it cannot deliver.
 ///
-/// It is cheap to clone; the clones are one relay.
+/// A clone is cheap, and is the same relay.
 #[derive(Debug)]
 pub struct Relay<Q, R> {
     shared: Arc<Shared<Q, R>>,
 }
 
-/// A message of the application's own was not taken.
+/// Why a message from the application was not queued.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SubmitError {
     /// It has no recipient.
     #[error("the message has no recipient")]
     NoRecipient,
-    /// The queue does not take it.
+    /// The queue refused it.
     #[error(transparent)]
     Queue(#[from] PutError),
     /// The content could not be read.
     #[error("the content could not be read: {0}")]
     Content(#[source] std::io::Error),
-    /// The envelope cannot be written down.
-    #[error("the envelope is not one that the relay can keep: {0}")]
+    /// The envelope cannot be recorded.
+    #[error("the envelope cannot be recorded: {0}")]
     Envelope(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Makes a [`Relay`] with decisions of the application's own.
+/// Builds a [`Relay`] that uses the application's own decisions.
 #[must_use = "a builder makes no relay before `build()`"]
 pub struct RelayBuilder<Q, R> {
     queue: Q,
@@ -64,31 +65,32 @@ pub struct RelayBuilder<Q, R> {
 }
 
 impl<Q: Queue, R: Resolver> RelayBuilder<Q, R> {
-    /// Decides who may send to whom, in place of [`RelayOptions::policy`].
+    /// Sets the policy, in place of [`RelayOptions::policy`].
     pub fn policy(mut self, policy: impl Policy) -> Self {
         self.hooks.policy = Some(Box::new(policy));
         self
     }
 
-    /// Knows the mailboxes that exist. Default: any may, and the next hop decides.
+    /// Sets the look-up of mailboxes. Default: every mailbox is accepted, and the next hop decides.
     pub fn recipients(mut self, recipients: impl Recipients) -> Self {
         self.hooks.recipients = Some(Box::new(recipients));
         self
     }
 
-    /// Knows the users that may log in, in place of [`RelayOptions::accounts`].
+    /// Sets the look-up of users, in place of [`RelayOptions::accounts`].
     pub fn accounts(mut self, accounts: impl Accounts) -> Self {
         self.hooks.accounts = Some(Box::new(accounts));
         self
     }
 
-    /// Is told what happens. Default: [`TracingObserver`].
+    /// Sets the observer of events. Default: [`TracingObserver`].
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.events = Counting::new(observer);
         self
     }
 
-    /// The relay. Nothing happens before [`serve`](Relay::serve) or [`deliver`](Relay::deliver).
+    /// Makes the relay. It does nothing until [`serve`](Relay::serve) or
+    /// [`deliver`](Relay::deliver) is called.
     pub fn build(self) -> Relay<Q, R> {
         let Self { queue, resolver, options, hooks, events } = self;
         Relay { shared: Arc::new(Shared::new(queue, resolver, options, hooks, events)) }
@@ -102,22 +104,24 @@ impl<Q, R> std::fmt::Debug for RelayBuilder<Q, R> {
 }
 
 impl<Q: Queue, R: Resolver> Relay<Q, R> {
-    /// A relay that decides by the tables in its options and tells the log what happens.
+    /// Makes a relay that decides by the tables in its options, and writes events to the log.
     pub fn new(queue: Q, resolver: R, options: RelayOptions) -> Self {
         Self::builder(queue, resolver, options).build()
     }
 
-    /// A relay with decisions of the application's own.
+    /// Begins a relay with decisions of the application's own.
     pub fn builder(queue: Q, resolver: R, options: RelayOptions) -> RelayBuilder<Q, R> {
         RelayBuilder { queue, resolver, options, hooks: Hooks::default(), events: Counting::new(TracingObserver) }
     }
 
-    /// What takes mail for this relay; [`layers`](Service::layer) may go around it.
+    /// The service that takes mail for this relay. The application may put [layers](Service::layer)
+    /// around it.
     pub fn service(&self) -> RelayService<Q, R> {
         RelayService(Arc::clone(&self.shared))
     }
 
-    /// A server for this relay, without a listener yet: hand it to [`serve`](Self::serve).
+    /// A server for this relay, without a listener: add listeners, then hand it to
+    /// [`serve`](Self::serve).
     pub fn server(&self) -> Server<RelayService<Q, R>> {
         Server::new(self.service())
     }
@@ -129,8 +133,8 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         settings
     }
 
-    /// The settings of a listener for submission (RFC 6409): clients have to log in, inside TLS, and may
-    /// have a message held for up to [`MAX_DELAY`](posthaste_queue::MAX_DELAY).
+    /// The settings of a listener for submission (RFC 6409): clients must log in, inside TLS. They
+    /// may have a message held for up to [`MAX_DELAY`](posthaste_queue::MAX_DELAY).
     pub fn submission(&self) -> ServerSettings {
         let mut settings = self.settings();
         settings.offers.auth =
@@ -142,18 +146,18 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         settings
     }
 
-    /// Serves and delivers until `shutdown` completes, in place of the server's own. Then lets sessions end
-    /// at a boundary and deliveries end, and closes the queue. What is left in the queue is delivered after
-    /// the next start.
+    /// Serves and delivers until `shutdown` completes; it replaces the server's own shutdown
+    /// signal. Then sessions end at a boundary, running deliveries end, and the queue is closed.
+    /// What is left in the queue is delivered after the next start.
     ///
     /// # Errors
-    /// [`posthaste_queue::Error`] when the queue has stopped; what was acknowledged is safe in it.
+    /// [`posthaste_queue::Error`] when the queue has stopped. Acknowledged messages are safe in it.
     pub async fn serve<V: Service>(
         &self,
         server: Server<V>,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), posthaste_queue::Error> {
-        // Mail that would be delivered to one of them is not sent in a circle.
+        // So that deliveries recognize our own listeners and do not send mail in a circle.
         let local = server.local_addresses().iter().filter_map(|address| match address {
             PeerAddress::Ip(address) => Some(*address),
             _ => None,
@@ -163,7 +167,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         let server = server.with_graceful_shutdown(drain.clone().cancelled_owned());
         let deliver = async {
             let delivered = deliver::run(Arc::clone(&self.shared), drain.clone()).await;
-            // When the queue has stopped there is nothing to serve for either.
+            // A server whose queue has stopped can take no mail.
             drain.cancel();
             delivered
         };
@@ -181,7 +185,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         delivered
     }
 
-    /// Delivers what is in the queue until `shutdown` completes, and returns when the deliveries that run
+    /// Delivers from the queue until `shutdown` completes, and returns after the running deliveries
     /// have ended. Dropping the future aborts them: they are tried again later.
     ///
     /// # Errors
@@ -205,10 +209,10 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         }
     }
 
-    /// Takes a message from the application itself. When this returns, it is on stable storage.
+    /// Queues a message from the application. After it returns, the message is on stable storage.
     ///
     /// # Errors
-    /// [`SubmitError`]; nothing is left of the message then.
+    /// [`SubmitError`]. Then nothing of the message is kept.
     pub async fn submit(
         &self,
         owner: Owner,
@@ -240,12 +244,12 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         Ok(id)
     }
 
-    /// The queue.
+    /// The queue of this relay.
     pub fn queue(&self) -> &Q {
         &self.shared.queue
     }
 
-    /// How often each event has happened since the start.
+    /// The number of events of each kind since the start.
     pub fn totals(&self) -> Totals {
         self.shared.events.totals()
     }

@@ -2,25 +2,31 @@
 
 use std::time::Duration;
 
-/// The waits between attempts, and when there are no more of them.
+/// The waits between the attempts of a delivery, and the age at which it is given up.
 #[derive(Debug, Clone)]
 pub struct RetrySchedule {
-    /// The waits, one after another; the last repeats. Default 1, 5, 15 and 30 minutes, 1, 2 and 4 hours.
+    /// The wait before each further attempt, in order; the last one repeats. Default 1, 5, 15 and
+    /// 30 minutes, 1, 2 and 4 hours.
     pub waits: Vec<Duration>,
-    /// The age at which a message is given up and reported. Default 5 days (RFC 5321 section 4.5.4.1).
+    /// The age at which a message is given up and reported. Default 5 days (RFC 5321 section
+    /// 4.5.4.1).
     pub expire_after: Duration,
-    /// The age at which the sender is told that a message is delayed, once for each recipient, unless NOTIFY says otherwise
-    /// (RFC 3461 section 5.2.5). Default 4 hours (RFC 5321 section 4.5.4.1 has days in mind, people have hours). Nothing: never.
+    /// The age at which the sender is told that a message is delayed, once for each recipient,
+    /// unless NOTIFY says otherwise (RFC 3461 section 5.2.5). Default 4 hours: RFC 5321 section
+    /// 4.5.4.1 thinks of days, but people expect an answer within hours. `None`: never.
     pub warn_after: Option<Duration>,
 }
 
-/// By how much a wait is changed at random, either way: a tenth, so that what failed together does not come back together.
+/// The random change of a wait, either way: a tenth. Deliveries that failed together then do not
+/// come back together.
 const JITTER: f64 = 0.1;
 
 impl RetrySchedule {
-    /// The wait before the next attempt of a delivery that has had `attempts` before this one, at this age of the message;
-    /// nothing when it is to be given up. An attempt falls on the end of the message's time, and one on the age at which a
-    /// delay is told, and one on `then`, in which something else is to be done.
+    /// The wait after this attempt, for a delivery with `attempts` earlier attempts and a message
+    /// of this age. `None`: the message has expired.
+    ///
+    /// The wait is cut so that an attempt happens at expiry, at `warn_after`, and after `then`, the
+    /// time that is left until the deadline of BY.
     pub(crate) fn next(&self, attempts: u32, age: Duration, then: Option<Duration>) -> Option<Duration> {
         let left = self.expire_after.checked_sub(age).filter(|left| !left.is_zero())?;
         let index = usize::try_from(attempts).unwrap_or(usize::MAX);
@@ -31,8 +37,9 @@ impl RetrySchedule {
         Some(ends.fold(wait.mul_f64(jitter), Duration::min))
     }
 
-    /// How long a next hop that cannot be reached is left alone: at most a minute, and over before what was deferred for it
-    /// comes back, which would be deferred once more without a look otherwise.
+    /// How long an unreachable next hop is not tried again: at most a minute. It ends before the
+    /// deliveries deferred for it come back. Otherwise they would be deferred again without an
+    /// attempt.
     pub(crate) fn down_for(&self) -> Duration {
         let first = self.waits.first().copied().unwrap_or(Duration::from_secs(60));
         first.min(Duration::from_secs(60)).mul_f64(1.0 - 2.0 * JITTER)
@@ -72,7 +79,7 @@ mod tests {
         for (age, then, wait) in [
             (995, None, Some(5)),
             (1_000, None, None),
-            // The warning, once.
+            // At the age of the warning.
             (595, None, Some(5)),
             (100, Some(3), Some(3)),
             (998, Some(3), Some(2)),

@@ -1,4 +1,4 @@
-//! Where mail goes to.
+//! Routes: the next hop for each domain.
 
 use posthaste_client::Tls;
 use posthaste_server::wire::Domain;
@@ -8,73 +8,76 @@ use crate::{
     domains::{DomainMap, canonical},
 };
 
-/// RouteTable in order: the first whose pattern has the domain is taken. Finding it costs the same however many there are.
+/// Routes in order: a domain takes the first route with a matching pattern. A look-up costs the
+/// same for any number of routes.
 #[derive(Debug, Clone)]
 pub struct RouteTable {
     routes: Vec<Route>,
-    /// The places of the routes.
-    places: DomainMap<usize>,
+    /// The index in `routes` of the first route for each pattern.
+    indexes: DomainMap<usize>,
 }
 
-/// Domains and where their mail goes to.
+/// Some domains and the next hop of their mail.
 #[derive(Debug, Clone)]
 pub struct Route {
-    /// Whose mail.
+    /// The recipient domains.
     pub domains: Vec<DomainPattern>,
-    /// Where to.
+    /// The next hop.
     pub to: NextHop,
-    /// How much TLS. [`Identity::Verified`](posthaste_client::Identity::Verified) proves who a host is where `to` names it. By
-    /// MX it proves no more than that the host has the name that DNS gave, and counts as
+    /// The TLS that connections use. [`Identity::Verified`](posthaste_client::Identity::Verified)
+    /// proves the identity of a host only if `to` names it. With [`NextHop::Mx`] the name came from
+    /// DNS, so that a certificate proves nothing more: it counts as
     /// [`Identity::Unverified`](posthaste_client::Identity::Unverified).
     pub tls: Tls,
-    /// Whether content goes by BDAT to hosts that offer CHUNKING (RFC 3030). A host where that does not work gets DATA
-    /// for a day anyway; off, only binary content goes by BDAT, which cannot go by DATA.
+    /// `true`: content goes by BDAT to hosts that offer CHUNKING (RFC 3030). After BDAT has failed
+    /// with a host, that host gets DATA for a day. `false`: only binary content goes by BDAT, since
+    /// it cannot go by DATA.
     pub chunking: bool,
 }
 
-/// Where mail goes to.
+/// Where a route leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NextHop {
     /// To the hosts that DNS names for the domain (RFC 5321 section 5.1).
     Mx,
-    /// To the first of these that takes it: host names, in A-labels or U-labels, or address literals, with their ports. One
-    /// that failed lately is tried last.
+    /// To the first of these hosts that takes the mail. Each has a host name, in A-labels or
+    /// U-labels, or an address literal, and a port. A host that failed lately is tried last.
     Hosts(Vec<(String, u16)>),
 }
 
 impl Route {
-    /// Without TLS, and with BDAT where hosts offer it.
+    /// Makes a route without TLS, and with BDAT to hosts that offer it.
     pub fn new(domains: Vec<DomainPattern>, to: NextHop) -> Self {
         Self { domains, to, tls: Tls::default(), chunking: true }
     }
 }
 
 impl RouteTable {
-    /// RouteTable in order.
+    /// Makes a table of routes, in order.
     pub fn new(routes: Vec<Route>) -> Self {
-        let mut places = DomainMap::default();
-        for (place, route) in routes.iter().enumerate() {
-            route.domains.iter().for_each(|pattern| places.add(pattern, place));
+        let mut indexes = DomainMap::default();
+        for (index, route) in routes.iter().enumerate() {
+            route.domains.iter().for_each(|pattern| indexes.add(pattern, index));
         }
-        Self { routes, places }
+        Self { routes, indexes }
     }
 
-    /// The route that a domain's mail takes, by its place among the others. `None`: no route has the domain.
+    /// The index of the route of a domain. `None`: no route matches.
     pub(crate) fn find(&self, domain: &Domain<&str>) -> Option<usize> {
-        self.places.find(&canonical(domain)?)
+        self.indexes.find(&canonical(domain)?)
     }
 
     /// The route of a [canonical] name.
     pub(crate) fn route(&self, name: &str) -> Option<&Route> {
-        self.get(self.places.find(name)?)
+        self.get(self.indexes.find(name)?)
     }
 
-    pub(crate) fn get(&self, place: usize) -> Option<&Route> {
-        self.routes.get(place)
+    pub(crate) fn get(&self, index: usize) -> Option<&Route> {
+        self.routes.get(index)
     }
 }
 
-/// Everything by MX, without TLS.
+/// One route: all domains by MX, without TLS.
 impl Default for RouteTable {
     fn default() -> Self {
         Self::new(vec![Route::new(vec![DomainPattern::Any], NextHop::Mx)])

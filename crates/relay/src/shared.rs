@@ -1,4 +1,4 @@
-//! What receiving and delivering share.
+//! The state that receiving and delivering share.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,14 +17,14 @@ pub(crate) struct Shared<Q, R> {
     pub(crate) options: RelayOptions,
     pub(crate) hooks: Hooks,
     pub(crate) events: Counting,
-    /// What senders that may be somebody else are still told.
+    /// The reports that senders without trust may still get.
     pub(crate) reports: Budget,
-    /// Reports that are written at once, each with what it returns in memory.
+    /// Permits to write a report: each holds in memory what it returns.
     pub(crate) reporting: Semaphore,
     pub(crate) listeners: Listeners,
 }
 
-/// Reports that are written at once: with the largest that may be returned, some 100 MiB together.
+/// Reports that are written at once. With the largest returned messages they take about 100 MiB.
 const REPORTS_AT_ONCE: usize = 8;
 
 impl<Q, R> Shared<Q, R> {
@@ -39,7 +39,7 @@ impl<Q, R> Shared<Q, R> {
     }
 }
 
-/// Where the relay itself takes mail: mail that is delivered there comes back.
+/// The addresses on which the relay itself takes mail. Mail that is delivered to one comes back.
 #[derive(Debug, Default)]
 pub(crate) struct Listeners(RwLock<Vec<SocketAddr>>);
 
@@ -48,8 +48,9 @@ impl Listeners {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = listeners;
     }
 
-    /// Whether one of them is reached at an address. A listener on all addresses of this host is reached at those that
-    /// lead back to it: loopback, and the one that a connection comes from, once that is known to be `local`.
+    /// Returns `true` if an address leads to one of our listeners. A listener on all addresses is
+    /// reached at loopback, and at `local`, the address from which the connection comes, once it is
+    /// known.
     pub(crate) fn are_reached_at(&self, server: SocketAddr, local: Option<IpAddr>) -> bool {
         let (address, local) = (server.ip().to_canonical(), local.map(|local| local.to_canonical()));
         let listeners = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_is_reached_where_it_listens_and_nowhere_else() {
+    fn a_listener_is_reached_only_where_it_listens() {
         for (listener, server, local, is_reached) in [
             ("192.0.2.1:25", "192.0.2.1:25", None, true),
             ("192.0.2.1:25", "[::ffff:192.0.2.1]:25", None, true),

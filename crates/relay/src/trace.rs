@@ -1,4 +1,4 @@
-//! Trace fields (RFC 5321 section 4.4) and what is read off a header on its way through.
+//! Received fields (RFC 5321 section 4.4), and the inspection of a message's header as it passes.
 
 use jiff::{Timestamp, fmt::rfc2822, tz::TimeZone};
 use posthaste_queue::MessageId;
@@ -7,7 +7,7 @@ use posthaste_server::{
     wire::{Domain, ForwardPath},
 };
 
-/// The Received field that this relay puts in front of a message, folded, with its CRLF.
+/// The Received field of this relay for a message, folded, with its CRLF.
 pub(crate) fn received(peer: &Peer, own_name: &Domain, id: MessageId, envelope: &Envelope) -> String {
     let from = client(peer);
     // RFC 3848, RFC 6531 section 4.3.
@@ -23,7 +23,8 @@ pub(crate) fn received(peer: &Peer, own_name: &Domain, id: MessageId, envelope: 
         (true, true, true, false) => "UTF8SMTPS",
         (true, true, true, true) => "UTF8SMTPSA",
     };
-    // With several recipients the field would show each of them to the others (RFC 5321 section 7.2).
+    // With several recipients the field would show each of them to the others (RFC 5321 section
+    // 7.2).
     let recipient = match &envelope.recipients[..] {
         [only] => match &only.forward_path {
             ForwardPath::Mailbox(mailbox) if mailbox.is_ascii() && mailbox.as_str().len() <= MAX_ADDRESS => {
@@ -39,16 +40,17 @@ pub(crate) fn received(peer: &Peer, own_name: &Domain, id: MessageId, envelope: 
     format!("Received: from {from}\r\n\tby {own_name} with {with} id {id}{recipient}{priority};\r\n\t{date}\r\n")
 }
 
-/// The most octets of an address in a header of ours, so that no line of it goes beyond 998 octets (RFC 5322 section 2.1.1).
+/// The most octets of an address in a header that we write, so that its lines stay within 998
+/// octets (RFC 5322 section 2.1.1).
 pub(crate) const MAX_ADDRESS: usize = 900;
 
-/// A client's own name with its address as a comment, for Received and for a report.
+/// The client's EHLO name with its address as a comment, for the Received field and for reports.
 pub(crate) fn client(peer: &Peer) -> String {
     let address = match peer.address.ip_or_loopback().to_canonical() {
         std::net::IpAddr::V4(address) => format!("[{address}]"),
         std::net::IpAddr::V6(address) => format!("[IPv6:{address}]"),
     };
-    // Only a name within the grammar goes into a field, in ASCII; anything else could break it.
+    // Only an ASCII name within the grammar goes into the field. Another name could break it.
     let hello = peer.hello.as_ref().and_then(|name| name.domain()).filter(|domain| domain.as_str().is_ascii());
     let name = hello.map_or_else(|| address.clone(), |domain| domain.as_str().to_owned());
     format!("{name} ({address})")
@@ -56,30 +58,31 @@ pub(crate) fn client(peer: &Peer) -> String {
 
 /// A time, as RFC 5322 section 3.3 writes it.
 pub(crate) fn date(time: Timestamp) -> String {
-    // Fails only before the year 0 and beyond 9999, where no clock is.
+    // It fails only for years below 0 and above 9999, which no clock shows.
     rfc2822::to_string(&time.to_zoned(TimeZone::UTC)).unwrap_or_default()
 }
 
-/// How often a message may have passed this relay before. More often than a filter that hands mail back, and a list whose
-/// members are here, make it; few enough that mail in a circle ends soon. At so many Received fields of our own: 554 5.4.6.
+/// The number of our own Received fields at which a message counts as a loop: 554 5.4.6. It is high
+/// enough for a filter that hands mail back, and for a mailing list with members here. It is low
+/// enough to end a loop soon.
 pub(crate) const MAX_OWN_HOPS: usize = 4;
 
-/// Reads a message on its way through: how often it was relayed before, by anyone and by this relay, which fields it has, and
-/// whether it is all ASCII.
+/// Inspects a message as it passes: how often it was relayed, by any relay and by this one; which
+/// fields it has; and whether it is all ASCII.
 ///
 /// A blank before a field's colon does not hide the field (RFC 5322 section 4.5).
 #[derive(Debug)]
 pub(crate) struct Inspector<'n> {
     own_name: &'n [u8],
-    /// The name of the field whose line this is, in its first octets.
+    /// The name of the field on this line, or its first octets.
     name: [u8; NAME],
     at: At,
     line: Line,
-    /// Whether a blank line, or a first line that is no field, has ended the header.
+    /// `false`: an empty line, or a first line that is no field, has ended the header.
     in_header: bool,
-    /// Where in a Received field it is. [`None`]: outside of those.
+    /// The position in a Received field. `None`: this is another field.
     by: Option<By>,
-    /// The content begins with a line that is no field of a header: it has none.
+    /// The content begins with a line that is no field, so that it has no header.
     pub(crate) headless: bool,
     pub(crate) hops: usize,
     pub(crate) own_hops: usize,
@@ -88,40 +91,40 @@ pub(crate) struct Inspector<'n> {
     pub(crate) eight_bit: bool,
 }
 
-/// Where in a line of a header.
+/// The position in a line of a header.
 #[derive(Debug, Clone, Copy)]
 enum At {
-    /// Within a name, behind so many octets of it.
+    /// Within a name, after this number of its octets.
     Name(usize),
-    /// Behind a name of so many octets and a blank.
+    /// After a name of this number of octets and a blank.
     Blank(usize),
-    /// Where nothing can tell of a name any more.
+    /// After the point where the name could end.
     Rest,
 }
 
-/// Which line of a header.
+/// The position of a line in the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
     First,
     Later,
 }
 
-/// How much of `by` with our name behind it was read in a Received field.
+/// How much of `by`, and of our name after it, was read in a Received field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
-    /// In a word that is none of it.
+    /// In a word that does not match.
     Not,
-    /// Behind a blank.
+    /// After a blank.
     Blank,
     /// `b`.
     B,
     /// `by`.
     Whole,
-    /// A blank behind it, and so many octets of our name.
+    /// After a blank, and this number of octets of our name.
     Name(usize),
 }
 
-/// The longest name that is looked for.
+/// The length of the longest name that is looked for.
 const NAME: usize = b"message-id".len();
 
 impl<'n> Inspector<'n> {
@@ -142,7 +145,7 @@ impl<'n> Inspector<'n> {
         }
     }
 
-    /// Returns `true` if the header is over.
+    /// Returns `true` if the header has ended.
     pub(crate) const fn has_header(&self) -> bool {
         !self.in_header
     }
@@ -152,7 +155,7 @@ impl<'n> Inspector<'n> {
         let mut octets = content.iter();
         while let (true, Some(octet)) = (self.in_header, octets.next()) {
             match (self.at, octet) {
-                // Another line of the same field begins with a blank.
+                // The next line of the same field begins with a blank.
                 (At::Name(0), octet) if !matches!(octet, b' ' | b'\t' | b'\r') => self.end_by(),
                 (_, b'\r' | b'\n') => {}
                 _ => self.look_for_by(*octet),
@@ -190,7 +193,7 @@ impl<'n> Inspector<'n> {
         }
     }
 
-    /// The content is at its end.
+    /// Ends the content.
     pub(crate) fn end(&mut self) {
         if let (true, At::Name(length @ 1..) | At::Blank(length)) = (self.in_header, self.at) {
             self.no_field(length);
@@ -208,17 +211,19 @@ impl<'n> Inspector<'n> {
         self.has_message_id |= name.eq_ignore_ascii_case(b"message-id");
     }
 
-    /// A line is none of a field. Within a header that changes nothing: more fields may follow.
+    /// The line is no field. A first line of this kind ends the header; after another, more fields
+    /// may follow.
     fn no_field(&mut self, length: usize) {
         let name = self.name.get(..length).unwrap_or_default();
-        // What some programs leave there from a mailbox file.
+        // Some programs leave this line, from a mailbox file, before the header.
         let from_file = name == b"From" || name == b">From";
         if self.line == Line::First && !from_file {
             (self.headless, self.in_header) = (true, false);
         }
     }
 
-    /// One octet of a Received field. A field has one `by` (RFC 5321 section 4.4); one more in a comment counts as well.
+    /// Reads one octet of a Received field. A field has one `by` (RFC 5321 section 4.4). Another
+    /// `by` in a comment counts too.
     fn look_for_by(&mut self, octet: u8) {
         let Some(by) = self.by else { return };
         let is_blank = matches!(octet, b' ' | b'\t');
@@ -228,7 +233,7 @@ impl<'n> Inspector<'n> {
             By::Name(read) if self.own_name.get(read).is_some_and(|own| own.eq_ignore_ascii_case(&octet)) => {
                 By::Name(read.saturating_add(1))
             }
-            // Our name is not the beginning of another.
+            // Our name may not be the beginning of another name.
             By::Name(_) if is_blank || matches!(octet, b';' | b'(') => {
                 self.end_by();
                 By::Blank
@@ -240,7 +245,7 @@ impl<'n> Inspector<'n> {
         });
     }
 
-    /// Our name may have ended here, and a field of ours with it.
+    /// Counts the field if our name ended here.
     fn end_by(&mut self) {
         if self.by.take() == Some(By::Name(self.own_name.len())) {
             self.own_hops = self.own_hops.saturating_add(1);
@@ -259,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn hops_are_counted_in_the_header_however_it_is_split() {
+    fn hops_in_the_header_are_counted_however_it_is_split() {
         let message = b"Received: a\r\n\tb\r\nX-Received: no\r\nRECEIVED : c\r\nReceive: no\r\n\r\nReceived: body\r\n";
         for split in 0..message.len() {
             let own_name = "relay.test".parse().unwrap();
@@ -271,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_this_relay_has_written_are_counted_however_they_are_split() {
+    fn received_fields_of_this_relay_are_counted_however_they_are_split() {
         let own_name = "relay.test".parse().unwrap();
         for (header, own_hops) in [
             ("Received: from a ([192.0.2.1])\r\n\tby relay.test with ESMTP id 1;\r\n\tdate\r\n", 1),
@@ -306,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_found_however_they_are_written() {
+    fn date_and_message_id_are_found_however_they_are_written() {
         let own_name = "relay.test".parse().unwrap();
         for (content, date, message_id, headless) in [
             ("", false, false, false),
@@ -341,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_could_break_the_field_stays_out_of_it() {
+    fn an_ehlo_name_that_could_break_the_received_field_is_left_out() {
         let mut peer = peer();
         peer.hello = Some("x)(evil;".parse().unwrap());
         let mail = posthaste_server::wire::Mail::new(posthaste_server::wire::ReversePath::Null).into_owned();

@@ -1,4 +1,5 @@
-//! What a server offers and does not do, STARTTLS and CHUNKING, is left out with that server from then on, where it may be.
+//! If STARTTLS or CHUNKING fails with a server that offers it, the relay leaves it out with that
+//! server from then on, if it may.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -21,16 +22,16 @@ use support::{RawHop, options, polite, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
-/// A next hop that does TLS, and says what it is told to say at a line inside of it.
+/// A next hop with TLS that replies as a test says, at a line inside TLS or before.
 #[derive(Clone)]
 struct TlsHop {
     port: u16,
-    /// Lines, and whether they came inside TLS.
+    /// Lines, each with `true` if it came inside TLS.
     lines: Arc<Mutex<Vec<(bool, String)>>>,
 }
 
 impl TlsHop {
-    /// `close` closes, an empty text says nothing for a while.
+    /// `close` closes the connection, and an empty text makes no reply for a while.
     fn start(says: impl Fn(bool, &str) -> Option<String> + Send + Sync + Clone + 'static) -> Self {
         let made = rcgen::generate_simple_self_signed(["mx.test".to_owned()]).unwrap();
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
@@ -55,7 +56,7 @@ impl TlsHop {
         hop
     }
 
-    /// Says whether TLS is to begin.
+    /// Returns `true` if TLS begins next.
     fn converse(
         &self,
         stream: &mut (impl Read + Write),
@@ -106,12 +107,12 @@ fn by_tls(port: u16, tls: Tls) -> RelayOptions {
     options.routes = RouteTable::new(vec![Route { tls, ..Route::new(vec!["*".parse().unwrap()], to) }]);
     options.delivery.timeouts = ClientTimeouts::all(Duration::from_millis(400));
     options.delivery.retry.waits = vec![Duration::from_secs(600)];
-    // A connection for each message.
+    // One connection for each message.
     options.delivery.idle = Duration::from_millis(1);
     options
 }
 
-/// Where it breaks: inside TLS or before, at which line, how.
+/// Where TLS breaks: inside or before it, at which line, and how.
 const BREAKS: &[(bool, &str, &str)] = &[
     (false, "STARTTLS", "close"),
     (false, "STARTTLS", ""),
@@ -128,14 +129,14 @@ const BREAKS: &[(bool, &str, &str)] = &[
 
 fn breaking(is_tls: bool, at: &'static str, how: &'static str) -> TlsHop {
     TlsHop::start(move |inside, line| {
-        // HELO as EHLO.
+        // HELO counts as EHLO.
         let line = if line.starts_with("HELO") && at == "EHLO" { "EHLO" } else { line };
         (inside == is_tls && line.starts_with(at)).then(|| how.to_owned())
     })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tls_that_breaks_is_left_out_and_not_tried_for_every_message() {
+async fn broken_tls_is_left_out_and_not_tried_for_every_message() {
     for (is_tls, at, how) in BREAKS {
         let hop = breaking(*is_tls, at, how);
         let relay = start(by_tls(hop.port, Tls::opportunistic().unwrap()));
@@ -165,9 +166,10 @@ async fn mail_that_must_be_encrypted_never_goes_in_clear() {
     }
 }
 
-/// A host that is gone is no host that breaks TLS, and a message that is refused inside TLS was not kept from it by TLS.
+/// A host that is gone does not break TLS, and a message that is refused inside TLS was not stopped
+/// by TLS.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_not_for_tls_to_answer_for_keeps_tls() {
+async fn tls_is_kept_after_a_failure_of_another_cause() {
     for says in ["421 4.7.0 slow down\r\n", "451 4.7.1 greylisted\r\n"] {
         let hop = breaking(true, "MAIL", says);
         let mut options = by_tls(hop.port, Tls::opportunistic().unwrap());
@@ -178,7 +180,7 @@ async fn what_is_not_for_tls_to_answer_for_keeps_tls() {
         assert_eq!(hop.count(false, "MAIL"), 0, "{says}");
         relay.end().await;
     }
-    // The network broke once, in clear too: nothing is learnt from that.
+    // The network broke once, in clear too: this says nothing of TLS.
     let times = Arc::new(Mutex::new(0));
     let hop = TlsHop::start(move |_, line| {
         let mut times = times.lock().unwrap();
@@ -194,7 +196,7 @@ async fn what_is_not_for_tls_to_answer_for_keeps_tls() {
     relay.end().await;
 }
 
-/// A server that offers CHUNKING and answers every chunk so.
+/// A server that offers CHUNKING and gives every chunk this reply.
 async fn chunkless(says: &'static str) -> RawHop {
     RawHop::start(move |_, line| match line {
         line if line.starts_with("EHLO") => {
@@ -207,7 +209,7 @@ async fn chunkless(says: &'static str) -> RawHop {
 }
 
 #[tokio::test]
-async fn chunks_that_do_not_work_are_left_out_and_not_tried_for_every_message() {
+async fn broken_chunking_is_left_out_and_not_tried_for_every_message() {
     for says in
         ["500 what?\r\n", "502 5.5.1 no\r\n", "503 5.5.1 bad sequence\r\n", "504 no\r\n", "502 what?\r\n", "", "close"]
     {
@@ -221,7 +223,8 @@ async fn chunks_that_do_not_work_are_left_out_and_not_tried_for_every_message() 
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!((hop.count("BDAT"), hop.count("<end>"), relay.log.count("failed")), (1, 3, 0), "{says:?}");
-        // Behind silence and a close the server may have the message: then not at once.
+        // After silence or a close the server may have the message, so it is not sent again at
+        // once.
         let in_doubt = usize::from(says.is_empty() || says == "close");
         assert_eq!(relay.log.count("deferred"), in_doubt, "{says:?}");
         relay.end().await;
@@ -229,7 +232,7 @@ async fn chunks_that_do_not_work_are_left_out_and_not_tried_for_every_message() 
 }
 
 #[tokio::test]
-async fn a_refusal_of_the_message_is_no_refusal_of_chunks() {
+async fn chunking_is_kept_after_a_refusal_of_the_message() {
     for (says, what) in
         [("550 5.7.1 spam\r\n", "failed"), ("554 5.6.0 no\r\n", "failed"), ("452 4.3.1 full\r\n", "deferred")]
     {
@@ -245,7 +248,7 @@ async fn a_refusal_of_the_message_is_no_refusal_of_chunks() {
 }
 
 #[tokio::test]
-async fn binary_content_goes_by_chunks_or_not_at_all() {
+async fn binary_content_goes_by_bdat_or_fails() {
     let hop = chunkless("502 5.5.1 no\r\n").await;
     let relay = start(options(&[hop.port]));
     relay.submit("<> BODY=BINARYMIME", &["<a@d.test>"], b"Subject: x\r\n\r\na\0b").await;
@@ -255,7 +258,7 @@ async fn binary_content_goes_by_chunks_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_route_without_chunks_uses_data_at_once() {
+async fn a_route_without_chunking_uses_data_at_once() {
     let hop = chunkless("250 ok\r\n").await;
     let mut options = options(&[]);
     let to = NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), hop.port)]);

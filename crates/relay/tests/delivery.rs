@@ -1,4 +1,4 @@
-//! How deliveries get to their next hop: workers, connections, and hosts that are dead or die.
+//! How deliveries reach their next hop: workers, connections, and hosts that are dead or fail.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -17,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
-/// A port that nobody listens on, below the range from which the system picks ports: nobody else is given it meanwhile.
+/// A port without a listener. It is below the range from which the system picks ports, so that no
+/// other process gets it.
 async fn dead_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Several checkouts may test at once.
+    // Several checkouts may run tests at once.
     let start = 10_000 + (std::process::id() % 200) as u16 * 100;
     loop {
         let port = start + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
@@ -31,12 +32,12 @@ async fn dead_port() -> u16 {
 }
 
 #[tokio::test]
-async fn a_burst_for_one_place_takes_as_many_connections_as_it_may_and_no_more() {
+async fn a_burst_for_one_next_hop_takes_exactly_its_limit_of_connections() {
     let hop = Hop::start(Behavior { think: Duration::from_millis(20), ..Behavior::default() }).await;
     let mut options = options(&[hop.port]);
     options.delivery.concurrency_per_site = 8;
     let (relay, log) = relay(options);
-    // All of it is there before anybody looks: nothing changes any more that could bring a second worker.
+    // All messages are there before the loop looks, so that no later change brings a second worker.
     for _ in 0..200 {
         submit(&relay, "<>", &["<a@d.test>"], CONTENT).await;
     }
@@ -49,7 +50,7 @@ async fn a_burst_for_one_place_takes_as_many_connections_as_it_may_and_no_more()
 }
 
 #[tokio::test]
-async fn a_connection_is_used_again() {
+async fn a_connection_is_used_for_the_next_message() {
     let hop = Hop::start(Behavior::default()).await;
     let relay = start(options(&[hop.port]));
     for count in 1..=20 {
@@ -77,7 +78,7 @@ async fn an_unused_connection_is_closed_after_a_while() {
     relay.end().await;
 }
 
-/// The next hop has closed the connection that was kept: the message had no part in that, and is tried again at once.
+/// The next hop has closed the kept connection: the message is tried again at once.
 #[tokio::test]
 async fn a_kept_connection_that_is_dead_costs_no_attempt() {
     for last_word in ["close", "421 4.4.2 too long\r\n"] {
@@ -97,7 +98,7 @@ async fn a_kept_connection_that_is_dead_costs_no_attempt() {
 }
 
 #[tokio::test]
-async fn the_second_host_is_taken_at_once_when_the_first_is_dead() {
+async fn the_second_host_is_tried_at_once_when_the_first_is_dead() {
     let refusing = RawHop::start(|_, _| "554 5.3.2 not here\r\n".to_owned()).await;
     for first in [dead_port().await, refusing.port] {
         let hop = Hop::start(Behavior::default()).await;
@@ -109,7 +110,7 @@ async fn the_second_host_is_taken_at_once_when_the_first_is_dead() {
     }
 }
 
-/// However steadily mail comes for a dead next hop, it is looked at again.
+/// However steadily mail arrives for a dead next hop, it is tried again.
 #[tokio::test]
 async fn a_next_hop_that_comes_back_gets_its_mail() {
     let port = dead_port().await;
@@ -131,9 +132,10 @@ async fn a_next_hop_that_comes_back_gets_its_mail() {
     relay.end().await;
 }
 
-/// What was deferred because the next hop was dead comes back when that is looked at again, and not just before.
+/// Deliveries that were deferred because the next hop was dead come back when it is tried again,
+/// and not just before.
 #[tokio::test]
-async fn nothing_is_deferred_twice_for_one_look_at_a_dead_next_hop() {
+async fn no_delivery_is_deferred_twice_for_one_attempt_at_a_dead_next_hop() {
     for _ in 0..5 {
         let port = dead_port().await;
         let mut options = options(&[port]);
@@ -148,7 +150,7 @@ async fn nothing_is_deferred_twice_for_one_look_at_a_dead_next_hop() {
 }
 
 #[tokio::test]
-async fn no_answer_to_the_end_of_the_content_means_once_more() {
+async fn a_message_whose_end_of_content_is_not_answered_is_sent_again() {
     let hop = RawHop::start(|connection, line| match (connection, line) {
         (0, "<end>") => "close".to_owned(),
         (_, line) => polite(line),
@@ -157,13 +159,13 @@ async fn no_answer_to_the_end_of_the_content_means_once_more() {
     let relay = start(options(&[hop.port]));
     relay.submit("<>", &["<a@d.test>"], CONTENT).await;
     relay.log.wait("delivered", 1).await;
-    // Never at once: the message may have been taken.
+    // Never at once: the next hop may have taken the message.
     assert_eq!((relay.log.count("deferred"), hop.count("<end>")), (1, 2));
     relay.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_large_body_is_never_held_whole() {
+async fn a_large_body_is_never_in_memory_as_a_whole() {
     const PIECE: &[u8] = &[b'x'; 64 * 1_024];
     // Lines of 512 octets in one block.
     let block = bytes::Bytes::from([&PIECE[..510], b"\r\n"].concat().repeat(128));
@@ -209,7 +211,7 @@ impl Resolver for Everywhere {
     }
 }
 
-/// A worker that waits with its connection takes no slot from those who have work.
+/// A worker that waits with its connection takes no place from workers with deliveries.
 #[tokio::test]
 async fn thousands_of_domains_with_hosts_of_their_own_do_not_wait_for_unused_connections() {
     let hop = Hop::start(Behavior::default()).await;
@@ -234,9 +236,9 @@ async fn thousands_of_domains_with_hosts_of_their_own_do_not_wait_for_unused_con
     assert_eq!(relay.queue().stats().await.messages, 0);
 }
 
-/// Messages come just as workers leave, many thousand times: each is delivered.
+/// Messages arrive just as workers leave, many thousand times. Each of them is delivered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_message_that_comes_as_the_last_worker_leaves_is_not_forgotten() {
+async fn a_message_that_arrives_as_the_last_worker_leaves_is_delivered() {
     let hop = Hop::start(Behavior::default()).await;
     let mut options = options(&[hop.port]);
     options.delivery.idle = Duration::from_millis(1);
@@ -250,8 +252,8 @@ async fn a_message_that_comes_as_the_last_worker_leaves_is_not_forgotten() {
         }
     }
     relay.log.wait("delivered", 300).await;
-    // Two, and up to two that have said QUIT and got their 221: the hop counts them until its own task has ended, which may
-    // be after the next ones have come.
+    // Two, and up to two more that have sent QUIT and got 221. The hop counts a connection until
+    // its task has ended, and the next connections may arrive before that.
     assert!(hop.most() <= 4, "{} connections at once", hop.most());
     relay.end().await;
 }

@@ -1,4 +1,4 @@
-//! A lease that is lost, a queue that stops, and a drain.
+//! A lost lease, a queue that stops, and a drain.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
 #[tokio::test]
-async fn a_delivery_that_lost_its_lease_is_broken_off() {
-    // It never says what came of the recipient.
+async fn a_delivery_that_lost_its_lease_is_aborted() {
+    // It never replies to the recipient.
     let hop = RawHop::start(|_, line| if line.starts_with("RCPT") { String::new() } else { polite(line) }).await;
     let mut options = options(&[hop.port]);
     options.delivery.lease = Duration::from_millis(150);
@@ -26,7 +26,8 @@ async fn a_delivery_that_lost_its_lease_is_broken_off() {
     while hop.count("RCPT") == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // The lease is kept alive for much longer than it lasts, and the message is not delivered by anybody else.
+    // The lease is extended for much longer than it lasts, and no other worker delivers the
+    // message.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(hop.count("MAIL"), 1);
     relay.relay.queue().remove(id).await.unwrap();
@@ -54,12 +55,13 @@ async fn a_queue_that_stops_ends_the_relay() {
     assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
 }
 
-/// What the queue writes into is gone for a moment: mail is refused, and then taken and delivered again without anybody's help.
+/// The queue's folder is away for a moment. The relay refuses mail, and later takes and delivers it
+/// again without the operator.
 #[tokio::test]
-async fn a_queue_that_recovers_goes_on_being_delivered() {
+async fn a_queue_that_recovers_is_delivered_again() {
     let hop = Hop::start(Behavior::default()).await;
     let dir = tempfile::tempdir().unwrap();
-    // Every body is written to a file of its own, in a folder that can be taken away.
+    // Every body is written to a file of its own, in a folder that the test can move away.
     let mut queue_options = LogOptions::default();
     queue_options.inline_body = 0;
     let queue = LogQueue::open(dir.path(), queue_options).unwrap();
@@ -91,7 +93,7 @@ async fn a_queue_that_recovers_goes_on_being_delivered() {
 }
 
 #[tokio::test]
-async fn a_drain_waits_for_what_is_on_its_way() {
+async fn a_drain_waits_for_deliveries_under_way() {
     let hop = Hop::start(Behavior { think: Duration::from_millis(300), ..Behavior::default() }).await;
     let mut options = options(&[hop.port]);
     options.delivery.concurrency_per_site = 1;
@@ -105,12 +107,12 @@ async fn a_drain_waits_for_what_is_on_its_way() {
     let log = relay.log.clone();
     let queue = relay.relay.clone();
     relay.end().await;
-    // The one that had begun is recorded, the others are left for the next start.
+    // The one that had begun is recorded. The others are left for the next start.
     assert_eq!((log.count("delivered"), queue.queue().stats().await.messages), (1, 2));
 }
 
 #[tokio::test]
-async fn a_drain_does_not_wait_for_ever() {
+async fn a_drain_ends_after_its_time() {
     let hop = RawHop::start(|_, line| if line == "<end>" { String::new() } else { polite(line) }).await;
     let mut options = options(&[hop.port]);
     options.delivery.drain = Duration::from_millis(200);
@@ -126,7 +128,7 @@ async fn a_drain_does_not_wait_for_ever() {
 }
 
 #[tokio::test]
-async fn whoever_drops_a_relay_leaves_no_worker_behind() {
+async fn a_dropped_relay_leaves_no_worker() {
     let hop = RawHop::start(|_, line| if line == "<end>" { String::new() } else { polite(line) }).await;
     let relay = start(options(&[hop.port]));
     relay.submit("<>", &["<a@d.test>"], CONTENT).await;

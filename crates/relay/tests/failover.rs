@@ -1,5 +1,5 @@
-//! An attempt goes on to the next host or address after every temporary failure (RFC 5321 section 5.1), and to none after a
-//! failure for good or in doubt.
+//! An attempt goes on to the next host or address after every temporary failure (RFC 5321 section
+//! 5.1). It goes on to none after a permanent failure, or when the server may have the message.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -15,7 +15,7 @@ use support::{RawHop, Running, Zone, by_mx, options, polite, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
-/// What the first server says at which line, all of it temporary.
+/// The reply of the first server at each line, always temporary.
 const FAILURES: &[(&str, &str)] = &[
     ("<connect>", "421 4.3.2 later\r\n"),
     ("<connect>", "451 4.3.2 later\r\n"),
@@ -48,7 +48,7 @@ fn failing(at: &'static str, says: &'static str) -> impl FnMut(usize, &str) -> S
     move |_, line| if line.starts_with(at) { says.to_owned() } else { polite(line) }
 }
 
-/// Short waits, and no second attempt that a test could take for a second host.
+/// Short waits, and no second attempt that the test could take for a second host.
 fn patient(mut options: RelayOptions) -> RelayOptions {
     options.delivery.timeouts = ClientTimeouts::all(Duration::from_millis(300));
     options.delivery.retry.waits = vec![Duration::from_secs(600)];
@@ -84,7 +84,7 @@ async fn the_second_takes_it<R: Resolver>(relay: Running<R>, [first, second]: [R
 }
 
 #[tokio::test]
-async fn every_recipient_has_its_own_way() {
+async fn every_recipient_has_its_own_failover() {
     let first = RawHop::start(|_, line| match line {
         "RCPT TO:<later@d.test>" => "450 4.2.1 later\r\n".to_owned(),
         "RCPT TO:<never@d.test>" => "550 5.1.1 never\r\n".to_owned(),
@@ -102,21 +102,21 @@ async fn every_recipient_has_its_own_way() {
 }
 
 #[tokio::test]
-async fn each_server_is_asked_once_in_an_attempt_and_the_last_answer_is_told() {
+async fn each_server_is_asked_once_in_an_attempt_and_the_last_answer_is_reported() {
     let first = RawHop::start(failing("MAIL", "451 4.3.0 one\r\n")).await;
     let second = RawHop::start(failing("RCPT", "450 4.2.0 two\r\n")).await;
     let third = RawHop::start(failing("<connect>", "close")).await;
     let relay = start(patient(options(&[first.port, second.port, third.port])));
     relay.submit("<me@s.test>", &["<a@d.test>", "<b@d.test>"], CONTENT).await;
     relay.log.wait("deferred", 2).await;
-    // What a server said of a recipient says more than that another cannot be reached.
+    // A server's reply about a recipient says more than that another server cannot be reached.
     assert!(relay.log.of("deferred").iter().all(|seen| seen.text.contains("450 4.2.0 two")), "{:?}", relay.log.all());
     assert_eq!((first.count("MAIL"), second.count("RCPT"), third.count("<connect>")), (1, 2, 1));
     relay.end().await;
 }
 
 #[tokio::test]
-async fn a_refusal_for_good_is_final_whatever_the_other_hosts_would_say() {
+async fn a_permanent_refusal_is_final_whatever_other_hosts_would_reply() {
     for at in ["MAIL", "RCPT", "DATA", "<end>"] {
         let (first, second) =
             (RawHop::start(failing(at, "550 5.7.1 no\r\n")).await, RawHop::start(|_, line| polite(line)).await);
@@ -128,7 +128,8 @@ async fn a_refusal_for_good_is_final_whatever_the_other_hosts_would_say() {
     }
 }
 
-/// Silence or a close behind the whole content: the server may have the message, so nobody else gets it at once.
+/// Silence, or a close, after the whole content: the server may have the message. No other host
+/// gets it at once.
 #[tokio::test]
 async fn a_message_in_doubt_goes_to_no_other_host_in_the_same_attempt() {
     for says in ["close", ""] {
@@ -143,7 +144,7 @@ async fn a_message_in_doubt_goes_to_no_other_host_in_the_same_attempt() {
     }
 }
 
-/// The next attempt asks the other host first: the one that was silent comes last.
+/// The next attempt asks the other host first: the silent one comes last.
 #[tokio::test]
 async fn the_attempt_after_a_doubt_begins_with_the_other_host() {
     let (first, second) = (RawHop::start(failing("<end>", "close")).await, RawHop::start(|_, line| polite(line)).await);
@@ -168,7 +169,8 @@ async fn a_site_is_unreachable_only_when_all_its_hosts_say_so() {
     relay.end().await;
 }
 
-/// The first deliveries find out, one of them at a time from then on; the others begin with the host that answers.
+/// The first deliveries find out that the host is silent; later one delivery at a time probes it.
+/// The others begin with the host that answers.
 #[tokio::test]
 async fn a_smart_host_that_is_silent_does_not_stop_its_route() {
     for at in ["<connect>", "EHLO", "MAIL"] {
@@ -184,14 +186,15 @@ async fn a_smart_host_that_is_silent_does_not_stop_its_route() {
         }
         relay.log.wait("delivered", 200).await;
         assert_eq!((relay.log.count("deferred"), second.count("<end>")), (0, 200));
-        // As many as had begun before the first of them knew.
+        // No more than had begun before the first of them found out.
         assert!(first.count("<connect>") <= 20, "{at}: {}", first.count("<connect>"));
         assert!(begun.elapsed() < Duration::from_secs(20), "{at}: {:?}", begun.elapsed());
         relay.end().await;
     }
 }
 
-/// Of two hosts, the one that took the last message keeps its connection; the other is not asked for each message anew.
+/// Of two hosts, the one that took the last message keeps its connection. The other one is not
+/// asked again for each message.
 #[tokio::test]
 async fn a_connection_to_the_host_that_takes_mail_is_kept() {
     let first = RawHop::start(failing("MAIL", "451 4.3.0 later\r\n")).await;

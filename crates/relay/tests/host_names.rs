@@ -1,4 +1,4 @@
-//! Hosts are called what the DNS calls them: in TLS, in logs and in reports.
+//! TLS, logs and reports name a host as the DNS names it.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nthe body\r\n";
 
-/// The DNS has one mail host, on loopback; the domain of the sender has none of its own.
+/// The DNS has one mail host, on loopback. The domain of the sender has no MX record.
 struct OneHost(&'static str);
 
 impl Resolver for OneHost {
@@ -39,7 +39,7 @@ impl Resolver for OneHost {
     }
 }
 
-/// A hop with STARTTLS that refuses everything but reports.
+/// A hop with STARTTLS that refuses all mail but reports.
 async fn refusing() -> Hop {
     let made = rcgen::generate_simple_self_signed(["mx.test".to_owned()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
@@ -62,7 +62,7 @@ fn options(tls: ClientTls, port: u16, own_name: &str) -> RelayOptions {
     options
 }
 
-/// What is seen of a message to a domain, and the report of it when there is one.
+/// Sends a message to a domain. Returns the event of it, and its report if there is one.
 async fn sent(host: &'static str, options: RelayOptions, hop: &Hop, domain: &str, what: &str) -> (String, String) {
     let log = Log::default();
     let relay = Relay::builder(MemoryQueue::default(), OneHost(host), options).observer(log.clone()).build();
@@ -79,7 +79,7 @@ async fn sent(host: &'static str, options: RelayOptions, hop: &Hop, domain: &str
 }
 
 #[tokio::test]
-async fn a_host_is_reached_and_reported_by_the_name_that_the_dns_has() {
+async fn a_host_is_reached_and_reported_by_its_name_in_the_dns() {
     for (exchange, name) in [
         ("mx.xn--bcher-kva.test", "mx.xn--bcher-kva.test"),
         ("mx.b\u{fc}cher.test", "mx.xn--bcher-kva.test"),
@@ -105,7 +105,7 @@ async fn a_host_is_reached_and_reported_by_the_name_that_the_dns_has() {
 }
 
 #[tokio::test]
-async fn a_host_whose_name_no_certificate_can_be_for_waits_for_the_true_reason_where_tls_is_required() {
+async fn required_tls_defers_for_a_host_whose_name_no_certificate_can_have() {
     let hop = refusing().await;
     let options = options(ClientTls::Required(Identity::unverified().unwrap()), hop.port, "relay.test");
     let (text, _) = sent("mail.123", options, &hop, "d.test", "deferred").await;
@@ -113,7 +113,7 @@ async fn a_host_whose_name_no_certificate_can_be_for_waits_for_the_true_reason_w
 }
 
 #[tokio::test]
-async fn this_host_is_known_in_a_labels_and_u_labels() {
+async fn the_relay_recognizes_itself_in_a_labels_and_u_labels() {
     let (u_labels, a_labels) = ("mx.b\u{fc}cher.test", "mx.xn--bcher-kva.test");
     for own_name in [u_labels, a_labels] {
         for (exchange, domain) in

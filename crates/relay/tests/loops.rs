@@ -1,4 +1,4 @@
-//! Mail that would go in a circle ends soon, and so does the report of that.
+//! Mail that would loop ends soon, and so does its report.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
-/// A relay for whoever is on this host, which sends everything where `to` says, told the port of its own listener on `on`.
+/// A relay for all clients on this host, which sends all mail to the next hop in `to`. `to` gets
+/// the port of its own listener on `on`.
 async fn relay(
     on: &str,
     to: impl FnOnce(u16, &mut RelayOptions),
@@ -61,7 +62,7 @@ async fn mail_for_the_relay_itself_as_its_next_hop_is_not_sent() {
             submit(&relay, "<me@[127.0.0.1]>", &["<you@[127.0.0.1]>"], CONTENT).await;
             log.wait("failed", 2).await;
             is_empty(&relay).await;
-            // The message and its report, neither of which has come back.
+            // The message and its report have not come back.
             assert_eq!((log.count("accepted"), log.count("delivered")), (1, 0), "{on} {is_mx}");
             assert!(log.of("failed").iter().all(|seen| seen.text.starts_with("5.4.6")), "{:?}", log.all());
             drain.cancel();
@@ -70,7 +71,7 @@ async fn mail_for_the_relay_itself_as_its_next_hop_is_not_sent() {
 }
 
 #[tokio::test]
-async fn the_other_hosts_of_a_route_are_asked_when_one_is_the_relay_itself() {
+async fn the_other_hosts_of_a_route_are_tried_if_one_is_the_relay_itself() {
     let hop = Hop::start(Behavior::default()).await;
     let port = hop.port;
     let (relay, log, drain) = relay("127.0.0.1:0", move |own, options| {
@@ -83,9 +84,9 @@ async fn the_other_hosts_of_a_route_are_asked_when_one_is_the_relay_itself() {
     drain.cancel();
 }
 
-/// Something in between that no address gives away: a proxy, a translated address, a second relay.
+/// A proxy, a translated address or a second relay lies between, and no address shows that.
 #[tokio::test]
-async fn mail_that_comes_back_again_and_again_is_refused_after_a_handful_of_times() {
+async fn mail_that_comes_back_again_and_again_is_refused_at_the_fourth_hop_of_our_own() {
     let between = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = between.local_addr().unwrap().port();
     let (relay, log, drain) = {
@@ -110,7 +111,7 @@ async fn mail_that_comes_back_again_and_again_is_refused_after_a_handful_of_time
     log.wait("failed", 2).await;
     is_empty(&relay).await;
     assert!(log.of("failed").iter().all(|seen| seen.text.starts_with("5.4.6")), "{:?}", log.all());
-    // The message and its report, each accepted once and sent round four times.
+    // The message and its report: each was accepted once, and looped four times.
     assert_eq!(log.count("accepted"), 1 + 2 * 4, "{:?}", log.all());
     drain.cancel();
 }

@@ -1,4 +1,5 @@
-//! A submitted message gets the `Date` and the `Message-ID` that it lacks, and is otherwise left as it is.
+//! A submitted message gets the `Date` and the `Message-ID` that it lacks, and is otherwise
+//! unchanged.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -18,7 +19,7 @@ fn trusting(add_fields: AddFields) -> RelayOptions {
     options
 }
 
-/// The fields that were added, and the content behind them. The trace comes first and is left out.
+/// The fields that were added, and the content after them. It leaves out the Received field.
 fn added(content: &str) -> (Vec<&str>, &str) {
     let mut rest = content.split_once("+0000\r\n").unwrap().1;
     let mut fields = Vec::new();
@@ -35,7 +36,7 @@ fn added(content: &str) -> (Vec<&str>, &str) {
 
 const BOTH: &[&str] = &["Date", "Message-ID"];
 
-/// What is sent, the fields that it gets, and what stands between them and the content.
+/// The content that is sent, the fields that it gets, and the octets between them and the content.
 const CASES: &[(&str, &[&str], &str)] = &[
     ("Subject: x\r\n\r\nbody\r\n", BOTH, ""),
     ("Date: x\r\nSubject: x\r\n\r\nbody\r\n", &["Message-ID"], ""),
@@ -55,7 +56,7 @@ const CASES: &[(&str, &[&str], &str)] = &[
 ];
 
 #[tokio::test]
-async fn a_submitted_message_gets_what_it_lacks() {
+async fn a_submitted_message_gets_the_fields_that_it_lacks() {
     for chunked in [false, true] {
         let mut client = Client::of(trusting(AddFields::Trusted)).await;
         client.talk(&["EHLO c.test\r\n"]).await;
@@ -97,7 +98,7 @@ async fn content_of_any_octets_gets_the_fields_too() {
 }
 
 #[tokio::test]
-async fn a_header_that_is_too_long_to_be_held_back_stays_as_it_is() {
+async fn a_header_too_long_to_be_held_back_is_unchanged() {
     let mut client = Client::of(trusting(AddFields::Trusted)).await;
     client.talk(&["EHLO c.test\r\n"]).await;
     let line = format!("X: {}\r\n", "x".repeat(95));
@@ -115,7 +116,7 @@ async fn a_header_that_is_too_long_to_be_held_back_stays_as_it_is() {
 }
 
 #[tokio::test]
-async fn no_two_messages_get_the_same_message_id() {
+async fn every_message_gets_its_own_message_id() {
     let mut client = Client::of(trusting(AddFields::Trusted)).await;
     client.talk(&["EHLO c.test\r\n"]).await;
     let mut ids = HashSet::new();
@@ -128,7 +129,7 @@ async fn no_two_messages_get_the_same_message_id() {
 }
 
 #[tokio::test]
-async fn mail_that_is_only_passed_on_stays_as_it_is() {
+async fn mail_that_is_only_relayed_is_unchanged() {
     for add_fields in [AddFields::Never, AddFields::Submitted] {
         let mut client = Client::of(trusting(add_fields)).await;
         client.talk(&["EHLO c.test\r\n", SENDER, RECIPIENT, "DATA\r\n", "Subject: x\r\n\r\nbody\r\n.\r\n"]).await;

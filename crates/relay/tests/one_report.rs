@@ -25,7 +25,7 @@ use tokio::{
 
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
 
-/// Refuses, defers or takes by the first letter of the local part; senders are of `s`.
+/// Refuses, defers or takes by the first letter of the local part. Senders are at `s`.
 fn moods() -> Behavior {
     Behavior {
         rcpt: Box::new(|path| match path.get(1..2) {
@@ -37,7 +37,8 @@ fn moods() -> Behavior {
     }
 }
 
-/// Each domain of `d0` to `d9` has a route of its own, so that their deliveries do not share workers.
+/// Each of the domains `d0` to `d9` has a route of its own, so that their deliveries share no
+/// workers.
 fn ten_routes(port: u16, mut options: RelayOptions) -> RelayOptions {
     let to = || NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), port)]);
     let route = |name: String| Route::new(vec![name.parse().unwrap()], to());
@@ -68,7 +69,7 @@ async fn a_thousand_domains_that_refuse_make_one_report_with_the_content_once() 
 }
 
 #[tokio::test]
-async fn what_fails_what_is_relayed_and_what_is_delayed_stand_in_one_report() {
+async fn failed_relayed_and_delayed_recipients_are_in_one_report() {
     let hop = Hop::with(0, Offers::default(), Default::default(), moods()).await;
     let mut options = ten_routes(hop.port, options(&[1]));
     options.delivery.retry.warn_after = Some(Duration::ZERO);
@@ -86,7 +87,7 @@ async fn what_fails_what_is_relayed_and_what_is_delayed_stand_in_one_report() {
         [1, 2, 1]
     );
     assert_eq!(count(&reports[0], "the body"), 1);
-    // The two that wait are left, and nothing else is to be reported of them.
+    // The two recipients that wait are left, with no other outcome to be reported.
     let left = relay.relay.queue().list(None, 9).await.unwrap();
     assert_eq!(left[0].deliveries.len(), 2);
     assert!(left[0].deliveries.iter().all(|each| each.attempts == 1 && each.due_in > Duration::from_secs(30)));
@@ -94,7 +95,7 @@ async fn what_fails_what_is_relayed_and_what_is_delayed_stand_in_one_report() {
 }
 
 #[tokio::test]
-async fn each_round_has_its_report() {
+async fn each_round_of_attempts_has_its_own_report() {
     let hop = Hop::start(moods()).await;
     let mut options = ten_routes(hop.port, options(&[1]));
     options.delivery.retry.expire_after = Duration::from_millis(900);
@@ -107,7 +108,7 @@ async fn each_round_has_its_report() {
     relay.end().await;
 }
 
-/// A message in a queue whose time stands still, from a client that may be trusted or not.
+/// A relay over a queue whose clock stands still, unless the test moves it.
 struct Still {
     clock: ManualClock,
     relay: Relay<MemoryQueue, SystemResolver>,
@@ -129,7 +130,7 @@ impl Still {
     }
 }
 
-/// What was to be reported when the process ended is reported by the next one, with all that has ended since.
+/// If a process ends with outcomes to be reported, the next one reports them with all later ones.
 #[tokio::test]
 async fn a_report_survives_the_process_that_was_to_write_it() {
     let slow = Behavior {
@@ -146,12 +147,13 @@ async fn a_report_survives_the_process_that_was_to_write_it() {
     let mail = Envelope::new(parse_mail("<sender@s>"), ["<r@d0>", "<r@d1>", "<take@d2>"].map(parse_rcpt).to_vec());
     relay.submit(Owner::default(), &mail, Bytes::from_static(CONTENT)).await.unwrap();
     log.wait("failed", 2).await;
-    // The third is in mid-delivery, so nothing is reported yet; that is dropped, and nothing closes the round.
+    // The third delivery is under way, so there is no report yet. It is dropped, and the round is
+    // not closed.
     first.drain.cancel();
     first.task.await.unwrap().unwrap();
     assert_eq!(log.count("reported"), 0);
     let left = relay.queue().list(None, 9).await.unwrap();
-    assert_eq!(left[0].deliveries.len(), 3, "what failed is still there, to be reported");
+    assert_eq!(left[0].deliveries.len(), 3, "the failed recipients are still there, to be reported");
     let second = run(relay.clone(), log.clone());
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(log.count("reported"), 0);
@@ -164,7 +166,7 @@ async fn a_report_survives_the_process_that_was_to_write_it() {
     second.task.await.unwrap().unwrap();
 }
 
-/// A host without a single extension but these, that refuses to take some messages; what it took, as text.
+/// A host with these extensions alone, which refuses some messages. Returns what it took, as text.
 async fn small_host(
     extensions: &'static str,
     refuses: fn(&str, &str) -> Option<&'static str>,
@@ -219,9 +221,9 @@ async fn small_host(
     (port, taken)
 }
 
-/// A report that cannot be delivered as it is goes once more without the message that it returned.
+/// A report that cannot be delivered is sent again without the message that it returned.
 #[tokio::test]
-async fn a_report_goes_without_the_message_where_the_message_cannot_go() {
+async fn a_report_goes_without_the_message_to_a_host_that_refuses_the_message() {
     const EIGHT_BIT: &[u8] = b"Subject: caf\xc3\xa9\r\nX-Token: 7\r\n\r\nthe body is \xe9\r\n";
     const EIGHT_BIT_BODY: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body is \xe9\r\n";
     let large: &'static [u8] = [CONTENT, &b"the body goes on and on\r\n".repeat(5_000)].concat().leak();

@@ -1,4 +1,4 @@
-//! What comes of each recipient, written back and reported exactly once.
+//! The outcome of each recipient, written back and reported exactly once.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -11,7 +11,7 @@ use support::{Behavior, Hop, RawHop, options, polite, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nbody\r\n";
 
-/// Refuses by the local part: `later` for now, `never` for good.
+/// Refuses by the local part: `later` for now, `never` permanently.
 fn by_name() -> Behavior {
     Behavior {
         rcpt: Box::new(|path| match path {
@@ -24,7 +24,7 @@ fn by_name() -> Behavior {
 }
 
 #[tokio::test]
-async fn delivered_deferred_and_failed_in_one_message() {
+async fn recipients_of_one_message_are_delivered_deferred_and_failed() {
     let hop = Hop::start(by_name()).await;
     let mut options = options(&[hop.port]);
     options.delivery.retry.waits = vec![Duration::from_millis(300)];
@@ -39,7 +39,7 @@ async fn delivered_deferred_and_failed_in_one_message() {
     assert_eq!((message.deliveries.len(), message.deliveries[0].attempts), (1, 1));
     relay.log.wait("deferred", 2).await;
     assert!(relay.log.of("deferred").iter().all(|seen| seen.who == "<later@d.test>" && seen.text.starts_with("4.2.1")));
-    // Nobody gets anything twice, and the failure is reported once.
+    // Each recipient gets the message once, and the failure is reported once.
     assert_eq!((hop.count(), relay.log.count("reported"), relay.log.count("failed")), (2, 1, 1));
     let report = &hop.taken()[1];
     let text = String::from_utf8(report.start.clone()).unwrap();
@@ -52,7 +52,7 @@ async fn delivered_deferred_and_failed_in_one_message() {
 }
 
 #[tokio::test]
-async fn nobody_hears_of_what_has_a_null_sender_or_asked_for_no_report() {
+async fn no_report_goes_to_a_null_sender_or_one_that_asked_for_none() {
     let hop = Hop::start(by_name()).await;
     let relay = start(options(&[hop.port]));
     relay.submit("<>", &["<never@d.test>"], CONTENT).await;
@@ -65,7 +65,7 @@ async fn nobody_hears_of_what_has_a_null_sender_or_asked_for_no_report() {
 }
 
 #[tokio::test]
-async fn what_is_too_old_is_given_up_and_reported() {
+async fn an_expired_message_is_given_up_and_reported() {
     let hop = Hop::start(by_name()).await;
     let mut options = options(&[hop.port]);
     options.delivery.retry.expire_after = Duration::from_millis(350);
@@ -79,7 +79,7 @@ async fn what_is_too_old_is_given_up_and_reported() {
 }
 
 #[tokio::test]
-async fn a_552_is_temporary_for_a_recipient_behind_another_and_permanent_elsewhere() {
+async fn a_552_is_temporary_for_a_recipient_after_another_and_permanent_elsewhere() {
     let behavior = Behavior {
         rcpt: Box::new(|path| match path {
             "<full@d.test>" => Err(refusal!("552 Too many recipients")),
@@ -107,7 +107,7 @@ async fn a_552_is_temporary_for_a_recipient_behind_another_and_permanent_elsewhe
 }
 
 #[tokio::test]
-async fn content_of_eight_bits_fails_where_it_cannot_go() {
+async fn eight_bit_content_fails_at_a_next_hop_without_8bitmime() {
     let hop = RawHop::start(|_, line| polite(line)).await;
     let relay = start(options(&[hop.port]));
     relay.submit("<> BODY=8BITMIME", &["<a@d.test>"], b"Subject: \xc3\xa4\r\n\r\n").await;
@@ -118,7 +118,7 @@ async fn content_of_eight_bits_fails_where_it_cannot_go() {
 }
 
 #[tokio::test]
-async fn a_postmaster_without_a_domain_is_ours() {
+async fn postmaster_without_a_domain_is_at_our_name() {
     let hop = Hop::start(Behavior::default()).await;
     let relay = start(options(&[hop.port]));
     relay.submit("<>", &["<Postmaster>"], CONTENT).await;
@@ -128,7 +128,7 @@ async fn a_postmaster_without_a_domain_is_ours() {
 }
 
 #[tokio::test]
-async fn many_recipients_go_in_several_transactions() {
+async fn many_recipients_are_split_into_several_transactions() {
     let hop = Hop::start(Behavior::default()).await;
     let mut options = options(&[hop.port]);
     options.delivery.recipients_per_transaction = 10;
@@ -142,10 +142,10 @@ async fn many_recipients_go_in_several_transactions() {
     relay.end().await;
 }
 
-/// What the next hop says is kept with each recipient; all of it together must fit into the queue, or what was delivered
-/// could not be written down and would be delivered again and again.
+/// The next hop's reply is recorded with each recipient, and all replies together must fit into the
+/// queue. Otherwise a delivery could not be recorded, and would be repeated again and again.
 #[tokio::test]
-async fn long_replies_do_not_keep_an_outcome_from_being_written() {
+async fn an_outcome_with_long_replies_is_recorded() {
     let line = format!("450-{}\r\n", "x".repeat(1_900));
     let long = format!("{}450 end\r\n", line.repeat(8));
     let hop = RawHop::start(move |_, line| match line {

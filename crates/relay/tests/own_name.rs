@@ -1,4 +1,5 @@
-//! Mail for the relay's own name, which has no mailboxes: it goes where the options say, or is refused.
+//! Mail for the relay's own name, which has no mailboxes: it goes to the mailbox in the options, or
+//! is refused.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -7,7 +8,7 @@ use posthaste_relay::{RelayOptions, queue::Queue as _};
 use posthaste_server::refusal;
 use support::{Behavior, Client, Hop, options, start};
 
-/// Nothing of it is taken, so no report of it can go to a sender who has not sent it.
+/// The relay takes none of it, so that no report goes to a forged sender.
 #[tokio::test]
 async fn mail_for_a_name_without_mailboxes_reaches_no_forged_sender() {
     let mut client = Client::of(RelayOptions::new("relay.test".parse().unwrap())).await;
@@ -25,7 +26,7 @@ async fn mail_for_a_name_without_mailboxes_reaches_no_forged_sender() {
 }
 
 #[tokio::test]
-async fn the_postmasters_mail_arrives_where_the_options_say() {
+async fn mail_for_postmaster_arrives_at_the_mailbox_in_the_options() {
     let hop = Hop::start(Behavior::default()).await;
     let mut options = options(&[hop.port]);
     options.postmaster = Some("admin@example.org".parse().unwrap());
@@ -48,9 +49,9 @@ async fn the_postmasters_mail_arrives_where_the_options_say() {
     delivering.await.unwrap().unwrap();
 }
 
-/// What the application sends, and reports of mail that was sent in the postmaster's name, go the same way.
+/// Mail from the application, and reports of mail from the postmaster, go to the same mailbox.
 #[tokio::test]
-async fn the_postmasters_reports_arrive_where_the_options_say() {
+async fn reports_for_postmaster_arrive_at_the_mailbox_in_the_options() {
     let rcpt = Box::new(|path: &str| match path.contains("@gone.test") {
         true => Err(refusal!("550 5.1.1 unknown")),
         false => Ok(()),

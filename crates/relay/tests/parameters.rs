@@ -1,4 +1,4 @@
-//! What next hops are told, by what they offer.
+//! The parameters that a next hop gets, by the extensions that it offers.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -23,7 +23,8 @@ async fn relay_to(hop: &Hop) -> Running {
     start(options(&[hop.port]))
 }
 
-/// The parameters of MAIL and of the one RCPT as they arrive. SIZE is always there, and left out here.
+/// The parameters of MAIL and of the one RCPT as they arrive. SIZE is always present, and left out
+/// here.
 async fn arrives(offers: Offers, mail: &str, rcpt: &str, content: &'static [u8]) -> (String, String) {
     let hop = Hop::offering(offers).await;
     let relay = relay_to(&hop).await;
@@ -38,9 +39,9 @@ async fn arrives(offers: Offers, mail: &str, rcpt: &str, content: &'static [u8])
 }
 
 #[tokio::test]
-async fn each_parameter_goes_where_its_extension_is_offered() {
+async fn each_parameter_goes_to_next_hops_that_offer_its_extension() {
     for (offers, mail, rcpt, told, named) in [
-        // RFC 3461 section 5.2.1: the same values, and none that was not there.
+        // RFC 3461 section 5.2.1: the same values, and no others.
         (
             dsn(),
             "<m@s> RET=HDRS ENVID=Q+2Bx",
@@ -50,7 +51,7 @@ async fn each_parameter_goes_where_its_extension_is_offered() {
         ),
         (dsn(), "<m@s>", "<a@d>", "", "<a@d>"),
         (nothing(), "<m@s> RET=HDRS ENVID=Q+2Bx", "<a@d> NOTIFY=FAILURE ORCPT=rfc822;b@e", "", "<a@d>"),
-        // RFC 6710 section 4.2: the priority, and the usual one for whoever names none.
+        // RFC 6710 section 4.2: the priority. It is 0 for a message that names none.
         (
             offering(nothing(), |offers| offers.mt_priority = Some(String::new())),
             "<m@s> MT-PRIORITY=-4",
@@ -66,7 +67,8 @@ async fn each_parameter_goes_where_its_extension_is_offered() {
             "<a@d>",
         ),
         (nothing(), "<m@s> MT-PRIORITY=-4", "<a@d>", "", "<a@d>"),
-        // RFC 7293 section 5.1.1: who tests it is told, action and all; who does not is told nothing, if the sender lets it.
+        // RFC 7293 section 5.1.1: a server with RRVS gets it, action and all. A server without gets
+        // no RRVS, if the sender permits that.
         (
             offering(nothing(), |offers| offers.rrvs = true),
             "<m@s>",
@@ -75,7 +77,7 @@ async fn each_parameter_goes_where_its_extension_is_offered() {
             "<a@d> RRVS=2014-04-03T23:01:00Z;C",
         ),
         (nothing(), "<m@s>", "<a@d> RRVS=2014-04-03T23:01:00Z;C", "", "<a@d>"),
-        // What is held is held here.
+        // The hold happens at this relay.
         (
             offering(nothing(), |offers| offers.future_release = Some(1_000_000)),
             "<m@s> HOLDFOR=1",
@@ -83,7 +85,7 @@ async fn each_parameter_goes_where_its_extension_is_offered() {
             "",
             "<a@d>",
         ),
-        // All in ASCII, so that it is fit for anybody.
+        // All of it is ASCII, so that every next hop can take it.
         (nothing(), "<m@s> SMTPUTF8", "<a@d>", "", "<a@d>"),
         (offering(nothing(), |offers| offers.smtputf8 = true), "<m@s> SMTPUTF8", "<a@d>", "SMTPUTF8", "<a@d>"),
         (nothing(), "<m@\u{e4}.test> SMTPUTF8", "<a@d>", "", "<a@d>"),
@@ -94,7 +96,7 @@ async fn each_parameter_goes_where_its_extension_is_offered() {
 }
 
 #[tokio::test]
-async fn internationalised_mail_goes_as_it_is_where_it_can() {
+async fn internationalized_mail_goes_unchanged_to_a_hop_with_smtputf8() {
     let offers = offering(dsn(), |offers| offers.smtputf8 = true);
     let (mail, rcpt) = arrives(
         offers,
@@ -107,9 +109,10 @@ async fn internationalised_mail_goes_as_it_is_where_it_can() {
     assert_eq!(rcpt, "<\u{7528}\u{6237}@b\u{fc}cher.test> ORCPT=utf-8;\u{7528}\u{6237}@b\u{fc}cher.test");
 }
 
-/// What a next hop cannot take fails at once, in these words, and the sender hears of it.
+/// A message that a next hop cannot take fails at once, in these words, and the sender gets a
+/// report.
 #[tokio::test]
-async fn what_a_next_hop_cannot_take_is_reported_at_once() {
+async fn a_message_that_a_next_hop_cannot_take_is_reported_at_once() {
     for (offers, mail, rcpt, content, status) in [
         (nothing(), "<m@s> SMTPUTF8 BODY=8BITMIME", "<a@d>", UTF8, "5.6.7"),
         (nothing(), "<m@s> SMTPUTF8", "<\u{e4}@d>", CONTENT, "5.6.7"),
@@ -134,15 +137,16 @@ async fn what_a_next_hop_cannot_take_is_reported_at_once() {
     }
 }
 
-/// One that cannot be named fails alone; one whose domain alone is not ASCII goes by its A-labels.
+/// A recipient that cannot be named fails alone. One whose domain alone is not ASCII is named by
+/// its A-labels.
 #[tokio::test]
-async fn recipients_beyond_ascii_fail_one_by_one() {
+async fn recipients_outside_ascii_fail_one_by_one() {
     let hop = Hop::offering(nothing()).await;
     let relay = relay_to(&hop).await;
     let recipients = ["<a@b\u{fc}cher.test>", "<\u{e4}@xn--bcher-kva.test>", "<b@xn--bcher-kva.test>"];
     relay.submit("<m@s> SMTPUTF8", &recipients, CONTENT).await;
     relay.log.wait("delivered", 3).await;
-    // Both ways to write the domain are one destination.
+    // Both forms of the domain are one destination.
     assert_eq!(hop.mail().len(), 1);
     assert_eq!(hop.mail()[0].rcpts(), ["<a@xn--bcher-kva.test>", "<b@xn--bcher-kva.test>"]);
     let report = hop.reports()[0].text();
@@ -152,7 +156,7 @@ async fn recipients_beyond_ascii_fail_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_report_to_a_sender_beyond_ascii_goes_by_smtputf8() {
+async fn a_report_to_a_sender_outside_ascii_goes_by_smtputf8() {
     let hop = Hop::offering(offering(nothing(), |offers| {
         offers.smtputf8 = true;
         offers.dsn = true;
@@ -170,9 +174,9 @@ async fn a_report_to_a_sender_beyond_ascii_goes_by_smtputf8() {
     relay.end().await;
 }
 
-/// Octets that DATA could not carry.
+/// DATA could not carry these octets.
 #[tokio::test]
-async fn binary_content_arrives_as_it_was() {
+async fn binary_content_arrives_unchanged() {
     const BINARY: &[u8] = b"Content-Transfer-Encoding: binary\r\n\r\nbare\rand\nand \0 and no end";
     let hop = Hop::offering(offering(nothing(), |offers| offers.binary_mime = true)).await;
     let relay = relay_to(&hop).await;
@@ -185,9 +189,10 @@ async fn binary_content_arrives_as_it_was() {
     relay.end().await;
 }
 
-/// What says to be 8-bit and is not goes where 8BITMIME is not offered; what is 8-bit does not.
+/// Content declared as 8-bit that is ASCII goes to hosts without 8BITMIME. Real 8-bit content does
+/// not.
 #[tokio::test]
-async fn seven_bit_content_goes_anywhere_whatever_it_says() {
+async fn seven_bit_content_goes_to_every_hop_whatever_its_declaration() {
     let hop = RawHop::start(|_, line| polite(line)).await;
     let relay = start(options(&[hop.port]));
     relay.submit("<m@s> BODY=8BITMIME", &["<a@d.test>"], CONTENT).await;
@@ -199,7 +204,7 @@ async fn seven_bit_content_goes_anywhere_whatever_it_says() {
 }
 
 #[tokio::test]
-async fn what_is_held_leaves_when_its_time_has_come() {
+async fn a_held_message_is_sent_when_its_hold_ends() {
     let hop = Hop::offering(dsn()).await;
     let relay = relay_to(&hop).await;
     relay.submit("<later@s> HOLDFOR=2", &["<a@d>"], CONTENT).await;
@@ -213,9 +218,9 @@ async fn what_is_held_leaves_when_its_time_has_come() {
     relay.end().await;
 }
 
-/// Of what waits, the more urgent goes first (RFC 6710 section 5.1).
+/// Of the messages that wait, the one with the highest priority goes first (RFC 6710 section 5.1).
 #[tokio::test]
-async fn what_is_urgent_goes_first() {
+async fn the_message_with_the_highest_priority_goes_first() {
     let hop = Hop::offering(nothing()).await;
     let mut options = options(&[hop.port]);
     options.delivery.concurrency_per_site = 1;

@@ -1,4 +1,4 @@
-//! What the relay takes, and what it refuses.
+//! The messages that the relay takes, and those that it refuses.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -11,7 +11,7 @@ use posthaste_relay::{Relay, RelayOptions};
 use support::{Client, Log, options};
 
 #[tokio::test]
-async fn a_message_that_goes_in_circles_is_refused() {
+async fn a_looping_message_is_refused() {
     let mut client = Client::of(options(&[1])).await;
     client.talk(&["EHLO c.test\r\n"]).await;
     for (hops, code) in [(100, "554 5.4.6"), (99, "250 2.0.0")] {
@@ -20,13 +20,13 @@ async fn a_message_that_goes_in_circles_is_refused() {
         assert!(client.talk(&lines).await.starts_with(code));
     }
     assert_eq!((client.log.count("accepted"), client.relay.queue().stats().await.messages), (1, 1));
-    // A refused message leaves nothing: neither room in the queue nor recipients.
+    // A refused message leaves neither room taken in the queue nor recipients.
     assert_eq!(client.relay.queue().stats().await.drafts, 0);
     let elsewhere = ["MAIL FROM:<a@b.test>\r\n", "RCPT TO:<x@else.test>\r\n"];
     assert!(client.talk(&elsewhere).await.starts_with("550 5.7.1"));
 }
 
-/// The same for clients that may relay.
+/// The same options, for clients that may relay.
 fn trusting(mut options: RelayOptions) -> RelayOptions {
     options.policy.relay_from.push("127.0.0.0/8".parse().unwrap());
     options
@@ -34,7 +34,7 @@ fn trusting(mut options: RelayOptions) -> RelayOptions {
 
 /// RFC 2852 section 4.1.4.1 asks for a report of a delay, and a stranger causes one report at most.
 #[tokio::test]
-async fn strangers_are_not_notified_of_a_delay() {
+async fn by_in_mode_n_is_refused_from_strangers() {
     let mut client = Client::of(options(&[1])).await;
     let said = client.talk(&["EHLO c.test\r\n"]).await;
     assert!(said.contains("-DELIVERBY\r"), "{said}");
@@ -45,7 +45,7 @@ async fn strangers_are_not_notified_of_a_delay() {
 }
 
 #[tokio::test]
-async fn what_is_honored_is_offered() {
+async fn the_relay_offers_every_extension_that_it_honors() {
     let mut client = Client::of(trusting(options(&[1]))).await;
     let said = client.talk(&["EHLO c.test\r\n"]).await;
     for line in [
@@ -65,13 +65,13 @@ async fn what_is_honored_is_offered() {
     ] {
         assert!(said.contains(line), "{line} {said}");
     }
-    // Outside TLS it has no place.
+    // REQUIRETLS is not offered outside TLS.
     assert!(!said.contains("REQUIRETLS"));
 }
 
-/// RFC 6710 section 4.1: nobody becomes urgent by saying so, and anybody may step back.
+/// RFC 6710 section 4.1: a stranger cannot raise its priority, but every client may lower it.
 #[tokio::test]
-async fn strangers_are_not_urgent() {
+async fn strangers_cannot_raise_the_priority_of_their_mail() {
     for (trusted, asked, given, said) in [
         (false, "", 0, "250 2.0.0 Queued as "),
         (false, " MT-PRIORITY=0", 0, "250 2.0.0 Queued as "),
@@ -85,7 +85,7 @@ async fn strangers_are_not_urgent() {
         let (reply, record) = client.send(&format!("<a@b.test>{asked}")).await;
         assert!(reply.starts_with(said), "{asked} {reply}");
         assert_eq!(client.newest().await.0, given, "{asked}");
-        // What travels on is what was given.
+        // The next hop gets the priority that was granted.
         let parameter = format!("MT-PRIORITY={given}");
         assert_eq!(record.contains(&parameter), !asked.is_empty(), "{record}");
         assert_eq!(client.log.count("accepted"), 1);
@@ -94,7 +94,7 @@ async fn strangers_are_not_urgent() {
 
 /// RFC 4865 section 4.2 and 5.2.2.
 #[tokio::test]
-async fn a_message_is_held_as_long_as_may_be() {
+async fn a_message_is_held_for_at_most_the_longest_hold() {
     let mut client = Client::of(trusting(options(&[1]))).await;
     client.talk(&["EHLO c.test\r\n"]).await;
     let at = |seconds: i64| (jiff::Timestamp::now() + jiff::SignedDuration::from_secs(seconds)).to_string();
@@ -142,9 +142,9 @@ async fn the_time_of_by_counts_from_mail() {
     }
 }
 
-/// RFC 3030: octets that DATA could not carry, kept as they are.
+/// RFC 3030: octets that DATA could not carry are kept unchanged.
 #[tokio::test]
-async fn binary_content_is_taken_by_chunks_alone() {
+async fn binary_content_is_taken_by_bdat_alone() {
     let mut client = Client::of(options(&[1])).await;
     client.talk(&["EHLO c.test\r\n"]).await;
     let octets = "Content-Transfer-Encoding: binary\r\n\r\nbare\rand\nand \0 and no end";
@@ -160,7 +160,7 @@ async fn binary_content_is_taken_by_chunks_alone() {
 
 /// RFC 6531 section 4.3, RFC 6710 section 7.
 #[tokio::test]
-async fn the_trace_says_how_it_came() {
+async fn the_received_field_says_how_the_message_came() {
     let mut options = options(&[1]);
     options.policy.relay_from.push("127.0.0.0/8".parse().unwrap());
     let mut client = Client::of(options).await;
@@ -178,14 +178,14 @@ async fn the_trace_says_how_it_came() {
 }
 
 #[tokio::test]
-async fn a_queue_that_has_stopped_refuses_for_now() {
+async fn a_relay_whose_queue_has_stopped_refuses_for_now() {
     let mut client = Client::of(options(&[1])).await;
     client.relay.queue().close().await;
     let lines = ["EHLO c.test\r\n", "MAIL FROM:<a@b.test>\r\n", "RCPT TO:<a@relay.test>\r\n", "DATA\r\n"];
     assert!(client.talk(&lines).await.starts_with("451 4.3.0"));
 }
 
-/// Who sent it, as an application sees it.
+/// Records the client of each accepted message, as an application sees it.
 #[derive(Debug, Clone, Default)]
 struct Clients(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
 
@@ -202,7 +202,7 @@ impl posthaste_relay::Observer for Clients {
 }
 
 #[tokio::test]
-async fn an_accepted_message_says_from_whom() {
+async fn the_accepted_event_names_the_client() {
     let seen = Clients::default();
     let relay = Relay::builder(MemoryQueue::default(), SystemResolver, options(&[1])).observer(seen.clone()).build();
     let mut client = Client::with(relay.clone(), Log::default()).await;

@@ -1,4 +1,4 @@
-//! Which reports a sender gets, and how often.
+//! The reports that a sender gets, and how often.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -11,7 +11,7 @@ use support::{Behavior, Hop, Taken, offering, options, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
 
-/// Takes reports and refuses the rest, or some of it, in these words.
+/// Takes reports, and refuses other mail, or some of it, in these words.
 fn says(refusal: &'static str) -> Behavior {
     Behavior {
         rcpt: Box::new(move |path| match path.ends_with("@s>") {
@@ -35,7 +35,7 @@ fn has(report: &Taken, lines: &[&str]) {
 
 /// RFC 3461 sections 5.2.1 and 5.2.2, for a next hop that takes the message.
 #[tokio::test]
-async fn a_success_is_reported_where_nobody_else_will() {
+async fn a_success_is_reported_if_the_next_hop_will_not_report_it() {
     for (offers, mail, rcpt, reported) in [
         (Offers::default(), "<m@s>", "<a@d> NOTIFY=SUCCESS,FAILURE", true),
         (Offers::default(), "<m@s>", "<a@d>", false),
@@ -69,7 +69,7 @@ async fn a_success_is_reported_where_nobody_else_will() {
 }
 
 #[tokio::test]
-async fn a_delay_is_told_once() {
+async fn a_delay_is_reported_once() {
     for (rcpt, told) in
         [("<a@d>", 1), ("<a@d> NOTIFY=DELAY", 1), ("<a@d> NOTIFY=FAILURE", 0), ("<a@d> NOTIFY=NEVER", 0)]
     {
@@ -91,9 +91,9 @@ async fn a_delay_is_told_once() {
     }
 }
 
-/// The longest wait does not put the warning off.
+/// A long wait does not delay the warning.
 #[tokio::test]
-async fn a_delay_is_told_in_time() {
+async fn a_delay_is_reported_in_time() {
     let hop = Hop::start(says("450 4.2.1 Later\r\n")).await;
     let mut options = options(&[hop.port]);
     options.delivery.retry.waits = vec![Duration::from_secs(3_600)];
@@ -106,7 +106,7 @@ async fn a_delay_is_told_in_time() {
 }
 
 #[tokio::test]
-async fn delayed_and_failed_stand_in_one_report() {
+async fn delayed_and_failed_recipients_are_in_one_report() {
     let behavior = Behavior {
         rcpt: Box::new(|path| match path {
             "<later@d>" => Err(refusal!("450 4.2.1 Later")),
@@ -129,9 +129,9 @@ async fn delayed_and_failed_stand_in_one_report() {
     relay.end().await;
 }
 
-/// RFC 3461 section 4.3: what was asked for, within the bound.
+/// RFC 3461 section 4.3: the whole message if asked for, within the bound.
 #[tokio::test]
-async fn the_message_comes_back_whole_when_its_sender_wants_it() {
+async fn the_message_is_returned_whole_if_its_sender_asks_for_it() {
     for (mail, at_most, whole) in [
         ("<m@s> RET=FULL", 1_000, true),
         ("<m@s> RET=FULL", 10, false),
@@ -153,9 +153,9 @@ async fn the_message_comes_back_whole_when_its_sender_wants_it() {
     }
 }
 
-/// A report asks for none of its own (RFC 3461 section 6.1).
+/// A report asks for no report about itself (RFC 3461 section 6.1).
 #[tokio::test]
-async fn a_report_has_a_null_sender_and_asks_for_nothing() {
+async fn a_report_has_a_null_sender_and_asks_for_no_report() {
     let hop = Hop::start(says("550 5.1.1 Never\r\n")).await;
     let relay = start(options(&[hop.port]));
     relay.submit("<m@s> RET=FULL ENVID=x BY=60;N", &["<a@d> NOTIFY=SUCCESS,FAILURE,DELAY"], CONTENT).await;
@@ -167,9 +167,10 @@ async fn a_report_has_a_null_sender_and_asks_for_nothing() {
     relay.end().await;
 }
 
-/// RFC 2852 section 4.1.3, mode R: given up when the time is over, without another attempt.
+/// RFC 2852 section 4.1.3, mode R: the relay gives up when the time is over, without another
+/// attempt.
 #[tokio::test]
-async fn what_must_be_there_in_time_or_not_at_all_comes_back() {
+async fn by_in_mode_r_returns_a_message_that_is_late() {
     let hop = Hop::with(
         0,
         offering(dsn(), |offers| offers.deliver_by = Some(0)),
@@ -191,9 +192,10 @@ async fn what_must_be_there_in_time_or_not_at_all_comes_back() {
     relay.end().await;
 }
 
-/// The time may run out while the next hop thinks: nobody waits for the next attempt then.
+/// The time may run out while the next hop waits with its reply. Then the outcome does not wait for
+/// the next attempt.
 #[tokio::test]
-async fn what_is_over_within_an_attempt_is_over_at_once() {
+async fn by_that_ends_within_an_attempt_takes_effect_at_once() {
     for (mail, told) in
         [("<m@s> BY=1;R", "1 failed, 0 delayed, 0 relayed"), ("<m@s> BY=1;N", "0 failed, 1 delayed, 0 relayed")]
     {
@@ -217,9 +219,10 @@ async fn what_is_over_within_an_attempt_is_over_at_once() {
     }
 }
 
-/// RFC 2852 section 4.1.3, mode N: the sender is told when the time is over, and it goes on.
+/// RFC 2852 section 4.1.3, mode N: the sender is told when the time is over, and the attempts go
+/// on.
 #[tokio::test]
-async fn what_is_late_is_told_and_goes_on() {
+async fn by_in_mode_n_reports_a_late_message_and_goes_on() {
     let hop = Hop::with(
         0,
         offering(dsn(), |offers| offers.deliver_by = Some(0)),
@@ -242,9 +245,9 @@ async fn what_is_late_is_told_and_goes_on() {
     relay.end().await;
 }
 
-/// A message has its time from when it is released.
+/// The age of a message counts from its release.
 #[tokio::test]
-async fn what_was_held_is_not_old() {
+async fn the_age_of_a_held_message_counts_from_its_release() {
     let hop = Hop::start(says("450 4.2.1 Later\r\n")).await;
     let mut options = options(&[hop.port]);
     options.delivery.retry.expire_after = Duration::from_millis(700);
@@ -260,9 +263,9 @@ async fn what_was_held_is_not_old() {
     relay.end().await;
 }
 
-/// The end of the attempts is the end of the message's time, or that of BY in mode R.
+/// The end of the attempts is the expiry of the message, or the end of BY in mode R.
 #[tokio::test]
-async fn a_delay_says_until_when_it_is_tried() {
+async fn a_delay_report_says_until_when_the_relay_tries() {
     for (mail, expire, until) in
         [("<m@s> BY=100;R", 500, 100), ("<m@s> BY=500;R", 100, 100), ("<m@s> BY=100;N", 500, 500)]
     {
@@ -289,9 +292,9 @@ async fn a_delay_says_until_when_it_is_tried() {
     }
 }
 
-/// RFC 2852 section 4.1.4: the next hop gets what is left.
+/// RFC 2852 section 4.1.4: the next hop gets the time that is left.
 #[tokio::test]
-async fn the_time_that_is_left_is_passed_on() {
+async fn by_passes_on_the_time_that_is_left() {
     let seen = std::sync::atomic::AtomicBool::new(false);
     let second = Behavior {
         rcpt: Box::new(move |_| match seen.swap(true, std::sync::atomic::Ordering::SeqCst) {

@@ -1,4 +1,5 @@
-//! Mail that requires TLS goes where TLS proves who the next hop is and the next hop promises the same (RFC 8689).
+//! Mail with REQUIRETLS goes only to next hops whose identity TLS proves and that offer REQUIRETLS
+//! (RFC 8689).
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -60,7 +61,7 @@ async fn hop(offers: Offers, tls: Tls) -> Hop {
     Hop::with(0, offers, tls, Behavior::default()).await
 }
 
-/// A relay that sends everything to these, which it knows by name, and trusts this.
+/// A relay that sends all mail to these named hosts, and trusts this configuration.
 fn to_named(name: &str, ports: &[u16], verified: Option<Arc<ClientConfig>>) -> RelayOptions {
     let mut options = support::options(&[]);
     let to = NextHop::Hosts(ports.iter().map(|port| (name.to_owned(), *port)).collect());
@@ -93,16 +94,16 @@ impl Running {
 }
 
 #[tokio::test]
-async fn it_goes_where_tls_proves_who_is_there() {
+async fn requiretls_mail_goes_to_a_verified_host() {
     let (server, client) = certificate();
     let hop = hop(guards(), Tls::StartTls(server)).await;
     let relay = start(to_named("mx.test", &[hop.port], Some(client)));
-    // A connection that proves nothing is there already, and is not taken for it.
+    // A connection without proof is open already, and is not used for it.
     submit(&relay.relay, "<first@s>", &["<a@d>"], CONTENT).await;
     relay.log.wait("delivered", 1).await;
     submit(&relay.relay, "<second@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
     relay.log.wait("delivered", 2).await;
-    // What proves more is good enough for what needs less.
+    // A connection with proof serves other mail too.
     submit(&relay.relay, "<third@s>", &["<a@d>"], CONTENT).await;
     relay.log.wait("delivered", 3).await;
     let required: Vec<_> = hop.mail().iter().map(|taken| taken.envelope.mail.require_tls).collect();
@@ -110,9 +111,10 @@ async fn it_goes_where_tls_proves_who_is_there() {
     relay.end().await;
 }
 
-/// Nothing of it leaves, its sender hears of it with the codes of section 4.2.1, and other mail still goes.
+/// None of it leaves. Its sender gets a report with the codes of section 4.2.1, and other mail
+/// still goes.
 #[tokio::test]
-async fn it_goes_nowhere_else() {
+async fn requiretls_mail_bounces_without_a_verified_host() {
     let (server, client) = certificate();
     let starttls = || Tls::StartTls(Arc::clone(&server));
     for (name, offers, tls, verified, status) in [
@@ -127,7 +129,7 @@ async fn it_goes_nowhere_else() {
         submit(&relay.relay, "<m@s> REQUIRETLS RET=FULL", &["<a@d>"], CONTENT).await;
         relay.log.wait("failed", 1).await;
         assert_eq!(relay.log.of("failed")[0].text.get(..status.len()), Some(status), "{:?}", relay.log.all());
-        // Its report goes by TLS that proves who is there where that is possible, and goes on where it is not (section 5).
+        // Its report goes over verified TLS if possible, and otherwise without (section 5).
         relay.log.wait("delivered", 1).await;
         assert_eq!(hop.mail().len(), 0);
         let report = hop.reports()[0].text();
@@ -139,9 +141,9 @@ async fn it_goes_nowhere_else() {
     }
 }
 
-/// Every host is tried (section 4.2.1), and one that cannot be reached may be the right one.
+/// Every host is tried (section 4.2.1): one that cannot be reached may be the right one.
 #[tokio::test]
-async fn every_host_is_asked() {
+async fn every_host_is_tried_for_requiretls_mail() {
     let (server, client) = certificate();
     let poor = hop(Offers::default(), Tls::Off).await;
     let proven = hop(Offers::default(), Tls::StartTls(Arc::clone(&server))).await;
@@ -152,9 +154,9 @@ async fn every_host_is_asked() {
     assert_eq!((poor.mail().len(), proven.mail().len(), good.mail().len()), (0, 0, 1));
     relay.end().await;
 
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = nobody.local_addr().unwrap().port();
-    drop(nobody);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
     let relay = start(to_named("mx.test", &[poor.port, port], Some(client)));
     submit(&relay.relay, "<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
     relay.log.wait("deferred", 1).await;
@@ -162,9 +164,9 @@ async fn every_host_is_asked() {
     relay.end().await;
 }
 
-/// DNS alone proves nothing of a name.
+/// DNS alone proves no name.
 #[tokio::test]
-async fn it_does_not_go_where_dns_leads() {
+async fn requiretls_mail_does_not_go_to_hosts_from_dns() {
     let (server, client) = certificate();
     let hop = hop(guards(), Tls::StartTls(server)).await;
     let mut options = to_named("mx.test", &[], Some(client));
@@ -175,15 +177,15 @@ async fn it_does_not_go_where_dns_leads() {
     submit(&relay.relay, "<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
     relay.log.wait("failed", 1).await;
     assert!(relay.log.of("failed")[0].text.starts_with("5.7.10"), "{:?}", relay.log.all());
-    // The report is not lost for that.
+    // The report is not lost.
     relay.log.wait("delivered", 1).await;
     assert_eq!((hop.mail().len(), hop.reports().len()), (0, 1));
     relay.end().await;
 }
 
-/// Whatever it fails of, the report carries REQUIRETLS where it can (section 5).
+/// Whatever makes the message fail, its report carries REQUIRETLS if it can (section 5).
 #[tokio::test]
-async fn its_report_is_guarded_too() {
+async fn the_report_of_requiretls_mail_has_requiretls_too() {
     let (server, client) = certificate();
     let behavior = Behavior {
         rcpt: Box::new(|path| match path {
@@ -194,7 +196,7 @@ async fn its_report_is_guarded_too() {
     };
     let hop = Hop::with(0, guards(), Tls::StartTls(server), behavior).await;
     let mut options = to_named("mx.test", &[hop.port], Some(client));
-    // No connection is left for it.
+    // No connection is left for the report.
     options.delivery.idle = std::time::Duration::ZERO;
     let relay = start(options);
     submit(&relay.relay, "<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;

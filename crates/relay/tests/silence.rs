@@ -1,4 +1,4 @@
-//! Hosts and name servers that say nothing, or hardly anything, keep nobody else's mail waiting.
+//! Silent or very slow hosts and name servers do not hold up mail for other hosts.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -15,12 +15,14 @@ use tokio::net::TcpSocket;
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
-/// What a healthy delivery may take beside everything else: a fraction of a second on a machine that is not busy otherwise.
+/// The longest time of a healthy delivery beside all the others: a fraction of a second on an idle
+/// machine.
 const SOON: Duration = Duration::from_secs(5);
 
 const MUTE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 3));
 
-/// `mute…` accept and say nothing, the name servers of `silent…` say nothing, all others are well.
+/// Hosts `mute…` accept and say nothing. The name servers of `silent…` do not answer. All others
+/// are healthy.
 fn zone(name: &str) -> Option<Vec<IpAddr>> {
     match name {
         name if name.starts_with("silent") => None,
@@ -30,7 +32,7 @@ fn zone(name: &str) -> Option<Vec<IpAddr>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn mute_hosts_and_silent_name_servers_keep_no_mail_from_a_healthy_host() {
+async fn mute_hosts_and_silent_name_servers_do_not_hold_up_mail_for_a_healthy_host() {
     for (mute, silent, waits) in [(200, 1_000, [0, 400, 1_000, 3_000]), (1_000, 5_000, [0, 300, 2_000, 2_000])] {
         let hop = Hop::start(Behavior::default()).await;
         let _mute = RawHop::at((MUTE, hop.port).into(), |_, _| String::new()).await;
@@ -48,7 +50,7 @@ async fn mute_hosts_and_silent_name_servers_keep_no_mail_from_a_healthy_host() {
         let mut count = 0;
         for wait in waits {
             tokio::time::sleep(Duration::from_millis(wait)).await;
-            // One that nothing is known of, and then one that has just answered.
+            // First a host that is not known, then one that has just answered.
             for _ in 0..2 {
                 let begun = Instant::now();
                 relay.submit("<me@s.test>", &[&format!("<a@healthy{wait}.test>")], CONTENT).await;
@@ -67,9 +69,9 @@ async fn mute_hosts_and_silent_name_servers_keep_no_mail_from_a_healthy_host() {
     }
 }
 
-/// Each reply comes just before it would be too late.
+/// Each reply comes just before its timeout.
 #[tokio::test]
-async fn a_host_that_is_slow_at_every_line_is_given_up_with_the_time_of_the_attempt() {
+async fn a_host_that_is_slow_at_every_line_is_given_up_at_the_end_of_the_attempt() {
     let hop = RawHop::start(|_, line| format!("after 250 {}", polite(line))).await;
     let mut options = options(&[hop.port]);
     options.delivery.timeouts = ClientTimeouts::all(Duration::from_millis(400));
@@ -85,7 +87,7 @@ async fn a_host_that_is_slow_at_every_line_is_given_up_with_the_time_of_the_atte
     relay.end().await;
 }
 
-/// Connecting to it neither succeeds nor fails: others have filled the line of those who are to be accepted.
+/// A connection to it neither succeeds nor fails: the backlog of its listener is full.
 #[tokio::test]
 async fn fifty_addresses_that_swallow_everything_take_no_longer_than_an_attempt() {
     let socket = TcpSocket::new_v4().unwrap();
@@ -111,7 +113,7 @@ async fn fifty_addresses_that_swallow_everything_take_no_longer_than_an_attempt(
 }
 
 #[tokio::test]
-async fn the_reply_to_a_whole_message_is_waited_for_beyond_the_time_of_the_attempt() {
+async fn the_wait_for_the_reply_to_a_whole_message_may_exceed_the_attempt() {
     let hop = RawHop::start(|_, line| match line {
         "<end>" => format!("after 900 {}", polite(line)),
         line => polite(line),
@@ -126,7 +128,7 @@ async fn the_reply_to_a_whole_message_is_waited_for_beyond_the_time_of_the_attem
     relay.end().await;
 }
 
-/// Fewer leases than domains that are looked up: what is not claimed yet holds none.
+/// There are fewer leases than domains to look up. A delivery that is not claimed yet holds none.
 #[tokio::test]
 async fn a_look_up_that_is_not_answered_holds_no_lease() {
     let relay = by_mx(Zone(zone), 1, |_| {});
@@ -138,9 +140,9 @@ async fn a_look_up_that_is_not_answered_holds_no_lease() {
     relay.task.abort();
 }
 
-/// One place: a host that takes seconds to answer keeps no other host from it.
+/// There is one place: a host that takes seconds to reply does not hold it.
 #[tokio::test]
-async fn a_host_that_thinks_holds_no_place_meanwhile() {
+async fn a_host_that_is_slow_to_reply_holds_no_place() {
     let slow = RawHop::start(|_, line| match line {
         "<end>" => format!("after 5000 {}", polite(line)),
         line => polite(line),

@@ -1,5 +1,5 @@
-//! What a stranger can make the relay send to a third party: at most one report a message, never with content, and no more
-//! than came in.
+//! The mail that a stranger can make the relay send to a third party: at most one report for each
+//! message. It never has content, and no more octets than came in.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -26,7 +26,7 @@ enum Mood {
     IsNotThere,
 }
 
-/// The most octets of a report that no larger message came in for, with its envelope.
+/// The most octets of a report, with its envelope, if its message was not larger.
 const SMALL: usize = 2_048 + 200;
 
 struct Try {
@@ -88,7 +88,7 @@ async fn attempt(each: &Try) {
         let text = report.text();
         assert!(!text.contains("SPAM") && text.contains("Auto-Submitted: auto-"), "{name}: {text}");
     }
-    // What has failed and may be told is told.
+    // Failures that may be reported are reported.
     let failed = relay.log.count("failed") > 0;
     let wanted = !rcpt.contains("NEVER") && (!rcpt.contains("NOTIFY") || rcpt.contains("FAILURE"));
     if failed && wanted {
@@ -98,7 +98,7 @@ async fn attempt(each: &Try) {
     relay.end().await;
 }
 
-/// Where the recipients' mail goes.
+/// The next hop of the recipients.
 async fn target(mood: Mood) -> u16 {
     let refused = |path: &str| path.starts_with("<refused");
     let mut behavior = Behavior::default();
@@ -135,7 +135,7 @@ fn routed(routes: &[(&str, u16)]) -> RelayOptions {
     options
 }
 
-/// A client that nobody knows.
+/// A client without trust.
 struct Stranger {
     stream: TcpStream,
     sent: usize,
@@ -161,7 +161,7 @@ impl Stranger {
         while !said.ends_with(b"\r\n") || said.split(|octet| *octet == b'\n').rev().nth(1).filter(is_last).is_none() {
             let mut octets = [0; 1_024];
             let read = self.stream.read(&mut octets).await.unwrap();
-            assert!(read > 0, "closed behind {text}");
+            assert!(read > 0, "closed after {text}");
             said.extend_from_slice(&octets[..read]);
         }
         assert!(said.starts_with(code.as_bytes()), "{text}: {}", String::from_utf8_lossy(&said));
@@ -174,7 +174,7 @@ impl Drop for Stranger {
     }
 }
 
-/// Small messages in the same name: what leaves is what came in, and an allowance.
+/// Small messages in one sender's name: reports have the octets that came in, and an allowance.
 #[tokio::test]
 async fn a_flood_of_small_messages_is_not_answered_by_a_flood_of_reports() {
     let victim = Hop::offering(Offers::default()).await;
@@ -197,9 +197,9 @@ async fn a_flood_of_small_messages_is_not_answered_by_a_flood_of_reports() {
     relay.end().await;
 }
 
-/// Nobody else's reports are fewer for it.
+/// The limit takes no report from trusted clients.
 #[tokio::test]
-async fn a_client_that_may_relay_is_told_of_everything() {
+async fn a_client_that_may_relay_gets_every_report() {
     let sender = Hop::offering(Offers::default()).await;
     let relay = start(routed(&[("s", sender.port), ("*", target(Mood::RefusesRecipients).await)]));
     for _ in 0..150 {

@@ -1,4 +1,4 @@
-//! An outcome that the queue does not take for good.
+//! A queue that refuses an outcome permanently.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod support;
@@ -23,7 +23,7 @@ use posthaste_server::refusal;
 use support::{Behavior, Hop, Log, options, parse_mail, parse_rcpt};
 use tokio_util::sync::CancellationToken;
 
-/// Finds the next outcomes too large.
+/// Refuses the next outcomes as too large.
 struct Refusing {
     queue: MemoryQueue,
     refusals: Arc<AtomicUsize>,
@@ -93,7 +93,8 @@ impl Queue for Refusing {
     }
 }
 
-/// What is refused is written in its least form; what is refused in that form too is held, and never sent again by itself.
+/// A refused outcome is written in its least form. If the queue refuses that too, the message is
+/// held, and never sent again by itself.
 #[tokio::test]
 async fn an_outcome_that_is_refused_is_shortened_or_its_message_held() {
     for (refusals, is_held) in [(0, false), (1, false), (2, true), (9, true)] {
@@ -121,7 +122,7 @@ async fn an_outcome_that_is_refused_is_shortened_or_its_message_held() {
             while relay.queue().stats().await.held == 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            // Some leases later it was not sent again.
+            // After several lease times it was not sent again.
             tokio::time::sleep(Duration::from_millis(900)).await;
             assert_eq!((hop.count(), relay.queue().stats().await.messages), (1, 1), "{refusals}");
         } else {

@@ -36,6 +36,7 @@ const ALLOWED: &[&str] = &[
 const DUPLICATES: &[(&str, &str)] = &[
     ("base64", "pem is ahead of everybody else; rcgen uses it, in tests alone"),
     ("fallible-iterator", "SQLite's bindings are ahead of PostgreSQL's; benches and tests alone use them"),
+    ("getrandom", "ring uses an earlier one; it is built only where the feature `ring` is on"),
     ("idna", "smtp-message uses an earlier one; the benches alone build it"),
     ("nom", "smtp-codec and smtp-message use an earlier one; the benches alone build it"),
     ("regex-automata", "smtp-message uses an earlier one; the benches alone build it"),

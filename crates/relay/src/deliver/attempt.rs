@@ -1,12 +1,16 @@
-//! One attempt: the recipients of a delivery, over one host after another until each of them has an answer that counts.
+//! One attempt of a delivery: its recipients go from one host to the next until each of them has an
+//! answer that counts.
 //!
-//! RFC 5321 section 5.1: the addresses are tried in order until an attempt succeeds. Here that holds for each recipient. One
-//! that a server takes, or refuses for good, is done. One with any other answer, or none, goes on to the next address,
-//! whatever stage the server failed at. There is one exception: when the whole content may have left and no answer came, the
-//! server may have the message (RFC 1047). Another host would make a duplicate at once, so those recipients wait for the next
-//! attempt.
+//! RFC 5321 section 5.1 has the addresses tried in order until an attempt succeeds. Here that holds
+//! for each recipient. A recipient that a server takes, or refuses for good, is done. With any
+//! other answer, or none, it goes on to the next address, whatever stage the server failed at.
 //!
-//! The order is that of the hosts. Addresses that failed lately come last. All of it has the time of one attempt.
+//! There is one exception. If the whole content may have left and no answer came, the server may
+//! have the message (RFC 1047). Another host would make a duplicate at once, so those recipients
+//! wait for the next attempt.
+//!
+//! The order is that of the hosts, with addresses that failed lately at the end. The time of one
+//! attempt covers all of it.
 
 use std::{
     io,
@@ -25,22 +29,22 @@ use super::{
     connect::{Connected, Target, Way, given_up, open, targets},
     fit::Fit,
     flow::{Flow, GaveUp, Pulse},
-    job::{Guard, Job, Verdict},
+    job::{Fate, Guard, Job},
     lookup,
     site::{ASKED_LATELY, Site, Unreachable},
     worker::Crew,
 };
 use crate::Diagnostic;
 
-/// Tries to deliver to every recipient of the job; one verdict for each, in their order. A connection on which another
-/// message can follow is left behind.
+/// Tries to deliver to every recipient of the job. Returns one fate for each, in their order. It
+/// leaves a connection behind if another message can follow on it.
 pub(super) async fn run<Q: Queue, R: Resolver>(
     crew: &Crew<Q, R>,
     site: &Site,
     job: &Job,
     connection: &mut Option<Connected>,
     flow: &mut Flow<'_>,
-) -> Vec<Verdict> {
+) -> Vec<Fate> {
     let mut courses = Vec::with_capacity(job.recipients().len());
     courses.resize_with(job.recipients().len(), || Course::Open(None));
     let mut attempt = Attempt { crew, site, job, flow, courses, has_delivered: false };
@@ -54,7 +58,7 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     } else if attempt.has_delivered && job.outside.mail.reverse_path != ReversePath::Null {
         site.mark_proven();
     }
-    attempt.courses.into_iter().map(|course| course.verdict(unreachable.as_ref())).collect()
+    attempt.courses.into_iter().map(|course| course.fate(unreachable.as_ref())).collect()
 }
 
 struct Attempt<'a, 'p, Q, R> {
@@ -70,48 +74,47 @@ struct Attempt<'a, 'p, Q, R> {
 /// How far a recipient is.
 #[derive(Debug)]
 enum Course {
-    /// It goes on to the next host, for this reason, if any was asked yet.
+    /// It goes on to the next host. The reason is that of the last host, if one was asked.
     Open(Option<Diagnostic>),
-    Settled(Verdict),
+    Settled(Fate),
 }
 
 impl Course {
-    fn verdict(self, unreachable: Option<&Unreachable>) -> Verdict {
+    fn fate(self, unreachable: Option<&Unreachable>) -> Fate {
         match (self, unreachable) {
-            (Self::Settled(verdict), _) => verdict,
-            (Self::Open(Some(why)), _) => Verdict::NotNow(why),
-            (Self::Open(None), Some(Unreachable { diagnostic, for_good: true })) => Verdict::Never(diagnostic.clone()),
-            (Self::Open(None), Some(Unreachable { diagnostic, .. })) => Verdict::NotNow(diagnostic.clone()),
-            (Self::Open(None), None) => {
-                Verdict::NotNow(Diagnostic::own(EnhancedCode::new(4, 4, 1), "no host was tried"))
-            }
+            (Self::Settled(fate), _) => fate,
+            (Self::Open(Some(why)), _) => Fate::NotNow(why),
+            (Self::Open(None), Some(Unreachable { diagnostic, is_permanent: true })) => Fate::Never(diagnostic.clone()),
+            (Self::Open(None), Some(Unreachable { diagnostic, .. })) => Fate::NotNow(diagnostic.clone()),
+            (Self::Open(None), None) => Fate::NotNow(Diagnostic::own(EnhancedCode::new(4, 4, 1), "no host was tried")),
         }
     }
 }
 
-/// What came of a connection.
+/// The end of a pass over one connection.
 #[derive(Debug, Clone, Copy)]
 enum Passed {
     /// Every open recipient was named, and another message can follow.
     Through,
     /// The server takes no more transactions on it, and it is closed.
     Worn,
-    /// It is over.
+    /// The connection is over.
     Broken(Break),
 }
 
-/// How a connection came to its end.
+/// How a connection ended.
 #[derive(Debug, Clone, Copy, Default)]
 struct Break {
-    /// Before anything of the message can have been taken, without a word about it but a 421.
+    /// It ended before the server can have taken anything of the message, and with no reply about
+    /// it but a 421.
     says_nothing: bool,
-    /// Without any word, before any content.
+    /// It ended without any reply, before any content.
     is_mute: bool,
-    /// The content went by BDAT, and that is what did not work. It may go by DATA.
+    /// The content went by BDAT, and BDAT failed. It may go by DATA.
     chunking: bool,
-    /// It was this side's doing.
+    /// This side failed.
     is_ours: bool,
-    /// Nothing can be said on it any more.
+    /// No command can be sent on it.
     is_closed: bool,
 }
 
@@ -120,13 +123,14 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         self.is_open_from(0)
     }
 
-    /// Whether a recipient from this one on goes on to the next transaction.
+    /// Returns `true` if a recipient from `next` on is open.
     fn is_open_from(&self, next: usize) -> bool {
         self.courses.iter().skip(next).any(|course| matches!(course, Course::Open(_)))
     }
 
-    /// Over the connection that was kept, if the message may take it. Gives the server that was asked: not one that has
-    /// closed the connection meanwhile, since the message had no part in that.
+    /// Tries the kept connection, if the message may take it. Returns the server if it is not to be
+    /// asked again in this attempt. It may be asked again if it closed the connection without a
+    /// reply about the message.
     async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<SocketAddr> {
         let connected = connection.take()?;
         if !connected.verified && self.job.guard() != Guard::Any {
@@ -150,21 +154,22 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         Some(server)
     }
 
-    /// Over one address after another; gives the reason when no server could be reached.
+    /// Tries one address after another. Returns the reason if no server could be reached.
     async fn over_hosts(
         &mut self,
         tried: Option<SocketAddr>,
         connection: &mut Option<Connected>,
     ) -> Option<Unreachable> {
         let (crew, site) = (self.crew, self.site);
-        // Not marked down anew: a site that always has something due would never be tried again.
+        // The site is not marked down again. Otherwise a site that always has a delivery due would
+        // never be tried again.
         if let Some(why) = site.down() {
             return Some(why);
         }
         let Some(route) = site.route(&crew.shared) else {
             let text = format_args!("there is no route for {}", self.job.domain());
             let diagnostic = Diagnostic::own(EnhancedCode::new(5, 4, 4), text);
-            return Some(Unreachable { diagnostic, for_good: true });
+            return Some(Unreachable { diagnostic, is_permanent: true });
         };
         let found = match site.found(ASKED_LATELY) {
             Some(found) => found,
@@ -184,7 +189,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         };
         let mut unreachable = None;
         for guarded in ways {
-            // Why the way before was not taken says nothing of this one.
+            // The reason against the way before says nothing of this one.
             unreachable = found.missing.clone();
             let way = match Way::of(&crew.shared, route, *guarded) {
                 Ok(way) => way,
@@ -210,15 +215,16 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                 return None;
             }
         }
-        // Mail that asks for less may still get through, so what kept guarded mail says nothing of the site.
+        // Mail that asks for less may still get through: what stops guarded mail says nothing of
+        // the site.
         if let (Some(why), true) = (&unreachable, guard != Guard::Must) {
-            debug!(site = site.name(), diagnostic = %why.diagnostic, "nobody can be reached");
+            debug!(site = site.name(), diagnostic = %why.diagnostic, "site marked down, no host reached");
             site.mark_down(why.clone(), crew.shared.options.delivery.retry.down_for());
         }
         unreachable
     }
 
-    /// At one address, in the usual way, and once more without what is seen not to work there: TLS, where the policy
+    /// Tries one address in the usual way, and again without what failed there: TLS, if the policy
     /// leaves that open, and BDAT.
     async fn at(
         &mut self,
@@ -235,7 +241,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                 Ok(connected) => connected,
                 Err(not) => {
                     if not.suggests_clear && way.may_go_in_clear() {
-                        debug!(host = target.host, %server, diagnostic = %not.why.diagnostic, "no TLS; once more without");
+                        debug!(host = target.host, %server, diagnostic = %not.why.diagnostic, "TLS failed, trying again without it");
                         (way.tls, tls_is_suspected) = (Tls::Off, true);
                         continue;
                     }
@@ -267,13 +273,14 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                     break;
                 }
                 passed => {
-                    health.is_well(server);
+                    health.answered(server);
                     if tls_is_suspected {
-                        // It works without, so it was TLS.
+                        // It works without TLS, so TLS was what failed.
                         health.broke_tls(server);
                     }
                     match passed {
-                        // Each connection takes one transaction at least, or there would be no end.
+                        // Each connection must take one transaction at least, or this would never
+                        // end.
                         Passed::Worn if next > begun && self.is_open_from(next) => continue,
                         _ => keep(connection, opened, !had_delivered && self.has_delivered).await,
                     }
@@ -284,8 +291,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         is_reached
     }
 
-    /// Names the recipients from `next` on that are open, in as many transactions as it takes.
-    /// The connection is there no more unless it can be used again.
+    /// Names the open recipients from `next` on, in as many transactions as it takes. Afterwards
+    /// the connection is `None` unless it can be used again.
     async fn pass(&mut self, connection: &mut Option<Connected>, next: &mut usize) -> Passed {
         let most = self.crew.shared.options.delivery.recipients_per_transaction.max(1);
         loop {
@@ -312,7 +319,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         }
     }
 
-    /// One transaction for these recipients, or for as many of them from the front as the server takes at once.
+    /// Makes one transaction for these recipients, or for the first ones that the server takes at
+    /// once.
     async fn transact(&mut self, connected: &mut Connected, group: &[usize], next: &mut usize) -> Result<(), Break> {
         let (crew, job) = (self.crew, self.job);
         let Connected { client, host, verified, pulse, .. } = connected;
@@ -332,10 +340,10 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         let body = match crew.shared.queue.body(job.lease()).await {
             Ok(body) => body,
             Err(error) => {
-                // No other host would fare better.
+                // The queue could read the body for no other host either.
                 let diagnostic = Diagnostic::own(EnhancedCode::new(4, 3, 0), error);
                 for index in group.iter().take(named.len()) {
-                    self.set(*index, Course::Settled(Verdict::NotNow(diagnostic.clone())));
+                    self.set(*index, Course::Settled(Fate::NotNow(diagnostic.clone())));
                 }
                 return Ok(());
             }
@@ -352,13 +360,13 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                 for index in group.iter().take(named.len()) {
                     self.set(*index, Course::Open(Some(why.clone())));
                 }
-                // Many recipients take long however well a server is.
+                // Many recipients take long, however well a server is.
                 let is_ours = self.has_delivered && gave_up == GaveUp::TooLong;
                 return Err(Break { is_ours, is_closed: true, ..Break::default() });
             }
         };
         if sent.in_doubt {
-            info!(message = %job.lease().message(), %host, "no answer to the end of the content: a duplicate is possible");
+            info!(message = %job.lease().message(), %host, "end of content not answered, a duplicate is possible");
         }
         let broken = sent.broken.as_ref();
         let is_binary = job.outside.mail.body == Some(BodyType::BinaryMime);
@@ -381,9 +389,9 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                 RecipientOutcome::Refused(reply, RefusedAt::Bdat) if cause.chunking => {
                     Course::Open(Some(Diagnostic::reply(host, &reply)))
                 }
-                // Binary content has no other way.
+                // Binary content cannot go by DATA.
                 RecipientOutcome::Refused(reply, RefusedAt::Bdat) => {
-                    Course::Settled(Verdict::Never(Diagnostic::reply(host, &reply)))
+                    Course::Settled(Fate::Never(Diagnostic::reply(host, &reply)))
                 }
                 outcome => course(host, outcome, owes_report, sent.broken.as_ref(), doubt),
             };
@@ -409,7 +417,7 @@ async fn keep(connection: &mut Option<Connected>, mut opened: Option<Connected>,
     }
 }
 
-/// Whether it is the connection that came to its end, and the message had no part in it.
+/// Returns `true` if the connection ended and the message had no part in it.
 fn says_nothing_of_the_message(outcome: &RecipientOutcome) -> bool {
     match outcome {
         RecipientOutcome::Lost => true,
@@ -428,28 +436,28 @@ fn course(
     let is_permanent = outcome.is_permanent();
     match outcome {
         RecipientOutcome::Accepted(reply) => {
-            Course::Settled(Verdict::Delivered { remote: host.to_owned(), reply, owes_report })
+            Course::Settled(Fate::Delivered { remote: host.to_owned(), reply, owes_report })
         }
         RecipientOutcome::Refused(reply, _) if is_permanent => {
-            Course::Settled(Verdict::Never(Diagnostic::reply(host, &reply)))
+            Course::Settled(Fate::Never(Diagnostic::reply(host, &reply)))
         }
         RecipientOutcome::Refused(reply, _) => Course::Open(Some(Diagnostic::reply(host, &reply))),
         RecipientOutcome::Undeliverable(why) => {
             let found = Diagnostic::own(why.enhanced(), why);
-            Course::Settled(Verdict::Never(Diagnostic { remote: Some(host.to_owned()), ..found }))
+            Course::Settled(Fate::Never(Diagnostic { remote: Some(host.to_owned()), ..found }))
         }
         RecipientOutcome::Lost | RecipientOutcome::Postponed => match broken {
-            // What must not leave will not be fit to leave later either.
+            // Content that must not leave now must not leave later either.
             Some(error @ ClientError::Misuse(ApiMisuse::Content(_))) => {
-                Course::Settled(Verdict::Never(Diagnostic::own(EnhancedCode::new(5, 6, 0), error)))
+                Course::Settled(Fate::Never(Diagnostic::own(EnhancedCode::new(5, 6, 0), error)))
             }
             Some(error) if in_doubt => {
                 let text =
                     format_args!("{error}, after the whole message: it may have it, so no other host is asked yet");
-                Course::Settled(Verdict::NotNow(Diagnostic::lost(host, &text)))
+                Course::Settled(Fate::NotNow(Diagnostic::lost(host, &text)))
             }
-            // What the queue cannot read, it can read for no host.
-            Some(error @ ClientError::Content(_)) => Course::Settled(Verdict::NotNow(Diagnostic::lost(host, error))),
+            // Content that the queue cannot read, it can read for no host.
+            Some(error @ ClientError::Content(_)) => Course::Settled(Fate::NotNow(Diagnostic::lost(host, error))),
             Some(error) => Course::Open(Some(Diagnostic::lost(host, error))),
             None => Course::Open(Some(Diagnostic::lost(host, &"no answer"))),
         },

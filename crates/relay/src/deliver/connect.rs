@@ -1,4 +1,4 @@
-//! From a host's address to a connection that takes messages.
+//! Connects to the address of a host, up to the first transaction.
 
 use std::{
     io,
@@ -24,11 +24,11 @@ use super::{
 };
 use crate::{Diagnostic, NextHop, Route, shared::Shared};
 
-/// How long is waited for a connection, and for the greeting on it, where there is another address to try. Longer than the
-/// few seconds by which servers put off those that cannot wait, and far below the time of RFC 5321 section 4.5.3.2, which the
-/// last address has.
+/// How long to wait for a connection, and for the greeting on it, if there is another address to
+/// try. It is longer than the few seconds by which servers delay a greeting to expose impatient
+/// clients. It is far below the time of RFC 5321 section 4.5.3.2, which the last address gets.
 const GREETING: Duration = Duration::from_secs(8);
-/// How long is waited there for any other reply before the content.
+/// How long to wait there for each other reply before the content.
 const REPLY: Duration = Duration::from_secs(60);
 
 /// A connection to a server, kept for the next message of its site.
@@ -38,29 +38,29 @@ pub(super) struct Connected {
     /// The host's name, for reports and logs.
     pub(super) host: String,
     pub(super) server: SocketAddr,
-    /// Whether TLS has proved who the host is.
+    /// TLS has proved the host's identity.
     pub(super) verified: bool,
     pub(super) pulse: Arc<Pulse>,
 }
 
 impl Connected {
-    /// Says good-bye.
+    /// Sends QUIT and closes the connection.
     pub(super) async fn close(self) {
         self.client.quit().await;
     }
 }
 
-/// An address of a host.
+/// An address of a host, to be tried.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target<'f> {
     pub(super) host: &'f str,
     pub(super) server: SocketAddr,
-    /// Another one comes behind it.
+    /// No other address follows.
     pub(super) is_last: bool,
 }
 
-/// The addresses in the order in which they are to be tried: that of the hosts, but for those that failed lately, which
-/// come last.
+/// The addresses in the order in which they are tried: in the order of the hosts, but with servers
+/// that failed lately at the end. `except` is left out.
 pub(super) fn targets<'f>(found: &'f Found, health: &Health, except: Option<SocketAddr>) -> Vec<Target<'f>> {
     let hosts = found.hosts.iter();
     let all = hosts.flat_map(|host| {
@@ -76,18 +76,18 @@ pub(super) fn targets<'f>(found: &'f Found, health: &Health, except: Option<Sock
     targets.map(|(index, (server, host))| Target { host, server, is_last: index == last }).collect()
 }
 
-/// In which way a server is talked to.
+/// How to talk to a server.
 #[derive(Debug, Clone)]
 pub(super) struct Way {
     pub(super) tls: Tls,
-    /// The connection must prove who the server is, and the server must promise the same of the next.
+    /// TLS must prove the server's identity, and the server must offer REQUIRETLS.
     pub(super) guarded: bool,
-    /// Content goes by BDAT where it may.
+    /// Content goes by BDAT if the server offers CHUNKING.
     pub(super) chunking: bool,
 }
 
 impl Way {
-    /// The usual way of a route; `guarded` where the message asks for it.
+    /// The usual way of a route; `guarded` if the message asks for it.
     pub(super) fn of<Q, R>(shared: &Shared<Q, R>, route: &Route, guarded: bool) -> Result<Self, Unreachable> {
         let tls = match &route.to {
             _ if guarded => guard(shared, route)?,
@@ -101,7 +101,7 @@ impl Way {
         !self.guarded && matches!(self.tls, Tls::Opportunistic(_))
     }
 
-    /// As it was told to, without what did not work with this server.
+    /// The same way, without what failed with this server lately.
     pub(super) fn to(&self, server: SocketAddr, health: &Health) -> Self {
         let mut way = self.clone();
         if way.may_go_in_clear() && health.breaks_tls(server) {
@@ -116,13 +116,13 @@ impl Way {
 #[derive(Debug)]
 pub(super) struct NotConnected {
     pub(super) why: Unreachable,
-    /// It is the server that failed, and not the configuration.
+    /// The server failed. `false`: the configuration or the message's guard rules it out.
     pub(super) is_servers: bool,
-    /// It may work without TLS.
+    /// A connection without TLS may work.
     pub(super) suggests_clear: bool,
 }
 
-/// Opens a connection, on which a transaction can begin.
+/// Opens a connection on which a transaction can begin.
 pub(super) async fn open<Q, R>(
     shared: &Shared<Q, R>,
     flow: &mut Flow<'_>,
@@ -146,21 +146,21 @@ pub(super) async fn open<Q, R>(
             let diagnostic = Diagnostic::own(EnhancedCode::new(5, 7, 10), error);
             Err(NotConnected::own(host, diagnostic, true))
         }
-        // A host that does not want to talk to us may want to later, and another may now.
+        // A host that refuses the session may take it later, and another host may take it now.
         Ok(Err(NoStart::Connect(error))) => Err(NotConnected {
-            why: Unreachable { diagnostic: Diagnostic::connect(host, &error), for_good: false },
+            why: Unreachable { diagnostic: Diagnostic::connect(host, &error), is_permanent: false },
             is_servers: true,
             suggests_clear: error.suggests_clear(),
         }),
         Err(gave_up) => Err(NotConnected {
-            why: Unreachable { diagnostic: given_up(host, gave_up), for_good: false },
+            why: Unreachable { diagnostic: given_up(host, gave_up), is_permanent: false },
             is_servers: true,
             suggests_clear: false,
         }),
     }
 }
 
-/// What is said of a server that was given up.
+/// The diagnostic for a server that was given up.
 pub(super) fn given_up(host: &str, gave_up: GaveUp) -> Diagnostic {
     Diagnostic::lost(
         host,
@@ -172,13 +172,13 @@ pub(super) fn given_up(host: &str, gave_up: GaveUp) -> Diagnostic {
 }
 
 impl NotConnected {
-    fn own(host: &str, diagnostic: Diagnostic, for_good: bool) -> Self {
+    fn own(host: &str, diagnostic: Diagnostic, is_permanent: bool) -> Self {
         let diagnostic = Diagnostic { remote: Some(host.to_owned()), ..diagnostic };
-        Self { why: Unreachable { diagnostic, for_good }, is_servers: false, suggests_clear: false }
+        Self { why: Unreachable { diagnostic, is_permanent }, is_servers: false, suggests_clear: false }
     }
 }
 
-/// The server is this relay: mail would go in a circle until its hops are counted.
+/// The server is this relay: mail would loop until its hops are counted.
 fn comes_back(host: &str) -> NotConnected {
     let text = "the next hop is this relay itself, which has no other way for the mail";
     NotConnected::own(host, Diagnostic::own(EnhancedCode::new(5, 4, 6), text), true)
@@ -206,7 +206,7 @@ async fn start<Q, R>(
     let delivery = &shared.options.delivery;
     let hello: EhloName = match shared.options.host_name.as_str().parse() {
         Ok(name) => name,
-        // A domain is a name; this cannot be.
+        // Every domain is a valid EHLO name.
         Err(_) => return Err(ConnectError::NoAddress.into()),
     };
     let mut timeouts = delivery.timeouts.clone();
@@ -237,8 +237,9 @@ fn hurry(timeouts: &mut ClientTimeouts) {
     }
 }
 
-/// TLS that proves who the next hop is: for hosts that the configuration names. Those that DNS names could be anybody's
-/// without DNSSEC or MTA-STS (RFC 8689 section 4.2.1), which the relay does not ask for.
+/// TLS that proves the identity of the next hop, for hosts that the configuration names. Names from
+/// DNS prove nothing without DNSSEC or MTA-STS (RFC 8689 section 4.2.1), which the relay does not
+/// use.
 fn guard<Q, R>(shared: &Shared<Q, R>, route: &Route) -> Result<Tls, Unreachable> {
     match (&route.to, &shared.options.delivery.verified_tls) {
         (NextHop::Hosts(_), Some(config)) => {
@@ -247,16 +248,16 @@ fn guard<Q, R>(shared: &Shared<Q, R>, route: &Route) -> Result<Tls, Unreachable>
         }
         _ => {
             let diagnostic = Diagnostic::own(EnhancedCode::new(5, 7, 10), Undeliverable::Unverified);
-            Err(Unreachable { diagnostic, for_good: true })
+            Err(Unreachable { diagnostic, is_permanent: true })
         }
     }
 }
 
-/// Whether it is TLS that is missing or proves nothing, and not the network.
+/// Returns `true` if TLS is missing or proves nothing, and `false` if the network failed.
 fn is_unguarded(error: &ConnectError) -> bool {
     match error {
         ConnectError::TlsUnavailable | ConnectError::TlsName(_) => true,
-        // As rustls tells whatever it does not like.
+        // rustls reports all that it rejects by this kind.
         ConnectError::Tls(ClientError::Io(error)) => error.kind() == io::ErrorKind::InvalidData,
         _ => false,
     }

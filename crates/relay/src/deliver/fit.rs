@@ -1,5 +1,6 @@
-//! The outside of a message as it leaves for one next hop: what this relay has done is taken off, what the next hop lacks and
-//! the message does not need is left out. What it lacks and the message needs is [`downgrade`]'s to find.
+//! The envelope of a message as it goes to one next hop. What this relay has done is dropped. So is
+//! what the next hop lacks and the message does not need. [`downgrade`] finds what the next hop
+//! lacks and the message does need.
 //!
 //! [`downgrade`]: posthaste_client::session::client::downgrade
 
@@ -19,28 +20,29 @@ pub(super) struct Fit<'a, 's> {
     /// BY with the time that is left.
     pub(super) by: Option<DeliverBy>,
     pub(super) server: &'s Capabilities,
-    /// TLS has proved who it is.
+    /// TLS has proved the server's identity.
     pub(super) verified: bool,
 }
 
 impl<'a> Fit<'a, '_> {
-    /// MAIL, from this sender.
+    /// MAIL, with this sender.
     pub(super) fn mail<'m>(&self, sender: ReversePath<&'m str>) -> Mail<&'m str>
     where
         'a: 'm,
     {
         let (outside, server) = (self.outside, self.server);
         let mut mail = Mail { reverse_path: sender, by: self.by, hold: None, ..outside.mail.borrowed() };
-        // Every message has a priority, and 0 is the one of those that name none (RFC 6710 sections 4.1 and 4.2).
+        // Every message has a priority. A message that names none has 0 (RFC 6710 sections 4.1 and
+        // 4.2).
         mail.mt_priority.get_or_insert_default();
-        // What it says to need and does not.
+        // Content in ASCII needs neither SMTPUTF8 nor 8BITMIME, whatever MAIL says.
         if outside.all_ascii {
             let ascii_sender = mail.reverse_path.mailbox().is_none_or(|sender| sender.is_ascii());
             mail.smtputf8 &= server.offers(Keyword::SmtpUtf8) || !ascii_sender;
             mail.body =
                 mail.body.filter(|body| *body != BodyType::EightBitMime || server.offers(Keyword::EightBitMime));
         }
-        // A report is guarded where that is possible, and goes on where it is not (RFC 8689 section 5).
+        // A report is guarded if possible, and goes on without otherwise (RFC 8689 section 5).
         let guarded = self.verified && server.offers(Keyword::RequireTls);
         mail.require_tls &= guarded || mail.reverse_path != ReversePath::Null;
         mail
@@ -49,7 +51,8 @@ impl<'a> Fit<'a, '_> {
     /// RCPT, with this address.
     pub(super) fn rcpt<'m>(&self, rcpt: Rcpt<&'m str>, ascii: Option<&'m Mailbox>) -> Rcpt<&'m str> {
         let forward_path = ascii.map_or(rcpt.forward_path, |mailbox| ForwardPath::Mailbox(mailbox.borrowed()));
-        // Nobody watches the time from there on: whoever reports a delay is to do so (RFC 2852 section 4.1.4.2).
+        // The next hop and those after it do not watch the deadline. They are asked to report a
+        // delay instead (RFC 2852 section 4.1.4.2).
         let unwatched = self.by.is_some_and(|by| by.mode == DeliverByMode::Notify && by.seconds > 0)
             && !self.server.offers(Keyword::DeliverBy);
         let notify = match rcpt.notify {
@@ -60,13 +63,15 @@ impl<'a> Fit<'a, '_> {
         Rcpt { forward_path, notify, ..rcpt }
     }
 
-    /// A mailbox that is ASCII but for its domain, in ASCII for a next hop that wants no other.
+    /// A mailbox in ASCII for a next hop without SMTPUTF8, if only the domain is not ASCII. `None`:
+    /// the mailbox stays as it is.
     pub(super) fn ascii(&self, mailbox: Option<&Mailbox>) -> Option<Mailbox> {
         let mailbox = mailbox.filter(|mailbox| !mailbox.is_ascii() && !self.server.offers(Keyword::SmtpUtf8))?;
         mailbox.to_a_labels().ok().filter(Mailbox::is_ascii)
     }
 
-    /// Whether the sender is owed a report of the relaying when the next hop takes the message for this recipient.
+    /// Returns `true` if the sender is owed a report of the relaying when the next hop takes the
+    /// message for this recipient.
     pub(super) fn owes_relayed_report(&self, rcpt: &Rcpt<&str>) -> bool {
         let mail = Mail { by: self.by, ..self.outside.mail.borrowed() };
         mail.reverse_path != ReversePath::Null && owes_relayed_report(&mail, rcpt, self.server)
@@ -90,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn mail_loses_what_is_done_and_what_is_not_needed() {
+    fn mail_loses_parameters_that_are_done_or_not_needed() {
         for (mail, all_ascii, keywords, fitted) in [
             ("<a@b>", true, "", "<a@b> MT-PRIORITY=0"),
             ("<a@b> MT-PRIORITY=3 HOLDFOR=60", true, "", "<a@b> MT-PRIORITY=3"),
@@ -116,21 +121,21 @@ mod tests {
             let sender = sender
                 .as_ref()
                 .map_or(outside.mail.reverse_path.borrowed(), |sender| ReversePath::Mailbox(sender.borrowed()));
-            // As on the line: fields alone.
+            // The fields alone, as on the line.
             let mail_fitted = Mail { parameters: Default::default(), ..fit.mail(sender) };
             assert_eq!(mail_fitted.to_string(), fitted, "{mail} to {keywords:?}");
         }
     }
 
     #[test]
-    fn a_report_is_not_guarded_by_a_server_that_proves_nothing() {
+    fn a_report_goes_without_requiretls_to_an_unverified_server() {
         let (outside, server) = (outside("<> REQUIRETLS", true), server("REQUIRETLS"));
         let fit = Fit { outside: &outside, by: None, server: &server, verified: false };
         assert!(!fit.mail(ReversePath::Null).require_tls);
     }
 
     #[test]
-    fn a_delay_is_asked_for_where_nobody_watches_the_time() {
+    fn notify_asks_for_delay_at_a_next_hop_without_deliverby() {
         for (by, notify, keywords, fitted) in [
             ("BY=10;N", "", "DSN", "NOTIFY=FAILURE,DELAY"),
             ("BY=10;N", "NOTIFY=SUCCESS", "DSN", "NOTIFY=SUCCESS,DELAY"),

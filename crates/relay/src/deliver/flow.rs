@@ -1,4 +1,4 @@
-//! What moves on a connection, and how long is waited for it.
+//! Watches the octets that move on a connection, and bounds the wait for them.
 
 use std::{
     future::{Future, poll_fn},
@@ -21,32 +21,33 @@ use tokio::{
 
 use super::places::{Place, Places, SILENT_FOR, Standing};
 
-/// How long a connection may be silent and keep its place. Most hosts answer in less; those that do not lose nothing by it.
+/// How long a connection may be silent and keep its place. Most hosts answer sooner. A slower host
+/// loses nothing: its connection takes the place back.
 pub(super) const PARK_AFTER: Duration = Duration::from_millis(200);
 /// How long a server may be silent and still count as one that answers.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
-/// How long a server may be silent at least, after some attempts that were given up, though others wait for its room.
+/// The most patience with a silent server while other connections wait for its room.
 const MOST_PATIENCE: Duration = Duration::from_secs(30);
-/// The octets of a second that content leaves with at least: each message gives its attempt the time that it takes at this
-/// rate besides.
+/// The slowest rate of content, in octets a second. Each message extends its attempt by the time
+/// that it takes at this rate.
 const RATE: u64 = 16 * 1_024;
 
-/// What moves on one connection.
+/// The activity on one connection.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
-    /// How often octets moved, either way.
+    /// How often octets moved, in either direction.
     moved: AtomicU64,
-    /// How far the content is that is on its way.
+    /// How far the current content is: [`NONE`], [`BEGUN`] or [`WHOLE`].
     content: AtomicU8,
-    /// Milliseconds that all contents so far may have taken.
+    /// Milliseconds by which all contents so far extend the attempt.
     granted: AtomicU64,
 }
 
-/// No content is on its way.
+/// No content is under way.
 const NONE: u8 = 0;
-/// Some of it may have left.
+/// Some of the content may have left.
 const BEGUN: u8 = 1;
-/// All of it may have left: the server may have the message.
+/// All of the content may have left: the server may have the message.
 const WHOLE: u8 = 2;
 
 impl Pulse {
@@ -67,7 +68,7 @@ impl Pulse {
         self.content.load(Relaxed) != NONE
     }
 
-    /// How often octets moved.
+    /// How often octets moved, in either direction.
     pub(super) fn moved(&self) -> u64 {
         self.moved.load(Relaxed)
     }
@@ -77,7 +78,7 @@ impl Pulse {
     }
 }
 
-/// A connection that says when something moves.
+/// A TCP stream that counts its reads and writes.
 #[derive(Debug)]
 pub(super) struct Metered {
     stream: TcpStream,
@@ -132,26 +133,27 @@ impl AsyncWrite for Metered {
     }
 }
 
-/// Why something was given up.
+/// Why a connection was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum GaveUp {
     /// The time of the attempt is over.
     TooLong,
-    /// It was silent while others waited for its room.
+    /// The server was silent while other connections waited for its room.
     Silent,
 }
 
-/// One attempt of a delivery: its place among all, and its time.
+/// One attempt of a delivery: its place and its time.
 #[derive(Debug)]
 pub(super) struct Flow<'p> {
     places: &'p Arc<Places>,
     place: &'p mut Option<Place>,
     standing: Standing,
     until: Instant,
-    /// How long a server may be silent before it is given up because others wait for its room. Four times as long with each
-    /// attempt, so that a host that is slow and well gets its mail after some.
+    /// How long a server may be silent before it is given up for connections that wait for its
+    /// room. It grows fourfold with each attempt, so that a slow but healthy host gets its mail
+    /// after some attempts.
     patience: Duration,
-    /// A wait took so long that the site does not count as one that answers.
+    /// The server was silent for so long that the site no longer counts as one that answers.
     pub(super) was_silent: bool,
 }
 
@@ -169,7 +171,7 @@ impl<'p> Flow<'p> {
         Self { places, place, standing, until, patience, was_silent: false }
     }
 
-    /// Waits for a place that the delivery may have, unless there is one.
+    /// Waits for a place that the delivery may have, unless it has one.
     pub(super) async fn enter(&mut self) {
         if self.standing != Standing::Proven && self.place.as_ref().is_some_and(Place::is_reserved) {
             *self.place = None;
@@ -179,7 +181,7 @@ impl<'p> Flow<'p> {
         }
     }
 
-    /// Gives the place up, to do something that needs none.
+    /// Gives up the place, before work that needs none.
     pub(super) fn leave(&mut self) {
         *self.place = None;
     }
@@ -188,8 +190,9 @@ impl<'p> Flow<'p> {
         self.until <= Instant::now()
     }
 
-    /// Does what moves octets on the connection of this pulse, for as long as the attempt may take. It is parked while
-    /// nothing moves. What may be a message that the server has is never given up here: its own timeouts end it.
+    /// Does work that moves octets on the connection of this pulse, within the time of the attempt.
+    /// The place is parked while no octets move. After all of the content may have left, this never
+    /// gives up: the server may have the message. Then the session's own timeouts end the work.
     pub(super) async fn run<T>(&mut self, pulse: &Pulse, work: impl Future<Output = T>) -> Result<T, GaveUp> {
         self.enter().await;
         let granted = pulse.granted.load(Relaxed);
@@ -211,7 +214,7 @@ impl<'p> Flow<'p> {
             tokio::select! {
                 biased;
                 done = &mut work => return Ok(done),
-                // Polled right behind the work, which is what makes it change.
+                // Polled right after the work, which makes the octets move.
                 () = poll_fn(|_| if moved() == seen { Poll::Pending } else { Poll::Ready(()) }), if is_parked => {
                     (seen, since, is_parked, given_up) = (moved(), Instant::now(), false, None);
                     if let Some(place) = self.place.as_mut() {
@@ -219,8 +222,8 @@ impl<'p> Flow<'p> {
                     }
                     timer.as_mut().reset(since + PARK_AFTER);
                 }
-                () = wish(&mut given_up), if given_up.is_some() => {
-                    // It is done with, and must not be asked again.
+                () = until_given_up(&mut given_up), if given_up.is_some() => {
+                    // A completed receiver must not be polled again.
                     given_up = None;
                     if !pulse.content_has_begun() {
                         return Err(GaveUp::Silent);
@@ -251,8 +254,8 @@ impl<'p> Flow<'p> {
     }
 }
 
-/// Ends when what is waited for comes; never when that is not to be.
-pub(super) async fn wish(given_up: &mut Option<oneshot::Receiver<()>>) {
+/// Completes when the connection is to be given up. If it never is, this never completes.
+pub(super) async fn until_given_up(given_up: &mut Option<oneshot::Receiver<()>>) {
     if let Some(come) = given_up
         && come.await.is_ok()
     {

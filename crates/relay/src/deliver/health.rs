@@ -1,7 +1,8 @@
-//! What is remembered of servers: which of them failed lately, and what did not work with them.
+//! Remembers which servers failed lately, and what did not work with them.
 //!
-//! A server is an address with a port, whatever names it goes by. What is remembered changes the order in which servers are
-//! tried and the ways in which they are talked to. It keeps no server from being tried: one that failed comes last.
+//! A server is an address with a port, whatever its names. The memory changes the order in which
+//! servers are tried, and how the relay talks to them. It excludes no server: one that failed comes
+//! last.
 
 use std::{
     collections::HashMap,
@@ -15,26 +16,28 @@ use std::{
 
 use tokio::time::Instant;
 
-/// How long a server comes last after its first failure; twice as long after each further one.
+/// How long a server comes last after its first failure. The time doubles with each further
+/// failure.
 const SICK: Duration = Duration::from_secs(60);
-/// The longest that a server comes last for its failures.
+/// The longest time for which failures put a server last.
 const SICK_AT_MOST: Duration = Duration::from_secs(600);
-/// How long a server that may be well again still comes last for all deliveries but the one that finds out.
+/// How long a server whose time is over still comes last for all deliveries but one, the probe.
 const PROBE: Duration = Duration::from_secs(30);
-/// How long a server that broke TLS, and took mail without it, is talked to in clear. A mended server is encrypted to again
-/// within an hour.
+/// How long the relay uses no TLS with a server that broke TLS and took mail without it. So a
+/// server that works again gets TLS again within an hour.
 const NO_TLS: Duration = Duration::from_secs(3_600);
 /// How long a server that broke CHUNKING gets its mail by DATA.
 const NO_CHUNKING: Duration = Duration::from_secs(24 * 3_600);
-/// The most servers that are remembered. Beyond it, what is soonest to be forgotten is forgotten at once: a stranger who
-/// names thousands of dead servers makes the others lose an order of trying and nothing else.
+/// The most servers that are remembered. Beyond it, the entries with the least time left are
+/// forgotten at once. A stranger who names thousands of dead servers only makes the order of trying
+/// worse.
 const SERVERS: usize = 4_096;
 
-/// The memory.
+/// The memory of servers.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     servers: Mutex<HashMap<SocketAddr, Server>>,
-    /// How many are remembered; 0 spares the lock.
+    /// The number of servers that are remembered; 0 spares the lock.
     count: AtomicUsize,
 }
 
@@ -47,8 +50,8 @@ struct Server {
 }
 
 impl Health {
-    /// Whether the server failed lately. When its time is over, one caller is told that it is well, to find out; the others
-    /// are told so when it was.
+    /// Returns `true` if the server failed lately. When its time is over, one caller gets `false`
+    /// and probes it. The others get `false` after [`answered`](Self::answered).
     pub(super) fn is_sick(&self, server: SocketAddr) -> bool {
         if self.is_empty() {
             return false;
@@ -62,17 +65,17 @@ impl Health {
         false
     }
 
-    /// Whether TLS broke there, so that it is to be left out where it need not be.
+    /// Returns `true` if TLS broke with the server: leave it out where the policy permits.
     pub(super) fn breaks_tls(&self, server: SocketAddr) -> bool {
         self.remembers(server, |server| server.clear_until)
     }
 
-    /// Whether CHUNKING broke there.
+    /// Returns `true` if CHUNKING broke with the server.
     pub(super) fn breaks_chunking(&self, server: SocketAddr) -> bool {
         self.remembers(server, |server| server.whole_until)
     }
 
-    /// It could not be reached, was silent, broke off, or ended the conversation.
+    /// The server was unreachable or silent, broke off, or ended the session.
     pub(super) fn failed(&self, server: SocketAddr) {
         self.note(server, |server, now| {
             let wait = SICK.saturating_mul(1 << server.failures.min(8)).min(SICK_AT_MOST);
@@ -81,8 +84,8 @@ impl Health {
         });
     }
 
-    /// It has answered all of a transaction.
-    pub(super) fn is_well(&self, server: SocketAddr) {
+    /// The server has answered a whole transaction.
+    pub(super) fn answered(&self, server: SocketAddr) {
         if self.is_empty() {
             return;
         }
@@ -96,12 +99,12 @@ impl Health {
         }
     }
 
-    /// TLS broke there, and without it a transaction came to its end.
+    /// TLS broke with the server, and a transaction without it was completed.
     pub(super) fn broke_tls(&self, server: SocketAddr) {
         self.note(server, |server, now| server.clear_until = Some(now + NO_TLS));
     }
 
-    /// CHUNKING broke there.
+    /// CHUNKING broke with the server.
     pub(super) fn broke_chunking(&self, server: SocketAddr) {
         self.note(server, |server, now| server.whole_until = Some(now + NO_CHUNKING));
     }
@@ -119,7 +122,7 @@ impl Health {
         let (mut servers, now) = (self.servers(), Instant::now());
         if servers.len() >= SERVERS && !servers.contains_key(&server) {
             servers.retain(|_, known| known.last().is_some_and(|last| now < last));
-            // Half of them at once, so that not every note looks at all.
+            // Forgets half of them at once, so that few calls search all.
             if servers.len() >= SERVERS {
                 let mut ends: Vec<_> = servers.values().filter_map(Server::last).collect();
                 let (_, middle, _) = ends.select_nth_unstable(SERVERS / 2);
@@ -137,7 +140,8 @@ impl Health {
 }
 
 impl Server {
-    /// When nothing of it is of use any more. Its failures are, for a while longer: the next one weighs more for them.
+    /// When the last entry loses its use. Failures count for a while longer: they lengthen the time
+    /// of the next one.
     fn last(&self) -> Option<Instant> {
         let sick = self.sick_until.map(|until| until + SICK_AT_MOST);
         [sick, self.clear_until, self.whole_until].into_iter().flatten().max()
@@ -157,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_server_that_failed_is_sick_for_longer_each_time_and_one_delivery_finds_out() {
+    async fn a_server_that_failed_is_sick_for_longer_each_time_and_one_delivery_probes_it() {
         let (health, one) = (Health::default(), server(1));
         assert!(!health.is_sick(one));
         for seconds in [60, 120, 240, 480, 600, 600] {
@@ -165,10 +169,10 @@ mod tests {
             pass(seconds - 1).await;
             assert!(health.is_sick(one), "{seconds}");
             pass(1).await;
-            assert!(!health.is_sick(one), "{seconds}: somebody has to find out");
-            assert!(health.is_sick(one), "{seconds}: and nobody else");
+            assert!(!health.is_sick(one), "{seconds}: one caller probes");
+            assert!(health.is_sick(one), "{seconds}: the others wait for the probe");
         }
-        health.is_well(one);
+        health.answered(one);
         assert!(!health.is_sick(one) && health.is_empty());
     }
 
@@ -183,11 +187,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_broke_is_tried_again_after_its_time_whatever_else_happens() {
+    async fn broken_tls_and_chunking_are_tried_again_after_their_time() {
         let (health, one) = (Health::default(), server(1));
         health.broke_tls(one);
         health.broke_chunking(one);
-        health.is_well(one);
+        health.answered(one);
         assert!(health.breaks_tls(one) && health.breaks_chunking(one) && !health.is_sick(one));
         assert!(!health.breaks_tls(server(2)) && !health.breaks_chunking(server(2)));
         pass(3_600).await;
@@ -197,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_memory_has_a_bound_and_forgets_the_oldest() {
+    async fn the_memory_of_servers_has_a_bound_and_forgets_the_oldest() {
         let health = Health::default();
         health.broke_chunking(server(0));
         for port in 1..=u16::MAX {
@@ -205,7 +209,7 @@ mod tests {
             assert!(health.servers().len() <= SERVERS);
             tokio::time::advance(Duration::from_millis(1)).await;
         }
-        assert!(health.breaks_chunking(server(0)), "it is of use for longer than the others");
+        assert!(health.breaks_chunking(server(0)), "its entry has more time left than the others");
         assert!(health.is_sick(server(u16::MAX)) && !health.is_sick(server(1)));
     }
 }

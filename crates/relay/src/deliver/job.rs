@@ -1,4 +1,4 @@
-//! A claimed delivery, read, and what can come of each of its recipients.
+//! A claimed delivery, decoded, and the fate of each of its recipients.
 
 use std::time::Duration;
 
@@ -22,35 +22,37 @@ pub(super) struct Job {
     pub(super) lease: Lease,
     key: String,
     pub(super) outside: Outside,
-    /// Those that are still to be delivered to.
+    /// Recipients that wait for their delivery.
     pub(super) recipients: Vec<Recipient>,
-    /// Those of whom nothing is left but to report what came of them.
+    /// Recipients whose outcome is still to be reported, and no more.
     pub(super) ended: Vec<Recipient>,
     pub(super) attempts: u32,
-    /// How many other deliveries the message has.
+    /// The number of the message's other deliveries.
     pub(super) others: u32,
     /// The age of the message when it was claimed.
     age: Duration,
     claimed: Instant,
 }
 
-/// The time that BY has given is over (RFC 2852 section 4.1.3).
+/// What follows when the time of BY is over (RFC 2852 section 4.1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Overdue {
-    /// Mode R: no further attempt may be made.
+    /// Mode R: make no further attempt.
     Return,
-    /// Mode N: somebody is to be told, and it goes on.
+    /// Mode N: report the missed deadline, keep trying.
     Tell,
 }
 
-/// Whether a message goes only where TLS proves who the server is, and the server promises the same.
+/// The servers that a message may go to. A *guarded* connection has TLS that proves the server's
+/// identity, and the server offers REQUIRETLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guard {
-    /// It goes anywhere.
+    /// To every server.
     Any,
-    /// It is a report, which should and goes on where that is not possible (RFC 8689 section 5).
+    /// It is a report: over a guarded connection if possible, otherwise over another (RFC 8689
+    /// section 5).
     May,
-    /// It goes nowhere else (RFC 8689 section 4.2.1).
+    /// Over a guarded connection alone (RFC 8689 section 4.2.1).
     Must,
 }
 
@@ -67,7 +69,7 @@ impl Job {
         &self.lease
     }
 
-    /// The domain that all recipients share.
+    /// The domain of all recipients.
     pub(super) fn domain(&self) -> &str {
         &self.key
     }
@@ -76,24 +78,24 @@ impl Job {
         &self.recipients
     }
 
-    /// Since the message was accepted.
+    /// The time since the message was accepted.
     pub(super) fn age(&self) -> Duration {
         self.age.saturating_add(self.claimed.elapsed())
     }
 
-    /// BY with the time that is left of it now.
+    /// BY with the time that is left.
     pub(super) fn by(&self) -> Option<DeliverBy> {
         self.outside.mail.by.map(|by| by_after(by, self.age()))
     }
 
-    /// How long it is until the time of BY is over; nothing when there is none, or it is over already.
+    /// The time until the deadline of BY. `None`: there is no BY, or its time is over.
     pub(super) fn until_deadline(&self) -> Option<Duration> {
         let given = u64::try_from(self.outside.mail.by?.seconds).ok().map(Duration::from_secs)?;
         given.checked_sub(self.age()).filter(|left| !left.is_zero())
     }
 
-    /// Whether the time of BY is over and something follows from that. What was over when it came here was told by who had it
-    /// before.
+    /// What follows if the time of BY is over. `None` also if it was over when the message arrived:
+    /// the host before us has reported that.
     pub(super) fn overdue(&self) -> Option<Overdue> {
         let by = self.outside.mail.by?;
         if by.seconds <= 0 || self.until_deadline().is_some() {
@@ -111,13 +113,14 @@ impl Job {
         !recipient.told.deadline && self.hears(recipient, Action::Delayed)
     }
 
-    /// Whether the sender is told of this. One that may be somebody else is told of the end alone.
+    /// Returns `true` if the sender is told of this action. If the client was not trusted, the
+    /// sender is told of the end alone.
     pub(super) fn hears(&self, recipient: &Recipient, action: Action) -> bool {
         let is_told = self.outside.trusted || action != Action::Delayed;
         is_told && self.outside.mail.reverse_path.mailbox().is_some() && action.is_wanted(recipient.rcpt.notify)
     }
 
-    /// How much TLS the message asks for.
+    /// The guard that the message asks for.
     pub(super) fn guard(&self) -> Guard {
         match (self.outside.mail.require_tls, self.outside.mail.reverse_path.mailbox()) {
             (false, _) => Guard::Any,
@@ -132,9 +135,9 @@ impl Job {
     }
 }
 
-/// What came of one recipient.
+/// The outcome of an attempt for one recipient.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum Fate {
     Delivered {
         remote: String,
         reply: Reply,

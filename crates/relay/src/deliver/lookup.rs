@@ -1,4 +1,5 @@
-//! The hosts of a site and their addresses, looked up beside the deliveries: it costs no place among them and no lease.
+//! Looks up the hosts of a site and their addresses. This happens apart from the deliveries: a
+//! look-up holds no place among them and no lease.
 
 use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -14,27 +15,28 @@ use tokio::{
 };
 
 use super::{
-    flow::{PARK_AFTER, wish},
+    flow::{PARK_AFTER, until_given_up},
     places::{Bounds, SILENT_FOR},
     site::{Site, Unreachable},
     worker::Crew,
 };
 use crate::{Diagnostic, NextHop, Route, shared::Shared};
 
-/// Look-ups at once: so many whose name servers answer at once or are asked just now, half of them for sites that answered
-/// lately alone; and so many whose name servers are silent. Each is a few datagrams and a descriptor or two.
+/// The most look-ups at once. `moving` are those that are answered soon or were asked just now;
+/// half of them are kept for sites that answered lately. `silent` are those whose name servers are
+/// silent. Each takes a few datagrams and a descriptor or two.
 pub(super) const BOUNDS: Bounds = Bounds { moving: 200, silent: 300 };
-/// The bound on looking a site up.
+/// The longest look-up of a site.
 const LOOKUP: Duration = Duration::from_secs(30);
-/// When the addresses of one host are there, the others have so long.
+/// How long the other hosts have after the addresses of one are known.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// The hosts of a site.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// In the order in which they are to be tried.
+    /// In the order in which they are tried.
     pub(super) hosts: Vec<Host>,
-    /// Why there is no address of the others; nothing when there are no others.
+    /// Why the other hosts have no address. `None`: there are no others.
     pub(super) missing: Option<Unreachable>,
 }
 
@@ -45,7 +47,8 @@ pub(super) struct Host {
     pub(super) addresses: Vec<IpAddr>,
 }
 
-/// The hosts of a site, as they were found within this time or are now. A site that has none is marked down.
+/// The hosts of a site, found within this time or looked up now. A site without hosts is marked
+/// down.
 pub(super) async fn find<Q: Queue, R: Resolver>(
     crew: &Crew<Q, R>,
     site: &Site,
@@ -56,14 +59,14 @@ pub(super) async fn find<Q: Queue, R: Resolver>(
         return Ok(found);
     }
     let _one = site.looking.lock().await;
-    // Another worker has done it meanwhile.
+    // Another worker has looked them up since.
     if let Some(found) = site.found(within) {
         return Ok(found);
     }
     if let Some(why) = site.down() {
         return Err(why);
     }
-    // Boxed: the tasks that wait for it are many.
+    // Boxed, since many tasks wait for it.
     let found = Box::pin(look_up(crew, site, route)).await.map(Arc::new);
     match &found {
         Ok(found) => site.keep_found(Arc::clone(found)),
@@ -75,7 +78,7 @@ pub(super) async fn find<Q: Queue, R: Resolver>(
 /// Looks up within the bounds of all look-ups.
 async fn look_up<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, route: &Route) -> Result<Found, Unreachable> {
     let no_answer =
-        |text: &str| Unreachable { diagnostic: Diagnostic::own(EnhancedCode::new(4, 4, 3), text), for_good: false };
+        |text: &str| Unreachable { diagnostic: Diagnostic::own(EnhancedCode::new(4, 4, 3), text), is_permanent: false };
     let mut place = crew.lookups.take(site.standing()).await;
     let mut work = pin!(timeout(LOOKUP, ask(&crew.shared, site.name(), route)));
     let answered = match timeout(PARK_AFTER, &mut work).await {
@@ -85,7 +88,7 @@ async fn look_up<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, route: &
             tokio::select! {
                 biased;
                 answered = &mut work => Some(answered),
-                () = wish(&mut given_up) => None,
+                () = until_given_up(&mut given_up) => None,
             }
         }
     };
@@ -122,9 +125,9 @@ async fn ask<Q: Queue, R: Resolver>(
         let (shared, host) = (Arc::clone(shared), host.clone());
         asked.spawn(async move { (index, mx::addresses(&shared.resolver, &host, any).await) });
     }
-    // Who is not there by then is left out; LOOKUP ends it earlier.
+    // Hosts without an answer by then are left out. LOOKUP ends all of it earlier.
     let mut until = Instant::now() + 2 * LOOKUP;
-    // None of them panics or is aborted.
+    // No task panics or is aborted.
     while let Ok(Some(Ok((index, answer)))) = timeout_at(until, asked.join_next()).await {
         if answer.is_ok() {
             until = until.min(Instant::now() + GRACE);
@@ -142,12 +145,12 @@ async fn ask<Q: Queue, R: Resolver>(
             }
             Some(Err(error)) => {
                 let found = unresolved(&error);
-                // A name in the configuration may be put right.
-                Unreachable { for_good: found.for_good && is_mx, ..found }
+                // The operator may correct a name in the configuration.
+                Unreachable { is_permanent: found.is_permanent && is_mx, ..found }
             }
             None => Unreachable {
                 diagnostic: Diagnostic::own(EnhancedCode::new(4, 4, 3), "no answer from DNS in time"),
-                for_good: false,
+                is_permanent: false,
             },
         };
         let why = Unreachable { diagnostic: Diagnostic { remote: Some(name), ..why.diagnostic }, ..why };
@@ -161,5 +164,5 @@ async fn ask<Q: Queue, R: Resolver>(
 }
 
 fn unresolved(error: &MxError) -> Unreachable {
-    Unreachable { diagnostic: Diagnostic::mx(error), for_good: !error.is_transient() }
+    Unreachable { diagnostic: Diagnostic::mx(error), is_permanent: !error.is_transient() }
 }

@@ -1,21 +1,26 @@
-//! Delivery: from work that is due to connections that do it.
+//! Delivery: from deliveries that are due to the connections that make them.
 //!
-//! One loop waits for the queue to say that something may be due and hands the keys to *sites*, the places that mail goes
-//! to. Each site has workers, each worker a connection of its own, which it keeps for the next message. Nothing polls.
+//! One loop waits for the queue to say that something may be due. It hands the keys to *sites*, the
+//! next hops that mail goes to. Each site has *workers*. Each worker has a connection of its own,
+//! which it keeps for the next message. Nothing polls.
 //!
-//! **Architecture invariant: looking up costs no place, waiting costs no place, and the loop waits for neither.** The way of a
-//! worker is: the hosts of its site are looked up ([`lookup`]), it takes one of the [`places`], it claims a delivery, and it
-//! goes over the addresses of the hosts ([`attempt`]). So nothing is claimed, and no lease runs, before there is a place for
-//! it. A place is a connection on which something moves. A connection that is silent for a fifth of a second gives its place
-//! up and has it back when something moves ([`flow`]). Mute hosts therefore fill the room for silent connections and never the
-//! places, and the room is made anew by giving up who has been silent longest.
+//! **Architecture invariant: a look-up costs no place, a wait costs no place, and the loop waits
+//! for neither.** A worker takes four steps. It looks up the hosts of its site ([`lookup`]), takes
+//! one of the [`places`], claims a delivery, and tries the addresses of the hosts ([`attempt`]). So
+//! no delivery is claimed, and no lease runs, before there is a place for it.
 //!
-//! The alternatives were a pool per kind of work, and a short bound for each wait. A pool per kind cannot tell a mute host
-//! from a healthy one that is new, since both look alike before the greeting. A short bound for each wait breaks hosts that
-//! are slow by intent. What they have in common, and healthy hosts have not, is silence, so silence is what is counted.
+//! A *place* is the right to a connection on which octets move. A connection that is silent for a
+//! fifth of a second gives its place up, and takes it back when octets move again ([`flow`]). Mute
+//! hosts therefore fill the room for silent connections, and never the places. When that room is
+//! full, the connections that have been silent longest are given up.
 //!
-//! Half of the places are for sites that took mail lately. Reports never use that half, and never earn it for a site: whoever
-//! sends a message chooses where its report goes.
+//! The alternatives were a pool for each kind of work, and a short bound for each wait. A pool
+//! cannot tell a mute host from a healthy new one, since both look alike before the greeting. A
+//! short bound breaks hosts that are slow on purpose. Only silence tells mute hosts from healthy
+//! ones, so silence is what is counted.
+//!
+//! Half of the places are for sites that took mail lately. Reports never use that half, and never
+//! earn it for a site: the client that sends a message chooses where its report goes.
 
 mod attempt;
 mod connect;
@@ -48,24 +53,24 @@ use worker::Crew;
 
 /// Keys that are taken from the queue at once.
 const PAGE: usize = 256;
-/// Pages that are taken one behind the other. After so many, and at the end of more than one, the queue is left alone for
-/// [`PAUSE`]: a bound on the cost of looking through many keys.
+/// Pages that are taken without a pause. After this many, and after the last of several, the loop
+/// pauses for [`PAUSE`]. This bounds the cost of many keys.
 const PAGES: usize = 16;
 const PAUSE: Duration = Duration::from_millis(50);
-/// Sites that have had no work for a while are forgotten when there are more than this many.
+/// The number of sites above which sites without work are forgotten.
 const SITES: usize = 1_024;
-/// The most sites that have work, or had some not long ago: each may have a task that waits, and takes about two kilobytes.
-/// What is due for others is left in the queue until a worker of these leaves.
+/// The most sites by domain. Each may have a waiting task, of about two kilobytes. Deliveries of
+/// further sites stay in the queue until a worker leaves.
 const SITES_AT_MOST: usize = 8_192;
 
-/// Delivers until `drain` is cancelled and what runs has ended.
+/// Delivers until `drain` is cancelled and the running deliveries have ended.
 pub(crate) async fn run<Q: Queue, R: Resolver>(
     shared: Arc<Shared<Q, R>>,
     drain: CancellationToken,
 ) -> Result<(), Error> {
     let (concurrency, patience) = (shared.options.delivery.concurrency.max(1), shared.options.delivery.drain);
     let (tasks, abort) = (TaskTracker::new(), CancellationToken::new());
-    // Whoever drops this future does not leave workers behind.
+    // Dropping this future aborts the workers.
     let _abort = abort.clone().drop_guard();
     let silent = concurrency.saturating_mul(3);
     let crew = Arc::new(Crew {
@@ -81,7 +86,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
     });
     for places in [&crew.places, &crew.lookups] {
         let (places, abort) = (Arc::clone(places), abort.clone());
-        // Not among the deliveries, which a drain waits for.
+        // Not a tracked task, since a drain waits for those.
         tokio::spawn(async move { abort.run_until_cancelled(places.relieve()).await });
     }
     let mut sites = Sites::default();
@@ -102,26 +107,28 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         };
         match looked {
             Ok(missed) => has_missed = missed,
-            // The queue's disk has failed. Waiting for a change waits until it is well again, or ends when that cannot be.
-            Err(error @ Error::Broken(_)) => warn!(%error, "nothing is delivered until the queue goes on"),
+            // The queue's disk has failed. `changed` returns when the disk works again, or fails if
+            // it never can.
+            Err(error @ Error::Broken(_)) => warn!(%error, "queue broken, deliveries paused until it works again"),
             Err(error) => break Err(error),
         }
     };
     tasks.close();
     if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
-        warn!(left = tasks.len(), "deliveries did not end in time and are dropped; they are tried again later");
+        warn!(left = tasks.len(), "deliveries aborted at the end of the drain, to be tried again later");
         abort.cancel();
         tasks.wait().await;
     }
     match result {
-        // Closed by whoever drains: an end and no failure.
+        // The queue was closed during a drain: this is the normal end.
         Err(Error::Closed) if drain.is_cancelled() => Ok(()),
         result => result,
     }
 }
 
-/// Hands every key that is due to its site, and hires where somebody is wanted. It waits for nothing but the queue: who is
-/// hired waits for itself. Says whether there were keys of sites that there is no room for.
+/// Hands every due key to its site, and hires the workers that sites want. It waits for the queue
+/// alone: a hired worker waits by itself. Returns `true` if there was no room for the sites of some
+/// keys.
 async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) -> Result<bool, Error> {
     let (mut after, mut has_missed): (Option<RoutingKey>, _) = (None, false);
     sites.forget();
@@ -151,19 +158,20 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) 
     Ok(has_missed)
 }
 
-/// The sites that have work, or had some not long ago.
+/// The sites that have work, or had some lately.
 #[derive(Debug, Default)]
 struct Sites {
-    /// By domain: those that DNS names the hosts of.
+    /// By domain: sites whose hosts DNS names.
     by_domain: HashMap<RoutingKey, Arc<Site>>,
-    /// By the place of their route: those with hosts of their own. Nothing: the one without a route, which fails mail.
+    /// By index of the route: sites whose hosts the route names. `None`: the site for mail without
+    /// a route, which fails.
     by_route: HashMap<Option<usize>, Arc<Site>>,
-    /// How many domains there have to be before any is forgotten.
+    /// The number of domains above which the next ones are forgotten.
     forget_at: usize,
 }
 
 impl Sites {
-    /// The site of a key; nothing when there is no room for one more.
+    /// The site of a key. `None`: there is no room for another site.
     fn of<Q, R>(&mut self, shared: &Shared<Q, R>, key: &RoutingKey) -> Option<Arc<Site>> {
         if let Some(site) = self.by_domain.get(key) {
             return Some(Arc::clone(site));
@@ -183,7 +191,8 @@ impl Sites {
         Some(Arc::clone(site))
     }
 
-    /// Forgets domains without work. What is left sets when that is worth the next look, so that it costs little for each.
+    /// Forgets domains without work. The number of those left sets when to look next, so that each
+    /// look costs little.
     fn forget(&mut self) {
         if self.by_domain.len() > self.forget_at.max(SITES) {
             self.by_domain.retain(|_, site| !site.is_forgettable(false));

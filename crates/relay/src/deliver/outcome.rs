@@ -1,8 +1,8 @@
-//! What came of a delivery: who has it, who is tried again, and what is to be reported.
+//! Settles a delivery: which recipients are done, which are tried again, and what is reported.
 //!
-//! From one record per recipient come the report, the event and the line in the log. Where other deliveries of the message
-//! are on their way, what is to be reported stays in the record until [the round](super::round) is over: the sender gets one
-//! report of all of them.
+//! One record for each recipient makes the report, the event and the log line. While other
+//! deliveries of the message are under way, outcomes to be reported stay in the record. The sender
+//! gets one report of all when [the round](super::round) is over.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use posthaste_server::{
 use tracing::info;
 
 use super::{
-    job::{Job, Verdict},
+    job::{Fate, Job},
     round,
     write_back::{After, End, Says, beginning, write_back},
 };
@@ -27,35 +27,37 @@ use crate::{
     shared::Shared,
 };
 
-/// What is to be written back, and told once it is.
+/// What is written back, and observed once it is.
 #[derive(Debug, Default)]
 struct Settlement {
-    /// Those that are tried again, and those of whom something is to be reported.
+    /// Recipients that are tried again, and recipients with an outcome to be reported.
     recipients: Vec<Recipient>,
-    /// When those that are tried again are.
+    /// The time until the next attempt.
     retry_in: Duration,
     delivered: Vec<(ForwardPath, String, Reply)>,
     deferred: Vec<(ForwardPath, Diagnostic)>,
     failed: Vec<(Rcpt, Diagnostic)>,
-    /// Failures that the sender does not want to hear of, or nobody can.
+    /// Failures that are not reported: the sender does not want to hear of them, or the
+    /// reverse-path is null.
     unheard: usize,
 }
 
 impl Job {
-    /// Writes back what came of an attempt. A report exists exactly when what it says is recorded.
-    pub(super) async fn settle<Q: Queue, R>(mut self, shared: &Shared<Q, R>, verdicts: Vec<Verdict>) {
+    /// Writes back the outcome of an attempt. A report is queued exactly when its outcomes are
+    /// recorded.
+    pub(super) async fn settle<Q: Queue, R>(mut self, shared: &Shared<Q, R>, fates: Vec<Fate>) {
         let retry = &shared.options.delivery.retry;
-        // What was held is as old as its release.
+        // The age of a held message counts from its release.
         let age = self.age().saturating_sub(self.outside.held());
         let retry_in = retry.next(self.attempts, age, self.until_deadline());
-        // The time of BY has run out meanwhile: what follows from that is done at once.
+        // The time of BY has run out during the attempt: what follows is done at once.
         let retry_in = if self.overdue().is_some() { retry_in.map(|_| Duration::ZERO) } else { retry_in };
         let is_delayed = retry.warn_after.is_some_and(|after| age >= after);
         let at = Some(Timestamp::now().as_second());
         let mut settlement = Settlement { retry_in: retry_in.unwrap_or_default(), ..Settlement::default() };
-        for (mut recipient, verdict) in std::mem::take(&mut self.recipients).into_iter().zip(verdicts) {
-            match (verdict, retry_in) {
-                (Verdict::Delivered { remote, reply, owes_report }, _) => {
+        for (mut recipient, fate) in std::mem::take(&mut self.recipients).into_iter().zip(fates) {
+            match (fate, retry_in) {
+                (Fate::Delivered { remote, reply, owes_report }, _) => {
                     let path = recipient.rcpt.forward_path.clone();
                     if owes_report && self.hears(&recipient, Action::Relayed) {
                         let last = Some(Last { at, why: Diagnostic::reply(&remote, &reply) });
@@ -63,7 +65,7 @@ impl Job {
                     }
                     settlement.delivered.push((path, remote, reply));
                 }
-                (Verdict::NotNow(why), Some(_)) => {
+                (Fate::NotNow(why), Some(_)) => {
                     let is_first = is_delayed && !std::mem::replace(&mut recipient.told.delay, true);
                     if is_first && self.hears(&recipient, Action::Delayed) {
                         recipient.news = Some(Action::Delayed);
@@ -71,7 +73,7 @@ impl Job {
                     settlement.deferred.push((recipient.rcpt.forward_path.clone(), why.clone()));
                     settlement.recipients.push(Recipient { last: Some(Last { at, why }), ..recipient });
                 }
-                (Verdict::NotNow(why) | Verdict::Never(why), _) => {
+                (Fate::NotNow(why) | Fate::Never(why), _) => {
                     self.fail(&mut settlement, recipient, Last { at, why });
                 }
             }
@@ -79,7 +81,8 @@ impl Job {
         self.finish(shared, settlement, GatherWhen::AtRest).await;
     }
 
-    /// Gives everybody up: the time of BY in mode R is over, and nothing more may be tried (RFC 2852 section 4.1.3).
+    /// Fails all recipients: the time of BY in mode R is over, and no further attempt may be made
+    /// (RFC 2852 section 4.1.3).
     pub(super) async fn return_overdue<Q: Queue, R>(mut self, shared: &Shared<Q, R>) {
         let mut settlement = Settlement::default();
         for recipient in std::mem::take(&mut self.recipients) {
@@ -89,7 +92,8 @@ impl Job {
         self.finish(shared, settlement, GatherWhen::AtRest).await;
     }
 
-    /// Tells the sender that the time of BY in mode N is over, once; the attempts go on at once (RFC 2852 section 4.1.3).
+    /// Reports once that the time of BY in mode N is over. The attempts go on at once (RFC 2852
+    /// section 4.1.3).
     pub(super) async fn tell_overdue<Q: Queue, R>(mut self, shared: &Shared<Q, R>) {
         let mut recipients = std::mem::take(&mut self.recipients);
         for recipient in &mut recipients {
@@ -102,7 +106,7 @@ impl Job {
         self.finish(shared, Settlement { recipients, ..Settlement::default() }, GatherWhen::AtRest).await;
     }
 
-    /// Reports what has ended: it has waited for the other deliveries of its message for long enough.
+    /// Reports outcomes that have waited long enough for the message's other deliveries.
     pub(super) async fn report_ended<Q: Queue, R>(self, shared: &Shared<Q, R>) {
         self.finish(shared, Settlement::default(), GatherWhen::Now).await;
     }
@@ -125,14 +129,14 @@ impl Job {
         let is_sent_plain = plain.is_some();
         let says = match plain {
             Some(plain) => Says::Plain(Box::new(plain)),
-            // A sender that may be somebody else hears of the message once, at its end.
+            // If the client was not trusted, the sender gets one report, at the message's end.
             None if is_alone && (self.outside.trusted || !waits) => Says::report(&mut recipients),
             None => Says::Nothing,
         };
         let after = After::Retry(if waits { retry_in } else { round::patience(&self.outside) });
         let ends = vec![End { lease: self.lease, recipients, after }];
         let Some(written) = write_back(shared, message, &self.outside, says, ends).await else { return };
-        // Told only once it is recorded.
+        // Observed only after it is recorded.
         for (recipient, remote, reply) in &delivered {
             shared.observe(&Event::Delivered { message, recipient, remote, reply, age });
         }
@@ -144,7 +148,7 @@ impl Job {
         }
         written.observe(shared, message, &self.outside);
         if is_sent_plain {
-            info!(%message, "report was refused, sent once more without the message that it returned");
+            info!(%message, "report refused, sent again without the message that it returned");
         } else if unheard > 0 {
             let is_null = self.outside.mail.reverse_path.mailbox().is_none();
             let because = if is_null { NotReported::NullSender } else { NotReported::NotWanted };
@@ -155,7 +159,8 @@ impl Job {
         }
     }
 
-    /// For a report of ours that returned a message whole and failed: the same without that message, for the same recipients.
+    /// A failed report of ours, without the message that it returned whole, for the same
+    /// recipients. `None`: this is no such report.
     async fn without_content<Q: Queue, R>(
         &self,
         shared: &Shared<Q, R>,
@@ -175,7 +180,8 @@ impl Job {
     }
 }
 
-/// What is said of a recipient for whom the time of BY is over: what kept it last, with the status for that.
+/// The outcome of a recipient whose BY time is over: the last reason, with the status of a missed
+/// deadline.
 fn overdue(last: Option<&Last>, status: Option<EnhancedCode>) -> Last {
     let late = Diagnostic::own(status, "The time that was given for the delivery is over");
     match last {

@@ -1,16 +1,19 @@
-//! Who may go on when there are more who want to than the machine or the network should bear.
+//! Bounds the connections, or look-ups, that go on at once, and decides which go next.
 //!
-//! A *place* is held by whoever moves octets, or may be about to. Whoever is silent for a moment is *parked*: it gives its
-//! place up, goes on waiting in a room of its own, and is back in a place as soon as something moves, without queueing for it.
-//! So silence costs no place, and places are held for as long as work takes and not for as long as a peer likes.
+//! A *holder* of a place moves octets, or may be about to. A holder that is silent for a moment is
+//! *parked*: it gives its place up and waits in a separate room. It is back in a place as soon as
+//! octets move, without waiting in line. So silence costs no place, and places are held for as long
+//! as work takes, and not for as long as a peer likes.
 //!
-//! Two shares keep strangers from taking everything. A part of the places, and of the room for the parked, can be taken only
-//! on behalf of who has proved itself ([`Standing::Proven`]). And when the room is full, whoever has been silent longest,
-//! and has nothing to lose, is given up for who waits outside: few at a time when few wait, so that a peer that is only slow
-//! mostly gets its time, and more when a crowd does.
+//! Two rules keep strangers from taking everything. First, a part of the places, and of the room
+//! for the parked, is kept for [`Standing::Proven`]. Second, when the room is full, the holder that
+//! has been silent longest is given up for one that waits in line, if it has nothing to lose. Few
+//! are given up at a time when the line is short, so that a slow peer mostly gets its time. More
+//! are given up when the line is long.
 //!
-//! Who waits for a place is served from both ends of the line in turn: from the front, so that all get there; from the back,
-//! so that who comes last does not wait for a crowd that came before. Those who failed lately get every fourth turn.
+//! The line is served from both ends in turn. From the front, so that each gets its place; from the
+//! back, so that the last does not wait for a crowd before it. Those that failed lately get every
+//! fourth turn.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,40 +26,40 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-/// How well somebody is known.
+/// How well a site is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
     /// It has answered lately: all places are open to it.
     Proven,
-    /// Nothing is known of it.
+    /// It is not known.
     New,
-    /// It failed lately, or it is of little weight.
+    /// It failed lately, or its mail has little weight.
     Doubtful,
 }
 
-/// How many there are of what.
+/// The bounds of [`Places`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// Places; half of them are for [`Standing::Proven`] alone.
+    /// The number of places. Half of them are kept for [`Standing::Proven`].
     pub(super) moving: usize,
-    /// Room for the parked; a third of it is for [`Standing::Proven`] alone.
+    /// The room for the parked. A third of it is kept for [`Standing::Proven`].
     pub(super) silent: usize,
 }
 
-/// When the room is full, some of the parked are given up each time this has passed.
+/// The interval at which some of the parked are given up while the room is full.
 const GIVE_UP_EVERY: Duration = Duration::from_millis(50);
-/// One of them for so many of those who wait, and one at least: the line is gone within half a second, or as fast as the
-/// next bound lets it.
+/// One of the parked is given up for this many in the line, and one at least. The line is then gone
+/// within half a second, or as fast as the next bound permits.
 const LINE_FOR_EACH: usize = 10;
-/// None of them before it has been parked for so long.
+/// No holder is given up before it has been parked for this long.
 pub(super) const SILENT_FOR: Duration = Duration::from_millis(300);
 
-/// Places, the room beside them, and the line before them.
+/// The places, the room for the parked, and the lines of those that wait.
 #[derive(Debug)]
 pub(super) struct Places {
     bounds: Bounds,
     state: Mutex<State>,
-    /// Somebody waits because the room is full.
+    /// Notified when a line waits because the room is full.
     pressed: Notify,
 }
 
@@ -64,7 +67,7 @@ pub(super) struct Places {
 struct State {
     moving: Count,
     silent: Count,
-    /// Those of the parked that may be given up, the longest silent first.
+    /// The parked that may be given up, the longest silent first.
     idle: BTreeMap<u64, (Instant, oneshot::Sender<()>)>,
     next_ticket: u64,
     proven: VecDeque<oneshot::Sender<Place>>,
@@ -80,16 +83,16 @@ struct Count {
     unproven: usize,
 }
 
-/// A place, or the right to take one again when something moves. Given up by dropping it.
+/// A place, or while parked the right to take it again. Dropping it gives it up.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// Nothing: it was never taken.
+    /// `None`: it was never taken.
     places: Option<Arc<Places>>,
     proven: bool,
     parked: Option<Parked>,
 }
 
-/// A ticket is there only for who may be given up.
+/// The ticket is present only if the holder may be given up.
 #[derive(Debug)]
 struct Parked(Option<u64>);
 
@@ -114,14 +117,15 @@ impl Places {
                 }
                 waiting
             };
-            // Never closed while it stands in line.
+            // It is not closed while it waits in line.
             if let Ok(place) = waiting.await {
                 return place;
             }
         }
     }
 
-    /// Gives up the parked, the longest silent first, for as long as somebody waits because the room is full. Never ends.
+    /// Gives up parked holders, the longest silent first, while a line waits because the room is
+    /// full. It never ends.
     pub(super) async fn relieve(&self) {
         loop {
             self.pressed.notified().await;
@@ -131,7 +135,8 @@ impl Places {
         }
     }
 
-    /// Says whether somebody waits because the room is full. Who is given up leaves the room itself, and lets the next one in.
+    /// Returns `true` if a line waits because the room is full. A holder that is given up leaves
+    /// the room itself, and so lets the next one in.
     fn give_up_some(&self) -> bool {
         let mut state = self.state();
         state.sweep();
@@ -148,7 +153,7 @@ impl Places {
         true
     }
 
-    /// Room is kept for those who move, since each of them may fall silent.
+    /// Room is kept for those with a place, since each of them may fall silent.
     fn is_free(&self, state: &State, standing: Standing) -> bool {
         let is_proven = standing == Standing::Proven;
         let has_place =
@@ -165,7 +170,7 @@ impl Places {
         is_full || (!is_proven && is_share_full)
     }
 
-    /// Whether somebody waits because the room is full.
+    /// Returns `true` if a line waits because the room is full.
     fn is_pressed(&self, state: &State) -> bool {
         let is_unproven = !state.new.is_empty() || !state.doubtful.is_empty();
         (is_unproven && self.is_full(state, false)) || (!state.proven.is_empty() && self.is_full(state, true))
@@ -176,7 +181,7 @@ impl Places {
         Place { places: Some(Arc::clone(self)), proven, parked: None }
     }
 
-    /// Gives what is free to who waits.
+    /// Gives free places to the lines.
     fn serve(self: &Arc<Self>, state: &mut State) {
         loop {
             let standing = match () {
@@ -196,7 +201,8 @@ impl Places {
             let Some(waiting) = waiting.filter(|waiting| !waiting.is_closed()) else { continue };
             let place = self.give(state, standing == Standing::Proven);
             if let Err(mut place) = waiting.send(place) {
-                // It does not wait any more; taken back here, since the state is locked.
+                // The receiver no longer waits. The place is taken back here, since the state is
+                // locked.
                 place.places = None;
                 state.moving.remove(place.proven);
             }
@@ -222,7 +228,7 @@ impl State {
         }
     }
 
-    /// Forgets those who do not wait any more.
+    /// Forgets those that no longer wait.
     fn sweep(&mut self) {
         for line in [&mut self.proven, &mut self.new, &mut self.doubtful] {
             line.retain(|waiting| !waiting.is_closed());
@@ -243,13 +249,13 @@ impl Count {
 }
 
 impl Place {
-    /// Whether only who is proven could have it.
+    /// Returns `true` if the place is one for [`Standing::Proven`] alone.
     pub(super) const fn is_reserved(&self) -> bool {
         self.proven
     }
 
-    /// Gives the place up while nothing moves. Who may be given up after `patience` waits for what is returned as well, and ends
-    /// when it comes.
+    /// Gives the place up while no octets move. With a `patience` the holder may be given up after
+    /// it: then the receiver completes, and the holder must end.
     pub(super) fn park(&mut self, patience: Option<Duration>) -> Option<oneshot::Receiver<()>> {
         let places = self.places.as_ref().filter(|_| self.parked.is_none())?;
         let mut state = places.state();
@@ -272,7 +278,8 @@ impl Place {
         given_up
     }
 
-    /// Takes the place again: at once, even when all are taken meanwhile. There are never more of those than were parked.
+    /// Takes the place again at once, even if all are taken. The surplus is never larger than the
+    /// number of the parked was.
     pub(super) fn resume(&mut self) {
         let (Some(places), Some(Parked(ticket))) = (&self.places, self.parked.take()) else { return };
         let mut state = places.state();
@@ -281,7 +288,7 @@ impl Place {
         if let Some(ticket) = ticket {
             state.idle.remove(&ticket);
         }
-        // There is room for one more of the parked.
+        // The parked have room for one more.
         places.serve(&mut state);
     }
 }
@@ -326,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_places_are_for_who_is_proven() {
+    fn half_of_the_places_are_kept_for_proven_sites() {
         for (moving, unproven) in [(1, 1), (2, 1), (3, 2), (200, 100)] {
             let places = places(moving, 600);
             let held: Vec<_> = (0..moving).map_while(|_| now(&places, Standing::New)).collect();
@@ -339,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_silent_holds_no_place_and_comes_back_without_waiting() {
+    fn a_silent_holder_has_no_place_and_takes_it_back_without_waiting() {
         let places = places(1, 3);
         let mut first = now(&places, Standing::New).unwrap();
         assert!(now(&places, Standing::New).is_none());
@@ -352,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_in_line_does_not_wait_for_a_crowd_and_the_first_is_not_forgotten() {
+    fn the_line_is_served_from_both_ends_in_turn() {
         let places = places(1, 3);
         let held = now(&places, Standing::New).unwrap();
         let mut line: Vec<_> = (0..10).map(|_| Box::pin(places.take(Standing::New))).collect();
@@ -365,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn who_failed_lately_gets_a_turn_and_no_more() {
+    fn doubtful_sites_get_every_fourth_turn() {
         let places = places(1, 3);
         let held = now(&places, Standing::New).unwrap();
         let mut doubtful: Vec<_> = (0..9).map(|_| Box::pin(places.take(Standing::Doubtful))).collect();
@@ -393,14 +400,14 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_the_line_leaves_nothing_behind() {
+    fn a_place_is_free_again_when_its_receiver_leaves_the_line() {
         let places = places(1, 3);
         let held = now(&places, Standing::New).unwrap();
         drop(now(&places, Standing::New));
         let mut waiting = Box::pin(places.take(Standing::New));
         assert!(at_once(waiting.as_mut()).is_none());
         drop(held);
-        // It was given a place and goes without having looked.
+        // It was given a place, and is dropped before it saw that.
         drop(waiting);
         assert!(now(&places, Standing::New).is_some());
         let state = places.state();
@@ -408,7 +415,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_longest_silent_are_given_up_one_after_another_when_the_room_is_full() {
+    async fn the_longest_silent_holders_are_given_up_one_after_another_when_the_room_is_full() {
         let places = places(2, 3);
         let relieve = tokio::spawn({
             let places = Arc::clone(&places);
@@ -420,13 +427,13 @@ mod tests {
             let given_up = place.park(Some(SILENT_FOR)).unwrap();
             parked.push((place, given_up));
         }
-        // A third of the room, and half of the places, are left to who is proven.
+        // A third of the room, and half of the places, are kept for the proven.
         let mut proven = now(&places, Standing::Proven).unwrap();
-        assert!(proven.park(None).is_none(), "what may not be given up is not");
+        assert!(proven.park(None).is_none(), "a holder without patience is never given up");
         let mut waiting = Box::pin(places.take(Standing::New));
         assert!(at_once(waiting.as_mut()).is_none());
         sleep(SILENT_FOR - GIVE_UP_EVERY).await;
-        assert!(parked[0].1.try_recv().is_err(), "it has its time");
+        assert!(parked[0].1.try_recv().is_err(), "it has not been silent for long enough");
         sleep(3 * GIVE_UP_EVERY / 2).await;
         let (first, mut given_up) = parked.remove(0);
         assert!(given_up.try_recv().is_ok());
@@ -435,7 +442,7 @@ mod tests {
         drop(first);
         let place = waiting.await;
         sleep(Duration::from_secs(1)).await;
-        assert!(parked[0].1.try_recv().is_err(), "nobody waits any more");
+        assert!(parked[0].1.try_recv().is_err(), "the line is empty");
         drop(place);
         relieve.abort();
     }

@@ -1,4 +1,5 @@
-//! A place that mail goes to: what is due for it, who works for it, which hosts it has, and whether it can be reached.
+//! A site: a next hop, the keys that are due for it, its workers, its hosts, and whether it can be
+//! reached.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -17,64 +18,67 @@ use crate::{Diagnostic, Route, shared::Shared};
 const PROVEN: Duration = Duration::from_secs(300);
 /// How long a site that could not be reached is served last.
 const DOUBTFUL: Duration = Duration::from_secs(600);
-/// How long DNS is not asked again for its hosts before a connection: a burst asks once. Not longer, since each answer has
-/// hosts of equal preference in another order, which spreads the load (RFC 5321 section 5.1).
+/// How long DNS is not asked again for hosts before a connection, so that a burst asks once. It is
+/// not longer, since each answer has hosts of equal preference in another order, which spreads the
+/// load (RFC 5321 section 5.1).
 pub(super) const ASKED_NOW: Duration = Duration::from_secs(1);
-/// How long a delivery that has begun takes its hosts to be what DNS said.
+/// How long a delivery that has begun uses the hosts that DNS named.
 pub(super) const ASKED_LATELY: Duration = Duration::from_secs(60);
 
 /// Deliveries to the same next hop, by workers that each have a connection.
 ///
-/// A key is in one of two places: among those due, or in the hands of the one worker that claims from it and puts it back
-/// when there was something. What becomes due after an empty claim is offered anew, since the queue says so later. And a
-/// worker leaves, or waits, in the same step in which it finds nothing due. So nothing that is due is left without a
-/// worker, and no worker is hired while one waits with an open connection.
+/// A key is in one of two places: among the due keys, or with the one worker that claims from it.
+/// That worker puts it back if there was a delivery. After an empty claim the queue names the key
+/// again when something falls due. A worker leaves, or waits, in the same step in which it finds no
+/// due key. So no due key is left without a worker, and no worker is hired while another waits with
+/// an open connection.
 #[derive(Debug)]
 pub(super) struct Site {
     name: String,
-    /// Which route leads there; nothing when none does.
+    /// The index of its route. `None`: no route leads there.
     route: Option<usize>,
     state: Mutex<State>,
     limit: usize,
-    /// Held by the one worker that looks its hosts up, while others that want to know wait for the answer.
+    /// Held by the worker that looks the hosts up. Other workers wait for its answer.
     pub(super) looking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Keys that may have something due, each once, in turn.
+    /// Keys that may have a delivery due, each once, in turn.
     due: VecDeque<RoutingKey>,
     known: HashSet<RoutingKey>,
     workers: usize,
-    /// Those of the workers that were hired and have not asked yet what to do.
+    /// Hired workers that have not called [`Turn::next`] yet.
     coming: usize,
-    /// Workers that wait; the last is woken first, since its connection was used last.
+    /// Workers that wait. The last one is woken first, since its connection was used last.
     waiting: Vec<(u64, oneshot::Sender<()>)>,
     next_ticket: u64,
-    /// Nobody could be reached: until when that is taken for granted, and why.
+    /// The site could not be reached: until when that counts, and why.
     down: Option<(Instant, Unreachable)>,
     /// Its hosts, and when they were looked up.
     found: Option<(Instant, Arc<Found>)>,
     /// Until when it counts as one that answers.
     proven: Option<Instant>,
-    /// Until when it counts as one that does not.
+    /// Until when it counts as one that does not answer.
     doubtful: Option<Instant>,
 }
 
-/// Why nobody could be reached.
+/// Why no host could be reached.
 #[derive(Debug, Clone)]
 pub(super) struct Unreachable {
     pub(super) diagnostic: Diagnostic,
-    /// There is nobody, and there will be nobody: what DNS or the configuration says, never what a host says.
-    pub(super) for_good: bool,
+    /// Permanent. Set from DNS or configuration, never from a host's reply.
+    pub(super) is_permanent: bool,
 }
 
 impl Unreachable {
-    /// One more reason. The last one is told, but none that says less than one before: that there was no connection, where another
-    /// address gave one. It is for good only when all are.
+    /// Adds a reason. A temporary one replaces a permanent one, never the other way round.
+    /// Otherwise the later one replaces the earlier, unless only the later says that there was no
+    /// connection.
     pub(super) fn add(to: &mut Option<Self>, why: Self) {
         let says_less = |why: &Self| why.diagnostic.status == NO_CONNECTION;
-        let is_told = to.as_ref().is_none_or(|last| match (last.for_good, why.for_good) {
+        let is_told = to.as_ref().is_none_or(|last| match (last.is_permanent, why.is_permanent) {
             (true, false) => true,
             (false, true) => false,
             _ => says_less(last) || !says_less(&why),
@@ -85,13 +89,13 @@ impl Unreachable {
     }
 }
 
-/// What is said where no connection came about (RFC 3463 section 3.5).
+/// The status if no connection was made (RFC 3463 section 3.5).
 const NO_CONNECTION: EnhancedCode = match EnhancedCode::new(4, 4, 1) {
     Some(code) => code,
     None => panic!(),
 };
 
-/// The right to be a worker of a site.
+/// The right to be a worker of a site; dropped when the worker leaves.
 #[derive(Debug)]
 pub(super) struct Turn {
     site: Arc<Site>,
@@ -99,20 +103,20 @@ pub(super) struct Turn {
     left: bool,
 }
 
-/// What a worker does next.
+/// The next step of a worker.
 #[derive(Debug)]
 pub(super) enum Next {
-    /// Claim from this key, and put it back with [`Site::offer`] when there was something.
+    /// Claim from this key. If there was a delivery, put the key back with [`Site::offer`].
     Claim(RoutingKey),
-    /// Nothing is due: wait to be woken.
+    /// No key is due: wait to be woken.
     Wait(Waiting),
-    /// Nothing is due, and there is no room to keep the connection: close it, and see [`Turn::leave`].
+    /// No key is due, and the connection may not be kept: close it, then call [`Turn::leave`].
     Close,
-    /// Nothing is due, and the worker does not count any more.
+    /// No key is due, and the worker has left.
     Leave,
 }
 
-/// A place among those who wait.
+/// A worker's entry among those that wait.
 #[derive(Debug)]
 pub(super) struct Waiting {
     ticket: u64,
@@ -132,8 +136,9 @@ impl Site {
         self.route.and_then(|index| shared.options.routes.get(index))
     }
 
-    /// A key may have something due. Wakes a worker that waits; when none does and there is room, somebody has to be hired.
-    /// Nobody is for a key that stands there already while a worker is still to come.
+    /// Takes a key that may have a delivery due, and wakes a worker that waits. If none waits and
+    /// there is room, it returns a turn: hire a worker with it. For a key that was due already no
+    /// worker is hired while another is still to come.
     pub(super) fn offer(self: &Arc<Self>, key: RoutingKey) -> Option<Turn> {
         let mut state = self.state();
         let is_new = !state.known.contains(&key);
@@ -154,7 +159,8 @@ impl Site {
         Some(Turn { site: Arc::clone(self), has_come: false, left: false })
     }
 
-    /// Nobody works for it, nothing is due, and it is not known to be down; nor that it answers, unless there has to be room.
+    /// Returns `true` if the site has no worker and no due key, and is not known to be down. A site
+    /// that answers is forgotten only if it must be.
     pub(super) fn is_forgettable(&self, must_be: bool) -> bool {
         let (state, now) = (self.state(), Instant::now());
         let is_down = state.down.as_ref().is_some_and(|(until, _)| now < *until);
@@ -162,7 +168,8 @@ impl Site {
         state.workers == 0 && state.due.is_empty() && !is_down && (must_be || !is_proven)
     }
 
-    /// Nobody could be reached: whatever else is due is deferred for the same reason, without another look.
+    /// Marks the site as unreachable: all its other due deliveries are deferred for the same
+    /// reason, without an attempt.
     pub(super) fn mark_down(&self, why: Unreachable, wait: Duration) {
         let (mut state, now) = (self.state(), Instant::now());
         state.down = Some((now + wait, why));
@@ -174,12 +181,12 @@ impl Site {
         (state.down, state.doubtful) = (None, None);
     }
 
-    /// It has taken mail.
+    /// The site has taken mail.
     pub(super) fn mark_proven(&self) {
         self.state().proven = Some(Instant::now() + PROVEN);
     }
 
-    /// It keeps others waiting.
+    /// The site makes other connections wait.
     pub(super) fn mark_silent(&self) {
         self.state().proven = None;
     }
@@ -204,7 +211,7 @@ impl Site {
         self.state().found = Some((Instant::now(), found));
     }
 
-    /// Whether there is something for a worker to claim.
+    /// Returns `true` if there is a key to claim from.
     pub(super) fn has_due(&self) -> bool {
         !self.state().due.is_empty()
     }
@@ -224,7 +231,8 @@ impl Turn {
         &self.site
     }
 
-    /// What to do next. A worker that is `connected` waits for more, when there is room for its connection.
+    /// The next step. A worker that is `connected` waits for another delivery if it may keep its
+    /// connection.
     pub(super) fn next(&mut self, connected: bool, may_wait: bool) -> Next {
         let mut state = self.site.state();
         if !std::mem::replace(&mut self.has_come, true) {
@@ -249,7 +257,7 @@ impl Turn {
         Next::Leave
     }
 
-    /// Leaves unless something is due; says whether it has left.
+    /// Leaves unless a key is due. Returns `true` if it has left.
     pub(super) fn leave(&mut self) -> bool {
         let mut state = self.site.state();
         if state.due.is_empty() {
@@ -273,14 +281,14 @@ impl Drop for Turn {
 }
 
 impl Waiting {
-    /// Whether it was woken within that time. It waits no longer when this returns.
+    /// Returns `true` if the worker was woken within the time. After this it no longer waits.
     pub(super) async fn for_at_most(mut self, time: Duration, site: &Site) -> bool {
         if tokio::time::timeout(time, &mut self.woken).await.is_ok() {
             return true;
         }
         let mut state = site.state();
         let place = state.waiting.iter().position(|(ticket, _)| *ticket == self.ticket);
-        // Not there any more: it was woken at the last moment.
+        // The entry is gone: the worker was woken at the last moment.
         place.map(|place| state.waiting.remove(place)).is_none()
     }
 }
@@ -302,19 +310,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_offered_while_a_claim_runs_is_not_lost() {
+    fn a_key_offered_while_a_claim_runs_is_not_lost() {
         let site = site(1);
         let mut turn = site.offer(key("a")).unwrap();
         assert!(claims(&mut turn, "a"));
         assert!(site.offer(key("a")).is_none(), "there is no room for another worker");
-        // The claim came back empty; the offer came behind it.
+        // The claim found no delivery, and the offer came after it.
         assert!(claims(&mut turn, "a"));
         assert!(matches!(turn.next(false, false), Next::Leave));
         assert!(site.is_forgettable(false));
     }
 
     #[test]
-    fn a_key_stands_once_and_keys_come_in_turn() {
+    fn a_key_is_due_once_and_keys_come_in_turn() {
         let site = site(1);
         let mut turn = site.offer(key("a")).unwrap();
         for name in ["b", "a", "b", "a"] {
@@ -328,7 +336,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_worker_that_waits_is_woken_before_anybody_is_hired() {
+    async fn a_waiting_worker_is_woken_before_another_is_hired() {
         let site = site(3);
         let mut one = site.offer(key("a")).unwrap();
         let mut two = site.offer(key("b")).unwrap();
@@ -343,9 +351,9 @@ mod tests {
         assert!(site.is_forgettable(false));
     }
 
-    /// The queue names what is due again and again until it is claimed.
+    /// The queue names a due key again and again until it is claimed.
     #[test]
-    fn a_key_that_is_named_again_hires_nobody_while_a_worker_comes_and_somebody_when_none_does() {
+    fn a_key_named_again_hires_a_worker_only_if_none_is_coming() {
         let site = site(5);
         let mut turn = site.offer(key("a")).unwrap();
         assert!(site.offer(key("a")).is_none() && site.offer(key("a")).is_none());
@@ -353,15 +361,15 @@ mod tests {
         drop(other);
         assert!(site.offer(key("b")).is_none(), "the first is still to come");
         assert!(claims(&mut turn, "a"));
-        // It is busy now, for as long as that takes.
+        // The worker is busy now.
         let mut more = site.offer(key("b")).unwrap();
         assert!(claims(&mut more, "b"));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_site_that_answers_is_known_for_a_while_and_no_longer_than_it_does() {
+    async fn a_site_counts_as_proven_for_a_while_and_only_while_it_answers() {
         let site = site(1);
-        let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), for_good: false };
+        let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), is_permanent: false };
         assert_eq!(site.standing(), Standing::New);
         site.mark_proven();
         assert_eq!(site.standing(), Standing::Proven);
@@ -379,18 +387,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_dead_site_is_remembered_for_its_time() {
+    async fn a_dead_site_stays_down_for_its_time() {
         let site = site(1);
-        let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), for_good: false };
+        let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), is_permanent: false };
         site.mark_down(why, Duration::from_secs(10));
         assert!(site.down().is_some() && !site.is_forgettable(false));
         tokio::time::advance(Duration::from_secs(10)).await;
         assert!(site.down().is_none() && site.is_forgettable(false));
     }
 
-    /// Producers offer, workers claim from counters that stand for the queue: at the end nothing may be left.
+    /// Producers offer, workers claim from counters that stand for the queue. At the end no
+    /// delivery may be left.
     #[test]
-    fn no_key_is_left_behind_when_the_last_worker_leaves_as_something_comes() {
+    fn no_key_is_left_without_a_worker_when_the_last_one_leaves() {
         use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
         const EACH: u32 = 20_000;

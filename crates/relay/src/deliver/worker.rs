@@ -1,4 +1,5 @@
-//! A worker of a site: claims deliveries and brings them there, over one connection that it keeps for the next.
+//! A worker of a site. It claims deliveries and makes them over one connection, which it keeps for
+//! the next one.
 
 use std::sync::Arc;
 
@@ -21,33 +22,35 @@ use super::{
 };
 use crate::shared::Shared;
 
-/// What all workers share.
+/// The state that all workers share.
 #[derive(Debug)]
 pub(super) struct Crew<Q, R> {
     pub(super) shared: Arc<Shared<Q, R>>,
-    /// Connections on which something moves.
+    /// Places for connections on which octets move.
     pub(super) places: Arc<Places>,
-    /// Look-ups that are answered.
+    /// Places for look-ups.
     pub(super) lookups: Arc<Places>,
     pub(super) health: Health,
-    /// Connections that may be kept unused.
+    /// Permits to keep an unused connection.
     pub(super) spare: Arc<Semaphore>,
-    /// A worker has left.
+    /// Notified when a worker leaves.
     pub(super) left: Notify,
     pub(super) tasks: TaskTracker,
     pub(super) drain: CancellationToken,
-    /// The time for draining is over.
+    /// Cancelled when the time for draining is over.
     pub(super) abort: CancellationToken,
 }
 
-/// Gives a site one more worker, which begins as soon as the site's hosts are known and there is a place for it.
+/// Hires one more worker for a site. It begins when the hosts of the site are known and there is a
+/// place for it.
 pub(super) fn hire<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, turn: Turn) {
     let abort = crew.abort.clone();
     let engage = engage(Arc::clone(crew), turn);
     crew.tasks.spawn(async move { abort.run_until_cancelled(engage).await });
 }
 
-/// Apart from the work itself, which is a task of another size: there may be thousands of these.
+/// Waits for the place, then starts the work as another task. The task that waits is smaller: there
+/// may be thousands of them.
 async fn engage<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, turn: Turn) {
     let mut place = None;
     let is_ready = tokio::select! {
@@ -62,8 +65,8 @@ async fn engage<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, turn: Turn) {
     }
 }
 
-/// Waits for all that a delivery needs before it is claimed, so that nothing is claimed that has to wait. A site that cannot
-/// be reached needs nothing: what is due for it is deferred.
+/// Waits for all that a delivery needs before it is claimed, so that a claimed delivery does not
+/// wait. An unreachable site needs nothing: its deliveries are deferred.
 async fn prepare<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, is_connected: bool, place: &mut Option<Place>) {
     let Some(route) = site.route(&crew.shared) else { return };
     if site.down().is_some() {
@@ -80,7 +83,8 @@ async fn prepare<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, is_conne
     }
 }
 
-/// Takes deliveries of a site, one after another over one connection, until there are none for a while.
+/// Makes deliveries of a site, one after another over one connection, until there is none for the
+/// idle time.
 async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, place: Option<Place>) {
     let (mut place, mut is_prepared) = (place, true);
     let mut connection = None;
@@ -99,14 +103,14 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
                 match claim(&crew, turn.site(), key).await {
                     Ok(Some(claimed)) => deliver(&crew, turn.site(), claimed, &mut connection, &mut place).await,
                     Ok(None) => {
-                        // Its place is as good for the next key.
+                        // The place serves the next key too.
                         is_prepared = place.is_some();
                         continue;
                     }
-                    // The loop that waits for changes hears of it too.
+                    // The loop in `run` gets the error too.
                     Err(_) => break,
                 }
-                // Whoever has waited for a place comes first.
+                // Workers that wait for a place come first.
                 place = None;
                 continue;
             }
@@ -124,7 +128,8 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
             Next::Leave => break,
         };
         if !woken {
-            // Counted until it is closed, so that the next hop never sees more connections than it should.
+            // The worker counts until its connection is closed, so that the next hop never sees
+            // more connections than the limit.
             close(&mut connection).await;
             if turn.leave() {
                 break;
@@ -137,7 +142,8 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
     crew.left.notify_one();
 }
 
-/// Claims one delivery. There may be more of the same key: it is put back at once, for another worker to look.
+/// Claims one delivery of a key. If there was one, the key goes back to the site at once: another
+/// worker may find more.
 async fn claim<Q: Queue, R: Resolver>(
     crew: &Arc<Crew<Q, R>>,
     site: &Arc<Site>,
@@ -161,7 +167,7 @@ async fn close(connection: &mut Option<Connected>) {
     }
 }
 
-/// One delivery, with its lease kept alive while it runs.
+/// Makes one delivery, and extends its lease while it runs.
 async fn deliver<Q: Queue, R: Resolver>(
     crew: &Crew<Q, R>,
     site: &Site,
@@ -174,8 +180,8 @@ async fn deliver<Q: Queue, R: Resolver>(
     let job = match Job::open(claimed) {
         Ok(job) => job,
         Err(error) => {
-            // Never thrown away: it is held, and an operator can look at it.
-            warn!(%message, %error, "the queue's record of a message cannot be read; it is held");
+            // The message is never thrown away: an operator can look at a held one.
+            warn!(%message, %error, "delivery record unreadable, message held");
             let _ = shared.queue.hold(message).await;
             return;
         }
@@ -189,8 +195,9 @@ async fn deliver<Q: Queue, R: Resolver>(
         None => {}
     }
     let beat = shared.options.delivery.lease / 3;
-    let verdicts = {
-        // Where reports go, strangers may have chosen: they come last and prove nothing.
+    let fates = {
+        // Strangers may choose where reports go. So reports come last, and prove nothing about
+        // their site.
         let is_report = job.outside.mail.reverse_path == ReversePath::Null;
         let standing = if is_report { Standing::Doubtful } else { site.standing() };
         let mut flow = Flow::new(&crew.places, place, standing, shared.options.delivery.attempt_timeout, job.attempts);
@@ -198,18 +205,19 @@ async fn deliver<Q: Queue, R: Resolver>(
         tokio::pin!(attempt);
         loop {
             tokio::select! {
-                verdicts = &mut attempt => break verdicts,
+                fates = &mut attempt => break fates,
                 () = tokio::time::sleep(beat) => match job.keep(shared).await {
                     Ok(()) => {}
-                    // Somebody else delivers it now, or an operator has removed it: what is on its way is broken off.
+                    // Another worker delivers it now, or an operator has removed it: this delivery
+                    // is aborted.
                     Err(LeaseError::Stale) => {
-                        warn!(%message, "a lease was lost in mid-delivery, which is broken off");
+                        warn!(%message, "lease lost, delivery aborted");
                         return;
                     }
-                    Err(error) => warn!(%message, %error, "a lease cannot be extended"),
+                    Err(error) => warn!(%message, %error, "lease not extended"),
                 },
             }
         }
     };
-    job.settle(shared, verdicts).await;
+    job.settle(shared, fates).await;
 }

@@ -1,8 +1,9 @@
-//! Writes back what came of deliveries, with the report of it, in one step that always fits.
+//! Writes back the outcomes of deliveries, with their report, in one step that always fits.
 //!
-//! What is written is bounded where it comes from: a recipient keeps so much of what was said that all of them fit, and a report
-//! says no more than the queue takes. Should the queue refuse it all the same, the least that can be said is written; should it
-//! refuse that, the message is held: nothing that may have been delivered is delivered again by itself.
+//! The sizes are bounded at their source. A recipient keeps so little diagnostic text that all
+//! states fit, and a report is no larger than the queue takes. If the queue refuses all the same,
+//! the least form is written. If it refuses that too, the message is held: a message that may have
+//! been delivered is never delivered again by itself.
 
 use std::time::Duration;
 
@@ -23,44 +24,45 @@ use crate::{
     shared::Shared,
 };
 
-/// What came of a delivery.
+/// The outcome of one delivery.
 #[derive(Debug)]
 pub(super) struct End {
     pub(super) lease: Lease,
-    /// Those that something is left to do for.
+    /// Recipients with something left to do.
     pub(super) recipients: Vec<Recipient>,
-    /// When, if there are any.
+    /// When to do it, if there are any.
     pub(super) after: After,
 }
 
-/// When what is left is to be done.
+/// When the rest of a delivery is due.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum After {
-    /// In so long.
+    /// After this time.
     Retry(Duration),
-    /// When it was to be done before.
+    /// At the time at which it was due before.
     Keep,
 }
 
-/// What is sent because of it.
+/// What is sent because of the outcomes.
 #[derive(Debug)]
 pub(super) enum Says {
     Nothing,
     /// A report to the sender.
     Report(Vec<Entry>),
-    /// A report once more, without the message that it returned.
+    /// A failed report again, without the message that it returned.
     Plain(Box<Derived>),
 }
 
 impl Says {
-    /// A report of what there is to report of these recipients, which stay if they wait for their delivery.
+    /// Makes a report of all news of these recipients. Only recipients that wait for their delivery
+    /// stay in the list.
     pub(super) fn report(recipients: &mut Vec<Recipient>) -> Self {
         let mut says = Self::Nothing;
         says.add(recipients);
         says
     }
 
-    /// The same, beside what there is to report already.
+    /// Adds all news of these recipients in the same way.
     pub(super) fn add(&mut self, recipients: &mut Vec<Recipient>) {
         let mut entries: Vec<_> = recipients.iter().filter_map(Entry::of).collect();
         recipients.retain_mut(|recipient| {
@@ -80,16 +82,16 @@ impl Says {
 #[derive(Debug)]
 pub(super) struct Written {
     reports: Vec<MessageId>,
-    /// How many recipients the report says have failed, are delayed and were relayed.
+    /// How many recipients the report calls failed, delayed and relayed.
     counts: [usize; 3],
-    /// Octets of what was sent.
+    /// Octets of the message that was sent.
     octets: Option<usize>,
-    /// There was something to report, and too much was reported to this sender already.
+    /// There was news, and no report of it: the sender has had its share.
     is_withheld: bool,
 }
 
 impl Written {
-    /// Tells what was reported.
+    /// Observes what was reported.
     pub(super) fn observe<Q, R>(&self, shared: &Shared<Q, R>, message: MessageId, outside: &Outside) {
         let (sender, [failed, delayed, relayed]) = (&outside.mail.reverse_path, self.counts);
         if failed + delayed + relayed == 0 {
@@ -108,11 +110,11 @@ impl Written {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Usual,
-    /// The least that can be said.
+    /// The least that is possible.
     Least,
 }
 
-/// Writes all of it back, or nothing: [`None`], and the log says why.
+/// Writes all outcomes back, or none. `None`: none, and the log has the reason.
 pub(super) async fn write_back<Q: Queue, R>(
     shared: &Shared<Q, R>,
     message: MessageId,
@@ -127,7 +129,7 @@ pub(super) async fn write_back<Q: Queue, R>(
         let outcomes = match outcomes.collect::<Result<Vec<_>, EncodeError>>() {
             Ok(outcomes) => outcomes,
             Err(error) => {
-                error!(%message, %error, "outcome cannot be written down");
+                error!(%message, %error, "outcome not recorded, it cannot be encoded");
                 break;
             }
         };
@@ -138,9 +140,9 @@ pub(super) async fn write_back<Q: Queue, R>(
                 written = Some(letter.written(reports, octets));
                 break;
             }
-            Err(LeaseError::TooLarge(error)) => warn!(%message, %error, "outcome too large to be recorded"),
+            Err(LeaseError::TooLarge(error)) => warn!(%message, %error, "outcome not recorded, too large"),
             Err(error) => {
-                warn!(%message, %error, "outcome not recorded, delivery may be made once more");
+                warn!(%message, %error, "outcome not recorded, delivery may be repeated");
                 letter.give_back(shared, None);
                 return None;
             }
@@ -148,7 +150,7 @@ pub(super) async fn write_back<Q: Queue, R>(
     }
     letter.give_back(shared, written.as_ref().and_then(|written| written.octets));
     if written.is_none() {
-        error!(%message, "message held: its outcome cannot be recorded, and it may have been delivered; look and remove it");
+        error!(%message, "message held, its outcome cannot be recorded and it may have been delivered; check it, then remove it");
         let _ = shared.queue.hold(message).await;
     }
     written
@@ -168,7 +170,7 @@ impl End {
     }
 }
 
-/// For another try to write back under it.
+/// A copy of a lease, for another try to write back.
 fn copied(lease: &Lease) -> Lease {
     Lease::new(lease.message(), lease.delivery(), lease.generation())
 }
@@ -181,11 +183,11 @@ enum Letter<'s> {
         to: Mailbox,
         entries: Vec<Entry>,
         original: Original,
-        /// How much a sender that may be somebody else is told. [`None`]: this one may be believed.
+        /// How much the sender may be told. `None`: the client was trusted.
         grant: Option<Grant>,
-        _turn: Option<SemaphorePermit<'s>>,
+        _permit: Option<SemaphorePermit<'s>>,
     },
-    /// Too much was reported to this sender already.
+    /// The sender has had as many reports as it may.
     Withheld(Vec<Entry>),
 }
 
@@ -202,9 +204,9 @@ impl<'s> Letter<'s> {
             Says::Plain(derived) => return Self::Plain(derived),
             Says::Report(entries) => entries,
         };
-        // Never about a report (RFC 5321 section 6.1): nothing is news to a null sender.
+        // Never about a report (RFC 5321 section 6.1): a null sender gets no news.
         let (Some(to), Some(end)) = (outside.mail.reverse_path.mailbox(), end) else { return Self::Nothing };
-        let turn = shared.reporting.acquire().await.ok();
+        let permit = shared.reporting.acquire().await.ok();
         let most = match report::returns_whole(outside, &entries) {
             true => usize::try_from(shared.options.delivery.return_at_most).unwrap_or(usize::MAX).min(MAX_RETURNED),
             false => 0,
@@ -215,11 +217,11 @@ impl<'s> Letter<'s> {
             original.octets.truncate(HEADER_FOR_STRANGERS);
             grant = shared.reports.take(&to.to_string(), original.of.saturating_sub(OWN_TRACE));
             if grant.is_none() {
-                warn!(%message, sender = %to, "report withheld, this sender has had as many as it may in an hour");
+                warn!(%message, sender = %to, "report withheld, this sender has had its reports for this hour");
                 return Self::Withheld(entries);
             }
         }
-        Self::Report { to: to.clone(), entries, original, grant, _turn: turn }
+        Self::Report { to: to.clone(), entries, original, grant, _permit: permit }
     }
 
     fn write<Q, R>(
@@ -242,7 +244,7 @@ impl<'s> Letter<'s> {
         let most = if form == Form::Least { 0 } else { granted };
         let report = report::write(&about, to, entries, original, most);
         if report.body.len() > granted {
-            warn!(%message, sender = %to, "report withheld, it would be more than what came in this sender's name");
+            warn!(%message, sender = %to, "report withheld, larger than what came in this sender's name");
             return None;
         }
         let rcpt = Rcpt::new(ForwardPath::Mailbox(report.to.borrowed())).into_owned();
@@ -253,7 +255,7 @@ impl<'s> Letter<'s> {
         match new_message(own_name, Owner::default(), &envelope, origin) {
             Ok(message) => Some(Derived { message, body: report.body }),
             Err(error) => {
-                error!(%message, %error, "report cannot be addressed");
+                error!(%message, %error, "report not sent, its envelope cannot be recorded");
                 None
             }
         }
@@ -275,8 +277,8 @@ impl<'s> Letter<'s> {
     }
 }
 
-/// A message from its first octet on: the header at least, and all of it if that is at most so many octets. [`None`]: it
-/// cannot be read.
+/// The beginning of a message: the header at least, and the whole message if it has at most `most`
+/// octets. `None`: it cannot be read.
 pub(super) async fn beginning<Q: Queue, R>(shared: &Shared<Q, R>, lease: &Lease, most: usize) -> Option<Original> {
     let mut body = shared.queue.body(lease).await.ok()?;
     let whole = usize::try_from(body.len()).is_ok_and(|len| len <= most);
@@ -285,7 +287,7 @@ pub(super) async fn beginning<Q: Queue, R>(shared: &Shared<Q, R>, lease: &Lease,
         let octets = &mut original.octets;
         match body.chunk().await {
             Ok(Some(piece)) => {
-                // The end of the header may lie across two pieces.
+                // The end of the header may span two pieces.
                 let seen = octets.len().saturating_sub(3);
                 octets.extend_from_slice(&piece);
                 let new = octets.get(seen..).unwrap_or_default();
@@ -300,7 +302,7 @@ pub(super) async fn beginning<Q: Queue, R>(shared: &Shared<Q, R>, lease: &Lease,
     }
 }
 
-/// When a message is given up, in seconds since 1970.
+/// When a message expires, in seconds since 1970.
 fn until(outside: &Outside, expire_after: Duration) -> i64 {
     let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
     let age = seconds(outside.held().saturating_add(expire_after));
@@ -309,11 +311,13 @@ fn until(outside: &Outside, expire_after: Duration) -> i64 {
     outside.accepted.saturating_add(age)
 }
 
-/// The most that a report returns, whatever the options say: half of what the queue takes for all that an outcome derives.
+/// The most octets of a message that a report returns, whatever the options say: half of what the
+/// queue takes with an outcome.
 const MAX_RETURNED: usize = MAX_DERIVED / 2;
-/// The most octets of a report: what the queue takes, less what is around it.
+/// The most octets of a report: what the queue takes with an outcome, less room for the envelope.
 const MAX_REPORT: usize = MAX_DERIVED - (64 << 10);
-/// Octets of a message that are ours and did not come in: about as many as our trace field has.
+/// Octets of a stored message that did not come from the client: about the size of our Received
+/// field.
 const OWN_TRACE: u64 = 256;
-/// The most octets of a header that is returned to a sender that may be somebody else.
+/// The most octets of a header that is returned if the client was not trusted.
 const HEADER_FOR_STRANGERS: usize = 8 << 10;

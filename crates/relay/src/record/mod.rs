@@ -1,14 +1,15 @@
-//! What the queue keeps of a message's outside, as octets and back.
+//! The records that the queue keeps for the relay: the outside of a message, and its recipients.
 //!
-//! The commands are kept as the lines that say them, which the parser reads back: one grammar, one parser. Everything has
-//! its length in front, and what is read is trusted no more than what a client sends.
+//! Commands are recorded as the lines that say them, and the wire parser reads them back: one
+//! grammar, one parser. Every text has its length before it. A record is trusted no more than what
+//! a client sends.
 //!
 //! ```text
 //! envelope   version(1) = 3, accepted(8: seconds since 1970), flags(1), room(2: octets),
 //!            text(the client, empty for none), text(MAIL line)
 //!   flags    1 all of the content is ASCII, 2 the client was trusted, 4 a report of ours that returns a message whole
-//! state      version(1) = 3, standing(1), count(4), count times: text(RCPT line), flags(1), last
-//!   standing 0 to be delivered, 1 to be reported, 2 both
+//! state      version(1) = 3, remaining(1), count(4), count times: text(RCPT line), flags(1), last
+//!   remaining 0 to deliver, 1 to report, 2 both
 //!   flags    1 the sender was told of the delay, 2 of the deadline; to be reported is 4 the failure, 8 the delay,
 //!            16 the relaying: one of these three at most
 //!   last     0(1), or 1(1), at(8: seconds since 1970), class(2), subject(2), detail(2), is reply(1),
@@ -16,10 +17,11 @@
 //! text       length(4), that many octets of UTF-8; numbers are big-endian
 //! ```
 //!
-//! The standing comes first so that the queue can [gather](posthaste_queue::Queue::gather) by it what is to be reported.
+//! `remaining` comes first, so that the queue can [gather](posthaste_queue::Queue::gather) the
+//! deliveries to be reported by it.
 //!
-//! Versions 1 and 2 are still read. Version 2 has no room, no standing, no trusted client, and nothing to be reported;
-//! version 1 has no flags, no client and no `at` either.
+//! Versions 1 and 2 can still be read. Version 2 has no room, no `remaining`, no trusted client,
+//! and no outcome to be reported. Version 1 also has no flags, no client and no `at`.
 
 mod outside;
 mod recipient;
@@ -29,9 +31,9 @@ use posthaste_server::wire::{Command, EncodeError};
 use thiserror::Error;
 
 pub(crate) use outside::{Outside, by_after};
-pub(crate) use recipient::{AROUND, Last, Recipient, Standing, Told, decode_recipients, encode_recipients};
+pub(crate) use recipient::{AROUND, Last, Recipient, Remaining, Told, decode_recipients, encode_recipients};
 
-/// Octets that are no record of ours.
+/// Why octets are no record of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum RecordError {
     #[error("the record has version {0}, which this program does not know")]
@@ -45,9 +47,10 @@ const VERSION: u8 = 3;
 /// The oldest version that is read.
 const OLDEST: u8 = 1;
 
-/// The most octets that a recipient keeps of what was said about it: enough for what people write, and no book.
+/// The most octets of diagnostic text that a recipient keeps: enough for a usual reply.
 pub(crate) const MAX_ROOM: u16 = 1_000;
-/// The octets that every recipient may keep, however many there are: a code and some words.
+/// The octets of diagnostic text that every recipient may keep, however many there are: a code and
+/// some words.
 pub(crate) const MIN_ROOM: u16 = 100;
 
 fn version(record: &mut &[u8]) -> Result<u8, RecordError> {
@@ -58,7 +61,7 @@ fn version(record: &mut &[u8]) -> Result<u8, RecordError> {
     }
 }
 
-/// One octet of flags, of which these may be set.
+/// Reads one octet of flags, of which only `known` may be set.
 fn flags(record: &mut &[u8], known: u8) -> Result<u8, RecordError> {
     record.try_get_u8().ok().filter(|flags| flags & !known == 0).ok_or(RecordError::Damaged)
 }
@@ -77,7 +80,7 @@ fn text<'a>(record: &mut &'a [u8]) -> Result<&'a str, RecordError> {
 }
 
 fn put_text(out: &mut BytesMut, text: &str) {
-    // Beyond 4 GiB nothing is: lines and replies are bounded long before.
+    // No text has more than 4 GiB: lines and replies are bounded before.
     out.put_u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
     out.put_slice(text.as_bytes());
 }

@@ -1,4 +1,4 @@
-//! The outside of a message.
+//! The outside of a message: its envelope, and what else the relay knows about it.
 
 use std::time::Duration;
 
@@ -10,21 +10,25 @@ use posthaste_server::wire::{
 
 use super::{MIN_ROOM, RecordError, VERSION, all_of, flags, put_command, put_text, text, version};
 
-/// The outside of a message, once for all its deliveries.
+/// The outside of a message, recorded once for all its deliveries: MAIL, the client, and facts
+/// about the content. The recipients are recorded by delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outside {
     /// When it was accepted, in seconds since 1970.
     pub(crate) accepted: i64,
-    /// Whether all of the content is ASCII, so that it needs neither 8BITMIME nor SMTPUTF8, whatever MAIL says.
+    /// All of the content is ASCII, so that it needs neither 8BITMIME nor SMTPUTF8, whatever MAIL
+    /// says.
     pub(crate) all_ascii: bool,
-    /// Whether the client had logged in or may relay. The sender that any other client names may be somebody else, who
-    /// is told little and once.
+    /// The client had logged in or may relay. Otherwise the sender may be forged: it gets one
+    /// report at most, and a short one.
     pub(crate) trusted: bool,
-    /// Whether it is a report of this relay that returns a message whole, and can go once more without it.
+    /// It is a report of this relay that returns a message whole. It can be sent again without that
+    /// message.
     pub(crate) returns_whole: bool,
-    /// Octets of what was said that each recipient may keep: the states of all recipients fit into the queue then.
+    /// The octets of diagnostic text that each recipient may keep, so that the states of all
+    /// recipients fit into the queue.
     pub(crate) room: u16,
-    /// The client that it came from, its name with its address as a comment, unless it came from the application itself.
+    /// The client that sent it: its name, with its address as a comment. `None`: the application.
     pub(crate) received_from: Option<String>,
     /// MAIL as it came. The time of BY counts from when the message was accepted.
     pub(crate) mail: Mail,
@@ -35,14 +39,14 @@ const TRUSTED: u8 = 2;
 const RETURNS_WHOLE: u8 = 4;
 
 impl Outside {
-    /// Of a message from a client that was trusted, with nothing special about it.
+    /// Makes the outside of an ordinary message from a trusted client.
     #[cfg(test)]
     pub(crate) fn of(mail: Mail) -> Self {
         let (all_ascii, trusted, returns_whole, room) = (false, true, false, super::MAX_ROOM);
         Self { accepted: 0, all_ascii, trusted, returns_whole, room, received_from: None, mail }
     }
 
-    /// How long after it was accepted the message is released (RFC 4865).
+    /// The time from acceptance to the release of the message (RFC 4865).
     pub(crate) fn held(&self) -> Duration {
         match &self.mail.hold {
             None => Duration::ZERO,
@@ -97,7 +101,8 @@ impl Outside {
     }
 }
 
-/// BY with so much less time, begun seconds not counted: what is still a BY, however long ago its time was over.
+/// BY after some time has passed; a second that has begun is not counted. The result is always a
+/// valid BY, however long ago its time was over.
 pub(crate) fn by_after(by: DeliverBy, passed: Duration) -> DeliverBy {
     let passed = i64::try_from(passed.as_secs()).unwrap_or(i64::MAX);
     let left = i64::from(by.seconds).saturating_sub(passed).max(-MAX_BY);

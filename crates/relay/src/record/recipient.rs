@@ -1,4 +1,4 @@
-//! The recipients of a delivery, and what is known of each.
+//! The recipients of a delivery, and what is recorded of each.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use posthaste_server::wire::{Command, EncodeError, EnhancedCode, Rcpt};
@@ -6,59 +6,59 @@ use posthaste_server::wire::{Command, EncodeError, EnhancedCode, Rcpt};
 use super::{RecordError, VERSION, all_of, flags, put_command, put_text, text, version};
 use crate::{Diagnostic, event::shortened, report::Action};
 
-/// A recipient that is still to be delivered to, or of whom something is still to be reported. From it come the report, the
-/// event and the line in the log.
+/// A recipient that waits for its delivery, or whose outcome is still to be reported. It is the
+/// source of the report, the event and the log line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Recipient {
     pub(crate) rcpt: Rcpt,
     pub(crate) told: Told,
     /// What is to be reported of it.
     pub(crate) news: Option<Action>,
-    /// What came of it last.
+    /// Its last outcome.
     pub(crate) last: Option<Last>,
 }
 
-/// Which delays of a recipient were over when they were looked at: each is looked at once, whoever wants to hear of it.
+/// Delays already handled for this recipient, reported or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Told {
-    /// That it takes longer than usual.
+    /// It has taken longer than usual.
     pub(crate) delay: bool,
-    /// That the time of BY in mode N has passed.
+    /// The time of BY in mode N is over.
     pub(crate) deadline: bool,
 }
 
-/// What came of a recipient.
+/// The outcome of an attempt for a recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Last {
-    /// When it was tried, in seconds since 1970. [`None`]: never, or in a record of version 1.
+    /// When it was tried, in seconds since 1970. `None`: never, or recorded by version 1.
     pub(crate) at: Option<i64>,
     pub(crate) why: Diagnostic,
 }
 
-/// What is left to do for a delivery.
+/// What remains to be done for a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Remaining {
     /// To deliver it.
     Waits = 0,
-    /// To report what came of it.
+    /// To report its outcome.
     Ended = 1,
     /// Both.
     Both = 2,
 }
 
 impl Recipient {
-    /// One that was accepted a moment ago.
+    /// A recipient that was just accepted.
     pub(crate) const fn new(rcpt: Rcpt) -> Self {
         Self { rcpt, told: Told { delay: false, deadline: false }, news: None, last: None }
     }
 
-    /// Whether it is still to be delivered to.
+    /// Returns `true` if it waits for its delivery.
     pub(crate) fn waits(&self) -> bool {
         matches!(self.news, None | Some(Action::Delayed))
     }
 }
 
-impl Standing {
+impl Remaining {
     pub(crate) fn of(recipients: &[Recipient]) -> Self {
         let is_over = !recipients.iter().any(Recipient::waits);
         match (is_over, recipients.iter().any(|recipient| recipient.news.is_some())) {
@@ -68,7 +68,7 @@ impl Standing {
         }
     }
 
-    /// How a state of this standing begins.
+    /// The first octets of a state with this remainder.
     pub(crate) const fn mark(self) -> [u8; 2] {
         [VERSION, self as u8]
     }
@@ -78,16 +78,16 @@ const TOLD_DELAY: u8 = 1;
 const TOLD_DEADLINE: u8 = 2;
 const NEWS: [(u8, Action); 3] = [(4, Action::Failed), (8, Action::Delayed), (16, Action::Relayed)];
 
-/// The most octets of a host's name: what DNS takes.
+/// The most octets of a host name in the DNS.
 const MAX_REMOTE: usize = 255;
 
-/// The most octets of a recipient's record beside its RCPT line and what was said about it.
+/// The most octets of a recipient's record beside its RCPT line and its diagnostic text.
 pub(crate) const AROUND: usize = 4 + 1 + 1 + 8 + 6 + 1 + 4 + MAX_REMOTE + 4 + 3;
 
-/// Packs the recipients of a delivery, each with at most `room` octets of what was said about it.
+/// Encodes the recipients of a delivery, each with at most `room` octets of diagnostic text.
 pub(crate) fn encode_recipients(recipients: &[Recipient], room: u16) -> Result<Bytes, EncodeError> {
     let mut out = BytesMut::new();
-    out.put_slice(&Standing::of(recipients).mark());
+    out.put_slice(&Remaining::of(recipients).mark());
     out.put_u32(u32::try_from(recipients.len()).unwrap_or(u32::MAX));
     for recipient in recipients {
         put_command(&mut out, &Command::Rcpt(recipient.rcpt.borrowed()))?;
@@ -109,10 +109,10 @@ pub(crate) fn encode_recipients(recipients: &[Recipient], room: u16) -> Result<B
     Ok(out.freeze())
 }
 
-/// A time that is not known.
+/// The record of an unknown time.
 const UNKNOWN: i64 = i64::MIN;
 
-/// Unpacks the recipients of a delivery.
+/// Decodes the recipients of a delivery.
 pub(crate) fn decode_recipients(mut record: &[u8]) -> Result<Vec<Recipient>, RecordError> {
     let version = version(&mut record)?;
     if version > 2 {

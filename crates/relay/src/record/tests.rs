@@ -38,7 +38,7 @@ fn recipients() -> Vec<Recipient> {
 }
 
 #[test]
-fn by_loses_what_has_passed_and_stays_one() {
+fn by_loses_the_time_that_has_passed_and_stays_valid() {
     let mode = posthaste_server::wire::parameter::DeliverByMode::Notify;
     for (seconds, passed, left) in
         [(100, 40, 60), (100, 100, 0), (10, 40, -30), (-10, u64::MAX, -999_999_999), (999_999_999, 0, 999_999_999)]
@@ -48,13 +48,13 @@ fn by_loses_what_has_passed_and_stays_one() {
         let line = format!("MAIL FROM:<a@b> BY={};NT", by.seconds);
         assert!(Command::parse(line.as_bytes()).is_ok(), "{line}");
     }
-    // Seconds that have begun are not over.
+    // A second that has begun does not count.
     let by = by_after(DeliverBy { seconds: 5, mode, trace: false }, Duration::from_millis(1_999));
     assert_eq!(by.seconds, 4);
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn records_are_read_back_as_written() {
     for line in [
         "MAIL FROM:<>",
         "MAIL FROM:<a@b.test> SIZE=10 BODY=8BITMIME RET=FULL ENVID=a+2Bb BY=-10;NT HOLDFOR=60 MT-PRIORITY=-3",
@@ -76,7 +76,7 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
-fn what_is_cut_or_longer_is_damaged() {
+fn a_record_that_is_cut_or_too_long_is_damaged() {
     let record = encode_recipients(&recipients(), MAX_ROOM).unwrap();
     for end in 0..record.len() {
         assert_eq!(decode_recipients(&record[..end]), Err(RecordError::Damaged));
@@ -90,15 +90,15 @@ fn what_is_cut_or_longer_is_damaged() {
     for end in 0..record.len() {
         assert_eq!(Outside::decode(&record[..end]), Err(RecordError::Damaged));
     }
-    // A flag that nobody knows.
+    // An unknown flag.
     let mut unknown = record.to_vec();
     unknown[9] = 8;
     assert_eq!(Outside::decode(&unknown), Err(RecordError::Damaged));
 }
 
-/// Octets as version 1 has written them.
+/// Octets as version 1 wrote them.
 #[test]
-fn version_1_is_read() {
+fn records_of_version_1_are_read() {
     let outside = b"\x01\0\0\0\0\x65\x53\xf1\0\0\0\0\x17MAIL FROM:<a@b> SIZE=10";
     let read = Outside::decode(outside).unwrap();
     assert_eq!((read.accepted, read.all_ascii, read.received_from), (1_700_000_000, false, None));
@@ -113,7 +113,7 @@ fn version_1_is_read() {
 }
 
 #[test]
-fn a_message_is_held_from_when_it_was_accepted() {
+fn the_hold_of_a_message_counts_from_its_acceptance() {
     for (line, seconds) in [
         ("MAIL FROM:<>", 0),
         ("MAIL FROM:<> HOLDFOR=60", 60),
@@ -125,38 +125,38 @@ fn a_message_is_held_from_when_it_was_accepted() {
     }
 }
 
-/// Octets as version 2 has written them.
+/// Octets as version 2 wrote them.
 #[test]
-fn version_2_is_read() {
+fn records_of_version_2_are_read() {
     let outside = b"\x02\0\0\0\0\x65\x53\xf1\0\x01\0\0\0\x01c\0\0\0\x17MAIL FROM:<a@b> SIZE=10";
     let read = Outside::decode(outside).unwrap();
     assert_eq!((read.all_ascii, read.received_from.as_deref(), read.room), (true, Some("c"), MIN_ROOM));
-    assert!(!read.trusted && !read.returns_whole, "nobody knows any more who it came from");
+    assert!(!read.trusted && !read.returns_whole, "version 2 did not record trust");
     let state = b"\x02\0\0\0\x01\0\0\0\x0dRCPT TO:<c@d>\x01\x01\0\0\0\0\0\0\0\x07\0\x04\0\x02\0\x01\x01\0\0\0\x02mx\0\0\0\x03450";
     let read = decode_recipients(state).unwrap();
     assert_eq!((read.len(), read[0].told, read[0].news), (1, Told { delay: true, deadline: false }, None));
     assert_eq!(read[0].last.as_ref().and_then(|last| last.at), Some(7));
 }
 
-/// The queue gathers by these octets.
+/// The queue gathers states by these octets.
 #[test]
-fn a_state_begins_with_what_is_left_to_do() {
+fn a_state_begins_with_what_remains_to_be_done() {
     let recipients = recipients();
-    for (some, standing) in [
-        (&recipients[..3], Standing::Waits),
-        (&recipients[3..4], Standing::Ended),
-        (&recipients[4..5], Standing::Both),
-        (&recipients[2..4], Standing::Both),
-        (&recipients[..], Standing::Both),
-        (&[], Standing::Waits),
+    for (some, remaining) in [
+        (&recipients[..3], Remaining::Waits),
+        (&recipients[3..4], Remaining::Ended),
+        (&recipients[4..5], Remaining::Both),
+        (&recipients[2..4], Remaining::Both),
+        (&recipients[..], Remaining::Both),
+        (&[], Remaining::Waits),
     ] {
         let state = encode_recipients(some, MAX_ROOM).unwrap();
-        assert!(state.starts_with(&standing.mark()), "{standing:?}");
+        assert!(state.starts_with(&remaining.mark()), "{remaining:?}");
     }
 }
 
 #[test]
-fn two_things_to_report_of_one_recipient_are_damage() {
+fn a_recipient_with_two_actions_to_report_is_damaged() {
     let state = |flags| [&b"\x03\x01\0\0\0\x01\0\0\0\x0dRCPT TO:<a@b>"[..], &[flags, 0]].concat();
     for (flags, is_good) in [(0, true), (4, true), (8 | 3, true), (16, true), (4 | 8, false), (32, false)] {
         assert_eq!(decode_recipients(&state(flags)).is_ok(), is_good, "{flags}");
@@ -164,7 +164,7 @@ fn two_things_to_report_of_one_recipient_are_damage() {
 }
 
 #[test]
-fn what_was_said_is_kept_as_far_as_there_is_room() {
+fn diagnostic_text_is_cut_to_the_room() {
     let said = Diagnostic { text: "x".repeat(5_000), remote: Some("h".repeat(300)), ..Diagnostic::own(None, "") };
     let Recipient { rcpt, .. } = recipients().remove(0);
     let recipient = Recipient { last: Some(Last { at: Some(1), why: said }), ..Recipient::new(rcpt) };

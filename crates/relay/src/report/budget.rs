@@ -1,5 +1,5 @@
-//! How much is reported to senders that may be somebody else: whoever sends a message can name any sender, and every report
-//! is mail that this sender has not asked for.
+//! Bounds the reports to senders that no trusted client has named. A stranger can name any sender,
+//! and then every report is unwanted mail for that sender.
 
 use std::{
     collections::HashMap,
@@ -10,12 +10,13 @@ use std::{
 
 use tokio::time::Instant;
 
-/// For each sender that clients without trust have named: reports an hour, each with no more octets than its message had or a
-/// [small](SMALL) one takes, and all of them with no more than what came in its name and [`OCTETS`] an hour.
+/// The budget of each sender that untrusted clients have named: a number of reports an hour. Each
+/// report has no more octets than its message, or than a [small](SMALL) one. All of them have no
+/// more octets than came in the sender's name, and [`OCTETS`] an hour.
 #[derive(Debug)]
 pub(crate) struct Budget {
     hash: RandomState,
-    /// By the hash of the sender. Some may share one: then they share what there is.
+    /// By the hash of the sender. Senders with the same hash share one account.
     senders: Mutex<Senders>,
     reports: u32,
 }
@@ -23,11 +24,11 @@ pub(crate) struct Budget {
 #[derive(Debug, Default)]
 struct Senders {
     accounts: HashMap<u64, Account>,
-    /// When those that have everything again were looked for.
+    /// When full accounts were last searched for.
     swept: Option<Instant>,
 }
 
-/// What is left for a sender.
+/// What is left for one sender.
 #[derive(Debug, Clone, Copy)]
 struct Account {
     reports: f64,
@@ -35,32 +36,34 @@ struct Account {
     at: Instant,
 }
 
-/// A report may be written.
+/// The permission to write one report.
 #[derive(Debug)]
-#[must_use = "what it does not need is to be given back"]
+#[must_use = "give back what the report does not use"]
 pub(crate) struct Grant {
     sender: u64,
-    /// With at most so many octets.
+    /// The most octets of the report.
     pub(crate) octets: usize,
 }
 
-/// Octets of a report that a message smaller than it may cause: what a small one takes.
+/// The octets that a report may have even if its message is smaller.
 const SMALL: f64 = 2_048.0;
-/// Octets an hour beyond those that came in, for small reports on messages that are smaller still.
+/// Octets an hour beyond those that came in, for reports that are larger than their messages.
 const OCTETS: f64 = 16_384.0;
 const HOUR: Duration = Duration::from_secs(3_600);
-/// Senders that are remembered. Beyond it the others share one account, which is soon empty: a flood of senders.
+/// The most senders that are remembered. Beyond it all others share one account, which a flood of
+/// senders soon empties.
 const SENDERS: usize = 10_000;
 const OTHERS: u64 = 0;
 const SWEEP: Duration = Duration::from_secs(60);
 
 impl Budget {
-    /// With so many reports an hour for each sender.
+    /// Makes a budget with this number of reports an hour for each sender.
     pub(crate) fn new(reports: u32) -> Self {
         Self { hash: RandomState::new(), senders: Mutex::default(), reports }
     }
 
-    /// Takes what there is for a report to this sender on a message of so many octets, if there is anything.
+    /// Takes a report for a sender, about a message of `came_in` octets. `None`: the sender has had
+    /// its share.
     pub(crate) fn take(&self, sender: &str, came_in: u64) -> Option<Grant> {
         let hash = self.hash.hash_one(sender.to_ascii_lowercase());
         let full = f64::from(self.reports);
@@ -85,7 +88,8 @@ impl Budget {
         Some(Grant { sender, octets: octets as usize })
     }
 
-    /// Gives back what a report of so many octets has left. [`None`]: none was written.
+    /// Gives back the octets that a report did not use. `None`: no report was written, and the
+    /// report itself is given back.
     pub(crate) fn give_back(&self, grant: Grant, used: Option<usize>) {
         let mut senders = self.senders();
         let Some(account) = senders.accounts.get_mut(&grant.sender) else { return };
@@ -102,7 +106,7 @@ impl Budget {
 }
 
 impl Senders {
-    /// Forgets those that have everything again, when there are as many as may be, and at most once a minute.
+    /// Forgets full accounts if there are as many as may be, at most once a minute.
     fn make_room(&mut self, now: Instant) {
         let is_due = self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP);
         if self.accounts.len() >= SENDERS && is_due {
@@ -124,12 +128,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_sender_gets_so_many_reports_an_hour() {
+    async fn a_sender_gets_its_number_of_reports_an_hour() {
         let budget = Budget::new(10);
         let reported = |count| (0..count).filter(|_| report(&budget, "Me@sender.test", 5_000, 2_000)).count();
         assert_eq!(reported(50), 10);
-        assert!(report(&budget, "you@sender.test", 5_000, 2_000), "somebody else is not concerned");
-        assert!(!report(&budget, "me@SENDER.test", 5_000, 2_000), "the same one in other letters is");
+        assert!(report(&budget, "you@sender.test", 5_000, 2_000), "another sender has its own budget");
+        assert!(!report(&budget, "me@SENDER.test", 5_000, 2_000), "the same sender in other case has none");
         tokio::time::advance(HOUR / 2).await;
         assert_eq!(reported(50), 5);
         tokio::time::advance(HOUR * 9).await;
@@ -137,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_octets_leave_than_came_in_and_an_allowance() {
+    async fn reports_have_no_more_octets_than_came_in_and_an_allowance() {
         let budget = Budget::new(1_000_000);
         for (came_in, size) in [(10, 1_500), (1_000, 1_500), (1_500, 1_500), (100_000, 1_500), (0, 2_000)] {
             let sender = format!("{came_in}@sender.test");
@@ -152,7 +156,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_report_is_larger_than_its_message_unless_it_is_small() {
+    async fn a_report_is_not_larger_than_its_message_unless_it_is_small() {
         for (came_in, size, may) in
             [(0, 2_048, true), (0, 2_049, false), (3_000, 3_000, true), (3_000, 3_001, false), (1 << 40, 1 << 30, true)]
         {

@@ -1,5 +1,6 @@
-//! The part for programs: message/delivery-status (RFC 3464 section 2) and message/global-delivery-status (RFC 6533
-//! section 4.1), with the fields of RFC 2852 section 5 and RFC 4865 section 5.1.2.
+//! The part for programs: message/delivery-status (RFC 3464 section 2) and
+//! message/global-delivery-status (RFC 6533 section 4.1), with the fields of RFC 2852 section 5 and
+//! RFC 4865 section 5.1.2.
 
 use posthaste_server::wire::{OriginalRecipient, Utf8Xtext, parameter::Hold};
 
@@ -73,8 +74,8 @@ impl Fields {
         }
     }
 
-    /// The type and the address of ORCPT, decoded where the charset has the characters (RFC 3461 section 6.3, RFC 6533
-    /// section 4.1).
+    /// The type and the address of ORCPT, decoded where the charset has the characters (RFC 3461
+    /// section 6.3, RFC 6533 section 4.1).
     fn original<'o>(&self, orcpt: &'o OriginalRecipient) -> (&'o str, String) {
         let (kind, address) = (orcpt.address_type(), orcpt.address());
         match kind.eq_ignore_ascii_case("utf-8") {
@@ -83,7 +84,8 @@ impl Fields {
         }
     }
 
-    /// An address of the type `utf-8`: as it is, or in the encoding that ASCII has for it (RFC 6533 section 3).
+    /// An address of the type `utf-8`: as it is, or in the encoding that ASCII has for it (RFC 6533
+    /// section 3).
     fn utf8(&self, address: &str) -> String {
         let encoded = match self.charset {
             Charset::Ascii => Utf8Xtext::encode(address).ok(),

@@ -1,4 +1,5 @@
-//! The multipart around a report, and what keeps its lines short and its octets plain (RFC 2045, RFC 6522).
+//! The multipart of a report. Encoding keeps its lines short and its octets plain (RFC 2045, RFC
+//! 6522).
 
 use bytes::{BufMut, Bytes, BytesMut};
 use posthaste_server::wire::frame::ContentCheck;
@@ -11,12 +12,12 @@ const MAX_LINE: usize = 998;
 /// A part of a report.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// `charset=` at its end is followed by the charset.
+    /// If it ends in `charset=`, the charset is added.
     content_type: &'static str,
     /// Lines with their CRLF.
     octets: Vec<u8>,
     has_charset: bool,
-    /// message/rfc822, which nobody may encode (RFC 2046 section 5.2.1).
+    /// The part is message/rfc822, which must not be encoded (RFC 2046 section 5.2.1).
     unencoded: bool,
 }
 
@@ -82,7 +83,7 @@ pub(super) fn report(header: &[String], parts: &[Part], boundary: &str, charset:
     put(&mut out, "Content-Type: multipart/report; report-type=delivery-status;");
     put(&mut out, &format!("\tboundary=\"{boundary}\""));
     for part in parts {
-        // The CRLF in front of a boundary belongs to it.
+        // The CRLF before a boundary belongs to the boundary.
         put(&mut out, &format!("\r\n--{boundary}"));
         part.write(&mut out, charset);
     }
@@ -90,13 +91,15 @@ pub(super) fn report(header: &[String], parts: &[Part], boundary: &str, charset:
     out.freeze()
 }
 
-/// Whether the octets can be content as they are: lines of at most 998 octets that end in CRLF, and no NUL.
+/// Returns `true` if the octets can be content without encoding: lines of at most 998 octets that
+/// end in CRLF, without NUL.
 pub(super) fn is_clean(octets: &[u8]) -> bool {
     let mut check = ContentCheck::new(MAX_LINE);
     check.check(octets).is_ok() && check.finish().is_ok() && (octets.is_empty() || octets.ends_with(b"\r\n"))
 }
 
-/// Breaks a long line at spaces, or where it has to be, well below the 998 octets that a line may have.
+/// Folds a long line at spaces, or at any character if there is no space. The lines stay well below
+/// 998 octets.
 pub(super) fn folded(line: &str, indent: &str) -> String {
     const WIDTH: usize = 120;
     let mut out = String::with_capacity(line.len());
@@ -121,23 +124,23 @@ fn put(out: &mut BytesMut, line: &str) {
     out.put_slice(b"\r\n");
 }
 
-/// RFC 2045 section 6.7: lines stay lines of at most 76 octets, and whatever is not printable ASCII is written in hexadecimal.
-/// Twenty lines of our own, since a crate would bring its reader along.
+/// Encodes as RFC 2045 section 6.7: lines have at most 76 octets, and all but printable ASCII is in
+/// hexadecimal. It is written here, since a crate would bring a decoder too.
 fn quoted_printable(octets: &[u8], out: &mut BytesMut) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     let mut width = 0;
     let mut rest = octets;
-    while let Some((octet, behind)) = rest.split_first() {
-        if let Some(behind) = rest.strip_prefix(b"\r\n") {
+    while let Some((octet, after)) = rest.split_first() {
+        if let Some(after) = rest.strip_prefix(b"\r\n") {
             out.put_slice(b"\r\n");
-            (rest, width) = (behind, 0);
+            (rest, width) = (after, 0);
             continue;
         }
-        rest = behind;
+        rest = after;
         let at_end = rest.is_empty() || rest.starts_with(b"\r\n");
         let plain = matches!(octet, b'!'..=b'<' | b'>'..=b'~') || (matches!(octet, b' ' | b'\t') && !at_end);
         let size = if plain { 1 } else { 3 };
-        // Room is left for the `=` that ends a line softly.
+        // Room is left for the `=` of a soft line break.
         if width + size > 75 {
             out.put_slice(b"=\r\n");
             width = 0;
@@ -175,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn content_is_clean_or_is_not() {
+    fn only_complete_lines_without_control_characters_are_clean() {
         for (octets, clean) in [
             (&b""[..], true),
             (b"a\r\n\r\nb\r\n", true),

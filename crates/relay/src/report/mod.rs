@@ -1,16 +1,19 @@
-//! Delivery reports: RFC 3464 in the multipart of RFC 6522, with RFC 6533 where an address is not ASCII.
+//! Delivery reports: RFC 3464 in the multipart of RFC 6522, with RFC 6533 for addresses outside
+//! ASCII.
 //!
-//! One report tells the sender of a message everything that came of one attempt, with a block of fields for each recipient
-//! that it is to hear of. What is written here depends on nothing but its arguments.
+//! One report tells the sender of a message about all outcomes of a round of attempts. It has a
+//! block of fields for each recipient. The functions here depend on nothing but their arguments.
 //!
-//! A sender whose local part is not ASCII gets its mail by SMTPUTF8, so the report for it is in UTF-8. Every other report can
-//! go to any host: its fields are ASCII, with addresses beyond it encoded, and what is returned is encoded where it has to be.
-//! The one exception is a message that is returned whole and has 8-bit content: MIME lets nobody encode it, and the report
-//! needs the 8BITMIME that the message needed too. When a report that returns a message whole cannot be delivered, for this
-//! reason or another, it goes once more [without](without_content).
+//! A sender whose local part is not ASCII gets its mail by SMTPUTF8, so its report is in UTF-8.
+//! Every other report can go to any host: its fields are ASCII, addresses outside ASCII are
+//! encoded, and so is the returned header or message if needed.
 //!
-//! A report has a bound, and [`write`] finds the longest [`Shape`] within it: nobody's words and no number of recipients make
-//! a report that the queue cannot take.
+//! There is one exception: a message that is returned whole and has 8-bit content. MIME forbids
+//! encoding it, so the report needs 8BITMIME as the message did. If a report with a whole message
+//! cannot be delivered, for this reason or another, it is sent again [without](without_content) it.
+//!
+//! A report has a bound, and [`write`] finds the longest [`Shape`] within it. So no reply of a
+//! host, and no number of recipients, makes a report that the queue refuses.
 
 mod budget;
 mod fields;
@@ -37,21 +40,21 @@ pub(crate) use budget::{Budget, Grant};
 pub(crate) use plain::without_content;
 pub(crate) use returned::{MAX_HEADER, Original, returns_whole};
 
-/// What the relay has done for a recipient (RFC 3464 section 2.3.3). It never has the last hop to a mailbox, so nothing is
-/// ever `delivered`, and it expands no lists. The worst is the least.
+/// What the relay has done for a recipient (RFC 3464 section 2.3.3). It has no mailboxes, so that
+/// no action is `delivered`, and it expands no lists. The worst action is the least value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Action {
-    /// Given it up.
+    /// It has given the recipient up.
     Failed,
-    /// Not been able to deliver it yet.
+    /// It has not delivered the message yet.
     Delayed,
-    /// Handed it to a host that will not report what the sender wants to know.
+    /// It has handed the message to a host that will not report what the sender asked to know.
     Relayed,
 }
 
 impl Action {
-    /// Whether a recipient's NOTIFY lets the sender be told (RFC 3461 sections 5.2.5 and 5.2.6). Whether it is owed a report of
-    /// the relaying is another question.
+    /// Returns `true` if the recipient's NOTIFY lets the sender be told (RFC 3461 sections 5.2.5
+    /// and 5.2.6). It does not say if a report of the relaying is owed.
     pub(crate) fn is_wanted(self, notify: Option<Notify>) -> bool {
         match self {
             Self::Failed => notify.is_none_or(|notify| notify.failure),
@@ -69,19 +72,19 @@ impl Action {
     }
 }
 
-/// What is said of one recipient.
+/// The part of a report about one recipient.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) rcpt: Rcpt,
     pub(crate) action: Action,
-    /// Why, with the status.
+    /// The reason, with the status.
     pub(crate) diagnostic: Diagnostic,
-    /// When it was tried last, in seconds since 1970, if it was.
+    /// When the last attempt was, in seconds since 1970. `None`: there was none.
     pub(crate) attempted: Option<i64>,
 }
 
 impl Entry {
-    /// What there is to report of a recipient.
+    /// The entry for the news of a recipient. `None`: there is no news.
     pub(crate) fn of(recipient: &Recipient) -> Option<Self> {
         let (action, last) = recipient.news.zip(recipient.last.as_ref())?;
         let (rcpt, diagnostic) = (recipient.rcpt.clone(), last.why.clone());
@@ -92,11 +95,11 @@ impl Entry {
 /// How much a report says.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
-    /// As much of the message as there is, or none of it.
+    /// How much of the message is returned.
     returned: Returned,
-    /// The most octets of what a host said of a recipient.
+    /// The most octets of diagnostic text for each recipient.
     words: usize,
-    /// The recipients that are named; the others are counted.
+    /// The number of recipients that are named. The others are counted.
     recipients: usize,
 }
 
@@ -108,12 +111,12 @@ enum Returned {
 }
 
 impl Shape {
-    /// Whether the fields are those alone that there have to be (RFC 3464 section 2.3).
+    /// Returns `true` if a recipient has the required fields alone (RFC 3464 section 2.3).
     const fn is_bare(self) -> bool {
         self.words == 0
     }
 
-    /// The shape that says a little less. [`None`]: less cannot be said.
+    /// The next shorter shape. `None`: there is none.
     fn next(self) -> Option<Self> {
         const FEW_WORDS: usize = 100;
         Some(match self {
@@ -127,13 +130,13 @@ impl Shape {
     }
 }
 
-/// What is said of the message.
+/// The message that a report is about.
 #[derive(Debug)]
 pub(crate) struct About<'a> {
     pub(crate) own_name: &'a Domain,
     pub(crate) message: MessageId,
     pub(crate) outside: &'a Outside,
-    /// When it is given up, in seconds since 1970.
+    /// When the message expires, in seconds since 1970.
     pub(crate) will_retry_until: i64,
     pub(crate) now: Timestamp,
 }
@@ -141,16 +144,17 @@ pub(crate) struct About<'a> {
 /// A report, ready to be queued.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// MAIL that it goes out with.
+    /// The MAIL of the report.
     pub(crate) mail: Mail,
-    /// Who it goes to.
+    /// The recipient of the report.
     pub(crate) to: Mailbox,
     pub(crate) body: Bytes,
-    /// Whether it returns the message whole.
+    /// It returns the message whole.
     pub(crate) returns_whole: bool,
 }
 
-/// Writes the report of these entries to the sender of the message, in at most so many octets if there is any way to.
+/// Writes the report of these entries to the sender of the message, in at most `most` octets if
+/// that is possible.
 pub(crate) fn write(
     about: &About<'_>,
     sender: &Mailbox,
@@ -163,10 +167,10 @@ pub(crate) fn write(
     let mut entries = Cow::Borrowed(entries);
     loop {
         if shape.recipients < entries.len() {
-            // Where not all are named, the worst is.
+            // If only some are named, they are the worst.
             entries.to_mut().sort_by_key(|entry| entry.action);
         }
-        // What cannot fit is not written to see that.
+        // A whole message that cannot fit is not tried.
         let is_hopeless = shape.returned == Returned::Whole && original.octets.len() > most;
         if !is_hopeless {
             let report = written(about, sender, &entries, original, shape);
@@ -183,7 +187,7 @@ pub(crate) fn write(
 
 fn written(about: &About<'_>, sender: &Mailbox, entries: &[Entry], original: &Original, shape: Shape) -> Report {
     let of = &about.outside.mail;
-    // Whose domain alone is not ASCII has an address that every host takes.
+    // If only the domain is not ASCII, the address has a form that every host takes.
     let to = sender.to_a_labels().ok().filter(Mailbox::is_ascii).unwrap_or_else(|| sender.clone());
     let sender = to.to_string();
     let charset = if sender.is_ascii() { Charset::Ascii } else { Charset::Utf8 };
@@ -235,7 +239,7 @@ fn written(about: &About<'_>, sender: &Mailbox, entries: &[Entry], original: &Or
     Report { mail, to, body, returns_whole: is_whole }
 }
 
-/// What a report may be written in.
+/// The characters that a report may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Charset {
     Ascii,
@@ -243,14 +247,14 @@ enum Charset {
 }
 
 impl Charset {
-    /// Text with nothing in it that has no place in a line: anything else becomes a question mark.
+    /// The text with a question mark for every character that the line may not have.
     fn fit(self, text: &str) -> String {
         let fits = |c: &char| !c.is_control() && (self == Self::Utf8 || c.is_ascii());
         text.chars().map(|c| if fits(&c) { c } else { '?' }).collect()
     }
 }
 
-/// The address of a recipient, as the envelope has it.
+/// The address of a recipient, as in the envelope.
 fn address(rcpt: &Rcpt, own_name: &Domain) -> String {
     match &rcpt.forward_path {
         ForwardPath::Mailbox(mailbox) => Mailbox::to_string(mailbox),
@@ -258,7 +262,7 @@ fn address(rcpt: &Rcpt, own_name: &Domain) -> String {
     }
 }
 
-/// A time in seconds since 1970, as a header has it; nothing for one that no calendar has.
+/// A time in seconds since 1970, as a header has it. `None`: no calendar has the time.
 fn date_of(seconds: i64) -> Option<String> {
     Timestamp::from_second(seconds).ok().map(date)
 }

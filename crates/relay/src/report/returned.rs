@@ -1,34 +1,35 @@
-//! The part that returns the message, or its header (RFC 3461 section 6.2, RFC 6522 section 3, RFC 6533 section 4).
+//! The part of a report that returns the message, or its header (RFC 3461 section 6.2, RFC 6522
+//! section 3, RFC 6533 section 4).
 
 use posthaste_server::wire::{BodyType, Ret};
 
 use super::{Action, Entry, mime::Part, mime::is_clean};
 use crate::record::Outside;
 
-/// The most octets of a header that a report returns: more is cut at a line.
+/// The most octets of a header that a report returns. A longer header is cut after a line.
 pub(crate) const MAX_HEADER: usize = 64 * 1_024;
 
-/// What is known of the message that a report is about.
+/// The message that a report is about, as far as it was read.
 #[derive(Debug, Default)]
 pub(crate) struct Original {
-    /// From its first octet on.
+    /// Its octets, from the first on.
     pub(crate) octets: Vec<u8>,
-    /// Whether that is all of it, to be returned whole.
+    /// `octets` has all of it, to be returned whole.
     pub(crate) whole: bool,
-    /// How many octets there are in all.
+    /// The size of the message, in octets.
     pub(crate) of: u64,
 }
 
 impl Original {
-    /// Whether it can be returned whole as it is.
+    /// Returns `true` if it can be returned whole without encoding.
     pub(super) fn is_returned_whole(&self) -> bool {
         self.whole && is_clean(&self.octets)
     }
 }
 
-/// Whether the whole message is to be returned: when the sender wants it back, may be believed to be the sender, and a
-/// delivery has failed. Never what required TLS on its way (RFC 8689 section 5), nor binary content, for which few hosts have
-/// room in a report.
+/// Returns `true` if the whole message is to be returned: the sender asks for that, the client was
+/// trusted, and a delivery has failed. Never if the message required TLS (RFC 8689 section 5).
+/// Never if its content is binary, since few hosts take a binary report.
 pub(crate) fn returns_whole(outside: &Outside, entries: &[Entry]) -> bool {
     let mail = &outside.mail;
     outside.trusted
@@ -54,7 +55,7 @@ pub(super) fn part(outside: &Outside, original: &Original, whole: bool) -> Part 
     }
 }
 
-/// The header at the start of a message, up to and without the empty line; whole lines only.
+/// The header at the start of a message, without the empty line. It has whole lines only.
 pub(super) fn header(start: &[u8]) -> &[u8] {
     if start.starts_with(b"\r\n") {
         return &[];
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_header_ends_at_the_empty_line_or_at_a_line() {
+    fn a_returned_header_ends_at_the_empty_line_or_after_a_line() {
         let long = [b"A: b\r\n".repeat(11_000), b"\r\nbody".to_vec()].concat();
         for (start, length) in [
             (&b"A: b\r\nC: d\r\n\r\nbody\r\n"[..], 12),

@@ -50,7 +50,7 @@ fn written(mail: &str, entries: &[Entry], original: &Original) -> Report {
     report
 }
 
-/// What every message has to be.
+/// The properties of every report.
 fn assert_is_mail(report: &Report) {
     let body = &report.body;
     assert!(mime::is_clean(body), "{}", String::from_utf8_lossy(body));
@@ -58,7 +58,7 @@ fn assert_is_mail(report: &Report) {
     assert_eq!(report.mail.body == Some(BodyType::EightBitMime), !body.is_ascii());
     assert_eq!(report.mail.reverse_path, ReversePath::Null);
     let mail = &report.mail;
-    // No report is asked for about a report (RFC 3461 section 6.1).
+    // A report must not ask for a report about itself (RFC 3461 section 6.1).
     assert!(mail.ret.is_none() && mail.envid.is_none() && mail.by.is_none() && mail.hold.is_none());
 }
 
@@ -85,7 +85,7 @@ fn one<'b>(block: &'b Block, name: &str) -> &'b str {
     }
 }
 
-/// A report as a reader takes it apart.
+/// A report, taken apart as by a reader.
 struct Read {
     header: Block,
     /// Content type, encoding, content.
@@ -150,7 +150,7 @@ fn a_report_has_every_field_once() {
 }
 
 #[test]
-fn what_the_sender_has_named_is_named_back() {
+fn a_report_repeats_envid_by_and_hold_of_the_message() {
     for (mail, name, value) in [
         ("<me@s> ENVID=a+2Bb", "original-envelope-id", Some("a+b")),
         ("<me@s>", "original-envelope-id", None),
@@ -168,7 +168,7 @@ fn what_the_sender_has_named_is_named_back() {
 
 /// RFC 3461 section 6.3 (d) and (e), RFC 6533 section 3.
 #[test]
-fn recipients_are_named_in_what_their_reader_can_read() {
+fn recipients_are_named_in_a_charset_that_the_sender_reads() {
     for (sender, rcpt, original, last) in [
         ("me@s", "<you@d.test>", None, "rfc822; you@d.test"),
         ("me@s", "<Postmaster>", None, "rfc822; postmaster@relay.test"),
@@ -189,7 +189,7 @@ fn recipients_are_named_in_what_their_reader_can_read() {
 }
 
 #[test]
-fn each_recipient_has_its_action_and_its_words() {
+fn each_recipient_has_its_own_action_and_diagnostic() {
     let own = Diagnostic::own(EnhancedCode::new(5, 4, 4), "there is no route");
     let entries = [
         entry(Action::Failed, "<a@d>", refused()),
@@ -210,7 +210,7 @@ fn each_recipient_has_its_action_and_its_words() {
             "failed | 5.4.4 | x-posthaste; there is no route",
         ]
     );
-    // RFC 3464 section 2.3.9: in no other.
+    // RFC 3464 section 2.3.9: only in the block of a delayed recipient.
     let until: Vec<_> = read.recipients.iter().map(|fields| all(fields, "will-retry-until").len()).collect();
     assert_eq!(until, [0, 1, 0, 0]);
     assert_eq!(one(&read.recipients[1], "will-retry-until"), "Tue, 6 Jan 2026 10:00:00 +0000");
@@ -224,7 +224,7 @@ fn each_recipient_has_its_action_and_its_words() {
 }
 
 #[test]
-fn the_subject_says_the_worst() {
+fn the_subject_names_the_worst_action() {
     let failed = entry(Action::Failed, "<a@d>", refused());
     let delayed = entry(Action::Delayed, "<b@d>", said("450 Busy"));
     let relayed = entry(Action::Relayed, "<c@d>", said("250 Thanks"));
@@ -240,7 +240,7 @@ fn the_subject_says_the_worst() {
 
 /// RFC 3461 sections 5.2.2, 5.2.5 and 5.2.6.
 #[test]
-fn notify_says_who_hears_of_what() {
+fn notify_decides_which_actions_are_reported() {
     for (notify, failed, delayed, relayed) in [
         (None, true, true, true),
         (Some("NEVER"), false, false, false),
@@ -257,7 +257,7 @@ fn notify_says_who_hears_of_what() {
 
 /// RFC 3461 sections 4.3 and 6.2, RFC 8689 section 5.
 #[test]
-fn the_whole_message_is_returned_when_it_may() {
+fn the_whole_message_is_returned_only_if_asked_for_and_permitted() {
     for (mail, action, whole) in [
         ("<me@s> RET=FULL", Action::Failed, true),
         ("<me@s> RET=HDRS", Action::Failed, false),
@@ -274,9 +274,10 @@ fn the_whole_message_is_returned_when_it_may() {
     }
 }
 
-/// What is returned, for a sender that reads ASCII and one that reads UTF-8: type, encoding, content.
+/// The returned part, for a sender that reads ASCII and for one that reads UTF-8: type, encoding,
+/// content.
 #[test]
-fn what_is_returned_has_the_type_that_fits() {
+fn the_returned_part_has_the_type_that_fits() {
     const UTF8: &str = "Subject: \u{e9}\r\n\r\n\u{e9}\r\n";
     const BODY8: &str = "Subject: e\r\n\r\n\u{e9}\r\n";
     let ascii = std::str::from_utf8(MESSAGE).unwrap();
@@ -290,7 +291,7 @@ fn what_is_returned_has_the_type_that_fits() {
         ("<me@s> SMTPUTF8", UTF8, false, "message/global-headers", "quoted-printable", "Subject: =C3=A9\r\n"),
         ("<m\u{e9}@s> SMTPUTF8", UTF8, true, "message/global", "8bit", UTF8),
         ("<m\u{e9}@s> SMTPUTF8", UTF8, false, "message/global-headers", "8bit", "Subject: \u{e9}\r\n"),
-        // Not fit to be returned whole.
+        // Cannot be returned whole without encoding.
         ("<me@s>", "A: b\r\n\r\nbare\nlf\r\n", true, "text/rfc822-headers", "7bit", "A: b\r\n"),
         ("<me@s>", "A: b\0\r\n\r\nbody\r\n", true, "text/rfc822-headers", "quoted-printable", "A: b=00\r\n"),
     ] {
@@ -302,9 +303,10 @@ fn what_is_returned_has_the_type_that_fits() {
     }
 }
 
-/// RFC 6533 section 4: a sender that is not ASCII reads UTF-8; for any other the report goes anywhere.
+/// RFC 6533 section 4: a sender outside ASCII reads UTF-8. The report for any other sender can go
+/// to every host.
 #[test]
-fn a_report_in_utf_8_needs_smtputf8_and_no_other_does() {
+fn only_a_report_in_utf_8_needs_smtputf8() {
     let words = said("550 5.1.1 Niemand namens b\u{fc}");
     for (mail, smtputf8, kind, diagnostic) in [
         ("<me@s> SMTPUTF8", false, "message/delivery-status", "smtp; 550 5.1.1 Niemand namens b?"),
@@ -321,7 +323,7 @@ fn a_report_in_utf_8_needs_smtputf8_and_no_other_does() {
 
 /// RFC 8689 section 5, RFC 6710 section 4.6.
 #[test]
-fn a_report_is_guarded_and_hurried_as_its_message() {
+fn a_report_has_the_requiretls_and_priority_of_its_message() {
     let failed = [entry(Action::Failed, "<a@d>", refused())];
     let mail = written("<me@s> REQUIRETLS MT-PRIORITY=4", &failed, &header_of(MESSAGE)).mail;
     assert!(mail.require_tls && mail.mt_priority.is_some_and(|priority| priority.get() == 4));
@@ -330,7 +332,7 @@ fn a_report_is_guarded_and_hurried_as_its_message() {
 }
 
 #[test]
-fn whatever_hosts_say_lines_stay_short_and_fields_whole() {
+fn report_lines_stay_short_and_fields_whole_whatever_hosts_reply() {
     let long = |text: &str| Diagnostic { text: text.repeat(3_000), ..refused() };
     let envid = format!("<me@s> ENVID={}", "x".repeat(100));
     for text in ["x", "\u{20ac}", "a ", "\r\nAction: relayed\r\n"] {
@@ -341,14 +343,15 @@ fn whatever_hosts_say_lines_stay_short_and_fields_whole() {
             assert_eq!(actions, ["failed", "failed"], "{text:?}");
         }
     }
-    // A thousand recipients are all in the fields, and some in the text.
+    // A thousand recipients are all in the fields, and some are in the text.
     let many: Vec<_> = (0..1_000).map(|n| entry(Action::Failed, &format!("<u{n}@d>"), refused())).collect();
     let read = read(&written("<me@s>", &many, &header_of(MESSAGE)));
     assert_eq!(read.recipients.len(), 1_000);
     assert!(read.parts[0].2.contains("and 900 more"));
 }
 
-/// Whatever hosts say and however many recipients there are: the longest report that is still within the bound.
+/// Whatever hosts reply, and however many recipients there are, the report is the longest within
+/// the bound.
 #[test]
 fn a_report_says_as_much_as_fits() {
     let long = Diagnostic { text: format!("550 5.1.1 {}", "\u{20ac}".repeat(330)), ..refused() };
@@ -370,7 +373,7 @@ fn a_report_says_as_much_as_fits() {
         (2_000, 400_000, 2_000, &["Status: 5.1.1", "and 1999 more, named in the next part"]),
         (2_000, 100_000, 1_000, &["Status: 5.1.1", "and 1999 more\r\n"]),
         (2_000, 2_048, 15, &["Status: 5.1.1", "and 1999 more\r\n"]),
-        // Nothing is less than this.
+        // No report is shorter than this.
         (2_000, 0, 1, &["Status: 5.1.1", "and 1999 more\r\n"]),
     ] {
         let report = write(&about, &sender, &many[..count], &large, most);
@@ -386,7 +389,7 @@ fn a_report_says_as_much_as_fits() {
 }
 
 #[test]
-fn where_not_all_are_named_the_worst_are() {
+fn a_shortened_report_names_the_worst_recipients() {
     let mut entries: Vec<_> = (0..60).map(|n| entry(Action::Relayed, &format!("<t{n}@d>"), said("250 Ok"))).collect();
     entries.push(entry(Action::Failed, "<gone@d>", refused()));
     let outside = outside("<me@s>");
@@ -415,7 +418,7 @@ fn a_sender_whose_domain_alone_is_not_ascii_gets_a_report_that_goes_anywhere() {
     }
 }
 
-/// What a host did not take with the message goes without it.
+/// If a host refuses a report with the message, the report goes without it.
 #[test]
 fn a_report_without_the_message_has_its_header() {
     for (mail, message, header, encoding) in [
@@ -423,7 +426,7 @@ fn a_report_without_the_message_has_its_header() {
         ("<me@s>", b"Subject: x\r\n\r\n\xc3\xa9\r\n", "Subject: x\r\n", "7bit"),
         ("<me@s>", b"Subject: \xc3\xa9\r\n\r\n\xc3\xa9\r\n", "Subject: =C3=A9\r\n", "quoted-printable"),
         ("<me@s> SMTPUTF8", "Subject: \u{e9}\r\n\r\n\u{e9}\r\n".as_bytes(), "Subject: =C3=A9\r\n", "quoted-printable"),
-        // What looks like an end of a part is none without the boundary.
+        // This looks like the end of a part, but lacks the boundary.
         ("<me@s>", b"A: b\r\n\r\n--x\r\n\r\n--x--\r\n", "A: b\r\n", "7bit"),
     ] {
         let original = Original { octets: message.to_vec(), whole: true, of: message.len() as u64 };

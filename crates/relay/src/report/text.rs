@@ -1,11 +1,11 @@
-//! The part for people.
+//! The part of a report for people.
 
 use super::{About, Action, Entry, Shape, address, date_of, mime::folded};
 use crate::{event::shortened, record::Outside};
 
-/// The most recipients that are named here, of each kind: the fields name them all.
+/// The most recipients that are named here for each action. The fields name them all.
 const MAX_NAMED: usize = 100;
-/// The same where room is scarce.
+/// The same in a short report.
 const FEW_NAMED: usize = 1;
 
 pub(super) fn write(about: &About<'_>, entries: &[Entry], shape: Shape) -> Vec<u8> {
@@ -58,7 +58,7 @@ fn ending(action: Action, of: &Outside, until: i64) -> String {
     }
 }
 
-/// A line that breaks where it is too long, without what has no place in one.
+/// Writes a line, folded if it is long, with a question mark for every control character.
 fn line(out: &mut String, text: &str) {
     let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     out.push_str(&folded(&text, "    "));

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Log, relay};
 
-/// A client of a relay that offers everything.
+/// A client of a relay that offers all its extensions.
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     pub(crate) relay: Relay<MemoryQueue, SystemResolver>,
@@ -43,20 +43,21 @@ impl Client {
         talk(&mut self.stream, lines).await
     }
 
-    /// Sends octets that nothing is said to.
+    /// Sends octets that get no reply.
     pub(crate) async fn send_octets(&mut self, octets: &[u8]) {
         self.stream.set_nodelay(true).unwrap();
         self.stream.write_all(octets).await.unwrap();
     }
 
-    /// Sends a chunk of content; what is said to it.
+    /// Sends a chunk of content, and returns the reply.
     pub(crate) async fn chunk(&mut self, octets: &[u8], last: bool) -> String {
         let command = format!("BDAT {}{}\r\n", octets.len(), if last { " LAST" } else { "" });
         self.send_octets(&[command.as_bytes(), octets].concat()).await;
         reply(&mut self.stream).await
     }
 
-    /// Hands over a message with these parameters of MAIL; the last reply, and the record of it, as lines.
+    /// Sends a message with these parameters of MAIL. Returns the last reply, and the message's
+    /// record as lines.
     pub(crate) async fn send(&mut self, mail: &str) -> (String, String) {
         let mail = format!("MAIL FROM:{mail}\r\n");
         let lines = [&*mail, "RCPT TO:<a@relay.test>\r\n", "DATA\r\n", "Subject: x\r\n\r\nbody\r\n.\r\n"];
@@ -66,7 +67,7 @@ impl Client {
         (said, envelope.unwrap_or_default())
     }
 
-    /// Takes a message out of the queue: its record and its content.
+    /// Claims a message from the queue: its record and its content.
     pub(crate) async fn take(&self) -> (String, String) {
         let claimed = self.relay.queue().claim_any(1, Duration::from_secs(60)).await.unwrap().pop().unwrap();
         let mut body = self.relay.queue().body(&claimed.lease).await.unwrap();
@@ -78,7 +79,7 @@ impl Client {
         (text(&claimed.envelope), text(&content))
     }
 
-    /// The newest message: how urgent it is, and in how long it is due.
+    /// The priority of the newest message, and the time until it is due.
     pub(crate) async fn newest(&self) -> (i8, Duration) {
         let all = self.relay.queue().list(None, 100).await.unwrap();
         all.last().map(|message| (message.priority.0, message.deliveries[0].due_in)).unwrap()
@@ -91,7 +92,7 @@ impl Drop for Client {
     }
 }
 
-/// Sends these lines, each behind the reply to the one before, and gives the last reply.
+/// Sends each line after the reply to the line before, and returns the last reply.
 pub(crate) async fn talk(stream: &mut TcpStream, lines: &[&str]) -> String {
     let mut said = String::new();
     for line in lines {
@@ -108,7 +109,7 @@ pub(crate) async fn reply(stream: &mut TcpStream) -> String {
     {
         let mut octets = [0; 1_024];
         let read = stream.read(&mut octets).await.unwrap();
-        assert!(read > 0, "closed behind {:?}", String::from_utf8_lossy(&said));
+        assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&said));
         said.extend_from_slice(&octets[..read]);
     }
     String::from_utf8(said).unwrap()

@@ -1,4 +1,4 @@
-//! A next hop that speaks SMTP well, and refuses what it is told to refuse.
+//! A next hop that speaks SMTP correctly, and refuses what a test says.
 
 use std::{
     sync::{
@@ -18,18 +18,18 @@ use posthaste_server::{
 pub(crate) struct Taken {
     pub(crate) envelope: Envelope,
     pub(crate) octets: usize,
-    /// Its first 64 KiB.
+    /// The first 64 KiB.
     pub(crate) start: Vec<u8>,
 }
 
 impl Taken {
-    /// The parameters of MAIL, as they stand behind the path.
+    /// The parameters of MAIL after the path.
     pub(crate) fn mail_parameters(&self) -> String {
         let line = self.envelope.mail.to_string();
         line.split_once("> ").map(|(_, parameters)| parameters.to_owned()).unwrap_or_default()
     }
 
-    /// The RCPTs, as they stand behind the colon.
+    /// The text of each RCPT after the colon.
     pub(crate) fn rcpts(&self) -> Vec<String> {
         self.envelope.recipients.iter().map(Rcpt::to_string).collect()
     }
@@ -45,7 +45,7 @@ type MessageRule = Box<dyn Fn(&Taken) -> Result<Accepted, Refusal> + Send + Sync
 pub(crate) struct Behavior {
     pub(crate) rcpt: RcptRule,
     pub(crate) message: MessageRule,
-    /// How long it thinks about each message.
+    /// How long it waits before its reply to each message.
     pub(crate) think: Duration,
 }
 
@@ -73,7 +73,7 @@ struct State {
     most: AtomicUsize,
 }
 
-/// These offers, changed.
+/// Changes some offers.
 pub(crate) fn offering(mut offers: Offers, change: impl FnOnce(&mut Offers)) -> Offers {
     change(&mut offers);
     offers
@@ -88,7 +88,7 @@ impl Hop {
         Self::with(port, offering(Offers::default(), |offers| offers.dsn = true), Tls::Off, behavior).await
     }
 
-    /// One that takes everything and offers this.
+    /// Starts a hop that takes all mail and has these offers.
     pub(crate) async fn offering(offers: Offers) -> Self {
         Self::with(0, offers, Tls::Off, Behavior::default()).await
     }
@@ -117,7 +117,7 @@ impl Hop {
         self.state.taken.lock().unwrap().clone()
     }
 
-    /// What it has taken that is no report.
+    /// The messages that it has taken, without reports.
     pub(crate) fn mail(&self) -> Vec<Taken> {
         let is_mail = |taken: &Taken| taken.envelope.mail.reverse_path != ReversePath::Null;
         self.taken().into_iter().filter(is_mail).collect()
@@ -177,10 +177,10 @@ impl Handler for HopHandler {
             taken.start.extend_from_slice(&piece[..piece.len().min(room)]);
         }
         tokio::time::sleep(self.0.behavior.think).await;
-        let verdict = (self.0.behavior.message)(&taken);
-        if verdict.is_ok() {
+        let decision = (self.0.behavior.message)(&taken);
+        if decision.is_ok() {
             self.0.taken.lock().unwrap().push(taken);
         }
-        verdict
+        decision
     }
 }

@@ -1,4 +1,4 @@
-//! A relay on loopback, with next hops that do as they are told.
+//! A relay on loopback, with next hops that behave as a test says.
 #![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
@@ -26,10 +26,11 @@ pub(crate) use client::{Client, reply, talk};
 pub(crate) use hop::{Behavior, Hop, Taken, offering};
 pub(crate) use raw::{RawHop, polite};
 
-/// A bound for what has to happen: the largest body takes ten seconds of a processor in a debug build.
+/// A bound for what must happen: the largest body takes ten seconds of a processor in a debug
+/// build.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An event in words: what, who, and the status or the host.
+/// An event in words: what happened, to which address, and the status or host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) what: &'static str,
@@ -74,7 +75,7 @@ impl Log {
         self.0.lock().unwrap().iter().filter(|seen| seen.what == what).count()
     }
 
-    /// Waits until something has happened so often.
+    /// Waits until an event has happened `count` times.
     pub(crate) async fn wait(&self, what: &str, count: usize) {
         let begun = Instant::now();
         while self.count(what) < count {
@@ -135,7 +136,7 @@ pub(crate) fn parse_rcpt(text: &str) -> Rcpt {
     }
 }
 
-/// Options of a relay whose mail all goes to these ports on loopback, in order, with short waits.
+/// Options of a relay that sends all mail to these ports on loopback, in order, with short waits.
 pub(crate) fn options(ports: &[u16]) -> RelayOptions {
     let mut options = RelayOptions::new("relay.test".parse().unwrap());
     let hosts = ports.iter().map(|port| ("[127.0.0.1]".to_owned(), *port)).collect();
@@ -161,8 +162,8 @@ pub(crate) fn run<R: Resolver>(relay: Relay<MemoryQueue, R>, log: Log) -> Runnin
     Running { relay, log, drain, task }
 }
 
-/// A zone that a closure knows: the addresses of a name, or `None` when its name servers are silent. Every domain is its own
-/// mail host.
+/// A zone in a closure: the addresses of a name. `None`: its name servers are silent. Every domain
+/// is its own mail host.
 pub(crate) struct Zone<F>(pub(crate) F);
 
 impl<F: Fn(&str) -> Option<Vec<IpAddr>> + Send + Sync + 'static> Resolver for Zone<F> {
@@ -174,7 +175,7 @@ impl<F: Fn(&str) -> Option<Vec<IpAddr>> + Send + Sync + 'static> Resolver for Zo
         match (self.0)(host) {
             Some(addresses) => Ok(addresses),
             None => {
-                // As long as a resolver's own bound.
+                // As long as the bound of a real resolver.
                 tokio::time::sleep(Duration::from_secs(20)).await;
                 Err(ResolveError::Temporary("timed out".to_owned()))
             }
@@ -182,7 +183,7 @@ impl<F: Fn(&str) -> Option<Vec<IpAddr>> + Send + Sync + 'static> Resolver for Zo
     }
 }
 
-/// Starts a relay that sends everything by MX, to this port, wherever the zone leads.
+/// Starts a relay that sends all mail by MX, to this port, at the addresses from the zone.
 pub(crate) fn by_mx<R: Resolver>(resolver: R, port: u16, change: impl FnOnce(&mut RelayOptions)) -> Running<R> {
     let mut options = options(&[]);
     options.routes = RouteTable::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Mx)]);

@@ -1,4 +1,4 @@
-//! A next hop that says what a closure says, right or wrong.
+//! A next hop that replies as a closure says, correctly or not.
 
 use std::{
     net::SocketAddr,
@@ -11,8 +11,8 @@ use tokio::{
     net::TcpListener,
 };
 
-/// Says this behind every line, and goes on; `close` closes, an empty text says nothing, `after 10 text` says the text 10
-/// milliseconds later. A line with BDAT is shown behind its chunk.
+/// Returns the reply to a line. `close` closes the connection, an empty text makes no reply, and
+/// `after 10 text` replies with the text 10 milliseconds later. A BDAT line comes after its chunk.
 pub(crate) type Script = Box<dyn FnMut(usize, &str) -> String + Send>;
 
 pub(crate) struct RawHop {
@@ -21,13 +21,13 @@ pub(crate) struct RawHop {
 }
 
 impl RawHop {
-    /// The script is asked with the number of the connection and a line: `<connect>`, a command, or `<end>` for the end
-    /// of the content.
+    /// Starts a hop. The script gets the number of the connection and a line: `<connect>`, a
+    /// command, or `<end>` for the end of the content.
     pub(crate) async fn start(script: impl FnMut(usize, &str) -> String + Send + 'static) -> Self {
         Self::at(([127, 0, 0, 1], 0).into(), script).await
     }
 
-    /// At this address.
+    /// Starts a hop at this address.
     pub(crate) async fn at(address: SocketAddr, script: impl FnMut(usize, &str) -> String + Send + 'static) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -86,7 +86,7 @@ impl RawHop {
     }
 }
 
-/// What a next hop says that takes everything and offers nothing.
+/// The replies of a next hop that takes all mail and offers no extension.
 pub(crate) fn polite(line: &str) -> String {
     match line.split(' ').next().unwrap_or_default() {
         "<connect>" => "220 hop.test\r\n",
