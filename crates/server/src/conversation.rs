@@ -176,7 +176,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
             true => bounded(self.terms.verdict, self.handler.mail(&self.cx, &mail)).await,
             false => Err(NO_MEMORY),
         };
-        let sender = decision.is_err().then(|| mail.reverse_path.to_string()).unwrap_or_default();
+        let sender = if decision.is_err() { mail.reverse_path.to_string() } else { String::new() };
         match decision.is_ok() {
             true => self.cx.envelope = Some(Envelope::new(mail, Vec::new())),
             false => self.share.free(),
@@ -193,7 +193,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
                 .inspect_err(|_| self.share.give(octets)),
             false => Err(NO_MEMORY),
         };
-        let recipient = decision.is_err().then(|| rcpt.forward_path.to_string()).unwrap_or_default();
+        let recipient = if decision.is_err() { rcpt.forward_path.to_string() } else { String::new() };
         if decision.is_ok() {
             self.cx.envelope.get_or_insert_with(empty).recipients.push(rcpt);
         }

@@ -257,7 +257,10 @@ impl Layer for Capitals {
     }
 }
 
-struct Keep(Arc<Mutex<Vec<(Option<u64>, Bytes)>>>);
+/// The SIZE and content of each message.
+type Kept = Arc<Mutex<Vec<(Option<u64>, Bytes)>>>;
+
+struct Keep(Kept);
 
 impl posthaste_server::Handler for Keep {
     async fn message(
