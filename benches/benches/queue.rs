@@ -68,7 +68,7 @@ fn plain_append(group: &mut BenchmarkGroup<'_, WallTime>, folder: &Path) {
     });
 }
 
-/// How long it takes until so many messages are durable. Starting the writers is not counted.
+/// How long it takes until `count` messages are durable, without the start of the writers.
 fn put_from(queue: &LogQueue, writers: u64, count: u64) -> Duration {
     let left = AtomicU64::new(count);
     let barrier = Barrier::new(writers as usize + 1);

@@ -71,7 +71,7 @@ impl Settings {
         self.arguments.get(at + 1)
     }
 
-    /// Whether a name is to be measured.
+    /// Returns `true` if a name is to be measured.
     fn wants(&self, option: &str, name: &str) -> bool {
         self.option(option).is_none_or(|wanted| name.contains(wanted.as_str()))
     }

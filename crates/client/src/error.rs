@@ -102,8 +102,8 @@ impl ConnectError {
     /// Returns `true` if another connection without TLS may fare better and the options allow it.
     ///
     /// TLS was [`Tls::Opportunistic`](crate::Tls::Opportunistic), and what failed lies between
-    /// STARTTLS and the end of the reply to EHLO within TLS: the server closed, was silent, sent
-    /// 421 or what is no reply, or the handshake failed. Connect again with
+    /// STARTTLS and the end of the reply to EHLO within TLS. The server closed, was silent, sent
+    /// 421 or something that is no reply, or the handshake failed. Connect again with
     /// [`Tls::Off`](crate::Tls::Off), and remember the host for a while: broken TLS costs a
     /// connection each time, and a timeout where the server is silent.
     ///

@@ -18,8 +18,8 @@ use Reach::{Leads, Public, Special};
 /// address without one is not public.
 ///
 /// They are the IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890, RFC 8190), by
-/// their column "Globally Reachable", with what those leave to other registries: multicast, and
-/// what is no unicast address of IPv6 at all.
+/// their column "Globally Reachable". Two kinds come from other registries: multicast, and
+/// addresses that are no unicast address of IPv6.
 const PREFIXES: &[(u128, u32, Reach)] = &[
     // IPv4, apart from what follows; so also the IPv4-mapped addresses (RFC 4291 section 2.5.5.2).
     (v4(0, 0, 0, 0), 96, Public),

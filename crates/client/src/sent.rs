@@ -21,8 +21,8 @@ pub struct Sent<S: AsRef<str> = String> {
     /// ([`ClientSession::oddity`](posthaste_tokio::session::ClientSession::oddity)). `None`: the
     /// connection can be used again.
     pub broken: Option<ClientError>,
-    /// The end of the content may have left before the conversation broke off: the server may have
-    /// the message all the same, and sending it again may make a duplicate (RFC 1047).
+    /// The end of the content may have left before the conversation broke off. The server may have
+    /// the message all the same: sending it again may make a duplicate (RFC 1047).
     pub in_doubt: bool,
     /// The content went by BDAT, since the server offers CHUNKING, and that failed: BDAT was
     /// answered with 500 to 504, or the conversation broke off in it. No outcome is permanent

@@ -30,8 +30,8 @@ use crate::{Alteration, Error, LeaseError, MessageId, Owner, Page, Priority, Put
 ///
 /// **What blocks.** No call blocks the caller's thread on a write to stable storage: it waits as a
 /// future. An engine may block for short reads. `LogQueue` reads pages of its index from the disk
-/// in `claim`, `claim_any`, `gather`, `extend`, `due_keys`, `search`, `list` and `stats`; `put`
-/// asks the file system for its free space; `body`, each piece of a body, and [`Draft::write`] of a
+/// in `claim`, `claim_any`, `gather`, `extend`, `due_keys`, `search`, `list` and `stats`. `put`
+/// asks the file system for its free space. `body`, each piece of a body, and [`Draft::write`] of a
 /// large message read or write a file. That takes microseconds if the pages are in the system's
 /// cache, and a disk's time otherwise.
 ///

@@ -1,4 +1,5 @@
-//! One connection from its first octet to its close: TLS, the service, and the session that follows.
+//! One connection from its first octet to its close: TLS, the service, and the session that
+//! follows.
 
 use std::{
     future::Future,

@@ -8,8 +8,8 @@
 //!  reference     = where content ends and what is wrong with it: the naive oracle beside the fast framer
 //! ```
 //!
-//! `posthaste-wire` tests itself with the modules that need no session, without the feature `sessions`:
-//! they depend on that crate alone, so that a change in it builds nothing else.
+//! `posthaste-wire` tests itself with the modules that need no session, without the feature
+//! `sessions`: they depend on that crate alone, so that a change in it builds nothing else.
 //!
 //! The harnesses panic if a session breaks its contract.
 

@@ -27,9 +27,9 @@ impl<'a> Utf8Xtext<&'a str> {
     /// Parses encoded text in either form.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::ParameterValue`] at the first fault: a character that must be encoded and
-    /// is not, or an encoding that is not a character, has more digits than it needs, or is a
-    /// control character. Decoded text goes into header fields and logs.
+    /// [`SyntaxErrorKind::ParameterValue`] at the first fault. That is a character that must be
+    /// encoded and is not, or an encoding of a control character, of no character, or with more
+    /// digits than it needs. Decoded text goes into header fields and logs.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         let mut rest = text;
         while let Some(character) = rest.chars().next() {

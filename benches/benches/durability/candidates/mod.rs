@@ -22,7 +22,7 @@ pub(crate) trait Candidate: Sync {
         "-"
     }
 
-    /// Whether it makes no sense with several writers.
+    /// Returns `true` if several writers make no sense.
     fn is_for_one(&self) -> bool {
         false
     }

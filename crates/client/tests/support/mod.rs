@@ -27,8 +27,8 @@ pub(crate) type Heard = Arc<Mutex<Vec<(bool, String)>>>;
 /// The reply to a line; a line is `<connect>`, a command, or `<end>` for the end of the
 /// content. The octets of a chunk are read before the reply to its BDAT is asked for.
 ///
-/// `close` closes, and an empty reply is silence; `<tls>` after a reply does a handshake, `<garbage>`
-/// what is none, and `<alert>` refuses one.
+/// `close` closes, and an empty reply is silence; `<tls>` after a reply does a handshake,
+/// `<garbage>` what is none, and `<alert>` refuses one.
 pub(crate) trait Script: FnMut(bool, &str) -> String + Send + 'static {}
 
 impl<F: FnMut(bool, &str) -> String + Send + 'static> Script for F {}

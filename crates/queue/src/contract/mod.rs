@@ -1,7 +1,7 @@
 //! The contract of every engine, as a test suite. With the feature `contract`.
 //!
 //! An engine's tests implement [`Harness`] and call [`run`]. It panics where the contract is
-//! broken, after printing the name of the case on the standard error output, and otherwise returns
+//! broken, after printing the name of the case on the standard error output. Otherwise it returns
 //! the cases that it ran and those that it skipped. It polls futures in the ordinary way, so it
 //! runs under any executor. A future that never resolves hangs it.
 //!

@@ -37,9 +37,9 @@
 //! - ORCPT of more than 500 octets: left out. A server need not take it (RFC 3461 section 4.2) and
 //!   would refuse the recipient.
 //!
-//! A relay that has already done what a parameter asks for clears its field first: it clears `hold`
-//! of a message that it held, and subtracts the elapsed time from `by`. [`owes_relayed_report`]
-//! returns `true` if the sender must be told what was left out.
+//! A relay that has already done what a parameter asks for changes its field first. It clears
+//! `hold` of a message that it held, and subtracts the elapsed time from `by`.
+//! [`owes_relayed_report`] returns `true` if the sender must be told what was left out.
 
 use posthaste_wire::{
     BodyType, Capabilities, Capability, EnhancedCode, Mail, Mailbox, Rcpt,
@@ -109,9 +109,9 @@ impl Undeliverable {
 pub struct NextHop<'a> {
     /// What it offers: its last reply to EHLO or LHLO, since TLS started if it did.
     pub capabilities: &'a Capabilities,
-    /// TLS is up and proves that the server is the one that the mail is for: its certificate was
-    /// verified for its name, and the name was derived securely from the sender's domain (RFC 8689
-    /// section 4.2.1).
+    /// TLS is up and proves that the server is the one that the mail is for. Its certificate was
+    /// verified for its name, and the name was derived securely from the recipient's domain (RFC
+    /// 8689 section 4.2.1).
     pub tls_is_verified: bool,
 }
 
@@ -247,9 +247,9 @@ pub fn rcpt<'a>(rcpt: Rcpt<&'a str>, next_hop: NextHop<'_>) -> Result<Rcpt<&'a s
     })
 }
 
-/// Returns `true` if the sender must get a report of the action "relayed" for a recipient that this
-/// server accepted, because what the sender asked for ends here or is traced. `mail` and `rcpt` are
-/// those before anything was left out.
+/// Returns `true` if the sender must get a report of the action "relayed" for an accepted
+/// recipient: what the sender asked for ends here or is traced. `mail` and `rcpt` are those before
+/// anything was left out.
 ///
 /// - NOTIFY=SUCCESS, if DSN is not offered (RFC 3461 section 6.2.2).
 /// - BY with a trace, unless NOTIFY=NEVER (RFC 2852 section 4.1.4).

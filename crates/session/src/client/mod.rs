@@ -72,7 +72,7 @@ use crate::{
 ///
 /// # Replies that are not well formed
 ///
-/// What a server says to a message counts even if it breaks RFC 5321 section 4.2: a message that
+/// What a server says to a message counts even if it breaks RFC 5321 section 4.2. A message that
 /// was taken must not be sent again because of a bad line end. A reply counts by the code of its
 /// first line, as [`ReplyFramer::tolerant`] reads it. The first such reply is the session's
 /// [`oddity`](Self::oddity):
@@ -96,8 +96,8 @@ use crate::{
 /// - Replies of a group that was already sent are still reported in order. Believe refusals after
 ///   the odd reply if 354 or the reply to RSET came in its place.
 ///
-/// Memory: one reply to EHLO of at most 64 lines; 32 octets for each unanswered command, at most
-/// 1,024 of them; in LMTP the same for each recipient whose reply to the content is outstanding; 4
+/// Memory: one reply to EHLO of at most 64 lines. 32 octets for each unanswered command, at most
+/// 1,024 of them. In LMTP the same for each recipient whose reply to the content is outstanding. 4
 /// octets for each accepted recipient. The session never keeps content or input.
 #[derive(Debug)]
 pub struct ClientSession {
@@ -185,7 +185,7 @@ pub enum ClientNext<'i> {
         /// The command.
         to: Ticket,
         /// The index of the recipient in the transaction, from 0: for RCPT, and in LMTP for the end
-        /// of the content, which has a reply for each accepted recipient (RFC 2033 section 4.2).
+        /// of the content. That has a reply for each accepted recipient (RFC 2033 section 4.2).
         recipient: Option<u32>,
         /// The reply.
         reply: ReplyRef<'i>,

@@ -121,9 +121,8 @@ impl ClientSession {
         }
     }
 
-    /// Returns `true` if another command may be sent now: no reply is outstanding, or every
-    /// outstanding one is to a command that others may follow (RFC 2920 section 3.1, RFC 3030
-    /// section 4.2).
+    /// Returns `true` if another command may be sent now. Either no reply is outstanding, or other
+    /// commands may follow all outstanding ones (RFC 2920 section 3.1, RFC 3030 section 4.2).
     fn may_follow(&self) -> bool {
         let followed = |sent: &Sent| {
             matches!(

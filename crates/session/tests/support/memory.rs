@@ -1,5 +1,5 @@
-//! The memory of a connection, driven as a program would: one buffer for the input, one for the
-//! output, and reads of at most 4 KiB that wait while the session has output.
+//! The memory of a connection, driven as a program would. It has one buffer for the input, one for
+//! the output, and reads of at most 4 KiB that wait while the session has output.
 
 use std::sync::Arc;
 

@@ -83,8 +83,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         }
     }
 
-    /// Returns `true` if the end of a message may have left and has no reply: the server may have
-    /// the message, and sending it again may make a duplicate (RFC 1047).
+    /// Returns `true` if the end of a message may have left and has no reply. The server may have
+    /// the message: sending it again may make a duplicate (RFC 1047).
     pub fn message_in_doubt(&self) -> bool {
         self.session.message_in_doubt()
     }

@@ -32,7 +32,7 @@ pub enum AddressLiteral<'a> {
     Ip(IpAddr),
     /// `[tag:content]` with a tag that is not IPv6.
     General {
-        /// The standardised tag.
+        /// The standardized tag.
         tag: &'a str,
         /// The text after the colon.
         content: &'a str,

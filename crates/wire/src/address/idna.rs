@@ -1,4 +1,4 @@
-//! Internationalised domain names in both forms (RFC 5890 section 2.3.2.1, RFC 5891), by the crate
+//! Internationalized domain names in both forms (RFC 5890 section 2.3.2.1, RFC 5891), by the crate
 //! `idna`.
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};

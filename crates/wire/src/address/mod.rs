@@ -33,9 +33,9 @@
 //! # Ok::<(), AddressError>(())
 //! ```
 //!
-//! Some addresses that exist are outside the grammar of RFC 5321, and are taken: local parts of any
-//! length (section 4.5.3.1 asks for no limit where possible) and with dots anywhere, and names that
-//! are not host names.
+//! Some addresses that exist are outside the grammar of RFC 5321, and are taken. Local parts may
+//! have any length, since section 4.5.3.1 asks for no limit where possible, and dots anywhere.
+//! Domains may be names that are not host names.
 
 mod domain;
 mod error;

@@ -46,7 +46,8 @@ impl<'a> DateTime<&'a str> {
 }
 
 impl DateTime {
-    /// Writes seconds since 1970-01-01T00:00:00Z as a point in time in UTC. `None`: outside the years 0000 to 9999.
+    /// Writes seconds since 1970-01-01T00:00:00Z as a point in time in UTC. `None`: outside the
+    /// years 0000 to 9999.
     ///
     /// ```
     /// use posthaste_wire::parameter::DateTime;

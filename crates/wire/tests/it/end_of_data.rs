@@ -94,8 +94,8 @@ fn sent_sequences_end_as_their_rows_say() {
     }
 }
 
-/// Every string over CR, LF, dot, NUL and a letter, as a stream and as content: up to 6 octets in a
-/// debug build (20 thousand strings), up to 9 in a release build (2.4 million). Each is tried
+/// Every string over CR, LF, dot, NUL and a letter, as a stream and as content. A debug build tries
+/// up to 6 octets (20 thousand strings), a release build up to 9 (2.4 million). Each is tried
 /// whole, in single octets, and with a cut at every position.
 #[test]
 fn strings_of_the_octets_that_matter_end_at_crlf_dot_crlf_only() {

@@ -19,8 +19,8 @@
 //! on the queue's clock.
 //!
 //! **Bounds of memory.** 16 MiB for messages and 8 MiB for pages of the index, twice while the two
-//! are compared. 16 MiB for what is written over the folder; beyond that it goes to a file without
-//! a name in [`InspectOptions::scratch`], about 0.5 KiB for each message if the index is rebuilt.
+//! are compared. 16 MiB for what is written over the folder. Beyond that it goes to a file without
+//! a name in [`InspectOptions::scratch`]: about 0.5 KiB for each message if the index is rebuilt.
 //! One record of the log, at most 32 MiB. 8 bytes for each body with a file of its own, and about
 //! 200 bytes for each damaged place of the log. A repair keeps its findings, about 300 bytes each.
 

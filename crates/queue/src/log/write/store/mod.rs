@@ -136,9 +136,9 @@ impl Store {
         self.shared.counts.disk.store(self.segments.octets(), Relaxed);
     }
 
-    /// Returns `true` if it is time for a checkpoint and the disk has room for it: memory fills,
-    /// the log after the last one grows, or a segment could be removed. `cost`: bytes of messages
-    /// in memory. `is_short`: due deliveries found no room there.
+    /// Returns `true` if it is time for a checkpoint and the disk has room for it. It is time when
+    /// memory fills, the log after the last one grows, or a segment could be removed. `cost`: bytes
+    /// of messages in memory. `is_short`: due deliveries found no room there.
     fn wants_checkpoint(&self, cost: usize, is_short: bool) -> bool {
         let (limit, behind) = (self.shared.options.index_memory, self.behind());
         // If most of memory cannot be evicted, one checkpoint after the other would not help.
