@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use posthaste_client::tls::any_certificate;
+use posthaste::client::tls::any_certificate;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use support::relay::{Config, Relay};
 use support::token;

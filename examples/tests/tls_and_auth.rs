@@ -8,9 +8,9 @@ use std::net::TcpStream;
 use std::process::{Output, Stdio};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use posthaste_client::session::sasl::{Credentials, Strength};
-use posthaste_client::wire::Command;
-use posthaste_client::{Client, ClientOptions, Identity, Tls, tls::any_certificate};
+use posthaste::client::session::sasl::{Credentials, Strength};
+use posthaste::client::wire::Command;
+use posthaste::client::{Client, ClientOptions, Identity, Tls, tls::any_certificate};
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 use support::client::Smtp;
@@ -248,7 +248,7 @@ fn a_verifier_is_made_of_a_password() {
     let [one, other] = [(); 2].map(|()| verifier(&[], PASSWORD).expect("a good password"));
     assert_ne!(one, other);
     for (text, iterations) in [(one, 4_096), (verifier(&["--iterations", "5000"], PASSWORD).expect("enough"), 5_000)] {
-        let key: posthaste_server::ScramKey = text.parse().expect("it is one");
+        let key: posthaste::server::ScramKey = text.parse().expect("it is one");
         assert!(key.verify(PASSWORD) && key.iterations() == iterations && key.salt().len() == 16);
     }
     for arguments in [["--iterations", "4095"], ["--iterations", "1000001"]] {

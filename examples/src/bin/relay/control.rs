@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::Resolver;
-use posthaste_queue::Queue;
-use posthaste_relay::Relay;
+use posthaste::client::Resolver;
+use posthaste::queue::Queue;
+use posthaste::relay::Relay;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use posthaste_server::{
+use posthaste::server::{
     ScramKey,
     session::sasl::{KeyError, SALT_LENGTH},
     wire::Secret,

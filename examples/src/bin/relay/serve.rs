@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 
-use posthaste_client::HickoryResolver;
-use posthaste_queue::{
+use posthaste::client::HickoryResolver;
+use posthaste::queue::{
     Queue as _,
     log::{LogOptions, LogQueue},
 };
-use posthaste_relay::Relay;
-use posthaste_server::Listener;
+use posthaste::relay::Relay;
+use posthaste::server::Listener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};

@@ -1,7 +1,7 @@
 //! Who may log in: from the file to keys.
 
-use posthaste_relay::{AccountError, AccountTable};
-use posthaste_server::{ScramKey, UnknownUsers, session::sasl::MIN_ITERATIONS, wire::Secret};
+use posthaste::relay::{AccountError, AccountTable};
+use posthaste::server::{ScramKey, UnknownUsers, session::sasl::MIN_ITERATIONS, wire::Secret};
 
 use super::file::Account;
 

@@ -2,8 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use posthaste_relay::{AddFields, DomainPattern, IpNet};
-use posthaste_server::{
+use posthaste::relay::{AddFields, DomainPattern, IpNet};
+use posthaste::server::{
     ScramKey,
     wire::{Domain, Mailbox, Secret},
 };

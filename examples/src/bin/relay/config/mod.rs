@@ -16,11 +16,11 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::{Identity, Tls as ClientTls, session::client::ClientTimeouts};
-use posthaste_relay::{
+use posthaste::client::{Identity, Tls as ClientTls, session::client::ClientTimeouts};
+use posthaste::relay::{
     DeliveryOptions, DomainPattern, NextHop, RelayOptions, Route, RouteTable, future_release, offers,
 };
-use posthaste_server::{
+use posthaste::server::{
     ServerOptions, Tls,
     rustls::{ClientConfig, ServerConfig},
     session::{ServerSettings, server::Offers},

@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use posthaste_client::tls::{Pem, Roots, TlsError, any_certificate, provider, server_config, verified_by};
-use posthaste_server::rustls::{
+use posthaste::client::tls::{Pem, Roots, TlsError, any_certificate, provider, server_config, verified_by};
+use posthaste::server::rustls::{
     CertificateError, ClientConfig, Error, RootCertStore, ServerConfig,
     client::{verify_server_cert_signed_by_trust_anchor, verify_server_name},
     pki_types::{CertificateDer, ServerName, UnixTime},

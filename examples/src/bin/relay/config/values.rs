@@ -6,10 +6,10 @@ use std::{
 };
 
 use jiff::{Span, SpanRelativeTo};
-use posthaste_client::HostName;
-use posthaste_queue::{MAX_DELAY, MAX_DELIVERIES};
-use posthaste_relay::{AddFields, DomainPattern, IpNet};
-use posthaste_server::{
+use posthaste::client::HostName;
+use posthaste::queue::{MAX_DELAY, MAX_DELIVERIES};
+use posthaste::relay::{AddFields, DomainPattern, IpNet};
+use posthaste::server::{
     ScramKey,
     session::sasl::prepare,
     wire::{Domain, Mailbox, Secret},

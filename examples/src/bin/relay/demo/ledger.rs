@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthaste_queue::MessageId;
-use posthaste_relay::{Event, Observer, Totals};
+use posthaste::queue::MessageId;
+use posthaste::relay::{Event, Observer, Totals};
 
 use super::content::{Fate, fate, number};
 

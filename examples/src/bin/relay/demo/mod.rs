@@ -8,13 +8,13 @@ mod next_hop;
 use std::{sync::Arc, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use posthaste_client::SystemResolver;
-use posthaste_queue::{
+use posthaste::client::SystemResolver;
+use posthaste::queue::{
     Queue as _,
     log::{LogOptions, LogQueue},
 };
-use posthaste_relay::{NextHop, Relay, RelayOptions, RetrySchedule, Route, RouteTable};
-use posthaste_server::{Context, Listener, Server, session::ServerSettings};
+use posthaste::relay::{NextHop, Relay, RelayOptions, RetrySchedule, Route, RouteTable};
+use posthaste::server::{Context, Listener, Server, session::ServerSettings};
 use tokio_util::sync::CancellationToken;
 
 use crate::Failure;

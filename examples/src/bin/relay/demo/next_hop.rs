@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use posthaste_server::{
+use posthaste::server::{
     Accepted, Body, Context, Envelope, Handler, Refusal, accepted, refusal,
     wire::{ForwardPath, Rcpt, ReversePath},
 };

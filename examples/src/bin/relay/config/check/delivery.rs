@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use posthaste_relay::{AddFields, RetrySchedule};
-use posthaste_server::ServerOptions;
+use posthaste::relay::{AddFields, RetrySchedule};
+use posthaste::server::ServerOptions;
 use rustix::process::{Resource, getrlimit};
 
 use super::{asks_for_mx, is_on, is_wanted, names_hosts, takes_submissions, verifies};

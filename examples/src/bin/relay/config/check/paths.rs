@@ -5,8 +5,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use posthaste_relay::DomainPattern;
-use posthaste_server::wire::{Domain, address::AddressLiteral};
+use posthaste::relay::DomainPattern;
+use posthaste::server::wire::{Domain, address::AddressLiteral};
 
 use super::{
     listeners::{covers, is_local},

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use posthaste_relay::{DomainPattern, IpNet, NetworkSet};
+use posthaste::relay::{DomainPattern, IpNet, NetworkSet};
 
 use crate::config::{
     Facts,
