@@ -7,6 +7,7 @@
 
 pub(crate) mod client;
 pub(crate) mod configuration;
+pub(crate) mod program;
 pub(crate) mod relay;
 pub(crate) mod sink;
 
