@@ -64,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let greylist = Greylist { wait: Duration::from_secs(seconds.parse()?), first: Arc::default() };
     let listener = Listener::bind(address, ServerSettings::new("localhost".parse()?)).await?;
     println!("listening on {}", listener.local_address()?);
-    let service = |_: &Context| async { Ok(Print) };
+    let service = |_| async { Ok(Print) };
     Server::new(service.layer(greylist)).listen(listener).serve().await;
     Ok(())
 }

@@ -88,7 +88,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let _ = std::fs::remove_file(socket);
     let listener = Listener::new(UnixListener::bind(socket)?, settings);
     println!("listening on {socket}");
-    Server::new(move |_: &Context| std::future::ready(Ok(Maildirs { root: root.clone(), messages: 0 })))
+    Server::new(move |_| std::future::ready(Ok(Maildirs { root: root.clone(), messages: 0 })))
         .listen(listener)
         .serve()
         .await;

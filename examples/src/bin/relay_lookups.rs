@@ -16,7 +16,7 @@ use posthaste::relay::{
     queue::log::{LogOptions, LogQueue},
     server::{
         Context, Listener, Refusal, SaslError, ScramKey, ScramUser, Tls, UnknownUsers, refusal,
-        tls::{Pem, server_config},
+        tls::Pem,
         wire::{Mailbox, Secret},
     },
 };
@@ -76,11 +76,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let relay =
         Relay::builder(queue, SystemResolver, options).accounts(directory.clone()).recipients(directory).build();
 
-    let tls = server_config(&Pem::file(folder.join("cert.pem"))?, &Pem::file(folder.join("key.pem"))?)?;
+    let tls = Tls::start_tls(&Pem::file(folder.join("cert.pem"))?, &Pem::file(folder.join("key.pem"))?)?;
     let server = relay
         .server()
-        .listen(Listener::bind(mx, relay.settings()).await?.with_tls(Tls::StartTls(Arc::clone(&tls))))
-        .listen(Listener::bind(submission, relay.submission()).await?.with_tls(Tls::StartTls(tls)));
+        .listen(Listener::bind(mx, relay.settings()).await?.with_tls(tls.clone()))
+        .listen(Listener::bind(submission, relay.submission()).await?.with_tls(tls));
     server.local_addresses().iter().for_each(|address| println!("listening on {address}"));
     relay.serve(server, async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await?;
     Ok(())

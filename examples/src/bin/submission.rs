@@ -11,7 +11,7 @@ use posthaste::server::{
     Accepted, Body, Context, Envelope, Handler, Listener, Refusal, SaslError, ScramKey, ScramUser, Server, Tls,
     accepted,
     session::ServerSettings,
-    tls::{Pem, server_config},
+    tls::Pem,
     wire::{Mechanism, MechanismSet},
 };
 
@@ -52,9 +52,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     settings.offers.auth =
         MechanismSet::of(&[Mechanism::ScramSha256Plus, Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login]);
     settings.offers.demand_auth = true;
-    let tls = Tls::StartTls(server_config(&Pem::file(certificate)?, &Pem::file(key)?)?);
+    let tls = Tls::start_tls(&Pem::file(certificate)?, &Pem::file(key)?)?;
     let listener = Listener::bind(address, settings).await?.with_tls(tls);
     println!("listening on {}", listener.local_address()?);
-    Server::new(move |_: &Context| std::future::ready(Ok(service.clone()))).listen(listener).serve().await;
+    Server::new(move |_| std::future::ready(Ok(service.clone()))).listen(listener).serve().await;
     Ok(())
 }

@@ -14,7 +14,7 @@ use posthaste::queue::{
     log::{LogOptions, LogQueue},
 };
 use posthaste::relay::{NextHop, Relay, RelayOptions, RetrySchedule, Route, RouteTable};
-use posthaste::server::{Context, Listener, Server, session::ServerSettings};
+use posthaste::server::{Listener, Server, session::ServerSettings};
 use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
@@ -48,7 +48,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let hop_drain = CancellationToken::new();
     let hop_service = {
         let ledger = Arc::clone(&ledger);
-        move |_: &Context| std::future::ready(Ok(next_hop::NextHop(Arc::clone(&ledger))))
+        move |_| std::future::ready(Ok(next_hop::NextHop(Arc::clone(&ledger))))
     };
     let hop_server = Server::new(hop_service).listen(hop).with_graceful_shutdown(hop_drain.clone().cancelled_owned());
     let hop_task = tokio::spawn(hop_server.serve());
