@@ -8,7 +8,8 @@ use crate::{Context, Handler, Layer, Layered};
 
 /// An SMTP service: decides about connections and makes a [`Handler`] for each.
 ///
-/// A closure or an `async fn` from [`Context`] to a handler is a service, and so is an `Arc` of one:
+/// A closure or an `async fn` from [`Context`] to a handler is a service, and so is an `Arc` of
+/// one:
 ///
 /// ```
 /// # use posthaste_server::{Accepted, Body, Context, Envelope, Handler, Refusal, Service, accepted};

@@ -213,8 +213,8 @@ macro_rules! reply {
     }};
 }
 
-/// Builds an [`Accepted`](crate::Accepted): from a literal without CRLF, checked at compile time, or
-/// from a literal and values as [`format!`](std::format) takes them. The literal begins with its
+/// Builds an [`Accepted`](crate::Accepted): from a literal without CRLF, checked at compile time,
+/// or from a literal and values as [`format!`](std::format) takes them. The literal begins with its
 /// code. What is formatted becomes one well-formed reply, whatever the values contain.
 ///
 /// ```
