@@ -31,7 +31,7 @@ pub(crate) struct Options {
     connections: u32,
 }
 
-/// Nothing has moved for so long: something is wrong, and what is known is said.
+/// After this long without progress the demo gives up and prints what it knows.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the demo.
@@ -98,7 +98,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     }
 }
 
-/// Shows the progress until everything is settled, or nothing moves any more.
+/// Shows the progress until each message has its end, or there is none for [`PATIENCE`].
 async fn watch(ledger: &Ledger, bar: &ProgressBar) -> bool {
     let mut last = (0, std::time::Instant::now());
     loop {
