@@ -90,11 +90,11 @@ async fn lmtp_maildir_decides_about_each_recipient() {
     options.protocol = Protocol::Lmtp;
     let stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
     let mut client = Client::start(stream, "localhost", &options).await.unwrap();
-    let to = ["jo@b.test", "amy@b.test", "gone@b.test", "\"../mail/jo\"@b.test"];
+    let to = ["jo@b.test", "amy@b.test", "gone@b.test", "\"../mail/jo\"@b.test", "\"\"@b.test"];
     let sent = client.send("me@a.test", to, LETTER).await.unwrap();
     let local = "451 4.3.0 Local error, try again later";
     let gone = "550 5.1.1 No such user";
-    assert_eq!(replies(&sent), ["250 2.0.0 Delivered", local, gone, gone]);
+    assert_eq!(replies(&sent), ["250 2.0.0 Delivered", local, gone, gone, gone]);
 
     let new: Vec<_> = fs::read_dir(folder.path().join("mail/jo/new")).unwrap().map(|file| file.unwrap()).collect();
     assert_eq!(new.len(), 1);

@@ -33,7 +33,7 @@ impl Handler for Maildirs {
         if fs::try_exists(maildir.join("new")).await? { Ok(()) } else { Err(refusal!("550 5.1.1 No such user")) }
     }
 
-    /// One decision for each recipient: a full disk quota of one does not touch the others.
+    /// One decision for each recipient: the full quota of one user does not touch the others.
     async fn deliver(
         &mut self,
         cx: &Context,
@@ -55,10 +55,11 @@ impl Handler for Maildirs {
 }
 
 impl Maildirs {
-    /// The folder of a recipient's local part. `None`: the local part leads out of the root.
+    /// The folder of a recipient's local part. `None`: the local part is no name of a folder.
     fn maildir(&self, rcpt: &Rcpt) -> Option<PathBuf> {
         let user = rcpt.forward_path.mailbox()?.unquoted_local_part();
-        (!user.contains(['/', '\0']) && !user.starts_with('.')).then(|| self.root.join(&*user))
+        let is_name = !user.is_empty() && !user.starts_with('.') && !user.contains(['/', '\0']);
+        is_name.then(|| self.root.join(&*user))
     }
 
     async fn keep(&mut self, cx: &Context, rcpt: &Rcpt, message: &[u8]) -> io::Result<Accepted> {
