@@ -1,4 +1,4 @@
-//! Example programs; they stand in `src/bin`. The examples of the workspace's front page are compiled here.
+//! Example programs, in `src/bin`. The examples of the workspace's README are compiled here.
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -117,13 +117,14 @@ fn commands_behind_starttls_are_refused_with_it() {
         if let Some(reply) = client.try_reply() {
             assert!(reply.code >= 500, "{name}: no handshake may follow\n{}", client.log());
         }
-        // Either the relay has closed, or what came behind is answered in clear and STARTTLS was refused.
+        // Either the relay has closed, or what came behind is answered in clear and STARTTLS was
+        // refused.
         support::client::submit(relay.port, &token());
     }
 }
 
 #[test]
-fn nobody_relays_without_leave() {
+fn a_client_without_permission_cannot_relay() {
     let (_sink, relay) = relay();
     let long_way = "@dest.test,@relay.test:victim@foreign.test";
     let forms = [
@@ -188,7 +189,8 @@ fn a_local_part_that_looks_like_a_route_leads_nowhere_else() {
         let token = token();
         let mut client = Smtp::ehlo(relay.port);
         client.expect(&format!("MAIL FROM:<snd-{token}@sender.test>"), 250);
-        // It may be refused. If it is not, only the domain behind the last @ counts, and the local part stays what it is.
+        // It may be refused. If it is not, only the domain behind the last @ counts, and the local
+        // part stays what it is.
         if client.command(&format!("RCPT TO:<{form}>")).code != 250 {
             continue;
         }

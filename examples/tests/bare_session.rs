@@ -57,7 +57,7 @@ fn a_message_goes_from_one_to_the_other() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_bare_send"));
         command.args([mode, address, "a@b.test", "c@d.test", "e@d.test"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut client = Ended(command.spawn().unwrap());
-        // Dropped behind this line, which is the end of the message.
+        // Dropped at the end of this line, which ends the message.
         client.0.stdin.take().unwrap().write_all(b"Subject: x\r\n\r\n.\r\n").unwrap();
         let mut said = String::new();
         client.0.stdout.take().unwrap().read_to_string(&mut said).unwrap();

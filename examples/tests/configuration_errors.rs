@@ -58,7 +58,7 @@ const BROKEN: &[(&str, &str, usize, &str)] = &[
     ("hostname = \"relay.test\"", "hostname = 5", 1, "hostname"),
     ("hostname = \"relay.test\"", "hostname = \"not a name\"", 1, "hostname"),
     ("[\"127.0.0.0/8\", \"::1/128\"]", "[\"127.0.0.0/33\"]", 3, "relay_from"),
-    ("[\"127.0.0.0/8\", \"::1/128\"]", "[\"everybody\"]", 3, "relay_from"),
+    ("[\"127.0.0.0/8\", \"::1/128\"]", "[\"all hosts\"]", 3, "relay_from"),
     ("address = \"127.0.0.1:2525\"", "address = \"127.0.0.1\"", 6, "address"),
     ("address = \"127.0.0.1:2525\"", "address = \"127.0.0.1:99999\"", 6, "address"),
     ("role = \"mx\"", "role = \"relay\"", 7, "role"),
@@ -116,7 +116,7 @@ fn a_good_configuration_passes() {
 }
 
 #[test]
-fn each_mistake_is_named_with_line_key_and_remedy() {
+fn relay_check_names_each_mistake_with_line_key_and_remedy() {
     let mut wrong = vec![];
     for (good, bad, line, key) in BROKEN {
         assert!(GOOD.contains(good), "{good} is in the good file");
@@ -133,7 +133,7 @@ fn each_mistake_is_named_with_line_key_and_remedy() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn a_missing_key_is_named() {
     for (line, key) in [
         ("address = \"127.0.0.1:2525\"\n", "address"),
         ("name = \"tester\"\n", "name"),
@@ -191,7 +191,7 @@ fn a_file_that_is_not_there_is_named() {
     }
 }
 
-/// What `relay check` says to this file, which it must not like.
+/// What `relay check` says to this file, which it must refuse.
 fn refused(text: &str) -> String {
     let folder = folder(text);
     let output = program()

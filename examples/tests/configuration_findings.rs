@@ -1,4 +1,5 @@
-//! `relay check` finds, in one run, all that is wrong or does nothing; `relay serve` refuses the errors and says the warnings once.
+//! `relay check` finds, in one run, all that is wrong or has no effect. `relay serve` refuses the
+//! errors and prints the warnings once.
 
 mod support;
 
@@ -38,8 +39,8 @@ const SHORT: &[(&str, &str)] = &[
     ("@to_mx", "[[route]]\ndomains = [\"*\"]\nto = \"mx\""),
 ];
 
-/// What stands behind the head, from line 5 on; and all that is found: line, E for an error or W for a warning, key, and
-/// words of the text.
+/// The text after the head, from line 5 on, and all that is found in it. A finding is its line, E
+/// for an error or W for a warning, its key, and words of its text.
 const FOUND: &[(&str, &[&str])] = &[
     ("", &[]),
     // The own name.
@@ -109,10 +110,10 @@ const FOUND: &[(&str, &[&str])] = &[
     ),
     // Listeners.
     ("listener = [@mx, @submission]\n@account\n@tls", &[]),
-    ("listener = [@mx, @submission]\n@account", &["5 E role: nobody can log in without TLS"]),
+    ("listener = [@mx, @submission]\n@account", &["5 E role: no client can log in without TLS"]),
     (
         "listener = [@mx, { address = \"127.0.0.1:2587\", role = \"submission\", tls = \"off\" }]\n@account\n@tls",
-        &["5 E tls: nobody can log in without TLS"],
+        &["5 E tls: no client can log in without TLS"],
     ),
     ("listener = [@mx, @submission]\n@tls", &["5 E role: add an [[account]]"]),
     ("listener = [{ address = \"127.0.0.1:2525\", tls = \"starttls\" }]", &["5 E tls: no certificate"]),
@@ -137,13 +138,10 @@ const FOUND: &[(&str, &[&str])] = &[
         "listener = [@mx, { address = \"127.0.0.1:587\", role = \"submission\", tls = \"implicit\" }]\n@account\n@tls",
         &["5 W tls: port 587"],
     ),
-    (
-        "listener = []\n#relay_from\n#postmaster",
-        &["W listener: from nobody for anybody", "1 W hostname: no route leads"],
-    ),
+    ("listener = []\n#relay_from\n#postmaster", &["W listener: it refuses all mail", "1 W hostname: no route leads"]),
     (
         "listener = [@mx]\n#relay_from\n#postmaster",
-        &["1 W hostname: no route leads", "5 W listener: from nobody for anybody"],
+        &["1 W hostname: no route leads", "5 W listener: it refuses all mail"],
     ),
     // AccountTable.
     (
@@ -212,7 +210,7 @@ const FOUND: &[(&str, &[&str])] = &[
     ),
     ("[offers]\nbinarymime = true\nchunking = false", &["6 W binarymime: without chunking"]),
     ("[offers]\nchunking = false", &[]),
-    ("[offers]\nfuturerelease = true", &["6 W futurerelease: nobody can log in"]),
+    ("[offers]\nfuturerelease = true", &["6 W futurerelease: no client can log in"]),
     ("[offers]\nrequiretls = true", &["6 W requiretls: no route names its hosts"]),
     ("@to_hop\n[offers]\nrequiretls = true\n[delivery]\nauthorities = \"cert.pem\"", &["9 W requiretls: inside TLS"]),
     ("[delivery]\nauthorities = \"cert.pem\"", &["6 W authorities: verified TLS"]),
@@ -224,7 +222,7 @@ const FOUND: &[(&str, &[&str])] = &[
         "@to_hop\n[delivery]\nmx_port = 25\nallow_loopback = true",
         &["9 W mx_port: no effect", "10 W allow_loopback: no effect"],
     ),
-    ("[submission]\nadd_fields = \"submission\"", &["6 W add_fields: nobody"]),
+    ("[submission]\nadd_fields = \"submission\"", &["6 W add_fields: it changes the mail of no client"]),
     ("[submission]\nadd_fields = \"trusted\"", &[]),
     ("[submission]\nadd_fields = \"always\"", &["6 E add_fields: trusted"]),
     // Times and numbers.
@@ -249,7 +247,7 @@ const FOUND: &[(&str, &[&str])] = &[
         "[limits]\nmessage_size = 99999999999999999999\nhold = \"400d\"",
         &["6 E message_size: too much", "7 E hold: 366 days"],
     ),
-    ("[limits]\nhold = \"1d\"", &["6 W hold: nobody can log in"]),
+    ("[limits]\nhold = \"1d\"", &["6 W hold: no client can log in"]),
     (
         "listener = [@mx, @submission]\n@account\n@tls\n[limits]\nhold = \"1d\"\n[offers]\nfuturerelease = false",
         &["9 W hold: switched off"],
@@ -260,7 +258,7 @@ const FOUND: &[(&str, &[&str])] = &[
     ("[[tls]]\nkey = \"key.pem\"", &["5 E tls: no table; write [tls]"]),
     ("relay_domains = [\"dest.test\", 5, true]", &["5 E relay_domains: a number", "5 E relay_domains: true"]),
     ("[limits]\nrecipients = 1.5\nconnections = \"many\"", &["6 E recipients: a fraction", "7 E connections: text"]),
-    // A mistake has no further ones in its wake.
+    // A mistake causes no further findings.
     ("listener = [@submission]\n@account\ntls = 1\nrelay_from = []", &["7 E tls: no table"]),
     ("listener = [@mx, @submission]\naccount = 1\n@tls", &["6 E account: [[account]]"]),
     ("@account\n@tls\nlistener = [{ address = \"127.0.0.1:2525\", role = \"msa\" }]", &["7 E role: mx"]),
@@ -280,7 +278,7 @@ const FOUND: &[(&str, &[&str])] = &[
 ];
 
 #[test]
-fn everything_is_found_at_once_and_nothing_else() {
+fn relay_check_finds_everything_at_once_and_nothing_else() {
     let has_ipv6 = std::net::UdpSocket::bind("[::]:0").is_ok();
     let mut wrong = vec![];
     for (text, wanted) in FOUND.iter().filter(|(text, _)| has_ipv6 || !text.contains("[::]")) {
@@ -302,7 +300,7 @@ fn whole(text: &str) -> String {
     SHORT.iter().fold(head.concat() + text, |text, (short, long)| text.replace(short, long))
 }
 
-/// Whether a line is `relay.toml:LINE: KEY: [warning: ]PROBLEM; REMEDY` as wanted.
+/// Returns `true` if a line is `relay.toml:LINE: KEY: [warning: ]PROBLEM; REMEDY` as wanted.
 fn is_as(line: &str, wanted: &str) -> bool {
     let (place, words) = wanted.split_once(": ").expect("a row has words");
     let place: Vec<_> = place.split(' ').collect();
@@ -374,7 +372,7 @@ fn certificates() -> &'static Path {
 }
 
 #[test]
-fn serve_says_the_warnings_once_and_refuses_the_errors() {
+fn relay_serve_prints_the_warnings_once_and_refuses_the_errors() {
     let folder = folder(&whole("relay_domains = [\"relay.test\"]\n[limits]\nrecipients = 0"));
     let output = program().args(["serve", "--config", "relay.toml"]).current_dir(folder.path()).output();
     let output = output.expect("cargo built the relay");
@@ -384,9 +382,9 @@ fn serve_says_the_warnings_once_and_refuses_the_errors() {
     assert!(!folder.path().join("queue").exists(), "it has started something");
 }
 
-/// Each at its most, all of them at once: it starts, takes a message, and ends.
+/// All numbers at their maximum: the relay starts, takes a message, and ends.
 #[test]
-fn numbers_at_their_most_are_right_together() {
+fn all_numbers_at_their_maximum_work_together() {
     let port = support::free_port();
     let text = format!(
         "listener = [{{ address = \"127.0.0.1:{port}\" }}]\n@to_hop\n[delivery]\nmx_port = 65535\nretry = [\"366d\"]\n\

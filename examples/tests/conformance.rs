@@ -8,11 +8,11 @@ use serde_json::Value;
 use support::relay::{PASSWORD, USER};
 use support::{certificate, free_port, json, python, tests_folder, tool};
 
-/// Cases that fail and are known to, with the reason. A case that passes has no business here: the test says so.
+/// Cases that are known to fail, with the reason. The test fails if one of them passes.
 const KNOWN_FAILURES: &[(&str, &str)] = &[];
 
-/// Extensions that the relay does not offer, so that their cases do not apply. One that it does offer has no
-/// business here, and one that it stops offering is a failure.
+/// Extensions that the relay does not offer, so that their cases do not apply. The test fails if
+/// the relay offers one of them, or lacks another.
 const NOT_OFFERED: &[&str] = &[];
 
 /// Cases about an extension that is not offered, where the relay offers it.
@@ -97,7 +97,7 @@ fn transcript(row: &Value) -> String {
         .collect()
 }
 
-/// The relay behind `adaptor`, ended with its value.
+/// The relay that `adaptor` runs. It ends when this is dropped.
 struct Adaptor {
     environment: Vec<(&'static str, String)>,
 }

@@ -13,11 +13,12 @@ use support::relay::{Config, Relay};
 use support::sink::Sink;
 use support::{json, python, token};
 
-/// How many deliveries may be repeated after one crash: the transactions that were open, or whose outcome was not yet synced.
+/// The most deliveries that one crash repeats: transactions that were open, or whose outcome was
+/// not synced yet.
 const DUPLICATES_A_CRASH: u64 = 1_000;
 
 #[test]
-fn killed_in_the_middle_of_a_load_it_loses_nothing_that_was_acknowledged() {
+fn a_relay_killed_under_load_loses_no_acknowledged_message() {
     const ROUNDS: u32 = 4;
     let mut sink = Sink::start();
     let mut relay = Relay::start(&Config { next_hops: vec![sink.port], ..Config::default() });

@@ -1,4 +1,5 @@
-//! A refusal by the next hop becomes a report to the sender that says what happened, field by field.
+//! A refusal by the next hop becomes a report to the sender that says what happened, field by
+//! field.
 
 mod support;
 
@@ -73,13 +74,13 @@ fn a_report_that_cannot_be_delivered_is_not_reported() {
     let relay = Relay::start(&Config { next_hops: vec![sink.port], ..Config::default() });
     // Its report would go to snd-TOKEN, who is refused as well.
     submit(relay.port, &token);
-    // And a message that has nobody to report to.
+    // And a message with the null reverse-path, to which no report goes.
     let mut client = Smtp::ehlo(relay.port);
     client.open("", &format!("rcp-{token}@dest.test"));
     client.send(support::data(&token));
     assert_eq!(client.reply().code, 250);
     relay.wait_queued(0);
-    assert!(sink.wait_within(&token, 1, Duration::from_secs(2)).is_empty(), "nothing may be sent to anybody");
+    assert!(sink.wait_within(&token, 1, Duration::from_secs(2)).is_empty(), "no report is sent");
 }
 
 #[test]
@@ -90,7 +91,8 @@ fn a_message_that_is_given_up_is_reported() {
     let relay = Relay::start(&Config { next_hops: vec![sink.port], expire_after: "4s", ..Config::default() });
     submit(relay.port, &token);
     let report = report_to(&mut sink, &token);
-    // RFC 3464: failed, with the status as it was last seen or the one for a delivery time that expired.
+    // RFC 3464: failed, with the status as it was last seen or the one for a delivery time that
+    // expired.
     check(&report, &token, &["--class", "[45]", "--code", "451", "--reply-text", &format!("{token}words")]);
     relay.wait_queued(0);
 }
@@ -130,7 +132,7 @@ fn a_delay_is_reported() {
 }
 
 #[test]
-fn a_success_that_nobody_else_will_report_is_reported() {
+fn a_success_is_reported_if_the_next_hop_has_no_dsn() {
     let mut sink = Sink::with(SinkOptions { bare: true, ..SinkOptions::default() });
     let token = token();
     let relay = Relay::start(&Config { next_hops: vec![sink.port], ..Config::default() });
@@ -182,7 +184,8 @@ fn report_to(sink: &mut Sink, token: &str) -> Taken {
     found.remove(0)
 }
 
-/// Has Python's `email` parse the report, fails on every check that does not hold, and returns the failed recipient's fields.
+/// Has Python's `email` parse the report, fails on every check that does not hold, and returns the
+/// failed recipient's fields.
 fn check(report: &Taken, token: &str, more: &[&str]) -> Value {
     let mut command = python("peers/dsn.py");
     command.arg(&report.file).args(["--reverse-path", &report.reverse_path]);

@@ -1,4 +1,5 @@
-//! A disk that is full costs no message, and a queue folder that cannot be used is named when the relay starts.
+//! A full disk costs no message, and the relay names a queue folder that it cannot use when it
+//! starts.
 
 mod support;
 
@@ -75,7 +76,8 @@ fn a_disk_that_is_full_at_the_start_is_survived() {
     submit(relay.port, &token);
     let filler = disk.fill();
     relay.kill();
-    // With the disk full it may serve what it holds or say why it cannot; it must not harm what it holds.
+    // With a full disk the relay serves what it holds or says why it cannot. It must not harm what
+    // it holds.
     let mut child = program().arg("serve").arg("--config").arg(relay.config()).spawn().expect("cargo built the relay");
     std::thread::sleep(Duration::from_secs(3));
     child.kill().expect("the child is ours");
@@ -93,13 +95,13 @@ fn a_queue_folder_that_cannot_be_used_is_named() {
     fs::write(&file, "not a folder").expect("the folder is ours");
     let foreign = folder.path().join("foreign");
     fs::create_dir(&foreign).expect("the folder is ours");
-    fs::write(foreign.join("accounts.txt"), "somebody else's").expect("the folder is ours");
+    fs::write(foreign.join("accounts.txt"), "another program's").expect("the folder is ours");
     for queue in [file.clone(), file.join("queue"), foreign.clone(), PathBuf::from("/proc/queue")] {
         let relay = Relay::prepare(&Config { next_hops: vec![9], queue: Some(queue.clone()), ..Config::default() });
         let errors = serve_fails(&relay, &queue);
         assert!(errors.contains(&*queue.to_string_lossy()), "{} is not named: {errors}", queue.display());
     }
-    assert_eq!(fs::read_to_string(foreign.join("accounts.txt")).expect("nobody may touch it"), "somebody else's");
+    assert_eq!(fs::read_to_string(foreign.join("accounts.txt")).expect("it stays as it was"), "another program's");
 }
 
 #[test]
@@ -114,7 +116,8 @@ fn a_queue_that_another_relay_has_open_is_refused() {
     submit(first.port, &token());
 }
 
-/// One message of so many lines of 64 octets; the reply that refused it, whichever command that was to.
+/// Sends one message of `lines` lines of 64 octets. Returns the reply that refused it, to any of
+/// the commands.
 fn transact(client: &mut Smtp, token: &str, lines: usize) -> Option<Reply> {
     for line in
         [format!("MAIL FROM:<snd-{token}@sender.test>"), format!("RCPT TO:<rcp-{token}@dest.test>"), "DATA".into()]
@@ -188,7 +191,7 @@ impl SmallDisk {
         self.0.path()
     }
 
-    /// Leaves no octet free; the file to remove when room is wanted again.
+    /// Fills the disk to the last octet. Returns the file to remove to make room again.
     fn fill(&self) -> PathBuf {
         let path = self.path().join("filler");
         let mut file = fs::File::create(&path).expect("there is room for an empty file");

@@ -14,7 +14,7 @@ fn a_hundred_mebibytes_pass_through_in_little_memory() {
     let mut sink = Sink::start();
     sink.rule("ehlo", &serde_json::json!(["ext", ["PIPELINING", "8BITMIME", "SIZE 300000000"]]), None, None);
     let relay = Relay::start(&Config { next_hops: vec![sink.port], message_size: 200 * MIB, ..Config::default() });
-    // A small one first, so that what is set up once is set up.
+    // A small message first: the relay then has all that it makes once.
     support::client::submit(relay.port, &token());
     relay.wait_queued(0);
     let idle = relay.memory("VmHWM");
@@ -44,7 +44,7 @@ fn a_hundred_mebibytes_pass_through_in_little_memory() {
 }
 
 #[test]
-fn what_exceeds_the_limit_is_refused_and_the_session_goes_on() {
+fn a_message_above_the_limit_is_refused_and_the_session_goes_on() {
     let sink = Sink::start();
     let relay = Relay::start(&Config { next_hops: vec![sink.port], message_size: MIB, ..Config::default() });
     let idle = relay.memory("VmHWM");

@@ -1,4 +1,5 @@
-//! Every limit of the configuration at its documented most, all at once: nothing is unrecordable, nothing is lost.
+//! All limits of the configuration at their documented maximum: everything can be recorded, and
+//! nothing is lost.
 
 mod support;
 
@@ -14,7 +15,8 @@ use support::client::Smtp;
 use support::relay::{Config, Relay};
 use support::wait_for;
 
-/// A next hop that says as much as it may of every recipient but the first of a message, and takes whatever it is sent.
+/// A next hop that takes every message. Its replies about all recipients but a message's first have
+/// the greatest length.
 #[derive(Default)]
 struct Host {
     /// Refuses them for good, and does not only defer them.
@@ -39,7 +41,7 @@ impl Host {
         (port, host)
     }
 
-    /// Until the client goes away, however.
+    /// Serves until the client has left.
     fn serve(&self, stream: TcpStream) -> Option<()> {
         let mut reader = BufReader::new(stream.try_clone().ok()?);
         let mut stream = std::io::BufWriter::new(stream);
@@ -96,7 +98,8 @@ impl Host {
     }
 }
 
-/// A relay with everything at its most, that sends everything to `port` but what goes to senders.
+/// A relay with all limits at their maximum. It sends reports to the port `senders`, and all else
+/// to `port`.
 fn relay(port: u16, senders: u16) -> Relay {
     let mut relay = Relay::prepare(&Config { next_hops: vec![port], ..Config::default() });
     let text = format!(
@@ -134,7 +137,8 @@ connections = 65535
     relay
 }
 
-/// Hands over a message to as many recipients with as long addresses as the relay takes; how many that are.
+/// Submits a message to as many recipients with as long addresses as the relay takes. Returns their
+/// number.
 fn submit(relay: &Relay, content: &[u8], parameters: &str) -> usize {
     let mut client = Smtp::ehlo(relay.port);
     client.expect(&format!("MAIL FROM:<me@sender.test> {parameters}"), 250);
@@ -163,14 +167,14 @@ fn submit(relay: &Relay, content: &[u8], parameters: &str) -> usize {
 }
 
 #[test]
-fn as_many_recipients_as_may_be_are_deferred_and_refused_with_as_many_words_as_may_be() {
+fn the_most_recipients_are_deferred_and_refused_with_the_longest_replies() {
     let (port, host) = Host::start();
     let (senders, sender) = Host::start();
     let relay = relay(port, senders);
     let recipients = submit(&relay, b"Subject: x\r\n\r\nthe body", "RET=FULL");
     assert!(recipients > 9_000, "{recipients}");
     let patience = Duration::from_secs(90);
-    // A hundred at once are named, and the first of each hundred is taken: once, whatever is said of the others.
+    // A transaction has a hundred recipients, and the first of each hundred is taken, once.
     let firsts = recipients.div_ceil(100);
     wait_for("the first attempt is over", patience, || (host.taken().len() >= firsts).then_some(()));
     wait_for("what came of it is recorded", patience, || (relay.status()["retried"] > 0).then_some(()));
@@ -180,7 +184,7 @@ fn as_many_recipients_as_may_be_are_deferred_and_refused_with_as_many_words_as_m
     relay.wait_queued(0);
     let delivered = usize::try_from(relay.status()["delivered"]).expect("a small number") - 1;
     let failed = usize::try_from(relay.status()["failed"]).expect("a small number");
-    assert_eq!(delivered + failed, recipients, "everybody has one end");
+    assert_eq!(delivered + failed, recipients, "each recipient has one end");
     assert_eq!(host.taken().len(), delivered, "nothing was sent twice");
     let reports = sender.taken();
     let named: usize = reports.iter().map(|report| count(report, b"\r\nAction: failed\r\n")).sum();
@@ -189,7 +193,7 @@ fn as_many_recipients_as_may_be_are_deferred_and_refused_with_as_many_words_as_m
 }
 
 #[test]
-fn the_largest_message_that_may_be_returned_is_reported_whatever_it_is_made_of() {
+fn the_largest_message_that_may_be_returned_is_reported_with_any_content() {
     let (port, host) = Host::start();
     let (senders, sender) = Host::start();
     host.is_final.store(true, SeqCst);

@@ -1,4 +1,5 @@
-//! A thousand strangers who each take what the limits leave them: what the relay holds then, and after they have left.
+//! A thousand strangers who each take what the limits leave them: what the relay holds then, and
+//! after they have left.
 
 mod support;
 
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use posthaste_client::tls::any_certificate;
+use posthaste::client::tls::any_certificate;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use support::relay::{Config, Relay};
 use support::token;
@@ -230,7 +231,8 @@ fn a_thousand_unfinished_handshakes_stay_below_the_bound_and_are_given_back() {
             hear(&mut stream, "220 ");
             stream
         };
-        // Records of a ClientHello that says that it is 64,000 octets long, and has all but one of them.
+        // Records of a ClientHello that says that it is 64,000 octets long, and has all but one of
+        // them.
         let mut hello = vec![1, 0, 0xfa, 0];
         hello.resize(60_000, 0);
         for record in hello.chunks(16_000) {

@@ -1,4 +1,5 @@
-//! Delivery to the hosts that a recipient's domain names in the DNS, answered by peers/nameserver.py.
+//! Delivery to the hosts that a recipient's domain names in the DNS, answered by
+//! peers/nameserver.py.
 
 mod support;
 
@@ -14,7 +15,8 @@ use support::{data, free_port, json, python, token};
 
 #[test]
 fn the_host_of_the_lowest_preference_is_asked_first() {
-    // 127.0.0.1 serves both names; who was meant is told by the order of the look-ups alone, so the other is dead.
+    // 127.0.0.1 serves both names; who was meant is told by the order of the look-ups alone, so the
+    // other is dead.
     let zone = json!({
         "dest.test": {"MX": [[20, "spare.dest.test"], [10, "first.dest.test"]]},
         "first.dest.test": {"A": ["127.0.0.1"]}, "spare.dest.test": {"A": ["127.0.0.3"]},
@@ -94,7 +96,7 @@ fn what_the_dns_says_is_wrong_for_good_is_reported_at_once() {
         // Neither is an address where a name has to stand.
         ("quad.test", "5.4.4"),
         ("literal.test", "5.4.4"),
-        // Nobody has made these up, and nobody will by waiting.
+        // These are no A-labels, and waiting does not help.
         ("xn--0.test", "5.1.2"),
         ("xn--bcher-kvaa.test", "5.1.2"),
     ] {
@@ -159,7 +161,8 @@ impl NameServer {
         let ready = json(&lines.next().expect("it prints its port").expect("as text"));
         let port =
             ready["port"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("nameserver.py prints its port");
-        // Whoever asks for what is shown when a test fails, and read in any case: a full pipe would stop the server.
+        // A failed test shows the queries. They are read in any case: a full pipe would stop the
+        // server.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|question| println!("asked for {question}")));
         Self { child, port }
     }

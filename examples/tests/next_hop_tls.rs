@@ -32,7 +32,7 @@ const UNKNOWN: End = Waits("the certificate is not signed by the authority that 
 const NOT_OFFERED: End = Waits("the server does not offer STARTTLS, which is required");
 
 #[test]
-fn what_a_route_requires_is_there_or_the_mail_waits() {
+fn mail_waits_if_the_next_hop_lacks_the_tls_that_its_route_requires() {
     for (host, tls, trusts, offers, expected) in [
         ("localhost", "off", Another, true, Clear),
         ("localhost", "opportunistic", Another, true, Tls),
@@ -89,7 +89,7 @@ fn a_route_that_cannot_be_verified_is_refused_and_says_what_to_write() {
         fs::write(folder.path().join("relay.toml"), format!("[[route]]\ndomains = [\"*\"]\n{route}\n")).expect("ours");
         let mut command = program();
         command.args(["check", "--config", "relay.toml"]).current_dir(folder.path());
-        // A host that trusts nobody: what is not there has no certificates in it.
+        // A host that trusts no authority: the files named here do not exist.
         command.env("SSL_CERT_FILE", "/nonexistent").env("SSL_CERT_DIR", "/nonexistent");
         let output = command.output().expect("cargo built the relay");
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())

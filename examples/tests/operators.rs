@@ -1,4 +1,5 @@
-//! What operators and their tools do to a relay that runs: signals, a log that is not read, files taken away, few descriptors.
+//! What operators and their tools do to a running relay: signals, a log that is not read, files
+//! taken away, few descriptors.
 
 mod support;
 
@@ -22,7 +23,7 @@ fn started() -> (Sink, Relay) {
 }
 
 #[test]
-fn signals_that_mean_nothing_end_nothing() {
+fn signals_without_a_meaning_leave_the_relay_running() {
     let (mut sink, mut relay) = started();
     for (signal, name) in [(Signal::HUP, "SIGHUP"), (Signal::USR1, "SIGUSR1"), (Signal::USR2, "SIGUSR2")] {
         relay.signal(signal);
@@ -35,7 +36,7 @@ fn signals_that_mean_nothing_end_nothing() {
 }
 
 #[test]
-fn every_signal_that_ends_it_drains_and_a_second_one_does_not_wait() {
+fn the_first_ending_signal_drains_and_the_second_does_not_wait() {
     for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let (_sink, mut relay) = started();
         relay.signal(signal);
@@ -52,11 +53,11 @@ fn every_signal_that_ends_it_drains_and_a_second_one_does_not_wait() {
 }
 
 #[test]
-fn a_log_that_is_not_read_holds_nothing_up() {
+fn a_log_that_is_not_read_blocks_no_mail() {
     const MESSAGES: usize = 2_000;
     let mut sink = Sink::start();
     let relay = Relay::prepare(&Config { next_hops: vec![sink.port], ..Config::default() });
-    // A pipe that nobody reads: it takes 64 KiB, some hundred messages.
+    // A pipe without a reader takes 64 KiB, some hundred messages.
     let mut child = program();
     child.env("RUST_LOG", "debug").arg("serve").arg("--config").arg(relay.config()).stderr(Stdio::piped());
     let mut child = child.spawn().expect("cargo built the relay");
@@ -77,7 +78,7 @@ fn a_log_that_is_not_read_holds_nothing_up() {
 }
 
 #[test]
-fn a_reader_of_the_log_who_goes_takes_nobody_along() {
+fn the_relay_survives_the_end_of_its_log_reader() {
     let mut sink = Sink::start();
     let relay = Relay::prepare(&Config { next_hops: vec![sink.port], ..Config::default() });
     let mut child = program();
@@ -131,7 +132,7 @@ fn nothing_is_acknowledged_once_the_queue_is_taken_away() {
     }
 }
 
-/// The code of whatever refuses a transaction, or of its end.
+/// The code of the reply that refuses a transaction, or of its end.
 fn attempt(client: &mut Smtp) -> u16 {
     for line in ["MAIL FROM:<a@sender.test>", "RCPT TO:<b@dest.test>", "DATA"] {
         let reply = client.command(line);
@@ -159,7 +160,7 @@ fn the_lock_is_held_although_its_file_was_removed() {
 }
 
 #[test]
-fn what_it_makes_is_open_to_no_other_user_whatever_the_mask() {
+fn files_of_the_relay_are_closed_to_other_users_with_any_mask() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let queue = folder.path().join("queue");
     let mut relay =
@@ -210,7 +211,7 @@ fn what_it_makes_is_open_to_no_other_user_whatever_the_mask() {
 }
 
 #[test]
-fn clients_of_the_control_socket_that_do_not_read_keep_nobody_away() {
+fn clients_of_the_control_socket_that_do_not_read_block_no_other_client() {
     let (_sink, relay) = started();
     let socket = relay.folder().join("queue/control.sock");
     let idle: Vec<_> = (0..50).map(|_| UnixStream::connect(&socket).expect("it listens")).collect();

@@ -1,4 +1,5 @@
-//! Messages of real clients go through the relay and arrive octet for octet, with trace fields in front.
+//! Messages of real clients go through the relay and arrive octet for octet, after its trace
+//! fields.
 
 mod support;
 
@@ -57,7 +58,8 @@ fn swaks_messages_arrive_octet_for_octet() {
     let relay = Relay::start(&Config { next_hops: vec![sink.port], ..Config::default() });
     for (name, _, octets) in seven_bit_corpus() {
         let token = token();
-        // With --no-data-fixup swaks sends the file as it is: dots have to be stuffed and the end has to be there.
+        // With --no-data-fixup swaks sends the file as it is, so the file has stuffed dots and the
+        // final dot.
         let file = relay.folder().join(format!("{name}.data"));
         fs::write(&file, stuffed(&octets)).expect("the folder is ours");
         let mut swaks = tool("swaks");
@@ -187,7 +189,7 @@ struct Running(Child);
 impl Running {
     fn smtp_sink(dumps: &std::path::Path, port: u16) -> Self {
         let mut command = tool("smtp-sink");
-        // As root it wants to become somebody else.
+        // As root it needs another user to become.
         if rustix::process::geteuid().is_root() {
             command.args(["-u", "nobody"]);
         }

@@ -8,9 +8,9 @@ use std::net::TcpStream;
 use std::process::{Output, Stdio};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use posthaste_client::session::sasl::{Credentials, Strength};
-use posthaste_client::wire::Command;
-use posthaste_client::{Client, ClientOptions, Identity, Tls, tls::any_certificate};
+use posthaste::client::session::sasl::{Credentials, Strength};
+use posthaste::client::wire::Command;
+use posthaste::client::{Client, ClientOptions, Identity, Tls, tls::any_certificate};
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
 use support::client::Smtp;
@@ -139,7 +139,7 @@ fn msmtp_submits_with_scram() {
 
 /// OpenSSL says what the connection is, and GNU SASL proves it.
 #[test]
-fn somebody_elses_scram_is_bound_to_somebody_elses_tls() {
+fn scram_of_gsasl_is_bound_to_tls_of_openssl() {
     let (_sink, relay) = relay();
     for (mechanism, (user, password), binding, code) in [
         ("SCRAM-SHA-256-PLUS", ACCOUNTS[0], "right", 235),
@@ -187,9 +187,10 @@ async fn our_own_client_submits_with_a_bound_login() {
     }
 }
 
-/// Who exists cannot be seen: everybody has a salt of his own, before and after a restart, and with as many iterations.
+/// Clients cannot find out which names exist: each name has a salt of its own, before and after a
+/// restart, and as many iterations.
 #[test]
-fn everybody_has_a_salt_and_keeps_it() {
+fn every_name_has_a_salt_and_keeps_it() {
     let (_sink, mut relay) = relay();
     let names = [USER, SECOND_USER, "nobody", "somebody"];
     let before = names.map(|name| salt(&relay, name));
@@ -248,7 +249,7 @@ fn a_verifier_is_made_of_a_password() {
     let [one, other] = [(); 2].map(|()| verifier(&[], PASSWORD).expect("a good password"));
     assert_ne!(one, other);
     for (text, iterations) in [(one, 4_096), (verifier(&["--iterations", "5000"], PASSWORD).expect("enough"), 5_000)] {
-        let key: posthaste_server::ScramKey = text.parse().expect("it is one");
+        let key: posthaste::server::ScramKey = text.parse().expect("it is one");
         assert!(key.verify(PASSWORD) && key.iterations() == iterations && key.salt().len() == 16);
     }
     for arguments in [["--iterations", "4095"], ["--iterations", "1000001"]] {
@@ -303,9 +304,10 @@ fn openssl_negotiates_tls_12_and_later_alone() {
     }
 }
 
-/// RFC 8689: from relay to relay as long as a certificate proves who is there, and back where none does.
+/// RFC 8689: mail goes from relay to relay as long as certificates are verified, and is reported
+/// where one is not.
 #[test]
-fn mail_that_requires_tls_goes_as_far_as_tls_proves_who_is_there() {
+fn requiretls_mail_goes_as_far_as_certificates_are_verified() {
     let mut sink = Sink::start();
     let last = Relay::start(&Config { next_hops: vec![sink.port], tls: true, ..Config::default() });
     let authorities = Some(last.folder().join("cert.pem"));
@@ -326,7 +328,7 @@ fn mail_that_requires_tls_goes_as_far_as_tls_proves_who_is_there() {
     assert_eq!((first.status()["reported"], last.status()["reported"]), (0, 1));
 }
 
-/// RFC 4865: for those who submit, and for nobody else.
+/// RFC 4865: offered for submission alone.
 #[test]
 fn a_submission_may_be_held() {
     let (mut sink, relay) = relay();

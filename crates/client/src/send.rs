@@ -24,9 +24,10 @@ pub enum SendError {
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends a message and says what came of each recipient.
     ///
-    /// `from` and `to` are texts such as `"me@example.org"`, or [`Mail`] and [`Rcpt`] with
-    /// parameters. SIZE is added where the content's length is known, SMTPUTF8 where an address is
-    /// not ASCII. All else is [`transact`](Self::transact).
+    /// `from` is a text such as `"me@example.org"`, or a [`Mail`] with parameters. `to` is a list
+    /// of such texts, or of [`Rcpt`], for one recipient too: `["you@example.net"]`. SIZE is added
+    /// where the content's length is known, SMTPUTF8 where an address is not ASCII. All else is
+    /// [`transact`](Self::transact).
     ///
     /// If the future is dropped, the connection is of no use any more, and the server may have the
     /// message.

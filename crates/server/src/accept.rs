@@ -34,6 +34,11 @@ use crate::{Peer, PeerAddress};
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no source of connections",
+    label = "this accepts no connections",
+    note = "use a `TcpListener` or `UnixListener` of tokio, or implement `Accept`"
+)]
 pub trait Accept: Send + 'static {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;

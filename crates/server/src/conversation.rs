@@ -259,7 +259,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
             End::Open => {
                 let refusal = match decisions {
                     Decisions::All(Err(refusal)) => refusal,
-                    Decisions::All(Ok(_)) | Decisions::Each(_) => UNFINISHED,
+                    Decisions::All(Ok(_)) | Decisions::Each(_) => UNFINISHED.with_cause(UNREAD),
                 };
                 self.tell("message", "", &refusal);
                 self.driver.driver.refuse_content(refusal);
@@ -346,6 +346,7 @@ pub(crate) async fn bounded<T>(
 
 const NO_MEMORY: Refusal = refusal!("452 4.3.1 Out of memory for envelopes, try again later");
 const LATE: Refusal = refusal!("451 4.3.0 No decision in time, try again later");
+const UNREAD: &str = "the handler accepted the message before the end of its body";
 const UNFINISHED: Refusal = refusal!("451 4.3.0 Local error, try again later");
 
 fn empty() -> Envelope {

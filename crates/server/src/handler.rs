@@ -28,6 +28,24 @@ use crate::{Body, Context, Envelope, password};
 ///
 /// One handler serves all transactions of its connection, one method at a time. What it remembers
 /// of a transaction it clears in [`mail`](Self::mail), which begins each of them.
+///
+/// A method may use `?` on an [`io::Error`](std::io::Error), which becomes a 451 with the error as
+/// its cause in the log, and on a [`BodyError`](crate::BodyError). An error of the application's
+/// own says which refusal it is:
+///
+/// ```
+/// # use posthaste_server::{Refusal, refusal};
+/// # use std::fmt;
+/// # #[derive(Debug)] struct DatabaseError;
+/// # impl fmt::Display for DatabaseError { fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { f.write_str("away") } }
+/// impl From<DatabaseError> for Refusal {
+///     fn from(error: DatabaseError) -> Self {
+///         refusal!("451 4.3.0 Local error, try again later").with_cause(error)
+///     }
+/// }
+/// ```
+///
+/// For any other error `.map_err(std::io::Error::other)?` does the same.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no SMTP handler",
     note = "implement `Handler` with at least `async fn message(&mut self, cx: &Context, envelope: Envelope, body: Body<'_>) -> Result<Accepted, Refusal>`"

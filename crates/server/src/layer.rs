@@ -43,7 +43,12 @@ use crate::{Authentication, Body, Context, Envelope, Handler, Service};
 ///
 /// Timeout, panic and abort are as [`Handler`] says; the time is that of the layers and the handler
 /// together.
-pub trait Layer: Send {
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no layer",
+    label = "this decides about nothing",
+    note = "write `impl Layer for {Self}` with the methods that refuse; those that it does not name pass through"
+)]
+pub trait Layer: Clone + Send + Sync + 'static {
     /// What a client is offered, and its limits, in place of what the wrapped service says.
     fn settings(&self, cx: &Context, settings: Arc<ServerSettings>) -> Arc<ServerSettings> {
         let _ = cx;
@@ -177,7 +182,7 @@ pub struct Layered<I, L> {
     pub(crate) layer: L,
 }
 
-impl<V: Service, L: Layer + Clone + Sync + 'static> Service for Layered<V, L> {
+impl<V: Service, L: Layer> Service for Layered<V, L> {
     type Handler = Layered<V::Handler, L>;
 
     fn settings(&self, cx: &Context) -> Arc<ServerSettings> {

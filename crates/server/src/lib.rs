@@ -13,6 +13,8 @@ mod handler;
 mod layer;
 mod listener;
 mod login;
+#[cfg(doctest)]
+mod mistakes;
 mod network;
 mod password;
 mod server;

@@ -79,7 +79,7 @@ impl Default for ServerOptions {
 /// # }
 /// # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
 /// let listener = Listener::bind("127.0.0.1:2525", ServerSettings::new("mx.example.org".parse()?)).await?;
-/// Server::new(|_: &Context| async { Ok(Discard) })
+/// Server::new(|_| async { Ok(Discard) })
 ///     .listen(listener)
 ///     .with_graceful_shutdown(async { tokio::signal::ctrl_c().await.unwrap_or_default() })
 ///     .serve()

@@ -8,7 +8,8 @@ use crate::{Context, Handler, Layer, Layered};
 
 /// An SMTP service: decides about connections and makes a [`Handler`] for each.
 ///
-/// A closure is a service, and so is an `Arc` of one:
+/// A closure or an `async fn` from [`Context`] to a handler is a service, and so is an `Arc` of
+/// one:
 ///
 /// ```
 /// # use posthaste_server::{Accepted, Body, Context, Envelope, Handler, Refusal, Service, accepted};
@@ -22,14 +23,15 @@ use crate::{Context, Handler, Layer, Layered};
 /// }
 ///
 /// fn service() -> impl Service {
-///     |_: &Context| async { Ok(Discard) }
+///     |_| async { Ok(Discard) }
 /// }
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no SMTP service",
     label = "this makes no handlers",
-    note = "use a closure that makes a handler for each connection: `|_: &Context| async {{ Ok(MyHandler) }}`",
-    note = "or implement `Service` for a type that holds what its handlers share"
+    note = "use a closure that makes a handler for each connection: `|_| async {{ Ok(MyHandler) }}`",
+    note = "handlers with common state are clones: `move |_| std::future::ready(Ok(handler.clone()))`",
+    note = "or implement `Service` for a type that makes them"
 )]
 pub trait Service: Send + Sync + 'static {
     /// What handles one connection.
@@ -48,7 +50,7 @@ pub trait Service: Send + Sync + 'static {
     fn connect(&self, cx: &Context) -> impl Future<Output = Result<Self::Handler, Refusal>> + Send;
 
     /// Puts a layer around each handler. The layer that was added last decides first.
-    fn layer<L: Layer + Clone + Sync + 'static>(self, layer: L) -> Layered<Self, L>
+    fn layer<L: Layer>(self, layer: L) -> Layered<Self, L>
     where
         Self: Sized,
     {
@@ -58,14 +60,14 @@ pub trait Service: Send + Sync + 'static {
 
 impl<F, C, H> Service for F
 where
-    F: Fn(&Context) -> C + Send + Sync + 'static,
+    F: Fn(Context) -> C + Send + Sync + 'static,
     C: Future<Output = Result<H, Refusal>> + Send,
     H: Handler,
 {
     type Handler = H;
 
     fn connect(&self, cx: &Context) -> impl Future<Output = Result<H, Refusal>> + Send {
-        self(cx)
+        self(cx.clone())
     }
 }
 

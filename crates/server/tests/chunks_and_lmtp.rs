@@ -129,7 +129,7 @@ async fn mailboxes() -> Talk<tokio::net::TcpStream> {
     settings.offers.other_commands = true;
     let listener = Listener::bind("127.0.0.1:0", settings).await.unwrap();
     let address = listener.local_address().unwrap();
-    tokio::spawn(Server::new(|_: &Context| async { Ok(Mailboxes) }).listen(listener).serve());
+    tokio::spawn(Server::new(|_| async { Ok(Mailboxes) }).listen(listener).serve());
     let mut talk = Talk::connect(address).await;
     assert_eq!(talk.reply().await, "220 mda.test LMTP ready");
     talk.expect("LHLO c.test", "250").await;

@@ -280,7 +280,7 @@ async fn a_layer_changes_content_and_envelope_on_their_way() {
     let kept = Arc::new(Mutex::new(Vec::new()));
     let service = {
         let kept = Arc::clone(&kept);
-        move |_: &Context| std::future::ready(Ok(Keep(Arc::clone(&kept))))
+        move |_| std::future::ready(Ok(Keep(Arc::clone(&kept))))
     };
     let talk = serve(service.layer(Capitals), settings(Protocol::Smtp)).await;
     let said = talk.greeted().await.message("a@b.test", "Subject: hi\r\n\r\nyou").await;

@@ -77,6 +77,17 @@ async fn refusals_are_told_with_the_client_and_no_more_than_ten_of_a_connection(
 }
 
 #[tokio::test]
+async fn a_message_accepted_before_the_end_of_its_body_is_told_with_the_cause() {
+    let log = Log::default();
+    let _guard = log.listen(LevelFilter::INFO);
+    let server = start(settings(), Tls::Off, ServerOptions::default()).await;
+    let mut talk = Talk::connect(server.address).await.greeted().await;
+    assert!(talk.message("careless@b.test", "x").await.starts_with("451 4.3.0"));
+    let lines = log.lines("message refused");
+    assert!(lines[0].contains("accepted the message before the end of its body"), "{lines:?}");
+}
+
+#[tokio::test]
 async fn guessing_is_slowed_down_and_the_owner_gets_in() {
     let mut options = ServerOptions::default();
     options.logins.burst = 3;

@@ -25,6 +25,12 @@ use tokio_util::io::ReaderStream;
 /// Lines end in CRLF, and a dot at the start of a line stays as it is: the client writes the second
 /// dot. A bare CR, a bare LF or a NUL ends the conversation before it leaves, unless the message is
 /// BODY=BINARYMIME.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no content of a message",
+    label = "not content",
+    note = "content is a `&'static str`, `String`, `Vec<u8>` or `Bytes`",
+    note = "wrap a file, or what else is `AsyncRead`, in `Reader::new`, and a stream of `Bytes` in `Streamed::new`"
+)]
 pub trait Content: Send {
     /// The next piece; `None` at the end, after which it is not polled again. Pieces may be of any
     /// size; some 64 KiB is a good one. An error ends the conversation, and the message is not

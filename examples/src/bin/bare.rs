@@ -1,5 +1,6 @@
-//! A server on the bare session, without this project's I/O: once with a thread for each client, once on tokio. What a
-//! conversation does is in one place, `Conversation::advance`; how octets come and go is the rest.
+//! A server on the bare session, without this project's I/O: once with a thread for each client,
+//! once on tokio. What a conversation does is in one place, `Conversation::advance`; how octets
+//! come and go is the rest.
 //!
 //! ```text
 //! cargo run --bin bare -- threads 127.0.0.1:2525
@@ -37,21 +38,21 @@ fn main() -> Result<(), Box<dyn Error>> {
 struct Conversation {
     session: ServerSession,
     begun: Instant,
-    /// What was read and not consumed.
+    /// Octets that were read and not consumed.
     input: BytesMut,
-    /// What is to be written.
+    /// Octets to write.
     output: BytesMut,
-    /// Of the message that is being received. A program that serves many keeps it elsewhere than in memory.
+    /// The message that is being received. A program that serves many clients keeps it on disk.
     content: Vec<u8>,
 }
 
 /// What a conversation waits for.
 enum Wait {
-    /// Write the output out, then read; for no longer than this, when something is said.
+    /// Write the output, then read. `Some`: for this long at most.
     Read(Option<Duration>),
-    /// Write the output out.
+    /// Write the output.
     Write,
-    /// Write the output out and close.
+    /// Write the output and close.
     Close,
 }
 
@@ -66,7 +67,7 @@ impl Conversation {
         Tick::new(self.begun.elapsed())
     }
 
-    /// Goes on as far as it can without I/O.
+    /// Goes on until it needs I/O.
     fn advance(&mut self) -> Result<Wait, Box<dyn Error + Send + Sync>> {
         loop {
             let now = self.now();
@@ -84,7 +85,8 @@ impl Conversation {
                 ServerNext::ContentRefused(_) | ServerNext::ContentAborted => self.content.clear(),
                 ServerNext::ContentSwallowed => {}
                 ServerNext::Ask(ask) => {
-                    // The place for an application's decisions. What `ask` borrows lives until the input changes.
+                    // The place for an application's decisions. What `ask` borrows lives until the
+                    // input changes.
                     let reply = if let Ask::Message { recipients } = ask {
                         println!("a message of {} octets for {recipients}", self.content.len());
                         self.content.clear();
@@ -107,7 +109,8 @@ impl Conversation {
         }
     }
 
-    /// What a read came to: so many octets, none at the end, or an error when the time was up.
+    /// Takes the result of a read: octets, none at the end of the stream, or an error after the
+    /// timeout.
     fn has_read(&mut self, read: io::Result<&[u8]>) -> io::Result<Over> {
         let now = self.now();
         match read {

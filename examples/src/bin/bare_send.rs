@@ -1,5 +1,6 @@
-//! A client on the bare session, without this project's I/O: once on a blocking thread, once on tokio. What a conversation
-//! does is in one place, `Conversation::advance`; how octets come and go is the rest.
+//! A client on the bare session, without this project's I/O: once on a blocking thread, once on
+//! tokio. What a conversation does is in one place, `Conversation::advance`; how octets come and go
+//! is the rest.
 //!
 //! ```text
 //! cargo run --bin bare_send -- threads 127.0.0.1:2525 a@example.org b@example.net < message
@@ -51,9 +52,9 @@ fn main() -> Result<(), Failure> {
 struct Conversation {
     session: ClientSession,
     begun: Instant,
-    /// What was read and not consumed.
+    /// Octets that were read and not consumed.
     input: BytesMut,
-    /// What is to be written.
+    /// Octets to write.
     output: BytesMut,
     to_do: VecDeque<ToDo>,
     content: Vec<u8>,
@@ -66,9 +67,9 @@ enum ToDo {
 
 /// What a conversation waits for.
 enum Wait {
-    /// Write the output out, then read; for no longer than this, when something is due.
+    /// Write the output, then read. `Some`: for this long at most.
     Read(Option<Duration>),
-    /// Write the output out and close.
+    /// Write the output and close.
     Close,
 }
 
@@ -84,7 +85,7 @@ impl Conversation {
         Tick::new(self.begun.elapsed())
     }
 
-    /// Goes on as far as it can without I/O.
+    /// Goes on until it needs I/O.
     fn advance(&mut self) -> Result<Wait, Failure> {
         loop {
             let now = self.now();
@@ -113,7 +114,7 @@ impl Conversation {
         }
     }
 
-    /// With PIPELINING that is a group, without it a line: the session knows.
+    /// Sends a group of lines with PIPELINING, and one line without: the session knows.
     fn send_what_may_leave(&mut self) -> Result<(), Failure> {
         while let Some(to_do) = self.to_do.front() {
             let now = self.now();
@@ -145,10 +146,12 @@ impl Conversation {
         Ok(())
     }
 
-    /// A program that sends much writes each list out by itself, in a vectored write, and copies nothing.
+    /// Copies the content for simplicity. A program that sends much writes each list in a vectored
+    /// write.
     fn send_content(&mut self) -> Result<(), Failure> {
         let now = self.now();
-        // 354 for nobody is answered with a lone dot.
+        // A 354 although every recipient was refused: the content is empty then, and the dot alone
+        // goes.
         let mut rest = if self.session.accepted_recipients() > 0 { self.content.as_slice() } else { &[] };
         while !rest.is_empty() {
             let mut segments = SegmentList::new();
@@ -162,7 +165,8 @@ impl Conversation {
         Ok(())
     }
 
-    /// What a read came to: so many octets, none at the end, or an error when the time was up.
+    /// Takes the result of a read: octets, none at the end of the stream, or an error after the
+    /// timeout.
     fn has_read(&mut self, read: io::Result<&[u8]>) -> Result<(), Failure> {
         match read {
             Ok([]) => Err(format!("the server has left: {:?}", self.session.handle_eof()).into()),

@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:2525".to_owned());
     let listener = Listener::bind(address, ServerSettings::new("localhost".parse()?)).await?;
     println!("listening on {}", listener.local_address()?);
-    Server::new(|_: &Context| async { Ok(Print) })
+    Server::new(|_| async { Ok(Print) })
         .listen(listener)
         .with_graceful_shutdown(async { tokio::signal::ctrl_c().await.unwrap_or_default() })
         .serve()

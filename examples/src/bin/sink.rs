@@ -45,6 +45,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     });
-    Server::new(|_: &Context| async { Ok(Sink) }).listen(listener).serve().await;
+    Server::new(|_| async { Ok(Sink) }).listen(listener).serve().await;
     Ok(())
 }

@@ -51,7 +51,7 @@ impl Smtp {
         self.try_reply().unwrap_or_else(|| panic!("the relay closed the connection instead of replying\n{}", self.log))
     }
 
-    /// The next reply, or nothing when the relay closed instead.
+    /// The next reply. `None`: the relay closed instead.
     pub(crate) fn try_reply(&mut self) -> Option<Reply> {
         let mut text = String::new();
         loop {
@@ -93,14 +93,15 @@ impl Smtp {
         self.expect("DATA", 354);
     }
 
-    /// A whole transaction of a small message, from `snd-TOKEN@sender.test` to `rcp-TOKEN@dest.test`; the reply at its end.
+    /// A transaction of a small message, from `snd-TOKEN@sender.test` to `rcp-TOKEN@dest.test`.
+    /// Returns the reply at its end.
     pub(crate) fn transact(&mut self, token: &str) -> Reply {
         self.open(&format!("snd-{token}@sender.test"), &format!("rcp-{token}@dest.test"));
         self.send(data(token));
         self.reply()
     }
 
-    /// Whether the relay has closed, or closes now, without a word.
+    /// Returns `true` if the relay has closed, or closes now, without a reply.
     pub(crate) fn is_closed(&mut self) -> bool {
         let mut octet = [0];
         matches!(self.reader.read(&mut octet), Ok(0))

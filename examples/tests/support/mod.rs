@@ -1,12 +1,14 @@
-//! What the end-to-end tests share: the relay as a process, a next hop that can misbehave, a client that sends any octets.
+//! What the end-to-end tests share: the programs as processes, a next hop that can misbehave, a
+//! client that sends any octets.
 //!
-//! Every process is ended by its id when its value is dropped, every wait has an end, and everything lies in
-//! folders that remove themselves. A test that fails prints the end of the relay's log.
+//! Each process is ended by its id when its value is dropped, each wait has an end, and all files
+//! are in folders that remove themselves. A test that fails prints the end of the relay's log.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 pub(crate) mod client;
 pub(crate) mod configuration;
+pub(crate) mod program;
 pub(crate) mod relay;
 pub(crate) mod sink;
 
@@ -19,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long anything that should happen may take. Far above what it does take: these tests find what is wrong, not what is slow.
+/// How long an expected event may take. It is far above what it does take: these tests find what is
+/// wrong, not what is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The folder of these tests.
@@ -27,7 +30,7 @@ pub(crate) fn tests_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
 }
 
-/// A program that these tests need, wherever the system keeps it.
+/// A program that these tests need, from the folders where systems keep programs.
 pub(crate) fn tool(name: &str) -> Command {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut candidates =
@@ -60,9 +63,10 @@ pub(crate) fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}"))
 }
 
-/// A port that nobody listens on, below the range from which the system picks ports for outgoing connections: a relay
-/// that is killed and started again must find its port free, and a client that tries a port of that range while nobody
-/// listens may be connected to itself.
+/// A free port, below the range from which the system picks ports for outgoing connections.
+///
+/// A relay that is killed and started again must find its port free. In that range, a client that
+/// connects to a port without a listener may be connected to itself.
 pub(crate) fn free_port() -> u16 {
     static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut taken = TAKEN.lock().expect("no test panics while it holds this");
@@ -75,7 +79,7 @@ pub(crate) fn free_port() -> u16 {
     port
 }
 
-/// Asks again and again until there is an answer.
+/// Repeats a question until there is an answer.
 pub(crate) fn wait_for<T>(what: &str, patience: Duration, mut question: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + patience;
     loop {
@@ -94,7 +98,8 @@ pub(crate) fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
         run(tool("openssl")
             .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
             .args(["-addext", "subjectAltName=DNS:localhost,DNS:relay.test,IP:127.0.0.1"])
-            // A server's own, and not an authority's: one that is both proves nothing to a client that verifies.
+            // A server's own and not an authority's: clients that verify refuse a certificate that
+            // is both.
             .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
             .arg(&key)
             .arg("-out")
@@ -110,7 +115,7 @@ pub(crate) fn token() -> String {
     format!("t{}x{}x", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Fails unless `arrived` is `sent` with trace fields put in front and nothing else.
+/// Fails unless `arrived` is trace fields followed by `sent`.
 pub(crate) fn assert_same_message(name: &str, arrived: &[u8], sent: &[u8]) {
     let added = arrived.strip_suffix(sent).unwrap_or_else(|| {
         let tail = &arrived[arrived.len().saturating_sub(sent.len())..];

@@ -25,7 +25,7 @@ const VERIFIER: &str = "SCRAM-SHA-256$4096:laYJ5dbLRnR09j8UmqPzng==$MA8o9VU/N5MI
 pub(crate) struct Config {
     /// Where all mail goes, in order.
     pub(crate) next_hops: Vec<u16>,
-    /// `relay_from`: who may relay anywhere without AUTH.
+    /// `relay_from`: the networks that may relay anywhere without AUTH.
     pub(crate) relay_from: &'static str,
     /// The route's `tls`.
     pub(crate) route_tls: &'static str,
@@ -38,7 +38,7 @@ pub(crate) struct Config {
     pub(crate) expire_after: &'static str,
     pub(crate) warn_after: &'static str,
     pub(crate) message_size: u64,
-    /// Recipients at `gone.test` are routed to a port that nobody listens on.
+    /// Recipients at `gone.test` are routed to a port without a listener.
     pub(crate) gone: bool,
     /// Delivery to the recipients' MX hosts instead of `next_hops`.
     pub(crate) mx: Option<Mx>,
@@ -65,7 +65,7 @@ impl Default for Config {
     }
 }
 
-/// Whom to ask for MX records, and where the hosts they name listen.
+/// The name server to ask for MX records, and where the hosts that it names listen.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mx {
     pub(crate) nameserver: u16,
@@ -73,7 +73,8 @@ pub(crate) struct Mx {
     pub(crate) allow_loopback: bool,
 }
 
-/// A relay with its folder. It survives being stopped and killed; `start` starts it again on the same ports and queue.
+/// A relay with its folder. After it is stopped or killed, `start_again` starts it on the same
+/// ports and queue.
 #[derive(Debug)]
 pub(crate) struct Relay {
     folder: TempDir,
@@ -173,7 +174,8 @@ impl Relay {
         self.start_with(program());
     }
 
-    /// Starts it in this way, `program` with what it has been given besides, and waits until its ports accept.
+    /// Starts it as `program` says, with the arguments that follow, and waits until its ports
+    /// accept.
     pub(crate) fn start_with(&mut self, mut program: Command) {
         assert!(self.child.is_none(), "the relay runs already");
         let log = OpenOptions::new().create(true).append(true).open(self.log_file()).expect("the folder is ours");
@@ -227,7 +229,7 @@ impl Relay {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// What `relay status` prints, as numbers; nothing when it fails.
+    /// What `relay status` prints, as numbers. Empty: it failed.
     pub(crate) fn status(&self) -> BTreeMap<String, u64> {
         self.status_text()
             .lines()
@@ -236,7 +238,7 @@ impl Relay {
             .collect()
     }
 
-    /// Waits until the relay holds so many messages.
+    /// Waits until the relay holds `count` messages.
     pub(crate) fn wait_queued(&self, count: u64) {
         let mut last = None;
         let end = std::time::Instant::now() + PATIENCE;

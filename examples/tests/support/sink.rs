@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::{PATIENCE, certificate, free_port, python};
 
-/// What a next hop may be besides the plain one.
+/// How a next hop may differ from the plain one.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct SinkOptions {
     /// Offers STARTTLS.
@@ -68,7 +68,8 @@ impl Sink {
         sink
     }
 
-    /// Does something else than taking the message: `act` and its stages are listed at the top of peers/sink.py.
+    /// Does something other than take the message. The top of peers/sink.py lists the acts and
+    /// stages.
     pub(crate) fn rule(&mut self, stage: &str, act: &Value, key: Option<&str>, times: Option<u32>) {
         self.ask(&json!({"do": "rule", "stage": stage, "act": act, "key": key, "times": times}));
     }
@@ -88,7 +89,8 @@ impl Sink {
         self.ask(&json!({"do": "up"}));
     }
 
-    /// Waits until `count` messages that contain the token have been taken, and returns all that have been.
+    /// Waits until `count` messages that contain the token have been taken, and returns all that
+    /// have been.
     pub(crate) fn wait(&mut self, token: &str, count: usize) -> Vec<Taken> {
         self.wait_within(token, count, PATIENCE)
     }

@@ -208,7 +208,7 @@ impl core::error::Error for WrongSeverity {}
 #[macro_export]
 macro_rules! reply {
     ($line:literal) => {{
-        const REPLY: $crate::Reply = $crate::Reply::from_static(concat!($line, "\r\n"));
+        const REPLY: $crate::Reply = $crate::Reply::from_static($crate::reply::__fixed(concat!($line, "\r\n")));
         REPLY
     }};
 }
@@ -224,13 +224,13 @@ macro_rules! reply {
 ///
 /// Any other code is a compile error:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0080
 /// let refused = posthaste_wire::accepted!("550 5.1.1 No such mailbox");
 /// ```
 #[macro_export]
 macro_rules! accepted {
     ($line:literal) => {{
-        const ACCEPTED: $crate::Accepted = $crate::Accepted::from_static(concat!($line, "\r\n"));
+        const ACCEPTED: $crate::Accepted = $crate::Accepted::from_static($crate::reply::__fixed(concat!($line, "\r\n")));
         ACCEPTED
     }};
     ($line:literal, $($values:tt)+) => {{
@@ -250,13 +250,20 @@ macro_rules! accepted {
 ///
 /// Any other code is a compile error:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0080
 /// let accepted = posthaste_wire::refusal!("250 2.0.0 OK");
+/// ```
+///
+/// So is a `{` without values, which the client would get as it stands:
+///
+/// ```compile_fail,E0080
+/// let user = "jo";
+/// let refusal = posthaste_wire::refusal!("550 5.7.1 Not {user}");
 /// ```
 #[macro_export]
 macro_rules! refusal {
     ($line:literal) => {{
-        const REFUSAL: $crate::Refusal = $crate::Refusal::from_static(concat!($line, "\r\n"));
+        const REFUSAL: $crate::Refusal = $crate::Refusal::from_static($crate::reply::__fixed(concat!($line, "\r\n")));
         REFUSAL
     }};
     ($line:literal, $($values:tt)+) => {{
@@ -268,22 +275,38 @@ macro_rules! refusal {
 #[doc(hidden)]
 pub use alloc::format as __format;
 
+/// A line without values. A `{` in it is one whose values were forgotten.
+#[doc(hidden)]
+#[must_use]
+pub const fn __fixed(line: &'static str) -> &'static str {
+    let octets = line.as_bytes();
+    let mut at = 0;
+    while at < octets.len() {
+        assert!(
+            octets[at] != b'{',
+            "a text with `{{` needs its values after it: `refusal!(\"550 5.7.1 Not {{}}\", user)`"
+        );
+        at += 1;
+    }
+    line
+}
+
 /// The code at the start of a format string.
 #[doc(hidden)]
 #[must_use]
 pub const fn __code(line: &'static str, first_digits: &[u8]) -> ReplyCode {
     let octets = line.as_bytes();
-    assert!(octets.len() >= 4 && octets[3] == b' ', "a reply begins with its code and a blank");
+    assert!(octets.len() >= 4 && octets[3] == b' ', "a reply begins with its code and a blank: `250 2.0.0 OK`");
     let mut fits = false;
     let mut at = 0;
     while at < first_digits.len() {
         fits |= octets[0] == first_digits[at];
         at += 1;
     }
-    assert!(fits, "accepted! wants a code of 2yz, refusal! one of 4yz or 5yz");
+    assert!(fits, "an acceptance begins with 2yz, a refusal with 4yz or 5yz");
     match ReplyCode::from_digits([octets[0], octets[1], octets[2]]) {
         Some(code) => code,
-        None => panic!("no reply code"),
+        None => panic!("a reply begins with a code of three digits, from 200 to 599"),
     }
 }
 

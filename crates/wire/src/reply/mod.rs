@@ -16,7 +16,7 @@ use memchr::memchr;
 
 pub use code::{ReplyCode, Severity};
 #[doc(hidden)]
-pub use decision::{__accepted, __code, __format, __refusal};
+pub use decision::{__accepted, __code, __fixed, __format, __refusal};
 pub use decision::{Accepted, Refusal, WrongSeverity};
 pub use enhanced::{EnhancedCode, ParseEnhancedCodeError};
 pub use error::{ParseReplyError, ReplyError, ReplyErrorKind};
@@ -211,14 +211,20 @@ impl Reply {
     #[must_use]
     pub const fn from_static(line: &'static str) -> Self {
         let octets = line.as_bytes();
-        assert!(octets.len() >= 6 && octets.len() <= MAX_REPLY_LINE && octets[3] == b' ');
-        assert!(octets[octets.len() - 2] == b'\r' && octets[octets.len() - 1] == b'\n');
+        assert!(octets.len() >= 6 && octets[3] == b' ', "a reply begins with its code and a blank: `250 2.0.0 OK`");
+        assert!(octets.len() <= MAX_REPLY_LINE, "a reply line has 512 octets at most");
+        assert!(octets[octets.len() - 2] == b'\r' && octets[octets.len() - 1] == b'\n', "the line ends in CRLF");
         let mut at = 0;
         while at + 2 < octets.len() {
-            assert!(octets[at] >= b' ' && octets[at] <= b'~');
+            assert!(
+                octets[at] >= b' ' && octets[at] <= b'~',
+                "a fixed reply is one line of printable ASCII; the macros add its CRLF"
+            );
             at += 1;
         }
-        let Some(code) = ReplyCode::from_digits([octets[0], octets[1], octets[2]]) else { panic!() };
+        let Some(code) = ReplyCode::from_digits([octets[0], octets[1], octets[2]]) else {
+            panic!("a reply begins with a code of three digits, from 200 to 599")
+        };
         Self { octets: Bytes::from_static(octets), code }
     }
 

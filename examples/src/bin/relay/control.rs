@@ -1,4 +1,4 @@
-//! The socket beside the queue through which a running relay is asked how it is.
+//! The socket beside the queue through which a running relay answers `relay status`.
 
 use std::{
     fs::{self, Permissions},
@@ -9,9 +9,9 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::Resolver;
-use posthaste_queue::Queue;
-use posthaste_relay::Relay;
+use posthaste::client::Resolver;
+use posthaste::queue::Queue;
+use posthaste::relay::Relay;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
@@ -31,7 +31,7 @@ pub(crate) struct Control {
 }
 
 const NAME: &str = "control.sock";
-/// A client has so long to take the answer, and `relay status` waits for it so long.
+/// How long a client may take to read the answer, and how long `relay status` waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Clients that are answered at once. Those beyond it wait.
 const AT_ONCE: usize = 64;
@@ -47,7 +47,7 @@ pub(crate) fn listen<Q: Queue, R: Resolver>(queue: &Path, relay: Relay<Q, R>) ->
     }
     let listener = UnixListener::bind(&path)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {}: {error}", path.display())))?;
-    // Whatever the process's mask says: to connect takes the right to write.
+    // Independent of the process's mask: to connect takes the right to write.
     fs::set_permissions(&path, Permissions::from_mode(0o600))?;
     let found = fs::symlink_metadata(&path)?;
     let task = tokio::spawn(async move {

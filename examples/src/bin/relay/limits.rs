@@ -7,24 +7,25 @@ use crate::config::Config;
 
 /// Descriptors that a client may take: its connection, and the file of a large message.
 const A_CLIENT: u64 = 2;
-/// Descriptors that each delivery at once may take: its connection, three that are silent besides, a question to DNS, and the
-/// file of a large message.
+/// Descriptors that each delivery at once may take: its connection, three silent ones, a query to
+/// DNS, and the file of a large message.
 const A_DELIVERY: u64 = 6;
-/// The queue's files, those in reserve among them, listeners, the control socket with its clients, and the runtime.
+/// The queue's files with those in reserve, listeners, the control socket with its clients, and the
+/// runtime.
 const FIXED: u64 = 160;
 
-/// Takes as many descriptors as the system allows: connections in, connections out and files all need them. How many there are;
-/// [`None`]: any number.
+/// Raises the limit of descriptors as far as the system allows: connections in, connections out and
+/// files all need them. Returns the limit; `None`: there is none.
 pub(crate) fn raise_descriptors() -> Option<u64> {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    // With what there is the relay works too, for fewer connections.
+    // With fewer descriptors the relay works too, for fewer connections.
     let _ = setrlimit(Resource::Nofile, limit);
     getrlimit(Resource::Nofile).current
 }
 
-/// Takes less than what is configured when there are not descriptors enough, so that clients are told to come back and nothing
-/// else is refused.
+/// Lowers the configured numbers if there are too few descriptors. Clients beyond them get a 421,
+/// and the relay refuses nothing else.
 pub(crate) fn fit(config: &mut Config, descriptors: Option<u64>) {
     let (connections, concurrency) = (&mut config.server.connections, &mut config.relay.delivery.concurrency);
     let wanted = (*connections, *concurrency);
@@ -41,7 +42,7 @@ pub(crate) fn fit(config: &mut Config, descriptors: Option<u64>) {
     );
 }
 
-/// How many would be needed, if there are fewer: then both are less.
+/// Lowers both numbers if there are too few descriptors. Returns how many they would have needed.
 fn shrink(connections: &mut usize, concurrency: &mut usize, descriptors: u64) -> Option<u64> {
     let of = |count: usize, each: u64| (count as u64).saturating_mul(each);
     let needed = of(*connections, A_CLIENT).saturating_add(of(*concurrency, A_DELIVERY)).saturating_add(FIXED);
@@ -49,7 +50,7 @@ fn shrink(connections: &mut usize, concurrency: &mut usize, descriptors: u64) ->
         return None;
     }
     let rest = descriptors.saturating_sub(FIXED);
-    // Deliveries have a third at most, since what was taken has to go too.
+    // Deliveries get a third at most, and clients the rest.
     let deliveries = (rest / 3 / A_DELIVERY).max(1);
     *concurrency = usize::try_from(deliveries).unwrap_or(usize::MAX).min(*concurrency);
     let clients = (rest.saturating_sub(of(*concurrency, A_DELIVERY)) / A_CLIENT).max(1);

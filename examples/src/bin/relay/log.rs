@@ -1,8 +1,8 @@
-//! The log on the standard error stream, which hangs nothing when it is not read.
+//! The log on the standard error stream. A reader that does not read it blocks nothing else.
 //!
-//! Lines go through a bounded buffer to a thread of their own. What finds no room there is dropped and counted, and the count is
-//! said as soon as there is room. (The crate for this, tracing-appender, does not say it, and writes to the same streams itself
-//! when it cannot flush.)
+//! Lines go through a bounded buffer to a thread of their own. Lines that find no room are dropped
+//! and counted, and the count is logged as soon as there is room. (The crate tracing-appender does
+//! not log the count, and writes to the same stream itself when it cannot flush.)
 
 use std::{
     collections::VecDeque,
@@ -17,7 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 /// Octets of lines that wait to be written: some thousand lines. Beyond it lines are dropped.
 const BUFFER: usize = 1 << 20;
-/// What is left at the end is written for so long at most.
+/// How long the end of the program waits for lines that are not written yet.
 const FLUSH: Duration = Duration::from_secs(1);
 /// The wait after an error other than a reader that has gone.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -135,29 +135,28 @@ impl State {
         self.lines.push_back(line);
     }
 
-    /// In its place: behind what was kept, before what comes after.
+    /// In its place: after the lines that were kept, before those that follow.
     fn tell_of_dropped(&mut self) {
         let dropped = std::mem::take(&mut self.dropped);
         if dropped > 0 {
             let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ");
             self.add(
-                format!("{now}  WARN relay: log lines dropped, nobody read them in time dropped={dropped}\n")
-                    .into_bytes(),
+                format!("{now}  WARN relay: log lines dropped, not read in time dropped={dropped}\n").into_bytes(),
             );
         }
     }
 }
 
-/// Writes a line, however long it takes.
+/// Writes a line, and waits without a bound.
 ///
 /// # Errors
-/// The reader has gone, and perhaps comes back; or there never was one.
+/// The reader has gone, for now or for good, or there never was one.
 fn write(to: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
     while !line.is_empty() {
         match to.write(line) {
             Ok(written) => line = line.get(written..).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // A stream that somebody else has set not to block.
+            // Another process has set the stream not to block.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(PAUSE),
             Err(error) => return Err(error),
         }

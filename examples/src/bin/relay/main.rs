@@ -14,14 +14,15 @@ use clap::{Parser, Subcommand};
 
 use config::Config;
 
-/// Gives what strangers have filled back to the system within seconds, also when nothing goes on any more.
+/// Gives memory that clients have filled back to the system within seconds, even if the relay is
+/// idle.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// A store-and-forward SMTP relay.
 ///
-/// Without a configuration it listens on 127.0.0.1:2525 and takes no mail: who may send where has to be written down. A
-/// commented configuration stands in examples/relay.toml.
+/// Without a configuration it listens on 127.0.0.1:2525 and takes no mail: the configuration says
+/// who may send where. examples/relay.toml is one with comments.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -31,35 +32,38 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show what the relay does, all by itself on loopback: a few thousand messages through an on-disk queue to a next hop
-    /// that refuses some and defers others; exits 0 only when every message is accounted for.
+    /// Show what the relay does, on loopback: a few thousand messages through an on-disk queue to a
+    /// next hop that refuses some and defers others. Exits 0 only if every message is accounted
+    /// for.
     Demo(demo::Options),
-    /// Run the relay until SIGTERM, SIGINT or SIGQUIT; what is in the queue then is delivered after the next start.
+    /// Run the relay until SIGTERM, SIGINT or SIGQUIT. What is left in the queue is delivered after
+    /// the next start.
     ///
-    /// The first of these signals drains, the second ends it at once. SIGHUP, SIGUSR1 and SIGUSR2 do nothing but a line in the log:
-    /// a changed configuration is read at the next start.
+    /// The first of these signals drains, the second ends it at once. SIGHUP, SIGUSR1 and SIGUSR2
+    /// only write a line to the log: a changed configuration is read at the next start.
     #[command(after_help = EXITS)]
     Serve {
         /// The configuration.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Check a configuration, files and all, and start nothing. Every mistake is named at once. Exits 2 if the relay would
-    /// not start with it, and 0 if there are warnings at most.
+    /// Check a configuration and the files that it names, and start nothing. Every mistake is named
+    /// at once. Exits 2 if the relay would not start with it, and 0 if there are warnings at most.
     Check {
         /// The configuration.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
-    /// Read a password, one line from standard input, and print what to write for an account's `verifier`, which is no
-    /// password itself: it is for a configuration that others may read.
+    /// Read a password, one line from standard input, and print what to write for an account's
+    /// `verifier`. It is not the password: it is for a configuration that others may read.
     Verifier {
-        /// Iterations of PBKDF2, from 4096 to 1000000. Every login takes their time, and so does whoever guesses passwords
-        /// that he has the verifier of. Use the same for all accounts: otherwise it can be seen who has one.
+        /// Iterations of PBKDF2, from 4096 to 1000000. Each login takes their time, and so does
+        /// each guess of an attacker who has the verifier. Use the same number for all accounts:
+        /// otherwise clients can find out which names have one.
         #[arg(long, value_name = "NUMBER", default_value_t = 4_096)]
         iterations: u32,
     },
-    /// Ask the running relay how it is; prints a key and a value a line.
+    /// Ask the running relay for its state. Prints one key and value a line.
     Status {
         /// The configuration that it runs with.
         #[arg(long, value_name = "FILE")]
@@ -88,7 +92,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => runtime.block_on(demo::run(options)),
         Command::Serve { config } => with(config, |config| runtime.block_on(serve::run(config, descriptors))),
         Command::Check { config } => with(config, |config| {
-            // What looks names up may want to know where it would run.
+            // The resolver may need to know its runtime.
             let _runtime = runtime.enter();
             check(&config)
         }),
@@ -106,13 +110,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     };
-    // Threads that wait for a disk or a terminal hold nobody up.
+    // Does not wait for threads that wait for a disk or a terminal.
     runtime.shutdown_background();
     log::flush();
     code
 }
 
-/// Prints an answer. A reader who has seen enough and closed is no failure.
+/// Prints an answer. A reader that has closed is no failure.
 fn print(text: &str) -> Result<(), Failure> {
     let mut output = std::io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {

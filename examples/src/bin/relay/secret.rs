@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use posthaste_server::{
+use posthaste::server::{
     ScramKey,
     session::sasl::{KeyError, SALT_LENGTH},
     wire::Secret,
@@ -15,8 +15,9 @@ use posthaste_server::{
 
 const NAME: &str = "sasl.secret";
 
-/// The secret by which names that nobody has are answered for, the same after every start; made when it is not there. Its
-/// loss costs nothing but that once an onlooker can tell which names have their keys written down.
+/// The secret that answers for names without an account. It is made if it is missing, and the same
+/// after every start. After its loss an onlooker can tell, once, which names have their keys in the
+/// configuration.
 pub(crate) fn load(queue: &Path) -> io::Result<Secret<[u8; 32]>> {
     let path = queue.join(NAME);
     match fs::read(&path) {
@@ -30,7 +31,7 @@ pub(crate) fn load(queue: &Path) -> io::Result<Secret<[u8; 32]>> {
         Err(error) => return Err(at(&path, &error)),
     }
     let secret = random()?;
-    // Whole or not at all; only its owner may read it.
+    // Written whole or not at all. Only its owner may read it.
     let written = tempfile::NamedTempFile::new_in(queue).and_then(|mut file| {
         file.write_all(&secret)?;
         file.persist(&path)?;
@@ -40,7 +41,7 @@ pub(crate) fn load(queue: &Path) -> io::Result<Secret<[u8; 32]>> {
     Ok(Secret::new(secret))
 }
 
-/// Takes away what others may do with it: it may come out of a backup.
+/// Takes away the rights of other users: it may come out of a backup.
 fn narrow(path: &Path) -> io::Result<()> {
     if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;

@@ -2,25 +2,25 @@
 
 use std::net::SocketAddr;
 
-use posthaste_client::HickoryResolver;
-use posthaste_queue::{
+use posthaste::client::HickoryResolver;
+use posthaste::queue::{
     Queue as _,
     log::{LogOptions, LogQueue},
 };
-use posthaste_relay::Relay;
-use posthaste_server::Listener;
+use posthaste::relay::Relay;
+use posthaste::server::Listener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{Failure, config::Config, control, limits, log, secret};
 
-/// Runs the relay until it is told to end. `descriptors`: how many it may have.
+/// Runs the relay until a signal ends it. `descriptors`: how many it may have.
 pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<(), Failure> {
-    // Whatever it makes is nobody else's business.
+    // Other users may not read what the relay makes.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::start();
-    // Before the queue is opened, which may take long.
+    // Before the queue is opened, which may take a while.
     let drain = CancellationToken::new();
     tokio::spawn(Signals::listen().map_err(Failure::run)?.end(drain.clone()));
     for warning in &config.warnings {
@@ -30,7 +30,7 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
     let resolver = resolver(&config.dns).map_err(Failure::Run)?;
     let mut options = LogOptions::default();
     options.max_body = config.max_message.saturating_add(64 * 1_024);
-    // Beside each delivery on which something moves there may be three that are silent.
+    // For each delivery that makes progress there may be three that are silent.
     options.max_leases = options.max_leases.max(config.relay.delivery.concurrency.saturating_mul(4));
     let queue = LogQueue::open(&config.queue, options).map_err(Failure::run)?;
     info!(queue = %config.queue.display(), report = ?queue.report(), "queue opened");
@@ -84,12 +84,12 @@ fn stopped(why: impl std::fmt::Display) -> Failure {
     ))
 }
 
-/// What this process is told by signals.
+/// The signals that this process handles.
 struct Signals {
     end: [Signal; 3],
-    /// Those by which operators ask other programs for something, and which would end this one.
+    /// Signals that mean something to other programs, and would end this one.
     ignored: [Signal; 3],
-    /// A file that would grow beyond what the process may write is an error of that write, and no reason to end.
+    /// SIGXFSZ: a file that would grow too large is an error of that write, and no reason to end.
     _too_large: Signal,
 }
 
@@ -104,7 +104,8 @@ impl Signals {
         })
     }
 
-    /// The first SIGTERM, SIGINT or SIGQUIT drains; the second ends the process at once, which the queue survives.
+    /// The first SIGTERM, SIGINT or SIGQUIT drains; the second ends the process at once, which the
+    /// queue survives.
     async fn end(mut self, drain: CancellationToken) {
         self.wait().await;
         info!("draining; once more ends at once");
@@ -115,7 +116,7 @@ impl Signals {
         std::process::exit(130);
     }
 
-    /// Until it is told to end.
+    /// Waits until a signal ends the relay.
     async fn wait(&mut self) {
         let [terminate, interrupt, quit] = &mut self.end;
         let [hangup, user_1, user_2] = &mut self.ignored;

@@ -1,7 +1,7 @@
 //! Who may log in: from the file to keys.
 
-use posthaste_relay::{AccountError, AccountTable};
-use posthaste_server::{ScramKey, UnknownUsers, session::sasl::MIN_ITERATIONS, wire::Secret};
+use posthaste::relay::{AccountError, AccountTable};
+use posthaste::server::{ScramKey, UnknownUsers, session::sasl::MIN_ITERATIONS, wire::Secret};
 
 use super::file::Account;
 
@@ -30,9 +30,12 @@ impl AccountsConfig {
         self.0.is_empty()
     }
 
-    /// Derives the keys that are not written down, and forgets the passwords. Names that nobody has are answered for by the
-    /// secret, and look like the first account that has its key written down: keys that were all made alike tell nobody
-    /// who exists. Without one, 4,096 iterations do: who gets at the keys gets at the passwords beside them too.
+    /// Derives the keys that are not in the file, and forgets the passwords.
+    ///
+    /// The secret answers for names without an account. It uses the iterations of the first account
+    /// that has its key in the file, so that a client cannot tell which names exist if all keys
+    /// were made alike. Without such an account 4,096 iterations are enough: an attacker who can
+    /// read the file has the passwords themselves.
     pub(crate) fn keys(self, secret: Secret<[u8; 32]>) -> Result<AccountTable, AccountError> {
         let iterations = self.0.iter().find_map(|(_, proof)| match proof {
             Proof::Verifier(key) => Some(key.iterations()),

@@ -1,9 +1,10 @@
-//! The file as it is written. Every value is looked at by itself here, so that each mistake is found and has its place.
+//! The file as it is written. Each value is checked by itself, so that each mistake is found and
+//! has a place.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use posthaste_relay::{AddFields, DomainPattern, IpNet};
-use posthaste_server::{
+use posthaste::relay::{AddFields, DomainPattern, IpNet};
+use posthaste::server::{
     ScramKey,
     wire::{Domain, Mailbox, Secret},
 };
@@ -15,7 +16,7 @@ use super::{
     values,
 };
 
-/// What stands in the file. `None`: it does not, or it is wrong, which is among the findings then.
+/// The values of the file. `None`: missing or wrong; what is wrong is among the findings.
 #[derive(Debug, Default)]
 pub(super) struct File {
     pub(super) hostname: Option<At<Domain>>,
@@ -138,7 +139,7 @@ pub(super) struct Limits {
 }
 
 impl File {
-    /// Reads what can be read. `None`: the syntax has faults, which are all found; what the rest means is a guess then.
+    /// Reads the text. `None`: the syntax has faults, and all of them are among the findings.
     pub(super) fn read(text: &str, findings: &mut Findings) -> Option<Self> {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
@@ -255,8 +256,8 @@ impl Route {
         Self { domains, to, tls, chunking }
     }
 
-    /// How much TLS it has, never [`RouteTls::Required`]: that is verified where it proves something, which is for hosts that
-    /// the route names by their names, and otherwise not.
+    /// How much TLS it has, never [`RouteTls::Required`]: that becomes `Verified` if the route
+    /// names its hosts by name, and `Unverified` otherwise.
     pub(super) fn tls_in_force(&self) -> RouteTls {
         let hosts = match self.to.as_ref().map(|to| &to.value) {
             Some(To::Hosts(hosts)) => hosts.as_slice(),

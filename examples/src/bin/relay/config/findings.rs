@@ -15,7 +15,7 @@ pub(crate) struct Findings {
 #[derive(Debug)]
 struct Finding {
     key: &'static str,
-    /// `None`: it is about what does not stand there.
+    /// `None`: it is about something that is missing.
     line: Option<usize>,
     severity: Severity,
     text: String,
@@ -26,7 +26,7 @@ struct Finding {
 enum Severity {
     /// The relay does not start with it.
     Error,
-    /// It is most likely not what was meant.
+    /// It is most likely not what the operator meant.
     Warning,
 }
 
@@ -64,12 +64,13 @@ impl Findings {
         findings
     }
 
-    /// Something that the relay does not start with. The text says the problem and, behind a semicolon, the remedy.
+    /// An error: the relay does not start. The text says the problem and, after a semicolon, the
+    /// remedy.
     pub(super) fn error(&mut self, place: Place, text: impl fmt::Display) {
         self.add(place, Severity::Error, format!("{}: {text}", place.key));
     }
 
-    /// Something that is most likely not what was meant.
+    /// A warning: it is most likely not what the operator meant.
     pub(super) fn warn(&mut self, place: Place, text: impl fmt::Display) {
         self.add(place, Severity::Warning, format!("{}: warning: {text}", place.key));
     }

@@ -1,4 +1,5 @@
-//! The configuration: from a TOML file to what the libraries take. `examples/relay.toml` documents every key.
+//! The configuration: from a TOML file to what the libraries take. `examples/relay.toml` documents
+//! every key.
 
 mod accounts;
 mod check;
@@ -16,11 +17,11 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::{Identity, Tls as ClientTls, session::client::ClientTimeouts};
-use posthaste_relay::{
+use posthaste::client::{Identity, Tls as ClientTls, session::client::ClientTimeouts};
+use posthaste::relay::{
     DeliveryOptions, DomainPattern, NextHop, RelayOptions, Route, RouteTable, future_release, offers,
 };
-use posthaste_server::{
+use posthaste::server::{
     ServerOptions, Tls,
     rustls::{ClientConfig, ServerConfig},
     session::{ServerSettings, server::Offers},
@@ -37,7 +38,7 @@ pub(crate) use findings::Findings;
 pub(crate) struct Config {
     /// What the configuration is called in messages.
     pub(crate) name: String,
-    /// What is most likely not meant as it stands there, a line for each.
+    /// One line for each warning.
     pub(crate) warnings: Vec<String>,
     pub(crate) queue: PathBuf,
     pub(crate) listeners: Vec<ListenerConfig>,
@@ -75,7 +76,8 @@ struct Facts<'a> {
 const AUTH: MechanismSet =
     MechanismSet::of(&[Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256, Mechanism::ScramSha256Plus]);
 
-/// Where a relay without a configuration listens: for programs on this host, on a port that needs no privilege.
+/// Where a relay without a configuration listens: for programs on this host, on a port that needs
+/// no privilege.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 2525));
 const DEFAULT_CONCURRENCY: u16 = 200;
 

@@ -1,4 +1,4 @@
-//! A table as it is read: key by key, so that every mistake in it is found and has its place.
+//! A table, read key by key, so that each mistake is found and has a place.
 
 use toml::{
     Spanned,
@@ -10,7 +10,7 @@ use super::{
     keys::{known, remedy},
 };
 
-/// A table whose keys are taken one after another. What is left in the end are keys that do not exist.
+/// A table whose keys are taken one after another. Keys that are left at the end do not exist.
 #[derive(Debug)]
 pub(super) struct Table<'t> {
     name: &'static str,
@@ -51,7 +51,7 @@ impl<'t> Table<'t> {
         Some((Place { key, offset: Some(offset) }, value))
     }
 
-    /// The value of a key. `None`: it is not there, or it is wrong.
+    /// The value of a key. `None`: missing or wrong.
     pub(super) fn take<T>(
         &mut self,
         key: &'static str,
@@ -86,7 +86,7 @@ impl<'t> Table<'t> {
         findings.error(place, format_args!("it is missing; {}", remedy(self.name, key)));
     }
 
-    /// The values of a list, each with its own place. `None`: it is not there, or a part of it is wrong.
+    /// The values of a list, each with its place. `None`: missing, or one of them is wrong.
     pub(super) fn list<T>(
         &mut self,
         key: &'static str,
@@ -110,7 +110,8 @@ impl<'t> Table<'t> {
         (values.len() == items.len()).then_some(At { value: values, place })
     }
 
-    /// As [`list`](Self::list), for one that has to have something in it, and has to be there if it is `needed`.
+    /// As [`list`](Self::list), for a list that must not be empty, and must be there if it is
+    /// `needed`.
     pub(super) fn full_list<T>(
         &mut self,
         key: &'static str,
@@ -160,7 +161,7 @@ impl<'t> Table<'t> {
         tables
     }
 
-    /// Nothing more is taken from it.
+    /// Ends the reading: keys that are left are mistakes.
     pub(super) fn end(self, findings: &mut Findings) {
         for (key, offset, _) in self.entries {
             findings.unknown(key, offset, format_args!("there is no such key; write one of {}", known(self.name)));

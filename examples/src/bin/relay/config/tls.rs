@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use posthaste_client::tls::{Pem, Roots, TlsError, any_certificate, provider, server_config, verified_by};
-use posthaste_server::rustls::{
+use posthaste::client::tls::{Pem, Roots, TlsError, any_certificate, provider, server_config, verified_by};
+use posthaste::server::rustls::{
     CertificateError, ClientConfig, Error, RootCertStore, ServerConfig,
     client::{verify_server_cert_signed_by_trust_anchor, verify_server_name},
     pki_types::{CertificateDer, ServerName, UnixTime},
@@ -18,7 +18,8 @@ use super::{
     findings::{At, Findings, Place},
 };
 
-/// TLS for clients, by the certificate and the key of the configuration. `None`: there is a mistake, which is found now.
+/// TLS for clients, by the configured certificate and key. `None`: a mistake, which is now a
+/// finding.
 pub(super) fn server(
     files: &TlsFiles,
     folder: &Path,
@@ -50,7 +51,7 @@ pub(super) fn server(
     found(if is_of_the_key { key_place } else { certificate.place }, config, findings)
 }
 
-/// `None`: it is an error, which is found now.
+/// `None`: an error, which is now a finding.
 fn found<T>(place: Place, result: Result<T, TlsError>, findings: &mut Findings) -> Option<T> {
     result.map_err(|error| findings.error(place, error)).ok()
 }
@@ -78,7 +79,8 @@ fn out_of_time(
     findings.warn(place, format_args!("{text}; get another, and see that this host's clock is right"));
 }
 
-/// TLS that verifies certificates, by the authorities of the configuration or of this host. `None`: there are none.
+/// TLS that verifies certificates by the authorities of the configuration or of this host. `None`:
+/// there are none.
 pub(super) fn verified(
     authorities: Option<&At<PathBuf>>,
     folder: &Path,

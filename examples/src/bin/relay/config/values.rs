@@ -1,15 +1,15 @@
-//! Values that have a form of their own. Each refusal says what is wrong; what to write instead stands with the keys, in
-//! `keys.rs`. None shows the value of a secret.
+//! Values with a syntax of their own. An error says what is wrong, and `keys.rs` what to write
+//! instead. No error shows the value of a secret.
 
 use std::{
     borrow::Cow, fmt::Display, net::SocketAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration,
 };
 
 use jiff::{Span, SpanRelativeTo};
-use posthaste_client::HostName;
-use posthaste_queue::{MAX_DELAY, MAX_DELIVERIES};
-use posthaste_relay::{AddFields, DomainPattern, IpNet};
-use posthaste_server::{
+use posthaste::client::HostName;
+use posthaste::queue::{MAX_DELAY, MAX_DELIVERIES};
+use posthaste::relay::{AddFields, DomainPattern, IpNet};
+use posthaste::server::{
     ScramKey,
     session::sasl::prepare,
     wire::{Domain, Mailbox, Secret},
@@ -119,7 +119,7 @@ fn whole<T: TryFrom<u64, Error: Display>>(value: &DeValue<'_>, range: RangeInclu
     T::try_from(number(value, range)?).map_err(|error| error.to_string())
 }
 
-/// With less than 8 bits a handful of networks would be the whole world.
+/// With less than 8 bits, a few networks would be the whole Internet.
 const LEAST_PREFIX: u64 = 8;
 
 pub(super) fn ipv4_prefix(value: &DeValue<'_>) -> Read<u8> {
@@ -210,8 +210,8 @@ pub(super) fn add_fields(value: &DeValue<'_>) -> Read<AddFields> {
     word(value, &words)
 }
 
-/// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; addresses become the literals that mail uses, and names are as the
-/// DNS has them, in A-labels.
+/// `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`; addresses become the literals that mail
+/// uses, and names are as the DNS has them, in A-labels.
 pub(super) fn host_and_port(value: &DeValue<'_>) -> Read<(String, u16)> {
     let text = text(value)?;
     let read = || {
@@ -220,7 +220,8 @@ pub(super) fn host_and_port(value: &DeValue<'_>) -> Read<(String, u16)> {
         let host = match text.parse::<SocketAddr>() {
             Ok(SocketAddr::V4(_)) => format!("[{host}]"),
             Ok(SocketAddr::V6(address)) => format!("[IPv6:{}]", address.ip()),
-            // Letters, digits, hyphens and underscores: what else the DNS could hold is a slip of the pen here.
+            // Letters, digits, hyphens and underscores. The DNS could hold more, but here it is a
+            // typing error.
             Err(_) => HostName::parse(host).ok().filter(HostName::is_plain)?.into(),
         };
         Some((host, port))

@@ -1,4 +1,4 @@
-//! The demo's messages: what each is can be worked out from its number, so that nobody has to remember it.
+//! The demo's messages. The number of a message decides its content, so none has to be kept.
 
 use bytes::Bytes;
 

@@ -1,4 +1,4 @@
-//! What was accepted, what arrived, and whether the two agree.
+//! Compares what was accepted with what arrived.
 
 use std::{
     collections::HashMap,
@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthaste_queue::MessageId;
-use posthaste_relay::{Event, Observer, Totals};
+use posthaste::queue::MessageId;
+use posthaste::relay::{Event, Observer, Totals};
 
 use super::content::{Fate, fate, number};
 
@@ -33,7 +33,7 @@ struct Entries {
     retried: Vec<Duration>,
     octets: u64,
     report: Option<String>,
-    /// What should not be.
+    /// What went wrong.
     faults: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// Whether what was to become of it has.
+    /// Returns `true` if it has reached the end that its number says.
     fn is_settled(self, fate: Fate) -> bool {
         self.accepted && if fate == Fate::Refused { self.reported > 0 } else { self.arrived > 0 }
     }
@@ -80,7 +80,7 @@ impl Ledger {
         entries.with(number, |entry| entry.accepted = true);
     }
 
-    /// The next hop has a message, whole; `identical` is whether it is what was sent.
+    /// The next hop has a whole message. `identical`: it is what was sent.
     pub(super) fn arrived(&self, number: u32, identical: bool) {
         let mut entries = self.entries();
         entries.with(number, |entry| entry.arrived += 1);
@@ -96,7 +96,7 @@ impl Ledger {
         entries.report.get_or_insert_with(|| report.to_owned());
     }
 
-    /// Whether a recipient is to be deferred now: the first time only.
+    /// Returns `true` if a recipient is to be deferred now: the first time only.
     pub(super) fn defer(&self, number: u32) -> bool {
         let mut first = false;
         self.entries().with(number, |entry| first = !std::mem::replace(&mut entry.deferred, true));
@@ -173,7 +173,7 @@ impl Observer for LedgerObserver {
                 entries.accepted_at.entry(*message).or_insert_with(Instant::now);
             }
             Event::Delivered { message, recipient, .. } => {
-                // It may be delivered before whoever accepted it has said so.
+                // The delivery may be observed before the acceptance.
                 let now = Instant::now();
                 let accepted = *entries.accepted_at.entry(*message).or_insert(now);
                 let took = now.duration_since(accepted);
@@ -188,7 +188,7 @@ impl Observer for LedgerObserver {
     }
 }
 
-/// Half of all took no longer than the first, 99 in 100 no longer than the second.
+/// The median and the 99th percentile.
 #[derive(Debug, Clone, Copy)]
 struct Percentiles {
     p50: Duration,
@@ -232,7 +232,7 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Whether every accepted message is accounted for, once, and is what was sent.
+    /// Returns `true` if each accepted message is accounted for, once, and is what was sent.
     pub(super) fn is_clean(&self) -> bool {
         self.faults.is_empty() && self.unsettled == 0 && self.unwanted == 0 && self.duplicates == 0
     }

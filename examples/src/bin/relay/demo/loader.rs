@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::{
+use posthaste::client::{
     Client, ClientOptions, Recipient, RecipientOutcome, connect,
     wire::{ForwardPath, Mail, Mailbox, Rcpt, ReversePath},
 };

@@ -8,13 +8,13 @@ mod next_hop;
 use std::{sync::Arc, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use posthaste_client::SystemResolver;
-use posthaste_queue::{
+use posthaste::client::SystemResolver;
+use posthaste::queue::{
     Queue as _,
     log::{LogOptions, LogQueue},
 };
-use posthaste_relay::{NextHop, Relay, RelayOptions, RetrySchedule, Route, RouteTable};
-use posthaste_server::{Context, Listener, Server, session::ServerSettings};
+use posthaste::relay::{NextHop, Relay, RelayOptions, RetrySchedule, Route, RouteTable};
+use posthaste::server::{Listener, Server, session::ServerSettings};
 use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
@@ -31,7 +31,7 @@ pub(crate) struct Options {
     connections: u32,
 }
 
-/// Nothing has moved for so long: something is wrong, and what is known is said.
+/// After this long without progress the demo gives up and prints what it knows.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the demo.
@@ -48,7 +48,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let hop_drain = CancellationToken::new();
     let hop_service = {
         let ledger = Arc::clone(&ledger);
-        move |_: &Context| std::future::ready(Ok(next_hop::NextHop(Arc::clone(&ledger))))
+        move |_| std::future::ready(Ok(next_hop::NextHop(Arc::clone(&ledger))))
     };
     let hop_server = Server::new(hop_service).listen(hop).with_graceful_shutdown(hop_drain.clone().cancelled_owned());
     let hop_task = tokio::spawn(hop_server.serve());
@@ -98,7 +98,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     }
 }
 
-/// Shows the progress until everything is settled, or nothing moves any more.
+/// Shows the progress until each message has its end, or there is none for [`PATIENCE`].
 async fn watch(ledger: &Ledger, bar: &ProgressBar) -> bool {
     let mut last = (0, std::time::Instant::now());
     loop {

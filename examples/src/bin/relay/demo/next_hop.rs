@@ -1,8 +1,9 @@
-//! The demo's next hop: takes, defers once or refuses, as the recipient's name says, and compares what arrives.
+//! The demo's next hop: takes, defers once or refuses as the recipient's name says, and compares
+//! what arrives.
 
 use std::sync::Arc;
 
-use posthaste_server::{
+use posthaste::server::{
     Accepted, Body, Context, Envelope, Handler, Refusal, accepted, refusal,
     wire::{ForwardPath, Rcpt, ReversePath},
 };
@@ -43,12 +44,12 @@ impl Handler for NextHop {
             }
             (Some((number, false)), _) => {
                 let sent = content::content(number);
-                // The relay puts one Received field in front and changes nothing else.
+                // The relay adds one Received field before the message and changes nothing else.
                 let trace = arrived.len().checked_sub(sent.len()).and_then(|length| arrived.get(..length));
                 let identical = trace.is_some_and(|trace| trace.starts_with(b"Received: ") && arrived.ends_with(&sent));
                 self.0.arrived(number, identical);
             }
-            _ => self.0.fault("a message came to nobody".to_owned()),
+            _ => self.0.fault("a message came for an unknown recipient".to_owned()),
         }
         Ok(accepted!("250 2.0.0 Taken"))
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use posthaste_relay::{AddFields, RetrySchedule};
-use posthaste_server::ServerOptions;
+use posthaste::relay::{AddFields, RetrySchedule};
+use posthaste::server::ServerOptions;
 use rustix::process::{Resource, getrlimit};
 
 use super::{asks_for_mx, is_on, is_wanted, names_hosts, takes_submissions, verifies};
@@ -178,24 +178,24 @@ fn submissions(file: &File, findings: &mut Findings) {
     let submits = takes_submissions(file);
     let remedy = "add a [[listener]] with role = \"submission\", or take it out";
     if let Some(flag) = file.offers.futurerelease.as_ref().filter(|flag| is_wanted(Some(flag)) && !submits) {
-        findings.warn(flag.place, format_args!("nobody can log in to have mail held; {remedy}"));
+        findings.warn(flag.place, format_args!("no client can log in to have mail held; {remedy}"));
     }
     if let Some(hold) = &file.limits.hold {
         if !submits {
-            findings.warn(hold.place, format_args!("nobody can log in to have mail held; {remedy}"));
+            findings.warn(hold.place, format_args!("no client can log in to have mail held; {remedy}"));
         } else if !is_on(file.offers.futurerelease.as_ref()) {
             findings.warn(hold.place, "holding is switched off in [offers]; say futurerelease = true, or take it out");
         }
     }
     let trusts = file.relay_from.as_ref().is_some_and(|list| !list.value.is_empty());
     if let Some(add) = &file.add_fields {
-        let nobody = match add.value {
+        let without_effect = match add.value {
             AddFields::Submitted => !submits,
             AddFields::Trusted => !submits && !trusts,
             _ => false,
         };
-        if nobody {
-            findings.warn(add.place, format_args!("there is nobody whose mail it would change; {remedy}"));
+        if without_effect {
+            findings.warn(add.place, format_args!("it changes the mail of no client; {remedy}"));
         }
     }
 }

@@ -22,7 +22,7 @@ pub(super) fn check(file: &File, findings: &mut Findings) {
             tls(file, listener, findings);
         }
         if listener.is_submission() && file.accounts.is_empty() && !unclear_accounts {
-            findings.error(role(listener), "nobody could log in to submit; add an [[account]], or say \"mx\"");
+            findings.error(role(listener), "no client could log in to submit; add an [[account]], or say \"mx\"");
         }
         ports(file, listener, findings);
     }
@@ -91,7 +91,7 @@ fn tls(file: &File, listener: &Listener, findings: &mut Findings) {
             if has_certificate { "say \"starttls\" or \"implicit\"" } else { "add [tls] with certificate and key" };
         findings.error(
             place,
-            format_args!("nobody can log in without TLS, and nothing is taken without a login; {remedy}"),
+            format_args!("no client can log in without TLS, and no mail is taken without a login; {remedy}"),
         );
     }
 }

@@ -1,4 +1,5 @@
-//! What is wrong with a configuration although each value by itself is right. Nothing is started or made for it.
+//! What is wrong with a configuration although each value by itself is right. Nothing is started or
+//! made for it.
 
 mod delivery;
 mod disk;
@@ -36,8 +37,8 @@ pub(super) fn names_hosts(file: &File) -> bool {
     file.routes.iter().filter_map(|route| route.to.as_ref()).any(|to| matches!(to.value, To::Hosts(_)))
 }
 
-/// Returns `true` if mail that requires verified TLS can go somewhere. By MX it could not: nothing proves that a name from
-/// DNS is the domain's own.
+/// Returns `true` if mail that requires verified TLS can go somewhere. By MX it could not: nothing
+/// proves that a name from DNS is the domain's own.
 pub(super) fn guards(file: &File) -> bool {
     names_hosts(file) && is_on(file.offers.requiretls.as_ref())
 }

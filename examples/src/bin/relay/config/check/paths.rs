@@ -1,12 +1,13 @@
-//! Where mail goes to: every route can be taken, none leads back, and what is taken from clients leads away.
+//! Where mail goes to: every route can be taken, none leads back, and what is taken from clients
+//! leads away.
 
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
-use posthaste_relay::DomainPattern;
-use posthaste_server::wire::{Domain, address::AddressLiteral};
+use posthaste::relay::DomainPattern;
+use posthaste::server::wire::{Domain, address::AddressLiteral};
 
 use super::{
     listeners::{covers, is_local},
@@ -183,7 +184,8 @@ fn reaches(name: &str, port: u16, listener: SocketAddr, facts: &Facts<'_>) -> bo
     }
 }
 
-/// This host has no mailboxes. Mail for its own name is refused unless a route names the hosts that have them.
+/// This host has no mailboxes. Mail for its own name is refused unless a route names the hosts that
+/// have them.
 fn own_name(
     file: &File,
     facts: &Facts<'_>,
@@ -226,7 +228,7 @@ fn everywhere(file: &File, taken: &Taken, findings: &mut Findings) {
         && taken.any.is_none()
         && let Some(domains) = &last.domains
     {
-        let text = "no route is for all other domains, and mail for them is refused from everybody";
+        let text = "no route is for all other domains, and mail for them is refused";
         findings.warn(domains.place, format_args!("{text}; add a [[route]] with domains = [\"*\"] in the end"));
     }
 }
@@ -241,7 +243,7 @@ fn takes_nothing(file: &File, own_leads_away: bool, findings: &mut Findings) {
     let mx = file.listeners.iter().find(|listener| !listener.is_submission());
     if nothing && (mx.is_some() || file.listeners.is_empty()) {
         let place = mx.map_or(Place::absent("listener"), |listener| listener.place);
-        let text = "it takes mail from nobody for anybody; write `relay_from`, `relay_domains` or `postmaster`, or let clients \
+        let text = "it refuses all mail; write `relay_from`, `relay_domains` or `postmaster`, or let clients \
                     log in";
         findings.warn(place, text);
     }

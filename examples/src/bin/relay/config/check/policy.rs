@@ -1,11 +1,12 @@
-//! Who may send to whom: nothing by which strangers could send everywhere, and nothing without an effect.
+//! Who may send to whom: nothing by which strangers could send everywhere, and nothing without an
+//! effect.
 
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use posthaste_relay::{DomainPattern, IpNet, NetworkSet};
+use posthaste::relay::{DomainPattern, IpNet, NetworkSet};
 
 use crate::config::{
     Facts,
@@ -13,7 +14,7 @@ use crate::config::{
     findings::{At, Findings, Place},
 };
 
-/// Shorter prefixes are no network of anybody's own.
+/// Shorter prefixes belong to no single operator.
 const NOBODYS_V4: u8 = 8;
 const NOBODYS_V6: u8 = 16;
 /// Shorter prefixes are those of a provider with all its customers.
@@ -116,7 +117,7 @@ enum Width {
     Nobodys,
 }
 
-/// How many strangers there are in a network.
+/// How wide a network is.
 fn width(network: IpNet) -> Width {
     let private: &[IpNet] = &[
         net(Ipv4Addr::new(10, 0, 0, 0), 8),

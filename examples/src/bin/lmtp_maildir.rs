@@ -1,0 +1,97 @@
+//! A delivery agent: takes mail by LMTP over a Unix socket and puts it into maildirs.
+//!
+//! ```text
+//! mkdir -p /tmp/mail/jo/{tmp,new,cur}
+//! cargo run --bin lmtp_maildir -- /tmp/lmtp.sock /tmp/mail
+//! ```
+
+use std::{
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use posthaste::server::{
+    Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, accepted, refusal,
+    session::{Protocol, ServerSettings},
+    wire::Rcpt,
+};
+use tokio::{fs, io::AsyncWriteExt as _, net::UnixListener};
+
+/// Handles one connection.
+struct Maildirs {
+    /// Has one maildir for each user.
+    root: Arc<Path>,
+    messages: u64,
+}
+
+impl Handler for Maildirs {
+    async fn rcpt(&mut self, _: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
+        let maildir = self.maildir(rcpt).ok_or(refusal!("550 5.1.1 No such user"))?;
+        // An error of the disk is no answer: it becomes a 451.
+        if fs::try_exists(maildir.join("new")).await? { Ok(()) } else { Err(refusal!("550 5.1.1 No such user")) }
+    }
+
+    /// One decision for each recipient: the full quota of one user does not touch the others.
+    async fn deliver(
+        &mut self,
+        cx: &Context,
+        envelope: Envelope,
+        body: Body<'_>,
+    ) -> Result<Vec<Result<Accepted, Refusal>>, Refusal> {
+        let mut message = format!("Return-Path: {}\r\n", envelope.mail.reverse_path).into_bytes();
+        message.extend_from_slice(&body.collect(16 << 20).await?);
+        let mut decisions = Vec::new();
+        for rcpt in &envelope.recipients {
+            decisions.push(self.keep(cx, rcpt, &message).await.map_err(Refusal::from));
+        }
+        Ok(decisions)
+    }
+
+    async fn message(&mut self, _: &Context, _: Envelope, _: Body<'_>) -> Result<Accepted, Refusal> {
+        Err(refusal!("554 5.5.1 LMTP only"))
+    }
+}
+
+impl Maildirs {
+    /// The folder of a recipient's local part. `None`: the local part is no name of a folder.
+    fn maildir(&self, rcpt: &Rcpt) -> Option<PathBuf> {
+        let user = rcpt.forward_path.mailbox()?.unquoted_local_part();
+        let is_name = !user.is_empty() && !user.starts_with('.') && !user.contains(['/', '\0']);
+        is_name.then(|| self.root.join(&*user))
+    }
+
+    async fn keep(&mut self, cx: &Context, rcpt: &Rcpt, message: &[u8]) -> io::Result<Accepted> {
+        let maildir = self.maildir(rcpt).ok_or(io::ErrorKind::NotFound)?;
+        self.messages += 1;
+        let seconds = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        let name = format!("{seconds}.P{}C{}M{}.localhost", std::process::id(), cx.connection, self.messages);
+        let (tmp, new) = (maildir.join("tmp").join(&name), maildir.join("new").join(&name));
+        let mut file = fs::File::create_new(&tmp).await?;
+        file.write_all(message).await?;
+        file.sync_all().await?;
+        fs::rename(tmp, new).await?;
+        // The 250 promises that the message is safe: the file's name too is on stable storage.
+        fs::File::open(maildir.join("new")).await?.sync_all().await?;
+        Ok(accepted!("250 2.0.0 Delivered"))
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [socket, root] = &arguments[..] else { return Err("usage: lmtp_maildir SOCKET FOLDER".into()) };
+    let root: Arc<Path> = Path::new(root).into();
+    let mut settings = ServerSettings::new("localhost".parse()?);
+    settings.protocol = Protocol::Lmtp;
+    // The socket of an earlier run.
+    let _ = std::fs::remove_file(socket);
+    let listener = Listener::new(UnixListener::bind(socket)?, settings);
+    println!("listening on {socket}");
+    Server::new(move |_| std::future::ready(Ok(Maildirs { root: root.clone(), messages: 0 })))
+        .listen(listener)
+        .serve()
+        .await;
+    Ok(())
+}

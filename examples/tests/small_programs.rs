@@ -1,0 +1,150 @@
+//! The small example programs: each does what its first line says.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use posthaste::client::tls::Roots;
+use posthaste::client::{Client, ClientOptions, Credentials, Identity, Protocol, Sent, Tls};
+use support::client::Smtp;
+use support::program::Program;
+use support::{certificate, wait_for};
+
+const LETTER: &str = "Subject: x\r\n\r\nHello\r\n";
+
+/// What came of each recipient.
+fn replies(sent: &Sent) -> Vec<String> {
+    sent.recipients.iter().map(|recipient| recipient.outcome.to_string()).collect()
+}
+
+/// With STARTTLS, a certificate that is verified, and a login.
+fn logged_in(certificate: &Path, user: &str, password: &str) -> ClientOptions {
+    let mut options = ClientOptions::new("client.test".parse().unwrap());
+    let roots = Roots::empty().add_pem_file(certificate).unwrap();
+    options.tls = Tls::Required(Identity::verified(roots).unwrap());
+    options.credentials = Some(Credentials::new(user, password).into());
+    options
+}
+
+#[test]
+fn receive_prints_what_send_has_sent() {
+    let receive = Program::start(env!("CARGO_BIN_EXE_receive"), ["127.0.0.1:0"]);
+    let address = receive.address();
+    let mut send = std::process::Command::new(env!("CARGO_BIN_EXE_send"));
+    send.args([&address, "me@a.test", "you@b.test", "and@c.test"]);
+    let folder = tempfile::tempdir().unwrap();
+    let letter = folder.path().join("letter");
+    fs::write(&letter, LETTER).unwrap();
+    let output = send.stdin(fs::File::open(letter).unwrap()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).matches("250 2.0.0 Printed").count(), 2, "{output:?}");
+    assert!(receive.line().starts_with("from <me@a.test> by 127.0.0.1:"));
+    assert_eq!([receive.line(), receive.line()], ["to <you@b.test>", "to <and@c.test>"]);
+}
+
+#[tokio::test]
+async fn submission_takes_mail_of_users_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = certificate(folder.path());
+    let users = folder.path().join("users");
+    // `pencil`, as `relay verifier` prints it.
+    fs::write(&users, "jo SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=\n").unwrap();
+    let arguments = ["127.0.0.1:0".as_ref(), cert.as_os_str(), key.as_os_str(), users.as_os_str()];
+    let submission = Program::start(env!("CARGO_BIN_EXE_submission"), arguments);
+    let port = submission.port();
+
+    let mut client = Client::connect(("localhost", port), &logged_in(&cert, "jo", "pencil")).await.unwrap();
+    let sent = client.send("jo@a.test", ["you@b.test"], LETTER).await.unwrap();
+    assert_eq!(replies(&sent), ["250 2.0.0 Printed"]);
+    assert_eq!(submission.line(), "jo sends 21 octets to 1 recipients");
+
+    for (user, password) in [("jo", "pen"), ("amy", "pencil")] {
+        let error = Client::connect(("localhost", port), &logged_in(&cert, user, password)).await.unwrap_err();
+        assert!(error.to_string().contains("535"), "{user}: {error}");
+    }
+    let mut stranger = Smtp::ehlo(port);
+    assert!(!stranger.command("EHLO client.test").text.contains("AUTH"), "no login without TLS");
+    stranger.expect("MAIL FROM:<jo@a.test>", 530);
+}
+
+#[tokio::test]
+async fn lmtp_maildir_decides_about_each_recipient() {
+    let folder = tempfile::tempdir().unwrap();
+    for user in ["jo", "amy"] {
+        for part in ["tmp", "new", "cur"] {
+            fs::create_dir_all(folder.path().join("mail").join(user).join(part)).unwrap();
+        }
+    }
+    // What amy's folder cannot take, jo's still can.
+    fs::remove_dir(folder.path().join("mail/amy/tmp")).unwrap();
+    let socket = folder.path().join("socket");
+    let arguments = [socket.clone(), folder.path().join("mail")];
+    let lmtp = Program::start(env!("CARGO_BIN_EXE_lmtp_maildir"), &arguments);
+    lmtp.address();
+
+    let mut options = ClientOptions::new("client.test".parse().unwrap());
+    options.protocol = Protocol::Lmtp;
+    let stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+    let mut client = Client::start(stream, "localhost", &options).await.unwrap();
+    let to = ["jo@b.test", "amy@b.test", "gone@b.test", "\"../mail/jo\"@b.test", "\"\"@b.test"];
+    let sent = client.send("me@a.test", to, LETTER).await.unwrap();
+    let local = "451 4.3.0 Local error, try again later";
+    let gone = "550 5.1.1 No such user";
+    assert_eq!(replies(&sent), ["250 2.0.0 Delivered", local, gone, gone, gone]);
+
+    let new: Vec<_> = fs::read_dir(folder.path().join("mail/jo/new")).unwrap().map(|file| file.unwrap()).collect();
+    assert_eq!(new.len(), 1);
+    assert_eq!(fs::read_to_string(new[0].path()).unwrap(), format!("Return-Path: <me@a.test>\r\n{LETTER}"));
+    assert_eq!(fs::read_dir(folder.path().join("mail/jo/tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn greylist_lets_the_second_attempt_through() {
+    let greylist = Program::start(env!("CARGO_BIN_EXE_greylist"), ["127.0.0.1:0", "1"]);
+    let mut client = Smtp::ehlo(greylist.port());
+    client.expect("MAIL FROM:<a@b.test>", 250);
+    assert_eq!(client.expect("RCPT TO:<c@d.test>", 451).text.trim(), "4.7.1 Greylisted, try again in 1 s");
+    std::thread::sleep(Duration::from_millis(1_100));
+    client.expect("RCPT TO:<c@d.test>", 250);
+    // The wait is that of a sender and a recipient.
+    client.expect("RCPT TO:<e@d.test>", 451);
+    client.expect("RSET", 250);
+    client.expect("MAIL FROM:<f@b.test>", 250);
+    client.expect("RCPT TO:<c@d.test>", 451);
+}
+
+#[tokio::test]
+async fn relay_lookups_takes_mail_from_users_and_for_mailboxes_it_looked_up() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let (cert, _) = certificate(folder.path());
+    let next_hop = Program::start(env!("CARGO_BIN_EXE_receive"), ["127.0.0.1:0"]);
+    let to = format!("[127.0.0.1]:{}", next_hop.port());
+    let arguments = ["127.0.0.1:0", "127.0.0.1:0", &to, folder.path().to_str().unwrap()];
+    let relay = Program::start(env!("CARGO_BIN_EXE_relay_lookups"), arguments);
+    let (mx, submission) = (relay.port(), relay.port());
+
+    let mut other = Smtp::ehlo(mx);
+    other.expect("MAIL FROM:<me@a.test>", 250);
+    other.expect("RCPT TO:<amy@app.test>", 550);
+    other.expect("RCPT TO:<you@b.test>", 550);
+    other.expect("RCPT TO:<jo@app.test>", 250);
+    other.expect("DATA", 354);
+    other.send(format!("{LETTER}.\r\n"));
+    assert_eq!(other.reply().code, 250);
+    assert!(next_hop.line().starts_with("from <me@a.test> by 127.0.0.1:"));
+    assert_eq!(next_hop.line(), "to <jo@app.test>");
+
+    let wrong = Client::connect(("localhost", submission), &logged_in(&cert, "jo@app.test", "pen")).await;
+    assert!(wrong.is_err_and(|error| error.to_string().contains("535")));
+    let options = logged_in(&cert, "jo@app.test", "pencil");
+    let mut user = Client::connect(("localhost", submission), &options).await.unwrap();
+    let sent = user.send("jo@app.test", ["you@b.test", "amy@app.test"], LETTER).await.unwrap();
+    assert!(replies(&sent)[0].starts_with("250 "), "{:?}", replies(&sent));
+    assert_eq!(replies(&sent)[1], "550 5.1.1 No such mailbox");
+    wait_for("the user's message", support::PATIENCE, || next_hop.line().contains("<you@b.test>").then_some(()));
+}
