@@ -17,12 +17,14 @@ use posthaste::server::{
     session::ServerSettings, wire::Rcpt,
 };
 
+/// The client's network, the sender and the recipient.
+type Attempt = (IpAddr, String, String);
+
 /// Memory of first attempts, which all connections share.
 #[derive(Clone)]
 struct Greylist {
     wait: Duration,
-    /// The client's network, the sender and the recipient.
-    first: Arc<Mutex<HashMap<(IpAddr, String, String), Instant>>>,
+    first: Arc<Mutex<HashMap<Attempt, Instant>>>,
 }
 
 /// First attempts at most, of some 300 bytes each. Beyond it all are forgotten: their clients wait
