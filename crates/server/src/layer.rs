@@ -15,10 +15,11 @@ use crate::{Authentication, Body, Context, Envelope, Handler, Service};
 
 /// A check in front of a [`Handler`]: each method can refuse, and `Ok` asks the wrapped handler.
 ///
-/// A layer can therefore never accept more than what it wraps, and a method that it does not name
-/// changes nothing. [`Service::layer`] puts it around a service; the service clones it for each
-/// connection. Its fields are the state of one connection, and an `Arc` among them is shared by
-/// all.
+/// A decision of a layer can therefore never accept more than what it wraps, and a method that it
+/// does not name changes nothing. Only [`settings`](Self::settings) may offer more.
+///
+/// [`Service::layer`] puts it around a service, which clones it for each connection. Its fields are
+/// the state of one connection, and an `Arc` among them is shared by all.
 ///
 /// Greylisting: the first attempt of a network for a recipient is put off.
 ///
