@@ -21,9 +21,11 @@ use posthaste::server::{
 #[derive(Clone)]
 struct Greylist {
     wait: Duration,
-    /// The client's network, the sender and the recipient.
-    first: Arc<Mutex<HashMap<(IpAddr, String, String), Instant>>>,
+    first: Arc<Mutex<HashMap<Attempt, Instant>>>,
 }
+
+/// The client's network, the sender and the recipient.
+type Attempt = (IpAddr, String, String);
 
 /// First attempts at most, of some 300 bytes each. Beyond it all are forgotten: their clients wait
 /// once more.
