@@ -27,6 +27,9 @@ struct Greylist {
     first: Arc<Mutex<HashMap<Attempt, Instant>>>,
 }
 
+/// The client's network, the sender and the recipient.
+type Attempt = (IpAddr, String, String);
+
 /// First attempts at most, of some 300 bytes each. Beyond it all are forgotten: their clients wait
 /// once more.
 const MOST: usize = 100_000;
