@@ -236,7 +236,9 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
     async fn receive(&mut self) -> io::Result<()> {
         let envelope = self.cx.envelope.take().unwrap_or_else(empty);
         let turn = Turn::default();
-        let patience = self.cx.settings.timeouts.content_block;
+        let timeouts = &self.cx.settings.timeouts;
+        // A body waits for content, for the next chunk's command, or for output to be taken.
+        let patience = timeouts.content_block.max(timeouts.command).max(timeouts.write);
         let mut source = Source::new(&mut self.driver, &turn, patience);
         let decisions = {
             let body = Body::borrowed(&mut source);

@@ -95,6 +95,22 @@ async fn a_message_that_the_client_gives_up_between_chunks_is_not_delivered() {
     assert_eq!(octets, [3, 3]);
 }
 
+#[tokio::test]
+async fn a_client_that_pauses_between_chunks_costs_the_handler_no_time() {
+    let mut settings = settings();
+    settings.offers.chunking = true;
+    settings.timeouts.content_block = Duration::from_millis(100);
+    settings.timeouts.verdict = Duration::from_millis(100);
+    let server = start(settings, Tls::Off, ServerOptions::default()).await;
+    let mut talk = Talk::connect(server.address).await.greeted().await;
+    opened(&mut talk, "good@b.test").await;
+    talk.send("BDAT 3\r\nx\r\n").await;
+    assert!(talk.reply().await.starts_with("250"));
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    talk.send("BDAT 3 LAST\r\ny\r\n").await;
+    assert_eq!(talk.reply().await, "250 2.0.0 Yes");
+}
+
 /// Delivers to all mailboxes but those named `full`.
 struct Mailboxes;
 
