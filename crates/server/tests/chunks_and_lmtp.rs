@@ -5,6 +5,7 @@ mod support;
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use posthaste_server::{
     Accepted, Body, Context, Envelope, Handler, Listener, Peer, PeerAddress, Refusal, Server, ServerOptions, Tls,
     accepted, refusal,
@@ -95,14 +96,27 @@ async fn a_message_that_the_client_gives_up_between_chunks_is_not_delivered() {
     assert_eq!(octets, [3, 3]);
 }
 
+/// Polls the body only when it was woken, and not whenever its task is.
+struct Reads;
+
+impl Handler for Reads {
+    async fn message(&mut self, _: &Context, _: Envelope, body: Body<'_>) -> Result<Accepted, Refusal> {
+        let mut reading: FuturesUnordered<_> = std::iter::once(body.collect(1_000)).collect();
+        reading.next().await.transpose()?;
+        Ok(accepted!("250 2.0.0 Yes"))
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_pauses_between_chunks_costs_the_handler_no_time() {
     let mut settings = settings();
     settings.offers.chunking = true;
     settings.timeouts.content_block = Duration::from_millis(100);
     settings.timeouts.verdict = Duration::from_millis(100);
-    let server = start(settings, Tls::Off, ServerOptions::default()).await;
-    let mut talk = Talk::connect(server.address).await.greeted().await;
+    let listener = Listener::bind("127.0.0.1:0", settings).await.unwrap();
+    let address = listener.local_address().unwrap();
+    tokio::spawn(Server::new(|_| async { Ok(Reads) }).listen(listener).serve());
+    let mut talk = Talk::connect(address).await.greeted().await;
     opened(&mut talk, "good@b.test").await;
     talk.send("BDAT 3\r\nx\r\n").await;
     assert!(talk.reply().await.starts_with("250"));
