@@ -17,9 +17,6 @@ use posthaste::server::{
     session::ServerSettings, wire::Rcpt,
 };
 
-/// The client's network, the sender and the recipient.
-type Attempt = (IpAddr, String, String);
-
 /// Memory of first attempts, which all connections share.
 #[derive(Clone)]
 struct Greylist {
