@@ -134,7 +134,11 @@ where
     cx.peer.certificate = connection.peer_certificate();
     cx.settings = service.settings(&cx);
     let verdict = cx.settings.timeouts.verdict;
-    let transport = if cx.peer.tls { Transport::Tls } else { Transport::Plain };
+    let transport = match (cx.peer.tls, &starttls) {
+        (true, _) => Transport::Tls,
+        (false, Some(_)) => Transport::StartTls,
+        (false, None) => Transport::Plain,
+    };
     let mut driver = ServerDriver::new(connection, ServerSession::new(Arc::clone(&cx.settings), transport));
     let terms = Terms { verdict, lmtp: cx.settings.protocol == Protocol::Lmtp, tls: starttls };
     tokio::select! {

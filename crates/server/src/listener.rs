@@ -95,10 +95,9 @@ impl<A: Accept> Listener<A> {
         Self { socket, settings: Arc::new(settings), tls: Tls::Off }
     }
 
-    /// The same with TLS. Decides about the offer of STARTTLS.
+    /// The same with TLS.
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
-        Arc::make_mut(&mut self.settings).offers.starttls = matches!(tls, Tls::StartTls(_));
         self.tls = tls;
         self
     }

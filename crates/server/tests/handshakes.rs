@@ -8,8 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthaste_server::{ServerOptions, Tls, rustls::ALL_VERSIONS, session::ServerSettings};
-use support::{Pki, Talk, handshake, options, start};
+use posthaste_server::{
+    Context, Peer, PeerAddress, Refusal, ServerOptions, Service, Tls, converse, rustls::ALL_VERSIONS,
+    session::ServerSettings,
+};
+use support::{Names, Pki, Talk, handshake, options, start};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -135,5 +138,38 @@ async fn a_drain_does_not_wait_for_a_handshake() {
         server.task.await.unwrap();
         assert!(begun.elapsed() < Duration::from_secs(2), "STARTTLS: {starttls}");
         assert!(closes(&mut stream, Duration::from_secs(2)).await);
+    }
+}
+
+/// A service with settings of its own for each client.
+struct OwnSettings;
+
+impl Service for OwnSettings {
+    type Handler = Names;
+
+    fn settings(&self, _: &Context) -> Arc<ServerSettings> {
+        Arc::new(settings())
+    }
+
+    async fn connect(&self, _: &Context) -> Result<Names, Refusal> {
+        Ok(Names::default())
+    }
+}
+
+#[tokio::test]
+async fn starttls_depends_on_the_listener_and_not_on_the_service() {
+    for has_tls in [false, true] {
+        let config = Arc::new(Pki::new(ALL_VERSIONS, false, false).server);
+        let tls = if has_tls { Tls::StartTls(config) } else { Tls::Off };
+        let (ours, theirs) = tokio::io::duplex(4_096);
+        let server = tokio::spawn(async move {
+            let peer = Peer::new(PeerAddress::Local, PeerAddress::Local);
+            converse(theirs, peer, &OwnSettings, Arc::new(settings()), tls, std::future::pending()).await
+        });
+        let mut talk = Talk::new(ours);
+        talk.reply().await;
+        assert_eq!(talk.ask("EHLO c.test").await.contains("STARTTLS"), has_tls);
+        talk.expect("STARTTLS", if has_tls { "220" } else { "502" }).await;
+        server.abort();
     }
 }

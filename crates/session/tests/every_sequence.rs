@@ -292,13 +292,12 @@ fn explore(server: &ServerHarness, model: Model, sequence: &mut Vec<Class>, clas
 
 fn check(prefix: &[Class], classes: &[Class], length: u32) {
     let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
-    settings.offers.starttls = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.offers.auth_in_clear = true;
     settings.offers.chunking = true;
     // The budgets have tests of their own.
     settings.limits.auth_failures = u32::MAX;
-    let mut server = ServerHarness::new(settings, Transport::Plain);
+    let mut server = ServerHarness::new(settings, Transport::StartTls);
     server.run();
     server.said.clear();
     let (mut model, mut sequence) = (Model::default(), Vec::new());

@@ -25,7 +25,6 @@ fn table() -> Vec<Row> {
 /// The server that the head of the table describes.
 fn settings() -> ServerSettings {
     let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
-    settings.offers.starttls = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.offers.auth_in_clear = true;
     settings.limits.message_size = 100_000;
@@ -50,7 +49,7 @@ fn before(place: &str) -> &'static [&'static str] {
 }
 
 fn at(place: &str) -> ServerHarness {
-    let mut server = ServerHarness::new(settings(), Transport::Plain);
+    let mut server = ServerHarness::new(settings(), Transport::StartTls);
     if place == "start" {
         return server;
     }

@@ -27,7 +27,6 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 fn settings() -> ServerSettings {
     let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
-    settings.offers.starttls = true;
     settings.offers.chunking = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain]);
     settings.offers.auth_in_clear = true;
@@ -35,7 +34,7 @@ fn settings() -> ServerSettings {
 }
 
 fn greeted() -> ServerHarness {
-    let mut server = ServerHarness::new(settings(), Transport::Plain);
+    let mut server = ServerHarness::new(settings(), Transport::StartTls);
     server.run();
     server.said.clear();
     server
@@ -140,7 +139,7 @@ proptest! {
             "BDAT 3 LAST\r\nabc"][..]), 0..200), seed: u64
     ) {
         let stream = lines.concat().into_bytes();
-        let mut session = ServerSession::new(settings().into(), Transport::Plain);
+        let mut session = ServerSession::new(settings().into(), Transport::StartTls);
         let (mut chunking, mut at, mut shown, mut out) = (Chunking::Random(Choices::new(seed)), 0, Vec::new(), BytesMut::new());
         loop {
             let Ok(step) = session.handle_input(Tick::ORIGIN, &shown, &mut out) else { break };
@@ -246,7 +245,7 @@ fn d_however_octets_are_cut_the_same_happens() {
         let mut settings = settings();
         // Octets after DATA before its 354 depend on when they come, not on where they are cut.
         settings.limits.forbid_unauthorized_pipelining = false;
-        let mut server = ServerHarness::new(settings, Transport::Plain);
+        let mut server = ServerHarness::new(settings, Transport::StartTls);
         let mut at = 0;
         while at < conversation.len() {
             let size = chunking(at, conversation.len() - at);
@@ -303,7 +302,7 @@ fn e_nothing_happens_after_the_end() {
 fn f_replies_leave_in_the_order_of_their_commands() {
     for seed in 0..200 {
         let mut choices = Choices::new(seed);
-        let mut server = ServerHarness::new(settings(), Transport::Plain);
+        let mut server = ServerHarness::new(settings(), Transport::StartTls);
         server.feed(b"EHLO c\r\nMAIL FROM:<a@b>\r\n");
         server.said.clear();
         // A reply to RCPT names its recipient, and one to a malformed line has its enhanced code.

@@ -21,9 +21,8 @@ fn a_server_ends_on_octets_after_starttls() {
     for (residue, octets) in RESIDUES.into_iter().flat_map(|residue| (1..=64).map(move |octets| (residue, octets))) {
         let stream = [b"STARTTLS\r\n", &residue[..octets]].concat();
         for cut in 0..=stream.len() {
-            let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
-            settings.offers.starttls = true;
-            let mut server = ServerHarness::new(settings, Transport::Plain);
+            let settings = ServerSettings::new("mx.test".parse().expect("a domain"));
+            let mut server = ServerHarness::new(settings, Transport::StartTls);
             server.feed(b"EHLO client.test\r\n");
             server.said.clear();
             let stop = server.feed(&stream[..cut]);

@@ -10,12 +10,11 @@ const SECOND: Duration = Duration::from_secs(1);
 fn settings() -> ServerSettings {
     let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.offers.chunking = true;
-    settings.offers.starttls = true;
     settings
 }
 
 fn in_transaction(settings: ServerSettings) -> ServerHarness {
-    let mut server = ServerHarness::new(settings, Transport::Plain);
+    let mut server = ServerHarness::new(settings, Transport::StartTls);
     server.feed(b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n");
     server.said.clear();
     server
@@ -37,7 +36,7 @@ fn empty_chunks_do_no_work() {
 
 #[test]
 fn an_empty_last_chunk_ends_a_message_and_is_not_idle() {
-    let mut server = ServerHarness::new(settings(), Transport::Plain);
+    let mut server = ServerHarness::new(settings(), Transport::StartTls);
     server.feed(b"EHLO c\r\n");
     for _ in 0..300 {
         server.feed(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 3\r\na\r\nBDAT 0 LAST\r\n");
@@ -70,7 +69,7 @@ fn the_first_of_a_fault_and_the_size_limit_counts() {
 
 #[test]
 fn a_session_ends_after_a_day_however_busy_it_is() {
-    let mut server = ServerHarness::new(settings(), Transport::Plain);
+    let mut server = ServerHarness::new(settings(), Transport::StartTls);
     server.feed(b"EHLO c\r\n");
     for _ in 0..24 * 20 - 1 {
         server.wait(180 * SECOND);
@@ -121,7 +120,7 @@ fn content_is_not_waited_for_beyond_the_time_of_the_session() {
 
 #[test]
 fn a_handshake_has_a_deadline_and_nothing_is_said_in_it() {
-    let mut server = ServerHarness::new(settings(), Transport::Plain);
+    let mut server = ServerHarness::new(settings(), Transport::StartTls);
     assert_eq!(server.feed(b"EHLO c\r\n"), Stop::Input);
     assert_eq!(server.feed(b"STARTTLS\r\n"), Stop::Tls);
     assert_eq!(seconds_left(&server), 30);
@@ -137,7 +136,7 @@ fn a_handshake_has_a_deadline_and_nothing_is_said_in_it() {
 
 #[test]
 fn the_deadline_of_a_handshake_ends_with_it() {
-    let mut server = ServerHarness::new(settings(), Transport::Plain);
+    let mut server = ServerHarness::new(settings(), Transport::StartTls);
     server.feed(b"EHLO c\r\nSTARTTLS\r\n");
     server.establish_tls();
     assert_eq!(server.run(), Stop::Input);

@@ -30,7 +30,6 @@ fn ask(session: &mut ServerSession, line: &str) -> String {
 fn session(auth: &[Mechanism], transport: Transport) -> ServerSession {
     let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.offers.auth = MechanismSet::of(auth);
-    settings.offers.starttls = true;
     let mut session = ServerSession::new(Arc::new(settings), transport);
     ask(&mut session, "");
     session
@@ -55,7 +54,7 @@ fn withholding_the_last_mechanism_withdraws_auth() {
 
 #[test]
 fn starttls_forgets_what_was_withheld() {
-    let mut session = session(&[Mechanism::External], Transport::Plain);
+    let mut session = session(&[Mechanism::External], Transport::StartTls);
     session.withhold(Mechanism::External);
     ask(&mut session, "EHLO c.test\r\n");
     assert!(ask(&mut session, "AUTH EXTERNAL =\r\n").starts_with("538 5.7.11"));

@@ -7,7 +7,7 @@ use thiserror::Error;
 /// SASLprep refuses the name or password: control characters, private or unassigned code points,
 /// mixed writing directions, or an empty result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("SASLprep does not take it")]
+#[error("SASLprep refuses the name or password")]
 pub struct PrepareError;
 
 /// Prepares a name or a password for a comparison, as a stored string. Code points that Unicode 3.2

@@ -6,7 +6,8 @@ use posthaste_wire::{
 };
 
 use super::{
-    Ask, CloseReason, Pending, Protocol, Question, ServerNext, ServerSession, Transaction, ask::OtherCommand, replies,
+    Ask, CloseReason, Pending, Protocol, Question, ServerNext, ServerSession, Transaction, Transport,
+    ask::OtherCommand, replies,
 };
 use crate::{
     Tick,
@@ -204,15 +205,18 @@ impl ServerSession {
     }
 
     fn start_tls<'i>(&mut self, more: bool, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
-        if self.client.tls || !self.settings.offers.starttls {
-            self.refuse(if self.client.tls { &replies::OUT_OF_ORDER } else { &replies::NOT_IMPLEMENTED }, out);
-        } else if more {
-            self.say(&replies::UNAUTHORIZED_PIPELINING, out);
-            self.close(CloseReason::ResidueBeforeTls);
-        } else {
-            self.say(&replies::START_TLS, out);
-            self.advance(Exchange::StartTls, ReplyClass::Positive);
-            self.pending = Some(Pending::StartTls);
+        match self.transport {
+            Transport::Tls => self.refuse(&replies::OUT_OF_ORDER, out),
+            Transport::Plain => self.refuse(&replies::NOT_IMPLEMENTED, out),
+            Transport::StartTls if more => {
+                self.say(&replies::UNAUTHORIZED_PIPELINING, out);
+                self.close(CloseReason::ResidueBeforeTls);
+            }
+            Transport::StartTls => {
+                self.say(&replies::START_TLS, out);
+                self.advance(Exchange::StartTls, ReplyClass::Positive);
+                self.pending = Some(Pending::StartTls);
+            }
         }
         None
     }

@@ -54,6 +54,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct ServerSession {
     settings: Arc<ServerSettings>,
+    transport: Transport,
     phase: Phase,
     framer: Framer,
     /// The question that is open.
@@ -86,7 +87,6 @@ pub struct ServerSession {
 struct Client {
     /// The client said EHLO or LHLO, not HELO.
     extended: bool,
-    tls: bool,
     authenticated: bool,
     /// Mechanisms that this connection cannot support.
     withheld: MechanismSet,
@@ -123,11 +123,12 @@ impl ServerSession {
         let framer = Framer::new(settings.limits.command_line);
         Self {
             settings,
+            transport,
             phase: Phase::Start,
             framer,
             question: None,
             saying: None,
-            client: Client { tls: transport == Transport::Tls, ..Client::default() },
+            client: Client::default(),
             transaction: Transaction::default(),
             chunk: None,
             counters: Counters::default(),
@@ -359,7 +360,8 @@ impl ServerSession {
         }
         self.advance(Exchange::Handshake, ReplyClass::Positive);
         self.timer.handshake_ended();
-        self.client = Client { tls: true, ..Client::default() };
+        self.transport = Transport::Tls;
+        self.client = Client::default();
         self.transaction = Transaction::default();
         Ok(())
     }
@@ -397,7 +399,7 @@ impl ServerSession {
 
     /// Returns `true` if TLS is up.
     pub const fn is_tls(&self) -> bool {
-        self.client.tls
+        matches!(self.transport, Transport::Tls)
     }
 
     /// Returns `true` if the client has authenticated.

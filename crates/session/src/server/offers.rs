@@ -9,7 +9,7 @@ use posthaste_wire::{
     parameter::{DateTime, DeliverBy, DeliverByMode, Hold},
 };
 
-use super::{Offers, ServerSession, replies};
+use super::{Offers, ServerSession, Transport, replies};
 use crate::Tick;
 
 impl ServerSession {
@@ -19,7 +19,7 @@ impl ServerSession {
 
     /// Returns `true` if a password may cross this connection.
     pub(super) fn is_protected(&self) -> bool {
-        self.client.tls || self.settings.offers.auth_in_clear
+        self.is_tls() || self.settings.offers.auth_in_clear
     }
 
     /// The longest hold: in seconds, and as a point in time. `None`: FUTURERELEASE is not offered.
@@ -48,8 +48,8 @@ impl ServerSession {
                 offers.dsn.then_some(Capability::Dsn),
                 (offers.chunking || offers.binary_mime).then_some(Capability::Chunking),
                 offers.binary_mime.then_some(Capability::BinaryMime),
-                (offers.starttls && !self.client.tls).then_some(Capability::StartTls),
-                (offers.require_tls && self.client.tls).then_some(Capability::RequireTls),
+                (self.transport == Transport::StartTls).then_some(Capability::StartTls),
+                (offers.require_tls && self.is_tls()).then_some(Capability::RequireTls),
                 auth.then_some(Capability::Auth(self.mechanisms().into())),
                 offers.deliver_by.map(|least| Capability::DeliverBy(Some(least).filter(|least| *least > 0))),
                 hold.as_ref().map(|(seconds, latest)| Capability::FutureRelease {
@@ -75,7 +75,7 @@ impl ServerSession {
     /// Why MAIL is refused without asking the application.
     pub(super) fn mail_refusal(&self, mail: &Mail<&str>, now: Tick) -> Option<&'static Reply> {
         let offers = &self.settings.offers;
-        if offers.demand_tls && !self.client.tls {
+        if offers.demand_tls && !self.is_tls() {
             return Some(&replies::TLS_REQUIRED);
         }
         if offers.demand_auth && !self.client.authenticated {
@@ -87,7 +87,7 @@ impl ServerSession {
             (mail.ret.is_some() || mail.envid.is_some(), offers.dsn),
             (mail.auth.is_some(), self.may_offer_auth() || self.client.authenticated),
             (mail.body == Some(BodyType::BinaryMime), offers.binary_mime),
-            (mail.require_tls, offers.require_tls && self.client.tls),
+            (mail.require_tls, offers.require_tls && self.is_tls()),
             (mail.by.is_some(), offers.deliver_by.is_some()),
             (mail.hold.is_some(), offers.future_release.is_some() && self.unix_origin.is_some()),
             (mail.mt_priority.is_some(), offers.mt_priority.is_some()),

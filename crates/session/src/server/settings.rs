@@ -48,11 +48,14 @@ pub struct Tolerance {
     pub hello: bool,
 }
 
-/// How the connection stands when a session starts.
+/// TLS on a connection when its session starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
-    /// TLS is not up.
+    /// TLS is not up, and the session does not offer it.
     Plain,
+    /// TLS is not up. The session offers STARTTLS (RFC 3207), so the driver must be able to do the
+    /// handshake, which needs a certificate.
+    StartTls,
     /// TLS is up (RFC 8314), through the driver or a proxy before it.
     Tls,
 }
@@ -69,12 +72,10 @@ pub enum Protocol {
 }
 
 /// What a server offers and demands. It always offers PIPELINING, SIZE, 8BITMIME and
-/// ENHANCEDSTATUSCODES.
+/// ENHANCEDSTATUSCODES. [`Transport`] decides about STARTTLS.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Offers {
-    /// STARTTLS. Default: off, because it needs a certificate.
-    pub starttls: bool,
     /// The SASL mechanisms. Default: none.
     pub auth: MechanismSet,
     /// AUTH without TLS. Default: off, because passwords would cross the network in clear.

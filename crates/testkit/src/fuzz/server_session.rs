@@ -43,7 +43,6 @@ fn settings([offers, more, limits]: [u8; 3]) -> ServerSettings {
     let is = |octet: u8, bit: u8| octet & 1 << bit != 0;
     let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     settings.protocol = if is(offers, 7) { Protocol::Lmtp } else { Protocol::Smtp };
-    settings.offers.starttls = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.offers.auth_in_clear = is(offers, 0);
     settings.offers.smtputf8 = is(offers, 1);
@@ -96,7 +95,7 @@ struct Run {
 }
 
 fn serve(settings: &ServerSettings, [_, more, _]: [u8; 3], incidents: &[Incident<'_>], mut chunking: Chunking) -> Run {
-    let transport = if more & 1 == 1 { Transport::Tls } else { Transport::Plain };
+    let transport = if more & 1 == 1 { Transport::Tls } else { Transport::StartTls };
     let mut harness = ServerHarness::new(settings.clone(), transport);
     let mut position = 0;
     let mut said_start_tls = false;

@@ -97,7 +97,6 @@ impl Pair {
     pub fn new(setup: Setup) -> Self {
         let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
         settings.protocol = if setup.lmtp { Protocol::Lmtp } else { Protocol::Smtp };
-        settings.offers.starttls = true;
         settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256]);
         settings.offers.auth_in_clear = true;
         settings.offers.binary_mime = true;
@@ -106,7 +105,7 @@ impl Pair {
         settings.limits.idle_commands = u32::MAX;
         settings.timeouts.minimum_rate = 0;
         settings.timeouts.message = settings.timeouts.session;
-        let mut server = ServerHarness::new(settings, Transport::Plain);
+        let mut server = ServerHarness::new(settings, Transport::StartTls);
         server.policy.decide_later();
         Self {
             client: ClientHarness::new(ClientSettings::default()),

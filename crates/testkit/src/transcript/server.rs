@@ -190,7 +190,10 @@ fn settings(transcript: &Transcript) -> (ServerSettings, Transport) {
     for line in &transcript.setup {
         let mut words = line.split(' ');
         match words.next() {
-            Some("offer") => words.for_each(|word| offer(&mut settings, word)),
+            Some("offer") => words.for_each(|word| match word {
+                "starttls" => transport = Transport::StartTls,
+                word => offer(&mut settings, word),
+            }),
             Some("limit") => {
                 let (name, value) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
                 limit(&mut settings, name, number(line, value));
@@ -205,7 +208,6 @@ fn settings(transcript: &Transcript) -> (ServerSettings, Transport) {
 fn offer(settings: &mut ServerSettings, word: &str) {
     let offers = &mut settings.offers;
     match word {
-        "starttls" => offers.starttls = true,
         "auth" => offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]),
         "scram" => offers.auth.insert(Mechanism::ScramSha256),
         "oauth" => [Mechanism::XOauth2, Mechanism::OauthBearer].into_iter().for_each(|it| offers.auth.insert(it)),

@@ -143,13 +143,11 @@ pub(crate) async fn once<T>(future: impl Future<Output = T>) -> Option<T> {
 }
 
 pub(crate) fn settings() -> ServerSettings {
-    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
-    settings.offers.starttls = true;
-    settings
+    ServerSettings::new("mx.test".parse().expect("a domain"))
 }
 
 pub(crate) fn driver<S: AsyncRead + AsyncWrite + Unpin>(stream: S, settings: ServerSettings) -> ServerDriver<S> {
-    ServerDriver::new(Connection::new(stream), ServerSession::new(Arc::new(settings), Transport::Plain))
+    ServerDriver::new(Connection::new(stream), ServerSession::new(Arc::new(settings), Transport::StartTls))
 }
 
 /// Reads one reply.
