@@ -102,7 +102,7 @@ fn apis(context: &Context) -> Result<Vec<Api>, Failure> {
         Failure::new(format!("The wrapper of rustdoc cannot be written: {error}."), "Make room in the target folder.")
     })?;
     // The same packages as the step `docs` selects, so that the two share what they check.
-    let command = ["doc", "--quiet", "--workspace", "--lib", "--no-deps", "--all-features"];
+    let command = ["doc", "--release", "--quiet", "--workspace", "--lib", "--no-deps", "--all-features"];
     Run::cargo()
         .dir(&context.root)
         .env("RUSTDOC", &wrapper)

@@ -2,6 +2,8 @@
 //!
 //! Cargo builds a dependency again for every set of features that the selected packages ask of it.
 //! Steps that could share a build therefore select the same packages, and narrow down by targets.
+//! What needs the relay's C libraries checked is checked as a release: `end-to-end` and README's
+//! first command need them optimized, and they take minutes.
 
 use cargo_metadata::TargetKind;
 
@@ -32,7 +34,7 @@ pub(crate) fn format(context: &Context) -> Outcome {
 }
 
 pub(crate) fn lint(context: &Context) -> Outcome {
-    let command = ["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+    let command = ["clippy", "--release", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
     Run::cargo()
         .dir(&context.root)
         .args(command)
@@ -92,7 +94,7 @@ pub(crate) fn benches(context: &Context) -> Outcome {
 }
 
 pub(crate) fn docs(context: &Context) -> Outcome {
-    let command = ["doc", "--workspace", "--no-deps", "--all-features"];
+    let command = ["doc", "--release", "--workspace", "--no-deps", "--all-features"];
     Run::cargo()
         .dir(&context.root)
         .env("RUSTDOCFLAGS", "-D warnings")
