@@ -18,8 +18,8 @@ impl<S: AsRef<str>> Domain<S> {
     /// The mapping is that of UTS #46, non-transitional, with the lengths of the DNS.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::Domain`] if the name is not ASCII and one of its labels is not a U-label,
-    /// is an A-label without a U-label, or becomes too long.
+    /// [`SyntaxErrorKind::Domain`], only for a name that is not ASCII: a label is not a U-label, is
+    /// an A-label without a U-label, or becomes too long.
     ///
     /// ```
     /// use posthaste_wire::Domain;

@@ -96,10 +96,10 @@ pub enum Command<'a> {
         /// `true`: the content ends the message.
         last: bool,
     },
-    /// `XCLIENT name=value …`: the client counts as the one that the attributes describe from here
-    /// on.
+    /// `XCLIENT name=value …`: from here on the server treats the client as the one that the
+    /// attributes describe.
     XClient(Attributes<'a>),
-    /// `XFORWARD name=value …`: the client of this client, for the log.
+    /// `XFORWARD name=value …`: the client that this client, a proxy, serves; for the log.
     XForward(Attributes<'a>),
     /// Any other verb, with its text.
     Other {

@@ -1,4 +1,5 @@
-//! Replies that can only accept or only refuse, for those who decide about commands and messages.
+//! Replies that can only accept or only refuse, for applications that decide about commands and
+//! messages.
 
 use alloc::{string::ToString, sync::Arc};
 use core::fmt;
@@ -86,14 +87,14 @@ impl Refusal {
         Self { reply: Reply::from_static(line), cause: None }
     }
 
-    /// Adds what went wrong behind the scenes. It goes into the log and never to the client.
+    /// Adds the cause of the refusal. It is for the log and never sent to the client.
     #[must_use]
     pub fn with_cause(mut self, cause: impl fmt::Display) -> Self {
         self.cause = Some(cause.to_string().into());
         self
     }
 
-    /// What went wrong behind the scenes. `None`: the reply says it all.
+    /// The cause of the refusal, for the log. `None`: none was added.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }

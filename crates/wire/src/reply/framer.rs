@@ -85,8 +85,8 @@ impl ReplyFramer {
     /// - lines that are too long or too many.
     ///
     /// A reply beyond the limit, or with a line that does not start with a code, is
-    /// [cut](ReplyRef::is_cut) there: the start of the next reply is unknown. A fault in the first
-    /// three digits remains an error.
+    /// [cut](ReplyRef::is_cut) there: the start of the next reply is unknown. It has the code of
+    /// its first line. A fault in the first three digits remains an error.
     #[must_use]
     pub const fn tolerant(limits: ReplyLimits) -> Self {
         let mut framer = Self::new(limits);
