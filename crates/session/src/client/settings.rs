@@ -10,8 +10,8 @@ use crate::table::Exchange;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClientSettings {
-    /// How much a server may say in one reply. A line of a SASL exchange may always have 12,288
-    /// octets (RFC 4954 section 4).
+    /// The limits of one reply. Defaults: those of [`ReplyLimits`]. A line of a SASL exchange may
+    /// always have 12,288 octets (RFC 4954 section 4).
     pub replies: ReplyLimits,
     /// How long the client waits.
     pub timeouts: ClientTimeouts,
@@ -27,8 +27,8 @@ impl Default for ClientSettings {
     }
 }
 
-/// How long a client waits for each reply, counted from the reply before it: the values of RFC 5321
-/// section 4.5.3.2. Beyond it: the session is closed.
+/// How long a client waits for each reply, counted from when it begins to wait for it: the values
+/// of RFC 5321 section 4.5.3.2. Beyond it: the session is closed.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClientTimeouts {

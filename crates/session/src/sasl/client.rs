@@ -158,7 +158,8 @@ impl ClientMechanism {
         Some(if text.expose().is_empty() { Secret::new("=".into()) } else { text })
     }
 
-    /// Answers a challenge, which is in base64 as it came.
+    /// Answers a challenge, which is in base64 as it came. For SCRAM it derives a key, which takes
+    /// up to a second: see [`MAX_ITERATIONS`](super::MAX_ITERATIONS).
     pub fn respond(&mut self, challenge: &[u8]) -> ClientStep {
         let challenge = match decode(challenge) {
             Ok(challenge) => challenge,
