@@ -88,7 +88,7 @@ pub enum TlsError {
     Provider(#[source] rustls::Error),
 }
 
-/// What an error calls a PEM text: the path of its file.
+/// The name of a PEM text in an error: the path of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PemName(pub(super) Option<PathBuf>);
 

@@ -11,7 +11,7 @@ use super::{Pem, TlsError};
 pub struct Roots(pub(super) RootCertStore);
 
 impl Roots {
-    /// No authority yet, for those of [`add_pem`](Self::add_pem).
+    /// No authority. Add some with [`add_pem`](Self::add_pem).
     pub fn empty() -> Self {
         Self(RootCertStore::empty())
     }
