@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::EndpointError;
 
-/// Why a connection did not get as far as a first transaction. The server has heard of no mail.
+/// Why a connection did not get as far as a first transaction. No mail was sent.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -54,7 +54,7 @@ pub enum ConnectError {
     TlsUnavailable,
     /// TLS is required, and no certificate can be for this name of a host, such as one whose last
     /// label is a number.
-    #[error("TLS is required, and no certificate can be for the name {0:?}; use a name that it can be for")]
+    #[error("TLS is required, and no certificate can be for the name {0:?}; use the server's host name")]
     TlsName(String),
     /// The TLS handshake failed.
     #[error("the TLS handshake failed: {}", handshake(.0))]
@@ -101,9 +101,9 @@ impl ConnectError {
 
     /// Returns `true` if another connection without TLS may fare better and the options allow it.
     ///
-    /// TLS was [`Tls::Opportunistic`](crate::Tls::Opportunistic), and what failed lies between
+    /// TLS was [`Tls::Opportunistic`](crate::Tls::Opportunistic), and the failure came between
     /// STARTTLS and the end of the reply to EHLO within TLS. The server closed, was silent, sent
-    /// 421 or something that is no reply, or the handshake failed. Connect again with
+    /// 421 or octets that are no reply, or the handshake failed. Connect again with
     /// [`Tls::Off`](crate::Tls::Off), and remember the host for a while: broken TLS costs a
     /// connection each time, and a timeout where the server is silent.
     ///

@@ -63,8 +63,8 @@ impl MxError {
 /// Records that name no possible host are passed over, and a host that several records name comes
 /// once.
 ///
-/// `own_name` is this host, in A-labels or U-labels. If it is among the hosts, it and all hosts
-/// that are not better are left out, before the list is cut to [`MAX_HOSTS`].
+/// `own_name` is the name of this host, in A-labels or U-labels. If it is among the hosts, only
+/// hosts with a lower preference value stay. The list is cut to [`MAX_HOSTS`] after that.
 ///
 /// # Errors
 /// [`MxError`]; [`MxError::Loop`] also for the domain `own_name`, for which DNS is not asked.
@@ -109,11 +109,12 @@ pub async fn hosts(resolver: &impl Resolver, domain: &Domain<&str>, own_name: &s
     Ok(hosts.into_iter().map(|(_, host)| host.into()).collect())
 }
 
-/// The addresses of a mail host: the one of an address literal, or those in the DNS.
+/// The addresses of a mail host: the one of an address literal, or those in the DNS. There are at
+/// most [`MAX_ADDRESSES`].
 ///
-/// Unless `any`, addresses that are not [public](is_public) are left out: the owner of a domain
-/// must not be able to point this relay at its own network. Connect to these, and do not look the
-/// host up again: the second answer could differ.
+/// Unless `any` is `true`, addresses that are not [public](is_public) are left out: the owner of a
+/// domain must not be able to point this relay at its own network. Connect to these, and do not
+/// look the host up again: the second answer could differ.
 ///
 /// # Errors
 /// [`MxError`].
