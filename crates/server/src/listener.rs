@@ -1,4 +1,4 @@
-//! A listening socket with what its sessions offer.
+//! A listening socket with the settings of its sessions.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -50,7 +50,7 @@ impl Tls {
     }
 }
 
-/// A source of connections with what its sessions offer; hand it to
+/// A source of connections with the settings of its sessions, for
 /// [`Server::listen`](crate::Server::listen).
 #[derive(Debug)]
 pub struct Listener<A = TcpListener> {
@@ -60,8 +60,8 @@ pub struct Listener<A = TcpListener> {
 }
 
 impl Listener<TcpListener> {
-    /// Binds a TCP address, without TLS. A name with several addresses is bound to the first one
-    /// that can be.
+    /// Binds a TCP address, without TLS. If a name has several addresses, the first one that can be
+    /// bound is used.
     ///
     /// # Errors
     /// [`io::Error`] with the address in its text.
@@ -95,7 +95,8 @@ impl<A: Accept> Listener<A> {
         Self { socket, settings: Arc::new(settings), tls: Tls::Off }
     }
 
-    /// The same with TLS. Decides about the offer of STARTTLS.
+    /// The same with TLS. Switches the offer of STARTTLS on for [`Tls::StartTls`], and off
+    /// otherwise.
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
         Arc::make_mut(&mut self.settings).offers.starttls = matches!(tls, Tls::StartTls(_));
@@ -103,7 +104,7 @@ impl<A: Accept> Listener<A> {
         self
     }
 
-    /// What connections come from.
+    /// The source of connections.
     pub const fn socket(&self) -> &A {
         &self.socket
     }
