@@ -164,8 +164,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Sends QUIT, waits for the reply for
-    /// [`quit`](posthaste_tokio::session::client::ClientTimeouts::quit) at most, and closes TLS.
-    /// Dropping a client instead just closes the connection.
+    /// [`quit`](posthaste_tokio::session::client::ClientTimeouts::quit) at most, and closes TLS. To
+    /// drop a client, or this future, just closes the connection.
     pub async fn quit(mut self) {
         if self.driver.send(&Command::Quit).is_ok() {
             // The connection is done with, reply or not.

@@ -147,7 +147,8 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Connects to the first of the addresses that answers, trying each for at most `each`.
+/// Connects to the first of the addresses that answers, trying one after another, each for at most
+/// `each`. The future may be dropped.
 ///
 /// # Errors
 /// [`ConnectError::NoAddress`], or [`ConnectError::Tcp`] with the reason of the last address.

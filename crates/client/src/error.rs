@@ -90,7 +90,7 @@ pub enum Stage {
 }
 
 impl ConnectError {
-    /// The server's reply, if it refused.
+    /// The server's reply. `None`: the reason is not a refusal.
     pub const fn reply(&self) -> Option<&Reply> {
         match self {
             Self::Refused { reply, .. } => Some(reply),

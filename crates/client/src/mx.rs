@@ -44,7 +44,7 @@ impl MxError {
         matches!(self, Self::Resolve(ResolveError::Temporary(_)))
     }
 
-    /// The enhanced status code for a report (RFC 3463, RFC 7505).
+    /// The enhanced status code for a report (RFC 3463, RFC 7505). It is always `Some`.
     pub const fn enhanced(&self) -> Option<EnhancedCode> {
         match self {
             Self::NoSuchDomain | Self::Resolve(ResolveError::NoSuchName) => EnhancedCode::new(5, 1, 2),
@@ -61,7 +61,7 @@ impl MxError {
 ///
 /// They are named as in the DNS, in ASCII ([`HostName`]). An address literal is its own host.
 /// Records that name no possible host are passed over, and a host that several records name comes
-/// once.
+/// once. The future may be dropped; the resolver limits its wait.
 ///
 /// `own_name` is the name of this host, in A-labels or U-labels. If it is among the hosts, only
 /// hosts with a lower preference value stay. The list is cut to [`MAX_HOSTS`] after that.
@@ -114,7 +114,8 @@ pub async fn hosts(resolver: &impl Resolver, domain: &Domain<&str>, own_name: &s
 ///
 /// Unless `any` is `true`, addresses that are not [public](is_public) are left out: the owner of a
 /// domain must not be able to point this relay at its own network. Connect to these, and do not
-/// look the host up again: the second answer could differ.
+/// look the host up again: the second answer could differ. The future may be dropped; the resolver
+/// limits its wait.
 ///
 /// # Errors
 /// [`MxError`].

@@ -51,7 +51,8 @@ pub struct Failed<'s, S: AsRef<str> = String> {
     pub recipient: &'s ForwardPath<S>,
     /// Its outcome.
     pub outcome: &'s RecipientOutcome,
-    /// Why the conversation broke off, if this recipient's outcome is lost with it.
+    /// Why the conversation broke off, if this recipient's outcome is
+    /// [`Lost`](RecipientOutcome::Lost). `None`: the outcome says why.
     pub broken: Option<&'s ClientError>,
 }
 

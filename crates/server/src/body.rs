@@ -83,7 +83,8 @@ impl<'a> Body<'a> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await.transpose()
     }
 
-    /// The whole content in memory, up to `limit` octets.
+    /// The whole content in memory, up to `limit` octets. A future that is dropped loses the octets
+    /// that it has read.
     ///
     /// # Errors
     /// [`BodyError`], with [`BodyError::TooLarge`] beyond the limit.

@@ -53,8 +53,9 @@ pub struct Peer {
     /// `true` inside TLS.
     pub tls: bool,
     /// The certificate that the client has shown and the TLS configuration's verifier accepted.
+    /// `None`: it has shown none.
     pub certificate: Option<Certificate>,
-    /// The identity that the client has logged in as.
+    /// The identity that the client has logged in as. `None`: it has not logged in.
     pub identity: Option<String>,
 }
 

@@ -61,7 +61,7 @@ pub struct Listener<A = TcpListener> {
 
 impl Listener<TcpListener> {
     /// Binds a TCP address, without TLS. If a name has several addresses, the first one that can be
-    /// bound is used.
+    /// bound is used. The future may be dropped.
     ///
     /// # Errors
     /// [`io::Error`] with the address in its text.

@@ -167,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         context
     }
 
-    /// The client's certificate.
+    /// The client's certificate. `None`: it has shown none.
     pub fn peer_certificate(&self) -> Option<Certificate> {
         self.connection.peer_certificate()
     }

@@ -88,7 +88,7 @@ pub enum Undeliverable {
 }
 
 impl Undeliverable {
-    /// The enhanced status code for a report.
+    /// The enhanced status code for a report. It is always `Some`.
     pub const fn enhanced(self) -> Option<EnhancedCode> {
         match self {
             Self::TooLarge => EnhancedCode::new(5, 3, 4),

@@ -313,7 +313,7 @@ impl ClientSession {
         self.settings.timeouts.write
     }
 
-    /// What the server offered in its last reply to EHLO or LHLO, since TLS started if it did.
+    /// The offers of the server's last reply to EHLO or LHLO; under TLS, inside TLS.
     pub const fn capabilities(&self) -> &Capabilities {
         &self.capabilities
     }
@@ -324,8 +324,8 @@ impl ClientSession {
         self.capabilities.limits().mail_max.map(|most| most.get().saturating_sub(self.transactions))
     }
 
-    /// The first reply that was not well formed and still counted, since TLS started if it did. The
-    /// server gets no other message on this connection.
+    /// The first reply that was not well formed and still counted; under TLS, the first inside TLS.
+    /// The server gets no other message on this connection. `None`: every reply was well formed.
     pub const fn oddity(&self) -> Option<PeerMisbehaved> {
         self.odd
     }

@@ -207,7 +207,7 @@ impl ClientMechanism {
 
     /// The server's reasons for refusing a token, in JSON (RFC 7628 section 3.2.2). `scope` and
     /// `openid-configuration` say what to ask for. The text is the server's; trust it no more than
-    /// the server.
+    /// the server. `None`: the server gave no reasons.
     pub fn token_refusal(&self) -> Option<&[u8]> {
         match &self.rest {
             Rest::Oauth(_, reasons) => reasons.as_deref(),

@@ -304,6 +304,7 @@ impl ServerSession {
     }
 
     /// When the session ends in any case. A write of the output must not take longer either.
+    /// `None`: before the first call of [`handle_input`](Self::handle_input).
     pub fn ends_at(&self) -> Option<Tick> {
         self.last_moment().map(|(end, _)| end)
     }

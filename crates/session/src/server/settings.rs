@@ -92,20 +92,22 @@ pub struct Offers {
     /// not relay without verified TLS.
     pub require_tls: bool,
     /// DELIVERBY (RFC 2852): the least time in seconds that a client may ask for in mode R; 0 for
-    /// no minimum. Default: off.
+    /// no minimum. `None`, the default: off.
     pub deliver_by: Option<u32>,
     /// FUTURERELEASE (RFC 4865), for submission: the most seconds for which a message may be held.
-    /// It bounds HOLDFOR, and HOLDUNTIL counted from the command. Beyond it: 501. Default: off.
+    /// It bounds HOLDFOR, and HOLDUNTIL counted from the command. Beyond it: 501. `None`, the
+    /// default: off.
     ///
     /// Only a session that knows the [wall-clock time](super::ServerSession::set_wall_clock) offers
     /// it.
     pub future_release: Option<u32>,
-    /// MT-PRIORITY (RFC 6710): the name of the profile, which may be empty. Default: off.
+    /// MT-PRIORITY (RFC 6710): the name of the profile, which may be empty. `None`, the default:
+    /// off.
     pub mt_priority: Option<String>,
     /// RRVS (RFC 7293). Default: off.
     pub rrvs: bool,
-    /// NO-SOLICITING (RFC 3865): the solicitation class keywords that are refused, which may be
-    /// none. The application checks SOLICIT. Default: off.
+    /// NO-SOLICITING (RFC 3865): the solicitation class keywords that are refused, separated by
+    /// commas; the list may be empty. The application checks SOLICIT. `None`, the default: off.
     pub no_soliciting: Option<String>,
     /// LIMITS (RFC 9422): announces how many recipients a transaction may have. Default: off.
     pub limits: bool,

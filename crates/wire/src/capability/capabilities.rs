@@ -115,7 +115,7 @@ impl<S: AsRef<[u8]>> Capabilities<S> {
         self.views.limits
     }
 
-    /// The first line with this keyword, with all its arguments.
+    /// The first line with this keyword, with all its arguments. `None`: no line has it.
     pub fn get(&self, keyword: Keyword) -> Option<Capability<'_>> {
         self.iter().find(|capability| capability.keyword() == Some(keyword))
     }
