@@ -35,7 +35,7 @@ pub struct ClientOptions {
     /// Limits and timeouts of the session. The handshake of implicit TLS has the time of the
     /// greeting. Default: [`ClientSettings::default`].
     pub session: ClientSettings,
-    /// What the server speaks. Default: SMTP.
+    /// The protocol of the server. Default: SMTP.
     pub protocol: Protocol,
     /// The TLS that the connection needs. Default: none.
     pub tls: Tls,

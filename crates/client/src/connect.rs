@@ -49,7 +49,7 @@ pub enum EndpointError {
     /// The text has no host.
     #[error("{0:?} has no host; write a name or an address before the colon, as in mx.example.net:25")]
     NoHost(String),
-    /// An IPv6 address has to stand in brackets.
+    /// An IPv6 address is without brackets.
     #[error("{0:?} has an IPv6 address without brackets; write it as in [2001:db8::25]:25")]
     NoBrackets(String),
 }

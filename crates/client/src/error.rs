@@ -67,8 +67,7 @@ pub enum ConnectError {
     /// options do not demand TLS.
     #[error("there is no way to log in: {0}")]
     AuthUnavailable(#[from] ChooseError),
-    /// The server broke off or faked a SASL exchange. It may not be the server that knows these
-    /// credentials.
+    /// The server broke the rules of a SASL exchange. It may be an impostor.
     #[error("the login cannot be trusted: {0}")]
     Sasl(#[from] ServerFault),
     /// The conversation broke off.
@@ -99,7 +98,7 @@ impl ConnectError {
         }
     }
 
-    /// Returns `true` if another connection without TLS may fare better and the options allow it.
+    /// Returns `true` if another connection without TLS may succeed and the options allow it.
     ///
     /// TLS was [`Tls::Opportunistic`](crate::Tls::Opportunistic), and the failure came between
     /// STARTTLS and the end of the reply to EHLO within TLS. The server closed, was silent, sent
@@ -126,7 +125,7 @@ impl ConnectError {
         }
     }
 
-    /// Returns `true` if another attempt may fare better.
+    /// Returns `true` if another attempt may succeed.
     pub fn is_transient(&self) -> bool {
         !self.is_permanent()
     }

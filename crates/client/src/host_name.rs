@@ -7,10 +7,11 @@ use thiserror::Error;
 
 /// A name as the DNS holds it: labels of 1 to 63 octets, 255 octets in all (RFC 1035 section 3.1).
 ///
-/// A label may hold any octet (RFC 2181 section 11): the DNS knows which names exist. The text is
-/// ASCII. Letters, digits, `-` and `_` stand for themselves. Every other octet is a backslash and
-/// three decimal digits (RFC 1035 section 5.1). So the text is harmless in a log line, a reply or a
-/// report. Names of other scripts are in A-labels. Equality ignores the case of ASCII letters.
+/// A label may hold any octet (RFC 2181 section 11): only the DNS decides which names exist. The
+/// text is ASCII. Letters, digits, `-` and `_` stand for themselves. Every other octet is a
+/// backslash and three decimal digits (RFC 1035 section 5.1). So the text is harmless in a log
+/// line, a reply or a report. Names of other scripts are in A-labels. Equality ignores the case of
+/// ASCII letters.
 #[derive(Debug, Clone)]
 pub struct HostName(String);
 

@@ -1,4 +1,4 @@
-//! Which hosts take the mail of a domain (RFC 5321 section 5.1).
+//! The hosts that take the mail of a domain (RFC 5321 section 5.1).
 
 use std::{collections::HashSet, net::IpAddr};
 
@@ -39,7 +39,7 @@ pub enum MxError {
 }
 
 impl MxError {
-    /// Returns `true` if another attempt may fare better.
+    /// Returns `true` if another attempt may succeed.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Resolve(ResolveError::Temporary(_)))
     }

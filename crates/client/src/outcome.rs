@@ -64,8 +64,7 @@ impl RecipientOutcome {
         }
     }
 
-    /// Returns `true` if the recipient does not have the message, and another attempt may fare
-    /// better.
+    /// Returns `true` if the recipient does not have the message, and another attempt may succeed.
     pub fn is_transient(&self) -> bool {
         !matches!(self, Self::Accepted(_)) && !self.is_permanent()
     }

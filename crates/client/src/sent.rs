@@ -22,7 +22,7 @@ pub struct Sent<S: AsRef<str> = String> {
     /// nothing more over this connection. `None`: the connection can be used again.
     pub broken: Option<ClientError>,
     /// The end of the content may have left before the conversation broke off. The server may have
-    /// the message all the same: sending it again may make a duplicate (RFC 1047).
+    /// the message nevertheless: sending it again may make a duplicate (RFC 1047).
     pub in_doubt: bool,
     /// The content went by BDAT, since the server offers CHUNKING, and that failed: the server
     /// answered BDAT with 500 to 504, or the conversation broke off during it. No outcome is

@@ -120,7 +120,7 @@ impl PeerAddress {
         }
     }
 
-    /// The IP address, and `127.0.0.1` for a local client: for rules that speak of networks.
+    /// The IP address, and `127.0.0.1` for a local client: for rules about networks.
     pub const fn ip_or_loopback(self) -> IpAddr {
         match self {
             Self::Ip(address) => address.ip(),

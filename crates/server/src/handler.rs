@@ -232,7 +232,7 @@ pub trait Handler: Send {
 /// The result of a login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authentication {
-    /// The client is who it says. This is the identity to remember it by.
+    /// The client is authenticated, as this identity.
     Granted(String),
     /// The credentials are wrong: 535.
     Denied,

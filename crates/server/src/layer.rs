@@ -16,7 +16,7 @@ use crate::{Authentication, Body, Context, Envelope, Handler, Service};
 /// A check in front of a [`Handler`]: each method can refuse, and `Ok` asks the wrapped handler.
 ///
 /// A decision of a layer can therefore never accept more than what it wraps, and a method that it
-/// does not name changes nothing. Only [`settings`](Self::settings) may offer more.
+/// does not implement changes nothing. Only [`settings`](Self::settings) may offer more.
 ///
 /// [`Service::layer`] puts it around a service, which clones it for each connection. Its fields are
 /// the state of one connection, and an `Arc` among them is shared by all.
@@ -42,8 +42,8 @@ use crate::{Authentication, Body, Context, Envelope, Handler, Service};
 /// }
 /// ```
 ///
-/// Timeout, panic and abort are as [`Handler`] says; the time is that of the layers and the handler
-/// together.
+/// Timeout, panic and abort are as for a [`Handler`]. The layers and the handler share one time
+/// limit.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no layer",
     label = "this decides about nothing",

@@ -45,7 +45,7 @@ pub trait Service: Send + Sync + 'static {
         Arc::clone(&cx.settings)
     }
 
-    /// A client has connected. Timeout, panic and abort are as [`Handler`] says.
+    /// A client has connected. Timeout, panic and abort are as for a [`Handler`].
     ///
     /// # Errors
     /// The refusal that the client gets in place of a greeting; the connection then closes.

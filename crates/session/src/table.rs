@@ -15,7 +15,8 @@ use posthaste_wire::{Command, ReplyCode, Severity};
 pub enum Phase {
     /// Connected. The greeting is next.
     Start,
-    /// Greeted. EHLO is next. TLS leads back here, and nothing learned in clear survives.
+    /// Greeted. EHLO is next. After a TLS handshake the conversation is here again, and everything
+    /// learned before TLS is forgotten.
     Greeted,
     /// EHLO was accepted, and no transaction is open.
     Ready,

@@ -83,8 +83,8 @@ pub enum ClientError {
     /// The server stopped reading the content and sent this reply to the message.
     #[error("the server broke the content off: {0}")]
     EarlyReply(Reply),
-    /// The server offers CHUNKING and does not know BDAT; this is its reply. It may take the octets
-    /// of the chunk for commands.
+    /// The server offers CHUNKING and does not know BDAT; this is its reply. It may read the octets
+    /// of the chunk as commands.
     #[error("the server offers CHUNKING and refused BDAT: {0}")]
     Chunking(Reply),
     /// The server broke the protocol.

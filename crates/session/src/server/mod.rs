@@ -375,7 +375,7 @@ impl ServerSession {
     }
 
     /// Ends the session with a 421 at once. Content and questions are void (RFC 5321 section 3.8).
-    /// During a TLS handshake it says nothing.
+    /// During a TLS handshake it sends no reply.
     pub fn abort(&mut self, out: &mut BytesMut) {
         if self.is_over() {
             return;

@@ -83,7 +83,7 @@ pub struct Offers {
     pub smtputf8: bool,
     /// DSN (RFC 3461). Default: off.
     pub dsn: bool,
-    /// CHUNKING (RFC 3030): BDAT beside DATA. Default: off.
+    /// CHUNKING (RFC 3030): BDAT as well as DATA. Default: off.
     pub chunking: bool,
     /// BINARYMIME (RFC 3030): content of any octets, which the application must keep unchanged. It
     /// offers CHUNKING too. Default: off.

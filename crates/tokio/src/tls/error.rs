@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::explain;
 
-/// Why TLS cannot be set up. Each text says what is wrong with what, and ends in a remedy.
+/// Why TLS cannot be set up. Each text names the fault and the file, and ends in a remedy.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TlsError {

@@ -16,9 +16,9 @@ impl Roots {
         Self(RootCertStore::empty())
     }
 
-    /// The public authorities, as the cargo features say: the operating system's with
-    /// `native-roots`; Mozilla's with `webpki-roots`, beside `native-roots` only where the system
-    /// has none. Certificates that cannot be read are passed over. Blocks on files.
+    /// The public authorities of the cargo features: the operating system's with `native-roots`,
+    /// Mozilla's with `webpki-roots`. With both, Mozilla's are used only where the system has none.
+    /// Certificates that cannot be read are passed over. Blocks on files.
     ///
     /// # Errors
     /// [`TlsError::NoRoots`].

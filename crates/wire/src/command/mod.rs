@@ -115,7 +115,7 @@ impl<'a> Command<'a> {
     /// 4.1.1).
     ///
     /// # Errors
-    /// A [`SyntaxError`] that knows the offset and its reply.
+    /// A [`SyntaxError`] with the offset and a reply.
     pub fn parse(line: &'a [u8]) -> Result<Self, SyntaxError> {
         let line = trim_end(line);
         let (end, verb) = word(line);

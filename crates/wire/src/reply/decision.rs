@@ -21,8 +21,8 @@ use super::{EnhancedCode, Reply, ReplyCode, Severity};
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Accepted(Reply);
 
-/// A 4yz or 5yz reply: the command or message is refused, for now or for good. A 421 also ends the
-/// session.
+/// A 4yz or 5yz reply: the command or message is refused, temporarily or permanently. A 421 also
+/// ends the session.
 ///
 /// Build a fixed one with [`refusal!`](crate::refusal), which adds CRLF and checks the text at
 /// compile time. A [cause](Self::with_cause) is for the log; the client never sees it.
@@ -255,7 +255,7 @@ macro_rules! accepted {
 /// let accepted = posthaste_wire::refusal!("250 2.0.0 OK");
 /// ```
 ///
-/// So is a `{` without values, which the client would get as it stands:
+/// So is a `{` without values, which the client would get unchanged:
 ///
 /// ```compile_fail,E0080
 /// let user = "jo";

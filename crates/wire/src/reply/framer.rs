@@ -105,7 +105,7 @@ impl ReplyFramer {
     /// reply, the framer is at the start of the next one.
     ///
     /// # Errors
-    /// [`ReplyError`] at the first fault, the same in whatever pieces the octets came.
+    /// [`ReplyError`] at the first fault, the same however the octets are split.
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<ReplyRef<'a>>, ReplyError> {
         if !self.is_tolerant {
             return self.well_formed(input);
