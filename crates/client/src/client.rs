@@ -83,8 +83,7 @@ pub struct Client<S> {
 }
 
 impl Client<TcpStream> {
-    /// Looks a server up, connects to it, and takes the connection through greeting, EHLO, TLS and
-    /// AUTH, as the options ask for.
+    /// Connects to a server: looks it up, and does greeting, EHLO, TLS and AUTH as the options say.
     ///
     /// The addresses are tried in the system's order, 16 at most, until TCP connects. Mail for a
     /// domain goes to the hosts of [`mx::hosts`](crate::mx::hosts); this function asks for no MX
@@ -115,9 +114,8 @@ impl Client<TcpStream> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// Takes a stream through greeting, EHLO, TLS and AUTH, as the options ask for. `server_name`
-    /// is the host for which the certificate must be valid. The future may be dropped, and with it
-    /// the stream.
+    /// Does greeting, EHLO, TLS and AUTH on a stream, as the options say. `server_name` is the host
+    /// for which the certificate must be valid. The future may be dropped, and with it the stream.
     ///
     /// # Errors
     /// [`ConnectError`]; where [`ConnectError::suggests_clear`], connect again without TLS.

@@ -16,8 +16,8 @@ pub enum RecipientOutcome {
     Refused(Reply, RefusedAt),
     /// The server lacks what the message needs. Permanent.
     Undeliverable(Undeliverable),
-    /// The recipient was not sent to the server, which takes fewer recipients, or recipients of
-    /// fewer domains, in one transaction (RFC 9422). Send the message to it in another transaction;
+    /// The recipient was not sent: the server takes fewer recipients or domains in one transaction
+    /// (RFC 9422). Send the message to it in another transaction;
     /// [`Client::recipients_at_once`](crate::Client::recipients_at_once) says how many fit.
     Postponed,
     /// The conversation broke off before the reply. Try again.

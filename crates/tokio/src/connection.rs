@@ -211,8 +211,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Closes the writing side; under TLS with a close_notify, without which the peer could not
-    /// tell this end from an attacker's (RFC 8446 section 6.1). Best effort, for 5 s at most.
+    /// Closes the writing side, for 5 s at most; errors are ignored. Under TLS it sends a
+    /// close_notify: without it the peer could not tell this end from an attacker's (RFC 8446
+    /// section 6.1).
     pub async fn close(&mut self) {
         let shutdown = async {
             match &mut self.transport {

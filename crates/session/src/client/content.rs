@@ -127,9 +127,9 @@ impl ClientSession {
         }
     }
 
-    /// Appends as much of the content as the list and the open chunk have room for, and returns how
-    /// many octets that was. Write them within [`write_timeout`](Self::write_timeout), so give
-    /// about 64 KiB at once.
+    /// Appends as much of the content as the list and the open chunk have room for. Returns the
+    /// number of octets that it took. Write them within [`write_timeout`](Self::write_timeout), so
+    /// give about 64 KiB at once.
     ///
     /// Content must have no bare CR, bare LF or NUL, unless BODY=BINARYMIME announced it. With DATA
     /// such content could end early. With BDAT it could not be passed on to a server that has only

@@ -362,9 +362,9 @@ impl ClientSession {
         self.unanswered.iter().any(|sent| sent.ticket == ticket)
     }
 
-    /// Returns `true` if the end of a message may have been sent and is unanswered for at least one
-    /// recipient. The server may have the message, so sending it again may make a duplicate (RFC
-    /// 1047). It stays `true` when the conversation ends this way.
+    /// Returns `true` if the end of a message may have been sent, and a reply to it is missing. The
+    /// server may have the message, so sending it again may make a duplicate (RFC 1047). It stays
+    /// `true` when the conversation ends this way.
     pub fn message_in_doubt(&self) -> bool {
         self.unanswered.iter().any(|sent| sent.exchange == Exchange::EndOfData)
     }

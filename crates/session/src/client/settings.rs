@@ -34,8 +34,9 @@ impl Default for ClientSettings {
 pub struct ClientTimeouts {
     /// For the greeting. Default 5 minutes.
     pub greeting: Duration,
-    /// For the reply to every other command, such as EHLO, STARTTLS, AUTH and RSET, and to a chunk
-    /// that is not the last. It is also the time of the TLS handshake. Default 5 minutes.
+    /// For the reply to every other command, such as EHLO, STARTTLS, AUTH and RSET. The TLS
+    /// handshake, and the reply to a chunk that is not the last, have this time too. Default 5
+    /// minutes.
     pub command: Duration,
     /// For the reply to MAIL. Default 5 minutes.
     pub mail: Duration,

@@ -11,9 +11,9 @@ use rustls::{
 
 use super::{Roots, TlsError, provider};
 
-/// A client's configuration that takes a certificate only if one of these authorities has signed it
-/// for the server's name, and its dates are valid. TLS 1.2 and 1.3, and no certificate of the
-/// client's own.
+/// A client's configuration that takes only certificates that one of these authorities has signed.
+/// The certificate must be for the server's name and valid now. TLS 1.2 and 1.3, and no certificate
+/// of the client's own.
 ///
 /// # Errors
 /// [`TlsError::NoRoots`] without an authority, [`TlsError::NoProvider`], [`TlsError::Provider`].

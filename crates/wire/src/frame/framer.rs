@@ -153,8 +153,8 @@ impl Framer {
         self.fault
     }
 
-    /// The octets of the current line that were discarded so far, because it is too long or has a
-    /// bare LF. With this number the caller limits a line without an end.
+    /// The octets of the current line that were discarded so far. 0: it is neither too long nor has
+    /// a bare LF. With this number the caller limits a line without an end.
     pub const fn discarded(&self) -> usize {
         match &self.mode {
             Mode::Discard(line) => line.octets,

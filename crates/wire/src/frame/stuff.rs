@@ -73,7 +73,7 @@ impl Stuffer {
         Ok(content.len() - rest.len())
     }
 
-    /// The octets of the end of data, with a CRLF before them if the content does not end in one.
+    /// The octets of the end of data. They begin with a CRLF if the content does not end in one.
     /// The stuffer is then at the start of the next message, and checks every octet of it.
     ///
     /// A list that holds only content of this stuffer has room for them: see

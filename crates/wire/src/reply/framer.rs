@@ -72,7 +72,7 @@ impl ReplyFramer {
         }
     }
 
-    /// A framer that goes by the three digits at the front of a reply, and tolerates other faults.
+    /// A framer that reads the three digits at the front of a line, and tolerates other faults.
     ///
     /// A reply with a fault is [not well formed](ReplyRef::is_well_formed), and has the code of its
     /// last line. From its first fault on, each LF ends a line, and the first line without a hyphen
