@@ -23,7 +23,7 @@ use tokio::{
 
 use crate::{ConnectError, Endpoint, HostName, Stage, Tls, connect};
 
-/// How to talk to a server. Start from [`new`](Self::new), then assign.
+/// The options of a client. Start from [`new`](Self::new) and assign what differs.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClientOptions {
@@ -32,26 +32,28 @@ pub struct ClientOptions {
     /// How long the DNS may take, and then TCP for each address. Default 30 s; beyond it, the next
     /// address or [`ConnectError::Tcp`]. For [`Client::connect`].
     pub connect_timeout: Duration,
-    /// Limits and timeouts of the session.
+    /// Limits and timeouts of the session. The handshake of implicit TLS has the time of the
+    /// greeting. Default: [`ClientSettings::default`].
     pub session: ClientSettings,
-    /// What the server speaks. Default: SMTP.
+    /// The protocol of the server. Default: SMTP.
     pub protocol: Protocol,
-    /// How much TLS there has to be. Default: none.
+    /// The TLS that the connection needs. Default: none.
     pub tls: Tls,
     /// Who to log in as. Default: `None`, no login.
     ///
-    /// Credentials leave only where TLS is [demanded](Tls::is_demanded), otherwise
-    /// [`ConnectError::AuthUnavailable`]: opportunistic TLS shows them to an attacker who takes TLS
-    /// away. To an [`Identity::Unverified`](crate::Identity::Unverified) server only mechanisms go
-    /// that do not show the password, such as SCRAM.
+    /// Credentials are sent only where TLS is [demanded](Tls::is_demanded). Otherwise the error is
+    /// [`ConnectError::AuthUnavailable`]: an attacker could remove opportunistic TLS and read them.
+    /// With [`Identity::Unverified`](crate::Identity::Unverified) only mechanisms that do not show
+    /// the password are used, such as SCRAM.
     ///
-    /// SCRAM derives a key on a thread that may block: some milliseconds for the 4,096 iterations
-    /// that are usual, a second for the most that the client accepts
-    /// ([`MAX_ITERATIONS`](posthaste_tokio::session::sasl::MAX_ITERATIONS)). Under TLS 1.3 it is
-    /// SCRAM-SHA-256-PLUS where the server offers that, which no server in between can pass on.
+    /// SCRAM derives a key on tokio's blocking threads. That takes some milliseconds for the usual
+    /// 4,096 iterations, and a second for the most that the client accepts
+    /// ([`MAX_ITERATIONS`](posthaste_tokio::session::sasl::MAX_ITERATIONS)). Under TLS 1.3 the
+    /// client chooses SCRAM-SHA-256-PLUS where it is offered: a man in the middle cannot forward
+    /// that login.
     pub credentials: Option<ClientCredentials>,
-    /// The weakest SASL mechanism that is good enough. Default: any. [`Strength::Mutual`] pins a
-    /// server that is known to have SCRAM: an attacker can then not make it offer less.
+    /// The weakest SASL mechanism that is good enough. Default: any. Use [`Strength::Mutual`] for a
+    /// server that is known to have SCRAM: then an attacker cannot make the client use less.
     pub weakest_login: Strength,
 }
 
@@ -81,14 +83,14 @@ pub struct Client<S> {
 }
 
 impl Client<TcpStream> {
-    /// Looks a server up, connects to it, and takes the connection through greeting, EHLO, TLS and
-    /// AUTH, as the options ask for.
+    /// Connects to a server: looks it up, and does greeting, EHLO, TLS and AUTH as the options say.
     ///
     /// The addresses are tried in the system's order, 16 at most, until TCP connects. Mail for a
     /// domain goes to the hosts of [`mx::hosts`](crate::mx::hosts); this function asks for no MX
     /// records. Where opportunistic TLS breaks, it connects once more without TLS.
     ///
-    /// It may be dropped at any time. Beside the timeouts of the options it waits for nothing.
+    /// The future may be dropped at any time. Each wait for the network has a timeout of the
+    /// options.
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -112,8 +114,8 @@ impl Client<TcpStream> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// Takes a stream through greeting, EHLO, TLS and AUTH, as the options ask for. `server_name`
-    /// is what the certificate is checked against.
+    /// Does greeting, EHLO, TLS and AUTH on a stream, as the options say. `server_name` is the host
+    /// for which the certificate must be valid. The future may be dropped, and with it the stream.
     ///
     /// # Errors
     /// [`ConnectError`]; where [`ConnectError::suggests_clear`], connect again without TLS.
@@ -146,8 +148,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.driver.is_tls()
     }
 
-    /// The number of these recipients, from the front, that one [`transact`](Self::transact) names
-    /// to the server: all of them, unless the server has set limits (RFC 9422).
+    /// The number of these recipients, counted from the first, that one
+    /// [`transact`](Self::transact) sends to the server: all of them, unless the server has set
+    /// limits (RFC 9422).
     pub fn recipients_at_once(&self, recipients: &[Rcpt<&str>]) -> usize {
         recipients_at_once(self.capabilities(), recipients)
     }
@@ -159,8 +162,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     /// Sends QUIT, waits for the reply for
-    /// [`quit`](posthaste_tokio::session::client::ClientTimeouts::quit) at most, and closes TLS.
-    /// Dropping a client instead just closes the connection.
+    /// [`quit`](posthaste_tokio::session::client::ClientTimeouts::quit) at most, and closes TLS. To
+    /// drop a client, or this future, just closes the connection.
     pub async fn quit(mut self) {
         if self.driver.send(&Command::Quit).is_ok() {
             // The connection is done with, reply or not.

@@ -28,8 +28,8 @@ pub mod port {
 /// A server's host and port. The host is a name, in A-labels or U-labels, or an IP address.
 ///
 /// It is made of `"mx.example.net:25"`, `"192.0.2.25:25"`, `"[2001:db8::25]:25"`,
-/// `("mx.example.net", 25)` or a [`SocketAddr`]. The name is what the server's certificate is
-/// checked against.
+/// `("mx.example.net", 25)` or a [`SocketAddr`]. The server's certificate must be valid for the
+/// host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     host: String,
@@ -49,7 +49,7 @@ pub enum EndpointError {
     /// The text has no host.
     #[error("{0:?} has no host; write a name or an address before the colon, as in mx.example.net:25")]
     NoHost(String),
-    /// An IPv6 address has to stand in brackets.
+    /// An IPv6 address is without brackets.
     #[error("{0:?} has an IPv6 address without brackets; write it as in [2001:db8::25]:25")]
     NoBrackets(String),
 }
@@ -147,7 +147,8 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Connects to the first of the addresses that answers, trying each for at most `each`.
+/// Connects to the first of the addresses that answers, trying one after another, each for at most
+/// `each`. The future may be dropped.
 ///
 /// # Errors
 /// [`ConnectError::NoAddress`], or [`ConnectError::Tcp`] with the reason of the last address.

@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::EndpointError;
 
-/// Why a connection did not get as far as a first transaction. The server has heard of no mail.
+/// Why a connection did not get as far as a first transaction. No mail was sent.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ConnectError {
@@ -52,9 +52,9 @@ pub enum ConnectError {
     /// TLS is required, and the server does not offer STARTTLS.
     #[error("the server does not offer STARTTLS, which is required")]
     TlsUnavailable,
-    /// TLS is required, and no certificate can be for this name of a host, such as one whose last
-    /// label is a number.
-    #[error("TLS is required, and no certificate can be for the name {0:?}; use a name that it can be for")]
+    /// TLS is required, and no certificate can be for this host name. Its last label may be a
+    /// number.
+    #[error("TLS is required, and no certificate can be for the name {0:?}; use the server's host name")]
     TlsName(String),
     /// The TLS handshake failed.
     #[error("the TLS handshake failed: {}", handshake(.0))]
@@ -67,8 +67,7 @@ pub enum ConnectError {
     /// options do not demand TLS.
     #[error("there is no way to log in: {0}")]
     AuthUnavailable(#[from] ChooseError),
-    /// The server broke off or faked a SASL exchange. It may not be the server that knows these
-    /// credentials.
+    /// The server broke the rules of a SASL exchange. It may be an impostor.
     #[error("the login cannot be trusted: {0}")]
     Sasl(#[from] ServerFault),
     /// The conversation broke off.
@@ -90,7 +89,7 @@ pub enum Stage {
 }
 
 impl ConnectError {
-    /// The server's reply, if it refused.
+    /// The server's reply. `None`: the reason is not a refusal.
     pub const fn reply(&self) -> Option<&Reply> {
         match self {
             Self::Refused { reply, .. } => Some(reply),
@@ -99,11 +98,11 @@ impl ConnectError {
         }
     }
 
-    /// Returns `true` if another connection without TLS may fare better and the options allow it.
+    /// Returns `true` if another connection without TLS may succeed and the options allow it.
     ///
-    /// TLS was [`Tls::Opportunistic`](crate::Tls::Opportunistic), and what failed lies between
+    /// TLS was [`Tls::Opportunistic`](crate::Tls::Opportunistic), and the failure came between
     /// STARTTLS and the end of the reply to EHLO within TLS. The server closed, was silent, sent
-    /// 421 or something that is no reply, or the handshake failed. Connect again with
+    /// 421 or octets that are no reply, or the handshake failed. Connect again with
     /// [`Tls::Off`](crate::Tls::Off), and remember the host for a while: broken TLS costs a
     /// connection each time, and a timeout where the server is silent.
     ///
@@ -126,7 +125,7 @@ impl ConnectError {
         }
     }
 
-    /// Returns `true` if another attempt may fare better.
+    /// Returns `true` if another attempt may succeed.
     pub fn is_transient(&self) -> bool {
         !self.is_permanent()
     }

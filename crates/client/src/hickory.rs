@@ -19,7 +19,7 @@ use hickory_resolver::{
 use crate::{HostName, MxRecord, ResolveError, Resolver};
 
 /// Looks names up in the DNS, with a cache. It appends no search domain. A look-up takes 20 s at
-/// most, then [`ResolveError::Temporary`].
+/// most, one of addresses 40 s. Beyond it: [`ResolveError::Temporary`].
 #[derive(Debug, Clone)]
 pub struct HickoryResolver(TokioResolver);
 

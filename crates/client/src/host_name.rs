@@ -7,10 +7,11 @@ use thiserror::Error;
 
 /// A name as the DNS holds it: labels of 1 to 63 octets, 255 octets in all (RFC 1035 section 3.1).
 ///
-/// A label may hold any octet (RFC 2181 section 11): the DNS knows which names exist. The text is
-/// ASCII. Letters, digits, `-` and `_` stand for themselves. Every other octet is a backslash and
-/// three decimal digits (RFC 1035 section 5.1). So the text is harmless in a log line, a reply or a
-/// report. Names of other scripts are in A-labels. Equality ignores the case of ASCII letters.
+/// A label may hold any octet (RFC 2181 section 11): only the DNS decides which names exist. The
+/// text is ASCII. Letters, digits, `-` and `_` stand for themselves. Every other octet is a
+/// backslash and three decimal digits (RFC 1035 section 5.1). So the text is harmless in a log
+/// line, a reply or a report. Names of other scripts are in A-labels. Equality ignores the case of
+/// ASCII letters.
 #[derive(Debug, Clone)]
 pub struct HostName(String);
 
@@ -24,12 +25,12 @@ pub enum HostNameError {
     /// A label has more than 63 octets, in A-labels.
     #[error("a label of the name has more than 63 octets")]
     LongLabel,
-    /// The name has more than 255 octets, with one more for each label and one for the end.
+    /// The name has more than 255 octets. One octet for each label and one for the end count too.
     #[error("the name has more than 255 octets")]
     LongName,
-    /// A backslash is followed by neither three decimal digits nor a character that stands for
-    /// itself.
-    #[error("a backslash in the name escapes nothing")]
+    /// A backslash is the last character, or the digits after it are not three that make a number
+    /// up to 255.
+    #[error("a backslash in the name needs three digits after it, up to 255, or one other character")]
     Escape,
     /// A label beyond ASCII has no A-label (RFC 5891 section 4), or the feature `idna` is missing.
     #[error("a label of the name has no A-label")]
@@ -41,8 +42,8 @@ const MAX_LABEL: usize = 63;
 const MAX_NAME: usize = 255;
 
 impl HostName {
-    /// Parses a name whose labels are ASCII, escaped as above, or U-labels (with the feature
-    /// `idna`). One trailing dot is allowed.
+    /// Parses a name whose labels are ASCII, escaped as the [type](Self) says, or U-labels (with
+    /// the feature `idna`). One trailing dot is allowed.
     ///
     /// # Errors
     /// [`HostNameError`]; such a name cannot exist.

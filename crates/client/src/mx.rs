@@ -1,4 +1,4 @@
-//! Which hosts take the mail of a domain (RFC 5321 section 5.1).
+//! The hosts that take the mail of a domain (RFC 5321 section 5.1).
 
 use std::{collections::HashSet, net::IpAddr};
 
@@ -39,12 +39,12 @@ pub enum MxError {
 }
 
 impl MxError {
-    /// Returns `true` if another attempt may fare better.
+    /// Returns `true` if another attempt may succeed.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Resolve(ResolveError::Temporary(_)))
     }
 
-    /// The enhanced status code for a report (RFC 3463, RFC 7505).
+    /// The enhanced status code for a report (RFC 3463, RFC 7505). It is always `Some`.
     pub const fn enhanced(&self) -> Option<EnhancedCode> {
         match self {
             Self::NoSuchDomain | Self::Resolve(ResolveError::NoSuchName) => EnhancedCode::new(5, 1, 2),
@@ -61,10 +61,10 @@ impl MxError {
 ///
 /// They are named as in the DNS, in ASCII ([`HostName`]). An address literal is its own host.
 /// Records that name no possible host are passed over, and a host that several records name comes
-/// once.
+/// once. The future may be dropped; the resolver limits its wait.
 ///
-/// `own_name` is this host, in A-labels or U-labels. If it is among the hosts, it and all hosts
-/// that are not better are left out, before the list is cut to [`MAX_HOSTS`].
+/// `own_name` is the name of this host, in A-labels or U-labels. If it is among the hosts, only
+/// hosts with a lower preference value stay. The list is cut to [`MAX_HOSTS`] after that.
 ///
 /// # Errors
 /// [`MxError`]; [`MxError::Loop`] also for the domain `own_name`, for which DNS is not asked.
@@ -109,11 +109,13 @@ pub async fn hosts(resolver: &impl Resolver, domain: &Domain<&str>, own_name: &s
     Ok(hosts.into_iter().map(|(_, host)| host.into()).collect())
 }
 
-/// The addresses of a mail host: the one of an address literal, or those in the DNS.
+/// The addresses of a mail host: the one of an address literal, or those in the DNS. There are at
+/// most [`MAX_ADDRESSES`].
 ///
-/// Unless `any`, addresses that are not [public](is_public) are left out: the owner of a domain
-/// must not be able to point this relay at its own network. Connect to these, and do not look the
-/// host up again: the second answer could differ.
+/// Unless `any` is `true`, addresses that are not [public](is_public) are left out: the owner of a
+/// domain must not be able to point this relay at its own network. Connect to these, and do not
+/// look the host up again: the second answer could differ. The future may be dropped; the resolver
+/// limits its wait.
 ///
 /// # Errors
 /// [`MxError`].

@@ -16,8 +16,8 @@ pub enum RecipientOutcome {
     Refused(Reply, RefusedAt),
     /// The server lacks what the message needs. Permanent.
     Undeliverable(Undeliverable),
-    /// The recipient was not named, since the server takes fewer recipients, or fewer domains of
-    /// them, in one transaction (RFC 9422). Send the message to it in another transaction;
+    /// The recipient was not sent: the server takes fewer recipients or domains in one transaction
+    /// (RFC 9422). Send the message to it in another transaction;
     /// [`Client::recipients_at_once`](crate::Client::recipients_at_once) says how many fit.
     Postponed,
     /// The conversation broke off before the reply. Try again.
@@ -64,8 +64,7 @@ impl RecipientOutcome {
         }
     }
 
-    /// Returns `true` if the recipient does not have the message, and another attempt may fare
-    /// better.
+    /// Returns `true` if the recipient does not have the message, and another attempt may succeed.
     pub fn is_transient(&self) -> bool {
         !matches!(self, Self::Accepted(_)) && !self.is_permanent()
     }

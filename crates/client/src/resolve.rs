@@ -7,8 +7,8 @@ use thiserror::Error;
 /// Looks up what delivery needs. An application may bring its own.
 ///
 /// Names are written as by [`HostName`](crate::HostName): in ASCII, other scripts in A-labels, odd
-/// octets escaped, without a trailing dot. Look each up as it is, however odd for a host: the DNS
-/// knows which names exist.
+/// octets escaped, without a trailing dot. Look each up unchanged, also if it is no host name: only
+/// the DNS decides which names exist.
 ///
 /// The futures may be dropped. An implementation bounds its own look-ups; the callers here set no
 /// timeout.

@@ -1,4 +1,4 @@
-//! Sending a message with addresses as texts.
+//! Sends a message whose addresses are texts.
 
 use posthaste_tokio::{
     Content,
@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{Client, Sent};
 
-/// Why a message was not begun. The server has not heard of it.
+/// Why a message was not begun. The server got no part of it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SendError {
@@ -22,12 +22,12 @@ pub enum SendError {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// Sends a message and says what came of each recipient.
+    /// Sends a message and returns the outcome of each recipient.
     ///
     /// `from` is a text such as `"me@example.org"`, or a [`Mail`] with parameters. `to` is a list
     /// of such texts, or of [`Rcpt`], for one recipient too: `["you@example.net"]`. SIZE is added
-    /// where the content's length is known, SMTPUTF8 where an address is not ASCII. All else is
-    /// [`transact`](Self::transact).
+    /// where the content's length is known, SMTPUTF8 where an address is not ASCII. Everything else
+    /// is as for [`transact`](Self::transact).
     ///
     /// If the future is dropped, the connection is of no use any more, and the server may have the
     /// message.

@@ -1,4 +1,4 @@
-//! What came of a message.
+//! The result of sending a message.
 
 use std::fmt;
 
@@ -9,36 +9,36 @@ use posthaste_tokio::{
 
 use crate::RecipientOutcome;
 
-/// What came of a message: an outcome for each recipient.
+/// The result of sending a message: an outcome for each recipient.
 #[derive(Debug)]
 #[must_use = "some recipients may have failed: look at `failed`"]
 #[non_exhaustive]
 pub struct Sent<S: AsRef<str> = String> {
     /// The recipients, in their order.
     pub recipients: Vec<Recipient<S>>,
-    /// Why the conversation broke off, or must not go on although every recipient has an outcome: a
-    /// reply was not quite well formed
-    /// ([`ClientSession::oddity`](posthaste_tokio::session::ClientSession::oddity)). `None`: the
-    /// connection can be used again.
+    /// Why the conversation broke off. It is also set if every recipient has an outcome but a reply
+    /// was not well formed
+    /// ([`ClientSession::oddity`](posthaste_tokio::session::ClientSession::oddity)): then send
+    /// nothing more over this connection. `None`: the connection can be used again.
     pub broken: Option<ClientError>,
     /// The end of the content may have left before the conversation broke off. The server may have
-    /// the message all the same: sending it again may make a duplicate (RFC 1047).
+    /// the message nevertheless: sending it again may make a duplicate (RFC 1047).
     pub in_doubt: bool,
-    /// The content went by BDAT, since the server offers CHUNKING, and that failed: BDAT was
-    /// answered with 500 to 504, or the conversation broke off in it. No outcome is permanent
-    /// because of that. For the next attempt, switch
+    /// The content went by BDAT, since the server offers CHUNKING, and that failed: the server
+    /// answered BDAT with 500 to 504, or the conversation broke off during it. No outcome is
+    /// permanent because of that. For the next attempt, switch
     /// [`ClientSettings::chunking`](posthaste_tokio::session::ClientSettings::chunking) off, so
     /// that content that is not BODY=BINARYMIME goes by DATA.
     pub chunking_failed: bool,
 }
 
-/// A recipient and what came of it.
+/// A recipient and its outcome.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Recipient<S: AsRef<str> = String> {
-    /// Who.
+    /// The recipient's forward-path.
     pub path: ForwardPath<S>,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: RecipientOutcome,
 }
 
@@ -47,11 +47,12 @@ pub struct Recipient<S: AsRef<str> = String> {
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Failed<'s, S: AsRef<str> = String> {
-    /// Who.
+    /// The recipient's forward-path.
     pub recipient: &'s ForwardPath<S>,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: &'s RecipientOutcome,
-    /// Why the conversation broke off, if this recipient's outcome is lost with it.
+    /// Why the conversation broke off, if this recipient's outcome is
+    /// [`Lost`](RecipientOutcome::Lost). `None`: the outcome says why.
     pub broken: Option<&'s ClientError>,
 }
 
@@ -89,12 +90,12 @@ impl Sent<&str> {
 }
 
 impl<'s, S: AsRef<str>> Failed<'s, S> {
-    /// The server's reply. `None`: the reason is not the server's words.
+    /// The server's reply. `None`: the server gave none for this recipient.
     pub const fn reply(&self) -> Option<&'s Reply> {
         self.outcome.reply()
     }
 
-    /// Returns `true` if another attempt would come to the same; see
+    /// Returns `true` if another attempt would fail as well; see
     /// [`RecipientOutcome::is_permanent`].
     pub fn is_permanent(&self) -> bool {
         self.outcome.is_permanent()

@@ -1,4 +1,4 @@
-//! How much TLS a connection has to have.
+//! The TLS that a connection needs.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use posthaste_tokio::{
     tls::{Roots, TlsError, any_certificate, verified_by},
 };
 
-/// How much TLS a connection has to have. No mail is named before it is there.
+/// The TLS that a connection needs. No mail is sent before it is there.
 ///
-/// | | hides from listeners | refuses impostors | without TLS |
+/// | | protects against eavesdroppers | refuses impostors | if TLS is not possible |
 /// |---|---|---|---|
-/// | `Off` | no | no | |
+/// | `Off` | no | no | the mail goes in clear |
 /// | `Opportunistic` | unless they interfere | no | the mail goes in clear |
 /// | `Required`, `Implicit` with [`Identity::Unverified`] | yes | no | the mail waits |
 /// | `Required`, `Implicit` with [`Identity::Verified`] | yes | yes | the mail waits |
@@ -34,8 +34,8 @@ pub enum Tls {
     /// STARTTLS if the server offers it (RFC 7435), with any certificate that the configuration
     /// takes.
     ///
-    /// The mail goes in clear if the server refuses STARTTLS, or has a name that no certificate can
-    /// hold. A handshake that breaks ends the connection:
+    /// The mail goes in clear if the server does not offer STARTTLS or refuses it, or has a name
+    /// that no certificate can hold. A handshake that breaks ends the connection:
     /// [`Client::connect`](crate::Client::connect) then makes another without TLS, and after
     /// [`Client::start`](crate::Client::start)
     /// [`ConnectError::suggests_clear`](crate::ConnectError::suggests_clear) says that the caller
@@ -53,11 +53,11 @@ pub enum Identity {
     /// The server is the one that the mail is for. Mail with REQUIRETLS goes only here (RFC 8689
     /// section 4.2.1), and so do passwords.
     ///
-    /// Two conditions, which are the caller's to keep: the configuration verifies the certificate
-    /// for the server's name; and the name was not chosen by an attacker. It came from the
-    /// configuration, or from DNS with DNSSEC or MTA-STS.
+    /// The caller must keep two conditions: the configuration verifies the certificate for the
+    /// server's name, and no attacker chose the name. It came from the configuration, or from DNS
+    /// with DNSSEC or MTA-STS.
     Verified(Arc<ClientConfig>),
-    /// The server may be an impostor. What is sent is hidden from listeners alone.
+    /// The server may be an impostor. TLS protects against eavesdroppers only.
     Unverified(Arc<ClientConfig>),
 }
 
@@ -98,8 +98,8 @@ impl Tls {
         matches!(self.identity(), Some(Identity::Verified(_)))
     }
 
-    /// The same TLS, proving nothing: for a name that an attacker may have chosen, such as one from
-    /// DNS without DNSSEC.
+    /// The same TLS, which then proves no identity: for a name that an attacker may have chosen,
+    /// such as one from DNS without DNSSEC.
     #[must_use]
     pub fn unproven(self) -> Self {
         let unproven = |identity| match identity {

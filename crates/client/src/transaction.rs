@@ -21,7 +21,7 @@ const GROUP: usize = 100;
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends one message, with all parameters, to these recipients. An empty list sends nothing.
     ///
-    /// Commands are pipelined as far as the server offers it. The content goes by BDAT if the
+    /// Commands are pipelined if the server offers PIPELINING. The content goes by BDAT if the
     /// server offers CHUNKING and
     /// [`ClientSettings::chunking`](posthaste_tokio::session::ClientSettings::chunking) is on, or
     /// if it is BODY=BINARYMIME, and otherwise by DATA. What the server does not offer is left out

@@ -43,8 +43,8 @@ pub trait Accept: Send + 'static {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Waits for the next client. May be dropped and called again: no connection is lost. It is
-    /// called again only after it has returned, so reading from a client does not belong here.
+    /// Waits for the next client. The server may drop the future, which must lose no connection. It
+    /// accepts one client at a time, so do not read from a client here: the others would wait.
     ///
     /// # Errors
     /// [`io::Error`]. The server logs it, waits 100 ms and goes on.

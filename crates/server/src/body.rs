@@ -18,10 +18,10 @@ use tokio_util::io::StreamReader;
 /// The content of a message: a [`Stream`] of pieces, without dot-stuffing and without the line that
 /// ends DATA.
 ///
-/// The framework reads from the client only what is asked for here, so a slow handler slows the
-/// client down and no memory grows. A piece is a slice of the read buffer: receiving it copies and
-/// allocates nothing. [`into_reader`](Self::into_reader) makes an `AsyncRead` of it, for
-/// `tokio::io::copy`:
+/// The framework reads from the client only when the handler asks for a piece. So a slow handler
+/// slows the client down, and does not use more memory. A piece is a slice of the read buffer:
+/// receiving it copies and allocates nothing. [`into_reader`](Self::into_reader) makes an
+/// `AsyncRead` of it, for `tokio::io::copy`:
 ///
 /// ```
 /// # use posthaste_server::{Accepted, Body, Context, Envelope, Handler, Refusal, accepted};
@@ -45,7 +45,7 @@ enum Pieces<'a> {
     Owned(Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send + 'a>>),
 }
 
-/// Why a body ends early. The handler throws away what it has made of the body so far.
+/// Why a body ends early. The handler must throw away the pieces that it has got.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BodyError {
@@ -59,7 +59,7 @@ pub enum BodyError {
     /// The connection failed.
     #[error("the connection failed before the end of the content: {0}")]
     Io(#[from] io::Error),
-    /// The content is larger than [`Body::collect`] was to take.
+    /// The content is larger than the limit of [`Body::collect`], in octets.
     #[error("the content is larger than {0} octets")]
     TooLarge(usize),
 }
@@ -83,7 +83,8 @@ impl<'a> Body<'a> {
         poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await.transpose()
     }
 
-    /// The whole content in memory, up to `limit` octets.
+    /// The whole content in memory, up to `limit` octets. A future that is dropped loses the octets
+    /// that it has read.
     ///
     /// # Errors
     /// [`BodyError`], with [`BodyError::TooLarge`] beyond the limit.

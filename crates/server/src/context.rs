@@ -1,4 +1,4 @@
-//! What a handler is told about its connection.
+//! The facts about a connection that a handler gets.
 
 use std::{
     fmt,
@@ -17,15 +17,15 @@ use posthaste_tokio::{
 
 use crate::Networks;
 
-/// What is known about a connection when a handler decides.
+/// The facts about a connection when a handler decides.
 ///
-/// It grows with later versions. Tests of handlers make one with [`Context::new`].
+/// Later versions may add fields. Tests of handlers make one with [`Context::new`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Context {
     /// The client.
     pub peer: Peer,
-    /// What this client is offered, and its limits.
+    /// The offers to this client, and its limits.
     pub settings: Arc<ServerSettings>,
     /// The number of this connection: unique in the process, counted from 1. Log lines have it.
     pub connection: u64,
@@ -34,14 +34,14 @@ pub struct Context {
     pub envelope: Option<Envelope>,
 }
 
-/// The client, as far as it has shown itself.
+/// The client, with the facts that it has given so far.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Peer {
     /// Its address.
     pub address: PeerAddress,
-    /// Its network, by which limits count: the first address of the [prefix](Networks) that holds
-    /// its address. Clients of a local socket share `127.0.0.1`.
+    /// Its network, for which limits count: the first address in the [prefix](Networks) of its
+    /// address. Clients of a local socket share `127.0.0.1`.
     pub network: IpAddr,
     /// The address of ours that it connected to.
     pub local: PeerAddress,
@@ -53,8 +53,9 @@ pub struct Peer {
     /// `true` inside TLS.
     pub tls: bool,
     /// The certificate that the client has shown and the TLS configuration's verifier accepted.
+    /// `None`: it has shown none.
     pub certificate: Option<Certificate>,
-    /// The identity that the client has logged in as.
+    /// The identity that the client has logged in as. `None`: it has not logged in.
     pub identity: Option<String>,
 }
 
@@ -68,7 +69,7 @@ pub enum PeerAddress {
     Local,
 }
 
-/// The outside of a message: MAIL and the accepted RCPTs, with all their parameters.
+/// The envelope of a message: MAIL and the accepted RCPTs, with all their parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Envelope {
@@ -103,8 +104,8 @@ impl Peer {
         }
     }
 
-    /// The name from EHLO as far as a log line has room for it: at most 255 characters, and none
-    /// before EHLO. Write it with its quotes, as `Debug` does: the client chooses its characters.
+    /// The name from EHLO for a log line, cut to 255 characters. Empty before EHLO. Write it with
+    /// its quotes, as `Debug` does: the client chooses its characters.
     pub fn hello_text(&self) -> String {
         self.hello.as_ref().map(|name| name.to_string().chars().take(255).collect()).unwrap_or_default()
     }
@@ -119,7 +120,7 @@ impl PeerAddress {
         }
     }
 
-    /// The IP address, and `127.0.0.1` for a local client: for rules that speak of networks.
+    /// The IP address, and `127.0.0.1` for a local client: for rules about networks.
     pub const fn ip_or_loopback(self) -> IpAddr {
         match self {
             Self::Ip(address) => address.ip(),

@@ -64,12 +64,12 @@ impl Common {
     }
 }
 
-/// Holds one session over any stream: for tests of handlers in memory, and for streams that do not
-/// come from a [`Listener`](crate::Listener). Ends the session at its next boundary when `shutdown`
-/// completes.
+/// Serves one session over any stream: for tests of handlers in memory, and for streams that do not
+/// come from a [`Listener`](crate::Listener). When `shutdown` completes, the session ends at its
+/// next [boundary](posthaste_tokio::session::ServerSession::shutdown).
 ///
-/// All calls in a process share what a [`Server`](crate::Server) bounds for all of its connections,
-/// with the defaults of [`ServerOptions`]. Dropping the future drops the connection.
+/// All calls in a process share the limits for envelopes and logins, with the defaults of
+/// [`ServerOptions`]. Connections are not counted. Dropping the future drops the connection.
 ///
 /// # Errors
 /// [`io::Error`] when the connection failed. Messages that the handler has accepted stay accepted.

@@ -23,15 +23,17 @@ use tokio::time::Instant;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LoginOptions {
-    /// Failed logins of a network, or under a name, that cost no time. Default 10: a few people who
-    /// each have an old password. Each [`pace`](Self::pace) forgives one failure.
+    /// Failed logins of a network, or under a name, after which the next attempt need not wait.
+    /// Default 10: a few people who each have an old password. After each [`pace`](Self::pace) one
+    /// failure is forgotten.
     pub burst: u32,
     /// The time between attempts beyond the burst. Default 2 seconds: one network tries at most
     /// 43,000 passwords a day. Zero switches the limit off.
     pub pace: Duration,
-    /// How long an attempt may wait for its turn. Default 30 seconds, which mail programs wait for
-    /// a reply. Beyond it: 421 4.7.0 and the end of the connection if its network has had too many
-    /// failures. If only its name has, the attempt waits no longer than this.
+    /// How long an attempt may wait before it is checked. Default 30 seconds: mail programs wait
+    /// that long for a reply. Beyond it, if its network has had too many failures: 421 4.7.0 and
+    /// the end of the connection. If only its name has had them, the attempt is checked after this
+    /// time.
     pub wait: Duration,
 }
 

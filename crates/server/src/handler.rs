@@ -20,18 +20,19 @@ use crate::{Body, Context, Envelope, password};
 ///
 /// - **Time**: a decision that takes longer than
 ///   [`timeouts.verdict`](posthaste_tokio::session::server::ServerTimeouts::verdict) (default 5
-///   minutes) is dropped at its next `.await`, and the client gets a 451. While a handler reads the
-///   body, only the time that the handler itself takes counts.
-/// - **Abort**: when the server aborts or the client leaves within a message, the method's future
-///   is dropped. [`message`](Self::message) therefore commits in one step, as a database does.
+///   minutes) is dropped at its next `.await`, and the client gets a 451, or a 454 to a login.
+///   While a handler reads the body, only the time that the handler itself takes counts.
+/// - **Abort**: when the server aborts, the method's future is dropped. [`message`](Self::message)
+///   therefore commits in one step, as a database does. When the client leaves within a message,
+///   the body ends with a [`BodyError`](crate::BodyError).
 /// - **Panic**: ends this connection alone, without a reply. The client tries again later.
 ///
-/// One handler serves all transactions of its connection, one method at a time. What it remembers
-/// of a transaction it clears in [`mail`](Self::mail), which begins each of them.
+/// One handler serves all transactions of its connection, one method at a time. Each transaction
+/// begins with [`mail`](Self::mail): clear there what the handler remembers of an earlier one.
 ///
 /// A method may use `?` on an [`io::Error`](std::io::Error), which becomes a 451 with the error as
-/// its cause in the log, and on a [`BodyError`](crate::BodyError). An error of the application's
-/// own says which refusal it is:
+/// its cause in the log, and on a [`BodyError`](crate::BodyError). For an error of its own, the
+/// application says which refusal it is:
 ///
 /// ```
 /// # use posthaste_server::{Refusal, refusal};
@@ -63,15 +64,16 @@ pub trait Handler: Send {
     /// PLAIN or LOGIN: the client logs in with a password.
     ///
     /// Default: the password is checked against the [`scram_key`](Self::scram_key) of its user, on
-    /// a thread that may block, with as many checks at a time as there are processors. An unknown
-    /// user takes as long as a known one: a method of your own should take the same care.
+    /// tokio's blocking threads. As many checks run at a time, in the whole process, as there are
+    /// processors. A check of an unknown user takes as long as one of a known user: a method of
+    /// your own should do the same.
     fn authenticate(&mut self, cx: &Context, credentials: Credentials) -> impl Future<Output = Authentication> + Send {
         password::check(self, cx, credentials)
     }
 
-    /// EXTERNAL: the client asks to be known by its certificate. The identity is the certificate's
-    /// [fingerprint](crate::Certificate::fingerprint); the certificate itself is in the context.
-    /// The verifier in the TLS configuration decides whose signature is enough.
+    /// EXTERNAL: the client logs in with its certificate. Default: denied. The identity is the
+    /// certificate's [fingerprint](crate::Certificate::fingerprint); the certificate itself is in
+    /// the context. The verifier in the TLS configuration decides whose signature is enough.
     fn authenticate_external(
         &mut self,
         cx: &Context,
@@ -82,14 +84,14 @@ pub trait Handler: Send {
     }
 
     /// OAUTHBEARER or XOAUTH2: the client logs in with a token. Check the token's host and port
-    /// too, where it has them.
+    /// too, where it has them. Default: denied.
     fn authenticate_token(&mut self, cx: &Context, token: BearerToken) -> impl Future<Output = Authentication> + Send {
         let _ = (cx, token);
         async { Authentication::Denied }
     }
 
     /// ANONYMOUS: the client does not say who it is. The trace is one line for the log, and need
-    /// not be true.
+    /// not be true. Default: denied.
     fn authenticate_anonymous(&mut self, cx: &Context, trace: &str) -> impl Future<Output = Authentication> + Send {
         let _ = (cx, trace);
         async { Authentication::Denied }
@@ -141,9 +143,9 @@ pub trait Handler: Send {
         async { Ok(None) }
     }
 
-    /// How SCRAM answers for users who do not exist. Give it wherever
-    /// [`scram_key`](Self::scram_key) has keys, with their iterations and a secret that outlives a
-    /// restart. Default: 4,096 iterations and a secret of this process.
+    /// How SCRAM answers for users who do not exist. Return it wherever
+    /// [`scram_key`](Self::scram_key) has keys, with their iterations and a secret that stays the
+    /// same after a restart. `None`, the default: 4,096 iterations and a secret of this process.
     fn unknown_users(&self) -> Option<UnknownUsers> {
         None
     }
@@ -176,10 +178,10 @@ pub trait Handler: Send {
         async { Ok(()) }
     }
 
-    /// The message. Read the body to its end; `Ok` promises that the message is safe.
+    /// The message. Read the body to its end. `Ok` promises that the message is on stable storage.
     ///
-    /// `Ok` before the end of the body becomes a 451, since what has not arrived cannot be safe. A
-    /// refusal may come at any time; the framework then reads the rest and throws it away.
+    /// `Ok` before the end of the body becomes a 451, since octets that have not arrived cannot be
+    /// stored. A refusal may come at any time; the framework then reads the rest and discards it.
     ///
     /// # Errors
     /// The refusal.
@@ -194,7 +196,7 @@ pub trait Handler: Send {
     /// (RFC 2033 section 4.2). Default: the decision of [`message`](Self::message), for all of
     /// them.
     ///
-    /// Another number of decisions than that of recipients becomes a 451 for all of them.
+    /// If the number of decisions is not that of the recipients, all recipients get a 451.
     ///
     /// # Errors
     /// The refusal, for all recipients.
@@ -230,7 +232,7 @@ pub trait Handler: Send {
 /// The result of a login.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authentication {
-    /// The client is who it says. This is the identity to remember it by.
+    /// The client is authenticated, as this identity.
     Granted(String),
     /// The credentials are wrong: 535.
     Denied,

@@ -1,4 +1,4 @@
-//! Decisions that stand in front of a handler's.
+//! Decisions that come before a handler's.
 
 use std::{future::Future, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::{Authentication, Body, Context, Envelope, Handler, Service};
 /// A check in front of a [`Handler`]: each method can refuse, and `Ok` asks the wrapped handler.
 ///
 /// A decision of a layer can therefore never accept more than what it wraps, and a method that it
-/// does not name changes nothing. Only [`settings`](Self::settings) may offer more.
+/// does not implement changes nothing. Only [`settings`](Self::settings) may offer more.
 ///
 /// [`Service::layer`] puts it around a service, which clones it for each connection. Its fields are
 /// the state of one connection, and an `Arc` among them is shared by all.
@@ -42,15 +42,16 @@ use crate::{Authentication, Body, Context, Envelope, Handler, Service};
 /// }
 /// ```
 ///
-/// Timeout, panic and abort are as [`Handler`] says; the time is that of the layers and the handler
-/// together.
+/// Timeout, panic and abort are as for a [`Handler`]. The layers and the handler share one time
+/// limit.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no layer",
     label = "this decides about nothing",
     note = "write `impl Layer for {Self}` with the methods that refuse; those that it does not name pass through"
 )]
 pub trait Layer: Clone + Send + Sync + 'static {
-    /// What a client is offered, and its limits, in place of what the wrapped service says.
+    /// The offers to a client and its limits. `settings` are those of the wrapped service, which
+    /// are the default. The listener alone decides about STARTTLS.
     fn settings(&self, cx: &Context, settings: Arc<ServerSettings>) -> Arc<ServerSettings> {
         let _ = cx;
         settings
@@ -74,7 +75,7 @@ pub trait Layer: Clone + Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// The client logs in. The wrapped handler has not looked at the credentials yet.
+    /// The client logs in. The wrapped handler has not seen the credentials yet.
     ///
     /// # Errors
     /// [`SaslError::Credentials`] denies (535), [`SaslError::Unavailable`] puts off (454).
@@ -110,9 +111,9 @@ pub trait Layer: Clone + Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// The message: returns the body that the wrapped handler reads, which is the same one, a
-    /// stream around it, or what was made of it. The envelope may be changed, but under LMTP not
-    /// the number of its recipients.
+    /// The message. Returns the body that the wrapped handler reads: the same one, a stream around
+    /// it, or a new one. The envelope may be changed, but under LMTP not the number of its
+    /// recipients.
     ///
     /// # Errors
     /// The refusal.
@@ -135,8 +136,10 @@ pub trait Layer: Clone + Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// What the layer and what it wraps have decided, for logs, metrics and memories. Called after
-    /// each decision; after a message under LMTP, once for each recipient.
+    /// The common decision of the layer and what it wraps, for logs, metrics and counters. Without
+    /// a `refusal` it was accepted. Called after each decision that [`Asked`] lists, so not for
+    /// connections and logins. A decision that was late or aborted is not reported. After a message
+    /// under LMTP it is called once for each recipient.
     fn decided(&mut self, cx: &Context, asked: Asked, refusal: Option<&Refusal>) {
         let _ = (cx, asked, refusal);
     }
@@ -158,7 +161,7 @@ pub enum Login<'l> {
     Anonymous(&'l str),
 }
 
-/// What was decided about.
+/// The subject of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Asked {

@@ -1,4 +1,4 @@
-//! A listening socket with what its sessions offer.
+//! A listening socket with the settings of its sessions.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -50,7 +50,7 @@ impl Tls {
     }
 }
 
-/// A source of connections with what its sessions offer; hand it to
+/// A source of connections with the settings of its sessions, for
 /// [`Server::listen`](crate::Server::listen).
 #[derive(Debug)]
 pub struct Listener<A = TcpListener> {
@@ -60,8 +60,8 @@ pub struct Listener<A = TcpListener> {
 }
 
 impl Listener<TcpListener> {
-    /// Binds a TCP address, without TLS. A name with several addresses is bound to the first one
-    /// that can be.
+    /// Binds a TCP address, without TLS. If a name has several addresses, the first one that can be
+    /// bound is used. The future may be dropped.
     ///
     /// # Errors
     /// [`io::Error`] with the address in its text.
@@ -102,7 +102,7 @@ impl<A: Accept> Listener<A> {
         self
     }
 
-    /// What connections come from.
+    /// The source of connections.
     pub const fn socket(&self) -> &A {
         &self.socket
     }

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The size of a network. A client that has one address of a network has the others too.
+/// The size of a network, in leading bits of an address. A client that has one address of a network
+/// has the others too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Networks {
@@ -21,7 +22,7 @@ impl Default for Networks {
 }
 
 impl Networks {
-    /// The first address of an address's network.
+    /// The first address of the network of an address.
     pub const fn of(self, address: IpAddr) -> IpAddr {
         match address.to_canonical() {
             IpAddr::V4(address) => {

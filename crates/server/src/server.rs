@@ -29,27 +29,28 @@ use crate::{
 #[non_exhaustive]
 pub struct ServerOptions {
     /// Connections in all, those in a TLS handshake included. Default 1,000. Beyond it: 421 at
-    /// once, or no handshake under implicit TLS. Above three quarters of it, if it is at least 20,
-    /// sessions have to [hurry](posthaste_tokio::session::ServerSession::hurry): each of their
-    /// times is a tenth, until half of the connections are left.
+    /// once, or no handshake under implicit TLS. When more than three quarters are in use, sessions
+    /// have to [hurry](posthaste_tokio::session::ServerSession::hurry), until at most half are in
+    /// use. Below a limit of 20 they never do.
     pub connections: usize,
     /// Connections from one network. Default 100. Ten times as many from loopback, where a proxy
-    /// may sit. Beyond it: 421 at once.
+    /// may run. Beyond it: as for [`connections`](Self::connections).
     pub connections_per_network: usize,
-    /// The size of a network, for this limit and for those of [`logins`](Self::logins). Default:
-    /// one address of IPv4, a /64 of IPv6.
+    /// The size of a network, for [`connections_per_network`](Self::connections_per_network) and
+    /// [`logins`](Self::logins). Default: one address of IPv4, a /64 of IPv6.
     pub networks: Networks,
-    /// Memory for the envelopes of all connections together, in bytes, beside 40 KiB of each
-    /// connection's own, which some 100 recipients take. Default 32 MiB: with the connections' own
-    /// that is 72 MiB, for 60,000 ordinary recipients or 20,000 of the longest. Beyond it: 452
-    /// 4.3.1 to MAIL and RCPT. An envelope gives its memory back at RSET, EHLO, the end of its
-    /// message and of its connection.
+    /// Memory for the envelopes of all connections together, in bytes. Each connection has 40 KiB
+    /// of its own as well, enough for some 100 recipients. Default 32 MiB: with the connections'
+    /// own that is 71 MiB. An ordinary recipient takes some 400 bytes, the longest some 4 KiB.
+    /// Beyond it: 452 4.3.1 to MAIL and RCPT. An envelope gives its memory back at RSET, EHLO, the
+    /// end of its message and of its connection.
     pub envelopes: usize,
     /// How fast passwords may be guessed.
     pub logins: LoginOptions,
-    /// How long a drain waits for sessions to reach a boundary. Default 30 seconds. Beyond it their
-    /// clients get a 421, and a second to take it. A message that was being committed then may or
-    /// may not be stored, and its client tries again.
+    /// How long a drain waits for sessions to reach a
+    /// [boundary](posthaste_tokio::session::ServerSession::shutdown). Default 30 seconds. Beyond it
+    /// their clients get a 421, and have 1 second to read it. A message that was being committed
+    /// then may or may not be stored, and its client tries again.
     pub drain: Duration,
 }
 
@@ -139,20 +140,23 @@ impl<V: Service> Server<V> {
         self
     }
 
-    /// The addresses of the listeners.
+    /// The addresses of the listeners, in order. A listener whose address cannot be found is left
+    /// out.
     pub fn local_addresses(&self) -> &[PeerAddress] {
         &self.addresses
     }
 
     /// Drains when a future completes: the server stops accepting, and each session ends at its
-    /// next boundary. Default: never. The last call counts.
+    /// next [boundary](posthaste_tokio::session::ServerSession::shutdown). Default: never. The last
+    /// call counts.
     pub fn with_graceful_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Box::pin(signal);
         self
     }
 
     /// Serves until the [shutdown](Self::with_graceful_shutdown), and returns when all sessions
-    /// have ended or [`ServerOptions::drain`] is over. Dropping the future aborts all sessions.
+    /// have ended. Sessions that are left after [`ServerOptions::drain`] are aborted. Dropping the
+    /// future aborts all sessions.
     pub async fn serve(self) {
         let Self { service, options, listeners, shutdown, addresses: _ } = self;
         let ends = Ends { drain: CancellationToken::new(), abort: CancellationToken::new() };

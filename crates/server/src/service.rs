@@ -1,4 +1,4 @@
-//! What makes the handlers of connections.
+//! Services, which make the handlers of connections.
 
 use std::{future::Future, sync::Arc};
 
@@ -34,16 +34,16 @@ use crate::{Context, Handler, Layer, Layered};
     note = "or implement `Service` for a type that makes them"
 )]
 pub trait Service: Send + Sync + 'static {
-    /// What handles one connection.
+    /// The handler of one connection.
     type Handler: Handler;
 
-    /// What a client is offered, and its limits. Default: the listener's settings. STARTTLS stays
-    /// as the listener has it, which knows if there is a certificate.
+    /// The offers to a client, and its limits. Default: the listener's settings, which
+    /// [`Context::settings`] holds when this is called. The listener alone decides about STARTTLS.
     fn settings(&self, cx: &Context) -> Arc<ServerSettings> {
         Arc::clone(&cx.settings)
     }
 
-    /// A client has connected. Timeout, panic and abort are as [`Handler`] says.
+    /// A client has connected. Timeout, panic and abort are as for a [`Handler`].
     ///
     /// # Errors
     /// The refusal that the client gets in place of a greeting; the connection then closes.

@@ -17,7 +17,7 @@ pub enum ApiMisuse {
     /// outside LMTP or of another length than that of the recipients.
     #[error("the verdict does not fit its question")]
     Verdict,
-    /// No TLS handshake is due, or one is and the call has to wait for its end.
+    /// No TLS handshake is due, or one is due and the call has to wait for its end.
     #[error("a TLS handshake is under way, or none is due")]
     Handshake,
     /// The command or the answer is out of order here.

@@ -15,7 +15,8 @@ use posthaste_wire::{Command, ReplyCode, Severity};
 pub enum Phase {
     /// Connected. The greeting is next.
     Start,
-    /// Greeted. EHLO is next. TLS leads back here, and nothing learned in clear survives.
+    /// Greeted. EHLO is next. After a TLS handshake the conversation is here again, and everything
+    /// learned before TLS is forgotten.
     Greeted,
     /// EHLO was accepted, and no transaction is open.
     Ready,
@@ -50,8 +51,8 @@ pub enum Exchange {
     Rcpt,
     /// DATA up to its 354.
     Data,
-    /// BDAT without LAST and its octets. The intermediate class stands for the octets; no reply
-    /// says it.
+    /// BDAT without LAST and its octets. The intermediate class means that the octets may come; no
+    /// reply says it.
     Chunk,
     /// Message content up to the reply to its end: after DATA, or BDAT with LAST and its octets.
     EndOfData,
@@ -195,7 +196,7 @@ pub fn allows(phase: Phase, exchange: Exchange) -> bool {
     TABLE.iter().any(|row| row.exchange == exchange && row.from.contains(&phase))
 }
 
-/// The table as a Mermaid diagram, one line for each way from one phase to another.
+/// The table as a Mermaid diagram, one line for each transition from one phase to another.
 pub fn diagram() -> String {
     let mut text = String::from("stateDiagram-v2\n    [*] --> Start\n");
     for row in TABLE {

@@ -61,7 +61,7 @@ pub enum ClientEvent {
     Closed,
 }
 
-/// Why a conversation ended. Every command without a reply is a temporary failure.
+/// Why a conversation ended. Treat every command without a reply as a temporary failure.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ClientError {
@@ -83,8 +83,8 @@ pub enum ClientError {
     /// The server stopped reading the content and sent this reply to the message.
     #[error("the server broke the content off: {0}")]
     EarlyReply(Reply),
-    /// The server offers CHUNKING and does not know BDAT; this is its reply. It may take the octets
-    /// of the chunk for commands.
+    /// The server offers CHUNKING and does not know BDAT; this is its reply. It may read the octets
+    /// of the chunk as commands.
     #[error("the server offers CHUNKING and refused BDAT: {0}")]
     Chunking(Reply),
     /// The server broke the protocol.
@@ -93,7 +93,8 @@ pub enum ClientError {
     /// The caller misused the session, or the content has octets that must not leave.
     #[error("{}{}", .0, remedy(.0))]
     Misuse(#[from] ApiMisuse),
-    /// The content could not be read, or its length is not the one that it gave.
+    /// The content could not be read, or is not as long as its [`length`](crate::Content::length)
+    /// said.
     #[error("the content could not be read: {0}")]
     Content(#[source] io::Error),
 }
@@ -111,7 +112,7 @@ const fn remedy(misuse: &ApiMisuse) -> &'static str {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
-    /// A driver at the start of a conversation. The first event is the reply that greets.
+    /// A driver at the start of a conversation. The first event is the greeting.
     pub fn new(connection: Connection<S>, settings: ClientSettings) -> Self {
         let clock = Clock::start();
         let session = ClientSession::new(settings);
@@ -121,7 +122,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     /// Puts a command into the output. It leaves with the next call of [`next`](Self::next).
     ///
     /// # Errors
-    /// [`ApiMisuse`] as [`ClientSession::send`].
+    /// [`ApiMisuse`] as [`ClientSession::send`]; [`ApiMisuse::Closed`] also if content was begun
+    /// and not finished.
     pub fn send(&mut self, command: &Command<'_>) -> Result<Ticket, ApiMisuse> {
         if self.unfinished {
             return Err(ApiMisuse::Closed);
@@ -137,8 +139,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         self.session.respond(self.clock.now(), response, &mut self.connection.output)
     }
 
-    /// Writes the output and waits for the next event. It may be dropped and called again: nothing
-    /// is lost.
+    /// Writes the output and waits for the next event. The future may be dropped, and `next` called
+    /// again: no octet is lost.
     ///
     /// # Errors
     /// [`ClientError`]; the conversation is over then.
@@ -174,7 +176,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         }
     }
 
-    /// Does the TLS handshake that [`ClientEvent::StartTls`] asks for.
+    /// Does the TLS handshake that [`ClientEvent::StartTls`] asks for, within
+    /// [`command`](posthaste_session::client::ClientTimeouts::command). If the future is dropped,
+    /// the connection cannot be used again.
     ///
     /// # Errors
     /// [`ClientError`]; the conversation is over then.
@@ -197,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         context
     }
 
-    /// Closes the writing side; see [`Connection::close`].
+    /// Closes the writing side, within 5 seconds: see [`Connection::close`].
     pub async fn close(&mut self) {
         self.connection.close().await;
     }

@@ -63,9 +63,9 @@ impl<S> Connection<S> {
         matches!(self.transport, Transport::Tls(_))
     }
 
-    /// What SASL can bind an exchange to: `tls-exporter` (RFC 9266) under TLS 1.3. `None`
-    /// otherwise: under TLS 1.2 another connection may share the master secret (RFC 7627). Each
-    /// call computes it again.
+    /// The channel binding for SASL: `tls-exporter` (RFC 9266) under TLS 1.3. `None` otherwise:
+    /// under TLS 1.2 another connection may share the master secret (RFC 7627). Each call computes
+    /// it again.
     pub fn channel_binding(&self) -> Option<ChannelBinding> {
         let Transport::Tls(stream) = &self.transport else { return None };
         if stream.get_ref().1.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
@@ -118,8 +118,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Appends to the input what has arrived, 16 KiB at most, and waits until something has. 0: the
-    /// peer has closed its side. It may be dropped: nothing is lost.
+    /// Waits for octets and appends them to the input, 16 KiB at most. Returns their number. 0: the
+    /// peer has closed its side. The future may be dropped: no octet is lost. The caller sets the
+    /// timeout.
     ///
     /// # Errors
     /// [`io::Error`] from the stream.
@@ -142,7 +143,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Writes the output. It may be dropped: the next call goes on where it stopped.
+    /// Writes the output. The future may be dropped: the next call goes on where it stopped. The
+    /// caller sets the timeout.
     ///
     /// # Errors
     /// [`io::Error`] from the stream.
@@ -171,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Writes the output and then these segments, in as few calls as possible. After an error or a
-    /// drop no octet can be written any more; reading goes on.
+    /// drop nothing more can be written, but reading still works. The caller sets the timeout.
     ///
     /// # Errors
     /// [`io::Error`] from the stream.
@@ -209,8 +211,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Closes the writing side; under TLS with a close_notify, without which the peer could not
-    /// tell this end from an attacker's (RFC 8446 section 6.1). Best effort, for 5 s at most.
+    /// Closes the writing side, for 5 s at most; errors are ignored. Under TLS it sends a
+    /// close_notify: without it the peer could not tell this end from an attacker's (RFC 8446
+    /// section 6.1).
     pub async fn close(&mut self) {
         let shutdown = async {
             match &mut self.transport {

@@ -18,26 +18,27 @@ use tokio_util::io::ReaderStream;
 ///
 /// | what you have | what you hand in |
 /// |---|---|
-/// | `&'static str`, `String`, `Vec<u8>`, [`Bytes`] | itself |
+/// | `&'static str`, `&'static [u8]`, `String`, `Vec<u8>`, [`Bytes`] | itself |
 /// | anything that is [`AsyncRead`]: a file, a socket | [`Reader::new`] |
 /// | a [`Stream`] of octets, such as the body of an HTTP request | [`Streamed::new`] |
 ///
 /// Lines end in CRLF, and a dot at the start of a line stays as it is: the client writes the second
-/// dot. A bare CR, a bare LF or a NUL ends the conversation before it leaves, unless the message is
+/// dot. A bare CR, a bare LF or a NUL is not sent and ends the conversation, unless the message is
 /// BODY=BINARYMIME.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no content of a message",
     label = "not content",
     note = "content is a `&'static str`, `String`, `Vec<u8>` or `Bytes`",
-    note = "wrap a file, or what else is `AsyncRead`, in `Reader::new`, and a stream of `Bytes` in `Streamed::new`"
+    note = "wrap a file, or anything else that is `AsyncRead`, in `Reader::new`, and a stream of `Bytes` in `Streamed::new`"
 )]
 pub trait Content: Send {
-    /// The next piece; `None` at the end, after which it is not polled again. Pieces may be of any
-    /// size; some 64 KiB is a good one. An error ends the conversation, and the message is not
-    /// sent.
+    /// The next piece; `None` at the end, after which it is not polled again. Pieces may have any
+    /// size; 64 KiB is a good one. No timeout applies here: the source limits its own waits. An
+    /// error ends the conversation, and the message is not sent.
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>>;
 
-    /// Octets of all pieces together, asked for before the first. `None`: unknown.
+    /// The octets of all pieces together. The client asks before the first piece. `None`, the
+    /// default: unknown.
     ///
     /// Content of known length goes to a server with CHUNKING as one chunk, other content as many.
     /// A message that turns out shorter or longer is not sent, and the conversation is over.
@@ -98,7 +99,7 @@ impl<P: DerefMut<Target: Content> + Send> Content for Pin<P> {
 const PIECE: usize = 64 * 1_024;
 
 pin_project! {
-    /// Content out of anything that is [`AsyncRead`], in pieces of at most 64 KiB.
+    /// Content from anything that is [`AsyncRead`], in pieces of at most 64 KiB.
     #[derive(Debug)]
     pub struct Reader<R> {
         #[pin]
@@ -131,7 +132,7 @@ impl<R: AsyncRead + Send> Content for Reader<R> {
 }
 
 pin_project! {
-    /// Content out of a [`Stream`] of octets, whatever its error.
+    /// Content from a [`Stream`] of octets, with any error that [`io::Error::other`] takes.
     #[derive(Debug)]
     pub struct Streamed<S> {
         #[pin]

@@ -41,14 +41,15 @@ pub enum ServerEvent {
     Ask(Ask),
     /// A piece of content.
     Content(Bytes),
-    /// The content is refused, with this reply at its end. Throw away what came of it.
+    /// The content is refused, and the client gets this reply at its end. Throw away the pieces of
+    /// it.
     ContentRefused(Refusal),
     /// Refused content has ended.
     ContentSwallowed,
-    /// The client has given up a message between two chunks. Throw away what came of it.
+    /// The client has given up a message between two chunks. Throw away the pieces of it.
     ContentAborted,
-    /// The client has given up its transaction: forget the envelope. It comes before the driver
-    /// waits for anything. Other ends of a transaction have events of their own.
+    /// The client has given up its transaction: forget the envelope. The event comes before the
+    /// driver waits for the client. Other ends of a transaction have events of their own.
     Reset,
     /// Do the handshake with [`ServerDriver::accept_tls`].
     StartTls,
@@ -74,7 +75,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     /// # Errors
     /// - [`io::Error`] from the stream.
     /// - [`io::ErrorKind::TimedOut`]: the client does not read what is written.
-    /// - [`io::ErrorKind::InvalidInput`]: a question was left unanswered.
+    /// - [`io::ErrorKind::InvalidInput`]: a question was left unanswered, or a TLS handshake is
+    ///   due.
     pub async fn next(&mut self) -> io::Result<ServerEvent> {
         loop {
             match self.after_flush {
@@ -142,7 +144,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     /// [`handshake_timeout`](ServerSession::handshake_timeout).
     ///
     /// # Errors
-    /// [`io::Error`] from the handshake. Drop the connection.
+    /// [`io::Error`] from the handshake. After an error or a drop of the future, drop the
+    /// connection.
     pub async fn accept_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
         let handshake = timeout(self.session.handshake_timeout(), self.connection.accept_tls(config));
         handshake.await.map_err(|_| timed_out())??;
@@ -164,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         context
     }
 
-    /// The client's certificate.
+    /// The client's certificate. `None`: it has shown none.
     pub fn peer_certificate(&self) -> Option<Certificate> {
         self.connection.peer_certificate()
     }
@@ -179,13 +182,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         self.session.shutdown(&mut self.connection.output);
     }
 
-    /// Ends the conversation with a 421 at once: see [`ServerSession::abort`]. The next
+    /// Ends the conversation with a 421 at once: see [`ServerSession::abort`]. The next call of
     /// [`next`](Self::next) then takes 10 seconds at most.
     pub fn abort(&mut self) {
         self.session.abort(&mut self.connection.output);
     }
 
-    /// Shortens every wait, or takes that back: see [`ServerSession::hurry`]. It counts from the
+    /// Shortens every wait, or undoes that: see [`ServerSession::hurry`]. It takes effect at the
     /// next call of [`next`](Self::next).
     pub const fn hurry(&mut self, hurried: bool) {
         self.session.hurry(hurried);
@@ -235,7 +238,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn timed_out() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the peer did not go on in time")
+    io::Error::new(io::ErrorKind::TimedOut, "the client did not read or write in time")
 }
 
 fn misuse(error: ApiMisuse) -> io::Error {

@@ -40,8 +40,8 @@ pub enum SyntaxErrorKind {
     Domain,
     /// The reverse-path is not ASCII, and MAIL has no SMTPUTF8 (RFC 6531 section 3.5).
     ReversePathNotAscii,
-    /// The forward-path is not ASCII, and MAIL had no SMTPUTF8 (RFC 6531 section 3.5). Only a
-    /// session can know.
+    /// The forward-path is not ASCII, and MAIL had no SMTPUTF8 (RFC 6531 section 3.5).
+    /// [`Rcpt::parse`](crate::Rcpt::parse) does not know MAIL, so only a session finds it.
     ForwardPathNotAscii,
     /// The argument of EHLO, HELO or LHLO is not a name (RFC 5321 section 4.1.1.1).
     HelloName,

@@ -27,9 +27,11 @@ impl<'a> Utf8Xtext<&'a str> {
     /// Parses encoded text in either form.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::ParameterValue`] at the first fault. That is a character that must be
-    /// encoded and is not, or an encoding of a control character, of no character, or with more
-    /// digits than it needs. Decoded text goes into header fields and logs.
+    /// [`SyntaxErrorKind::ParameterValue`] at the first fault:
+    /// - a character that must be encoded and is not, or the reverse;
+    /// - an encoding with more digits than it needs;
+    /// - an encoding of no character, or of a control character: decoded text goes into header
+    ///   fields and logs.
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         let mut rest = text;
         while let Some(character) = rest.chars().next() {
@@ -108,7 +110,7 @@ impl<S: AsRef<str>> Utf8Xtext<S> {
         Utf8Xtext(self.0.as_ref())
     }
 
-    /// The decoded text. Borrowed if the text encodes no character.
+    /// The decoded text. Borrowed if the text has no `\x{`.
     pub fn decode(&self) -> Cow<'_, str> {
         self.borrowed().into_decoded()
     }

@@ -115,7 +115,7 @@ impl<S: AsRef<str>> Xtext<S> {
         Xtext(self.0.as_ref())
     }
 
-    /// The decoded octets. Borrowed if the text encodes none.
+    /// The decoded octets. Borrowed if the text has no `+`.
     pub fn decode(&self) -> Cow<'_, [u8]> {
         self.borrowed().into_decoded()
     }

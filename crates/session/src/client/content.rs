@@ -72,8 +72,8 @@ impl ClientSession {
     /// round trips than DATA.
     ///
     /// With PIPELINING, chunks may follow chunks whose replies are outstanding, except the last
-    /// one. Its positive reply then speaks for the whole message, even if the server forgets that
-    /// it refused a part.
+    /// one. The positive reply to the last chunk then means the whole message, even if the server
+    /// forgets that it refused an earlier chunk.
     ///
     /// # Errors
     /// Nothing is written.
@@ -83,6 +83,7 @@ impl ClientSession {
     /// - [`ApiMisuse::NotYet`]: replies must come first.
     /// - [`ApiMisuse::NotOffered`]: the server does not offer CHUNKING.
     /// - [`ApiMisuse::Content`]: an empty last chunk follows a CR. The session is closed.
+    /// - [`ApiMisuse::Closed`]: the session is over, or QUIT was sent.
     pub fn begin_chunk(&mut self, now: Tick, octets: u64, last: bool, out: &mut BytesMut) -> Result<(), ApiMisuse> {
         if self.phase == Phase::Closed || self.closing {
             return Err(ApiMisuse::Closed);
@@ -126,12 +127,13 @@ impl ClientSession {
         }
     }
 
-    /// Appends as much of the content as the list and the open chunk have room for, and returns how
-    /// many octets that was. Write them within [`write_timeout`](Self::write_timeout), so give
-    /// about 64 KiB at once.
+    /// Appends as much of the content as the list and the open chunk have room for. Returns the
+    /// number of octets that it took. Write them within [`write_timeout`](Self::write_timeout), so
+    /// give about 64 KiB at once.
     ///
     /// Content must have no bare CR, bare LF or NUL, unless BODY=BINARYMIME announced it. With DATA
-    /// it could end early; with BDAT the next server may offer only DATA.
+    /// such content could end early. With BDAT it could not be passed on to a server that has only
+    /// DATA.
     ///
     /// # Errors
     /// - [`ApiMisuse::OutOfOrder`]: before [`ClientNext::SendBody`](crate::ClientNext::SendBody),
@@ -139,6 +141,7 @@ impl ClientSession {
     /// - [`ApiMisuse::Content`]: the content has a bare CR, bare LF or NUL. Do not write what was
     ///   appended. The session is closed, so that half a message cannot be finished as if it were
     ///   whole.
+    /// - [`ApiMisuse::Closed`]: the session is over.
     pub fn payload<'p>(
         &mut self,
         now: Tick,

@@ -72,7 +72,7 @@ pub enum Undeliverable {
     /// The message needs TLS on its whole way, and this connection has no verified TLS.
     #[error("no verified TLS on this connection")]
     Unverified,
-    /// The message is due by a time, and the server does not promise that.
+    /// The message has a deadline, and the server does not offer to keep it.
     #[error("the server does not promise delivery in time")]
     DeliverBy,
     /// The message is to be held, and the server does not hold it, or not for this long.
@@ -88,7 +88,7 @@ pub enum Undeliverable {
 }
 
 impl Undeliverable {
-    /// The enhanced status code for a report.
+    /// The enhanced status code for a report. It is always `Some`.
     pub const fn enhanced(self) -> Option<EnhancedCode> {
         match self {
             Self::TooLarge => EnhancedCode::new(5, 3, 4),
@@ -104,10 +104,10 @@ impl Undeliverable {
     }
 }
 
-/// A server, as a message meets it.
+/// The server that a message is to go to.
 #[derive(Debug, Clone, Copy)]
 pub struct NextHop<'a> {
-    /// What it offers: its last reply to EHLO or LHLO, since TLS started if it did.
+    /// Its offers, from its last reply to EHLO or LHLO; under TLS, from inside TLS.
     pub capabilities: &'a Capabilities,
     /// TLS is up and proves that the server is the one that the mail is for. Its certificate was
     /// verified for its name, and the name was derived securely from the recipient's domain (RFC
@@ -248,8 +248,8 @@ pub fn rcpt<'a>(rcpt: Rcpt<&'a str>, next_hop: NextHop<'_>) -> Result<Rcpt<&'a s
 }
 
 /// Returns `true` if the sender must get a report of the action "relayed" for an accepted
-/// recipient: what the sender asked for ends here or is traced. `mail` and `rcpt` are those before
-/// anything was left out.
+/// recipient. The server does not support what the sender asked for, or the sender asked for a
+/// trace. `mail` and `rcpt` are the commands before any parameter was left out.
 ///
 /// - NOTIFY=SUCCESS, if DSN is not offered (RFC 3461 section 6.2.2).
 /// - BY with a trace, unless NOTIFY=NEVER (RFC 2852 section 4.1.4).

@@ -20,9 +20,9 @@ const MAX_EMPTY_LINES: u8 = 8;
 impl ClientSession {
     /// Reads the input up to one reply and returns what it means.
     ///
-    /// A reply must begin after everything that was shown when its command was sent. An earlier one
-    /// was said without knowing the command; taken for its answer, it would put all later replies
-    /// out of step.
+    /// A reply must begin after all input that the session had seen when the command was sent. The
+    /// server sent an earlier reply without knowing the command. If that counted as the answer,
+    /// each later reply would go to the wrong command.
     ///
     /// # Errors
     /// [`PeerMisbehaved`]: trust nothing more of the server, and close the connection.

@@ -39,7 +39,7 @@ use crate::{
 /// - [`send`](Self::send) and [`respond`](Self::respond) write lines.
 /// - [`begin_chunk`](Self::begin_chunk), [`payload`](Self::payload) and
 ///   [`finish_payload`](Self::finish_payload) write content.
-/// - The others return the state.
+/// - The others return the state, or tell the session that TLS is up.
 ///
 /// Every command has a [`Ticket`], and its reply comes back with that ticket. Replies are matched
 /// by their order alone (RFC 2920 section 3.1). With PIPELINING, commands may be sent before
@@ -72,19 +72,20 @@ use crate::{
 ///
 /// # Replies that are not well formed
 ///
-/// What a server says to a message counts even if it breaks RFC 5321 section 4.2. A message that
-/// was taken must not be sent again because of a bad line end. A reply counts by the code of its
-/// first line, as [`ReplyFramer::tolerant`] reads it. The first such reply is the session's
-/// [`oddity`](Self::oddity):
+/// A server's reply to a message counts even if it breaks RFC 5321 section 4.2. A message that was
+/// taken must not be sent again because of a bad line end. A reply counts by the code of its last
+/// line, as [`ReplyFramer::tolerant`] reads it. If its end is unknown, the code of its first line
+/// counts. The first such reply is the session's [`oddity`](Self::oddity):
 ///
 /// | octets | what they count as |
 /// |---|---|
-/// | `250 ok` LF, `250 ok` CR CRLF, a CR or NUL in the text, `250` TAB, `250ok`, `250-a` and `251 b`, a line beyond the limit | the reply 250 |
+/// | `250 ok` LF, `250 ok` CR CRLF, a CR or NUL in the text, `250` TAB, `250ok`, a line beyond the limit | the reply 250 |
+/// | `250-a` and `251 b` | the reply 251 |
 /// | an empty line before, between or within replies, at most 8 before one and 8 within one | skipped |
 /// | 220 or another misplaced 2yz to the end of the content | the server has the message |
 /// | a reply to the end of the content, or a refusal, without an end within the limits or with a later line without a code | the reply, and the end of the session |
 /// | the same as a positive reply to anything else | [`PeerMisbehaved::Reply`] |
-/// | what does not start with three digits | [`PeerMisbehaved::Reply`] |
+/// | octets that do not start with three digits | [`PeerMisbehaved::Reply`] |
 /// | any of these in reply to STARTTLS or AUTH, and an empty line after the 220 to STARTTLS | an error, since an attacker may have inserted it |
 ///
 /// After an oddity:
@@ -93,12 +94,12 @@ use crate::{
 /// - Content goes by DATA unless it is binary, because 354 shows that replies and commands are in
 ///   step.
 /// - No second message goes over the connection.
-/// - Replies of a group that was already sent are still reported in order. Believe refusals after
-///   the odd reply if 354 or the reply to RSET came in its place.
+/// - Replies of a group that was already sent are still reported in order. Believe a refusal after
+///   the odd reply only if 354 or the reply to RSET follows in its place.
 ///
-/// Memory: one reply to EHLO of at most 64 lines. 32 octets for each unanswered command, at most
+/// Memory: one reply to EHLO of at most 64 lines. 32 bytes for each unanswered command, at most
 /// 1,024 of them. In LMTP the same for each recipient whose reply to the content is outstanding. 4
-/// octets for each accepted recipient. The session never keeps content or input.
+/// bytes for each accepted recipient. The session never keeps content or input.
 #[derive(Debug)]
 pub struct ClientSession {
     settings: ClientSettings,
@@ -211,7 +212,7 @@ pub enum ClientNext<'i> {
     Close,
 }
 
-/// How a conversation stood when the server closed it or was silent for too long.
+/// The state of a conversation when the server closed it or was silent for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientEof {
@@ -288,15 +289,16 @@ impl ClientSession {
         ClientEof { unanswered, message_in_doubt }
     }
 
-    /// The time of [`poll_timeout`](Self::poll_timeout) may have come. If it has, the session is
-    /// closed and returns how it stood; close the connection.
+    /// Ends the session if the time of [`poll_timeout`](Self::poll_timeout) has come, and returns
+    /// its last state. Close the connection then.
     ///
     /// `None`: the time has not come.
     pub fn handle_timeout(&mut self, now: Tick) -> Option<ClientEof> {
         self.poll_timeout().filter(|due| *due <= now).map(|_| self.handle_eof())
     }
 
-    /// When the server has been silent for too long. A reply has its time from the first
+    /// The time to call [`handle_timeout`](Self::handle_timeout): the server has been silent for
+    /// too long. `None`: the session waits for no reply. The time of a reply starts at the first
     /// [`ClientNext::NeedInput`] after the last command or reply. Content that
     /// [`payload`](Self::payload) appended has the time of a write.
     ///
@@ -311,7 +313,7 @@ impl ClientSession {
         self.settings.timeouts.write
     }
 
-    /// What the server offered in its last reply to EHLO or LHLO, since TLS started if it did.
+    /// The offers of the server's last reply to EHLO or LHLO; under TLS, inside TLS.
     pub const fn capabilities(&self) -> &Capabilities {
         &self.capabilities
     }
@@ -322,8 +324,8 @@ impl ClientSession {
         self.capabilities.limits().mail_max.map(|most| most.get().saturating_sub(self.transactions))
     }
 
-    /// The first reply that was not well formed and still counted, since TLS started if it did. The
-    /// server gets no other message on this connection.
+    /// The first reply that was not well formed and still counted; under TLS, the first inside TLS.
+    /// The server gets no other message on this connection. `None`: every reply was well formed.
     pub const fn oddity(&self) -> Option<PeerMisbehaved> {
         self.odd
     }
@@ -345,7 +347,7 @@ impl ClientSession {
         self.lmtp
     }
 
-    /// The state of the conversation by the replies that came.
+    /// The state of the conversation according to the replies so far.
     pub const fn phase(&self) -> Phase {
         self.phase
     }
@@ -360,9 +362,9 @@ impl ClientSession {
         self.unanswered.iter().any(|sent| sent.ticket == ticket)
     }
 
-    /// Returns `true` if the end of a message may have been sent and is unanswered for at least one
-    /// recipient. The server may have the message, so sending it again may make a duplicate (RFC
-    /// 1047). It stays `true` when the conversation ends this way.
+    /// Returns `true` if the end of a message may have been sent, and a reply to it is missing. The
+    /// server may have the message, so sending it again may make a duplicate (RFC 1047). It stays
+    /// `true` when the conversation ends this way.
     pub fn message_in_doubt(&self) -> bool {
         self.unanswered.iter().any(|sent| sent.exchange == Exchange::EndOfData)
     }

@@ -30,6 +30,7 @@ impl ClientSession {
     /// - [`ApiMisuse::OddReplies`]: a second MAIL after an [`oddity`](Self::oddity).
     /// - [`ApiMisuse::Limit`]: beyond MAILMAX or RCPTMAX of the server (RFC 9422).
     /// - [`ApiMisuse::Encode`]: the line must not be sent.
+    /// - [`ApiMisuse::Closed`]: the session is over, or QUIT was sent.
     pub fn send(&mut self, now: Tick, command: &Command<'_>, out: &mut BytesMut) -> Result<Ticket, ApiMisuse> {
         let exchange = Exchange::of(command);
         self.may_send(command, exchange)?;
@@ -62,7 +63,8 @@ impl ClientSession {
     ///
     /// # Errors
     /// - [`ApiMisuse::OutOfOrder`]: no challenge is open.
-    /// - [`ApiMisuse::Encode`]: the response has a line break or more than 12,286 octets.
+    /// - [`ApiMisuse::Encode`]: the response has a control character or more than 12,286 octets.
+    /// - [`ApiMisuse::Closed`]: the session is over.
     pub fn respond(
         &mut self,
         now: Tick,

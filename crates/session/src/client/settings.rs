@@ -10,8 +10,8 @@ use crate::table::Exchange;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClientSettings {
-    /// How much a server may say in one reply. A line of a SASL exchange may always have 12,288
-    /// octets (RFC 4954 section 4).
+    /// The limits of one reply. Defaults: those of [`ReplyLimits`]. A line of a SASL exchange may
+    /// always have 12,288 octets (RFC 4954 section 4).
     pub replies: ReplyLimits,
     /// How long the client waits.
     pub timeouts: ClientTimeouts,
@@ -27,15 +27,16 @@ impl Default for ClientSettings {
     }
 }
 
-/// How long a client waits for each reply, counted from the reply before it: the values of RFC 5321
-/// section 4.5.3.2. Beyond it: the session is closed.
+/// How long a client waits for each reply, counted from when it begins to wait for it: the values
+/// of RFC 5321 section 4.5.3.2. Beyond it: the session is closed.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ClientTimeouts {
     /// For the greeting. Default 5 minutes.
     pub greeting: Duration,
-    /// For the reply to EHLO, STARTTLS, AUTH, RSET and the like, for the TLS handshake, and for the
-    /// reply to a chunk that is not the last. Default 5 minutes.
+    /// For the reply to every other command, such as EHLO, STARTTLS, AUTH and RSET. The TLS
+    /// handshake, and the reply to a chunk that is not the last, have this time too. Default 5
+    /// minutes.
     pub command: Duration,
     /// For the reply to MAIL. Default 5 minutes.
     pub mail: Duration,

@@ -158,7 +158,8 @@ impl ClientMechanism {
         Some(if text.expose().is_empty() { Secret::new("=".into()) } else { text })
     }
 
-    /// Answers a challenge, which is in base64 as it came.
+    /// Answers a challenge, which is in base64 as it came. For SCRAM it derives a key, which takes
+    /// up to a second: see [`MAX_ITERATIONS`](super::MAX_ITERATIONS).
     pub fn respond(&mut self, challenge: &[u8]) -> ClientStep {
         let challenge = match decode(challenge) {
             Ok(challenge) => challenge,
@@ -206,7 +207,7 @@ impl ClientMechanism {
 
     /// The server's reasons for refusing a token, in JSON (RFC 7628 section 3.2.2). `scope` and
     /// `openid-configuration` say what to ask for. The text is the server's; trust it no more than
-    /// the server.
+    /// the server. `None`: the server gave no reasons.
     pub fn token_refusal(&self) -> Option<&[u8]> {
         match &self.rest {
             Rest::Oauth(_, reasons) => reasons.as_deref(),

@@ -15,7 +15,7 @@ pub struct ClientContext {
     pub protection: Protection,
     /// The least protection under which the secret itself may be sent ([`Strength::Secret`]).
     /// Default: [`Protection::Verified`]. With [`Protection::Unverified`] an attacker who takes
-    /// over the connection learns it, with [`Protection::None`] every listener does.
+    /// over the connection learns it, with [`Protection::None`] every eavesdropper does.
     pub secrets_need: Protection,
     /// The weakest mechanism that may be used for a secret. Default: [`Strength::Secret`], which
     /// allows all.
@@ -37,7 +37,7 @@ pub enum Protection {
     /// In clear.
     #[default]
     None,
-    /// TLS with an unverified certificate: protected from listeners only.
+    /// TLS with an unverified certificate: protected from eavesdroppers only.
     Unverified,
     /// TLS with a verified certificate, or an equivalent such as a local socket.
     Verified,
@@ -49,10 +49,10 @@ pub enum Strength {
     /// The server learns it: PLAIN, LOGIN, XOAUTH2, OAUTHBEARER.
     #[default]
     Secret,
-    /// The server gets a keyed hash. A listener can test passwords against it: CRAM-MD5.
+    /// The server gets a keyed hash. An eavesdropper can test passwords against it: CRAM-MD5.
     Hashed,
-    /// The server gets a proof, and proves that it knows the user's key: SCRAM-SHA-256. A listener
-    /// can test passwords, slowly.
+    /// The server gets a proof, and proves that it knows the user's key: SCRAM-SHA-256. An
+    /// eavesdropper can test passwords, slowly.
     Mutual,
     /// The proofs hold on this TLS connection only, which excludes a man in the middle:
     /// SCRAM-SHA-256-PLUS.
@@ -94,7 +94,7 @@ pub enum ChooseError {
 }
 
 impl ClientContext {
-    /// With this nonce, the defaults and no protection.
+    /// A context with this nonce, the defaults and no protection.
     pub const fn new(nonce: Nonce) -> Self {
         Self {
             nonce,

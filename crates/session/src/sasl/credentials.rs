@@ -7,7 +7,8 @@ use posthaste_wire::Secret;
 /// A name with its password.
 #[derive(Debug, Clone)]
 pub struct Credentials {
-    /// The user to act as, if it was given and differs (RFC 4616: authzid).
+    /// The user to act as, if it was given and differs (RFC 4616: authzid). `None`: the user of the
+    /// password.
     pub authorization_identity: Option<String>,
     /// The user whose password it is (RFC 4616: authcid).
     pub authentication_identity: String,
@@ -37,7 +38,7 @@ pub struct BearerToken {
     /// The token, in the characters of RFC 6750 section 2.1.
     pub token: Secret<String>,
     /// The host that the client meant to connect to. A server MUST check it if it is there (RFC
-    /// 7628 section 3.2). XOAUTH2 has none.
+    /// 7628 section 3.2). `None`: it was not given; XOAUTH2 has none.
     pub host: Option<String>,
     /// The port that the client meant to connect to, as [`Self::host`].
     pub port: Option<u16>,

@@ -31,8 +31,8 @@ pub enum SaslError {
     /// The user must log in once with PLAIN first: 432 4.7.12.
     #[error("the user must log in once with PLAIN first")]
     Transition,
-    /// The credentials cannot be checked now: 454 4.7.0. Also a step out of turn, which is the
-    /// caller's error.
+    /// The credentials cannot be checked now: 454 4.7.0. Also a step in the wrong order, which is
+    /// the caller's error.
     #[error("the credentials cannot be checked now")]
     Unavailable,
 }

@@ -71,7 +71,8 @@ pub enum ServerStep {
     /// XOAUTH2, OAUTHBEARER: is the token good, and for which user? Answer with
     /// [`ServerMechanism::decide`].
     Token(BearerToken),
-    /// EXTERNAL: may this client do that? Answer with [`ServerMechanism::decide`].
+    /// EXTERNAL: may this client log in, and act as the user that it names? Answer with
+    /// [`ServerMechanism::decide`].
     External(External),
     /// ANONYMOUS: may anonymous clients log in? The trace is for the log: up to 255 characters,
     /// none of them a line break or another control character. Answer with
@@ -85,7 +86,7 @@ pub enum ServerStep {
 }
 
 impl ServerContext {
-    /// With this nonce, and without channel bindings or an external identity.
+    /// A context with this nonce, and without channel bindings or an external identity.
     pub const fn new(nonce: Nonce, unknown_users: UnknownUsers) -> Self {
         Self { nonce, unknown_users, channel_bindings: Vec::new(), external_identity: None }
     }

@@ -14,7 +14,8 @@ pub enum Ask<S: AsRef<str> = String> {
     /// May the client connect? An acceptance without a reply greets it with the host name; a
     /// refusal closes the connection.
     Connect,
-    /// EHLO, HELO or LHLO. An acceptance without a reply says what is offered.
+    /// EHLO, HELO or LHLO. To an acceptance without a reply the session adds its own, with the
+    /// extensions that it offers.
     ///
     /// The name may be any visible text. RFC 5321 section 4.1.4 lets a server check it, and forbids
     /// to refuse mail for what it finds. Under [`Tolerance::hello`](super::Tolerance::hello) it may
@@ -72,7 +73,7 @@ pub enum OtherCommand<S: AsRef<str> = String> {
 pub enum Verdict {
     /// Yes. `None`: the session's own reply.
     ///
-    /// After [`Ask::Data`] the session says its own reply in any case.
+    /// After [`Ask::Data`] the session always sends its own reply.
     Accept(Option<Accepted>),
     /// No. A 421 closes the connection.
     Refuse(Refusal),

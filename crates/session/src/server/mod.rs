@@ -33,7 +33,7 @@ use crate::{
     table::{self, Exchange, Phase, ReplyClass},
 };
 
-/// One SMTP conversation from the server's side, without I/O, clock or threads.
+/// One SMTP or LMTP conversation from the server's side, without I/O, clock or threads.
 ///
 /// The loop of a driver:
 ///
@@ -245,7 +245,7 @@ impl ServerSession {
         }
     }
 
-    /// Refuses the content that is being received. The session swallows it to its true end and then
+    /// Refuses the content that is being received. The session discards it to its true end and then
     /// says this reply; a 421 closes the connection. No effect while no content is being received.
     pub fn refuse_content(&mut self, refusal: Refusal) {
         if matches!(self.phase, Phase::Content | Phase::Chunks) {
@@ -260,8 +260,8 @@ impl ServerSession {
         ServerEof { in_transaction }
     }
 
-    /// The time of [`poll_timeout`](Self::poll_timeout) may have come. If that ends the session,
-    /// returns how it stood; the next call of `handle_input` says why it ends.
+    /// Acts if the time of [`poll_timeout`](Self::poll_timeout) has come. If that ends the session,
+    /// returns its last state; the next call of `handle_input` says why it ends.
     ///
     /// `None`: the time has not come, or it was that of a delayed greeting.
     pub fn handle_timeout(&mut self, now: Tick, out: &mut BytesMut) -> Option<ServerEof> {
@@ -305,12 +305,14 @@ impl ServerSession {
     }
 
     /// When the session ends in any case. A write of the output must not take longer either.
+    /// `None`: before the first call of [`handle_input`](Self::handle_input).
     pub fn ends_at(&self) -> Option<Tick> {
         self.last_moment().map(|(end, _)| end)
     }
 
-    /// Shortens every wait to a tenth, except those for the application and for the session as a
-    /// whole, and demands ten times the minimum rate of content. `false` takes it back.
+    /// Shortens every wait to a tenth, and demands ten times the minimum rate of content. The
+    /// greeting's delay, the wait for a verdict and the time of the whole session stay. `false`
+    /// undoes it.
     ///
     /// It applies at once, to waits that have begun too. It is for servers that are nearly full.
     pub const fn hurry(&mut self, hurried: bool) {
@@ -366,15 +368,16 @@ impl ServerSession {
         Ok(())
     }
 
-    /// Ends the session with a 421 at the next boundary between a reply and a command. That is at
-    /// once, unless content is being received or a question is open.
+    /// Ends the session with a 421 at the next boundary: after a reply and before the next command.
+    /// That is at once, unless content is being received, a question is open, or a TLS handshake is
+    /// under way.
     pub fn shutdown(&mut self, out: &mut BytesMut) {
         self.leaving.get_or_insert(CloseReason::Shutdown);
         self.leave(out);
     }
 
     /// Ends the session with a 421 at once. Content and questions are void (RFC 5321 section 3.8).
-    /// During a TLS handshake it says nothing.
+    /// During a TLS handshake it sends no reply.
     pub fn abort(&mut self, out: &mut BytesMut) {
         if self.is_over() {
             return;

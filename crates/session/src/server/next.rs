@@ -19,12 +19,12 @@ pub enum ServerNext<S: AsRef<str> = String> {
     Ask(Ask<S>),
     /// A piece of content: this range of the input.
     Content(Range<usize>),
-    /// The content is refused because of what it contains. Throw away what was handed out of it.
-    /// The session swallows the rest and replies after the true end.
+    /// The content is refused because of its octets or its size. Throw away the pieces of it. The
+    /// session discards the rest and replies after the true end.
     ContentRefused(Refusal),
     /// Content that was refused has ended, or a chunk of it has. Its reply is in the output.
     ContentSwallowed,
-    /// The client has given up a message between two chunks. Throw away what was handed out of it.
+    /// The client has given up a message between two chunks. Throw away the pieces of it.
     ContentAborted,
     /// Write the output, do a TLS handshake on an empty input buffer, and call
     /// [`ServerSession::tls_established`](super::ServerSession::tls_established). The handshake has
@@ -102,7 +102,7 @@ pub enum CloseReason {
     EndlessContent,
 }
 
-/// How a connection stood when the client closed it.
+/// The state of a session when the client closed the connection or a time was over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerEof {

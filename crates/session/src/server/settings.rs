@@ -84,7 +84,7 @@ pub struct Offers {
     pub smtputf8: bool,
     /// DSN (RFC 3461). Default: off.
     pub dsn: bool,
-    /// CHUNKING (RFC 3030): BDAT beside DATA. Default: off.
+    /// CHUNKING (RFC 3030): BDAT as well as DATA. Default: off.
     pub chunking: bool,
     /// BINARYMIME (RFC 3030): content of any octets, which the application must keep unchanged. It
     /// offers CHUNKING too. Default: off.
@@ -93,20 +93,22 @@ pub struct Offers {
     /// not relay without verified TLS.
     pub require_tls: bool,
     /// DELIVERBY (RFC 2852): the least time in seconds that a client may ask for in mode R; 0 for
-    /// no minimum. Default: off.
+    /// no minimum. `None`, the default: off.
     pub deliver_by: Option<u32>,
     /// FUTURERELEASE (RFC 4865), for submission: the most seconds for which a message may be held.
-    /// It bounds HOLDFOR, and HOLDUNTIL counted from the command. Beyond it: 501. Default: off.
+    /// It bounds HOLDFOR, and HOLDUNTIL counted from the command. Beyond it: 501. `None`, the
+    /// default: off.
     ///
     /// Only a session that knows the [wall-clock time](super::ServerSession::set_wall_clock) offers
     /// it.
     pub future_release: Option<u32>,
-    /// MT-PRIORITY (RFC 6710): the name of the profile, which may be empty. Default: off.
+    /// MT-PRIORITY (RFC 6710): the name of the profile, which may be empty. `None`, the default:
+    /// off.
     pub mt_priority: Option<String>,
     /// RRVS (RFC 7293). Default: off.
     pub rrvs: bool,
-    /// NO-SOLICITING (RFC 3865): the solicitation class keywords that are refused, which may be
-    /// none. The application checks SOLICIT. Default: off.
+    /// NO-SOLICITING (RFC 3865): the solicitation class keywords that are refused, separated by
+    /// commas; the list may be empty. The application checks SOLICIT. `None`, the default: off.
     pub no_soliciting: Option<String>,
     /// LIMITS (RFC 9422): announces how many recipients a transaction may have. Default: off.
     pub limits: bool,
@@ -124,12 +126,12 @@ pub struct Offers {
 #[non_exhaustive]
 pub struct ServerLimits {
     /// Octets of a command line with CRLF. Default 2,048: RFC 5321's 512, RFC 3461's 1,036 and
-    /// every other extension. Beyond it: 500, and the line is thrown away unread.
+    /// every other extension. Beyond it: 500, and the line is discarded unread.
     pub command_line: usize,
     /// Octets of a SASL response with CRLF. Default 12,288 (RFC 4954 section 4). Beyond it: 500.
     pub auth_line: usize,
-    /// Octets of an over-long line that are thrown away. Default 64 KiB. Beyond it: 421 and the
-    /// end.
+    /// Octets of an over-long line that are discarded. Default 64 KiB, more than any client sends
+    /// by mistake. Beyond it: 421 and the end.
     pub discarded_line: usize,
     /// Octets of a line of content without CRLF. Default 998 (RFC 5321 section 4.5.3.1.6). Beyond
     /// it: 550 after the end of the content.
@@ -137,7 +139,7 @@ pub struct ServerLimits {
     /// Octets of a message, offered as SIZE. Default 50 MiB. Beyond it: 552 to MAIL, or after the
     /// end of the content.
     pub message_size: u64,
-    /// Octets of content beyond [`message_size`](Self::message_size) that are swallowed, so that
+    /// Octets of content beyond [`message_size`](Self::message_size) that are discarded, so that
     /// the client reads its refusal after the true end. Default 1 GiB. Beyond it: 552 and the end.
     pub discarded_content: u64,
     /// Recipients of a transaction. Default 1,000; RFC 5321 section 4.5.3.1.8 asks for 100. Beyond
@@ -180,9 +182,9 @@ pub struct ServerTimeouts {
     /// For the next octets of content. Default 3 minutes.
     pub content_block: Duration,
     /// The least octets of content a second, counted while the session waits for the client.
-    /// Default 100; 0 switches it off. Content may fall behind by 1 minute. A fast start adds at
-    /// most 5 minutes, so that a burst does not pay for hours of silence. Beyond it: 421 and the
-    /// end.
+    /// Default 100; 0 switches it off. Content may be late by 1 minute. Octets that come faster add
+    /// to that, up to 5 minutes, so that a burst does not allow hours of silence. Beyond it: 421
+    /// and the end.
     pub minimum_rate: u32,
     /// From one message to the content of the next. Default 20 minutes, because a session that
     /// sends no mail takes the place of others. Beyond it: 421 and the end.

@@ -41,8 +41,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     /// this connection.
     ///
     /// # Errors
-    /// [`ClientError`]; the conversation is over. [`message_in_doubt`](Self::message_in_doubt)
-    /// tells if the server may have the message all the same. [`ClientError::EarlyReply`] if the
+    /// [`ClientError`]; the conversation is over. [`message_in_doubt`](Self::message_in_doubt) then
+    /// tells if the server may have the message nevertheless. [`ClientError::EarlyReply`] if the
     /// server replied before the end.
     pub async fn send_content(&mut self, content: impl Content) -> Result<Ticket, ClientError> {
         if self.session.phase() != Phase::Content || self.session.unanswered() > 0 || self.unfinished {
@@ -60,7 +60,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
 
     /// Sends the whole content by BDAT, after the replies to every RCPT: in one chunk if its length
     /// is known, otherwise in chunks of 64 KiB or more. With PIPELINING up to 16 chunks wait for
-    /// their reply.
+    /// their reply. Its times and the dropped future are as for
+    /// [`send_content`](Self::send_content).
     ///
     /// # Errors
     /// As [`send_content`](Self::send_content).

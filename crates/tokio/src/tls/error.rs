@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::explain;
 
-/// Why TLS cannot be set up. Each text says what is wrong with what, and ends in a remedy.
+/// Why TLS cannot be set up. Each text names the fault and the file, and ends in a remedy.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TlsError {
@@ -88,7 +88,7 @@ pub enum TlsError {
     Provider(#[source] rustls::Error),
 }
 
-/// What an error calls a PEM text: the path of its file.
+/// The name of a PEM text in an error: the path of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PemName(pub(super) Option<PathBuf>);
 

@@ -2,9 +2,9 @@
 
 use rustls::{CertificateError, Error};
 
-/// The reason for which a certificate or a handshake is of no use, and the remedy.
+/// The reason why a certificate or a handshake failed, and the remedy.
 ///
-/// What the peer calls itself stays out of the text: it can stand in a log or a report.
+/// The text has no name that the peer chose, so it may go into a log or a report.
 pub fn explain(error: &Error) -> String {
     let words = match error {
         Error::InvalidCertificate(fault) => return certificate(fault),

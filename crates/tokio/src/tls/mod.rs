@@ -1,8 +1,9 @@
-//! TLS for clients and servers, without a word of rustls where none is needed.
+//! TLS for clients and servers. The usual cases need no types of rustls.
 //!
 //! Cargo features choose the crypto provider (`aws-lc-rs`, `ring`) and the authorities that
 //! [`Roots::system`] trusts (`native-roots`, `webpki-roots`). No feature is on by default: an
-//! application that brings rustls configurations of its own compiles neither twice.
+//! application with rustls configurations of its own compiles no provider and no authorities that
+//! it does not use.
 //!
 //! | features | what the functions here use |
 //! |---|---|
@@ -13,8 +14,8 @@
 //! | `webpki-roots` | Mozilla's authorities; with `native-roots` only where the system has none |
 //! | neither | no authorities; an error |
 //!
-//! Everything here reads files or derives keys on the caller's thread, for milliseconds. Call it
-//! when a program starts, not for each connection.
+//! Everything here blocks: it reads files or derives keys on the caller's thread, for milliseconds.
+//! Call it when a program starts, not for each connection.
 
 mod error;
 mod explain;

@@ -46,7 +46,7 @@ impl Pem {
         }
     }
 
-    /// Every certificate, in order; at least one.
+    /// Every certificate, in order. There is at least one.
     ///
     /// # Errors
     /// [`TlsError::NotPem`], [`TlsError::NoCertificate`].
@@ -70,7 +70,7 @@ impl Pem {
         })
     }
 
-    /// What errors call it.
+    /// The name of the text in errors.
     pub const fn name(&self) -> &PemName {
         &self.name
     }

@@ -11,14 +11,14 @@ use super::{Pem, TlsError};
 pub struct Roots(pub(super) RootCertStore);
 
 impl Roots {
-    /// No authority yet, for those of [`add_pem`](Self::add_pem).
+    /// No authority. Add some with [`add_pem`](Self::add_pem).
     pub fn empty() -> Self {
         Self(RootCertStore::empty())
     }
 
-    /// The public authorities, as the cargo features say: the operating system's with
-    /// `native-roots`; Mozilla's with `webpki-roots`, beside `native-roots` only where the system
-    /// has none. Certificates that cannot be read are passed over. Blocks on files.
+    /// The public authorities of the cargo features: the operating system's with `native-roots`,
+    /// Mozilla's with `webpki-roots`. With both, Mozilla's are used only where the system has none.
+    /// Certificates that cannot be read are passed over. Blocks on files.
     ///
     /// # Errors
     /// [`TlsError::NoRoots`].

@@ -11,8 +11,9 @@ use rustls::{
 
 use super::{Roots, TlsError, provider};
 
-/// A client's configuration that takes a certificate if one of these authorities has signed it, for
-/// the server's name, at its time. TLS 1.2 and 1.3, and no certificate of the client's own.
+/// A client's configuration that takes only certificates that one of these authorities has signed.
+/// The certificate must be for the server's name and valid now. TLS 1.2 and 1.3, and no certificate
+/// of the client's own.
 ///
 /// # Errors
 /// [`TlsError::NoRoots`] without an authority, [`TlsError::NoProvider`], [`TlsError::Provider`].
@@ -25,8 +26,8 @@ pub fn verified_by(roots: Roots) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(builder.with_root_certificates(roots.0).with_no_client_auth()))
 }
 
-/// A client's configuration that takes any certificate, for opportunistic TLS: it hides from
-/// listeners, and refuses no impostor.
+/// A client's configuration that takes any certificate, for opportunistic TLS. It protects against
+/// eavesdroppers, and not against an impostor.
 ///
 /// # Errors
 /// [`TlsError::NoProvider`], [`TlsError::Provider`].

@@ -11,8 +11,8 @@ const MAX_TEXT: usize = 320;
 /// A text that is not an address: the fault, its place, and what to write instead.
 ///
 /// All conversions from text in [`address`](crate::address), and those of [`Mail`](crate::Mail) and
-/// [`Rcpt`](crate::Rcpt), fail with it. It speaks to the program that wrote the text. For text from
-/// a peer, [`Command::parse`](crate::Command::parse) has an error with a reply.
+/// [`Rcpt`](crate::Rcpt), fail with it. It is for the program that wrote the text. For text from a
+/// peer, [`Command::parse`](crate::Command::parse) has an error with a reply.
 ///
 /// ```
 /// use posthaste_wire::Rcpt;

@@ -48,8 +48,9 @@ impl<'a> EhloName<&'a str> {
 impl EhloName {
     /// Makes a name of any argument, as old clients send them.
     ///
-    /// The argument is read as UTF-8, otherwise as ISO 8859-1. `?` replaces each blank in it, each
-    /// invisible character, and an empty argument. The name is cut to 255 octets.
+    /// The argument is read as UTF-8, otherwise as ISO 8859-1. Spaces and tabs at its ends are
+    /// dropped. `?` replaces each other blank, each control character outside ASCII, and an empty
+    /// argument. The name is cut to 255 octets.
     ///
     /// ```
     /// use posthaste_wire::EhloName;

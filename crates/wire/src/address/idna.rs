@@ -12,14 +12,14 @@ impl<S: AsRef<str>> Domain<S> {
     /// The name in the form that the DNS uses: A-labels (`xn--…`) for labels that are not ASCII,
     /// letters in lower case.
     ///
-    /// An address literal does not change. A name in ASCII changes in case only: the DNS knows
-    /// which names exist.
+    /// An address literal does not change. A name in ASCII changes in case only. Its labels are not
+    /// checked: only the DNS decides which names exist.
     ///
     /// The mapping is that of UTS #46, non-transitional, with the lengths of the DNS.
     ///
     /// # Errors
-    /// [`SyntaxErrorKind::Domain`] if the name is not ASCII and one of its labels is not a U-label,
-    /// is an A-label without a U-label, or becomes too long.
+    /// [`SyntaxErrorKind::Domain`], only for a name that is not ASCII: a label is not a U-label, is
+    /// an A-label without a U-label, or becomes too long.
     ///
     /// ```
     /// use posthaste_wire::Domain;

@@ -122,8 +122,8 @@ impl<S: AsRef<str>> Mailbox<S> {
         Cow::Owned(plain)
     }
 
-    /// Returns `true` if each dot of the local part is between two other characters or within
-    /// quotes, as RFC 5321 section 4.1.2 demands.
+    /// Returns `true` if each dot of the local part follows the grammar of RFC 5321 section 4.1.2.
+    /// It is between two other characters or within quotes.
     pub fn is_dotted_well(&self) -> bool {
         self.misplaced_dot().is_none()
     }

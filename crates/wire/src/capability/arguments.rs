@@ -54,7 +54,8 @@ pub(super) fn write_printable(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Re
     })
 }
 
-/// Arguments: those that have a type, [`MechanismSet`] or [`Limits`], and the other words.
+/// The arguments of AUTH or LIMITS: the known ones as [`MechanismSet`] or [`Limits`], and the other
+/// words.
 ///
 /// ```
 /// use posthaste_wire::{Capability, Mechanism};
@@ -64,7 +65,7 @@ pub(super) fn write_printable(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Re
 /// ```
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Partly<'a, T> {
-    /// The arguments that have a type.
+    /// The known arguments.
     pub known: T,
     words: Words<'a>,
 }
@@ -84,7 +85,7 @@ impl<'a, T: Known> Partly<'a, T> {
         Self { known, words }
     }
 
-    /// The words that have no type, as they came.
+    /// The words that are not known, as they came.
     pub fn unknown(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a, T> {
         self.words.iter().filter(|word| !T::default().take(word))
     }
@@ -104,7 +105,7 @@ impl<T: Known> PartialEq for Partly<'_, T> {
 
 impl<T: Known> Eq for Partly<'_, T> {}
 
-/// The typed arguments, then the other words.
+/// The known arguments, then the other words.
 impl<T: Known> fmt::Display for Partly<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.known.fmt(f)?;

@@ -44,7 +44,7 @@ struct Views {
 }
 
 impl<'a> Capabilities<&'a [u8]> {
-    /// Reads a positive reply to EHLO, except its first line, which is the greeting. Lines beyond
+    /// Reads a positive reply to EHLO, except its first line, which names the server. Lines beyond
     /// [`MAX`](Capabilities::MAX) are dropped.
     pub fn from_reply(reply: &ReplyRef<'a>) -> Self {
         let octets = reply.as_bytes();
@@ -89,8 +89,8 @@ impl<S: AsRef<[u8]>> Capabilities<S> {
         self.views.offered & bit(keyword) != 0
     }
 
-    /// `SIZE`: the octets of the largest message (RFC 1870 section 4). `None`: the server has no
-    /// fixed limit.
+    /// `SIZE`: the octets of the largest message (RFC 1870 section 4). `None`: the server does not
+    /// offer SIZE, or has no fixed limit.
     pub const fn size(&self) -> Option<u64> {
         match self.views.size {
             0 => None,
@@ -115,7 +115,7 @@ impl<S: AsRef<[u8]>> Capabilities<S> {
         self.views.limits
     }
 
-    /// The first line with this keyword, with all its arguments.
+    /// The first line with this keyword, with all its arguments. `None`: no line has it.
     pub fn get(&self, keyword: Keyword) -> Option<Capability<'_>> {
         self.iter().find(|capability| capability.keyword() == Some(keyword))
     }

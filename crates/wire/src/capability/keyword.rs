@@ -91,7 +91,8 @@ keywords! {
 }
 
 impl Keyword {
-    /// The keyword of this name, without regard to case (RFC 5321 section 2.4).
+    /// The keyword of this name, without regard to case (RFC 5321 section 2.4). `None`: the name is
+    /// not known.
     ///
     /// ```
     /// use posthaste_wire::capability::Keyword;

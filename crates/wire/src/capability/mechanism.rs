@@ -54,7 +54,7 @@ impl Mechanism {
         Self::ScramSha256Plus,
     ];
 
-    /// The mechanism of this name, without regard to case.
+    /// The mechanism of this name, without regard to case. `None`: the name is not known.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|mechanism| mechanism.as_str().eq_ignore_ascii_case(name))
     }

@@ -25,7 +25,7 @@ pub use mechanism::{Mechanism, MechanismSet};
 /// Arguments beyond those in the keyword's RFC are dropped, as RFC 6531 section 3.1 demands. If a
 /// needed argument is missing, or a number is malformed or too large, the line is
 /// [`Other`](Self::Other): a client must not use what it does not understand. SIZE and LIMITS
-/// differ, as said there.
+/// differ, as their variants say.
 ///
 /// ```
 /// use posthaste_wire::Capability;

@@ -41,8 +41,9 @@ impl ClientCodec {
         Self { replies: ReplyFramer::new(limits), stuffer: Stuffer::new() }
     }
 
-    /// Takes the content of the next message for clean. [`Stuffer::for_clean_content`] says what
-    /// goes wrong if it is not. Content that has begun starts again.
+    /// Leaves out the check of the next message's content, which must be clean.
+    /// [`Stuffer::for_clean_content`] says what goes wrong if it is not. Content that has begun
+    /// starts again.
     pub const fn expect_clean_content(&mut self) {
         self.stuffer = Stuffer::for_clean_content();
     }

@@ -12,7 +12,7 @@ use crate::{EncodeError, frame::ContentFault, reply::ReplyError};
 pub enum CodecError {
     /// The connection failed, or ended within a line, content, a chunk or a reply.
     Io(io::Error),
-    /// The client sends a line of more than 64 KiB.
+    /// The client sent more than 64 KiB of one line.
     EndlessLine,
     /// The server sends octets that are not a reply.
     Reply(ReplyError),
@@ -26,7 +26,7 @@ impl fmt::Display for CodecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => error.fmt(f),
-            Self::EndlessLine => f.write_str("a line is longer than 64 KiB"),
+            Self::EndlessLine => f.write_str("a line is longer than 64 KiB; close the connection"),
             Self::Reply(error) => error.fmt(f),
             Self::Encode(error) => error.fmt(f),
             Self::Content(fault) => fault.fmt(f),

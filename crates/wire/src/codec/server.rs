@@ -14,9 +14,9 @@ use crate::{
 
 /// Decodes the items of a client, encodes [`Reply`].
 ///
-/// It yields lines until the application announces content or a chunk, and lines again after the
-/// end. The application announces it after the line that brings it, and before it asks for the next
-/// item.
+/// It yields lines until the application announces content or a chunk, and lines again after its
+/// end. The application announces content after the line that starts it, and before it asks for the
+/// next item.
 #[derive(Debug, Clone)]
 pub struct ServerCodec {
     framer: Framer,

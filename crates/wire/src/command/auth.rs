@@ -17,7 +17,8 @@ pub struct Auth<'a> {
     /// The mechanism's name as it came: up to 20 letters, digits, hyphens and underscores (RFC 4422
     /// section 3.1).
     pub mechanism: &'a str,
-    /// The initial response as it came: base64, or `=` if it is empty.
+    /// The initial response as it came: base64, or `=` if it is empty. `None`: the command has
+    /// none.
     pub initial_response: Option<Secret<&'a str>>,
 }
 

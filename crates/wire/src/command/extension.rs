@@ -107,6 +107,7 @@ impl<'a> Attributes<'a> {
     }
 
     /// The value of the first attribute with that name, which compares without regard to case.
+    /// `None`: no attribute has it.
     pub fn get(self, name: &str) -> Option<Xtext<&'a str>> {
         self.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }

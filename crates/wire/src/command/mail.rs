@@ -38,7 +38,7 @@ envelope_command! {
     /// that passes messages on has to decide about each parameter. To stay out of that decision, do
     /// as above, or write `Mail { size, ..Mail::new(path) }`.
     pub struct Mail {
-        /// Where failures are reported to.
+        /// The address that failure reports go to.
         reverse_path: ReversePath = Null,
         /// `SIZE=`: octets that the client expects to send (RFC 1870).
         value size: Option<u64> = SIZE "SIZE" => number;
@@ -70,9 +70,8 @@ impl<'a> Mail<&'a str> {
     /// Parses a reverse-path and its parameters: the text after `MAIL FROM:` on the line.
     ///
     /// # Errors
-    /// A [`SyntaxError`] that knows the offset and its reply;
-    /// [`SyntaxErrorKind::ReversePathNotAscii`] for an internationalized mailbox without `SMTPUTF8`
-    /// (RFC 6531 section 3.4).
+    /// A [`SyntaxError`] with the offset and a reply; [`SyntaxErrorKind::ReversePathNotAscii`] for
+    /// an internationalized mailbox without `SMTPUTF8` (RFC 6531 section 3.4).
     #[inline]
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         let (reverse_path, rest) = ReversePath::parse_prefix(text)?;

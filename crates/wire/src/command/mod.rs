@@ -96,10 +96,10 @@ pub enum Command<'a> {
         /// `true`: the content ends the message.
         last: bool,
     },
-    /// `XCLIENT name=value …`: the client counts as the one that the attributes describe from here
-    /// on.
+    /// `XCLIENT name=value …`: from here on the server treats the client as the one that the
+    /// attributes describe.
     XClient(Attributes<'a>),
-    /// `XFORWARD name=value …`: the client of this client, for the log.
+    /// `XFORWARD name=value …`: the client that this client, a proxy, serves; for the log.
     XForward(Attributes<'a>),
     /// Any other verb, with its text.
     Other {
@@ -115,7 +115,7 @@ impl<'a> Command<'a> {
     /// 4.1.1).
     ///
     /// # Errors
-    /// A [`SyntaxError`] that knows the offset and its reply.
+    /// A [`SyntaxError`] with the offset and a reply.
     pub fn parse(line: &'a [u8]) -> Result<Self, SyntaxError> {
         let line = trim_end(line);
         let (end, verb) = word(line);

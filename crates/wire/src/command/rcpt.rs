@@ -24,7 +24,7 @@ envelope_command! {
     /// # Ok::<(), posthaste_wire::AddressError>(())
     /// ```
     pub struct Rcpt {
-        /// Where the message goes to.
+        /// The address that the message goes to.
         forward_path: ForwardPath = Postmaster,
         /// `NOTIFY=`: which reports the sender wants (RFC 3461 section 4.1).
         value notify: Option<Notify> = NOTIFY "NOTIFY" => Notify::from_str;
@@ -39,7 +39,7 @@ impl<'a> Rcpt<&'a str> {
     /// Parses a forward-path and its parameters: the text after `RCPT TO:` on the line.
     ///
     /// # Errors
-    /// A [`SyntaxError`] that knows the offset and its reply.
+    /// A [`SyntaxError`] with the offset and a reply.
     #[inline]
     pub fn parse(text: &'a str) -> Result<Self, SyntaxError> {
         let (forward_path, rest) = ForwardPath::parse_prefix(text)?;

@@ -45,8 +45,8 @@ impl ContentCheck {
     /// Checks the next piece of the content, which may be empty.
     ///
     /// # Errors
-    /// The first [`ContentFault`] of the content, however it is split, and again for each later
-    /// piece. The next piece decides about a CR at the end of a piece.
+    /// The first [`ContentFault`] of the content, the same however it is split. Each later call
+    /// returns it again. A CR at the end of a piece is checked together with the next piece.
     pub fn check(&mut self, piece: &[u8]) -> Result<(), ContentFault> {
         if let Some(fault) = self.fault {
             return Err(fault);

@@ -9,9 +9,9 @@ use super::{ContentCheck, ContentFault, dots::Dots};
 /// Cuts a stream into lines, content and chunks.
 ///
 /// It expects a line, the content after DATA, or a chunk of known length. It keeps no octets: the
-/// caller shows unconsumed octets again, at the front of the next input. Of a line it leaves the
-/// whole line unconsumed at most, of content two octets. It remembers how far it has searched, so
-/// input in single octets costs linear time.
+/// caller shows unconsumed octets again, at the front of the next input. It leaves at most one
+/// unfinished line unconsumed, and at most two octets of content. It remembers how far it has
+/// searched, so input in single octets costs linear time.
 ///
 /// Content ends only at CRLF.CRLF. The CRLF of the DATA line counts as the first (RFC 5321 section
 /// 4.1.1.4). A bare CR, a bare LF, a NUL or a line beyond the limit is the content's
@@ -81,9 +81,9 @@ pub enum Frame {
     Incomplete,
     /// A line without its CRLF.
     Line(Range<usize>),
-    /// A line that the server must refuse as a whole, reported once. It was consumed up to its
-    /// CRLF. After a bare LF, the framer discards the rest as it comes, so that no part of it
-    /// becomes a line.
+    /// A line that the server must refuse as a whole, reported once. It was consumed with its CRLF,
+    /// or up to its first bare LF. In the second case the framer discards the rest of the line as
+    /// it comes, so that no part of it becomes a line.
     BadLine(LineFault),
     /// A piece of content or of a chunk.
     Content(Range<usize>),
@@ -98,8 +98,8 @@ pub enum LineFault {
     BareLf,
     /// The line is longer than the limit, and was discarded.
     TooLong {
-        /// The discarded octets: up to the line's CRLF, or up to the first bare LF beyond the
-        /// limit.
+        /// The octets that were discarded: all with the line's CRLF, or those up to the first bare
+        /// LF if it comes beyond the limit.
         octets: usize,
     },
 }
@@ -128,8 +128,8 @@ impl Framer {
     ///
     /// The content ends at the same place, and dots are unstuffed as usual. Only the check of every
     /// octet is left out: [`Framer::fault`] stays `None`. If the content is not clean, the framer
-    /// does not notice. A relay that passes such content on can smuggle in a message, where a
-    /// server ends data at LF.LF.
+    /// does not notice. If a relay passes such content on to a server that ends data at LF.LF, that
+    /// server can find a second, hidden message in it.
     pub const fn expect_clean_content(&mut self) {
         self.mode = Mode::Content(Dots::new());
         self.check = None;
@@ -153,8 +153,8 @@ impl Framer {
         self.fault
     }
 
-    /// The octets of the current line that were discarded so far, because it is too long or has a
-    /// bare LF. The caller bounds an endless line by it.
+    /// The octets of the current line that were discarded so far. 0: it is neither too long nor has
+    /// a bare LF. With this number the caller limits a line without an end.
     pub const fn discarded(&self) -> usize {
         match &self.mode {
             Mode::Discard(line) => line.octets,

@@ -4,8 +4,8 @@ use super::{ContentCheck, ContentFault, Segment, SegmentList, dots::Dots};
 
 /// Turns message content into the octets after 354: slices of the content with dots between them.
 ///
-/// Content with a bare CR, a bare LF or a NUL does not pass. So the output ends at one CRLF.CRLF
-/// only, whatever the content is. The state is kept between calls, wherever the content is split.
+/// Content with a bare CR, a bare LF or a NUL is refused. So the output has one CRLF.CRLF, at its
+/// end, whatever the content is. The state is kept between calls, wherever the content is split.
 ///
 /// ```
 /// use posthaste_wire::frame::{SegmentList, Stuffer};
@@ -28,7 +28,7 @@ pub struct Stuffer {
 const FOR_THE_END: usize = 1;
 
 impl Stuffer {
-    /// A stuffer at the start of a message. Checks every octet.
+    /// A stuffer at the start of a message. It checks every octet. A line may have any length.
     pub const fn new() -> Self {
         Self { dots: Dots::new(), check: Some(ContentCheck::new(usize::MAX)) }
     }
@@ -46,13 +46,13 @@ impl Stuffer {
         Self { dots: Dots::new(), check: None }
     }
 
-    /// Appends as much of `content` as the list has room for. Returns the number of its octets. The
-    /// last segment of the list stays free for the [end](Self::finish).
+    /// Appends as much of `content` as the list has room for. Returns the number of octets that it
+    /// took from `content`. The last segment of the list stays free for the [end](Self::finish).
     ///
     /// # Errors
     /// The first [`ContentFault`]. The caller must not send what it appended, and must close the
-    /// connection to abort the transaction. Each later call has the same fault, that for the end
-    /// too.
+    /// connection to abort the transaction. Each later call returns the same fault, and so does
+    /// [`finish`](Self::finish).
     pub fn stuff<'p>(&mut self, content: &'p [u8], segments: &mut SegmentList<'p>) -> Result<usize, ContentFault> {
         let mut rest = content;
         while let Some(first) = rest.first() {
@@ -73,7 +73,7 @@ impl Stuffer {
         Ok(content.len() - rest.len())
     }
 
-    /// The octets of the end of data, with a CRLF before them if the content does not end in one.
+    /// The octets of the end of data. They begin with a CRLF if the content does not end in one.
     /// The stuffer is then at the start of the next message, and checks every octet of it.
     ///
     /// A list that holds only content of this stuffer has room for them: see

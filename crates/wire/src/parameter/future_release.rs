@@ -7,7 +7,7 @@ use super::{DateTime, fault_in};
 use crate::error::SyntaxError;
 
 /// The time for which a server holds a message before delivery (RFC 4865 section 4). A message has
-/// at most one of the two.
+/// at most one of the two parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hold<S = String> {
     /// `HOLDFOR=`: for 1 to 999,999,999 seconds.

@@ -42,7 +42,7 @@ pub struct Parameter<'a> {
     pub keyword: &'a str,
     /// The value. `None`: the parameter has no `=`.
     pub value: Option<&'a str>,
-    /// The start of the parameter, in octets of the parameters' text.
+    /// The octet at which the parameter starts, counted from 0 in the text after the path.
     pub offset: usize,
     key: u64,
 }

@@ -32,7 +32,7 @@ impl ReplyCode {
     pub const CHALLENGE: Self = Self(334);
     /// 354: send the content.
     pub const START_MAIL_INPUT: Self = Self(354);
-    /// 421: closing, not now.
+    /// 421: the service is not available now, and the connection closes.
     pub const SERVICE_NOT_AVAILABLE: Self = Self(421);
     /// 450: the mailbox is busy, or policy demands a later attempt.
     pub const MAILBOX_BUSY: Self = Self(450);

@@ -1,4 +1,5 @@
-//! Replies that can only accept or only refuse, for those who decide about commands and messages.
+//! Replies that can only accept or only refuse, for applications that decide about commands and
+//! messages.
 
 use alloc::{string::ToString, sync::Arc};
 use core::fmt;
@@ -20,8 +21,8 @@ use super::{EnhancedCode, Reply, ReplyCode, Severity};
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Accepted(Reply);
 
-/// A 4yz or 5yz reply: the command or message is refused, for now or for good. A 421 also ends the
-/// session.
+/// A 4yz or 5yz reply: the command or message is refused, temporarily or permanently. A 421 also
+/// ends the session.
 ///
 /// Build a fixed one with [`refusal!`](crate::refusal), which adds CRLF and checks the text at
 /// compile time. A [cause](Self::with_cause) is for the log; the client never sees it.
@@ -86,14 +87,14 @@ impl Refusal {
         Self { reply: Reply::from_static(line), cause: None }
     }
 
-    /// Adds what went wrong behind the scenes. It goes into the log and never to the client.
+    /// Adds the cause of the refusal. It is for the log and never sent to the client.
     #[must_use]
     pub fn with_cause(mut self, cause: impl fmt::Display) -> Self {
         self.cause = Some(cause.to_string().into());
         self
     }
 
-    /// What went wrong behind the scenes. `None`: the reply says it all.
+    /// The cause of the refusal, for the log. `None`: none was added.
     pub fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }
@@ -254,7 +255,7 @@ macro_rules! accepted {
 /// let accepted = posthaste_wire::refusal!("250 2.0.0 OK");
 /// ```
 ///
-/// So is a `{` without values, which the client would get as it stands:
+/// So is a `{` without values, which the client would get unchanged:
 ///
 /// ```compile_fail,E0080
 /// let user = "jo";

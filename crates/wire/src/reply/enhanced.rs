@@ -36,6 +36,7 @@ impl EnhancedCode {
     }
 
     /// Parses `class.subject.detail`, the whole text, without leading zeros (RFC 3463 section 2).
+    /// `None`: the text is something else.
     pub const fn parse(text: &[u8]) -> Option<Self> {
         match Self::prefix(text) {
             Some((code, [])) => Some(code),

@@ -72,7 +72,7 @@ impl ReplyFramer {
         }
     }
 
-    /// A framer that goes by the three digits at the front of a reply, and tolerates other faults.
+    /// A framer that reads the three digits at the front of a line, and tolerates other faults.
     ///
     /// A reply with a fault is [not well formed](ReplyRef::is_well_formed), and has the code of its
     /// last line. From its first fault on, each LF ends a line, and the first line without a hyphen
@@ -85,8 +85,8 @@ impl ReplyFramer {
     /// - lines that are too long or too many.
     ///
     /// A reply beyond the limit, or with a line that does not start with a code, is
-    /// [cut](ReplyRef::is_cut) there: the start of the next reply is unknown. A fault in the first
-    /// three digits remains an error.
+    /// [cut](ReplyRef::is_cut) there: the start of the next reply is unknown. It has the code of
+    /// its first line. A fault in the first three digits remains an error.
     #[must_use]
     pub const fn tolerant(limits: ReplyLimits) -> Self {
         let mut framer = Self::new(limits);
@@ -105,7 +105,7 @@ impl ReplyFramer {
     /// reply, the framer is at the start of the next one.
     ///
     /// # Errors
-    /// [`ReplyError`] at the first fault, the same in whatever pieces the octets came.
+    /// [`ReplyError`] at the first fault, the same however the octets are split.
     pub fn next<'a>(&mut self, input: &'a [u8]) -> Result<Option<ReplyRef<'a>>, ReplyError> {
         if !self.is_tolerant {
             return self.well_formed(input);

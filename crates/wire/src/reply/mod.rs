@@ -1,4 +1,4 @@
-//! Replies (RFC 5321 section 4.2). Both directions have one form: the octets.
+//! Replies (RFC 5321 section 4.2). Received and built replies have the same form: their octets.
 
 mod code;
 mod decision;
@@ -116,8 +116,8 @@ impl<'a> ReplyRef<'a> {
 
     /// Returns `true` if the reply follows RFC 5321 section 4.2.
     ///
-    /// Otherwise only the code of its last line is certain. Do not trust the connection for long
-    /// after such a reply.
+    /// Otherwise only its code is certain: that of its last line, or of its first if it is
+    /// [cut](Self::is_cut). Send no other message over the connection after such a reply.
     pub const fn is_well_formed(&self) -> bool {
         matches!(self.form, Form::Whole)
     }
@@ -204,7 +204,8 @@ impl Reply {
         Self { octets: octets.into(), code }
     }
 
-    /// A fixed reply of one line with its CRLF, such as `250 2.0.0 Ok`. Meant for constants.
+    /// A fixed reply of one line with its CRLF, such as `"250 2.0.0 OK\r\n"`. Meant for constants;
+    /// [`reply!`](crate::reply!) adds the CRLF.
     ///
     /// # Panics
     /// When the text is not one well-formed reply line. In a `const` that is a compile error.

@@ -34,6 +34,7 @@ impl EnhancedCode {
     }
 
     /// The meaning of the subject (RFC 3463 section 3), for details that are not registered.
+    /// `None`: the subject is above 7.
     pub const fn subject_meaning(self) -> Option<&'static str> {
         match self.subject() {
             0 => Some("other or undefined"),

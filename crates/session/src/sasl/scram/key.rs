@@ -24,8 +24,8 @@ const SALT_LENGTHS: RangeInclusive<usize> = 8..=64;
 
 const SCHEME: &str = "SCRAM-SHA-256";
 
-/// The stored key of a user. It checks a password or a proof, and is no password itself. A thief of
-/// it can impersonate the server, and can guess the password.
+/// The stored key of a user. It checks a password or a proof, and is no password itself. With a
+/// stolen key a thief can impersonate the server, and can test guesses of the password.
 ///
 /// ```
 /// use posthaste_session::sasl::ScramKey;
@@ -74,7 +74,7 @@ pub struct UnknownUsers {
 }
 
 impl ScramKey {
-    /// Derives the key from a password, which SASLprep prepares. It takes the time of the
+    /// Derives the key from a password, which SASLprep prepares. It blocks for the time of the
     /// iterations.
     ///
     /// # Errors
@@ -113,8 +113,8 @@ impl ScramKey {
         Secret::new(format!("{SCHEME}${}:{}${stored}:{server}", self.iterations, encode(&self.salt)))
     }
 
-    /// Returns `true` if it is the key of this password, for PLAIN and LOGIN. It takes the time of
-    /// the iterations, for the key of an unknown user too.
+    /// Returns `true` if it is the key of this password, for PLAIN and LOGIN. It blocks for the
+    /// time of the iterations, for the key of an unknown user too.
     pub fn verify(&self, password: &str) -> bool {
         let Ok(password) = prepare(password) else { return false };
         let salted = salted_password(&password, &self.salt, self.iterations);
@@ -170,8 +170,9 @@ impl UnknownUsers {
     /// Takes a secret of 32 random octets and the number of iterations. The secret is the same for
     /// all servers of one service, and after a restart.
     ///
-    /// Use the number of iterations of your users' keys, from [`MIN_ITERATIONS`] to
-    /// [`MAX_ITERATIONS`]. With another number a client can tell which users do not exist.
+    /// Use the number of iterations of your users' keys. With another number a client can tell
+    /// which users do not exist. A number below [`MIN_ITERATIONS`] or above [`MAX_ITERATIONS`]
+    /// counts as that limit.
     pub fn new(secret: Secret<[u8; 32]>, iterations: u32) -> Self {
         Self { secret, iterations: iterations.clamp(MIN_ITERATIONS, MAX_ITERATIONS) }
     }

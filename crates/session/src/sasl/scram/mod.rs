@@ -12,7 +12,7 @@ pub(super) use server::ScramServer;
 
 /// The fewest iterations of PBKDF2 that either side accepts (RFC 7677 section 4).
 pub const MIN_ITERATIONS: u32 = 4_096;
-/// The most iterations of PBKDF2 that either side accepts, because a server could otherwise keep
-/// its client busy. They take a client 0.25 to 1 second at the usual speeds of SHA-256. OWASP asks
-/// for 600,000 for stored passwords.
+/// The most iterations of PBKDF2 that either side accepts. Without it a server could keep its
+/// client busy. They take a client 0.25 to 1 second at the usual speeds of SHA-256. OWASP asks for
+/// 600,000 for stored passwords.
 pub const MAX_ITERATIONS: u32 = 1_000_000;
