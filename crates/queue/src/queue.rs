@@ -46,7 +46,8 @@ pub trait Queue: Send + Sync + 'static {
     /// A body that is being read.
     type Body: Body;
 
-    /// Reserves room for a message. `size_hint` is the size that the peer announced, in bytes.
+    /// Begins a message if there is room for it. `size_hint` is the size that the peer announced,
+    /// in bytes. The room is checked, not reserved: writing may still fail.
     ///
     /// # Errors
     /// [`PutError::Full`] if there is no room now, [`PutError::TooLarge`] if the hint is beyond the
@@ -82,7 +83,8 @@ pub trait Queue: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Error::NoSuchMessage`] if the message is no longer in the queue, [`Error::Damaged`] if its
-    /// body cannot be opened, [`Error::Scarce`] if the system has no descriptor left.
+    /// body cannot be opened, [`Error::Scarce`] if the system has no descriptor left,
+    /// [`Error::Broken`], [`Error::Closed`].
     fn body(&self, lease: &Lease) -> impl Future<Output = Result<Self::Body, Error>> + Send;
 
     /// Sets the end of a lease to `lease_for` from now, sooner or later than before.
@@ -90,11 +92,12 @@ pub trait Queue: Send + Sync + 'static {
     /// Revives an expired lease, unless its delivery has been claimed again.
     ///
     /// # Errors
-    /// [`LeaseError::Stale`] if the delivery has been claimed again or removed.
+    /// [`LeaseError::Stale`] if the delivery has been claimed again or removed,
+    /// [`LeaseError::Store`].
     fn extend(&self, lease: &Lease, lease_for: Duration) -> impl Future<Output = Result<(), LeaseError>> + Send;
 
-    /// Leases deliveries of one message by how their states begin, due or not, in the order of
-    /// their numbers. For one report about several deliveries.
+    /// Leases the deliveries of one message whose states begin with a [mark](Gather::marks), due or
+    /// not, in the order of their numbers. For one report about several deliveries.
     ///
     /// Returns at once. The list is empty if the message is on hold or gone, if no delivery is
     /// marked, or if the condition [`when`](Gather::when) does not hold.
@@ -103,7 +106,7 @@ pub trait Queue: Send + Sync + 'static {
     /// a next hop.
     ///
     /// If several callers each finish a delivery and gather afterwards, the last one finds the
-    /// message at rest. So one of them always gathers.
+    /// message [at rest](GatherWhen::AtRest). So one of them always gathers.
     ///
     /// # Errors
     /// [`Error::Broken`], [`Error::Closed`].
@@ -132,8 +135,10 @@ pub trait Queue: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`LeaseError::Stale`] if a delivery has been claimed again or removed, if one is named
-    /// twice, if they belong to several messages, or if the list is empty. Then nothing was written
-    /// and no message derived.
+    /// twice, if they belong to several messages, or if the list is empty. [`LeaseError::TooLarge`]
+    /// and [`LeaseError::NoDelivery`] if the outcomes or the derived messages are beyond a limit.
+    /// In all these cases nothing was written and no message derived. [`LeaseError::Store`] if the
+    /// store has failed: with [`Error::Broken`] the outcome is unknown.
     fn finish_all(
         &self,
         ends: Vec<(Lease, Outcome)>,
@@ -151,7 +156,8 @@ pub trait Queue: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<RoutingKey>, Error>> + Send;
 
-    /// Waits until a delivery *may* have become claimable that was not when `seen` was returned.
+    /// Waits until a delivery may have become claimable that was not claimable when `seen` was
+    /// returned.
     ///
     /// The causes: a message was accepted, released or altered; a due time was reached; a lease
     /// expired; a lease ended while the bound on leases was reached.
@@ -165,13 +171,13 @@ pub trait Queue: Send + Sync + 'static {
     /// ```
     ///
     /// No wake-up is lost, with any number of waiters. A [`Change`] is a count, and the engine
-    /// makes work claimable *before* it counts. Work that the claims after a return did not see is
-    /// counted after the value returned, so the next call with that value resolves at once. The
-    /// engine keeps the timer; callers do not poll.
+    /// makes work claimable before it raises the count. If a claim did not see some work, the count
+    /// is raised after that claim, which ends the next wait. The engine keeps the timer; callers do
+    /// not poll.
     ///
-    /// While a store has stopped and will go on by itself, this waits, and returns when the store
-    /// has gone on: every delivery may be claimable again. So a loop that treats [`Error::Broken`]
-    /// from a claim as "no delivery now" rests here, and goes on by itself.
+    /// If the store has stopped and will go on by itself, this call waits until it has gone on:
+    /// then every delivery may be claimable again. So a loop may treat [`Error::Broken`] from a
+    /// claim as "no delivery now" and wait here.
     ///
     /// # Errors
     /// [`Error::Closed`]; [`Error::Broken`] if the store will not go on, also for callers that
@@ -180,8 +186,8 @@ pub trait Queue: Send + Sync + 'static {
 
     /// Changes a queued message, durably: see [`Alteration`]. For operators.
     ///
-    /// Leases go on. Returns the number of deliveries concerned. Hold and release return 1 if they
-    /// changed something, otherwise 0.
+    /// Leases stay valid. Returns the number of deliveries concerned. Hold and release return 1 if
+    /// they changed something, otherwise 0.
     ///
     /// # Errors
     /// [`Error::NoSuchMessage`], [`Error::Broken`], [`Error::Closed`].
@@ -261,8 +267,8 @@ pub trait Queue: Send + Sync + 'static {
 
 /// A message that is being received. Dropping it leaves nothing in the queue.
 pub trait Draft: Send {
-    /// The id that the message will have. Known early, because it belongs in the message's own
-    /// trace header.
+    /// The id that the message will have. It is known before the content, so that the message's
+    /// Received field can name it.
     fn id(&self) -> MessageId;
 
     /// The number of bytes written so far.
@@ -464,7 +470,7 @@ pub enum Outcome {
         /// The new state.
         state: Bytes,
     },
-    /// Only the state changes: due time and attempts are those from before the claim.
+    /// Only the state changes. The due time and the number of attempts stay.
     Keep {
         /// The new state.
         state: Bytes,
@@ -482,8 +488,8 @@ impl Outcome {
     }
 }
 
-/// What [`changed`](Queue::changed) has counted when it returned. The default is "no change seen
-/// yet".
+/// The count of changes when [`changed`](Queue::changed) returned. The default means that no change
+/// was seen yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Change(pub(crate) u64);
 
@@ -523,13 +529,13 @@ pub struct Stats {
     pub index_disk: u64,
     /// Bytes of memory for messages that the engine has in memory, without their bodies.
     pub index_memory: u64,
-    /// `true` if a due delivery has to wait until the engine has made room for it in memory.
+    /// `true` if a due delivery waits until the engine has made room for it in memory.
     pub short_of_memory: bool,
     /// Messages being received.
     pub drafts: u64,
     /// Bytes of memory for messages being received.
     pub draft_memory: u64,
-    /// Time since the oldest message was accepted.
+    /// Time since the oldest message was accepted. `None`: the queue is empty, or has stopped.
     pub oldest: Option<Duration>,
     /// Messages accepted, derived ones included, since the queue was opened.
     pub puts: u64,
@@ -537,7 +543,7 @@ pub struct Stats {
     pub finished: u64,
     /// The number of waits for stable storage.
     pub fsyncs: u64,
-    /// Damaged places on the disk that were set aside, at opening and since.
+    /// Damages found on the disk, at opening and since.
     pub damaged: u64,
     /// Why the store has stopped. `None`: it runs. After closing: why it had stopped before, if it
     /// had.
