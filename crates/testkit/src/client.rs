@@ -22,13 +22,13 @@ pub enum Event {
     SendBody(Ticket),
     /// A TLS handshake is due.
     StartTls,
-    /// It is over.
+    /// The conversation is over.
     Close,
     /// The server broke the protocol.
     Misbehaved(PeerMisbehaved),
 }
 
-/// The harness.
+/// A client session with a clock. It checks the session's contract.
 #[derive(Debug)]
 pub struct ClientHarness {
     /// The session.
