@@ -148,7 +148,7 @@ const FOUND: &[(&str, &[&str])] = &[
         "listener = [@mx, @submission]\n@tls\naccount = [{ name = \"IX\", verifier = @4096 },\n{ name = \"\u{2168}\", verifier = @4096 }]",
         &["8 E name: the account in line 7"],
     ),
-    ("@account\n@tls", &["5 W name: no listener lets anyone log in"]),
+    ("@account\n@tls", &["5 W name: no client can log in at any listener"]),
     (
         "listener = [@mx, @submission]\n@tls\naccount = [{ name = \"a\", password = \"short\" }]",
         &["7 W password: fewer than 8 characters"],
