@@ -112,7 +112,7 @@ pub struct Place {
     pub segment: PathBuf,
     /// The file with its body.
     pub body: PathBuf,
-    /// Where in that file the body begins.
+    /// Where in that file the body begins, in bytes.
     pub at: u64,
     /// CRC-32 of the body.
     pub crc: u32,
