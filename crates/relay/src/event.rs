@@ -120,7 +120,8 @@ pub enum NotReported {
     NullSender,
     /// The sender asked for no report (NOTIFY, RFC 3461 section 4.1).
     NotWanted,
-    /// No trusted client has named this sender, and its reports are used up: see
+    /// No trusted client has named this sender, and it may get no more reports, or none as large as
+    /// this one: see
     /// [`DeliveryOptions::stranger_reports`](crate::DeliveryOptions::stranger_reports).
     TooMany,
 }

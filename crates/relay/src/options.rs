@@ -12,7 +12,8 @@ use crate::{AccountTable, PolicyTable, RetrySchedule, RouteTable};
 #[non_exhaustive]
 pub struct RelayOptions {
     /// Our name, in the greeting, in EHLO, in Received fields and in reports. All of them have it
-    /// in A-labels (RFC 6531 section 3.7.1): [`RelayOptions::new`] converts it.
+    /// in A-labels (RFC 6531 section 3.7.1): [`RelayOptions::new`] converts it if the DNS can have
+    /// it.
     ///
     /// Mail for this name is accepted from every client if a route names the hosts that have its
     /// mailboxes. Otherwise it is refused: the relay has no mailboxes, and DNS leads back to it.
