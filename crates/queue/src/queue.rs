@@ -23,10 +23,11 @@ use crate::{Alteration, Error, LeaseError, MessageId, Owner, Page, Priority, Put
 /// * Of two holders of one delivery, only the later one can write back.
 ///
 /// **When the store fails**, an engine stops. Every call fails with [`Broken`](Error::Broken),
-/// waiting calls included. What they asked for may or may not have been done, but was not done in
-/// part. What was acknowledged stays acknowledged. An engine may go on by itself when it can read
-/// its store again. Then earlier leases are stale, earlier drafts fail, every delivery is claimable
-/// when it is due, and [`changed`](Self::changed) returns.
+/// waiting calls included. Two go on: [`stats`](Self::stats), and [`changed`](Self::changed) if the
+/// engine will go on by itself. What the failed calls asked for may or may not have been done, but
+/// was not done in part. What was acknowledged stays acknowledged. An engine may go on by itself
+/// when it can read its store again. Then earlier leases are stale, earlier drafts fail, every
+/// delivery is claimable when it is due, and [`changed`](Self::changed) returns.
 ///
 /// **What blocks.** No call blocks the caller's thread on a write to stable storage: it waits as a
 /// future. An engine may block for short reads. `LogQueue` reads pages of its index from the disk
@@ -102,8 +103,8 @@ pub trait Queue: Send + Sync + 'static {
     /// Returns at once. The list is empty if the message is on hold or gone, if no delivery is
     /// marked, or if the condition [`when`](Gather::when) does not hold.
     ///
-    /// Gathered deliveries do not count towards the bound on leases: gathering sends no message to
-    /// a next hop.
+    /// The bound on leases does not limit gathering, which sends no message to a next hop. But
+    /// gathered leases count, so claims may return fewer deliveries until those are finished.
     ///
     /// If several callers each finish a delivery and gather afterwards, the last one finds the
     /// message [at rest](GatherWhen::AtRest). So one of them always gathers.

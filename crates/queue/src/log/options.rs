@@ -40,8 +40,8 @@ pub struct LogOptions {
     /// puts are `Full`. Default: 2,000.
     pub max_drafts: usize,
     /// Deliveries that may be leased at once, those whose outcome is being written included. Beyond
-    /// it: claims return an empty list. As many deliveries may be made twice after a crash. The
-    /// least value is 1. Default: 1,000.
+    /// it: claims return an empty list, and only `gather` leases more. As many deliveries may be
+    /// made twice after a crash. The least value is 1. Default: 1,000.
     pub max_leases: usize,
     /// Bytes that must stay free on the disk, beside the announced size of a message. If fewer are
     /// free, puts are `Full` until a quarter more than this is free. Outcomes are still written,
