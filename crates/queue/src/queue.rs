@@ -37,7 +37,8 @@ use crate::{Alteration, Error, LeaseError, MessageId, Owner, Page, Priority, Put
 /// cache, and a disk's time otherwise.
 ///
 /// **What may be dropped.** The future of a write, once polled, may be dropped: the write then
-/// takes place wholly or not at all, and the caller does not learn which.
+/// takes place wholly or not at all, and the caller does not learn which. A claim that is dropped
+/// may leave deliveries leased until the leases expire.
 ///
 /// Durations are measured on the engine's own clock. Futures need no particular runtime. No engine
 /// detail shows: no paths, no positions, no open transactions.
@@ -260,7 +261,8 @@ pub trait Queue: Send + Sync + 'static {
     fn stats(&self) -> impl Future<Output = Stats> + Send;
 
     /// Finishes what was begun, stops, and lets go of the store. When it returns, another process
-    /// can open the store. Every later call fails with [`Error::Closed`].
+    /// can open the store. Every later call but [`stats`](Self::stats) fails with
+    /// [`Error::Closed`].
     ///
     /// Idempotent. Does not block. Once polled, closing goes on even if the future is dropped.
     fn close(&self) -> impl Future<Output = ()> + Send;
