@@ -12,9 +12,9 @@ use crate::clock::Clock;
 /// An event of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A reply: the command, the recipient, and its octets.
+    /// A reply: the ticket of its command, the number of its recipient in LMTP, and its octets.
     Reply(Ticket, Option<u32>, Vec<u8>),
-    /// A reply without a command, which ends the conversation: its octets.
+    /// A reply that no command asked for, which ends the conversation: its octets.
     Unasked(Vec<u8>),
     /// A SASL challenge in base64.
     Challenge(Vec<u8>),
