@@ -12,7 +12,8 @@ use crate::clock::Clock;
 /// An event of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A reply: the ticket of its command, the number of its recipient in LMTP, and its octets.
+    /// A reply: the ticket of its command, the index of its recipient (for RCPT, and in LMTP for
+    /// the end of the content), and its octets.
     Reply(Ticket, Option<u32>, Vec<u8>),
     /// A reply that no command asked for, which ends the conversation: its octets.
     Unasked(Vec<u8>),
