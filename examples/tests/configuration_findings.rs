@@ -148,7 +148,7 @@ const FOUND: &[(&str, &[&str])] = &[
         "listener = [@mx, @submission]\n@tls\naccount = [{ name = \"IX\", verifier = @4096 },\n{ name = \"\u{2168}\", verifier = @4096 }]",
         &["8 E name: the account in line 7"],
     ),
-    ("@account\n@tls", &["5 W name: no listener lets anyone log in"]),
+    ("@account\n@tls", &["5 W name: no client can log in at any listener"]),
     (
         "listener = [@mx, @submission]\n@tls\naccount = [{ name = \"a\", password = \"short\" }]",
         &["7 W password: fewer than 8 characters"],
@@ -226,7 +226,7 @@ const FOUND: &[(&str, &[&str])] = &[
     ("[submission]\nadd_fields = \"trusted\"", &[]),
     ("[submission]\nadd_fields = \"always\"", &["6 E add_fields: trusted"]),
     // Times and numbers.
-    ("[delivery]\nretry = [\"1ms\",\n\"400d\"]", &["6 E retry: less than a second", "7 E retry: more than 366 days"]),
+    ("[delivery]\nretry = [\"1ms\",\n\"400d\"]", &["6 E retry: less than a second", "7 E retry: more than 366d"]),
     (
         "[delivery]\nexpire_after = \"1ms\"\nwarn_after = \"367d\"",
         &["6 E expire_after: second", "7 E warn_after: 366 days"],
@@ -234,10 +234,10 @@ const FOUND: &[(&str, &[&str])] = &[
     ("[delivery]\nexpire_after = \"30s\"", &["6 W expire_after: before the first wait"]),
     ("[delivery]\nretry = [\"6d\"]", &["6 W retry: before the first wait"]),
     ("[delivery]\nexpire_after = \"2h\"\nwarn_after = \"2h\"", &["7 W warn_after: never told"]),
-    ("[delivery]\nwarn_after = \"30s\"", &["6 W warn_after: before the second attempt"]),
+    ("[delivery]\nwarn_after = \"30s\"", &["6 W warn_after: before the first wait"]),
     ("[delivery]\nexpire_after = \"2h\"", &[]),
     ("[delivery]\ntimeout = \"1ms\"", &["6 E timeout: second"]),
-    ("[delivery]\ntimeout = \"2d\"", &["6 E timeout: more than 1 days"]),
+    ("[delivery]\ntimeout = \"2d\"", &["6 E timeout: more than 1d"]),
     ("[delivery]\nconcurrency = 10\nconcurrency_per_site = 11", &["7 W concurrency_per_site: at most 10"]),
     ("[delivery]\nconcurrency = 10", &[]),
     ("[limits]\nmessage_size = 65536\nreturned_size = 65537", &["7 W returned_size: at most 65536"]),

@@ -47,7 +47,7 @@ fn the_first_ending_signal_drains_and_the_second_does_not_wait() {
     let mut client = Smtp::ehlo(relay.port);
     client.open("a@sender.test", "b@dest.test");
     relay.signal(Signal::TERM);
-    wait_for("it drains", PATIENCE, || relay.log().contains("draining").then_some(()));
+    wait_for("it drains", PATIENCE, || relay.log().contains("drain begun").then_some(()));
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait().code(), Some(130));
 }

@@ -1,9 +1,10 @@
-//! An engine that keeps everything in PostgreSQL, shared by several owners. It shows that the trait
-//! of `posthaste-queue` fits one, and is not published.
+//! An engine that keeps everything in PostgreSQL, shared by several processes. It shows that the
+//! trait of `posthaste-queue` fits such an engine, and is not published.
 //!
-//! It passes the contract, with several owners of which some are killed. It is not fast: a claim
-//! sorts all due deliveries, each statement is prepared again, and each finish and commit waits for
-//! its own sync.
+//! An *owner* here is an open queue, mostly one for each process. It has nothing to do with
+//! `posthaste_queue::Owner`, whose mail a message is. The engine passes the contract, with several
+//! owners of which some are killed. It is not fast: a claim sorts all due deliveries, each
+//! statement is prepared again, and each finish and commit waits for its own sync.
 //!
 //! * All state is in the database, and each step is one short transaction. No row is locked while a
 //!   delivery runs: a lease is a generation and an end time on the database's clock.

@@ -19,7 +19,7 @@ use crate::database::{CHUNK, Counts, Database, Failed, MAX_BODY, Notice, duratio
 use crate::draft::{INSERT, PostgresDraft, Rows};
 use crate::keeper;
 
-/// One owner of a queue in PostgreSQL. Any number of owners share it, in any number of processes.
+/// An open queue in PostgreSQL. Any number of them share the queue, in any number of processes.
 ///
 /// Dropping it closes it, and blocks until the leases are given back.
 pub struct PostgresQueue {
@@ -37,7 +37,8 @@ impl PostgresQueue {
     /// Opens the queue in the first schema of the connection's search path, and creates its tables
     /// if there are none. Blocks.
     ///
-    /// At most `max_leases` deliveries are leased to this owner at once.
+    /// At most `max_leases` deliveries are leased here at once. Beyond it: claims return an empty
+    /// list.
     ///
     /// # Errors
     /// [`Error::Broken`], with PostgreSQL's message.

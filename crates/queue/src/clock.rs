@@ -22,8 +22,8 @@ pub trait Clock: Send + Sync + 'static {
     }
 }
 
-/// What [`Clock::on_jump`] is given. Returns `false` once the engine is gone: it need not be called
-/// again.
+/// Wakes an engine after its clock has jumped. Returns `false` if the engine is gone: then it need
+/// not be called again.
 pub type Wake = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// The operating system's clocks.

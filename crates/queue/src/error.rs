@@ -20,8 +20,8 @@ pub enum Error {
     /// The message was delivered, reported or removed, or was never in the queue.
     #[error("the queue has no message {0}")]
     NoSuchMessage(MessageId),
-    /// The system has run out of something, descriptors for example. The queue is well: ask again
-    /// later.
+    /// The system has run out of something, descriptors for example. The queue itself works: try
+    /// again later.
     #[error("the system has run out of something: {0}; check the limit of open files (`ulimit -n`)")]
     Scarce(Arc<str>),
     /// The message's body cannot be read, or is not what was accepted. Nothing was deleted.

@@ -9,10 +9,9 @@ pub const MAX_NAME: usize = 255;
 
 /// Names one message of one queue, forever.
 ///
-/// Opaque. An engine never gives out an id twice, not even that of a dropped draft. A crash or a
-/// jump of the wall clock changes nothing about it. [`Display`](fmt::Display) writes exactly 13
-/// characters of Crockford's base 32, which suits a `Received` field and a log line. [`FromStr`]
-/// reads it back.
+/// Opaque. An engine never gives out an id twice, not even that of a dropped draft, and not after a
+/// crash or a jump of the wall clock. [`Display`](fmt::Display) writes exactly 13 characters of
+/// Crockford's base 32, which suits a `Received` field and a log line. [`FromStr`] reads it back.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(u64);
 
@@ -82,7 +81,7 @@ pub struct RoutingKey(Arc<str>);
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner(Arc<str>);
 
-/// Claim order across owners: highest first. The default is 0.
+/// How urgent a message is. Claims take the highest first, whatever the owner. The default is 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Priority(pub i8);
 

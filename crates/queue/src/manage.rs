@@ -8,7 +8,9 @@ use crate::{MessageId, Owner, Priority, RoutingKey};
 
 /// A change of a queued message: see [`Queue::alter`](crate::Queue::alter).
 ///
-/// It concerns leased deliveries too, as soon as their lease ends.
+/// It concerns leased deliveries too, once their leases have ended. But an outcome
+/// [`Retry`](crate::Outcome::Retry) sets the due time, whatever a reschedule under the lease has
+/// said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Alteration {
     /// Keeps the message from being claimed until it is released.

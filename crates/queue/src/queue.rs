@@ -23,10 +23,11 @@ use crate::{Alteration, Error, LeaseError, MessageId, Owner, Page, Priority, Put
 /// * Of two holders of one delivery, only the later one can write back.
 ///
 /// **When the store fails**, an engine stops. Every call fails with [`Broken`](Error::Broken),
-/// waiting calls included. What they asked for may or may not have been done, but was not done in
-/// part. What was acknowledged stays acknowledged. An engine may go on by itself when it can read
-/// its store again. Then earlier leases are stale, earlier drafts fail, every delivery is claimable
-/// when it is due, and [`changed`](Self::changed) returns.
+/// waiting calls included. Two go on: [`stats`](Self::stats), and [`changed`](Self::changed) if the
+/// engine will go on by itself. What the failed calls asked for may or may not have been done, but
+/// was not done in part. What was acknowledged stays acknowledged. An engine may go on by itself
+/// when it can read its store again. Then earlier leases are stale, earlier drafts fail, every
+/// delivery is claimable when it is due, and [`changed`](Self::changed) returns.
 ///
 /// **What blocks.** No call blocks the caller's thread on a write to stable storage: it waits as a
 /// future. An engine may block for short reads. `LogQueue` reads pages of its index from the disk
@@ -36,7 +37,8 @@ use crate::{Alteration, Error, LeaseError, MessageId, Owner, Page, Priority, Put
 /// cache, and a disk's time otherwise.
 ///
 /// **What may be dropped.** The future of a write, once polled, may be dropped: the write then
-/// takes place wholly or not at all, and the caller does not learn which.
+/// takes place wholly or not at all, and the caller does not learn which. A claim that is dropped
+/// may leave deliveries leased until the leases expire.
 ///
 /// Durations are measured on the engine's own clock. Futures need no particular runtime. No engine
 /// detail shows: no paths, no positions, no open transactions.
@@ -46,7 +48,8 @@ pub trait Queue: Send + Sync + 'static {
     /// A body that is being read.
     type Body: Body;
 
-    /// Reserves room for a message. `size_hint` is the size that the peer announced, in bytes.
+    /// Begins a message if there is room for it. `size_hint` is the size that the peer announced,
+    /// in bytes. The room is checked, not reserved: writing may still fail.
     ///
     /// # Errors
     /// [`PutError::Full`] if there is no room now, [`PutError::TooLarge`] if the hint is beyond the
@@ -82,7 +85,8 @@ pub trait Queue: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Error::NoSuchMessage`] if the message is no longer in the queue, [`Error::Damaged`] if its
-    /// body cannot be opened, [`Error::Scarce`] if the system has no descriptor left.
+    /// body cannot be opened, [`Error::Scarce`] if the system has no descriptor left,
+    /// [`Error::Broken`], [`Error::Closed`].
     fn body(&self, lease: &Lease) -> impl Future<Output = Result<Self::Body, Error>> + Send;
 
     /// Sets the end of a lease to `lease_for` from now, sooner or later than before.
@@ -90,20 +94,21 @@ pub trait Queue: Send + Sync + 'static {
     /// Revives an expired lease, unless its delivery has been claimed again.
     ///
     /// # Errors
-    /// [`LeaseError::Stale`] if the delivery has been claimed again or removed.
+    /// [`LeaseError::Stale`] if the delivery has been claimed again or removed,
+    /// [`LeaseError::Store`].
     fn extend(&self, lease: &Lease, lease_for: Duration) -> impl Future<Output = Result<(), LeaseError>> + Send;
 
-    /// Leases deliveries of one message by how their states begin, due or not, in the order of
-    /// their numbers. For one report about several deliveries.
+    /// Leases the deliveries of one message whose states begin with a [mark](Gather::marks), due or
+    /// not, in the order of their numbers. For one report about several deliveries.
     ///
     /// Returns at once. The list is empty if the message is on hold or gone, if no delivery is
     /// marked, or if the condition [`when`](Gather::when) does not hold.
     ///
-    /// Gathered deliveries do not count towards the bound on leases: gathering sends no message to
-    /// a next hop.
+    /// The bound on leases does not limit gathering, which sends no message to a next hop. But
+    /// gathered leases count, so claims may return fewer deliveries until those are finished.
     ///
     /// If several callers each finish a delivery and gather afterwards, the last one finds the
-    /// message at rest. So one of them always gathers.
+    /// message [at rest](GatherWhen::AtRest). So one of them always gathers.
     ///
     /// # Errors
     /// [`Error::Broken`], [`Error::Closed`].
@@ -132,8 +137,10 @@ pub trait Queue: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`LeaseError::Stale`] if a delivery has been claimed again or removed, if one is named
-    /// twice, if they belong to several messages, or if the list is empty. Then nothing was written
-    /// and no message derived.
+    /// twice, if they belong to several messages, or if the list is empty. [`LeaseError::TooLarge`]
+    /// and [`LeaseError::NoDelivery`] if the outcomes or the derived messages are beyond a limit.
+    /// In all these cases nothing was written and no message derived. [`LeaseError::Store`] if the
+    /// store has failed: with [`Error::Broken`] the outcome is unknown.
     fn finish_all(
         &self,
         ends: Vec<(Lease, Outcome)>,
@@ -151,7 +158,8 @@ pub trait Queue: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<RoutingKey>, Error>> + Send;
 
-    /// Waits until a delivery *may* have become claimable that was not when `seen` was returned.
+    /// Waits until a delivery may have become claimable that was not claimable when `seen` was
+    /// returned.
     ///
     /// The causes: a message was accepted, released or altered; a due time was reached; a lease
     /// expired; a lease ended while the bound on leases was reached.
@@ -165,13 +173,13 @@ pub trait Queue: Send + Sync + 'static {
     /// ```
     ///
     /// No wake-up is lost, with any number of waiters. A [`Change`] is a count, and the engine
-    /// makes work claimable *before* it counts. Work that the claims after a return did not see is
-    /// counted after the value returned, so the next call with that value resolves at once. The
-    /// engine keeps the timer; callers do not poll.
+    /// makes work claimable before it raises the count. If a claim did not see some work, the count
+    /// is raised after that claim, which ends the next wait. The engine keeps the timer; callers do
+    /// not poll.
     ///
-    /// While a store has stopped and will go on by itself, this waits, and returns when the store
-    /// has gone on: every delivery may be claimable again. So a loop that treats [`Error::Broken`]
-    /// from a claim as "no delivery now" rests here, and goes on by itself.
+    /// If the store has stopped and will go on by itself, this call waits until it has gone on:
+    /// then every delivery may be claimable again. So a loop may treat [`Error::Broken`] from a
+    /// claim as "no delivery now" and wait here.
     ///
     /// # Errors
     /// [`Error::Closed`]; [`Error::Broken`] if the store will not go on, also for callers that
@@ -180,8 +188,8 @@ pub trait Queue: Send + Sync + 'static {
 
     /// Changes a queued message, durably: see [`Alteration`]. For operators.
     ///
-    /// Leases go on. Returns the number of deliveries concerned. Hold and release return 1 if they
-    /// changed something, otherwise 0.
+    /// Leases stay valid. Returns the number of deliveries concerned. Hold and release return 1 if
+    /// they changed something, otherwise 0.
     ///
     /// # Errors
     /// [`Error::NoSuchMessage`], [`Error::Broken`], [`Error::Closed`].
@@ -253,7 +261,8 @@ pub trait Queue: Send + Sync + 'static {
     fn stats(&self) -> impl Future<Output = Stats> + Send;
 
     /// Finishes what was begun, stops, and lets go of the store. When it returns, another process
-    /// can open the store. Every later call fails with [`Error::Closed`].
+    /// can open the store. Every later call but [`stats`](Self::stats) fails with
+    /// [`Error::Closed`].
     ///
     /// Idempotent. Does not block. Once polled, closing goes on even if the future is dropped.
     fn close(&self) -> impl Future<Output = ()> + Send;
@@ -261,8 +270,8 @@ pub trait Queue: Send + Sync + 'static {
 
 /// A message that is being received. Dropping it leaves nothing in the queue.
 pub trait Draft: Send {
-    /// The id that the message will have. Known early, because it belongs in the message's own
-    /// trace header.
+    /// The id that the message will have. It is known before the content, so that the message's
+    /// Received field can name it.
     fn id(&self) -> MessageId;
 
     /// The number of bytes written so far.
@@ -464,7 +473,7 @@ pub enum Outcome {
         /// The new state.
         state: Bytes,
     },
-    /// Only the state changes: due time and attempts are those from before the claim.
+    /// Only the state changes. The due time and the number of attempts stay.
     Keep {
         /// The new state.
         state: Bytes,
@@ -482,8 +491,8 @@ impl Outcome {
     }
 }
 
-/// What [`changed`](Queue::changed) has counted when it returned. The default is "no change seen
-/// yet".
+/// The count of changes when [`changed`](Queue::changed) returned. The default means that no change
+/// was seen yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Change(pub(crate) u64);
 
@@ -523,13 +532,13 @@ pub struct Stats {
     pub index_disk: u64,
     /// Bytes of memory for messages that the engine has in memory, without their bodies.
     pub index_memory: u64,
-    /// `true` if a due delivery has to wait until the engine has made room for it in memory.
+    /// `true` if a due delivery waits until the engine has made room for it in memory.
     pub short_of_memory: bool,
     /// Messages being received.
     pub drafts: u64,
     /// Bytes of memory for messages being received.
     pub draft_memory: u64,
-    /// Time since the oldest message was accepted.
+    /// Time since the oldest message was accepted. `None`: the queue is empty, or has stopped.
     pub oldest: Option<Duration>,
     /// Messages accepted, derived ones included, since the queue was opened.
     pub puts: u64,
@@ -537,7 +546,7 @@ pub struct Stats {
     pub finished: u64,
     /// The number of waits for stable storage.
     pub fsyncs: u64,
-    /// Damaged places on the disk that were set aside, at opening and since.
+    /// Damages found on the disk, at opening and since.
     pub damaged: u64,
     /// Why the store has stopped. `None`: it runs. After closing: why it had stopped before, if it
     /// had.

@@ -87,7 +87,7 @@ impl AccountTable {
         self.keys.is_empty()
     }
 
-    /// The key of a user name that SASLprep has prepared.
+    /// The key of a user name that SASLprep has prepared. `None`: there is no such account.
     pub fn key(&self, name: &str) -> Option<&ScramKey> {
         self.keys.get(name)
     }

@@ -104,7 +104,7 @@ impl RelayOptions {
                 Err(refusal!("550 5.4.6 That is this host, and it has no mailboxes"))
             }
             Some(AddressLiteral::Ip(address)) if is_no_host(address) || !(any || is_public(address)) => {
-                Err(refusal!("550 5.1.2 That address is not one that mail goes to"))
+                Err(refusal!("550 5.1.2 No mail is sent to that address"))
             }
             Some(AddressLiteral::Ip(_)) => Ok(()),
             Some(_) => Err(refusal!("550 5.1.2 That kind of address literal leads nowhere")),

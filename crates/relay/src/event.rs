@@ -115,12 +115,13 @@ pub enum Event<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotReported {
-    /// The reverse-path is null: the message is a report, or something like one (RFC 5321 section
-    /// 4.5.5).
+    /// The reverse-path is null: the message is a report, or another notice that must not cause one
+    /// (RFC 5321 section 4.5.5).
     NullSender,
     /// The sender asked for no report (NOTIFY, RFC 3461 section 4.1).
     NotWanted,
-    /// No trusted client has named this sender, and its reports are used up: see
+    /// No trusted client has named this sender, and it may get no more reports, or none as large as
+    /// this one: see
     /// [`DeliveryOptions::stranger_reports`](crate::DeliveryOptions::stranger_reports).
     TooMany,
 }
@@ -132,7 +133,7 @@ pub trait Observer: Send + Sync + 'static {
     fn observe(&self, event: &Event<'_>);
 }
 
-/// Writes events to the log with [`tracing`].
+/// Writes events to the log with [`tracing`]: failures as warnings, the others as information.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TracingObserver;
 

@@ -12,7 +12,8 @@ use crate::{AccountTable, PolicyTable, RetrySchedule, RouteTable};
 #[non_exhaustive]
 pub struct RelayOptions {
     /// Our name, in the greeting, in EHLO, in Received fields and in reports. All of them have it
-    /// in A-labels (RFC 6531 section 3.7.1): [`RelayOptions::new`] converts it.
+    /// in A-labels (RFC 6531 section 3.7.1): [`RelayOptions::new`] converts it if the DNS can have
+    /// it.
     ///
     /// Mail for this name is accepted from every client if a route names the hosts that have its
     /// mailboxes. Otherwise it is refused: the relay has no mailboxes, and DNS leads back to it.
@@ -21,7 +22,7 @@ pub struct RelayOptions {
     pub policy: PolicyTable,
     /// The users that may log in. Default `None`: AUTH refuses every user.
     pub accounts: Option<AccountTable>,
-    /// The next hops, by domain.
+    /// The next hops, by domain. Default: all domains by MX, without TLS.
     pub routes: RouteTable,
     /// The retries, limits and timeouts of deliveries.
     pub delivery: DeliveryOptions,
@@ -64,7 +65,8 @@ pub struct DeliveryOptions {
     /// The waits between the attempts of a deferred delivery, and the age at which it is given up.
     pub retry: RetrySchedule,
     /// Connections on which octets move, over all next hops. Default 200. Half of them are kept for
-    /// next hops that answered lately, so that the other next hops cannot hold up their mail.
+    /// next hops that took mail within the last 5 minutes, so that the other next hops cannot hold
+    /// up their mail.
     ///
     /// Beyond these, three times as many connections may be silent, and as many as this may be kept
     /// unused. Each delivery holds a lease: the queue should allow four times as many leases as
@@ -84,7 +86,8 @@ pub struct DeliveryOptions {
     /// a minute for every other reply before the content.
     pub timeouts: ClientTimeouts,
     /// How long one attempt of a delivery may take, over all hosts and addresses. Default 10
-    /// minutes. Each content that begins to leave adds the time that it takes at 16 KiB a second.
+    /// minutes. Each time that the relay begins to send the content, it adds the time that the
+    /// content takes at 16 KiB a second.
     ///
     /// Beyond it the remaining recipients are tried again later. It never ends the wait for the
     /// reply to a complete content, since that would make duplicates.
@@ -102,12 +105,13 @@ pub struct DeliveryOptions {
     /// asks for that (RFC 3461 section 4.3). Default 1 MiB; a value above 4 MiB counts as 4 MiB.
     /// Beyond it the report returns the header alone.
     pub return_at_most: u64,
-    /// Reports an hour to one sender that no trusted client has named. Such a sender may be forged,
-    /// and then each report is unwanted mail to its owner. Default 100. Beyond it no report is
-    /// sent, and [`Event::NotReported`](crate::Event::NotReported) says so.
+    /// The most reports an hour to one sender that no trusted client has named. Such a sender may
+    /// be forged, and then each report is unwanted mail to its owner. Default 100. Beyond it no
+    /// report is sent, and [`Event::NotReported`](crate::Event::NotReported) says so.
     ///
     /// At any value such a sender gets at most one report for each message, never with the content.
-    /// All its reports together have no more octets than came in its name, and 16 KiB an hour.
+    /// All its reports together have no more octets than the messages that named it, plus 16 KiB an
+    /// hour.
     pub stranger_reports: u32,
     /// How long a delivery is leased from the queue. The lease is extended while the delivery runs.
     /// Default 5 minutes.

@@ -89,7 +89,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         // RFC 4865 section 5.2.2.
         match mail.by {
             Some(by) if held > by.seconds.into() => {
-                Err(refusal!("501 5.5.4 Held for longer than it may take to be delivered"))
+                Err(refusal!("501 5.5.4 The hold is longer than the time for the delivery"))
             }
             _ => Ok(()),
         }

@@ -109,7 +109,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         Self::builder(queue, resolver, options).build()
     }
 
-    /// Begins a relay with decisions of the application's own.
+    /// Begins a relay in which the application makes decisions of its own.
     pub fn builder(queue: Q, resolver: R, options: RelayOptions) -> RelayBuilder<Q, R> {
         RelayBuilder { queue, resolver, options, hooks: Hooks::default(), events: Counting::new(TracingObserver) }
     }
@@ -146,9 +146,10 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         settings
     }
 
-    /// Serves and delivers until `shutdown` completes; it replaces the server's own shutdown
-    /// signal. Then sessions end at a boundary, running deliveries end, and the queue is closed.
-    /// What is left in the queue is delivered after the next start.
+    /// Serves and delivers until `shutdown` completes, which replaces the server's own shutdown
+    /// signal. Then sessions end at a boundary, running deliveries end within
+    /// [`drain`](crate::DeliveryOptions::drain), and the queue is closed. What is left in the queue
+    /// is delivered after the next start.
     ///
     /// # Errors
     /// [`posthaste_queue::Error`] when the queue has stopped. Acknowledged messages are safe in it.
@@ -209,10 +210,12 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         }
     }
 
-    /// Queues a message from the application. After it returns, the message is on stable storage.
+    /// Queues a message from the application, which is trusted: the policy is not asked. `Ok`: the
+    /// message is on stable storage. The content is kept as it is, without a Received field.
     ///
     /// # Errors
-    /// [`SubmitError`]. Then nothing of the message is kept.
+    /// [`SubmitError`]. Then nothing of the message is kept. There is one exception: after
+    /// [`PutError::Broken`] the message may be in the queue.
     pub async fn submit(
         &self,
         owner: Owner,

@@ -5,8 +5,9 @@ use std::time::Duration;
 /// The waits between the attempts of a delivery, and the age at which it is given up.
 #[derive(Debug, Clone)]
 pub struct RetrySchedule {
-    /// The wait before each further attempt, in order; the last one repeats. Default 1, 5, 15 and
-    /// 30 minutes, 1, 2 and 4 hours.
+    /// The wait before each further attempt, in order; the last one repeats. Up to a tenth is added
+    /// or taken at random, so that deliveries that failed together do not come back together.
+    /// Default 1, 5, 15 and 30 minutes, 1, 2 and 4 hours. An empty list counts as 1 minute.
     pub waits: Vec<Duration>,
     /// The age at which a message is given up and reported. Default 5 days (RFC 5321 section
     /// 4.5.4.1).
@@ -17,8 +18,8 @@ pub struct RetrySchedule {
     pub warn_after: Option<Duration>,
 }
 
-/// The random change of a wait, either way: a tenth. Deliveries that failed together then do not
-/// come back together.
+/// The largest random change of a wait, either way: a tenth. Deliveries that failed together then
+/// do not come back together.
 const JITTER: f64 = 0.1;
 
 impl RetrySchedule {

@@ -27,13 +27,13 @@ impl Choices {
         }
     }
 
-    /// Heads or tails.
+    /// `true` or `false`, each half of the time.
     pub fn coin(&mut self) -> bool {
         self.next_number() & 1 == 1
     }
 }
 
-/// The cuts of a stream into pieces that arrive.
+/// How a stream is cut into the pieces that arrive.
 #[derive(Debug, Clone)]
 pub enum Chunking {
     /// No cut.
@@ -42,7 +42,7 @@ pub enum Chunking {
     Single,
     /// Once, at that octet of the whole stream.
     At(usize),
-    /// Anywhere, mostly into few octets, sometimes into many.
+    /// Anywhere: mostly into pieces of few octets, sometimes of many.
     Random(Choices),
 }
 

@@ -12,9 +12,10 @@ use crate::clock::Clock;
 /// An event of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A reply: the command, the recipient, and its octets.
+    /// A reply: the ticket of its command, the index of its recipient (for RCPT, and in LMTP for
+    /// the end of the content), and its octets.
     Reply(Ticket, Option<u32>, Vec<u8>),
-    /// A reply without a command, which ends the conversation: its octets.
+    /// A reply that no command asked for, which ends the conversation: its octets.
     Unasked(Vec<u8>),
     /// A SASL challenge in base64.
     Challenge(Vec<u8>),
@@ -22,13 +23,13 @@ pub enum Event {
     SendBody(Ticket),
     /// A TLS handshake is due.
     StartTls,
-    /// It is over.
+    /// The conversation is over.
     Close,
     /// The server broke the protocol.
     Misbehaved(PeerMisbehaved),
 }
 
-/// The harness.
+/// A client session with a clock. It checks the session's contract.
 #[derive(Debug)]
 pub struct ClientHarness {
     /// The session.

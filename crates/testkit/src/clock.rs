@@ -19,7 +19,7 @@ impl Clock {
         self.0 = self.0 + by;
     }
 
-    /// Moves to a moment, unless it has passed.
+    /// Moves to a moment, unless the moment has passed.
     pub fn advance_to(&mut self, moment: Tick) {
         self.0 = self.0.max(moment);
     }

@@ -28,7 +28,7 @@ pub enum Event {
     ContentAborted,
     /// A TLS handshake is due.
     StartTls,
-    /// The end.
+    /// The session has ended, for this reason.
     Closed(CloseReason),
 }
 
@@ -52,18 +52,18 @@ pub enum Stop {
     Answer,
     /// A TLS handshake is due.
     Tls,
-    /// It is over.
+    /// The session has ended.
     Closed,
 }
 
-/// The harness.
+/// A server session with a clock and an application. It checks the session's contract.
 #[derive(Debug)]
 pub struct ServerHarness {
     /// The session.
     pub session: ServerSession,
     /// The time.
     pub clock: Clock,
-    /// The application.
+    /// The application, which answers questions.
     pub policy: Policy,
     /// What happened, in order.
     pub events: Vec<Event>,
@@ -73,7 +73,7 @@ pub struct ServerHarness {
     pub said: Vec<u8>,
     /// The question that was left open.
     pub held: Option<Ask>,
-    /// Why it ended.
+    /// Why the session has ended. `None`: it goes on.
     pub closed: Option<CloseReason>,
     input: Vec<u8>,
     out: BytesMut,

@@ -34,14 +34,14 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "kills",
-        about: "A process with 50 writers is killed with SIGKILL and looked at, again and again.",
+        about: "Kills a process with 50 writers with SIGKILL, and checks what its queue has, again and again.",
         target: &["--test", "kill"],
         test: &["what_was_acknowledged_survives", "--exact"],
         options: &[Setting { option: "--times", variable: "KILLS", default: 100 }],
     },
     Command {
         name: "ext4-cuts",
-        about: "Power cuts of an ext4 on a loop device, under 50 writers. This takes root.",
+        about: "Power cuts of an ext4 on a loop device, under 50 writers. Only root can do this.",
         target: &["--test", "ext4"],
         test: &["what_was_acknowledged_survives_a_power_cut", "--exact"],
         options: &[Setting { option: "--times", variable: "EXT4_CUTS", default: 200 }],

@@ -14,7 +14,7 @@ Usage: cargo xtask fuzz TARGET [LIBFUZZER OPTION]...
 Example: cargo xtask fuzz command -max_total_time=60
 
 New inputs go to fuzz/found/TARGET, which git ignores; the committed ones in fuzz/corpus/TARGET are read.
-A failing input goes to fuzz/artifacts/TARGET. It takes cargo-fuzz (`cargo install cargo-fuzz --locked`) and
+A failing input goes to fuzz/artifacts/TARGET. It needs cargo-fuzz (`cargo install cargo-fuzz --locked`) and
 no nightly toolchain: it runs without AddressSanitizer, which finds nothing in crates without `unsafe`.
 ";
 

@@ -96,7 +96,7 @@ fn compare(record: &Record, counts: &[Count]) -> Outcome {
         return Ok(());
     }
     if faster > 0 {
-        println!("  Far below the record: {faster} of them. `cargo xtask instructions --record` holds them there.");
+        println!("  {faster} counts are far below the record. `cargo xtask instructions --record` holds them there.");
     }
     if problems.is_empty() {
         return Ok(());
@@ -121,7 +121,7 @@ fn grow(context: &Context) -> Outcome {
             }
         }
         if !problems.is_empty() {
-            let remedy = "A parser goes over octets again: see benches/src/bin/growth.rs for the input.";
+            let remedy = "The parser reads octets more than once: benches/src/bin/growth.rs has the input.";
             return Err(Failure::new(problems.join("\n"), remedy));
         }
         println!("  {} shapes: {size} cost at most {worst:.1} times a tenth of it", counts.len());

@@ -34,14 +34,14 @@ const ALLOWED: &[&str] = &[
 
 /// Crates that may be there in several versions on the platform that builds this, with the reason.
 const DUPLICATES: &[(&str, &str)] = &[
-    ("base64", "pem is ahead of everybody else; rcgen uses it, in tests alone"),
-    ("fallible-iterator", "SQLite's bindings are ahead of PostgreSQL's; benches and tests alone use them"),
+    ("base64", "pem uses a newer one than the other crates; rcgen uses pem, in tests alone"),
+    ("fallible-iterator", "SQLite's bindings use a newer one than PostgreSQL's; benches and tests alone use them"),
     ("getrandom", "ring uses an earlier one; it is built only where the feature `ring` is on"),
     ("idna", "smtp-message uses an earlier one; the benches alone build it"),
     ("nom", "smtp-codec and smtp-message use an earlier one; the benches alone build it"),
     ("regex-automata", "smtp-message uses an earlier one; the benches alone build it"),
     ("regex-syntax", "smtp-message uses an earlier one; the benches alone build it"),
-    ("syn", "criterion's half still derives with version 2, smtp-message with 1; the benches alone build them"),
+    ("syn", "half, which criterion uses, derives with version 2, smtp-message with 1; the benches alone build them"),
 ];
 
 pub(crate) fn run(context: &Context) -> Outcome {

@@ -46,7 +46,7 @@ Usage: cargo xtask <command>
 Commands:
   test          install what the tests need, then check, test, document, package and try out everything
                 (`cargo xtask test --help` says how to run a part of it)
-  check         the quick half: formatting, prose, clippy, the tests of wire and session
+  check         the quick half: formatting, prose, licenses, clippy, the tests of wire and session
   api           compare the public API of each crate with its record, or renew it
   bench         measure each layer, or with `bench relay` the whole relay beside Postfix
   instructions  count the instructions of the parsers, and compare with the record or renew it

@@ -15,7 +15,7 @@ Builds and tests one mutant after the other, which takes hours on two cores. It 
 leaves out the mutants that were caught. `--shard 0/4` to `--shard 3/4` share the work among machines, `--list` prints
 the mutants, `--file` and `--re` pick some. What was missed stands in missed.txt below target/mutation.
 
-It wants cargo-mutants: `cargo install cargo-mutants --locked`. Settings are in .cargo/mutants.toml.
+It needs cargo-mutants: `cargo install cargo-mutants --locked`. Settings are in .cargo/mutants.toml.
 ";
 
 pub(crate) fn main(arguments: &[&str]) -> ExitCode {
@@ -46,7 +46,8 @@ fn run(context: &Context, arguments: &[&str]) -> Outcome {
     std::fs::create_dir_all(&output).map_err(|error| {
         Failure::new(format!("{}: {error}.", output.display()), "Make room, or mend its permissions.")
     })?;
-    let remedy = "Read missed.txt and timeout.txt there: each line wants a test, or code that is not needed to go.";
+    let remedy =
+        "Read missed.txt and timeout.txt there: for each line, write a test or remove code that is not needed.";
     Run::cargo()
         .dir(&context.root)
         .args(["mutants", "--package", "posthaste-wire", "--all-features", "--iterate", "--output"])

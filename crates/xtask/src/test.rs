@@ -158,8 +158,8 @@ Usage: cargo xtask check [--only STEP]... [--skip STEP]... [--list] [--help]
 
 It covers: formatting; the rules for prose; licenses; clippy over every crate, target and feature, so that
 everything compiles; the unit and integration tests of wire and session.
-It leaves out: the tests of client, server, relay and queue, documentation, the public API, features, no-std,
-fuzz corpora, packages, instruction counts, exhaustive and end-to-end tests. `cargo xtask test` has them all.
+It leaves out: the tests of tokio, client, server, relay and queue, documentation, the public API, features,
+no-std, fuzz corpora, packages, instruction counts, exhaustive and end-to-end tests. `cargo xtask test` has them all.
 ";
 
 pub(crate) fn test(arguments: &[&str]) -> ExitCode {

@@ -97,7 +97,7 @@ impl Conversation {
                     verdict = Some(Verdict::Accept(reply));
                 }
                 // STARTTLS is not offered.
-                ServerNext::StartTls => return Err("that was not expected".into()),
+                ServerNext::StartTls => return Err("STARTTLS began, which was not offered".into()),
             }
             self.input.advance(consumed);
             if let Some(verdict) = verdict {

@@ -101,7 +101,9 @@ impl Conversation {
                 ClientNext::SendBody { .. } => body = true,
                 ClientNext::Close => wait = Some(Wait::Close),
                 // Neither AUTH nor STARTTLS was sent.
-                ClientNext::Challenge(_) | ClientNext::StartTls => return Err("that was not expected".into()),
+                ClientNext::Challenge(_) | ClientNext::StartTls => {
+                    return Err("a challenge or a handshake is due, which was not asked for".into());
+                }
             }
             self.input.advance(consumed);
             if body {

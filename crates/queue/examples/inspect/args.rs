@@ -13,7 +13,7 @@ use posthaste_queue::{MessageId, Owner, RoutingKey};
 #[derive(Debug, Parser)]
 #[command(
     name = "inspect",
-    after_help = "It is 3 a.m. and something is wrong:\n  \
+    after_help = "When something is wrong:\n  \
                   inspect verify /var/spool/posthaste             what is it?\n  \
                   inspect repair /var/spool/posthaste --dry-run   what would be done about it?\n  \
                   inspect repair /var/spool/posthaste             do it\n\n\

@@ -299,7 +299,10 @@ pub(super) async fn changed_wakes_those_who_wait<H: Harness>(harness: &mut H) {
     let mut waiting = pin!(queue.changed(seen));
     let is_ready = ready(waiting.as_mut()).is_some();
     queue.close().await;
-    assert!(is_ready || matches!(waiting.await, Err(Error::Closed)), "who waits is told of the end");
+    assert!(
+        is_ready || matches!(waiting.await, Err(Error::Closed)),
+        "a waiting caller learns that the queue is closed"
+    );
 }
 
 /// Begins to wait, lets something happen, and waits until it is signaled.
@@ -330,7 +333,7 @@ async fn woken<Q: Queue, T>(queue: &Q, seen: &mut Change, what: impl Future<Outp
         }
         return value;
     }
-    panic!("there is news without end");
+    panic!("changed() returns again and again without a change");
 }
 
 pub(super) async fn changed_loses_nothing<H: Harness>(harness: &mut H) {

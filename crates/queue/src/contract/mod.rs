@@ -97,7 +97,8 @@ pub trait Harness {
     /// Closes the queue and opens it again.
     fn reopen(&mut self, queue: Self::Queue) -> impl Future<Output = Result<Self::Queue, Cannot>>;
 
-    /// Lets `by` pass on every clock of the queue. Between two calls, less than a second may pass.
+    /// Lets `by` pass on every clock of the queue. If the clocks run by themselves too, less than a
+    /// second may pass between two calls.
     fn advance(&mut self, by: Duration) -> impl Future<Output = ()>;
 
     /// Ends the queue without closing it, and opens it again. Drafts and bodies of the old queue
@@ -119,14 +120,15 @@ pub trait Harness {
         std::future::ready(Err(Cannot("the harness has no wall clock")))
     }
 
-    /// Another owner of the same queue, like another process. For engines that several processes
-    /// share.
+    /// Opens the same queue once more, as another process does. For engines that several processes
+    /// share. Such a process is called an owner here; it has nothing to do with an [`Owner`].
     fn another(&mut self, queue: &Self::Queue) -> impl Future<Output = Result<Self::Queue, Cannot>> {
         let _ = queue;
         std::future::ready(Err(Cannot("the queue has one owner at a time")))
     }
 
-    /// Ends this owner as a killed process: its leases are not given back. The other owners go on.
+    /// Ends this owner like a killed process: its leases are not given back. The other owners go
+    /// on.
     fn kill(&mut self, owner: Self::Queue) -> impl Future<Output = Result<(), Cannot>> {
         drop(owner);
         std::future::ready(Err(Cannot("the queue has one owner at a time")))

@@ -307,7 +307,7 @@ pub(crate) fn between(from: Moment, to: Moment) -> Duration {
 
 fn inconsistent((id, number): Slot) -> Unreadable {
     Unreadable(format!(
-        "the index contradicts itself about delivery {number} of message {id}; it is made again from the log"
+        "the index contradicts itself about delivery {number} of message {id}; the index is rebuilt from the log"
     ))
 }
 

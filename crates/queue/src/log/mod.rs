@@ -65,8 +65,9 @@ pub struct LogQueue {
 }
 
 impl LogQueue {
-    /// Opens the queue in this folder, and creates it if there is none. Blocks while it reads the
-    /// log: about a second for each gigabyte.
+    /// Opens the queue in this folder, and creates it if there is none. Blocks while it looks
+    /// through the index and reads the log after it, about a second for each gigabyte. As a rule
+    /// that part of the log has at most four segments.
     ///
     /// # Errors
     /// [`OpenError`], with the file and the remedy. A folder that is not a queue of this version is

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::{Clock, SystemClock};
 
-/// Limits of a [`LogQueue`](crate::log::LogQueue): take the default, then assign fields.
+/// Limits of a [`LogQueue`](crate::log::LogQueue): take the default, then assign fields. A value
+/// beyond its bounds counts as the nearest bound.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct LogOptions {
@@ -39,17 +40,17 @@ pub struct LogOptions {
     /// puts are `Full`. Default: 2,000.
     pub max_drafts: usize,
     /// Deliveries that may be leased at once, those whose outcome is being written included. Beyond
-    /// it: claims return an empty list. Upper bound on duplicate deliveries after a crash. At least
-    /// 1. Default: 1,000.
+    /// it: claims return an empty list, and only `gather` leases more. As many deliveries may be
+    /// made twice after a crash. The least value is 1. Default: 1,000.
     pub max_leases: usize,
-    /// Bytes that must stay free on the disk, beside the announced size of a message. Beyond it:
-    /// puts are `Full` until a quarter more than this is free; outcomes are still written, down to
-    /// the last byte. At most a sixteenth of the disk is kept back. Likewise 1,024 files are kept
-    /// back, where the file system has a limit. 0: nothing is kept back. Default: 64 MiB.
+    /// Bytes that must stay free on the disk, beside the announced size of a message. If fewer are
+    /// free, puts are `Full` until a quarter more than this is free. Outcomes are still written,
+    /// down to the last byte. At most a sixteenth of the disk is kept back. Likewise 1,024 files
+    /// are kept back, where the file system has a limit. 0: nothing is kept back. Default: 64 MiB.
     pub disk_reserve: u64,
 }
 
-/// What opening found.
+/// What the opening of a queue found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct OpenReport {
@@ -121,7 +122,7 @@ pub enum OpenError {
         /// The lock file.
         path: PathBuf,
     },
-    /// Any user of this host may create files in the folder, and remove them.
+    /// Every user of this host may create files in the folder, and remove them.
     #[error("every user of this host may write to {}: check what is in it, then say chmod 700 {}", path.display(), path.display())]
     Writable {
         /// The folder.

@@ -452,8 +452,9 @@ fn course(
                 Course::Settled(Fate::Never(Diagnostic::own(EnhancedCode::new(5, 6, 0), error)))
             }
             Some(error) if in_doubt => {
-                let text =
-                    format_args!("{error}, after the whole message: it may have it, so no other host is asked yet");
+                let text = format_args!(
+                    "{error}, after the whole message: the server may have it, so no other host is asked yet"
+                );
                 Course::Settled(Fate::NotNow(Diagnostic::lost(host, &text)))
             }
             // Content that the queue cannot read, it can read for no host.

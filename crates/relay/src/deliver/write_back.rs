@@ -244,7 +244,7 @@ impl<'s> Letter<'s> {
         let most = if form == Form::Least { 0 } else { granted };
         let report = report::write(&about, to, entries, original, most);
         if report.body.len() > granted {
-            warn!(%message, sender = %to, "report withheld, larger than what came in this sender's name");
+            warn!(%message, sender = %to, "report withheld, larger than this sender may get");
             return None;
         }
         let rcpt = Rcpt::new(ForwardPath::Mailbox(report.to.borrowed())).into_owned();

@@ -21,7 +21,7 @@ use crate::wire::values::Source;
 /// Octets that choose places in the files of a small queue and how to damage them. Some damage
 /// keeps the checksums right.
 ///
-/// The queue opens, or reports that the folder is none. As long as checksums were left alone, every
+/// The queue opens, or reports that the folder is no queue. Unless a checksum was forged, every
 /// missing or changed message is reported, and no body has other octets. Then the queue continues:
 /// a new message is there after the next opening.
 ///

@@ -10,6 +10,9 @@ use posthaste_wire::{Mechanism, MechanismSet, Secret};
 /// A digit for the mechanism, in the order of [`Mechanism::ALL`], and the peer's messages, one a
 /// line. No client logs in without its secret, no server is trusted without a proof, challenges fit
 /// a reply line, and an exchange that is over stays over.
+///
+/// # Panics
+/// An invariant does not hold.
 pub fn sasl(data: &[u8]) {
     let Some((digit, rest)) = data.split_first() else { return };
     let Some(&mechanism) = Mechanism::ALL.get(usize::from(digit.wrapping_sub(b'0'))) else { return };

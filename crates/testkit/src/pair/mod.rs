@@ -46,7 +46,7 @@ pub struct Setup {
     pub pipelined: bool,
 }
 
-/// One step.
+/// One step of a [`Pair`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// The client gets a letter to send.
@@ -54,7 +54,8 @@ pub enum Step {
     /// The client's application has the turn, for one command or at most this many octets of
     /// content.
     Act(usize),
-    /// This many octets arrive at the server. At the end of the stream, the end.
+    /// This many octets arrive at the server. If none are left and the stream has ended, the server
+    /// learns of its end.
     Up(usize),
     /// The same at the client.
     Down(usize),
@@ -62,7 +63,8 @@ pub enum Step {
     Answer,
     /// Time passes, and both sides are told, the server first if `true`.
     Wait(Duration, bool),
-    /// This many hundredths of the time until the next deadline pass; from 100 on, it comes.
+    /// This many hundredths of the time until the next deadline pass; with 100 or more the deadline
+    /// comes. The server is told first if `true`.
     WaitFor(u32, bool),
     /// Both sides are woken without a cause, the server first if `true`.
     Wake(bool),
@@ -70,7 +72,7 @@ pub enum Step {
     Fail(Fault, Side, usize),
 }
 
-/// The receiver.
+/// The side towards which a connection fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The server.

@@ -35,7 +35,7 @@ impl<'a> Source<'a> {
         usize::from(self.octet()) % bound
     }
 
-    /// Heads or tails.
+    /// `true` or `false`.
     pub fn coin(&mut self) -> bool {
         self.octet() & 1 == 1
     }
@@ -53,7 +53,7 @@ impl<'a> Source<'a> {
         of[self.below(of.len())]
     }
 
-    /// What `build` gives, or `None`.
+    /// What `build` gives, or `None`, as the next octet chooses.
     pub fn maybe<T>(&mut self, build: impl FnOnce(&mut Self) -> T) -> Option<T> {
         self.coin().then(|| build(self))
     }

@@ -11,21 +11,21 @@ use cargo_metadata::MetadataCommand;
 use crate::shell::{Failure, Outcome, Run, find_program, workspace_root};
 
 const HELP: &str = "\
-How fast it is, beside others in the same run.
+Measures speed, beside other implementations in the same run.
 
 Usage: cargo xtask bench [wire|session|queue] [CRITERION-ARGUMENT]...
        cargo xtask bench durability [--rounds NUMBER] [--seconds NUMBER] [--load TEXT] [--candidate TEXT]
        cargo xtask bench relay [OPTION]...
 
 Without `relay`: the benchmarks of one layer or of all, and a table of what they found. A word picks those whose name
-has it in it, `--save-baseline NAME` and `--baseline NAME` compare two runs, `--test` runs everything once without
+contains it, `--save-baseline NAME` and `--baseline NAME` compare two runs, `--test` runs everything once without
 measuring. The first build takes minutes: it optimizes across crates.
 
 With `durability`: what it costs that a message is on stable storage before it is accepted, beside an ideal log, plain
-appends, a file for each message, and SQLite, on the disk of the target folder: about four minutes, and some gigabytes
-of it meanwhile. A text picks the loads or candidates whose name has it in it.
+appends, a file for each message, and SQLite. It takes about four minutes, and meanwhile some gigabytes of the disk with
+the target folder. A text picks the loads or candidates whose name contains it.
 
-With `relay`: messages through the whole relay, and through Debian's Postfix, to a next hop that counts them. It wants
+With `relay`: messages through the whole relay, and through Debian's Postfix, to a next hop that counts them. It needs
 root, the `postfix` package and Python 3; `cargo xtask bench relay --help` lists its options. RELAY_BIN names a relay
 that is built already.
 ";

@@ -20,7 +20,7 @@ const TOOLS: &[Tool] = &[
     Tool { name: "swaks", package: "swaks", used_for: "a real client" },
     Tool { name: "Net::SSLeay", package: "libnet-ssleay-perl", used_for: "TLS in swaks" },
     Tool { name: "msmtp", package: "msmtp", used_for: "a real client that knows SCRAM" },
-    Tool { name: "gsasl", package: "gsasl", used_for: "somebody else's SCRAM with a channel binding" },
+    Tool { name: "gsasl", package: "gsasl", used_for: "another implementation of SCRAM with a channel binding" },
     Tool { name: "curl", package: "curl", used_for: "a real client" },
     Tool { name: "python3", package: "python3", used_for: "clients, next hops with faults, the conformance table" },
     Tool { name: "openssl", package: "openssl", used_for: "the certificates of the tests" },

@@ -1,4 +1,4 @@
-//! The socket beside the queue through which a running relay answers `relay status`.
+//! The socket in the queue's folder through which a running relay answers `relay status`.
 
 use std::{
     fs::{self, Permissions},

@@ -33,14 +33,15 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show what the relay does, on loopback: a few thousand messages through an on-disk queue to a
-    /// next hop that refuses some and defers others. Exits 0 only if every message is accounted
-    /// for.
+    /// next hop that refuses some and defers others. Exits 0 only if every message was delivered or
+    /// reported.
     Demo(demo::Options),
     /// Run the relay until SIGTERM, SIGINT or SIGQUIT. What is left in the queue is delivered after
     /// the next start.
     ///
-    /// The first of these signals drains, the second ends it at once. SIGHUP, SIGUSR1 and SIGUSR2
-    /// only write a line to the log: a changed configuration is read at the next start.
+    /// The first of these signals begins a drain: clients and deliveries have 30 seconds to end.
+    /// The second ends the relay at once. SIGHUP, SIGUSR1 and SIGUSR2 only write a line to the log:
+    /// a changed configuration is read at the next start.
     #[command(after_help = EXITS)]
     Serve {
         /// The configuration.
@@ -55,7 +56,8 @@ enum Command {
         config: Option<PathBuf>,
     },
     /// Read a password, one line from standard input, and print what to write for an account's
-    /// `verifier`. It is not the password: it is for a configuration that others may read.
+    /// `verifier`. No client can log in with it. But a person who reads it can try passwords out,
+    /// and pretend to be this relay.
     Verifier {
         /// Iterations of PBKDF2, from 4096 to 1000000. Each login takes their time, and so does
         /// each guess of an attacker who has the verifier. Use the same number for all accounts:
@@ -74,9 +76,9 @@ enum Command {
 const EXITS: &str = "\
 Exit codes:
   0    ended by a signal, and drained; conversations that did not end in 30 seconds were dropped, and their clients try again
-  1    could not start, or the queue had stopped when it ended: what was acknowledged is safe as far as the disk is
+  1    could not start, or the queue had stopped before the end; acknowledged mail is on the disk
   2    the configuration or the command line has a mistake, and nothing was started
-  130  ended by a second signal, without draining; what was acknowledged is safe";
+  130  ended by a second signal, without draining; acknowledged mail is safe";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

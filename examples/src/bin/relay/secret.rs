@@ -1,4 +1,4 @@
-//! Random octets: the secret beside the queue, and salts.
+//! Random octets: the secret in the queue's folder, and salts.
 
 use std::{
     fs,

@@ -53,7 +53,7 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
     // Mail does not depend on it.
     let control = control::listen(&config.queue, relay.clone());
     if let Err(error) = &control {
-        warn!(%error, "`relay status` will not work; choose a queue folder with a shorter name if that is why");
+        warn!(%error, "control socket not opened, `relay status` will not work; if the path is too long, choose a queue folder with a shorter name");
     }
     let server = listeners
         .into_iter()
@@ -80,7 +80,7 @@ pub(crate) fn resolver(servers: &[SocketAddr]) -> Result<HickoryResolver, String
 
 fn stopped(why: impl std::fmt::Display) -> Failure {
     Failure::Run(format!(
-        "the queue had stopped: {why}; what was acknowledged is safe as far as the disk is, start again when it is well"
+        "the queue had stopped: {why}; acknowledged mail is on the disk; start the relay again when the disk works"
     ))
 }
 
@@ -108,7 +108,7 @@ impl Signals {
     /// queue survives.
     async fn end(mut self, drain: CancellationToken) {
         self.wait().await;
-        info!("draining; once more ends at once");
+        info!("drain begun; another such signal ends the relay at once");
         drain.cancel();
         self.wait().await;
         warn!("ended without draining");

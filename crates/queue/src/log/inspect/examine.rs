@@ -32,9 +32,9 @@ pub struct Verified {
     pub log: u64,
     /// Records in it.
     pub records: u64,
-    /// Findings that count.
+    /// Findings that are not settled.
     pub findings: u64,
-    /// Findings for which everything has been done.
+    /// Findings that are [settled](Finding::is_settled).
     pub settled: u64,
 }
 

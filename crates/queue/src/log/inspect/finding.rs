@@ -20,8 +20,9 @@ pub struct Finding {
     pub message: Option<MessageId>,
     /// What is wrong.
     pub what: String,
-    /// `true`: a repair can do no more, since the bytes are in `quarantine/` or the message is on
-    /// hold. It is shown, but does not count.
+    /// `true`: a repair has no more to do. The bytes are in `quarantine/`, the message is on hold,
+    /// or the index has what mattered of a missing segment. Such a finding is shown, but not
+    /// counted as one.
     pub is_settled: bool,
 }
 
@@ -100,7 +101,7 @@ impl Finding {
         Self { is_settled, ..self }
     }
 
-    /// Returns `true` if a repair leaves nothing that counts.
+    /// Returns `true` if a repair has a remedy for it: for every kind but [`Trouble::Lost`].
     #[must_use]
     pub fn is_repairable(&self) -> bool {
         self.trouble != Trouble::Lost

@@ -61,9 +61,10 @@ use crate::{Clock, Error, MessageId, Page, Search, Stats, Summary, SystemClock};
 pub struct InspectOptions {
     /// The clock for ages and times until deliveries are due. Default: [`SystemClock`].
     pub clock: Arc<dyn Clock>,
-    /// The folder for what does not fit into memory. Default: [`std::env::temp_dir`].
+    /// The folder for what does not fit into memory. Default `None`: [`std::env::temp_dir`].
     pub scratch: Option<PathBuf>,
-    /// Where progress is reported.
+    /// Where progress is reported. Keep a clone, and [look](Progress::look) at it from another
+    /// thread.
     pub progress: Arc<Progress>,
 }
 
@@ -89,7 +90,7 @@ pub enum InspectError {
     /// A body could not be passed on.
     #[error("the body could not be passed on: {0}")]
     Output(io::Error),
-    /// The log could not be written.
+    /// A repair could not write to the log.
     #[error("{0}")]
     Append(String),
 }
@@ -111,7 +112,7 @@ pub struct Place {
     pub segment: PathBuf,
     /// The file with its body.
     pub body: PathBuf,
-    /// Where in that file the body begins.
+    /// Where in that file the body begins, in bytes.
     pub at: u64,
     /// CRC-32 of the body.
     pub crc: u32,
@@ -187,8 +188,8 @@ impl Inspection {
     }
 }
 
-/// Reads every byte of the queue in this folder, and reports what is not as it should be. Changes
-/// nothing.
+/// Reads every byte of the queue in this folder, and calls `found` with what is not as it should
+/// be. Changes nothing.
 ///
 /// # Errors
 /// [`InspectError`] if it could not be read to its end, with the file and the remedy.
@@ -200,10 +201,10 @@ pub fn verify(
     verify_on(Arc::new(Reading), dir.as_ref(), options, found)
 }
 
-/// Does for each finding what its remedy says, and reports it.
+/// Does for each finding what its remedy says, and calls `done` with it afterwards.
 ///
 /// # Errors
-/// [`InspectError`]. What was reported before has been done; the repair can be repeated.
+/// [`InspectError`]. A part of the repair may have been done; it can be repeated.
 pub fn repair(
     dir: impl AsRef<Path>,
     options: &InspectOptions,

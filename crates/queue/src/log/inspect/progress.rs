@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
-/// The progress. Another thread may look at any time.
+/// How far an inspection is. Another thread may look at any time.
 #[derive(Debug, Default)]
 pub struct Progress {
     stage: AtomicU8,
@@ -10,10 +10,10 @@ pub struct Progress {
     total: AtomicU64,
 }
 
-/// The stages of an inspection, in order.
+/// The stages of an inspection. `Opening` comes again between others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Opens the index and the end of the log.
+    /// Opens the index and the end of the log; not counted.
     Opening,
     /// Reads the whole log; counted in bytes.
     Log,

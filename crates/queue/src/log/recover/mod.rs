@@ -142,7 +142,7 @@ fn open_checkpoint(
             if sequence == 0 || sequences.binary_search(&sequence).is_ok() {
                 return Ok(Some((checkpoint, meta)));
             }
-            format!("it is of a place in log/{}, which is missing", names::segment(sequence))
+            format!("it contains the log up to a place in log/{}, which is missing", names::segment(sequence))
         }
         Err(checkpoint::Error::Full(source) | checkpoint::Error::Io(source)) => {
             return Err(OpenError::Io { path: names::index(dir), source });
@@ -162,7 +162,10 @@ fn set_aside(vfs: &dyn Vfs, dir: &Path, why: &str, report: &mut OpenReport) -> R
     let name =
         (0..=taken.len()).map(|number| format!("{}-{number}.bad", names::INDEX)).find(|name| !taken.contains(name));
     let target = quarantine.join(name.unwrap_or_default());
-    report.tell(Damage::new(path.clone(), &format!("{why}; it was moved to quarantine/ and rebuilt from the log")));
+    report.tell(Damage::new(
+        path.clone(),
+        &format!("{why}; the index was moved to quarantine/ and rebuilt from the log"),
+    ));
     vfs.rename(&path, &target).and_then(|()| vfs.sync_dir(dir)).map_err(OpenError::io(&path))
 }
 

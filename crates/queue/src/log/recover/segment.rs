@@ -32,7 +32,7 @@ impl Opening<'_> {
         let file = self.vfs.open(&path).map_err(io(&path))?;
         let len = file.len().map_err(io(&path))?;
         if start_at > len {
-            let why = format!("log/{} is shorter than when it was written", names::segment(sequence));
+            let why = format!("log/{} is shorter than when the index was written", names::segment(sequence));
             return Err(Failure::Index(why));
         }
         let mut start = [0; SEGMENT_HEADER + FRAME];
@@ -44,7 +44,7 @@ impl Opening<'_> {
         let tag = match header {
             Some(header) if known.is_some_and(|known| known != header.tag) => {
                 return Err(Failure::Index(format!(
-                    "log/{} is another one than when it was written",
+                    "log/{} is not the segment that was there when the index was written",
                     names::segment(sequence)
                 )));
             }

@@ -12,8 +12,9 @@ use crate::{Alteration, Broken, Derived, Error, Lease, LeaseError, MessageId, Ou
 
 /// Two queues of jobs for the store's thread.
 ///
-/// Outcomes go first and are never refused: there is at most one for each lease. There are at most
-/// as many puts as drafts, which are bounded where they begin.
+/// Outcomes go first and are never refused: there is at most one for each lease. Changes by
+/// operators are among them, one for each call. There are at most as many puts as drafts, which are
+/// bounded where they begin.
 #[derive(Default)]
 pub(in crate::log) struct Lanes(Mutex<LanesInner>);
 

@@ -173,7 +173,7 @@ fn bounded(text: &str, most: Duration) -> Read<Duration> {
         return Err(format!("`{text}` is less than a second"));
     }
     if duration > most {
-        return Err(format!("`{text}` is more than {} days", most.as_secs() / DAY.as_secs()));
+        return Err(format!("`{text}` is more than {}d", most.as_secs() / DAY.as_secs()));
     }
     Ok(duration)
 }

@@ -23,10 +23,10 @@ use ledger::Ledger;
 /// What the demo does.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How many messages.
+    /// The number of messages.
     #[arg(long, default_value_t = 3_000, value_parser = clap::value_parser!(u32).range(20..=1_000_000))]
     messages: u32,
-    /// How many connections the loader has.
+    /// The number of connections that send them.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=500))]
     connections: u32,
 }

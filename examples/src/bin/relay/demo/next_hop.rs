@@ -21,7 +21,7 @@ const LIMIT: usize = 1 << 20;
 impl Handler for NextHop {
     async fn rcpt(&mut self, _: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
         let Some((number, to_sender)) = numbered(&rcpt.forward_path) else {
-            return Err(refusal!("550 5.1.1 Nobody has that name"));
+            return Err(refusal!("550 5.1.1 There is no such name"));
         };
         match content::fate(number) {
             Fate::Refused if !to_sender => Err(refusal!("550 5.1.1 This mailbox does not exist")),

@@ -44,12 +44,15 @@ fn times(file: &File, findings: &mut Findings) {
         && let Some(age) = warn_after.value
     {
         if age >= expire_after {
-            let text =
-                format!("mail is given up after {}, and a delay of {} is never told of", span(expire_after), span(age));
+            let text = format!(
+                "mail is given up after {}, so senders are never told of a delay after {}",
+                span(expire_after),
+                span(age)
+            );
             findings.warn(warn_after.place, format_args!("{text}; write a shorter span, or \"never\""));
         } else if age < first {
             let (age, first) = (span(age), span(first));
-            let text = format!("senders are told of a delay after {age}, before the second attempt after {first}");
+            let text = format!("senders are told of a delay after {age}, before the first wait of {first} is over");
             findings.warn(warn_after.place, format_args!("{text}; write a longer span"));
         }
     }
@@ -168,7 +171,7 @@ fn extensions(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     }
     if let Some(authorities) = file.delivery.authorities.as_ref().filter(|_| !verifies(file)) {
         let text = "they are for routes with verified TLS, and for messages that require it on routes that name their hosts, \
-                    and here is neither";
+                    and this file has neither";
         findings.warn(authorities.place, format_args!("{text}; take it out"));
     }
 }

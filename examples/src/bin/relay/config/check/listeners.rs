@@ -142,8 +142,8 @@ fn accounts(file: &File, findings: &mut Findings) {
         && !findings.has_error_in(&["listener", "role"])
     {
         let place = account.name.as_ref().map_or(Place::absent("account"), |name| name.place);
-        let text =
-            "no listener lets anyone log in; add a [[listener]] with role = \"submission\", or take the accounts out";
+        let text = "no client can log in at any listener; add a [[listener]] with role = \"submission\", or take the \
+                    accounts out";
         findings.warn(place, text);
     }
     for password in file.accounts.iter().filter_map(|account| account.password.as_ref()) {

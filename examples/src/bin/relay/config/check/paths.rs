@@ -229,7 +229,7 @@ fn everywhere(file: &File, taken: &Taken, findings: &mut Findings) {
         && let Some(domains) = &last.domains
     {
         let text = "no route is for all other domains, and mail for them is refused";
-        findings.warn(domains.place, format_args!("{text}; add a [[route]] with domains = [\"*\"] in the end"));
+        findings.warn(domains.place, format_args!("{text}; add a [[route]] with domains = [\"*\"] at the end"));
     }
 }
 
