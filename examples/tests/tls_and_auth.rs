@@ -9,7 +9,6 @@ use std::process::{Output, Stdio};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use posthaste::client::session::sasl::{Credentials, Strength};
-use posthaste::client::wire::Command;
 use posthaste::client::{Client, ClientOptions, Identity, Tls, tls::any_certificate};
 use rustls::{ClientConnection, StreamOwned};
 use serde_json::{Value, json};
@@ -172,15 +171,10 @@ async fn our_own_client_submits_with_a_bound_login() {
             options.credentials = Some(Credentials::new(user, password).into());
             let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("the relay listens");
             let mut client = Client::start(stream, "localhost", &options).await.expect("the password is right");
-            let (mail, rcpt) =
-                (format!("MAIL FROM:<snd-{token}@sender.test>"), format!("RCPT TO:<rcp-{token}@elsewhere.test>"));
-            let (Ok(Command::Mail(mail)), Ok(Command::Rcpt(rcpt))) =
-                (Command::parse(mail.as_bytes()), Command::parse(rcpt.as_bytes()))
-            else {
-                panic!("they are what they say")
-            };
+            let (from, to) = (format!("snd-{token}@sender.test"), format!("rcp-{token}@elsewhere.test"));
             let content = bytes::Bytes::from(format!("Subject: {token}\r\n\r\nHello\r\n"));
-            assert!(client.transact(mail, &[rcpt], content).await.is_complete(), "{user}");
+            let sent = client.send(from, [to], content).await.expect("they are addresses");
+            assert!(sent.is_complete(), "{user}");
             client.quit().await;
             sink.one(&token);
         }

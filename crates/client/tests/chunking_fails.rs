@@ -10,13 +10,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use posthaste_client::{Client, Protocol, Sent, Tls};
-use support::{Heard, letters, names, of, options, polite, rcpts, send, serve, verb};
+use posthaste_client::{
+    Client, Protocol, Sent, Tls,
+    wire::{Mail, Rcpt},
+};
+use posthaste_testkit::script::{Heard, polite, serve, verb};
+use support::{letters, options, send};
 
 const CONTENT: Bytes = Bytes::from_static(b"Subject: x\r\n\r\nbody\r\n");
 
 async fn exchange(said: &'static str, chunking: bool, protocol: Protocol) -> (Sent, Heard) {
-    let script = move |_: bool, line: &str| match verb(line) {
+    let script = move |_, line: &str| match verb(line) {
         "BDAT" => said.to_owned(),
         "<end>" if protocol == Protocol::Lmtp => "250 ok\r\n".repeat(2),
         _ => polite(line, &["PIPELINING", "CHUNKING"]),
@@ -26,7 +30,7 @@ async fn exchange(said: &'static str, chunking: bool, protocol: Protocol) -> (Se
     options.session.chunking = chunking;
     options.protocol = protocol;
     let mut client = Client::start(stream, "mx.test", &options).await.unwrap();
-    (send(&mut client, &rcpts(&names(2)), CONTENT).await, heard)
+    (send(&mut client, 2, CONTENT).await, heard)
 }
 
 #[tokio::test(start_paused = true)]
@@ -58,11 +62,11 @@ async fn bdat_that_is_not_known_fails_for_now_and_says_so() {
             assert_eq!((sent.chunking_failed, sent.in_doubt), (failed, in_doubt), "{context}");
             assert!(!sent.recipients.iter().any(|recipient| recipient.outcome.is_permanent()), "{context}");
             assert!(sent.broken.is_some(), "{context}");
-            assert!(of(&heard, &["DATA"]).is_empty(), "{context}");
+            assert!(heard.of(&["DATA"]).is_empty(), "{context}");
             // The attempt after it.
             let (sent, heard) = exchange(said, false, protocol).await;
             assert_eq!((letters(&sent).as_str(), sent.chunking_failed), ("AA", false), "{context}");
-            assert!(of(&heard, &["BDAT"]).is_empty(), "{context}");
+            assert!(heard.of(&["BDAT"]).is_empty(), "{context}");
         }
     }
 }
@@ -92,15 +96,13 @@ async fn content_of_unknown_length_stops_at_a_bdat_that_is_not_known() {
         }
     }
     for (offers, said) in [(&["CHUNKING"][..], "502 no\r\n"), (&["PIPELINING", "CHUNKING"], "503 no\r\n")] {
-        let script =
-            move |_: bool, line: &str| if verb(line) == "BDAT" { said.to_owned() } else { polite(line, offers) };
+        let script = move |_, line: &str| if verb(line) == "BDAT" { said.to_owned() } else { polite(line, offers) };
         let (stream, _) = serve(script, None);
         let mut client = support::connected(stream).await;
-        let recipients = rcpts(&names(1));
-        let recipients: Vec<_> = recipients.iter().map(|rcpt| rcpt.borrowed()).collect();
+        let (mail, rcpt) = (Mail::parse("<>").unwrap(), Rcpt::parse("<u0@d.test>").unwrap());
         let chunk = Bytes::from(b"0123456789abcd\r\n".repeat(5_000));
         let content = Unknown(vec![chunk.clone(), chunk]);
-        let sent = client.transact(support::mail("MAIL FROM:<>"), &recipients, content).await;
+        let sent = client.transact(mail, &[rcpt], content).await;
         assert_eq!((letters(&sent).as_str(), sent.chunking_failed), ("B", true), "{said}");
         assert!(!sent.recipients[0].outcome.is_permanent());
     }

@@ -6,8 +6,12 @@ mod support;
 use std::{io, pin::Pin};
 
 use bytes::Bytes;
-use posthaste_client::{ClientError, Content, Reader, Streamed};
-use support::{Heard, connected, letters, mail, names, of, polite, rcpts, serve};
+use posthaste_client::{
+    ClientError, Content, Reader, Streamed,
+    wire::{Mail, Rcpt},
+};
+use posthaste_testkit::script::{Heard, polite, serve};
+use support::{connected, letters};
 
 const TEXT: &str = "Subject: x\r\n\r\n.body\r\n";
 const BY_DATA: &[&str] = &["PIPELINING"];
@@ -17,9 +21,8 @@ const BY_BDAT: &[&str] = &["PIPELINING", "CHUNKING"];
 async fn send(offers: &'static [&'static str], content: impl Content) -> (String, Option<ClientError>, Heard) {
     let (stream, heard) = serve(move |_, line| polite(line, offers), None);
     let mut client = connected(stream).await;
-    let recipients = rcpts(&names(1));
-    let recipients: Vec<_> = recipients.iter().map(|rcpt| rcpt.borrowed()).collect();
-    let sent = client.transact(mail("MAIL FROM:<>"), &recipients, content).await;
+    let (mail, rcpt) = (Mail::parse("<>").unwrap(), Rcpt::parse("<u0@d.test>").unwrap());
+    let sent = client.transact(mail, &[rcpt], content).await;
     (letters(&sent), sent.broken, heard)
 }
 
@@ -56,15 +59,18 @@ async fn every_kind_of_content_arrives_the_same() {
         assert_eq!(content.length(), is_known.then_some(TEXT.len() as u64), "{index}");
         let (outcome, broken, heard) = send(BY_DATA, content).await;
         assert_eq!((outcome.as_str(), broken.is_none()), ("A", true), "{index}: {broken:?}");
-        let lines: String = of(&heard, &["<octets>"]).iter().map(|(_, line)| &line["<octets> ".len()..]).collect();
+        let lines: String = heard.lines(&["<octets>"]).iter().map(|line| &line["<octets> ".len()..]).collect();
         assert_eq!(lines, TEXT.replace("\r\n.", "\r\n.."), "{index}");
     }
     for (index, (_, content)) in contents().into_iter().enumerate() {
         let (outcome, broken, heard) = send(BY_BDAT, content).await;
         assert_eq!((outcome.as_str(), broken.is_none()), ("A", true), "{index}: {broken:?}");
-        let heard: Vec<_> = of(&heard, &["BDAT", "<octets>"]).into_iter().map(|(_, line)| line).collect();
         let length = TEXT.len();
-        assert_eq!(heard, [format!("<octets> {TEXT}"), format!("BDAT {length} LAST")], "{index}");
+        assert_eq!(
+            heard.lines(&["BDAT", "<octets>"]),
+            [format!("<octets> {TEXT}"), format!("BDAT {length} LAST")],
+            "{index}"
+        );
     }
 }
 
@@ -74,7 +80,7 @@ async fn empty_content_is_an_empty_message() {
         for content in [Box::pin("") as Pin<Box<dyn Content>>, Box::pin(Reader::new(tokio::io::empty()))] {
             let (outcome, broken, heard) = send(offers, content).await;
             assert_eq!((outcome.as_str(), broken.is_none()), ("A", true), "{offers:?}: {broken:?}");
-            assert_eq!(of(&heard, &["<end>", "BDAT"]).len(), 1);
+            assert_eq!(heard.of(&["<end>", "BDAT"]).len(), 1);
         }
     }
 }
@@ -96,6 +102,6 @@ async fn an_error_of_the_source_is_told() {
         assert_eq!(outcome, "L");
         let broken = broken.unwrap().to_string();
         assert!(broken.contains("the content could not be read: the disk is gone"), "{broken}");
-        assert!(of(&heard, &["<end>"]).is_empty());
+        assert!(heard.of(&["<end>"]).is_empty());
     }
 }

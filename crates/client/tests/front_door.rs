@@ -9,20 +9,23 @@ use posthaste_client::{
     Client, ConnectError, Credentials, Endpoint, EndpointError, RecipientOutcome, SendError, Sent, Tls, port,
     wire::{Mail, Notify, Rcpt, ReversePath},
 };
-use support::{connected, of, options, polite, serve, serve_tcp, tls, trusting, verb};
+use posthaste_testkit::{
+    pki::tls,
+    script::{Scripted, polite, serve, verb},
+};
+use support::{connected, options, trusting};
 
 const TEXT: &str = "Subject: hello\r\n\r\nHello!\r\n";
 
 #[tokio::test]
 async fn a_server_is_named_in_every_usual_way() {
-    let (address, _) = serve_tcp(|_, line| polite(line, &[]), None).await;
-    let (port, options) = (address.port(), options(Tls::Off));
+    let (port, options) = (Scripted::polite().await.port, options(Tls::Off));
     let text = format!("127.0.0.1:{port}");
     assert!(Client::connect(text.as_str(), &options).await.is_ok());
     assert!(Client::connect(&text, &options).await.is_ok());
     assert!(Client::connect(("127.0.0.1", port), &options).await.is_ok());
     assert!(Client::connect(("localhost".to_owned(), port), &options).await.is_ok());
-    assert!(Client::connect(address, &options).await.is_ok());
+    assert!(Client::connect(SocketAddr::from(([127, 0, 0, 1], port)), &options).await.is_ok());
     assert!(Client::connect(text.parse::<Endpoint>().unwrap(), &options).await.is_ok());
 }
 
@@ -80,35 +83,35 @@ async fn a_server_that_cannot_be_reached_is_an_error_that_names_it() {
 
 #[tokio::test]
 async fn opportunistic_tls_that_breaks_is_left_out_of_a_second_connection() {
-    let (server, _) = tls("mx.test");
-    let script = |_: bool, line: &str| match line {
+    let server = Scripted::with_tls(tls("mx.test").0, |_, line| match line {
         "STARTTLS" => "220 go\r\n<alert>".to_owned(),
         _ => polite(line, &["STARTTLS"]),
-    };
-    let (address, heard) = serve_tcp(script, Some(server)).await;
+    })
+    .await;
+    let address = ("127.0.0.1", server.port);
     let mut options = options(Tls::Opportunistic(trusting()));
     let client = Client::connect(address, &options).await.unwrap();
     assert!(!client.is_tls());
-    assert_eq!(of(&heard, &["<connect>", "STARTTLS"]).len(), 3);
+    assert_eq!((server.count("<connect>"), server.count("STARTTLS")), (2, 1));
     // Where TLS is demanded there is no second one.
     options.tls = support::Policy::Required.tls(trusting());
     assert!(matches!(Client::connect(address, &options).await, Err(ConnectError::Tls(_))));
-    assert_eq!(of(&heard, &["<connect>"]).len(), 3);
+    assert_eq!(server.count("<connect>"), 3);
 }
 
 #[tokio::test]
 async fn a_password_without_demanded_tls_stays_here() {
-    let (address, heard) = serve_tcp(|_, line| polite(line, &["AUTH PLAIN"]), None).await;
+    let server = Scripted::start(|_, line| polite(line, &["AUTH PLAIN"])).await;
     let mut options = options(Tls::Off);
     options.credentials = Some(Credentials::new("me", "secret").into());
-    let error = Client::connect(address, &options).await.unwrap_err();
+    let error = Client::connect(("127.0.0.1", server.port), &options).await.unwrap_err();
     assert!(error.to_string().starts_with("there is no way to log in: "), "{error}");
-    assert!(of(&heard, &["AUTH"]).is_empty());
+    assert_eq!(server.count("AUTH"), 0);
 }
 
 #[tokio::test]
 async fn a_message_goes_to_addresses_that_are_texts() {
-    let script = |_: bool, line: &str| match line {
+    let script = |_, line: &str| match line {
         "RCPT TO:<gone@d.test>" => "550 5.1.1 No such user\r\n".to_owned(),
         "RCPT TO:<full@d.test>" => "452 4.2.2 Mailbox full\r\n".to_owned(),
         _ => polite(line, &["PIPELINING", "SIZE 1000"]),
@@ -130,7 +133,7 @@ async fn a_message_goes_to_addresses_that_are_texts() {
     assert_eq!(first.reply().map(|reply| reply.code().get()), Some(550));
     assert!(matches!(sent.recipients[0].outcome, RecipientOutcome::Accepted(_)));
     let size = TEXT.len();
-    assert_eq!(of(&heard, &["MAIL"])[0].1, format!("MAIL FROM:<me@s.test> SIZE={size}"));
+    assert_eq!(heard.lines(&["MAIL"])[0], format!("MAIL FROM:<me@s.test> SIZE={size}"));
 }
 
 #[tokio::test]
@@ -143,10 +146,9 @@ async fn a_message_goes_to_commands_with_parameters() {
     assert!(client.send(&mail, [&rcpt], TEXT).await.unwrap().is_complete());
     let names = vec!["a@d.test".to_owned(), "b@d.test".to_owned()];
     assert!(client.send("<>", &names, TEXT.to_owned()).await.unwrap().is_complete());
-    let lines: Vec<_> = of(&heard, &["MAIL", "RCPT"]).into_iter().map(|(_, line)| line).collect();
     let size = TEXT.len();
     assert_eq!(
-        lines,
+        heard.lines(&["MAIL", "RCPT"]),
         [
             "MAIL FROM:<> SIZE=7",
             "RCPT TO:<you@d.test> NOTIFY=NEVER",
@@ -164,8 +166,10 @@ async fn a_recipient_outside_ascii_asks_for_smtputf8() {
         let mut client = connected(stream).await;
         let sent = client.send("me@s.test", ["d\u{f6}ner@d.test"], TEXT).await.unwrap();
         assert_eq!(support::letters(&sent), outcome.to_string());
-        let mails: Vec<_> = of(&heard, &["MAIL"]).into_iter().map(|(_, line)| line).collect();
-        assert_eq!(mails, if outcome == 'A' { vec!["MAIL FROM:<me@s.test> SMTPUTF8"] } else { vec![] });
+        assert_eq!(
+            heard.lines(&["MAIL"]),
+            if outcome == 'A' { vec!["MAIL FROM:<me@s.test> SMTPUTF8"] } else { vec![] }
+        );
     }
 }
 
@@ -185,14 +189,14 @@ async fn a_mistake_in_an_address_is_an_error_before_the_server_hears_of_it() {
         assert!(error.to_string().contains(words), "{error}");
         assert_eq!(matches!(error, SendError::NoRecipient), to.is_empty());
     }
-    assert!(heard.lock().unwrap().iter().all(|(_, line)| matches!(verb(line), "<connect>" | "EHLO")));
+    assert!(heard.all().iter().all(|(_, line)| matches!(verb(line), "<connect>" | "EHLO")));
     // The connection is still good.
     assert!(client.send("me@s.test", ["you@d.test"], TEXT).await.unwrap().is_complete());
 }
 
 #[tokio::test]
 async fn a_conversation_that_breaks_off_is_the_outcome_of_each_recipient() {
-    let script = |_: bool, line: &str| if line == "DATA" { "close".to_owned() } else { polite(line, &[]) };
+    let script = |_, line: &str| if line == "DATA" { "close".to_owned() } else { polite(line, &[]) };
     let (stream, _) = serve(script, None);
     let mut client = connected(stream).await;
     let sent = client.send("me@s.test", ["you@d.test"], TEXT).await.unwrap();
@@ -211,5 +215,5 @@ async fn bare_line_feeds_are_an_error_that_says_so() {
     let sent = client.send("me@s.test", ["you@d.test"], "Subject: x\n\nHello\n").await.unwrap();
     let failed = sent.failed().next().unwrap().to_string();
     assert!(failed.ends_with("bare LF at octet 10 of the content; end each line with CRLF"), "{failed}");
-    assert!(of(&heard, &["<end>"]).is_empty());
+    assert!(heard.of(&["<end>"]).is_empty());
 }

@@ -21,8 +21,12 @@ use posthaste_client::{
     },
     wire::{Mechanism, MechanismSet, Secret},
 };
+use posthaste_testkit::{
+    pki::tls,
+    script::{polite, serve},
+};
 use posthaste_tokio::{Connection, ServerDriver, ServerEvent};
-use support::{Policy, options, polite, serve, tls};
+use support::{Policy, options};
 use tokio::io::DuplexStream;
 
 fn password(password: &str) -> ClientCredentials {
@@ -43,7 +47,7 @@ async fn log_in(
 ) -> (Result<(), ConnectError>, Vec<String>) {
     let (server, config) = tls("mx.test");
     let mut authenticating = false;
-    let script = move |_: bool, line: &str| {
+    let script = move |_, line: &str| {
         authenticating |= line.starts_with("AUTH");
         if !authenticating {
             return polite(line, &["STARTTLS", offers]);
@@ -56,9 +60,7 @@ async fn log_in(
     let mut options = options(Policy::Verified.tls(config));
     (options.credentials, options.weakest_login) = (Some(credentials), weakest);
     let started = Client::start(stream, "mx.test", &options).await.map(drop);
-    let all = heard.lock().unwrap();
-    let from = all.iter().position(|(_, line)| line.starts_with("AUTH")).unwrap_or(all.len());
-    (started, all.iter().skip(from).map(|(_, line)| line.clone()).collect())
+    (started, heard.all().into_iter().map(|(_, line)| line).skip_while(|line| !line.starts_with("AUTH")).collect())
 }
 
 /// A server that knows one password.

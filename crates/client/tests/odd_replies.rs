@@ -5,7 +5,8 @@ mod support;
 
 use bytes::Bytes;
 use posthaste_client::{Client, ClientError, Protocol, RecipientOutcome, Sent, Tls};
-use support::{Heard, letters, names, of, options, polite, rcpts, send, serve, verb};
+use posthaste_testkit::script::{Heard, polite, serve, verb};
+use support::{letters, options, send};
 use tokio::io::DuplexStream;
 
 const CONTENT: Bytes = Bytes::from_static(b"Subject: x\r\n\r\n.body\r\n");
@@ -54,7 +55,7 @@ async fn exchange(
     said: String,
 ) -> (Sent, Sent, Heard) {
     let mut first = true;
-    let script = move |_: bool, line: &str| {
+    let script = move |_, line: &str| {
         let is_end = line == "<end>" || (verb(line) == "BDAT" && line.ends_with("LAST"));
         let is_point = line == point || verb(line) == point || (is_end && point == "END");
         if is_point && std::mem::take(&mut first) {
@@ -67,8 +68,8 @@ async fn exchange(
     };
     let (stream, heard) = serve(script, None);
     let mut client = start(stream, protocol).await;
-    let sent = send(&mut client, &rcpts(&names(3)), CONTENT).await;
-    let again = send(&mut client, &rcpts(&names(1)), CONTENT).await;
+    let sent = send(&mut client, 3, CONTENT).await;
+    let again = send(&mut client, 1, CONTENT).await;
     (sent, again, heard)
 }
 
@@ -102,9 +103,9 @@ async fn three_digits_decide_at_every_stage_and_the_connection_is_not_used_again
                 );
                 // The message left once, and no other does.
                 assert_eq!(letters(&again), "L", "{context}");
-                assert_eq!(of(&heard, &["MAIL"]).len(), 1, "{context}");
+                assert_eq!(heard.of(&["MAIL"]).len(), 1, "{context}");
                 if point != "MAIL" || code == "250" {
-                    assert_eq!(of(&heard, &["BDAT", "<end>"]).len(), 1, "{context}");
+                    assert_eq!(heard.of(&["BDAT", "<end>"]).len(), 1, "{context}");
                 }
             }
         }
@@ -139,16 +140,16 @@ async fn an_odd_greeting_or_reply_to_ehlo_or_data_keeps_no_mail_back() {
 async fn a_server_that_knows_no_crlf_gets_its_mail() {
     for offers in OFFERS {
         for protocol in [Protocol::Smtp, Protocol::Lmtp] {
-            let script = move |_: bool, line: &str| {
+            let script = move |_, line: &str| {
                 let is_end = line == "<end>" || verb(line) == "BDAT";
                 let said = polite(line, offers).repeat(if is_end && protocol == Protocol::Lmtp { 3 } else { 1 });
                 said.replace('\r', "")
             };
             let (stream, heard) = serve(script, None);
             let mut client = start(stream, protocol).await;
-            let sent = send(&mut client, &rcpts(&names(3)), CONTENT).await;
+            let sent = send(&mut client, 3, CONTENT).await;
             assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("AAA", false), "{protocol:?} {offers:?}");
-            assert_eq!(of(&heard, &["<end>", "BDAT"]).len(), 1);
+            assert_eq!(heard.of(&["<end>", "BDAT"]).len(), 1);
         }
     }
 }
@@ -179,7 +180,7 @@ async fn each_reply_of_lmtp_counts_for_its_recipient() {
                     let context = format!("{name} {offers:?} {codes:?}: {:?}", sent.broken);
                     assert_eq!((letters(&sent).as_str(), sent.in_doubt), (outcome, false), "{context}");
                     assert!(sent.broken.is_some() && letters(&again) == "L", "{context}");
-                    assert_eq!(of(&heard, &["MAIL"]).len(), 1, "{context}");
+                    assert_eq!(heard.of(&["MAIL"]).len(), 1, "{context}");
                 }
             }
         }
@@ -205,7 +206,7 @@ async fn replies_are_not_moved_on_to_another_recipient() {
             let context = format!("{:?} to {point}, {offers:?}: {:?}", &said[..said.len().min(30)], sent.broken);
             assert_eq!(letters(&sent), expected, "{context}");
             assert!(sent.broken.is_some() && letters(&again) == "L", "{context}");
-            assert!(of(&heard, &["<end>"]).is_empty(), "{context}");
+            assert!(heard.of(&["<end>"]).is_empty(), "{context}");
         }
     }
     // In LMTP, of replies to the content.

@@ -10,9 +10,14 @@ use posthaste_client::{
     Client, ConnectError,
     rustls::{ClientConfig, ServerConfig},
     session::sasl::{ChooseError, Credentials},
+    tls::verified_by,
     wire::Secret,
 };
-use support::{Authority, Policy, Script, mail, of, options, polite, rcpts, self_signed, serve, tls, trusting};
+use posthaste_testkit::{
+    pki::{Authority, self_signed, tls},
+    script::{Place, Script, polite, serve, verb},
+};
+use support::{Policy, options, send, trusting};
 
 /// What a server does about STARTTLS.
 const NOT_OFFERED: &str = "";
@@ -43,6 +48,11 @@ fn is_demanded(policy: Policy) -> bool {
     policy.tls(trusting()).is_demanded()
 }
 
+/// A client that trusts this authority alone.
+fn trusts(authority: &Authority) -> Arc<ClientConfig> {
+    verified_by(authority.roots().into()).unwrap()
+}
+
 /// What happens, and what of it the server hears.
 async fn end(
     policy: Policy,
@@ -63,15 +73,13 @@ async fn end(
         }
     };
     if let Ok(mut client) = started {
-        let recipients = rcpts(&["a".to_owned()]);
-        let recipients: Vec<_> = recipients.iter().map(|rcpt| rcpt.borrowed()).collect();
-        let _ = client.transact(mail("MAIL FROM:<>"), &recipients, Bytes::from_static(b"x\r\n")).await;
+        let _ = send(&mut client, 1, Bytes::from_static(b"x\r\n")).await;
     }
-    let named = of(&heard, &["MAIL", "RCPT", "AUTH"]);
+    let named = heard.of(&["MAIL", "RCPT", "AUTH"]);
     let may = matches!(end, End::Clear | End::Tls);
-    assert!(named.is_empty() != may && named.iter().all(|(inside, _)| *inside == (end == End::Tls)), "{named:?}");
+    assert!(named.is_empty() != may && named.iter().all(|(place, _)| place.tls == (end == End::Tls)), "{named:?}");
     // Inside TLS it says EHLO again: what was learnt in clear is forgotten.
-    assert!(end != End::Tls || of(&heard, &["EHLO"]).last().is_some_and(|(inside, _)| *inside));
+    assert!(end != End::Tls || heard.of(&["EHLO"]).last().is_some_and(|(place, _)| place.tls));
     end
 }
 
@@ -124,8 +132,8 @@ async fn opportunistic_tls_that_breaks_before_it_is_of_use_suggests_clear() {
         ("what?\r\n", "reply"),
     ] {
         for policy in [Policy::Opportunistic, Policy::Required, Policy::Verified] {
-            let script = move |inside, line: &str| match line {
-                line if inside && (line.starts_with("EHLO") || line.starts_with("HELO")) => said.to_owned(),
+            let script = move |place: Place, line: &str| match line {
+                line if place.tls && (line.starts_with("EHLO") || line.starts_with("HELO")) => said.to_owned(),
                 _ => polite(line, &["STARTTLS"]),
             };
             let expected = if is_demanded(policy) { Fails(words) } else { ClearLater(words) };
@@ -138,7 +146,7 @@ async fn opportunistic_tls_that_breaks_before_it_is_of_use_suggests_clear() {
 #[tokio::test]
 async fn failures_outside_tls_do_not_suggest_clear() {
     let (server, client) = tls("mx.test");
-    for (verb, said, offers) in [
+    for (at, said, offers) in [
         ("<connect>", "421 4.3.2 going\r\n", true),
         ("<connect>", "close", true),
         ("EHLO", "421 4.3.2 going\r\n", true),
@@ -146,13 +154,13 @@ async fn failures_outside_tls_do_not_suggest_clear() {
         ("EHLO", "close", false),
     ] {
         let script = move |_, line: &str| match line {
-            line if support::verb(line) == verb => said.to_owned(),
+            line if verb(line) == at => said.to_owned(),
             _ => polite(line, if offers { &["STARTTLS"] } else { &[] }),
         };
         let (stream, _) = serve(script, Some(Arc::clone(&server)));
         let options = options(Policy::Opportunistic.tls(Arc::clone(&client)));
         let error = Client::start(stream, "mx.test", &options).await.unwrap_err();
-        assert!(!error.suggests_clear(), "{verb} {said:?}: {error}");
+        assert!(!error.suggests_clear(), "{at} {said:?}: {error}");
     }
 }
 
@@ -162,7 +170,7 @@ async fn every_tls_policy_meets_every_certificate() {
     use End::{Clear, Fails, Tls};
     use Policy::{Off, Opportunistic, Required, Verified};
     let (authority, other) = (Authority::new("one"), Authority::new("two"));
-    let (verifying, trusting) = (authority.client(), trusting());
+    let (verifying, trusting) = (trusts(&authority), trusting());
     for (server, verdict) in [
         (authority.server(&["mx.test"], 2020, 2120), Tls),
         (authority.server(&["other.test", "MX.TEST"], 2020, 2120), Tls),
@@ -184,7 +192,7 @@ async fn every_tls_policy_meets_every_certificate() {
             (Verified, &verifying, verdict),
             (Required, &verifying, verdict),
         ] {
-            let script = |_: bool, line: &str| polite(line, &["STARTTLS"]);
+            let script = |_, line: &str| polite(line, &["STARTTLS"]);
             assert_eq!(end(policy, config, script, &server, words).await, expected, "{policy:?} {verdict:?}");
         }
     }
@@ -225,7 +233,7 @@ async fn a_host_whose_name_no_certificate_can_be_for_gets_its_mail_where_tls_is_
         };
         let optional = start(Policy::Opportunistic, trusting()).await.unwrap();
         assert_eq!(optional.is_tls(), of_certificate.is_some(), "{host}");
-        for (policy, config) in [(Policy::Required, trusting()), (Policy::Verified, authority.client())] {
+        for (policy, config) in [(Policy::Required, trusting()), (Policy::Verified, trusts(&authority))] {
             let demanded = start(policy, config).await;
             match (&demanded, of_certificate) {
                 (Ok(client), Some(_)) => assert!(client.is_tls(), "{host}"),
@@ -244,7 +252,7 @@ async fn a_certificate_for_another_name_is_no_good() {
     let (stream, heard) = serve(|_, line| polite(line, &["STARTTLS"]), Some(server));
     let started = Client::start(stream, "mx.test", &options(Policy::Required.tls(client))).await;
     assert!(matches!(started, Err(ConnectError::Tls(_))));
-    assert!(of(&heard, &["MAIL", "AUTH"]).is_empty());
+    assert!(heard.of(&["MAIL", "AUTH"]).is_empty());
 }
 
 #[tokio::test]
@@ -268,7 +276,7 @@ async fn implicit_tls_says_nothing_in_clear() {
     let (stream, heard) = serve(|_, line| polite(line, &[]), None);
     let started = Client::start(stream, "mx.test", &options(Policy::Implicit.tls(config))).await;
     assert!(matches!(started, Err(ConnectError::Tls(_))));
-    assert!(of(&heard, &["EHLO", "HELO", "MAIL"]).is_empty());
+    assert!(heard.of(&["EHLO", "HELO", "MAIL"]).is_empty());
 }
 
 #[tokio::test]
@@ -298,9 +306,9 @@ async fn credentials_leave_only_where_tls_is_demanded() {
         let mut options = options(policy.tls(Arc::clone(&config)));
         options.credentials = Some(credentials.clone().into());
         let started = Client::start(stream, "mx.test", &options).await;
-        let said = of(&heard, &["AUTH"]);
+        let said = heard.of(&["AUTH"]);
         assert_eq!((started.is_ok(), said.len()), (authenticates, usize::from(authenticates)), "{policy:?}");
-        assert!(said.iter().all(|(inside, _)| *inside));
+        assert!(said.iter().all(|(place, _)| place.tls));
         if let Err(error) = started {
             assert!(matches!(error, ConnectError::AuthUnavailable(ChooseError::Unprotected)));
         }
@@ -309,16 +317,16 @@ async fn credentials_leave_only_where_tls_is_demanded() {
 
 #[tokio::test]
 async fn a_server_without_ehlo_gets_helo_and_no_way_around_tls() {
-    let script = |_: bool, line: &str| match line {
+    let script = |_, line: &str| match line {
         line if line.starts_with("EHLO") => "500 what?\r\n".to_owned(),
         _ => polite(line, &[]),
     };
     let (stream, heard) = serve(script, None);
     assert!(Client::start(stream, "mx.test", &options(posthaste_client::Tls::Off)).await.is_ok());
-    assert_eq!(of(&heard, &["EHLO", "HELO"]).len(), 2);
+    assert_eq!(heard.of(&["EHLO", "HELO"]).len(), 2);
     let (stream, heard) = serve(script, None);
     let (_, config) = tls("mx.test");
     let started = Client::start(stream, "mx.test", &options(Policy::Required.tls(config))).await;
     assert!(matches!(started, Err(ConnectError::TlsUnavailable)));
-    assert!(of(&heard, &["MAIL"]).is_empty());
+    assert!(heard.of(&["MAIL"]).is_empty());
 }

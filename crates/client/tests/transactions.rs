@@ -14,7 +14,8 @@ use posthaste_client::{
     Client, ClientError, Tls,
     wire::{Mail, Rcpt},
 };
-use support::{connected, letters, mail, names, of, options, polite, rcpts, send, serve, verb};
+use posthaste_testkit::script::{polite, serve, verb};
+use support::{connected, letters, options, send};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 const CONTENT: Bytes = Bytes::from_static(b"Subject: x\r\n\r\n.body\r\n");
@@ -43,12 +44,12 @@ async fn the_outcomes_tell_at_which_point_a_server_stopped() {
             let script = move |_, line: &str| if line == point { act.to_owned() } else { polite(line, offers) };
             let (stream, _) = serve(script, None);
             let mut client = connected(stream).await;
-            let sent = send(&mut client, &rcpts(&names(3)), CONTENT).await;
+            let sent = send(&mut client, 3, CONTENT).await;
             let context = format!("{point} {act} {offers:?} {:?}", sent.broken);
             assert_eq!((letters(&sent).as_str(), sent.in_doubt), (expected, in_doubt), "{context}");
             assert!(sent.broken.is_some(), "{context}");
             // Nothing more is said over it.
-            assert!(send(&mut client, &rcpts(&names(1)), CONTENT).await.broken.is_some(), "{context}");
+            assert!(send(&mut client, 1, CONTENT).await.broken.is_some(), "{context}");
         }
     }
 }
@@ -66,7 +67,7 @@ async fn a_refusal_at_any_point_leaves_the_connection_usable() {
     ] {
         for offers in [PIPELINING, &[]] {
             let mut first = true;
-            let script = move |_: bool, line: &str| {
+            let script = move |_, line: &str| {
                 // After a refused MAIL recipients are out of order.
                 let refused_mail = point.starts_with("MAIL") && first;
                 let said = match line {
@@ -80,30 +81,30 @@ async fn a_refusal_at_any_point_leaves_the_connection_usable() {
             };
             let (stream, heard) = serve(script, None);
             let mut client = connected(stream).await;
-            let sent = send(&mut client, &rcpts(&names(count)), CONTENT).await;
+            let sent = send(&mut client, count, CONTENT).await;
             let context = format!("{point} {count} {offers:?} {:?}", sent.broken);
             assert_eq!((letters(&sent), sent.in_doubt), (expected.clone(), false), "{context}");
             assert!(sent.broken.is_none(), "{context}");
-            let before = of(&heard, &["MAIL"]).len();
-            let _ = send(&mut client, &rcpts(&names(1)), CONTENT).await;
-            assert_eq!(of(&heard, &["MAIL"]).len(), before + 1, "{context}");
+            let before = heard.of(&["MAIL"]).len();
+            let _ = send(&mut client, 1, CONTENT).await;
+            assert_eq!(heard.of(&["MAIL"]).len(), before + 1, "{context}");
         }
     }
 }
 
 #[tokio::test]
 async fn a_lone_dot_follows_354_when_every_recipient_was_refused() {
-    let script = |_: bool, line: &str| match line {
+    let script = |_, line: &str| match line {
         "RCPT TO:<u0@d.test>" | "RCPT TO:<u1@d.test>" => "550 no\r\n".to_owned(),
         line => polite(line, PIPELINING),
     };
     let (stream, heard) = serve(script, None);
     let mut client = connected(stream).await;
-    let sent = send(&mut client, &rcpts(&names(2)), CONTENT).await;
+    let sent = send(&mut client, 2, CONTENT).await;
     assert_eq!((letters(&sent).as_str(), sent.in_doubt, sent.broken.is_none()), ("RR", false, true));
-    let other = rcpts(&["other".to_owned()]);
-    assert_eq!(letters(&send(&mut client, &other, CONTENT).await), "A");
-    assert_eq!(of(&heard, &["<end>"]).len(), 2);
+    let other = client.send("me@s.test", ["other@d.test"], CONTENT).await.unwrap();
+    assert_eq!(letters(&other), "A");
+    assert_eq!(heard.of(&["<end>"]).len(), 2);
 }
 
 #[tokio::test]
@@ -111,10 +112,10 @@ async fn an_empty_list_of_recipients_sends_nothing() {
     let (stream, heard) = serve(|_, line| polite(line, PIPELINING), None);
     let mut client = connected(stream).await;
     let none: [Rcpt<&str>; 0] = [];
-    let sent = client.transact(mail("MAIL FROM:<>") as Mail<&str>, &none, CONTENT).await;
+    let sent = client.transact(Mail::parse("<>").unwrap(), &none, CONTENT).await;
     assert!(sent.recipients.is_empty() && sent.broken.is_none());
-    assert!(of(&heard, &["MAIL"]).is_empty());
-    assert_eq!(letters(&send(&mut client, &rcpts(&names(1)), CONTENT).await), "A");
+    assert!(heard.of(&["MAIL"]).is_empty());
+    assert_eq!(letters(&send(&mut client, 1, CONTENT).await), "A");
 }
 
 /// The server answers in the middle of the content and closes: its words count, and not the write
@@ -137,7 +138,7 @@ async fn a_reply_before_the_end_of_the_content_is_heard() {
         let stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let mut client = Client::start(stream, "mx", &options(Tls::Off)).await.unwrap();
         let content = Bytes::from(b"0123456789abcde\r\n".repeat(1 << 20));
-        let sent = send(&mut client, &rcpts(&names(1)), content).await;
+        let sent = send(&mut client, 1, content).await;
         assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("C", false), "{:?}", sent.broken);
         assert!(matches!(&sent.broken, Some(ClientError::EarlyReply(_))));
     }
@@ -177,7 +178,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for FailsAtTheEnd<S> {
 async fn a_message_is_in_doubt_from_the_write_of_its_end() {
     let (stream, _) = serve(|_, line| polite(line, PIPELINING), None);
     let mut client = Client::start(FailsAtTheEnd(stream), "mx.test", &options(Tls::Off)).await.unwrap();
-    let sent = send(&mut client, &rcpts(&names(1)), CONTENT).await;
+    let sent = send(&mut client, 1, CONTENT).await;
     assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("L", true));
 
     // Content that breaks off before its end is in no doubt, and cannot be finished as if it were
@@ -191,27 +192,26 @@ async fn a_message_is_in_doubt_from_the_write_of_its_end() {
     }
     let (stream, heard) = serve(|_, line| polite(line, PIPELINING), None);
     let mut client = connected(stream).await;
-    let recipients = rcpts(&names(1));
-    let recipients: Vec<_> = recipients.iter().map(|rcpt| rcpt.borrowed()).collect();
-    let sent = client.transact(mail("MAIL FROM:<>"), &recipients, Breaks(false)).await;
+    let (mail, rcpt) = (Mail::parse("<>").unwrap(), Rcpt::parse("<u0@d.test>").unwrap());
+    let sent = client.transact(mail, &[rcpt], Breaks(false)).await;
     assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("L", false));
     assert!(matches!(sent.broken, Some(ClientError::Content(_))));
-    assert!(client.transact(mail("MAIL FROM:<>"), &recipients, CONTENT).await.broken.is_some());
+    assert!(send(&mut client, 1, CONTENT).await.broken.is_some());
     client.quit().await;
-    assert!(of(&heard, &["<end>", "QUIT"]).is_empty());
+    assert!(heard.of(&["<end>", "QUIT"]).is_empty());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_server_is_given_up() {
     for (point, in_doubt) in [("MAIL FROM:<me@s.test>", false), ("DATA", false), ("<end>", true)] {
         let mut silent = false;
-        let script = move |_: bool, line: &str| {
+        let script = move |_, line: &str| {
             silent |= line == point;
             if silent { String::new() } else { polite(line, PIPELINING) }
         };
         let (stream, _) = serve(script, None);
         let mut client = connected(stream).await;
-        let sent = send(&mut client, &rcpts(&names(1)), CONTENT).await;
+        let sent = send(&mut client, 1, CONTENT).await;
         assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("L", in_doubt), "{point}");
         assert!(matches!(sent.broken, Some(ClientError::Timeout)));
     }

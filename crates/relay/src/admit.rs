@@ -148,8 +148,7 @@ mod tests {
         task::{self, Poll, Waker},
     };
 
-    use posthaste_client::rustls;
-    use posthaste_server::{session::ServerSettings, wire::Command};
+    use posthaste_server::session::ServerSettings;
 
     use super::*;
     use crate::{Policy, Recipients, Route, RouteTable};
@@ -176,23 +175,8 @@ mod tests {
         })
     }
 
-    fn parse<T>(line: &str, take: impl FnOnce(Command<'_>) -> Option<T>) -> T {
-        Command::parse(line.as_bytes()).ok().and_then(take).unwrap_or_else(|| panic!("{line}"))
-    }
-
-    fn rcpt(path: &str) -> Rcpt {
-        parse(&format!("RCPT TO:{path}"), |command| match command {
-            Command::Rcpt(rcpt) => Some(rcpt.into_owned()),
-            _ => None,
-        })
-    }
-
     fn envelope(mail: &str) -> Envelope {
-        let mail = parse(&format!("MAIL FROM:{mail}"), |command| match command {
-            Command::Mail(mail) => Some(mail.into_owned()),
-            _ => None,
-        });
-        Envelope::new(mail, Vec::new())
+        Envelope::new(mail.parse().unwrap(), Vec::new())
     }
 
     fn options(routes: &[(&str, bool)]) -> RelayOptions {
@@ -213,7 +197,7 @@ mod tests {
     }
 
     fn said(options: &RelayOptions, client: &str, mail: &str, path: &str) -> String {
-        match admit(options, client, &envelope(mail).mail, &rcpt(path)) {
+        match admit(options, client, &envelope(mail).mail, &path.parse().unwrap()) {
             Ok(()) => "250".to_owned(),
             Err(reply) => reply.to_string().chars().take(9).collect(),
         }
@@ -311,7 +295,7 @@ mod tests {
         let peer = context(STRANGER).peer;
         let mut envelope = envelope("<>");
         let paths = ["<Postmaster>", "<a@relay.test>", "<POSTMASTER@relay.test>", "<postmaster@backup.test>"];
-        envelope.recipients = paths.iter().map(|path| rcpt(path)).collect();
+        envelope.recipients = paths.iter().map(|path| path.parse().unwrap()).collect();
         options.forward_postmaster(Some(&peer), &mut envelope);
         let forwarded: Vec<_> = envelope.recipients.iter().map(|rcpt| rcpt.forward_path.to_string()).collect();
         let there = "<admin@example.org>";
@@ -323,11 +307,7 @@ mod tests {
 
     #[test]
     fn requiretls_mail_is_refused_where_no_host_can_prove_itself() {
-        let roots = rustls::RootCertStore::empty();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config =
-            rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = Arc::new(config.with_root_certificates(roots).with_no_client_auth());
+        let (_, config) = posthaste_testkit::pki::tls("hop.test");
         for (mx, verified, reply) in
             [(true, false, "550 5.7.1"), (true, true, "550 5.7.1"), (false, false, "550 5.7.1"), (false, true, "250")]
         {
@@ -341,9 +321,7 @@ mod tests {
     }
 
     fn allowed(options: &RelayOptions, client: &str, path: &str) -> bool {
-        let line = format!("RCPT TO:{path}");
-        let Ok(Command::Rcpt(rcpt)) = Command::parse(line.as_bytes()) else { return false };
-        admit(options, client, &envelope("<>").mail, &rcpt.into_owned()).is_ok()
+        path.parse::<Rcpt>().is_ok_and(|rcpt| admit(options, client, &envelope("<>").mail, &rcpt).is_ok())
     }
 
     #[test]
@@ -435,7 +413,7 @@ mod tests {
             cx.peer.tls = tls;
             let said = now(async {
                 let trusted = hooks.trusts(&options, &cx).await?;
-                super::admit(&options, &hooks, &cx, trusted, &envelope("<>").mail, &rcpt(path)).await
+                super::admit(&options, &hooks, &cx, trusted, &envelope("<>").mail, &path.parse().unwrap()).await
             });
             let said = said.map_or_else(|refusal| refusal.to_string(), |()| "250".to_owned());
             assert!(said.starts_with(wanted), "{tls} {path}: {said}");

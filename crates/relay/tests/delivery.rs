@@ -9,11 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthaste_client::{MxRecord, ResolveError, Resolver};
 use posthaste_queue::{Queue as _, memory::MemoryQueue};
 use posthaste_relay::{NextHop, Relay, Route, RouteTable};
-use support::{Behavior, Hop, Log, PATIENCE, RawHop, options, polite, relay, run, start, submit};
-use tokio_util::sync::CancellationToken;
+use posthaste_testkit::script::{Place, Scripted, polite};
+use support::{Behavior, Hop, Log, Zone, options, relay, run, start, submit};
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
@@ -65,7 +64,7 @@ async fn a_connection_is_used_for_the_next_message() {
 
 #[tokio::test]
 async fn an_unused_connection_is_closed_after_a_while() {
-    let hop = RawHop::start(|_, line| polite(line)).await;
+    let hop = Scripted::polite().await;
     let mut options = options(&[hop.port]);
     options.delivery.idle = Duration::from_millis(100);
     let relay = start(options);
@@ -82,9 +81,9 @@ async fn an_unused_connection_is_closed_after_a_while() {
 #[tokio::test]
 async fn a_kept_connection_that_is_dead_costs_no_attempt() {
     for last_word in ["close", "421 4.4.2 too long\r\n"] {
-        let hop = RawHop::start(move |connection, line| match (connection, line) {
+        let hop = Scripted::start(move |place: Place, line| match (place.connection, line) {
             (0, line) if line.starts_with("MAIL FROM:<second@") => last_word.to_owned(),
-            (_, line) => polite(line),
+            (_, line) => polite(line, &[]),
         })
         .await;
         let relay = start(options(&[hop.port]));
@@ -99,7 +98,7 @@ async fn a_kept_connection_that_is_dead_costs_no_attempt() {
 
 #[tokio::test]
 async fn the_second_host_is_tried_at_once_when_the_first_is_dead() {
-    let refusing = RawHop::start(|_, _| "554 5.3.2 not here\r\n".to_owned()).await;
+    let refusing = Scripted::start(|_, _| "554 5.3.2 not here\r\n".to_owned()).await;
     for first in [dead_port().await, refusing.port] {
         let hop = Hop::start(Behavior::default()).await;
         let relay = start(options(&[first, hop.port]));
@@ -151,9 +150,9 @@ async fn no_delivery_is_deferred_twice_for_one_attempt_at_a_dead_next_hop() {
 
 #[tokio::test]
 async fn a_message_whose_end_of_content_is_not_answered_is_sent_again() {
-    let hop = RawHop::start(|connection, line| match (connection, line) {
+    let hop = Scripted::start(|place: Place, line| match (place.connection, line) {
         (0, "<end>") => "close".to_owned(),
-        (_, line) => polite(line),
+        (_, line) => polite(line, &[]),
     })
     .await;
     let relay = start(options(&[hop.port]));
@@ -177,7 +176,7 @@ async fn a_large_body_is_never_in_memory_as_a_whole() {
     let relay = Relay::builder(MemoryQueue::new(memory), posthaste_client::SystemResolver, options(&[hop.port]))
         .observer(log.clone())
         .build();
-    let envelope = posthaste_server::Envelope::new(support::parse_mail("<>"), vec![support::parse_rcpt("<a@d.test>")]);
+    let envelope = support::envelope("<>", &["<a@d.test>"]);
     relay.submit(posthaste_queue::Owner::default(), &envelope, posthaste_client::Streamed::new(pieces)).await.unwrap();
     let relay = run(relay, log);
     relay.log.wait("delivered", 1).await;
@@ -198,19 +197,6 @@ async fn thousands_of_domains_behind_one_host_do_not_wait_for_each_other() {
     relay.end().await;
 }
 
-/// Every domain is its own mail host, on loopback.
-struct Everywhere;
-
-impl Resolver for Everywhere {
-    async fn mx(&self, _: &str) -> Result<Vec<MxRecord>, ResolveError> {
-        Ok(Vec::new())
-    }
-
-    async fn addresses(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
-        Ok(vec![[127, 0, 0, 1].into()])
-    }
-}
-
 /// A worker that waits with its connection takes no place from workers with deliveries.
 #[tokio::test]
 async fn thousands_of_domains_with_hosts_of_their_own_do_not_wait_for_unused_connections() {
@@ -222,18 +208,17 @@ async fn thousands_of_domains_with_hosts_of_their_own_do_not_wait_for_unused_con
     options.delivery.allow_private = true;
     options.delivery.concurrency = 20;
     options.delivery.idle = Duration::from_secs(30);
-    let log = Log::default();
-    let relay = Relay::builder(MemoryQueue::default(), Everywhere, options).observer(log.clone()).build();
+    let (log, everywhere) = (Log::default(), |_: &str| Some(vec![IpAddr::from([127, 0, 0, 1])]));
+    let relay = Relay::builder(MemoryQueue::default(), Zone(everywhere), options).observer(log.clone()).build();
     for number in 0..1_500 {
         submit(&relay, "<>", &[&format!("<a@d{number}.test>")], CONTENT).await;
     }
-    let drain = CancellationToken::new();
-    let task = tokio::spawn(relay.deliver(drain.clone().cancelled_owned()));
-    log.wait("delivered", 1_500).await;
+    let relay = run(relay, log);
+    relay.log.wait("delivered", 1_500).await;
     assert!(hop.most() <= 60, "{} connections at once", hop.most());
-    drain.cancel();
-    tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap().unwrap();
-    assert_eq!(relay.queue().stats().await.messages, 0);
+    let queue = relay.relay.clone();
+    relay.end().await;
+    assert_eq!(queue.queue().stats().await.messages, 0);
 }
 
 /// Messages arrive just as workers leave, many thousand times. Each of them is delivered.

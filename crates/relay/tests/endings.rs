@@ -9,8 +9,9 @@ use bytes::Bytes;
 use posthaste_client::SystemResolver;
 use posthaste_queue::{Error, Owner, PutError, Queue as _, log::LogOptions, log::LogQueue};
 use posthaste_relay::{Relay, SubmitError};
-use posthaste_server::{Envelope, Listener, session::ServerSettings};
-use support::{Behavior, Hop, Log, PATIENCE, RawHop, options, parse_mail, parse_rcpt, polite, relay, start};
+use posthaste_server::{Listener, session::ServerSettings};
+use posthaste_testkit::script::{Scripted, polite};
+use support::{Behavior, Hop, Log, PATIENCE, envelope, options, relay, start};
 use tokio_util::sync::CancellationToken;
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
@@ -18,24 +19,18 @@ const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 #[tokio::test]
 async fn a_delivery_that_lost_its_lease_is_aborted() {
     // It never replies to the recipient.
-    let hop = RawHop::start(|_, line| if line.starts_with("RCPT") { String::new() } else { polite(line) }).await;
+    let hop = Scripted::start(|_, line| if line.starts_with("RCPT") { String::new() } else { polite(line, &[]) }).await;
     let mut options = options(&[hop.port]);
     options.delivery.lease = Duration::from_millis(150);
     let relay = start(options);
     let id = relay.submit("<>", &["<a@d.test>"], CONTENT).await;
-    while hop.count("RCPT") == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    hop.wait("RCPT").await;
     // The lease is extended for much longer than it lasts, and no other worker delivers the
     // message.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(hop.count("MAIL"), 1);
     relay.relay.queue().remove(id).await.unwrap();
-    let begun = Instant::now();
-    while hop.count("<eof>") == 0 {
-        assert!(begun.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    hop.wait("<eof>").await;
     assert_eq!(relay.log.count("deferred"), 0);
     relay.end().await;
 }
@@ -69,7 +64,7 @@ async fn a_queue_that_recovers_is_delivered_again() {
     let relay = Relay::builder(queue, SystemResolver, options(&[hop.port])).observer(log.clone()).build();
     let drain = CancellationToken::new();
     let task = tokio::spawn(relay.deliver(drain.clone().cancelled_owned()));
-    let envelope = Envelope::new(parse_mail("<>"), vec![parse_rcpt("<a@d.test>")]);
+    let envelope = envelope("<>", &["<a@d.test>"]);
     let submit = async || relay.submit(Owner::default(), &envelope, Bytes::from_static(CONTENT)).await;
     submit().await.unwrap();
     log.wait("delivered", 1).await;
@@ -113,14 +108,12 @@ async fn a_drain_waits_for_deliveries_under_way() {
 
 #[tokio::test]
 async fn a_drain_ends_after_its_time() {
-    let hop = RawHop::start(|_, line| if line == "<end>" { String::new() } else { polite(line) }).await;
+    let hop = Scripted::start(|_, line| if line == "<end>" { String::new() } else { polite(line, &[]) }).await;
     let mut options = options(&[hop.port]);
     options.delivery.drain = Duration::from_millis(200);
     let relay = start(options);
     relay.submit("<>", &["<a@d.test>"], CONTENT).await;
-    while hop.count("<end>") == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    hop.wait("<end>").await;
     let (begun, queue) = (Instant::now(), relay.relay.clone());
     relay.end().await;
     assert!(begun.elapsed() < Duration::from_secs(2));
@@ -129,16 +122,10 @@ async fn a_drain_ends_after_its_time() {
 
 #[tokio::test]
 async fn a_dropped_relay_leaves_no_worker() {
-    let hop = RawHop::start(|_, line| if line == "<end>" { String::new() } else { polite(line) }).await;
+    let hop = Scripted::start(|_, line| if line == "<end>" { String::new() } else { polite(line, &[]) }).await;
     let relay = start(options(&[hop.port]));
     relay.submit("<>", &["<a@d.test>"], CONTENT).await;
-    while hop.count("<end>") == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    hop.wait("<end>").await;
     relay.task.abort();
-    let begun = Instant::now();
-    while hop.count("<eof>") == 0 {
-        assert!(begun.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    hop.wait("<eof>").await;
 }

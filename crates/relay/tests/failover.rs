@@ -11,7 +11,8 @@ use std::{
 
 use posthaste_client::{Resolver, session::client::ClientTimeouts};
 use posthaste_relay::RelayOptions;
-use support::{RawHop, Running, Zone, by_mx, options, polite, start};
+use posthaste_testkit::script::{Script, Scripted, polite};
+use support::{Running, Zone, by_mx, options, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
@@ -44,8 +45,8 @@ const FAILURES: &[(&str, &str)] = &[
     ("<end>", "451 4.3.2 later\r\n"),
 ];
 
-fn failing(at: &'static str, says: &'static str) -> impl FnMut(usize, &str) -> String + Send + 'static {
-    move |_, line| if line.starts_with(at) { says.to_owned() } else { polite(line) }
+fn failing(at: &'static str, says: &'static str) -> impl Script {
+    move |_, line| if line.starts_with(at) { says.to_owned() } else { polite(line, &[]) }
 }
 
 /// Short waits, and no second attempt that the test could take for a second host.
@@ -58,7 +59,7 @@ fn patient(mut options: RelayOptions) -> RelayOptions {
 #[tokio::test]
 async fn the_next_host_is_asked_after_a_temporary_failure_at_any_stage() {
     for (at, says) in FAILURES {
-        let (first, second) = (RawHop::start(failing(at, says)).await, RawHop::start(|_, line| polite(line)).await);
+        let (first, second) = (Scripted::start(failing(at, says)).await, Scripted::polite().await);
         let relay = start(patient(options(&[first.port, second.port])));
         the_second_takes_it(relay, [first, second], &format!("{at} {says:?}")).await;
     }
@@ -67,15 +68,15 @@ async fn the_next_host_is_asked_after_a_temporary_failure_at_any_stage() {
 #[tokio::test]
 async fn the_next_address_of_a_host_is_asked_after_a_temporary_failure_at_any_stage() {
     for (at, says) in FAILURES {
-        let first = RawHop::start(failing(at, says)).await;
-        let second = RawHop::at(([127, 0, 0, 2], first.port).into(), |_, line| polite(line)).await;
+        let first = Scripted::start(failing(at, says)).await;
+        let second = Scripted::at(([127, 0, 0, 2], first.port).into(), None, |_, line| polite(line, &[])).await;
         let zone = Zone(|_: &str| Some(vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2])]));
         let relay = by_mx(zone, first.port, |options| *options = patient(options.clone()));
         the_second_takes_it(relay, [first, second], &format!("{at} {says:?}")).await;
     }
 }
 
-async fn the_second_takes_it<R: Resolver>(relay: Running<R>, [first, second]: [RawHop; 2], row: &str) {
+async fn the_second_takes_it<R: Resolver>(relay: Running<R>, [first, second]: [Scripted; 2], row: &str) {
     relay.submit("<me@s.test>", &["<a@d.test>"], CONTENT).await;
     relay.log.wait("delivered", 1).await;
     let counts = (relay.log.count("deferred"), first.count("<connect>"), second.count("<end>"));
@@ -85,13 +86,13 @@ async fn the_second_takes_it<R: Resolver>(relay: Running<R>, [first, second]: [R
 
 #[tokio::test]
 async fn every_recipient_has_its_own_failover() {
-    let first = RawHop::start(|_, line| match line {
+    let first = Scripted::start(|_, line| match line {
         "RCPT TO:<later@d.test>" => "450 4.2.1 later\r\n".to_owned(),
         "RCPT TO:<never@d.test>" => "550 5.1.1 never\r\n".to_owned(),
-        line => polite(line),
+        line => polite(line, &[]),
     })
     .await;
-    let second = RawHop::start(|_, line| polite(line)).await;
+    let second = Scripted::polite().await;
     let relay = start(patient(options(&[first.port, second.port])));
     relay.submit("<>", &["<a@d.test>", "<later@d.test>", "<never@d.test>"], CONTENT).await;
     relay.log.wait("delivered", 2).await;
@@ -103,9 +104,9 @@ async fn every_recipient_has_its_own_failover() {
 
 #[tokio::test]
 async fn each_server_is_asked_once_in_an_attempt_and_the_last_answer_is_reported() {
-    let first = RawHop::start(failing("MAIL", "451 4.3.0 one\r\n")).await;
-    let second = RawHop::start(failing("RCPT", "450 4.2.0 two\r\n")).await;
-    let third = RawHop::start(failing("<connect>", "close")).await;
+    let first = Scripted::start(failing("MAIL", "451 4.3.0 one\r\n")).await;
+    let second = Scripted::start(failing("RCPT", "450 4.2.0 two\r\n")).await;
+    let third = Scripted::start(failing("<connect>", "close")).await;
     let relay = start(patient(options(&[first.port, second.port, third.port])));
     relay.submit("<me@s.test>", &["<a@d.test>", "<b@d.test>"], CONTENT).await;
     relay.log.wait("deferred", 2).await;
@@ -118,8 +119,7 @@ async fn each_server_is_asked_once_in_an_attempt_and_the_last_answer_is_reported
 #[tokio::test]
 async fn a_permanent_refusal_is_final_whatever_other_hosts_would_reply() {
     for at in ["MAIL", "RCPT", "DATA", "<end>"] {
-        let (first, second) =
-            (RawHop::start(failing(at, "550 5.7.1 no\r\n")).await, RawHop::start(|_, line| polite(line)).await);
+        let (first, second) = (Scripted::start(failing(at, "550 5.7.1 no\r\n")).await, Scripted::polite().await);
         let relay = start(patient(options(&[first.port, second.port])));
         relay.submit("<>", &["<a@d.test>"], CONTENT).await;
         relay.log.wait("failed", 1).await;
@@ -133,8 +133,7 @@ async fn a_permanent_refusal_is_final_whatever_other_hosts_would_reply() {
 #[tokio::test]
 async fn a_message_in_doubt_goes_to_no_other_host_in_the_same_attempt() {
     for says in ["close", ""] {
-        let (first, second) =
-            (RawHop::start(failing("<end>", says)).await, RawHop::start(|_, line| polite(line)).await);
+        let (first, second) = (Scripted::start(failing("<end>", says)).await, Scripted::polite().await);
         let relay = start(patient(options(&[first.port, second.port])));
         relay.submit("<>", &["<a@d.test>"], CONTENT).await;
         relay.log.wait("deferred", 1).await;
@@ -147,7 +146,7 @@ async fn a_message_in_doubt_goes_to_no_other_host_in_the_same_attempt() {
 /// The next attempt asks the other host first: the silent one comes last.
 #[tokio::test]
 async fn the_attempt_after_a_doubt_begins_with_the_other_host() {
-    let (first, second) = (RawHop::start(failing("<end>", "close")).await, RawHop::start(|_, line| polite(line)).await);
+    let (first, second) = (Scripted::start(failing("<end>", "close")).await, Scripted::polite().await);
     let relay = start(options(&[first.port, second.port]));
     relay.submit("<>", &["<a@d.test>"], CONTENT).await;
     relay.log.wait("delivered", 1).await;
@@ -159,7 +158,7 @@ async fn the_attempt_after_a_doubt_begins_with_the_other_host() {
 async fn a_site_is_unreachable_only_when_all_its_hosts_say_so() {
     let mut hops = Vec::new();
     for _ in 0..3 {
-        hops.push(RawHop::start(failing("<connect>", "554 5.3.2 not here\r\n")).await);
+        hops.push(Scripted::start(failing("<connect>", "554 5.3.2 not here\r\n")).await);
     }
     let ports: Vec<_> = hops.iter().map(|hop| hop.port).collect();
     let relay = start(patient(options(&ports)));
@@ -174,7 +173,7 @@ async fn a_site_is_unreachable_only_when_all_its_hosts_say_so() {
 #[tokio::test]
 async fn a_smart_host_that_is_silent_does_not_stop_its_route() {
     for at in ["<connect>", "EHLO", "MAIL"] {
-        let (first, second) = (RawHop::start(failing(at, "")).await, RawHop::start(|_, line| polite(line)).await);
+        let (first, second) = (Scripted::start(failing(at, "")).await, Scripted::polite().await);
         let mut options = options(&[first.port, second.port]);
         options.delivery.timeouts.greeting = Duration::from_millis(500);
         options.delivery.timeouts.command = Duration::from_millis(500);
@@ -197,8 +196,8 @@ async fn a_smart_host_that_is_silent_does_not_stop_its_route() {
 /// asked again for each message.
 #[tokio::test]
 async fn a_connection_to_the_host_that_takes_mail_is_kept() {
-    let first = RawHop::start(failing("MAIL", "451 4.3.0 later\r\n")).await;
-    let second = RawHop::start(|_, line| polite(line)).await;
+    let first = Scripted::start(failing("MAIL", "451 4.3.0 later\r\n")).await;
+    let second = Scripted::polite().await;
     let relay = start(options(&[first.port, second.port]));
     for count in 1..=10 {
         relay.submit("<me@s.test>", &["<a@d.test>"], CONTENT).await;

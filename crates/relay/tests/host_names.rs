@@ -3,22 +3,14 @@
 
 mod support;
 
-use std::{net::IpAddr, sync::Arc};
+use std::net::IpAddr;
 
 use posthaste_client::{Identity, MxRecord, ResolveError, Resolver, Tls as ClientTls};
 use posthaste_queue::memory::MemoryQueue;
 use posthaste_relay::{DomainPattern, NextHop, Relay, RelayOptions, Route, RouteTable, session::server::Offers};
-use posthaste_server::refusal;
-use posthaste_server::{
-    Tls,
-    rustls::{
-        ServerConfig,
-        crypto::aws_lc_rs::default_provider,
-        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-    },
-};
-use support::{Behavior, Hop, Log, PATIENCE, submit};
-use tokio_util::sync::CancellationToken;
+use posthaste_server::{Tls, refusal};
+use posthaste_testkit::pki::tls;
+use support::{Behavior, Hop, Log, run};
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nthe body\r\n";
 
@@ -41,17 +33,12 @@ impl Resolver for OneHost {
 
 /// A hop with STARTTLS that refuses all mail but reports.
 async fn refusing() -> Hop {
-    let made = rcgen::generate_simple_self_signed(["mx.test".to_owned()]).unwrap();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-    let server = ServerConfig::builder_with_provider(Arc::new(default_provider()));
-    let server = server.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
-    let server = server.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
     let rcpt = |path: &str| match path {
         "<m@s.test>" => Ok(()),
         _ => Err(refusal!("550 5.1.1 Never")),
     };
     let behavior = Behavior { rcpt: Box::new(rcpt), ..Behavior::default() };
-    Hop::with(0, Offers::default(), Tls::StartTls(Arc::new(server)), behavior).await
+    Hop::with(0, Offers::default(), Tls::StartTls(tls("mx.test").0), behavior).await
 }
 
 fn options(tls: ClientTls, port: u16, own_name: &str) -> RelayOptions {
@@ -66,15 +53,13 @@ fn options(tls: ClientTls, port: u16, own_name: &str) -> RelayOptions {
 async fn sent(host: &'static str, options: RelayOptions, hop: &Hop, domain: &str, what: &str) -> (String, String) {
     let log = Log::default();
     let relay = Relay::builder(MemoryQueue::default(), OneHost(host), options).observer(log.clone()).build();
-    let drain = CancellationToken::new();
-    let task = tokio::spawn(relay.deliver(drain.clone().cancelled_owned()));
-    submit(&relay, "<m@s.test>", &[&format!("<a@{domain}>")], CONTENT).await;
+    let relay = run(relay, log.clone());
+    relay.submit("<m@s.test>", &[&format!("<a@{domain}>")], CONTENT).await;
     log.wait(what, 1).await;
     if what == "failed" {
         log.wait("delivered", 1).await;
     }
-    drain.cancel();
-    tokio::time::timeout(PATIENCE, task).await.unwrap().unwrap().unwrap();
+    relay.end().await;
     (log.of(what)[0].text.clone(), hop.reports().last().map(|report| report.text()).unwrap_or_default())
 }
 

@@ -16,12 +16,9 @@ use posthaste_queue::{
 };
 use posthaste_relay::{NextHop, Relay, RelayOptions, Route};
 use posthaste_server::refusal;
-use posthaste_server::{Envelope, session::server::Offers};
-use support::{Behavior, Hop, Log, Taken, options, parse_mail, parse_rcpt, run, start};
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
-    net::TcpListener,
-};
+use posthaste_server::session::server::Offers;
+use posthaste_testkit::script::{Scripted, polite, verb};
+use support::{Behavior, Hop, Log, Taken, envelope, options, run, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
 
@@ -144,7 +141,7 @@ async fn a_report_survives_the_process_that_was_to_write_it() {
     let hop = Hop::start(slow).await;
     let Still { clock, relay, log } = Still::new(hop.port);
     let first = run(relay.clone(), log.clone());
-    let mail = Envelope::new(parse_mail("<sender@s>"), ["<r@d0>", "<r@d1>", "<take@d2>"].map(parse_rcpt).to_vec());
+    let mail = envelope("<sender@s>", &["<r@d0>", "<r@d1>", "<take@d2>"]);
     relay.submit(Owner::default(), &mail, Bytes::from_static(CONTENT)).await.unwrap();
     log.wait("failed", 2).await;
     // The third delivery is under way, so there is no report yet. It is dropped, and the round is
@@ -168,57 +165,30 @@ async fn a_report_survives_the_process_that_was_to_write_it() {
 
 /// A host with these extensions alone, which refuses some messages. Returns what it took, as text.
 async fn small_host(
-    extensions: &'static str,
+    offers: &'static [&'static str],
     refuses: fn(&str, &str) -> Option<&'static str>,
 ) -> (u16, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (mut mail, mut content) = (String::new(), String::new());
     let taken = Arc::new(Mutex::new(Vec::new()));
     let all = Arc::clone(&taken);
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let all = Arc::clone(&all);
-            tokio::spawn(async move {
-                let mut stream = BufReader::new(stream);
-                let mut mail = String::new();
-                stream.write_all(b"220 small.test\r\n").await.unwrap();
-                loop {
-                    let mut line = Vec::new();
-                    if stream.read_until(b'\n', &mut line).await.unwrap_or(0) == 0 {
-                        return;
-                    }
-                    let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-                    let said = match line.get(..4).unwrap_or_default() {
-                        "EHLO" => format!("250-small.test\r\n{extensions}250 HELP\r\n"),
-                        "MAIL" => {
-                            mail.clone_from(&line);
-                            refuses(&mail, "").unwrap_or("250 2.1.0 Ok\r\n").to_owned()
-                        }
-                        "RCPT" if line.starts_with("RCPT TO:<r") => "550 5.1.1 Nobody here\r\n".to_owned(),
-                        "DATA" => {
-                            stream.write_all(b"354 Go on\r\n").await.unwrap();
-                            let mut content = Vec::new();
-                            while !content.ends_with(b"\r\n.\r\n") {
-                                assert!(stream.read_until(b'\n', &mut content).await.unwrap() > 0);
-                            }
-                            let content = content.iter().copied().map(char::from).collect::<String>();
-                            match refuses(&mail, &content) {
-                                Some(reply) => reply.to_owned(),
-                                None => {
-                                    all.lock().unwrap().push(content);
-                                    "250 2.0.0 Taken\r\n".to_owned()
-                                }
-                            }
-                        }
-                        _ => "250 2.0.0 Ok\r\n".to_owned(),
-                    };
-                    stream.write_all(said.as_bytes()).await.unwrap();
-                }
-            });
+    let host = Scripted::start(move |_, line| {
+        let refused = match verb(line) {
+            "MAIL" => {
+                (mail, content) = (line.to_owned(), String::new());
+                refuses(&mail, "")
+            }
+            "RCPT" if line.starts_with("RCPT TO:<r") => Some("550 5.1.1 Nobody here\r\n"),
+            "<end>" => refuses(&mail, &content),
+            _ => None,
+        };
+        match (refused, line.strip_prefix("<octets> ")) {
+            (_, Some(octets)) => content.push_str(octets),
+            (None, _) if line == "<end>" => all.lock().unwrap().push(content.clone()),
+            _ => {}
         }
+        refused.map_or_else(|| polite(line, offers), str::to_owned)
     });
-    (port, taken)
+    (host.await.port, taken)
 }
 
 /// A report that cannot be delivered is sent again without the message that it returned.
@@ -234,20 +204,20 @@ async fn a_report_goes_without_the_message_to_a_host_that_refuses_the_message() 
         let size = mail.split_once("SIZE=").map_or("0", |(_, size)| size.split(' ').next().unwrap());
         (size.parse::<u32>().unwrap() > 20_000).then_some("552 5.3.4 Too large\r\n")
     };
-    for (content, extensions, refuses, whole) in [
-        (EIGHT_BIT_BODY, "", nothing, false),
-        (EIGHT_BIT, "", nothing, false),
-        (EIGHT_BIT, "250-8BITMIME\r\n", nothing, true),
-        (CONTENT, "", nothing, true),
-        (CONTENT, "250-8BITMIME\r\n", spam, false),
-        (large, "250-SIZE\r\n", large_mail, false),
+    for (content, offers, refuses, whole) in [
+        (EIGHT_BIT_BODY, &[][..], nothing, false),
+        (EIGHT_BIT, &[], nothing, false),
+        (EIGHT_BIT, &["8BITMIME"], nothing, true),
+        (CONTENT, &[], nothing, true),
+        (CONTENT, &["8BITMIME"], spam, false),
+        (large, &["SIZE"], large_mail, false),
     ] {
-        let (port, taken) = small_host(extensions, refuses).await;
+        let (port, taken) = small_host(offers, refuses).await;
         let relay = start(options(&[port]));
         relay.submit("<sender@s> RET=FULL", &["<r@d0>"], content).await;
         relay.empty().await;
         let taken = taken.lock().unwrap().clone();
-        assert_eq!(taken.len(), 1, "{extensions} {:?}", relay.log.all());
+        assert_eq!(taken.len(), 1, "{offers:?} {:?}", relay.log.all());
         let text = &taken[0];
         assert_eq!(text.contains("the body"), whole, "{text}");
         assert!(text.contains("X-Token: 7") && text.contains("Action: failed"), "{text}");

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use posthaste_queue::Queue as _;
 use posthaste_server::{accepted, refusal};
-use support::{Behavior, Hop, RawHop, options, polite, start};
+use posthaste_testkit::script::{Scripted, polite};
+use support::{Behavior, Hop, options, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nbody\r\n";
 
@@ -108,7 +109,7 @@ async fn a_552_is_temporary_for_a_recipient_after_another_and_permanent_elsewher
 
 #[tokio::test]
 async fn eight_bit_content_fails_at_a_next_hop_without_8bitmime() {
-    let hop = RawHop::start(|_, line| polite(line)).await;
+    let hop = Scripted::polite().await;
     let relay = start(options(&[hop.port]));
     relay.submit("<> BODY=8BITMIME", &["<a@d.test>"], b"Subject: \xc3\xa4\r\n\r\n").await;
     relay.log.wait("failed", 1).await;
@@ -148,9 +149,9 @@ async fn many_recipients_are_split_into_several_transactions() {
 async fn an_outcome_with_long_replies_is_recorded() {
     let line = format!("450-{}\r\n", "x".repeat(1_900));
     let long = format!("{}450 end\r\n", line.repeat(8));
-    let hop = RawHop::start(move |_, line| match line {
+    let hop = Scripted::start(move |_, line| match line {
         line if line.starts_with("RCPT TO:<u") => long.clone(),
-        line => polite(line),
+        line => polite(line, &[]),
     })
     .await;
     let mut options = options(&[hop.port]);

@@ -6,7 +6,8 @@ mod support;
 use std::time::Duration;
 
 use posthaste_relay::session::server::Offers;
-use support::{Hop, RawHop, Running, offering, options, polite, start};
+use posthaste_testkit::script::Scripted;
+use support::{Hop, Running, offering, options, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 const UTF8: &[u8] = "Subject: \u{e9}\r\n\r\n\u{e9}\r\n".as_bytes();
@@ -193,13 +194,13 @@ async fn binary_content_arrives_unchanged() {
 /// not.
 #[tokio::test]
 async fn seven_bit_content_goes_to_every_hop_whatever_its_declaration() {
-    let hop = RawHop::start(|_, line| polite(line)).await;
+    let hop = Scripted::polite().await;
     let relay = start(options(&[hop.port]));
     relay.submit("<m@s> BODY=8BITMIME", &["<a@d.test>"], CONTENT).await;
     relay.log.wait("delivered", 1).await;
     relay.submit("<> BODY=8BITMIME", &["<b@d.test>"], UTF8).await;
     relay.log.wait("failed", 1).await;
-    assert_eq!((hop.count("MAIL FROM:<m@s>"), hop.count("<end>")), (1, 1), "{:?}", hop.lines());
+    assert_eq!((hop.count("MAIL FROM:<m@s>"), hop.count("<end>")), (1, 1), "{:?}", hop.heard.all());
     relay.end().await;
 }
 

@@ -47,7 +47,7 @@ async fn by_in_mode_n_is_refused_from_strangers() {
 #[tokio::test]
 async fn the_relay_offers_every_extension_that_it_honors() {
     let mut client = Client::of(trusting(options(&[1]))).await;
-    let said = client.talk(&["EHLO c.test\r\n"]).await;
+    let said = client.talk(&["EHLO c.test\r\n"]).await + "\r\n";
     for line in [
         "-PIPELINING\r",
         "-SIZE 5",
@@ -209,8 +209,7 @@ async fn the_accepted_event_names_the_client() {
     let lines =
         ["EHLO x)(\"evil;\r\n", "MAIL FROM:<a@b.test>\r\n", "RCPT TO:<a@relay.test>\r\n", "DATA\r\n", "x\r\n.\r\n"];
     assert!(client.talk(&lines).await.starts_with("250"));
-    let envelope =
-        posthaste_server::Envelope::new(support::parse_mail("<a@b.test>"), vec![support::parse_rcpt("<a@relay.test>")]);
+    let envelope = support::envelope("<a@b.test>", &["<a@relay.test>"]);
     relay.submit(posthaste_queue::Owner::default(), &envelope, bytes::Bytes::from_static(b"x\r\n")).await.unwrap();
     let expected = "Some(\"127.0.0.1 Some(\\\"x)(\\\\\\\"evil;\\\") false None\")";
     assert_eq!(*seen.0.lock().unwrap(), [expected, "None"]);

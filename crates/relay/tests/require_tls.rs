@@ -9,17 +9,9 @@ use std::{net::IpAddr, sync::Arc};
 use posthaste_client::{MxRecord, ResolveError, Resolver, Tls as ClientTls};
 use posthaste_queue::memory::MemoryQueue;
 use posthaste_relay::{NextHop, Relay, RelayOptions, Route, RouteTable, session::server::Offers};
-use posthaste_server::refusal;
-use posthaste_server::{
-    Tls,
-    rustls::{
-        ClientConfig, RootCertStore, ServerConfig,
-        crypto::aws_lc_rs::default_provider,
-        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-    },
-};
-use support::{Behavior, Hop, Log, offering, submit};
-use tokio_util::sync::CancellationToken;
+use posthaste_server::{Tls, refusal, rustls::ClientConfig};
+use posthaste_testkit::pki::tls;
+use support::{Behavior, Hop, Log, Running, offering, run};
 
 const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
 
@@ -35,19 +27,6 @@ impl Resolver for Loopback {
     async fn addresses(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
         Ok(vec![[127, 0, 0, 1].into()])
     }
-}
-
-/// A certificate for `mx.test`, and a client that trusts it.
-fn certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
-    let made = rcgen::generate_simple_self_signed(["mx.test".to_owned()]).unwrap();
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-    let provider = Arc::new(default_provider());
-    let server = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
-    let server = server.unwrap().with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).unwrap();
-    let client = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    (Arc::new(server), Arc::new(client.with_root_certificates(roots).with_no_client_auth()))
 }
 
 fn guards() -> Offers {
@@ -71,40 +50,23 @@ fn to_named(name: &str, ports: &[u16], verified: Option<Arc<ClientConfig>>) -> R
     options
 }
 
-struct Running {
-    relay: Relay<MemoryQueue, Loopback>,
-    log: Log,
-    drain: CancellationToken,
-    task: tokio::task::JoinHandle<Result<(), posthaste_queue::Error>>,
-}
-
-fn start(options: RelayOptions) -> Running {
+fn start(options: RelayOptions) -> Running<Loopback> {
     let log = Log::default();
-    let relay = Relay::builder(MemoryQueue::default(), Loopback, options).observer(log.clone()).build();
-    let drain = CancellationToken::new();
-    let task = tokio::spawn(relay.deliver(drain.clone().cancelled_owned()));
-    Running { relay, log, drain, task }
-}
-
-impl Running {
-    async fn end(self) {
-        self.drain.cancel();
-        self.task.await.unwrap().unwrap();
-    }
+    run(Relay::builder(MemoryQueue::default(), Loopback, options).observer(log.clone()).build(), log)
 }
 
 #[tokio::test]
 async fn requiretls_mail_goes_to_a_verified_host() {
-    let (server, client) = certificate();
+    let (server, client) = tls("mx.test");
     let hop = hop(guards(), Tls::StartTls(server)).await;
     let relay = start(to_named("mx.test", &[hop.port], Some(client)));
     // A connection without proof is open already, and is not used for it.
-    submit(&relay.relay, "<first@s>", &["<a@d>"], CONTENT).await;
+    relay.submit("<first@s>", &["<a@d>"], CONTENT).await;
     relay.log.wait("delivered", 1).await;
-    submit(&relay.relay, "<second@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
+    relay.submit("<second@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
     relay.log.wait("delivered", 2).await;
     // A connection with proof serves other mail too.
-    submit(&relay.relay, "<third@s>", &["<a@d>"], CONTENT).await;
+    relay.submit("<third@s>", &["<a@d>"], CONTENT).await;
     relay.log.wait("delivered", 3).await;
     let required: Vec<_> = hop.mail().iter().map(|taken| taken.envelope.mail.require_tls).collect();
     assert_eq!((required, hop.connections()), (vec![false, true, false], 2));
@@ -115,7 +77,7 @@ async fn requiretls_mail_goes_to_a_verified_host() {
 /// still goes.
 #[tokio::test]
 async fn requiretls_mail_bounces_without_a_verified_host() {
-    let (server, client) = certificate();
+    let (server, client) = tls("mx.test");
     let starttls = || Tls::StartTls(Arc::clone(&server));
     for (name, offers, tls, verified, status) in [
         ("mx.test", guards(), Tls::Off, Some(&client), "5.7.10"),
@@ -126,7 +88,7 @@ async fn requiretls_mail_bounces_without_a_verified_host() {
     ] {
         let hop = hop(offers, tls).await;
         let relay = start(to_named(name, &[hop.port], verified.cloned()));
-        submit(&relay.relay, "<m@s> REQUIRETLS RET=FULL", &["<a@d>"], CONTENT).await;
+        relay.submit("<m@s> REQUIRETLS RET=FULL", &["<a@d>"], CONTENT).await;
         relay.log.wait("failed", 1).await;
         assert_eq!(relay.log.of("failed")[0].text.get(..status.len()), Some(status), "{:?}", relay.log.all());
         // Its report goes over verified TLS if possible, and otherwise without (section 5).
@@ -134,7 +96,7 @@ async fn requiretls_mail_bounces_without_a_verified_host() {
         assert_eq!(hop.mail().len(), 0);
         let report = hop.reports()[0].text();
         assert!(report.contains("X-Token: 7") && !report.contains("the body"), "{report}");
-        submit(&relay.relay, "<other@s>", &["<a@d>"], CONTENT).await;
+        relay.submit("<other@s>", &["<a@d>"], CONTENT).await;
         relay.log.wait("delivered", 2).await;
         assert_eq!(relay.log.count("deferred"), 0, "{name}");
         relay.end().await;
@@ -144,12 +106,12 @@ async fn requiretls_mail_bounces_without_a_verified_host() {
 /// Every host is tried (section 4.2.1): one that cannot be reached may be the right one.
 #[tokio::test]
 async fn every_host_is_tried_for_requiretls_mail() {
-    let (server, client) = certificate();
+    let (server, client) = tls("mx.test");
     let poor = hop(Offers::default(), Tls::Off).await;
     let proven = hop(Offers::default(), Tls::StartTls(Arc::clone(&server))).await;
     let good = hop(guards(), Tls::StartTls(Arc::clone(&server))).await;
     let relay = start(to_named("mx.test", &[poor.port, proven.port, good.port], Some(Arc::clone(&client))));
-    submit(&relay.relay, "<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
+    relay.submit("<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
     relay.log.wait("delivered", 1).await;
     assert_eq!((poor.mail().len(), proven.mail().len(), good.mail().len()), (0, 0, 1));
     relay.end().await;
@@ -158,7 +120,7 @@ async fn every_host_is_tried_for_requiretls_mail() {
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     let relay = start(to_named("mx.test", &[poor.port, port], Some(client)));
-    submit(&relay.relay, "<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
+    relay.submit("<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
     relay.log.wait("deferred", 1).await;
     assert_eq!(relay.log.count("failed"), 0);
     relay.end().await;
@@ -167,14 +129,14 @@ async fn every_host_is_tried_for_requiretls_mail() {
 /// DNS alone proves no name.
 #[tokio::test]
 async fn requiretls_mail_does_not_go_to_hosts_from_dns() {
-    let (server, client) = certificate();
+    let (server, client) = tls("mx.test");
     let hop = hop(guards(), Tls::StartTls(server)).await;
     let mut options = to_named("mx.test", &[], Some(client));
     options.routes = RouteTable::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Mx)]);
     options.delivery.mx_port = hop.port;
     options.delivery.allow_private = true;
     let relay = start(options);
-    submit(&relay.relay, "<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
+    relay.submit("<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
     relay.log.wait("failed", 1).await;
     assert!(relay.log.of("failed")[0].text.starts_with("5.7.10"), "{:?}", relay.log.all());
     // The report is not lost.
@@ -186,7 +148,7 @@ async fn requiretls_mail_does_not_go_to_hosts_from_dns() {
 /// Whatever makes the message fail, its report carries REQUIRETLS if it can (section 5).
 #[tokio::test]
 async fn the_report_of_requiretls_mail_has_requiretls_too() {
-    let (server, client) = certificate();
+    let (server, client) = tls("mx.test");
     let behavior = Behavior {
         rcpt: Box::new(|path| match path {
             "<a@d>" => Err(refusal!("550 5.1.1 Never")),
@@ -199,10 +161,10 @@ async fn the_report_of_requiretls_mail_has_requiretls_too() {
     // No connection is left for the report.
     options.delivery.idle = std::time::Duration::ZERO;
     let relay = start(options);
-    submit(&relay.relay, "<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
+    relay.submit("<m@s> REQUIRETLS", &["<a@d>"], CONTENT).await;
     relay.log.wait("delivered", 1).await;
     assert!(hop.reports()[0].envelope.mail.require_tls);
-    submit(&relay.relay, "<> REQUIRETLS", &["<m@s>"], CONTENT).await;
+    relay.submit("<> REQUIRETLS", &["<m@s>"], CONTENT).await;
     relay.log.wait("delivered", 2).await;
     assert!(hop.reports()[1].envelope.mail.require_tls);
     relay.end().await;

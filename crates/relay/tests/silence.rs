@@ -10,7 +10,8 @@ use std::{
 
 use posthaste_client::session::client::ClientTimeouts;
 use posthaste_queue::Queue as _;
-use support::{Behavior, Hop, RawHop, Zone, by_mx, options, polite, start};
+use posthaste_testkit::script::{Scripted, polite};
+use support::{Behavior, Hop, Zone, by_mx, options, start};
 use tokio::net::TcpSocket;
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
@@ -35,7 +36,7 @@ fn zone(name: &str) -> Option<Vec<IpAddr>> {
 async fn mute_hosts_and_silent_name_servers_do_not_hold_up_mail_for_a_healthy_host() {
     for (mute, silent, waits) in [(200, 1_000, [0, 400, 1_000, 3_000]), (1_000, 5_000, [0, 300, 2_000, 2_000])] {
         let hop = Hop::start(Behavior::default()).await;
-        let _mute = RawHop::at((MUTE, hop.port).into(), |_, _| String::new()).await;
+        let _mute = Scripted::at((MUTE, hop.port).into(), None, |_, _| String::new()).await;
         let relay = by_mx(Zone(zone), hop.port, |options| {
             options.delivery.retry.waits = vec![Duration::from_secs(60)];
         });
@@ -72,7 +73,7 @@ async fn mute_hosts_and_silent_name_servers_do_not_hold_up_mail_for_a_healthy_ho
 /// Each reply comes just before its timeout.
 #[tokio::test]
 async fn a_host_that_is_slow_at_every_line_is_given_up_at_the_end_of_the_attempt() {
-    let hop = RawHop::start(|_, line| format!("after 250 {}", polite(line))).await;
+    let hop = Scripted::start(|_, line| format!("after 250 {}", polite(line, &[]))).await;
     let mut options = options(&[hop.port]);
     options.delivery.timeouts = ClientTimeouts::all(Duration::from_millis(400));
     options.delivery.attempt_timeout = Duration::from_millis(800);
@@ -114,9 +115,9 @@ async fn fifty_addresses_that_swallow_everything_take_no_longer_than_an_attempt(
 
 #[tokio::test]
 async fn the_wait_for_the_reply_to_a_whole_message_may_exceed_the_attempt() {
-    let hop = RawHop::start(|_, line| match line {
-        "<end>" => format!("after 900 {}", polite(line)),
-        line => polite(line),
+    let hop = Scripted::start(|_, line| match line {
+        "<end>" => format!("after 900 {}", polite(line, &[])),
+        line => polite(line, &[]),
     })
     .await;
     let mut options = options(&[hop.port]);
@@ -143,18 +144,16 @@ async fn a_look_up_that_is_not_answered_holds_no_lease() {
 /// There is one place: a host that takes seconds to reply does not hold it.
 #[tokio::test]
 async fn a_host_that_is_slow_to_reply_holds_no_place() {
-    let slow = RawHop::start(|_, line| match line {
-        "<end>" => format!("after 5000 {}", polite(line)),
-        line => polite(line),
+    let slow = Scripted::start(|_, line| match line {
+        "<end>" => format!("after 5000 {}", polite(line, &[])),
+        line => polite(line, &[]),
     })
     .await;
-    let _quick = RawHop::at(([127, 0, 0, 2], slow.port).into(), |_, line| polite(line)).await;
+    let _quick = Scripted::at(([127, 0, 0, 2], slow.port).into(), None, |_, line| polite(line, &[])).await;
     let zone = |name: &str| Some(vec![IpAddr::from([127, 0, 0, if name == "slow.test" { 1 } else { 2 }])]);
     let relay = by_mx(Zone(zone), slow.port, |options| options.delivery.concurrency = 1);
     relay.submit("<me@s.test>", &["<a@slow.test>"], CONTENT).await;
-    while slow.count("<end>") == 0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    slow.wait("<end>").await;
     let begun = Instant::now();
     for number in 1..=20 {
         relay.submit("<me@s.test>", &[&format!("<a@quick{number}.test>")], CONTENT).await;

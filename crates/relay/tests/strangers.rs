@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use posthaste_relay::{NextHop, RelayOptions, Route, RouteTable};
 use posthaste_server::{Listener, refusal, session::server::Offers};
-use support::{Behavior, Hop, RawHop, Running, offering, options, polite, start};
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+use posthaste_testkit::{
+    script::{Scripted, polite},
+    talk::Talk,
 };
+use support::{Behavior, Hop, Running, offering, options, start};
+use tokio::net::TcpStream;
 
 /// How the hosts of the recipients fail.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -114,9 +115,9 @@ async fn target(mood: Mood) -> u16 {
         }
         Mood::TakesWithoutDsn => {}
         Mood::Closes => {
-            return RawHop::start(|_, line| match line {
+            return Scripted::start(|_, line| match line {
                 line if line.starts_with("RCPT") => "close".to_owned(),
-                line => polite(line),
+                line => polite(line, &[]),
             })
             .await
             .port;
@@ -137,7 +138,7 @@ fn routed(routes: &[(&str, u16)]) -> RelayOptions {
 
 /// A client without trust.
 struct Stranger {
-    stream: TcpStream,
+    talk: Talk<TcpStream>,
     sent: usize,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -147,24 +148,17 @@ impl Stranger {
         let listener = Listener::bind("127.0.0.1:0", relay.relay.settings()).await.unwrap();
         let address = listener.local_address().unwrap();
         let serving = tokio::spawn(relay.relay.server().listen(listener).serve());
-        let mut client = Self { stream: TcpStream::connect(address).await.unwrap(), sent: 0, serving };
+        let mut client = Self { talk: Talk::connect(address).await, sent: 0, serving };
         client.say("", "220").await;
         client.say("EHLO c.test\r\n", "250").await;
         client
     }
 
     async fn say(&mut self, text: &str, code: &str) {
-        self.stream.write_all(text.as_bytes()).await.unwrap();
+        self.talk.send(text).await;
         self.sent += text.len();
-        let mut said = Vec::new();
-        let is_last = |line: &&[u8]| line.get(3) == Some(&b' ');
-        while !said.ends_with(b"\r\n") || said.split(|octet| *octet == b'\n').rev().nth(1).filter(is_last).is_none() {
-            let mut octets = [0; 1_024];
-            let read = self.stream.read(&mut octets).await.unwrap();
-            assert!(read > 0, "closed after {text}");
-            said.extend_from_slice(&octets[..read]);
-        }
-        assert!(said.starts_with(code.as_bytes()), "{text}: {}", String::from_utf8_lossy(&said));
+        let said = self.talk.reply().await;
+        assert!(said.starts_with(code), "{text}: {said}");
     }
 }
 

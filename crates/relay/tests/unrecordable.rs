@@ -18,9 +18,8 @@ use posthaste_queue::{
     memory::{MemoryBody, MemoryDraft, MemoryQueue},
 };
 use posthaste_relay::Relay;
-use posthaste_server::Envelope;
 use posthaste_server::refusal;
-use support::{Behavior, Hop, Log, options, parse_mail, parse_rcpt};
+use support::{Behavior, Hop, Log, envelope, options};
 use tokio_util::sync::CancellationToken;
 
 /// Refuses the next outcomes as too large.
@@ -113,7 +112,7 @@ async fn an_outcome_that_is_refused_is_shortened_or_its_message_held() {
         let relay = Relay::builder(queue, SystemResolver, options).observer(log.clone()).build();
         let drain = CancellationToken::new();
         let task = tokio::spawn(relay.deliver(drain.clone().cancelled_owned()));
-        let envelope = Envelope::new(parse_mail("<sender@s>"), ["<r@d>", "<take@d>"].map(parse_rcpt).to_vec());
+        let envelope = envelope("<sender@s>", &["<r@d>", "<take@d>"]);
         relay
             .submit(Owner::default(), &envelope, bytes::Bytes::from_static(b"Subject: x\r\n\r\nbody\r\n"))
             .await

@@ -14,7 +14,8 @@ use posthaste_server::{
         server::{OtherCommand, Protocol},
     },
 };
-use support::{NO, Running, Talk, settings, start};
+use posthaste_testkit::talk::Talk;
+use support::{NO, Running, settings, start};
 
 async fn chunking() -> Running {
     let mut settings = settings();

@@ -9,10 +9,13 @@ use std::{
 };
 
 use posthaste_server::{
-    Context, Peer, PeerAddress, Refusal, ServerOptions, Service, Tls, converse, rustls::ALL_VERSIONS,
-    session::ServerSettings,
+    Context, Peer, PeerAddress, Refusal, ServerOptions, Service, Tls, converse, session::ServerSettings,
 };
-use support::{Names, Pki, Talk, handshake, options, start};
+use posthaste_testkit::{
+    pki::tls,
+    talk::{Talk, handshake},
+};
+use support::{Names, options, start};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -38,11 +41,11 @@ async fn implicit_tls_handshakes_count_against_the_limits_and_time_out() {
     // Loopback has ten times the limit of other addresses.
     for limits in [options(|options| options.connections = 10), options(|options| options.connections_per_network = 1)]
     {
-        let pki = Pki::new(ALL_VERSIONS, false, false);
+        let (config, client) = tls("mx.test");
         let mut settings = settings();
         // As long as this test needs to fill the server on a machine that is busy.
         settings.timeouts.handshake = Duration::from_secs(3);
-        let server = start(settings, Tls::Implicit(Arc::new(pki.server)), limits).await;
+        let server = start(settings, Tls::Implicit(config), limits).await;
         let mut silent = Vec::new();
         for octets in 0..10 {
             let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -61,15 +64,14 @@ async fn implicit_tls_handshakes_count_against_the_limits_and_time_out() {
         // The silent clients have made room.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let stream = TcpStream::connect(server.address).await.unwrap();
-        Talk::new(handshake(stream, &Arc::new(pki.client)).await).greeted().await;
+        Talk::new(handshake(stream, &client).await).greeted().await;
         server.task.abort();
     }
 }
 
 #[tokio::test]
 async fn a_handshake_after_starttls_times_out() {
-    let pki = Pki::new(ALL_VERSIONS, false, false);
-    let server = start(settings(), Tls::StartTls(Arc::new(pki.server)), ServerOptions::default()).await;
+    let server = start(settings(), Tls::StartTls(tls("mx.test").0), ServerOptions::default()).await;
     let mut talk = Talk::connect(server.address).await.greeted().await;
     talk.expect("STARTTLS", "220").await;
     // One octet now and then is no progress.
@@ -85,8 +87,7 @@ async fn a_handshake_after_starttls_times_out() {
 #[tokio::test]
 async fn a_conversation_ends_with_a_close_notify() {
     for starttls in [false, true] {
-        let pki = Pki::new(ALL_VERSIONS, false, false);
-        let (config, client) = (Arc::new(pki.server), Arc::new(pki.client));
+        let (config, client) = tls("mx.test");
         let tls = if starttls { Tls::StartTls(config) } else { Tls::Implicit(config) };
         let server = start(settings(), tls, ServerOptions::default()).await;
         let connect = async || {
@@ -121,8 +122,7 @@ async fn a_conversation_ends_with_a_close_notify() {
 #[tokio::test]
 async fn a_drain_does_not_wait_for_a_handshake() {
     for starttls in [false, true] {
-        let pki = Pki::new(ALL_VERSIONS, false, false);
-        let config = Arc::new(pki.server);
+        let (config, _) = tls("mx.test");
         let tls = if starttls { Tls::StartTls(config) } else { Tls::Implicit(config) };
         let server = start(support::settings(), tls, ServerOptions::default()).await;
         let mut stream = TcpStream::connect(server.address).await.unwrap();
@@ -159,8 +159,7 @@ impl Service for OwnSettings {
 #[tokio::test]
 async fn starttls_depends_on_the_listener_and_not_on_the_service() {
     for has_tls in [false, true] {
-        let config = Arc::new(Pki::new(ALL_VERSIONS, false, false).server);
-        let tls = if has_tls { Tls::StartTls(config) } else { Tls::Off };
+        let tls = if has_tls { Tls::StartTls(tls("mx.test").0) } else { Tls::Off };
         let (ours, theirs) = tokio::io::duplex(4_096);
         let server = tokio::spawn(async move {
             let peer = Peer::new(PeerAddress::Local, PeerAddress::Local);

@@ -20,7 +20,8 @@ use posthaste_server::{
     },
     wire::{EhloName, Mail, Mechanism, MechanismSet, Rcpt},
 };
-use support::{Names, Talk};
+use posthaste_testkit::talk::Talk;
+use support::Names;
 
 /// Names no method.
 #[derive(Clone)]

@@ -6,7 +6,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use posthaste_server::{ServerOptions, Tls};
-use support::{Talk, options, settings, start};
+use posthaste_testkit::talk::Talk;
+use support::{options, settings, start};
 
 #[tokio::test]
 async fn connections_beyond_the_limits_get_a_421() {

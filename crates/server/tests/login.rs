@@ -3,18 +3,21 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use posthaste_server::{
     Credentials, ServerOptions, Tls,
-    rustls::ALL_VERSIONS,
     session::{
         ServerSettings,
         sasl::{BearerToken, ClientContext, ClientCredentials, ClientMechanism, Nonce, Protection},
     },
     wire::{Mechanism, MechanismSet, Secret},
 };
-use support::{Pki, Talk, handshake, start};
+use posthaste_testkit::{
+    pki::tls,
+    talk::{Talk, handshake},
+};
+use support::start;
 use tokio::net::TcpStream;
 
 /// `\0me\0right`, and with another password.
@@ -73,8 +76,8 @@ async fn too_many_failures_end_the_session_whatever_is_between_them() {
 
 #[tokio::test]
 async fn an_identity_survives_rset_and_ehlo_and_not_starttls() {
-    let pki = Pki::new(ALL_VERSIONS, false, false);
-    let server = start(settings(), Tls::StartTls(Arc::new(pki.server)), ServerOptions::default()).await;
+    let (config, client) = tls("mx.test");
+    let server = start(settings(), Tls::StartTls(config), ServerOptions::default()).await;
     let identity = || server.names.seen.lock().unwrap().pop().unwrap().0;
 
     let mut talk = Talk::connect(server.address).await.greeted().await;
@@ -87,8 +90,7 @@ async fn an_identity_survives_rset_and_ehlo_and_not_starttls() {
     assert_eq!(peer.hello.unwrap().to_string(), "other.test");
 
     talk.expect("STARTTLS", "220").await;
-    let stream = handshake(talk.stream, &Arc::new(pki.client)).await;
-    let mut talk = Talk::new(stream);
+    let mut talk = Talk::new(handshake(talk.stream, &client).await);
     talk.expect("MAIL FROM:<a@b.test>", "503").await;
     let offers = talk.ask("EHLO again.test").await;
     assert!(offers.contains("AUTH") && !offers.contains("STARTTLS"), "{offers}");
@@ -102,7 +104,7 @@ async fn log_in(talk: &mut Talk<TcpStream>, mechanism: Mechanism, credentials: C
     let mut context = ClientContext::new(Nonce::from_random([1; 18]));
     context.secrets_need = Protection::None;
     let exchange = ClientMechanism::choose(MechanismSet::of(&[mechanism]), credentials, context).unwrap();
-    talk.log_in(exchange).await
+    support::log_in(talk, exchange).await
 }
 
 fn password(name: &str, password: &str, acts_as: Option<&str>) -> ClientCredentials {

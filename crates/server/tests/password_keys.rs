@@ -1,8 +1,6 @@
 //! A handler that knows only SCRAM keys: PLAIN, LOGIN and SCRAM agree about every user.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
-mod support;
-
 use std::{
     sync::{
         Arc,
@@ -17,7 +15,7 @@ use posthaste_server::{
     session::ServerSettings,
     wire::{Mechanism, MechanismSet, Secret},
 };
-use support::Talk;
+use posthaste_testkit::talk::Talk;
 
 const ITERATIONS: u32 = 4_096;
 

@@ -19,7 +19,11 @@ use posthaste_server::{
     },
     wire::{Mechanism, MechanismSet, Secret},
 };
-use support::{Pki, Running, Talk, handshake, log::Log, start};
+use posthaste_testkit::{
+    pki::{Pki, tls},
+    talk::{Talk, handshake},
+};
+use support::{Running, log::Log, start};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 use tracing_subscriber::filter::LevelFilter;
@@ -82,7 +86,7 @@ async fn log_in(
     context.protection = Protection::Verified;
     context.channel_binding = binding;
     let exchange = ClientMechanism::choose(MechanismSet::of(seen), credentials, context).unwrap();
-    talk.log_in(exchange).await
+    support::log_in(talk, exchange).await
 }
 
 async fn each(
@@ -93,10 +97,9 @@ async fn each(
     let mut servers = Vec::new();
     for starttls in [false, true] {
         let pki = Pki::new(versions, asks, shows);
-        let config = Arc::new(pki.server);
-        let tls = if starttls { Tls::StartTls(config) } else { Tls::Implicit(config) };
+        let tls = if starttls { Tls::StartTls(pki.server) } else { Tls::Implicit(pki.server) };
         let server = start(settings(&EVERY), tls, ServerOptions::default()).await;
-        servers.push((server, starttls, Arc::new(pki.client)));
+        servers.push((server, starttls, pki.client));
     }
     servers
 }
@@ -149,10 +152,10 @@ async fn without_tls_13_there_is_nothing_to_bind_to() {
 
 #[tokio::test]
 async fn a_server_that_does_not_offer_it_takes_a_client_that_could() {
-    let pki = Pki::new(ALL_VERSIONS, false, false);
+    let (config, client) = tls("mx.test");
     let only = [Mechanism::ScramSha256];
-    let server = start(settings(&only), Tls::Implicit(Arc::new(pki.server)), ServerOptions::default()).await;
-    let mut talk = secure(&server, false, &Arc::new(pki.client)).await;
+    let server = start(settings(&only), Tls::Implicit(config), ServerOptions::default()).await;
+    let mut talk = secure(&server, false, &client).await;
     let binding = binding(&talk);
     let (reply, _) = log_in(&mut talk, &only, password(PASSWORD), Some(binding)).await;
     assert!(reply.starts_with("235"), "{reply}");
@@ -197,11 +200,8 @@ async fn external_is_refused_without_a_client_certificate() {
 async fn no_log_shows_a_secret() {
     let log = Log::default();
     let guard = log.listen(LevelFilter::TRACE);
-    let pki = Pki::new(ALL_VERSIONS, true, true);
-    let keys = pki.keys.clone();
-    let config = Arc::new(pki.server);
-    let tls = Tls::StartTls(Arc::clone(&config));
-    let client = Arc::new(pki.client);
+    let Pki { server: config, client, keys } = Pki::new(ALL_VERSIONS, true, true);
+    let tls = Tls::StartTls(config);
     let mut shown = format!("{tls:?} {client:?}");
     let server = start(settings(&EVERY), tls, ServerOptions::default()).await;
     let secret = "s3cret-and-wrong";

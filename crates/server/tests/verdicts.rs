@@ -6,7 +6,8 @@ mod support;
 use std::time::Duration;
 
 use posthaste_server::{ServerOptions, Tls};
-use support::{Running, Talk, options, settings, start};
+use posthaste_testkit::talk::Talk;
+use support::{Running, options, settings, start};
 
 /// With 200 ms for a verdict.
 async fn server() -> Running {

@@ -10,7 +10,8 @@ use posthaste_server::{
     session::ServerSettings,
     wire::{Mechanism, MechanismSet},
 };
-use support::{Talk, log::Log, start};
+use posthaste_testkit::talk::Talk;
+use support::{log::Log, start};
 use tracing_subscriber::filter::LevelFilter;
 
 fn settings() -> ServerSettings {

@@ -17,20 +17,6 @@ fn parsed(line: &str) -> Command<'_> {
     Command::parse(line.as_bytes()).unwrap_or_else(|error| panic!("{line}: {error}"))
 }
 
-fn mail(text: &str) -> Mail<&str> {
-    match Command::parse(text.as_bytes()) {
-        Ok(Command::Mail(mail)) => mail,
-        other => panic!("{text}: {other:?}"),
-    }
-}
-
-fn rcpt(text: &str) -> Rcpt<&str> {
-    match Command::parse(text.as_bytes()) {
-        Ok(Command::Rcpt(rcpt)) => rcpt,
-        other => panic!("{text}: {other:?}"),
-    }
-}
-
 /// The line as the server gets it.
 fn lowered(line: &str, lines: &[&str], tls: bool) -> Result<String, Undeliverable> {
     let offered = offered(lines);
@@ -123,7 +109,7 @@ fn limits_of_offered_extensions_are_kept() {
         assert_eq!(kept, expected.map_or(Ok(true), Err), "{parameter} {line}");
     }
     // A relay that subtracts the elapsed time may have none left.
-    let mut late = mail("MAIL FROM:<a@b> BY=5;R");
+    let mut late = Mail::parse("<a@b> BY=5;R").expect("a sender");
     late.by = late.by.map(|by| posthaste_wire::parameter::DeliverBy { seconds: -1, ..by });
     assert_eq!(downgrade::mail(late, next_hop(&offered(&["DELIVERBY"]), true)), Err(DeliverBy));
 }
@@ -145,7 +131,7 @@ fn addresses_outside_ascii_need_smtputf8() {
     // Such a sender has said SMTPUTF8. Without the parameter the address still cannot go to this
     // server.
     assert_eq!(lowered("MAIL FROM:<ü@d> SMTPUTF8", &[], true), Err(Undeliverable::Utf8));
-    let unannounced = Mail { smtputf8: false, ..mail("MAIL FROM:<ü@d> SMTPUTF8") };
+    let unannounced = Mail { smtputf8: false, ..Mail::parse("<ü@d> SMTPUTF8").expect("a sender") };
     let lowered_to = |lines: &[&str]| downgrade::mail(unannounced, next_hop(&offered(lines), true)).map(drop);
     assert_eq!((lowered_to(&[]), lowered_to(&["SMTPUTF8"])), (Err(Undeliverable::Utf8), Ok(())));
     let encoded = "RCPT TO:<c@d> ORCPT=utf-8;\\x{FC}@d";
@@ -168,8 +154,9 @@ fn services_that_end_here_are_reported() {
         ("BY=9;RT", "NOTIFY=FAILURE", &["DELIVERBY", "DSN"], true),
         ("BY=9;RT", "NOTIFY=NEVER", &["DELIVERBY"], false),
     ] {
-        let (from, to) = (format!("{MAIL} {from}"), format!("{RCPT} {to}"));
-        let (mail, rcpt) = (mail(from.trim_end()), rcpt(to.trim_end()));
+        let (from, to) = (format!("<a@b> {from}"), format!("<c@d> {to}"));
+        let mail = Mail::parse(from.trim_end()).expect("a sender");
+        let rcpt = Rcpt::parse(to.trim_end()).expect("a recipient");
         assert_eq!(downgrade::owes_relayed_report(&mail, &rcpt, &offered(lines)), owed, "{from} {to} {lines:?}");
     }
 }

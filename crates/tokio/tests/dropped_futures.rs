@@ -4,28 +4,115 @@
 mod support;
 
 use std::{
+    io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
+use posthaste_testkit::{
+    pki::tls,
+    talk::{Talk, handshake},
+};
 use posthaste_tokio::{
     ClientDriver, ClientEvent, Connection, Content, ServerEvent,
     session::{Ask, ClientSettings, Verdict, server::CloseReason},
     wire::{Command, accepted},
 };
-use support::{Stutter, driver, once, reply, settings, tls};
-use tokio::io::AsyncWriteExt as _;
-use tokio_rustls::TlsConnector;
+use support::{driver, settings};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
+
+/// Every call but the second is told to come back; reads give few octets, and what is written
+/// leaves with a flush only, as under TLS.
+struct Stutter {
+    stream: DuplexStream,
+    staged: Vec<u8>,
+    again: bool,
+    /// Octets of a read or write.
+    step: usize,
+}
+
+impl Stutter {
+    const fn new(stream: DuplexStream, step: usize) -> Self {
+        Self { stream, staged: Vec::new(), again: false, step }
+    }
+
+    fn stutters(&mut self, context: &Context<'_>) -> bool {
+        self.again = !self.again;
+        if self.again {
+            context.waker().wake_by_ref();
+        }
+        self.again
+    }
+}
+
+impl AsyncRead for Stutter {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.stutters(context) {
+            return Poll::Pending;
+        }
+        let mut few = vec![0; self.step.min(buffer.remaining())];
+        let mut read = ReadBuf::new(&mut few);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut read))?;
+        buffer.put_slice(read.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stutter {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        if self.stutters(context) {
+            return Poll::Pending;
+        }
+        let few = &octets[..octets.len().min(self.step)];
+        self.staged.extend_from_slice(few);
+        Poll::Ready(Ok(few.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.staged.is_empty() {
+            if self.stutters(context) {
+                return Poll::Pending;
+            }
+            let Self { stream, staged, step, .. } = &mut *self;
+            let end = staged.len().min(*step);
+            let written = ready!(Pin::new(stream).poll_write(context, &staged[..end]))?;
+            staged.drain(..written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(context))?;
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Polls once, and drops the future when it is not ready.
+async fn once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let polled = tokio::select! {
+        biased;
+        value = future => Some(value),
+        () = std::future::ready(()) => None,
+    };
+    tokio::task::yield_now().await;
+    polled
+}
 
 #[tokio::test]
 async fn a_server_driver_dropped_at_every_await_loses_nothing() {
     for step in [1, 2, 7, 64] {
-        let (server_tls, client_tls) = tls();
-        let (mut client, server) = tokio::io::duplex(4_096);
-        let mut driver = driver(Stutter::new(server, step), settings());
+        let (server_tls, client_tls) = tls("mx.test");
+        let (client, server) = tokio::io::duplex(4_096);
+        let mut settings = settings();
+        settings.offers.starttls = true;
+        let mut driver = driver(Stutter::new(server, step), settings);
         let serving = tokio::spawn(async move {
             let (mut content, mut asked) = (Vec::new(), Vec::new());
             loop {
@@ -45,23 +132,18 @@ async fn a_server_driver_dropped_at_every_await_loses_nothing() {
             }
         });
         let talking = async {
-            assert!(reply(&mut client).await.starts_with("220"));
-            client.write_all(b"EHLO c.test\r\n").await.unwrap();
-            assert!(reply(&mut client).await.contains("STARTTLS"));
-            client.write_all(b"STARTTLS\r\n").await.unwrap();
-            assert!(reply(&mut client).await.starts_with("220"));
-            let mut client =
-                TlsConnector::from(client_tls).connect("mx.test".try_into().unwrap(), client).await.unwrap();
-            client.write_all(b"EHLO c.test\r\n").await.unwrap();
-            assert!(!reply(&mut client).await.contains("STARTTLS"));
-            client.write_all(b"MAIL FROM:<>\r\nRCPT TO:<a@b.test>\r\nRCPT TO:<c@b.test>\r\nDATA\r\n").await.unwrap();
+            let mut talk = Talk::new(client);
+            assert!(talk.reply().await.starts_with("220"));
+            assert!(talk.ask("EHLO c.test").await.contains("STARTTLS"));
+            talk.expect("STARTTLS", "220").await;
+            let mut talk = Talk::new(handshake(talk.stream, &client_tls).await);
+            assert!(!talk.ask("EHLO c.test").await.contains("STARTTLS"));
+            talk.send("MAIL FROM:<>\r\nRCPT TO:<a@b.test>\r\nRCPT TO:<c@b.test>\r\nDATA\r\n").await;
             for code in ["250", "250", "250", "354"] {
-                assert!(reply(&mut client).await.starts_with(code));
+                assert!(talk.reply().await.starts_with(code));
             }
-            client.write_all(b"one\r\n..two\r\n.\r\n").await.unwrap();
-            assert_eq!(reply(&mut client).await, "250 2.0.0 Kept\r\n");
-            client.write_all(b"QUIT\r\n").await.unwrap();
-            assert!(reply(&mut client).await.starts_with("221"));
+            assert_eq!(talk.ask("one\r\n..two\r\n.").await, "250 2.0.0 Kept");
+            talk.expect("QUIT", "221").await;
         };
         tokio::time::timeout(Duration::from_secs(20), talking).await.unwrap();
         let (content, asked, reason) = serving.await.unwrap();
@@ -127,7 +209,7 @@ async fn a_client_driver_dropped_at_every_await_loses_nothing() {
 async fn content_dropped_half_way_ends_the_conversation() {
     struct Never(bool);
     impl Content for Never {
-        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<std::io::Result<Bytes>>> {
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
             if std::mem::replace(&mut self.0, true) {
                 return Poll::Pending;
             }

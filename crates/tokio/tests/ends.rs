@@ -7,9 +7,9 @@ use std::io::ErrorKind;
 
 use posthaste_tokio::{
     ServerEvent,
-    session::{Ask, ServerSettings, Verdict, server::CloseReason},
+    session::{Ask, Verdict, server::CloseReason},
 };
-use support::driver;
+use support::{driver, settings};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
@@ -18,7 +18,7 @@ async fn the_stream_may_end_at_every_octet() {
     let end = dialogue.len() - b"RSET\r\nQUIT\r\n".len();
     for cut in 0..=dialogue.len() {
         let (mut client, server) = tokio::io::duplex(4_096);
-        let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
+        let mut settings = settings();
         settings.limits.forbid_unauthorized_pipelining = false;
         let mut driver = driver(server, settings);
         client.write_all(&dialogue[..cut]).await.unwrap();
@@ -48,7 +48,7 @@ async fn the_stream_may_end_at_every_octet() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_read_is_given_up() {
     let (mut client, server) = tokio::io::duplex(64);
-    let mut driver = driver(server, ServerSettings::new("mx.test".parse().expect("a domain")));
+    let mut driver = driver(server, settings());
     client.write_all(b"EHLO c.test\r\n").await.unwrap();
     let begun = tokio::time::Instant::now();
     let error = loop {
@@ -64,7 +64,7 @@ async fn a_client_that_does_not_read_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_says_nothing_gets_a_421() {
     let (mut client, server) = tokio::io::duplex(4_096);
-    let mut driver = driver(server, ServerSettings::new("mx.test".parse().expect("a domain")));
+    let mut driver = driver(server, settings());
     let reason = loop {
         match driver.next().await.unwrap() {
             ServerEvent::Ask(_) => driver.answer(Verdict::Accept(None)).unwrap(),

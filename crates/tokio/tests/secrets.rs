@@ -5,10 +5,10 @@ mod support;
 
 use posthaste_tokio::{
     ClientDriver, ClientEvent, Connection, ServerEvent,
-    session::{Ask, ClientSettings, ServerSettings, Verdict, sasl::Nonce},
+    session::{Ask, ClientSettings, Verdict, sasl::Nonce},
     wire::{Auth, Command, Mechanism, MechanismSet, Secret},
 };
-use support::driver;
+use support::{driver, settings};
 use tokio::io::AsyncWriteExt as _;
 
 /// `\0me\0right` and `right`.
@@ -24,7 +24,7 @@ fn assert_silent(shown: &str) {
 
 #[tokio::test]
 async fn the_debug_text_of_a_server_driver_has_no_secret() {
-    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
+    let mut settings = settings();
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.offers.auth_in_clear = true;
     let (mut client, server) = tokio::io::duplex(4_096);

@@ -4,16 +4,25 @@
 
 mod support;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::SeqCst},
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use posthaste_testkit::{
+    pki::tls,
+    talk::{Talk, handshake},
+};
 use posthaste_tokio::{
     ClientDriver, ClientError, ClientEvent, Connection, ServerEvent,
     session::{
-        Ask, ClientSettings, PeerMisbehaved, Transport, Verdict,
+        Ask, ClientSettings, PeerMisbehaved, ServerSettings, Transport, Verdict,
         sasl::{
             ChannelBinding, ClientContext, ClientMechanism, ClientStep, Credentials, Nonce, SaslError, ScramKey,
             ServerContext, ServerMechanism, ServerStep, UnknownUsers,
@@ -25,17 +34,60 @@ use posthaste_tokio::{
         frame::{SegmentList, Stuffer},
     },
 };
-use support::{Counted, driver, reply, settings, tls};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio_rustls::TlsConnector;
+use support::driver;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
+
+fn settings() -> ServerSettings {
+    let mut settings = support::settings();
+    settings.offers.starttls = true;
+    settings
+}
+
+/// Counts writes.
+struct Counted(DuplexStream, Arc<AtomicUsize>);
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        self.1.fetch_add(1, SeqCst);
+        Pin::new(&mut self.0).poll_write(context, octets)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.1.fetch_add(1, SeqCst);
+        let all: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        Pin::new(&mut self.0).poll_write(context, &all)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
 
 #[tokio::test]
 async fn octets_after_starttls_end_the_session() {
     // How much comes with the command, and how much after the reply.
     for (with, after) in [("N", ""), ("NOOP\r\n", ""), ("\r\n", ""), ("", "N"), ("", "NOOP\r\nMAIL FROM:<a@b>\r\n")] {
-        let (mut client, server) = tokio::io::duplex(4_096);
+        let (client, server) = tokio::io::duplex(4_096);
         let mut driver = driver(server, settings());
-        let (config, _) = tls();
+        let (config, _) = tls("mx.test");
         let serving = tokio::spawn(async move {
             loop {
                 match driver.next().await.unwrap() {
@@ -46,17 +98,15 @@ async fn octets_after_starttls_end_the_session() {
                 }
             }
         });
-        reply(&mut client).await;
-        client.write_all(b"EHLO c.test\r\n").await.unwrap();
-        reply(&mut client).await;
-        client.write_all(format!("STARTTLS\r\n{with}").as_bytes()).await.unwrap();
-        let said = reply(&mut client).await;
+        let mut talk = Talk::new(client).greeted().await;
+        talk.send(format!("STARTTLS\r\n{with}")).await;
+        let said = talk.reply().await;
         assert!(said.starts_with(if with.is_empty() { "220" } else { "554" }), "{with:?} {said}");
-        client.write_all(after.as_bytes()).await.unwrap();
-        client.shutdown().await.unwrap();
+        talk.send(after).await;
+        talk.stream.shutdown().await.unwrap();
         assert!(serving.await.unwrap(), "{with:?} {after:?}");
         let mut rest = Vec::new();
-        client.read_to_end(&mut rest).await.unwrap();
+        talk.stream.read_to_end(&mut rest).await.unwrap();
         assert!(!rest.starts_with(b"250"), "{rest:?}");
     }
 }
@@ -80,7 +130,7 @@ async fn octets_after_the_reply_to_starttls_end_the_conversation() {
         }
         assert!(matches!(driver.next().await.unwrap(), ClientEvent::StartTls));
         server.write_all(later.as_bytes()).await.unwrap();
-        let (_, config) = tls();
+        let (_, config) = tls("mx.test");
         assert!(driver.connect_tls(config, "mx.test".try_into().unwrap()).await.is_err());
         assert!(driver.next().await.is_err() || driver.send(&Command::Quit).is_err());
     }
@@ -89,7 +139,7 @@ async fn octets_after_the_reply_to_starttls_end_the_conversation() {
 /// The end of TLS within content, and then octets in clear.
 #[tokio::test]
 async fn octets_in_clear_after_the_end_of_tls_are_not_read() {
-    let (server_tls, client_tls) = tls();
+    let (server_tls, client_tls) = tls("mx.test");
     let (ours, theirs) = tokio::io::duplex(16 * 1_024);
     let serving = tokio::spawn(async move {
         let mut connection = Connection::new(theirs);
@@ -107,15 +157,12 @@ async fn octets_in_clear_after_the_end_of_tls_are_not_read() {
             }
         }
     });
-    let mut client = TlsConnector::from(client_tls).connect("mx.test".try_into().unwrap(), ours).await.unwrap();
-    reply(&mut client).await;
-    for line in ["EHLO c.test", "MAIL FROM:<>", "RCPT TO:<a@b.test>", "DATA"] {
-        client.write_all(format!("{line}\r\n").as_bytes()).await.unwrap();
-        reply(&mut client).await;
+    let mut talk = Talk::new(handshake(ours, &client_tls).await).greeted().await;
+    for (line, code) in [("MAIL FROM:<>", "250"), ("RCPT TO:<a@b.test>", "250"), ("DATA", "354")] {
+        talk.expect(line, code).await;
     }
-    client.write_all(b"inside\r\n").await.unwrap();
-    client.flush().await.unwrap();
-    let (mut raw, mut session) = client.into_inner();
+    talk.send("inside\r\n").await;
+    let (mut raw, mut session) = talk.stream.into_inner();
     session.send_close_notify();
     let mut alert = Vec::new();
     session.write_tls(&mut alert).unwrap();
@@ -154,7 +201,7 @@ async fn a_small_message_leaves_with_its_end_in_one_write() {
 /// What each side exports is the same, and on another connection it is not.
 #[tokio::test]
 async fn both_ends_have_one_channel_binding_and_see_the_other_ones_certificate() {
-    let (server_tls, client_tls) = tls();
+    let (server_tls, client_tls) = tls("mx.test");
     let mut bindings = Vec::new();
     for _ in 0..2 {
         let (ours, theirs) = tokio::io::duplex(16 * 1_024);
@@ -223,14 +270,14 @@ async fn a_client_that_does_not_go_on_with_the_handshake_is_given_up() {
         }
     }
     let begun = tokio::time::Instant::now();
-    let error = driver.accept_tls(tls().0).await.unwrap_err();
-    assert_eq!((error.kind(), begun.elapsed().as_secs()), (std::io::ErrorKind::TimedOut, 30));
+    let error = driver.accept_tls(tls("mx.test").0).await.unwrap_err();
+    assert_eq!((error.kind(), begun.elapsed().as_secs()), (io::ErrorKind::TimedOut, 30));
 }
 
 /// A peer that takes nothing does not keep a connection from its end.
 #[tokio::test(start_paused = true)]
 async fn closing_does_not_wait_for_a_peer_that_stopped_reading() {
-    let (server_tls, client_tls) = tls();
+    let (server_tls, client_tls) = tls("mx.test");
     let (ours, theirs) = tokio::io::duplex(4_096);
     let (mut client, mut server) = (Connection::new(ours), Connection::new(theirs));
     let (accepted, connected) =

@@ -1,4 +1,4 @@
-use posthaste_server::wire::{Command, EnhancedCode, Reply, ReplyCode};
+use posthaste_server::wire::{EnhancedCode, Reply, ReplyCode};
 
 use super::*;
 
@@ -6,16 +6,12 @@ use super::*;
 const ACCEPTED: i64 = 1_767_607_200;
 
 fn outside(mail: &str) -> Outside {
-    let line = format!("MAIL FROM:{mail}");
-    let Ok(Command::Mail(mail)) = Command::parse(line.as_bytes()) else { panic!("{line}") };
     let received_from = Some("client.test ([192.0.2.1])".to_owned());
-    Outside { accepted: ACCEPTED, received_from, ..Outside::of(mail.into_owned()) }
+    Outside { accepted: ACCEPTED, received_from, ..Outside::of(mail.parse().unwrap()) }
 }
 
 fn entry(action: Action, rcpt: &str, diagnostic: Diagnostic) -> Entry {
-    let line = format!("RCPT TO:{rcpt}");
-    let Ok(Command::Rcpt(rcpt)) = Command::parse(line.as_bytes()) else { panic!("{line}") };
-    Entry { rcpt: rcpt.into_owned(), action, diagnostic, attempted: Some(ACCEPTED + 60) }
+    Entry { rcpt: rcpt.parse().unwrap(), action, diagnostic, attempted: Some(ACCEPTED + 60) }
 }
 
 fn said(reply: &str) -> Diagnostic {

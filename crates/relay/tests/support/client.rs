@@ -6,17 +6,15 @@ use posthaste_client::SystemResolver;
 use posthaste_queue::{Body as _, Queue as _, memory::MemoryQueue};
 use posthaste_relay::{Relay, RelayOptions, future_release};
 use posthaste_server::Listener;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use posthaste_testkit::talk::Talk;
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{Log, relay};
 
 /// A client of a relay that offers all its extensions.
 pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+    talk: Talk<TcpStream>,
     pub(crate) relay: Relay<MemoryQueue, SystemResolver>,
     pub(crate) log: Log,
     serving: tokio::task::JoinHandle<()>,
@@ -34,26 +32,33 @@ impl Client {
         let listener = Listener::bind("127.0.0.1:0", settings).await.unwrap();
         let address = listener.local_address().unwrap();
         let serving = tokio::spawn(relay.server().listen(listener).serve());
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        reply(&mut stream).await;
-        Self { stream, relay, log, serving }
+        let mut talk = Talk::connect(address).await;
+        talk.stream.set_nodelay(true).unwrap();
+        talk.reply().await;
+        Self { talk, relay, log, serving }
     }
 
-    pub(crate) async fn talk(&mut self, lines: &[&str]) -> String {
-        talk(&mut self.stream, lines).await
+    /// Sends each text after the reply to the text before, and returns the last reply.
+    pub(crate) async fn talk(&mut self, texts: &[&str]) -> String {
+        let mut said = String::new();
+        for text in texts {
+            self.talk.send(text).await;
+            said = self.talk.reply().await;
+            assert_ne!(said, "<eof>", "closed after {text:?}");
+        }
+        said
     }
 
     /// Sends octets that get no reply.
     pub(crate) async fn send_octets(&mut self, octets: &[u8]) {
-        self.stream.set_nodelay(true).unwrap();
-        self.stream.write_all(octets).await.unwrap();
+        self.talk.send(octets).await;
     }
 
     /// Sends a chunk of content, and returns the reply.
     pub(crate) async fn chunk(&mut self, octets: &[u8], last: bool) -> String {
         let command = format!("BDAT {}{}\r\n", octets.len(), if last { " LAST" } else { "" });
         self.send_octets(&[command.as_bytes(), octets].concat()).await;
-        reply(&mut self.stream).await
+        self.talk.reply().await
     }
 
     /// Sends a message with these parameters of MAIL. Returns the last reply, and the message's
@@ -90,27 +95,4 @@ impl Drop for Client {
     fn drop(&mut self) {
         self.serving.abort();
     }
-}
-
-/// Sends each line after the reply to the line before, and returns the last reply.
-pub(crate) async fn talk(stream: &mut TcpStream, lines: &[&str]) -> String {
-    let mut said = String::new();
-    for line in lines {
-        stream.write_all(line.as_bytes()).await.unwrap();
-        said = reply(stream).await;
-    }
-    said
-}
-
-pub(crate) async fn reply(stream: &mut TcpStream) -> String {
-    let mut said = Vec::new();
-    while !said.ends_with(b"\r\n")
-        || said.split(|octet| *octet == b'\n').rev().nth(1).is_none_or(|line| line.get(3) == Some(&b'-'))
-    {
-        let mut octets = [0; 1_024];
-        let read = stream.read(&mut octets).await.unwrap();
-        assert!(read > 0, "closed after {:?}", String::from_utf8_lossy(&said));
-        said.extend_from_slice(&octets[..read]);
-    }
-    String::from_utf8(said).unwrap()
 }

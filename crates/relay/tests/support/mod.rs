@@ -4,7 +4,6 @@
 
 mod client;
 mod hop;
-mod raw;
 
 use std::{
     net::IpAddr,
@@ -16,15 +15,11 @@ use bytes::Bytes;
 use posthaste_client::{MxRecord, ResolveError, Resolver, SystemResolver};
 use posthaste_queue::{MessageId, Owner, Queue as _, memory::MemoryQueue};
 use posthaste_relay::{Event, NextHop, Observer, Relay, RelayOptions, Route, RouteTable};
-use posthaste_server::{
-    Envelope,
-    wire::{Command, Mail, Rcpt},
-};
+use posthaste_server::Envelope;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use client::{Client, reply, talk};
+pub(crate) use client::Client;
 pub(crate) use hop::{Behavior, Hop, Taken, offering};
-pub(crate) use raw::{RawHop, polite};
 
 /// A bound for what must happen: the largest body takes ten seconds of a processor in a debug
 /// build.
@@ -118,22 +113,11 @@ pub(crate) async fn submit<R: Resolver>(
     recipients: &[&str],
     content: &'static [u8],
 ) -> MessageId {
-    let envelope = Envelope::new(parse_mail(mail), recipients.iter().map(|rcpt| parse_rcpt(rcpt)).collect());
-    relay.submit(Owner::default(), &envelope, Bytes::from_static(content)).await.unwrap()
+    relay.submit(Owner::default(), &envelope(mail, recipients), Bytes::from_static(content)).await.unwrap()
 }
 
-pub(crate) fn parse_mail(text: &str) -> Mail {
-    match Command::parse(format!("MAIL FROM:{text}").as_bytes()) {
-        Ok(Command::Mail(mail)) => mail.into_owned(),
-        other => panic!("{other:?}"),
-    }
-}
-
-pub(crate) fn parse_rcpt(text: &str) -> Rcpt {
-    match Command::parse(format!("RCPT TO:{text}").as_bytes()) {
-        Ok(Command::Rcpt(rcpt)) => rcpt.into_owned(),
-        other => panic!("{other:?}"),
-    }
+pub(crate) fn envelope(mail: &str, recipients: &[&str]) -> Envelope {
+    Envelope::new(mail.parse().unwrap(), recipients.iter().map(|rcpt| rcpt.parse().unwrap()).collect())
 }
 
 /// Options of a relay that sends all mail to these ports on loopback, in order, with short waits.
