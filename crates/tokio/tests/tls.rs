@@ -22,7 +22,7 @@ use posthaste_testkit::{
 use posthaste_tokio::{
     ClientDriver, ClientError, ClientEvent, Connection, ServerEvent,
     session::{
-        Ask, ClientSettings, PeerMisbehaved, ServerSettings, Transport, Verdict,
+        Ask, ClientSettings, PeerMisbehaved, Transport, Verdict,
         sasl::{
             ChannelBinding, ClientContext, ClientMechanism, ClientStep, Credentials, Nonce, SaslError, ScramKey,
             ServerContext, ServerMechanism, ServerStep, UnknownUsers,
@@ -34,14 +34,8 @@ use posthaste_tokio::{
         frame::{SegmentList, Stuffer},
     },
 };
-use support::driver;
+use support::{driver, settings};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf};
-
-fn settings() -> ServerSettings {
-    let mut settings = support::settings();
-    settings.offers.starttls = true;
-    settings
-}
 
 /// Counts writes.
 struct Counted(DuplexStream, Arc<AtomicUsize>);
