@@ -110,9 +110,7 @@ async fn a_server_driver_dropped_at_every_await_loses_nothing() {
     for step in [1, 2, 7, 64] {
         let (server_tls, client_tls) = tls("mx.test");
         let (client, server) = tokio::io::duplex(4_096);
-        let mut settings = settings();
-        settings.offers.starttls = true;
-        let mut driver = driver(Stutter::new(server, step), settings);
+        let mut driver = driver(Stutter::new(server, step), settings());
         let serving = tokio::spawn(async move {
             let (mut content, mut asked) = (Vec::new(), Vec::new());
             loop {
