@@ -11,8 +11,8 @@
 //! ```
 //!
 //! `posthaste-wire` tests itself with the modules that need no session, without the feature
-//! `sessions`: they depend on that crate alone, so that a change in it builds nothing else.
-//! What needs sockets or TLS has the feature `tokio`, which the tests of wire and session do without.
+//! `sessions`: they depend on that crate alone, so that a change in it builds nothing else. What
+//! needs sockets or TLS has the feature `tokio`, which the tests of wire and session do without.
 //!
 //! The harnesses panic if a session breaks its contract.
 
