@@ -13,7 +13,11 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 /// Octets of lines that wait to be written: some thousand lines. Beyond it lines are dropped.
 const BUFFER: usize = 1 << 20;
@@ -53,13 +57,20 @@ pub(crate) fn start() {
         return;
     }
     let _ = LOG.set(log.clone());
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || log.clone())
-        .with_ansi(io::stderr().is_terminal());
-    subscriber.init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(move || log.clone()).with_ansi(io::stderr().is_terminal());
+    tracing_subscriber::registry().with(lines).with(levels()).init();
     std::panic::set_hook(Box::new(|panic| tracing::error!("a fault of the program: {panic}")));
+}
+
+/// The levels in the environment variable RUST_LOG, such as `debug` or
+/// `info,posthaste_relay=debug`. Without it, or if it cannot be read: `info`.
+fn levels() -> Targets {
+    let info = || Targets::new().with_default(LevelFilter::INFO);
+    let Some(text) = std::env::var_os("RUST_LOG").filter(|text| !text.is_empty()) else { return info() };
+    text.to_string_lossy().parse().unwrap_or_else(|error| {
+        say(&format!("RUST_LOG={text:?} ignored: {error}; write `debug`, or `info,posthaste_relay=debug`"));
+        info()
+    })
 }
 
 /// A line for people, in its place among those of the log if there is one.
