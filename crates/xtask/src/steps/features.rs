@@ -1,12 +1,12 @@
-//! Every published library compiles without features and with each of its features alone.
+//! Every published library compiles without features, with each of its features alone, and with the
+//! default ones.
 
 use crate::shell::{Outcome, Run};
 use crate::test::Context;
 
 pub(crate) fn run(context: &Context) -> Outcome {
     for package in context.published() {
-        let mut sets = vec![None];
-        sets.extend(package.features.keys().filter(|name| *name != "default").map(Some));
+        let sets = std::iter::once(None).chain(package.features.keys().map(Some));
         for feature in sets {
             let mut command =
                 vec!["check", "--quiet", "--package", package.name.as_str(), "--lib", "--no-default-features"];

@@ -1,5 +1,6 @@
 //! Packages the published crates as `cargo publish` would, unpacks them outside the workspace and
-//! runs the examples of each README there: with the default features, and with each feature alone.
+//! runs the examples of each README there, with the default features. The step `features` builds
+//! each crate with each feature alone.
 //!
 //! What is found here and nowhere else: a file that the package lacks, a dependency that only the
 //! workspace resolves, an example that a stranger cannot run.
@@ -57,13 +58,7 @@ pub(crate) fn run(context: &Context) -> Outcome {
             let remedy = "Show a newcomer one in a ```rust block; `no_run` and `ignore` do not count.";
             return Err(Failure::new(format!("The README of {} has no example that runs.", package.name), remedy));
         }
-        // One that is all of the defaults has run with them.
-        let defaults = package.features.get("default").map_or(&[][..], Vec::as_slice);
-        let alone = package.features.keys().filter(|name| *name != "default" && defaults != [String::clone(name)]);
-        let sets = std::iter::once(None).chain(alone.map(|name| Some(name.as_str())));
-        for feature in sets {
-            run_examples(context, &outside, package.name.as_str(), feature, examples)?;
-        }
+        run_examples(context, &outside, package.name.as_str(), examples)?;
     }
     Ok(())
 }
@@ -85,12 +80,8 @@ fn prepare(package: &cargo_metadata::Package, folder: &Path) -> Outcome {
     write(&library, &source)
 }
 
-fn run_examples(context: &Context, outside: &Path, package: &str, feature: Option<&str>, examples: usize) -> Outcome {
-    let mut command = vec!["test", "--quiet", "--doc", "--package", package];
-    if let Some(feature) = feature {
-        command.extend(["--no-default-features", "--features", feature]);
-    }
-    command.extend(["--", "ReadmeExamples"]);
+fn run_examples(context: &Context, outside: &Path, package: &str, examples: usize) -> Outcome {
+    let command = ["test", "--quiet", "--doc", "--package", package, "--", "ReadmeExamples"];
     let (succeeded, output, errors) =
         Run::cargo().dir(outside).env("CARGO_TARGET_DIR", &context.target).args(command).capture()?;
     let remedy = format!("Mend the README of {package}, or what its package lacks.");
