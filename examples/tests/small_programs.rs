@@ -148,3 +148,18 @@ async fn relay_lookups_takes_mail_from_users_and_for_mailboxes_it_looked_up() {
     assert_eq!(replies(&sent)[1], "550 5.1.1 No such mailbox");
     wait_for("the user's message", support::PATIENCE, || next_hop.line().contains("<you@b.test>").then_some(()));
 }
+
+#[tokio::test]
+async fn embedded_relay_sends_what_it_takes_to_the_smart_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let next_hop = Program::start(env!("CARGO_BIN_EXE_receive"), ["127.0.0.1:0"]);
+    let (to, queue) = (format!("[127.0.0.1]:{}", next_hop.port()), folder.path().join("queue"));
+    let arguments = ["127.0.0.1:0".as_ref(), to.as_ref(), queue.as_os_str()];
+    let relay = Program::start(env!("CARGO_BIN_EXE_embedded_relay"), arguments);
+    let options = ClientOptions::new("client.test".parse().unwrap());
+    let mut client = Client::connect(relay.address(), &options).await.unwrap();
+    let sent = client.send("me@a.test", ["you@b.test"], LETTER).await.unwrap();
+    assert!(replies(&sent)[0].starts_with("250 2.0.0 Queued as "), "{:?}", replies(&sent));
+    assert!(next_hop.line().starts_with("from <me@a.test> by 127.0.0.1:"));
+    assert_eq!(next_hop.line(), "to <you@b.test>");
+}

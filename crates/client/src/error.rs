@@ -113,14 +113,15 @@ impl ConnectError {
         matches!(self, Self::OpportunisticTls(_))
     }
 
-    /// Returns `true` if another attempt would fail as well: the server refused with 5yz, or the
-    /// host and port are not well-formed.
+    /// Returns `true` if another attempt would fail as well: the server refused with 5yz, or what
+    /// the caller gave must change: the host and port, the list of addresses, or the host name that
+    /// no certificate can be for.
     ///
     /// A greeting of 554 is permanent for this host only: others may take the mail.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Refused { reply, .. } => reply.code().severity() == Severity::PermanentNegative,
-            Self::Endpoint(_) => true,
+            Self::Endpoint(_) | Self::NoAddress | Self::TlsName(_) => true,
             _ => false,
         }
     }

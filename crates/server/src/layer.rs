@@ -33,8 +33,11 @@ use crate::{Authentication, Body, Context, Envelope, Handler, Service};
 /// impl Layer for Greylist {
 ///     async fn rcpt(&mut self, cx: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
 ///         let key = (cx.peer.network, rcpt.forward_path.to_string());
-///         let first = *self.0.lock().expect("no panic under the lock").entry(key).or_insert_with(Instant::now);
-///         if first.elapsed() < Duration::from_secs(300) {
+///         let mut firsts = self.0.lock().expect("no panic under the lock");
+///         if firsts.len() >= 100_000 {
+///             firsts.clear();
+///         }
+///         if firsts.entry(key).or_insert_with(Instant::now).elapsed() < Duration::from_secs(300) {
 ///             return Err(refusal!("451 4.7.1 Greylisted, try again in five minutes"));
 ///         }
 ///         Ok(())

@@ -34,4 +34,5 @@ pub use service::Service;
 
 pub use posthaste_tokio::{Certificate, rustls, session, tls, wire};
 pub use session::sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers};
+pub use session::server::CloseReason;
 pub use wire::{Accepted, Refusal, accepted, refusal, reply};

@@ -1,7 +1,7 @@
 //! The shortest application that embeds the relay: mail from this host goes to a smart host.
 //!
 //! ```text
-//! cargo run --bin embedded_relay -- /tmp/queue smarthost.example.org
+//! cargo run --bin embedded_relay -- 127.0.0.1:2525 smarthost.example.org:25 /tmp/queue
 //! ```
 
 use std::error::Error;
@@ -15,17 +15,20 @@ use posthaste::relay::{
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let (Some(folder), Some(smarthost)) = (std::env::args().nth(1), std::env::args().nth(2)) else {
-        return Err("usage: embedded_relay QUEUE-FOLDER SMARTHOST".into());
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [address, smarthost, folder] = &arguments[..] else {
+        return Err("usage: embedded_relay ADDRESS SMARTHOST:PORT QUEUE-FOLDER".into());
     };
+    let (host, port) = smarthost.rsplit_once(':').ok_or("the smart host is HOST:PORT")?;
     let queue = LogQueue::open(folder, LogOptions::default())?;
     let mut options = RelayOptions::new("localhost".parse()?);
     options.policy.relay_from.push("127.0.0.0/8".parse()?);
-    let to = NextHop::Hosts(vec![(smarthost, 25)]);
+    let to = NextHop::Hosts(vec![(host.to_owned(), port.parse()?)]);
     options.routes = RouteTable::new(vec![Route::new(vec!["*".parse()?], to)]);
 
     let relay = Relay::new(queue, SystemResolver, options);
-    let listener = Listener::bind("127.0.0.1:2525", relay.settings()).await?;
+    let listener = Listener::bind(address, relay.settings()).await?;
+    println!("listening on {}", listener.local_address()?);
     relay.serve(relay.server().listen(listener), async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await?;
     Ok(())
 }

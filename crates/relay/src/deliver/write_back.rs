@@ -150,8 +150,14 @@ pub(super) async fn write_back<Q: Queue, R>(
     }
     letter.give_back(shared, written.as_ref().and_then(|written| written.octets));
     if written.is_none() {
-        error!(%message, "message held, its outcome cannot be recorded and it may have been delivered; check it, then remove it");
-        let _ = shared.queue.hold(message).await;
+        match shared.queue.hold(message).await {
+            Ok(_) => {
+                error!(%message, "message held, its outcome cannot be recorded and it may have been delivered; check it, then remove it")
+            }
+            Err(error) => {
+                error!(%message, %error, "outcome not recorded and message not held, delivery may be repeated")
+            }
+        }
     }
     written
 }

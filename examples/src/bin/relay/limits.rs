@@ -42,10 +42,15 @@ pub(crate) fn fit(config: &mut Config, descriptors: Option<u64>) {
     );
 }
 
+/// The descriptors that this many clients and deliveries at once may take.
+pub(crate) fn needed(connections: usize, concurrency: usize) -> u64 {
+    let of = |count: usize, each: u64| u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(each);
+    of(connections, A_CLIENT).saturating_add(of(concurrency, A_DELIVERY)).saturating_add(FIXED)
+}
+
 /// Lowers both numbers if there are too few descriptors. Returns how many they would have needed.
 fn shrink(connections: &mut usize, concurrency: &mut usize, descriptors: u64) -> Option<u64> {
-    let of = |count: usize, each: u64| (count as u64).saturating_mul(each);
-    let needed = of(*connections, A_CLIENT).saturating_add(of(*concurrency, A_DELIVERY)).saturating_add(FIXED);
+    let needed = needed(*connections, *concurrency);
     if needed <= descriptors {
         return None;
     }
@@ -53,7 +58,7 @@ fn shrink(connections: &mut usize, concurrency: &mut usize, descriptors: u64) ->
     // Deliveries get a third at most, and clients the rest.
     let deliveries = (rest / 3 / A_DELIVERY).max(1);
     *concurrency = usize::try_from(deliveries).unwrap_or(usize::MAX).min(*concurrency);
-    let clients = (rest.saturating_sub(of(*concurrency, A_DELIVERY)) / A_CLIENT).max(1);
+    let clients = (descriptors.saturating_sub(self::needed(0, *concurrency)) / A_CLIENT).max(1);
     *connections = usize::try_from(clients).unwrap_or(usize::MAX).min(*connections);
     Some(needed)
 }

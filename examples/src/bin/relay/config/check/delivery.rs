@@ -12,9 +12,8 @@ use crate::config::{
     file::{File, ListenerTls, RouteTls, To},
     findings::{Findings, Place},
 };
+use crate::limits::needed;
 
-/// Descriptors beside those of connections: files of the queue, listeners, look-ups.
-const OTHER_DESCRIPTORS: u64 = 64;
 /// What every server takes (RFC 5321 section 4.5.3.1.8).
 const LEAST_RECIPIENTS: u16 = 100;
 
@@ -93,13 +92,12 @@ fn descriptors(file: &File, findings: &mut Findings) {
     let default = ServerOptions::default().connections;
     let connections = file.limits.connections.as_ref().map_or(default, |number| number.value.into());
     let deliveries = file.delivery.concurrency.as_ref().map_or(DEFAULT_CONCURRENCY, |number| number.value);
-    // A delivery, and an unused connection that is kept for the next one.
-    let wanted = u64::try_from(connections).unwrap_or(u64::MAX);
-    let wanted = wanted.saturating_add(u64::from(deliveries) * 2).saturating_add(OTHER_DESCRIPTORS);
+    let wanted = needed(connections, deliveries.into());
     if wanted > most {
         let place = file.limits.connections.as_ref().map(|number| number.place);
         let place = place.or(file.delivery.concurrency.as_ref().map(|number| number.place));
-        let text = format!("{wanted} descriptors may be wanted for connections, and the system gives {most}");
+        let text =
+            format!("{wanted} open files may be needed, and the system allows {most}: `serve` will lower both numbers");
         let remedy = "write smaller `connections` and `concurrency`, or raise the limit (LimitNOFILE, ulimit -n)";
         findings.warn(place.unwrap_or(Place::absent("connections")), format_args!("{text}; {remedy}"));
     }
