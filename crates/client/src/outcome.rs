@@ -107,9 +107,9 @@ fn is_permanent(reply: &Reply, at: RefusedAt) -> bool {
 }
 
 fn is_too_many_recipients(reply: &Reply) -> bool {
-    let says = |class, subject, detail| reply.as_ref().enhanced() == EnhancedCode::new(class, subject, detail);
+    let says = |class, subject, detail| reply.enhanced() == EnhancedCode::new(class, subject, detail);
     match reply.code().get() {
-        STORAGE_EXCEEDED => reply.as_ref().enhanced().is_none() || says(5, 0, 0) || says(5, 5, 3),
+        STORAGE_EXCEEDED => reply.enhanced().is_none() || says(5, 0, 0) || says(5, 5, 3),
         _ => says(5, 5, 3),
     }
 }

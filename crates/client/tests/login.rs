@@ -80,7 +80,9 @@ fn scram_server() -> impl FnMut(&str) -> String + Send + 'static {
                 }
                 Ok(ServerStep::Done(_)) => return "235 2.7.0 yes\r\n".to_owned(),
                 Ok(step) => panic!("{step:?}"),
-                Err(error) => return String::from_utf8_lossy(error.refusal().reply().as_ref().as_bytes()).into_owned(),
+                Err(error) => {
+                    return String::from_utf8_lossy(error.refusal().reply().as_bytes()).into_owned();
+                }
             };
         }
     }

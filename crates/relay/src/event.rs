@@ -233,7 +233,7 @@ const fn code(class: u16, subject: u16, detail: u16) -> EnhancedCode {
 impl Diagnostic {
     /// Makes the diagnostic of a host's reply.
     pub fn reply(remote: &str, reply: &Reply) -> Self {
-        let status = reply.as_ref().enhanced().unwrap_or(match reply.code().severity() {
+        let status = reply.enhanced().unwrap_or(match reply.code().severity() {
             Severity::Positive => const { code(2, 0, 0) },
             Severity::Intermediate | Severity::TransientNegative => const { code(4, 0, 0) },
             Severity::PermanentNegative => const { code(5, 0, 0) },
@@ -291,7 +291,7 @@ const MAX_TEXT: usize = 1_000;
 /// The code and all lines of a reply as one line, without control characters.
 fn exact_words(reply: &Reply) -> String {
     let mut text = reply.code().to_string();
-    for line in reply.as_ref().lines().filter(|line| !line.is_empty()) {
+    for line in reply.borrowed().lines().filter(|line| !line.is_empty()) {
         text.push(' ');
         text.extend(String::from_utf8_lossy(line).chars().map(|c| if c.is_control() { '?' } else { c }));
     }

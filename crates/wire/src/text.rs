@@ -109,7 +109,7 @@ mod serde {
     /// always.
     impl Serialize for Reply {
         fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
-            let octets = self.as_ref().as_bytes();
+            let octets = self.borrowed().as_bytes();
             match core::str::from_utf8(octets) {
                 Ok(text) if serializer.is_human_readable() => serializer.serialize_str(text),
                 _ => serializer.serialize_bytes(octets),

@@ -85,7 +85,7 @@ mod tests {
 
     fn server(keywords: &str) -> Capabilities {
         let text = format!("hop.test {keywords}").split_whitespace().collect::<Vec<_>>().join("\n");
-        Capabilities::from_reply(&Reply::new(ReplyCode::OK, None, &text).as_ref()).into_owned()
+        Capabilities::from_reply(&Reply::new(ReplyCode::OK, None, &text).borrowed()).into_owned()
     }
 
     fn outside(mail: &str, all_ascii: bool) -> Outside {

@@ -147,7 +147,7 @@ impl ClientSession {
                         Capabilities::from_reply(&reply).into_owned()
                     }
                     Hello::Extended | Hello::Local => {
-                        Capabilities::from_reply(&reply.into_owned().as_ref()).into_owned()
+                        Capabilities::from_reply(&reply.into_owned().borrowed()).into_owned()
                     }
                 };
             }

@@ -267,7 +267,7 @@ impl ServerSession {
     pub fn handle_timeout(&mut self, now: Tick, out: &mut BytesMut) -> Option<ServerEof> {
         self.poll_timeout().filter(|deadline| *deadline <= now)?;
         if let Some(Pending::Greet(greeting, _)) = &self.pending {
-            out.extend_from_slice(greeting.as_ref().as_bytes());
+            out.extend_from_slice(greeting.as_bytes());
             self.pending = None;
             return None;
         }
@@ -487,7 +487,7 @@ impl ServerSession {
     /// place.
     fn say(&self, reply: &Reply, out: &mut BytesMut) {
         debug_assert!(self.is_at_boundary());
-        out.extend_from_slice(reply.as_ref().as_bytes());
+        out.extend_from_slice(reply.as_bytes());
     }
 
     /// Says a reply `times` times, as far as the output has room.

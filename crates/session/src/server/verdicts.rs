@@ -98,7 +98,7 @@ impl ServerSession {
                 self.saying = None;
                 return;
             };
-            out.extend_from_slice(reply.as_ref().as_bytes());
+            out.extend_from_slice(reply.as_bytes());
             // No reply follows a 421.
             if reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE {
                 self.saying = None;

@@ -192,7 +192,7 @@ fn errors_have_the_replies_of_rfc_4954() {
         (SaslError::Transition, "432 4.7.12"),
         (SaslError::Unavailable, "454 4.7.0"),
     ] {
-        assert!(error.refusal().reply().as_ref().as_bytes().starts_with(reply.as_bytes()), "{error}");
+        assert!(error.refusal().reply().as_bytes().starts_with(reply.as_bytes()), "{error}");
     }
 }
 

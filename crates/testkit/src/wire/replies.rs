@@ -33,9 +33,9 @@ pub fn reply(stream: &[u8]) {
     }
     tolerant(stream);
     for reply in &replies {
-        let reply = reply.as_ref();
+        let reply = reply.borrowed();
         assert_eq!(ReplyRef::parse(reply.as_bytes()).as_ref(), Ok(&reply));
-        assert_eq!(reply.into_owned().as_ref(), reply);
+        assert_eq!(reply.into_owned().borrowed(), reply);
         assert!(!reply.to_string().contains(char::is_control), "logs stay on one line");
         assert!(reply.enhanced().is_none_or(|code| code.class() == reply.code().get() / 100));
         capabilities(&reply);
@@ -55,7 +55,7 @@ fn tolerant(stream: &[u8]) {
                     assert_eq!(reply.is_well_formed(), framer.fault().is_none());
                     assert_eq!(reply.is_well_formed(), ReplyRef::parse(reply.as_bytes()) == Ok(reply));
                     let owned = reply.into_owned();
-                    let normal = ReplyRef::parse(owned.as_ref().as_bytes()).expect("what is owned is well formed");
+                    let normal = ReplyRef::parse(owned.as_bytes()).expect("what is owned is well formed");
                     assert_eq!(normal.code(), reply.code());
                     let code = reply.code().to_string();
                     let mut lines = reply.as_bytes().split(|octet| *octet == b'\n');

@@ -67,7 +67,7 @@ impl Decoder for ClientCodec {
     fn decode(&mut self, src: &mut BytesMut) -> Result<Option<Reply>, CodecError> {
         let Some(reply) = self.replies.next(src)? else { return Ok(None) };
         let reply = reply.into_owned();
-        src.advance(reply.as_ref().as_bytes().len());
+        src.advance(reply.as_bytes().len());
         Ok(Some(reply))
     }
 }

@@ -113,7 +113,7 @@ impl Encoder<Reply> for ServerCodec {
     type Error = CodecError;
 
     fn encode(&mut self, reply: Reply, dst: &mut BytesMut) -> Result<(), CodecError> {
-        dst.extend_from_slice(reply.as_ref().as_bytes());
+        dst.extend_from_slice(reply.as_bytes());
         Ok(())
     }
 }

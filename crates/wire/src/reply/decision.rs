@@ -204,7 +204,7 @@ impl core::error::Error for WrongSeverity {}
 ///
 /// ```
 /// let reply = posthaste_wire::reply!("250 2.0.0 OK");
-/// assert_eq!(reply.as_ref().as_bytes(), b"250 2.0.0 OK\r\n");
+/// assert_eq!(reply.as_bytes(), b"250 2.0.0 OK\r\n");
 /// ```
 #[macro_export]
 macro_rules! reply {
@@ -220,7 +220,7 @@ macro_rules! reply {
 ///
 /// ```
 /// let stored = posthaste_wire::accepted!("250 2.0.0 Stored as {}", "4\r\n711");
-/// assert_eq!(stored.reply().as_ref().as_bytes(), b"250-2.0.0 Stored as 4?\r\n250 2.0.0 711\r\n");
+/// assert_eq!(stored.reply().as_bytes(), b"250-2.0.0 Stored as 4?\r\n250 2.0.0 711\r\n");
 /// ```
 ///
 /// Any other code is a compile error:
@@ -359,7 +359,7 @@ mod tests {
     #[test]
     fn values_cannot_add_a_reply_of_another_code() {
         let refusal = crate::refusal!("550 5.1.1 No {}", "x\r\n250 2.0.0 OK\r\n");
-        let octets = refusal.reply().as_ref().as_bytes();
+        let octets = refusal.reply().as_bytes();
         assert_eq!(octets, b"550-5.1.1 No x?\r\n550-5.1.1 250 2.0.0 OK?\r\n550 5.1.1 \r\n");
     }
 

@@ -164,7 +164,7 @@ impl<'a> Iterator for Lines<'a> {
 /// ```
 /// use posthaste_wire::{EnhancedCode, Reply, ReplyCode};
 /// let reply = Reply::new(ReplyCode::MAILBOX_UNAVAILABLE, EnhancedCode::new(5, 1, 1), "No such user\r\n250 here");
-/// assert_eq!(reply.as_ref().as_bytes(), b"550-5.1.1 No such user?\r\n550 5.1.1 250 here\r\n");
+/// assert_eq!(reply.as_bytes(), b"550-5.1.1 No such user?\r\n550 5.1.1 250 here\r\n");
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Reply {
@@ -234,8 +234,19 @@ impl Reply {
         self.code
     }
 
+    /// The enhanced status code of the first line (RFC 2034). `None`: it has none, or one of
+    /// another class than the code.
+    pub fn enhanced(&self) -> Option<EnhancedCode> {
+        self.borrowed().enhanced()
+    }
+
+    /// The octets, with a CRLF after each line.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.octets
+    }
+
     /// The borrowed form.
-    pub fn as_ref(&self) -> ReplyRef<'_> {
+    pub fn borrowed(&self) -> ReplyRef<'_> {
         ReplyRef { octets: &self.octets, code: self.code, form: Form::Whole }
     }
 }
@@ -248,7 +259,7 @@ impl fmt::Debug for ReplyRef<'_> {
 
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_ref().fmt(f)
+        self.borrowed().fmt(f)
     }
 }
 
@@ -268,7 +279,7 @@ impl fmt::Display for ReplyRef<'_> {
 
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_ref().fmt(f)
+        self.borrowed().fmt(f)
     }
 }
 
@@ -283,7 +294,7 @@ mod tests {
             ["", "one", "one\ntwo", "a\r\nb\0c", &"x".repeat(5_000), &"\u{20ac}".repeat(700), &"l\n".repeat(500)]
         {
             let reply = Reply::new(ReplyCode::OK, EnhancedCode::new(2, 0, 0), text);
-            let parsed = ReplyRef::parse(reply.as_ref().as_bytes()).unwrap();
+            let parsed = ReplyRef::parse(reply.as_bytes()).unwrap();
             assert_eq!(parsed.code(), ReplyCode::OK);
             assert!(parsed.as_bytes().split(|octet| *octet == b'\n').all(|line| line.len() < MAX_REPLY_LINE));
         }

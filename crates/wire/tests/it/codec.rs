@@ -116,7 +116,7 @@ fn a_client_codec_yields_the_same_replies_in_every_chunking() {
         let mut octets = Vec::new();
         let mut codes = Vec::new();
         let each = |_: &mut ClientCodec, reply: Reply| {
-            octets.extend_from_slice(reply.as_ref().as_bytes());
+            octets.extend_from_slice(reply.as_bytes());
             codes.push(reply.code().get());
         };
         decode(ClientCodec::new(), stream, chunking, each).unwrap();

@@ -8,8 +8,8 @@ use posthaste_wire::{Command, Mailbox, Reply, Secret};
 fn a_reply_prints_its_octets_for_programmers_and_one_line_for_people() {
     let reply = Reply::from_static("250 2.0.0 Ok\r\n");
     assert_eq!(format!("{reply:?}"), r#"Reply("250 2.0.0 Ok\r\n")"#);
-    assert_eq!(format!("{:?}", reply.as_ref()), format!("{reply:?}"));
-    assert_eq!((reply.to_string(), reply.as_ref().to_string()), ("250 2.0.0 Ok".into(), "250 2.0.0 Ok".into()));
+    assert_eq!(format!("{:?}", reply.borrowed()), format!("{reply:?}"));
+    assert_eq!((reply.to_string(), reply.borrowed().to_string()), ("250 2.0.0 Ok".into(), "250 2.0.0 Ok".into()));
 }
 
 #[test]

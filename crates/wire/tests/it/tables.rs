@@ -24,7 +24,7 @@ fn check(table: &str, least: usize, found: impl Fn(&[u8]) -> Vec<u8>) {
 /// The reply's codes, and the offset of the fault or the end.
 fn refusal(error: &SyntaxError) -> String {
     let reply = error.reply();
-    let enhanced = reply.as_ref().enhanced().expect("every refusal has one");
+    let enhanced = reply.enhanced().expect("every refusal has one");
     format!("{} {enhanced} {}", reply.code(), place(error))
 }
 
