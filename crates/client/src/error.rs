@@ -114,8 +114,8 @@ impl ConnectError {
     }
 
     /// Returns `true` if another attempt would fail as well: the server refused with 5yz, or what
-    /// the caller gave must change: the host and port, the list of addresses, or the host name that
-    /// no certificate can be for.
+    /// the caller gave must change. That is a malformed host and port, an empty list of addresses,
+    /// or a host name that no certificate can be for.
     ///
     /// A greeting of 554 is permanent for this host only: others may take the mail.
     pub fn is_permanent(&self) -> bool {
