@@ -77,6 +77,7 @@ pub enum ConnectError {
 
 /// A step on the way to the first transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Stage {
     /// The greeting.
     Greeting,

@@ -29,7 +29,7 @@ pub use sent::{Failed, Recipient, Sent};
 pub use tls_policy::{Identity, Tls};
 
 pub use posthaste_tokio::{
-    ClientError, Content, Reader, Streamed, rustls,
+    ClientError, Content, Reader, Streamed, Text, rustls,
     session::{
         self, Protocol,
         sasl::{ClientCredentials, Credentials},

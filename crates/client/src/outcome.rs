@@ -3,11 +3,12 @@
 use std::fmt;
 
 use posthaste_tokio::{
-    session::client::downgrade::Undeliverable,
-    wire::{EnhancedCode, Reply, Severity},
+    ClientError,
+    session::{ApiMisuse, client::downgrade::Undeliverable},
+    wire::{EnhancedCode, Reply, Severity, frame::ContentFault},
 };
 
-/// The outcome of one recipient.
+/// The outcome of one recipient. Exhaustive on purpose: a sender decides about each kind.
 #[derive(Debug, Clone)]
 pub enum RecipientOutcome {
     /// The server has the message. This is its reply to the end of the content.
@@ -16,6 +17,9 @@ pub enum RecipientOutcome {
     Refused(Reply, RefusedAt),
     /// The server lacks what the message needs. Permanent.
     Undeliverable(Undeliverable),
+    /// The content has an octet or a line that must not leave, such as a bare LF. The server does
+    /// not have the message, and the conversation is over. Permanent.
+    Unsendable(ContentFault),
     /// The recipient was not sent: the server takes fewer recipients or domains in one transaction
     /// (RFC 9422). Send the message to it in another transaction;
     /// [`Client::recipients_at_once`](crate::Client::recipients_at_once) says how many fit.
@@ -42,8 +46,8 @@ pub enum RefusedAt {
 }
 
 impl RecipientOutcome {
-    /// Returns `true` if another attempt would fail as well: the server refused with 5yz, or lacks
-    /// what the message needs.
+    /// Returns `true` if another attempt would fail as well: the server refused with 5yz or lacks
+    /// what the message needs, or the content must not leave.
     ///
     /// The reply code decides. An enhanced code of another class has no meaning (RFC 2034 section
     /// 4). Two kinds of 5yz are not permanent:
@@ -59,7 +63,7 @@ impl RecipientOutcome {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Refused(reply, at) => is_permanent(reply, *at),
-            Self::Undeliverable(_) => true,
+            Self::Undeliverable(_) | Self::Unsendable(_) => true,
             Self::Accepted(_) | Self::Postponed | Self::Lost => false,
         }
     }
@@ -73,7 +77,7 @@ impl RecipientOutcome {
     pub const fn reply(&self) -> Option<&Reply> {
         match self {
             Self::Accepted(reply) | Self::Refused(reply, _) => Some(reply),
-            Self::Undeliverable(_) | Self::Postponed | Self::Lost => None,
+            Self::Undeliverable(_) | Self::Unsendable(_) | Self::Postponed | Self::Lost => None,
         }
     }
 
@@ -88,6 +92,7 @@ impl fmt::Display for RecipientOutcome {
         match self {
             Self::Accepted(reply) | Self::Refused(reply, _) => reply.fmt(f),
             Self::Undeliverable(why) => why.fmt(f),
+            Self::Unsendable(fault) => ClientError::Misuse(ApiMisuse::Content(*fault)).fmt(f),
             Self::Postponed => {
                 f.write_str("the server takes fewer recipients at once; send the message to this one again")
             }

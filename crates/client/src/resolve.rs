@@ -33,6 +33,7 @@ pub struct MxRecord {
 
 /// Why a look-up has no result.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ResolveError {
     /// The name does not exist. Permanent.
     #[error("the name does not exist")]

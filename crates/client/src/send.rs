@@ -2,7 +2,7 @@
 
 use posthaste_tokio::{
     Content,
-    wire::{AddressError, Mail, Rcpt},
+    wire::{AddressError, Mail, Rcpt, capability::Keyword},
 };
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,8 +26,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     ///
     /// `from` is a text such as `"me@example.org"`, or a [`Mail`] with parameters. `to` is a list
     /// of such texts, or of [`Rcpt`], for one recipient too: `["you@example.net"]`. SIZE is added
-    /// where the content's length is known, SMTPUTF8 where an address is not ASCII. Everything else
-    /// is as for [`transact`](Self::transact).
+    /// where the content's length is known, SMTPUTF8 where an address is not ASCII and the server
+    /// offers it. Everything else is as for [`transact`](Self::transact).
     ///
     /// If the future is dropped, the connection is of no use any more, and the server may have the
     /// message.
@@ -52,7 +52,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             return Err(SendError::NoRecipient);
         }
         mail.size = mail.size.or_else(|| content.length());
-        mail.smtputf8 |= recipients.iter().any(|rcpt| !rcpt.forward_path.is_ascii());
+        // Where it is not offered, the recipients that need it are refused alone.
+        let is_offered = self.capabilities().offers(Keyword::SmtpUtf8);
+        mail.smtputf8 |= is_offered && recipients.iter().any(|rcpt| !rcpt.forward_path.is_ascii());
         let recipients: Vec<_> = recipients.iter().map(Rcpt::borrowed).collect();
         Ok(self.transact(mail.borrowed(), &recipients, content).await.into_owned())
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use posthaste_tokio::{
     ChunksSent, ClientError, ClientEvent, Content,
     session::{
-        Ticket,
+        ApiMisuse, Ticket,
         client::{BodyKind, downgrade},
         table::Phase,
     },
@@ -58,7 +58,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let in_doubt = session.message_in_doubt() || attempt.end_is_out_of_step;
         let in_doubt = in_doubt && attempt.outcomes.iter().any(Option::is_none);
         let chunking_failed = attempt.by_chunks && broken.as_ref().is_some_and(may_be_chunking);
-        let outcomes = attempt.outcomes.into_iter().map(|outcome| outcome.unwrap_or(RecipientOutcome::Lost));
+        let open = match &broken {
+            Some(ClientError::Misuse(ApiMisuse::Content(fault))) => RecipientOutcome::Unsendable(*fault),
+            _ => RecipientOutcome::Lost,
+        };
+        let outcomes = attempt.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| open.clone()));
         let paths = recipients.iter().map(|rcpt| rcpt.forward_path);
         let recipients = paths.zip(outcomes).map(|(path, outcome)| Recipient { path, outcome }).collect();
         Sent { recipients, broken, in_doubt, chunking_failed }

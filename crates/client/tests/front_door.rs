@@ -6,7 +6,7 @@ mod support;
 use std::net::SocketAddr;
 
 use posthaste_client::{
-    Client, ConnectError, Credentials, Endpoint, EndpointError, RecipientOutcome, SendError, Sent, Tls, port,
+    Client, ConnectError, Credentials, Endpoint, EndpointError, RecipientOutcome, SendError, Sent, Text, Tls, port,
     wire::{Mail, Notify, Rcpt, ReversePath},
 };
 use posthaste_testkit::{
@@ -23,6 +23,7 @@ async fn a_server_is_named_in_every_usual_way() {
     let text = format!("127.0.0.1:{port}");
     assert!(Client::connect(text.as_str(), &options).await.is_ok());
     assert!(Client::connect(&text, &options).await.is_ok());
+    assert!(Client::connect(text.clone(), &options).await.is_ok());
     assert!(Client::connect(("127.0.0.1", port), &options).await.is_ok());
     assert!(Client::connect(("localhost".to_owned(), port), &options).await.is_ok());
     assert!(Client::connect(SocketAddr::from(([127, 0, 0, 1], port)), &options).await.is_ok());
@@ -216,4 +217,32 @@ async fn bare_line_feeds_are_an_error_that_says_so() {
     let failed = sent.failed().next().unwrap().to_string();
     assert!(failed.ends_with("bare LF at octet 10 of the content; end each line with CRLF"), "{failed}");
     assert!(heard.of(&["<end>"]).is_empty());
+}
+
+#[tokio::test]
+async fn a_recipient_that_needs_smtputf8_does_not_touch_the_others() {
+    for (offer, letters, mail) in [("SMTPUTF8", "AA", " SMTPUTF8"), ("PIPELINING", "UA", "")] {
+        let (stream, heard) = serve(move |_, line| polite(line, &[offer]), None);
+        let mut client = connected(stream).await;
+        let sent = client.send("me@s.test", ["j\u{f6}@d.test", "you@d.test"], TEXT).await.unwrap();
+        assert_eq!(support::letters(&sent), letters, "{sent:?}");
+        let line = &heard.lines(&["MAIL"])[0];
+        assert_eq!(line, &format!("MAIL FROM:<me@s.test>{mail}"));
+    }
+}
+
+#[tokio::test]
+async fn content_that_must_not_leave_is_permanent_and_names_the_remedy() {
+    for (content, text) in [("a\nb", "bare LF at octet 1"), ("a\rb", "bare CR at octet 1"), ("a\0", "NUL at octet 1")] {
+        let (stream, _) = serve(|_, line| polite(line, &["PIPELINING"]), None);
+        let mut client = connected(stream).await;
+        let sent = client.send("me@s.test", ["you@d.test"], content).await.unwrap();
+        let outcome = &sent.recipients[0].outcome;
+        assert!(outcome.is_permanent() && outcome.to_string().contains(text), "{outcome}");
+        assert!(sent.failed().next().unwrap().to_string().contains(text));
+    }
+    // The same text with lines that end in CRLF.
+    let (stream, _) = serve(|_, line| polite(line, &["PIPELINING"]), None);
+    let sent = connected(stream).await.send("me@s.test", ["you@d.test"], Text::new("a\nb\n")).await.unwrap();
+    assert!(sent.is_complete(), "{sent:?}");
 }

@@ -176,7 +176,7 @@ mod tests {
     }
 
     fn envelope(mail: &str) -> Envelope {
-        Envelope::new(mail.parse().unwrap(), Vec::new())
+        Envelope::from_commands(mail.parse().unwrap(), Vec::new())
     }
 
     fn options(routes: &[(&str, bool)]) -> RelayOptions {

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 /// Why a recipient has not got a message, and which host said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Diagnostic {
     /// The host that said it. `None`: the relay found it.
     pub remote: Option<String>,
@@ -131,6 +132,13 @@ pub enum NotReported {
 pub trait Observer: Send + Sync + 'static {
     /// Takes an event.
     fn observe(&self, event: &Event<'_>);
+}
+
+/// A closure takes events: `|event: &Event<'_>| println!("{event:?}")`.
+impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
+    fn observe(&self, event: &Event<'_>) {
+        self(event);
+    }
 }
 
 /// Writes events to the log with [`tracing`]: failures as warnings, the others as information.

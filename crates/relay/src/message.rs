@@ -168,7 +168,7 @@ mod tests {
                 recipients.push(rcpt);
             }
             assert!(recipients.len() > 5_000);
-            let envelope = Envelope::new(Mail::new(ReversePath::Null).into_owned(), recipients);
+            let envelope = Envelope::from_commands(Mail::new(ReversePath::Null).into_owned(), recipients);
             let message = new_message(&own_name, Owner::default(), &envelope, Origin::default()).unwrap();
             message.check().unwrap();
             let room = Outside::decode(&message.envelope).unwrap().room;

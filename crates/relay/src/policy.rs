@@ -17,7 +17,8 @@ use crate::{DomainSet, NetworkSet, domains::canonical};
 pub trait Policy: Send + Sync + 'static {
     /// Returns `true` if a client may relay: it may send to any domain, and the relay trusts its
     /// sender addresses. Asked at MAIL, once for each transaction. [`Context::peer`] has the
-    /// client's address and identity.
+    /// client's address and its identity, if it has logged in. A login alone gives no right: return
+    /// `true` where `cx.peer.identity.is_some()`, or users cannot send.
     ///
     /// # Errors
     /// The refusal of MAIL.

@@ -12,7 +12,10 @@ use posthaste_queue::{Draft, MessageId, Owner, PutError, Queue};
 use posthaste_server::{
     Envelope, PeerAddress, Server, Service,
     session::ServerSettings,
-    wire::{Mechanism, MechanismSet},
+    wire::{
+        BodyType, Mechanism, MechanismSet,
+        frame::{ContentCheck, ContentFault},
+    },
 };
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +52,9 @@ pub enum SubmitError {
     /// The content could not be read.
     #[error("the content could not be read: {0}")]
     Content(#[source] std::io::Error),
+    /// No host would take the content: its lines must end in CRLF, and it must not have NUL.
+    #[error("the content must not be sent: {0}; end each line with CRLF, and encode what is not text")]
+    Unsendable(#[from] ContentFault),
     /// The envelope cannot be recorded.
     #[error("the envelope cannot be recorded: {0}")]
     Envelope(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -211,7 +217,10 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     }
 
     /// Queues a message from the application, which is trusted: the policy is not asked. `Ok`: the
-    /// message is on stable storage. The content is kept as it is, without a Received field.
+    /// message is on stable storage. The content is kept as it is, without a Received field, and
+    /// must have its own Date and Message-ID. Its lines end in CRLF;
+    /// [`Text::new`](posthaste_client::Text) around it takes those that end in LF. SMTPUTF8 is added
+    /// if an address is not ASCII.
     ///
     /// # Errors
     /// [`SubmitError`]. Then nothing of the message is kept. There is one exception: after
@@ -227,14 +236,20 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         }
         let mut draft = self.shared.queue.put(envelope.mail.size).await?;
         let mut all_ascii = true;
+        // A line may have any length: next hops take what they like.
+        let mut check = (envelope.mail.body != Some(BodyType::BinaryMime)).then(|| ContentCheck::new(usize::MAX));
         let mut content = pin!(content);
         while let Some(piece) = poll_fn(|context| content.as_mut().poll_next(context)).await {
             let piece = piece.map_err(SubmitError::Content)?;
             all_ascii &= piece.is_ascii();
+            check.as_mut().map_or(Ok(()), |check| check.check(&piece))?;
             draft.write(piece).await?;
         }
+        check.map_or(Ok(()), |check| check.finish())?;
         let octets = draft.len();
         let mut envelope = envelope.clone();
+        envelope.mail.smtputf8 |= !envelope.mail.reverse_path.is_ascii();
+        envelope.mail.smtputf8 |= envelope.recipients.iter().any(|rcpt| !rcpt.forward_path.is_ascii());
         envelope.mail.size = Some(octets);
         self.shared.options.forward_postmaster(None, &mut envelope);
         let origin = Origin { all_ascii, trusted: true, ..Origin::default() };

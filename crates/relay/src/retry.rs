@@ -4,6 +4,7 @@ use std::time::Duration;
 
 /// The waits between the attempts of a delivery, and the age at which it is given up.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct RetrySchedule {
     /// The wait before each further attempt, in order; the last one repeats. Up to a tenth is added
     /// or taken at random, so that deliveries that failed together do not come back together.

@@ -18,7 +18,10 @@ pub struct RouteTable {
 }
 
 /// Some domains and the next hop of their mail.
+///
+/// Start from [`new`](Self::new) and assign what differs.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Route {
     /// The recipient domains.
     pub domains: Vec<DomainPattern>,
@@ -37,6 +40,7 @@ pub struct Route {
 
 /// Where a route leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NextHop {
     /// To the hosts that DNS names for the domain (RFC 5321 section 5.1).
     Mx,

@@ -304,7 +304,7 @@ mod tests {
         let mut peer = peer();
         peer.extended = true;
         let mail = posthaste_server::wire::Mail::new(posthaste_server::wire::ReversePath::Null).into_owned();
-        let field = received(&peer, &own_name, MessageId::from_u64(7), &Envelope::new(mail, Vec::new()));
+        let field = received(&peer, &own_name, MessageId::from_u64(7), &Envelope::from_commands(mail, Vec::new()));
         let mut inspector = Inspector::new(&own_name);
         inspector.inspect(field.as_bytes());
         assert_eq!((inspector.hops, inspector.own_hops), (1, 1), "{field}");
@@ -350,7 +350,7 @@ mod tests {
         let mut peer = peer();
         peer.hello = Some("x)(evil;".parse().unwrap());
         let mail = posthaste_server::wire::Mail::new(posthaste_server::wire::ReversePath::Null).into_owned();
-        let envelope = Envelope::new(mail, Vec::new());
+        let envelope = Envelope::from_commands(mail, Vec::new());
         let field = received(&peer, &"relay.test".parse().unwrap(), MessageId::from_u64(7), &envelope);
         assert!(
             field.starts_with("Received: from [192.0.2.1] ([192.0.2.1])\r\n\tby relay.test with SMTP id "),

@@ -185,6 +185,23 @@ async fn a_large_body_is_never_in_memory_as_a_whole() {
 }
 
 #[tokio::test]
+async fn submit_refuses_content_that_no_host_would_take_and_adds_smtputf8() {
+    let hop = Hop::with(0, posthaste_relay::offers(), Default::default(), Behavior::default()).await;
+    let (relay, log) = relay(options(&[hop.port]));
+    let owner = posthaste_queue::Owner::default();
+    let envelope = posthaste_server::Envelope::new("j\u{f6}@s.test", ["a@d.test"]).unwrap();
+    for content in ["Subject: x\n\nx\n", "Subject: x\r\n\r\nx\0", "Subject: x\r"] {
+        let error = relay.submit(owner.clone(), &envelope, content).await.unwrap_err();
+        assert!(matches!(error, posthaste_relay::SubmitError::Unsendable(_)), "{error}");
+    }
+    relay.submit(owner, &envelope, "Subject: x\r\n\r\nx\r\n").await.unwrap();
+    let relay = run(relay, log);
+    relay.log.wait("delivered", 1).await;
+    assert!(hop.taken()[0].envelope.mail.smtputf8);
+    relay.end().await;
+}
+
+#[tokio::test]
 async fn thousands_of_domains_behind_one_host_do_not_wait_for_each_other() {
     let hop = Hop::start(Behavior::default()).await;
     let (relay, log) = relay(options(&[hop.port]));

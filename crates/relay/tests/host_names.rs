@@ -43,7 +43,9 @@ async fn refusing() -> Hop {
 
 fn options(tls: ClientTls, port: u16, own_name: &str) -> RelayOptions {
     let mut options = RelayOptions::new(own_name.parse().unwrap());
-    options.routes = RouteTable::new(vec![Route { tls, ..Route::new(vec![DomainPattern::Any], NextHop::Mx) }]);
+    let mut route = Route::new(vec![DomainPattern::Any], NextHop::Mx);
+    route.tls = tls;
+    options.routes = RouteTable::new(vec![route]);
     options.delivery.mx_port = port;
     options.delivery.allow_private = true;
     options

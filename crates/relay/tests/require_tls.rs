@@ -45,7 +45,9 @@ fn to_named(name: &str, ports: &[u16], verified: Option<Arc<ClientConfig>>) -> R
     let mut options = support::options(&[]);
     let to = NextHop::Hosts(ports.iter().map(|port| (name.to_owned(), *port)).collect());
     let tls = ClientTls::opportunistic().unwrap();
-    options.routes = RouteTable::new(vec![Route { tls, ..Route::new(vec!["*".parse().unwrap()], to) }]);
+    let mut route = Route::new(vec!["*".parse().unwrap()], to);
+    route.tls = tls;
+    options.routes = RouteTable::new(vec![route]);
     options.delivery.verified_tls = verified;
     options
 }

@@ -25,13 +25,23 @@ use tokio_util::io::StreamReader;
 ///
 /// ```
 /// # use posthaste_server::{Accepted, Body, Context, Envelope, Handler, Refusal, accepted};
-/// struct Spool;
+/// # use std::{path::PathBuf, sync::{Arc, atomic::{AtomicU64, Ordering}}};
+/// # use tokio::fs::{self, File};
+/// struct Spool {
+///     folder: PathBuf,
+///     next: Arc<AtomicU64>,
+/// }
 ///
 /// impl Handler for Spool {
 ///     async fn message(&mut self, _: &Context, _: Envelope, body: Body<'_>) -> Result<Accepted, Refusal> {
-///         let mut file = tokio::fs::File::create("/var/spool/app/message.eml").await?;
+///         let name = self.next.fetch_add(1, Ordering::Relaxed);
+///         // Cleared at start: what stands there is of messages that were not accepted.
+///         let temporary = self.folder.join(format!("tmp/{name}"));
+///         let mut file = File::create_new(&temporary).await?;
 ///         tokio::io::copy(&mut body.into_reader(), &mut file).await?;
 ///         file.sync_all().await?;
+///         fs::rename(&temporary, self.folder.join(format!("{name}.eml"))).await?;
+///         File::open(&self.folder).await?.sync_all().await?;
 ///         Ok(accepted!("250 2.0.0 Stored"))
 ///     }
 /// }
@@ -130,6 +140,20 @@ impl From<Bytes> for Body<'static> {
         }
 
         Self::new(Whole(Some(content).filter(|content| !content.is_empty())))
+    }
+}
+
+/// For tests of handlers.
+impl From<&'static str> for Body<'static> {
+    fn from(content: &'static str) -> Self {
+        Bytes::from_static(content.as_bytes()).into()
+    }
+}
+
+/// For tests of handlers.
+impl From<Vec<u8>> for Body<'static> {
+    fn from(content: Vec<u8>) -> Self {
+        Bytes::from(content).into()
     }
 }
 

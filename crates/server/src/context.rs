@@ -12,7 +12,7 @@ use std::{
 use posthaste_tokio::{
     Certificate,
     session::ServerSettings,
-    wire::{EhloName, Mail, Rcpt},
+    wire::{AddressError, EhloName, Mail, Rcpt},
 };
 
 use crate::Networks;
@@ -146,8 +146,29 @@ impl fmt::Display for PeerAddress {
 }
 
 impl Envelope {
+    /// An envelope from texts such as `"me@example.org"`, or from [`Mail`] and [`Rcpt`] with
+    /// parameters.
+    ///
+    /// ```
+    /// # use posthaste_server::{Envelope, wire::AddressError};
+    /// let envelope = Envelope::new("me@example.org", ["you@example.net"])?;
+    /// assert_eq!(envelope.recipients.len(), 1);
+    /// # Ok::<(), AddressError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AddressError`] of the first text that is no address. Never for [`Mail`] and [`Rcpt`].
+    pub fn new<M, R>(mail: M, recipients: impl IntoIterator<Item = R>) -> Result<Self, AddressError>
+    where
+        M: TryInto<Mail, Error: Into<AddressError>>,
+        R: TryInto<Rcpt, Error: Into<AddressError>>,
+    {
+        let recipients = recipients.into_iter().map(|rcpt| rcpt.try_into().map_err(Into::into));
+        Ok(Self { mail: mail.try_into().map_err(Into::into)?, recipients: recipients.collect::<Result<_, _>>()? })
+    }
+
     /// An envelope from its commands.
-    pub const fn new(mail: Mail, recipients: Vec<Rcpt>) -> Self {
+    pub const fn from_commands(mail: Mail, recipients: Vec<Rcpt>) -> Self {
         Self { mail, recipients }
     }
 }

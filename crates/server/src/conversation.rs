@@ -178,7 +178,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
         };
         let sender = if decision.is_err() { mail.reverse_path.to_string() } else { String::new() };
         match decision.is_ok() {
-            true => self.cx.envelope = Some(Envelope::new(mail, Vec::new())),
+            true => self.cx.envelope = Some(Envelope::from_commands(mail, Vec::new())),
             false => self.share.free(),
         }
         self.decided("sender", &sender, decision)
@@ -352,5 +352,5 @@ const UNREAD: &str = "the handler accepted the message before the end of its bod
 const UNFINISHED: Refusal = refusal!("451 4.3.0 Local error, try again later");
 
 fn empty() -> Envelope {
-    Envelope::new(Mail::new(ReversePath::Null).into_owned(), Vec::new())
+    Envelope::from_commands(Mail::new(ReversePath::Null).into_owned(), Vec::new())
 }

@@ -122,6 +122,23 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 impl<V: Service> Server<V> {
     /// A server with default options and no listener.
+    ///
+    /// The service is often a closure. State that handlers share is cloned before the future:
+    ///
+    /// ```
+    /// # use posthaste_server::{Accepted, Body, Context, Envelope, Handler, Refusal, Server, accepted};
+    /// # use std::{future::ready, sync::{Arc, atomic::{AtomicU64, Ordering}}};
+    /// #[derive(Clone, Default)]
+    /// struct Count(Arc<AtomicU64>);
+    /// # impl Handler for Count {
+    /// #     async fn message(&mut self, _: &Context, _: Envelope, body: Body<'_>) -> Result<Accepted, Refusal> {
+    /// #         body.collect(1 << 20).await?;
+    /// #         Ok(accepted!("250 2.0.0 {} so far", self.0.fetch_add(1, Ordering::Relaxed)))
+    /// #     }
+    /// # }
+    /// let count = Count::default();
+    /// let server = Server::new(move |_| ready(Ok(count.clone())));
+    /// ```
     pub fn new(service: V) -> Self {
         let options = ServerOptions::default();
         Self { service, options, listeners: Vec::new(), addresses: Vec::new(), shutdown: Box::pin(pending()) }
@@ -155,13 +172,16 @@ impl<V: Service> Server<V> {
     }
 
     /// Serves until the [shutdown](Self::with_graceful_shutdown), and returns when all sessions
-    /// have ended. Sessions that are left after [`ServerOptions::drain`] are aborted. Dropping the
+    /// have ended. Without a listener no client can reach it, which it logs. Sessions that are left after [`ServerOptions::drain`] are aborted. Dropping the
     /// future aborts all sessions.
     pub async fn serve(self) {
         let Self { service, options, listeners, shutdown, addresses: _ } = self;
         let ends = Ends { drain: CancellationToken::new(), abort: CancellationToken::new() };
         // Dropping this future must not leave sessions running.
         let _abort = ends.abort.clone().drop_guard();
+        if listeners.is_empty() {
+            warn!("server without a listener, which no client can reach; add one with `listen`");
+        }
         let drain = options.drain;
         let shared = Arc::new(Shared::new(service, options));
         let tasks = TaskTracker::new();

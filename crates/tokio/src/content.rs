@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 use tokio::io::AsyncRead;
@@ -24,11 +24,12 @@ use tokio_util::io::ReaderStream;
 ///
 /// Lines end in CRLF, and a dot at the start of a line stays as it is: the client writes the second
 /// dot. A bare CR, a bare LF or a NUL is not sent and ends the conversation, unless the message is
-/// BODY=BINARYMIME.
+/// BODY=BINARYMIME. [`Text::new`] around any of these takes lines that end in LF, as in files on
+/// Unix. For octets above 127, say BODY=8BITMIME in MAIL (RFC 6152).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no content of a message",
     label = "not content",
-    note = "content is a `&'static str`, `String`, `Vec<u8>` or `Bytes`",
+    note = "content is a `&'static str`, `String`, `Vec<u8>` or `Bytes`; copy a borrowed text with `to_owned()`",
     note = "wrap a file, or anything else that is `AsyncRead`, in `Reader::new`, and a stream of `Bytes` in `Streamed::new`"
 )]
 pub trait Content: Send {
@@ -167,5 +168,83 @@ where
 
     fn length(&self) -> Option<u64> {
         self.length
+    }
+}
+
+pin_project! {
+    /// Content whose lines may end in LF alone: each such LF goes out as CRLF. What ends in CRLF
+    /// already stays as it is. Not for BODY=BINARYMIME.
+    ///
+    /// ```
+    /// # async fn letter() -> std::io::Result<()> {
+    /// use posthaste_tokio::{Reader, Text};
+    ///
+    /// let letter = Text::new(Reader::new(tokio::fs::File::open("letter.eml").await?));
+    /// # Ok(()) }
+    /// ```
+    #[derive(Debug)]
+    pub struct Text<C> {
+        #[pin]
+        content: C,
+        // The last octet was CR.
+        after_cr: bool,
+    }
+}
+
+impl<C: Content> Text<C> {
+    /// Content of unknown length.
+    pub const fn new(content: C) -> Self {
+        Self { content, after_cr: false }
+    }
+}
+
+impl<C: Content> Content for Text<C> {
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let this = self.project();
+        let piece = ready!(this.content.poll_next(context));
+        Poll::Ready(piece.map(|piece| piece.map(|piece| with_crlf(piece, this.after_cr))))
+    }
+}
+
+/// The piece with CR before each LF that has none. Copied only if it has such an LF.
+fn with_crlf(piece: Bytes, after_cr: &mut bool) -> Bytes {
+    let mut changed = BytesMut::new();
+    let mut copied = 0;
+    for (index, octet) in piece.iter().enumerate() {
+        if *octet == b'\n' && !*after_cr {
+            changed.extend_from_slice(piece.get(copied..index).unwrap_or_default());
+            changed.extend_from_slice(b"\r");
+            copied = index;
+        }
+        *after_cr = *octet == b'\r';
+    }
+    if changed.is_empty() {
+        return piece;
+    }
+    changed.extend_from_slice(piece.get(copied..).unwrap_or_default());
+    changed.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_in_any_pieces_ends_its_lines_in_crlf() {
+        for (text, wanted) in [
+            ("", ""),
+            ("a", "a"),
+            ("\n", "\r\n"),
+            ("a\nb\r\nc\n\nd", "a\r\nb\r\nc\r\n\r\nd"),
+            ("a\r\r\n\nb\rc", "a\r\r\n\r\nb\rc"),
+        ] {
+            for cut in 0..=text.len() {
+                let mut after_cr = false;
+                let mut pieces = [&text[..cut], &text[cut..]].map(|piece| Bytes::from(piece.to_owned()));
+                let made: Vec<u8> =
+                    pieces.iter_mut().flat_map(|piece| with_crlf(std::mem::take(piece), &mut after_cr)).collect();
+                assert_eq!(String::from_utf8_lossy(&made), wanted, "{text:?} cut at {cut}");
+            }
+        }
     }
 }

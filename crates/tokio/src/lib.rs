@@ -13,7 +13,7 @@ pub use certificate::Certificate;
 pub use client::{ChunksSent, ClientDriver, ClientError, ClientEvent};
 pub use clock::Clock;
 pub use connection::Connection;
-pub use content::{Content, Reader, Streamed};
+pub use content::{Content, Reader, Streamed, Text};
 pub use server::{ServerDriver, ServerEvent};
 
 pub use posthaste_session as session;

@@ -6,23 +6,18 @@
 
 use std::{error::Error, process::ExitCode};
 
-use posthaste::client::{Client, ClientOptions, Tls};
-use tokio::io::AsyncReadExt as _;
+use posthaste::client::{Client, ClientOptions, Reader, Text, Tls};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [server, from, to @ ..] = &arguments[..] else { return Err("usage: send HOST:PORT FROM TO...".into()) };
 
-    let mut text = String::new();
-    tokio::io::stdin().read_to_string(&mut text).await?;
-    // On the wire a line ends in CRLF and nothing else.
-    let content = text.replace("\r\n", "\n").replace('\n', "\r\n");
-
     let mut options = ClientOptions::new("localhost".parse()?);
     options.tls = Tls::opportunistic()?;
     let mut client = Client::connect(server, &options).await?;
-    let sent = client.send(from, to, content).await?;
+    // On the wire a line ends in CRLF and nothing else.
+    let sent = client.send(from, to, Text::new(Reader::new(tokio::io::stdin()))).await?;
     client.quit().await;
 
     for recipient in &sent.recipients {

@@ -58,6 +58,7 @@ pub(crate) fn letters<S: AsRef<str>>(sent: &Sent<S>) -> String {
         RecipientOutcome::Refused(_, RefusedAt::Bdat) => 'B',
         RecipientOutcome::Refused(_, RefusedAt::Content) => 'C',
         RecipientOutcome::Undeliverable(_) => 'U',
+        RecipientOutcome::Unsendable(_) => 'X',
         RecipientOutcome::Postponed => 'P',
         RecipientOutcome::Lost => 'L',
     };

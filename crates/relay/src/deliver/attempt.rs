@@ -20,7 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use posthaste_client::{ClientError, Content, RecipientOutcome, RefusedAt, Resolver, Tls, session::ApiMisuse};
+use posthaste_client::{ClientError, Content, RecipientOutcome, RefusedAt, Resolver, Tls};
 use posthaste_queue::{Body, Queue};
 use posthaste_server::wire::{BodyType, EnhancedCode, ReplyCode, ReversePath};
 use tracing::{debug, info};
@@ -446,11 +446,10 @@ fn course(
             let found = Diagnostic::own(why.enhanced(), why);
             Course::Settled(Fate::Never(Diagnostic { remote: Some(host.to_owned()), ..found }))
         }
+        RecipientOutcome::Unsendable(_) => {
+            Course::Settled(Fate::Never(Diagnostic::own(EnhancedCode::new(5, 6, 0), outcome)))
+        }
         RecipientOutcome::Lost | RecipientOutcome::Postponed => match broken {
-            // Content that must not leave now must not leave later either.
-            Some(error @ ClientError::Misuse(ApiMisuse::Content(_))) => {
-                Course::Settled(Fate::Never(Diagnostic::own(EnhancedCode::new(5, 6, 0), error)))
-            }
             Some(error) if in_doubt => {
                 let text = format_args!(
                     "{error}, after the whole message: the server may have it, so no other host is asked yet"

@@ -174,8 +174,13 @@ impl Job {
         (mail.size, mail.body) = (u64::try_from(body.len()).ok(), None);
         let recipients = failed.iter().map(|(rcpt, _)| rcpt.clone()).collect();
         let origin = Origin { all_ascii: body.is_ascii(), ..Origin::default() };
-        let message =
-            new_message(&shared.options.host_name, Owner::default(), &Envelope::new(mail, recipients), origin).ok()?;
+        let message = new_message(
+            &shared.options.host_name,
+            Owner::default(),
+            &Envelope::from_commands(mail, recipients),
+            origin,
+        )
+        .ok()?;
         Some(Derived { message, body })
     }
 }

@@ -254,7 +254,7 @@ impl<'s> Letter<'s> {
             return None;
         }
         let rcpt = Rcpt::new(ForwardPath::Mailbox(report.to.borrowed())).into_owned();
-        let mut envelope = Envelope::new(report.mail, vec![rcpt]);
+        let mut envelope = Envelope::from_commands(report.mail, vec![rcpt]);
         shared.options.forward_postmaster(None, &mut envelope);
         let (all_ascii, returns_whole) = (report.body.is_ascii(), report.returns_whole);
         let origin = Origin { client: None, all_ascii, trusted: outside.trusted, returns_whole };

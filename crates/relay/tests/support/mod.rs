@@ -117,7 +117,7 @@ pub(crate) async fn submit<R: Resolver>(
 }
 
 pub(crate) fn envelope(mail: &str, recipients: &[&str]) -> Envelope {
-    Envelope::new(mail.parse().unwrap(), recipients.iter().map(|rcpt| rcpt.parse().unwrap()).collect())
+    Envelope::from_commands(mail.parse().unwrap(), recipients.iter().map(|rcpt| rcpt.parse().unwrap()).collect())
 }
 
 /// Options of a relay that sends all mail to these ports on loopback, in order, with short waits.

@@ -238,6 +238,9 @@ macro_rules! accepted {
         const CODE: $crate::ReplyCode = $crate::reply::__code($line, b"2");
         $crate::reply::__accepted(CODE, &$crate::reply::__format!($line, $($values)+))
     }};
+    ($text:expr $(, $($rest:tt)*)?) => {
+        compile_error!("begin with a literal that has the code, and give the text as a value: `accepted!(\"250 2.0.0 {}\", text)`")
+    };
 }
 
 /// Builds a [`Refusal`](crate::Refusal): from a literal without CRLF, checked at compile time, or
@@ -271,6 +274,9 @@ macro_rules! refusal {
         const CODE: $crate::ReplyCode = $crate::reply::__code($line, b"45");
         $crate::reply::__refusal(CODE, &$crate::reply::__format!($line, $($values)+))
     }};
+    ($text:expr $(, $($rest:tt)*)?) => {
+        compile_error!("begin with a literal that has the code, and give the text as a value: `refusal!(\"550 5.7.1 {}\", text)`")
+    };
 }
 
 #[doc(hidden)]

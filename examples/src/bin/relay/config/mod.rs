@@ -228,13 +228,16 @@ fn routes(file: &File, verified_tls: Option<&Arc<ClientConfig>>, any_tls: &Arc<C
             To::Mx => NextHop::Mx,
             To::Hosts(hosts) => NextHop::Hosts(values_of(hosts)),
         };
-        let (tls, chunking) = (client(written.tls_in_force())?, check::is_on(written.chunking.as_ref()));
-        Some(Route { domains: values_of(&written.domains.as_ref()?.value), to, tls, chunking })
+        let mut route = Route::new(values_of(&written.domains.as_ref()?.value), to);
+        route.tls = client(written.tls_in_force())?;
+        route.chunking = check::is_on(written.chunking.as_ref());
+        Some(route)
     });
     let mut routes: Vec<_> = written.collect();
     if routes.is_empty() {
-        let tls = ClientTls::Opportunistic(Arc::clone(any_tls));
-        routes.push(Route { tls, ..Route::new(vec![DomainPattern::Any], NextHop::Mx) });
+        let mut route = Route::new(vec![DomainPattern::Any], NextHop::Mx);
+        route.tls = ClientTls::Opportunistic(Arc::clone(any_tls));
+        routes.push(route);
     }
     RouteTable::new(routes)
 }

@@ -59,7 +59,11 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let to = NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), hop_address.port())]);
     relay_options.routes = RouteTable::new(vec![Route::new(vec!["*".parse().map_err(Failure::run)?], to)]);
     let second = Duration::from_secs(1);
-    relay_options.delivery.retry = RetrySchedule { waits: vec![second], expire_after: PATIENCE * 10, warn_after: None };
+    let mut retry = RetrySchedule::default();
+    retry.waits = vec![second];
+    retry.expire_after = PATIENCE * 10;
+    retry.warn_after = None;
+    relay_options.delivery.retry = retry;
     let observer = ledger::LedgerObserver(Arc::clone(&ledger));
     let relay = Relay::builder(queue, SystemResolver, relay_options).observer(observer).build();
     let listener = Listener::bind(LOOPBACK, ServerSettings::new("relay.test".parse().map_err(Failure::run)?))
