@@ -95,7 +95,7 @@ impl FromStr for Endpoint {
             return Err(EndpointError::NoBrackets(owned()));
         }
         let (host, port) = text.rsplit_once(':').ok_or_else(|| EndpointError::NoPort(owned()))?;
-        if host.is_empty() {
+        if host.is_empty() || host == "[]" || host.contains(|c: char| c.is_control() || c.is_whitespace()) {
             return Err(EndpointError::NoHost(owned()));
         }
         let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));

@@ -6,7 +6,8 @@ mod support;
 use std::net::SocketAddr;
 
 use posthaste_client::{
-    Client, ConnectError, Credentials, Endpoint, EndpointError, RecipientOutcome, SendError, Sent, Text, Tls, port,
+    Client, ClientError, ConnectError, Credentials, Endpoint, EndpointError, Reader, RecipientOutcome, SendError, Sent,
+    Streamed, Text, Tls, port,
     wire::{Mail, Notify, Rcpt, ReversePath},
 };
 use posthaste_testkit::{
@@ -38,6 +39,8 @@ fn a_text_that_names_no_server_is_an_error_with_a_remedy() {
         ("", NoPort, "add it after a colon"),
         ("[::1]", NoPort, "as in [::1]:25"),
         (":25", NoHost, "as in mx.example.net:25"),
+        ("[]:25", NoHost, "as in mx.example.net:25"),
+        ("mx\r\ntest:25", NoHost, "as in mx.example.net:25"),
         ("mx.test:", BadPort, "write a number after the last colon"),
         ("mx.test:smtp", BadPort, "write a number"),
         ("mx.test:0", BadPort, "from 1 to 65535"),
@@ -245,4 +248,33 @@ async fn content_that_must_not_leave_is_permanent_and_names_the_remedy() {
     let (stream, _) = serve(|_, line| polite(line, &["PIPELINING"]), None);
     let sent = connected(stream).await.send("me@s.test", ["you@d.test"], Text::new("a\nb\n")).await.unwrap();
     assert!(sent.is_complete(), "{sent:?}");
+}
+
+#[tokio::test]
+async fn content_of_another_length_than_it_gave_is_not_sent() {
+    for (offer, length) in [("PIPELINING", 6), ("PIPELINING", 600), ("CHUNKING", 6), ("CHUNKING", 600)] {
+        let (stream, _) = serve(move |_, line| polite(line, &[offer]), None);
+        let content = Reader::new(TEXT.as_bytes()).with_length(length);
+        let sent = connected(stream).await.send("me@s.test", ["you@d.test"], content).await.unwrap();
+        assert!(!sent.is_complete() && !sent.in_doubt, "{offer} {length}: {sent:?}");
+        assert!(matches!(sent.broken, Some(ClientError::Content(_))), "{offer} {length}: {sent:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_source_without_octets_and_without_end_can_be_given_up() {
+    let (stream, _) = serve(|_, line| polite(line, &["PIPELINING"]), None);
+    let empty = futures_util::stream::iter(std::iter::repeat_with(|| Ok::<_, std::io::Error>("")));
+    let mut client = connected(stream).await;
+    let sending = client.send("me@s.test", ["you@d.test"], Streamed::new(empty));
+    assert!(tokio::time::timeout(std::time::Duration::from_millis(50), sending).await.is_err());
+}
+
+#[tokio::test]
+async fn an_empty_text_is_no_sender() {
+    let (stream, heard) = serve(|_, line| polite(line, &["PIPELINING"]), None);
+    let mut client = connected(stream).await;
+    assert!(matches!(client.send("", ["you@d.test"], TEXT).await, Err(SendError::Address(_))));
+    assert!(client.send("<>", ["you@d.test"], TEXT).await.unwrap().is_complete());
+    assert_eq!(heard.lines(&["MAIL"]).len(), 1);
 }

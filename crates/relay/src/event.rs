@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use posthaste_server::{
     Peer,
     wire::{EnhancedCode, ForwardPath, Reply, ReversePath, Severity},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// Why a recipient has not got a message, and which host said so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +129,7 @@ pub enum NotReported {
 }
 
 /// Gets every event. The relay calls it in the task that receives or delivers the message: return
-/// soon, and never block.
+/// soon, and never block. A panic is logged, and has no effect on the message.
 pub trait Observer: Send + Sync + 'static {
     /// Takes an event.
     fn observe(&self, event: &Event<'_>);
@@ -214,7 +215,11 @@ impl Counting {
         if let Some(count) = self.counts.get(index) {
             count.fetch_add(1, Ordering::Relaxed);
         }
-        self.observer.observe(event);
+        // The message goes on, whatever the observer does: its 250 is still to be sent.
+        let observed = catch_unwind(AssertUnwindSafe(|| self.observer.observe(event)));
+        if observed.is_err() {
+            error!(?event, "observer panicked, event lost to it");
+        }
     }
 
     pub(crate) fn totals(&self) -> Totals {

@@ -238,6 +238,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         let mut all_ascii = true;
         // A line may have any length: next hops take what they like.
         let mut check = (envelope.mail.body != Some(BodyType::BinaryMime)).then(|| ContentCheck::new(usize::MAX));
+        let length = content.length();
         let mut content = pin!(content);
         while let Some(piece) = poll_fn(|context| content.as_mut().poll_next(context)).await {
             let piece = piece.map_err(SubmitError::Content)?;
@@ -247,6 +248,10 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         }
         check.map_or(Ok(()), |check| check.finish())?;
         let octets = draft.len();
+        if length.is_some_and(|length| length != octets) {
+            let error = std::io::Error::new(std::io::ErrorKind::InvalidData, "its length is not the one that it gave");
+            return Err(SubmitError::Content(error));
+        }
         let mut envelope = envelope.clone();
         envelope.mail.smtputf8 |= !envelope.mail.reverse_path.is_ascii();
         envelope.mail.smtputf8 |= envelope.recipients.iter().any(|rcpt| !rcpt.forward_path.is_ascii());

@@ -33,10 +33,10 @@ impl RetrySchedule {
         let left = self.expire_after.checked_sub(age).filter(|left| !left.is_zero())?;
         let index = usize::try_from(attempts).unwrap_or(usize::MAX);
         let wait = self.waits.get(index).or(self.waits.last()).copied().unwrap_or(Duration::from_secs(60));
-        let jitter = 1.0 + JITTER * (2.0 * fastrand::f64() - 1.0);
+        let jitter = Duration::try_from_secs_f64(wait.as_secs_f64() * (1.0 + JITTER * (2.0 * fastrand::f64() - 1.0)));
         let warning = self.warn_after.and_then(|warn| warn.checked_sub(age));
         let ends = [Some(left), warning, then].into_iter().flatten().filter(|end| !end.is_zero());
-        Some(ends.fold(wait.mul_f64(jitter), Duration::min))
+        Some(ends.fold(jitter.unwrap_or(Duration::MAX), Duration::min))
     }
 
     /// How long an unreachable next hop is not tried again: at most a minute. It ends before the
@@ -90,5 +90,9 @@ mod tests {
             assert_eq!(schedule.next(5, seconds(age), then.map(seconds)), wait.map(seconds), "{age} {then:?}");
         }
         near(schedule.next(5, seconds(600), Some(Duration::ZERO)), 100.0);
+        let never = RetrySchedule { waits: vec![Duration::MAX], warn_after: None, ..schedule.clone() };
+        for _ in 0..100 {
+            assert_eq!(never.next(0, Duration::ZERO, None), Some(seconds(1_000)));
+        }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use posthaste_queue::{Queue as _, memory::MemoryQueue};
-use posthaste_relay::{NextHop, Relay, Route, RouteTable};
+use posthaste_relay::{Event, NextHop, Observer as _, Relay, Route, RouteTable};
 use posthaste_testkit::script::{Place, Scripted, polite};
 use support::{Behavior, Hop, Log, Zone, options, relay, run, start, submit};
 
@@ -181,6 +181,24 @@ async fn a_large_body_is_never_in_memory_as_a_whole() {
     let relay = run(relay, log);
     relay.log.wait("delivered", 1).await;
     assert_eq!(hop.taken()[0].octets, 1_600 * 64 * 1_024);
+    relay.end().await;
+}
+
+#[tokio::test]
+async fn a_panic_of_the_observer_has_no_effect_on_the_message() {
+    let hop = Hop::start(Behavior::default()).await;
+    let log = Log::default();
+    let watched = log.clone();
+    let observer = move |event: &Event<'_>| {
+        watched.observe(event);
+        panic!("an observer's fault");
+    };
+    let relay = Relay::builder(MemoryQueue::default(), posthaste_client::SystemResolver, options(&[hop.port]));
+    let relay = run(relay.observer(observer).build(), log);
+    relay.submit("<>", &["<a@d.test>"], CONTENT).await;
+    relay.log.wait("delivered", 1).await;
+    relay.empty().await;
+    assert_eq!((hop.taken().len(), relay.log.count("accepted")), (1, 1));
     relay.end().await;
 }
 

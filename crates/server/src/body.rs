@@ -84,7 +84,7 @@ impl<'a> Body<'a> {
         Self { pieces: Pieces::Borrowed(pieces) }
     }
 
-    /// The next piece, of at least one octet. `None`: the end of the content. May be dropped and
+    /// The next piece. Pieces that the framework reads have at least one octet. `None`: the end of the content. May be dropped and
     /// called again: no piece is lost.
     ///
     /// # Errors
@@ -103,6 +103,10 @@ impl<'a> Body<'a> {
         while let Some(piece) = self.next().await? {
             if all.len().saturating_add(piece.len()) > limit {
                 return Err(BodyError::TooLarge(limit));
+            }
+            if piece.is_empty() {
+                // A stream of a layer with nothing but these must not keep the thread.
+                tokio::task::yield_now().await;
             }
             all.extend_from_slice(&piece);
         }
@@ -127,7 +131,7 @@ impl Stream for Body<'_> {
 }
 
 /// A body of one piece, for tests of handlers.
-impl From<Bytes> for Body<'static> {
+impl From<Bytes> for Body<'_> {
     fn from(content: Bytes) -> Self {
         struct Whole(Option<Bytes>);
 
@@ -144,14 +148,14 @@ impl From<Bytes> for Body<'static> {
 }
 
 /// For tests of handlers.
-impl From<&'static str> for Body<'static> {
+impl From<&'static str> for Body<'_> {
     fn from(content: &'static str) -> Self {
         Bytes::from_static(content.as_bytes()).into()
     }
 }
 
 /// For tests of handlers.
-impl From<Vec<u8>> for Body<'static> {
+impl From<Vec<u8>> for Body<'_> {
     fn from(content: Vec<u8>) -> Self {
         Bytes::from(content).into()
     }

@@ -113,6 +113,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for Source<'_, '_, S> {
 /// has come or the session has ended. A handler that has stopped reading is late after that.
 pub(crate) struct Turn(Mutex<Instant>);
 
+/// A time that long after another; in 30 years if the clock does not go that far.
+pub(crate) fn after(time: Instant, wait: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
+    time.checked_add(wait).unwrap_or_else(|| time + FAR)
+}
+
 impl Default for Turn {
     fn default() -> Self {
         Self(Mutex::new(Instant::now()))
@@ -125,7 +131,7 @@ impl Turn {
     }
 
     fn is_clients(&self, patience: Duration) {
-        self.set(Instant::now() + patience);
+        self.set(after(Instant::now(), patience));
     }
 
     fn set(&self, from: Instant) {
@@ -135,12 +141,13 @@ impl Turn {
     /// Returns once the handler has been waited for this long without a break.
     pub(crate) async fn has_taken(&self, limit: Duration) {
         loop {
-            let late = *self.0.lock().unwrap_or_else(PoisonError::into_inner) + limit;
+            let late = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let late = after(late, limit);
             if late <= Instant::now() {
                 return;
             }
             // The turn may change meanwhile, and no handler is late before this.
-            tokio::time::sleep_until(late.min(Instant::now() + limit)).await;
+            tokio::time::sleep_until(late.min(after(Instant::now(), limit))).await;
         }
     }
 }

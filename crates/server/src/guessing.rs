@@ -19,6 +19,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::content::after;
+
 /// How fast passwords may be guessed.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -152,7 +154,8 @@ impl Guessing {
 }
 
 fn charge<K: Eq + Hash + Copy>(table: &mut Table<K>, key: K, now: Instant, pace: Duration, beyond: Duration) {
-    let until = table.get(&key).map_or(now + beyond, |until| (*until).max(now + beyond)) + pace;
+    let least = after(now, beyond);
+    let until = after(table.get(&key).map_or(least, |until| (*until).max(least)), pace);
     insert(table, key, until, now);
 }
 

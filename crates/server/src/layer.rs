@@ -115,8 +115,10 @@ pub trait Layer: Clone + Send + Sync + 'static {
     }
 
     /// The message. Returns the body that the wrapped handler reads: the same one, a stream around
-    /// it, or a new one. The envelope may be changed, but under LMTP not the number of its
-    /// recipients.
+    /// it, or a new one. Read the old one to its end before a new one is returned: otherwise the
+    /// acceptance of the wrapped handler becomes a 451, and the client sends the message again.
+    ///
+    /// The envelope may be changed, but under LMTP not the number of its recipients.
     ///
     /// # Errors
     /// The refusal.

@@ -7,7 +7,7 @@ use posthaste_tokio::{
     session::ServerSettings,
     tls::{Pem, TlsError, server_config},
 };
-use tokio::net::{TcpListener, ToSocketAddrs, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs, lookup_host};
 
 use crate::Accept;
 
@@ -63,12 +63,15 @@ impl Listener<TcpListener> {
     /// Binds a TCP address, without TLS. If a name has several addresses, the first one that can be
     /// bound is used. The future may be dropped.
     ///
+    /// Up to 4,096 clients wait to be accepted, if the system allows it (on Linux
+    /// `net.core.somaxconn`, by default 4,096).
+    ///
     /// # Errors
     /// [`io::Error`] with the address in its text.
     pub async fn bind(address: impl ToSocketAddrs, settings: ServerSettings) -> io::Result<Self> {
         let mut failure = None;
         for address in lookup_host(address).await? {
-            match TcpListener::bind(address).await {
+            match listen(address) {
                 Ok(socket) => return Ok(Self::new(socket, settings)),
                 Err(error) => {
                     let text = format!("cannot listen on {address}: {error}");
@@ -106,4 +109,17 @@ impl<A: Accept> Listener<A> {
     pub const fn socket(&self) -> &A {
         &self.socket
     }
+}
+
+/// Clients that wait to be accepted. The system drops a burst beyond it, and such a client may wait
+/// in vain for the greeting.
+const BACKLOG: u32 = 4_096;
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As `TcpListener::bind` does. Elsewhere the option lets two programs share a port.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

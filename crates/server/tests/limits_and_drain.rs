@@ -5,7 +5,10 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use posthaste_server::{ServerOptions, Tls};
+use posthaste_server::{
+    ServerOptions, Tls,
+    wire::{Mechanism, MechanismSet},
+};
 use posthaste_testkit::talk::Talk;
 use support::{options, settings, start};
 
@@ -228,4 +231,21 @@ async fn envelopes_share_one_budget_and_give_it_back() {
     drop(talk);
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(fills().await.1, most, "after a close");
+}
+
+#[tokio::test]
+async fn timeouts_and_paces_at_their_most_wait_for_ever() {
+    let mut settings = settings();
+    settings.offers.auth = MechanismSet::of(&[Mechanism::Plain]);
+    settings.offers.auth_in_clear = true;
+    let timeouts = &mut settings.timeouts;
+    timeouts.verdict = Duration::MAX;
+    timeouts.command = Duration::MAX;
+    timeouts.content_block = Duration::MAX;
+    timeouts.write = Duration::MAX;
+    let server = start(settings, Tls::Off, options(|options| options.logins.pace = Duration::MAX)).await;
+    let mut talk = Talk::connect(server.address).await.greeted().await;
+    assert!(talk.message("good@b.test", "x").await.starts_with("250"));
+    assert!(talk.ask("AUTH PLAIN AGEAYg==").await.starts_with("535"));
+    talk.expect("NOOP", "250").await;
 }

@@ -114,7 +114,6 @@ fn mailbox(text: &str) -> Result<Mailbox<&str>, SyntaxError> {
 
 fn reverse_path(text: &str) -> Result<ReversePath<&str>, SyntaxError> {
     match text.as_bytes() {
-        [] => Ok(ReversePath::Null),
         [b'<', ..] => ReversePath::parse_prefix(text).and_then(|found| whole(text, found)),
         _ => Mailbox::parse(text).map(ReversePath::Mailbox),
     }

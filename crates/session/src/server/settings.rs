@@ -137,7 +137,8 @@ pub struct ServerLimits {
     /// it: 550 after the end of the content.
     pub text_line: usize,
     /// Octets of a message, offered as SIZE. Default 50 MiB. Beyond it: 552 to MAIL, or after the
-    /// end of the content.
+    /// end of the content. 0 takes no message, although clients read `SIZE 0` as no limit (RFC 1870
+    /// section 4); `u64::MAX` is none.
     pub message_size: u64,
     /// Octets of content beyond [`message_size`](Self::message_size) that are discarded, so that
     /// the client reads its refusal after the true end. Default 1 GiB. Beyond it: 552 and the end.

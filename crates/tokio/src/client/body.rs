@@ -93,12 +93,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     async fn send_pieces(&mut self, mut content: Pin<&mut impl Content>) -> Result<Ticket, ClientError> {
         // Reads one piece ahead, so that the end of the content leaves together with its last
         // piece.
+        let (length, mut octets) = (content.length(), 0_u64);
         let mut piece = next(&mut content).await?;
         loop {
             let ahead = match piece {
                 Some(_) => next(&mut content).await?,
                 None => None,
             };
+            octets = octets.saturating_add(piece.as_ref().map_or(0, |piece| piece.len() as u64));
+            if length.is_some_and(|length| octets > length || (ahead.is_none() && octets != length)) {
+                return Err(wrong_length());
+            }
             let mut rest = piece.as_deref().unwrap_or_default();
             loop {
                 let mut segments = SegmentList::new();
@@ -138,8 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
                 None => octets == credit,
             });
             if !fits {
-                let error = io::Error::new(io::ErrorKind::InvalidData, "its length is not the one that it gave");
-                return Err(ClientError::Content(error));
+                return Err(wrong_length());
             }
             if let Some(ticket) = self.send_octets(octets).await? {
                 return Ok(ticket);
@@ -235,11 +239,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     }
 }
 
+fn wrong_length() -> ClientError {
+    ClientError::Content(io::Error::new(io::ErrorKind::InvalidData, "its length is not the one that it gave"))
+}
+
 /// The next piece that has octets.
 async fn next(content: &mut Pin<&mut impl Content>) -> Result<Option<Bytes>, ClientError> {
     loop {
         match poll_fn(|context| content.as_mut().poll_next(context)).await {
-            Some(Ok(piece)) if piece.is_empty() => {}
+            // A source with nothing but these must not keep the thread.
+            Some(Ok(piece)) if piece.is_empty() => tokio::task::yield_now().await,
             piece => return piece.transpose().map_err(ClientError::Content),
         }
     }

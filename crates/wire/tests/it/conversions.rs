@@ -23,10 +23,10 @@ fn each_type_takes_a_bare_address_and_one_in_brackets() {
             assert_eq!(take(text).as_deref(), Ok("<me@example.org>"), "{text}");
         }
     }
-    for text in ["", "<>"] {
-        assert_eq!((reverse_path(text).as_deref(), mail(text).as_deref()), (Ok("<>"), Ok("<>")), "{text}");
-        assert!(mailbox(text).is_err() && forward_path(text).is_err() && rcpt(text).is_err(), "{text}");
-    }
+    assert_eq!((reverse_path("<>").as_deref(), mail("<>").as_deref()), (Ok("<>"), Ok("<>")));
+    assert!(mailbox("<>").is_err() && forward_path("<>").is_err() && rcpt("<>").is_err());
+    // A setting that was forgotten must not make a message a report.
+    assert!([mailbox, reverse_path, mail, forward_path, rcpt].iter().all(|take| take("").is_err()));
     for text in ["postmaster", "<PostMaster>"] {
         for take in [forward_path, rcpt] {
             assert_eq!(take(text).as_deref(), Ok("<Postmaster>"), "{text}");
