@@ -219,8 +219,8 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// Queues a message from the application, which is trusted: the policy is not asked. `Ok`: the
     /// message is on stable storage. The content is kept as it is, without a Received field, and
     /// must have its own Date and Message-ID. Its lines end in CRLF;
-    /// [`Text::new`](posthaste_client::Text) around it takes those that end in LF. SMTPUTF8 is added
-    /// if an address is not ASCII.
+    /// [`Text::new`](posthaste_client::Text) around it takes those that end in LF. SMTPUTF8 is
+    /// added if an address is not ASCII.
     ///
     /// # Errors
     /// [`SubmitError`]. Then nothing of the message is kept. There is one exception: after

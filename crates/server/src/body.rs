@@ -84,8 +84,8 @@ impl<'a> Body<'a> {
         Self { pieces: Pieces::Borrowed(pieces) }
     }
 
-    /// The next piece. Pieces that the framework reads have at least one octet. `None`: the end of the content. May be dropped and
-    /// called again: no piece is lost.
+    /// The next piece. Pieces that the framework reads have at least one octet. `None`: the end of
+    /// the content. May be dropped and called again: no piece is lost.
     ///
     /// # Errors
     /// [`BodyError`].

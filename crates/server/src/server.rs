@@ -172,8 +172,8 @@ impl<V: Service> Server<V> {
     }
 
     /// Serves until the [shutdown](Self::with_graceful_shutdown), and returns when all sessions
-    /// have ended. Without a listener no client can reach it, which it logs. Sessions that are left after [`ServerOptions::drain`] are aborted. Dropping the
-    /// future aborts all sessions.
+    /// have ended. Without a listener no client can reach it, which it logs. Sessions that are left
+    /// after [`ServerOptions::drain`] are aborted. Dropping the future aborts all sessions.
     pub async fn serve(self) {
         let Self { service, options, listeners, shutdown, addresses: _ } = self;
         let ends = Ends { drain: CancellationToken::new(), abort: CancellationToken::new() };
