@@ -47,8 +47,8 @@ pub trait Accept: Send + 'static {
     /// accepts one client at a time, so do not read from a client here: the others would wait.
     ///
     /// What a proxy says before the client is read in tasks of the application: keep them in a
-    /// `tokio::task::JoinSet`, and wait here for the listener and for `join_next` at once. Give each
-    /// task a timeout. The limits of connections count a client only when it is returned.
+    /// `tokio::task::JoinSet`, and wait here for the listener and for `join_next` at once. Give
+    /// each task a timeout. The limits of connections count a client only when it is returned.
     ///
     /// # Errors
     /// [`io::Error`]. The server logs it, waits 100 ms and goes on.
