@@ -4,6 +4,7 @@ use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
+    task::Poll,
     time::Duration,
 };
 
@@ -239,6 +240,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     }
 }
 
+/// Lets other tasks of the thread go first, and a timeout around this one end it.
+async fn give_way() {
+    let mut has_waited = false;
+    poll_fn(|context| {
+        if has_waited {
+            return Poll::Ready(());
+        }
+        has_waited = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 fn wrong_length() -> ClientError {
     ClientError::Content(io::Error::new(io::ErrorKind::InvalidData, "its length is not the one that it gave"))
 }
@@ -248,7 +263,7 @@ async fn next(content: &mut Pin<&mut impl Content>) -> Result<Option<Bytes>, Cli
     loop {
         match poll_fn(|context| content.as_mut().poll_next(context)).await {
             // A source with nothing but these must not keep the thread.
-            Some(Ok(piece)) if piece.is_empty() => tokio::task::yield_now().await,
+            Some(Ok(piece)) if piece.is_empty() => give_way().await,
             piece => return piece.transpose().map_err(ClientError::Content),
         }
     }
