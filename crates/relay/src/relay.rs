@@ -242,6 +242,11 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         let mut content = pin!(content);
         while let Some(piece) = poll_fn(|context| content.as_mut().poll_next(context)).await {
             let piece = piece.map_err(SubmitError::Content)?;
+            if piece.is_empty() {
+                // A source of nothing but these must not keep the thread.
+                tokio::task::yield_now().await;
+                continue;
+            }
             all_ascii &= piece.is_ascii();
             check.as_mut().map_or(Ok(()), |check| check.check(&piece))?;
             draft.write(piece).await?;

@@ -84,8 +84,8 @@ impl<'a> Body<'a> {
         Self { pieces: Pieces::Borrowed(pieces) }
     }
 
-    /// The next piece. Pieces that the framework reads have at least one octet. `None`: the end of
-    /// the content. May be dropped and called again: no piece is lost.
+    /// The next piece, of at least one octet. `None`: the end of the content. May be dropped and
+    /// called again: no piece is lost.
     ///
     /// # Errors
     /// [`BodyError`].
@@ -104,10 +104,6 @@ impl<'a> Body<'a> {
             if all.len().saturating_add(piece.len()) > limit {
                 return Err(BodyError::TooLarge(limit));
             }
-            if piece.is_empty() {
-                // A stream of a layer with nothing but these must not keep the thread.
-                tokio::task::yield_now().await;
-            }
             all.extend_from_slice(&piece);
         }
         Ok(all.freeze())
@@ -123,9 +119,17 @@ impl Stream for Body<'_> {
     type Item = Result<Bytes, BodyError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match &mut self.pieces {
+        let polled = match &mut self.pieces {
             Pieces::Borrowed(pieces) => Pin::new(pieces).poll_next(cx),
             Pieces::Owned(pieces) => pieces.as_mut().poll_next(cx),
+        };
+        match polled {
+            // A layer's stream of nothing but these must not keep the thread.
+            Poll::Ready(Some(Ok(piece))) if piece.is_empty() => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            polled => polled,
         }
     }
 }
