@@ -292,8 +292,8 @@ async fn a_layer_changes_content_and_envelope_on_their_way() {
 /// A stream of a layer that has no octets and no end.
 #[tokio::test]
 async fn a_body_of_empty_pieces_can_be_given_up_by_every_reader() {
-    let empty = || Body::new(futures_util::stream::iter(std::iter::repeat_with(|| Ok(bytes::Bytes::new()))));
-    let brief = std::time::Duration::from_millis(50);
+    let empty = || Body::new(futures_util::stream::iter(std::iter::repeat_with(|| Ok(Bytes::new()))));
+    let brief = Duration::from_millis(50);
     assert!(tokio::time::timeout(brief, empty().collect(10)).await.is_err());
     assert!(tokio::time::timeout(brief, async { empty().next().await.map(drop) }).await.is_err());
     let mut all = Vec::new();
