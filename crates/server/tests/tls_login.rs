@@ -26,7 +26,7 @@ use posthaste_testkit::{
 use support::{Running, log::Log, start};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
-use tracing_subscriber::filter::LevelFilter;
+use tracing::Level;
 
 const PASSWORD: &str = "right";
 const EVERY: [Mechanism; 4] =
@@ -199,7 +199,7 @@ async fn external_is_refused_without_a_client_certificate() {
 #[tokio::test]
 async fn no_log_shows_a_secret() {
     let log = Log::default();
-    let guard = log.listen(LevelFilter::TRACE);
+    let guard = log.listen(Level::TRACE);
     let Pki { server: config, client, keys } = Pki::new(ALL_VERSIONS, true, true);
     let tls = Tls::StartTls(config);
     let mut shown = format!("{tls:?} {client:?}");

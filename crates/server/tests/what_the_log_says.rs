@@ -12,7 +12,7 @@ use posthaste_server::{
 };
 use posthaste_testkit::talk::Talk;
 use support::{log::Log, start};
-use tracing_subscriber::filter::LevelFilter;
+use tracing::Level;
 
 fn settings() -> ServerSettings {
     let mut settings = support::settings();
@@ -24,7 +24,7 @@ fn settings() -> ServerSettings {
 #[tokio::test]
 async fn every_failed_login_is_one_line_with_address_name_and_mechanism() {
     let log = Log::default();
-    let _guard = log.listen(LevelFilter::INFO);
+    let _guard = log.listen(Level::INFO);
     let server = start(settings(), Tls::Off, ServerOptions::default()).await;
     let mut talk = Talk::connect(server.address).await.greeted().await;
     // `\0me\0wrong`
@@ -50,7 +50,7 @@ async fn every_failed_login_is_one_line_with_address_name_and_mechanism() {
 #[tokio::test]
 async fn refusals_are_told_with_the_client_and_no_more_than_ten_of_a_connection() {
     let log = Log::default();
-    let _guard = log.listen(LevelFilter::INFO);
+    let _guard = log.listen(Level::INFO);
     let server = start(settings(), Tls::Off, ServerOptions::default()).await;
     let mut talk = Talk::connect(server.address).await.greeted().await;
     talk.expect("MAIL FROM:<refuse-mail@b.test>", "550").await;
@@ -80,7 +80,7 @@ async fn refusals_are_told_with_the_client_and_no_more_than_ten_of_a_connection(
 #[tokio::test]
 async fn a_message_accepted_before_the_end_of_its_body_is_told_with_the_cause() {
     let log = Log::default();
-    let _guard = log.listen(LevelFilter::INFO);
+    let _guard = log.listen(Level::INFO);
     let server = start(settings(), Tls::Off, ServerOptions::default()).await;
     let mut talk = Talk::connect(server.address).await.greeted().await;
     assert!(talk.message("careless@b.test", "x").await.starts_with("451 4.3.0"));
