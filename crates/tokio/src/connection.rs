@@ -4,6 +4,7 @@ use std::{
     fmt,
     future::poll_fn,
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -126,8 +127,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// [`io::Error`] from the stream.
     pub async fn read(&mut self) -> io::Result<usize> {
         poll_fn(|context| {
-            let mut stack = [0; READ];
-            let mut buffer = ReadBuf::new(&mut stack);
+            // Not cleared: that would cost each poll, also one that finds no octets.
+            let mut stack = [MaybeUninit::uninit(); READ];
+            let mut buffer = ReadBuf::uninit(&mut stack);
             ready!(self.transport.poll_read(context, &mut buffer))?;
             self.input.extend_from_slice(buffer.filled());
             Poll::Ready(Ok(buffer.filled().len()))
