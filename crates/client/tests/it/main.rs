@@ -1,0 +1,14 @@
+//! The tests of this crate from outside, in one program: each further program costs a link for
+//! every change.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod chunking_fails;
+mod content;
+#[cfg(feature = "hickory")]
+mod dns;
+mod front_door;
+mod login;
+mod odd_replies;
+mod support;
+mod tls_policy;
+mod transactions;

@@ -1,0 +1,22 @@
+//! The tests of this crate from outside, in one program: each further program costs a link for
+//! every change.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod broken_offers;
+mod delivery;
+mod endings;
+mod failover;
+mod host_names;
+mod loops;
+mod missing_fields;
+mod one_report;
+mod outcomes;
+mod own_name;
+mod parameters;
+mod reception;
+mod reports;
+mod require_tls;
+mod silence;
+mod strangers;
+mod support;
+mod unrecordable;

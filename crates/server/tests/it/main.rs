@@ -1,0 +1,14 @@
+//! The tests of this crate from outside, in one program: each further program costs a link for
+//! every change.
+#![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
+
+mod chunks_and_lmtp;
+mod handshakes;
+mod layers;
+mod limits_and_drain;
+mod login;
+mod password_keys;
+mod support;
+mod tls_login;
+mod verdicts;
+mod what_the_log_says;
