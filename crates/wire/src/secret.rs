@@ -20,7 +20,8 @@ impl<T> Secret<T> {
         Self(value)
     }
 
-    /// The value. This is the one way to read it, and easy to search for.
+    /// The value. Only this and [`into_inner`](Self::into_inner) give it out, and both are easy to
+    /// search for.
     pub const fn expose(&self) -> &T {
         &self.0
     }

@@ -105,8 +105,8 @@ mod serde {
 
     number!(Priority: i8, ReplyCode: u16);
 
-    /// The octets of the reply. A human-readable format has a string if they are UTF-8, as nearly
-    /// always.
+    /// The octets of the reply. A human-readable format gets a string if they are UTF-8, which is
+    /// the usual case.
     impl Serialize for Reply {
         fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
             let octets = self.borrowed().as_bytes();

@@ -78,7 +78,7 @@ impl<'a> Utf8Xtext<&'a str> {
 }
 
 impl Utf8Xtext {
-    /// Encodes an address in ASCII (utf-8-addr-xtext).
+    /// Encodes an address as text in ASCII (utf-8-addr-xtext).
     ///
     /// # Errors
     /// [`SyntaxErrorKind::ControlCharacter`] at the first control character.

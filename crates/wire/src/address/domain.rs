@@ -19,8 +19,8 @@ use crate::{
 /// A name has letters, digits, hyphens, underscores and, if it is internationalized, characters
 /// outside ASCII. A label in ASCII has 1 to 63 octets, the name at most 255. RFC 5321 section 4.1.2
 /// allows host names only. The DNS also has names with underscores, and with hyphens at the ends of
-/// labels, and mail comes from them. A trailing dot is refused. Domains compare without regard to
-/// case.
+/// labels. Mail comes from such names, so they are accepted. A trailing dot is refused. Domains
+/// compare without regard to case.
 #[derive(Debug, Clone, Copy)]
 pub struct Domain<S = String>(S);
 

@@ -19,7 +19,8 @@ use crate::{
 
 /// A mailbox such as `user@example.org` or `"odd name"@[192.0.2.1]`.
 ///
-/// The local part is opaque and of any length. It compares with regard to case, the domain without.
+/// The local part is opaque and of any length. Two local parts are equal only in the same case;
+/// domains compare without regard to case.
 ///
 /// A local part may have dots at its ends and next to each other: `a..b@example.org`. The grammar
 /// of RFC 5321 section 4.1.2 forbids that outside quotes, but mobile providers use it. Such a

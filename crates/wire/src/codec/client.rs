@@ -26,7 +26,7 @@ pub enum Outgoing<'a> {
     Content(&'a [u8]),
     /// The end of the content. A CRLF precedes it if the content does not end in one.
     EndOfContent,
-    /// The octets after BDAT, or a piece of them. The application counts them.
+    /// The octets after BDAT, or a piece of them. The application must send as many as BDAT said.
     Chunk(&'a [u8]),
 }
 
@@ -42,8 +42,8 @@ impl ClientCodec {
     }
 
     /// Leaves out the check of the next message's content, which must be clean.
-    /// [`Stuffer::for_clean_content`] says what goes wrong if it is not. Content that has begun
-    /// starts again.
+    /// [`Stuffer::for_clean_content`] says what goes wrong if it is not. Call it before the first
+    /// piece of the content: a later call forgets if the last piece ended a line.
     pub const fn expect_clean_content(&mut self) {
         self.stuffer = Stuffer::for_clean_content();
     }

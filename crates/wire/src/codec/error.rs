@@ -18,7 +18,7 @@ pub enum CodecError {
     Reply(ReplyError),
     /// A command cannot be one line. No part of it was sent.
     Encode(EncodeError),
-    /// Content must not be sent after DATA. The server may have its beginning.
+    /// The content has a fault, and no more of it was sent. The server may have its beginning.
     Content(ContentFault),
 }
 

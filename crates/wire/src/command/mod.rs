@@ -99,7 +99,7 @@ pub enum Command<'a> {
     /// `XCLIENT name=value …`: from here on the server treats the client as the one that the
     /// attributes describe.
     XClient(Attributes<'a>),
-    /// `XFORWARD name=value …`: the client that this client, a proxy, serves; for the log.
+    /// `XFORWARD name=value …`: a proxy describes the client that it serves, for the log.
     XForward(Attributes<'a>),
     /// Any other verb, with its text.
     Other {

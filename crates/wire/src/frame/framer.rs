@@ -98,8 +98,8 @@ pub enum LineFault {
     BareLf,
     /// The line is longer than the limit, and was discarded.
     TooLong {
-        /// The octets that were discarded: all with the line's CRLF, or those up to the first bare
-        /// LF if it comes beyond the limit.
+        /// Octets of the line up to its first LF, which counts too. If that LF is bare, the framer
+        /// discards the rest of the line as well.
         octets: usize,
     },
 }

@@ -72,7 +72,8 @@ impl<'a> OriginalRecipient<&'a str> {
 }
 
 impl OriginalRecipient {
-    /// Encodes a mailbox in ASCII: with the type `rfc822` if it is ASCII, otherwise with `utf-8`.
+    /// Encodes a mailbox as text in ASCII. The type is `rfc822` for a mailbox in ASCII, otherwise
+    /// `utf-8`.
     ///
     /// # Errors
     /// [`SyntaxErrorKind::ParameterValue`](crate::SyntaxErrorKind::ParameterValue) if the mailbox

@@ -223,7 +223,7 @@ macro_rules! reply {
 /// assert_eq!(stored.reply().as_bytes(), b"250-2.0.0 Stored as 4?\r\n250 2.0.0 711\r\n");
 /// ```
 ///
-/// Any other code is a compile error:
+/// A code other than 2yz is a compile error:
 ///
 /// ```compile_fail,E0080
 /// let refused = posthaste_wire::accepted!("550 5.1.1 No such mailbox");
@@ -252,7 +252,7 @@ macro_rules! accepted {
 /// assert_eq!(full.to_string(), "452 4.2.2 Mailbox of jo is full");
 /// ```
 ///
-/// Any other code is a compile error:
+/// A code other than 4yz and 5yz is a compile error:
 ///
 /// ```compile_fail,E0080
 /// let accepted = posthaste_wire::refusal!("250 2.0.0 OK");

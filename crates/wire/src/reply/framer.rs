@@ -38,7 +38,7 @@ pub struct ReplyFramer {
     fault: Option<ReplyError>,
 }
 
-/// The limits of one reply. Beyond them, the framer returns a [`ReplyError`].
+/// The limits of one reply. Beyond them, a strict framer returns a [`ReplyError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReplyLimits {

@@ -87,7 +87,8 @@ impl<'a> ReplyRef<'a> {
         }
     }
 
-    /// The text of the lines as octets, with the enhanced code, without code, separator and CRLF.
+    /// The text of the lines as octets. It includes the enhanced code, but not the reply code,
+    /// separator and CRLF.
     pub fn lines(&self) -> impl Iterator<Item = &'a [u8]> + Clone + use<'a> {
         Lines { rest: self.octets }
     }
