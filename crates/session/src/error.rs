@@ -69,9 +69,10 @@ pub enum PeerMisbehaved {
     ResidueBeforeTls,
     /// The reply does not fit its command. A code counts by its first digit, with these exceptions:
     ///
-    /// - 220 answers only the connection, STARTTLS and XCLIENT, 221 QUIT, 235 and 334 AUTH, 354
-    ///   DATA. After the end of the content any 2yz means that the server has the message, and is
-    ///   an [oddity](crate::ClientSession::oddity).
+    /// - Some codes answer few commands. 220 answers the connection, STARTTLS and XCLIENT; 221
+    ///   answers QUIT; 235 and 334 answer AUTH; 354 answers DATA. As a reply to the end of the
+    ///   content, 220, 221 and 235 mean that the server has the message, and are an
+    ///   [oddity](crate::ClientSession::oddity).
     /// - Of 2yz and 3yz, STARTTLS accepts only 220, AUTH only 235 and 334, DATA only 354.
     /// - RSET is refused only by a 421: after any other refusal the transaction would still be
     ///   open.

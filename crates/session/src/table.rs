@@ -26,7 +26,7 @@ pub enum Phase {
     Rcpt,
     /// Message content is being sent: 354 answered DATA, or the octets of a chunk follow its BDAT.
     Content,
-    /// A chunk that was not the last was accepted. The next BDAT is next.
+    /// A chunk that was not the last was accepted. Another BDAT is next.
     Chunks,
     /// A chunk that was not the last was refused. RSET or EHLO is next (RFC 3030 section 2).
     Spoiled,

@@ -71,9 +71,9 @@ impl ClientSession {
     /// 2). So a server never sees content for no recipient, and with PIPELINING it takes no more
     /// round trips than DATA.
     ///
-    /// With PIPELINING, chunks may follow chunks whose replies are outstanding, except the last
-    /// one. The positive reply to the last chunk then means the whole message, even if the server
-    /// forgets that it refused an earlier chunk.
+    /// With PIPELINING, a chunk may follow chunks whose replies are outstanding, 16 at most with
+    /// this one. Only the last chunk waits for all earlier replies. Its positive reply then means
+    /// the whole message, even if the server forgets that it refused an earlier chunk.
     ///
     /// # Errors
     /// Nothing is written.
@@ -128,8 +128,8 @@ impl ClientSession {
     }
 
     /// Appends as much of the content as the list and the open chunk have room for. Returns the
-    /// number of octets that it took. Write them within [`write_timeout`](Self::write_timeout), so
-    /// give about 64 KiB at once.
+    /// number of octets that it took. Write the list within [`write_timeout`](Self::write_timeout),
+    /// so give about 64 KiB in each call.
     ///
     /// Content must have no bare CR, bare LF or NUL, unless BODY=BINARYMIME announced it. With DATA
     /// such content could end early. With BDAT it could not be passed on to a server that has only

@@ -61,9 +61,9 @@ use crate::{
 ///   [`ClientNext::SendBody`] give the content to `payload` until all of it is taken, and call
 ///   `finish_payload`.
 /// - [`BodyKind::Chunks`]: wait for the reply to every RCPT. If
-///   [`accepted_recipients`](Self::accepted_recipients) is above 0, begin a chunk, the last one if
-///   the length is known. Give its octets to `payload` and call `finish_payload`. If a chunk is
-///   refused, stop and send RSET.
+///   [`accepted_recipients`](Self::accepted_recipients) is above 0, begin a chunk. If the length is
+///   known, one chunk holds the whole content and is the last. Give its octets to `payload` and
+///   call `finish_payload`. If a chunk is refused, stop and send RSET.
 ///
 /// `payload` and `finish_payload` append segments. Write the output first and then the segments, in
 /// order.
@@ -83,8 +83,8 @@ use crate::{
 /// | `250-a` and `251 b` | the reply 251 |
 /// | an empty line before, between or within replies, at most 8 before one and 8 within one | skipped |
 /// | 220 or another misplaced 2yz to the end of the content | the server has the message |
-/// | a reply to the end of the content, or a refusal, without an end within the limits or with a later line without a code | the reply, and the end of the session |
-/// | the same as a positive reply to anything else | [`PeerMisbehaved::Reply`] |
+/// | a reply whose end is unknown: it exceeds the limits, or a later line has no code. It answers the end of the content, or is a refusal | the reply, and the end of the session |
+/// | such a reply, as a 2yz or 3yz to anything else | [`PeerMisbehaved::Reply`] |
 /// | octets that do not start with three digits | [`PeerMisbehaved::Reply`] |
 /// | any of these in reply to STARTTLS or AUTH, and an empty line after the 220 to STARTTLS | an error, since an attacker may have inserted it |
 ///
@@ -307,8 +307,8 @@ impl ClientSession {
         self.reply_due.into_iter().chain(self.block_due).min()
     }
 
-    /// How long one write may take, of a block of content or of the output (RFC 5321 section
-    /// 4.5.3.2.5).
+    /// How long one write of content or output may take (RFC 5321 section 4.5.3.2.5). Default: 3
+    /// minutes.
     pub const fn write_timeout(&self) -> Duration {
         self.settings.timeouts.write
     }

@@ -5,8 +5,8 @@ use core::fmt;
 
 use posthaste_wire::Secret;
 
-/// The label to export keying material with for [`ChannelBinding::tls_exporter`]: 32 octets, with
-/// an empty context (RFC 9266 section 2).
+/// The label for the export of keying material for [`ChannelBinding::tls_exporter`]. Export 32
+/// octets with an empty context (RFC 9266 section 2).
 pub const TLS_EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 
 /// A kind of channel binding. `tls-unique` (RFC 5929) is left out because TLS 1.3 does not have it.

@@ -90,8 +90,8 @@ pub enum ClientStep {
 const MAX_AUTH_COMMAND: usize = 512;
 
 impl ClientMechanism {
-    /// Chooses the strongest mechanism that the server offers, the credentials fit and the context
-    /// allows. To force a mechanism, offer only that one.
+    /// Chooses the strongest mechanism of `offered` that the credentials fit and the context
+    /// allows. To force a mechanism, pass only that one in `offered`.
     ///
     /// The order for passwords: SCRAM-SHA-256-PLUS, SCRAM-SHA-256, CRAM-MD5, PLAIN, LOGIN. For
     /// tokens: OAUTHBEARER, XOAUTH2.

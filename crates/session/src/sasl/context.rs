@@ -23,11 +23,11 @@ pub struct ClientContext {
     /// Set it to [`Strength::Mutual`] for a server that is known to have SCRAM. If an attacker
     /// removes SCRAM from the list, the result is an error and not PLAIN.
     pub minimum: Strength,
-    /// The channel binding of the TLS connection, for SCRAM-SHA-256-PLUS: `tls-exporter` under TLS
-    /// 1.3 and if the server may know it, `tls-server-end-point` otherwise. Default: none.
+    /// The channel binding of the TLS connection, for SCRAM-SHA-256-PLUS: use `tls-exporter` under
+    /// TLS 1.3 if the server may know it, otherwise `tls-server-end-point`. Default: none.
     ///
     /// With it, a server that has SCRAM-SHA-256-PLUS detects that an attacker removed it from the
-    /// list. So do not remove it yourself.
+    /// list. So do not remove that mechanism yourself.
     pub channel_binding: Option<ChannelBinding>,
 }
 

@@ -18,8 +18,9 @@ pub enum Ask<S: AsRef<str> = String> {
     /// extensions that it offers.
     ///
     /// The name may be any visible text. RFC 5321 section 4.1.4 lets a server check it, and forbids
-    /// to refuse mail for what it finds. Under [`Tolerance::hello`](super::Tolerance::hello) it may
-    /// be what [`EhloName::lossy`] makes of the argument, so it owns its text in either form.
+    /// it to refuse mail because of the result. Under [`Tolerance::hello`](super::Tolerance::hello)
+    /// the name may be what [`EhloName::lossy`] makes of the argument. So `Ask<&str>` owns it as
+    /// well.
     Hello(EhloName),
     /// AUTH with a mechanism that is offered. Answer with a challenge, an acceptance or a refusal.
     Auth {

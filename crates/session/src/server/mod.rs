@@ -304,8 +304,9 @@ impl ServerSession {
         self.timer.deadline().into_iter().chain(ends).min()
     }
 
-    /// When the session ends in any case. A write of the output must not take longer either.
-    /// `None`: before the first call of [`handle_input`](Self::handle_input).
+    /// When the session ends in any case, by [`ServerTimeouts::session`] or
+    /// [`ServerTimeouts::message`]. The end of a message may move it. A write of the output must
+    /// end before it too. `None`: before the first call of [`handle_input`](Self::handle_input).
     pub fn ends_at(&self) -> Option<Tick> {
         self.last_moment().map(|(end, _)| end)
     }
@@ -346,7 +347,8 @@ impl ServerSession {
         self.unix_origin = Some(unix_seconds.saturating_sub(since_origin));
     }
 
-    /// The SASL mechanisms that this client may use, once it may log in at all.
+    /// The mechanisms that the settings offer, without the [withheld](Self::withhold) ones. The
+    /// client may use them once it may send AUTH.
     pub fn mechanisms(&self) -> MechanismSet {
         self.settings.offers.auth.iter().filter(|mechanism| !self.client.withheld.contains(*mechanism)).collect()
     }

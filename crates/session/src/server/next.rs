@@ -102,7 +102,7 @@ pub enum CloseReason {
     EndlessContent,
 }
 
-/// The state of a session when the client closed the connection or a time was over.
+/// The state of a session when the client closed the connection or a deadline passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerEof {

@@ -125,8 +125,8 @@ pub struct Offers {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServerLimits {
-    /// Octets of a command line with CRLF. Default 2,048: RFC 5321's 512, RFC 3461's 1,036 and
-    /// every other extension. Beyond it: 500, and the line is discarded unread.
+    /// Octets of a command line with CRLF. Default 2,048: room for the 512 of RFC 5321, the 1,036
+    /// of RFC 3461 and all other extensions. Beyond it: 500, and the line is discarded unread.
     pub command_line: usize,
     /// Octets of a SASL response with CRLF. Default 12,288 (RFC 4954 section 4). Beyond it: 500.
     pub auth_line: usize,
@@ -137,21 +137,21 @@ pub struct ServerLimits {
     /// it: 550 after the end of the content.
     pub text_line: usize,
     /// Octets of a message, offered as SIZE. Default 50 MiB. Beyond it: 552 to MAIL, or after the
-    /// end of the content. 0 takes no message, although clients read `SIZE 0` as no limit (RFC 1870
-    /// section 4); `u64::MAX` is none.
+    /// end of the content. With 0 no content is taken, although clients read `SIZE 0` as no limit
+    /// (RFC 1870 section 4). `u64::MAX` means no limit.
     pub message_size: u64,
     /// Octets of content beyond [`message_size`](Self::message_size) that are discarded, so that
     /// the client reads its refusal after the true end. Default 1 GiB. Beyond it: 552 and the end.
     pub discarded_content: u64,
     /// Recipients of a transaction. Default 1,000; RFC 5321 section 4.5.3.1.8 asks for 100. Beyond
-    /// it: 452. As many again may get a 4yz reply; each further one counts as an error.
+    /// it: 452. The same number of RCPTs may get a 4yz reply; each further 4yz counts as an error.
     pub recipients: usize,
     /// Refused commands of a session. Default 20, as other servers have it. Beyond it: 421 and the
     /// end.
     pub errors: u32,
-    /// Commands that do no work since the last message: NOOP, RSET, VRFY, HELP, EHLO, empty chunks
-    /// but the last, and MAIL, DATA and messages that the application put off. Default 100, enough
-    /// for a monitor. Beyond it: 421 and the end.
+    /// Commands that do no work since the last message: NOOP, RSET, VRFY, HELP, EHLO, and empty
+    /// chunks but the last. MAIL, DATA and messages that the application refused with a 4yz count
+    /// too. Default 100, enough for a monitor. Beyond it: 421 and the end.
     pub idle_commands: u32,
     /// Failed AUTH attempts in a session. Default 3. Beyond it: 421 and the end.
     pub auth_failures: u32,
@@ -173,7 +173,8 @@ pub struct ServerTimeouts {
     /// How long the greeting is delayed to see if the client waits for it. Default 0. A few seconds
     /// turn away programs that only imitate SMTP.
     pub greeting_delay: Duration,
-    /// For a command. Default 5 minutes. Beyond it: 421 and the end, as for each of these.
+    /// For a command. Default 5 minutes. Beyond it: 421 and the end, here and below unless a time
+    /// says otherwise.
     pub command: Duration,
     /// For a line, from its first octet. Default 1 minute, because programs write whole lines. A
     /// line that arrives octet by octet gets no more.
