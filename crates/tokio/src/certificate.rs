@@ -5,8 +5,8 @@ use std::fmt;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest as _, Sha256};
 
-/// The certificate that the peer of a TLS connection has shown. The peer has proved to hold its
-/// private key.
+/// The certificate that the peer of a TLS connection has shown. The peer has proved that it holds
+/// the private key.
 ///
 /// Trust and names were checked by the verifier of the rustls configuration, not here: a handshake
 /// that the verifier refused gives no certificate.

@@ -57,7 +57,7 @@ pub enum ClientEvent {
     },
     /// The server agreed to TLS. Call [`ClientDriver::connect_tls`].
     StartTls,
-    /// The server has ended the conversation.
+    /// The conversation is over, after QUIT or a 421.
     Closed,
 }
 

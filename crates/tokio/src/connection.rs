@@ -94,8 +94,8 @@ impl<S> Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Does the server's side of a TLS handshake. The caller sets the timeout; after an error or a
-    /// drop the connection is of no use.
+    /// Does the server's side of a TLS handshake. The caller sets the timeout. After an error, or
+    /// if the future is dropped, the connection is of no use.
     ///
     /// # Errors
     /// [`io::Error`] from the handshake, and [`io::ErrorKind::InvalidData`] if octets in clear are
@@ -174,8 +174,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Writes the output and then these segments, in as few calls as possible. After an error or a
-    /// drop nothing more can be written, but reading still works. The caller sets the timeout.
+    /// Writes the output and then these segments, in as few calls as possible. After an error, or
+    /// if the future is dropped, nothing more can be written, but reading still works. The caller
+    /// sets the timeout.
     ///
     /// # Errors
     /// [`io::Error`] from the stream.
@@ -214,8 +215,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Closes the writing side, for 5 s at most; errors are ignored. Under TLS it sends a
-    /// close_notify: without it the peer could not tell this end from an attacker's (RFC 8446
-    /// section 6.1).
+    /// close_notify. Without one the peer could not tell if an attacker cut the connection (RFC
+    /// 8446 section 6.1).
     pub async fn close(&mut self) {
         let shutdown = async {
             match &mut self.transport {

@@ -61,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
 
     /// Sends the whole content by BDAT, after the replies to every RCPT: in one chunk if its length
     /// is known, otherwise in chunks of 64 KiB or more. With PIPELINING up to 16 chunks wait for
-    /// their reply. Its times and the dropped future are as for
+    /// their reply. The timeouts, and the effect of a dropped future, are those of
     /// [`send_content`](Self::send_content).
     ///
     /// # Errors

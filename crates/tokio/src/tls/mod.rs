@@ -47,8 +47,8 @@ pub fn provider() -> Result<Arc<CryptoProvider>, TlsError> {
     chosen.ok_or(TlsError::NoProvider)
 }
 
-/// A server's configuration: this certificate chain and its key, TLS 1.2 and 1.3, and no
-/// certificates of clients.
+/// A server's configuration: this certificate chain and its key, with TLS 1.2 and 1.3. The server
+/// asks clients for no certificate.
 ///
 /// The chain begins with the server's own certificate, followed by that of its issuer and so on;
 /// the root may be left out. Names and dates are not checked: clients do that.

@@ -12,8 +12,8 @@ use rustls::{
 use super::{Roots, TlsError, provider};
 
 /// A client's configuration that takes only certificates that one of these authorities has signed.
-/// The certificate must be for the server's name and valid now. TLS 1.2 and 1.3, and no certificate
-/// of the client's own.
+/// The certificate must be for the server's name and valid now. The client speaks TLS 1.2 and 1.3,
+/// and shows no certificate of its own.
 ///
 /// # Errors
 /// [`TlsError::NoRoots`] without an authority, [`TlsError::NoProvider`], [`TlsError::Provider`].
