@@ -29,8 +29,9 @@ use crate::{ConnectError, Endpoint, HostName, Stage, Tls, connect};
 pub struct ClientOptions {
     /// Our name in EHLO or LHLO.
     pub hello: EhloName,
-    /// How long the DNS may take, and then TCP for each address. Default 30 s; beyond it, the next
-    /// address or [`ConnectError::Tcp`]. For [`Client::connect`].
+    /// How long [`Client::connect`] waits for the DNS, and then for TCP at each address. Default 30
+    /// s. Beyond it: [`ConnectError::Resolve`] for the DNS. For TCP, the next address, or
+    /// [`ConnectError::Tcp`] after the last.
     pub connect_timeout: Duration,
     /// Limits and timeouts of the session. The handshake of implicit TLS has the time of the
     /// greeting. Default: [`ClientSettings::default`].

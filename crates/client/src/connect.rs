@@ -27,7 +27,7 @@ pub mod port {
 
 /// A server's host and port. The host is a name, in A-labels or U-labels, or an IP address.
 ///
-/// It is made of `"mx.example.net:25"`, `"192.0.2.25:25"`, `"[2001:db8::25]:25"`,
+/// Make one from `"mx.example.net:25"`, `"192.0.2.25:25"`, `"[2001:db8::25]:25"`,
 /// `("mx.example.net", 25)` or a [`SocketAddr`]. The server's certificate must be valid for the
 /// host.
 #[derive(Debug, Clone, PartialEq, Eq)]

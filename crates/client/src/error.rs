@@ -52,8 +52,8 @@ pub enum ConnectError {
     /// TLS is required, and the server does not offer STARTTLS.
     #[error("the server does not offer STARTTLS, which is required")]
     TlsUnavailable,
-    /// TLS is required, and no certificate can be for this host name. Its last label may be a
-    /// number.
+    /// TLS is required, and no certificate can be for this host name, such as one whose last label
+    /// is a number.
     #[error("TLS is required, and no certificate can be for the name {0:?}; use the server's host name")]
     TlsName(String),
     /// The TLS handshake failed.

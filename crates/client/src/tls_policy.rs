@@ -34,8 +34,8 @@ pub enum Tls {
     /// STARTTLS if the server offers it (RFC 7435), with any certificate that the configuration
     /// takes.
     ///
-    /// The mail goes in clear if the server does not offer STARTTLS or refuses it, or has a name
-    /// that no certificate can hold. A handshake that breaks ends the connection:
+    /// The mail goes in clear if the server does not offer STARTTLS or refuses it, or if no
+    /// certificate can be for the name of the server. A handshake that breaks ends the connection:
     /// [`Client::connect`](crate::Client::connect) then makes another without TLS, and after
     /// [`Client::start`](crate::Client::start)
     /// [`ConnectError::suggests_clear`](crate::ConnectError::suggests_clear) says that the caller
