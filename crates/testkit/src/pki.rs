@@ -83,8 +83,8 @@ impl Authority {
     }
 }
 
-/// A server that has signed its certificate itself; as an authority, as `openssl req -x509` has it,
-/// or not.
+/// A server with a self-signed certificate. `authority`: it is marked as an authority, as `openssl
+/// req -x509` marks it.
 pub fn self_signed(name: &str, authority: bool) -> Arc<ServerConfig> {
     let key = KeyPair::generate().unwrap();
     let mut params = params(&[name], 2020, 2120);

@@ -43,9 +43,9 @@ pub fn question(name: &str) -> Option<Exchange> {
     })
 }
 
-/// Scripted verdicts, in order, by the exchange that they decide. Without one, AUTH is checked
-/// against [`USER`] and [`PASSWORD`] in every mechanism that has a password, and everything else is
-/// accepted.
+/// Scripted verdicts, in order, by the exchange that they decide. Where no verdict is scripted,
+/// AUTH is checked against [`USER`] and [`PASSWORD`] in every mechanism that has a password, and
+/// everything else is accepted.
 #[derive(Debug, Default)]
 pub struct Policy {
     scripted: HashMap<Exchange, VecDeque<Verdict>>,

@@ -15,8 +15,10 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 /// Returns the reply to a line. A line is `<connect>`, a command, or `<end>` for the end of the
-/// content. `<octets>` and a line or a chunk of content get no reply; those of a chunk come before
-/// its BDAT.
+/// content.
+///
+/// A line of content comes as `<octets>` and its text, and so does a chunk, before its BDAT. What
+/// the closure returns for these is not sent. For other lines:
 ///
 /// - An empty text is silence, and `close` closes the connection.
 /// - `after 10 text` is the text 10 milliseconds later.

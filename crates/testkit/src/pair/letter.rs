@@ -1,8 +1,8 @@
 //! Messages that carry their verdicts.
 
-/// A message to send, with the application's replies to its parts: reply codes, 250 to accept. The
-/// client writes the numbers of letter and recipient into the addresses, and the application reads
-/// them there.
+/// A message to send, with the reply code of the application to each part. 250 accepts. The client
+/// writes the numbers of letter and recipient into the addresses, and the application reads them
+/// there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
     /// To MAIL.

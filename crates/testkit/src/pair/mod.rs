@@ -6,9 +6,9 @@
 //!
 //! - What the server's application accepted was sent: whole, in order and once.
 //! - What the client was told is what the application said.
-//! - What the client was told to be accepted was accepted. At most one message was accepted without
-//!   the client being told: the one whose end is unanswered, and the client knows that it is in
-//!   doubt.
+//! - If the client was told that a message is accepted, it was accepted. At most one accepted
+//!   message is unknown to the client: the one whose end is unanswered. The client knows that this
+//!   one is in doubt.
 //!
 //! [`Pair::finish`] adds: if the connection is not [disturbed](Pair::is_disturbed), the client is
 //! told every outcome. If it is, both sides end by their own clocks.

@@ -10,8 +10,8 @@ use crate::{
 /// The checks of content: lines of any length, lines of two octets, and no check.
 const CHECKS: [Option<usize>; 3] = [Some(usize::MAX), Some(2), None];
 
-/// Takes a stream for content after DATA, for content to send, for a chunk followed by lines, and
-/// for lines, in every chunking.
+/// Takes a stream as content after DATA, as content to send, as a chunk followed by lines, and as
+/// lines, in every chunking.
 ///
 /// # Panics
 /// When the framer or the stuffer does not agree with the reference, or depends on the chunking.

@@ -94,7 +94,7 @@ fn same_parameters<'a>(one: impl Iterator<Item = Parameter<'a>>, two: impl Itera
     one.map(key).eq(two.map(key))
 }
 
-/// Takes text for a path, a mailbox, a domain, a name, xtext and the values of parameters. Accepted
+/// Takes text as a path, a mailbox, a domain, a name, xtext and the values of parameters. Accepted
 /// text has no line break, and is emitted as it came.
 ///
 /// # Panics

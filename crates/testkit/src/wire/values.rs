@@ -1,5 +1,5 @@
 //! Builds well-formed values from octets: the grammars of the RFCs in the other direction, written
-//! apart from the parsers. A fuzzer or proptest owns the octets, and so makes every choice.
+//! independently of the parsers. A fuzzer or proptest owns the octets, and so makes every choice.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
