@@ -102,9 +102,9 @@ impl ConnectError {
     /// Returns `true` if another connection without TLS may succeed and the options allow it.
     ///
     /// TLS was [`Tls::Opportunistic`](crate::Tls::Opportunistic), and the failure came between
-    /// STARTTLS and the end of the reply to EHLO within TLS. The server closed, was silent, sent
-    /// 421 or octets that are no reply, or the handshake failed. Connect again with
-    /// [`Tls::Off`](crate::Tls::Off), and remember the host for a while: broken TLS costs a
+    /// STARTTLS and the end of the reply to EHLO within TLS. The handshake failed, or the server
+    /// closed, was silent, refused EHLO, or sent a 421 or octets that are no reply. Connect again
+    /// with [`Tls::Off`](crate::Tls::Off), and remember the host for a while: broken TLS costs a
     /// connection each time, and a timeout where the server is silent.
     ///
     /// `false` for any other failure, and always where TLS is demanded. A connection that breaks

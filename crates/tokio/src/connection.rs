@@ -240,7 +240,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     fn take_plain(&mut self) -> io::Result<S> {
         if !self.input.is_empty() || !self.output.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "octets in clear around the start of TLS"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "octets in clear at the start of TLS; drop the connection",
+            ));
         }
         match std::mem::replace(&mut self.transport, Transport::Gone) {
             Transport::Plain(stream) => Ok(stream),

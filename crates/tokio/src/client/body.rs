@@ -28,8 +28,8 @@ pub enum ChunksSent {
     /// All chunks have left. The reply comes with this ticket, in LMTP one for each accepted
     /// recipient.
     Whole(Ticket),
-    /// The server has refused a chunk with this reply, and so the message. The later chunks did not
-    /// leave. Send RSET next (RFC 3030 section 2).
+    /// The server has refused a chunk with this reply, and so the message. Up to 15 later chunks
+    /// may have left, and the rest of the content did not. Send RSET next (RFC 3030 section 2).
     Refused(Reply),
 }
 
@@ -43,8 +43,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     ///
     /// # Errors
     /// [`ClientError`]; the conversation is over. [`message_in_doubt`](Self::message_in_doubt) then
-    /// tells if the server may have the message nevertheless. [`ClientError::EarlyReply`] if the
-    /// server replied before the end.
+    /// tells if the server may have the message nevertheless. [`ClientError::EarlyReply`] if a
+    /// write failed and the server had already replied.
     pub async fn send_content(&mut self, content: impl Content) -> Result<Ticket, ClientError> {
         if self.session.phase() != Phase::Content || self.session.unanswered() > 0 || self.unfinished {
             return Err(ApiMisuse::OutOfOrder.into());
