@@ -43,12 +43,14 @@ pub trait Accept: Send + 'static {
     /// A connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Waits for the next client. The server may drop the future, which must lose no connection. It
-    /// accepts one client at a time, so do not read from a client here: the others would wait.
+    /// Waits for the next client. The server may drop the future; dropping it must lose no
+    /// connection. The server accepts one client at a time, so do not read from a client here: the
+    /// others would wait.
     ///
-    /// What a proxy says before the client is read in tasks of the application: keep them in a
-    /// `tokio::task::JoinSet`, and wait here for the listener and for `join_next` at once. Give
-    /// each task a timeout. The limits of connections count a client only when it is returned.
+    /// A proxy may send a header before the client's first octets. Read it in a task of the
+    /// application for each connection. Keep the tasks in a `tokio::task::JoinSet`, and wait here
+    /// for the listener and for `join_next` at once. Give each task a timeout. The limits of
+    /// connections count a client only when it is returned.
     ///
     /// # Errors
     /// [`io::Error`]. The server logs it, waits 100 ms and goes on.

@@ -40,8 +40,8 @@ pub struct Context {
 pub struct Peer {
     /// Its address.
     pub address: PeerAddress,
-    /// Its network, for which limits count: the first address in the [prefix](Networks) of its
-    /// address. Clients of a local socket share `127.0.0.1`.
+    /// The first address of its network, which is the [prefix](Networks) of its address. Limits
+    /// count clients by network. Clients of a local socket share `127.0.0.1`.
     pub network: IpAddr,
     /// The address of ours that it connected to.
     pub local: PeerAddress,

@@ -25,9 +25,9 @@ use crate::content::after;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LoginOptions {
-    /// Failed logins of a network, or under a name, after which the next attempt need not wait.
-    /// Default 10: a few people who each have an old password. After each [`pace`](Self::pace) one
-    /// failure is forgotten.
+    /// The number of failed logins of a network, or under a name, that cost no wait. Beyond it
+    /// attempts are checked one at a time, [`pace`](Self::pace) apart. Default 10: a few people who
+    /// each have an old password. After each `pace` one failure is forgotten.
     pub burst: u32,
     /// The time between attempts beyond the burst. Default 2 seconds: one network tries at most
     /// 43,000 passwords a day. Zero switches the limit off.

@@ -98,8 +98,8 @@ pub trait Handler: Send {
     }
 
     /// SCRAM-SHA-256 and SCRAM-SHA-256-PLUS: the key of a user. The client logs in without showing
-    /// its password. SCRAM-SHA-256-PLUS holds on this TLS connection alone, and is offered under
-    /// TLS 1.3 only.
+    /// its password. SCRAM-SHA-256-PLUS binds the login to this TLS connection, and is offered
+    /// under TLS 1.3 only.
     ///
     /// `None`: there is no such user, or it may not act as the identity that it asks for. The
     /// exchange then goes on and fails at its end, so that the client cannot find out who exists.
@@ -143,9 +143,10 @@ pub trait Handler: Send {
         async { Ok(None) }
     }
 
-    /// How SCRAM answers for users who do not exist. Return it wherever
-    /// [`scram_key`](Self::scram_key) has keys, with their iterations and a secret that stays the
-    /// same after a restart. `None`, the default: 4,096 iterations and a secret of this process.
+    /// How SCRAM answers for users who do not exist. A handler with a
+    /// [`scram_key`](Self::scram_key) of its own returns `Some`: the iterations of its keys, and a
+    /// secret that stays the same after a restart. `None`, the default: 4,096 iterations and a
+    /// secret of this process.
     fn unknown_users(&self) -> Option<UnknownUsers> {
         None
     }

@@ -53,8 +53,8 @@ use crate::{Authentication, Body, Context, Envelope, Handler, Service};
     note = "write `impl Layer for {Self}` with the methods that refuse; those that it does not name pass through"
 )]
 pub trait Layer: Clone + Send + Sync + 'static {
-    /// The offers to a client and its limits. `settings` are those of the wrapped service, which
-    /// are the default. The listener alone decides about STARTTLS.
+    /// The offers to a client and its limits. Default: `settings`, which are those of the wrapped
+    /// service. The listener alone decides about STARTTLS.
     fn settings(&self, cx: &Context, settings: Arc<ServerSettings>) -> Arc<ServerSettings> {
         let _ = cx;
         settings

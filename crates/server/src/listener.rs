@@ -41,7 +41,7 @@ impl Tls {
         server_config(certificate, key).map(Self::StartTls)
     }
 
-    /// TLS from the first octet, as [`start_tls`](Self::start_tls) otherwise.
+    /// TLS from the first octet; in all else as [`start_tls`](Self::start_tls).
     ///
     /// # Errors
     /// [`TlsError`], which names the file and the remedy.

@@ -18,8 +18,8 @@ thread_local! {
 
 /// Writes each event to the log of the thread that it comes from.
 ///
-/// One subscriber serves the process. With one for each test, an event that first happens on a thread without a
-/// subscriber can be switched off for all threads.
+/// One subscriber serves the process. With one for each test, an event that first happens on a
+/// thread without a subscriber can be switched off for all threads.
 struct ByThread;
 
 impl<'a> MakeWriter<'a> for ByThread {
