@@ -50,7 +50,7 @@ pub enum Event<'a> {
         /// Octets of content, with our Received field.
         octets: u64,
         /// The priority that it is sent on with (RFC 6710). 0 unless the client asked for another
-        /// one that it may have.
+        /// one, and may have it.
         priority: i8,
         /// The time for which it is held before the first attempt (RFC 4865). Zero unless the
         /// client asked for a hold.
@@ -122,8 +122,8 @@ pub enum NotReported {
     NullSender,
     /// The sender asked for no report (NOTIFY, RFC 3461 section 4.1).
     NotWanted,
-    /// No trusted client has named this sender, and it may get no more reports, or none as large as
-    /// this one: see
+    /// The client was not trusted, and the sender has had its share: it may get no more reports
+    /// now, or none as large as this one. See
     /// [`DeliveryOptions::stranger_reports`](crate::DeliveryOptions::stranger_reports).
     TooMany,
 }

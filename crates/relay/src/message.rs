@@ -35,7 +35,7 @@ pub(crate) struct Origin {
 /// Why the envelope of a message cannot be recorded.
 #[derive(Debug, Error)]
 pub(crate) enum OutsideError {
-    #[error("too many recipients: the outcome of all could not be recorded; name fewer in one message")]
+    #[error("too many recipients: their outcomes would not fit into one record; name fewer in one message")]
     TooMany,
     #[error(transparent)]
     Encode(#[from] EncodeError),

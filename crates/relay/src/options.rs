@@ -105,12 +105,13 @@ pub struct DeliveryOptions {
     /// asks for that (RFC 3461 section 4.3). Default 1 MiB; a value above 4 MiB counts as 4 MiB.
     /// Beyond it the report returns the header alone.
     pub return_at_most: u64,
-    /// The most reports an hour to one sender that no trusted client has named. Such a sender may
-    /// be forged, and then each report is unwanted mail to its owner. Default 100. Beyond it no
-    /// report is sent, and [`Event::NotReported`](crate::Event::NotReported) says so.
+    /// The most reports an hour to one sender about messages from clients that are not trusted. The
+    /// sender of such a message may be forged, and then each report is unwanted mail to its owner.
+    /// Default 100. Beyond it no report is sent, and
+    /// [`Event::NotReported`](crate::Event::NotReported) says so.
     ///
-    /// At any value such a sender gets at most one report for each message, never with the content.
-    /// All its reports together have no more octets than the messages that named it, plus 16 KiB an
+    /// At any value the sender gets at most one report for each such message, never with the
+    /// content. All these reports together have no more octets than the messages, plus 16 KiB an
     /// hour.
     pub stranger_reports: u32,
     /// How long a delivery is leased from the queue. The lease is extended while the delivery runs.

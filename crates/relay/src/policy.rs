@@ -45,8 +45,8 @@ pub trait Recipients: Send + Sync + 'static {
 }
 
 /// The clients that may relay and the domains that take mail from every client, fixed at start. By
-/// default both are empty: then the relay takes mail from clients without a login for its own name
-/// alone, if a route has it.
+/// default both are empty. Then a client without a login can send to the relay's own name alone,
+/// and only if a route names the hosts that have its mailboxes.
 ///
 /// A client that has logged in may always relay.
 #[derive(Debug, Clone, Default)]

@@ -84,7 +84,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         // that is not trusted may be forged. It gets one report at most, at the end.
         let is_notified = mail.by.is_some_and(|by| by.mode == DeliverByMode::Notify);
         if is_notified && !self.trusted {
-            return Err(refusal!("550 5.7.1 Log in to be notified of a delay, or have it returned (mode R)"));
+            return Err(refusal!("550 5.7.1 BY mode N needs a login, use mode R without one"));
         }
         // RFC 4865 section 5.2.2.
         match mail.by {

@@ -152,8 +152,8 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         settings
     }
 
-    /// Serves and delivers until `shutdown` completes, which replaces the server's own shutdown
-    /// signal. Then sessions end at a boundary, running deliveries end within
+    /// Serves and delivers until `shutdown` completes. The server's own shutdown signal, if it has
+    /// one, is not used. Then sessions end at a boundary, running deliveries end within
     /// [`drain`](crate::DeliveryOptions::drain), and the queue is closed. What is left in the queue
     /// is delivered after the next start.
     ///

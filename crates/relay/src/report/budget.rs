@@ -1,5 +1,5 @@
-//! Bounds the reports to senders that no trusted client has named. A stranger can name any sender,
-//! and then every report is unwanted mail for that sender.
+//! Bounds the reports about messages from clients that are not trusted. A stranger can name any
+//! sender, and then every report is unwanted mail for that sender.
 
 use std::{
     collections::HashMap,
