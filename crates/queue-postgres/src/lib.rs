@@ -2,9 +2,9 @@
 //! trait of `posthaste-queue` fits such an engine, and is not published.
 //!
 //! An *owner* here is an open queue, mostly one for each process. It has nothing to do with
-//! `posthaste_queue::Owner`, whose mail a message is. The engine passes the contract, with several
-//! owners of which some are killed. It is not fast: a claim sorts all due deliveries, each
-//! statement is prepared again, and each finish and commit waits for its own sync.
+//! `posthaste_queue::Owner`, which says whose mail a message is. The engine passes the contract,
+//! with several owners of which some are killed. It is not fast: a claim sorts all due deliveries,
+//! each statement is prepared again, and each finish and commit waits for its own sync.
 //!
 //! * All state is in the database, and each step is one short transaction. No row is locked while a
 //!   delivery runs: a lease is a generation and an end time on the database's clock.

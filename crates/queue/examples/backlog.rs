@@ -189,7 +189,7 @@ mod measure {
         let two_segments = 2 * LogOptions::default().segment_size;
         let ratio = stats.disk.saturating_sub(two_segments) as f64 / stats.bytes.max(1) as f64;
         println!(
-            "  ten seconds later: {} MiB in segments, {} MiB in living bodies: {ratio:.2} times these and two segments; index {} MiB",
+            "  ten seconds later: {} MiB in segments, {} MiB in live bodies; without two segments {ratio:.2} times the bodies; index {} MiB",
             stats.disk >> 20,
             stats.bytes >> 20,
             fs::metadata(dir.join("index"))?.len() >> 20

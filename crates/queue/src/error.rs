@@ -65,8 +65,9 @@ pub enum PutError {
     /// A message needs at least one delivery.
     #[error("a message without a delivery would never leave the queue")]
     NoDelivery,
-    /// The store has stopped, or has stopped and gone on since the draft began. Temporary for the
-    /// peer, a matter for the operator. A message that was being committed may be in the queue.
+    /// The store has stopped, or it stopped after the draft began and has gone on since. For the
+    /// peer this is temporary; an operator should find out why. A message that was being committed
+    /// may be in the queue.
     #[error("the queue has stopped: {0}")]
     Broken(Broken),
     /// [`close`](crate::Queue::close) was called.

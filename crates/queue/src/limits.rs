@@ -11,7 +11,7 @@ pub const MAX_ENVELOPE: usize = 1 << 20;
 /// to take at least 100 recipients, and clients rarely name more than some thousands at once.
 pub const MAX_DELIVERIES: usize = 10_000;
 /// The largest size of all states of one message together in bytes: 8 MiB. A new state of at most
-/// 838 bytes is taken without a look at the others, so outcomes may bring the sum to twice that.
+/// 838 bytes is taken without a look at the others, so outcomes may bring the sum to 16 MiB.
 pub const MAX_STATES: usize = 8 << 20;
 /// The largest size of all messages that one outcome derives in bytes: 8 MiB, with envelopes,
 /// states and bodies.

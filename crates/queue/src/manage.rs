@@ -8,9 +8,9 @@ use crate::{MessageId, Owner, Priority, RoutingKey};
 
 /// A change of a queued message: see [`Queue::alter`](crate::Queue::alter).
 ///
-/// It concerns leased deliveries too, once their leases have ended. But an outcome
-/// [`Retry`](crate::Outcome::Retry) sets the due time, whatever a reschedule under the lease has
-/// said.
+/// A leased delivery is changed too: the change takes effect when its lease ends. There is one
+/// exception: if the lease ends with the outcome [`Retry`](crate::Outcome::Retry), that outcome
+/// sets the due time, and not a reschedule before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Alteration {
     /// Keeps the message from being claimed until it is released.

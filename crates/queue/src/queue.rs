@@ -158,8 +158,7 @@ pub trait Queue: Send + Sync + 'static {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<RoutingKey>, Error>> + Send;
 
-    /// Waits until a delivery may have become claimable that was not claimable when `seen` was
-    /// returned.
+    /// Waits until a delivery may have become claimable since `seen` was returned.
     ///
     /// The causes: a message was accepted, released or altered; a due time was reached; a lease
     /// expired; a lease ended while the bound on leases was reached.
@@ -174,8 +173,8 @@ pub trait Queue: Send + Sync + 'static {
     ///
     /// No wake-up is lost, with any number of waiters. A [`Change`] is a count, and the engine
     /// makes work claimable before it raises the count. If a claim did not see some work, the count
-    /// is raised after that claim, which ends the next wait. The engine keeps the timer; callers do
-    /// not poll.
+    /// is raised after that claim, and this ends the next wait. The engine keeps the timer; callers
+    /// do not poll.
     ///
     /// If the store has stopped and will go on by itself, this call waits until it has gone on:
     /// then every delivery may be claimable again. So a loop may treat [`Error::Broken`] from a

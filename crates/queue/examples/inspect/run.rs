@@ -100,7 +100,7 @@ fn list(args: &List, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Ins
     }
     if stats.damaged > 0 {
         let folder = args.at.folder.display();
-        let told = writeln!(err, "inspect: something is damaged, and this may not be all: inspect verify {folder}");
+        let told = writeln!(err, "inspect: something is damaged, and there may be more; run: inspect verify {folder}");
         told.map_err(InspectError::Output)?;
     }
     Ok(FINE)

@@ -5,8 +5,9 @@
 //! the cases that it ran and those that it skipped. It polls futures in the ordinary way, so it
 //! runs under any executor. A future that never resolves hangs it.
 //!
-//! Three hooks are required. The others make something fail. A hook that the engine or the harness
-//! cannot offer returns [`Cannot`] with the reason, and its cases are reported as skipped: name the
+//! The *hooks* are the methods of [`Harness`]. Three are required. The others mostly bring a
+//! failure about, such as a crash or a full disk. A hook that the engine or the harness cannot
+//! offer returns [`Cannot`] with the reason, and its cases are reported as skipped: name the
 //! expected reasons with [`Report::assert_skipped`].
 //!
 //! ```

@@ -26,9 +26,9 @@ pub struct LogOptions {
     /// Memory for messages in bytes, without their bodies: about 0.5 KiB for each message and each
     /// delivery, and their envelopes and states. Other messages are read from the disk when they
     /// are due, so this is no bound on the queue. It should hold what comes and goes within some
-    /// seconds. Beyond it: new messages wait for the next checkpoint; outcomes do not, and one that
-    /// ends a message leaves 64 bytes until then. At least 4 KiB. Default: 32 MiB, about 30,000
-    /// small messages.
+    /// seconds. Beyond it: new messages wait for the next checkpoint. Outcomes do not wait; a
+    /// message that has ended still takes 64 bytes until that checkpoint. At least 4 KiB. Default:
+    /// 32 MiB, about 30,000 small messages.
     pub index_memory: usize,
     /// Memory for cached pages of the index file in bytes. Default: 16 MiB.
     pub index_cache: usize,

@@ -43,7 +43,7 @@ impl Placed {
     /// What has happened to it, and what to do.
     pub(in crate::log) fn check(&self, vfs: &dyn Vfs, len: u64) -> Result<(), String> {
         let path = self.path.display();
-        let remedy = "put it back, or start again with what is there; no mail was acknowledged since";
+        let remedy = "put it back, or restart the program with what is left; no mail was acknowledged since";
         match vfs.look(&self.path) {
             Ok(found) if !found.is_same(&self.seen) => {
                 Err(format!("{path} was replaced by another file while the queue is open: {remedy}"))
@@ -99,7 +99,7 @@ impl Whereabouts {
                 Err(error) => error.to_string(),
             };
             let path = path.display();
-            return Err(format!("{path}: {wrong}; put it back, or start again with what is there"));
+            return Err(format!("{path}: {wrong}; put it back, or restart the program with what is left"));
         }
         Ok(())
     }
@@ -112,7 +112,7 @@ impl Whereabouts {
                 Err(error) => format!("is gone ({error})"),
             };
             let path = path.display();
-            return Err(format!("{path} {wrong}: put it back, or start again with what is there"));
+            return Err(format!("{path} {wrong}: put it back, or restart the program with what is left"));
         }
         Ok(())
     }

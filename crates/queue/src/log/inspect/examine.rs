@@ -194,7 +194,7 @@ impl Examiner<'_> {
                     Some((one.stored, Trouble::Unlogged, "is in the index, but not in the log", false))
                 }
                 (None, Some(other)) => {
-                    let what = "has ended according to the index, but not to the log";
+                    let what = "has ended according to the index, but not according to the log";
                     Some((other.stored, Trouble::Ended, what, false))
                 }
                 (None, None) => None,
@@ -356,7 +356,7 @@ fn difference(index: &Message<Stored>, log: &Message<Stored>) -> Option<&'static
     }
     match (index.held, log.held) {
         (true, false) => Some(ONLY_HELD),
-        (false, true) => Some("is on hold according to the log, but not to the index"),
+        (false, true) => Some("is on hold according to the log, but not according to the index"),
         _ => None,
     }
 }
@@ -401,5 +401,5 @@ fn begins_alike(file: &dyn VfsFile, place: &Range<u64>, copy: &dyn VfsFile) -> i
     Ok(true)
 }
 
-const ONLY_HELD: &str = "is on hold according to the index, but not to the log";
+const ONLY_HELD: &str = "is on hold according to the index, but not according to the log";
 const CHUNK: usize = 64 << 10;

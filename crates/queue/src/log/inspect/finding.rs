@@ -21,8 +21,8 @@ pub struct Finding {
     /// What is wrong.
     pub what: String,
     /// `true`: a repair has no more to do. The bytes are in `quarantine/`, the message is on hold,
-    /// or the index has what mattered of a missing segment. Such a finding is shown, but not
-    /// counted as one.
+    /// or the index has what mattered of a missing segment. Such a finding is shown, but counts in
+    /// [`Verified::settled`](super::Verified::settled) alone.
     pub is_settled: bool,
 }
 

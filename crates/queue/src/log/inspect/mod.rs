@@ -13,16 +13,17 @@
 //! All of them lock the queue as an opening does.
 //!
 //! **Index or log.** If the log is intact, it is right, and an index that differs is rebuilt. If
-//! the log is damaged, the index may know what the log has lost. Then the index is believed, which
-//! has a checksum on every row, and a repair writes what it knows to the log again. After that the
-//! two agree. Times are not compared: the log has them in milliseconds of the wall clock, the index
-//! on the queue's clock.
+//! the log is damaged, the index may know what the log has lost. Then the index is believed, since
+//! each of its rows has a checksum. A repair writes to the log again what the index knows. After
+//! that the two agree. Times are not compared: the log has them in milliseconds of the wall clock,
+//! the index on the queue's clock.
 //!
-//! **Bounds of memory.** 16 MiB for messages and 8 MiB for pages of the index, twice while the two
-//! are compared. 16 MiB for what is written over the folder. Beyond that it goes to a file without
-//! a name in [`InspectOptions::scratch`]: about 0.5 KiB for each message if the index is rebuilt.
-//! One record of the log, at most 32 MiB. 8 bytes for each body with a file of its own, and about
-//! 200 bytes for each damaged place of the log. A repair keeps its findings, about 300 bytes each.
+//! **Bounds of memory.** 16 MiB for messages and 8 MiB for pages of the index; twice that while
+//! index and log are compared. 16 MiB for what is written over the folder. What exceeds that goes
+//! to a file without a name in [`InspectOptions::scratch`]. If the index is rebuilt, the file has
+//! about 0.5 KiB for each message. One record of the log, at most 32 MiB. 8 bytes for each body
+//! with a file of its own, and about 200 bytes for each damaged place of the log. A repair keeps
+//! its findings, about 300 bytes each.
 
 mod examine;
 mod finding;
