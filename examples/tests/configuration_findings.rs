@@ -173,7 +173,7 @@ const FOUND: &[(&str, &[&str])] = &[
     ("tls = { certificate = \"none.pem\", key = \"none.key\" }", &["5 E certificate: none.pem", "5 E key: none.key"]),
     ("tls = { certificate = \"cert.pem\" }", &["5 E key: missing"]),
     // RouteTable.
-    ("@to_mx\n[[route]]\ndomains = [\"a.test\"]\nto = \"mx\"", &["9 W domains: line 6 has all"]),
+    ("@to_mx\n[[route]]\ndomains = [\"a.test\"]\nto = \"mx\"", &["9 W domains: in line 6"]),
     (
         "[[route]]\ndomains = [\"*.b.test\", \"a.test\"]\nto = \"mx\"\n[[route]]\ndomains = [\"x.y.b.test\", \"*.c.b.test\", \"A.test\"]\nto = \"mx\"\n@to_hop",
         &["9 W domains: no mail takes this route"],

@@ -35,7 +35,7 @@ pub(crate) fn fit(config: &mut Config, descriptors: Option<u64>) {
         needed,
         connections = *connections,
         concurrency = *concurrency,
-        "too few open files are allowed for limits.connections {} and delivery.concurrency {}, which are less now; allow more \
+        "too few open files are allowed for limits.connections {} and delivery.concurrency {}, the relay runs with the lower numbers given here; allow more \
          (LimitNOFILE= of systemd, ulimit -n), or configure less",
         wanted.0,
         wanted.1,

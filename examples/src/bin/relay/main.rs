@@ -61,7 +61,7 @@ enum Command {
     Verifier {
         /// Iterations of PBKDF2, from 4096 to 1000000. Each login takes their time, and so does
         /// each guess of an attacker who has the verifier. Use the same number for all accounts:
-        /// otherwise clients can find out which names have one.
+        /// otherwise clients can find out which names have an account.
         #[arg(long, value_name = "NUMBER", default_value_t = 4_096)]
         iterations: u32,
     },

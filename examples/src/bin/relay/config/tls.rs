@@ -39,7 +39,10 @@ pub(super) fn server(
         if let Ok(server_name) = ServerName::try_from(host_name)
             && verify_server_name(&parsed, &server_name).is_err()
         {
-            let problem = format!("{} is not for {host_name}, and clients that look will not take it", name.display());
+            let problem = format!(
+                "{} is not for {host_name}, and clients that verify certificates will refuse it",
+                name.display()
+            );
             let remedy = "get one for that name, or write its name as `hostname`";
             findings.warn(certificate.place, format_args!("{problem}; {remedy}"));
         }
@@ -75,7 +78,7 @@ fn out_of_time(
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "is not valid yet",
         _ => return,
     };
-    let text = format!("{} {problem}, and clients that look will not take it", name.display());
+    let text = format!("{} {problem}, and clients that verify certificates will refuse it", name.display());
     findings.warn(place, format_args!("{text}; get another, and see that this host's clock is right"));
 }
 

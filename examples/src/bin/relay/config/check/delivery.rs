@@ -69,7 +69,7 @@ fn numbers(file: &File, findings: &mut Findings) {
     let (delivery, limits) = (&file.delivery, &file.limits);
     let all = delivery.concurrency.as_ref().map_or(DEFAULT_CONCURRENCY, |number| number.value);
     if let Some(site) = delivery.concurrency_per_site.as_ref().filter(|site| site.value > all) {
-        let text = format!("there are {all} deliveries at once in all, and never more to one next hop");
+        let text = format!("the relay makes {all} deliveries at once in all, so one next hop never gets more");
         findings.warn(site.place, format_args!("{text}; write at most {all}, or a larger `concurrency`"));
     }
     let message = limits.message_size.as_ref().map_or(u64::MAX, |size| size.value);
@@ -96,8 +96,9 @@ fn descriptors(file: &File, findings: &mut Findings) {
     if wanted > most {
         let place = file.limits.connections.as_ref().map(|number| number.place);
         let place = place.or(file.delivery.concurrency.as_ref().map(|number| number.place));
-        let text =
-            format!("{wanted} open files may be needed, and the system allows {most}: `serve` will lower both numbers");
+        let text = format!(
+            "{wanted} open files may be needed, and the system allows {most}: `serve` will lower these numbers"
+        );
         let remedy = "write smaller `connections` and `concurrency`, or raise the limit (LimitNOFILE, ulimit -n)";
         findings.warn(place.unwrap_or(Place::absent("connections")), format_args!("{text}; {remedy}"));
     }
@@ -116,7 +117,7 @@ fn routes(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
             && file.delivery.authorities.is_none()
         {
             let text = "this host trusts no authorities";
-            findings.error(tls.place, format_args!("{text}; name those that do in [delivery] authorities"));
+            findings.error(tls.place, format_args!("{text}; write `authorities` in [delivery]"));
         }
     }
     let by_mx = asks_for_mx(file);
@@ -155,7 +156,7 @@ fn extensions(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
             listeners => listeners.iter().any(|listener| listener.starts_tls(true) != ListenerTls::Off),
         };
     if let Some(flag) = offers.requiretls.as_ref().filter(|flag| flag.value) {
-        let text = "such mail would go nowhere, and it is not offered";
+        let text = "so such mail could go nowhere, and REQUIRETLS is not offered";
         if !names_hosts(file) {
             let remedy = "add a [[route]] that names its hosts, or take it out";
             findings.warn(flag.place, format_args!("no route names its hosts, {text}; {remedy}"));

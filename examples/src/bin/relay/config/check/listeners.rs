@@ -156,8 +156,10 @@ fn accounts(file: &File, findings: &mut Findings) {
     if let Some(first) = verifiers.next() {
         let iterations = first.value.iterations();
         for other in verifiers.filter(|other| other.value.iterations() != iterations) {
-            let text =
-                format!("not all accounts have as many iterations as the first, {iterations}, which tells who has one");
+            let text = format!(
+                "the first verifier has {iterations} iterations and this one {}, so clients can find out that this name has an account",
+                other.value.iterations()
+            );
             findings.warn(other.place, format_args!("{text}; run `relay verifier --iterations {iterations}`"));
         }
     }

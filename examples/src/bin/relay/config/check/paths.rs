@@ -120,9 +120,11 @@ fn shadowed(taken: &mut Taken, route: usize, written: &Route, findings: &mut Fin
     }
     let all = shadowed.len() == domains.value.len();
     if let Some((_, owner)) = shadowed.first().filter(|(_, owner)| all && owner.route != route) {
-        let text =
-            format!("no mail takes this route, since line {} has all of its domains", findings.line(owner.place));
-        findings.warn(domains.place, format_args!("{text}; put it before that route, or take it out"));
+        let text = format!(
+            "no mail takes this route: earlier ones, the first in line {}, have all of its domains",
+            findings.line(owner.place)
+        );
+        findings.warn(domains.place, format_args!("{text}; put it before those routes, or take it out"));
         return;
     }
     for (domain, owner) in shadowed {

@@ -84,8 +84,9 @@ fn each_network(networks: &[At<IpNet>], findings: &mut Findings) {
             Width::Own => {}
         }
         if net.trunc() != net {
-            let text = format!("`{net}` is an address within {}, and all of that network is meant", net.trunc());
-            findings.warn(place, format_args!("{text}; write that, or /{} for the one host", net.max_prefix_len()));
+            let text = format!("`{net}` is an address within {}, and stands for all of that network", net.trunc());
+            findings
+                .warn(place, format_args!("{text}; write that network, or /{} for the one host", net.max_prefix_len()));
         }
         let mut others = networks.iter().enumerate().filter(|(other, _)| *other != at);
         let within = others.find(|(other, known)| {
