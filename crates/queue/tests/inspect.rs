@@ -98,7 +98,7 @@ fn messages_are_listed_and_shown() {
         }
     }
     let (_, out, _) = inspect("show", dir, &[&two.to_string()]);
-    for part in ["bob", "due in 1h", "RCPT\\r\\n", "MAIL\\x00", ".seg", "3 octets"] {
+    for part in ["bob", "due in 1h", "RCPT\\r\\n", "MAIL\\x00", ".seg", "3 bytes"] {
         assert!(out.contains(part), "{part}: {out}");
     }
     let (code, out, _) = inspect("show", dir, &[&three.to_string(), "--json"]);

@@ -17,7 +17,8 @@ use posthaste_queue::{MessageId, Owner, RoutingKey};
                   inspect verify /var/spool/posthaste             what is it?\n  \
                   inspect repair /var/spool/posthaste --dry-run   what would be done about it?\n  \
                   inspect repair /var/spool/posthaste             do it\n\n\
-                  Exit codes: 0 all is well, 1 something was found or is left, 2 the folder could not be read."
+                  Exit codes: 0 all is well; 1 something was found or is left, or `show` found no message, or a \
+                  damaged body; 2 the command line is wrong, or the folder could not be read."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]

@@ -31,7 +31,7 @@ fn delivery(each: &DeliverySummary) -> String {
 pub(crate) fn whole(message: &Summary, place: &Place) -> String {
     let held = if message.held { "yes: it is not delivered until it is released" } else { "no" };
     let mut text = format!(
-        "message   {}\nowner     {}\npriority  {}\nage       {}\nheld      {held}\nsize      {} octets, CRC-32 {:08x}\n",
+        "message   {}\nowner     {}\npriority  {}\nage       {}\nheld      {held}\nsize      {} bytes, CRC-32 {:08x}\n",
         message.id,
         plain(message.owner.as_str()),
         message.priority.0,

@@ -94,7 +94,7 @@ fn list(args: &List, out: &mut dyn Write, err: &mut dyn Write) -> Result<u8, Ins
         say(
             out,
             &format!(
-                "{messages} of {of} messages, {deliveries} deliveries, {held} held, {bytes} octets, oldest {oldest}"
+                "{messages} of {of} messages, {deliveries} deliveries, {held} held, {bytes} bytes, oldest {oldest}"
             ),
         )?;
     }
@@ -145,7 +145,7 @@ fn verify(args: &Verify, out: &mut dyn Write) -> Result<u8, InspectError> {
         say(
             out,
             &format!(
-                "{messages} messages with {bytes} octets, {segments} segments with {log} octets and {records} records: \
+                "{messages} messages with {bytes} bytes, {segments} segments with {log} bytes and {records} records: \
                  {findings} findings, {settled} settled"
             ),
         )?;
