@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A session with its buffers and its clock. It takes every message and prints it.
+/// A session with its buffers and its clock. It takes every message and prints its size.
 struct Conversation {
     session: ServerSession,
     begun: Instant,

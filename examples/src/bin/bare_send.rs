@@ -44,7 +44,7 @@ fn main() -> Result<(), Failure> {
             .enable_all()
             .build()?
             .block_on(converse_async(address, conversation)),
-        _ => Err("`threads` or `tokio`".into()),
+        _ => Err("the first argument is `threads` or `tokio`".into()),
     }
 }
 
