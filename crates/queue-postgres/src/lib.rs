@@ -10,8 +10,8 @@
 //!   delivery runs: a lease is a generation and an end time on the database's clock.
 //! * `NOTIFY` is a hint to look again. A lost connection ends the engine, so no hint is lost
 //!   unnoticed.
-//! * A body is rows of at most 64 KiB. They stay for ten minutes after the message is gone, for
-//!   callers that still read it.
+//! * A body has at most 256 MiB, in rows of at most 64 KiB. They stay for ten minutes after the
+//!   message is gone, for callers that still read it.
 //! * An owner has a number, and holds an advisory lock on it that ends with its connection. So the
 //!   drafts of dead owners are known. The leases of dead owners are not taken back, but expire: an
 //!   owner cut off from the database may still be delivering.
