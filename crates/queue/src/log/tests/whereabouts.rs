@@ -64,7 +64,7 @@ fn stats_report_a_moved_folder_without_a_write() {
     block_on(put(&queue, message("a", b""), b"before")).unwrap();
     disk.forget(&newest_segment(&disk));
     let why = block_on(queue.stats()).broken.unwrap().to_string();
-    assert!(why.contains("/queue/log/") && why.contains("start again"), "{why}");
+    assert!(why.contains("/queue/log/") && why.contains("restart the program"), "{why}");
     assert!(!goes_on(&queue, &clock));
     drop(queue);
     // After a new start, what is left is served.
