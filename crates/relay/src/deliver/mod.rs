@@ -79,6 +79,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         lookups: Places::new(lookup::BOUNDS),
         health: Health::default(),
         spare: Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS))),
+        closing: Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)),
         left: Notify::new(),
         tasks: tasks.clone(),
         drain: drain.clone(),

@@ -1,12 +1,15 @@
 //! A worker of a site. It claims deliveries and makes them over one connection, which it keeps for
 //! the next one.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use posthaste_client::Resolver;
 use posthaste_queue::{Claim, Claimed, Error, LeaseError, Queue, RoutingKey};
 use posthaste_server::wire::ReversePath;
-use tokio::sync::{Notify, Semaphore};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
@@ -22,6 +25,9 @@ use super::{
 };
 use crate::shared::Shared;
 
+/// How long a connection waits for the reply to QUIT when many do.
+const GOODBYE: Duration = Duration::from_millis(100);
+
 /// The state that all workers share.
 #[derive(Debug)]
 pub(super) struct Crew<Q, R> {
@@ -33,6 +39,8 @@ pub(super) struct Crew<Q, R> {
     pub(super) health: Health,
     /// Permits to keep an unused connection.
     pub(super) spare: Arc<Semaphore>,
+    /// Permits to wait for the reply to QUIT.
+    pub(super) closing: Semaphore,
     /// Notified when a worker leaves.
     pub(super) left: Notify,
     pub(super) tasks: TaskTracker,
@@ -130,14 +138,14 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
         if !woken {
             // The worker counts until its connection is closed, so that the next hop never sees
             // more connections than the limit.
-            close(&mut connection).await;
+            close(&crew, &mut connection).await;
             if turn.leave() {
                 break;
             }
         }
     }
     drop(place);
-    close(&mut connection).await;
+    close(&crew, &mut connection).await;
     drop(turn);
     crew.left.notify_one();
 }
@@ -161,10 +169,13 @@ async fn claim<Q: Queue, R: Resolver>(
     Ok(claimed)
 }
 
-async fn close(connection: &mut Option<Connected>) {
-    if let Some(connection) = connection.take() {
-        connection.close().await;
-    }
+/// Closes a connection. When many wait for the reply to QUIT, this one waits only for a moment: the
+/// servers may be a stranger's, and such a connection holds no place.
+async fn close<Q, R>(crew: &Crew<Q, R>, connection: &mut Option<Connected>) {
+    let Some(connection) = connection.take() else { return };
+    let permit = crew.closing.try_acquire();
+    let most = if permit.is_ok() { Duration::MAX } else { GOODBYE };
+    let _ = timeout(most, connection.close()).await;
 }
 
 /// Makes one delivery, and extends its lease while it runs.

@@ -126,6 +126,30 @@ async fn the_wait_for_the_reply_to_a_whole_message_may_exceed_the_attempt() {
     relay.end().await;
 }
 
+/// A stranger's hosts take mail and then keep their connections open.
+#[tokio::test]
+async fn hosts_that_do_not_answer_quit_hold_few_connections() {
+    let script = |_, line: &str| if line == "QUIT" { String::new() } else { polite(line, &[]) };
+    let hop = Scripted::start(script).await;
+    let everywhere = |_: &str| Some(vec![IpAddr::from([127, 0, 0, 1])]);
+    let relay = by_mx(Zone(everywhere), hop.port, |options| {
+        options.delivery.concurrency = 20;
+        options.delivery.idle = Duration::ZERO;
+    });
+    const MESSAGES: usize = 1_000;
+    for number in 0..MESSAGES {
+        relay.submit("<>", &[&format!("<a@d{number}.test>")], CONTENT).await;
+    }
+    let mut most = 0;
+    while relay.log.count("delivered") < MESSAGES {
+        most = most.max(hop.count("<connect>") - hop.count("<eof>"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Each would be open for 5 s, which is longer than all of it takes.
+    assert!(most <= MESSAGES / 2, "{most} connections at once");
+    relay.end().await;
+}
+
 /// There are fewer leases than domains to look up. A delivery that is not claimed yet holds none.
 #[tokio::test]
 async fn a_look_up_that_is_not_answered_holds_no_lease() {
