@@ -1,12 +1,12 @@
 //! A connection that is ready for transactions.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use posthaste_tokio::{
     ClientDriver, ClientError, ClientEvent, Connection,
     rustls::{ClientConfig, pki_types::ServerName},
     session::{
-        ClientSettings, Protocol,
+        ApiMisuse, ClientSettings, Protocol,
         client::{downgrade::NextHop, recipients_at_once},
         sasl::{ChooseError, ClientCredentials, ClientMechanism, ClientStep, Nonce, Protection, Strength},
     },
@@ -21,7 +21,7 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use crate::{ConnectError, Endpoint, HostName, Stage, Tls, connect};
+use crate::{ConnectError, Endpoint, Health, HostName, Race, Stage, Target, Tcp, Tls};
 
 /// The options of a client. Start from [`new`](Self::new) and assign what differs.
 #[derive(Debug, Clone)]
@@ -56,6 +56,12 @@ pub struct ClientOptions {
     /// The weakest SASL mechanism that is good enough. Default: any. Use [`Strength::Mutual`] for a
     /// server that is known to have SCRAM: then an attacker cannot make the client use less.
     pub weakest_login: Strength,
+    /// What is known of servers. Clones of the options share it, and other clients can. Default: a
+    /// memory of its own.
+    pub health: Health,
+    /// How long a server may take until it is ready before the next one is tried as well
+    /// ([`Race`](crate::Race)). Default 250 ms (RFC 8305 section 8).
+    pub head_start: Duration,
 }
 
 impl ClientOptions {
@@ -69,6 +75,8 @@ impl ClientOptions {
             tls: Tls::default(),
             credentials: None,
             weakest_login: Strength::Secret,
+            health: Health::default(),
+            head_start: HEAD_START,
         }
     }
 }
@@ -76,41 +84,48 @@ impl ClientOptions {
 /// The default of [`ClientOptions::connect_timeout`]: three lost SYNs are sent again in it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The default of [`ClientOptions::head_start`].
+const HEAD_START: Duration = Duration::from_millis(250);
+
 /// A connection on which transactions can be made, one after another.
 #[derive(Debug)]
 pub struct Client<S> {
     pub(crate) driver: ClientDriver<S>,
     is_verified: bool,
+    pub(crate) tls_is_suspected: bool,
 }
 
 impl Client<TcpStream> {
     /// Connects to a server: looks it up, and does greeting, EHLO, TLS and AUTH as the options say.
     ///
-    /// The addresses are tried in the system's order, 16 at most, until TCP connects. Mail for a
-    /// domain goes to the hosts of [`mx::hosts`](crate::mx::hosts); this function asks for no MX
-    /// records. Where opportunistic TLS breaks, it connects once more without TLS.
+    /// There are at most 16 addresses, tried in the system's order in a [`Race`]: the first that is
+    /// ready is taken. Mail for a domain goes to the hosts of [`mx::hosts`](crate::mx::hosts); this
+    /// function asks for no MX records. Where opportunistic TLS breaks, it connects once more
+    /// without TLS.
     ///
     /// The future may be dropped at any time. Each wait for the network has a timeout of the
     /// options.
     ///
     /// # Errors
-    /// [`ConnectError`].
+    /// [`ConnectError`], of the address that failed last.
     pub async fn connect<E>(server: E, options: &ClientOptions) -> Result<Self, ConnectError>
     where
         E: TryInto<Endpoint>,
         ConnectError: From<E::Error>,
     {
         let server: Endpoint = server.try_into()?;
-        let addresses = server.addresses(options.connect_timeout).await?;
-        let stream = connect(&addresses, server.port(), options.connect_timeout).await?;
-        match Self::start(stream, server.host(), options).await {
-            Err(error) if error.suggests_clear() => {}
-            started => return started,
+        let (addresses, host) = (server.addresses(options.connect_timeout).await?, Arc::from(server.host()));
+        let target = |address| Target {
+            host: Arc::clone(&host),
+            server: SocketAddr::new(address, server.port()),
+            preference: 0,
+        };
+        let targets: Vec<_> = addresses.into_iter().map(target).collect();
+        let mut race = Race::new(&targets, Tcp, Arc::new(options.clone()));
+        match race.next().await {
+            Some((_, client)) => Ok(client),
+            None => Err(race.failed().pop().map_or(ConnectError::NoAddress, |(_, error)| error)),
         }
-        let mut in_clear = options.clone();
-        in_clear.tls = Tls::Off;
-        let stream = connect(&addresses, server.port(), options.connect_timeout).await?;
-        Self::start(stream, server.host(), &in_clear).await
     }
 }
 
@@ -130,8 +145,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             result.map_err(|error| ConnectError::Tls(error.into()))?;
         }
         let driver = ClientDriver::new(connection, options.session.clone());
-        let mut client = Self { driver, is_verified: options.tls.is_verified() };
-        let greeting = client.reply().await?;
+        let mut client = Self { driver, is_verified: options.tls.is_verified(), tls_is_suspected: false };
+        let greeting = client.reply().await.map_err(at(Stage::Greeting))?;
         positive(greeting, Stage::Greeting)?;
         client.hello(options).await?;
         client.start_tls(server_name, options).await?;
@@ -147,6 +162,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Returns `true` if the connection has TLS.
     pub fn is_tls(&self) -> bool {
         self.driver.is_tls()
+    }
+
+    /// Returns `true` if this connection has no TLS because another broke in TLS just before, and
+    /// the options permit that. If a transaction is completed on it, note it in
+    /// [`Health::broke_tls`].
+    pub fn is_tls_suspected(&self) -> bool {
+        self.tls_is_suspected
     }
 
     /// The number of these recipients, counted from the first, that one
@@ -205,14 +227,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     async fn hello(&mut self, options: &ClientOptions) -> Result<(), ConnectError> {
         let name = &options.hello;
         if options.protocol == Protocol::Lmtp {
-            let reply = self.command(&Command::Lhlo(name.borrowed())).await?;
+            let reply = self.command(&Command::Lhlo(name.borrowed())).await.map_err(at(Stage::Hello))?;
             return positive(reply, Stage::Hello);
         }
-        let reply = self.command(&Command::Ehlo(name.borrowed())).await?;
+        let reply = self.command(&Command::Ehlo(name.borrowed())).await.map_err(at(Stage::Hello))?;
         if reply.code().severity() != Severity::PermanentNegative {
             return positive(reply, Stage::Hello);
         }
-        let reply = self.command(&Command::Helo(name.borrowed())).await?;
+        let reply = self.command(&Command::Helo(name.borrowed())).await.map_err(at(Stage::Hello))?;
         positive(reply, Stage::Hello)
     }
 
@@ -244,7 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         name: ServerName<'static>,
         options: &ClientOptions,
     ) -> Result<(), ConnectError> {
-        let reply = self.command(&Command::StartTls).await?;
+        let reply = self.command(&Command::StartTls).await.map_err(at(Stage::StartTls))?;
         let goes_on = !reply.code().is_positive() && reply.code() != ReplyCode::SERVICE_NOT_AVAILABLE;
         if goes_on && !options.tls.is_demanded() {
             return Ok(());
@@ -259,20 +281,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     async fn log_in(&mut self, options: &ClientOptions) -> Result<(), ConnectError> {
         let Some(credentials) = &options.credentials else { return Ok(()) };
+        let lost = |misuse: ApiMisuse| at(Stage::Auth)(misuse.into());
         if !options.tls.is_demanded() || !self.is_tls() {
             return Err(ChooseError::Unprotected.into());
         }
         let mut random = [0; 18];
-        getrandom::fill(&mut random).map_err(|error| ClientError::Io(error.into()))?;
+        getrandom::fill(&mut random).map_err(|error| at(Stage::Auth)(ClientError::Io(error.into())))?;
         let mut context = self.driver.sasl_context(Nonce::from_random(random));
         context.protection = if self.is_verified { Protection::Verified } else { Protection::Unverified };
         context.minimum = options.weakest_login;
         let mut mechanism = ClientMechanism::choose(self.capabilities().auth(), credentials.clone(), context)?;
         let initial = mechanism.initial_response();
         let initial_response = initial.as_ref().map(|response| Secret::new(response.expose().as_str()));
-        self.driver.send(&Command::Auth(Auth { mechanism: mechanism.name(), initial_response }))?;
+        self.driver.send(&Command::Auth(Auth { mechanism: mechanism.name(), initial_response })).map_err(lost)?;
         loop {
-            match self.driver.next().await? {
+            match self.driver.next().await.map_err(at(Stage::Auth))? {
                 ClientEvent::Reply { reply, .. } => {
                     positive(reply, Stage::Auth)?;
                     return Ok(mechanism.finish()?);
@@ -281,23 +304,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                     // The server chooses how long this takes.
                     let work = spawn_blocking(move || (mechanism.respond(challenge.expose()), mechanism));
                     let step;
-                    (step, mechanism) = work.await.map_err(|error| ClientError::Io(error.into()))?;
+                    (step, mechanism) = work.await.map_err(|error| at(Stage::Auth)(ClientError::Io(error.into())))?;
                     match step {
                         ClientStep::Respond(text) => {
-                            self.driver.respond(Some(Secret::new(text.expose().as_str())))?;
+                            self.driver.respond(Some(Secret::new(text.expose().as_str()))).map_err(lost)?;
                         }
                         ClientStep::GiveUp(fault) => {
-                            self.driver.respond(None)?;
+                            self.driver.respond(None).map_err(lost)?;
                             // The fault is the error, whatever the reply.
                             let _ = self.reply().await;
                             return Err(fault.into());
                         }
                     }
                 }
-                _ => return Err(ConnectError::Conversation(ClientError::Closed)),
+                _ => return Err(at(Stage::Auth)(ClientError::Closed)),
             }
         }
     }
+}
+
+fn at(stage: Stage) -> impl Fn(ClientError) -> ConnectError {
+    move |error| ConnectError::Conversation { stage, error }
 }
 
 fn positive(reply: Reply, stage: Stage) -> Result<(), ConnectError> {

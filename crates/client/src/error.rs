@@ -1,13 +1,10 @@
 //! Why a connection could not be used.
 
-use std::{convert::Infallible, io, net::SocketAddr};
+use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
 
 use posthaste_tokio::{
     ClientError, rustls,
-    session::{
-        ApiMisuse,
-        sasl::{ChooseError, ServerFault},
-    },
+    session::sasl::{ChooseError, ServerFault},
     tls::explain,
     wire::{Reply, Severity},
 };
@@ -70,23 +67,41 @@ pub enum ConnectError {
     /// The server broke the rules of a SASL exchange. It may be an impostor.
     #[error("the login cannot be trusted: {0}")]
     Sasl(#[from] ServerFault),
+    /// The server was not ready in time, while other servers waited to be tried.
+    #[error("{address} was not ready after {} s; another server was tried", waited.as_secs())]
+    TooSlow {
+        /// The server.
+        address: SocketAddr,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The conversation broke off.
-    #[error(transparent)]
-    Conversation(#[from] ClientError),
+    #[error("{error}, while we waited for {stage}")]
+    Conversation {
+        /// What was waited for.
+        stage: Stage,
+        /// Why it broke off.
+        #[source]
+        error: ClientError,
+    },
 }
 
 /// A step on the way to the first transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stage {
+    /// The connection.
+    Connect,
     /// The greeting.
     Greeting,
     /// EHLO, HELO or LHLO.
     Hello,
-    /// STARTTLS.
+    /// STARTTLS and the handshake.
     StartTls,
     /// AUTH.
     Auth,
+    /// MAIL, RCPT, DATA, or the message.
+    Transaction,
 }
 
 impl ConnectError {
@@ -127,6 +142,36 @@ impl ConnectError {
         }
     }
 
+    /// How far the connection was.
+    pub const fn stage(&self) -> Stage {
+        match self {
+            Self::Endpoint(_) | Self::Resolve { .. } | Self::NoAddress | Self::Tcp { .. } => Stage::Connect,
+            Self::TooSlow { .. } => Stage::Greeting,
+            Self::Refused { stage, .. } | Self::Conversation { stage, .. } => *stage,
+            Self::TlsUnavailable | Self::TlsName(_) | Self::Tls(_) => Stage::StartTls,
+            Self::OpportunisticTls(error) => error.stage(),
+            Self::AuthUnavailable(_) | Self::Sasl(_) => Stage::Auth,
+        }
+    }
+
+    /// Returns `true` if the server failed, and not what the options demand of it.
+    pub(crate) fn is_servers(&self) -> bool {
+        match self {
+            Self::Tcp { .. } | Self::TooSlow { .. } | Self::Refused { .. } | Self::Conversation { .. } => true,
+            // rustls reports all that it rejects by this kind.
+            Self::Tls(ClientError::Io(error)) => error.kind() != io::ErrorKind::InvalidData,
+            Self::Tls(_) => true,
+            Self::OpportunisticTls(error) => error.is_servers(),
+            Self::Endpoint(_)
+            | Self::Resolve { .. }
+            | Self::NoAddress
+            | Self::TlsUnavailable
+            | Self::TlsName(_)
+            | Self::AuthUnavailable(_)
+            | Self::Sasl(_) => false,
+        }
+    }
+
     /// Returns `true` if another attempt may succeed.
     pub fn is_transient(&self) -> bool {
         !self.is_permanent()
@@ -150,19 +195,15 @@ impl From<Infallible> for ConnectError {
     }
 }
 
-impl From<ApiMisuse> for ConnectError {
-    fn from(error: ApiMisuse) -> Self {
-        Self::Conversation(error.into())
-    }
-}
-
 impl std::fmt::Display for Stage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Greeting => "to talk to us",
+            Self::Connect => "the connection",
+            Self::Greeting => "the session",
             Self::Hello => "EHLO",
             Self::StartTls => "STARTTLS",
             Self::Auth => "AUTH",
+            Self::Transaction => "the transaction",
         })
     }
 }

@@ -2,14 +2,17 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod client;
-mod connect;
+mod dial;
+mod endpoint;
 mod error;
+mod health;
 #[cfg(feature = "hickory")]
 mod hickory;
 mod host_name;
 pub mod mx;
 mod outcome;
 mod public;
+mod race;
 mod resolve;
 mod send;
 mod sent;
@@ -17,12 +20,15 @@ mod tls_policy;
 mod transaction;
 
 pub use client::{Client, ClientOptions};
-pub use connect::{Endpoint, EndpointError, connect, port};
+pub use dial::{Dial, Tcp};
+pub use endpoint::{Endpoint, EndpointError, port};
 pub use error::{ConnectError, Stage};
+pub use health::{Health, ServerHealth};
 #[cfg(feature = "hickory")]
 pub use hickory::HickoryResolver;
 pub use host_name::{HostName, HostNameError};
 pub use outcome::{RecipientOutcome, RefusedAt};
+pub use race::{Race, Target};
 pub use resolve::{MxRecord, ResolveError, Resolver, SystemResolver};
 pub use send::SendError;
 pub use sent::{Failed, Recipient, Sent};

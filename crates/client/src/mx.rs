@@ -59,7 +59,7 @@ impl MxError {
 /// The hosts of a domain's mail, in the order in which to try them. Hosts of equal preference come
 /// in random order.
 ///
-/// They are named as in the DNS, in ASCII ([`HostName`]). An address literal is its own host.
+/// Without MX records the domain is its own host, of preference 0. Hosts are named as in the DNS, in ASCII ([`HostName`]). An address literal is its own host.
 /// Records that name no possible host are passed over, and a host that several records name comes
 /// once. The future may be dropped; the resolver limits its wait.
 ///
@@ -68,9 +68,10 @@ impl MxError {
 ///
 /// # Errors
 /// [`MxError`]; [`MxError::Loop`] also for the domain `own_name`, for which DNS is not asked.
-pub async fn hosts(resolver: &impl Resolver, domain: &Domain<&str>, own_name: &str) -> Result<Vec<String>, MxError> {
+pub async fn hosts(resolver: &impl Resolver, domain: &Domain<&str>, own_name: &str) -> Result<Vec<MxRecord>, MxError> {
+    let only = |exchange| vec![MxRecord { preference: 0, exchange }];
     if domain.address_literal().is_some() {
-        return Ok(vec![domain.as_str().to_owned()]);
+        return Ok(only(domain.as_str().to_owned()));
     }
     // A name that the DNS cannot hold does not exist.
     let domain = HostName::parse(domain.as_str()).map_err(|_| MxError::NoSuchDomain)?;
@@ -84,7 +85,7 @@ pub async fn hosts(resolver: &impl Resolver, domain: &Domain<&str>, own_name: &s
         Err(error) => return Err(error.into()),
     };
     if records.is_empty() {
-        return Ok(vec![domain.into()]);
+        return Ok(only(domain.into()));
     }
     if records.iter().all(|record| record.exchange.is_empty()) {
         return Err(MxError::NullMx);
@@ -106,7 +107,7 @@ pub async fn hosts(resolver: &impl Resolver, domain: &Domain<&str>, own_name: &s
     if hosts.is_empty() {
         return Err(MxError::NoHost);
     }
-    Ok(hosts.into_iter().map(|(_, host)| host.into()).collect())
+    Ok(hosts.into_iter().map(|(preference, host)| MxRecord { preference, exchange: host.into() }).collect())
 }
 
 /// The addresses of a mail host: the one of an address literal, or those in the DNS. There are at
@@ -194,7 +195,8 @@ mod tests {
     }
 
     async fn found(zone: &'static [(u16, &'static str)], domain: &str) -> Result<Vec<String>, MxError> {
-        hosts(&Zone(zone), &Domain::parse(domain).unwrap(), "relay.test").await
+        let found = hosts(&Zone(zone), &Domain::parse(domain).unwrap(), "relay.test").await?;
+        Ok(found.into_iter().map(|host| host.exchange).collect())
     }
 
     #[tokio::test]
@@ -250,8 +252,8 @@ mod tests {
             ("mx\r\n250 ok.test", "mx\\013\\010250\\032ok.test"),
         ] {
             let found = hosts(&One(exchange), &Domain::parse("d.test").unwrap(), "relay.test").await.unwrap();
-            assert_eq!(found, [expected]);
-            assert_eq!(Domain::parse(&found[0]).ok().and_then(|host| host.address_literal().map(|_| ())), None);
+            assert_eq!(found[0].exchange, expected);
+            assert_eq!(Domain::parse(&found[0].exchange).ok().and_then(|host| host.address_literal().map(|_| ())), None);
         }
         for exchange in ["a..test", "a".repeat(64).leak(), "a.".repeat(128).leak()] {
             let found = hosts(&One(exchange), &Domain::parse("d.test").unwrap(), "relay.test").await;

@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use tokio::sync::Semaphore;
@@ -39,9 +39,10 @@ impl<Q, R> Shared<Q, R> {
     }
 }
 
-/// The addresses on which the relay itself takes mail. Mail that is delivered to one comes back.
-#[derive(Debug, Default)]
-pub(crate) struct Listeners(RwLock<Vec<SocketAddr>>);
+/// The addresses on which the relay itself takes mail, which clones share. Mail that is delivered to
+/// one comes back.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Listeners(Arc<RwLock<Vec<SocketAddr>>>);
 
 impl Listeners {
     pub(crate) fn set(&self, listeners: Vec<SocketAddr>) {

@@ -145,7 +145,7 @@ fn alias(of: &str) -> Answer {
 /// What becomes of a domain: the addresses of its first host.
 async fn way(resolver: &HickoryResolver, domain: &str) -> Result<Vec<IpAddr>, MxError> {
     let hosts = mx::hosts(resolver, &Domain::parse(domain).unwrap(), "relay.test").await?;
-    mx::addresses(resolver, &hosts[0], true).await
+    mx::addresses(resolver, &hosts[0].exchange, true).await
 }
 
 fn zone(name: &str, kind: u16) -> Answer {

@@ -16,21 +16,22 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use posthaste_client::{ClientError, Content, RecipientOutcome, RefusedAt, Resolver, Tls};
+use posthaste_client::{ClientError, Content, Race, RecipientOutcome, RefusedAt, Resolver, Stage, Target, Tls};
 use posthaste_queue::{Body, Queue};
 use posthaste_server::wire::{BodyType, EnhancedCode, ReplyCode, ReversePath};
 use tracing::{debug, info};
 
 use super::{
-    connect::{Connected, Target, Way, given_up, open, targets},
+    connect::{Connected, Dialer, Way, given_up, targets},
     fit::Fit,
     flow::{Flow, GaveUp, Pulse},
     job::{Fate, Guard, Job},
-    lookup,
+    lookup::{self, Found},
     site::{ASKED_LATELY, Site, Unreachable},
     worker::Crew,
 };
@@ -138,7 +139,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             return None;
         }
         self.site.mark_up();
-        let (server, mut next) = (connected.server, 0);
+        let (server, host, mut next) = (connected.server, connected.host.clone(), 0);
         *connection = Some(connected);
         match self.pass(connection, &mut next).await {
             Passed::Through => {}
@@ -149,7 +150,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             }
             Passed::Broken(Break { says_nothing: true, .. }) => return None,
             Passed::Broken(Break { is_ours: true, .. }) => {}
-            Passed::Broken(_) => self.crew.health.failed(server),
+            Passed::Broken(_) => self.crew.health.failed(server, &host, Stage::Transaction),
         }
         Some(server)
     }
@@ -198,19 +199,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                     continue;
                 }
             };
-            let mut is_reached = tried.is_some();
-            for target in targets(&found, &crew.health, tried) {
-                if self.flow.is_over() {
-                    break;
-                }
-                match self.at(target, &way, connection).await {
-                    Ok(()) => is_reached = true,
-                    Err(why) => Unreachable::add(&mut unreachable, why),
-                }
-                if !self.is_open() {
-                    break;
-                }
-            }
+            let is_reached = self.race(&found, &way, tried, connection, &mut unreachable).await;
+            let is_reached = is_reached || tried.is_some();
             if is_reached {
                 return None;
             }
@@ -224,53 +214,91 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         unreachable
     }
 
-    /// Tries one address in the usual way, and again without what failed there: TLS, if the policy
-    /// leaves that open, and BDAT.
-    async fn at(
+    /// Tries the servers as they become ready. Returns `true` if one became ready.
+    async fn race(
         &mut self,
-        target: Target<'_>,
-        usual: &Way,
+        found: &Found,
+        way: &Way,
+        tried: Option<SocketAddr>,
         connection: &mut Option<Connected>,
-    ) -> Result<(), Unreachable> {
-        let (health, server) = (&self.crew.health, target.server);
-        let mut way = usual.to(server, health);
-        let (mut next, mut is_reached, mut tls_is_suspected) = (0, Ok(()), false);
-        let mut has_opened = false;
+        unreachable: &mut Option<Unreachable>,
+    ) -> bool {
+        let targets = targets(found, tried);
+        let dialer = self.dialer();
+        let options = way.options(&self.crew.shared, &self.crew.health, targets.len() > 1);
+        let mut race = Race::new(&targets, dialer.clone(), options);
+        let mut is_reached = false;
         while self.is_open() && !self.flow.is_over() {
-            let connected = match open(&self.crew.shared, self.flow, target, &way).await {
-                Ok(connected) => connected,
-                Err(not) => {
-                    if not.suggests_clear && way.may_go_in_clear() {
-                        debug!(host = target.host, %server, diagnostic = %not.why.diagnostic, "TLS failed, trying again without it");
-                        (way.tls, tls_is_suspected) = (Tls::Off, true);
-                        continue;
-                    }
-                    if not.is_servers {
-                        health.failed(server);
-                    }
-                    if !has_opened {
-                        is_reached = Err(not.why);
-                    }
-                    break;
-                }
+            let ready = self.flow.run(&dialer.pulse, race.next()).await;
+            let gave_up = ready.as_ref().err().copied();
+            if gave_up.is_some() {
+                race.give_up();
+            }
+            for (index, error) in race.failed() {
+                let Some(Target { host, .. }) = targets.get(index) else { continue };
+                let why = match gave_up {
+                    Some(gave_up) => Unreachable { diagnostic: given_up(host, gave_up), is_permanent: false },
+                    None => way.why_not(host, &error),
+                };
+                Unreachable::add(unreachable, why);
+            }
+            let (target, client) = match ready {
+                Ok(Some((index, client))) => match targets.get(index) {
+                    Some(target) => (target, client),
+                    None => break,
+                },
+                Ok(None) => break,
+                Err(_) => continue,
             };
-            has_opened = true;
+            if let Some(why) = way.rules_out(&target.host, &client) {
+                client.quit().await;
+                Unreachable::add(unreachable, why);
+                continue;
+            }
+            is_reached = true;
             self.site.mark_up();
-            let (is_tls, begun) = (connected.client.is_tls(), next);
-            let (mut opened, had_delivered) = (Some(connected), self.has_delivered);
+            let connected = Connected::new(client, target, way.guarded, &dialer);
+            self.at(target, connected, way.clone(), connection).await;
+        }
+        is_reached
+    }
+
+    fn dialer(&self) -> Dialer {
+        Dialer { listeners: self.crew.shared.listeners.clone(), pulse: Arc::default() }
+    }
+
+    /// Connects to a server again.
+    async fn again(&mut self, target: &Target, way: &Way) -> Option<Connected> {
+        let dialer = self.dialer();
+        let options = way.options(&self.crew.shared, &self.crew.health, false);
+        let mut race = Race::new(std::slice::from_ref(target), dialer.clone(), options);
+        let (_, client) = self.flow.run(&dialer.pulse, race.next()).await.ok()??;
+        Some(Connected::new(client, target, way.guarded, &dialer))
+    }
+
+    /// Tries one server, and again without what failed there: TLS, if the policy leaves that open,
+    /// and BDAT.
+    async fn at(&mut self, target: &Target, connected: Connected, mut way: Way, connection: &mut Option<Connected>) {
+        let (health, server) = (&self.crew.health, target.server);
+        let mut tls_is_suspected = connected.client.is_tls_suspected();
+        let (mut next, mut opened) = (0, Some(connected));
+        loop {
+            let is_tls = opened.as_ref().is_some_and(|connected| connected.client.is_tls());
+            let (begun, had_delivered) = (next, self.has_delivered);
             match self.pass(&mut opened, &mut next).await {
                 Passed::Broken(Break { chunking: true, .. }) if way.chunking => {
                     health.broke_chunking(server);
                     (way.chunking, next) = (false, 0);
                 }
                 Passed::Broken(Break { is_mute: true, .. }) if is_tls && way.may_go_in_clear() => {
+                    debug!(host = &*target.host, %server, "connection lost in TLS, trying again without it");
                     (way.tls, tls_is_suspected, next) = (Tls::Off, true, 0);
                 }
                 Passed::Broken(Break { is_ours, .. }) => {
                     if !is_ours {
-                        health.failed(server);
+                        health.failed(server, &target.host, Stage::Transaction);
                     }
-                    break;
+                    return;
                 }
                 passed => {
                     health.answered(server);
@@ -278,17 +306,20 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                         // It works without TLS, so TLS was what failed.
                         health.broke_tls(server);
                     }
-                    match passed {
-                        // Each connection must take one transaction at least, or this would never
-                        // end.
-                        Passed::Worn if next > begun && self.is_open_from(next) => continue,
-                        _ => keep(connection, opened, !had_delivered && self.has_delivered).await,
+                    // Each connection must take one transaction at least, or this would never end.
+                    if !(matches!(passed, Passed::Worn) && begun < next && self.is_open_from(next)) {
+                        return keep(connection, opened, !had_delivered && self.has_delivered).await;
                     }
-                    break;
                 }
             }
+            if !self.is_open() || self.flow.is_over() {
+                return;
+            }
+            opened = self.again(target, &way).await;
+            if opened.is_none() {
+                return;
+            }
         }
-        is_reached
     }
 
     /// Names the open recipients from `next` on, in as many transactions as it takes. Afterwards

@@ -8,27 +8,25 @@ use std::{
 };
 
 use posthaste_client::{
-    Client, ClientError, ClientOptions, ConnectError, Identity, Tls, connect,
-    session::{
-        ClientSettings,
-        client::{ClientTimeouts, downgrade::Undeliverable},
-    },
+    Client, ClientError, ClientOptions, ConnectError, Dial, Health, Identity, Target, Tcp, Tls,
+    session::client::{ClientTimeouts, downgrade::Undeliverable},
 };
-use posthaste_server::wire::{EhloName, EnhancedCode, capability::Keyword};
+use posthaste_server::wire::{EnhancedCode, capability::Keyword};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    flow::{Flow, GaveUp, Metered, Pulse},
-    health::Health,
-    lookup::Found,
+    flow::{GaveUp, Metered, Pulse},
+    lookup::{Found, Host},
     site::Unreachable,
 };
-use crate::{Diagnostic, NextHop, Route, shared::Shared};
+use crate::{
+    Diagnostic, NextHop, Route,
+    shared::{Listeners, Shared},
+};
 
-/// How long to wait for a connection, and for the greeting on it, if there is another address to
-/// try. It is longer than the few seconds by which servers delay a greeting to expose impatient
-/// clients. It is far below the time of RFC 5321 section 4.5.3.2, which the last address gets.
-const GREETING: Duration = Duration::from_secs(8);
-/// How long to wait there for each other reply before the content.
+/// How long to wait for each reply before the content, if there is another address to try. It is far
+/// below the time of RFC 5321 section 4.5.3.2.
 const REPLY: Duration = Duration::from_secs(60);
 
 /// A connection to a server, kept for the next message of its site.
@@ -36,7 +34,7 @@ const REPLY: Duration = Duration::from_secs(60);
 pub(super) struct Connected {
     pub(super) client: Client<Metered>,
     /// The host's name, for reports and logs.
-    pub(super) host: String,
+    pub(super) host: Arc<str>,
     pub(super) server: SocketAddr,
     /// TLS has proved the host's identity.
     pub(super) verified: bool,
@@ -44,36 +42,29 @@ pub(super) struct Connected {
 }
 
 impl Connected {
+    pub(super) fn new(client: Client<Metered>, target: &Target, verified: bool, dialer: &Dialer) -> Self {
+        let (host, server, pulse) = (Arc::clone(&target.host), target.server, Arc::clone(&dialer.pulse));
+        Self { client, host, server, verified, pulse }
+    }
+
     /// Sends QUIT and closes the connection.
     pub(super) async fn close(self) {
         self.client.quit().await;
     }
 }
 
-/// An address of a host, to be tried.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Target<'f> {
-    pub(super) host: &'f str,
-    pub(super) server: SocketAddr,
-    /// No other address follows.
-    pub(super) is_last: bool,
-}
-
-/// The addresses in the order in which they are tried: in the order of the hosts, but with servers
-/// that failed lately at the end. `except` is left out.
-pub(super) fn targets<'f>(found: &'f Found, health: &Health, except: Option<SocketAddr>) -> Vec<Target<'f>> {
-    let hosts = found.hosts.iter();
-    let all = hosts.flat_map(|host| {
-        let addresses = host.addresses.iter();
-        addresses.map(|address| (SocketAddr::new(*address, host.port), host.name.as_str()))
-    });
-    let mut targets: Vec<_> = all.filter(|(server, _)| Some(*server) != except).collect();
-    if targets.len() > 1 {
-        targets.sort_by_cached_key(|(server, _)| health.is_sick(*server));
-    }
-    let last = targets.len().saturating_sub(1);
-    let targets = targets.into_iter().enumerate();
-    targets.map(|(index, (server, host))| Target { host, server, is_last: index == last }).collect()
+/// The servers of the hosts, in the order in which they are tried. `except` is left out.
+pub(super) fn targets(found: &Found, except: Option<SocketAddr>) -> Vec<Target> {
+    let of = |host: &Host| {
+        let (name, port, preference) = (Arc::from(host.name.as_str()), host.port, host.preference);
+        let target = move |address: &IpAddr| Target {
+            host: Arc::clone(&name),
+            server: SocketAddr::new(*address, port),
+            preference,
+        };
+        host.addresses.iter().map(target).collect::<Vec<_>>()
+    };
+    found.hosts.iter().flat_map(of).filter(|target| Some(target.server) != except).collect()
 }
 
 /// How to talk to a server.
@@ -101,62 +92,78 @@ impl Way {
         !self.guarded && matches!(self.tls, Tls::Opportunistic(_))
     }
 
-    /// The same way, without what failed with this server lately.
-    pub(super) fn to(&self, server: SocketAddr, health: &Health) -> Self {
-        let mut way = self.clone();
-        if way.may_go_in_clear() && health.breaks_tls(server) {
-            way.tls = Tls::Off;
+    /// The options of connections in this way. `has_others`: there are other servers to try.
+    pub(super) fn options<Q, R>(&self, shared: &Shared<Q, R>, health: &Health, has_others: bool) -> Arc<ClientOptions> {
+        let delivery = &shared.options.delivery;
+        let mut options = ClientOptions::new(shared.options.host_name.clone().into());
+        options.connect_timeout = delivery.connect_timeout;
+        options.session.timeouts = delivery.timeouts.clone();
+        if has_others {
+            hurry(&mut options.session.timeouts);
         }
-        way.chunking &= !health.breaks_chunking(server);
-        way
+        options.session.chunking = self.chunking;
+        options.tls = self.tls.clone();
+        options.health = health.clone();
+        Arc::new(options)
     }
 }
 
-/// Why there is no connection.
-#[derive(Debug)]
-pub(super) struct NotConnected {
-    pub(super) why: Unreachable,
-    /// The server failed. `false`: the configuration or the message's guard rules it out.
-    pub(super) is_servers: bool,
-    /// A connection without TLS may work.
-    pub(super) suggests_clear: bool,
-}
-
-/// Opens a connection on which a transaction can begin.
-pub(super) async fn open<Q, R>(
-    shared: &Shared<Q, R>,
-    flow: &mut Flow<'_>,
-    target: Target<'_>,
-    way: &Way,
-) -> Result<Connected, NotConnected> {
-    let Target { host, server, .. } = target;
-    if shared.listeners.are_reached_at(server, None) {
-        return Err(comes_back(host));
-    }
-    let pulse = Arc::new(Pulse::default());
-    match flow.run(&pulse, start(shared, target, way, Arc::clone(&pulse))).await {
-        Ok(Ok(client)) if way.guarded && !client.capabilities().offers(Keyword::RequireTls) => {
-            client.quit().await;
-            let diagnostic = Diagnostic::own(EnhancedCode::new(5, 7, 30), Undeliverable::RequireTls);
-            Err(NotConnected::own(host, diagnostic, true))
+impl Way {
+    /// Why there is no connection to a host.
+    pub(super) fn why_not(&self, host: &str, error: &ConnectError) -> Unreachable {
+        if let ConnectError::Tcp { error, .. } = error
+            && error.get_ref().is_some_and(|error| error.is::<ComesBack>())
+        {
+            return own(host, Diagnostic::own(EnhancedCode::new(5, 4, 6), ComesBack));
         }
-        Ok(Ok(client)) => Ok(Connected { client, host: host.to_owned(), server, verified: way.guarded, pulse }),
-        Ok(Err(NoStart::ComesBack)) => Err(comes_back(host)),
-        Ok(Err(NoStart::Connect(error))) if way.guarded && is_unguarded(&error) => {
-            let diagnostic = Diagnostic::own(EnhancedCode::new(5, 7, 10), error);
-            Err(NotConnected::own(host, diagnostic, true))
+        if self.guarded && is_unguarded(error) {
+            return own(host, Diagnostic::own(EnhancedCode::new(5, 7, 10), error));
         }
         // A host that refuses the session may take it later, and another host may take it now.
-        Ok(Err(NoStart::Connect(error))) => Err(NotConnected {
-            why: Unreachable { diagnostic: Diagnostic::connect(host, &error), is_permanent: false },
-            is_servers: true,
-            suggests_clear: error.suggests_clear(),
-        }),
-        Err(gave_up) => Err(NotConnected {
-            why: Unreachable { diagnostic: given_up(host, gave_up), is_permanent: false },
-            is_servers: true,
-            suggests_clear: false,
-        }),
+        Unreachable { diagnostic: Diagnostic::connect(host, error), is_permanent: false }
+    }
+
+    /// Why a server that is ready may not get the message. `None`: it may.
+    pub(super) fn rules_out<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        host: &str,
+        client: &Client<S>,
+    ) -> Option<Unreachable> {
+        let lacks = self.guarded && !client.capabilities().offers(Keyword::RequireTls);
+        lacks.then(|| own(host, Diagnostic::own(EnhancedCode::new(5, 7, 30), Undeliverable::RequireTls)))
+    }
+}
+
+/// A reason that lies with the configuration or with the message's guard.
+fn own(host: &str, why: Diagnostic) -> Unreachable {
+    Unreachable { diagnostic: Diagnostic { remote: Some(host.to_owned()), ..why }, is_permanent: true }
+}
+
+/// Dials the servers of one attempt. Its connections share a pulse.
+#[derive(Debug, Clone)]
+pub(super) struct Dialer {
+    pub(super) listeners: Listeners,
+    pub(super) pulse: Arc<Pulse>,
+}
+
+/// The server is this relay: mail would loop until its hops are counted.
+#[derive(Debug, Error)]
+#[error("the next hop is this relay itself, which has no other way for the mail")]
+struct ComesBack;
+
+impl Dial for Dialer {
+    type Stream = Metered;
+
+    async fn dial(&self, server: SocketAddr) -> io::Result<Metered> {
+        if self.listeners.are_reached_at(server, None) {
+            return Err(io::Error::other(ComesBack));
+        }
+        let stream = Tcp::default().dial(server).await?;
+        let local = stream.local_addr().ok().map(|local| local.ip());
+        if self.listeners.are_reached_at(server, local) {
+            return Err(io::Error::other(ComesBack));
+        }
+        Ok(Metered::new(stream, Arc::clone(&self.pulse)))
     }
 }
 
@@ -171,67 +178,10 @@ pub(super) fn given_up(host: &str, gave_up: GaveUp) -> Diagnostic {
     )
 }
 
-impl NotConnected {
-    fn own(host: &str, diagnostic: Diagnostic, is_permanent: bool) -> Self {
-        let diagnostic = Diagnostic { remote: Some(host.to_owned()), ..diagnostic };
-        Self { why: Unreachable { diagnostic, is_permanent }, is_servers: false, suggests_clear: false }
-    }
-}
-
-/// The server is this relay: mail would loop until its hops are counted.
-fn comes_back(host: &str) -> NotConnected {
-    let text = "the next hop is this relay itself, which has no other way for the mail";
-    NotConnected::own(host, Diagnostic::own(EnhancedCode::new(5, 4, 6), text), true)
-}
-
-#[derive(Debug)]
-enum NoStart {
-    Connect(ConnectError),
-    ComesBack,
-}
-
-impl From<ConnectError> for NoStart {
-    fn from(error: ConnectError) -> Self {
-        Self::Connect(error)
-    }
-}
-
-async fn start<Q, R>(
-    shared: &Shared<Q, R>,
-    target: Target<'_>,
-    way: &Way,
-    pulse: Arc<Pulse>,
-) -> Result<Client<Metered>, NoStart> {
-    let Target { host, server, is_last } = target;
-    let delivery = &shared.options.delivery;
-    let hello: EhloName = match shared.options.host_name.as_str().parse() {
-        Ok(name) => name,
-        // Every domain is a valid EHLO name.
-        Err(_) => return Err(ConnectError::NoAddress.into()),
-    };
-    let mut timeouts = delivery.timeouts.clone();
-    let mut connect_timeout = delivery.connect_timeout;
-    if !is_last {
-        hurry(&mut timeouts);
-        connect_timeout = connect_timeout.min(GREETING);
-    }
-    let mut session = ClientSettings::default();
-    session.timeouts = timeouts;
-    session.chunking = way.chunking;
-    let mut options = ClientOptions::new(hello);
-    (options.session, options.tls) = (session, way.tls.clone());
-    let stream = connect(&[server.ip()], server.port(), connect_timeout).await?;
-    let local: Option<IpAddr> = stream.local_addr().ok().map(|local| local.ip());
-    if shared.listeners.are_reached_at(server, local) {
-        return Err(NoStart::ComesBack);
-    }
-    Ok(Client::start(Metered::new(stream, pulse), host, &options).await?)
-}
-
-/// Shortens the waits before the content.
+/// Shortens the waits for replies before the content. The wait for the greeting stays, since a race
+/// does not wait for it.
 fn hurry(timeouts: &mut ClientTimeouts) {
-    let ClientTimeouts { greeting, command, mail, rcpt, data, .. } = timeouts;
-    *greeting = (*greeting).min(GREETING);
+    let ClientTimeouts { command, mail, rcpt, data, .. } = timeouts;
     for reply in [command, mail, rcpt, data] {
         *reply = (*reply).min(REPLY);
     }

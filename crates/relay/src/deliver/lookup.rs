@@ -44,6 +44,8 @@ pub(super) struct Found {
 pub(super) struct Host {
     pub(super) name: String,
     pub(super) port: u16,
+    /// Lower values are tried first.
+    pub(super) preference: u16,
     pub(super) addresses: Vec<IpAddr>,
 }
 
@@ -104,8 +106,12 @@ async fn ask<Q: Queue, R: Resolver>(
     domain: &str,
     route: &Route,
 ) -> Result<Found, Unreachable> {
-    let named: Vec<(String, u16)> = match &route.to {
-        NextHop::Hosts(hosts) => hosts.iter().map(|(host, port)| (mx::ascii_name(host), *port)).collect(),
+    let named: Vec<(String, u16, u16)> = match &route.to {
+        NextHop::Hosts(hosts) => {
+            let preferences = (0..=u16::MAX).chain(std::iter::repeat(u16::MAX));
+            let hosts = hosts.iter().zip(preferences);
+            hosts.map(|((host, port), preference)| (mx::ascii_name(host), *port, preference)).collect()
+        }
         NextHop::Mx => {
             let options = &shared.options;
             let found = match Domain::parse(domain) {
@@ -113,7 +119,7 @@ async fn ask<Q: Queue, R: Resolver>(
                 Err(_) => Err(MxError::NoHost),
             };
             let hosts = found.map_err(|error| unresolved(&error))?;
-            hosts.into_iter().map(|host| (host, options.delivery.mx_port)).collect()
+            hosts.into_iter().map(|host| (host.exchange, options.delivery.mx_port, host.preference)).collect()
         }
     };
     let is_mx = route.to == NextHop::Mx;
@@ -121,7 +127,7 @@ async fn ask<Q: Queue, R: Resolver>(
     let mut answers: Vec<Option<Result<Vec<IpAddr>, MxError>>> = Vec::new();
     answers.resize_with(named.len(), || None);
     let mut asked = JoinSet::new();
-    for (index, (host, _)) in named.iter().enumerate() {
+    for (index, (host, ..)) in named.iter().enumerate() {
         let (shared, host) = (Arc::clone(shared), host.clone());
         asked.spawn(async move { (index, mx::addresses(&shared.resolver, &host, any).await) });
     }
@@ -137,10 +143,10 @@ async fn ask<Q: Queue, R: Resolver>(
         }
     }
     let (mut hosts, mut missing) = (Vec::new(), None);
-    for ((name, port), answer) in named.into_iter().zip(answers) {
+    for ((name, port, preference), answer) in named.into_iter().zip(answers) {
         let why = match answer {
             Some(Ok(addresses)) => {
-                hosts.push(Host { name, port, addresses });
+                hosts.push(Host { name, port, preference, addresses });
                 continue;
             }
             Some(Err(error)) => {

@@ -26,7 +26,6 @@ mod attempt;
 mod connect;
 mod fit;
 mod flow;
-mod health;
 mod job;
 mod lookup;
 mod outcome;
@@ -38,7 +37,7 @@ mod write_back;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use posthaste_client::Resolver;
+use posthaste_client::{Health, Resolver};
 use posthaste_queue::{Change, Error, Queue, RoutingKey};
 use posthaste_server::wire::Domain;
 use tokio::sync::{Notify, Semaphore};
@@ -46,7 +45,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use crate::{NextHop, shared::Shared};
-use health::Health;
 use places::{Bounds, Places};
 use site::Site;
 use worker::Crew;

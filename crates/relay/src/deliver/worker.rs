@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use posthaste_client::Resolver;
+use posthaste_client::{Health, Resolver};
 use posthaste_queue::{Claim, Claimed, Error, LeaseError, Queue, RoutingKey};
 use posthaste_server::wire::ReversePath;
 use tokio::{
@@ -17,7 +17,6 @@ use super::{
     attempt,
     connect::Connected,
     flow::Flow,
-    health::Health,
     job::{Job, Overdue},
     lookup,
     places::{Place, Places, Standing},

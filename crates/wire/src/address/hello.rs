@@ -103,6 +103,13 @@ impl From<EhloName> for EhloName<Cow<'_, str>> {
     }
 }
 
+/// Every domain is a name to greet with.
+impl From<Domain> for EhloName {
+    fn from(domain: Domain) -> Self {
+        Self(domain.as_str().into())
+    }
+}
+
 impl<S: AsRef<str>> EhloName<S> {
     /// The name as it came.
     pub fn as_str(&self) -> &str {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use posthaste::client::{
-    Client, ClientOptions, Recipient, RecipientOutcome, connect,
+    Client, ClientOptions, Recipient, RecipientOutcome,
     wire::{ForwardPath, Mail, Mailbox, Rcpt, ReversePath},
 };
 use tokio::task::JoinSet;
@@ -33,9 +33,9 @@ pub(super) async fn run(relay: SocketAddr, messages: u32, connections: u32, ledg
 
 async fn one(relay: SocketAddr, messages: u32, next: &AtomicU32, ledger: &Ledger) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let stream = connect(&[relay.ip()], relay.port(), Duration::from_secs(10)).await.map_err(|error| text(&error))?;
-    let options = ClientOptions::new("loader.test".parse().map_err(|error| text(&error))?);
-    let mut client = Client::start(stream, "relay.test", &options).await.map_err(|error| text(&error))?;
+    let mut options = ClientOptions::new("loader.test".parse().map_err(|error| text(&error))?);
+    options.connect_timeout = Duration::from_secs(10);
+    let mut client = Client::connect(relay, &options).await.map_err(|error| text(&error))?;
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
         if number >= messages {

@@ -8,10 +8,7 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::{
-    net::{TcpStream, lookup_host},
-    time::timeout,
-};
+use tokio::{net::lookup_host, time::timeout};
 
 use crate::{ConnectError, HostName};
 
@@ -153,27 +150,4 @@ impl fmt::Display for Endpoint {
         let Self { host, port } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
-}
-
-/// Connects to the first of the addresses that answers, trying one after another, each for at most
-/// `each`. The future may be dropped.
-///
-/// # Errors
-/// [`ConnectError::NoAddress`], or [`ConnectError::Tcp`] with the reason of the last address.
-pub async fn connect(addresses: &[IpAddr], port: u16, each: Duration) -> Result<TcpStream, ConnectError> {
-    let mut last = ConnectError::NoAddress;
-    for &address in addresses {
-        let address = SocketAddr::new(address, port);
-        let connected = timeout(each, TcpStream::connect(address)).await;
-        match connected.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut))) {
-            Ok(stream) => {
-                // Commands are small and the client waits for each reply: Nagle's algorithm would
-                // delay them.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Err(error) => last = ConnectError::Tcp { address, error },
-        }
-    }
-    Err(last)
 }

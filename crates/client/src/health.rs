@@ -1,0 +1,317 @@
+//! What a client remembers of servers: which failed lately, and what did not work with them.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::Stage;
+
+/// How long a server comes last after its first failure. The time doubles with each further
+/// failure.
+const SICK: Duration = Duration::from_secs(60);
+/// The longest time for which failures put a server last.
+const SICK_AT_MOST: Duration = Duration::from_secs(600);
+/// How long a server whose time is over still comes last for all deliveries but one, the probe.
+const PROBE: Duration = Duration::from_secs(30);
+/// How long no TLS is used with a server that broke TLS and took mail without it. So a server that
+/// works again gets TLS again within an hour.
+const NO_TLS: Duration = Duration::from_secs(3_600);
+/// How long a server that broke CHUNKING gets its mail by DATA.
+const NO_CHUNKING: Duration = Duration::from_secs(24 * 3_600);
+/// How long it counts that a server was slow.
+const SLOW: Duration = Duration::from_secs(3_600);
+/// The most servers that are remembered.
+const SERVERS: usize = 4_096;
+
+/// A memory of servers, which its clones share. A server is an address with a port, whatever its
+/// names.
+///
+/// It changes the order in which servers are tried, and how the client talks to them. It excludes
+/// no server: one that failed comes last.
+///
+/// | what happened | what follows | for how long |
+/// |---|---|---|
+/// | unreachable, silent, broke off, or ended the session | the server comes last | 60 s, doubled with each further failure in a row, 600 s at most; then one delivery probes it |
+/// | TLS broke, and a transaction without it was completed | no TLS, where the policy permits | 1 h |
+/// | BDAT failed | content goes by DATA | 24 h |
+/// | ready after a longer time than its head start | the next server starts later | 1 h |
+///
+/// It holds 4,096 servers at most. Beyond that, the entries with the least time left are forgotten:
+/// a stranger who names thousands of dead servers makes only the order worse.
+#[derive(Debug, Clone, Default)]
+pub struct Health(Arc<Memory>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    servers: Mutex<HashMap<SocketAddr, Entry>>,
+    /// The number of servers that are remembered; 0 spares the lock.
+    count: AtomicUsize,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    host: String,
+    failures: u32,
+    last_failure: Option<(Instant, Stage)>,
+    sick_until: Option<Instant>,
+    clear_until: Option<Instant>,
+    whole_until: Option<Instant>,
+    slow: Option<(Instant, Duration)>,
+}
+
+/// What is remembered of one server. Times that are over are zero.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ServerHealth {
+    /// Its address and port.
+    pub server: SocketAddr,
+    /// The name of a host that had this address. Empty: none is known.
+    pub host: String,
+    /// Failures in a row.
+    pub failures: u32,
+    /// The stage of the last failure, and how long it is ago. `None`: it has not failed.
+    pub last_failure: Option<(Stage, Duration)>,
+    /// For how long it still comes last.
+    pub last_for: Duration,
+    /// For how long it still gets no TLS, where the policy permits.
+    pub no_tls_for: Duration,
+    /// For how long it still gets content by DATA.
+    pub no_chunking_for: Duration,
+    /// How long it took until a connection was ready. Zero: not longer than the head start.
+    pub ready_after: Duration,
+}
+
+impl Health {
+    /// What is remembered, in no order.
+    pub fn servers(&self) -> Vec<ServerHealth> {
+        let now = Instant::now();
+        let left = |until: Option<Instant>| until.map(|until| until.saturating_duration_since(now)).unwrap_or_default();
+        let seen = |(server, entry): (&SocketAddr, &Entry)| ServerHealth {
+            server: *server,
+            host: entry.host.clone(),
+            failures: entry.failures,
+            last_failure: entry.last_failure.map(|(at, stage)| (stage, now.saturating_duration_since(at))),
+            last_for: left(entry.sick_until),
+            no_tls_for: left(entry.clear_until),
+            no_chunking_for: left(entry.whole_until),
+            ready_after: entry.slow.map(|(_, took)| took).unwrap_or_default(),
+        };
+        self.lock().iter().map(seen).collect()
+    }
+
+    /// Returns `true` if the server failed lately. When its time is over, one caller gets `false`
+    /// and probes it. The others get `false` after [`answered`](Self::answered).
+    pub fn is_sick(&self, server: SocketAddr) -> bool {
+        if self.is_empty() {
+            return false;
+        }
+        let (mut servers, now) = (self.lock(), Instant::now());
+        let Some(Entry { sick_until: Some(until), .. }) = servers.get_mut(&server) else { return false };
+        if now < *until {
+            return true;
+        }
+        *until = now + PROBE;
+        false
+    }
+
+    /// Returns `true` if TLS broke with the server: leave it out where the policy permits.
+    pub fn breaks_tls(&self, server: SocketAddr) -> bool {
+        self.remembers(server, |entry| entry.clear_until)
+    }
+
+    /// Returns `true` if CHUNKING broke with the server.
+    pub fn breaks_chunking(&self, server: SocketAddr) -> bool {
+        self.remembers(server, |entry| entry.whole_until)
+    }
+
+    /// How long the server took lately until a connection was ready. Zero: not longer than its head
+    /// start.
+    pub(crate) fn ready_after(&self, server: SocketAddr) -> Duration {
+        if self.is_empty() {
+            return Duration::ZERO;
+        }
+        let slow = self.lock().get(&server).and_then(|entry| entry.slow);
+        slow.filter(|(until, _)| Instant::now() < *until).map(|(_, took)| took).unwrap_or_default()
+    }
+
+    /// The server, as an address of this host, was unreachable or silent, broke off, or ended the
+    /// session.
+    pub fn failed(&self, server: SocketAddr, host: &str, stage: Stage) {
+        self.note(server, |entry, now| {
+            let wait = SICK.saturating_mul(1 << entry.failures.min(8)).min(SICK_AT_MOST);
+            entry.failures = entry.failures.saturating_add(1);
+            entry.sick_until = Some(now + wait);
+            entry.last_failure = Some((now, stage));
+            host.clone_into(&mut entry.host);
+        });
+    }
+
+    /// The server has answered a whole transaction.
+    pub fn answered(&self, server: SocketAddr) {
+        if self.is_empty() {
+            return;
+        }
+        let mut servers = self.lock();
+        if let Some(entry) = servers.get_mut(&server) {
+            (entry.failures, entry.sick_until, entry.last_failure) = (0, None, None);
+            if entry.last().is_none() {
+                servers.remove(&server);
+                self.0.count.store(servers.len(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// TLS broke with the server, and a transaction without it was completed.
+    pub fn broke_tls(&self, server: SocketAddr) {
+        self.note(server, |entry, now| entry.clear_until = Some(now + NO_TLS));
+    }
+
+    /// CHUNKING broke with the server.
+    pub fn broke_chunking(&self, server: SocketAddr) {
+        self.note(server, |entry, now| entry.whole_until = Some(now + NO_CHUNKING));
+    }
+
+    /// A connection was ready after this time. It is remembered if it is longer than the usual head
+    /// start.
+    pub(crate) fn was_ready(&self, server: SocketAddr, took: Duration, usual: Duration) {
+        if usual < took {
+            self.note(server, |entry, now| entry.slow = Some((now + SLOW, took)));
+        } else if !self.is_empty()
+            && let Some(entry) = self.lock().get_mut(&server)
+        {
+            entry.slow = None;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.count.load(Ordering::Relaxed) == 0
+    }
+
+    fn remembers(&self, server: SocketAddr, until: impl Fn(&Entry) -> Option<Instant>) -> bool {
+        let known = || self.lock().get(&server).and_then(until);
+        !self.is_empty() && known().is_some_and(|until| Instant::now() < until)
+    }
+
+    fn note(&self, server: SocketAddr, change: impl FnOnce(&mut Entry, Instant)) {
+        let (mut servers, now) = (self.lock(), Instant::now());
+        if servers.len() >= SERVERS && !servers.contains_key(&server) {
+            servers.retain(|_, known| known.last().is_some_and(|last| now < last));
+            // Forgets half of them at once, so that few calls search all.
+            if servers.len() >= SERVERS {
+                let mut ends: Vec<_> = servers.values().filter_map(Entry::last).collect();
+                let (_, middle, _) = ends.select_nth_unstable(SERVERS / 2);
+                let middle = *middle;
+                servers.retain(|_, known| known.last().is_some_and(|last| middle < last));
+            }
+        }
+        change(servers.entry(server).or_default(), now);
+        self.0.count.store(servers.len(), Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Entry>> {
+        self.0.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    /// When the last part of it loses its use. Failures count for a while longer: they lengthen the
+    /// time of the next one.
+    fn last(&self) -> Option<Instant> {
+        let sick = self.sick_until.map(|until| until + SICK_AT_MOST);
+        let slow = self.slow.map(|(until, _)| until);
+        [sick, self.clear_until, self.whole_until, slow].into_iter().flatten().max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(last: u16) -> SocketAddr {
+        ([192, 0, 2, 1], last).into()
+    }
+
+    fn fail(health: &Health, server: SocketAddr) {
+        health.failed(server, "mx.test", Stage::Greeting);
+    }
+
+    async fn pass(seconds: u64) {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_failed_is_sick_for_longer_each_time_and_one_delivery_probes_it() {
+        let (health, one) = (Health::default(), server(1));
+        assert!(!health.is_sick(one));
+        for seconds in [60, 120, 240, 480, 600, 600] {
+            fail(&health, one);
+            pass(seconds - 1).await;
+            assert!(health.is_sick(one), "{seconds}");
+            pass(1).await;
+            assert!(!health.is_sick(one), "{seconds}: one caller probes");
+            assert!(health.is_sick(one), "{seconds}: the others wait for the probe");
+        }
+        health.answered(one);
+        assert!(!health.is_sick(one) && health.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_never_ends_is_made_again() {
+        let (health, one) = (Health::default(), server(1));
+        fail(&health, one);
+        pass(60).await;
+        assert!(!health.is_sick(one) && health.is_sick(one));
+        pass(30).await;
+        assert!(!health.is_sick(one) && health.is_sick(one));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn broken_tls_and_chunking_are_tried_again_after_their_time() {
+        let (health, one) = (Health::default(), server(1));
+        health.broke_tls(one);
+        health.broke_chunking(one);
+        health.answered(one);
+        assert!(health.breaks_tls(one) && health.breaks_chunking(one) && !health.is_sick(one));
+        assert!(!health.breaks_tls(server(2)) && !health.breaks_chunking(server(2)));
+        pass(3_600).await;
+        assert!(!health.breaks_tls(one) && health.breaks_chunking(one));
+        pass(23 * 3_600).await;
+        assert!(!health.breaks_chunking(one));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_can_be_read() {
+        let (health, one) = (Health::default(), server(1));
+        fail(&health, one);
+        fail(&health.clone(), one);
+        health.broke_tls(one);
+        health.was_ready(one, Duration::from_secs(3), Duration::from_secs(1));
+        pass(20).await;
+        let known = health.servers().pop().unwrap();
+        assert_eq!((known.server, known.host.as_str(), known.failures), (one, "mx.test", 2));
+        assert_eq!(known.last_failure, Some((Stage::Greeting, Duration::from_secs(20))));
+        assert_eq!((known.last_for, known.no_tls_for), (Duration::from_secs(100), Duration::from_secs(3_580)));
+        assert_eq!((known.no_chunking_for, known.ready_after), (Duration::ZERO, Duration::from_secs(3)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_memory_of_servers_has_a_bound_and_forgets_the_oldest() {
+        let health = Health::default();
+        health.broke_chunking(server(0));
+        for port in 1..=u16::MAX {
+            fail(&health, server(port));
+            assert!(health.lock().len() <= SERVERS);
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        assert!(health.breaks_chunking(server(0)), "its entry has more time left than the others");
+        assert!(health.is_sick(server(u16::MAX)) && !health.is_sick(server(1)));
+    }
+}
