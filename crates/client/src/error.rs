@@ -158,9 +158,8 @@ impl ConnectError {
     pub(crate) fn is_servers(&self) -> bool {
         match self {
             Self::Tcp { .. } | Self::TooSlow { .. } | Self::Refused { .. } | Self::Conversation { .. } => true,
-            // rustls reports all that it rejects by this kind.
-            Self::Tls(ClientError::Io(error)) => error.kind() != io::ErrorKind::InvalidData,
-            Self::Tls(_) => true,
+            // The certificate is none that these options take.
+            Self::Tls(error) => !matches!(tls_fault(error), Some(rustls::Error::InvalidCertificate(_))),
             Self::OpportunisticTls(error) => error.is_servers(),
             Self::Endpoint(_)
             | Self::Resolve { .. }
@@ -181,11 +180,13 @@ impl ConnectError {
 /// The reason of a handshake that failed, in words of our own: what the peer calls itself stays out
 /// of logs and reports.
 fn handshake(error: &ClientError) -> String {
-    let ClientError::Io(io) = error else { return error.to_string() };
-    match io.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
-        Some(fault) => explain(fault),
-        None => error.to_string(),
-    }
+    tls_fault(error).map_or_else(|| error.to_string(), explain)
+}
+
+/// What rustls rejected.
+fn tls_fault(error: &ClientError) -> Option<&rustls::Error> {
+    let ClientError::Io(error) = error else { return None };
+    error.get_ref()?.downcast_ref()
 }
 
 /// An endpoint that needs no parsing.

@@ -253,7 +253,10 @@ mod tests {
         ] {
             let found = hosts(&One(exchange), &Domain::parse("d.test").unwrap(), "relay.test").await.unwrap();
             assert_eq!(found[0].exchange, expected);
-            assert_eq!(Domain::parse(&found[0].exchange).ok().and_then(|host| host.address_literal().map(|_| ())), None);
+            assert_eq!(
+                Domain::parse(&found[0].exchange).ok().and_then(|host| host.address_literal().map(|_| ())),
+                None
+            );
         }
         for exchange in ["a..test", "a".repeat(64).leak(), "a.".repeat(128).leak()] {
             let found = hosts(&One(exchange), &Domain::parse("d.test").unwrap(), "relay.test").await;

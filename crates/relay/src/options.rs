@@ -78,12 +78,12 @@ pub struct DeliveryOptions {
     /// How long an unused connection is kept for the next message to the same next hop. Default 2
     /// seconds.
     pub idle: Duration,
-    /// How long to wait for a connection to one address. Default 30 seconds; at most 8 seconds if
-    /// there are other addresses to try.
+    /// How long to wait for a connection to one address. Default 30 seconds. If there are other
+    /// addresses, they are tried long before that ([`Race`](posthaste_client::Race)).
     pub connect_timeout: Duration,
     /// How long to wait for each reply. Default: the times of RFC 5321 section 4.5.3.2. If there
-    /// are other addresses to try, the relay waits at most 8 seconds for the greeting, and at most
-    /// a minute for every other reply before the content.
+    /// are other addresses, the relay waits at most a minute for every reply before the content,
+    /// but the greeting. It tries the others long before that, until one is ready for mail.
     pub timeouts: ClientTimeouts,
     /// How long one attempt of a delivery may take, over all hosts and addresses. Default 10
     /// minutes. Each time that the relay begins to send the content, it adds the time that the

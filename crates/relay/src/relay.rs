@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::{Content, Resolver};
+use posthaste_client::{Content, Health, Resolver};
 use posthaste_queue::{Draft, MessageId, Owner, PutError, Queue};
 use posthaste_server::{
     Envelope, PeerAddress, Server, Service,
@@ -130,6 +130,12 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
     /// [`serve`](Self::serve).
     pub fn server(&self) -> Server<RelayService<Q, R>> {
         Server::new(self.service())
+    }
+
+    /// What the relay's deliveries have found out about the servers of next hops: which failed
+    /// lately, and what did not work with them.
+    pub fn health(&self) -> &Health {
+        &self.shared.health
     }
 
     /// The settings of a listener for mail from other hosts: the relay's name, and the [`offers`].

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use posthaste_client::Health;
 use tokio::sync::Semaphore;
 
 use crate::{Event, RelayOptions, event::Counting, hooks::Hooks, report::Budget};
@@ -22,6 +23,8 @@ pub(crate) struct Shared<Q, R> {
     /// Permits to write a report: each holds in memory what it returns.
     pub(crate) reporting: Semaphore,
     pub(crate) listeners: Listeners,
+    /// What deliveries have found out about servers.
+    pub(crate) health: Health,
 }
 
 /// Reports that are written at once. With the largest returned messages they take about 100 MiB.
@@ -31,7 +34,7 @@ impl<Q, R> Shared<Q, R> {
     pub(crate) fn new(queue: Q, resolver: R, options: RelayOptions, hooks: Hooks, events: Counting) -> Self {
         let reports = Budget::new(options.delivery.stranger_reports);
         let (reporting, listeners) = (Semaphore::new(REPORTS_AT_ONCE), Listeners::default());
-        Self { queue, resolver, options, hooks, events, reports, reporting, listeners }
+        Self { queue, resolver, options, hooks, events, reports, reporting, listeners, health: Health::default() }
     }
 
     pub(crate) fn observe(&self, event: &Event<'_>) {

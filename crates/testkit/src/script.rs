@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 /// - An empty text is silence, and `close` closes the connection.
 /// - `after 10 text` is the text 10 milliseconds later.
 /// - `<tls>` after a text does a handshake, `<garbage>` sends what is none, `<alert>` refuses one.
+/// - `<hang>` after a text says nothing more, whatever comes.
 pub trait Script: FnMut(Place, &str) -> String + Send + 'static {}
 
 impl<F: FnMut(Place, &str) -> String + Send + 'static> Script for F {}
@@ -180,7 +181,7 @@ async fn converse(
         if said == "close" {
             return;
         }
-        let acts = ["<tls>", "<garbage>", "<alert>"];
+        let acts = ["<tls>", "<garbage>", "<alert>", "<hang>"];
         let act = acts.into_iter().find(|act| said.ends_with(act)).unwrap_or_default();
         let text = &said[..said.len() - act.len()];
         if stream.write_all(text.as_bytes()).await.is_err() || stream.flush().await.is_err() {
@@ -197,6 +198,10 @@ async fn converse(
                 tokio::task::yield_now().await;
                 let _ = stream.write_all(b"250 AUTH PLAIN\r\n").await;
                 return;
+            }
+            ("<hang>", _) => {
+                while stream.read(&mut [0; 1_024]).await.is_ok_and(|octets| octets > 0) {}
+                return heard.push(place, "<eof>");
             }
             ("<alert>", _) => {
                 tokio::task::yield_now().await;

@@ -13,10 +13,7 @@ use posthaste_testkit::{
     pki::tls,
     script::{Heard, polite, serve, verb},
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
-    time::Instant,
-};
+use tokio::{io::DuplexStream, time::Instant};
 
 use crate::support::{options, trusting};
 
@@ -80,7 +77,6 @@ impl Dial for Net {
         match mood {
             Refuses => return Err(io::ErrorKind::ConnectionRefused.into()),
             Absent => std::future::pending().await,
-            HangsInTls => return Ok(hangs_in_tls()),
             _ => {}
         }
         let mut world = self.0.lock().unwrap();
@@ -90,6 +86,7 @@ impl Dial for Net {
             (Greets(after), "<connect>") => format!("after {after} 220 mx.test\r\n"),
             (ClosesAtOnce, _) | (ClosesAfterGreeting, "EHLO") => "close".to_owned(),
             (GoesAway, "<connect>") => "421 4.3.2 Not now\r\nclose".to_owned(),
+            (HangsInTls, "STARTTLS") => "220 go\r\n<hang>".to_owned(),
             (BreaksTls, "STARTTLS") => "220 go\r\n<garbage>".to_owned(),
             _ if place.tls => polite(line, &[]),
             _ => polite(line, offers),
@@ -98,21 +95,6 @@ impl Dial for Net {
         world.dialed.push((server.port(), heard));
         Ok(stream)
     }
-}
-
-/// A server that takes STARTTLS and then says nothing.
-fn hangs_in_tls() -> DuplexStream {
-    let (ours, mut theirs) = tokio::io::duplex(64 * 1_024);
-    tokio::spawn(async move {
-        let mut heard = [0; 1_024];
-        for reply in ["220 mx.test\r\n", "250-mx.test\r\n250 STARTTLS\r\n", "220 go\r\n"] {
-            theirs.write_all(reply.as_bytes()).await.unwrap();
-            theirs.read(&mut heard).await.unwrap();
-        }
-        std::future::pending::<()>().await;
-        drop(theirs);
-    });
-    ours
 }
 
 /// Servers with these moods, at ports from 1 on, each with a preference of its own if wanted.

@@ -9,8 +9,9 @@
 //! have the message (RFC 1047). Another host would make a duplicate at once, so those recipients
 //! wait for the next attempt.
 //!
-//! The order is that of the hosts, with addresses that failed lately at the end. The time of one
-//! attempt covers all of it.
+//! The order is that of the hosts, but no server is waited for alone: they are raced until one is
+//! ready ([`Race`]), and those that failed lately come last. The time of one attempt covers all of
+//! it.
 
 use std::{
     io,
@@ -145,12 +146,12 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             Passed::Through => {}
             Passed::Worn => return None,
             Passed::Broken(Break { chunking: true, .. }) => {
-                self.crew.health.broke_chunking(server);
+                self.crew.shared.health.broke_chunking(server);
                 return None;
             }
             Passed::Broken(Break { says_nothing: true, .. }) => return None,
             Passed::Broken(Break { is_ours: true, .. }) => {}
-            Passed::Broken(_) => self.crew.health.failed(server, &host, Stage::Transaction),
+            Passed::Broken(_) => self.crew.shared.health.failed(server, &host, Stage::Transaction),
         }
         Some(server)
     }
@@ -225,7 +226,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     ) -> bool {
         let targets = targets(found, tried);
         let dialer = self.dialer();
-        let options = way.options(&self.crew.shared, &self.crew.health, targets.len() > 1);
+        let options = way.options(&self.crew.shared, targets.len() > 1);
         let mut race = Race::new(&targets, dialer.clone(), options);
         let mut is_reached = false;
         while self.is_open() && !self.flow.is_over() {
@@ -270,7 +271,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// Connects to a server again.
     async fn again(&mut self, target: &Target, way: &Way) -> Option<Connected> {
         let dialer = self.dialer();
-        let options = way.options(&self.crew.shared, &self.crew.health, false);
+        let options = way.options(&self.crew.shared, false);
         let mut race = Race::new(std::slice::from_ref(target), dialer.clone(), options);
         let (_, client) = self.flow.run(&dialer.pulse, race.next()).await.ok()??;
         Some(Connected::new(client, target, way.guarded, &dialer))
@@ -279,7 +280,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// Tries one server, and again without what failed there: TLS, if the policy leaves that open,
     /// and BDAT.
     async fn at(&mut self, target: &Target, connected: Connected, mut way: Way, connection: &mut Option<Connected>) {
-        let (health, server) = (&self.crew.health, target.server);
+        let (health, server) = (&self.crew.shared.health, target.server);
         let mut tls_is_suspected = connected.client.is_tls_suspected();
         let (mut next, mut opened) = (0, Some(connected));
         loop {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use posthaste_client::{
-    Client, ClientError, ClientOptions, ConnectError, Dial, Health, Identity, Target, Tcp, Tls,
+    Client, ClientError, ClientOptions, ConnectError, Dial, Identity, Target, Tcp, Tls,
     session::client::{ClientTimeouts, downgrade::Undeliverable},
 };
 use posthaste_server::wire::{EnhancedCode, capability::Keyword};
@@ -93,7 +93,7 @@ impl Way {
     }
 
     /// The options of connections in this way. `has_others`: there are other servers to try.
-    pub(super) fn options<Q, R>(&self, shared: &Shared<Q, R>, health: &Health, has_others: bool) -> Arc<ClientOptions> {
+    pub(super) fn options<Q, R>(&self, shared: &Shared<Q, R>, has_others: bool) -> Arc<ClientOptions> {
         let delivery = &shared.options.delivery;
         let mut options = ClientOptions::new(shared.options.host_name.clone().into());
         options.connect_timeout = delivery.connect_timeout;
@@ -103,7 +103,7 @@ impl Way {
         }
         options.session.chunking = self.chunking;
         options.tls = self.tls.clone();
-        options.health = health.clone();
+        options.health = shared.health.clone();
         Arc::new(options)
     }
 }

@@ -37,7 +37,7 @@ mod write_back;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use posthaste_client::{Health, Resolver};
+use posthaste_client::Resolver;
 use posthaste_queue::{Change, Error, Queue, RoutingKey};
 use posthaste_server::wire::Domain;
 use tokio::sync::{Notify, Semaphore};
@@ -75,7 +75,6 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         shared,
         places: Places::new(Bounds { moving: concurrency, silent }),
         lookups: Places::new(lookup::BOUNDS),
-        health: Health::default(),
         spare: Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS))),
         closing: Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)),
         left: Notify::new(),

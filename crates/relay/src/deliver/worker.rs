@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use posthaste_client::{Health, Resolver};
+use posthaste_client::Resolver;
 use posthaste_queue::{Claim, Claimed, Error, LeaseError, Queue, RoutingKey};
 use posthaste_server::wire::ReversePath;
 use tokio::{
@@ -35,7 +35,6 @@ pub(super) struct Crew<Q, R> {
     pub(super) places: Arc<Places>,
     /// Places for look-ups.
     pub(super) lookups: Arc<Places>,
-    pub(super) health: Health,
     /// Permits to keep an unused connection.
     pub(super) spare: Arc<Semaphore>,
     /// Permits to wait for the reply to QUIT.

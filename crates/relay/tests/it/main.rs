@@ -9,6 +9,7 @@ mod failover;
 mod host_names;
 mod loops;
 mod missing_fields;
+mod one_dead;
 mod one_report;
 mod outcomes;
 mod own_name;
