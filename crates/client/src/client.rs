@@ -1,6 +1,6 @@
 //! A connection that is ready for transactions.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use posthaste_tokio::{
     ClientDriver, ClientError, ClientEvent, Connection,
@@ -92,6 +92,18 @@ const HEAD_START: Duration = Duration::from_millis(250);
 pub struct Client<S> {
     pub(crate) driver: ClientDriver<S>,
     is_verified: bool,
+    /// `None`: the application made the stream.
+    pub(crate) remote: Option<Remote>,
+    /// It has had a transaction.
+    pub(crate) is_used: bool,
+}
+
+/// The server of a connection, and the memory in which to note how it does.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    pub(crate) target: Target,
+    pub(crate) health: Health,
+    /// Another connection to it broke in TLS just before, and this one is without.
     pub(crate) tls_is_suspected: bool,
 }
 
@@ -114,13 +126,7 @@ impl Client<TcpStream> {
         ConnectError: From<E::Error>,
     {
         let server: Endpoint = server.try_into()?;
-        let (addresses, host) = (server.addresses(options.connect_timeout).await?, Arc::from(server.host()));
-        let target = |address| Target {
-            host: Arc::clone(&host),
-            server: SocketAddr::new(address, server.port()),
-            preference: 0,
-        };
-        let targets: Vec<_> = addresses.into_iter().map(target).collect();
+        let targets = Target::all(&server, &server.addresses(options.connect_timeout).await?, 0);
         let mut race = Race::new(&targets, Tcp, Arc::new(options.clone()));
         match race.next().await {
             Some((_, client)) => Ok(client),
@@ -145,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             result.map_err(|error| ConnectError::Tls(error.into()))?;
         }
         let driver = ClientDriver::new(connection, options.session.clone());
-        let mut client = Self { driver, is_verified: options.tls.is_verified(), tls_is_suspected: false };
+        let mut client = Self { driver, is_verified: options.tls.is_verified(), remote: None, is_used: false };
         let greeting = client.reply().await.map_err(at(Stage::Greeting))?;
         positive(greeting, Stage::Greeting)?;
         client.hello(options).await?;
@@ -164,11 +170,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.driver.is_tls()
     }
 
-    /// Returns `true` if this connection has no TLS because another broke in TLS just before, and
-    /// the options permit that. If a transaction is completed on it, note it in
-    /// [`Health::broke_tls`].
-    pub fn is_tls_suspected(&self) -> bool {
-        self.tls_is_suspected
+    /// The server. `None`: the application made the stream of this connection.
+    pub fn server(&self) -> Option<&Target> {
+        self.remote.as_ref().map(|remote| &remote.target)
+    }
+
+    /// Returns `true` if another transaction may begin. It sends nothing and does not wait, so a
+    /// server that closes at this moment is not noticed yet.
+    pub fn is_usable(&mut self) -> bool {
+        self.transactions_left() != Some(0) && self.driver.is_quiet()
     }
 
     /// The number of these recipients, counted from the first, that one

@@ -59,9 +59,10 @@ impl MxError {
 /// The hosts of a domain's mail, in the order in which to try them. Hosts of equal preference come
 /// in random order.
 ///
-/// Without MX records the domain is its own host, of preference 0. Hosts are named as in the DNS, in ASCII ([`HostName`]). An address literal is its own host.
-/// Records that name no possible host are passed over, and a host that several records name comes
-/// once. The future may be dropped; the resolver limits its wait.
+/// Without MX records the domain is its own host, of preference 0. Hosts are named as in the DNS,
+/// in ASCII ([`HostName`]). An address literal is its own host. Records that name no possible host
+/// are passed over, and a host that several records name comes once. The future may be dropped; the
+/// resolver limits its wait.
 ///
 /// `own_name` is the name of this host, in A-labels or U-labels. If it is among the hosts, only
 /// hosts with a lower preference value stay. The list is cut to [`MAX_HOSTS`] after that.

@@ -9,7 +9,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::Poll,
@@ -18,7 +18,7 @@ use std::{
 
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::{Client, ClientOptions, ConnectError, Dial, Stage, Tls};
+use crate::{Client, ClientOptions, ConnectError, Dial, Endpoint, Stage, Tls, client::Remote};
 
 /// The most connections of one race that are under way at once.
 const AT_ONCE: usize = 3;
@@ -41,6 +41,16 @@ pub struct Target {
     pub server: SocketAddr,
     /// The preference of the host, such as that of its MX record: lower values come first.
     pub preference: u16,
+}
+
+impl Target {
+    /// The addresses of a server.
+    pub(crate) fn all(server: &Endpoint, addresses: &[IpAddr], preference: u16) -> Vec<Self> {
+        let (host, port) = (Arc::<str>::from(server.host()), server.port());
+        let target =
+            |address: &IpAddr| Self { host: Arc::clone(&host), server: SocketAddr::new(*address, port), preference };
+        addresses.iter().map(target).collect()
+    }
 }
 
 /// Connects to servers, one after another, and to the next one before the last has failed.
@@ -241,15 +251,14 @@ async fn set_up<D: Dial>(
     if matches!(fitting.tls, Tls::Opportunistic(_)) && health.breaks_tls(target.server) {
         fitting.tls = Tls::Off;
     }
-    match start(&target, &dial, &fitting).await {
-        Err(error) if error.suggests_clear() => {
-            fitting.tls = Tls::Off;
-            let mut client = start(&target, &dial, &fitting).await?;
-            client.tls_is_suspected = true;
-            Ok(client)
-        }
-        started => started,
+    let (mut started, mut tls_is_suspected) = (start(&target, &dial, &fitting).await, false);
+    if started.as_ref().is_err_and(ConnectError::suggests_clear) {
+        (fitting.tls, tls_is_suspected) = (Tls::Off, true);
+        started = start(&target, &dial, &fitting).await;
     }
+    let mut client = started?;
+    client.remote = Some(Remote { target, health: fitting.health, tls_is_suspected });
+    Ok(client)
 }
 
 async fn start<D: Dial>(target: &Target, dial: &D, options: &ClientOptions) -> Result<Client<D::Stream>, ConnectError> {

@@ -7,7 +7,7 @@ use posthaste_tokio::{
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{Client, Sent};
+use crate::{Client, ConnectError, Sent};
 
 /// Why a message was not begun. The server got no part of it.
 #[derive(Debug, Error)]
@@ -19,6 +19,12 @@ pub enum SendError {
     /// The list of recipients is empty.
     #[error("the message has no recipient; name one")]
     NoRecipient,
+    /// No server of the [`Pool`](crate::Pool) could be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The [`Pool`](crate::Pool) was closed.
+    #[error("the pool was closed; make another")]
+    Closed,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use posthaste_tokio::{
     ClientError,
-    wire::{ForwardPath, Reply},
+    wire::{ForwardPath, Reply, ReplyCode},
 };
 
 use crate::RecipientOutcome;
@@ -67,6 +67,17 @@ impl<S: AsRef<str>> Sent<S> {
             };
             Some(Failed { recipient: &recipient.path, outcome: &recipient.outcome, broken })
         })
+    }
+
+    /// Returns `true` if the conversation broke off and the message had no part in that: it is not
+    /// in doubt, and each recipient has no reply or a 421.
+    pub fn says_nothing(&self) -> bool {
+        let nothing = |recipient: &Recipient<S>| match &recipient.outcome {
+            RecipientOutcome::Lost => true,
+            RecipientOutcome::Refused(reply, _) => reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE,
+            _ => false,
+        };
+        self.broken.is_some() && !self.in_doubt && self.recipients.iter().all(nothing)
     }
 
     /// Returns `true` if every recipient has the message.

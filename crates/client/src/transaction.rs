@@ -8,11 +8,11 @@ use posthaste_tokio::{
         client::{BodyKind, downgrade},
         table::Phase,
     },
-    wire::{Command, Mail, Rcpt, Reply},
+    wire::{BodyType, Command, Mail, Rcpt, Reply},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{Client, Recipient, RecipientOutcome, RefusedAt, Sent, outcome::is_unknown_command};
+use crate::{Client, Recipient, RecipientOutcome, RefusedAt, Sent, Stage, client::Remote, outcome::is_unknown_command};
 
 /// RCPT commands that are on their way at once. More could fill both sides' windows while both
 /// write (RFC 2920 section 3.1).
@@ -37,12 +37,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         content: impl Content,
     ) -> Sent<&'r str> {
         let mut attempt = Attempt::new(recipients.len());
-        let mut broken = None;
+        let (mut broken, mut is_begun) = (None, false);
+        let is_binary = mail.body == Some(BodyType::BinaryMime);
         match downgrade::mail(mail, self.next_hop()) {
             Err(why) => attempt.outcomes.fill(Some(RecipientOutcome::Undeliverable(why))),
             Ok(mail) => {
                 let named = attempt.choose(self, recipients);
                 if !named.is_empty() {
+                    is_begun = true;
                     broken = attempt.run(self, mail, &named, content).await.err();
                 }
             }
@@ -65,7 +67,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let outcomes = attempt.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| open.clone()));
         let paths = recipients.iter().map(|rcpt| rcpt.forward_path);
         let recipients = paths.zip(outcomes).map(|(path, outcome)| Recipient { path, outcome }).collect();
-        Sent { recipients, broken, in_doubt, chunking_failed }
+        let sent = Sent { recipients, broken, in_doubt, chunking_failed };
+        if is_begun {
+            self.note(&sent, is_binary);
+        }
+        sent
+    }
+
+    /// Notes how the server did.
+    fn note(&mut self, sent: &Sent<&str>, is_binary: bool) {
+        let is_first = !std::mem::replace(&mut self.is_used, true);
+        let Some(Remote { target, health, tls_is_suspected }) = &self.remote else { return };
+        match &sent.broken {
+            None => {
+                health.answered(target.server);
+                if *tls_is_suspected {
+                    // It works without TLS, so TLS was what failed.
+                    health.broke_tls(target.server);
+                }
+            }
+            // This side failed.
+            Some(ClientError::Misuse(_) | ClientError::Content(_)) => {}
+            Some(_) if sent.chunking_failed && !is_binary => health.broke_chunking(target.server),
+            // A server may close a connection that it has served.
+            Some(_) if !is_first && sent.says_nothing() => {}
+            Some(_) => health.failed(target.server, &target.host, Stage::Transaction),
+        }
     }
 }
 

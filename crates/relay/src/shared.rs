@@ -42,8 +42,8 @@ impl<Q, R> Shared<Q, R> {
     }
 }
 
-/// The addresses on which the relay itself takes mail, which clones share. Mail that is delivered to
-/// one comes back.
+/// The addresses on which the relay itself takes mail, which clones share. Mail that is delivered
+/// to one comes back.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Listeners(Arc<RwLock<Vec<SocketAddr>>>);
 

@@ -8,6 +8,7 @@ use posthaste_session::{
     ApiMisuse, ClientNext, ClientSession, ClientSettings, PeerMisbehaved, Ticket,
     client::ClientEof,
     sasl::{ClientContext, Nonce},
+    table::Phase,
     wire::{
         Capabilities, Command, Reply, Secret,
         frame::{ContentFault, FaultKind, SegmentList},
@@ -209,6 +210,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     /// The extensions that the server offered in its last reply to EHLO.
     pub const fn capabilities(&self) -> &Capabilities {
         self.session.capabilities()
+    }
+
+    /// Returns `true` if another transaction may begin: the server has ended nothing since the last
+    /// event, as far as this side knows without waiting. A server that closes at this moment is not
+    /// noticed yet.
+    pub fn is_quiet(&mut self) -> bool {
+        !self.unfinished && self.session.phase() != Phase::Closed && self.connection.is_quiet()
     }
 
     /// The session.

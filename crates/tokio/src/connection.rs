@@ -7,7 +7,7 @@ use std::{
     mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -135,6 +135,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             Poll::Ready(Ok(buffer.filled().len()))
         })
         .await
+    }
+
+    /// Returns `true` if the peer has sent nothing and has not closed its side, as far as this side
+    /// knows without waiting. What the peer has sent is appended to the input.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let mut stack = [MaybeUninit::uninit(); 512];
+        let mut buffer = ReadBuf::uninit(&mut stack);
+        let read = self.transport.poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer);
+        self.input.extend_from_slice(buffer.filled());
+        read.is_pending() && self.input.is_empty()
     }
 
     /// Reads as [`read`](Self::read) until a deadline. `None`: without one.

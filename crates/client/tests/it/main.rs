@@ -9,6 +9,7 @@ mod dns;
 mod front_door;
 mod login;
 mod odd_replies;
+mod pool;
 mod race;
 mod support;
 mod tls_policy;

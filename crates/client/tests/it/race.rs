@@ -184,10 +184,14 @@ async fn opportunistic_tls_that_breaks_costs_one_more_connection_to_the_same_ser
     let options = Arc::new(options(Tls::Opportunistic(trusting())));
     let mut race = Race::new(&targets, net.clone(), Arc::clone(&options));
     let (winner, client) = race.next().await.unwrap();
-    assert_eq!((winner, client.is_tls(), client.is_tls_suspected()), (0, false, true));
+    let mut client = client;
+    assert_eq!((winner, client.is_tls(), client.server()), (0, false, Some(&targets[0])));
     assert_eq!(net.dialed(), [1, 1]);
-    // Once that is noted, there is no second connection.
-    options.health.broke_tls(targets[0].server);
+    // Once a message has gone, there is no second connection.
+    assert!(!options.health.breaks_tls(targets[0].server));
+    assert!(client.send("a@b.test", ["c@d.test"], "x\r\n").await.unwrap().is_complete());
+    assert!(options.health.breaks_tls(targets[0].server));
+    client.quit().await;
     assert_eq!(once(&net, &targets, &options).await, (Some(1), 0));
     assert_eq!(net.dialed(), [1, 1, 1]);
 }

@@ -24,7 +24,7 @@ use std::{
 use bytes::Bytes;
 use posthaste_client::{ClientError, Content, Race, RecipientOutcome, RefusedAt, Resolver, Stage, Target, Tls};
 use posthaste_queue::{Body, Queue};
-use posthaste_server::wire::{BodyType, EnhancedCode, ReplyCode, ReversePath};
+use posthaste_server::wire::{BodyType, EnhancedCode, ReversePath};
 use tracing::{debug, info};
 
 use super::{
@@ -114,8 +114,6 @@ struct Break {
     is_mute: bool,
     /// The content went by BDAT, and BDAT failed. It may go by DATA.
     chunking: bool,
-    /// This side failed.
-    is_ours: bool,
     /// No command can be sent on it.
     is_closed: bool,
 }
@@ -140,20 +138,12 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             return None;
         }
         self.site.mark_up();
-        let (server, host, mut next) = (connected.server, connected.host.clone(), 0);
+        let (server, mut next) = (connected.server, 0);
         *connection = Some(connected);
         match self.pass(connection, &mut next).await {
-            Passed::Through => {}
-            Passed::Worn => return None,
-            Passed::Broken(Break { chunking: true, .. }) => {
-                self.crew.shared.health.broke_chunking(server);
-                return None;
-            }
-            Passed::Broken(Break { says_nothing: true, .. }) => return None,
-            Passed::Broken(Break { is_ours: true, .. }) => {}
-            Passed::Broken(_) => self.crew.shared.health.failed(server, &host, Stage::Transaction),
+            Passed::Worn | Passed::Broken(Break { chunking: true, .. } | Break { says_nothing: true, .. }) => None,
+            Passed::Through | Passed::Broken(_) => Some(server),
         }
-        Some(server)
     }
 
     /// Tries one address after another. Returns the reason if no server could be reached.
@@ -280,32 +270,22 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// Tries one server, and again without what failed there: TLS, if the policy leaves that open,
     /// and BDAT.
     async fn at(&mut self, target: &Target, connected: Connected, mut way: Way, connection: &mut Option<Connected>) {
-        let (health, server) = (&self.crew.shared.health, target.server);
-        let mut tls_is_suspected = connected.client.is_tls_suspected();
+        let (server, mut tls_is_suspected) = (target.server, false);
         let (mut next, mut opened) = (0, Some(connected));
         loop {
             let is_tls = opened.as_ref().is_some_and(|connected| connected.client.is_tls());
             let (begun, had_delivered) = (next, self.has_delivered);
             match self.pass(&mut opened, &mut next).await {
-                Passed::Broken(Break { chunking: true, .. }) if way.chunking => {
-                    health.broke_chunking(server);
-                    (way.chunking, next) = (false, 0);
-                }
+                Passed::Broken(Break { chunking: true, .. }) if way.chunking => (way.chunking, next) = (false, 0),
                 Passed::Broken(Break { is_mute: true, .. }) if is_tls && way.may_go_in_clear() => {
                     debug!(host = &*target.host, %server, "connection lost in TLS, trying again without it");
                     (way.tls, tls_is_suspected, next) = (Tls::Off, true, 0);
                 }
-                Passed::Broken(Break { is_ours, .. }) => {
-                    if !is_ours {
-                        health.failed(server, &target.host, Stage::Transaction);
-                    }
-                    return;
-                }
+                Passed::Broken(_) => return,
                 passed => {
-                    health.answered(server);
                     if tls_is_suspected {
                         // It works without TLS, so TLS was what failed.
-                        health.broke_tls(server);
+                        self.crew.shared.health.broke_tls(server);
                     }
                     // Each connection must take one transaction at least, or this would never end.
                     if !(matches!(passed, Passed::Worn) && begun < next && self.is_open_from(next)) {
@@ -355,7 +335,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// once.
     async fn transact(&mut self, connected: &mut Connected, group: &[usize], next: &mut usize) -> Result<(), Break> {
         let (crew, job) = (self.crew, self.job);
-        let Connected { client, host, verified, pulse, .. } = connected;
+        let Connected { client, host, server, verified, pulse } = connected;
         let fit = Fit { outside: &job.outside, by: job.by(), server: client.capabilities(), verified: *verified };
         let recipients = || group.iter().filter_map(|index| job.recipients().get(*index));
         let forward: Vec<_> = recipients().map(|it| fit.ascii(it.rcpt.forward_path.mailbox())).collect();
@@ -393,8 +373,10 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                     self.set(*index, Course::Open(Some(why.clone())));
                 }
                 // Many recipients take long, however well a server is.
-                let is_ours = self.has_delivered && gave_up == GaveUp::TooLong;
-                return Err(Break { is_ours, is_closed: true, ..Break::default() });
+                if !self.has_delivered || gave_up != GaveUp::TooLong {
+                    crew.shared.health.failed(*server, host, Stage::Transaction);
+                }
+                return Err(Break { is_closed: true, ..Break::default() });
             }
         };
         if sent.in_doubt {
@@ -403,14 +385,11 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         let broken = sent.broken.as_ref();
         let is_binary = job.outside.mail.body == Some(BodyType::BinaryMime);
         let cause = Break {
-            says_nothing: broken.is_some()
-                && !sent.in_doubt
-                && sent.recipients.iter().all(|recipient| says_nothing_of_the_message(&recipient.outcome)),
+            says_nothing: sent.says_nothing(),
             is_mute: broken.is_some_and(|error| !matches!(error, ClientError::Misuse(_) | ClientError::Content(_)))
                 && !pulse.content_has_begun()
                 && sent.recipients.iter().all(|recipient| matches!(recipient.outcome, RecipientOutcome::Lost)),
             chunking: sent.chunking_failed && !is_binary,
-            is_ours: matches!(broken, Some(ClientError::Misuse(_) | ClientError::Content(_))),
             is_closed: broken.is_some(),
         };
         for ((index, recipient), owes_report) in group.iter().zip(sent.recipients).zip(owed) {
@@ -446,15 +425,6 @@ async fn keep(connection: &mut Option<Connected>, mut opened: Option<Connected>,
     }
     if let Some(other) = opened {
         other.close().await;
-    }
-}
-
-/// Returns `true` if the connection ended and the message had no part in it.
-fn says_nothing_of_the_message(outcome: &RecipientOutcome) -> bool {
-    match outcome {
-        RecipientOutcome::Lost => true,
-        RecipientOutcome::Refused(reply, _) => reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE,
-        _ => false,
     }
 }
 

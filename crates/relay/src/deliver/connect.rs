@@ -25,8 +25,8 @@ use crate::{
     shared::{Listeners, Shared},
 };
 
-/// How long to wait for each reply before the content, if there is another address to try. It is far
-/// below the time of RFC 5321 section 4.5.3.2.
+/// How long to wait for each reply before the content, if there is another address to try. It is
+/// far below the time of RFC 5321 section 4.5.3.2.
 const REPLY: Duration = Duration::from_secs(60);
 
 /// A connection to a server, kept for the next message of its site.
