@@ -44,8 +44,8 @@ impl Default for PoolOptions {
 /// share them.
 ///
 /// The destination is a server, or several in order: the first that is ready gets the message, see
-/// [`Race`]. A connection that the server has closed is replaced before the message begins, and
-/// also if the server ends it with a 421 before the content: no message fails for that.
+/// [`Race`]. A connection that the server has closed is replaced before the message begins. So is
+/// one that the server ends before the content, by closing it or with a 421.
 ///
 /// ```no_run
 /// use posthaste_client::{ClientOptions, Pool};
