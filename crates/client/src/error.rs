@@ -75,6 +75,14 @@ pub enum ConnectError {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// A function of `blocking` was called on a thread of an async runtime.
+    #[error(
+        "this thread belongs to an async runtime, which would stand still; use the async client, or spawn_blocking"
+    )]
+    Async,
+    /// The system has no thread or descriptor for a runtime.
+    #[error("no runtime for the blocking client: {0}")]
+    Runtime(#[source] io::Error),
     /// The conversation broke off.
     #[error("{error}, while we waited for {stage}")]
     Conversation {
@@ -137,7 +145,7 @@ impl ConnectError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Refused { reply, .. } => reply.code().severity() == Severity::PermanentNegative,
-            Self::Endpoint(_) | Self::NoAddress | Self::TlsName(_) => true,
+            Self::Endpoint(_) | Self::NoAddress | Self::TlsName(_) | Self::Async => true,
             _ => false,
         }
     }
@@ -145,7 +153,12 @@ impl ConnectError {
     /// How far the connection was.
     pub const fn stage(&self) -> Stage {
         match self {
-            Self::Endpoint(_) | Self::Resolve { .. } | Self::NoAddress | Self::Tcp { .. } => Stage::Connect,
+            Self::Endpoint(_)
+            | Self::Resolve { .. }
+            | Self::NoAddress
+            | Self::Tcp { .. }
+            | Self::Async
+            | Self::Runtime(_) => Stage::Connect,
             Self::TooSlow { .. } => Stage::Greeting,
             Self::Refused { stage, .. } | Self::Conversation { stage, .. } => *stage,
             Self::TlsUnavailable | Self::TlsName(_) | Self::Tls(_) => Stage::StartTls,
@@ -164,6 +177,8 @@ impl ConnectError {
             Self::Endpoint(_)
             | Self::Resolve { .. }
             | Self::NoAddress
+            | Self::Async
+            | Self::Runtime(_)
             | Self::TlsUnavailable
             | Self::TlsName(_)
             | Self::AuthUnavailable(_)

@@ -1,0 +1,199 @@
+//! The client for programs without an async runtime.
+//!
+//! [`Client`] and [`Pool`] wait where the async ones give a future. They run those on a runtime of
+//! their own, so the protocol is the same.
+//!
+//! ```no_run
+//! use posthaste_client::{ClientOptions, blocking::Client};
+//!
+//! let options = ClientOptions::new("client.example.org".parse()?);
+//! let mut client = Client::connect("mx.example.net:25", &options)?;
+//! let sent = client.send("me@example.org", ["you@example.net"], "Subject: hello\r\n\r\nHello!\r\n")?;
+//! sent.failed().for_each(|failed| println!("{failed}"));
+//! client.quit();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::{
+    io::{self, Read},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use posthaste_tokio::{
+    Content,
+    wire::{AddressError, Capabilities, Mail, Rcpt},
+};
+use tokio::{
+    net::TcpStream,
+    runtime::{Builder, Handle, Runtime},
+};
+
+use crate::{ClientOptions, ConnectError, Endpoint, SendError, Sent};
+
+/// A connection on which transactions can be made, one after another.
+#[derive(Debug)]
+pub struct Client {
+    client: crate::Client<TcpStream>,
+    runtime: Own,
+}
+
+/// Sends messages to one destination over kept connections. Clones share them. See
+/// [`Pool`](crate::Pool).
+///
+/// A thread of its own closes the unused connections when their time is over.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    pool: crate::Pool,
+    runtime: Arc<Own>,
+}
+
+/// A runtime that ends without waiting for its tasks, so that it may be dropped anywhere.
+#[derive(Debug)]
+struct Own(Option<Runtime>);
+
+/// Content from a [`Read`], such as a file. Its lines end in CRLF; [`Text`](crate::Text) around it
+/// takes those that end in LF.
+#[derive(Debug)]
+pub struct Reader<R> {
+    from: R,
+    piece: Vec<u8>,
+}
+
+/// The size of the pieces that are read.
+const PIECE: usize = 64 * 1_024;
+
+impl Client {
+    /// Connects to a server, as [`crate::Client::connect`].
+    ///
+    /// # Errors
+    /// [`ConnectError`]; [`ConnectError::Async`] on a thread of an async runtime.
+    pub fn connect<E>(server: E, options: &ClientOptions) -> Result<Self, ConnectError>
+    where
+        E: TryInto<Endpoint>,
+        ConnectError: From<E::Error>,
+    {
+        let runtime = Own::new(Builder::new_current_thread())?;
+        let client = runtime.wait(crate::Client::connect(server, options))??;
+        Ok(Self { client, runtime })
+    }
+
+    /// Sends a message and returns the outcome of each recipient, as [`crate::Client::send`].
+    ///
+    /// # Errors
+    /// [`SendError`]; [`ConnectError::Async`] on a thread of an async runtime.
+    pub fn send<M, R>(
+        &mut self,
+        from: M,
+        to: impl IntoIterator<Item = R>,
+        content: impl Content,
+    ) -> Result<Sent, SendError>
+    where
+        M: TryInto<Mail, Error: Into<AddressError>>,
+        R: TryInto<Rcpt, Error: Into<AddressError>>,
+    {
+        self.runtime.wait(self.client.send(from, to, content))?
+    }
+
+    /// The extensions that the server offered in its last reply to EHLO.
+    pub fn capabilities(&self) -> &Capabilities {
+        self.client.capabilities()
+    }
+
+    /// Returns `true` if the connection has TLS.
+    pub fn is_tls(&self) -> bool {
+        self.client.is_tls()
+    }
+
+    /// Sends QUIT and closes the connection, as [`crate::Client::quit`]. On a thread of an async
+    /// runtime it just closes.
+    pub fn quit(self) {
+        let _ = self.runtime.wait(self.client.quit());
+    }
+}
+
+impl Pool {
+    /// Makes a pool for one server, or for several in the order in which they are to be used. It
+    /// connects when the first message comes.
+    ///
+    /// # Errors
+    /// [`EndpointError`](crate::EndpointError) as [`ConnectError::Endpoint`], and
+    /// [`ConnectError::Runtime`].
+    pub fn new<E>(servers: impl IntoIterator<Item = E>, client: ClientOptions) -> Result<Self, ConnectError>
+    where
+        E: TryInto<Endpoint>,
+        ConnectError: From<E::Error>,
+    {
+        let pool = crate::Pool::new(servers, client)?;
+        let mut runtime = Builder::new_multi_thread();
+        runtime.worker_threads(1).thread_name("smtp-pool");
+        Ok(Self { pool, runtime: Arc::new(Own::new(runtime)?) })
+    }
+
+    /// Sends a message, as [`crate::Pool::send`]. Several threads may call it at once.
+    ///
+    /// # Errors
+    /// [`SendError`]; [`ConnectError::Async`] on a thread of an async runtime.
+    pub fn send<M, R>(&self, from: M, to: impl IntoIterator<Item = R>, content: impl Content) -> Result<Sent, SendError>
+    where
+        M: TryInto<Mail, Error: Into<AddressError>>,
+        R: TryInto<Rcpt, Error: Into<AddressError>>,
+    {
+        self.runtime.wait(self.pool.send(from, to, content))?
+    }
+
+    /// Closes the connections, as [`crate::Pool::close`]. On a thread of an async runtime it does
+    /// nothing; dropping the pool closes them without QUIT.
+    pub fn close(&self) {
+        let _ = self.runtime.wait(self.pool.close());
+    }
+}
+
+impl<R: Read + Send> Reader<R> {
+    /// Takes content from here.
+    pub fn new(from: R) -> Self {
+        Self { from, piece: Vec::new() }
+    }
+}
+
+impl<R: Read + Send + Unpin> Content for Reader<R> {
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        let Self { from, piece } = &mut *self;
+        piece.resize(PIECE, 0);
+        loop {
+            match from.read(piece) {
+                Ok(0) => return Poll::Ready(None),
+                Ok(octets) => {
+                    piece.truncate(octets);
+                    return Poll::Ready(Some(Ok(Bytes::from(std::mem::take(piece)))));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Some(Err(error))),
+            }
+        }
+    }
+}
+
+impl Own {
+    fn new(mut builder: Builder) -> Result<Self, ConnectError> {
+        builder.enable_all().build().map(|runtime| Self(Some(runtime))).map_err(ConnectError::Runtime)
+    }
+
+    fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T, ConnectError> {
+        match &self.0 {
+            // A runtime cannot wait for another one.
+            Some(runtime) if Handle::try_current().is_err() => Ok(runtime.block_on(work)),
+            _ => Err(ConnectError::Async),
+        }
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
