@@ -1,13 +1,19 @@
 //! A connection that is ready for transactions.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
 
 use posthaste_tokio::{
     ClientDriver, ClientError, ClientEvent, Connection,
     rustls::{ClientConfig, pki_types::ServerName},
     session::{
         ApiMisuse, ClientSettings, Protocol,
-        client::{downgrade::NextHop, recipients_at_once},
+        client::{ClientTimeouts, downgrade::NextHop, recipients_at_once},
         sasl::{ChooseError, ClientCredentials, ClientMechanism, ClientStep, Nonce, Protection, Strength},
     },
     wire::{
@@ -59,9 +65,14 @@ pub struct ClientOptions {
     /// What is known of servers. Clones of the options share it, and other clients can. Default: a
     /// memory of its own.
     pub health: Health,
-    /// How long a server may take until it is ready before the next one is tried as well
-    /// ([`Race`](crate::Race)). Default 250 ms (RFC 8305 section 8).
+    /// How long a server may take until it is ready before the next one is tried as well, 10 s at
+    /// most; see [`Race`](crate::Race). Default 250 ms (RFC 8305 section 8). 0: three are tried at
+    /// once.
     pub head_start: Duration,
+    /// The longest wait for each reply before the content while other servers are left to try.
+    /// Default 1 minute. It does not lengthen a timeout of [`session`](Self::session), and does not
+    /// apply to the greeting.
+    pub reply_if_others: Duration,
 }
 
 impl ClientOptions {
@@ -77,6 +88,15 @@ impl ClientOptions {
             weakest_login: Strength::Secret,
             health: Health::default(),
             head_start: HEAD_START,
+            reply_if_others: REPLY_IF_OTHERS,
+        }
+    }
+
+    /// Shortens the waits before the content, since other servers are left to try.
+    pub(crate) fn hurry(&mut self) {
+        let ClientTimeouts { command, mail, rcpt, data, .. } = &mut self.session.timeouts;
+        for reply in [command, mail, rcpt, data] {
+            *reply = (*reply).min(self.reply_if_others);
         }
     }
 }
@@ -87,6 +107,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The default of [`ClientOptions::head_start`].
 const HEAD_START: Duration = Duration::from_millis(250);
 
+/// The default of [`ClientOptions::reply_if_others`]. It is far below the times of RFC 5321 section
+/// 4.5.3.2.
+const REPLY_IF_OTHERS: Duration = Duration::from_secs(60);
+
 /// A connection on which transactions can be made, one after another.
 #[derive(Debug)]
 pub struct Client<S> {
@@ -96,6 +120,23 @@ pub struct Client<S> {
     pub(crate) remote: Option<Remote>,
     /// It has had a transaction.
     pub(crate) is_used: bool,
+}
+
+/// How far a connection is on its way to its first transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Progress(AtomicU8);
+
+impl Progress {
+    const STAGES: [Stage; 5] = [Stage::Connect, Stage::Greeting, Stage::Hello, Stage::StartTls, Stage::Auth];
+
+    pub(crate) fn set(&self, stage: Stage) {
+        let number = Self::STAGES.iter().zip(0..).find(|(known, _)| **known == stage);
+        self.0.store(number.map_or(0, |(_, number)| number), Ordering::Relaxed);
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        Self::STAGES.get(usize::from(self.0.load(Ordering::Relaxed))).copied().unwrap_or(Stage::Connect)
+    }
 }
 
 /// The server of a connection, and the memory in which to note how it does.
@@ -142,8 +183,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Errors
     /// [`ConnectError`]; where [`ConnectError::suggests_clear`], connect again without TLS.
     pub async fn start(stream: S, server_name: &str, options: &ClientOptions) -> Result<Self, ConnectError> {
+        Self::begin(stream, server_name, options, &Progress::default()).await
+    }
+
+    pub(crate) async fn begin(
+        stream: S,
+        server_name: &str,
+        options: &ClientOptions,
+        progress: &Progress,
+    ) -> Result<Self, ConnectError> {
         let mut connection = Connection::new(stream);
         if let Tls::Implicit(identity) = &options.tls {
+            progress.set(Stage::StartTls);
             let name = tls_name(server_name)?;
             let handshake = connection.connect_tls(Arc::clone(identity.config()), name);
             let bounded = tokio::time::timeout(options.session.timeouts.greeting, handshake);
@@ -152,10 +203,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
         let driver = ClientDriver::new(connection, options.session.clone());
         let mut client = Self { driver, is_verified: options.tls.is_verified(), remote: None, is_used: false };
+        progress.set(Stage::Greeting);
         let greeting = client.reply().await.map_err(at(Stage::Greeting))?;
         positive(greeting, Stage::Greeting)?;
+        progress.set(Stage::Hello);
         client.hello(options).await?;
+        progress.set(Stage::StartTls);
         client.start_tls(server_name, options).await?;
+        progress.set(Stage::Auth);
         client.log_in(options).await?;
         Ok(client)
     }
@@ -173,6 +228,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// The server. `None`: the application made the stream of this connection.
     pub fn server(&self) -> Option<&Target> {
         self.remote.as_ref().map(|remote| &remote.target)
+    }
+
+    /// Returns `true` if this connection has no TLS because another broke in TLS just before, and
+    /// the options permit that.
+    pub fn is_tls_suspected(&self) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.tls_is_suspected)
     }
 
     /// Returns `true` if another transaction may begin. It sends nothing and does not wait, so a

@@ -74,6 +74,8 @@ pub enum ConnectError {
         address: SocketAddr,
         /// How long it was waited for.
         waited: Duration,
+        /// How far it was.
+        stage: Stage,
     },
     /// A function of `blocking` was called on a thread of an async runtime.
     #[error(
@@ -159,8 +161,7 @@ impl ConnectError {
             | Self::Tcp { .. }
             | Self::Async
             | Self::Runtime(_) => Stage::Connect,
-            Self::TooSlow { .. } => Stage::Greeting,
-            Self::Refused { stage, .. } | Self::Conversation { stage, .. } => *stage,
+            Self::Refused { stage, .. } | Self::Conversation { stage, .. } | Self::TooSlow { stage, .. } => *stage,
             Self::TlsUnavailable | Self::TlsName(_) | Self::Tls(_) => Stage::StartTls,
             Self::OpportunisticTls(error) => error.stage(),
             Self::AuthUnavailable(_) | Self::Sasl(_) => Stage::Auth,
@@ -170,19 +171,29 @@ impl ConnectError {
     /// Returns `true` if the server failed, and not what the options demand of it.
     pub(crate) fn is_servers(&self) -> bool {
         match self {
-            Self::Tcp { .. } | Self::TooSlow { .. } | Self::Refused { .. } | Self::Conversation { .. } => true,
-            // The certificate is none that these options take.
-            Self::Tls(error) => !matches!(tls_fault(error), Some(rustls::Error::InvalidCertificate(_))),
+            // An error that a `Dial` has made is its own.
+            Self::Tcp { error, .. } => error.kind() != io::ErrorKind::Other || error.get_ref().is_none(),
+            Self::Refused { stage, .. } => *stage != Stage::Auth,
+            Self::Conversation { error, .. } => !matches!(error, ClientError::Misuse(_) | ClientError::Content(_)),
+            Self::TooSlow { .. } | Self::Tls(_) | Self::TlsUnavailable => true,
             Self::OpportunisticTls(error) => error.is_servers(),
             Self::Endpoint(_)
             | Self::Resolve { .. }
             | Self::NoAddress
             | Self::Async
             | Self::Runtime(_)
-            | Self::TlsUnavailable
             | Self::TlsName(_)
             | Self::AuthUnavailable(_)
             | Self::Sasl(_) => false,
+        }
+    }
+
+    /// Returns `true` if the login failed, and would fail at another address as well.
+    pub(crate) fn is_refused_login(&self) -> bool {
+        match self {
+            Self::Refused { stage: Stage::Auth, .. } => self.is_permanent(),
+            Self::Sasl(_) | Self::AuthUnavailable(ChooseError::Unprotected) => true,
+            _ => false,
         }
     }
 
@@ -195,13 +206,11 @@ impl ConnectError {
 /// The reason of a handshake that failed, in words of our own: what the peer calls itself stays out
 /// of logs and reports.
 fn handshake(error: &ClientError) -> String {
-    tls_fault(error).map_or_else(|| error.to_string(), explain)
-}
-
-/// What rustls rejected.
-fn tls_fault(error: &ClientError) -> Option<&rustls::Error> {
-    let ClientError::Io(error) = error else { return None };
-    error.get_ref()?.downcast_ref()
+    let ClientError::Io(io) = error else { return error.to_string() };
+    match io.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+        Some(fault) => explain(fault),
+        None => error.to_string(),
+    }
 }
 
 /// An endpoint that needs no parsing.
@@ -215,7 +224,7 @@ impl std::fmt::Display for Stage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Connect => "the connection",
-            Self::Greeting => "the session",
+            Self::Greeting => "the greeting",
             Self::Hello => "EHLO",
             Self::StartTls => "STARTTLS",
             Self::Auth => "AUTH",

@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 use crate::Stage;
 
@@ -28,6 +31,8 @@ const NO_TLS: Duration = Duration::from_secs(3_600);
 const NO_CHUNKING: Duration = Duration::from_secs(24 * 3_600);
 /// How long it counts that a server was slow.
 const SLOW: Duration = Duration::from_secs(3_600);
+/// The most connections that have lost a race and may still become ready.
+const LINGERING: usize = 64;
 /// The most servers that are remembered.
 const SERVERS: usize = 4_096;
 
@@ -49,11 +54,20 @@ const SERVERS: usize = 4_096;
 #[derive(Debug, Clone, Default)]
 pub struct Health(Arc<Memory>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Memory {
     servers: Mutex<HashMap<SocketAddr, Entry>>,
     /// The number of servers that are remembered; 0 spares the lock.
     count: AtomicUsize,
+    /// Permits for connections that have lost a race and may still become ready.
+    lingering: Arc<Semaphore>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        let lingering = Arc::new(Semaphore::new(LINGERING));
+        Self { servers: Mutex::default(), count: AtomicUsize::default(), lingering }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -102,7 +116,7 @@ impl Health {
             last_for: left(entry.sick_until),
             no_tls_for: left(entry.clear_until),
             no_chunking_for: left(entry.whole_until),
-            ready_after: entry.slow.map(|(_, took)| took).unwrap_or_default(),
+            ready_after: entry.slow.filter(|(until, _)| now < *until).map(|(_, took)| took).unwrap_or_default(),
         };
         self.lock().iter().map(seen).collect()
     }
@@ -156,17 +170,7 @@ impl Health {
 
     /// The server has answered a whole transaction.
     pub fn answered(&self, server: SocketAddr) {
-        if self.is_empty() {
-            return;
-        }
-        let mut servers = self.lock();
-        if let Some(entry) = servers.get_mut(&server) {
-            (entry.failures, entry.sick_until, entry.last_failure) = (0, None, None);
-            if entry.last().is_none() {
-                servers.remove(&server);
-                self.0.count.store(servers.len(), Ordering::Relaxed);
-            }
-        }
+        self.change(server, |entry| (entry.failures, entry.sick_until, entry.last_failure) = (0, None, None));
     }
 
     /// TLS broke with the server, and a transaction without it was completed.
@@ -184,11 +188,24 @@ impl Health {
     pub(crate) fn was_ready(&self, server: SocketAddr, took: Duration, usual: Duration) {
         if usual < took {
             self.note(server, |entry, now| entry.slow = Some((now + SLOW, took)));
-        } else if !self.is_empty()
-            && let Some(entry) = self.lock().get_mut(&server)
-        {
-            entry.slow = None;
+        } else {
+            self.change(server, |entry| entry.slow = None);
         }
+    }
+
+    /// An overtaken server, which counts as failed, has become ready.
+    pub(crate) fn recovered(&self, server: SocketAddr) {
+        self.change(server, |entry| {
+            entry.failures = entry.failures.saturating_sub(1);
+            if entry.failures == 0 {
+                (entry.sick_until, entry.last_failure) = (None, None);
+            }
+        });
+    }
+
+    /// A permit to go on with a connection that has lost a race. `None`: too many do.
+    pub(crate) fn linger(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.lingering).try_acquire_owned().ok()
     }
 
     fn is_empty(&self) -> bool {
@@ -198,6 +215,21 @@ impl Health {
     fn remembers(&self, server: SocketAddr, until: impl Fn(&Entry) -> Option<Instant>) -> bool {
         let known = || self.lock().get(&server).and_then(until);
         !self.is_empty() && known().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Changes what is known of a server, and forgets it if nothing is left.
+    fn change(&self, server: SocketAddr, change: impl FnOnce(&mut Entry)) {
+        if self.is_empty() {
+            return;
+        }
+        let mut servers = self.lock();
+        if let Some(entry) = servers.get_mut(&server) {
+            change(entry);
+            if entry.last().is_none() {
+                servers.remove(&server);
+                self.0.count.store(servers.len(), Ordering::Relaxed);
+            }
+        }
     }
 
     fn note(&self, server: SocketAddr, change: impl FnOnce(&mut Entry, Instant)) {

@@ -5,30 +5,37 @@
 //! is *ready*, after greeting, EHLO, TLS and login.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     fmt,
     future::{Future, poll_fn},
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, oneshot},
+    task::AbortHandle,
+    time::{Instant, sleep_until, timeout},
+};
 
-use crate::{Client, ClientOptions, ConnectError, Dial, Endpoint, Stage, Tls, client::Remote};
+use crate::{
+    Client, ClientOptions, ConnectError, Dial, Endpoint, Stage, Tls,
+    client::{Progress, Remote},
+};
 
 /// The most connections of one race that are under way at once.
 const AT_ONCE: usize = 3;
 /// How long a server may take until it is ready while another waits for its place. It is longer
 /// than the few seconds by which servers delay a greeting to expose impatient clients.
 const GIVE_UP: Duration = Duration::from_secs(8);
-/// How long an overtaken server may still show that it is only slow.
+/// How long a server that has lost may still become ready.
 const LINGER: Duration = Duration::from_secs(10);
-/// How long the end of a connection may take that began after the one that won.
-const GOODBYE: Duration = Duration::from_secs(1);
 /// The longest head start, for a server that is known to be slow.
 const HEAD_START_AT_MOST: Duration = Duration::from_secs(10);
 
@@ -58,14 +65,16 @@ impl Target {
 /// Servers are tried in their order, with those that failed lately ([`Health`](crate::Health)) at
 /// the end. The next server is tried as soon as one fails, or after a head start:
 /// [`ClientOptions::head_start`], and twice that between two preferences. A server that is known to
-/// take longer has a longer head start, of 10 s at most. At most 3 connections are under way at
-/// once. If all 3 are silent and another server waits, the first of them is given up after 8 s.
+/// take longer has a longer head start, of 10 s at most. So a server that delays its greeting may
+/// lose its first message to one of a lower preference.
 ///
-/// A connection that loses is closed without MAIL. If it began after the one that won, it has 1 s
-/// to become ready, for QUIT. If it began before, its server has failed, and comes last from now
-/// on. Unless it becomes ready within 10 s: then it is only slow.
+/// At most 3 connections are under way at once. If all 3 are silent and another server waits, the
+/// first of them is given up after 8 s. A refused login ends the race: it would be refused again.
 ///
-/// A task of tokio waits for each of these ends.
+/// A connection that loses is closed without MAIL. It has 10 s to become ready, for QUIT. If its
+/// server was tried before the one that won, it counts as failed unless it becomes ready in that
+/// time. A task of tokio waits for that; at most 64 do so for one `Health`, and other connections
+/// are closed at once.
 pub struct Race<'t, D: Dial> {
     targets: &'t [Target],
     dial: D,
@@ -83,15 +92,24 @@ pub struct Race<'t, D: Dial> {
 struct Running<S> {
     target: usize,
     begun: Instant,
+    progress: Arc<Progress>,
     ready: Ready<S>,
+    /// It has lost, and this task goes on with it and notes how it ends.
+    lingers: Option<AbortHandle>,
+    /// It counts as failed already, since another won that was tried later.
+    is_overtaken: bool,
 }
 
 type Ready<S> = Pin<Box<dyn Future<Output = Result<Client<S>, ConnectError>> + Send>>;
 
 impl<'t, D: Dial> Race<'t, D> {
-    /// Makes a race between these servers, which nothing has begun yet.
+    /// Makes a race between these servers; [`next`](Self::next) begins it. A server that is named
+    /// twice is tried once.
     pub fn new(targets: &'t [Target], dial: D, options: Arc<ClientOptions>) -> Self {
-        let mut order: Vec<_> = (0..targets.len()).collect();
+        let mut known = HashSet::new();
+        let servers = targets.iter().enumerate();
+        let mut order: Vec<_> =
+            servers.filter(|(_, target)| known.insert(target.server)).map(|(index, _)| index).collect();
         if order.len() > 1 {
             let is_sick = |target: &Target| options.health.is_sick(target.server);
             order.sort_by_cached_key(|index| targets.get(*index).is_some_and(is_sick));
@@ -100,9 +118,8 @@ impl<'t, D: Dial> Race<'t, D> {
         Self { targets, dial, options, waiting: order.into(), running, failed, next_at: Instant::now() }
     }
 
-    /// Waits for the next server that is ready, and returns its index with the connection. Servers
-    /// that lost against it are tried again after those that have not been tried. `None`: there is
-    /// no other server.
+    /// Waits for the next server that is ready, and returns its index with the connection. `None`:
+    /// there is no other server.
     ///
     /// The future may be dropped: the next call goes on where it stopped.
     pub async fn next(&mut self) -> Option<(usize, Client<D::Stream>)> {
@@ -111,16 +128,16 @@ impl<'t, D: Dial> Race<'t, D> {
             let until = match (self.waiting.is_empty(), self.running.first()) {
                 (_, None) => return None,
                 (true, Some(_)) => None,
-                (false, Some(oldest)) if self.running.len() == AT_ONCE => Some(oldest.begun + GIVE_UP),
+                (false, Some(oldest)) if self.running.len() >= AT_ONCE => Some(oldest.begun + GIVE_UP),
                 (false, Some(_)) => Some(self.next_at),
             };
             match first(&mut self.running, until).await {
                 Some((place, Ok(client))) => return Some((self.win(place), client)),
                 Some((place, Err(error))) => {
                     let lost = self.running.remove(place);
-                    self.fail(lost.target, error);
+                    self.fail(lost.target, error, lost.lingers.is_some());
                 }
-                None if self.running.len() == AT_ONCE => {
+                None if self.running.len() >= AT_ONCE => {
                     let silent = self.running.remove(0);
                     self.give_up_one(&silent);
                 }
@@ -130,11 +147,36 @@ impl<'t, D: Dial> Race<'t, D> {
         }
     }
 
-    /// Closes the connections that are under way: their servers have failed. The next call of
-    /// [`next`](Self::next) goes on with the other servers.
+    /// Connects again to a server that was ready, with other options, such as without TLS. While
+    /// there are other servers, it is given up after 8 s. `None`: it has failed.
+    ///
+    /// The future may be dropped; call [`give_up`](Self::give_up) then.
+    pub async fn again(&mut self, index: usize, options: &Arc<ClientOptions>) -> Option<Client<D::Stream>> {
+        let target = self.targets.get(index)?;
+        let has_others = !self.waiting.is_empty() || !self.running.is_empty();
+        self.run(index, target, options);
+        let until = has_others.then(|| Instant::now() + GIVE_UP);
+        let place = self.running.len().checked_sub(1)?;
+        let outcome = first(self.running.get_mut(place..)?, until).await;
+        let this = self.running.pop()?;
+        match outcome {
+            Some((_, Ok(client))) => return Some(client),
+            Some((_, Err(error))) => self.fail(index, error, false),
+            None => self.give_up_one(&this),
+        }
+        None
+    }
+
+    /// Closes the connections that are under way. Their servers have failed, but for those that
+    /// have not had their head start: these are tried again. The next call of [`next`](Self::next)
+    /// goes on with the other servers.
     pub fn give_up(&mut self) {
-        for silent in std::mem::take(&mut self.running) {
-            self.give_up_one(&silent);
+        for one in std::mem::take(&mut self.running).into_iter().rev() {
+            if one.begun.elapsed() < self.options.head_start {
+                self.waiting.push_front(one.target);
+            } else {
+                self.give_up_one(&one);
+            }
         }
     }
 
@@ -146,16 +188,36 @@ impl<'t, D: Dial> Race<'t, D> {
     /// Begins a connection to the next target if it is its turn.
     fn begin(&mut self) {
         let now = Instant::now();
-        if self.running.len() == AT_ONCE || (!self.running.is_empty() && now < self.next_at) {
+        if self.running.len() >= AT_ONCE || (!self.running.is_empty() && now < self.next_at) {
             return;
         }
         let Some((index, target)) = self.waiting.pop_front().and_then(|at| Some((at, self.targets.get(at)?))) else {
             return;
         };
-        let ready = Box::pin(set_up(target.clone(), self.dial.clone(), Arc::clone(&self.options)));
-        self.running.push(Running { target: index, begun: now, ready });
+        let options = Arc::clone(&self.options);
+        self.run(index, target, &options);
         let next = self.waiting.front().and_then(|index| self.targets.get(*index));
         self.next_at = now + next.map_or(Duration::ZERO, |next| self.head_start(target, next));
+    }
+
+    fn run(&mut self, index: usize, target: &Target, options: &Arc<ClientOptions>) {
+        let progress = Arc::new(Progress::default());
+        let set_up = SetUp {
+            target: target.clone(),
+            dial: self.dial.clone(),
+            options: Arc::clone(options),
+            has_others: !self.waiting.is_empty(),
+            progress: Arc::clone(&progress),
+        };
+        let ready = Box::pin(set_up.run());
+        self.running.push(Running {
+            target: index,
+            begun: Instant::now(),
+            progress,
+            ready,
+            lingers: None,
+            is_overtaken: false,
+        });
     }
 
     fn head_start(&self, target: &Target, next: &Target) -> Duration {
@@ -169,48 +231,103 @@ impl<'t, D: Dial> Race<'t, D> {
     /// Ends the race for now. Returns the index of the target that won.
     fn win(&mut self, place: usize) -> usize {
         let health = &self.options.health;
-        let mut running = std::mem::take(&mut self.running);
-        let winner = running.remove(place);
-        if let Some(target) = self.targets.get(winner.target) {
+        let winner = self.running.remove(place);
+        if let (Some(target), None) = (self.targets.get(winner.target), &winner.lingers) {
             health.was_ready(target.server, winner.begun.elapsed(), self.options.head_start);
         }
-        for (other, loser) in running.into_iter().enumerate() {
-            self.waiting.push_back(loser.target);
-            let Some(target) = self.targets.get(loser.target) else { continue };
-            if place <= other {
-                tokio::spawn(timeout(GOODBYE, async move {
-                    if let Ok(client) = loser.ready.await {
-                        client.quit().await;
-                    }
-                }));
+        for (other, loser) in std::mem::take(&mut self.running).into_iter().enumerate() {
+            let (Some(target), None) = (self.targets.get(loser.target), &loser.lingers) else {
+                self.running.push(loser);
                 continue;
+            };
+            let is_overtaken = other < place;
+            if is_overtaken {
+                health.failed(target.server, &target.host, loser.progress.stage());
             }
-            health.failed(target.server, &target.host, Stage::Greeting);
-            let (health, server, usual) = (health.clone(), target.server, self.options.head_start);
-            tokio::spawn(timeout(LINGER, async move {
-                if let Ok(client) = loser.ready.await {
-                    health.was_ready(server, loser.begun.elapsed(), usual);
-                    health.answered(server);
-                    client.quit().await;
-                }
-            }));
+            match health.linger() {
+                Some(permit) => self.running.push(linger(loser, target, is_overtaken, &self.options, permit)),
+                // Its connection is closed, and another is made when it is its turn again.
+                None => self.waiting.push_back(loser.target),
+            }
         }
+        self.next_at = Instant::now();
         winner.target
     }
 
     fn give_up_one(&mut self, silent: &Running<D::Stream>) {
         let Some(target) = self.targets.get(silent.target) else { return };
-        self.fail(silent.target, ConnectError::TooSlow { address: target.server, waited: silent.begun.elapsed() });
+        let (waited, stage) = (silent.begun.elapsed(), silent.progress.stage());
+        if let Some(task) = &silent.lingers {
+            task.abort();
+        }
+        let error = ConnectError::TooSlow { address: target.server, waited, stage };
+        self.fail(silent.target, error, silent.is_overtaken);
     }
 
-    fn fail(&mut self, index: usize, error: ConnectError) {
-        if let Some(target) = self.targets.get(index)
+    fn fail(&mut self, index: usize, error: ConnectError, is_noted: bool) {
+        if let (Some(target), false) = (self.targets.get(index), is_noted)
             && error.is_servers()
         {
             self.options.health.failed(target.server, &target.host, error.stage());
         }
+        if error.is_refused_login() {
+            self.waiting.clear();
+            self.running.clear();
+        }
         self.failed.push((index, error));
         self.next_at = Instant::now();
+    }
+}
+
+/// A task that waits until a connection that has lost is ready. The race may still take it.
+fn linger<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    loser: Running<S>,
+    target: &Target,
+    is_overtaken: bool,
+    options: &Arc<ClientOptions>,
+    permit: OwnedSemaphorePermit,
+) -> Running<S> {
+    let Running { target: index, begun, progress, ready, .. } = loser;
+    let (server, host) = (target.server, Arc::clone(&target.host));
+    let (options, stage) = (Arc::clone(options), Arc::clone(&progress));
+    let (hand_over, taken) = oneshot::channel();
+    let task = tokio::spawn(async move {
+        let _permit = permit;
+        let too_slow = || ConnectError::TooSlow { address: server, waited: begun.elapsed(), stage: stage.stage() };
+        let outcome = timeout(LINGER, ready).await.unwrap_or_else(|_| Err(too_slow()));
+        match &outcome {
+            Ok(_) => {
+                if is_overtaken {
+                    options.health.recovered(server);
+                }
+                options.health.was_ready(server, begun.elapsed(), options.head_start);
+            }
+            Err(error) if !is_overtaken && error.is_servers() => {
+                options.health.failed(server, &host, error.stage());
+            }
+            Err(_) => {}
+        }
+        if let Err(Ok(client)) = hand_over.send(outcome) {
+            client.quit().await;
+        }
+    });
+    let ready = Box::pin(async move {
+        let gone = |_| Err(ConnectError::TooSlow { address: server, waited: LINGER, stage: Stage::Connect });
+        taken.await.unwrap_or_else(gone)
+    });
+    Running { target: index, begun, progress, ready, lingers: Some(task.abort_handle()), is_overtaken }
+}
+
+/// Ends connections that have lost and are ready.
+impl<D: Dial> Drop for Race<'_, D> {
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        for mut one in self.running.drain(..).filter(|one| one.lingers.is_some()) {
+            let ready = one.ready.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            if let Poll::Ready(Ok(client)) = ready {
+                runtime.spawn(client.quit());
+            }
+        }
     }
 }
 
@@ -237,35 +354,48 @@ async fn first<S>(
     }
 }
 
-/// Connects up to the first transaction, as the options say but without what failed with the server
-/// lately: BDAT, and TLS where that is opportunistic. If opportunistic TLS breaks now, it connects
-/// once more without it.
-async fn set_up<D: Dial>(
+/// A connection that is to be made.
+struct SetUp<D> {
     target: Target,
     dial: D,
     options: Arc<ClientOptions>,
-) -> Result<Client<D::Stream>, ConnectError> {
-    let health = &options.health;
-    let mut fitting = ClientOptions::clone(&options);
-    fitting.session.chunking &= !health.breaks_chunking(target.server);
-    if matches!(fitting.tls, Tls::Opportunistic(_)) && health.breaks_tls(target.server) {
-        fitting.tls = Tls::Off;
-    }
-    let (mut started, mut tls_is_suspected) = (start(&target, &dial, &fitting).await, false);
-    if started.as_ref().is_err_and(ConnectError::suggests_clear) {
-        (fitting.tls, tls_is_suspected) = (Tls::Off, true);
-        started = start(&target, &dial, &fitting).await;
-    }
-    let mut client = started?;
-    client.remote = Some(Remote { target, health: fitting.health, tls_is_suspected });
-    Ok(client)
+    /// Other servers are left to try.
+    has_others: bool,
+    progress: Arc<Progress>,
 }
 
-async fn start<D: Dial>(target: &Target, dial: &D, options: &ClientOptions) -> Result<Client<D::Stream>, ConnectError> {
-    let dialed = timeout(options.connect_timeout, dial.dial(target.server)).await;
-    let stream = dialed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let stream = stream.map_err(|error| ConnectError::Tcp { address: target.server, error })?;
-    Client::start(stream, &target.host, options).await
+impl<D: Dial> SetUp<D> {
+    /// Connects up to the first transaction, as the options say but without what failed with the
+    /// server lately: BDAT, and TLS where that is opportunistic. If opportunistic TLS breaks now,
+    /// it connects once more without it.
+    async fn run(self) -> Result<Client<D::Stream>, ConnectError> {
+        let (server, health) = (self.target.server, &self.options.health);
+        let mut fitting = ClientOptions::clone(&self.options);
+        if self.has_others {
+            fitting.hurry();
+        }
+        fitting.session.chunking &= !health.breaks_chunking(server);
+        if matches!(fitting.tls, Tls::Opportunistic(_)) && health.breaks_tls(server) {
+            fitting.tls = Tls::Off;
+        }
+        let (mut started, mut tls_is_suspected) = (self.start(&fitting).await, false);
+        if started.as_ref().is_err_and(ConnectError::suggests_clear) {
+            (fitting.tls, tls_is_suspected) = (Tls::Off, true);
+            started = self.start(&fitting).await;
+        }
+        let mut client = started?;
+        client.remote = Some(Remote { target: self.target, health: fitting.health, tls_is_suspected });
+        Ok(client)
+    }
+
+    async fn start(&self, options: &ClientOptions) -> Result<Client<D::Stream>, ConnectError> {
+        self.progress.set(Stage::Connect);
+        let server = self.target.server;
+        let dialed = timeout(options.connect_timeout, self.dial.dial(server)).await;
+        let stream = dialed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let stream = stream.map_err(|error| ConnectError::Tcp { address: server, error })?;
+        Client::begin(stream, &self.target.host, options, &self.progress).await
+    }
 }
 
 impl<D: Dial> fmt::Debug for Race<'_, D> {

@@ -82,8 +82,8 @@ pub struct DeliveryOptions {
     /// addresses, they are tried long before that ([`Race`](posthaste_client::Race)).
     pub connect_timeout: Duration,
     /// How long to wait for each reply. Default: the times of RFC 5321 section 4.5.3.2. If there
-    /// are other addresses, the relay waits at most a minute for every reply before the content,
-    /// but the greeting. It tries the others long before that, until one is ready for mail.
+    /// are other addresses, the relay waits at most a minute for every reply before the content
+    /// except the greeting. It tries the others long before that, until one is ready for mail.
     pub timeouts: ClientTimeouts,
     /// How long one attempt of a delivery may take, over all hosts and addresses. Default 10
     /// minutes. Each time that the relay begins to send the content, it adds the time that the

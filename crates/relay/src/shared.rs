@@ -25,6 +25,8 @@ pub(crate) struct Shared<Q, R> {
     pub(crate) listeners: Listeners,
     /// What deliveries have found out about servers.
     pub(crate) health: Health,
+    /// The same for mail that only servers with a proved identity may have.
+    pub(crate) guarded_health: Health,
 }
 
 /// Reports that are written at once. With the largest returned messages they take about 100 MiB.
@@ -34,7 +36,18 @@ impl<Q, R> Shared<Q, R> {
     pub(crate) fn new(queue: Q, resolver: R, options: RelayOptions, hooks: Hooks, events: Counting) -> Self {
         let reports = Budget::new(options.delivery.stranger_reports);
         let (reporting, listeners) = (Semaphore::new(REPORTS_AT_ONCE), Listeners::default());
-        Self { queue, resolver, options, hooks, events, reports, reporting, listeners, health: Health::default() }
+        Self {
+            queue,
+            resolver,
+            options,
+            hooks,
+            events,
+            reports,
+            reporting,
+            listeners,
+            health: Health::default(),
+            guarded_health: Health::default(),
+        }
     }
 
     pub(crate) fn observe(&self, event: &Event<'_>) {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::{Client, ClientOptions, ConnectError, Dial, Health, Race, Stage, Target, Tls};
+use posthaste_client::{Client, ClientOptions, ConnectError, Credentials, Dial, Health, Race, Stage, Target, Tls};
 use posthaste_testkit::{
     pki::tls,
     script::{Heard, polite, serve, verb},
@@ -32,6 +32,10 @@ enum Mood {
     /// 421 as its greeting.
     GoesAway,
     HangsAfterEhlo,
+    /// Answers RCPT after this many milliseconds.
+    SlowRcpt(u64),
+    /// 535 to AUTH.
+    RefusesLogin,
     /// 220 to STARTTLS, and no handshake.
     HangsInTls,
     /// 220 to STARTTLS, and no TLS.
@@ -85,10 +89,12 @@ impl Dial for Net {
             (Silent, _) | (HangsAfterEhlo, "EHLO") => String::new(),
             (Greets(after), "<connect>") => format!("after {after} 220 mx.test\r\n"),
             (ClosesAtOnce, _) | (ClosesAfterGreeting, "EHLO") => "close".to_owned(),
+            (SlowRcpt(after), "RCPT") => format!("after {after} 250 ok\r\n"),
+            (RefusesLogin, "AUTH") => "535 5.7.8 wrong\r\n".to_owned(),
             (GoesAway, "<connect>") => "421 4.3.2 Not now\r\nclose".to_owned(),
             (HangsInTls, "STARTTLS") => "220 go\r\n<hang>".to_owned(),
             (BreaksTls, "STARTTLS") => "220 go\r\n<garbage>".to_owned(),
-            _ if place.tls => polite(line, &[]),
+            _ if place.tls => polite(line, &["AUTH PLAIN"]),
             _ => polite(line, offers),
         };
         let (stream, heard) = serve(script, world.pki.clone());
@@ -131,15 +137,15 @@ async fn the_next_server_wins_after_a_head_start_and_the_first_is_remembered() {
         (Well, false, (1, 0), None),
         (Refuses, false, (2, 0), Some(Stage::Connect)),
         (Refuses, true, (2, 0), Some(Stage::Connect)),
-        (Absent, false, (2, 250), Some(Stage::Greeting)),
-        (Absent, true, (2, 500), Some(Stage::Greeting)),
+        (Absent, false, (2, 250), Some(Stage::Connect)),
+        (Absent, true, (2, 500), Some(Stage::Connect)),
         (Silent, false, (2, 250), Some(Stage::Greeting)),
         (Silent, true, (2, 500), Some(Stage::Greeting)),
         (Greets(60_000), false, (2, 250), Some(Stage::Greeting)),
         (ClosesAtOnce, true, (2, 0), Some(Stage::Greeting)),
         (ClosesAfterGreeting, true, (2, 0), Some(Stage::Hello)),
         (GoesAway, true, (2, 0), Some(Stage::Greeting)),
-        (HangsAfterEhlo, true, (2, 500), Some(Stage::Greeting)),
+        (HangsAfterEhlo, true, (2, 500), Some(Stage::Hello)),
         // Within the head start.
         (Greets(200), false, (1, 200), None),
         (Greets(400), true, (1, 400), None),
@@ -209,10 +215,92 @@ async fn a_slow_server_is_overtaken_once_and_then_gets_its_time() {
     let said = net.heard(1);
     assert!(said.iter().any(|line| line == "QUIT") && said.iter().all(|line| verb(line) != "MAIL"), "{said:?}");
     assert_eq!(once(&net, &targets, &options).await, (Some(1), 3_000));
-    // It is forgotten when it is fast again.
+    // After an hour, and when it is fast again, that is forgotten.
+    tokio::time::sleep(Duration::from_secs(2 * 3_600)).await;
+    assert_eq!(of(&options.health, 1).unwrap().ready_after, Duration::ZERO);
     net.0.lock().unwrap().moods.insert(targets[0].server, Well);
     assert_eq!(once(&net, &targets, &options).await, (Some(1), 0));
-    assert_eq!(of(&options.health, 1).map(|known| known.ready_after).unwrap_or_default(), Duration::ZERO);
+    assert!(options.health.servers().is_empty(), "{:?}", options.health);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_race_has_few_connections_however_many_servers_win_and_fail() {
+    let moods: Vec<_> = (0..48).map(|number| if number % 3 == 2 { Well } else { Silent }).collect();
+    let (net, targets) = servers(&moods, false);
+    let mut race = Race::new(&targets, net.clone(), Arc::new(options(Tls::Off)));
+    let (mut most, mut won) = (0, 0);
+    while let Some((_, client)) = race.next().await {
+        client.quit().await;
+        tokio::task::yield_now().await;
+        (most, won) = (most.max(net.open()), won + 1);
+    }
+    assert_eq!((most <= 4, won), (true, 16), "{most} connections at once");
+    assert_eq!(net.dialed().len(), 48, "each server was dialed once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_lost_and_is_ready_meanwhile_comes_next_without_another_connection() {
+    let (net, targets) = servers(&[Greets(1_000), Well], true);
+    let mut race = Race::new(&targets, net.clone(), Arc::new(options(Tls::Off)));
+    let mut clients = Vec::new();
+    while let Some((_, client)) = race.next().await {
+        clients.push(client);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    assert_eq!((clients.len(), net.dialed()), (2, vec![1, 2]));
+    drop(race);
+    // A loser that is ready when the race is dropped says goodbye.
+    let mut race = Race::new(&targets, net.clone(), Arc::new(options(Tls::Off)));
+    let (winner, _client) = race.next().await.unwrap();
+    assert_eq!(winner, 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    drop(race);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(net.heard(1).iter().any(|line| line == "QUIT"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_server_has_the_time_of_rfc_5321() {
+    let (net, targets) = servers(&[SlowRcpt(70_000), SlowRcpt(70_000)], true);
+    let mut race = Race::new(&targets, net, Arc::new(options(Tls::Off)));
+    for (index, is_complete) in [(0, false), (1, true)] {
+        let (found, mut client) = race.next().await.unwrap();
+        let sent = client.send("a@b.test", ["c@d.test"], "x\r\n").await.unwrap();
+        assert_eq!((found, sent.is_complete()), (index, is_complete), "{sent:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_login_is_tried_once_and_says_nothing_of_the_server() {
+    let (net, targets) = servers(&[RefusesLogin; 5], false);
+    let (server, config) = tls("mx.test");
+    net.0.lock().unwrap().pki = Some(server);
+    let mut options = options(Tls::Required(posthaste_client::Identity::Verified(config)));
+    options.credentials = Some(Credentials::new("me", "wrong").into());
+    let options = Arc::new(options);
+    let mut race = Race::new(&targets, net.clone(), Arc::clone(&options));
+    assert!(race.next().await.is_none());
+    assert!(matches!(race.failed()[..], [(0, ConnectError::Refused { stage: Stage::Auth, .. })]));
+    assert_eq!((net.dialed(), options.health.servers().len()), (vec![1], 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_named_twice_is_tried_once() {
+    let (net, targets) = servers(&[Silent, Silent], false);
+    let twice = [targets.clone(), targets].concat();
+    let mut race = Race::new(&twice, net.clone(), Arc::new(options(Tls::Off)));
+    assert!(race.next().await.is_none());
+    assert_eq!(net.dialed(), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_head_start_is_taken() {
+    for (head_start, expected) in [(Duration::ZERO, (Some(2), 0)), (Duration::MAX, (Some(2), 10_000))] {
+        let (net, targets) = servers(&[Silent, Well], true);
+        let mut options = options(Tls::Off);
+        options.head_start = head_start;
+        assert_eq!(once(&net, &targets, &Arc::new(options)).await, expected);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -285,6 +373,18 @@ async fn a_dropped_wait_loses_nothing_and_what_is_given_up_has_failed() {
     race.give_up();
     assert!(matches!(race.failed()[..], [(0, ConnectError::TooSlow { .. })]));
     assert!(race.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_has_just_begun_is_not_given_up() {
+    let (net, targets) = servers(&[Silent, Greets(100)], false);
+    let options = Arc::new(options(Tls::Off));
+    let mut race = Race::new(&targets, net, Arc::clone(&options));
+    assert!(tokio::time::timeout(Duration::from_millis(260), race.next()).await.is_err());
+    race.give_up();
+    assert!(matches!(race.failed()[..], [(0, ConnectError::TooSlow { .. })]));
+    assert!(!options.health.is_sick(targets[1].server));
+    assert_eq!(race.next().await.unwrap().0, 1);
 }
 
 /// A client of an application that has its own stream needs no race.

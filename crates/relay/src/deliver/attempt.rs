@@ -22,13 +22,15 @@ use std::{
 };
 
 use bytes::Bytes;
-use posthaste_client::{ClientError, Content, Race, RecipientOutcome, RefusedAt, Resolver, Stage, Target, Tls};
+use posthaste_client::{
+    ClientError, ConnectError, Content, Race, RecipientOutcome, RefusedAt, Resolver, Stage, Target, Tls,
+};
 use posthaste_queue::{Body, Queue};
 use posthaste_server::wire::{BodyType, EnhancedCode, ReversePath};
 use tracing::{debug, info};
 
 use super::{
-    connect::{Connected, Dialer, Way, given_up, targets},
+    connect::{Connected, Dialer, Way, given_up, targets, why_back},
     fit::Fit,
     flow::{Flow, GaveUp, Pulse},
     job::{Fate, Guard, Job},
@@ -214,12 +216,21 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         connection: &mut Option<Connected>,
         unreachable: &mut Option<Unreachable>,
     ) -> bool {
-        let targets = targets(found, tried);
-        let dialer = self.dialer();
-        let options = way.options(&self.crew.shared, targets.len() > 1);
-        let mut race = Race::new(&targets, dialer.clone(), options);
+        let shared = &self.crew.shared;
+        let mut targets = targets(found, tried);
+        targets.retain(|target| {
+            let comes_back = shared.listeners.are_reached_at(target.server, None);
+            if comes_back {
+                Unreachable::add(unreachable, why_back(&target.host));
+            }
+            !comes_back
+        });
+        let dialer = Dialer { listeners: shared.listeners.clone(), pulse: Arc::default() };
+        let mut race = Race::new(&targets, dialer.clone(), way.options(shared));
         let mut is_reached = false;
         while self.is_open() && !self.flow.is_over() {
+            // An earlier server may have had the content.
+            dialer.pulse.no_content();
             let ready = self.flow.run(&dialer.pulse, race.next()).await;
             let gave_up = ready.as_ref().err().copied();
             if gave_up.is_some() {
@@ -227,20 +238,20 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             }
             for (index, error) in race.failed() {
                 let Some(Target { host, .. }) = targets.get(index) else { continue };
-                let why = match gave_up {
-                    Some(gave_up) => Unreachable { diagnostic: given_up(host, gave_up), is_permanent: false },
-                    None => way.why_not(host, &error),
+                let why = match (&error, gave_up) {
+                    (ConnectError::TooSlow { .. }, Some(gave_up)) => {
+                        Unreachable { diagnostic: given_up(host, gave_up), is_permanent: false }
+                    }
+                    _ => way.why_not(host, &error),
                 };
                 Unreachable::add(unreachable, why);
             }
-            let (target, client) = match ready {
-                Ok(Some((index, client))) => match targets.get(index) {
-                    Some(target) => (target, client),
-                    None => break,
-                },
+            let (index, client) = match ready {
+                Ok(Some(ready)) => ready,
                 Ok(None) => break,
                 Err(_) => continue,
             };
+            let Some(target) = targets.get(index) else { break };
             if let Some(why) = way.rules_out(&target.host, &client) {
                 client.quit().await;
                 Unreachable::add(unreachable, why);
@@ -248,29 +259,27 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             }
             is_reached = true;
             self.site.mark_up();
+            if client.is_tls_suspected() {
+                debug!(host = &*target.host, server = %target.server, "TLS failed, trying again without it");
+            }
             let connected = Connected::new(client, target, way.guarded, &dialer);
-            self.at(target, connected, way.clone(), connection).await;
+            self.at(&mut race, (index, target), connected, way.clone(), connection).await;
         }
         is_reached
     }
 
-    fn dialer(&self) -> Dialer {
-        Dialer { listeners: self.crew.shared.listeners.clone(), pulse: Arc::default() }
-    }
-
-    /// Connects to a server again.
-    async fn again(&mut self, target: &Target, way: &Way) -> Option<Connected> {
-        let dialer = self.dialer();
-        let options = way.options(&self.crew.shared, false);
-        let mut race = Race::new(std::slice::from_ref(target), dialer.clone(), options);
-        let (_, client) = self.flow.run(&dialer.pulse, race.next()).await.ok()??;
-        Some(Connected::new(client, target, way.guarded, &dialer))
-    }
-
     /// Tries one server, and again without what failed there: TLS, if the policy leaves that open,
     /// and BDAT.
-    async fn at(&mut self, target: &Target, connected: Connected, mut way: Way, connection: &mut Option<Connected>) {
+    async fn at(
+        &mut self,
+        race: &mut Race<'_, Dialer>,
+        (index, target): (usize, &Target),
+        connected: Connected,
+        mut way: Way,
+        connection: &mut Option<Connected>,
+    ) {
         let (server, mut tls_is_suspected) = (target.server, false);
+        let dialer = Dialer { listeners: self.crew.shared.listeners.clone(), pulse: Arc::clone(&connected.pulse) };
         let (mut next, mut opened) = (0, Some(connected));
         loop {
             let is_tls = opened.as_ref().is_some_and(|connected| connected.client.is_tls());
@@ -296,9 +305,12 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             if !self.is_open() || self.flow.is_over() {
                 return;
             }
-            opened = self.again(target, &way).await;
-            if opened.is_none() {
-                return;
+            dialer.pulse.no_content();
+            let options = way.options(&self.crew.shared);
+            match self.flow.run(&dialer.pulse, race.again(index, &options)).await {
+                Ok(Some(client)) => opened = Some(Connected::new(client, target, way.guarded, &dialer)),
+                Ok(None) => return,
+                Err(_) => return race.give_up(),
             }
         }
     }

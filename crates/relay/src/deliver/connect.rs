@@ -4,12 +4,11 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::Duration,
 };
 
 use posthaste_client::{
     Client, ClientError, ClientOptions, ConnectError, Dial, Identity, Target, Tcp, Tls,
-    session::client::{ClientTimeouts, downgrade::Undeliverable},
+    session::client::downgrade::Undeliverable,
 };
 use posthaste_server::wire::{EnhancedCode, capability::Keyword};
 use thiserror::Error;
@@ -24,10 +23,6 @@ use crate::{
     Diagnostic, NextHop, Route,
     shared::{Listeners, Shared},
 };
-
-/// How long to wait for each reply before the content, if there is another address to try. It is
-/// far below the time of RFC 5321 section 4.5.3.2.
-const REPLY: Duration = Duration::from_secs(60);
 
 /// A connection to a server, kept for the next message of its site.
 #[derive(Debug)]
@@ -92,18 +87,16 @@ impl Way {
         !self.guarded && matches!(self.tls, Tls::Opportunistic(_))
     }
 
-    /// The options of connections in this way. `has_others`: there are other servers to try.
-    pub(super) fn options<Q, R>(&self, shared: &Shared<Q, R>, has_others: bool) -> Arc<ClientOptions> {
+    /// The options of connections in this way.
+    pub(super) fn options<Q, R>(&self, shared: &Shared<Q, R>) -> Arc<ClientOptions> {
         let delivery = &shared.options.delivery;
         let mut options = ClientOptions::new(shared.options.host_name.clone().into());
         options.connect_timeout = delivery.connect_timeout;
         options.session.timeouts = delivery.timeouts.clone();
-        if has_others {
-            hurry(&mut options.session.timeouts);
-        }
         options.session.chunking = self.chunking;
         options.tls = self.tls.clone();
-        options.health = shared.health.clone();
+        // What a server lacks for guarded mail says nothing of other mail.
+        options.health = if self.guarded { shared.guarded_health.clone() } else { shared.health.clone() };
         Arc::new(options)
     }
 }
@@ -114,7 +107,7 @@ impl Way {
         if let ConnectError::Tcp { error, .. } = error
             && error.get_ref().is_some_and(|error| error.is::<ComesBack>())
         {
-            return own(host, Diagnostic::own(EnhancedCode::new(5, 4, 6), ComesBack));
+            return why_back(host);
         }
         if self.guarded && is_unguarded(error) {
             return own(host, Diagnostic::own(EnhancedCode::new(5, 7, 10), error));
@@ -132,6 +125,11 @@ impl Way {
         let lacks = self.guarded && !client.capabilities().offers(Keyword::RequireTls);
         lacks.then(|| own(host, Diagnostic::own(EnhancedCode::new(5, 7, 30), Undeliverable::RequireTls)))
     }
+}
+
+/// The reason against a server that is this relay.
+pub(super) fn why_back(host: &str) -> Unreachable {
+    own(host, Diagnostic::own(EnhancedCode::new(5, 4, 6), ComesBack))
 }
 
 /// A reason that lies with the configuration or with the message's guard.
@@ -155,9 +153,6 @@ impl Dial for Dialer {
     type Stream = Metered;
 
     async fn dial(&self, server: SocketAddr) -> io::Result<Metered> {
-        if self.listeners.are_reached_at(server, None) {
-            return Err(io::Error::other(ComesBack));
-        }
         let stream = Tcp::default().dial(server).await?;
         let local = stream.local_addr().ok().map(|local| local.ip());
         if self.listeners.are_reached_at(server, local) {
@@ -176,15 +171,6 @@ pub(super) fn given_up(host: &str, gave_up: GaveUp) -> Diagnostic {
             GaveUp::Silent => &"the server was silent while other mail waited",
         },
     )
-}
-
-/// Shortens the waits for replies before the content. The wait for the greeting stays, since a race
-/// does not wait for it.
-fn hurry(timeouts: &mut ClientTimeouts) {
-    let ClientTimeouts { command, mail, rcpt, data, .. } = timeouts;
-    for reply in [command, mail, rcpt, data] {
-        *reply = (*reply).min(REPLY);
-    }
 }
 
 /// TLS that proves the identity of the next hop, for hosts that the configuration names. Names from

@@ -81,6 +81,41 @@ async fn the_second_takes_it<R: Resolver>(relay: Running<R>, [first, second]: [S
     relay.end().await;
 }
 
+/// A first host that has had the content changes nothing for the second, which is silent.
+#[tokio::test]
+async fn the_time_of_an_attempt_ends_after_a_refused_content_too() {
+    let first = Scripted::start(failing("<end>", "451 4.3.0 later\r\n")).await;
+    let second = Scripted::start(failing("<connect>", "")).await;
+    let mut options = options(&[first.port, second.port]);
+    options.delivery.attempt_timeout = Duration::from_secs(1);
+    options.delivery.retry.waits = vec![Duration::from_secs(600)];
+    let relay = start(options);
+    let begun = Instant::now();
+    relay.submit("<>", &["<a@d.test>"], CONTENT).await;
+    relay.log.wait("deferred", 1).await;
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    relay.end().await;
+}
+
+/// With the timeouts of RFC 5321: the other host does not wait for them.
+#[tokio::test]
+async fn a_second_connection_to_a_host_is_given_up_for_the_next_host() {
+    let first = Scripted::start(|place, line| match line {
+        _ if place.connection > 0 => String::new(),
+        line if line.starts_with("BDAT") => "500 5.5.1 what\r\n".to_owned(),
+        line => polite(line, &["CHUNKING"]),
+    })
+    .await;
+    let second = Scripted::polite().await;
+    let relay = start(options(&[first.port, second.port]));
+    relay.submit("<>", &["<a@d.test>"], CONTENT).await;
+    relay.log.wait("delivered", 1).await;
+    assert_eq!((first.count("<connect>"), second.count("<end>"), relay.log.count("deferred")), (2, 1, 0));
+    let known = relay.relay.health().servers();
+    assert!(known.iter().any(|known| known.server.port() == first.port && known.failures > 0), "{known:?}");
+    relay.end().await;
+}
+
 #[tokio::test]
 async fn every_recipient_has_its_own_failover() {
     let first = Scripted::start(|_, line| match line {

@@ -15,8 +15,9 @@ use crate::support::{options, start};
 
 const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
 
-/// The longest time of the first delivery: a second on an idle machine.
-const SOON: Duration = Duration::from_secs(5);
+/// A bound that no timeout of RFC 5321 fits in. On an idle machine the first delivery takes less
+/// than a second.
+const SOON: Duration = Duration::from_secs(45);
 
 /// How the first host is dead: what it says at a line.
 const DEATHS: &[(&str, &str, &str)] = &[
@@ -87,7 +88,7 @@ async fn mail_goes_on(death: &str, dead: u16, alive: &Scripted, by_tls: bool) {
         relay.submit("<me@s.test>", &["<a@d.test>"], CONTENT).await;
     }
     relay.log.wait("delivered", 1 + MORE).await;
-    assert!(begun.elapsed() < 2 * SOON, "{death}: {:?}", begun.elapsed());
+    assert!(begun.elapsed() < SOON, "{death}: {:?}", begun.elapsed());
     assert_eq!((relay.log.count("deferred"), alive.count("<end>")), (0, 1 + MORE), "{death}");
     relay.end().await;
 }

@@ -7,9 +7,10 @@ use crate::config::Config;
 
 /// Descriptors that a client may take: its connection, and the file of a large message.
 const A_CLIENT: u64 = 2;
-/// Descriptors that each delivery at once may take: its connection, three silent ones, a query to
-/// DNS, and the file of a large message.
-const A_DELIVERY: u64 = 6;
+/// Descriptors that each delivery at once may take. It and three silent ones each race three
+/// connections at most. Further, an unused connection, one that closes, a query to DNS, and the
+/// file of a large message.
+const A_DELIVERY: u64 = 16;
 /// The queue's files with those in reserve, listeners, the control socket with its clients, and the
 /// runtime.
 const FIXED: u64 = 160;
