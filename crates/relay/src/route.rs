@@ -45,9 +45,9 @@ pub enum NextHop {
     /// To the hosts that DNS names for the domain (RFC 5321 section 5.1).
     Mx,
     /// To the first of these hosts that takes the mail. Each has a host name, in A-labels or
-    /// U-labels, or an address literal, and a port. A host that failed lately is tried last. A name
-    /// that cannot be looked up is tried again later. Without any host, all mail of the route
-    /// fails.
+    /// U-labels, or an address literal, and a port. The next host is tried when one fails, or is
+    /// not ready for mail after half a second. A host that failed lately is tried last. A name that
+    /// cannot be looked up is tried again later. Without any host, all mail of the route fails.
     Hosts(Vec<(String, u16)>),
 }
 
