@@ -21,7 +21,7 @@ use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, oneshot},
     task::AbortHandle,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
@@ -346,11 +346,7 @@ async fn first<S>(
     });
     match until {
         None => Some(any.await),
-        Some(until) => tokio::select! {
-            biased;
-            ready = any => Some(ready),
-            () = sleep_until(until) => None,
-        },
+        Some(until) => timeout_at(until, any).await.ok(),
     }
 }
 
