@@ -214,6 +214,11 @@ fn files_of_the_relay_are_closed_to_other_users_with_any_mask() {
 fn clients_of_the_control_socket_that_do_not_read_block_no_other_client() {
     let (_sink, relay) = started();
     let socket = relay.folder().join("queue/control.sock");
+    // The relay takes mail a moment before it takes orders.
+    let began = Instant::now();
+    while !socket.exists() && began.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let idle: Vec<_> = (0..50).map(|_| UnixStream::connect(&socket).expect("it listens")).collect();
     let began = Instant::now();
     assert!(relay.status_text().contains("state ok"));
