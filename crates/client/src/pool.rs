@@ -18,14 +18,15 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{Client, ClientOptions, ConnectError, Dial, Endpoint, Race, SendError, Sent, Target, Tcp};
+use crate::{Client, ClientOptions, ConnectError, Dial, Endpoint, Race, SendError, Sent, Target, Tcp, send::addresses};
 
 /// The limits of a [`Pool`]. Start from [`default`](Self::default) and assign what differs.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct PoolOptions {
     /// Connections at once, in use or kept. Default 10. Beyond it a message waits for one. 0 counts
-    /// as 1.
+    /// as 1. An unused connection whose time is over, and which waits for the reply to QUIT, is not
+    /// counted.
     pub connections: usize,
     /// How long an unused connection is kept. Default 10 s. It is closed with QUIT then.
     pub idle: Duration,
@@ -140,12 +141,7 @@ impl<D: Dial> Pool<D> {
         M: TryInto<Mail, Error: Into<AddressError>>,
         R: TryInto<Rcpt, Error: Into<AddressError>>,
     {
-        let mail: Mail = from.try_into().map_err(Into::into)?;
-        let recipients = to.into_iter().map(|rcpt| rcpt.try_into().map_err(Into::into));
-        let recipients = recipients.collect::<Result<Vec<Rcpt>, AddressError>>()?;
-        if recipients.is_empty() {
-            return Err(SendError::NoRecipient);
-        }
+        let (mail, recipients) = addresses(from, to)?;
         let shared = &self.0;
         let mut content = Watched { content: pin!(content), is_begun: false };
         let permit = Arc::clone(&shared.permits).acquire_owned().await.map_err(|_| SendError::Closed)?;

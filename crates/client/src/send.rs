@@ -51,12 +51,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         M: TryInto<Mail, Error: Into<AddressError>>,
         R: TryInto<Rcpt, Error: Into<AddressError>>,
     {
-        let mut mail = from.try_into().map_err(Into::into)?;
-        let recipients = to.into_iter().map(|rcpt| rcpt.try_into().map_err(Into::into));
-        let recipients = recipients.collect::<Result<Vec<Rcpt>, AddressError>>()?;
-        if recipients.is_empty() {
-            return Err(SendError::NoRecipient);
-        }
+        let (mut mail, recipients) = addresses(from, to)?;
         mail.size = mail.size.or_else(|| content.length());
         // Where it is not offered, the recipients that need it are refused alone.
         let is_offered = self.capabilities().offers(Keyword::SmtpUtf8);
@@ -64,4 +59,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let recipients: Vec<_> = recipients.iter().map(Rcpt::borrowed).collect();
         Ok(self.transact(mail.borrowed(), &recipients, content).await.into_owned())
     }
+}
+
+/// The sender and the recipients, at least one.
+pub(crate) fn addresses<M, R>(from: M, to: impl IntoIterator<Item = R>) -> Result<(Mail, Vec<Rcpt>), SendError>
+where
+    M: TryInto<Mail, Error: Into<AddressError>>,
+    R: TryInto<Rcpt, Error: Into<AddressError>>,
+{
+    let mail = from.try_into().map_err(Into::into)?;
+    let recipients = to.into_iter().map(|rcpt| rcpt.try_into().map_err(Into::into));
+    let recipients = recipients.collect::<Result<Vec<Rcpt>, AddressError>>()?;
+    if recipients.is_empty() { Err(SendError::NoRecipient) } else { Ok((mail, recipients)) }
 }
