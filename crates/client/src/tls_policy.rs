@@ -144,3 +144,31 @@ impl Identity {
         }
     }
 }
+
+/// Two are equal if they share one rustls configuration.
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Off, Self::Off) => true,
+            (Self::Opportunistic(one), Self::Opportunistic(other)) => Arc::ptr_eq(one, other),
+            (Self::Required(one), Self::Required(other)) | (Self::Implicit(one), Self::Implicit(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Tls {}
+
+/// Two are equal if they share one rustls configuration.
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Verified(one), Self::Verified(other)) | (Self::Unverified(one), Self::Unverified(other)) => {
+                Arc::ptr_eq(one, other)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Identity {}

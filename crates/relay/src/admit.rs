@@ -9,6 +9,8 @@ use posthaste_server::{
     wire::{Domain, ForwardPath, Mail, Mailbox, Rcpt, address::AddressLiteral},
 };
 
+use tracing::warn;
+
 use crate::{NextHop, RelayOptions, domains::canonical, hooks::Hooks};
 
 /// The most octets of a domain name in the DNS, as text (RFC 1035 section 2.3.4).
@@ -30,7 +32,7 @@ pub(crate) async fn admit(
     if options.is_postmaster(Some(peer), &rcpt.forward_path) {
         let own = options.host_name.borrowed();
         let to = options.postmaster.as_ref().map_or(own, Mailbox::domain);
-        return options.reaches(peer, mail, &to);
+        return reaches(options, hooks, peer, mail, &to).await;
     }
     let ForwardPath::Mailbox(mailbox) = &rcpt.forward_path else { return Ok(()) };
     let domain = mailbox.domain();
@@ -43,8 +45,42 @@ pub(crate) async fn admit(
             return Err(refusal!("550 5.7.1 Relaying denied"));
         }
     }
-    options.reaches(peer, mail, &domain)?;
+    reaches(options, hooks, peer, mail, &domain).await?;
     hooks.check(cx, mailbox).await
+}
+
+/// Refuses a domain whose mail can go nowhere, whatever hosts and the DNS say.
+async fn reaches(
+    options: &RelayOptions,
+    hooks: &Hooks,
+    peer: &Peer,
+    mail: &Mail,
+    domain: &Domain<&str>,
+) -> Result<(), Refusal> {
+    let Some(name) = canonical(domain) else {
+        return Err(refusal!("550 5.1.2 That domain cannot be in the DNS"));
+    };
+    let route = hooks.route(options, &name).await.map_err(|error| {
+        warn!(domain = &*name, %error, "route not found, recipient refused for now");
+        refusal!("451 4.4.3 The route to that recipient is not known now, try again later")
+    })?;
+    let verifies = match route.as_ref().map(|route| &route.to) {
+        // Our own name leads back here, whatever the DNS says.
+        None | Some(NextHop::Mx) if options.is_own(Some(&name)) => {
+            return Err(refusal!("550 5.1.1 There is no such mailbox here"));
+        }
+        None => return Err(refusal!("550 5.1.1 There is no route to that recipient")),
+        Some(NextHop::Mx) => {
+            options.reaches_by_dns(peer, domain, &name)?;
+            false
+        }
+        Some(NextHop::Hosts(_)) => options.delivery.verified_tls.is_some(),
+    };
+    // RFC 8689 section 4.2.1. A report may be sent on without.
+    if mail.require_tls && !verifies && mail.reverse_path.mailbox().is_some() {
+        return Err(refusal!("550 5.7.10 No verified TLS leads to that recipient"));
+    }
+    Ok(())
 }
 
 impl RelayOptions {
@@ -70,31 +106,6 @@ impl RelayOptions {
 
     fn is_own(&self, name: Option<&str>) -> bool {
         name.is_some() && canonical(&self.host_name.borrowed()).as_deref() == name
-    }
-
-    /// Refuses a domain whose mail can go nowhere, whatever hosts and the DNS say.
-    fn reaches(&self, peer: &Peer, mail: &Mail, domain: &Domain<&str>) -> Result<(), Refusal> {
-        let Some(name) = canonical(domain) else {
-            return Err(refusal!("550 5.1.2 That domain cannot be in the DNS"));
-        };
-        let to = self.routes.route(&name).map(|route| &route.to);
-        let verifies = match to {
-            // Our own name leads back here, whatever the DNS says.
-            None | Some(NextHop::Mx) if self.is_own(Some(&name)) => {
-                return Err(refusal!("550 5.1.1 There is no such mailbox here"));
-            }
-            None => return Err(refusal!("550 5.1.1 There is no route to that recipient")),
-            Some(NextHop::Mx) => {
-                self.reaches_by_dns(peer, domain, &name)?;
-                false
-            }
-            Some(NextHop::Hosts(_)) => self.delivery.verified_tls.is_some(),
-        };
-        // RFC 8689 section 4.2.1. A report may be sent on without.
-        if mail.require_tls && !verifies && mail.reverse_path.mailbox().is_some() {
-            return Err(refusal!("550 5.7.10 No verified TLS leads to that recipient"));
-        }
-        Ok(())
     }
 
     fn reaches_by_dns(&self, peer: &Peer, domain: &Domain<&str>, name: &str) -> Result<(), Refusal> {
@@ -184,15 +195,11 @@ mod tests {
         options.policy.relay_from.push("192.0.2.0/24".parse().unwrap());
         options.policy.relay_domains =
             ["backup.test", "nowhere.test", "*.below.test"].iter().map(|text| text.parse().unwrap()).collect();
-        options.routes = RouteTable::new(
-            routes
-                .iter()
-                .map(|(domains, mx)| {
-                    let to = if *mx { NextHop::Mx } else { NextHop::Hosts(vec![("hop.test".to_owned(), 25)]) };
-                    Route::new(vec![domains.parse().unwrap()], to)
-                })
-                .collect(),
-        );
+        options.routes = RouteTable::empty();
+        for (domains, mx) in routes {
+            let to = if *mx { NextHop::Mx } else { NextHop::Hosts(vec![("hop.test".to_owned(), 25)]) };
+            options.routes.push([domains.parse().unwrap()], Route::new(to));
+        }
         options
     }
 

@@ -1,13 +1,13 @@
 //! The decisions that an application makes in place of the tables in the options.
 
-use std::{fmt, future::Future, pin::Pin};
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use posthaste_server::{
     Context, Refusal, SaslError, ScramKey, ScramUser, UnknownUsers,
     wire::{Domain, Mailbox},
 };
 
-use crate::{Accounts, Policy, Recipients, RelayOptions};
+use crate::{Accounts, Policy, Recipients, RelayOptions, Route, RouteError, RouteQuery, Routes};
 
 /// The application's own decisions. `None`: the table in the options decides, without an
 /// allocation.
@@ -16,6 +16,7 @@ pub(crate) struct Hooks {
     pub(crate) policy: Option<Box<dyn ErasedPolicy>>,
     pub(crate) recipients: Option<Box<dyn ErasedRecipients>>,
     pub(crate) accounts: Option<Box<dyn ErasedAccounts>>,
+    pub(crate) routes: Option<Box<dyn ErasedRoutes>>,
 }
 
 impl Hooks {
@@ -42,6 +43,14 @@ impl Hooks {
         match &self.recipients {
             Some(own) => own.check(cx, mailbox).await,
             None => Ok(()),
+        }
+    }
+
+    /// The route of a [canonical](crate::domains::canonical) name.
+    pub(crate) async fn route(&self, options: &RelayOptions, domain: &str) -> Result<Option<Arc<Route>>, RouteError> {
+        match &self.routes {
+            Some(own) => own.find(&RouteQuery { domain }).await,
+            None => Ok(options.routes.route(domain).cloned()),
         }
     }
 
@@ -72,6 +81,7 @@ impl fmt::Debug for Hooks {
             .field("policy", &self.policy.is_some())
             .field("recipients", &self.recipients.is_some())
             .field("accounts", &self.accounts.is_some())
+            .field("routes", &self.routes.is_some())
             .finish()
     }
 }
@@ -118,5 +128,16 @@ impl<A: Accounts> ErasedAccounts for A {
 
     fn unknown_users(&self) -> UnknownUsers {
         Accounts::unknown_users(self)
+    }
+}
+
+/// [`Routes`] behind a `dyn`.
+pub(crate) trait ErasedRoutes: Send + Sync {
+    fn find<'a>(&'a self, mail: &'a RouteQuery<'a>) -> Answer<'a, Result<Option<Arc<Route>>, RouteError>>;
+}
+
+impl<T: Routes> ErasedRoutes for T {
+    fn find<'a>(&'a self, mail: &'a RouteQuery<'a>) -> Answer<'a, Result<Option<Arc<Route>>, RouteError>> {
+        Box::pin(Routes::find(self, mail))
     }
 }

@@ -32,7 +32,7 @@ pub use policy::{Policy, PolicyTable, Recipients};
 pub use receive::{RelayHandler, RelayService};
 pub use relay::{Relay, RelayBuilder, SubmitError};
 pub use retry::RetrySchedule;
-pub use route::{NextHop, Route, RouteTable};
+pub use route::{NextHop, Route, RouteError, RouteQuery, RouteTable, Routes};
 
 pub use ipnet::{self, IpNet};
 pub use posthaste_client as client;

@@ -21,7 +21,8 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Accounts, Event, Observer, Policy, Recipients, RelayOptions, RelayService, Totals, TracingObserver, deliver,
+    Accounts, Event, Observer, Policy, Recipients, RelayOptions, RelayService, Routes, Totals, TracingObserver,
+    deliver,
     event::Counting,
     future_release,
     hooks::Hooks,
@@ -86,6 +87,12 @@ impl<Q: Queue, R: Resolver> RelayBuilder<Q, R> {
     /// Sets the look-up of users, in place of [`RelayOptions::accounts`].
     pub fn accounts(mut self, accounts: impl Accounts) -> Self {
         self.hooks.accounts = Some(Box::new(accounts));
+        self
+    }
+
+    /// Sets the look-up of routes, in place of [`RelayOptions::routes`].
+    pub fn routes(mut self, routes: impl Routes) -> Self {
+        self.hooks.routes = Some(Box::new(routes));
         self
     }
 

@@ -1,30 +1,86 @@
 //! Routes: the next hop for each domain.
 
-use posthaste_client::Tls;
-use posthaste_server::wire::Domain;
-
-use crate::{
-    DomainPattern,
-    domains::{DomainMap, canonical},
+use std::{
+    error::Error,
+    future::Future,
+    hash::{Hash, Hasher},
+    sync::Arc,
 };
 
-/// Routes in order: a domain takes the first route with a matching pattern. A look-up costs the
+use posthaste_client::Tls;
+
+use crate::{DomainPattern, domains::DomainMap};
+
+/// Finds the route of mail. [`RouteTable`] does so in memory; an application's own implementation
+/// may ask a database.
+///
+/// ```
+/// use std::sync::Arc;
+/// use posthaste_relay::{NextHop, Route, RouteError, RouteQuery, Routes};
+///
+/// /// Customers whose mail goes to a host of their own. All other mail goes by MX.
+/// struct Customers(std::collections::HashMap<String, Arc<Route>>);
+///
+/// impl Routes for Customers {
+///     async fn find(&self, mail: &RouteQuery<'_>) -> Result<Option<Arc<Route>>, RouteError> {
+///         let own = self.0.get(mail.domain).cloned();
+///         Ok(Some(own.unwrap_or_else(|| Arc::new(Route::new(NextHop::Mx)))))
+///     }
+/// }
+/// ```
+pub trait Routes: Send + Sync + 'static {
+    /// The route of mail. `None`: there is none. Then RCPT is refused with 550, and mail that is in
+    /// the queue is returned.
+    ///
+    /// It is asked at two times. At RCPT it is part of the server's
+    /// [verdict](posthaste_server::Handler), and its time counts toward the verdict's timeout.
+    /// Before deliveries it is asked once for each domain, at most 64 times at once, and has 30 s.
+    /// The answer serves the domain's deliveries for a minute. So a change of routes applies to
+    /// queued mail too.
+    ///
+    /// Deliveries with an equal route share their connections and limits.
+    ///
+    /// # Errors
+    /// The route cannot be found now. The error is logged. RCPT is refused with 451, and mail that
+    /// is in the queue is tried again later. A panic, or no answer in time, has the same effect on
+    /// queued mail.
+    fn find(&self, mail: &RouteQuery<'_>) -> impl Future<Output = Result<Option<Arc<Route>>, RouteError>> + Send;
+}
+
+/// Why a route cannot be found now: any error, or a text.
+pub type RouteError = Box<dyn Error + Send + Sync>;
+
+/// The mail for which a route is wanted.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct RouteQuery<'a> {
+    /// The domain of its recipients, in lower case and A-labels, or their address literal.
+    pub domain: &'a str,
+}
+
+/// Routes by domain: a domain takes the first route with a matching pattern. A look-up costs the
 /// same for any number of routes.
+///
+/// ```
+/// use posthaste_relay::{NextHop, Route, RouteTable};
+/// let mut routes = RouteTable::empty();
+/// routes.push(["example.org".parse()?, "*.example.org".parse()?], Route::hosts([("inside.example.org", 25)]));
+/// routes.push(["*".parse()?], Route::new(NextHop::Mx));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct RouteTable {
-    routes: Vec<Route>,
+    routes: Vec<Arc<Route>>,
     /// The index in `routes` of the first route for each pattern.
     indexes: DomainMap<usize>,
 }
 
-/// Some domains and the next hop of their mail.
+/// A next hop, and how to talk to it.
 ///
-/// Start from [`new`](Self::new) and assign what differs.
-#[derive(Debug, Clone)]
+/// Start from [`new`](Self::new) or [`hosts`](Self::hosts) and assign what differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Route {
-    /// The recipient domains.
-    pub domains: Vec<DomainPattern>,
     /// The next hop.
     pub to: NextHop,
     /// The TLS that connections use. [`Identity::Verified`](posthaste_client::Identity::Verified)
@@ -39,7 +95,7 @@ pub struct Route {
 }
 
 /// Where a route leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NextHop {
     /// To the hosts that DNS names for the domain (RFC 5321 section 5.1).
@@ -53,39 +109,64 @@ pub enum NextHop {
 
 impl Route {
     /// Makes a route without TLS, and with BDAT to hosts that offer it.
-    pub fn new(domains: Vec<DomainPattern>, to: NextHop) -> Self {
-        Self { domains, to, tls: Tls::default(), chunking: true }
+    pub fn new(to: NextHop) -> Self {
+        Self { to, tls: Tls::default(), chunking: true }
+    }
+
+    /// Makes a route to these hosts, in order, each with its port: [`NextHop::Hosts`].
+    pub fn hosts<H: Into<String>>(hosts: impl IntoIterator<Item = (H, u16)>) -> Self {
+        Self::new(NextHop::Hosts(hosts.into_iter().map(|(host, port)| (host.into(), port)).collect()))
+    }
+}
+
+/// By all but the TLS, which has no hash.
+impl Hash for Route {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.to.hash(state);
+        self.chunking.hash(state);
     }
 }
 
 impl RouteTable {
-    /// Makes a table of routes, in order.
-    pub fn new(routes: Vec<Route>) -> Self {
-        let mut indexes = DomainMap::default();
-        for (index, route) in routes.iter().enumerate() {
-            route.domains.iter().for_each(|pattern| indexes.add(pattern, index));
-        }
-        Self { routes, indexes }
+    /// Makes a table without a route: no mail is taken.
+    pub fn empty() -> Self {
+        Self { routes: Vec::new(), indexes: DomainMap::default() }
     }
 
-    /// The index of the route of a domain. `None`: no route matches.
-    pub(crate) fn find(&self, domain: &Domain<&str>) -> Option<usize> {
-        self.indexes.find(&canonical(domain)?)
+    /// Makes a table with one route for every domain.
+    pub fn all(route: Route) -> Self {
+        let mut table = Self::empty();
+        table.push([DomainPattern::Any], route);
+        table
     }
 
-    /// The route of a [canonical] name.
-    pub(crate) fn route(&self, name: &str) -> Option<&Route> {
-        self.get(self.indexes.find(name)?)
+    /// Adds a route for these domains. It comes after the others.
+    pub fn push(&mut self, domains: impl IntoIterator<Item = DomainPattern>, route: Route) {
+        let index = self.routes.len();
+        self.routes.push(Arc::new(route));
+        domains.into_iter().for_each(|pattern| self.indexes.add(&pattern, index));
     }
 
-    pub(crate) fn get(&self, index: usize) -> Option<&Route> {
-        self.routes.get(index)
+    /// Returns `true` if there is no route.
+    pub fn is_empty(&self) -> bool {
+        self.routes.is_empty()
+    }
+
+    /// The route of a [canonical](crate::domains::canonical) name. `None`: no route matches.
+    pub(crate) fn route(&self, name: &str) -> Option<&Arc<Route>> {
+        self.routes.get(self.indexes.find(name)?)
     }
 }
 
 /// One route: all domains by MX, without TLS.
 impl Default for RouteTable {
     fn default() -> Self {
-        Self::new(vec![Route::new(vec![DomainPattern::Any], NextHop::Mx)])
+        Self::all(Route::new(NextHop::Mx))
+    }
+}
+
+impl Routes for RouteTable {
+    async fn find(&self, mail: &RouteQuery<'_>) -> Result<Option<Arc<Route>>, RouteError> {
+        Ok(self.route(mail.domain).cloned())
     }
 }

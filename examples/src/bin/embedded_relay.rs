@@ -7,7 +7,7 @@
 use std::error::Error;
 
 use posthaste::relay::{
-    NextHop, Relay, RelayOptions, Route, RouteTable,
+    Relay, RelayOptions, Route, RouteTable,
     client::SystemResolver,
     queue::log::{LogOptions, LogQueue},
     server::Listener,
@@ -23,8 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let queue = LogQueue::open(folder, LogOptions::default())?;
     let mut options = RelayOptions::new("localhost".parse()?);
     options.policy.relay_from.push("127.0.0.0/8".parse()?);
-    let to = NextHop::Hosts(vec![(host.to_owned(), port.parse()?)]);
-    options.routes = RouteTable::new(vec![Route::new(vec!["*".parse()?], to)]);
+    options.routes = RouteTable::all(Route::hosts([(host, port.parse()?)]));
 
     let relay = Relay::new(queue, SystemResolver, options);
     let listener = Listener::bind(address, relay.settings()).await?;

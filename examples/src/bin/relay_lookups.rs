@@ -11,7 +11,7 @@
 use std::{collections::HashMap, error::Error, path::Path, sync::Arc};
 
 use posthaste::relay::{
-    Accounts, NextHop, Recipients, Relay, RelayOptions, Route, RouteTable,
+    Accounts, Recipients, Relay, RelayOptions, Route, RouteTable,
     client::SystemResolver,
     queue::log::{LogOptions, LogQueue},
     server::{
@@ -70,8 +70,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let mut options = RelayOptions::new("relay.app.test".parse()?);
     options.policy.relay_domains.push(DOMAIN.parse()?);
-    let to = NextHop::Hosts(vec![(host.to_owned(), port.parse()?)]);
-    options.routes = RouteTable::new(vec![Route::new(vec!["*".parse()?], to)]);
+    options.routes = RouteTable::all(Route::hosts([(host, port.parse()?)]));
     let queue = LogQueue::open(folder.join("queue"), LogOptions::default())?;
     let relay =
         Relay::builder(queue, SystemResolver, options).accounts(directory.clone()).recipients(directory).build();

@@ -160,10 +160,9 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         if let Some(why) = site.down() {
             return Some(why);
         }
-        let Some(route) = site.route(&crew.shared) else {
-            let text = format_args!("there is no route for {}", self.job.domain());
-            let diagnostic = Diagnostic::own(EnhancedCode::new(5, 4, 4), text);
-            return Some(Unreachable { diagnostic, is_permanent: true });
+        let route = match site.leads() {
+            Ok(route) => route,
+            Err(why) => return Some(why.clone()),
         };
         let found = match site.found(ASKED_LATELY) {
             Some(found) => found,

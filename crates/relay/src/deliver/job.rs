@@ -20,7 +20,6 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) lease: Lease,
-    key: String,
     pub(super) outside: Outside,
     /// Recipients that wait for their delivery.
     pub(super) recipients: Vec<Recipient>,
@@ -60,18 +59,12 @@ impl Job {
     pub(super) fn open(claimed: Claimed) -> Result<Self, RecordError> {
         let outside = Outside::decode(&claimed.envelope)?;
         let (recipients, ended) = decode_recipients(&claimed.state)?.into_iter().partition(Recipient::waits);
-        let key = claimed.key.as_str().to_owned();
         let Claimed { lease, attempts, others, age, .. } = claimed;
-        Ok(Self { lease, key, outside, recipients, ended, attempts, others, age, claimed: Instant::now() })
+        Ok(Self { lease, outside, recipients, ended, attempts, others, age, claimed: Instant::now() })
     }
 
     pub(super) const fn lease(&self) -> &Lease {
         &self.lease
-    }
-
-    /// The domain of all recipients.
-    pub(super) fn domain(&self) -> &str {
-        &self.key
     }
 
     pub(super) fn recipients(&self) -> &[Recipient] {

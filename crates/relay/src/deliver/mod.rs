@@ -1,7 +1,8 @@
 //! Delivery: from deliveries that are due to the connections that make them.
 //!
-//! One loop waits for the queue to say that something may be due. It hands the keys to *sites*, the
-//! next hops that mail goes to. Each site has *workers*. Each worker has a connection of its own,
+//! One loop waits for the queue to say that something may be due. It finds the route of each key
+//! ([`routing`]) and hands the key to a *site*, the next hop that the mail goes to. Each site has
+//! *workers*. Each worker has a connection of its own,
 //! which it keeps for the next message. Nothing polls.
 //!
 //! **Architecture invariant: a look-up costs no place, a wait costs no place, and the loop waits
@@ -31,22 +32,24 @@ mod lookup;
 mod outcome;
 mod places;
 mod round;
+mod routing;
 mod site;
+mod sites;
 mod worker;
 mod write_back;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use posthaste_client::Resolver;
 use posthaste_queue::{Change, Error, Queue, RoutingKey};
-use posthaste_server::wire::Domain;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
-use crate::{NextHop, shared::Shared};
+use crate::shared::Shared;
 use places::{Bounds, Places};
-use site::Site;
+use routing::Routing;
+use sites::Sites;
 use worker::Crew;
 
 /// Keys that are taken from the queue at once.
@@ -55,11 +58,6 @@ const PAGE: usize = 256;
 /// pauses for [`PAUSE`]. This bounds the cost of many keys.
 const PAGES: usize = 16;
 const PAUSE: Duration = Duration::from_millis(50);
-/// The number of sites above which sites without work are forgotten.
-const SITES: usize = 1_024;
-/// The most sites by domain. Each may have a waiting task, of about two kilobytes. Deliveries of
-/// further sites stay in the queue until a worker leaves.
-const SITES_AT_MOST: usize = 8_192;
 
 /// Delivers until `drain` is cancelled and the running deliveries have ended.
 pub(crate) async fn run<Q: Queue, R: Resolver>(
@@ -77,6 +75,8 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         lookups: Places::new(lookup::BOUNDS),
         spare: Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS))),
         closing: Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)),
+        routing: Routing::default(),
+        routed: Notify::new(),
         left: Notify::new(),
         tasks: tasks.clone(),
         drain: drain.clone(),
@@ -97,6 +97,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
                 Err(error) => break Err(error),
             },
             () = crew.left.notified(), if has_missed => {}
+            () = crew.routed.notified() => {}
             () = drain.cancelled() => break Ok(()),
         }
         let looked = tokio::select! {
@@ -125,9 +126,10 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
 }
 
 /// Hands every due key to its site, and hires the workers that sites want. It waits for the queue
-/// alone: a hired worker waits by itself. Returns `true` if there was no room for the sites of some
-/// keys.
+/// alone: a hired worker waits by itself. Keys without a known route are passed over. Returns
+/// `true` if there was no room for the sites of some keys.
 async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) -> Result<bool, Error> {
+    let limit = crew.shared.options.delivery.concurrency_per_site;
     let (mut after, mut has_missed): (Option<RoutingKey>, _) = (None, false);
     sites.forget();
     for page in 1.. {
@@ -135,7 +137,8 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) 
         let more = keys.len() == PAGE;
         after = keys.last().cloned();
         for key in keys {
-            match sites.of(&crew.shared, &key) {
+            let Some(leads) = routing::find(crew, &key) else { continue };
+            match sites.of(&key, leads, limit) {
                 Some(site) => {
                     if let Some(turn) = site.offer(key) {
                         worker::hire(crew, turn);
@@ -154,50 +157,4 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) 
         }
     }
     Ok(has_missed)
-}
-
-/// The sites that have work, or had some lately.
-#[derive(Debug, Default)]
-struct Sites {
-    /// By domain: sites whose hosts DNS names.
-    by_domain: HashMap<RoutingKey, Arc<Site>>,
-    /// By index of the route: sites whose hosts the route names. `None`: the site for mail without
-    /// a route, which fails.
-    by_route: HashMap<Option<usize>, Arc<Site>>,
-    /// The number of domains above which the next ones are forgotten.
-    forget_at: usize,
-}
-
-impl Sites {
-    /// The site of a key. `None`: there is no room for another site.
-    fn of<Q, R>(&mut self, shared: &Shared<Q, R>, key: &RoutingKey) -> Option<Arc<Site>> {
-        if let Some(site) = self.by_domain.get(key) {
-            return Some(Arc::clone(site));
-        }
-        let (routes, limit) = (&shared.options.routes, shared.options.delivery.concurrency_per_site);
-        let route = Domain::parse(key.as_str()).ok().and_then(|domain| routes.find(&domain));
-        if route.and_then(|index| routes.get(index)).is_some_and(|route| route.to == NextHop::Mx) {
-            if self.by_domain.len() >= SITES_AT_MOST {
-                return None;
-            }
-            let site = Arc::new(Site::new(key.as_str().to_owned(), route, limit));
-            self.by_domain.insert(key.clone(), Arc::clone(&site));
-            return Some(site);
-        }
-        let name = || route.map_or_else(|| "nowhere".to_owned(), |index| format!("route {index}"));
-        let site = self.by_route.entry(route).or_insert_with(|| Arc::new(Site::new(name(), route, limit)));
-        Some(Arc::clone(site))
-    }
-
-    /// Forgets domains without work. The number of those left sets when to look next, so that each
-    /// look costs little.
-    fn forget(&mut self) {
-        if self.by_domain.len() > self.forget_at.max(SITES) {
-            self.by_domain.retain(|_, site| !site.is_forgettable(false));
-            if self.by_domain.len() >= SITES_AT_MOST {
-                self.by_domain.retain(|_, site| !site.is_forgettable(true));
-            }
-            self.forget_at = self.by_domain.len().saturating_mul(2).min(SITES_AT_MOST - 1);
-        }
-    }
 }

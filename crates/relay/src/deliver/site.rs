@@ -12,7 +12,7 @@ use posthaste_server::wire::EnhancedCode;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{lookup::Found, places::Standing};
-use crate::{Diagnostic, Route, shared::Shared};
+use crate::{Diagnostic, Route};
 
 /// How long a site counts as one that answers after it has taken mail.
 const PROVEN: Duration = Duration::from_secs(300);
@@ -35,8 +35,7 @@ pub(super) const ASKED_LATELY: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Site {
     name: String,
-    /// The index of its route. `None`: no route leads there.
-    route: Option<usize>,
+    leads: Leads,
     state: Mutex<State>,
     limit: usize,
     /// Held by the worker that looks the hosts up. Other workers wait for its answer.
@@ -65,12 +64,15 @@ struct State {
 }
 
 /// Why no host could be reached.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unreachable {
     pub(super) diagnostic: Diagnostic,
     /// Permanent. Set from DNS or configuration, never from a host's reply.
     pub(super) is_permanent: bool,
 }
+
+/// Its route, or why there is none: then its deliveries are deferred or fail without an attempt.
+pub(super) type Leads = Result<Arc<Route>, Unreachable>;
 
 impl Unreachable {
     /// Adds a reason. A temporary one replaces a permanent one, never the other way round.
@@ -124,16 +126,16 @@ pub(super) struct Waiting {
 }
 
 impl Site {
-    pub(super) fn new(name: String, route: Option<usize>, limit: usize) -> Self {
-        Self { name, route, state: Mutex::default(), limit: limit.max(1), looking: tokio::sync::Mutex::default() }
+    pub(super) fn new(name: String, leads: Leads, limit: usize) -> Self {
+        Self { name, leads, state: Mutex::default(), limit: limit.max(1), looking: tokio::sync::Mutex::default() }
     }
 
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(super) fn route<'s, Q, R>(&self, shared: &'s Shared<Q, R>) -> Option<&'s Route> {
-        self.route.and_then(|index| shared.options.routes.get(index))
+    pub(super) const fn leads(&self) -> &Leads {
+        &self.leads
     }
 
     /// Takes a key that may have a delivery due, and wakes a worker that waits. If none waits and
@@ -296,13 +298,14 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::NextHop;
 
     fn key(name: &str) -> RoutingKey {
         RoutingKey::new(name).unwrap()
     }
 
     fn site(limit: usize) -> Arc<Site> {
-        Arc::new(Site::new("site".to_owned(), None, limit))
+        Arc::new(Site::new("site".to_owned(), Ok(Arc::new(Route::new(NextHop::Mx))), limit))
     }
 
     fn claims(turn: &mut Turn, name: &str) -> bool {

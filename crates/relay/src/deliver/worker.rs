@@ -20,6 +20,7 @@ use super::{
     job::{Job, Overdue},
     lookup,
     places::{Place, Places, Standing},
+    routing::Routing,
     site::{ASKED_NOW, Next, Site, Turn},
 };
 use crate::shared::Shared;
@@ -39,6 +40,10 @@ pub(super) struct Crew<Q, R> {
     pub(super) spare: Arc<Semaphore>,
     /// Permits to wait for the reply to QUIT.
     pub(super) closing: Semaphore,
+    /// The routes that the application is asked for.
+    pub(super) routing: Routing,
+    /// Notified when the application has found a route.
+    pub(super) routed: Notify,
     /// Notified when a worker leaves.
     pub(super) left: Notify,
     pub(super) tasks: TaskTracker,
@@ -74,7 +79,7 @@ async fn engage<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, turn: Turn) {
 /// Waits for all that a delivery needs before it is claimed, so that a claimed delivery does not
 /// wait. An unreachable site needs nothing: its deliveries are deferred.
 async fn prepare<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, is_connected: bool, place: &mut Option<Place>) {
-    let Some(route) = site.route(&crew.shared) else { return };
+    let Ok(route) = site.leads() else { return };
     if site.down().is_some() {
         return;
     }

@@ -30,9 +30,9 @@ fn count(hop: &Scripted, is_tls: bool, start: &str) -> usize {
 fn by_tls(port: u16, tls: Tls) -> RelayOptions {
     let mut options = options(&[]);
     let to = NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), port)]);
-    let mut route = Route::new(vec!["*".parse().unwrap()], to);
+    let mut route = Route::new(to);
     route.tls = tls;
-    options.routes = RouteTable::new(vec![route]);
+    options.routes = RouteTable::all(route);
     options.delivery.timeouts = ClientTimeouts::all(Duration::from_millis(400));
     options.delivery.retry.waits = vec![Duration::from_secs(600)];
     // One connection for each message.
@@ -188,9 +188,9 @@ async fn a_route_without_chunking_uses_data_at_once() {
     let hop = chunkless("250 ok\r\n").await;
     let mut options = options(&[]);
     let to = NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), hop.port)]);
-    let mut route = Route::new(vec!["*".parse().unwrap()], to);
+    let mut route = Route::new(to);
     route.chunking = false;
-    options.routes = RouteTable::new(vec![route]);
+    options.routes = RouteTable::all(route);
     let relay = start(options);
     relay.submit("<>", &["<a@d.test>"], CONTENT).await;
     relay.log.wait("delivered", 1).await;

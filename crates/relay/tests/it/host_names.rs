@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::support::{Behavior, Hop, Log, run};
 use posthaste_client::{Identity, MxRecord, ResolveError, Resolver, Tls as ClientTls};
 use posthaste_queue::memory::MemoryQueue;
-use posthaste_relay::{DomainPattern, NextHop, Relay, RelayOptions, Route, RouteTable, session::server::Offers};
+use posthaste_relay::{NextHop, Relay, RelayOptions, Route, RouteTable, session::server::Offers};
 use posthaste_server::{Tls, refusal};
 use posthaste_testkit::pki::tls;
 
@@ -40,9 +40,9 @@ async fn refusing() -> Hop {
 
 fn options(tls: ClientTls, port: u16, own_name: &str) -> RelayOptions {
     let mut options = RelayOptions::new(own_name.parse().unwrap());
-    let mut route = Route::new(vec![DomainPattern::Any], NextHop::Mx);
+    let mut route = Route::new(NextHop::Mx);
     route.tls = tls;
-    options.routes = RouteTable::new(vec![route]);
+    options.routes = RouteTable::all(route);
     options.delivery.mx_port = port;
     options.delivery.allow_private = true;
     options

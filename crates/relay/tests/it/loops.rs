@@ -30,7 +30,7 @@ async fn relay(
 }
 
 fn to_hosts(options: &mut RelayOptions, hosts: Vec<(String, u16)>) {
-    options.routes = RouteTable::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Hosts(hosts))]);
+    options.routes = RouteTable::all(Route::new(NextHop::Hosts(hosts)));
 }
 
 async fn is_empty(relay: &Relay<MemoryQueue, SystemResolver>) {
@@ -50,7 +50,7 @@ async fn mail_for_the_relay_itself_as_its_next_hop_is_not_sent() {
                 options.delivery.mx_port = port;
                 options.delivery.allow_private = true;
                 if is_mx {
-                    options.routes = RouteTable::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Mx)]);
+                    options.routes = RouteTable::all(Route::new(NextHop::Mx));
                 } else {
                     to_hosts(options, vec![("[127.0.0.1]".to_owned(), port)]);
                 }

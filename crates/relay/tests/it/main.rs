@@ -13,6 +13,7 @@ mod one_dead;
 mod one_report;
 mod outcomes;
 mod own_name;
+mod own_routes;
 mod parameters;
 mod reception;
 mod reports;

@@ -74,11 +74,11 @@ async fn mail_goes_on(death: &str, dead: u16, alive: &Scripted, by_tls: bool) {
     const MORE: usize = 100;
     let mut options = options(&[]);
     let hosts = [dead, alive.port].map(|port| ("127.0.0.1".to_owned(), port)).to_vec();
-    let mut route = Route::new(vec!["*".parse().unwrap()], NextHop::Hosts(hosts));
+    let mut route = Route::new(NextHop::Hosts(hosts));
     if by_tls {
         route.tls = Tls::Required(Identity::Unverified(any_certificate().unwrap()));
     }
-    options.routes = RouteTable::new(vec![route]);
+    options.routes = RouteTable::all(route);
     let relay = start(options);
     let begun = Instant::now();
     relay.submit("<me@s.test>", &["<a@d.test>"], CONTENT).await;

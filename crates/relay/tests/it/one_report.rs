@@ -12,7 +12,7 @@ use posthaste_queue::{
     ManualClock, Owner, Queue as _,
     memory::{MemoryOptions, MemoryQueue},
 };
-use posthaste_relay::{NextHop, Relay, RelayOptions, Route};
+use posthaste_relay::{Relay, RelayOptions, Route};
 use posthaste_server::refusal;
 use posthaste_server::session::server::Offers;
 use posthaste_testkit::script::{Scripted, polite, verb};
@@ -34,10 +34,12 @@ fn moods() -> Behavior {
 /// Each of the domains `d0` to `d9` has a route of its own, so that their deliveries share no
 /// workers.
 fn ten_routes(port: u16, mut options: RelayOptions) -> RelayOptions {
-    let to = || NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), port)]);
-    let route = |name: String| Route::new(vec![name.parse().unwrap()], to());
+    options.routes = posthaste_relay::RouteTable::empty();
     let names = (0..10).map(|n| format!("d{n}")).chain(["*".to_owned()]);
-    options.routes = posthaste_relay::RouteTable::new(names.map(route).collect());
+    // Equal routes would share their workers: each names the host one time more.
+    for (name, times) in names.zip(1..) {
+        options.routes.push([name.parse().unwrap()], Route::hosts(vec![("[127.0.0.1]", port); times]));
+    }
     options
 }
 

@@ -42,9 +42,9 @@ fn to_named(name: &str, ports: &[u16], verified: Option<Arc<ClientConfig>>) -> R
     let mut options = support::options(&[]);
     let to = NextHop::Hosts(ports.iter().map(|port| (name.to_owned(), *port)).collect());
     let tls = ClientTls::opportunistic().unwrap();
-    let mut route = Route::new(vec!["*".parse().unwrap()], to);
+    let mut route = Route::new(to);
     route.tls = tls;
-    options.routes = RouteTable::new(vec![route]);
+    options.routes = RouteTable::all(route);
     options.delivery.verified_tls = verified;
     options
 }
@@ -131,7 +131,7 @@ async fn requiretls_mail_does_not_go_to_hosts_from_dns() {
     let (server, client) = tls("mx.test");
     let hop = hop(guards(), Tls::StartTls(server)).await;
     let mut options = to_named("mx.test", &[], Some(client));
-    options.routes = RouteTable::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Mx)]);
+    options.routes = RouteTable::all(Route::new(NextHop::Mx));
     options.delivery.mx_port = hop.port;
     options.delivery.allow_private = true;
     let relay = start(options);

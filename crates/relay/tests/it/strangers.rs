@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::support::{Behavior, Hop, Running, offering, options, start};
-use posthaste_relay::{NextHop, RelayOptions, Route, RouteTable};
+use posthaste_relay::{RelayOptions, Route, RouteTable};
 use posthaste_server::{Listener, refusal, session::server::Offers};
 use posthaste_testkit::{
     script::{Scripted, polite},
@@ -126,10 +126,10 @@ async fn target(mood: Mood) -> u16 {
 
 fn routed(routes: &[(&str, u16)]) -> RelayOptions {
     let mut options = options(&[1]);
-    let route = |(name, port): &(&str, u16)| {
-        Route::new(vec![name.parse().unwrap()], NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), *port)]))
-    };
-    options.routes = RouteTable::new(routes.iter().map(route).collect());
+    options.routes = RouteTable::empty();
+    for (name, port) in routes {
+        options.routes.push([name.parse().unwrap()], Route::hosts([("[127.0.0.1]", *port)]));
+    }
     options
 }
 

@@ -122,7 +122,7 @@ pub(crate) fn envelope(mail: &str, recipients: &[&str]) -> Envelope {
 pub(crate) fn options(ports: &[u16]) -> RelayOptions {
     let mut options = RelayOptions::new("relay.test".parse().unwrap());
     let hosts = ports.iter().map(|port| ("[127.0.0.1]".to_owned(), *port)).collect();
-    options.routes = RouteTable::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Hosts(hosts))]);
+    options.routes = RouteTable::all(Route::new(NextHop::Hosts(hosts)));
     options.delivery.retry.waits = vec![Duration::from_millis(100)];
     options.delivery.retry.expire_after = Duration::from_secs(3_600);
     options
@@ -168,7 +168,7 @@ impl<F: Fn(&str) -> Option<Vec<IpAddr>> + Send + Sync + 'static> Resolver for Zo
 /// Starts a relay that sends all mail by MX, to this port, at the addresses from the zone.
 pub(crate) fn by_mx<R: Resolver>(resolver: R, port: u16, change: impl FnOnce(&mut RelayOptions)) -> Running<R> {
     let mut options = options(&[]);
-    options.routes = RouteTable::new(vec![Route::new(vec!["*".parse().unwrap()], NextHop::Mx)]);
+    options.routes = RouteTable::all(Route::new(NextHop::Mx));
     options.delivery.mx_port = port;
     options.delivery.allow_private = true;
     change(&mut options);

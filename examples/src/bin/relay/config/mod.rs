@@ -228,18 +228,19 @@ fn routes(file: &File, verified_tls: Option<&Arc<ClientConfig>>, any_tls: &Arc<C
             To::Mx => NextHop::Mx,
             To::Hosts(hosts) => NextHop::Hosts(values_of(hosts)),
         };
-        let mut route = Route::new(values_of(&written.domains.as_ref()?.value), to);
+        let mut route = Route::new(to);
         route.tls = client(written.tls_in_force())?;
         route.chunking = check::is_on(written.chunking.as_ref());
-        Some(route)
+        Some((values_of::<DomainPattern>(&written.domains.as_ref()?.value), route))
     });
-    let mut routes: Vec<_> = written.collect();
-    if routes.is_empty() {
-        let mut route = Route::new(vec![DomainPattern::Any], NextHop::Mx);
+    let mut table = RouteTable::empty();
+    written.for_each(|(domains, route)| table.push(domains, route));
+    if table.is_empty() {
+        let mut route = Route::new(NextHop::Mx);
         route.tls = ClientTls::Opportunistic(Arc::clone(any_tls));
-        routes.push(route);
+        table = RouteTable::all(route);
     }
-    RouteTable::new(routes)
+    table
 }
 
 fn listeners(file: &File, settings: &ServerSettings, tls: Option<&Arc<ServerConfig>>) -> Vec<ListenerConfig> {

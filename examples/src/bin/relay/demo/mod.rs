@@ -13,7 +13,7 @@ use posthaste::queue::{
     Queue as _,
     log::{LogOptions, LogQueue},
 };
-use posthaste::relay::{NextHop, Relay, RelayOptions, RetrySchedule, Route, RouteTable};
+use posthaste::relay::{Relay, RelayOptions, RetrySchedule, Route, RouteTable};
 use posthaste::server::{Listener, Server, session::ServerSettings};
 use tokio_util::sync::CancellationToken;
 
@@ -56,8 +56,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let queue = LogQueue::open(folder.path(), LogOptions::default()).map_err(Failure::run)?;
     let mut relay_options = RelayOptions::new("relay.test".parse().map_err(Failure::run)?);
     relay_options.policy.relay_from.push("127.0.0.0/8".parse().map_err(Failure::run)?);
-    let to = NextHop::Hosts(vec![("[127.0.0.1]".to_owned(), hop_address.port())]);
-    relay_options.routes = RouteTable::new(vec![Route::new(vec!["*".parse().map_err(Failure::run)?], to)]);
+    relay_options.routes = RouteTable::all(Route::hosts([("[127.0.0.1]", hop_address.port())]));
     let second = Duration::from_secs(1);
     let mut retry = RetrySchedule::default();
     retry.waits = vec![second];

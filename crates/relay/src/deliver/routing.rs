@@ -1,0 +1,184 @@
+//! Finds the route of each key. A table answers at once. An application is asked apart from the
+//! loop, which must not wait.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use posthaste_client::Resolver;
+use posthaste_queue::{Queue, RoutingKey};
+use posthaste_server::wire::EnhancedCode;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::warn;
+
+use super::{
+    site::{Leads, Unreachable},
+    worker::Crew,
+};
+use crate::{Diagnostic, Route, RouteError};
+
+/// How long an answer counts.
+const KNOWN: Duration = Duration::from_secs(60);
+/// The most answers that are kept, each of up to half a kilobyte. Beyond it all are forgotten.
+const ANSWERS: usize = 32_768;
+/// The most domains that the application is asked for at once.
+const AT_ONCE: usize = 64;
+/// The most domains that wait to be asked for, each in a task. The deliveries of others stay in the
+/// queue until an answer comes.
+const WAITING: usize = 8_192;
+/// How long the application has for an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the application has answered, and what it is being asked.
+#[derive(Debug)]
+pub(super) struct Routing {
+    state: Mutex<State>,
+    permits: Semaphore,
+}
+
+/// What is known of a key's route.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    Known(Leads),
+    /// The caller asks now.
+    Ask,
+    /// It is being asked for, or there is no room to ask.
+    Wait,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Answers, and until when they count.
+    known: HashMap<RoutingKey, (Instant, Leads)>,
+    asked: HashSet<RoutingKey>,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self { state: Mutex::default(), permits: Semaphore::new(AT_ONCE) }
+    }
+}
+
+/// The route of a key. `None`: it is not known yet; the loop is woken when it is.
+pub(super) fn find<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, key: &RoutingKey) -> Option<Leads> {
+    if crew.shared.hooks.routes.is_none() {
+        let route = crew.shared.options.routes.route(key.as_str());
+        return Some(route.map(Arc::clone).ok_or_else(|| no_route(key)));
+    }
+    match crew.routing.look(key) {
+        Look::Known(leads) => return Some(leads),
+        Look::Wait => return None,
+        Look::Ask => {}
+    }
+    let (crew, key) = (Arc::clone(crew), key.clone());
+    crew.tasks.clone().spawn(async move {
+        tokio::select! {
+            leads = ask(&crew, &key) => {
+                crew.routing.answer(key, leads, crew.shared.options.delivery.retry.down_for());
+                crew.routed.notify_one();
+            }
+            () = crew.drain.cancelled() => {}
+        }
+    });
+    None
+}
+
+async fn ask<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, key: &RoutingKey) -> Leads {
+    // The semaphore is never closed.
+    let _permit = crew.routing.permits.acquire().await;
+    let (shared, domain) = (Arc::clone(&crew.shared), key.clone());
+    // A task of its own, so that a panic of the application is an answer too.
+    let find = async move { shared.hooks.route(&shared.options, domain.as_str()).await };
+    let found: Result<Option<Arc<Route>>, RouteError> =
+        match timeout(PATIENCE, AbortOnDropHandle::new(tokio::spawn(find))).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(panicked)) => Err(panicked.into()),
+            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs()).into()),
+        };
+    match found {
+        Ok(Some(route)) => Ok(route),
+        Ok(None) => Err(no_route(key)),
+        Err(error) => {
+            warn!(domain = key.as_str(), %error, "route not found, mail deferred");
+            let diagnostic = Diagnostic::own(EnhancedCode::new(4, 4, 3), "the route is not known now");
+            Err(Unreachable { diagnostic, is_permanent: false })
+        }
+    }
+}
+
+fn no_route(key: &RoutingKey) -> Unreachable {
+    let text = format_args!("there is no route for {}", key.as_str());
+    Unreachable { diagnostic: Diagnostic::own(EnhancedCode::new(5, 4, 4), text), is_permanent: true }
+}
+
+impl Routing {
+    fn look(&self, key: &RoutingKey) -> Look {
+        let mut state = self.state();
+        match state.known.get(key) {
+            Some((until, leads)) if Instant::now() < *until => return Look::Known(leads.clone()),
+            _ => {}
+        }
+        let is_new = state.asked.len() < WAITING && state.asked.insert(key.clone());
+        if is_new { Look::Ask } else { Look::Wait }
+    }
+
+    /// Keeps an answer. A failure counts until the deliveries that are deferred for it come back.
+    fn answer(&self, key: RoutingKey, leads: Leads, failure: Duration) {
+        let known = if matches!(&leads, Err(why) if !why.is_permanent) { failure.min(KNOWN) } else { KNOWN };
+        let mut state = self.state();
+        state.asked.remove(&key);
+        if state.known.len() >= ANSWERS {
+            state.known.clear();
+        }
+        state.known.insert(key, (Instant::now() + known, leads));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NextHop;
+
+    fn key(index: usize) -> RoutingKey {
+        RoutingKey::new(&format!("d{index}.test")).unwrap()
+    }
+
+    fn found() -> Leads {
+        Ok(Arc::new(Route::new(NextHop::Mx)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_counts_for_a_minute_and_a_failure_until_mail_comes_back() {
+        let failed = Err(Unreachable { diagnostic: Diagnostic::own(None, "gone"), is_permanent: false });
+        for (leads, seconds) in [(found(), 60), (Err(no_route(&key(0))), 60), (failed, 7)] {
+            let routing = Routing::default();
+            assert_eq!((routing.look(&key(0)), routing.look(&key(0))), (Look::Ask, Look::Wait));
+            routing.answer(key(0), leads.clone(), Duration::from_secs(7));
+            tokio::time::advance(Duration::from_secs(seconds) - Duration::from_millis(1)).await;
+            assert_eq!(routing.look(&key(0)), Look::Known(leads));
+            tokio::time::advance(Duration::from_millis(1)).await;
+            assert_eq!(routing.look(&key(0)), Look::Ask);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn questions_and_answers_have_bounds() {
+        let routing = Routing::default();
+        (0..WAITING).for_each(|index| assert_eq!(routing.look(&key(index)), Look::Ask));
+        assert_eq!(routing.look(&key(WAITING)), Look::Wait);
+        routing.answer(key(0), found(), Duration::ZERO);
+        assert_eq!(routing.look(&key(WAITING)), Look::Ask);
+        (0..2 * ANSWERS).for_each(|index| routing.answer(key(index), found(), Duration::ZERO));
+        assert!(routing.state().known.len() <= ANSWERS && routing.state().asked.is_empty());
+    }
+}

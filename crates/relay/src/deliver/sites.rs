@@ -1,0 +1,152 @@
+//! The sites that have work, or had some lately.
+
+use std::{collections::HashMap, hash::Hash, sync::Arc};
+
+use posthaste_queue::RoutingKey;
+
+use super::site::{Leads, Site};
+use crate::{NextHop, Route};
+
+/// The number of sites above which sites without work are forgotten.
+const SITES: usize = 1_024;
+/// The most sites of each kind. Each may have a waiting task, of about two kilobytes. Deliveries of
+/// further sites stay in the queue until a worker leaves.
+pub(super) const SITES_AT_MOST: usize = 8_192;
+
+/// All sites.
+#[derive(Debug, Default)]
+pub(super) struct Sites {
+    /// By domain: sites whose hosts DNS names, and domains without a route.
+    by_domain: Kept<RoutingKey>,
+    /// By route: sites whose hosts the route names.
+    by_route: Kept<Arc<Route>>,
+}
+
+impl Sites {
+    /// The site of a key. `None`: there is no room for another site.
+    pub(super) fn of(&mut self, key: &RoutingKey, leads: Leads, limit: usize) -> Option<Arc<Site>> {
+        match &leads {
+            Ok(route) if route.to != NextHop::Mx => {
+                self.by_route.of(route, |_| true, || Site::new(name(route), leads.clone(), limit))
+            }
+            _ => {
+                let is_same = |site: &Site| *site.leads() == leads;
+                self.by_domain.of(key, is_same, || Site::new(key.as_str().to_owned(), leads.clone(), limit))
+            }
+        }
+    }
+
+    /// Forgets sites without work.
+    pub(super) fn forget(&mut self) {
+        self.by_domain.forget();
+        self.by_route.forget();
+    }
+}
+
+/// A name for the log.
+fn name(route: &Route) -> String {
+    match &route.to {
+        NextHop::Hosts(hosts) => hosts.first().map_or_else(String::new, |(host, port)| format!("{host}:{port}")),
+        NextHop::Mx => String::new(),
+    }
+}
+
+/// Sites, of which those without work are forgotten when there are many.
+#[derive(Debug)]
+struct Kept<K> {
+    sites: HashMap<K, Arc<Site>>,
+    /// The number of sites above which the next ones are forgotten.
+    forget_at: usize,
+}
+
+impl<K> Default for Kept<K> {
+    fn default() -> Self {
+        Self { sites: HashMap::new(), forget_at: 0 }
+    }
+}
+
+impl<K: Hash + Eq + Clone> Kept<K> {
+    /// The site of a key, if it is the right one, or a new one. A site that is replaced still makes
+    /// the deliveries that it knows of.
+    fn of(&mut self, key: &K, is_right: impl Fn(&Site) -> bool, make: impl FnOnce() -> Site) -> Option<Arc<Site>> {
+        match self.sites.get(key) {
+            Some(site) if is_right(site) => return Some(Arc::clone(site)),
+            None if self.sites.len() >= SITES_AT_MOST => return None,
+            _ => {}
+        }
+        let site = Arc::new(make());
+        self.sites.insert(key.clone(), Arc::clone(&site));
+        Some(site)
+    }
+
+    /// The number of those left sets when to look next, so that each look costs little.
+    fn forget(&mut self) {
+        if self.sites.len() > self.forget_at.max(SITES) {
+            self.sites.retain(|_, site| !site.is_forgettable(false));
+            if self.sites.len() >= SITES_AT_MOST {
+                self.sites.retain(|_, site| !site.is_forgettable(true));
+            }
+            self.forget_at = self.sites.len().saturating_mul(2).min(SITES_AT_MOST - 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Diagnostic, deliver::site::Unreachable};
+
+    fn key(name: &str) -> RoutingKey {
+        RoutingKey::new(name).unwrap()
+    }
+
+    fn to_hosts() -> Leads {
+        Ok(Arc::new(Route::hosts([("hop.test", 25)])))
+    }
+
+    fn by_mx() -> Leads {
+        Ok(Arc::new(Route::new(NextHop::Mx)))
+    }
+
+    fn nowhere(text: &str, is_permanent: bool) -> Leads {
+        Err(Unreachable { diagnostic: Diagnostic::own(None, text), is_permanent })
+    }
+
+    #[test]
+    fn equal_routes_to_hosts_share_a_site_and_each_domain_by_mx_has_its_own() {
+        let mut sites = Sites::default();
+        let mut of = |name: &str, leads: Leads| sites.of(&key(name), leads, 1).unwrap();
+        assert!(Arc::ptr_eq(&of("a.test", to_hosts()), &of("b.test", to_hosts())));
+        let mut other = Route::hosts([("hop.test", 25)]);
+        other.chunking = false;
+        assert!(!Arc::ptr_eq(&of("a.test", to_hosts()), &of("a.test", Ok(Arc::new(other)))));
+        assert!(!Arc::ptr_eq(&of("a.test", by_mx()), &of("b.test", by_mx())));
+        assert!(Arc::ptr_eq(&of("a.test", by_mx()), &of("a.test", by_mx())));
+    }
+
+    #[test]
+    fn a_domain_whose_route_changes_has_another_site() {
+        let mut sites = Sites::default();
+        let mut of = |leads: Leads| sites.of(&key("a.test"), leads, 1).unwrap();
+        let answers = [by_mx(), nowhere("no answer", false), nowhere("no route", true), to_hosts()];
+        for (earlier, later) in answers.iter().zip(&answers[1..]) {
+            let before = of(earlier.clone());
+            let after = of(later.clone());
+            assert!(!Arc::ptr_eq(&before, &after) && *after.leads() == *later, "{earlier:?} {later:?}");
+            assert!(Arc::ptr_eq(&after, &of(later.clone())));
+        }
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_sites_and_those_without_work_make_room() {
+        let mut sites = Sites::default();
+        for leads in [by_mx as fn() -> Leads, || Ok(Arc::new(Route::hosts([(fastrand::u64(..).to_string(), 25)])))] {
+            for index in 0..SITES_AT_MOST {
+                assert!(sites.of(&key(&format!("d{index}.test")), leads(), 1).is_some());
+            }
+            assert!(sites.of(&key("other.test"), leads(), 1).is_none());
+            sites.forget();
+            assert!(sites.of(&key("other.test"), leads(), 1).is_some());
+        }
+    }
+}
