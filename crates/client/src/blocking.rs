@@ -31,7 +31,7 @@ use tokio::{
     runtime::{Builder, Handle, Runtime},
 };
 
-use crate::{ClientOptions, ConnectError, Endpoint, SendError, Sent};
+use crate::{ClientOptions, ConnectError, Delivered, Endpoint, SendError, Sent, Source};
 
 /// A connection on which transactions can be made, one after another.
 #[derive(Debug)]
@@ -136,7 +136,12 @@ impl Pool {
     ///
     /// # Errors
     /// [`SendError`]; [`ConnectError::Async`] on a thread of an async runtime.
-    pub fn send<M, R>(&self, from: M, to: impl IntoIterator<Item = R>, content: impl Content) -> Result<Sent, SendError>
+    pub fn send<M, R>(
+        &self,
+        from: M,
+        to: impl IntoIterator<Item = R>,
+        content: impl Source,
+    ) -> Result<Delivered, SendError>
     where
         M: TryInto<Mail, Error: Into<AddressError>>,
         R: TryInto<Rcpt, Error: Into<AddressError>>,

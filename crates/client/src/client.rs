@@ -27,7 +27,7 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use crate::{ConnectError, Endpoint, Health, HostName, Race, Stage, Target, Tcp, Tls};
+use crate::{ConnectError, Endpoint, Health, HostName, Race, ServerFacts, Stage, Target, Tcp, Tls};
 
 /// The options of a client. Start from [`new`](Self::new) and assign what differs.
 #[derive(Debug, Clone)]
@@ -116,6 +116,8 @@ const REPLY_IF_OTHERS: Duration = Duration::from_secs(60);
 pub struct Client<S> {
     pub(crate) driver: ClientDriver<S>,
     is_verified: bool,
+    /// What each outcome says of the server.
+    pub(crate) facts: Arc<ServerFacts>,
     /// `None`: the application made the stream.
     pub(crate) remote: Option<Remote>,
     /// It has had a transaction.
@@ -142,7 +144,6 @@ impl Progress {
 /// The server of a connection, and the memory in which to note how it does.
 #[derive(Debug)]
 pub(crate) struct Remote {
-    pub(crate) target: Target,
     pub(crate) health: Health,
     /// Another connection to it broke in TLS just before, and this one is without.
     pub(crate) tls_is_suspected: bool,
@@ -183,7 +184,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Errors
     /// [`ConnectError`]; where [`ConnectError::suggests_clear`], connect again without TLS.
     pub async fn start(stream: S, server_name: &str, options: &ClientOptions) -> Result<Self, ConnectError> {
-        Self::begin(stream, server_name, options, &Progress::default()).await
+        let mut client = Self::begin(stream, server_name, options, &Progress::default()).await?;
+        client.note_facts(None);
+        Ok(client)
     }
 
     pub(crate) async fn begin(
@@ -202,7 +205,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             result.map_err(|error| ConnectError::Tls(error.into()))?;
         }
         let driver = ClientDriver::new(connection, options.session.clone());
-        let mut client = Self { driver, is_verified: options.tls.is_verified(), remote: None, is_used: false };
+        let facts = ServerFacts { target: None, capabilities: Capabilities::default(), tls: None, is_verified: false };
+        let is_verified = options.tls.is_verified();
+        let mut client = Self { driver, is_verified, facts: Arc::new(facts), remote: None, is_used: false };
         progress.set(Stage::Greeting);
         let greeting = client.reply().await.map_err(at(Stage::Greeting))?;
         positive(greeting, Stage::Greeting)?;
@@ -213,6 +218,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         progress.set(Stage::Auth);
         client.log_in(options).await?;
         Ok(client)
+    }
+
+    /// Notes what outcomes say of the server.
+    pub(crate) fn note_facts(&mut self, target: Option<Target>) {
+        let (capabilities, tls) = (self.capabilities().clone(), self.driver.tls());
+        self.facts =
+            Arc::new(ServerFacts { target, capabilities, is_verified: tls.is_some() && self.is_verified, tls });
+    }
+
+    /// The server and the connection, as outcomes name them.
+    pub const fn facts(&self) -> &Arc<ServerFacts> {
+        &self.facts
     }
 
     /// The extensions that the server offered in its last reply to EHLO.
@@ -227,7 +244,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// The server. `None`: the application made the stream of this connection.
     pub fn server(&self) -> Option<&Target> {
-        self.remote.as_ref().map(|remote| &remote.target)
+        self.facts.target.as_ref()
     }
 
     /// Returns `true` if this connection has no TLS because another broke in TLS just before, and

@@ -1,12 +1,15 @@
 //! The outcome of one recipient, and what another attempt can change.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use posthaste_tokio::{
     ClientError,
     session::{ApiMisuse, client::downgrade::Undeliverable},
-    wire::{EnhancedCode, Reply, Severity, frame::ContentFault},
+    wire::{EnhancedCode, Reply, ReplyCode, Severity, frame::ContentFault},
 };
+use thiserror::Error;
+
+use crate::{ConnectError, mx::MxError};
 
 /// The outcome of one recipient. Exhaustive on purpose: a sender decides about each kind.
 #[derive(Debug, Clone)]
@@ -26,6 +29,31 @@ pub enum RecipientOutcome {
     Postponed,
     /// The conversation broke off before the reply. Try again.
     Lost,
+    /// No server could be reached.
+    Unreachable(Arc<Unreachable>),
+}
+
+/// Why no server could be reached.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Unreachable {
+    /// The domain has no host to deliver to.
+    #[error(transparent)]
+    Mx(#[from] MxError),
+    /// No host became ready. This is the reason of the last.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+impl Unreachable {
+    /// Returns `true` if another attempt would fail as well. What a server says is not permanent:
+    /// another server of the domain may be ready next time.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Mx(error) => !error.is_transient(),
+            Self::Connect(error) => error.reply().is_none() && error.is_permanent(),
+        }
+    }
 }
 
 /// The command or content that was refused.
@@ -64,6 +92,7 @@ impl RecipientOutcome {
         match self {
             Self::Refused(reply, at) => is_permanent(reply, *at),
             Self::Undeliverable(_) | Self::Unsendable(_) => true,
+            Self::Unreachable(why) => why.is_permanent(),
             Self::Accepted(_) | Self::Postponed | Self::Lost => false,
         }
     }
@@ -73,11 +102,20 @@ impl RecipientOutcome {
         !matches!(self, Self::Accepted(_)) && !self.is_permanent()
     }
 
+    /// Returns `true` if it says nothing of the message: there was no reply, or a 421.
+    pub(crate) fn says_nothing(&self) -> bool {
+        match self {
+            Self::Lost => true,
+            Self::Refused(reply, _) => reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE,
+            _ => false,
+        }
+    }
+
     /// The server's reply. `None`: the server gave none for this recipient.
     pub const fn reply(&self) -> Option<&Reply> {
         match self {
             Self::Accepted(reply) | Self::Refused(reply, _) => Some(reply),
-            Self::Undeliverable(_) | Self::Unsendable(_) | Self::Postponed | Self::Lost => None,
+            Self::Undeliverable(_) | Self::Unsendable(_) | Self::Postponed | Self::Lost | Self::Unreachable(_) => None,
         }
     }
 
@@ -96,6 +134,7 @@ impl fmt::Display for RecipientOutcome {
             Self::Postponed => {
                 f.write_str("the server takes fewer recipients at once; send the message to this one again")
             }
+            Self::Unreachable(why) => why.fmt(f),
             Self::Lost => f.write_str("the conversation broke off before the reply; try again"),
         }
     }
@@ -130,8 +169,6 @@ const STORAGE_EXCEEDED: u16 = 552;
 
 #[cfg(test)]
 mod tests {
-    use posthaste_tokio::wire::ReplyCode;
-
     use super::{RefusedAt::*, *};
 
     #[test]

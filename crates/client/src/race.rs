@@ -180,6 +180,11 @@ impl<'t, D: Dial> Race<'t, D> {
         }
     }
 
+    /// The options of its connections.
+    pub const fn options(&self) -> &Arc<ClientOptions> {
+        &self.options
+    }
+
     /// The servers that have failed since the last call, by index, with the reasons.
     pub fn failed(&mut self) -> Vec<(usize, ConnectError)> {
         std::mem::take(&mut self.failed)
@@ -380,7 +385,8 @@ impl<D: Dial> SetUp<D> {
             started = self.start(&fitting).await;
         }
         let mut client = started?;
-        client.remote = Some(Remote { target: self.target, health: fitting.health, tls_is_suspected });
+        client.note_facts(Some(self.target));
+        client.remote = Some(Remote { health: fitting.health, tls_is_suspected });
         Ok(client)
     }
 

@@ -7,7 +7,7 @@ use posthaste_tokio::{
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{Client, ConnectError, Sent};
+use crate::{Client, ConnectError, Delivered, Recipient, RecipientOutcome, Sent, delivery::Course};
 
 /// Why a message was not begun. The server got no part of it.
 #[derive(Debug, Error)]
@@ -71,4 +71,16 @@ where
     let recipients = to.into_iter().map(|rcpt| rcpt.try_into().map_err(Into::into));
     let recipients = recipients.collect::<Result<Vec<Rcpt>, AddressError>>()?;
     if recipients.is_empty() { Err(SendError::NoRecipient) } else { Ok((mail, recipients)) }
+}
+
+/// The recipients with their outcomes.
+pub(crate) fn delivered(recipients: impl Iterator<Item = (Rcpt, Course)>) -> Delivered {
+    let recipient = |(rcpt, course): (Rcpt, Course)| Recipient {
+        path: rcpt.forward_path,
+        outcome: course.outcome.unwrap_or(RecipientOutcome::Postponed),
+        server: course.server,
+        broken: course.broken,
+        in_doubt: course.in_doubt,
+    };
+    Delivered { recipients: recipients.map(recipient).collect() }
 }

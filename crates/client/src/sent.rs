@@ -1,15 +1,15 @@
 //! The result of sending a message.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use posthaste_tokio::{
-    ClientError,
-    wire::{ForwardPath, Reply, ReplyCode},
+    ClientError, TlsParameters,
+    wire::{Capabilities, ForwardPath, Reply},
 };
 
-use crate::RecipientOutcome;
+use crate::{RecipientOutcome, Target};
 
-/// The result of sending a message: an outcome for each recipient.
+/// The result of sending a message over one connection: an outcome for each recipient.
 #[derive(Debug)]
 #[must_use = "some recipients may have failed: look at `failed`"]
 #[non_exhaustive]
@@ -20,7 +20,7 @@ pub struct Sent<S: AsRef<str> = String> {
     /// was not well formed
     /// ([`ClientSession::oddity`](posthaste_tokio::session::ClientSession::oddity)): then send
     /// nothing more over this connection. `None`: the connection can be used again.
-    pub broken: Option<ClientError>,
+    pub broken: Option<Arc<ClientError>>,
     /// The end of the content may have left before the conversation broke off. The server may have
     /// the message nevertheless: sending it again may make a duplicate (RFC 1047).
     pub in_doubt: bool,
@@ -32,7 +32,18 @@ pub struct Sent<S: AsRef<str> = String> {
     pub chunking_failed: bool,
 }
 
+/// The result of delivering a message, over as many servers as it took.
+#[derive(Debug, Clone)]
+#[must_use = "some recipients may have failed: look at `failed`"]
+#[non_exhaustive]
+pub struct Delivered {
+    /// The recipients, in their order.
+    pub recipients: Vec<Recipient>,
+}
+
 /// A recipient and its outcome.
+///
+/// Its text is one line, such as `<you@example.net>: 550 5.1.1 No such user`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Recipient<S: AsRef<str> = String> {
@@ -40,43 +51,40 @@ pub struct Recipient<S: AsRef<str> = String> {
     pub path: ForwardPath<S>,
     /// Its outcome.
     pub outcome: RecipientOutcome,
+    /// The server of the outcome. `None`: no server was asked.
+    pub server: Option<Arc<ServerFacts>>,
+    /// Why the conversation broke off, where the outcome is [`Lost`](RecipientOutcome::Lost).
+    pub broken: Option<Arc<ClientError>>,
+    /// The server may have the message although the outcome is
+    /// [`Lost`](RecipientOutcome::Lost): the whole content may have left. Sending it again may make
+    /// a duplicate (RFC 1047).
+    pub in_doubt: bool,
 }
 
-/// A recipient that does not have the message. Its text is one line:
-/// `<you@example.net>: 550 5.1.1 No such user`.
-#[derive(Debug, Clone, Copy)]
+/// The server of an outcome, and the connection to it.
+#[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Failed<'s, S: AsRef<str> = String> {
-    /// The recipient's forward-path.
-    pub recipient: &'s ForwardPath<S>,
-    /// Its outcome.
-    pub outcome: &'s RecipientOutcome,
-    /// Why the conversation broke off, if this recipient's outcome is
-    /// [`Lost`](RecipientOutcome::Lost). `None`: the outcome says why.
-    pub broken: Option<&'s ClientError>,
+pub struct ServerFacts {
+    /// The host and its address. `None`: the application made the stream of the connection.
+    pub target: Option<Target>,
+    /// What the server offered in its last reply to EHLO.
+    pub capabilities: Capabilities,
+    /// What the TLS handshake agreed on. `None`: there was no TLS.
+    pub tls: Option<TlsParameters>,
+    /// TLS has proved the identity of the server.
+    pub is_verified: bool,
 }
 
 impl<S: AsRef<str>> Sent<S> {
     /// The recipients that do not have the message, in their order.
-    pub fn failed(&self) -> impl Iterator<Item = Failed<'_, S>> {
-        self.recipients.iter().filter_map(|recipient| {
-            let broken = match &recipient.outcome {
-                RecipientOutcome::Accepted(_) => return None,
-                RecipientOutcome::Lost => self.broken.as_ref(),
-                _ => None,
-            };
-            Some(Failed { recipient: &recipient.path, outcome: &recipient.outcome, broken })
-        })
+    pub fn failed(&self) -> impl Iterator<Item = &Recipient<S>> {
+        self.recipients.iter().filter(|recipient| !recipient.has_it())
     }
 
     /// Returns `true` if the conversation broke off and the message had no part in that: it is not
     /// in doubt, and each recipient has no reply or a 421.
     pub fn says_nothing(&self) -> bool {
-        let nothing = |recipient: &Recipient<S>| match &recipient.outcome {
-            RecipientOutcome::Lost => true,
-            RecipientOutcome::Refused(reply, _) => reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE,
-            _ => false,
-        };
+        let nothing = |recipient: &Recipient<S>| recipient.outcome.says_nothing();
         self.broken.is_some() && !self.in_doubt && self.recipients.iter().all(nothing)
     }
 
@@ -89,10 +97,8 @@ impl<S: AsRef<str>> Sent<S> {
 impl Sent<&str> {
     /// The owned form.
     pub fn into_owned(self) -> Sent {
-        let owned =
-            |recipient: Recipient<&str>| Recipient { path: recipient.path.into_owned(), outcome: recipient.outcome };
         Sent {
-            recipients: self.recipients.into_iter().map(owned).collect(),
+            recipients: self.recipients.into_iter().map(Recipient::into_owned).collect(),
             broken: self.broken,
             in_doubt: self.in_doubt,
             chunking_failed: self.chunking_failed,
@@ -100,9 +106,21 @@ impl Sent<&str> {
     }
 }
 
-impl<'s, S: AsRef<str>> Failed<'s, S> {
+impl Delivered {
+    /// The recipients that do not have the message, in their order.
+    pub fn failed(&self) -> impl Iterator<Item = &Recipient> {
+        self.recipients.iter().filter(|recipient| !recipient.has_it())
+    }
+
+    /// Returns `true` if every recipient has the message.
+    pub fn is_complete(&self) -> bool {
+        self.failed().next().is_none()
+    }
+}
+
+impl<S: AsRef<str>> Recipient<S> {
     /// The server's reply. `None`: the server gave none for this recipient.
-    pub const fn reply(&self) -> Option<&'s Reply> {
+    pub const fn reply(&self) -> Option<&Reply> {
         self.outcome.reply()
     }
 
@@ -111,13 +129,24 @@ impl<'s, S: AsRef<str>> Failed<'s, S> {
     pub fn is_permanent(&self) -> bool {
         self.outcome.is_permanent()
     }
+
+    const fn has_it(&self) -> bool {
+        matches!(self.outcome, RecipientOutcome::Accepted(_))
+    }
 }
 
-impl<S: AsRef<str>> fmt::Display for Failed<'_, S> {
+impl Recipient<&str> {
+    fn into_owned(self) -> Recipient {
+        let Self { path, outcome, server, broken, in_doubt } = self;
+        Recipient { path: path.into_owned(), outcome, server, broken, in_doubt }
+    }
+}
+
+impl<S: AsRef<str>> fmt::Display for Recipient<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.broken {
-            Some(broken) => write!(f, "{}: {broken}", self.recipient),
-            None => write!(f, "{}: {}", self.recipient, self.outcome),
+        match &self.broken {
+            Some(broken) => write!(f, "{}: {broken}", self.path),
+            None => write!(f, "{}: {}", self.path, self.outcome),
         }
     }
 }

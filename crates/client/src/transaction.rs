@@ -1,5 +1,7 @@
 //! One message to many recipients, each with an outcome of its own.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use posthaste_tokio::{
     ChunksSent, ClientError, ClientEvent, Content,
@@ -60,13 +62,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let in_doubt = session.message_in_doubt() || attempt.end_is_out_of_step;
         let in_doubt = in_doubt && attempt.outcomes.iter().any(Option::is_none);
         let chunking_failed = attempt.by_chunks && broken.as_ref().is_some_and(may_be_chunking);
-        let open = match &broken {
+        let broken = broken.map(Arc::new);
+        let open = match broken.as_deref() {
             Some(ClientError::Misuse(ApiMisuse::Content(fault))) => RecipientOutcome::Unsendable(*fault),
             _ => RecipientOutcome::Lost,
         };
-        let outcomes = attempt.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| open.clone()));
-        let paths = recipients.iter().map(|rcpt| rcpt.forward_path);
-        let recipients = paths.zip(outcomes).map(|(path, outcome)| Recipient { path, outcome }).collect();
+        let recipient = |(rcpt, outcome): (&Rcpt<&'r str>, Option<RecipientOutcome>)| {
+            let outcome = outcome.unwrap_or_else(|| open.clone());
+            let is_lost = matches!(outcome, RecipientOutcome::Lost);
+            let broken = if is_lost { broken.clone() } else { None };
+            let server = Some(Arc::clone(&self.facts));
+            Recipient { path: rcpt.forward_path, outcome, server, broken, in_doubt: in_doubt && is_lost }
+        };
+        let recipients = recipients.iter().zip(attempt.outcomes).map(recipient).collect();
         let sent = Sent { recipients, broken, in_doubt, chunking_failed };
         if is_begun {
             self.note(&sent, is_binary);
@@ -77,8 +85,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Notes how the server did.
     fn note(&mut self, sent: &Sent<&str>, is_binary: bool) {
         let is_first = !std::mem::replace(&mut self.is_used, true);
-        let Some(Remote { target, health, tls_is_suspected }) = &self.remote else { return };
-        match &sent.broken {
+        let (Some(Remote { health, tls_is_suspected }), Some(target)) = (&self.remote, &self.facts.target) else {
+            return;
+        };
+        match sent.broken.as_deref() {
             None => {
                 health.answered(target.server);
                 if *tls_is_suspected {

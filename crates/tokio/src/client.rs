@@ -23,7 +23,7 @@ use tokio::{
 
 pub use body::ChunksSent;
 
-use crate::{Clock, Connection};
+use crate::{Clock, Connection, TlsParameters};
 
 /// A client session with its connection and clock: it reads, writes and keeps the time.
 #[derive(Debug)]
@@ -227,6 +227,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     /// Returns `true` if the connection has TLS.
     pub const fn is_tls(&self) -> bool {
         self.connection.is_tls()
+    }
+
+    /// What the TLS handshake has agreed on. `None`: there is no TLS.
+    pub fn tls(&self) -> Option<TlsParameters> {
+        self.connection.tls()
     }
 
     async fn write(&mut self, segments: &SegmentList<'_>) -> Result<(), ClientError> {

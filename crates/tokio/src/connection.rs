@@ -16,7 +16,7 @@ use posthaste_session::{
     sasl::{ChannelBinding, TLS_EXPORTER_LABEL},
     wire::frame::{MAX_SEGMENTS, SegmentList},
 };
-use rustls::{ClientConfig, ProtocolVersion, ServerConfig, pki_types::ServerName};
+use rustls::{CipherSuite, ClientConfig, ProtocolVersion, ServerConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::{Instant, error::Elapsed, timeout, timeout_at},
@@ -37,6 +37,16 @@ pub struct Connection<S> {
     unflushed: bool,
     /// A write of segments stopped half-way: the peer would take any later octets for a part of it.
     torn: bool,
+}
+
+/// What a TLS handshake has agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsParameters {
+    /// The version of TLS.
+    pub version: ProtocolVersion,
+    /// The cipher suite.
+    pub cipher_suite: CipherSuite,
 }
 
 enum Transport<S> {
@@ -62,6 +72,14 @@ impl<S> Connection<S> {
     /// Returns `true` if the connection has TLS.
     pub const fn is_tls(&self) -> bool {
         matches!(self.transport, Transport::Tls(_))
+    }
+
+    /// What the TLS handshake has agreed on. `None`: there is no TLS.
+    pub fn tls(&self) -> Option<TlsParameters> {
+        let Transport::Tls(stream) = &self.transport else { return None };
+        let session = stream.get_ref().1;
+        let (version, cipher_suite) = (session.protocol_version()?, session.negotiated_cipher_suite()?.suite());
+        Some(TlsParameters { version, cipher_suite })
     }
 
     /// The channel binding for SASL: `tls-exporter` (RFC 9266) under TLS 1.3. `None` otherwise:

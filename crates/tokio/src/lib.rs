@@ -12,7 +12,7 @@ pub mod tls;
 pub use certificate::Certificate;
 pub use client::{ChunksSent, ClientDriver, ClientError, ClientEvent};
 pub use clock::Clock;
-pub use connection::Connection;
+pub use connection::{Connection, TlsParameters};
 pub use content::{Content, Reader, Streamed, Text};
 pub use server::{ServerDriver, ServerEvent};
 

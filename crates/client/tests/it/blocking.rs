@@ -41,7 +41,9 @@ fn a_reader_that_fails_is_the_error_and_nothing_is_sent_as_whole() {
     let hop = server.block_on(Scripted::polite());
     let mut client = Client::connect(("127.0.0.1", hop.port), &options(Tls::Off)).unwrap();
     let sent = client.send("a@b.test", ["c@d.test"], Reader::new(Fails)).unwrap();
-    assert!(matches!(&sent.broken, Some(ClientError::Content(error)) if error.to_string() == "the disk is gone"));
+    assert!(
+        matches!(sent.broken.as_deref(), Some(ClientError::Content(error)) if error.to_string() == "the disk is gone")
+    );
     assert_eq!((sent.is_complete(), hop.count("<end>")), (false, 0));
 }
 

@@ -8,6 +8,7 @@ mod chunking_fails;
 mod content;
 #[cfg(feature = "hickory")]
 mod dns;
+mod exchange;
 mod front_door;
 mod login;
 mod odd_replies;

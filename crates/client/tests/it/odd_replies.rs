@@ -91,7 +91,7 @@ async fn three_digits_decide_at_every_stage_and_the_connection_is_not_used_again
                 let (sent, again, heard) = exchange(Protocol::Smtp, offers, point, form(code)).await;
                 let context = format!("{name}: {code} to {point}, {offers:?}: {:?}", sent.broken);
                 assert_eq!(letters(&sent), outcome, "{context}");
-                assert!(matches!(sent.broken, Some(ClientError::Peer(_))), "{context}");
+                assert!(matches!(sent.broken.as_deref(), Some(ClientError::Peer(_))), "{context}");
                 assert!(!sent.in_doubt && !sent.chunking_failed, "{context}");
                 assert_eq!(
                     sent.recipients.iter().any(|recipient| recipient.outcome.is_permanent()),

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use posthaste_client::{ClientOptions, Pool, PoolOptions, RecipientOutcome, SendError, Sent, Tcp, Tls};
+use posthaste_client::{ClientOptions, Delivered, Pool, PoolOptions, RecipientOutcome, SendError, Tcp, Tls};
 use posthaste_testkit::script::{Script, Scripted, polite};
 
 use crate::support::options;
@@ -15,7 +15,7 @@ fn pool(ports: &[u16], change: impl FnOnce(&mut ClientOptions, &mut PoolOptions)
     Pool::with(ports.iter().map(|port| ("127.0.0.1", *port)), client, limits, Tcp::default()).unwrap()
 }
 
-async fn send(pool: &Pool) -> Result<Sent, SendError> {
+async fn send(pool: &Pool) -> Result<Delivered, SendError> {
     pool.send("a@b.test", ["c@d.test"], CONTENT).await
 }
 
@@ -169,7 +169,7 @@ async fn content_that_was_begun_is_not_sent_again() {
     let server = Scripted::start(except(0, "<end>", "close")).await;
     let pool = pool(&[server.port], |_, _| {});
     let sent = send(&pool).await.unwrap();
-    assert!(sent.in_doubt && !sent.is_complete());
+    assert!(sent.recipients[0].in_doubt && !sent.is_complete());
     assert_eq!((server.count("<connect>"), server.count("<end>")), (1, 1));
 }
 

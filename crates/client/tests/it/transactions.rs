@@ -137,7 +137,7 @@ async fn a_reply_before_the_end_of_the_content_is_heard() {
         let content = Bytes::from(b"0123456789abcde\r\n".repeat(1 << 20));
         let sent = send(&mut client, 1, content).await;
         assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("C", false), "{:?}", sent.broken);
-        assert!(matches!(&sent.broken, Some(ClientError::EarlyReply(_))));
+        assert!(matches!(sent.broken.as_deref(), Some(ClientError::EarlyReply(_))));
     }
 }
 
@@ -192,7 +192,7 @@ async fn a_message_is_in_doubt_from_the_write_of_its_end() {
     let (mail, rcpt) = (Mail::parse("<>").unwrap(), Rcpt::parse("<u0@d.test>").unwrap());
     let sent = client.transact(mail, &[rcpt], Breaks(false)).await;
     assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("L", false));
-    assert!(matches!(sent.broken, Some(ClientError::Content(_))));
+    assert!(matches!(sent.broken.as_deref(), Some(ClientError::Content(_))));
     assert!(send(&mut client, 1, CONTENT).await.broken.is_some());
     client.quit().await;
     assert!(heard.of(&["<end>", "QUIT"]).is_empty());
@@ -210,6 +210,6 @@ async fn a_silent_server_is_given_up() {
         let mut client = connected(stream).await;
         let sent = send(&mut client, 1, CONTENT).await;
         assert_eq!((letters(&sent).as_str(), sent.in_doubt), ("L", in_doubt), "{point}");
-        assert!(matches!(sent.broken, Some(ClientError::Timeout)));
+        assert!(matches!(sent.broken.as_deref(), Some(ClientError::Timeout)));
     }
 }

@@ -28,20 +28,12 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Connected {
     pub(super) client: Client<Metered>,
-    /// The host's name, for reports and logs.
-    pub(super) host: Arc<str>,
-    pub(super) server: SocketAddr,
     /// TLS has proved the host's identity.
     pub(super) verified: bool,
     pub(super) pulse: Arc<Pulse>,
 }
 
 impl Connected {
-    pub(super) fn new(client: Client<Metered>, target: &Target, verified: bool, dialer: &Dialer) -> Self {
-        let (host, server, pulse) = (Arc::clone(&target.host), target.server, Arc::clone(&dialer.pulse));
-        Self { client, host, server, verified, pulse }
-    }
-
     /// Sends QUIT and closes the connection.
     pub(super) async fn close(self) {
         self.client.quit().await;
@@ -81,10 +73,6 @@ impl Way {
             NextHop::Mx => route.tls.clone().unproven(),
         };
         Ok(Self { tls, guarded, chunking: route.chunking })
-    }
-
-    pub(super) fn may_go_in_clear(&self) -> bool {
-        !self.guarded && matches!(self.tls, Tls::Opportunistic(_))
     }
 
     /// The options of connections in this way.
@@ -164,13 +152,7 @@ impl Dial for Dialer {
 
 /// The diagnostic for a server that was given up.
 pub(super) fn given_up(host: &str, gave_up: GaveUp) -> Diagnostic {
-    Diagnostic::lost(
-        host,
-        match gave_up {
-            GaveUp::TooLong => &"the time of one attempt was over before there was an answer",
-            GaveUp::Silent => &"the server was silent while other mail waited",
-        },
-    )
+    Diagnostic::lost(host, &gave_up)
 }
 
 /// TLS that proves the identity of the next hop, for hosts that the configuration names. Names from

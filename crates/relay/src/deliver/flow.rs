@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -134,11 +135,13 @@ impl AsyncWrite for Metered {
 }
 
 /// Why a connection was given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(super) enum GaveUp {
     /// The time of the attempt is over.
+    #[error("the time of one attempt was over before there was an answer")]
     TooLong,
     /// The server was silent while other connections waited for its room.
+    #[error("the server was silent while other mail waited")]
     Silent,
 }
 

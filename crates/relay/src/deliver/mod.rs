@@ -28,6 +28,7 @@ mod connect;
 mod fit;
 mod flow;
 mod job;
+mod letter;
 mod lookup;
 mod outcome;
 mod places;

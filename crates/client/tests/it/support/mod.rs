@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use posthaste_client::{
-    Client, ClientOptions, Identity, RecipientOutcome, RefusedAt, Sent, Tls,
+    Client, ClientOptions, Identity, Recipient, RecipientOutcome, RefusedAt, Sent, Tls,
     rustls::ClientConfig,
     tls::any_certificate,
     wire::{Mail, Rcpt},
@@ -46,8 +46,13 @@ pub(crate) async fn connected(stream: DuplexStream) -> Client<DuplexStream> {
     Client::start(stream, "mx.test", &options(Tls::Off)).await.unwrap()
 }
 
-/// `A`ccepted, refused at `M`ail, `R`cpt, `D`ata, `B`dat or `C`ontent, or `L`ost.
+/// `A`ccepted, refused at `M`ail, `R`cpt, `D`ata, `B`dat or `C`ontent, `L`ost,
+/// or `-` for unreachable.
 pub(crate) fn letters<S: AsRef<str>>(sent: &Sent<S>) -> String {
+    letters_of(&sent.recipients)
+}
+
+pub(crate) fn letters_of<S: AsRef<str>>(recipients: &[Recipient<S>]) -> String {
     let letter = |outcome: &RecipientOutcome| match outcome {
         RecipientOutcome::Accepted(_) => 'A',
         RecipientOutcome::Refused(_, RefusedAt::Mail) => 'M',
@@ -59,8 +64,9 @@ pub(crate) fn letters<S: AsRef<str>>(sent: &Sent<S>) -> String {
         RecipientOutcome::Unsendable(_) => 'X',
         RecipientOutcome::Postponed => 'P',
         RecipientOutcome::Lost => 'L',
+        RecipientOutcome::Unreachable(_) => '-',
     };
-    sent.recipients.iter().map(|recipient| letter(&recipient.outcome)).collect()
+    recipients.iter().map(|recipient| letter(&recipient.outcome)).collect()
 }
 
 /// Sends from `me@s.test` to this number of recipients: `u0@d.test`, `u1@d.test` and so on.
