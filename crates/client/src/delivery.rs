@@ -120,7 +120,7 @@ pub struct Break {
 }
 
 impl Delivery {
-    /// Begins a delivery to so many recipients, with at most `most` in one transaction.
+    /// Begins a delivery to this number of recipients, with at most `most` in one transaction.
     pub fn new(recipients: usize, most: usize) -> Self {
         let mut courses = Vec::new();
         courses.resize_with(recipients, Course::default);

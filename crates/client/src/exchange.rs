@@ -49,9 +49,9 @@ impl Default for MxOptions {
 ///
 /// A domain's hosts are tried in the order of their preference, at random within one, and those
 /// that failed lately last ([`Health`](crate::Health)). The first that is ready gets the message
-/// ([`Race`](crate::Race)). A recipient that it does not take, and does not refuse for good, goes on
-/// to the next one. There is no queue: what is temporary is an outcome, and is tried again by who
-/// sends it again.
+/// ([`Race`](crate::Race)). A recipient that it does not take, and does not refuse for good, goes
+/// on to the next one. There is no queue: what is temporary is an outcome, and is tried again by
+/// who sends it again.
 ///
 /// Names from DNS without DNSSEC prove nothing, so [`ClientOptions::tls`] is used
 /// [unproven](crate::Tls::unproven).

@@ -65,7 +65,7 @@ pub(crate) struct Kept<S> {
 }
 
 impl<S> Kept<S> {
-    /// A connection that has taken so many messages.
+    /// A connection that has taken this number of messages.
     pub(crate) fn used(client: Client<S>, messages: u32) -> Self {
         Self { client, messages, until: Instant::now() }
     }

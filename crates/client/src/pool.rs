@@ -15,8 +15,8 @@ use crate::{
 /// share them.
 ///
 /// The destination is a server, or several in order. The first that is ready gets the message
-/// ([`Race`](crate::Race)). A recipient that it does not take, and does not refuse for good, goes on
-/// to the next one. A connection that the server has closed is replaced.
+/// ([`Race`](crate::Race)). A recipient that it does not take, and does not refuse for good, goes
+/// on to the next one. A connection that the server has closed is replaced.
 ///
 /// ```no_run
 /// use posthaste_client::{ClientOptions, Pool};
