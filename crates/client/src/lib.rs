@@ -11,6 +11,8 @@ mod health;
 #[cfg(feature = "hickory")]
 mod hickory;
 mod host_name;
+#[cfg(feature = "mta-sts")]
+pub mod mta_sts;
 pub mod mx;
 mod outcome;
 mod pool;

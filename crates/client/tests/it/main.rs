@@ -10,6 +10,8 @@ mod content;
 mod dns;
 mod front_door;
 mod login;
+#[cfg(feature = "mta-sts")]
+mod mta_sts;
 mod odd_replies;
 mod pool;
 mod race;
