@@ -22,6 +22,8 @@ mod resolve;
 mod send;
 mod sent;
 mod tls_policy;
+#[cfg(feature = "tls-rpt")]
+pub mod tls_rpt;
 mod transaction;
 
 pub use client::{Client, ClientOptions};

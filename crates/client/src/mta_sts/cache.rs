@@ -18,8 +18,8 @@ const BYTES: usize = 64 << 20;
 const DOMAIN: usize = 1_024;
 /// A policy counts for this long at least, or each message would fetch it again.
 const MIN_AGE: Duration = Duration::from_secs(300);
-/// A policy is fetched again after this time, or after half of its age, so that an attacker who
-/// stops the fetches has to do so for long (RFC 8461 section 3.3).
+/// A policy is fetched again after this time, or after half of its age. An attacker who stops the
+/// fetches then has to do so for long (RFC 8461 section 3.3).
 const RENEWAL: Duration = Duration::from_secs(86_400);
 
 /// The domains. The lock is held for no wait.
@@ -82,6 +82,19 @@ impl Cache {
     /// Keeps a policy in the slot of a domain. It names domains that were forgotten for it.
     pub(super) fn keep(&self, slot: &Slot, kept: Kept) -> Vec<Box<str>> {
         slot.state().kept = Some(kept);
+        self.restrict()
+    }
+
+    /// Keeps policies of an earlier run: as many as are remembered at most. It names domains that
+    /// were forgotten.
+    pub(super) fn load(&self, loaded: Vec<(String, Kept)>) -> Vec<Box<str>> {
+        for (domain, kept) in loaded {
+            self.slot(&domain).0.state().kept = Some(kept);
+        }
+        self.restrict()
+    }
+
+    fn restrict(&self) -> Vec<Box<str>> {
         let mut domains = self.lock();
         let size = |slot: &Arc<Slot>| slot.state().size();
         if domains.slots.values().map(size).sum::<usize>() <= BYTES { Vec::new() } else { domains.forget() }

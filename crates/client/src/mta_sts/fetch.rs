@@ -14,8 +14,8 @@ pub const FETCH_TIMEOUT: Duration = Duration::from_secs(60);
 /// Fetches policy files (RFC 8461 section 3.3). An application may bring its own, for a proxy or a
 /// test.
 ///
-/// [`MtaSts`](super::MtaSts) sets the timeout, [`FETCH_TIMEOUT`], and drops the future when it is over. It
-/// may also drop the future because its own caller went away.
+/// [`MtaSts`](super::MtaSts) sets the timeout, [`FETCH_TIMEOUT`], and drops the future when it is
+/// over. It may also drop the future because its own caller went away.
 pub trait PolicyFetch: Send + Sync + 'static {
     /// The body of `https://HOST/.well-known/mta-sts.txt`, where the host is `mta-sts.DOMAIN`.
     ///

@@ -70,9 +70,7 @@ impl<F: PolicyFetch> MtaSts<F> {
     pub fn open(fetch: F, folder: impl AsRef<Path>) -> io::Result<Self> {
         let (disk, loaded) = Disk::open(folder.as_ref())?;
         let cache = Cache::default();
-        for (domain, kept) in loaded {
-            disk.remove(&cache.keep(&cache.slot(&domain).0, kept));
-        }
+        disk.remove(&cache.load(loaded));
         Ok(Self(Arc::new(Shared { fetch, cache, disk: Some(disk) })))
     }
 

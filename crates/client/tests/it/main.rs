@@ -17,4 +17,6 @@ mod pool;
 mod race;
 mod support;
 mod tls_policy;
+#[cfg(feature = "tls-rpt")]
+mod tls_rpt;
 mod transactions;
