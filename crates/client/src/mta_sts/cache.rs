@@ -57,6 +57,8 @@ pub(super) struct State {
 pub(super) struct Kept {
     pub(super) policy: Arc<Policy>,
     pub(super) id: PolicyId,
+    /// The bytes that it takes, about.
+    size: usize,
     until: Instant,
     renew: Instant,
 }
@@ -129,11 +131,12 @@ impl Slot {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known, if the DNS was asked within this time.
+    /// What is known, if the DNS was asked within this time and no policy has ended since.
     pub(super) fn fresh(&self, within: Duration) -> Option<Found> {
         let (state, now) = (self.state(), Instant::now());
-        let checked = state.checked?;
-        (now.saturating_duration_since(checked) < within).then(|| state.found(now))
+        let is_fresh = now.saturating_duration_since(state.checked?) < within;
+        let has_ended = state.kept.is_some() && state.kept(now).is_none();
+        (is_fresh && !has_ended).then(|| state.found(now))
     }
 
     /// Notes that the DNS was asked now, and what came of it.
@@ -141,6 +144,10 @@ impl Slot {
         let (mut state, now) = (self.state(), Instant::now());
         change(&mut state);
         state.checked = Some(now);
+        // Or each question would ask the DNS again.
+        if state.kept(now).is_none() {
+            state.kept = None;
+        }
         state.found(now)
     }
 
@@ -174,7 +181,7 @@ impl State {
     }
 
     fn size(&self) -> usize {
-        DOMAIN.saturating_add(self.kept.as_ref().map_or(0, |kept| kept.policy.size()))
+        DOMAIN.saturating_add(self.kept.as_ref().map_or(0, |kept| kept.size))
     }
 }
 
@@ -184,7 +191,7 @@ impl Kept {
         let age = policy.max_age().clamp(MIN_AGE, MAX_AGE);
         let (left, now) = (age.checked_sub(ago).filter(|left| !left.is_zero())?, Instant::now());
         let renew = now + RENEWAL.min(age / 2).saturating_sub(ago);
-        Some(Self { policy: Arc::new(policy), id, until: now + left, renew })
+        Some(Self { size: policy.size(), policy: Arc::new(policy), id, until: now + left, renew })
     }
 }
 

@@ -341,6 +341,19 @@ mod tests {
     }
 
     #[test]
+    fn a_policy_with_any_octet_changed_is_a_policy_or_an_error() {
+        for at in 0..EXAMPLE.len() {
+            for octet in 0..=u8::MAX {
+                let mut file = EXAMPLE.as_bytes().to_vec();
+                file[at] = octet;
+                if let Ok(policy) = Policy::parse(&file) {
+                    assert_eq!(Policy::parse(policy.to_string().as_bytes()), Ok(policy), "{}", file.escape_ascii());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_host_is_permitted_by_its_name_or_one_label_below_a_wildcard() {
         let policy = parsed(&EXAMPLE.replace("mail.example.com", "xn--bcher-kva.example")).unwrap();
         for (host, expected) in [

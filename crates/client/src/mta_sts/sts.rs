@@ -3,7 +3,7 @@
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::MutexGuard,
+    sync::{MutexGuard, Semaphore},
     time::{Instant, timeout},
 };
 use tracing::warn;
@@ -27,7 +27,8 @@ use crate::{HostName, ResolveError, Resolver};
 /// after a day, or after half of `max_age` if that is less. A policy counts until its end, even if
 /// the DNS does not answer, the record is gone or the policy host fails.
 ///
-/// It remembers 10,000 domains at most and 64 MiB of policies. Beyond that it forgets half: domains
+/// It makes 256 fetches at a time at most; others wait within their minute. It remembers 10,000
+/// domains at most and 64 MiB of policies. Beyond that it forgets half: domains
 /// without a policy first, then those that were not asked for the longest.
 ///
 /// Futures may be dropped. Of several callers with a domain one asks the DNS and the policy host.
@@ -41,6 +42,8 @@ struct Shared<F> {
     fetch: F,
     cache: Cache,
     disk: Option<Disk>,
+    /// Permits for fetches.
+    fetches: Semaphore,
 }
 
 /// How long the answer of the DNS counts.
@@ -49,13 +52,15 @@ const CHECK: Duration = Duration::from_secs(300);
 const REFRESH: Duration = Duration::from_secs(60);
 /// How long a fetch that failed is not repeated (RFC 8461 section 3.3).
 const FAILURE: Duration = Duration::from_secs(300);
+/// The most fetches at a time. Others wait within their own time.
+const FETCHES: usize = 256;
 /// The longest domain that can have a name of 253 octets with `_mta-sts.` before it.
 const MAX_DOMAIN: usize = 244;
 
 impl<F: PolicyFetch> MtaSts<F> {
     /// Keeps policies in memory.
     pub fn new(fetch: F) -> Self {
-        Self(Arc::new(Shared { fetch, cache: Cache::default(), disk: None }))
+        Self::with(fetch, Cache::default(), None)
     }
 
     /// Keeps policies in memory and in a folder, which it makes if it is not there. Blocks while it
@@ -71,7 +76,11 @@ impl<F: PolicyFetch> MtaSts<F> {
         let (disk, loaded) = Disk::open(folder.as_ref())?;
         let cache = Cache::default();
         disk.remove(&cache.load(loaded));
-        Ok(Self(Arc::new(Shared { fetch, cache, disk: Some(disk) })))
+        Ok(Self::with(fetch, cache, Some(disk)))
+    }
+
+    fn with(fetch: F, cache: Cache, disk: Option<Disk>) -> Self {
+        Self(Arc::new(Shared { fetch, cache, disk, fetches: Semaphore::new(FETCHES) }))
     }
 
     /// What the domain of recipients asks of its senders. An address literal asks nothing.
@@ -79,8 +88,8 @@ impl<F: PolicyFetch> MtaSts<F> {
         self.ask(resolver, domain, CHECK).await
     }
 
-    /// The same, with an answer of the DNS that is at most a minute old. Ask this before a message
-    /// is returned because no host is as the policy says (RFC 8461 section 5.1).
+    /// The same, with an answer of the resolver that is at most a minute old. Ask this before a
+    /// message is returned because no host is as the policy says (RFC 8461 section 5.1).
     pub async fn refresh(&self, resolver: &impl Resolver, domain: &str) -> Found {
         self.ask(resolver, domain, REFRESH).await
     }
@@ -125,7 +134,12 @@ impl<F: PolicyFetch> MtaSts<F> {
 
     async fn fetch(&self, resolver: &impl Resolver, domain: &str, slot: &Slot, id: PolicyId) -> Result<(), Problem> {
         let host = format!("mta-sts.{domain}");
-        let fetched = timeout(FETCH_TIMEOUT, self.0.fetch.fetch(resolver, &host)).await;
+        let fetch = async {
+            // The semaphore is never closed.
+            let _permit = self.0.fetches.acquire().await;
+            self.0.fetch.fetch(resolver, &host).await
+        };
+        let fetched = timeout(FETCH_TIMEOUT, fetch).await;
         let file = fetched.unwrap_or(Err(FetchError::Timeout)).map_err(Problem::from);
         let policy = file.and_then(|file| Policy::parse(&file).map_err(Problem::from));
         let policy = match policy {

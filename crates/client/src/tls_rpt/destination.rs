@@ -217,6 +217,24 @@ mod tests {
     }
 
     #[test]
+    fn a_record_with_any_octet_changed_names_mailboxes_in_one_line_or_is_an_error() {
+        let record = b"v=TLSRPTv1; rua=mailto:a%2Bb@c.test, https://d.test/e; x=y";
+        for at in 0..record.len() {
+            for octet in 0..=u8::MAX {
+                let mut record = record.to_vec();
+                record[at] = octet;
+                for found in find(&[record]).unwrap_or_default() {
+                    let text = match &found {
+                        Destination::Mail(mailbox) => mailbox.as_str(),
+                        Destination::Https(uri) => uri,
+                    };
+                    assert!(text.bytes().all(|octet| (b' '..=b'~').contains(&octet)), "{found:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_hostile_record_names_few_destinations() {
         let many = format!("v=TLSRPTv1; rua={}", vec!["mailto:a@b.test"; 1_000].join(","));
         assert_eq!(find(&[many]).unwrap().len(), DESTINATIONS);

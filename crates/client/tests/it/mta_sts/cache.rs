@@ -216,6 +216,43 @@ async fn a_fetch_of_an_applications_own_is_bounded_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_dns_is_asked_at_once_when_a_policy_has_ended_and_then_every_five_minutes() {
+    let (zone, files) = (Zone::with("1"), Files::with(&aged(400)));
+    let sts = MtaSts::new(files.clone());
+    sts.policy(&zone, "d.test").await;
+    files.fail();
+    pass(200).await;
+    sts.refresh(&zone, "d.test").await;
+    pass(199).await;
+    assert!(has(&sts.policy(&zone, "d.test").await, 400));
+    assert_eq!(zone.asked(), 2);
+    pass(1).await;
+    for second in 0..600 {
+        assert!(sts.policy(&zone, "d.test").await.policy.is_none());
+        assert_eq!(zone.asked(), 3 + second / 300, "{second}");
+        pass(1).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fetches_are_bounded_and_each_ends_within_its_minute() {
+    let (zone, files) = (Arc::new(Zone::with("1")), Files::with(POLICY));
+    files.take(Duration::from_secs(1_000));
+    let (sts, began) = (MtaSts::new(files.clone()), tokio::time::Instant::now());
+    let ask = |number| {
+        let (sts, zone) = (sts.clone(), Arc::clone(&zone));
+        tokio::spawn(async move { sts.policy(&*zone, &format!("{number}.test")).await })
+    };
+    let callers: Vec<_> = (0..1_000).map(ask).collect();
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    assert_eq!(files.fetches(), 256);
+    for caller in callers {
+        assert!(caller.await.unwrap().policy.is_none());
+    }
+    assert_eq!(began.elapsed(), Duration::from_secs(60));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_no_domain_with_a_policy_host_is_not_asked_for() {
     let (zone, files) = (Zone::with("1"), Files::with(POLICY));
     let sts = MtaSts::new(files);
