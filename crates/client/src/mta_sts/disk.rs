@@ -41,7 +41,7 @@ const HEAD: &str = "posthaste MTA-STS policy 1";
 /// domains alone could be names of devices.
 const POLICY: &str = "policy-";
 const DRAFT: &str = "draft-";
-/// The most bytes of a file. A policy is written with its ends of lines as CRLF.
+/// The most bytes of a file. A policy may be longer here than it came.
 const MAX_FILE: u64 = 2 * MAX_POLICY as u64;
 
 impl Disk {
@@ -126,7 +126,7 @@ fn read(path: &Path, domain: &str) -> Result<Option<Kept>, String> {
     }
     let id = PolicyId::parse(id).map_err(|error| error.to_string())?;
     let fetched = fetched.parse().map_err(|_| "its time is no number")?;
-    let policy = Policy::parse(body.as_bytes()).map_err(|error| error.to_string())?;
+    let policy = Policy::parse_lines(body.as_bytes()).map_err(|error| error.to_string())?;
     // A clock that went back makes a policy young: it counts for its age at most from now on.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(Kept::new(policy, id, now.saturating_sub(Duration::from_secs(fetched))))

@@ -90,6 +90,11 @@ impl Policy {
         if file.len() > MAX_POLICY {
             return Err(PolicyError::TooLong(file.len()));
         }
+        Self::parse_lines(file)
+    }
+
+    /// Parses lines of any number. As this writes a policy, it may be longer than it came.
+    pub(super) fn parse_lines(file: &[u8]) -> Result<Self, PolicyError> {
         let (mut version, mut mode, mut max_age, mut mx) = (None, None, None, Vec::new());
         for (line, number) in file.split(|octet| *octet == b'\n').zip(1..) {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -216,7 +221,8 @@ impl fmt::Display for MxPattern {
     }
 }
 
-/// A policy file that parses as this policy.
+/// A policy file that parses as this policy, unless it came in nearly [`MAX_POLICY`] bytes without
+/// the spaces and CRs that are in it here.
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines().try_for_each(|line| write!(f, "{line}\r\n"))
@@ -337,6 +343,11 @@ mod tests {
         let padded = |length: usize| format!("{EXAMPLE}x: {}", "y".repeat(length - EXAMPLE.len() - 3));
         assert!(parsed(&padded(MAX_POLICY)).is_ok());
         assert_eq!(parsed(&padded(MAX_POLICY + 1)), Err(PolicyError::TooLong(MAX_POLICY + 1)));
+        let tight =
+            format!("version:STSv1\nmode:enforce\nmax_age:1\n{}", format!("mx:{}.b\n", "a".repeat(59)).repeat(999));
+        let policy = Policy::parse(tight.as_bytes()).unwrap();
+        assert!(policy.to_string().len() > MAX_POLICY);
+        assert_eq!(Policy::parse_lines(policy.to_string().as_bytes()), Ok(policy));
         assert_eq!(Policy::parse(&vec![b'\n'; MAX_POLICY]), Err(PolicyError::Missing("version: STSv1")));
     }
 
