@@ -75,6 +75,15 @@ impl Resolver for HickoryResolver {
             None => answer(self.0.ipv6_lookup(name)).await.map(|_| Vec::new()),
         }
     }
+
+    async fn txt(&self, text: &str) -> Result<Vec<Vec<u8>>, ResolveError> {
+        let Some(lookup) = answer(self.0.txt_lookup(name(text)?)).await? else { return Ok(Vec::new()) };
+        let record = |data: &RData| match data {
+            RData::TXT(txt) => Some(txt.txt_data.concat()),
+            _ => None,
+        };
+        Ok(lookup.answers().iter().filter_map(|answer| record(&answer.data)).collect())
+    }
 }
 
 /// The name, octet by octet. A name that the DNS cannot hold does not exist.

@@ -15,6 +15,8 @@ mod hickory;
 mod host_name;
 mod kept;
 mod letter;
+#[cfg(feature = "mta-sts")]
+pub mod mta_sts;
 pub mod mx;
 mod outcome;
 mod pool;
@@ -25,6 +27,8 @@ mod send;
 mod sent;
 mod source;
 mod tls_policy;
+#[cfg(feature = "tls-rpt")]
+pub mod tls_rpt;
 mod transaction;
 
 pub use client::{Client, ClientOptions};

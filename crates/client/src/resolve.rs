@@ -18,6 +18,16 @@ pub trait Resolver: Send + Sync + 'static {
 
     /// The addresses of a host. Empty: the name exists and has none.
     fn addresses(&self, host: &str) -> impl Future<Output = Result<Vec<IpAddr>, ResolveError>> + Send;
+
+    /// The TXT records of a name, in no order, each with its strings joined. Empty: the name exists
+    /// and has none.
+    ///
+    /// The default knows no TXT records: every domain is then one without MTA-STS and TLS-RPT. A
+    /// resolver that wraps another must forward this.
+    fn txt(&self, name: &str) -> impl Future<Output = Result<Vec<Vec<u8>>, ResolveError>> + Send {
+        let _ = name;
+        std::future::ready(Ok(Vec::new()))
+    }
 }
 
 /// An MX record (RFC 5321 section 5.1).
@@ -75,5 +85,9 @@ impl<R: Resolver> Resolver for std::sync::Arc<R> {
 
     async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
         (**self).addresses(host).await
+    }
+
+    async fn txt(&self, name: &str) -> Result<Vec<Vec<u8>>, ResolveError> {
+        (**self).txt(name).await
     }
 }

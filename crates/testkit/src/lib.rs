@@ -23,6 +23,8 @@ pub mod client;
 pub mod clock;
 #[cfg(feature = "sessions")]
 pub mod fuzz;
+#[cfg(feature = "tokio")]
+pub mod https;
 #[cfg(feature = "sessions")]
 pub mod link;
 #[cfg(feature = "sessions")]

@@ -18,6 +18,7 @@ use tokio::{
 const A: u16 = 1;
 const CNAME: u16 = 5;
 const MX: u16 = 15;
+const TXT: u16 = 16;
 const AAAA: u16 = 28;
 
 const SERVFAIL: u8 = 2;
@@ -138,6 +139,11 @@ fn mx(preference: u16, labels: &[&[u8]]) -> (u16, Vec<u8>) {
     (MX, [preference.to_be_bytes().to_vec(), name(labels)].concat())
 }
 
+fn txt(strings: &[&[u8]]) -> (u16, Vec<u8>) {
+    let string = |octets: &&[u8]| [&[u8::try_from(octets.len()).unwrap()], *octets].concat();
+    (TXT, strings.iter().flat_map(string).collect())
+}
+
 fn alias(of: &str) -> Answer {
     Records(vec![(CNAME, name(&of.split('.').map(str::as_bytes).collect::<Vec<_>>()))])
 }
@@ -177,6 +183,8 @@ fn zone(name: &str, kind: u16) -> Answer {
         ("bare.test", _) => Lame,
         ("elsewhere.test", _) => Referral,
         ("null.test", MX) => Records(vec![mx(0, &[])]),
+        ("_texts.good.test", TXT) => Records(vec![txt(&[b"v=1; ", b"a=\xff"]), txt(&[b""])]),
+        ("_alias.good.test", TXT) => alias("_texts.good.test"),
         _ => Code(NXDOMAIN),
     }
 }
@@ -283,4 +291,18 @@ async fn a_name_that_the_dns_cannot_hold_is_not_asked_for() {
         assert_eq!(resolver.addresses(name).await, Err(ResolveError::NoSuchName), "{name}");
     }
     assert!(asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_strings_of_a_txt_record_are_joined_and_records_are_not() {
+    let (resolver, _) = serve(zone).await;
+    let mut records = resolver.txt("_texts.good.test").await.unwrap();
+    records.sort_unstable();
+    assert_eq!(records, [b"".to_vec(), b"v=1; a=\xff".to_vec()]);
+    assert_eq!(resolver.txt("no-data.test").await, Ok(Vec::new()));
+    assert_eq!(resolver.txt("_none.good.test").await, Err(ResolveError::NoSuchName));
+    assert!(matches!(resolver.txt("fails.test").await, Err(ResolveError::Temporary(_))));
+    assert_eq!(resolver.txt("torn.test").await, Err(ResolveError::Unusable("they cannot be read")));
+    // An `Arc` of a resolver asks it.
+    assert_eq!(Arc::new(resolver).txt("_alias.good.test").await.unwrap().len(), 2);
 }

@@ -11,9 +11,13 @@ mod dns;
 mod exchange;
 mod front_door;
 mod login;
+#[cfg(feature = "mta-sts")]
+mod mta_sts;
 mod odd_replies;
 mod pool;
 mod race;
 mod support;
 mod tls_policy;
+#[cfg(feature = "tls-rpt")]
+mod tls_rpt;
 mod transactions;

@@ -19,6 +19,7 @@
 
 mod error;
 mod explain;
+mod observe;
 mod pem;
 mod roots;
 mod verify;
@@ -29,6 +30,7 @@ use rustls::{ServerConfig, crypto::CryptoProvider};
 
 pub use error::{PemName, TlsError};
 pub use explain::explain;
+pub use observe::{Observed, Observer};
 pub use pem::Pem;
 pub use roots::Roots;
 pub use verify::{any_certificate, verified_by};
