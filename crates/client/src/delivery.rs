@@ -13,6 +13,7 @@ use std::{future::Future, io, sync::Arc};
 use posthaste_tokio::ClientError;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use crate::shelf::{Budget, Keep, Shelf};
 use crate::{Client, ClientOptions, Dial, Race, RecipientOutcome, RefusedAt, Sent, ServerFacts, Tls};
 
 /// Makes the transactions of a [`Delivery`].

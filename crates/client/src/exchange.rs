@@ -9,16 +9,18 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use posthaste_tokio::wire::{AddressError, Domain, ForwardPath, Mail, Rcpt};
+use tokio::sync::Semaphore;
 
 use crate::{
     ClientOptions, ConnectError, Delivered, Dial, MxRecord, PoolOptions, RecipientOutcome, Resolver, SendError, Source,
     Target, Tcp, Unreachable,
     delivery::Course,
-    kept::Shelf,
+    destination::Destination,
     letter::Letter,
     mx::{self, MxError},
     port,
     send::{addresses, delivered},
+    shelf::Budget,
 };
 
 /// The options of an [`Mx`]. Start from [`default`](Self::default) and assign what differs.
@@ -28,6 +30,9 @@ pub struct MxOptions {
     /// The limits of the connections to one destination: to the hosts of one domain, and of all
     /// domains that name the same hosts.
     pub destination: PoolOptions,
+    /// The deliveries that are under way at once, to all destinations together. Default 200. Beyond it
+    /// a message waits. As many connections are kept unused. 0 counts as 1.
+    pub deliveries: usize,
     /// The domains of one message that are served at once. Default 20. 0 counts as 1.
     pub domains: usize,
     /// The port of the hosts. Default 25.
@@ -40,7 +45,13 @@ pub struct MxOptions {
 
 impl Default for MxOptions {
     fn default() -> Self {
-        Self { destination: PoolOptions::default(), domains: 20, port: port::SMTP, allow_private: false }
+        Self {
+            destination: PoolOptions::default(),
+            deliveries: 200,
+            domains: 20,
+            port: port::SMTP,
+            allow_private: false,
+        }
     }
 }
 
@@ -84,11 +95,15 @@ struct Shared<R, D: Dial> {
     dial: D,
     client: Arc<ClientOptions>,
     options: MxOptions,
-    shelves: Mutex<Shelves<D::Stream>>,
+    /// Bounds the connections that are kept for all destinations.
+    budget: Budget,
+    destinations: Mutex<Destinations<D::Stream>>,
+    /// A permit for each delivery under way.
+    permits: Semaphore,
 }
 
-/// Kept connections, by the hosts of a domain in alphabetical order.
-type Shelves<S> = HashMap<Vec<String>, Arc<Shelf<S>>>;
+/// By the hosts of a domain, in alphabetical order.
+type Destinations<S> = HashMap<Vec<String>, Arc<Destination<S>>>;
 
 /// The most destinations with kept connections. Beyond it, those without a connection are
 /// forgotten.
@@ -105,8 +120,10 @@ impl<R: Resolver, D: Dial> Mx<R, D> {
     /// Makes one with options and streams of your own.
     pub fn with(resolver: R, mut client: ClientOptions, options: MxOptions, dial: D) -> Self {
         client.tls = client.tls.unproven();
-        let shelves = Mutex::default();
-        Self(Arc::new(Shared { resolver, dial, client: Arc::new(client), options, shelves }))
+        let deliveries = options.deliveries.clamp(1, Semaphore::MAX_PERMITS);
+        let (budget, permits) = (Budget::new(deliveries), Semaphore::new(deliveries));
+        let (client, destinations) = (Arc::new(client), Mutex::default());
+        Self(Arc::new(Shared { resolver, dial, client, options, budget, destinations, permits }))
     }
 
     /// Sends a message to the hosts of each recipient's domain, and returns the outcome of each
@@ -166,10 +183,9 @@ impl<R: Resolver, D: Dial> Mx<R, D> {
     /// Closes the unused connections with QUIT, and those in use when their message has gone. New
     /// messages make new connections.
     pub async fn close(&self) {
-        let shelves = std::mem::take(&mut *self.0.shelves());
-        for shelf in shelves.into_values() {
-            shelf.close().await;
-        }
+        let destinations = std::mem::take(&mut *self.0.destinations());
+        let closing: FuturesUnordered<_> = destinations.values().map(|destination| destination.close()).collect();
+        closing.collect().await
     }
 }
 
@@ -179,14 +195,16 @@ impl<R: Resolver, D: Dial> Shared<R, D> {
         let hosts = mx::hosts(&self.resolver, &name, self.client.hello.as_str()).await?;
         let mut names: Vec<_> = hosts.iter().map(|host| host.exchange.to_ascii_lowercase()).collect();
         names.sort_unstable();
-        let (shelf, permit) = loop {
-            let shelf = self.shelf(names.clone());
-            match shelf.permit().await {
-                Some(permit) => break (shelf, permit),
+        let (destination, permit) = loop {
+            let destination = self.destination(names.clone());
+            match destination.permit().await {
+                Some(permit) => break (destination, permit),
                 // It was closed in the meantime.
                 None => self.forget(&names),
             }
         };
+        // The semaphore is never closed.
+        let _one = self.permits.acquire().await;
         let mut missing = None;
         let delivered = {
             let targets = async {
@@ -194,7 +212,7 @@ impl<R: Resolver, D: Dial> Shared<R, D> {
                 missing = why;
                 Ok(targets)
             };
-            letter.deliver(&shelf, permit, &self.dial, &self.client, targets).await
+            letter.deliver(&destination, permit, &self.dial, &self.client, targets).await
         };
         match (delivered, missing) {
             (Err(ConnectError::NoAddress), Some(why)) => Err(why.into()),
@@ -231,21 +249,21 @@ impl<R: Resolver, D: Dial> Shared<R, D> {
         (targets, missing)
     }
 
-    fn shelf(&self, names: Vec<String>) -> Arc<Shelf<D::Stream>> {
-        let mut shelves = self.shelves();
-        if shelves.len() >= DESTINATIONS && !shelves.contains_key(&names) {
-            shelves.retain(|_, shelf| !shelf.is_empty());
+    fn destination(&self, names: Vec<String>) -> Arc<Destination<D::Stream>> {
+        let mut known = self.destinations();
+        if known.len() >= DESTINATIONS && !known.contains_key(&names) {
+            known.retain(|_, destination| !destination.is_empty());
         }
-        let shelf = shelves.entry(names).or_insert_with(|| Arc::new(Shelf::new(self.options.destination.clone())));
-        Arc::clone(shelf)
+        let make = || Arc::new(Destination::new(self.options.destination.clone(), self.budget.clone()));
+        Arc::clone(known.entry(names).or_insert_with(make))
     }
 
     fn forget(&self, names: &[String]) {
-        self.shelves().remove(names);
+        self.destinations().remove(names);
     }
 
-    fn shelves(&self) -> MutexGuard<'_, Shelves<D::Stream>> {
-        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    fn destinations(&self) -> MutexGuard<'_, Destinations<D::Stream>> {
+        self.destinations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     Client, ClientOptions, ConnectError, Dial, Race, Source, Target,
     delivery::{Break, Course, Delivery, Passed, Transact, Transacted},
-    kept::{Kept, Shelf},
+    destination::{Destination, Used},
 };
 
 /// A message for recipients of one destination.
@@ -37,17 +37,16 @@ impl<C: Source> Letter<'_, C> {
     /// connection that is kept. An error: no server could be reached.
     pub(crate) async fn deliver<D: Dial>(
         &mut self,
-        shelf: &Arc<Shelf<D::Stream>>,
+        destination: &Destination<D::Stream>,
         permit: OwnedSemaphorePermit,
         dial: &D,
         options: &Arc<ClientOptions>,
         targets: impl Future<Output = Result<Vec<Target>, ConnectError>>,
     ) -> Result<Vec<Course>, ConnectError> {
-        let mut delivery = Delivery::new(self.recipients.len(), shelf.limits().recipients);
+        let mut delivery = Delivery::new(self.recipients.len(), destination.limits.recipients);
         let (mut kept, mut tried) = (None, None);
-        while let Some(one) = shelf.take() {
-            let server = one.client.server().map(|target| target.server);
-            let (client, messages) = one.into_parts();
+        while let Some(Used { client, messages }) = destination.shelf.take() {
+            let server = client.server().map(|target| target.server);
             let mut connection = Some(client);
             match delivery.over(&mut connection, self).await {
                 // The server may be asked again over another connection.
@@ -57,7 +56,7 @@ impl<C: Source> Letter<'_, C> {
                     break;
                 }
                 Passed::Through => {
-                    (kept, tried) = (connection.map(|client| Kept::used(client, messages)), server);
+                    (kept, tried) = (connection.map(|client| Used { client, messages }), server);
                     break;
                 }
             }
@@ -77,11 +76,11 @@ impl<C: Source> Letter<'_, C> {
             }
             // The server that took the message is the better one for the next.
             if kept.is_none() || (delivery.has_delivered() && !had_delivered) {
-                kept = fresh.map(|client| Kept::used(client, 0)).or(kept);
+                kept = fresh.map(|client| Used { client, messages: 0 }).or(kept);
             }
         }
         if let Some(kept) = kept {
-            shelf.give_back(kept, permit);
+            destination.give_back(kept, permit);
         }
         Ok(delivery.into_courses())
     }

@@ -5,6 +5,7 @@
 pub mod blocking;
 mod client;
 pub mod delivery;
+mod destination;
 mod dial;
 mod endpoint;
 mod error;
@@ -13,7 +14,6 @@ mod health;
 #[cfg(feature = "hickory")]
 mod hickory;
 mod host_name;
-mod kept;
 mod letter;
 #[cfg(feature = "mta-sts")]
 pub mod mta_sts;
@@ -25,6 +25,7 @@ mod race;
 mod resolve;
 mod send;
 mod sent;
+mod shelf;
 mod source;
 mod tls_policy;
 #[cfg(feature = "tls-rpt")]
@@ -32,6 +33,7 @@ pub mod tls_rpt;
 mod transaction;
 
 pub use client::{Client, ClientOptions};
+pub use destination::PoolOptions;
 pub use dial::{Dial, Tcp};
 pub use endpoint::{Endpoint, EndpointError, port};
 pub use error::{ConnectError, Stage};
@@ -40,7 +42,6 @@ pub use health::{Health, ServerHealth};
 #[cfg(feature = "hickory")]
 pub use hickory::HickoryResolver;
 pub use host_name::{HostName, HostNameError};
-pub use kept::PoolOptions;
 pub use outcome::{RecipientOutcome, RefusedAt, Unreachable};
 pub use pool::Pool;
 pub use race::{Race, Target};

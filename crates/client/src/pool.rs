@@ -6,9 +6,10 @@ use posthaste_tokio::wire::{AddressError, Mail, Rcpt};
 
 use crate::{
     ClientOptions, ConnectError, Delivered, Dial, Endpoint, PoolOptions, SendError, Source, Target, Tcp,
-    kept::Shelf,
+    destination::Destination,
     letter::Letter,
     send::{addresses, delivered},
+    shelf::Budget,
 };
 
 /// Sends messages to one destination over connections that are kept for the next message. Clones
@@ -42,7 +43,7 @@ struct Shared<D: Dial> {
     servers: Vec<Endpoint>,
     dial: D,
     client: Arc<ClientOptions>,
-    shelf: Arc<Shelf<D::Stream>>,
+    destination: Destination<D::Stream>,
 }
 
 impl Pool<Tcp> {
@@ -72,7 +73,9 @@ impl<D: Dial> Pool<D> {
         dial: D,
     ) -> Result<Self, E::Error> {
         let servers = servers.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
-        Ok(Self(Arc::new(Shared { servers, dial, client: Arc::new(client), shelf: Arc::new(Shelf::new(limits)) })))
+        let budget = Budget::new(limits.at_once());
+        let destination = Destination::new(limits, budget);
+        Ok(Self(Arc::new(Shared { servers, dial, client: Arc::new(client), destination })))
     }
 
     /// Sends a message and returns the outcome of each recipient. It waits while all connections
@@ -94,16 +97,17 @@ impl<D: Dial> Pool<D> {
     {
         let (mail, recipients) = addresses(from, to)?;
         let shared = &self.0;
-        let permit = shared.shelf.permit().await.ok_or(SendError::Closed)?;
+        let permit = shared.destination.permit().await.ok_or(SendError::Closed)?;
         let mut letter = Letter { mail: &mail, recipients: recipients.iter().collect(), source: &content };
-        let courses = letter.deliver(&shared.shelf, permit, &shared.dial, &shared.client, shared.targets()).await?;
+        let courses =
+            letter.deliver(&shared.destination, permit, &shared.dial, &shared.client, shared.targets()).await?;
         Ok(delivered(recipients.into_iter().zip(courses)))
     }
 
     /// Closes the unused connections with QUIT, and those in use when their message has gone. A
     /// message after that is [`SendError::Closed`].
     pub async fn close(&self) {
-        self.0.shelf.close().await;
+        self.0.destination.close().await;
     }
 }
 
@@ -111,8 +115,8 @@ impl<D: Dial> fmt::Debug for Pool<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
             .field("servers", &self.0.servers)
-            .field("limits", self.0.shelf.limits())
-            .field("unused", &self.0.shelf.len())
+            .field("limits", &self.0.destination.limits)
+            .field("unused", &self.0.destination.shelf.len())
             .finish_non_exhaustive()
     }
 }

@@ -210,18 +210,21 @@ async fn many_recipients_take_several_transactions() {
 async fn only_so_many_domains_are_served_at_once() {
     let names: Vec<&'static str> = (0..30).map(|number| &*format!("d{number}.test").leak()).collect();
     let zone: Vec<_> = names.iter().map(|name| (*name, &[(1_u16, "h1.test")][..])).collect();
-    let slow = Box::new(|_: usize, line: &str| match line {
+    let slow = |_: usize, line: &str| match line {
         "<end>" => format!("after 20 {}", polite(line, &[])),
         line => polite(line, &[]),
-    });
-    let world = World::new(&zone, vec![slow], |options| {
-        (options.domains, options.destination.connections) = (4, 100);
-    })
-    .await;
+    };
     let to: Vec<_> = names.iter().map(|name| format!("a@{name}")).collect();
     let to: Vec<_> = to.iter().map(String::as_str).collect();
-    assert!(world.send(&to, CONTENT).await.is_complete());
-    assert!(world.counts("<connect>")[0] <= 4 && world.counts("<end>") == [30], "{:?}", world.counts("<connect>"));
+    for (domains, deliveries, connections) in [(4, 100, 100), (100, 4, 100), (100, 100, 4)] {
+        let world = World::new(&zone, vec![Box::new(slow)], |options| {
+            (options.domains, options.deliveries, options.destination.connections) = (domains, deliveries, connections);
+        })
+        .await;
+        assert!(world.send(&to, CONTENT).await.is_complete());
+        let (opened, taken) = (world.counts("<connect>")[0], world.counts("<end>"));
+        assert!(opened <= 4 && taken == [30], "{opened} {taken:?}");
+    }
 }
 
 #[tokio::test]
