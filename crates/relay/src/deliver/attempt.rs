@@ -9,7 +9,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use posthaste_client::{
     ClientError, ConnectError, Race, RecipientOutcome, RefusedAt, Resolver, ServerFacts, Stage, Target,
-    delivery::{Break, Course, Delivery, Passed},
+    delivery::{Break, Course, Delivery, Keep as _, Passed},
 };
 use posthaste_queue::Queue;
 use posthaste_server::wire::{EnhancedCode, ReversePath};

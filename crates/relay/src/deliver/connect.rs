@@ -7,7 +7,7 @@ use std::{
 };
 
 use posthaste_client::{
-    Client, ClientError, ClientOptions, ConnectError, Dial, Identity, Target, Tcp, Tls,
+    Client, ClientError, ClientOptions, ConnectError, Dial, Identity, Target, Tcp, Tls, delivery::Keep,
     session::client::downgrade::Undeliverable,
 };
 use posthaste_server::wire::{EnhancedCode, capability::Keyword};
@@ -33,9 +33,12 @@ pub(super) struct Connected {
     pub(super) pulse: Arc<Pulse>,
 }
 
-impl Connected {
-    /// Sends QUIT and closes the connection.
-    pub(super) async fn close(self) {
+impl Keep for Connected {
+    fn is_usable(&mut self) -> bool {
+        self.client.is_usable()
+    }
+
+    async fn close(self) {
         self.client.quit().await;
     }
 }

@@ -41,15 +41,19 @@ mod write_back;
 
 use std::{sync::Arc, time::Duration};
 
-use posthaste_client::Resolver;
+use posthaste_client::{
+    Resolver,
+    delivery::{Budget, Shelf},
+};
 use posthaste_queue::{Change, Error, Queue, RoutingKey};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use crate::shared::Shared;
 use places::{Bounds, Places};
 use routing::Routing;
+use site::Site;
 use sites::Sites;
 use worker::Crew;
 
@@ -74,8 +78,7 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
         shared,
         places: Places::new(Bounds { moving: concurrency, silent }),
         lookups: Places::new(lookup::BOUNDS),
-        spare: Arc::new(Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS))),
-        closing: Semaphore::new(concurrency.min(Semaphore::MAX_PERMITS)),
+        budget: Budget::new(concurrency),
         routing: Routing::default(),
         routed: Notify::new(),
         left: Notify::new(),
@@ -113,6 +116,9 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
             Err(error) => break Err(error),
         }
     };
+    for site in sites.all() {
+        tasks.spawn(async move { site.shelf.close().await });
+    }
     tasks.close();
     if tokio::time::timeout(patience, tasks.wait()).await.is_err() {
         warn!(left = tasks.len(), "deliveries aborted at the end of the drain, to be tried again later");
@@ -130,7 +136,11 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
 /// alone: a hired worker waits by itself. Keys without a known route are passed over. Returns
 /// `true` if there was no room for the sites of some keys.
 async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) -> Result<bool, Error> {
-    let limit = crew.shared.options.delivery.concurrency_per_site;
+    let delivery = &crew.shared.options.delivery;
+    let make = |name, leads| {
+        let shelf = Shelf::new(delivery.idle, crew.budget.clone());
+        Site::new(name, leads, delivery.concurrency_per_site, shelf)
+    };
     let (mut after, mut has_missed): (Option<RoutingKey>, _) = (None, false);
     sites.forget();
     for page in 1.. {
@@ -139,7 +149,7 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) 
         after = keys.last().cloned();
         for key in keys {
             let Some(leads) = routing::find(crew, &key) else { continue };
-            match sites.of(&key, leads, limit) {
+            match sites.of(&key, leads, make) {
                 Some(site) => {
                     if let Some(turn) = site.offer(key) {
                         worker::hire(crew, turn);

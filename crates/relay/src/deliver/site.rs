@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
+use posthaste_client::delivery::Shelf;
 use posthaste_queue::RoutingKey;
 use posthaste_server::wire::EnhancedCode;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
-use super::{lookup::Found, places::Standing};
+use super::{connect::Connected, lookup::Found, places::Standing};
 use crate::{Diagnostic, Route};
 
 /// How long a site counts as one that answers after it has taken mail.
@@ -29,15 +30,16 @@ pub(super) const ASKED_LATELY: Duration = Duration::from_secs(60);
 ///
 /// A key is in one of two places: among the due keys, or with the one worker that claims from it.
 /// That worker puts it back if there was a delivery. After an empty claim the queue names the key
-/// again when something falls due. A worker leaves, or waits, in the same step in which it finds no
-/// due key. So no due key is left without a worker, and no worker is hired while another waits with
-/// an open connection.
+/// again when something falls due. A worker leaves in the same step in which it finds no due key. So
+/// no due key is left without a worker. Its connection stays on the shelf for the next worker.
 #[derive(Debug)]
 pub(super) struct Site {
     name: String,
     leads: Leads,
     state: Mutex<State>,
     limit: usize,
+    /// Connections that no worker uses.
+    pub(super) shelf: Shelf<Connected>,
     /// Held by the worker that looks the hosts up. Other workers wait for its answer.
     pub(super) looking: tokio::sync::Mutex<()>,
 }
@@ -50,9 +52,6 @@ struct State {
     workers: usize,
     /// Hired workers that have not called [`Turn::next`] yet.
     coming: usize,
-    /// Workers that wait. The last one is woken first, since its connection was used last.
-    waiting: Vec<(u64, oneshot::Sender<()>)>,
-    next_ticket: u64,
     /// The site could not be reached: until when that counts, and why.
     down: Option<(Instant, Unreachable)>,
     /// Its hosts, and when they were looked up.
@@ -105,29 +104,10 @@ pub(super) struct Turn {
     left: bool,
 }
 
-/// The next step of a worker.
-#[derive(Debug)]
-pub(super) enum Next {
-    /// Claim from this key. If there was a delivery, put the key back with [`Site::offer`].
-    Claim(RoutingKey),
-    /// No key is due: wait to be woken.
-    Wait(Waiting),
-    /// No key is due, and the connection may not be kept: close it, then call [`Turn::leave`].
-    Close,
-    /// No key is due, and the worker has left.
-    Leave,
-}
-
-/// A worker's entry among those that wait.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    ticket: u64,
-    woken: oneshot::Receiver<()>,
-}
-
 impl Site {
-    pub(super) fn new(name: String, leads: Leads, limit: usize) -> Self {
-        Self { name, leads, state: Mutex::default(), limit: limit.max(1), looking: tokio::sync::Mutex::default() }
+    pub(super) fn new(name: String, leads: Leads, limit: usize, shelf: Shelf<Connected>) -> Self {
+        let looking = tokio::sync::Mutex::default();
+        Self { name, leads, state: Mutex::default(), limit: limit.max(1), shelf, looking }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -138,20 +118,14 @@ impl Site {
         &self.leads
     }
 
-    /// Takes a key that may have a delivery due, and wakes a worker that waits. If none waits and
-    /// there is room, it returns a turn: hire a worker with it. For a key that was due already no
-    /// worker is hired while another is still to come.
+    /// Takes a key that may have a delivery due. If there is room, it returns a turn: hire a worker
+    /// with it. For a key that was due already no worker is hired while another is still to come.
     pub(super) fn offer(self: &Arc<Self>, key: RoutingKey) -> Option<Turn> {
         let mut state = self.state();
         let is_new = !state.known.contains(&key);
         if is_new {
             state.known.insert(key.clone());
             state.due.push_back(key);
-        }
-        while let Some((_, wake)) = state.waiting.pop() {
-            if wake.send(()).is_ok() {
-                return None;
-            }
         }
         if state.workers >= self.limit || (!is_new && state.coming > 0) {
             return None;
@@ -161,13 +135,14 @@ impl Site {
         Some(Turn { site: Arc::clone(self), has_come: false, left: false })
     }
 
-    /// Returns `true` if the site has no worker and no due key, and is not known to be down. A site
-    /// that answers is forgotten only if it must be.
+    /// Returns `true` if the site has no worker, no connection and no due key, and is not known to be
+    /// down. A site that answers is forgotten only if it must be.
     pub(super) fn is_forgettable(&self, must_be: bool) -> bool {
         let (state, now) = (self.state(), Instant::now());
         let is_down = state.down.as_ref().is_some_and(|(until, _)| now < *until);
         let is_proven = state.proven.is_some_and(|until| now < until);
-        state.workers == 0 && state.due.is_empty() && !is_down && (must_be || !is_proven)
+        let is_idle = state.workers == 0 && state.due.is_empty() && self.shelf.is_empty();
+        is_idle && !is_down && (must_be || !is_proven)
     }
 
     /// Marks the site as unreachable: all its other due deliveries are deferred for the same
@@ -233,30 +208,16 @@ impl Turn {
         &self.site
     }
 
-    /// The next step. A worker that is `connected` waits for another delivery if it may keep its
-    /// connection.
-    pub(super) fn next(&mut self, connected: bool, may_wait: bool) -> Next {
+    /// The next key to claim from. If there was a delivery, put the key back with [`Site::offer`].
+    /// `None`: no key is due. Put the connection on the shelf, then call [`leave`](Self::leave).
+    pub(super) fn next(&mut self) -> Option<RoutingKey> {
         let mut state = self.site.state();
         if !std::mem::replace(&mut self.has_come, true) {
             state.coming = state.coming.saturating_sub(1);
         }
-        if let Some(key) = state.due.pop_front() {
-            state.known.remove(&key);
-            return Next::Claim(key);
-        }
-        if connected && !may_wait {
-            return Next::Close;
-        }
-        if connected {
-            let (wake, woken) = oneshot::channel();
-            let ticket = state.next_ticket;
-            state.next_ticket = ticket.wrapping_add(1);
-            state.waiting.push((ticket, wake));
-            return Next::Wait(Waiting { ticket, woken });
-        }
-        state.workers = state.workers.saturating_sub(1);
-        self.left = true;
-        Next::Leave
+        let key = state.due.pop_front()?;
+        state.known.remove(&key);
+        Some(key)
     }
 
     /// Leaves unless a key is due. Returns `true` if it has left.
@@ -282,34 +243,23 @@ impl Drop for Turn {
     }
 }
 
-impl Waiting {
-    /// Returns `true` if the worker was woken within the time. After this it no longer waits.
-    pub(super) async fn for_at_most(mut self, time: Duration, site: &Site) -> bool {
-        if tokio::time::timeout(time, &mut self.woken).await.is_ok() {
-            return true;
-        }
-        let mut state = site.state();
-        let place = state.waiting.iter().position(|(ticket, _)| *ticket == self.ticket);
-        // The entry is gone: the worker was woken at the last moment.
-        place.map(|place| state.waiting.remove(place)).is_none()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::NextHop;
+    use posthaste_client::delivery::Budget;
 
     fn key(name: &str) -> RoutingKey {
         RoutingKey::new(name).unwrap()
     }
 
     fn site(limit: usize) -> Arc<Site> {
-        Arc::new(Site::new("site".to_owned(), Ok(Arc::new(Route::new(NextHop::Mx))), limit))
+        let shelf = Shelf::new(Duration::ZERO, Budget::new(0));
+        Arc::new(Site::new("site".to_owned(), Ok(Arc::new(Route::new(NextHop::Mx))), limit, shelf))
     }
 
     fn claims(turn: &mut Turn, name: &str) -> bool {
-        matches!(turn.next(false, false), Next::Claim(found) if found == key(name))
+        turn.next() == Some(key(name))
     }
 
     #[test]
@@ -320,7 +270,7 @@ mod tests {
         assert!(site.offer(key("a")).is_none(), "there is no room for another worker");
         // The claim found no delivery, and the offer came after it.
         assert!(claims(&mut turn, "a"));
-        assert!(matches!(turn.next(false, false), Next::Leave));
+        assert!(turn.next().is_none() && turn.leave());
         assert!(site.is_forgettable(false));
     }
 
@@ -335,23 +285,7 @@ mod tests {
         assert!(site.offer(key("a")).is_none());
         assert!(claims(&mut turn, "b"));
         assert!(claims(&mut turn, "a"));
-        assert!(matches!(turn.next(false, false), Next::Leave));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_waiting_worker_is_woken_before_another_is_hired() {
-        let site = site(3);
-        let mut one = site.offer(key("a")).unwrap();
-        let mut two = site.offer(key("b")).unwrap();
-        assert!(claims(&mut one, "a") && claims(&mut two, "b"));
-        let (Next::Wait(first), Next::Wait(second)) = (one.next(true, true), two.next(true, true)) else { panic!() };
-        assert!(site.offer(key("c")).is_none());
-        let time = Duration::from_secs(1);
-        assert_eq!((first.for_at_most(time, &site).await, second.for_at_most(time, &site).await), (false, true));
-        assert!(claims(&mut two, "c"));
-        drop(one);
-        assert!(matches!(two.next(false, false), Next::Leave));
-        assert!(site.is_forgettable(false));
+        assert!(turn.next().is_none() && turn.leave());
     }
 
     /// The queue names a due key again and again until it is claimed.
@@ -411,7 +345,13 @@ mod tests {
         let run = |mut turn: Turn| {
             let work = Arc::clone(&work);
             std::thread::spawn(move || {
-                while let Next::Claim(found) = turn.next(false, false) {
+                loop {
+                    let Some(found) = turn.next() else {
+                        match turn.leave() {
+                            true => break,
+                            false => continue,
+                        }
+                    };
                     let index = usize::from(found == key("b"));
                     let claimed = work[index].fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
                     if claimed {

@@ -24,16 +24,26 @@ pub(super) struct Sites {
 
 impl Sites {
     /// The site of a key. `None`: there is no room for another site.
-    pub(super) fn of(&mut self, key: &RoutingKey, leads: Leads, limit: usize) -> Option<Arc<Site>> {
+    pub(super) fn of(
+        &mut self,
+        key: &RoutingKey,
+        leads: Leads,
+        make: impl Fn(String, Leads) -> Site,
+    ) -> Option<Arc<Site>> {
         match &leads {
             Ok(route) if route.to != NextHop::Mx => {
-                self.by_route.of(route, |_| true, || Site::new(name(route), leads.clone(), limit))
+                self.by_route.of(route, |_| true, || make(name(route), leads.clone()))
             }
             _ => {
                 let is_same = |site: &Site| *site.leads() == leads;
-                self.by_domain.of(key, is_same, || Site::new(key.as_str().to_owned(), leads.clone(), limit))
+                self.by_domain.of(key, is_same, || make(key.as_str().to_owned(), leads.clone()))
             }
         }
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = Arc<Site>> {
+        self.by_domain.sites.values().chain(self.by_route.sites.values()).cloned()
     }
 
     /// Forgets sites without work.
@@ -75,7 +85,9 @@ impl<K: Hash + Eq + Clone> Kept<K> {
             _ => {}
         }
         let site = Arc::new(make());
-        self.sites.insert(key.clone(), Arc::clone(&site));
+        if let Some(replaced) = self.sites.insert(key.clone(), Arc::clone(&site)) {
+            tokio::spawn(async move { replaced.shelf.close().await });
+        }
         Some(site)
     }
 
@@ -93,11 +105,19 @@ impl<K: Hash + Eq + Clone> Kept<K> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use posthaste_client::delivery::{Budget, Shelf};
+
     use super::*;
     use crate::{Diagnostic, deliver::site::Unreachable};
 
     fn key(name: &str) -> RoutingKey {
         RoutingKey::new(name).unwrap()
+    }
+
+    fn make(name: String, leads: Leads) -> Site {
+        Site::new(name, leads, 1, Shelf::new(Duration::ZERO, Budget::new(0)))
     }
 
     fn to_hosts() -> Leads {
@@ -115,7 +135,7 @@ mod tests {
     #[test]
     fn equal_routes_to_hosts_share_a_site_and_each_domain_by_mx_has_its_own() {
         let mut sites = Sites::default();
-        let mut of = |name: &str, leads: Leads| sites.of(&key(name), leads, 1).unwrap();
+        let mut of = |name: &str, leads: Leads| sites.of(&key(name), leads, make).unwrap();
         assert!(Arc::ptr_eq(&of("a.test", to_hosts()), &of("b.test", to_hosts())));
         let mut other = Route::hosts([("hop.test", 25)]);
         other.chunking = false;
@@ -124,10 +144,10 @@ mod tests {
         assert!(Arc::ptr_eq(&of("a.test", by_mx()), &of("a.test", by_mx())));
     }
 
-    #[test]
-    fn a_domain_whose_route_changes_has_another_site() {
+    #[tokio::test]
+    async fn a_domain_whose_route_changes_has_another_site() {
         let mut sites = Sites::default();
-        let mut of = |leads: Leads| sites.of(&key("a.test"), leads, 1).unwrap();
+        let mut of = |leads: Leads| sites.of(&key("a.test"), leads, make).unwrap();
         let answers = [by_mx(), nowhere("no answer", false), nowhere("no route", true), to_hosts()];
         for (earlier, later) in answers.iter().zip(&answers[1..]) {
             let before = of(earlier.clone());
@@ -142,11 +162,11 @@ mod tests {
         let mut sites = Sites::default();
         for leads in [by_mx as fn() -> Leads, || Ok(Arc::new(Route::hosts([(fastrand::u64(..).to_string(), 25)])))] {
             for index in 0..SITES_AT_MOST {
-                assert!(sites.of(&key(&format!("d{index}.test")), leads(), 1).is_some());
+                assert!(sites.of(&key(&format!("d{index}.test")), leads(), make).is_some());
             }
-            assert!(sites.of(&key("other.test"), leads(), 1).is_none());
+            assert!(sites.of(&key("other.test"), leads(), make).is_none());
             sites.forget();
-            assert!(sites.of(&key("other.test"), leads(), 1).is_some());
+            assert!(sites.of(&key("other.test"), leads(), make).is_some());
         }
     }
 }

@@ -1,15 +1,12 @@
 //! A worker of a site. It claims deliveries and makes them over one connection, which it keeps for
 //! the next one.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use posthaste_client::Resolver;
+use posthaste_client::{Resolver, delivery::Budget};
 use posthaste_queue::{Claim, Claimed, Error, LeaseError, Queue, RoutingKey};
 use posthaste_server::wire::ReversePath;
-use tokio::{
-    sync::{Notify, Semaphore},
-    time::timeout,
-};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
@@ -21,12 +18,9 @@ use super::{
     lookup,
     places::{Place, Places, Standing},
     routing::Routing,
-    site::{ASKED_NOW, Next, Site, Turn},
+    site::{ASKED_NOW, Site, Turn},
 };
 use crate::shared::Shared;
-
-/// How long a connection waits for the reply to QUIT when many do.
-const GOODBYE: Duration = Duration::from_millis(100);
 
 /// The state that all workers share.
 #[derive(Debug)]
@@ -36,10 +30,8 @@ pub(super) struct Crew<Q, R> {
     pub(super) places: Arc<Places>,
     /// Places for look-ups.
     pub(super) lookups: Arc<Places>,
-    /// Permits to keep an unused connection.
-    pub(super) spare: Arc<Semaphore>,
-    /// Permits to wait for the reply to QUIT.
-    pub(super) closing: Semaphore,
+    /// Bounds the connections that no worker uses.
+    pub(super) budget: Budget,
     /// The routes that the application is asked for.
     pub(super) routing: Routing,
     /// Notified when the application has found a route.
@@ -83,7 +75,7 @@ async fn prepare<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, is_conne
     if site.down().is_some() {
         return;
     }
-    if !is_connected {
+    if !is_connected && site.shelf.is_empty() {
         *place = None;
         if lookup::find(crew, site, route, ASKED_NOW).await.is_err() {
             return;
@@ -94,8 +86,8 @@ async fn prepare<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, is_conne
     }
 }
 
-/// Makes deliveries of a site, one after another over one connection, until there is none for the
-/// idle time.
+/// Makes deliveries of a site, one after another over one connection, until none is due. The
+/// connection is then kept for the next worker.
 async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, place: Option<Place>) {
     let (mut place, mut is_prepared) = (place, true);
     let mut connection = None;
@@ -107,50 +99,45 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
             }
         }
         is_prepared = false;
-        let spare = connection.is_some().then(|| Arc::clone(&crew.spare).try_acquire_owned().ok()).flatten();
-        let woken = match turn.next(connection.is_some(), spare.is_some()) {
-            Next::Claim(key) => {
-                drop(spare);
-                match claim(&crew, turn.site(), key).await {
-                    Ok(Some(claimed)) => deliver(&crew, turn.site(), claimed, &mut connection, &mut place).await,
-                    Ok(None) => {
-                        // The place serves the next key too.
-                        is_prepared = place.is_some();
-                        continue;
-                    }
-                    // The loop in `run` gets the error too.
-                    Err(_) => break,
-                }
-                // Workers that wait for a place come first.
-                place = None;
-                continue;
-            }
-            Next::Wait(waiting) => {
-                place = None;
-                tokio::select! {
-                    woken = waiting.for_at_most(crew.shared.options.delivery.idle, turn.site()) => woken,
-                    () = crew.drain.cancelled() => break,
-                }
-            }
-            Next::Close => {
-                place = None;
-                false
-            }
-            Next::Leave => break,
-        };
-        if !woken {
-            // The worker counts until its connection is closed, so that the next hop never sees
-            // more connections than the limit.
-            close(&crew, &mut connection).await;
+        let Some(key) = turn.next() else {
+            // It is kept, or closed, before the worker leaves: so the next hop never sees more
+            // connections than the limit.
+            place = None;
+            shelve(&crew, turn.site(), connection.take()).await;
             if turn.leave() {
                 break;
             }
+            continue;
+        };
+        match claim(&crew, turn.site(), key).await {
+            Ok(Some(claimed)) => {
+                connection = connection.or_else(|| turn.site().shelf.take());
+                deliver(&crew, turn.site(), claimed, &mut connection, &mut place).await;
+            }
+            Ok(None) => {
+                // The place serves the next key too.
+                is_prepared = place.is_some();
+                continue;
+            }
+            // The loop in `run` gets the error too.
+            Err(_) => break,
         }
+        // Workers that wait for a place come first.
+        place = None;
     }
     drop(place);
-    close(&crew, &mut connection).await;
+    shelve(&crew, turn.site(), connection).await;
     drop(turn);
     crew.left.notify_one();
+}
+
+/// Keeps a connection for the next worker, or closes it.
+async fn shelve<Q, R>(crew: &Crew<Q, R>, site: &Site, connection: Option<Connected>) {
+    let Some(connection) = connection else { return };
+    let left = if crew.drain.is_cancelled() { Some(connection) } else { site.shelf.keep(connection) };
+    if let Some(connection) = left {
+        crew.budget.close(connection).await;
+    }
 }
 
 /// Claims one delivery of a key. If there was one, the key goes back to the site at once: another
@@ -170,15 +157,6 @@ async fn claim<Q: Queue, R: Resolver>(
         hire(crew, turn);
     }
     Ok(claimed)
-}
-
-/// Closes a connection. When many wait for the reply to QUIT, this one waits only for a moment: the
-/// servers may be a stranger's, and such a connection holds no place.
-async fn close<Q, R>(crew: &Crew<Q, R>, connection: &mut Option<Connected>) {
-    let Some(connection) = connection.take() else { return };
-    let permit = crew.closing.try_acquire();
-    let most = if permit.is_ok() { Duration::MAX } else { GOODBYE };
-    let _ = timeout(most, connection.close()).await;
 }
 
 /// Makes one delivery, and extends its lease while it runs.
