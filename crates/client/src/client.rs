@@ -27,7 +27,7 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use crate::{ConnectError, Endpoint, Health, HostName, Race, Stage, Target, Tcp, Tls};
+use crate::{ConnectError, Dial, Endpoint, Health, HostName, Race, Stage, Target, Tcp, Tls};
 
 /// The options of a client. Start from [`new`](Self::new) and assign what differs.
 #[derive(Debug, Clone)]
@@ -166,17 +166,31 @@ impl Client<TcpStream> {
         E: TryInto<Endpoint>,
         ConnectError: From<E::Error>,
     {
-        let server: Endpoint = server.try_into()?;
-        let targets = Target::all(&server, &server.addresses(options.connect_timeout).await?, 0);
-        let mut race = Race::new(&targets, Tcp, Arc::new(options.clone()));
+        Self::connect_by(&Tcp::default(), server, options).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Connects to a server as [`connect`](Client::connect), over a stream that the dialer makes:
+    /// through a proxy, from a source address, or over a Unix socket. A dialer that [resolves
+    /// names](Dial::resolves_names) gets the name, and no look-up is made here.
+    ///
+    /// # Errors
+    /// As [`connect`](Client::connect). [`ConnectError::Tcp`] has the dialer's error.
+    pub async fn connect_by<D, E>(dial: &D, server: E, options: &ClientOptions) -> Result<Self, ConnectError>
+    where
+        D: Dial<Stream = S>,
+        E: TryInto<Endpoint>,
+        ConnectError: From<E::Error>,
+    {
+        let targets = Target::all(&server.try_into()?, 0, dial, options.connect_timeout).await?;
+        let mut race = Race::new(&targets, dial.clone(), Arc::new(options.clone()));
         match race.next().await {
             Some((_, client)) => Ok(client),
             None => Err(race.failed().pop().map_or(ConnectError::NoAddress, |(_, error)| error)),
         }
     }
-}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Does greeting, EHLO, TLS and AUTH on a stream, as the options say. `server_name` is the host
     /// for which the certificate must be valid. The future may be dropped, and with it the stream.
     ///

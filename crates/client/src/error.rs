@@ -1,6 +1,6 @@
 //! Why a connection could not be used.
 
-use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, io, time::Duration};
 
 use posthaste_tokio::{
     ClientError, rustls,
@@ -10,7 +10,7 @@ use posthaste_tokio::{
 };
 use thiserror::Error;
 
-use crate::EndpointError;
+use crate::{EndpointError, Server};
 
 /// Why a connection did not get as far as a first transaction. No mail was sent.
 #[derive(Debug, Error)]
@@ -30,12 +30,12 @@ pub enum ConnectError {
     /// The list of addresses is empty.
     #[error("no address to connect to; see that the host has one")]
     NoAddress,
-    /// TCP did not connect.
-    #[error("no connection to {address}: {error}")]
+    /// There is no stream: TCP, a proxy or a Unix socket did not connect.
+    #[error("no connection to {server}: {error}")]
     Tcp {
-        /// The last address that was tried.
-        address: SocketAddr,
-        /// The system's reason.
+        /// The last server that was tried.
+        server: Server,
+        /// The reason: the system's, or the dialer's.
         error: io::Error,
     },
     /// The server refused a command with 4yz or 5yz, or greeted with it.
@@ -68,10 +68,10 @@ pub enum ConnectError {
     #[error("the login cannot be trusted: {0}")]
     Sasl(#[from] ServerFault),
     /// The server was not ready in time, while other servers waited to be tried.
-    #[error("{address} was not ready after {} s; another server was tried", waited.as_secs())]
+    #[error("{server} was not ready after {} s; another server was tried", waited.as_secs())]
     TooSlow {
         /// The server.
-        address: SocketAddr,
+        server: Server,
         /// How long it was waited for.
         waited: Duration,
         /// How far it was.

@@ -19,6 +19,7 @@ mod race;
 mod resolve;
 mod send;
 mod sent;
+mod server;
 mod tls_policy;
 mod transaction;
 
@@ -36,6 +37,7 @@ pub use race::{Race, Target};
 pub use resolve::{MxRecord, ResolveError, Resolver, SystemResolver};
 pub use send::SendError;
 pub use sent::{Failed, Recipient, Sent};
+pub use server::Server;
 pub use tls_policy::{Identity, Tls};
 
 pub use posthaste_tokio::{

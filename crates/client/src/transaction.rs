@@ -80,18 +80,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let Some(Remote { target, health, tls_is_suspected }) = &self.remote else { return };
         match &sent.broken {
             None => {
-                health.answered(target.server);
+                health.answered(&target.server);
                 if *tls_is_suspected {
                     // It works without TLS, so TLS was what failed.
-                    health.broke_tls(target.server);
+                    health.broke_tls(&target.server);
                 }
             }
             // This side failed.
             Some(ClientError::Misuse(_) | ClientError::Content(_)) => {}
-            Some(_) if sent.chunking_failed && !is_binary => health.broke_chunking(target.server),
+            Some(_) if sent.chunking_failed && !is_binary => health.broke_chunking(&target.server),
             // A server may close a connection that it has served.
             Some(_) if !is_first && sent.says_nothing() => {}
-            Some(_) => health.failed(target.server, &target.host, Stage::Transaction),
+            Some(_) => health.failed(&target.server, &target.host, Stage::Transaction),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod blocking;
 mod chunking_fails;
 mod content;
+mod dialers;
 #[cfg(feature = "hickory")]
 mod dns;
 mod front_door;

@@ -15,7 +15,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -23,7 +22,7 @@ use std::{
 
 use bytes::Bytes;
 use posthaste_client::{
-    ClientError, ConnectError, Content, Race, RecipientOutcome, RefusedAt, Resolver, Stage, Target, Tls,
+    ClientError, ConnectError, Content, Race, RecipientOutcome, RefusedAt, Resolver, Server, Stage, Target, Tls,
 };
 use posthaste_queue::{Body, Queue};
 use posthaste_server::wire::{BodyType, EnhancedCode, ReversePath};
@@ -54,7 +53,7 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     let mut attempt = Attempt { crew, site, job, flow, courses, has_delivered: false };
     let tried = attempt.over_kept(connection).await;
     let unreachable = match attempt.is_open() {
-        true => attempt.over_hosts(tried, connection).await,
+        true => attempt.over_hosts(tried.as_ref(), connection).await,
         false => None,
     };
     if attempt.flow.was_silent {
@@ -133,14 +132,14 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// Tries the kept connection, if the message may take it. Returns the server if it is not to be
     /// asked again in this attempt. It may be asked again if it closed the connection without a
     /// reply about the message.
-    async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<SocketAddr> {
+    async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<Server> {
         let connected = connection.take()?;
         if !connected.verified && self.job.guard() != Guard::Any {
             connected.close().await;
             return None;
         }
         self.site.mark_up();
-        let (server, mut next) = (connected.server, 0);
+        let (server, mut next) = (connected.server.clone(), 0);
         *connection = Some(connected);
         match self.pass(connection, &mut next).await {
             Passed::Worn | Passed::Broken(Break { chunking: true, .. } | Break { says_nothing: true, .. }) => None,
@@ -149,11 +148,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     }
 
     /// Tries one address after another. Returns the reason if no server could be reached.
-    async fn over_hosts(
-        &mut self,
-        tried: Option<SocketAddr>,
-        connection: &mut Option<Connected>,
-    ) -> Option<Unreachable> {
+    async fn over_hosts(&mut self, tried: Option<&Server>, connection: &mut Option<Connected>) -> Option<Unreachable> {
         let (crew, site) = (self.crew, self.site);
         // The site is not marked down again. Otherwise a site that always has a delivery due would
         // never be tried again.
@@ -212,14 +207,14 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         &mut self,
         found: &Found,
         way: &Way,
-        tried: Option<SocketAddr>,
+        tried: Option<&Server>,
         connection: &mut Option<Connected>,
         unreachable: &mut Option<Unreachable>,
     ) -> bool {
         let shared = &self.crew.shared;
         let mut targets = targets(found, tried);
         targets.retain(|target| {
-            let comes_back = shared.listeners.are_reached_at(target.server, None);
+            let comes_back = shared.listeners.are_reached_at(&target.server, None);
             if comes_back {
                 Unreachable::add(unreachable, why_back(&target.host));
             }
@@ -278,7 +273,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         mut way: Way,
         connection: &mut Option<Connected>,
     ) {
-        let (server, mut tls_is_suspected) = (target.server, false);
+        let (server, mut tls_is_suspected) = (&target.server, false);
         let dialer = Dialer { listeners: self.crew.shared.listeners.clone(), pulse: Arc::clone(&connected.pulse) };
         let (mut next, mut opened) = (0, Some(connected));
         loop {
@@ -386,7 +381,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                 }
                 // Many recipients take long, however well a server is.
                 if !self.has_delivered || gave_up != GaveUp::TooLong {
-                    crew.shared.health.failed(*server, host, Stage::Transaction);
+                    crew.shared.health.failed(server, host, Stage::Transaction);
                 }
                 return Err(Break { is_closed: true, ..Break::default() });
             }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use posthaste_client::{
-    Client, ClientError, ClientOptions, ConnectError, Dial, Identity, Target, Tcp, Tls,
+    Client, ClientError, ClientOptions, ConnectError, Dial, Identity, Server, Target, Tcp, Tls,
     session::client::downgrade::Undeliverable,
 };
 use posthaste_server::wire::{EnhancedCode, capability::Keyword};
@@ -30,7 +30,7 @@ pub(super) struct Connected {
     pub(super) client: Client<Metered>,
     /// The host's name, for reports and logs.
     pub(super) host: Arc<str>,
-    pub(super) server: SocketAddr,
+    pub(super) server: Server,
     /// TLS has proved the host's identity.
     pub(super) verified: bool,
     pub(super) pulse: Arc<Pulse>,
@@ -38,7 +38,7 @@ pub(super) struct Connected {
 
 impl Connected {
     pub(super) fn new(client: Client<Metered>, target: &Target, verified: bool, dialer: &Dialer) -> Self {
-        let (host, server, pulse) = (Arc::clone(&target.host), target.server, Arc::clone(&dialer.pulse));
+        let (host, server, pulse) = (Arc::clone(&target.host), target.server.clone(), Arc::clone(&dialer.pulse));
         Self { client, host, server, verified, pulse }
     }
 
@@ -49,17 +49,17 @@ impl Connected {
 }
 
 /// The servers of the hosts, in the order in which they are tried. `except` is left out.
-pub(super) fn targets(found: &Found, except: Option<SocketAddr>) -> Vec<Target> {
+pub(super) fn targets(found: &Found, except: Option<&Server>) -> Vec<Target> {
     let of = |host: &Host| {
         let (name, port, preference) = (Arc::from(host.name.as_str()), host.port, host.preference);
         let target = move |address: &IpAddr| Target {
             host: Arc::clone(&name),
-            server: SocketAddr::new(*address, port),
+            server: SocketAddr::new(*address, port).into(),
             preference,
         };
         host.addresses.iter().map(target).collect::<Vec<_>>()
     };
-    found.hosts.iter().flat_map(of).filter(|target| Some(target.server) != except).collect()
+    found.hosts.iter().flat_map(of).filter(|target| Some(&target.server) != except).collect()
 }
 
 /// How to talk to a server.
@@ -152,7 +152,7 @@ struct ComesBack;
 impl Dial for Dialer {
     type Stream = Metered;
 
-    async fn dial(&self, server: SocketAddr) -> io::Result<Metered> {
+    async fn dial(&self, server: &Server) -> io::Result<Metered> {
         let stream = Tcp::default().dial(server).await?;
         let local = stream.local_addr().ok().map(|local| local.ip());
         if self.listeners.are_reached_at(server, local) {
