@@ -16,8 +16,8 @@ pub trait Dial: Clone + Send + Sync + 'static {
     /// A stream to a server.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// Returns `true` if it takes the names of hosts as they are, such as a proxy that looks them up
-    /// itself. Default: `false`, and [`dial`](Self::dial) gets addresses.
+    /// Returns `true` if it takes the names of hosts as they are, such as a proxy that looks them
+    /// up itself. Default: `false`, and [`dial`](Self::dial) gets addresses.
     fn resolves_names(&self) -> bool {
         false
     }

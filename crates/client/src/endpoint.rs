@@ -83,15 +83,18 @@ impl Endpoint {
     /// # Errors
     /// [`ConnectError::Resolve`].
     pub(crate) async fn resolve(&self, bound: Duration) -> Result<Vec<Server>, ConnectError> {
+        let found = timeout(bound, self.look_up()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        found.map_err(|error| ConnectError::Resolve { host: self.host.clone(), error })
+    }
+
+    /// Looks the host up at the system. The caller sets the timeout.
+    pub(crate) async fn look_up(&self) -> io::Result<Vec<Server>> {
         if let Some(known) = self.known() {
             return Ok(vec![known]);
         }
         let name = self.name();
-        let found = timeout(bound, lookup_host((name.as_str(), self.port))).await;
-        match found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(found) => Ok(found.take(MAX_ADDRESSES).map(Server::Address).collect()),
-            Err(error) => Err(ConnectError::Resolve { host: self.host.clone(), error }),
-        }
+        let found = lookup_host((name.as_str(), self.port)).await?;
+        Ok(found.take(MAX_ADDRESSES).map(Server::Address).collect())
     }
 
     /// The server, with its name if the host is one.

@@ -10,7 +10,7 @@ use posthaste_tokio::{
 };
 use thiserror::Error;
 
-use crate::{EndpointError, Server};
+use crate::{EndpointError, ProxyError, Server};
 
 /// Why a connection did not get as far as a first transaction. No mail was sent.
 #[derive(Debug, Error)]
@@ -141,13 +141,17 @@ impl ConnectError {
 
     /// Returns `true` if another attempt would fail as well: the server refused with 5yz, or what
     /// the caller gave must change. That is a malformed host and port, an empty list of addresses,
-    /// or a host name that no certificate can be for.
+    /// or a host name that no certificate can be for, or that no proxy can be asked for.
     ///
     /// A greeting of 554 is permanent for this host only: others may take the mail.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Refused { reply, .. } => reply.code().severity() == Severity::PermanentNegative,
             Self::Endpoint(_) | Self::NoAddress | Self::TlsName(_) | Self::Async => true,
+            Self::Tcp { error, .. } => {
+                let inner = error.get_ref().and_then(|error| error.downcast_ref());
+                inner.is_some_and(ProxyError::is_permanent)
+            }
             _ => false,
         }
     }

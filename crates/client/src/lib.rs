@@ -14,6 +14,7 @@ mod host_name;
 pub mod mx;
 mod outcome;
 mod pool;
+mod proxy;
 mod public;
 mod race;
 mod resolve;
@@ -33,6 +34,9 @@ pub use hickory::HickoryResolver;
 pub use host_name::{HostName, HostNameError};
 pub use outcome::{RecipientOutcome, RefusedAt};
 pub use pool::{Pool, PoolOptions};
+#[cfg(feature = "socks5")]
+pub use proxy::Socks5;
+pub use proxy::{HttpConnect, ProxyError};
 pub use race::{Race, Target};
 pub use resolve::{MxRecord, ResolveError, Resolver, SystemResolver};
 pub use send::SendError;

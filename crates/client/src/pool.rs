@@ -103,7 +103,7 @@ impl Pool<Tcp> {
         servers: impl IntoIterator<Item = E>,
         client: ClientOptions,
     ) -> Result<Self, E::Error> {
-        Self::with(servers, client, PoolOptions::default(), Tcp)
+        Self::with(servers, client, PoolOptions::default(), Tcp::default())
     }
 }
 

@@ -10,10 +10,13 @@ mod dialers;
 #[cfg(feature = "hickory")]
 mod dns;
 mod front_door;
+mod http_connect;
 mod login;
 mod odd_replies;
 mod pool;
 mod race;
+#[cfg(feature = "socks5")]
+mod socks5;
 mod support;
 mod tls_policy;
 mod transactions;
