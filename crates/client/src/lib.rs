@@ -21,11 +21,14 @@ mod resolve;
 mod send;
 mod sent;
 mod server;
+mod tcp;
 mod tls_policy;
 mod transaction;
+#[cfg(unix)]
+mod unix;
 
 pub use client::{Client, ClientOptions};
-pub use dial::{Dial, Tcp};
+pub use dial::Dial;
 pub use endpoint::{Endpoint, EndpointError, port};
 pub use error::{ConnectError, Stage};
 pub use health::{Health, ServerHealth};
@@ -42,7 +45,10 @@ pub use resolve::{MxRecord, ResolveError, Resolver, SystemResolver};
 pub use send::SendError;
 pub use sent::{Failed, Recipient, Sent};
 pub use server::Server;
+pub use tcp::Tcp;
 pub use tls_policy::{Identity, Tls};
+#[cfg(unix)]
+pub use unix::Unix;
 
 pub use posthaste_tokio::{
     ClientError, Content, Reader, Streamed, Text, rustls,

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{Proxy, ProxyError, check_server};
-use crate::{Dial, Endpoint, Server};
+use crate::{Dial, Endpoint, Server, Tcp};
 
 /// What an answer begins with. The digit after it does not matter (RFC 9110 section 2.5).
 const VERSION: &[u8] = b"HTTP/1.";
@@ -62,6 +62,13 @@ impl HttpConnect {
         }
         self.0.log_in(user, password)?;
         Ok(self)
+    }
+
+    /// Reaches the proxy from the source that these options name. Default: as the system routes it.
+    #[must_use]
+    pub fn over(mut self, tcp: Tcp) -> Self {
+        self.0.tcp = tcp;
+        self
     }
 
     async fn open(&self, server: &Server) -> Result<TcpStream, ProxyError> {

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tokio_socks::{Error, TargetAddr, tcp::Socks5Stream};
 
 use super::{Proxy, ProxyError, check_server};
-use crate::{Dial, Endpoint, Server};
+use crate::{Dial, Endpoint, Server, Tcp};
 
 /// Dials through a SOCKS5 proxy, which looks the names of servers up.
 ///
@@ -46,6 +46,13 @@ impl Socks5 {
     pub fn with_login(mut self, user: impl Into<String>, password: impl Into<String>) -> Result<Self, ProxyError> {
         self.0.log_in(user, password)?;
         Ok(self)
+    }
+
+    /// Reaches the proxy from the source that these options name. Default: as the system routes it.
+    #[must_use]
+    pub fn over(mut self, tcp: Tcp) -> Self {
+        self.0.tcp = tcp;
+        self
     }
 
     async fn open(&self, server: &Server) -> Result<TcpStream, ProxyError> {

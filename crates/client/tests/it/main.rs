@@ -18,5 +18,8 @@ mod race;
 #[cfg(feature = "socks5")]
 mod socks5;
 mod support;
+mod tcp;
 mod tls_policy;
 mod transactions;
+#[cfg(unix)]
+mod unix;
