@@ -6,8 +6,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::Server;
 
-/// Makes the streams to servers: [`Tcp`](crate::Tcp), a proxy, or an application's own, for a tunnel
-/// or for a stream that it wraps.
+/// Makes the streams to servers: [`Tcp`](crate::Tcp), a proxy, or an application's own, for a
+/// tunnel or for a stream that it wraps.
 pub trait Dial: Clone + Send + Sync + 'static {
     /// A stream to a server.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
