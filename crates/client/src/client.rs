@@ -9,7 +9,7 @@ use std::{
 };
 
 use posthaste_tokio::{
-    ClientDriver, ClientError, ClientEvent, Connection,
+    ClientDriver, ClientError, ClientEvent, Connection, ConnectionTrace, Trace,
     rustls::{ClientConfig, pki_types::ServerName},
     session::{
         ApiMisuse, ClientSettings, Protocol,
@@ -27,7 +27,7 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use crate::{ConnectError, Dial, Endpoint, Health, HostName, Race, Stage, Target, Tcp, Tls};
+use crate::{ConnectError, Dial, Endpoint, Health, HostName, Identity, Race, Stage, Target, Tcp, Tls};
 
 /// The options of a client. Start from [`new`](Self::new) and assign what differs.
 #[derive(Debug, Clone)]
@@ -73,6 +73,9 @@ pub struct ClientOptions {
     /// Default 1 minute. It does not lengthen a timeout of [`session`](Self::session), and does not
     /// apply to the greeting.
     pub reply_if_others: Duration,
+    /// Shows the conversations line by line, without passwords and content; see [`Trace`] and
+    /// [`Transcript`](crate::Transcript). Default: `None`, which costs nothing.
+    pub trace: Option<Trace>,
 }
 
 impl ClientOptions {
@@ -89,6 +92,7 @@ impl ClientOptions {
             health: Health::default(),
             head_start: HEAD_START,
             reply_if_others: REPLY_IF_OTHERS,
+            trace: None,
         }
     }
 
@@ -197,7 +201,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Errors
     /// [`ConnectError`]; where [`ConnectError::suggests_clear`], connect again without TLS.
     pub async fn start(stream: S, server_name: &str, options: &ClientOptions) -> Result<Self, ConnectError> {
-        Self::begin(stream, server_name, options, &Progress::default()).await
+        let trace = options.trace.as_ref().map(Trace::connection);
+        Self::begin(stream, server_name, options, &Progress::default(), trace).await
     }
 
     pub(crate) async fn begin(
@@ -205,28 +210,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         server_name: &str,
         options: &ClientOptions,
         progress: &Progress,
+        trace: Option<ConnectionTrace>,
     ) -> Result<Self, ConnectError> {
         let mut connection = Connection::new(stream);
         if let Tls::Implicit(identity) = &options.tls {
             progress.set(Stage::StartTls);
-            let name = tls_name(server_name)?;
-            let handshake = connection.connect_tls(Arc::clone(identity.config()), name);
-            let bounded = tokio::time::timeout(options.session.timeouts.greeting, handshake);
-            let result = bounded.await.map_err(|_| ConnectError::Tls(ClientError::Timeout))?;
-            result.map_err(|error| ConnectError::Tls(error.into()))?;
+            if let Err(error) = implicit_tls(&mut connection, identity, server_name, options).await {
+                trace.iter().for_each(|trace| trace.note(&error));
+                return Err(error);
+            }
         }
-        let driver = ClientDriver::new(connection, options.session.clone());
+        let mut driver = ClientDriver::new(connection, options.session.clone());
+        if let Some(trace) = trace {
+            driver.set_trace(trace);
+        }
         let mut client = Self { driver, is_verified: options.tls.is_verified(), remote: None, is_used: false };
+        let ready = client.get_ready(server_name, options, progress).await;
+        if let (Err(error), Some(trace)) = (&ready, client.driver.trace())
+            // A reply was shown already.
+            && error.reply().is_none()
+        {
+            trace.note(error);
+        }
+        ready.map(|()| client)
+    }
+
+    /// Does greeting, EHLO, STARTTLS and AUTH.
+    async fn get_ready(
+        &mut self,
+        server_name: &str,
+        options: &ClientOptions,
+        progress: &Progress,
+    ) -> Result<(), ConnectError> {
         progress.set(Stage::Greeting);
-        let greeting = client.reply().await.map_err(at(Stage::Greeting))?;
+        let greeting = self.reply().await.map_err(at(Stage::Greeting))?;
         positive(greeting, Stage::Greeting)?;
         progress.set(Stage::Hello);
-        client.hello(options).await?;
+        self.hello(options).await?;
         progress.set(Stage::StartTls);
-        client.start_tls(server_name, options).await?;
+        self.start_tls(server_name, options).await?;
         progress.set(Stage::Auth);
-        client.log_in(options).await?;
-        Ok(client)
+        self.log_in(options).await
     }
 
     /// The extensions that the server offered in its last reply to EHLO.
@@ -376,6 +400,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         context.protection = if self.is_verified { Protection::Verified } else { Protection::Unverified };
         context.minimum = options.weakest_login;
         let mut mechanism = ClientMechanism::choose(self.capabilities().auth(), credentials.clone(), context)?;
+        if let Some(trace) = self.driver.trace() {
+            if let ClientCredentials::Password(who) = credentials {
+                trace.hide(Secret::new(who.password.expose().as_str()));
+            } else if let ClientCredentials::Token(token) = credentials {
+                trace.hide(Secret::new(token.token.expose().as_str()));
+            }
+        }
         let initial = mechanism.initial_response();
         let initial_response = initial.as_ref().map(|response| Secret::new(response.expose().as_str()));
         self.driver.send(&Command::Auth(Auth { mechanism: mechanism.name(), initial_response })).map_err(lost)?;
@@ -406,6 +437,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             }
         }
     }
+}
+
+/// Does the handshake of TLS from the first octet.
+async fn implicit_tls<S: AsyncRead + AsyncWrite + Unpin>(
+    connection: &mut Connection<S>,
+    identity: &Identity,
+    server_name: &str,
+    options: &ClientOptions,
+) -> Result<(), ConnectError> {
+    let name = tls_name(server_name)?;
+    let handshake = connection.connect_tls(Arc::clone(identity.config()), name);
+    let bounded = tokio::time::timeout(options.session.timeouts.greeting, handshake);
+    let result = bounded.await.map_err(|_| ConnectError::Tls(ClientError::Timeout))?;
+    result.map_err(|error| ConnectError::Tls(error.into()))
 }
 
 fn at(stage: Stage) -> impl Fn(ClientError) -> ConnectError {

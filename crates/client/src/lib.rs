@@ -24,6 +24,7 @@ mod server;
 mod tcp;
 mod tls_policy;
 mod transaction;
+mod transcript;
 #[cfg(unix)]
 mod unix;
 
@@ -47,11 +48,12 @@ pub use sent::{Failed, Recipient, Sent};
 pub use server::Server;
 pub use tcp::Tcp;
 pub use tls_policy::{Identity, Tls};
+pub use transcript::Transcript;
 #[cfg(unix)]
 pub use unix::Unix;
 
 pub use posthaste_tokio::{
-    ClientError, Content, Reader, Streamed, Text, rustls,
+    ClientError, Content, Reader, Streamed, Text, Trace, TraceLine, TraceSide, rustls,
     session::{
         self, Protocol,
         sasl::{ClientCredentials, Credentials},

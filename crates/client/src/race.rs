@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use posthaste_tokio::Trace;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     runtime::Handle,
@@ -397,10 +398,17 @@ impl<D: Dial> SetUp<D> {
     async fn start(&self, options: &ClientOptions) -> Result<Client<D::Stream>, ConnectError> {
         self.progress.set(Stage::Connect);
         let server = &self.target.server;
+        let trace = options.trace.as_ref().map(Trace::connection);
+        trace.iter().for_each(|trace| trace.note(format_args!("connecting to {} at {server}", self.target.host)));
         let dialed = timeout(options.connect_timeout, self.dial.dial(server)).await;
         let stream = dialed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let stream = stream.map_err(|error| ConnectError::Tcp { server: server.clone(), error })?;
-        Client::begin(stream, &self.target.host, options, &self.progress).await
+        match stream.map_err(|error| ConnectError::Tcp { server: server.clone(), error }) {
+            Ok(stream) => Client::begin(stream, &self.target.host, options, &self.progress, trace).await,
+            Err(error) => {
+                trace.iter().for_each(|trace| trace.note(&error));
+                Err(error)
+            }
+        }
     }
 }
 

@@ -68,6 +68,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let paths = recipients.iter().map(|rcpt| rcpt.forward_path);
         let recipients = paths.zip(outcomes).map(|(path, outcome)| Recipient { path, outcome }).collect();
         let sent = Sent { recipients, broken, in_doubt, chunking_failed };
+        if let (Some(error), Some(trace)) = (&sent.broken, self.driver.trace()) {
+            trace.note(error);
+        }
         if is_begun {
             self.note(&sent, is_binary);
         }

@@ -20,6 +20,7 @@ mod socks5;
 mod support;
 mod tcp;
 mod tls_policy;
+mod trace;
 mod transactions;
 #[cfg(unix)]
 mod unix;
