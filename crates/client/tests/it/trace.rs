@@ -125,22 +125,20 @@ async fn content_that_breaks_off_is_shown_as_such() {
 /// The server accepts, or refuses with a reply that repeats the client's line and credentials.
 #[tokio::test]
 async fn a_password_or_token_shows_in_no_mechanism() {
-    let password = || Credentials::new("me", "hunter2").into();
-    let token = || {
-        ClientCredentials::Token(BearerToken {
-            authorization_identity: Some("me".to_owned()),
-            token: Secret::new("hunter2".to_owned()),
-            host: Some("mx.test".to_owned()),
-            port: Some(587),
-        })
-    };
-    let mechanisms: [(&str, fn() -> ClientCredentials); 6] = [
-        ("PLAIN", password),
-        ("LOGIN", password),
-        ("CRAM-MD5", password),
-        ("SCRAM-SHA-256", password),
-        ("OAUTHBEARER", token),
-        ("XOAUTH2", token),
+    let password: ClientCredentials = Credentials::new("me", "hunter2").into();
+    let token = ClientCredentials::Token(BearerToken {
+        authorization_identity: Some("me".to_owned()),
+        token: Secret::new("hunter2".to_owned()),
+        host: Some("mx.test".to_owned()),
+        port: Some(587),
+    });
+    let mechanisms = [
+        ("PLAIN", &password),
+        ("LOGIN", &password),
+        ("CRAM-MD5", &password),
+        ("SCRAM-SHA-256", &password),
+        ("OAUTHBEARER", &token),
+        ("XOAUTH2", &token),
     ];
     let secrets = ["hunter2", "aHVudGVy", "h1bnRlcj", "odW50ZXI", "challenge", "Y2hhbGxlbmdl"];
     for (mechanism, credentials) in mechanisms {
@@ -176,7 +174,7 @@ async fn a_password_or_token_shows_in_no_mechanism() {
             let transcript = Transcript::default();
             let mut options = options(Policy::Verified.tls(ours));
             options.trace = Some(transcript.trace());
-            options.credentials = Some(credentials());
+            options.credentials = Some(credentials.clone());
             let started = Client::start(stream, "mx.test", &options).await;
             let (text, heard) = (transcript.to_string(), heard.all());
             assert!(text.contains(&format!("C: AUTH {mechanism}")) && text.contains("<redacted>"), "{text}");
