@@ -35,6 +35,7 @@ impl SmallProxy {
 
     /// A SOCKS5 proxy that takes this method, expects a login for method 2 and answers it with this
     /// octet, and then a request with this.
+    #[cfg(feature = "socks5")]
     pub(crate) async fn socks5(method: u8, login: u8, answer: &'static [u8], to: u16) -> Self {
         Self::start(move |mut client, asked| async move {
             let mut said = vec![0; 2];
@@ -90,6 +91,7 @@ impl SmallProxy {
     }
 }
 
+#[cfg(feature = "socks5")]
 async fn more(client: &mut TcpStream, said: &mut Vec<u8>, count: impl FnOnce(&Vec<u8>) -> usize) -> Option<()> {
     let mut octets = vec![0; count(said)];
     client.read_exact(&mut octets).await.ok()?;
