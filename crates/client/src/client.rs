@@ -35,9 +35,10 @@ use crate::{ConnectError, Dial, Endpoint, Health, HostName, Identity, Race, Stag
 pub struct ClientOptions {
     /// Our name in EHLO or LHLO.
     pub hello: EhloName,
-    /// How long [`Client::connect`] waits for the DNS, and then for TCP at each address. Default 30
-    /// s. Beyond it: [`ConnectError::Resolve`] for the DNS. For TCP, the next address, or
-    /// [`ConnectError::Tcp`] after the last.
+    /// How long [`Client::connect`] waits for the DNS, and then for TCP at each address. Through a
+    /// proxy, that is the way to the proxy and its answer together. Default 30 s. Beyond it:
+    /// [`ConnectError::Resolve`] for the DNS. For TCP, the next address, or [`ConnectError::Tcp`]
+    /// after the last.
     pub connect_timeout: Duration,
     /// Limits and timeouts of the session. The handshake of implicit TLS has the time of the
     /// greeting. Default: [`ClientSettings::default`].

@@ -22,7 +22,8 @@ pub trait Dial: Clone + Send + Sync + 'static {
     /// over.
     ///
     /// # Errors
-    /// [`io::Error`]. The server counts as failed, unless the error is of
-    /// [`ErrorKind::Other`](io::ErrorKind::Other) around one of the dialer's own.
+    /// [`io::Error`]. The server counts as failed, unless the error is one of the dialer's own in
+    /// an `io::Error` of this kind: [`Other`](io::ErrorKind::Other), or
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the caller has to change something.
     fn dial(&self, server: &Server) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }

@@ -10,7 +10,7 @@ use posthaste_tokio::{
 };
 use thiserror::Error;
 
-use crate::{EndpointError, ProxyError, Server};
+use crate::{EndpointError, Server};
 
 /// Why a connection did not get as far as a first transaction. No mail was sent.
 #[derive(Debug, Error)]
@@ -141,17 +141,15 @@ impl ConnectError {
 
     /// Returns `true` if another attempt would fail as well: the server refused with 5yz, or what
     /// the caller gave must change. That is a malformed host and port, an empty list of addresses,
-    /// or a host name that no certificate can be for, or that no proxy can be asked for.
+    /// a host name that no certificate can be for, or a server that the [`Dial`](crate::Dial)
+    /// cannot reach.
     ///
     /// A greeting of 554 is permanent for this host only: others may take the mail.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Refused { reply, .. } => reply.code().severity() == Severity::PermanentNegative,
             Self::Endpoint(_) | Self::NoAddress | Self::TlsName(_) | Self::Async => true,
-            Self::Tcp { error, .. } => {
-                let inner = error.get_ref().and_then(|error| error.downcast_ref());
-                inner.is_some_and(ProxyError::is_permanent)
-            }
+            Self::Tcp { error, .. } => error.kind() == io::ErrorKind::InvalidInput && error.get_ref().is_some(),
             _ => false,
         }
     }
@@ -175,8 +173,10 @@ impl ConnectError {
     /// Returns `true` if the server failed, and not what the options demand of it.
     pub(crate) fn is_servers(&self) -> bool {
         match self {
-            // An error that a `Dial` has made is its own.
-            Self::Tcp { error, .. } => error.kind() != io::ErrorKind::Other || error.get_ref().is_none(),
+            Self::Tcp { error, .. } => {
+                let is_dialers = matches!(error.kind(), io::ErrorKind::Other | io::ErrorKind::InvalidInput);
+                !is_dialers || error.get_ref().is_none()
+            }
             Self::Refused { stage, .. } => *stage != Stage::Auth,
             Self::Conversation { error, .. } => !matches!(error, ClientError::Misuse(_) | ClientError::Content(_)),
             Self::TooSlow { .. } | Self::Tls(_) | Self::TlsUnavailable => true,

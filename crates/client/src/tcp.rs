@@ -98,7 +98,9 @@ impl Dial for Tcp {
     type Stream = TcpStream;
 
     async fn dial(&self, server: &Server) -> io::Result<TcpStream> {
-        let Server::Address(address) = server else { return Err(io::Error::other(NoAddress)) };
+        let Server::Address(address) = server else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, NoAddress));
+        };
         let stream = self.connect(*address).await?;
         // Commands are small and the client waits for each reply: Nagle's algorithm would delay
         // them.

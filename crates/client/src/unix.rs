@@ -33,7 +33,7 @@ impl Dial for Unix {
     async fn dial(&self, server: &Server) -> io::Result<UnixStream> {
         match server {
             Server::Path(path) => UnixStream::connect(path).await,
-            Server::Address(_) | Server::Name(..) => Err(io::Error::other(NoPath)),
+            Server::Address(_) | Server::Name(..) => Err(io::Error::new(io::ErrorKind::InvalidInput, NoPath)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Conversations line by line, without what they keep secret.
 
 use std::{
-    fmt::{self, Display, Write as _},
+    fmt::{self, Display},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,7 +20,7 @@ use posthaste_session::wire::{Command, Secret};
 /// - The arguments of BURL, and of commands that the parser does not know, are `<redacted>`.
 ///
 /// Addresses of mail are shown. Replies are shown as the server wrote them, with control characters
-/// escaped. Lines between, such as that of a TLS handshake, are from neither side.
+/// and the like escaped. Lines between, such as that of a TLS handshake, are from neither side.
 ///
 /// The function is called on the task of the connection, for one line at a time of each: it must
 /// not block. If it panics, the task does.
@@ -177,7 +177,7 @@ impl ConnectionTrace {
         self.show(TraceSide::Client, &format!("<{octets} octets of content{end}>"));
     }
 
-    /// The text without control characters and without what is hidden.
+    /// The text without what is hidden, in characters that are printed as themselves.
     fn clean(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for hidden in &self.hidden {
@@ -185,20 +185,22 @@ impl ConnectionTrace {
                 text = text.replace(hidden.expose(), REDACTED);
             }
         }
-        if text.chars().any(char::is_control) {
-            let mut escaped = String::with_capacity(text.len());
-            for c in text.chars() {
-                // Writing to a String does not fail.
-                let _ = if c.is_control() { write!(escaped, "{}", c.escape_default()) } else { escaped.write_char(c) };
-            }
-            text = escaped;
+        if text.chars().all(is_plain) {
+            return text;
         }
-        text
+        let escaped = |c: char| c.escape_default().collect::<String>();
+        text.chars().map(|c| if is_plain(c) { c.to_string() } else { escaped(c) }).collect()
     }
 
     fn show(&self, side: TraceSide, text: &str) {
         (self.trace.0.show)(TraceLine { connection: self.number, side, text });
     }
+}
+
+/// Returns `true` for what is printed as itself: no control character, no end of a line, and
+/// nothing that changes the direction of text.
+fn is_plain(c: char) -> bool {
+    matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1
 }
 
 impl Display for TraceLine<'_> {
@@ -263,7 +265,7 @@ mod tests {
             trace.response(Some(Secret::new("AGh1bnRlcjI=hunter2")));
             trace.note("the server has ended the conversation: 421 hunter2");
             trace.reply(b"500-5.5.1 unknown AGh1bnRlcjI=hunter2\r\n500 \x1bhunter2AGh1bnRlcjI=\r\n");
-            trace.reply(b"250 hunter2\r\n");
+            trace.reply("250 \"d\u{f6}ner\" \\ \u{202e}hunter2\u{2028}\r\r\n".as_bytes());
         });
         assert_eq!(
             shown,
@@ -273,7 +275,7 @@ mod tests {
                 "1 *: the server has ended the conversation: 421 <redacted>",
                 "1 S: 500-5.5.1 unknown <redacted>",
                 "1 S: 500 \\u{1b}<redacted><redacted>",
-                "1 S: 250 hunter2"
+                "1 S: 250 \"d\u{f6}ner\" \\ \\u{202e}hunter2\\u{2028}\\r"
             ]
         );
     }

@@ -26,7 +26,7 @@ pub enum ProxyError {
     /// A text cannot be sent to the proxy. Nothing was sent.
     #[error("the {field} {fault}")]
     Text {
-        /// Which text: `user name`, `password` or `server's name`.
+        /// Which text: `proxy's address`, `user name`, `password` or `server's name`.
         field: &'static str,
         /// What is wrong with it, and the remedy.
         fault: &'static str,
@@ -93,8 +93,12 @@ impl ProxyError {
 
     /// As the error of a dialer. It is the server's only if the proxy did not reach it.
     fn into_io(self) -> io::Error {
-        let is_servers = matches!(self, Self::ServerUnreachable { .. });
-        io::Error::new(if is_servers { io::ErrorKind::HostUnreachable } else { io::ErrorKind::Other }, self)
+        let kind = match self {
+            Self::ServerUnreachable { .. } => io::ErrorKind::HostUnreachable,
+            _ if self.is_permanent() => io::ErrorKind::InvalidInput,
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, self)
     }
 }
 
@@ -131,7 +135,12 @@ impl Proxy {
         E: TryInto<Endpoint>,
         ProxyError: From<E::Error>,
     {
-        Ok(Self { endpoint: proxy.try_into()?, login: None, tcp: Tcp::default() })
+        let endpoint = proxy.try_into()?;
+        if matches!(endpoint.unresolved(), Server::Path(_)) {
+            let fault = "is the path of a Unix socket; give a host and a port";
+            return Err(ProxyError::Text { field: "proxy's address", fault });
+        }
+        Ok(Self { endpoint, login: None, tcp: Tcp::default() })
     }
 
     fn log_in(&mut self, user: impl Into<String>, password: impl Into<String>) -> Result<(), ProxyError> {

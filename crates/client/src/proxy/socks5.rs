@@ -29,7 +29,7 @@ impl Socks5 {
     /// A proxy at this host and port. The system looks up its name with each connection.
     ///
     /// # Errors
-    /// [`ProxyError::Endpoint`].
+    /// [`ProxyError::Endpoint`], and [`ProxyError::Text`] for the path of a Unix socket.
     pub fn new<E>(proxy: E) -> Result<Self, ProxyError>
     where
         E: TryInto<Endpoint>,

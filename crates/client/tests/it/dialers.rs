@@ -77,4 +77,5 @@ async fn a_dialers_own_error_names_the_server_and_is_not_the_servers_failure() {
 async fn tcp_without_an_address_is_an_error_with_a_remedy() {
     let error = Client::connect(Endpoint::from(Path::new("/run/lmtp")), &options(Tls::Off)).await.unwrap_err();
     assert!(error.to_string().starts_with("no connection to unix:/run/lmtp: TCP needs an address; "), "{error}");
+    assert!(error.is_permanent());
 }

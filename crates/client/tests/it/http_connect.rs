@@ -145,5 +145,7 @@ async fn no_text_from_outside_ends_a_line_of_the_request() {
     );
     let error = HttpConnect::new("proxy.test").unwrap_err();
     assert!(error.to_string().starts_with("the proxy \"proxy.test\" has no port; add it"), "{error}");
+    let error = HttpConnect::new("unix:/run/proxy").unwrap_err().to_string();
+    assert_eq!(error, "the proxy's address is the path of a Unix socket; give a host and a port");
     assert!(proxy.asked().is_empty() && server.heard.all().is_empty(), "{:?}", proxy.asked_text());
 }

@@ -72,8 +72,10 @@ async fn a_socket_that_is_not_there_is_an_error_that_names_it() {
     let error = Client::connect_by(&Unix, socket.0.clone(), &options).await.unwrap_err();
     assert!(error.to_string().starts_with(&format!("no connection to unix:{}: ", socket.0.display())), "{error}");
     assert_eq!(options.health.servers().len(), 1, "it counts as failed");
-    let error = Client::connect_by(&Unix, "no-such-host.invalid:24", &options).await.unwrap_err().to_string();
-    assert!(error.starts_with("no connection to no-such-host.invalid:24: a Unix socket has a path"), "{error}");
+    let error = Client::connect_by(&Unix, "no-such-host.invalid:24", &options).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("no connection to no-such-host.invalid:24: a Unix socket has a path"), "{text}");
+    assert!(error.is_permanent() && options.health.servers().len() == 1, "{error:?}");
     let long = format!("unix:/{}", "x".repeat(200));
     let error = Client::connect_by(&Unix, long.as_str(), &options).await.unwrap_err().to_string();
     assert!(error.starts_with(&format!("no connection to {long}: ")), "{error}");
