@@ -27,16 +27,17 @@ use posthaste_tokio::{
     wire::{AddressError, Capabilities, Mail, Rcpt},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     runtime::{Builder, Handle, Runtime},
 };
 
-use crate::{ClientOptions, ConnectError, Delivered, Endpoint, SendError, Sent, Source};
+use crate::{ClientOptions, ConnectError, Delivered, Dial, Endpoint, PoolOptions, SendError, Sent, Source, Tcp};
 
 /// A connection on which transactions can be made, one after another.
 #[derive(Debug)]
-pub struct Client {
-    client: crate::Client<TcpStream>,
+pub struct Client<S = TcpStream> {
+    client: crate::Client<S>,
     runtime: Own,
 }
 
@@ -44,10 +45,16 @@ pub struct Client {
 /// [`Pool`](crate::Pool).
 ///
 /// A thread of its own closes the unused connections when their time is over.
-#[derive(Debug, Clone)]
-pub struct Pool {
-    pool: crate::Pool,
+#[derive(Debug)]
+pub struct Pool<D: Dial = Tcp> {
+    pool: crate::Pool<D>,
     runtime: Arc<Own>,
+}
+
+impl<D: Dial> Clone for Pool<D> {
+    fn clone(&self) -> Self {
+        Self { pool: self.pool.clone(), runtime: Arc::clone(&self.runtime) }
+    }
 }
 
 /// A runtime that ends without waiting for its tasks, so that it may be dropped anywhere.
@@ -75,8 +82,23 @@ impl Client {
         E: TryInto<Endpoint>,
         ConnectError: From<E::Error>,
     {
+        Self::connect_by(&Tcp::default(), server, options)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Connects over a stream that the dialer makes, as [`crate::Client::connect_by`].
+    ///
+    /// # Errors
+    /// [`ConnectError`]; [`ConnectError::Async`] on a thread of an async runtime.
+    pub fn connect_by<D, E>(dial: &D, server: E, options: &ClientOptions) -> Result<Self, ConnectError>
+    where
+        D: Dial<Stream = S>,
+        E: TryInto<Endpoint>,
+        ConnectError: From<E::Error>,
+    {
         let runtime = Own::new(Builder::new_current_thread())?;
-        let client = runtime.wait(crate::Client::connect(server, options))??;
+        let client = runtime.wait(crate::Client::connect_by(dial, server, options))??;
         Ok(Self { client, runtime })
     }
 
@@ -126,7 +148,26 @@ impl Pool {
         E: TryInto<Endpoint>,
         ConnectError: From<E::Error>,
     {
-        let pool = crate::Pool::new(servers, client)?;
+        Self::with(servers, client, PoolOptions::default(), Tcp::default())
+    }
+}
+
+impl<D: Dial> Pool<D> {
+    /// Makes a pool with limits and streams of your own, as [`crate::Pool::with`].
+    ///
+    /// # Errors
+    /// As [`new`](Pool::new).
+    pub fn with<E>(
+        servers: impl IntoIterator<Item = E>,
+        client: ClientOptions,
+        limits: PoolOptions,
+        dial: D,
+    ) -> Result<Self, ConnectError>
+    where
+        E: TryInto<Endpoint>,
+        ConnectError: From<E::Error>,
+    {
+        let pool = crate::Pool::with(servers, client, limits, dial)?;
         let mut runtime = Builder::new_multi_thread();
         runtime.worker_threads(1).thread_name("smtp-pool");
         Ok(Self { pool, runtime: Arc::new(Own::new(runtime)?) })

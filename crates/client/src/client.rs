@@ -9,7 +9,7 @@ use std::{
 };
 
 use posthaste_tokio::{
-    ClientDriver, ClientError, ClientEvent, Connection,
+    ClientDriver, ClientError, ClientEvent, Connection, ConnectionTrace, Trace,
     rustls::{ClientConfig, pki_types::ServerName},
     session::{
         ApiMisuse, ClientSettings, Protocol,
@@ -27,7 +27,7 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use crate::{ConnectError, Endpoint, Health, HostName, Race, ServerFacts, Stage, Target, Tcp, Tls};
+use crate::{ConnectError, Dial, Endpoint, Health, HostName, Identity, Race, ServerFacts, Stage, Target, Tcp, Tls};
 
 /// The options of a client. Start from [`new`](Self::new) and assign what differs.
 #[derive(Debug, Clone)]
@@ -35,9 +35,10 @@ use crate::{ConnectError, Endpoint, Health, HostName, Race, ServerFacts, Stage, 
 pub struct ClientOptions {
     /// Our name in EHLO or LHLO.
     pub hello: EhloName,
-    /// How long [`Client::connect`] waits for the DNS, and then for TCP at each address. Default 30
-    /// s. Beyond it: [`ConnectError::Resolve`] for the DNS. For TCP, the next address, or
-    /// [`ConnectError::Tcp`] after the last.
+    /// How long [`Client::connect`] waits for the DNS, and then for TCP at each address. Through a
+    /// proxy, that is the way to the proxy and its answer together. Default 30 s. Beyond it:
+    /// [`ConnectError::Resolve`] for the DNS. For TCP, the next address, or [`ConnectError::Tcp`]
+    /// after the last.
     pub connect_timeout: Duration,
     /// Limits and timeouts of the session. The handshake of implicit TLS has the time of the
     /// greeting. Default: [`ClientSettings::default`].
@@ -73,6 +74,9 @@ pub struct ClientOptions {
     /// Default 1 minute. It does not lengthen a timeout of [`session`](Self::session), and does not
     /// apply to the greeting.
     pub reply_if_others: Duration,
+    /// Shows the conversations line by line, without passwords and content; see [`Trace`] and
+    /// [`Transcript`](crate::Transcript). Default: `None`, which costs nothing.
+    pub trace: Option<Trace>,
 }
 
 impl ClientOptions {
@@ -89,6 +93,7 @@ impl ClientOptions {
             health: Health::default(),
             head_start: HEAD_START,
             reply_if_others: REPLY_IF_OTHERS,
+            trace: None,
         }
     }
 
@@ -167,24 +172,39 @@ impl Client<TcpStream> {
         E: TryInto<Endpoint>,
         ConnectError: From<E::Error>,
     {
-        let server: Endpoint = server.try_into()?;
-        let targets = Target::all(&server, &server.addresses(options.connect_timeout).await?, 0);
-        let mut race = Race::new(&targets, Tcp, Arc::new(options.clone()));
+        Self::connect_by(&Tcp::default(), server, options).await
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// Connects to a server as [`connect`](Client::connect), over a stream that the dialer makes:
+    /// through a proxy, from a source address, or over a Unix socket. A dialer that [resolves
+    /// names](Dial::resolves_names) gets the name, and no look-up is made here.
+    ///
+    /// # Errors
+    /// As [`connect`](Client::connect). [`ConnectError::Tcp`] has the dialer's error.
+    pub async fn connect_by<D, E>(dial: &D, server: E, options: &ClientOptions) -> Result<Self, ConnectError>
+    where
+        D: Dial<Stream = S>,
+        E: TryInto<Endpoint>,
+        ConnectError: From<E::Error>,
+    {
+        let targets = Target::all(&server.try_into()?, 0, dial, options.connect_timeout).await?;
+        let mut race = Race::new(&targets, dial.clone(), Arc::new(options.clone()));
         match race.next().await {
             Some((_, client)) => Ok(client),
             None => Err(race.failed().pop().map_or(ConnectError::NoAddress, |(_, error)| error)),
         }
     }
-}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Does greeting, EHLO, TLS and AUTH on a stream, as the options say. `server_name` is the host
     /// for which the certificate must be valid. The future may be dropped, and with it the stream.
     ///
     /// # Errors
     /// [`ConnectError`]; where [`ConnectError::suggests_clear`], connect again without TLS.
     pub async fn start(stream: S, server_name: &str, options: &ClientOptions) -> Result<Self, ConnectError> {
-        let mut client = Self::begin(stream, server_name, options, &Progress::default()).await?;
+        let trace = options.trace.as_ref().map(Trace::connection);
+        let mut client = Self::begin(stream, server_name, options, &Progress::default(), trace).await?;
         client.note_facts(None);
         Ok(client)
     }
@@ -194,30 +214,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         server_name: &str,
         options: &ClientOptions,
         progress: &Progress,
+        trace: Option<ConnectionTrace>,
     ) -> Result<Self, ConnectError> {
         let mut connection = Connection::new(stream);
         if let Tls::Implicit(identity) = &options.tls {
             progress.set(Stage::StartTls);
-            let name = tls_name(server_name)?;
-            let handshake = connection.connect_tls(Arc::clone(identity.config()), name);
-            let bounded = tokio::time::timeout(options.session.timeouts.greeting, handshake);
-            let result = bounded.await.map_err(|_| ConnectError::Tls(ClientError::Timeout))?;
-            result.map_err(|error| ConnectError::Tls(error.into()))?;
+            if let Err(error) = implicit_tls(&mut connection, identity, server_name, options).await {
+                trace.iter().for_each(|trace| trace.note(&error));
+                return Err(error);
+            }
         }
-        let driver = ClientDriver::new(connection, options.session.clone());
+        let mut driver = ClientDriver::new(connection, options.session.clone());
+        if let Some(trace) = trace {
+            driver.set_trace(trace);
+        }
         let facts = ServerFacts { target: None, capabilities: Capabilities::default(), tls: None, is_verified: false };
         let is_verified = options.tls.is_verified();
         let mut client = Self { driver, is_verified, facts: Arc::new(facts), remote: None, is_used: false };
+        let ready = client.get_ready(server_name, options, progress).await;
+        if let (Err(error), Some(trace)) = (&ready, client.driver.trace())
+            // A reply was shown already.
+            && error.reply().is_none()
+        {
+            trace.note(error);
+        }
+        ready.map(|()| client)
+    }
+
+    /// Does greeting, EHLO, STARTTLS and AUTH.
+    async fn get_ready(
+        &mut self,
+        server_name: &str,
+        options: &ClientOptions,
+        progress: &Progress,
+    ) -> Result<(), ConnectError> {
         progress.set(Stage::Greeting);
-        let greeting = client.reply().await.map_err(at(Stage::Greeting))?;
+        let greeting = self.reply().await.map_err(at(Stage::Greeting))?;
         positive(greeting, Stage::Greeting)?;
         progress.set(Stage::Hello);
-        client.hello(options).await?;
+        self.hello(options).await?;
         progress.set(Stage::StartTls);
-        client.start_tls(server_name, options).await?;
+        self.start_tls(server_name, options).await?;
         progress.set(Stage::Auth);
-        client.log_in(options).await?;
-        Ok(client)
+        self.log_in(options).await
     }
 
     /// Notes what outcomes say of the server.
@@ -379,6 +418,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         context.protection = if self.is_verified { Protection::Verified } else { Protection::Unverified };
         context.minimum = options.weakest_login;
         let mut mechanism = ClientMechanism::choose(self.capabilities().auth(), credentials.clone(), context)?;
+        if let Some(trace) = self.driver.trace() {
+            if let ClientCredentials::Password(who) = credentials {
+                trace.hide(Secret::new(who.password.expose().as_str()));
+            } else if let ClientCredentials::Token(token) = credentials {
+                trace.hide(Secret::new(token.token.expose().as_str()));
+            }
+        }
         let initial = mechanism.initial_response();
         let initial_response = initial.as_ref().map(|response| Secret::new(response.expose().as_str()));
         self.driver.send(&Command::Auth(Auth { mechanism: mechanism.name(), initial_response })).map_err(lost)?;
@@ -409,6 +455,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             }
         }
     }
+}
+
+/// Does the handshake of TLS from the first octet.
+async fn implicit_tls<S: AsyncRead + AsyncWrite + Unpin>(
+    connection: &mut Connection<S>,
+    identity: &Identity,
+    server_name: &str,
+    options: &ClientOptions,
+) -> Result<(), ConnectError> {
+    let name = tls_name(server_name)?;
+    let handshake = connection.connect_tls(Arc::clone(identity.config()), name);
+    let bounded = tokio::time::timeout(options.session.timeouts.greeting, handshake);
+    let result = bounded.await.map_err(|_| ConnectError::Tls(ClientError::Timeout))?;
+    result.map_err(|error| ConnectError::Tls(error.into()))
 }
 
 fn at(stage: Stage) -> impl Fn(ClientError) -> ConnectError {

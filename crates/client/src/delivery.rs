@@ -239,7 +239,7 @@ impl Delivery {
                 passed => {
                     if let (true, Some(target)) = (tls_is_suspected, facts.and_then(|facts| facts.target.clone())) {
                         // It works without TLS, so TLS was what failed.
-                        options.health.broke_tls(target.server);
+                        options.health.broke_tls(&target.server);
                     }
                     // Each connection must take one transaction at least, or this would never end.
                     if !(passed == Passed::Worn && begun < next && self.is_open_from(next)) {

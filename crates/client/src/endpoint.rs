@@ -1,16 +1,18 @@
-//! From a server's name to a TCP connection.
+//! From a server's name to where it is.
 
 use std::{
     fmt, io,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
 use thiserror::Error;
 use tokio::{net::lookup_host, time::timeout};
 
-use crate::{ConnectError, HostName};
+use crate::{ConnectError, HostName, Server};
 
 /// The ports of mail.
 pub mod port {
@@ -27,10 +29,15 @@ pub mod port {
 /// Make one from `"mx.example.net:25"`, `"192.0.2.25:25"`, `"[2001:db8::25]:25"`,
 /// `("mx.example.net", 25)` or a [`SocketAddr`]. The server's certificate must be valid for the
 /// host.
+///
+/// The Unix socket of a server on this machine is an endpoint too, made from
+/// `"unix:/run/dovecot/lmtp"` or a [`Path`]. Its host is `localhost`, its port 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     host: String,
     port: u16,
+    /// The path of a Unix socket, and then no host counts.
+    path: Option<Arc<Path>>,
 }
 
 /// Why a text is no host and port.
@@ -49,7 +56,13 @@ pub enum EndpointError {
     /// An IPv6 address is without brackets.
     #[error("{0:?} has an IPv6 address without brackets; write it as in [2001:db8::25]:25")]
     NoBrackets(String),
+    /// The path of a Unix socket does not begin with a slash, or has a NUL.
+    #[error("{0:?} has no absolute path; write it as in unix:/run/dovecot/lmtp")]
+    BadPath(String),
 }
+
+/// What the text of a Unix socket's path begins with.
+const UNIX: &str = "unix:";
 
 /// The most addresses of a host that are tried.
 const MAX_ADDRESSES: usize = 16;
@@ -69,17 +82,36 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`ConnectError::Resolve`].
-    pub(crate) async fn addresses(&self, bound: Duration) -> Result<Vec<IpAddr>, ConnectError> {
-        if let Ok(address) = self.host.parse() {
-            return Ok(vec![address]);
+    pub(crate) async fn resolve(&self, bound: Duration) -> Result<Vec<Server>, ConnectError> {
+        let found = timeout(bound, self.look_up()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        found.map_err(|error| ConnectError::Resolve { host: self.host.clone(), error })
+    }
+
+    /// Looks the host up at the system. The caller sets the timeout.
+    pub(crate) async fn look_up(&self) -> io::Result<Vec<Server>> {
+        if let Some(known) = self.known() {
+            return Ok(vec![known]);
         }
+        let name = self.name();
+        let found = lookup_host((name.as_str(), self.port)).await?;
+        Ok(found.take(MAX_ADDRESSES).map(Server::Address).collect())
+    }
+
+    /// The server, with its name if the host is one.
+    pub(crate) fn unresolved(&self) -> Server {
+        self.known().unwrap_or_else(|| Server::Name(self.name().into(), self.port))
+    }
+
+    /// The server, if no look-up is needed.
+    fn known(&self) -> Option<Server> {
+        let address = |address: IpAddr| Server::Address(SocketAddr::new(address, self.port));
+        self.path.clone().map(Server::Path).or_else(|| self.host.parse().ok().map(address))
+    }
+
+    /// The host in A-labels. What is no host name stays as it is.
+    fn name(&self) -> String {
         let name = HostName::parse(&self.host).ok().filter(HostName::is_plain);
-        let name = name.as_ref().map_or(self.host.as_str(), HostName::as_str);
-        let found = timeout(bound, lookup_host((name, self.port))).await;
-        match found.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(found) => Ok(found.map(|address| address.ip()).take(MAX_ADDRESSES).collect()),
-            Err(error) => Err(ConnectError::Resolve { host: self.host.clone(), error }),
-        }
+        name.map_or_else(|| self.host.clone(), String::from)
     }
 }
 
@@ -88,6 +120,10 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
         let owned = || text.to_owned();
+        if let Some(path) = text.strip_prefix(UNIX).filter(|rest| rest.parse::<u16>().is_err()) {
+            let is_path = path.starts_with('/') && !path.contains('\0');
+            return if is_path { Ok(Path::new(path).into()) } else { Err(EndpointError::BadPath(owned())) };
+        }
         if text.parse::<Ipv6Addr>().is_ok() {
             return Err(EndpointError::NoBrackets(owned()));
         }
@@ -105,7 +141,7 @@ impl FromStr for Endpoint {
             });
         }
         let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| EndpointError::BadPort(owned()))?;
-        Ok(Self { host: literal.unwrap_or(host).to_owned(), port })
+        Ok(Self { host: literal.unwrap_or(host).to_owned(), port, path: None })
     }
 }
 
@@ -135,19 +171,34 @@ impl TryFrom<&String> for Endpoint {
 
 impl<H: Into<String>> From<(H, u16)> for Endpoint {
     fn from((host, port): (H, u16)) -> Self {
-        Self { host: host.into(), port }
+        Self { host: host.into(), port, path: None }
     }
 }
 
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Self {
-        Self { host: address.ip().to_string(), port: address.port() }
+        Self { host: address.ip().to_string(), port: address.port(), path: None }
+    }
+}
+
+impl From<&Path> for Endpoint {
+    fn from(path: &Path) -> Self {
+        Self { host: "localhost".to_owned(), port: 0, path: Some(path.into()) }
+    }
+}
+
+impl From<PathBuf> for Endpoint {
+    fn from(path: PathBuf) -> Self {
+        path.as_path().into()
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
+        let Self { host, port, path } = self;
+        if let Some(path) = path {
+            return write!(f, "{UNIX}{}", path.display());
+        }
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
 }

@@ -1,6 +1,6 @@
 //! Why a connection could not be used.
 
-use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, io, time::Duration};
 
 use posthaste_tokio::{
     ClientError, rustls,
@@ -10,7 +10,7 @@ use posthaste_tokio::{
 };
 use thiserror::Error;
 
-use crate::EndpointError;
+use crate::{EndpointError, Server};
 
 /// Why a connection did not get as far as a first transaction. No mail was sent.
 #[derive(Debug, Error)]
@@ -30,12 +30,12 @@ pub enum ConnectError {
     /// The list of addresses is empty.
     #[error("no address to connect to; see that the host has one")]
     NoAddress,
-    /// TCP did not connect.
-    #[error("no connection to {address}: {error}")]
+    /// There is no stream: TCP, a proxy or a Unix socket did not connect.
+    #[error("no connection to {server}: {error}")]
     Tcp {
-        /// The last address that was tried.
-        address: SocketAddr,
-        /// The system's reason.
+        /// The last server that was tried.
+        server: Server,
+        /// The reason: the system's, or the dialer's.
         error: io::Error,
     },
     /// The server refused a command with 4yz or 5yz, or greeted with it.
@@ -68,10 +68,10 @@ pub enum ConnectError {
     #[error("the login cannot be trusted: {0}")]
     Sasl(#[from] ServerFault),
     /// The server was not ready in time, while other servers waited to be tried.
-    #[error("{address} was not ready after {} s; another server was tried", waited.as_secs())]
+    #[error("{server} was not ready after {} s; another server was tried", waited.as_secs())]
     TooSlow {
         /// The server.
-        address: SocketAddr,
+        server: Server,
         /// How long it was waited for.
         waited: Duration,
         /// How far it was.
@@ -141,13 +141,15 @@ impl ConnectError {
 
     /// Returns `true` if another attempt would fail as well: the server refused with 5yz, or what
     /// the caller gave must change. That is a malformed host and port, an empty list of addresses,
-    /// or a host name that no certificate can be for.
+    /// a host name that no certificate can be for, or a server that the [`Dial`](crate::Dial)
+    /// cannot reach.
     ///
     /// A greeting of 554 is permanent for this host only: others may take the mail.
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Refused { reply, .. } => reply.code().severity() == Severity::PermanentNegative,
             Self::Endpoint(_) | Self::NoAddress | Self::TlsName(_) | Self::Async => true,
+            Self::Tcp { error, .. } => error.kind() == io::ErrorKind::InvalidInput && error.get_ref().is_some(),
             _ => false,
         }
     }
@@ -171,8 +173,10 @@ impl ConnectError {
     /// Returns `true` if the server failed, and not what the options demand of it.
     pub(crate) fn is_servers(&self) -> bool {
         match self {
-            // An error that a `Dial` has made is its own.
-            Self::Tcp { error, .. } => error.kind() != io::ErrorKind::Other || error.get_ref().is_none(),
+            Self::Tcp { error, .. } => {
+                let is_dialers = matches!(error.kind(), io::ErrorKind::Other | io::ErrorKind::InvalidInput);
+                !is_dialers || error.get_ref().is_none()
+            }
             Self::Refused { stage, .. } => *stage != Stage::Auth,
             Self::Conversation { error, .. } => !matches!(error, ClientError::Misuse(_) | ClientError::Content(_)),
             Self::TooSlow { .. } | Self::Tls(_) | Self::TlsUnavailable => true,

@@ -112,7 +112,7 @@ const DESTINATIONS: usize = 1_024;
 impl<R: Resolver> Mx<R> {
     /// Makes one with the default options. It looks nothing up before the first message.
     pub fn new(resolver: R, client: ClientOptions) -> Self {
-        Self::with(resolver, client, MxOptions::default(), Tcp)
+        Self::with(resolver, client, MxOptions::default(), Tcp::default())
     }
 }
 
@@ -238,7 +238,7 @@ impl<R: Resolver, D: Dial> Shared<R, D> {
                     let name = Arc::<str>::from(host.exchange.as_str());
                     targets.extend(addresses.into_iter().map(|address| Target {
                         host: Arc::clone(&name),
-                        server: SocketAddr::new(address, self.options.port),
+                        server: SocketAddr::new(address, self.options.port).into(),
                         preference: host.preference,
                     }));
                 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -15,7 +14,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::Stage;
+use crate::{Server, Stage};
 
 /// How long a server comes last after its first failure. The time doubles with each further
 /// failure.
@@ -37,7 +36,7 @@ const LINGERING: usize = 64;
 const SERVERS: usize = 4_096;
 
 /// A memory of servers, which its clones share. A server is an address with a port, whatever its
-/// names.
+/// names. Behind a proxy that resolves names it is a name with a port.
 ///
 /// It changes the order in which servers are tried, and how the client talks to them. It excludes
 /// no server: one that failed comes last.
@@ -56,7 +55,7 @@ pub struct Health(Arc<Memory>);
 
 #[derive(Debug)]
 struct Memory {
-    servers: Mutex<HashMap<SocketAddr, Entry>>,
+    servers: Mutex<HashMap<Server, Entry>>,
     /// The number of servers that are remembered; 0 spares the lock.
     count: AtomicUsize,
     /// Permits for connections that have lost a race and may still become ready.
@@ -85,8 +84,8 @@ struct Entry {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServerHealth {
-    /// Its address and port.
-    pub server: SocketAddr,
+    /// Where it is: its address and port, in general.
+    pub server: Server,
     /// The name of a host that had this address. Empty: none is known.
     pub host: String,
     /// Failures in a row.
@@ -108,8 +107,8 @@ impl Health {
     pub fn servers(&self) -> Vec<ServerHealth> {
         let now = Instant::now();
         let left = |until: Option<Instant>| until.map(|until| until.saturating_duration_since(now)).unwrap_or_default();
-        let seen = |(server, entry): (&SocketAddr, &Entry)| ServerHealth {
-            server: *server,
+        let seen = |(server, entry): (&Server, &Entry)| ServerHealth {
+            server: server.clone(),
             host: entry.host.clone(),
             failures: entry.failures,
             last_failure: entry.last_failure.map(|(at, stage)| (stage, now.saturating_duration_since(at))),
@@ -123,12 +122,12 @@ impl Health {
 
     /// Returns `true` if the server failed lately. When its time is over, one caller gets `false`
     /// and probes it. The others get `false` after [`answered`](Self::answered).
-    pub fn is_sick(&self, server: SocketAddr) -> bool {
+    pub fn is_sick(&self, server: &Server) -> bool {
         if self.is_empty() {
             return false;
         }
         let (mut servers, now) = (self.lock(), Instant::now());
-        let Some(Entry { sick_until: Some(until), .. }) = servers.get_mut(&server) else { return false };
+        let Some(Entry { sick_until: Some(until), .. }) = servers.get_mut(server) else { return false };
         if now < *until {
             return true;
         }
@@ -137,28 +136,28 @@ impl Health {
     }
 
     /// Returns `true` if TLS broke with the server: leave it out where the policy permits.
-    pub fn breaks_tls(&self, server: SocketAddr) -> bool {
+    pub fn breaks_tls(&self, server: &Server) -> bool {
         self.remembers(server, |entry| entry.clear_until)
     }
 
     /// Returns `true` if CHUNKING broke with the server.
-    pub fn breaks_chunking(&self, server: SocketAddr) -> bool {
+    pub fn breaks_chunking(&self, server: &Server) -> bool {
         self.remembers(server, |entry| entry.whole_until)
     }
 
     /// How long the server took lately until a connection was ready. Zero: not longer than its head
     /// start.
-    pub(crate) fn ready_after(&self, server: SocketAddr) -> Duration {
+    pub(crate) fn ready_after(&self, server: &Server) -> Duration {
         if self.is_empty() {
             return Duration::ZERO;
         }
-        let slow = self.lock().get(&server).and_then(|entry| entry.slow);
+        let slow = self.lock().get(server).and_then(|entry| entry.slow);
         slow.filter(|(until, _)| Instant::now() < *until).map(|(_, took)| took).unwrap_or_default()
     }
 
     /// The server, as an address of this host, was unreachable or silent, broke off, or ended the
     /// session.
-    pub fn failed(&self, server: SocketAddr, host: &str, stage: Stage) {
+    pub fn failed(&self, server: &Server, host: &str, stage: Stage) {
         self.note(server, |entry, now| {
             let wait = SICK.saturating_mul(1 << entry.failures.min(8)).min(SICK_AT_MOST);
             entry.failures = entry.failures.saturating_add(1);
@@ -169,23 +168,23 @@ impl Health {
     }
 
     /// The server has answered a whole transaction.
-    pub fn answered(&self, server: SocketAddr) {
+    pub fn answered(&self, server: &Server) {
         self.change(server, |entry| (entry.failures, entry.sick_until, entry.last_failure) = (0, None, None));
     }
 
     /// TLS broke with the server, and a transaction without it was completed.
-    pub fn broke_tls(&self, server: SocketAddr) {
+    pub fn broke_tls(&self, server: &Server) {
         self.note(server, |entry, now| entry.clear_until = Some(now + NO_TLS));
     }
 
     /// CHUNKING broke with the server.
-    pub fn broke_chunking(&self, server: SocketAddr) {
+    pub fn broke_chunking(&self, server: &Server) {
         self.note(server, |entry, now| entry.whole_until = Some(now + NO_CHUNKING));
     }
 
     /// A connection was ready after this time. It is remembered if it is longer than the usual head
     /// start.
-    pub(crate) fn was_ready(&self, server: SocketAddr, took: Duration, usual: Duration) {
+    pub(crate) fn was_ready(&self, server: &Server, took: Duration, usual: Duration) {
         if usual < took {
             self.note(server, |entry, now| entry.slow = Some((now + SLOW, took)));
         } else {
@@ -194,7 +193,7 @@ impl Health {
     }
 
     /// An overtaken server, which counts as failed, has become ready.
-    pub(crate) fn recovered(&self, server: SocketAddr) {
+    pub(crate) fn recovered(&self, server: &Server) {
         self.change(server, |entry| {
             entry.failures = entry.failures.saturating_sub(1);
             if entry.failures == 0 {
@@ -212,29 +211,29 @@ impl Health {
         self.0.count.load(Ordering::Relaxed) == 0
     }
 
-    fn remembers(&self, server: SocketAddr, until: impl Fn(&Entry) -> Option<Instant>) -> bool {
-        let known = || self.lock().get(&server).and_then(until);
+    fn remembers(&self, server: &Server, until: impl Fn(&Entry) -> Option<Instant>) -> bool {
+        let known = || self.lock().get(server).and_then(until);
         !self.is_empty() && known().is_some_and(|until| Instant::now() < until)
     }
 
     /// Changes what is known of a server, and forgets it if nothing is left.
-    fn change(&self, server: SocketAddr, change: impl FnOnce(&mut Entry)) {
+    fn change(&self, server: &Server, change: impl FnOnce(&mut Entry)) {
         if self.is_empty() {
             return;
         }
         let mut servers = self.lock();
-        if let Some(entry) = servers.get_mut(&server) {
+        if let Some(entry) = servers.get_mut(server) {
             change(entry);
             if entry.last().is_none() {
-                servers.remove(&server);
+                servers.remove(server);
                 self.0.count.store(servers.len(), Ordering::Relaxed);
             }
         }
     }
 
-    fn note(&self, server: SocketAddr, change: impl FnOnce(&mut Entry, Instant)) {
+    fn note(&self, server: &Server, change: impl FnOnce(&mut Entry, Instant)) {
         let (mut servers, now) = (self.lock(), Instant::now());
-        if servers.len() >= SERVERS && !servers.contains_key(&server) {
+        if servers.len() >= SERVERS && !servers.contains_key(server) {
             servers.retain(|_, known| known.last().is_some_and(|last| now < last));
             // Forgets half of them at once, so that few calls search all.
             if servers.len() >= SERVERS {
@@ -244,11 +243,11 @@ impl Health {
                 servers.retain(|_, known| known.last().is_some_and(|last| middle < last));
             }
         }
-        change(servers.entry(server).or_default(), now);
+        change(servers.entry(server.clone()).or_default(), now);
         self.0.count.store(servers.len(), Ordering::Relaxed);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Server, Entry>> {
         self.0.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -265,13 +264,15 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
-    fn server(last: u16) -> SocketAddr {
-        ([192, 0, 2, 1], last).into()
+    fn server(last: u16) -> Server {
+        SocketAddr::from(([192, 0, 2, 1], last)).into()
     }
 
-    fn fail(health: &Health, server: SocketAddr) {
+    fn fail(health: &Health, server: &Server) {
         health.failed(server, "mx.test", Stage::Greeting);
     }
 
@@ -282,50 +283,50 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_that_failed_is_sick_for_longer_each_time_and_one_delivery_probes_it() {
         let (health, one) = (Health::default(), server(1));
-        assert!(!health.is_sick(one));
+        assert!(!health.is_sick(&one));
         for seconds in [60, 120, 240, 480, 600, 600] {
-            fail(&health, one);
+            fail(&health, &one);
             pass(seconds - 1).await;
-            assert!(health.is_sick(one), "{seconds}");
+            assert!(health.is_sick(&one), "{seconds}");
             pass(1).await;
-            assert!(!health.is_sick(one), "{seconds}: one caller probes");
-            assert!(health.is_sick(one), "{seconds}: the others wait for the probe");
+            assert!(!health.is_sick(&one), "{seconds}: one caller probes");
+            assert!(health.is_sick(&one), "{seconds}: the others wait for the probe");
         }
-        health.answered(one);
-        assert!(!health.is_sick(one) && health.is_empty());
+        health.answered(&one);
+        assert!(!health.is_sick(&one) && health.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_probe_that_never_ends_is_made_again() {
         let (health, one) = (Health::default(), server(1));
-        fail(&health, one);
+        fail(&health, &one);
         pass(60).await;
-        assert!(!health.is_sick(one) && health.is_sick(one));
+        assert!(!health.is_sick(&one) && health.is_sick(&one));
         pass(30).await;
-        assert!(!health.is_sick(one) && health.is_sick(one));
+        assert!(!health.is_sick(&one) && health.is_sick(&one));
     }
 
     #[tokio::test(start_paused = true)]
     async fn broken_tls_and_chunking_are_tried_again_after_their_time() {
         let (health, one) = (Health::default(), server(1));
-        health.broke_tls(one);
-        health.broke_chunking(one);
-        health.answered(one);
-        assert!(health.breaks_tls(one) && health.breaks_chunking(one) && !health.is_sick(one));
-        assert!(!health.breaks_tls(server(2)) && !health.breaks_chunking(server(2)));
+        health.broke_tls(&one);
+        health.broke_chunking(&one);
+        health.answered(&one);
+        assert!(health.breaks_tls(&one) && health.breaks_chunking(&one) && !health.is_sick(&one));
+        assert!(!health.breaks_tls(&server(2)) && !health.breaks_chunking(&server(2)));
         pass(3_600).await;
-        assert!(!health.breaks_tls(one) && health.breaks_chunking(one));
+        assert!(!health.breaks_tls(&one) && health.breaks_chunking(&one));
         pass(23 * 3_600).await;
-        assert!(!health.breaks_chunking(one));
+        assert!(!health.breaks_chunking(&one));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_remembered_can_be_read() {
         let (health, one) = (Health::default(), server(1));
-        fail(&health, one);
-        fail(&health.clone(), one);
-        health.broke_tls(one);
-        health.was_ready(one, Duration::from_secs(3), Duration::from_secs(1));
+        fail(&health, &one);
+        fail(&health.clone(), &one);
+        health.broke_tls(&one);
+        health.was_ready(&one, Duration::from_secs(3), Duration::from_secs(1));
         pass(20).await;
         let known = health.servers().pop().unwrap();
         assert_eq!((known.server, known.host.as_str(), known.failures), (one, "mx.test", 2));
@@ -337,13 +338,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_memory_of_servers_has_a_bound_and_forgets_the_oldest() {
         let health = Health::default();
-        health.broke_chunking(server(0));
+        health.broke_chunking(&server(0));
         for port in 1..=u16::MAX {
-            fail(&health, server(port));
+            fail(&health, &server(port));
             assert!(health.lock().len() <= SERVERS);
             tokio::time::advance(Duration::from_millis(1)).await;
         }
-        assert!(health.breaks_chunking(server(0)), "its entry has more time left than the others");
-        assert!(health.is_sick(server(u16::MAX)) && !health.is_sick(server(1)));
+        assert!(health.breaks_chunking(&server(0)), "its entry has more time left than the others");
+        assert!(health.is_sick(&server(u16::MAX)) && !health.is_sick(&server(1)));
     }
 }

@@ -46,7 +46,7 @@ impl<C: Source> Letter<'_, C> {
         let mut delivery = Delivery::new(self.recipients.len(), destination.limits.recipients);
         let (mut kept, mut tried) = (None, None);
         while let Some(Used { client, messages }) = destination.shelf.take() {
-            let server = client.server().map(|target| target.server);
+            let server = client.server().map(|target| target.server.clone());
             let mut connection = Some(client);
             match delivery.over(&mut connection, self).await {
                 // The server may be asked again over another connection.
@@ -67,7 +67,7 @@ impl<C: Source> Letter<'_, C> {
                 Err(error) if !delivery.is_reached() => return Err(error),
                 Err(_) => Vec::new(),
             };
-            targets.retain(|target| Some(target.server) != tried);
+            targets.retain(|target| Some(&target.server) != tried.as_ref());
             let mut race = Race::new(&targets, dial.clone(), Arc::clone(options));
             let (mut fresh, had_delivered) = (None, delivery.has_delivered());
             delivery.through(&mut race, self, &mut fresh).await;

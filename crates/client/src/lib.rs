@@ -20,21 +20,27 @@ pub mod mta_sts;
 pub mod mx;
 mod outcome;
 mod pool;
+mod proxy;
 mod public;
 mod race;
 mod resolve;
 mod send;
 mod sent;
+mod server;
 mod shelf;
 mod source;
+mod tcp;
 mod tls_policy;
 #[cfg(feature = "tls-rpt")]
 pub mod tls_rpt;
 mod transaction;
+mod transcript;
+#[cfg(unix)]
+mod unix;
 
 pub use client::{Client, ClientOptions};
 pub use destination::PoolOptions;
-pub use dial::{Dial, Tcp};
+pub use dial::Dial;
 pub use endpoint::{Endpoint, EndpointError, port};
 pub use error::{ConnectError, Stage};
 pub use exchange::{Mx, MxOptions};
@@ -44,15 +50,23 @@ pub use hickory::HickoryResolver;
 pub use host_name::{HostName, HostNameError};
 pub use outcome::{RecipientOutcome, RefusedAt, Unreachable};
 pub use pool::Pool;
+#[cfg(feature = "socks5")]
+pub use proxy::Socks5;
+pub use proxy::{HttpConnect, ProxyError};
 pub use race::{Race, Target};
 pub use resolve::{MxRecord, ResolveError, Resolver, SystemResolver};
 pub use send::SendError;
 pub use sent::{Delivered, Recipient, Sent, ServerFacts};
+pub use server::Server;
 pub use source::{FileSource, Once, OnceContent, Source};
+pub use tcp::Tcp;
 pub use tls_policy::{Identity, Tls};
+pub use transcript::Transcript;
+#[cfg(unix)]
+pub use unix::Unix;
 
 pub use posthaste_tokio::{
-    ClientError, Content, Reader, Streamed, Text, TlsParameters, rustls,
+    ClientError, Content, Reader, Streamed, Text, TlsParameters, Trace, TraceLine, TraceSide, rustls,
     session::{
         self, Protocol,
         sasl::{ClientCredentials, Credentials},

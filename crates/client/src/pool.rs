@@ -57,7 +57,7 @@ impl Pool<Tcp> {
         servers: impl IntoIterator<Item = E>,
         client: ClientOptions,
     ) -> Result<Self, E::Error> {
-        Self::with(servers, client, PoolOptions::default(), Tcp)
+        Self::with(servers, client, PoolOptions::default(), Tcp::default())
     }
 }
 
@@ -122,12 +122,12 @@ impl<D: Dial> fmt::Debug for Pool<D> {
 }
 
 impl<D: Dial> Shared<D> {
-    /// The addresses of the servers.
+    /// The addresses of the servers, or their names where the dialer resolves them.
     async fn targets(&self) -> Result<Vec<Target>, ConnectError> {
         let (mut targets, mut last) = (Vec::new(), None);
         for (server, preference) in self.servers.iter().zip(0_u16..) {
-            match server.addresses(self.client.connect_timeout).await {
-                Ok(addresses) => targets.extend(Target::all(server, &addresses, preference)),
+            match Target::all(server, preference, &self.dial, self.client.connect_timeout).await {
+                Ok(all) => targets.extend(all),
                 Err(error) => last = Some(error),
             }
         }

@@ -9,13 +9,13 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     io,
-    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
+use posthaste_tokio::Trace;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     runtime::Handle,
@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    Client, ClientOptions, ConnectError, Dial, Endpoint, Stage, Tls,
+    Client, ClientOptions, ConnectError, Dial, Endpoint, Server, Stage, Tls,
     client::{Progress, Remote},
 };
 
@@ -39,24 +39,33 @@ const LINGER: Duration = Duration::from_secs(10);
 /// The longest head start, for a server that is known to be slow.
 const HEAD_START_AT_MOST: Duration = Duration::from_secs(10);
 
-/// A server to be tried: an address of a host.
+/// A server to be tried: an address of a host, or its name where a proxy looks it up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// The host, for which a certificate must be valid.
     pub host: Arc<str>,
-    /// Its address and port.
-    pub server: SocketAddr,
+    /// Where it is: its address and port, in general.
+    pub server: Server,
     /// The preference of the host, such as that of its MX record: lower values come first.
     pub preference: u16,
 }
 
 impl Target {
-    /// The addresses of a server.
-    pub(crate) fn all(server: &Endpoint, addresses: &[IpAddr], preference: u16) -> Vec<Self> {
-        let (host, port) = (Arc::<str>::from(server.host()), server.port());
-        let target =
-            |address: &IpAddr| Self { host: Arc::clone(&host), server: SocketAddr::new(*address, port), preference };
-        addresses.iter().map(target).collect()
+    /// The addresses of a server, looked up within `bound`; or its name, if the dialer resolves
+    /// names.
+    ///
+    /// # Errors
+    /// [`ConnectError::Resolve`].
+    pub(crate) async fn all<D: Dial>(
+        server: &Endpoint,
+        preference: u16,
+        dial: &D,
+        bound: Duration,
+    ) -> Result<Vec<Self>, ConnectError> {
+        let host = Arc::<str>::from(server.host());
+        let target = |server| Self { host: Arc::clone(&host), server, preference };
+        let servers = if dial.resolves_names() { vec![server.unresolved()] } else { server.resolve(bound).await? };
+        Ok(servers.into_iter().map(target).collect())
     }
 }
 
@@ -109,9 +118,9 @@ impl<'t, D: Dial> Race<'t, D> {
         let mut known = HashSet::new();
         let servers = targets.iter().enumerate();
         let mut order: Vec<_> =
-            servers.filter(|(_, target)| known.insert(target.server)).map(|(index, _)| index).collect();
+            servers.filter(|(_, target)| known.insert(&target.server)).map(|(index, _)| index).collect();
         if order.len() > 1 {
-            let is_sick = |target: &Target| options.health.is_sick(target.server);
+            let is_sick = |target: &Target| options.health.is_sick(&target.server);
             order.sort_by_cached_key(|index| targets.get(*index).is_some_and(is_sick));
         }
         let (running, failed) = (Vec::new(), Vec::new());
@@ -229,7 +238,7 @@ impl<'t, D: Dial> Race<'t, D> {
         let usual = self.options.head_start;
         let usual = if target.preference == next.preference { usual } else { usual.saturating_mul(2) };
         // Half as much again as it took before.
-        let slow = self.options.health.ready_after(target.server);
+        let slow = self.options.health.ready_after(&target.server);
         usual.max(slow.saturating_add(slow / 2)).min(HEAD_START_AT_MOST)
     }
 
@@ -238,7 +247,7 @@ impl<'t, D: Dial> Race<'t, D> {
         let health = &self.options.health;
         let winner = self.running.remove(place);
         if let (Some(target), None) = (self.targets.get(winner.target), &winner.lingers) {
-            health.was_ready(target.server, winner.begun.elapsed(), self.options.head_start);
+            health.was_ready(&target.server, winner.begun.elapsed(), self.options.head_start);
         }
         for (other, loser) in std::mem::take(&mut self.running).into_iter().enumerate() {
             let (Some(target), None) = (self.targets.get(loser.target), &loser.lingers) else {
@@ -247,7 +256,7 @@ impl<'t, D: Dial> Race<'t, D> {
             };
             let is_overtaken = other < place;
             if is_overtaken {
-                health.failed(target.server, &target.host, loser.progress.stage());
+                health.failed(&target.server, &target.host, loser.progress.stage());
             }
             match health.linger() {
                 Some(permit) => self.running.push(linger(loser, target, is_overtaken, &self.options, permit)),
@@ -265,7 +274,7 @@ impl<'t, D: Dial> Race<'t, D> {
         if let Some(task) = &silent.lingers {
             task.abort();
         }
-        let error = ConnectError::TooSlow { address: target.server, waited, stage };
+        let error = ConnectError::TooSlow { server: target.server.clone(), waited, stage };
         self.fail(silent.target, error, silent.is_overtaken);
     }
 
@@ -273,7 +282,7 @@ impl<'t, D: Dial> Race<'t, D> {
         if let (Some(target), false) = (self.targets.get(index), is_noted)
             && error.is_servers()
         {
-            self.options.health.failed(target.server, &target.host, error.stage());
+            self.options.health.failed(&target.server, &target.host, error.stage());
         }
         if error.is_refused_login() {
             self.waiting.clear();
@@ -293,22 +302,24 @@ fn linger<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     permit: OwnedSemaphorePermit,
 ) -> Running<S> {
     let Running { target: index, begun, progress, ready, .. } = loser;
-    let (server, host) = (target.server, Arc::clone(&target.host));
+    let (server, host) = (target.server.clone(), Arc::clone(&target.host));
+    let lost = server.clone();
     let (options, stage) = (Arc::clone(options), Arc::clone(&progress));
     let (hand_over, taken) = oneshot::channel();
     let task = tokio::spawn(async move {
         let _permit = permit;
-        let too_slow = || ConnectError::TooSlow { address: server, waited: begun.elapsed(), stage: stage.stage() };
+        let too_slow =
+            || ConnectError::TooSlow { server: server.clone(), waited: begun.elapsed(), stage: stage.stage() };
         let outcome = timeout(LINGER, ready).await.unwrap_or_else(|_| Err(too_slow()));
         match &outcome {
             Ok(_) => {
                 if is_overtaken {
-                    options.health.recovered(server);
+                    options.health.recovered(&server);
                 }
-                options.health.was_ready(server, begun.elapsed(), options.head_start);
+                options.health.was_ready(&server, begun.elapsed(), options.head_start);
             }
             Err(error) if !is_overtaken && error.is_servers() => {
-                options.health.failed(server, &host, error.stage());
+                options.health.failed(&server, &host, error.stage());
             }
             Err(_) => {}
         }
@@ -317,7 +328,7 @@ fn linger<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
     });
     let ready = Box::pin(async move {
-        let gone = |_| Err(ConnectError::TooSlow { address: server, waited: LINGER, stage: Stage::Connect });
+        let gone = |_| Err(ConnectError::TooSlow { server: lost, waited: LINGER, stage: Stage::Connect });
         taken.await.unwrap_or_else(gone)
     });
     Running { target: index, begun, progress, ready, lingers: Some(task.abort_handle()), is_overtaken }
@@ -370,7 +381,7 @@ impl<D: Dial> SetUp<D> {
     /// server lately: BDAT, and TLS where that is opportunistic. If opportunistic TLS breaks now,
     /// it connects once more without it.
     async fn run(self) -> Result<Client<D::Stream>, ConnectError> {
-        let (server, health) = (self.target.server, &self.options.health);
+        let (server, health) = (&self.target.server, &self.options.health);
         let mut fitting = ClientOptions::clone(&self.options);
         if self.has_others {
             fitting.hurry();
@@ -392,11 +403,18 @@ impl<D: Dial> SetUp<D> {
 
     async fn start(&self, options: &ClientOptions) -> Result<Client<D::Stream>, ConnectError> {
         self.progress.set(Stage::Connect);
-        let server = self.target.server;
+        let server = &self.target.server;
+        let trace = options.trace.as_ref().map(Trace::connection);
+        trace.iter().for_each(|trace| trace.note(format_args!("connecting to {} at {server}", self.target.host)));
         let dialed = timeout(options.connect_timeout, self.dial.dial(server)).await;
         let stream = dialed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let stream = stream.map_err(|error| ConnectError::Tcp { address: server, error })?;
-        Client::begin(stream, &self.target.host, options, &self.progress).await
+        match stream.map_err(|error| ConnectError::Tcp { server: server.clone(), error }) {
+            Ok(stream) => Client::begin(stream, &self.target.host, options, &self.progress, trace).await,
+            Err(error) => {
+                trace.iter().for_each(|trace| trace.note(&error));
+                Err(error)
+            }
+        }
     }
 }
 

@@ -76,6 +76,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         };
         let recipients = recipients.iter().zip(attempt.outcomes).map(recipient).collect();
         let sent = Sent { recipients, broken, in_doubt, chunking_failed };
+        if let (Some(error), Some(trace)) = (&sent.broken, self.driver.trace()) {
+            trace.note(error);
+        }
         if is_begun {
             self.note(&sent, is_binary);
         }
@@ -90,18 +93,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         };
         match sent.broken.as_deref() {
             None => {
-                health.answered(target.server);
+                health.answered(&target.server);
                 if *tls_is_suspected {
                     // It works without TLS, so TLS was what failed.
-                    health.broke_tls(target.server);
+                    health.broke_tls(&target.server);
                 }
             }
             // This side failed.
             Some(ClientError::Misuse(_) | ClientError::Content(_)) => {}
-            Some(_) if sent.chunking_failed && !is_binary => health.broke_chunking(target.server),
+            Some(_) if sent.chunking_failed && !is_binary => health.broke_chunking(&target.server),
             // A server may close a connection that it has served.
             Some(_) if !is_first && sent.says_nothing() => {}
-            Some(_) => health.failed(target.server, &target.host, Stage::Transaction),
+            Some(_) => health.failed(&target.server, &target.host, Stage::Transaction),
         }
     }
 }

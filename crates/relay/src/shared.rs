@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use posthaste_client::Health;
+use posthaste_client::{Health, Server};
 use tokio::sync::Semaphore;
 
 use crate::{Event, RelayOptions, event::Counting, hooks::Hooks, report::Budget};
@@ -67,8 +67,9 @@ impl Listeners {
 
     /// Returns `true` if an address leads to one of our listeners. A listener on all addresses is
     /// reached at loopback, and at `local`, the address from which the connection comes, once it is
-    /// known.
-    pub(crate) fn are_reached_at(&self, server: SocketAddr, local: Option<IpAddr>) -> bool {
+    /// known. What is no address leads to none.
+    pub(crate) fn are_reached_at(&self, server: &Server, local: Option<IpAddr>) -> bool {
+        let Some(server) = server.address() else { return false };
         let (address, local) = (server.ip().to_canonical(), local.map(|local| local.to_canonical()));
         let listeners = self.0.read().unwrap_or_else(PoisonError::into_inner);
         listeners.iter().filter(|listener| listener.port() == server.port()).any(|listener| {
@@ -107,7 +108,11 @@ mod tests {
             let listeners = Listeners::default();
             listeners.set(vec![listener.parse().unwrap()]);
             let local = local.map(|local: &str| local.parse().unwrap());
-            assert_eq!(listeners.are_reached_at(server.parse().unwrap(), local), is_reached, "{listener} {server}");
+            assert_eq!(
+                listeners.are_reached_at(&Server::Address(server.parse().unwrap()), local),
+                is_reached,
+                "{listener} {server}"
+            );
         }
     }
 }

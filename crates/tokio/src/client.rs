@@ -23,7 +23,7 @@ use tokio::{
 
 pub use body::ChunksSent;
 
-use crate::{Clock, Connection, TlsParameters};
+use crate::{Clock, Connection, ConnectionTrace, TlsParameters};
 
 /// A client session with its connection and clock: it reads, writes and keeps the time.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub struct ClientDriver<S> {
     /// Content was begun and not finished. No command and no other content may follow half a
     /// message.
     unfinished: bool,
+    /// `None`: no line is shown.
+    trace: Option<Box<ConnectionTrace>>,
 }
 
 /// What a client has to react to. Exhaustive: each event needs a reaction.
@@ -117,7 +119,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     pub fn new(connection: Connection<S>, settings: ClientSettings) -> Self {
         let clock = Clock::start();
         let session = ClientSession::new(settings);
-        Self { connection, session, clock, unfinished: false }
+        Self { connection, session, clock, unfinished: false, trace: None }
+    }
+
+    /// Shows the lines of the conversation from here on, and first the TLS that the connection has.
+    /// Default: none.
+    pub fn set_trace(&mut self, trace: ConnectionTrace) {
+        self.trace = Some(Box::new(trace));
+        self.trace_tls();
+    }
+
+    /// The lines of the conversation. `None`: none are shown.
+    pub fn trace(&mut self) -> Option<&mut ConnectionTrace> {
+        self.trace.as_deref_mut()
     }
 
     /// Puts a command into the output. It leaves with the next call of [`next`](Self::next).
@@ -129,7 +143,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         if self.unfinished {
             return Err(ApiMisuse::Closed);
         }
-        self.session.send(self.clock.now(), command, &mut self.connection.output)
+        let before = self.connection.output.len();
+        let ticket = self.session.send(self.clock.now(), command, &mut self.connection.output)?;
+        if let Some(trace) = &mut self.trace {
+            trace.command(command, self.connection.output.get(before..).unwrap_or_default());
+        }
+        Ok(ticket)
     }
 
     /// Answers a SASL challenge in base64. `None` gives the exchange up.
@@ -137,7 +156,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     /// # Errors
     /// [`ApiMisuse`] as [`ClientSession::respond`].
     pub fn respond(&mut self, response: Option<Secret<&str>>) -> Result<Ticket, ApiMisuse> {
-        self.session.respond(self.clock.now(), response, &mut self.connection.output)
+        let ticket = self.session.respond(self.clock.now(), response, &mut self.connection.output)?;
+        if let Some(trace) = &mut self.trace {
+            trace.response(response);
+        }
+        Ok(ticket)
     }
 
     /// Writes the output and waits for the next event. The future may be dropped, and `next` called
@@ -150,6 +173,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
             let now = self.clock.now();
             let step = self.session.handle_input(now, &self.connection.input)?;
             let consumed = step.consumed;
+            if let Some(trace) = &mut self.trace {
+                trace_server(trace, &step.next, self.connection.input.get(..consumed));
+            }
             let event = match step.next {
                 ClientNext::NeedInput => None,
                 ClientNext::Reply { to, recipient, reply } => {
@@ -191,6 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         let bound = self.session.poll_timeout().ok_or(ApiMisuse::Handshake)?;
         let handshake = timeout_at(self.clock.instant(bound), self.connection.connect_tls(config, name));
         handshake.await.map_err(|_| self.timed_out())??;
+        self.trace_tls();
         Ok(self.session.tls_established()?)
     }
 
@@ -234,6 +261,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         self.connection.tls()
     }
 
+    fn trace_tls(&self) {
+        if let (Some(trace), Some(tls)) = (&self.trace, self.connection.tls_text()) {
+            trace.note(tls);
+        }
+    }
+
     async fn write(&mut self, segments: &SegmentList<'_>) -> Result<(), ClientError> {
         let write = timeout(self.session.write_timeout(), self.connection.write_segments(segments));
         write.await.map_err(|_| ClientError::Timeout)?.map_err(ClientError::Io)
@@ -243,5 +276,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     fn timed_out(&mut self) -> ClientError {
         self.session.handle_eof();
         ClientError::Timeout
+    }
+}
+
+/// Shows what the server has said.
+fn trace_server(trace: &mut ConnectionTrace, next: &ClientNext<'_>, consumed: Option<&[u8]>) {
+    match next {
+        ClientNext::Reply { reply, .. } => trace.reply(reply.as_bytes()),
+        ClientNext::Unasked { reply } => trace.unasked(reply.as_bytes()),
+        ClientNext::Challenge(_) => trace.challenge(),
+        // The 354, which is no event of its own.
+        ClientNext::SendBody { .. } => trace.reply(consumed.unwrap_or_default()),
+        ClientNext::NeedInput | ClientNext::StartTls | ClientNext::Close => {}
     }
 }

@@ -102,6 +102,16 @@ impl<S> Connection<S> {
         exported.ok().map(ChannelBinding::tls_exporter)
     }
 
+    /// The version and the cipher suite of TLS for people. `None`: the connection has no TLS.
+    pub(crate) fn tls_text(&self) -> Option<String> {
+        let Transport::Tls(stream) = &self.transport else { return None };
+        let tls = stream.get_ref().1;
+        let version = tls.protocol_version().and_then(|version| version.as_str()).unwrap_or("of an unknown version");
+        let suite =
+            tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("an unknown cipher");
+        Some(format!("TLS established: {version}, {suite}"))
+    }
+
     /// The peer's certificate. `None`: it has shown none. A server under TLS always shows one, a
     /// client if the server asks for it.
     pub fn peer_certificate(&self) -> Option<Certificate> {

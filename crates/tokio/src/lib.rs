@@ -8,6 +8,7 @@ mod connection;
 mod content;
 mod server;
 pub mod tls;
+mod trace;
 
 pub use certificate::Certificate;
 pub use client::{ChunksSent, ClientDriver, ClientError, ClientEvent};
@@ -15,6 +16,7 @@ pub use clock::Clock;
 pub use connection::{Connection, TlsParameters};
 pub use content::{Content, Reader, Streamed, Text};
 pub use server::{ServerDriver, ServerEvent};
+pub use trace::{ConnectionTrace, Trace, TraceLine, TraceSide};
 
 pub use posthaste_session as session;
 pub use rustls;

@@ -42,6 +42,8 @@ const DUPLICATES: &[(&str, &str)] = &[
     ("regex-automata", "smtp-message uses an earlier one; the benches alone build it"),
     ("regex-syntax", "smtp-message uses an earlier one; the benches alone build it"),
     ("syn", "half, which criterion uses, derives with version 2, smtp-message with 1; the benches alone build them"),
+    ("thiserror", "tokio-socks uses an earlier one; it is built only where the feature `socks5` is on"),
+    ("thiserror-impl", "tokio-socks uses an earlier one; it is built only where the feature `socks5` is on"),
 ];
 
 pub(crate) fn run(context: &Context) -> Outcome {

@@ -3,13 +3,13 @@
 use std::io::Cursor;
 
 use posthaste_client::{
-    ClientError, ConnectError, SendError, Text, Tls,
+    ClientError, ConnectError, HttpConnect, PoolOptions, SendError, Text, Tls,
     blocking::{Client, Pool, Reader},
 };
 use posthaste_testkit::script::{Scripted, polite};
 use tokio::runtime::Runtime;
 
-use crate::support::options;
+use crate::support::{options, proxies::SmallProxy};
 
 const CONTENT: &str = "Subject: x\r\n\r\nbody\r\n";
 
@@ -27,6 +27,19 @@ fn a_client_sends_without_a_runtime() {
     server.block_on(hop.wait("QUIT"));
     let octets: usize = hop.heard.lines(&["<octets>"]).iter().map(|chunk| chunk.len() - "<octets> ".len()).sum();
     assert_eq!(octets, [0, 1, 70_000, 200_000].iter().map(|length| (length / 4 + 1) * 5).sum::<usize>());
+}
+
+#[test]
+fn a_client_and_a_pool_go_through_a_proxy() {
+    let server = Runtime::new().unwrap();
+    let hop = server.block_on(Scripted::polite());
+    let proxy = server.block_on(SmallProxy::http("HTTP/1.1 200 ok\r\n\r\n", hop.port));
+    let dial = HttpConnect::new(("127.0.0.1", proxy.port)).unwrap();
+    let mut client = Client::connect_by(&dial, "mx.invalid:25", &options(Tls::Off)).unwrap();
+    assert!(client.send("a@b.test", ["c@d.test"], CONTENT).unwrap().is_complete());
+    let pool = Pool::with(["mx.invalid:25"], options(Tls::Off), PoolOptions::default(), dial).unwrap();
+    assert!(pool.send("a@b.test", ["c@d.test"], CONTENT).unwrap().is_complete());
+    assert_eq!(proxy.asked().len(), 2);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `connect` and `send`, and the mistakes that their callers make.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path};
 
 use crate::support::{self, connected, options, trusting};
 use posthaste_client::{
@@ -30,7 +30,7 @@ async fn a_server_is_named_in_every_usual_way() {
 
 #[test]
 fn a_text_that_names_no_server_is_an_error_with_a_remedy() {
-    use EndpointError::{BadPort, NoBrackets, NoHost, NoPort};
+    use EndpointError::{BadPath, BadPort, NoBrackets, NoHost, NoPort};
     for (text, error, remedy) in [
         ("mx.test", NoPort as fn(String) -> EndpointError, "add it after a colon, as in mx.test:25"),
         ("", NoPort, "add it after a colon"),
@@ -45,6 +45,9 @@ fn a_text_that_names_no_server_is_an_error_with_a_remedy() {
         ("::1", NoBrackets, "[2001:db8::25]:25"),
         ("2001:db8::25:25", NoBrackets, "[2001:db8::25]:25"),
         ("smtp://mx.test:25", NoBrackets, ""),
+        ("unix:run/lmtp", BadPath, "as in unix:/run/dovecot/lmtp"),
+        ("unix:", BadPath, "as in unix:/run/dovecot/lmtp"),
+        ("unix:/run/\0lmtp", BadPath, "as in unix:/run/dovecot/lmtp"),
     ] {
         let found = text.parse::<Endpoint>().unwrap_err();
         assert_eq!(found, error(text.to_owned()));
@@ -62,6 +65,10 @@ fn a_text_that_names_no_server_is_an_error_with_a_remedy() {
     }
     let address: SocketAddr = "[::1]:25".parse().unwrap();
     assert_eq!(Endpoint::from(address).to_string(), "[::1]:25");
+    let socket: Endpoint = "unix:/run/lmtp".parse().unwrap();
+    assert_eq!((socket.host(), socket.port(), socket.to_string()), ("localhost", 0, "unix:/run/lmtp".to_owned()));
+    assert_eq!(socket, Endpoint::from(Path::new("/run/lmtp")));
+    assert_eq!("unix:25".parse::<Endpoint>().unwrap(), Endpoint::from(("unix", 25)));
     assert_eq!(Endpoint::from(("mx.test", port::SUBMISSION)).to_string(), "mx.test:587");
 }
 

@@ -6,18 +6,26 @@
 mod blocking;
 mod chunking_fails;
 mod content;
+mod dialers;
 #[cfg(feature = "hickory")]
 mod dns;
 mod exchange;
 mod front_door;
+mod http_connect;
 mod login;
 #[cfg(feature = "mta-sts")]
 mod mta_sts;
 mod odd_replies;
 mod pool;
 mod race;
+#[cfg(feature = "socks5")]
+mod socks5;
 mod support;
+mod tcp;
 mod tls_policy;
 #[cfg(feature = "tls-rpt")]
 mod tls_rpt;
+mod trace;
 mod transactions;
+#[cfg(unix)]
+mod unix;

@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use posthaste_client::{Client, ClientOptions, ConnectError, Credentials, Dial, Health, Race, Stage, Target, Tls};
+use posthaste_client::{
+    Client, ClientOptions, ConnectError, Credentials, Dial, Health, Race, Server, Stage, Target, Tls,
+};
 use posthaste_testkit::{
     pki::tls,
     script::{Heard, polite, serve, verb},
@@ -76,7 +78,8 @@ impl Net {
 impl Dial for Net {
     type Stream = DuplexStream;
 
-    async fn dial(&self, server: SocketAddr) -> io::Result<DuplexStream> {
+    async fn dial(&self, server: &Server) -> io::Result<DuplexStream> {
+        let server = server.address().unwrap();
         let mood = self.0.lock().unwrap().moods[&server];
         match mood {
             Refuses => return Err(io::ErrorKind::ConnectionRefused.into()),
@@ -110,9 +113,17 @@ fn servers(moods: &[Mood], apart: bool) -> (Net, Vec<Target>) {
     for (mood, port) in moods.iter().zip(1_u16..) {
         let server = SocketAddr::from(([192, 0, 2, 1], port));
         net.0.lock().unwrap().moods.insert(server, *mood);
-        targets.push(Target { host: "mx.test".into(), server, preference: if apart { port } else { 10 } });
+        targets.push(Target {
+            host: "mx.test".into(),
+            server: server.into(),
+            preference: if apart { port } else { 10 },
+        });
     }
     (net, targets)
+}
+
+fn port(server: &Server) -> u16 {
+    server.address().unwrap().port()
 }
 
 /// Races once. Returns the port of the winner, and the milliseconds until then.
@@ -120,7 +131,7 @@ async fn once(net: &Net, targets: &[Target], options: &Arc<ClientOptions>) -> (O
     let begun = Instant::now();
     let mut race = Race::new(targets, net.clone(), Arc::clone(options));
     let winner = race.next().await;
-    let port = winner.as_ref().map(|(index, _)| targets[*index].server.port());
+    let port = winner.as_ref().map(|(index, _)| port(&targets[*index].server));
     if let Some((_, client)) = winner {
         client.quit().await;
     }
@@ -128,7 +139,7 @@ async fn once(net: &Net, targets: &[Target], options: &Arc<ClientOptions>) -> (O
 }
 
 fn of(health: &Health, port: u16) -> Option<posthaste_client::ServerHealth> {
-    health.servers().into_iter().find(|known| known.server.port() == port)
+    health.servers().into_iter().find(|known| self::port(&known.server) == port)
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,9 +205,9 @@ async fn opportunistic_tls_that_breaks_costs_one_more_connection_to_the_same_ser
     assert_eq!((winner, client.is_tls(), client.server()), (0, false, Some(&targets[0])));
     assert_eq!(net.dialed(), [1, 1]);
     // Once a message has gone, there is no second connection.
-    assert!(!options.health.breaks_tls(targets[0].server));
+    assert!(!options.health.breaks_tls(&targets[0].server));
     assert!(client.send("a@b.test", ["c@d.test"], "x\r\n").await.unwrap().is_complete());
-    assert!(options.health.breaks_tls(targets[0].server));
+    assert!(options.health.breaks_tls(&targets[0].server));
     client.quit().await;
     assert_eq!(once(&net, &targets, &options).await, (Some(1), 0));
     assert_eq!(net.dialed(), [1, 1, 1]);
@@ -208,7 +219,7 @@ async fn a_slow_server_is_overtaken_once_and_then_gets_its_time() {
     let options = Arc::new(options(Tls::Off));
     assert_eq!(once(&net, &targets, &options).await, (Some(2), 500));
     // While it is not known whether it is dead, it comes last.
-    assert!(options.health.is_sick(targets[0].server));
+    assert!(options.health.is_sick(&targets[0].server));
     tokio::time::sleep(Duration::from_secs(4)).await;
     let known = of(&options.health, 1).unwrap();
     assert_eq!((known.failures, known.ready_after), (0, Duration::from_secs(3)));
@@ -218,7 +229,7 @@ async fn a_slow_server_is_overtaken_once_and_then_gets_its_time() {
     // After an hour, and when it is fast again, that is forgotten.
     tokio::time::sleep(Duration::from_secs(2 * 3_600)).await;
     assert_eq!(of(&options.health, 1).unwrap().ready_after, Duration::ZERO);
-    net.0.lock().unwrap().moods.insert(targets[0].server, Well);
+    net.0.lock().unwrap().moods.insert(targets[0].server.address().unwrap(), Well);
     assert_eq!(once(&net, &targets, &options).await, (Some(1), 0));
     assert!(options.health.servers().is_empty(), "{:?}", options.health);
 }
@@ -320,7 +331,7 @@ async fn three_connections_at_once_are_the_most_and_the_first_of_them_is_given_u
     assert_eq!(once(&net, &targets, &options).await, (Some(6), 8_500));
     assert_eq!(most.await.unwrap(), 3);
     for port in 1..=5 {
-        assert!(options.health.is_sick(targets[usize::from(port - 1_u16)].server), "{port}");
+        assert!(options.health.is_sick(&targets[usize::from(port - 1_u16)].server), "{port}");
     }
 }
 
@@ -383,7 +394,7 @@ async fn a_server_that_has_just_begun_is_not_given_up() {
     assert!(tokio::time::timeout(Duration::from_millis(260), race.next()).await.is_err());
     race.give_up();
     assert!(matches!(race.failed()[..], [(0, ConnectError::TooSlow { .. })]));
-    assert!(!options.health.is_sick(targets[1].server));
+    assert!(!options.health.is_sick(&targets[1].server));
     assert_eq!(race.next().await.unwrap().0, 1);
 }
 

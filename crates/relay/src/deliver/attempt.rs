@@ -5,10 +5,10 @@
 //! ready ([`Race`]), and those that failed lately come last. The time of one attempt covers all of
 //! it.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, sync::Arc};
 
 use posthaste_client::{
-    ClientError, ConnectError, Race, RecipientOutcome, RefusedAt, Resolver, ServerFacts, Stage, Target,
+    ClientError, ConnectError, Race, RecipientOutcome, RefusedAt, Resolver, Server, ServerFacts, Stage, Target,
     delivery::{Break, Course, Delivery, Keep as _, Passed},
 };
 use posthaste_queue::Queue;
@@ -41,7 +41,7 @@ pub(super) async fn run<Q: Queue, R: Resolver>(
     let mut attempt = Attempt { crew, site, job, flow, delivery };
     let tried = attempt.over_kept(connection).await;
     let unreachable = match attempt.delivery.is_open() {
-        true => attempt.over_hosts(tried, connection).await,
+        true => attempt.over_hosts(tried.as_ref(), connection).await,
         false => None,
     };
     let Attempt { flow, delivery, .. } = attempt;
@@ -66,14 +66,14 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// Tries the kept connection, if the message may take it. Returns the server if it is not to be
     /// asked again in this attempt. It may be asked again if it closed the connection without a
     /// reply about the message.
-    async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<SocketAddr> {
+    async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<Server> {
         let Connected { client, verified, pulse } = connection.take()?;
         if !verified && self.job.guard() != Guard::Any {
             client.quit().await;
             return None;
         }
         self.site.mark_up();
-        let server = client.server().map(|target| target.server);
+        let server = client.server().map(|target| target.server.clone());
         let mut client = Some(client);
         let mut letter = Letter::new(&self.crew.shared, self.site, self.job, &pulse, verified);
         let passed = self.flow.run(&pulse, self.delivery.over(&mut client, &mut letter)).await;
@@ -92,11 +92,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     }
 
     /// Tries one address after another. Returns the reason if no server could be reached.
-    async fn over_hosts(
-        &mut self,
-        tried: Option<SocketAddr>,
-        connection: &mut Option<Connected>,
-    ) -> Option<Unreachable> {
+    async fn over_hosts(&mut self, tried: Option<&Server>, connection: &mut Option<Connected>) -> Option<Unreachable> {
         let (crew, site) = (self.crew, self.site);
         // The site is not marked down again. Otherwise a site that always has a delivery due would
         // never be tried again.
@@ -153,14 +149,14 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         &mut self,
         found: &Found,
         way: &Way,
-        tried: Option<SocketAddr>,
+        tried: Option<&Server>,
         connection: &mut Option<Connected>,
         unreachable: &mut Option<Unreachable>,
     ) -> bool {
         let shared = &self.crew.shared;
         let mut targets = targets(found, tried);
         targets.retain(|target| {
-            let comes_back = shared.listeners.are_reached_at(target.server, None);
+            let comes_back = shared.listeners.are_reached_at(&target.server, None);
             if comes_back {
                 Unreachable::add(unreachable, why_back(&target.host));
             }
@@ -215,7 +211,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         // Many recipients take long, however well a server is.
         let is_servers = !self.delivery.has_delivered() || gave_up != GaveUp::TooLong;
         if let (Some(target), true) = (server.as_ref().and_then(|server| server.target.as_ref()), is_servers) {
-            self.crew.shared.health.failed(target.server, &target.host, Stage::Transaction);
+            self.crew.shared.health.failed(&target.server, &target.host, Stage::Transaction);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use posthaste_client::{
-    Client, ClientError, ClientOptions, ConnectError, Dial, Identity, Target, Tcp, Tls, delivery::Keep,
+    Client, ClientError, ClientOptions, ConnectError, Dial, Identity, Server, Target, Tcp, Tls, delivery::Keep,
     session::client::downgrade::Undeliverable,
 };
 use posthaste_server::wire::{EnhancedCode, capability::Keyword};
@@ -44,17 +44,17 @@ impl Keep for Connected {
 }
 
 /// The servers of the hosts, in the order in which they are tried. `except` is left out.
-pub(super) fn targets(found: &Found, except: Option<SocketAddr>) -> Vec<Target> {
+pub(super) fn targets(found: &Found, except: Option<&Server>) -> Vec<Target> {
     let of = |host: &Host| {
         let (name, port, preference) = (Arc::from(host.name.as_str()), host.port, host.preference);
         let target = move |address: &IpAddr| Target {
             host: Arc::clone(&name),
-            server: SocketAddr::new(*address, port),
+            server: SocketAddr::new(*address, port).into(),
             preference,
         };
         host.addresses.iter().map(target).collect::<Vec<_>>()
     };
-    found.hosts.iter().flat_map(of).filter(|target| Some(target.server) != except).collect()
+    found.hosts.iter().flat_map(of).filter(|target| Some(&target.server) != except).collect()
 }
 
 /// How to talk to a server.
@@ -143,7 +143,7 @@ struct ComesBack;
 impl Dial for Dialer {
     type Stream = Metered;
 
-    async fn dial(&self, server: SocketAddr) -> io::Result<Metered> {
+    async fn dial(&self, server: &Server) -> io::Result<Metered> {
         let stream = Tcp::default().dial(server).await?;
         let local = stream.local_addr().ok().map(|local| local.ip());
         if self.listeners.are_reached_at(server, local) {

@@ -53,9 +53,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         match self.send_pieces(pin!(content)).await {
             Ok(ticket) => {
                 self.unfinished = false;
+                self.trace_end(true);
+                if let Some(trace) = &self.trace {
+                    trace.line(b".");
+                }
                 Ok(ticket)
             }
-            Err(error) => Err(self.explained(error).await),
+            Err(error) => {
+                self.trace_end(false);
+                Err(self.explained(error).await)
+            }
         }
     }
 
@@ -81,7 +88,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
                 self.unfinished = false;
                 Ok(sent)
             }
-            Err(error) => Err(self.explained(error).await),
+            Err(error) => {
+                self.trace_end(false);
+                Err(self.explained(error).await)
+            }
         }
     }
 
@@ -128,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         length: u64,
         mut content: Pin<&mut impl Content>,
     ) -> Result<Ticket, ClientError> {
-        self.session.begin_chunk(self.clock.now(), length, true, &mut self.connection.output)?;
+        self.begin_chunk(length, true)?;
         // Reads one piece ahead: with the last octet the server has the message, so a surplus piece
         // must be known before.
         let mut piece = next(&mut content).await?;
@@ -160,8 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
             let last = ahead.is_empty();
             let octets = chunk.len() as u64;
             loop {
-                let now = self.clock.now();
-                match self.session.begin_chunk(now, octets, last, &mut self.connection.output) {
+                match self.begin_chunk(octets, last) {
                     // As many chunks as allowed wait for their reply.
                     Err(ApiMisuse::NotYet) => match self.next().await? {
                         ClientEvent::Reply { reply, .. } if reply.code().is_positive() => {}
@@ -190,9 +199,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
                 _ => None,
             };
             self.write(&segments).await?;
+            if ticket.is_some() {
+                self.trace_end(true);
+            }
             if ticket.is_some() || octets.is_empty() {
                 return Ok(ticket);
             }
+        }
+    }
+
+    fn begin_chunk(&mut self, octets: u64, last: bool) -> Result<(), ApiMisuse> {
+        let before = self.connection.output.len();
+        self.session.begin_chunk(self.clock.now(), octets, last, &mut self.connection.output)?;
+        if let Some(trace) = &self.trace {
+            trace.line(self.connection.output.get(before..).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Content, or a chunk, has ended or breaks off.
+    fn trace_end(&mut self, is_whole: bool) {
+        if let Some(trace) = &mut self.trace {
+            trace.content_ends(is_whole);
         }
     }
 
@@ -200,6 +228,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     fn payload<'p>(&mut self, octets: &'p [u8], segments: &mut SegmentList<'p>) -> Result<&'p [u8], ApiMisuse> {
         let block = octets.get(..BLOCK).unwrap_or(octets);
         let taken = self.session.payload(self.clock.now(), block, segments)?;
+        if let Some(trace) = &mut self.trace {
+            trace.content(taken);
+        }
         Ok(octets.get(taken..).unwrap_or_default())
     }
 
@@ -220,6 +251,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
             let in_doubt = self.session.message_in_doubt();
             let step = self.session.handle_input(self.clock.now(), &self.connection.input).ok()?;
             let consumed = step.consumed;
+            if let Some(trace) = &mut self.trace {
+                super::trace_server(trace, &step.next, self.connection.input.get(..consumed));
+            }
             let found = match step.next {
                 ClientNext::NeedInput => None,
                 ClientNext::Unasked { reply } => return Some(reply.into_owned()),

@@ -1,5 +1,7 @@
 //! A client's options, its messages, and what came of them.
 
+pub(crate) mod proxies;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
