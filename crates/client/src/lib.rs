@@ -29,11 +29,13 @@ pub use error::{ConnectError, Stage};
 pub use health::{Health, ServerHealth};
 #[cfg(feature = "hickory")]
 pub use hickory::HickoryResolver;
+#[cfg(all(feature = "hickory", any(feature = "aws-lc-rs", feature = "ring")))]
+pub use hickory::TrustAnchors;
 pub use host_name::{HostName, HostNameError};
 pub use outcome::{RecipientOutcome, RefusedAt};
 pub use pool::{Pool, PoolOptions};
 pub use race::{Race, Target};
-pub use resolve::{MxRecord, ResolveError, Resolver, SystemResolver};
+pub use resolve::{Alias, Answer, MxRecord, ResolveError, Resolver, SystemResolver, TlsaRecord};
 pub use send::SendError;
 pub use sent::{Failed, Recipient, Sent};
 pub use tls_policy::{Identity, Tls};

@@ -8,6 +8,8 @@ mod chunking_fails;
 mod content;
 #[cfg(feature = "hickory")]
 mod dns;
+#[cfg(all(feature = "hickory", any(feature = "aws-lc-rs", feature = "ring")))]
+mod dnssec;
 mod front_door;
 mod login;
 mod odd_replies;

@@ -1,5 +1,8 @@
 //! A client's options, its messages, and what came of them.
 
+#[cfg(all(feature = "hickory", any(feature = "aws-lc-rs", feature = "ring")))]
+pub(crate) mod signed;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
