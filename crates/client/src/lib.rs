@@ -38,7 +38,7 @@ pub use race::{Race, Target};
 pub use resolve::{Alias, Answer, MxRecord, ResolveError, Resolver, SystemResolver, TlsaRecord};
 pub use send::SendError;
 pub use sent::{Failed, Recipient, Sent};
-pub use tls_policy::{Identity, Tls};
+pub use tls_policy::{HostTls, Identity, Tls};
 
 pub use posthaste_tokio::{
     ClientError, Content, Reader, Streamed, Text, rustls,
