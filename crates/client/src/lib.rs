@@ -4,6 +4,8 @@
 #[cfg(feature = "blocking")]
 pub mod blocking;
 mod client;
+#[cfg(feature = "dane")]
+pub mod dane;
 mod dial;
 mod endpoint;
 mod error;

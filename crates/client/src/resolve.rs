@@ -19,8 +19,8 @@ pub trait Resolver: Send + Sync + 'static {
     /// The addresses of a host. Empty: the name exists and has none.
     fn addresses(&self, host: &str) -> impl Future<Output = Result<Answer<IpAddr>, ResolveError>> + Send;
 
-    /// The TLSA records at a name such as `_25._tcp.mx.example.net` (RFC 6698 section 3). Empty: the
-    /// name exists and has none.
+    /// The TLSA records at a name such as `_25._tcp.mx.example.net` (RFC 6698 section 3). Empty:
+    /// the name exists and has none.
     ///
     /// It is asked only for hosts whose addresses are secure. The default says that there are none,
     /// which switches DANE off.

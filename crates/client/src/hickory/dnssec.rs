@@ -61,8 +61,8 @@ impl HickoryResolver {
     ///
     /// Its name servers have to forward signatures (RFC 4035 section 3.2.1). They may be far away:
     /// none of them is believed. Answers with wrong or missing signatures are
-    /// [`ResolveError::Temporary`]. The system's file of hosts is not read, because nothing in it is
-    /// signed. A first look-up in a zone costs some four more, which the cache keeps.
+    /// [`ResolveError::Temporary`]. The system's file of hosts is not read, because nothing in it
+    /// is signed. A first look-up in a zone costs some four more, which the cache keeps.
     ///
     /// ```no_run
     /// use posthaste_client::{HickoryResolver, TrustAnchors};

@@ -6,6 +6,12 @@
 mod blocking;
 mod chunking_fails;
 mod content;
+#[cfg(feature = "dane")]
+mod dane_certificates;
+#[cfg(all(feature = "dane", feature = "hickory", any(feature = "aws-lc-rs", feature = "ring")))]
+mod dane_delivery;
+#[cfg(feature = "dane")]
+mod dane_policy;
 #[cfg(feature = "hickory")]
 mod dns;
 #[cfg(all(feature = "hickory", any(feature = "aws-lc-rs", feature = "ring")))]

@@ -1,5 +1,7 @@
 //! A client's options, its messages, and what came of them.
 
+#[cfg(feature = "dane")]
+pub(crate) mod certificates;
 #[cfg(all(feature = "hickory", any(feature = "aws-lc-rs", feature = "ring")))]
 pub(crate) mod signed;
 

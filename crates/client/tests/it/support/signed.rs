@@ -60,8 +60,8 @@ const DNSKEY_TYPE: u16 = 48;
 type Zone = InMemoryZoneHandler<TokioRuntimeProvider>;
 
 impl Signed {
-    /// Zones of one label below a signed root, each with its records in the form of a zone file. The
-    /// address of a host named `tampered` is another than the one that was signed.
+    /// Zones of one label below a signed root, each with its records in the form of a zone file.
+    /// The address of a host named `tampered` is another than the one that was signed.
     pub(crate) async fn start(zones: &[(&str, Kind, &str)]) -> Self {
         let (root_key, mut delegations, mut children) = (Key::new(), String::new(), Catalog::new());
         for (label, kind, records) in zones {
@@ -217,7 +217,8 @@ async fn forward(
     }
 }
 
-/// The server sends proofs by NSEC3 that there is no record, also where there is one. Others do not.
+/// The server sends proofs by NSEC3 that there is no record, also where there is one. Others do
+/// not.
 fn without_surplus_proofs(said: &[u8]) -> Vec<u8> {
     let mut message = Message::from_vec(said).unwrap();
     let is_proof = |record: &Record| record.record_type() == RecordType::NSEC3;
