@@ -3,6 +3,7 @@
 mod answer;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 mod dnssec;
+mod servers;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,7 +15,7 @@ use hickory_resolver::{
     TokioResolver,
     config::{ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig, ResolverOpts},
     net::{NetError, runtime::TokioRuntimeProvider},
-    proto::rr::{Name, RData, RecordType},
+    proto::rr::{Name, RData, Record, RecordType},
     system_conf::read_system_conf,
 };
 
@@ -22,19 +23,29 @@ use hickory_resolver::{
 pub use dnssec::TrustAnchors;
 
 use crate::{Answer, HostName, MxRecord, ResolveError, Resolver, TlsaRecord};
-use answer::Reply;
+use answer::{Proof, Reply};
+use servers::Servers;
 use tokio::time::timeout;
 
 /// Looks names up in the DNS, with a cache. It appends no search domain. A look-up takes 20 s at
 /// most, one of addresses 40 s, and with DNSSEC twice that. Beyond it: [`ResolveError::Temporary`].
 ///
-/// No answer is secure unless the resolver validates DNSSEC, see `validating`.
+/// No answer is secure unless the resolver validates DNSSEC, see `validating`, or believes a name
+/// server that does, see [`trusting`](Self::trusting).
 #[derive(Debug, Clone)]
 pub struct HickoryResolver {
     resolver: TokioResolver,
-    #[cfg_attr(not(any(feature = "aws-lc-rs", feature = "ring")), expect(dead_code))]
     config: Arc<ResolverConfig>,
-    validates: bool,
+    prover: Prover,
+}
+
+/// Who says what DNSSEC has proved.
+#[derive(Debug, Clone)]
+enum Prover {
+    NoOne,
+    #[cfg_attr(not(any(feature = "aws-lc-rs", feature = "ring")), expect(dead_code))]
+    Resolver,
+    Servers(Arc<Servers>),
 }
 
 /// The bound on one look-up, retries included.
@@ -71,7 +82,7 @@ impl HickoryResolver {
         let builder =
             TokioResolver::builder_with_config(ResolverConfig::clone(&config), TokioRuntimeProvider::default());
         let resolver = builder.with_options(options).build().map_err(|error| not_set_up(&error))?;
-        Ok(Self { resolver, config, validates: false })
+        Ok(Self { resolver, config, prover: Prover::NoOne })
     }
 
     /// Looks up records of one type. `None`: the name exists and has none of them.
@@ -81,7 +92,10 @@ impl HickoryResolver {
         kind: RecordType,
         record: impl Fn(&RData) -> Option<T>,
     ) -> Result<Answer<T>, ResolveError> {
-        let reply = Reply::of(self.resolver.lookup(name.clone(), kind)).await?;
+        if let Prover::Servers(servers) = &self.prover {
+            return servers.ask(&name, kind, record).await;
+        }
+        let reply = Reply::of(self.look_up(name.clone(), kind)).await?;
         self.read(reply, &name, record).await
     }
 
@@ -92,11 +106,16 @@ impl HickoryResolver {
         name: &Name,
         record: impl Fn(&RData) -> Option<T>,
     ) -> Result<Answer<T>, ResolveError> {
-        if self.validates {
+        if matches!(self.prover, Prover::Resolver) {
             let found = timeout(LOOKUP, self.add_aliases(&mut reply, name, |data| record(data).is_some())).await;
             found.unwrap_or_else(|_| Err(ResolveError::Temporary(answer::TOO_LATE.to_owned())))?;
         }
-        reply.answer(name, self.validates, record)
+        let proof = if matches!(self.prover, Prover::Resolver) { Proof::Records } else { Proof::None };
+        reply.answer(name, proof, record)
+    }
+
+    async fn look_up(&self, name: Name, kind: RecordType) -> Result<Vec<Record>, NetError> {
+        Ok(self.resolver.lookup(name, kind).await?.answers().to_vec())
     }
 
     async fn add_aliases(
@@ -107,7 +126,7 @@ impl HickoryResolver {
     ) -> Result<(), ResolveError> {
         // Each adds an alias, and their number has a bound.
         while let Some(gap) = reply.gap(name, &is_wanted)? {
-            match Reply::of(self.resolver.lookup(gap, RecordType::CNAME)).await {
+            match Reply::of(self.look_up(gap, RecordType::CNAME)).await {
                 Ok(alias) => reply.add(alias)?,
                 Err(ResolveError::NoSuchName) => return Err(ResolveError::Temporary(answer::CONTRADICTION.to_owned())),
                 Err(error) => return Err(error),
@@ -128,7 +147,10 @@ impl Resolver for HickoryResolver {
 
     async fn addresses(&self, host: &str) -> Result<Answer<IpAddr>, ResolveError> {
         let name = name(host)?;
-        let both = async { self.resolver.lookup_ip(name.clone()).await.map(|found| found.as_lookup().clone()) };
+        if let Prover::Servers(servers) = &self.prover {
+            return servers.addresses(&name).await;
+        }
+        let both = async { Ok(self.resolver.lookup_ip(name.clone()).await?.as_lookup().answers().to_vec()) };
         let answer = self.read(Reply::of(both).await?, &name, RData::ip_addr).await?;
         if !answer.records.is_empty() {
             return Ok(answer);

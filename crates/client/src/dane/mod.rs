@@ -14,7 +14,7 @@
 //! ```
 //!
 //! It takes a [`Resolver`] that knows what DNSSEC has proved, such as `HickoryResolver` after
-//! `validating`. With another there is no DANE.
+//! `trusting` or `validating`. With another there is no DANE.
 //!
 //! ```no_run
 //! # #[cfg(all(feature = "hickory", any(feature = "aws-lc-rs", feature = "ring")))]

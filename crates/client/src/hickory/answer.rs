@@ -1,7 +1,6 @@
 //! What an answer of the DNS says, with its aliases and its security.
 
 use hickory_resolver::{
-    lookup::Lookup,
     net::{DnsError, NetError},
     proto::{
         ProtoError,
@@ -33,6 +32,17 @@ pub(super) enum Standing {
     Doubtful,
 }
 
+/// What proves an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// Nothing.
+    None,
+    /// The signature of each record, which the resolver has verified.
+    Records,
+    /// The name server has verified it all.
+    Whole,
+}
+
 /// A reply that says what a name has.
 #[derive(Debug)]
 pub(super) enum Reply {
@@ -46,10 +56,10 @@ pub(super) enum Reply {
 
 impl Reply {
     /// The reply to a look-up, waited for as long as [`LOOKUP`].
-    pub(super) async fn of(lookup: impl Future<Output = Result<Lookup, NetError>>) -> Result<Self, ResolveError> {
+    pub(super) async fn of(lookup: impl Future<Output = Result<Vec<Record>, NetError>>) -> Result<Self, ResolveError> {
         let error = match tokio::time::timeout(LOOKUP, lookup).await {
             Err(_) => return Err(temporary(TOO_LATE)),
-            Ok(Ok(lookup)) => return Ok(Self::Records(lookup.answers().to_vec())),
+            Ok(Ok(answers)) => return Ok(Self::Records(answers)),
             Ok(Err(error)) => error,
         };
         #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
@@ -112,7 +122,7 @@ impl Reply {
 
     /// The records of a name, read by `record`.
     ///
-    /// For a resolver that validates, only what is on the way from the name counts: the cache adds
+    /// Where something proves answers, only what is on the way from the name counts: the cache adds
     /// to a name the aliases by which it was reached before. Without that rule the owner of an
     /// unsigned alias could take DNSSEC from a host that is not its own.
     ///
@@ -121,29 +131,40 @@ impl Reply {
     pub(super) fn answer<T>(
         self,
         name: &Name,
-        validates: bool,
+        proof: Proof,
         record: impl Fn(&RData) -> Option<T>,
     ) -> Result<Answer<T>, ResolveError> {
-        let (answers, is_checked) = match self {
+        let standing = |records: &mut dyn Iterator<Item = &Record>| match proof {
+            Proof::None => Standing::Insecure,
+            Proof::Records => standing(name, records),
+            Proof::Whole => Standing::Secure,
+        };
+        let (answers, is_unsigned) = match self {
             Self::None(of, proofs) => {
-                let is_secure = validates && of == *name && standing(name, &mut proofs.iter()) == Standing::Secure;
+                let is_secure = of == *name && standing(&mut proofs.iter()) == Standing::Secure;
                 return Ok(Answer { records: Vec::new(), is_secure, alias: None });
             }
-            Self::Records(answers) => (answers, validates),
-            Self::Insecure(answers) => (answers, false),
+            Self::Records(answers) => (answers, false),
+            Self::Insecure(answers) => (answers, true),
         };
         let (mut way, end) = way(&answers, name)?;
-        let is_first_secure = is_checked && standing(name, &mut way.iter().copied().take(1)) == Standing::Secure;
+        let is_first_secure = !is_unsigned && standing(&mut way.iter().copied().take(1)) == Standing::Secure;
         let mut records = Vec::new();
-        for found in answers.iter().filter(|found| !validates || found.name == *end) {
+        for found in answers.iter().filter(|found| proof == Proof::None || found.name == *end) {
             if let Some(data) = record(&found.data) {
                 records.push(data);
                 way.push(found);
             }
         }
-        let is_secure = match is_checked.then(|| standing(name, &mut way.iter().copied())) {
-            Some(Standing::Doubtful) => return Err(temporary("the signatures of DNSSEC could not be verified")),
-            standing => standing == Some(Standing::Secure) && !records.is_empty(),
+        let is_secure = match standing(&mut way.iter().copied()) {
+            Standing::Doubtful if !is_unsigned => {
+                return Err(temporary("the signatures of DNSSEC could not be verified"));
+            }
+            standing => {
+                standing == Standing::Secure
+                    && !is_unsigned
+                    && (!records.is_empty() || (proof == Proof::Whole && end != name))
+            }
         };
         let alias = (end != name).then(|| Alias { canonical_name: text(end), is_secure: is_first_secure });
         Ok(Answer { records, is_secure, alias })

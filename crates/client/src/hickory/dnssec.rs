@@ -13,7 +13,7 @@ use hickory_resolver::{
     },
 };
 
-use super::{HickoryResolver, answer::Standing, not_set_up};
+use super::{HickoryResolver, Prover, answer::Standing, not_set_up};
 use crate::ResolveError;
 
 /// The keys with which the validation of DNSSEC begins (RFC 4033 section 2).
@@ -64,6 +64,10 @@ impl HickoryResolver {
     /// [`ResolveError::Temporary`]. The system's file of hosts is not read, because nothing in it
     /// is signed. A first look-up in a zone costs some four more, which the cache keeps.
     ///
+    /// hickory 0.26 takes some good answers for wrong: those from a wildcard in a zone with NSEC,
+    /// by an alias to a wildcard, or by DNAME. Mail to such hosts waits. A server on this host that
+    /// validates has no such gap, see [`trusting`](Self::trusting); prefer that for much mail.
+    ///
     /// ```no_run
     /// use posthaste_client::{HickoryResolver, TrustAnchors};
     ///
@@ -82,7 +86,7 @@ impl HickoryResolver {
         let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         let builder = builder.with_options(options).with_trust_anchor(Arc::clone(&anchors.0));
         let resolver = builder.build().map_err(|error| not_set_up(&error))?;
-        Ok(Self { resolver, config: self.config, validates: true })
+        Ok(Self { resolver, config: self.config, prover: Prover::Resolver })
     }
 }
 

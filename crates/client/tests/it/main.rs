@@ -2,6 +2,8 @@
 //! every change.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
+#[cfg(feature = "hickory")]
+mod authentic_data;
 #[cfg(feature = "blocking")]
 mod blocking;
 mod chunking_fails;
