@@ -314,6 +314,27 @@ impl ResolvesServerCert for Stolen {
     }
 }
 
+/// The next connection resumes no session that began without DANE, or with other records.
+#[tokio::test]
+async fn a_session_that_another_policy_began_is_not_resumed() {
+    let leaf = Certified::root("one").server(&["mx.test"]);
+    let server = leaf.serves(&[]);
+    let otherwise = Tls::Opportunistic(any_certificate().unwrap());
+    let start = async |tls: Tls| {
+        let (stream, _) = serve(|_, line| polite(line, &["STARTTLS"]), Some(Arc::clone(&server)));
+        Client::start(stream, "mx.test", &options(tls)).await.map(|client| client.is_verified())
+    };
+    let by = async |record: TlsaRecord| start(policy(vec![record]).await.tls(&otherwise).unwrap().tls).await;
+    let wrong = || Certified::alone(&["mx.test"]).tlsa(3, Key, 1);
+    assert!(!start(otherwise.clone()).await.unwrap());
+    assert!(by(wrong()).await.unwrap_err().to_string().contains(NO_MATCH));
+    assert!(by(leaf.tlsa(3, Key, 1)).await.unwrap());
+    assert!(by(wrong()).await.unwrap_err().to_string().contains(NO_MATCH));
+    // And with one configuration for both connections.
+    let once = policy(vec![leaf.tlsa(3, Key, 1)]).await.tls(&otherwise).unwrap().tls;
+    assert!(start(once.clone()).await.unwrap() && start(once).await.unwrap());
+}
+
 /// A report about TLS can tell this failure from others (RFC 8460 section 4.3).
 #[tokio::test]
 async fn a_caller_can_find_the_reason_in_the_error() {
