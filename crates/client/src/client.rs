@@ -281,6 +281,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.driver.is_tls()
     }
 
+    /// Returns `true` if TLS has proved that the server is the one that the mail is for.
+    pub fn is_verified(&self) -> bool {
+        self.is_verified && self.is_tls()
+    }
+
     /// The server. `None`: the application made the stream of this connection.
     pub fn server(&self) -> Option<&Target> {
         self.facts.target.as_ref()
@@ -347,7 +352,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// What a message has to know of the server.
     pub(crate) fn next_hop(&self) -> NextHop<'_> {
-        NextHop { capabilities: self.capabilities(), tls_is_verified: self.is_tls() && self.is_verified }
+        NextHop { capabilities: self.capabilities(), tls_is_verified: self.is_verified() }
     }
 
     /// LHLO; or EHLO, and HELO for a server that does not know EHLO (RFC 5321 section 3.2).

@@ -221,6 +221,9 @@ impl Delivery {
         kept: &mut Option<Client<D::Stream>>,
     ) {
         let mut options = ClientOptions::clone(race.options());
+        if let Some(own) = race.target(index).and_then(|target| target.tls.as_ref()) {
+            options.tls = own.tls.clone();
+        }
         let (mut tls_is_suspected, mut next, mut opened) = (false, 0, Some(client));
         loop {
             let facts = opened.as_ref().map(|client| Arc::clone(client.facts()));

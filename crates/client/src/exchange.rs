@@ -193,7 +193,7 @@ impl<R: Resolver, D: Dial> Shared<R, D> {
     async fn deliver<C: Source>(&self, domain: &str, letter: &mut Letter<'_, C>) -> Result<Vec<Course>, Unreachable> {
         let name = Domain::parse(domain).map_err(|_| MxError::NoHost)?;
         let hosts = mx::hosts(&self.resolver, &name, self.client.hello.as_str()).await?;
-        let mut names: Vec<_> = hosts.iter().map(|host| host.exchange.to_ascii_lowercase()).collect();
+        let mut names: Vec<_> = hosts.records.iter().map(|host| host.exchange.to_ascii_lowercase()).collect();
         names.sort_unstable();
         let (destination, permit) = loop {
             let destination = self.destination(names.clone());
@@ -208,7 +208,7 @@ impl<R: Resolver, D: Dial> Shared<R, D> {
         let mut missing = None;
         let delivered = {
             let targets = async {
-                let (targets, why) = self.targets(&hosts).await;
+                let (targets, why) = self.targets(&hosts.records).await;
                 missing = why;
                 Ok(targets)
             };
@@ -236,11 +236,10 @@ impl<R: Resolver, D: Dial> Shared<R, D> {
             match answer {
                 Ok(addresses) => {
                     let name = Arc::<str>::from(host.exchange.as_str());
-                    targets.extend(addresses.into_iter().map(|address| Target {
-                        host: Arc::clone(&name),
-                        server: SocketAddr::new(address, self.options.port).into(),
-                        preference: host.preference,
-                    }));
+                    let target = |address| {
+                        Target::new(Arc::clone(&name), SocketAddr::new(address, self.options.port), host.preference)
+                    };
+                    targets.extend(addresses.records.into_iter().map(target));
                 }
                 Err(error) if missing.as_ref().is_none_or(|known| !known.is_transient()) => missing = Some(error),
                 Err(_) => {}

@@ -4,6 +4,8 @@
 #[cfg(feature = "blocking")]
 pub mod blocking;
 mod client;
+#[cfg(feature = "dane")]
+pub mod dane;
 pub mod delivery;
 mod destination;
 mod dial;
@@ -47,6 +49,8 @@ pub use exchange::{Mx, MxOptions};
 pub use health::{Health, ServerHealth};
 #[cfg(feature = "hickory")]
 pub use hickory::HickoryResolver;
+#[cfg(all(feature = "hickory", any(feature = "aws-lc-rs", feature = "ring")))]
+pub use hickory::TrustAnchors;
 pub use host_name::{HostName, HostNameError};
 pub use outcome::{RecipientOutcome, RefusedAt, Unreachable};
 pub use pool::Pool;
@@ -54,13 +58,13 @@ pub use pool::Pool;
 pub use proxy::Socks5;
 pub use proxy::{HttpConnect, ProxyError};
 pub use race::{Race, Target};
-pub use resolve::{MxRecord, ResolveError, Resolver, SystemResolver};
+pub use resolve::{Alias, Answer, MxRecord, ResolveError, Resolver, SystemResolver, TlsaRecord};
 pub use send::SendError;
 pub use sent::{Delivered, Recipient, Sent, ServerFacts};
 pub use server::Server;
 pub use source::{FileSource, Once, OnceContent, Source};
 pub use tcp::Tcp;
-pub use tls_policy::{Identity, Tls};
+pub use tls_policy::{HostTls, Identity, Tls};
 pub use transcript::Transcript;
 #[cfg(unix)]
 pub use unix::Unix;

@@ -5,7 +5,7 @@ use std::{collections::HashSet, net::IpAddr};
 use posthaste_tokio::wire::{Domain, EnhancedCode, address::AddressLiteral};
 use thiserror::Error;
 
-use crate::{HostName, MxRecord, ResolveError, Resolver};
+use crate::{Answer, HostName, MxRecord, ResolveError, Resolver};
 
 pub use crate::public::is_public;
 
@@ -64,15 +64,21 @@ impl MxError {
 /// are passed over, and a host that several records name comes once. The future may be dropped; the
 /// resolver limits its wait.
 ///
+/// The answer is secure if the answer about the MX records is, also if it is that there are none.
+///
 /// `own_name` is the name of this host, in A-labels or U-labels. If it is among the hosts, only
 /// hosts with a lower preference value stay. The list is cut to [`MAX_HOSTS`] after that.
 ///
 /// # Errors
 /// [`MxError`]; [`MxError::Loop`] also for the domain `own_name`, for which DNS is not asked.
-pub async fn hosts(resolver: &impl Resolver, domain: &Domain<&str>, own_name: &str) -> Result<Vec<MxRecord>, MxError> {
+pub async fn hosts(
+    resolver: &impl Resolver,
+    domain: &Domain<&str>,
+    own_name: &str,
+) -> Result<Answer<MxRecord>, MxError> {
     let only = |exchange| vec![MxRecord { preference: 0, exchange }];
     if domain.address_literal().is_some() {
-        return Ok(only(domain.as_str().to_owned()));
+        return Ok(only(domain.as_str().to_owned()).into());
     }
     // A name that the DNS cannot hold does not exist.
     let domain = HostName::parse(domain.as_str()).map_err(|_| MxError::NoSuchDomain)?;
@@ -80,13 +86,14 @@ pub async fn hosts(resolver: &impl Resolver, domain: &Domain<&str>, own_name: &s
     if own_name.as_ref() == Some(&domain) {
         return Err(MxError::Loop);
     }
-    let mut records = match resolver.mx(domain.as_str()).await {
-        Ok(records) => records,
+    let mut answer = match resolver.mx(domain.as_str()).await {
+        Ok(answer) => answer,
         Err(ResolveError::NoSuchName) => return Err(MxError::NoSuchDomain),
         Err(error) => return Err(error.into()),
     };
+    let mut records = std::mem::take(&mut answer.records);
     if records.is_empty() {
-        return Ok(only(domain.into()));
+        return Ok(answer.with(only(domain.into())));
     }
     if records.iter().all(|record| record.exchange.is_empty()) {
         return Err(MxError::NullMx);
@@ -108,7 +115,8 @@ pub async fn hosts(resolver: &impl Resolver, domain: &Domain<&str>, own_name: &s
     if hosts.is_empty() {
         return Err(MxError::NoHost);
     }
-    Ok(hosts.into_iter().map(|(preference, host)| MxRecord { preference, exchange: host.into() }).collect())
+    let record = |(preference, host): (u16, HostName)| MxRecord { preference, exchange: host.into() };
+    Ok(answer.with(hosts.into_iter().map(record).collect()))
 }
 
 /// The addresses of a mail host: the one of an address literal, or those in the DNS. There are at
@@ -121,10 +129,10 @@ pub async fn hosts(resolver: &impl Resolver, domain: &Domain<&str>, own_name: &s
 ///
 /// # Errors
 /// [`MxError`].
-pub async fn addresses(resolver: &impl Resolver, host: &str, any: bool) -> Result<Vec<IpAddr>, MxError> {
+pub async fn addresses(resolver: &impl Resolver, host: &str, any: bool) -> Result<Answer<IpAddr>, MxError> {
     let literal = Domain::parse(host).ok();
-    let mut addresses = match literal.as_ref().and_then(Domain::address_literal) {
-        Some(AddressLiteral::Ip(address)) => vec![address],
+    let mut answer = match literal.as_ref().and_then(Domain::address_literal) {
+        Some(AddressLiteral::Ip(address)) => vec![address].into(),
         Some(_) => return Err(MxError::NoHost),
         None => {
             let host = HostName::parse(host).map_err(|_| MxError::NoHost)?;
@@ -134,6 +142,7 @@ pub async fn addresses(resolver: &impl Resolver, host: &str, any: bool) -> Resul
             }
         }
     };
+    let addresses = &mut answer.records;
     if addresses.is_empty() {
         return Err(MxError::NoHost);
     }
@@ -142,7 +151,7 @@ pub async fn addresses(resolver: &impl Resolver, host: &str, any: bool) -> Resul
         return Err(MxError::NotPublic);
     }
     addresses.truncate(MAX_ADDRESSES);
-    Ok(addresses)
+    Ok(answer)
 }
 
 /// A host's name for connections, logs and reports: in ASCII, as [`HostName`] writes it. An address
@@ -160,21 +169,21 @@ mod tests {
     struct Zone(&'static [(u16, &'static str)]);
 
     impl Resolver for Zone {
-        async fn mx(&self, domain: &str) -> Result<Vec<MxRecord>, ResolveError> {
+        async fn mx(&self, domain: &str) -> Result<Answer<MxRecord>, ResolveError> {
             match domain {
                 "gone.test" => Err(ResolveError::NoSuchName),
                 "loop.test" => Err(ResolveError::Unusable("a loop")),
                 "broken.test" => Err(ResolveError::Temporary("SERVFAIL".to_owned())),
-                _ => Ok(self.0.iter().map(|(preference, host)| record(*preference, host)).collect()),
+                _ => Ok(self.0.iter().map(|(preference, host)| record(*preference, host)).collect::<Vec<_>>().into()),
             }
         }
 
-        async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        async fn addresses(&self, host: &str) -> Result<Answer<IpAddr>, ResolveError> {
             match host {
-                "none.test" => Ok(Vec::new()),
+                "none.test" => Ok(Answer::default()),
                 "loop.test" => Err(ResolveError::Unusable("a loop")),
-                "inside.test" => Ok(vec!["127.0.0.1".parse().unwrap(), "::ffff:10.0.0.1".parse().unwrap()]),
-                _ => Ok(vec!["198.41.0.4".parse().unwrap(), "10.0.0.1".parse().unwrap()]),
+                "inside.test" => Ok(vec!["127.0.0.1".parse().unwrap(), "::ffff:10.0.0.1".parse().unwrap()].into()),
+                _ => Ok(vec!["198.41.0.4".parse().unwrap(), "10.0.0.1".parse().unwrap()].into()),
             }
         }
     }
@@ -182,12 +191,12 @@ mod tests {
     struct One(&'static str);
 
     impl Resolver for One {
-        async fn mx(&self, _: &str) -> Result<Vec<MxRecord>, ResolveError> {
-            Ok(vec![record(10, self.0)])
+        async fn mx(&self, _: &str) -> Result<Answer<MxRecord>, ResolveError> {
+            Ok(vec![record(10, self.0)].into())
         }
 
-        async fn addresses(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
-            Ok(Vec::new())
+        async fn addresses(&self, _: &str) -> Result<Answer<IpAddr>, ResolveError> {
+            Ok(Answer::default())
         }
     }
 
@@ -197,7 +206,7 @@ mod tests {
 
     async fn found(zone: &'static [(u16, &'static str)], domain: &str) -> Result<Vec<String>, MxError> {
         let found = hosts(&Zone(zone), &Domain::parse(domain).unwrap(), "relay.test").await?;
-        Ok(found.into_iter().map(|host| host.exchange).collect())
+        Ok(found.records.into_iter().map(|host| host.exchange).collect())
     }
 
     #[tokio::test]
@@ -227,13 +236,13 @@ mod tests {
     #[tokio::test]
     async fn addresses_that_are_not_public_are_left_out_unless_wanted() {
         let zone = Zone(&[]);
-        assert_eq!(addresses(&zone, "mx.test", false).await.unwrap().len(), 1);
-        assert_eq!(addresses(&zone, "mx.test", true).await.unwrap().len(), 2);
+        assert_eq!(addresses(&zone, "mx.test", false).await.unwrap().records.len(), 1);
+        assert_eq!(addresses(&zone, "mx.test", true).await.unwrap().records.len(), 2);
         assert_eq!(addresses(&zone, "inside.test", false).await, Err(MxError::NotPublic));
         for literal in ["[127.0.0.1]", "[192.0.2.1]", "[IPv6:::1]", "[IPv6:64:ff9b::10.0.0.1]", "[IPv6:2002:7f00:1::1]"]
         {
             assert_eq!(addresses(&zone, literal, false).await, Err(MxError::NotPublic), "{literal}");
-            assert_eq!(addresses(&zone, literal, true).await.unwrap().len(), 1, "{literal}");
+            assert_eq!(addresses(&zone, literal, true).await.unwrap().records.len(), 1, "{literal}");
         }
         assert_eq!(addresses(&zone, "[x:127.0.0.1]", true).await, Err(MxError::NoHost));
         assert_eq!(addresses(&zone, "none.test", false).await, Err(MxError::NoHost));
@@ -252,7 +261,7 @@ mod tests {
             ("[10.0.0.1]", "\\09110.0.0.1\\093"),
             ("mx\r\n250 ok.test", "mx\\013\\010250\\032ok.test"),
         ] {
-            let found = hosts(&One(exchange), &Domain::parse("d.test").unwrap(), "relay.test").await.unwrap();
+            let found = hosts(&One(exchange), &Domain::parse("d.test").unwrap(), "relay.test").await.unwrap().records;
             assert_eq!(found[0].exchange, expected);
             assert_eq!(
                 Domain::parse(&found[0].exchange).ok().and_then(|host| host.address_literal().map(|_| ())),

@@ -5,7 +5,7 @@
 //! is *ready*, after greeting, EHLO, TLS and login.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     fmt,
     future::{Future, poll_fn},
     io,
@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    Client, ClientOptions, ConnectError, Dial, Endpoint, Server, Stage, Tls,
+    Client, ClientOptions, ConnectError, Dial, Endpoint, HostTls, Server, Stage, Tls,
     client::{Progress, Remote},
 };
 
@@ -42,15 +42,28 @@ const HEAD_START_AT_MOST: Duration = Duration::from_secs(10);
 /// A server to be tried: an address of a host, or its name where a proxy looks it up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// The host, for which a certificate must be valid.
+    /// The host, for which a certificate must be valid unless [`tls`](Self::tls) has another name.
     pub host: Arc<str>,
     /// Where it is: its address and port, in general.
     pub server: Server,
     /// The preference of the host, such as that of its MX record: lower values come first.
     pub preference: u16,
+    /// The TLS of connections to it. `None`: that of the options, with the name of the host.
+    pub tls: Option<HostTls>,
 }
 
 impl Target {
+    /// A server with the TLS of the options.
+    pub fn new(host: impl Into<Arc<str>>, server: impl Into<Server>, preference: u16) -> Self {
+        Self { host: host.into(), server: server.into(), preference, tls: None }
+    }
+
+    /// The name for which a certificate must be valid.
+    fn tls_name(&self) -> &str {
+        let own = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        own.unwrap_or(&self.host)
+    }
+
     /// The addresses of a server, looked up within `bound`; or its name, if the dialer resolves
     /// names.
     ///
@@ -63,9 +76,8 @@ impl Target {
         bound: Duration,
     ) -> Result<Vec<Self>, ConnectError> {
         let host = Arc::<str>::from(server.host());
-        let target = |server| Self { host: Arc::clone(&host), server, preference };
         let servers = if dial.resolves_names() { vec![server.unresolved()] } else { server.resolve(bound).await? };
-        Ok(servers.into_iter().map(target).collect())
+        Ok(servers.into_iter().map(|server| Self::new(Arc::clone(&host), server, preference)).collect())
     }
 }
 
@@ -113,12 +125,19 @@ type Ready<S> = Pin<Box<dyn Future<Output = Result<Client<S>, ConnectError>> + S
 
 impl<'t, D: Dial> Race<'t, D> {
     /// Makes a race between these servers; [`next`](Self::next) begins it. A server that is named
-    /// twice is tried once.
+    /// twice, with the same TLS, is tried once.
     pub fn new(targets: &'t [Target], dial: D, options: Arc<ClientOptions>) -> Self {
-        let mut known = HashSet::new();
+        let mut known: HashMap<&Server, Vec<Option<&HostTls>>> = HashMap::new();
+        let mut is_new = |target: &'t Target| {
+            let (same, tls) = (known.entry(&target.server).or_default(), target.tls.as_ref());
+            let is_new = !same.contains(&tls);
+            if is_new {
+                same.push(tls);
+            }
+            is_new
+        };
         let servers = targets.iter().enumerate();
-        let mut order: Vec<_> =
-            servers.filter(|(_, target)| known.insert(&target.server)).map(|(index, _)| index).collect();
+        let mut order: Vec<_> = servers.filter(|(_, target)| is_new(target)).map(|(index, _)| index).collect();
         if order.len() > 1 {
             let is_sick = |target: &Target| options.health.is_sick(&target.server);
             order.sort_by_cached_key(|index| targets.get(*index).is_some_and(is_sick));
@@ -156,14 +175,16 @@ impl<'t, D: Dial> Race<'t, D> {
         }
     }
 
-    /// Connects again to a server that was ready, with other options, such as without TLS. While
-    /// there are other servers, it is given up after 8 s. `None`: it has failed.
+    /// Connects again to a server that was ready, with other options, such as without TLS. TLS that
+    /// [`Target::tls`] demands stays. While there are other servers, it is given up after 8 s.
+    /// `None`: it has failed.
     ///
     /// The future may be dropped; call [`give_up`](Self::give_up) then.
     pub async fn again(&mut self, index: usize, options: &Arc<ClientOptions>) -> Option<Client<D::Stream>> {
-        let target = self.targets.get(index)?;
+        let mut target = self.targets.get(index)?.clone();
+        target.tls = target.tls.filter(|own| own.tls.is_demanded());
         let has_others = !self.waiting.is_empty() || !self.running.is_empty();
-        self.run(index, target, options);
+        self.run(index, &target, options);
         let until = has_others.then(|| Instant::now() + GIVE_UP);
         let place = self.running.len().checked_sub(1)?;
         let outcome = first(self.running.get_mut(place..)?, until).await;
@@ -187,6 +208,11 @@ impl<'t, D: Dial> Race<'t, D> {
                 self.give_up_one(&one);
             }
         }
+    }
+
+    /// A server of this race.
+    pub fn target(&self, index: usize) -> Option<&'t Target> {
+        self.targets.get(index)
     }
 
     /// The options of its connections.
@@ -383,6 +409,9 @@ impl<D: Dial> SetUp<D> {
     async fn run(self) -> Result<Client<D::Stream>, ConnectError> {
         let (server, health) = (&self.target.server, &self.options.health);
         let mut fitting = ClientOptions::clone(&self.options);
+        if let Some(own) = &self.target.tls {
+            fitting.tls = own.tls.clone();
+        }
         if self.has_others {
             fitting.hurry();
         }
@@ -409,7 +438,7 @@ impl<D: Dial> SetUp<D> {
         let dialed = timeout(options.connect_timeout, self.dial.dial(server)).await;
         let stream = dialed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         match stream.map_err(|error| ConnectError::Tcp { server: server.clone(), error }) {
-            Ok(stream) => Client::begin(stream, &self.target.host, options, &self.progress, trace).await,
+            Ok(stream) => Client::begin(stream, self.target.tls_name(), options, &self.progress, trace).await,
             Err(error) => {
                 trace.iter().for_each(|trace| trace.note(&error));
                 Err(error)

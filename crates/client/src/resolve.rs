@@ -14,10 +14,20 @@ use thiserror::Error;
 /// timeout.
 pub trait Resolver: Send + Sync + 'static {
     /// The MX records of a domain. Empty: the domain exists and has none.
-    fn mx(&self, domain: &str) -> impl Future<Output = Result<Vec<MxRecord>, ResolveError>> + Send;
+    fn mx(&self, domain: &str) -> impl Future<Output = Result<Answer<MxRecord>, ResolveError>> + Send;
 
     /// The addresses of a host. Empty: the name exists and has none.
-    fn addresses(&self, host: &str) -> impl Future<Output = Result<Vec<IpAddr>, ResolveError>> + Send;
+    fn addresses(&self, host: &str) -> impl Future<Output = Result<Answer<IpAddr>, ResolveError>> + Send;
+
+    /// The TLSA records at a name such as `_25._tcp.mx.example.net` (RFC 6698 section 3). Empty:
+    /// the name exists and has none.
+    ///
+    /// It is asked only for hosts whose addresses are secure. The default says that there are none,
+    /// which switches DANE off.
+    fn tlsa(&self, name: &str) -> impl Future<Output = Result<Answer<TlsaRecord>, ResolveError>> + Send {
+        let _ = name;
+        async { Ok(Answer::default()) }
+    }
 
     /// The TXT records of a name, in no order, each with its strings joined. Empty: the name exists
     /// and has none.
@@ -28,6 +38,74 @@ pub trait Resolver: Send + Sync + 'static {
         let _ = name;
         std::future::ready(Ok(Vec::new()))
     }
+}
+
+/// What the DNS says of a name, and if DNSSEC has proved it.
+///
+/// A resolver without DNSSEC makes one of a `Vec` with [`From`]: then it is not secure. A resolver
+/// that hears the AD bit (RFC 4035 section 3.2.3) from a server on the same host makes one with
+/// [`secure`](Self::secure).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Answer<T> {
+    /// The records. Empty: the name exists and has none.
+    pub records: Vec<T>,
+    /// DNSSEC has proved the records, and every alias that led to them. For an empty answer it has
+    /// proved that there are none.
+    ///
+    /// `false`: they are not signed, or their signatures were not checked. Records whose signatures
+    /// should be good and are not are a [`ResolveError::Temporary`].
+    pub is_secure: bool,
+    /// Where aliases lead from the name. `None`: it is no alias, or the resolver does not tell.
+    pub alias: Option<Alias>,
+}
+
+/// A name that is an alias (CNAME, RFC 1034 section 3.6.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alias {
+    /// The name at the end of all aliases, in A-labels and without a trailing dot.
+    pub canonical_name: String,
+    /// DNSSEC has proved the first alias, the one at the name that was asked for.
+    pub is_secure: bool,
+}
+
+impl<T> Answer<T> {
+    /// Records that DNSSEC has proved, of a name that is no alias.
+    pub const fn secure(records: Vec<T>) -> Self {
+        Self { records, is_secure: true, alias: None }
+    }
+
+    /// The same answer about other records.
+    pub(crate) fn with<U>(&self, records: Vec<U>) -> Answer<U> {
+        Answer { records, is_secure: self.is_secure, alias: self.alias.clone() }
+    }
+}
+
+/// Records that are not secure.
+impl<T> From<Vec<T>> for Answer<T> {
+    fn from(records: Vec<T>) -> Self {
+        Self { records, is_secure: false, alias: None }
+    }
+}
+
+/// No records, and not secure.
+impl<T> Default for Answer<T> {
+    fn default() -> Self {
+        Vec::new().into()
+    }
+}
+
+/// A TLSA record (RFC 6698 section 2.1), as it is in the DNS. Its fields may have any value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TlsaRecord {
+    /// The certificate usage: 2 is DANE-TA, 3 is DANE-EE (RFC 7218).
+    pub usage: u8,
+    /// The selector: 0 is the certificate, 1 its public key.
+    pub selector: u8,
+    /// The matching type: 0 is the whole, 1 its SHA-256, 2 its SHA-512.
+    pub matching_type: u8,
+    /// The certificate association data.
+    pub data: Vec<u8>,
 }
 
 /// An MX record (RFC 5321 section 5.1).
@@ -64,13 +142,13 @@ pub enum ResolveError {
 pub struct SystemResolver;
 
 impl Resolver for SystemResolver {
-    async fn mx(&self, _domain: &str) -> Result<Vec<MxRecord>, ResolveError> {
-        Ok(Vec::new())
+    async fn mx(&self, _domain: &str) -> Result<Answer<MxRecord>, ResolveError> {
+        Ok(Answer::default())
     }
 
-    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    async fn addresses(&self, host: &str) -> Result<Answer<IpAddr>, ResolveError> {
         match tokio::net::lookup_host((host, 0)).await {
-            Ok(addresses) => Ok(addresses.map(|address| address.ip()).collect()),
+            Ok(addresses) => Ok(addresses.map(|address| address.ip()).collect::<Vec<_>>().into()),
             // The system reports "no such name" and "no answer" alike. As a temporary failure it
             // loses no mail.
             Err(error) => Err(ResolveError::Temporary(error.to_string())),
@@ -79,12 +157,16 @@ impl Resolver for SystemResolver {
 }
 
 impl<R: Resolver> Resolver for std::sync::Arc<R> {
-    async fn mx(&self, domain: &str) -> Result<Vec<MxRecord>, ResolveError> {
+    async fn mx(&self, domain: &str) -> Result<Answer<MxRecord>, ResolveError> {
         (**self).mx(domain).await
     }
 
-    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    async fn addresses(&self, host: &str) -> Result<Answer<IpAddr>, ResolveError> {
         (**self).addresses(host).await
+    }
+
+    async fn tlsa(&self, name: &str) -> Result<Answer<TlsaRecord>, ResolveError> {
+        (**self).tlsa(name).await
     }
 
     async fn txt(&self, name: &str) -> Result<Vec<Vec<u8>>, ResolveError> {

@@ -61,6 +61,22 @@ pub enum Identity {
     Unverified(Arc<ClientConfig>),
 }
 
+/// The TLS of the connections to one host, where hosts differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostTls {
+    /// The TLS, in place of [`ClientOptions::tls`](crate::ClientOptions::tls).
+    pub tls: Tls,
+    /// The name that the handshake tells the server (RFC 6066 section 3), and that a certificate is
+    /// checked for. `None`: the name of the host.
+    pub server_name: Option<Arc<str>>,
+}
+
+impl From<Tls> for HostTls {
+    fn from(tls: Tls) -> Self {
+        Self { tls, server_name: None }
+    }
+}
+
 impl Tls {
     /// STARTTLS if it is offered, whatever the certificate. Needs the cargo feature `aws-lc-rs` or
     /// `ring`.
@@ -152,7 +168,7 @@ impl PartialEq for Tls {
             (Self::Off, Self::Off) => true,
             (Self::Opportunistic(one), Self::Opportunistic(other)) => Arc::ptr_eq(one, other),
             (Self::Required(one), Self::Required(other)) | (Self::Implicit(one), Self::Implicit(other)) => one == other,
-            _ => false,
+            (Self::Off | Self::Opportunistic(_) | Self::Required(_) | Self::Implicit(_), _) => false,
         }
     }
 }
@@ -166,7 +182,7 @@ impl PartialEq for Identity {
             (Self::Verified(one), Self::Verified(other)) | (Self::Unverified(one), Self::Unverified(other)) => {
                 Arc::ptr_eq(one, other)
             }
-            _ => false,
+            (Self::Verified(_), Self::Unverified(_)) | (Self::Unverified(_), Self::Verified(_)) => false,
         }
     }
 }

@@ -41,6 +41,7 @@ const DUPLICATES: &[(&str, &str)] = &[
     ("nom", "smtp-codec and smtp-message use an earlier one; the benches alone build it"),
     ("regex-automata", "smtp-message uses an earlier one; the benches alone build it"),
     ("regex-syntax", "smtp-message uses an earlier one; the benches alone build it"),
+    ("untrusted", "aws-lc-rs uses an earlier one than webpki where hickory validates DNSSEC with it"),
     ("syn", "half, which criterion uses, derives with version 2, smtp-message with 1; the benches alone build them"),
     ("thiserror", "tokio-socks uses an earlier one; it is built only where the feature `socks5` is on"),
     ("thiserror-impl", "tokio-socks uses an earlier one; it is built only where the feature `socks5` is on"),

@@ -87,7 +87,7 @@ impl PolicyFetch for HttpsFetch {
     async fn fetch(&self, resolver: &impl Resolver, host: &str) -> Result<Bytes, FetchError> {
         let addresses = mx::addresses(resolver, host, self.allow_private).await.map_err(FetchError::Address)?;
         let mut failed = io::ErrorKind::AddrNotAvailable.into();
-        for address in addresses {
+        for address in addresses.records {
             match timeout(CONNECT, TcpStream::connect(SocketAddr::new(address, self.port))).await {
                 Ok(Ok(stream)) => return read(self.handshake(stream, host).await?, host).await,
                 Ok(Err(error)) => failed = error,

@@ -151,7 +151,9 @@ fn alias(of: &str) -> Answer {
 /// What becomes of a domain: the addresses of its first host.
 async fn way(resolver: &HickoryResolver, domain: &str) -> Result<Vec<IpAddr>, MxError> {
     let hosts = mx::hosts(resolver, &Domain::parse(domain).unwrap(), "relay.test").await?;
-    mx::addresses(resolver, &hosts[0].exchange, true).await
+    let addresses = mx::addresses(resolver, &hosts.records[0].exchange, true).await?;
+    assert!(!hosts.is_secure && !addresses.is_secure, "{domain}");
+    Ok(addresses.records)
 }
 
 fn zone(name: &str, kind: u16) -> Answer {
@@ -266,7 +268,7 @@ async fn a_name_is_asked_for_octet_by_octet_and_is_harmless_text() {
         _ => Code(0),
     };
     let (resolver, asked) = serve(zone).await;
-    let records = resolver.mx("d.test").await.unwrap();
+    let records = resolver.mx("d.test").await.unwrap().records;
     let mut records: Vec<_> = records.iter().map(|it| (usize::from(it.preference), &*it.exchange)).collect();
     records.sort_unstable();
     for ((preference, exchange), (labels, text)) in records.into_iter().zip(NAMES) {
@@ -274,7 +276,7 @@ async fn a_name_is_asked_for_octet_by_octet_and_is_harmless_text() {
         assert!(!exchange.bytes().any(|octet| octet.is_ascii_control() || octet == b' '), "{text}");
         asked.lock().unwrap().clear();
         let found = mx::addresses(&resolver, exchange, true).await;
-        assert_eq!(found, Ok(vec!["127.0.0.9".parse().unwrap()]), "{text}");
+        assert_eq!(found, Ok(vec!["127.0.0.9".parse().unwrap()].into()), "{text}");
         assert!(asked.lock().unwrap().contains(&(name(labels), A)), "{text}");
         // And as a domain.
         let _ = resolver.mx(exchange).await;

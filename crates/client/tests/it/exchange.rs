@@ -9,8 +9,8 @@ use std::{
 };
 
 use posthaste_client::{
-    Delivered, FileSource, Mx, MxOptions, MxRecord, Once, Reader, RecipientOutcome, ResolveError, Resolver, Source,
-    Tcp, Tls, Unreachable,
+    Answer, Delivered, FileSource, Mx, MxOptions, MxRecord, Once, Reader, RecipientOutcome, ResolveError, Resolver,
+    Source, Tcp, Tls, Unreachable,
 };
 use posthaste_testkit::script::{Scripted, polite};
 
@@ -23,19 +23,19 @@ const CONTENT: &str = "Subject: x\r\n\r\nbody\r\n";
 struct Zone(Arc<HashMap<&'static str, Vec<(u16, &'static str)>>>);
 
 impl Resolver for Zone {
-    async fn mx(&self, domain: &str) -> Result<Vec<MxRecord>, ResolveError> {
+    async fn mx(&self, domain: &str) -> Result<Answer<MxRecord>, ResolveError> {
         let record =
             |(preference, host): &(u16, &str)| MxRecord { preference: *preference, exchange: (*host).to_owned() };
         match self.0.get(domain) {
-            Some(records) => Ok(records.iter().map(record).collect()),
+            Some(records) => Ok(records.iter().map(record).collect::<Vec<_>>().into()),
             None if domain == "broken.test" => Err(ResolveError::Temporary("SERVFAIL".to_owned())),
             None => Err(ResolveError::NoSuchName),
         }
     }
 
-    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    async fn addresses(&self, host: &str) -> Result<Answer<IpAddr>, ResolveError> {
         match host.strip_prefix('h').and_then(|host| host.strip_suffix(".test")) {
-            Some(number) => Ok(vec![format!("127.0.1.{number}").parse().unwrap()]),
+            Some(number) => Ok(vec![format!("127.0.1.{number}").parse().unwrap()].into()),
             None => Err(ResolveError::Temporary("SERVFAIL".to_owned())),
         }
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use posthaste_client::{
-    Client, ClientOptions, ConnectError, Credentials, Dial, Health, Race, Server, Stage, Target, Tls,
+    Client, ClientOptions, ConnectError, Credentials, Dial, Health, HostTls, Identity, Race, Server, Stage, Target, Tls,
 };
 use posthaste_testkit::{
     pki::tls,
@@ -113,11 +113,7 @@ fn servers(moods: &[Mood], apart: bool) -> (Net, Vec<Target>) {
     for (mood, port) in moods.iter().zip(1_u16..) {
         let server = SocketAddr::from(([192, 0, 2, 1], port));
         net.0.lock().unwrap().moods.insert(server, *mood);
-        targets.push(Target {
-            host: "mx.test".into(),
-            server: server.into(),
-            preference: if apart { port } else { 10 },
-        });
+        targets.push(Target::new("mx.test", server, if apart { port } else { 10 }));
     }
     (net, targets)
 }
@@ -182,9 +178,9 @@ async fn the_next_server_wins_after_a_head_start_and_the_first_is_remembered() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_hangs_in_tls_is_overtaken_too() {
     for (policy, mood, expected) in [
-        (Tls::Required(posthaste_client::Identity::Verified(trusting())), HangsInTls, 500),
+        (Tls::Required(Identity::Verified(trusting())), HangsInTls, 500),
         (Tls::Opportunistic(trusting()), HangsInTls, 500),
-        (Tls::Required(posthaste_client::Identity::Verified(trusting())), BreaksTls, 0),
+        (Tls::Required(Identity::Verified(trusting())), BreaksTls, 0),
     ] {
         let (net, targets) = servers(&[mood, Well], true);
         net.0.lock().unwrap().pki = Some(tls("mx.test").0);
@@ -286,7 +282,7 @@ async fn a_refused_login_is_tried_once_and_says_nothing_of_the_server() {
     let (net, targets) = servers(&[RefusesLogin; 5], false);
     let (server, config) = tls("mx.test");
     net.0.lock().unwrap().pki = Some(server);
-    let mut options = options(Tls::Required(posthaste_client::Identity::Verified(config)));
+    let mut options = options(Tls::Required(Identity::Verified(config)));
     options.credentials = Some(Credentials::new("me", "wrong").into());
     let options = Arc::new(options);
     let mut race = Race::new(&targets, net.clone(), Arc::clone(&options));
@@ -347,6 +343,47 @@ async fn after_a_winner_the_losers_are_tried_again_and_last() {
     }
     assert_eq!(order, [1, 2, 0]);
     assert!(race.failed().is_empty());
+}
+
+/// Hosts of one domain differ in what they demand, as with DANE.
+#[tokio::test(start_paused = true)]
+async fn a_target_has_the_tls_of_its_own_and_loses_none_that_it_demands() {
+    let (net, mut targets) = servers(&[Well, Well, Well], true);
+    let (server, client) = tls("mx.test");
+    net.0.lock().unwrap().pki = Some(server);
+    let proved = HostTls::from(Tls::Required(Identity::Verified(client)));
+    targets[0].tls = Some(proved.clone());
+    targets[1].tls = Some(HostTls { server_name: Some("other.test".into()), ..proved });
+    targets[2].tls = Some(Tls::Opportunistic(trusting()).into());
+    let off = Arc::new(options(Tls::Off));
+    let mut race = Race::new(&targets, net.clone(), Arc::clone(&off));
+    let mut met = Vec::new();
+    while let Some((index, client)) = race.next().await {
+        met.push((index, client.is_tls(), client.is_verified()));
+        let again = race.again(index, &off).await.unwrap();
+        // TLS that is optional goes, as the options say.
+        met.push((index, again.is_tls(), again.is_verified()));
+    }
+    assert_eq!(met, [(0, true, true), (0, true, true), (2, true, false), (2, false, false)]);
+    // The certificate is not for the name of the second.
+    assert!(matches!(&race.failed()[..], [(1, ConnectError::Tls(_))]));
+    assert!(net.heard(2).iter().all(|line| verb(line) != "MAIL"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_of_two_hosts_is_tried_for_each_that_demands_something_else() {
+    let (net, mut targets) = servers(&[Well], true);
+    net.0.lock().unwrap().pki = Some(tls("mx.test").0);
+    let stranger = Tls::Required(Identity::Verified(tls("mx.test").1));
+    let usual = Tls::Opportunistic(trusting());
+    for tls in [stranger.clone(), stranger, usual.clone(), usual] {
+        targets.push(Target { tls: Some(tls.into()), ..targets[0].clone() });
+    }
+    targets.remove(0);
+    let mut race = Race::new(&targets, net.clone(), Arc::new(options(Tls::Off)));
+    assert!(matches!(race.next().await, Some((2, client)) if client.is_tls()));
+    assert!(race.next().await.is_none());
+    assert_eq!((net.dialed().len(), race.failed().len()), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use flate2::read::GzDecoder;
 use posthaste_client::{
-    ClientError, ConnectError, MxRecord, ResolveError, Resolver, Stage, rustls,
+    Answer, ClientError, ConnectError, MxRecord, ResolveError, Resolver, Stage, rustls,
     tls_rpt::{
         AppliedPolicy, Destination, DestinationError, Failure, Period, Recorder, Report, ResultType, Submitter, Tally,
         destinations,
@@ -250,12 +250,12 @@ fn a_policy_that_was_not_learnt_is_reported_as_the_rfc_says() {
 struct Zone(Result<&'static str, ResolveError>);
 
 impl Resolver for Zone {
-    async fn mx(&self, _: &str) -> Result<Vec<MxRecord>, ResolveError> {
-        Ok(Vec::new())
+    async fn mx(&self, _: &str) -> Result<Answer<MxRecord>, ResolveError> {
+        Ok(Answer::default())
     }
 
-    async fn addresses(&self, _: &str) -> Result<Vec<std::net::IpAddr>, ResolveError> {
-        Ok(Vec::new())
+    async fn addresses(&self, _: &str) -> Result<Answer<std::net::IpAddr>, ResolveError> {
+        Ok(Answer::default())
     }
 
     async fn txt(&self, name: &str) -> Result<Vec<Vec<u8>>, ResolveError> {

@@ -47,11 +47,8 @@ impl Keep for Connected {
 pub(super) fn targets(found: &Found, except: Option<&Server>) -> Vec<Target> {
     let of = |host: &Host| {
         let (name, port, preference) = (Arc::from(host.name.as_str()), host.port, host.preference);
-        let target = move |address: &IpAddr| Target {
-            host: Arc::clone(&name),
-            server: SocketAddr::new(*address, port).into(),
-            preference,
-        };
+        let target =
+            move |address: &IpAddr| Target::new(Arc::clone(&name), SocketAddr::new(*address, port), preference);
         host.addresses.iter().map(target).collect::<Vec<_>>()
     };
     found.hosts.iter().flat_map(of).filter(|target| Some(&target.server) != except).collect()

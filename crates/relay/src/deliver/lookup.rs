@@ -4,7 +4,7 @@
 use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use posthaste_client::{
-    Resolver,
+    Answer, Resolver,
     mx::{self, MxError},
 };
 use posthaste_queue::Queue;
@@ -119,12 +119,12 @@ async fn ask<Q: Queue, R: Resolver>(
                 Err(_) => Err(MxError::NoHost),
             };
             let hosts = found.map_err(|error| unresolved(&error))?;
-            hosts.into_iter().map(|host| (host.exchange, options.delivery.mx_port, host.preference)).collect()
+            hosts.records.into_iter().map(|host| (host.exchange, options.delivery.mx_port, host.preference)).collect()
         }
     };
     let is_mx = route.to == NextHop::Mx;
     let any = shared.options.delivery.allow_private || !is_mx;
-    let mut answers: Vec<Option<Result<Vec<IpAddr>, MxError>>> = Vec::new();
+    let mut answers: Vec<Option<Result<Answer<IpAddr>, MxError>>> = Vec::new();
     answers.resize_with(named.len(), || None);
     let mut asked = JoinSet::new();
     for (index, (host, ..)) in named.iter().enumerate() {
@@ -145,8 +145,8 @@ async fn ask<Q: Queue, R: Resolver>(
     let (mut hosts, mut missing) = (Vec::new(), None);
     for ((name, port, preference), answer) in named.into_iter().zip(answers) {
         let why = match answer {
-            Some(Ok(addresses)) => {
-                hosts.push(Host { name, port, preference, addresses });
+            Some(Ok(answer)) => {
+                hosts.push(Host { name, port, preference, addresses: answer.records });
                 continue;
             }
             Some(Err(error)) => {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::support::{Behavior, Hop, Log, run};
-use posthaste_client::{Identity, MxRecord, ResolveError, Resolver, Tls as ClientTls};
+use posthaste_client::{Answer, Identity, MxRecord, ResolveError, Resolver, Tls as ClientTls};
 use posthaste_queue::memory::MemoryQueue;
 use posthaste_relay::{NextHop, Relay, RelayOptions, Route, RouteTable, session::server::Offers};
 use posthaste_server::{Tls, refusal};
@@ -15,16 +15,16 @@ const CONTENT: &[u8] = b"Subject: x\r\n\r\nthe body\r\n";
 struct OneHost(&'static str);
 
 impl Resolver for OneHost {
-    async fn mx(&self, domain: &str) -> Result<Vec<MxRecord>, ResolveError> {
+    async fn mx(&self, domain: &str) -> Result<Answer<MxRecord>, ResolveError> {
         match domain {
-            "s.test" => Ok(Vec::new()),
-            _ => Ok(vec![MxRecord { preference: 10, exchange: self.0.to_owned() }]),
+            "s.test" => Ok(Answer::default()),
+            _ => Ok(vec![MxRecord { preference: 10, exchange: self.0.to_owned() }].into()),
         }
     }
 
-    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    async fn addresses(&self, host: &str) -> Result<Answer<IpAddr>, ResolveError> {
         assert!(host.is_ascii() && !host.bytes().any(|octet| octet.is_ascii_control() || octet == b' '), "{host:?}");
-        Ok(vec![[127, 0, 0, 1].into()])
+        Ok(vec![[127, 0, 0, 1].into()].into())
     }
 }
 

@@ -4,7 +4,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use crate::support::{self, Behavior, Hop, Log, Running, offering, run};
-use posthaste_client::{MxRecord, ResolveError, Resolver, Tls as ClientTls};
+use posthaste_client::{Answer, MxRecord, ResolveError, Resolver, Tls as ClientTls};
 use posthaste_queue::memory::MemoryQueue;
 use posthaste_relay::{NextHop, Relay, RelayOptions, Route, RouteTable, session::server::Offers};
 use posthaste_server::{Tls, refusal, rustls::ClientConfig};
@@ -17,12 +17,12 @@ const CONTENT: &[u8] = b"Subject: x\r\nX-Token: 7\r\n\r\nthe body\r\n";
 struct Loopback;
 
 impl Resolver for Loopback {
-    async fn mx(&self, _: &str) -> Result<Vec<MxRecord>, ResolveError> {
-        Ok(vec![MxRecord { preference: 1, exchange: "mx.test".to_owned() }])
+    async fn mx(&self, _: &str) -> Result<Answer<MxRecord>, ResolveError> {
+        Ok(vec![MxRecord { preference: 1, exchange: "mx.test".to_owned() }].into())
     }
 
-    async fn addresses(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
-        Ok(vec![[127, 0, 0, 1].into()])
+    async fn addresses(&self, _: &str) -> Result<Answer<IpAddr>, ResolveError> {
+        Ok(vec![[127, 0, 0, 1].into()].into())
     }
 }
 

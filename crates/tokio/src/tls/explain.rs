@@ -40,7 +40,7 @@ fn certificate(fault: &CertificateError) -> String {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "the certificate is not for servers; get one with the purpose `serverAuth`"
         }
-        // What webpki finds and rustls has no name for.
+        // What webpki or DANE finds, and rustls has no name for.
         CertificateError::Other(fault) => match format!("{:?}", fault.0).as_str() {
             "CaUsedAsEndEntity" => {
                 "the certificate is an authority's own and not a server's; make the server one with \
@@ -49,6 +49,9 @@ fn certificate(fault: &CertificateError) -> String {
             "UnsupportedCertVersion" => {
                 "the certificate is of X.509 version 1, which TLS does not take; make one of version 3, with \
                  `openssl req -x509`, or `openssl x509 -req` with -extfile"
+            }
+            "NoTlsaMatch" => {
+                "no TLSA record in the DNS is about the certificate; publish a record for it, or correct the one there"
             }
             fault => return format!("the certificate is not good ({fault}); get another"),
         },

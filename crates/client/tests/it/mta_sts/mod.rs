@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use posthaste_client::{
-    MxRecord, ResolveError, Resolver,
+    Answer, MxRecord, ResolveError, Resolver,
     mta_sts::{FetchError, Found, PolicyFetch},
 };
 
@@ -56,12 +56,12 @@ impl Zone {
 }
 
 impl Resolver for Zone {
-    async fn mx(&self, _: &str) -> Result<Vec<MxRecord>, ResolveError> {
-        Ok(Vec::new())
+    async fn mx(&self, _: &str) -> Result<Answer<MxRecord>, ResolveError> {
+        Ok(Answer::default())
     }
 
-    async fn addresses(&self, _: &str) -> Result<Vec<IpAddr>, ResolveError> {
-        if self.no_addresses { Err(ResolveError::NoSuchName) } else { Ok(vec![[127, 0, 0, 1].into()]) }
+    async fn addresses(&self, _: &str) -> Result<Answer<IpAddr>, ResolveError> {
+        if self.no_addresses { Err(ResolveError::NoSuchName) } else { Ok(vec![[127, 0, 0, 1].into()].into()) }
     }
 
     async fn txt(&self, name: &str) -> Txt {

@@ -1,6 +1,10 @@
 //! A client's options, its messages, and what came of them.
 
+#[cfg(feature = "dane")]
+pub(crate) mod certificates;
 pub(crate) mod proxies;
+#[cfg(all(feature = "hickory", any(feature = "aws-lc-rs", feature = "ring")))]
+pub(crate) mod signed;
 
 use std::sync::Arc;
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use posthaste_client::{MxRecord, ResolveError, Resolver, SystemResolver};
+use posthaste_client::{Answer, MxRecord, ResolveError, Resolver, SystemResolver};
 use posthaste_queue::{MessageId, Owner, Queue as _, memory::MemoryQueue};
 use posthaste_relay::{Event, NextHop, Observer, Relay, RelayOptions, Route, RouteTable};
 use posthaste_server::Envelope;
@@ -149,13 +149,13 @@ pub(crate) fn run<R: Resolver>(relay: Relay<MemoryQueue, R>, log: Log) -> Runnin
 pub(crate) struct Zone<F>(pub(crate) F);
 
 impl<F: Fn(&str) -> Option<Vec<IpAddr>> + Send + Sync + 'static> Resolver for Zone<F> {
-    async fn mx(&self, domain: &str) -> Result<Vec<MxRecord>, ResolveError> {
-        self.addresses(domain).await.map(|_| Vec::new())
+    async fn mx(&self, domain: &str) -> Result<Answer<MxRecord>, ResolveError> {
+        self.addresses(domain).await.map(|_| Answer::default())
     }
 
-    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
+    async fn addresses(&self, host: &str) -> Result<Answer<IpAddr>, ResolveError> {
         match (self.0)(host) {
-            Some(addresses) => Ok(addresses),
+            Some(addresses) => Ok(addresses.into()),
             None => {
                 // As long as the bound of a real resolver.
                 tokio::time::sleep(Duration::from_secs(20)).await;
