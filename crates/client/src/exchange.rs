@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     fmt,
-    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -12,11 +11,11 @@ use posthaste_tokio::wire::{AddressError, Domain, ForwardPath, Mail, Rcpt};
 use tokio::sync::Semaphore;
 
 use crate::{
-    ClientOptions, ConnectError, Delivered, Dial, MxRecord, PoolOptions, RecipientOutcome, Resolver, SendError, Source,
+    ClientOptions, Delivered, Dial, HostTls, PoolOptions, Published, RecipientOutcome, Resolver, SendError, Source,
     Target, Tcp, Unreachable,
     delivery::Course,
     destination::Destination,
-    letter::Letter,
+    letter::{Letter, Watch},
     mx::{self, MxError},
     port,
     send::{addresses, delivered},
@@ -41,6 +40,8 @@ pub struct MxOptions {
     /// Default `false`: the owner of a domain must not be able to point this client at its own
     /// network.
     pub allow_private: bool,
+    /// The published policies about TLS that are followed. Default: none.
+    pub published: Published,
 }
 
 impl Default for MxOptions {
@@ -51,6 +52,7 @@ impl Default for MxOptions {
             domains: 20,
             port: port::SMTP,
             allow_private: false,
+            published: Published::default(),
         }
     }
 }
@@ -65,7 +67,8 @@ impl Default for MxOptions {
 /// who sends it again.
 ///
 /// Names from DNS without DNSSEC prove nothing, so [`ClientOptions::tls`] is used
-/// [unproven](crate::Tls::unproven).
+/// [unproven](crate::Tls::unproven). With [`MxOptions::published`] the TLS of a host is what DANE or
+/// MTA-STS demand.
 ///
 /// ```no_run
 /// # #[cfg(feature = "hickory")]
@@ -102,7 +105,8 @@ struct Shared<R, D: Dial> {
     permits: Semaphore,
 }
 
-/// By the hosts of a domain, in alphabetical order.
+/// By the hosts of a domain and the TLS that each needs, in alphabetical order. So no message goes
+/// over a connection that was made for a domain which asks for less.
 type Destinations<S> = HashMap<Vec<String>, Arc<Destination<S>>>;
 
 /// The most destinations with kept connections. Beyond it, those without a connection are
@@ -159,8 +163,8 @@ impl<R: Resolver, D: Dial> Mx<R, D> {
                 && let Some((domain, group)) = waiting.next()
             {
                 let recipients = group.iter().filter_map(|index| recipients.get(*index)).collect();
-                let mut letter = Letter { mail: &mail, recipients, source: &content };
-                running.push(async move { (self.0.deliver(&domain, &mut letter).await, group) });
+                let (mail, content) = (&mail, &content);
+                running.push(async move { (self.0.deliver(&domain, mail, recipients, content).await, group) });
             }
             let Some((outcomes, group)) = running.next().await else { break };
             match outcomes {
@@ -190,62 +194,40 @@ impl<R: Resolver, D: Dial> Mx<R, D> {
 }
 
 impl<R: Resolver, D: Dial> Shared<R, D> {
-    async fn deliver<C: Source>(&self, domain: &str, letter: &mut Letter<'_, C>) -> Result<Vec<Course>, Unreachable> {
+    /// Delivers to the hosts of one domain.
+    async fn deliver<C: Source>(
+        &self,
+        domain: &str,
+        mail: &Mail,
+        recipients: Vec<&Rcpt>,
+        source: &C,
+    ) -> Result<Vec<Course>, Unreachable> {
         let name = Domain::parse(domain).map_err(|_| MxError::NoHost)?;
-        let hosts = mx::hosts(&self.resolver, &name, self.client.hello.as_str()).await?;
-        let mut names: Vec<_> = hosts.records.iter().map(|host| host.exchange.to_ascii_lowercase()).collect();
-        names.sort_unstable();
+        let (options, own_name) = (&self.options, self.client.hello.as_str());
+        let policies = (&options.published, &self.client.tls);
+        let to = (options.port, options.allow_private);
+        let servers = mx::servers_of_domain(&self.resolver, &name, own_name, to, policies).await?;
+        if servers.targets.is_empty() {
+            // A temporary reason counts more.
+            let temporary = servers.missing.iter().find(|(_, why)| why.is_transient());
+            let why = temporary.or(servers.missing.first()).map_or(MxError::NoHost, |(_, why)| why.clone());
+            return Err(why.into());
+        }
+        let key = key(&servers.targets);
         let (destination, permit) = loop {
-            let destination = self.destination(names.clone());
+            let destination = self.destination(key.clone());
             match destination.permit().await {
                 Some(permit) => break (destination, permit),
                 // It was closed in the meantime.
-                None => self.forget(&names),
+                None => self.forget(&key),
             }
         };
         // The semaphore is never closed.
         let _one = self.permits.acquire().await;
-        let mut missing = None;
-        let delivered = {
-            let targets = async {
-                let (targets, why) = self.targets(&hosts.records).await;
-                missing = why;
-                Ok(targets)
-            };
-            letter.deliver(&destination, permit, &self.dial, &self.client, targets).await
-        };
-        match (delivered, missing) {
-            (Err(ConnectError::NoAddress), Some(why)) => Err(why.into()),
-            (delivered, _) => delivered.map_err(Unreachable::from),
-        }
-    }
-
-    /// The servers of these hosts, and why a host has none. A temporary reason counts more.
-    async fn targets(&self, hosts: &[MxRecord]) -> (Vec<Target>, Option<MxError>) {
-        let asked: FuturesUnordered<_> = hosts
-            .iter()
-            .enumerate()
-            .map(|(index, host)| async move {
-                (index, mx::addresses(&self.resolver, &host.exchange, self.options.allow_private).await)
-            })
-            .collect();
-        let mut answers: Vec<_> = asked.collect().await;
-        answers.sort_unstable_by_key(|(index, _)| *index);
-        let (mut targets, mut missing) = (Vec::new(), None::<MxError>);
-        for (host, (_, answer)) in hosts.iter().zip(answers) {
-            match answer {
-                Ok(addresses) => {
-                    let name = Arc::<str>::from(host.exchange.as_str());
-                    let target = |address| {
-                        Target::new(Arc::clone(&name), SocketAddr::new(address, self.options.port), host.preference)
-                    };
-                    targets.extend(addresses.records.into_iter().map(target));
-                }
-                Err(error) if missing.as_ref().is_none_or(|known| !known.is_transient()) => missing = Some(error),
-                Err(_) => {}
-            }
-        }
-        (targets, missing)
+        let watch = Some(Watch { published: &options.published, domain, servers: &servers });
+        let mut letter = Letter { mail, recipients, source, watch };
+        let targets = async { Ok(servers.targets.clone()) };
+        Ok(letter.deliver(&destination, permit, &self.dial, &self.client, targets).await?)
     }
 
     fn destination(&self, names: Vec<String>) -> Arc<Destination<D::Stream>> {
@@ -264,6 +246,22 @@ impl<R: Resolver, D: Dial> Shared<R, D> {
     fn destinations(&self) -> MutexGuard<'_, Destinations<D::Stream>> {
         self.destinations.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn key(targets: &[Target]) -> Vec<String> {
+    let of = |target: &Target| {
+        let tls = match &target.tls {
+            None => "usual",
+            Some(HostTls { tls, server_name: None }) if tls.is_verified() => "verified",
+            Some(HostTls { tls, .. }) if tls.is_verified() => "dane",
+            Some(_) => "unproven",
+        };
+        format!("{} {tls}", target.host.to_ascii_lowercase())
+    };
+    let mut hosts: Vec<_> = targets.iter().map(of).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    hosts
 }
 
 /// The domain of a recipient, in lower case. `<Postmaster>` has none.

@@ -20,9 +20,10 @@ use tokio::{
 };
 
 use crate::{
-    Client, ClientOptions, ConnectError, Dial, Race, Source, Target,
+    Client, ClientOptions, ConnectError, Dial, Published, Race, Source, Target,
     delivery::{Break, Course, Delivery, Passed, Transact, Transacted},
     destination::{Destination, Used},
+    mx::Servers,
 };
 
 /// A message for recipients of one destination.
@@ -30,6 +31,23 @@ pub(crate) struct Letter<'l, C> {
     pub(crate) mail: &'l Mail,
     pub(crate) recipients: Vec<&'l Rcpt>,
     pub(crate) source: &'l C,
+    /// Counts the new connections.
+    pub(crate) watch: Option<Watch<'l>>,
+}
+
+/// Counts how the TLS of new connections to a domain's hosts went.
+pub(crate) struct Watch<'l> {
+    pub(crate) published: &'l Published,
+    pub(crate) domain: &'l str,
+    pub(crate) servers: &'l Servers,
+}
+
+impl Watch<'_> {
+    fn count(&self, host: &str, outcome: Result<(), &ConnectError>) {
+        if let Some(policy) = self.servers.policy(host) {
+            self.published.count(self.domain, host, policy, outcome);
+        }
+    }
 }
 
 impl<C: Source> Letter<'_, C> {
@@ -71,8 +89,12 @@ impl<C: Source> Letter<'_, C> {
             let mut race = Race::new(&targets, dial.clone(), Arc::clone(options));
             let (mut fresh, had_delivered) = (None, delivery.has_delivered());
             delivery.through(&mut race, self, &mut fresh).await;
+            let mut failed = race.failed();
+            for (target, error) in failed.iter().filter_map(|(index, error)| Some((targets.get(*index)?, error))) {
+                self.watch.iter().for_each(|watch| watch.count(&target.host, Err(error)));
+            }
             if !delivery.is_reached() {
-                return Err(race.failed().pop().map_or(ConnectError::NoAddress, |(_, error)| error));
+                return Err(failed.pop().map_or(ConnectError::NoAddress, |(_, error)| error));
             }
             // The server that took the message is the better one for the next.
             if kept.is_none() || (delivery.has_delivered() && !had_delivered) {
@@ -100,6 +122,13 @@ impl<C: Source, S: AsyncRead + AsyncWrite + Unpin + Send> Transact<S> for Letter
         let is_binary = mail.body == Some(BodyType::BinaryMime);
         let sent = client.transact(mail, &group, content.as_mut()).await;
         Ok(Transacted::new(sent, content.has_begun, is_binary))
+    }
+
+    fn admits(&mut self, client: &Client<S>) -> bool {
+        if let (Some(watch), Some(target)) = (&self.watch, client.server()) {
+            watch.count(&target.host, Ok(()));
+        }
+        true
     }
 }
 

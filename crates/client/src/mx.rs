@@ -7,7 +7,10 @@ use thiserror::Error;
 
 use crate::{Answer, HostName, MxRecord, ResolveError, Resolver};
 
-pub use crate::public::is_public;
+pub use crate::{
+    public::is_public,
+    servers::{NamedHost, Servers, servers, servers_of_domain},
+};
 
 /// The most MX hosts of a domain that are tried.
 pub const MAX_HOSTS: usize = 10;
@@ -33,6 +36,10 @@ pub enum MxError {
     /// Every address is one to which DNS must not send mail, such as loopback.
     #[error("the domain's mail hosts have no public address")]
     NotPublic,
+    /// The host must not get the mail now, because of a policy about its TLS that it or the domain has
+    /// published (RFC 7672, RFC 8461).
+    #[error("the policy of the domain about TLS forbids the host: {0}")]
+    TlsPolicy(String),
     /// DNS gave no useful answer.
     #[error(transparent)]
     Resolve(#[from] ResolveError),
@@ -41,7 +48,7 @@ pub enum MxError {
 impl MxError {
     /// Returns `true` if another attempt may succeed.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Resolve(ResolveError::Temporary(_)))
+        matches!(self, Self::Resolve(ResolveError::Temporary(_)) | Self::TlsPolicy(_))
     }
 
     /// The enhanced status code for a report (RFC 3463, RFC 7505). It is always `Some`.
@@ -51,6 +58,7 @@ impl MxError {
             Self::NullMx => EnhancedCode::new(5, 1, 10),
             Self::NoHost | Self::NotPublic | Self::Resolve(ResolveError::Unusable(_)) => EnhancedCode::new(5, 4, 4),
             Self::Loop => EnhancedCode::new(5, 4, 6),
+            Self::TlsPolicy(_) => EnhancedCode::new(4, 7, 5),
             Self::Resolve(ResolveError::Temporary(_)) => EnhancedCode::new(4, 4, 3),
         }
     }

@@ -98,7 +98,7 @@ impl<D: Dial> Pool<D> {
         let (mail, recipients) = addresses(from, to)?;
         let shared = &self.0;
         let permit = shared.destination.permit().await.ok_or(SendError::Closed)?;
-        let mut letter = Letter { mail: &mail, recipients: recipients.iter().collect(), source: &content };
+        let mut letter = Letter { mail: &mail, recipients: recipients.iter().collect(), source: &content, watch: None };
         let courses =
             letter.deliver(&shared.destination, permit, &shared.dial, &shared.client, shared.targets()).await?;
         Ok(delivered(recipients.into_iter().zip(courses)))

@@ -72,7 +72,7 @@ async fn reaches(
         None => return Err(refusal!("550 5.1.1 There is no route to that recipient")),
         Some(NextHop::Mx) => {
             options.reaches_by_dns(peer, domain, &name)?;
-            false
+            !options.delivery.published.is_empty()
         }
         Some(NextHop::Hosts(_)) => options.delivery.verified_tls.is_some(),
     };

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use posthaste_client::{rustls::ClientConfig, session::client::ClientTimeouts};
+use posthaste_client::{Published, rustls::ClientConfig, session::client::ClientTimeouts};
 use posthaste_server::wire::{Domain, Mailbox};
 
 use crate::{AccountTable, PolicyTable, RetrySchedule, RouteTable};
@@ -114,6 +114,8 @@ pub struct DeliveryOptions {
     /// content. All these reports together have no more octets than the messages, plus 16 KiB an
     /// hour.
     pub stranger_reports: u32,
+    /// The published policies about TLS that mail by MX follows: DANE and MTA-STS. Default: none.
+    pub published: Published,
     /// How long a delivery is leased from the queue. The lease is extended while the delivery runs.
     /// Default 5 minutes.
     pub lease: Duration,
@@ -163,6 +165,7 @@ impl Default for DeliveryOptions {
             verified_tls: None,
             return_at_most: 1 << 20,
             stranger_reports: 100,
+            published: Published::default(),
             lease: Duration::from_secs(300),
             drain: Duration::from_secs(30),
             recipients_per_transaction: 100,

@@ -16,7 +16,7 @@ use posthaste_server::wire::{EnhancedCode, ReversePath};
 use tracing::debug;
 
 use super::{
-    connect::{Connected, Dialer, Way, given_up, targets, why_back},
+    connect::{Connected, Dialer, Way, given_up, unverified, why_back},
     fit::Fit,
     flow::{Flow, GaveUp},
     job::{Fate, Guard, Job},
@@ -25,7 +25,7 @@ use super::{
     site::{ASKED_LATELY, Site, Unreachable},
     worker::Crew,
 };
-use crate::Diagnostic;
+use crate::{Diagnostic, NextHop};
 
 /// Tries to deliver to every recipient of the job. Returns one fate for each, in their order. It
 /// leaves a connection behind if another message can follow on it.
@@ -154,21 +154,31 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         unreachable: &mut Option<Unreachable>,
     ) -> bool {
         let shared = &self.crew.shared;
-        let mut targets = targets(found, tried);
+        let mut targets = found.servers.targets.clone();
+        let is_mx = self.site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Mx);
         targets.retain(|target| {
+            if Some(&target.server) == tried {
+                return false;
+            }
+            if way.guarded && is_mx && !target.tls.as_ref().is_some_and(|own| own.tls.is_verified()) {
+                Unreachable::add(unreachable, unverified());
+                return false;
+            }
             let comes_back = shared.listeners.are_reached_at(&target.server, None);
             if comes_back {
                 Unreachable::add(unreachable, why_back(&target.host));
             }
             !comes_back
         });
+        let published = &shared.options.delivery.published;
         let dialer = Dialer { listeners: shared.listeners.clone(), pulse: Arc::default() };
         let mut race = Race::new(&targets, dialer.clone(), way.options(shared));
         let (mut fresh, had_delivered, mut is_reached) = (None, self.delivery.has_delivered(), false);
         while self.delivery.is_open() && !self.flow.is_over() {
             // An earlier server may have had the content.
             dialer.pulse.no_content();
-            let mut letter = Letter::new(shared, self.site, self.job, &dialer.pulse, way.guarded).in_way(way);
+            let letter = Letter::new(shared, self.site, self.job, &dialer.pulse, way.guarded);
+            let mut letter = letter.in_way(way, &found.servers);
             let through = self.delivery.through(&mut race, &mut letter, &mut fresh);
             let done = self.flow.run(&dialer.pulse, through).await;
             is_reached |= letter.is_reached;
@@ -178,6 +188,9 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             let mut note = |failed: Vec<(usize, ConnectError)>, gave_up: Option<GaveUp>| {
                 for (index, error) in failed {
                     let Some(Target { host, .. }) = targets.get(index) else { continue };
+                    if let Some(policy) = found.servers.policy(host) {
+                        published.count(self.site.name(), host, policy, Err(&error));
+                    }
                     let why = match (&error, gave_up) {
                         (ConnectError::TooSlow { .. }, Some(gave_up)) => {
                             Unreachable { diagnostic: given_up(host, gave_up), is_permanent: false }

@@ -1,13 +1,9 @@
 //! Connects to the address of a host, up to the first transaction.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
 use posthaste_client::{
-    Client, ClientError, ClientOptions, ConnectError, Dial, Identity, Server, Target, Tcp, Tls, delivery::Keep,
+    Client, ClientError, ClientOptions, ConnectError, Dial, Identity, Server, Tcp, Tls, delivery::Keep,
     session::client::downgrade::Undeliverable,
 };
 use posthaste_server::wire::{EnhancedCode, capability::Keyword};
@@ -16,7 +12,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     flow::{GaveUp, Metered, Pulse},
-    lookup::{Found, Host},
     site::Unreachable,
 };
 use crate::{
@@ -43,17 +38,6 @@ impl Keep for Connected {
     }
 }
 
-/// The servers of the hosts, in the order in which they are tried. `except` is left out.
-pub(super) fn targets(found: &Found, except: Option<&Server>) -> Vec<Target> {
-    let of = |host: &Host| {
-        let (name, port, preference) = (Arc::from(host.name.as_str()), host.port, host.preference);
-        let target =
-            move |address: &IpAddr| Target::new(Arc::clone(&name), SocketAddr::new(*address, port), preference);
-        host.addresses.iter().map(target).collect::<Vec<_>>()
-    };
-    found.hosts.iter().flat_map(of).filter(|target| Some(&target.server) != except).collect()
-}
-
 /// How to talk to a server.
 #[derive(Debug, Clone)]
 pub(super) struct Way {
@@ -68,8 +52,9 @@ impl Way {
     /// The usual way of a route; `guarded` if the message asks for it.
     pub(super) fn of<Q, R>(shared: &Shared<Q, R>, route: &Route, guarded: bool) -> Result<Self, Unreachable> {
         let tls = match &route.to {
-            _ if guarded => guard(shared, route)?,
+            NextHop::Hosts(_) if guarded => guard(shared, route)?,
             NextHop::Hosts(_) => route.tls.clone(),
+            // Each target has its own if the domain publishes a policy.
             NextHop::Mx => route.tls.clone().unproven(),
         };
         Ok(Self { tls, guarded, chunking: route.chunking })
@@ -155,20 +140,18 @@ pub(super) fn given_up(host: &str, gave_up: GaveUp) -> Diagnostic {
     Diagnostic::lost(host, &gave_up)
 }
 
-/// TLS that proves the identity of the next hop, for hosts that the configuration names. Names from
-/// DNS prove nothing without DNSSEC or MTA-STS (RFC 8689 section 4.2.1), which the relay does not
-/// use.
+/// TLS that proves the identity of a host that the configuration names.
 fn guard<Q, R>(shared: &Shared<Q, R>, route: &Route) -> Result<Tls, Unreachable> {
-    match (&route.to, &shared.options.delivery.verified_tls) {
-        (NextHop::Hosts(_), Some(config)) => {
-            let identity = Identity::Verified(Arc::clone(config));
-            Ok(if matches!(route.tls, Tls::Implicit(_)) { Tls::Implicit(identity) } else { Tls::Required(identity) })
-        }
-        _ => {
-            let diagnostic = Diagnostic::own(EnhancedCode::new(5, 7, 10), Undeliverable::Unverified);
-            Err(Unreachable { diagnostic, is_permanent: true })
-        }
-    }
+    let config = shared.options.delivery.verified_tls.as_ref().ok_or_else(unverified)?;
+    let identity = Identity::Verified(Arc::clone(config));
+    Ok(if matches!(route.tls, Tls::Implicit(_)) { Tls::Implicit(identity) } else { Tls::Required(identity) })
+}
+
+/// No TLS can prove the identity of a host. Names from DNS prove nothing without DNSSEC or MTA-STS
+/// (RFC 8689 section 4.2.1).
+pub(super) fn unverified() -> Unreachable {
+    let diagnostic = Diagnostic::own(EnhancedCode::new(5, 7, 10), Undeliverable::Unverified);
+    Unreachable { diagnostic, is_permanent: true }
 }
 
 /// Returns `true` if TLS is missing or proves nothing, and `false` if the network failed.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use posthaste_client::{
     Client, Content,
     delivery::{Transact, Transacted},
+    mx::Servers,
 };
 use posthaste_queue::{Body, Queue};
 use posthaste_server::wire::{BodyType, ReversePath};
@@ -33,7 +34,7 @@ pub(super) struct Letter<'l, Q, R> {
     pulse: &'l Arc<Pulse>,
     /// TLS proves the identity of the servers.
     verified: bool,
-    way: Option<&'l Way>,
+    way: Option<(&'l Way, &'l Servers)>,
     /// Why servers that were ready must not get the message.
     pub(super) ruled_out: Vec<Unreachable>,
     /// A server was ready that may get it.
@@ -52,8 +53,8 @@ impl<'l, Q, R> Letter<'l, Q, R> {
     }
 
     /// Sets the way in which new connections are made.
-    pub(super) fn in_way(self, way: &'l Way) -> Self {
-        Self { way: Some(way), ..self }
+    pub(super) fn in_way(self, way: &'l Way, servers: &'l Servers) -> Self {
+        Self { way: Some((way, servers)), ..self }
     }
 }
 
@@ -86,7 +87,11 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
     }
 
     fn admits(&mut self, client: &Client<Metered>) -> bool {
-        if let (Some(way), Some(target)) = (self.way, client.server()) {
+        if let (Some((way, servers)), Some(target)) = (self.way, client.server()) {
+            if let Some(policy) = servers.policy(&target.host) {
+                let published = &self.shared.options.delivery.published;
+                published.count(self.site.name(), &target.host, policy, Ok(()));
+            }
             if let Some(why) = way.rules_out(&target.host, client) {
                 self.ruled_out.push(why);
                 return false;

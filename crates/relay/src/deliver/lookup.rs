@@ -1,18 +1,15 @@
 //! Looks up the hosts of a site and their addresses. This happens apart from the deliveries: a
 //! look-up holds no place among them and no lease.
 
-use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use posthaste_client::{
-    Answer, Resolver,
-    mx::{self, MxError},
+    Resolver,
+    mx::{self, MxError, NamedHost, Servers},
 };
 use posthaste_queue::Queue;
 use posthaste_server::wire::{Domain, EnhancedCode};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::timeout;
 
 use super::{
     flow::{PARK_AFTER, until_given_up},
@@ -28,25 +25,13 @@ use crate::{Diagnostic, NextHop, Route, shared::Shared};
 pub(super) const BOUNDS: Bounds = Bounds { moving: 200, silent: 300 };
 /// The longest look-up of a site.
 const LOOKUP: Duration = Duration::from_secs(30);
-/// How long the other hosts have after the addresses of one are known.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// The hosts of a site.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// In the order in which they are tried.
-    pub(super) hosts: Vec<Host>,
+    pub(super) servers: Servers,
     /// Why the other hosts have no address. `None`: there are no others.
     pub(super) missing: Option<Unreachable>,
-}
-
-#[derive(Debug)]
-pub(super) struct Host {
-    pub(super) name: String,
-    pub(super) port: u16,
-    /// Lower values are tried first.
-    pub(super) preference: u16,
-    pub(super) addresses: Vec<IpAddr>,
 }
 
 /// The hosts of a site, found within this time or looked up now. A site without hosts is marked
@@ -101,71 +86,40 @@ async fn look_up<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, route: &
     }
 }
 
-async fn ask<Q: Queue, R: Resolver>(
-    shared: &Arc<Shared<Q, R>>,
-    domain: &str,
-    route: &Route,
-) -> Result<Found, Unreachable> {
-    let named: Vec<(String, u16, u16)> = match &route.to {
+async fn ask<Q: Queue, R: Resolver>(shared: &Shared<Q, R>, domain: &str, route: &Route) -> Result<Found, Unreachable> {
+    let (delivery, own_name) = (&shared.options.delivery, shared.options.host_name.as_str());
+    let is_mx = route.to == NextHop::Mx;
+    let servers = match &route.to {
         NextHop::Hosts(hosts) => {
             let preferences = (0..=u16::MAX).chain(std::iter::repeat(u16::MAX));
-            let hosts = hosts.iter().zip(preferences);
-            hosts.map(|((host, port), preference)| (mx::ascii_name(host), *port, preference)).collect()
+            let named = |((host, port), preference): (&(String, u16), u16)| NamedHost {
+                name: mx::ascii_name(host).into(),
+                port: *port,
+                preference,
+            };
+            let named: Vec<_> = hosts.iter().zip(preferences).map(named).collect();
+            mx::servers(&shared.resolver, &named, true).await
         }
         NextHop::Mx => {
-            let options = &shared.options;
-            let found = match Domain::parse(domain) {
-                Ok(domain) => mx::hosts(&shared.resolver, &domain, options.host_name.as_str()).await,
-                Err(_) => Err(MxError::NoHost),
-            };
-            let hosts = found.map_err(|error| unresolved(&error))?;
-            hosts.records.into_iter().map(|host| (host.exchange, options.delivery.mx_port, host.preference)).collect()
+            let domain = Domain::parse(domain).map_err(|_| unresolved(&MxError::NoHost))?;
+            let to = (delivery.mx_port, delivery.allow_private);
+            let usual = route.tls.clone().unproven();
+            let policies = (&delivery.published, &usual);
+            let found = mx::servers_of_domain(&shared.resolver, &domain, own_name, to, policies).await;
+            found.map_err(|error| unresolved(&error))?
         }
     };
-    let is_mx = route.to == NextHop::Mx;
-    let any = shared.options.delivery.allow_private || !is_mx;
-    let mut answers: Vec<Option<Result<Answer<IpAddr>, MxError>>> = Vec::new();
-    answers.resize_with(named.len(), || None);
-    let mut asked = JoinSet::new();
-    for (index, (host, ..)) in named.iter().enumerate() {
-        let (shared, host) = (Arc::clone(shared), host.clone());
-        asked.spawn(async move { (index, mx::addresses(&shared.resolver, &host, any).await) });
-    }
-    // Hosts without an answer by then are left out. LOOKUP ends all of it earlier.
-    let mut until = Instant::now() + 2 * LOOKUP;
-    // No task panics or is aborted.
-    while let Ok(Some(Ok((index, answer)))) = timeout_at(until, asked.join_next()).await {
-        if answer.is_ok() {
-            until = until.min(Instant::now() + GRACE);
-        }
-        if let Some(slot) = answers.get_mut(index) {
-            *slot = Some(answer);
-        }
-    }
-    let (mut hosts, mut missing) = (Vec::new(), None);
-    for ((name, port, preference), answer) in named.into_iter().zip(answers) {
-        let why = match answer {
-            Some(Ok(answer)) => {
-                hosts.push(Host { name, port, preference, addresses: answer.records });
-                continue;
-            }
-            Some(Err(error)) => {
-                let found = unresolved(&error);
-                // The operator may correct a name in the configuration.
-                Unreachable { is_permanent: found.is_permanent && is_mx, ..found }
-            }
-            None => Unreachable {
-                diagnostic: Diagnostic::own(EnhancedCode::new(4, 4, 3), "no answer from DNS in time"),
-                is_permanent: false,
-            },
-        };
-        let why = Unreachable { diagnostic: Diagnostic { remote: Some(name), ..why.diagnostic }, ..why };
-        Unreachable::add(&mut missing, why);
+    let mut missing = None;
+    for (name, error) in &servers.missing {
+        let why = unresolved(error);
+        let diagnostic = Diagnostic { remote: Some((**name).to_owned()), ..why.diagnostic };
+        // The operator may correct a name in the configuration.
+        Unreachable::add(&mut missing, Unreachable { diagnostic, is_permanent: why.is_permanent && is_mx });
     }
     match missing {
-        Some(why) if hosts.is_empty() => Err(why),
-        None if hosts.is_empty() => Err(unresolved(&MxError::NoHost)),
-        missing => Ok(Found { hosts, missing }),
+        Some(why) if servers.targets.is_empty() => Err(why),
+        None if servers.targets.is_empty() => Err(unresolved(&MxError::NoHost)),
+        missing => Ok(Found { servers, missing }),
     }
 }
 

@@ -1,0 +1,226 @@
+//! What domains publish about the TLS of their mail hosts: DANE and MTA-STS.
+
+use std::{fmt, net::IpAddr};
+
+#[cfg(feature = "dane")]
+use crate::dane::{self, Dane};
+#[cfg(feature = "mta-sts")]
+use crate::mta_sts::{Found, MtaSts};
+#[cfg(feature = "tls-rpt")]
+use crate::tls_rpt::{AppliedPolicy, Failure, Recorder};
+use crate::{Answer, ConnectError, HostTls, MxRecord, Resolver, Tls, mx::MxError};
+
+/// The published policies that mail by MX follows: for [`MxOptions`](crate::MxOptions), and for a
+/// relay. By default none.
+///
+/// DANE comes first. A host that has usable TLSA records needs a certificate that they are about.
+/// Otherwise the MTA-STS policy of the domain counts, if there is one. A host about which neither
+/// says anything gets the TLS of the options.
+///
+/// | | feature | needs |
+/// |---|---|---|
+/// | `with_dane` | `dane` | a resolver that validates DNSSEC, otherwise no host has DANE |
+/// | `with_mta_sts` | `mta-sts` | authorities that are trusted |
+/// | `with_reports` | `tls-rpt` | |
+#[derive(Clone, Default)]
+pub struct Published {
+    #[cfg(feature = "dane")]
+    dane: bool,
+    #[cfg(feature = "mta-sts")]
+    mta_sts: Option<(MtaSts, std::sync::Arc<posthaste_tokio::rustls::ClientConfig>)>,
+    #[cfg(feature = "tls-rpt")]
+    reports: Option<Recorder>,
+}
+
+/// What is known of a domain whose hosts are to be judged.
+#[derive(Debug, Default)]
+pub(crate) struct OfDomain {
+    #[cfg(feature = "dane")]
+    dane: Option<Dane>,
+    #[cfg(feature = "mta-sts")]
+    found: Found,
+}
+
+/// The policy of a host, as reports of TLS name it.
+#[derive(Debug, Clone, Default)]
+pub struct HostPolicy {
+    #[cfg(feature = "tls-rpt")]
+    applied: Option<AppliedPolicy>,
+}
+
+impl Published {
+    /// Follows the TLSA records of hosts (RFC 7672).
+    #[cfg(feature = "dane")]
+    #[must_use]
+    pub fn with_dane(mut self) -> Self {
+        self.dane = true;
+        self
+    }
+
+    /// Follows the MTA-STS policies of domains (RFC 8461). `verified` verifies the certificates of
+    /// their hosts, as [`verified_by`](crate::tls::verified_by) makes it.
+    #[cfg(feature = "mta-sts")]
+    #[must_use]
+    pub fn with_mta_sts(
+        mut self,
+        mta_sts: MtaSts,
+        verified: std::sync::Arc<posthaste_tokio::rustls::ClientConfig>,
+    ) -> Self {
+        self.mta_sts = Some((mta_sts, verified));
+        self
+    }
+
+    /// Counts for reports how the TLS of each new connection went (RFC 8460).
+    #[cfg(feature = "tls-rpt")]
+    #[must_use]
+    pub fn with_reports(mut self, reports: Recorder) -> Self {
+        self.reports = Some(reports);
+        self
+    }
+
+    /// Returns `true` if no policy is followed.
+    pub fn is_empty(&self) -> bool {
+        #[cfg(feature = "dane")]
+        if self.dane {
+            return false;
+        }
+        #[cfg(feature = "mta-sts")]
+        if self.mta_sts.is_some() {
+            return false;
+        }
+        true
+    }
+
+    /// Counts a connection to a host of a domain: it became ready, or failed.
+    pub fn count(&self, domain: &str, host: &str, policy: &HostPolicy, outcome: Result<(), &ConnectError>) {
+        #[cfg(feature = "tls-rpt")]
+        if let (Some(reports), Some(applied)) = (&self.reports, &policy.applied) {
+            match outcome {
+                Ok(()) => reports.succeeded(domain, applied),
+                Err(error) => {
+                    if let Some(failure) = Failure::of(error, host) {
+                        reports.failed(domain, applied, failure);
+                    }
+                }
+            }
+        }
+        let _ = (domain, host, policy, outcome);
+    }
+
+    /// Looks up what the domain asks. `is_again`: hosts were passed over because of an earlier
+    /// answer, so this one has to be new.
+    pub(crate) async fn of_domain(
+        &self,
+        resolver: &impl Resolver,
+        domain: &str,
+        hosts: &Answer<MxRecord>,
+        is_again: bool,
+    ) -> OfDomain {
+        let _ = (resolver, domain, hosts, is_again);
+        OfDomain {
+            #[cfg(feature = "dane")]
+            dane: self.dane.then(|| Dane::of_domain(domain, hosts)),
+            #[cfg(feature = "mta-sts")]
+            found: match &self.mta_sts {
+                Some((mta_sts, _)) if is_again => mta_sts.refresh(resolver, domain).await,
+                Some((mta_sts, _)) => self.found(mta_sts, resolver, domain).await,
+                None => Found::default(),
+            },
+        }
+    }
+
+    #[cfg(feature = "mta-sts")]
+    async fn found(&self, mta_sts: &MtaSts, resolver: &impl Resolver, domain: &str) -> Found {
+        let found = mta_sts.policy(resolver, domain).await;
+        #[cfg(feature = "tls-rpt")]
+        if let (Some(reports), Some(problem)) = (&self.reports, &found.problem) {
+            reports.failed(domain, &AppliedPolicy::none(), Failure::of_policy(problem));
+        }
+        found
+    }
+
+    /// The TLS of connections to a host, and the policy behind it. `Ok(None)`: that of the options.
+    ///
+    /// # Errors
+    /// The host must not get the mail now.
+    pub(crate) async fn of_host(
+        &self,
+        resolver: &impl Resolver,
+        of: &OfDomain,
+        (host, port): (&str, u16),
+        addresses: &Answer<IpAddr>,
+        usual: &Tls,
+    ) -> Result<(Option<HostTls>, HostPolicy), MxError> {
+        let _ = (resolver, of, host, port, addresses, usual);
+        #[cfg(feature = "dane")]
+        if let Some(dane) = &of.dane {
+            match dane.policy(resolver, host, port, addresses).await {
+                dane::Policy::NoDane(_) => {}
+                policy => {
+                    let tls = policy.tls(usual).map_err(|error| MxError::TlsPolicy(error.to_string()))?;
+                    return Ok((Some(tls), HostPolicy::of_dane()));
+                }
+            }
+        }
+        #[cfg(feature = "mta-sts")]
+        if let Some((_, verified)) = &self.mta_sts {
+            let policy = HostPolicy::of_sts(&of.found);
+            return match of.found.tls(host, usual, verified) {
+                Some(tls) if tls == *usual => Ok((None, policy)),
+                Some(tls) => Ok((Some(tls.into()), policy)),
+                None => Err(MxError::TlsPolicy("the MTA-STS policy of the domain does not name the host".to_owned())),
+            };
+        }
+        Ok((None, HostPolicy::none()))
+    }
+
+    /// Returns `true` if a new answer may permit hosts that were passed over.
+    pub(crate) fn may_change(of: &OfDomain) -> bool {
+        #[cfg(feature = "mta-sts")]
+        return of.found.policy.is_some();
+        #[cfg(not(feature = "mta-sts"))]
+        {
+            let _ = of;
+            false
+        }
+    }
+}
+
+impl HostPolicy {
+    fn none() -> Self {
+        Self {
+            #[cfg(feature = "tls-rpt")]
+            applied: Some(AppliedPolicy::none()),
+        }
+    }
+
+    #[cfg(feature = "dane")]
+    fn of_dane() -> Self {
+        Self {
+            #[cfg(feature = "tls-rpt")]
+            applied: Some(AppliedPolicy::tlsa([])),
+        }
+    }
+
+    #[cfg(feature = "mta-sts")]
+    fn of_sts(found: &Found) -> Self {
+        let _ = found;
+        Self {
+            #[cfg(feature = "tls-rpt")]
+            applied: Some(found.into()),
+        }
+    }
+}
+
+impl fmt::Debug for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Published");
+        #[cfg(feature = "dane")]
+        shown.field("dane", &self.dane);
+        #[cfg(feature = "mta-sts")]
+        shown.field("mta_sts", &self.mta_sts.is_some());
+        #[cfg(feature = "tls-rpt")]
+        shown.field("reports", &self.reports.is_some());
+        shown.finish()
+    }
+}

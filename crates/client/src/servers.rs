@@ -1,0 +1,136 @@
+//! From the names of mail hosts to the servers that are tried.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use posthaste_tokio::wire::Domain;
+use tokio::time::{Instant, timeout_at};
+
+use crate::{
+    MxRecord, Published, ResolveError, Resolver, Target, Tls,
+    mx::{MxError, addresses, hosts},
+    published::{HostPolicy, OfDomain},
+};
+
+/// How long the other hosts have after the addresses of one are known.
+const GRACE: Duration = Duration::from_secs(1);
+/// The longest wait for the addresses of all hosts. A resolver limits its own waits to less.
+const ALL: Duration = Duration::from_secs(120);
+
+/// A mail host that is to be looked up.
+#[derive(Debug, Clone)]
+pub struct NamedHost {
+    /// Its name as in the DNS, or an address literal.
+    pub name: Arc<str>,
+    /// The port.
+    pub port: u16,
+    /// Lower values come first.
+    pub preference: u16,
+}
+
+/// The servers of mail hosts.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Servers {
+    /// In the order in which to try them.
+    pub targets: Vec<Target>,
+    /// The policies of the hosts, as [`Published::count`] takes them.
+    policies: Vec<(Arc<str>, HostPolicy)>,
+    /// The hosts that have no server, and why.
+    pub missing: Vec<(Arc<str>, MxError)>,
+}
+
+impl Servers {
+    /// The policy of a host. `None`: it has no server.
+    pub fn policy(&self, host: &str) -> Option<&HostPolicy> {
+        self.policies.iter().find(|(name, _)| **name == *host).map(|(_, policy)| policy)
+    }
+}
+
+/// The servers of hosts that the configuration names, in their order. All hosts are looked up at
+/// once. As soon as one has addresses, the others have one more second.
+///
+/// With `any`, addresses that are not [public](crate::mx::is_public) count too.
+pub async fn servers(resolver: &impl Resolver, named: &[NamedHost], any: bool) -> Servers {
+    find(resolver, named, any, None).await
+}
+
+/// The servers of a domain: its [hosts](crate::mx::hosts) with their addresses, on this port. Where
+/// the domain has [published](Published) policies, each has the TLS that they demand, and hosts that
+/// must not get the mail are among the missing. `usual` is the TLS where they demand nothing.
+///
+/// # Errors
+/// [`MxError`] if the domain has no host.
+pub async fn servers_of_domain(
+    resolver: &impl Resolver,
+    domain: &Domain<&str>,
+    own_name: &str,
+    (port, any): (u16, bool),
+    (published, usual): (&Published, &Tls),
+) -> Result<Servers, MxError> {
+    let found = hosts(resolver, domain, own_name).await?;
+    let named = |host: &MxRecord| NamedHost { name: host.exchange.as_str().into(), port, preference: host.preference };
+    let named: Vec<_> = found.records.iter().map(named).collect();
+    if published.is_empty() {
+        return Ok(find(resolver, &named, any, None).await);
+    }
+    let of = published.of_domain(resolver, domain.as_str(), &found, false).await;
+    let servers = find(resolver, &named, any, Some((published, &of, usual))).await;
+    let is_passed_over = servers.missing.iter().any(|(_, why)| matches!(why, MxError::TlsPolicy(_)));
+    if !servers.targets.is_empty() || !is_passed_over || !Published::may_change(&of) {
+        return Ok(servers);
+    }
+    // No message is returned because of a policy that may be out of date (RFC 8461 section 5.1).
+    let of = published.of_domain(resolver, domain.as_str(), &found, true).await;
+    Ok(find(resolver, &named, any, Some((published, &of, usual))).await)
+}
+
+async fn find(
+    resolver: &impl Resolver,
+    named: &[NamedHost],
+    any: bool,
+    policies: Option<(&Published, &OfDomain, &Tls)>,
+) -> Servers {
+    let one = |(index, host): (usize, &NamedHost)| {
+        let host = host.clone();
+        async move {
+            let found = async {
+                let addresses = addresses(resolver, &host.name, any).await?;
+                let (tls, policy) = match policies {
+                    Some((published, of, usual)) => {
+                        published.of_host(resolver, of, (&host.name, host.port), &addresses, usual).await?
+                    }
+                    None => Default::default(),
+                };
+                let target = |address| {
+                    let server = SocketAddr::new(address, host.port);
+                    Target { tls: tls.clone(), ..Target::new(Arc::clone(&host.name), server, host.preference) }
+                };
+                Ok((addresses.records.into_iter().map(target).collect::<Vec<_>>(), policy))
+            };
+            (index, found.await)
+        }
+    };
+    let mut asked: FuturesUnordered<_> = named.iter().enumerate().map(one).collect();
+    let mut answers = HashMap::new();
+    let mut until = Instant::now() + ALL;
+    while let Ok(Some((index, answer))) = timeout_at(until, asked.next()).await {
+        let answer: Result<(Vec<Target>, HostPolicy), MxError> = answer;
+        if answer.is_ok() {
+            until = until.min(Instant::now() + GRACE);
+        }
+        answers.insert(index, answer);
+    }
+    let mut servers = Servers::default();
+    for (index, host) in named.iter().enumerate() {
+        let late = || Err(ResolveError::Temporary("no answer in time".to_owned()).into());
+        match answers.remove(&index).unwrap_or_else(late) {
+            Ok((targets, policy)) => {
+                servers.policies.push((Arc::clone(&host.name), policy));
+                servers.targets.extend(targets);
+            }
+            Err(why) => servers.missing.push((Arc::clone(&host.name), why)),
+        }
+    }
+    servers
+}
