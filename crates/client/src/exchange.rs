@@ -29,8 +29,8 @@ pub struct MxOptions {
     /// The limits of the connections to one destination: to the hosts of one domain, and of all
     /// domains that name the same hosts.
     pub destination: PoolOptions,
-    /// The deliveries that are under way at once, to all destinations together. Default 200. Beyond it
-    /// a message waits. As many connections are kept unused. 0 counts as 1.
+    /// The deliveries that are under way at once, to all destinations together. Default 200. Beyond
+    /// it a message waits. As many connections are kept unused. 0 counts as 1.
     pub deliveries: usize,
     /// The domains of one message that are served at once. Default 20. 0 counts as 1.
     pub domains: usize,
@@ -67,8 +67,8 @@ impl Default for MxOptions {
 /// who sends it again.
 ///
 /// Names from DNS without DNSSEC prove nothing, so [`ClientOptions::tls`] is used
-/// [unproven](crate::Tls::unproven). With [`MxOptions::published`] the TLS of a host is what DANE or
-/// MTA-STS demand.
+/// [unproven](crate::Tls::unproven). With [`MxOptions::published`] the TLS of a host is what DANE
+/// or MTA-STS demand.
 ///
 /// ```no_run
 /// # #[cfg(feature = "hickory")]

@@ -36,8 +36,8 @@ pub enum MxError {
     /// Every address is one to which DNS must not send mail, such as loopback.
     #[error("the domain's mail hosts have no public address")]
     NotPublic,
-    /// The host must not get the mail now, because of a policy about its TLS that it or the domain has
-    /// published (RFC 7672, RFC 8461).
+    /// The host must not get the mail now, because of a policy about its TLS that it or the domain
+    /// has published (RFC 7672, RFC 8461).
     #[error("the policy of the domain about TLS forbids the host: {0}")]
     TlsPolicy(String),
     /// DNS gave no useful answer.

@@ -56,8 +56,8 @@ pub async fn servers(resolver: &impl Resolver, named: &[NamedHost], any: bool) -
 }
 
 /// The servers of a domain: its [hosts](crate::mx::hosts) with their addresses, on this port. Where
-/// the domain has [published](Published) policies, each has the TLS that they demand, and hosts that
-/// must not get the mail are among the missing. `usual` is the TLS where they demand nothing.
+/// the domain has [published](Published) policies, each has the TLS that they demand, and hosts
+/// that must not get the mail are among the missing. `usual` is the TLS where they demand nothing.
 ///
 /// # Errors
 /// [`MxError`] if the domain has no host.

@@ -30,6 +30,8 @@ pub(crate) struct Origin {
     pub(crate) trusted: bool,
     /// The message is a report of this relay that returns a message whole.
     pub(crate) returns_whole: bool,
+    /// The message says `TLS-Required: No`.
+    pub(crate) tls_not_required: bool,
 }
 
 /// Why the envelope of a message cannot be recorded.
@@ -76,6 +78,7 @@ pub(crate) fn new_message(
         all_ascii: origin.all_ascii,
         trusted: origin.trusted,
         returns_whole: origin.returns_whole,
+        tls_not_required: origin.tls_not_required,
         room: room.ok_or(OutsideError::TooMany)?,
         received_from: origin.client,
         mail: envelope.mail.clone(),

@@ -163,12 +163,14 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         self.shared.options.forward_postmaster(Some(peer), &mut envelope);
         let recipients = envelope.recipients.len();
         let all_ascii = !inspector.eight_bit;
+        // RFC 8689 section 5: REQUIRETLS counts more than the field.
+        let tls_not_required = inspector.tls_not_required && !envelope.mail.require_tls;
         let trusted = self.trusted;
-        let message =
-            message(&self.shared.options.host_name, peer, &envelope, all_ascii, trusted).map_err(|error| {
-                error!(%error, "envelope cannot be recorded");
-                LOCAL_ERROR
-            })?;
+        let origin = Origin { client: Some(client(peer)), all_ascii, trusted, returns_whole: false, tls_not_required };
+        let message = message(&self.shared.options.host_name, peer, &envelope, origin).map_err(|error| {
+            error!(%error, "envelope cannot be recorded");
+            LOCAL_ERROR
+        })?;
         let (priority, held) = terms(&message);
         let id = draft.commit(message).await.map_err(not_taken)?;
         let sender = &envelope.mail.reverse_path;
@@ -200,17 +202,10 @@ impl<Q: Queue, R> RelayHandler<Q, R> {
 }
 
 /// The message as the queue takes it: one delivery for each domain.
-fn message(
-    own_name: &Domain,
-    peer: &Peer,
-    envelope: &Envelope,
-    all_ascii: bool,
-    trusted: bool,
-) -> Result<NewMessage, OutsideError> {
+fn message(own_name: &Domain, peer: &Peer, envelope: &Envelope, origin: Origin) -> Result<NewMessage, OutsideError> {
     // Each user is an owner, and so is each network of clients without a login. Bulk mail of one
     // owner then does not delay the mail of another.
     let owner = peer.identity.clone().unwrap_or_else(|| peer.network.to_string());
-    let origin = Origin { client: Some(client(peer)), all_ascii, trusted, returns_whole: false };
     new_message(own_name, Owner::new(&owner).unwrap_or_default(), envelope, origin)
 }
 

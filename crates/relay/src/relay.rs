@@ -29,6 +29,7 @@ use crate::{
     message::{Origin, new_message, terms},
     offers,
     shared::Shared,
+    trace::Inspector,
 };
 
 /// A store-and-forward relay over a queue. It takes mail, stores it, delivers it, and reports what
@@ -248,7 +249,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
             return Err(SubmitError::NoRecipient);
         }
         let mut draft = self.shared.queue.put(envelope.mail.size).await?;
-        let mut all_ascii = true;
+        let mut inspector = Inspector::new(&self.shared.options.host_name);
         // A line may have any length: next hops take what they like.
         let mut check = (envelope.mail.body != Some(BodyType::BinaryMime)).then(|| ContentCheck::new(usize::MAX));
         let length = content.length();
@@ -260,7 +261,7 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
                 tokio::task::yield_now().await;
                 continue;
             }
-            all_ascii &= piece.is_ascii();
+            inspector.inspect(&piece);
             check.as_mut().map_or(Ok(()), |check| check.check(&piece))?;
             draft.write(piece).await?;
         }
@@ -275,7 +276,10 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         envelope.mail.smtputf8 |= envelope.recipients.iter().any(|rcpt| !rcpt.forward_path.is_ascii());
         envelope.mail.size = Some(octets);
         self.shared.options.forward_postmaster(None, &mut envelope);
-        let origin = Origin { all_ascii, trusted: true, ..Origin::default() };
+        inspector.end();
+        let tls_not_required = inspector.tls_not_required && !envelope.mail.require_tls;
+        let all_ascii = !inspector.eight_bit;
+        let origin = Origin { all_ascii, trusted: true, tls_not_required, ..Origin::default() };
         let message = new_message(&self.shared.options.host_name, owner, &envelope, origin)
             .map_err(|error| SubmitError::Envelope(error.into()))?;
         let (priority, held) = terms(&message);

@@ -82,6 +82,11 @@ pub(crate) struct Inspector<'n> {
     in_header: bool,
     /// The position in a Received field. `None`: this is another field.
     by: Option<By>,
+    /// The position in a TLS-Required field. `None`: this is another field, or it says something
+    /// else than `No`.
+    no: Option<No>,
+    /// A field `TLS-Required: No` (RFC 8689 section 5).
+    pub(crate) tls_not_required: bool,
     /// The content begins with a line that is no field, so that it has no header.
     pub(crate) headless: bool,
     pub(crate) hops: usize,
@@ -124,8 +129,19 @@ enum By {
     Name(usize),
 }
 
+/// How much of `No` was read in a TLS-Required field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum No {
+    /// Blanks.
+    Blank,
+    /// `N`.
+    N,
+    /// `No`, and blanks.
+    Whole,
+}
+
 /// The length of the longest name that is looked for.
-const NAME: usize = b"message-id".len();
+const NAME: usize = b"tls-required".len();
 
 impl<'n> Inspector<'n> {
     pub(crate) fn new(own_name: &'n Domain) -> Self {
@@ -136,6 +152,8 @@ impl<'n> Inspector<'n> {
             line: Line::First,
             in_header: true,
             by: None,
+            no: None,
+            tls_not_required: false,
             headless: false,
             hops: 0,
             own_hops: 0,
@@ -156,9 +174,12 @@ impl<'n> Inspector<'n> {
         while let (true, Some(octet)) = (self.in_header, octets.next()) {
             match (self.at, octet) {
                 // The next line of the same field begins with a blank.
-                (At::Name(0), octet) if !matches!(octet, b' ' | b'\t' | b'\r') => self.end_by(),
+                (At::Name(0), octet) if !matches!(octet, b' ' | b'\t' | b'\r') => self.end_field(),
                 (_, b'\r' | b'\n') => {}
-                _ => self.look_for_by(*octet),
+                _ => {
+                    self.look_for_by(*octet);
+                    self.look_for_no(*octet);
+                }
             }
             self.at = match (self.at, octet) {
                 (_, b'\r') => self.at,
@@ -198,7 +219,7 @@ impl<'n> Inspector<'n> {
         if let (true, At::Name(length @ 1..) | At::Blank(length)) = (self.in_header, self.at) {
             self.no_field(length);
         }
-        self.end_by();
+        self.end_field();
     }
 
     fn field(&mut self, length: usize) {
@@ -206,6 +227,9 @@ impl<'n> Inspector<'n> {
         if name.eq_ignore_ascii_case(b"received") {
             self.hops = self.hops.saturating_add(1);
             self.by = Some(By::Blank);
+        }
+        if name.eq_ignore_ascii_case(b"tls-required") {
+            self.no = Some(No::Blank);
         }
         self.has_date |= name.eq_ignore_ascii_case(b"date");
         self.has_message_id |= name.eq_ignore_ascii_case(b"message-id");
@@ -235,7 +259,7 @@ impl<'n> Inspector<'n> {
             }
             // Our name may not be the beginning of another name.
             By::Name(_) if is_blank || matches!(octet, b';' | b'(') => {
-                self.end_by();
+                self.end_field();
                 By::Blank
             }
             _ if is_blank => By::Blank,
@@ -245,8 +269,20 @@ impl<'n> Inspector<'n> {
         });
     }
 
-    /// Counts the field if our name ended here.
-    fn end_by(&mut self) {
+    /// Reads one octet of a TLS-Required field.
+    fn look_for_no(&mut self, octet: u8) {
+        self.no = match (self.no, octet.to_ascii_lowercase()) {
+            (Some(No::Blank), b' ' | b'\t') => Some(No::Blank),
+            (Some(No::Blank), b'n') => Some(No::N),
+            (Some(No::N), b'o') => Some(No::Whole),
+            (Some(No::Whole), b' ' | b'\t') => Some(No::Whole),
+            _ => None,
+        };
+    }
+
+    /// Ends a field: it counts if our name, or its value, ended here.
+    fn end_field(&mut self) {
+        self.tls_not_required |= self.no.take() == Some(No::Whole);
         if self.by.take() == Some(By::Name(self.own_name.len())) {
             self.own_hops = self.own_hops.saturating_add(1);
         }
@@ -272,6 +308,34 @@ mod tests {
             inspector.inspect(&message[..split]);
             inspector.inspect(&message[split..]);
             assert_eq!((inspector.hops, inspector.own_hops, inspector.eight_bit), (2, 0, false));
+        }
+    }
+
+    #[test]
+    fn tls_required_is_read_however_it_is_split() {
+        let own_name = "relay.test".parse().unwrap();
+        for (header, is_not_required) in [
+            ("TLS-Required: No\r\n", true),
+            ("tls-required:no\r\n", true),
+            ("TLS-Required :\r\n\tNO \r\nSubject: x\r\n", true),
+            ("Subject: x\r\nTLS-Required: No", true),
+            ("TLS-Required: Yes\r\n", false),
+            ("TLS-Required: Nono\r\n", false),
+            ("TLS-Required: N o\r\n", false),
+            ("TLS-Required:\r\n", false),
+            ("X-TLS-Required: No\r\n", false),
+            ("TLS-Required-X: No\r\n", false),
+            ("Subject: TLS-Required: No\r\n", false),
+            ("Received: No\r\n", false),
+        ] {
+            let message = format!("{header}\r\n\r\nTLS-Required: No\r\n").into_bytes();
+            for split in 0..message.len() {
+                let mut inspector = Inspector::new(&own_name);
+                inspector.inspect(&message[..split]);
+                inspector.inspect(&message[split..]);
+                inspector.end();
+                assert_eq!(inspector.tls_not_required, is_not_required, "{header:?} {split}");
+            }
         }
     }
 

@@ -70,6 +70,11 @@ impl Authority {
         server(ALL_VERSIONS, None, self.certificate(names, from, to))
     }
 
+    /// Its own certificate, in DER.
+    pub fn der(&self) -> &[u8] {
+        &self.certificate
+    }
+
     /// The authorities of a client that trusts this one alone.
     pub fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();

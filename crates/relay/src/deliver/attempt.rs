@@ -96,14 +96,24 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         let (crew, site) = (self.crew, self.site);
         // The site is not marked down again. Otherwise a site that always has a delivery due would
         // never be tried again.
-        if let Some(why) = site.down() {
-            return Some(why);
-        }
         let route = match site.leads() {
             Ok(route) => route,
             Err(why) => return Some(why.clone()),
         };
+        // RFC 8689 section 5. What the policies of the domain forbid says nothing of this message.
+        let published = &crew.shared.options.delivery.published;
+        let leaves_aside = self.job.outside.tls_not_required && route.to == NextHop::Mx && !published.is_empty();
+        if let (Some(why), false) = (site.down(), leaves_aside) {
+            return Some(why);
+        }
         let found = match site.found(ASKED_LATELY) {
+            _ if leaves_aside => {
+                self.flow.leave();
+                match lookup::find_without_policies(crew, site, route).await {
+                    Ok(found) => found,
+                    Err(why) => return Some(why),
+                }
+            }
             Some(found) => found,
             None => {
                 self.flow.leave();
@@ -137,7 +147,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         }
         // Mail that asks for less may still get through: what stops guarded mail says nothing of
         // the site.
-        if let (Some(why), true) = (&unreachable, guard != Guard::Must) {
+        if let (Some(why), true) = (&unreachable, guard != Guard::Must && !leaves_aside) {
             debug!(site = site.name(), diagnostic = %why.diagnostic, "site marked down, no host reached");
             site.mark_down(why.clone(), crew.shared.options.delivery.retry.down_for());
         }

@@ -4,7 +4,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use posthaste_client::{
-    Resolver,
+    Published, Resolver,
     mx::{self, MxError, NamedHost, Servers},
 };
 use posthaste_queue::Queue;
@@ -54,7 +54,7 @@ pub(super) async fn find<Q: Queue, R: Resolver>(
         return Err(why);
     }
     // Boxed, since many tasks wait for it.
-    let found = Box::pin(look_up(crew, site, route)).await.map(Arc::new);
+    let found = Box::pin(look_up(crew, site, route, &crew.shared.options.delivery.published)).await.map(Arc::new);
     match &found {
         Ok(found) => site.keep_found(Arc::clone(found)),
         Err(why) => site.mark_down(why.clone(), crew.shared.options.delivery.retry.down_for()),
@@ -62,12 +62,26 @@ pub(super) async fn find<Q: Queue, R: Resolver>(
     found
 }
 
+/// The hosts of a site without the TLS policies that its domain has published, looked up now.
+pub(super) async fn find_without_policies<Q: Queue, R: Resolver>(
+    crew: &Crew<Q, R>,
+    site: &Site,
+    route: &Route,
+) -> Result<Arc<Found>, Unreachable> {
+    Box::pin(look_up(crew, site, route, &Published::default())).await.map(Arc::new)
+}
+
 /// Looks up within the bounds of all look-ups.
-async fn look_up<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, route: &Route) -> Result<Found, Unreachable> {
+async fn look_up<Q: Queue, R: Resolver>(
+    crew: &Crew<Q, R>,
+    site: &Site,
+    route: &Route,
+    published: &Published,
+) -> Result<Found, Unreachable> {
     let no_answer =
         |text: &str| Unreachable { diagnostic: Diagnostic::own(EnhancedCode::new(4, 4, 3), text), is_permanent: false };
     let mut place = crew.lookups.take(site.standing()).await;
-    let mut work = pin!(timeout(LOOKUP, ask(&crew.shared, site.name(), route)));
+    let mut work = pin!(timeout(LOOKUP, ask(&crew.shared, site.name(), route, published)));
     let answered = match timeout(PARK_AFTER, &mut work).await {
         Ok(answered) => Some(answered),
         Err(_) => {
@@ -86,7 +100,12 @@ async fn look_up<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, site: &Site, route: &
     }
 }
 
-async fn ask<Q: Queue, R: Resolver>(shared: &Shared<Q, R>, domain: &str, route: &Route) -> Result<Found, Unreachable> {
+async fn ask<Q: Queue, R: Resolver>(
+    shared: &Shared<Q, R>,
+    domain: &str,
+    route: &Route,
+    published: &Published,
+) -> Result<Found, Unreachable> {
     let (delivery, own_name) = (&shared.options.delivery, shared.options.host_name.as_str());
     let is_mx = route.to == NextHop::Mx;
     let servers = match &route.to {
@@ -104,7 +123,7 @@ async fn ask<Q: Queue, R: Resolver>(shared: &Shared<Q, R>, domain: &str, route: 
             let domain = Domain::parse(domain).map_err(|_| unresolved(&MxError::NoHost))?;
             let to = (delivery.mx_port, delivery.allow_private);
             let usual = route.tls.clone().unproven();
-            let policies = (&delivery.published, &usual);
+            let policies = (published, &usual);
             let found = mx::servers_of_domain(&shared.resolver, &domain, own_name, to, policies).await;
             found.map_err(|error| unresolved(&error))?
         }

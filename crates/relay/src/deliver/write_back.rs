@@ -257,7 +257,7 @@ impl<'s> Letter<'s> {
         let mut envelope = Envelope::from_commands(report.mail, vec![rcpt]);
         shared.options.forward_postmaster(None, &mut envelope);
         let (all_ascii, returns_whole) = (report.body.is_ascii(), report.returns_whole);
-        let origin = Origin { client: None, all_ascii, trusted: outside.trusted, returns_whole };
+        let origin = Origin { all_ascii, trusted: outside.trusted, returns_whole, ..Origin::default() };
         match new_message(own_name, Owner::default(), &envelope, origin) {
             Ok(message) => Some(Derived { message, body: report.body }),
             Err(error) => {

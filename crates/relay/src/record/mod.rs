@@ -7,7 +7,8 @@
 //! ```text
 //! envelope   version(1) = 3, accepted(8: seconds since 1970), flags(1), room(2: octets),
 //!            text(the client, empty for none), text(MAIL line)
-//!   flags    1 all of the content is ASCII, 2 the client was trusted, 4 a report of ours that returns a message whole
+//!   flags    1 all of the content is ASCII, 2 the client was trusted, 4 a report of ours that returns a message whole,
+//!            8 the message says TLS-Required: No
 //! state      version(1) = 3, remaining(1), count(4), count times: text(RCPT line), flags(1), last
 //!   remaining 0 to deliver, 1 to report, 2 both
 //!   flags    1 the sender was told of the delay, 2 of the deadline; to be reported is 4 the failure, 8 the delay,

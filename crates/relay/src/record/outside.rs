@@ -25,6 +25,9 @@ pub(crate) struct Outside {
     /// It is a report of this relay that returns a message whole. It can be sent again without that
     /// message.
     pub(crate) returns_whole: bool,
+    /// The message says `TLS-Required: No`: published policies about TLS are left aside (RFC 8689
+    /// section 5).
+    pub(crate) tls_not_required: bool,
     /// The octets of diagnostic text that each recipient may keep, so that the states of all
     /// recipients fit into the queue.
     pub(crate) room: u16,
@@ -37,13 +40,15 @@ pub(crate) struct Outside {
 const ALL_ASCII: u8 = 1;
 const TRUSTED: u8 = 2;
 const RETURNS_WHOLE: u8 = 4;
+const TLS_NOT_REQUIRED: u8 = 8;
 
 impl Outside {
     /// Makes the outside of an ordinary message from a trusted client.
     #[cfg(test)]
     pub(crate) fn of(mail: Mail) -> Self {
         let (all_ascii, trusted, returns_whole, room) = (false, true, false, super::MAX_ROOM);
-        Self { accepted: 0, all_ascii, trusted, returns_whole, room, received_from: None, mail }
+        let tls_not_required = false;
+        Self { accepted: 0, all_ascii, trusted, returns_whole, tls_not_required, room, received_from: None, mail }
     }
 
     /// The time from acceptance to the release of the message (RFC 4865).
@@ -66,6 +71,7 @@ impl Outside {
             (self.all_ascii, ALL_ASCII),
             (self.trusted, TRUSTED),
             (self.returns_whole, RETURNS_WHOLE),
+            (self.tls_not_required, TLS_NOT_REQUIRED),
         ]));
         out.put_u16(self.room);
         put_text(&mut out, self.received_from.as_deref().unwrap_or_default());
@@ -79,7 +85,7 @@ impl Outside {
         let known = match version {
             1 => None,
             2 => Some(ALL_ASCII),
-            _ => Some(ALL_ASCII | TRUSTED | RETURNS_WHOLE),
+            _ => Some(ALL_ASCII | TRUSTED | RETURNS_WHOLE | TLS_NOT_REQUIRED),
         };
         let set = known.map_or(Ok(0), |known| flags(&mut record, known))?;
         let room = if version < 3 { Ok(MIN_ROOM) } else { record.try_get_u16().map_err(|_| RecordError::Damaged) }?;
@@ -92,6 +98,7 @@ impl Outside {
                 all_ascii: set & ALL_ASCII != 0,
                 trusted: set & TRUSTED != 0,
                 returns_whole: set & RETURNS_WHOLE != 0,
+                tls_not_required: set & TLS_NOT_REQUIRED != 0,
                 room,
                 received_from,
                 mail: mail.into_owned(),

@@ -45,13 +45,23 @@ fn records_are_read_back_as_written() {
         "<\u{e4}@b.test> SMTPUTF8 REQUIRETLS AUTH=<>",
     ] {
         for (all_ascii, client) in [(true, None), (false, Some("client.test ([192.0.2.1])".to_owned()))] {
-            let (trusted, returns_whole, room) = (all_ascii, !all_ascii, 300);
+            let (trusted, returns_whole, tls_not_required, room) = (all_ascii, !all_ascii, all_ascii, 300);
             let accepted = 1_700_000_000;
             let mail = mail.parse().unwrap();
-            let outside = Outside { accepted, all_ascii, trusted, returns_whole, room, received_from: client, mail };
+            let outside = Outside {
+                accepted,
+                all_ascii,
+                trusted,
+                returns_whole,
+                tls_not_required,
+                room,
+                received_from: client,
+                mail,
+            };
             let read = Outside::decode(&outside.encode().unwrap()).unwrap();
             assert_eq!((read.accepted, read.all_ascii, read.room), (outside.accepted, outside.all_ascii, 300));
             assert_eq!((read.trusted, read.returns_whole), (trusted, returns_whole));
+            assert_eq!(read.tls_not_required, tls_not_required);
             assert_eq!(read.received_from, outside.received_from);
             assert_eq!(read.mail.to_string(), outside.mail.to_string());
         }

@@ -15,6 +15,7 @@ mod outcomes;
 mod own_name;
 mod own_routes;
 mod parameters;
+mod published;
 mod reception;
 mod reports;
 mod require_tls;

@@ -1,0 +1,128 @@
+//! Domains that publish which TLS their mail hosts have. The records are those of DANE.
+
+use std::net::IpAddr;
+
+use posthaste_client::{
+    Answer, MxRecord, Published, ResolveError, Resolver, Tls as ClientTls, TlsaRecord, tls_rpt::Recorder,
+};
+use posthaste_relay::session::server::Offers;
+use posthaste_server::Tls;
+use posthaste_testkit::pki::Authority;
+
+use crate::support::{Behavior, Hop, Running, by_mx, offering};
+
+const CONTENT: &[u8] = b"Subject: x\r\n\r\nbody\r\n";
+const ASIDE: &[u8] = b"Subject: x\r\nTLS-Required: No\r\n\r\nbody\r\n";
+
+/// Every domain has the host `mx.test`, at loopback.
+struct Zone {
+    is_secure: bool,
+    /// `None`: the name servers do not answer for them.
+    tlsa: Option<Vec<TlsaRecord>>,
+}
+
+impl Zone {
+    fn answer<T>(&self, record: T) -> Answer<T> {
+        if self.is_secure { Answer::secure(vec![record]) } else { vec![record].into() }
+    }
+}
+
+impl Resolver for Zone {
+    async fn mx(&self, _: &str) -> Result<Answer<MxRecord>, ResolveError> {
+        Ok(self.answer(MxRecord { preference: 1, exchange: "mx.test".to_owned() }))
+    }
+
+    async fn addresses(&self, _: &str) -> Result<Answer<IpAddr>, ResolveError> {
+        Ok(self.answer([127, 0, 0, 1].into()))
+    }
+
+    async fn tlsa(&self, name: &str) -> Result<Answer<TlsaRecord>, ResolveError> {
+        assert!(name.starts_with('_') && name.ends_with("._tcp.mx.test"), "{name}");
+        let records = self.tlsa.clone().ok_or_else(|| ResolveError::Temporary("SERVFAIL".to_owned()))?;
+        Ok(Answer::secure(records))
+    }
+}
+
+/// The record that names this authority.
+fn names(authority: &Authority) -> Vec<TlsaRecord> {
+    vec![TlsaRecord { usage: 2, selector: 0, matching_type: 0, data: authority.der().to_vec() }]
+}
+
+async fn hop(tls: Tls) -> Hop {
+    let offers = offering(Offers::default(), |offers| offers.require_tls = true);
+    Hop::with(0, offers, tls, Behavior::default()).await
+}
+
+fn start(zone: Zone, port: u16, reports: &Recorder) -> Running<Zone> {
+    by_mx(zone, port, |options| {
+        let mut route = posthaste_relay::Route::new(posthaste_relay::NextHop::Mx);
+        route.tls = ClientTls::opportunistic().unwrap();
+        options.routes = posthaste_relay::RouteTable::all(route);
+        options.delivery.published = Published::default().with_dane().with_reports(reports.clone());
+    })
+}
+
+/// What became of usual mail, of mail with REQUIRETLS, and of mail that says `TLS-Required: No`:
+/// `d`elivered, deferred (`w`aits), or `f`ailed.
+#[tokio::test]
+async fn mail_goes_as_the_domain_of_its_recipients_asks() {
+    let (right, wrong) = (Authority::new("right"), Authority::new("wrong"));
+    let tls = || Tls::StartTls(right.server(&["mx.test"], 2020, 2120));
+    for (row, is_secure, tlsa, tls, expected) in [
+        ("the right authority", true, Some(names(&right)), tls(), "ddd"),
+        ("another authority", true, Some(names(&wrong)), tls(), "wfd"),
+        ("no STARTTLS", true, Some(names(&right)), Tls::Off, "wfd"),
+        ("unusable records", true, Some(vec![TlsaRecord { usage: 9, ..names(&right).remove(0) }]), tls(), "dfd"),
+        (
+            "unusable records, no STARTTLS",
+            true,
+            Some(vec![TlsaRecord { usage: 9, ..names(&right).remove(0) }]),
+            Tls::Off,
+            "wfd",
+        ),
+        ("no records", true, Some(Vec::new()), Tls::Off, "dfd"),
+        ("no answer", true, None, tls(), "wwd"),
+        ("no DNSSEC", false, Some(names(&wrong)), Tls::Off, "dfd"),
+    ] {
+        let (hop, reports) = (hop(tls).await, Recorder::default());
+        let mut became = String::new();
+        for (mail, content) in [("<m@s>", CONTENT), ("<m@s> REQUIRETLS", CONTENT), ("<m@s>", ASIDE)] {
+            let zone = Zone { is_secure, tlsa: tlsa.clone() };
+            let relay = start(zone, hop.port, &reports);
+            let before = hop.mail().len();
+            relay.submit(mail, &["<a@d.test>"], content).await;
+            let outcome = loop {
+                let seen = |what: &str| relay.log.of(what).into_iter().any(|seen| seen.who.contains("a@d.test"));
+                match () {
+                    () if seen("delivered") => break 'd',
+                    () if seen("failed") => break 'f',
+                    () if seen("deferred") => break 'w',
+                    () => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+                }
+            };
+            assert_eq!(hop.mail().len() - before, usize::from(outcome == 'd'), "{row} {mail}");
+            became.push(outcome);
+            relay.end().await;
+        }
+        assert_eq!(became, expected, "{row}");
+        assert!(is_secure || !reports.take().is_empty(), "{row}");
+    }
+}
+
+/// A message that leaves the policies aside says nothing of the others.
+#[tokio::test]
+async fn a_policy_that_stops_mail_does_not_stop_mail_that_leaves_it_aside() {
+    let (right, wrong) = (Authority::new("right"), Authority::new("wrong"));
+    let hop = hop(Tls::StartTls(right.server(&["mx.test"], 2020, 2120))).await;
+    let reports = Recorder::default();
+    let relay = start(Zone { is_secure: true, tlsa: Some(names(&wrong)) }, hop.port, &reports);
+    relay.submit("<first@s>", &["<a@d.test>"], CONTENT).await;
+    relay.log.wait("deferred", 1).await;
+    relay.submit("<second@s>", &["<a@d.test>"], ASIDE).await;
+    relay.log.wait("delivered", 1).await;
+    assert_eq!(hop.mail().len(), 1);
+    let tallies = reports.take();
+    assert_eq!((tallies.len(), tallies[0].domain()), (1, "d.test"));
+    assert!(tallies[0].failed_sessions() > 0);
+    relay.end().await;
+}
