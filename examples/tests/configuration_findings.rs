@@ -214,6 +214,16 @@ const FOUND: &[(&str, &[&str])] = &[
     ("[offers]\nrequiretls = true", &["6 W requiretls: no route names its hosts"]),
     ("@to_hop\n[offers]\nrequiretls = true\n[delivery]\nauthorities = \"cert.pem\"", &["9 W requiretls: inside TLS"]),
     ("[delivery]\nauthorities = \"cert.pem\"", &["6 W authorities: verified TLS"]),
+    ("[delivery]\ndane = \"validate\"\nmta_sts = true\nauthorities = \"cert.pem\"", &[]),
+    ("[delivery]\ndane = \"yes\"\nmta_sts = 1", &["6 E dane: validate", "7 E mta_sts: true or false"]),
+    (
+        "@to_hop\n[delivery]\ndane = \"trust\"\nmta_sts = true\nauthorities = \"cert.pem\"",
+        &["9 W dane: no effect", "10 W mta_sts: no effect"],
+    ),
+    (
+        "[offers]\nrequiretls = true\n[delivery]\nmta_sts = true\nauthorities = \"cert.pem\"",
+        &["6 W requiretls: inside TLS"],
+    ),
     (
         "[delivery]\nauthorities = \"key.pem\"",
         &["6 E authorities: no certificate in it", "6 W authorities: verified TLS"],

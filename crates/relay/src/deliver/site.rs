@@ -30,8 +30,8 @@ pub(super) const ASKED_LATELY: Duration = Duration::from_secs(60);
 ///
 /// A key is in one of two places: among the due keys, or with the one worker that claims from it.
 /// That worker puts it back if there was a delivery. After an empty claim the queue names the key
-/// again when something falls due. A worker leaves in the same step in which it finds no due key. So
-/// no due key is left without a worker. Its connection stays on the shelf for the next worker.
+/// again when something falls due. A worker leaves in the same step in which it finds no due key.
+/// So no due key is left without a worker. Its connection stays on the shelf for the next worker.
 #[derive(Debug)]
 pub(super) struct Site {
     name: String,
@@ -135,8 +135,8 @@ impl Site {
         Some(Turn { site: Arc::clone(self), has_come: false, left: false })
     }
 
-    /// Returns `true` if the site has no worker, no connection and no due key, and is not known to be
-    /// down. A site that answers is forgotten only if it must be.
+    /// Returns `true` if the site has no worker, no connection and no due key, and is not known to
+    /// be down. A site that answers is forgotten only if it must be.
     pub(super) fn is_forgettable(&self, must_be: bool) -> bool {
         let (state, now) = (self.state(), Instant::now());
         let is_down = state.down.as_ref().is_some_and(|(until, _)| now < *until);

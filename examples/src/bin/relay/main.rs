@@ -146,7 +146,7 @@ fn check(config: &Config) -> Result<(), Failure> {
     for warning in &config.warnings {
         eprintln!("{warning}");
     }
-    if let Err(problem) = serve::resolver(&config.dns) {
+    if let Err(problem) = serve::resolver(config) {
         return Err(Failure::Configuration(format!("{}: servers: {problem}", config.name)));
     }
     let also = match config.warnings.len() {

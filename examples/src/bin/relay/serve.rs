@@ -1,8 +1,11 @@
 //! `relay serve`.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
-use posthaste::client::HickoryResolver;
+use posthaste::client::{
+    HickoryResolver, Published, TrustAnchors,
+    mta_sts::{HttpsFetch, MtaSts},
+};
 use posthaste::queue::{
     Queue as _,
     log::{LogOptions, LogQueue},
@@ -13,7 +16,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{Failure, config::Config, control, limits, log, secret};
+use crate::{
+    Failure,
+    config::{Config, Dane, Policies},
+    control, limits, log, secret,
+};
 
 /// Runs the relay until a signal ends it. `descriptors`: how many it may have.
 pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<(), Failure> {
@@ -27,7 +34,7 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
         warn!("{warning}");
     }
     limits::fit(&mut config, descriptors);
-    let resolver = resolver(&config.dns).map_err(Failure::Run)?;
+    let resolver = resolver(&config).map_err(Failure::Run)?;
     let mut options = LogOptions::default();
     options.max_body = config.max_message.saturating_add(64 * 1_024);
     // For each delivery that makes progress there may be three that are silent.
@@ -38,6 +45,8 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
         warn!("{warning}");
     }
     let mut options = config.relay;
+    let kept = |error| Failure::Run(format!("cannot keep MTA-STS policies beside the queue: {error}"));
+    options.delivery.published = published(&config.policies, &config.queue).map_err(kept)?;
     if !config.accounts.is_empty() {
         let secret = secret::load(&config.queue).map_err(Failure::run)?;
         options.accounts = Some(config.accounts.keys(secret).map_err(Failure::run)?);
@@ -67,8 +76,33 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
     relay.queue().stats().await.broken.map_or(Ok(()), |why| Err(stopped(why)))
 }
 
-/// What looks names up, by these servers or by those of the system. Nothing is asked yet.
-pub(crate) fn resolver(servers: &[SocketAddr]) -> Result<HickoryResolver, String> {
+/// What looks names up, by the configured servers or by those of the system. Nothing is asked yet.
+pub(crate) fn resolver(config: &Config) -> Result<HickoryResolver, String> {
+    let resolver = by_servers(&config.dns)?;
+    match config.policies.dane {
+        Dane::Off => Ok(resolver),
+        Dane::Trust => resolver.trusting().map_err(|error| {
+            format!("dane = \"trust\" is for a DNS server on this host that validates: {error}; name it in [dns] servers, or say \"validate\"")
+        }),
+        Dane::Validate => resolver.validating(&TrustAnchors::iana()).map_err(|error| error.to_string()),
+    }
+}
+
+/// The policies about TLS that mail by MX follows. Those of MTA-STS are kept in a folder of the
+/// queue's folder.
+fn published(policies: &Policies, queue: &Path) -> std::io::Result<Published> {
+    let mut published = Published::default();
+    if policies.dane != Dane::Off {
+        published = published.with_dane();
+    }
+    if let Some(verified) = &policies.mta_sts {
+        let kept = MtaSts::open(HttpsFetch::with_config(verified), queue.join("mta-sts"))?;
+        published = published.with_mta_sts(kept, Arc::clone(verified));
+    }
+    Ok(published)
+}
+
+fn by_servers(servers: &[SocketAddr]) -> Result<HickoryResolver, String> {
     let system = |error| format!("cannot use the system's DNS servers: {error}; name some in [dns] servers");
     match servers {
         [] => HickoryResolver::system().map_err(system),

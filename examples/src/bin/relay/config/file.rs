@@ -108,6 +108,16 @@ pub(super) struct Offers {
     pub(super) requiretls: Option<At<bool>>,
 }
 
+/// What proves the answers of the DNS, for DANE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dane {
+    Off,
+    /// A name server on this host, which validates.
+    Trust,
+    /// The relay itself.
+    Validate,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Delivery {
     pub(super) mx_port: Option<At<u16>>,
@@ -116,6 +126,8 @@ pub(super) struct Delivery {
     pub(super) expire_after: Option<At<Duration>>,
     pub(super) warn_after: Option<At<Option<Duration>>>,
     pub(super) authorities: Option<At<PathBuf>>,
+    pub(super) dane: Option<At<Dane>>,
+    pub(super) mta_sts: Option<At<bool>>,
     pub(super) timeout: Option<At<Duration>>,
     pub(super) concurrency: Option<At<u16>>,
     pub(super) concurrency_per_site: Option<At<u16>>,
@@ -308,6 +320,8 @@ impl Delivery {
             expire_after: table.take("expire_after", findings, values::wait),
             warn_after: table.take("warn_after", findings, values::warning),
             authorities: table.take("authorities", findings, values::path),
+            dane: table.take("dane", findings, values::dane),
+            mta_sts: table.take("mta_sts", findings, values::flag),
             timeout: table.take("timeout", findings, values::timeout),
             concurrency: table.take("concurrency", findings, values::positive),
             concurrency_per_site: table.take("concurrency_per_site", findings, values::positive),

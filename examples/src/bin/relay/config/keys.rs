@@ -45,6 +45,8 @@ const KEYS: &[(&str, &str)] = &[
     ("delivery.expire_after", "write a span of time from a second to 366 days, such as \"5d\""),
     ("delivery.warn_after", "write a span of time from a second to 366 days, such as \"4h\", or \"never\""),
     ("delivery.authorities", "write the name of a PEM file with certificates"),
+    ("delivery.dane", "write \"off\", \"trust\" or \"validate\""),
+    ("delivery.mta_sts", "write true or false"),
     ("delivery.timeout", "write a span of time from a second to a day, such as \"5m\""),
     ("delivery.concurrency", "write a number from 1 to 65535"),
     ("delivery.concurrency_per_site", "write a number from 1 to 65535"),

@@ -29,6 +29,7 @@ use posthaste::server::{
 };
 
 pub(crate) use accounts::AccountsConfig;
+pub(crate) use file::Dane;
 use file::{File, ListenerTls, RouteTls, To};
 use findings::At;
 pub(crate) use findings::Findings;
@@ -48,6 +49,7 @@ pub(crate) struct Config {
     pub(crate) relay: RelayOptions,
     pub(crate) server: ServerOptions,
     pub(crate) max_message: u64,
+    pub(crate) policies: Policies,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,14 @@ pub(crate) struct ListenerConfig {
     pub(crate) address: SocketAddr,
     pub(crate) settings: ServerSettings,
     pub(crate) tls: Tls,
+}
+
+/// The policies about TLS that mail by MX follows.
+#[derive(Debug)]
+pub(crate) struct Policies {
+    pub(crate) dane: Dane,
+    /// What verifies the hosts of policies, and the hosts that they name. `None`: no MTA-STS.
+    pub(crate) mta_sts: Option<Arc<ClientConfig>>,
 }
 
 /// What the configuration is about, beside what stands in it.
@@ -131,7 +141,8 @@ impl Config {
         bounds.idle_commands = value(file.limits.idle_commands.as_ref()).map_or(bounds.idle_commands, u32::from);
         timeouts.minimum_rate = value(file.limits.minimum_rate.as_ref()).unwrap_or(timeouts.minimum_rate);
         timeouts.message = value(file.limits.message_within.as_ref()).unwrap_or(timeouts.message);
-        let guards = verified_tls.is_some() && check::guards(&file);
+        let follows = check::follows_policies(&file);
+        let guards = check::guards(&file) && (verified_tls.is_some() || follows);
         settings.offers = offered(&file.offers, guards);
         let timeout = value(file.delivery.timeout.as_ref());
         let waits = file.delivery.retry.as_ref().map(|waits| waits.value.iter().map(|wait| wait.value).collect());
@@ -149,6 +160,10 @@ impl Config {
         delivery.concurrency_per_site = number(file.delivery.concurrency_per_site.as_ref(), 20);
         delivery.return_at_most = value(file.limits.returned_size.as_ref()).unwrap_or(delivery.return_at_most);
         delivery.verified_tls = verified_tls.clone().filter(|_| guards);
+        let policies = Policies {
+            dane: value(file.delivery.dane.as_ref()).filter(|_| follows).unwrap_or(Dane::Off),
+            mta_sts: verified_tls.clone().filter(|_| follows && check::is_wanted(file.delivery.mta_sts.as_ref())),
+        };
         let max_message = settings.limits.message_size;
         let mut relay = RelayOptions::new(host_name);
         relay.policy.relay_from =
@@ -169,6 +184,7 @@ impl Config {
             server: server(&file.limits),
             accounts: AccountsConfig::new(file.accounts),
             max_message,
+            policies,
         }
     }
 }

@@ -17,7 +17,7 @@ use posthaste::server::{
 use toml::de::DeValue;
 
 use super::{
-    file::{ListenerTls, Role, RouteTls},
+    file::{Dane, ListenerTls, Role, RouteTls},
     table::{Read, kind},
 };
 
@@ -203,6 +203,10 @@ pub(super) fn route_tls(value: &DeValue<'_>) -> Read<RouteTls> {
         ("unverified", RouteTls::Unverified),
     ];
     word(value, &words)
+}
+
+pub(super) fn dane(value: &DeValue<'_>) -> Read<Dane> {
+    word(value, &[("off", Dane::Off), ("trust", Dane::Trust), ("validate", Dane::Validate)])
 }
 
 pub(super) fn add_fields(value: &DeValue<'_>) -> Read<AddFields> {

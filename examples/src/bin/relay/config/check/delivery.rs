@@ -6,10 +6,10 @@ use posthaste::relay::{AddFields, RetrySchedule};
 use posthaste::server::ServerOptions;
 use rustix::process::{Resource, getrlimit};
 
-use super::{asks_for_mx, is_on, is_wanted, names_hosts, takes_submissions, verifies};
+use super::{asks_for_mx, guards, is_on, is_wanted, names_hosts, takes_submissions, verifies};
 use crate::config::{
     DEFAULT_CONCURRENCY, Facts,
-    file::{File, ListenerTls, RouteTls, To},
+    file::{Dane, File, ListenerTls, RouteTls, To},
     findings::{Findings, Place},
 };
 use crate::limits::needed;
@@ -129,6 +129,17 @@ fn routes(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     if let Some(allow) = delivery.allow_loopback.as_ref().filter(|allow| allow.value && !by_mx) {
         findings.warn(allow.place, nothing);
     }
+    if let Some(dane) = delivery.dane.as_ref().filter(|dane| dane.value != Dane::Off && !by_mx) {
+        findings.warn(dane.place, nothing);
+    }
+    if let Some(mta_sts) = delivery.mta_sts.as_ref().filter(|mta_sts| mta_sts.value) {
+        if !by_mx {
+            findings.warn(mta_sts.place, nothing);
+        } else if facts.verified_tls.is_none() && file.delivery.authorities.is_none() {
+            let text = "this host trusts no authorities, and no policy could be fetched";
+            findings.error(mta_sts.place, format_args!("{text}; write `authorities` in [delivery]"));
+        }
+    }
     let by_name = file.routes.iter().filter_map(|route| route.to.as_ref()).any(|to| match &to.value {
         To::Mx => true,
         To::Hosts(hosts) => hosts.iter().any(|host| !host.value.0.starts_with('[')),
@@ -157,10 +168,10 @@ fn extensions(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
         };
     if let Some(flag) = offers.requiretls.as_ref().filter(|flag| flag.value) {
         let text = "so such mail could go nowhere, and REQUIRETLS is not offered";
-        if !names_hosts(file) {
-            let remedy = "add a [[route]] that names its hosts, or take it out";
+        if !guards(file) {
+            let remedy = "add a [[route]] that names its hosts, say mta_sts or dane in [delivery], or take it out";
             findings.warn(flag.place, format_args!("no route names its hosts, {text}; {remedy}"));
-        } else if facts.verified_tls.is_none() && file.delivery.authorities.is_none() {
+        } else if names_hosts(file) && facts.verified_tls.is_none() && file.delivery.authorities.is_none() {
             let remedy = "write `authorities` in [delivery]";
             findings.warn(flag.place, format_args!("this host trusts no authorities, {text}; {remedy}"));
         } else if !has_tls {
@@ -169,8 +180,8 @@ fn extensions(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
         }
     }
     if let Some(authorities) = file.delivery.authorities.as_ref().filter(|_| !verifies(file)) {
-        let text = "they are for routes with verified TLS, and for messages that require it on routes that name their hosts, \
-                    and this file has neither";
+        let text = "they are for routes with verified TLS, for messages that require it on routes that name their hosts, \
+                    and for MTA-STS, and this file has none of these";
         findings.warn(authorities.place, format_args!("{text}; take it out"));
     }
 }

@@ -9,7 +9,7 @@ mod policy;
 
 use super::{
     Facts,
-    file::{File, RouteTls, To},
+    file::{Dane, File, RouteTls, To},
     findings::{At, Findings},
 };
 
@@ -28,7 +28,7 @@ pub(super) fn is_on(flag: Option<&At<bool>>) -> bool {
 }
 
 /// Returns `true` for what is written down as switched on.
-fn is_wanted(flag: Option<&At<bool>>) -> bool {
+pub(super) fn is_wanted(flag: Option<&At<bool>>) -> bool {
     flag.is_some_and(|flag| flag.value)
 }
 
@@ -37,15 +37,27 @@ pub(super) fn names_hosts(file: &File) -> bool {
     file.routes.iter().filter_map(|route| route.to.as_ref()).any(|to| matches!(to.value, To::Hosts(_)))
 }
 
-/// Returns `true` if mail that requires verified TLS can go somewhere. By MX it could not: nothing
-/// proves that a name from DNS is the domain's own.
+/// Returns `true` if mail by MX follows the policies that domains publish.
+pub(super) fn follows_policies(file: &File) -> bool {
+    asks_for_mx(file) && (uses_dane(file) || is_wanted(file.delivery.mta_sts.as_ref()))
+}
+
+/// Returns `true` if hosts may be proved by their TLSA records.
+fn uses_dane(file: &File) -> bool {
+    file.delivery.dane.as_ref().is_some_and(|dane| dane.value != Dane::Off)
+}
+
+/// Returns `true` if mail that requires verified TLS can go somewhere. By MX it needs DANE or
+/// MTA-STS: nothing else proves that a name from DNS is the domain's own.
 pub(super) fn guards(file: &File) -> bool {
-    names_hosts(file) && is_on(file.offers.requiretls.as_ref())
+    (names_hosts(file) || follows_policies(file)) && is_on(file.offers.requiretls.as_ref())
 }
 
 /// Returns `true` if certificates of next hops are verified, for mail or for routes that demand it.
 pub(super) fn verifies(file: &File) -> bool {
-    guards(file) || file.routes.iter().any(|route| route.tls_in_force() == RouteTls::Verified)
+    (guards(file) && names_hosts(file))
+        || is_wanted(file.delivery.mta_sts.as_ref())
+        || file.routes.iter().any(|route| route.tls_in_force() == RouteTls::Verified)
 }
 
 /// Returns `true` if a route asks DNS for its hosts.
