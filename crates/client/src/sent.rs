@@ -63,7 +63,10 @@ impl<S: AsRef<str>> Sent<S> {
             let broken = match &recipient.outcome {
                 RecipientOutcome::Accepted(_) => return None,
                 RecipientOutcome::Lost => self.broken.as_ref(),
-                _ => None,
+                RecipientOutcome::Refused(..)
+                | RecipientOutcome::Undeliverable(_)
+                | RecipientOutcome::Unsendable(_)
+                | RecipientOutcome::Postponed => None,
             };
             Some(Failed { recipient: &recipient.path, outcome: &recipient.outcome, broken })
         })
@@ -75,7 +78,10 @@ impl<S: AsRef<str>> Sent<S> {
         let nothing = |recipient: &Recipient<S>| match &recipient.outcome {
             RecipientOutcome::Lost => true,
             RecipientOutcome::Refused(reply, _) => reply.code() == ReplyCode::SERVICE_NOT_AVAILABLE,
-            _ => false,
+            RecipientOutcome::Accepted(_)
+            | RecipientOutcome::Undeliverable(_)
+            | RecipientOutcome::Unsendable(_)
+            | RecipientOutcome::Postponed => false,
         };
         self.broken.is_some() && !self.in_doubt && self.recipients.iter().all(nothing)
     }

@@ -152,7 +152,7 @@ impl PartialEq for Tls {
             (Self::Off, Self::Off) => true,
             (Self::Opportunistic(one), Self::Opportunistic(other)) => Arc::ptr_eq(one, other),
             (Self::Required(one), Self::Required(other)) | (Self::Implicit(one), Self::Implicit(other)) => one == other,
-            _ => false,
+            (Self::Off | Self::Opportunistic(_) | Self::Required(_) | Self::Implicit(_), _) => false,
         }
     }
 }
@@ -166,7 +166,7 @@ impl PartialEq for Identity {
             (Self::Verified(one), Self::Verified(other)) | (Self::Unverified(one), Self::Unverified(other)) => {
                 Arc::ptr_eq(one, other)
             }
-            _ => false,
+            (Self::Verified(_) | Self::Unverified(_), _) => false,
         }
     }
 }
