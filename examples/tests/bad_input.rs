@@ -117,8 +117,8 @@ fn commands_behind_starttls_are_refused_with_it() {
         if let Some(reply) = client.try_reply() {
             assert!(reply.code >= 500, "{name}: no handshake may follow\n{}", client.log());
         }
-        // Either the relay has closed, or what came behind is answered in clear and STARTTLS was
-        // refused.
+        // Either the relay has closed, or it has refused STARTTLS and answers in clear what came
+        // after.
         support::client::submit(relay.port, &token());
     }
 }

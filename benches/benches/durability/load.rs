@@ -1,4 +1,4 @@
-//! Writers that put one message behind the other, each when the last one is durable.
+//! Writers that put one message after the other, each when the last one is durable.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

@@ -110,7 +110,7 @@ fn in_turn(
     (probes, rounds.filter(|(_, rounds)| !rounds.is_empty()).collect())
 }
 
-/// The median time in milliseconds that a `fdatasync` takes behind an append of 4 KiB.
+/// The median time in milliseconds that a `fdatasync` takes after an append of 4 KiB.
 fn probe(folder: &Path) -> f64 {
     let path = folder.join("probe");
     let mut file = File::create(&path).expect("the folder is ours");

@@ -333,7 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             match self.driver.next().await? {
                 ClientEvent::Reply { reply, .. } => return Ok(reply),
                 ClientEvent::Closed => return Err(ClientError::Closed),
-                _ => {}
+                ClientEvent::Challenge(_) | ClientEvent::SendBody { .. } | ClientEvent::StartTls => {}
             }
         }
     }
@@ -345,7 +345,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             match self.driver.next().await? {
                 ClientEvent::Reply { to, reply, .. } if to == ticket => return Ok(reply),
                 ClientEvent::Closed => return Err(ClientError::Closed),
-                _ => {}
+                ClientEvent::Reply { .. }
+                | ClientEvent::Challenge(_)
+                | ClientEvent::SendBody { .. }
+                | ClientEvent::StartTls => {}
             }
         }
     }
@@ -406,7 +409,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         positive(reply, Stage::StartTls)?;
         match self.driver.next().await.map_err(ConnectError::Tls)? {
             ClientEvent::StartTls => self.driver.connect_tls(config, name).await.map_err(ConnectError::Tls)?,
-            _ => return Err(ConnectError::TlsUnavailable),
+            ClientEvent::Reply { .. }
+            | ClientEvent::Challenge(_)
+            | ClientEvent::SendBody { .. }
+            | ClientEvent::Closed => return Err(ConnectError::TlsUnavailable),
         }
         self.hello(options).await
     }
@@ -456,7 +462,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                         }
                     }
                 }
-                _ => return Err(at(Stage::Auth)(ClientError::Closed)),
+                ClientEvent::SendBody { .. } | ClientEvent::StartTls | ClientEvent::Closed => {
+                    return Err(at(Stage::Auth)(ClientError::Closed));
+                }
             }
         }
     }

@@ -180,11 +180,11 @@ impl Observer for TracingObserver {
 pub struct Totals {
     /// Messages accepted.
     pub accepted: u64,
-    /// Recipients delivered.
+    /// Recipients delivered, those of reports included.
     pub delivered: u64,
-    /// Deferrals: a recipient counts each time.
+    /// Deferrals, those of reports included: a recipient counts each time.
     pub deferred: u64,
-    /// Recipients failed.
+    /// Recipients failed, those of reports included.
     pub failed: u64,
     /// Reports queued.
     pub reported: u64,

@@ -146,7 +146,7 @@ impl Turn {
             if late <= Instant::now() {
                 return;
             }
-            // The turn may change meanwhile, and no handler is late before this.
+            // The turn may change during the sleep, and no handler is late before this.
             tokio::time::sleep_until(late.min(after(Instant::now(), limit))).await;
         }
     }

@@ -19,7 +19,7 @@ use crate::{
     budget::{self, Share},
     content::{End, Source, Turn},
     converse::{Common, Ends, Terms},
-    login::Login,
+    login::LoginUnderWay,
 };
 
 /// A session and what the application has decided in it.
@@ -29,7 +29,7 @@ pub(crate) struct Conversation<'c, S, H> {
     pub(crate) cx: Context,
     /// What the envelope has of the memory for all envelopes.
     share: Share,
-    pub(crate) login: Option<Login>,
+    pub(crate) login: Option<LoginUnderWay>,
     /// Boxed, since most connections are not in the middle of a login.
     pub(crate) mechanism: Option<Box<ServerMechanism>>,
     pub(crate) terms: Terms,

@@ -139,9 +139,9 @@ impl Guessing {
     }
 
     fn wait<K: Eq + Hash>(&self, table: &Table<K>, key: &K, now: Instant) -> Duration {
-        let behind = table.get(key).map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let charged = table.get(key).map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         // The next attempt would be one more than the burst.
-        behind.saturating_add(self.options.pace).saturating_sub(self.burst())
+        charged.saturating_add(self.options.pace).saturating_sub(self.burst())
     }
 
     fn burst(&self) -> Duration {

@@ -22,7 +22,7 @@ use crate::{
 
 /// A login that is under way.
 #[derive(Debug)]
-pub(crate) struct Login {
+pub(crate) struct LoginUnderWay {
     mechanism: &'static str,
     /// The beginning of the name, for the log.
     name: String,
@@ -39,7 +39,7 @@ fn shown(text: &str) -> String {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H> {
     pub(crate) async fn auth(&mut self, mechanism: Mechanism, initial: Option<Secret<String>>) -> Verdict {
-        self.login = Some(Login { mechanism: mechanism.as_str(), name: String::new(), attempt: None });
+        self.login = Some(LoginUnderWay { mechanism: mechanism.as_str(), name: String::new(), attempt: None });
         let exchange = self.sasl_context().and_then(|context| ServerMechanism::new(mechanism, context));
         let initial = initial.as_ref().map(|text| text.expose().as_str());
         let step = exchange.and_then(|exchange| self.mechanism.insert(Box::new(exchange)).start(initial));
@@ -109,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
         if error == SaslError::Unavailable {
             self.settle(false);
         }
-        let Some(Login { mechanism, name, .. }) = &self.login else { return };
+        let Some(LoginUnderWay { mechanism, name, .. }) = &self.login else { return };
         let Peer { address, tls, .. } = &self.cx.peer;
         info!(%address, hello = ?self.cx.peer.hello_text(), tls, ?name, ?mechanism, %error, "login failed");
     }

@@ -1,5 +1,6 @@
 //! Mistakes that are likely, and what the compiler says about them. Each is compiled by the
-//! documentation tests.
+//! documentation tests. Only a nightly compiler checks the error numbers: with a stable one any
+//! error will do.
 //!
 //! A closure, an async function and a closure that looks at its client are services.
 //!

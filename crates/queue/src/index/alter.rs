@@ -43,7 +43,9 @@ impl<S: Base> Index<S> {
         let Some(message) = self.memory.get(id) else { return Ok(None) };
         let concerned = match what {
             Altered::Held(held) => usize::from(message.held != *held),
-            _ => message.deliveries.iter().filter(|each| what.concerns(&each.key)).count(),
+            Altered::Due { .. } | Altered::Key { .. } => {
+                message.deliveries.iter().filter(|each| what.concerns(&each.key)).count()
+            }
         };
         if concerned == 0 {
             return Ok(Some(0));
@@ -51,7 +53,7 @@ impl<S: Base> Index<S> {
         match what {
             Altered::Held(true) => self.totals.held = self.totals.held.saturating_add(1),
             Altered::Held(false) => self.totals.held = self.totals.held.saturating_sub(1),
-            _ => {}
+            Altered::Due { .. } | Altered::Key { .. } => {}
         }
         let schedule = &mut self.schedule;
         Self::change_in(&mut self.memory, &mut self.cost, id, |message| {

@@ -1,4 +1,4 @@
-//! The log has one line for each refusal and each failed login, with the client.
+//! The log has a line with the client for each refusal, failed login and lost connection.
 
 use std::time::Duration;
 
@@ -8,7 +8,11 @@ use posthaste_server::{
     session::ServerSettings,
     wire::{Mechanism, MechanismSet},
 };
-use posthaste_testkit::talk::Talk;
+use posthaste_testkit::{
+    pki::tls,
+    talk::{Talk, handshake},
+};
+use tokio::net::TcpStream;
 use tracing::Level;
 
 fn settings() -> ServerSettings {
@@ -149,4 +153,25 @@ async fn a_drain_does_not_wait_for_a_login_that_waits_for_its_turn() {
     server.task.await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert!(talk.reply().await.starts_with("421 4.3.2"));
+}
+
+/// RFC 8446 section 6.1: without a close_notify, an attacker may have cut the connection. After
+/// QUIT there is nothing left to cut.
+#[tokio::test]
+async fn tls_without_close_notify_is_a_lost_connection_unless_quit_was_said() {
+    for (last, lost) in [("NOOP", 1), ("QUIT", 0)] {
+        let log = Log::default();
+        let guard = log.listen(Level::INFO);
+        let (config, client) = tls("mx.test");
+        let server = start(settings(), Tls::Implicit(config), ServerOptions::default()).await;
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        let mut talk = Talk::new(handshake(stream, &client).await).greeted().await;
+        talk.ask(last).await;
+        drop(talk);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        server.drain.cancel();
+        server.task.await.unwrap();
+        drop(guard);
+        assert_eq!(log.lines("connection lost").len(), lost, "{last}: {}", log.text());
+    }
 }

@@ -234,7 +234,7 @@ pub fn rcpt<'a>(rcpt: Rcpt<&'a str>, next_hop: NextHop<'_>) -> Result<Rcpt<&'a s
     let rrvs_rule = match rcpt.rrvs {
         Some(Rrvs { action: Some(RrvsAction::Continue), .. }) => RRVS_CONTINUE,
         // Without an action the stricter one counts (RFC 7293 section 5.2).
-        _ => RRVS_REJECT,
+        Some(Rrvs { action: Some(RrvsAction::Reject) | None, .. }) | None => RRVS_REJECT,
     };
     Ok(Rcpt {
         forward_path: rcpt.forward_path,

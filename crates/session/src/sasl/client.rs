@@ -211,7 +211,7 @@ impl ClientMechanism {
     pub fn token_refusal(&self) -> Option<&[u8]> {
         match &self.rest {
             Rest::Oauth(_, reasons) => reasons.as_deref(),
-            _ => None,
+            Rest::Nothing | Rest::Login(_) | Rest::CramMd5(_) | Rest::Scram(_) => None,
         }
     }
 

@@ -179,7 +179,9 @@ impl ServerMechanism {
             // Out of turn, whatever the response says.
             State::Asked(_) | State::Over => return Err(SaslError::Unavailable),
             State::Refused(error) => return Err(error),
-            _ => decode(response)?,
+            State::Plain | State::Login(_) | State::External | State::Anonymous | State::Oauth(_) | State::Scram(_) => {
+                decode(response)?
+            }
         };
         let (step, form) = match &mut self.state {
             State::Scram(exchange) => return exchange.respond(message, &self.context),

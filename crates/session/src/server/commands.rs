@@ -130,7 +130,7 @@ impl ServerSession {
             Protocol::Smtp if is(b"EHLO") => true,
             Protocol::Smtp if is(b"HELO") => false,
             Protocol::Lmtp if is(b"LHLO") => true,
-            _ => return None,
+            Protocol::Smtp | Protocol::Lmtp => return None,
         };
         let is_apart = argument.first().is_none_or(|octet| matches!(octet, b' ' | b'\t'));
         is_apart.then(|| EhloName::lossy(argument).ok()).flatten().map(|name| (extended, name))

@@ -35,7 +35,9 @@ impl ServerSession {
             Phase::Mail => Some(&replies::RCPT_FIRST),
             Phase::Ready => Some(&replies::MAIL_FIRST),
             Phase::Spoiled => Some(&replies::RSET_FIRST),
-            _ => Some(&replies::HELLO_FIRST),
+            Phase::Start | Phase::Greeted | Phase::Content | Phase::Auth | Phase::Handshake | Phase::Closed => {
+                Some(&replies::HELLO_FIRST)
+            }
         };
         self.framer.expect_chunk(size);
         let is_stray = stray.is_some();

@@ -244,7 +244,7 @@ fn limit(settings: &mut ServerSettings, name: &str, value: usize) {
         "discarded-content" => limits.discarded_content = value as u64,
         "recipients" => limits.recipients = value,
         "errors" => limits.errors = small,
-        "junk-commands" => limits.idle_commands = small,
+        "idle-commands" => limits.idle_commands = small,
         "auth-failures" => limits.auth_failures = small,
         "greeting-delay" => settings.timeouts.greeting_delay = Duration::from_secs(value as u64),
         "early-talking" => limits.forbid_early_talking = value == 0,

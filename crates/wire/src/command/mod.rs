@@ -39,8 +39,9 @@ pub const MAX_AUTH_LINE: usize = 12_288;
 
 /// A command of a client. It borrows from the line.
 ///
-/// The type is exhaustive on purpose: a server has to decide about each command that is parsed. A
-/// verb without a variant is [`Other`](Self::Other).
+/// The type is exhaustive on purpose: a server has to decide about each command that is parsed. So
+/// a new variant is a new major version, as is a new parameter of [`Mail`] or [`Rcpt`]. A verb
+/// without a variant is [`Other`](Self::Other).
 ///
 /// ```
 /// use posthaste_wire::{BodyType, Command};

@@ -24,7 +24,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Without a configuration it listens on 127.0.0.1:2525 and takes no mail: the configuration says
 /// who may send where. examples/relay.toml is one with comments.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "relay", version)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -167,4 +167,16 @@ fn print_verifier(iterations: u32) -> Result<(), Failure> {
 
 fn with(path: Option<PathBuf>, run: impl FnOnce(Config) -> Result<(), Failure>) -> Result<(), Failure> {
     run(Config::load(path.as_deref()).map_err(|found| Failure::Configuration(found.into_lines().join("\n")))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Arguments;
+
+    #[test]
+    fn the_version_names_the_program_and_not_its_package() {
+        assert_eq!(Arguments::command().render_version(), concat!("relay ", env!("CARGO_PKG_VERSION"), "\n"));
+    }
 }

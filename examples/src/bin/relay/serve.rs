@@ -8,7 +8,7 @@ use posthaste::client::{
 };
 use posthaste::queue::{
     Queue as _,
-    log::{LogOptions, LogQueue},
+    log::{Damage, LogOptions, LogQueue, OpenReport},
 };
 use posthaste::relay::Relay;
 use posthaste::server::Listener;
@@ -40,10 +40,7 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
     // For each delivery that makes progress there may be three that are silent.
     options.max_leases = options.max_leases.max(config.relay.delivery.concurrency.saturating_mul(4));
     let queue = LogQueue::open(&config.queue, options).map_err(Failure::run)?;
-    info!(queue = %config.queue.display(), report = ?queue.report(), "queue opened");
-    for warning in &queue.report().warnings {
-        warn!("{warning}");
-    }
+    tell(&config.queue, queue.report());
     let mut options = config.relay;
     let kept = |error| Failure::Run(format!("cannot keep MTA-STS policies beside the queue: {error}"));
     options.delivery.published = published(&config.policies, &config.queue).map_err(kept)?;
@@ -74,6 +71,22 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
     served.map_err(stopped)?;
     // Closing it was no success if it had stopped before.
     relay.queue().stats().await.broken.map_or(Ok(()), |why| Err(stopped(why)))
+}
+
+/// Damages that have a line of their own. The first line has the number of all.
+const TOLD: usize = 10;
+
+/// Logs what the opening of the queue found.
+fn tell(folder: &Path, report: &OpenReport) {
+    let OpenReport { messages, segments, records, truncated, orphans, .. } = report;
+    let (queue, damages) = (folder.display(), report.damages());
+    info!(%queue, messages, segments, records, truncated, orphans, damages, "queue opened");
+    for Damage { path, place, what, .. } in report.damaged.iter().take(TOLD) {
+        warn!(path = %path.display(), ?place, what, "queue damaged; look into its folder `quarantine`");
+    }
+    for warning in &report.warnings {
+        warn!("{warning}");
+    }
 }
 
 /// What looks names up, by the configured servers or by those of the system. Nothing is asked yet.

@@ -284,8 +284,8 @@ fn promote(transaction: &WriteTransaction, now: Moment) -> Result<bool, Error> {
     let mut ready = transaction.open_table(READY)?;
     let mut waiting = transaction.open_table(WAITING)?;
     let mut promoted = false;
-    let behind = (now.saturating_add(1), 0, 0);
-    for row in waiting.extract_from_if(..behind, |_, _| true)? {
+    let after_now = (now.saturating_add(1), 0, 0);
+    for row in waiting.extract_from_if(..after_now, |_, _| true)? {
         let (at, rank) = row?;
         let ((due, id, number), (key, negative, owner)) = (at.value(), rank.value());
         ready.insert((key, negative, owner, due, id, number), ())?;

@@ -100,7 +100,7 @@ fn set_aside(folder: &Folder, finding: &Finding) -> Result<(), InspectError> {
             let moved = moved.and_then(|()| to.parent().map_or(Ok(()), |dir| vfs.sync_dir(dir)));
             return Ok(moved.map_err(OpenError::io(path))?);
         }
-        _ => return Ok(()),
+        Trouble::Lost | Trouble::Index | Trouble::Unlogged | Trouble::Ended | Trouble::Body => return Ok(()),
     };
     let (Some(sequence), Some(place)) = (names::sequence(file_name), &finding.place) else { return Ok(()) };
     let to = names::copied_part(&folder.dir, sequence, place.start, kind);
@@ -161,7 +161,12 @@ impl<'a> Mending<'a> {
                 Trouble::Body => messages.entry(id).or_default().0 = true,
                 Trouble::Unlogged => messages.entry(id).or_default().1 = true,
                 Trouble::Ended => ended.push(id),
-                _ => {}
+                Trouble::Torn
+                | Trouble::Damaged
+                | Trouble::Lost
+                | Trouble::Stray
+                | Trouble::Orphan
+                | Trouble::Index => {}
             }
         }
         let mut batch = Vec::new();

@@ -140,7 +140,7 @@ impl Opening<'_> {
             Record::Message(image) => highest(image.id),
             Record::Outcome(outcome) => outcome.derived.iter().for_each(|image| highest(image.id)),
             Record::Ids(ceiling) => self.next_id = self.next_id.max(*ceiling),
-            _ => {}
+            Record::Altered(..) | Record::Removed(_) | Record::Closed => {}
         }
         self.report.records = self.report.records.saturating_add(1);
         let at = At { sequence, payload: position.saturating_add(FRAME as u64), len: (FRAME + payload.len()) as u64 };

@@ -154,7 +154,7 @@ impl Job {
     fn life(&self) -> Option<u64> {
         match self {
             Self::Put(put) => Some(put.slot.life),
-            _ => None,
+            Self::Finish { .. } | Self::Alter { .. } | Self::Remove { .. } | Self::Ids { .. } => None,
         }
     }
 
@@ -162,7 +162,7 @@ impl Job {
         match self {
             Self::Put(put) => put.entry.payload.len(),
             Self::Finish { derived, .. } => derived.iter().map(|each| each.body.len()).sum(),
-            _ => 0,
+            Self::Alter { .. } | Self::Remove { .. } | Self::Ids { .. } => 0,
         }
     }
 }

@@ -83,7 +83,7 @@ impl Store {
             let images = match record::decode(frame.kind, &payload, frame.wall, now) {
                 Ok(Record::Message(image)) => vec![image],
                 Ok(Record::Outcome(outcome)) => outcome.derived,
-                _ => Vec::new(),
+                Ok(Record::Altered(..) | Record::Removed(_) | Record::Ids(_) | Record::Closed) | Err(_) => Vec::new(),
             };
             for image in images {
                 planned.extend(self.plan_image(now, (sequence, begins), &image, &payload)?);
