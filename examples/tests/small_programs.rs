@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use posthaste::client::tls::Roots;
@@ -34,7 +35,7 @@ fn logged_in(certificate: &Path, user: &str, password: &str) -> ClientOptions {
 fn receive_prints_what_send_has_sent() {
     let receive = Program::start(env!("CARGO_BIN_EXE_receive"), ["127.0.0.1:0"]);
     let address = receive.address();
-    let mut send = std::process::Command::new(env!("CARGO_BIN_EXE_send"));
+    let mut send = Command::new(env!("CARGO_BIN_EXE_send"));
     send.args([&address, "me@a.test", "you@b.test", "and@c.test"]);
     let folder = tempfile::tempdir().unwrap();
     let letter = folder.path().join("letter");
@@ -44,6 +45,43 @@ fn receive_prints_what_send_has_sent() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).matches("250 2.0.0 Printed").count(), 2, "{output:?}");
     assert!(receive.line().starts_with("from <me@a.test> by 127.0.0.1:"));
     assert_eq!([receive.line(), receive.line()], ["to <you@b.test>", "to <and@c.test>"]);
+}
+
+#[test]
+fn send_built_sends_the_letters_of_two_builders() {
+    let receive = Program::start(env!("CARGO_BIN_EXE_receive"), ["127.0.0.1:0"]);
+    let mut send = Command::new(env!("CARGO_BIN_EXE_send_built"));
+    let output = send.args([&receive.address(), "me@a.test", "you@b.test"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "<you@b.test>: 250 2.0.0 Printed\n".repeat(2));
+    for start in ["From: \"Me\" <me@a.test>\nTo: \"You\" <you@b.test>\n", "From: me@a.test\nTo: you@b.test\n"] {
+        assert!(receive.line().starts_with("from <me@a.test> by 127.0.0.1:"));
+        assert_eq!(receive.line(), "to <you@b.test>");
+        let mut letter = receive.line();
+        while !letter.ends_with("--\n") {
+            letter = letter + "\n" + &receive.line();
+        }
+        assert!(letter.starts_with(start) && letter.contains("rows.csv"), "{letter}");
+    }
+}
+
+#[test]
+fn send_many_tries_again_what_was_refused_for_now() {
+    let greylist = Program::start(env!("CARGO_BIN_EXE_greylist"), ["127.0.0.1:0", "1"]);
+    let folder = tempfile::tempdir().unwrap();
+    let addresses = folder.path().join("addresses");
+    let names: Vec<String> = (0..300).map(|number| format!("to{number}@b.test")).collect();
+    fs::write(&addresses, format!("{}\nno address\n", names.join("\n"))).unwrap();
+    let mut send = Command::new(env!("CARGO_BIN_EXE_send_many"));
+    send.args([&greylist.address(), "me@a.test", "2"]);
+    let output = send.stdin(fs::File::open(addresses).unwrap()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "one address is none: {output:?}");
+    assert_eq!(text.lines().count(), 2 * names.len() + 1, "{text}");
+    for name in &names {
+        assert!(text.contains(&format!("{name}: <{name}>: 451 4.7.1 Greylisted")), "{text}");
+        assert!(text.contains(&format!("{name}: sent\n")), "{text}");
+    }
 }
 
 #[tokio::test]

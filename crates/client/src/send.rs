@@ -27,6 +27,17 @@ pub enum SendError {
     Closed,
 }
 
+impl SendError {
+    /// Returns `true` if another attempt would fail as well: only
+    /// [`Connect`](Self::Connect) may be [transient](ConnectError::is_permanent).
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.is_permanent(),
+            Self::Address(_) | Self::NoRecipient | Self::Closed => true,
+        }
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends a message and returns the outcome of each recipient.
     ///

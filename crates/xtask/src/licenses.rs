@@ -34,7 +34,7 @@ const ALLOWED: &[&str] = &[
 
 /// Crates that may be there in several versions on the platform that builds this, with the reason.
 const DUPLICATES: &[(&str, &str)] = &[
-    ("base64", "pem uses a newer one than the other crates; rcgen uses pem, in tests alone"),
+    ("base64", "rcgen's pem and lettre's builder use a newer one; tests and an example alone use them"),
     ("fallible-iterator", "SQLite's bindings use a newer one than PostgreSQL's; benches and tests alone use them"),
     ("getrandom", "ring uses an earlier one; it is built only where the feature `ring` is on"),
     ("idna", "smtp-message uses an earlier one; the benches alone build it"),

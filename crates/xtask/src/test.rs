@@ -53,8 +53,8 @@ const fn step(name: &'static str, seconds: u32, about: &'static str, run: fn(&Co
 
 const INSTALL: Step = step(
     "install",
-    1,
-    "Debian packages that the tests use (root or sudo, only when one is missing)",
+    30,
+    "packages and mail servers that the tests use (root or sudo, only when one is missing)",
     steps::install::run,
 );
 const FORMAT: Step = step("format", 2, "cargo fmt --check", steps::cargo::format);
@@ -107,7 +107,7 @@ const TEST: Command = Command {
         ),
         step(
             "end-to-end",
-            370,
+            377,
             "the relay program, optimized, against real clients and servers",
             steps::cargo::end_to_end,
         ),

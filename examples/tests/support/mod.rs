@@ -8,6 +8,7 @@
 
 pub(crate) mod client;
 pub(crate) mod configuration;
+pub(crate) mod next_hops;
 pub(crate) mod program;
 pub(crate) mod relay;
 pub(crate) mod sink;
@@ -117,6 +118,12 @@ pub(crate) fn token() -> String {
 
 /// Fails unless `arrived` is trace fields followed by `sent`.
 pub(crate) fn assert_same_message(name: &str, arrived: &[u8], sent: &[u8]) {
+    let added = added(name, arrived, sent, &["Received:", "Authentication-Results:", "Received-SPF:"]);
+    assert!(added.starts_with("Received:"), "{name}: no Received field was put in front: {added:?}");
+}
+
+/// What stands before `sent` in `arrived`. Fails if it is anything but these header fields.
+pub(crate) fn added(name: &str, arrived: &[u8], sent: &[u8], fields: &[&str]) -> String {
     let added = arrived.strip_suffix(sent).unwrap_or_else(|| {
         let tail = &arrived[arrived.len().saturating_sub(sent.len())..];
         let at = tail.iter().zip(sent).position(|(a, b)| a != b).unwrap_or(0);
@@ -129,16 +136,12 @@ pub(crate) fn assert_same_message(name: &str, arrived: &[u8], sent: &[u8]) {
             near(sent)
         )
     });
-    for line in String::from_utf8_lossy(added).split_terminator("\r\n") {
-        let trace =
-            ["Received:", "Authentication-Results:", "Received-SPF:"].iter().any(|field| line.starts_with(field));
-        assert!(trace || line.starts_with([' ', '\t']), "{name}: this was put in front of the message: {line:?}");
+    let added = String::from_utf8_lossy(added).into_owned();
+    for line in added.split_terminator("\r\n") {
+        let is_known = fields.iter().any(|field| line.starts_with(field));
+        assert!(is_known || line.starts_with([' ', '\t']), "{name}: this was put in front of the message: {line:?}");
     }
-    assert!(
-        added.starts_with(b"Received:"),
-        "{name}: no Received field was put in front: {:?}",
-        String::from_utf8_lossy(added)
-    );
+    added
 }
 
 /// The nine awkward messages: name and octets.

@@ -196,6 +196,7 @@ async fn a_mistake_in_an_address_is_an_error_before_the_server_hears_of_it() {
         let error = client.send(from, to.iter(), TEXT).await.unwrap_err();
         assert!(error.to_string().contains(words), "{error}");
         assert_eq!(matches!(error, SendError::NoRecipient), to.is_empty());
+        assert!(error.is_permanent(), "{error}");
     }
     assert!(heard.all().iter().all(|(_, line)| matches!(verb(line), "<connect>" | "EHLO")));
     // The connection is still good.

@@ -187,6 +187,7 @@ async fn without_a_server_the_error_says_why() {
     let pool = pool(&[1], |_, _| {});
     let error = send(&pool).await.unwrap_err();
     assert!(matches!(error, SendError::Connect(_)) && error.to_string().contains("127.0.0.1:1"), "{error}");
+    assert!(!error.is_permanent(), "the server may be there later");
     assert!(Pool::new(["mx.test"], options(Tls::Off)).is_err());
     let none: [&str; 0] = [];
     let empty = Pool::new(none, options(Tls::Off)).unwrap();

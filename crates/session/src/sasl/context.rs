@@ -84,7 +84,7 @@ pub enum ChooseError {
     #[error("the server offers only SASL mechanisms that are too weak")]
     TooWeak,
     /// The secret would be sent under less protection than [`ClientContext::secrets_need`].
-    #[error("the secret would be sent without enough protection")]
+    #[error("the secret would be sent without enough protection; log in over TLS with a verified certificate")]
     Unprotected,
     /// The mechanism cannot carry the credentials. A part is empty, too long or has a forbidden
     /// character, SASLprep refuses it (SCRAM), or the mechanism has no authorization identity

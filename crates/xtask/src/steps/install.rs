@@ -1,10 +1,11 @@
-//! Installs the peers that the end-to-end tests talk to, on Debian and its relatives.
+//! Installs the programs that the end-to-end tests talk to, on Debian and its relatives.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::shell::{Failure, Outcome, Run, find_program};
+use crate::steps::next_hops;
 use crate::test::Context;
 
 struct Tool {
@@ -23,6 +24,7 @@ const TOOLS: &[Tool] = &[
     Tool { name: "gsasl", package: "gsasl", used_for: "another implementation of SCRAM with a channel binding" },
     Tool { name: "curl", package: "curl", used_for: "a real client" },
     Tool { name: "python3", package: "python3", used_for: "clients, next hops with faults, the conformance table" },
+    Tool { name: "pip3", package: "python3-pip", used_for: "real next hops from PyPI" },
     Tool { name: "openssl", package: "openssl", used_for: "the certificates of the tests" },
     Tool { name: "initdb", package: "postgresql", used_for: "an engine of the queue on a shared database" },
     Tool { name: "make", package: "make", used_for: "the allocator of the relay program" },
@@ -47,7 +49,12 @@ fn is_of_postgresql(name: &str) -> bool {
     versions.any(|version| version.path().join("bin").join(name).is_file())
 }
 
-pub(crate) fn run(_context: &Context) -> Outcome {
+pub(crate) fn run(context: &Context) -> Outcome {
+    tools()?;
+    next_hops::run(context)
+}
+
+fn tools() -> Outcome {
     let missing: Vec<&Tool> = TOOLS.iter().filter(|tool| !tool.is_there()).collect();
     if missing.is_empty() {
         println!("  all {} tools are there, nothing to install", TOOLS.len());
@@ -78,7 +85,7 @@ pub(crate) fn run(_context: &Context) -> Outcome {
 }
 
 /// The words to put before a command that needs root: none when we are root already.
-fn become_root(by_hand: &str) -> Result<Vec<String>, Failure> {
+pub(super) fn become_root(by_hand: &str) -> Result<Vec<String>, Failure> {
     let (_, id, _) = Run::new("id").args(["-u"]).capture()?;
     if id.trim() == "0" {
         return Ok(vec![]);
@@ -90,7 +97,7 @@ fn become_root(by_hand: &str) -> Result<Vec<String>, Failure> {
     Ok(vec!["sudo".into()])
 }
 
-fn apt(prefix: &[String], arguments: &[&str], by_hand: &str) -> Outcome {
+pub(super) fn apt(prefix: &[String], arguments: &[&str], by_hand: &str) -> Outcome {
     let mut words = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"];
     words.extend(arguments);
     as_root(prefix, &words, by_hand)
