@@ -18,7 +18,7 @@ use std::{
     io::{self, Read},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
@@ -30,6 +30,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     runtime::{Builder, Handle, Runtime},
+    task::coop::poll_proceed,
 };
 
 use crate::{ClientOptions, ConnectError, Delivered, Dial, Endpoint, PoolOptions, SendError, Sent, Source, Tcp};
@@ -229,11 +230,20 @@ impl Own {
 
     fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T, ConnectError> {
         match &self.0 {
-            // A runtime cannot wait for another one.
-            Some(runtime) if Handle::try_current().is_err() => Ok(runtime.block_on(work)),
+            // A task of a runtime must not wait for another one.
+            Some(runtime) if !is_in_task() => Ok(runtime.block_on(work)),
             _ => Err(ConnectError::Async),
         }
     }
+}
+
+/// Returns `true` in a task of an async runtime. It is not in `spawn_blocking` and `block_in_place`,
+/// which have no budget that would end.
+fn is_in_task() -> bool {
+    let mut context = Context::from_waker(Waker::noop());
+    // Each takes a unit of the budget and gives it back.
+    let taken: Vec<_> = (0..=u8::MAX).map(|_| poll_proceed(&mut context)).collect();
+    Handle::try_current().is_ok() && taken.iter().any(Poll::is_pending)
 }
 
 impl Drop for Own {

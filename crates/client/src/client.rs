@@ -15,6 +15,7 @@ use posthaste_tokio::{
         ApiMisuse, ClientSettings, Protocol,
         client::{ClientTimeouts, downgrade::NextHop, recipients_at_once},
         sasl::{ChooseError, ClientCredentials, ClientMechanism, ClientStep, Nonce, Protection, Strength},
+        table::Phase,
     },
     wire::{
         Auth, Capabilities, Command, Domain, EhloName, Rcpt, Reply, ReplyCode, Secret, Severity,
@@ -27,7 +28,9 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use crate::{ConnectError, Dial, Endpoint, Health, HostName, Identity, Race, ServerFacts, Stage, Target, Tcp, Tls};
+use crate::{
+    ConnectError, Dial, Endpoint, Health, HostName, Identity, Login, Race, ServerFacts, Stage, Target, Tcp, Tls,
+};
 
 /// The options of a client. Start from [`new`](Self::new) and assign what differs.
 #[derive(Debug, Clone)]
@@ -47,7 +50,8 @@ pub struct ClientOptions {
     pub protocol: Protocol,
     /// The TLS that the connection needs. Default: none.
     pub tls: Tls,
-    /// Who to log in as. Default: `None`, no login.
+    /// Who to log in as: [`Credentials`](crate::Credentials), a [`BearerToken`](crate::BearerToken), or
+    /// what a function gives for each connection ([`Login::asked`]). Default: `None`, no login.
     ///
     /// Credentials are sent only where TLS is [demanded](Tls::is_demanded). Otherwise the error is
     /// [`ConnectError::AuthUnavailable`]: an attacker could remove opportunistic TLS and read them.
@@ -59,7 +63,7 @@ pub struct ClientOptions {
     /// ([`MAX_ITERATIONS`](posthaste_tokio::session::sasl::MAX_ITERATIONS)). Under TLS 1.3 the
     /// client chooses SCRAM-SHA-256-PLUS where it is offered: a man in the middle cannot forward
     /// that login.
-    pub credentials: Option<ClientCredentials>,
+    pub credentials: Option<Login>,
     /// The weakest SASL mechanism that is good enough. Default: any. Use [`Strength::Mutual`] for a
     /// server that is known to have SCRAM: then an attacker cannot make the client use less.
     pub weakest_login: Strength,
@@ -300,7 +304,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Returns `true` if another transaction may begin. It sends nothing and does not wait, so a
     /// server that closes at this moment is not noticed yet.
     pub fn is_usable(&mut self) -> bool {
-        self.transactions_left() != Some(0) && self.driver.is_quiet()
+        let session = self.driver.session();
+        // A dropped future leaves a transaction behind.
+        let is_ready = session.phase() == Phase::Ready && session.unanswered() == 0;
+        is_ready && self.transactions_left() != Some(0) && self.driver.is_quiet()
     }
 
     /// The number of these recipients, counted from the first, that one
@@ -418,11 +425,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     async fn log_in(&mut self, options: &ClientOptions) -> Result<(), ConnectError> {
-        let Some(credentials) = &options.credentials else { return Ok(()) };
+        let Some(login) = &options.credentials else { return Ok(()) };
         let lost = |misuse: ApiMisuse| at(Stage::Auth)(misuse.into());
         if !options.tls.is_demanded() || !self.is_tls() {
             return Err(ChooseError::Unprotected.into());
         }
+        let credentials = &login.credentials().await.map_err(ConnectError::Credentials)?;
         let mut random = [0; 18];
         getrandom::fill(&mut random).map_err(|error| at(Stage::Auth)(ClientError::Io(error.into())))?;
         let mut context = self.driver.sasl_context(Nonce::from_random(random));

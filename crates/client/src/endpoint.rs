@@ -56,6 +56,9 @@ pub enum EndpointError {
     /// An IPv6 address is without brackets.
     #[error("{0:?} has an IPv6 address without brackets; write it as in [2001:db8::25]:25")]
     NoBrackets(String),
+    /// The text is a URL.
+    #[error("{0:?} is a URL; write the host and the port alone, as in mx.example.net:25")]
+    Url(String),
     /// The path of a Unix socket does not begin with a slash, or has a NUL.
     #[error("{0:?} has no absolute path; write it as in unix:/run/dovecot/lmtp")]
     BadPath(String),
@@ -123,6 +126,9 @@ impl FromStr for Endpoint {
         if let Some(path) = text.strip_prefix(UNIX).filter(|rest| rest.parse::<u16>().is_err()) {
             let is_path = path.starts_with('/') && !path.contains('\0');
             return if is_path { Ok(Path::new(path).into()) } else { Err(EndpointError::BadPath(owned())) };
+        }
+        if text.contains("://") {
+            return Err(EndpointError::Url(owned()));
         }
         if text.parse::<Ipv6Addr>().is_ok() {
             return Err(EndpointError::NoBrackets(owned()));

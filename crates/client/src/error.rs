@@ -67,6 +67,9 @@ pub enum ConnectError {
     /// The server broke the rules of a SASL exchange. It may be an impostor.
     #[error("the login cannot be trusted: {0}")]
     Sasl(#[from] ServerFault),
+    /// The function of [`Login::asked`](crate::Login::asked) gave no credentials.
+    #[error("there are no credentials to log in with: {0}")]
+    Credentials(crate::LoginError),
     /// The server was not ready in time, while other servers waited to be tried.
     #[error("{server} was not ready after {} s; another server was tried", waited.as_secs())]
     TooSlow {
@@ -86,7 +89,7 @@ pub enum ConnectError {
     #[error("no runtime for the blocking client: {0}")]
     Runtime(#[source] io::Error),
     /// The conversation broke off.
-    #[error("{error}, while we waited for {stage}")]
+    #[error("{error}, while we waited for {stage}{}", hint(*stage, error))]
     Conversation {
         /// What was waited for.
         stage: Stage,
@@ -149,6 +152,8 @@ impl ConnectError {
         match self {
             Self::Refused { reply, .. } => reply.code().severity() == Severity::PermanentNegative,
             Self::Endpoint(_) | Self::NoAddress | Self::TlsName(_) | Self::Async => true,
+            // The options must change.
+            Self::AuthUnavailable(ChooseError::Unprotected) => true,
             Self::Tcp { error, .. } => error.kind() == io::ErrorKind::InvalidInput && error.get_ref().is_some(),
             _ => false,
         }
@@ -166,7 +171,7 @@ impl ConnectError {
             Self::Refused { stage, .. } | Self::Conversation { stage, .. } | Self::TooSlow { stage, .. } => *stage,
             Self::TlsUnavailable | Self::TlsName(_) | Self::Tls(_) => Stage::StartTls,
             Self::OpportunisticTls(error) => error.stage(),
-            Self::AuthUnavailable(_) | Self::Sasl(_) => Stage::Auth,
+            Self::AuthUnavailable(_) | Self::Sasl(_) | Self::Credentials(_) => Stage::Auth,
         }
     }
 
@@ -188,6 +193,7 @@ impl ConnectError {
             | Self::Runtime(_)
             | Self::TlsName(_)
             | Self::AuthUnavailable(_)
+            | Self::Credentials(_)
             | Self::Sasl(_) => false,
         }
     }
@@ -196,7 +202,7 @@ impl ConnectError {
     pub(crate) fn is_refused_login(&self) -> bool {
         match self {
             Self::Refused { stage: Stage::Auth, .. } => self.is_permanent(),
-            Self::Sasl(_) | Self::AuthUnavailable(ChooseError::Unprotected) => true,
+            Self::Sasl(_) | Self::Credentials(_) | Self::AuthUnavailable(ChooseError::Unprotected) => true,
             _ => false,
         }
     }
@@ -204,6 +210,16 @@ impl ConnectError {
     /// Returns `true` if another attempt may succeed.
     pub fn is_transient(&self) -> bool {
         !self.is_permanent()
+    }
+}
+
+/// What may help a server that was silent.
+const fn hint(stage: Stage, error: &ClientError) -> &'static str {
+    match (stage, error) {
+        (Stage::Greeting, ClientError::Timeout) => {
+            "; if its port has TLS from the first octet, as 465 has, use Tls::implicit()"
+        }
+        _ => "",
     }
 }
 
@@ -230,7 +246,7 @@ impl std::fmt::Display for Stage {
             Self::Connect => "the connection",
             Self::Greeting => "the greeting",
             Self::Hello => "EHLO",
-            Self::StartTls => "STARTTLS",
+            Self::StartTls => "TLS",
             Self::Auth => "AUTH",
             Self::Transaction => "the transaction",
         })

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use pin_project_lite::pin_project;
 use posthaste_tokio::{
     Content,
-    wire::{BodyType, Mail, Rcpt, capability::Keyword},
+    wire::{BodyType, Mail, Rcpt},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -24,6 +24,7 @@ use crate::{
     delivery::{Break, Course, Delivery, Passed, Transact, Transacted},
     destination::{Destination, Used},
     mx::Servers,
+    send::Addresses,
 };
 
 /// A message for recipients of one destination.
@@ -111,14 +112,11 @@ impl<C: Source> Letter<'_, C> {
 impl<C: Source, S: AsyncRead + AsyncWrite + Unpin + Send> Transact<S> for Letter<'_, C> {
     async fn transact(&mut self, client: &mut Client<S>, recipients: &[usize]) -> io::Result<Transacted> {
         let mut content = pin!(Watched { content: self.source.open().await?, has_begun: false });
-        let group = recipients.iter().filter_map(|index| self.recipients.get(*index));
-        let mut group: Vec<_> = group.map(|rcpt| rcpt.borrowed()).collect();
+        let group = recipients.iter().filter_map(|index| self.recipients.get(*index).copied());
+        let addresses = Addresses::of(self.mail, group, client.capabilities());
+        let (mut mail, mut group) = addresses.borrowed();
         group.truncate(client.recipients_at_once(&group));
-        let mut mail = self.mail.borrowed();
         mail.size = mail.size.or_else(|| content.length());
-        // Where it is not offered, the recipients that need it are refused alone.
-        let is_offered = client.capabilities().offers(Keyword::SmtpUtf8);
-        mail.smtputf8 |= is_offered && group.iter().any(|rcpt| !rcpt.forward_path.is_ascii());
         let is_binary = mail.body == Some(BodyType::BinaryMime);
         let sent = client.transact(mail, &group, content.as_mut()).await;
         Ok(Transacted::new(sent, content.has_begun, is_binary))

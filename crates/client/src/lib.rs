@@ -17,6 +17,7 @@ mod health;
 mod hickory;
 mod host_name;
 mod letter;
+mod login;
 #[cfg(feature = "mta-sts")]
 pub mod mta_sts;
 pub mod mx;
@@ -54,6 +55,7 @@ pub use hickory::HickoryResolver;
 #[cfg(all(feature = "hickory", any(feature = "aws-lc-rs", feature = "ring")))]
 pub use hickory::TrustAnchors;
 pub use host_name::{HostName, HostNameError};
+pub use login::{Login, LoginError};
 pub use outcome::{RecipientOutcome, RefusedAt, Unreachable};
 pub use pool::Pool;
 #[cfg(feature = "socks5")]
@@ -76,7 +78,7 @@ pub use posthaste_tokio::{
     ClientError, Content, Reader, Streamed, Text, TlsParameters, Trace, TraceLine, TraceSide, rustls,
     session::{
         self, Protocol,
-        sasl::{ClientCredentials, Credentials},
+        sasl::{BearerToken, ClientCredentials, Credentials},
     },
     tls, wire,
 };

@@ -125,7 +125,7 @@ impl<D: Dial> Shared<D> {
     /// The addresses of the servers, or their names where the dialer resolves them.
     async fn targets(&self) -> Result<Vec<Target>, ConnectError> {
         let (mut targets, mut last) = (Vec::new(), None);
-        for (server, preference) in self.servers.iter().zip(0_u16..) {
+        for (server, preference) in self.servers.iter().zip((0..=u16::MAX).chain(std::iter::repeat(u16::MAX))) {
             match Target::all(server, preference, &self.dial, self.client.connect_timeout).await {
                 Ok(all) => targets.extend(all),
                 Err(error) => last = Some(error),

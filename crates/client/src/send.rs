@@ -2,7 +2,7 @@
 
 use posthaste_tokio::{
     Content,
-    wire::{AddressError, Mail, Rcpt, capability::Keyword},
+    wire::{AddressError, Capabilities, ForwardPath, Mail, Mailbox, Rcpt, ReversePath, capability::Keyword},
 };
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -62,13 +62,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         M: TryInto<Mail, Error: Into<AddressError>>,
         R: TryInto<Rcpt, Error: Into<AddressError>>,
     {
-        let (mut mail, recipients) = addresses(from, to)?;
+        let (mail, recipients) = addresses(from, to)?;
+        let addresses = Addresses::of(&mail, recipients.iter(), self.capabilities());
+        let (mut mail, named) = addresses.borrowed();
         mail.size = mail.size.or_else(|| content.length());
-        // Where it is not offered, the recipients that need it are refused alone.
-        let is_offered = self.capabilities().offers(Keyword::SmtpUtf8);
-        mail.smtputf8 |= is_offered && recipients.iter().any(|rcpt| !rcpt.forward_path.is_ascii());
-        let recipients: Vec<_> = recipients.iter().map(Rcpt::borrowed).collect();
-        Ok(self.transact(mail.borrowed(), &recipients, content).await.into_owned())
+        let mut sent = self.transact(mail, &named, content).await.into_owned();
+        // As they were given.
+        for (outcome, rcpt) in sent.recipients.iter_mut().zip(recipients) {
+            outcome.path = rcpt.forward_path;
+        }
+        Ok(sent)
     }
 }
 
@@ -94,4 +97,56 @@ pub(crate) fn delivered(recipients: impl Iterator<Item = (Rcpt, Course)>) -> Del
         in_doubt: course.in_doubt,
     };
     Delivered { recipients: recipients.map(recipient).collect() }
+}
+
+/// The addresses of a message in the form that a server takes: domains outside ASCII go as A-labels
+/// to one that does not offer SMTPUTF8, if nothing else is outside ASCII.
+pub(crate) struct Addresses<'a> {
+    mail: &'a Mail,
+    sender: Option<Mailbox>,
+    recipients: Vec<(&'a Rcpt, Option<Mailbox>)>,
+    takes_utf8: bool,
+}
+
+impl<'a> Addresses<'a> {
+    pub(crate) fn of(mail: &'a Mail, recipients: impl Iterator<Item = &'a Rcpt>, server: &Capabilities) -> Self {
+        let takes_utf8 = server.offers(Keyword::SmtpUtf8);
+        let ascii = |mailbox: Option<&Mailbox>| {
+            let mailbox = mailbox.filter(|mailbox| !takes_utf8 && !mailbox.is_ascii())?;
+            a_labels(mailbox).filter(Mailbox::is_ascii)
+        };
+        let sender = ascii(mail.reverse_path.mailbox());
+        let recipients = recipients.map(|rcpt| (rcpt, ascii(rcpt.forward_path.mailbox()))).collect();
+        Self { mail, sender, recipients, takes_utf8 }
+    }
+
+    pub(crate) fn borrowed(&self) -> (Mail<&str>, Vec<Rcpt<&str>>) {
+        let mut mail = self.mail.borrowed();
+        if let Some(sender) = &self.sender {
+            mail.reverse_path = ReversePath::Mailbox(sender.borrowed());
+        }
+        let mut recipients = Vec::with_capacity(self.recipients.len());
+        for (rcpt, ascii) in &self.recipients {
+            let mut rcpt = rcpt.borrowed();
+            if let Some(ascii) = ascii {
+                rcpt.forward_path = ForwardPath::Mailbox(ascii.borrowed());
+            }
+            recipients.push(rcpt);
+        }
+        // Where it is not offered, the recipients that need it are refused alone.
+        mail.smtputf8 |= self.takes_utf8 && recipients.iter().any(|rcpt| !rcpt.forward_path.is_ascii());
+        (mail, recipients)
+    }
+}
+
+/// The mailbox with its domain in A-labels.
+#[cfg(feature = "idna")]
+fn a_labels(mailbox: &Mailbox) -> Option<Mailbox> {
+    mailbox.to_a_labels().ok()
+}
+
+/// Without the feature no name is converted.
+#[cfg(not(feature = "idna"))]
+const fn a_labels(_: &Mailbox) -> Option<Mailbox> {
+    None
 }

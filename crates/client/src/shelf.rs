@@ -168,6 +168,7 @@ impl<T> fmt::Debug for Shelf<T> {
 
 /// Closes connections whose time is over. Ends when there is none.
 async fn watch<T: Keep>(shelf: Weak<Inner<T>>) {
+    let mut watching = Watching { shelf: Weak::clone(&shelf), is_over: false };
     loop {
         let next = {
             let Some(shelf) = shelf.upgrade() else { return };
@@ -180,12 +181,29 @@ async fn watch<T: Keep>(shelf: Weak<Inner<T>>) {
                 tokio::spawn(async move { budget.close(kept.connection).await });
             }
             let Some(next) = state.kept.iter().map(|kept| kept.until).min() else {
+                // Under the lock, so that a connection that comes now starts another task.
                 state.is_watched = false;
+                watching.is_over = true;
                 return;
             };
             next
         };
         sleep_until(next).await;
+    }
+}
+
+/// Dropped with its task: that of a runtime which ends watches no more.
+struct Watching<T> {
+    shelf: Weak<Inner<T>>,
+    /// It has said so itself.
+    is_over: bool,
+}
+
+impl<T> Drop for Watching<T> {
+    fn drop(&mut self) {
+        if let (Some(shelf), false) = (self.shelf.upgrade(), self.is_over) {
+            shelf.state().is_watched = false;
+        }
     }
 }
 

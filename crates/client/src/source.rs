@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use posthaste_tokio::{Content, Reader};
+use posthaste_tokio::{Content, Reader, Text};
 use tokio::fs::File;
 
 /// Content that can be sent again, to another server or in another transaction.
@@ -21,12 +21,13 @@ use tokio::fs::File;
 /// | [`Bytes`] | itself |
 /// | `&str`, `&[u8]`, `String`, `Vec<u8>` | itself; each server gets a copy |
 /// | a file | [`FileSource::new`] |
+/// | any of these with lines that end in LF | [`Text::new`] around it |
 /// | any other [`Content`], such as a [`Reader`] | [`Once::new`] |
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no content that can be sent again",
     label = "not a source",
     note = "a source is a `&str`, `String`, `Vec<u8>` or `Bytes`, or a `FileSource`",
-    note = "wrap content that can be read once, such as a `Reader`, in `Once::new`"
+    note = "wrap content that can be read once, such as a `Reader`, in `Once::new`, and lines that end in LF in `Text::new`"
 )]
 pub trait Source: Send + Sync {
     /// The content.
@@ -70,7 +71,17 @@ impl<T: Source> Source for &T {
     }
 }
 
-/// A file, which is opened for each server. Its lines end in CRLF.
+/// Lines that end in LF.
+impl<T: Source> Source for Text<T> {
+    type Content = Text<T::Content>;
+
+    async fn open(&self) -> io::Result<Self::Content> {
+        Ok(Text::new(self.get_ref().open().await?))
+    }
+}
+
+/// A file, which is opened for each server. Its lines end in CRLF; for one with LF use
+/// `Text::new(FileSource::new(path))`.
 #[derive(Debug, Clone)]
 pub struct FileSource(PathBuf);
 
@@ -86,6 +97,10 @@ impl Source for FileSource {
 
     async fn open(&self) -> io::Result<Self::Content> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.0.display()));
+        // The opening of what is no file, such as a FIFO, may never end.
+        if !tokio::fs::metadata(&self.0).await.map_err(named)?.is_file() {
+            return Err(named(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
+        }
         let file = File::open(&self.0).await.map_err(named)?;
         let length = file.metadata().await.map_err(named)?.len();
         Ok(Box::pin(Reader::new(file).with_length(length)))

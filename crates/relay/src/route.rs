@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use posthaste_client::Tls;
+use posthaste_client::{Login, Tls};
 
 use crate::{DomainPattern, domains::DomainMap};
 
@@ -88,6 +88,10 @@ pub struct Route {
     /// DNS, so that a certificate proves nothing more: it counts as
     /// [`Identity::Unverified`](posthaste_client::Identity::Unverified).
     pub tls: Tls,
+    /// Who to log in as at the hosts. It needs TLS that is demanded; see
+    /// [`ClientOptions::credentials`](posthaste_client::ClientOptions::credentials). Not for
+    /// [`NextHop::Mx`]. Default: none.
+    pub credentials: Option<Login>,
     /// `true`: content goes by BDAT to hosts that offer CHUNKING (RFC 3030). After BDAT has failed
     /// with a host, that host gets DATA for a day. `false`: only binary content goes by BDAT, since
     /// it cannot go by DATA.
@@ -110,7 +114,7 @@ pub enum NextHop {
 impl Route {
     /// Makes a route without TLS, and with BDAT to hosts that offer it.
     pub fn new(to: NextHop) -> Self {
-        Self { to, tls: Tls::default(), chunking: true }
+        Self { to, tls: Tls::default(), credentials: None, chunking: true }
     }
 
     /// Makes a route to these hosts, in order, each with its port: [`NextHop::Hosts`].
@@ -119,7 +123,7 @@ impl Route {
     }
 }
 
-/// By all but the TLS, which has no hash.
+/// By all but the TLS and the login, which have no hash.
 impl Hash for Route {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.to.hash(state);

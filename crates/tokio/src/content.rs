@@ -191,10 +191,15 @@ pin_project! {
     }
 }
 
-impl<C: Content> Text<C> {
+impl<C> Text<C> {
     /// Content of unknown length.
     pub const fn new(content: C) -> Self {
         Self { content, after_cr: false }
+    }
+
+    /// What it was made of.
+    pub const fn get_ref(&self) -> &C {
+        &self.content
     }
 }
 

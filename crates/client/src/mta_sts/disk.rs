@@ -15,7 +15,7 @@
 //! another domain fails its checksum and is removed.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirEntry, File},
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -58,7 +58,10 @@ impl Disk {
                 disk.delete(&entry.path());
             }
             let Some(domain) = name.strip_prefix(POLICY) else { continue };
-            match read(&entry.path(), domain) {
+            // What cannot be read now may be a good policy: it stays, and its reader hears of it.
+            let text = text(&entry)
+                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", entry.path().display())))?;
+            match text.and_then(|text| read(&text, domain)) {
                 Ok(Some(kept)) if loaded.len() < DOMAINS => loaded.push((domain.to_owned(), kept)),
                 // It does not count any more, or there are too many.
                 Ok(_) => disk.delete(&entry.path()),
@@ -107,11 +110,18 @@ impl Disk {
     }
 }
 
-/// Reads a file. `None`: the policy does not count any more.
-fn read(path: &Path, domain: &str) -> Result<Option<Kept>, String> {
-    let mut text = String::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_FILE).read_to_string(&mut text).map_err(|error| error.to_string())?;
+/// The text of a file. The inner error: it is damaged.
+fn text(entry: &DirEntry) -> io::Result<Result<String, String>> {
+    if !entry.file_type()?.is_file() {
+        return Ok(Err("it is no regular file".to_owned()));
+    }
+    let mut octets = Vec::new();
+    File::open(entry.path())?.take(MAX_FILE).read_to_end(&mut octets)?;
+    Ok(String::from_utf8(octets).map_err(|_| "it is no text".to_owned()))
+}
+
+/// Reads the text of a file. `None`: the policy does not count any more.
+fn read(text: &str, domain: &str) -> Result<Option<Kept>, String> {
     let lines = text.split_once("\n\n").and_then(|(head, body)| {
         let [first, named, id, fetched, sum] = head.split('\n').collect::<Vec<_>>()[..] else { return None };
         let named = named.strip_prefix("domain: ")?;

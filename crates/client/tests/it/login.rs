@@ -55,7 +55,7 @@ async fn log_in(
     };
     let (stream, heard) = serve(script, Some(server));
     let mut options = options(Policy::Verified.tls(config));
-    (options.credentials, options.weakest_login) = (Some(credentials), weakest);
+    (options.credentials, options.weakest_login) = (Some(credentials.into()), weakest);
     let started = Client::start(stream, "mx.test", &options).await.map(drop);
     (started, heard.all().into_iter().map(|(_, line)| line).skip_while(|line| !line.starts_with("AUTH")).collect())
 }
@@ -210,7 +210,7 @@ async fn a_login_is_bound_to_the_connection_wherever_that_can_be() {
         let (ours, theirs) = tokio::io::duplex(64 * 1_024);
         let server = tokio::spawn(bound_server(theirs, server, MechanismSet::of(offers), key.clone()));
         let mut options = options(Policy::Implicit.tls(client));
-        (options.credentials, options.weakest_login) = (Some(password(secret)), weakest);
+        (options.credentials, options.weakest_login) = (Some(password(secret).into()), weakest);
         let started = Client::start(ours, "mx.test", &options).await;
         assert_eq!(started.is_ok(), succeeds, "{offers:?}: {:?}", started.err());
         drop(started);
@@ -236,7 +236,7 @@ async fn a_server_in_between_cannot_pass_a_bound_login_on() {
         let _ = tokio::io::copy_bidirectional(&mut inside, &mut outside).await;
     });
     let mut options = options(Policy::Implicit.tls(trusted_by_client));
-    options.credentials = Some(password("right"));
+    options.credentials = Some(password("right").into());
     let started = Client::start(ours, "mx.test", &options).await.map(drop);
     let refused =
         matches!(&started, Err(ConnectError::Refused { stage: Stage::Auth, reply }) if reply.code().get() == 535);
@@ -328,7 +328,7 @@ async fn nothing_of_a_client_shows_a_secret() {
         let (ours, theirs) = tokio::io::duplex(64 * 1_024);
         tokio::spawn(bound_server(theirs, server, MechanismSet::of(&[mechanism]), key.clone()));
         let mut options = options(Policy::Implicit.tls(client));
-        options.credentials = Some(password(secret));
+        options.credentials = Some(password(secret).into());
         shown += &format!("{options:?}");
         match Client::start(ours, "mx.test", &options).await {
             Ok(client) => shown += &format!("{client:?}"),

@@ -174,7 +174,7 @@ async fn a_password_or_token_shows_in_no_mechanism() {
             let transcript = Transcript::default();
             let mut options = options(Policy::Verified.tls(ours));
             options.trace = Some(transcript.trace());
-            options.credentials = Some(credentials.clone());
+            options.credentials = Some(credentials.clone().into());
             let started = Client::start(stream, "mx.test", &options).await;
             let (text, heard) = (transcript.to_string(), heard.all());
             assert!(text.contains(&format!("C: AUTH {mechanism}")) && text.contains("<redacted>"), "{text}");

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc};
 
 use posthaste_client::{
-    Client, ClientError, ClientOptions, ConnectError, Dial, Identity, Server, Tcp, Tls, delivery::Keep,
+    Client, ClientError, ClientOptions, ConnectError, Dial, Identity, Login, Server, Tcp, Tls, delivery::Keep,
     session::client::downgrade::Undeliverable,
 };
 use posthaste_server::wire::{EnhancedCode, capability::Keyword};
@@ -46,6 +46,7 @@ pub(super) struct Way {
     pub(super) guarded: bool,
     /// Content goes by BDAT if the server offers CHUNKING.
     pub(super) chunking: bool,
+    credentials: Option<Login>,
 }
 
 impl Way {
@@ -57,7 +58,8 @@ impl Way {
             // Each target has its own if the domain publishes a policy.
             NextHop::Mx => route.tls.clone().unproven(),
         };
-        Ok(Self { tls, guarded, chunking: route.chunking })
+        let credentials = route.credentials.clone().filter(|_| route.to != NextHop::Mx);
+        Ok(Self { tls, guarded, chunking: route.chunking, credentials })
     }
 
     /// The options of connections in this way.
@@ -68,6 +70,7 @@ impl Way {
         options.session.timeouts = delivery.timeouts.clone();
         options.session.chunking = self.chunking;
         options.tls = self.tls.clone();
+        options.credentials = self.credentials.clone();
         // What a server lacks for guarded mail says nothing of other mail.
         options.health = if self.guarded { shared.guarded_health.clone() } else { shared.health.clone() };
         Arc::new(options)

@@ -62,6 +62,8 @@ const PAGE: usize = 256;
 /// Pages that are taken without a pause. After this many, and after the last of several, the loop
 /// pauses for [`PAUSE`]. This bounds the cost of many keys.
 const PAGES: usize = 16;
+/// How long the loop waits at most if there was no room for the sites of some keys.
+const MISSED: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Delivers until `drain` is cancelled and the running deliveries have ended.
@@ -101,6 +103,8 @@ pub(crate) async fn run<Q: Queue, R: Resolver>(
                 Err(error) => break Err(error),
             },
             () = crew.left.notified(), if has_missed => {}
+            // Sites that are down have no worker that could leave.
+            () = tokio::time::sleep(MISSED), if has_missed => {}
             () = crew.routed.notified() => {}
             () = drain.cancelled() => break Ok(()),
         }

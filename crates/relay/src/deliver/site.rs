@@ -135,14 +135,14 @@ impl Site {
         Some(Turn { site: Arc::clone(self), has_come: false, left: false })
     }
 
-    /// Returns `true` if the site has no worker, no connection and no due key, and is not known to
-    /// be down. A site that answers is forgotten only if it must be.
+    /// Returns `true` if the site has no worker, no connection and no due key. A site that answers, or
+    /// is known to be down, is forgotten only if it must be.
     pub(super) fn is_forgettable(&self, must_be: bool) -> bool {
         let (state, now) = (self.state(), Instant::now());
         let is_down = state.down.as_ref().is_some_and(|(until, _)| now < *until);
         let is_proven = state.proven.is_some_and(|until| now < until);
         let is_idle = state.workers == 0 && state.due.is_empty() && self.shelf.is_empty();
-        is_idle && !is_down && (must_be || !is_proven)
+        is_idle && (must_be || (!is_down && !is_proven))
     }
 
     /// Marks the site as unreachable: all its other due deliveries are deferred for the same

@@ -44,6 +44,14 @@ pub struct BearerToken {
     pub port: Option<u16>,
 }
 
+impl BearerToken {
+    /// A token for a user, as XOAUTH2 and OAUTHBEARER send it. An empty user is none.
+    pub fn new(user: &str, token: &str) -> Self {
+        let authorization_identity = (!user.is_empty()).then(|| String::from(user));
+        Self { authorization_identity, token: Secret::new(String::from(token)), host: None, port: None }
+    }
+}
+
 /// A client that is known by other means than SASL, such as TLS (RFC 4422 appendix A).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct External {
