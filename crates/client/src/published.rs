@@ -14,7 +14,8 @@ use crate::{Answer, ConnectError, HostTls, MxRecord, Resolver, Tls, mx::MxError}
 /// relay. By default none.
 ///
 /// DANE comes first. A host that has usable TLSA records needs a certificate that they are about.
-/// Otherwise the MTA-STS policy of the domain counts, if there is one. A host about which neither
+/// Otherwise the MTA-STS policy of the domain counts, if there is one. Where it demands nothing, a
+/// host whose TLSA records are of no use needs TLS with any certificate. A host about which neither
 /// says anything gets the TLS of the options.
 ///
 /// | | feature | needs |
@@ -151,17 +152,28 @@ impl Published {
         addresses: &Answer<IpAddr>,
         usual: &Tls,
     ) -> Result<(Option<HostTls>, HostPolicy), MxError> {
-        let _ = (resolver, of, host, port, addresses, usual);
+        let _ = (resolver, port, addresses);
         #[cfg(feature = "dane")]
-        if let Some(dane) = &of.dane {
-            match dane.policy(resolver, host, port, addresses).await {
-                dane::Policy::NoDane(_) => {}
-                policy => {
-                    let tls = policy.tls(usual).map_err(|error| MxError::TlsPolicy(error.to_string()))?;
-                    return Ok((Some(tls), HostPolicy::of_dane()));
-                }
-            }
+        let dane = match &of.dane {
+            Some(dane) => dane.policy(resolver, host, port, addresses).await,
+            None => dane::Policy::NoDane(dane::NoDane::NoRecords),
+        };
+        #[cfg(feature = "dane")]
+        if matches!(dane, dane::Policy::Authenticate(_) | dane::Policy::PassOver(_)) {
+            return by_dane(&dane, usual);
         }
+        let (tls, policy) = self.by_sts(of, host, usual)?;
+        // Without a usable record the policy of the domain counts. It may ask for nothing.
+        #[cfg(feature = "dane")]
+        if tls.is_none() && matches!(dane, dane::Policy::Encrypt) {
+            return by_dane(&dane, usual);
+        }
+        Ok((tls, policy))
+    }
+
+    /// The same, by MTA-STS alone.
+    fn by_sts(&self, of: &OfDomain, host: &str, usual: &Tls) -> Result<(Option<HostTls>, HostPolicy), MxError> {
+        let _ = (of, host, usual);
         #[cfg(feature = "mta-sts")]
         if let Some((_, verified)) = &self.mta_sts {
             let policy = HostPolicy::of_sts(&of.found);
@@ -184,6 +196,13 @@ impl Published {
             false
         }
     }
+}
+
+/// What TLSA records demand.
+#[cfg(feature = "dane")]
+fn by_dane(policy: &dane::Policy, usual: &Tls) -> Result<(Option<HostTls>, HostPolicy), MxError> {
+    let tls = policy.tls(usual).map_err(|error| MxError::TlsPolicy(error.to_string()))?;
+    Ok((Some(tls), HostPolicy::of_dane()))
 }
 
 impl HostPolicy {
