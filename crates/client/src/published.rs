@@ -47,6 +47,9 @@ pub(crate) struct OfDomain {
 pub struct HostPolicy {
     #[cfg(feature = "tls-rpt")]
     applied: Option<AppliedPolicy>,
+    /// What TLSA records prove by a connection to the host.
+    #[cfg(feature = "dane")]
+    proof: Option<[u8; 32]>,
 }
 
 impl Published {
@@ -202,22 +205,38 @@ impl Published {
 #[cfg(feature = "dane")]
 fn by_dane(policy: &dane::Policy, usual: &Tls) -> Result<(Option<HostTls>, HostPolicy), MxError> {
     let tls = policy.tls(usual).map_err(|error| MxError::TlsPolicy(error.to_string()))?;
-    Ok((Some(tls), HostPolicy::of_dane()))
+    Ok((Some(tls), HostPolicy::of_dane(policy)))
 }
 
 impl HostPolicy {
+    /// Returns equal octets for two policies if a connection that one of them has proved by TLSA
+    /// records is proved for the other. Empty: no such records count.
+    pub(crate) fn proof(&self) -> &[u8] {
+        #[cfg(feature = "dane")]
+        if let Some(proof) = &self.proof {
+            return proof;
+        }
+        &[]
+    }
+
     fn none() -> Self {
         Self {
             #[cfg(feature = "tls-rpt")]
             applied: Some(AppliedPolicy::none()),
+            #[cfg(feature = "dane")]
+            proof: None,
         }
     }
 
     #[cfg(feature = "dane")]
-    fn of_dane() -> Self {
+    fn of_dane(policy: &dane::Policy) -> Self {
         Self {
             #[cfg(feature = "tls-rpt")]
             applied: Some(AppliedPolicy::tlsa([])),
+            proof: match policy {
+                dane::Policy::Authenticate(good) => Some(good.digest()),
+                dane::Policy::NoDane(_) | dane::Policy::Encrypt | dane::Policy::PassOver(_) => None,
+            },
         }
     }
 
@@ -227,6 +246,8 @@ impl HostPolicy {
         Self {
             #[cfg(feature = "tls-rpt")]
             applied: Some(found.into()),
+            #[cfg(feature = "dane")]
+            proof: None,
         }
     }
 }
