@@ -19,6 +19,8 @@ mod dialers;
 mod dns;
 #[cfg(all(feature = "hickory", any(feature = "aws-lc-rs", feature = "ring")))]
 mod dnssec;
+#[cfg(all(feature = "dane", feature = "mta-sts"))]
+mod downgrade;
 mod exchange;
 mod front_door;
 mod http_connect;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use posthaste_client::{
     TlsaRecord,
     rustls::{
-        ServerConfig,
+        RootCertStore, ServerConfig,
         crypto::CryptoProvider,
         pki_types::{CertificateDer, PrivatePkcs8KeyDer},
         sign::SigningKey,
@@ -97,6 +97,13 @@ impl Certified {
         let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
         let key = PrivatePkcs8KeyDer::from(self.key.serialize_der());
         Arc::new(builder.with_single_cert(chain, key.into()).unwrap())
+    }
+
+    /// The authorities of a client that trusts this one alone.
+    pub(crate) fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.der.clone()).unwrap();
+        roots
     }
 
     /// Its key as rustls has it.
