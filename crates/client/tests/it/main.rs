@@ -4,6 +4,8 @@
 
 #[cfg(feature = "hickory")]
 mod authentic_data;
+#[cfg(all(feature = "dane", feature = "mta-sts"))]
+mod bad_certificates;
 #[cfg(feature = "blocking")]
 mod blocking;
 mod chunking_fails;
