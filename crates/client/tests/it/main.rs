@@ -26,6 +26,8 @@ mod downgrade;
 mod exchange;
 mod front_door;
 mod http_connect;
+#[cfg(unix)]
+mod injection;
 mod login;
 #[cfg(feature = "mta-sts")]
 mod mta_sts;
