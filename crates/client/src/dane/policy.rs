@@ -136,9 +136,9 @@ impl Authentication {
         &self.base_domain
     }
 
-    /// A digest of what makes a certificate good: of the records in any order, and of the names if a
-    /// record names an authority. A connection that one of two policies has proved is proved for the
-    /// other if their digests are equal.
+    /// A digest of what makes a certificate good: of the records in any order, and of the names if
+    /// a record names an authority. A connection that one of two policies has proved is proved for
+    /// the other if their digests are equal.
     pub(crate) fn digest(&self) -> [u8; 32] {
         let mut parts: Vec<_> = self.records.iter().map(Association::octets).collect();
         if self.records.iter().any(|record| record.usage == Usage::Anchor) {
