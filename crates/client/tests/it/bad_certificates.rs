@@ -1,5 +1,5 @@
-//! Certificates that prove nothing, and what is said of them, where a certificate has to be good:
-//! by the authorities of the configuration, by MTA-STS, and below an anchor of DANE.
+//! Certificates that prove nothing, and what is said of them. A certificate has to be good by the
+//! authorities of the configuration, by MTA-STS, and below an anchor of DANE.
 
 use std::{net::IpAddr, sync::Arc};
 

@@ -36,7 +36,8 @@ fn token(who: &str, token: &str, host: Option<&str>) -> ClientCredentials {
 async fn no_part_of_a_login_is_a_line_or_a_field_of_its_own() {
     type Make = fn(&str) -> ClientCredentials;
     // The mark that separates the fields of a message, and how often it is there.
-    let rows: &[(&str, &str, Make, Option<(char, usize)>)] = &[
+    type Row = (&'static str, &'static str, Make, Option<(char, usize)>);
+    let rows: &[Row] = &[
         ("PLAIN", "user{}", |text| password(None, text, "secret"), Some(('\0', 2))),
         ("PLAIN", "secret{}", |text| password(None, "me", text), Some(('\0', 2))),
         ("PLAIN", "other{}", |text| password(Some(text), "me", "secret"), Some(('\0', 2))),

@@ -1,5 +1,6 @@
-//! Texts that would be lines of their own: whatever a text of the caller holds, no peer hears a line
-//! that the client did not mean. What cannot be sent is an error that names the field, in one line.
+//! Texts that would be lines of their own: whatever a text of the caller holds, no peer hears a
+//! line that the client did not mean. What cannot be sent is an error that names the field, in one
+//! line.
 
 mod logins;
 mod messages;

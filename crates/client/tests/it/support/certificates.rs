@@ -102,6 +102,7 @@ impl Certified {
     }
 
     /// A server that shows this chain, even if rustls would not take it for one.
+    #[cfg(feature = "mta-sts")]
     pub(crate) fn serves_unchecked(&self, chain: Vec<CertificateDer<'static>>) -> Arc<ServerConfig> {
         let provider = provider().unwrap();
         let shown = Shown(Arc::new(CertifiedKey::new(chain, self.private_key(&provider))));
@@ -110,6 +111,7 @@ impl Certified {
     }
 
     /// The authorities of a client that trusts this one alone.
+    #[cfg(feature = "mta-sts")]
     pub(crate) fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(self.der.clone()).unwrap();
