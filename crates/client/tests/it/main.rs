@@ -25,6 +25,7 @@ mod dnssec;
 mod downgrade;
 mod exchange;
 mod front_door;
+mod hostile_servers;
 mod http_connect;
 #[cfg(unix)]
 mod injection;
