@@ -5,7 +5,7 @@ use std::sync::Arc;
 use posthaste_client::{
     TlsaRecord,
     rustls::{
-        RootCertStore, ServerConfig,
+        ServerConfig,
         crypto::CryptoProvider,
         pki_types::{CertificateDer, PrivatePkcs8KeyDer},
         server::{ClientHello, ResolvesServerCert},
@@ -112,8 +112,8 @@ impl Certified {
 
     /// The authorities of a client that trusts this one alone.
     #[cfg(feature = "mta-sts")]
-    pub(crate) fn roots(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
+    pub(crate) fn roots(&self) -> posthaste_client::rustls::RootCertStore {
+        let mut roots = posthaste_client::rustls::RootCertStore::empty();
         roots.add(self.der.clone()).unwrap();
         roots
     }
