@@ -45,7 +45,7 @@ pub struct Endpoint {
 #[non_exhaustive]
 pub enum EndpointError {
     /// The text has no port.
-    #[error("{0:?} has no port; add it after a colon, as in {0}:25 or {0}:587")]
+    #[error("{0:?} has no port; add it after a colon, as in {shown}:25 or {shown}:587", shown = .0.escape_debug())]
     NoPort(String),
     /// The text after the last colon is no port.
     #[error("{0:?} has no port from 1 to 65535; write a number after the last colon, as in mx.example.net:25")]
@@ -199,12 +199,14 @@ impl From<PathBuf> for Endpoint {
     }
 }
 
+/// As it is parsed, with control characters escaped.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port, path } = self;
         if let Some(path) = path {
-            return write!(f, "{UNIX}{}", path.display());
+            return write!(f, "{UNIX}{}", path.to_string_lossy().escape_debug());
         }
+        let host = host.escape_debug().to_string();
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
 }

@@ -20,7 +20,10 @@ pub enum ConnectError {
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
     /// The system finds no address for the host.
-    #[error("no address of {host} is found: {error}; see that the name is right and that DNS works")]
+    #[error(
+        "no address of {} is found: {error}; see that the name is right and that DNS works",
+        host.escape_debug()
+    )]
     Resolve {
         /// The host.
         host: String,

@@ -11,13 +11,14 @@ use posthaste_tokio::wire::{AddressError, Domain, ForwardPath, Mail, Rcpt};
 use tokio::sync::Semaphore;
 
 use crate::{
-    ClientOptions, Delivered, Dial, HostTls, PoolOptions, Published, RecipientOutcome, Resolver, SendError, Source,
-    Target, Tcp, Unreachable,
+    ClientOptions, Delivered, Dial, PoolOptions, Published, RecipientOutcome, Resolver, SendError, Source, Target, Tcp,
+    Unreachable,
     delivery::Course,
     destination::Destination,
     letter::{Letter, Watch},
-    mx::{self, MxError},
+    mx::{self, MxError, Servers},
     port,
+    published::HostPolicy,
     send::{addresses, delivered},
     shelf::Budget,
 };
@@ -105,9 +106,8 @@ struct Shared<R, D: Dial> {
     permits: Semaphore,
 }
 
-/// By the hosts of a domain and the TLS that each needs, in alphabetical order. So no message goes
-/// over a connection that was made for a domain which asks for less.
-type Destinations<S> = HashMap<Vec<String>, Arc<Destination<S>>>;
+/// By the hosts of a domain and the TLS that each needs.
+type Destinations<S> = HashMap<Vec<Demand>, Arc<Destination<S>>>;
 
 /// The most destinations with kept connections. Beyond it, those without a connection are
 /// forgotten.
@@ -213,7 +213,7 @@ impl<R: Resolver, D: Dial> Shared<R, D> {
             let why = temporary.or(servers.missing.first()).map_or(MxError::NoHost, |(_, why)| why.clone());
             return Err(why.into());
         }
-        let key = key(&servers.targets);
+        let key = key(&servers);
         let (destination, permit) = loop {
             let destination = self.destination(key.clone());
             match destination.permit().await {
@@ -230,17 +230,17 @@ impl<R: Resolver, D: Dial> Shared<R, D> {
         Ok(letter.deliver(&destination, permit, &self.dial, &self.client, targets).await?)
     }
 
-    fn destination(&self, names: Vec<String>) -> Arc<Destination<D::Stream>> {
+    fn destination(&self, hosts: Vec<Demand>) -> Arc<Destination<D::Stream>> {
         let mut known = self.destinations();
-        if known.len() >= DESTINATIONS && !known.contains_key(&names) {
+        if known.len() >= DESTINATIONS && !known.contains_key(&hosts) {
             known.retain(|_, destination| !destination.is_empty());
         }
         let make = || Arc::new(Destination::new(self.options.destination.clone(), self.budget.clone()));
-        Arc::clone(known.entry(names).or_insert_with(make))
+        Arc::clone(known.entry(hosts).or_insert_with(make))
     }
 
-    fn forget(&self, names: &[String]) {
-        self.destinations().remove(names);
+    fn forget(&self, hosts: &[Demand]) {
+        self.destinations().remove(hosts);
     }
 
     fn destinations(&self) -> MutexGuard<'_, Destinations<D::Stream>> {
@@ -248,17 +248,40 @@ impl<R: Resolver, D: Dial> Shared<R, D> {
     }
 }
 
-fn key(targets: &[Target]) -> Vec<String> {
+/// A host and the TLS that it needs. No message goes over a connection that was made for a domain
+/// whose demands are others.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Demand {
+    host: String,
+    tls: Proof,
+}
+
+/// What a connection proves.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Proof {
+    /// As much as the TLS of the options.
+    Usual,
+    /// That it has TLS.
+    Encrypted,
+    /// That a certificate is for the host.
+    Name,
+    /// That TLSA records are about the certificate: these.
+    Records(Vec<u8>),
+}
+
+/// In alphabetical order.
+fn key(servers: &Servers) -> Vec<Demand> {
     let of = |target: &Target| {
+        let records = servers.policy(&target.host).map(HostPolicy::proof).unwrap_or_default();
         let tls = match &target.tls {
-            None => "usual",
-            Some(HostTls { tls, server_name: None }) if tls.is_verified() => "verified",
-            Some(HostTls { tls, .. }) if tls.is_verified() => "dane",
-            Some(_) => "unproven",
+            None => Proof::Usual,
+            Some(_) if !records.is_empty() => Proof::Records(records.to_vec()),
+            Some(own) if own.tls.is_verified() => Proof::Name,
+            Some(_) => Proof::Encrypted,
         };
-        format!("{} {tls}", target.host.to_ascii_lowercase())
+        Demand { host: target.host.to_ascii_lowercase(), tls }
     };
-    let mut hosts: Vec<_> = targets.iter().map(of).collect();
+    let mut hosts: Vec<_> = servers.targets.iter().map(of).collect();
     hosts.sort_unstable();
     hosts.dedup();
     hosts

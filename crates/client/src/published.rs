@@ -14,7 +14,8 @@ use crate::{Answer, ConnectError, HostTls, MxRecord, Resolver, Tls, mx::MxError}
 /// relay. By default none.
 ///
 /// DANE comes first. A host that has usable TLSA records needs a certificate that they are about.
-/// Otherwise the MTA-STS policy of the domain counts, if there is one. A host about which neither
+/// Otherwise the MTA-STS policy of the domain counts, if there is one. Where it demands nothing, a
+/// host whose TLSA records are of no use needs TLS with any certificate. A host about which neither
 /// says anything gets the TLS of the options.
 ///
 /// | | feature | needs |
@@ -46,6 +47,9 @@ pub(crate) struct OfDomain {
 pub struct HostPolicy {
     #[cfg(feature = "tls-rpt")]
     applied: Option<AppliedPolicy>,
+    /// What TLSA records prove by a connection to the host.
+    #[cfg(feature = "dane")]
+    proof: Option<[u8; 32]>,
 }
 
 impl Published {
@@ -151,17 +155,28 @@ impl Published {
         addresses: &Answer<IpAddr>,
         usual: &Tls,
     ) -> Result<(Option<HostTls>, HostPolicy), MxError> {
-        let _ = (resolver, of, host, port, addresses, usual);
+        let _ = (resolver, port, addresses);
         #[cfg(feature = "dane")]
-        if let Some(dane) = &of.dane {
-            match dane.policy(resolver, host, port, addresses).await {
-                dane::Policy::NoDane(_) => {}
-                policy => {
-                    let tls = policy.tls(usual).map_err(|error| MxError::TlsPolicy(error.to_string()))?;
-                    return Ok((Some(tls), HostPolicy::of_dane()));
-                }
-            }
+        let dane = match &of.dane {
+            Some(dane) => dane.policy(resolver, host, port, addresses).await,
+            None => dane::Policy::NoDane(dane::NoDane::NoRecords),
+        };
+        #[cfg(feature = "dane")]
+        if matches!(dane, dane::Policy::Authenticate(_) | dane::Policy::PassOver(_)) {
+            return by_dane(&dane, usual);
         }
+        let (tls, policy) = self.by_sts(of, host, usual)?;
+        // Without a usable record the policy of the domain counts. It may ask for nothing.
+        #[cfg(feature = "dane")]
+        if tls.is_none() && matches!(dane, dane::Policy::Encrypt) {
+            return by_dane(&dane, usual);
+        }
+        Ok((tls, policy))
+    }
+
+    /// The same, by MTA-STS alone.
+    fn by_sts(&self, of: &OfDomain, host: &str, usual: &Tls) -> Result<(Option<HostTls>, HostPolicy), MxError> {
+        let _ = (of, host, usual);
         #[cfg(feature = "mta-sts")]
         if let Some((_, verified)) = &self.mta_sts {
             let policy = HostPolicy::of_sts(&of.found);
@@ -186,19 +201,42 @@ impl Published {
     }
 }
 
+/// What TLSA records demand.
+#[cfg(feature = "dane")]
+fn by_dane(policy: &dane::Policy, usual: &Tls) -> Result<(Option<HostTls>, HostPolicy), MxError> {
+    let tls = policy.tls(usual).map_err(|error| MxError::TlsPolicy(error.to_string()))?;
+    Ok((Some(tls), HostPolicy::of_dane(policy)))
+}
+
 impl HostPolicy {
+    /// Returns equal octets for two policies if a connection that one of them has proved by TLSA
+    /// records is proved for the other. Empty: no such records count.
+    pub(crate) fn proof(&self) -> &[u8] {
+        #[cfg(feature = "dane")]
+        if let Some(proof) = &self.proof {
+            return proof;
+        }
+        &[]
+    }
+
     fn none() -> Self {
         Self {
             #[cfg(feature = "tls-rpt")]
             applied: Some(AppliedPolicy::none()),
+            #[cfg(feature = "dane")]
+            proof: None,
         }
     }
 
     #[cfg(feature = "dane")]
-    fn of_dane() -> Self {
+    fn of_dane(policy: &dane::Policy) -> Self {
         Self {
             #[cfg(feature = "tls-rpt")]
             applied: Some(AppliedPolicy::tlsa([])),
+            proof: match policy {
+                dane::Policy::Authenticate(good) => Some(good.digest()),
+                dane::Policy::NoDane(_) | dane::Policy::Encrypt | dane::Policy::PassOver(_) => None,
+            },
         }
     }
 
@@ -208,6 +246,8 @@ impl HostPolicy {
         Self {
             #[cfg(feature = "tls-rpt")]
             applied: Some(found.into()),
+            #[cfg(feature = "dane")]
+            proof: None,
         }
     }
 }

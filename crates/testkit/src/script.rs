@@ -23,7 +23,8 @@ use tokio_rustls::TlsAcceptor;
 /// - An empty text is silence, and `close` closes the connection.
 /// - `after 10 text` is the text 10 milliseconds later.
 /// - `<tls>` after a text does a handshake, `<garbage>` sends what is none, `<alert>` refuses one.
-/// - `<hang>` after a text says nothing more, whatever comes.
+///   After a handshake at `<connect>` the script is asked again, for the greeting within TLS.
+/// - `<hang>` after a text says nothing more, whatever comes, and `<close>` closes the connection.
 pub trait Script: FnMut(Place, &str) -> String + Send + 'static {}
 
 impl<F: FnMut(Place, &str) -> String + Send + 'static> Script for F {}
@@ -181,7 +182,7 @@ async fn converse(
         if said == "close" {
             return;
         }
-        let acts = ["<tls>", "<garbage>", "<alert>", "<hang>"];
+        let acts = ["<tls>", "<garbage>", "<alert>", "<hang>", "<close>"];
         let act = acts.into_iter().find(|act| said.ends_with(act)).unwrap_or_default();
         let text = &said[..said.len() - act.len()];
         if stream.write_all(text.as_bytes()).await.is_err() || stream.flush().await.is_err() {
@@ -192,7 +193,11 @@ async fn converse(
                 let accepted = TlsAcceptor::from(Arc::clone(config)).accept(stream.into_inner()).await;
                 let Ok(accepted) = accepted else { return };
                 (stream, place.tls) = (BufReader::new(Box::new(accepted) as Box<dyn Stream>), true);
+                if line == "<connect>" {
+                    continue;
+                }
             }
+            ("<close>", _) => return,
             ("<garbage>", _) => {
                 // What is no TLS record, once the client waits for one.
                 tokio::task::yield_now().await;

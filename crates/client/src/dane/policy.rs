@@ -6,10 +6,11 @@ use posthaste_tokio::{
     rustls::{ClientConfig, client::Resumption, pki_types::ServerName},
     tls::{TlsError, any_certificate},
 };
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use super::{
-    records::{Association, usable},
+    records::{Association, Usage, usable},
     verifier::Verifier,
 };
 use crate::{HostTls, Identity, ResolveError, Tls, TlsaRecord};
@@ -133,6 +134,23 @@ impl Authentication {
     /// in the handshake.
     pub fn base_domain(&self) -> &str {
         &self.base_domain
+    }
+
+    /// A digest of what makes a certificate good: of the records in any order, and of the names if
+    /// a record names an authority. A connection that one of two policies has proved is proved for
+    /// the other if their digests are equal.
+    pub(crate) fn digest(&self) -> [u8; 32] {
+        let mut parts: Vec<_> = self.records.iter().map(Association::octets).collect();
+        if self.records.iter().any(|record| record.usage == Usage::Anchor) {
+            parts.extend(self.names.iter().map(|name| name.to_str().to_ascii_lowercase().into_bytes()));
+        }
+        parts.sort_unstable();
+        let mut digest = Sha256::new();
+        for part in parts {
+            digest.update(part.len().to_be_bytes());
+            digest.update(part);
+        }
+        digest.finalize().into()
     }
 
     fn identity(&self, like: &ClientConfig) -> Identity {

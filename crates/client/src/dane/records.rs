@@ -88,6 +88,24 @@ impl Association {
         Some(Self { usage, selector, value })
     }
 
+    /// The same as in the DNS (RFC 6698 section 2.1).
+    pub(super) fn octets(&self) -> Vec<u8> {
+        let usage = match self.usage {
+            Usage::Anchor => 2,
+            Usage::EndEntity => 3,
+        };
+        let selector = match self.selector {
+            Selector::Certificate => 0,
+            Selector::PublicKey => 1,
+        };
+        let (matching_type, data): (u8, &[u8]) = match &self.value {
+            Value::Whole(data) => (0, data),
+            Value::Sha256(digest) => (1, digest),
+            Value::Sha512(digest) => (2, digest),
+        };
+        [&[usage, selector, matching_type], data].concat()
+    }
+
     /// The certificate, if the record has all of it.
     pub(super) fn certificate(&self) -> Option<CertificateDer<'_>> {
         match (&self.value, self.selector) {
@@ -212,6 +230,15 @@ mod tests {
         ];
         let found: Vec<_> = usable(&all).iter().map(|one| format!("{one:?}")).collect();
         assert_eq!(found, ["EndEntity PublicKey Sha512", "EndEntity Certificate Sha256", "Anchor PublicKey Sha256"]);
+    }
+
+    #[test]
+    fn a_usable_record_is_written_as_in_the_dns() {
+        for (usage, selector, matching_type, length) in [(2, 0, 1, 32), (3, 1, 1, 32), (2, 1, 2, 64), (3, 1, 0, 9)] {
+            let record = record(usage, selector, matching_type, &vec![0x30; length]);
+            let expected = [&[usage, selector, matching_type], record.data.as_slice()].concat();
+            assert_eq!(usable(&[record])[0].octets(), expected);
+        }
     }
 
     #[test]

@@ -6,12 +6,7 @@ use std::{net::IpAddr, sync::Arc};
 use posthaste_client::{
     Alias, Answer, Client, ClientError, ConnectError, MxRecord, ResolveError, Resolver, Tls, TlsaRecord,
     dane::{Dane, NoTlsaMatch, Policy},
-    rustls::{
-        CertificateError, Error, ServerConfig,
-        server::{ClientHello, ResolvesServerCert},
-        sign::CertifiedKey,
-        version,
-    },
+    rustls::{CertificateError, Error, ServerConfig, sign::CertifiedKey, version},
     tls::{any_certificate, provider},
 };
 use posthaste_testkit::script::{polite, serve};
@@ -19,7 +14,7 @@ use posthaste_testkit::script::{polite, serve};
 use crate::support::{
     certificates::{
         By::{Certificate, Key},
-        Certified,
+        Certified, Shown,
     },
     options,
 };
@@ -294,7 +289,7 @@ async fn a_copied_certificate_is_no_good_in_either_version_of_tls() {
         // rustls refuses a key that does not fit a certificate, unless it is told not to look.
         let provider = provider().unwrap();
         let key = thief.private_key(&provider);
-        let resolver = Arc::new(Stolen(Arc::new(CertifiedKey::new(vec![leaf.der.clone()], key))));
+        let resolver = Arc::new(Shown(Arc::new(CertifiedKey::new(vec![leaf.der.clone()], key))));
         let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
         let server = Arc::new(builder.with_no_client_auth().with_cert_resolver(resolver));
         let error = meet(&policy, server, "mx.test").await.unwrap_err();
@@ -302,15 +297,6 @@ async fn a_copied_certificate_is_no_good_in_either_version_of_tls() {
             error.contains("not signed by the authority that it names, or not the server's own"),
             "{version:?}: {error}"
         );
-    }
-}
-
-#[derive(Debug)]
-struct Stolen(Arc<CertifiedKey>);
-
-impl ResolvesServerCert for Stolen {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
     }
 }
 

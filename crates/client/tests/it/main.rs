@@ -4,6 +4,8 @@
 
 #[cfg(feature = "hickory")]
 mod authentic_data;
+#[cfg(all(feature = "dane", feature = "mta-sts"))]
+mod bad_certificates;
 #[cfg(feature = "blocking")]
 mod blocking;
 mod chunking_fails;
@@ -19,9 +21,14 @@ mod dialers;
 mod dns;
 #[cfg(all(feature = "hickory", any(feature = "aws-lc-rs", feature = "ring")))]
 mod dnssec;
+#[cfg(all(feature = "dane", feature = "mta-sts"))]
+mod downgrade;
 mod exchange;
 mod front_door;
+mod hostile_servers;
 mod http_connect;
+#[cfg(unix)]
+mod injection;
 mod login;
 #[cfg(feature = "mta-sts")]
 mod mta_sts;

@@ -21,13 +21,14 @@ use posthaste_client::{
 };
 
 /// RFC 8461 section 3.2, with the hosts of these tests.
-const POLICY: &str = "version: STSv1\r\nmode: enforce\r\nmx: mx.d.test\r\nmx: *.hosts.test\r\nmax_age: 604800\r\n";
+pub(crate) const POLICY: &str =
+    "version: STSv1\r\nmode: enforce\r\nmx: mx.d.test\r\nmx: *.hosts.test\r\nmax_age: 604800\r\n";
 
 type Txt = Result<Vec<Vec<u8>>, ResolveError>;
 
 /// A zone whose hosts are all on loopback.
 #[derive(Debug, Default)]
-struct Zone {
+pub(crate) struct Zone {
     txt: Mutex<Option<Txt>>,
     /// The names whose TXT records were asked for.
     asked: Mutex<Vec<String>>,
@@ -36,7 +37,7 @@ struct Zone {
 
 impl Zone {
     /// A domain with a policy of this id.
-    fn with(id: &str) -> Self {
+    pub(crate) fn with(id: &str) -> Self {
         let zone = Self::default();
         zone.publishes(id);
         zone
@@ -72,7 +73,7 @@ impl Resolver for Zone {
 
 /// A policy host without a network. Its clones share everything.
 #[derive(Debug, Clone, Default)]
-struct Files(Arc<Shared>);
+pub(crate) struct Files(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -84,7 +85,7 @@ struct Shared {
 }
 
 impl Files {
-    fn with(file: &str) -> Self {
+    pub(crate) fn with(file: &str) -> Self {
         let files = Self::default();
         files.set(file);
         files

@@ -8,7 +8,8 @@ use posthaste_client::{
         ServerConfig,
         crypto::CryptoProvider,
         pki_types::{CertificateDer, PrivatePkcs8KeyDer},
-        sign::SigningKey,
+        server::{ClientHello, ResolvesServerCert},
+        sign::{CertifiedKey, SigningKey},
     },
     tls::provider,
 };
@@ -79,7 +80,8 @@ impl Certified {
         server(names).signed_by(&below.key, &issuer).unwrap().der().clone()
     }
 
-    fn sign(&self, params: CertificateParams) -> Self {
+    /// A certificate below this one, by these parameters.
+    pub(crate) fn sign(&self, params: CertificateParams) -> Self {
         let (key, issuer) = (KeyPair::generate().unwrap(), Issuer::from_params(&self.params, &self.key));
         let der = params.signed_by(&key, &issuer).unwrap().der().clone();
         Self { params, key, der }
@@ -97,6 +99,23 @@ impl Certified {
         let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
         let key = PrivatePkcs8KeyDer::from(self.key.serialize_der());
         Arc::new(builder.with_single_cert(chain, key.into()).unwrap())
+    }
+
+    /// A server that shows this chain, even if rustls would not take it for one.
+    #[cfg(feature = "mta-sts")]
+    pub(crate) fn serves_unchecked(&self, chain: Vec<CertificateDer<'static>>) -> Arc<ServerConfig> {
+        let provider = provider().unwrap();
+        let shown = Shown(Arc::new(CertifiedKey::new(chain, self.private_key(&provider))));
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        Arc::new(builder.with_no_client_auth().with_cert_resolver(Arc::new(shown)))
+    }
+
+    /// The authorities of a client that trusts this one alone.
+    #[cfg(feature = "mta-sts")]
+    pub(crate) fn roots(&self) -> posthaste_client::rustls::RootCertStore {
+        let mut roots = posthaste_client::rustls::RootCertStore::empty();
+        roots.add(self.der.clone()).unwrap();
+        roots
     }
 
     /// Its key as rustls has it.
@@ -120,14 +139,26 @@ impl Certified {
     }
 }
 
-fn authority(name: &str) -> CertificateParams {
+/// Whatever the client asks for.
+#[derive(Debug)]
+pub(crate) struct Shown(pub(crate) Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+/// The parameters of an authority's certificate.
+pub(crate) fn authority(name: &str) -> CertificateParams {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params
 }
 
-fn server(names: &[&str]) -> CertificateParams {
+/// The parameters of a server's certificate.
+pub(crate) fn server(names: &[&str]) -> CertificateParams {
     let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
     params.distinguished_name.push(DnType::CommonName, "a server");
     (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2120, 1, 1));
