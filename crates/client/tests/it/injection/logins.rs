@@ -73,7 +73,7 @@ async fn no_part_of_a_login_is_a_line_or_a_field_of_its_own() {
             })
             .await;
             let mut options = options(Policy::Verified.tls(client_tls.clone()));
-            options.credentials = Some(make(&text));
+            options.credentials = Some(make(&text).into());
             let stream = TcpStream::connect(("127.0.0.1", server.port)).await.unwrap();
             let error = Client::start(stream, "mx.test", &options).await.unwrap_err().to_string();
             check_error(&error, "", &context);
