@@ -50,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
             return Err(ApiMisuse::OutOfOrder.into());
         }
         self.unfinished = true;
-        match self.send_pieces(pin!(content)).await {
+        match self.send_pieces(pin!(content), |_| Ok(None)).await {
             Ok(ticket) => {
                 self.unfinished = false;
                 Ok(ticket)
@@ -73,7 +73,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         self.unfinished = true;
         let content = pin!(content);
         let sent = match content.length() {
-            Some(length) => self.send_one_chunk(length, content).await.map(ChunksSent::Whole),
+            Some(length) => self.send_one_chunk(length, content, |_| Ok(None)).await.map(ChunksSent::Whole),
             None => self.send_many_chunks(content).await,
         };
         match sent {
@@ -91,7 +91,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         self.session.message_in_doubt()
     }
 
-    async fn send_pieces(&mut self, mut content: Pin<&mut impl Content>) -> Result<Ticket, ClientError> {
+    /// Content is sent, or the conversation is over.
+    pub(super) async fn finished<T>(&mut self, sent: Result<T, ClientError>) -> Result<T, ClientError> {
+        match sent {
+            Ok(sent) => {
+                self.unfinished = false;
+                Ok(sent)
+            }
+            Err(error) => Err(self.explained(error).await),
+        }
+    }
+
+    /// Sends content and its end, and behind it in the same write the lines that `behind` makes.
+    pub(super) async fn send_pieces(
+        &mut self,
+        mut content: Pin<&mut impl Content>,
+        behind: impl FnOnce(&mut Self) -> Result<Option<BytesMut>, ApiMisuse>,
+    ) -> Result<Ticket, ClientError> {
         // Reads one piece ahead, so that the end of the content leaves together with its last
         // piece.
         let (length, mut octets) = (content.length(), 0_u64);
@@ -107,11 +123,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
             }
             let mut rest = piece.as_deref().unwrap_or_default();
             loop {
+                let lines;
                 let mut segments = SegmentList::new();
                 rest = self.payload(rest, &mut segments)?;
                 if rest.is_empty() && ahead.is_none() && segments.room() > 0 {
                     let ticket = self.session.finish_payload(self.clock.now(), &mut segments)?;
+                    lines = behind(self)?;
+                    let later = lines.as_deref().filter(|lines| !segments.push_body(lines));
                     self.write(&segments).await?;
+                    if let Some(lines) = later {
+                        self.connection.output.extend_from_slice(lines);
+                    }
                     return Ok(ticket);
                 }
                 self.write(&segments).await?;
@@ -123,10 +145,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         }
     }
 
-    async fn send_one_chunk(
+    /// Sends content as one chunk, and behind it in the same write the lines that `behind` makes.
+    pub(super) async fn send_one_chunk(
         &mut self,
         length: u64,
         mut content: Pin<&mut impl Content>,
+        mut behind: impl FnMut(&mut Self) -> Result<Option<BytesMut>, ApiMisuse>,
     ) -> Result<Ticket, ClientError> {
         self.session.begin_chunk(self.clock.now(), length, true, &mut self.connection.output)?;
         // Reads one piece ahead: with the last octet the server has the message, so a surplus piece
@@ -146,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
             if !fits {
                 return Err(wrong_length());
             }
-            if let Some(ticket) = self.send_octets(octets).await? {
+            if let Some(ticket) = self.send_octets(octets, &mut behind).await? {
                 return Ok(ticket);
             }
             piece = ahead;
@@ -171,7 +195,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
                     begun => break begun?,
                 }
             }
-            match self.send_octets(&chunk).await? {
+            match self.send_octets(&chunk, &mut |_: &mut Self| Ok(None)).await? {
                 Some(ticket) if last => return Ok(ChunksSent::Whole(ticket)),
                 _ => chunk = ahead,
             }
@@ -179,17 +203,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     }
 
     /// Sends octets of the open chunk, and its end with the last octet.
-    async fn send_octets(&mut self, mut octets: &[u8]) -> Result<Option<Ticket>, ClientError> {
+    async fn send_octets(
+        &mut self,
+        mut octets: &[u8],
+        behind: &mut impl FnMut(&mut Self) -> Result<Option<BytesMut>, ApiMisuse>,
+    ) -> Result<Option<Ticket>, ClientError> {
         loop {
+            let lines;
             let mut segments = SegmentList::new();
-            octets = self.payload(octets, &mut segments)?;
+            let left = self.payload(octets, &mut segments)?.len();
+            octets = octets.len().checked_sub(left).and_then(|taken| octets.get(taken..)).unwrap_or_default();
             // The session hears of the end before the write: a reply that comes while the write
             // fails has its ticket.
             let ticket = match self.session.body_credit() {
                 Some(0) => Some(self.session.finish_payload(self.clock.now(), &mut segments)?),
                 _ => None,
             };
+            lines = if ticket.is_some() { behind(self)? } else { None };
+            let later = lines.as_deref().filter(|lines| !segments.push_body(lines));
             self.write(&segments).await?;
+            if let Some(lines) = later {
+                self.connection.output.extend_from_slice(lines);
+            }
             if ticket.is_some() || octets.is_empty() {
                 return Ok(ticket);
             }
@@ -197,7 +232,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     }
 
     /// Appends a block. Returns the rest.
-    fn payload<'p>(&mut self, octets: &'p [u8], segments: &mut SegmentList<'p>) -> Result<&'p [u8], ApiMisuse> {
+    pub(super) fn payload<'p>(
+        &mut self,
+        octets: &'p [u8],
+        segments: &mut SegmentList<'p>,
+    ) -> Result<&'p [u8], ApiMisuse> {
         let block = octets.get(..BLOCK).unwrap_or(octets);
         let taken = self.session.payload(self.clock.now(), block, segments)?;
         Ok(octets.get(taken..).unwrap_or_default())
