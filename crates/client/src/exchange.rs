@@ -15,7 +15,7 @@ use crate::{
     Target, Tcp, Unreachable,
     delivery::Course,
     kept::Shelf,
-    letter::Letter,
+    letter::{Destination, Letter},
     mx::{self, MxError},
     port,
     send::{addresses, delivered},
@@ -194,7 +194,8 @@ impl<R: Resolver, D: Dial> Shared<R, D> {
                 missing = why;
                 Ok(targets)
             };
-            letter.deliver(&shelf, permit, &self.dial, &self.client, targets).await
+            let to = Destination { shelf: &shelf, dial: &self.dial, options: &self.client };
+            letter.deliver(&to, permit, targets).await
         };
         match (delivered, missing) {
             (Err(ConnectError::NoAddress), Some(why)) => Err(why.into()),

@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     io,
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -32,17 +33,23 @@ pub(crate) struct Letter<'l, C> {
     pub(crate) source: &'l C,
 }
 
+/// The connections to a destination, and how more are made.
+pub(crate) struct Destination<'d, D: Dial> {
+    pub(crate) shelf: &'d Arc<Shelf<D::Stream>>,
+    pub(crate) dial: &'d D,
+    pub(crate) options: &'d Arc<ClientOptions>,
+}
+
 impl<C: Source> Letter<'_, C> {
     /// Delivers over a kept connection, or over new ones to these targets. The permit goes with the
     /// connection that is kept. An error: no server could be reached.
     pub(crate) async fn deliver<D: Dial>(
         &mut self,
-        shelf: &Arc<Shelf<D::Stream>>,
+        to: &Destination<'_, D>,
         permit: OwnedSemaphorePermit,
-        dial: &D,
-        options: &Arc<ClientOptions>,
         targets: impl Future<Output = Result<Vec<Target>, ConnectError>>,
     ) -> Result<Vec<Course>, ConnectError> {
+        let shelf = to.shelf;
         let mut delivery = Delivery::new(self.recipients.len(), shelf.limits().recipients);
         let (mut kept, mut tried) = (None, None);
         while let Some(one) = shelf.take() {
@@ -62,6 +69,19 @@ impl<C: Source> Letter<'_, C> {
                 }
             }
         }
+        self.deliver_rest(delivery, (kept, tried), to, permit, targets).await
+    }
+
+    /// Delivers to the recipients that are open, over new connections to these targets but the one
+    /// that was tried. The connection that is kept so far gives way to a better one.
+    pub(crate) async fn deliver_rest<D: Dial>(
+        &mut self,
+        mut delivery: Delivery,
+        (mut kept, tried): (Option<Kept<D::Stream>>, Option<SocketAddr>),
+        to: &Destination<'_, D>,
+        permit: OwnedSemaphorePermit,
+        targets: impl Future<Output = Result<Vec<Target>, ConnectError>>,
+    ) -> Result<Vec<Course>, ConnectError> {
         if delivery.is_open() {
             let mut targets = match targets.await {
                 Ok(targets) => targets,
@@ -69,7 +89,7 @@ impl<C: Source> Letter<'_, C> {
                 Err(_) => Vec::new(),
             };
             targets.retain(|target| Some(target.server) != tried);
-            let mut race = Race::new(&targets, dial.clone(), Arc::clone(options));
+            let mut race = Race::new(&targets, to.dial.clone(), Arc::clone(to.options));
             let (mut fresh, had_delivered) = (None, delivery.has_delivered());
             delivery.through(&mut race, self, &mut fresh).await;
             if !delivery.is_reached() {
@@ -81,7 +101,7 @@ impl<C: Source> Letter<'_, C> {
             }
         }
         if let Some(kept) = kept {
-            shelf.give_back(kept, permit);
+            to.shelf.give_back(kept, permit);
         }
         Ok(delivery.into_courses())
     }
@@ -106,10 +126,10 @@ impl<C: Source, S: AsyncRead + AsyncWrite + Unpin + Send> Transact<S> for Letter
 
 pin_project! {
     /// Content of which it is known if any of it was read.
-    struct Watched<C> {
+    pub(crate) struct Watched<C> {
         #[pin]
-        content: C,
-        has_begun: bool,
+        pub(crate) content: C,
+        pub(crate) has_begun: bool,
     }
 }
 

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod batch;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 mod client;
@@ -27,6 +28,7 @@ mod source;
 mod tls_policy;
 mod transaction;
 
+pub use batch::{Batch, Message, SendAll};
 pub use client::{Client, ClientOptions};
 pub use dial::{Dial, Tcp};
 pub use endpoint::{Endpoint, EndpointError, port};

@@ -2,6 +2,7 @@
 //! every change.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
+mod batch;
 #[cfg(feature = "blocking")]
 mod blocking;
 mod chunking_fails;
