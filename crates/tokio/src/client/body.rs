@@ -209,7 +209,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         behind: &mut impl FnMut(&mut Self) -> Result<Option<BytesMut>, ApiMisuse>,
     ) -> Result<Option<Ticket>, ClientError> {
         loop {
-            let lines;
             let mut segments = SegmentList::new();
             let left = self.payload(octets, &mut segments)?.len();
             octets = octets.len().checked_sub(left).and_then(|taken| octets.get(taken..)).unwrap_or_default();
@@ -219,7 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
                 Some(0) => Some(self.session.finish_payload(self.clock.now(), &mut segments)?),
                 _ => None,
             };
-            lines = if ticket.is_some() { behind(self)? } else { None };
+            let lines = if ticket.is_some() { behind(self)? } else { None };
             let later = lines.as_deref().filter(|lines| !segments.push_body(lines));
             self.write(&segments).await?;
             if let Some(lines) = later {

@@ -18,7 +18,9 @@ pub(super) enum Act {
 
 /// The messages that the server has taken: sender, recipients and content, by their names.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Taken(Arc<Mutex<Vec<(String, Vec<String>, String)>>>);
+pub(super) struct Taken(Arc<Mutex<Vec<One>>>);
+
+type One = (String, Vec<String>, String);
 
 impl Taken {
     /// How often this message was taken, for this recipient.
