@@ -1,6 +1,6 @@
 //! Commands and messages that leave before the replies to those in front of them.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 
 use bytes::{Bytes, BytesMut};
 use posthaste_session::{
@@ -13,7 +13,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{ClientDriver, ClientError};
+use super::{
+    ClientDriver, ClientError,
+    body::{next, wrong_length},
+};
 use crate::Content;
 
 /// The most octets of input that are read while a write waits: more than the replies to what a
@@ -37,7 +40,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
             return Err(ApiMisuse::OutOfOrder.into());
         }
         self.unfinished = true;
-        let sent = self.send_pieces(pin!(content), |driver| driver.lines(commands)).await;
+        let sent = self.send_pieces_then(pin!(content), |driver| driver.lines(commands)).await;
         self.finished(sent).await
     }
 
@@ -60,7 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
             Some(commands) => driver.lines(commands),
             None => Ok(None),
         };
-        let sent = self.send_one_chunk(length, content, behind).await;
+        let sent = self.send_one_chunk_then(length, content, behind).await;
         self.finished(sent).await
     }
 
@@ -97,6 +100,122 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         self.write_and_read(&segments).await?;
         self.unfinished = false;
         Ok(ticket)
+    }
+
+    /// Content is sent, or the conversation is over.
+    async fn finished<T>(&mut self, sent: Result<T, ClientError>) -> Result<T, ClientError> {
+        match sent {
+            Ok(sent) => {
+                self.unfinished = false;
+                Ok(sent)
+            }
+            Err(error) => Err(self.explained(error).await),
+        }
+    }
+
+    /// Sends content and its end, and behind it in the same write the lines that `behind` makes.
+    ///
+    /// It is apart from what sends a message alone: that has no lines to carry through its states.
+    async fn send_pieces_then(
+        &mut self,
+        mut content: Pin<&mut impl Content>,
+        behind: impl FnOnce(&mut Self) -> Result<Option<BytesMut>, ApiMisuse>,
+    ) -> Result<Ticket, ClientError> {
+        // Reads one piece ahead, so that the end of the content leaves together with its last
+        // piece.
+        let (length, mut octets) = (content.length(), 0_u64);
+        let mut piece = next(&mut content).await?;
+        loop {
+            let ahead = match piece {
+                Some(_) => next(&mut content).await?,
+                None => None,
+            };
+            octets = octets.saturating_add(piece.as_ref().map_or(0, |piece| piece.len() as u64));
+            if length.is_some_and(|length| octets > length || (ahead.is_none() && octets != length)) {
+                return Err(wrong_length());
+            }
+            let mut rest = piece.as_deref().unwrap_or_default();
+            loop {
+                let lines;
+                let mut segments = SegmentList::new();
+                rest = self.payload(rest, &mut segments)?;
+                if rest.is_empty() && ahead.is_none() && segments.room() > 0 {
+                    let ticket = self.session.finish_payload(self.clock.now(), &mut segments)?;
+                    lines = behind(self)?;
+                    let later = lines.as_deref().filter(|lines| !segments.push_body(lines));
+                    self.write(&segments).await?;
+                    if let Some(lines) = later {
+                        self.connection.output.extend_from_slice(lines);
+                    }
+                    return Ok(ticket);
+                }
+                self.write(&segments).await?;
+                if rest.is_empty() && ahead.is_some() {
+                    break;
+                }
+            }
+            piece = ahead;
+        }
+    }
+
+    /// Sends content as one chunk, and behind it in the same write the lines that `behind` makes.
+    async fn send_one_chunk_then(
+        &mut self,
+        length: u64,
+        mut content: Pin<&mut impl Content>,
+        mut behind: impl FnMut(&mut Self) -> Result<Option<BytesMut>, ApiMisuse>,
+    ) -> Result<Ticket, ClientError> {
+        self.session.begin_chunk(self.clock.now(), length, true, &mut self.connection.output)?;
+        // Reads one piece ahead: with the last octet the server has the message, so a surplus piece
+        // must be known before.
+        let mut piece = next(&mut content).await?;
+        loop {
+            let ahead = match piece {
+                Some(_) => next(&mut content).await?,
+                None => None,
+            };
+            let octets = piece.as_deref().unwrap_or_default();
+            let credit = self.session.body_credit().unwrap_or(0);
+            let fits = u64::try_from(octets.len()).is_ok_and(|octets| match ahead {
+                Some(_) => octets < credit,
+                None => octets == credit,
+            });
+            if !fits {
+                return Err(wrong_length());
+            }
+            if let Some(ticket) = self.send_octets_then(octets, &mut behind).await? {
+                return Ok(ticket);
+            }
+            piece = ahead;
+        }
+    }
+
+    /// Sends octets of the open chunk, and behind the last one the lines that `behind` makes.
+    async fn send_octets_then(
+        &mut self,
+        mut octets: &[u8],
+        behind: &mut impl FnMut(&mut Self) -> Result<Option<BytesMut>, ApiMisuse>,
+    ) -> Result<Option<Ticket>, ClientError> {
+        loop {
+            let mut segments = SegmentList::new();
+            let left = self.payload(octets, &mut segments)?.len();
+            octets = octets.len().checked_sub(left).and_then(|taken| octets.get(taken..)).unwrap_or_default();
+            // The session hears of the end before the write: a reply that comes while the write
+            // fails has its ticket.
+            let ticket = match self.session.body_credit() {
+                Some(0) => Some(self.session.finish_payload(self.clock.now(), &mut segments)?),
+                _ => None,
+            };
+            let lines = if ticket.is_some() { behind(self)? } else { None };
+            let later = lines.as_deref().filter(|lines| !segments.push_body(lines));
+            self.write(&segments).await?;
+            if let Some(lines) = later {
+                self.connection.output.extend_from_slice(lines);
+            }
+            if ticket.is_some() || octets.is_empty() {
+                return Ok(ticket);
+            }
+        }
     }
 
     /// The lines of these commands.

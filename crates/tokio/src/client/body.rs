@@ -50,7 +50,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
             return Err(ApiMisuse::OutOfOrder.into());
         }
         self.unfinished = true;
-        match self.send_pieces(pin!(content), |_| Ok(None)).await {
+        match self.send_pieces(pin!(content)).await {
             Ok(ticket) => {
                 self.unfinished = false;
                 Ok(ticket)
@@ -73,7 +73,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         self.unfinished = true;
         let content = pin!(content);
         let sent = match content.length() {
-            Some(length) => self.send_one_chunk(length, content, |_| Ok(None)).await.map(ChunksSent::Whole),
+            Some(length) => self.send_one_chunk(length, content).await.map(ChunksSent::Whole),
             None => self.send_many_chunks(content).await,
         };
         match sent {
@@ -91,23 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         self.session.message_in_doubt()
     }
 
-    /// Content is sent, or the conversation is over.
-    pub(super) async fn finished<T>(&mut self, sent: Result<T, ClientError>) -> Result<T, ClientError> {
-        match sent {
-            Ok(sent) => {
-                self.unfinished = false;
-                Ok(sent)
-            }
-            Err(error) => Err(self.explained(error).await),
-        }
-    }
-
-    /// Sends content and its end, and behind it in the same write the lines that `behind` makes.
-    pub(super) async fn send_pieces(
-        &mut self,
-        mut content: Pin<&mut impl Content>,
-        behind: impl FnOnce(&mut Self) -> Result<Option<BytesMut>, ApiMisuse>,
-    ) -> Result<Ticket, ClientError> {
+    async fn send_pieces(&mut self, mut content: Pin<&mut impl Content>) -> Result<Ticket, ClientError> {
         // Reads one piece ahead, so that the end of the content leaves together with its last
         // piece.
         let (length, mut octets) = (content.length(), 0_u64);
@@ -123,17 +107,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
             }
             let mut rest = piece.as_deref().unwrap_or_default();
             loop {
-                let lines;
                 let mut segments = SegmentList::new();
                 rest = self.payload(rest, &mut segments)?;
                 if rest.is_empty() && ahead.is_none() && segments.room() > 0 {
                     let ticket = self.session.finish_payload(self.clock.now(), &mut segments)?;
-                    lines = behind(self)?;
-                    let later = lines.as_deref().filter(|lines| !segments.push_body(lines));
                     self.write(&segments).await?;
-                    if let Some(lines) = later {
-                        self.connection.output.extend_from_slice(lines);
-                    }
                     return Ok(ticket);
                 }
                 self.write(&segments).await?;
@@ -145,12 +123,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         }
     }
 
-    /// Sends content as one chunk, and behind it in the same write the lines that `behind` makes.
-    pub(super) async fn send_one_chunk(
+    async fn send_one_chunk(
         &mut self,
         length: u64,
         mut content: Pin<&mut impl Content>,
-        mut behind: impl FnMut(&mut Self) -> Result<Option<BytesMut>, ApiMisuse>,
     ) -> Result<Ticket, ClientError> {
         self.session.begin_chunk(self.clock.now(), length, true, &mut self.connection.output)?;
         // Reads one piece ahead: with the last octet the server has the message, so a surplus piece
@@ -170,7 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
             if !fits {
                 return Err(wrong_length());
             }
-            if let Some(ticket) = self.send_octets(octets, &mut behind).await? {
+            if let Some(ticket) = self.send_octets(octets).await? {
                 return Ok(ticket);
             }
             piece = ahead;
@@ -195,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
                     begun => break begun?,
                 }
             }
-            match self.send_octets(&chunk, &mut |_: &mut Self| Ok(None)).await? {
+            match self.send_octets(&chunk).await? {
                 Some(ticket) if last => return Ok(ChunksSent::Whole(ticket)),
                 _ => chunk = ahead,
             }
@@ -203,27 +179,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     }
 
     /// Sends octets of the open chunk, and its end with the last octet.
-    async fn send_octets(
-        &mut self,
-        mut octets: &[u8],
-        behind: &mut impl FnMut(&mut Self) -> Result<Option<BytesMut>, ApiMisuse>,
-    ) -> Result<Option<Ticket>, ClientError> {
+    async fn send_octets(&mut self, mut octets: &[u8]) -> Result<Option<Ticket>, ClientError> {
         loop {
             let mut segments = SegmentList::new();
-            let left = self.payload(octets, &mut segments)?.len();
-            octets = octets.len().checked_sub(left).and_then(|taken| octets.get(taken..)).unwrap_or_default();
+            octets = self.payload(octets, &mut segments)?;
             // The session hears of the end before the write: a reply that comes while the write
             // fails has its ticket.
             let ticket = match self.session.body_credit() {
                 Some(0) => Some(self.session.finish_payload(self.clock.now(), &mut segments)?),
                 _ => None,
             };
-            let lines = if ticket.is_some() { behind(self)? } else { None };
-            let later = lines.as_deref().filter(|lines| !segments.push_body(lines));
             self.write(&segments).await?;
-            if let Some(lines) = later {
-                self.connection.output.extend_from_slice(lines);
-            }
             if ticket.is_some() || octets.is_empty() {
                 return Ok(ticket);
             }
@@ -242,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     }
 
     /// Looks for a reply: it explains more than the write that failed because of it.
-    async fn explained(&mut self, error: ClientError) -> ClientError {
+    pub(super) async fn explained(&mut self, error: ClientError) -> ClientError {
         if !matches!(error, ClientError::Io(_) | ClientError::Timeout) {
             return error;
         }
@@ -292,12 +258,12 @@ async fn give_way() {
     .await;
 }
 
-fn wrong_length() -> ClientError {
+pub(super) fn wrong_length() -> ClientError {
     ClientError::Content(io::Error::new(io::ErrorKind::InvalidData, "its length is not the one that it gave"))
 }
 
 /// The next piece that has octets.
-async fn next(content: &mut Pin<&mut impl Content>) -> Result<Option<Bytes>, ClientError> {
+pub(super) async fn next(content: &mut Pin<&mut impl Content>) -> Result<Option<Bytes>, ClientError> {
     loop {
         match poll_fn(|context| content.as_mut().poll_next(context)).await {
             // A source with nothing but these must not keep the thread.
