@@ -214,7 +214,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let mut done = 0;
         let all = self.output.len() + segments.octets();
         while done < all {
-            let written = poll_fn(|context| self.poll_write_from(context, done, segments)).await?;
+            let written = poll_fn(|context| {
+                let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
+                let mut skip = done;
+                let pieces = std::iter::once(&self.output[..]).chain(segments.as_slice().iter().map(|s| s.as_bytes()));
+                let mut used = 0;
+                for piece in pieces {
+                    let rest = piece.get(skip..).unwrap_or_default();
+                    skip = skip.saturating_sub(piece.len());
+                    if let (false, Some(slot)) = (rest.is_empty(), slices.get_mut(used)) {
+                        *slot = IoSlice::new(rest);
+                        used += 1;
+                    }
+                }
+                self.transport.poll_write_vectored(context, slices.get(..used).unwrap_or_default())
+            })
+            .await?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -272,7 +287,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Writes some of the output and the segments, without the first `done` octets of them.
-    #[inline]
+    /// [`write_segments`](Self::write_segments) does it in place: there it is in the way of every
+    /// message, and a call costs a copy of the futures around it.
     fn poll_write_from(
         &mut self,
         context: &mut Context<'_>,
