@@ -143,6 +143,11 @@ impl Delivery {
         self.is_reached
     }
 
+    /// A server said something.
+    pub(crate) const fn note_reached(&mut self) {
+        self.is_reached = true;
+    }
+
     /// The recipients, in their order.
     pub fn courses(&self) -> &[Course] {
         &self.courses
@@ -320,6 +325,16 @@ impl Delivery {
         };
         let named = done.outcomes.len();
         *next = group.get(named).copied().or(group.last().map(|last| last.saturating_add(1))).unwrap_or(*next);
+        self.record(&facts, group, done)
+    }
+
+    /// Takes the result of a transaction with this server for these recipients.
+    pub(crate) fn record(
+        &mut self,
+        facts: &Arc<ServerFacts>,
+        group: impl IntoIterator<Item = usize>,
+        done: Transacted,
+    ) -> Result<(), Break> {
         let broken = done.broken.as_deref();
         let is_own = matches!(broken, Some(ClientError::Misuse(_) | ClientError::Content(_)));
         let is_unreadable = matches!(broken, Some(ClientError::Content(_)));
@@ -345,7 +360,7 @@ impl Delivery {
                 outcome => outcome.is_permanent() || in_doubt || (is_lost && is_unreadable),
             };
             let broken = done.broken.clone().filter(|_| is_lost);
-            let server = Some(Arc::clone(&facts));
+            let server = Some(Arc::clone(facts));
             self.set(index, Course { outcome: Some(outcome), server, broken, in_doubt, is_settled });
         }
         if end.is_closed || end.chunking { Err(end) } else { Ok(()) }

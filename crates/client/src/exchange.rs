@@ -15,7 +15,7 @@ use crate::{
     Unreachable,
     delivery::Course,
     destination::Destination,
-    letter::{Letter, Watch},
+    letter::{Letter, Watch, Way},
     mx::{self, MxError, Servers},
     port,
     published::HostPolicy,
@@ -227,7 +227,8 @@ impl<R: Resolver, D: Dial> Shared<R, D> {
         let watch = Some(Watch { published: &options.published, domain, servers: &servers });
         let mut letter = Letter { mail, recipients, source, watch };
         let targets = async { Ok(servers.targets.clone()) };
-        Ok(letter.deliver(&destination, permit, &self.dial, &self.client, targets).await?)
+        let to = Way { destination: &destination, dial: &self.dial, options: &self.client };
+        Ok(letter.deliver(&to, permit, targets).await?)
     }
 
     fn destination(&self, hosts: Vec<Demand>) -> Arc<Destination<D::Stream>> {

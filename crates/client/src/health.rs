@@ -28,6 +28,8 @@ const PROBE: Duration = Duration::from_secs(30);
 const NO_TLS: Duration = Duration::from_secs(3_600);
 /// How long a server that broke CHUNKING gets its mail by DATA.
 const NO_CHUNKING: Duration = Duration::from_secs(24 * 3_600);
+/// How long a server that got confused by a batch gets one transaction at a time.
+const NO_BATCHES: Duration = Duration::from_secs(24 * 3_600);
 /// How long it counts that a server was slow.
 const SLOW: Duration = Duration::from_secs(3_600);
 /// The most connections that have lost a race and may still become ready.
@@ -46,6 +48,7 @@ const SERVERS: usize = 4_096;
 /// | unreachable, silent, broke off, or ended the session | the server comes last | 60 s, doubled with each further failure in a row, 600 s at most; then one delivery probes it |
 /// | TLS broke, and a transaction without it was completed | no TLS, where the policy permits | 1 h |
 /// | BDAT failed | content goes by DATA | 24 h |
+/// | it got confused by messages that were sent before the replies to others | one transaction at a time | 24 h |
 /// | ready after a longer time than its head start | the next server starts later | 1 h |
 ///
 /// It holds 4,096 servers at most. Beyond that, the entries with the least time left are forgotten:
@@ -77,6 +80,7 @@ struct Entry {
     sick_until: Option<Instant>,
     clear_until: Option<Instant>,
     whole_until: Option<Instant>,
+    single_until: Option<Instant>,
     slow: Option<(Instant, Duration)>,
 }
 
@@ -98,6 +102,8 @@ pub struct ServerHealth {
     pub no_tls_for: Duration,
     /// For how long it still gets content by DATA.
     pub no_chunking_for: Duration,
+    /// For how long it still gets one transaction at a time.
+    pub no_batches_for: Duration,
     /// How long it took until a connection was ready. Zero: not longer than the head start.
     pub ready_after: Duration,
 }
@@ -115,6 +121,7 @@ impl Health {
             last_for: left(entry.sick_until),
             no_tls_for: left(entry.clear_until),
             no_chunking_for: left(entry.whole_until),
+            no_batches_for: left(entry.single_until),
             ready_after: entry.slow.filter(|(until, _)| now < *until).map(|(_, took)| took).unwrap_or_default(),
         };
         self.lock().iter().map(seen).collect()
@@ -143,6 +150,12 @@ impl Health {
     /// Returns `true` if CHUNKING broke with the server.
     pub fn breaks_chunking(&self, server: &Server) -> bool {
         self.remembers(server, |entry| entry.whole_until)
+    }
+
+    /// Returns `true` if the server got confused by messages that were sent before the replies to
+    /// others.
+    pub fn breaks_batches(&self, server: &Server) -> bool {
+        self.remembers(server, |entry| entry.single_until)
     }
 
     /// How long the server took lately until a connection was ready. Zero: not longer than its head
@@ -180,6 +193,11 @@ impl Health {
     /// CHUNKING broke with the server.
     pub fn broke_chunking(&self, server: &Server) {
         self.note(server, |entry, now| entry.whole_until = Some(now + NO_CHUNKING));
+    }
+
+    /// The server got confused by messages that were sent before the replies to others.
+    pub fn broke_batch(&self, server: &Server) {
+        self.note(server, |entry, now| entry.single_until = Some(now + NO_BATCHES));
     }
 
     /// A connection was ready after this time. It is remembered if it is longer than the usual head
@@ -258,7 +276,7 @@ impl Entry {
     fn last(&self) -> Option<Instant> {
         let sick = self.sick_until.map(|until| until + SICK_AT_MOST);
         let slow = self.slow.map(|(until, _)| until);
-        [sick, self.clear_until, self.whole_until, slow].into_iter().flatten().max()
+        [sick, self.clear_until, self.whole_until, self.single_until, slow].into_iter().flatten().max()
     }
 }
 
@@ -307,17 +325,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn broken_tls_and_chunking_are_tried_again_after_their_time() {
+    async fn what_broke_is_tried_again_after_its_time() {
         let (health, one) = (Health::default(), server(1));
         health.broke_tls(&one);
         health.broke_chunking(&one);
+        health.broke_batch(&one);
         health.answered(&one);
-        assert!(health.breaks_tls(&one) && health.breaks_chunking(&one) && !health.is_sick(&one));
-        assert!(!health.breaks_tls(&server(2)) && !health.breaks_chunking(&server(2)));
+        let broken = |one: &Server| (health.breaks_tls(one), health.breaks_chunking(one), health.breaks_batches(one));
+        assert_eq!((broken(&one), health.is_sick(&one)), ((true, true, true), false));
+        assert_eq!(broken(&server(2)), (false, false, false));
         pass(3_600).await;
-        assert!(!health.breaks_tls(&one) && health.breaks_chunking(&one));
+        assert_eq!(broken(&one), (false, true, true));
         pass(23 * 3_600).await;
-        assert!(!health.breaks_chunking(&one));
+        assert_eq!(broken(&one), (false, false, false));
     }
 
     #[tokio::test(start_paused = true)]

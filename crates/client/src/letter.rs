@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    Client, ClientOptions, ConnectError, Dial, Published, Race, Source, Target,
+    Client, ClientOptions, ConnectError, Dial, Published, Race, Server, Source, Target,
     delivery::{Break, Course, Delivery, Passed, Transact, Transacted},
     destination::{Destination, Used},
     mx::Servers,
@@ -51,20 +51,25 @@ impl Watch<'_> {
     }
 }
 
+/// The connections to a destination, and how more are made.
+pub(crate) struct Way<'d, D: Dial> {
+    pub(crate) destination: &'d Destination<D::Stream>,
+    pub(crate) dial: &'d D,
+    pub(crate) options: &'d Arc<ClientOptions>,
+}
+
 impl<C: Source> Letter<'_, C> {
     /// Delivers over a kept connection, or over new ones to these targets. The permit goes with the
     /// connection that is kept. An error: no server could be reached.
     pub(crate) async fn deliver<D: Dial>(
         &mut self,
-        destination: &Destination<D::Stream>,
+        to: &Way<'_, D>,
         permit: OwnedSemaphorePermit,
-        dial: &D,
-        options: &Arc<ClientOptions>,
         targets: impl Future<Output = Result<Vec<Target>, ConnectError>>,
     ) -> Result<Vec<Course>, ConnectError> {
-        let mut delivery = Delivery::new(self.recipients.len(), destination.limits.recipients);
+        let mut delivery = Delivery::new(self.recipients.len(), to.destination.limits.recipients);
         let (mut kept, mut tried) = (None, None);
-        while let Some(Used { client, messages }) = destination.shelf.take() {
+        while let Some(Used { client, messages }) = to.destination.shelf.take() {
             let server = client.server().map(|target| target.server.clone());
             let mut connection = Some(client);
             match delivery.over(&mut connection, self).await {
@@ -80,6 +85,19 @@ impl<C: Source> Letter<'_, C> {
                 }
             }
         }
+        self.deliver_rest(delivery, (kept, tried), to, permit, targets).await
+    }
+
+    /// Delivers to the recipients that are open, over new connections to these targets but the one
+    /// that was tried. The connection that is kept so far gives way to a better one.
+    pub(crate) async fn deliver_rest<D: Dial>(
+        &mut self,
+        mut delivery: Delivery,
+        (mut kept, tried): (Option<Used<D::Stream>>, Option<Server>),
+        to: &Way<'_, D>,
+        permit: OwnedSemaphorePermit,
+        targets: impl Future<Output = Result<Vec<Target>, ConnectError>>,
+    ) -> Result<Vec<Course>, ConnectError> {
         if delivery.is_open() {
             let mut targets = match targets.await {
                 Ok(targets) => targets,
@@ -87,7 +105,7 @@ impl<C: Source> Letter<'_, C> {
                 Err(_) => Vec::new(),
             };
             targets.retain(|target| Some(&target.server) != tried.as_ref());
-            let mut race = Race::new(&targets, dial.clone(), Arc::clone(options));
+            let mut race = Race::new(&targets, to.dial.clone(), Arc::clone(to.options));
             let (mut fresh, had_delivered) = (None, delivery.has_delivered());
             delivery.through(&mut race, self, &mut fresh).await;
             let mut failed = race.failed();
@@ -103,7 +121,7 @@ impl<C: Source> Letter<'_, C> {
             }
         }
         if let Some(kept) = kept {
-            destination.give_back(kept, permit);
+            to.destination.give_back(kept, permit);
         }
         Ok(delivery.into_courses())
     }
@@ -132,10 +150,10 @@ impl<C: Source, S: AsyncRead + AsyncWrite + Unpin + Send> Transact<S> for Letter
 
 pin_project! {
     /// Content of which it is known if any of it was read.
-    struct Watched<C> {
+    pub(crate) struct Watched<C> {
         #[pin]
-        content: C,
-        has_begun: bool,
+        pub(crate) content: C,
+        pub(crate) has_begun: bool,
     }
 }
 

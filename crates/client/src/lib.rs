@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod batch;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 mod client;
@@ -43,6 +44,7 @@ mod transcript;
 #[cfg(unix)]
 mod unix;
 
+pub use batch::{Batch, Message, SendAll};
 pub use client::{Client, ClientOptions};
 pub use destination::PoolOptions;
 pub use dial::Dial;

@@ -2,12 +2,14 @@
 
 use std::{fmt, sync::Arc};
 
+use futures_util::stream::{self, Stream};
 use posthaste_tokio::wire::{AddressError, Mail, Rcpt};
 
 use crate::{
-    ClientOptions, ConnectError, Delivered, Dial, Endpoint, PoolOptions, SendError, Source, Target, Tcp,
+    ClientOptions, ConnectError, Delivered, Dial, Endpoint, Message, PoolOptions, SendAll, SendError, Source, Target,
+    Tcp,
     destination::Destination,
-    letter::Letter,
+    letter::{Letter, Way},
     send::{addresses, delivered},
     shelf::Budget,
 };
@@ -39,11 +41,11 @@ impl<D: Dial> Clone for Pool<D> {
     }
 }
 
-struct Shared<D: Dial> {
+pub(crate) struct Shared<D: Dial> {
     servers: Vec<Endpoint>,
-    dial: D,
-    client: Arc<ClientOptions>,
-    destination: Destination<D::Stream>,
+    pub(crate) dial: D,
+    pub(crate) client: Arc<ClientOptions>,
+    pub(crate) destination: Destination<D::Stream>,
 }
 
 impl Pool<Tcp> {
@@ -99,9 +101,51 @@ impl<D: Dial> Pool<D> {
         let shared = &self.0;
         let permit = shared.destination.permit().await.ok_or(SendError::Closed)?;
         let mut letter = Letter { mail: &mail, recipients: recipients.iter().collect(), source: &content, watch: None };
-        let courses =
-            letter.deliver(&shared.destination, permit, &shared.dial, &shared.client, shared.targets()).await?;
+        let courses = letter.deliver(&shared.way(), permit, shared.targets()).await?;
         Ok(delivered(recipients.into_iter().zip(courses)))
+    }
+
+    /// Sends messages over as many connections as the limit allows, without a wait for the reply to
+    /// each. Returns the outcomes as they become known, in no order.
+    ///
+    /// Each connection takes messages as [`Batch`](crate::Batch) says. A recipient that the server
+    /// does not take, and does not refuse for good, goes on to the next server as with
+    /// [`send`](Self::send). A server that gets confused is remembered for a day
+    /// ([`Health`](crate::Health)) and gets one transaction at a time. Messages that it cannot have
+    /// are sent again, and those that it may have are not: their recipients are
+    /// [`in_doubt`](crate::Recipient::in_doubt).
+    ///
+    /// Messages are taken from the iterator as connections have room for them.
+    ///
+    /// ```no_run
+    /// use posthaste_client::{ClientOptions, Message, Pool};
+    ///
+    /// # async fn example(people: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = Pool::new(["smtp.example.net:587"], ClientOptions::new("client.example.org".parse()?))?;
+    /// let text = "Subject: hello\r\n\r\nHello!\r\n";
+    /// let messages = people.iter().filter_map(|to| Message::new("me@example.org", [to.as_str()], text).ok());
+    /// let mut all = pool.send_all(messages);
+    /// while let Some((number, sent)) = all.next().await {
+    ///     sent?.failed().for_each(|failed| println!("message {number}: {failed}"));
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn send_all<'p, C, M>(&'p self, messages: M) -> SendAll<'p>
+    where
+        C: Source + 'p,
+        M: IntoIterator<Item = Message<C>, IntoIter: Send + 'p>,
+    {
+        self.send_stream(stream::iter(messages))
+    }
+
+    /// Sends the messages of a stream as [`send_all`](Self::send_all) does. While the stream has
+    /// none, the connections go on.
+    pub fn send_stream<'p, C, M>(&'p self, messages: M) -> SendAll<'p>
+    where
+        C: Source + 'p,
+        M: Stream<Item = Message<C>> + Send + 'p,
+    {
+        SendAll::new(&self.0, messages)
     }
 
     /// Closes the unused connections with QUIT, and those in use when their message has gone. A
@@ -122,8 +166,12 @@ impl<D: Dial> fmt::Debug for Pool<D> {
 }
 
 impl<D: Dial> Shared<D> {
+    pub(crate) const fn way(&self) -> Way<'_, D> {
+        Way { destination: &self.destination, dial: &self.dial, options: &self.client }
+    }
+
     /// The addresses of the servers, or their names where the dialer resolves them.
-    async fn targets(&self) -> Result<Vec<Target>, ConnectError> {
+    pub(crate) async fn targets(&self) -> Result<Vec<Target>, ConnectError> {
         let (mut targets, mut last) = (Vec::new(), None);
         for (server, preference) in self.servers.iter().zip((0..=u16::MAX).chain(std::iter::repeat(u16::MAX))) {
             match Target::all(server, preference, &self.dial, self.client.connect_timeout).await {

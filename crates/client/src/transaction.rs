@@ -18,7 +18,7 @@ use crate::{Client, Recipient, RecipientOutcome, RefusedAt, Sent, Stage, client:
 
 /// RCPT commands that are on their way at once. More could fill both sides' windows while both
 /// write (RFC 2920 section 3.1).
-const GROUP: usize = 100;
+pub(crate) const GROUP: usize = 100;
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends one message, with all parameters, to these recipients. An empty list sends nothing.
@@ -110,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 }
 
 /// Returns `true` if BDAT may be why a conversation broke off while content went by BDAT.
-fn may_be_chunking(broken: &ClientError) -> bool {
+pub(crate) fn may_be_chunking(broken: &ClientError) -> bool {
     match broken {
         ClientError::EarlyReply(reply) | ClientError::Unasked(reply) => is_unknown_command(reply),
         // A 421, or a fault on this side.
@@ -119,14 +119,14 @@ fn may_be_chunking(broken: &ClientError) -> bool {
     }
 }
 
-struct Attempt {
-    outcomes: Vec<Option<RecipientOutcome>>,
+pub(crate) struct Attempt {
+    pub(crate) outcomes: Vec<Option<RecipientOutcome>>,
     /// The index of the recipient that each RCPT of the transaction names.
-    named: Vec<usize>,
+    pub(crate) named: Vec<usize>,
     /// Content went by BDAT, and its reply is still to come.
-    by_chunks: bool,
+    pub(crate) by_chunks: bool,
     /// A reply was odd while others were on their way: a reply may be missing, or be one too many.
-    is_out_of_step: bool,
+    pub(crate) is_out_of_step: bool,
     /// The same for replies to the end of the content.
     end_is_out_of_step: bool,
     /// Outcomes of the replies after the odd one. They count once 354, or the reply to RSET, has
@@ -135,7 +135,7 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn new(recipients: usize) -> Self {
+    pub(crate) fn new(recipients: usize) -> Self {
         Self {
             outcomes: vec![None; recipients],
             named: Vec::new(),
@@ -148,7 +148,7 @@ impl Attempt {
 
     /// The recipients to name to the server, in the form that it can take. The others get their
     /// outcome here.
-    fn choose<'a, S: AsyncRead + AsyncWrite + Unpin>(
+    pub(crate) fn choose<'a, S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         client: &Client<S>,
         recipients: &[Rcpt<&'a str>],
@@ -297,7 +297,7 @@ impl Attempt {
 
     /// The content was refused. An error if the server does not know BDAT: it may take the octets
     /// of the content for commands.
-    fn content_refused(&mut self, reply: &Reply) -> Result<(), ClientError> {
+    pub(crate) fn content_refused(&mut self, reply: &Reply) -> Result<(), ClientError> {
         if self.by_chunks && is_unknown_command(reply) {
             self.settle(reply, RefusedAt::Bdat);
             return Err(ClientError::Chunking(reply.clone()));
@@ -342,12 +342,17 @@ impl Attempt {
 
     /// A reply came that only one command can have, in its place. So the replies before it came in
     /// theirs.
-    fn is_in_step(&mut self) {
+    pub(crate) fn is_in_step(&mut self) {
         self.is_out_of_step = false;
         self.end_is_out_of_step = false;
         for (index, outcome) in std::mem::take(&mut self.held) {
             self.set(index, outcome);
         }
+    }
+
+    /// Outcomes that wait for a reply in its place never count.
+    pub(crate) fn forget(&mut self) {
+        self.held.clear();
     }
 
     /// Ends the transaction by RSET, unless the server has ended the conversation.
@@ -363,7 +368,7 @@ impl Attempt {
     }
 
     /// Sets the outcome of the recipient that this RCPT names, unless it has one.
-    fn set(&mut self, index: u32, outcome: RecipientOutcome) {
+    pub(crate) fn set(&mut self, index: u32, outcome: RecipientOutcome) {
         if self.is_out_of_step {
             self.held.push((index, outcome));
             return;
@@ -375,7 +380,7 @@ impl Attempt {
     }
 
     /// Gives this reply to every recipient without an outcome.
-    fn settle(&mut self, reply: &Reply, at: RefusedAt) {
+    pub(crate) fn settle(&mut self, reply: &Reply, at: RefusedAt) {
         for outcome in self.outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
             *outcome = Some(RecipientOutcome::of(reply.clone(), at));
         }

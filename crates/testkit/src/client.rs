@@ -162,6 +162,19 @@ impl ClientHarness {
         self.finish()
     }
 
+    /// Sends a whole message by BDAT in pieces of at most `piece` octets, before the replies to its
+    /// commands.
+    ///
+    /// # Errors
+    /// As [`ClientSession::begin_early_chunk`] and [`ClientSession::payload`].
+    pub fn send_early_chunk(&mut self, content: &[u8], piece: usize) -> Result<Ticket, ApiMisuse> {
+        let begun = self.session.begin_early_chunk(self.clock.now(), content.len() as u64, &mut self.out);
+        self.flush();
+        begun?;
+        self.payload(content, piece)?;
+        self.finish()
+    }
+
     /// Begins a chunk of `octets` octets.
     ///
     /// # Errors

@@ -131,6 +131,8 @@ impl Scripted {
         tokio::spawn(async move {
             for number in 0.. {
                 let (stream, _) = listener.accept().await.unwrap();
+                // Replies to pipelined commands are many small writes.
+                stream.set_nodelay(true).unwrap();
                 let (script, tls, heard) = (Arc::clone(&script), tls.clone(), heard.clone());
                 tokio::spawn(converse(Box::new(stream), number, script, tls, heard));
             }

@@ -1,5 +1,6 @@
 //! Runs a client session over a connection.
 
+mod ahead;
 mod body;
 
 use std::{io, sync::Arc};

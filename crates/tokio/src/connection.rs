@@ -252,6 +252,74 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
+    /// Writes as [`write_segments`](Self::write_segments), and reads while the peer takes no
+    /// octets: a peer that waits for room for its own octets would take none for ever. It reads
+    /// until the input has this many octets.
+    ///
+    /// # Errors
+    /// [`io::Error`] from writing. The next read finds an error from reading.
+    pub(crate) async fn write_segments_and_read(
+        &mut self,
+        segments: &SegmentList<'_>,
+        most_input: usize,
+    ) -> io::Result<()> {
+        self.check_whole()?;
+        self.torn = true;
+        let (mut done, mut may_read) = (0, true);
+        let all = self.output.len() + segments.octets();
+        while done < all {
+            let written = poll_fn(|context| {
+                let written = self.poll_write_from(context, done, segments);
+                while written.is_pending() && may_read && self.input.len() < most_input {
+                    let mut stack = [MaybeUninit::uninit(); READ];
+                    let mut buffer = ReadBuf::uninit(&mut stack);
+                    match self.transport.poll_read(context, &mut buffer) {
+                        Poll::Pending => break,
+                        Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                            self.input.extend_from_slice(buffer.filled());
+                        }
+                        Poll::Ready(_) => may_read = false,
+                    }
+                }
+                written
+            });
+            let written = written.await?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            done += written;
+        }
+        self.output = BytesMut::new();
+        poll_fn(|context| self.transport.poll_flush(context)).await?;
+        self.torn = false;
+        self.unflushed = false;
+        Ok(())
+    }
+
+    /// Writes some of the output and the segments, without the first `done` octets of them.
+    /// [`write_segments`](Self::write_segments) does it in place: there it is in the way of every
+    /// message, and a call costs a copy of the futures around it.
+    fn poll_write_from(
+        &mut self,
+        context: &mut Context<'_>,
+        done: usize,
+        segments: &SegmentList<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); MAX_SEGMENTS + 1];
+        let mut skip = done;
+        let pieces = std::iter::once(&self.output[..]).chain(segments.as_slice().iter().map(|s| s.as_bytes()));
+        let mut used = 0;
+        for piece in pieces {
+            let rest = piece.get(skip..).unwrap_or_default();
+            skip = skip.saturating_sub(piece.len());
+            if let (false, Some(slot)) = (rest.is_empty(), slices.get_mut(used)) {
+                *slot = IoSlice::new(rest);
+                used += 1;
+            }
+        }
+        self.transport.poll_write_vectored(context, slices.get(..used).unwrap_or_default())
+    }
+
     /// Closes the writing side, for 5 s at most; errors are ignored. Under TLS it sends a
     /// close_notify. Without one the peer could not tell if an attacker cut the connection (RFC
     /// 8446 section 6.1).

@@ -3,6 +3,8 @@
 //! ```text
 //! cargo run --release --bin sink -- 127.0.0.1:2525
 //! ```
+//!
+//! With `chunking` behind the address it takes BDAT too.
 
 use std::{
     error::Error,
@@ -32,7 +34,9 @@ impl Handler for Sink {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:2525".to_owned());
-    let listener = Listener::bind(address, ServerSettings::new("localhost".parse()?)).await?;
+    let mut settings = ServerSettings::new("localhost".parse()?);
+    settings.offers.chunking = std::env::args().nth(2).is_some_and(|way| way == "chunking");
+    let listener = Listener::bind(address, settings).await?;
     println!("listening on {}", listener.local_address()?);
     tokio::spawn(async {
         let mut last = 0;

@@ -6,6 +6,7 @@
 mod authentic_data;
 #[cfg(all(feature = "dane", feature = "mta-sts"))]
 mod bad_certificates;
+mod batch;
 #[cfg(feature = "blocking")]
 mod blocking;
 mod chunking_fails;

@@ -7,7 +7,7 @@ use posthaste_wire::{
     frame::{ContentCheck, SegmentList, Stuffer},
 };
 
-use super::{ClientSession, Sent, Ticket};
+use super::{ClientSession, Sent, Ticket, output::MAX_UNANSWERED};
 use crate::{
     ApiMisuse, Tick,
     table::{Exchange, Phase},
@@ -69,7 +69,7 @@ impl ClientSession {
     ///
     /// No chunk is sent before every recipient has its reply and one is accepted (RFC 3030 section
     /// 2). So a server never sees content for no recipient, and with PIPELINING it takes no more
-    /// round trips than DATA.
+    /// round trips than DATA. [`begin_early_chunk`](Self::begin_early_chunk) waits for no reply.
     ///
     /// With PIPELINING, a chunk may follow chunks whose replies are outstanding, 16 at most with
     /// this one. Only the last chunk waits for all earlier replies. Its positive reply then means
@@ -114,6 +114,42 @@ impl ClientSession {
         }
         Command::Bdat { size: octets, last }.encode(out)?;
         self.chunk_goes_on(now, octets, last);
+        self.block_due = Some(now + self.settings.timeouts.write);
+        Ok(())
+    }
+
+    /// Writes BDAT LAST for a whole message of this many octets, before the replies to its MAIL and
+    /// RCPT, with PIPELINING (RFC 3030 section 4.2). Go on as after
+    /// [`begin_chunk`](Self::begin_chunk).
+    ///
+    /// The server gets the content even if it refuses every recipient. It throws the content away
+    /// then and refuses the chunk (RFC 3030 section 2), and MAIL stays in force. So RSET has to
+    /// come before the next MAIL, or the next message could go out under this one's reverse-path.
+    ///
+    /// # Errors
+    /// Nothing is written.
+    ///
+    /// - [`ApiMisuse::OutOfOrder`]: no RCPT was sent, or a chunk is open. In LMTP always: the
+    ///   number of replies to the content follows from those to RCPT (RFC 2033 section 4.2).
+    /// - [`ApiMisuse::NotYet`]: replies must come first.
+    /// - [`ApiMisuse::NotOffered`]: the server does not offer CHUNKING and PIPELINING, or there is
+    ///   an [`oddity`](Self::oddity).
+    /// - [`ApiMisuse::Closed`]: the session is over, or QUIT was sent.
+    pub fn begin_early_chunk(&mut self, now: Tick, octets: u64, out: &mut BytesMut) -> Result<(), ApiMisuse> {
+        if self.phase == Phase::Closed || self.closing {
+            return Err(ApiMisuse::Closed);
+        }
+        if self.flow.is_open() || self.lmtp || self.ahead != Phase::Rcpt {
+            return Err(ApiMisuse::OutOfOrder);
+        }
+        if !self.capabilities.offers(Keyword::Chunking) || !self.may_pipeline() {
+            return Err(ApiMisuse::NotOffered);
+        }
+        if !self.may_follow() || self.unanswered.len() >= MAX_UNANSWERED {
+            return Err(ApiMisuse::NotYet);
+        }
+        Command::Bdat { size: octets, last: true }.encode(out)?;
+        self.chunk_goes_on(now, octets, true);
         self.block_due = Some(now + self.settings.timeouts.write);
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::{
 
 /// The most commands with outstanding replies. A caller that pipelines more has to read replies
 /// first.
-const MAX_UNANSWERED: usize = 1_024;
+pub(super) const MAX_UNANSWERED: usize = 1_024;
 
 impl ClientSession {
     /// Writes a command to the output. Send BDAT with [`begin_chunk`](Self::begin_chunk).
@@ -125,7 +125,7 @@ impl ClientSession {
 
     /// Returns `true` if another command may be sent now. Either no reply is outstanding, or other
     /// commands may follow all outstanding ones (RFC 2920 section 3.1, RFC 3030 section 4.2).
-    fn may_follow(&self) -> bool {
+    pub(super) fn may_follow(&self) -> bool {
         let followed = |sent: &Sent| {
             matches!(
                 sent.exchange,

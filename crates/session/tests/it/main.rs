@@ -11,6 +11,7 @@ mod client_misuse;
 mod client_replies;
 mod client_transactions;
 mod cost;
+mod early_chunks;
 mod endings;
 mod every_sequence;
 mod hostile_clients;

@@ -225,7 +225,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     }
 
     /// Appends a block. Returns the rest.
-    fn payload<'p>(&mut self, octets: &'p [u8], segments: &mut SegmentList<'p>) -> Result<&'p [u8], ApiMisuse> {
+    pub(super) fn payload<'p>(
+        &mut self,
+        octets: &'p [u8],
+        segments: &mut SegmentList<'p>,
+    ) -> Result<&'p [u8], ApiMisuse> {
         let block = octets.get(..BLOCK).unwrap_or(octets);
         let taken = self.session.payload(self.clock.now(), block, segments)?;
         if let Some(trace) = &mut self.trace {
@@ -235,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     }
 
     /// Looks for a reply: it explains more than the write that failed because of it.
-    async fn explained(&mut self, error: ClientError) -> ClientError {
+    pub(super) async fn explained(&mut self, error: ClientError) -> ClientError {
         if !matches!(error, ClientError::Io(_) | ClientError::Timeout) {
             return error;
         }
@@ -288,12 +292,12 @@ async fn give_way() {
     .await;
 }
 
-fn wrong_length() -> ClientError {
+pub(super) fn wrong_length() -> ClientError {
     ClientError::Content(io::Error::new(io::ErrorKind::InvalidData, "its length is not the one that it gave"))
 }
 
 /// The next piece that has octets.
-async fn next(content: &mut Pin<&mut impl Content>) -> Result<Option<Bytes>, ClientError> {
+pub(super) async fn next(content: &mut Pin<&mut impl Content>) -> Result<Option<Bytes>, ClientError> {
     loop {
         match poll_fn(|context| content.as_mut().poll_next(context)).await {
             // A source with nothing but these must not keep the thread.
