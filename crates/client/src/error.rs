@@ -249,7 +249,7 @@ impl std::fmt::Display for Stage {
             Self::Connect => "the connection",
             Self::Greeting => "the greeting",
             Self::Hello => "EHLO",
-            Self::StartTls => "TLS",
+            Self::StartTls => "STARTTLS",
             Self::Auth => "AUTH",
             Self::Transaction => "the transaction",
         })

@@ -2,7 +2,7 @@
 
 use posthaste_tokio::{
     Content,
-    wire::{AddressError, Capabilities, ForwardPath, Mail, Mailbox, Rcpt, ReversePath, capability::Keyword},
+    wire::{AddressError, Capabilities, ForwardPath, Mail, Mailbox, Rcpt, capability::Keyword},
 };
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -99,11 +99,11 @@ pub(crate) fn delivered(recipients: impl Iterator<Item = (Rcpt, Course)>) -> Del
     Delivered { recipients: recipients.map(recipient).collect() }
 }
 
-/// The addresses of a message in the form that a server takes: domains outside ASCII go as A-labels
-/// to one that does not offer SMTPUTF8, if nothing else is outside ASCII.
+/// The addresses of a message in the form that a server takes: the domains of recipients go as
+/// A-labels to one that does not offer SMTPUTF8. With SMTPUTF8 in MAIL the content may need it as
+/// well, and nothing is converted.
 pub(crate) struct Addresses<'a> {
     mail: &'a Mail,
-    sender: Option<Mailbox>,
     recipients: Vec<(&'a Rcpt, Option<Mailbox>)>,
     takes_utf8: bool,
 }
@@ -112,19 +112,15 @@ impl<'a> Addresses<'a> {
     pub(crate) fn of(mail: &'a Mail, recipients: impl Iterator<Item = &'a Rcpt>, server: &Capabilities) -> Self {
         let takes_utf8 = server.offers(Keyword::SmtpUtf8);
         let ascii = |mailbox: Option<&Mailbox>| {
-            let mailbox = mailbox.filter(|mailbox| !takes_utf8 && !mailbox.is_ascii())?;
+            let mailbox = mailbox.filter(|mailbox| !takes_utf8 && !mail.smtputf8 && !mailbox.is_ascii())?;
             a_labels(mailbox).filter(Mailbox::is_ascii)
         };
-        let sender = ascii(mail.reverse_path.mailbox());
         let recipients = recipients.map(|rcpt| (rcpt, ascii(rcpt.forward_path.mailbox()))).collect();
-        Self { mail, sender, recipients, takes_utf8 }
+        Self { mail, recipients, takes_utf8 }
     }
 
     pub(crate) fn borrowed(&self) -> (Mail<&str>, Vec<Rcpt<&str>>) {
         let mut mail = self.mail.borrowed();
-        if let Some(sender) = &self.sender {
-            mail.reverse_path = ReversePath::Mailbox(sender.borrowed());
-        }
         let mut recipients = Vec::with_capacity(self.recipients.len());
         for (rcpt, ascii) in &self.recipients {
             let mut rcpt = rcpt.borrowed();

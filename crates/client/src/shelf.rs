@@ -118,7 +118,7 @@ impl<T: Keep> Shelf<T> {
         }
         state.kept.push(Kept { connection, until: far(self.0.idle), _permit: permit });
         if !std::mem::replace(&mut state.is_watched, true) {
-            tokio::spawn(watch(Arc::downgrade(&self.0)));
+            tokio::spawn(watch(Watching { shelf: Arc::downgrade(&self.0), is_over: false }));
         }
         None
     }
@@ -167,11 +167,10 @@ impl<T> fmt::Debug for Shelf<T> {
 }
 
 /// Closes connections whose time is over. Ends when there is none.
-async fn watch<T: Keep>(shelf: Weak<Inner<T>>) {
-    let mut watching = Watching { shelf: Weak::clone(&shelf), is_over: false };
+async fn watch<T: Keep>(mut watching: Watching<T>) {
     loop {
         let next = {
-            let Some(shelf) = shelf.upgrade() else { return };
+            let Some(shelf) = watching.shelf.upgrade() else { return };
             let mut state = shelf.state();
             let now = Instant::now();
             let (over, left) = std::mem::take(&mut state.kept).into_iter().partition(|kept| kept.until <= now);

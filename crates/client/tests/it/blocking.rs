@@ -91,3 +91,24 @@ fn on_a_thread_of_a_runtime_it_is_an_error_with_a_remedy() {
         drop(pool);
     });
 }
+
+/// These are the threads of a runtime on which one may wait.
+#[test]
+fn in_spawn_blocking_and_block_in_place_it_works() {
+    let runtime = Runtime::new().unwrap();
+    let hop = runtime.block_on(Scripted::polite());
+    let pool = Pool::new([("127.0.0.1", hop.port)], options(Tls::Off)).unwrap();
+    let port = hop.port;
+    let send = move || {
+        assert!(pool.send("a@b.test", ["c@d.test"], CONTENT).unwrap().is_complete());
+        let mut client = Client::connect(("127.0.0.1", port), &options(Tls::Off)).unwrap();
+        assert!(client.send("a@b.test", ["c@d.test"], CONTENT).unwrap().is_complete());
+        client.quit();
+    };
+    let again = send.clone();
+    runtime.block_on(async {
+        tokio::task::spawn_blocking(send).await.unwrap();
+        tokio::spawn(async { tokio::task::block_in_place(again) }).await.unwrap();
+    });
+    assert_eq!(hop.count("<end>"), 4);
+}

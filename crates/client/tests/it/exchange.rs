@@ -303,3 +303,44 @@ async fn a_dropped_message_gives_its_place_back() {
     }
     assert_eq!(world.counts("<end>")[0], 3);
 }
+
+#[tokio::test]
+async fn lines_that_end_in_lf_go_to_each_host() {
+    use posthaste_client::Text;
+    let world = World::new(&[("d.test", TWO)], vec![at("<end>", "451 4.3.0 later\r\n"), well()], |_| {}).await;
+    assert!(world.send(&["a@d.test"], Text::new("Subject: x\n\nbody\n")).await.is_complete());
+    for host in &world.hosts {
+        assert_eq!(host.heard.lines(&["<octets>"]).len(), 3);
+    }
+}
+
+/// What keeps an eye on connections ends with its runtime, and begins again in the next.
+#[test]
+fn connections_are_closed_after_their_time_in_another_runtime_too() {
+    use posthaste_client::{Pool, PoolOptions};
+    let server = tokio::runtime::Runtime::new().unwrap();
+    let hop = server.block_on(Scripted::polite());
+    let mut limits = PoolOptions::default();
+    limits.idle = Duration::from_millis(300);
+    let pool = Pool::with([("127.0.0.1", hop.port)], options(Tls::Off), limits, Tcp::default()).unwrap();
+    for _ in 0..2 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        assert!(runtime.block_on(pool.send("a@b.test", ["c@d.test"], CONTENT)).unwrap().is_complete());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        assert!(pool.send("a@b.test", ["c@d.test"], CONTENT).await.unwrap().is_complete());
+        tokio::time::sleep(Duration::from_millis(900)).await;
+    });
+    assert!(format!("{pool:?}").contains("unused: 0"), "{pool:?}");
+}
+
+#[tokio::test]
+async fn what_is_no_regular_file_is_an_error_that_names_it() {
+    let world = World::new(&[("d.test", TWO)], vec![well(), well()], |_| {}).await;
+    for path in ["/dev/zero", "/", "/none"] {
+        let delivered = world.send(&["a@d.test"], FileSource::new(path)).await;
+        assert!(delivered.recipients[0].to_string().contains(path), "{delivered:?}");
+    }
+    assert_eq!(world.counts("MAIL"), [0, 0]);
+}

@@ -30,7 +30,7 @@ async fn a_server_is_named_in_every_usual_way() {
 
 #[test]
 fn a_text_that_names_no_server_is_an_error_with_a_remedy() {
-    use EndpointError::{BadPath, BadPort, NoBrackets, NoHost, NoPort};
+    use EndpointError::{BadPath, BadPort, NoBrackets, NoHost, NoPort, Url};
     for (text, error, remedy) in [
         ("mx.test", NoPort as fn(String) -> EndpointError, "add it after a colon, as in mx.test:25"),
         ("", NoPort, "add it after a colon"),
@@ -44,7 +44,7 @@ fn a_text_that_names_no_server_is_an_error_with_a_remedy() {
         ("mx.test:65536", BadPort, "from 1 to 65535"),
         ("::1", NoBrackets, "[2001:db8::25]:25"),
         ("2001:db8::25:25", NoBrackets, "[2001:db8::25]:25"),
-        ("smtp://mx.test:25", NoBrackets, ""),
+        ("smtp://mx.test:25", Url, "write the host and the port alone"),
         ("unix:run/lmtp", BadPath, "as in unix:/run/dovecot/lmtp"),
         ("unix:", BadPath, "as in unix:/run/dovecot/lmtp"),
         ("unix:/run/\0lmtp", BadPath, "as in unix:/run/dovecot/lmtp"),
@@ -282,4 +282,34 @@ async fn an_empty_text_is_no_sender() {
     assert!(matches!(client.send("", ["you@d.test"], TEXT).await, Err(SendError::Address(_))));
     assert!(client.send("<>", ["you@d.test"], TEXT).await.unwrap().is_complete());
     assert_eq!(heard.lines(&["MAIL"]).len(), 1);
+}
+
+/// Only the domain is outside ASCII, and has A-labels.
+#[cfg(feature = "idna")]
+#[tokio::test]
+async fn a_domain_goes_in_a_labels_to_a_server_without_smtputf8() {
+    for (offers, path) in [(&[][..], "xn--bcher-kva.test"), (&["SMTPUTF8"], "b\u{fc}cher.test")] {
+        let (stream, heard) = serve(move |_, line| polite(line, offers), None);
+        let mut client = connected(stream).await;
+        let to = ["you@b\u{fc}cher.test", "other@d.test"];
+        let sent = client.send("me@s.test", to, TEXT).await.unwrap();
+        assert!(sent.is_complete(), "{sent:?}");
+        assert_eq!(sent.recipients[0].path.to_string(), "<you@b\u{fc}cher.test>");
+        let lines = heard.lines(&["MAIL", "RCPT"]);
+        assert_eq!(lines[1..], [format!("RCPT TO:<you@{path}>"), "RCPT TO:<other@d.test>".to_owned()]);
+    }
+}
+
+/// A dropped future leaves a transaction behind.
+#[tokio::test(start_paused = true)]
+async fn a_client_whose_message_was_dropped_is_of_no_use() {
+    for silent_at in ["MAIL", "RCPT", "DATA", "<end>"] {
+        let script = move |_, line: &str| if line.starts_with(silent_at) { String::new() } else { polite(line, &[]) };
+        let (stream, _) = serve(script, None);
+        let mut client = connected(stream).await;
+        assert!(client.is_usable());
+        let send = client.send("me@s.test", ["you@d.test"], TEXT);
+        assert!(tokio::time::timeout(std::time::Duration::from_secs(1), send).await.is_err());
+        assert!(!client.is_usable(), "{silent_at}");
+    }
 }

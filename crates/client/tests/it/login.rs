@@ -347,3 +347,34 @@ async fn nothing_of_a_client_shows_a_secret() {
         }
     }
 }
+
+/// Each connection asks for its own.
+#[tokio::test]
+async fn credentials_may_be_asked_for() {
+    use posthaste_client::{BearerToken, Login};
+    let (server, config) = tls("mx.test");
+    let number = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let mut options = options(Policy::Verified.tls(config));
+    let asked = Arc::clone(&number);
+    options.credentials = Some(Login::asked(move || {
+        let number = asked.fetch_add(1, SeqCst);
+        async move {
+            match number {
+                2 => Err("the identity provider is down".into()),
+                number => Ok(BearerToken::new("me@d.test", &format!("token-{number}")).into()),
+            }
+        }
+    }));
+    let mut said = Vec::new();
+    for _ in 0..2 {
+        let script = |_, line: &str| polite(line, &["STARTTLS", "AUTH XOAUTH2"]);
+        let (stream, heard) = serve(script, Some(Arc::clone(&server)));
+        Client::start(stream, "mx.test", &options).await.unwrap();
+        said.extend(heard.lines(&["AUTH"]));
+    }
+    assert!(said.len() == 2 && said[0] != said[1], "{said:?}");
+    let (stream, heard) = serve(|_, line| polite(line, &["STARTTLS", "AUTH XOAUTH2"]), Some(server));
+    let error = Client::start(stream, "mx.test", &options).await.unwrap_err();
+    assert!(error.to_string().contains("identity provider is down") && !error.is_permanent(), "{error}");
+    assert_eq!(heard.count("AUTH"), 0);
+}
