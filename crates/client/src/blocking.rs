@@ -237,8 +237,8 @@ impl Own {
     }
 }
 
-/// Returns `true` in a task of an async runtime. It is not in `spawn_blocking` and `block_in_place`,
-/// which have no budget that would end.
+/// Returns `true` in a task of an async runtime. It is not in `spawn_blocking` and
+/// `block_in_place`, which have no budget that would end.
 fn is_in_task() -> bool {
     let mut context = Context::from_waker(Waker::noop());
     // Each takes a unit of the budget and gives it back.

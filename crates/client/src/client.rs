@@ -50,8 +50,9 @@ pub struct ClientOptions {
     pub protocol: Protocol,
     /// The TLS that the connection needs. Default: none.
     pub tls: Tls,
-    /// Who to log in as: [`Credentials`](crate::Credentials), a [`BearerToken`](crate::BearerToken), or
-    /// what a function gives for each connection ([`Login::asked`]). Default: `None`, no login.
+    /// Who to log in as: [`Credentials`](crate::Credentials), a
+    /// [`BearerToken`](crate::BearerToken), or what a function gives for each connection
+    /// ([`Login::asked`]). Default: `None`, no login.
     ///
     /// Credentials are sent only where TLS is [demanded](Tls::is_demanded). Otherwise the error is
     /// [`ConnectError::AuthUnavailable`]: an attacker could remove opportunistic TLS and read them.

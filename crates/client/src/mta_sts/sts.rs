@@ -71,8 +71,8 @@ impl<F: PolicyFetch> MtaSts<F> {
     /// is one that cannot be written: the mail goes on.
     ///
     /// # Errors
-    /// The system's, if the folder cannot be made or listed, or a policy cannot be read. No policy is
-    /// removed for that.
+    /// The system's, if the folder cannot be made or listed, or a policy cannot be read. No policy
+    /// is removed for that.
     pub fn open(fetch: F, folder: impl AsRef<Path>) -> io::Result<Self> {
         let (disk, loaded) = Disk::open(folder.as_ref())?;
         let cache = Cache::default();

@@ -135,8 +135,8 @@ impl Site {
         Some(Turn { site: Arc::clone(self), has_come: false, left: false })
     }
 
-    /// Returns `true` if the site has no worker, no connection and no due key. A site that answers, or
-    /// is known to be down, is forgotten only if it must be.
+    /// Returns `true` if the site has no worker, no connection and no due key. A site that answers,
+    /// or is known to be down, is forgotten only if it must be.
     pub(super) fn is_forgettable(&self, must_be: bool) -> bool {
         let (state, now) = (self.state(), Instant::now());
         let is_down = state.down.as_ref().is_some_and(|(until, _)| now < *until);
