@@ -86,7 +86,7 @@ fn a_record_that_is_cut_or_too_long_is_damaged() {
     }
     // An unknown flag.
     let mut unknown = record.to_vec();
-    unknown[9] = 8;
+    unknown[9] = 16;
     assert_eq!(Outside::decode(&unknown), Err(RecordError::Damaged));
 }
 
