@@ -77,7 +77,7 @@ impl Client {
     /// Connects to a server, as [`crate::Client::connect`].
     ///
     /// # Errors
-    /// [`ConnectError`]; [`ConnectError::Async`] on a thread of an async runtime.
+    /// [`ConnectError`]; [`ConnectError::Async`] in a task of an async runtime.
     pub fn connect<E>(server: E, options: &ClientOptions) -> Result<Self, ConnectError>
     where
         E: TryInto<Endpoint>,
@@ -91,7 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Connects over a stream that the dialer makes, as [`crate::Client::connect_by`].
     ///
     /// # Errors
-    /// [`ConnectError`]; [`ConnectError::Async`] on a thread of an async runtime.
+    /// [`ConnectError`]; [`ConnectError::Async`] in a task of an async runtime.
     pub fn connect_by<D, E>(dial: &D, server: E, options: &ClientOptions) -> Result<Self, ConnectError>
     where
         D: Dial<Stream = S>,
@@ -106,7 +106,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends a message and returns the outcome of each recipient, as [`crate::Client::send`].
     ///
     /// # Errors
-    /// [`SendError`]; [`ConnectError::Async`] on a thread of an async runtime.
+    /// [`SendError`]; [`ConnectError::Async`] in a task of an async runtime.
     pub fn send<M, R>(
         &mut self,
         from: M,
@@ -130,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.client.is_tls()
     }
 
-    /// Sends QUIT and closes the connection, as [`crate::Client::quit`]. On a thread of an async
+    /// Sends QUIT and closes the connection, as [`crate::Client::quit`]. In a task of an async
     /// runtime it just closes.
     pub fn quit(self) {
         let _ = self.runtime.wait(self.client.quit());
@@ -177,7 +177,7 @@ impl<D: Dial> Pool<D> {
     /// Sends a message, as [`crate::Pool::send`]. Several threads may call it at once.
     ///
     /// # Errors
-    /// [`SendError`]; [`ConnectError::Async`] on a thread of an async runtime.
+    /// [`SendError`]; [`ConnectError::Async`] in a task of an async runtime.
     pub fn send<M, R>(
         &self,
         from: M,
@@ -191,7 +191,7 @@ impl<D: Dial> Pool<D> {
         self.runtime.wait(self.pool.send(from, to, content))?
     }
 
-    /// Closes the connections, as [`crate::Pool::close`]. On a thread of an async runtime it does
+    /// Closes the connections, as [`crate::Pool::close`]. In a task of an async runtime it does
     /// nothing; dropping the pool closes them without QUIT.
     pub fn close(&self) {
         let _ = self.runtime.wait(self.pool.close());

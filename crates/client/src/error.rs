@@ -83,7 +83,8 @@ pub enum ConnectError {
         /// How far it was.
         stage: Stage,
     },
-    /// A function of `blocking` was called on a thread of an async runtime.
+    /// A function of `blocking` was called in a task of an async runtime. In `spawn_blocking` and
+    /// `block_in_place` it works.
     #[error(
         "this thread belongs to an async runtime, which would stand still; use the async client, or spawn_blocking"
     )]

@@ -25,7 +25,8 @@ use crate::{Diagnostic, Route, RouteError};
 
 /// How long an answer counts.
 const KNOWN: Duration = Duration::from_secs(60);
-/// The most answers that are kept, each of up to half a kilobyte. Beyond it all are forgotten.
+/// The most answers that are kept, each of up to half a kilobyte beside its route. Equal routes are
+/// kept once. Beyond it all are forgotten.
 const ANSWERS: usize = 32_768;
 /// The most domains that the application is asked for at once.
 const AT_ONCE: usize = 64;
@@ -56,6 +57,8 @@ enum Look {
 struct State {
     /// Answers, and until when they count.
     known: HashMap<RoutingKey, (Instant, Leads)>,
+    /// The routes of these answers.
+    routes: HashSet<Arc<Route>>,
     asked: HashSet<RoutingKey>,
 }
 
@@ -135,7 +138,15 @@ impl Routing {
         state.asked.remove(&key);
         if state.known.len() >= ANSWERS {
             state.known.clear();
+            state.routes.clear();
         }
+        let leads = leads.map(|route| match state.routes.get(&route) {
+            Some(known) => Arc::clone(known),
+            None => {
+                state.routes.insert(Arc::clone(&route));
+                route
+            }
+        });
         state.known.insert(key, (Instant::now() + known, leads));
     }
 
@@ -180,5 +191,6 @@ mod tests {
         assert_eq!(routing.look(&key(WAITING)), Look::Ask);
         (0..2 * ANSWERS).for_each(|index| routing.answer(key(index), found(), Duration::ZERO));
         assert!(routing.state().known.len() <= ANSWERS && routing.state().asked.is_empty());
+        assert_eq!(routing.state().routes.len(), 1, "equal routes are one");
     }
 }

@@ -169,4 +169,18 @@ mod tests {
             assert!(sites.of(&key("other.test"), leads(), make).is_some());
         }
     }
+
+    /// Otherwise mail for other domains would wait until the dead ones are tried again.
+    #[test]
+    fn sites_that_are_down_make_room_for_others() {
+        let mut sites = Sites::default();
+        for index in 0..SITES_AT_MOST {
+            let site = sites.of(&key(&format!("d{index}.test")), by_mx(), make).unwrap();
+            let why = Unreachable { diagnostic: Diagnostic::own(None, "dead"), is_permanent: false };
+            site.mark_down(why, Duration::from_secs(60));
+        }
+        assert!(sites.of(&key("live.test"), by_mx(), make).is_none());
+        sites.forget();
+        assert!(sites.of(&key("live.test"), by_mx(), make).is_some());
+    }
 }

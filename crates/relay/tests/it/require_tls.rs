@@ -168,3 +168,24 @@ async fn the_report_of_requiretls_mail_has_requiretls_too() {
     assert!(hop.reports()[1].envelope.mail.require_tls);
     relay.end().await;
 }
+
+/// Through a provider that has to know who sends.
+#[tokio::test]
+async fn a_route_with_credentials_logs_in_at_its_host() {
+    use posthaste_client::{Credentials, Identity};
+    use posthaste_testkit::script::{Scripted, polite};
+    let (server, client) = tls("mx.test");
+    let host = Scripted::with_tls(server, |_, line| polite(line, &["STARTTLS", "AUTH PLAIN"])).await;
+    let mut options = to_named("mx.test", &[], None);
+    let mut route = Route::hosts([("mx.test", host.port)]);
+    route.tls = ClientTls::Required(Identity::Verified(client));
+    route.credentials = Some(Credentials::new("me", "secret").into());
+    options.routes = RouteTable::all(route);
+    let relay = start(options);
+    relay.submit("<m@s>", &["<a@d>"], CONTENT).await;
+    relay.log.wait("delivered", 1).await;
+    let said: Vec<_> = host.heard.of(&["AUTH", "MAIL"]).into_iter().map(|(place, line)| (place.tls, line)).collect();
+    assert_eq!(said[0], (true, "AUTH PLAIN AG1lAHNlY3JldA==".to_owned()));
+    assert!(said[1].1.starts_with("MAIL FROM:<m@s>"), "{said:?}");
+    relay.end().await;
+}
