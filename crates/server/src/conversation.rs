@@ -16,6 +16,7 @@ use tracing::{debug, info};
 
 use crate::{
     Body, Context, Envelope, Handler, Peer,
+    admission::Seat,
     budget::{self, Share},
     content::{End, Source, Turn},
     converse::{Common, Ends, Terms},
@@ -35,6 +36,7 @@ pub(crate) struct Conversation<'c, S, H> {
     pub(crate) terms: Terms,
     pub(crate) common: &'c Common,
     pub(crate) ends: &'c Ends,
+    seat: &'c Seat,
     /// How many refusals the log was told of.
     told: u8,
 }
@@ -72,21 +74,23 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
     pub(crate) fn new(
         common: &'c Common,
         ends: &'c Ends,
+        seat: &'c Seat,
         driver: &'c mut ServerDriver<S>,
         cx: Context,
         handler: H,
         terms: Terms,
     ) -> Self {
-        let mut driver = Hurried { driver, hurried: common.hurried.subscribe() };
+        let mut driver = Hurried { driver, hurried: common.admission.hurried().subscribe() };
         driver.catch_up();
         let share = Share::new(Arc::clone(&common.envelopes));
-        Self { driver, handler, cx, share, login: None, mechanism: None, terms, common, ends, told: 0 }
+        Self { driver, handler, cx, share, login: None, mechanism: None, terms, common, ends, seat, told: 0 }
     }
 
     /// Holds the session to its end.
     pub(crate) async fn run(&mut self) -> io::Result<CloseReason> {
         let mut draining = false;
         loop {
+            self.seat.wait();
             let event = tokio::select! {
                 event = self.driver.next() => event?,
                 () = self.ends.drain.cancelled(), if !draining => {
@@ -97,7 +101,10 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
                 }
             };
             match event {
-                ServerEvent::Ask(ask) => self.question(ask).await?,
+                ServerEvent::Ask(ask) => {
+                    self.seat.work().await;
+                    self.question(ask).await?;
+                }
                 ServerEvent::StartTls => {
                     let Some(config) = &self.terms.tls else { return Err(io::ErrorKind::Unsupported.into()) };
                     let handshake = self.driver.driver.accept_tls(Arc::clone(config));
@@ -249,6 +256,9 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
         };
         match source.into_end() {
             End::Complete => {
+                if decisions.has_accepted() {
+                    self.seat.prove();
+                }
                 for refusal in decisions.refusals() {
                     self.tell("message", "", refusal);
                 }
@@ -295,6 +305,14 @@ enum Decisions {
 }
 
 impl Decisions {
+    /// Returns `true` if the message was accepted for a recipient.
+    fn has_accepted(&self) -> bool {
+        match self {
+            Self::All(decision) => decision.is_ok(),
+            Self::Each(decisions) => decisions.iter().any(Result::is_ok),
+        }
+    }
+
     fn refusals(&self) -> impl Iterator<Item = &Refusal> {
         let decisions = match self {
             Self::All(decision) => std::slice::from_ref(decision),

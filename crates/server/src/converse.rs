@@ -18,7 +18,6 @@ use posthaste_tokio::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::watch,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -26,6 +25,7 @@ use tracing::debug;
 
 use crate::{
     Context, Peer, ServerOptions, Service, Tls,
+    admission::{Admission, Seat},
     budget::Budget,
     conversation::{Conversation, answer, bounded},
     guessing::Guessing,
@@ -36,8 +36,7 @@ use crate::{
 pub(crate) struct Common {
     pub(crate) envelopes: Arc<Budget>,
     pub(crate) guessing: Guessing,
-    /// `true` while the server is nearly full and sessions have to hurry.
-    pub(crate) hurried: watch::Sender<bool>,
+    pub(crate) admission: Arc<Admission>,
 }
 
 /// The two ends of a server.
@@ -54,12 +53,12 @@ impl Common {
         Self {
             envelopes: Arc::new(Budget::new(options.envelopes)),
             guessing: Guessing::new(options.logins.clone()),
-            hurried: watch::Sender::new(false),
+            admission: Arc::new(Admission::new(options)),
         }
     }
 
     fn handshake_timeout(&self, settings: &ServerSettings) -> Duration {
-        let hurried = *self.hurried.borrow();
+        let hurried = *self.admission.hurried().borrow();
         if hurried { settings.timeouts.handshake / 10 } else { settings.timeouts.handshake }
     }
 }
@@ -87,7 +86,8 @@ where
 {
     static COMMON: LazyLock<Common> = LazyLock::new(|| Common::new(&ServerOptions::default()));
     let ends = Ends { drain: CancellationToken::new(), abort: CancellationToken::new() };
-    let session = converse_within(&COMMON, &ends, stream, peer, service, (settings, tls));
+    let seat = Seat::free();
+    let session = converse_within(&COMMON, &ends, &seat, stream, peer, service, (settings, tls));
     let drain = async {
         shutdown.await;
         ends.drain.cancel();
@@ -103,6 +103,7 @@ where
 pub(crate) async fn converse_within<S, V>(
     common: &Common,
     ends: &Ends,
+    seat: &Seat,
     stream: S,
     peer: Peer,
     service: &V,
@@ -118,9 +119,11 @@ where
         Tls::StartTls(config) => Some(config),
         Tls::Implicit(config) => {
             let handshake = timeout(common.handshake_timeout(&settings), connection.accept_tls(config));
-            // No message has begun that a drain would have to wait for.
-            let Some(done) = ends.drain.run_until_cancelled(handshake).await else {
-                return Ok(CloseReason::Shutdown);
+            let done = tokio::select! {
+                done = handshake => done,
+                // No message has begun that a drain would have to wait for.
+                () = ends.drain.cancelled() => return Ok(CloseReason::Shutdown),
+                () = seat.lost() => return Ok(CloseReason::Displaced),
             };
             let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the client did not finish it in time");
             done.map_err(late)
@@ -142,10 +145,17 @@ where
     let mut driver = ServerDriver::new(connection, ServerSession::new(Arc::clone(&cx.settings), transport));
     let terms = Terms { verdict, lmtp: cx.settings.protocol == Protocol::Lmtp, tls: starttls };
     tokio::select! {
-        ended = greet_and_run(common, ends, &mut driver, cx, service, terms) => ended,
+        ended = greet_and_run(common, ends, seat, &mut driver, cx, service, terms) => ended,
         () = ends.abort.cancelled() => {
-            cut(&mut driver).await;
+            driver.abort();
+            farewell(&mut driver).await;
             Ok(CloseReason::Shutdown)
+        }
+        // Only while the client is waited for.
+        () = seat.lost() => {
+            driver.displace();
+            farewell(&mut driver).await;
+            Ok(CloseReason::Displaced)
         }
     }
 }
@@ -158,18 +168,19 @@ pub(crate) struct Terms {
     pub(crate) tls: Option<Arc<ServerConfig>>,
 }
 
-/// How long the 421 may take after a drain has timed out. It mostly fits into the system's buffer.
-const CUT: Duration = Duration::from_secs(1);
+/// How long a last 421 may take. It mostly fits into the system's buffer.
+const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Says 421 at once, also within a message. Best effort.
-async fn cut<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>) {
-    driver.abort();
-    let _ = timeout(CUT, async { while !matches!(driver.next().await, Ok(ServerEvent::Closed(_)) | Err(_)) {} }).await;
+/// Writes the last reply. Best effort.
+async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>) {
+    let closed = async { while !matches!(driver.next().await, Ok(ServerEvent::Closed(_)) | Err(_)) {} };
+    let _ = timeout(FAREWELL, closed).await;
 }
 
 async fn greet_and_run<S, V>(
     common: &Common,
     ends: &Ends,
+    seat: &Seat,
     driver: &mut ServerDriver<S>,
     cx: Context,
     service: &V,
@@ -204,5 +215,5 @@ where
         }
     };
     answer(driver, Verdict::Accept(None));
-    Conversation::new(common, ends, driver, cx, handler, terms).run().await
+    Conversation::new(common, ends, seat, driver, cx, handler, terms).run().await
 }

@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod accept;
+mod admission;
 mod body;
 mod budget;
 mod content;
@@ -10,6 +11,7 @@ mod conversation;
 mod converse;
 mod guessing;
 mod handler;
+mod known;
 mod layer;
 mod listener;
 mod login;

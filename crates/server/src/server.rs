@@ -1,19 +1,17 @@
 //! Serving connections, within limits, until it is time to drain.
 
 use std::{
-    collections::HashMap,
     fmt,
     future::{Future, pending},
-    net::IpAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use posthaste_tokio::session::ServerSettings;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -21,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     Accept, Listener, LoginOptions, Networks, Peer, PeerAddress, Service, Tls,
+    admission::Seat,
     converse::{Common, Ends, converse_within},
 };
 
@@ -28,17 +27,33 @@ use crate::{
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServerOptions {
-    /// Connections in all, those in a TLS handshake included. Default 1,000. Beyond it: 421 at
-    /// once, or no handshake under implicit TLS. When more than three quarters are in use, sessions
-    /// have to [hurry](posthaste_tokio::session::ServerSession::hurry), until at most half are in
-    /// use. Below a limit of 20 they never do.
+    /// Connections in all, those in a TLS handshake included. Default 1,000.
+    ///
+    /// Beyond it the client that the server has waited for the longest leaves with a 421, and the
+    /// new client takes its place. Clients that have logged in, and those from a network of which a
+    /// message was accepted, are *known*. A stranger makes room for a known client at once, and for
+    /// another stranger after 2 seconds without a command. A known client makes room for a known
+    /// one after 2 seconds, for a stranger after 60. If none has to leave, the new client gets a
+    /// 421, or no handshake under implicit TLS. An eighth as many connections more may be about to
+    /// close, and 64 new ones may be told that there is no room.
+    ///
+    /// When more than three quarters are in use, sessions have to
+    /// [hurry](posthaste_tokio::session::ServerSession::hurry), until at most half are in use.
+    /// Below a limit of 20 they never do.
     pub connections: usize,
     /// Connections from one network. Default 100. Ten times as many from loopback, where a proxy
-    /// may run. Beyond it: as for [`connections`](Self::connections).
+    /// may run. Beyond it: 421 at once, or no handshake under implicit TLS.
     pub connections_per_network: usize,
     /// The size of a network, for [`connections_per_network`](Self::connections_per_network) and
     /// [`logins`](Self::logins). Default: one address of IPv4, a /64 of IPv6.
     pub networks: Networks,
+    /// Connections from one wider network, whose size is in [`prefixes`](Self::prefixes). Default
+    /// 300: one tenant of a range of addresses must not take the places of all others. Ten times as
+    /// many from loopback. Beyond it: as for
+    /// [`connections_per_network`](Self::connections_per_network).
+    pub connections_per_prefix: usize,
+    /// The size of a wider network. Default: a /24 of IPv4, a /48 of IPv6.
+    pub prefixes: Networks,
     /// Memory for the envelopes of all connections together, in bytes. Each connection has 40 KiB
     /// of its own as well, enough for some 100 recipients. Default 32 MiB: with the connections'
     /// own that is 71 MiB. An ordinary recipient takes some 400 bytes, the longest some 4 KiB.
@@ -60,6 +75,8 @@ impl Default for ServerOptions {
             connections: 1_000,
             connections_per_network: 100,
             networks: Networks::default(),
+            connections_per_prefix: 300,
+            prefixes: Networks { ipv4_prefix: 24, ipv6_prefix: 48 },
             envelopes: 32 * 1_024 * 1_024,
             logins: LoginOptions::default(),
             drain: Duration::from_secs(30),
@@ -110,9 +127,9 @@ struct Running<V> {
 
 struct Shared<V> {
     service: V,
-    options: ServerOptions,
-    slots: Arc<Semaphore>,
-    by_network: Mutex<HashMap<IpAddr, usize>>,
+    networks: Networks,
+    /// Clients that are being told that there is no room.
+    refused: Arc<Semaphore>,
     common: Common,
 }
 
@@ -183,7 +200,9 @@ impl<V: Service> Server<V> {
             warn!("server without a listener, which no client can reach; add one with `listen`");
         }
         let drain = options.drain;
-        let shared = Arc::new(Shared::new(service, options));
+        let (networks, common) = (options.networks, Common::new(&options));
+        let refused = Arc::new(Semaphore::new(REFUSED));
+        let shared = Arc::new(Shared { service, networks, refused, common });
         let tasks = TaskTracker::new();
         for listener in listeners {
             let running = Running { shared: Arc::clone(&shared), tasks: tasks.clone(), ends: ends.clone() };
@@ -218,10 +237,19 @@ async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A
             () = ends.drain.cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let (shared, offer) = (Arc::clone(&shared), (Arc::clone(&settings), tls.clone()));
-                tasks.spawn(serve(shared, offer, stream, peer, ends.clone()));
-            }
+            Ok((stream, peer)) => match shared.common.admission.seat(peer.address.ip_or_loopback()) {
+                Some(seat) => {
+                    let (shared, offer) = (Arc::clone(&shared), (Arc::clone(&settings), tls.clone()));
+                    tasks.spawn(serve(shared, offer, seat, stream, peer, ends.clone()));
+                }
+                // Under implicit TLS the client expects a handshake.
+                None if matches!(tls, Tls::Implicit(_)) => {}
+                None => {
+                    if let Ok(turn) = Arc::clone(&shared.refused).try_acquire_owned() {
+                        tasks.spawn(refuse(stream, turn));
+                    }
+                }
+            },
             Err(error) => {
                 warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
@@ -229,85 +257,28 @@ async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A
         }
     }
 }
-async fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
-    shared: Arc<Shared<V>>,
-    (settings, tls): (Arc<ServerSettings>, Tls),
-    mut stream: S,
-    mut peer: Peer,
-    ends: Ends,
-) {
-    let address = peer.address;
-    let slot = Arc::clone(&shared.slots).try_acquire_owned().ok();
-    let Some((_slot, _counted)) = slot.zip(Counted::enter(&shared, address.ip_or_loopback())) else {
-        // Best effort, for 1 s. Not under implicit TLS: there the client expects a handshake.
-        if !matches!(tls, Tls::Implicit(_)) {
-            let _ = timeout(Duration::from_secs(1), stream.write_all(BUSY)).await;
-        }
-        return;
-    };
-    peer.network = shared.options.networks.of(address.ip_or_loopback());
-    match converse_within(&shared.common, &ends, stream, peer, &shared.service, (settings, tls)).await {
-        Ok(reason) => debug!(%address, ?reason, "session ended"),
-        Err(error) => info!(%address, %error, "connection lost"),
-    }
+/// Clients that are told at once that there is no room. Others are closed without a word.
+const REFUSED: usize = 64;
+
+/// Says that there is no room. Best effort, for 1 s.
+async fn refuse<S: AsyncWrite + Unpin>(mut stream: S, _turn: OwnedSemaphorePermit) {
+    let _ = timeout(Duration::from_secs(1), stream.write_all(BUSY)).await;
 }
 
 const BUSY: &[u8] = b"421 4.3.2 Too many connections, try again later\r\n";
 
-/// Counts a connection against its network and the server's limit, until it is dropped.
-struct Counted<'s, V> {
-    shared: &'s Shared<V>,
-    network: IpAddr,
-}
-
-impl<V> Shared<V> {
-    fn new(service: V, options: ServerOptions) -> Self {
-        let slots = Arc::new(Semaphore::new(options.connections.min(Semaphore::MAX_PERMITS)));
-        let common = Common::new(&options);
-        Self { service, options, slots, by_network: Mutex::default(), common }
-    }
-
-    /// Sessions hurry above three quarters of the limit, until half of it is free again.
-    fn weigh(&self) {
-        let (all, free) = (self.options.connections, self.slots.available_permits());
-        self.common.hurried.send_if_modified(|hurried| {
-            let before = *hurried;
-            *hurried = if before { free < all.div_ceil(2) } else { all >= LEAST && free < all / 4 };
-            before != *hurried
-        });
-    }
-}
-
-/// A smaller server is nearly full with a few honest clients: its sessions never hurry.
-const LEAST: usize = 20;
-
-impl<'s, V> Counted<'s, V> {
-    fn enter(shared: &'s Shared<V>, address: IpAddr) -> Option<Self> {
-        let factor = if address.to_canonical().is_loopback() { 10 } else { 1 };
-        let limit = shared.options.connections_per_network.saturating_mul(factor);
-        let network = shared.options.networks.of(address);
-        let mut counts = shared.by_network.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.get(&network).copied().unwrap_or_default();
-        if count >= limit {
-            return None;
-        }
-        counts.insert(network, count + 1);
-        drop(counts);
-        shared.weigh();
-        Some(Self { shared, network })
-    }
-}
-
-impl<V> Drop for Counted<'_, V> {
-    fn drop(&mut self) {
-        let mut counts = self.shared.by_network.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.network) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                counts.remove(&self.network);
-            }
-        }
-        drop(counts);
-        self.shared.weigh();
+async fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
+    shared: Arc<Shared<V>>,
+    (settings, tls): (Arc<ServerSettings>, Tls),
+    seat: Seat,
+    stream: S,
+    mut peer: Peer,
+    ends: Ends,
+) {
+    let address = peer.address;
+    peer.network = shared.networks.of(address.ip_or_loopback());
+    match converse_within(&shared.common, &ends, &seat, stream, peer, &shared.service, (settings, tls)).await {
+        Ok(reason) => debug!(%address, ?reason, "session ended"),
+        Err(error) => info!(%address, %error, "connection lost"),
     }
 }

@@ -88,7 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
                 }
                 Some(AfterFlush::Close(reason)) => {
                     // Best effort: the client may be gone.
-                    let flushed = if reason == CloseReason::Shutdown {
+                    let flushed = if matches!(reason, CloseReason::Shutdown | CloseReason::Displaced) {
                         timeout(FAREWELL, self.flush()).await.unwrap_or_else(|_| Err(timed_out()))
                     } else {
                         self.flush().await
@@ -186,6 +186,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     /// [`next`](Self::next) then takes 10 seconds at most.
     pub fn abort(&mut self) {
         self.session.abort(&mut self.connection.output);
+    }
+
+    /// Ends the conversation with a 421 at once, to make room: see [`ServerSession::displace`].
+    pub fn displace(&mut self) {
+        self.session.displace(&mut self.connection.output);
     }
 
     /// Shortens every wait, or undoes that: see [`ServerSession::hurry`]. It takes effect at the

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod chunks_and_lmtp;
+mod full_server;
 mod handshakes;
 mod layers;
 mod limits_and_drain;

@@ -381,14 +381,23 @@ impl ServerSession {
     /// Ends the session with a 421 at once. Content and questions are void (RFC 5321 section 3.8).
     /// During a TLS handshake it sends no reply.
     pub fn abort(&mut self, out: &mut BytesMut) {
+        self.cut(&replies::SHUTTING_DOWN, CloseReason::Shutdown, out);
+    }
+
+    /// As [`abort`](Self::abort), to make room for another client. The reply says so.
+    pub fn displace(&mut self, out: &mut BytesMut) {
+        self.cut(&replies::DISPLACED, CloseReason::Displaced, out);
+    }
+
+    fn cut(&mut self, reply: &Reply, reason: CloseReason, out: &mut BytesMut) {
         if self.is_over() {
             return;
         }
         self.give_up_questions();
         if self.phase != Phase::Handshake {
-            self.say(&replies::SHUTTING_DOWN, out);
+            self.say(reply, out);
         }
-        self.close(CloseReason::Shutdown);
+        self.close(reason);
     }
 
     /// Returns `true` if a transaction is open: MAIL was accepted, and neither its end nor RSET nor

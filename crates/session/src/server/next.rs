@@ -64,6 +64,8 @@ pub enum CloseReason {
     Application,
     /// [`ServerSession::shutdown`](super::ServerSession::shutdown) was called.
     Shutdown,
+    /// [`ServerSession::displace`](super::ServerSession::displace) was called.
+    Displaced,
     /// The client was silent for too long.
     Timeout,
     /// The session has lasted for too long.

@@ -16,6 +16,7 @@ pub(super) static START_TLS: Reply = Reply::from_static("220 2.0.0 Start the TLS
 pub(super) static AUTHENTICATED: Reply = Reply::from_static("235 2.7.0 Authenticated\r\n");
 
 pub(super) static SHUTTING_DOWN: Reply = Reply::from_static("421 4.3.2 Shutting down, come back later\r\n");
+pub(super) static DISPLACED: Reply = Reply::from_static("421 4.3.2 Idle while others wait for a connection\r\n");
 pub(super) static TIMEOUT: Reply = Reply::from_static("421 4.4.2 Silent for too long\r\n");
 pub(super) static SESSION_TOO_LONG: Reply = Reply::from_static("421 4.4.2 The session has lasted too long\r\n");
 pub(super) static NO_MESSAGE: Reply = Reply::from_static("421 4.4.2 No message for too long\r\n");

@@ -11,9 +11,11 @@ const A_CLIENT: u64 = 2;
 /// connections at most. Further, an unused connection, one that closes, a query to DNS, and the
 /// file of a large message.
 const A_DELIVERY: u64 = 16;
-/// The queue's files with those in reserve, listeners, the control socket with its clients, and the
-/// runtime.
-const FIXED: u64 = 160;
+/// One client in so many more may be about to close, because a new one has taken its place.
+const LEAVING: u64 = 8;
+/// The queue's files with those in reserve, listeners, the control socket with its clients, clients
+/// that are told that there is no room, and the runtime.
+const FIXED: u64 = 224;
 
 /// Raises the limit of descriptors as far as the system allows: connections in, connections out and
 /// files all need them. Returns the limit; `None`: there is none.
@@ -46,7 +48,8 @@ pub(crate) fn fit(config: &mut Config, descriptors: Option<u64>) {
 /// The descriptors that this many clients and deliveries at once may take.
 pub(crate) fn needed(connections: usize, concurrency: usize) -> u64 {
     let of = |count: usize, each: u64| u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(each);
-    of(connections, A_CLIENT).saturating_add(of(concurrency, A_DELIVERY)).saturating_add(FIXED)
+    let clients = of(connections, A_CLIENT).saturating_add(of(connections, 1) / LEAVING);
+    clients.saturating_add(of(concurrency, A_DELIVERY)).saturating_add(FIXED)
 }
 
 /// Lowers both numbers if there are too few descriptors. Returns how many they would have needed.
@@ -59,7 +62,8 @@ fn shrink(connections: &mut usize, concurrency: &mut usize, descriptors: u64) ->
     // Deliveries get a third at most, and clients the rest.
     let deliveries = (rest / 3 / A_DELIVERY).max(1);
     *concurrency = usize::try_from(deliveries).unwrap_or(usize::MAX).min(*concurrency);
-    let clients = (descriptors.saturating_sub(self::needed(0, *concurrency)) / A_CLIENT).max(1);
+    let rest = descriptors.saturating_sub(self::needed(0, *concurrency));
+    let clients = (rest.saturating_mul(LEAVING) / (A_CLIENT * LEAVING + 1)).max(1);
     *connections = usize::try_from(clients).unwrap_or(usize::MAX).min(*connections);
     Some(needed)
 }
@@ -73,10 +77,10 @@ mod tests {
         // Connections, deliveries, descriptors; connections and deliveries then.
         let rows = [
             (1_000, 200, 20_000, 1_000, 200),
-            (1_000, 200, 5_360, 1_000, 200),
-            (1_000, 200, 5_359, 1_000, 108),
-            (1_000, 200, 1_024, 288, 18),
-            (1_000, 5, 256, 32, 2),
+            (1_000, 200, 5_549, 1_000, 200),
+            (1_000, 200, 5_548, 1_000, 110),
+            (1_000, 200, 1_024, 256, 16),
+            (1_000, 5, 256, 7, 1),
             (1_000, 200, 64, 1, 1),
             (1, 1, 0, 1, 1),
         ];

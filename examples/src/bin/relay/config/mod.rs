@@ -218,6 +218,7 @@ fn server(limits: &file::Limits) -> ServerOptions {
     let mut server = ServerOptions::default();
     server.connections = value(limits.connections.as_ref()).map_or(server.connections, usize::from);
     server.connections_per_network = (server.connections / 10).max(1);
+    server.connections_per_prefix = (server.connections.saturating_mul(3) / 10).max(1);
     server.networks.ipv4_prefix = value(limits.ipv4_prefix.as_ref()).unwrap_or(server.networks.ipv4_prefix);
     server.networks.ipv6_prefix = value(limits.ipv6_prefix.as_ref()).unwrap_or(server.networks.ipv6_prefix);
     server.logins.burst = value(limits.failed_logins.as_ref()).map_or(server.logins.burst, u32::from);

@@ -1,0 +1,97 @@
+//! Who is served when there is not room for all.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::support::{options, settings, start};
+use posthaste_server::Tls;
+use posthaste_testkit::{pki::tls, talk::Talk};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// A client with this address of loopback, which is a network of its own.
+async fn from(address: &str, server: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+    socket.connect(server).await.unwrap()
+}
+
+/// Makes a network known: a message from it is accepted.
+async fn make_known(address: &str, server: SocketAddr) {
+    let mut talk = Talk::new(from(address, server).await).greeted().await;
+    assert!(talk.message("a@b.test", "x").await.starts_with("250"));
+    talk.expect("QUIT", "221").await;
+    assert_eq!(talk.reply().await, "<eof>");
+}
+
+#[tokio::test]
+async fn a_known_client_takes_the_place_of_the_stranger_who_is_idle_for_the_longest_time() {
+    let server = start(settings(), Tls::Off, options(|options| options.connections = 3)).await;
+    make_known("127.0.0.9", server.address).await;
+    let mut strangers = Vec::new();
+    for n in 1..=3 {
+        strangers.push(Talk::new(from(&format!("127.0.0.{n}"), server.address).await).greeted().await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // A stranger's time begins again with each command that the server works for.
+    strangers[0].expect("MAIL FROM:<a@b.test>", "250").await;
+    // No stranger has been idle for long enough to make room for another one.
+    let mut refused = Talk::new(from("127.0.0.8", server.address).await);
+    assert!(refused.reply().await.starts_with("421 4.3.2 Too many connections"));
+    let mut known = Talk::new(from("127.0.0.9", server.address).await).greeted().await;
+    assert!(known.message("a@b.test", "x").await.starts_with("250"));
+    assert!(strangers[1].reply().await.starts_with("421 4.3.2 Idle while others wait"));
+    assert_eq!(strangers[1].reply().await, "<eof>");
+    for kept in [0, 2] {
+        strangers[kept].expect("NOOP", "250").await;
+    }
+}
+
+#[tokio::test]
+async fn who_is_being_worked_for_or_sends_content_keeps_its_place() {
+    let server = start(settings(), Tls::Off, options(|options| options.connections = 2)).await;
+    make_known("127.0.0.9", server.address).await;
+    let mut sends = Talk::new(from("127.0.0.1", server.address).await).greeted().await;
+    for (line, code) in [("MAIL FROM:<a@b.test>", "250"), ("RCPT TO:<a@d.test>", "250"), ("DATA", "354")] {
+        sends.expect(line, code).await;
+    }
+    let mut asks = Talk::new(from("127.0.0.2", server.address).await).greeted().await;
+    asks.expect("MAIL FROM:<a@b.test>", "250").await;
+    // A handler that decides nothing.
+    asks.send("RCPT TO:<late-rcpt@d.test>\r\n").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut refused = Talk::new(from("127.0.0.9", server.address).await);
+    assert!(refused.reply().await.starts_with("421 4.3.2 Too many connections"));
+    sends.expect("x\r\n.", "250 2.0.0").await;
+    // It is known by now, so it keeps its place for 2 s.
+    tokio::time::sleep(Duration::from_millis(2_200)).await;
+    Talk::new(from("127.0.0.9", server.address).await).greeted().await;
+    assert!(sends.reply().await.starts_with("421 4.3.2 Idle while others wait"));
+}
+
+#[tokio::test]
+async fn half_a_handshake_and_half_a_line_hold_no_place() {
+    let (config, _) = tls("mx.test");
+    for (offer, begun, farewell) in [
+        (Tls::Implicit(config), &b"\x16\x03\x01\x02\x00\x01"[..], "<eof>"),
+        (Tls::Off, b"MAIL FROM:<a", "421 4.3.2 Idle while others wait"),
+    ] {
+        let implicit = matches!(offer, Tls::Implicit(_));
+        let server = start(settings(), offer, options(|options| options.connections = 1)).await;
+        let mut half = Talk::new(from("127.0.0.1", server.address).await);
+        if !implicit {
+            half = half.greeted().await;
+        }
+        half.send(begun).await;
+        for _ in 0..22 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            if !implicit {
+                // Octets of a line are no command.
+                half.send("a").await;
+            }
+        }
+        // Another stranger.
+        let _next = from("127.0.0.2", server.address).await;
+        let said = half.reply().await;
+        assert!(said.starts_with(farewell), "{said}");
+        server.task.abort();
+    }
+}
