@@ -11,7 +11,7 @@ const A_CLIENT: u64 = 2;
 /// connections at most. Further, an unused connection, one that closes, a query to DNS, and the
 /// file of a large message.
 const A_DELIVERY: u64 = 16;
-/// One client in so many more may be about to close, because a new one has taken its place.
+/// For each eight clients one more may be about to close, because a new one has taken its place.
 const LEAVING: u64 = 8;
 /// The queue's files with those in reserve, listeners, the control socket with its clients, clients
 /// that are told that there is no room, and the runtime.
