@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use posthaste_tokio::session::ServerSettings;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     sync::Semaphore,
@@ -20,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use crate::{
-    Accept, Listener, LoginOptions, Networks, Peer, PeerAddress, Service, Tls,
+    Accept, Context, Listener, LoginOptions, Networks, PeerAddress, Service, Tls,
     converse::{Common, Ends, converse_within},
 };
 
@@ -219,8 +218,8 @@ async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (shared, offer) = (Arc::clone(&shared), (Arc::clone(&settings), tls.clone()));
-                tasks.spawn(serve(shared, offer, stream, peer, ends.clone()));
+                let cx = Context::new(peer, Arc::clone(&settings));
+                tasks.spawn(serve(Arc::clone(&shared), ends.clone(), stream, cx, tls.clone()));
             }
             Err(error) => {
                 warn!(%error, "accept failed");
@@ -229,26 +228,30 @@ async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A
         }
     }
 }
-async fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
+
+/// Serves one connection. No `async fn`, as [`converse_within`] is none.
+fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
     shared: Arc<Shared<V>>,
-    (settings, tls): (Arc<ServerSettings>, Tls),
-    mut stream: S,
-    mut peer: Peer,
     ends: Ends,
-) {
-    let address = peer.address;
-    let slot = Arc::clone(&shared.slots).try_acquire_owned().ok();
-    let Some((_slot, _counted)) = slot.zip(Counted::enter(&shared, address.ip_or_loopback())) else {
-        // Best effort, for 1 s. Not under implicit TLS: there the client expects a handshake.
-        if !matches!(tls, Tls::Implicit(_)) {
-            let _ = timeout(Duration::from_secs(1), stream.write_all(BUSY)).await;
+    mut stream: S,
+    mut cx: Context,
+    tls: Tls,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let address = cx.peer.address;
+        let slot = Arc::clone(&shared.slots).try_acquire_owned().ok();
+        let Some((_slot, _counted)) = slot.zip(Counted::enter(&shared, address.ip_or_loopback())) else {
+            // Best effort, for 1 s. Not under implicit TLS: there the client expects a handshake.
+            if !matches!(tls, Tls::Implicit(_)) {
+                let _ = timeout(Duration::from_secs(1), stream.write_all(BUSY)).await;
+            }
+            return;
+        };
+        cx.peer.network = shared.options.networks.of(address.ip_or_loopback());
+        match converse_within(&shared.common, &ends, stream, &mut cx, &shared.service, tls).await {
+            Ok(reason) => debug!(%address, ?reason, "session ended"),
+            Err(error) => info!(%address, %error, "connection lost"),
         }
-        return;
-    };
-    peer.network = shared.options.networks.of(address.ip_or_loopback());
-    match converse_within(&shared.common, &ends, stream, peer, &shared.service, (settings, tls)).await {
-        Ok(reason) => debug!(%address, ?reason, "session ended"),
-        Err(error) => info!(%address, %error, "connection lost"),
     }
 }
 
@@ -270,11 +273,8 @@ impl<V> Shared<V> {
     /// Sessions hurry above three quarters of the limit, until half of it is free again.
     fn weigh(&self) {
         let (all, free) = (self.options.connections, self.slots.available_permits());
-        self.common.hurried.send_if_modified(|hurried| {
-            let before = *hurried;
-            *hurried = if before { free < all.div_ceil(2) } else { all >= LEAST && free < all / 4 };
-            before != *hurried
-        });
+        let hurry = &self.common.hurry;
+        hurry.set(if hurry.is_wanted() { free < all.div_ceil(2) } else { all >= LEAST && free < all / 4 });
     }
 }
 
