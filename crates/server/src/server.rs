@@ -311,3 +311,50 @@ impl<V> Drop for Counted<'_, V> {
         self.shared.weigh();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::{Accepted, Body, Envelope, Handler, Refusal, accepted};
+
+    /// A handler whose futures take `N` bytes and more.
+    struct Wide<const N: usize>;
+
+    impl<const N: usize> Service for Wide<N> {
+        type Handler = Self;
+
+        async fn connect(&self, _: &Context) -> Result<Self, Refusal> {
+            std::hint::black_box(&[0_u8; N]);
+            tokio::task::yield_now().await;
+            Ok(Self)
+        }
+    }
+
+    impl<const N: usize> Handler for Wide<N> {
+        async fn message(&mut self, _: &Context, _: Envelope, mut body: Body<'_>) -> Result<Accepted, Refusal> {
+            let mut room = [0; N];
+            while let Some(piece) = body.next().await? {
+                room.iter_mut().zip(&piece).for_each(|(own, octet)| *own ^= octet);
+            }
+            std::hint::black_box(&room);
+            Ok(accepted!("250 2.0.0 Thrown away"))
+        }
+    }
+
+    fn size_of_future<A, B, C, D, E, F>(_: fn(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// The future is the memory of a connection from its greeting to its end, and most connections
+    /// wait most of the time. What only some of them are in the middle of has a box of its own: a
+    /// handshake, a decision of the handler, a message, the 421 of an abort.
+    #[test]
+    fn the_future_of_a_connection_has_at_most_2000_bytes_whatever_its_handlers_futures_take() {
+        let narrow = size_of_future(serve::<Wide<0>, TcpStream>);
+        let wide = size_of_future(serve::<Wide<10_000>, TcpStream>);
+        assert_eq!(narrow, wide);
+        assert!(narrow <= 2_000, "{narrow} bytes");
+    }
+}

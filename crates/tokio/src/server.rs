@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use posthaste_session::{
     ApiMisuse, Ask, ServerNext, ServerSession, Tick, Verdict,
     sasl::{Nonce, ServerContext, UnknownUsers},
@@ -155,10 +155,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         let consumed = step.consumed;
         let next = step.next.into_owned();
         // At once: consumed octets are never shown again, even if the future is dropped.
-        let taken = input.split_to(consumed);
-        if input.is_empty() && !matches!(next, ServerNext::Content(_)) {
-            *input = BytesMut::new();
-        }
+        let piece = if matches!(next, ServerNext::Content(_)) {
+            input.split_to(consumed).freeze()
+        } else {
+            input.advance(consumed);
+            if input.is_empty() {
+                // An idle connection keeps no buffer.
+                *input = BytesMut::new();
+            }
+            Bytes::new()
+        };
         let gave_up = was_in_transaction && !self.session.is_in_transaction();
         match next {
             // The next call asks the session again.
@@ -166,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
             ServerNext::NeedInput => self.work = Work::Read,
             ServerNext::Flush => self.work = Work::Write,
             ServerNext::Ask(ask) => return Ok(Some(ServerEvent::Ask(ask))),
-            ServerNext::Content(range) => return Ok(Some(ServerEvent::Content(taken.freeze().slice(range)))),
+            ServerNext::Content(range) => return Ok(Some(ServerEvent::Content(piece.slice(range)))),
             ServerNext::ContentRefused(refusal) => return Ok(Some(ServerEvent::ContentRefused(refusal))),
             ServerNext::ContentSwallowed => return Ok(Some(ServerEvent::ContentSwallowed)),
             ServerNext::ContentAborted => return Ok(Some(ServerEvent::ContentAborted)),

@@ -4,6 +4,7 @@
 
 mod chunks_and_lmtp;
 mod handshakes;
+mod idle;
 mod layers;
 mod limits_and_drain;
 mod login;
