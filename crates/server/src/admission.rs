@@ -8,14 +8,14 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
-            Ordering::{AcqRel, Acquire, Relaxed, Release},
+            Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
         },
     },
     time::Duration,
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, futures::Notified},
     time::Instant,
 };
 
@@ -31,9 +31,33 @@ pub(crate) struct Admission {
     limits: Limits,
     seats: Mutex<Seats>,
     known: Mutex<Known>,
-    /// `true` while the server is nearly full and sessions have to hurry.
-    hurried: watch::Sender<bool>,
+    hurry: Hurry,
     begun: Instant,
+}
+
+/// The wish that all sessions hurry, while the server is nearly full.
+#[derive(Debug, Default)]
+pub(crate) struct Hurry {
+    wanted: AtomicBool,
+    changed: Notify,
+}
+
+impl Hurry {
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(SeqCst)
+    }
+
+    /// Completes at the first change after this call.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Sets the wish, and wakes all sessions if it was another one.
+    pub(crate) fn set(&self, wanted: bool) {
+        if self.is_wanted() != wanted && self.wanted.swap(wanted, SeqCst) != wanted {
+            self.changed.notify_waiters();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -125,13 +149,13 @@ impl Admission {
             limits,
             seats: Mutex::default(),
             known: Mutex::default(),
-            hurried: watch::Sender::new(false),
+            hurry: Hurry::default(),
             begun: Instant::now(),
         }
     }
 
-    pub(crate) const fn hurried(&self) -> &watch::Sender<bool> {
-        &self.hurried
+    pub(crate) const fn hurry(&self) -> &Hurry {
+        &self.hurry
     }
 
     /// A seat for a client with this address, which is idle at first. `None`: there is none, and no
@@ -195,11 +219,8 @@ impl Admission {
     /// Sessions hurry above three quarters of the limit, until half of it is free again.
     fn weigh(&self, seats: &Seats) {
         let (all, free) = (self.limits.all, self.limits.all.saturating_sub(seats.taken.len()));
-        self.hurried.send_if_modified(|hurried| {
-            let before = *hurried;
-            *hurried = if before { free < all.div_ceil(2) } else { all >= LEAST && free < all / 4 };
-            before != *hurried
-        });
+        let hurried = self.hurry.is_wanted();
+        self.hurry.set(if hurried { free < all.div_ceil(2) } else { all >= LEAST && free < all / 4 });
     }
 
     /// The state of a client that is idle from now on.

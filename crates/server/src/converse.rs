@@ -4,6 +4,7 @@
 use std::{
     future::Future,
     io,
+    pin::pin,
     sync::{Arc, LazyLock},
     time::Duration,
 };
@@ -27,7 +28,7 @@ use crate::{
     Context, Peer, ServerOptions, Service, Tls,
     admission::{Admission, Seat},
     budget::Budget,
-    conversation::{Conversation, answer, bounded},
+    conversation::{Conversation, Signals, answer, bounded},
     guessing::Guessing,
 };
 
@@ -58,8 +59,7 @@ impl Common {
     }
 
     fn handshake_timeout(&self, settings: &ServerSettings) -> Duration {
-        let hurried = *self.admission.hurried().borrow();
-        if hurried { settings.timeouts.handshake / 10 } else { settings.timeouts.handshake }
+        if self.admission.hurry().is_wanted() { settings.timeouts.handshake / 10 } else { settings.timeouts.handshake }
     }
 }
 
@@ -86,8 +86,9 @@ where
 {
     static COMMON: LazyLock<Common> = LazyLock::new(|| Common::new(&ServerOptions::default()));
     let ends = Ends { drain: CancellationToken::new(), abort: CancellationToken::new() };
+    let mut cx = Context::new(peer, settings);
     let seat = Seat::free();
-    let session = converse_within(&COMMON, &ends, &seat, stream, peer, service, (settings, tls));
+    let session = converse_within(&COMMON, &ends, &seat, stream, &mut cx, service, tls);
     let drain = async {
         shutdown.await;
         ends.drain.cancel();
@@ -100,64 +101,97 @@ where
 }
 
 /// The same within a server.
-pub(crate) async fn converse_within<S, V>(
-    common: &Common,
-    ends: &Ends,
-    seat: &Seat,
+///
+/// Its future is the memory of an idle connection. So it is no `async fn`, which would hold what
+/// its arguments move into twice, and what is rarely under way is boxed.
+#[expect(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
+pub(crate) fn converse_within<'c, S, V>(
+    common: &'c Common,
+    ends: &'c Ends,
+    seat: &'c Seat,
     stream: S,
-    peer: Peer,
-    service: &V,
-    (settings, tls): (Arc<ServerSettings>, Tls),
-) -> io::Result<CloseReason>
+    cx: &'c mut Context,
+    service: &'c V,
+    tls: Tls,
+) -> impl Future<Output = io::Result<CloseReason>> + Send
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     V: Service,
 {
-    let mut connection = Connection::new(stream);
-    let starttls = match tls {
-        Tls::Off => None,
-        Tls::StartTls(config) => Some(config),
-        Tls::Implicit(config) => {
-            let handshake = timeout(common.handshake_timeout(&settings), connection.accept_tls(config));
-            let done = tokio::select! {
-                done = handshake => done,
-                // No message has begun that a drain would have to wait for.
-                () = ends.drain.cancelled() => return Ok(CloseReason::Shutdown),
-                () = seat.lost() => return Ok(CloseReason::Displaced),
-            };
-            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the client did not finish it in time");
-            done.map_err(late)
-                .flatten()
-                .map_err(|error| io::Error::new(error.kind(), format!("the TLS handshake failed: {error}")))?;
-            None
+    async move {
+        let (connection, starttls) = match tls {
+            Tls::Off => (Connection::new(stream), None),
+            Tls::StartTls(config) => (Connection::new(stream), Some(config)),
+            Tls::Implicit(config) => {
+                match Box::pin(handshake(common, ends, seat, stream, config, &cx.settings)).await? {
+                    Ok(connection) => (connection, None),
+                    Err(reason) => return Ok(reason),
+                }
+            }
+        };
+        let (mut driver, terms) = begin(connection, cx, service, starttls);
+        let (hurry, drain) = (pin!(common.admission.hurry().changed()), pin!(ends.drain.cancelled()));
+        let server = (common, ends, seat, Signals { hurry, drain });
+        tokio::select! {
+            biased;
+            ended = greet_and_run(server, &mut driver, cx, service, terms) => ended,
+            () = ends.abort.cancelled() => {
+                driver.abort();
+                Box::pin(farewell(&mut driver)).await;
+                Ok(CloseReason::Shutdown)
+            }
+            // Only while the client is waited for.
+            () = seat.lost() => {
+                driver.displace();
+                Box::pin(farewell(&mut driver)).await;
+                Ok(CloseReason::Displaced)
+            }
         }
+    }
+}
+
+/// The handshake of implicit TLS. `Err` in it: the client has to leave.
+async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    common: &Common,
+    ends: &Ends,
+    seat: &Seat,
+    stream: S,
+    config: Arc<ServerConfig>,
+    settings: &ServerSettings,
+) -> io::Result<Result<Connection<S>, CloseReason>> {
+    let mut connection = Connection::new(stream);
+    let handshake = timeout(common.handshake_timeout(settings), connection.accept_tls(config));
+    let done = tokio::select! {
+        done = handshake => done,
+        // No message has begun that a drain would have to wait for.
+        () = ends.drain.cancelled() => return Ok(Err(CloseReason::Shutdown)),
+        () = seat.lost() => return Ok(Err(CloseReason::Displaced)),
     };
-    let mut cx = Context::new(peer, settings);
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the client did not finish it in time");
+    done.map_err(late)
+        .flatten()
+        .map_err(|error| io::Error::new(error.kind(), format!("the TLS handshake failed: {error}")))?;
+    Ok(Ok(connection))
+}
+
+/// A session with the settings of its service.
+fn begin<S: AsyncRead + AsyncWrite + Unpin, V: Service>(
+    connection: Connection<S>,
+    cx: &mut Context,
+    service: &V,
+    starttls: Option<Arc<ServerConfig>>,
+) -> (ServerDriver<S>, Terms) {
     cx.peer.tls = connection.is_tls();
     cx.peer.certificate = connection.peer_certificate();
-    cx.settings = service.settings(&cx);
-    let verdict = cx.settings.timeouts.verdict;
+    cx.settings = service.settings(cx);
     let transport = match (cx.peer.tls, &starttls) {
         (true, _) => Transport::Tls,
         (false, Some(_)) => Transport::StartTls,
         (false, None) => Transport::Plain,
     };
-    let mut driver = ServerDriver::new(connection, ServerSession::new(Arc::clone(&cx.settings), transport));
-    let terms = Terms { verdict, lmtp: cx.settings.protocol == Protocol::Lmtp, tls: starttls };
-    tokio::select! {
-        ended = greet_and_run(common, ends, seat, &mut driver, cx, service, terms) => ended,
-        () = ends.abort.cancelled() => {
-            driver.abort();
-            farewell(&mut driver).await;
-            Ok(CloseReason::Shutdown)
-        }
-        // Only while the client is waited for.
-        () = seat.lost() => {
-            driver.displace();
-            farewell(&mut driver).await;
-            Ok(CloseReason::Displaced)
-        }
-    }
+    let driver = ServerDriver::new(connection, ServerSession::new(Arc::clone(&cx.settings), transport));
+    let lmtp = cx.settings.protocol == Protocol::Lmtp;
+    (driver, Terms { verdict: cx.settings.timeouts.verdict, lmtp, tls: starttls })
 }
 
 /// The terms of a session, fixed at its start.
@@ -177,12 +211,10 @@ async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S
     let _ = timeout(FAREWELL, closed).await;
 }
 
-async fn greet_and_run<S, V>(
-    common: &Common,
-    ends: &Ends,
-    seat: &Seat,
+async fn greet_and_run<'s, S, V>(
+    server: (&'s Common, &'s Ends, &'s Seat, Signals<'_, 's>),
     driver: &mut ServerDriver<S>,
-    cx: Context,
+    cx: &mut Context,
     service: &V,
     terms: Terms,
 ) -> io::Result<CloseReason>
@@ -190,10 +222,27 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     V: Service,
 {
+    match Box::pin(greet(driver, cx, service, terms.verdict)).await? {
+        Ok(handler) => Conversation::new(server, driver, cx, handler, terms).run().await,
+        Err(reason) => Ok(reason),
+    }
+}
+
+/// Asks the service for a handler. `Err`: the session is over.
+async fn greet<S, V>(
+    driver: &mut ServerDriver<S>,
+    cx: &Context,
+    service: &V,
+    verdict: Duration,
+) -> io::Result<Result<V::Handler, CloseReason>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    V: Service,
+{
     loop {
         match driver.next().await? {
             ServerEvent::Ask(_) => break,
-            ServerEvent::Closed(reason) => return Ok(reason),
+            ServerEvent::Closed(reason) => return Ok(Err(reason)),
             ServerEvent::Content(_)
             | ServerEvent::ContentRefused(_)
             | ServerEvent::ContentSwallowed
@@ -202,18 +251,19 @@ where
             | ServerEvent::StartTls => {}
         }
     }
-    let handler = match bounded(terms.verdict, service.connect(&cx)).await {
-        Ok(handler) => handler,
+    match bounded(verdict, service.connect(cx)).await {
+        Ok(handler) => {
+            answer(driver, Verdict::Accept(None));
+            Ok(Ok(handler))
+        }
         Err(refusal) => {
             debug!(connection = cx.connection, address = %cx.peer.address, %refusal, cause = refusal.cause(), "client refused");
             answer(driver, Verdict::Refuse(refusal));
             loop {
                 if let ServerEvent::Closed(reason) = driver.next().await? {
-                    return Ok(reason);
+                    return Ok(Err(reason));
                 }
             }
         }
-    };
-    answer(driver, Verdict::Accept(None));
-    Conversation::new(common, ends, seat, driver, cx, handler, terms).run().await
+    }
 }

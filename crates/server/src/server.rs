@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use posthaste_tokio::session::ServerSettings;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -18,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use crate::{
-    Accept, Listener, LoginOptions, Networks, Peer, PeerAddress, Service, Tls,
+    Accept, Context, Listener, LoginOptions, Networks, PeerAddress, Service, Tls,
     admission::Seat,
     converse::{Common, Ends, converse_within},
 };
@@ -237,10 +236,11 @@ async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A
             () = ends.drain.cancelled() => return,
         };
         match accepted {
-            Ok((stream, peer)) => match shared.common.admission.seat(peer.address.ip_or_loopback()) {
+            Ok((stream, mut peer)) => match shared.common.admission.seat(peer.address.ip_or_loopback()) {
                 Some(seat) => {
-                    let (shared, offer) = (Arc::clone(&shared), (Arc::clone(&settings), tls.clone()));
-                    tasks.spawn(serve(shared, offer, seat, stream, peer, ends.clone()));
+                    peer.network = shared.networks.of(peer.address.ip_or_loopback());
+                    let cx = Context::new(peer, Arc::clone(&settings));
+                    tasks.spawn(serve(Arc::clone(&shared), ends.clone(), seat, stream, cx, tls.clone()));
                 }
                 // Under implicit TLS the client expects a handshake.
                 None if matches!(tls, Tls::Implicit(_)) => {}
@@ -257,6 +257,7 @@ async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A
         }
     }
 }
+
 /// Clients that are told at once that there is no room. Others are closed without a word.
 const REFUSED: usize = 64;
 
@@ -267,18 +268,68 @@ async fn refuse<S: AsyncWrite + Unpin>(mut stream: S, _turn: OwnedSemaphorePermi
 
 const BUSY: &[u8] = b"421 4.3.2 Too many connections, try again later\r\n";
 
-async fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
+/// Serves one connection. No `async fn`, as [`converse_within`] is none.
+#[expect(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
+fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
     shared: Arc<Shared<V>>,
-    (settings, tls): (Arc<ServerSettings>, Tls),
+    ends: Ends,
     seat: Seat,
     stream: S,
-    mut peer: Peer,
-    ends: Ends,
-) {
-    let address = peer.address;
-    peer.network = shared.networks.of(address.ip_or_loopback());
-    match converse_within(&shared.common, &ends, &seat, stream, peer, &shared.service, (settings, tls)).await {
-        Ok(reason) => debug!(%address, ?reason, "session ended"),
-        Err(error) => info!(%address, %error, "connection lost"),
+    mut cx: Context,
+    tls: Tls,
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let address = cx.peer.address;
+        match converse_within(&shared.common, &ends, &seat, stream, &mut cx, &shared.service, tls).await {
+            Ok(reason) => debug!(%address, ?reason, "session ended"),
+            Err(error) => info!(%address, %error, "connection lost"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::{Accepted, Body, Envelope, Handler, Refusal, accepted};
+
+    /// A handler whose futures take `N` bytes and more.
+    struct Wide<const N: usize>;
+
+    impl<const N: usize> Service for Wide<N> {
+        type Handler = Self;
+
+        async fn connect(&self, _: &Context) -> Result<Self, Refusal> {
+            std::hint::black_box(&[0_u8; N]);
+            tokio::task::yield_now().await;
+            Ok(Self)
+        }
+    }
+
+    impl<const N: usize> Handler for Wide<N> {
+        async fn message(&mut self, _: &Context, _: Envelope, mut body: Body<'_>) -> Result<Accepted, Refusal> {
+            let mut room = [0; N];
+            while let Some(piece) = body.next().await? {
+                room.iter_mut().zip(&piece).for_each(|(own, octet)| *own ^= octet);
+            }
+            std::hint::black_box(&room);
+            Ok(accepted!("250 2.0.0 Thrown away"))
+        }
+    }
+
+    fn size_of_future<A, B, C, D, E, F, G>(_: fn(A, B, C, D, E, F) -> G) -> usize {
+        size_of::<G>()
+    }
+
+    /// The future is the memory of a connection from its greeting to its end, and most connections
+    /// wait most of the time. What only some of them are in the middle of has a box of its own: a
+    /// handshake, a decision of the handler, a message, the 421 of an abort.
+    #[test]
+    fn the_future_of_a_connection_has_at_most_2200_bytes_whatever_its_handlers_futures_take() {
+        let narrow = size_of_future(serve::<Wide<0>, TcpStream>);
+        let wide = size_of_future(serve::<Wide<10_000>, TcpStream>);
+        assert_eq!(narrow, wide);
+        assert!(narrow <= 2_200, "{narrow} bytes");
     }
 }

@@ -5,6 +5,7 @@
 mod chunks_and_lmtp;
 mod full_server;
 mod handshakes;
+mod idle;
 mod layers;
 mod limits_and_drain;
 mod login;
