@@ -149,10 +149,11 @@ pub struct TracingObserver;
 impl Observer for TracingObserver {
     fn observe(&self, event: &Event<'_>) {
         match event {
-            Event::Accepted { message, client: Some(client), sender, recipients, octets, priority, held } => {
-                let Peer { address, tls, identity, .. } = client;
+            Event::Accepted { message, client: Some(client), sender: _, recipients, octets, priority, held } => {
+                let Peer { tls, identity, .. } = client;
                 let (hello, identity) = (client.hello_text(), identity.as_deref().unwrap_or_default());
-                info!(%message, %address, ?hello, tls, ?identity, %sender, recipients, octets, priority, ?held, "message accepted");
+                // The span of the connection has its address, that of the transaction the sender.
+                info!(%message, ?hello, tls, ?identity, recipients, octets, priority, ?held, "message accepted");
             }
             Event::Accepted { message, client: None, sender, recipients, octets, priority, held } => {
                 info!(%message, %sender, recipients, octets, priority, ?held, "message accepted from the application");

@@ -20,7 +20,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::WaitForCancellationFuture;
-use tracing::{debug, info};
+use tracing::{Instrument as _, Span, debug, error_span, info};
 
 use crate::{
     Body, Context, Envelope, Handler, Peer,
@@ -38,6 +38,10 @@ pub(crate) struct Conversation<'c, 's, S, H> {
     pub(crate) cx: &'c mut Context,
     /// What the envelope has of the memory for all envelopes.
     share: Share,
+    /// The span of the transaction, for the log.
+    span: Span,
+    /// How many transactions there were.
+    transactions: u64,
     /// Boxed, since most connections are not in the middle of a login.
     pub(crate) login: Option<Box<LoginUnderWay>>,
     pub(crate) mechanism: Option<Box<ServerMechanism>>,
@@ -107,7 +111,24 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
         driver.catch_up();
         let share = Share::new(Arc::clone(&common.envelopes));
         let (login, mechanism, draining, told) = (None, None, false, 0);
-        Self { driver, handler, cx, share, login, mechanism, terms, common, ends, seat, drain, draining, told }
+        let (span, transactions) = (Span::none(), 0);
+        Self {
+            driver,
+            handler,
+            cx,
+            share,
+            span,
+            transactions,
+            login,
+            mechanism,
+            terms,
+            common,
+            ends,
+            seat,
+            drain,
+            draining,
+            told,
+        }
     }
 
     /// Holds the session to its end.
@@ -215,7 +236,8 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
             Ask::Rcpt(rcpt) => self.rcpt(rcpt).await,
             Ask::Data => {
                 self.cx.envelope.get_or_insert_with(empty);
-                let decision = bounded(limit, self.handler.data(self.cx)).await;
+                let decision = self.handler.data(self.cx).instrument(self.span.clone());
+                let decision = bounded(limit, decision).await;
                 let accepted = decision.is_ok();
                 let verdict = self.decided("message", "", decision);
                 answer(self.driver.driver, verdict);
@@ -236,25 +258,32 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
 
     async fn mail(&mut self, mail: Mail) -> Verdict {
         self.forget();
+        self.transactions += 1;
+        self.span = error_span!("transaction", number = self.transactions, sender = %mail.reverse_path);
         let decision = match self.share.take(budget::of_mail(&mail)) {
-            true => bounded(self.terms.verdict, self.handler.mail(self.cx, &mail)).await,
+            true => {
+                let decision = self.handler.mail(self.cx, &mail).instrument(self.span.clone());
+                bounded(self.terms.verdict, decision).await
+            }
             false => Err(NO_MEMORY),
         };
-        let sender = if decision.is_err() { mail.reverse_path.to_string() } else { String::new() };
-        match decision.is_ok() {
+        let accepted = decision.is_ok();
+        let verdict = self.decided("sender", "", decision);
+        match accepted {
             true => self.cx.envelope = Some(Envelope::from_commands(mail, Vec::new())),
-            false => self.share.free(),
+            false => self.forget(),
         }
-        self.decided("sender", &sender, decision)
+        verdict
     }
 
     async fn rcpt(&mut self, rcpt: Rcpt) -> Verdict {
         self.cx.envelope.get_or_insert_with(empty);
         let octets = budget::of_rcpt(&rcpt);
         let decision = match self.share.take(octets) {
-            true => bounded(self.terms.verdict, self.handler.rcpt(self.cx, &rcpt))
-                .await
-                .inspect_err(|_| self.share.give(octets)),
+            true => {
+                let decision = self.handler.rcpt(self.cx, &rcpt).instrument(self.span.clone());
+                bounded(self.terms.verdict, decision).await.inspect_err(|_| self.share.give(octets))
+            }
             false => Err(NO_MEMORY),
         };
         let recipient = if decision.is_err() { rcpt.forward_path.to_string() } else { String::new() };
@@ -268,6 +297,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
     fn forget(&mut self) {
         self.cx.envelope = None;
         self.share.free();
+        self.span = Span::none();
     }
 
     /// The verdict of a decision; a refusal goes into the log.
@@ -284,15 +314,16 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
     /// One line for a refusal. After the first ones of a connection they are debug lines: a
     /// stranger must not fill the log.
     fn tell(&mut self, what: &str, about: &str, refusal: &Refusal) {
-        let Context { connection, peer, .. } = &*self.cx;
-        let (address, hello, tls) = (&peer.address, peer.hello_text(), peer.tls);
+        let _entered = self.span.enter();
+        let peer = &self.cx.peer;
+        let (hello, tls) = (peer.hello_text(), peer.tls);
         let identity = peer.identity.as_deref().unwrap_or_default();
         let (reply, cause) = (refusal.reply(), refusal.cause());
         if self.told < TOLD {
             self.told += 1;
-            info!(connection, %address, ?hello, tls, ?identity, about, %reply, cause, "{what} refused");
+            info!(?hello, tls, ?identity, about, %reply, cause, "{what} refused");
         } else {
-            debug!(connection, %address, ?hello, tls, ?identity, about, %reply, cause, "{what} refused");
+            debug!(?hello, tls, ?identity, about, %reply, cause, "{what} refused");
         }
     }
 
@@ -307,7 +338,8 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
         let decisions = {
             let body = Body::borrowed(&mut source);
             tokio::select! {
-                decisions = take(&mut self.handler, self.cx, envelope, body, self.terms.lmtp) => decisions,
+                decisions = take(&mut self.handler, self.cx, envelope, body, self.terms.lmtp)
+                    .instrument(self.span.clone()) => decisions,
                 () = turn.has_taken(self.terms.verdict) => Decisions::All(Err(LATE)),
             }
         };

@@ -22,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{Instrument as _, Span, debug, error_span};
 
 use crate::{
     Context, Peer, ServerOptions, Service, Tls,
@@ -88,7 +88,8 @@ where
     let ends = Ends { drain: CancellationToken::new(), abort: CancellationToken::new() };
     let mut cx = Context::new(peer, settings);
     let seat = Seat::free();
-    let session = converse_within(&COMMON, &ends, &seat, stream, &mut cx, service, tls);
+    let span = span(&cx);
+    let session = converse_within(&COMMON, &ends, &seat, stream, &mut cx, service, tls).instrument(span);
     let drain = async {
         shutdown.await;
         ends.drain.cancel();
@@ -98,6 +99,12 @@ where
         ended = session => ended,
         never = drain => never,
     }
+}
+
+/// The span of a connection, for the log.
+pub(crate) fn span(cx: &Context) -> Span {
+    // At the level of errors: every line that is logged needs it.
+    error_span!("connection", number = cx.connection, address = %cx.peer.address)
 }
 
 /// The same within a server.
@@ -257,7 +264,7 @@ where
             Ok(Ok(handler))
         }
         Err(refusal) => {
-            debug!(connection = cx.connection, address = %cx.peer.address, %refusal, cause = refusal.cause(), "client refused");
+            debug!(%refusal, cause = refusal.cause(), "client refused");
             answer(driver, Verdict::Refuse(refusal));
             loop {
                 if let ServerEvent::Closed(reason) = driver.next().await? {

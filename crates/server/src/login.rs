@@ -14,7 +14,7 @@ use tokio::{
 use tracing::{debug, info};
 
 use crate::{
-    Handler, Peer,
+    Handler,
     conversation::Conversation,
     guessing::Attempt,
     password::{random, unknown_users},
@@ -92,8 +92,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, '_, 
         let Some(login) = &mut self.login else { return Ok(()) };
         login.name = shown(name.unwrap_or_default());
         let Some(attempt) = self.common.guessing.begin(self.cx.peer.network, name) else {
-            let (address, name, mechanism) = (self.cx.peer.address, &login.name, &login.mechanism);
-            debug!(%address, ?name, mechanism, "login refused unseen, too many have failed");
+            let (name, mechanism) = (&login.name, &login.mechanism);
+            debug!(?name, mechanism, "login refused unseen, too many have failed");
             return Err(refusal!("421 4.7.0 Too many failed logins, try again later"));
         };
         let wait = attempt.wait;
@@ -111,8 +111,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, '_, 
             self.settle(false);
         }
         let Some(LoginUnderWay { mechanism, name, .. }) = self.login.as_deref() else { return };
-        let Peer { address, tls, .. } = &self.cx.peer;
-        info!(%address, hello = ?self.cx.peer.hello_text(), tls, ?name, ?mechanism, %error, "login failed");
+        let tls = self.cx.peer.tls;
+        info!(hello = ?self.cx.peer.hello_text(), tls, ?name, ?mechanism, %error, "login failed");
     }
 
     /// Gives the charge back.

@@ -14,12 +14,12 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, info, warn};
+use tracing::{Instrument as _, debug, info, warn};
 
 use crate::{
     Accept, Context, Listener, LoginOptions, Networks, PeerAddress, Service, Tls,
     admission::Seat,
-    converse::{Common, Ends, converse_within},
+    converse::{Common, Ends, converse_within, span},
 };
 
 /// The limits of a server.
@@ -269,7 +269,6 @@ async fn refuse<S: AsyncWrite + Unpin>(mut stream: S, _turn: OwnedSemaphorePermi
 const BUSY: &[u8] = b"421 4.3.2 Too many connections, try again later\r\n";
 
 /// Serves one connection. No `async fn`, as [`converse_within`] is none.
-#[expect(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
 fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
     shared: Arc<Shared<V>>,
     ends: Ends,
@@ -278,13 +277,14 @@ fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
     mut cx: Context,
     tls: Tls,
 ) -> impl Future<Output = ()> + Send {
-    async move {
-        let address = cx.peer.address;
+    let span = span(&cx);
+    let session = async move {
         match converse_within(&shared.common, &ends, &seat, stream, &mut cx, &shared.service, tls).await {
-            Ok(reason) => debug!(%address, ?reason, "session ended"),
-            Err(error) => info!(%address, %error, "connection lost"),
+            Ok(reason) => debug!(?reason, "session ended"),
+            Err(error) => info!(%error, "connection lost"),
         }
-    }
+    };
+    session.instrument(span)
 }
 
 #[cfg(test)]
