@@ -222,7 +222,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
                 if accepted {
                     self.cx.peer.hello = Some(name);
                 }
-                let verdict = self.decided("hello", "", decision);
+                let verdict = self.decided("hello", None, decision);
                 answer(self.driver.driver, verdict);
                 self.cx.peer.extended = self.driver.driver.session().is_extended();
                 if accepted {
@@ -239,7 +239,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
                 let decision = self.handler.data(self.cx).instrument(self.span.clone());
                 let decision = bounded(limit, decision).await;
                 let accepted = decision.is_ok();
-                let verdict = self.decided("message", "", decision);
+                let verdict = self.decided("message", None, decision);
                 answer(self.driver.driver, verdict);
                 if !accepted {
                     return Ok(());
@@ -268,7 +268,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
             false => Err(NO_MEMORY),
         };
         let accepted = decision.is_ok();
-        let verdict = self.decided("sender", "", decision);
+        let verdict = self.decided("sender", None, decision);
         match accepted {
             true => self.cx.envelope = Some(Envelope::from_commands(mail, Vec::new())),
             false => self.forget(),
@@ -286,11 +286,11 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
             }
             false => Err(NO_MEMORY),
         };
-        let recipient = if decision.is_err() { rcpt.forward_path.to_string() } else { String::new() };
+        let recipient = decision.is_err().then(|| rcpt.forward_path.to_string());
         if decision.is_ok() {
             self.cx.envelope.get_or_insert_with(empty).recipients.push(rcpt);
         }
-        self.decided("recipient", &recipient, decision)
+        self.decided("recipient", recipient.as_deref(), decision)
     }
 
     /// The transaction is over.
@@ -301,7 +301,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
     }
 
     /// The verdict of a decision; a refusal goes into the log.
-    fn decided(&mut self, what: &str, about: &str, decision: Result<(), Refusal>) -> Verdict {
+    fn decided(&mut self, what: &str, about: Option<&str>, decision: Result<(), Refusal>) -> Verdict {
         match decision {
             Ok(()) => Verdict::Accept(None),
             Err(refusal) => {
@@ -313,7 +313,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
 
     /// One line for a refusal. After the first ones of a connection they are debug lines: a
     /// stranger must not fill the log.
-    fn tell(&mut self, what: &str, about: &str, refusal: &Refusal) {
+    fn tell(&mut self, what: &str, about: Option<&str>, refusal: &Refusal) {
         let _entered = self.span.enter();
         let peer = &self.cx.peer;
         let (hello, tls) = (peer.hello_text(), peer.tls);
@@ -349,7 +349,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
                     self.seat.prove();
                 }
                 for refusal in decisions.refusals() {
-                    self.tell("message", "", refusal);
+                    self.tell("message", None, refusal);
                 }
                 answer(self.driver.driver, decisions.into());
                 return Ok(());
@@ -362,10 +362,10 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
                     Decisions::All(Err(refusal)) => refusal,
                     Decisions::All(Ok(_)) | Decisions::Each(_) => UNFINISHED.with_cause(UNREAD),
                 };
-                self.tell("message", "", &refusal);
+                self.tell("message", None, &refusal);
                 self.driver.driver.refuse_content(refusal);
             }
-            End::Refused(refusal) => self.tell("message", "", &refusal),
+            End::Refused(refusal) => self.tell("message", None, &refusal),
         }
         loop {
             match self.driver.next().await? {
