@@ -301,11 +301,11 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
     }
 
     /// The verdict of a decision; a refusal goes into the log.
-    fn decided(&mut self, what: &str, about: Option<&str>, decision: Result<(), Refusal>) -> Verdict {
+    fn decided(&mut self, what: &str, recipient: Option<&str>, decision: Result<(), Refusal>) -> Verdict {
         match decision {
             Ok(()) => Verdict::Accept(None),
             Err(refusal) => {
-                self.tell(what, about, &refusal);
+                self.tell(what, recipient, &refusal);
                 Verdict::Refuse(refusal)
             }
         }
@@ -313,7 +313,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
 
     /// One line for a refusal. After the first ones of a connection they are debug lines: a
     /// stranger must not fill the log.
-    fn tell(&mut self, what: &str, about: Option<&str>, refusal: &Refusal) {
+    fn tell(&mut self, what: &str, recipient: Option<&str>, refusal: &Refusal) {
         let _entered = self.span.enter();
         let peer = &self.cx.peer;
         let (hello, tls) = (peer.hello_text(), peer.tls);
@@ -321,9 +321,9 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
         let (reply, cause) = (refusal.reply(), refusal.cause());
         if self.told < TOLD {
             self.told += 1;
-            info!(?hello, tls, ?identity, about, %reply, cause, "{what} refused");
+            info!(?hello, tls, ?identity, recipient, %reply, cause, "{what} refused");
         } else {
-            debug!(?hello, tls, ?identity, about, %reply, cause, "{what} refused");
+            debug!(?hello, tls, ?identity, recipient, %reply, cause, "{what} refused");
         }
     }
 
