@@ -52,6 +52,11 @@ pub fn provider() -> Result<Arc<CryptoProvider>, TlsError> {
 /// A server's configuration: this certificate chain and its key, with TLS 1.2 and 1.3. The server
 /// asks clients for no certificate.
 ///
+/// A client that comes back within 12 hours may resume its session, which spares both sides most
+/// of a handshake. It keeps the session itself, in a ticket (RFC 8446 section 4.6.1, RFC 5077), so
+/// any number of clients costs the server no memory. The keys of tickets change every 6 hours and
+/// end with the process. With neither feature the server remembers 256 sessions instead.
+///
 /// The chain begins with the server's own certificate, followed by that of its issuer and so on;
 /// the root may be left out. Names and dates are not checked: clients do that.
 ///
@@ -65,19 +70,26 @@ pub fn server_config(certificate: &Pem, key: &Pem) -> Result<Arc<ServerConfig>, 
         rustls::server::ParsedCertificate::try_from(own)
             .map_err(|error| TlsError::Certificate { name: certificate.name().clone(), error })?;
     }
-    ServerConfig::builder_with_provider(provider()?)
+    let mut config = ServerConfig::builder_with_provider(provider()?)
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Provider)?
         .with_no_client_auth()
         .with_single_cert(chain, private_key)
-        .map(Arc::new)
         .map_err(|error| match error {
             rustls::Error::InvalidCertificate(_) => TlsError::Certificate { name: certificate.name().clone(), error },
             rustls::Error::InconsistentKeys(_) => {
                 TlsError::KeyMismatch { key: key.name().clone(), certificate: certificate.name().clone() }
             }
             error => TlsError::UnusableKey { name: key.name().clone(), error },
-        })
+        })?;
+    #[cfg(feature = "aws-lc-rs")]
+    let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new();
+    #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+    let ticketer = rustls::crypto::ring::Ticketer::new();
+    #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
+    let ticketer = Ok(Arc::clone(&config.ticketer));
+    config.ticketer = ticketer.map_err(TlsError::Provider)?;
+    Ok(Arc::new(config))
 }
 
 #[cfg(test)]

@@ -4,6 +4,10 @@
 
 mod dropped_futures;
 mod ends;
+#[cfg(feature = "aws-lc-rs")]
+mod resumption;
+#[cfg(feature = "aws-lc-rs")]
+mod resumption;
 mod secrets;
 mod support;
 mod tls;
