@@ -122,6 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
                 }
                 ServerNext::Flush => self.flush().await?,
                 ServerNext::Ask(ask) => return Ok(ServerEvent::Ask(ask)),
+                ServerNext::AskMended(ask) => return Ok(ServerEvent::Ask(*ask)),
                 ServerNext::Content(range) => return Ok(ServerEvent::Content(taken.freeze().slice(range))),
                 ServerNext::ContentRefused(refusal) => return Ok(ServerEvent::ContentRefused(refusal)),
                 ServerNext::ContentSwallowed => return Ok(ServerEvent::ContentSwallowed),
