@@ -31,8 +31,8 @@ pub enum Ask<S: AsRef<str> = String> {
     /// The response to a challenge, in base64.
     AuthResponse(Secret<S>),
     /// MAIL. Its parameters are among those offered, and its SIZE is within the limit. Under
-    /// [`Tolerance::bare_names`](super::Tolerance::bare_names) its domain may be the host's own, which
-    /// the client left out; so may that of RCPT.
+    /// [`Tolerance::bare_names`](super::Tolerance::bare_names) its domain may be the host's own,
+    /// which the client left out; so may that of RCPT.
     Mail(Mail<S>),
     /// RCPT. Its parameters are among those offered.
     Rcpt(Rcpt<S>),

@@ -17,8 +17,8 @@ pub enum ServerNext<S: AsRef<str> = String> {
     /// Answer this question with [`ServerSession::answer`](super::ServerSession::answer), before
     /// anything else is read.
     Ask(Ask<S>),
-    /// As [`Ask`](Self::Ask), about a line that the [`Tolerance`](super::Tolerance) mended. Its text
-    /// is not in the input, so the question owns it.
+    /// As [`Ask`](Self::Ask), about a line that the [`Tolerance`](super::Tolerance) mended. Its
+    /// text is not in the input, so the question owns it.
     AskMended(Box<Ask>),
     /// A piece of content: this range of the input.
     Content(Range<usize>),

@@ -194,8 +194,8 @@ pub struct ServerTimeouts {
 }
 
 impl ServerSettings {
-    /// The settings of a server that takes mail from other servers: the defaults, under this name, a
-    /// domain or an address literal.
+    /// The settings of a server that takes mail from other servers: the defaults, under this name,
+    /// a domain or an address literal.
     pub fn new(host_name: Domain) -> Self {
         Self {
             host_name,

@@ -12,16 +12,7 @@ const HOST_NAME: &str = "mx.test";
 /// # Panics
 /// There is none.
 pub fn switch<'t>(tolerance: &'t mut Tolerance, name: &str) -> &'t mut bool {
-    match name {
-        "dots" => &mut tolerance.dots,
-        "underscores" => &mut tolerance.underscores,
-        "blanks" => &mut tolerance.blanks,
-        "hello" => &mut tolerance.hello,
-        "bare_paths" => &mut tolerance.bare_paths,
-        "bare_names" => &mut tolerance.bare_names,
-        "final_dots" => &mut tolerance.final_dots,
-        _ => panic!("no such switch: {name}"),
-    }
+    tolerance.switch(name).unwrap_or_else(|| panic!("no such switch: {name}"))
 }
 
 /// The canonical form of a command line, as a server named `mx.test` takes it. `None`: it refuses
@@ -75,7 +66,7 @@ pub fn tolerance(line: &[u8]) {
     }
     let most = taken(all, line);
     let mut less = vec![Tolerance::STRICT, Tolerance::MX, Tolerance::LMTP];
-    for name in ["dots", "underscores", "blanks", "hello", "bare_paths", "bare_names", "final_dots"] {
+    for name in Tolerance::SWITCHES {
         let mut others = all.clone();
         *switch(&mut others, name) = false;
         less.push(others);

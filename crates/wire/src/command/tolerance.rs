@@ -51,16 +51,16 @@ pub struct Tolerance {
     ///
     /// The risk: a next hop may refuse them. Off: 501.
     pub underscores: bool,
-    /// Takes blanks in MAIL and RCPT that RFC 5321 section 3.3 forbids: several in place of one,
-    /// tabs, on both sides of the colon, and on the inside of the angle brackets. The line must not
-    /// begin with one.
+    /// Takes blanks in MAIL and RCPT that RFC 5321 section 3.3 forbids. They may be several in place
+    /// of one, tabs, on both sides of the colon, and on the inside of the angle brackets. A line
+    /// that begins with one is refused.
     ///
     /// The risk: none is known. Off: 501, or 500 for a tab after the verb.
     pub blanks: bool,
     /// Takes any argument of EHLO, HELO and LHLO, or none: blanks, ISO 8859-1, more than 255
     /// octets (RFC 5321 section 4.1.1.1). The name becomes what [`EhloName::lossy`] makes of it.
     ///
-    /// The risk: programs that send spam come with such names, and a policy can no longer tell.
+    /// The risk: a policy can no longer turn such clients away, which often send spam.
     /// Off: 501, or 500 for what is not UTF-8.
     pub hello: bool,
     /// Takes a path without its angle brackets (RFC 5321 section 4.1.2), up to the first blank
@@ -105,6 +105,24 @@ impl Tolerance {
     /// For LMTP, where recipients may be users of this host.
     pub const LMTP: Self = Self { bare_names: true, ..Self::MX };
 
+    /// The names of the switches, in the order of the table.
+    pub const SWITCHES: [&str; 7] =
+        ["dots", "underscores", "blanks", "hello", "bare_paths", "bare_names", "final_dots"];
+
+    /// The switch with that name, for a configuration that names them. `None`: there is none.
+    pub fn switch(&mut self, name: &str) -> Option<&mut bool> {
+        Some(match name {
+            "dots" => &mut self.dots,
+            "underscores" => &mut self.underscores,
+            "blanks" => &mut self.blanks,
+            "hello" => &mut self.hello,
+            "bare_paths" => &mut self.bare_paths,
+            "bare_names" => &mut self.bare_names,
+            "final_dots" => &mut self.final_dots,
+            _ => return None,
+        })
+    }
+
     /// Writes the strict line that is meant by one that [`Command::parse`] refuses. The line has no
     /// CRLF. `host_name` completes the names of users.
     ///
@@ -134,8 +152,8 @@ impl Tolerance {
         }
     }
 
-    /// Says what is wrong with a command that [`Command::parse`] takes, if this does not take it:
-    /// dots, underscores or blanks. `line` is the command's, without its CRLF.
+    /// Says what is wrong with a command that [`Command::parse`] takes and this does not: its dots,
+    /// underscores or blanks. `line` is its line, without the CRLF. `None`: it is taken.
     #[inline]
     pub fn refuses(&self, line: &[u8], command: &Command<'_>) -> Option<SyntaxErrorKind> {
         let takes_all = self.dots & self.underscores & self.blanks;

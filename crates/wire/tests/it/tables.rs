@@ -1,4 +1,5 @@
-//! The clauses of the RFCs as rows: `commands.txt`, `tolerance.txt`, `addresses.txt` and `xtext.txt`.
+//! The clauses of the RFCs as rows: `commands.txt`, `tolerance.txt`, `addresses.txt` and
+//! `xtext.txt`.
 
 use bytes::BytesMut;
 use posthaste_testkit::{
