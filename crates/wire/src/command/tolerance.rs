@@ -51,9 +51,9 @@ pub struct Tolerance {
     ///
     /// The risk: a next hop may refuse them. Off: 501.
     pub underscores: bool,
-    /// Takes blanks in MAIL and RCPT that RFC 5321 section 3.3 forbids. They may be several in place
-    /// of one, tabs, on both sides of the colon, and on the inside of the angle brackets. A line
-    /// that begins with one is refused.
+    /// Takes blanks in MAIL and RCPT that RFC 5321 section 3.3 forbids. They may be several in
+    /// place of one, tabs, on both sides of the colon, and on the inside of the angle brackets. A
+    /// line that begins with one is refused.
     ///
     /// The risk: none is known. Off: 501, or 500 for a tab after the verb.
     pub blanks: bool,
