@@ -125,6 +125,13 @@ const FOUND: &[(&str, &[&str])] = &[
     ("listener = [@mx, { address = \"[::ffff:127.0.0.1]:2525\" }]", &["5 E address: has that port"]),
     ("listener = [@mx, { address = \"127.0.0.2:2525\" }, { address = \"0.0.0.0:2526\" }]", &[]),
     ("listener = [{ address = \"127.0.0.1:0\" }]", &["5 E address: no port"]),
+    ("listener = [{ address = \"127.0.0.1:2525\", tolerate = [] }]", &[]),
+    ("listener = [{ address = \"127.0.0.1:2525\", tolerate = [\"dots\", \"bare_names\"] }]", &[]),
+    (
+        "listener = [{ address = \"127.0.0.1:2525\", tolerate = [\"dots\", \"lf\"] }]",
+        &["5 E tolerate: `lf` is not one"],
+    ),
+    ("listener = [{ address = \"127.0.0.1:2525\", tolerate = \"all\" }]", &["5 E tolerate: no list; write some of"]),
     ("listener = [{ address = \"192.0.2.77:2525\" }]", &["5 W address: no such address"]),
     ("listener = [@mx, { address = \"127.0.0.1:25\", role = \"submission\" }]\n@account\n@tls", &["5 W role: port 25"]),
     ("listener = [{ address = \"127.0.0.1:25\", tls = \"implicit\" }]\n@tls", &["5 W tls: port 25"]),

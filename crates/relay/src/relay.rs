@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    mem,
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -13,7 +14,7 @@ use posthaste_server::{
     Envelope, PeerAddress, Server, Service,
     session::ServerSettings,
     wire::{
-        BodyType, Mechanism, MechanismSet,
+        BodyType,
         frame::{ContentCheck, ContentFault},
     },
 };
@@ -153,16 +154,16 @@ impl<Q: Queue, R: Resolver> Relay<Q, R> {
         settings
     }
 
-    /// The settings of a listener for submission (RFC 6409): clients must log in, inside TLS. They
-    /// may have a message held for up to [`MAX_DELAY`](posthaste_queue::MAX_DELAY).
+    /// The settings of a listener for submission: [`ServerSettings::submission`] with what the
+    /// relay offers. Clients may have a message held for up to
+    /// [`MAX_DELAY`](posthaste_queue::MAX_DELAY).
     pub fn submission(&self) -> ServerSettings {
-        let mut settings = self.settings();
-        settings.offers.auth =
-            MechanismSet::of(&[Mechanism::ScramSha256Plus, Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login]);
-        settings.offers.demand_auth = true;
-        settings.offers.demand_tls = true;
+        let mut settings = ServerSettings::submission(self.shared.options.host_name.clone());
+        let role = mem::replace(&mut settings.offers, offers());
+        settings.offers.auth = role.auth;
+        settings.offers.demand_auth = role.demand_auth;
+        settings.offers.demand_tls = role.demand_tls;
         settings.offers.future_release = Some(future_release(Duration::MAX));
-        settings.tolerance.hello = true;
         settings
     }
 

@@ -192,6 +192,10 @@ impl ServerHarness {
                     self.asked(ask.into_owned());
                     None
                 }
+                ServerNext::AskMended(ask) => {
+                    self.asked(*ask);
+                    None
+                }
                 ServerNext::Content(range) => {
                     self.content(&input[range]);
                     None

@@ -142,6 +142,14 @@ proptest! {
     }
 
     #[test]
+    fn lines_are_tolerated_as_they_are_meant(verb in select(&["MAIL FROM", "RCPT TO", "mail\tfrom ", "MAIL", "EHLO", "HELO "][..]), rest in vec(select(&[":",
+        ":", "<", "<", ">", ">", " ", "\t", "a@b", "a@b.", "a..b@c_d", "root", "postmaster", "\"a b\"@c", "\"", "@", "=", " SIZE=1", " NOTIFY=NEVER", "  X", "\r",
+        "\n", "\0", "\u{85}", "\u{e9}", "[192.0.2.1]", ".", ",", "%"][..]), 0..9)) {
+        fuzz::tolerance(format!("{verb}{}", rest.concat()).as_bytes());
+        fuzz::tolerance(format!("{verb}:{}", rest.concat()).as_bytes());
+    }
+
+    #[test]
     fn mail_and_rcpt_parse_or_fail(path in "<[a-c@.]{0,6}>", parameters in vec(select(&[" SIZE=1", " BODY=7BIT", " body=8bitmime", " SMTPUTF8",
         " RET=FULL", " ENVID=a+2B", " AUTH=<>", " NOTIFY=NEVER", " ORCPT=rfc822;a@b", " X=y", "  Z", "\t"][..]), 0..6)) {
         for verb in ["MAIL FROM:", "RCPT TO:"] {

@@ -10,7 +10,7 @@ use posthaste_testkit::fuzz;
 
 type Body = fn(&[u8]);
 
-const TARGETS: [(&str, Body); 10] = [
+const TARGETS: [(&str, Body); 11] = [
     ("address", fuzz::address),
     ("client_session", fuzz::client_session),
     ("command", fuzz::command),
@@ -21,6 +21,7 @@ const TARGETS: [(&str, Body); 10] = [
     ("round_trip", fuzz::round_trip),
     ("sasl", fuzz::sasl),
     ("server_session", fuzz::server_session),
+    ("tolerance", fuzz::tolerance),
 ];
 
 fn folder() -> PathBuf {

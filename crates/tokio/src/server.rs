@@ -172,6 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
             ServerNext::NeedInput => self.work = Work::Read,
             ServerNext::Flush => self.work = Work::Write,
             ServerNext::Ask(ask) => return Ok(Some(ServerEvent::Ask(ask))),
+            ServerNext::AskMended(ask) => return Ok(Some(ServerEvent::Ask(*ask))),
             ServerNext::Content(range) => return Ok(Some(ServerEvent::Content(piece.slice(range)))),
             ServerNext::ContentRefused(refusal) => return Ok(Some(ServerEvent::ContentRefused(refusal))),
             ServerNext::ContentSwallowed => return Ok(Some(ServerEvent::ContentSwallowed)),

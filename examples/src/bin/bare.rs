@@ -96,6 +96,9 @@ impl Conversation {
                     };
                     verdict = Some(Verdict::Accept(reply));
                 }
+                // A question about an untidy line, such as MAIL or RCPT without angle brackets. It
+                // borrows nothing.
+                ServerNext::AskMended(_ask) => verdict = Some(Verdict::Accept(None)),
                 // STARTTLS is not offered.
                 ServerNext::StartTls => return Err("STARTTLS began, which was not offered".into()),
             }

@@ -13,8 +13,7 @@ use std::{
 };
 
 use posthaste::server::{
-    Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, accepted, refusal,
-    session::{Protocol, ServerSettings},
+    Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, accepted, refusal, session::ServerSettings,
     wire::Rcpt,
 };
 use tokio::{fs, io::AsyncWriteExt as _, net::UnixListener};
@@ -83,8 +82,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [socket, root] = &arguments[..] else { return Err("usage: lmtp_maildir SOCKET FOLDER".into()) };
     let root: Arc<Path> = Path::new(root).into();
-    let mut settings = ServerSettings::new("localhost".parse()?);
-    settings.protocol = Protocol::Lmtp;
+    let settings = ServerSettings::lmtp("localhost".parse()?);
     // The socket of an earlier run.
     let _ = std::fs::remove_file(socket);
     let listener = Listener::new(UnixListener::bind(socket)?, settings);

@@ -9,10 +9,7 @@ use std::{collections::HashMap, error::Error, sync::Arc};
 
 use posthaste::server::{
     Accepted, Body, Context, Envelope, Handler, Listener, Refusal, SaslError, ScramKey, ScramUser, Server, Tls,
-    accepted,
-    session::ServerSettings,
-    tls::Pem,
-    wire::{Mechanism, MechanismSet},
+    accepted, session::ServerSettings, tls::Pem,
 };
 
 /// The keys of the users by their names. No password is kept.
@@ -48,10 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let service = Submission(Arc::new(keys));
 
-    let mut settings = ServerSettings::new("localhost".parse()?);
-    settings.offers.auth =
-        MechanismSet::of(&[Mechanism::ScramSha256Plus, Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login]);
-    settings.offers.demand_auth = true;
+    let settings = ServerSettings::submission("localhost".parse()?);
     let tls = Tls::start_tls(&Pem::file(certificate)?, &Pem::file(key)?)?;
     let listener = Listener::bind(address, settings).await?.with_tls(tls);
     println!("listening on {}", listener.local_address()?);

@@ -152,8 +152,7 @@ impl Handler for Mailboxes {
 }
 
 async fn mailboxes() -> Talk<tokio::net::TcpStream> {
-    let mut settings = ServerSettings::new("mda.test".parse().expect("a domain"));
-    settings.protocol = Protocol::Lmtp;
+    let mut settings = ServerSettings::lmtp("mda.test".parse().expect("a domain"));
     settings.offers.other_commands = true;
     let listener = Listener::bind("127.0.0.1:0", settings).await.unwrap();
     let address = listener.local_address().unwrap();

@@ -12,5 +12,6 @@ mod login;
 mod password_keys;
 mod support;
 mod tls_login;
+mod tolerance;
 mod verdicts;
 mod what_the_log_says;

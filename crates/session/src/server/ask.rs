@@ -19,9 +19,8 @@ pub enum Ask<S: AsRef<str> = String> {
     ///
     /// The name may be any visible text. RFC 5321 section 4.1.4 lets a server check it, and forbids
     /// it to refuse mail because of the result. Under [`Tolerance::hello`](super::Tolerance::hello)
-    /// the name may be what [`EhloName::lossy`] makes of the argument. So `Ask<&str>` owns it as
-    /// well.
-    Hello(EhloName),
+    /// the name may be what [`EhloName::lossy`] makes of the argument.
+    Hello(EhloName<S>),
     /// AUTH with a mechanism that is offered. Answer with a challenge, an acceptance or a refusal.
     Auth {
         /// The mechanism.
@@ -31,7 +30,9 @@ pub enum Ask<S: AsRef<str> = String> {
     },
     /// The response to a challenge, in base64.
     AuthResponse(Secret<S>),
-    /// MAIL. Its parameters are among those offered, and its SIZE is within the limit.
+    /// MAIL. Its parameters are among those offered, and its SIZE is within the limit. Under
+    /// [`Tolerance::bare_names`](super::Tolerance::bare_names) its domain may be the host's own,
+    /// which the client left out; so may that of RCPT.
     Mail(Mail<S>),
     /// RCPT. Its parameters are among those offered.
     Rcpt(Rcpt<S>),
@@ -125,7 +126,7 @@ impl Ask<&str> {
     pub fn into_owned(self) -> Ask {
         match self {
             Self::Connect => Ask::Connect,
-            Self::Hello(name) => Ask::Hello(name),
+            Self::Hello(name) => Ask::Hello(name.into_owned()),
             Self::Auth { mechanism, initial_response } => {
                 Ask::Auth { mechanism, initial_response: initial_response.map(owned) }
             }

@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use posthaste_wire::{
-    Auth, BodyType, Command, EhloName, Mail, Mailbox, Mechanism, Rcpt, Reply, Secret, SyntaxError, SyntaxErrorKind,
+    Auth, BodyType, Command, EhloName, Mail, Mechanism, Rcpt, Reply, Secret, SyntaxError, SyntaxErrorKind,
 };
 
 use super::{
@@ -27,16 +27,48 @@ impl ServerSession {
         if self.phase == Phase::Auth {
             return self.auth_response(now, line, out);
         }
-        let command = match Command::parse(line) {
-            Ok(command) => command,
-            Err(error) => {
-                if let Some((extended, name)) = self.tolerated_hello(line) {
-                    return self.hello(now, name, extended);
-                }
-                self.malformed(line, &error, out);
-                return None;
-            }
+        match Command::parse(line) {
+            Ok(command) => self.command(now, line, command, more, out),
+            Err(error) => self.mended(now, line, &error, more, out),
+        }
+    }
+
+    /// Handles a line that the grammar refuses: as the strict line that is meant, if it is
+    /// tolerated.
+    #[cold]
+    fn mended<'i>(
+        &mut self,
+        now: Tick,
+        line: &[u8],
+        error: &SyntaxError,
+        more: bool,
+        out: &mut BytesMut,
+    ) -> Option<ServerNext<&'i str>> {
+        let Some(mended) = self.settings.tolerance.mend(line, &self.settings.host_name) else {
+            self.malformed(line, error, out);
+            return None;
         };
+        match Command::parse(mended.as_bytes()) {
+            Ok(command) => self.command(now, mended.as_bytes(), command, more, out).map(ServerNext::detached),
+            Err(error) => {
+                self.malformed(line, &error, out);
+                None
+            }
+        }
+    }
+
+    fn command<'i>(
+        &mut self,
+        now: Tick,
+        line: &'i [u8],
+        command: Command<'i>,
+        more: bool,
+        out: &mut BytesMut,
+    ) -> Option<ServerNext<&'i str>> {
+        if let Some(kind) = self.settings.tolerance.refuses(line, &command) {
+            self.refuse(&SyntaxError::new(kind, 0).reply(), out);
+            return None;
+        }
         if let Command::Bdat { size, last } = command {
             return self.bdat(now, size, last);
         }
@@ -62,9 +94,9 @@ impl ServerSession {
         }
         let lmtp = self.settings.protocol == Protocol::Lmtp;
         match command {
-            Command::Ehlo(name) if !lmtp => self.hello(now, name.into_owned(), true),
-            Command::Helo(name) if !lmtp => self.hello(now, name.into_owned(), false),
-            Command::Lhlo(name) if lmtp => self.hello(now, name.into_owned(), true),
+            Command::Ehlo(name) if !lmtp => self.hello(now, name, true),
+            Command::Helo(name) if !lmtp => self.hello(now, name, false),
+            Command::Lhlo(name) if lmtp => self.hello(now, name, true),
             Command::Mail(mail) => self.mail(now, mail, out),
             Command::Rcpt(rcpt) => self.rcpt(now, rcpt, out),
             Command::Data => self.data(now, more, out),
@@ -121,22 +153,7 @@ impl ServerSession {
         }
     }
 
-    /// Reads EHLO, HELO or LHLO whose argument is no name, if that is tolerated: `true` for EHLO
-    /// and LHLO, and the name.
-    fn tolerated_hello(&self, line: &[u8]) -> Option<(bool, EhloName)> {
-        let (verb, argument) = line.split_at_checked(4).filter(|_| self.settings.tolerance.hello)?;
-        let is = |name: &[u8; 4]| verb.eq_ignore_ascii_case(name);
-        let extended = match self.settings.protocol {
-            Protocol::Smtp if is(b"EHLO") => true,
-            Protocol::Smtp if is(b"HELO") => false,
-            Protocol::Lmtp if is(b"LHLO") => true,
-            Protocol::Smtp | Protocol::Lmtp => return None,
-        };
-        let is_apart = argument.first().is_none_or(|octet| matches!(octet, b' ' | b'\t'));
-        is_apart.then(|| EhloName::lossy(argument).ok()).flatten().map(|name| (extended, name))
-    }
-
-    fn hello<'i>(&mut self, now: Tick, name: EhloName, extended: bool) -> Option<ServerNext<&'i str>> {
+    fn hello<'i>(&mut self, now: Tick, name: EhloName<&'i str>, extended: bool) -> Option<ServerNext<&'i str>> {
         self.counters.idle = self.counters.idle.saturating_add(1);
         let deadline = now + self.settings.timeouts.verdict;
         self.question = Some(Question { about: Exchange::Hello, extended, deadline });
@@ -144,9 +161,6 @@ impl ServerSession {
     }
 
     fn mail<'i>(&mut self, now: Tick, mail: Mail<&'i str>, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {
-        if self.refuses_dots(mail.reverse_path.mailbox(), out) {
-            return None;
-        }
         if let Some(reply) = self.mail_refusal(&mail, now) {
             self.refuse(reply, out);
             return None;
@@ -163,9 +177,6 @@ impl ServerSession {
             self.refuse(&SyntaxError::new(SyntaxErrorKind::ForwardPathNotAscii, 0).reply(), out);
             return None;
         }
-        if self.refuses_dots(rcpt.forward_path.mailbox(), out) {
-            return None;
-        }
         if let Some(reply) = self.rcpt_refusal(&rcpt) {
             self.refuse(reply, out);
             return None;
@@ -178,15 +189,6 @@ impl ServerSession {
             return None;
         }
         Some(self.ask(now, Exchange::Rcpt, Ask::Rcpt(rcpt)))
-    }
-
-    /// Refuses a mailbox whose dots break the grammar, unless that is tolerated.
-    fn refuses_dots(&mut self, mailbox: Option<&Mailbox<&str>>, out: &mut BytesMut) -> bool {
-        let refuses = !self.settings.tolerance.dots && mailbox.is_some_and(|mailbox| !mailbox.is_dotted_well());
-        if refuses {
-            self.refuse(&SyntaxError::new(SyntaxErrorKind::Mailbox, 0).reply(), out);
-        }
-        refuses
     }
 
     fn data<'i>(&mut self, now: Tick, more: bool, out: &mut BytesMut) -> Option<ServerNext<&'i str>> {

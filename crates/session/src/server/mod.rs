@@ -25,7 +25,8 @@ use ask::{Question, Replies};
 use content::Chunk;
 pub use next::{CloseReason, ServerEof, ServerNext};
 use pending::Pending;
-pub use settings::{Offers, Protocol, ServerLimits, ServerSettings, ServerTimeouts, Tolerance, Transport};
+pub use posthaste_wire::command::Tolerance;
+pub use settings::{Offers, Protocol, ServerLimits, ServerSettings, ServerTimeouts, Transport};
 use timer::Timer;
 
 use crate::{

@@ -1,6 +1,6 @@
 //! What a session asks of its driver, and how it ends.
 
-use alloc::string::String;
+use alloc::{boxed::Box, string::String};
 use core::ops::Range;
 
 use posthaste_wire::Refusal;
@@ -17,6 +17,9 @@ pub enum ServerNext<S: AsRef<str> = String> {
     /// Answer this question with [`ServerSession::answer`](super::ServerSession::answer), before
     /// anything else is read.
     Ask(Ask<S>),
+    /// As [`Ask`](Self::Ask), about a line that the [`Tolerance`](super::Tolerance) mended. Its
+    /// text is not in the input, so the question owns it.
+    AskMended(Box<Ask>),
     /// A piece of content: this range of the input.
     Content(Range<usize>),
     /// The content is refused because of its octets or its size. Throw away the pieces of it. The
@@ -36,12 +39,30 @@ pub enum ServerNext<S: AsRef<str> = String> {
 }
 
 impl ServerNext<&str> {
-    /// The owned form, for drivers that change the input before they answer.
+    /// The owned form, for drivers that change the input before they answer. All questions are
+    /// [`Ask`](ServerNext::Ask).
     pub fn into_owned(self) -> ServerNext {
         match self {
             Self::NeedInput => ServerNext::NeedInput,
             Self::Flush => ServerNext::Flush,
             Self::Ask(ask) => ServerNext::Ask(ask.into_owned()),
+            Self::AskMended(ask) => ServerNext::Ask(*ask),
+            Self::Content(range) => ServerNext::Content(range),
+            Self::ContentRefused(refusal) => ServerNext::ContentRefused(refusal),
+            Self::ContentSwallowed => ServerNext::ContentSwallowed,
+            Self::ContentAborted => ServerNext::ContentAborted,
+            Self::StartTls => ServerNext::StartTls,
+            Self::Close(reason) => ServerNext::Close(reason),
+        }
+    }
+
+    /// The same, borrowing from no line.
+    pub(super) fn detached<'i>(self) -> ServerNext<&'i str> {
+        match self {
+            Self::NeedInput => ServerNext::NeedInput,
+            Self::Flush => ServerNext::Flush,
+            Self::Ask(ask) => ServerNext::AskMended(Box::new(ask.into_owned())),
+            Self::AskMended(ask) => ServerNext::AskMended(ask),
             Self::Content(range) => ServerNext::Content(range),
             Self::ContentRefused(refusal) => ServerNext::ContentRefused(refusal),
             Self::ContentSwallowed => ServerNext::ContentSwallowed,

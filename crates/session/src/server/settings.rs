@@ -4,13 +4,19 @@ use alloc::string::String;
 use core::time::Duration;
 
 use posthaste_wire::{
-    Domain, MechanismSet,
-    command::{MAX_AUTH_LINE, MAX_COMMAND_LINE},
+    Domain, Mechanism, MechanismSet,
+    command::{MAX_AUTH_LINE, MAX_COMMAND_LINE, Tolerance},
 };
 
 /// The settings of a server session. Many sessions share one value.
 ///
-/// Start from [`new`](Self::new) and assign what differs.
+/// Start from the constructor for the server's role, and assign what differs:
+///
+/// | constructor | role | differs in |
+/// |---|---|---|
+/// | [`new`](Self::new) | takes mail from other servers, on port 25 | |
+/// | [`submission`](Self::submission) | takes mail from people and programs, on ports 587 and 465 | AUTH, TLS, tolerance |
+/// | [`lmtp`](Self::lmtp) | delivers to mailboxes, on a Unix socket | protocol, tolerance |
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ServerSettings {
@@ -25,27 +31,9 @@ pub struct ServerSettings {
     pub limits: ServerLimits,
     /// How long the server waits.
     pub timeouts: ServerTimeouts,
-    /// Which departures from the grammar are accepted.
+    /// Which departures from the grammar are tolerated. Default: [`Tolerance::MX`], and in the
+    /// other roles [`Tolerance::SUBMISSION`] and [`Tolerance::LMTP`].
     pub tolerance: Tolerance,
-}
-
-/// Departures from the grammar of RFC 5321 that clients make and that do no harm. Everything else
-/// that is malformed is refused.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Tolerance {
-    /// Accepts local parts with dots at their ends or next to each other, outside quotes:
-    /// `a..b@example.org`. Mobile providers have given out such addresses. They are passed on
-    /// unchanged. Default: on. Off: 501.
-    pub dots: bool,
-    /// Accepts any argument of EHLO, HELO and LHLO, or none: blanks, ISO 8859-1, more than 255
-    /// octets. Old mail programs send such names. The application gets what
-    /// [`EhloName::lossy`](posthaste_wire::EhloName::lossy) makes of it, which cannot break a line.
-    /// Control characters are always refused.
-    ///
-    /// Default: off. Switch it on for submission; a server that takes mail from other servers does
-    /// not need it. Off: 501, or 500 for what is not UTF-8.
-    pub hello: bool,
 }
 
 /// TLS on a connection when its session starts.
@@ -206,7 +194,8 @@ pub struct ServerTimeouts {
 }
 
 impl ServerSettings {
-    /// The defaults, under this name: a domain or an address literal.
+    /// The settings of a server that takes mail from other servers: the defaults, under this name,
+    /// a domain or an address literal.
     pub fn new(host_name: Domain) -> Self {
         Self {
             host_name,
@@ -217,11 +206,36 @@ impl ServerSettings {
             tolerance: Tolerance::default(),
         }
     }
-}
 
-impl Default for Tolerance {
-    fn default() -> Self {
-        Self { dots: true, hello: false }
+    /// The settings of a server for submission (RFC 6409). Nothing is taken before TLS and AUTH.
+    /// The untidy lines of scanners and old libraries are tolerated.
+    ///
+    /// It offers SCRAM-SHA-256-PLUS, SCRAM-SHA-256, PLAIN and LOGIN, which one stored key serves.
+    ///
+    /// ```
+    /// use posthaste_session::{ServerSettings, wire::command::Tolerance};
+    /// let settings = ServerSettings::submission("mail.example.org".parse()?);
+    /// assert!(settings.offers.demand_tls && settings.offers.demand_auth);
+    /// assert_eq!(settings.tolerance, Tolerance::SUBMISSION);
+    /// # Ok::<(), posthaste_session::wire::AddressError>(())
+    /// ```
+    pub fn submission(host_name: Domain) -> Self {
+        let mut settings = Self::new(host_name);
+        settings.offers.auth =
+            MechanismSet::of(&[Mechanism::ScramSha256Plus, Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login]);
+        settings.offers.demand_tls = true;
+        settings.offers.demand_auth = true;
+        settings.tolerance = Tolerance::SUBMISSION;
+        settings
+    }
+
+    /// The settings of a server that delivers to mailboxes (RFC 2033). A recipient may be the bare
+    /// name of a user.
+    pub fn lmtp(host_name: Domain) -> Self {
+        let mut settings = Self::new(host_name);
+        settings.protocol = Protocol::Lmtp;
+        settings.tolerance = Tolerance::LMTP;
+        settings
     }
 }
 

@@ -19,4 +19,5 @@ pub use crate::wire::{
     framing::framer,
     lines::{address, command, round_trip},
     replies::reply,
+    tolerance::tolerance,
 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use posthaste_session::{
     ApiMisuse, Ask, ServerSettings, Transport, Verdict,
-    server::{CloseReason, Protocol},
+    server::{CloseReason, Protocol, Tolerance},
 };
 use posthaste_wire::{Mechanism, MechanismSet};
 
@@ -59,8 +59,11 @@ fn settings([offers, more, limits]: [u8; 3]) -> ServerSettings {
     settings.offers.no_soliciting = is(more, 3).then(String::new);
     settings.offers.future_release = is(more, 4).then_some(86_400);
     settings.offers.limits = is(more, 5);
-    settings.tolerance.hello = is(more, 7);
-    settings.tolerance.dots = !is(more, 7);
+    settings.tolerance = match (is(more, 7), is(more, 6)) {
+        (true, _) => Tolerance::SUBMISSION,
+        (false, true) => Tolerance::STRICT,
+        (false, false) => Tolerance::MX,
+    };
     if is(limits, 0) {
         settings.timeouts.greeting_delay = Duration::from_secs(5);
     }

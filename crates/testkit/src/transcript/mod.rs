@@ -11,11 +11,10 @@
 //! ! client-only                it holds from the client's side only: our servers do not say this
 //! ```
 //!
-//! Before the first line: `! offer WORD...`, `! limit NAME NUMBER`, `! tls-on-connect`, `! both`,
-//! `! client-only`. The words are `starttls`, `auth`, `scram`, `oauth`, `clear`, `smtputf8`, `dsn`,
-//! `chunking`, `binarymime`, `requiretls`, `deliverby`, `futurerelease`, `mt-priority`, `rrvs`,
-//! `no-soliciting`, `limits`, `other-commands`, and, for demands, `require-tls`, `require-auth`,
-//! `lmtp`. In between:
+//! Before the first line: `! offer WORD...`, `! limit NAME NUMBER`, `! tolerate SWITCH...`, `!
+//! tls-on-connect`, `! both`, `!
+//! client-only`. The words are `starttls`, `auth`, `scram`, `oauth`, `clear`, `smtputf8`, `dsn`, `chunking`, `binarymime`, `requiretls`, `deliverby`, `futurerelease`, `mt-priority`, `rrvs`, `no-soliciting`, `limits`, `other-commands`, and, for demands, `require-tls`, `require-auth`, `lmtp`.
+//! In between:
 //!
 //! | directive | effect |
 //! |---|---|
@@ -100,7 +99,7 @@ impl Transcript {
                 "S*" => Step::ServerLike([unescape(rest), b"\r\n".to_vec()].concat()),
                 "! " => {
                     let word = rest.split(' ').next().unwrap_or_default();
-                    if ["offer", "limit", "both", "client-only", "tls-on-connect"].contains(&word) {
+                    if ["offer", "limit", "tolerate", "both", "client-only", "tls-on-connect"].contains(&word) {
                         assert!(transcript.steps.is_empty(), "line {number}: set up first");
                         transcript.setup.push(rest.to_owned());
                         continue;

@@ -13,6 +13,7 @@ use crate::{
     choices::Chunking,
     policy::{self, accept, decision, refusal, refuse},
     server::{Event, ServerHarness, Stop},
+    wire::tolerance::switch,
 };
 
 /// Runs a transcript against a server session, in every chunking.
@@ -198,6 +199,7 @@ fn settings(transcript: &Transcript) -> (ServerSettings, Transport) {
                 let (name, value) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
                 limit(&mut settings, name, number(line, value));
             }
+            Some("tolerate") => words.for_each(|name| *switch(&mut settings.tolerance, name) = true),
             Some("tls-on-connect") => transport = Transport::Tls,
             _ => {}
         }

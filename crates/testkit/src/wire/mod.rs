@@ -5,4 +5,5 @@
 pub mod framing;
 pub mod lines;
 pub mod replies;
+pub mod tolerance;
 pub mod values;

@@ -73,6 +73,13 @@ impl<S: AsRef<str>> Domain<S> {
     pub fn address_literal(&self) -> Option<AddressLiteral<'_>> {
         literal(self.as_str().strip_prefix('[')?.strip_suffix(']')?)
     }
+
+    /// Returns `true` for an address literal, and for a name without underscores and without
+    /// hyphens at the ends of its labels.
+    pub(crate) fn is_host_name(&self) -> bool {
+        let is_label = |label: &str| !label.starts_with('-') && !label.ends_with('-') && !label.contains('_');
+        self.as_str().starts_with('[') || self.as_str().split('.').all(is_label)
+    }
 }
 
 impl<S: AsRef<str>, T: AsRef<str>> PartialEq<Domain<T>> for Domain<S> {

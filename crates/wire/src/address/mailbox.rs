@@ -181,7 +181,7 @@ impl<S: AsRef<str>> fmt::Display for Mailbox<S> {
 
 /// `Dot-string / Quoted-string`, with the UTF-8 of RFC 6531.
 #[inline(always)]
-fn local_part(input: &[u8]) -> Parsed<'_, ()> {
+pub(crate) fn local_part(input: &[u8]) -> Parsed<'_, ()> {
     if let Some((b'"', rest)) = input.split_first() { quoted_string(rest) } else { dot_string(input) }
 }
 

@@ -50,6 +50,7 @@ pub use error::AddressError;
 pub(crate) use error::Wanted;
 pub use hello::EhloName;
 pub use mailbox::Mailbox;
+pub(crate) use mailbox::local_part;
 pub use path::{ForwardPath, ReversePath};
 
 /// The most octets of a domain (RFC 5321 section 4.5.3.1.2), and of any name in the DNS.

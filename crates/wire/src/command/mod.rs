@@ -5,6 +5,7 @@ mod extension;
 mod mail;
 mod rcpt;
 mod table;
+mod tolerance;
 
 use core::fmt;
 
@@ -22,6 +23,7 @@ pub use auth::Auth;
 pub use extension::{Attributes, Node};
 pub use mail::Mail;
 pub use rcpt::Rcpt;
+pub use tolerance::Tolerance;
 
 /// The most octets of a command line with CRLF: a server's default limit, and the most that this
 /// crate emits. AUTH, MAIL and RCPT have their own limits.

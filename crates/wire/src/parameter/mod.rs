@@ -160,6 +160,11 @@ impl<S: AsRef<str>> Parameters<S> {
     pub fn borrowed(&self) -> Parameters<&str> {
         Parameters(self.0.as_ref())
     }
+
+    /// The text after the path, as it came.
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.as_ref()
+    }
 }
 
 /// Reads parameters in order. It finds the start and end of each, and checks no octets.

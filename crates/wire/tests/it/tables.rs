@@ -1,11 +1,12 @@
-//! The clauses of the RFCs as rows: `commands.txt`, `addresses.txt` and `xtext.txt`.
+//! The clauses of the RFCs as rows: `commands.txt`, `tolerance.txt`, `addresses.txt` and
+//! `xtext.txt`.
 
 use bytes::BytesMut;
 use posthaste_testkit::{
     rows::{Row, rows},
-    wire::{lines, replies},
+    wire::{lines, replies, tolerance},
 };
-use posthaste_wire::{Command, Mailbox, SyntaxError, Utf8Xtext, Xtext, address::AddressLiteral};
+use posthaste_wire::{Command, Mailbox, SyntaxError, Utf8Xtext, Xtext, address::AddressLiteral, command::Tolerance};
 
 /// Compares every row with the result for its input, and shows all that differ.
 fn check(table: &str, least: usize, found: impl Fn(&[u8]) -> Vec<u8>) {
@@ -41,6 +42,41 @@ fn commands_are_as_their_rows_say() {
             out.strip_suffix(b"\r\n").expect("a line").to_vec()
         }
         Err(error) => refusal(&error).into_bytes(),
+    });
+}
+
+#[test]
+fn each_departure_is_taken_with_its_switch_and_refused_without_it() {
+    check(include_str!("../tolerance.txt"), 150, |row| {
+        let space = row.iter().position(|octet| *octet == b' ').expect("a space");
+        let (switches, line) = (str::from_utf8(&row[..space]).expect("names"), &row[space + 1..]);
+        let with = |switches: &Tolerance| tolerance::taken(switches, line);
+        let (none, all) = (with(&Tolerance::STRICT), with(&Tolerance::SUBMISSION));
+        let found = match switches {
+            "never" => all.map_or(Ok("refused".into()), Err),
+            "strict" => {
+                if none == all {
+                    all.ok_or_else(|| "refused".into())
+                } else {
+                    Err(format!("{none:?} {all:?}"))
+                }
+            }
+            names => {
+                let (mut these, mut wrong) = (Tolerance::STRICT, String::new());
+                for name in names.split('+') {
+                    *tolerance::switch(&mut these, name) = true;
+                    let mut others = Tolerance::SUBMISSION;
+                    *tolerance::switch(&mut others, name) = false;
+                    wrong.extend(with(&others).map(|line| format!("without {name}: {line} ")));
+                }
+                wrong.extend(none.map(|line| format!("with none: {line}")));
+                match with(&these) {
+                    Some(line) if wrong.is_empty() && all.as_ref() == Some(&line) => Ok(line),
+                    line => Err(format!("{line:?}, with all: {all:?} {wrong}")),
+                }
+            }
+        };
+        found.unwrap_or_else(|wrong| wrong).into_bytes()
     });
 }
 
@@ -88,6 +124,8 @@ fn xtext_is_as_its_rows_say() {
 fn every_row_holds_what_holds_for_any_line() {
     for (table, body) in [
         (include_str!("../commands.txt"), lines::command as fn(&[u8])),
+        (include_str!("../commands.txt"), tolerance::tolerance),
+        (include_str!("../tolerance.txt"), tolerance::tolerance),
         (include_str!("../addresses.txt"), lines::address),
         (include_str!("../xtext.txt"), lines::address),
         (include_str!("../replies.txt"), replies::reply),

@@ -41,6 +41,8 @@ pub(super) struct Listener {
     pub(super) address: Option<At<SocketAddr>>,
     pub(super) role: Option<At<Role>>,
     pub(super) tls: Option<At<ListenerTls>>,
+    /// The names of the switches that are on.
+    pub(super) tolerate: Option<At<Vec<At<&'static str>>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,6 +206,7 @@ impl Listener {
             address: table.need("address", findings, values::address),
             role: table.take("role", findings, values::role),
             tls: table.take("tls", findings, values::listener_tls),
+            tolerate: table.list("tolerate", findings, values::departure),
         };
         table.end(findings);
         read

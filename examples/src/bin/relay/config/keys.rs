@@ -19,6 +19,10 @@ const KEYS: &[(&str, &str)] = &[
     ("listener.address", "write an address with a port, such as \"127.0.0.1:2525\" or \"[::]:25\""),
     ("listener.role", "write \"mx\" or \"submission\""),
     ("listener.tls", "write \"off\", \"starttls\" or \"implicit\""),
+    (
+        "listener.tolerate",
+        "write some of [\"dots\", \"underscores\", \"blanks\", \"hello\", \"bare_paths\", \"bare_names\", \"final_dots\"]",
+    ),
     ("tls.certificate", "write the name of a PEM file with the certificate chain"),
     ("tls.key", "write the name of a PEM file with the private key"),
     ("account.name", "write the name to log in with"),

@@ -24,7 +24,10 @@ use posthaste::relay::{
 use posthaste::server::{
     ServerOptions, Tls,
     rustls::{ClientConfig, ServerConfig},
-    session::{ServerSettings, server::Offers},
+    session::{
+        ServerSettings,
+        server::{Offers, Tolerance},
+    },
     wire::{Domain, Mechanism, MechanismSet},
 };
 
@@ -276,8 +279,15 @@ fn listeners(file: &File, settings: &ServerSettings, tls: Option<&Arc<ServerConf
             settings.offers.future_release = holds.then(|| future_release(longest));
             settings.offers.demand_auth = true;
             settings.offers.auth = AUTH;
-            // Old mail programs send nothing otherwise.
-            settings.tolerance.hello = true;
+            settings.tolerance = Tolerance::SUBMISSION;
+        }
+        if let Some(names) = &listener.tolerate {
+            settings.tolerance = Tolerance::STRICT;
+            for name in &names.value {
+                if let Some(switch) = settings.tolerance.switch(name.value) {
+                    *switch = true;
+                }
+            }
         }
         listeners.push(ListenerConfig { address, settings, tls: start(listener.starts_tls(tls.is_some())) });
     }

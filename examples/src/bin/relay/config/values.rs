@@ -11,7 +11,7 @@ use posthaste::queue::{MAX_DELAY, MAX_DELIVERIES};
 use posthaste::relay::{AddFields, DomainPattern, IpNet};
 use posthaste::server::{
     ScramKey,
-    session::sasl::prepare,
+    session::{sasl::prepare, server::Tolerance},
     wire::{Domain, Mailbox, Secret},
 };
 use toml::de::DeValue;
@@ -192,6 +192,11 @@ pub(super) fn role(value: &DeValue<'_>) -> Read<Role> {
 pub(super) fn listener_tls(value: &DeValue<'_>) -> Read<ListenerTls> {
     let words = [("off", ListenerTls::Off), ("starttls", ListenerTls::Starttls), ("implicit", ListenerTls::Implicit)];
     word(value, &words)
+}
+
+/// A departure from the grammar that can be tolerated.
+pub(super) fn departure(value: &DeValue<'_>) -> Read<&'static str> {
+    word(value, &Tolerance::SWITCHES.map(|name| (name, name)))
 }
 
 pub(super) fn route_tls(value: &DeValue<'_>) -> Read<RouteTls> {
