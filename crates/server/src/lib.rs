@@ -11,11 +11,13 @@ mod converse;
 mod guessing;
 mod handler;
 mod layer;
+pub mod layers;
 mod listener;
 mod login;
 #[cfg(doctest)]
 mod mistakes;
 mod network;
+mod network_set;
 mod password;
 mod server;
 mod service;
@@ -29,9 +31,11 @@ pub use handler::{Authentication, Handler};
 pub use layer::{Asked, Layer, Layered, Login};
 pub use listener::{Listener, Tls};
 pub use network::Networks;
+pub use network_set::{NetworkSet, NetworkSetError};
 pub use server::{Server, ServerOptions};
 pub use service::Service;
 
+pub use ipnet::{self, IpNet};
 pub use posthaste_tokio::{Certificate, rustls, session, tls, wire};
 pub use session::sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers};
 pub use session::server::CloseReason;
