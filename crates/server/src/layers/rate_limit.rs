@@ -64,6 +64,9 @@ type Key = dyn Fn(&Context, &RandomState) -> Option<u64> + Send + Sync;
 
 const MOST: usize = 50_000;
 
+/// A longer period is as good as this one, and the clock may not go as far.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 impl RateLimit {
     /// So many connections in a period. Beyond it: 421 in place of the greeting.
     pub fn connections(times: u32, period: Duration) -> Self {
@@ -116,6 +119,7 @@ impl RateLimit {
 
 impl Buckets {
     fn new(times: u32, period: Duration, key: Box<Key>) -> Self {
+        let period = period.min(LONGEST);
         Self { times, period, key, hasher: RandomState::new(), full_at: Mutex::new(Expiring::new(MOST)) }
     }
 

@@ -19,7 +19,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use posthaste_server::{
     Context, Envelope, Peer, PeerAddress, Service, Tls, converse,
     session::ServerSettings,
-    wire::{Mail, Rcpt},
+    wire::{Mail, Rcpt, ReversePath},
 };
 use posthaste_testkit::talk::Talk;
 use tokio::{io::DuplexStream, time::Instant};
@@ -51,8 +51,9 @@ pub(crate) fn user(address: &str, identity: &str) -> Context {
     cx
 }
 
+/// MAIL of an address; empty for the null reverse-path.
 pub(crate) fn mail(address: &str) -> Mail {
-    address.try_into().unwrap()
+    if address.is_empty() { Mail::new(ReversePath::Null).into_owned() } else { address.try_into().unwrap() }
 }
 
 pub(crate) fn rcpt(address: &str) -> Rcpt {
