@@ -19,7 +19,8 @@ use crate::{Authentication, Body, Context, Envelope, Handler, Service};
 /// does not implement changes nothing. Only [`settings`](Self::settings) may offer more.
 ///
 /// [`Service::layer`] puts it around a service, which clones it for each connection. Its fields are
-/// the state of one connection, and an `Arc` among them is shared by all.
+/// the state of one connection, and an `Arc` among them is shared by all. [`layers`](crate::layers)
+/// has those that a public server needs.
 ///
 /// Greylisting: the first attempt of a network for a recipient is put off.
 ///

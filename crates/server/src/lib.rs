@@ -8,6 +8,7 @@ mod content;
 mod context;
 mod conversation;
 mod converse;
+mod expiring;
 mod guessing;
 mod handler;
 mod layer;

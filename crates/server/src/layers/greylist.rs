@@ -9,10 +9,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{LOOPBACK, expiring::Expiring, fixed, is_in, seconds};
+use super::{LOOPBACK, fixed, is_in, seconds};
 use crate::{
     Context, Layer, NetworkSet, Networks, Refusal,
     content::after,
+    expiring::Expiring,
     refusal,
     wire::{Mail, Rcpt},
 };
@@ -96,13 +97,11 @@ const MOST: usize = 100_000;
 impl<M: GreylistMemory> Greylist<M> {
     /// Greylisting with this memory.
     pub fn new(memory: M) -> Self {
-        let mut networks = Networks::default();
-        networks.ipv4_prefix = 24;
         Self {
             wait: Duration::from_secs(60),
             window: Duration::from_secs(24 * 60 * 60),
             passes_for: Duration::from_secs(36 * 24 * 60 * 60),
-            networks,
+            networks: Networks { ipv4_prefix: 24, ..Networks::default() },
             except: fixed(LOOPBACK),
             memory,
             wait_left: None,

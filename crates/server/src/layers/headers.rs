@@ -11,7 +11,7 @@ use futures_core::Stream;
 use crate::{Body, BodyError, Context, Envelope, Layer, Refusal, refusal};
 
 /// Refuses messages whose header section has too many octets (552 5.3.4) or fields (554 5.6.0).
-/// Programs that read the header whole are then safe.
+/// Programs that read the header whole are then safe. Content without an empty line is all header.
 ///
 /// Octets are counted on their way: the layer holds none back. The wrapped handler gets the refusal
 /// as a [`BodyError::Refused`] and passes it on with `?`. An acceptance after it becomes a 451.
@@ -80,7 +80,7 @@ impl Watched<'_> {
             }
             self.line = match (self.line, octet) {
                 (Line::Start, b'\r') => Line::EmptySoFar,
-                // Content has no LF without CR.
+                // The session lets no LF without CR through, but in a BINARYMIME body.
                 (Line::EmptySoFar, b'\n') => {
                     self.end = End::Header;
                     return Ok(());

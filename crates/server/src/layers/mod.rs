@@ -54,13 +54,12 @@
 //! the memory of a layer, and its clones do. A layer keeps time by tokio's clock, which tests can
 //! pause.
 //!
-//! Memory that is full forgets the quarter that it would have forgotten first. The clients concerned
-//! are strangers again: no mail is lost by that.
+//! Memory that is full forgets the quarter that it would have forgotten first. The clients
+//! concerned are strangers again: no mail is lost by that.
 
 mod access;
 mod block_list;
 mod early_talkers;
-mod expiring;
 mod greylist;
 mod headers;
 mod log;

@@ -9,10 +9,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{expiring::Expiring, seconds};
+use super::seconds;
 use crate::{
     Context, Layer, Refusal,
     content::after,
+    expiring::Expiring,
     refusal,
     wire::{Mail, Rcpt},
 };
@@ -24,13 +25,21 @@ use crate::{
 /// use posthaste_server::layers::RateLimit;
 /// let minute = Duration::from_secs(60);
 /// let connections = RateLimit::connections(30, minute);
-/// // Of each user, and of no other client.
-/// let messages = RateLimit::messages(500, 60 * minute).by(|cx| cx.peer.identity.clone());
+/// // Users alone.
+/// let of_users = RateLimit::messages(500, 60 * minute).by(|cx| cx.peer.identity.clone());
+/// // Clients by network, except those of ours.
+/// # fn ours() -> Result<RateLimit, posthaste_server::NetworkSetError> {
+/// # let minute = Duration::from_secs(60);
+/// let ours: posthaste_server::NetworkSet = "10.0.0.0/8".parse()?;
+/// let of_strangers = RateLimit::messages(100, 60 * minute).by(move |cx| {
+///     (!ours.contains(cx.peer.address.ip_or_loopback())).then_some(cx.peer.network)
+/// });
+/// # Ok(of_strangers) }
 /// ```
 ///
 /// A full bucket allows its number at once. It fills evenly: one more is allowed after the period
-/// divided by the number. The refusal says when. What is refused here takes nothing from the bucket,
-/// and what the wrapped handler refuses does.
+/// divided by the number. The refusal says when. What is refused here takes nothing from the
+/// bucket, and what the wrapped handler refuses does.
 ///
 /// A bucket belongs to the identity of a client that has logged in, and else to its
 /// [network](crate::Peer::network); [`by`](Self::by) changes that. Clients on local sockets share
@@ -68,19 +77,19 @@ const MOST: usize = 50_000;
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 impl RateLimit {
-    /// So many connections in a period. Beyond it: 421 in place of the greeting.
+    /// Allows this number of connections in a period. Beyond it: 421 in place of the greeting.
     pub fn connections(times: u32, period: Duration) -> Self {
         Self::new(Counted::Connections, times, period)
     }
 
-    /// So many messages in a period. MAIL counts, so a message that is given up does too. Beyond
-    /// it: 451.
+    /// Allows this number of messages in a period. MAIL counts, so a message that is given up does
+    /// too. Beyond it: 451.
     pub fn messages(times: u32, period: Duration) -> Self {
         Self::new(Counted::Messages, times, period)
     }
 
-    /// So many recipients in a period. RCPT counts, so recipients that do not exist do too. Beyond
-    /// it: 451.
+    /// Allows this number of recipients in a period. RCPT counts, so recipients that do not exist
+    /// do too. Beyond it: 451.
     pub fn recipients(times: u32, period: Duration) -> Self {
         Self::new(Counted::Recipients, times, period)
     }

@@ -11,10 +11,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::expiring::Expiring;
 use crate::{
     Context, Layer, Refusal,
     content::after,
+    expiring::Expiring,
     refusal,
     wire::{ForwardPath, Mailbox, Rcpt},
 };

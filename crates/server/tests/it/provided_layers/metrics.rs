@@ -114,8 +114,7 @@ fn recorded() -> BTreeMap<String, Vec<f64>> {
         assert_eq!(open, [1.0]);
         drop(runtime);
     });
-    let all = recorded.0.lock().unwrap().clone();
-    all
+    std::mem::take(&mut recorded.0.lock().unwrap())
 }
 
 #[test]

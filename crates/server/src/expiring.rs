@@ -1,11 +1,11 @@
-//! A map whose keys are forgotten at their time, and which never has more than so many.
+//! A map whose keys are forgotten at their time, with a bound.
 
 use std::{collections::HashMap, hash::Hash};
 
 use tokio::time::Instant;
 
-/// Values until their time. Beyond the most entries, those whose time comes first go, a quarter at
-/// once: so a full map costs an insertion four entries to look at, and not all.
+/// Values until their time. Beyond the bound, the quarter whose time comes first goes at once. So
+/// an insertion into a full map looks at some four entries on average, and not at all of them.
 #[derive(Debug)]
 pub(crate) struct Expiring<K, V = ()> {
     most: usize,
@@ -13,7 +13,7 @@ pub(crate) struct Expiring<K, V = ()> {
 }
 
 impl<K: Eq + Hash, V> Expiring<K, V> {
-    /// An empty map of at most so many entries.
+    /// An empty map of at most `most` entries.
     pub(crate) fn new(most: usize) -> Self {
         Self { most, entries: HashMap::new() }
     }
