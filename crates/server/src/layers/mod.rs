@@ -36,6 +36,25 @@
 //! # service().unwrap();
 //! ```
 //!
+//! One of your own is as short. This list changes while the server runs:
+//!
+//! ```
+//! use posthaste_server::{Context, Layer, NetworkSet, Refusal, refusal};
+//! use tokio::sync::watch;
+//!
+//! #[derive(Clone)]
+//! struct Denied(watch::Receiver<NetworkSet>);
+//!
+//! impl Layer for Denied {
+//!     async fn connect(&mut self, cx: &Context) -> Result<(), Refusal> {
+//!         match self.0.borrow().contains(cx.peer.address.ip_or_loopback()) {
+//!             true => Err(refusal!("554 5.7.1 No SMTP service for you")),
+//!             false => Ok(()),
+//!         }
+//!     }
+//! }
+//! ```
+//!
 //! | layer | decides about | refuses with | memory for what strangers send |
 //! |---|---|---|---|
 //! | [`Access`] | a connection, by lists of networks | 554 | none |
