@@ -69,6 +69,8 @@
 //! | [`Log`] | nothing: writes a line for each decision | nothing | the last address, some KiB a connection |
 //! | `Metrics` (feature `metrics`) | nothing: counts decisions | nothing | none |
 //!
+//! An `Option` of a layer is a layer, for one that a configuration switches on.
+//!
 //! The fields of a layer are its options: make the layer, then assign them. All connections share
 //! the memory of a layer, and its clones do. A layer keeps time by tokio's clock, which tests can
 //! pause.
@@ -86,6 +88,7 @@ mod log;
 mod metrics;
 mod observed;
 mod octets;
+mod optional;
 mod rate_limit;
 mod recipients;
 mod tarpit;

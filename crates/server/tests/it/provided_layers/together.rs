@@ -1,12 +1,13 @@
-use std::{io, net::IpAddr, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use posthaste_server::{
-    Service,
+    Layer as _, Service, Tls, converse,
     layers::{Access, BlockList, EarlyTalkers, Greylist, Headers, Log, Observed, RateLimit, Recipients, Tarpit},
+    session::ServerSettings,
 };
 use tokio::time::advance;
 
-use super::{SECOND, talk_with};
+use super::{SECOND, cx, peer, talk_with};
 use crate::support::{self, Names};
 
 fn guarded() -> impl Service + Clone {
@@ -40,4 +41,28 @@ async fn an_honest_client_passes_all_layers_on_its_second_attempt() {
         }
         talk.expect("QUIT", "221").await;
     }
+}
+
+/// The size of what serves a connection of a service.
+fn size<V: Service>(service: &V) -> usize {
+    let (_, stream) = tokio::io::duplex(1);
+    let settings = support::settings().into();
+    size_of_val(&converse(stream, peer("192.0.2.1"), service, settings, Tls::Off, std::future::pending()))
+}
+
+/// Each idle client has these bytes: a layer costs its own fields, and not the room that its work
+/// needs.
+#[test]
+fn eleven_layers_make_a_connection_little_larger() {
+    let (bare, layered) = (size(&Names::default()), size(&guarded()));
+    assert!(layered <= bare + 11 * 150, "{bare} {layered}");
+}
+
+#[test]
+fn an_optional_layer_has_its_settings() {
+    let settings: Arc<ServerSettings> = support::settings().into();
+    let delay =
+        |layer: Option<EarlyTalkers>| layer.settings(&cx("192.0.2.1"), Arc::clone(&settings)).timeouts.greeting_delay;
+    assert_eq!(delay(Some(EarlyTalkers::default())), 2 * SECOND);
+    assert_eq!(delay(None), Duration::ZERO);
 }
