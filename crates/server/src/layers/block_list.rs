@@ -28,7 +28,8 @@ use crate::{
 /// use posthaste_server::layers::BlockList;
 /// # async fn layer() -> Result<(), Box<dyn std::error::Error>> {
 /// let list = BlockList::new("bl.example.net", |name| async move {
-///     let addresses = tokio::net::lookup_host((name, 0)).await?;
+///     // The dot at the end keeps search domains away.
+///     let addresses = tokio::net::lookup_host((name + ".", 0)).await?;
 ///     Ok::<_, std::io::Error>(addresses.map(|address| address.ip()).collect::<Vec<_>>())
 /// });
 /// // A list that does not work, or has come to name every address, is found at the start.

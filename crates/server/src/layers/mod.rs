@@ -19,9 +19,9 @@
 //! #     }
 //! # }
 //!
-//! /// The addresses of a name, by the system's resolver.
+//! /// The addresses of a name, by the system's resolver. The dot at its end keeps search domains away.
 //! async fn addresses(name: String) -> io::Result<Vec<std::net::IpAddr>> {
-//!     Ok(tokio::net::lookup_host((name, 0)).await?.map(|address| address.ip()).collect())
+//!     Ok(tokio::net::lookup_host((name + ".", 0)).await?.map(|address| address.ip()).collect())
 //! }
 //!
 //! # fn service() -> Result<impl Service, Box<dyn std::error::Error>> {
