@@ -4,6 +4,8 @@
 mod support;
 
 use std::fs;
+use std::io::Read as _;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -153,6 +155,31 @@ fn greylist_lets_the_second_attempt_through() {
     client.expect("RSET", 250);
     client.expect("MAIL FROM:<f@b.test>", 250);
     client.expect("RCPT TO:<c@d.test>", 451);
+}
+
+#[test]
+fn mx_takes_mail_for_its_users_and_few_connections_a_minute() {
+    let mx = Program::start(env!("CARGO_BIN_EXE_mx"), ["127.0.0.1:0", "jo,kim"]);
+    let port = mx.port();
+    let mut client = Smtp::ehlo(port);
+    client.expect("MAIL FROM:<a@b.test>", 250);
+    assert_eq!(client.expect("RCPT TO:<amy@d.test>", 550).text.trim(), "5.1.1 No mailbox amy@d.test");
+    client.expect("RCPT TO:<kim@d.test>", 250);
+    client.expect("DATA", 354);
+    client.send(format!("{LETTER}.\r\n"));
+    assert_eq!(client.reply().code, 250);
+    assert_eq!(mx.line(), "21 octets from <a@b.test>");
+    client.expect("MAIL FROM:<a@b.test>", 250);
+    client.expect("RCPT TO:<jo@d.test>", 250);
+    client.expect("DATA", 354);
+    client.send(format!("{}\r\n.\r\n", "X: 1\r\n".repeat(1_001)));
+    assert_eq!(client.reply().code, 554);
+    for _ in 1..30 {
+        Smtp::ehlo(port);
+    }
+    let mut refused = String::new();
+    TcpStream::connect(("127.0.0.1", port)).unwrap().read_to_string(&mut refused).unwrap();
+    assert!(refused.starts_with("421 4.7.0 Too many connections"), "{refused}");
 }
 
 #[tokio::test]

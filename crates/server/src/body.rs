@@ -59,8 +59,8 @@ enum Pieces<'a> {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum BodyError {
-    /// The session refuses the content: it is too large or has octets that content must not have.
-    /// The client gets this reply after the end of the content.
+    /// The session or a layer refuses the content: it is too large, or has octets that content must
+    /// not have. The client gets this reply after the end of the content.
     #[error("the content was refused: {0}")]
     Refused(Refusal),
     /// The client closed the connection, or was too slow.

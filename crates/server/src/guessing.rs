@@ -10,7 +10,7 @@
 //! before does not wait until it has failures of its own.
 
 use std::{
-    collections::{HashMap, hash_map::RandomState},
+    collections::hash_map::RandomState,
     hash::{BuildHasher as _, Hash},
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -19,7 +19,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::content::after;
+use crate::{content::after, expiring::Expiring};
 
 /// How fast passwords may be guessed.
 #[derive(Debug, Clone)]
@@ -54,7 +54,7 @@ pub(crate) struct Guessing {
     tables: Mutex<Tables>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Tables {
     /// When the failures of a network are forgotten. Attempts that wait count as failures.
     networks: Table<IpAddr>,
@@ -63,7 +63,7 @@ struct Tables {
     known: Table<(IpAddr, u64)>,
 }
 
-type Table<K> = HashMap<K, Instant>;
+type Table<K> = Expiring<K>;
 
 /// The most entries of a table: about 1 MiB for the three tables. Beyond it, the quarter that would
 /// be forgotten first goes.
@@ -84,7 +84,8 @@ pub(crate) struct Attempt {
 
 impl Guessing {
     pub(crate) fn new(options: LoginOptions) -> Self {
-        Self { options, hasher: RandomState::new(), tables: Mutex::default() }
+        let tables = Tables { networks: Table::new(MOST), names: Table::new(MOST), known: Table::new(MOST) };
+        Self { options, hasher: RandomState::new(), tables: Mutex::new(tables) }
     }
 
     /// Charges an attempt to log in, to its name too if the mechanism has one. `None`: too many
@@ -94,7 +95,7 @@ impl Guessing {
         let name = name.map(|name| self.hasher.hash_one(name));
         let mut tables = self.tables();
         if let Some(key) = name.map(|name| (network, name))
-            && let Some(until) = tables.known.get(&key).filter(|until| **until > now)
+            && let Some((until, ())) = tables.known.get(&key, now)
             // Its failures are added to the time for which it is known, so they need no table of
             // their own.
             && until.saturating_duration_since(now).saturating_sub(KNOWN) < self.burst()
@@ -123,23 +124,23 @@ impl Guessing {
         let Attempt { network, name, is_known, .. } = *attempt;
         if is_known {
             if let Some(name) = name {
-                give_back(&mut tables.known, &(network, name), self.options.pace);
+                give_back(&mut tables.known, (network, name), now, self.options.pace);
             }
         } else {
-            give_back(&mut tables.networks, &network, self.options.pace);
+            give_back(&mut tables.networks, network, now, self.options.pace);
             if let Some(name) = name {
-                give_back(&mut tables.names, &name, self.options.pace);
+                give_back(&mut tables.names, name, now, self.options.pace);
             }
         }
         if let (true, Some(name)) = (has_logged_in, name) {
-            let until = tables.known.get(&(network, name)).copied();
-            let until = until.map_or(now + KNOWN, |until| until.max(now + KNOWN));
-            insert(&mut tables.known, (network, name), until, now);
+            let until = tables.known.get(&(network, name), now);
+            let until = until.map_or(now + KNOWN, |(until, ())| until.max(now + KNOWN));
+            tables.known.insert((network, name), (), until, now);
         }
     }
 
     fn wait<K: Eq + Hash>(&self, table: &Table<K>, key: &K, now: Instant) -> Duration {
-        let charged = table.get(key).map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let charged = table.get(key, now).map_or(Duration::ZERO, |(until, ())| until.saturating_duration_since(now));
         // The next attempt would be one more than the burst.
         charged.saturating_add(self.options.pace).saturating_sub(self.burst())
     }
@@ -153,34 +154,16 @@ impl Guessing {
     }
 }
 
-fn charge<K: Eq + Hash + Copy>(table: &mut Table<K>, key: K, now: Instant, pace: Duration, beyond: Duration) {
+fn charge<K: Eq + Hash>(table: &mut Table<K>, key: K, now: Instant, pace: Duration, beyond: Duration) {
     let least = after(now, beyond);
-    let until = after(table.get(&key).map_or(least, |until| (*until).max(least)), pace);
-    insert(table, key, until, now);
+    let until = after(table.get(&key, now).map_or(least, |(until, ())| until.max(least)), pace);
+    table.insert(key, (), until, now);
 }
 
-fn give_back<K: Eq + Hash>(table: &mut Table<K>, key: &K, pace: Duration) {
-    if let Some(until) = table.get_mut(key) {
-        *until = until.checked_sub(pace).unwrap_or(*until);
+fn give_back<K: Eq + Hash>(table: &mut Table<K>, key: K, now: Instant, pace: Duration) {
+    if let Some((until, ())) = table.get(&key, now) {
+        table.insert(key, (), until.checked_sub(pace).unwrap_or(until), now);
     }
-}
-
-fn insert<K: Eq + Hash + Copy>(table: &mut Table<K>, key: K, until: Instant, now: Instant) {
-    if table.len() >= MOST && !table.contains_key(&key) {
-        table.retain(|_, until| *until > now);
-        if table.len() >= MOST {
-            let mut ends: Vec<_> = table.values().copied().collect();
-            let (_, first_to_stay, _) = ends.select_nth_unstable(MOST / 4);
-            let first_to_stay = *first_to_stay;
-            let mut goes = MOST / 4;
-            table.retain(|_, until| {
-                let stays = *until > first_to_stay || goes == 0;
-                goes -= usize::from(!stays);
-                stays
-            });
-        }
-    }
-    table.insert(key, until);
 }
 
 #[cfg(test)]

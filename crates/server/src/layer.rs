@@ -19,7 +19,8 @@ use crate::{Authentication, Body, Context, Envelope, Handler, Service};
 /// does not implement changes nothing. Only [`settings`](Self::settings) may offer more.
 ///
 /// [`Service::layer`] puts it around a service, which clones it for each connection. Its fields are
-/// the state of one connection, and an `Arc` among them is shared by all.
+/// the state of one connection, and an `Arc` among them is shared by all. [`layers`](crate::layers)
+/// has those that a public server needs.
 ///
 /// Greylisting: the first attempt of a network for a recipient is put off.
 ///
@@ -215,11 +216,10 @@ impl<H: Handler, L: Layer> Layered<H, L> {
 
 impl<H: Handler, L: Layer> Handler for Layered<H, L> {
     async fn hello(&mut self, cx: &Context, name: &EhloName) -> Result<(), Refusal> {
-        let decision = async {
-            self.layer.hello(cx, name).await?;
-            self.inner.hello(cx, name).await
-        };
-        let decision = decision.await;
+        if let Err(refusal) = self.layer.hello(cx, name).await {
+            return self.tell(cx, Asked::Hello, Err(refusal));
+        }
+        let decision = self.inner.hello(cx, name).await;
         self.tell(cx, Asked::Hello, decision)
     }
 
@@ -261,74 +261,79 @@ impl<H: Handler, L: Layer> Handler for Layered<H, L> {
     }
 
     async fn mail(&mut self, cx: &Context, mail: &Mail) -> Result<(), Refusal> {
-        let decision = async {
-            self.layer.mail(cx, mail).await?;
-            self.inner.mail(cx, mail).await
-        };
-        let decision = decision.await;
+        if let Err(refusal) = self.layer.mail(cx, mail).await {
+            return self.tell(cx, Asked::Mail, Err(refusal));
+        }
+        let decision = self.inner.mail(cx, mail).await;
         self.tell(cx, Asked::Mail, decision)
     }
 
     async fn rcpt(&mut self, cx: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
-        let decision = async {
-            self.layer.rcpt(cx, rcpt).await?;
-            self.inner.rcpt(cx, rcpt).await
-        };
-        let decision = decision.await;
+        if let Err(refusal) = self.layer.rcpt(cx, rcpt).await {
+            return self.tell(cx, Asked::Rcpt, Err(refusal));
+        }
+        let decision = self.inner.rcpt(cx, rcpt).await;
         self.tell(cx, Asked::Rcpt, decision)
     }
 
     async fn data(&mut self, cx: &Context) -> Result<(), Refusal> {
-        let decision = async {
-            self.layer.data(cx).await?;
-            self.inner.data(cx).await
-        };
-        let decision = decision.await;
+        if let Err(refusal) = self.layer.data(cx).await {
+            return self.tell(cx, Asked::Data, Err(refusal));
+        }
+        let decision = self.inner.data(cx).await;
         self.tell(cx, Asked::Data, decision)
     }
 
-    async fn message(&mut self, cx: &Context, mut envelope: Envelope, body: Body<'_>) -> Result<Accepted, Refusal> {
-        let decision = async {
-            let body = self.layer.message(cx, &mut envelope, body).await?;
-            self.inner.message(cx, envelope, body).await
-        };
-        let decision = decision.await;
-        self.tell(cx, Asked::Message, decision)
-    }
-
-    async fn deliver(
+    /// On the heap, for the time of the message: in the future of a connection each layer would
+    /// hold an envelope all the time.
+    fn message(
         &mut self,
         cx: &Context,
         mut envelope: Envelope,
         body: Body<'_>,
-    ) -> Result<Vec<Result<Accepted, Refusal>>, Refusal> {
-        let recipients = envelope.recipients.len();
-        let decision = async {
-            let body = self.layer.message(cx, &mut envelope, body).await?;
-            self.inner.deliver(cx, envelope, body).await
-        };
-        match decision.await {
-            Ok(decisions) => {
-                for decision in &decisions {
-                    self.layer.decided(cx, Asked::Message, decision.as_ref().err());
+    ) -> impl Future<Output = Result<Accepted, Refusal>> + Send {
+        Box::pin(async move {
+            let decision = match self.layer.message(cx, &mut envelope, body).await {
+                Ok(body) => self.inner.message(cx, envelope, body).await,
+                Err(refusal) => Err(refusal),
+            };
+            self.tell(cx, Asked::Message, decision)
+        })
+    }
+
+    fn deliver(
+        &mut self,
+        cx: &Context,
+        mut envelope: Envelope,
+        body: Body<'_>,
+    ) -> impl Future<Output = Result<Vec<Result<Accepted, Refusal>>, Refusal>> + Send {
+        Box::pin(async move {
+            let recipients = envelope.recipients.len();
+            let decisions = match self.layer.message(cx, &mut envelope, body).await {
+                Ok(body) => self.inner.deliver(cx, envelope, body).await,
+                Err(refusal) => Err(refusal),
+            };
+            match &decisions {
+                Ok(decisions) => {
+                    for decision in decisions {
+                        self.layer.decided(cx, Asked::Message, decision.as_ref().err());
+                    }
                 }
-                Ok(decisions)
-            }
-            Err(refusal) => {
-                for _ in 0..recipients {
-                    self.layer.decided(cx, Asked::Message, Some(&refusal));
+                Err(refusal) => {
+                    for _ in 0..recipients {
+                        self.layer.decided(cx, Asked::Message, Some(refusal));
+                    }
                 }
-                Err(refusal)
             }
-        }
+            decisions
+        })
     }
 
     async fn other(&mut self, cx: &Context, command: &OtherCommand) -> Result<Accepted, Refusal> {
-        let decision = async {
-            self.layer.other(cx, command).await?;
-            self.inner.other(cx, command).await
-        };
-        let decision = decision.await;
+        if let Err(refusal) = self.layer.other(cx, command).await {
+            return self.tell(cx, Asked::Other, Err(refusal));
+        }
+        let decision = self.inner.other(cx, command).await;
         self.tell(cx, Asked::Other, decision)
     }
 }

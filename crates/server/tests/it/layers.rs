@@ -201,7 +201,8 @@ async fn a_refusal_of_a_layer_reaches_the_client_and_not_the_handler() {
     ];
     for (what, _) in lines {
         let (names, layer) = (Names::default(), Refuses { what, ..Refuses::default() });
-        let mut talk = serve(names.clone().layer(layer.clone()), settings(Protocol::Smtp)).await;
+        let mut talk =
+            serve(names.clone().layer(Some(layer.clone())).layer(None::<Refuses>), settings(Protocol::Smtp)).await;
         assert!(talk.reply().await.starts_with("220"));
         for (question, line) in lines {
             if question == "anonymous" && what != "anonymous" {

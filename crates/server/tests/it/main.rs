@@ -10,6 +10,7 @@ mod layers;
 mod limits_and_drain;
 mod login;
 mod password_keys;
+mod provided_layers;
 mod support;
 mod tls_login;
 mod tolerance;

@@ -1,17 +1,39 @@
 //! A set of networks. A look-up costs little for any number of them.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    str::FromStr,
+    sync::Arc,
+};
 
 use ipnet::{IpNet, Ipv4Net};
+use thiserror::Error;
 
 /// Addresses of any number of networks. A look-up is a binary search. Adjacent networks are joined.
+/// Clones share their memory.
+///
+/// ```
+/// use posthaste_server::NetworkSet;
+/// let ours: NetworkSet = "10.0.0.0/8, 192.0.2.7, 2001:db8::/32".parse()?;
+/// assert!(ours.contains("10.1.2.3".parse()?) && !ours.contains("192.0.2.8".parse()?));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// An IPv4 address within IPv6 (`::ffff:192.0.2.1`) counts as that IPv4 address, in networks and
 /// look-ups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetworkSet {
     /// In order; no network is within another.
-    networks: Vec<IpNet>,
+    networks: Arc<Vec<IpNet>>,
+}
+
+/// A text that is no network.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{text}` is no network: write an address, or one with a prefix such as 192.0.2.0/24 or 2001:db8::/32")]
+#[non_exhaustive]
+pub struct NetworkSetError {
+    /// The text.
+    pub text: String,
 }
 
 impl NetworkSet {
@@ -28,7 +50,7 @@ impl NetworkSet {
     }
 
     /// Returns `true` if there is no network.
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.networks.is_empty()
     }
 
@@ -48,15 +70,30 @@ impl FromIterator<IpNet> for NetworkSet {
 
 impl Extend<IpNet> for NetworkSet {
     fn extend<I: IntoIterator<Item = IpNet>>(&mut self, networks: I) {
-        self.networks.extend(networks.into_iter().map(canonical));
-        self.networks = IpNet::aggregate(&self.networks);
-        self.networks.sort_by_key(IpNet::network);
+        let all: Vec<_> = self.networks.iter().copied().chain(networks.into_iter().map(canonical)).collect();
+        let mut all = IpNet::aggregate(&all);
+        all.sort_by_key(IpNet::network);
+        self.networks = Arc::new(all);
     }
 }
 
 impl From<Vec<IpNet>> for NetworkSet {
     fn from(networks: Vec<IpNet>) -> Self {
         networks.into_iter().collect()
+    }
+}
+
+/// Networks and single addresses, separated by commas or blanks. Empty: no network.
+impl FromStr for NetworkSet {
+    type Err = NetworkSetError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkSetError> {
+        let network = |text: &str| {
+            let address = || text.parse::<IpAddr>().map(IpNet::from);
+            text.parse().or_else(|_| address()).map_err(|_| NetworkSetError { text: text.to_owned() })
+        };
+        let texts = text.split(|c: char| c == ',' || c.is_whitespace()).filter(|text| !text.is_empty());
+        Ok(Self::from(texts.map(network).collect::<Result<Vec<_>, _>>()?))
     }
 }
 
@@ -75,6 +112,25 @@ fn canonical(network: IpNet) -> IpNet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_is_parsed_from_text() {
+        for (text, networks) in [
+            ("", &[][..]),
+            ("10.0.0.0/8", &["10.0.0.0/8"]),
+            ("10.1.2.3/8", &["10.0.0.0/8"]),
+            ("192.0.2.7", &["192.0.2.7/32"]),
+            (" 192.0.2.0/25,192.0.2.128/25\n::1 ,", &["192.0.2.0/24", "::1/128"]),
+            ("::ffff:192.0.2.7", &["192.0.2.7/32"]),
+        ] {
+            let set: NetworkSet = text.parse().unwrap();
+            let networks: Vec<IpNet> = networks.iter().map(|text| text.parse().unwrap()).collect();
+            assert_eq!(set.networks(), networks, "{text:?}");
+        }
+        for (text, wrong) in [("10.0.0.0/33", "10.0.0.0/33"), ("::1 10.0.0", "10.0.0"), ("a/8, b", "a/8")] {
+            assert_eq!(text.parse::<NetworkSet>().unwrap_err().text, wrong);
+        }
+    }
 
     #[test]
     fn an_address_is_found_among_many_networks() {

@@ -1,0 +1,43 @@
+use posthaste_server::{Layer as _, Service as _, layers::Access};
+
+use super::{cx, said, talk_with};
+use crate::support::{self, Names};
+
+#[tokio::test]
+async fn a_client_is_admitted_or_refused_by_its_network() {
+    let deny = Access::deny("192.0.2.0/24, 2001:db8::/32".parse().unwrap());
+    let mut except = deny.clone();
+    except.except = "192.0.2.7".parse().unwrap();
+    let only = Access::only("10.0.0.0/8, 127.0.0.1".parse().unwrap());
+    let refused = |address: &str| format!("554 5.7.1 No SMTP service for {address}");
+    for (layer, address, is_refused) in [
+        (&deny, "192.0.2.7", true),
+        (&deny, "::ffff:192.0.2.7", true),
+        (&deny, "192.0.3.7", false),
+        (&deny, "2001:db8::1", true),
+        (&deny, "2001:db9::1", false),
+        (&deny, "local", false),
+        (&except, "192.0.2.7", false),
+        (&except, "192.0.2.8", true),
+        (&except, "2001:db8::1", true),
+        (&only, "10.1.2.3", false),
+        (&only, "local", false),
+        (&only, "11.1.2.3", true),
+        (&only, "::1", true),
+        (&only, "::ffff:10.0.0.1", false),
+        (&Access::deny("".parse().unwrap()), "192.0.2.7", false),
+        (&Access::only("".parse().unwrap()), "192.0.2.7", true),
+    ] {
+        let expected = if is_refused { refused(address) } else { "ok".to_owned() };
+        assert_eq!(said(layer.clone().connect(&cx(address)).await), expected, "{layer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_denied_client_gets_a_refusal_and_the_end() {
+    let layer = Access::deny("192.0.2.7".parse().unwrap());
+    let mut talk = talk_with(Names::default().layer(layer.clone()), "192.0.2.7", support::settings());
+    assert_eq!(talk.reply().await, "554 5.7.1 No SMTP service for 192.0.2.7");
+    assert_eq!(talk.reply().await, "<eof>");
+    talk_with(Names::default().layer(layer), "192.0.2.8", support::settings()).greeted().await;
+}
