@@ -19,18 +19,20 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{ServerOptions, known::Known};
+use crate::{ServerOptions, expiring::Expiring};
 
 /// The seats of a server: one for each connection that it serves.
 ///
 /// A client whose command the server waits for is *idle*. When all seats are taken, a newcomer gets
 /// the seat of the client that has been idle for the longest time. Strangers lose theirs before
-/// clients that are [known](Known).
+/// known clients: those that have logged in, and those of a network of which a message was accepted
+/// or that has logged in lately.
 #[derive(Debug)]
 pub(crate) struct Admission {
     limits: Limits,
     seats: Mutex<Seats>,
-    known: Mutex<Known>,
+    /// The networks that have behaved well.
+    known: Mutex<Expiring<IpAddr>>,
     hurry: Hurry,
     begun: Instant,
 }
@@ -109,6 +111,8 @@ struct Place {
     network: IpAddr,
     prefix: IpAddr,
     known: AtomicBool,
+    /// This very connection has behaved well.
+    has_proved: AtomicBool,
     state: AtomicU64,
     leave: Notify,
 }
@@ -125,6 +129,10 @@ const LEAVING: u64 = u64::MAX;
 const STRANGER_IDLE: Duration = Duration::from_secs(2);
 /// The same for a known client, before a stranger gets its seat.
 const KNOWN_IDLE: Duration = Duration::from_secs(60);
+/// Networks that are known at a time. Beyond it the quarter that was seen first is forgotten.
+const KNOWN: usize = 16_384;
+/// How long a network stays known. Each connection that behaves well begins it again.
+const KNOWN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// How many candidates one search finds.
 const CANDIDATES: usize = 64;
 /// How long a search that has found too few is not repeated: it looks at every seat.
@@ -148,7 +156,7 @@ impl Admission {
         Self {
             limits,
             seats: Mutex::default(),
-            known: Mutex::default(),
+            known: Mutex::new(Expiring::new(KNOWN)),
             hurry: Hurry::default(),
             begun: Instant::now(),
         }
@@ -163,7 +171,7 @@ impl Admission {
     pub(crate) fn seat(self: &Arc<Self>, address: IpAddr) -> Option<Seat> {
         let factor = if address.to_canonical().is_loopback() { LOOPBACK } else { 1 };
         let (network, prefix) = (self.limits.network.networks.of(address), self.limits.prefix.networks.of(address));
-        let known = self.known().contains(network);
+        let known = self.is_known(network);
         let mut seats = self.seats();
         let is_full = |counts: &HashMap<IpAddr, usize>, key, limit: &Limit| {
             counts.get(&key).is_some_and(|count| *count >= limit.most.saturating_mul(factor)) || limit.most == 0
@@ -178,6 +186,7 @@ impl Admission {
             network,
             prefix,
             known: AtomicBool::new(known),
+            has_proved: AtomicBool::new(false),
             state: AtomicU64::new(self.now()),
             leave: Notify::new(),
         });
@@ -229,11 +238,20 @@ impl Admission {
         passed.saturating_add(1).min(LEAVING - 1)
     }
 
+    fn is_known(&self, network: IpAddr) -> bool {
+        self.known().get(&network, Instant::now()).is_some()
+    }
+
+    fn know(&self, network: IpAddr) {
+        let now = Instant::now();
+        self.known().insert(network, (), now + KNOWN_FOR, now);
+    }
+
     fn seats(&self) -> MutexGuard<'_, Seats> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Expiring<IpAddr>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -314,11 +332,15 @@ impl Seat {
     /// The seat of a session that is not counted.
     pub(crate) fn free() -> Self {
         let nowhere = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
-        let (known, state) = (AtomicBool::new(true), AtomicU64::new(BUSY));
-        Self {
-            place: Arc::new(Place { network: nowhere, prefix: nowhere, known, state, leave: Notify::new() }),
-            of: None,
-        }
+        let place = Place {
+            network: nowhere,
+            prefix: nowhere,
+            known: AtomicBool::new(true),
+            has_proved: AtomicBool::new(true),
+            state: AtomicU64::new(BUSY),
+            leave: Notify::new(),
+        };
+        Self { place: Arc::new(place), of: None }
     }
 
     /// The client is idle from now on.
@@ -347,8 +369,9 @@ impl Seat {
     /// The client has logged in, or a message of it was accepted.
     pub(crate) fn prove(&self) {
         let Some((admission, _)) = &self.of else { return };
-        if !self.place.known.swap(true, Relaxed) {
-            admission.known().insert(self.place.network);
+        if !self.place.has_proved.swap(true, Relaxed) {
+            self.place.known.store(true, Relaxed);
+            admission.know(self.place.network);
         }
     }
 }

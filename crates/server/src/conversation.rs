@@ -48,7 +48,7 @@ pub(crate) struct Conversation<'c, 's, S, H> {
     pub(crate) terms: Terms,
     pub(crate) common: &'s Common,
     pub(crate) ends: &'s Ends,
-    seat: &'s Seat,
+    pub(crate) seat: &'s Seat,
     /// Completes when the drain begins.
     drain: Pin<&'c mut WaitForCancellationFuture<'s>>,
     draining: bool,

@@ -12,7 +12,6 @@ mod converse;
 mod expiring;
 mod guessing;
 mod handler;
-mod known;
 mod layer;
 pub mod layers;
 mod listener;

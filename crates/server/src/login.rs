@@ -63,6 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, '_, 
                 Ok(ServerStep::Done(identity)) => {
                     self.settle(true);
                     self.cx.peer.identity = Some(identity);
+                    self.seat.prove();
                     break Verdict::Accept(None);
                 }
                 Ok(question) => match self.take_turn(&question).await {

@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use crate::support::{options, settings, start};
-use posthaste_server::Tls;
+use posthaste_server::{
+    Tls,
+    wire::{Mechanism, MechanismSet},
+};
 use posthaste_testkit::{pki::tls, talk::Talk};
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -43,6 +46,23 @@ async fn a_known_client_takes_the_place_of_the_stranger_who_is_idle_for_the_long
     for kept in [0, 2] {
         strangers[kept].expect("NOOP", "250").await;
     }
+}
+
+#[tokio::test]
+async fn who_logs_in_is_known() {
+    let mut settings = settings();
+    settings.offers.auth = MechanismSet::of(&[Mechanism::Plain]);
+    settings.offers.auth_in_clear = true;
+    let server = start(settings, Tls::Off, options(|options| options.connections = 1)).await;
+    let mut user = Talk::new(from("127.0.0.9", server.address).await).greeted().await;
+    // `\0me\0right`
+    user.expect("AUTH PLAIN AG1lAHJpZ2h0", "235").await;
+    user.expect("QUIT", "221").await;
+    assert_eq!(user.reply().await, "<eof>");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut stranger = Talk::new(from("127.0.0.1", server.address).await).greeted().await;
+    Talk::new(from("127.0.0.9", server.address).await).greeted().await;
+    assert!(stranger.reply().await.starts_with("421 4.3.2 Idle while others wait"));
 }
 
 #[tokio::test]
