@@ -6,8 +6,6 @@ mod dropped_futures;
 mod ends;
 #[cfg(feature = "aws-lc-rs")]
 mod resumption;
-#[cfg(feature = "aws-lc-rs")]
-mod resumption;
 mod secrets;
 mod support;
 mod tls;
