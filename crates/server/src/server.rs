@@ -268,7 +268,7 @@ async fn refuse<S: AsyncWrite + Unpin>(mut stream: S, _turn: OwnedSemaphorePermi
 
 const BUSY: &[u8] = b"421 4.3.2 Too many connections, try again later\r\n";
 
-/// Serves one connection. No `async fn`, as [`converse_within`] is none.
+/// Serves one connection.
 fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
     shared: Arc<Shared<V>>,
     ends: Ends,
