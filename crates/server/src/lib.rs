@@ -10,6 +10,7 @@ mod conversation;
 mod converse;
 mod guessing;
 mod handler;
+pub mod handlers;
 mod layer;
 mod listener;
 mod login;
@@ -17,8 +18,15 @@ mod login;
 mod mistakes;
 mod network;
 mod password;
+#[cfg(feature = "serde")]
+mod serialized;
 mod server;
 mod service;
+#[cfg(feature = "spool")]
+mod spool;
+#[cfg(feature = "test")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test")))]
+pub mod test;
 
 pub use accept::Accept;
 pub use body::{Body, BodyError};
@@ -31,6 +39,9 @@ pub use listener::{Listener, Tls};
 pub use network::Networks;
 pub use server::{Server, ServerOptions};
 pub use service::Service;
+#[cfg(feature = "spool")]
+#[cfg_attr(docsrs, doc(cfg(feature = "spool")))]
+pub use spool::{SpoolOptions, Spooled};
 
 pub use posthaste_tokio::{Certificate, rustls, session, tls, wire};
 pub use session::sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers};

@@ -3,11 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod chunks_and_lmtp;
+mod handlers;
 mod handshakes;
+mod harness;
 mod layers;
 mod limits_and_drain;
 mod login;
 mod password_keys;
+mod serialized;
+mod spool;
 mod support;
 mod tls_login;
 mod verdicts;
