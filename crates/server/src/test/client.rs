@@ -167,7 +167,7 @@ impl Client {
         }
         let data = self.says("DATA").await;
         if !data.as_str().starts_with("354") {
-            self.says("RSET").await.expect("250");
+            self.give_up(&data).await;
             return sent.decided(&taken, std::iter::repeat(data));
         }
         let mut octets = Vec::new();
@@ -211,7 +211,7 @@ impl Client {
             }
             let reply = self.reply_to("BDAT").await;
             if !reply.as_str().starts_with("250") {
-                self.says("RSET").await.expect("250");
+                self.give_up(&reply).await;
                 return sent.decided(&taken, std::iter::repeat(reply));
             }
         }
@@ -234,10 +234,17 @@ impl Client {
             }
             replies.push(reply);
         }
-        if taken.is_empty() && !replies.iter().any(Reply::is_closed) {
-            self.says("RSET").await.expect("250");
+        if let (Some(last), true) = (replies.last(), taken.is_empty()) {
+            self.give_up(last).await;
         }
         (Sent(replies), taken)
+    }
+
+    /// Ends a transaction that cannot go on after this reply.
+    async fn give_up(&mut self, reply: &Reply) {
+        if !reply.is_closed() && reply.code() != 421 {
+            self.says("RSET").await.expect("250");
+        }
     }
 
     /// The replies to the end of the content.

@@ -76,7 +76,6 @@ fn what_is_no_envelope_is_refused() {
         ("mail", "other", json!(["X=y Z"])),
         ("mail", "other", json!(["X=y\r\nRSET"])),
         ("mail", "other", json!([""])),
-        ("mail", "other", json!(["X", "X"])),
         ("mail", "unknown", json!(1)),
         ("rcpt", "forward_path", json!("<>")),
         ("rcpt", "notify", json!("NEVER,DELAY")),

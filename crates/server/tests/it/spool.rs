@@ -118,7 +118,7 @@ async fn a_layer_reads_the_whole_content_and_hands_it_on() {
         let content = content.replace(' ', "\r\n");
         client.send("me@a.test", ["you@b.test"], content).await.expect(code);
     }
-    assert_eq!(*taken.lock().unwrap(), [7, 702]);
+    assert_eq!(*taken.lock().unwrap(), [7, 700]);
     assert_eq!(open_files(folder.path()), 0);
 }
 
