@@ -9,6 +9,9 @@ mod context;
 mod conversation;
 mod converse;
 mod guessing;
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../GUIDE.md")]
+pub mod guide {}
 mod handler;
 pub mod handlers;
 mod layer;

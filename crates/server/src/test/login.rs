@@ -72,10 +72,8 @@ impl Client {
             };
         }
         self.logging_in = false;
-        if reply.as_str().starts_with("235") {
-            if let Err(fault) = exchange.finish() {
-                self.fail(&format!("The login succeeded without a proof of the server: {fault}."));
-            }
+        if let (true, Err(fault)) = (reply.as_str().starts_with("235"), exchange.finish()) {
+            self.fail(&format!("The login succeeded without a proof of the server: {fault}."));
         }
         reply
     }

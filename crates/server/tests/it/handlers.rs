@@ -70,13 +70,11 @@ async fn a_closure_reads_its_body_in_any_way() {
                 let mut all = Vec::new();
                 loop {
                     // Each wait is given up several times before its piece comes.
-                    match tokio::time::timeout(Duration::from_millis(300), body.next()).await {
-                        Ok(piece) => match piece? {
-                            Some(piece) => all.extend_from_slice(&piece),
-                            None => break,
-                        },
-                        Err(_) => {}
-                    }
+                    let Ok(piece) = tokio::time::timeout(Duration::from_millis(300), body.next()).await else {
+                        continue;
+                    };
+                    let Some(piece) = piece? else { break };
+                    all.extend_from_slice(&piece);
                 }
                 Bytes::from(all)
             }
