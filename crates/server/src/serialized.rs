@@ -12,8 +12,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{Context, Envelope, Peer, PeerAddress};
 
-/// In a human-readable format a map with a field for each parameter that is there. `other` has those
-/// that are not known, such as `["X=y"]`. Other formats get the text of each command.
+/// In a human-readable format a map with a field for each parameter that is there. `other` has
+/// those that are not known, such as `["X=y"]`. Other formats get the text of each command.
 ///
 /// Reading checks all that the parser checks in the commands.
 ///

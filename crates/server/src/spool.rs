@@ -44,11 +44,12 @@ impl Default for SpoolOptions {
     }
 }
 
-/// The whole content of a message, in memory or in a temporary file, as [`Body::spool`] has read it.
+/// The whole content of a message, in memory or in a temporary file, as [`Body::spool`] has read
+/// it.
 ///
-/// It reads and seeks as a file does, and begins at the start. The file has no name where the system
-/// allows that, and is gone when this is dropped, also if the process is killed. Its reads and
-/// writes run on tokio's blocking threads.
+/// It reads and seeks as a file does, and begins at the start. The file has no name where the
+/// system allows that, and is gone when this is dropped, also if the process is killed. Its reads
+/// and writes run on tokio's blocking threads.
 #[derive(Debug)]
 pub struct Spooled {
     place: Place,

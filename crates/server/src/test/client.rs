@@ -185,8 +185,8 @@ impl Client {
         self.outcome(sent, &taken).await
     }
 
-    /// Sends a whole message by BDAT, a command for each chunk. A chunk that is refused ends it, and
-    /// RSET the transaction.
+    /// Sends a whole message by BDAT, a command for each chunk. A chunk that is refused ends it,
+    /// and RSET the transaction.
     ///
     /// # Panics
     /// There is no recipient or no chunk.
@@ -218,7 +218,8 @@ impl Client {
         self.fail("`send_chunks` needs a chunk, which may be empty.")
     }
 
-    /// Says MAIL and RCPT. Returns the replies, and the places of the recipients that were accepted.
+    /// Says MAIL and RCPT. Returns the replies, and the places of the recipients that were
+    /// accepted.
     async fn envelope<R: AsRef<str>>(&mut self, from: &str, to: impl IntoIterator<Item = R>) -> (Sent, Vec<usize>) {
         let to: Vec<R> = to.into_iter().collect();
         assert!(!to.is_empty(), "a message needs a recipient");
@@ -361,9 +362,9 @@ impl Client {
         self.patient("the server to end", ended).await;
     }
 
-    /// The conversation so far: `C:` before a line of the client, `S:` before one of the server, `#`
-    /// before what else has happened. `C-` is a line of the client without CRLF. Backslashes, control
-    /// characters and what is not UTF-8 are escaped: `\\`, `\r`, `\xFF`.
+    /// The conversation so far: `C:` before a line of the client, `S:` before one of the server,
+    /// `#` before what else has happened. `C-` is a line of the client without CRLF. Backslashes,
+    /// control characters and what is not UTF-8 are escaped: `\\`, `\r`, `\xFF`.
     ///
     /// It is the same in each run, unless the service says something else: for snapshot tests. Long
     /// lines, long contents and what goes beyond 1 MiB are left out, and a note says so.

@@ -17,8 +17,8 @@ impl Client {
     /// [transcript](Self::transcript), since it differs from run to run.
     ///
     /// # Panics
-    /// EHLO was not said before, or the server offers no mechanism for passwords. The server's proof
-    /// (SCRAM) is wrong.
+    /// EHLO was not said before, or the server offers no mechanism for passwords. The server's
+    /// proof (SCRAM) is wrong.
     #[must_use = "check the reply with `expect`"]
     pub async fn login(&mut self, name: &str, password: &str) -> Reply {
         let offered = self.offered();
@@ -26,8 +26,8 @@ impl Client {
     }
 
     /// Logs in by this mechanism, also if the server does not offer it. The credentials are
-    /// [`Credentials`], a [`BearerToken`](crate::BearerToken) or other [`ClientCredentials`]. In all
-    /// else as [`login`](Self::login).
+    /// [`Credentials`], a [`BearerToken`](crate::BearerToken) or other [`ClientCredentials`]. In
+    /// all else as [`login`](Self::login).
     ///
     /// # Panics
     /// The mechanism does not take such credentials, or the server's proof (SCRAM) is wrong.

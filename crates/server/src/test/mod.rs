@@ -11,7 +11,7 @@
 //!
 //! impl Handler for Inbox {
 //!     async fn rcpt(&mut self, _: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
-//!         let ours = rcpt.forward_path.domain().is_none_or(|domain| domain == "example.net");
+//!         let ours = rcpt.forward_path.mailbox().is_none_or(|mailbox| mailbox.domain().as_str() == "example.net");
 //!         if ours { Ok(()) } else { Err(refusal!("550 5.7.1 No relaying")) }
 //!     }
 //!
@@ -44,10 +44,10 @@
 //! is real too, with certificates that are made for the process. Only the network is not there. A
 //! handler that panics ends its connection, and its message is in the output of the test.
 //!
-//! Under paused time, waits cost nothing: `#[tokio::test(start_paused = true)]`, and tokio's feature
-//! `test-util`. The clock then stands still while anything runs on tokio, its blocking threads
-//! included. It runs ahead while a handler waits for anything else, such as a socket or a thread of
-//! its own. Tests of such handlers need real time.
+//! Under paused time, waits cost nothing: `#[tokio::test(start_paused = true)]`, and tokio's
+//! feature `test-util`. The clock then stands still while anything runs on tokio, its blocking
+//! threads included. It runs ahead while a handler waits for anything else, such as a socket or a
+//! thread of its own. Tests of such handlers need real time.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod client;

@@ -115,8 +115,8 @@ impl PartialEq<&str> for Reply {
 
 /// What became of a message: for each recipient, in order, the reply that decided.
 ///
-/// That is the refusal of MAIL, of the recipient or of DATA, or the reply to the end of the content.
-/// Under LMTP each accepted recipient has its own.
+/// That is the refusal of MAIL, of the recipient or of DATA, or the reply to the end of the
+/// content. Under LMTP each accepted recipient has its own.
 #[derive(Debug, Clone)]
 #[must_use = "check it with `expect` or `expect_each`"]
 pub struct Sent(pub(super) Vec<Reply>);
