@@ -263,10 +263,10 @@ impl Client {
     /// # Panics
     /// The server refuses it, or the handshake fails.
     pub async fn starttls(&mut self) {
-        self.says("STARTTLS").await.expect("220");
         if self.running.pki.is_none() {
-            self.fail("The harness has no certificate: connect with `Client::connect(..).starttls()`.");
+            self.fail("The server has no certificate: connect with `Client::connect(..).starttls()`.");
         }
+        self.says("STARTTLS").await.expect("220");
         self.handshake().await;
         self.extensions = None;
     }

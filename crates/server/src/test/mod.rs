@@ -47,7 +47,8 @@
 //! Under paused time, waits cost nothing: `#[tokio::test(start_paused = true)]`, and tokio's
 //! feature `test-util`. The clock then stands still while anything runs on tokio, its blocking
 //! threads included. It runs ahead while a handler waits for anything else, such as a socket or a
-//! thread of its own. Tests of such handlers need real time.
+//! thread of its own: tests of such handlers need real time. `tokio::time::Instant` follows this
+//! clock, `std::time::Instant` does not.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
 mod client;

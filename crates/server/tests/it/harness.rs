@@ -295,11 +295,17 @@ async fn a_wrong_use_is_named() {
         client
     }
     type Test = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
-    let tests: [(&str, Test); 11] = [
+    let tests: [(&str, Test); 12] = [
         (
             "has a line break: `says` sends one line",
             Box::pin(async {
                 let _ = greeted().await.says("NOOP\r\nNOOP").await;
+            }),
+        ),
+        (
+            "connect with `Client::connect(..).starttls()`",
+            Box::pin(async {
+                greeted().await.starttls().await;
             }),
         ),
         (
