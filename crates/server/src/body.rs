@@ -72,6 +72,9 @@ pub enum BodyError {
     /// The content is larger than the limit of [`Body::collect`], in octets.
     #[error("the content is larger than {0} octets")]
     TooLarge(usize),
+    /// The content cannot be put into a temporary file, or read from it.
+    #[error("the content cannot be spooled: {0}")]
+    Spool(io::Error),
 }
 
 impl<'a> Body<'a> {
@@ -180,6 +183,10 @@ impl From<BodyError> for Refusal {
             BodyError::Refused(refusal) => refusal,
             BodyError::Disconnected => refusal!("451 4.4.2 Connection lost"),
             BodyError::Io(error) => refusal!("451 4.4.2 Connection lost").with_cause(error),
+            BodyError::Spool(error) if error.kind() == io::ErrorKind::StorageFull => {
+                refusal!("452 4.3.1 Out of storage, try again later").with_cause(error)
+            }
+            BodyError::Spool(error) => refusal!("451 4.3.0 Local error, try again later").with_cause(error),
         }
     }
 }
@@ -187,7 +194,7 @@ impl From<BodyError> for Refusal {
 impl From<BodyError> for io::Error {
     fn from(error: BodyError) -> Self {
         let kind = match &error {
-            BodyError::Io(error) => error.kind(),
+            BodyError::Io(error) | BodyError::Spool(error) => error.kind(),
             BodyError::Disconnected => io::ErrorKind::UnexpectedEof,
             BodyError::Refused(_) => io::ErrorKind::InvalidData,
             BodyError::TooLarge(_) => io::ErrorKind::FileTooLarge,

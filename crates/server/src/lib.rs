@@ -11,7 +11,11 @@ mod conversation;
 mod converse;
 mod expiring;
 mod guessing;
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../GUIDE.md")]
+pub mod guide {}
 mod handler;
+pub mod handlers;
 mod layer;
 pub mod layers;
 mod listener;
@@ -21,8 +25,15 @@ mod mistakes;
 mod network;
 mod network_set;
 mod password;
+#[cfg(feature = "serde")]
+mod serialized;
 mod server;
 mod service;
+#[cfg(feature = "spool")]
+mod spool;
+#[cfg(feature = "test")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test")))]
+pub mod test;
 
 pub use accept::Accept;
 pub use body::{Body, BodyError};
@@ -36,6 +47,9 @@ pub use network::Networks;
 pub use network_set::{NetworkSet, NetworkSetError};
 pub use server::{Server, ServerOptions};
 pub use service::Service;
+#[cfg(feature = "spool")]
+#[cfg_attr(docsrs, doc(cfg(feature = "spool")))]
+pub use spool::{SpoolOptions, Spooled};
 
 pub use ipnet::{self, IpNet};
 pub use posthaste_tokio::{Certificate, rustls, session, tls, wire};

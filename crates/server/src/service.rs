@@ -30,7 +30,7 @@ use crate::{Context, Handler, Layer, Layered};
     message = "`{Self}` is no SMTP service",
     label = "this makes no handlers",
     note = "use a closure that makes a handler for each connection: `|_| async {{ Ok(MyHandler) }}`",
-    note = "handlers with common state are clones: `move |_| std::future::ready(Ok(handler.clone()))`",
+    note = "handlers that can be cloned are a service: `handlers::cloned(handler)`",
     note = "or implement `Service` for a type that makes them"
 )]
 pub trait Service: Send + Sync + 'static {

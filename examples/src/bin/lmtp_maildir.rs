@@ -13,12 +13,13 @@ use std::{
 };
 
 use posthaste::server::{
-    Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, accepted, refusal, session::ServerSettings,
-    wire::Rcpt,
+    Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, accepted, handlers, refusal,
+    session::ServerSettings, wire::Rcpt,
 };
 use tokio::{fs, io::AsyncWriteExt as _, net::UnixListener};
 
 /// Handles one connection.
+#[derive(Clone)]
 struct Maildirs {
     /// Has one maildir for each user.
     root: Arc<Path>,
@@ -87,9 +88,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let _ = std::fs::remove_file(socket);
     let listener = Listener::new(UnixListener::bind(socket)?, settings);
     println!("listening on {socket}");
-    Server::new(move |_| std::future::ready(Ok(Maildirs { root: root.clone(), messages: 0 })))
-        .listen(listener)
-        .serve()
-        .await;
+    Server::new(handlers::cloned(Maildirs { root, messages: 0 })).listen(listener).serve().await;
     Ok(())
 }

@@ -1,100 +1,105 @@
 //! Messages in chunks, and messages with a reply for each recipient.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use crate::support::{self, NO, Running, settings, start};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use posthaste_server::{
-    Accepted, Body, Context, Envelope, Handler, Listener, Peer, PeerAddress, Refusal, Server, ServerOptions, Tls,
-    accepted, refusal,
-    session::{
-        ServerSettings,
-        server::{OtherCommand, Protocol},
-    },
+    Accepted, Body, Context, Envelope, Handler, Refusal, accepted, handlers, refusal,
+    session::{ServerSettings, server::OtherCommand},
+    test::Client,
 };
-use posthaste_testkit::talk::Talk;
 
-async fn chunking() -> Running {
+use crate::support::{NO, Names, settings};
+
+fn chunking() -> ServerSettings {
     let mut settings = settings();
     settings.offers.chunking = true;
-    settings.timeouts.verdict = Duration::from_millis(200);
-    start(settings, Tls::Off, ServerOptions::default()).await
+    settings
 }
 
-async fn opened(talk: &mut Talk<tokio::net::TcpStream>, from: &str) {
-    talk.expect(&format!("MAIL FROM:<{from}>"), "250").await;
-    talk.expect("RCPT TO:<a@d.test>", "250").await;
+/// A client of these names, after EHLO.
+async fn client(names: &Names) -> Client {
+    let mut client = Client::connect(names.clone()).settings(chunking()).await;
+    client.ehlo().await;
+    client
 }
 
-#[tokio::test]
+async fn opened(client: &mut Client, from: &str) {
+    client.says(&format!("MAIL FROM:<{from}>")).await.expect("250");
+    client.says("RCPT TO:<a@d.test>").await.expect("250");
+}
+
+#[tokio::test(start_paused = true)]
 async fn chunks_make_one_message() {
-    let server = chunking().await;
-    let mut talk = Talk::connect(server.address).await.greeted().await;
-    opened(&mut talk, "good@b.test").await;
-    talk.send("BDAT 5\r\n.\r\nab").await;
-    assert_eq!(talk.reply().await, "250 2.0.0 Chunk taken");
-    talk.expect("NOOP", "250 2.0.0").await;
-    talk.send("BDAT 2 LAST\r\nxxNOOP\r\n").await;
-    assert_eq!((talk.reply().await.as_str(), talk.reply().await.as_str()), ("250 2.0.0 Yes", "250 2.0.0 Ok"));
-    let seen = server.names.seen.lock().unwrap();
+    let names = Names::default();
+    let mut client = client(&names).await;
+    opened(&mut client, "good@b.test").await;
+    client.write("BDAT 5\r\n.\r\nab").await;
+    client.reply().await.expect("250 2.0.0 Chunk taken");
+    client.says("NOOP").await.expect("250 2.0.0");
+    client.write("BDAT 2 LAST\r\nxxNOOP\r\n").await;
+    client.reply().await.expect("250 2.0.0 Yes");
+    client.reply().await.expect("250 2.0.0 Ok");
+    let seen = names.seen.lock().unwrap();
     assert_eq!(seen.iter().map(|(_, _, octets)| *octets).collect::<Vec<_>>(), [7]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_handler_refuses_or_errs_at_any_point() {
-    let server = chunking().await;
-    let mut talk = Talk::connect(server.address).await.greeted().await;
+    let names = Names::default();
+    let mut client = client(&names).await;
     for (name, code) in [("refuse", "550 5.7.1"), ("late", "451 4.3.0")] {
         for point in ["data", "early", "half"] {
-            opened(&mut talk, &format!("{name}-{point}@b.test")).await;
-            talk.send("BDAT 6\r\nRSET\r\n").await;
-            let said = talk.reply().await;
+            opened(&mut client, &format!("{name}-{point}@b.test")).await;
+            client.write("BDAT 6\r\nRSET\r\n").await;
+            let said = client.reply().await;
             // The handler's refusal is the reply to this chunk if it came in time, or else to the
             // next.
-            if said.starts_with("250") {
-                talk.send("BDAT 6 LAST\r\nRSET\r\n").await;
-                let said = talk.reply().await;
-                assert!(said.starts_with(code), "{name}-{point}: {said}");
+            if said.code() == 250 {
+                client.write("BDAT 6 LAST\r\nRSET\r\n").await;
+                client.reply().await.expect(code);
             } else {
-                assert!(said.starts_with(code), "{name}-{point}: {said}");
-                talk.send("BDAT 6 LAST\r\nRSET\r\n").await;
-                assert_eq!(talk.reply().await, "503 5.5.1 Send RSET first", "{name}-{point}");
-                talk.expect("RSET", "250").await;
+                said.expect(code);
+                client.write("BDAT 6 LAST\r\nRSET\r\n").await;
+                client.reply().await.expect("503 5.5.1 Send RSET first");
+                client.says("RSET").await.expect("250");
             }
         }
-        opened(&mut talk, &format!("{name}-end@b.test")).await;
-        talk.send("BDAT 6 LAST\r\nRSET\r\n").await;
-        let said = talk.reply().await;
-        assert!(said.starts_with(code), "{name}-end: {said}");
+        opened(&mut client, &format!("{name}-end@b.test")).await;
+        client.write("BDAT 6 LAST\r\nRSET\r\n").await;
+        client.reply().await.expect(code);
     }
-    assert!(server.names.seen.lock().unwrap().is_empty());
-    assert_eq!(talk.message("good@b.test", "x").await, "250 2.0.0 Yes");
+    assert!(names.seen.lock().unwrap().is_empty());
+    client.send("good@b.test", ["a@d.test"], "x\r\n").await.expect("250 2.0.0 Yes");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_message_that_the_client_gives_up_between_chunks_is_not_delivered() {
-    let server = chunking().await;
+    let names = Names::default();
+    let mut first = client(&names).await;
     for ending in ["RSET", "EHLO c.test", "QUIT", "<close>"] {
-        let mut talk = Talk::connect(server.address).await.greeted().await;
-        opened(&mut talk, "good@b.test").await;
-        talk.send("BDAT 2\r\nab").await;
-        assert_eq!(talk.reply().await, "250 2.0.0 Chunk taken");
+        let mut client = first.another().await;
+        client.ehlo().await;
+        opened(&mut client, "good@b.test").await;
+        client.write("BDAT 2\r\nab").await;
+        client.reply().await.expect("250 2.0.0 Chunk taken");
         match ending {
-            "<close>" => drop(talk),
-            "QUIT" => talk.expect(ending, "221").await,
+            "<close>" => drop(client),
+            "QUIT" => client.quit().await,
             _ => {
-                talk.expect(ending, "250").await;
-                assert_eq!(talk.message("good@b.test", "x").await, "250 2.0.0 Yes", "{ending}");
+                client.says(ending).await.expect("250");
+                client.send("good@b.test", ["a@d.test"], "x\r\n").await.expect("250 2.0.0 Yes");
             }
         }
     }
-    server.drain.cancel();
-    server.task.await.unwrap();
-    let octets: Vec<_> = server.names.seen.lock().unwrap().iter().map(|(_, _, octets)| *octets).collect();
+    first.drain();
+    first.drained().await;
+    let octets: Vec<_> = names.seen.lock().unwrap().iter().map(|(_, _, octets)| *octets).collect();
     assert_eq!(octets, [3, 3]);
 }
 
 /// Polls the body only when it was woken, and not whenever its task is.
+#[derive(Clone)]
 struct Reads;
 
 impl Handler for Reads {
@@ -105,25 +110,23 @@ impl Handler for Reads {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_that_pauses_between_chunks_costs_the_handler_no_time() {
-    let mut settings = settings();
-    settings.offers.chunking = true;
+    let mut settings = chunking();
     settings.timeouts.content_block = Duration::from_millis(100);
     settings.timeouts.verdict = Duration::from_millis(100);
-    let listener = Listener::bind("127.0.0.1:0", settings).await.unwrap();
-    let address = listener.local_address().unwrap();
-    tokio::spawn(Server::new(|_| async { Ok(Reads) }).listen(listener).serve());
-    let mut talk = Talk::connect(address).await.greeted().await;
-    opened(&mut talk, "good@b.test").await;
-    talk.send("BDAT 3\r\nx\r\n").await;
-    assert!(talk.reply().await.starts_with("250"));
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    talk.send("BDAT 3 LAST\r\ny\r\n").await;
-    assert_eq!(talk.reply().await, "250 2.0.0 Yes");
+    let mut client = Client::connect(handlers::cloned(Reads)).settings(settings).await;
+    client.ehlo().await;
+    opened(&mut client, "good@b.test").await;
+    client.write("BDAT 3\r\nx\r\n").await;
+    client.reply().await.expect("250");
+    client.wait(Duration::from_secs(60)).await;
+    client.write("BDAT 3 LAST\r\ny\r\n").await;
+    client.reply().await.expect("250 2.0.0 Yes");
 }
 
 /// Delivers to all mailboxes but those named `full`.
+#[derive(Clone)]
 struct Mailboxes;
 
 impl Handler for Mailboxes {
@@ -151,62 +154,36 @@ impl Handler for Mailboxes {
     }
 }
 
-async fn mailboxes() -> Talk<tokio::net::TcpStream> {
+fn lmtp() -> ServerSettings {
     let mut settings = ServerSettings::lmtp("mda.test".parse().expect("a domain"));
     settings.offers.other_commands = true;
-    let listener = Listener::bind("127.0.0.1:0", settings).await.unwrap();
-    let address = listener.local_address().unwrap();
-    tokio::spawn(Server::new(|_| async { Ok(Mailboxes) }).listen(listener).serve());
-    let mut talk = Talk::connect(address).await;
-    assert_eq!(talk.reply().await, "220 mda.test LMTP ready");
-    talk.expect("LHLO c.test", "250").await;
-    talk
+    settings
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn under_lmtp_each_recipient_has_a_reply() {
-    let mut talk = mailboxes().await;
-    talk.expect("MAIL FROM:<a@b.test>", "250").await;
-    for name in ["one", "full", "two"] {
-        talk.expect(&format!("RCPT TO:<{name}@d.test>"), "250").await;
-    }
-    talk.expect("DATA", "354").await;
-    assert_eq!(talk.ask("x\r\n.").await, "250 2.0.0 Yes");
-    assert_eq!(talk.reply().await, "550 5.7.1 No");
-    assert_eq!(talk.reply().await, "250 2.0.0 Yes");
-    talk.expect("QUIT", "221").await;
+    let mut client = Client::connect(handlers::cloned(Mailboxes)).settings(lmtp()).await;
+    assert_eq!(*client.greeting(), "220 mda.test LMTP ready");
+    client.ehlo().await;
+    let sent = client.send("a@b.test", ["one@d.test", "full@d.test", "two@d.test"], "x\r\n").await;
+    sent.expect_each(["250 2.0.0 Yes", "550 5.7.1 No", "250 2.0.0 Yes"]);
+    client.quit().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn under_lmtp_a_reply_for_everyone_is_said_to_each() {
-    let settings = Arc::new({
-        let mut settings = settings();
-        settings.protocol = Protocol::Lmtp;
-        settings
-    });
-    let (ours, theirs) = tokio::io::duplex(4_096);
-    let peer = Peer::new(PeerAddress::Local, PeerAddress::Local);
-    tokio::spawn(async move {
-        let names = support::Names::default();
-        posthaste_server::converse(theirs, peer, &names, settings, Tls::Off, std::future::pending()).await
-    });
-    let mut talk = Talk::new(ours);
-    assert!(talk.reply().await.starts_with("220"));
-    talk.expect("LHLO c.test", "250").await;
+    let mut client = Client::connect(Names::default()).settings(lmtp()).peer("local").await;
+    client.ehlo().await;
     for (from, code) in [("good@b.test", "250 2.0.0 Yes"), ("refuse-early@b.test", "550 5.7.1 No")] {
-        talk.expect(&format!("MAIL FROM:<{from}>"), "250").await;
-        talk.expect("RCPT TO:<a@d.test>", "250").await;
-        talk.expect("RCPT TO:<c@d.test>", "250").await;
-        talk.expect("DATA", "354").await;
-        assert_eq!(talk.ask("x\r\n.").await, code);
-        assert_eq!(talk.reply().await, code);
+        client.send(from, ["a@d.test", "c@d.test"], "x\r\n").await.expect_each([code, code]);
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn other_commands_are_the_handlers() {
-    let mut talk = mailboxes().await;
-    talk.expect("VRFY someone", "250 2.1.5 <someone@d.test>").await;
-    talk.expect("EXPN list", "550 5.1.1").await;
-    talk.expect("XYZZY", "550 5.1.1").await;
+    let mut client = Client::connect(handlers::cloned(Mailboxes)).settings(lmtp()).await;
+    client.ehlo().await;
+    client.says("VRFY someone").await.expect("250 2.1.5 <someone@d.test>");
+    client.says("EXPN list").await.expect("550 5.1.1");
+    client.says("XYZZY").await.expect("550 5.1.1");
 }

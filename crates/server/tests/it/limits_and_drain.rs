@@ -1,13 +1,15 @@
 //! How many clients are served, and how a server ends.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::support::{options, settings, start};
+use crate::support::{Names, options, settings, start};
 use posthaste_server::{
     ServerOptions, Tls,
+    test::Client,
     wire::{Mechanism, MechanismSet},
 };
 use posthaste_testkit::talk::Talk;
+use tokio::time::{Instant, timeout};
 
 #[tokio::test]
 async fn connections_beyond_the_limits_get_a_421() {
@@ -32,6 +34,7 @@ async fn connections_beyond_the_limits_get_a_421() {
     }
 }
 
+/// Over a real port, which a drain closes.
 #[tokio::test]
 async fn a_drain_ends_idle_sessions_and_waits_for_a_message() {
     let server = start(settings(), Tls::Off, ServerOptions::default()).await;
@@ -50,20 +53,56 @@ async fn a_drain_ends_idle_sessions_and_waits_for_a_message() {
     assert_eq!(server.names.seen.lock().unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn a_drain_is_bounded_and_leaves_no_session_running() {
-    let options = options(|options| options.drain = Duration::from_millis(200));
-    let server = start(settings(), Tls::Off, options).await;
-    let mut stuck = Talk::connect(server.address).await.greeted().await;
-    for (line, code) in [("MAIL FROM:<a@b.test>", "250"), ("RCPT TO:<a@d.test>", "250"), ("DATA", "354")] {
-        stuck.expect(line, code).await;
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_drain_says_421_to_every_session_that_it_cuts() {
+    let mut settings = settings();
+    settings.offers.chunking = true;
+    let names = Names::default();
+    let mut first = Client::connect(names.clone()).settings(settings).await;
+    let mut cut = Vec::new();
+    for lines in [
+        &["MAIL FROM:<a@b.test>", "RCPT TO:<a@d.test>", "DATA"][..],
+        &["MAIL FROM:<a@b.test>", "RCPT TO:<a@d.test>"],
+        &["MAIL FROM:<a@b.test>", "RCPT TO:<a@d.test>"],
+        &["MAIL FROM:<a@b.test>"],
+    ] {
+        let mut client = first.another().await;
+        client.ehlo().await;
+        for line in lines {
+            assert!(client.says(line).await.code() < 400);
+        }
+        cut.push(client);
     }
+    cut[0].write("half a message\r\n").await;
+    cut[1].write("BDAT 100\r\nhalf a chunk").await;
+    cut[2].write("BDAT 7\r\nchunk\r\n").await;
+    // A handler that decides nothing.
+    cut[3].write("RCPT TO:<late-rcpt@d.test>\r\n").await;
+    first.wait(Duration::from_secs(1)).await;
     let begun = Instant::now();
-    server.drain.cancel();
-    server.task.await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(2));
-    assert!(stuck.reply().await.starts_with("421 4.3.2"));
-    assert_eq!(stuck.reply().await, "<eof>");
+    first.drain();
+    first.drained().await;
+    assert_eq!(begun.elapsed().as_secs(), ServerOptions::default().drain.as_secs());
+    cut[2].reply().await.expect("250 2.0.0 Chunk");
+    for client in &mut cut {
+        client.reply().await.expect("421 4.3.2");
+        client.closed().await;
+    }
+    assert!(names.seen.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_does_not_hold_a_drain() {
+    let mut settings = settings();
+    settings.limits.idle_commands = u32::MAX;
+    let limits = options(|options| options.drain = Duration::from_secs(3_600));
+    let mut deaf = Client::connect(Names::default()).settings(settings).options(limits).await;
+    let lines = "NOOP\r\n".repeat(10_000);
+    while timeout(Duration::from_millis(500), deaf.write(&lines)).await.is_ok() {}
+    let begun = Instant::now();
+    deaf.drain();
+    deaf.drained().await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
@@ -73,61 +112,6 @@ async fn dropping_the_serve_future_ends_all_sessions() {
     server.task.abort();
     assert!(talk.reply().await.starts_with("421 4.3.2"));
     assert_eq!(talk.reply().await, "<eof>");
-}
-
-#[tokio::test]
-async fn the_end_of_a_drain_says_421_to_every_session_that_it_cuts() {
-    let options = options(|options| options.drain = Duration::from_millis(200));
-    let mut settings = settings();
-    settings.offers.chunking = true;
-    let server = start(settings, Tls::Off, options).await;
-    let mut cut = Vec::new();
-    for lines in [
-        &["MAIL FROM:<a@b.test>", "RCPT TO:<a@d.test>", "DATA"][..],
-        &["MAIL FROM:<a@b.test>", "RCPT TO:<a@d.test>"],
-        &["MAIL FROM:<a@b.test>", "RCPT TO:<a@d.test>"],
-        &["MAIL FROM:<a@b.test>"],
-    ] {
-        let mut talk = Talk::connect(server.address).await.greeted().await;
-        for line in lines {
-            talk.ask(line).await;
-        }
-        cut.push(talk);
-    }
-    cut[0].send("half a message\r\n").await;
-    cut[1].send("BDAT 100\r\nhalf a chunk").await;
-    cut[2].send("BDAT 7\r\nchunk\r\n").await;
-    // A handler that decides nothing.
-    cut[3].send("RCPT TO:<late-rcpt@d.test>\r\n").await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    let begun = Instant::now();
-    server.drain.cancel();
-    server.task.await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(2));
-    for (n, talk) in cut.iter_mut().enumerate() {
-        let mut said = talk.reply().await;
-        if said.starts_with("250 2.0.0 Chunk") {
-            said = talk.reply().await;
-        }
-        assert!(said.starts_with("421 4.3.2"), "{n}: {said}");
-        assert_eq!(talk.reply().await, "<eof>");
-    }
-    assert!(server.names.seen.lock().unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn a_client_that_reads_nothing_does_not_hold_a_drain() {
-    let options = options(|options| options.drain = Duration::from_secs(60));
-    let mut settings = settings();
-    settings.limits.idle_commands = u32::MAX;
-    let server = start(settings, Tls::Off, options).await;
-    let mut deaf = Talk::connect(server.address).await.greeted().await;
-    let lines = "NOOP\r\n".repeat(10_000);
-    while tokio::time::timeout(Duration::from_millis(500), deaf.send(&lines)).await.is_ok() {}
-    let begun = Instant::now();
-    server.drain.cancel();
-    server.task.await.unwrap();
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
 }
 
 /// Networks within loopback, each of which has ten times the limit.
@@ -166,7 +150,7 @@ async fn a_nearly_full_server_hurries_its_clients() {
     // Clients leave until half of the room is free. Then the others have their time again.
     let mut left = 0;
     for talk in &mut clients {
-        match tokio::time::timeout(Duration::from_millis(20), talk.reply()).await {
+        match timeout(Duration::from_millis(20), talk.reply()).await {
             Ok(said) => {
                 assert!(said.starts_with("421 4.4.2"), "{said}");
                 left += 1;
@@ -230,7 +214,7 @@ async fn envelopes_share_one_budget_and_give_it_back() {
     assert_eq!(fills().await.1, most, "after a close");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn timeouts_and_paces_at_their_most_wait_for_ever() {
     let mut settings = settings();
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain]);
@@ -240,9 +224,11 @@ async fn timeouts_and_paces_at_their_most_wait_for_ever() {
     timeouts.command = Duration::MAX;
     timeouts.content_block = Duration::MAX;
     timeouts.write = Duration::MAX;
-    let server = start(settings, Tls::Off, options(|options| options.logins.pace = Duration::MAX)).await;
-    let mut talk = Talk::connect(server.address).await.greeted().await;
-    assert!(talk.message("good@b.test", "x").await.starts_with("250"));
-    assert!(talk.ask("AUTH PLAIN AGEAYg==").await.starts_with("535"));
-    talk.expect("NOOP", "250").await;
+    let limits = options(|options| options.logins.pace = Duration::MAX);
+    let mut client = Client::connect(Names::default()).settings(settings).options(limits).await;
+    client.ehlo().await;
+    client.send("good@b.test", ["a@d.test"], "x\r\n").await.expect("250");
+    client.login("a", "b").await.expect("535");
+    client.wait(Duration::from_secs(12 * 60)).await;
+    client.says("NOOP").await.expect("250");
 }

@@ -4,13 +4,17 @@
 
 mod chunks_and_lmtp;
 mod full_server;
+mod handlers;
 mod handshakes;
+mod harness;
 mod idle;
 mod layers;
 mod limits_and_drain;
 mod login;
 mod password_keys;
 mod provided_layers;
+mod serialized;
+mod spool;
 mod support;
 mod tls_login;
 mod tolerance;
