@@ -42,8 +42,8 @@ pub trait Routes: Send + Sync + 'static {
     ///
     /// # Errors
     /// The route cannot be found now. The error is logged. RCPT is refused with 451, and mail that
-    /// is in the queue is tried again later. A panic, or no answer in time, has the same effect on
-    /// queued mail.
+    /// is in the queue is tried again later. A panic has the same effect, and so has no answer in
+    /// time for mail in the queue.
     fn find(&self, mail: &RouteQuery<'_>) -> impl Future<Output = Result<Option<Arc<Route>>, RouteError>> + Send;
 }
 

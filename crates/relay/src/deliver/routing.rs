@@ -14,14 +14,13 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
 };
-use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::{
     site::{Leads, Unreachable},
     worker::Crew,
 };
-use crate::{Diagnostic, Route, RouteError};
+use crate::{Diagnostic, Route};
 
 /// How long an answer counts.
 const KNOWN: Duration = Duration::from_secs(60);
@@ -95,15 +94,9 @@ pub(super) fn find<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, key: &RoutingK
 async fn ask<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, key: &RoutingKey) -> Leads {
     // The semaphore is never closed.
     let _permit = crew.routing.permits.acquire().await;
-    let (shared, domain) = (Arc::clone(&crew.shared), key.clone());
-    // A task of its own, so that a panic of the application is an answer too.
-    let find = async move { shared.hooks.route(&shared.options, domain.as_str()).await };
-    let found: Result<Option<Arc<Route>>, RouteError> =
-        match timeout(PATIENCE, AbortOnDropHandle::new(tokio::spawn(find))).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(panicked)) => Err(panicked.into()),
-            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs()).into()),
-        };
+    let shared = &crew.shared;
+    let found = timeout(PATIENCE, shared.hooks.route(&shared.options, key.as_str())).await;
+    let found = found.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs()).into()));
     match found {
         Ok(Some(route)) => Ok(route),
         Ok(None) => Err(no_route(key)),
