@@ -57,7 +57,11 @@ impl Hooks {
     /// The route of a [canonical](crate::domains::canonical) name.
     pub(crate) async fn route(&self, options: &RelayOptions, domain: &str) -> Result<Option<Arc<Route>>, RouteError> {
         match &self.routes {
-            Some(own) => caught("Routes::find", async { own.find(&RouteQuery { domain }).await }).await?,
+            Some(own) => {
+                let found = caught("Routes::find", async { own.find(&RouteQuery { domain }).await }).await??;
+                found.as_ref().map_or(Ok(()), |route| route.check_size())?;
+                Ok(found)
+            }
             None => Ok(options.routes.route(domain).cloned()),
         }
     }
