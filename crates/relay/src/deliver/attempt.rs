@@ -199,7 +199,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                 for (index, error) in failed {
                     let Some(Target { host, .. }) = targets.get(index) else { continue };
                     if let Some(policy) = found.servers.policy(host) {
-                        published.count(self.site.name(), host, policy, Err(&error));
+                        published.count_failed(self.site.name(), host, policy, &error);
                     }
                     let why = match (&error, gave_up) {
                         (ConnectError::TooSlow { .. }, Some(gave_up)) => {

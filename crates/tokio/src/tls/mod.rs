@@ -30,7 +30,7 @@ use rustls::{ServerConfig, crypto::CryptoProvider};
 
 pub use error::{PemName, TlsError};
 pub use explain::explain;
-pub use observe::{Observed, Observer};
+pub use observe::Observer;
 pub use pem::Pem;
 pub use roots::Roots;
 pub use verify::{any_certificate, pinned_to, verified_by};
