@@ -23,7 +23,11 @@ impl Handler for Print {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> std::process::ExitCode {
+    posthaste_examples::report(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:2525".to_owned());
     let listener = Listener::bind(address, ServerSettings::new("localhost".parse()?)).await?;
     println!("listening on {}", listener.local_address()?);
