@@ -54,8 +54,8 @@ pub enum Identity {
     /// section 4.2.1), and so do passwords.
     ///
     /// The caller must keep two conditions: the configuration verifies the certificate for the
-    /// server's name, or knows the certificate, and no attacker chose the name. It came from the configuration, or from DNS
-    /// with DNSSEC or MTA-STS.
+    /// server's name, or knows the certificate, and no attacker chose the name. It came from the
+    /// configuration, or from DNS with DNSSEC or MTA-STS.
     Verified(Arc<ClientConfig>),
     /// The server may be an impostor. TLS protects against eavesdroppers only.
     Unverified(Arc<ClientConfig>),

@@ -112,8 +112,8 @@ pub enum NextHop {
     Hosts(Vec<(String, u16)>),
 }
 
-/// The most octets of a route that an application has found. 8,192 sites may each keep one: 128 MiB.
-/// A delivery looks every host up.
+/// The most octets of a route that an application has found. 8,192 sites may each keep one: 128
+/// MiB. A delivery looks every host up.
 const MOST_OCTETS: usize = 16 << 10;
 
 impl Route {

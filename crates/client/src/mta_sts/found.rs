@@ -84,8 +84,8 @@ impl Found {
     /// another mode, or no policy.
     ///
     /// [`Policy::permits`] says if a host would be passed over. An
-    /// [`Observer`](crate::tls::Observer) says if the [certificates](crate::Client::certificates) of
-    /// a connection would fail. [`Published`](crate::Published) does both for reports.
+    /// [`Observer`](crate::tls::Observer) says if the [certificates](crate::Client::certificates)
+    /// of a connection would fail. [`Published`](crate::Published) does both for reports.
     pub fn tested(&self) -> Option<&Policy> {
         self.policy.as_deref().filter(|policy| policy.mode() == Mode::Testing)
     }

@@ -24,8 +24,8 @@ use crate::{Diagnostic, Route};
 
 /// How long an answer counts.
 const KNOWN: Duration = Duration::from_secs(60);
-/// The most answers that are kept, each of up to half a kilobyte beside its route. Beyond it all are
-/// forgotten.
+/// The most answers that are kept, each of up to half a kilobyte beside its route. Beyond it all
+/// are forgotten.
 const ANSWERS: usize = 32_768;
 /// The most octets of the routes of these answers. Equal routes are kept once. Beyond it all are
 /// forgotten.

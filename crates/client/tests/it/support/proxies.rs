@@ -98,8 +98,8 @@ impl SmallProxy {
     }
 }
 
-/// Checks that a proxy that says nothing is named, and that no server is blamed for it: in a
-/// connection, and in a race with more servers than are tried at once.
+/// Checks that a silent proxy is named and no server is blamed: by a connection, and by a race with
+/// more servers than are tried at once.
 pub(crate) async fn silent<D: Dial>(dial: &D, port: u16) {
     let mut options = options(Tls::Off);
     options.connect_timeout = Duration::from_secs(2);
