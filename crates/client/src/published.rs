@@ -283,7 +283,10 @@ impl HostPolicy {
         Self {
             #[cfg(feature = "tls-rpt")]
             applied: Some(AppliedPolicy::none()),
-            ..Self::default()
+            #[cfg(all(feature = "mta-sts", feature = "tls-rpt"))]
+            tested: None,
+            #[cfg(feature = "dane")]
+            proof: None,
         }
     }
 
