@@ -228,6 +228,13 @@ const FOUND: &[(&str, &[&str])] = &[
         &["9 W dane: no effect", "10 W mta_sts: no effect"],
     ),
     (
+        "[dns]\nservers = [\"127.0.0.1:53\",\n\"192.0.2.53:53\"]\n[delivery]\ndane = \"trust\"",
+        &["7 E servers: `192.0.2.53:53` is not on this host"],
+    ),
+    ("[dns]\nservers = [\"127.0.0.2:53\", \"[::1]:53\"]\n[delivery]\ndane = \"trust\"", &[]),
+    ("[dns]\nservers = [\"192.0.2.53:53\"]\n[delivery]\ndane = \"validate\"", &[]),
+    ("@to_hop\n[dns]\nservers = [\"192.0.2.53:53\"]\n[delivery]\ndane = \"trust\"", &["11 W dane: no effect"]),
+    (
         "[offers]\nrequiretls = true\n[delivery]\nmta_sts = true\nauthorities = \"cert.pem\"",
         &["6 W requiretls: inside TLS"],
     ),
@@ -386,6 +393,27 @@ fn certificates() -> &'static Path {
         folder
     });
     made.path()
+}
+
+/// Which servers the system has is up to it.
+#[test]
+fn trust_in_the_systems_dns_servers_is_an_error_unless_they_are_on_this_host() {
+    let system = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers = system.lines().filter_map(|line| line.strip_prefix("nameserver")?.trim().parse().ok());
+    let servers: Vec<std::net::IpAddr> = servers.collect();
+    let are_here = !servers.is_empty() && servers.iter().all(std::net::IpAddr::is_loopback);
+    for command in ["check", "serve"] {
+        let folder = folder(&whole("[delivery]\ndane = \"trust\""));
+        if command == "serve" && are_here {
+            continue;
+        }
+        let output = program().args([command, "--config", "relay.toml"]).current_dir(folder.path()).output();
+        let output = output.expect("cargo built the relay");
+        let said = String::from_utf8_lossy(&output.stderr);
+        let is_named = said.starts_with("relay.toml:6: dane: the system's DNS servers are not on this host: ")
+            && said.contains("; name one on this host that validates in [dns] servers, or say \"validate\"");
+        assert_eq!((output.status.code(), is_named), (Some(if are_here { 0 } else { 2 }), !are_here), "{said}");
+    }
 }
 
 #[test]

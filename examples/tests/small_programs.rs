@@ -50,6 +50,18 @@ fn receive_prints_what_send_has_sent() {
 }
 
 #[test]
+fn a_program_that_fails_prints_the_remedy() {
+    for (arguments, remedy) in [
+        (["mx.example.net", "me@a.test", "you@b.test"], "has no port; add it after a colon, as in mx.example.net:25"),
+        (["127.0.0.1:1", "me@a.test", "you@b.test"], "error: no connection to 127.0.0.1:1: Connection refused"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_send")).args(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(remedy) && said.lines().count() == 1, "{said}");
+    }
+}
+
+#[test]
 fn send_built_sends_the_letters_of_two_builders() {
     let receive = Program::start(env!("CARGO_BIN_EXE_receive"), ["127.0.0.1:0"]);
     let mut send = Command::new(env!("CARGO_BIN_EXE_send_built"));

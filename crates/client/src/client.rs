@@ -10,7 +10,10 @@ use std::{
 
 use posthaste_tokio::{
     ClientDriver, ClientError, ClientEvent, Connection, ConnectionTrace, Trace,
-    rustls::{ClientConfig, pki_types::ServerName},
+    rustls::{
+        ClientConfig,
+        pki_types::{CertificateDer, ServerName},
+    },
     session::{
         ApiMisuse, ClientSettings, Protocol,
         client::{ClientTimeouts, downgrade::NextHop, recipients_at_once},
@@ -286,6 +289,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.driver.is_tls()
     }
 
+    /// The chain of certificates that the server has shown, its own first. Empty: the connection
+    /// has no TLS.
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        self.driver.peer_certificates()
+    }
+
     /// Returns `true` if TLS has proved that the server is the one that the mail is for.
     pub fn is_verified(&self) -> bool {
         self.is_verified && self.is_tls()
@@ -506,7 +515,7 @@ fn tls_name(host: &str) -> Result<ServerName<'static>, ConnectError> {
     server_name(host).ok_or_else(|| ConnectError::TlsName(host.to_owned()))
 }
 
-fn server_name(host: &str) -> Option<ServerName<'static>> {
+pub(crate) fn server_name(host: &str) -> Option<ServerName<'static>> {
     let literal = Domain::parse(host).ok();
     match literal.as_ref().and_then(Domain::address_literal) {
         Some(AddressLiteral::Ip(address)) => return Some(address.into()),

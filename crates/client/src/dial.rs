@@ -1,6 +1,6 @@
 //! How the stream to a server is made.
 
-use std::{future::Future, io};
+use std::{future::Future, io, time::Duration};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -26,4 +26,11 @@ pub trait Dial: Clone + Send + Sync + 'static {
     /// an `io::Error` of this kind: [`Other`](io::ErrorKind::Other), or
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) if the caller has to change something.
     fn dial(&self, server: &Server) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// The error if a future of [`dial`](Self::dial) was dropped because its time was over.
+    /// Default: [`TimedOut`](io::ErrorKind::TimedOut), and the server counts as failed. A dialer
+    /// that cannot know who was silent returns an error of its own, as above.
+    fn too_late(&self, _waited: Duration) -> io::Error {
+        io::ErrorKind::TimedOut.into()
+    }
 }

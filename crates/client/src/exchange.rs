@@ -11,14 +11,13 @@ use posthaste_tokio::wire::{AddressError, Domain, ForwardPath, Mail, Rcpt};
 use tokio::sync::Semaphore;
 
 use crate::{
-    ClientOptions, Delivered, Dial, PoolOptions, Published, RecipientOutcome, Resolver, SendError, Source, Target, Tcp,
+    ClientOptions, Delivered, Dial, PoolOptions, Published, RecipientOutcome, Resolver, SendError, Source, Tcp,
     Unreachable,
     delivery::Course,
     destination::Destination,
     letter::{Letter, Watch, Way},
-    mx::{self, MxError, Servers},
+    mx::{self, Demand, MxError},
     port,
-    published::HostPolicy,
     send::{addresses, delivered},
     shelf::Budget,
 };
@@ -213,7 +212,7 @@ impl<R: Resolver, D: Dial> Shared<R, D> {
             let why = temporary.or(servers.missing.first()).map_or(MxError::NoHost, |(_, why)| why.clone());
             return Err(why.into());
         }
-        let key = key(&servers);
+        let key = servers.demands();
         let (destination, permit) = loop {
             let destination = self.destination(key.clone());
             match destination.permit().await {
@@ -247,45 +246,6 @@ impl<R: Resolver, D: Dial> Shared<R, D> {
     fn destinations(&self) -> MutexGuard<'_, Destinations<D::Stream>> {
         self.destinations.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A host and the TLS that it needs. No message goes over a connection that was made for a domain
-/// whose demands are others.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-struct Demand {
-    host: String,
-    tls: Proof,
-}
-
-/// What a connection proves.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Proof {
-    /// As much as the TLS of the options.
-    Usual,
-    /// That it has TLS.
-    Encrypted,
-    /// That a certificate is for the host.
-    Name,
-    /// That TLSA records are about the certificate: these.
-    Records(Vec<u8>),
-}
-
-/// In alphabetical order.
-fn key(servers: &Servers) -> Vec<Demand> {
-    let of = |target: &Target| {
-        let records = servers.policy(&target.host).map(HostPolicy::proof).unwrap_or_default();
-        let tls = match &target.tls {
-            None => Proof::Usual,
-            Some(_) if !records.is_empty() => Proof::Records(records.to_vec()),
-            Some(own) if own.tls.is_verified() => Proof::Name,
-            Some(_) => Proof::Encrypted,
-        };
-        Demand { host: target.host.to_ascii_lowercase(), tls }
-    };
-    let mut hosts: Vec<_> = servers.targets.iter().map(of).collect();
-    hosts.sort_unstable();
-    hosts.dedup();
-    hosts
 }
 
 /// The domain of a recipient, in lower case. `<Postmaster>` has none.

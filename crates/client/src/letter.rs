@@ -44,9 +44,15 @@ pub(crate) struct Watch<'l> {
 }
 
 impl Watch<'_> {
-    fn count(&self, host: &str, outcome: Result<(), &ConnectError>) {
+    fn count_failed(&self, host: &str, error: &ConnectError) {
         if let Some(policy) = self.servers.policy(host) {
-            self.published.count(self.domain, host, policy, outcome);
+            self.published.count_failed(self.domain, host, policy, error);
+        }
+    }
+
+    fn count_ready<S: AsyncRead + AsyncWrite + Unpin>(&self, host: &str, client: &Client<S>) {
+        if let Some(policy) = self.servers.policy(host) {
+            self.published.count_ready(self.domain, policy, client);
         }
     }
 }
@@ -110,7 +116,7 @@ impl<C: Source> Letter<'_, C> {
             delivery.through(&mut race, self, &mut fresh).await;
             let mut failed = race.failed();
             for (target, error) in failed.iter().filter_map(|(index, error)| Some((targets.get(*index)?, error))) {
-                self.watch.iter().for_each(|watch| watch.count(&target.host, Err(error)));
+                self.watch.iter().for_each(|watch| watch.count_failed(&target.host, error));
             }
             if !delivery.is_reached() {
                 return Err(failed.pop().map_or(ConnectError::NoAddress, |(_, error)| error));
@@ -142,7 +148,7 @@ impl<C: Source, S: AsyncRead + AsyncWrite + Unpin + Send> Transact<S> for Letter
 
     fn admits(&mut self, client: &Client<S>) -> bool {
         if let (Some(watch), Some(target)) = (&self.watch, client.server()) {
-            watch.count(&target.host, Ok(()));
+            watch.count_ready(&target.host, client);
         }
         true
     }

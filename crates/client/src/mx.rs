@@ -9,7 +9,7 @@ use crate::{Answer, HostName, MxRecord, ResolveError, Resolver};
 
 pub use crate::{
     public::is_public,
-    servers::{NamedHost, Servers, servers, servers_of_domain},
+    servers::{Demand, NamedHost, Servers, servers, servers_of_domain},
 };
 
 /// The most MX hosts of a domain that are tried.

@@ -2,13 +2,15 @@
 
 use std::{fmt, net::IpAddr};
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
 #[cfg(feature = "dane")]
 use crate::dane::{self, Dane};
 #[cfg(feature = "mta-sts")]
 use crate::mta_sts::{Found, MtaSts};
 #[cfg(feature = "tls-rpt")]
-use crate::tls_rpt::{AppliedPolicy, Failure, Recorder};
-use crate::{Answer, ConnectError, HostTls, MxRecord, Resolver, Tls, mx::MxError};
+use crate::tls_rpt::{AppliedPolicy, Failure, Recorder, ResultType};
+use crate::{Answer, Client, ConnectError, HostTls, MxRecord, Resolver, Tls, mx::MxError};
 
 /// The published policies that mail by MX follows: for [`MxOptions`](crate::MxOptions), and for a
 /// relay. By default none.
@@ -23,6 +25,7 @@ use crate::{Answer, ConnectError, HostTls, MxRecord, Resolver, Tls, mx::MxError}
 /// | `with_dane` | `dane` | a resolver that validates DNSSEC, otherwise no host has DANE |
 /// | `with_mta_sts` | `mta-sts` | authorities that are trusted |
 /// | `with_reports` | `tls-rpt` | |
+/// | `with_observer` | `mta-sts`, `tls-rpt` | authorities that are trusted |
 #[derive(Clone, Default)]
 pub struct Published {
     #[cfg(feature = "dane")]
@@ -31,6 +34,8 @@ pub struct Published {
     mta_sts: Option<(MtaSts, std::sync::Arc<posthaste_tokio::rustls::ClientConfig>)>,
     #[cfg(feature = "tls-rpt")]
     reports: Option<Recorder>,
+    #[cfg(all(feature = "mta-sts", feature = "tls-rpt"))]
+    observer: Option<posthaste_tokio::tls::Observer>,
 }
 
 /// What is known of a domain whose hosts are to be judged.
@@ -47,6 +52,9 @@ pub(crate) struct OfDomain {
 pub struct HostPolicy {
     #[cfg(feature = "tls-rpt")]
     applied: Option<AppliedPolicy>,
+    /// The policy, if it is only tested.
+    #[cfg(all(feature = "mta-sts", feature = "tls-rpt"))]
+    tested: Option<std::sync::Arc<crate::mta_sts::Policy>>,
     /// What TLSA records prove by a connection to the host.
     #[cfg(feature = "dane")]
     proof: Option<[u8; 32]>,
@@ -82,6 +90,15 @@ impl Published {
         self
     }
 
+    /// Judges the certificates of hosts under MTA-STS policies in mode `testing`, for the reports.
+    /// Without it such a policy is tested only for the hosts that it names and for TLS as such.
+    #[cfg(all(feature = "mta-sts", feature = "tls-rpt"))]
+    #[must_use]
+    pub fn with_observer(mut self, observer: posthaste_tokio::tls::Observer) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
     /// Returns `true` if no policy is followed.
     pub fn is_empty(&self) -> bool {
         #[cfg(feature = "dane")]
@@ -95,20 +112,63 @@ impl Published {
         true
     }
 
-    /// Counts a connection to a host of a domain: it became ready, or failed.
-    pub fn count(&self, domain: &str, host: &str, policy: &HostPolicy, outcome: Result<(), &ConnectError>) {
+    /// Counts a connection to a host of a domain that has become ready. It counts as failed if it
+    /// has no TLS, or is not as a policy demands that is only tested.
+    pub fn count_ready<S>(&self, domain: &str, policy: &HostPolicy, client: &Client<S>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         #[cfg(feature = "tls-rpt")]
-        if let (Some(reports), Some(applied)) = (&self.reports, &policy.applied) {
-            match outcome {
-                Ok(()) => reports.succeeded(domain, applied),
-                Err(error) => {
-                    if let Some(failure) = Failure::of(error, host) {
-                        reports.failed(domain, applied, failure);
-                    }
+        if let (Some(reports), Some(applied), Some(target)) = (&self.reports, &policy.applied, &client.facts.target) {
+            match self.fault(policy, &target.host, client) {
+                None => reports.succeeded(domain, applied),
+                Some((result, reason)) => {
+                    let mut failure = Failure::new(result);
+                    (failure.mx_host, failure.reason) = (target.host.to_string(), reason);
+                    reports.failed(domain, applied, failure);
                 }
             }
         }
-        let _ = (domain, host, policy, outcome);
+        let _ = (domain, policy, client);
+    }
+
+    /// Counts a connection to a host of a domain that has failed.
+    pub fn count_failed(&self, domain: &str, host: &str, policy: &HostPolicy, error: &ConnectError) {
+        #[cfg(feature = "tls-rpt")]
+        if let (Some(reports), Some(applied)) = (&self.reports, &policy.applied)
+            && let Some(failure) = Failure::of(error, host)
+        {
+            reports.failed(domain, applied, failure);
+        }
+        let _ = (domain, host, policy, error);
+    }
+
+    /// Why a connection that is ready counts as failed, and the reason in words.
+    #[cfg(feature = "tls-rpt")]
+    fn fault<S>(&self, policy: &HostPolicy, host: &str, client: &Client<S>) -> Option<(ResultType, String)>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let _ = (policy, host);
+        #[cfg(feature = "mta-sts")]
+        if policy.tested.as_ref().is_some_and(|tested| !tested.permits(host)) {
+            return Some((ResultType::ValidationFailure, "the policy does not name the host".to_owned()));
+        }
+        if client.is_tls_suspected() {
+            return Some((ResultType::ValidationFailure, "TLS broke, and the mail went without it".to_owned()));
+        }
+        if !client.is_tls() {
+            return Some((ResultType::StarttlsNotSupported, String::new()));
+        }
+        #[cfg(feature = "mta-sts")]
+        if let (Some(observer), Some(_)) = (&self.observer, &policy.tested) {
+            let Some(name) = crate::client::server_name(host) else {
+                return Some((ResultType::ValidationFailure, "no certificate can be for the name".to_owned()));
+            };
+            let judged = observer.judge(client.certificates(), &name);
+            return judged.err().map(|fault| ((&fault).into(), posthaste_tokio::tls::explain(&fault)));
+        }
+        None
     }
 
     /// Looks up what the domain asks. `is_again`: hosts were passed over because of an earlier
@@ -223,6 +283,8 @@ impl HostPolicy {
         Self {
             #[cfg(feature = "tls-rpt")]
             applied: Some(AppliedPolicy::none()),
+            #[cfg(all(feature = "mta-sts", feature = "tls-rpt"))]
+            tested: None,
             #[cfg(feature = "dane")]
             proof: None,
         }
@@ -233,6 +295,8 @@ impl HostPolicy {
         Self {
             #[cfg(feature = "tls-rpt")]
             applied: Some(AppliedPolicy::tlsa([])),
+            #[cfg(all(feature = "mta-sts", feature = "tls-rpt"))]
+            tested: None,
             proof: match policy {
                 dane::Policy::Authenticate(good) => Some(good.digest()),
                 dane::Policy::NoDane(_) | dane::Policy::Encrypt | dane::Policy::PassOver(_) => None,
@@ -246,6 +310,8 @@ impl HostPolicy {
         Self {
             #[cfg(feature = "tls-rpt")]
             applied: Some(found.into()),
+            #[cfg(feature = "tls-rpt")]
+            tested: found.policy.clone().filter(|_| found.tested().is_some()),
             #[cfg(feature = "dane")]
             proof: None,
         }

@@ -8,7 +8,6 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     future::{Future, poll_fn},
-    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -300,7 +299,13 @@ impl<'t, D: Dial> Race<'t, D> {
         if let Some(task) = &silent.lingers {
             task.abort();
         }
-        let error = ConnectError::TooSlow { server: target.server.clone(), waited, stage };
+        let server = target.server.clone();
+        let dialers = ConnectError::Tcp { server: server.clone(), error: self.dial.too_late(waited) };
+        let error = match stage {
+            // The dialer does not say that it is the server.
+            Stage::Connect if !dialers.is_servers() => dialers,
+            _ => ConnectError::TooSlow { server, waited, stage },
+        };
         self.fail(silent.target, error, silent.is_overtaken);
     }
 
@@ -436,7 +441,7 @@ impl<D: Dial> SetUp<D> {
         let trace = options.trace.as_ref().map(Trace::connection);
         trace.iter().for_each(|trace| trace.note(format_args!("connecting to {} at {server}", self.target.host)));
         let dialed = timeout(options.connect_timeout, self.dial.dial(server)).await;
-        let stream = dialed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let stream = dialed.unwrap_or_else(|_| Err(self.dial.too_late(options.connect_timeout)));
         match stream.map_err(|error| ConnectError::Tcp { server: server.clone(), error }) {
             Ok(stream) => Client::begin(stream, self.target.tls_name(), options, &self.progress, trace).await,
             Err(error) => {

@@ -40,10 +40,51 @@ pub struct Servers {
     pub missing: Vec<(Arc<str>, MxError)>,
 }
 
+/// A host and the TLS that it needs. No message goes over a connection that was made for other
+/// demands.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Demand {
+    host: String,
+    tls: Proof,
+}
+
+/// What a connection proves.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Proof {
+    /// As much as the TLS of the options.
+    Usual,
+    /// That it has TLS.
+    Encrypted,
+    /// That a certificate is for the host.
+    Name,
+    /// That TLSA records are about the certificate: these.
+    Records(Vec<u8>),
+}
+
 impl Servers {
     /// The policy of a host. `None`: it has no server.
     pub fn policy(&self, host: &str) -> Option<&HostPolicy> {
         self.policies.iter().find(|(name, _)| **name == *host).map(|(_, policy)| policy)
+    }
+
+    /// What connections to one of the [targets](Self::targets) have to be.
+    pub fn demand(&self, target: &Target) -> Demand {
+        let records = self.policy(&target.host).map(HostPolicy::proof).unwrap_or_default();
+        let tls = match &target.tls {
+            None => Proof::Usual,
+            Some(_) if !records.is_empty() => Proof::Records(records.to_vec()),
+            Some(own) if own.tls.is_verified() => Proof::Name,
+            Some(_) => Proof::Encrypted,
+        };
+        Demand { host: target.host.to_ascii_lowercase(), tls }
+    }
+
+    /// The demands of all targets, each once and in alphabetical order.
+    pub(crate) fn demands(&self) -> Vec<Demand> {
+        let mut demands: Vec<_> = self.targets.iter().map(|target| self.demand(target)).collect();
+        demands.sort_unstable();
+        demands.dedup();
+        demands
     }
 }
 

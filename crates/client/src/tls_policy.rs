@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use posthaste_tokio::{
     rustls::ClientConfig,
-    tls::{Roots, TlsError, any_certificate, verified_by},
+    tls::{Pem, Roots, TlsError, any_certificate, pinned_to, verified_by},
 };
 
 /// The TLS that a connection needs. No mail is sent before it is there.
@@ -54,8 +54,8 @@ pub enum Identity {
     /// section 4.2.1), and so do passwords.
     ///
     /// The caller must keep two conditions: the configuration verifies the certificate for the
-    /// server's name, and no attacker chose the name. It came from the configuration, or from DNS
-    /// with DNSSEC or MTA-STS.
+    /// server's name, or knows the certificate, and no attacker chose the name. It came from the
+    /// configuration, or from DNS with DNSSEC or MTA-STS.
     Verified(Arc<ClientConfig>),
     /// The server may be an impostor. TLS protects against eavesdroppers only.
     Unverified(Arc<ClientConfig>),
@@ -143,6 +143,22 @@ impl Identity {
     /// [`TlsError::NoRoots`], [`TlsError::NoProvider`].
     pub fn verified(roots: Roots) -> Result<Self, TlsError> {
         Ok(Self::Verified(verified_by(roots)?))
+    }
+
+    /// The server has one of these very certificates, such as one that it has signed itself. Its
+    /// name and its dates do not count: see [`pinned_to`].
+    ///
+    /// ```no_run
+    /// use posthaste_client::{Identity, Tls, tls::Pem};
+    ///
+    /// let tls = Tls::Required(Identity::pinned(&Pem::file("bridge.pem")?)?);
+    /// # Ok::<(), posthaste_client::tls::TlsError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`pinned_to`].
+    pub fn pinned(certificates: &Pem) -> Result<Self, TlsError> {
+        Ok(Self::Verified(pinned_to(certificates)?))
     }
 
     /// The server has any certificate.

@@ -13,7 +13,7 @@ use thiserror::Error;
 /// SCRAM-SHA-256-PLUS, PLAIN and LOGIN.
 ///
 /// The look-up is part of the server's [verdict](posthaste_server::Handler) on AUTH, and its time
-/// counts toward the verdict's timeout.
+/// counts toward the verdict's timeout. A panic is logged, and refuses AUTH with 454.
 pub trait Accounts: Send + Sync + 'static {
     /// The key of a user. `None`: there is no such user, or it may not act as the identity that it
     /// asks for.

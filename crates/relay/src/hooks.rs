@@ -1,11 +1,19 @@
 //! The decisions that an application makes in place of the tables in the options.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use posthaste_server::{
-    Context, Refusal, SaslError, ScramKey, ScramUser, UnknownUsers,
+    Context, Refusal, SaslError, ScramKey, ScramUser, UnknownUsers, refusal,
     wire::{Domain, Mailbox},
 };
+use thiserror::Error;
+use tracing::error;
 
 use crate::{Accounts, Policy, Recipients, RelayOptions, Route, RouteError, RouteQuery, Routes};
 
@@ -22,7 +30,7 @@ pub(crate) struct Hooks {
 impl Hooks {
     pub(crate) async fn trusts(&self, options: &RelayOptions, cx: &Context) -> Result<bool, Refusal> {
         match &self.policy {
-            Some(own) => own.trusts(cx).await,
+            Some(own) => caught("Policy::trusts", async { own.trusts(cx).await }).await?,
             None => Policy::trusts(&options.policy, cx).await,
         }
     }
@@ -34,14 +42,14 @@ impl Hooks {
         domain: &Domain<&str>,
     ) -> Result<bool, Refusal> {
         match &self.policy {
-            Some(own) => own.serves(cx, domain).await,
+            Some(own) => caught("Policy::serves", async { own.serves(cx, domain).await }).await?,
             None => Policy::serves(&options.policy, cx, domain).await,
         }
     }
 
     pub(crate) async fn check(&self, cx: &Context, mailbox: &Mailbox) -> Result<(), Refusal> {
         match &self.recipients {
-            Some(own) => own.check(cx, mailbox).await,
+            Some(own) => caught("Recipients::check", async { own.check(cx, mailbox).await }).await?,
             None => Ok(()),
         }
     }
@@ -49,7 +57,11 @@ impl Hooks {
     /// The route of a [canonical](crate::domains::canonical) name.
     pub(crate) async fn route(&self, options: &RelayOptions, domain: &str) -> Result<Option<Arc<Route>>, RouteError> {
         match &self.routes {
-            Some(own) => own.find(&RouteQuery { domain }).await,
+            Some(own) => {
+                let found = caught("Routes::find", async { own.find(&RouteQuery { domain }).await }).await??;
+                found.as_ref().map_or(Ok(()), |route| route.check_size())?;
+                Ok(found)
+            }
             None => Ok(options.routes.route(domain).cloned()),
         }
     }
@@ -61,7 +73,10 @@ impl Hooks {
         user: &ScramUser,
     ) -> Result<Option<ScramKey>, SaslError> {
         match (&self.accounts, &options.accounts) {
-            (Some(own), _) => own.key(cx, user).await,
+            (Some(own), _) => {
+                let key = caught("Accounts::key", async { own.key(cx, user).await }).await;
+                key.map_err(|_| SaslError::Unavailable)?
+            }
             (None, Some(table)) => Accounts::key(table, cx, user).await,
             (None, None) => Ok(None),
         }
@@ -84,6 +99,28 @@ impl fmt::Debug for Hooks {
             .field("routes", &self.routes.is_some())
             .finish()
     }
+}
+
+/// The application has panicked in a decision.
+#[derive(Debug, Error)]
+#[error("{0} of the application panicked")]
+struct Panicked(&'static str);
+
+impl From<Panicked> for Refusal {
+    fn from(panicked: Panicked) -> Self {
+        refusal!("451 4.3.0 Local error, try again later").with_cause(panicked)
+    }
+}
+
+/// Waits for a decision of the application. A panic ends that decision alone: the client gets a
+/// reply, and the application goes on to be asked by other connections in any case.
+async fn caught<T>(asked: &'static str, decision: impl Future<Output = T> + Send) -> Result<T, Panicked> {
+    let mut decision = pin!(decision);
+    let decided = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| decision.as_mut().poll(context))) {
+        Ok(polled) => polled.map(Ok),
+        Err(_) => std::task::Poll::Ready(Err(Panicked(asked))),
+    });
+    decided.await.inspect_err(|panicked| error!("{panicked}"))
 }
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -13,7 +13,7 @@ use crate::{DomainSet, NetworkSet, domains::canonical};
 /// application's own implementation may ask a database.
 ///
 /// A decision is part of the server's [verdict](posthaste_server::Handler) on MAIL or RCPT, and its
-/// time counts toward the verdict's timeout.
+/// time counts toward the verdict's timeout. A panic is logged, and refuses the command with 451.
 pub trait Policy: Send + Sync + 'static {
     /// Returns `true` if a client may relay: it may send to any domain, and the relay trusts its
     /// sender addresses. Asked at MAIL, once for each transaction. [`Context::peer`] has the
@@ -35,6 +35,8 @@ pub trait Policy: Send + Sync + 'static {
 /// Checks the mailboxes of the domains that the relay [serves](Policy::serves). The relay then
 /// refuses unknown ones while the client still has the message. Without this check the next hop
 /// refuses them, and the relay has to report to a sender that may be forged.
+///
+/// Timeout and panic are as for a [`Policy`].
 pub trait Recipients: Send + Sync + 'static {
     /// Takes or refuses a mailbox. Asked at RCPT, after the policy: for trusted clients too, and
     /// for domains that are not served. Not asked for the postmaster of this host.

@@ -38,12 +38,13 @@ pub trait Routes: Send + Sync + 'static {
     /// The answer serves the domain's deliveries for a minute. So a change of routes applies to
     /// queued mail too.
     ///
-    /// Deliveries with an equal route share their connections and limits.
+    /// Deliveries with an equal route share their connections and limits. A route may have 16 KiB
+    /// of hosts, about 300. Beyond it the route counts as one that cannot be found now.
     ///
     /// # Errors
     /// The route cannot be found now. The error is logged. RCPT is refused with 451, and mail that
-    /// is in the queue is tried again later. A panic, or no answer in time, has the same effect on
-    /// queued mail.
+    /// is in the queue is tried again later. A panic has the same effect, and so has no answer in
+    /// time for mail in the queue.
     fn find(&self, mail: &RouteQuery<'_>) -> impl Future<Output = Result<Option<Arc<Route>>, RouteError>> + Send;
 }
 
@@ -111,6 +112,10 @@ pub enum NextHop {
     Hosts(Vec<(String, u16)>),
 }
 
+/// The most octets of a route that an application has found. 8,192 sites may each keep one: 128
+/// MiB. A delivery looks every host up.
+const MOST_OCTETS: usize = 16 << 10;
+
 impl Route {
     /// Makes a route without TLS, and with BDAT to hosts that offer it.
     pub fn new(to: NextHop) -> Self {
@@ -120,6 +125,24 @@ impl Route {
     /// Makes a route to these hosts, in order, each with its port: [`NextHop::Hosts`].
     pub fn hosts<H: Into<String>>(hosts: impl IntoIterator<Item = (H, u16)>) -> Self {
         Self::new(NextHop::Hosts(hosts.into_iter().map(|(host, port)| (host.into(), port)).collect()))
+    }
+
+    /// The octets of its hosts. TLS and logins are shared.
+    pub(crate) fn octets(&self) -> usize {
+        let NextHop::Hosts(hosts) = &self.to else { return size_of::<Self>() };
+        let one = |(name, _): &(String, u16)| name.capacity();
+        let slots = hosts.capacity().saturating_mul(size_of::<(String, u16)>());
+        hosts.iter().map(one).fold(size_of::<Self>().saturating_add(slots), usize::saturating_add)
+    }
+
+    /// # Errors
+    /// It has too many octets to be kept.
+    pub(crate) fn check_size(&self) -> Result<(), RouteError> {
+        let octets = self.octets();
+        if octets <= MOST_OCTETS {
+            return Ok(());
+        }
+        Err(format!("the route has {octets} octets of hosts, at most {MOST_OCTETS} are taken; name fewer hosts").into())
     }
 }
 

@@ -8,6 +8,7 @@
 //!  reference     = where content ends and what is wrong with it: the naive oracle beside the fast framer
 //!  script, talk  = a server that says what a closure says, and a client of lines, on sockets and pipes
 //!  pki           = certificates, and the TLS configurations of both ends
+//!  dns           = name servers with zones that they sign
 //! ```
 //!
 //! `posthaste-wire` tests itself with the modules that need no session, without the feature
@@ -21,6 +22,8 @@ pub mod choices;
 pub mod client;
 #[cfg(feature = "sessions")]
 pub mod clock;
+#[cfg(feature = "dns")]
+pub mod dns;
 #[cfg(feature = "sessions")]
 pub mod fuzz;
 #[cfg(feature = "tokio")]

@@ -70,6 +70,13 @@ impl Authority {
         server(ALL_VERSIONS, None, self.certificate(names, from, to))
     }
 
+    /// A server's certificate for these names and its key, each in PEM, for servers of others.
+    pub fn pem(&self, names: &[&str]) -> [String; 2] {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params(names, 2020, 2120).signed_by(&key, &self.issuer).unwrap();
+        [certificate.pem(), key.serialize_pem()]
+    }
+
     /// Its own certificate, in DER.
     pub fn der(&self) -> &[u8] {
         &self.certificate

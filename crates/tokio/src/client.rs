@@ -15,7 +15,10 @@ use posthaste_session::{
         frame::{ContentFault, FaultKind, SegmentList},
     },
 };
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::{
+    ClientConfig,
+    pki_types::{CertificateDer, ServerName},
+};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -260,6 +263,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     /// What the TLS handshake has agreed on. `None`: there is no TLS.
     pub fn tls(&self) -> Option<TlsParameters> {
         self.connection.tls()
+    }
+
+    /// The chain of certificates that the server has shown, its own first. Empty: there is no TLS.
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        self.connection.peer_certificates()
     }
 
     fn trace_tls(&self) {

@@ -16,7 +16,10 @@ use posthaste_session::{
     sasl::{ChannelBinding, TLS_EXPORTER_LABEL},
     wire::frame::{MAX_SEGMENTS, SegmentList},
 };
-use rustls::{CipherSuite, ClientConfig, ProtocolVersion, ServerConfig, pki_types::ServerName};
+use rustls::{
+    CipherSuite, ClientConfig, ProtocolVersion, ServerConfig,
+    pki_types::{CertificateDer, ServerName},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, error::Elapsed, timeout, timeout_at},
@@ -115,9 +118,17 @@ impl<S> Connection<S> {
     /// The peer's certificate. `None`: it has shown none. A server under TLS always shows one, a
     /// client if the server asks for it.
     pub fn peer_certificate(&self) -> Option<Certificate> {
-        let Transport::Tls(stream) = &self.transport else { return None };
-        let own = stream.get_ref().1.peer_certificates()?.first()?;
+        let own = self.peer_certificates().first()?;
         Some(Certificate::new(own.clone().into_owned()))
+    }
+
+    /// The chain of certificates that the peer has shown, its own first; in a session that was
+    /// resumed, when the session began. Empty: there is none.
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        match &self.transport {
+            Transport::Tls(stream) => stream.get_ref().1.peer_certificates().unwrap_or_default(),
+            _ => &[],
+        }
     }
 }
 

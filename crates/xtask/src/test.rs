@@ -107,7 +107,7 @@ const TEST: Command = Command {
         ),
         step(
             "end-to-end",
-            377,
+            390,
             "the relay program, optimized, against real clients and servers",
             steps::cargo::end_to_end,
         ),

@@ -19,7 +19,11 @@ use bytes::{Buf as _, BytesMut};
 use posthaste::session::{Ask, ServerNext, ServerSession, ServerSettings, Tick, Transport, Verdict, wire::accepted};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> std::process::ExitCode {
+    posthaste_examples::report(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let (mode, address) = (arguments.next().unwrap_or_default(), arguments.next());
     let address: SocketAddr = address.unwrap_or_else(|| "127.0.0.1:2525".to_owned()).parse()?;

@@ -27,7 +27,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-fn main() -> Result<(), Failure> {
+fn main() -> std::process::ExitCode {
+    posthaste_examples::report(run())
+}
+
+fn run() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [mode, address, from, to @ ..] = arguments.as_slice() else {
         return Err("say how: `bare_send threads|tokio ADDRESS FROM TO...`, with the message on standard input".into());

@@ -14,7 +14,11 @@ use bytes::Bytes;
 use posthaste::client::{ClientOptions, Message, Pool, PoolOptions, Tcp};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> std::process::ExitCode {
+    posthaste_examples::report(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [server, messages, rest @ ..] = arguments.as_slice() else {
         return Err("say to whom and how many: `bulk ADDRESS MESSAGES [CONNECTIONS] [OCTETS] [data]`".into());

@@ -25,7 +25,11 @@ use tokio::{
 const PIECES: usize = 256;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> std::process::ExitCode {
+    posthaste_examples::report(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [from, to, round_trip] = arguments.as_slice() else {
         return Err("say `delay LISTEN FORWARD MILLISECONDS`".into());

@@ -14,7 +14,11 @@ use posthaste::relay::{
 };
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> std::process::ExitCode {
+    posthaste_examples::report(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [address, smarthost, folder] = &arguments[..] else {
         return Err("usage: embedded_relay ADDRESS SMARTHOST:PORT QUEUE-FOLDER".into());

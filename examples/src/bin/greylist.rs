@@ -60,7 +60,11 @@ impl Handler for Print {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> std::process::ExitCode {
+    posthaste_examples::report(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [address, seconds] = &arguments[..] else { return Err("usage: greylist ADDRESS SECONDS".into()) };
     let greylist = Greylist { wait: Duration::from_secs(seconds.parse()?), first: Arc::default() };

@@ -79,7 +79,11 @@ impl Maildirs {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> std::process::ExitCode {
+    posthaste_examples::report(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [socket, root] = &arguments[..] else { return Err("usage: lmtp_maildir SOCKET FOLDER".into()) };
     let root: Arc<Path> = Path::new(root).into();

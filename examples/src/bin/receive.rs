@@ -9,7 +9,11 @@ use std::error::Error;
 use posthaste::server::{Listener, Server, accepted, handlers, session::ServerSettings};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> std::process::ExitCode {
+    posthaste_examples::report(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let service = handlers::message(async |cx, envelope, body| {
         let content = body.collect(16 << 20).await?;
         println!("from {} by {}", envelope.mail.reverse_path, cx.peer.address);

@@ -55,7 +55,11 @@ const DOMAIN: &str = "app.test";
 const ITERATIONS: u32 = 4_096;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> std::process::ExitCode {
+    posthaste_examples::report(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [mx, submission, next_hop, folder] = &arguments[..] else {
         return Err("usage: relay_lookups ADDRESS SUBMISSION-ADDRESS HOST:PORT FOLDER".into());

@@ -9,7 +9,11 @@ use std::{error::Error, process::ExitCode};
 use posthaste::client::{Client, ClientOptions, Reader, Text, Tls};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<ExitCode, Box<dyn Error>> {
+async fn main() -> ExitCode {
+    posthaste_examples::report(run().await)
+}
+
+async fn run() -> Result<ExitCode, Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [server, from, to @ ..] = &arguments[..] else { return Err("usage: send HOST:PORT FROM TO...".into()) };
 

@@ -15,7 +15,11 @@ const TEXT: &str = "Grüße\n.\nThe dot above is a line of the letter.\n";
 const ROWS: &str = "name,octets\r\nhello,5\r\n";
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<ExitCode, Box<dyn Error>> {
+async fn main() -> ExitCode {
+    posthaste_examples::report(run().await)
+}
+
+async fn run() -> Result<ExitCode, Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [server, from, to] = &arguments[..] else { return Err("usage: send_built HOST:PORT FROM TO".into()) };
     let mut options = ClientOptions::new("localhost".parse()?);

@@ -17,7 +17,11 @@ const ATTEMPTS: u32 = 3;
 const AT_ONCE: usize = 100;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<ExitCode, Box<dyn Error>> {
+async fn main() -> ExitCode {
+    posthaste_examples::report(run().await)
+}
+
+async fn run() -> Result<ExitCode, Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [server, from, seconds] = &arguments[..] else { return Err("usage: send_many HOST:PORT FROM SECONDS".into()) };
     let wait = Duration::from_secs(seconds.parse()?);

@@ -32,7 +32,11 @@ impl Handler for Sink {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> std::process::ExitCode {
+    posthaste_examples::report(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:2525".to_owned());
     let mut settings = ServerSettings::new("localhost".parse()?);
     settings.offers.chunking = std::env::args().nth(2).is_some_and(|way| way == "chunking");

@@ -33,7 +33,11 @@ impl Handler for Submission {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> std::process::ExitCode {
+    posthaste_examples::report(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [address, certificate, key, users] = &arguments[..] else {
         return Err("usage: submission ADDRESS CERTIFICATE KEY USERS".into());

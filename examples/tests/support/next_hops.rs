@@ -30,9 +30,31 @@ pub(crate) struct NextHop {
 impl NextHop {
     /// Starts Postfix. `None`: this user may not, which is said.
     pub(crate) fn postfix() -> Option<Self> {
+        Self::postfix_with(|_| {})
+    }
+
+    /// Starts Postfix as the mail host of `dest.test`, which takes its mail without a login. It has
+    /// this certificate with its key, in PEM; otherwise no TLS.
+    pub(crate) fn postfix_mx(certificate: Option<&[String; 2]>) -> Option<Self> {
+        Self::postfix_with(|server| {
+            let main = server.folder().join("main.cf");
+            let text = fs::read_to_string(&main).expect("it was written just now");
+            let login = "smtpd_relay_restrictions = permit_sasl_authenticated, reject\n";
+            let text = text.replace(login, "smtpd_relay_restrictions =\nsmtpd_tls_received_header = yes\n");
+            let level = if certificate.is_some() { "may" } else { "none" };
+            let text = text.replace("security_level = may", &format!("security_level = {level}"));
+            fs::write(main, text).expect("the folder is ours");
+            for (file, text) in ["cert.pem", "key.pem"].into_iter().zip(certificate.into_iter().flatten()) {
+                fs::write(server.folder().join(file), text).expect("the folder is ours");
+            }
+        })
+    }
+
+    fn postfix_with(change: impl FnOnce(&Self)) -> Option<Self> {
         Self::if_root("Postfix", || {
             let mut server = Self::prepare();
             server.write("postfix-main.cf", "main.cf");
+            change(&server);
             server.write("postfix-master.cf", "master.cf");
             // Postfix gives all in it to its users.
             fs::create_dir(server.folder().join("queue")).expect("the folder is ours");
@@ -130,6 +152,11 @@ impl NextHop {
         // Systems of Unix keep lines that end in LF.
         let lines = octets.split_inclusive(|octet| *octet == b'\n');
         lines.flat_map(|line| [line.strip_suffix(b"\n").unwrap_or(line), b"\r\n"]).flatten().copied().collect()
+    }
+
+    /// What the server has said.
+    pub(crate) fn log(&self) -> String {
+        log(self.folder())
     }
 
     fn folder(&self) -> &Path {

@@ -83,9 +83,9 @@ impl Found {
     /// The policy in mode `testing`: failures are recorded and mail goes all the same. `None`:
     /// another mode, or no policy.
     ///
-    /// [`Policy::permits`] says if a host would be passed over. With
-    /// [`Tls::Opportunistic`](crate::Tls::Opportunistic) and the configuration of an
-    /// [`Observer`](crate::tls::Observer), its judgment says if the certificate would fail.
+    /// [`Policy::permits`] says if a host would be passed over. An
+    /// [`Observer`](crate::tls::Observer) says if the [certificates](crate::Client::certificates)
+    /// of a connection would fail. [`Published`](crate::Published) does both for reports.
     pub fn tested(&self) -> Option<&Policy> {
         self.policy.as_deref().filter(|policy| policy.mode() == Mode::Testing)
     }

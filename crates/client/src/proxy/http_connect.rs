@@ -1,6 +1,6 @@
 //! The method CONNECT of HTTP proxies (RFC 9110 section 9.3.6).
 
-use std::io;
+use std::{io, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tokio::{
@@ -120,6 +120,10 @@ impl Dial for HttpConnect {
 
     async fn dial(&self, server: &Server) -> io::Result<TcpStream> {
         self.open(server).await.map_err(ProxyError::into_io)
+    }
+
+    fn too_late(&self, waited: Duration) -> io::Error {
+        self.0.silent(waited)
     }
 }
 

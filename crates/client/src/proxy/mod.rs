@@ -47,6 +47,18 @@ pub enum ProxyError {
         /// The system's reason.
         error: io::Error,
     },
+    /// The time was over before the proxy gave a connection. It may be silent, or wait for the
+    /// server.
+    #[error(
+        "the proxy {proxy} gave no connection within {} s; see that it runs there, and that it reaches the server",
+        waited.as_secs()
+    )]
+    Silent {
+        /// The proxy.
+        proxy: Endpoint,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// The proxy demands a login, and none was given.
     #[error("the proxy {proxy} demands a login; give a user name and a password")]
     LoginRequired {
@@ -168,6 +180,10 @@ impl Proxy {
             }
         }
         Err(unreachable(last))
+    }
+
+    fn silent(&self, waited: Duration) -> io::Error {
+        ProxyError::Silent { proxy: self.endpoint.clone(), waited }.into_io()
     }
 
     fn lost(&self, error: io::Error) -> ProxyError {

@@ -1,6 +1,6 @@
 //! SOCKS version 5 (RFC 1928).
 
-use std::io;
+use std::{io, time::Duration};
 
 use tokio::net::TcpStream;
 use tokio_socks::{Error, TargetAddr, tcp::Socks5Stream};
@@ -101,5 +101,9 @@ impl Dial for Socks5 {
 
     async fn dial(&self, server: &Server) -> io::Result<TcpStream> {
         self.open(server).await.map_err(ProxyError::into_io)
+    }
+
+    fn too_late(&self, waited: Duration) -> io::Error {
+        self.0.silent(waited)
     }
 }

@@ -1,14 +1,15 @@
 //! The way through an HTTP proxy.
 
-use std::time::Duration;
-
 use posthaste_client::{Client, ConnectError, HttpConnect, Pool, PoolOptions, ProxyError, Server, Tls};
 use posthaste_testkit::{
     pki::tls,
     script::{Scripted, polite},
 };
 
-use crate::support::{Policy, options, proxies::SmallProxy};
+use crate::support::{
+    Policy, options,
+    proxies::{SmallProxy, silent},
+};
 
 const TEXT: &str = "Subject: hello\r\n\r\nHello!\r\n";
 const OK: &str = "HTTP/1.1 200 Connection established\r\nVia: 1.1 proxy.test\r\n\r\n";
@@ -112,10 +113,8 @@ async fn a_proxy_that_is_away_or_silent_is_an_error_in_time() {
     assert!(error.contains("no connection to the proxy no-such-host.invalid:3128: "), "{error}");
     assert!(error.ends_with("; see that it runs there"), "{error}");
 
-    options.connect_timeout = Duration::from_millis(50);
     let proxy = SmallProxy::http("HTTP/1.1 200 ok\r\nX: ", 0).await;
-    let error = Client::connect_by(&to(&proxy), "mx.test:25", options).await.unwrap_err();
-    assert!(matches!(&error, ConnectError::Tcp { error, .. } if error.kind() == std::io::ErrorKind::TimedOut));
+    silent(&to(&proxy), proxy.port).await;
 }
 
 #[tokio::test]

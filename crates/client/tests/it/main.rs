@@ -34,6 +34,8 @@ mod login;
 #[cfg(feature = "mta-sts")]
 mod mta_sts;
 mod odd_replies;
+#[cfg(all(feature = "dane", feature = "mta-sts"))]
+mod pinned_certificates;
 mod pool;
 mod race;
 #[cfg(feature = "socks5")]

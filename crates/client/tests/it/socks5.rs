@@ -3,7 +3,10 @@
 use posthaste_client::{Client, ProxyError, Socks5, Tls};
 use posthaste_testkit::script::Scripted;
 
-use crate::support::{options, proxies::SmallProxy};
+use crate::support::{
+    options,
+    proxies::{SmallProxy, silent},
+};
 
 const TEXT: &str = "Subject: hello\r\n\r\nHello!\r\n";
 const OK: &[u8] = &[5, 0, 0, 1, 127, 0, 0, 1, 0, 25];
@@ -95,4 +98,14 @@ async fn a_text_that_cannot_work_is_an_error_before_the_proxy_hears_of_it() {
     let error = Socks5::new("proxy.test:socks").unwrap_err().to_string();
     assert!(error.starts_with("the proxy \"proxy.test:socks\" has no port from 1 to 65535; "), "{error}");
     assert!(proxy.asked().is_empty() && server.heard.all().is_empty(), "{:?}", proxy.asked());
+}
+
+#[tokio::test]
+async fn a_proxy_that_is_silent_is_an_error_in_time() {
+    // Before its first answer, and after it.
+    let unheard = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = unheard.local_addr().unwrap().port();
+    silent(&Socks5::new(("127.0.0.1", port)).unwrap(), port).await;
+    let proxy = SmallProxy::socks5(0, 0, b"\x05\0", 0).await;
+    silent(&to(&proxy), proxy.port).await;
 }

@@ -10,6 +10,7 @@ use std::{io, sync::Arc};
 use posthaste_client::{
     ClientError, ConnectError, Race, RecipientOutcome, RefusedAt, Resolver, Server, ServerFacts, Stage, Target,
     delivery::{Break, Course, Delivery, Keep as _, Passed},
+    mx::Demand,
 };
 use posthaste_queue::Queue;
 use posthaste_server::wire::{EnhancedCode, ReversePath};
@@ -22,10 +23,10 @@ use super::{
     job::{Fate, Guard, Job},
     letter::Letter,
     lookup::{self, Found},
-    site::{ASKED_LATELY, Site, Unreachable},
+    site::{ASKED_LATELY, ASKED_NOW, Site, Unreachable},
     worker::Crew,
 };
-use crate::{Diagnostic, NextHop};
+use crate::{Diagnostic, NextHop, Route};
 
 /// Tries to deliver to every recipient of the job. Returns one fate for each, in their order. It
 /// leaves a connection behind if another message can follow on it.
@@ -67,8 +68,9 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// asked again in this attempt. It may be asked again if it closed the connection without a
     /// reply about the message.
     async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<Server> {
-        let Connected { client, verified, pulse } = connection.take()?;
-        if !verified && self.job.guard() != Guard::Any {
+        let Connected { client, verified, demand, pulse } = connection.take()?;
+        let is_guarded = verified || self.job.guard() == Guard::Any;
+        if !is_guarded || !self.suits(demand.as_ref()).await {
             client.quit().await;
             return None;
         }
@@ -81,7 +83,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             Ok(Passed::Worn | Passed::Broken(Break { chunking: true, .. } | Break { says_nothing: true, .. })) => None,
             Ok(Passed::Broken(_)) => server,
             Ok(Passed::Through) => {
-                *connection = client.map(|client| Connected { client, verified, pulse });
+                *connection = client.map(|client| Connected { client, verified, demand, pulse });
                 server
             }
             Err(gave_up) => {
@@ -89,6 +91,38 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                 server
             }
         }
+    }
+
+    /// Returns `true` if a kept connection is as the policies demand that the domain has published
+    /// now.
+    async fn suits(&mut self, demand: Option<&Demand>) -> bool {
+        let (crew, site) = (self.crew, self.site);
+        let Some(route) = site.leads().as_ref().ok().filter(|route| self.is_published_for(route)) else { return true };
+        if self.leaves_aside(route) {
+            return true;
+        }
+        let found = match site.found(ASKED_NOW) {
+            Some(found) => Ok(found),
+            None => {
+                self.flow.leave();
+                lookup::find(crew, site, route, ASKED_NOW).await
+            }
+        };
+        let suits = |found: &Found| {
+            let mut demands = found.servers.targets.iter().map(|target| found.servers.demand(target));
+            demands.any(|now| Some(&now) == demand)
+        };
+        found.is_ok_and(|found| suits(&found))
+    }
+
+    /// Returns `true` if the hosts of a route have published policies that are followed.
+    fn is_published_for(&self, route: &Route) -> bool {
+        route.to == NextHop::Mx && !self.crew.shared.options.delivery.published.is_empty()
+    }
+
+    /// Returns `true` if the message leaves those policies aside (RFC 8689 section 5).
+    fn leaves_aside(&self, route: &Route) -> bool {
+        self.job.outside.tls_not_required && self.is_published_for(route)
     }
 
     /// Tries one address after another. Returns the reason if no server could be reached.
@@ -100,9 +134,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             Ok(route) => route,
             Err(why) => return Some(why.clone()),
         };
-        // RFC 8689 section 5. What the policies of the domain forbid says nothing of this message.
-        let published = &crew.shared.options.delivery.published;
-        let leaves_aside = self.job.outside.tls_not_required && route.to == NextHop::Mx && !published.is_empty();
+        // What the policies of the domain forbid says nothing of this message.
+        let leaves_aside = self.leaves_aside(route);
         if let (Some(why), false) = (site.down(), leaves_aside) {
             return Some(why);
         }
@@ -199,7 +232,7 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
                 for (index, error) in failed {
                     let Some(Target { host, .. }) = targets.get(index) else { continue };
                     if let Some(policy) = found.servers.policy(host) {
-                        published.count(self.site.name(), host, policy, Err(&error));
+                        published.count_failed(self.site.name(), host, policy, &error);
                     }
                     let why = match (&error, gave_up) {
                         (ConnectError::TooSlow { .. }, Some(gave_up)) => {
@@ -219,7 +252,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
         // The server that took the message is the better one for the next.
         let is_better = self.delivery.has_delivered() && !had_delivered;
         if let Some(client) = fresh {
-            let other = Connected { client, verified: way.guarded, pulse: dialer.pulse };
+            let demand = client.server().map(|target| found.servers.demand(target));
+            let other = Connected { client, verified: way.guarded, demand, pulse: dialer.pulse };
             let other = if connection.is_none() || is_better { connection.replace(other) } else { Some(other) };
             if let Some(other) = other {
                 other.close().await;

@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use posthaste_client::{
     Client, ClientError, ClientOptions, ConnectError, Dial, Identity, Login, Server, Tcp, Tls, delivery::Keep,
-    session::client::downgrade::Undeliverable,
+    mx::Demand, session::client::downgrade::Undeliverable,
 };
 use posthaste_server::wire::{EnhancedCode, capability::Keyword};
 use thiserror::Error;
@@ -25,6 +25,8 @@ pub(super) struct Connected {
     pub(super) client: Client<Metered>,
     /// TLS has proved the host's identity.
     pub(super) verified: bool,
+    /// What it was made for. `None`: it is not known, and the connection suits no published policy.
+    pub(super) demand: Option<Demand>,
     pub(super) pulse: Arc<Pulse>,
 }
 

@@ -90,7 +90,7 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
         if let (Some((way, servers)), Some(target)) = (self.way, client.server()) {
             if let Some(policy) = servers.policy(&target.host) {
                 let published = &self.shared.options.delivery.published;
-                published.count(self.site.name(), &target.host, policy, Ok(()));
+                published.count_ready(self.site.name(), policy, client);
             }
             if let Some(why) = way.rules_out(&target.host, client) {
                 self.ruled_out.push(why);

@@ -14,20 +14,22 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, timeout},
 };
-use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use super::{
     site::{Leads, Unreachable},
     worker::Crew,
 };
-use crate::{Diagnostic, Route, RouteError};
+use crate::{Diagnostic, Route};
 
 /// How long an answer counts.
 const KNOWN: Duration = Duration::from_secs(60);
-/// The most answers that are kept, each of up to half a kilobyte beside its route. Equal routes are
-/// kept once. Beyond it all are forgotten.
+/// The most answers that are kept, each of up to half a kilobyte beside its route. Beyond it all
+/// are forgotten.
 const ANSWERS: usize = 32_768;
+/// The most octets of the routes of these answers. Equal routes are kept once. Beyond it all are
+/// forgotten.
+const OCTETS: usize = 32 << 20;
 /// The most domains that the application is asked for at once.
 const AT_ONCE: usize = 64;
 /// The most domains that wait to be asked for, each in a task. The deliveries of others stay in the
@@ -59,6 +61,8 @@ struct State {
     known: HashMap<RoutingKey, (Instant, Leads)>,
     /// The routes of these answers.
     routes: HashSet<Arc<Route>>,
+    /// The octets of these routes.
+    octets: usize,
     asked: HashSet<RoutingKey>,
 }
 
@@ -95,15 +99,9 @@ pub(super) fn find<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, key: &RoutingK
 async fn ask<Q: Queue, R: Resolver>(crew: &Crew<Q, R>, key: &RoutingKey) -> Leads {
     // The semaphore is never closed.
     let _permit = crew.routing.permits.acquire().await;
-    let (shared, domain) = (Arc::clone(&crew.shared), key.clone());
-    // A task of its own, so that a panic of the application is an answer too.
-    let find = async move { shared.hooks.route(&shared.options, domain.as_str()).await };
-    let found: Result<Option<Arc<Route>>, RouteError> =
-        match timeout(PATIENCE, AbortOnDropHandle::new(tokio::spawn(find))).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(panicked)) => Err(panicked.into()),
-            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs()).into()),
-        };
+    let shared = &crew.shared;
+    let found = timeout(PATIENCE, shared.hooks.route(&shared.options, key.as_str())).await;
+    let found = found.unwrap_or_else(|_| Err(format!("no answer within {} s", PATIENCE.as_secs()).into()));
     match found {
         Ok(Some(route)) => Ok(route),
         Ok(None) => Err(no_route(key)),
@@ -136,13 +134,16 @@ impl Routing {
         let known = if matches!(&leads, Err(why) if !why.is_permanent) { failure.min(KNOWN) } else { KNOWN };
         let mut state = self.state();
         state.asked.remove(&key);
-        if state.known.len() >= ANSWERS {
+        let more = leads.as_ref().map_or(0, |route| if state.routes.contains(route) { 0 } else { route.octets() });
+        if state.known.len() >= ANSWERS || state.octets.saturating_add(more) > OCTETS {
             state.known.clear();
             state.routes.clear();
+            state.octets = 0;
         }
         let leads = leads.map(|route| match state.routes.get(&route) {
             Some(known) => Arc::clone(known),
             None => {
+                state.octets = state.octets.saturating_add(route.octets());
                 state.routes.insert(Arc::clone(&route));
                 route
             }
@@ -192,5 +193,22 @@ mod tests {
         (0..2 * ANSWERS).for_each(|index| routing.answer(key(index), found(), Duration::ZERO));
         assert!(routing.state().known.len() <= ANSWERS && routing.state().asked.is_empty());
         assert_eq!(routing.state().routes.len(), 1, "equal routes are one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn different_routes_have_a_bound_in_octets() {
+        let (routing, name) = (Routing::default(), "a".repeat(16_000));
+        let route = |index: usize| Ok(Arc::new(Route::hosts([(format!("{name}{index}"), 25)])));
+        for index in 0..5_000 {
+            routing.answer(key(index), route(index), Duration::ZERO);
+            let held: usize = routing.state().routes.iter().map(|route| route.octets()).sum();
+            assert_eq!(held, routing.state().octets);
+            assert!((16_000..=OCTETS).contains(&held), "{held}");
+            assert_eq!(routing.look(&key(index)), Look::Known(route(index)));
+        }
+        // A route that is known needs no more room.
+        let before = routing.state().known.len();
+        routing.answer(key(5_000), route(4_999), Duration::ZERO);
+        assert_eq!(routing.state().known.len(), before + 1);
     }
 }

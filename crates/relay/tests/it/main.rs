@@ -14,6 +14,7 @@ mod one_report;
 mod outcomes;
 mod own_name;
 mod own_routes;
+mod panics;
 mod parameters;
 mod published;
 mod reception;

@@ -35,6 +35,11 @@ fn to(port: u16) -> Answer {
     Ok(Some(Arc::new(Route::hosts([("[127.0.0.1]", port)]))))
 }
 
+/// More than a route may have.
+fn huge() -> Answer {
+    Ok(Some(Arc::new(Route::hosts((0..1_000).map(|number| (format!("mx{number}.test"), 25))))))
+}
+
 fn relay(options: RelayOptions, routes: impl Routes) -> (Relay<MemoryQueue, SystemResolver>, Log) {
     let log = Log::default();
     let builder = Relay::builder(MemoryQueue::default(), SystemResolver, options);
@@ -51,6 +56,7 @@ async fn a_recipient_is_refused_as_the_application_says() {
     let routes = Own(async |domain: String| match domain.as_str() {
         "known.test" | "xn--bcher-kva.test" | "[192.0.2.1]" => to(1),
         "broken.test" => Err("the database is gone".into()),
+        "huge.test" => huge(),
         _ => Ok(None),
     });
     let mut options = options(&[]);
@@ -66,6 +72,7 @@ async fn a_recipient_is_refused_as_the_application_says() {
         ("a@[192.0.2.1]", "250 "),
         ("a@unknown.test", "550 5.1.1 "),
         ("a@broken.test", "451 4.4.3 "),
+        ("a@huge.test", "451 4.4.3 "),
     ] {
         let said = client.talk(&[&format!("RCPT TO:<{recipient}>\r\n")]).await;
         assert!(said.starts_with(reply) && !said.contains("database"), "{recipient}: {said}");
@@ -131,7 +138,8 @@ async fn a_slow_answer_delays_no_other_domain() {
     tokio::time::timeout(PATIENCE / 6, relay.end()).await.unwrap();
 }
 
-/// What is in the queue waits for a route, whether it is an error or a panic that hides it.
+/// What is in the queue waits for a route, whether it is an error or a panic that hides it, or a
+/// route that is too large to be kept.
 #[tokio::test]
 async fn queued_mail_waits_until_there_is_an_answer() {
     let hop = Hop::start(Behavior::default()).await;
@@ -142,6 +150,7 @@ async fn queued_mail_waits_until_there_is_an_answer() {
             let answer = match asked.fetch_add(1, SeqCst) {
                 0 => Err("the database is gone".into()),
                 1 => panic!("a mistake of the application"),
+                2 => huge(),
                 _ => to(port),
             };
             async move { answer }
@@ -151,7 +160,7 @@ async fn queued_mail_waits_until_there_is_an_answer() {
     relay.empty().await;
     let deferred = relay.log.of("deferred");
     let texts: Vec<_> = deferred.iter().map(|seen| seen.text.as_str()).collect();
-    assert_eq!(texts, ["4.4.3 the route is not known now"; 2]);
+    assert_eq!(texts, ["4.4.3 the route is not known now"; 3]);
     assert_eq!((relay.log.count("delivered"), relay.log.count("failed")), (1, 0));
     relay.end().await;
 }

@@ -1,6 +1,10 @@
 //! Domains that publish which TLS their mail hosts have. The records are those of DANE.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use posthaste_client::{
     Answer, MxRecord, Published, ResolveError, Resolver, Tls as ClientTls, TlsaRecord, tls_rpt::Recorder,
@@ -53,12 +57,30 @@ async fn hop(tls: Tls) -> Hop {
     Hop::with(0, offers, tls, Behavior::default()).await
 }
 
-fn start(zone: Zone, port: u16, reports: &Recorder) -> Running<Zone> {
+fn start<R: Resolver>(zone: R, port: u16, reports: &Recorder) -> Running<R> {
+    with(zone, port, reports, |_| {})
+}
+
+/// A relay that keeps its connections, and never tries again.
+fn keeping<R: Resolver>(zone: R, port: u16, reports: &Recorder) -> Running<R> {
+    with(zone, port, reports, |options| {
+        options.delivery.idle = Duration::from_secs(60);
+        options.delivery.retry.waits = vec![Duration::from_secs(600)];
+    })
+}
+
+fn with<R: Resolver>(
+    zone: R,
+    port: u16,
+    reports: &Recorder,
+    change: impl FnOnce(&mut posthaste_relay::RelayOptions),
+) -> Running<R> {
     by_mx(zone, port, |options| {
         let mut route = posthaste_relay::Route::new(posthaste_relay::NextHop::Mx);
         route.tls = ClientTls::opportunistic().unwrap();
         options.routes = posthaste_relay::RouteTable::all(route);
         options.delivery.published = Published::default().with_dane().with_reports(reports.clone());
+        change(options);
     })
 }
 
@@ -97,7 +119,7 @@ async fn mail_goes_as_the_domain_of_its_recipients_asks() {
                     () if seen("delivered") => break 'd',
                     () if seen("failed") => break 'f',
                     () if seen("deferred") => break 'w',
-                    () => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+                    () => tokio::time::sleep(Duration::from_millis(5)).await,
                 }
             };
             assert_eq!(hop.mail().len() - before, usize::from(outcome == 'd'), "{row} {mail}");
@@ -125,4 +147,76 @@ async fn a_policy_that_stops_mail_does_not_stop_mail_that_leaves_it_aside() {
     assert_eq!((tallies.len(), tallies[0].domain()), (1, "d.test"));
     assert!(tallies[0].failed_sessions() > 0);
     relay.end().await;
+}
+
+/// A connection that was made for such a message is not used for one that does not say so.
+#[tokio::test]
+async fn a_connection_that_left_the_policies_aside_is_kept_for_no_other_mail() {
+    let (right, wrong) = (Authority::new("right"), Authority::new("wrong"));
+    for (row, tlsa, tls, ends) in [
+        ("no TLS", names(&right), Tls::Off, "deferred"),
+        ("another authority", names(&wrong), Tls::StartTls(right.server(&["mx.test"], 2020, 2120)), "deferred"),
+        ("good TLS", names(&right), Tls::StartTls(right.server(&["mx.test"], 2020, 2120)), "delivered"),
+    ] {
+        let (hop, reports) = (hop(tls).await, Recorder::default());
+        let relay = keeping(Zone { is_secure: true, tlsa: Some(tlsa) }, hop.port, &reports);
+        relay.submit("<first@s>", &["<a@d.test>"], ASIDE).await;
+        relay.log.wait("delivered", 1).await;
+        relay.submit("<second@s>", &["<b@d.test>"], CONTENT).await;
+        relay.log.wait(ends, if ends == "deferred" { 1 } else { 2 }).await;
+        assert_eq!(hop.mail().len(), if ends == "deferred" { 1 } else { 2 }, "{row}");
+        assert!(hop.connections() > 1, "{row}");
+        relay.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_is_used_only_while_it_is_as_the_domain_asks() {
+    let (right, wrong) = (Authority::new("right"), Authority::new("wrong"));
+    let hop = hop(Tls::StartTls(right.server(&["mx.test"], 2020, 2120))).await;
+    let (zone, reports) = (Zone { is_secure: true, tlsa: Some(Vec::new()) }, Recorder::default());
+    let zone = Changing(Arc::new(Mutex::new(zone)));
+    let relay = keeping(zone.clone(), hop.port, &reports);
+    for (tlsa, ends, count, connections) in [
+        (vec![], "delivered", 1, 1),
+        (vec![], "delivered", 2, 1),
+        // The kept connection has TLS, and proves nothing.
+        (names(&right), "delivered", 3, 2),
+        (names(&right), "delivered", 4, 2),
+        (names(&wrong), "deferred", 1, 3),
+    ] {
+        zone.0.lock().unwrap().tlsa = Some(tlsa);
+        // Within a second the answer before counts.
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        relay.submit("<m@s>", &["<a@d.test>"], CONTENT).await;
+        relay.log.wait(ends, count).await;
+        assert_eq!(hop.connections(), connections, "{ends} {count}");
+    }
+    assert_eq!(hop.mail().len(), 4);
+    relay.end().await;
+}
+
+/// A zone that changes while the relay runs.
+#[derive(Clone)]
+struct Changing(Arc<Mutex<Zone>>);
+
+impl Changing {
+    fn now(&self) -> Zone {
+        let zone = self.0.lock().unwrap();
+        Zone { is_secure: zone.is_secure, tlsa: zone.tlsa.clone() }
+    }
+}
+
+impl Resolver for Changing {
+    async fn mx(&self, domain: &str) -> Result<Answer<MxRecord>, ResolveError> {
+        self.now().mx(domain).await
+    }
+
+    async fn addresses(&self, host: &str) -> Result<Answer<IpAddr>, ResolveError> {
+        self.now().addresses(host).await
+    }
+
+    async fn tlsa(&self, name: &str) -> Result<Answer<TlsaRecord>, ResolveError> {
+        self.now().tlsa(name).await
+    }
 }

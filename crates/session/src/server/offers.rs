@@ -81,29 +81,44 @@ impl ServerSession {
         if offers.demand_auth && !self.client.authenticated {
             return Some(&replies::AUTH_REQUIRED);
         }
-        // Each parameter needs its extension.
+        // Each parameter needs its extension. A new field has to be named here, and gets its row.
+        let Mail {
+            reverse_path: _,
+            size,
+            body,
+            smtputf8,
+            require_tls,
+            ret,
+            envid,
+            auth,
+            by,
+            hold,
+            mt_priority,
+            solicit,
+            parameters: _,
+        } = mail;
         let uses = [
-            (mail.smtputf8, offers.smtputf8),
-            (mail.ret.is_some() || mail.envid.is_some(), offers.dsn),
-            (mail.auth.is_some(), self.may_offer_auth() || self.client.authenticated),
-            (mail.body == Some(BodyType::BinaryMime), offers.binary_mime),
-            (mail.require_tls, offers.require_tls && self.is_tls()),
-            (mail.by.is_some(), offers.deliver_by.is_some()),
-            (mail.hold.is_some(), offers.future_release.is_some() && self.unix_origin.is_some()),
-            (mail.mt_priority.is_some(), offers.mt_priority.is_some()),
-            (mail.solicit.is_some(), offers.no_soliciting.is_some()),
+            (*smtputf8, offers.smtputf8),
+            (ret.is_some() || envid.is_some(), offers.dsn),
+            (auth.is_some(), self.may_offer_auth() || self.client.authenticated),
+            (*body == Some(BodyType::BinaryMime), offers.binary_mime),
+            (*require_tls, offers.require_tls && self.is_tls()),
+            (by.is_some(), offers.deliver_by.is_some()),
+            (hold.is_some(), offers.future_release.is_some() && self.unix_origin.is_some()),
+            (mt_priority.is_some(), offers.mt_priority.is_some()),
+            (solicit.is_some(), offers.no_soliciting.is_some()),
             (mail.unknown().next().is_some(), false),
         ];
         if uses.iter().any(|(used, offered)| *used && !offered) {
             return Some(&replies::UNKNOWN_PARAMETER);
         }
-        if mail.size.is_some_and(|size| size > self.settings.limits.message_size) {
+        if size.is_some_and(|size| size > self.settings.limits.message_size) {
             return Some(replies::MESSAGE_TOO_LARGE.reply());
         }
-        if mail.by.is_some_and(|by| is_too_soon(by, offers)) {
+        if by.is_some_and(|by| is_too_soon(by, offers)) {
             return Some(&replies::BY_TOO_SOON);
         }
-        let is_too_long = match (mail.hold, self.longest_hold(now)) {
+        let is_too_long = match (*hold, self.longest_hold(now)) {
             (Some(Hold::For(seconds)), Some((longest, _))) => seconds > longest,
             (Some(Hold::Until(time)), Some((_, latest))) => time.unix_seconds() > latest.unix_seconds(),
             (None, _) | (_, None) => false,
@@ -114,9 +129,10 @@ impl ServerSession {
     /// Why RCPT is refused without asking the application.
     pub(super) fn rcpt_refusal(&self, rcpt: &Rcpt<&str>) -> Option<&'static Reply> {
         let offers = &self.settings.offers;
+        let Rcpt { forward_path: _, notify, orcpt, rrvs, parameters: _ } = rcpt;
         let uses = [
-            (rcpt.notify.is_some() || rcpt.orcpt.is_some(), offers.dsn),
-            (rcpt.rrvs.is_some(), offers.rrvs),
+            (notify.is_some() || orcpt.is_some(), offers.dsn),
+            (rrvs.is_some(), offers.rrvs),
             (rcpt.unknown().next().is_some(), false),
         ];
         uses.iter().any(|(used, offered)| *used && !offered).then_some(&replies::UNKNOWN_PARAMETER)

@@ -44,11 +44,15 @@ fn certificate(fault: &CertificateError) -> String {
         CertificateError::Other(fault) => match format!("{:?}", fault.0).as_str() {
             "CaUsedAsEndEntity" => {
                 "the certificate is an authority's own and not a server's; make the server one with \
-                 `openssl req -x509 -addext basicConstraints=critical,CA:FALSE`"
+                 `openssl req -x509 -addext basicConstraints=critical,CA:FALSE`, or trust this very one with \
+                 `tls::pinned_to`"
             }
             "UnsupportedCertVersion" => {
                 "the certificate is of X.509 version 1, which TLS does not take; make one of version 3, with \
                  `openssl req -x509`, or `openssl x509 -req` with -extfile"
+            }
+            "NotPinned" => {
+                "the certificate is none of those that are trusted; if the server has a new one, trust that one"
             }
             "NoTlsaMatch" => {
                 "no TLSA record in the DNS is about the certificate; publish a record for it, or correct the one there"

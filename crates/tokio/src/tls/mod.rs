@@ -30,10 +30,10 @@ use rustls::{ServerConfig, crypto::CryptoProvider};
 
 pub use error::{PemName, TlsError};
 pub use explain::explain;
-pub use observe::{Observed, Observer};
+pub use observe::Observer;
 pub use pem::Pem;
 pub use roots::Roots;
-pub use verify::{any_certificate, verified_by};
+pub use verify::{any_certificate, pinned_to, verified_by};
 
 /// The crypto provider of the cargo features, or the process default where no feature chose one.
 ///

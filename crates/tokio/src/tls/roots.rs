@@ -35,7 +35,8 @@ impl Roots {
     }
 
     /// Adds every certificate of a PEM text. A self-signed server's own certificate is its
-    /// authority.
+    /// authority. If it is marked as an authority (`CA:TRUE`), no server can have it: trust it with
+    /// [`pinned_to`](super::pinned_to).
     ///
     /// # Errors
     /// [`TlsError`] when it has none, or one that cannot be read.

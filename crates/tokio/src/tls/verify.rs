@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
+    server::ParsedCertificate,
 };
+use thiserror::Error;
 
-use super::{Roots, TlsError, provider};
+use super::{Pem, Roots, TlsError, provider};
 
 /// A client's configuration that takes only certificates that one of these authorities has signed.
 /// The certificate must be for the server's name and valid now. The client speaks TLS 1.2 and 1.3,
@@ -32,26 +34,64 @@ pub fn verified_by(roots: Roots) -> Result<Arc<ClientConfig>, TlsError> {
 /// # Errors
 /// [`TlsError::NoProvider`], [`TlsError::Provider`].
 pub fn any_certificate() -> Result<Arc<ClientConfig>, TlsError> {
+    unchained(None)
+}
+
+/// A client's configuration that takes these very certificates from a server, and no others: for a
+/// server on this host or in this network that has signed its own. The server must have the key.
+///
+/// Neither name nor dates are checked, nor if the certificate is marked as an authority's: the
+/// caller has said that it is the server's. It is no authority here, so a certificate that it has
+/// signed is refused.
+///
+/// # Errors
+/// [`TlsError`] if the text has no certificate, or one that cannot be read.
+/// [`TlsError::NoProvider`], [`TlsError::Provider`].
+pub fn pinned_to(certificates: &Pem) -> Result<Arc<ClientConfig>, TlsError> {
+    let pinned = certificates.certificates()?;
+    for certificate in &pinned {
+        ParsedCertificate::try_from(certificate)
+            .map_err(|error| TlsError::Certificate { name: certificates.name().clone(), error })?;
+    }
+    unchained(Some(pinned))
+}
+
+fn unchained(pinned: Option<Vec<CertificateDer<'static>>>) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = provider()?;
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
     let builder = builder.map_err(TlsError::Provider)?.dangerous();
-    Ok(Arc::new(builder.with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))).with_no_client_auth()))
+    let verifier = Arc::new(Unchained { pinned, provider });
+    Ok(Arc::new(builder.with_custom_certificate_verifier(verifier).with_no_client_auth()))
 }
 
-/// Checks that the server has the key of the certificate that it shows, and no more.
+/// Checks that the server has the key of the certificate that it shows. It asks no authority.
 #[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
+struct Unchained {
+    /// The certificates that are taken. `None`: any.
+    pinned: Option<Vec<CertificateDer<'static>>>,
+    provider: Arc<CryptoProvider>,
+}
 
-impl ServerCertVerifier for AnyCertificate {
+/// The server shows another certificate than those that it is pinned to.
+#[derive(Debug, Error)]
+#[error("the certificate is none of those that are pinned")]
+struct NotPinned;
+
+impl ServerCertVerifier for Unchained {
     fn verify_server_cert(
         &self,
-        _end_entity: &CertificateDer<'_>,
+        end_entity: &CertificateDer<'_>,
         _intermediates: &[CertificateDer<'_>],
         _server_name: &ServerName<'_>,
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
+        match &self.pinned {
+            Some(pinned) if !pinned.contains(end_entity) => {
+                Err(CertificateError::Other(OtherError(Arc::new(NotPinned))).into())
+            }
+            _ => Ok(ServerCertVerified::assertion()),
+        }
     }
 
     fn verify_tls12_signature(
@@ -60,7 +100,7 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -69,10 +109,10 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -90,14 +90,12 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    // The resolver may need to know it, where a configuration is checked.
+    let entered = runtime.enter();
     let result = match arguments.command {
         Command::Demo(options) => runtime.block_on(demo::run(options)),
         Command::Serve { config } => with(config, |config| runtime.block_on(serve::run(config, descriptors))),
-        Command::Check { config } => with(config, |config| {
-            // The resolver may need to know its runtime.
-            let _runtime = runtime.enter();
-            check(&config)
-        }),
+        Command::Check { config } => with(config, |config| check(&config)),
         Command::Verifier { iterations } => print_verifier(iterations),
         Command::Status { config } => with(config, |config| runtime.block_on(control::ask(&config))),
     };
@@ -112,6 +110,7 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     };
+    drop(entered);
     // Does not wait for threads that wait for a disk or a terminal.
     runtime.shutdown_background();
     log::flush();

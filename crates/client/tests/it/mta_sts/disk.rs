@@ -78,6 +78,35 @@ async fn a_file_that_is_cut_or_altered_is_removed_and_the_policy_fetched_again()
     assert!(seen(&sts.policy(&Zone::default(), "e.test").await).0.is_none() && names(folder.path()).is_empty());
 }
 
+/// A thread that gives up root's rights over files: it cannot read the file, and it may be a good
+/// one.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_is_an_error_that_names_it_and_stays() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+    let folder = tempdir().unwrap();
+    let file = folder.path().join("policy-d.test");
+    MtaSts::open(Files::with(POLICY), folder.path()).unwrap().policy(&Zone::with("1"), "d.test").await;
+    let mode = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0);
+    let error = std::thread::scope(|scope| {
+        let open = || {
+            let mut own = capabilities(None).unwrap();
+            own.effective.remove(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH);
+            set_capabilities(None, own).unwrap();
+            MtaSts::open(Files::default(), folder.path()).map(drop).unwrap_err()
+        };
+        scope.spawn(open).join().unwrap()
+    });
+    assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied);
+    assert!(error.to_string().starts_with(&format!("{}: ", file.display())), "{error}");
+    mode(0o600);
+    assert_eq!((names(folder.path()).len(), kept(folder.path()).await), (1, Some(604_800)));
+}
+
 #[tokio::test]
 async fn a_policy_on_the_disk_ends_when_it_would_have_ended_in_memory() {
     let folder = tempdir().unwrap();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use posthaste_client::{
     Client, ConnectError, Tls,
     mta_sts::MtaSts,
-    tls::{Observer, explain, verified_by},
+    tls::{Observer, any_certificate, explain, verified_by},
 };
 use posthaste_testkit::{
     pki::Authority,
@@ -54,6 +54,7 @@ async fn mail_of_a_domain_that_enforces_goes_to_the_host_that_matches_and_proves
 async fn mail_of_a_domain_that_only_tests_goes_and_the_failure_is_seen() {
     let authority = Authority::new("one");
     let observer = Observer::new(authority.roots().into()).unwrap();
+    let verified = verified_by(authority.roots().into()).unwrap();
     let found =
         MtaSts::new(Files::with(&POLICY.replace("enforce", "testing"))).policy(&Zone::with("1"), "d.test").await;
     let policy = found.tested().unwrap();
@@ -65,24 +66,23 @@ async fn mail_of_a_domain_that_only_tests_goes_and_the_failure_is_seen() {
         ("mx.d.test", authority.server(&["mx.d.test"], 2020, 2021), Some("has expired")),
         ("mx.d.test", other.server(&["mx.d.test"], 2020, 2120), Some("no authority that is trusted")),
     ] {
-        // Twice, since a session that is resumed would show no certificate.
+        // Twice, since the second session is resumed.
+        let opportunistic = Tls::Opportunistic(any_certificate().unwrap());
         for _ in 0..2 {
-            let observed = observer.observe().unwrap();
-            assert!(observed.judgment().is_none());
-            let tls = Tls::Opportunistic(Arc::clone(observed.config()));
-            let tls = found.tls(host, &tls, observed.config()).unwrap();
+            let tls = found.tls(host, &opportunistic, &verified).unwrap();
             let (stream, _) = serve(|_, line: &str| polite(line, &["STARTTLS"]), Some(Arc::clone(&server)));
             let mut client = Client::start(stream, host, &options(tls)).await.unwrap();
             let sent = send(&mut client, 1, Bytes::from_static(b"x\r\n")).await;
             assert!(client.is_tls() && letters(&sent) == "A", "{host}");
 
-            let fault = match observed.judgment().unwrap() {
+            let fault = match observer.judge(client.certificates(), &host.try_into().unwrap()) {
                 _ if !policy.permits(host) => Some("not permitted".to_owned()),
                 Ok(()) => None,
-                Err(fault) => Some(explain(fault)),
+                Err(fault) => Some(explain(&fault)),
             };
             assert_eq!(fault.is_some(), expected.is_some(), "{fault:?}");
             assert!(fault.is_none_or(|fault| fault.contains(expected.unwrap())), "{expected:?}");
         }
     }
+    assert!(observer.judge(&[], &"mx.d.test".try_into().unwrap()).is_err());
 }

@@ -1,11 +1,18 @@
 //! Small proxies on loopback.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use posthaste_client::{Client, Dial, Race, Target, Tls};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
 };
+
+use super::options;
 
 /// A proxy that leads to one server, whatever it is asked for.
 #[derive(Debug, Clone)]
@@ -89,6 +96,29 @@ impl SmallProxy {
     pub(crate) fn asked_text(&self) -> Vec<String> {
         self.asked().into_iter().map(|octets| String::from_utf8(octets).unwrap()).collect()
     }
+}
+
+/// Checks that a silent proxy is named and no server is blamed: by a connection, and by a race with
+/// more servers than are tried at once.
+pub(crate) async fn silent<D: Dial>(dial: &D, port: u16) {
+    let mut options = options(Tls::Off);
+    options.connect_timeout = Duration::from_secs(2);
+    tokio::time::pause();
+    let error = Client::connect_by(dial, "mx.test:25", &options).await.err().unwrap().to_string();
+    let said =
+        |seconds: u8| format!("the proxy 127.0.0.1:{port} gave no connection within {seconds} s; see that it runs");
+    assert!(error.contains(&said(2)), "{error}");
+
+    options.connect_timeout = Duration::from_secs(60);
+    let servers = (1..=4).map(|last| SocketAddr::from(([192, 0, 2, last], 25)));
+    let targets: Vec<_> = servers.map(|server| Target::new("mx.test", server, 1)).collect();
+    let health = options.health.clone();
+    let mut race = Race::new(&targets, dial.clone(), Arc::new(options));
+    assert!(race.next().await.is_none());
+    let failed: Vec<_> = race.failed().into_iter().map(|(_, error)| error.to_string()).collect();
+    assert_eq!((failed.len(), failed[0].contains(&said(8))), (4, true), "{failed:?}");
+    assert!(health.servers().is_empty(), "{:?}", health.servers());
+    tokio::time::resume();
 }
 
 #[cfg(feature = "socks5")]

@@ -5,7 +5,11 @@ use std::time::Duration;
 use posthaste_client::SystemResolver;
 use posthaste_queue::{Body as _, Queue as _, memory::MemoryQueue};
 use posthaste_relay::{Relay, RelayOptions, future_release};
-use posthaste_server::Listener;
+use posthaste_server::{
+    Listener,
+    session::ServerSettings,
+    wire::{Mechanism, MechanismSet},
+};
 use posthaste_testkit::talk::Talk;
 use tokio::net::TcpStream;
 
@@ -26,7 +30,19 @@ impl Client {
     }
 
     pub(crate) async fn with(relay: Relay<MemoryQueue, SystemResolver>, log: Log) -> Self {
+        let settings = relay.settings();
+        Self::by(relay, log, settings).await
+    }
+
+    /// A client that may log in without TLS.
+    pub(crate) async fn in_clear(relay: Relay<MemoryQueue, SystemResolver>, log: Log) -> Self {
         let mut settings = relay.settings();
+        settings.offers.auth = MechanismSet::of(&[Mechanism::Plain]);
+        settings.offers.auth_in_clear = true;
+        Self::by(relay, log, settings).await
+    }
+
+    async fn by(relay: Relay<MemoryQueue, SystemResolver>, log: Log, mut settings: ServerSettings) -> Self {
         settings.offers.future_release = Some(future_release(Duration::from_secs(1_000)));
         let listener = Listener::bind("127.0.0.1:0", settings).await.unwrap();
         let address = listener.local_address().unwrap();

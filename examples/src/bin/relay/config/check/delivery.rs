@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use posthaste::client::{HickoryResolver, ResolveError};
 use posthaste::relay::{AddFields, RetrySchedule};
 use posthaste::server::ServerOptions;
 use rustix::process::{Resource, getrlimit};
@@ -151,6 +152,30 @@ fn routes(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
         for (at, server) in servers.value.iter().enumerate() {
             if servers.value.iter().take(at).any(|known| known.value == server.value) {
                 findings.warn(server.place, format_args!("`{}` stands there already; take it out", server.value));
+            }
+        }
+    }
+    if let Some(dane) = delivery.dane.as_ref().filter(|dane| dane.value == Dane::Trust && by_mx) {
+        trusted(file, dane.place, findings);
+    }
+}
+
+/// The DNS servers that `dane = "trust"` believes.
+fn trusted(file: &File, dane: Place, findings: &mut Findings) {
+    let text = "an answer of another host can be forged, and dane = \"trust\" believes it";
+    match &file.dns {
+        Some(servers) => {
+            for server in servers.value.iter().filter(|server| !server.value.ip().is_loopback()) {
+                let remedy =
+                    "name a server on this host that validates, such as 127.0.0.1:53, or say dane = \"validate\"";
+                findings.error(server.place, format_args!("`{}` is not on this host: {text}; {remedy}", server.value));
+            }
+        }
+        None => {
+            let system = HickoryResolver::system().and_then(HickoryResolver::trusting);
+            if matches!(system, Err(ResolveError::Unusable(_))) {
+                let remedy = "name one on this host that validates in [dns] servers, or say \"validate\"";
+                findings.error(dane, format_args!("the system's DNS servers are not on this host: {text}; {remedy}"));
             }
         }
     }
