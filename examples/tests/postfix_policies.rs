@@ -282,8 +282,8 @@ fn heard(postfix: &NextHop) -> usize {
     postfix.log().matches(": client=").count()
 }
 
-/// What Postfix has got since then and before the message `the last`: the subjects, and if each came
-/// over TLS.
+/// What Postfix has got since then and before the message `the last`: the subjects, and if each
+/// came over TLS.
 fn arrived_until_the_last(postfix: &NextHop, before: usize) -> Vec<(String, bool)> {
     let mut arrived = Vec::new();
     // Postfix delivers messages in any order.
