@@ -131,8 +131,8 @@ impl<C: Source, S: AsyncRead + AsyncWrite + Unpin + Send> Transact<S> for Letter
     async fn transact(&mut self, client: &mut Client<S>, recipients: &[usize]) -> io::Result<Transacted> {
         let mut content = pin!(Watched { content: self.source.open().await?, has_begun: false });
         let group = recipients.iter().filter_map(|index| self.recipients.get(*index).copied());
-        let addresses = Addresses::of(self.mail, group, client.capabilities());
-        let (mut mail, mut group) = addresses.borrowed();
+        let addresses = Addresses::of(self.mail, group.clone(), client.capabilities());
+        let (mut mail, mut group) = addresses.borrowed(self.mail, group);
         group.truncate(client.recipients_at_once(&group));
         mail.size = mail.size.or_else(|| content.length());
         let is_binary = mail.body == Some(BodyType::BinaryMime);
