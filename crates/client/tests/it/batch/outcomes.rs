@@ -160,7 +160,8 @@ impl Content for Failing {
 async fn content_that_fails_leaves_no_other_message_in_doubt() {
     for offers in OFFERS {
         for place in 0..5_usize {
-            for (name, letter) in [("error", "L"), ("short", "L"), ("bare LF", "X")] {
+            for (name, letter) in [("error", "L"), ("short", "L"), ("long", "L"), ("not empty", "L"), ("bare LF", "X")]
+            {
                 let messages = (0..5_usize).map(|number| {
                     let Message { mail, recipients, content, .. } = message(number, 1);
                     let whole = content.len() as u64;
@@ -169,6 +170,8 @@ async fn content_that_fails_leaves_no_other_message_in_doubt() {
                             Failing(vec![Ok(content), Err(io::ErrorKind::BrokenPipe.into())], Some(whole + 1))
                         }
                         (true, "short") => Failing(vec![Ok(content)], Some(whole + 1)),
+                        (true, "long") => Failing(vec![Ok(content)], Some(whole - 1)),
+                        (true, "not empty") => Failing(vec![Ok(content)], Some(0)),
                         (true, _) => Failing(vec![Ok(Bytes::from_static(b"a\nb\r\n"))], Some(5)),
                         _ => Failing(vec![Ok(content)], Some(whole)),
                     };
