@@ -155,6 +155,10 @@ impl<C: Content> Content for OnceContent<C> {
     fn length(&self) -> Option<u64> {
         self.content.as_ref().and_then(|content| content.length())
     }
+
+    fn length_as_text(&self) -> Option<u64> {
+        self.content.as_ref().and_then(|content| content.length_as_text())
+    }
 }
 
 impl<C> Drop for OnceContent<C> {
