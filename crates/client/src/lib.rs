@@ -8,6 +8,7 @@ mod client;
 #[cfg(feature = "dane")]
 pub mod dane;
 pub mod delivery;
+mod demand;
 mod destination;
 mod dial;
 mod endpoint;
@@ -23,6 +24,7 @@ mod login;
 pub mod mta_sts;
 pub mod mx;
 mod outcome;
+mod places;
 mod pool;
 mod proxy;
 mod public;

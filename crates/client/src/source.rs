@@ -71,6 +71,14 @@ impl<T: Source> Source for &T {
     }
 }
 
+impl<T: Source> Source for Arc<T> {
+    type Content = T::Content;
+
+    async fn open(&self) -> io::Result<Self::Content> {
+        (**self).open().await
+    }
+}
+
 /// Lines that end in LF.
 impl<T: Source> Source for Text<T> {
     type Content = Text<T::Content>;
