@@ -185,7 +185,8 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, P: Parcel> Pipeline<'c, S, P>
             && self.left > 0
             && self.client.transactions_left() != Some(0)
             && session.phase() != Phase::Closed
-            && session.oddity().is_none()
+            // After an odd greeting a connection still takes one message.
+            && (session.oddity().is_none() || (self.flights.is_empty() && !self.client.is_used))
     }
 
     pub(super) fn hop(facts: &ServerFacts) -> NextHop<'_> {

@@ -112,6 +112,10 @@ struct Supply<'l, L: Lane> {
     lane: &'l L,
     /// Messages without a result.
     under_way: usize,
+    /// The most recipients of one transaction.
+    most: usize,
+    /// A message to more, which goes by itself. No other comes after it.
+    later: Option<PostedOf<L>>,
 }
 
 /// Nothing of it is pinned.
@@ -125,10 +129,17 @@ impl<L: Lane> Stream for Supply<'_, L> {
             Some(first) => Poll::Ready(Some(first)),
             None => self.lane.poll(self.under_way == 0, context),
         };
-        if matches!(polled, Poll::Ready(Some(_))) {
-            self.under_way = self.under_way.saturating_add(1);
+        match polled {
+            Poll::Ready(Some(large)) if large.message.recipients.len() > self.most => {
+                self.later = Some(large);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(posted)) => {
+                self.under_way = self.under_way.saturating_add(1);
+                Poll::Ready(Some(posted))
+            }
+            none => none,
         }
-        polled
     }
 }
 
@@ -144,10 +155,10 @@ pub(super) struct Worker<L>(pub(super) Arc<L>);
 
 impl<L: Lane> Worker<L> {
     pub(super) async fn run(self) {
-        let (mut goes_on, most) = (true, self.0.limits().recipients.max(1));
+        let mut goes_on = true;
         while goes_on && let Some(first) = poll_fn(|context| self.0.poll(true, context)).await {
             let mut singles = Vec::new();
-            if first.message.recipients.len() > most {
+            if first.message.recipients.len() > self.most() {
                 singles.push(Single { posted: first, begun: None });
             } else {
                 goes_on = self.over_a_connection(first, &mut singles).await;
@@ -180,7 +191,7 @@ impl<L: Lane> Worker<L> {
         lane.is_ready();
         let server = client.server().map(|target| target.server.clone());
         let facts = Arc::clone(client.facts());
-        let mut supply = Supply { first: Some(first), lane, under_way: 0 };
+        let mut supply = Supply { first: Some(first), lane, under_way: 0, most: self.most(), later: None };
         let left = destination.limits.messages.saturating_sub(messages).max(1);
         let mut pipeline = Pipeline::new(&mut client, left);
         while let Some(Done { mut parcel, result, pieces, is_untouched, is_at_break }) =
@@ -216,6 +227,7 @@ impl<L: Lane> Worker<L> {
         if let Some(unsent) = supply.first {
             lane.put_back(unsent);
         }
+        singles.extend(supply.later.map(|posted| Single { posted, begun: None }));
         if is_broken {
             drop(client);
         } else {
@@ -223,6 +235,11 @@ impl<L: Lane> Worker<L> {
             destination.give_back(Used { client, messages }, permit);
         }
         true
+    }
+
+    /// The most recipients of one transaction.
+    fn most(&self) -> usize {
+        self.0.limits().recipients.max(1)
     }
 
     /// Connects to the first server that is ready for a message.
@@ -270,9 +287,7 @@ impl<L: Lane> Worker<L> {
             let delivering = async {
                 match begun {
                     None => letter.deliver(&to, permit, targets).await,
-                    Some((delivery, tried)) => {
-                        letter.deliver_rest(delivery, (None, tried), &to, permit, targets).await
-                    }
+                    Some((delivery, tried)) => letter.deliver_rest(delivery, (None, tried), &to, permit, targets).await,
                 }
             };
             place.hold(&is_ready, delivering).await
