@@ -20,6 +20,7 @@ use tokio::fs::File;
 /// |---|---|
 /// | [`Bytes`] | itself |
 /// | `&str`, `&[u8]`, `String`, `Vec<u8>` | itself; each server gets a copy |
+/// | an [`Arc`] of a source, for many messages | itself |
 /// | a file | [`FileSource::new`] |
 /// | any of these with lines that end in LF | [`Text::new`] around it |
 /// | any other [`Content`], such as a [`Reader`] | [`Once::new`] |

@@ -199,8 +199,8 @@ pin_project! {
     /// already stays as it is. Not for BODY=BINARYMIME.
     ///
     /// The length of a text in memory is known, since its lines are counted. That of a [`Reader`]
-    /// or a stream is not, whatever it says of itself: MAIL then has no SIZE, and a server that
-    /// takes less refuses the message after the content. To say SIZE, count the lines first and set
+    /// or a stream is not, whatever it says of itself, and MAIL has no SIZE. A server that takes
+    /// less then refuses the message after its content. Where the number of lines is known, set
     /// [`Mail::size`](crate::wire::Mail::size).
     ///
     /// ```
