@@ -10,7 +10,7 @@ use std::{
     collections::{HashMap, VecDeque},
     future::poll_fn,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -31,11 +31,14 @@ use crate::{
     demand::{Demand, key},
     exchange::{Shared, by_domain, unreachable},
     mx::Servers,
+    places::Places,
     send::delivered,
 };
 
 /// Look-ups under way at once.
 const LOOK_UPS: usize = 100;
+/// Look-ups beside them that have been silent for 200 ms.
+const SILENT_LOOK_UPS: usize = 900;
 /// How long it is remembered what a look-up has found, or that hosts cannot be reached.
 const FRESH: Duration = Duration::from_secs(60);
 /// Domains that are remembered. Beyond it all are forgotten, and looked up again.
@@ -46,6 +49,7 @@ pub(super) struct Board<'m, R, D: Dial, C> {
     pub(super) mx: &'m Shared<R, D>,
     /// It has the work that has the board.
     outbox: Weak<Outbox<'m>>,
+    look_ups: Places,
     pub(super) state: Mutex<State<C>>,
 }
 
@@ -56,7 +60,7 @@ pub(super) struct State<C> {
     feeder: Option<Waker>,
     /// Domains that are to be looked up.
     unknown: VecDeque<String>,
-    /// Look-ups under way.
+    /// Futures that look domains up, or wait for a place to do so.
     looking: usize,
     /// Parts that wait for the look-up of their domain.
     asked: HashMap<String, Vec<Part<C>>>,
@@ -115,7 +119,8 @@ impl<'m, R: Resolver, D: Dial, C: Source + 'm> Board<'m, R, D, C> {
             known: HashMap::new(),
             lanes: HashMap::new(),
         };
-        Arc::new(Self { mx, outbox, state: Mutex::new(state) })
+        let look_ups = Places::new(LOOK_UPS, SILENT_LOOK_UPS);
+        Arc::new(Self { mx, outbox, look_ups, state: Mutex::new(state) })
     }
 
     /// Takes messages while there is room.
@@ -170,7 +175,7 @@ impl<'m, R: Resolver, D: Dial, C: Source + 'm> Board<'m, R, D, C> {
         }
         state.unknown.push_back(domain.clone());
         state.asked.insert(domain, vec![part]);
-        if state.looking < LOOK_UPS {
+        if state.looking < LOOK_UPS.saturating_add(SILENT_LOOK_UPS) {
             state.looking = state.looking.saturating_add(1);
             drop(state);
             self.begin(Arc::clone(self).look_up());
@@ -180,7 +185,9 @@ impl<'m, R: Resolver, D: Dial, C: Source + 'm> Board<'m, R, D, C> {
     /// Looks domains up until none waits for it.
     async fn look_up(self: Arc<Self>) {
         while let Some(domain) = self.next_unknown() {
-            let found = self.mx.look_up(&domain).await;
+            let mut place = self.look_ups.enter().await;
+            let found = place.hold(&AtomicBool::new(false), self.mx.look_up(&domain)).await;
+            drop(place);
             let known = match found {
                 Ok(servers) => {
                     let hosts = key(&servers);
