@@ -73,7 +73,7 @@ impl<R: Resolver, D: Dial> Mx<R, D> {
     }
 
     /// Sends messages to the hosts of their recipients' domains, as [`crate::Mx::send_all`]. The
-    /// iterator is as that of [`Pool::send_all`].
+    /// iterator is as that of [`Pool::send_all`](super::Pool::send_all).
     pub fn send_all<'m, C, M>(
         &'m self,
         messages: M,
