@@ -4,7 +4,10 @@ use std::{
     future::Future,
     io,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
@@ -36,21 +39,23 @@ pub(crate) struct Letter<'l, C> {
     pub(crate) watch: Option<Watch<'l>>,
 }
 
-/// Counts how the TLS of new connections to a domain's hosts went.
+/// Counts how the TLS of new connections to a domain's hosts went, and tells when one is ready.
 pub(crate) struct Watch<'l> {
     pub(crate) published: &'l Published,
     pub(crate) domain: &'l str,
     pub(crate) servers: &'l Servers,
+    /// Set when a transaction begins.
+    pub(crate) is_ready: &'l AtomicBool,
 }
 
 impl Watch<'_> {
-    fn count_failed(&self, host: &str, error: &ConnectError) {
+    pub(crate) fn count_failed(&self, host: &str, error: &ConnectError) {
         if let Some(policy) = self.servers.policy(host) {
             self.published.count_failed(self.domain, host, policy, error);
         }
     }
 
-    fn count_ready<S: AsyncRead + AsyncWrite + Unpin>(&self, host: &str, client: &Client<S>) {
+    pub(crate) fn count_ready<S: AsyncRead + AsyncWrite + Unpin>(&self, host: &str, client: &Client<S>) {
         if let Some(policy) = self.servers.policy(host) {
             self.published.count_ready(self.domain, policy, client);
         }
@@ -135,10 +140,11 @@ impl<C: Source> Letter<'_, C> {
 
 impl<C: Source, S: AsyncRead + AsyncWrite + Unpin + Send> Transact<S> for Letter<'_, C> {
     async fn transact(&mut self, client: &mut Client<S>, recipients: &[usize]) -> io::Result<Transacted> {
+        self.watch.iter().for_each(|watch| watch.is_ready.store(true, Relaxed));
         let mut content = pin!(Watched { content: self.source.open().await?, has_begun: false });
         let group = recipients.iter().filter_map(|index| self.recipients.get(*index).copied());
-        let addresses = Addresses::of(self.mail, group, client.capabilities());
-        let (mut mail, mut group) = addresses.borrowed();
+        let addresses = Addresses::of(self.mail, group.clone(), client.capabilities());
+        let (mut mail, mut group) = addresses.borrowed(self.mail, group);
         group.truncate(client.recipients_at_once(&group));
         mail.size = mail.size.or_else(|| content.length());
         let is_binary = mail.body == Some(BodyType::BinaryMime);

@@ -23,6 +23,7 @@ mod login;
 pub mod mta_sts;
 pub mod mx;
 mod outcome;
+mod places;
 mod pool;
 mod proxy;
 mod public;

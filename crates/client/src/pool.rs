@@ -45,7 +45,7 @@ pub(crate) struct Shared<D: Dial> {
     servers: Vec<Endpoint>,
     pub(crate) dial: D,
     pub(crate) client: Arc<ClientOptions>,
-    pub(crate) destination: Destination<D::Stream>,
+    pub(crate) destination: Arc<Destination<D::Stream>>,
 }
 
 impl Pool<Tcp> {
@@ -76,7 +76,7 @@ impl<D: Dial> Pool<D> {
     ) -> Result<Self, E::Error> {
         let servers = servers.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
         let budget = Budget::new(limits.at_once());
-        let destination = Destination::new(limits, budget);
+        let destination = Arc::new(Destination::new(limits, budget));
         Ok(Self(Arc::new(Shared { servers, dial, client: Arc::new(client), destination })))
     }
 
@@ -145,7 +145,7 @@ impl<D: Dial> Pool<D> {
         C: Source + 'p,
         M: Stream<Item = Message<C>> + Send + 'p,
     {
-        SendAll::new(&self.0, messages)
+        SendAll::over(&self.0, messages)
     }
 
     /// Closes the unused connections with QUIT, and those in use when their message has gone. A
@@ -166,7 +166,7 @@ impl<D: Dial> fmt::Debug for Pool<D> {
 }
 
 impl<D: Dial> Shared<D> {
-    pub(crate) const fn way(&self) -> Way<'_, D> {
+    pub(crate) fn way(&self) -> Way<'_, D> {
         Way { destination: &self.destination, dial: &self.dial, options: &self.client }
     }
 

@@ -62,9 +62,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         M: TryInto<Mail, Error: Into<AddressError>>,
         R: TryInto<Rcpt, Error: Into<AddressError>>,
     {
-        let (mail, recipients) = addresses(from, to)?;
-        let addresses = Addresses::of(&mail, recipients.iter(), self.capabilities());
-        let (mut mail, named) = addresses.borrowed();
+        let (given, recipients) = addresses(from, to)?;
+        let addresses = Addresses::of(&given, recipients.iter(), self.capabilities());
+        let (mut mail, named) = addresses.borrowed(&given, recipients.iter());
         mail.size = mail.size.or_else(|| content.length());
         let mut sent = self.transact(mail, &named, content).await.into_owned();
         // As they were given.
@@ -99,36 +99,46 @@ pub(crate) fn delivered(recipients: impl Iterator<Item = (Rcpt, Course)>) -> Del
     Delivered { recipients: recipients.map(recipient).collect() }
 }
 
-/// The addresses of a message in the form that a server takes: the domains of recipients go as
+/// The form in which a server takes the addresses of a message: the domains of recipients go as
 /// A-labels to one that does not offer SMTPUTF8. With SMTPUTF8 in MAIL the content may need it as
 /// well, and nothing is converted.
-pub(crate) struct Addresses<'a> {
-    mail: &'a Mail,
-    recipients: Vec<(&'a Rcpt, Option<Mailbox>)>,
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    /// The recipients that go in A-labels, by place. Empty: none does.
+    ascii: Vec<Option<Mailbox>>,
     takes_utf8: bool,
 }
 
-impl<'a> Addresses<'a> {
-    pub(crate) fn of(mail: &'a Mail, recipients: impl Iterator<Item = &'a Rcpt>, server: &Capabilities) -> Self {
+impl Addresses {
+    pub(crate) fn of<'a>(mail: &Mail, recipients: impl Iterator<Item = &'a Rcpt>, server: &Capabilities) -> Self {
         let takes_utf8 = server.offers(Keyword::SmtpUtf8);
-        let ascii = |mailbox: Option<&Mailbox>| {
-            let mailbox = mailbox.filter(|mailbox| !takes_utf8 && !mail.smtputf8 && !mailbox.is_ascii())?;
-            a_labels(mailbox).filter(Mailbox::is_ascii)
-        };
-        let recipients = recipients.map(|rcpt| (rcpt, ascii(rcpt.forward_path.mailbox()))).collect();
-        Self { mail, recipients, takes_utf8 }
+        let mut ascii = Vec::new();
+        if !takes_utf8 && !mail.smtputf8 {
+            let given = recipients.enumerate().filter(|(_, rcpt)| !rcpt.forward_path.is_ascii());
+            for (place, rcpt) in given {
+                ascii.resize(place, None);
+                ascii.push(rcpt.forward_path.mailbox().and_then(a_labels).filter(Mailbox::is_ascii));
+            }
+        }
+        Self { ascii, takes_utf8 }
     }
 
-    pub(crate) fn borrowed(&self) -> (Mail<&str>, Vec<Rcpt<&str>>) {
-        let mut mail = self.mail.borrowed();
-        let mut recipients = Vec::with_capacity(self.recipients.len());
-        for (rcpt, ascii) in &self.recipients {
+    /// The same sender and recipients in that form.
+    pub(crate) fn borrowed<'a>(
+        &'a self,
+        mail: &'a Mail,
+        recipients: impl Iterator<Item = &'a Rcpt>,
+    ) -> (Mail<&'a str>, Vec<Rcpt<&'a str>>) {
+        let mut mail = mail.borrowed();
+        let ascii = self.ascii.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+        let in_form = |(rcpt, ascii): (&'a Rcpt, Option<&'a Mailbox>)| {
             let mut rcpt = rcpt.borrowed();
             if let Some(ascii) = ascii {
                 rcpt.forward_path = ForwardPath::Mailbox(ascii.borrowed());
             }
-            recipients.push(rcpt);
-        }
+            rcpt
+        };
+        let recipients: Vec<_> = recipients.zip(ascii).map(in_form).collect();
         // Where it is not offered, the recipients that need it are refused alone.
         mail.smtputf8 |= self.takes_utf8 && recipients.iter().any(|rcpt| !rcpt.forward_path.is_ascii());
         (mail, recipients)

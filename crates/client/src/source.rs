@@ -20,6 +20,7 @@ use tokio::fs::File;
 /// |---|---|
 /// | [`Bytes`] | itself |
 /// | `&str`, `&[u8]`, `String`, `Vec<u8>` | itself; each server gets a copy |
+/// | an [`Arc`] of a source, for many messages | itself |
 /// | a file | [`FileSource::new`] |
 /// | any of these with lines that end in LF | [`Text::new`] around it |
 /// | any other [`Content`], such as a [`Reader`] | [`Once::new`] |
@@ -64,6 +65,14 @@ macro_rules! copied {
 copied!(&str, &[u8], String, Vec<u8>);
 
 impl<T: Source> Source for &T {
+    type Content = T::Content;
+
+    async fn open(&self) -> io::Result<Self::Content> {
+        (**self).open().await
+    }
+}
+
+impl<T: Source> Source for Arc<T> {
     type Content = T::Content;
 
     async fn open(&self) -> io::Result<Self::Content> {
@@ -154,6 +163,10 @@ impl<C: Content> Content for OnceContent<C> {
 
     fn length(&self) -> Option<u64> {
         self.content.as_ref().and_then(|content| content.length())
+    }
+
+    fn length_as_text(&self) -> Option<u64> {
+        self.content.as_ref().and_then(|content| content.length_as_text())
     }
 }
 

@@ -46,6 +46,12 @@ pub trait Content: Send {
     fn length(&self) -> Option<u64> {
         None
     }
+
+    /// The octets with a CR before each LF that has none: the length of [`Text`] around it. `None`,
+    /// the default: unknown. Only content that is in memory tells it.
+    fn length_as_text(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Types that hold the whole content: the first poll takes it.
@@ -59,6 +65,11 @@ macro_rules! whole {
 
             fn length(&self) -> Option<u64> {
                 u64::try_from(self.len()).ok()
+            }
+
+            fn length_as_text(&self) -> Option<u64> {
+                let octets: &[u8] = self.as_ref();
+                u64::try_from(octets.len().checked_add(bare_lfs(octets))?).ok()
             }
         }
     )*};
@@ -74,6 +85,10 @@ impl<C: Content + Unpin + ?Sized> Content for &mut C {
     fn length(&self) -> Option<u64> {
         (**self).length()
     }
+
+    fn length_as_text(&self) -> Option<u64> {
+        (**self).length_as_text()
+    }
 }
 
 impl<C: Content + Unpin + ?Sized> Content for Box<C> {
@@ -84,6 +99,10 @@ impl<C: Content + Unpin + ?Sized> Content for Box<C> {
     fn length(&self) -> Option<u64> {
         (**self).length()
     }
+
+    fn length_as_text(&self) -> Option<u64> {
+        (**self).length_as_text()
+    }
 }
 
 impl<P: DerefMut<Target: Content> + Send> Content for Pin<P> {
@@ -93,6 +112,10 @@ impl<P: DerefMut<Target: Content> + Send> Content for Pin<P> {
 
     fn length(&self) -> Option<u64> {
         (**self).length()
+    }
+
+    fn length_as_text(&self) -> Option<u64> {
+        (**self).length_as_text()
     }
 }
 
@@ -175,6 +198,11 @@ pin_project! {
     /// Content whose lines may end in LF alone: each such LF goes out as CRLF. What ends in CRLF
     /// already stays as it is. Not for BODY=BINARYMIME.
     ///
+    /// The length of a text in memory is known, since its lines are counted. That of a [`Reader`]
+    /// or a stream is not, whatever it says of itself, and MAIL has no SIZE. A server that takes
+    /// less then refuses the message after its content. Where the number of lines is known, set
+    /// [`Mail::size`](crate::wire::Mail::size).
+    ///
     /// ```
     /// # async fn letter() -> std::io::Result<()> {
     /// use posthaste_tokio::{Reader, Text};
@@ -192,7 +220,7 @@ pin_project! {
 }
 
 impl<C> Text<C> {
-    /// Content of unknown length.
+    /// Wraps content.
     pub const fn new(content: C) -> Self {
         Self { content, after_cr: false }
     }
@@ -209,6 +237,20 @@ impl<C: Content> Content for Text<C> {
         let piece = ready!(this.content.poll_next(context));
         Poll::Ready(piece.map(|piece| piece.map(|piece| with_crlf(piece, this.after_cr))))
     }
+
+    fn length(&self) -> Option<u64> {
+        self.content.length_as_text()
+    }
+
+    fn length_as_text(&self) -> Option<u64> {
+        self.length()
+    }
+}
+
+/// The number of LF without a CR in front.
+fn bare_lfs(octets: &[u8]) -> usize {
+    let mut last = 0;
+    octets.iter().filter(|octet| std::mem::replace(&mut last, **octet) != b'\r' && **octet == b'\n').count()
 }
 
 /// The piece with CR before each LF that has none. Copied only if it has such an LF.
@@ -250,6 +292,8 @@ mod tests {
                     pieces.iter_mut().flat_map(|piece| with_crlf(std::mem::take(piece), &mut after_cr)).collect();
                 assert_eq!(String::from_utf8_lossy(&made), wanted, "{text:?} cut at {cut}");
             }
+            let (text, wanted) = (Text::new(text.to_owned()), u64::try_from(wanted.len()).ok());
+            assert_eq!((text.length(), Text::new(text).length()), (wanted, wanted));
         }
     }
 }

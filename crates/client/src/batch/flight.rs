@@ -18,12 +18,11 @@ use posthaste_tokio::{
     },
     wire::{
         Command, Mail, Rcpt, Reply,
-        capability::Keyword,
         frame::{ContentCheck, ContentFault},
     },
 };
 
-use crate::{RecipientOutcome, RefusedAt, delivery::Transacted, transaction::Attempt};
+use crate::{RecipientOutcome, RefusedAt, delivery::Transacted, send::Addresses, transaction::Attempt};
 
 /// A message that a pipeline is given, and gives back with its result.
 pub(crate) trait Parcel: Send {
@@ -52,6 +51,7 @@ pub(crate) struct Done<P> {
 /// The state of a message, by the replies to its commands so far.
 pub(super) struct Flight<P: Parcel> {
     pub(super) parcel: P,
+    addresses: Addresses,
     pub(super) attempt: Attempt,
     pub(super) body: Body<P::Content>,
     /// The octets of the content.
@@ -105,11 +105,12 @@ pub(super) enum Ends {
 }
 
 impl<P: Parcel> Flight<P> {
-    pub(super) fn new(parcel: P, content: P::Content, attempt: Attempt) -> Self {
+    pub(super) fn new(parcel: P, addresses: Addresses, content: P::Content, attempt: Attempt) -> Self {
         let length = content.length();
         let open_rcpts = attempt.named.len();
         Self {
             parcel,
+            addresses,
             attempt,
             body: Body::Streamed(Box::pin(content)),
             length,
@@ -128,24 +129,27 @@ impl<P: Parcel> Flight<P> {
         }
     }
 
+    /// MAIL and RCPT in the form that this server takes, with the size of the content.
+    pub(super) fn envelope(&self) -> (Mail<&str>, Vec<Rcpt<&str>>) {
+        let (mut mail, recipients) = self.addresses.borrowed(self.parcel.mail(), self.parcel.recipients().iter());
+        mail.size = mail.size.or(self.length);
+        (mail, recipients)
+    }
+
     /// MAIL as this server can take it.
     pub(super) fn mail<'a>(&'a self, hop: NextHop<'_>) -> Result<Mail<&'a str>, downgrade::Undeliverable> {
-        let mut mail = self.parcel.mail().borrowed();
-        mail.size = mail.size.or(self.length);
-        // Where it is not offered, the recipients that need it are refused alone.
-        let is_offered = hop.capabilities.offers(Keyword::SmtpUtf8);
-        mail.smtputf8 |= is_offered && self.parcel.recipients().iter().any(|rcpt| !rcpt.forward_path.is_ascii());
-        downgrade::mail(mail, hop)
+        downgrade::mail(self.envelope().0, hop)
     }
 
     /// The commands before the content.
     pub(super) fn commands<'a>(&'a self, hop: NextHop<'_>, resets: bool, data: bool) -> Vec<Command<'a>> {
+        let (mail, recipients) = self.envelope();
         let mut commands = Vec::with_capacity(self.attempt.named.len().saturating_add(3));
         commands.extend(resets.then_some(Command::Rset));
         // What the server cannot take has its outcome already.
-        commands.extend(self.mail(hop).ok().map(Command::Mail));
-        let named = self.attempt.named.iter().filter_map(|index| self.parcel.recipients().get(*index));
-        commands.extend(named.filter_map(|rcpt| downgrade::rcpt(rcpt.borrowed(), hop).ok()).map(Command::Rcpt));
+        commands.extend(downgrade::mail(mail, hop).ok().map(Command::Mail));
+        let named = self.attempt.named.iter().filter_map(|index| recipients.get(*index));
+        commands.extend(named.filter_map(|rcpt| downgrade::rcpt(*rcpt, hop).ok()).map(Command::Rcpt));
         commands.extend(data.then_some(Command::Data));
         commands
     }

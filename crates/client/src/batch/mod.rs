@@ -1,12 +1,16 @@
-//! Many messages over one connection or a pool, without a wait for each.
+//! Many messages over one connection, a pool, or to the hosts of domains, without a wait for each.
 
+mod by_domain;
 mod ending;
+mod feed;
 mod flight;
+mod hosts;
 mod message;
 mod pipeline;
 mod replies;
+mod send_all;
 mod sending;
-mod shared;
+mod worker;
 
 use std::{fmt, io, iter::Enumerate};
 
@@ -18,7 +22,7 @@ use posthaste_tokio::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use message::Message;
-pub use shared::SendAll;
+pub use send_all::SendAll;
 
 pub(crate) use flight::{Done, Opened, Parcel, Pieces};
 pub(crate) use pipeline::Pipeline;

@@ -27,7 +27,7 @@ use posthaste_tokio::{
         client::{BodyKind, downgrade::NextHop},
         table::Phase,
     },
-    wire::{BodyType, Rcpt},
+    wire::BodyType,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -35,6 +35,7 @@ use super::flight::{Body, Done, End, Ends, Flight, Parcel, Unreadable};
 use crate::{
     Client, RecipientOutcome, ServerFacts,
     delivery::Transacted,
+    send::Addresses,
     transaction::{Attempt, GROUP},
 };
 
@@ -184,7 +185,8 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, P: Parcel> Pipeline<'c, S, P>
             && self.left > 0
             && self.client.transactions_left() != Some(0)
             && session.phase() != Phase::Closed
-            && session.oddity().is_none()
+            // After an odd greeting a connection still takes one message.
+            && (session.oddity().is_none() || (self.flights.is_empty() && !self.client.is_used))
     }
 
     pub(super) fn hop(facts: &ServerFacts) -> NextHop<'_> {
@@ -207,8 +209,9 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, P: Parcel> Pipeline<'c, S, P>
             self.has_ended = true;
             return Ok(());
         };
-        let recipients: Vec<_> = parcel.recipients().iter().map(Rcpt::borrowed).collect();
-        let mut attempt = Attempt::new(recipients.len());
+        let addresses = Addresses::of(parcel.mail(), parcel.recipients().iter(), &self.facts.capabilities);
+        let mut attempt = Attempt::new(parcel.recipients().len());
+        let (_, recipients) = addresses.borrowed(parcel.mail(), parcel.recipients().iter());
         drop(attempt.choose(self.client, &recipients));
         drop(recipients);
         let content = match parcel.open().await {
@@ -218,7 +221,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, P: Parcel> Pipeline<'c, S, P>
                 return Ok(());
             }
         };
-        let mut flight = Flight::new(parcel, content, attempt);
+        let mut flight = Flight::new(parcel, addresses, content, attempt);
         let hop = Self::hop(&self.facts);
         if let Err(why) = flight.mail(hop) {
             flight.attempt.outcomes.fill(Some(RecipientOutcome::Undeliverable(why)));

@@ -6,7 +6,7 @@ use futures_util::{Stream, StreamExt};
 use posthaste_tokio::{
     ClientError,
     session::client::BodyKind,
-    wire::{BodyType, Command, Rcpt, capability::Keyword},
+    wire::{BodyType, Command},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -42,14 +42,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, P: Parcel> Pipeline<'_, S, P> {
 
     /// Sends a message with no other on its way.
     pub(super) async fn send_alone(&mut self, mut flight: Flight<P>) -> Result<(), ClientError> {
-        let facts = Arc::clone(&self.facts);
-        let recipients: Vec<_> = flight.parcel.recipients().iter().map(Rcpt::borrowed).collect();
-        let mut mail = flight.parcel.mail().borrowed();
-        mail.size = mail.size.or(flight.length);
-        let is_offered = facts.capabilities.offers(Keyword::SmtpUtf8);
-        mail.smtputf8 |= is_offered && recipients.iter().any(|rcpt| !rcpt.forward_path.is_ascii());
+        let body = std::mem::replace(&mut flight.body, Body::Gone);
+        let (mail, recipients) = flight.envelope();
         let is_binary = mail.body == Some(BodyType::BinaryMime);
-        let sent = match std::mem::replace(&mut flight.body, Body::Gone) {
+        let sent = match body {
             Body::Streamed(content) => {
                 let mut content = pin!(Watched { content, has_begun: false });
                 let sent = self.client.transact(mail, &recipients, content.as_mut()).await;

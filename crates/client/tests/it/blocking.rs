@@ -3,8 +3,8 @@
 use std::io::Cursor;
 
 use posthaste_client::{
-    ClientError, ConnectError, HttpConnect, PoolOptions, SendError, Text, Tls,
-    blocking::{Client, Pool, Reader},
+    ClientError, ConnectError, HttpConnect, Message, MxOptions, PoolOptions, SendError, SystemResolver, Tcp, Text, Tls,
+    blocking::{Client, Mx, Pool, Reader},
 };
 use posthaste_testkit::script::{Scripted, polite};
 use tokio::runtime::Runtime;
@@ -111,4 +111,60 @@ fn in_spawn_blocking_and_block_in_place_it_works() {
         tokio::spawn(async { tokio::task::block_in_place(again) }).await.unwrap();
     });
     assert_eq!(hop.count("<end>"), 4);
+}
+
+fn message(to: &str) -> Message<&'static str> {
+    Message::new("a@b.test", [to], CONTENT).unwrap()
+}
+
+/// One loop for each: over a connection, over a pool, and to the hosts of domains.
+#[test]
+fn a_batch_is_an_iterator_of_outcomes() {
+    let server = Runtime::new().unwrap();
+    let hop = server.block_on(Scripted::start(|_, line| match line {
+        "RCPT TO:<no@[127.0.0.1]>" => "550 5.1.1 no\r\n".to_owned(),
+        _ => polite(line, &["PIPELINING", "CHUNKING"]),
+    }));
+    let to = ["one@[127.0.0.1]", "no@[127.0.0.1]", "two@[127.0.0.1]"];
+    let mut client = Client::connect(("127.0.0.1", hop.port), &options(Tls::Off)).unwrap();
+    let sent: Vec<_> = client.send_all(to.map(message)).map(|(_, sent)| sent.unwrap().is_complete()).collect();
+    assert_eq!(sent, [true, false, true]);
+    client.quit();
+
+    let pool = Pool::new([("127.0.0.1", hop.port)], options(Tls::Off)).unwrap();
+    let mut failed = Vec::new();
+    for (number, sent) in pool.send_all(to.map(message)) {
+        failed.extend(sent.unwrap().failed().map(|recipient| (number, recipient.to_string())));
+    }
+    assert_eq!(failed, [(1, "<no@[127.0.0.1]>: 550 5.1.1 no".to_owned())]);
+    pool.close();
+
+    let mut limits = MxOptions::default();
+    (limits.port, limits.allow_private) = (hop.port, true);
+    let mx = Mx::with(SystemResolver, options(Tls::Off), limits, Tcp::default()).unwrap();
+    let failed = mx
+        .send_all(to.map(message))
+        .flat_map(|(number, sent)| sent.unwrap().failed().map(|_| number).collect::<Vec<_>>());
+    assert_eq!(failed.collect::<Vec<_>>(), [1]);
+    assert!(mx.send("a@b.test", ["c@[127.0.0.1]"], CONTENT).unwrap().is_complete());
+    mx.clone().close();
+    assert_eq!(hop.count("MAIL"), 10);
+    assert_eq!(hop.count("QUIT"), hop.count("<connect>"));
+}
+
+#[test]
+fn a_batch_in_a_task_ends_with_an_error() {
+    let runtime = Runtime::new().unwrap();
+    let hop = runtime.block_on(Scripted::polite());
+    let mut client = Client::connect(("127.0.0.1", hop.port), &options(Tls::Off)).unwrap();
+    let pool = Pool::new([("127.0.0.1", hop.port)], options(Tls::Off)).unwrap();
+    let is_async = |error: SendError| matches!(error, SendError::Connect(ConnectError::Async));
+    runtime.block_on(async {
+        let to = ["a@d.test", "b@d.test"];
+        let found: Vec<_> = client.send_all(to.map(message)).map(|(_, sent)| is_async(sent.unwrap_err())).collect();
+        assert_eq!(found, [true]);
+        let found: Vec<_> = pool.send_all(to.map(message)).map(|(_, sent)| is_async(sent.unwrap_err())).collect();
+        assert_eq!(found, [true]);
+    });
+    assert_eq!(hop.count("MAIL"), 0);
 }

@@ -5,7 +5,7 @@ use std::{io, pin::Pin, sync::Arc};
 use crate::support::{connected, letters};
 use bytes::Bytes;
 use posthaste_client::{
-    ClientError, Content, Reader, Streamed,
+    ClientError, Content, Once, Reader, Source as _, Streamed, Text,
     wire::{Mail, Rcpt},
 };
 use posthaste_testkit::script::{Heard, polite, serve};
@@ -15,11 +15,13 @@ const BY_DATA: &[&str] = &["PIPELINING"];
 const BY_BDAT: &[&str] = &["PIPELINING", "CHUNKING"];
 
 /// Sends it to one recipient, whose outcome's letter comes back with what stopped the conversation.
+/// It is in no doubt.
 async fn send(offers: &'static [&'static str], content: impl Content) -> (String, Option<Arc<ClientError>>, Heard) {
     let (stream, heard) = serve(move |_, line| polite(line, offers), None);
     let mut client = connected(stream).await;
     let (mail, rcpt) = (Mail::parse("<>").unwrap(), Rcpt::parse("<u0@d.test>").unwrap());
     let sent = client.transact(mail, &[rcpt], content).await;
+    assert!(!sent.in_doubt);
     (letters(&sent), sent.broken, heard)
 }
 
@@ -85,8 +87,9 @@ async fn empty_content_is_an_empty_message() {
 #[tokio::test]
 async fn content_of_another_length_than_it_said_is_not_sent() {
     for length in [0, 1, TEXT.len() as u64 - 1, TEXT.len() as u64 + 1, u64::MAX] {
-        let (outcome, broken, _) = send(BY_BDAT, Reader::new(TEXT.as_bytes()).with_length(length)).await;
+        let (outcome, broken, heard) = send(BY_BDAT, Reader::new(TEXT.as_bytes()).with_length(length)).await;
         assert_eq!(outcome, "L", "{length}");
+        assert!(length > 0 || heard.of(&["BDAT"]).is_empty(), "a chunk without octets is a whole message");
         assert!(matches!(broken.as_deref(), Some(ClientError::Content(_))), "{length}: {broken:?}");
     }
 }
@@ -101,4 +104,28 @@ async fn an_error_of_the_source_is_told() {
         assert!(broken.contains("the content could not be read: the disk is gone"), "{broken}");
         assert!(heard.of(&["<end>"]).is_empty());
     }
+}
+
+/// Lines in memory that end in LF: their length with CRLF is known, also behind what wraps them.
+#[tokio::test]
+async fn the_size_of_a_text_in_memory_is_said() {
+    let lines = TEXT.replace("\r\n", "\n");
+    let contents: [Pin<Box<dyn Content>>; 5] = [
+        Box::pin(Text::new(lines.clone())),
+        Box::pin(Text::new(TEXT)),
+        Box::pin(Text::new(Box::pin(Bytes::from(lines.clone())))),
+        Box::pin(Text::new(Once::new(lines.clone())).open().await.unwrap()),
+        Box::pin(Text::new(lines.as_str()).open().await.unwrap()),
+    ];
+    for (index, content) in contents.into_iter().enumerate() {
+        let (stream, heard) = serve(|_, line| polite(line, &["SIZE", "CHUNKING"]), None);
+        let sent = connected(stream).await.send("me@s.test", ["you@d.test"], content).await.unwrap();
+        assert!(sent.is_complete(), "{index}: {sent:?}");
+        let said = heard.lines(&["MAIL", "BDAT"]);
+        let size = TEXT.len();
+        assert_eq!(said, [format!("MAIL FROM:<me@s.test> SIZE={size}"), format!("BDAT {size} LAST")], "{index}");
+    }
+    let lines = lines.into_bytes();
+    let unknown = Text::new(Reader::new(&*lines).with_length(lines.len() as u64));
+    assert_eq!(unknown.length(), None);
 }

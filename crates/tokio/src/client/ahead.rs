@@ -165,10 +165,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         mut content: Pin<&mut impl Content>,
         mut behind: impl FnMut(&mut Self) -> Result<Option<BytesMut>, ApiMisuse>,
     ) -> Result<Ticket, ClientError> {
-        self.session.begin_chunk(self.clock.now(), length, true, &mut self.connection.output)?;
-        // Reads one piece ahead: with the last octet the server has the message, so a surplus piece
-        // must be known before.
+        // As for a message alone.
         let mut piece = next(&mut content).await?;
+        if length == 0 && piece.is_some() {
+            return Err(wrong_length());
+        }
+        self.session.begin_chunk(self.clock.now(), length, true, &mut self.connection.output)?;
         loop {
             let ahead = match piece {
                 Some(_) => next(&mut content).await?,

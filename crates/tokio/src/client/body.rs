@@ -138,10 +138,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
         length: u64,
         mut content: Pin<&mut impl Content>,
     ) -> Result<Ticket, ClientError> {
-        self.begin_chunk(length, true)?;
         // Reads one piece ahead: with the last octet the server has the message, so a surplus piece
-        // must be known before.
+        // must be known before. A chunk without octets ends with its command.
         let mut piece = next(&mut content).await?;
+        if length == 0 && piece.is_some() {
+            return Err(wrong_length());
+        }
+        self.begin_chunk(length, true)?;
         loop {
             let ahead = match piece {
                 Some(_) => next(&mut content).await?,

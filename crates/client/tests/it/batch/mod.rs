@@ -1,5 +1,6 @@
 //! Messages that leave before the replies to those in front of them.
 
+mod by_domain;
 mod confusion;
 mod model;
 mod outcomes;

@@ -160,7 +160,8 @@ impl Content for Failing {
 async fn content_that_fails_leaves_no_other_message_in_doubt() {
     for offers in OFFERS {
         for place in 0..5_usize {
-            for (name, letter) in [("error", "L"), ("short", "L"), ("bare LF", "X")] {
+            for (name, letter) in [("error", "L"), ("short", "L"), ("long", "L"), ("not empty", "L"), ("bare LF", "X")]
+            {
                 let messages = (0..5_usize).map(|number| {
                     let Message { mail, recipients, content, .. } = message(number, 1);
                     let whole = content.len() as u64;
@@ -169,6 +170,8 @@ async fn content_that_fails_leaves_no_other_message_in_doubt() {
                             Failing(vec![Ok(content), Err(io::ErrorKind::BrokenPipe.into())], Some(whole + 1))
                         }
                         (true, "short") => Failing(vec![Ok(content)], Some(whole + 1)),
+                        (true, "long") => Failing(vec![Ok(content)], Some(whole - 1)),
+                        (true, "not empty") => Failing(vec![Ok(content)], Some(0)),
                         (true, _) => Failing(vec![Ok(Bytes::from_static(b"a\nb\r\n"))], Some(5)),
                         _ => Failing(vec![Ok(content)], Some(whole)),
                     };
@@ -250,4 +253,28 @@ async fn an_iterator_by_reference_keeps_what_was_not_begun() {
     let mut batch = client.send_all(messages.by_ref());
     while batch.next().await.is_some() {}
     assert_eq!(messages.count(), 2);
+}
+
+/// Only the domain is outside ASCII, and has A-labels.
+#[cfg(feature = "idna")]
+#[tokio::test]
+async fn a_domain_goes_in_a_labels_to_a_server_without_smtputf8() {
+    for (offers, path) in [
+        (&[][..], "xn--bcher-kva.test"),
+        (&["PIPELINING"], "xn--bcher-kva.test"),
+        (&["PIPELINING", "CHUNKING"], "xn--bcher-kva.test"),
+        (&["PIPELINING", "CHUNKING", "SMTPUTF8"], "b\u{fc}cher.test"),
+    ] {
+        let (stream, heard) = serve(move |_, line| polite(line, offers), None);
+        let mut client = connected(stream).await;
+        let to = ["one@d.test", "you@b\u{fc}cher.test", "y\u{f6}u@d.test", "two@d.test"];
+        let messages = (0..4).map(|_| Message::new("me@s.test", to, "Subject: x\r\n\r\n").unwrap());
+        let mut batch = client.send_all(messages);
+        while let Some((number, sent)) = batch.next().await {
+            let expected = if offers.contains(&"SMTPUTF8") { "AAAA" } else { "AAUA" };
+            assert_eq!(letters(&sent), expected, "{offers:?} {number}: {sent:?}");
+            assert_eq!(sent.recipients[1].path.to_string(), "<you@b\u{fc}cher.test>");
+        }
+        assert_eq!(heard.count(&format!("RCPT TO:<you@{path}>")), 4, "{offers:?}");
+    }
 }

@@ -83,10 +83,12 @@ async fn refused_recipients_go_on_to_the_next_server() {
 
 #[tokio::test]
 async fn more_recipients_than_the_limit_take_several_transactions() {
-    let server = Scripted::start(|_, line| polite(line, BOTH)).await;
-    let pool = pool(&[server.port], |_, limits| limits.recipients = 2);
-    assert_eq!(send(&pool, [message(0, 1), message(1, 5), message(2, 1)]).await, ["A", "AAAAA", "A"]);
-    assert_eq!(server.count("MAIL"), 5);
+    for connections in [1, 10] {
+        let server = Scripted::start(|_, line| polite(line, BOTH)).await;
+        let pool = pool(&[server.port], |_, limits| (limits.recipients, limits.connections) = (2, connections));
+        assert_eq!(send(&pool, [message(0, 1), message(1, 5), message(2, 1)]).await, ["A", "AAAAA", "A"]);
+        assert_eq!(server.count("MAIL"), 5, "{connections}");
+    }
 }
 
 #[tokio::test]
@@ -204,4 +206,24 @@ async fn large_and_small_messages_may_follow_each_other() {
         taken.check();
         assert!((0..13).all(|number| taken.count(number, 0) == 1));
     }
+}
+
+/// A server whose first reply is odd gets one message on each connection, as without a batch.
+#[tokio::test]
+async fn an_odd_greeting_leaves_each_connection_one_message() {
+    let script = |_, line: &str| match line {
+        "<connect>" => "220 mx.test\n".to_owned(),
+        _ => polite(line, BOTH),
+    };
+    let server = Scripted::start(script).await;
+    let pool = pool(&[server.port], |_, limits| limits.connections = 1);
+    let sending = send(&pool, (0..5).map(|number| message(number, 1)));
+    assert_eq!(tokio::time::timeout(Duration::from_secs(20), sending).await.unwrap(), ["A"; 5]);
+    assert_eq!((server.count("<connect>"), server.count("MAIL")), (5, 5));
+
+    let (stream, _) = posthaste_testkit::script::serve(script, None);
+    assert_eq!(
+        sent(&mut connected(stream).await, (0..3).map(|number| message(number, 1)).collect()).await,
+        ["A", "", ""]
+    );
 }

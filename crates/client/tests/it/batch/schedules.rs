@@ -29,16 +29,16 @@ const ACTS: &[Act] = &[
     Act::Say("hello\r\n"),
 ];
 
-struct Schedule {
-    offers: &'static [&'static str],
-    asks_anyway: bool,
-    messages: usize,
-    recipients: usize,
-    acts: Vec<(usize, Act)>,
+pub(super) struct Schedule {
+    pub(super) offers: &'static [&'static str],
+    pub(super) asks_anyway: bool,
+    pub(super) messages: usize,
+    pub(super) recipients: usize,
+    pub(super) acts: Vec<(usize, Act)>,
 }
 
 impl Schedule {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let (messages, recipients) = (random.usize(1..10), random.usize(1..4));
         let lines = messages * (recipients + 3);
@@ -47,7 +47,7 @@ impl Schedule {
         Self { offers: OFFERS[random.usize(0..OFFERS.len())], asks_anyway: random.bool(), messages, recipients, acts }
     }
 
-    fn act(&self) -> impl FnMut(usize, &str) -> Option<Act> + Send + 'static {
+    pub(super) fn act(&self) -> impl FnMut(usize, &str) -> Option<Act> + Send + 'static {
         let acts = self.acts.clone();
         move |number, _| acts.iter().find(|(at, _)| *at == number).map(|(_, act)| *act)
     }

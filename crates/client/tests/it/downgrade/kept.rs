@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use posthaste_client::{Answer, Mx, Published, ResolveError, TlsaRecord, rustls::ServerConfig, tls::verified_by};
+use posthaste_client::{
+    Answer, Message, Mx, Published, ResolveError, TlsaRecord, rustls::ServerConfig, tls::verified_by,
+};
 use posthaste_testkit::script::{Scripted, polite};
 
 use super::{
@@ -46,6 +48,17 @@ impl Two {
     async fn send(&self, domain: &str) -> char {
         let to = format!("you@{domain}");
         outcome(&self.mx.send("me@s.test", [to.as_str()], "Subject: x\r\n\r\nhello\r\n").await)
+    }
+
+    /// The same in a batch, with a message for each of these.
+    async fn send_all(&self, domains: [&str; 4]) -> [char; 4] {
+        let to = domains.map(|domain| format!("you@{domain}"));
+        let message = |to: &String| Message::new("me@s.test", [to.as_str()], "Subject: x\r\n\r\nhello\r\n").unwrap();
+        let (mut batch, mut found) = (self.mx.send_all(to.iter().map(message)), [' '; 4]);
+        while let Some((number, sent)) = batch.next().await {
+            found[number] = outcome(&sent);
+        }
+        found
     }
 }
 
@@ -105,10 +118,13 @@ async fn a_kept_connection_is_not_used_for_a_domain_that_asks_for_more() {
             for (domain, expected) in order.into_iter().chain(order) {
                 assert_eq!(two.send(domain).await, expected, "{row}, {domain} of {order:?}");
             }
+            let [(one, first), (other, second)] = order;
+            let expected = [first, second, first, second];
+            assert_eq!(two.send_all([one, other, one, other]).await, expected, "{row}, {order:?} in a batch");
             two.mx.close().await;
             for (domain, expected) in order {
                 let heard = two.host.heard.lines(&["RCPT"]).iter().filter(|line| line.contains(domain)).count();
-                assert_eq!(heard, if expected == '-' { 0 } else { 2 }, "{row}, {domain} of {order:?}");
+                assert_eq!(heard, if expected == '-' { 0 } else { 4 }, "{row}, {domain} of {order:?}");
             }
         }
     }

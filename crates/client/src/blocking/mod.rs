@@ -1,7 +1,7 @@
 //! The client for programs without an async runtime.
 //!
-//! [`Client`] and [`Pool`] wait where the async ones give a future. They run those on a runtime of
-//! their own, so the protocol is the same.
+//! [`Client`], [`Pool`] and [`Mx`] wait where the async ones give a future. They run those on a
+//! runtime of their own, so the protocol is the same.
 //!
 //! ```no_run
 //! use posthaste_client::{ClientOptions, blocking::Client};
@@ -14,8 +14,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod mx;
+
 use std::{
     io::{self, Read},
+    iter,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -33,7 +36,11 @@ use tokio::{
     task::coop::poll_proceed,
 };
 
-use crate::{ClientOptions, ConnectError, Delivered, Dial, Endpoint, PoolOptions, SendError, Sent, Source, Tcp};
+pub use mx::Mx;
+
+use crate::{
+    ClientOptions, ConnectError, Delivered, Dial, Endpoint, Message, PoolOptions, SendError, Sent, Source, Tcp,
+};
 
 /// A connection on which transactions can be made, one after another.
 #[derive(Debug)]
@@ -120,6 +127,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.runtime.wait(self.client.send(from, to, content))?
     }
 
+    /// Sends messages, one after another, without a wait for the reply to each, as
+    /// [`crate::Client::send_all`]. The iterator waits for the outcome of the next message, and
+    /// yields it with the message's place, counted from 0.
+    ///
+    /// The only error is [`ConnectError::Async`], in a task of an async runtime. It is the last
+    /// item.
+    ///
+    /// ```no_run
+    /// use posthaste_client::{ClientOptions, Message, blocking::Client};
+    ///
+    /// # fn example(people: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = ClientOptions::new("client.example.org".parse()?);
+    /// let mut client = Client::connect("mx.example.net:25", &options)?;
+    /// let text = "Subject: hello\r\n\r\nHello!\r\n";
+    /// let messages = people.iter().filter_map(|to| Message::new("me@example.org", [to.as_str()], text).ok());
+    /// for (number, sent) in client.send_all(messages) {
+    ///     sent?.failed().for_each(|failed| println!("message {number}: {failed}"));
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn send_all<C, M>(&mut self, messages: M) -> impl Iterator<Item = (usize, Result<Sent, SendError>)>
+    where
+        S: Send,
+        C: Content,
+        M: IntoIterator<Item = Message<C>>,
+    {
+        let Self { client, runtime } = self;
+        let mut batch = client.send_all(messages);
+        outcomes(move || {
+            let next = runtime.wait(batch.next())?;
+            Ok(next.map(|(number, sent)| (number, Ok(sent))))
+        })
+    }
+
     /// The extensions that the server offered in its last reply to EHLO.
     pub fn capabilities(&self) -> &Capabilities {
         self.client.capabilities()
@@ -169,9 +210,7 @@ impl<D: Dial> Pool<D> {
         ConnectError: From<E::Error>,
     {
         let pool = crate::Pool::with(servers, client, limits, dial)?;
-        let mut runtime = Builder::new_multi_thread();
-        runtime.worker_threads(1).thread_name("smtp-pool");
-        Ok(Self { pool, runtime: Arc::new(Own::new(runtime)?) })
+        Ok(Self { pool, runtime: Own::with_a_thread("smtp-pool")? })
     }
 
     /// Sends a message, as [`crate::Pool::send`]. Several threads may call it at once.
@@ -191,11 +230,47 @@ impl<D: Dial> Pool<D> {
         self.runtime.wait(self.pool.send(from, to, content))?
     }
 
+    /// Sends messages over as many connections as the limit allows, as [`crate::Pool::send_all`].
+    /// The iterator waits for the next outcome, and yields it with the message's place, counted
+    /// from 0. The connections go on only while it waits.
+    ///
+    /// In a task of an async runtime the only item is [`ConnectError::Async`].
+    pub fn send_all<'p, C, M>(
+        &'p self,
+        messages: M,
+    ) -> impl Iterator<Item = (usize, Result<Delivered, SendError>)> + use<'p, C, M, D>
+    where
+        C: Source + 'p,
+        M: IntoIterator<Item = Message<C>, IntoIter: Send + 'p>,
+    {
+        let mut all = self.pool.send_all(messages);
+        outcomes(move || self.runtime.wait(all.next()))
+    }
+
     /// Closes the connections, as [`crate::Pool::close`]. In a task of an async runtime it does
     /// nothing; dropping the pool closes them without QUIT.
     pub fn close(&self) {
         let _ = self.runtime.wait(self.pool.close());
     }
+}
+
+/// The outcomes that `next` waits for. If it cannot wait, that is the last of them.
+fn outcomes<T>(
+    mut next: impl FnMut() -> Result<Option<(usize, Result<T, SendError>)>, ConnectError>,
+) -> impl Iterator<Item = (usize, Result<T, SendError>)> {
+    let (mut is_over, mut told) = (false, 0_usize);
+    iter::from_fn(move || {
+        if is_over {
+            return None;
+        }
+        let item = next().unwrap_or_else(|error| {
+            is_over = true;
+            Some((told, Err(error.into())))
+        });
+        is_over |= item.is_none();
+        told = told.saturating_add(1);
+        item
+    })
 }
 
 impl<R: Read + Send> Reader<R> {
@@ -226,6 +301,13 @@ impl<R: Read + Send + Unpin> Content for Reader<R> {
 impl Own {
     fn new(mut builder: Builder) -> Result<Self, ConnectError> {
         builder.enable_all().build().map(|runtime| Self(Some(runtime))).map_err(ConnectError::Runtime)
+    }
+
+    /// With a thread on which connections are closed.
+    fn with_a_thread(name: &str) -> Result<Arc<Self>, ConnectError> {
+        let mut runtime = Builder::new_multi_thread();
+        runtime.worker_threads(1).thread_name(name);
+        Self::new(runtime).map(Arc::new)
     }
 
     fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T, ConnectError> {
