@@ -1,6 +1,6 @@
 //! Departures from the grammar that a server may tolerate, and the strict line that is meant.
 
-use alloc::{format, string::String};
+use alloc::{borrow::Cow, format, string::String};
 
 use super::Command;
 use crate::{
@@ -213,12 +213,11 @@ impl Tolerance {
             None => return None,
         };
         // A blank separates the path from the parameters, whose grammar the parser knows.
-        match rest.as_bytes() {
-            [] => Some(format!("{start}:<{path}>")),
-            [b' ', ..] if !self.blanks => Some(format!("{start}:<{path}>{rest}")),
-            [b' ' | b'\t', ..] if self.blanks => Some(format!("{start}:<{path}>{}", rest.replace('\t', " "))),
-            _ => None,
+        if !rest.is_empty() && !rest.starts_with([' ', '\t']) {
+            return None;
         }
+        let parameters = if self.blanks { Cow::Owned(rest.replace('\t', " ")) } else { Cow::Borrowed(rest) };
+        Some(format!("{start}:<{path}>{parameters}"))
     }
 
     /// The mailbox that is meant. `host_name`: what completes the name of a user.
