@@ -150,7 +150,7 @@ async fn a_nearly_full_server_hurries_its_clients() {
     // Clients leave until half of the room is free. Then the others have their time again.
     let mut left = 0;
     for talk in &mut clients {
-        match tokio::time::timeout(Duration::from_millis(20), talk.reply()).await {
+        match timeout(Duration::from_millis(20), talk.reply()).await {
             Ok(said) => {
                 assert!(said.starts_with("421 4.4.2"), "{said}");
                 left += 1;
