@@ -68,37 +68,52 @@ impl Transcript {
         if text.len() >= MOST {
             return;
         }
-        text.push_str(mark);
-        let mut left = COLUMNS;
-        for chunk in line.utf8_chunks() {
-            for character in chunk.valid().chars().take(left) {
-                left -= 1;
-                match character {
-                    '\\' => text.push_str("\\\\"),
-                    '\0' => text.push_str("\\0"),
-                    '\r' => text.push_str("\\r"),
-                    '\n' => text.push_str("\\n"),
-                    '\t' => text.push_str("\\t"),
-                    // ASCII alone has control characters of one octet.
-                    character if character.is_ascii_control() => {
-                        let _ = write!(text, "\\x{:02X}", u32::from(character));
-                    }
-                    character => text.push(character),
-                }
-            }
-            for octet in chunk.invalid().iter().take(left) {
-                left -= 1;
-                let _ = write!(text, "\\x{octet:02X}");
-            }
-        }
-        if left == 0 {
-            let _ = write!(text, " .. {} octets", line.len());
-        }
-        text.push('\n');
+        write_line(&mut text, mark, line);
         if text.len() >= MOST {
             text.push_str("# the transcript is full\n");
         }
     }
+}
+
+/// One line, escaped and cut.
+fn write_line(text: &mut String, mark: &str, line: &[u8]) {
+    text.push_str(mark);
+    // Nearly every line; the loop below is slow without optimization.
+    let is_plain = |octet: &u8| matches!(octet, b' '..=b'~') && *octet != b'\\';
+    if line.len() < COLUMNS
+        && line.iter().all(is_plain)
+        && let Ok(line) = std::str::from_utf8(line)
+    {
+        text.push_str(line);
+        text.push('\n');
+        return;
+    }
+    let mut left = COLUMNS;
+    for chunk in line.utf8_chunks() {
+        for character in chunk.valid().chars().take(left) {
+            left -= 1;
+            match character {
+                '\\' => text.push_str("\\\\"),
+                '\0' => text.push_str("\\0"),
+                '\r' => text.push_str("\\r"),
+                '\n' => text.push_str("\\n"),
+                '\t' => text.push_str("\\t"),
+                // ASCII alone has control characters of one octet.
+                character if character.is_ascii_control() => {
+                    let _ = write!(text, "\\x{:02X}", u32::from(character));
+                }
+                character => text.push(character),
+            }
+        }
+        for octet in chunk.invalid().iter().take(left) {
+            left -= 1;
+            let _ = write!(text, "\\x{octet:02X}");
+        }
+    }
+    if left == 0 {
+        let _ = write!(text, " .. {} octets", line.len());
+    }
+    text.push('\n');
 }
 
 #[cfg(test)]
