@@ -151,6 +151,7 @@ impl Observer for TracingObserver {
         match event {
             Event::Accepted { message, client: Some(client), sender, recipients, octets, priority, held } => {
                 let Peer { address, tls, identity, .. } = client;
+                let tls = tls.is_some();
                 let (hello, identity) = (client.hello_text(), identity.as_deref().unwrap_or_default());
                 info!(%message, %address, ?hello, tls, ?identity, %sender, recipients, octets, priority, ?held, "message accepted");
             }

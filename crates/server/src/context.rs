@@ -10,7 +10,8 @@ use std::{
 };
 
 use posthaste_tokio::{
-    Certificate,
+    Certificate, Connection, TlsParameters,
+    rustls::{CipherSuite, ProtocolVersion},
     session::ServerSettings,
     wire::{AddressError, EhloName, Mail, Rcpt},
 };
@@ -50,13 +51,26 @@ pub struct Peer {
     pub hello: Option<EhloName>,
     /// `true` after EHLO or LHLO, `false` after HELO.
     pub extended: bool,
-    /// `true` inside TLS.
-    pub tls: bool,
+    /// What TLS has agreed on. `None`: the connection is in clear.
+    pub tls: Option<Arc<PeerTls>>,
+    /// The identity that the client has logged in as. `None`: it has not logged in.
+    pub identity: Option<String>,
+}
+
+/// What the TLS handshake with a client has agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerTls {
+    /// The version of TLS.
+    pub version: ProtocolVersion,
+    /// The cipher suite. `None`: a proxy has done the handshake, and names it in another way.
+    pub cipher_suite: Option<CipherSuite>,
+    /// The host name that the client asked for (SNI, RFC 6066 section 3), in lower case. `None`: it
+    /// asked for none.
+    pub server_name: Option<String>,
     /// The certificate that the client has shown and the TLS configuration's verifier accepted.
     /// `None`: it has shown none.
     pub certificate: Option<Certificate>,
-    /// The identity that the client has logged in as. `None`: it has not logged in.
-    pub identity: Option<String>,
 }
 
 /// One end of a connection.
@@ -98,16 +112,38 @@ impl Peer {
             local: local.into(),
             hello: None,
             extended: false,
-            tls: false,
-            certificate: None,
+            tls: None,
             identity: None,
         }
+    }
+
+    /// The certificate that the client has shown inside TLS. `None`: it has shown none.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.tls.as_ref()?.certificate.as_ref()
     }
 
     /// The name from EHLO for a log line, cut to 255 characters. Empty before EHLO. Write it with
     /// its quotes, as `Debug` does: the client chooses its characters.
     pub fn hello_text(&self) -> String {
         self.hello.as_ref().map(|name| name.to_string().chars().take(255).collect()).unwrap_or_default()
+    }
+}
+
+impl PeerTls {
+    /// TLS of this version and nothing else.
+    pub const fn new(version: ProtocolVersion) -> Self {
+        Self { version, cipher_suite: None, server_name: None, certificate: None }
+    }
+
+    /// What a connection has agreed on. `None`: it is in clear.
+    pub(crate) fn of<S>(connection: &Connection<S>) -> Option<Arc<Self>> {
+        let TlsParameters { version, cipher_suite, .. } = connection.tls()?;
+        Some(Arc::new(Self {
+            version,
+            cipher_suite: Some(cipher_suite),
+            server_name: connection.server_name().map(str::to_owned),
+            certificate: connection.peer_certificate(),
+        }))
     }
 }
 

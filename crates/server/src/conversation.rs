@@ -15,7 +15,7 @@ use tokio::{
 use tracing::{debug, info};
 
 use crate::{
-    Body, Context, Envelope, Handler, Peer,
+    Body, Context, Envelope, Handler, Peer, PeerTls,
     budget::{self, Share},
     content::{End, Source, Turn},
     converse::{Common, Ends, Terms},
@@ -108,8 +108,8 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
                     };
                     done?;
                     let Peer { address, local, network, .. } = self.cx.peer;
-                    let certificate = self.driver.driver.peer_certificate();
-                    self.cx.peer = Peer { tls: true, certificate, network, ..Peer::new(address, local) };
+                    let tls = PeerTls::of(self.driver.driver.connection());
+                    self.cx.peer = Peer { tls, network, ..Peer::new(address, local) };
                     self.login = None;
                     self.forget();
                 }
@@ -221,7 +221,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
     /// stranger must not fill the log.
     fn tell(&mut self, what: &str, about: &str, refusal: &Refusal) {
         let Context { connection, peer, .. } = &self.cx;
-        let (address, hello, tls) = (&peer.address, peer.hello_text(), peer.tls);
+        let (address, hello, tls) = (&peer.address, peer.hello_text(), peer.tls.is_some());
         let identity = peer.identity.as_deref().unwrap_or_default();
         let (reply, cause) = (refusal.reply(), refusal.cause());
         if self.told < TOLD {

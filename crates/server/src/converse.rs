@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::{
-    Context, Peer, ServerOptions, Service, Tls,
+    Context, Peer, PeerTls, ServerOptions, Service, Tls,
     budget::Budget,
     conversation::{Conversation, answer, bounded},
     guessing::Guessing,
@@ -67,6 +67,9 @@ impl Common {
 /// Serves one session over any stream: for tests of handlers in memory, and for streams that do not
 /// come from a [`Listener`](crate::Listener). When `shutdown` completes, the session ends at its
 /// next [boundary](posthaste_tokio::session::ServerSession::shutdown).
+///
+/// If the stream has come through TLS that is not this function's, say so in [`Peer::tls`]. The
+/// session then offers no STARTTLS, and passwords may cross it.
 ///
 /// All calls in a process share the limits for envelopes and logins, with the defaults of
 /// [`ServerOptions`]. Connections are not counted. Dropping the future drops the connection.
@@ -130,11 +133,11 @@ where
         }
     };
     let mut cx = Context::new(peer, settings);
-    cx.peer.tls = connection.is_tls();
-    cx.peer.certificate = connection.peer_certificate();
+    // Without TLS of its own the stream may have come through TLS all the same, as its peer says.
+    cx.peer.tls = PeerTls::of(&connection).or(cx.peer.tls.take());
     cx.settings = service.settings(&cx);
     let verdict = cx.settings.timeouts.verdict;
-    let transport = match (cx.peer.tls, &starttls) {
+    let transport = match (cx.peer.tls.is_some(), &starttls) {
         (true, _) => Transport::Tls,
         (false, Some(_)) => Transport::StartTls,
         (false, None) => Transport::Plain,

@@ -24,7 +24,7 @@ mod service;
 
 pub use accept::Accept;
 pub use body::{Body, BodyError};
-pub use context::{Context, Envelope, Peer, PeerAddress};
+pub use context::{Context, Envelope, Peer, PeerAddress, PeerTls};
 pub use converse::converse;
 pub use guessing::LoginOptions;
 pub use handler::{Authentication, Handler};

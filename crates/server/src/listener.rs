@@ -11,7 +11,8 @@ use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs, lookup_host};
 
 use crate::Accept;
 
-/// The TLS of a listener.
+/// The TLS of a listener. Several certificates, their exchange while the server runs and
+/// certificates of clients come with [`Certificates`](crate::tls::Certificates).
 #[derive(Debug, Clone, Default)]
 pub enum Tls {
     /// None.

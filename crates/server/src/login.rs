@@ -111,6 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
         }
         let Some(LoginUnderWay { mechanism, name, .. }) = &self.login else { return };
         let Peer { address, tls, .. } = &self.cx.peer;
+        let tls = tls.is_some();
         info!(%address, hello = ?self.cx.peer.hello_text(), tls, ?name, ?mechanism, %error, "login failed");
     }
 

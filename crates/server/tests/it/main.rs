@@ -2,6 +2,8 @@
 //! every change.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
+#[cfg(feature = "aws-lc-rs")]
+mod certificates;
 mod chunks_and_lmtp;
 mod handshakes;
 mod layers;
