@@ -55,6 +55,18 @@ pub struct Peer {
     pub tls: Option<Arc<PeerTls>>,
     /// The identity that the client has logged in as. `None`: it has not logged in.
     pub identity: Option<String>,
+    /// The proxy that has connected for this client, and said who it is. `None`: the client has
+    /// connected itself.
+    pub proxy: Option<Arc<Proxy>>,
+}
+
+/// A proxy that has connected for a client: see
+/// [`Listener::with_proxies`](crate::Listener::with_proxies).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Proxy {
+    /// Its own address.
+    pub address: PeerAddress,
 }
 
 /// What the TLS handshake with a client has agreed on.
@@ -114,7 +126,14 @@ impl Peer {
             extended: false,
             tls: None,
             identity: None,
+            proxy: None,
         }
+    }
+
+    /// Forgets what the client has said in clear, after a TLS handshake (RFC 3207 section 4.2).
+    pub(crate) fn start_over(&mut self, tls: Option<Arc<PeerTls>>) {
+        let Self { address: _, network: _, local: _, hello, extended, tls: own, identity, proxy: _ } = self;
+        (*hello, *extended, *own, *identity) = (None, false, tls, None);
     }
 
     /// The certificate that the client has shown inside TLS. `None`: it has shown none.
@@ -165,9 +184,10 @@ impl PeerAddress {
     }
 }
 
+/// An IPv4 address within IPv6, as a socket for both has it, becomes that IPv4 address.
 impl From<SocketAddr> for PeerAddress {
     fn from(address: SocketAddr) -> Self {
-        Self::Ip(address)
+        Self::Ip(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 }
 

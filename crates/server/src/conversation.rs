@@ -15,7 +15,7 @@ use tokio::{
 use tracing::{debug, info};
 
 use crate::{
-    Body, Context, Envelope, Handler, Peer, PeerTls,
+    Body, Context, Envelope, Handler, PeerTls,
     budget::{self, Share},
     content::{End, Source, Turn},
     converse::{Common, Ends, Terms},
@@ -107,9 +107,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
                         return Ok(CloseReason::Shutdown);
                     };
                     done?;
-                    let Peer { address, local, network, .. } = self.cx.peer;
-                    let tls = PeerTls::of(self.driver.driver.connection());
-                    self.cx.peer = Peer { tls, network, ..Peer::new(address, local) };
+                    self.cx.peer.start_over(PeerTls::of(self.driver.driver.connection()));
                     self.login = None;
                     self.forget();
                 }

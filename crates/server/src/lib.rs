@@ -19,12 +19,13 @@ mod mistakes;
 mod network;
 mod network_set;
 mod password;
+mod proxy;
 mod server;
 mod service;
 
 pub use accept::Accept;
 pub use body::{Body, BodyError};
-pub use context::{Context, Envelope, Peer, PeerAddress, PeerTls};
+pub use context::{Context, Envelope, Peer, PeerAddress, PeerTls, Proxy};
 pub use converse::converse;
 pub use guessing::LoginOptions;
 pub use handler::{Authentication, Handler};

@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 use crate::{
     Accept, Listener, LoginOptions, Networks, Peer, PeerAddress, Service, Tls,
     converse::{Common, Ends, converse_within},
+    proxy,
 };
 
 /// The limits of a server.
@@ -211,7 +212,7 @@ impl<V> fmt::Debug for Server<V> {
 async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A>) {
     let Running { shared, tasks, ends } = running;
     // The socket goes with this task: during a drain no client may wait to be accepted.
-    let Listener { mut socket, settings, tls } = listener;
+    let Listener { mut socket, settings, tls, proxies } = listener;
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
@@ -220,7 +221,9 @@ async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A
         match accepted {
             Ok((stream, peer)) => {
                 let (shared, offer) = (Arc::clone(&shared), (Arc::clone(&settings), tls.clone()));
-                tasks.spawn(serve(shared, offer, stream, peer, ends.clone()));
+                // The address of the socket: a header changes no more than the client's.
+                let proxied = proxies.contains(peer.address.ip_or_loopback());
+                tasks.spawn(serve(shared, offer, stream, peer, proxied, ends.clone()));
             }
             Err(error) => {
                 warn!(%error, "accept failed");
@@ -229,15 +232,26 @@ async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A
         }
     }
 }
+
 async fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
     shared: Arc<Shared<V>>,
     (settings, tls): (Arc<ServerSettings>, Tls),
     mut stream: S,
     mut peer: Peer,
+    proxied: bool,
     ends: Ends,
 ) {
-    let address = peer.address;
     let slot = Arc::clone(&shared.slots).try_acquire_owned().ok();
+    // Counted in all, and by network once the client is known.
+    if proxied && slot.is_some() {
+        let proxy = peer.address;
+        match ends.drain.run_until_cancelled(proxy::accept(&mut stream, peer)).await {
+            Some(Ok(client)) => peer = client,
+            Some(Err(error)) => return warn!(%proxy, %error, "PROXY header missing, connection closed"),
+            None => return,
+        }
+    }
+    let address = peer.address;
     let Some((_slot, _counted)) = slot.zip(Counted::enter(&shared, address.ip_or_loopback())) else {
         // Best effort, for 1 s. Not under implicit TLS: there the client expects a handshake.
         if !matches!(tls, Tls::Implicit(_)) {

@@ -10,6 +10,9 @@ mod layers;
 mod limits_and_drain;
 mod login;
 mod password_keys;
+mod proxy;
+#[cfg(unix)]
+mod sockets;
 mod support;
 mod tls_login;
 mod verdicts;
