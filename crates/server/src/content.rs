@@ -15,28 +15,16 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::Instant,
 };
-use tokio_util::sync::ReusableBoxFuture;
 
 use crate::{BodyError, conversation::Hurried};
 
 /// Reads content through the driver, and remembers how it ended.
-pub(crate) struct Source<'d, 'c, S> {
-    reading: Reading<'d, 'c, S>,
-    /// The memory of the futures that read: allocated once a message.
-    read: ReusableBoxFuture<'d, Read<'d, 'c, S>>,
+pub(crate) struct Source<'d, 'c, 's, S> {
+    driver: &'d mut Hurried<'c, 's, S>,
     turn: &'d Turn,
     /// How long the client may send nothing.
     patience: Duration,
     end: End,
-}
-
-type Read<'d, 'c, S> = (&'d mut Hurried<'c, S>, io::Result<ServerEvent>);
-
-enum Reading<'d, 'c, S> {
-    /// The driver is here.
-    Idle(&'d mut Hurried<'c, S>),
-    /// The driver is in the future that reads.
-    Busy,
 }
 
 pub(crate) enum End {
@@ -47,10 +35,9 @@ pub(crate) enum End {
     Failed(io::ErrorKind),
 }
 
-impl<'d, 'c, S: AsyncRead + AsyncWrite + Unpin + Send> Source<'d, 'c, S> {
-    pub(crate) fn new(driver: &'d mut Hurried<'c, S>, turn: &'d Turn, patience: Duration) -> Self {
-        let read = ReusableBoxFuture::new(read(driver));
-        Self { reading: Reading::Busy, read, turn, patience, end: End::Open }
+impl<'d, 'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send> Source<'d, 'c, 's, S> {
+    pub(crate) const fn new(driver: &'d mut Hurried<'c, 's, S>, turn: &'d Turn, patience: Duration) -> Self {
+        Self { driver, turn, patience, end: End::Open }
     }
 
     /// How the content ended.
@@ -69,12 +56,7 @@ impl<'d, 'c, S: AsyncRead + AsyncWrite + Unpin + Send> Source<'d, 'c, S> {
     }
 }
 
-async fn read<'d, 'c, S: AsyncRead + AsyncWrite + Unpin>(driver: &'d mut Hurried<'c, S>) -> Read<'d, 'c, S> {
-    let event = driver.next().await;
-    (driver, event)
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for Source<'_, '_, S> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for Source<'_, '_, '_, S> {
     type Item = Result<Bytes, BodyError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -84,13 +66,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for Source<'_, '_, S> {
             End::Complete => return Poll::Ready(None),
             End::Refused(_) | End::Closed | End::Failed(_) => return Poll::Ready(Some(Err(BodyError::Disconnected))),
         }
-        if let Reading::Idle(driver) = std::mem::replace(&mut this.reading, Reading::Busy) {
-            this.read.set(read(driver));
-        }
         this.turn.is_clients(this.patience);
-        let (driver, event) = ready!(this.read.poll(cx));
+        let event = ready!(this.driver.poll_next(cx));
         this.turn.is_handlers();
-        this.reading = Reading::Idle(driver);
         Poll::Ready(match event {
             Ok(ServerEvent::Content(piece)) => Some(Ok(piece)),
             Ok(ServerEvent::Ask(_)) => this.ended(End::Complete),

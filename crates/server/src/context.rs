@@ -12,7 +12,7 @@ use std::{
 use posthaste_tokio::{
     Certificate, Connection, TlsParameters,
     rustls::{CipherSuite, ProtocolVersion},
-    session::ServerSettings,
+    session::{ServerSettings, server::ClientFacts},
     wire::{AddressError, EhloName, Mail, Rcpt},
 };
 
@@ -33,6 +33,10 @@ pub struct Context {
     /// The transaction so far: MAIL and the recipients accepted so far. `None`: no transaction is
     /// open, or its envelope went to [`Handler::message`](crate::Handler::message).
     pub envelope: Option<Envelope>,
+    /// What a trusted client has said by XFORWARD about the client of this transaction, for logs:
+    /// see [`Listener::with_xforward`](crate::Listener::with_xforward). `None`: it has said no such
+    /// thing, or no transaction is open.
+    pub forwarded: Option<Arc<ClientFacts>>,
 }
 
 /// The client, with the facts that it has given so far.
@@ -61,12 +65,15 @@ pub struct Peer {
 }
 
 /// A proxy that has connected for a client: see
-/// [`Listener::with_proxies`](crate::Listener::with_proxies).
+/// [`Listener::with_proxies`](crate::Listener::with_proxies) and
+/// [`Listener::with_xclient`](crate::Listener::with_xclient).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Proxy {
     /// Its own address.
     pub address: PeerAddress,
+    /// The host name of the client, as the proxy has looked it up. `None`: it has said none.
+    pub client_name: Option<String>,
 }
 
 /// What the TLS handshake with a client has agreed on.
@@ -110,7 +117,7 @@ impl Context {
     pub fn new(peer: Peer, settings: Arc<ServerSettings>) -> Self {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
         let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-        Self { peer, settings, connection, envelope: None }
+        Self { peer, settings, connection, envelope: None, forwarded: None }
     }
 }
 
@@ -134,6 +141,21 @@ impl Peer {
     pub(crate) fn start_over(&mut self, tls: Option<Arc<PeerTls>>) {
         let Self { address: _, network: _, local: _, hello, extended, tls: own, identity, proxy: _ } = self;
         (*hello, *extended, *own, *identity) = (None, false, tls, None);
+    }
+
+    /// Becomes the client that a proxy has named, which has said no EHLO yet.
+    pub(crate) fn take_facts(&mut self, facts: &ClientFacts) {
+        let proxy = self.proxy.as_ref().map_or(self.address, |proxy| proxy.address);
+        if let Some(address) = facts.address {
+            self.address = SocketAddr::new(address, facts.port.unwrap_or_default()).into();
+        }
+        if let Some(address) = facts.local_address {
+            self.local = SocketAddr::new(address, facts.local_port.unwrap_or_default()).into();
+        }
+        self.hello = facts.hello.clone();
+        self.extended = facts.protocol.as_deref().is_some_and(|protocol| protocol != "SMTP");
+        self.identity = facts.login.clone();
+        self.proxy = Some(Arc::new(Proxy { address: proxy, client_name: facts.name.clone() }));
     }
 
     /// The certificate that the client has shown inside TLS. `None`: it has shown none.

@@ -1,117 +1,168 @@
 //! The session's questions become the handler's methods, and their decisions its verdicts.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{self, Poll, ready},
+    time::Duration,
+};
 
 use posthaste_tokio::{
     ServerDriver, ServerEvent,
-    session::{Ask, Verdict, sasl::ServerMechanism, server::CloseReason},
+    session::{
+        Ask, Verdict,
+        sasl::ServerMechanism,
+        server::{ClientFacts, CloseReason},
+    },
     wire::{Accepted, Mail, Rcpt, Refusal, ReversePath, refusal},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::watch,
+    sync::futures::Notified,
     time::timeout,
 };
+use tokio_util::sync::WaitForCancellationFuture;
 use tracing::{debug, info};
 
 use crate::{
     Body, Context, Envelope, Handler, PeerTls,
     budget::{self, Share},
     content::{End, Source, Turn},
-    converse::{Common, Ends, Terms},
+    converse::{Common, Ends, Hurry, Terms},
     login::LoginUnderWay,
 };
 
 /// A session and what the application has decided in it.
-pub(crate) struct Conversation<'c, S, H> {
-    pub(crate) driver: Hurried<'c, S>,
+pub(crate) struct Conversation<'c, 's, S, H> {
+    pub(crate) driver: Hurried<'c, 's, S>,
     pub(crate) handler: H,
-    pub(crate) cx: Context,
+    pub(crate) cx: &'c mut Context,
     /// What the envelope has of the memory for all envelopes.
     share: Share,
-    pub(crate) login: Option<LoginUnderWay>,
     /// Boxed, since most connections are not in the middle of a login.
+    pub(crate) login: Option<Box<LoginUnderWay>>,
     pub(crate) mechanism: Option<Box<ServerMechanism>>,
-    pub(crate) terms: Terms,
-    pub(crate) common: &'c Common,
-    pub(crate) ends: &'c Ends,
+    pub(crate) terms: &'c Terms,
+    pub(crate) common: &'s Common,
+    pub(crate) ends: &'s Ends,
+    /// Completes when the drain begins.
+    drain: Pin<&'c mut WaitForCancellationFuture<'s>>,
+    draining: bool,
     /// How many refusals the log was told of.
     told: u8,
 }
 
-/// A driver that hurries whenever the server is nearly full.
-pub(crate) struct Hurried<'c, S> {
-    pub(crate) driver: &'c mut ServerDriver<S>,
-    hurried: watch::Receiver<bool>,
+/// How a conversation ends.
+pub(crate) enum Ended {
+    /// The session is over.
+    Closed(CloseReason),
+    /// A proxy has named its client, with which another conversation begins. The question is open.
+    Named(Arc<ClientFacts>),
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Hurried<'_, S> {
-    /// As [`ServerDriver::next`].
-    pub(crate) async fn next(&mut self) -> io::Result<ServerEvent> {
+/// A driver that hurries whenever the server is nearly full.
+pub(crate) struct Hurried<'c, 's, S> {
+    pub(crate) driver: &'c mut ServerDriver<S>,
+    hurry: &'s Hurry,
+    /// Completes when the hurry changes.
+    changed: Pin<&'c mut Notified<'s>>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Hurried<'_, '_, S> {
+    /// As [`ServerDriver::poll_next`].
+    pub(crate) fn poll_next(&mut self, context: &mut task::Context<'_>) -> Poll<io::Result<ServerEvent>> {
         loop {
-            tokio::select! {
-                biased;
-                event = self.driver.next() => return event,
-                // The server lives for longer than its conversations.
-                Ok(()) = self.hurried.changed() => self.catch_up(),
+            if let Poll::Ready(event) = self.driver.poll_next(context) {
+                return Poll::Ready(event);
             }
+            ready!(self.changed.as_mut().poll(context));
+            // A change after this line is heard, one before it is seen.
+            self.changed.set(self.hurry.changed());
+            self.catch_up();
         }
     }
 
+    async fn next(&mut self) -> io::Result<ServerEvent> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
     fn catch_up(&mut self) {
-        let hurried = *self.hurried.borrow_and_update();
-        self.driver.hurry(hurried);
+        self.driver.hurry(self.hurry.is_wanted());
     }
 }
 
 /// Refusals of a connection that the log is told of at its usual level.
 const TOLD: u8 = 10;
 
-impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, S, H> {
+/// What a conversation waits for beside its client. It stays in the lists of those who wait for as
+/// long as the conversation lasts, not for each command.
+pub(crate) struct Signals<'c, 's> {
+    pub(crate) hurry: Pin<&'c mut Notified<'s>>,
+    pub(crate) drain: Pin<&'c mut WaitForCancellationFuture<'s>>,
+}
+
+impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 's, S, H> {
     /// A session that has been greeted.
     pub(crate) fn new(
-        common: &'c Common,
-        ends: &'c Ends,
+        (common, ends, signals): (&'s Common, &'s Ends, Signals<'c, 's>),
         driver: &'c mut ServerDriver<S>,
-        cx: Context,
+        cx: &'c mut Context,
         handler: H,
-        terms: Terms,
+        terms: &'c Terms,
     ) -> Self {
-        let mut driver = Hurried { driver, hurried: common.hurried.subscribe() };
+        let Signals { hurry, drain } = signals;
+        let mut driver = Hurried { driver, hurry: &common.hurry, changed: hurry };
         driver.catch_up();
         let share = Share::new(Arc::clone(&common.envelopes));
-        Self { driver, handler, cx, share, login: None, mechanism: None, terms, common, ends, told: 0 }
+        let (login, mechanism, draining, told) = (None, None, false, 0);
+        Self { driver, handler, cx, share, login, mechanism, terms, common, ends, drain, draining, told }
     }
 
-    /// Holds the session to its end.
-    pub(crate) async fn run(&mut self) -> io::Result<CloseReason> {
-        let mut draining = false;
+    /// Holds the session to its end, or until a proxy names another client.
+    pub(crate) async fn run(&mut self) -> io::Result<Ended> {
         loop {
-            let event = tokio::select! {
-                event = self.driver.next() => event?,
-                () = self.ends.drain.cancelled(), if !draining => {
-                    // After a message or a question the next turn of the loop asks again.
-                    self.driver.driver.shutdown();
-                    draining = true;
-                    continue;
+            let event = self.next().await?;
+            // Boxed, so that an idle connection does not hold the room of the handler's futures.
+            // One box serves for a whole transaction.
+            if let Some(ended) = Box::pin(self.handle(event)).await? {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Waits for the client or the drain.
+    async fn next(&mut self) -> io::Result<ServerEvent> {
+        poll_fn(|context| {
+            loop {
+                if let Poll::Ready(event) = self.driver.poll_next(context) {
+                    return Poll::Ready(event);
                 }
-            };
+                if self.draining {
+                    return Poll::Pending;
+                }
+                ready!(self.drain.as_mut().poll(context));
+                self.draining = true;
+                self.driver.driver.shutdown();
+            }
+        })
+        .await
+    }
+
+    /// Handles an event, and those that follow while a transaction is open. `Some`: the
+    /// conversation is over.
+    async fn handle(&mut self, mut event: ServerEvent) -> io::Result<Option<Ended>> {
+        loop {
             match event {
+                ServerEvent::Ask(Ask::XClient(facts)) => return Ok(Some(Ended::Named(facts))),
                 ServerEvent::Ask(ask) => self.question(ask).await?,
                 ServerEvent::StartTls => {
-                    let Some(config) = &self.terms.tls else { return Err(io::ErrorKind::Unsupported.into()) };
-                    let handshake = self.driver.driver.accept_tls(Arc::clone(config));
-                    // No message has begun that a drain would have to wait for, and nothing can be
-                    // said.
-                    let Some(done) = self.ends.drain.run_until_cancelled(handshake).await else {
-                        return Ok(CloseReason::Shutdown);
-                    };
-                    done?;
-                    self.cx.peer.start_over(PeerTls::of(self.driver.driver.connection()));
-                    self.login = None;
-                    self.forget();
+                    if let Some(reason) = Box::pin(self.start_tls()).await? {
+                        return Ok(Some(Ended::Closed(reason)));
+                    }
                 }
-                ServerEvent::Closed(reason) => return Ok(reason),
+                ServerEvent::Closed(reason) => return Ok(Some(Ended::Closed(reason))),
                 ServerEvent::Reset => self.forget(),
                 // Content comes only within `receive`.
                 ServerEvent::Content(_)
@@ -119,10 +170,30 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
                 | ServerEvent::ContentSwallowed
                 | ServerEvent::ContentAborted => {}
             }
-            if draining {
+            if self.draining {
+                // After a message or a question the session may be at a boundary.
                 self.driver.driver.shutdown();
             }
+            if self.cx.envelope.is_none() {
+                return Ok(None);
+            }
+            event = self.next().await?;
         }
+    }
+
+    /// The handshake of STARTTLS. `Some`: the session is over.
+    async fn start_tls(&mut self) -> io::Result<Option<CloseReason>> {
+        let Some(config) = &self.terms.tls else { return Err(io::ErrorKind::Unsupported.into()) };
+        let handshake = self.driver.driver.accept_tls(Arc::clone(config));
+        // No message has begun that a drain would have to wait for, and nothing can be said.
+        let Some(done) = self.ends.drain.run_until_cancelled(handshake).await else {
+            return Ok(Some(CloseReason::Shutdown));
+        };
+        done?;
+        self.cx.peer.start_over(PeerTls::of(self.driver.driver.connection()));
+        self.login = None;
+        self.forget();
+        Ok(None)
     }
 
     async fn question(&mut self, ask: Ask) -> io::Result<()> {
@@ -130,7 +201,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
         let verdict = match ask {
             Ask::Connect => Verdict::Accept(None),
             Ask::Hello(name) => {
-                let decision = bounded(limit, self.handler.hello(&self.cx, &name)).await;
+                let decision = bounded(limit, self.handler.hello(self.cx, &name)).await;
                 let accepted = decision.is_ok();
                 if accepted {
                     self.cx.peer.hello = Some(name);
@@ -149,7 +220,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
             Ask::Rcpt(rcpt) => self.rcpt(rcpt).await,
             Ask::Data => {
                 self.cx.envelope.get_or_insert_with(empty);
-                let decision = bounded(limit, self.handler.data(&self.cx)).await;
+                let decision = bounded(limit, self.handler.data(self.cx)).await;
                 let accepted = decision.is_ok();
                 let verdict = self.decided("message", "", decision);
                 answer(self.driver.driver, verdict);
@@ -160,9 +231,9 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
                 self.forget();
                 return received;
             }
-            // Answered where its content was read.
-            Ask::Message { .. } => Verdict::Refuse(UNFINISHED),
-            Ask::Other(command) => replied(bounded(limit, self.handler.other(&self.cx, &command)).await),
+            // Answered where its content was read, and where a client is greeted.
+            Ask::Message { .. } | Ask::XClient(_) => Verdict::Refuse(UNFINISHED),
+            Ask::Other(command) => replied(bounded(limit, self.handler.other(self.cx, &command)).await),
         };
         answer(self.driver.driver, verdict);
         Ok(())
@@ -170,8 +241,9 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
 
     async fn mail(&mut self, mail: Mail) -> Verdict {
         self.forget();
+        self.cx.forwarded = self.driver.driver.session().forwarded().cloned();
         let decision = match self.share.take(budget::of_mail(&mail)) {
-            true => bounded(self.terms.verdict, self.handler.mail(&self.cx, &mail)).await,
+            true => bounded(self.terms.verdict, self.handler.mail(self.cx, &mail)).await,
             false => Err(NO_MEMORY),
         };
         let sender = if decision.is_err() { mail.reverse_path.to_string() } else { String::new() };
@@ -186,7 +258,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
         self.cx.envelope.get_or_insert_with(empty);
         let octets = budget::of_rcpt(&rcpt);
         let decision = match self.share.take(octets) {
-            true => bounded(self.terms.verdict, self.handler.rcpt(&self.cx, &rcpt))
+            true => bounded(self.terms.verdict, self.handler.rcpt(self.cx, &rcpt))
                 .await
                 .inspect_err(|_| self.share.give(octets)),
             false => Err(NO_MEMORY),
@@ -201,6 +273,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
     /// The transaction is over.
     fn forget(&mut self) {
         self.cx.envelope = None;
+        self.cx.forwarded = None;
         self.share.free();
     }
 
@@ -218,7 +291,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
     /// One line for a refusal. After the first ones of a connection they are debug lines: a
     /// stranger must not fill the log.
     fn tell(&mut self, what: &str, about: &str, refusal: &Refusal) {
-        let Context { connection, peer, .. } = &self.cx;
+        let Context { connection, peer, .. } = &*self.cx;
         let (address, hello, tls) = (&peer.address, peer.hello_text(), peer.tls.is_some());
         let identity = peer.identity.as_deref().unwrap_or_default();
         let (reply, cause) = (refusal.reply(), refusal.cause());
@@ -241,7 +314,7 @@ impl<'c, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'c, 
         let decisions = {
             let body = Body::borrowed(&mut source);
             tokio::select! {
-                decisions = take(&mut self.handler, &self.cx, envelope, body, self.terms.lmtp) => decisions,
+                decisions = take(&mut self.handler, self.cx, envelope, body, self.terms.lmtp) => decisions,
                 () = turn.has_taken(self.terms.verdict) => Decisions::All(Err(LATE)),
             }
         };

@@ -4,7 +4,12 @@
 use std::{
     future::Future,
     io,
-    sync::{Arc, LazyLock},
+    net::IpAddr,
+    pin::pin,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -13,12 +18,13 @@ use posthaste_tokio::{
     rustls::ServerConfig,
     session::{
         ServerSession, ServerSettings, Transport, Verdict,
-        server::{CloseReason, Protocol},
+        server::{ClientFacts, CloseReason, Protocol},
     },
+    wire::{Refusal, refusal},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::watch,
+    sync::{Notify, futures::Notified},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -27,7 +33,7 @@ use tracing::debug;
 use crate::{
     Context, Peer, PeerTls, ServerOptions, Service, Tls,
     budget::Budget,
-    conversation::{Conversation, answer, bounded},
+    conversation::{Conversation, Ended, Signals, answer, bounded},
     guessing::Guessing,
 };
 
@@ -36,8 +42,32 @@ use crate::{
 pub(crate) struct Common {
     pub(crate) envelopes: Arc<Budget>,
     pub(crate) guessing: Guessing,
-    /// `true` while the server is nearly full and sessions have to hurry.
-    pub(crate) hurried: watch::Sender<bool>,
+    pub(crate) hurry: Hurry,
+}
+
+/// The wish that all sessions hurry, while the server is nearly full.
+#[derive(Debug, Default)]
+pub(crate) struct Hurry {
+    wanted: AtomicBool,
+    changed: Notify,
+}
+
+impl Hurry {
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(SeqCst)
+    }
+
+    /// Completes at the first change after this call.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Sets the wish, and wakes all sessions if it was another one.
+    pub(crate) fn set(&self, wanted: bool) {
+        if self.is_wanted() != wanted && self.wanted.swap(wanted, SeqCst) != wanted {
+            self.changed.notify_waiters();
+        }
+    }
 }
 
 /// The two ends of a server.
@@ -54,13 +84,12 @@ impl Common {
         Self {
             envelopes: Arc::new(Budget::new(options.envelopes)),
             guessing: Guessing::new(options.logins.clone()),
-            hurried: watch::Sender::new(false),
+            hurry: Hurry::default(),
         }
     }
 
     fn handshake_timeout(&self, settings: &ServerSettings) -> Duration {
-        let hurried = *self.hurried.borrow();
-        if hurried { settings.timeouts.handshake / 10 } else { settings.timeouts.handshake }
+        if self.hurry.is_wanted() { settings.timeouts.handshake / 10 } else { settings.timeouts.handshake }
     }
 }
 
@@ -90,7 +119,8 @@ where
 {
     static COMMON: LazyLock<Common> = LazyLock::new(|| Common::new(&ServerOptions::default()));
     let ends = Ends { drain: CancellationToken::new(), abort: CancellationToken::new() };
-    let session = converse_within(&COMMON, &ends, stream, peer, service, (settings, tls));
+    let mut cx = Context::new(peer, settings);
+    let session = converse_within(&COMMON, &ends, stream, &mut cx, service, (tls, None));
     let drain = async {
         shutdown.await;
         ends.drain.cancel();
@@ -103,54 +133,113 @@ where
 }
 
 /// The same within a server.
-pub(crate) async fn converse_within<S, V>(
-    common: &Common,
-    ends: &Ends,
+///
+/// Its future is the memory of an idle connection. So it is no `async fn`, which would hold what
+/// its arguments move into twice, and what is rarely under way is boxed.
+#[expect(clippy::manual_async_fn, reason = "its future would hold its arguments twice")]
+pub(crate) fn converse_within<'c, S, V>(
+    common: &'c Common,
+    ends: &'c Ends,
     stream: S,
-    peer: Peer,
-    service: &V,
-    (settings, tls): (Arc<ServerSettings>, Tls),
-) -> io::Result<CloseReason>
+    cx: &'c mut Context,
+    service: &'c V,
+    (tls, trust): (Tls, Option<Box<Trust>>),
+) -> impl Future<Output = io::Result<CloseReason>> + Send
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     V: Service,
 {
-    let mut connection = Connection::new(stream);
-    let starttls = match tls {
-        Tls::Off => None,
-        Tls::StartTls(config) => Some(config),
-        Tls::Implicit(config) => {
-            let handshake = timeout(common.handshake_timeout(&settings), connection.accept_tls(config));
-            // No message has begun that a drain would have to wait for.
-            let Some(done) = ends.drain.run_until_cancelled(handshake).await else {
-                return Ok(CloseReason::Shutdown);
-            };
-            let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the client did not finish it in time");
-            done.map_err(late)
-                .flatten()
-                .map_err(|error| io::Error::new(error.kind(), format!("the TLS handshake failed: {error}")))?;
-            None
+    async move {
+        let (connection, starttls) = match tls {
+            Tls::Off => (Connection::new(stream), None),
+            Tls::StartTls(config) => (Connection::new(stream), Some(config)),
+            Tls::Implicit(config) => match Box::pin(handshake(common, ends, stream, config, &cx.settings)).await? {
+                Some(connection) => (connection, None),
+                None => return Ok(CloseReason::Shutdown),
+            },
+        };
+        let (mut driver, terms) = begin(connection, cx, service, starttls, trust);
+        let (mut hurry, mut drain) = (pin!(common.hurry.changed()), pin!(ends.drain.cancelled()));
+        tokio::select! {
+            biased;
+            ended = async {
+                let mut greeted = Box::pin(greet(&mut driver, cx, service, terms.verdict)).await?;
+                loop {
+                    let handler = match greeted {
+                        Ok(handler) => handler,
+                        Err(reason) => return Ok(reason),
+                    };
+                    let signals = Signals { hurry: hurry.as_mut(), drain: drain.as_mut() };
+                    let server = (common, ends, signals);
+                    let facts = match Conversation::new(server, &mut driver, cx, handler, &terms).run().await? {
+                        Ended::Closed(reason) => return Ok(reason),
+                        Ended::Named(facts) => facts,
+                    };
+                    greeted = Box::pin(begin_with(&mut driver, cx, service, facts, &terms)).await?;
+                }
+            } => ended,
+            () = ends.abort.cancelled() => {
+                Box::pin(cut(&mut driver)).await;
+                Ok(CloseReason::Shutdown)
+            }
         }
-    };
-    let mut cx = Context::new(peer, settings);
+    }
+}
+
+/// The handshake of implicit TLS. `None`: the server drains.
+async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    common: &Common,
+    ends: &Ends,
+    stream: S,
+    config: Arc<ServerConfig>,
+    settings: &ServerSettings,
+) -> io::Result<Option<Connection<S>>> {
+    let mut connection = Connection::new(stream);
+    let handshake = timeout(common.handshake_timeout(settings), connection.accept_tls(config));
+    // No message has begun that a drain would have to wait for.
+    let Some(done) = ends.drain.run_until_cancelled(handshake).await else { return Ok(None) };
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the client did not finish it in time");
+    done.map_err(late)
+        .flatten()
+        .map_err(|error| io::Error::new(error.kind(), format!("the TLS handshake failed: {error}")))?;
+    Ok(Some(connection))
+}
+
+/// A session with the settings of its service.
+fn begin<S: AsyncRead + AsyncWrite + Unpin, V: Service>(
+    connection: Connection<S>,
+    cx: &mut Context,
+    service: &V,
+    starttls: Option<Arc<ServerConfig>>,
+    trust: Option<Box<Trust>>,
+) -> (ServerDriver<S>, Terms) {
     // Without TLS of its own the stream may have come through TLS all the same, as its peer says.
     cx.peer.tls = PeerTls::of(&connection).or(cx.peer.tls.take());
-    cx.settings = service.settings(&cx);
-    let verdict = cx.settings.timeouts.verdict;
+    cx.settings = service.settings(cx);
+    if let Some(Trust { xclient, xforward, .. }) = trust.as_deref() {
+        let offers = &mut Arc::make_mut(&mut cx.settings).offers;
+        offers.xclient |= xclient;
+        offers.xforward |= xforward;
+    }
     let transport = match (cx.peer.tls.is_some(), &starttls) {
         (true, _) => Transport::Tls,
         (false, Some(_)) => Transport::StartTls,
         (false, None) => Transport::Plain,
     };
-    let mut driver = ServerDriver::new(connection, ServerSession::new(Arc::clone(&cx.settings), transport));
-    let terms = Terms { verdict, lmtp: cx.settings.protocol == Protocol::Lmtp, tls: starttls };
-    tokio::select! {
-        ended = greet_and_run(common, ends, &mut driver, cx, service, terms) => ended,
-        () = ends.abort.cancelled() => {
-            cut(&mut driver).await;
-            Ok(CloseReason::Shutdown)
-        }
-    }
+    let driver = ServerDriver::new(connection, ServerSession::new(Arc::clone(&cx.settings), transport));
+    let lmtp = cx.settings.protocol == Protocol::Lmtp;
+    (driver, Terms { verdict: cx.settings.timeouts.verdict, lmtp, tls: starttls, trust })
+}
+
+/// What a client may say about others.
+pub(crate) struct Trust {
+    /// XCLIENT is offered.
+    pub(crate) xclient: bool,
+    /// XFORWARD is offered.
+    pub(crate) xforward: bool,
+    /// Counts the client that XCLIENT has named by its network, and returns the network. `None`:
+    /// there are too many of it.
+    pub(crate) admit: Box<dyn Fn(IpAddr) -> Option<IpAddr> + Send + Sync>,
 }
 
 /// The terms of a session, fixed at its start.
@@ -159,6 +248,8 @@ pub(crate) struct Terms {
     pub(crate) verdict: Duration,
     pub(crate) lmtp: bool,
     pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// `None`: the client may say nothing about others.
+    trust: Option<Box<Trust>>,
 }
 
 /// How long the 421 may take after a drain has timed out. It mostly fits into the system's buffer.
@@ -170,14 +261,40 @@ async fn cut<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S>) {
     let _ = timeout(CUT, async { while !matches!(driver.next().await, Ok(ServerEvent::Closed(_)) | Err(_)) {} }).await;
 }
 
-async fn greet_and_run<S, V>(
-    common: &Common,
-    ends: &Ends,
+/// Begins with the client that a proxy has named (XCLIENT), as with one that has just connected.
+/// `Err`: the session is over.
+async fn begin_with<S, V>(
     driver: &mut ServerDriver<S>,
-    cx: Context,
+    cx: &mut Context,
     service: &V,
-    terms: Terms,
-) -> io::Result<CloseReason>
+    facts: Arc<ClientFacts>,
+    terms: &Terms,
+) -> io::Result<Result<V::Handler, CloseReason>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    V: Service,
+{
+    (cx.envelope, cx.forwarded) = (None, None);
+    cx.peer.take_facts(&facts);
+    let proxy = cx.peer.proxy.as_ref().map(|proxy| tracing::field::display(proxy.address));
+    debug!(connection = cx.connection, proxy, address = %cx.peer.address, "client named by its proxy");
+    // Without a listener no client is counted.
+    if let Some(trust) = terms.trust.as_ref().filter(|_| facts.address.is_some()) {
+        match (trust.admit)(cx.peer.address.ip_or_loopback()) {
+            Some(network) => cx.peer.network = network,
+            None => return refuse(driver, BUSY).await.map(Err),
+        }
+    }
+    decide(driver, cx, service, terms.verdict).await
+}
+
+/// Asks the service for a handler. `Err`: the session is over.
+async fn greet<S, V>(
+    driver: &mut ServerDriver<S>,
+    cx: &Context,
+    service: &V,
+    verdict: Duration,
+) -> io::Result<Result<V::Handler, CloseReason>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     V: Service,
@@ -185,7 +302,7 @@ where
     loop {
         match driver.next().await? {
             ServerEvent::Ask(_) => break,
-            ServerEvent::Closed(reason) => return Ok(reason),
+            ServerEvent::Closed(reason) => return Ok(Err(reason)),
             ServerEvent::Content(_)
             | ServerEvent::ContentRefused(_)
             | ServerEvent::ContentSwallowed
@@ -194,18 +311,43 @@ where
             | ServerEvent::StartTls => {}
         }
     }
-    let handler = match bounded(terms.verdict, service.connect(&cx)).await {
-        Ok(handler) => handler,
+    decide(driver, cx, service, verdict).await
+}
+
+/// Decides about the client that has connected. `Err`: the session is over.
+async fn decide<S, V>(
+    driver: &mut ServerDriver<S>,
+    cx: &Context,
+    service: &V,
+    verdict: Duration,
+) -> io::Result<Result<V::Handler, CloseReason>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    V: Service,
+{
+    match bounded(verdict, service.connect(cx)).await {
+        Ok(handler) => {
+            answer(driver, Verdict::Accept(None));
+            Ok(Ok(handler))
+        }
         Err(refusal) => {
             debug!(connection = cx.connection, address = %cx.peer.address, %refusal, cause = refusal.cause(), "client refused");
-            answer(driver, Verdict::Refuse(refusal));
-            loop {
-                if let ServerEvent::Closed(reason) = driver.next().await? {
-                    return Ok(reason);
-                }
-            }
+            refuse(driver, refusal).await.map(Err)
         }
-    };
-    answer(driver, Verdict::Accept(None));
-    Conversation::new(common, ends, driver, cx, handler, terms).run().await
+    }
 }
+
+/// Refuses the client, and waits for the end of the session.
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
+    driver: &mut ServerDriver<S>,
+    refusal: Refusal,
+) -> io::Result<CloseReason> {
+    answer(driver, Verdict::Refuse(refusal));
+    loop {
+        if let ServerEvent::Closed(reason) = driver.next().await? {
+            return Ok(reason);
+        }
+    }
+}
+
+pub(crate) const BUSY: Refusal = refusal!("421 4.3.2 Too many connections, try again later");

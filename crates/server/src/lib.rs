@@ -39,5 +39,5 @@ pub use service::Service;
 pub use ipnet::{self, IpNet};
 pub use posthaste_tokio::{Certificate, rustls, session, tls, wire};
 pub use session::sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers};
-pub use session::server::CloseReason;
+pub use session::server::{ClientFacts, CloseReason};
 pub use wire::{Accepted, Refusal, accepted, refusal, reply};

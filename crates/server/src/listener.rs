@@ -62,7 +62,15 @@ pub struct Listener<A = TcpListener> {
     pub(crate) socket: A,
     pub(crate) settings: Arc<ServerSettings>,
     pub(crate) tls: Tls,
+    pub(crate) trusted: Trusted,
+}
+
+/// The networks whose clients may say that they are others.
+#[derive(Debug, Default)]
+pub(crate) struct Trusted {
     pub(crate) proxies: NetworkSet,
+    pub(crate) xclient: NetworkSet,
+    pub(crate) xforward: NetworkSet,
 }
 
 impl Listener<TcpListener> {
@@ -157,7 +165,7 @@ impl<A: Accept> Listener<A> {
     /// A listener on an open socket, without TLS: a `TcpListener`, a `UnixListener`, or an
     /// [`Accept`] of the application's own.
     pub fn new(socket: A, settings: ServerSettings) -> Self {
-        Self { socket, settings: Arc::new(settings), tls: Tls::Off, proxies: NetworkSet::default() }
+        Self { socket, settings: Arc::new(settings), tls: Tls::Off, trusted: Trusted::default() }
     }
 
     /// The same with TLS.
@@ -167,7 +175,7 @@ impl<A: Accept> Listener<A> {
         self
     }
 
-    /// The same behind proxies, such as HAProxy or a load balancer, in these networks: they have to
+    /// The same behind proxies in these networks, such as HAProxy or a load balancer. They have to
     /// send a header of the PROXY protocol, version 1 or 2, in front of all else. Limits, handlers
     /// and logs then have the address in the header for the client's, and
     /// [`Peer::proxy`](crate::Peer::proxy) has the proxy's. Default: no network.
@@ -193,7 +201,36 @@ impl<A: Accept> Listener<A> {
     /// ```
     #[must_use]
     pub fn with_proxies(mut self, networks: NetworkSet) -> Self {
-        self.proxies = networks;
+        self.trusted.proxies = networks;
+        self
+    }
+
+    /// The same with XCLIENT for clients from these networks, as Postfix defines it. A proxy that
+    /// speaks SMTP, such as nginx, or a content filter says with it which client it speaks for.
+    /// Default: no network. To others it is not offered, and XCLIENT is refused with 550.
+    ///
+    /// Trust only programs that pass on no XCLIENT of their own clients: it may claim any address,
+    /// and a login that counts as [`Peer::identity`](crate::Peer::identity). After the address
+    /// neither it nor XFORWARD is taken on that connection.
+    ///
+    /// With the facts of the named client in its [`Peer`](crate::Peer) the server begins again: it
+    /// counts that client by its network, asks the service's
+    /// [`connect`](crate::Service::connect) for another handler, and greets. The client is in clear
+    /// or in TLS as its proxy is. The proxy itself is not counted by network. The
+    /// [settings](crate::Service::settings) stay those that the service chose for the proxy.
+    #[must_use]
+    pub fn with_xclient(mut self, networks: NetworkSet) -> Self {
+        self.trusted.xclient = networks;
+        self
+    }
+
+    /// The same with XFORWARD for clients from these networks, as Postfix defines it: a content
+    /// filter says where a message came from. It changes no decision of the server's own; a handler
+    /// finds it in [`Context::forwarded`](crate::Context::forwarded). Default: no network. To
+    /// others it is not offered, and XFORWARD is refused with 550.
+    #[must_use]
+    pub fn with_xforward(mut self, networks: NetworkSet) -> Self {
+        self.trusted.xforward = networks;
         self
     }
 

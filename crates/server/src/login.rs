@@ -37,9 +37,10 @@ fn shown(text: &str) -> String {
     text.chars().take(SHOWN).collect()
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H> {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, '_, S, H> {
     pub(crate) async fn auth(&mut self, mechanism: Mechanism, initial: Option<Secret<String>>) -> Verdict {
-        self.login = Some(LoginUnderWay { mechanism: mechanism.as_str(), name: String::new(), attempt: None });
+        let login = LoginUnderWay { mechanism: mechanism.as_str(), name: String::new(), attempt: None };
+        self.login = Some(Box::new(login));
         let exchange = self.sasl_context().and_then(|context| ServerMechanism::new(mechanism, context));
         let initial = initial.as_ref().map(|text| text.expose().as_str());
         let step = exchange.and_then(|exchange| self.mechanism.insert(Box::new(exchange)).start(initial));
@@ -109,7 +110,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, S, H
         if error == SaslError::Unavailable {
             self.settle(false);
         }
-        let Some(LoginUnderWay { mechanism, name, .. }) = &self.login else { return };
+        let Some(LoginUnderWay { mechanism, name, .. }) = self.login.as_deref() else { return };
         let Peer { address, tls, .. } = &self.cx.peer;
         let tls = tls.is_some();
         info!(%address, hello = ?self.cx.peer.hello_text(), tls, ?name, ?mechanism, %error, "login failed");

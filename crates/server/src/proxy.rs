@@ -50,17 +50,17 @@ pub(crate) enum ProxyError {
 
 /// Reads a header, and not one octet after it, and puts its facts in the place of the proxy's. The
 /// future may not be dropped, unless the connection is too.
-pub(crate) async fn accept<S: AsyncRead + Unpin>(stream: &mut S, peer: Peer) -> Result<Peer, ProxyError> {
+pub(crate) async fn accept<S: AsyncRead + Unpin>(stream: &mut S, peer: &mut Peer) -> Result<(), ProxyError> {
     let octets = timeout(PATIENCE, read(stream)).await.map_err(|_| ProxyError::Late)??;
     let (header, _) = ProxyHeader::parse(&octets, ParseConfig::default()).map_err(|_| ProxyError::Malformed)?;
-    let proxy = Proxy { address: peer.address };
+    let proxy = Proxy { address: peer.address, client_name: None };
     // Without an address the proxy speaks for itself (LOCAL), or does not know (UNKNOWN).
-    let mut peer = match header.proxied_address() {
+    let mut client = match header.proxied_address() {
         Some(proxied) if proxied.protocol == Protocol::Stream => Peer::new(proxied.source, proxied.destination),
         Some(_) => return Err(ProxyError::Malformed),
-        None => return Ok(peer),
+        None => return Ok(()),
     };
-    peer.proxy = Some(Arc::new(proxy));
+    client.proxy = Some(Arc::new(proxy));
     let (mut tls, mut server_name) = (None, None);
     for fact in header.tlvs() {
         match fact.map_err(|_| ProxyError::Malformed)? {
@@ -70,11 +70,12 @@ pub(crate) async fn accept<S: AsyncRead + Unpin>(stream: &mut S, peer: Peer) -> 
             _ => {}
         }
     }
-    peer.tls = tls.map(|mut tls| {
+    client.tls = tls.map(|mut tls| {
         tls.server_name = server_name.map(|name: Domain| name.as_str().to_owned());
         tls.into()
     });
-    Ok(peer)
+    *peer = client;
+    Ok(())
 }
 
 fn version(facts: &SslInfo<'_>) -> ProtocolVersion {

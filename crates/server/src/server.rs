@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use posthaste_tokio::session::ServerSettings;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     sync::Semaphore,
@@ -20,8 +19,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use crate::{
-    Accept, Listener, LoginOptions, Networks, Peer, PeerAddress, Service, Tls,
-    converse::{Common, Ends, converse_within},
+    Accept, Context, Listener, LoginOptions, Networks, PeerAddress, Service, Tls,
+    converse::{BUSY, Common, Ends, Trust, converse_within},
+    listener::Trusted,
     proxy,
 };
 
@@ -212,7 +212,8 @@ impl<V> fmt::Debug for Server<V> {
 async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A>) {
     let Running { shared, tasks, ends } = running;
     // The socket goes with this task: during a drain no client may wait to be accepted.
-    let Listener { mut socket, settings, tls, proxies } = listener;
+    let Listener { mut socket, settings, tls, trusted } = listener;
+    let trusted = Arc::new(trusted);
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
@@ -220,10 +221,8 @@ async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A
         };
         match accepted {
             Ok((stream, peer)) => {
-                let (shared, offer) = (Arc::clone(&shared), (Arc::clone(&settings), tls.clone()));
-                // The address of the socket: a header changes no more than the client's.
-                let proxied = proxies.contains(peer.address.ip_or_loopback());
-                tasks.spawn(serve(shared, offer, stream, peer, proxied, ends.clone()));
+                let cx = Context::new(peer, Arc::clone(&settings));
+                tasks.spawn(serve(Arc::clone(&shared), ends.clone(), stream, cx, (tls.clone(), Arc::clone(&trusted))));
             }
             Err(error) => {
                 warn!(%error, "accept failed");
@@ -233,44 +232,63 @@ async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A
     }
 }
 
-async fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
+/// Serves one connection. No `async fn`, as [`converse_within`] is none.
+#[expect(clippy::manual_async_fn, reason = "its future would hold its arguments twice")]
+fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
     shared: Arc<Shared<V>>,
-    (settings, tls): (Arc<ServerSettings>, Tls),
-    mut stream: S,
-    mut peer: Peer,
-    proxied: bool,
     ends: Ends,
-) {
-    let slot = Arc::clone(&shared.slots).try_acquire_owned().ok();
-    // Counted in all, and by network once the client is known.
-    if proxied && slot.is_some() {
-        let proxy = peer.address;
-        match ends.drain.run_until_cancelled(proxy::accept(&mut stream, peer)).await {
-            Some(Ok(client)) => peer = client,
-            Some(Err(error)) => return warn!(%proxy, %error, "PROXY header missing, connection closed"),
-            None => return,
+    mut stream: S,
+    mut cx: Context,
+    (tls, trusted): (Tls, Arc<Trusted>),
+) -> impl Future<Output = ()> + Send {
+    async move {
+        let slot = Arc::clone(&shared.slots).try_acquire_owned().ok();
+        // Counted in all, and by network once the client is known.
+        if slot.is_some() && trusted.proxies.contains(cx.peer.address.ip_or_loopback()) {
+            let header = Box::pin(proxy::accept(&mut stream, &mut cx.peer));
+            match ends.drain.run_until_cancelled(header).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    return warn!(proxy = %cx.peer.address, %error, "PROXY header missing, connection closed");
+                }
+                None => return,
+            }
         }
-    }
-    let address = peer.address;
-    let Some((_slot, _counted)) = slot.zip(Counted::enter(&shared, address.ip_or_loopback())) else {
-        // Best effort, for 1 s. Not under implicit TLS: there the client expects a handshake.
-        if !matches!(tls, Tls::Implicit(_)) {
-            let _ = timeout(Duration::from_secs(1), stream.write_all(BUSY)).await;
+        let address = cx.peer.address.ip_or_loopback();
+        let [xclient, xforward] = [&trusted.xclient, &trusted.xforward].map(|networks| networks.contains(address));
+        drop(trusted);
+        // A proxy is not counted by its network: XCLIENT names the client.
+        let counted = if xclient { Some(None) } else { Counted::enter(&shared, address).map(Some) };
+        let Some((_slot, _counted)) = slot.zip(counted) else {
+            // Best effort, for 1 s. Not under implicit TLS: there the client expects a handshake.
+            if !matches!(tls, Tls::Implicit(_)) {
+                let _ = timeout(Duration::from_secs(1), stream.write_all(BUSY.reply().as_bytes())).await;
+            }
+            return;
+        };
+        cx.peer.network = shared.options.networks.of(address);
+        let terms = (tls, (xclient || xforward).then(|| Box::new(trust(&shared, [xclient, xforward]))));
+        match converse_within(&shared.common, &ends, stream, &mut cx, &shared.service, terms).await {
+            Ok(reason) => debug!(address = %cx.peer.address, ?reason, "session ended"),
+            Err(error) => info!(address = %cx.peer.address, %error, "connection lost"),
         }
-        return;
-    };
-    peer.network = shared.options.networks.of(address.ip_or_loopback());
-    match converse_within(&shared.common, &ends, stream, peer, &shared.service, (settings, tls)).await {
-        Ok(reason) => debug!(%address, ?reason, "session ended"),
-        Err(error) => info!(%address, %error, "connection lost"),
     }
 }
 
-const BUSY: &[u8] = b"421 4.3.2 Too many connections, try again later\r\n";
+/// The trust in a client that may speak for others, which are counted in its place.
+fn trust<V: Service>(shared: &Arc<Shared<V>>, [xclient, xforward]: [bool; 2]) -> Trust {
+    let (shared, counted) = (Arc::clone(shared), Mutex::new(None));
+    let admit = move |address| {
+        let mut counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(counted.take());
+        counted.insert(Counted::enter(&shared, address)?).network.into()
+    };
+    Trust { xclient, xforward, admit: Box::new(admit) }
+}
 
 /// Counts a connection against its network and the server's limit, until it is dropped.
-struct Counted<'s, V> {
-    shared: &'s Shared<V>,
+struct Counted<V> {
+    shared: Arc<Shared<V>>,
     network: IpAddr,
 }
 
@@ -284,19 +302,16 @@ impl<V> Shared<V> {
     /// Sessions hurry above three quarters of the limit, until half of it is free again.
     fn weigh(&self) {
         let (all, free) = (self.options.connections, self.slots.available_permits());
-        self.common.hurried.send_if_modified(|hurried| {
-            let before = *hurried;
-            *hurried = if before { free < all.div_ceil(2) } else { all >= LEAST && free < all / 4 };
-            before != *hurried
-        });
+        let hurry = &self.common.hurry;
+        hurry.set(if hurry.is_wanted() { free < all.div_ceil(2) } else { all >= LEAST && free < all / 4 });
     }
 }
 
 /// A smaller server is nearly full with a few honest clients: its sessions never hurry.
 const LEAST: usize = 20;
 
-impl<'s, V> Counted<'s, V> {
-    fn enter(shared: &'s Shared<V>, address: IpAddr) -> Option<Self> {
+impl<V> Counted<V> {
+    fn enter(shared: &Arc<Shared<V>>, address: IpAddr) -> Option<Self> {
         let factor = if address.to_canonical().is_loopback() { 10 } else { 1 };
         let limit = shared.options.connections_per_network.saturating_mul(factor);
         let network = shared.options.networks.of(address);
@@ -308,11 +323,11 @@ impl<'s, V> Counted<'s, V> {
         counts.insert(network, count + 1);
         drop(counts);
         shared.weigh();
-        Some(Self { shared, network })
+        Some(Self { shared: Arc::clone(shared), network })
     }
 }
 
-impl<V> Drop for Counted<'_, V> {
+impl<V> Drop for Counted<V> {
     fn drop(&mut self) {
         let mut counts = self.shared.by_network.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.network) {
@@ -323,5 +338,52 @@ impl<V> Drop for Counted<'_, V> {
         }
         drop(counts);
         self.shared.weigh();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::{Accepted, Body, Envelope, Handler, Refusal, accepted};
+
+    /// A handler whose futures take `N` bytes and more.
+    struct Wide<const N: usize>;
+
+    impl<const N: usize> Service for Wide<N> {
+        type Handler = Self;
+
+        async fn connect(&self, _: &Context) -> Result<Self, Refusal> {
+            std::hint::black_box(&[0_u8; N]);
+            tokio::task::yield_now().await;
+            Ok(Self)
+        }
+    }
+
+    impl<const N: usize> Handler for Wide<N> {
+        async fn message(&mut self, _: &Context, _: Envelope, mut body: Body<'_>) -> Result<Accepted, Refusal> {
+            let mut room = [0; N];
+            while let Some(piece) = body.next().await? {
+                room.iter_mut().zip(&piece).for_each(|(own, octet)| *own ^= octet);
+            }
+            std::hint::black_box(&room);
+            Ok(accepted!("250 2.0.0 Thrown away"))
+        }
+    }
+
+    fn size_of_future<A, B, C, D, E, F>(_: fn(A, B, C, D, E) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// The future is the memory of a connection from its greeting to its end, and most connections
+    /// wait most of the time. What only some of them are in the middle of has a box of its own: a
+    /// handshake, a decision of the handler, a message, the 421 of an abort.
+    #[test]
+    fn the_future_of_a_connection_has_at_most_2000_bytes_whatever_its_handlers_futures_take() {
+        let narrow = size_of_future(serve::<Wide<0>, TcpStream>);
+        let wide = size_of_future(serve::<Wide<10_000>, TcpStream>);
+        assert_eq!(narrow, wide);
+        assert!(narrow <= 2_000, "{narrow} bytes");
     }
 }

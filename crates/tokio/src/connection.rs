@@ -18,7 +18,7 @@ use posthaste_session::{
 };
 use rustls::{CipherSuite, ClientConfig, ProtocolVersion, ServerConfig, pki_types::ServerName};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, error::Elapsed, timeout, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -60,7 +60,7 @@ enum Transport<S> {
 const READ: usize = 16 * 1_024;
 
 /// Bound on [`Connection::close`]: a peer that is gone takes no more octets.
-const CLOSE: Duration = Duration::from_secs(5);
+pub(crate) const CLOSE: Duration = Duration::from_secs(5);
 
 impl<S> Connection<S> {
     /// A connection without TLS.
@@ -166,15 +166,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// # Errors
     /// [`io::Error`] from the stream.
     pub async fn read(&mut self) -> io::Result<usize> {
-        poll_fn(|context| {
-            // Not cleared: that would cost each poll, also one that finds no octets.
-            let mut stack = [MaybeUninit::uninit(); READ];
-            let mut buffer = ReadBuf::uninit(&mut stack);
-            ready!(self.transport.poll_read(context, &mut buffer))?;
-            self.input.extend_from_slice(buffer.filled());
-            Poll::Ready(Ok(buffer.filled().len()))
-        })
-        .await
+        poll_fn(|context| self.poll_read(context)).await
+    }
+
+    /// Reads as [`read`](Self::read) in a poll function.
+    pub(crate) fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // Not cleared: that would cost each poll, also one that finds no octets.
+        let mut stack = [MaybeUninit::uninit(); READ];
+        let mut buffer = ReadBuf::uninit(&mut stack);
+        ready!(self.transport.poll_read(context, &mut buffer))?;
+        self.input.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
     }
 
     /// Returns `true` if the peer has sent nothing and has not closed its side, as far as this side
@@ -201,27 +203,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// # Errors
     /// [`io::Error`] from the stream.
     pub async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|context| self.poll_flush(context)).await
+    }
+
+    /// Writes as [`flush`](Self::flush) in a poll function.
+    pub(crate) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_whole()?;
         while !self.output.is_empty() {
             self.unflushed = true;
-            let written = match &mut self.transport {
-                Transport::Plain(stream) => stream.write(&self.output).await?,
-                Transport::Tls(stream) => stream.write(&self.output).await?,
-                Transport::Gone => return Err(gone()),
-            };
+            let written = ready!(self.transport.poll_write(context, &self.output))?;
             if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.output.advance(written);
         }
-        if !self.unflushed {
-            return Ok(());
+        if self.unflushed {
+            // An idle connection keeps no buffer.
+            self.output = BytesMut::new();
+            ready!(self.transport.poll_flush(context))?;
+            self.unflushed = false;
         }
-        // An idle connection keeps no buffer.
-        self.output = BytesMut::new();
-        poll_fn(|context| self.transport.poll_flush(context)).await?;
-        self.unflushed = false;
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
     /// Writes the output and then these segments, in as few calls as possible. After an error, or
@@ -336,14 +338,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// close_notify. Without one the peer could not tell if an attacker cut the connection (RFC
     /// 8446 section 6.1).
     pub async fn close(&mut self) {
-        let shutdown = async {
-            match &mut self.transport {
-                Transport::Plain(stream) => stream.shutdown().await,
-                Transport::Tls(stream) => stream.shutdown().await,
-                Transport::Gone => Ok(()),
-            }
-        };
-        let _ = timeout(CLOSE, shutdown).await;
+        let _ = timeout(CLOSE, poll_fn(|context| self.poll_shutdown(context))).await;
+    }
+
+    /// Closes the writing side, without a bound.
+    pub(crate) fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport.poll_shutdown(context)
     }
 
     fn check_whole(&self) -> io::Result<()> {
@@ -379,6 +379,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
         }
     }
 
+    fn poll_write(&mut self, context: &mut Context<'_>, octets: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, octets),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, octets),
+            Self::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+
     fn poll_write_vectored(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
@@ -392,6 +400,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Transport<S> {
             Self::Plain(stream) => Pin::new(stream).poll_flush(context),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
             Self::Gone => Poll::Ready(Err(gone())),
+        }
+    }
+
+    fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 }

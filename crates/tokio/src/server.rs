@@ -1,22 +1,27 @@
 //! Runs a server session over a connection.
 
-use std::io;
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use posthaste_session::{
-    ApiMisuse, Ask, ServerNext, ServerSession, Verdict,
+    ApiMisuse, Ask, ServerNext, ServerSession, Tick, Verdict,
     sasl::{Nonce, ServerContext, UnknownUsers},
     server::CloseReason,
     wire::{Mechanism, Refusal},
 };
 use rustls::ServerConfig;
-use std::sync::Arc;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{timeout, timeout_at},
+    time::{Sleep, sleep_until, timeout},
 };
 
-use crate::{Clock, Connection};
+use crate::{Clock, Connection, connection::CLOSE};
 
 /// A server session with its connection and clock.
 #[derive(Debug)]
@@ -24,14 +29,30 @@ pub struct ServerDriver<S> {
     connection: Connection<S>,
     session: ServerSession,
     clock: Clock,
-    /// What to do once the output is written.
-    after_flush: Option<AfterFlush>,
+    work: Work,
+    /// When the write that is under way is given up. `None`: none is.
+    write_until: Option<Tick>,
+    /// Rings at the deadline or before. It stays registered when the deadline moves away, as it
+    /// does with each command. So a wait costs no change of the runtime's timers.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
+/// What [`ServerDriver::poll_next`] goes on with.
 #[derive(Debug, Clone, Copy)]
-enum AfterFlush {
+enum Work {
+    /// Asking the session.
+    Step,
+    /// Writing the output.
+    Write,
+    /// Writing the output, then reading.
+    Read,
+    /// Writing the output before a TLS handshake.
     StartTls,
+    /// Writing the last output.
+    Leave(CloseReason),
+    /// Closing the writing side.
     Close(CloseReason),
+    Closed(CloseReason),
 }
 
 /// What an application has to handle.
@@ -64,7 +85,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     pub fn new(connection: Connection<S>, mut session: ServerSession) -> Self {
         let clock = Clock::start();
         session.set_wall_clock(clock.now(), Clock::unix_seconds());
-        let mut driver = Self { connection, session, clock, after_flush: None };
+        let mut driver = Self { connection, session, clock, work: Work::Step, write_until: None, timer: None };
         driver.withhold();
         driver
     }
@@ -78,58 +99,87 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     /// - [`io::ErrorKind::InvalidInput`]: a question was left unanswered, or a TLS handshake is
     ///   due.
     pub async fn next(&mut self) -> io::Result<ServerEvent> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// Waits as [`next`](Self::next) in a poll function. It holds no memory while it waits, except
+    /// for one timer that the driver keeps.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<io::Result<ServerEvent>> {
         loop {
-            match self.after_flush {
-                None => {}
-                Some(AfterFlush::StartTls) => {
-                    self.flush().await?;
-                    self.after_flush = None;
-                    return Ok(ServerEvent::StartTls);
-                }
-                Some(AfterFlush::Close(reason)) => {
-                    // Best effort: the client may be gone.
-                    let flushed = if reason == CloseReason::Shutdown {
-                        timeout(FAREWELL, self.flush()).await.unwrap_or_else(|_| Err(timed_out()))
-                    } else {
-                        self.flush().await
-                    };
-                    if flushed.is_ok() {
-                        self.connection.close().await;
+            match self.work {
+                Work::Step => {
+                    if let Some(event) = self.step()? {
+                        return Poll::Ready(Ok(event));
                     }
-                    return Ok(ServerEvent::Closed(reason));
                 }
-            }
-            let now = self.clock.now();
-            let Connection { input, output, .. } = &mut self.connection;
-            let was_in_transaction = self.session.is_in_transaction();
-            let step = self.session.handle_input(now, input, output).map_err(misuse)?;
-            let consumed = step.consumed;
-            let next = step.next.into_owned();
-            // Before the first await: consumed octets are never shown again, even if this future is
-            // dropped.
-            let taken = input.split_to(consumed);
-            if input.is_empty() && !matches!(next, ServerNext::Content(_)) {
-                *input = bytes::BytesMut::new();
-            }
-            let gave_up = was_in_transaction && !self.session.is_in_transaction();
-            match next {
-                // The next call asks the session again.
-                ServerNext::NeedInput | ServerNext::Flush if gave_up => return Ok(ServerEvent::Reset),
-                ServerNext::NeedInput => {
-                    // A dropped flush may have left octets that the client waits for.
-                    self.flush().await?;
-                    self.read().await?;
+                Work::Write => {
+                    ready!(self.poll_flush(context))?;
+                    self.work = Work::Step;
                 }
-                ServerNext::Flush => self.flush().await?,
-                ServerNext::Ask(ask) => return Ok(ServerEvent::Ask(ask)),
-                ServerNext::Content(range) => return Ok(ServerEvent::Content(taken.freeze().slice(range))),
-                ServerNext::ContentRefused(refusal) => return Ok(ServerEvent::ContentRefused(refusal)),
-                ServerNext::ContentSwallowed => return Ok(ServerEvent::ContentSwallowed),
-                ServerNext::ContentAborted => return Ok(ServerEvent::ContentAborted),
-                ServerNext::StartTls => self.after_flush = Some(AfterFlush::StartTls),
-                ServerNext::Close(reason) => self.after_flush = Some(AfterFlush::Close(reason)),
+                Work::Read => {
+                    // A flush that was interrupted may have left octets that the client waits for.
+                    ready!(self.poll_flush(context))?;
+                    ready!(self.poll_read(context))?;
+                }
+                Work::StartTls => {
+                    ready!(self.poll_flush(context))?;
+                    self.work = Work::Step;
+                    return Poll::Ready(Ok(ServerEvent::StartTls));
+                }
+                Work::Leave(reason) => {
+                    // Best effort: the client may be gone.
+                    let is_flushed = ready!(self.poll_flush(context)).is_ok();
+                    self.work = if is_flushed { Work::Close(reason) } else { Work::Closed(reason) };
+                }
+                Work::Close(reason) => {
+                    let until = *self.write_until.get_or_insert_with(|| self.clock.now() + CLOSE);
+                    if self.connection.poll_shutdown(context).is_pending() {
+                        ready!(self.poll_late(context, until));
+                    }
+                    self.work = Work::Closed(reason);
+                }
+                Work::Closed(reason) => return Poll::Ready(Ok(ServerEvent::Closed(reason))),
             }
         }
+    }
+
+    /// Asks the session what comes next, and sets the work. `Some`: an event.
+    fn step(&mut self) -> io::Result<Option<ServerEvent>> {
+        let now = self.clock.now();
+        let Connection { input, output, .. } = &mut self.connection;
+        let was_in_transaction = self.session.is_in_transaction();
+        let step = self.session.handle_input(now, input, output).map_err(misuse)?;
+        let consumed = step.consumed;
+        let next = step.next.into_owned();
+        // At once: consumed octets are never shown again, even if the future is dropped.
+        let piece = if matches!(next, ServerNext::Content(_)) {
+            input.split_to(consumed).freeze()
+        } else {
+            input.advance(consumed);
+            if input.is_empty() {
+                // An idle connection keeps no buffer.
+                *input = BytesMut::new();
+            }
+            Bytes::new()
+        };
+        let gave_up = was_in_transaction && !self.session.is_in_transaction();
+        match next {
+            // The next call asks the session again.
+            ServerNext::NeedInput | ServerNext::Flush if gave_up => return Ok(Some(ServerEvent::Reset)),
+            ServerNext::NeedInput => self.work = Work::Read,
+            ServerNext::Flush => self.work = Work::Write,
+            ServerNext::Ask(ask) => return Ok(Some(ServerEvent::Ask(ask))),
+            ServerNext::Content(range) => return Ok(Some(ServerEvent::Content(piece.slice(range)))),
+            ServerNext::ContentRefused(refusal) => return Ok(Some(ServerEvent::ContentRefused(refusal))),
+            ServerNext::ContentSwallowed => return Ok(Some(ServerEvent::ContentSwallowed)),
+            ServerNext::ContentAborted => return Ok(Some(ServerEvent::ContentAborted)),
+            ServerNext::StartTls => self.work = Work::StartTls,
+            ServerNext::Close(reason) => self.work = Work::Leave(reason),
+        }
+        Ok(None)
     }
 
     /// Answers the question that is open.
@@ -137,6 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     /// # Errors
     /// [`ApiMisuse`] as [`ServerSession::answer`].
     pub fn answer(&mut self, verdict: Verdict) -> Result<(), ApiMisuse> {
+        self.interrupt();
         self.session.answer(self.clock.now(), verdict, &mut self.connection.output)
     }
 
@@ -179,18 +230,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
 
     /// Ends the conversation at the next boundary: see [`ServerSession::shutdown`].
     pub fn shutdown(&mut self) {
+        self.interrupt();
         self.session.shutdown(&mut self.connection.output);
     }
 
     /// Ends the conversation with a 421 at once: see [`ServerSession::abort`]. The next call of
     /// [`next`](Self::next) then takes 10 seconds at most.
     pub fn abort(&mut self) {
+        self.interrupt();
         self.session.abort(&mut self.connection.output);
     }
 
     /// Shortens every wait, or undoes that: see [`ServerSession::hurry`]. It takes effect at the
     /// next call of [`next`](Self::next).
     pub const fn hurry(&mut self, hurried: bool) {
+        self.write_until = None;
         self.session.hurry(hurried);
     }
 
@@ -210,27 +264,72 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         }
     }
 
-    async fn flush(&mut self) -> io::Result<()> {
-        let until = self.clock.now() + self.session.write_timeout();
-        // A slow reader has no more time than the session.
-        let until = self.session.ends_at().map_or(until, |ends| until.min(ends.max(self.clock.now() + FAREWELL)));
-        timeout_at(self.clock.instant(until), self.connection.flush()).await.map_err(|_| timed_out())?
+    /// The session has changed: what it waited for may be over.
+    const fn interrupt(&mut self) {
+        if matches!(self.work, Work::Write | Work::Read) {
+            self.work = Work::Step;
+            self.write_until = None;
+        }
     }
 
-    async fn read(&mut self) -> io::Result<()> {
-        let deadline = self.session.poll_timeout().map(|deadline| self.clock.instant(deadline));
-        match self.connection.read_until(deadline).await {
-            Ok(Ok(0)) => {
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut flushed = self.connection.poll_flush(context);
+        if flushed.is_pending() {
+            let until = match self.write_until {
+                Some(until) => until,
+                None => *self.write_until.insert(self.last_write()),
+            };
+            flushed = self.poll_late(context, until).map(|()| Err(timed_out()));
+        }
+        if flushed.is_ready() {
+            self.write_until = None;
+        }
+        flushed
+    }
+
+    /// When a write that begins now is given up.
+    fn last_write(&self) -> Tick {
+        let now = self.clock.now();
+        if matches!(self.work, Work::Leave(CloseReason::Shutdown)) {
+            return now + FAREWELL.min(self.session.write_timeout());
+        }
+        let until = now + self.session.write_timeout();
+        // A slow reader has no more time than the session.
+        self.session.ends_at().map_or(until, |ends| until.min(ends.max(now + FAREWELL)))
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.connection.poll_read(context) {
+            Poll::Ready(Ok(0)) => {
                 self.session.handle_eof();
-                self.after_flush = Some(AfterFlush::Close(CloseReason::Eof));
+                self.work = Work::Leave(CloseReason::Eof);
             }
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(error),
-            Err(_) => {
+            Poll::Ready(Ok(_)) => self.work = Work::Step,
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => {
+                let Some(deadline) = self.session.poll_timeout() else { return Poll::Pending };
+                ready!(self.poll_late(context, deadline));
                 self.session.handle_timeout(self.clock.now(), &mut self.connection.output);
+                self.work = Work::Step;
             }
         }
-        Ok(())
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until a time.
+    fn poll_late(&mut self, context: &mut Context<'_>, until: Tick) -> Poll<()> {
+        let until = self.clock.instant(until);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() > until {
+            timer.as_mut().reset(until);
+        }
+        loop {
+            ready!(timer.as_mut().poll(context));
+            if timer.deadline() >= until {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(until);
+        }
     }
 }
 

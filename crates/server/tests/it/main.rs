@@ -6,6 +6,7 @@
 mod certificates;
 mod chunks_and_lmtp;
 mod handshakes;
+mod idle;
 mod layers;
 mod limits_and_drain;
 mod login;
@@ -17,3 +18,4 @@ mod support;
 mod tls_login;
 mod verdicts;
 mod what_the_log_says;
+mod xclient;

@@ -45,11 +45,11 @@ pub enum Ask<S: AsRef<str> = String> {
         /// How many recipients were accepted.
         recipients: usize,
     },
-    /// XCLIENT, where [`Offers::xclient`](super::Offers::xclient) is on: may this client connect? It
-    /// is as [`Connect`](Self::Connect), and the facts of all XCLIENTs so far count. Of
+    /// XCLIENT, where [`Offers::xclient`](super::Offers::xclient) is on: may this client connect?
+    /// It is as [`Connect`](Self::Connect), and the facts of all XCLIENTs so far count. Of
     /// [`hello`](ClientFacts::hello), [`protocol`](ClientFacts::protocol) and
-    /// [`login`](ClientFacts::login) those of the last one count. The login counts as authentication;
-    /// without one the client has to authenticate again. TLS stays as it is.
+    /// [`login`](ClientFacts::login) those of the last one count. The login counts as
+    /// authentication; without one the client has to authenticate again. TLS stays as it is.
     XClient(Arc<ClientFacts>),
     /// A command that is left to the application, where
     /// [`Offers::other_commands`](super::Offers::other_commands) is on.

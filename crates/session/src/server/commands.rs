@@ -83,10 +83,10 @@ impl ServerSession {
             }
             Command::StartTls => self.start_tls(more, out),
             Command::Auth(auth) => self.auth(now, auth, out),
-            Command::XClient(attributes) if self.settings.offers.xclient && !self.introduced => {
+            Command::XClient(attributes) if self.settings.offers.xclient && !self.is_introduced() => {
                 self.xclient(now, attributes, out)
             }
-            Command::XForward(attributes) if self.settings.offers.xforward && !self.introduced => {
+            Command::XForward(attributes) if self.settings.offers.xforward && !self.is_introduced() => {
                 self.xforward(attributes, out)
             }
             Command::XClient(_) | Command::XForward(_) => {

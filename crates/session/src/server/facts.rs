@@ -12,8 +12,8 @@ use crate::{
     table::{Exchange, ReplyClass},
 };
 
-/// What a trusted proxy says about a client, by XCLIENT or XFORWARD as Postfix defines them. `None`:
-/// it has not said so, or does not know.
+/// What a trusted proxy says about a client, by XCLIENT or XFORWARD as Postfix defines them.
+/// `None`: it has not said so, or does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ClientFacts {
@@ -93,11 +93,13 @@ impl ServerSession {
 
     /// Another client speaks from here on.
     pub(super) fn introduce(&mut self) {
-        let facts = self.client_facts.as_deref();
         self.client.extended = false;
-        self.client.authenticated = facts.is_some_and(|facts| facts.login.is_some());
-        // From here on the octets may be the client's own.
-        self.introduced |= facts.is_some_and(|facts| facts.address.is_some());
+        self.client.authenticated = self.client_facts.as_ref().is_some_and(|facts| facts.login.is_some());
+    }
+
+    /// Returns `true` if the octets may be those of a client that a proxy has named.
+    pub(super) fn is_introduced(&self) -> bool {
+        self.client_facts.as_ref().is_some_and(|facts| facts.address.is_some())
     }
 }
 

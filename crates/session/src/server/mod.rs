@@ -66,10 +66,9 @@ pub struct ServerSession {
     /// What the client has shown on this connection, since TLS started if it did.
     client: Client,
     transaction: Transaction,
-    /// What XCLIENT has said about the client.
+    /// What XCLIENT has said about the client. Once it has an address, the octets may be that
+    /// client's own, and no more of it is taken.
     client_facts: Option<Arc<ClientFacts>>,
-    /// XCLIENT has said whose octets follow, so that no more of it is taken.
-    introduced: bool,
     /// What XFORWARD has said about the client of this transaction, or of the next.
     forwarded: Option<Arc<ClientFacts>>,
     /// The chunk whose octets are arriving.
@@ -139,7 +138,6 @@ impl ServerSession {
             client: Client::default(),
             transaction: Transaction::default(),
             client_facts: None,
-            introduced: false,
             forwarded: None,
             chunk: None,
             counters: Counters::default(),

@@ -63,8 +63,8 @@ impl ServerSession {
                 offers.rrvs.then_some(Capability::Rrvs),
                 offers.no_soliciting.as_deref().map(|keywords| Capability::NoSoliciting(Words::new(keywords))),
                 offers.limits.then_some(Capability::Limits(limits.into())),
-                (offers.xclient && !self.introduced).then_some(Capability::XClient(Words::new(facts::XCLIENT))),
-                (offers.xforward && !self.introduced).then_some(Capability::XForward(Words::new(facts::XFORWARD))),
+                (offers.xclient && !self.is_introduced()).then_some(Capability::XClient(Words::new(facts::XCLIENT))),
+                (offers.xforward && !self.is_introduced()).then_some(Capability::XForward(Words::new(facts::XFORWARD))),
             ];
             for line in lines.into_iter().flatten() {
                 // Writing to a String does not fail.

@@ -115,8 +115,9 @@ pub struct Offers {
     /// XCLIENT, as Postfix defines it: a proxy says which client it speaks for, and the application
     /// decides about that one ([`Ask::XClient`](super::Ask::XClient)). Default: off; 550.
     ///
-    /// Offer it to trusted proxies alone: it can claim any address, and a login. Once ADDR was said,
-    /// neither XCLIENT nor XFORWARD is taken, because the proxy may pass on what its client sends.
+    /// Offer it to trusted proxies alone: it can claim any address, and a login. Once ADDR was
+    /// said, neither XCLIENT nor XFORWARD is taken, because the proxy may pass on what its client
+    /// sends.
     pub xclient: bool,
     /// XFORWARD, as Postfix defines it: a proxy or a content filter describes its client
     /// [for logs](super::ServerSession::forwarded). Default: off; 550. Offer it to trusted clients

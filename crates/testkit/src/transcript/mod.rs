@@ -14,8 +14,8 @@
 //! Before the first line: `! offer WORD...`, `! limit NAME NUMBER`, `! tls-on-connect`, `! both`,
 //! `! client-only`. The words are `starttls`, `auth`, `scram`, `oauth`, `clear`, `smtputf8`, `dsn`,
 //! `chunking`, `binarymime`, `requiretls`, `deliverby`, `futurerelease`, `mt-priority`, `rrvs`,
-//! `no-soliciting`, `limits`, `xclient`, `xforward`, `other-commands`, and, for demands, `require-tls`, `require-auth`,
-//! `lmtp`. In between:
+//! `no-soliciting`, `limits`, `xclient`, `xforward`, `other-commands`, and, for demands,
+//! `require-tls`, `require-auth`, `lmtp`. In between:
 //!
 //! | directive | effect |
 //! |---|---|

@@ -1,13 +1,16 @@
 //! A client that leaves at any octet, and one that does not read.
 
-use std::io::ErrorKind;
+use std::{io::ErrorKind, time::Duration};
 
 use crate::support::{driver, settings};
 use posthaste_tokio::{
     ServerEvent,
     session::{Ask, Verdict, server::CloseReason},
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::{Instant, sleep, timeout},
+};
 
 #[tokio::test]
 async fn the_stream_may_end_at_every_octet() {
@@ -47,7 +50,7 @@ async fn a_client_that_does_not_read_is_given_up() {
     let (mut client, server) = tokio::io::duplex(64);
     let mut driver = driver(server, settings());
     client.write_all(b"EHLO c.test\r\n").await.unwrap();
-    let begun = tokio::time::Instant::now();
+    let begun = Instant::now();
     let error = loop {
         match driver.next().await {
             Ok(ServerEvent::Ask(_)) => driver.answer(Verdict::Accept(None)).unwrap(),
@@ -73,4 +76,42 @@ async fn a_client_that_says_nothing_gets_a_421() {
     let mut said = String::new();
     client.read_to_string(&mut said).await.unwrap();
     assert!(said.ends_with("421 4.4.2 Silent for too long\r\n"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_timed_from_its_last_command() {
+    let (mut client, server) = tokio::io::duplex(4_096);
+    let mut driver = driver(server, settings());
+    let begun = Instant::now();
+    let serving = tokio::spawn(async move {
+        loop {
+            match driver.next().await.unwrap() {
+                ServerEvent::Ask(_) => driver.answer(Verdict::Accept(None)).unwrap(),
+                ServerEvent::Closed(reason) => return (reason, begun.elapsed().as_secs()),
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    for _ in 0..3 {
+        sleep(Duration::from_secs(240)).await;
+        client.write_all(b"NOOP\r\n").await.unwrap();
+    }
+    assert_eq!(serving.await.unwrap(), (CloseReason::Timeout, 3 * 240 + 300));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hurry_shortens_a_wait_that_has_begun_and_its_end_lengthens_it() {
+    for (for_good, wanted) in [(true, 30), (false, 300)] {
+        let (_client, server) = tokio::io::duplex(4_096);
+        let mut driver = driver(server, settings());
+        let begun = Instant::now();
+        assert!(matches!(driver.next().await.unwrap(), ServerEvent::Ask(_)));
+        driver.answer(Verdict::Accept(None)).unwrap();
+        for hurried in [false, true, for_good] {
+            driver.hurry(hurried);
+            assert!(timeout(Duration::from_secs(5), driver.next()).await.is_err());
+        }
+        assert!(matches!(driver.next().await.unwrap(), ServerEvent::Closed(CloseReason::Timeout)));
+        assert_eq!(begun.elapsed().as_secs(), wanted);
+    }
 }
