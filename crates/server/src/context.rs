@@ -148,6 +148,7 @@ impl Peer {
         let proxy = self.proxy.as_ref().map_or(self.address, |proxy| proxy.address);
         if let Some(address) = facts.address {
             self.address = SocketAddr::new(address, facts.port.unwrap_or_default()).into();
+            self.network = Networks::default().of(address);
         }
         if let Some(address) = facts.local_address {
             self.local = SocketAddr::new(address, facts.local_port.unwrap_or_default()).into();

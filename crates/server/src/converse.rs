@@ -278,7 +278,7 @@ where
     cx.peer.take_facts(&facts);
     let proxy = cx.peer.proxy.as_ref().map(|proxy| tracing::field::display(proxy.address));
     debug!(connection = cx.connection, proxy, address = %cx.peer.address, "client named by its proxy");
-    // Without a listener no client is counted.
+    // No client is counted without a listener.
     if let Some(trust) = terms.trust.as_ref().filter(|_| facts.address.is_some()) {
         match (trust.admit)(cx.peer.address.ip_or_loopback()) {
             Some(network) => cx.peer.network = network,

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use posthaste_server::{
     Accepted, Authentication, Body, Context, Credentials, Envelope, Handler, Listener, PeerAddress, Refusal, Server,
-    ServerOptions, Service, Tls, accepted, refusal,
+    ServerOptions, Service, Tls, accepted, converse, refusal,
     wire::{Mechanism, MechanismSet},
 };
 use posthaste_testkit::{
@@ -225,6 +225,29 @@ async fn facts_of_xforward_are_in_the_context_of_one_transaction() {
     assert_eq!((cx.peer.address, cx.peer.proxy), (own, None));
     talk.message("a@b.test", "x").await;
     assert_eq!(server.contexts.message().forwarded, None);
+}
+
+#[tokio::test]
+async fn settings_alone_offer_it_on_any_stream() {
+    let mut settings = settings();
+    settings.offers.xclient = true;
+    let (contexts, (ours, theirs)) = (Contexts::default(), tokio::io::duplex(4_096));
+    let service = contexts.clone();
+    let served = tokio::spawn(async move {
+        let peer = posthaste_server::Peer::new(PeerAddress::Local, PeerAddress::Local);
+        converse(theirs, peer, &service, settings.into(), Tls::Off, std::future::pending()).await
+    });
+    let mut talk = Talk::new(ours).greeted().await;
+    talk.expect("XCLIENT ADDR=2001:db8::7", "220").await;
+    talk.expect("EHLO a.test", "250").await;
+    talk.message("a@b.test", "x").await;
+    let peer = contexts.message().peer;
+    assert_eq!(
+        (peer.address.to_string().as_str(), peer.network.to_string().as_str()),
+        ("[2001:db8::7]:0", "2001:db8::")
+    );
+    assert_eq!(peer.proxy.unwrap().address, PeerAddress::Local);
+    served.abort();
 }
 
 #[tokio::test]
