@@ -159,7 +159,7 @@ mod tests {
         task::{self, Poll, Waker},
     };
 
-    use posthaste_server::session::ServerSettings;
+    use posthaste_server::{PeerTls, rustls::ProtocolVersion, session::ServerSettings};
 
     use super::*;
     use crate::{Policy, Recipients, Route, RouteTable};
@@ -388,7 +388,7 @@ mod tests {
 
     impl Policy for OneDomain {
         async fn trusts(&self, cx: &Context) -> Result<bool, Refusal> {
-            Ok(cx.peer.tls)
+            Ok(cx.peer.tls.is_some())
         }
 
         async fn serves(&self, _: &Context, domain: &Domain<&str>) -> Result<bool, Refusal> {
@@ -417,7 +417,7 @@ mod tests {
             (true, "<unknown@backup.test>", "550 5.1.1"),
         ] {
             let mut cx = context(STRANGER);
-            cx.peer.tls = tls;
+            cx.peer.tls = tls.then(|| PeerTls::new(ProtocolVersion::TLSv1_3).into());
             let said = now(async {
                 let trusted = hooks.trusts(&options, &cx).await?;
                 super::admit(&options, &hooks, &cx, trusted, &envelope("<>").mail, &path.parse().unwrap()).await

@@ -151,6 +151,7 @@ impl Observer for TracingObserver {
         match event {
             Event::Accepted { message, client: Some(client), sender: _, recipients, octets, priority, held } => {
                 let Peer { tls, identity, .. } = client;
+                let tls = tls.is_some();
                 let (hello, identity) = (client.hello_text(), identity.as_deref().unwrap_or_default());
                 // The span of the connection has its address, that of the transaction the sender.
                 info!(%message, ?hello, tls, ?identity, recipients, octets, priority, ?held, "message accepted");

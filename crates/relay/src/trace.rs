@@ -12,7 +12,7 @@ pub(crate) fn received(peer: &Peer, own_name: &Domain, id: MessageId, envelope: 
     let from = client(peer);
     // RFC 3848, RFC 6531 section 4.3.
     let utf8 = envelope.mail.smtputf8;
-    let with = match (peer.extended, utf8, peer.tls, peer.identity.is_some()) {
+    let with = match (peer.extended, utf8, peer.tls.is_some(), peer.identity.is_some()) {
         (false, ..) => "SMTP",
         (true, false, false, false) => "ESMTP",
         (true, false, false, true) => "ESMTPA",

@@ -47,10 +47,8 @@ pub trait Accept: Send + 'static {
     /// connection. The server accepts one client at a time, so do not read from a client here: the
     /// others would wait.
     ///
-    /// A proxy may send a header before the client's first octets. Read it in a task of the
-    /// application for each connection. Keep the tasks in a `tokio::task::JoinSet`, and wait here
-    /// for the listener and for `join_next` at once. Give each task a timeout. The limits of
-    /// connections count a client only when it is returned.
+    /// The headers of proxies are the server's, not a source's: see
+    /// [`Listener::with_proxies`](crate::Listener::with_proxies).
     ///
     /// # Errors
     /// [`io::Error`]. The server logs it, waits 100 ms and goes on.

@@ -10,8 +10,9 @@ use std::{
 };
 
 use posthaste_tokio::{
-    Certificate,
-    session::ServerSettings,
+    Certificate, Connection, TlsParameters,
+    rustls::{CipherSuite, ProtocolVersion},
+    session::{ServerSettings, server::ClientFacts},
     wire::{AddressError, EhloName, Mail, Rcpt},
 };
 
@@ -32,6 +33,10 @@ pub struct Context {
     /// The transaction so far: MAIL and the recipients accepted so far. `None`: no transaction is
     /// open, or its envelope went to [`Handler::message`](crate::Handler::message).
     pub envelope: Option<Envelope>,
+    /// What a trusted client has said by XFORWARD about the client of this transaction, for logs:
+    /// see [`Listener::with_xforward`](crate::Listener::with_xforward). `None`: it has said no such
+    /// thing, or no transaction is open.
+    pub forwarded: Option<Arc<ClientFacts>>,
 }
 
 /// The client, with the facts that it has given so far.
@@ -50,13 +55,41 @@ pub struct Peer {
     pub hello: Option<EhloName>,
     /// `true` after EHLO or LHLO, `false` after HELO.
     pub extended: bool,
-    /// `true` inside TLS.
-    pub tls: bool,
+    /// What TLS has agreed on. `None`: the connection is in clear.
+    pub tls: Option<Arc<PeerTls>>,
+    /// The identity that the client has logged in as. `None`: it has not logged in.
+    pub identity: Option<String>,
+    /// The proxy that has connected for this client, and said who it is. `None`: the client has
+    /// connected itself.
+    pub proxy: Option<Arc<Proxy>>,
+}
+
+/// A proxy that has connected for a client: see
+/// [`Listener::with_proxies`](crate::Listener::with_proxies) and
+/// [`Listener::with_xclient`](crate::Listener::with_xclient).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Proxy {
+    /// Its own address.
+    pub address: PeerAddress,
+    /// The host name of the client, as the proxy has looked it up. `None`: it has said none.
+    pub client_name: Option<String>,
+}
+
+/// What the TLS handshake with a client has agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerTls {
+    /// The version of TLS.
+    pub version: ProtocolVersion,
+    /// The cipher suite. `None`: a proxy has done the handshake, and names it in another way.
+    pub cipher_suite: Option<CipherSuite>,
+    /// The host name that the client asked for (SNI, RFC 6066 section 3), in lower case. `None`: it
+    /// asked for none.
+    pub server_name: Option<String>,
     /// The certificate that the client has shown and the TLS configuration's verifier accepted.
     /// `None`: it has shown none.
     pub certificate: Option<Certificate>,
-    /// The identity that the client has logged in as. `None`: it has not logged in.
-    pub identity: Option<String>,
 }
 
 /// One end of a connection.
@@ -84,7 +117,7 @@ impl Context {
     pub fn new(peer: Peer, settings: Arc<ServerSettings>) -> Self {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
         let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-        Self { peer, settings, connection, envelope: None }
+        Self { peer, settings, connection, envelope: None, forwarded: None }
     }
 }
 
@@ -98,16 +131,61 @@ impl Peer {
             local: local.into(),
             hello: None,
             extended: false,
-            tls: false,
-            certificate: None,
+            tls: None,
             identity: None,
+            proxy: None,
         }
+    }
+
+    /// Forgets what the client has said in clear, after a TLS handshake (RFC 3207 section 4.2).
+    pub(crate) fn start_over(&mut self, tls: Option<Arc<PeerTls>>) {
+        let Self { address: _, network: _, local: _, hello, extended, tls: own, identity, proxy: _ } = self;
+        (*hello, *extended, *own, *identity) = (None, false, tls, None);
+    }
+
+    /// Becomes the client that a proxy has named, which has said no EHLO yet.
+    pub(crate) fn take_facts(&mut self, facts: &ClientFacts) {
+        let proxy = self.proxy.as_ref().map_or(self.address, |proxy| proxy.address);
+        if let Some(address) = facts.address {
+            self.address = SocketAddr::new(address, facts.port.unwrap_or_default()).into();
+            self.network = Networks::default().of(address);
+        }
+        if let Some(address) = facts.local_address {
+            self.local = SocketAddr::new(address, facts.local_port.unwrap_or_default()).into();
+        }
+        self.hello = facts.hello.clone();
+        self.extended = facts.protocol.as_deref().is_some_and(|protocol| protocol != "SMTP");
+        self.identity = facts.login.clone();
+        self.proxy = Some(Arc::new(Proxy { address: proxy, client_name: facts.name.clone() }));
+    }
+
+    /// The certificate that the client has shown inside TLS. `None`: it has shown none.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.tls.as_ref()?.certificate.as_ref()
     }
 
     /// The name from EHLO for a log line, cut to 255 characters. Empty before EHLO. Write it with
     /// its quotes, as `Debug` does: the client chooses its characters.
     pub fn hello_text(&self) -> String {
         self.hello.as_ref().map(|name| name.to_string().chars().take(255).collect()).unwrap_or_default()
+    }
+}
+
+impl PeerTls {
+    /// TLS of this version and nothing else.
+    pub const fn new(version: ProtocolVersion) -> Self {
+        Self { version, cipher_suite: None, server_name: None, certificate: None }
+    }
+
+    /// What a connection has agreed on. `None`: it is in clear.
+    pub(crate) fn of<S>(connection: &Connection<S>) -> Option<Arc<Self>> {
+        let TlsParameters { version, cipher_suite, .. } = connection.tls()?;
+        Some(Arc::new(Self {
+            version,
+            cipher_suite: Some(cipher_suite),
+            server_name: connection.server_name().map(str::to_owned),
+            certificate: connection.peer_certificate(),
+        }))
     }
 }
 
@@ -129,9 +207,10 @@ impl PeerAddress {
     }
 }
 
+/// An IPv4 address within IPv6, as a socket for both has it, becomes that IPv4 address.
 impl From<SocketAddr> for PeerAddress {
     fn from(address: SocketAddr) -> Self {
-        Self::Ip(address)
+        Self::Ip(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
 }
 

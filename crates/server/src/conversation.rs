@@ -11,7 +11,11 @@ use std::{
 
 use posthaste_tokio::{
     ServerDriver, ServerEvent,
-    session::{Ask, Verdict, sasl::ServerMechanism, server::CloseReason},
+    session::{
+        Ask, Verdict,
+        sasl::ServerMechanism,
+        server::{ClientFacts, CloseReason},
+    },
     wire::{Accepted, Mail, Rcpt, Refusal, ReversePath, refusal},
 };
 use tokio::{
@@ -23,7 +27,7 @@ use tokio_util::sync::WaitForCancellationFuture;
 use tracing::{Instrument as _, Span, debug, error_span, info};
 
 use crate::{
-    Body, Context, Envelope, Handler, Peer,
+    Body, Context, Envelope, Handler, PeerTls,
     admission::{Hurry, Seat},
     budget::{self, Share},
     content::{End, Source, Turn},
@@ -45,7 +49,7 @@ pub(crate) struct Conversation<'c, 's, S, H> {
     /// Boxed, since most connections are not in the middle of a login.
     pub(crate) login: Option<Box<LoginUnderWay>>,
     pub(crate) mechanism: Option<Box<ServerMechanism>>,
-    pub(crate) terms: Terms,
+    pub(crate) terms: &'c Terms,
     pub(crate) common: &'s Common,
     pub(crate) ends: &'s Ends,
     pub(crate) seat: &'s Seat,
@@ -54,6 +58,14 @@ pub(crate) struct Conversation<'c, 's, S, H> {
     draining: bool,
     /// How many refusals the log was told of.
     told: u8,
+}
+
+/// How a conversation ends.
+pub(crate) enum Ended {
+    /// The session is over.
+    Closed(CloseReason),
+    /// A proxy has named its client, with which another conversation begins. The question is open.
+    Named(Arc<ClientFacts>),
 }
 
 /// A driver that hurries whenever the server is nearly full.
@@ -104,7 +116,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
         driver: &'c mut ServerDriver<S>,
         cx: &'c mut Context,
         handler: H,
-        terms: Terms,
+        terms: &'c Terms,
     ) -> Self {
         let Signals { hurry, drain } = signals;
         let mut driver = Hurried { driver, hurry: common.admission.hurry(), changed: hurry };
@@ -131,14 +143,14 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
         }
     }
 
-    /// Holds the session to its end.
-    pub(crate) async fn run(&mut self) -> io::Result<CloseReason> {
+    /// Holds the session to its end, or until a proxy names another client.
+    pub(crate) async fn run(&mut self) -> io::Result<Ended> {
         loop {
             let event = self.next().await?;
             // Boxed, so that an idle connection does not hold the room of the handler's futures.
             // One box serves for a whole transaction.
-            if let Some(reason) = Box::pin(self.handle(event)).await? {
-                return Ok(reason);
+            if let Some(ended) = Box::pin(self.handle(event)).await? {
+                return Ok(ended);
             }
         }
     }
@@ -162,21 +174,22 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
         .await
     }
 
-    /// Handles an event, and those that follow while a transaction is open. `Some`: the session is
-    /// over.
-    async fn handle(&mut self, mut event: ServerEvent) -> io::Result<Option<CloseReason>> {
+    /// Handles an event, and those that follow while a transaction is open. `Some`: the
+    /// conversation is over.
+    async fn handle(&mut self, mut event: ServerEvent) -> io::Result<Option<Ended>> {
         loop {
             match event {
+                ServerEvent::Ask(Ask::XClient(facts)) => return Ok(Some(Ended::Named(facts))),
                 ServerEvent::Ask(ask) => {
                     self.seat.work().await;
                     self.question(ask).await?;
                 }
                 ServerEvent::StartTls => {
                     if let Some(reason) = Box::pin(self.start_tls()).await? {
-                        return Ok(Some(reason));
+                        return Ok(Some(Ended::Closed(reason)));
                     }
                 }
-                ServerEvent::Closed(reason) => return Ok(Some(reason)),
+                ServerEvent::Closed(reason) => return Ok(Some(Ended::Closed(reason))),
                 ServerEvent::Reset => self.forget(),
                 // Content comes only within `receive`.
                 ServerEvent::Content(_)
@@ -204,9 +217,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
             return Ok(Some(CloseReason::Shutdown));
         };
         done?;
-        let Peer { address, local, network, .. } = self.cx.peer;
-        let certificate = self.driver.driver.peer_certificate();
-        self.cx.peer = Peer { tls: true, certificate, network, ..Peer::new(address, local) };
+        self.cx.peer.start_over(PeerTls::of(self.driver.driver.connection()));
         self.login = None;
         self.forget();
         Ok(None)
@@ -248,8 +259,8 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
                 self.forget();
                 return received;
             }
-            // Answered where its content was read.
-            Ask::Message { .. } => Verdict::Refuse(UNFINISHED),
+            // Answered where its content was read, and where a client is greeted.
+            Ask::Message { .. } | Ask::XClient(_) => Verdict::Refuse(UNFINISHED),
             Ask::Other(command) => replied(bounded(limit, self.handler.other(self.cx, &command)).await),
         };
         answer(self.driver.driver, verdict);
@@ -260,6 +271,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
         self.forget();
         self.transactions += 1;
         self.span = error_span!("transaction", number = self.transactions, sender = %mail.reverse_path);
+        self.cx.forwarded = self.driver.driver.session().forwarded().cloned();
         let decision = match self.share.take(budget::of_mail(&mail)) {
             true => {
                 let decision = self.handler.mail(self.cx, &mail).instrument(self.span.clone());
@@ -296,6 +308,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
     /// The transaction is over.
     fn forget(&mut self) {
         self.cx.envelope = None;
+        self.cx.forwarded = None;
         self.share.free();
         self.span = Span::none();
     }
@@ -316,7 +329,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
     fn tell(&mut self, what: &str, recipient: Option<&str>, refusal: &Refusal) {
         let _entered = self.span.enter();
         let peer = &self.cx.peer;
-        let (hello, tls) = (peer.hello_text(), peer.tls);
+        let (hello, tls) = (peer.hello_text(), peer.tls.is_some());
         let identity = peer.identity.as_deref().unwrap_or_default();
         let (reply, cause) = (refusal.reply(), refusal.cause());
         if self.told < TOLD {

@@ -14,8 +14,9 @@ use posthaste_tokio::{
     rustls::ServerConfig,
     session::{
         ServerSession, ServerSettings, Transport, Verdict,
-        server::{CloseReason, Protocol},
+        server::{ClientFacts, CloseReason, Protocol},
     },
+    wire::{Refusal, refusal},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -25,10 +26,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, debug, error_span};
 
 use crate::{
-    Context, Peer, ServerOptions, Service, Tls,
+    Context, Peer, PeerTls, ServerOptions, Service, Tls,
     admission::{Admission, Seat},
     budget::Budget,
-    conversation::{Conversation, Signals, answer, bounded},
+    conversation::{Conversation, Ended, Signals, answer, bounded},
     guessing::Guessing,
 };
 
@@ -67,6 +68,9 @@ impl Common {
 /// come from a [`Listener`](crate::Listener). When `shutdown` completes, the session ends at its
 /// next [boundary](posthaste_tokio::session::ServerSession::shutdown).
 ///
+/// If the stream has come through TLS that is not this function's, say so in [`Peer::tls`]. The
+/// session then offers no STARTTLS, and passwords may cross it.
+///
 /// All calls in a process share the limits for envelopes and logins, with the defaults of
 /// [`ServerOptions`]. Connections are not counted. Dropping the future drops the connection.
 ///
@@ -89,7 +93,8 @@ where
     let mut cx = Context::new(peer, settings);
     let seat = Seat::free();
     let span = span(&cx);
-    let session = converse_within(&COMMON, &ends, &seat, stream, &mut cx, service, tls).instrument(span);
+    let session =
+        converse_within(&COMMON, &ends, &seat, stream, &mut cx, service, (tls, Trust::default())).instrument(span);
     let drain = async {
         shutdown.await;
         ends.drain.cancel();
@@ -118,7 +123,7 @@ pub(crate) fn converse_within<'c, S, V>(
     stream: S,
     cx: &'c mut Context,
     service: &'c V,
-    tls: Tls,
+    (tls, trust): (Tls, Trust),
 ) -> impl Future<Output = io::Result<CloseReason>> + Send
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -135,12 +140,26 @@ where
                 }
             }
         };
-        let (mut driver, terms) = begin(connection, cx, service, starttls);
-        let (hurry, drain) = (pin!(common.admission.hurry().changed()), pin!(ends.drain.cancelled()));
-        let server = (common, ends, seat, Signals { hurry, drain });
+        let (mut driver, terms) = begin(connection, cx, service, starttls, trust);
+        let (mut hurry, mut drain) = (pin!(common.admission.hurry().changed()), pin!(ends.drain.cancelled()));
         tokio::select! {
             biased;
-            ended = greet_and_run(server, &mut driver, cx, service, terms) => ended,
+            ended = async {
+                let mut greeted = Box::pin(greet(&mut driver, cx, service, terms.verdict)).await?;
+                loop {
+                    let handler = match greeted {
+                        Ok(handler) => handler,
+                        Err(reason) => return Ok(reason),
+                    };
+                    let signals = Signals { hurry: hurry.as_mut(), drain: drain.as_mut() };
+                    let server = (common, ends, seat, signals);
+                    let facts = match Conversation::new(server, &mut driver, cx, handler, &terms).run().await? {
+                        Ended::Closed(reason) => return Ok(reason),
+                        Ended::Named(facts) => facts,
+                    };
+                    greeted = Box::pin(begin_with(&mut driver, cx, service, facts, (&terms, seat))).await?;
+                }
+            } => ended,
             () = ends.abort.cancelled() => {
                 driver.abort();
                 Box::pin(farewell(&mut driver)).await;
@@ -186,11 +205,18 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin, V: Service>(
     cx: &mut Context,
     service: &V,
     starttls: Option<Arc<ServerConfig>>,
+    trust: Trust,
 ) -> (ServerDriver<S>, Terms) {
-    cx.peer.tls = connection.is_tls();
-    cx.peer.certificate = connection.peer_certificate();
+    // Without TLS of its own the stream may have come through TLS all the same, as its peer says.
+    cx.peer.tls = PeerTls::of(&connection).or(cx.peer.tls.take());
     cx.settings = service.settings(cx);
-    let transport = match (cx.peer.tls, &starttls) {
+    let Trust { xclient, xforward } = trust;
+    if xclient || xforward {
+        let offers = &mut Arc::make_mut(&mut cx.settings).offers;
+        offers.xclient |= xclient;
+        offers.xforward |= xforward;
+    }
+    let transport = match (cx.peer.tls.is_some(), &starttls) {
         (true, _) => Transport::Tls,
         (false, Some(_)) => Transport::StartTls,
         (false, None) => Transport::Plain,
@@ -198,6 +224,15 @@ fn begin<S: AsyncRead + AsyncWrite + Unpin, V: Service>(
     let driver = ServerDriver::new(connection, ServerSession::new(Arc::clone(&cx.settings), transport));
     let lmtp = cx.settings.protocol == Protocol::Lmtp;
     (driver, Terms { verdict: cx.settings.timeouts.verdict, lmtp, tls: starttls })
+}
+
+/// What a client may say about others.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Trust {
+    /// XCLIENT is offered.
+    pub(crate) xclient: bool,
+    /// XFORWARD is offered.
+    pub(crate) xforward: bool,
 }
 
 /// The terms of a session, fixed at its start.
@@ -217,21 +252,30 @@ async fn farewell<S: AsyncRead + AsyncWrite + Unpin>(driver: &mut ServerDriver<S
     let _ = timeout(FAREWELL, closed).await;
 }
 
-async fn greet_and_run<'s, S, V>(
-    server: (&'s Common, &'s Ends, &'s Seat, Signals<'_, 's>),
+/// Begins with the client that a proxy has named (XCLIENT), as with one that has just connected.
+/// `Err`: the session is over.
+async fn begin_with<S, V>(
     driver: &mut ServerDriver<S>,
     cx: &mut Context,
     service: &V,
-    terms: Terms,
-) -> io::Result<CloseReason>
+    facts: Arc<ClientFacts>,
+    (terms, seat): (&Terms, &Seat),
+) -> io::Result<Result<V::Handler, CloseReason>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     V: Service,
 {
-    match Box::pin(greet(driver, cx, service, terms.verdict)).await? {
-        Ok(handler) => Conversation::new(server, driver, cx, handler, terms).run().await,
-        Err(reason) => Ok(reason),
+    (cx.envelope, cx.forwarded) = (None, None);
+    cx.peer.take_facts(&facts);
+    let proxy = cx.peer.proxy.as_ref().map(|proxy| tracing::field::display(proxy.address));
+    debug!(proxy, client = %cx.peer.address, "client named by its proxy");
+    if facts.address.is_some() {
+        match seat.recount(cx.peer.address.ip_or_loopback()) {
+            Some(network) => cx.peer.network = network,
+            None => return refuse(driver, BUSY).await.map(Err),
+        }
     }
+    decide(driver, cx, service, terms.verdict).await
 }
 
 /// Asks the service for a handler. `Err`: the session is over.
@@ -257,6 +301,20 @@ where
             | ServerEvent::StartTls => {}
         }
     }
+    decide(driver, cx, service, verdict).await
+}
+
+/// Decides about the client that has connected. `Err`: the session is over.
+async fn decide<S, V>(
+    driver: &mut ServerDriver<S>,
+    cx: &Context,
+    service: &V,
+    verdict: Duration,
+) -> io::Result<Result<V::Handler, CloseReason>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+    V: Service,
+{
     match bounded(verdict, service.connect(cx)).await {
         Ok(handler) => {
             answer(driver, Verdict::Accept(None));
@@ -264,12 +322,22 @@ where
         }
         Err(refusal) => {
             debug!(%refusal, cause = refusal.cause(), "client refused");
-            answer(driver, Verdict::Refuse(refusal));
-            loop {
-                if let ServerEvent::Closed(reason) = driver.next().await? {
-                    return Ok(Err(reason));
-                }
-            }
+            refuse(driver, refusal).await.map(Err)
         }
     }
 }
+
+/// Refuses the client, and waits for the end of the session.
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(
+    driver: &mut ServerDriver<S>,
+    refusal: Refusal,
+) -> io::Result<CloseReason> {
+    answer(driver, Verdict::Refuse(refusal));
+    loop {
+        if let ServerEvent::Closed(reason) = driver.next().await? {
+            return Ok(reason);
+        }
+    }
+}
+
+pub(crate) const BUSY: Refusal = refusal!("421 4.3.2 Too many connections, try again later");

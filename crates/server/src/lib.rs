@@ -25,6 +25,7 @@ mod mistakes;
 mod network;
 mod network_set;
 mod password;
+mod proxy;
 #[cfg(feature = "serde")]
 mod serialized;
 mod server;
@@ -37,7 +38,7 @@ pub mod test;
 
 pub use accept::Accept;
 pub use body::{Body, BodyError};
-pub use context::{Context, Envelope, Peer, PeerAddress};
+pub use context::{Context, Envelope, Peer, PeerAddress, PeerTls, Proxy};
 pub use converse::converse;
 pub use guessing::LoginOptions;
 pub use handler::{Authentication, Handler};
@@ -54,5 +55,5 @@ pub use spool::{SpoolOptions, Spooled};
 pub use ipnet::{self, IpNet};
 pub use posthaste_tokio::{Certificate, rustls, session, tls, wire};
 pub use session::sasl::{BearerToken, Credentials, External, SaslError, ScramKey, ScramUser, UnknownUsers};
-pub use session::server::CloseReason;
+pub use session::server::{ClientFacts, CloseReason};
 pub use wire::{Accepted, Refusal, accepted, refusal, reply};

@@ -1,5 +1,7 @@
 //! A listening socket with the settings of its sessions.
 
+#[cfg(unix)]
+use std::path::Path;
 use std::{io, net::SocketAddr, sync::Arc};
 
 use posthaste_tokio::{
@@ -7,11 +9,14 @@ use posthaste_tokio::{
     session::ServerSettings,
     tls::{Pem, TlsError, server_config},
 };
+#[cfg(unix)]
+use tokio::net::UnixListener;
 use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs, lookup_host};
 
-use crate::Accept;
+use crate::{Accept, NetworkSet};
 
-/// The TLS of a listener.
+/// The TLS of a listener. Several certificates, their exchange while the server runs and
+/// certificates of clients come with [`Certificates`](crate::tls::Certificates).
 #[derive(Debug, Clone, Default)]
 pub enum Tls {
     /// None.
@@ -57,11 +62,23 @@ pub struct Listener<A = TcpListener> {
     pub(crate) socket: A,
     pub(crate) settings: Arc<ServerSettings>,
     pub(crate) tls: Tls,
+    pub(crate) trusted: Trusted,
+}
+
+/// The networks whose clients may say that they are others.
+#[derive(Debug, Default)]
+pub(crate) struct Trusted {
+    pub(crate) proxies: NetworkSet,
+    pub(crate) xclient: NetworkSet,
+    pub(crate) xforward: NetworkSet,
 }
 
 impl Listener<TcpListener> {
     /// Binds a TCP address, without TLS. If a name has several addresses, the first one that can be
     /// bound is used. The future may be dropped.
+    ///
+    /// `[::]:25` takes clients of IPv4 as well, whose addresses are shown as those of IPv4, unless
+    /// the system says otherwise (Linux: `net.ipv6.bindv6only`). `0.0.0.0:25` is then taken too.
     ///
     /// Up to 4,096 clients wait to be accepted, if the system allows it (on Linux
     /// `net.core.somaxconn`, by default 4,096).
@@ -82,6 +99,25 @@ impl Listener<TcpListener> {
         Err(failure.unwrap_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name to listen on has no address")))
     }
 
+    /// A listener on an open TCP socket, which is made nonblocking: one that systemd has handed
+    /// over, say, found by the crate `listenfd`. Call it within a tokio runtime.
+    ///
+    /// ```
+    /// # use posthaste_server::{Listener, session::ServerSettings};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let listener = Listener::from_tcp(socket, ServerSettings::new("mx.example.org".parse()?))?;
+    /// assert_ne!(listener.local_address()?.port(), 0);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// [`io::Error`] from the system.
+    pub fn from_tcp(socket: std::net::TcpListener, settings: ServerSettings) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self::new(TcpListener::from_std(socket)?, settings))
+    }
+
     /// The address, with the port that the system chose if 0 was asked for.
     ///
     /// # Errors
@@ -91,17 +127,110 @@ impl Listener<TcpListener> {
     }
 }
 
+#[cfg(unix)]
+impl Listener<UnixListener> {
+    /// Binds a path for a Unix socket, which gets these permissions before it takes a client:
+    /// `0o660` for the owner and the group. Only a client that may write to it can connect.
+    ///
+    /// A socket at the path on which no program listens is removed, as a server that was killed
+    /// leaves it. Use a folder in which no other user may create files. The socket stays there
+    /// after the server's end.
+    ///
+    /// Clients have no address; rules about networks and proxies take them for `127.0.0.1`. Up to
+    /// 4,096 clients wait to be accepted, as for [`bind`](Listener::bind). The future may be
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`io::Error`] with the path in its text: a program listens there, a file that is no socket
+    /// is there, or the system refuses.
+    pub async fn bind_unix(path: impl AsRef<Path>, mode: u32, settings: ServerSettings) -> io::Result<Self> {
+        let path = path.as_ref();
+        unix::listen(path, mode).await.map(|socket| Self::new(socket, settings)).map_err(|error| {
+            let text = format!("cannot listen on {}: {error}", path.display());
+            io::Error::new(error.kind(), text)
+        })
+    }
+
+    /// A listener on an open Unix socket; in all else as [`from_tcp`](Listener::from_tcp).
+    ///
+    /// # Errors
+    /// [`io::Error`] from the system.
+    pub fn from_unix(socket: std::os::unix::net::UnixListener, settings: ServerSettings) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self::new(UnixListener::from_std(socket)?, settings))
+    }
+}
+
 impl<A: Accept> Listener<A> {
     /// A listener on an open socket, without TLS: a `TcpListener`, a `UnixListener`, or an
     /// [`Accept`] of the application's own.
     pub fn new(socket: A, settings: ServerSettings) -> Self {
-        Self { socket, settings: Arc::new(settings), tls: Tls::Off }
+        Self { socket, settings: Arc::new(settings), tls: Tls::Off, trusted: Trusted::default() }
     }
 
     /// The same with TLS.
     #[must_use]
     pub fn with_tls(mut self, tls: Tls) -> Self {
         self.tls = tls;
+        self
+    }
+
+    /// The same behind proxies in these networks, such as HAProxy or a load balancer. They have to
+    /// send a header of the PROXY protocol, version 1 or 2, in front of all else. Limits, handlers
+    /// and logs then have the address in the header for the client's, and
+    /// [`Peer::proxy`](crate::Peer::proxy) has the proxy's. Default: no network.
+    ///
+    /// A connection from these networks without a header is closed, with a line in the log. So it
+    /// is if the header takes more than 5 seconds or has more than 4,096 octets. Until then it
+    /// counts in [`ServerOptions::connections`](crate::ServerOptions::connections), and not by
+    /// network. No header of another client is read: `PROXY` is then an unknown command.
+    ///
+    /// A header without an address (LOCAL, UNKNOWN, or a Unix socket) leaves the proxy's own: with
+    /// one the proxy looks if the server is alive. Take care that a rule which trusts the proxy's
+    /// network trusts no more than that.
+    ///
+    /// If the header says that the client has spoken TLS with the proxy, it counts as
+    /// [TLS](crate::Peer::tls): no STARTTLS is offered, and passwords may cross the connection.
+    ///
+    /// ```no_run
+    /// # use posthaste_server::{Listener, session::ServerSettings};
+    /// # async fn listen() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = Listener::bind("[::]:25", ServerSettings::new("mx.example.org".parse()?)).await?;
+    /// let listener = listener.with_proxies("192.0.2.7, 2001:db8::/64".parse()?);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn with_proxies(mut self, networks: NetworkSet) -> Self {
+        self.trusted.proxies = networks;
+        self
+    }
+
+    /// The same with XCLIENT for clients from these networks, as Postfix defines it. A proxy that
+    /// speaks SMTP, such as nginx, or a content filter says with it which client it speaks for.
+    /// Default: no network. To others it is not offered, and XCLIENT is refused with 550.
+    ///
+    /// Trust only programs that pass on no XCLIENT of their own clients: it may claim any address,
+    /// and a login that counts as [`Peer::identity`](crate::Peer::identity). After the address
+    /// neither it nor XFORWARD is taken on that connection.
+    ///
+    /// With the facts of the named client in its [`Peer`](crate::Peer) the server begins again: it
+    /// counts that client by its network, asks the service's
+    /// [`connect`](crate::Service::connect) for another handler, and greets. The client is in clear
+    /// or in TLS as its proxy is. The proxy itself is not counted by network. The
+    /// [settings](crate::Service::settings) stay those that the service chose for the proxy.
+    #[must_use]
+    pub fn with_xclient(mut self, networks: NetworkSet) -> Self {
+        self.trusted.xclient = networks;
+        self
+    }
+
+    /// The same with XFORWARD for clients from these networks, as Postfix defines it: a content
+    /// filter says where a message came from. It changes no decision of the server's own; a handler
+    /// finds it in [`Context::forwarded`](crate::Context::forwarded). Default: no network. To
+    /// others it is not offered, and XFORWARD is refused with 550.
+    #[must_use]
+    pub fn with_xforward(mut self, networks: NetworkSet) -> Self {
+        self.trusted.xforward = networks;
         self
     }
 
@@ -114,6 +243,45 @@ impl<A: Accept> Listener<A> {
 /// Clients that wait to be accepted. The system drops a burst beyond it, and such a client may wait
 /// in vain for the greeting.
 const BACKLOG: u32 = 4_096;
+
+#[cfg(unix)]
+mod unix {
+    use std::{
+        fs::{self, Permissions},
+        io,
+        os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+        path::Path,
+    };
+
+    use tokio::net::{UnixListener, UnixSocket, UnixStream};
+
+    pub(super) async fn listen(path: &Path, mode: u32) -> io::Result<UnixListener> {
+        remove_stale(path).await?;
+        let socket = UnixSocket::new_stream()?;
+        socket.bind(path)?;
+        // Before `listen` no client can connect.
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+        socket.listen(super::BACKLOG)
+    }
+
+    /// Removes a socket on which no program listens.
+    async fn remove_stale(path: &Path) -> io::Result<()> {
+        let is_socket = match fs::symlink_metadata(path) {
+            Ok(file) => file.file_type().is_socket(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if !is_socket {
+            let text = "a file that is no socket is there; remove it, or choose another path";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        // A full backlog is an error of another kind.
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+            _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another program listens there; stop it first")),
+        }
+    }
+}
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;

@@ -112,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, '_, 
             self.settle(false);
         }
         let Some(LoginUnderWay { mechanism, name, .. }) = self.login.as_deref() else { return };
-        let tls = self.cx.peer.tls;
+        let tls = self.cx.peer.tls.is_some();
         info!(hello = ?self.cx.peer.hello_text(), tls, ?name, ?mechanism, %error, "login failed");
     }
 

@@ -10,7 +10,7 @@ use posthaste_tokio::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::{Context, Envelope, Peer, PeerAddress};
+use crate::{ClientFacts, Context, Envelope, Peer, PeerAddress, PeerTls, Proxy};
 
 /// In a human-readable format a map with a field for each parameter that is there. `other` has
 /// those that are not known, such as `["X=y"]`. Other formats get the text of each command.
@@ -236,7 +236,6 @@ impl Serialize for PeerAddress {
     }
 }
 
-/// A certificate is its fingerprint.
 impl Serialize for Peer {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
         #[derive(Serialize)]
@@ -247,23 +246,86 @@ impl Serialize for Peer {
             local: PeerAddress,
             hello: Option<String>,
             extended: bool,
-            tls: bool,
-            certificate: Option<String>,
+            tls: Option<&'p PeerTls>,
             identity: Option<&'p str>,
+            proxy: Option<&'p Proxy>,
         }
 
-        let Self { address, network, local, hello, extended, tls, certificate, identity } = self;
+        let Self { address, network, local, hello, extended, tls, identity, proxy } = self;
         let fields = Fields {
             address: *address,
             network: *network,
             local: *local,
             hello: hello.as_ref().map(ToString::to_string),
             extended: *extended,
-            tls: *tls,
-            certificate: certificate.as_ref().map(|certificate| certificate.fingerprint()),
+            tls: tls.as_deref(),
             identity: identity.as_deref(),
+            proxy: proxy.as_deref(),
         };
         fields.serialize(serializer)
+    }
+}
+
+/// A certificate is its fingerprint.
+impl Serialize for PeerTls {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        #[derive(Serialize)]
+        #[serde(rename = "PeerTls")]
+        struct Fields<'t> {
+            version: Option<&'t str>,
+            cipher_suite: Option<&'t str>,
+            server_name: Option<&'t str>,
+            certificate: Option<String>,
+        }
+
+        let Self { version, cipher_suite, server_name, certificate } = self;
+        let fields = Fields {
+            version: version.as_str(),
+            cipher_suite: cipher_suite.as_ref().and_then(|suite| suite.as_str()),
+            server_name: server_name.as_deref(),
+            certificate: certificate.as_ref().map(|certificate| certificate.fingerprint()),
+        };
+        fields.serialize(serializer)
+    }
+}
+
+impl Serialize for Proxy {
+    fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
+        #[derive(Serialize)]
+        #[serde(rename = "Proxy")]
+        struct Fields<'p> {
+            address: PeerAddress,
+            client_name: Option<&'p str>,
+        }
+
+        let Self { address, client_name } = self;
+        Fields { address: *address, client_name: client_name.as_deref() }.serialize(serializer)
+    }
+}
+
+/// What XFORWARD says, by the names of its attributes.
+#[derive(Serialize)]
+struct Forwarded<'f> {
+    name: Option<&'f str>,
+    address: Option<std::net::IpAddr>,
+    port: Option<u16>,
+    protocol: Option<&'f str>,
+    hello: Option<String>,
+    ident: Option<&'f str>,
+    is_local: Option<bool>,
+}
+
+impl<'f> From<&'f ClientFacts> for Forwarded<'f> {
+    fn from(facts: &'f ClientFacts) -> Self {
+        Self {
+            name: facts.name.as_deref(),
+            address: facts.address,
+            port: facts.port,
+            protocol: facts.protocol.as_deref(),
+            hello: facts.hello.as_ref().map(ToString::to_string),
+            ident: facts.ident.as_deref(),
+            is_local: facts.is_local,
+        }
     }
 }
 
@@ -278,9 +340,10 @@ impl Serialize for Context {
             protocol: &'static str,
             peer: &'c Peer,
             envelope: Option<&'c Envelope>,
+            forwarded: Option<Forwarded<'c>>,
         }
 
-        let Self { peer, settings, connection, envelope } = self;
+        let Self { peer, settings, connection, envelope, forwarded } = self;
         let fields = Fields {
             connection: *connection,
             host_name: settings.host_name.to_string(),
@@ -290,6 +353,7 @@ impl Serialize for Context {
             },
             peer,
             envelope: envelope.as_ref(),
+            forwarded: forwarded.as_deref().map(Forwarded::from),
         };
         fields.serialize(serializer)
     }

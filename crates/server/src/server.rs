@@ -17,9 +17,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, debug, info, warn};
 
 use crate::{
-    Accept, Context, Listener, LoginOptions, Networks, PeerAddress, Service, Tls,
+    Accept, Context, Listener, LoginOptions, Networks, Peer, PeerAddress, Service, Tls,
     admission::Seat,
-    converse::{Common, Ends, converse_within, span},
+    converse::{BUSY, Common, Ends, Trust, converse_within, span},
+    listener::Trusted,
+    proxy,
 };
 
 /// The limits of a server.
@@ -229,27 +231,33 @@ impl<V> fmt::Debug for Server<V> {
 async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A>) {
     let Running { shared, tasks, ends } = running;
     // The socket goes with this task: during a drain no client may wait to be accepted.
-    let Listener { mut socket, settings, tls } = listener;
+    let Listener { mut socket, settings, tls, trusted } = listener;
+    let trusted = Arc::new(trusted);
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             () = ends.drain.cancelled() => return,
         };
         match accepted {
-            Ok((stream, mut peer)) => match shared.common.admission.seat(peer.address.ip_or_loopback()) {
-                Some(seat) => {
-                    peer.network = shared.networks.of(peer.address.ip_or_loopback());
-                    let cx = Context::new(peer, Arc::clone(&settings));
-                    tasks.spawn(serve(Arc::clone(&shared), ends.clone(), seat, stream, cx, tls.clone()));
-                }
-                // Under implicit TLS the client expects a handshake.
-                None if matches!(tls, Tls::Implicit(_)) => {}
-                None => {
-                    if let Ok(turn) = Arc::clone(&shared.refused).try_acquire_owned() {
-                        tasks.spawn(refuse(stream, turn));
+            Ok((stream, peer)) => {
+                let address = peer.address.ip_or_loopback();
+                // A proxy counts as the client that it will name.
+                let counts = !trusted.proxies.contains(address) && !trusted.xclient.contains(address);
+                match shared.common.admission.seat(counts.then_some(address)) {
+                    Some(seat) => {
+                        let (cx, terms) =
+                            (Context::new(peer, Arc::clone(&settings)), (tls.clone(), Arc::clone(&trusted)));
+                        tasks.spawn(serve(Arc::clone(&shared), ends.clone(), seat, stream, cx, terms));
+                    }
+                    // Under implicit TLS the client expects a handshake.
+                    None if matches!(tls, Tls::Implicit(_)) => {}
+                    None => {
+                        if let Ok(turn) = Arc::clone(&shared.refused).try_acquire_owned() {
+                            tasks.spawn(refuse(stream, turn));
+                        }
                     }
                 }
-            },
+            }
             Err(error) => {
                 warn!(%error, "accept failed");
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
@@ -261,30 +269,61 @@ async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A
 /// Clients that are told at once that there is no room. Others are closed without a word.
 const REFUSED: usize = 64;
 
-/// Says that there is no room. Best effort, for 1 s.
-async fn refuse<S: AsyncWrite + Unpin>(mut stream: S, _turn: OwnedSemaphorePermit) {
-    let _ = timeout(Duration::from_secs(1), stream.write_all(BUSY)).await;
+/// Says that there is no room.
+async fn refuse<S: AsyncWrite + Unpin>(stream: S, _turn: OwnedSemaphorePermit) {
+    say_busy(stream).await;
 }
 
-const BUSY: &[u8] = b"421 4.3.2 Too many connections, try again later\r\n";
+/// Best effort, for 1 s.
+async fn say_busy<S: AsyncWrite + Unpin>(mut stream: S) {
+    let _ = timeout(Duration::from_secs(1), stream.write_all(BUSY.reply().as_bytes())).await;
+}
 
 /// Serves one connection.
+#[expect(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
 fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
     shared: Arc<Shared<V>>,
     ends: Ends,
     seat: Seat,
-    stream: S,
+    mut stream: S,
     mut cx: Context,
-    tls: Tls,
+    (tls, trusted): (Tls, Arc<Trusted>),
 ) -> impl Future<Output = ()> + Send {
-    let span = span(&cx);
-    let session = async move {
-        match converse_within(&shared.common, &ends, &seat, stream, &mut cx, &shared.service, tls).await {
-            Ok(reason) => debug!(?reason, "session ended"),
-            Err(error) => info!(%error, "connection lost"),
+    async move {
+        if trusted.proxies.contains(cx.peer.address.ip_or_loopback())
+            && Box::pin(meet(&ends, &seat, &mut stream, &mut cx.peer)).await.is_none()
+        {
+            return;
         }
-    };
-    session.instrument(span)
+        let address = cx.peer.address.ip_or_loopback();
+        let trust = Trust { xclient: trusted.xclient.contains(address), xforward: trusted.xforward.contains(address) };
+        let has_named = cx.peer.proxy.is_some() && !trust.xclient;
+        drop(trusted);
+        cx.peer.network = shared.networks.of(address);
+        if has_named && seat.recount(address).is_none() {
+            return if !matches!(tls, Tls::Implicit(_)) {
+                Box::pin(say_busy(stream)).await
+            };
+        }
+        let span = span(&cx);
+        let session = converse_within(&shared.common, &ends, &seat, stream, &mut cx, &shared.service, (tls, trust));
+        match session.instrument(span.clone()).await {
+            Ok(reason) => span.in_scope(|| debug!(?reason, "session ended")),
+            Err(error) => span.in_scope(|| info!(%error, "connection lost")),
+        }
+    }
+}
+
+/// Reads the header in which a proxy names its client. `None`: the connection is over.
+async fn meet<S: AsyncRead + Unpin>(ends: &Ends, seat: &Seat, stream: &mut S, peer: &mut Peer) -> Option<()> {
+    let proxy = peer.address;
+    tokio::select! {
+        met = proxy::accept(stream, peer) => met
+            .inspect_err(|error| warn!(%proxy, %error, "PROXY header missing, connection closed"))
+            .ok(),
+        () = ends.drain.cancelled() => None,
+        () = seat.lost() => None,
+    }
 }
 
 #[cfg(test)]

@@ -68,6 +68,11 @@ pub enum Exchange {
     AuthResponse,
     /// QUIT.
     Quit,
+    /// XCLIENT, with which a proxy names its client. The reply is the greeting of another
+    /// conversation.
+    XClient,
+    /// XFORWARD.
+    XForward,
     /// A command that changes no state: NOOP, HELP, VRFY, EXPN and every unknown verb.
     Other,
 }
@@ -97,14 +102,14 @@ impl Exchange {
             Command::StartTls => Self::StartTls,
             Command::Auth(_) => Self::Auth,
             Command::Quit => Self::Quit,
+            Command::XClient(_) => Self::XClient,
+            Command::XForward(_) => Self::XForward,
             Command::Noop(_)
             | Command::Vrfy(_)
             | Command::Expn(_)
             | Command::Help(_)
             | Command::Etrn(_)
             | Command::Burl { .. }
-            | Command::XClient(_)
-            | Command::XForward(_)
             | Command::Other { .. } => Self::Other,
         }
     }
@@ -180,6 +185,11 @@ pub const TABLE: &[Row] = &[
     row(CHUNK, Exchange::EndOfData, Negative, Some(Ready)),
     row(&[Greeted], Exchange::Reset, Positive, None),
     row(OPEN, Exchange::Reset, Positive, Some(Ready)),
+    // At any time but within a transaction (Postfix, XCLIENT_README and XFORWARD_README).
+    row(&[Greeted, Ready], Exchange::XClient, Positive, Some(Greeted)),
+    row(&[Greeted, Ready], Exchange::XClient, Negative, None),
+    row(&[Greeted, Ready], Exchange::XForward, Positive, None),
+    row(&[Greeted, Ready], Exchange::XForward, Negative, None),
     row(COMMAND, Exchange::Other, Positive, None),
     row(COMMAND, Exchange::Other, Negative, None),
     row(COMMAND, Exchange::Quit, Positive, Some(Closed)),

@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SignatureAlgorithm, date_time_ymd};
 use rustls::{
     ALL_VERSIONS, ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier},
     crypto::aws_lc_rs::default_provider,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
     server::WebPkiClientVerifier,
@@ -72,9 +74,18 @@ impl Authority {
 
     /// A server's certificate for these names and its key, each in PEM, for servers of others.
     pub fn pem(&self, names: &[&str]) -> [String; 2] {
-        let key = KeyPair::generate().unwrap();
-        let certificate = params(names, 2020, 2120).signed_by(&key, &self.issuer).unwrap();
-        [certificate.pem(), key.serialize_pem()]
+        self.pem_of_kind(names, &rcgen::PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// Its own certificate, in PEM.
+    pub fn pem_of_its_own(&self) -> String {
+        pem(&self.certificate)
+    }
+
+    /// A client's judgment by this authority alone.
+    pub fn verifier(&self) -> Arc<dyn ServerCertVerifier> {
+        let provider = Arc::new(default_provider());
+        WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()), provider).build().unwrap()
     }
 
     /// Its own certificate, in DER.
@@ -87,6 +98,19 @@ impl Authority {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         roots
+    }
+
+    /// The same with a key of this kind.
+    pub fn pem_of_kind(&self, names: &[&str], kind: &'static SignatureAlgorithm) -> [String; 2] {
+        let key = KeyPair::generate_for(kind).unwrap();
+        let own = params(names, 2020, 2120).signed_by(&key, &self.issuer).unwrap();
+        [own.pem(), key.serialize_pem()]
+    }
+
+    /// A client that trusts this authority alone. `name`: it shows a certificate of this name,
+    /// valid until the first of this year.
+    pub fn client(&self, versions: Versions<'_>, name: Option<(&str, i32)>) -> Arc<ClientConfig> {
+        client(versions, self.roots(), name.map(|(name, to)| self.certificate(&[name], 2020, to)))
     }
 
     fn certificate(&self, names: &[&str], from: i32, to: i32) -> Certified {
@@ -104,6 +128,11 @@ pub fn self_signed(name: &str, authority: bool) -> Arc<ServerConfig> {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     }
     server(ALL_VERSIONS, None, (params.self_signed(&key).unwrap().der().clone(), der(&key)))
+}
+
+fn pem(certificate: &[u8]) -> String {
+    let text = STANDARD.encode(certificate);
+    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
 }
 
 fn params(names: &[&str], from: i32, to: i32) -> CertificateParams {

@@ -27,7 +27,7 @@ static KEY: LazyLock<ScramKey> =
     LazyLock::new(|| ScramKey::derive(PASSWORD, &[7; SALT_LENGTH], MIN_ITERATIONS).expect("they are in bounds"));
 
 /// The exchange that a question decides, by the question's name in scripts: `connect`, `hello`,
-/// `auth`, `auth-response`, `mail`, `rcpt`, `data`, `message`, `other`.
+/// `auth`, `auth-response`, `mail`, `rcpt`, `data`, `message`, `xclient`, `other`.
 pub fn question(name: &str) -> Option<Exchange> {
     Some(match name {
         "connect" => Exchange::Greeting,
@@ -38,6 +38,7 @@ pub fn question(name: &str) -> Option<Exchange> {
         "rcpt" => Exchange::Rcpt,
         "data" => Exchange::Data,
         "message" => Exchange::EndOfData,
+        "xclient" => Exchange::XClient,
         "other" => Exchange::Other,
         _ => return None,
     })
@@ -124,7 +125,12 @@ impl Policy {
                 return Some(Verdict::Each(accepted.map(end).collect()));
             }
             Ask::Message { .. } => letter.end_for(0),
-            Ask::Connect | Ask::Hello(_) | Ask::Auth { .. } | Ask::AuthResponse(_) | Ask::Other(_) => return None,
+            Ask::Connect
+            | Ask::Hello(_)
+            | Ask::Auth { .. }
+            | Ask::AuthResponse(_)
+            | Ask::XClient(_)
+            | Ask::Other(_) => return None,
         };
         Some(if code < 400 { Verdict::Accept(None) } else { refuse(&format!("{code} no")) })
     }
@@ -150,6 +156,7 @@ impl Policy {
             | Ask::Rcpt(_)
             | Ask::Data
             | Ask::Message { .. }
+            | Ask::XClient(_)
             | Ask::Other(_) => Verdict::Accept(None),
         }
     }

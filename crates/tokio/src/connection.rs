@@ -85,6 +85,18 @@ impl<S> Connection<S> {
         Some(TlsParameters { version, cipher_suite })
     }
 
+    /// The host name that a client has asked for (SNI, RFC 6066 section 3), in lower case. `None`:
+    /// it has not, there is no TLS, or this is the client's end.
+    pub fn server_name(&self) -> Option<&str> {
+        match &self.transport {
+            Transport::Tls(stream) => match &**stream {
+                TlsStream::Server(stream) => stream.get_ref().1.server_name(),
+                TlsStream::Client(_) => None,
+            },
+            Transport::Plain(_) | Transport::Gone => None,
+        }
+    }
+
     /// The channel binding for SASL: `tls-exporter` (RFC 9266) under TLS 1.3. `None` otherwise:
     /// under TLS 1.2 another connection may share the master secret (RFC 7627). Each call computes
     /// it again.

@@ -21,7 +21,7 @@ use tokio::{
     time::{Sleep, sleep_until, timeout},
 };
 
-use crate::{Certificate, Clock, Connection, connection::CLOSE};
+use crate::{Clock, Connection, connection::CLOSE};
 
 /// A server session with its connection and clock.
 #[derive(Debug)]
@@ -207,7 +207,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     }
 
     /// What a SASL exchange on this connection may rely on: the channel binding, and for EXTERNAL
-    /// the [fingerprint](Certificate::fingerprint) of the client's certificate.
+    /// the [fingerprint](crate::Certificate::fingerprint) of the client's certificate.
     pub fn sasl_context(&self, nonce: Nonce, unknown_users: UnknownUsers) -> ServerContext {
         let mut context = ServerContext::new(nonce, unknown_users);
         // Give a binding only if it is offered: otherwise an honest client looks like a victim of
@@ -215,13 +215,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         if self.session.mechanisms().contains(Mechanism::ScramSha256Plus) {
             context.channel_bindings.extend(self.connection.channel_binding());
         }
-        context.external_identity = self.peer_certificate().map(|certificate| certificate.fingerprint());
+        context.external_identity = self.connection.peer_certificate().map(|certificate| certificate.fingerprint());
         context
     }
 
-    /// The client's certificate. `None`: it has shown none.
-    pub fn peer_certificate(&self) -> Option<Certificate> {
-        self.connection.peer_certificate()
+    /// The connection, for what TLS has agreed on.
+    pub const fn connection(&self) -> &Connection<S> {
+        &self.connection
     }
 
     /// Refuses the content that is being received: see [`ServerSession::refuse_content`].

@@ -191,7 +191,7 @@ impl posthaste_relay::Observer for Clients {
         if let posthaste_relay::Event::Accepted { client, .. } = event {
             let client = client.map(|client| {
                 let hello = client.hello.as_ref().map(ToString::to_string);
-                format!("{} {hello:?} {} {:?}", client.address.ip_or_loopback(), client.tls, client.identity)
+                format!("{} {hello:?} {} {:?}", client.address.ip_or_loopback(), client.tls.is_some(), client.identity)
             });
             self.0.lock().unwrap().push(format!("{client:?}"));
         }

@@ -1,6 +1,9 @@
 use std::{net::Ipv4Addr, task::Poll};
 
-use super::*;
+use super::{
+    idle::{KNOWN_IDLE, STRANGER_IDLE},
+    *,
+};
 
 fn admission(all: usize) -> Arc<Admission> {
     Arc::new(Admission::new(&ServerOptions { connections: all, ..ServerOptions::default() }))
@@ -28,7 +31,7 @@ async fn the_stranger_that_is_idle_for_the_longest_time_leaves_first() {
     let admission = admission(4);
     let mut seats = Vec::new();
     for n in 0..4 {
-        seats.push(admission.seat(address(n)).unwrap());
+        seats.push(admission.seat(Some(address(n))).unwrap());
         pass(Duration::from_secs(1)).await;
     }
     // The first works, the second has worked: the third is idle for the longest time.
@@ -39,7 +42,7 @@ async fn the_stranger_that_is_idle_for_the_longest_time_leaves_first() {
     for (n, number) in order.into_iter().enumerate() {
         pass(STRANGER_IDLE).await;
         // Only the first newcomers find a seat: each idle client leaves once.
-        seats.push(admission.seat(address(10 + n)).unwrap());
+        seats.push(admission.seat(Some(address(10 + n))).unwrap());
         for (other, seat) in seats.iter().enumerate().take(4) {
             assert_eq!(has_lost(seat).await, order[..=n].contains(&other), "{other} after {number}");
         }
@@ -55,7 +58,7 @@ async fn the_stranger_that_is_idle_for_the_longest_time_leaves_first() {
         seats[number].place.state.store(LEAVING, Relaxed);
     }
     pass(Duration::from_secs(3_600)).await;
-    assert!(admission.seat(address(20)).is_none(), "all are busy");
+    assert!(admission.seat(Some(address(20))).is_none(), "all are busy");
 }
 
 #[tokio::test(start_paused = true)]
@@ -74,16 +77,16 @@ async fn who_makes_room_for_whom_after_which_time() {
         if idle_is_known {
             know(0);
         }
-        let idle = admission.seat(address(0)).unwrap();
+        let idle = admission.seat(Some(address(0))).unwrap();
         let context = format!("{newcomer_is_known} {idle_is_known}");
         if let Some(before) = least.checked_sub(Duration::from_millis(1)) {
             pass(before).await;
-            assert!(admission.seat(address(1)).is_none(), "{context}");
+            assert!(admission.seat(Some(address(1))).is_none(), "{context}");
             assert!(!has_lost(&idle).await);
             // A search is not repeated at once.
             pass(SEARCH).await;
         }
-        assert!(admission.seat(address(1)).is_some(), "{context}");
+        assert!(admission.seat(Some(address(1))).is_some(), "{context}");
         assert!(has_lost(&idle).await, "{context}");
     }
 }
@@ -91,17 +94,17 @@ async fn who_makes_room_for_whom_after_which_time() {
 #[tokio::test(start_paused = true)]
 async fn known_clients_leave_after_strangers_that_are_idle_for_a_shorter_time() {
     let admission = admission(2);
-    let known = admission.seat(address(0)).unwrap();
+    let known = admission.seat(Some(address(0))).unwrap();
     known.prove();
     pass(KNOWN_IDLE).await;
-    let stranger = admission.seat(address(1)).unwrap();
+    let stranger = admission.seat(Some(address(1))).unwrap();
     pass(STRANGER_IDLE).await;
-    let newcomer = admission.seat(address(2)).unwrap();
+    let newcomer = admission.seat(Some(address(2))).unwrap();
     assert!(has_lost(&stranger).await && !has_lost(&known).await);
     drop(stranger);
     newcomer.work().await;
     pass(SEARCH).await;
-    assert!(admission.seat(address(3)).is_some());
+    assert!(admission.seat(Some(address(3))).is_some());
     assert!(has_lost(&known).await);
     // Its network stays known.
     assert!(admission.is_known(address(0)));
@@ -112,13 +115,13 @@ async fn known_clients_leave_after_strangers_that_are_idle_for_a_shorter_time() 
 #[tokio::test(start_paused = true)]
 async fn a_client_is_busy_or_has_lost_its_seat_and_never_both() {
     let admission = admission(1);
-    let seat = admission.seat(address(0)).unwrap();
+    let seat = admission.seat(Some(address(0))).unwrap();
     pass(KNOWN_IDLE).await;
     seat.work().await;
-    assert!(admission.seat(address(1)).is_none());
+    assert!(admission.seat(Some(address(1))).is_none());
     seat.wait();
     pass(KNOWN_IDLE).await;
-    let next = admission.seat(address(1)).unwrap();
+    let next = admission.seat(Some(address(1))).unwrap();
     // Work that begins now never does.
     let mut work = Box::pin(seat.work());
     assert!(std::future::poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx).is_pending())).await);
@@ -132,9 +135,9 @@ async fn a_client_is_busy_or_has_lost_its_seat_and_never_both() {
 #[tokio::test(start_paused = true)]
 async fn those_who_leave_are_bounded() {
     let admission = admission(16);
-    let _idle: Vec<_> = (0..16).map(|n| admission.seat(address(n)).unwrap()).collect();
+    let _idle: Vec<_> = (0..16).map(|n| admission.seat(Some(address(n))).unwrap()).collect();
     pass(KNOWN_IDLE).await;
-    let more: Vec<_> = (16..32).map_while(|n| admission.seat(address(n))).collect();
+    let more: Vec<_> = (16..32).map_while(|n| admission.seat(Some(address(n)))).collect();
     // An eighth of 16, and one more.
     assert_eq!(more.len(), 3);
 }
@@ -144,7 +147,7 @@ async fn networks_and_prefixes_have_limits_of_their_own() {
     let mut options = ServerOptions::default();
     (options.connections_per_network, options.connections_per_prefix) = (2, 3);
     let admission = Arc::new(Admission::new(&options));
-    let seat = |address: &str| admission.seat(address.parse().unwrap());
+    let seat = |address: &str| admission.seat(Some(address.parse().unwrap()));
     let taken = [seat("192.0.2.1"), seat("192.0.2.1"), seat("192.0.2.2")];
     assert!(taken.iter().all(Option::is_some));
     for (address, has_room) in
@@ -158,7 +161,7 @@ async fn networks_and_prefixes_have_limits_of_their_own() {
     let loopback: Vec<_> = (0..30).map_while(|_| seat("127.0.0.1")).collect();
     assert_eq!(loopback.len(), 20);
     drop((taken, loopback));
-    assert_eq!(admission.seats().by_network.len(), 2, "those of the first array");
+    assert_eq!(admission.seats().counts.by_network.len(), 2, "those of the first array");
 }
 
 #[tokio::test(start_paused = true)]
@@ -174,7 +177,7 @@ async fn counts_are_exact_whatever_happens() {
     };
     for _ in 0..20_000 {
         match next(6) {
-            0..=2 => seats.extend(admission.seat(IpAddr::V4(Ipv4Addr::new(10, 0, next(9) as u8, next(3) as u8)))),
+            0..=2 => seats.extend(admission.seat(Some(IpAddr::V4(Ipv4Addr::new(10, 0, next(9) as u8, next(3) as u8))))),
             3 if !seats.is_empty() => drop(seats.swap_remove(next(seats.len()))),
             4 if !seats.is_empty() => {
                 let seat = &seats[next(seats.len())];
@@ -197,13 +200,13 @@ async fn counts_are_exact_whatever_happens() {
         let counted = admission.seats();
         assert_eq!((counted.leaving, counted.taken.len()), (left, seats.len() - left));
         assert!(counted.taken.len() <= 24 && left <= 4);
-        assert_eq!(counted.by_network.values().sum::<usize>(), counted.taken.len());
-        assert_eq!(counted.by_prefix.values().sum::<usize>(), counted.taken.len());
-        assert!(counted.by_network.values().all(|count| (1..=4).contains(count)));
-        assert!(counted.by_prefix.values().all(|count| (1..=6).contains(count)));
+        assert_eq!(counted.counts.by_network.values().sum::<usize>(), counted.taken.len());
+        assert_eq!(counted.counts.by_prefix.values().sum::<usize>(), counted.taken.len());
+        assert!(counted.counts.by_network.values().all(|count| (1..=4).contains(count)));
+        assert!(counted.counts.by_prefix.values().all(|count| (1..=6).contains(count)));
     }
     drop(seats);
     let counted = admission.seats();
-    assert!(counted.taken.is_empty() && counted.by_network.is_empty() && counted.by_prefix.is_empty());
+    assert!(counted.taken.is_empty() && counted.counts.by_network.is_empty() && counted.counts.by_prefix.is_empty());
     assert_eq!(counted.leaving, 0);
 }

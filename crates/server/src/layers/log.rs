@@ -43,7 +43,7 @@ impl Log {
 
 impl Layer for Log {
     async fn connect(&mut self, cx: &Context) -> Result<(), Refusal> {
-        debug!(connection = cx.connection, address = %cx.peer.address, tls = cx.peer.tls, "client connected");
+        debug!(connection = cx.connection, address = %cx.peer.address, tls = cx.peer.tls.is_some(), "client connected");
         Ok(())
     }
 

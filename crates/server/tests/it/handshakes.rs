@@ -7,7 +7,9 @@ use std::{
 
 use crate::support::{self, Names, options, start};
 use posthaste_server::{
-    Context, Peer, PeerAddress, Refusal, ServerOptions, Service, Tls, converse, session::ServerSettings,
+    Context, Peer, PeerAddress, Refusal, ServerOptions, Service, Tls, converse,
+    rustls::{ClientConfig, ClientConnection},
+    session::ServerSettings,
 };
 use posthaste_testkit::{
     pki::tls,
@@ -70,9 +72,10 @@ async fn implicit_tls_handshakes_count_against_the_limits_and_time_out() {
 async fn a_handshake_after_starttls_times_out() {
     let server = start(settings(), Tls::StartTls(tls("mx.test").0), ServerOptions::default()).await;
     let mut talk = Talk::connect(server.address).await.greeted().await;
+    // The server's clock starts before its reply has arrived.
+    let begun = Instant::now();
     talk.expect("STARTTLS", "220").await;
     // One octet now and then is no progress.
-    let begun = Instant::now();
     for octet in [22, 3, 1] {
         let _ = talk.stream.write_all(&[octet]).await;
         tokio::time::sleep(DEADLINE / 4).await;
@@ -168,4 +171,86 @@ async fn starttls_depends_on_the_listener_and_not_on_the_service() {
         talk.expect("STARTTLS", if has_tls { "220" } else { "502" }).await;
         server.abort();
     }
+}
+
+/// A record of TLS.
+fn record(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[kind, 3, 1], &length[..], payload].concat()
+}
+
+/// The first record of a client, which is its ClientHello.
+fn client_hello(client: &Arc<ClientConfig>) -> Vec<u8> {
+    let mut connection = ClientConnection::new(Arc::clone(client), "mx.test".try_into().unwrap()).unwrap();
+    let mut octets = Vec::new();
+    connection.write_tls(&mut octets).unwrap();
+    octets
+}
+
+#[tokio::test]
+async fn a_client_hello_in_records_of_one_octet_is_a_client_hello() {
+    let (config, client) = tls("mx.test");
+    let server = start(support::settings(), Tls::Implicit(config), ServerOptions::default()).await;
+    let (ours, mut theirs) = tokio::io::duplex(64 * 1_024);
+    let address = server.address;
+    let pump = tokio::spawn(async move {
+        let mut start = [0; 5];
+        theirs.read_exact(&mut start).await.unwrap();
+        let mut hello = vec![0; u16::from_be_bytes([start[3], start[4]]).into()];
+        theirs.read_exact(&mut hello).await.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        for octet in hello {
+            stream.write_all(&record(22, &[octet])).await.unwrap();
+        }
+        tokio::io::copy_bidirectional(&mut theirs, &mut stream).await
+    });
+    Talk::new(handshake(ours, &client).await).greeted().await;
+    pump.abort();
+}
+
+#[tokio::test]
+async fn an_end_or_an_alert_at_any_step_of_a_handshake_ends_the_connection_in_its_time() {
+    let (config, client) = tls("mx.test");
+    let mut settings = settings();
+    // As long as honest clients need on a machine that is busy.
+    settings.timeouts.handshake = Duration::from_secs(3);
+    let options = options(|options| options.connections_per_network = 1_000);
+    let server = start(settings, Tls::Implicit(config), options).await;
+    let hello = client_hello(&client);
+    let close_notify = record(21, &[1, 0]);
+    let steps = [
+        close_notify.clone(),
+        [close_notify.clone(), hello.clone()].concat(),
+        // Within the ClientHello, and behind it.
+        [record(22, &hello[5..50]), close_notify.clone()].concat(),
+        [hello.clone(), close_notify].concat(),
+        [hello.clone(), record(21, &[2, 40])].concat(),
+        // Empty records, records of no kind, and what is no TLS at all.
+        record(22, b"").repeat(100),
+        record(99, b"x"),
+        b"EHLO c.test\r\n".to_vec(),
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        vec![22; 70_000],
+    ];
+    let mut all = tokio::task::JoinSet::new();
+    for (n, octets) in steps.into_iter().enumerate() {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        all.spawn(async move {
+            // The server may have closed before it has read everything.
+            let _ = stream.write_all(&octets).await;
+            let ended = timeout(Duration::from_secs(10), async {
+                while matches!(stream.read(&mut [0; 1_024]).await, Ok(1..)) {}
+            });
+            assert!(ended.await.is_ok(), "step {n}");
+        });
+    }
+    all.join_all().await;
+    for half in 1..hello.len() {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(&hello[..half]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert!(closes(&mut stream, Duration::from_secs(5)).await, "{half}");
+    }
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    Talk::new(handshake(stream, &client).await).greeted().await;
 }

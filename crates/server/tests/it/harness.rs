@@ -179,7 +179,7 @@ async fn tls_is_real_and_so_is_the_peer() {
     client.ehlo().await;
     client.send("me@a.test", ["you@b.test"], LETTER).await.expect("250");
     let peer = messages.recv().await.unwrap().0.peer;
-    assert!(peer.tls && peer.certificate.is_none());
+    assert!(peer.tls.is_some() && peer.certificate().is_none());
     assert_eq!(
         (peer.address.to_string().as_str(), peer.network.to_string().as_str()),
         ("[2001:db8::7]:1234", "2001:db8::")

@@ -2,6 +2,8 @@
 //! every change.
 #![allow(clippy::unwrap_used, reason = "a test fails there and says where")]
 
+#[cfg(feature = "aws-lc-rs")]
+mod certificates;
 mod chunks_and_lmtp;
 mod full_server;
 mod handlers;
@@ -13,10 +15,14 @@ mod limits_and_drain;
 mod login;
 mod password_keys;
 mod provided_layers;
+mod proxy;
 mod serialized;
+#[cfg(unix)]
+mod sockets;
 mod spool;
 mod support;
 mod tls_login;
 mod tolerance;
 mod verdicts;
 mod what_the_log_says;
+mod xclient;

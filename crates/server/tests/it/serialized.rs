@@ -119,7 +119,11 @@ async fn a_context_shows_the_client_and_no_secret() {
     let peer = names.seen.lock().unwrap()[0].0.clone();
     let mut expected = json!({
         "address": "192.0.2.1:40000", "network": "192.0.2.1", "local": "192.0.2.25:25", "hello": "client.example.org",
-        "extended": true, "tls": true, "certificate": client_fingerprint(), "identity": "me",
+        "extended": true, "tls": {
+            "version": "TLSv1_3", "cipher_suite": "TLS13_AES_256_GCM_SHA384", "server_name": "mx.example.org",
+            "certificate": client_fingerprint()
+        },
+        "identity": "me", "proxy": null,
     });
     assert_eq!(to_value(&peer).unwrap(), expected);
 
@@ -127,8 +131,8 @@ async fn a_context_shows_the_client_and_no_secret() {
     expected = json!({
         "connection": cx.connection, "host_name": "mx.test", "protocol": "SMTP", "envelope": null,
         "peer": {
-            "address": "local", "network": "127.0.0.1", "local": "local", "hello": null, "extended": false, "tls": false,
-            "certificate": null, "identity": null,
+            "address": "local", "network": "127.0.0.1", "local": "local", "hello": null, "extended": false, "tls": null,
+            "identity": null, "proxy": null,
         },
     });
     assert_eq!(to_value(&cx).unwrap(), expected);

@@ -174,7 +174,7 @@ async fn a_certificate_is_a_login() {
                 assert!(reply.starts_with(code), "{acts_as:?}: {reply}");
                 talk.message("a@b.test", "x").await;
                 let peer = server.names.seen.lock().unwrap().pop().unwrap().0;
-                assert_eq!((peer.identity.as_deref(), peer.certificate.is_some()), (identity, true));
+                assert_eq!((peer.identity.as_deref(), peer.certificate().is_some()), (identity, true));
             }
         }
     }

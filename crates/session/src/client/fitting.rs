@@ -3,7 +3,7 @@
 use posthaste_wire::ReplyCode;
 
 use crate::table::{
-    Exchange::{self, Auth, AuthResponse, Data, Greeting, Other, Quit, Reset, StartTls},
+    Exchange::{self, Auth, AuthResponse, Data, Greeting, Quit, Reset, StartTls, XClient},
     ReplyClass,
 };
 
@@ -11,8 +11,7 @@ use crate::table::{
 /// are out of step. Every other 2yz is success, and every other 3yz fits no exchange (RFC 5321
 /// section 4.2).
 const OWN: &[(ReplyCode, &[Exchange])] = &[
-    // After XCLIENT, which the table of phases does not know, a server greets again.
-    (ReplyCode::READY, &[Greeting, StartTls, Other]),
+    (ReplyCode::READY, &[Greeting, StartTls, XClient]),
     (ReplyCode::CLOSING, &[Quit]),
     (ReplyCode::AUTHENTICATED, &[Auth, AuthResponse]),
     (ReplyCode::CHALLENGE, &[Auth, AuthResponse]),

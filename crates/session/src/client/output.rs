@@ -16,8 +16,8 @@ pub(super) const MAX_UNANSWERED: usize = 1_024;
 impl ClientSession {
     /// Writes a command to the output. Send BDAT with [`begin_chunk`](Self::begin_chunk).
     ///
-    /// After an accepted XCLIENT send EHLO again, because the server treats the session as another
-    /// client's.
+    /// After an accepted XCLIENT the conversation is where it was after the greeting, so EHLO is
+    /// next: the server treats it as another client's.
     ///
     /// # Errors
     /// Nothing is written.

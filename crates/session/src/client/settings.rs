@@ -83,6 +83,8 @@ impl ClientTimeouts {
             | Exchange::Handshake
             | Exchange::Auth
             | Exchange::AuthResponse
+            | Exchange::XClient
+            | Exchange::XForward
             | Exchange::Other => self.command,
         }
     }

@@ -1,9 +1,10 @@
 //! Questions to the application and its verdicts.
 
-use alloc::{string::String, vec, vec::Vec};
+use alloc::{string::String, sync::Arc, vec, vec::Vec};
 
 use posthaste_wire::{Accepted, Command, EhloName, Mail, Mechanism, Rcpt, Refusal, Reply, Secret, command::Node};
 
+use super::ClientFacts;
 use crate::{Tick, table::Exchange};
 
 /// A question to the application. `Ask<&str>` borrows from the input, `Ask` owns its text.
@@ -45,6 +46,12 @@ pub enum Ask<S: AsRef<str> = String> {
         /// How many recipients were accepted.
         recipients: usize,
     },
+    /// XCLIENT, where [`Offers::xclient`](super::Offers::xclient) is on: may this client connect?
+    /// It is as [`Connect`](Self::Connect), and the facts of all XCLIENTs so far count. Of
+    /// [`hello`](ClientFacts::hello), [`protocol`](ClientFacts::protocol) and
+    /// [`login`](ClientFacts::login) those of the last one count. The login counts as
+    /// authentication; without one the client has to authenticate again. TLS stays as it is.
+    XClient(Arc<ClientFacts>),
     /// A command that is left to the application, where
     /// [`Offers::other_commands`](super::Offers::other_commands) is on.
     Other(OtherCommand<S>),
@@ -116,6 +123,7 @@ impl<S: AsRef<str>> Ask<S> {
             Self::Rcpt(_) => Exchange::Rcpt,
             Self::Data => Exchange::Data,
             Self::Message { .. } => Exchange::EndOfData,
+            Self::XClient(_) => Exchange::XClient,
             Self::Other(_) => Exchange::Other,
         }
     }
@@ -135,6 +143,7 @@ impl Ask<&str> {
             Self::Rcpt(rcpt) => Ask::Rcpt(rcpt.into_owned()),
             Self::Data => Ask::Data,
             Self::Message { recipients } => Ask::Message { recipients },
+            Self::XClient(facts) => Ask::XClient(facts),
             Self::Other(command) => Ask::Other(command.into_owned()),
         }
     }

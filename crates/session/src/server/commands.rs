@@ -115,17 +115,22 @@ impl ServerSession {
             }
             Command::StartTls => self.start_tls(more, out),
             Command::Auth(auth) => self.auth(now, auth, out),
+            Command::XClient(attributes) if self.settings.offers.xclient && !self.is_introduced() => {
+                self.xclient(now, attributes, out)
+            }
+            Command::XForward(attributes) if self.settings.offers.xforward && !self.is_introduced() => {
+                self.xforward(attributes, out)
+            }
+            Command::XClient(_) | Command::XForward(_) => {
+                self.refuse(&replies::NOT_AUTHORIZED, out);
+                None
+            }
             // These belong to the other protocol (RFC 2033 section 4.1).
             Command::Ehlo(_) | Command::Helo(_) | Command::Lhlo(_) => {
                 self.refuse(&replies::UNKNOWN_COMMAND, out);
                 None
             }
-            Command::Bdat { .. }
-            | Command::Expn(_)
-            | Command::Etrn(_)
-            | Command::Burl { .. }
-            | Command::XClient(_)
-            | Command::XForward(_) => {
+            Command::Bdat { .. } | Command::Expn(_) | Command::Etrn(_) | Command::Burl { .. } => {
                 self.refuse(&replies::NOT_IMPLEMENTED, out);
                 None
             }

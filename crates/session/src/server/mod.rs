@@ -3,6 +3,7 @@
 mod ask;
 mod commands;
 mod content;
+mod facts;
 mod next;
 mod offers;
 mod pending;
@@ -23,6 +24,7 @@ use posthaste_wire::{
 pub use ask::{Ask, OtherCommand, Verdict};
 use ask::{Question, Replies};
 use content::Chunk;
+pub use facts::ClientFacts;
 pub use next::{CloseReason, ServerEof, ServerNext};
 use pending::Pending;
 pub use posthaste_wire::command::Tolerance;
@@ -65,6 +67,11 @@ pub struct ServerSession {
     /// What the client has shown on this connection, since TLS started if it did.
     client: Client,
     transaction: Transaction,
+    /// What XCLIENT has said about the client. Once it has an address, the octets may be that
+    /// client's own, and no more of it is taken.
+    client_facts: Option<Arc<ClientFacts>>,
+    /// What XFORWARD has said about the client of this transaction, or of the next.
+    forwarded: Option<Arc<ClientFacts>>,
     /// The chunk whose octets are arriving.
     chunk: Option<Chunk>,
     counters: Counters,
@@ -131,6 +138,8 @@ impl ServerSession {
             saying: None,
             client: Client::default(),
             transaction: Transaction::default(),
+            client_facts: None,
+            forwarded: None,
             chunk: None,
             counters: Counters::default(),
             timer: Timer::default(),
@@ -422,6 +431,12 @@ impl ServerSession {
         self.client.authenticated
     }
 
+    /// What a proxy has said by XFORWARD about the client of this transaction, or of the next if
+    /// none is open. It is for logs. `None`: it has said no such thing.
+    pub const fn forwarded(&self) -> Option<&Arc<ClientFacts>> {
+        self.forwarded.as_ref()
+    }
+
     /// Returns `true` if the client said EHLO or LHLO, not HELO.
     pub const fn is_extended(&self) -> bool {
         self.client.extended
@@ -487,8 +502,14 @@ impl ServerSession {
 
     /// Moves the phase by the table. An exchange without a row leaves it.
     fn advance(&mut self, exchange: Exchange, class: ReplyClass) {
+        let was_in_transaction = self.is_in_transaction();
         if let Some(phase) = table::next(self.phase, exchange, class) {
             self.phase = phase;
+        }
+        let starts_over =
+            matches!(exchange, Exchange::Hello | Exchange::Reset | Exchange::Handshake | Exchange::XClient);
+        if !self.is_in_transaction() && (was_in_transaction || starts_over && class == ReplyClass::Positive) {
+            self.forwarded = None;
         }
         if !matches!(self.phase, Phase::Mail | Phase::Rcpt | Phase::Content | Phase::Chunks) {
             self.transaction = Transaction::default();

@@ -9,7 +9,7 @@ use posthaste_wire::{
     parameter::{DateTime, DeliverBy, DeliverByMode, Hold},
 };
 
-use super::{Offers, ServerSession, Transport, replies};
+use super::{Offers, ServerSession, Transport, facts, replies};
 use crate::Tick;
 
 impl ServerSession {
@@ -63,6 +63,8 @@ impl ServerSession {
                 offers.rrvs.then_some(Capability::Rrvs),
                 offers.no_soliciting.as_deref().map(|keywords| Capability::NoSoliciting(Words::new(keywords))),
                 offers.limits.then_some(Capability::Limits(limits.into())),
+                (offers.xclient && !self.is_introduced()).then_some(Capability::XClient(Words::new(facts::XCLIENT))),
+                (offers.xforward && !self.is_introduced()).then_some(Capability::XForward(Words::new(facts::XFORWARD))),
             ];
             for line in lines.into_iter().flatten() {
                 // Writing to a String does not fail.

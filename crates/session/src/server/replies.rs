@@ -38,10 +38,12 @@ pub(super) static RCPT_FIRST: Reply = Reply::from_static("503 5.5.1 No recipient
 pub(super) static RSET_FIRST: Reply = Reply::from_static("503 5.5.1 Send RSET first\r\n");
 pub(super) static BINARY_NEEDS_BDAT: Reply = Reply::from_static("503 5.5.1 Binary content needs BDAT\r\n");
 pub(super) static UNKNOWN_MECHANISM: Reply = Reply::from_static("504 5.5.4 Mechanism not offered\r\n");
+pub(super) static BAD_ATTRIBUTE: Reply = Reply::from_static("501 5.5.4 Attribute malformed or not offered\r\n");
 pub(super) static AUTH_CANCELLED: Reply = Reply::from_static("501 5.7.0 Authentication cancelled\r\n");
 pub(super) static AUTH_REQUIRED: Reply = Reply::from_static("530 5.7.0 Authentication required\r\n");
 pub(super) static TLS_REQUIRED: Reply = Reply::from_static("530 5.7.0 Send STARTTLS first\r\n");
 pub(super) static AUTH_NEEDS_TLS: Reply = Reply::from_static("538 5.7.11 Send STARTTLS first\r\n");
+pub(super) static NOT_AUTHORIZED: Reply = Reply::from_static("550 5.7.0 Not for this client\r\n");
 pub(super) static MESSAGE_TOO_LARGE: Refusal = refusal!("552 5.3.4 Message too large");
 pub(super) static UNAUTHORIZED_PIPELINING: Reply =
     Reply::from_static("554 5.5.0 Wait for the reply before sending more\r\n");

@@ -100,6 +100,17 @@ pub struct Offers {
     pub no_soliciting: Option<String>,
     /// LIMITS (RFC 9422): announces how many recipients a transaction may have. Default: off.
     pub limits: bool,
+    /// XCLIENT, as Postfix defines it: a proxy says which client it speaks for, and the application
+    /// decides about that one ([`Ask::XClient`](super::Ask::XClient)). Default: off; 550.
+    ///
+    /// Offer it to trusted proxies alone: it can claim any address, and a login. Once ADDR was
+    /// said, neither XCLIENT nor XFORWARD is taken, because the proxy may pass on what its client
+    /// sends.
+    pub xclient: bool,
+    /// XFORWARD, as Postfix defines it: a proxy or a content filter describes its client
+    /// [for logs](super::ServerSession::forwarded). Default: off; 550. Offer it to trusted clients
+    /// alone.
+    pub xforward: bool,
     /// [Asks](super::Ask::Other) the application about VRFY, EXPN, HELP, ETRN and unknown verbs.
     /// Default: off; the session answers 252 to VRFY, 214 to HELP, and 500 or 502 to the others.
     pub other_commands: bool,

@@ -125,7 +125,10 @@ impl ServerSession {
 
     fn accepted(&mut self, question: Question, accepted: Option<Accepted>, now: Tick) -> Reply {
         let own = match question.about {
-            Exchange::Greeting => {
+            Exchange::Greeting | Exchange::XClient => {
+                if question.about == Exchange::XClient {
+                    self.introduce();
+                }
                 let name = &self.settings.host_name;
                 let protocol = match self.settings.protocol {
                     Protocol::Smtp => "ESMTP",
@@ -161,6 +164,7 @@ impl ServerSession {
             | Exchange::StartTls
             | Exchange::Handshake
             | Exchange::Quit
+            | Exchange::XForward
             | Exchange::Other => &replies::OK,
         };
         accepted.map_or_else(|| own.clone(), Reply::from)
@@ -168,7 +172,7 @@ impl ServerSession {
 
     fn refused(&mut self, about: Exchange, refusal: &Refusal) {
         match about {
-            Exchange::Greeting => self.close(CloseReason::Application),
+            Exchange::Greeting | Exchange::XClient => self.close(CloseReason::Application),
             Exchange::Auth | Exchange::AuthResponse => self.auth_failed(),
             Exchange::Hello => {}
             // A permanent refusal counts as the client's error. That bounds guessing of recipients.
@@ -183,6 +187,7 @@ impl ServerSession {
             | Exchange::StartTls
             | Exchange::Handshake
             | Exchange::Quit
+            | Exchange::XForward
             | Exchange::Other => {}
         }
     }

@@ -21,7 +21,7 @@ const FITTING: &[(&str, &str)] = &[
     ("AUTH", "235 334"),
     ("AUTH response", "235 334"),
     ("QUIT", "200 211 221 250 251 252 299"),
-    ("NOOP", "200 211 220 250 251 252 299"),
+    ("NOOP", "200 211 250 251 252 299"),
     // The server greets again, because the client counts as another one.
     ("XCLIENT", "200 211 220 250 251 252 299"),
 ];

@@ -12,18 +12,18 @@ NNNNNN NNNNNN OOOON OOO --- OOO H start
 .OOOO. OO.... OOOOE OOO --- OOO H greeted
 NNNNNN NNNNNN OOOON OOO --- OOO H ehlo sent
 ..-OO. ...... OOOOE OOO OOO OOO H ready
-.OO.O. .O.... OOOOE OOO NNN OOO H mail sent
-.OO.O. .O.... OOOOE OOO OOO OOO H mail
-.OO... .O.... OOOOE OOO NNN OOO H group
-.OO... .O.... OOOOE OOO ... OOO H rcpt
+.OO.O. .O..O. OOOOE OOO NNN OOO H mail sent
+.OO.O. .O..O. OOOOE OOO OOO OOO H mail
+.OO... .O..O. OOOOE OOO NNN OOO H group
+.OO... .O..O. OOOOE OOO ... OOO H rcpt
 NNNNNN NNNNNN OOOON OOO NNN OOO H data sent
 OOOOOO OOOOOO OOOOO OOO OOO ... H content
 OOOOOO OOOOOO OOOOO OOO OOO O.. H no recipient
 OOOOOO OOOOOO OOOOO OOO OOO ..U H half a chunk
 OOOOOO OOOOOO OOOOO OOO OOO ... H whole chunk
-.OOOO. .O.... OOOOE OOO .NN OOO H chunk sent
-.OOOO. .O.... OOOOE OOO ... OOO H chunks
-.OOOO. .O.... OOOOE OOO OOO OOO H spoiled
+.OOOO. .O..O. OOOOE OOO .NN OOO H chunk sent
+.OOOO. .O..O. OOOOE OOO ... OOO H chunks
+.OOOO. .O..O. OOOOE OOO OOO OOO H spoiled
 ..-OO. ...... OOOOE OOO NNN OOO H end sent
 NNNNNN NNNNNN OOOON OOO NNN OOO H auth sent
 OOOOOO OOOOOO OOOOO ..E OOO OOO H challenged

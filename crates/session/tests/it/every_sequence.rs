@@ -35,13 +35,18 @@ enum Class {
     BdatFaulty,
     BdatRefused,
     BdatLast,
+    /// Without an address, so that another may follow.
+    XClient,
+    XClientLogin,
+    XClientAddress,
+    XForward,
     Unknown,
     Quit,
 }
 
 use Class::*;
 
-const CLASSES: [Class; 23] = [
+const CLASSES: [Class; 27] = [
     Ehlo,
     EhloRefused,
     Mail,
@@ -63,6 +68,10 @@ const CLASSES: [Class; 23] = [
     BdatFaulty,
     BdatRefused,
     BdatLast,
+    XClient,
+    XClientLogin,
+    XClientAddress,
+    XForward,
     Unknown,
     Quit,
 ];
@@ -86,6 +95,10 @@ struct Model {
     chunks: Chunks,
     tls: bool,
     authenticated: bool,
+    /// XCLIENT has named an address.
+    introduced: bool,
+    /// XFORWARD has said something.
+    forwarded: bool,
     taken: usize,
     closed: bool,
 }
@@ -98,7 +111,7 @@ impl Model {
             Ehlo | EhloRefused | Rset | StartTls | Quit | Data | DataRefused | MessageRefused | MessageFaulty
         );
         if self.chunks == Chunks::Open && gives_up {
-            self.chunks = Chunks::Spoiled;
+            self.spoil();
         }
         let code = match class {
             Ehlo => {
@@ -112,6 +125,7 @@ impl Model {
             Noop => 250,
             Unknown => 500,
             Quit => {
+                self.forwarded &= !self.mail;
                 self.closed = true;
                 221
             }
@@ -119,10 +133,23 @@ impl Model {
                 self.void();
                 250
             }
+            XClient | XClientLogin | XClientAddress | XForward if self.mail || self.chunks != Chunks::None => 503,
+            XClient | XClientLogin | XClientAddress | XForward if self.introduced => 550,
+            XClient | XClientLogin | XClientAddress => {
+                self.void();
+                self.hello = false;
+                self.authenticated = class == XClientLogin;
+                self.introduced = class == XClientAddress;
+                220
+            }
+            XForward => {
+                self.forwarded = true;
+                250
+            }
             _ if !self.hello => 503,
             StartTls if self.tls => 503,
             StartTls => {
-                *self = Self { tls: true, taken: self.taken, ..Self::default() };
+                *self = Self { tls: true, introduced: self.introduced, taken: self.taken, ..Self::default() };
                 220
             }
             _ if self.chunks == Chunks::Spoiled => 503,
@@ -132,7 +159,7 @@ impl Model {
                 250
             }
             BdatFaulty => {
-                self.chunks = Chunks::Spoiled;
+                self.spoil();
                 550
             }
             BdatRefused => {
@@ -181,7 +208,11 @@ impl Model {
     }
 
     fn void(&mut self) {
-        *self = Self { mail: false, recipients: 0, chunks: Chunks::None, ..*self };
+        *self = Self { mail: false, recipients: 0, chunks: Chunks::None, forwarded: false, ..*self };
+    }
+
+    fn spoil(&mut self) {
+        *self = Self { chunks: Chunks::Spoiled, forwarded: false, ..*self };
     }
 
     fn phase(&self) -> Phase {
@@ -242,6 +273,10 @@ fn say(server: &mut ServerHarness, class: Class) -> Vec<u16> {
             (b"BDAT 0 LAST\r\n", b"")
         }
         BdatLast => (b"BDAT 7 LAST\r\n.\r\nQUIT", b""),
+        XClient => (b"XCLIENT NAME=a.test\r\n", b""),
+        XClientLogin => (b"XCLIENT LOGIN=me\r\n", b""),
+        XClientAddress => (b"XCLIENT ADDR=192.0.2.1\r\n", b""),
+        XForward => (b"XFORWARD NAME=a.test\r\n", b""),
         Unknown => (b"XYZZY\r\n", b""),
         Quit => (b"QUIT\r\n", b""),
     };
@@ -270,6 +305,7 @@ fn step(server: &mut ServerHarness, model: &mut Model, class: Class, sequence: &
     assert_eq!(server.session.phase(), model.phase(), "after {sequence:?}");
     assert_eq!(server.messages.len(), model.taken - taken, "at the end of {sequence:?}");
     assert_eq!(server.session.is_authenticated(), model.authenticated, "after {sequence:?}");
+    assert_eq!(server.session.forwarded().is_some(), model.forwarded, "after {sequence:?}");
     assert_eq!(server.closed, model.closed.then_some(CloseReason::Quit), "after {sequence:?}");
 }
 
@@ -295,6 +331,8 @@ fn check(prefix: &[Class], classes: &[Class], length: u32) {
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
     settings.offers.auth_in_clear = true;
     settings.offers.chunking = true;
+    settings.offers.xclient = true;
+    settings.offers.xforward = true;
     // The budgets have tests of their own.
     settings.limits.auth_failures = u32::MAX;
     let mut server = ServerHarness::new(settings, Transport::StartTls);
@@ -356,6 +394,12 @@ fn sequences_from_within_chunks_match_the_model() {
 #[test]
 fn sequences_inside_tls_with_authentication_match_the_model() {
     check(&[Ehlo, StartTls, Ehlo, Auth], &CLASSES, length() - 1);
+}
+
+#[test]
+fn sequences_with_a_client_that_was_named_match_the_model() {
+    check(&[Ehlo, Auth, XForward, XClientLogin, XForward], &CLASSES, length() - 1);
+    check(&[XClientAddress], &CLASSES, length() - 1);
 }
 
 #[test]

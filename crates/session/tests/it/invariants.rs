@@ -30,6 +30,8 @@ fn settings() -> ServerSettings {
     settings.offers.chunking = true;
     settings.offers.auth = MechanismSet::of(&[Mechanism::Plain]);
     settings.offers.auth_in_clear = true;
+    settings.offers.xclient = true;
+    settings.offers.xforward = true;
     settings
 }
 
@@ -63,7 +65,7 @@ proptest! {
     #[test]
     fn a_content_is_asked_for_only_within_a_transaction(
         steps in vec((select(&["EHLO c", "MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA", "RSET", "BDAT 0", "BDAT 0 LAST", "STARTTLS",
-            "NOOP", "AUTH PLAIN AHRlc3RlcgBzM2NyZXQ="][..]), any::<bool>()), 0..40)
+            "NOOP", "XCLIENT NAME=a.test", "XFORWARD NAME=a.test", "AUTH PLAIN AHRlc3RlcgBzM2NyZXQ="][..]), any::<bool>()), 0..40)
     ) {
         let mut server = greeted();
         let (mut mail, mut recipients) = (false, 0);
@@ -86,7 +88,7 @@ proptest! {
             match (line.get(..4), heard.as_slice()) {
                 (Some("MAIL"), [250]) => mail = true,
                 (Some("RCPT"), [250]) => recipients += 1,
-                (Some("EHLO" | "RSET"), [250]) | (Some("STAR"), [220]) => (mail, recipients) = (false, 0),
+                (Some("EHLO" | "RSET"), [250]) | (Some("STAR" | "XCLI"), [220]) => (mail, recipients) = (false, 0),
                 (Some("BDAT"), [code]) if line == "BDAT 0 LAST" && *code != 503 => (mail, recipients) = (false, 0),
                 _ => {}
             }

@@ -14,6 +14,7 @@ mod cost;
 mod early_chunks;
 mod endings;
 mod every_sequence;
+mod forwarded;
 mod hostile_clients;
 mod hostile_servers;
 mod invariants;

@@ -59,6 +59,8 @@ fn settings([offers, more, limits]: [u8; 3]) -> ServerSettings {
     settings.offers.no_soliciting = is(more, 3).then(String::new);
     settings.offers.future_release = is(more, 4).then_some(86_400);
     settings.offers.limits = is(more, 5);
+    settings.offers.xclient = is(more, 5);
+    settings.offers.xforward = is(more, 5);
     settings.tolerance = match (is(more, 7), is(more, 6)) {
         (true, _) => Tolerance::SUBMISSION,
         (false, true) => Tolerance::STRICT,

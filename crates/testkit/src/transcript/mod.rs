@@ -11,10 +11,11 @@
 //! ! client-only                it holds from the client's side only: our servers do not say this
 //! ```
 //!
-//! Before the first line: `! offer WORD...`, `! limit NAME NUMBER`, `! tolerate SWITCH...`, `!
-//! tls-on-connect`, `! both`, `!
-//! client-only`. The words are `starttls`, `auth`, `scram`, `oauth`, `clear`, `smtputf8`, `dsn`, `chunking`, `binarymime`, `requiretls`, `deliverby`, `futurerelease`, `mt-priority`, `rrvs`, `no-soliciting`, `limits`, `other-commands`, and, for demands, `require-tls`, `require-auth`, `lmtp`.
-//! In between:
+//! Before the first line: `! offer WORD...`, `! limit NAME NUMBER`, `! tolerate SWITCH...`,
+//! `! tls-on-connect`, `! both`, `! client-only`. The words are `starttls`, `auth`, `scram`,
+//! `oauth`, `clear`, `smtputf8`, `dsn`, `chunking`, `binarymime`, `requiretls`, `deliverby`,
+//! `futurerelease`, `mt-priority`, `rrvs`, `no-soliciting`, `limits`, `xclient`, `xforward`,
+//! `other-commands`, and, for demands, `require-tls`, `require-auth`, `lmtp`. In between:
 //!
 //! | directive | effect |
 //! |---|---|

@@ -228,6 +228,8 @@ fn offer(settings: &mut ServerSettings, word: &str) {
         "rrvs" => offers.rrvs = true,
         "no-soliciting" => offers.no_soliciting = Some(String::new()),
         "limits" => offers.limits = true,
+        "xclient" => offers.xclient = true,
+        "xforward" => offers.xforward = true,
         "other-commands" => offers.other_commands = true,
         "lmtp" => settings.protocol = Protocol::Lmtp,
         _ => panic!("no such offer: {word}"),

@@ -25,6 +25,9 @@ pub enum TlsError {
          feature `native-roots` or `webpki-roots` of posthaste, or add an authority from a PEM file"
     )]
     NoRoots,
+    /// A server has no certificate.
+    #[error("a server with TLS needs a certificate; give it at least one with its private key")]
+    NoCertificates,
     /// A file cannot be read.
     #[error("cannot read {}: {error}; name a PEM file that this program may read", path.display())]
     File {

@@ -17,6 +17,7 @@
 //! Everything here blocks: it reads files or derives keys on the caller's thread, for milliseconds.
 //! Call it when a program starts, not for each connection.
 
+mod certificates;
 mod error;
 mod explain;
 mod observe;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use rustls::{ServerConfig, crypto::CryptoProvider};
 
+pub use certificates::Certificates;
 pub use error::{PemName, TlsError};
 pub use explain::explain;
 pub use observe::Observer;
@@ -49,47 +51,13 @@ pub fn provider() -> Result<Arc<CryptoProvider>, TlsError> {
     chosen.ok_or(TlsError::NoProvider)
 }
 
-/// A server's configuration: this certificate chain and its key, with TLS 1.2 and 1.3. The server
-/// asks clients for no certificate.
-///
-/// A client that comes back within 12 hours may resume its session, which spares both sides most
-/// of a handshake. It keeps the session itself, in a ticket (RFC 8446 section 4.6.1, RFC 5077), so
-/// any number of clients costs the server no memory. The keys of tickets change every 6 hours and
-/// end with the process. With neither feature the server remembers 256 sessions instead.
-///
-/// The chain begins with the server's own certificate, followed by that of its issuer and so on;
-/// the root may be left out. Names and dates are not checked: clients do that.
+/// A server's configuration for one certificate chain and its key: that of
+/// [`Certificates::server_config`].
 ///
 /// # Errors
-/// [`TlsError`] that names the file: no certificate or no key in it, an encrypted key, a
-/// certificate of X.509 version 1, a key that belongs to another certificate.
+/// As [`Certificates::new`].
 pub fn server_config(certificate: &Pem, key: &Pem) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain = certificate.certificates()?;
-    let private_key = key.private_key()?;
-    if let Some(own) = chain.first() {
-        rustls::server::ParsedCertificate::try_from(own)
-            .map_err(|error| TlsError::Certificate { name: certificate.name().clone(), error })?;
-    }
-    let mut config = ServerConfig::builder_with_provider(provider()?)
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Provider)?
-        .with_no_client_auth()
-        .with_single_cert(chain, private_key)
-        .map_err(|error| match error {
-            rustls::Error::InvalidCertificate(_) => TlsError::Certificate { name: certificate.name().clone(), error },
-            rustls::Error::InconsistentKeys(_) => {
-                TlsError::KeyMismatch { key: key.name().clone(), certificate: certificate.name().clone() }
-            }
-            error => TlsError::UnusableKey { name: key.name().clone(), error },
-        })?;
-    #[cfg(feature = "aws-lc-rs")]
-    let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new();
-    #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
-    let ticketer = rustls::crypto::ring::Ticketer::new();
-    #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
-    let ticketer = Ok(Arc::clone(&config.ticketer));
-    config.ticketer = ticketer.map_err(TlsError::Provider)?;
-    Ok(Arc::new(config))
+    Certificates::new(&[(certificate.clone(), key.clone())])?.server_config()
 }
 
 #[cfg(test)]

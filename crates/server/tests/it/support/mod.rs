@@ -87,7 +87,7 @@ impl Handler for Names {
     }
 
     async fn authenticate_external(&mut self, cx: &Context, external: External) -> Authentication {
-        let fingerprint = cx.peer.certificate.as_ref().map(|certificate| certificate.fingerprint());
+        let fingerprint = cx.peer.certificate().map(|certificate| certificate.fingerprint());
         match external.authorization_identity.as_deref() {
             _ if fingerprint != Some(external.identity) => Authentication::Unavailable,
             None => Authentication::Granted("the owner".to_owned()),

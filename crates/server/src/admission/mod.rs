@@ -1,25 +1,32 @@
 //! Who is served when there is not room for all.
 
+mod counts;
+mod hurry;
+mod idle;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    cmp::Reverse,
     collections::HashMap,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{
             AtomicBool, AtomicU64,
-            Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
+            Ordering::{AcqRel, Acquire, Relaxed, Release},
         },
     },
     time::Duration,
 };
 
-use tokio::{
-    sync::{Notify, futures::Notified},
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
-use crate::{ServerOptions, expiring::Expiring};
+pub(crate) use self::hurry::Hurry;
+use self::{
+    counts::{Counted, Counts, Limits},
+    idle::Idle,
+};
+use crate::{Networks, ServerOptions, expiring::Expiring};
 
 /// The seats of a server: one for each connection that it serves.
 ///
@@ -37,80 +44,29 @@ pub(crate) struct Admission {
     begun: Instant,
 }
 
-/// The wish that all sessions hurry, while the server is nearly full.
-#[derive(Debug, Default)]
-pub(crate) struct Hurry {
-    wanted: AtomicBool,
-    changed: Notify,
-}
-
-impl Hurry {
-    pub(crate) fn is_wanted(&self) -> bool {
-        self.wanted.load(SeqCst)
-    }
-
-    /// Completes at the first change after this call.
-    pub(crate) fn changed(&self) -> Notified<'_> {
-        self.changed.notified()
-    }
-
-    /// Sets the wish, and wakes all sessions if it was another one.
-    pub(crate) fn set(&self, wanted: bool) {
-        if self.is_wanted() != wanted && self.wanted.swap(wanted, SeqCst) != wanted {
-            self.changed.notify_waiters();
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Limits {
-    all: usize,
-    network: Limit,
-    prefix: Limit,
-}
-
-/// The most connections of a network of some size.
-#[derive(Debug)]
-struct Limit {
-    most: usize,
-    networks: crate::Networks,
-}
-
 #[derive(Debug, Default)]
 struct Seats {
-    taken: HashMap<u64, Arc<Place>>,
+    taken: HashMap<u64, Taken>,
     next: u64,
-    by_network: HashMap<IpAddr, usize>,
-    by_prefix: HashMap<IpAddr, usize>,
+    counts: Counts,
     /// Clients that have lost their seats and have not left yet.
     leaving: usize,
-    /// Some may be busy again by now.
     idle: Idle,
     /// When candidates were looked for last.
     searched: Option<Instant>,
 }
 
-#[derive(Debug, Default)]
-struct Idle {
-    strangers: Candidates,
-    known: Candidates,
-}
-
-/// Idle clients, [`CANDIDATES`] at most, the one that is idle for the longest time last.
-#[derive(Debug, Default)]
-struct Candidates(Vec<Candidate>);
-
+/// A seat that is taken.
 #[derive(Debug)]
-struct Candidate {
-    number: u64,
-    since: u64,
+struct Taken {
+    place: Arc<Place>,
+    /// `None`: a proxy that has not named its client.
+    counted: Option<Counted>,
 }
 
 #[derive(Debug)]
 struct Place {
-    network: IpAddr,
-    prefix: IpAddr,
-    known: AtomicBool,
+    is_known: AtomicBool,
     /// This very connection has behaved well.
     has_proved: AtomicBool,
     state: AtomicU64,
@@ -123,18 +79,10 @@ const BUSY: u64 = 0;
 /// client is idle, counted from the server's start, plus 1.
 const LEAVING: u64 = u64::MAX;
 
-/// How long a stranger has to be idle before another stranger gets its seat: some round trips to
-/// the other side of the world. A flood of newcomers would otherwise take the seats of those who
-/// are about to speak.
-const STRANGER_IDLE: Duration = Duration::from_secs(2);
-/// The same for a known client, before a stranger gets its seat.
-const KNOWN_IDLE: Duration = Duration::from_secs(60);
 /// Networks that are known at a time. Beyond it the quarter that was seen first is forgotten.
 const KNOWN: usize = 16_384;
 /// How long a network stays known. Each connection that behaves well begins it again.
 const KNOWN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many candidates one search finds.
-const CANDIDATES: usize = 64;
 /// How long a search that has found too few is not repeated: it looks at every seat.
 const SEARCH: Duration = Duration::from_millis(10);
 
@@ -148,13 +96,8 @@ pub(crate) struct Seat {
 
 impl Admission {
     pub(crate) fn new(options: &ServerOptions) -> Self {
-        let limits = Limits {
-            all: options.connections,
-            network: Limit { most: options.connections_per_network, networks: options.networks },
-            prefix: Limit { most: options.connections_per_prefix, networks: options.prefixes },
-        };
         Self {
-            limits,
+            limits: Limits::new(options),
             seats: Mutex::default(),
             known: Mutex::new(Expiring::new(KNOWN)),
             hurry: Hurry::default(),
@@ -166,35 +109,29 @@ impl Admission {
         &self.hurry
     }
 
-    /// A seat for a client with this address, which is idle at first. `None`: there is none, and no
-    /// client has to leave for this one.
-    pub(crate) fn seat(self: &Arc<Self>, address: IpAddr) -> Option<Seat> {
-        let factor = if address.to_canonical().is_loopback() { LOOPBACK } else { 1 };
-        let (network, prefix) = (self.limits.network.networks.of(address), self.limits.prefix.networks.of(address));
-        let known = self.is_known(network);
+    /// A seat for a client with this address, which is idle at first. `None` as the address: a proxy
+    /// that is to name its client. `None` returned: there is no seat, and no client has to leave
+    /// for this one.
+    pub(crate) fn seat(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Seat> {
+        let counted = address.map(|address| self.limits.counted(address));
+        let is_known = counted.is_some_and(|counted| self.is_known(counted.network));
         let mut seats = self.seats();
-        let is_full = |counts: &HashMap<IpAddr, usize>, key, limit: &Limit| {
-            counts.get(&key).is_some_and(|count| *count >= limit.most.saturating_mul(factor)) || limit.most == 0
-        };
-        if is_full(&seats.by_network, network, &self.limits.network)
-            || is_full(&seats.by_prefix, prefix, &self.limits.prefix)
-            || (seats.taken.len() >= self.limits.all && !self.make_room(&mut seats, known))
-        {
+        if counted.is_some_and(|counted| !seats.counts.add(counted, &self.limits)) {
+            return None;
+        }
+        if seats.taken.len() >= self.limits.all && !self.make_room(&mut seats, is_known) {
+            counted.into_iter().for_each(|counted| seats.counts.remove(counted));
             return None;
         }
         let place = Arc::new(Place {
-            network,
-            prefix,
-            known: AtomicBool::new(known),
+            is_known: AtomicBool::new(is_known),
             has_proved: AtomicBool::new(false),
             state: AtomicU64::new(self.now()),
             leave: Notify::new(),
         });
         let number = seats.next;
         seats.next = seats.next.wrapping_add(1);
-        seats.taken.insert(number, Arc::clone(&place));
-        *seats.by_network.entry(network).or_default() += 1;
-        *seats.by_prefix.entry(prefix).or_default() += 1;
+        seats.taken.insert(number, Taken { place: Arc::clone(&place), counted });
         self.weigh(&seats);
         drop(seats);
         Some(Seat { place, of: Some((Arc::clone(self), number)) })
@@ -256,21 +193,16 @@ impl Admission {
     }
 }
 
-/// How many times as many connections may come from loopback, where a proxy may run.
-const LOOPBACK: usize = 10;
 /// A smaller server is nearly full with a few honest clients: its sessions never hurry.
 const LEAST: usize = 20;
 
 impl Seats {
-    /// Ends the session of the candidate that is idle for the longest time.
+    /// Ends the session of the client that is idle for the longest time. Returns `false` if none
+    /// has to leave.
     fn displace(&mut self, now: u64, for_known: bool) -> bool {
-        let (stranger, known) = if for_known { (Duration::ZERO, STRANGER_IDLE) } else { (STRANGER_IDLE, KNOWN_IDLE) };
-        let Self { idle, taken, .. } = self;
-        let leaver = idle.strangers.leaver(taken, now, stranger).or_else(|| idle.known.leaver(taken, now, known));
-        let Some(number) = leaver else { return false };
-        if let Some(place) = self.give_up(number) {
-            place.leave.notify_one();
-        }
+        let leaver = self.idle.leaver(&self.taken, now, for_known);
+        let Some(place) = leaver.and_then(|number| self.give_up(number)) else { return false };
+        place.leave.notify_one();
         self.leaving += 1;
         true
     }
@@ -278,69 +210,47 @@ impl Seats {
     /// Finds candidates.
     fn search(&mut self) {
         self.searched = Some(Instant::now());
-        self.idle.strangers.search(&self.taken, false);
-        self.idle.known.search(&self.taken, true);
+        self.idle.search(&self.taken);
     }
 
     /// `None`: this seat is not taken.
     fn give_up(&mut self, number: u64) -> Option<Arc<Place>> {
-        let place = self.taken.remove(&number)?;
-        for (counts, key) in [(&mut self.by_network, place.network), (&mut self.by_prefix, place.prefix)] {
-            if let Some(count) = counts.get_mut(&key) {
-                *count = count.saturating_sub(1);
-                if *count == 0 {
-                    counts.remove(&key);
-                }
-            }
-        }
+        let Taken { place, counted } = self.taken.remove(&number)?;
+        counted.into_iter().for_each(|counted| self.counts.remove(counted));
         Some(place)
-    }
-}
-
-impl Candidates {
-    /// Finds those that are known, or that are not.
-    fn search(&mut self, taken: &HashMap<u64, Arc<Place>>, known: bool) {
-        self.0.clear();
-        let of_kind = taken.iter().filter(|(_, place)| place.known.load(Relaxed) == known);
-        self.0.extend(of_kind.filter_map(|(number, place)| {
-            let since = place.state.load(Acquire);
-            (since != BUSY && since != LEAVING).then_some(Candidate { number: *number, since })
-        }));
-        if self.0.len() > CANDIDATES {
-            self.0.select_nth_unstable_by_key(CANDIDATES, |candidate| candidate.since);
-            self.0.truncate(CANDIDATES);
-        }
-        self.0.sort_unstable_by_key(|candidate| Reverse(candidate.since));
-        self.0.shrink_to(CANDIDATES);
-    }
-
-    /// The client that has to leave, if it is idle for at least this time. It is told to.
-    fn leaver(&mut self, taken: &HashMap<u64, Arc<Place>>, now: u64, least: Duration) -> Option<u64> {
-        loop {
-            let long = |candidate: &mut Candidate| u128::from(now.saturating_sub(candidate.since)) >= least.as_millis();
-            let Candidate { number, since } = self.0.pop_if(long)?;
-            // Fails if it is not idle any more, or again.
-            let leave = |place: &Arc<Place>| place.state.compare_exchange(since, LEAVING, AcqRel, Relaxed);
-            if taken.get(&number).is_some_and(|place| leave(place).is_ok()) {
-                return Some(number);
-            }
-        }
     }
 }
 
 impl Seat {
     /// The seat of a session that is not counted.
     pub(crate) fn free() -> Self {
-        let nowhere = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
         let place = Place {
-            network: nowhere,
-            prefix: nowhere,
-            known: AtomicBool::new(true),
+            is_known: AtomicBool::new(true),
             has_proved: AtomicBool::new(true),
             state: AtomicU64::new(BUSY),
             leave: Notify::new(),
         };
         Self { place: Arc::new(place), of: None }
+    }
+
+    /// Counts the client that a proxy has named, in place of the one before. Returns its network.
+    /// `None`: its networks have too many connections, and none is counted any more.
+    pub(crate) fn recount(&self, address: IpAddr) -> Option<IpAddr> {
+        let Some((admission, number)) = &self.of else { return Some(Networks::default().of(address)) };
+        let counted = admission.limits.counted(address);
+        let is_known = admission.is_known(counted.network);
+        let mut seats = admission.seats();
+        let Seats { taken, counts, .. } = &mut *seats;
+        // A client that has lost its seat is not counted.
+        let Some(taken) = taken.get_mut(number) else { return Some(counted.network) };
+        taken.counted.take().into_iter().for_each(|before| counts.remove(before));
+        if !counts.add(counted, &admission.limits) {
+            return None;
+        }
+        taken.counted = Some(counted);
+        self.place.is_known.store(is_known, Relaxed);
+        self.place.has_proved.store(false, Relaxed);
+        Some(counted.network)
     }
 
     /// The client is idle from now on.
@@ -368,11 +278,13 @@ impl Seat {
 
     /// The client has logged in, or a message of it was accepted.
     pub(crate) fn prove(&self) {
-        let Some((admission, _)) = &self.of else { return };
-        if !self.place.has_proved.swap(true, Relaxed) {
-            self.place.known.store(true, Relaxed);
-            admission.know(self.place.network);
+        let Some((admission, number)) = &self.of else { return };
+        if self.place.has_proved.swap(true, Relaxed) {
+            return;
         }
+        self.place.is_known.store(true, Relaxed);
+        let counted = admission.seats().taken.get(number).and_then(|taken| taken.counted);
+        counted.into_iter().for_each(|counted| admission.know(counted.network));
     }
 }
 
@@ -383,6 +295,3 @@ impl Drop for Seat {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
