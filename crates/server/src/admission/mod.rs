@@ -109,9 +109,9 @@ impl Admission {
         &self.hurry
     }
 
-    /// A seat for a client with this address, which is idle at first. `None` as the address: a proxy
-    /// that is to name its client. `None` returned: there is no seat, and no client has to leave
-    /// for this one.
+    /// A seat for a client with this address, which is idle at first. `None` as the address: a
+    /// proxy that is to name its client. `None` returned: there is no seat, and no client has to
+    /// leave for this one.
     pub(crate) fn seat(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Seat> {
         let counted = address.map(|address| self.limits.counted(address));
         let is_known = counted.is_some_and(|counted| self.is_known(counted.network));

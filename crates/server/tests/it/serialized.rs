@@ -130,6 +130,7 @@ async fn a_context_shows_the_client_and_no_secret() {
     let cx = Context::new(Peer::new(PeerAddress::Local, PeerAddress::Local), crate::support::settings().into());
     expected = json!({
         "connection": cx.connection, "host_name": "mx.test", "protocol": "SMTP", "envelope": null,
+        "forwarded": null,
         "peer": {
             "address": "local", "network": "127.0.0.1", "local": "local", "hello": null, "extended": false, "tls": null,
             "identity": null, "proxy": null,
