@@ -96,8 +96,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Hurried<'_, '_, S> {
 /// Refusals of a connection that the log is told of at its usual level.
 const TOLD: u8 = 10;
 
-/// What a conversation waits for beside its client. It stays in the lists of those who wait for as
-/// long as the conversation lasts, not for each command.
+/// What a conversation waits for beside its client. Both are registered once for a conversation,
+/// and not for each command.
 pub(crate) struct Signals<'c, 's> {
     pub(crate) hurry: Pin<&'c mut Notified<'s>>,
     pub(crate) drain: Pin<&'c mut WaitForCancellationFuture<'s>>,

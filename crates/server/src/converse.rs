@@ -132,11 +132,9 @@ where
     }
 }
 
-/// The same within a server.
-///
-/// Its future is the memory of an idle connection. So it is no `async fn`, which would hold what
-/// its arguments move into twice, and what is rarely under way is boxed.
-#[expect(clippy::manual_async_fn, reason = "its future would hold its arguments twice")]
+/// The same within a server. Its future is the memory of an idle connection, so what is rarely
+/// under way is boxed.
+#[allow(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
 pub(crate) fn converse_within<'c, S, V>(
     common: &'c Common,
     ends: &'c Ends,

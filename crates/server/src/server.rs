@@ -232,8 +232,8 @@ async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A
     }
 }
 
-/// Serves one connection. No `async fn`, as [`converse_within`] is none.
-#[expect(clippy::manual_async_fn, reason = "its future would hold its arguments twice")]
+/// Serves one connection.
+#[allow(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
 fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
     shared: Arc<Shared<V>>,
     ends: Ends,

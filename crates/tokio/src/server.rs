@@ -102,8 +102,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         poll_fn(|context| self.poll_next(context)).await
     }
 
-    /// Waits as [`next`](Self::next) in a poll function. It holds no memory while it waits, except
-    /// for one timer that the driver keeps.
+    /// Waits as [`next`](Self::next) in a poll function. The waker of the last call counts. A wait
+    /// takes no memory beside one timer, which the driver keeps.
     ///
     /// # Errors
     /// As [`next`](Self::next).

@@ -86,7 +86,7 @@ pub enum TlsError {
         /// The reason.
         error: rustls::Error,
     },
-    /// The provider has no cipher suite for TLS 1.2 or 1.3.
+    /// The provider has no cipher suite for TLS 1.2 or 1.3, or no random numbers.
     #[error("the crypto provider cannot do TLS: {0}; use one of rustls's own")]
     Provider(#[source] rustls::Error),
 }

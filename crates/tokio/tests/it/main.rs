@@ -4,6 +4,8 @@
 
 mod dropped_futures;
 mod ends;
+#[cfg(feature = "aws-lc-rs")]
+mod resumption;
 mod secrets;
 mod support;
 mod tls;
