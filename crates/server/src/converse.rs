@@ -115,7 +115,7 @@ pub(crate) fn span(cx: &Context) -> Span {
 /// The same within a server.
 ///
 /// Its future is the memory of an idle connection, so what is rarely under way is boxed.
-#[expect(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
+#[allow(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
 pub(crate) fn converse_within<'c, S, V>(
     common: &'c Common,
     ends: &'c Ends,

@@ -77,8 +77,9 @@ impl Listener<TcpListener> {
     /// Binds a TCP address, without TLS. If a name has several addresses, the first one that can be
     /// bound is used. The future may be dropped.
     ///
-    /// `[::]:25` takes clients of IPv4 as well, whose addresses are shown as those of IPv4, unless
-    /// the system says otherwise (Linux: `net.ipv6.bindv6only`). `0.0.0.0:25` is then taken too.
+    /// `[::]:25` takes clients of IPv4 too, and shows their addresses as IPv4. It takes the port
+    /// `0.0.0.0:25` with it, so do not bind both. A system may be set up otherwise (Linux:
+    /// `net.ipv6.bindv6only`).
     ///
     /// Up to 4,096 clients wait to be accepted, if the system allows it (on Linux
     /// `net.core.somaxconn`, by default 4,096).

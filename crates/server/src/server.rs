@@ -280,7 +280,7 @@ async fn say_busy<S: AsyncWrite + Unpin>(mut stream: S) {
 }
 
 /// Serves one connection.
-#[expect(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
+#[allow(clippy::manual_async_fn, reason = "an async fn would hold its arguments twice")]
 fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
     shared: Arc<Shared<V>>,
     ends: Ends,

@@ -95,9 +95,11 @@ impl Certificates {
     /// The rustls configuration of a server with these certificates, also with those that
     /// [replace](Self::replace) them: TLS 1.2 and 1.3. It asks clients for no certificate.
     ///
-    /// Clients may resume their sessions for 12 hours with tickets, for which the server keeps no
-    /// memory. Only the features' providers make tickets; with another one the server keeps the
-    /// last 256 sessions. The tickets of a configuration are of no use with another one.
+    /// A client that comes back within 12 hours may resume its session, which spares both sides
+    /// most of a handshake. It keeps the session itself, in a ticket (RFC 8446 section 4.6.1, RFC
+    /// 5077), so any number of clients costs the server no memory. The keys of tickets change every
+    /// 6 hours and end with the configuration. With neither feature the server remembers 256
+    /// sessions instead.
     ///
     /// A client that offers application protocols by ALPN (RFC 7301), and among them neither `smtp`
     /// nor `esmtp`, speaks another protocol: the handshake fails. That protects browsers which an
