@@ -54,6 +54,7 @@
 mod client;
 mod connect;
 mod login;
+mod message;
 mod reply;
 mod tls;
 mod transcript;
