@@ -34,7 +34,7 @@
 //!     sent.expect_each(["250 2.0.0", "550 5.7.1"]);
 //!
 //!     client.quit().await;
-//!     let last = "C: QUIT\nS: 221 2.0.0 mx.example.org closing connection\nS: <closed>\n";
+//!     let last = "C: QUIT\nS: 221 2.0.0 Bye\nS: <closed>\n";
 //!     assert!(client.transcript().ends_with(last), "{}", client.transcript());
 //! }
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() { strangers_cannot_relay().await }
@@ -54,6 +54,7 @@
 mod client;
 mod connect;
 mod login;
+mod message;
 mod reply;
 mod tls;
 mod transcript;
