@@ -5,15 +5,18 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_core::Stream;
 use posthaste_tokio::wire::{Refusal, refusal};
 use thiserror::Error;
 use tokio::io::AsyncBufRead;
 use tokio_util::io::StreamReader;
+
+use crate::{budget::Budget, gathered::Gathered};
 
 /// The content of a message: a [`Stream`] of pieces, without dot-stuffing and without the line that
 /// ends DATA.
@@ -48,6 +51,8 @@ use tokio_util::io::StreamReader;
 /// ```
 pub struct Body<'a> {
     pieces: Pieces<'a>,
+    /// The memory that content in memory counts for. `None`: it does not count.
+    memory: Option<Arc<Budget>>,
 }
 
 enum Pieces<'a> {
@@ -72,19 +77,50 @@ pub enum BodyError {
     /// The content is larger than the limit of [`Body::collect`], in octets.
     #[error("the content is larger than {0} octets")]
     TooLarge(usize),
+    /// The contents that handlers of this server have in memory take all of
+    /// [`ServerOptions::contents`](crate::ServerOptions::contents).
+    #[error("the contents in memory have no room for more")]
+    NoMemory,
     /// The content cannot be put into a temporary file, or read from it.
     #[error("the content cannot be spooled: {0}")]
     Spool(io::Error),
 }
 
 impl<'a> Body<'a> {
-    /// A body from any stream: for layers that change content, and for tests of handlers.
+    /// A body from any stream, for tests of handlers. Content that is collected from it counts for
+    /// no limit: a layer that changes content uses [`map`](Self::map).
     pub fn new(pieces: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'a) -> Self {
-        Self { pieces: Pieces::Owned(Box::pin(pieces)) }
+        Self { pieces: Pieces::Owned(Box::pin(pieces)), memory: None }
     }
 
-    pub(crate) fn borrowed(pieces: &'a mut (dyn Stream<Item = Result<Bytes, BodyError>> + Send + Unpin)) -> Self {
-        Self { pieces: Pieces::Borrowed(pieces) }
+    pub(crate) fn borrowed(
+        pieces: &'a mut (dyn Stream<Item = Result<Bytes, BodyError>> + Send + Unpin),
+        memory: &Arc<Budget>,
+    ) -> Self {
+        Self { pieces: Pieces::Borrowed(pieces), memory: Some(Arc::clone(memory)) }
+    }
+
+    /// A body of other pieces in the place of this one, for layers that change content.
+    ///
+    /// ```
+    /// # use posthaste_server::Body;
+    /// use futures_util::StreamExt as _;
+    /// fn in_capitals(body: Body<'_>) -> Body<'_> {
+    ///     body.map(|pieces| pieces.map(|piece| Ok(piece?.to_ascii_uppercase().into())))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn map<S>(mut self, change: impl FnOnce(Self) -> S) -> Self
+    where
+        S: Stream<Item = Result<Bytes, BodyError>> + Send + 'a,
+    {
+        let memory = self.memory.take();
+        Self { memory: memory.clone(), ..Self::new(change(Self { memory, ..self })) }
+    }
+
+    /// A body of these pieces, whose content in memory counts as that of this one.
+    pub(crate) fn like<'b>(&self, pieces: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'b) -> Body<'b> {
+        Body { memory: self.memory.clone(), ..Body::new(pieces) }
     }
 
     /// The next piece, of at least one octet. `None`: the end of the content. May be dropped and
@@ -99,17 +135,28 @@ impl<'a> Body<'a> {
     /// The whole content in memory, up to `limit` octets. A future that is dropped loses the octets
     /// that it has read.
     ///
+    /// The memory counts for [`ServerOptions::contents`](crate::ServerOptions::contents) until the
+    /// last clone and slice of the content is dropped.
+    ///
     /// # Errors
-    /// [`BodyError`], with [`BodyError::TooLarge`] beyond the limit.
+    /// [`BodyError`]: [`BodyError::TooLarge`] beyond the limit, [`BodyError::NoMemory`] if the
+    /// contents of all handlers have no room for it.
     pub async fn collect(mut self, limit: usize) -> Result<Bytes, BodyError> {
-        let mut all = BytesMut::new();
+        let mut all = self.gathered();
+        let mut octets = 0_usize;
         while let Some(piece) = self.next().await? {
-            if all.len().saturating_add(piece.len()) > limit {
+            octets = octets.saturating_add(piece.len());
+            if octets > limit {
                 return Err(BodyError::TooLarge(limit));
             }
-            all.extend_from_slice(&piece);
+            all.push(&piece)?;
         }
-        Ok(all.freeze())
+        Ok(all.finish())
+    }
+
+    /// Room for the content in memory.
+    pub(crate) fn gathered(&self) -> Gathered {
+        Gathered::new(self.memory.as_ref())
     }
 
     /// A reader of the content. Its errors hold the [`BodyError`].
@@ -180,6 +227,7 @@ impl From<BodyError> for Refusal {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::TooLarge(_) => refusal!("552 5.3.4 Message too large"),
+            BodyError::NoMemory => refusal!("452 4.3.1 Out of memory for messages, try again later"),
             BodyError::Refused(refusal) => refusal,
             BodyError::Disconnected => refusal!("451 4.4.2 Connection lost"),
             BodyError::Io(error) => refusal!("451 4.4.2 Connection lost").with_cause(error),
@@ -198,6 +246,7 @@ impl From<BodyError> for io::Error {
             BodyError::Disconnected => io::ErrorKind::UnexpectedEof,
             BodyError::Refused(_) => io::ErrorKind::InvalidData,
             BodyError::TooLarge(_) => io::ErrorKind::FileTooLarge,
+            BodyError::NoMemory => io::ErrorKind::OutOfMemory,
         };
         Self::new(kind, error)
     }

@@ -10,7 +10,8 @@ use posthaste_tokio::wire::{
     parameter::{Parameter, Parameters},
 };
 
-/// The bytes that all envelopes of a server may have together, beyond each one's own.
+/// The bytes that all envelopes of a server may have together, beyond each one's own, or all
+/// contents that its handlers have collected.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: usize,
@@ -21,10 +22,12 @@ pub(crate) struct Budget {
 /// room for some 100 recipients, which RFC 5321 section 4.5.3.1.8 demands of a server.
 pub(crate) const OWN: usize = 40 * 1_024;
 
-/// One envelope's part of a budget, given back when it is dropped.
+/// The part of one envelope or content of a budget, given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Arc<Budget>,
+    /// The bytes that do not count.
+    own: usize,
     octets: usize,
 }
 
@@ -35,15 +38,21 @@ impl Budget {
 }
 
 impl Share {
+    /// That of an envelope.
     pub(crate) const fn new(budget: Arc<Budget>) -> Self {
-        Self { budget, octets: 0 }
+        Self { budget, own: OWN, octets: 0 }
+    }
+
+    /// That of content, of which all bytes count.
+    pub(crate) const fn of_content(budget: Arc<Budget>) -> Self {
+        Self { budget, own: 0, octets: 0 }
     }
 
     /// Takes more bytes. Returns `false`, and takes none, if the budget has too few left.
     #[must_use = "without the bytes there is no room for what they are for"]
     pub(crate) fn take(&mut self, octets: usize) -> bool {
         let wanted = self.octets.saturating_add(octets);
-        let more = wanted.saturating_sub(OWN).saturating_sub(self.octets.saturating_sub(OWN));
+        let more = wanted.saturating_sub(self.own).saturating_sub(self.octets.saturating_sub(self.own));
         let fits = |used: usize| used.checked_add(more).filter(|used| *used <= self.budget.limit);
         let taken = more == 0 || self.budget.used.fetch_update(Relaxed, Relaxed, fits).is_ok();
         if taken {
@@ -55,7 +64,7 @@ impl Share {
     /// Gives bytes back.
     pub(crate) fn give(&mut self, octets: usize) {
         let left = self.octets.saturating_sub(octets);
-        let less = self.octets.saturating_sub(OWN).saturating_sub(left.saturating_sub(OWN));
+        let less = self.octets.saturating_sub(self.own).saturating_sub(left.saturating_sub(self.own));
         self.budget.used.fetch_sub(less, Relaxed);
         self.octets = left;
     }

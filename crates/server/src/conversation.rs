@@ -349,7 +349,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
         let patience = timeouts.content_block.max(timeouts.command).max(timeouts.write);
         let mut source = Source::new(&mut self.driver, &turn, patience);
         let decisions = {
-            let body = Body::borrowed(&mut source);
+            let body = Body::borrowed(&mut source, &self.common.contents);
             tokio::select! {
                 decisions = take(&mut self.handler, self.cx, envelope, body, self.terms.lmtp)
                     .instrument(self.span.clone()) => decisions,

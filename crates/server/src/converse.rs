@@ -37,6 +37,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Common {
     pub(crate) envelopes: Arc<Budget>,
+    pub(crate) contents: Arc<Budget>,
     pub(crate) guessing: Guessing,
     pub(crate) admission: Arc<Admission>,
 }
@@ -54,6 +55,7 @@ impl Common {
     pub(crate) fn new(options: &ServerOptions) -> Self {
         Self {
             envelopes: Arc::new(Budget::new(options.envelopes)),
+            contents: Arc::new(Budget::new(options.contents)),
             guessing: Guessing::new(options.logins.clone()),
             admission: Arc::new(Admission::new(options)),
         }
@@ -71,7 +73,7 @@ impl Common {
 /// If the stream has come through TLS that is not this function's, say so in [`Peer::tls`]. The
 /// session then offers no STARTTLS, and passwords may cross it.
 ///
-/// All calls in a process share the limits for envelopes and logins, with the defaults of
+/// All calls in a process share the limits for envelopes, contents and logins, with the defaults of
 /// [`ServerOptions`]. Connections are not counted. Dropping the future drops the connection.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ mod context;
 mod conversation;
 mod converse;
 mod expiring;
+mod gathered;
 mod guessing;
 #[cfg(any(doc, doctest))]
 #[doc = include_str!("../GUIDE.md")]

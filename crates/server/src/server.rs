@@ -61,6 +61,12 @@ pub struct ServerOptions {
     /// Beyond it: 452 4.3.1 to MAIL and RCPT. An envelope gives its memory back at RSET, EHLO, the
     /// end of its message and of its connection.
     pub envelopes: usize,
+    /// Memory for the contents that handlers have in memory, of all connections together, in bytes:
+    /// what [`Body::collect`](crate::Body::collect) returns and a body that is spooled, until the
+    /// handler drops it. Default 256 MiB. Beyond it: 452 4.3.1 after the content, and spooled
+    /// content goes into a file. A handler that reads piece by piece needs none of it, beside 16
+    /// KiB of each connection that sends content.
+    pub contents: usize,
     /// How fast passwords may be guessed.
     pub logins: LoginOptions,
     /// How long a drain waits for sessions to reach a
@@ -79,6 +85,7 @@ impl Default for ServerOptions {
             connections_per_prefix: 300,
             prefixes: Networks { ipv4_prefix: 24, ipv6_prefix: 48 },
             envelopes: 32 * 1_024 * 1_024,
+            contents: 256 * 1_024 * 1_024,
             logins: LoginOptions::default(),
             drain: Duration::from_secs(30),
         }

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_core::Stream;
 use tokio::{
     fs::File,
@@ -26,7 +26,8 @@ use crate::{Body, BodyError};
 #[non_exhaustive]
 pub struct SpoolOptions {
     /// Octets that are kept in memory. Default 256 KiB, more than nine in ten messages have. Beyond
-    /// it: all of the content goes into a file.
+    /// it, or when [`ServerOptions::contents`](crate::ServerOptions::contents) has no room: all of
+    /// the content goes into a file.
     pub memory: usize,
     /// Octets in all. Default: no limit, since the session bounds a message
     /// ([`message_size`](posthaste_tokio::session::server::ServerLimits::message_size), default 50
@@ -90,7 +91,7 @@ impl Body<'_> {
     /// [`BodyError`]: [`BodyError::TooLarge`] beyond the limit, [`BodyError::Spool`] if the file
     /// cannot be written.
     pub async fn spool(mut self, options: &SpoolOptions) -> Result<Spooled, BodyError> {
-        let mut memory = BytesMut::new();
+        let mut memory = self.gathered();
         let mut file = None;
         let mut octets = 0_u64;
         while let Some(piece) = self.next().await? {
@@ -100,17 +101,16 @@ impl Body<'_> {
             }
             if let Some(file) = &mut file {
                 write(file, &piece).await?;
-            } else if octets > options.memory as u64 {
+            } else if octets > options.memory as u64 || memory.push(&piece).is_err() {
                 let mut begun = create(options.folder.clone()).await?;
-                write(&mut begun, &std::mem::take(&mut memory)).await?;
+                write(&mut begun, memory.as_slice()).await?;
+                memory = self.gathered();
                 write(&mut begun, &piece).await?;
                 file = Some(begun);
-            } else {
-                memory.extend_from_slice(&piece);
             }
         }
         let place = match file {
-            None => Place::Memory(Cursor::new(memory.freeze())),
+            None => Place::Memory(Cursor::new(memory.finish())),
             Some(mut file) => {
                 file.flush().await.map_err(BodyError::Spool)?;
                 let mut file = file.into_inner();

@@ -16,7 +16,7 @@ use crate::{Body, BodyError};
 /// future keeps of it is at its end once this returns.
 pub(super) async fn lend<F: Future>(mut body: Body<'_>, start: impl FnOnce(Body<'static>) -> F) -> F::Output {
     let desk = Desk(Arc::default());
-    let mut future = pin!(start(Body::new(Lent(Arc::clone(&desk.0)))));
+    let mut future = pin!(start(body.like(Lent(Arc::clone(&desk.0)))));
     poll_fn(|context| {
         loop {
             desk.lock().owner = None;

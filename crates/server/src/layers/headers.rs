@@ -40,7 +40,8 @@ impl Default for Headers {
 
 impl Layer for Headers {
     async fn message<'b>(&mut self, _: &Context, _: &mut Envelope, body: Body<'b>) -> Result<Body<'b>, Refusal> {
-        Ok(Body::new(Watched { body, limits: self.clone(), octets: 0, fields: 0, line: Line::Start, end: End::Open }))
+        let limits = self.clone();
+        Ok(body.map(|body| Watched { body, limits, octets: 0, fields: 0, line: Line::Start, end: End::Open }))
     }
 }
 

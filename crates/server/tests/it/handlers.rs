@@ -11,8 +11,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use posthaste_server::{
-    Accepted, Body, BodyError, Context, Envelope, Handler, Layer, Refusal, Service as _, accepted, handlers, refusal,
-    test::Client, wire::Rcpt,
+    Accepted, Body, BodyError, Context, Envelope, Handler, Layer, Refusal, ServerOptions, Service as _, accepted,
+    handlers, layers::Headers, refusal, test::Client, wire::Rcpt,
 };
 
 use crate::support::settings;
@@ -188,4 +188,36 @@ async fn a_layer_stands_before_a_closure() {
     let mut client = Client::connect(service.layer(OnlyYou)).await;
     client.ehlo().await;
     client.send("me@a.test", ["you@b.test", "they@b.test"], LETTER).await.expect_each(["250", "550 5.1.1"]);
+}
+
+/// What handlers keep counts, through layers that change the body and through closures.
+#[tokio::test(start_paused = true)]
+async fn content_in_memory_has_one_limit_for_all_connections() {
+    let kept: Arc<Mutex<Vec<Bytes>>> = Arc::default();
+    let keeper = Arc::clone(&kept);
+    let service = handlers::message(move |_, envelope, body| {
+        let kept = Arc::clone(&keeper);
+        async move {
+            let content = body.collect(1 << 20).await?;
+            if envelope.mail.reverse_path.to_string().contains("keep") {
+                kept.lock().unwrap().push(content);
+            }
+            Ok(accepted!("250 2.0.0 Taken"))
+        }
+    });
+    let mut options = ServerOptions::default();
+    options.contents = 100_000;
+    let mut one = Client::connect(service.layer(Headers::default())).options(options).await;
+    let mut other = one.another().await;
+    let letter = "\r\n".to_owned() + &"x\r\n".repeat(20_000);
+    one.ehlo().await;
+    other.ehlo().await;
+    for _ in 0..3 {
+        one.send("a@a.test", ["you@b.test"], &letter).await.expect("250");
+    }
+    one.send("keep@a.test", ["you@b.test"], &letter).await.expect("250");
+    other.send("a@a.test", ["you@b.test"], &letter).await.expect("452 4.3.1 Out of memory for messages");
+    other.send("a@a.test", ["you@b.test"], LETTER).await.expect("250");
+    kept.lock().unwrap().clear();
+    other.send("a@a.test", ["you@b.test"], &letter).await.expect("250");
 }

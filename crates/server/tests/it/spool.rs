@@ -9,8 +9,8 @@ use std::{
 use bytes::Bytes;
 use futures_util::stream;
 use posthaste_server::{
-    Body, BodyError, Context, Envelope, Layer, Refusal, Service as _, SpoolOptions, accepted, handlers, refusal,
-    test::Client,
+    Body, BodyError, Context, Envelope, Layer, Refusal, ServerOptions, Service as _, SpoolOptions, accepted, handlers,
+    refusal, test::Client,
 };
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
@@ -146,4 +146,28 @@ async fn a_client_that_leaves_half_way_leaves_no_file() {
     client.drain();
     client.drained().await;
     assert_eq!(open_files(folder.path()), 0);
+}
+
+#[tokio::test]
+async fn spooled_content_goes_into_a_file_when_memory_has_no_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let spool = options(1 << 20, u64::MAX, folder.path());
+    let service = handlers::message(move |_, _, body| {
+        let spool = spool.clone();
+        async move {
+            let mut spooled = body.spool(&spool).await?;
+            let mut content = Vec::new();
+            spooled.read_to_end(&mut content).await?;
+            let place = if spooled.in_memory().is_some() { "memory" } else { "file" };
+            Ok(accepted!("250 2.0.0 {} octets in a {}", content.len(), place))
+        }
+    });
+    let mut limits = ServerOptions::default();
+    limits.contents = 50_000;
+    let mut client = Client::connect(service).options(limits).await;
+    client.ehlo().await;
+    for (lines, place) in [(10_000, "memory"), (20_000, "file"), (10_000, "memory")] {
+        let sent = client.send("a@a.test", ["you@b.test"], "x\r\n".repeat(lines)).await;
+        sent.expect(&format!("250 2.0.0 {} octets in a {place}", 3 * lines));
+    }
 }
