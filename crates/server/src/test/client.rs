@@ -26,7 +26,7 @@ use crate::{PeerAddress, Service};
 /// A client of a server in memory. Every failure is a panic that shows the whole conversation.
 ///
 /// A wait has a bound, after which the test fails: 1 minute, or 25 hours if time is
-/// [paused](tokio::time::pause), since the server's own timeouts are shorter than that.
+/// paused (`tokio::time::pause`), since the server's own timeouts are shorter than that.
 #[derive(Debug)]
 pub struct Client {
     pub(super) stream: Stream,
@@ -196,7 +196,7 @@ impl Client {
     }
 
     /// Lets time pass, and reads nothing meanwhile. Immediate if time is
-    /// [paused](tokio::time::pause): `#[tokio::test(start_paused = true)]`.
+    /// paused (`tokio::time::pause`): `#[tokio::test(start_paused = true)]`.
     pub async fn wait(&mut self, time: Duration) {
         self.transcript.note(&format!("{time:?} pass"));
         sleep(time).await;
