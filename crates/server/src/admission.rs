@@ -18,12 +18,14 @@ use tokio::{
     sync::{Notify, futures::Notified},
     time::Instant,
 };
+use tracing::{debug, warn};
 
 use crate::{ServerOptions, expiring::Expiring};
 
 /// The seats of a server: one for each connection that it serves.
 ///
-/// A client whose command the server waits for is *idle*. When all seats are taken, a newcomer gets
+/// A client whose command the server waits for is *idle*. So is one that guesses a password, until
+/// it is right, and one whose message takes more than a minute to come. When all seats are taken, a newcomer gets
 /// the seat of the client that has been idle for the longest time. Strangers lose theirs before
 /// known clients: those that have logged in, and those of a network of which a message was accepted
 /// or that has logged in lately.
@@ -34,7 +36,15 @@ pub(crate) struct Admission {
     /// The networks that have behaved well.
     known: Mutex<Expiring<IpAddr>>,
     hurry: Hurry,
+    refused: Mutex<Refused>,
     begun: Instant,
+}
+
+/// Clients that got no seat since the last line about them.
+#[derive(Debug, Default)]
+struct Refused {
+    clients: u64,
+    told: Option<Instant>,
 }
 
 /// The wish that all sessions hurry, while the server is nearly full.
@@ -88,6 +98,8 @@ struct Seats {
     idle: Idle,
     /// When candidates were looked for last.
     searched: Option<Instant>,
+    /// The same for a known client: a flood of strangers may have used up what they have found.
+    searched_for_known: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -120,7 +132,7 @@ struct Place {
 /// The state of a client that the server works for.
 const BUSY: u64 = 0;
 /// The state of a client that has lost its seat. Any other state is the millisecond since which the
-/// client is idle, counted from the server's start, plus 1.
+/// client is idle, counted from the server's start, plus 1. It may be still to come.
 const LEAVING: u64 = u64::MAX;
 
 /// How long a stranger has to be idle before another stranger gets its seat: some round trips to
@@ -133,6 +145,11 @@ const KNOWN_IDLE: Duration = Duration::from_secs(60);
 const KNOWN: usize = 16_384;
 /// How long a network stays known. Each connection that behaves well begins it again.
 const KNOWN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the content of a message may take to come before its client counts as idle. Clients
+/// that send as slowly as they may could hold every seat for hours.
+const CONTENT: Duration = Duration::from_secs(60);
+/// The time between two lines of the log about refused clients.
+const TELL: Duration = Duration::from_secs(10);
 /// How many candidates one search finds.
 const CANDIDATES: usize = 64;
 /// How long a search that has found too few is not repeated: it looks at every seat.
@@ -158,6 +175,7 @@ impl Admission {
             seats: Mutex::default(),
             known: Mutex::new(Expiring::new(KNOWN)),
             hurry: Hurry::default(),
+            refused: Mutex::default(),
             begun: Instant::now(),
         }
     }
@@ -169,6 +187,27 @@ impl Admission {
     /// A seat for a client with this address, which is idle at first. `None`: there is none, and no
     /// client has to leave for this one.
     pub(crate) fn seat(self: &Arc<Self>, address: IpAddr) -> Option<Seat> {
+        let seat = self.find_seat(address);
+        if seat.is_none() {
+            self.tell_refused(address);
+        }
+        seat
+    }
+
+    /// One line in a while, however many clients are refused.
+    fn tell_refused(&self, address: IpAddr) {
+        debug!(%address, "client refused, no room");
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.clients += 1;
+        if refused.told.is_none_or(|told| told.elapsed() >= TELL) {
+            let Refused { clients, .. } =
+                std::mem::replace(&mut *refused, Refused { clients: 0, told: Some(Instant::now()) });
+            drop(refused);
+            warn!(clients, last = %address, "clients refused, no room");
+        }
+    }
+
+    fn find_seat(self: &Arc<Self>, address: IpAddr) -> Option<Seat> {
         let factor = if address.to_canonical().is_loopback() { LOOPBACK } else { 1 };
         let (network, prefix) = (self.limits.network.networks.of(address), self.limits.prefix.networks.of(address));
         let known = self.is_known(network);
@@ -202,18 +241,19 @@ impl Admission {
 
     /// Takes the seat of an idle client. Returns `false` if none has to leave.
     fn make_room(&self, seats: &mut Seats, for_known: bool) -> bool {
-        // Who leaves needs a moment to read why, and descriptors are not without end.
-        if seats.leaving > self.limits.all / 8 {
+        // Who leaves needs a moment to read why, and descriptors are not without end. A flood of
+        // strangers who displace each other leaves room for known clients.
+        if seats.leaving > self.limits.all / if for_known { 8 } else { 16 } {
             return false;
         }
         let now = self.now();
         loop {
             let found = seats.displace(now, for_known);
-            let searched = seats.searched.is_some_and(|searched| searched.elapsed() < SEARCH);
-            if found || searched {
+            let searched = if for_known { seats.searched_for_known } else { seats.searched };
+            if found || searched.is_some_and(|searched| searched.elapsed() < SEARCH) {
                 return found;
             }
-            seats.search();
+            seats.search(now, for_known);
         }
     }
 
@@ -276,10 +316,13 @@ impl Seats {
     }
 
     /// Finds candidates.
-    fn search(&mut self) {
+    fn search(&mut self, now: u64, for_known: bool) {
         self.searched = Some(Instant::now());
-        self.idle.strangers.search(&self.taken, false);
-        self.idle.known.search(&self.taken, true);
+        if for_known {
+            self.searched_for_known = self.searched;
+        }
+        self.idle.strangers.search(&self.taken, now, false);
+        self.idle.known.search(&self.taken, now, true);
     }
 
     /// `None`: this seat is not taken.
@@ -299,12 +342,13 @@ impl Seats {
 
 impl Candidates {
     /// Finds those that are known, or that are not.
-    fn search(&mut self, taken: &HashMap<u64, Arc<Place>>, known: bool) {
+    fn search(&mut self, taken: &HashMap<u64, Arc<Place>>, now: u64, known: bool) {
         self.0.clear();
         let of_kind = taken.iter().filter(|(_, place)| place.known.load(Relaxed) == known);
         self.0.extend(of_kind.filter_map(|(number, place)| {
             let since = place.state.load(Acquire);
-            (since != BUSY && since != LEAVING).then_some(Candidate { number: *number, since })
+            // `LEAVING` and the time of content that is allowed are still to come.
+            (since != BUSY && since <= now).then_some(Candidate { number: *number, since })
         }));
         if self.0.len() > CANDIDATES {
             self.0.select_nth_unstable_by_key(CANDIDATES, |candidate| candidate.since);
@@ -350,13 +394,27 @@ impl Seat {
         let _ = self.place.state.compare_exchange(BUSY, admission.now(), Release, Relaxed);
     }
 
+    /// The client sends content. It keeps its seat for the time that this may take.
+    pub(crate) fn receive(&self) {
+        let Some((admission, _)) = &self.of else { return };
+        let allowed = u64::try_from(CONTENT.as_millis()).unwrap_or(u64::MAX);
+        let until = admission.now().saturating_add(allowed).min(LEAVING - 1);
+        let _ = self.place.state.compare_exchange(BUSY, until, Release, Relaxed);
+    }
+
     /// The server works for the client, which keeps its seat meanwhile. Waits for ever if the
     /// client has lost its seat: the one who waits for [`lost`](Self::lost) ends the session.
     pub(crate) async fn work(&self) {
-        let idle = |state| (state != LEAVING).then_some(BUSY);
-        if self.place.state.fetch_update(AcqRel, Acquire, idle).is_err() {
+        if !self.try_work() {
             std::future::pending().await
         }
+    }
+
+    /// The same. Returns `false` if the client has lost its seat.
+    #[must_use = "a session without a seat has to end"]
+    pub(crate) fn try_work(&self) -> bool {
+        let idle = |state| (state != LEAVING).then_some(BUSY);
+        self.place.state.fetch_update(AcqRel, Acquire, idle).is_ok()
     }
 
     /// Completes when the client has lost its seat.
