@@ -10,10 +10,10 @@
 //! one of them to themselves. Each client has an address of loopback in a network of its own, and
 //! the limits are those of foreign networks.
 //!
-//! Honest clients send at a steady rate that leaves most of the processor free: the question is who
-//! gets the server's time, and not how much of it a machine has. Every row alternates between time
-//! alone and time under attack, and prints medians. Needs `/proc`, and 12,000 descriptors a process
-//! (`ulimit -n`).
+//! Honest clients send at a steady rate that leaves most of the processor free. So the question is
+//! who gets the server's time, and not how much of it a machine has. Every row alternates between
+//! time alone and time under attack, and prints medians. A row takes half a minute at most. Needs
+//! `/proc`, and 12,000 descriptors a process (`ulimit -n`).
 
 mod attacks;
 mod honest;
@@ -37,8 +37,8 @@ use rows::{ROWS, Row};
 use server::Target;
 use tokio::{runtime::Builder, time::sleep};
 
-/// Messages that each honest client sends in a second.
-const PACE: u32 = 10;
+/// Messages that all honest clients together send in a second.
+const RATE: u32 = 500;
 /// New clients in a second, each with one message.
 const NEWCOMERS: u32 = 20;
 
@@ -84,7 +84,7 @@ async fn measure(row: &Row, times: Times) {
     let process = Process::start(&row.connections.to_string());
     let target = Target::of(&process);
     let (known, new) = (Diary::default(), Diary::default());
-    let pace = Duration::from_secs(1) / PACE;
+    let pace = Duration::from_secs(1) * row.honest / RATE;
     let mut clients: Vec<_> = (0..row.honest)
         .map(|number| tokio::spawn(honest::client(number, target.plain, pace, Arc::clone(&known))))
         .collect();
@@ -104,7 +104,7 @@ async fn measure(row: &Row, times: Times) {
         attackers.shutdown_background();
         let ended = Instant::now();
         sleep(times.pause).await;
-        back.push(back_after(&known, ended, f64::from(row.honest * PACE)));
+        back.push(back_after(&known, ended, f64::from(RATE)));
     }
     for client in clients {
         client.abort();

@@ -25,10 +25,10 @@ use crate::{ServerOptions, expiring::Expiring};
 /// The seats of a server: one for each connection that it serves.
 ///
 /// A client whose command the server waits for is *idle*. So is one that guesses a password, until
-/// it is right, and one whose message takes more than a minute to come. When all seats are taken, a newcomer gets
-/// the seat of the client that has been idle for the longest time. Strangers lose theirs before
-/// known clients: those that have logged in, and those of a network of which a message was accepted
-/// or that has logged in lately.
+/// it is right, and one whose message takes more than a minute to come. When all seats are taken, a
+/// newcomer gets the seat of the client that has been idle for the longest time. Strangers lose
+/// theirs before known clients: those that have logged in, and those of a network of which a
+/// message was accepted or that has logged in lately.
 #[derive(Debug)]
 pub(crate) struct Admission {
     limits: Limits,

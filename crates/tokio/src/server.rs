@@ -42,7 +42,7 @@ pub struct ServerDriver<S> {
 /// How many steps of a session are done in one go: questions, and pieces of content. Beyond it the
 /// driver lets other tasks run first. The runtime counts reads and writes alone, and one read may
 /// bring more than a thousand chunks.
-const STEPS: u8 = 128;
+const STEPS: u8 = 32;
 
 /// What [`ServerDriver::poll_next`] goes on with.
 #[derive(Debug, Clone, Copy)]
