@@ -17,7 +17,7 @@ const TURNS: usize = 10;
 pub(crate) async fn measure(handshakes: usize) {
     println!("\n| {handshakes} connections with TLS | ours, CPU us each | bare, CPU us each | ratio |");
     println!("|---|---|---|---|");
-    let (ours, bare) = (Process::start(Kind::Tls), Process::start(Kind::Bare));
+    let (ours, bare) = (Process::start(Kind::Tls.name()), Process::start(Kind::Bare.name()));
     for (name, resumes) in [("full handshakes", false), ("resumed", true)] {
         let [mut of_ours, mut of_bare] = [Duration::ZERO; 2];
         for _ in 0..TURNS {
@@ -43,7 +43,7 @@ async fn time(process: &Process, connections: usize, resumes: bool) -> Duration 
 }
 
 async fn connect(process: &Process, config: &Arc<ClientConfig>, resumes: bool) {
-    let stream = TcpStream::connect(process.address).await.expect("a connection");
+    let stream = TcpStream::connect(process.address()).await.expect("a connection");
     stream.set_nodelay(true).expect("an open socket");
     let mut talk = Talk::new(handshake(stream, config).await);
     talk.reply().await;

@@ -22,7 +22,7 @@ pub(crate) async fn measure(connections: usize) {
     println!("|---|---|---|---|");
     let client = any_certificate().expect("a provider");
     for message in [None, Some("x".repeat(78) + "\r\n").map(|line| line.repeat(MESSAGE / line.len()))] {
-        let connect = async |process: &Process| TcpStream::connect(process.address).await.expect("a connection");
+        let connect = async |process: &Process| TcpStream::connect(process.address()).await.expect("a connection");
         fill(Kind::Plain, connections, message.as_deref(), connect).await;
         let connect = async |process: &Process| handshake(connect(process).await, &client).await;
         fill(Kind::Tls, connections, message.as_deref(), connect).await;
@@ -36,7 +36,7 @@ async fn fill<S: AsyncRead + AsyncWrite + Unpin>(
     message: Option<&str>,
     connect: impl AsyncFn(&Process) -> S,
 ) {
-    let process = Process::start(kind);
+    let process = Process::start(kind.name());
     // What a server allocates once is there before it is measured.
     drop(Talk::new(connect(&process).await).greeted().await);
     let before = process.resident();

@@ -10,12 +10,13 @@
 
 mod handshakes;
 mod idle;
+#[path = "../process/mod.rs"]
 mod process;
 mod servers;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(servers::FLAG) {
+    if arguments.next().as_deref() == Some(process::FLAG) {
         return servers::main(&arguments.next().unwrap_or_default());
     }
     // As criterion does: `cargo bench` says so, and `cargo test` does not.

@@ -1,6 +1,6 @@
 //! The servers that are measured. Each says its address on a line, and ends with its input.
 
-use std::{future::ready, io::Read as _};
+use std::future::ready;
 
 use posthaste_server::{
     Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, ServerOptions, Tls, accepted,
@@ -13,8 +13,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// The argument in front of the name of a server.
-pub(crate) const FLAG: &str = "--serve";
+use crate::process::end_with_parent;
 
 /// A server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +38,7 @@ impl Kind {
 
 pub(crate) fn main(name: &str) {
     let kind = [Kind::Plain, Kind::Tls, Kind::Bare].into_iter().find(|kind| kind.name() == name).expect("a server");
-    // The parent may be killed.
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        std::process::exit(0);
-    });
+    end_with_parent();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(serve(kind));
 }

@@ -88,7 +88,7 @@ pub enum BodyError {
 
 impl<'a> Body<'a> {
     /// A body from any stream, for tests of handlers. Content that is collected from it counts for
-    /// no limit: a layer that changes content uses [`map`](Self::map).
+    /// no limit: a layer that changes content uses [`with_pieces`](Self::with_pieces).
     pub fn new(pieces: impl Stream<Item = Result<Bytes, BodyError>> + Send + 'a) -> Self {
         Self { pieces: Pieces::Owned(Box::pin(pieces)), memory: None }
     }
@@ -106,11 +106,11 @@ impl<'a> Body<'a> {
     /// # use posthaste_server::Body;
     /// use futures_util::StreamExt as _;
     /// fn in_capitals(body: Body<'_>) -> Body<'_> {
-    ///     body.map(|pieces| pieces.map(|piece| Ok(piece?.to_ascii_uppercase().into())))
+    ///     body.with_pieces(|pieces| pieces.map(|piece| Ok(piece?.to_ascii_uppercase().into())))
     /// }
     /// ```
     #[must_use]
-    pub fn map<S>(mut self, change: impl FnOnce(Self) -> S) -> Self
+    pub fn with_pieces<S>(mut self, change: impl FnOnce(Self) -> S) -> Self
     where
         S: Stream<Item = Result<Bytes, BodyError>> + Send + 'a,
     {

@@ -16,12 +16,13 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{BodyError, conversation::Hurried};
+use crate::{BodyError, admission::Seat, conversation::Hurried};
 
 /// Reads content through the driver, and remembers how it ended.
 pub(crate) struct Source<'d, 'c, 's, S> {
     driver: &'d mut Hurried<'c, 's, S>,
     turn: &'d Turn,
+    seat: &'s Seat,
     /// How long the client may send nothing.
     patience: Duration,
     end: End,
@@ -36,8 +37,10 @@ pub(crate) enum End {
 }
 
 impl<'d, 'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send> Source<'d, 'c, 's, S> {
-    pub(crate) const fn new(driver: &'d mut Hurried<'c, 's, S>, turn: &'d Turn, patience: Duration) -> Self {
-        Self { driver, turn, patience, end: End::Open }
+    /// The content that begins now, for a client that has this seat.
+    pub(crate) fn new(driver: &'d mut Hurried<'c, 's, S>, turn: &'d Turn, seat: &'s Seat, patience: Duration) -> Self {
+        seat.receive();
+        Self { driver, turn, seat, patience, end: End::Open }
     }
 
     /// How the content ended.
@@ -71,6 +74,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for Source<'_, '_, '_, S> 
         this.turn.is_handlers();
         Poll::Ready(match event {
             Ok(ServerEvent::Content(piece)) => Some(Ok(piece)),
+            // While the handler decides about the whole message, the client keeps its seat. If it
+            // has lost it by now, the session ends here.
+            Ok(ServerEvent::Ask(_)) if !this.seat.try_work() => return Poll::Pending,
             Ok(ServerEvent::Ask(_)) => this.ended(End::Complete),
             Ok(ServerEvent::ContentRefused(refusal)) => this.ended(End::Refused(refusal)),
             Ok(

@@ -256,6 +256,8 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
                     return Ok(());
                 }
                 let received = self.receive().await;
+                // Content that was refused half-way has left the client with the time for it.
+                self.seat.work().await;
                 self.forget();
                 return received;
             }
@@ -347,7 +349,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
         let timeouts = &self.cx.settings.timeouts;
         // A body waits for content, for the next chunk's command, or for output to be taken.
         let patience = timeouts.content_block.max(timeouts.command).max(timeouts.write);
-        let mut source = Source::new(&mut self.driver, &turn, patience);
+        let mut source = Source::new(&mut self.driver, &turn, self.seat, patience);
         let decisions = {
             let body = Body::borrowed(&mut source, &self.common.contents);
             tokio::select! {

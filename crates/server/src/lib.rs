@@ -19,6 +19,9 @@ mod handler;
 pub mod handlers;
 mod layer;
 pub mod layers;
+#[cfg(any(doc, doctest))]
+#[doc = include_str!("../LIMITS.md")]
+pub mod limits {}
 mod listener;
 mod login;
 #[cfg(doctest)]

@@ -66,10 +66,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<'_, '_, 
                     self.seat.prove();
                     break Verdict::Accept(None);
                 }
-                Ok(question) => match self.take_turn(&question).await {
-                    Ok(()) => self.sasl_question(question).await,
-                    Err(refusal) => break Verdict::Refuse(refusal),
-                },
+                Ok(question) => {
+                    // A guess holds no seat, neither while it waits for its turn nor while it is
+                    // checked. Otherwise guessers could take all of them.
+                    self.seat.wait();
+                    match self.take_turn(&question).await {
+                        Ok(()) => {
+                            let step = self.sasl_question(question).await;
+                            self.seat.work().await;
+                            step
+                        }
+                        Err(refusal) => break Verdict::Refuse(refusal),
+                    }
+                }
                 Err(error) => {
                     self.failed(error);
                     break Verdict::Refuse(error.refusal());

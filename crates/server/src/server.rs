@@ -31,12 +31,17 @@ pub struct ServerOptions {
     /// Connections in all, those in a TLS handshake included. Default 1,000.
     ///
     /// Beyond it the client that the server has waited for the longest leaves with a 421, and the
-    /// new client takes its place. Clients of a network that has logged in, or of which a message
-    /// was accepted, are *known* for a day; 16,384 networks at most. A stranger makes room for a
-    /// known client at once, and for another stranger after 2 seconds without a command. A known
-    /// client makes room for a known one after 2 seconds, for a stranger after 60. If none has to
-    /// leave, the new client gets a 421, or no handshake under implicit TLS. An eighth as many
-    /// connections more may be about to close, and 64 new ones may be told that there is no room.
+    /// new client takes its place. The server waits for a client too while that guesses a password,
+    /// and once its content has taken a minute.
+    ///
+    /// Clients of a network that has logged in, or of which a message was accepted, are *known* for
+    /// a day; 16,384 networks at most. A stranger makes room for a known client at once, and for
+    /// another stranger after 2 seconds without a command. A known client makes room for a known
+    /// one after 2 seconds, for a stranger after 60.
+    ///
+    /// If none has to leave, the new client gets a 421, or no handshake under implicit TLS. An
+    /// eighth as many connections more may be about to close, half of them to make room for
+    /// strangers. Another 64 new ones may be told that there is no room.
     ///
     /// When more than three quarters are in use, sessions have to
     /// [hurry](posthaste_tokio::session::ServerSession::hurry), until at most half are in use.

@@ -35,7 +35,14 @@ pub struct ServerDriver<S> {
     /// Rings at the deadline or before. It stays registered when the deadline moves away, as it
     /// does with each command. So a wait costs no change of the runtime's timers.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Steps since the driver last let others run.
+    steps: u8,
 }
+
+/// How many steps of a session are done in one go: questions, and pieces of content. Beyond it the
+/// driver lets other tasks run first. The runtime counts reads and writes alone, and one read may
+/// bring more than a thousand chunks.
+const STEPS: u8 = 32;
 
 /// What [`ServerDriver::poll_next`] goes on with.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +92,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     pub fn new(connection: Connection<S>, mut session: ServerSession) -> Self {
         let clock = Clock::start();
         session.set_wall_clock(clock.now(), Clock::unix_seconds());
-        let mut driver = Self { connection, session, clock, work: Work::Step, write_until: None, timer: None };
+        let mut driver =
+            Self { connection, session, clock, work: Work::Step, write_until: None, timer: None, steps: 0 };
         driver.withhold();
         driver
     }
@@ -111,6 +119,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
         loop {
             match self.work {
                 Work::Step => {
+                    if self.steps >= STEPS {
+                        self.steps = 0;
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    self.steps += 1;
                     if let Some(event) = self.step()? {
                         return Poll::Ready(Ok(event));
                     }
@@ -313,6 +327,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
             Poll::Ready(Ok(_)) => self.work = Work::Step,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending => {
+                self.steps = 0;
                 let Some(deadline) = self.session.poll_timeout() else { return Poll::Pending };
                 ready!(self.poll_late(context, deadline));
                 self.session.handle_timeout(self.clock.now(), &mut self.connection.output);
@@ -356,6 +371,33 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+
+    #[tokio::test]
+    async fn other_tasks_run_between_the_commands_of_one_read() {
+        let (mut client, server) = tokio::io::duplex(64 * 1_024);
+        let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
+        settings.limits.recipients = 2_000;
+        let mut driver =
+            ServerDriver::new(Connection::new(server), ServerSession::new(Arc::new(settings), Transport::Plain));
+        let lines = "RCPT TO:<a@b>\r\n".repeat(1_000);
+        client.write_all(format!("EHLO x\r\nMAIL FROM:<>\r\n{lines}QUIT\r\n").as_bytes()).await.unwrap();
+        let mut turns = 0;
+        tokio::select! {
+            biased;
+            () = async {
+                while let ServerEvent::Ask(_) = driver.next().await.unwrap() {
+                    driver.answer(Verdict::Accept(None)).unwrap();
+                }
+            } => {}
+            () = async {
+                loop {
+                    tokio::task::yield_now().await;
+                    turns += 1;
+                }
+            } => {}
+        }
+        assert!(turns >= 1_000 / usize::from(STEPS) - 1, "{turns}");
+    }
 
     #[tokio::test]
     async fn an_idle_connection_owns_no_buffer_also_after_a_burst() {

@@ -27,7 +27,7 @@ struct Candidate {
 }
 
 /// How many candidates one search finds.
-const CANDIDATES: usize = 64;
+pub(super) const CANDIDATES: usize = 64;
 /// How long a stranger has to be idle before another stranger gets its seat: some round trips to
 /// the other side of the world. A flood of newcomers would otherwise take the seats of those who
 /// are about to speak.
@@ -37,9 +37,9 @@ pub(super) const KNOWN_IDLE: Duration = Duration::from_secs(60);
 
 impl Idle {
     /// Looks at every seat.
-    pub(super) fn search(&mut self, taken: &HashMap<u64, Taken>) {
-        self.strangers.search(taken, false);
-        self.known.search(taken, true);
+    pub(super) fn search(&mut self, taken: &HashMap<u64, Taken>, now: u64) {
+        self.strangers.search(taken, now, false);
+        self.known.search(taken, now, true);
     }
 
     /// The client that has to leave for one that is known or not. It cannot become busy any more.
@@ -51,12 +51,13 @@ impl Idle {
 
 impl Candidates {
     /// Finds those that are known, or that are not.
-    fn search(&mut self, taken: &HashMap<u64, Taken>, known: bool) {
+    fn search(&mut self, taken: &HashMap<u64, Taken>, now: u64, known: bool) {
         self.0.clear();
         let of_kind = taken.iter().filter(|(_, taken)| taken.place.is_known.load(Relaxed) == known);
         self.0.extend(of_kind.filter_map(|(number, taken)| {
             let since = taken.place.state.load(Acquire);
-            (since != BUSY && since != LEAVING).then_some(Candidate { number: *number, since })
+            // `LEAVING` and the time of content that is allowed are still to come.
+            (since != BUSY && since <= now).then_some(Candidate { number: *number, since })
         }));
         if self.0.len() > CANDIDATES {
             self.0.select_nth_unstable_by_key(CANDIDATES, |candidate| candidate.since);

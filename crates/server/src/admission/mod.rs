@@ -3,6 +3,7 @@
 mod counts;
 mod hurry;
 mod idle;
+mod refused;
 #[cfg(test)]
 mod tests;
 
@@ -25,15 +26,17 @@ pub(crate) use self::hurry::Hurry;
 use self::{
     counts::{Counted, Counts, Limits},
     idle::Idle,
+    refused::Refused,
 };
 use crate::{Networks, ServerOptions, expiring::Expiring};
 
 /// The seats of a server: one for each connection that it serves.
 ///
-/// A client whose command the server waits for is *idle*. When all seats are taken, a newcomer gets
-/// the seat of the client that has been idle for the longest time. Strangers lose theirs before
-/// known clients: those that have logged in, and those of a network of which a message was accepted
-/// or that has logged in lately.
+/// A client whose command the server waits for is *idle*. So is one that guesses a password, until
+/// it is right, and one whose message takes more than a minute to come. When all seats are taken, a
+/// newcomer gets the seat of the client that has been idle for the longest time. Strangers lose
+/// theirs before known clients: those that have logged in, and those of a network of which a
+/// message was accepted or that has logged in lately.
 #[derive(Debug)]
 pub(crate) struct Admission {
     limits: Limits,
@@ -41,6 +44,7 @@ pub(crate) struct Admission {
     /// The networks that have behaved well.
     known: Mutex<Expiring<IpAddr>>,
     hurry: Hurry,
+    refused: Refused,
     begun: Instant,
 }
 
@@ -54,6 +58,8 @@ struct Seats {
     idle: Idle,
     /// When candidates were looked for last.
     searched: Option<Instant>,
+    /// The same for a known client: a flood of strangers may have used up what they have found.
+    searched_for_known: Option<Instant>,
 }
 
 /// A seat that is taken.
@@ -76,13 +82,16 @@ struct Place {
 /// The state of a client that the server works for.
 const BUSY: u64 = 0;
 /// The state of a client that has lost its seat. Any other state is the millisecond since which the
-/// client is idle, counted from the server's start, plus 1.
+/// client is idle, counted from the server's start, plus 1. It may be still to come.
 const LEAVING: u64 = u64::MAX;
 
 /// Networks that are known at a time. Beyond it the quarter that was seen first is forgotten.
 const KNOWN: usize = 16_384;
 /// How long a network stays known. Each connection that behaves well begins it again.
 const KNOWN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the content of a message may take to come before its client counts as idle. Clients
+/// that send as slowly as they may could hold every seat for hours.
+const CONTENT: Duration = Duration::from_secs(60);
 /// How long a search that has found too few is not repeated: it looks at every seat.
 const SEARCH: Duration = Duration::from_millis(10);
 
@@ -101,6 +110,7 @@ impl Admission {
             seats: Mutex::default(),
             known: Mutex::new(Expiring::new(KNOWN)),
             hurry: Hurry::default(),
+            refused: Refused::default(),
             begun: Instant::now(),
         }
     }
@@ -113,6 +123,14 @@ impl Admission {
     /// proxy that is to name its client. `None` returned: there is no seat, and no client has to
     /// leave for this one.
     pub(crate) fn seat(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Seat> {
+        let seat = self.find_seat(address);
+        if seat.is_none() {
+            self.refused.tell(address);
+        }
+        seat
+    }
+
+    fn find_seat(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Seat> {
         let counted = address.map(|address| self.limits.counted(address));
         let is_known = counted.is_some_and(|counted| self.is_known(counted.network));
         let mut seats = self.seats();
@@ -139,18 +157,19 @@ impl Admission {
 
     /// Takes the seat of an idle client. Returns `false` if none has to leave.
     fn make_room(&self, seats: &mut Seats, for_known: bool) -> bool {
-        // Who leaves needs a moment to read why, and descriptors are not without end.
-        if seats.leaving > self.limits.all / 8 {
+        // Who leaves needs a moment to read why, and descriptors are not without end. A flood of
+        // strangers who displace each other leaves room for known clients.
+        if seats.leaving > self.limits.all / if for_known { 8 } else { 16 } {
             return false;
         }
         let now = self.now();
         loop {
             let found = seats.displace(now, for_known);
-            let searched = seats.searched.is_some_and(|searched| searched.elapsed() < SEARCH);
-            if found || searched {
+            let searched = if for_known { seats.searched_for_known } else { seats.searched };
+            if found || searched.is_some_and(|searched| searched.elapsed() < SEARCH) {
                 return found;
             }
-            seats.search();
+            seats.search(now, for_known);
         }
     }
 
@@ -208,9 +227,12 @@ impl Seats {
     }
 
     /// Finds candidates.
-    fn search(&mut self) {
+    fn search(&mut self, now: u64, for_known: bool) {
         self.searched = Some(Instant::now());
-        self.idle.search(&self.taken);
+        if for_known {
+            self.searched_for_known = self.searched;
+        }
+        self.idle.search(&self.taken, now);
     }
 
     /// `None`: this seat is not taken.
@@ -245,6 +267,8 @@ impl Seat {
         let Some(taken) = taken.get_mut(number) else { return Some(counted.network) };
         taken.counted.take().into_iter().for_each(|before| counts.remove(before));
         if !counts.add(counted, &admission.limits) {
+            drop(seats);
+            admission.refused.tell(Some(address));
             return None;
         }
         taken.counted = Some(counted);
@@ -260,13 +284,27 @@ impl Seat {
         let _ = self.place.state.compare_exchange(BUSY, admission.now(), Release, Relaxed);
     }
 
+    /// The client sends content. It keeps its seat for the time that this may take.
+    pub(crate) fn receive(&self) {
+        let Some((admission, _)) = &self.of else { return };
+        let allowed = u64::try_from(CONTENT.as_millis()).unwrap_or(u64::MAX);
+        let until = admission.now().saturating_add(allowed).min(LEAVING - 1);
+        let _ = self.place.state.compare_exchange(BUSY, until, Release, Relaxed);
+    }
+
     /// The server works for the client, which keeps its seat meanwhile. Waits for ever if the
     /// client has lost its seat: the one who waits for [`lost`](Self::lost) ends the session.
     pub(crate) async fn work(&self) {
-        let idle = |state| (state != LEAVING).then_some(BUSY);
-        if self.place.state.fetch_update(AcqRel, Acquire, idle).is_err() {
+        if !self.try_work() {
             std::future::pending().await
         }
+    }
+
+    /// The same. Returns `false` if the client has lost its seat.
+    #[must_use = "a session without a seat has to end"]
+    pub(crate) fn try_work(&self) -> bool {
+        let idle = |state| (state != LEAVING).then_some(BUSY);
+        self.place.state.fetch_update(AcqRel, Acquire, idle).is_ok()
     }
 
     /// Completes when the client has lost its seat.

@@ -1,7 +1,7 @@
 use std::{net::Ipv4Addr, task::Poll};
 
 use super::{
-    idle::{KNOWN_IDLE, STRANGER_IDLE},
+    idle::{CANDIDATES, KNOWN_IDLE, STRANGER_IDLE},
     *,
 };
 
@@ -137,9 +137,49 @@ async fn those_who_leave_are_bounded() {
     let admission = admission(16);
     let _idle: Vec<_> = (0..16).map(|n| admission.seat(Some(address(n))).unwrap()).collect();
     pass(KNOWN_IDLE).await;
-    let more: Vec<_> = (16..32).map_while(|n| admission.seat(Some(address(n)))).collect();
-    // An eighth of 16, and one more.
-    assert_eq!(more.len(), 3);
+    let strangers: Vec<_> = (16..32).map_while(|n| admission.seat(Some(address(n)))).collect();
+    // A sixteenth of 16, and one more.
+    assert_eq!(strangers.len(), 2);
+    // Known clients find room while strangers displace each other: an eighth, and one more.
+    (32..48).for_each(|n| admission.know(address(n)));
+    let known: Vec<_> = (32..48).map_while(|n| admission.seat(Some(address(n)))).collect();
+    assert_eq!(strangers.len() + known.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_known_client_finds_a_seat_while_strangers_flood() {
+    let admission = admission(2_000);
+    admission.know(address(9_999));
+    let mut seats: Vec<_> = (0..2_000).map(|n| admission.seat(Some(address(n))).unwrap()).collect();
+    pass(STRANGER_IDLE).await;
+    // They use up all candidates of the last search, and their next one is not due.
+    let more: Vec<_> = (2_000..2_000 + CANDIDATES).map_while(|n| admission.seat(Some(address(n)))).collect();
+    assert_eq!(more.len(), CANDIDATES);
+    assert!(admission.seat(Some(address(9_998))).is_none());
+    assert!(admission.seat(Some(address(9_999))).is_some());
+    seats.extend(more);
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_that_takes_too_long_makes_room() {
+    let admission = admission(1);
+    admission.know(address(1));
+    let sender = admission.seat(Some(address(0))).unwrap();
+    sender.work().await;
+    sender.receive();
+    // Waits for its pieces do not begin the time again.
+    sender.wait();
+    pass(CONTENT - Duration::from_millis(1)).await;
+    assert!(admission.seat(Some(address(1))).is_none());
+    pass(SEARCH).await;
+    let next = admission.seat(Some(address(1))).unwrap();
+    assert!(has_lost(&sender).await && !sender.try_work());
+    // A message that has come in time keeps its seat while it is decided about.
+    next.work().await;
+    next.receive();
+    assert!(next.try_work());
+    pass(2 * CONTENT).await;
+    assert!(admission.seat(Some(address(1))).is_none());
 }
 
 #[tokio::test(start_paused = true)]

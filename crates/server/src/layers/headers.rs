@@ -41,7 +41,7 @@ impl Default for Headers {
 impl Layer for Headers {
     async fn message<'b>(&mut self, _: &Context, _: &mut Envelope, body: Body<'b>) -> Result<Body<'b>, Refusal> {
         let limits = self.clone();
-        Ok(body.map(|body| Watched { body, limits, octets: 0, fields: 0, line: Line::Start, end: End::Open }))
+        Ok(body.with_pieces(|body| Watched { body, limits, octets: 0, fields: 0, line: Line::Start, end: End::Open }))
     }
 }
 

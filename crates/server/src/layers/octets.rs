@@ -22,7 +22,7 @@ impl Octets {
     /// The body, whose octets are counted from now on.
     pub(super) fn of(body: Body<'_>) -> (Self, Body<'_>) {
         let octets = Self::default();
-        (octets.clone(), body.map(|body| Counted { body, octets }))
+        (octets.clone(), body.with_pieces(|body| Counted { body, octets }))
     }
 
     pub(super) fn get(&self) -> u64 {

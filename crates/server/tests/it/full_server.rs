@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::support::{options, settings, start};
+use crate::support::{Names, options, settings, start};
 use posthaste_server::{
     Tls,
+    test::Client,
     wire::{Mechanism, MechanismSet},
 };
 use posthaste_testkit::{pki::tls, talk::Talk};
@@ -114,4 +115,58 @@ async fn half_a_handshake_and_half_a_line_hold_no_place() {
         assert!(said.starts_with(farewell), "{said}");
         server.task.abort();
     }
+}
+
+/// A server of two seats on a virtual clock, and a client of it whose network is known.
+async fn full_with_a_known_client() -> Client {
+    let mut settings = settings();
+    settings.offers.auth = MechanismSet::of(&[Mechanism::Plain]);
+    settings.offers.auth_in_clear = true;
+    let limits = options(|options| {
+        options.connections = 2;
+        options.logins.burst = 0;
+    });
+    let mut known = Client::connect(Names::default()).settings(settings).options(limits).await;
+    known.ehlo().await;
+    for line in ["MAIL FROM:<a@b.test>", "RCPT TO:<c@d.test>", "DATA", "."] {
+        assert!(known.says(line).await.code() < 400);
+    }
+    known
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guess_that_waits_for_its_turn_holds_no_place() {
+    let mut known = full_with_a_known_client().await;
+    let mut guesser = known.another_from("198.51.100.1").await;
+    guesser.ehlo().await;
+    // `\0me\0wrong`, which waits for its turn for 2 s.
+    guesser.write("AUTH PLAIN AG1lAHdyb25n\r\n").await;
+    guesser.wait(Duration::from_secs(1)).await;
+    known.ehlo().await;
+    let second = known.another().await;
+    second.greeting().expect("220");
+    guesser.reply().await.expect("421 4.3.2 Idle while others wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_that_takes_more_than_a_minute_holds_no_place() {
+    let mut known = full_with_a_known_client().await;
+    let mut sender = known.another_from("198.51.100.2").await;
+    sender.ehlo().await;
+    for line in ["MAIL FROM:<a@b.test>", "RCPT TO:<c@d.test>", "DATA"] {
+        assert!(sender.says(line).await.code() < 400);
+    }
+    // Content comes all the time, and the known client is never idle for 2 s.
+    for second in 0..62 {
+        sender.wait(Duration::from_secs(1)).await;
+        known.ehlo().await;
+        if second < 58 {
+            sender.write(format!("{}\r\n", "x".repeat(200))).await;
+        }
+        if second == 58 {
+            known.another().await.greeting().expect("421 4.3.2 Too many connections");
+        }
+    }
+    known.another().await.greeting().expect("220");
+    sender.reply().await.expect("421 4.3.2 Idle while others wait");
 }

@@ -12,6 +12,7 @@ mod harness;
 mod idle;
 mod layers;
 mod limits_and_drain;
+mod limits_table;
 mod login;
 mod password_keys;
 mod provided_layers;

@@ -180,3 +180,16 @@ async fn tls_without_close_notify_is_a_lost_connection_unless_quit_was_said() {
         assert_eq!(log.lines("connection lost").len(), lost, "{last}: {}", log.text());
     }
 }
+
+#[tokio::test]
+async fn clients_that_find_no_room_are_one_line_in_a_while() {
+    let log = Log::default();
+    let _guard = log.listen(Level::INFO);
+    let server = start(settings(), Tls::Off, support::options(|options| options.connections_per_network = 0)).await;
+    for _ in 0..5 {
+        assert!(Talk::connect(server.address).await.reply().await.starts_with("421 4.3.2"));
+    }
+    let lines = log.lines("clients refused, no room");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("clients=1 last=127.0.0.1"), "{lines:?}");
+}

@@ -2,40 +2,59 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use crate::servers::{FLAG, Kind};
+/// The argument in front of the name of a server.
+pub(crate) const FLAG: &str = "--serve";
 
 /// A server, which ends when this is dropped.
 pub(crate) struct Process {
     child: Child,
-    pub(crate) address: SocketAddr,
+    /// Where it listens: it says its addresses on one line.
+    pub(crate) addresses: Vec<SocketAddr>,
 }
 
 impl Process {
-    pub(crate) fn start(kind: Kind) -> Self {
+    /// Runs this very program with the name of a server.
+    pub(crate) fn start(name: &str) -> Self {
         let program = std::env::current_exe().expect("this program");
         let mut child = Command::new(program)
-            .args([FLAG, kind.name()])
+            .args([FLAG, name])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("a process");
         let mut line = String::new();
         let output = child.stdout.take().expect("piped");
-        BufReader::new(output).read_line(&mut line).expect("its address");
-        Self { child, address: line.trim().parse().expect("an address") }
+        BufReader::new(output).read_line(&mut line).expect("its addresses");
+        let addresses = line.split_whitespace().map(|address| address.parse().expect("an address"));
+        Self { child, addresses: addresses.collect() }
+    }
+
+    /// Its first address.
+    pub(crate) fn address(&self) -> SocketAddr {
+        *self.addresses.first().expect("a listener")
     }
 
     /// Its resident memory, in bytes.
     pub(crate) fn resident(&self) -> usize {
-        let path = format!("/proc/{}/smaps_rollup", self.child.id());
+        self.memory("smaps_rollup", "Rss:")
+    }
+
+    /// The most resident memory that it has had, in bytes.
+    #[allow(dead_code, reason = "not every benchmark asks for it")]
+    pub(crate) fn peak(&self) -> usize {
+        self.memory("status", "VmHWM:")
+    }
+
+    fn memory(&self, file: &str, field: &str) -> usize {
+        let path = format!("/proc/{}/{file}", self.child.id());
         let text = fs::read_to_string(path).expect("a system with /proc");
-        let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).expect("its memory");
+        let line = text.lines().find_map(|line| line.strip_prefix(field)).expect("its memory");
         let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kib * 1_024
     }
@@ -49,6 +68,14 @@ impl Process {
         });
         Duration::from_nanos(nanoseconds.sum())
     }
+}
+
+/// Ends this process, a server, when its parent has ended or is killed.
+pub(crate) fn end_with_parent() {
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
 }
 
 impl Drop for Process {
