@@ -168,7 +168,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
     }
 
     /// Writes the output and waits for the next event. The future may be dropped, and `next` called
-    /// again: no octet is lost.
+    /// again: no octet is lost. If writing fails, what the server has said before is still an
+    /// event, as long as it comes within a second.
     ///
     /// # Errors
     /// [`ClientError`]; the conversation is over then.
@@ -199,7 +200,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientDriver<S> {
                 return Ok(event);
             }
             let write = timeout(self.session.write_timeout(), self.connection.flush());
-            write.await.map_err(|_| self.timed_out())??;
+            if let Err(error) = write.await.map_err(|_| self.timed_out())? {
+                // What the server said before it closed still counts.
+                match timeout(body::EARLY_REPLY, self.connection.read()).await {
+                    Ok(Ok(octets)) if octets > 0 => continue,
+                    _ => return Err(error.into()),
+                }
+            }
             let deadline = self.session.poll_timeout().map(|deadline| self.clock.instant(deadline));
             if self.connection.read_until(deadline).await.map_err(|_| self.timed_out())?? == 0 {
                 return Err(ClientError::Eof(self.session.handle_eof()));

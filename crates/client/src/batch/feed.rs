@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool},
     task::{Context, Poll, Wake, Waker},
 };
 
@@ -12,18 +12,20 @@ use futures_util::Stream;
 use super::{
     Message,
     send_all::Outbox,
-    worker::{Lane, Posted},
+    worker::{Lane, Posted, Worker},
 };
 use crate::{
-    ClientOptions, ConnectError, Dial, PoolOptions, SendError, Source, Target, delivery::Course, exchange::Entered,
-    letter::Watch, places::Place, pool::Shared, send::delivered,
+    ClientOptions, ConnectError, Delivered, Dial, PoolOptions, SendError, Source, Target, delivery::Course,
+    exchange::Entered, letter::Watch, places::Place, pool::Shared, send::delivered,
 };
 
 /// The messages that no connection has, for all workers.
 pub(super) struct Feed<'p, D: Dial, M, C> {
     pool: &'p Shared<D>,
     fed: Mutex<Fed<M, C>>,
-    outbox: Arc<Outbox<'p>>,
+    /// It has the workers that have the feed.
+    outbox: Weak<Outbox<'p>>,
+    itself: Weak<Self>,
 }
 
 struct Fed<M, C> {
@@ -33,6 +35,8 @@ struct Fed<M, C> {
     /// Messages that a connection did not send.
     back: VecDeque<Posted<C, usize>>,
     waiting: Arc<Waiting>,
+    /// Workers that have begun. Each takes the place of a connection.
+    workers: usize,
 }
 
 /// Workers that wait for a message. The stream keeps one waker, and wakes all of them: the one that
@@ -64,23 +68,35 @@ impl Wake for Waiting {
     }
 }
 
-impl<'p, D: Dial, M: Stream<Item = Message<C>>, C> Feed<'p, D, M, C> {
-    pub(super) fn new(pool: &'p Shared<D>, messages: M, outbox: Arc<Outbox<'p>>) -> Self {
-        let (back, waiting) = (VecDeque::new(), Arc::default());
-        Self { pool, fed: Mutex::new(Fed { messages: Some(Box::pin(messages)), next: 0, back, waiting }), outbox }
+impl<'p, D: Dial, M: Stream<Item = Message<C>> + Send + 'p, C: Source + 'p> Feed<'p, D, M, C> {
+    /// Begins with one worker.
+    pub(super) fn begin(pool: &'p Shared<D>, messages: M, outbox: &Arc<Outbox<'p>>) {
+        let messages = Some(Box::pin(messages));
+        let fed = Mutex::new(Fed { messages, next: 0, back: VecDeque::new(), waiting: Arc::default(), workers: 0 });
+        let feed = Arc::new_cyclic(|itself| {
+            let (outbox, itself) = (Arc::downgrade(outbox), Weak::clone(itself));
+            Self { pool, fed, outbox, itself }
+        });
+        feed.begin_worker();
+    }
+
+    /// Begins another worker, if there may be one.
+    fn begin_worker(&self) {
+        let (Some(feed), Some(outbox)) = (self.itself.upgrade(), self.outbox.upgrade()) else { return };
+        let mut fed = self.lock();
+        if fed.workers < self.pool.destination.limits.at_once() {
+            fed.workers = fed.workers.saturating_add(1);
+            drop(fed);
+            outbox.begin(Worker(feed).run());
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Fed<M, C>> {
         self.fed.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl<D: Dial, M: Stream<Item = Message<C>> + Send, C: Source> Lane for Feed<'_, D, M, C> {
-    type Dial = D;
-    type Source = C;
-    type Tag = usize;
-
-    fn poll(&self, _: bool, context: &Context<'_>) -> Poll<Option<Posted<C, usize>>> {
+    /// Takes the next message.
+    fn take(&self, context: &Context<'_>) -> Poll<Option<Posted<C, usize>>> {
         let mut fed = self.lock();
         if let Some(posted) = fed.back.pop_front() {
             return Poll::Ready(Some(posted));
@@ -104,6 +120,27 @@ impl<D: Dial, M: Stream<Item = Message<C>> + Send, C: Source> Lane for Feed<'_, 
                 Poll::Pending
             }
         }
+    }
+
+    fn push(&self, number: usize, result: Result<Delivered, SendError>) {
+        if let Some(outbox) = self.outbox.upgrade() {
+            outbox.push(number, result);
+        }
+    }
+}
+
+impl<'p, D: Dial, M: Stream<Item = Message<C>> + Send + 'p, C: Source + 'p> Lane for Feed<'p, D, M, C> {
+    type Dial = D;
+    type Source = C;
+    type Tag = usize;
+
+    /// Workers begin as messages come: one that takes a message begins the next.
+    fn poll(&self, is_idle: bool, context: &Context<'_>) -> Poll<Option<Posted<C, usize>>> {
+        let polled = self.take(context);
+        if is_idle && matches!(polled, Poll::Ready(Some(_))) {
+            self.begin_worker();
+        }
+        polled
     }
 
     fn put_back(&self, posted: Posted<C, usize>) {
@@ -137,16 +174,16 @@ impl<D: Dial, M: Stream<Item = Message<C>> + Send, C: Source> Lane for Feed<'_, 
     fn is_ready(&self) {}
 
     fn unreached(&self, posted: Posted<C, usize>, why: ConnectError) -> bool {
-        self.outbox.push(posted.tag, Err(why.into()));
+        self.push(posted.tag, Err(why.into()));
         true
     }
 
     fn closed(&self, posted: Posted<C, usize>) {
-        self.outbox.push(posted.tag, Err(SendError::Closed));
+        self.push(posted.tag, Err(SendError::Closed));
     }
 
     fn report(&self, Posted { message, tag, .. }: Posted<C, usize>, courses: Vec<Course>) {
-        self.outbox.push(tag, Ok(delivered(message.recipients.into_iter().zip(courses))));
+        self.push(tag, Ok(delivered(message.recipients.into_iter().zip(courses))));
     }
 
     fn left(&self) {}

@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::{Stream, StreamExt, stream::FuturesUnordered};
 
-use super::{Message, by_domain::Board, feed::Feed, worker::Worker};
+use super::{Message, by_domain::Board, feed::Feed};
 use crate::{Delivered, Dial, Resolver, SendError, Source, exchange, pool};
 
 /// Messages on their way over the connections of a [`Pool`](crate::Pool) or an [`Mx`](crate::Mx): a
@@ -20,6 +20,11 @@ use crate::{Delivered, Dial, Resolver, SendError, Source, exchange, pool};
 ///
 /// It does what it does while it is polled. If it is dropped, its connections are closed, and the
 /// servers may have the messages without an outcome.
+///
+/// Connections with messages under way stay in use while it is not polled. In the loop over its
+/// outcomes another message over the same `Pool` or `Mx` would wait for one of them for ever. Put
+/// it into the [stream](crate::Pool::send_stream) of this batch, send it in another task or after
+/// the loop, or use another pool.
 pub struct SendAll<'p> {
     running: FuturesUnordered<Work<'p>>,
     outbox: Arc<Outbox<'p>>,
@@ -42,15 +47,14 @@ struct Brought<'p> {
 }
 
 impl<'p> SendAll<'p> {
-    /// Over the connections of a pool: a worker for each.
+    /// Over the connections of a pool.
     pub(crate) fn over<D: Dial, C: Source + 'p>(
         pool: &'p pool::Shared<D>,
         messages: impl Stream<Item = Message<C>> + Send + 'p,
     ) -> Self {
         let outbox = Arc::new(Outbox::default());
-        let feed = Arc::new(Feed::new(pool, messages, Arc::clone(&outbox)));
-        let worker = |_| Box::pin(Worker(Arc::clone(&feed)).run()) as Work<'p>;
-        Self { running: (0..pool.destination.limits.at_once()).map(worker).collect(), outbox }
+        Feed::begin(pool, messages, &outbox);
+        Self { running: FuturesUnordered::new(), outbox }
     }
 
     /// To the hosts of the recipients' domains.

@@ -138,6 +138,8 @@ impl<L: Lane> Stream for Supply<'_, L> {
                 self.under_way = self.under_way.saturating_add(1);
                 Poll::Ready(Some(posted))
             }
+            // A connection without work is for others meanwhile.
+            Poll::Pending if self.under_way == 0 => Poll::Ready(None),
             none => none,
         }
     }

@@ -331,4 +331,4 @@ async fn gather(mut content: Pin<&mut impl Content>) -> Result<Bytes, ClientErro
 const BLOCK: usize = 64 * 1_024;
 
 /// Bound on the wait for a reply that may have arrived already.
-const EARLY_REPLY: Duration = Duration::from_secs(1);
+pub(super) const EARLY_REPLY: Duration = Duration::from_secs(1);

@@ -1,5 +1,6 @@
 //! Messages that leave before the replies to those in front of them.
 
+mod broken_writes;
 mod by_domain;
 mod confusion;
 mod model;

@@ -51,6 +51,20 @@ async fn the_limits_of_a_pool_hold_in_a_batch() {
     }
 }
 
+/// A pool that may have any number of connections takes memory for those that it needs.
+#[tokio::test]
+async fn a_high_limit_of_connections_costs_nothing() {
+    let server = Scripted::start(|_, line| polite(line, BOTH)).await;
+    for connections in [5_000, usize::MAX] {
+        let pool = pool(&[server.port], |_, limits| limits.connections = connections);
+        let memory = allocation_counter::measure(|| {
+            drop(pool.send_all((0..20).map(|number| message(number, 1))));
+        });
+        assert!(memory.bytes_max < 1_000_000, "{} octets for {connections} connections", memory.bytes_max);
+        assert_eq!(send(&pool, (0..20).map(|number| message(number, 1))).await, ["A"; 20]);
+    }
+}
+
 #[tokio::test]
 async fn connections_are_kept_from_one_batch_to_the_next_and_for_a_single_message() {
     let server = Scripted::start(|_, line| polite(line, BOTH)).await;
@@ -132,6 +146,31 @@ async fn content_that_was_read_before_a_421_is_sent_over_another_connection() {
         count += 1;
     }
     assert_eq!((count, server.count("<connect>")), (12, 2));
+}
+
+/// The connection of a batch that has no message for a while is for others meanwhile.
+#[tokio::test]
+async fn a_stream_without_messages_keeps_no_connection_from_others() {
+    let server = Scripted::start(|_, line| polite(line, BOTH)).await;
+    let pool = pool(&[server.port], |_, limits| limits.connections = 1);
+    let (sender, messages) = tokio::sync::mpsc::unbounded_channel();
+    let messages =
+        futures_util::stream::unfold(messages, |mut messages| async { Some((messages.recv().await?, messages)) });
+    let mut batch = pool.send_stream(messages);
+    for number in 0..3 {
+        sender.send(message(number, 1)).unwrap();
+        assert!(batch.next().await.unwrap().1.unwrap().is_complete());
+        let other = pool.send("a@b.test", ["c@d.test"], "x\r\n");
+        let other = async { tokio::time::timeout(Duration::from_secs(20), other).await };
+        tokio::select! {
+            biased;
+            _ = batch.next() => unreachable!("the stream has no message"),
+            sent = other => assert!(sent.unwrap().unwrap().is_complete()),
+        }
+    }
+    drop(sender);
+    assert!(batch.next().await.is_none());
+    assert_eq!((server.count("<connect>"), server.count("MAIL")), (1, 6));
 }
 
 /// A stream that has no message for a while: those that left have their outcomes meanwhile.
