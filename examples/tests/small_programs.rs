@@ -206,8 +206,8 @@ async fn capture_shows_messages_as_text_to_this_host_alone() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("give it a loopback address"), "{output:?}");
 }
 
-/// Answers requests with these statuses, one after the other. Returns the bodies. A status of 0 is no
-/// answer.
+/// Answers requests with these statuses, one after the other. Returns the bodies. A status of 0 is
+/// no answer.
 fn endpoint(statuses: Vec<u16>) -> (u16, std::thread::JoinHandle<Vec<serde_json::Value>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -10,9 +10,8 @@ use bytes::Bytes;
 use hyper::{Request, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use posthaste::server::{Body, Envelope, Listener, Server, Service, accepted, handlers, session::ServerSettings};
-use tokio::net::TcpListener;
 use tokio::sync::{Mutex, Semaphore};
-use tokio::time::{Duration, timeout};
+use tokio::{net::TcpListener, time::timeout};
 
 /// Messages that are kept, and the octets of each: 250 MiB at most. Then the oldest makes room.
 const MESSAGES: usize = 50;
@@ -90,7 +89,7 @@ async fn show(trap: Arc<Trap>, listener: TcpListener) -> Result<(), Box<dyn Erro
         tokio::spawn(async move {
             let page = service_fn(async |request| Ok::<_, Infallible>(respond(&trap, &request).await));
             let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), page);
-            let _ = timeout(Duration::from_secs(10), connection).await;
+            let _ = timeout(std::time::Duration::from_secs(10), connection).await;
             drop(permit);
         });
     }

@@ -18,8 +18,8 @@ use posthaste::server::{
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use tokio::{sync::Mutex, task::spawn_blocking};
 
-/// The database. SQLite blocks: each look-up is on a thread for that, one at a time. The others wait
-/// without a thread.
+/// The database. SQLite blocks: each look-up is on a thread for that, one at a time. The others
+/// wait without a thread.
 #[derive(Clone)]
 struct Users(Arc<Mutex<Connection>>);
 

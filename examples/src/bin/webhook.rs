@@ -5,7 +5,8 @@
 //! cargo run --bin webhook -- 127.0.0.1:2525 https://app.example.org/inbound
 //! ```
 //!
-//! A status of 200 to 299 accepts the message. One of 400 to 499 refuses it for ever, except 408 and
+//! A status of 200 to 299 accepts the message. One of 400 to 499 refuses it for ever, except 408
+//! and
 //! 429. All else, also no answer within a minute, has the client try again later.
 
 use std::{error::Error, io, time::Duration};
@@ -18,11 +19,8 @@ use posthaste::server::{
     Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, ServerOptions, accepted, handlers, refusal,
     session::ServerSettings,
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -47,7 +45,7 @@ impl Handler for Webhook {
     async fn message(&mut self, cx: &Context, envelope: Envelope, body: Body<'_>) -> Result<Accepted, Refusal> {
         let content = STANDARD.encode(body.collect(SIZE as usize).await?);
         let json = serde_json::json!({ "client": cx.peer, "envelope": envelope, "content": content });
-        // Each error becomes a 451. The application may have the message all the same, and gets it again.
+        // An error becomes a 451: the application may get a message that it has once more.
         match timeout(PATIENCE, self.post(json.to_string())).await.map_err(io::Error::from)??.as_u16() {
             200..300 => Ok(accepted!("250 2.0.0 Handed over")),
             408 | 429 => Err(refusal!("451 4.3.2 The application is busy, try again later")),

@@ -10,8 +10,8 @@ use posthaste_testkit::{
 use super::{PIECES, Pair, Pki, WAYS, Way, pki};
 use posthaste_server::session::Transport;
 
-/// Words of a transcript that need what sockets and a handler do not give at will: time, a question
-/// that stays open, replies that are the session's own, a nonce that is known.
+/// Words of a transcript that need what sockets and a handler do not give at will. That is time, a
+/// question that stays open, replies that are the session's own, a nonce that is known.
 const NOT_HERE: [&str; 15] = [
     "wait",
     "hold",

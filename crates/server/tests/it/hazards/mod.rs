@@ -211,7 +211,7 @@ impl Pair {
         match way {
             Way::Tcp => {}
             Way::StartTls => {
-                for line in ["", "EHLO before.test\r\n", "STARTTLS\r\n"] {
+                for line in ["", "EHLO b\r\n", "STARTTLS\r\n"] {
                     pair.say(line.as_bytes()).await;
                 }
                 pair.starttls().await;
@@ -271,7 +271,8 @@ impl Pair {
         self.session.closed.is_some()
     }
 
-    /// Closes the client's side. The server says no more than the session, and has as many messages.
+    /// Closes the client's side. The server says no more than the session, and has as many
+    /// messages.
     pub(super) async fn end(mut self) -> Vec<Vec<u8>> {
         if !self.is_closed() {
             self.session.end_of_input();
