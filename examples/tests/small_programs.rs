@@ -3,16 +3,20 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::fs;
-use std::io::Read as _;
-use std::net::TcpStream;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
 use posthaste::client::tls::Roots;
 use posthaste::client::{Client, ClientOptions, Credentials, Identity, Protocol, Sent, Tls};
+use posthaste::server::session::ServerSettings;
+use posthaste::server::wire::Rcpt;
+use posthaste::server::{Context, Layer, Listener, Refusal, Server, Service as _, accepted, handlers, refusal};
 use support::client::Smtp;
 use support::program::Program;
 use support::{certificate, wait_for};
@@ -79,21 +83,39 @@ fn send_built_sends_the_letters_of_two_builders() {
     }
 }
 
-#[test]
-fn send_many_tries_again_what_was_refused_for_now() {
-    let greylist = Program::start(env!("CARGO_BIN_EXE_greylist"), ["127.0.0.1:0", "1"]);
+/// Puts the first attempt for each recipient off.
+#[derive(Debug, Clone, Default)]
+struct Later(Arc<Mutex<HashSet<String>>>);
+
+impl Layer for Later {
+    async fn rcpt(&mut self, _: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
+        let is_first = self.0.lock().unwrap().insert(rcpt.forward_path.to_string());
+        if is_first { Err(refusal!("451 4.7.1 Later")) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn send_many_tries_again_what_was_refused_for_now() {
+    let service = handlers::message(async |_, _, body| {
+        body.collect(1_000).await?;
+        Ok(accepted!("250 2.0.0 Thrown away"))
+    });
+    let settings = ServerSettings::new("localhost".parse().unwrap());
+    let listener = Listener::bind("127.0.0.1:0", settings).await.unwrap();
+    let address = listener.local_address().unwrap().to_string();
+    tokio::spawn(Server::new(service.layer(Later::default())).listen(listener).serve());
     let folder = tempfile::tempdir().unwrap();
     let addresses = folder.path().join("addresses");
     let names: Vec<String> = (0..300).map(|number| format!("to{number}@b.test")).collect();
     fs::write(&addresses, format!("{}\nno address\n", names.join("\n"))).unwrap();
-    let mut send = Command::new(env!("CARGO_BIN_EXE_send_many"));
-    send.args([&greylist.address(), "me@a.test", "2"]);
-    let output = send.stdin(fs::File::open(addresses).unwrap()).output().unwrap();
+    let mut send = tokio::process::Command::new(env!("CARGO_BIN_EXE_send_many"));
+    send.args([&address, "me@a.test", "0"]).stdin(fs::File::open(addresses).unwrap());
+    let output = send.output().await.unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "one address is none: {output:?}");
     assert_eq!(text.lines().count(), 2 * names.len() + 1, "{text}");
     for name in &names {
-        assert!(text.contains(&format!("{name}: <{name}>: 451 4.7.1 Greylisted")), "{text}");
+        assert!(text.contains(&format!("{name}: <{name}>: 451 4.7.1 Later")), "{text}");
         assert!(text.contains(&format!("{name}: sent\n")), "{text}");
     }
 }
@@ -146,19 +168,101 @@ async fn lmtp_maildir_decides_about_each_recipient() {
     assert_eq!(fs::read_dir(folder.path().join("mail/jo/tmp")).unwrap().count(), 0);
 }
 
-#[test]
-fn greylist_lets_the_second_attempt_through() {
-    let greylist = Program::start(env!("CARGO_BIN_EXE_greylist"), ["127.0.0.1:0", "1"]);
-    let mut client = Smtp::ehlo(greylist.port());
-    client.expect("MAIL FROM:<a@b.test>", 250);
-    assert_eq!(client.expect("RCPT TO:<c@d.test>", 451).text.trim(), "4.7.1 Greylisted, try again in 1 s");
-    std::thread::sleep(Duration::from_millis(1_100));
-    client.expect("RCPT TO:<c@d.test>", 250);
-    // The wait is that of a sender and a recipient.
-    client.expect("RCPT TO:<e@d.test>", 451);
-    client.expect("RSET", 250);
-    client.expect("MAIL FROM:<f@b.test>", 250);
-    client.expect("RCPT TO:<c@d.test>", 451);
+/// What a browser gets.
+fn get(address: &str, host: &str, path: &str) -> String {
+    let (mut stream, mut page) = (TcpStream::connect(address).unwrap(), String::new());
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").unwrap();
+    stream.read_to_string(&mut page).unwrap();
+    page
+}
+
+#[tokio::test]
+async fn capture_shows_messages_as_text_to_this_host_alone() {
+    let capture = Program::start(env!("CARGO_BIN_EXE_capture"), ["127.0.0.1:0", "127.0.0.1:0"]);
+    let smtp = capture.address();
+    let page = capture.line().replace("the page is http://", "").replace('/', "");
+    let options = ClientOptions::new("client.test".parse().unwrap());
+    let mut client = Client::connect(smtp, &options).await.unwrap();
+    for number in 1..=51 {
+        let letter = format!("From: x\r\nSUBJECT: <b>{number}</b> & more\r\n\r\n<script>alert(1)</script>\r\n");
+        let sent = client.send("me@a.test", ["you@b.test", "\"<i>\"@c.test"], letter).await.unwrap();
+        assert_eq!(
+            replies(&sent),
+            [format!("250 2.0.0 Captured as {number}"), format!("250 2.0.0 Captured as {number}")]
+        );
+    }
+    let list = get(&page, &page, "/");
+    assert!(list.starts_with("HTTP/1.1 200") && list.contains("content-security-policy: default-src 'none'"), "{list}");
+    assert!(list.contains("<a href=/51>SUBJECT: &lt;b>51&lt;/b> &amp; more</a> from &lt;me@a.test>"), "{list}");
+    assert_eq!((list.contains("href=/1>"), list.contains("href=/2>")), (false, true), "{list}");
+    let one = get(&page, "localhost:8025", "/51");
+    assert!(one.contains("To &lt;you@b.test><br>To &lt;\"&lt;i>\"@c.test>"), "{one}");
+    assert!(one.contains("&lt;script>alert(1)") && !one.contains("<script"), "{one}");
+    for (host, path) in [("rebound.test:80", "/"), ("", "/"), (page.as_str(), "/1"), (&page, "/x"), (&page, "/52")] {
+        let none = get(&page, host, path);
+        assert!(none.starts_with("HTTP/1.1 404") && none.ends_with("\r\n\r\n"), "{host} {path}: {none}");
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_capture")).args(["127.0.0.1:0", "0.0.0.0:0"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("give it a loopback address"), "{output:?}");
+}
+
+/// Answers requests with these statuses, one after the other. Returns the bodies. A status of 0 is
+/// no answer.
+fn endpoint(statuses: Vec<u16>) -> (u16, std::thread::JoinHandle<Vec<serde_json::Value>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answering = std::thread::spawn(move || {
+        let answer = |status| {
+            let mut stream = BufReader::new(listener.accept().unwrap().0);
+            let (mut line, mut length) = (String::new(), 0);
+            stream.read_line(&mut line).unwrap();
+            assert_eq!(line, "POST /inbound?key=1 HTTP/1.1\r\n");
+            while line != "\r\n" {
+                line.clear();
+                stream.read_line(&mut line).unwrap();
+                length = line.strip_prefix("content-length: ").map_or(length, |length| length.trim().parse().unwrap());
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).unwrap();
+            if status > 0 {
+                // More of a body than is read.
+                let body = "x".repeat(100_000);
+                let _ = write!(stream.get_mut(), "HTTP/1.1 {status} So\r\nContent-Length: 100000\r\n\r\n{body}");
+            }
+            serde_json::from_slice(&body).unwrap()
+        };
+        statuses.into_iter().map(answer).collect()
+    });
+    (port, answering)
+}
+
+#[tokio::test]
+async fn webhook_decides_as_the_application_does() {
+    let rows = [
+        (204, "250 2.0.0"),
+        (422, "554 5.7.1"),
+        (429, "451 4.3.2"),
+        (503, "451 4.3.0"),
+        (302, "451 4.3.0"),
+        (0, "451 4.3.0"),
+    ];
+    let (port, answering) = endpoint(rows.iter().map(|(status, _)| *status).collect());
+    let url = format!("http://127.0.0.1:{port}/inbound?key=1");
+    let webhook = Program::start(env!("CARGO_BIN_EXE_webhook"), ["127.0.0.1:0", &url]);
+    let options = ClientOptions::new("client.test".parse().unwrap());
+    let mut client = Client::connect(webhook.address(), &options).await.unwrap();
+    for (status, reply) in rows {
+        let sent = client.send("me@a.test", ["you@b.test"], LETTER).await.unwrap();
+        assert!(replies(&sent)[0].starts_with(reply), "{status}: {:?}", replies(&sent));
+    }
+    let requests = answering.join().unwrap();
+    for request in requests {
+        assert_eq!(request["envelope"]["mail"]["reverse_path"], "<me@a.test>", "{request}");
+        assert_eq!(request["content"], "U3ViamVjdDogeA0KDQpIZWxsbw0K", "{request}");
+    }
+    // Nothing listens any more.
+    let sent = client.send("me@a.test", ["you@b.test"], LETTER).await.unwrap();
+    assert!(replies(&sent)[0].starts_with("451 4.3.0"), "{:?}", replies(&sent));
 }
 
 #[test]

@@ -81,6 +81,7 @@ pub use posthaste_tokio::{
     ClientError, Content, Reader, Streamed, Text, TlsParameters, Trace, TraceLine, TraceSide, rustls,
     session::{
         self, Protocol,
+        client::ClientTimeouts,
         sasl::{BearerToken, ClientCredentials, Credentials},
     },
     tls, wire,

@@ -26,6 +26,8 @@ pub mod clock;
 pub mod dns;
 #[cfg(feature = "sessions")]
 pub mod fuzz;
+#[cfg(feature = "sessions")]
+pub mod hostile;
 #[cfg(feature = "tokio")]
 pub mod https;
 #[cfg(feature = "sessions")]

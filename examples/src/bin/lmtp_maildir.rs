@@ -9,7 +9,10 @@ use std::{
     error::Error,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use posthaste::server::{
@@ -18,13 +21,12 @@ use posthaste::server::{
 };
 use tokio::{fs, io::AsyncWriteExt as _, net::UnixListener};
 
-/// Handles one connection.
+/// A folder with one maildir for each user.
 #[derive(Clone)]
-struct Maildirs {
-    /// Has one maildir for each user.
-    root: Arc<Path>,
-    messages: u64,
-}
+struct Maildirs(Arc<Path>);
+
+/// Files that this process has named.
+static NAMES: AtomicU64 = AtomicU64::new(0);
 
 impl Handler for Maildirs {
     async fn rcpt(&mut self, _: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
@@ -36,7 +38,7 @@ impl Handler for Maildirs {
     /// One decision for each recipient: the full quota of one user does not touch the others.
     async fn deliver(
         &mut self,
-        cx: &Context,
+        _: &Context,
         envelope: Envelope,
         body: Body<'_>,
     ) -> Result<Vec<Result<Accepted, Refusal>>, Refusal> {
@@ -44,7 +46,7 @@ impl Handler for Maildirs {
         message.extend_from_slice(&body.collect(16 << 20).await?);
         let mut decisions = Vec::new();
         for rcpt in &envelope.recipients {
-            decisions.push(self.keep(cx, rcpt, &message).await.map_err(Refusal::from));
+            decisions.push(self.keep(rcpt, &message).await.map_err(Refusal::from));
         }
         Ok(decisions)
     }
@@ -59,22 +61,29 @@ impl Maildirs {
     fn maildir(&self, rcpt: &Rcpt) -> Option<PathBuf> {
         let user = rcpt.forward_path.mailbox()?.unquoted_local_part();
         let is_name = !user.is_empty() && !user.starts_with('.') && !user.contains(['/', '\0']);
-        is_name.then(|| self.root.join(&*user))
+        is_name.then(|| self.0.join(&*user))
     }
 
-    async fn keep(&mut self, cx: &Context, rcpt: &Rcpt, message: &[u8]) -> io::Result<Accepted> {
+    async fn keep(&self, rcpt: &Rcpt, message: &[u8]) -> io::Result<Accepted> {
         let maildir = self.maildir(rcpt).ok_or(io::ErrorKind::NotFound)?;
-        self.messages += 1;
-        let seconds = std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
-        let name = format!("{seconds}.P{}C{}M{}.localhost", std::process::id(), cx.connection, self.messages);
+        // Unique although a process in a container gets the same number again.
+        let time = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let (process, number) = (std::process::id(), NAMES.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{}.N{}P{process}Q{number}.localhost", time.as_secs(), time.subsec_nanos());
         let (tmp, new) = (maildir.join("tmp").join(&name), maildir.join("new").join(&name));
-        let mut file = fs::File::create_new(&tmp).await?;
-        file.write_all(message).await?;
-        file.sync_all().await?;
-        fs::rename(tmp, new).await?;
-        // The 250 promises that the message is safe: the file's name too is on stable storage.
-        fs::File::open(maildir.join("new")).await?.sync_all().await?;
-        Ok(accepted!("250 2.0.0 Delivered"))
+        let kept = async {
+            let mut file = fs::File::create_new(&tmp).await?;
+            file.write_all(message).await?;
+            file.sync_all().await?;
+            fs::rename(&tmp, new).await?;
+            // The 250 promises that the message is safe: the file's name too is on stable storage.
+            fs::File::open(maildir.join("new")).await?.sync_all().await
+        };
+        let kept = kept.await;
+        if kept.is_err() {
+            let _ = fs::remove_file(&tmp).await;
+        }
+        kept.map(|()| accepted!("250 2.0.0 Delivered"))
     }
 }
 
@@ -92,6 +101,6 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let _ = std::fs::remove_file(socket);
     let listener = Listener::new(UnixListener::bind(socket)?, settings);
     println!("listening on {socket}");
-    Server::new(handlers::cloned(Maildirs { root, messages: 0 })).listen(listener).serve().await;
+    Server::new(handlers::cloned(Maildirs(root))).listen(listener).serve().await;
     Ok(())
 }

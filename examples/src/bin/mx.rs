@@ -1,4 +1,5 @@
-//! A public mail host behind layers, which turn away what is no mail. Their log goes to stderr.
+//! A public mail host behind layers, which turn away what is no mail: greylisting among them. Their
+//! log goes to stderr.
 //!
 //! ```text
 //! cargo run --bin mx -- 127.0.0.1:2525 jo,kim bl.example.net
@@ -13,10 +14,11 @@ use posthaste::server::layers::{
     BlockList, EarlyTalkers, Greylist, Headers, Log, Observed, RateLimit, Recipients, Tarpit,
 };
 use posthaste::server::{
-    Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, Service as _, accepted,
+    Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, Service, accepted, handlers,
     session::ServerSettings,
 };
 
+#[derive(Clone)]
 struct Print;
 
 impl Handler for Print {
@@ -38,9 +40,28 @@ async fn block_list(zone: &str) -> Result<BlockList, Box<dyn Error>> {
     Ok(list)
 }
 
+/// The last layer decides first. The block list is on trial: the log tells what it would refuse.
+fn service(users: HashSet<String>, list: Option<BlockList>) -> impl Service {
+    let minute = Duration::from_secs(60);
+    handlers::cloned(Print)
+        .layer(Headers::default())
+        .layer(Greylist::default())
+        .layer(Recipients::new(move |mailbox| ready(Ok(users.contains(mailbox.local_part())))))
+        .layer(list.map(|list| Observed::new("block list", list)))
+        .layer(Tarpit::default())
+        .layer(RateLimit::recipients(1_000, 60 * minute))
+        .layer(RateLimit::connections(30, minute))
+        .layer(EarlyTalkers::default())
+        .layer(Log::default())
+}
+
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> std::process::ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    posthaste_examples::report(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (address, users, zone) = match &arguments[..] {
         [address, users] => (address, users, None),
@@ -52,23 +73,32 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Some(zone) => Some(block_list(zone).await?),
         None => None,
     };
-    let minute = Duration::from_secs(60);
-
-    // The last one decides first. Greylisting is on trial: the log tells what it would refuse.
-    let inbox = |_| ready(Ok(Print));
-    let service = inbox
-        .layer(Headers::default())
-        .layer(Recipients::new(move |mailbox| ready(Ok(users.contains(mailbox.local_part())))))
-        .layer(Observed::new("greylist", Greylist::default()))
-        .layer(list)
-        .layer(Tarpit::default())
-        .layer(RateLimit::recipients(1_000, 60 * minute))
-        .layer(RateLimit::connections(30, minute))
-        .layer(EarlyTalkers::default())
-        .layer(Log::default());
     let listener = Listener::bind(address, ServerSettings::new("localhost".parse()?)).await?;
     println!("listening on {}", listener.local_address()?);
     let ended = async { tokio::signal::ctrl_c().await.unwrap_or_default() };
-    Server::new(service).listen(listener).with_graceful_shutdown(ended).serve().await;
+    Server::new(service(users, list)).listen(listener).with_graceful_shutdown(ended).serve().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use posthaste::server::test::Client;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn mail_to_users_gets_in_at_the_second_attempt_of_its_network() {
+        let users = HashSet::from(["jo".to_owned()]);
+        let mut client = Client::connect(service(users, None)).await;
+        client.ehlo().await;
+        let letter = "Subject: x\r\n\r\nHello\r\n";
+        client.send("a@b.test", ["amy@d.test", "jo@d.test"], letter).await.expect_each(["550 5.1.1", "451 4.7.1"]);
+        client.wait(Duration::from_secs(61)).await;
+        client.send("a@b.test", ["jo@d.test"], letter).await.expect("250 2.0.0 Printed");
+        // The network is known now, and the next one is not.
+        client.send("c@b.test", ["jo@d.test"], letter).await.expect("250 2.0.0 Printed");
+        let mut other = client.another_from("198.51.100.1").await;
+        other.ehlo().await;
+        other.send("a@b.test", ["jo@d.test"], letter).await.expect("451 4.7.1");
+    }
 }

@@ -9,6 +9,7 @@ mod full_server;
 mod handlers;
 mod handshakes;
 mod harness;
+mod hazards;
 mod idle;
 mod layers;
 mod limits_and_drain;

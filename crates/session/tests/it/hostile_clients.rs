@@ -2,48 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::support::{
-    Arrival, Row, Step,
-    memory::{LIMIT, Served, most_held},
-    number, rows,
-};
-use posthaste_session::{ServerSettings, Transport, Verdict, server::CloseReason, table::Exchange};
+use crate::support::memory::{LIMIT, Served, most_held};
+use posthaste_session::{ServerSettings, Transport, Verdict, server::CloseReason};
 use posthaste_testkit::{
     choices::Chunking,
-    policy::{question, refuse},
+    hostile::{Arrival, Row, Step, before, number, refusals, rows, settings},
     server::ServerHarness,
     transcript::unescape,
 };
-use posthaste_wire::{Mechanism, MechanismSet};
 
 fn table() -> Vec<Row> {
     rows(include_str!("../hostile_clients.txt"))
-}
-
-/// The server that the head of the table describes.
-fn settings() -> ServerSettings {
-    let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
-    settings.offers.auth = MechanismSet::of(&[Mechanism::Plain, Mechanism::Login]);
-    settings.offers.auth_in_clear = true;
-    settings.limits.message_size = 100_000;
-    settings.limits.recipients = 100;
-    settings.limits.idle_commands = 100;
-    settings
-}
-
-/// The client's lines before the row, each of which was answered.
-fn before(place: &str) -> &'static [&'static str] {
-    let all = &["EHLO client.test", "MAIL FROM:<a@a.test>", "RCPT TO:<b@b.test>", "DATA"];
-    match place {
-        "start" | "greeted" => &[],
-        "ready" => &all[..1],
-        "mail" => &all[..2],
-        "rcpt" => &all[..3],
-        "data" => all,
-        "auth" => &["EHLO client.test", "AUTH PLAIN"],
-        "tls" => &["EHLO client.test", "STARTTLS"],
-        _ => panic!("no such place: {place}"),
-    }
 }
 
 fn at(place: &str) -> ServerHarness {
@@ -60,13 +29,6 @@ fn at(place: &str) -> ServerHarness {
     }
     server.said.clear();
     server
-}
-
-/// Reads the words after `refuse`: `3 rcpt 550 5.1.1 No` and the like.
-fn refusals(words: &str) -> (Exchange, u64, Verdict) {
-    let (times, rest) = words.split_once(' ').expect("how often");
-    let (name, reply) = rest.split_once(' ').expect("a question and a reply");
-    (question(name).expect("a question"), number(times), refuse(reply))
 }
 
 /// The first lines of the replies in some output.

@@ -3,15 +3,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::support::{
-    Arrival, Row, Step,
-    memory::{Connected, LIMIT, most_held},
-    number, rows,
-};
+use crate::support::memory::{Connected, LIMIT, most_held};
 use posthaste_session::{ApiMisuse, ClientSettings, Ticket, table::Phase};
 use posthaste_testkit::{
     choices::Chunking,
     client::{ClientHarness, Event},
+    hostile::{Arrival, Row, Step, number, rows},
     transcript::unescape,
 };
 

@@ -49,7 +49,7 @@ mod server;
 use std::{fmt::Debug, fs, path::Path};
 
 pub use client::replay as replay_client;
-pub use server::replay as replay_server;
+pub use server::{replay as replay_server, settings, verdict};
 
 pub use crate::unescape::unescape;
 

@@ -158,7 +158,12 @@ impl<'a> Run<'a> {
     }
 }
 
-fn verdict(word: &str, rest: &str) -> Verdict {
+/// The verdict of a directive: `accept`, `refuse`, `challenge` or `each`, and what follows the
+/// question.
+///
+/// # Panics
+/// At a reply that is none.
+pub fn verdict(word: &str, rest: &str) -> Verdict {
     match (word, rest) {
         ("accept", "") => Verdict::Accept(None),
         ("accept", line) => accept(line),
@@ -185,7 +190,11 @@ fn number(place: &str, text: &str) -> usize {
     text.parse().unwrap_or_else(|_| panic!("{place}: {text:?} is no number"))
 }
 
-fn settings(transcript: &Transcript) -> (ServerSettings, Transport) {
+/// The server that a transcript sets up.
+///
+/// # Panics
+/// At a word that is none.
+pub fn settings(transcript: &Transcript) -> (ServerSettings, Transport) {
     let mut settings = ServerSettings::new("mx.test".parse().expect("a domain"));
     let mut transport = Transport::Plain;
     for line in &transcript.setup {

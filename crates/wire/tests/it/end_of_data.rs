@@ -3,61 +3,15 @@
 
 use posthaste_testkit::{
     choices::Chunking,
-    unescape::unescape,
-    wire::framing::{receive, received, sent, stuff},
+    wire::{
+        end_of_data::{self, Row},
+        framing::{receive, received, sent, stuff},
+    },
 };
-use posthaste_wire::frame::{FaultKind, Stuffer};
-
-struct Row {
-    name: String,
-    /// The octets before those of the row.
-    before: &'static [u8],
-    octets: Vec<u8>,
-    receiving: Verdict,
-    sending: Verdict,
-}
-
-struct Verdict {
-    ends: bool,
-    /// The result for the octets.
-    becomes: Option<Vec<u8>>,
-    fault: Option<FaultKind>,
-}
-
-impl Verdict {
-    fn parse(word: &str) -> Self {
-        let fault = |word: &str| match word {
-            "bare-cr" => FaultKind::BareCr,
-            "bare-lf" => FaultKind::BareLf,
-            "nul" => FaultKind::Nul,
-            other => panic!("no such verdict: {other}"),
-        };
-        let (first, rest) = word.split_once(['+', '=']).unwrap_or((word, ""));
-        let none = Self { ends: false, becomes: None, fault: None };
-        match first {
-            "end" => Self { ends: true, fault: (!rest.is_empty()).then(|| fault(rest)), ..none },
-            "content" | "stuffed" => Self { becomes: Some(unescape(rest)), ..none },
-            _ => Self { fault: Some(fault(first)), ..none },
-        }
-    }
-}
+use posthaste_wire::frame::Stuffer;
 
 fn rows() -> Vec<Row> {
-    let rows = include_str!("../end_of_data.txt").lines().filter(|line| !line.starts_with('#'));
-    let rows = rows.map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        let mut word = || words.next().unwrap_or_else(|| panic!("{line:?}"));
-        let name = word().to_owned();
-        Row {
-            before: if name.starts_with("first:") { b"" } else { b"line1" },
-            // Every row is also tried in single octets, the smallest segments.
-            octets: unescape(&word().replace('/', "")),
-            receiving: Verdict::parse(word()),
-            sending: Verdict::parse(word()),
-            name,
-        }
-    });
-    rows.collect()
+    end_of_data::rows(include_str!("../end_of_data.txt"))
 }
 
 #[test]
