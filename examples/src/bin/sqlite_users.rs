@@ -101,7 +101,9 @@ mod tests {
         let database = Connection::open_in_memory().unwrap();
         let key = ScramKey::derive("pencil", &[7; 16], 4_096).unwrap().to_text();
         database.execute("CREATE TABLE users (address TEXT PRIMARY KEY, key TEXT NOT NULL)", ()).unwrap();
-        database.execute("INSERT INTO users VALUES ('jo@a.test', ?1), ('amy@a.test', 'no key')", [&key]).unwrap();
+        database
+            .execute("INSERT INTO users VALUES ('jo@a.test', ?1), ('amy@a.test', 'no key')", [key.expose()])
+            .unwrap();
         let users = Users(Arc::new(Mutex::new(database)));
         let mut client = Client::connect(handlers::cloned(users)).settings(settings().unwrap()).starttls().await;
         client.ehlo().await;

@@ -59,7 +59,7 @@ impl Webhook {
     fn new(url: &str) -> Result<Self, Box<dyn Error>> {
         let url: Uri = url.parse()?;
         let (tls, port) = match url.scheme_str() {
-            Some("https") => (Some(verified_by(Roots::system())?.into()), 443),
+            Some("https") => (Some(verified_by(Roots::system()?)?.into()), 443),
             Some("http") => (None, 80),
             _ => return Err("the URL has to begin with https:// or http://".into()),
         };
