@@ -12,7 +12,7 @@ use posthaste_server::session::Transport;
 
 /// Words of a transcript that need what sockets and a handler do not give at will. That is time, a
 /// question that stays open, replies that are the session's own, a nonce that is known.
-const NOT_HERE: [&str; 15] = [
+const NOT_HERE: [&str; 14] = [
     "wait",
     "hold",
     "answer",
@@ -25,7 +25,6 @@ const NOT_HERE: [&str; 15] = [
     "accept rcpt 2",
     "accept data",
     "limit greeting-delay",
-    "offer futurerelease",
     "accept auth",
     "accept connect",
 ];
