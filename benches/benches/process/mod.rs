@@ -36,11 +36,13 @@ impl Process {
     }
 
     /// Its first address.
+    #[allow(dead_code, reason = "not every benchmark asks for it")]
     pub(crate) fn address(&self) -> SocketAddr {
         *self.addresses.first().expect("a listener")
     }
 
     /// Its resident memory, in bytes.
+    #[allow(dead_code, reason = "not every benchmark asks for it")]
     pub(crate) fn resident(&self) -> usize {
         self.memory("smaps_rollup", "Rss:")
     }
