@@ -45,6 +45,13 @@ pub(crate) enum Attack {
     Guess(Option<&'static str>),
 }
 
+impl Attack {
+    /// Returns `true` if strangers hold what they have, and do little else.
+    pub(crate) const fn is_patient(self) -> bool {
+        matches!(self, Self::Slow(_) | Self::HalfHandshake)
+    }
+}
+
 /// Who does it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Strangers {
@@ -55,8 +62,8 @@ pub(crate) struct Strangers {
     pub(crate) attack: Attack,
 }
 
-/// Attacks for ever, and counts what was done: connections, rounds of lines, handshakes or
-/// guesses.
+/// Attacks for ever, and counts what was done: connections, replies, writes whose replies are not
+/// read, handshakes or guesses.
 pub(crate) async fn attack(strangers: Strangers, target: Target, done: Arc<AtomicU64>) {
     let Strangers { clients, networks, attack } = strangers;
     if let Attack::Connect(rate) = attack {
@@ -71,7 +78,8 @@ pub(crate) async fn attack(strangers: Strangers, target: Target, done: Arc<Atomi
                 let from = address(30, (number + moved) % networks);
                 if once(attack, from, target, &done).await.is_err() {
                     // A refused client comes again, and all of them are no flood of connections.
-                    sleep(Duration::from_millis(200 + u64::from(number % 300))).await;
+                    let pause = if attack.is_patient() { 2_000 } else { 200 };
+                    sleep(Duration::from_millis(pause + u64::from(number % 300))).await;
                 }
             }
         });
@@ -130,11 +138,10 @@ async fn once(attack: Attack, from: Ipv4Addr, target: Target, done: &AtomicU64) 
             let writing = async {
                 loop {
                     writes.write_all(octets.as_bytes()).await?;
-                    done.fetch_add(1, Relaxed);
                 }
             };
             tokio::select! {
-                ended = drain(&mut reads) => ended,
+                ended = replies(&mut reads, done) => ended,
                 ended = writing => ended,
             }
         }
@@ -196,6 +203,19 @@ async fn reply(stream: &mut TcpStream) -> io::Result<String> {
         }
     }
     Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
+/// Reads to the end, and counts lines.
+async fn replies(stream: &mut (impl tokio::io::AsyncRead + Unpin), done: &AtomicU64) -> io::Result<()> {
+    let mut octets = [0; 4_096];
+    loop {
+        let read = stream.read(&mut octets).await?;
+        let lines = octets.get(..read).unwrap_or_default().iter().filter(|octet| **octet == b'\n').count();
+        done.fetch_add(lines.try_into().unwrap_or(0), Relaxed);
+        if read == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// Reads to the end.

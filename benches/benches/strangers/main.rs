@@ -99,8 +99,15 @@ async fn measure(row: &Row, times: Times) {
         // A runtime of its own, which the end of the attack drops with all of its connections.
         let attackers = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
         attackers.spawn(attack(row.strangers, target, Arc::clone(&done)));
+        let before = if row.strangers.attack.is_patient() {
+            // All of them are there.
+            sleep(times.pause * 2).await;
+            done.load(Relaxed)
+        } else {
+            0
+        };
         attacked.push(half(&process, &known, &new, times.half).await);
-        rates.push(done.load(Relaxed) as f64 / times.half.as_secs_f64());
+        rates.push((done.load(Relaxed) - before) as f64 / times.half.as_secs_f64());
         attackers.shutdown_background();
         let ended = Instant::now();
         sleep(times.pause).await;
