@@ -38,7 +38,9 @@ fn is_for_sessions(transcript: &Transcript) -> bool {
     all.any(|text| {
         NOT_HERE.iter().any(|start| text.starts_with(start))
             || text.starts_with("offer")
-                && ["scram", "futurerelease", "other-commands"].iter().any(|word| text.contains(word))
+                && ["scram", "futurerelease", "other-commands", "xclient", "xforward"]
+                    .iter()
+                    .any(|word| text.contains(word))
     })
 }
 
