@@ -3,6 +3,8 @@
 mod ask;
 mod commands;
 mod content;
+mod deadlines;
+mod ending;
 mod facts;
 mod next;
 mod offers;
@@ -13,7 +15,6 @@ mod timer;
 mod verdicts;
 
 use alloc::sync::Arc;
-use core::time::Duration;
 
 use bytes::BytesMut;
 use posthaste_wire::{
@@ -270,76 +271,6 @@ impl ServerSession {
         ServerEof { in_transaction }
     }
 
-    /// Acts if the time of [`poll_timeout`](Self::poll_timeout) has come. If that ends the session,
-    /// returns its last state; the next call of `handle_input` says why it ends.
-    ///
-    /// `None`: the time has not come, or it was that of a delayed greeting.
-    pub fn handle_timeout(&mut self, now: Tick, out: &mut BytesMut) -> Option<ServerEof> {
-        self.poll_timeout().filter(|deadline| *deadline <= now)?;
-        if let Some(Pending::Greet(greeting, _)) = &self.pending {
-            out.extend_from_slice(greeting.as_bytes());
-            self.pending = None;
-            return None;
-        }
-        let eof = ServerEof { in_transaction: self.is_in_transaction() };
-        let (reply, reason) = if self.question.is_some() {
-            (&replies::NO_VERDICT, CloseReason::NoVerdict)
-        } else if let Some((_, reason)) = self.last_moment().filter(|(end, _)| *end <= now) {
-            (farewell(reason), reason)
-        } else {
-            (&replies::TIMEOUT, CloseReason::Timeout)
-        };
-        self.give_up_questions();
-        if self.phase != Phase::Handshake {
-            self.say(reply, out);
-        }
-        self.close(reason);
-        Some(eof)
-    }
-
-    /// When to call [`handle_timeout`](Self::handle_timeout). `None`: the session waits for the
-    /// driver.
-    pub fn poll_timeout(&self) -> Option<Tick> {
-        if self.is_over() {
-            return None;
-        }
-        if let Some(Pending::Greet(_, until)) = self.pending {
-            return Some(until);
-        }
-        if let Some(question) = self.question {
-            return Some(question.deadline);
-        }
-        // While replies wait, the driver's bound for writing applies.
-        let ends = self.ends_at().filter(|_| self.saying.is_none());
-        self.timer.deadline().into_iter().chain(ends).min()
-    }
-
-    /// When the session ends in any case, by [`ServerTimeouts::session`] or
-    /// [`ServerTimeouts::message`]. The end of a message may move it. A write of the output must
-    /// end before it too. `None`: before the first call of [`handle_input`](Self::handle_input).
-    pub fn ends_at(&self) -> Option<Tick> {
-        self.last_moment().map(|(end, _)| end)
-    }
-
-    /// Shortens every wait to a tenth, and demands ten times the minimum rate of content. The
-    /// greeting's delay, the wait for a verdict and the time of the whole session stay. `false`
-    /// undoes it.
-    ///
-    /// It applies at once, to waits that have begun too. It is for servers that are nearly full.
-    pub const fn hurry(&mut self, hurried: bool) {
-        self.timer.hurry(hurried);
-    }
-
-    /// How long one write of the output may take. The driver keeps this bound. Default: 5 minutes.
-    pub fn write_timeout(&self) -> Duration {
-        self.timer.scaled(self.settings.timeouts.write)
-    }
-
-    /// How long a TLS handshake may take. The driver keeps this bound. Default: 30 seconds.
-    pub fn handshake_timeout(&self) -> Duration {
-        self.timer.scaled(self.settings.timeouts.handshake)
-    }
-
     /// Removes a SASL mechanism from those that the settings offer, because this connection cannot
     /// support it: EXTERNAL without a client certificate, SCRAM-SHA-256-PLUS without a channel
     /// binding.
@@ -378,36 +309,6 @@ impl ServerSession {
         self.client = Client::default();
         self.transaction = Transaction::default();
         Ok(())
-    }
-
-    /// Ends the session with a 421 at the next boundary: after a reply and before the next command.
-    /// That is at once, unless content is being received, a question is open, or a TLS handshake is
-    /// under way.
-    pub fn shutdown(&mut self, out: &mut BytesMut) {
-        self.leaving.get_or_insert(CloseReason::Shutdown);
-        self.leave(out);
-    }
-
-    /// Ends the session with a 421 at once. Content and questions are void (RFC 5321 section 3.8).
-    /// During a TLS handshake it sends no reply.
-    pub fn abort(&mut self, out: &mut BytesMut) {
-        self.cut(&replies::SHUTTING_DOWN, CloseReason::Shutdown, out);
-    }
-
-    /// As [`abort`](Self::abort), to make room for another client. The reply says so.
-    pub fn displace(&mut self, out: &mut BytesMut) {
-        self.cut(&replies::DISPLACED, CloseReason::Displaced, out);
-    }
-
-    fn cut(&mut self, reply: &Reply, reason: CloseReason, out: &mut BytesMut) {
-        if self.is_over() {
-            return;
-        }
-        self.give_up_questions();
-        if self.phase != Phase::Handshake {
-            self.say(reply, out);
-        }
-        self.close(reason);
     }
 
     /// Returns `true` if a transaction is open: MAIL was accepted, and neither its end nor RSET nor
@@ -541,70 +442,5 @@ impl ServerSession {
 
     fn count_error(&mut self) {
         self.counters.errors = self.counters.errors.saturating_add(1);
-    }
-
-    /// Ends the session when a budget is used up. Called after each command.
-    fn check_budgets(&mut self, out: &mut BytesMut) {
-        let limits = &self.settings.limits;
-        let reason = if self.counters.errors > limits.errors {
-            CloseReason::TooManyErrors
-        } else if self.counters.idle > limits.idle_commands {
-            CloseReason::TooManyIdleCommands
-        } else if self.counters.auth_failures > limits.auth_failures {
-            CloseReason::TooManyAuthFailures
-        } else {
-            return;
-        };
-        if self.is_at_boundary() && self.pending.is_none() {
-            self.say(&replies::TOO_MANY_ERRORS, out);
-            self.close(reason);
-        }
-    }
-
-    /// Says 421 if the session is to end and stands at a boundary.
-    fn leave(&mut self, out: &mut BytesMut) -> bool {
-        let Some(reason) = self.leaving else { return false };
-        let busy = !self.is_at_boundary() || matches!(self.phase, Phase::Content | Phase::Handshake);
-        let leaves = !busy && !self.is_over();
-        if leaves {
-            self.say(farewell(reason), out);
-            self.close(reason);
-        }
-        leaves
-    }
-
-    fn close(&mut self, reason: CloseReason) {
-        self.pending = Some(Pending::Close(reason));
-    }
-
-    fn end(&mut self) {
-        self.closed = true;
-        self.phase = Phase::Closed;
-        self.give_up_questions();
-    }
-
-    /// When the session ends in any case, and why. A missing message does not interrupt content.
-    fn last_moment(&self) -> Option<(Tick, CloseReason)> {
-        let ends = self.ends?;
-        let message = self.without_message + self.timer.scaled(self.settings.timeouts.message);
-        let is_coming = matches!(self.phase, Phase::Content | Phase::Chunks);
-        Some(match message < ends && !is_coming {
-            true => (message, CloseReason::NoMessage),
-            false => (ends, CloseReason::SessionTooLong),
-        })
-    }
-
-    /// Returns `true` if only the report of the end is still to come.
-    const fn is_over(&self) -> bool {
-        self.closed || matches!(self.pending, Some(Pending::Close(_)))
-    }
-}
-
-/// The reply that ends a session without a command.
-const fn farewell(reason: CloseReason) -> &'static Reply {
-    match reason {
-        CloseReason::Shutdown => &replies::SHUTTING_DOWN,
-        CloseReason::NoMessage => &replies::NO_MESSAGE,
-        _ => &replies::SESSION_TOO_LONG,
     }
 }
