@@ -8,7 +8,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum ApiMisuse {
     /// The session is closed; drop the connection.
-    #[error("the session is closed")]
+    #[error("the session is closed; begin another one")]
     Closed,
     /// A question is open. Answer it before more input is handled.
     #[error("a question was left unanswered")]
@@ -21,7 +21,7 @@ pub enum ApiMisuse {
     #[error("a TLS handshake is under way, or none is due")]
     Handshake,
     /// The command or the answer is out of order here.
-    #[error("the command or the answer is out of order")]
+    #[error("the command or the answer is out of order; if a call was dropped before its end, begin another session")]
     OutOfOrder,
     /// The command has to wait for outstanding replies (RFC 2920 section 3.1).
     #[error("the command has to wait for outstanding replies")]

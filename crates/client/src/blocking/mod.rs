@@ -234,6 +234,10 @@ impl<D: Dial> Pool<D> {
     /// The iterator waits for the next outcome, and yields it with the message's place, counted
     /// from 0. The connections go on only while it waits.
     ///
+    /// Between two outcomes do not send over the same pool: the batch may have all its connections,
+    /// and the call would wait for one of them for ever. Finish the iterator first, or use another
+    /// pool.
+    ///
     /// In a task of an async runtime the only item is [`ConnectError::Async`].
     pub fn send_all<'p, C, M>(
         &'p self,
