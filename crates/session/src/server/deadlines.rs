@@ -52,9 +52,11 @@ impl ServerSession {
         self.timer.deadline().into_iter().chain(ends).min()
     }
 
-    /// When the session ends in any case, by [`ServerTimeouts::session`] or
-    /// [`ServerTimeouts::message`]. The end of a message may move it. A write of the output must
-    /// end before it too. `None`: before the first call of [`handle_input`](Self::handle_input).
+    /// When the session ends in any case, by
+    /// [`ServerTimeouts::session`](super::ServerTimeouts::session) or
+    /// [`ServerTimeouts::message`](super::ServerTimeouts::message). The end of a message may move
+    /// it. A write of the output must end before it too. `None`: before the first call of
+    /// [`handle_input`](Self::handle_input).
     pub fn ends_at(&self) -> Option<Tick> {
         self.last_moment().map(|(end, _)| end)
     }
