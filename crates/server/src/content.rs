@@ -25,6 +25,7 @@ pub(crate) struct Source<'d, 'c, 's, S> {
     seat: &'s Seat,
     /// How long the client may send nothing.
     patience: Duration,
+    begun: Instant,
     end: End,
 }
 
@@ -39,8 +40,7 @@ pub(crate) enum End {
 impl<'d, 'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send> Source<'d, 'c, 's, S> {
     /// The content that begins now, for a client that has this seat.
     pub(crate) fn new(driver: &'d mut Hurried<'c, 's, S>, turn: &'d Turn, seat: &'s Seat, patience: Duration) -> Self {
-        seat.receive();
-        Self { driver, turn, seat, patience, end: End::Open }
+        Self { driver, turn, seat, patience, begun: Instant::now(), end: End::Open }
     }
 
     /// How the content ended.
@@ -70,13 +70,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for Source<'_, '_, '_, S> 
             End::Refused(_) | End::Closed | End::Failed(_) => return Poll::Ready(Some(Err(BodyError::Disconnected))),
         }
         this.turn.is_clients(this.patience);
+        this.seat.receive(this.begun);
         let event = ready!(this.driver.poll_next(cx));
+        // While the handler works on what has come, the client keeps its seat. If it has lost it by
+        // now, the session ends here.
+        if !this.seat.try_work() {
+            return Poll::Pending;
+        }
         this.turn.is_handlers();
         Poll::Ready(match event {
             Ok(ServerEvent::Content(piece)) => Some(Ok(piece)),
-            // While the handler decides about the whole message, the client keeps its seat. If it
-            // has lost it by now, the session ends here.
-            Ok(ServerEvent::Ask(_)) if !this.seat.try_work() => return Poll::Pending,
             Ok(ServerEvent::Ask(_)) => this.ended(End::Complete),
             Ok(ServerEvent::ContentRefused(refusal)) => this.ended(End::Refused(refusal)),
             Ok(

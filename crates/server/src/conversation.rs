@@ -256,7 +256,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
                     return Ok(());
                 }
                 let received = self.receive().await;
-                // Content that was refused half-way has left the client with the time for it.
+                // Content that was refused half-way has left the client idle.
                 self.seat.work().await;
                 self.forget();
                 return received;
@@ -382,6 +382,8 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
             }
             End::Refused(refusal) => self.tell("message", None, &refusal),
         }
+        // What is only discarded holds no seat.
+        self.seat.wait();
         loop {
             match self.driver.next().await? {
                 ServerEvent::ContentSwallowed | ServerEvent::ContentAborted => return Ok(()),

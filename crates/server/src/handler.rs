@@ -24,9 +24,9 @@ use crate::{Body, Context, Envelope, password};
 ///   While a handler reads the body, only the time that the handler itself takes counts.
 /// - **Abort**: when the server aborts, the method's future is dropped. [`message`](Self::message)
 ///   therefore commits in one step, as a database does. When a full server makes room,
-///   the methods that log a client in are dropped too. So is `message`, if its body has taken more
-///   than a minute and has not ended. When the client leaves within a message,
-///   the body ends with a [`BodyError`](crate::BodyError).
+///   the methods that log a client in are dropped too. So is `message`, if its body has not ended
+///   and has taken more than a minute, or has been waited for more than 2 seconds. When the client
+///   leaves within a message, the body ends with a [`BodyError`](crate::BodyError).
 /// - **Panic**: ends this connection alone, without a reply. The client tries again later.
 ///
 /// One handler serves all transactions of its connection, one method at a time. Each transaction

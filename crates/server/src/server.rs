@@ -32,7 +32,7 @@ pub struct ServerOptions {
     ///
     /// Beyond it the client that the server has waited for the longest leaves with a 421, and the
     /// new client takes its place. The server waits for a client too while that guesses a password,
-    /// and once its content has taken a minute.
+    /// once its content has taken a minute, and after 2 seconds without content.
     ///
     /// Clients of a network that has logged in, or of which a message was accepted, are *known* for
     /// a day; 16,384 networks at most. A stranger makes room for a known client at once, and for

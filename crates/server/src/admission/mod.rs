@@ -33,10 +33,10 @@ use crate::{Networks, ServerOptions, expiring::Expiring};
 /// The seats of a server: one for each connection that it serves.
 ///
 /// A client whose command the server waits for is *idle*. So is one that guesses a password, until
-/// it is right, and one whose message takes more than a minute to come. When all seats are taken, a
-/// newcomer gets the seat of the client that has been idle for the longest time. Strangers lose
-/// theirs before known clients: those that have logged in, and those of a network of which a
-/// message was accepted or that has logged in lately.
+/// it is right. So is one whose message takes more than a minute to come, or a piece of it more
+/// than 2 seconds. When all seats are taken, a newcomer gets the seat of the client that has been
+/// idle for the longest time. Strangers lose theirs before known clients: those that have logged
+/// in, and those of a network of which a message was accepted or that has logged in lately.
 #[derive(Debug)]
 pub(crate) struct Admission {
     limits: Limits,
@@ -92,6 +92,8 @@ const KNOWN_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long the content of a message may take to come before its client counts as idle. Clients
 /// that send as slowly as they may could hold every seat for hours.
 const CONTENT: Duration = Duration::from_secs(60);
+/// The same for the next piece of it.
+const PIECE: Duration = Duration::from_secs(2);
 /// How long a search that has found too few is not repeated: it looks at every seat.
 const SEARCH: Duration = Duration::from_millis(10);
 
@@ -284,10 +286,12 @@ impl Seat {
         let _ = self.place.state.compare_exchange(BUSY, admission.now(), Release, Relaxed);
     }
 
-    /// The client sends content. It keeps its seat for the time that this may take.
-    pub(crate) fn receive(&self) {
+    /// The server waits for content. The client keeps its seat for the time that a piece may take,
+    /// and for no longer than a message may take. `begun`: when the content began.
+    pub(crate) fn receive(&self, begun: Instant) {
         let Some((admission, _)) = &self.of else { return };
-        let allowed = u64::try_from(CONTENT.as_millis()).unwrap_or(u64::MAX);
+        let left = CONTENT.saturating_sub(begun.elapsed()).min(PIECE);
+        let allowed = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         let until = admission.now().saturating_add(allowed).min(LEAVING - 1);
         let _ = self.place.state.compare_exchange(BUSY, until, Release, Relaxed);
     }

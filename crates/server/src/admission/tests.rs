@@ -162,24 +162,27 @@ async fn a_known_client_finds_a_seat_while_strangers_flood() {
 
 #[tokio::test(start_paused = true)]
 async fn content_that_takes_too_long_makes_room() {
-    let admission = admission(1);
-    admission.know(address(1));
-    let sender = admission.seat(Some(address(0))).unwrap();
-    sender.work().await;
-    sender.receive();
-    // Waits for its pieces do not begin the time again.
-    sender.wait();
-    pass(CONTENT - Duration::from_millis(1)).await;
-    assert!(admission.seat(Some(address(1))).is_none());
-    pass(SEARCH).await;
-    let next = admission.seat(Some(address(1))).unwrap();
-    assert!(has_lost(&sender).await && !sender.try_work());
-    // A message that has come in time keeps its seat while it is decided about.
-    next.work().await;
-    next.receive();
-    assert!(next.try_work());
-    pass(2 * CONTENT).await;
-    assert!(admission.seat(Some(address(1))).is_none());
+    for pause in [PIECE, PIECE / 2] {
+        let admission = admission(1);
+        admission.know(address(1));
+        let (sender, begun) = (admission.seat(Some(address(0))).unwrap(), Instant::now());
+        sender.work().await;
+        let longest = if pause < PIECE { CONTENT } else { PIECE };
+        while begun.elapsed() < longest {
+            assert!(admission.seat(Some(address(1))).is_none(), "{:?}", begun.elapsed());
+            assert!(sender.try_work());
+            sender.receive(begun);
+            pass(pause).await;
+        }
+        let next = admission.seat(Some(address(1))).unwrap();
+        assert!(has_lost(&sender).await && !sender.try_work());
+        // A message that has come in time keeps its seat while it is decided about.
+        next.work().await;
+        next.receive(Instant::now());
+        assert!(next.try_work());
+        pass(2 * CONTENT).await;
+        assert!(admission.seat(Some(address(1))).is_none());
+    }
 }
 
 #[tokio::test(start_paused = true)]
