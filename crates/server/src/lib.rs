@@ -9,6 +9,7 @@ mod content;
 mod context;
 mod conversation;
 mod converse;
+mod counters;
 mod expiring;
 mod gathered;
 mod guessing;

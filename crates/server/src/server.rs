@@ -20,6 +20,7 @@ use crate::{
     Accept, Context, Listener, LoginOptions, Networks, Peer, PeerAddress, Service, Tls,
     admission::Seat,
     converse::{BUSY, Common, Ends, Trust, converse_within, span},
+    counters,
     listener::Trusted,
     proxy,
 };
@@ -319,7 +320,9 @@ fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
         }
         let span = span(&cx);
         let session = converse_within(&shared.common, &ends, &seat, stream, &mut cx, &shared.service, (tls, trust));
-        match session.instrument(span.clone()).await {
+        let ended = session.instrument(span.clone()).await;
+        counters::ended(&ended);
+        match ended {
             Ok(reason) => span.in_scope(|| debug!(?reason, "session ended")),
             Err(error) => span.in_scope(|| info!(%error, "connection lost")),
         }

@@ -53,19 +53,24 @@ impl Limits {
 }
 
 impl Counts {
-    /// Counts a client. Returns `false`, and does not, if its networks have too many.
-    #[must_use = "a client that is not counted must not be served"]
-    pub(super) fn add(&mut self, counted: Counted, limits: &Limits) -> bool {
+    /// Counts a client.
+    ///
+    /// # Errors
+    /// The limit that its networks have reached. It is not counted.
+    pub(super) fn add(&mut self, counted: Counted, limits: &Limits) -> Result<(), &'static str> {
         let Counted { network, prefix, factor } = counted;
         let is_full = |counts: &HashMap<IpAddr, usize>, key, limit: &Limit| {
             counts.get(&key).copied().unwrap_or_default() >= limit.most.saturating_mul(factor)
         };
-        if is_full(&self.by_network, network, &limits.network) || is_full(&self.by_prefix, prefix, &limits.prefix) {
-            return false;
+        if is_full(&self.by_network, network, &limits.network) {
+            return Err("connections_per_network");
+        }
+        if is_full(&self.by_prefix, prefix, &limits.prefix) {
+            return Err("connections_per_prefix");
         }
         *self.by_network.entry(network).or_default() += 1;
         *self.by_prefix.entry(prefix).or_default() += 1;
-        true
+        Ok(())
     }
 
     pub(super) fn remove(&mut self, counted: Counted) {

@@ -125,23 +125,18 @@ impl Admission {
     /// proxy that is to name its client. `None` returned: there is no seat, and no client has to
     /// leave for this one.
     pub(crate) fn seat(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Seat> {
-        let seat = self.find_seat(address);
-        if seat.is_none() {
-            self.refused.tell(address);
-        }
-        seat
+        self.find_seat(address).map_err(|limit| self.refused.tell(address, limit)).ok()
     }
 
-    fn find_seat(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Seat> {
+    /// `Err`: the limit that leaves none.
+    fn find_seat(self: &Arc<Self>, address: Option<IpAddr>) -> Result<Seat, &'static str> {
         let counted = address.map(|address| self.limits.counted(address));
         let is_known = counted.is_some_and(|counted| self.is_known(counted.network));
         let mut seats = self.seats();
-        if counted.is_some_and(|counted| !seats.counts.add(counted, &self.limits)) {
-            return None;
-        }
+        counted.map(|counted| seats.counts.add(counted, &self.limits)).transpose()?;
         if seats.taken.len() >= self.limits.all && !self.make_room(&mut seats, is_known) {
             counted.into_iter().for_each(|counted| seats.counts.remove(counted));
-            return None;
+            return Err("connections");
         }
         let place = Arc::new(Place {
             is_known: AtomicBool::new(is_known),
@@ -154,7 +149,7 @@ impl Admission {
         seats.taken.insert(number, Taken { place: Arc::clone(&place), counted });
         self.weigh(&seats);
         drop(seats);
-        Some(Seat { place, of: Some((Arc::clone(self), number)) })
+        Ok(Seat { place, of: Some((Arc::clone(self), number)) })
     }
 
     /// Takes the seat of an idle client. Returns `false` if none has to leave.
@@ -268,9 +263,9 @@ impl Seat {
         // A client that has lost its seat is not counted.
         let Some(taken) = taken.get_mut(number) else { return Some(counted.network) };
         taken.counted.take().into_iter().for_each(|before| counts.remove(before));
-        if !counts.add(counted, &admission.limits) {
+        if let Err(limit) = counts.add(counted, &admission.limits) {
             drop(seats);
-            admission.refused.tell(Some(address));
+            admission.refused.tell(Some(address), limit);
             return None;
         }
         taken.counted = Some(counted);

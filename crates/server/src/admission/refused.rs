@@ -9,6 +9,8 @@ use std::{
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::counters;
+
 /// Clients that got no seat since the last line about them.
 #[derive(Debug, Default)]
 pub(super) struct Refused(Mutex<Since>);
@@ -24,16 +26,18 @@ const TELL: Duration = Duration::from_secs(10);
 
 impl Refused {
     /// One line in a while, however many clients are refused. `None`: a proxy.
-    pub(super) fn tell(&self, address: Option<IpAddr>) {
+    /// `limit`: the field of [`ServerOptions`](crate::ServerOptions) that leaves no room.
+    pub(super) fn tell(&self, address: Option<IpAddr>, limit: &'static str) {
+        counters::refused(limit);
         let last = address.map(tracing::field::display);
-        debug!(address = last, "client refused, no room");
+        debug!(address = last, limit, "client refused, no room");
         let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         since.clients += 1;
         if since.told.is_none_or(|told| told.elapsed() >= TELL) {
             let Since { clients, .. } =
                 std::mem::replace(&mut *since, Since { clients: 0, told: Some(Instant::now()) });
             drop(since);
-            warn!(clients, last, "clients refused, no room");
+            warn!(clients, last, limit, "clients refused, no room");
         }
     }
 }

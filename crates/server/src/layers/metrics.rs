@@ -18,9 +18,20 @@ use crate::{Asked, Body, Context, Envelope, Layer, Login, Refusal, SaslError};
 /// | `posthaste_server_message_octets` | histogram | | octets of an accepted message |
 /// | `posthaste_server_message_seconds` | histogram | | from the start of its content to the decision |
 ///
+/// No layer sees a client that gets no seat, nor why a session ends. So a [`Server`](crate::Server)
+/// counts those, with this layer or without it:
+///
+/// | name | kind | labels | counts |
+/// |---|---|---|---|
+/// | `posthaste_server_refused_total` | counter | `limit` | clients for which there is no room |
+/// | `posthaste_server_sessions_total` | counter | `reason` | sessions that have ended |
+///
+/// `limit` is the field of [`ServerOptions`](crate::ServerOptions). `reason` is a value of
+/// [`CloseReason`](crate::session::server::CloseReason), or `Lost`: the connection broke.
+///
 /// `asked` is `hello`, `mail`, `rcpt`, `data`, `message` or `other`. `decision` is `accepted`,
 /// `deferred` (4yz) or `refused` (5yz). `mechanism` is `password`, `scram`, `token`, `external` or
-/// `anonymous`. So no client adds a time series, and there are at most 27 of them.
+/// `anonymous`. So no client adds a time series, and there are at most 60 of them.
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// The connection is in the gauge.

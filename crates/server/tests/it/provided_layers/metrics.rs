@@ -8,10 +8,12 @@ use metrics::{
     with_local_recorder,
 };
 use posthaste_server::{
-    Service as _,
+    ServerOptions, Service as _, Tls,
     layers::Metrics,
     wire::{Mechanism, MechanismSet},
 };
+use posthaste_testkit::talk::Talk;
+use tokio::{io::AsyncReadExt as _, net::TcpStream};
 
 use super::talk_with;
 use crate::support::{self, Names};
@@ -85,7 +87,7 @@ impl Recorder for Recorded {
     }
 }
 
-/// The series of one conversation.
+/// The series of two conversations.
 fn recorded() -> BTreeMap<String, Vec<f64>> {
     let recorded = Recorded::default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
@@ -117,6 +119,58 @@ fn recorded() -> BTreeMap<String, Vec<f64>> {
         drop(runtime);
     });
     std::mem::take(&mut recorded.0.lock().unwrap())
+}
+
+/// What a server counts of clients without a seat, and of sessions that have ended.
+fn recorded_by_servers() -> BTreeMap<String, Vec<f64>> {
+    let recorded = Recorded::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let leave_no_room: [fn(&mut ServerOptions); 3] = [
+        |options| options.connections = 0,
+        |options| options.connections_per_network = 0,
+        |options| options.connections_per_prefix = 0,
+    ];
+    with_local_recorder(&recorded, || {
+        runtime.block_on(async {
+            for set in leave_no_room {
+                let server = support::start(support::settings(), Tls::Off, support::options(set)).await;
+                let mut refused = Talk::connect(server.address).await;
+                assert!(refused.reply().await.starts_with("421 4.3.2"));
+            }
+            let server = support::start(support::settings(), Tls::Off, ServerOptions::default()).await;
+            let mut reset = TcpStream::connect(server.address).await.unwrap();
+            reset.read_u8().await.unwrap();
+            reset.set_zero_linger().unwrap();
+            drop(reset);
+            for _ in 0..2 {
+                let mut talk = Talk::connect(server.address).await.greeted().await;
+                talk.expect("QUIT", "221").await;
+                assert_eq!(talk.reply().await, "<eof>");
+            }
+            let mut junk = Talk::connect(server.address).await;
+            junk.reply().await;
+            junk.expect("GET / HTTP/1.1", "421").await;
+            assert_eq!(junk.reply().await, "<eof>");
+            // All sessions have ended when the server has.
+            server.drain.cancel();
+            server.task.await.unwrap();
+        });
+    });
+    std::mem::take(&mut recorded.0.lock().unwrap())
+}
+
+#[test]
+fn a_server_counts_clients_without_a_seat_and_why_sessions_end() {
+    let expected = [
+        ("posthaste_server_refused_total limit=connections", vec![1.0]),
+        ("posthaste_server_refused_total limit=connections_per_network", vec![1.0]),
+        ("posthaste_server_refused_total limit=connections_per_prefix", vec![1.0]),
+        ("posthaste_server_sessions_total reason=ForeignProtocol", vec![1.0]),
+        ("posthaste_server_sessions_total reason=Lost", vec![1.0]),
+        ("posthaste_server_sessions_total reason=Quit", vec![2.0]),
+    ];
+    let expected: BTreeMap<_, _> = expected.into_iter().map(|(name, values)| (name.to_owned(), values)).collect();
+    assert_eq!(recorded_by_servers(), expected);
 }
 
 #[test]
@@ -155,7 +209,8 @@ fn the_table_in_the_docs_has_the_names_and_labels_that_are_recorded() {
         let words = series.split(' ').map(|word| word.split('=').next().unwrap_or_default());
         words.collect::<Vec<_>>().join(" ")
     };
-    let mut names: Vec<_> = recorded().into_keys().map(bare).collect();
+    let mut names: Vec<_> = recorded().into_keys().chain(recorded_by_servers().into_keys()).map(bare).collect();
+    names.sort();
     names.dedup();
     assert_eq!(documented, names);
 }
