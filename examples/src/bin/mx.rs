@@ -30,8 +30,7 @@ impl Handler for Print {
 }
 
 /// A block list that works, or an error that says why it does not.
-async fn block_list(zone: &str) -> Result<BlockList, Box<dyn Error>> {
-    let resolver = HickoryResolver::system()?;
+async fn block_list(zone: &str, resolver: HickoryResolver) -> Result<BlockList, Box<dyn Error>> {
     let list = BlockList::new(zone, move |name| {
         let resolver = resolver.clone();
         async move { resolver.addresses(&name).await.map(|answer| answer.records) }
@@ -70,7 +69,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     };
     let users: HashSet<String> = users.split(',').map(str::to_owned).collect();
     let list = match zone {
-        Some(zone) => Some(block_list(zone).await?),
+        Some(zone) => Some(block_list(zone, HickoryResolver::system()?).await?),
         None => None,
     };
     let listener = Listener::bind(address, ServerSettings::new("localhost".parse()?)).await?;
@@ -83,8 +82,29 @@ async fn run() -> Result<(), Box<dyn Error>> {
 #[cfg(test)]
 mod tests {
     use posthaste::server::test::Client;
+    use posthaste_testkit::dns::{Kind, Signed};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_list_in_the_dns_is_tried_at_the_start_and_asked_about_each_client() {
+        let list = "2.0.0.127 A 127.0.0.2\n1.100.51.198 A 127.0.0.4\n2.100.51.198 A 192.0.2.1\n";
+        let names_all = "*.0.0.127 A 127.0.0.2\n";
+        let zones = [("bl", list), ("wild", names_all), ("empty", "")].map(|(zone, list)| (zone, Kind::Unsigned, list));
+        let servers = Signed::start(&zones).await;
+        let resolver = HickoryResolver::with_servers(&[servers.address]).unwrap();
+        for (zone, error) in [("wild", "names 127.0.0.1"), ("empty", "does not name 127.0.0.2")] {
+            let tried = block_list(zone, resolver.clone()).await.map_err(|error| error.to_string());
+            assert!(tried.is_err_and(|text| text.contains(error)), "{zone}");
+        }
+        let list = block_list("bl", resolver).await.unwrap();
+        let listed = Client::connect(handlers::cloned(Print).layer(list)).peer("198.51.100.1").await;
+        for (address, reply) in [("198.51.100.1", "550 5.7.1"), ("198.51.100.2", "250"), ("198.51.100.3", "250")] {
+            let mut client = listed.another_from(address).await;
+            client.ehlo().await;
+            client.send("a@b.test", ["jo@d.test"], "Subject: x\r\n\r\n").await.expect(reply);
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn mail_to_users_gets_in_at_the_second_attempt_of_its_network() {
