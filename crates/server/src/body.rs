@@ -67,7 +67,7 @@ pub enum BodyError {
     /// The session or a layer refuses the content: it is too large, or has octets that content must
     /// not have. The client gets this reply after the end of the content.
     #[error("the content was refused: {0}")]
-    Refused(Refusal),
+    Refused(#[source] Refusal),
     /// The client closed the connection, or was too slow.
     #[error("the client left before the end of the content")]
     Disconnected,
@@ -159,7 +159,8 @@ impl<'a> Body<'a> {
         Gathered::new(self.memory.as_ref())
     }
 
-    /// A reader of the content. Its errors hold the [`BodyError`].
+    /// A reader of the content. Its errors hold the [`BodyError`], so a handler may pass them on with
+    /// `?` too.
     pub fn into_reader(self) -> impl AsyncBufRead + Send + Unpin + use<'a> {
         StreamReader::new(self)
     }
@@ -231,10 +232,7 @@ impl From<BodyError> for Refusal {
             BodyError::Refused(refusal) => refusal,
             BodyError::Disconnected => refusal!("451 4.4.2 Connection lost"),
             BodyError::Io(error) => refusal!("451 4.4.2 Connection lost").with_cause(error),
-            BodyError::Spool(error) if error.kind() == io::ErrorKind::StorageFull => {
-                refusal!("452 4.3.1 Out of storage, try again later").with_cause(error)
-            }
-            BodyError::Spool(error) => refusal!("451 4.3.0 Local error, try again later").with_cause(error),
+            BodyError::Spool(error) => error.into(),
         }
     }
 }

@@ -287,6 +287,19 @@ async fn a_layer_changes_content_and_envelope_on_their_way() {
     assert_eq!(*kept.lock().unwrap(), [(Some(7), Bytes::from_static(b"SUBJECT: HI\r\n\r\nYOU\r\n"))]);
 }
 
+#[tokio::test]
+async fn what_a_layer_refuses_is_the_reply_by_every_way_to_read() {
+    let bodies = || {
+        let refused = || Err(BodyError::Refused(refusal!("554 5.6.0 No Date field")));
+        Body::new(futures_util::stream::iter([Ok(Bytes::from_static(b"a")), refused()]))
+    };
+    let collected = bodies().collect(10).await.map_err(Refusal::from).unwrap_err();
+    let read = tokio::io::copy(&mut bodies().into_reader(), &mut Vec::new()).await.map_err(Refusal::from).unwrap_err();
+    for refusal in [collected, read] {
+        assert_eq!(refusal.to_string(), "554 5.6.0 No Date field");
+    }
+}
+
 /// A stream of a layer that has no octets and no end.
 #[tokio::test]
 async fn a_body_of_empty_pieces_can_be_given_up_by_every_reader() {

@@ -150,11 +150,29 @@ impl From<Refusal> for Reply {
     }
 }
 
-/// `451 4.3.0 Local error, try again later`, with the error as its cause: a handler may use `?`.
+/// With the error as its cause, so that a handler may use `?`: `452 4.3.1` when a disk is full, else
+/// `451 4.3.0`. A refusal within the error, as one of its sources, stays as it is.
 #[cfg(feature = "std")]
 impl From<std::io::Error> for Refusal {
     fn from(error: std::io::Error) -> Self {
-        Self::from_static("451 4.3.0 Local error, try again later\r\n").with_cause(error)
+        /// Not its source: that is the source of what it has within.
+        fn inner(error: &std::io::Error) -> Option<&(dyn core::error::Error + 'static)> {
+            error.get_ref().map(|inner| inner as _)
+        }
+        let mut source = inner(&error);
+        while let Some(each) = source {
+            if let Some(refusal) = each.downcast_ref::<Self>() {
+                return refusal.clone();
+            }
+            source = each.downcast_ref().map_or_else(|| each.source(), inner);
+        }
+        let reply = match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                "452 4.3.1 Out of storage, try again later\r\n"
+            }
+            _ => "451 4.3.0 Local error, try again later\r\n",
+        };
+        Self::from_static(reply).with_cause(error)
     }
 }
 
@@ -367,6 +385,21 @@ mod tests {
         let refusal = crate::refusal!("550 5.1.1 No {}", "x\r\n250 2.0.0 OK\r\n");
         let octets = refusal.reply().as_bytes();
         assert_eq!(octets, b"550-5.1.1 No x?\r\n550-5.1.1 250 2.0.0 OK?\r\n550 5.1.1 \r\n");
+    }
+
+    #[test]
+    fn a_refusal_within_an_io_error_stays_as_it_is() {
+        use std::io::{Error, ErrorKind};
+        let refusal = crate::refusal!("554 5.6.0 No Date field");
+        let inner = Error::new(ErrorKind::InvalidData, refusal.clone());
+        assert_eq!(Refusal::from(Error::other(inner)), refusal);
+        for (kind, reply) in [
+            (ErrorKind::StorageFull, "452 4.3.1 Out of storage, try again later"),
+            (ErrorKind::QuotaExceeded, "452 4.3.1 Out of storage, try again later"),
+            (ErrorKind::InvalidData, "451 4.3.0 Local error, try again later"),
+        ] {
+            assert_eq!(Refusal::from(Error::from(kind)).to_string(), reply);
+        }
     }
 
     #[test]
