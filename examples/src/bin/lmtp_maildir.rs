@@ -19,7 +19,7 @@ use posthaste::server::{
     Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, accepted, handlers, refusal,
     session::ServerSettings, wire::Rcpt,
 };
-use tokio::{fs, io::AsyncWriteExt as _, net::UnixListener};
+use tokio::{fs, io::AsyncWriteExt as _};
 
 /// A folder with one maildir for each user.
 #[derive(Clone)]
@@ -97,9 +97,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let [socket, root] = &arguments[..] else { return Err("usage: lmtp_maildir SOCKET FOLDER".into()) };
     let root: Arc<Path> = Path::new(root).into();
     let settings = ServerSettings::lmtp("localhost".parse()?);
-    // The socket of an earlier run.
-    let _ = std::fs::remove_file(socket);
-    let listener = Listener::new(UnixListener::bind(socket)?, settings);
+    // The owner and the group may deliver.
+    let listener = Listener::bind_unix(socket, 0o660, settings).await?;
     println!("listening on {socket}");
     Server::new(handlers::cloned(Maildirs(root))).listen(listener).serve().await;
     Ok(())

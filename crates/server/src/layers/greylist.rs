@@ -121,7 +121,8 @@ impl<M: GreylistMemory> Greylist<M> {
         }
         let sender = cx.envelope.as_ref().map(|envelope| &envelope.mail.reverse_path);
         let sender = sender.map(ToString::to_string).unwrap_or_default();
-        let attempt = format!("attempt {network} {sender} {}", rcpt.forward_path);
+        // The same host may spell a domain in another way the next time.
+        let attempt = format!("attempt {network} {sender} {}", rcpt.forward_path).to_ascii_lowercase();
         match self.memory.age(&attempt).await? {
             None => self.memory.remember(&attempt, self.window).await.map(|()| self.wait),
             Some(age) if age < self.wait => Ok(self.wait.saturating_sub(age)),

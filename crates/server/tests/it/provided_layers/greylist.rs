@@ -28,6 +28,7 @@ async fn a_retry_within_the_window_lets_its_network_pass() {
     for (row, (wait, address, sender, recipient, expected)) in [
         (0, "192.0.2.1", "a@s.test", "x@d.test", "60 s"),
         (20, "192.0.2.1", "a@s.test", "x@d.test", "40 s"),
+        (0, "192.0.2.1", "a@S.Test", "x@D.TEST", "40 s"),
         // Another attempt: its own sender, recipient or network.
         (10, "192.0.2.1", "b@s.test", "x@d.test", "60 s"),
         (0, "192.0.2.1", "a@s.test", "y@d.test", "60 s"),
