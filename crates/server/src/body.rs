@@ -159,8 +159,8 @@ impl<'a> Body<'a> {
         Gathered::new(self.memory.as_ref())
     }
 
-    /// A reader of the content. Its errors hold the [`BodyError`], so a handler may pass them on with
-    /// `?` too.
+    /// A reader of the content. Its errors hold the [`BodyError`], so a handler may pass them on
+    /// with `?` too.
     pub fn into_reader(self) -> impl AsyncBufRead + Send + Unpin + use<'a> {
         StreamReader::new(self)
     }

@@ -11,9 +11,10 @@ use crate::{
 
 /// Writes a line to the log for each decision of what it is put around. So add it last.
 ///
-/// A message that was accepted is a line at level info, with its sender, the number of its
-/// recipients and its octets. All else is at debug: the server itself writes its refusals at info.
-/// Logins are not decisions of layers and handlers alone; the identity is in the lines that follow.
+/// A message that was accepted is a line at level info, with the number of its recipients and its
+/// octets. The spans around it have the client's address and the sender. All else is at debug: the
+/// server itself writes its refusals at info. Logins are not decisions of layers and handlers
+/// alone; the identity is in the lines that follow.
 ///
 /// ```
 /// use posthaste_server::layers::Log;
@@ -43,7 +44,7 @@ impl Log {
 
 impl Layer for Log {
     async fn connect(&mut self, cx: &Context) -> Result<(), Refusal> {
-        debug!(connection = cx.connection, address = %cx.peer.address, tls = cx.peer.tls.is_some(), "client connected");
+        debug!(tls = cx.peer.tls.is_some(), "client connected");
         Ok(())
     }
 
@@ -69,7 +70,6 @@ impl Layer for Log {
     }
 
     async fn message<'b>(&mut self, _: &Context, envelope: &mut Envelope, body: Body<'b>) -> Result<Body<'b>, Refusal> {
-        self.about = envelope.mail.reverse_path.to_string();
         self.recipients = envelope.recipients.len();
         let (octets, body) = Octets::of(body);
         self.octets = octets;
@@ -82,18 +82,13 @@ impl Layer for Log {
     }
 
     fn decided(&mut self, cx: &Context, asked: Asked, refusal: Option<&Refusal>) {
-        let (connection, address) = (cx.connection, cx.peer.address);
         let identity = cx.peer.identity.as_deref().unwrap_or_default();
         let (about, octets, recipients) = (&*self.about, self.octets.get(), self.recipients);
         match (asked, refusal) {
-            (Asked::Message, None) => {
-                info!(connection, %address, ?identity, sender = about, recipients, octets, "message accepted");
-            }
-            (Asked::Message, Some(reply)) => {
-                debug!(connection, %address, ?identity, sender = about, recipients, octets, %reply, "message refused");
-            }
-            (asked, None) => debug!(connection, %address, ?identity, ?asked, about, "command accepted"),
-            (asked, Some(reply)) => debug!(connection, %address, ?identity, ?asked, about, %reply, "command refused"),
+            (Asked::Message, None) => info!(?identity, recipients, octets, "message accepted"),
+            (Asked::Message, Some(reply)) => debug!(?identity, recipients, octets, %reply, "message refused"),
+            (asked, None) => debug!(?identity, ?asked, about, "command accepted"),
+            (asked, Some(reply)) => debug!(?identity, ?asked, about, %reply, "command refused"),
         }
     }
 }

@@ -150,8 +150,8 @@ impl From<Refusal> for Reply {
     }
 }
 
-/// With the error as its cause, so that a handler may use `?`: `452 4.3.1` when a disk is full, else
-/// `451 4.3.0`. A refusal within the error, as one of its sources, stays as it is.
+/// With the error as its cause, so that a handler may use `?`: `452 4.3.1` when a disk is full,
+/// else `451 4.3.0`. A refusal within the error, as one of its sources, stays as it is.
 #[cfg(feature = "std")]
 impl From<std::io::Error> for Refusal {
     fn from(error: std::io::Error) -> Self {
