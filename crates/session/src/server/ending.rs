@@ -40,17 +40,17 @@ impl ServerSession {
     /// Ends the session when a budget is used up. Called after each command.
     pub(super) fn check_budgets(&mut self, out: &mut BytesMut) {
         let limits = &self.settings.limits;
-        let reason = if self.counters.errors > limits.errors {
-            CloseReason::TooManyErrors
+        let (reply, reason) = if self.counters.errors > limits.errors {
+            (&replies::TOO_MANY_ERRORS, CloseReason::TooManyErrors)
         } else if self.counters.idle > limits.idle_commands {
-            CloseReason::TooManyIdleCommands
+            (&replies::TOO_MANY_IDLE_COMMANDS, CloseReason::TooManyIdleCommands)
         } else if self.counters.auth_failures > limits.auth_failures {
-            CloseReason::TooManyAuthFailures
+            (&replies::TOO_MANY_AUTH_FAILURES, CloseReason::TooManyAuthFailures)
         } else {
             return;
         };
         if self.is_at_boundary() && self.pending.is_none() {
-            self.say(&replies::TOO_MANY_ERRORS, out);
+            self.say(reply, out);
             self.close(reason);
         }
     }

@@ -126,6 +126,13 @@ struct Counters {
     auth_failures: u32,
 }
 
+impl Counters {
+    /// A client that sends mail does work: only what has come since then is idle or an error.
+    const fn message_accepted(&mut self) {
+        (self.idle, self.errors) = (0, 0);
+    }
+}
+
 impl ServerSession {
     /// A session at the start of a connection.
     pub fn new(settings: Arc<ServerSettings>, transport: Transport) -> Self {

@@ -22,6 +22,8 @@ pub(super) static SESSION_TOO_LONG: Reply = Reply::from_static("421 4.4.2 The se
 pub(super) static NO_MESSAGE: Reply = Reply::from_static("421 4.4.2 No message for too long\r\n");
 pub(super) static NO_VERDICT: Reply = Reply::from_static("421 4.3.0 No decision in time, try again later\r\n");
 pub(super) static TOO_MANY_ERRORS: Reply = Reply::from_static("421 4.7.0 Too many errors\r\n");
+pub(super) static TOO_MANY_IDLE_COMMANDS: Reply = Reply::from_static("421 4.7.0 Too many commands without mail\r\n");
+pub(super) static TOO_MANY_AUTH_FAILURES: Reply = Reply::from_static("421 4.7.0 Too many failed logins\r\n");
 pub(super) static FOREIGN_PROTOCOL: Reply = Reply::from_static("421 4.7.0 This is an SMTP server\r\n");
 pub(super) static TOO_MANY_RECIPIENTS: Reply =
     Reply::from_static("452 4.5.3 Too many recipients, send the rest in another transaction\r\n");

@@ -145,8 +145,9 @@ pub struct ServerLimits {
     /// Recipients of a transaction. Default 1,000; RFC 5321 section 4.5.3.1.8 asks for 100. Beyond
     /// it: 452. The same number of RCPTs may get a 4yz reply; each further 4yz counts as an error.
     pub recipients: usize,
-    /// Refused commands of a session. Default 20, as other servers have it. Beyond it: 421 and the
-    /// end.
+    /// Refused commands since the last message that was accepted. Default 20, as other servers have
+    /// it; for LMTP 1,000, as its client is a queue with recipients of many messages. Beyond it:
+    /// 421 and the end.
     pub errors: u32,
     /// Commands that do no work since the last message: NOOP, RSET, VRFY, HELP, EHLO, and empty
     /// chunks but the last. MAIL, DATA and messages that the application refused with a 4yz count
@@ -246,6 +247,7 @@ impl ServerSettings {
         let mut settings = Self::new(host_name);
         settings.protocol = Protocol::Lmtp;
         settings.tolerance = Tolerance::LMTP;
+        settings.limits.errors = 1_000;
         settings
     }
 }

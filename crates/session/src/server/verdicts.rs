@@ -34,7 +34,9 @@ impl ServerSession {
                 Reply::new(ReplyCode::CHALLENGE, None, &STANDARD.encode(challenge))
             }
             Verdict::Each(decisions) if self.takes_each(about, &decisions) => {
-                self.counters.idle = 0;
+                if decisions.iter().any(Result::is_ok) {
+                    self.counters.message_accepted();
+                }
                 self.without_message = now;
                 self.question = None;
                 self.advance(about, ReplyClass::Positive);
@@ -154,9 +156,7 @@ impl ServerSession {
             }
             Exchange::Data => return replies::START_INPUT.clone(),
             Exchange::EndOfData => {
-                // A client that sends mail does work: only commands since the last message count as
-                // idle.
-                self.counters.idle = 0;
+                self.counters.message_accepted();
                 &replies::QUEUED
             }
             Exchange::Chunk
