@@ -11,7 +11,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, debug, info, warn};
@@ -20,7 +20,7 @@ use crate::{
     Accept, Context, Listener, LoginOptions, Networks, Peer, PeerAddress, Service, Tls,
     admission::Seat,
     converse::{BUSY, Common, Ends, Trust, converse_within, span},
-    counters,
+    counters, descriptors,
     listener::Trusted,
     proxy,
 };
@@ -47,6 +47,10 @@ pub struct ServerOptions {
     /// When more than three quarters are in use, sessions have to
     /// [hurry](posthaste_tokio::session::ServerSession::hurry), until at most half are in use.
     /// Below a limit of 20 they never do.
+    ///
+    /// With an eighth more and another 100 descriptors of open files the process never runs out of
+    /// them; the server warns of fewer at the start. When they are used up, some of the strangers
+    /// who are idle leave, and of the known clients who have been for a minute.
     pub connections: usize,
     /// Connections from one network. Default 100. Ten times as many from loopback, where a proxy
     /// may run. Beyond it: 421 at once, or no handshake under implicit TLS.
@@ -150,6 +154,8 @@ struct Shared<V> {
 /// How long to wait after the system refused to accept, so that a lack of descriptors does not
 /// spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// The time between two lines of the log about that.
+const TELL: Duration = Duration::from_secs(10);
 
 impl<V: Service> Server<V> {
     /// A server with default options and no listener.
@@ -213,6 +219,7 @@ impl<V: Service> Server<V> {
         if listeners.is_empty() {
             warn!("server without a listener, which no client can reach; add one with `listen`");
         }
+        descriptors::compare(options.connections);
         let drain = options.drain;
         let (networks, common) = (options.networks, Common::new(&options));
         let refused = Arc::new(Semaphore::new(REFUSED));
@@ -246,6 +253,7 @@ async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A
     // The socket goes with this task: during a drain no client may wait to be accepted.
     let Listener { mut socket, settings, tls, trusted } = listener;
     let trusted = Arc::new(trusted);
+    let mut told: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
@@ -272,7 +280,13 @@ async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A
                 }
             }
             Err(error) => {
-                warn!(%error, "accept failed");
+                if told.is_none_or(|told| told.elapsed() >= TELL) {
+                    told = Some(Instant::now());
+                    warn!(%error, "accept failed");
+                }
+                if descriptors::are_used_up(&error) {
+                    shared.common.admission.relieve();
+                }
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }

@@ -26,6 +26,15 @@ struct Candidate {
     since: u64,
 }
 
+/// Who needs a seat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Newcomer {
+    Known,
+    Stranger,
+    /// The system has no descriptor for it, so it may be either.
+    Unseen,
+}
+
 /// How many candidates one search finds.
 pub(super) const CANDIDATES: usize = 64;
 /// How long a stranger has to be idle before another stranger gets its seat: some round trips to
@@ -42,9 +51,13 @@ impl Idle {
         self.known.search(taken, now, true);
     }
 
-    /// The client that has to leave for one that is known or not. It cannot become busy any more.
-    pub(super) fn leaver(&mut self, taken: &HashMap<u64, Taken>, now: u64, for_known: bool) -> Option<u64> {
-        let (stranger, known) = if for_known { (Duration::ZERO, STRANGER_IDLE) } else { (STRANGER_IDLE, KNOWN_IDLE) };
+    /// The client that has to leave. It cannot become busy any more.
+    pub(super) fn leaver(&mut self, taken: &HashMap<u64, Taken>, now: u64, newcomer: Newcomer) -> Option<u64> {
+        let (stranger, known) = match newcomer {
+            Newcomer::Known => (Duration::ZERO, STRANGER_IDLE),
+            Newcomer::Stranger => (STRANGER_IDLE, KNOWN_IDLE),
+            Newcomer::Unseen => (Duration::ZERO, KNOWN_IDLE),
+        };
         self.strangers.leaver(taken, now, stranger).or_else(|| self.known.leaver(taken, now, known))
     }
 }

@@ -25,7 +25,7 @@ use tokio::{sync::Notify, time::Instant};
 pub(crate) use self::hurry::Hurry;
 use self::{
     counts::{Counted, Counts, Limits},
-    idle::Idle,
+    idle::{Idle, Newcomer},
     refused::Refused,
 };
 use crate::{Networks, ServerOptions, expiring::Expiring};
@@ -134,7 +134,8 @@ impl Admission {
         let is_known = counted.is_some_and(|counted| self.is_known(counted.network));
         let mut seats = self.seats();
         counted.map(|counted| seats.counts.add(counted, &self.limits)).transpose()?;
-        if seats.taken.len() >= self.limits.all && !self.make_room(&mut seats, is_known) {
+        let newcomer = if is_known { Newcomer::Known } else { Newcomer::Stranger };
+        if seats.taken.len() >= self.limits.all && !self.make_room(&mut seats, newcomer) {
             counted.into_iter().for_each(|counted| seats.counts.remove(counted));
             return Err("connections");
         }
@@ -153,7 +154,8 @@ impl Admission {
     }
 
     /// Takes the seat of an idle client. Returns `false` if none has to leave.
-    fn make_room(&self, seats: &mut Seats, for_known: bool) -> bool {
+    fn make_room(&self, seats: &mut Seats, newcomer: Newcomer) -> bool {
+        let for_known = newcomer == Newcomer::Known;
         // Who leaves needs a moment to read why, and descriptors are not without end. A flood of
         // strangers who displace each other leaves room for known clients.
         if seats.leaving > self.limits.all / if for_known { 8 } else { 16 } {
@@ -161,13 +163,27 @@ impl Admission {
         }
         let now = self.now();
         loop {
-            let found = seats.displace(now, for_known);
+            let found = seats.displace(now, newcomer);
             let searched = if for_known { seats.searched_for_known } else { seats.searched };
             if found || searched.is_some_and(|searched| searched.elapsed() < SEARCH) {
                 return found;
             }
             seats.search(now, for_known);
         }
+    }
+
+    /// The system has no descriptors for clients who wait to be accepted. A few idle clients leave.
+    /// It looks at every seat.
+    pub(crate) fn relieve(&self) {
+        let mut seats = self.seats();
+        let now = self.now();
+        seats.search(now, false);
+        for _ in 0..seats.taken.len().div_ceil(16) {
+            if seats.leaving > self.limits.all / 8 || !seats.displace(now, Newcomer::Unseen) {
+                break;
+            }
+        }
+        self.weigh(&seats);
     }
 
     fn leave(&self, number: u64) {
@@ -215,8 +231,8 @@ const LEAST: usize = 20;
 impl Seats {
     /// Ends the session of the client that is idle for the longest time. Returns `false` if none
     /// has to leave.
-    fn displace(&mut self, now: u64, for_known: bool) -> bool {
-        let leaver = self.idle.leaver(&self.taken, now, for_known);
+    fn displace(&mut self, now: u64, newcomer: Newcomer) -> bool {
+        let leaver = self.idle.leaver(&self.taken, now, newcomer);
         let Some(place) = leaver.and_then(|number| self.give_up(number)) else { return false };
         place.leave.notify_one();
         self.leaving += 1;

@@ -1,15 +1,19 @@
 //! Who is served when there is not room for all.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use crate::support::{Names, options, settings, start};
 use posthaste_server::{
-    Tls,
+    Accept, Listener, Peer, PeerAddress, Server, Tls,
     test::Client,
     wire::{Mechanism, MechanismSet},
 };
 use posthaste_testkit::{pki::tls, talk::Talk};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::{
+    io::DuplexStream,
+    net::{TcpSocket, TcpStream},
+    sync::mpsc,
+};
 
 /// A client with this address of loopback, which is a network of its own.
 async fn from(address: &str, server: SocketAddr) -> TcpStream {
@@ -115,6 +119,63 @@ async fn half_a_handshake_and_half_a_line_hold_no_place() {
         assert!(said.starts_with(farewell), "{said}");
         server.task.abort();
     }
+}
+
+/// A source of clients for which the system has no descriptor now and then.
+struct Scarce(mpsc::Receiver<Option<(DuplexStream, Peer)>>);
+
+impl Accept for Scarce {
+    type Stream = DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<(DuplexStream, Peer)> {
+        match self.0.recv().await {
+            // EMFILE
+            Some(None) => Err(io::Error::from_raw_os_error(24)),
+            Some(Some(client)) => Ok(client),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_address(&self) -> io::Result<PeerAddress> {
+        Ok(PeerAddress::Local)
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test(start_paused = true)]
+async fn a_lack_of_descriptors_makes_room() {
+    let (clients, accepted) = mpsc::channel(1);
+    let server = Server::new(Names::default()).listen(Listener::new(Scarce(accepted), settings()));
+    let server = tokio::spawn(server.serve());
+    let connect = async |address: &str| {
+        let address: SocketAddr = address.parse().unwrap();
+        let (client, accepted) = tokio::io::duplex(4_096);
+        clients.send(Some((accepted, Peer::new(address, PeerAddress::Local)))).await.unwrap();
+        Talk::new(client).greeted().await
+    };
+    let mut known = connect("192.0.2.1:1024").await;
+    assert!(known.message("a@b.test", "x").await.starts_with("250"));
+    let mut strangers = Vec::new();
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        strangers.push(connect("198.51.100.1:1024").await);
+    }
+    // One at a time: the strangers first, although they have been idle for less time.
+    for stranger in &mut strangers {
+        clients.send(None).await.unwrap();
+        assert!(stranger.reply().await.starts_with("421 4.3.2 Idle while others wait"));
+        assert_eq!(stranger.reply().await, "<eof>");
+    }
+    known.expect("NOOP", "250").await;
+    clients.send(None).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    connect("198.51.100.1:1024").await;
+    // The newcomer is the only stranger that is left.
+    clients.send(None).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    clients.send(None).await.unwrap();
+    assert!(known.reply().await.starts_with("421 4.3.2 Idle while others wait"));
+    server.abort();
 }
 
 /// A server of two seats on a virtual clock, and a client of it whose network is known.
