@@ -267,7 +267,7 @@ async fn webhook_decides_as_the_application_does() {
 
 #[test]
 fn mx_takes_mail_for_its_users_and_few_connections_a_minute() {
-    let mx = Program::start(env!("CARGO_BIN_EXE_mx"), ["127.0.0.1:0", "jo,kim"]);
+    let mx = Program::start(env!("CARGO_BIN_EXE_mx"), ["127.0.0.1:0", "jo@d.test,kim@d.test"]);
     let port = mx.port();
     let mut client = Smtp::ehlo(port);
     client.expect("MAIL FROM:<a@b.test>", 250);

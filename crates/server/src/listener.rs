@@ -85,10 +85,14 @@ impl Listener<TcpListener> {
     /// `net.core.somaxconn`, by default 4,096).
     ///
     /// # Errors
-    /// [`io::Error`] with the address in its text.
+    /// [`io::Error`] that says which address cannot be had, or that the text is none.
     pub async fn bind(address: impl ToSocketAddrs, settings: ServerSettings) -> io::Result<Self> {
         let mut failure = None;
-        for address in lookup_host(address).await? {
+        let not_found = |error: io::Error| {
+            let text = format!("no address to listen on: {error}; it has a port, as in `0.0.0.0:25`");
+            io::Error::new(error.kind(), text)
+        };
+        for address in lookup_host(address).await.map_err(not_found)? {
             match listen(address) {
                 Ok(socket) => return Ok(Self::new(socket, settings)),
                 Err(error) => {

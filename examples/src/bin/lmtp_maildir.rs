@@ -74,6 +74,8 @@ impl Maildirs {
         let kept = async {
             let mut file = fs::File::create_new(&tmp).await?;
             file.write_all(message).await?;
+            // tokio writes later, and `sync_all` does not tell of the last write's error.
+            file.flush().await?;
             file.sync_all().await?;
             fs::rename(&tmp, new).await?;
             // The 250 promises that the message is safe: the file's name too is on stable storage.

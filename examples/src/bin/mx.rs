@@ -2,7 +2,7 @@
 //! log goes to stderr.
 //!
 //! ```text
-//! cargo run --bin mx -- 127.0.0.1:2525 jo,kim bl.example.net
+//! cargo run --bin mx -- 127.0.0.1:2525 jo@example.net,kim@example.net bl.example.net
 //! ```
 //!
 //! The last argument is a DNS block list, and may be left out.
@@ -39,13 +39,13 @@ async fn block_list(zone: &str, resolver: HickoryResolver) -> Result<BlockList, 
     Ok(list)
 }
 
-/// The last layer decides first. The block list is on trial: the log tells what it would refuse.
+/// `users`: their addresses, in lower case. The last layer decides first. The block list is on trial: the log tells what it would refuse.
 fn service(users: HashSet<String>, list: Option<BlockList>) -> impl Service {
     let minute = Duration::from_secs(60);
     handlers::cloned(Print)
         .layer(Headers::default())
         .layer(Greylist::default())
-        .layer(Recipients::new(move |mailbox| ready(Ok(users.contains(mailbox.local_part())))))
+        .layer(Recipients::new(move |mailbox| ready(Ok(users.contains(&mailbox.as_str().to_ascii_lowercase())))))
         .layer(list.map(|list| Observed::new("block list", list)))
         .layer(Tarpit::default())
         .layer(RateLimit::recipients(1_000, 60 * minute))
@@ -65,9 +65,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let (address, users, zone) = match &arguments[..] {
         [address, users] => (address, users, None),
         [address, users, zone] => (address, users, Some(zone)),
-        _ => return Err("usage: mx ADDRESS USER,USER.. [BLOCK-LIST]".into()),
+        _ => return Err("usage: mx ADDRESS MAILBOX,MAILBOX.. [BLOCK-LIST]".into()),
     };
-    let users: HashSet<String> = users.split(',').map(str::to_owned).collect();
+    let users: HashSet<String> = users.to_ascii_lowercase().split(',').map(str::to_owned).collect();
     let list = match zone {
         Some(zone) => Some(block_list(zone, HickoryResolver::system()?).await?),
         None => None,
@@ -108,11 +108,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn mail_to_users_gets_in_at_the_second_attempt_of_its_network() {
-        let users = HashSet::from(["jo".to_owned()]);
+        let users = HashSet::from(["jo@d.test".to_owned()]);
         let mut client = Client::connect(service(users, None)).await;
         client.ehlo().await;
         let letter = "Subject: x\r\n\r\nHello\r\n";
-        client.send("a@b.test", ["amy@d.test", "jo@d.test"], letter).await.expect_each(["550 5.1.1", "451 4.7.1"]);
+        client.send("a@b.test", ["amy@d.test", "jo@other.test", "Jo@D.test"], letter).await.expect_each([
+            "550 5.1.1",
+            "550 5.1.1",
+            "451 4.7.1",
+        ]);
         client.wait(Duration::from_secs(61)).await;
         client.send("a@b.test", ["jo@d.test"], letter).await.expect("250 2.0.0 Printed");
         // The network is known now, and the next one is not.

@@ -27,7 +27,7 @@
 //! # fn service() -> Result<impl Service, Box<dyn std::error::Error>> {
 //! let inbox = |_| async { Ok(Inbox) };
 //! let service = inbox
-//!     .layer(Recipients::new(|mailbox| async move { Ok(mailbox.local_part() == "jo") }))
+//!     .layer(Recipients::new(|mailbox| async move { Ok(mailbox.as_str().eq_ignore_ascii_case("jo@example.net")) }))
 //!     .layer(Greylist::default())
 //!     .layer(BlockList::new("bl.example.net", addresses))
 //!     .layer(RateLimit::messages(100, Duration::from_secs(3_600)))

@@ -27,10 +27,10 @@ use crate::{
 /// ```
 /// use posthaste_server::layers::Recipients;
 /// # use std::{collections::HashSet, sync::Arc};
-/// let users: Arc<HashSet<&str>> = Arc::new(["jo", "kim"].into());
+/// let users: Arc<HashSet<&str>> = Arc::new(["jo@example.net", "kim@example.net"].into());
 /// let layer = Recipients::new(move |mailbox| {
 ///     let users = users.clone();
-///     async move { Ok(users.contains(mailbox.local_part())) }
+///     async move { Ok(users.contains(&*mailbox.as_str().to_ascii_lowercase())) }
 /// });
 /// ```
 ///

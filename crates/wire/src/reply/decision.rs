@@ -270,10 +270,14 @@ macro_rules! accepted {
 /// assert_eq!(full.to_string(), "452 4.2.2 Mailbox of jo is full");
 /// ```
 ///
-/// A code other than 4yz and 5yz is a compile error:
+/// A code other than 4yz and 5yz is a compile error, and so is an enhanced code of another class:
 ///
 /// ```compile_fail,E0080
 /// let accepted = posthaste_wire::refusal!("250 2.0.0 OK");
+/// ```
+///
+/// ```compile_fail,E0080
+/// let for_ever_or_not = posthaste_wire::refusal!("550 4.1.1 No such mailbox");
 /// ```
 ///
 /// So is a `{` without values, which the client would get unchanged:
@@ -313,7 +317,15 @@ pub const fn __fixed(line: &'static str) -> &'static str {
         );
         at += 1;
     }
+    check_classes(octets);
     line
+}
+
+/// An enhanced code has the class of its reply's code (RFC 2034 section 4).
+const fn check_classes(line: &[u8]) {
+    if line.len() > 5 && line[4].is_ascii_digit() && line[5] == b'.' {
+        assert!(line[0] == line[4], "the enhanced code begins with another digit than the code: RFC 2034 section 4");
+    }
 }
 
 /// The code at the start of a format string.
@@ -329,6 +341,7 @@ pub const fn __code(line: &'static str, first_digits: &[u8]) -> ReplyCode {
         at += 1;
     }
     assert!(fits, "an acceptance begins with 2yz, a refusal with 4yz or 5yz");
+    check_classes(octets);
     match ReplyCode::from_digits([octets[0], octets[1], octets[2]]) {
         Some(code) => code,
         None => panic!("a reply begins with a code of three digits, from 200 to 599"),
