@@ -149,7 +149,7 @@ impl<'a> Body<'a> {
             if octets > limit {
                 return Err(BodyError::TooLarge(limit));
             }
-            all.push(&piece)?;
+            all.push(&piece).inspect_err(|_| self.memory.iter().for_each(|memory| memory.was_short()))?;
         }
         Ok(all.finish())
     }

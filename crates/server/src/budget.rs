@@ -9,6 +9,7 @@ use posthaste_tokio::wire::{
     ForwardPath, Mail, Rcpt, ReversePath,
     parameter::{Parameter, Parameters},
 };
+use tokio::sync::Notify;
 
 /// The bytes that all envelopes of a server may have together, beyond each one's own, or all
 /// contents that its handlers have collected.
@@ -16,6 +17,7 @@ use posthaste_tokio::wire::{
 pub(crate) struct Budget {
     limit: usize,
     used: AtomicUsize,
+    short: Notify,
 }
 
 /// The bytes of every envelope that count against no budget, whatever other clients have taken:
@@ -33,7 +35,17 @@ pub(crate) struct Share {
 
 impl Budget {
     pub(crate) const fn new(limit: usize) -> Self {
-        Self { limit, used: AtomicUsize::new(0) }
+        Self { limit, used: AtomicUsize::new(0), short: Notify::const_new() }
+    }
+
+    /// There was too little left for what is lost by that.
+    pub(crate) fn was_short(&self) {
+        self.short.notify_one();
+    }
+
+    /// Waits until that happens, or has happened since the last time.
+    pub(crate) async fn is_short(&self) {
+        self.short.notified().await;
     }
 }
 

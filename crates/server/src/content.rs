@@ -1,7 +1,7 @@
 //! The content of a message on its way from the driver to the handler, and whose turn it is.
 
 use std::{
-    io,
+    io, mem,
     pin::Pin,
     sync::{Mutex, PoisonError},
     task::{Context, Poll, ready},
@@ -40,12 +40,13 @@ pub(crate) enum End {
 impl<'d, 'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send> Source<'d, 'c, 's, S> {
     /// The content that begins now, for a client that has this seat.
     pub(crate) fn new(driver: &'d mut Hurried<'c, 's, S>, turn: &'d Turn, seat: &'s Seat, patience: Duration) -> Self {
+        seat.receives(true);
         Self { driver, turn, seat, patience, begun: Instant::now(), end: End::Open }
     }
 
     /// How the content ended.
-    pub(crate) fn into_end(self) -> End {
-        self.end
+    pub(crate) fn into_end(mut self) -> End {
+        mem::replace(&mut self.end, End::Open)
     }
 
     fn ended(&mut self, end: End) -> Option<Result<Bytes, BodyError>> {
@@ -56,6 +57,12 @@ impl<'d, 'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send> Source<'d, 'c, 's, S>
             End::Closed => Some(Err(BodyError::Disconnected)),
             End::Failed(kind) => Some(Err(io::Error::from(*kind).into())),
         }
+    }
+}
+
+impl<S> Drop for Source<'_, '_, '_, S> {
+    fn drop(&mut self) {
+        self.seat.receives(false);
     }
 }
 

@@ -18,7 +18,8 @@ use tracing::{Instrument as _, debug, info, warn};
 
 use crate::{
     Accept, Context, Listener, LoginOptions, Networks, Peer, PeerAddress, Service, Tls,
-    admission::Seat,
+    admission::{Admission, Seat},
+    budget::Budget,
     converse::{BUSY, Common, Ends, Trust, converse_within, span},
     counters, descriptors,
     listener::Trusted,
@@ -74,7 +75,8 @@ pub struct ServerOptions {
     /// Memory for the contents that handlers have in memory, of all connections together, in bytes:
     /// what [`Body::collect`](crate::Body::collect) returns and a body that is spooled, until the
     /// handler drops it. Default 256 MiB. Beyond it: 452 4.3.1 after the content, and spooled
-    /// content goes into a file. A handler that reads piece by piece needs none of it, beside 16
+    /// content goes into a file. Of the clients whose content has taken a minute, or is waited for
+    /// for more than 2 seconds, one leaves then with a 421, strangers first. A handler that reads piece by piece needs none of it, beside 16
     /// KiB of each connection that sends content.
     pub contents: usize,
     /// How fast passwords may be guessed.
@@ -225,6 +227,8 @@ impl<V: Service> Server<V> {
         let refused = Arc::new(Semaphore::new(REFUSED));
         let shared = Arc::new(Shared { service, networks, refused, common });
         let tasks = TaskTracker::new();
+        let memory = free_memory(Arc::clone(&shared.common.contents), Arc::clone(&shared.common.admission));
+        tasks.spawn(ends.drain.clone().run_until_cancelled_owned(memory));
         for listener in listeners {
             let running = Running { shared: Arc::clone(&shared), tasks: tasks.clone(), ends: ends.clone() };
             let (accept, abort) = (listener(running), ends.abort.clone());
@@ -292,6 +296,18 @@ async fn accept<V: Service, A: Accept>(running: Running<V>, listener: Listener<A
         }
     }
 }
+
+/// Has clients leave whose content is waited for, while there is no memory for that of others.
+async fn free_memory(contents: Arc<Budget>, admission: Arc<Admission>) {
+    loop {
+        contents.is_short().await;
+        admission.free_memory();
+        tokio::time::sleep(FREE_MEMORY).await;
+    }
+}
+
+/// The time between two clients that leave for the sake of memory: each has a moment to do so.
+const FREE_MEMORY: Duration = Duration::from_millis(50);
 
 /// Clients that are told at once that there is no room. Others are closed without a word.
 const REFUSED: usize = 64;

@@ -75,6 +75,8 @@ struct Place {
     is_known: AtomicBool,
     /// This very connection has behaved well.
     has_proved: AtomicBool,
+    /// Content comes, which its handler may keep in memory.
+    receives: AtomicBool,
     state: AtomicU64,
     leave: Notify,
 }
@@ -142,6 +144,7 @@ impl Admission {
         let place = Arc::new(Place {
             is_known: AtomicBool::new(is_known),
             has_proved: AtomicBool::new(false),
+            receives: AtomicBool::new(false),
             state: AtomicU64::new(self.now()),
             leave: Notify::new(),
         });
@@ -184,6 +187,25 @@ impl Admission {
             }
         }
         self.weigh(&seats);
+    }
+
+    /// The memory for contents is used up. Of the clients that count as idle although their content
+    /// comes, the one whose has been waited for the longest leaves, strangers first. It looks at
+    /// every seat.
+    pub(crate) fn free_memory(&self) {
+        let mut seats = self.seats();
+        let now = self.now();
+        let waited_for = seats.taken.iter().filter_map(|(number, Taken { place, .. })| {
+            let since = place.state.load(Acquire);
+            let waits = place.receives.load(Relaxed) && since != BUSY && since <= now;
+            waits.then(|| (place.is_known.load(Relaxed), since, *number))
+        });
+        let Some((_, since, number)) = waited_for.min() else { return };
+        let idle = seats.taken.get(&number).map(|taken| &taken.place.state);
+        if idle.is_some_and(|state| state.compare_exchange(since, LEAVING, AcqRel, Relaxed).is_ok()) {
+            seats.dismiss(number);
+            self.weigh(&seats);
+        }
     }
 
     fn leave(&self, number: u64) {
@@ -233,7 +255,12 @@ impl Seats {
     /// has to leave.
     fn displace(&mut self, now: u64, newcomer: Newcomer) -> bool {
         let leaver = self.idle.leaver(&self.taken, now, newcomer);
-        let Some(place) = leaver.and_then(|number| self.give_up(number)) else { return false };
+        leaver.is_some_and(|number| self.dismiss(number))
+    }
+
+    /// Ends the session of a client that is in the state of leaving.
+    fn dismiss(&mut self, number: u64) -> bool {
+        let Some(place) = self.give_up(number) else { return false };
         place.leave.notify_one();
         self.leaving += 1;
         true
@@ -262,6 +289,7 @@ impl Seat {
         let place = Place {
             is_known: AtomicBool::new(true),
             has_proved: AtomicBool::new(true),
+            receives: AtomicBool::new(false),
             state: AtomicU64::new(BUSY),
             leave: Notify::new(),
         };
@@ -295,6 +323,11 @@ impl Seat {
         let Some((admission, _)) = &self.of else { return };
         // A client that has lost its seat stays without.
         let _ = self.place.state.compare_exchange(BUSY, admission.now(), Release, Relaxed);
+    }
+
+    /// Content comes, or does not any more.
+    pub(crate) fn receives(&self, receives: bool) {
+        self.place.receives.store(receives, Relaxed);
     }
 
     /// The server waits for content. The client keeps its seat for the time that a piece may take,

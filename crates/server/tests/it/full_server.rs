@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use crate::support::{Names, options, settings, start};
 use posthaste_server::{
-    Accept, Listener, Peer, PeerAddress, Server, Tls,
+    Accept, Listener, Peer, PeerAddress, Server, Tls, accepted, handlers,
     test::Client,
     wire::{Mechanism, MechanismSet},
 };
@@ -119,6 +119,35 @@ async fn half_a_handshake_and_half_a_line_hold_no_place() {
         assert!(said.starts_with(farewell), "{said}");
         server.task.abort();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fills_the_memory_and_sends_no_more_leaves_when_it_is_needed() {
+    let service = handlers::message(async |_, _, body| {
+        body.collect(1 << 20).await?;
+        Ok(accepted!("250 2.0.0 Taken"))
+    });
+    let limits = options(|options| options.contents = 100_000);
+    let mut honest = Client::connect(service).options(limits).await;
+    honest.ehlo().await;
+    let mut slow = Vec::new();
+    for address in ["198.51.100.1", "203.0.113.1"] {
+        let mut client = honest.another_from(address).await;
+        client.ehlo().await;
+        for line in ["MAIL FROM:<a@b.test>", "RCPT TO:<c@d.test>", "DATA"] {
+            assert!(client.says(line).await.code() < 400);
+        }
+        client.write("x\r\n".repeat(10_000)).await;
+        slow.push(client);
+    }
+    // As long as nothing else needs it, they may take their time.
+    honest.wait(Duration::from_secs(30)).await;
+    let letter = "\r\n".to_owned() + &"x\r\n".repeat(20_000);
+    honest.send("a@b.test", ["c@d.test"], &letter).await.expect("452 4.3.1 Out of memory");
+    slow[0].reply().await.expect("421 4.3.2 Idle while others wait");
+    honest.send("a@b.test", ["c@d.test"], &letter).await.expect("250 2.0.0 Taken");
+    slow[1].write("\r\n.\r\n").await;
+    slow[1].reply().await.expect("250 2.0.0 Taken");
 }
 
 /// A source of clients for which the system has no descriptor now and then.
