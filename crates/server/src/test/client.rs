@@ -203,7 +203,8 @@ impl Client {
     }
 
     /// Closes the client's side; the server can still say something. Under TLS a close_notify is
-    /// sent. To close both sides at once, without a close_notify, drop the client.
+    /// sent. To close both sides at once, without a close_notify, drop the
+    /// client. The handler of a message that has come whole goes on then.
     pub async fn close(&mut self) {
         self.transcript.note("the client closes its side");
         let _ = match &mut self.stream {

@@ -167,9 +167,10 @@ impl Running {
     }
 }
 
+/// As over a network, what a handler does for clients that have gone goes on.
 impl Drop for Running {
     fn drop(&mut self) {
-        self.task.abort();
+        self.drain.cancel();
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{
     future::Future,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -417,4 +420,29 @@ async fn a_thousand_conversations() {
             assert_eq!(messages.recv().await.unwrap().2, LETTER);
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_has_come_whole_is_decided_after_its_client_has_gone() {
+    let stored = Arc::new(AtomicBool::new(false));
+    let storing = Arc::clone(&stored);
+    let service = handlers::message(move |_, _, body| {
+        let stored = Arc::clone(&storing);
+        async move {
+            body.collect(1 << 20).await?;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            stored.store(true, Ordering::Relaxed);
+            Ok(accepted!("250 2.0.0 Stored"))
+        }
+    });
+    let mut client = Client::connect(service).await;
+    client.ehlo().await;
+    for line in ["MAIL FROM:<a@b.test>", "RCPT TO:<c@d.test>", "DATA"] {
+        client.says(line).await;
+    }
+    client.write("Subject: x\r\n\r\n.\r\n").await;
+    client.wait(Duration::from_secs(1)).await;
+    drop(client);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(stored.load(Ordering::Relaxed));
 }
