@@ -272,7 +272,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
     async fn mail(&mut self, mail: Mail) -> Verdict {
         self.forget();
         self.transactions += 1;
-        self.span = error_span!("transaction", number = self.transactions, sender = %mail.reverse_path);
+        self.span = error_span!("transaction", number = self.transactions, sender = ?mail.reverse_path.to_string());
         self.cx.forwarded = self.driver.driver.session().forwarded().cloned();
         let decision = match self.share.take(budget::of_mail(&mail)) {
             true => {

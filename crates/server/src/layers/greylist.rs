@@ -41,7 +41,7 @@ pub struct Greylist<M = GreylistTable> {
     /// 5 has it: what tries again at all does so later.
     pub wait: Duration,
     /// How long after the first attempt a retry counts. Default 24 hours, as in RFC 6647. Beyond
-    /// it, the retry is a first attempt.
+    /// it, the retry is a first attempt. At least twice the [wait](Self::wait).
     pub window: Duration,
     /// How long a network passes after its last message. Default 36 days, so that senders of a
     /// monthly letter stay known; RFC 6647 asks for at least a week.
@@ -123,8 +123,10 @@ impl<M: GreylistMemory> Greylist<M> {
         let sender = sender.map(ToString::to_string).unwrap_or_default();
         // The same host may spell a domain in another way the next time.
         let attempt = format!("attempt {network} {sender} {}", rcpt.forward_path).to_ascii_lowercase();
+        // A window that ends before the wait would let no client in.
+        let window = self.window.max(self.wait.saturating_mul(2));
         match self.memory.age(&attempt).await? {
-            None => self.memory.remember(&attempt, self.window).await.map(|()| self.wait),
+            None => self.memory.remember(&attempt, window).await.map(|()| self.wait),
             Some(age) if age < self.wait => Ok(self.wait.saturating_sub(age)),
             Some(_) => self.memory.remember(&passed, self.passes_for).await.map(|()| Duration::ZERO),
         }

@@ -263,3 +263,29 @@ async fn a_slow_handler_slows_the_client_down() {
     assert!(taken > 0 && written < taken + 16 * 1_024 * 1_024, "{written} {taken}");
     assert!(taken < 8 * 1_024 * 1_024, "{taken}");
 }
+
+/// RFC 6531 section 3.7.4.
+#[tokio::test(start_paused = true)]
+async fn replies_are_ascii_for_clients_that_have_not_asked_for_more() {
+    let service = handlers::message(async |_, envelope, body| {
+        body.collect(1_000).await?;
+        let sender = envelope.mail.reverse_path.to_string();
+        if sender.contains("bad") {
+            Err(refusal!("550 5.7.1 No {}", "b\u{fc}cher"))
+        } else {
+            Ok(accepted!("250 2.0.0 {}", "b\u{fc}cher"))
+        }
+    });
+    let mut settings = settings();
+    settings.offers.smtputf8 = true;
+    let mut client = Client::connect(service).settings(settings).await;
+    client.ehlo().await;
+    for (parameter, text) in [("", "b??cher"), (" SMTPUTF8", "b\u{fc}cher"), ("", "b??cher")] {
+        for (sender, reply) in [("good@a.test", "250 2.0.0"), ("bad@a.test", "550 5.7.1 No")] {
+            client.says(&format!("MAIL FROM:<{sender}>{parameter}")).await.expect("250");
+            client.says("RCPT TO:<b@d.test>").await.expect("250");
+            client.says("DATA").await.expect("354");
+            client.says(".").await.expect(&format!("{reply} {text}"));
+        }
+    }
+}

@@ -73,7 +73,7 @@ async fn refusals_are_told_with_the_client_and_no_more_than_ten_of_a_connection(
         // The spans say who it is about; no field of the line repeats it.
         assert_eq!(lines[0].matches("address=").count(), 1, "{lines:?}");
     }
-    let transaction = "transaction{number=2 sender=<refuse-end@b.test>}";
+    let transaction = "transaction{number=2 sender=\"<refuse-end@b.test>\"}";
     assert!(log.lines("recipient refused")[0].contains(transaction), "{}", log.text());
     assert!(log.lines("message refused")[0].contains(transaction), "{}", log.text());
     talk.expect("MAIL FROM:<a@b.test>", "250").await;

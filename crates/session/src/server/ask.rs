@@ -93,6 +93,22 @@ pub enum Verdict {
     Challenge(Vec<u8>),
 }
 
+impl Verdict {
+    /// The same with replies in ASCII.
+    pub(super) fn into_ascii(self) -> Self {
+        match self {
+            Self::Accept(accepted) => Self::Accept(accepted.map(Accepted::into_ascii)),
+            Self::Refuse(refusal) => Self::Refuse(refusal.into_ascii()),
+            Self::Each(decisions) => {
+                let in_ascii =
+                    |each: Result<Accepted, Refusal>| each.map(Accepted::into_ascii).map_err(Refusal::into_ascii);
+                Self::Each(decisions.into_iter().map(in_ascii).collect())
+            }
+            Self::Challenge(_) => self,
+        }
+    }
+}
+
 /// The question that is open, without what it borrowed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Question {

@@ -28,6 +28,7 @@ impl ServerSession {
         }
         let question = self.question.ok_or(ApiMisuse::OutOfOrder)?;
         let about = question.about;
+        let verdict = if self.transaction.smtputf8 { verdict } else { verdict.into_ascii() };
         let reply = match verdict {
             Verdict::Challenge(challenge) if matches!(about, Exchange::Auth | Exchange::AuthResponse) => {
                 self.framer.set_max_line(self.settings.limits.auth_line);

@@ -71,6 +71,12 @@ impl Accepted {
     pub const fn reply(&self) -> &Reply {
         &self.0
     }
+
+    /// The same with a reply [in ASCII](Reply::into_ascii).
+    #[must_use]
+    pub fn into_ascii(self) -> Self {
+        Self(self.0.into_ascii())
+    }
 }
 
 impl Refusal {
@@ -107,6 +113,12 @@ impl Refusal {
     /// The reply.
     pub const fn reply(&self) -> &Reply {
         &self.reply
+    }
+
+    /// The same with a reply [in ASCII](Reply::into_ascii).
+    #[must_use]
+    pub fn into_ascii(self) -> Self {
+        Self { reply: self.reply.into_ascii(), ..self }
     }
 }
 

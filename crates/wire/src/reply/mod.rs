@@ -246,6 +246,17 @@ impl Reply {
         &self.octets
     }
 
+    /// The same with `?` for each octet that is not ASCII: a client that has not asked for SMTPUTF8
+    /// must not get others (RFC 6531 section 3.7.4).
+    #[must_use]
+    pub fn into_ascii(self) -> Self {
+        if self.octets.is_ascii() {
+            return self;
+        }
+        let octets = self.octets.iter().map(|octet| if octet.is_ascii() { *octet } else { b'?' }).collect();
+        Self { octets, code: self.code }
+    }
+
     /// The borrowed form.
     pub fn borrowed(&self) -> ReplyRef<'_> {
         ReplyRef { octets: &self.octets, code: self.code, form: Form::Whole }

@@ -129,3 +129,12 @@ async fn strangers_do_not_make_it_forget_a_network_that_has_passed() {
     }
     assert_eq!(attempt(&layer, cx("192.0.2.1"), "b@s.test", "y@d.test").await, "ok");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_window_that_is_shorter_than_the_wait_lets_clients_in() {
+    let mut layer = Greylist::default();
+    layer.window = Duration::ZERO;
+    assert_eq!(attempt(&layer, cx("192.0.2.1"), "a@s.test", "x@d.test").await, "60 s");
+    advance(Duration::from_secs(60)).await;
+    assert_eq!(attempt(&layer, cx("192.0.2.1"), "a@s.test", "x@d.test").await, "ok");
+}
