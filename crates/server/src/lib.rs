@@ -10,6 +10,7 @@ mod context;
 mod conversation;
 mod converse;
 mod counters;
+mod ending;
 mod expiring;
 mod gathered;
 mod guessing;
