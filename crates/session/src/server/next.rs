@@ -126,9 +126,9 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// Returns `true` if the server has ended the session for what the client has sent: refused or
-    /// idle commands, octets beyond a limit or before their time, another protocol, content that
-    /// trickles.
+    /// Returns `true` if the server has ended the session for what the client has sent. That is too
+    /// many refused or idle commands, octets beyond a limit or before their time, another protocol,
+    /// or content that trickles.
     ///
     /// `false` for a client that has left or was silent, and for what the server or the application
     /// has decided by itself.
