@@ -49,6 +49,84 @@ use crate::{budget::Budget, gathered::Gathered};
 ///     }
 /// }
 /// ```
+///
+/// # To a store over HTTP
+///
+/// A client of HTTP or S3 wants a stream that is `'static`, which it may hand to a task of its own.
+/// A channel is one. The stream must end with an error unless the body has come to its end:
+/// otherwise the store keeps half a message.
+///
+/// ```
+/// # use std::{io, sync::{Arc, Mutex}};
+/// # use bytes::Bytes;
+/// # use futures_core::Stream;
+/// # use futures_util::{StreamExt as _, stream::poll_fn};
+/// # use posthaste_server::{Accepted, Body, BodyError, Context, Envelope, Handler, Refusal, accepted};
+/// # use tokio::sync::mpsc;
+/// # struct Store { stored: Arc<Mutex<Vec<Result<usize, io::ErrorKind>>>>, room: usize }
+/// # impl Store {
+/// #     async fn put(&self, mut pieces: impl Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static) -> io::Result<()> {
+/// #         let (stored, room) = (Arc::clone(&self.stored), self.room);
+/// #         tokio::spawn(async move {
+/// #             let mut octets = 0;
+/// #             let mut take = async || {
+/// #                 while let Some(piece) = pieces.next().await {
+/// #                     octets += piece?.len();
+/// #                     if octets > room { return Err(io::ErrorKind::StorageFull.into()); }
+/// #                 }
+/// #                 Ok(octets)
+/// #             };
+/// #             let taken: io::Result<usize> = take().await;
+/// #             stored.lock().unwrap().push(taken.as_ref().copied().map_err(io::Error::kind));
+/// #             taken.map(drop)
+/// #         }).await?
+/// #     }
+/// # }
+/// impl Handler for Store {
+///     async fn message(&mut self, _: &Context, _: Envelope, mut body: Body<'_>) -> Result<Accepted, Refusal> {
+///         let (to, mut from) = mpsc::channel::<Option<Bytes>>(4); // 4 pieces in memory.
+///         let pieces = poll_fn(move |cx| from.poll_recv(cx).map(|received| match received {
+///             Some(piece) => piece.map(Ok),
+///             None => Some(Err(io::ErrorKind::UnexpectedEof.into())), // `to` is gone.
+///         }));
+///         let feed = async move {
+///             loop {
+///                 let piece = body.next().await?; // After an error `to` goes.
+///                 let is_end = piece.is_none();
+///                 if to.send(piece).await.is_err() || is_end {
+///                     return Ok(()); // The store has all, or takes no more and says why.
+///                 }
+///             }
+///         };
+///         let put = async { self.put(pieces).await.map_err(Refusal::from) };
+///         tokio::try_join!(feed, put)?; // The first error drops the other side.
+///         Ok(accepted!("250 2.0.0 Stored"))
+///     }
+/// }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// #     use posthaste_server::{Peer, PeerAddress, session::ServerSettings};
+/// #     let cx = Context::new(Peer::new(PeerAddress::Local, PeerAddress::Local), ServerSettings::new("mx.test".parse().unwrap()).into());
+/// #     let ends = || Bytes::from_static(&[b'x'; 10]).into();
+/// #     let is_cut = || Body::new(futures_util::stream::iter([Ok(Bytes::from_static(b"x")), Err(BodyError::Disconnected)]));
+/// #     for (body, room, reply, taken) in [
+/// #         (ends(), 100, "250", Ok(10)),
+/// #         (is_cut(), 100, "451 4.4.2", Err(io::ErrorKind::UnexpectedEof)),
+/// #         (ends(), 5, "452", Err(io::ErrorKind::StorageFull)),
+/// #     ] {
+/// #         let stored = Arc::default();
+/// #         let mut store = Store { stored: Arc::clone(&stored), room };
+/// #         let envelope = Envelope::new("a@b.test", ["c@d.test"]).unwrap();
+/// #         let said = store.message(&cx, envelope, body).await;
+/// #         let said = said.map_or_else(|refusal| refusal.to_string(), |accepted| accepted.to_string());
+/// #         assert!(said.starts_with(reply), "{said}");
+/// #         while stored.lock().unwrap().is_empty() { tokio::task::yield_now().await; }
+/// #         assert_eq!(*stored.lock().unwrap(), [taken]);
+/// #     }
+/// # }
+/// ```
+///
+/// The body of a [closure](crate::handlers::message) is `'static`, so most clients take it as it
+/// is. It is not `Sync`; for a client that asks for that, a channel is the way there too.
 pub struct Body<'a> {
     pieces: Pieces<'a>,
     /// The memory that content in memory counts for. `None`: it does not count.

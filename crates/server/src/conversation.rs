@@ -32,6 +32,7 @@ use crate::{
     budget::{self, Share},
     content::{End, Source, Turn},
     converse::{Common, Ends, Terms},
+    ending::handshake_failed,
     login::LoginUnderWay,
 };
 
@@ -216,7 +217,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
         let Some(done) = self.ends.drain.run_until_cancelled(handshake).await else {
             return Ok(Some(CloseReason::Shutdown));
         };
-        done?;
+        done.map_err(handshake_failed)?;
         self.cx.peer.start_over(PeerTls::of(self.driver.driver.connection()));
         self.login = None;
         self.forget();

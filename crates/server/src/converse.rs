@@ -30,6 +30,7 @@ use crate::{
     admission::{Admission, Seat},
     budget::Budget,
     conversation::{Conversation, Ended, Signals, answer, bounded},
+    ending::{Lost, handshake_failed},
     guessing::Guessing,
 };
 
@@ -103,7 +104,7 @@ where
         std::future::pending().await
     };
     tokio::select! {
-        ended = session => ended,
+        ended = session => ended.map_err(|lost| lost.error),
         never = drain => never,
     }
 }
@@ -126,7 +127,7 @@ pub(crate) fn converse_within<'c, S, V>(
     cx: &'c mut Context,
     service: &'c V,
     (tls, trust): (Tls, Trust),
-) -> impl Future<Output = io::Result<CloseReason>> + Send
+) -> impl Future<Output = Result<CloseReason, Lost>> + Send
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     V: Service,
@@ -144,7 +145,7 @@ where
         };
         let (mut driver, terms) = begin(connection, cx, service, starttls, trust);
         let (mut hurry, mut drain) = (pin!(common.admission.hurry().changed()), pin!(ends.drain.cancelled()));
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
             ended = async {
                 let mut greeted = Box::pin(greet(&mut driver, cx, service, terms.verdict)).await?;
@@ -173,7 +174,11 @@ where
                 Box::pin(farewell(&mut driver)).await;
                 Ok(CloseReason::Displaced)
             }
-        }
+        };
+        ended.map_err(|error| Lost {
+            error,
+            was_at_work: driver.session().is_in_transaction() || driver.connection().is_in_handshake(),
+        })
     }
 }
 
@@ -185,7 +190,7 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     config: Arc<ServerConfig>,
     settings: &ServerSettings,
-) -> io::Result<Result<Connection<S>, CloseReason>> {
+) -> Result<Result<Connection<S>, CloseReason>, Lost> {
     let mut connection = Connection::new(stream);
     let handshake = timeout(common.handshake_timeout(settings), connection.accept_tls(config));
     let done = tokio::select! {
@@ -195,10 +200,10 @@ async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         () = seat.lost() => return Ok(Err(CloseReason::Displaced)),
     };
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "the client did not finish it in time");
-    done.map_err(late)
-        .flatten()
-        .map_err(|error| io::Error::new(error.kind(), format!("the TLS handshake failed: {error}")))?;
-    Ok(Ok(connection))
+    match done.map_err(late).flatten() {
+        Ok(()) => Ok(Ok(connection)),
+        Err(error) => Err(Lost { error: handshake_failed(error), was_at_work: connection.is_in_handshake() }),
+    }
 }
 
 /// A session with the settings of its service.

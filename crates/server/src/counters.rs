@@ -1,8 +1,8 @@
 //! What the server itself counts, because no layer sees it.
 
-use std::io;
-
 use posthaste_tokio::session::server::CloseReason;
+
+use crate::ending::Lost;
 
 /// A client that gets no seat, for the sake of this limit.
 pub(crate) fn refused(limit: &'static str) {
@@ -13,7 +13,7 @@ pub(crate) fn refused(limit: &'static str) {
 }
 
 /// A session that has ended.
-pub(crate) fn ended(session: &io::Result<CloseReason>) {
+pub(crate) fn ended(session: &Result<CloseReason, Lost>) {
     #[cfg(feature = "metrics")]
     {
         let reason = session.as_ref().map_or_else(|_| "Lost".to_owned(), |reason| format!("{reason:?}"));

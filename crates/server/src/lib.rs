@@ -11,6 +11,7 @@ mod conversation;
 mod converse;
 mod counters;
 mod descriptors;
+mod ending;
 mod expiring;
 mod gathered;
 mod guessing;

@@ -36,6 +36,9 @@ const START_V2: usize = V2.len() + 4;
 /// Why a proxy's connection is closed.
 #[derive(Debug, Error)]
 pub(crate) enum ProxyError {
+    /// Load balancers connect and say nothing, to see if the server is there.
+    #[error("the connection ended before its first octet")]
+    Silent,
     #[error("no PROXY header within {} seconds; have the proxy send one, or take it off the list", PATIENCE.as_secs())]
     Late,
     #[error("the connection does not begin with a PROXY header; have the proxy send one, or take it off the list")]
@@ -91,9 +94,11 @@ fn version(facts: &SslInfo<'_>) -> ProtocolVersion {
 async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, ProxyError> {
     let mut header = Vec::new();
     while let Some(more) = missing(&header)? {
-        let read = (&mut *stream).take(more).read_buf(&mut header).await?;
-        if read == 0 {
-            return Err(ProxyError::Missing);
+        match (&mut *stream).take(more).read_buf(&mut header).await {
+            Ok(0) | Err(_) if header.is_empty() => return Err(ProxyError::Silent),
+            Ok(0) => return Err(ProxyError::Missing),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(header)

@@ -14,16 +14,16 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{Instrument as _, debug, info, warn};
+use tracing::{Instrument as _, debug, warn};
 
 use crate::{
     Accept, Context, Listener, LoginOptions, Networks, Peer, PeerAddress, Service, Tls,
     admission::{Admission, Seat},
     budget::Budget,
     converse::{BUSY, Common, Ends, Trust, converse_within, span},
-    counters, descriptors,
+    counters, descriptors, ending,
     listener::Trusted,
-    proxy,
+    proxy::{self, ProxyError},
 };
 
 /// The limits of a server.
@@ -352,10 +352,7 @@ fn serve<V: Service, S: AsyncRead + AsyncWrite + Unpin + Send>(
         let session = converse_within(&shared.common, &ends, &seat, stream, &mut cx, &shared.service, (tls, trust));
         let ended = session.instrument(span.clone()).await;
         counters::ended(&ended);
-        match ended {
-            Ok(reason) => span.in_scope(|| debug!(?reason, "session ended")),
-            Err(error) => span.in_scope(|| info!(%error, "connection lost")),
-        }
+        span.in_scope(|| ending::tell(&ended));
     }
 }
 
@@ -364,7 +361,10 @@ async fn meet<S: AsyncRead + Unpin>(ends: &Ends, seat: &Seat, stream: &mut S, pe
     let proxy = peer.address;
     tokio::select! {
         met = proxy::accept(stream, peer) => met
-            .inspect_err(|error| warn!(%proxy, %error, "PROXY header missing, connection closed"))
+            .inspect_err(|error| match error {
+                ProxyError::Silent => debug!(%proxy, "connection lost before its PROXY header"),
+                error => warn!(%proxy, %error, "PROXY header missing, connection closed"),
+            })
             .ok(),
         () = ends.drain.cancelled() => None,
         () = seat.lost() => None,

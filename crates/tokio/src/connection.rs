@@ -21,7 +21,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     time::{Instant, error::Elapsed, timeout, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -40,6 +40,8 @@ pub struct Connection<S> {
     unflushed: bool,
     /// A write of segments stopped half-way: the peer would take any later octets for a part of it.
     torn: bool,
+    /// A client's handshake has begun and is not done.
+    in_handshake: bool,
 }
 
 /// What a TLS handshake has agreed on.
@@ -69,12 +71,26 @@ impl<S> Connection<S> {
     /// A connection without TLS.
     pub fn new(stream: S) -> Self {
         let transport = Transport::Plain(stream);
-        Self { transport, input: BytesMut::new(), output: BytesMut::new(), unflushed: false, torn: false }
+        Self {
+            transport,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            unflushed: false,
+            torn: false,
+            in_handshake: false,
+        }
     }
 
     /// Returns `true` if the connection has TLS.
     pub const fn is_tls(&self) -> bool {
         matches!(self.transport, Transport::Tls(_))
+    }
+
+    /// Returns `true` from the first octet of a client's TLS handshake until the handshake is done.
+    /// After one that failed it stays so. `false` after [`accept_tls`](Self::accept_tls) has
+    /// failed: the client has sent nothing, as a probe that only connects.
+    pub const fn is_in_handshake(&self) -> bool {
+        self.in_handshake
     }
 
     /// What the TLS handshake has agreed on. `None`: there is no TLS.
@@ -152,9 +168,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// [`io::Error`] from the handshake, and [`io::ErrorKind::InvalidData`] if octets in clear are
     /// left in the input or the output.
     pub async fn accept_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
-        let plain = self.take_plain()?;
-        let stream = TlsAcceptor::from(config).accept(plain).await?;
-        self.transport = Transport::Tls(Box::new(stream.into()));
+        let mut plain = self.take_plain()?;
+        // By itself, to know if the client wants a handshake at all. The rest stays in the stream.
+        let first = plain.read_u8().await?;
+        self.in_handshake = true;
+        let mut given = Ok(0);
+        let handshake =
+            TlsAcceptor::from(config).accept_with(plain, |tls| given = tls.read_tls(&mut [first].as_slice()));
+        given?;
+        self.transport = Transport::Tls(Box::new(handshake.await?.into()));
+        self.in_handshake = false;
         Ok(())
     }
 

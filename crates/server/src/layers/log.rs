@@ -12,9 +12,16 @@ use crate::{
 /// Writes a line to the log for each decision of what it is put around. So add it last.
 ///
 /// A message that was accepted is a line at level info, with the number of its recipients and its
-/// octets. The spans around it have the client's address and the sender. All else is at debug: the
-/// server itself writes its refusals at info. Logins are not decisions of layers and handlers
-/// alone; the identity is in the lines that follow.
+/// octets. The spans around it have the client's address and the sender. All else is at debug.
+/// Logins are not decisions of layers and handlers alone; the identity is in the lines that follow.
+///
+/// Without this layer the server writes at info what layers and handlers refuse: EHLO, senders,
+/// recipients and messages. Contents that the session refuses are among the messages. After ten
+/// refusals of a connection these lines are at debug. Refused clients are always at debug, failed
+/// logins always at info. What the session refuses of commands, because they are malformed, out of
+/// order or not offered, has no line: it counts for
+/// [`errors`](crate::session::server::ServerLimits::errors), and beyond that `session ended` is at
+/// info.
 ///
 /// ```
 /// use posthaste_server::layers::Log;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::{self, log::Log, start};
+use crate::support::{self, InMemory, Names, log::Log, start};
 use posthaste_server::{
-    ServerOptions, Tls,
+    Listener, Server, ServerOptions, Tls,
     session::ServerSettings,
     wire::{Mechanism, MechanismSet},
 };
@@ -12,7 +12,7 @@ use posthaste_testkit::{
     pki::tls,
     talk::{Talk, handshake},
 };
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc};
 use tracing::Level;
 
 fn settings() -> ServerSettings {
@@ -164,20 +164,181 @@ async fn a_drain_does_not_wait_for_a_login_that_waits_for_its_turn() {
 /// QUIT there is nothing left to cut.
 #[tokio::test]
 async fn tls_without_close_notify_is_a_lost_connection_unless_quit_was_said() {
-    for (last, lost) in [("NOOP", 1), ("QUIT", 0)] {
+    for (last, level) in [("NOOP", "DEBUG"), ("MAIL FROM:<a@b.test>", "INFO"), ("QUIT", "")] {
         let log = Log::default();
-        let guard = log.listen(Level::INFO);
+        let _guard = log.listen(Level::DEBUG);
         let (config, client) = tls("mx.test");
         let server = start(settings(), Tls::Implicit(config), ServerOptions::default()).await;
         let stream = TcpStream::connect(server.address).await.unwrap();
         let mut talk = Talk::new(handshake(stream, &client).await).greeted().await;
         talk.ask(last).await;
         drop(talk);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        server.drain.cancel();
-        server.task.await.unwrap();
-        drop(guard);
-        assert_eq!(log.lines("connection lost").len(), lost, "{last}: {}", log.text());
+        let line = log.line(if level.is_empty() { "session ended" } else { "connection lost" }).await;
+        assert!(level.is_empty() || line.contains(level), "{last}: {line}");
+        assert_eq!(log.lines("connection lost").len(), usize::from(!level.is_empty()), "{last}");
+    }
+}
+
+/// How a client leaves.
+#[derive(Debug, Clone, Copy)]
+enum Leaves {
+    /// It closes its side.
+    Closes,
+    /// It resets the connection.
+    Resets,
+}
+
+impl Leaves {
+    fn leave(self, stream: TcpStream) {
+        if matches!(self, Self::Resets) {
+            stream.set_zero_linger().unwrap();
+        }
+    }
+}
+
+const LEAVES: [Leaves; 2] = [Leaves::Closes, Leaves::Resets];
+
+/// Load balancers connect every few seconds to see if the server is there.
+#[tokio::test]
+async fn a_probe_that_says_nothing_is_a_debug_line_on_every_kind_of_listener() {
+    let (config, _) = tls("mx.test");
+    let behind_proxies = || Some("127.0.0.1".parse().unwrap());
+    for (tls, proxies, octets, expected) in [
+        (Tls::Off, behind_proxies(), &b""[..], "DEBUG connection lost before its PROXY header"),
+        (Tls::Off, behind_proxies(), b"P", "WARN PROXY header missing"),
+        (Tls::Implicit(config.clone()), None, b"", "DEBUG connection lost"),
+        (Tls::Implicit(config.clone()), None, b"\x16", "INFO connection lost"),
+        (Tls::Implicit(config), None, b"EHLO c.test\r\n", "INFO connection lost"),
+    ] {
+        for leaves in LEAVES {
+            let log = Log::default();
+            let _guard = log.listen(Level::DEBUG);
+            let mut listener = Listener::bind("127.0.0.1:0", settings()).await.unwrap().with_tls(tls.clone());
+            if let Some(proxies) = proxies.clone() {
+                listener = listener.with_proxies(proxies);
+            }
+            let address = listener.local_address().unwrap();
+            tokio::spawn(Server::new(Names::default()).listen(listener).serve());
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // The octets arrive before the reset, which would discard them.
+            stream.write_all(octets).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            leaves.leave(stream);
+            let (level, words) = expected.split_once(' ').unwrap();
+            let line = log.line(words).await;
+            assert!(line.contains(level), "{octets:?} {leaves:?}: {line}");
+            assert_eq!(
+                log.lines("").iter().filter(|line| !line.contains("DEBUG")).count(),
+                usize::from(level != "DEBUG")
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_reset_is_at_info_within_a_transaction_and_else_a_debug_line() {
+    let within = ["MAIL FROM:<a@b.test>", "RCPT TO:<a@d.test>", "DATA"];
+    for (lines, level) in [
+        (&[][..], "DEBUG"),
+        (&["NOOP"], "DEBUG"),
+        (&within[..1], "INFO"),
+        (&within[..2], "INFO"),
+        (&within, "INFO"),
+        (&["MAIL FROM:<a@b.test>", "RSET"], "DEBUG"),
+    ] {
+        let log = Log::default();
+        let _guard = log.listen(Level::DEBUG);
+        let server = start(settings(), Tls::Off, ServerOptions::default()).await;
+        let mut talk = Talk::connect(server.address).await.greeted().await;
+        for line in lines {
+            talk.ask(line).await;
+        }
+        Leaves::Resets.leave(talk.stream);
+        let line = log.line("connection lost").await;
+        assert!(line.contains(level), "{lines:?}: {line}");
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_fails_after_starttls_is_at_info_once_an_octet_of_it_has_come() {
+    for (octets, level) in [(&b""[..], "DEBUG"), (b"\x16", "INFO"), (b"NOOP\r\n", "INFO")] {
+        let log = Log::default();
+        let _guard = log.listen(Level::DEBUG);
+        let server = start(settings(), Tls::StartTls(tls("mx.test").0), ServerOptions::default()).await;
+        let mut talk = Talk::connect(server.address).await.greeted().await;
+        talk.expect("STARTTLS", "220").await;
+        talk.send(octets).await;
+        drop(talk);
+        let line = log.line("connection lost").await;
+        assert!(line.contains(level) && line.contains("the TLS handshake failed"), "{octets:?}: {line}");
+    }
+}
+
+/// The operator who is asked why a client cannot send finds the reason.
+#[tokio::test]
+async fn a_session_that_the_server_ends_for_what_its_client_does_is_told_with_the_reason() {
+    let mut strict = settings();
+    (strict.limits.errors, strict.limits.idle_commands, strict.limits.auth_failures) = (1, 1, 0);
+    (strict.limits.discarded_line, strict.limits.message_size, strict.limits.discarded_content) = (4_096, 10, 10);
+    strict.limits.forbid_unauthorized_pipelining = false;
+    let mut delayed = settings();
+    delayed.timeouts.greeting_delay = Duration::from_millis(200);
+    let mail = "MAIL FROM:<a@b.test>\r\nRCPT TO:<a@d.test>\r\nDATA\r\n";
+    let (long_line, long_content) = ("x".repeat(8_192), format!("{mail}{}", "x\r\n".repeat(4_096)));
+    let starttls = Tls::StartTls(tls("mx.test").0);
+    for (settings, tls, octets, level, reason) in [
+        (&strict, Tls::Off, "X\r\nX\r\n", "INFO", "TooManyErrors"),
+        (&strict, Tls::Off, "NOOP\r\nNOOP\r\n", "INFO", "TooManyIdleCommands"),
+        (&strict, Tls::Off, "AUTH PLAIN AG1lAHdyb25n\r\n", "INFO", "TooManyAuthFailures"),
+        (&strict, Tls::Off, &long_line, "INFO", "EndlessLine"),
+        (&strict, Tls::Off, &long_content, "INFO", "EndlessContent"),
+        (&settings(), Tls::Off, &format!("{mail}x\r\n.\r\n"), "INFO", "UnauthorizedPipelining"),
+        (&delayed, Tls::Off, "EHLO c.test\r\n", "INFO", "EarlyTalker"),
+        (&settings(), starttls, "STARTTLS\r\nNOOP\r\n", "INFO", "ResidueBeforeTls"),
+        (&settings(), Tls::Off, "GET / HTTP/1.1\r\n", "INFO", "ForeignProtocol"),
+        (&settings(), Tls::Off, "NOOP\nNOOP\n", "INFO", "Unframeable"),
+        (&settings(), Tls::Off, "QUIT\r\n", "DEBUG", "Quit"),
+        (&settings(), Tls::Off, "", "DEBUG", "Eof"),
+    ] {
+        let log = Log::default();
+        let _guard = log.listen(Level::DEBUG);
+        let server = start(settings.clone(), tls, ServerOptions::default()).await;
+        let mut talk = Talk::connect(server.address).await;
+        if reason != "EarlyTalker" && reason != "ForeignProtocol" {
+            talk = talk.greeted().await;
+        }
+        talk.send(octets).await;
+        // The server may have gone before.
+        let _ = talk.stream.shutdown().await;
+        let line = log.line("session ended").await;
+        assert!(line.contains(level) && line.contains(&format!("reason={reason}")), "{reason}: {line}");
+        assert!(line.contains("address=127.0.0.1:"), "{line}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_silent_ends_in_a_debug_line_and_one_that_trickles_in_a_line_at_info() {
+    for (silent, level, reason) in [(true, "DEBUG", "Timeout"), (false, "INFO", "TooSlow")] {
+        let log = Log::default();
+        let _guard = log.listen(Level::DEBUG);
+        let (far, near) = tokio::io::duplex(4_096);
+        let (hand_over, waiting) = mpsc::channel(1);
+        let listener = Listener::new(InMemory(waiting), settings());
+        tokio::spawn(Server::new(Names::default()).listen(listener).serve());
+        hand_over.send(near).await.unwrap();
+        let mut talk = Talk::new(far).greeted().await;
+        for line in ["MAIL FROM:<a@b.test>", "RCPT TO:<a@d.test>", "DATA"] {
+            talk.ask(line).await;
+        }
+        for _ in 0..60 {
+            if !silent {
+                // Refused once the session has ended.
+                let _ = talk.stream.write_all(b"x\r\n").await;
+            }
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+        let line = log.line("session ended").await;
+        assert!(line.contains(level) && line.contains(&format!("reason={reason}")), "{line}");
     }
 }
 

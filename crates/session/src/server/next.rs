@@ -125,6 +125,39 @@ pub enum CloseReason {
     EndlessContent,
 }
 
+impl CloseReason {
+    /// Returns `true` if the server has ended the session for what the client has sent. That is too
+    /// many refused or idle commands, octets beyond a limit or before their time, another protocol,
+    /// or content that trickles.
+    ///
+    /// `false` for a client that has left or was silent, and for what the server or the application
+    /// has decided by itself.
+    pub const fn is_clients_fault(self) -> bool {
+        match self {
+            Self::Quit
+            | Self::Eof
+            | Self::Application
+            | Self::Shutdown
+            | Self::Displaced
+            | Self::Timeout
+            | Self::SessionTooLong
+            | Self::NoMessage
+            | Self::NoVerdict => false,
+            Self::TooSlow
+            | Self::TooManyErrors
+            | Self::TooManyIdleCommands
+            | Self::TooManyAuthFailures
+            | Self::EndlessLine
+            | Self::UnauthorizedPipelining
+            | Self::EarlyTalker
+            | Self::ResidueBeforeTls
+            | Self::ForeignProtocol
+            | Self::Unframeable
+            | Self::EndlessContent => true,
+        }
+    }
+}
+
 /// The state of a session when the client closed the connection or a deadline passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

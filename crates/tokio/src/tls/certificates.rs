@@ -116,6 +116,12 @@ impl Certificates {
     /// A client may show none, and the server can refuse it later with a reply. The handshake fails
     /// with one that does not hold.
     ///
+    /// A self-signed certificate is its own authority, but must not be marked as one: plain
+    /// `openssl req -x509` writes CA:TRUE, and the handshake fails with `CaUsedAsEndEntity`. Add
+    /// `-addext basicConstraints=critical,CA:FALSE`, or sign the clients' certificates with an
+    /// authority of your own. Certificates of X.509 version 1, as `openssl x509 -req` writes them
+    /// without extensions, fail too.
+    ///
     /// # Errors
     /// [`TlsError::Provider`], [`TlsError::NoRoots`] without an authority.
     pub fn server_config_asking(&self, clients: Roots) -> Result<Arc<ServerConfig>, TlsError> {

@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     io::Write,
     sync::{Arc, Mutex, Once},
+    time::Duration,
 };
 
 use tracing::{Level, Metadata};
@@ -70,6 +71,20 @@ impl Log {
 
     pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// Waits for a line with these words.
+    pub(crate) async fn line(&self, with: &str) -> String {
+        let waits = async {
+            loop {
+                match self.lines(with).pop() {
+                    Some(line) => return line,
+                    None => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        let line = tokio::time::timeout(Duration::from_secs(20), waits).await;
+        line.unwrap_or_else(|_| panic!("{with:?} is not in the log: {}", self.text()))
     }
 
     pub(crate) fn lines(&self, with: &str) -> Vec<String> {

@@ -3,6 +3,7 @@
 pub(crate) mod log;
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use posthaste_server::{
-    Accepted, Authentication, BearerToken, Body, BodyError, Context, Credentials, Envelope, External, Handler,
+    Accept, Accepted, Authentication, BearerToken, Body, BodyError, Context, Credentials, Envelope, External, Handler,
     Listener, Peer, PeerAddress, Refusal, SaslError, ScramKey, ScramUser, Server, ServerOptions, Service, Tls,
     accepted, refusal,
     session::{
@@ -23,7 +24,8 @@ use posthaste_server::{
 };
 use posthaste_testkit::talk::Talk;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    sync::mpsc,
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
@@ -139,6 +141,25 @@ impl Handler for Names {
         self.decide("end", &name).await?;
         self.seen.lock().unwrap().push((cx.peer.clone(), envelope, octets));
         Ok(accepted!("250 2.0.0 Yes"))
+    }
+}
+
+/// Clients over memory, all from one address.
+pub(crate) struct InMemory(pub(crate) mpsc::Receiver<DuplexStream>);
+
+impl Accept for InMemory {
+    type Stream = DuplexStream;
+
+    async fn accept(&mut self) -> io::Result<(DuplexStream, Peer)> {
+        let proxy: SocketAddr = "203.0.113.9:1024".parse().unwrap();
+        match self.0.recv().await {
+            Some(stream) => Ok((stream, Peer::new(proxy, PeerAddress::Local))),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_address(&self) -> io::Result<PeerAddress> {
+        Ok(PeerAddress::Local)
     }
 }
 
