@@ -1,6 +1,6 @@
 //! Receives messages: the server's handler, which writes them to the queue.
 
-use std::{sync::Arc, time::Instant};
+use std::{mem, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -126,9 +126,14 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         } else {
             draft.write(trace.into()).await.map_err(not_taken)?;
         }
-        let mut inspector = Inspector::new(&shared.options.host_name);
+        let mut follows_field = opening.is_none();
+        let mut inspector = Inspector::new(own_name);
         while let Some(mut piece) = body.next().await? {
             inspector.inspect(&piece);
+            // Such content would go on in our field. It has no header.
+            if mem::take(&mut follows_field) && matches!(piece.first(), Some(b' ' | b'\t')) {
+                draft.write(Bytes::from_static(b"\r\n")).await.map_err(not_taken)?;
+            }
             if let Some(mut front) = opening.take() {
                 let Some(unheld) = front.hold(piece, &inspector) else {
                     opening = Some(front);

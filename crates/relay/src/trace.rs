@@ -314,7 +314,7 @@ mod tests {
         }
         let peer = Peer::new(PeerAddress::Local, PeerAddress::Local);
         let cx = Context::new(peer, ServerSettings::new("other.test".parse().unwrap()).into());
-        let envelope = Envelope::new("", ["\" by x\"@by.test"]).unwrap();
+        let envelope = Envelope::new("me@a.test", ["\" by x\"@by.test"]).unwrap();
         let field = ReceivedField::of(&cx, &envelope).by(&own_name).with_id(7).with_recipient().to_string();
         let mut inspector = Inspector::new(&own_name);
         inspector.inspect(field.as_bytes());

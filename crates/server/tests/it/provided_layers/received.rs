@@ -14,13 +14,13 @@ use posthaste_server::{
 
 use super::cx;
 
-/// Collects up to 200 octets, and keeps each message with the SIZE of its envelope.
+/// Collects up to 300 octets, and keeps each message with the SIZE of its envelope.
 fn service(kept: &Arc<Mutex<Vec<(Option<u64>, String)>>>) -> impl Service + use<> {
     let kept = Arc::clone(kept);
     handlers::message(move |_, envelope, body| {
         let kept = Arc::clone(&kept);
         async move {
-            let content = body.collect(200).await?;
+            let content = body.collect(300).await?;
             kept.lock().unwrap().push((envelope.mail.size, String::from_utf8(content.to_vec()).unwrap()));
             Ok(accepted!("250 2.0.0 Kept"))
         }
@@ -85,7 +85,7 @@ async fn a_handlers_limit_counts_the_field() {
     let kept = Arc::new(Mutex::new(Vec::new()));
     let mut client = Client::connect(service(&kept).layer(Received::default())).await;
     client.ehlo().await;
-    let content = format!("{}\r\n", "x".repeat(198));
+    let content = format!("{}\r\n", "x".repeat(298));
     client.send("a@b.test", ["c@d.test"], &content).await.expect("552 5.3.4");
     let mut without = Client::connect(service(&kept)).await;
     without.ehlo().await;
