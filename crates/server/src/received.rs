@@ -47,7 +47,8 @@ use crate::{Body, BodyError, Context, Envelope, Peer};
 ///   domain in ASCII or the literal of an IP address is left out, and the address is there twice. A
 ///   local client has the address `127.0.0.1`. A client that a trusted proxy has named has the
 ///   address that the proxy said.
-/// - **by** is the [host name](posthaste_tokio::session::ServerSettings::host_name) of the settings.
+/// - **by** is the [host name](posthaste_tokio::session::ServerSettings::host_name) of the
+///   settings.
 /// - **with** is the protocol of RFC 3848 or, with SMTPUTF8, of RFC 6531 section 4.3.
 /// - **PRIORITY** is that of the envelope, if it has one (RFC 6710 section 7).
 ///

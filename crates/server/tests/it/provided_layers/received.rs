@@ -14,8 +14,11 @@ use posthaste_server::{
 
 use super::cx;
 
-/// Collects up to 300 octets, and keeps each message with the SIZE of its envelope.
-fn service(kept: &Arc<Mutex<Vec<(Option<u64>, String)>>>) -> impl Service + use<> {
+/// Messages, each with the SIZE of its envelope.
+type Kept = Mutex<Vec<(Option<u64>, String)>>;
+
+/// Collects up to 300 octets, and keeps each message.
+fn service(kept: &Arc<Kept>) -> impl Service + use<> {
     let kept = Arc::clone(kept);
     handlers::message(move |_, envelope, body| {
         let kept = Arc::clone(&kept);
@@ -47,10 +50,10 @@ async fn each_message_has_the_field_of_its_client_which_limits_within_count_and_
     let content = "Subject: x\r\n\r\nHello\r\n";
     let field =
         |from: &str, with: &str| format!("Received: from {from} ([IPv6:2001:db8::1])\r\n\tby mx.test with {with};\r\n");
-    client.says("EHLO a)(b;").await;
+    client.says("EHLO a)(b;").await.expect("250");
     client.send("a@b.test", ["c@d.test"], content).await.expect("250 2.0.0 Kept");
     client.starttls().await;
-    client.says("EHLO c.test").await;
+    client.says("EHLO c.test").await.expect("250");
     // The session's limit is full, and only the client's header counts.
     let most = format!("Subject: {}\r\n\r\n{}\r\n", "x".repeat(27), "y".repeat(58));
     assert_eq!((most.len(), most.find("\r\n\r\n")), (100, Some(36)));
@@ -100,7 +103,7 @@ async fn lmtp_has_the_field_in_its_own_words_with_the_recipient_if_that_is_wante
         layer.recipient = wants;
         let settings = ServerSettings::lmtp("mx.test".parse().unwrap());
         let mut client = Client::connect(service(&kept).layer(layer)).settings(settings).peer("local").await;
-        client.says("LHLO c.test").await;
+        client.says("LHLO c.test").await.expect("250");
         client.send("a@b.test", ["c@d.test"], "X: y\r\n").await.expect("250 2.0.0 Kept");
         let message = without_date(&kept.lock().unwrap()[0].1);
         let expected = format!("Received: from c.test ([127.0.0.1])\r\n\tby mx.test with LMTP{recipient};\r\nX: y\r\n");
