@@ -1,14 +1,14 @@
 //! Receives messages: the server's handler, which writes them to the queue.
 
-use std::{sync::Arc, time::Instant};
+use std::{mem, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use posthaste_client::Resolver;
 use posthaste_queue::{Draft, Full, NewMessage, Owner, PutError, Queue};
 use posthaste_server::{
-    Accepted, Body, Context, Envelope, Handler, Peer, Refusal, SaslError, ScramKey, ScramUser, Service, UnknownUsers,
-    accepted, refusal,
+    Accepted, Body, Context, Envelope, Handler, Peer, ReceivedField, Refusal, SaslError, ScramKey, ScramUser, Service,
+    UnknownUsers, accepted, refusal,
     wire::{
         BodyType, Domain, Mail, Rcpt,
         parameter::{DeliverByMode, Hold, Priority},
@@ -23,7 +23,7 @@ use crate::{
     opening::Opening,
     record::by_after,
     shared::Shared,
-    trace::{Inspector, MAX_OWN_HOPS, client, received},
+    trace::{Inspector, MAX_OWN_HOPS},
 };
 
 /// The relay as a service for [`posthaste_server::Server`].
@@ -118,16 +118,22 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         envelope.mail.mt_priority = asked.map(|asked| self.priority(asked));
         let lowered = envelope.mail.mt_priority.filter(|priority| asked != Some(*priority));
         let own_name = &shared.options.host_name;
-        let trace = received(peer, own_name, draft.id(), &envelope);
+        let field = ReceivedField::of(cx, &envelope).by(own_name).with_id(draft.id()).with_recipient();
+        let (trace, client) = (field.to_string(), field.client());
         let mut opening = None;
         if self.adds_fields(peer) {
             opening = Some(Opening::new(trace));
         } else {
             draft.write(trace.into()).await.map_err(not_taken)?;
         }
-        let mut inspector = Inspector::new(&shared.options.host_name);
+        let mut follows_field = opening.is_none();
+        let mut inspector = Inspector::new(own_name);
         while let Some(mut piece) = body.next().await? {
             inspector.inspect(&piece);
+            // Such content would go on in our field. It has no header.
+            if mem::take(&mut follows_field) && matches!(piece.first(), Some(b' ' | b'\t')) {
+                draft.write(Bytes::from_static(b"\r\n")).await.map_err(not_taken)?;
+            }
             if let Some(mut front) = opening.take() {
                 let Some(unheld) = front.hold(piece, &inspector) else {
                     opening = Some(front);
@@ -166,7 +172,7 @@ impl<Q: Queue, R: Resolver> Handler for RelayHandler<Q, R> {
         // RFC 8689 section 5: REQUIRETLS counts more than the field.
         let tls_not_required = inspector.tls_not_required && !envelope.mail.require_tls;
         let trusted = self.trusted;
-        let origin = Origin { client: Some(client(peer)), all_ascii, trusted, returns_whole: false, tls_not_required };
+        let origin = Origin { client: Some(client), all_ascii, trusted, returns_whole: false, tls_not_required };
         let message = message(&self.shared.options.host_name, peer, &envelope, origin).map_err(|error| {
             error!(%error, "envelope cannot be recorded");
             LOCAL_ERROR

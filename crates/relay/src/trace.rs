@@ -1,60 +1,11 @@
-//! Received fields (RFC 5321 section 4.4), and the inspection of a message's header as it passes.
+//! The inspection of a message's header as it passes.
 
 use jiff::{Timestamp, fmt::rfc2822, tz::TimeZone};
-use posthaste_queue::MessageId;
-use posthaste_server::{
-    Envelope, Peer,
-    wire::{Domain, ForwardPath},
-};
-
-/// The Received field of this relay for a message, folded, with its CRLF.
-pub(crate) fn received(peer: &Peer, own_name: &Domain, id: MessageId, envelope: &Envelope) -> String {
-    let from = client(peer);
-    // RFC 3848, RFC 6531 section 4.3.
-    let utf8 = envelope.mail.smtputf8;
-    let with = match (peer.extended, utf8, peer.tls.is_some(), peer.identity.is_some()) {
-        (false, ..) => "SMTP",
-        (true, false, false, false) => "ESMTP",
-        (true, false, false, true) => "ESMTPA",
-        (true, false, true, false) => "ESMTPS",
-        (true, false, true, true) => "ESMTPSA",
-        (true, true, false, false) => "UTF8SMTP",
-        (true, true, false, true) => "UTF8SMTPA",
-        (true, true, true, false) => "UTF8SMTPS",
-        (true, true, true, true) => "UTF8SMTPSA",
-    };
-    // With several recipients the field would show each of them to the others (RFC 5321 section
-    // 7.2).
-    let recipient = match &envelope.recipients[..] {
-        [only] => match &only.forward_path {
-            ForwardPath::Mailbox(mailbox) if mailbox.is_ascii() && mailbox.as_str().len() <= MAX_ADDRESS => {
-                format!("\r\n\tfor <{mailbox}>")
-            }
-            _ => String::new(),
-        },
-        _ => String::new(),
-    };
-    // RFC 6710 section 7.
-    let priority = envelope.mail.mt_priority.map(|priority| format!("\r\n\tPRIORITY {priority}")).unwrap_or_default();
-    let date = date(Timestamp::now());
-    format!("Received: from {from}\r\n\tby {own_name} with {with} id {id}{recipient}{priority};\r\n\t{date}\r\n")
-}
+use posthaste_server::wire::Domain;
 
 /// The most octets of an address in a header that we write, so that its lines stay within 998
 /// octets (RFC 5322 section 2.1.1).
 pub(crate) const MAX_ADDRESS: usize = 900;
-
-/// The client's EHLO name with its address as a comment, for the Received field and for reports.
-pub(crate) fn client(peer: &Peer) -> String {
-    let address = match peer.address.ip_or_loopback().to_canonical() {
-        std::net::IpAddr::V4(address) => format!("[{address}]"),
-        std::net::IpAddr::V6(address) => format!("[IPv6:{address}]"),
-    };
-    // Only an ASCII name within the grammar goes into the field. Another name could break it.
-    let hello = peer.hello.as_ref().and_then(|name| name.domain()).filter(|domain| domain.as_str().is_ascii());
-    let name = hello.map_or_else(|| address.clone(), |domain| domain.as_str().to_owned());
-    format!("{name} ({address})")
-}
 
 /// A time, as RFC 5322 section 3.3 writes it.
 pub(crate) fn date(time: Timestamp) -> String {
@@ -291,13 +242,9 @@ impl<'n> Inspector<'n> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use posthaste_server::{Context, Envelope, Peer, PeerAddress, ReceivedField, session::ServerSettings};
 
     use super::*;
-
-    fn peer() -> Peer {
-        Peer::new(SocketAddr::from(([192, 0, 2, 1], 9)), SocketAddr::from(([192, 0, 2, 2], 25)))
-    }
 
     #[test]
     fn hops_in_the_header_are_counted_however_it_is_split() {
@@ -365,10 +312,10 @@ mod tests {
                 assert_eq!(inspector.own_hops, own_hops, "{header:?} {split}");
             }
         }
-        let mut peer = peer();
-        peer.extended = true;
-        let mail = posthaste_server::wire::Mail::new(posthaste_server::wire::ReversePath::Null).into_owned();
-        let field = received(&peer, &own_name, MessageId::from_u64(7), &Envelope::from_commands(mail, Vec::new()));
+        let peer = Peer::new(PeerAddress::Local, PeerAddress::Local);
+        let cx = Context::new(peer, ServerSettings::new("other.test".parse().unwrap()).into());
+        let envelope = Envelope::new("me@a.test", ["\" by x\"@by.test"]).unwrap();
+        let field = ReceivedField::of(&cx, &envelope).by(&own_name).with_id(7).with_recipient().to_string();
         let mut inspector = Inspector::new(&own_name);
         inspector.inspect(field.as_bytes());
         assert_eq!((inspector.hops, inspector.own_hops), (1, 1), "{field}");
@@ -407,19 +354,5 @@ mod tests {
                 assert_eq!(found, (date, message_id, headless), "{content:?} {split}");
             }
         }
-    }
-
-    #[test]
-    fn an_ehlo_name_that_could_break_the_received_field_is_left_out() {
-        let mut peer = peer();
-        peer.hello = Some("x)(evil;".parse().unwrap());
-        let mail = posthaste_server::wire::Mail::new(posthaste_server::wire::ReversePath::Null).into_owned();
-        let envelope = Envelope::from_commands(mail, Vec::new());
-        let field = received(&peer, &"relay.test".parse().unwrap(), MessageId::from_u64(7), &envelope);
-        assert!(
-            field.starts_with("Received: from [192.0.2.1] ([192.0.2.1])\r\n\tby relay.test with SMTP id "),
-            "{field}"
-        );
-        assert!(field.ends_with("+0000\r\n"), "{field}");
     }
 }

@@ -33,6 +33,7 @@ mod network;
 mod network_set;
 mod password;
 mod proxy;
+mod received;
 #[cfg(feature = "serde")]
 mod serialized;
 mod server;
@@ -53,6 +54,7 @@ pub use layer::{Asked, Layer, Layered, Login};
 pub use listener::{Listener, Tls};
 pub use network::Networks;
 pub use network_set::{NetworkSet, NetworkSetError};
+pub use received::ReceivedField;
 pub use server::{Server, ServerOptions};
 pub use service::Service;
 #[cfg(feature = "spool")]

@@ -16,8 +16,8 @@ use std::{
 };
 
 use posthaste::server::{
-    Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, accepted, handlers, refusal,
-    session::ServerSettings, wire::Rcpt,
+    Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, Service as _, accepted, handlers,
+    layers::Received, refusal, session::ServerSettings, wire::Rcpt,
 };
 use tokio::{fs, io::AsyncWriteExt as _};
 
@@ -102,6 +102,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
     // The owner and the group may deliver.
     let listener = Listener::bind_unix(socket, 0o660, settings).await?;
     println!("listening on {socket}");
-    Server::new(handlers::cloned(Maildirs(root))).listen(listener).serve().await;
+    let mut received = Received::default();
+    // The message goes no further, and tells its reader which address it came to.
+    received.recipient = true;
+    Server::new(handlers::cloned(Maildirs(root)).layer(received)).listen(listener).serve().await;
     Ok(())
 }

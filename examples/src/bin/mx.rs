@@ -11,7 +11,7 @@ use std::{collections::HashSet, error::Error, future::ready, time::Duration};
 
 use posthaste::client::{HickoryResolver, Resolver as _};
 use posthaste::server::layers::{
-    BlockList, EarlyTalkers, Greylist, Headers, Log, Observed, RateLimit, Recipients, Tarpit,
+    BlockList, EarlyTalkers, Greylist, Headers, Log, Observed, RateLimit, Received, Recipients, Tarpit,
 };
 use posthaste::server::{
     Accepted, Body, Context, Envelope, Handler, Listener, Refusal, Server, Service, accepted, handlers,
@@ -43,6 +43,7 @@ async fn block_list(zone: &str, resolver: HickoryResolver) -> Result<BlockList, 
 fn service(users: HashSet<String>, list: Option<BlockList>) -> impl Service {
     let minute = Duration::from_secs(60);
     handlers::cloned(Print)
+        .layer(Received::default())
         .layer(Headers::default())
         .layer(Greylist::default())
         .layer(Recipients::new(move |mailbox| ready(Ok(users.contains(&mailbox.as_str().to_ascii_lowercase())))))

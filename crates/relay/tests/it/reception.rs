@@ -175,6 +175,22 @@ async fn the_received_field_says_how_the_message_came() {
 }
 
 #[tokio::test]
+async fn content_that_begins_with_a_blank_does_not_go_on_in_the_received_field() {
+    let mut client = Client::of(options(&[1])).await;
+    client.talk(&["EHLO c.test\r\n"]).await;
+    for (content, between) in
+        [("\tby b.test\r\n", "\r\n"), (" \r\nx\r\n", "\r\n"), ("\r\n x\r\n", ""), ("X:\r\n y\r\n", "")]
+    {
+        let message = format!("{content}.\r\n");
+        client.talk(&["MAIL FROM:<a@b.test>\r\n", "RCPT TO:<a@relay.test>\r\n", "DATA\r\n", &message]).await;
+        let (_, text) = client.take().await;
+        let (field, rest) = text.split_once("+0000\r\n").unwrap();
+        assert!(field.starts_with("Received: from c.test"), "{text}");
+        assert_eq!(rest, format!("{between}{content}"));
+    }
+}
+
+#[tokio::test]
 async fn a_relay_whose_queue_has_stopped_refuses_for_now() {
     let mut client = Client::of(options(&[1])).await;
     client.relay.queue().close().await;

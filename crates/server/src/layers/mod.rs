@@ -64,6 +64,7 @@
 //! | [`Greylist`] | RCPT of networks that have not tried again before | 451 | 100,000 keys: 6 MiB |
 //! | [`Recipients`] | RCPT to mailboxes that do not exist | 550, 451 | 100,000 answers: 5 MiB |
 //! | [`Headers`] | a header section of too many octets or fields | 552, 554 | none |
+//! | [`Received`] | nothing: puts a Received field in front of a message | nothing | 2 KiB a message |
 //! | [`Tarpit`] | delays the answers to clients that make mistakes | nothing | 100 answers wait at a time |
 //! | [`Observed`] | nothing: tells the log what another layer would refuse | nothing | what the other layer has |
 //! | [`Log`] | nothing: writes a line for each decision | nothing | the last address, some KiB a connection |
@@ -90,6 +91,7 @@ mod observed;
 mod octets;
 mod optional;
 mod rate_limit;
+mod received;
 mod recipients;
 mod tarpit;
 
@@ -103,6 +105,7 @@ pub use log::Log;
 pub use metrics::Metrics;
 pub use observed::Observed;
 pub use rate_limit::RateLimit;
+pub use received::Received;
 pub use recipients::Recipients;
 pub use tarpit::Tarpit;
 

@@ -10,6 +10,7 @@ mod log;
 mod metrics;
 mod observed;
 mod rate_limit;
+mod received;
 mod recipients;
 mod tarpit;
 mod together;
