@@ -438,7 +438,7 @@ async fn a_message_that_has_come_whole_is_decided_after_its_client_has_gone() {
     let mut client = Client::connect(service).await;
     client.ehlo().await;
     for line in ["MAIL FROM:<a@b.test>", "RCPT TO:<c@d.test>", "DATA"] {
-        client.says(line).await;
+        assert!(client.says(line).await.code() < 400);
     }
     client.write("Subject: x\r\n\r\n.\r\n").await;
     client.wait(Duration::from_secs(1)).await;
