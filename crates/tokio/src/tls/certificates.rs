@@ -119,8 +119,8 @@ impl Certificates {
     /// A self-signed certificate is its own authority, but must not be marked as one: plain
     /// `openssl req -x509` writes CA:TRUE, and the handshake fails with `CaUsedAsEndEntity`. Add
     /// `-addext basicConstraints=critical,CA:FALSE`, or sign the clients' certificates with an
-    /// authority of your own. Certificates of X.509 version 1, as `openssl x509 -req` writes them
-    /// without extensions, fail too.
+    /// authority of your own. Certificates of X.509 version 1, as `openssl x509 -req` may write
+    /// them without extensions, fail too.
     ///
     /// # Errors
     /// [`TlsError::Provider`], [`TlsError::NoRoots`] without an authority.
