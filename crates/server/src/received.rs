@@ -40,7 +40,7 @@ use crate::{Body, BodyError, Context, Envelope, Peer};
 /// ```text
 /// Received: from client.example.org ([192.0.2.1])
 ///     by mx.example.net with ESMTPS id 17-1760000000.25s;
-///     9 Oct 2025 08:53:20 +0000
+///     Thu, 9 Oct 2025 08:53:20 +0000
 /// ```
 ///
 /// - **from** is the name from EHLO, with the client's address as a comment. Another name than a
