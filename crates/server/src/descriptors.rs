@@ -12,7 +12,7 @@ pub(crate) fn are_used_up(error: &io::Error) -> bool {
     cfg!(unix) && matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
-/// Warns if the process may not have as many descriptors as so many connections can take.
+/// Warns if the process may not have as many descriptors as this number of connections can take.
 #[cfg(unix)]
 pub(crate) fn compare(connections: usize) {
     use rustix::process::{Resource, getrlimit};

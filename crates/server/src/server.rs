@@ -76,8 +76,8 @@ pub struct ServerOptions {
     /// what [`Body::collect`](crate::Body::collect) returns and a body that is spooled, until the
     /// handler drops it. Default 256 MiB. Beyond it: 452 4.3.1 after the content, and spooled
     /// content goes into a file. Of the clients whose content has taken a minute, or is waited for
-    /// for more than 2 seconds, one leaves then with a 421, strangers first. A handler that reads piece by piece needs none of it, beside 16
-    /// KiB of each connection that sends content.
+    /// for more than 2 seconds, one leaves then with a 421, strangers first. A handler that reads
+    /// piece by piece needs none of it, beside 16 KiB of each connection that sends content.
     pub contents: usize,
     /// How fast passwords may be guessed.
     pub logins: LoginOptions,

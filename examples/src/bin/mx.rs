@@ -39,7 +39,8 @@ async fn block_list(zone: &str, resolver: HickoryResolver) -> Result<BlockList, 
     Ok(list)
 }
 
-/// `users`: their addresses, in lower case. The last layer decides first. The block list is on trial: the log tells what it would refuse.
+/// `users`: their addresses, in lower case. The last layer decides first. The block list is on
+/// trial: the log tells what it would refuse.
 fn service(users: HashSet<String>, list: Option<BlockList>) -> impl Service {
     let minute = Duration::from_secs(60);
     handlers::cloned(Print)

@@ -5,7 +5,8 @@
 //! cargo run --bin webhook -- 127.0.0.1:2525 https://app.example.org/inbound
 //! ```
 //!
-//! A status of 200 to 299 accepts the message. One of 400 to 499 refuses it for ever, except 408 and
+//! A status of 200 to 299 accepts the message. One of 400 to 499 refuses it for ever, except 408
+//! and
 //! 429. All else, also no answer within a minute, has the client try again later.
 
 use std::{error::Error, io, time::Duration};
