@@ -49,9 +49,10 @@ pub struct ServerOptions {
     /// [hurry](posthaste_tokio::session::ServerSession::hurry), until at most half are in use.
     /// Below a limit of 20 they never do.
     ///
-    /// With an eighth more and another 100 descriptors of open files the process never runs out of
-    /// them; the server warns of fewer at the start. When they are used up, some of the strangers
-    /// who are idle leave, and of the known clients who have been for a minute.
+    /// Connections use at most an eighth more descriptors of open files and another 64; the server
+    /// warns at the start if the process may have fewer, with some for itself. When they are used
+    /// up, some of the strangers who are idle leave, and of the known clients who have been for a
+    /// minute.
     pub connections: usize,
     /// Connections from one network. Default 100. Ten times as many from loopback, where a proxy
     /// may run. Beyond it: 421 at once, or no handshake under implicit TLS.

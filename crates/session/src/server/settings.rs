@@ -242,7 +242,7 @@ impl ServerSettings {
     }
 
     /// The settings of a server that delivers to mailboxes (RFC 2033). A recipient may be the bare
-    /// name of a user.
+    /// name of a user. [`errors`](ServerLimits::errors) is 1,000.
     pub fn lmtp(host_name: Domain) -> Self {
         let mut settings = Self::new(host_name);
         settings.protocol = Protocol::Lmtp;
