@@ -32,6 +32,10 @@ use crate::{Peer, PeerAddress};
 ///     fn local_address(&self) -> io::Result<PeerAddress> {
 ///         Ok(PeerAddress::Local)
 ///     }
+///
+///     fn takes_descriptors(&self) -> bool {
+///         false
+///     }
 /// }
 /// ```
 #[diagnostic::on_unimplemented(
@@ -59,6 +63,13 @@ pub trait Accept: Send + 'static {
     /// # Errors
     /// [`io::Error`] from the system.
     fn local_address(&self) -> io::Result<PeerAddress>;
+
+    /// Returns `true` if each connection takes a descriptor of an open file. Default `true`. For a
+    /// source whose connections are in memory `false` is right: the server then serves as many as
+    /// its options say, however few files the process may open.
+    fn takes_descriptors(&self) -> bool {
+        true
+    }
 }
 
 impl Accept for TcpListener {

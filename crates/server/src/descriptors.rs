@@ -12,27 +12,61 @@ pub(crate) fn are_used_up(error: &io::Error) -> bool {
     cfg!(unix) && matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
-/// Warns if the process may not have as many descriptors as this number of connections can take.
-#[cfg(unix)]
-pub(crate) fn compare(connections: usize) {
-    use rustix::process::{Resource, getrlimit};
-    let wanted = needed(connections);
-    if let Some(limit) = getrlimit(Resource::Nofile).current.filter(|limit| *limit < wanted) {
+/// How many of this number of connections the process has descriptors for. Warns if that is fewer.
+pub(crate) fn cap(connections: usize) -> usize {
+    let Some(limit) = limit() else { return connections };
+    let room = room(limit);
+    if room < connections {
         warn!(
             limit,
-            wanted,
             connections,
+            served = room,
             "too few open files for all connections: raise the limit (`ulimit -n`, LimitNOFILE=) or lower `connections`"
         );
     }
+    room.min(connections)
+}
+
+/// The connections that this number of descriptors is enough for. An eighth of the clients may be
+/// leaving as well.
+fn room(limit: u64) -> usize {
+    let room = (limit - RESERVED.min(limit / 2)) / 9 * 8;
+    usize::try_from(room).unwrap_or(usize::MAX).max(1)
+}
+
+/// Descriptors that are left for clients who are told that there is no room, for the files of
+/// handlers, and for the program. At most half of all.
+const RESERVED: u64 = 64 + 200;
+
+#[cfg(unix)]
+fn limit() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }
 
 #[cfg(not(unix))]
-pub(crate) fn compare(_: usize) {}
+fn limit() -> Option<u64> {
+    None
+}
 
-/// An eighth of the clients may be leaving, others are being told that there is no room, and the
-/// program has files of its own.
-#[cfg(unix)]
-fn needed(connections: usize) -> u64 {
-    (connections as u64).saturating_add(connections as u64 / 8).saturating_add(100)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_descriptors_for_those_who_leave_and_for_files() {
+        for (limit, connections) in [
+            (0, 1),
+            (1, 1),
+            (64, 24),
+            (256, 112),
+            (1_024, 672),
+            (1_400, 1_008),
+            (20_000, 17_536),
+            (9_000_264, 8_000_000),
+        ] {
+            assert_eq!(room(limit), connections, "{limit}");
+            let taken = (connections + connections / 8) as u64 + RESERVED.min(limit / 2);
+            assert!(taken <= limit || connections == 1, "{limit}: {taken}");
+        }
+    }
 }

@@ -49,10 +49,12 @@ pub struct ServerOptions {
     /// [hurry](posthaste_tokio::session::ServerSession::hurry), until at most half are in use.
     /// Below a limit of 20 they never do.
     ///
-    /// Connections use at most an eighth more descriptors of open files and another 64; the server
-    /// warns at the start if the process may have fewer, with some for itself. When they are used
-    /// up, some of the strangers who are idle leave, and of the known clients who have been for a
-    /// minute.
+    /// Connections use at most an eighth more descriptors of open files and another 64, and 200 are
+    /// left for files of handlers and of the program; of a small limit half is left in all. If the
+    /// process may open fewer files at the start, the server warns and serves fewer connections,
+    /// unless no listener [takes descriptors](Accept::takes_descriptors). When they are used up
+    /// even so, some of the strangers who are idle leave, and of the known clients who have been
+    /// for a minute.
     pub connections: usize,
     /// Connections from one network. Default 100. Ten times as many from loopback, where a proxy
     /// may run. Beyond it: 421 at once, or no handshake under implicit TLS.
@@ -131,6 +133,7 @@ pub struct Server<V> {
     options: ServerOptions,
     listeners: Vec<Start<V>>,
     addresses: Vec<PeerAddress>,
+    takes_descriptors: bool,
     shutdown: Task,
 }
 
@@ -181,7 +184,14 @@ impl<V: Service> Server<V> {
     /// ```
     pub fn new(service: V) -> Self {
         let options = ServerOptions::default();
-        Self { service, options, listeners: Vec::new(), addresses: Vec::new(), shutdown: Box::pin(pending()) }
+        Self {
+            service,
+            options,
+            listeners: Vec::new(),
+            addresses: Vec::new(),
+            takes_descriptors: false,
+            shutdown: Box::pin(pending()),
+        }
     }
 
     /// The same with other limits.
@@ -193,6 +203,7 @@ impl<V: Service> Server<V> {
     /// Adds a listener.
     pub fn listen<A: Accept>(mut self, listener: Listener<A>) -> Self {
         self.addresses.extend(listener.socket.local_address());
+        self.takes_descriptors |= listener.socket.takes_descriptors();
         self.listeners.push(Box::new(|running| Box::pin(accept(running, listener))));
         self
     }
@@ -215,14 +226,16 @@ impl<V: Service> Server<V> {
     /// have ended. Without a listener no client can reach it, which it logs. Sessions that are left
     /// after [`ServerOptions::drain`] are aborted. Dropping the future aborts all sessions.
     pub async fn serve(self) {
-        let Self { service, options, listeners, shutdown, addresses: _ } = self;
+        let Self { service, mut options, listeners, shutdown, takes_descriptors, addresses: _ } = self;
         let ends = Ends { drain: CancellationToken::new(), abort: CancellationToken::new() };
         // Dropping this future must not leave sessions running.
         let _abort = ends.abort.clone().drop_guard();
         if listeners.is_empty() {
             warn!("server without a listener, which no client can reach; add one with `listen`");
         }
-        descriptors::compare(options.connections);
+        if takes_descriptors {
+            options.connections = descriptors::cap(options.connections);
+        }
         let drain = options.drain;
         let (networks, common) = (options.networks, Common::new(&options));
         let refused = Arc::new(Semaphore::new(REFUSED));

@@ -190,6 +190,10 @@ impl Accept for Waiting {
     fn local_address(&self) -> io::Result<PeerAddress> {
         Ok(PeerAddress::Local)
     }
+
+    fn takes_descriptors(&self) -> bool {
+        false
+    }
 }
 
 /// An address as [`PeerAddress`] shows it. The port may be left out.

@@ -168,6 +168,10 @@ impl Accept for Scarce {
     fn local_address(&self) -> io::Result<PeerAddress> {
         Ok(PeerAddress::Local)
     }
+
+    fn takes_descriptors(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(unix)]

@@ -69,6 +69,10 @@ impl Accept for Clients {
     fn local_address(&self) -> io::Result<PeerAddress> {
         Ok(PeerAddress::Local)
     }
+
+    fn takes_descriptors(&self) -> bool {
+        false
+    }
 }
 
 /// Its futures are large, as those of an application with a database may be.

@@ -161,6 +161,10 @@ impl Accept for InMemory {
     fn local_address(&self) -> io::Result<PeerAddress> {
         Ok(PeerAddress::Local)
     }
+
+    fn takes_descriptors(&self) -> bool {
+        false
+    }
 }
 
 pub(crate) struct Running {
