@@ -37,8 +37,9 @@ pub struct ServerOptions {
     /// once its content has taken a minute, and after 2 seconds without content.
     ///
     /// Clients of a network that has logged in, or of which a message was accepted, are *known* for
-    /// a day; 16,384 networks at most. A stranger makes room for a known client at once, and for
-    /// another stranger after 2 seconds without a command. A known client makes room for a known
+    /// a day; 16,384 networks at most. A stranger makes room for a known client at once, in the
+    /// middle of its content too if no other waits; for another stranger after 2 seconds without a
+    /// command. A known client makes room for a known
     /// one after 2 seconds, for a stranger after 60.
     ///
     /// If none has to leave, the new client gets a 421, or no handshake under implicit TLS. An

@@ -46,31 +46,34 @@ pub(super) const KNOWN_IDLE: Duration = Duration::from_secs(60);
 
 impl Idle {
     /// Looks at every seat.
-    pub(super) fn search(&mut self, taken: &HashMap<u64, Taken>, now: u64) {
-        self.strangers.search(taken, now, false);
-        self.known.search(taken, now, true);
+    pub(super) fn search(&mut self, taken: &HashMap<u64, Taken>) {
+        self.strangers.search(taken, false);
+        self.known.search(taken, true);
     }
 
     /// The client that has to leave. It cannot become busy any more.
     pub(super) fn leaver(&mut self, taken: &HashMap<u64, Taken>, now: u64, newcomer: Newcomer) -> Option<u64> {
+        let before = |time: Duration| now.checked_sub(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         let (stranger, known) = match newcomer {
-            Newcomer::Known => (Duration::ZERO, STRANGER_IDLE),
-            Newcomer::Stranger => (STRANGER_IDLE, KNOWN_IDLE),
-            Newcomer::Unseen => (Duration::ZERO, KNOWN_IDLE),
+            // Strangers whose content is waited for too, after all others: a flood of them leaves
+            // times in which no other waits.
+            Newcomer::Known => (Some(LEAVING), before(STRANGER_IDLE)),
+            Newcomer::Stranger => (before(STRANGER_IDLE), before(KNOWN_IDLE)),
+            Newcomer::Unseen => (Some(now), before(KNOWN_IDLE)),
         };
-        self.strangers.leaver(taken, now, stranger).or_else(|| self.known.leaver(taken, now, known))
+        self.strangers.leaver(taken, stranger).or_else(|| self.known.leaver(taken, known))
     }
 }
 
 impl Candidates {
-    /// Finds those that are known, or that are not.
-    fn search(&mut self, taken: &HashMap<u64, Taken>, now: u64, known: bool) {
+    /// Finds those that are known, or that are not, and that the server waits for. Those whose
+    /// content may still take its time count as idle from its end on, so they come last.
+    fn search(&mut self, taken: &HashMap<u64, Taken>, known: bool) {
         self.0.clear();
         let of_kind = taken.iter().filter(|(_, taken)| taken.place.is_known.load(Relaxed) == known);
         self.0.extend(of_kind.filter_map(|(number, taken)| {
             let since = taken.place.state.load(Acquire);
-            // `LEAVING` and the time of content that is allowed are still to come.
-            (since != BUSY && since <= now).then_some(Candidate { number: *number, since })
+            (since != BUSY && since != LEAVING).then_some(Candidate { number: *number, since })
         }));
         if self.0.len() > CANDIDATES {
             self.0.select_nth_unstable_by_key(CANDIDATES, |candidate| candidate.since);
@@ -80,11 +83,11 @@ impl Candidates {
         self.0.shrink_to(CANDIDATES);
     }
 
-    /// The client that has to leave, if one is idle for at least this time.
-    fn leaver(&mut self, taken: &HashMap<u64, Taken>, now: u64, least: Duration) -> Option<u64> {
+    /// The client that has to leave, if one is idle since this time at the latest.
+    fn leaver(&mut self, taken: &HashMap<u64, Taken>, latest: Option<u64>) -> Option<u64> {
+        let latest = latest?;
         loop {
-            let long = |candidate: &mut Candidate| u128::from(now.saturating_sub(candidate.since)) >= least.as_millis();
-            let Candidate { number, since } = self.0.pop_if(long)?;
+            let Candidate { number, since } = self.0.pop_if(|candidate| candidate.since <= latest)?;
             // Fails if it is not idle any more, or again.
             let leave = |taken: &Taken| taken.place.state.compare_exchange(since, LEAVING, AcqRel, Relaxed);
             if taken.get(&number).is_some_and(|taken| leave(taken).is_ok()) {

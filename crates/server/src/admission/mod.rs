@@ -34,8 +34,8 @@ use crate::{Networks, ServerOptions, expiring::Expiring};
 ///
 /// A client whose command the server waits for is *idle*. So is one that guesses a password, until
 /// it is right. So is one whose message takes more than a minute to come, or a piece of it more
-/// than 2 seconds. When all seats are taken, a newcomer gets the seat of the client that has been
-/// idle for the longest time. Strangers lose theirs before known clients: those that have logged
+/// than 2 seconds; for a known client's sake a stranger is at once. When all seats are taken, a
+/// newcomer gets the seat of the client that has been idle for the longest time. Strangers lose theirs before known clients: those that have logged
 /// in, and those of a network of which a message was accepted or that has logged in lately.
 #[derive(Debug)]
 pub(crate) struct Admission {
@@ -171,7 +171,7 @@ impl Admission {
             if found || searched.is_some_and(|searched| searched.elapsed() < SEARCH) {
                 return found;
             }
-            seats.search(now, for_known);
+            seats.search(for_known);
         }
     }
 
@@ -180,7 +180,7 @@ impl Admission {
     pub(crate) fn relieve(&self) {
         let mut seats = self.seats();
         let now = self.now();
-        seats.search(now, false);
+        seats.search(false);
         for _ in 0..seats.taken.len().div_ceil(16) {
             if seats.leaving > self.limits.all / 8 || !seats.displace(now, Newcomer::Unseen) {
                 break;
@@ -225,8 +225,13 @@ impl Admission {
 
     /// The state of a client that is idle from now on.
     fn now(&self) -> u64 {
-        let passed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        passed.saturating_add(1).min(LEAVING - 1)
+        self.state_from(Instant::now())
+    }
+
+    /// The same from another time on.
+    fn state_from(&self, time: Instant) -> u64 {
+        let passed = time.saturating_duration_since(self.begun).as_millis();
+        u64::try_from(passed).unwrap_or(u64::MAX).saturating_add(1).min(LEAVING - 1)
     }
 
     fn is_known(&self, network: IpAddr) -> bool {
@@ -267,12 +272,12 @@ impl Seats {
     }
 
     /// Finds candidates.
-    fn search(&mut self, now: u64, for_known: bool) {
+    fn search(&mut self, for_known: bool) {
         self.searched = Some(Instant::now());
         if for_known {
             self.searched_for_known = self.searched;
         }
-        self.idle.search(&self.taken, now);
+        self.idle.search(&self.taken);
     }
 
     /// `None`: this seat is not taken.
@@ -334,9 +339,7 @@ impl Seat {
     /// and for no longer than a message may take. `begun`: when the content began.
     pub(crate) fn receive(&self, begun: Instant) {
         let Some((admission, _)) = &self.of else { return };
-        let left = CONTENT.saturating_sub(begun.elapsed()).min(PIECE);
-        let allowed = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        let until = admission.now().saturating_add(allowed).min(LEAVING - 1);
+        let until = admission.state_from((begun + CONTENT).min(Instant::now() + PIECE));
         let _ = self.place.state.compare_exchange(BUSY, until, Release, Relaxed);
     }
 

@@ -164,14 +164,16 @@ async fn a_known_client_finds_a_seat_while_strangers_flood() {
 async fn content_that_takes_too_long_makes_room() {
     for pause in [PIECE, PIECE / 2] {
         let admission = admission(1);
-        admission.know(address(1));
         let (sender, begun) = (admission.seat(Some(address(0))).unwrap(), Instant::now());
         sender.work().await;
-        let longest = if pause < PIECE { CONTENT } else { PIECE };
+        // Another stranger waits for 2 seconds more.
+        let longest = STRANGER_IDLE + if pause < PIECE { CONTENT } else { PIECE };
         while begun.elapsed() < longest {
             assert!(admission.seat(Some(address(1))).is_none(), "{:?}", begun.elapsed());
-            assert!(sender.try_work());
-            sender.receive(begun);
+            if pause < PIECE || begun.elapsed() < PIECE {
+                assert!(sender.try_work());
+                sender.receive(begun);
+            }
             pass(pause).await;
         }
         let next = admission.seat(Some(address(1))).unwrap();
@@ -183,6 +185,49 @@ async fn content_that_takes_too_long_makes_room() {
         pass(2 * CONTENT).await;
         assert!(admission.seat(Some(address(1))).is_none());
     }
+}
+
+/// A flood that fills all seats at once leaves 2 seconds in which no client is idle.
+#[tokio::test(start_paused = true)]
+async fn a_known_client_gets_the_seat_of_a_stranger_whose_content_is_waited_for() {
+    let admission = admission(4);
+    admission.know(address(9));
+    let strangers: Vec<_> = (0..4).map(|n| admission.seat(Some(address(n))).unwrap()).collect();
+    for (stranger, after) in strangers.iter().zip([3, 2, 1]) {
+        assert!(stranger.try_work());
+        stranger.receive(Instant::now());
+        pass(Duration::from_millis(after)).await;
+    }
+    // The last one speaks no content: it leaves first, although it has waited for less time.
+    assert!(strangers[3].try_work());
+    strangers[3].wait();
+    pass(Duration::from_millis(1)).await;
+    assert!(admission.seat(Some(address(8))).is_none(), "a stranger waits");
+    for leaver in [3, 0, 1, 2] {
+        let known = admission.seat(Some(address(9))).unwrap();
+        assert!(known.try_work());
+        assert!(has_lost(&strangers[leaver]).await, "{leaver}");
+        std::mem::forget(known);
+        admission.seats().leaving = 0;
+        pass(SEARCH).await;
+    }
+    assert!(admission.seat(Some(address(9))).is_none(), "all are busy");
+}
+
+/// As those of strangers: what known clients send is waited for.
+#[tokio::test(start_paused = true)]
+async fn content_of_known_clients_keeps_their_seats() {
+    let admission = admission(1);
+    admission.know(address(0));
+    admission.know(address(1));
+    let known = admission.seat(Some(address(0))).unwrap();
+    assert!(known.try_work());
+    known.receive(Instant::now());
+    pass(PIECE + STRANGER_IDLE - Duration::from_millis(2)).await;
+    assert!(admission.seat(Some(address(1))).is_none());
+    pass(SEARCH).await;
+    assert!(admission.seat(Some(address(1))).is_some());
+    assert!(has_lost(&known).await);
 }
 
 #[tokio::test(start_paused = true)]
