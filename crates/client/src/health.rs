@@ -14,7 +14,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{Server, Stage};
+use crate::{Server, Stage, Target};
 
 /// How long a server comes last after its first failure. The time doubles with each further
 /// failure.
@@ -46,6 +46,7 @@ const SERVERS: usize = 4_096;
 /// | what happened | what follows | for how long |
 /// |---|---|---|
 /// | unreachable, silent, broke off, or ended the session | the server comes last | 60 s, doubled with each further failure in a row, 600 s at most; then one delivery probes it |
+/// | refused a whole message for now, for a reason of its own: with 4yz to MAIL, unless for the sender's address (4.1.z), or with 4.3.z | the same | 60 s |
 /// | TLS broke, and a transaction without it was completed | no TLS, where the policy permits | 1 h |
 /// | BDAT failed | content goes by DATA | 24 h |
 /// | it got confused by messages that were sent before the replies to others | one transaction at a time | 24 h |
@@ -53,8 +54,13 @@ const SERVERS: usize = 4_096;
 ///
 /// It holds 4,096 servers at most. Beyond that, the entries with the least time left are forgotten:
 /// a stranger who names thousands of dead servers makes only the order worse.
-#[derive(Debug, Clone, Default)]
-pub struct Health(Arc<Memory>);
+#[derive(Debug, Clone)]
+pub struct Health {
+    memory: Arc<Memory>,
+    /// How long a server comes last after its first failure, and at most.
+    first: Duration,
+    most: Duration,
+}
 
 #[derive(Debug)]
 struct Memory {
@@ -63,6 +69,12 @@ struct Memory {
     count: AtomicUsize,
     /// Permits for connections that have lost a race and may still become ready.
     lingering: Arc<Semaphore>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { memory: Arc::default(), first: SICK, most: SICK_AT_MOST }
+    }
 }
 
 impl Default for Memory {
@@ -109,6 +121,13 @@ pub struct ServerHealth {
 }
 
 impl Health {
+    /// The same memory for servers that come last for other times than 60 to 600 s: `first` after a
+    /// failure, doubled with each further one, and `most` at most. It is for hosts that the
+    /// application has chosen, which it wants back soon. A probe costs one delivery a moment.
+    pub fn with_times(&self, first: Duration, most: Duration) -> Self {
+        Self { memory: Arc::clone(&self.memory), first, most: most.max(first) }
+    }
+
     /// What is remembered, in no order.
     pub fn servers(&self) -> Vec<ServerHealth> {
         let now = Instant::now();
@@ -138,8 +157,14 @@ impl Health {
         if now < *until {
             return true;
         }
-        *until = now + PROBE;
+        *until = now + PROBE.min(self.most);
         false
+    }
+
+    /// Returns `true` if the server has not failed lately. It takes no probe from others, as
+    /// [`is_sick`](Self::is_sick) does.
+    pub fn is_well(&self, server: &Server) -> bool {
+        !self.remembers(server, |entry| entry.sick_until)
     }
 
     /// Returns `true` if TLS broke with the server: leave it out where the policy permits.
@@ -172,10 +197,27 @@ impl Health {
     /// session.
     pub fn failed(&self, server: &Server, host: &str, stage: Stage) {
         self.note(server, |entry, now| {
-            let wait = SICK.saturating_mul(1 << entry.failures.min(8)).min(SICK_AT_MOST);
+            let wait = self.first.saturating_mul(1 << entry.failures.min(8)).min(self.most);
             entry.failures = entry.failures.saturating_add(1);
             entry.sick_until = Some(now + wait);
             entry.last_failure = Some((now, stage));
+            host.clone_into(&mut entry.host);
+        });
+    }
+
+    /// The server has answered a whole transaction. `is_refusal`: it takes no mail now.
+    pub(crate) fn settled(&self, target: &Target, is_refusal: bool) {
+        match is_refusal {
+            true => self.refused(&target.server, &target.host),
+            false => self.answered(&target.server),
+        }
+    }
+
+    fn refused(&self, server: &Server, host: &str) {
+        self.note(server, |entry, now| {
+            entry.failures = 1;
+            entry.sick_until = Some(now + self.first);
+            entry.last_failure = Some((now, Stage::Transaction));
             host.clone_into(&mut entry.host);
         });
     }
@@ -222,11 +264,11 @@ impl Health {
 
     /// A permit to go on with a connection that has lost a race. `None`: too many do.
     pub(crate) fn linger(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0.lingering).try_acquire_owned().ok()
+        Arc::clone(&self.memory.lingering).try_acquire_owned().ok()
     }
 
     fn is_empty(&self) -> bool {
-        self.0.count.load(Ordering::Relaxed) == 0
+        self.memory.count.load(Ordering::Relaxed) == 0
     }
 
     fn remembers(&self, server: &Server, until: impl Fn(&Entry) -> Option<Instant>) -> bool {
@@ -244,7 +286,7 @@ impl Health {
             change(entry);
             if entry.last().is_none() {
                 servers.remove(server);
-                self.0.count.store(servers.len(), Ordering::Relaxed);
+                self.memory.count.store(servers.len(), Ordering::Relaxed);
             }
         }
     }
@@ -262,11 +304,11 @@ impl Health {
             }
         }
         change(servers.entry(server.clone()).or_default(), now);
-        self.0.count.store(servers.len(), Ordering::Relaxed);
+        self.memory.count.store(servers.len(), Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Server, Entry>> {
-        self.0.servers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -315,11 +357,44 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_server_that_the_application_has_chosen_is_wanted_back_sooner() {
+        let (health, one) = (Health::default(), server(1));
+        let soon = health.with_times(Duration::from_secs(5), Duration::from_secs(15));
+        for seconds in [5, 10, 15, 15] {
+            fail(&soon, &one);
+            assert_eq!(health.servers()[0].last_for, Duration::from_secs(seconds), "one memory");
+            pass(seconds).await;
+            assert!(!soon.is_sick(&one), "{seconds}: one caller probes");
+            pass(14).await;
+            assert!(soon.is_sick(&one));
+            pass(1).await;
+            assert!(!soon.is_sick(&one), "{seconds}: a probe that never ends is made again");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_refuses_comes_last_for_the_same_time_each_time() {
+        let (health, one) = (Health::default(), server(1));
+        for _ in 0..5 {
+            health.refused(&one, "mx.test");
+            pass(59).await;
+            assert!(health.is_sick(&one));
+            pass(1).await;
+            assert!(!health.is_sick(&one));
+        }
+        health.answered(&one);
+        assert!(health.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_probe_that_never_ends_is_made_again() {
         let (health, one) = (Health::default(), server(1));
         fail(&health, &one);
+        assert!(!health.is_well(&one));
         pass(60).await;
-        assert!(!health.is_sick(&one) && health.is_sick(&one));
+        // A look at it takes no probe.
+        assert!(health.is_well(&one) && health.is_well(&one));
+        assert!(!health.is_sick(&one) && health.is_sick(&one) && !health.is_well(&one));
         pass(30).await;
         assert!(!health.is_sick(&one) && health.is_sick(&one));
     }

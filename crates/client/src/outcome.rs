@@ -111,6 +111,24 @@ impl RecipientOutcome {
         }
     }
 
+    /// Returns `true` if the server takes no mail now, whoever the recipients are.
+    fn is_servers_refusal(&self) -> bool {
+        let Self::Refused(reply, at) = self else { return false };
+        let subject = reply.enhanced().map(EnhancedCode::subject);
+        let is_own = match at {
+            RefusedAt::Mail => subject != Some(ADDRESSING),
+            _ => subject == Some(MAIL_SYSTEM),
+        };
+        is_own && reply.code().severity() == Severity::TransientNegative
+    }
+
+    /// Returns `true` if a server has refused all recipients of a transaction since it takes no
+    /// mail now.
+    pub(crate) fn are_servers_refusals<'o>(outcomes: impl IntoIterator<Item = &'o Self>) -> bool {
+        let mut outcomes = outcomes.into_iter().peekable();
+        outcomes.peek().is_some() && outcomes.all(Self::is_servers_refusal)
+    }
+
     /// The server's reply. `None`: the server gave none for this recipient.
     pub const fn reply(&self) -> Option<&Reply> {
         match self {
@@ -123,6 +141,10 @@ impl RecipientOutcome {
         if reply.code().is_positive() { Self::Accepted(reply) } else { Self::Refused(reply, at) }
     }
 }
+
+/// The subjects of enhanced codes (RFC 3463 section 3) that speak of an address, and of the server.
+const ADDRESSING: u16 = 1;
+const MAIL_SYSTEM: u16 = 3;
 
 /// The reply, or the reason why there is none.
 impl fmt::Display for RecipientOutcome {
@@ -170,6 +192,37 @@ const STORAGE_EXCEEDED: u16 = 552;
 #[cfg(test)]
 mod tests {
     use super::{RefusedAt::*, *};
+
+    fn refused(line: &str, at: RefusedAt) -> RecipientOutcome {
+        let code = ReplyCode::new(line[..3].parse().unwrap()).unwrap();
+        RecipientOutcome::of(Reply::new(code, None, &line[4..]), at)
+    }
+
+    #[test]
+    fn a_server_that_takes_no_mail_now_says_so_to_all_recipients() {
+        for (line, at, is_servers) in [
+            ("451 4.3.2 Not now", Mail, true),
+            ("452 4.3.1 Full", Mail, true),
+            ("450 Not now", Mail, true),
+            ("451 4.7.1 Too many messages from your address", Mail, true),
+            ("450 4.1.8 No such domain of the sender", Mail, false),
+            ("550 5.3.2 Not here", Mail, false),
+            ("451 4.3.0 Look-up failed", Rcpt, true),
+            ("452 4.3.1 Full", LaterRcpt, true),
+            ("450 4.2.0 Greylisted", Rcpt, false),
+            ("452 4.2.2 Mailbox full", Rcpt, false),
+            ("451 Not now", Rcpt, false),
+            ("451 4.3.0 Not now", Data, true),
+            ("451 4.3.0 Not now", Content, true),
+            ("451 4.7.0 Not this one", Content, false),
+            ("250 2.3.0 Taken", Content, false),
+        ] {
+            let (one, other) = (refused(line, at), refused("450 4.2.0 Greylisted", Rcpt));
+            assert_eq!(RecipientOutcome::are_servers_refusals([&one, &one]), is_servers, "{line} at {at:?}");
+            assert!(!RecipientOutcome::are_servers_refusals([&one, &other]), "{line} at {at:?}");
+        }
+        assert!(!RecipientOutcome::are_servers_refusals([]));
+    }
 
     #[test]
     fn reply_code_enhanced_code_and_position_decide_what_is_permanent() {
@@ -222,9 +275,7 @@ mod tests {
             ("504 5.5.4 Not implemented", Bdat, false),
             ("503 Bad sequence", Content, true),
         ] {
-            let code = ReplyCode::new(line[..3].parse().unwrap()).unwrap();
-            let outcome = RecipientOutcome::of(Reply::new(code, None, &line[4..]), at);
-            assert_eq!(outcome.is_permanent(), permanent, "{line} at {at:?}");
+            assert_eq!(refused(line, at).is_permanent(), permanent, "{line} at {at:?}");
         }
         // The text after 250 takes nothing back.
         let accepted = RecipientOutcome::of(Reply::new(ReplyCode::OK, None, "5.1.1 odd"), Content);

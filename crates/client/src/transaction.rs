@@ -93,7 +93,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         };
         match sent.broken.as_deref() {
             None => {
-                health.answered(&target.server);
+                let outcomes = sent.recipients.iter().map(|recipient| &recipient.outcome);
+                health.settled(target, RecipientOutcome::are_servers_refusals(outcomes));
                 if *tls_is_suspected {
                     // It works without TLS, so TLS was what failed.
                     health.broke_tls(&target.server);

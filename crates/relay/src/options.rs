@@ -74,6 +74,10 @@ pub struct DeliveryOptions {
     pub concurrency: usize,
     /// Deliveries, each with its own connection, at once to one next hop. Default 20, which most
     /// servers accept.
+    ///
+    /// If all of them are silent, and the next hop has another host, there is one more: it finds
+    /// out whether the silent host still greets. Deliveries to a host that is silent, and has
+    /// failed with others meanwhile, no longer count: the other hosts get the rest of the mail.
     pub concurrency_per_site: usize,
     /// How long an unused connection is kept for the next message to the same next hop. Default 2
     /// seconds.

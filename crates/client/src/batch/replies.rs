@@ -68,7 +68,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send, P: Parcel> Pipeline<'_, S, P> {
         if broken.is_none() && !is_dubious {
             self.client.is_used = true;
             if let (Some(remote), Some(target)) = (&self.client.remote, &self.facts.target) {
-                remote.health.answered(&target.server);
+                let outcomes = front.attempt.outcomes.iter().flatten();
+                remote.health.settled(target, RecipientOutcome::are_servers_refusals(outcomes));
                 if remote.tls_is_suspected {
                     remote.health.broke_tls(&target.server);
                 }

@@ -8,7 +8,8 @@
 use std::{io, sync::Arc};
 
 use posthaste_client::{
-    ClientError, ConnectError, Race, RecipientOutcome, RefusedAt, Resolver, Server, ServerFacts, Stage, Target,
+    Client, ClientError, ConnectError, Health, Race, RecipientOutcome, RefusedAt, Resolver, Server, ServerFacts, Stage,
+    Target,
     delivery::{Break, Course, Delivery, Keep as _, Passed},
     mx::Demand,
 };
@@ -17,9 +18,9 @@ use posthaste_server::wire::{EnhancedCode, ReversePath};
 use tracing::debug;
 
 use super::{
-    connect::{Connected, Dialer, Way, given_up, unverified, why_back},
+    connect::{Connected, Dialer, Way, given_up, health, unverified, why_back},
     fit::Fit,
-    flow::{Flow, GaveUp},
+    flow::{Flow, GaveUp, Metered},
     job::{Fate, Guard, Job},
     letter::Letter,
     lookup::{self, Found},
@@ -68,9 +69,9 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// asked again in this attempt. It may be asked again if it closed the connection without a
     /// reply about the message.
     async fn over_kept(&mut self, connection: &mut Option<Connected>) -> Option<Server> {
-        let Connected { client, verified, demand, pulse } = connection.take()?;
+        let Connected { client, verified, demand, is_best, pulse } = connection.take()?;
         let is_guarded = verified || self.job.guard() == Guard::Any;
-        if !is_guarded || !self.suits(demand.as_ref()).await {
+        if !is_guarded || !self.suits(demand.as_ref()).await || (!is_best && self.returns(&client)) {
             client.quit().await;
             return None;
         }
@@ -83,14 +84,23 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             Ok(Passed::Worn | Passed::Broken(Break { chunking: true, .. } | Break { says_nothing: true, .. })) => None,
             Ok(Passed::Broken(_)) => server,
             Ok(Passed::Through) => {
-                *connection = client.map(|client| Connected { client, verified, demand, pulse });
+                *connection = client.map(|client| Connected { client, verified, demand, is_best, pulse });
                 server
             }
             Err(gave_up) => {
-                self.give_up(gave_up);
+                let is_by_mx = self.site.leads().as_ref().is_ok_and(|route| route.to == NextHop::Mx);
+                self.give_up(gave_up, &health(&self.crew.shared, is_by_mx, false));
                 server
             }
         }
+    }
+
+    /// Returns `true` if a better host than that of a kept connection is well, and it is time to
+    /// return to it.
+    fn returns(&self, client: &Client<Metered>) -> bool {
+        let (Some(found), Some(kept)) = (self.site.found(ASKED_LATELY), client.server()) else { return false };
+        let mut better = found.servers.targets.iter().filter(|target| target.preference < kept.preference);
+        better.any(|target| self.crew.shared.health.is_well(&target.server)) && self.site.is_time_to_return()
     }
 
     /// Returns `true` if a kept connection is as the policies demand that the domain has published
@@ -247,13 +257,15 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
             let Err(gave_up) = done else { break };
             race.give_up();
             note(race.failed(), Some(gave_up));
-            self.give_up(gave_up);
+            self.give_up(gave_up, &way.health(shared));
         }
         // The server that took the message is the better one for the next.
         let is_better = self.delivery.has_delivered() && !had_delivered;
         if let Some(client) = fresh {
             let demand = client.server().map(|target| found.servers.demand(target));
-            let other = Connected { client, verified: way.guarded, demand, pulse: dialer.pulse };
+            let best = found.servers.targets.iter().map(|target| target.preference).min();
+            let is_best = client.server().map(|target| target.preference) == best;
+            let other = Connected { client, verified: way.guarded, demand, is_best, pulse: dialer.pulse };
             let other = if connection.is_none() || is_better { connection.replace(other) } else { Some(other) };
             if let Some(other) = other {
                 other.close().await;
@@ -263,12 +275,12 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     }
 
     /// The work under way was given up, and its connection is closed.
-    fn give_up(&mut self, gave_up: GaveUp) {
+    fn give_up(&mut self, gave_up: GaveUp, health: &Health) {
         let server = self.delivery.give_up(ClientError::Io(io::Error::other(gave_up)));
         // Many recipients take long, however well a server is.
         let is_servers = !self.delivery.has_delivered() || gave_up != GaveUp::TooLong;
         if let (Some(target), true) = (server.as_ref().and_then(|server| server.target.as_ref()), is_servers) {
-            self.crew.shared.health.failed(&target.server, &target.host, Stage::Transaction);
+            health.failed(&target.server, &target.host, Stage::Transaction);
         }
     }
 }

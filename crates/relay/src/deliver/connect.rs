@@ -1,9 +1,9 @@
 //! Connects to the address of a host, up to the first transaction.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use posthaste_client::{
-    Client, ClientError, ClientOptions, ConnectError, Dial, Identity, Login, Server, Tcp, Tls, delivery::Keep,
+    Client, ClientError, ClientOptions, ConnectError, Dial, Health, Identity, Login, Server, Tcp, Tls, delivery::Keep,
     mx::Demand, session::client::downgrade::Undeliverable,
 };
 use posthaste_server::wire::{EnhancedCode, capability::Keyword};
@@ -27,6 +27,8 @@ pub(super) struct Connected {
     pub(super) verified: bool,
     /// What it was made for. `None`: it is not known, and the connection suits no published policy.
     pub(super) demand: Option<Demand>,
+    /// No host of the site is preferred to its host.
+    pub(super) is_best: bool,
     pub(super) pulse: Arc<Pulse>,
 }
 
@@ -49,6 +51,7 @@ pub(super) struct Way {
     /// Content goes by BDAT if the server offers CHUNKING.
     pub(super) chunking: bool,
     credentials: Option<Login>,
+    is_by_mx: bool,
 }
 
 impl Way {
@@ -60,8 +63,9 @@ impl Way {
             // Each target has its own if the domain publishes a policy.
             NextHop::Mx => route.tls.clone().unproven(),
         };
-        let credentials = route.credentials.clone().filter(|_| route.to != NextHop::Mx);
-        Ok(Self { tls, guarded, chunking: route.chunking, credentials })
+        let is_by_mx = route.to == NextHop::Mx;
+        let credentials = route.credentials.clone().filter(|_| !is_by_mx);
+        Ok(Self { tls, guarded, chunking: route.chunking, credentials, is_by_mx })
     }
 
     /// The options of connections in this way.
@@ -73,11 +77,30 @@ impl Way {
         options.session.chunking = self.chunking;
         options.tls = self.tls.clone();
         options.credentials = self.credentials.clone();
-        // What a server lacks for guarded mail says nothing of other mail.
-        options.health = if self.guarded { shared.guarded_health.clone() } else { shared.health.clone() };
+        options.health = self.health(shared);
         Arc::new(options)
     }
+
+    /// What is remembered of the servers of this way.
+    pub(super) fn health<Q, R>(&self, shared: &Shared<Q, R>) -> Health {
+        health(shared, self.is_by_mx, self.guarded)
+    }
 }
+
+/// What is remembered of servers. What one lacks for guarded mail says nothing of other mail.
+pub(super) fn health<Q, R>(shared: &Shared<Q, R>, is_by_mx: bool, guarded: bool) -> Health {
+    let health = if guarded { &shared.guarded_health } else { &shared.health };
+    match is_by_mx {
+        true => health.clone(),
+        false => health.with_times(CHOSEN_LAST_FOR, CHOSEN_LAST_AT_MOST),
+    }
+}
+
+/// How long a host that a route names comes last after its first failure. Its operator wants it
+/// back within half a minute.
+const CHOSEN_LAST_FOR: Duration = Duration::from_secs(5);
+/// The same at most.
+const CHOSEN_LAST_AT_MOST: Duration = Duration::from_secs(15);
 
 impl Way {
     /// Why there is no connection to a host.

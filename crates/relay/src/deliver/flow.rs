@@ -5,28 +5,34 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
 };
 
+use posthaste_client::Server;
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::oneshot,
+    sync::{Notify, oneshot},
     time::{Instant, sleep_until},
 };
 
-use super::places::{Place, Places, SILENT_FOR, Standing};
+use super::{
+    places::{Place, Places, SILENT_FOR, Standing},
+    site::Turn,
+};
 
 /// How long a connection may be silent and keep its place. Most hosts answer sooner. A slower host
 /// loses nothing: its connection takes the place back.
 pub(super) const PARK_AFTER: Duration = Duration::from_millis(200);
 /// How long a server may be silent and still count as one that answers.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// How often a silent connection looks whether its server has failed with others.
+const LOOK: Duration = Duration::from_millis(300);
 /// The most patience with a silent server while other connections wait for its room.
 const MOST_PATIENCE: Duration = Duration::from_secs(30);
 /// The slowest rate of content, in octets a second. Each message extends its attempt by the time
@@ -42,6 +48,8 @@ pub(super) struct Pulse {
     content: AtomicU8,
     /// Milliseconds by which all contents so far extend the attempt.
     granted: AtomicU64,
+    /// The server of the transaction that is under way.
+    server: Mutex<Option<Server>>,
 }
 
 /// No content is under way.
@@ -63,6 +71,15 @@ impl Pulse {
 
     pub(super) fn no_content(&self) {
         self.content.store(NONE, Relaxed);
+    }
+
+    /// A transaction begins with this server, or is over.
+    pub(super) fn transacts_with(&self, server: Option<Server>) {
+        *self.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
+    }
+
+    fn server(&self) -> Option<Server> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn content_has_begun(&self) -> bool {
@@ -140,7 +157,7 @@ pub(super) enum GaveUp {
     /// The time of the attempt is over.
     #[error("the time of one attempt was over before there was an answer")]
     TooLong,
-    /// The server was silent while other connections waited for its room.
+    /// The server was silent while other connections waited for its room, or failed with others.
     #[error("the server was silent while other mail waited")]
     Silent,
 }
@@ -150,6 +167,9 @@ pub(super) enum GaveUp {
 pub(super) struct Flow<'p> {
     places: &'p Arc<Places>,
     place: &'p mut Option<Place>,
+    worker: &'p Turn,
+    /// Notified when the connection falls silent.
+    silent: &'p Notify,
     standing: Standing,
     until: Instant,
     /// How long a server may be silent before it is given up for connections that wait for its
@@ -164,6 +184,7 @@ impl<'p> Flow<'p> {
     pub(super) fn new(
         places: &'p Arc<Places>,
         place: &'p mut Option<Place>,
+        (worker, silent): (&'p Turn, &'p Notify),
         standing: Standing,
         time: Duration,
         attempts: u32,
@@ -171,7 +192,7 @@ impl<'p> Flow<'p> {
         let now = Instant::now();
         let until = now.checked_add(time).unwrap_or_else(|| now + Duration::from_secs(86_400));
         let patience = SILENT_FOR.saturating_mul(4_u32.saturating_pow(attempts)).min(MOST_PATIENCE);
-        Self { places, place, standing, until, patience, was_silent: false }
+        Self { places, place, worker, silent, standing, until, patience, was_silent: false }
     }
 
     /// Waits for a place that the delivery may have, unless it has one.
@@ -194,17 +215,23 @@ impl<'p> Flow<'p> {
     }
 
     /// Does work that moves octets on the connection of this pulse, within the time of the attempt.
-    /// The place is parked while no octets move. After all of the content may have left, this never
+    /// The place is parked while no octets move. Before content, this gives up a server that has
+    /// failed with others meanwhile if another may get the mail. After all of the content may have left, this never
     /// gives up: the server may have the message. Then the session's own timeouts end the work.
     pub(super) async fn run<T>(&mut self, pulse: &Pulse, work: impl Future<Output = T>) -> Result<T, GaveUp> {
         self.enter().await;
         let granted = pulse.granted.load(Relaxed);
         let done = self.watch(pulse, granted, work).await;
+        self.resume();
+        self.until += Duration::from_millis(pulse.granted.load(Relaxed).saturating_sub(granted));
+        done
+    }
+
+    fn resume(&mut self) {
+        self.worker.is_answered();
         if let Some(place) = self.place.as_mut() {
             place.resume();
         }
-        self.until += Duration::from_millis(pulse.granted.load(Relaxed).saturating_sub(granted));
-        done
     }
 
     async fn watch<T>(&mut self, pulse: &Pulse, granted: u64, work: impl Future<Output = T>) -> Result<T, GaveUp> {
@@ -220,9 +247,7 @@ impl<'p> Flow<'p> {
                 // Polled right after the work, which makes the octets move.
                 () = poll_fn(|_| if moved() == seen { Poll::Pending } else { Poll::Ready(()) }), if is_parked => {
                     (seen, since, is_parked, given_up) = (moved(), Instant::now(), false, None);
-                    if let Some(place) = self.place.as_mut() {
-                        place.resume();
-                    }
+                    self.resume();
                     timer.as_mut().reset(since + PARK_AFTER);
                 }
                 () = until_given_up(&mut given_up), if given_up.is_some() => {
@@ -244,11 +269,15 @@ impl<'p> Flow<'p> {
                         now + PARK_AFTER
                     } else if !is_parked {
                         is_parked = true;
+                        self.worker.is_silent(pulse.server());
+                        self.silent.notify_one();
                         given_up = self.place.as_mut().and_then(|place| place.park((content == NONE).then_some(self.patience)));
-                        since + ANSWERS_WITHIN
+                        now + LOOK
+                    } else if content == NONE && self.worker.is_stuck() {
+                        return Err(GaveUp::Silent);
                     } else {
                         self.was_silent |= now >= since + ANSWERS_WITHIN;
-                        now + ANSWERS_WITHIN
+                        now + if content == NONE { LOOK } else { ANSWERS_WITHIN }
                     };
                     timer.as_mut().reset(if content == WHOLE { next } else { next.min(until) });
                 }

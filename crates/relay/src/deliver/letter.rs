@@ -76,7 +76,9 @@ impl<Q: Queue, R: Send + Sync> Transact<Metered> for Letter<'_, Q, R> {
         let body = self.shared.queue.body(job.lease()).await.map_err(io::Error::other)?;
         self.pulse.no_content();
         let content = QueuedContent { body, pulse: self.pulse, has_begun: false };
+        self.pulse.transacts_with(client.server().map(|target| target.server.clone()));
         let sent = client.transact(mail, &named, content).await;
+        self.pulse.transacts_with(None);
         let has_begun = self.pulse.content_has_begun();
         self.pulse.no_content();
         if sent.in_doubt {

@@ -143,7 +143,7 @@ async fn look<Q: Queue, R: Resolver>(crew: &Arc<Crew<Q, R>>, sites: &mut Sites) 
     let delivery = &crew.shared.options.delivery;
     let make = |name, leads| {
         let shelf = Shelf::new(delivery.idle, crew.budget.clone());
-        Site::new(name, leads, delivery.concurrency_per_site, shelf)
+        Site::new(name, leads, delivery.concurrency_per_site, shelf, crew.shared.health.clone())
     };
     let (mut after, mut has_missed): (Option<RoutingKey>, _) = (None, false);
     sites.forget();

@@ -2,12 +2,12 @@
 //! reached.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use posthaste_client::delivery::Shelf;
+use posthaste_client::{Health, Server, delivery::Shelf};
 use posthaste_queue::RoutingKey;
 use posthaste_server::wire::EnhancedCode;
 use tokio::time::Instant;
@@ -32,6 +32,10 @@ pub(super) const ASKED_LATELY: Duration = Duration::from_secs(60);
 /// That worker puts it back if there was a delivery. After an empty claim the queue names the key
 /// again when something falls due. A worker leaves in the same step in which it finds no due key.
 /// So no due key is left without a worker. Its connection stays on the shelf for the next worker.
+///
+/// A worker whose server is silent, and has failed with others meanwhile, is *stuck*, and counts as
+/// a worker no more. While every worker is silent, there is one more of them, the scout: it finds
+/// out whether their server answers at all.
 #[derive(Debug)]
 pub(super) struct Site {
     name: String,
@@ -42,6 +46,7 @@ pub(super) struct Site {
     pub(super) shelf: Shelf<Connected>,
     /// Held by the worker that looks the hosts up. Other workers wait for its answer.
     pub(super) looking: tokio::sync::Mutex<()>,
+    health: Health,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +57,11 @@ struct State {
     workers: usize,
     /// Hired workers that have not called [`Turn::next`] yet.
     coming: usize,
+    /// Workers whose servers are silent, by their numbers.
+    silent: HashMap<u64, Silent>,
+    next_number: u64,
+    /// When a connection was last given up for one to a better host.
+    returned: Option<Instant>,
     /// The site could not be reached: until when that counts, and why.
     down: Option<(Instant, Unreachable)>,
     /// Its hosts, and when they were looked up.
@@ -61,6 +71,19 @@ struct State {
     /// Until when it counts as one that does not answer.
     doubtful: Option<Instant>,
 }
+
+/// A worker whose server is silent.
+#[derive(Debug)]
+struct Silent {
+    /// `None`: no transaction has begun.
+    server: Option<Server>,
+    /// The server has failed with others since. It stays so until the server speaks.
+    is_stuck: bool,
+}
+
+/// The least time between two connections that are given up for a better host: the load moves back
+/// bit by bit.
+const RETURN: Duration = Duration::from_millis(250);
 
 /// Why no host could be reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,14 +123,15 @@ const NO_CONNECTION: EnhancedCode = match EnhancedCode::new(4, 4, 1) {
 #[derive(Debug)]
 pub(super) struct Turn {
     site: Arc<Site>,
+    number: u64,
     has_come: bool,
     left: bool,
 }
 
 impl Site {
-    pub(super) fn new(name: String, leads: Leads, limit: usize, shelf: Shelf<Connected>) -> Self {
+    pub(super) fn new(name: String, leads: Leads, limit: usize, shelf: Shelf<Connected>, health: Health) -> Self {
         let looking = tokio::sync::Mutex::default();
-        Self { name, leads, state: Mutex::default(), limit: limit.max(1), shelf, looking }
+        Self { name, leads, state: Mutex::default(), limit: limit.max(1), shelf, looking, health }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -127,12 +151,54 @@ impl Site {
             state.known.insert(key.clone());
             state.due.push_back(key);
         }
-        if state.workers >= self.limit || (!is_new && state.coming > 0) {
+        if !is_new && state.coming > 0 {
             return None;
+        }
+        self.hire(&mut state)
+    }
+
+    /// A turn for one more worker, if a key is due and there is room since others are silent.
+    pub(super) fn relieve(self: &Arc<Self>) -> Option<Turn> {
+        let mut state = self.state();
+        if state.due.is_empty() || state.coming > 0 {
+            return None;
+        }
+        self.hire(&mut state)
+    }
+
+    /// Returns `true` if one worker, whose server is not silent, is one too many: those that were
+    /// stuck, or silent, work again.
+    fn has_too_many(&self, state: &mut State) -> bool {
+        if state.workers <= self.limit {
+            return false;
+        }
+        let scouts = usize::from(state.has_others() && state.silent.len().saturating_add(1) >= state.workers);
+        state.working(&self.health) > self.limit.saturating_add(scouts)
+    }
+
+    fn hire(self: &Arc<Self>, state: &mut State) -> Option<Turn> {
+        if state.workers >= self.limit {
+            let scouts = usize::from(state.has_others() && state.silent.len() >= state.workers);
+            if state.working(&self.health) >= self.limit.saturating_add(scouts) {
+                return None;
+            }
         }
         state.workers += 1;
         state.coming += 1;
-        Some(Turn { site: Arc::clone(self), has_come: false, left: false })
+        let number = state.next_number;
+        state.next_number = number.wrapping_add(1);
+        Some(Turn { site: Arc::clone(self), number, has_come: false, left: false })
+    }
+
+    /// Returns `true` if a connection to a worse host is to be given up now, for one to a better
+    /// host that is well.
+    pub(super) fn is_time_to_return(&self) -> bool {
+        let mut state = self.state();
+        let is_time = state.returned.is_none_or(|at| at.elapsed() >= RETURN);
+        if is_time {
+            state.returned = Some(Instant::now());
+        }
+        is_time
     }
 
     /// Returns `true` if the site has no worker, no connection and no due key. A site that answers,
@@ -203,6 +269,24 @@ impl Site {
     }
 }
 
+impl State {
+    /// Returns `true` if there is more than one server that may get the mail.
+    fn has_others(&self) -> bool {
+        self.found.as_ref().is_some_and(|(_, found)| found.servers.targets.len() > 1)
+    }
+
+    /// The workers that are not stuck.
+    fn working(&mut self, health: &Health) -> usize {
+        let is_stuck = |silent: &mut Silent| {
+            silent.is_stuck |= silent.server.as_ref().is_some_and(|server| !health.is_well(server));
+            silent.is_stuck
+        };
+        let stuck =
+            if self.has_others() { self.silent.values_mut().map(is_stuck).filter(|stuck| *stuck).count() } else { 0 };
+        self.workers.saturating_sub(stuck)
+    }
+}
+
 impl Turn {
     pub(super) const fn site(&self) -> &Arc<Site> {
         &self.site
@@ -215,15 +299,38 @@ impl Turn {
         if !std::mem::replace(&mut self.has_come, true) {
             state.coming = state.coming.saturating_sub(1);
         }
+        // The wait for its server may have been dropped.
+        state.silent.remove(&self.number);
+        if self.site.has_too_many(&mut state) {
+            return None;
+        }
         let key = state.due.pop_front()?;
         state.known.remove(&key);
         Some(key)
     }
 
-    /// Leaves unless a key is due. Returns `true` if it has left.
+    /// Its server is silent; in a transaction, this is the server.
+    pub(super) fn is_silent(&self, server: Option<Server>) {
+        self.site.state().silent.insert(self.number, Silent { server, is_stuck: false });
+    }
+
+    /// Its server speaks again, or is not waited for any more.
+    pub(super) fn is_answered(&self) {
+        self.site.state().silent.remove(&self.number);
+    }
+
+    /// Returns `true` if its server is silent, and has failed with others meanwhile, and another
+    /// server may get the mail.
+    pub(super) fn is_stuck(&self) -> bool {
+        let mut state = self.site.state();
+        state.working(&self.site.health);
+        state.silent.get(&self.number).is_some_and(|silent| silent.is_stuck)
+    }
+
+    /// Leaves unless a key is due and there is room for this worker. Returns `true` if it has left.
     pub(super) fn leave(&mut self) -> bool {
         let mut state = self.site.state();
-        if state.due.is_empty() {
+        if state.due.is_empty() || self.site.has_too_many(&mut state) {
             state.workers = state.workers.saturating_sub(1);
             self.left = true;
         }
@@ -239,6 +346,7 @@ impl Drop for Turn {
                 state.coming = state.coming.saturating_sub(1);
             }
             state.workers = state.workers.saturating_sub(1);
+            state.silent.remove(&self.number);
         }
     }
 }
@@ -255,7 +363,7 @@ mod tests {
 
     fn site(limit: usize) -> Arc<Site> {
         let shelf = Shelf::new(Duration::ZERO, Budget::new(0));
-        Arc::new(Site::new("site".to_owned(), Ok(Arc::new(Route::new(NextHop::Mx))), limit, shelf))
+        Arc::new(Site::new("site".to_owned(), Ok(Arc::new(Route::new(NextHop::Mx))), limit, shelf, Health::default()))
     }
 
     fn claims(turn: &mut Turn, name: &str) -> bool {

@@ -107,7 +107,10 @@ impl<K: Hash + Eq + Clone> Kept<K> {
 mod tests {
     use std::time::Duration;
 
-    use posthaste_client::delivery::{Budget, Shelf};
+    use posthaste_client::{
+        Health,
+        delivery::{Budget, Shelf},
+    };
 
     use super::*;
     use crate::{Diagnostic, deliver::site::Unreachable};
@@ -117,7 +120,7 @@ mod tests {
     }
 
     fn make(name: String, leads: Leads) -> Site {
-        Site::new(name, leads, 1, Shelf::new(Duration::ZERO, Budget::new(0)))
+        Site::new(name, leads, 1, Shelf::new(Duration::ZERO, Budget::new(0)), Health::default())
     }
 
     fn to_hosts() -> Leads {

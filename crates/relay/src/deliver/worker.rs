@@ -112,7 +112,7 @@ async fn work<Q: Queue, R: Resolver>(crew: Arc<Crew<Q, R>>, mut turn: Turn, plac
         match claim(&crew, turn.site(), key).await {
             Ok(Some(claimed)) => {
                 connection = connection.or_else(|| turn.site().shelf.take());
-                deliver(&crew, turn.site(), claimed, &mut connection, &mut place).await;
+                deliver(&crew, &turn, claimed, &mut connection, &mut place).await;
             }
             Ok(None) => {
                 // The place serves the next key too.
@@ -161,13 +161,13 @@ async fn claim<Q: Queue, R: Resolver>(
 
 /// Makes one delivery, and extends its lease while it runs.
 async fn deliver<Q: Queue, R: Resolver>(
-    crew: &Crew<Q, R>,
-    site: &Site,
+    crew: &Arc<Crew<Q, R>>,
+    turn: &Turn,
     claimed: Claimed,
     connection: &mut Option<Connected>,
     place: &mut Option<Place>,
 ) {
-    let shared = &*crew.shared;
+    let (shared, site) = (&*crew.shared, turn.site());
     let message = claimed.lease.message();
     let job = match Job::open(claimed) {
         Ok(job) => job,
@@ -186,18 +186,25 @@ async fn deliver<Q: Queue, R: Resolver>(
         Some(Overdue::Tell) => return job.tell_overdue(shared).await,
         None => {}
     }
-    let beat = shared.options.delivery.lease / 3;
+    let (beat, silent) = (shared.options.delivery.lease / 3, Notify::new());
     let fates = {
         // Strangers may choose where reports go. So reports come last, and prove nothing about
         // their site.
         let is_report = job.outside.mail.reverse_path == ReversePath::Null;
         let standing = if is_report { Standing::Doubtful } else { site.standing() };
-        let mut flow = Flow::new(&crew.places, place, standing, shared.options.delivery.attempt_timeout, job.attempts);
+        let time = shared.options.delivery.attempt_timeout;
+        let mut flow = Flow::new(&crew.places, place, (turn, &silent), standing, time, job.attempts);
         let attempt = attempt::run(crew, site, &job, connection, &mut flow);
         tokio::pin!(attempt);
         loop {
             tokio::select! {
                 fates = &mut attempt => break fates,
+                // Others of the site may be silent too.
+                () = silent.notified() => {
+                    if let Some(turn) = site.relieve() {
+                        hire(crew, turn);
+                    }
+                }
                 () = tokio::time::sleep(beat) => match job.keep(shared).await {
                     Ok(()) => {}
                     // Another worker delivers it now, or an operator has removed it: this delivery

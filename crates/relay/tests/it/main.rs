@@ -7,6 +7,7 @@ mod delivery;
 mod endings;
 mod failover;
 mod host_names;
+mod hosts_that_stop;
 mod loops;
 mod missing_fields;
 mod one_dead;
