@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::SocketAddr,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -41,6 +41,19 @@ impl Process {
         *self.addresses.first().expect("a listener")
     }
 
+    /// The id of the process.
+    #[allow(dead_code, reason = "not every benchmark asks for it")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Writes a line to its input.
+    #[allow(dead_code, reason = "not every benchmark asks for it")]
+    pub(crate) fn say(&mut self, line: &str) {
+        let mut input = self.child.stdin.as_ref().expect("piped");
+        writeln!(input, "{line}").expect("a process that reads");
+    }
+
     /// Its resident memory, in bytes.
     #[allow(dead_code, reason = "not every benchmark asks for it")]
     pub(crate) fn resident(&self) -> usize {
@@ -62,6 +75,7 @@ impl Process {
     }
 
     /// The processor's time that it has taken, to a few microseconds.
+    #[allow(dead_code, reason = "not every benchmark asks for it")]
     pub(crate) fn time(&self) -> Duration {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("a system with /proc");
         let nanoseconds = tasks.filter_map(|task| {
@@ -73,6 +87,7 @@ impl Process {
 }
 
 /// Ends this process, a server, when its parent has ended or is killed.
+#[allow(dead_code, reason = "not every benchmark asks for it")]
 pub(crate) fn end_with_parent() {
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
