@@ -179,6 +179,24 @@ const FOUND: &[(&str, &[&str])] = &[
     ("tls = { certificate = \"open.pem\", key = \"open.key\" }", &["5 W key: every user of this host"]),
     ("tls = { certificate = \"none.pem\", key = \"none.key\" }", &["5 E certificate: none.pem", "5 E key: none.key"]),
     ("tls = { certificate = \"cert.pem\" }", &["5 E key: missing"]),
+    // Several certificates: one of them is for this host.
+    (
+        "[[tls]]\ncertificate = \"other.pem\"\nkey = \"other.key\"\n[[tls]]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"",
+        &[],
+    ),
+    (
+        "[[tls]]\ncertificate = \"other.pem\"\nkey = \"other.key\"\n[[tls]]\ncertificate = \"expired2.pem\"\nkey = \"expired2.key\"",
+        &["6 W certificate: none of the certificates is for relay.test", "9 W certificate: expired2.pem has expired"],
+    ),
+    (
+        "[[tls]]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n[[tls]]\ncertificate = \"other.pem\"\nkey = \"key.pem\"\n\
+         [[tls]]\ncertificate = \"none.pem\"\nkey = \"open.key\"",
+        &[
+            "10 E key: key.pem does not fit the certificate in other.pem",
+            "12 E certificate: cannot read none.pem",
+            "13 W key: every user of this host",
+        ],
+    ),
     // RouteTable.
     ("@to_mx\n[[route]]\ndomains = [\"a.test\"]\nto = \"mx\"", &["9 W domains: in line 6"]),
     (
@@ -279,7 +297,8 @@ const FOUND: &[(&str, &[&str])] = &[
     // Kinds of values, and several mistakes at once.
     ("listener = 5", &["5 E listener: [[listener]]"]),
     ("[listener]\naddress = \"127.0.0.1:2525\"", &["5 E listener: [[listener]]"]),
-    ("[[tls]]\nkey = \"key.pem\"", &["5 E tls: no table; write [tls]"]),
+    ("[[tls]]\nkey = \"key.pem\"", &["5 E certificate: missing"]),
+    ("tls = [5]", &["5 E tls: not any number of tables; write [tls], or [[tls]]"]),
     ("relay_domains = [\"dest.test\", 5, true]", &["5 E relay_domains: a number", "5 E relay_domains: true"]),
     ("[limits]\nrecipients = 1.5\nconnections = \"many\"", &["6 E recipients: a fraction", "7 E connections: text"]),
     // A mistake causes no further findings.
@@ -373,6 +392,7 @@ fn certificates() -> &'static Path {
             ("expired", "relay.test", 2001, 2002),
             ("future", "relay.test", 2301, 2302),
             ("other", "other.test", 2001, 2302),
+            ("expired2", "other.test", 2001, 2002),
             ("open", "relay.test", 2001, 2302),
         ] {
             let key = rcgen::KeyPair::generate().expect("there is enough chance");

@@ -25,7 +25,7 @@ pub(super) struct File {
     pub(super) relay_from: Option<At<Vec<At<IpNet>>>>,
     pub(super) relay_domains: Option<At<Vec<At<DomainPattern>>>>,
     pub(super) listeners: Vec<Listener>,
-    pub(super) tls: Option<TlsFiles>,
+    pub(super) tls: Vec<TlsFiles>,
     pub(super) accounts: Vec<Account>,
     pub(super) routes: Vec<Route>,
     pub(super) add_fields: Option<At<AddFields>>,
@@ -173,7 +173,7 @@ impl File {
             relay_from: file.list("relay_from", findings, values::network),
             relay_domains: file.list("relay_domains", findings, values::pattern),
             listeners: each(file.tables("listener", findings), findings, Listener::read),
-            tls: file.table("tls", findings).map(|table| TlsFiles::read(table, findings)),
+            tls: each(file.table_or_tables("tls", findings), findings, TlsFiles::read),
             accounts: each(file.tables("account", findings), findings, Account::read),
             routes: each(file.tables("route", findings), findings, Route::read),
             add_fields: file.table("submission", findings).and_then(|mut table| {

@@ -8,7 +8,7 @@ const KEYS: &[(&str, &str)] = &[
     ("relay_from", "write networks, such as [\"192.0.2.0/24\", \"2001:db8::/32\"]"),
     ("relay_domains", "write domains, such as [\"example.org\", \"*.example.org\"]"),
     ("listener", "write [[listener]]"),
-    ("tls", "write [tls]"),
+    ("tls", "write [tls], or [[tls]] for each of several certificates"),
     ("account", "write [[account]]"),
     ("route", "write [[route]]"),
     ("submission", "write [submission]"),

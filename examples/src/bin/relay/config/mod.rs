@@ -2,6 +2,7 @@
 //! every key.
 
 mod accounts;
+mod certificates;
 mod check;
 mod file;
 mod findings;
@@ -32,6 +33,7 @@ use posthaste::server::{
 };
 
 pub(crate) use accounts::AccountsConfig;
+pub(crate) use certificates::ServerCertificates;
 pub(crate) use file::Dane;
 use file::{File, ListenerTls, RouteTls, To};
 use findings::At;
@@ -46,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) warnings: Vec<String>,
     pub(crate) queue: PathBuf,
     pub(crate) listeners: Vec<ListenerConfig>,
+    /// `None`: no listener has TLS.
+    pub(crate) certificates: Option<ServerCertificates>,
     pub(crate) dns: Vec<SocketAddr>,
     pub(crate) accounts: AccountsConfig,
     /// Still without accounts.
@@ -112,8 +116,7 @@ impl Config {
         };
         let host_name = file.hostname.as_ref().map_or_else(own_host_name, |name| name.value.clone());
         let host_name = RelayOptions::new(host_name).host_name;
-        let server_tls =
-            file.tls.as_ref().and_then(|files| tls::server(files, folder, host_name.as_str(), &mut findings));
+        let certificates = certificates::read(&file.tls, folder, host_name.as_str(), &mut findings);
         let queue = file.queue.as_ref().map_or_else(default_queue, |queue| folder.join(&queue.value));
         let any_tls = match tls::any() {
             Ok(config) => config,
@@ -124,14 +127,14 @@ impl Config {
         if findings.has_errors() {
             return Err(findings);
         }
-        Ok(Self::build(file, facts, server_tls.as_ref(), name, findings.into_lines()))
+        Ok(Self::build(file, facts, certificates, name, findings.into_lines()))
     }
 
     /// Puts together what was checked.
     fn build(
         file: File,
         facts: Facts<'_>,
-        server_tls: Option<&Arc<ServerConfig>>,
+        certificates: Option<ServerCertificates>,
         name: String,
         warnings: Vec<String>,
     ) -> Self {
@@ -181,7 +184,8 @@ impl Config {
             name,
             warnings,
             queue,
-            listeners: listeners(&file, &settings, server_tls),
+            listeners: listeners(&file, &settings, certificates.as_ref().map(ServerCertificates::config)),
+            certificates,
             dns: file.dns.as_ref().map(|servers| values_of(&servers.value)).unwrap_or_default(),
             relay,
             server: server(&file.limits),

@@ -186,7 +186,7 @@ fn extensions(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     if let Some(flag) = offers.binarymime.as_ref().filter(|flag| flag.value && !is_on(offers.chunking.as_ref())) {
         findings.warn(flag.place, "it is not offered without chunking; say chunking = true, or take it out");
     }
-    let has_tls = file.tls.is_some()
+    let has_tls = !file.tls.is_empty()
         && match &file.listeners[..] {
             [] => true,
             listeners => listeners.iter().any(|listener| listener.starts_tls(true) != ListenerTls::Off),
