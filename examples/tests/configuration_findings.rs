@@ -132,6 +132,34 @@ const FOUND: &[(&str, &[&str])] = &[
         &["5 E tolerate: `lf` is not one"],
     ),
     ("listener = [{ address = \"127.0.0.1:2525\", tolerate = \"all\" }]", &["5 E tolerate: no list; write some of"]),
+    (
+        "listener = [{ address = \"127.0.0.1:2525\", proxies = [\"192.0.2.7/32\", \"2001:db8::/32\"], xclient = [\"10.0.0.0/8\"],\
+         xforward = [] }]",
+        &[],
+    ),
+    (
+        "listener = [{ address = \"127.0.0.1:2525\", proxies = [\"::ffff:127.0.0.1/128\"] }]",
+        &["5 W proxies: may send everywhere by `127.0.0.0/8` in line 4, and so may clients that it does not name"],
+    ),
+    (
+        "[[listener]]\naddress = \"127.0.0.1:2525\"\nproxies = \"192.0.2.7/32\"\nxclient = [\"192.0.2.0/33\"]\nxforward = [\"me\"]",
+        &[
+            "7 E proxies: no list; write the networks of proxies, such as [\"192.0.2.7/32\"]",
+            "8 E xclient: `192.0.2.0/33`",
+            "9 E xforward: write the networks of content filters",
+        ],
+    ),
+    (
+        "[[listener]]\naddress = \"127.0.0.1:2525\"\nproxies = [\"0.0.0.0/0\"]\nxclient = [\"12.0.0.0/8\", \"13.0.0.0/8\"]\n\
+         xforward = [\"192.0.2.7/24\"]",
+        &[
+            "7 E proxies: lets strangers say that they are any client; write the addresses of your own proxies",
+            "8 W xclient: `12.0.0.0/8` is a wide network on the Internet, and all of it may say",
+            "8 W xclient: `13.0.0.0/8` is a wide network",
+            "8 E xclient: together the networks are `12.0.0.0/7` and let strangers say",
+            "9 W xforward: stands for all of that network",
+        ],
+    ),
     ("listener = [{ address = \"192.0.2.77:2525\" }]", &["5 W address: no such address"]),
     ("listener = [@mx, { address = \"127.0.0.1:25\", role = \"submission\" }]\n@account\n@tls", &["5 W role: port 25"]),
     ("listener = [{ address = \"127.0.0.1:25\", tls = \"implicit\" }]\n@tls", &["5 W tls: port 25"]),

@@ -55,7 +55,8 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
         let bound = Listener::bind(listener.address, listener.settings).await.map_err(Failure::run)?;
         let address = bound.local_address().map_err(Failure::run)?;
         info!("listening on {address}");
-        listeners.push(bound.with_tls(listener.tls));
+        let bound = bound.with_tls(listener.tls).with_proxies(listener.proxies);
+        listeners.push(bound.with_xclient(listener.xclient).with_xforward(listener.xforward));
     }
     let relay = Relay::new(queue, resolver, options);
     // Mail does not depend on it.

@@ -43,6 +43,10 @@ pub(super) struct Listener {
     pub(super) tls: Option<At<ListenerTls>>,
     /// The names of the switches that are on.
     pub(super) tolerate: Option<At<Vec<At<&'static str>>>>,
+    /// Who may say by the PROXY protocol, by XCLIENT and by XFORWARD that a client is another one.
+    pub(super) proxies: Option<At<Vec<At<IpNet>>>>,
+    pub(super) xclient: Option<At<Vec<At<IpNet>>>>,
+    pub(super) xforward: Option<At<Vec<At<IpNet>>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,6 +211,9 @@ impl Listener {
             role: table.take("role", findings, values::role),
             tls: table.take("tls", findings, values::listener_tls),
             tolerate: table.list("tolerate", findings, values::departure),
+            proxies: table.list("proxies", findings, values::network),
+            xclient: table.list("xclient", findings, values::network),
+            xforward: table.list("xforward", findings, values::network),
         };
         table.end(findings);
         read

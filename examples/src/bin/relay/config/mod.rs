@@ -20,10 +20,10 @@ use std::{
 
 use posthaste::client::{Identity, Tls as ClientTls, session::client::ClientTimeouts};
 use posthaste::relay::{
-    DeliveryOptions, DomainPattern, NextHop, RelayOptions, Route, RouteTable, future_release, offers,
+    DeliveryOptions, DomainPattern, IpNet, NextHop, RelayOptions, Route, RouteTable, future_release, offers,
 };
 use posthaste::server::{
-    ServerOptions, Tls,
+    NetworkSet, ServerOptions, Tls,
     rustls::{ClientConfig, ServerConfig},
     session::{
         ServerSettings,
@@ -64,6 +64,17 @@ pub(crate) struct ListenerConfig {
     pub(crate) address: SocketAddr,
     pub(crate) settings: ServerSettings,
     pub(crate) tls: Tls,
+    pub(crate) proxies: NetworkSet,
+    pub(crate) xclient: NetworkSet,
+    pub(crate) xforward: NetworkSet,
+}
+
+impl ListenerConfig {
+    /// A listener that trusts no proxy.
+    fn new(address: SocketAddr, settings: ServerSettings, tls: Tls) -> Self {
+        let [proxies, xclient, xforward] = Default::default();
+        Self { address, settings, tls, proxies, xclient, xforward }
+    }
 }
 
 /// The policies about TLS that mail by MX follows.
@@ -293,11 +304,18 @@ fn listeners(file: &File, settings: &ServerSettings, tls: Option<&Arc<ServerConf
                 }
             }
         }
-        listeners.push(ListenerConfig { address, settings, tls: start(listener.starts_tls(tls.is_some())) });
+        let mut config = ListenerConfig::new(address, settings, start(listener.starts_tls(tls.is_some())));
+        let networks = |list: &Option<At<Vec<At<IpNet>>>>| {
+            list.iter().flat_map(|list| &list.value).map(|network| network.value).collect()
+        };
+        config.proxies = networks(&listener.proxies);
+        config.xclient = networks(&listener.xclient);
+        config.xforward = networks(&listener.xforward);
+        listeners.push(config);
     }
     if listeners.is_empty() {
         let how = if tls.is_some() { ListenerTls::Starttls } else { ListenerTls::Off };
-        listeners.push(ListenerConfig { address: DEFAULT_ADDRESS, settings: settings.clone(), tls: start(how) });
+        listeners.push(ListenerConfig::new(DEFAULT_ADDRESS, settings.clone(), start(how)));
     }
     listeners
 }
