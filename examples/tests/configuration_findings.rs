@@ -311,6 +311,34 @@ const FOUND: &[(&str, &[&str])] = &[
     ("[delivery]\nconcurrency = 10\nconcurrency_per_site = 11", &["7 W concurrency_per_site: at most 10"]),
     ("[delivery]\nconcurrency = 10", &[]),
     ("[limits]\nmessage_size = 65536\nreturned_size = 65537", &["7 W returned_size: at most 65536"]),
+    ("[limits]\nconnections_per_network = 1000\nrecipients_per_hour = 1", &[]),
+    (
+        "[limits]\nconnections = 50\nconnections_per_network = 51",
+        &["7 W connections_per_network: the relay has 50 connections at once in all, so one network never gets more"],
+    ),
+    (
+        "[limits]\nconnections_per_network = 0\nrecipients_per_hour = 0\nuser_recipients_per_hour = 1000001",
+        &[
+            "6 E connections_per_network: 0 is not enough; write a number from 1 to 65535",
+            "7 E recipients_per_hour: 0 is not enough; write a number from 1 to 1000000",
+            "8 E user_recipients_per_hour: 1000001 is too much; write a number from 1 to 1000000",
+        ],
+    ),
+    ("[limits]\nuser_recipients_per_hour = 500", &["6 W user_recipients_per_hour: no client can log in"]),
+    ("listener = [@mx, @submission]\n@account\n@tls\n[limits]\nuser_recipients_per_hour = 500", &[]),
+    (
+        "#relay_from\nlistener = [@submission]\n@account\n@tls\n[limits]\nrecipients_per_hour = 500",
+        &["10 W recipients_per_hour: clients have to log in at every listener"],
+    ),
+    ("listener = [{ address = \"127.0.0.1:2525\", greeting_delay = \"1m\" }]", &[]),
+    (
+        "[[listener]]\naddress = \"127.0.0.1:2525\"\ngreeting_delay = \"61s\"\n[[listener]]\naddress = \"127.0.0.1:2526\"\n\
+         greeting_delay = 2",
+        &[
+            "7 E greeting_delay: `61s` is more than 1m; write a span of time from a second to a minute",
+            "10 E greeting_delay: it is a number and no text",
+        ],
+    ),
     ("[limits]\nrecipients = 99", &["6 W recipients: 100"]),
     ("[limits]\nrecipients = 20000", &["6 E recipients: 1 to 10000"]),
     (

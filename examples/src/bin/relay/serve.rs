@@ -11,7 +11,7 @@ use posthaste::queue::{
     log::{Damage, LogOptions, LogQueue, OpenReport},
 };
 use posthaste::relay::Relay;
-use posthaste::server::Listener;
+use posthaste::server::{Listener, Server};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -64,9 +64,8 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
     if let Err(error) = &control {
         warn!(%error, "control socket not opened, `relay status` will not work; if the path is too long, choose a queue folder with a shorter name");
     }
-    let server = listeners
-        .into_iter()
-        .fold(relay.server().with_options(config.server), |server, listener| server.listen(listener));
+    let server = Server::new(config.guards.around(relay.service())).with_options(config.server);
+    let server = listeners.into_iter().fold(server, |server, listener| server.listen(listener));
     let served = relay.serve(server, drain.cancelled_owned()).await;
     drop(control);
     let totals = relay.totals();

@@ -6,6 +6,7 @@ mod certificates;
 mod check;
 mod file;
 mod findings;
+mod guards;
 mod keys;
 mod table;
 mod tls;
@@ -38,6 +39,7 @@ pub(crate) use file::Dane;
 use file::{File, ListenerTls, RouteTls, To};
 use findings::At;
 pub(crate) use findings::Findings;
+pub(crate) use guards::Guards;
 
 /// Everything that the program needs to know.
 #[derive(Debug)]
@@ -55,6 +57,7 @@ pub(crate) struct Config {
     /// Still without accounts.
     pub(crate) relay: RelayOptions,
     pub(crate) server: ServerOptions,
+    pub(crate) guards: Guards,
     pub(crate) max_message: u64,
     pub(crate) policies: Policies,
 }
@@ -159,8 +162,8 @@ impl Config {
         timeouts.minimum_rate = value(file.limits.minimum_rate.as_ref()).unwrap_or(timeouts.minimum_rate);
         timeouts.message = value(file.limits.message_within.as_ref()).unwrap_or(timeouts.message);
         let follows = check::follows_policies(&file);
-        let guards = check::guards(&file) && (verified_tls.is_some() || follows);
-        settings.offers = offered(&file.offers, guards);
+        let requires_tls = check::guards(&file) && (verified_tls.is_some() || follows);
+        settings.offers = offered(&file.offers, requires_tls);
         let timeout = value(file.delivery.timeout.as_ref());
         let waits = file.delivery.retry.as_ref().map(|waits| waits.value.iter().map(|wait| wait.value).collect());
         let mut delivery = DeliveryOptions::default();
@@ -176,7 +179,7 @@ impl Config {
         delivery.concurrency = number(file.delivery.concurrency.as_ref(), DEFAULT_CONCURRENCY);
         delivery.concurrency_per_site = number(file.delivery.concurrency_per_site.as_ref(), 20);
         delivery.return_at_most = value(file.limits.returned_size.as_ref()).unwrap_or(delivery.return_at_most);
-        delivery.verified_tls = verified_tls.clone().filter(|_| guards);
+        delivery.verified_tls = verified_tls.clone().filter(|_| requires_tls);
         let policies = Policies {
             dane: value(file.delivery.dane.as_ref()).filter(|_| follows).unwrap_or(Dane::Off),
             mta_sts: verified_tls.clone().filter(|_| follows && check::is_wanted(file.delivery.mta_sts.as_ref())),
@@ -198,6 +201,7 @@ impl Config {
             listeners: listeners(&file, &settings, certificates.as_ref().map(ServerCertificates::config)),
             certificates,
             dns: file.dns.as_ref().map(|servers| values_of(&servers.value)).unwrap_or_default(),
+            guards: Guards::new(&file, &relay.policy.relay_from),
             relay,
             server: server(&file.limits),
             accounts: AccountsConfig::new(file.accounts),
@@ -235,8 +239,10 @@ fn read(path: &Path) -> Result<String, Findings> {
 fn server(limits: &file::Limits) -> ServerOptions {
     let mut server = ServerOptions::default();
     server.connections = value(limits.connections.as_ref()).map_or(server.connections, usize::from);
-    server.connections_per_network = (server.connections / 10).max(1);
-    server.connections_per_prefix = (server.connections.saturating_mul(3) / 10).max(1);
+    let per_network = value(limits.connections_per_network.as_ref()).map(usize::from);
+    server.connections_per_network = per_network.unwrap_or((server.connections / 10).max(1));
+    let per_prefix = || (server.connections.saturating_mul(3) / 10).max(1);
+    server.connections_per_prefix = per_network.map_or_else(per_prefix, |network| network.saturating_mul(3));
     server.networks.ipv4_prefix = value(limits.ipv4_prefix.as_ref()).unwrap_or(server.networks.ipv4_prefix);
     server.networks.ipv6_prefix = value(limits.ipv6_prefix.as_ref()).unwrap_or(server.networks.ipv6_prefix);
     server.logins.burst = value(limits.failed_logins.as_ref()).map_or(server.logins.burst, u32::from);
@@ -296,6 +302,8 @@ fn listeners(file: &File, settings: &ServerSettings, tls: Option<&Arc<ServerConf
             settings.offers.auth = AUTH;
             settings.tolerance = Tolerance::SUBMISSION;
         }
+        let delay = value(listener.greeting_delay.as_ref());
+        settings.timeouts.greeting_delay = delay.unwrap_or(settings.timeouts.greeting_delay);
         if let Some(names) = &listener.tolerate {
             settings.tolerance = Tolerance::STRICT;
             for name in &names.value {

@@ -46,7 +46,8 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
         file.relay_from.as_ref().map(|list| (list.place, list.value.is_empty())),
         file.relay_domains.as_ref().map(|list| (list.place, list.value.is_empty())),
     ];
-    for (place, _) in lists.into_iter().flatten().filter(|(_, is_empty)| !is_empty && !mx) {
+    let rate = file.limits.recipients_per_hour.as_ref().map(|most| (most.place, false));
+    for (place, _) in lists.into_iter().chain([rate]).flatten().filter(|(_, is_empty)| !is_empty && !mx) {
         let text = "clients have to log in at every listener; add a [[listener]] with role = \"mx\", or take it out";
         findings.warn(place, text);
     }
