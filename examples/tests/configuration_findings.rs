@@ -94,6 +94,33 @@ const FOUND: &[(&str, &[&str])] = &[
     ("relay_from = [\"192.0.2.0/24\",\n\"192.0.2.0/24\"]", &["6 W relay_from: in line 5"]),
     ("relay_from = [\"192.0.2.0/28\",\n\"192.0.2.0/24\"]", &["5 W relay_from: within `192.0.2.0/24` in line 6"]),
     ("listener = [@submission]\n@account\n@tls", &["4 W relay_from: log in at every listener"]),
+    // Refusals.
+    (
+        "[refuse]\nnetworks = [\"192.0.2.0/24\"]\nhello = [\"ylmf-pc\", \"*.dyn.test\", \"[192.0.2.1]\"]\n\
+         senders = [\"jo@a.test\", \"a.test\", \"*.a.test\"]",
+        &[],
+    ),
+    (
+        "[refuse]\nnetworks = [\"192.0.2.1\"]\nhello = [\"a b\", \"jo@a.test\"]\nsenders = [\"*\", \"jo@\", 5]\nnames = []",
+        &[
+            "6 E networks: `192.0.2.1`",
+            "7 E hello: `a b` is no name; write names, such as [\"ylmf-pc\"",
+            "7 E hello: `jo@a.test` is a mailbox and no name",
+            "8 E senders: `*` is no name; write mailboxes and domains",
+            "8 E senders: `jo@` is no name",
+            "8 E senders: it is a number and no text",
+            "9 E names: write one of networks, hello, senders",
+        ],
+    ),
+    (
+        "[refuse]\nnetworks = [\"127.0.0.0/8\", \"192.0.2.7/24\",\n\"192.0.2.128/25\"]\nhello = [\"a.test\",\n\"A.test\"]",
+        &[
+            "4 W relay_from: [refuse] turns all of `127.0.0.0/8` away in line 6",
+            "6 W networks: `192.0.2.7/24` is an address within 192.0.2.0/24",
+            "7 W networks: is within `192.0.2.7/24` in line 6",
+            "9 W hello: `A.test` stands in line 8 already",
+        ],
+    ),
     // Domains of others.
     ("relay_domains = [\"*\"]", &["5 E relay_domains: strangers send everywhere"]),
     ("relay_domains = [\"*.test\"]", &["5 W relay_domains: top-level"]),

@@ -114,3 +114,33 @@ async fn a_user_has_a_number_of_recipients_an_hour() {
         own.expect(&format!("RCPT TO:<{recipient}@elsewhere.test>"), 250);
     }
 }
+
+#[test]
+fn listed_networks_names_and_senders_are_refused_at_the_first_command_that_shows_them() {
+    let lists = "[refuse]\nnetworks = [\"203.0.113.0/24\"]\nhello = [\"ylmf-pc\", \"*.dyn.test\"]\n\
+                 senders = [\"offers@sender.test\", \"bad.test\"]";
+    let relay = relay("", lists);
+    let mut denied = Smtp::silent(relay.port);
+    denied.send(header("203.0.113.7"));
+    assert_eq!(denied.reply().text.trim(), "5.7.1 No SMTP service for 203.0.113.7");
+    assert!(denied.is_closed());
+    let mut client = Smtp::through(relay.port, header("192.0.2.7").as_bytes());
+    for name in ["YLMF-PC", "a.dyn.test"] {
+        let refused = client.expect(&format!("EHLO {name}"), 550).text;
+        assert_eq!(refused.trim(), "5.7.1 No SMTP service under this name");
+    }
+    client.expect("EHLO client.test", 250);
+    for sender in ["Offers@sender.test", "jo@bad.test"] {
+        let refused = client.expect(&format!("MAIL FROM:<{sender}>"), 550).text;
+        assert_eq!(refused.trim(), "5.7.1 No mail from this sender is taken here");
+    }
+    for sender in ["", "jo@sender.test"] {
+        client.expect(&format!("MAIL FROM:<{sender}>"), 250);
+        client.expect("RCPT TO:<a@dest.test>", 250);
+        client.expect("RSET", 250);
+    }
+    for words in ["client refused", "sender refused"] {
+        // The first is at debug.
+        assert_eq!(relay.log().contains(words), words == "sender refused", "{}", relay.log());
+    }
+}

@@ -25,6 +25,7 @@ pub(super) struct File {
     pub(super) relay_from: Option<At<Vec<At<IpNet>>>>,
     pub(super) relay_domains: Option<At<Vec<At<DomainPattern>>>>,
     pub(super) listeners: Vec<Listener>,
+    pub(super) refuse: Refuse,
     pub(super) tls: Vec<TlsFiles>,
     pub(super) accounts: Vec<Account>,
     pub(super) routes: Vec<Route>,
@@ -61,6 +62,14 @@ pub(super) enum ListenerTls {
     Off,
     Starttls,
     Implicit,
+}
+
+/// Who is turned away. Names are patterns that were checked.
+#[derive(Debug, Default)]
+pub(super) struct Refuse {
+    pub(super) networks: Option<At<Vec<At<IpNet>>>>,
+    pub(super) hello: Option<At<Vec<At<String>>>>,
+    pub(super) senders: Option<At<Vec<At<String>>>>,
 }
 
 #[derive(Debug)]
@@ -181,6 +190,7 @@ impl File {
             relay_from: file.list("relay_from", findings, values::network),
             relay_domains: file.list("relay_domains", findings, values::pattern),
             listeners: each(file.tables("listener", findings), findings, Listener::read),
+            refuse: file.table("refuse", findings).map(|table| Refuse::read(table, findings)).unwrap_or_default(),
             tls: each(file.table_or_tables("tls", findings), findings, TlsFiles::read),
             accounts: each(file.tables("account", findings), findings, Account::read),
             routes: each(file.tables("route", findings), findings, Route::read),
@@ -232,6 +242,18 @@ impl Listener {
     pub(super) fn starts_tls(&self, has_certificate: bool) -> ListenerTls {
         let default = if has_certificate { ListenerTls::Starttls } else { ListenerTls::Off };
         self.tls.as_ref().map_or(default, |tls| tls.value)
+    }
+}
+
+impl Refuse {
+    fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
+        let read = Self {
+            networks: table.list("networks", findings, values::network),
+            hello: table.list("hello", findings, values::hello_pattern),
+            senders: table.list("senders", findings, values::sender_pattern),
+        };
+        table.end(findings);
+        read
     }
 }
 

@@ -10,7 +10,7 @@ use posthaste::client::HostName;
 use posthaste::queue::{MAX_DELAY, MAX_DELIVERIES};
 use posthaste::relay::{AddFields, DomainPattern, IpNet};
 use posthaste::server::{
-    ScramKey,
+    NameSet, ScramKey,
     session::{sasl::prepare, server::Tolerance},
     wire::{Domain, Mailbox, Secret},
 };
@@ -67,6 +67,27 @@ pub(super) fn network(value: &DeValue<'_>) -> Read<IpNet> {
 
 pub(super) fn pattern(value: &DeValue<'_>) -> Read<DomainPattern> {
     parsed(value)
+}
+
+/// A name in EHLO, or those below one.
+pub(super) fn hello_pattern(value: &DeValue<'_>) -> Read<String> {
+    match name_pattern(value)? {
+        mailbox if mailbox.contains('@') => Err(format!("`{mailbox}` is a mailbox and no name")),
+        name => Ok(name),
+    }
+}
+
+/// A mailbox, a domain, or those below one.
+pub(super) fn sender_pattern(value: &DeValue<'_>) -> Read<String> {
+    name_pattern(value)
+}
+
+fn name_pattern(value: &DeValue<'_>) -> Read<String> {
+    let text = text(value)?;
+    match NameSet::default().push(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(_) => Err(format!("`{text}` is no name")),
+    }
 }
 
 pub(super) fn account_name(value: &DeValue<'_>) -> Read<String> {

@@ -38,6 +38,7 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
             trusted_proxies(&proxies.value, &trusted.value, findings);
         }
     }
+    refused(file, findings);
     if let Some(domains) = &file.relay_domains {
         relay_domains(&domains.value, facts, findings);
     }
@@ -116,7 +117,7 @@ fn trusted_proxies(proxies: &[At<IpNet>], trusted: &[At<IpNet>], findings: &mut 
 
 fn each_network(networks: &[At<IpNet>], right: &Right, findings: &mut Findings) {
     let Right { of_strangers, of_all, remedy } = right;
-    for (at, network) in networks.iter().enumerate() {
+    for network in networks {
         let (net, place) = (network.value, network.place);
         let canonical = NetworkSet::from(vec![net]);
         let Some(real) = canonical.networks().first().copied() else { continue };
@@ -127,6 +128,14 @@ fn each_network(networks: &[At<IpNet>], right: &Right, findings: &mut Findings) 
             }
             Width::Own => {}
         }
+    }
+    as_written(networks, findings);
+}
+
+/// Networks that say something else than they seem to, or nothing.
+fn as_written(networks: &[At<IpNet>], findings: &mut Findings) {
+    for (at, network) in networks.iter().enumerate() {
+        let (net, place) = (network.value, network.place);
         if net.trunc() != net {
             let text = format!("`{net}` is an address within {}, and stands for all of that network", net.trunc());
             findings
@@ -154,6 +163,29 @@ fn together(place: Place, networks: &[At<IpNet>], right: &Right, findings: &mut 
     if let Some(joined) = all.networks().iter().find(|network| !alone && width(**network) == Width::Nobodys) {
         let Right { of_strangers, remedy, .. } = right;
         findings.error(place, format_args!("together the networks are `{joined}` and let {of_strangers}; {remedy}"));
+    }
+}
+
+/// What is refused in vain, or although it may send.
+fn refused(file: &File, findings: &mut Findings) {
+    let refuse = &file.refuse;
+    if let Some(networks) = &refuse.networks {
+        as_written(&networks.value, findings);
+        for trusted in file.relay_from.iter().flat_map(|list| &list.value) {
+            let net = trusted.value;
+            if let Some(refused) = networks.value.iter().find(|refused| refused.value.contains(&net)) {
+                let text = format!("[refuse] turns all of `{net}` away in line {}", findings.line(refused.place));
+                findings.warn(trusted.place, format_args!("{text}; take it out here or there"));
+            }
+        }
+    }
+    for names in [&refuse.hello, &refuse.senders].into_iter().flatten() {
+        let mut known = HashMap::new();
+        for name in &names.value {
+            if let Some(line) = known.insert(name.value.to_lowercase(), findings.line(name.place)) {
+                findings.warn(name.place, format_args!("`{}` stands in line {line} already; take it out", name.value));
+            }
+        }
     }
 }
 
