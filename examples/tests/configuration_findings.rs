@@ -142,6 +142,14 @@ const FOUND: &[(&str, &[&str])] = &[
         "listener = [@mx, { address = \"127.0.0.1:2587\", role = \"submission\", tls = \"off\" }]\n@account\n@tls",
         &["5 E tls: no client can log in without TLS"],
     ),
+    (
+        "listener = [@mx, { address = \"127.0.0.1:2587\", role = \"submission\", proxies = [\"192.0.2.7/32\"] }]\n@account",
+        &[],
+    ),
+    (
+        "listener = [@mx, { address = \"127.0.0.1:2587\", role = \"submission\", proxies = [] }]\n@account",
+        &["5 E role: no client can log in without TLS"],
+    ),
     ("listener = [@mx, @submission]\n@tls", &["5 E role: add an [[account]]"]),
     ("listener = [{ address = \"127.0.0.1:2525\", tls = \"starttls\" }]", &["5 E tls: no certificate"]),
     ("@tls\nlistener = [{ address = \"127.0.0.1:2525\", tls = \"off\" }]", &["5 W tls: no listener uses it"]),

@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 
 use support::client::Smtp;
-use support::relay::{Config, Relay};
+use support::relay::{Config, PASSWORD, Relay, USER};
 use support::sink::Sink;
 use support::{PATIENCE, token, wait_for};
 
@@ -33,6 +33,15 @@ fn v1(client: &str) -> Vec<u8> {
 fn v2(client: [u8; 4]) -> Vec<u8> {
     let addresses = [&client[..], &[192, 0, 2, 1], &5_678_u16.to_be_bytes(), &25_u16.to_be_bytes()].concat();
     [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", &addresses[..]].concat()
+}
+
+/// The same of a client that has TLS 1.3 with the proxy.
+fn v2_tls(client: [u8; 4]) -> Vec<u8> {
+    // PP2_TYPE_SSL: PP2_CLIENT_SSL, a certificate that was not asked for, and the version.
+    let facts = b"\x20\0\x0f\x01\0\0\0\x01\x21\0\x07TLSv1.3";
+    let mut header = [&v2(client)[..], facts].concat();
+    header[15] += u8::try_from(facts.len()).expect("they are few");
+    header
 }
 
 /// The Received field that the relay has put in front.
@@ -155,4 +164,22 @@ fn a_client_that_is_not_listed_names_no_other() {
             client.expect(line, 550);
         }
     }
+}
+
+#[test]
+fn a_client_that_has_tls_with_its_proxy_may_log_in() {
+    let mut sink = Sink::start();
+    let account = format!("[[account]]\nname = {USER:?}\npassword = {PASSWORD:?}");
+    let relay = relay(&sink, "role = \"submission\"\nproxies = [\"127.0.0.1/32\"]", &account);
+    let mut client = Smtp::through(relay.port, &v2([203, 0, 113, 7]));
+    assert!(!client.expect("EHLO client.test", 250).text.contains("AUTH"));
+    let mut client = Smtp::through(relay.port, &v2_tls([203, 0, 113, 7]));
+    let offered = client.expect("EHLO client.test", 250).text;
+    assert!(offered.contains("AUTH PLAIN") && !offered.contains("PLUS"), "{offered}");
+    // The tester with its password.
+    client.expect("AUTH PLAIN AHRlc3RlcgBzM2NyZXQgcGFzcw==", 235);
+    let token = token();
+    assert_eq!(client.transact(&token).code, 250, "{}", client.log());
+    let field = received(&mut sink, &token);
+    assert!(field.contains("client.test ([203.0.113.7])") && field.contains("ESMTPSA"), "{field}");
 }

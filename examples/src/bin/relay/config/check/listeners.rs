@@ -85,7 +85,7 @@ fn tls(file: &File, listener: &Listener, findings: &mut Findings) {
     if let Some(tls) = listener.tls.as_ref().filter(|_| starts != ListenerTls::Off && !has_certificate) {
         let text = "there is no certificate for TLS; add [tls] with certificate and key, or say \"off\"";
         findings.error(tls.place, text);
-    } else if listener.is_submission() && starts == ListenerTls::Off {
+    } else if listener.is_submission() && starts == ListenerTls::Off && !is_behind_proxies(listener) {
         let place = listener.tls.as_ref().map_or_else(|| role(listener), |tls| tls.place);
         let remedy =
             if has_certificate { "say \"starttls\" or \"implicit\"" } else { "add [tls] with certificate and key" };
@@ -94,6 +94,11 @@ fn tls(file: &File, listener: &Listener, findings: &mut Findings) {
             format_args!("no client can log in without TLS, and no mail is taken without a login; {remedy}"),
         );
     }
+}
+
+/// Returns `true` if a proxy may have spoken TLS with the clients.
+fn is_behind_proxies(listener: &Listener) -> bool {
+    listener.proxies.as_ref().is_some_and(|proxies| !proxies.value.is_empty())
 }
 
 fn role(listener: &Listener) -> Place {
