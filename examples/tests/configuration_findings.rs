@@ -94,6 +94,33 @@ const FOUND: &[(&str, &[&str])] = &[
     ("relay_from = [\"192.0.2.0/24\",\n\"192.0.2.0/24\"]", &["6 W relay_from: in line 5"]),
     ("relay_from = [\"192.0.2.0/28\",\n\"192.0.2.0/24\"]", &["5 W relay_from: within `192.0.2.0/24` in line 6"]),
     ("listener = [@submission]\n@account\n@tls", &["4 W relay_from: log in at every listener"]),
+    // Refusals.
+    (
+        "[refuse]\nnetworks = [\"192.0.2.0/24\"]\nhello = [\"ylmf-pc\", \"*.dyn.test\", \"[192.0.2.1]\"]\n\
+         senders = [\"jo@a.test\", \"a.test\", \"*.a.test\"]",
+        &[],
+    ),
+    (
+        "[refuse]\nnetworks = [\"192.0.2.1\"]\nhello = [\"a b\", \"jo@a.test\"]\nsenders = [\"*\", \"jo@\", 5]\nnames = []",
+        &[
+            "6 E networks: `192.0.2.1`",
+            "7 E hello: `a b` is no name; write names, such as [\"ylmf-pc\"",
+            "7 E hello: `jo@a.test` is a mailbox and no name",
+            "8 E senders: `*` is no name; write mailboxes and domains",
+            "8 E senders: `jo@` is no name",
+            "8 E senders: it is a number and no text",
+            "9 E names: write one of networks, hello, senders",
+        ],
+    ),
+    (
+        "[refuse]\nnetworks = [\"127.0.0.0/8\", \"192.0.2.7/24\",\n\"192.0.2.128/25\"]\nhello = [\"a.test\",\n\"A.test\"]",
+        &[
+            "4 W relay_from: [refuse] turns all of `127.0.0.0/8` away in line 6",
+            "6 W networks: `192.0.2.7/24` is an address within 192.0.2.0/24",
+            "7 W networks: is within `192.0.2.7/24` in line 6",
+            "9 W hello: `A.test` stands in line 8 already",
+        ],
+    ),
     // Domains of others.
     ("relay_domains = [\"*\"]", &["5 E relay_domains: strangers send everywhere"]),
     ("relay_domains = [\"*.test\"]", &["5 W relay_domains: top-level"]),
@@ -115,6 +142,14 @@ const FOUND: &[(&str, &[&str])] = &[
         "listener = [@mx, { address = \"127.0.0.1:2587\", role = \"submission\", tls = \"off\" }]\n@account\n@tls",
         &["5 E tls: no client can log in without TLS"],
     ),
+    (
+        "listener = [@mx, { address = \"127.0.0.1:2587\", role = \"submission\", proxies = [\"192.0.2.7/32\"] }]\n@account",
+        &[],
+    ),
+    (
+        "listener = [@mx, { address = \"127.0.0.1:2587\", role = \"submission\", proxies = [] }]\n@account",
+        &["5 E role: no client can log in without TLS"],
+    ),
     ("listener = [@mx, @submission]\n@tls", &["5 E role: add an [[account]]"]),
     ("listener = [{ address = \"127.0.0.1:2525\", tls = \"starttls\" }]", &["5 E tls: no certificate"]),
     ("@tls\nlistener = [{ address = \"127.0.0.1:2525\", tls = \"off\" }]", &["5 W tls: no listener uses it"]),
@@ -132,6 +167,34 @@ const FOUND: &[(&str, &[&str])] = &[
         &["5 E tolerate: `lf` is not one"],
     ),
     ("listener = [{ address = \"127.0.0.1:2525\", tolerate = \"all\" }]", &["5 E tolerate: no list; write some of"]),
+    (
+        "listener = [{ address = \"127.0.0.1:2525\", proxies = [\"192.0.2.7/32\", \"2001:db8::/32\"], xclient = [\"10.0.0.0/8\"],\
+         xforward = [] }]",
+        &[],
+    ),
+    (
+        "listener = [{ address = \"127.0.0.1:2525\", proxies = [\"::ffff:127.0.0.1/128\"] }]",
+        &["5 W proxies: may send everywhere by `127.0.0.0/8` in line 4, and so may clients that it does not name"],
+    ),
+    (
+        "[[listener]]\naddress = \"127.0.0.1:2525\"\nproxies = \"192.0.2.7/32\"\nxclient = [\"192.0.2.0/33\"]\nxforward = [\"me\"]",
+        &[
+            "7 E proxies: no list; write the networks of proxies, such as [\"192.0.2.7/32\"]",
+            "8 E xclient: `192.0.2.0/33`",
+            "9 E xforward: write the networks of content filters",
+        ],
+    ),
+    (
+        "[[listener]]\naddress = \"127.0.0.1:2525\"\nproxies = [\"0.0.0.0/0\"]\nxclient = [\"12.0.0.0/8\", \"13.0.0.0/8\"]\n\
+         xforward = [\"192.0.2.7/24\"]",
+        &[
+            "7 E proxies: lets strangers say that they are any client; write the addresses of your own proxies",
+            "8 W xclient: `12.0.0.0/8` is a wide network on the Internet, and all of it may say",
+            "8 W xclient: `13.0.0.0/8` is a wide network",
+            "8 E xclient: together the networks are `12.0.0.0/7` and let strangers say",
+            "9 W xforward: stands for all of that network",
+        ],
+    ),
     ("listener = [{ address = \"192.0.2.77:2525\" }]", &["5 W address: no such address"]),
     ("listener = [@mx, { address = \"127.0.0.1:25\", role = \"submission\" }]\n@account\n@tls", &["5 W role: port 25"]),
     ("listener = [{ address = \"127.0.0.1:25\", tls = \"implicit\" }]\n@tls", &["5 W tls: port 25"]),
@@ -179,6 +242,24 @@ const FOUND: &[(&str, &[&str])] = &[
     ("tls = { certificate = \"open.pem\", key = \"open.key\" }", &["5 W key: every user of this host"]),
     ("tls = { certificate = \"none.pem\", key = \"none.key\" }", &["5 E certificate: none.pem", "5 E key: none.key"]),
     ("tls = { certificate = \"cert.pem\" }", &["5 E key: missing"]),
+    // Several certificates: one of them is for this host.
+    (
+        "[[tls]]\ncertificate = \"other.pem\"\nkey = \"other.key\"\n[[tls]]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"",
+        &[],
+    ),
+    (
+        "[[tls]]\ncertificate = \"other.pem\"\nkey = \"other.key\"\n[[tls]]\ncertificate = \"expired2.pem\"\nkey = \"expired2.key\"",
+        &["6 W certificate: none of the certificates is for relay.test", "9 W certificate: expired2.pem has expired"],
+    ),
+    (
+        "[[tls]]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n[[tls]]\ncertificate = \"other.pem\"\nkey = \"key.pem\"\n\
+         [[tls]]\ncertificate = \"none.pem\"\nkey = \"open.key\"",
+        &[
+            "10 E key: key.pem does not fit the certificate in other.pem",
+            "12 E certificate: cannot read none.pem",
+            "13 W key: every user of this host",
+        ],
+    ),
     // RouteTable.
     ("@to_mx\n[[route]]\ndomains = [\"a.test\"]\nto = \"mx\"", &["9 W domains: in line 6"]),
     (
@@ -265,6 +346,34 @@ const FOUND: &[(&str, &[&str])] = &[
     ("[delivery]\nconcurrency = 10\nconcurrency_per_site = 11", &["7 W concurrency_per_site: at most 10"]),
     ("[delivery]\nconcurrency = 10", &[]),
     ("[limits]\nmessage_size = 65536\nreturned_size = 65537", &["7 W returned_size: at most 65536"]),
+    ("[limits]\nconnections_per_network = 1000\nrecipients_per_hour = 1", &[]),
+    (
+        "[limits]\nconnections = 50\nconnections_per_network = 51",
+        &["7 W connections_per_network: the relay has 50 connections at once in all, so one network never gets more"],
+    ),
+    (
+        "[limits]\nconnections_per_network = 0\nrecipients_per_hour = 0\nuser_recipients_per_hour = 1000001",
+        &[
+            "6 E connections_per_network: 0 is not enough; write a number from 1 to 65535",
+            "7 E recipients_per_hour: 0 is not enough; write a number from 1 to 1000000",
+            "8 E user_recipients_per_hour: 1000001 is too much; write a number from 1 to 1000000",
+        ],
+    ),
+    ("[limits]\nuser_recipients_per_hour = 500", &["6 W user_recipients_per_hour: no client can log in"]),
+    ("listener = [@mx, @submission]\n@account\n@tls\n[limits]\nuser_recipients_per_hour = 500", &[]),
+    (
+        "#relay_from\nlistener = [@submission]\n@account\n@tls\n[limits]\nrecipients_per_hour = 500",
+        &["10 W recipients_per_hour: clients have to log in at every listener"],
+    ),
+    ("listener = [{ address = \"127.0.0.1:2525\", greeting_delay = \"1m\" }]", &[]),
+    (
+        "[[listener]]\naddress = \"127.0.0.1:2525\"\ngreeting_delay = \"61s\"\n[[listener]]\naddress = \"127.0.0.1:2526\"\n\
+         greeting_delay = 2",
+        &[
+            "7 E greeting_delay: `61s` is more than 1m; write a span of time from a second to a minute",
+            "10 E greeting_delay: it is a number and no text",
+        ],
+    ),
     ("[limits]\nrecipients = 99", &["6 W recipients: 100"]),
     ("[limits]\nrecipients = 20000", &["6 E recipients: 1 to 10000"]),
     (
@@ -279,7 +388,8 @@ const FOUND: &[(&str, &[&str])] = &[
     // Kinds of values, and several mistakes at once.
     ("listener = 5", &["5 E listener: [[listener]]"]),
     ("[listener]\naddress = \"127.0.0.1:2525\"", &["5 E listener: [[listener]]"]),
-    ("[[tls]]\nkey = \"key.pem\"", &["5 E tls: no table; write [tls]"]),
+    ("[[tls]]\nkey = \"key.pem\"", &["5 E certificate: missing"]),
+    ("tls = [5]", &["5 E tls: not any number of tables; write [tls], or [[tls]]"]),
     ("relay_domains = [\"dest.test\", 5, true]", &["5 E relay_domains: a number", "5 E relay_domains: true"]),
     ("[limits]\nrecipients = 1.5\nconnections = \"many\"", &["6 E recipients: a fraction", "7 E connections: text"]),
     // A mistake causes no further findings.
@@ -373,6 +483,7 @@ fn certificates() -> &'static Path {
             ("expired", "relay.test", 2001, 2002),
             ("future", "relay.test", 2301, 2302),
             ("other", "other.test", 2001, 2302),
+            ("expired2", "other.test", 2001, 2002),
             ("open", "relay.test", 2001, 2302),
         ] {
             let key = rcgen::KeyPair::generate().expect("there is enough chance");

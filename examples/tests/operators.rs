@@ -238,10 +238,12 @@ fn few_descriptors_refuse_clients_and_break_nothing() {
     let mut crowd: Vec<_> =
         (0..400).filter_map(|_| std::net::TcpStream::connect(("127.0.0.1", relay.port)).ok()).collect();
     let mut greeting = [0; 3];
-    let last = crowd.last_mut().expect("the system takes connections");
-    last.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    last.read_exact(&mut greeting).expect("it is told");
-    assert_eq!(&greeting, b"421");
+    // Of a burst 64 are told at a time, and the others are closed without a word.
+    let is_told = crowd.iter_mut().any(|client| {
+        client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        client.read_exact(&mut greeting).is_ok() && &greeting == b"421"
+    });
+    assert!(is_told, "{}", relay.log());
     assert!(relay.status_text().contains("state ok"));
     drop(crowd);
     let token = token();

@@ -24,7 +24,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::WaitForCancellationFuture;
-use tracing::{Instrument as _, Span, debug, error_span, info};
+use tracing::{Instrument as _, Span, debug, error_span, field::display, info};
 
 use crate::{
     Body, Context, Envelope, Handler, PeerTls,
@@ -273,8 +273,11 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
     async fn mail(&mut self, mail: Mail) -> Verdict {
         self.forget();
         self.transactions += 1;
-        self.span = error_span!("transaction", number = self.transactions, sender = ?mail.reverse_path.to_string());
         self.cx.forwarded = self.driver.driver.session().forwarded().cloned();
+        let forwarded_for = self.cx.forwarded.as_ref().and_then(|facts| facts.address).map(display);
+        let number = self.transactions;
+        // The text of the sender is made for a log alone.
+        self.span = error_span!("transaction", number, sender = ?mail.reverse_path.to_string(), forwarded_for);
         let decision = match self.share.take(budget::of_mail(&mail)) {
             true => {
                 let decision = self.handler.mail(self.cx, &mail).instrument(self.span.clone());

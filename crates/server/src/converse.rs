@@ -23,7 +23,10 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span, debug, error_span};
+use tracing::{
+    Instrument as _, Span, debug, error_span,
+    field::{Empty, display},
+};
 
 use crate::{
     Context, Peer, PeerTls, ServerOptions, Service, Tls,
@@ -112,7 +115,8 @@ where
 /// The span of a connection, for the log.
 pub(crate) fn span(cx: &Context) -> Span {
     // At the level of errors: every line that is logged needs it.
-    error_span!("connection", number = cx.connection, address = %cx.peer.address)
+    // `client`: the one that a proxy has named by XCLIENT.
+    error_span!("connection", number = cx.connection, address = %cx.peer.address, client = Empty)
 }
 
 /// The same within a server.
@@ -274,8 +278,10 @@ where
 {
     (cx.envelope, cx.forwarded) = (None, None);
     cx.peer.take_facts(&facts);
-    let proxy = cx.peer.proxy.as_ref().map(|proxy| tracing::field::display(proxy.address));
-    debug!(proxy, client = %cx.peer.address, "client named by its proxy");
+    if facts.address.is_some() {
+        Span::current().record("client", display(cx.peer.address));
+    }
+    debug!("client named by its proxy");
     if facts.address.is_some() {
         match seat.recount(cx.peer.address.ip_or_loopback()) {
             Some(network) => cx.peer.network = network,

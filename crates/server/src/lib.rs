@@ -29,6 +29,7 @@ mod listener;
 mod login;
 #[cfg(doctest)]
 mod mistakes;
+mod name_set;
 mod network;
 mod network_set;
 mod password;
@@ -52,6 +53,7 @@ pub use guessing::LoginOptions;
 pub use handler::{Authentication, Handler};
 pub use layer::{Asked, Layer, Layered, Login};
 pub use listener::{Listener, Tls};
+pub use name_set::{NameSet, NameSetError};
 pub use network::Networks;
 pub use network_set::{NetworkSet, NetworkSetError};
 pub use received::ReceivedField;

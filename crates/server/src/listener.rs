@@ -221,8 +221,9 @@ impl<A: Accept> Listener<A> {
     /// With the facts of the named client in its [`Peer`](crate::Peer) the server begins again: it
     /// counts that client by its network, asks the service's
     /// [`connect`](crate::Service::connect) for another handler, and greets. The client is in clear
-    /// or in TLS as its proxy is. The proxy itself is not counted by network. The
-    /// [settings](crate::Service::settings) stay those that the service chose for the proxy.
+    /// or in TLS as its proxy is. The proxy itself is not counted by network. Log lines have both
+    /// addresses. The [settings](crate::Service::settings) stay those that the service chose for
+    /// the proxy.
     #[must_use]
     pub fn with_xclient(mut self, networks: NetworkSet) -> Self {
         self.trusted.xclient = networks;
@@ -231,8 +232,9 @@ impl<A: Accept> Listener<A> {
 
     /// The same with XFORWARD for clients from these networks, as Postfix defines it: a content
     /// filter says where a message came from. It changes no decision of the server's own; a handler
-    /// finds it in [`Context::forwarded`](crate::Context::forwarded). Default: no network. To
-    /// others it is not offered, and XFORWARD is refused with 550.
+    /// finds it in [`Context::forwarded`](crate::Context::forwarded), and log lines of the
+    /// transaction have the address as `forwarded_for`. Default: no network. To others it is not
+    /// offered, and XFORWARD is refused with 550.
     #[must_use]
     pub fn with_xforward(mut self, networks: NetworkSet) -> Self {
         self.trusted.xforward = networks;

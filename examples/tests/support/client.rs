@@ -23,13 +23,24 @@ pub(crate) struct Reply {
 impl Smtp {
     /// Connects and reads the greeting.
     pub(crate) fn connect(port: u16) -> Self {
+        Self::through(port, b"")
+    }
+
+    /// Connects, sends these octets at once, as a proxy in front would, and reads the greeting.
+    pub(crate) fn through(port: u16, header: &[u8]) -> Self {
+        let mut client = Self::silent(port);
+        client.reader.get_mut().write_all(header).expect("the system takes it");
+        assert_eq!(client.reply().code, 220, "greeting\n{}", client.log);
+        client
+    }
+
+    /// Connects, and reads nothing yet.
+    pub(crate) fn silent(port: u16) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap_or_else(|error| panic!("port {port}: {error}"));
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout that is not zero");
         stream.set_write_timeout(Some(Duration::from_secs(30))).expect("a timeout that is not zero");
         stream.set_nodelay(true).expect("a TCP socket");
-        let mut client = Self { reader: BufReader::new(stream), log: String::new() };
-        assert_eq!(client.reply().code, 220, "greeting\n{}", client.log);
-        client
+        Self { reader: BufReader::new(stream), log: String::new() }
     }
 
     /// Connects and says EHLO.
@@ -103,9 +114,10 @@ impl Smtp {
 
     /// Returns `true` if the relay has closed, or closes now, without a reply.
     pub(crate) fn is_closed(&mut self) -> bool {
-        let mut octet = [0];
-        matches!(self.reader.read(&mut octet), Ok(0))
-            || matches!(self.reader.read(&mut octet), Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset)
+        match self.reader.read(&mut [0]) {
+            Ok(octets) => octets == 0,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
+        }
     }
 
     /// What has been said so far.

@@ -5,17 +5,18 @@ use std::sync::{Arc, Mutex};
 use posthaste_server::{
     Accepted, Authentication, Body, Context, Credentials, Envelope, Handler, Listener, PeerAddress, Refusal, Server,
     ServerOptions, Service, Tls, accepted, converse, refusal,
-    wire::{Mechanism, MechanismSet},
+    wire::{Mechanism, MechanismSet, Rcpt},
 };
 use posthaste_testkit::{
     pki::tls,
     talk::{Talk, handshake},
 };
 use tokio::{net::TcpStream, task::JoinHandle};
+use tracing::Level;
 
-use crate::support::{options, settings};
+use crate::support::{log::Log, options, settings};
 
-/// Keeps the contexts of connections and messages. Refuses 192.0.2.66.
+/// Keeps the contexts of connections and messages. Refuses 192.0.2.66 and the recipient `refused`.
 #[derive(Clone, Default)]
 struct Contexts {
     connected: Arc<Mutex<Vec<Context>>>,
@@ -35,6 +36,11 @@ impl Service for Contexts {
 impl Handler for Contexts {
     async fn authenticate(&mut self, _: &Context, credentials: Credentials) -> Authentication {
         Authentication::Granted(credentials.authentication_identity)
+    }
+
+    async fn rcpt(&mut self, _: &Context, rcpt: &Rcpt) -> Result<(), Refusal> {
+        let refused = rcpt.forward_path.to_string().starts_with("<refused@");
+        if refused { Err(refusal!("550 5.1.1 Unknown")) } else { Ok(()) }
     }
 
     async fn message(&mut self, cx: &Context, _: Envelope, body: Body<'_>) -> Result<Accepted, Refusal> {
@@ -121,6 +127,36 @@ async fn a_trusted_proxy_names_its_client_and_the_service_decides_about_that_one
     let mut talk = greeted(&server).await;
     talk.expect("XCLIENT ADDR=192.0.2.66", "554 5.7.1 Listed").await;
     assert_eq!(talk.reply().await, "<eof>");
+}
+
+#[tokio::test]
+async fn log_lines_have_the_client_that_a_proxy_names_beside_the_proxy() {
+    let log = Log::default();
+    let _guard = log.listen(Level::DEBUG);
+    let server = trusting("127.0.0.1", Tls::Off, ServerOptions::default()).await;
+    // A name without an address: the proxy is still the client.
+    let mut talk = greeted(&server).await;
+    talk.expect("XCLIENT NAME=a.test", "220").await;
+    talk.expect("EHLO a.test", "250").await;
+    talk.expect("QUIT", "221").await;
+    let line = log.line("session ended").await;
+    assert!(line.contains("address=127.0.0.1:") && !line.contains("client="), "{line}");
+    let mut talk = greeted(&server).await;
+    talk.expect("XCLIENT ADDR=192.0.2.9 PORT=7", "220").await;
+    talk.expect("EHLO a.test", "250").await;
+    talk.expect("MAIL FROM:<a@b.test>", "250").await;
+    let named = log.line("client named by its proxy").await;
+    drop(talk);
+    for line in [named, log.line("reason=Eof").await] {
+        assert!(line.contains("address=127.0.0.1:") && line.contains(" client=192.0.2.9:7}"), "{line}");
+    }
+    // XFORWARD: of one transaction.
+    let mut talk = greeted(&server).await;
+    talk.expect("XFORWARD ADDR=192.0.2.10 PORT=7", "250").await;
+    talk.expect("MAIL FROM:<a@b.test>", "250").await;
+    talk.expect("RCPT TO:<refused@d.test>", "550").await;
+    let line = log.line("recipient refused").await;
+    assert!(line.contains("sender=\"<a@b.test>\" forwarded_for=192.0.2.10}") && !line.contains("client="), "{line}");
 }
 
 #[tokio::test]

@@ -11,14 +11,14 @@ use posthaste::queue::{
     log::{Damage, LogOptions, LogQueue, OpenReport},
 };
 use posthaste::relay::Relay;
-use posthaste::server::Listener;
+use posthaste::server::{Listener, Server};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
     Failure,
-    config::{Config, Dane, Policies},
+    config::{Config, Dane, Policies, ServerCertificates},
     control, limits, log, secret,
 };
 
@@ -30,6 +30,8 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
     // Before the queue is opened, which may take a while.
     let drain = CancellationToken::new();
     tokio::spawn(Signals::listen().map_err(Failure::run)?.end(drain.clone()));
+    let hangup = signal(SignalKind::hangup()).map_err(Failure::run)?;
+    tokio::spawn(renew(hangup, config.certificates.take()));
     for warning in &config.warnings {
         warn!("{warning}");
     }
@@ -53,7 +55,8 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
         let bound = Listener::bind(listener.address, listener.settings).await.map_err(Failure::run)?;
         let address = bound.local_address().map_err(Failure::run)?;
         info!("listening on {address}");
-        listeners.push(bound.with_tls(listener.tls));
+        let bound = bound.with_tls(listener.tls).with_proxies(listener.proxies);
+        listeners.push(bound.with_xclient(listener.xclient).with_xforward(listener.xforward));
     }
     let relay = Relay::new(queue, resolver, options);
     // Mail does not depend on it.
@@ -61,9 +64,8 @@ pub(crate) async fn run(mut config: Config, descriptors: Option<u64>) -> Result<
     if let Err(error) = &control {
         warn!(%error, "control socket not opened, `relay status` will not work; if the path is too long, choose a queue folder with a shorter name");
     }
-    let server = listeners
-        .into_iter()
-        .fold(relay.server().with_options(config.server), |server, listener| server.listen(listener));
+    let server = Server::new(config.guards.around(relay.service())).with_options(config.server);
+    let server = listeners.into_iter().fold(server, |server, listener| server.listen(listener));
     let served = relay.serve(server, drain.cancelled_owned()).await;
     drop(control);
     let totals = relay.totals();
@@ -130,22 +132,35 @@ fn stopped(why: impl std::fmt::Display) -> Failure {
     ))
 }
 
-/// The signals that this process handles.
+/// Reads the certificates again at each SIGHUP. A signal that comes in the meantime counts once.
+async fn renew(mut hangup: Signal, certificates: Option<ServerCertificates>) {
+    while hangup.recv().await.is_some() {
+        match certificates.clone() {
+            // Not on a thread that carries mail: the files may be on a slow disk.
+            Some(certificates) => drop(tokio::task::spawn_blocking(move || certificates.renew()).await),
+            None => info!(
+                "SIGHUP reads certificates again, and there are none; a changed configuration is read at the next start"
+            ),
+        }
+    }
+}
+
+/// The signals that end this process, and those that do nothing.
 struct Signals {
     end: [Signal; 3],
     /// Signals that mean something to other programs, and would end this one.
-    ignored: [Signal; 3],
+    ignored: [Signal; 2],
     /// SIGXFSZ: a file that would grow too large is an error of that write, and no reason to end.
     _too_large: Signal,
 }
 
 impl Signals {
     fn listen() -> std::io::Result<Self> {
-        let (hangup, user_1, user_2) = (SignalKind::hangup(), SignalKind::user_defined1(), SignalKind::user_defined2());
+        let (user_1, user_2) = (SignalKind::user_defined1(), SignalKind::user_defined2());
         let too_large = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
         Ok(Self {
             end: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::quit())?],
-            ignored: [signal(hangup)?, signal(user_1)?, signal(user_2)?],
+            ignored: [signal(user_1)?, signal(user_2)?],
             _too_large: signal(too_large)?,
         })
     }
@@ -165,13 +180,12 @@ impl Signals {
     /// Waits until a signal ends the relay.
     async fn wait(&mut self) {
         let [terminate, interrupt, quit] = &mut self.end;
-        let [hangup, user_1, user_2] = &mut self.ignored;
+        let [user_1, user_2] = &mut self.ignored;
         loop {
             let name = tokio::select! {
                 _ = terminate.recv() => return,
                 _ = interrupt.recv() => return,
                 _ = quit.recv() => return,
-                _ = hangup.recv() => "SIGHUP",
                 _ = user_1.recv() => "SIGUSR1",
                 _ = user_2.recv() => "SIGUSR2",
             };

@@ -1,6 +1,6 @@
-use posthaste_server::{Layer as _, Service as _, layers::Access};
+use posthaste_server::{Layer as _, Service as _, layers::Access, wire::EhloName};
 
-use super::{cx, said, talk_with};
+use super::{cx, mail, said, talk_with};
 use crate::support::{self, Names};
 
 #[tokio::test]
@@ -31,6 +31,54 @@ async fn a_client_is_admitted_or_refused_by_its_network() {
         let expected = if is_refused { refused(address.trim_start_matches("::ffff:")) } else { "ok".to_owned() };
         assert_eq!(said(layer.clone().connect(&cx(address)).await), expected, "{layer:?}");
     }
+}
+
+#[tokio::test]
+async fn a_name_and_a_sender_are_refused_by_their_lists_whatever_the_network() {
+    let mut layer = Access::only("192.0.2.0/24".parse().unwrap());
+    layer.hellos = "ylmf-pc, *.dyn.test, [192.0.2.7]".parse().unwrap();
+    layer.senders = "offers@a.test, b.test".parse().unwrap();
+    let cx = cx("192.0.2.7");
+    for (name, is_refused) in [
+        ("YLMF-pc", true),
+        ("a.dyn.test", true),
+        ("[192.0.2.7]", true),
+        ("dyn.test", false),
+        ("offers@a.test", false),
+        ("b.test", false),
+    ] {
+        let name = EhloName::parse(name).unwrap().into_owned();
+        let expected = if is_refused { "550 5.7.1 No SMTP service under this name" } else { "ok" };
+        assert_eq!(said(layer.hello(&cx, &name).await), expected, "{name}");
+    }
+    for (sender, is_refused) in [
+        ("Offers@A.test", true),
+        ("jo@b.test", true),
+        ("jo@a.test", false),
+        ("jo@c.b.test", false),
+        ("jo@ylmf-pc", false),
+        ("", false),
+    ] {
+        let expected = if is_refused { "550 5.7.1 No mail from this sender is taken here" } else { "ok" };
+        assert_eq!(said(layer.mail(&cx, &mail(sender)).await), expected, "{sender}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_with_a_listed_name_or_sender_may_go_on_with_another() {
+    let mut layer = Access::default();
+    layer.hellos = "bad.test".parse().unwrap();
+    layer.senders = "bad.test".parse().unwrap();
+    let mut talk = talk_with(Names::default().layer(layer), "192.0.2.7", support::settings());
+    assert!(talk.reply().await.starts_with("220 "));
+    for hello in ["EHLO bad.test", "HELO BAD.test"] {
+        talk.expect(hello, "550 5.7.1").await;
+        talk.expect("MAIL FROM:<a@b.test>", "503").await;
+    }
+    talk.expect("EHLO good.test", "250").await;
+    talk.expect("MAIL FROM:<a@bad.test>", "550 5.7.1").await;
+    talk.expect("RCPT TO:<a@d.test>", "503").await;
+    talk.expect("MAIL FROM:<>", "250").await;
 }
 
 #[tokio::test]

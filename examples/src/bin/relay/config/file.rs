@@ -25,7 +25,8 @@ pub(super) struct File {
     pub(super) relay_from: Option<At<Vec<At<IpNet>>>>,
     pub(super) relay_domains: Option<At<Vec<At<DomainPattern>>>>,
     pub(super) listeners: Vec<Listener>,
-    pub(super) tls: Option<TlsFiles>,
+    pub(super) refuse: Refuse,
+    pub(super) tls: Vec<TlsFiles>,
     pub(super) accounts: Vec<Account>,
     pub(super) routes: Vec<Route>,
     pub(super) add_fields: Option<At<AddFields>>,
@@ -43,6 +44,11 @@ pub(super) struct Listener {
     pub(super) tls: Option<At<ListenerTls>>,
     /// The names of the switches that are on.
     pub(super) tolerate: Option<At<Vec<At<&'static str>>>>,
+    pub(super) greeting_delay: Option<At<Duration>>,
+    /// Who may say by the PROXY protocol, by XCLIENT and by XFORWARD that a client is another one.
+    pub(super) proxies: Option<At<Vec<At<IpNet>>>>,
+    pub(super) xclient: Option<At<Vec<At<IpNet>>>>,
+    pub(super) xforward: Option<At<Vec<At<IpNet>>>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +62,14 @@ pub(super) enum ListenerTls {
     Off,
     Starttls,
     Implicit,
+}
+
+/// Who is turned away. Names are patterns that were checked.
+#[derive(Debug, Default)]
+pub(super) struct Refuse {
+    pub(super) networks: Option<At<Vec<At<IpNet>>>>,
+    pub(super) hello: Option<At<Vec<At<String>>>>,
+    pub(super) senders: Option<At<Vec<At<String>>>>,
 }
 
 #[derive(Debug)]
@@ -142,12 +156,15 @@ pub(super) struct Limits {
     pub(super) hold: Option<At<Duration>>,
     pub(super) recipients: Option<At<u16>>,
     pub(super) connections: Option<At<u16>>,
+    pub(super) connections_per_network: Option<At<u16>>,
     pub(super) ipv4_prefix: Option<At<u8>>,
     pub(super) ipv6_prefix: Option<At<u8>>,
     pub(super) envelope_memory: Option<At<u32>>,
     pub(super) idle_commands: Option<At<u16>>,
     pub(super) message_within: Option<At<Duration>>,
     pub(super) minimum_rate: Option<At<u32>>,
+    pub(super) recipients_per_hour: Option<At<u32>>,
+    pub(super) user_recipients_per_hour: Option<At<u32>>,
     pub(super) failed_logins: Option<At<u16>>,
     pub(super) login_pace: Option<At<Duration>>,
 }
@@ -173,7 +190,8 @@ impl File {
             relay_from: file.list("relay_from", findings, values::network),
             relay_domains: file.list("relay_domains", findings, values::pattern),
             listeners: each(file.tables("listener", findings), findings, Listener::read),
-            tls: file.table("tls", findings).map(|table| TlsFiles::read(table, findings)),
+            refuse: file.table("refuse", findings).map(|table| Refuse::read(table, findings)).unwrap_or_default(),
+            tls: each(file.table_or_tables("tls", findings), findings, TlsFiles::read),
             accounts: each(file.tables("account", findings), findings, Account::read),
             routes: each(file.tables("route", findings), findings, Route::read),
             add_fields: file.table("submission", findings).and_then(|mut table| {
@@ -207,6 +225,10 @@ impl Listener {
             role: table.take("role", findings, values::role),
             tls: table.take("tls", findings, values::listener_tls),
             tolerate: table.list("tolerate", findings, values::departure),
+            greeting_delay: table.take("greeting_delay", findings, values::greeting_delay),
+            proxies: table.list("proxies", findings, values::network),
+            xclient: table.list("xclient", findings, values::network),
+            xforward: table.list("xforward", findings, values::network),
         };
         table.end(findings);
         read
@@ -220,6 +242,18 @@ impl Listener {
     pub(super) fn starts_tls(&self, has_certificate: bool) -> ListenerTls {
         let default = if has_certificate { ListenerTls::Starttls } else { ListenerTls::Off };
         self.tls.as_ref().map_or(default, |tls| tls.value)
+    }
+}
+
+impl Refuse {
+    fn read(mut table: Table<'_>, findings: &mut Findings) -> Self {
+        let read = Self {
+            networks: table.list("networks", findings, values::network),
+            hello: table.list("hello", findings, values::hello_pattern),
+            senders: table.list("senders", findings, values::sender_pattern),
+        };
+        table.end(findings);
+        read
     }
 }
 
@@ -342,12 +376,15 @@ impl Limits {
             hold: table.take("hold", findings, values::wait),
             recipients: table.take("recipients", findings, values::recipients),
             connections: table.take("connections", findings, values::positive),
+            connections_per_network: table.take("connections_per_network", findings, values::positive),
             ipv4_prefix: table.take("ipv4_prefix", findings, values::ipv4_prefix),
             ipv6_prefix: table.take("ipv6_prefix", findings, values::ipv6_prefix),
             envelope_memory: table.take("envelope_memory", findings, values::octets),
             idle_commands: table.take("idle_commands", findings, values::positive),
             message_within: table.take("message_within", findings, values::timeout),
             minimum_rate: table.take("minimum_rate", findings, values::octets),
+            recipients_per_hour: table.take("recipients_per_hour", findings, values::rate),
+            user_recipients_per_hour: table.take("user_recipients_per_hour", findings, values::rate),
             failed_logins: table.take("failed_logins", findings, values::count),
             login_pace: table.take("login_pace", findings, values::timeout),
         };

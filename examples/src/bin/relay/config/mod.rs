@@ -2,9 +2,11 @@
 //! every key.
 
 mod accounts;
+mod certificates;
 mod check;
 mod file;
 mod findings;
+mod guards;
 mod keys;
 mod table;
 mod tls;
@@ -19,10 +21,10 @@ use std::{
 
 use posthaste::client::{Identity, Tls as ClientTls, session::client::ClientTimeouts};
 use posthaste::relay::{
-    DeliveryOptions, DomainPattern, NextHop, RelayOptions, Route, RouteTable, future_release, offers,
+    DeliveryOptions, DomainPattern, IpNet, NextHop, RelayOptions, Route, RouteTable, future_release, offers,
 };
 use posthaste::server::{
-    ServerOptions, Tls,
+    NetworkSet, ServerOptions, Tls,
     rustls::{ClientConfig, ServerConfig},
     session::{
         ServerSettings,
@@ -32,10 +34,12 @@ use posthaste::server::{
 };
 
 pub(crate) use accounts::AccountsConfig;
+pub(crate) use certificates::ServerCertificates;
 pub(crate) use file::Dane;
 use file::{File, ListenerTls, RouteTls, To};
 use findings::At;
 pub(crate) use findings::Findings;
+pub(crate) use guards::Guards;
 
 /// Everything that the program needs to know.
 #[derive(Debug)]
@@ -46,11 +50,14 @@ pub(crate) struct Config {
     pub(crate) warnings: Vec<String>,
     pub(crate) queue: PathBuf,
     pub(crate) listeners: Vec<ListenerConfig>,
+    /// `None`: no listener has TLS.
+    pub(crate) certificates: Option<ServerCertificates>,
     pub(crate) dns: Vec<SocketAddr>,
     pub(crate) accounts: AccountsConfig,
     /// Still without accounts.
     pub(crate) relay: RelayOptions,
     pub(crate) server: ServerOptions,
+    pub(crate) guards: Guards,
     pub(crate) max_message: u64,
     pub(crate) policies: Policies,
 }
@@ -60,6 +67,17 @@ pub(crate) struct ListenerConfig {
     pub(crate) address: SocketAddr,
     pub(crate) settings: ServerSettings,
     pub(crate) tls: Tls,
+    pub(crate) proxies: NetworkSet,
+    pub(crate) xclient: NetworkSet,
+    pub(crate) xforward: NetworkSet,
+}
+
+impl ListenerConfig {
+    /// A listener that trusts no proxy.
+    fn new(address: SocketAddr, settings: ServerSettings, tls: Tls) -> Self {
+        let [proxies, xclient, xforward] = Default::default();
+        Self { address, settings, tls, proxies, xclient, xforward }
+    }
 }
 
 /// The policies about TLS that mail by MX follows.
@@ -112,8 +130,7 @@ impl Config {
         };
         let host_name = file.hostname.as_ref().map_or_else(own_host_name, |name| name.value.clone());
         let host_name = RelayOptions::new(host_name).host_name;
-        let server_tls =
-            file.tls.as_ref().and_then(|files| tls::server(files, folder, host_name.as_str(), &mut findings));
+        let certificates = certificates::read(&file.tls, folder, host_name.as_str(), &mut findings);
         let queue = file.queue.as_ref().map_or_else(default_queue, |queue| folder.join(&queue.value));
         let any_tls = match tls::any() {
             Ok(config) => config,
@@ -124,14 +141,14 @@ impl Config {
         if findings.has_errors() {
             return Err(findings);
         }
-        Ok(Self::build(file, facts, server_tls.as_ref(), name, findings.into_lines()))
+        Ok(Self::build(file, facts, certificates, name, findings.into_lines()))
     }
 
     /// Puts together what was checked.
     fn build(
         file: File,
         facts: Facts<'_>,
-        server_tls: Option<&Arc<ServerConfig>>,
+        certificates: Option<ServerCertificates>,
         name: String,
         warnings: Vec<String>,
     ) -> Self {
@@ -145,8 +162,8 @@ impl Config {
         timeouts.minimum_rate = value(file.limits.minimum_rate.as_ref()).unwrap_or(timeouts.minimum_rate);
         timeouts.message = value(file.limits.message_within.as_ref()).unwrap_or(timeouts.message);
         let follows = check::follows_policies(&file);
-        let guards = check::guards(&file) && (verified_tls.is_some() || follows);
-        settings.offers = offered(&file.offers, guards);
+        let requires_tls = check::guards(&file) && (verified_tls.is_some() || follows);
+        settings.offers = offered(&file.offers, requires_tls);
         let timeout = value(file.delivery.timeout.as_ref());
         let waits = file.delivery.retry.as_ref().map(|waits| waits.value.iter().map(|wait| wait.value).collect());
         let mut delivery = DeliveryOptions::default();
@@ -162,7 +179,7 @@ impl Config {
         delivery.concurrency = number(file.delivery.concurrency.as_ref(), DEFAULT_CONCURRENCY);
         delivery.concurrency_per_site = number(file.delivery.concurrency_per_site.as_ref(), 20);
         delivery.return_at_most = value(file.limits.returned_size.as_ref()).unwrap_or(delivery.return_at_most);
-        delivery.verified_tls = verified_tls.clone().filter(|_| guards);
+        delivery.verified_tls = verified_tls.clone().filter(|_| requires_tls);
         let policies = Policies {
             dane: value(file.delivery.dane.as_ref()).filter(|_| follows).unwrap_or(Dane::Off),
             mta_sts: verified_tls.clone().filter(|_| follows && check::is_wanted(file.delivery.mta_sts.as_ref())),
@@ -181,8 +198,10 @@ impl Config {
             name,
             warnings,
             queue,
-            listeners: listeners(&file, &settings, server_tls),
+            listeners: listeners(&file, &settings, certificates.as_ref().map(ServerCertificates::config)),
+            certificates,
             dns: file.dns.as_ref().map(|servers| values_of(&servers.value)).unwrap_or_default(),
+            guards: Guards::new(&file, &relay.policy.relay_from),
             relay,
             server: server(&file.limits),
             accounts: AccountsConfig::new(file.accounts),
@@ -220,8 +239,10 @@ fn read(path: &Path) -> Result<String, Findings> {
 fn server(limits: &file::Limits) -> ServerOptions {
     let mut server = ServerOptions::default();
     server.connections = value(limits.connections.as_ref()).map_or(server.connections, usize::from);
-    server.connections_per_network = (server.connections / 10).max(1);
-    server.connections_per_prefix = (server.connections.saturating_mul(3) / 10).max(1);
+    let per_network = value(limits.connections_per_network.as_ref()).map(usize::from);
+    server.connections_per_network = per_network.unwrap_or((server.connections / 10).max(1));
+    let per_prefix = || (server.connections.saturating_mul(3) / 10).max(1);
+    server.connections_per_prefix = per_network.map_or_else(per_prefix, |network| network.saturating_mul(3));
     server.networks.ipv4_prefix = value(limits.ipv4_prefix.as_ref()).unwrap_or(server.networks.ipv4_prefix);
     server.networks.ipv6_prefix = value(limits.ipv6_prefix.as_ref()).unwrap_or(server.networks.ipv6_prefix);
     server.logins.burst = value(limits.failed_logins.as_ref()).map_or(server.logins.burst, u32::from);
@@ -281,6 +302,8 @@ fn listeners(file: &File, settings: &ServerSettings, tls: Option<&Arc<ServerConf
             settings.offers.auth = AUTH;
             settings.tolerance = Tolerance::SUBMISSION;
         }
+        let delay = value(listener.greeting_delay.as_ref());
+        settings.timeouts.greeting_delay = delay.unwrap_or(settings.timeouts.greeting_delay);
         if let Some(names) = &listener.tolerate {
             settings.tolerance = Tolerance::STRICT;
             for name in &names.value {
@@ -289,11 +312,18 @@ fn listeners(file: &File, settings: &ServerSettings, tls: Option<&Arc<ServerConf
                 }
             }
         }
-        listeners.push(ListenerConfig { address, settings, tls: start(listener.starts_tls(tls.is_some())) });
+        let mut config = ListenerConfig::new(address, settings, start(listener.starts_tls(tls.is_some())));
+        let networks = |list: &Option<At<Vec<At<IpNet>>>>| {
+            list.iter().flat_map(|list| &list.value).map(|network| network.value).collect()
+        };
+        config.proxies = networks(&listener.proxies);
+        config.xclient = networks(&listener.xclient);
+        config.xforward = networks(&listener.xforward);
+        listeners.push(config);
     }
     if listeners.is_empty() {
         let how = if tls.is_some() { ListenerTls::Starttls } else { ListenerTls::Off };
-        listeners.push(ListenerConfig { address: DEFAULT_ADDRESS, settings: settings.clone(), tls: start(how) });
+        listeners.push(ListenerConfig::new(DEFAULT_ADDRESS, settings.clone(), start(how)));
     }
     listeners
 }

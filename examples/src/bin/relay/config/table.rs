@@ -161,6 +161,14 @@ impl<'t> Table<'t> {
         tables
     }
 
+    /// One table, or any number of them.
+    pub(super) fn table_or_tables(&mut self, key: &'static str, findings: &mut Findings) -> Vec<Self> {
+        match self.is_list(key) {
+            true => self.tables(key, findings),
+            false => self.table(key, findings).into_iter().collect(),
+        }
+    }
+
     /// Ends the reading: keys that are left are mistakes.
     pub(super) fn end(self, findings: &mut Findings) {
         for (key, offset, _) in self.entries {

@@ -10,7 +10,7 @@ use posthaste::client::HostName;
 use posthaste::queue::{MAX_DELAY, MAX_DELIVERIES};
 use posthaste::relay::{AddFields, DomainPattern, IpNet};
 use posthaste::server::{
-    ScramKey,
+    NameSet, ScramKey,
     session::{sasl::prepare, server::Tolerance},
     wire::{Domain, Mailbox, Secret},
 };
@@ -67,6 +67,27 @@ pub(super) fn network(value: &DeValue<'_>) -> Read<IpNet> {
 
 pub(super) fn pattern(value: &DeValue<'_>) -> Read<DomainPattern> {
     parsed(value)
+}
+
+/// A name in EHLO, or those below one.
+pub(super) fn hello_pattern(value: &DeValue<'_>) -> Read<String> {
+    match name_pattern(value)? {
+        mailbox if mailbox.contains('@') => Err(format!("`{mailbox}` is a mailbox and no name")),
+        name => Ok(name),
+    }
+}
+
+/// A mailbox, a domain, or those below one.
+pub(super) fn sender_pattern(value: &DeValue<'_>) -> Read<String> {
+    name_pattern(value)
+}
+
+fn name_pattern(value: &DeValue<'_>) -> Read<String> {
+    let text = text(value)?;
+    match NameSet::default().push(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(_) => Err(format!("`{text}` is no name")),
+    }
 }
 
 pub(super) fn account_name(value: &DeValue<'_>) -> Read<String> {
@@ -138,6 +159,11 @@ pub(super) fn count(value: &DeValue<'_>) -> Read<u16> {
     whole(value, 0..=u16::MAX.into())
 }
 
+/// Recipients of an hour.
+pub(super) fn rate(value: &DeValue<'_>) -> Read<u32> {
+    whole(value, 1..=1_000_000)
+}
+
 pub(super) fn message_size(value: &DeValue<'_>) -> Read<u64> {
     // RFC 5321 section 4.5.3.1.7.
     number(value, 65_536..=i64::MAX.unsigned_abs())
@@ -156,6 +182,11 @@ pub(super) fn timeout(value: &DeValue<'_>) -> Read<Duration> {
     bounded(text(value)?, DAY)
 }
 
+/// How long a greeting waits. Clients wait 5 minutes for it (RFC 5321 section 4.5.3.2.1).
+pub(super) fn greeting_delay(value: &DeValue<'_>) -> Read<Duration> {
+    bounded(text(value)?, Duration::from_secs(60))
+}
+
 /// A span of time, or `never`.
 pub(super) fn warning(value: &DeValue<'_>) -> Read<Option<Duration>> {
     match text(value)? {
@@ -166,16 +197,24 @@ pub(super) fn warning(value: &DeValue<'_>) -> Read<Option<Duration>> {
 
 /// A span of time such as `5m`.
 fn bounded(text: &str, most: Duration) -> Read<Duration> {
-    let span = text.parse::<Span>().map_err(|_| format!("`{text}` is no span of time"))?;
-    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok();
+    let written = text.parse::<Span>().map_err(|_| format!("`{text}` is no span of time"))?;
+    let duration = written.to_duration(SpanRelativeTo::days_are_24_hours()).ok();
     let duration = duration.and_then(|duration| Duration::try_from(duration).ok()).unwrap_or_default();
     if duration < Duration::from_secs(1) {
         return Err(format!("`{text}` is less than a second"));
     }
     if duration > most {
-        return Err(format!("`{text}` is more than {}d", most.as_secs() / DAY.as_secs()));
+        return Err(format!("`{text}` is more than {}", span(most)));
     }
     Ok(duration)
+}
+
+/// A span of time as it is written in the file.
+pub(super) fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
+    let unit = units.iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
+    unit.map_or_else(|| format!("{seconds}s"), |(unit, name)| format!("{}{name}", seconds / unit))
 }
 
 /// A word among some.

@@ -12,6 +12,7 @@ use crate::config::{
     DEFAULT_CONCURRENCY, Facts,
     file::{Dane, File, ListenerTls, RouteTls, To},
     findings::{Findings, Place},
+    values::span,
 };
 use crate::limits::needed;
 
@@ -58,20 +59,17 @@ fn times(file: &File, findings: &mut Findings) {
     }
 }
 
-/// A span of time as it is written in the file.
-fn span(span: Duration) -> String {
-    let seconds = span.as_secs();
-    let units = [(86_400, "d"), (3_600, "h"), (60, "m")];
-    let unit = units.iter().find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit));
-    unit.map_or_else(|| format!("{seconds}s"), |(unit, name)| format!("{}{name}", seconds / unit))
-}
-
 fn numbers(file: &File, findings: &mut Findings) {
     let (delivery, limits) = (&file.delivery, &file.limits);
     let all = delivery.concurrency.as_ref().map_or(DEFAULT_CONCURRENCY, |number| number.value);
     if let Some(site) = delivery.concurrency_per_site.as_ref().filter(|site| site.value > all) {
         let text = format!("the relay makes {all} deliveries at once in all, so one next hop never gets more");
         findings.warn(site.place, format_args!("{text}; write at most {all}, or a larger `concurrency`"));
+    }
+    let clients = connections(file);
+    if let Some(network) = limits.connections_per_network.as_ref().filter(|most| usize::from(most.value) > clients) {
+        let text = format!("the relay has {clients} connections at once in all, so one network never gets more");
+        findings.warn(network.place, format_args!("{text}; write at most {clients}, or a larger `connections`"));
     }
     let message = limits.message_size.as_ref().map_or(u64::MAX, |size| size.value);
     if let Some(returned) = limits.returned_size.as_ref().filter(|size| size.value > message) {
@@ -87,13 +85,17 @@ fn numbers(file: &File, findings: &mut Findings) {
     }
 }
 
+/// Connections of clients at once.
+fn connections(file: &File) -> usize {
+    let default = ServerOptions::default().connections;
+    file.limits.connections.as_ref().map_or(default, |number| number.value.into())
+}
+
 /// Connections that the system would not let the relay have.
 fn descriptors(file: &File, findings: &mut Findings) {
     let Some(most) = getrlimit(Resource::Nofile).maximum else { return };
-    let default = ServerOptions::default().connections;
-    let connections = file.limits.connections.as_ref().map_or(default, |number| number.value.into());
     let deliveries = file.delivery.concurrency.as_ref().map_or(DEFAULT_CONCURRENCY, |number| number.value);
-    let wanted = needed(connections, deliveries.into());
+    let wanted = needed(connections(file), deliveries.into());
     if wanted > most {
         let place = file.limits.connections.as_ref().map(|number| number.place);
         let place = place.or(file.delivery.concurrency.as_ref().map(|number| number.place));
@@ -186,7 +188,7 @@ fn extensions(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
     if let Some(flag) = offers.binarymime.as_ref().filter(|flag| flag.value && !is_on(offers.chunking.as_ref())) {
         findings.warn(flag.place, "it is not offered without chunking; say chunking = true, or take it out");
     }
-    let has_tls = file.tls.is_some()
+    let has_tls = !file.tls.is_empty()
         && match &file.listeners[..] {
             [] => true,
             listeners => listeners.iter().any(|listener| listener.starts_tls(true) != ListenerTls::Off),
@@ -224,6 +226,9 @@ fn submissions(file: &File, findings: &mut Findings) {
         } else if !is_on(file.offers.futurerelease.as_ref()) {
             findings.warn(hold.place, "holding is switched off in [offers]; say futurerelease = true, or take it out");
         }
+    }
+    if let Some(most) = file.limits.user_recipients_per_hour.as_ref().filter(|_| !submits) {
+        findings.warn(most.place, format_args!("no client can log in, and it has no effect; {remedy}"));
     }
     let trusts = file.relay_from.as_ref().is_some_and(|list| !list.value.is_empty());
     if let Some(add) = &file.add_fields {

@@ -23,7 +23,7 @@ pub(super) fn check(file: &File, facts: &Facts<'_>, findings: &mut Findings) {
         let remedy = "take that away with `chmod o=`, or write what `relay verifier` prints as `verifier`";
         readable_by_all(path, password.place, "a password", remedy, findings);
     }
-    if let Some(key) = file.tls.as_ref().and_then(|tls| tls.key.as_ref()) {
+    for key in file.tls.iter().filter_map(|tls| tls.key.as_ref()) {
         readable_by_all(
             &facts.folder.join(&key.value),
             key.place,

@@ -18,7 +18,7 @@ pub(super) fn check(file: &File, findings: &mut Findings) {
     addresses(file, findings);
     let (unclear_tls, unclear_accounts) = (findings.has_error_in(&["tls"]), findings.has_error_in(&["account"]));
     for listener in &file.listeners {
-        if file.tls.is_some() || !unclear_tls {
+        if !file.tls.is_empty() || !unclear_tls {
             tls(file, listener, findings);
         }
         if listener.is_submission() && file.accounts.is_empty() && !unclear_accounts {
@@ -26,7 +26,7 @@ pub(super) fn check(file: &File, findings: &mut Findings) {
         }
         ports(file, listener, findings);
     }
-    if let Some(tls) = &file.tls
+    if let Some(tls) = file.tls.first()
         && !file.listeners.is_empty()
         && file.listeners.iter().all(|listener| listener.starts_tls(true) == ListenerTls::Off)
     {
@@ -80,12 +80,12 @@ pub(super) fn is_local(address: IpAddr) -> bool {
 }
 
 fn tls(file: &File, listener: &Listener, findings: &mut Findings) {
-    let has_certificate = file.tls.is_some();
+    let has_certificate = !file.tls.is_empty();
     let starts = listener.starts_tls(has_certificate);
     if let Some(tls) = listener.tls.as_ref().filter(|_| starts != ListenerTls::Off && !has_certificate) {
         let text = "there is no certificate for TLS; add [tls] with certificate and key, or say \"off\"";
         findings.error(tls.place, text);
-    } else if listener.is_submission() && starts == ListenerTls::Off {
+    } else if listener.is_submission() && starts == ListenerTls::Off && !is_behind_proxies(listener) {
         let place = listener.tls.as_ref().map_or_else(|| role(listener), |tls| tls.place);
         let remedy =
             if has_certificate { "say \"starttls\" or \"implicit\"" } else { "add [tls] with certificate and key" };
@@ -96,6 +96,11 @@ fn tls(file: &File, listener: &Listener, findings: &mut Findings) {
     }
 }
 
+/// Returns `true` if a proxy may have spoken TLS with the clients.
+fn is_behind_proxies(listener: &Listener) -> bool {
+    listener.proxies.as_ref().is_some_and(|proxies| !proxies.value.is_empty())
+}
+
 fn role(listener: &Listener) -> Place {
     listener.role.as_ref().map_or(listener.place, |role| role.place)
 }
@@ -104,7 +109,7 @@ fn role(listener: &Listener) -> Place {
 fn ports(file: &File, listener: &Listener, findings: &mut Findings) {
     let Some(address) = &listener.address else { return };
     let place = listener.tls.as_ref().map_or(address.place, |tls| tls.place);
-    let implicit = listener.starts_tls(file.tls.is_some()) == ListenerTls::Implicit;
+    let implicit = listener.starts_tls(!file.tls.is_empty()) == ListenerTls::Implicit;
     match address.value.port() {
         25 if listener.is_submission() => {
             let text = "other relays send to port 25, and they do not log in; use port 587 or 465, or say \"mx\"";
