@@ -58,6 +58,7 @@ impl Load {
             .observer(move |event: &Event<'_>| match event {
                 Event::Delivered { .. } => observer.delivered(),
                 Event::Deferred { .. } => _ = observer.deferred.fetch_add(1, Relaxed),
+                Event::Failed { diagnostic, .. } => panic!("{diagnostic}"),
                 _ => {}
             })
             .build();
@@ -73,7 +74,10 @@ impl Load {
                     sleep(Duration::from_millis(1)).await;
                     continue;
                 }
-                let content = Bytes::from(format!("Subject: {accepted}\r\n\r\n{}\r\n", "x".repeat(1_000)));
+                let content = Bytes::from(format!(
+                    "Subject: {accepted}\r\n\r\n{}",
+                    "Some words that fill a line.\r\n".repeat(32)
+                ));
                 accepted += u64::from(relay.submit(Owner::default(), &envelope, content).await.is_ok());
             }
             accepted

@@ -104,13 +104,14 @@ async fn measure(dead: Option<&'static Death>, row: &Death, time: Duration) -> R
                 observer.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
             }
             Event::Deferred { .. } => _ = observer.deferred.fetch_add(1, Relaxed),
+            Event::Failed { diagnostic, .. } => panic!("{diagnostic}"),
             _ => {}
         })
         .build();
     let drain = CancellationToken::new();
     let delivering = tokio::spawn(relay.deliver(drain.clone().cancelled_owned()));
     let envelope = Envelope::new("me@s.test", ["you@d.test"]).expect("addresses");
-    let content = Bytes::from(format!("Subject: x\r\n\r\n{}\r\n", "x".repeat(1_000)));
+    let content = Bytes::from(format!("Subject: x\r\n\r\n{}", "Some words that fill a line.\r\n".repeat(32)));
     let (begun, mut submitted) = (Instant::now(), 0_u64);
     let timer = if row.in_transaction && dead.is_some() { TIMER } else { Duration::ZERO };
     let (counts_from, ends) = (begun + timer + WARM_UP.min(time / 2), begun + timer + time);

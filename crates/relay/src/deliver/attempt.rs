@@ -5,7 +5,7 @@
 //! ready ([`Race`]), and those that failed lately come last. The time of one attempt covers all of
 //! it.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use posthaste_client::{
     Client, ClientError, ConnectError, Health, Race, RecipientOutcome, RefusedAt, Resolver, Server, ServerFacts, Stage,
@@ -98,7 +98,8 @@ impl<Q: Queue, R: Resolver> Attempt<'_, '_, Q, R> {
     /// Returns `true` if a better host than that of a kept connection is well, and it is time to
     /// return to it.
     fn returns(&self, client: &Client<Metered>) -> bool {
-        let (Some(found), Some(kept)) = (self.site.found(ASKED_LATELY), client.server()) else { return false };
+        // However old the look-up is: connections may have been kept since, and another follows.
+        let (Some(found), Some(kept)) = (self.site.found(Duration::MAX), client.server()) else { return false };
         let mut better = found.servers.targets.iter().filter(|target| target.preference < kept.preference);
         better.any(|target| self.crew.shared.health.is_well(&target.server)) && self.site.is_time_to_return()
     }
