@@ -12,6 +12,7 @@ mod loops;
 mod missing_fields;
 mod one_dead;
 mod one_report;
+mod open_relay;
 mod outcomes;
 mod own_name;
 mod own_routes;
