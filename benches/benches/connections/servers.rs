@@ -63,7 +63,8 @@ async fn serve(kind: Kind) {
     let listener = Listener::bind("127.0.0.1:0", settings).await.expect("a port").with_tls(tls);
     println!("{}", listener.local_address().expect("an address"));
     let mut options = ServerOptions::default();
-    (options.connections, options.connections_per_network) = (100_000, 100_000);
+    (options.connections, options.connections_per_network, options.connections_per_prefix) =
+        (100_000, 100_000, 100_000);
     Server::new(|_| ready(Ok(Discard))).with_options(options).listen(listener).serve().await;
 }
 
