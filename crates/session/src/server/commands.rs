@@ -65,8 +65,8 @@ impl ServerSession {
         more: bool,
         out: &mut BytesMut,
     ) -> Option<ServerNext<&'i str>> {
-        if let Some(kind) = self.settings.tolerance.refuses(line, &command) {
-            self.refuse(&SyntaxError::new(kind, 0).reply(), out);
+        if let Some(error) = self.settings.tolerance.refuses(line, &command) {
+            self.refuse(&error.reply(), out);
             return None;
         }
         if let Command::Bdat { size, last } = command {
