@@ -83,6 +83,69 @@ async fn refusals_are_told_with_the_client_and_no_more_than_ten_of_a_connection(
     assert_eq!(log.lines(" refused").len(), 10);
 }
 
+/// The spans say whose commands they are.
+#[tokio::test]
+async fn what_the_session_refuses_by_itself_is_a_debug_line_each_with_its_reply() {
+    let (log, quiet) = (Log::default(), Log::default());
+    for (log, level) in [(&quiet, Level::INFO), (&log, Level::DEBUG)] {
+        let _guard = log.listen(level);
+        let server = start(settings(), Tls::Off, ServerOptions::default()).await;
+        let mut talk = Talk::connect(server.address).await.greeted().await;
+        // One group, whose first refusal is the reason of the others.
+        talk.send("MAIL FROM:<a@b c>\r\nRCPT TO:<a@d.test>\r\nDATA\r\nX\x1b[2J\r\n").await;
+        for code in ["501", "503", "503", "500"] {
+            assert!(talk.reply().await.starts_with(code));
+        }
+        talk.expect("MAIL FROM:<a@b.test> RET=HDRS", "555").await;
+        talk.expect("MAIL FROM:<a@b.test>", "250").await;
+        talk.expect("RCPT TO:<a@d.test> X-ODD", "555").await;
+        talk.expect("RCPT TO:<a@d.test>", "250").await;
+        talk.expect("BDAT 3\r\nx", "502").await;
+    }
+    let lines: Vec<_> = log.lines("command refused by the session");
+    let replies: Vec<_> = lines.iter().map(|line| line.split_once(" reply=").expect("a reply").1).collect();
+    assert_eq!(
+        replies,
+        [
+            "501 5.1.7 A path in angle brackets was expected",
+            "503 5.5.1 Send MAIL first",
+            "503 5.5.1 No recipient was accepted",
+            "500 5.5.2 Control or non-UTF-8 octet in a command",
+            "555 5.5.4 Parameter not offered",
+            "555 5.5.4 Parameter not offered",
+            "502 5.5.1 Command not implemented",
+        ]
+    );
+    assert!(lines.iter().all(|line| line.contains("DEBUG") && line.matches("address=").count() == 1), "{lines:?}");
+    assert!(quiet.lines("command refused").is_empty(), "{}", quiet.text());
+}
+
+#[tokio::test]
+async fn the_end_after_too_many_errors_quotes_the_last_of_them() {
+    let mut strict = settings();
+    (strict.limits.errors, strict.limits.auth_failures) = (1, 5);
+    let mail = "MAIL FROM:<a@b.test>\r\nRCPT TO:<a@d.test>\r\n";
+    for (octets, last) in [
+        ("X\r\nMAIL FROM:<a\r\n".to_owned(), "501 5.1.7 The mailbox is malformed or too long"),
+        ("X\r\nMAIL FROM:<refuse-mail@b.test>\r\n".to_owned(), "550 5.7.1 No"),
+        ("X\r\nAUTH PLAIN AG1lAHdyb25n\r\n".to_owned(), "535 5.7.8 Credentials are wrong"),
+        ("X\r\nAUTH PLAIN\r\n\u{e9}\r\n".to_owned(), "501"),
+        (format!("X\r\n{mail}DATA\r\n"), "550 5.5.2 The content has a bare CR"),
+    ] {
+        let log = Log::default();
+        let _guard = log.listen(Level::INFO);
+        let server = start(strict.clone(), Tls::Off, ServerOptions::default()).await;
+        let mut talk = Talk::connect(server.address).await.greeted().await;
+        talk.send(&octets).await;
+        if octets.contains("DATA") {
+            while !talk.reply().await.starts_with("354") {}
+            talk.send("a\rb\r\n.\r\n").await;
+        }
+        let line = log.line("session ended").await;
+        assert!(line.contains(&format!("reason=TooManyErrors last_refusal={last}")), "{line}");
+    }
+}
+
 #[tokio::test]
 async fn a_message_accepted_before_the_end_of_its_body_is_told_with_the_cause() {
     let log = Log::default();

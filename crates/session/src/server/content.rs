@@ -172,6 +172,7 @@ impl ServerSession {
         };
         self.advance(if is_last { Exchange::EndOfData } else { Exchange::Chunk }, ReplyClass::Negative);
         self.without_message = now;
+        self.last_refusal = Some(refusal.reply().clone());
         let is_farewell = refusal.reply().code() == ReplyCode::SERVICE_NOT_AVAILABLE;
         let times = if is_last { self.replies_to_message(recipients) } else { 1 };
         self.say_times(refusal.into(), times, out);

@@ -55,6 +55,7 @@ fn greet(settings: ServerSettings, line: &[u8], cut: usize) -> String {
                 out.clear();
             }
             ServerNext::Flush | ServerNext::Close(_) => return String::from_utf8_lossy(&out[..9]).into_owned(),
+            ServerNext::Refused => {}
             ServerNext::NeedInput => input.extend_from_slice(pieces.pop().expect("the line has ended")),
             other => panic!("{other:?}"),
         }
