@@ -12,6 +12,7 @@ use posthaste::server::rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
+use tracing::subscriber::{NoSubscriber, with_default};
 
 use super::{
     file::TlsFiles,
@@ -49,7 +50,8 @@ pub(super) fn server(
         out_of_time(certificate.place, &name, &parsed, &chain, findings);
     }
     let (key_place, key) = key?;
-    let config = server_config(&pem, &key);
+    // What the library would log of the dates is a finding already, with its place.
+    let config = with_default(NoSubscriber::new(), || server_config(&pem, &key));
     let is_of_the_key = matches!(config, Err(TlsError::KeyMismatch { .. } | TlsError::UnusableKey { .. }));
     found(if is_of_the_key { key_place } else { certificate.place }, config, findings)
 }
