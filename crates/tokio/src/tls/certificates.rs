@@ -67,8 +67,8 @@ impl Certificates {
     /// milliseconds.
     ///
     /// A chain begins with the server's own certificate, followed by that of its issuer and so on;
-    /// the root may be left out. The names are its DNS names, and not its common name. A chain with a
-    /// certificate that has expired, or is not valid yet, is served all the same: clients check
+    /// the root may be left out. The names are its DNS names, and not its common name. A chain with
+    /// a certificate that has expired, or is not valid yet, is served all the same: clients check
     /// that. The log has a warning with the file and the date.
     ///
     /// # Errors
