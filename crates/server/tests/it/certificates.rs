@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use crate::support::{Running, log::Log, settings, start};
+use crate::support::{Running, settings, start};
 
 fn pair(authority: &Authority, names: &[&str], kind: &'static SignatureAlgorithm) -> (Pem, Pem) {
     let [certificate, key] = authority.pem_of_kind(names, kind);
@@ -75,43 +75,6 @@ async fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
     ] {
         assert!(shown(&server, &any, name).await == der(&pairs[nth]), "{name}");
     }
-}
-
-/// At the start, and when one is exchanged for another.
-#[tokio::test]
-async fn a_certificate_beyond_its_dates_is_served_with_one_warning_that_names_file_and_date() {
-    let authority = Authority::new("one");
-    let good = pair(&authority, &["mx.test"], &ECDSA);
-    let of_years = |from, to| {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(["mx.test".to_owned()]).unwrap();
-        (params.not_before, params.not_after) = (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(to, 1, 1));
-        (params.self_signed(&key).unwrap().pem(), Pem::from(key.serialize_pem().as_bytes()))
-    };
-    let (expired, early) = (of_years(2019, 2020), of_years(4_000, 4_001));
-    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("expired.pem");
-    std::fs::write(&path, &expired.0).unwrap();
-    // The server's own is good, and the next of its chain is not.
-    let own = authority.pem_of_kind(&["mx.test"], &ECDSA);
-    let chain =
-        (Pem::from([own[0].as_bytes(), expired.0.as_bytes()].concat().as_slice()), Pem::from(own[1].as_bytes()));
-    let log = Log::default();
-    let _guard = log.listen(tracing::Level::INFO);
-    let certificates = Certificates::new(std::slice::from_ref(&good)).unwrap();
-    assert_eq!(log.text(), "");
-    certificates.replace(&[good, (Pem::file(&path).unwrap(), expired.1)]).unwrap();
-    certificates.replace(&[(Pem::from(early.0.as_bytes()), early.1)]).unwrap();
-    certificates.replace(&[chain]).unwrap();
-    let lines = log.lines("WARN");
-    let path = path.display();
-    for (line, words) in lines.iter().zip([
-        format!("certificate has expired, served all the same certificate={path} nth=1 not_after=2020-01-01T00:00:00Z"),
-        "is not valid yet, served all the same certificate=the PEM text nth=1 not_before=4000-01-01T00:00:00Z".into(),
-        "has expired, served all the same certificate=the PEM text nth=2 not_after=2020-01-01T00:00:00Z".into(),
-    ]) {
-        assert!(line.ends_with(&words), "{line}");
-    }
-    assert_eq!(lines.len(), 3, "{lines:?}");
 }
 
 #[tokio::test]

@@ -6,10 +6,11 @@ use crate::support::{self, InMemory, Names, log::Log, start};
 use posthaste_server::{
     Listener, Server, ServerOptions, Tls,
     session::ServerSettings,
+    tls::{Certificates, Pem},
     wire::{Mechanism, MechanismSet},
 };
 use posthaste_testkit::{
-    pki::tls,
+    pki::{Authority, tls},
     talk::{Talk, handshake},
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc};
@@ -418,4 +419,41 @@ async fn clients_that_find_no_room_are_one_line_in_a_while() {
     let lines = log.lines("clients refused, no room");
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("clients=1 last=127.0.0.1"), "{lines:?}");
+}
+
+/// At the start, and when one is exchanged for another.
+#[tokio::test]
+async fn a_certificate_beyond_its_dates_is_served_with_one_warning_that_names_file_and_date() {
+    let authority = Authority::new("one");
+    let good: (Pem, Pem) = authority.pem(&["mx.test"]).map(|text| Pem::from(text.as_bytes())).into();
+    let of_years = |from, to| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["mx.test".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(to, 1, 1));
+        (params.self_signed(&key).unwrap().pem(), Pem::from(key.serialize_pem().as_bytes()))
+    };
+    let (expired, early) = (of_years(2019, 2020), of_years(4_000, 4_001));
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("expired.pem");
+    std::fs::write(&path, &expired.0).unwrap();
+    // The server's own is good, and the next of its chain is not.
+    let own = authority.pem(&["mx.test"]);
+    let chain =
+        (Pem::from([own[0].as_bytes(), expired.0.as_bytes()].concat().as_slice()), Pem::from(own[1].as_bytes()));
+    let log = Log::default();
+    let _guard = log.listen(Level::INFO);
+    let certificates = Certificates::new(std::slice::from_ref(&good)).unwrap();
+    assert_eq!(log.text(), "");
+    certificates.replace(&[good, (Pem::file(&path).unwrap(), expired.1)]).unwrap();
+    certificates.replace(&[(Pem::from(early.0.as_bytes()), early.1)]).unwrap();
+    certificates.replace(&[chain]).unwrap();
+    let lines = log.lines("WARN");
+    let path = path.display();
+    for (line, words) in lines.iter().zip([
+        format!("certificate has expired, served all the same certificate={path} nth=1 not_after=2020-01-01T00:00:00Z"),
+        "is not valid yet, served all the same certificate=the PEM text nth=1 not_before=4000-01-01T00:00:00Z".into(),
+        "has expired, served all the same certificate=the PEM text nth=2 not_after=2020-01-01T00:00:00Z".into(),
+    ]) {
+        assert!(line.ends_with(&words), "{line}");
+    }
+    assert_eq!(lines.len(), 3, "{lines:?}");
 }
