@@ -92,6 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for Source<'_, '_, '_, S> 
             Ok(
                 ServerEvent::ContentSwallowed
                 | ServerEvent::ContentAborted
+                | ServerEvent::Refused
                 | ServerEvent::Reset
                 | ServerEvent::StartTls
                 | ServerEvent::Closed(_),

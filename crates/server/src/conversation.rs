@@ -24,7 +24,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::WaitForCancellationFuture;
-use tracing::{Instrument as _, Span, debug, error_span, field::display, info};
+use tracing::{Instrument as _, Span, debug, error_span, field, info};
 
 use crate::{
     Body, Context, Envelope, Handler, PeerTls,
@@ -78,11 +78,17 @@ pub(crate) struct Hurried<'c, 's, S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Hurried<'_, '_, S> {
-    /// As [`ServerDriver::poll_next`].
+    /// As [`ServerDriver::poll_next`]. The log is told here what the session refuses by itself.
     pub(crate) fn poll_next(&mut self, context: &mut task::Context<'_>) -> Poll<io::Result<ServerEvent>> {
         loop {
-            if let Poll::Ready(event) = self.driver.poll_next(context) {
-                return Poll::Ready(event);
+            match self.driver.poll_next(context) {
+                Poll::Ready(Ok(ServerEvent::Refused)) => {
+                    let reply = self.driver.session().last_refusal().map(field::display);
+                    debug!(reply, "command refused by the session");
+                    continue;
+                }
+                Poll::Ready(event) => return Poll::Ready(event),
+                Poll::Pending => {}
             }
             ready!(self.changed.as_mut().poll(context));
             // A change after this line is heard, one before it is seen.
@@ -196,7 +202,8 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
                 ServerEvent::Content(_)
                 | ServerEvent::ContentRefused(_)
                 | ServerEvent::ContentSwallowed
-                | ServerEvent::ContentAborted => {}
+                | ServerEvent::ContentAborted
+                | ServerEvent::Refused => {}
             }
             if self.draining {
                 // After a message or a question the session may be at a boundary.
@@ -274,7 +281,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
         self.forget();
         self.transactions += 1;
         self.cx.forwarded = self.driver.driver.session().forwarded().cloned();
-        let forwarded_for = self.cx.forwarded.as_ref().and_then(|facts| facts.address).map(display);
+        let forwarded_for = self.cx.forwarded.as_ref().and_then(|facts| facts.address).map(field::display);
         let number = self.transactions;
         // The text of the sender is made for a log alone.
         self.span = error_span!("transaction", number, sender = ?mail.reverse_path.to_string(), forwarded_for);
@@ -399,6 +406,7 @@ impl<'c, 's, S: AsyncRead + AsyncWrite + Unpin + Send, H: Handler> Conversation<
                 ServerEvent::Closed(_) => return Ok(()),
                 ServerEvent::Content(_)
                 | ServerEvent::ContentRefused(_)
+                | ServerEvent::Refused
                 | ServerEvent::Reset
                 | ServerEvent::StartTls => {}
             }

@@ -33,7 +33,7 @@ use crate::{
     admission::{Admission, Seat},
     budget::Budget,
     conversation::{Conversation, Ended, Signals, answer, bounded},
-    ending::{Lost, handshake_failed},
+    ending::{Lost, Over, handshake_failed},
     guessing::Guessing,
 };
 
@@ -107,7 +107,7 @@ where
         std::future::pending().await
     };
     tokio::select! {
-        ended = session => ended.map_err(|lost| lost.error),
+        ended = session => ended.map(|over| over.reason).map_err(|lost| lost.error),
         never = drain => never,
     }
 }
@@ -131,7 +131,7 @@ pub(crate) fn converse_within<'c, S, V>(
     cx: &'c mut Context,
     service: &'c V,
     (tls, trust): (Tls, Trust),
-) -> impl Future<Output = Result<CloseReason, Lost>> + Send
+) -> impl Future<Output = Result<Over, Lost>> + Send
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     V: Service,
@@ -143,7 +143,7 @@ where
             Tls::Implicit(config) => {
                 match Box::pin(handshake(common, ends, seat, stream, config, &cx.settings)).await? {
                     Ok(connection) => (connection, None),
-                    Err(reason) => return Ok(reason),
+                    Err(reason) => return Ok(reason.into()),
                 }
             }
         };
@@ -179,9 +179,10 @@ where
                 Ok(CloseReason::Displaced)
             }
         };
-        ended.map_err(|error| Lost {
+        let session = driver.session();
+        ended.map(|reason| Over::of(session, reason)).map_err(|error| Lost {
             error,
-            was_at_work: driver.session().is_in_transaction() || driver.connection().is_in_handshake(),
+            was_at_work: session.is_in_transaction() || driver.connection().is_in_handshake(),
         })
     }
 }
@@ -310,6 +311,7 @@ where
             | ServerEvent::ContentRefused(_)
             | ServerEvent::ContentSwallowed
             | ServerEvent::ContentAborted
+            | ServerEvent::Refused
             | ServerEvent::Reset
             | ServerEvent::StartTls => {}
         }

@@ -1,8 +1,6 @@
 //! What the server itself counts, because no layer sees it.
 
-use posthaste_tokio::session::server::CloseReason;
-
-use crate::ending::Lost;
+use crate::ending::{Lost, Over};
 
 /// A client that gets no seat, for the sake of this limit.
 pub(crate) fn refused(limit: &'static str) {
@@ -13,10 +11,10 @@ pub(crate) fn refused(limit: &'static str) {
 }
 
 /// A session that has ended.
-pub(crate) fn ended(session: &Result<CloseReason, Lost>) {
+pub(crate) fn ended(session: &Result<Over, Lost>) {
     #[cfg(feature = "metrics")]
     {
-        let reason = session.as_ref().map_or_else(|_| "Lost".to_owned(), |reason| format!("{reason:?}"));
+        let reason = session.as_ref().map_or_else(|_| "Lost".to_owned(), |over| format!("{:?}", over.reason));
         metrics::counter!("posthaste_server_sessions_total", "reason" => reason).increment(1);
     }
     #[cfg(not(feature = "metrics"))]

@@ -216,7 +216,8 @@ impl<A: Accept> Listener<A> {
     ///
     /// Trust only programs that pass on no XCLIENT of their own clients: it may claim any address,
     /// and a login that counts as [`Peer::identity`](crate::Peer::identity). After the address
-    /// neither it nor XFORWARD is taken on that connection.
+    /// neither it nor XFORWARD is taken on that connection. A client whose address the proxy does
+    /// not know (`ADDR=[UNAVAILABLE]`) has `0.0.0.0`, and such clients count as one network.
     ///
     /// With the facts of the named client in its [`Peer`](crate::Peer) the server begins again: it
     /// counts that client by its network, asks the service's

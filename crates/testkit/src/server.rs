@@ -217,6 +217,12 @@ impl ServerHarness {
                     self.events.push(Event::ContentAborted);
                     None
                 }
+                ServerNext::Refused => {
+                    let last = self.session.last_refusal().expect("a refusal");
+                    let octets = last.as_bytes();
+                    assert!(self.out.windows(octets.len()).any(|said| said == octets), "{last} was not said");
+                    None
+                }
                 ServerNext::StartTls => {
                     self.flush();
                     self.events.push(Event::StartTls);

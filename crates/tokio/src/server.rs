@@ -37,6 +37,8 @@ pub struct ServerDriver<S> {
     timer: Option<Pin<Box<Sleep>>>,
     /// Steps since the driver last let others run.
     steps: u8,
+    /// The client has given up its transaction, which is still to be reported.
+    gave_up: bool,
 }
 
 /// How many steps of a session are done in one go: questions, and pieces of content. Beyond it the
@@ -76,6 +78,9 @@ pub enum ServerEvent {
     ContentSwallowed,
     /// The client has given up a message between two chunks. Throw away the pieces of it.
     ContentAborted,
+    /// The session has refused a command without a question, with
+    /// [`ServerSession::last_refusal`]. It is for logs.
+    Refused,
     /// The client has given up its transaction: forget the envelope. The event comes before the
     /// driver waits for the client. Other ends of a transaction have events of their own.
     Reset,
@@ -92,8 +97,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
     pub fn new(connection: Connection<S>, mut session: ServerSession) -> Self {
         let clock = Clock::start();
         session.set_wall_clock(clock.now(), Clock::unix_seconds());
-        let mut driver =
-            Self { connection, session, clock, work: Work::Step, write_until: None, timer: None, steps: 0 };
+        let mut driver = Self {
+            connection,
+            session,
+            clock,
+            work: Work::Step,
+            write_until: None,
+            timer: None,
+            steps: 0,
+            gave_up: false,
+        };
         driver.withhold();
         driver
     }
@@ -179,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
             }
             Bytes::new()
         };
-        let gave_up = was_in_transaction && !self.session.is_in_transaction();
+        let gave_up = std::mem::take(&mut self.gave_up) || was_in_transaction && !self.session.is_in_transaction();
         match next {
             // The next call asks the session again.
             ServerNext::NeedInput | ServerNext::Flush if gave_up => return Ok(Some(ServerEvent::Reset)),
@@ -191,6 +204,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ServerDriver<S> {
             ServerNext::ContentRefused(refusal) => return Ok(Some(ServerEvent::ContentRefused(refusal))),
             ServerNext::ContentSwallowed => return Ok(Some(ServerEvent::ContentSwallowed)),
             ServerNext::ContentAborted => return Ok(Some(ServerEvent::ContentAborted)),
+            ServerNext::Refused => {
+                self.gave_up = gave_up;
+                return Ok(Some(ServerEvent::Refused));
+            }
             ServerNext::StartTls => self.work = Work::StartTls,
             ServerNext::Close(reason) => self.work = Work::Leave(reason),
         }

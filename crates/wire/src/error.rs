@@ -16,6 +16,9 @@ pub struct SyntaxError {
     pub offset: usize,
     /// `true`: the text ends too early. It has no wrong octet, and a longer text could be right.
     pub cut_off: bool,
+    /// `true`: the fault is in a reverse-path, so its reply has 5.1.7 in place of 5.1.3 (RFC 3463
+    /// section 3.2).
+    pub of_sender: bool,
 }
 
 /// The kinds of syntax error, each with its reply.
@@ -92,12 +95,17 @@ impl SyntaxErrorKind {
 impl SyntaxError {
     /// An error at that octet. The text does not end there.
     pub const fn new(kind: SyntaxErrorKind, offset: usize) -> Self {
-        Self { kind, offset, cut_off: false }
+        Self { kind, offset, cut_off: false, of_sender: false }
     }
 
     /// An error because the text ends at that octet.
     pub(crate) const fn cut_off(kind: SyntaxErrorKind, offset: usize) -> Self {
-        Self { kind, offset, cut_off: true }
+        Self { cut_off: true, ..Self::new(kind, offset) }
+    }
+
+    /// Turns the error of a path into that of a reverse-path.
+    pub(crate) fn of_sender(self) -> Self {
+        Self { of_sender: true, ..self }
     }
 
     /// Turns the error of a part into that of `text`: a part that ends before the text is wrong.
@@ -119,6 +127,9 @@ impl SyntaxError {
             K::MissingArgument => Reply::from_static("501 5.5.4 An argument is needed\r\n"),
             K::UnexpectedArgument => Reply::from_static("501 5.5.4 No argument is allowed\r\n"),
             K::PathKeyword => Reply::from_static("501 5.5.4 FROM:<path> or TO:<path> was expected\r\n"),
+            K::Path if self.of_sender => Reply::from_static("501 5.1.7 A path in angle brackets was expected\r\n"),
+            K::Mailbox if self.of_sender => Reply::from_static("501 5.1.7 The mailbox is malformed or too long\r\n"),
+            K::Domain if self.of_sender => Reply::from_static("501 5.1.7 The domain is malformed\r\n"),
             K::Path => Reply::from_static("501 5.1.3 A path in angle brackets was expected\r\n"),
             K::Mailbox => Reply::from_static("501 5.1.3 The mailbox is malformed or too long\r\n"),
             K::Domain => Reply::from_static("501 5.1.3 The domain is malformed\r\n"),

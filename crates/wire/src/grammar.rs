@@ -103,10 +103,11 @@ impl Fault {
     pub(crate) fn in_text(fault: nom::Err<Self>, octets: usize) -> SyntaxError {
         match fault {
             nom::Err::Error(fault) | nom::Err::Failure(fault) => {
-                SyntaxError { kind: fault.kind, offset: octets.saturating_sub(fault.left), cut_off: fault.left == 0 }
+                let error = SyntaxError::new(fault.kind, octets.saturating_sub(fault.left));
+                SyntaxError { cut_off: fault.left == 0, ..error }
             }
             // Only streaming parsers return it, and this crate has none.
-            nom::Err::Incomplete(_) => SyntaxError { kind: SyntaxErrorKind::Verb, offset: octets, cut_off: true },
+            nom::Err::Incomplete(_) => SyntaxError::cut_off(SyntaxErrorKind::Verb, octets),
         }
     }
 }

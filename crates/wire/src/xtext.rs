@@ -46,7 +46,7 @@ impl<'a> Xtext<&'a str> {
                     // A first digit of 0 or 1 makes a control character.
                     let cut_off = matches!(wrong, [b'+'] | [b'+', b'2'..=b'9' | b'A'..=b'F']);
                     let offset = octets.len() - if cut_off { 0 } else { wrong.len() };
-                    return Err(SyntaxError { kind: SyntaxErrorKind::ParameterValue, offset, cut_off });
+                    return Err(SyntaxError { cut_off, ..SyntaxError::new(SyntaxErrorKind::ParameterValue, offset) });
                 }
             }
         }

@@ -87,7 +87,7 @@ impl Conversation {
                 ServerNext::Close(_) => wait = Some(Wait::Close),
                 ServerNext::Content(range) => self.content.extend_from_slice(&self.input[range]),
                 ServerNext::ContentRefused(_) | ServerNext::ContentAborted => self.content.clear(),
-                ServerNext::ContentSwallowed => {}
+                ServerNext::ContentSwallowed | ServerNext::Refused => {}
                 ServerNext::Ask(ask) => {
                     // The place for an application's decisions. What `ask` borrows lives until the
                     // input changes.

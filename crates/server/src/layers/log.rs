@@ -19,9 +19,9 @@ use crate::{
 /// recipients and messages. Contents that the session refuses are among the messages. After ten
 /// refusals of a connection these lines are at debug. Refused clients are always at debug, failed
 /// logins always at info. What the session refuses of commands, because they are malformed, out of
-/// order or not offered, has no line: it counts for
+/// order or not offered, is at debug. It counts for
 /// [`errors`](crate::session::server::ServerLimits::errors), and beyond that `session ended` is at
-/// info.
+/// info, with the last refusal.
 ///
 /// ```
 /// use posthaste_server::layers::Log;

@@ -38,7 +38,8 @@ use crate::{
 /// ```
 ///
 /// A full bucket allows its number at once. It fills evenly: one more is allowed after the period
-/// divided by the number. The refusal says when. What is refused here takes nothing from the
+/// divided by the number. The refusal says when. The number 0 allows none, and the refusal then
+/// names the period. What is refused here takes nothing from the
 /// bucket, and what the wrapped handler refuses does.
 ///
 /// A bucket belongs to the identity of a client that has logged in, and else to its
@@ -144,7 +145,8 @@ impl Buckets {
         let full_at = after(buckets.get(&key, now).map_or(now, |(full_at, ())| full_at), interval);
         let wait = full_at.saturating_duration_since(now).saturating_sub(self.period);
         if !wait.is_zero() {
-            return Err(wait);
+            // A bucket of 0 is never full. One of any other number waits no longer than that.
+            return Err(wait.min(self.period));
         }
         buckets.insert(key, (), full_at, now);
         Ok(())

@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use posthaste_tokio::rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
     time::{sleep, timeout},
@@ -18,7 +17,6 @@ use super::{
     Connect, Reply,
     connect::{self, Running},
     reply::CLOSED,
-    tls::SERVER,
     transcript::Transcript,
 };
 use crate::{PeerAddress, Service};
@@ -87,11 +85,15 @@ impl Client {
     }
 
     pub(super) async fn to(running: Arc<Running>, peer: PeerAddress) -> Self {
-        let stream = Stream::Plain(running.connect(peer).await);
+        let (stream, header) = running.connect(peer).await;
+        let stream = Stream::Plain(stream);
         let transcript = Transcript::default();
         let greeting = Reply::new(String::new(), String::new(), transcript.clone());
         let input = Vec::new();
         let mut client = Self { stream, input, transcript, running, greeting, extensions: None, logging_in: false };
+        if let Some(header) = header {
+            client.write(header).await;
+        }
         if client.running.implicit {
             client.handshake().await;
         }
@@ -152,7 +154,7 @@ impl Client {
     /// # Panics
     /// The server refuses it, or the handshake fails.
     pub async fn starttls(&mut self) {
-        if self.running.pki.is_none() {
+        if self.running.client_tls.is_none() {
             self.fail("The server has no certificate: connect with `Client::connect(..).starttls()`.");
         }
         self.says("STARTTLS").await.expect("220");
@@ -161,16 +163,14 @@ impl Client {
     }
 
     async fn handshake(&mut self) {
-        let Some(pki) = self.running.pki else { return };
+        let Some((config, name)) = self.running.client_tls.clone() else { return };
         if !self.input.is_empty() {
             self.fail("The server has sent octets in clear before the handshake.");
         }
-        let config = if self.running.certificate { &pki.known_client } else { &pki.client };
-        let name = ServerName::try_from(SERVER).unwrap();
         let Stream::Plain(stream) = std::mem::replace(&mut self.stream, Stream::Gone) else {
             self.fail("A handshake is possible only once.")
         };
-        let done = self.patient("the handshake", TlsConnector::from(Arc::clone(config)).connect(name, stream)).await;
+        let done = self.patient("the handshake", TlsConnector::from(config).connect(name, stream)).await;
         match done {
             Ok(stream) => {
                 self.transcript.note("TLS");
@@ -280,12 +280,16 @@ impl Client {
         }
     }
 
-    /// Remembers what EHLO offers.
+    /// Remembers what EHLO offers, and forgets it.
     fn learn(&mut self, line: &str, reply: &Reply) {
         let verb = line.get(..4).unwrap_or_default();
         let hello = ["EHLO", "LHLO", "HELO"].iter().any(|hello| verb.eq_ignore_ascii_case(hello));
         if hello && reply.as_str().starts_with("250") {
             self.extensions = Some(reply.lines().skip(1).map(str::to_owned).collect());
+        }
+        // A conversation of another client begins.
+        if line.get(..7).is_some_and(|verb| verb.eq_ignore_ascii_case("XCLIENT")) && reply.as_str().starts_with("220") {
+            self.extensions = None;
         }
     }
 

@@ -18,9 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Client,
-    tls::{self, Pki},
+    tls::{self, ClientTls},
 };
-use crate::{Accept, Listener, Peer, PeerAddress, Server, ServerOptions, Service, Tls};
+use crate::{Accept, Listener, NetworkSet, Peer, PeerAddress, Server, ServerOptions, Service, Tls};
 
 /// A client that is about to connect to a new server: await it. See [`Client::connect`].
 #[must_use = "a client connects when this is awaited"]
@@ -32,13 +32,16 @@ pub struct Connect<V> {
     tls: Offer,
     certificate: bool,
     peer: PeerAddress,
+    proxy: Option<PeerAddress>,
+    xclient: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Offer {
     Off,
     StartTls,
     Implicit,
+    Own(Tls),
 }
 
 impl<V: Service> Connect<V> {
@@ -50,6 +53,8 @@ impl<V: Service> Connect<V> {
             tls: Offer::Off,
             certificate: false,
             peer: peer("192.0.2.1"),
+            proxy: None,
+            xclient: false,
         }
     }
 
@@ -79,8 +84,19 @@ impl<V: Service> Connect<V> {
         self
     }
 
+    /// The TLS of the program itself, with its own certificate. The client asks for the host name
+    /// of the settings and takes any certificate: see [`Tls`] for where its configuration comes
+    /// from.
+    ///
+    /// Needs a crypto provider as [`starttls`](Self::starttls) does.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Offer::Own(tls);
+        self
+    }
+
     /// The client shows a certificate in its handshakes, for EXTERNAL. Its
-    /// [fingerprint](super::client_fingerprint) stays the same within a process.
+    /// [fingerprint](super::client_fingerprint) stays the same within a process. With
+    /// [`starttls`](Self::starttls) and [`implicit_tls`](Self::implicit_tls) alone.
     pub fn certificate(mut self) -> Self {
         self.certificate = true;
         self
@@ -97,28 +113,55 @@ impl<V: Service> Connect<V> {
         self
     }
 
+    /// The client reaches the server through a proxy at this address, which names it in a header of
+    /// the PROXY protocol: see [`Listener::with_proxies`]. [`peer`](Self::peer) is then the address
+    /// in the header. Default: no proxy.
+    ///
+    /// # Panics
+    /// As [`peer`](Self::peer).
+    #[track_caller]
+    pub fn proxy(mut self, address: &str) -> Self {
+        self.proxy = Some(peer(address));
+        self
+    }
+
+    /// The client may say XCLIENT and XFORWARD: see [`Listener::with_xclient`]. Default: it may
+    /// not.
+    pub fn xclient(mut self) -> Self {
+        self.xclient = true;
+        self
+    }
+
     fn start(self) -> (Arc<Running>, PeerAddress) {
-        let Self { service, settings, options, tls, certificate, peer } = self;
+        let Self { service, settings, options, tls, certificate, peer, proxy, xclient } = self;
         assert!(
-            tls != Offer::Off || !certificate,
+            matches!(tls, Offer::StartTls | Offer::Implicit) || !certificate,
             "a client shows a certificate in TLS: add `starttls` or `implicit_tls`"
         );
         let lmtp = settings.protocol == Protocol::Lmtp;
-        let pki = (tls != Offer::Off).then(tls::pki);
-        let ours = match (tls, pki) {
-            (Offer::StartTls, Some(pki)) => Tls::StartTls(Arc::clone(&pki.server)),
-            (Offer::Implicit, Some(pki)) => Tls::Implicit(Arc::clone(&pki.server)),
-            _ => Tls::Off,
+        let (ours, client_tls) = match tls {
+            Offer::Off | Offer::Own(Tls::Off) => (Tls::Off, None),
+            Offer::StartTls => (Tls::StartTls(Arc::clone(&tls::pki().server)), Some(tls::client(certificate))),
+            Offer::Implicit => (Tls::Implicit(Arc::clone(&tls::pki().server)), Some(tls::client(certificate))),
+            Offer::Own(tls) => (tls, Some(tls::client_of_any(&settings.host_name))),
         };
+        let implicit = matches!(ours, Tls::Implicit(_));
         let (clients, waiting) = mpsc::channel(64);
         let drain = CancellationToken::new();
+        let mut listener = Listener::new(Waiting(waiting), settings).with_tls(ours);
+        if let Some(proxy) = proxy {
+            listener = listener.with_proxies(proxy.ip_or_loopback().to_string().parse().unwrap());
+        }
+        if xclient {
+            let all: NetworkSet = "0.0.0.0/0, ::/0".parse().unwrap();
+            listener = listener.with_xclient(all.clone()).with_xforward(all);
+        }
         let server = Server::new(service)
             .with_options(options)
-            .listen(Listener::new(Waiting(waiting), settings).with_tls(ours))
+            .listen(listener)
             .with_graceful_shutdown(drain.clone().cancelled_owned());
         let task = tokio::spawn(server.serve());
-        let implicit = tls == Offer::Implicit;
-        (Arc::new(Running { clients, drain, task, lmtp, pki, implicit, certificate }), peer)
+        (Arc::new(Running { clients, drain, task, lmtp, client_tls, implicit, proxy }), peer)
     }
 }
 
@@ -141,25 +184,34 @@ pub(super) struct Running {
     pub(super) drain: CancellationToken,
     task: JoinHandle<()>,
     pub(super) lmtp: bool,
-    pub(super) pki: Option<&'static Pki>,
+    pub(super) client_tls: Option<ClientTls>,
     pub(super) implicit: bool,
-    pub(super) certificate: bool,
+    /// What connects for the clients.
+    proxy: Option<PeerAddress>,
 }
 
 /// Octets that one side has sent and the other has not read yet; beyond it the sender waits.
 const PIPE: usize = 64 * 1_024;
 
 impl Running {
-    /// A new connection. After a drain it is closed at once, as a closed port would be.
-    pub(super) async fn connect(&self, peer: PeerAddress) -> DuplexStream {
+    /// A new connection, and the header that a proxy writes first of all. After a drain it is
+    /// closed at once, as a closed port would be.
+    pub(super) async fn connect(&self, peer: PeerAddress) -> (DuplexStream, Option<String>) {
         let (ours, theirs) = duplex(PIPE);
         let local = match peer {
             PeerAddress::Ip(address) if address.is_ipv6() => "[2001:db8::25]:25".parse::<SocketAddr>().unwrap().into(),
             PeerAddress::Ip(_) => "192.0.2.25:25".parse::<SocketAddr>().unwrap().into(),
             PeerAddress::Local => PeerAddress::Local,
         };
-        let _ = self.clients.send((theirs, Peer::new(peer, local))).await;
-        ours
+        let _ = self.clients.send((theirs, Peer::new(self.proxy.unwrap_or(peer), local))).await;
+        let header = self.proxy.map(|_| match (peer, local) {
+            (PeerAddress::Ip(peer), PeerAddress::Ip(local)) => {
+                let family = if peer.is_ipv6() { 6 } else { 4 };
+                format!("PROXY TCP{family} {} {} {} {}\r\n", peer.ip(), local.ip(), peer.port(), local.port())
+            }
+            _ => "PROXY UNKNOWN\r\n".to_owned(),
+        });
+        (ours, header)
     }
 
     pub(super) fn has_ended(&self) -> bool {

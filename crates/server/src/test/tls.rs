@@ -2,7 +2,11 @@
 
 use std::sync::{Arc, LazyLock};
 
-use posthaste_tokio::rustls::{ClientConfig, ServerConfig};
+use posthaste_tokio::{
+    rustls::{ClientConfig, ServerConfig, pki_types::ServerName},
+    tls::any_certificate,
+    wire::Domain,
+};
 
 /// Both ends' configurations, which all clients of a process share.
 #[derive(Debug)]
@@ -16,7 +20,24 @@ pub(super) struct Pki {
 }
 
 /// The name in the server's certificate.
-pub(super) const SERVER: &str = "mx.example.org";
+const SERVER: &str = "mx.example.org";
+
+/// What a client's handshakes need: the configuration, and the name that it asks for.
+pub(super) type ClientTls = (Arc<ClientConfig>, ServerName<'static>);
+
+/// Of a client of the server with the certificate from here.
+pub(super) fn client(shows_certificate: bool) -> ClientTls {
+    let pki = pki();
+    let config = if shows_certificate { &pki.known_client } else { &pki.client };
+    (Arc::clone(config), ServerName::try_from(SERVER).unwrap())
+}
+
+/// Of a client of a server with any certificate.
+pub(super) fn client_of_any(host_name: &Domain) -> ClientTls {
+    let config = any_certificate().unwrap_or_else(|error| panic!("TLS in a test: {error}"));
+    let name = ServerName::try_from(host_name.as_str().to_owned());
+    (config, name.unwrap_or_else(|_| ServerName::try_from(SERVER).unwrap()))
+}
 
 pub(super) fn pki() -> &'static Pki {
     static PKI: LazyLock<Pki> = LazyLock::new(make);

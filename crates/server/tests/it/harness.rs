@@ -11,11 +11,13 @@ use std::{
 
 use bytes::Bytes;
 use posthaste_server::{
-    BearerToken, Body, Context, Credentials, Envelope, Service, accepted, handlers, refusal,
+    BearerToken, Body, Context, Credentials, Envelope, Service, Tls, accepted, handlers, refusal,
     session::{ServerSettings, sasl::ClientCredentials, server::Protocol},
     test::{Client, client_fingerprint},
+    tls::{Pem, server_config},
     wire::{Mechanism, MechanismSet},
 };
+use posthaste_testkit::pki::Authority;
 use tokio::sync::mpsc;
 
 use crate::support::{Names, options, settings};
@@ -43,6 +45,69 @@ fn with_logins() -> ServerSettings {
         MechanismSet::of(&[Plain, Login, ScramSha256, ScramSha256Plus, External, OauthBearer, XOauth2, Anonymous]);
     settings.offers.auth_in_clear = true;
     settings
+}
+
+/// The certificate is for the name that the client asks for, and of no authority that it knows.
+#[tokio::test(start_paused = true)]
+async fn a_program_is_tested_with_its_own_certificate() {
+    let [certificate, key] = Authority::new("own").pem(&["mx.test"]);
+    let config = server_config(&Pem::from(certificate.as_bytes()), &Pem::from(key.as_bytes())).unwrap();
+    for tls in [Tls::StartTls(config.clone()), Tls::Implicit(config)] {
+        let (service, mut messages) = inbox();
+        let implicit = matches!(tls, Tls::Implicit(_));
+        let mut client = Client::connect(service).settings(settings()).tls(tls).await;
+        client.ehlo().await;
+        if !implicit {
+            client.starttls().await;
+            client.ehlo().await;
+        }
+        client.send("me@a.test", ["you@b.test"], LETTER).await.expect("250");
+        let (cx, ..) = messages.recv().await.unwrap();
+        assert_eq!(cx.peer.tls.unwrap().server_name.as_deref(), Some("mx.test"));
+    }
+    let mut client = Client::connect(Names::default()).tls(Tls::Off).await;
+    assert!(!client.ehlo().await.as_str().contains("STARTTLS"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_come_through_a_proxy_with_its_header() {
+    let (service, mut messages) = inbox();
+    let mut client = Client::connect(service).implicit_tls().proxy("192.0.2.9").peer("2001:db8::7").await;
+    for (address, header) in [
+        ("[2001:db8::7]:40000", "C: PROXY TCP6 2001:db8::7 2001:db8::25 40000 25\n# TLS\nS: 220 "),
+        ("198.51.100.3:7", "C: PROXY TCP4 198.51.100.3 192.0.2.25 7 25\n# TLS\nS: 220 "),
+        // It does not know its client.
+        ("local", "C: PROXY UNKNOWN\n# TLS\nS: 220 "),
+    ] {
+        assert!(client.transcript().starts_with(header), "{}", client.transcript());
+        client.ehlo().await;
+        client.send("me@a.test", ["you@b.test"], LETTER).await.expect("250");
+        let (cx, ..) = messages.recv().await.unwrap();
+        let proxy = "192.0.2.9:40000".to_owned();
+        match cx.peer.proxy {
+            Some(named) => {
+                assert_eq!((cx.peer.address.to_string(), named.address.to_string()), (address.into(), proxy))
+            }
+            None => assert_eq!((address, cx.peer.address.to_string()), ("local", proxy)),
+        }
+        client = client.another_from(if address.contains("::") { "198.51.100.3:7" } else { "local" }).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_may_say_xclient_if_the_test_has_it() {
+    let mut client = Client::connect(Names::default()).settings(with_logins()).await;
+    client.says("XCLIENT ADDR=192.0.2.7").await.expect("550 5.7.0");
+
+    let (service, mut messages) = inbox();
+    let mut client = Client::connect(service).settings(with_logins()).xclient().peer("local").await;
+    client.ehlo().await;
+    client.says("XFORWARD NAME=a.test").await.expect("250");
+    client.says("XCLIENT ADDR=192.0.2.7 LOGIN=me").await.expect("220");
+    client.ehlo().await;
+    client.send("me@a.test", ["you@b.test"], LETTER).await.expect("250");
+    let (cx, ..) = messages.recv().await.unwrap();
+    assert_eq!((cx.peer.address.to_string().as_str(), cx.peer.identity.as_deref()), ("192.0.2.7:0", Some("me")));
 }
 
 #[tokio::test(start_paused = true)]

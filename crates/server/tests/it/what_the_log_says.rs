@@ -6,10 +6,11 @@ use crate::support::{self, InMemory, Names, log::Log, start};
 use posthaste_server::{
     Listener, Server, ServerOptions, Tls,
     session::ServerSettings,
+    tls::{Certificates, Pem},
     wire::{Mechanism, MechanismSet},
 };
 use posthaste_testkit::{
-    pki::tls,
+    pki::{Authority, tls},
     talk::{Talk, handshake},
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::mpsc};
@@ -81,6 +82,69 @@ async fn refusals_are_told_with_the_client_and_no_more_than_ten_of_a_connection(
         talk.expect("RCPT TO:<refuse-rcpt@d.test>", "550").await;
     }
     assert_eq!(log.lines(" refused").len(), 10);
+}
+
+/// The spans say whose commands they are.
+#[tokio::test]
+async fn what_the_session_refuses_by_itself_is_a_debug_line_each_with_its_reply() {
+    let (log, quiet) = (Log::default(), Log::default());
+    for (log, level) in [(&quiet, Level::INFO), (&log, Level::DEBUG)] {
+        let _guard = log.listen(level);
+        let server = start(settings(), Tls::Off, ServerOptions::default()).await;
+        let mut talk = Talk::connect(server.address).await.greeted().await;
+        // One group, whose first refusal is the reason of the others.
+        talk.send("MAIL FROM:<a@b c>\r\nRCPT TO:<a@d.test>\r\nDATA\r\nX\x1b[2J\r\n").await;
+        for code in ["501", "503", "503", "500"] {
+            assert!(talk.reply().await.starts_with(code));
+        }
+        talk.expect("MAIL FROM:<a@b.test> RET=HDRS", "555").await;
+        talk.expect("MAIL FROM:<a@b.test>", "250").await;
+        talk.expect("RCPT TO:<a@d.test> X-ODD", "555").await;
+        talk.expect("RCPT TO:<a@d.test>", "250").await;
+        talk.expect("BDAT 3\r\nx", "502").await;
+    }
+    let lines: Vec<_> = log.lines("command refused by the session");
+    let replies: Vec<_> = lines.iter().map(|line| line.split_once(" reply=").expect("a reply").1).collect();
+    assert_eq!(
+        replies,
+        [
+            "501 5.1.7 A path in angle brackets was expected",
+            "503 5.5.1 Send MAIL first",
+            "503 5.5.1 No recipient was accepted",
+            "500 5.5.2 Control or non-UTF-8 octet in a command",
+            "555 5.5.4 Parameter not offered",
+            "555 5.5.4 Parameter not offered",
+            "502 5.5.1 Command not implemented",
+        ]
+    );
+    assert!(lines.iter().all(|line| line.contains("DEBUG") && line.matches("address=").count() == 1), "{lines:?}");
+    assert!(quiet.lines("command refused").is_empty(), "{}", quiet.text());
+}
+
+#[tokio::test]
+async fn the_end_after_too_many_errors_quotes_the_last_of_them() {
+    let mut strict = settings();
+    (strict.limits.errors, strict.limits.auth_failures) = (1, 5);
+    let mail = "MAIL FROM:<a@b.test>\r\nRCPT TO:<a@d.test>\r\n";
+    for (octets, last) in [
+        ("X\r\nMAIL FROM:<a\r\n".to_owned(), "501 5.1.7 The mailbox is malformed or too long"),
+        ("X\r\nMAIL FROM:<refuse-mail@b.test>\r\n".to_owned(), "550 5.7.1 No"),
+        ("X\r\nAUTH PLAIN AG1lAHdyb25n\r\n".to_owned(), "535 5.7.8 Credentials are wrong"),
+        ("X\r\nAUTH PLAIN\r\n\u{e9}\r\n".to_owned(), "501"),
+        (format!("X\r\n{mail}DATA\r\n"), "550 5.5.2 The content has a bare CR"),
+    ] {
+        let log = Log::default();
+        let _guard = log.listen(Level::INFO);
+        let server = start(strict.clone(), Tls::Off, ServerOptions::default()).await;
+        let mut talk = Talk::connect(server.address).await.greeted().await;
+        talk.send(&octets).await;
+        if octets.contains("DATA") {
+            while !talk.reply().await.starts_with("354") {}
+            talk.send("a\rb\r\n.\r\n").await;
+        }
+        let line = log.line("session ended").await;
+        assert!(line.contains(&format!("reason=TooManyErrors last_refusal={last}")), "{line}");
+    }
 }
 
 #[tokio::test]
@@ -355,4 +419,41 @@ async fn clients_that_find_no_room_are_one_line_in_a_while() {
     let lines = log.lines("clients refused, no room");
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(lines[0].contains("clients=1 last=127.0.0.1"), "{lines:?}");
+}
+
+/// At the start, and when one is exchanged for another.
+#[tokio::test]
+async fn a_certificate_beyond_its_dates_is_served_with_one_warning_that_names_file_and_date() {
+    let authority = Authority::new("one");
+    let good: (Pem, Pem) = authority.pem(&["mx.test"]).map(|text| Pem::from(text.as_bytes())).into();
+    let of_years = |from, to| {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["mx.test".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(from, 1, 1), rcgen::date_time_ymd(to, 1, 1));
+        (params.self_signed(&key).unwrap().pem(), Pem::from(key.serialize_pem().as_bytes()))
+    };
+    let (expired, early) = (of_years(2019, 2020), of_years(4_000, 4_001));
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("expired.pem");
+    std::fs::write(&path, &expired.0).unwrap();
+    // The server's own is good, and the next of its chain is not.
+    let own = authority.pem(&["mx.test"]);
+    let chain =
+        (Pem::from([own[0].as_bytes(), expired.0.as_bytes()].concat().as_slice()), Pem::from(own[1].as_bytes()));
+    let log = Log::default();
+    let _guard = log.listen(Level::INFO);
+    let certificates = Certificates::new(std::slice::from_ref(&good)).unwrap();
+    assert_eq!(log.text(), "");
+    certificates.replace(&[good, (Pem::file(&path).unwrap(), expired.1)]).unwrap();
+    certificates.replace(&[(Pem::from(early.0.as_bytes()), early.1)]).unwrap();
+    certificates.replace(&[chain]).unwrap();
+    let lines = log.lines("WARN");
+    let path = path.display();
+    for (line, words) in lines.iter().zip([
+        format!("certificate has expired, served all the same certificate={path} nth=1 not_after=2020-01-01T00:00:00Z"),
+        "is not valid yet, served all the same certificate=the PEM text nth=1 not_before=4000-01-01T00:00:00Z".into(),
+        "has expired, served all the same certificate=the PEM text nth=2 not_after=2020-01-01T00:00:00Z".into(),
+    ]) {
+        assert!(line.ends_with(&words), "{line}");
+    }
+    assert_eq!(lines.len(), 3, "{lines:?}");
 }

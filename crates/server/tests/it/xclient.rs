@@ -124,6 +124,14 @@ async fn a_trusted_proxy_names_its_client_and_the_service_decides_about_that_one
     let peer = server.contexts.message().peer;
     assert_eq!((peer.identity.as_deref(), peer.address.to_string().as_str()), (Some("me"), "192.0.2.8:0"));
 
+    // Not the proxy's own, which rules may trust.
+    let mut talk = greeted(&server).await;
+    talk.expect("XCLIENT ADDR=[UNAVAILABLE] NAME=[UNAVAILABLE] PORT=7", "220").await;
+    talk.expect("EHLO a.test", "250").await;
+    talk.message("a@b.test", "x").await;
+    let peer = server.contexts.message().peer;
+    assert_eq!((peer.address.to_string().as_str(), peer.network.to_string().as_str()), ("0.0.0.0:7", "0.0.0.0"));
+
     let mut talk = greeted(&server).await;
     talk.expect("XCLIENT ADDR=192.0.2.66", "554 5.7.1 Listed").await;
     assert_eq!(talk.reply().await, "<eof>");

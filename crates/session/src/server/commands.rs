@@ -65,8 +65,8 @@ impl ServerSession {
         more: bool,
         out: &mut BytesMut,
     ) -> Option<ServerNext<&'i str>> {
-        if let Some(kind) = self.settings.tolerance.refuses(line, &command) {
-            self.refuse(&SyntaxError::new(kind, 0).reply(), out);
+        if let Some(error) = self.settings.tolerance.refuses(line, &command) {
+            self.refuse(&error.reply(), out);
             return None;
         }
         if let Command::Bdat { size, last } = command {
@@ -189,7 +189,7 @@ impl ServerSession {
         // No error of the client: 452 tells it to use another transaction (RFC 5321 section
         // 4.5.3.1.10).
         if self.transaction.recipients >= self.settings.limits.recipients {
-            self.say(&replies::TOO_MANY_RECIPIENTS, out);
+            self.put_off(&replies::TOO_MANY_RECIPIENTS, out);
             self.recipient_put_off();
             return None;
         }
@@ -254,7 +254,7 @@ impl ServerSession {
             self.advance(Exchange::AuthResponse, ReplyClass::Negative);
             self.auth_ended();
             self.auth_failed();
-            self.say(SaslError::Base64.refusal().reply(), out);
+            self.put_off(SaslError::Base64.refusal().reply(), out);
             return None;
         };
         Some(self.ask(now, Exchange::AuthResponse, Ask::AuthResponse(Secret::new(response))))

@@ -4,11 +4,11 @@ use core::ops::Range;
 
 use bytes::BytesMut;
 use posthaste_wire::{
-    Refusal, Reply, ReplyCode,
+    Command, Refusal, Reply, ReplyCode,
     frame::{ContentCheck, ContentFault, FaultKind},
 };
 
-use super::{Ask, CloseReason, Pending, Protocol, ServerNext, ServerSession, replies};
+use super::{Ask, CloseReason, Pending, Protocol, ServerNext, ServerSession, Transport, replies};
 use crate::{
     Tick,
     table::{Exchange, Phase, ReplyClass},
@@ -67,10 +67,14 @@ impl ServerSession {
     /// Returns `true` if a line between two chunks abandons the message, so that what was handed
     /// out of it is void. DATA does, because it does not mix with BDAT (RFC 3030 section 2).
     pub(super) fn gives_up_chunks(&mut self, line: &[u8]) -> bool {
+        if self.phase != Phase::Chunks {
+            return false;
+        }
         let verb = line.split(|octet| !octet.is_ascii_alphanumeric()).next().unwrap_or_default();
-        let verbs = ["RSET", "EHLO", "HELO", "LHLO", "QUIT", "STARTTLS", "DATA"];
-        let gives_up =
-            self.phase == Phase::Chunks && verbs.iter().any(|other| verb.eq_ignore_ascii_case(other.as_bytes()));
+        let is_one_of = |verbs: &[&str]| verbs.iter().any(|other| verb.eq_ignore_ascii_case(other.as_bytes()));
+        // A STARTTLS that is refused changes nothing, as everywhere in a transaction.
+        let starts_tls = || self.transport == Transport::StartTls && Command::parse(line) == Ok(Command::StartTls);
+        let gives_up = is_one_of(&["RSET", "EHLO", "HELO", "LHLO", "QUIT", "DATA"]) || starts_tls();
         if gives_up {
             self.advance(Exchange::Chunk, ReplyClass::Negative);
         }
@@ -172,6 +176,7 @@ impl ServerSession {
         };
         self.advance(if is_last { Exchange::EndOfData } else { Exchange::Chunk }, ReplyClass::Negative);
         self.without_message = now;
+        self.last_refusal = Some(refusal.reply().clone());
         let is_farewell = refusal.reply().code() == ReplyCode::SERVICE_NOT_AVAILABLE;
         let times = if is_last { self.replies_to_message(recipients) } else { 1 };
         self.say_times(refusal.into(), times, out);

@@ -1,7 +1,7 @@
 //! What a proxy says about the client that it speaks for: XCLIENT and XFORWARD.
 
 use alloc::{borrow::ToOwned as _, string::String, sync::Arc};
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 
 use bytes::BytesMut;
 use posthaste_wire::{EhloName, command::Attributes};
@@ -20,7 +20,8 @@ pub struct ClientFacts {
     /// NAME: the client's host name, as the proxy has looked it up. 255 visible ASCII characters at
     /// most, and none that has a meaning in a header field, such as a parenthesis.
     pub name: Option<String>,
-    /// ADDR: the client's address.
+    /// ADDR: the client's address. XCLIENT for a client whose address the proxy does not know has
+    /// `0.0.0.0` here.
     pub address: Option<IpAddr>,
     /// PORT: the client's port.
     pub port: Option<u16>,
@@ -121,8 +122,9 @@ impl ClientFacts {
         let text = Some(text).filter(|_| !is_lacking);
         match name {
             "NAME" => self.name = read(text, word)?,
-            // Without an address rules would take the proxy's, which they trust.
-            "ADDR" if xclient => self.address = Some(address(text?)?),
+            // Without an address rules would take the proxy's, which they trust. No network has
+            // this one.
+            "ADDR" if xclient => self.address = read(text, address)?.or(Some(Ipv4Addr::UNSPECIFIED.into())),
             "ADDR" => self.address = read(text, address)?,
             "PORT" => self.port = read(text, port)?,
             "PROTO" if xclient => self.protocol = read(text, protocol)?,

@@ -15,6 +15,7 @@ mod timer;
 mod verdicts;
 
 use alloc::sync::Arc;
+use core::mem;
 
 use bytes::BytesMut;
 use posthaste_wire::{
@@ -76,6 +77,9 @@ pub struct ServerSession {
     /// The chunk whose octets are arriving.
     chunk: Option<Chunk>,
     counters: Counters,
+    last_refusal: Option<Reply>,
+    /// The last refusal is to be reported.
+    refused: bool,
     timer: Timer,
     /// What is reported before anything else is read.
     pending: Option<Pending>,
@@ -150,6 +154,8 @@ impl ServerSession {
             forwarded: None,
             chunk: None,
             counters: Counters::default(),
+            last_refusal: None,
+            refused: false,
             timer: Timer::default(),
             pending: Some(Pending::Greeting),
             line_is_bdat: false,
@@ -192,6 +198,9 @@ impl ServerSession {
         self.timer.input_arrived(now, input.len());
         let mut consumed = 0;
         loop {
+            if mem::take(&mut self.refused) {
+                return Ok(Step { consumed, next: ServerNext::Refused });
+            }
             let rest = input.get(consumed..).unwrap_or_default();
             if let Some(next) = self.take_pending(now, rest.is_empty(), out) {
                 return Ok(Step { consumed, next });
@@ -345,6 +354,12 @@ impl ServerSession {
         self.forwarded.as_ref()
     }
 
+    /// The last reply that refused a command or content, from the session or the application.
+    /// Refused clients and the 421 that ends a session are not among them. `None`: there was none.
+    pub const fn last_refusal(&self) -> Option<&Reply> {
+        self.last_refusal.as_ref()
+    }
+
     /// Returns `true` if the client said EHLO or LHLO, not HELO.
     pub const fn is_extended(&self) -> bool {
         self.client.extended
@@ -443,8 +458,15 @@ impl ServerSession {
 
     /// Says a refusal that counts against the error budget.
     fn refuse(&mut self, reply: &Reply, out: &mut BytesMut) {
-        self.say(reply, out);
+        self.put_off(reply, out);
         self.count_error();
+    }
+
+    /// Says a refusal that does not.
+    fn put_off(&mut self, reply: &Reply, out: &mut BytesMut) {
+        self.say(reply, out);
+        self.last_refusal = Some(reply.clone());
+        self.refused = true;
     }
 
     fn count_error(&mut self) {

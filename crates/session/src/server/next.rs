@@ -29,6 +29,9 @@ pub enum ServerNext<S: AsRef<str> = String> {
     ContentSwallowed,
     /// The client has given up a message between two chunks. Throw away the pieces of it.
     ContentAborted,
+    /// The session has refused a command without a question. Its reply is in the output, and is
+    /// [`ServerSession::last_refusal`](super::ServerSession::last_refusal). It is for logs.
+    Refused,
     /// Write the output, do a TLS handshake on an empty input buffer, and call
     /// [`ServerSession::tls_established`](super::ServerSession::tls_established). The handshake has
     /// until [`ServerSession::poll_timeout`](super::ServerSession::poll_timeout). If it fails, drop
@@ -51,6 +54,7 @@ impl ServerNext<&str> {
             Self::ContentRefused(refusal) => ServerNext::ContentRefused(refusal),
             Self::ContentSwallowed => ServerNext::ContentSwallowed,
             Self::ContentAborted => ServerNext::ContentAborted,
+            Self::Refused => ServerNext::Refused,
             Self::StartTls => ServerNext::StartTls,
             Self::Close(reason) => ServerNext::Close(reason),
         }
@@ -67,6 +71,7 @@ impl ServerNext<&str> {
             Self::ContentRefused(refusal) => ServerNext::ContentRefused(refusal),
             Self::ContentSwallowed => ServerNext::ContentSwallowed,
             Self::ContentAborted => ServerNext::ContentAborted,
+            Self::Refused => ServerNext::Refused,
             Self::StartTls => ServerNext::StartTls,
             Self::Close(reason) => ServerNext::Close(reason),
         }

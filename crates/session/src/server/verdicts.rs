@@ -58,6 +58,7 @@ impl ServerSession {
             }
             Verdict::Accept(accepted) => self.accepted(question, accepted, now),
             Verdict::Refuse(refusal) => {
+                self.last_refusal = Some(refusal.reply().clone());
                 self.refused(about, &refusal);
                 refusal.into()
             }

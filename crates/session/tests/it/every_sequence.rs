@@ -106,10 +106,11 @@ struct Model {
 impl Model {
     /// The codes of the replies to a command and what belongs to it.
     fn reply(&mut self, class: Class) -> Vec<u16> {
-        let gives_up = matches!(
-            class,
-            Ehlo | EhloRefused | Rset | StartTls | Quit | Data | DataRefused | MessageRefused | MessageFaulty
-        );
+        let gives_up = match class {
+            Ehlo | EhloRefused | Rset | Quit | Data | DataRefused | MessageRefused | MessageFaulty => true,
+            StartTls => !self.tls,
+            _ => false,
+        };
         if self.chunks == Chunks::Open && gives_up {
             self.spoil();
         }

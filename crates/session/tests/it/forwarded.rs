@@ -96,6 +96,17 @@ fn facts_of_xclient_add_up_but_for_what_a_client_says_itself() {
     assert_eq!(proxied.asked.iter().map(facts).collect::<Vec<_>>(), expected);
 }
 
+/// Postfix, XCLIENT_README. Rules must not take the proxy's own address for the client's.
+#[test]
+fn a_client_without_a_known_address_has_the_unspecified_one() {
+    for word in ["[UNAVAILABLE]", "[tempunavail]"] {
+        let mut proxied = Proxied::new();
+        assert_eq!(proxied.says(&format!("XCLIENT NAME=a.test ADDR={word}\n")), "220");
+        assert_eq!(proxied.asked[0].address, "0.0.0.0".parse().ok());
+        assert_eq!(proxied.says("XCLIENT ADDR=192.0.2.1\n"), "550");
+    }
+}
+
 #[test]
 fn facts_of_xforward_add_up_until_a_transaction_ends() {
     let mut proxied = Proxied::new();

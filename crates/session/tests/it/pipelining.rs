@@ -16,7 +16,7 @@ fn thousands_of_commands_do_not_fill_the_output() {
     settings.limits.errors = u32::MAX;
     let mut session = ServerSession::new(settings.into(), Transport::Plain);
     let input = b"NOOP\r\nXYZZY\r\nVRFY a\r\nMAIL\r\n".repeat(5_000);
-    let (mut rest, mut out, mut replies, mut most) = (input.as_slice(), bytes::BytesMut::new(), 0, 0);
+    let (mut rest, mut out, mut replies, mut refused, mut most) = (input.as_slice(), bytes::BytesMut::new(), 0, 0, 0);
     loop {
         let step = session.handle_input(Tick::ORIGIN, rest, &mut out).unwrap();
         most = most.max(out.len());
@@ -24,12 +24,13 @@ fn thousands_of_commands_do_not_fill_the_output() {
         match step.next {
             ServerNext::Flush => replies += out.split().iter().filter(|octet| **octet == b'\n').count(),
             ServerNext::Ask(_) => session.answer(Tick::ORIGIN, Verdict::Accept(None), &mut out).unwrap(),
+            ServerNext::Refused => refused += 1,
             ServerNext::NeedInput => break,
             next => panic!("{next:?}"),
         }
     }
     assert!(most < MAX_OUTPUT + 512, "{most}");
-    assert_eq!((rest.len(), replies), (0, 20_001));
+    assert_eq!((rest.len(), replies, refused), (0, 20_001, 10_000));
 }
 
 /// With a malformed line among the questions.

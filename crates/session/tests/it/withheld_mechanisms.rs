@@ -15,7 +15,7 @@ fn ask(session: &mut ServerSession, line: &str) -> String {
         said.push_str(std::str::from_utf8(&out.split()).unwrap());
         match step.next {
             ServerNext::Ask(_) => session.answer(Tick::ORIGIN, Verdict::Accept(None), &mut out).unwrap(),
-            ServerNext::Flush => {}
+            ServerNext::Flush | ServerNext::Refused => {}
             ServerNext::NeedInput => return said,
             ServerNext::StartTls => {
                 session.tls_established().unwrap();

@@ -14,7 +14,7 @@ use rustls::{
 };
 use webpki::EndEntityCert;
 
-use super::{Pem, Roots, TlsError, provider};
+use super::{Pem, Roots, TlsError, dates, provider};
 
 /// The certificates of a server. Clones share them, and [`replace`](Self::replace) exchanges them
 /// in all of them while the server runs.
@@ -67,8 +67,9 @@ impl Certificates {
     /// milliseconds.
     ///
     /// A chain begins with the server's own certificate, followed by that of its issuer and so on;
-    /// the root may be left out. The names are its DNS names, and not its common name. Dates are
-    /// not checked: clients do that.
+    /// the root may be left out. The names are its DNS names, and not its common name. A chain with
+    /// a certificate that has expired, or is not valid yet, is served all the same: clients check
+    /// that. The log has a warning with the file and the date.
     ///
     /// # Errors
     /// [`TlsError`] that names the file: no certificate or no key in it, an encrypted key, a
@@ -175,6 +176,7 @@ impl Table {
         let mut table = Self { all: Vec::new(), by_name: HashMap::new() };
         for (certificate, key) in pairs {
             let certified = Arc::new(certified(certificate, key, provider)?);
+            dates::warn_of(certificate.name(), &certified.cert);
             let own = certified.cert.first().and_then(|own| EndEntityCert::try_from(own).ok());
             for name in own.iter().flat_map(|own| own.valid_dns_names()) {
                 table.by_name.entry(name.to_ascii_lowercase()).or_default().push(Arc::clone(&certified));

@@ -37,11 +37,11 @@ pub enum TlsError {
         error: io::Error,
     },
     /// The text is not well-formed PEM.
-    #[error("{name} is not well-formed PEM: {fault}; make or copy it again")]
+    #[error("{name} is not well-formed PEM: {fault}")]
     NotPem {
         /// The text.
         name: PemName,
-        /// What is wrong.
+        /// What is wrong, and the remedy.
         fault: String,
     },
     /// The text has no `BEGIN CERTIFICATE`.
@@ -63,7 +63,11 @@ pub enum TlsError {
         name: PemName,
     },
     /// The provider cannot use the private key.
-    #[error("the private key in {name} cannot be used: {}; make one of RSA, ECDSA or Ed25519", explain(error))]
+    #[error(
+        "the private key in {name} cannot be used, because it is damaged, of another kind or too short; make one of \
+         RSA with 2,048 bits or more, of ECDSA or Ed25519 ({})",
+        explain(error)
+    )]
     UnusableKey {
         /// The text with the key.
         name: PemName,

@@ -18,6 +18,7 @@
 //! Call it when a program starts, not for each connection.
 
 mod certificates;
+mod dates;
 mod error;
 mod explain;
 mod observe;

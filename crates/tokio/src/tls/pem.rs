@@ -51,10 +51,11 @@ impl Pem {
     /// # Errors
     /// [`TlsError::NotPem`], [`TlsError::NoCertificate`].
     pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        self.check_encoding()?;
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.text).collect();
         match found {
             Ok(found) if found.is_empty() => Err(TlsError::NoCertificate { name: self.name.clone() }),
-            found => found.map_err(|error| self.not_pem(&error)),
+            found => found.map_err(|error| self.not_pem(error)),
         }
     }
 
@@ -63,10 +64,11 @@ impl Pem {
     /// # Errors
     /// [`TlsError::NotPem`], [`TlsError::NoKey`], [`TlsError::EncryptedKey`].
     pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+        self.check_encoding()?;
         PrivateKeyDer::from_pem_slice(&self.text).map_err(|error| match error {
             _ if self.has_encrypted_key() => TlsError::EncryptedKey { name: self.name.clone() },
             pem::Error::NoItemsFound => TlsError::NoKey { name: self.name.clone() },
-            error => self.not_pem(&error),
+            error => self.not_pem(error),
         })
     }
 
@@ -81,8 +83,29 @@ impl Pem {
         self.text.split(|octet| matches!(octet, b'\n' | b'\r')).any(|line| marks.contains(&line.trim_ascii()))
     }
 
-    fn not_pem(&self, error: &pem::Error) -> TlsError {
-        TlsError::NotPem { name: self.name.clone(), fault: error.to_string() }
+    /// A byte-order mark would hide the section behind it.
+    fn check_encoding(&self) -> Result<(), TlsError> {
+        const UTF_8: &[u8] = b"\xef\xbb\xbf-----BEGIN";
+        let is_utf_16 = self.text.starts_with(b"\xff\xfe") || self.text.starts_with(b"\xfe\xff");
+        if is_utf_16 || self.text.windows(UTF_8.len()).any(|octets| octets == UTF_8) {
+            let fault = "it has a byte-order mark; save it as plain text in ASCII".to_owned();
+            return Err(TlsError::NotPem { name: self.name.clone(), fault });
+        }
+        Ok(())
+    }
+
+    fn not_pem(&self, error: pem::Error) -> TlsError {
+        let fault = match error {
+            pem::Error::MissingSectionEnd { end_marker } => {
+                let label = String::from_utf8_lossy(&end_marker).escape_debug().to_string();
+                format!("it is cut off, `-----END {label}-----` is missing; copy it again as a whole")
+            }
+            pem::Error::IllegalSectionStart { .. } => {
+                "a line with `-----BEGIN` is cut off; copy it again as a whole".into()
+            }
+            error => format!("{error}; make or copy it again"),
+        };
+        TlsError::NotPem { name: self.name.clone(), fault }
     }
 }
 

@@ -8,6 +8,9 @@ use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 const V1: &[u8] = include_bytes!("../pem/v1.pem");
 const V1_KEY: &[u8] = include_bytes!("../pem/v1.key");
 
+/// What some editors put in front of a text.
+const MARKED: &str = "is not well-formed PEM: it has a byte-order mark; save it as plain text in ASCII";
+
 fn certificate() -> (Pem, Pem) {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["mx.test".to_owned()]).unwrap();
     (Pem::from(cert.pem().as_bytes()), Pem::from(signing_key.serialize_pem().as_bytes()))
@@ -22,7 +25,29 @@ fn a_mistake_in_a_servers_files_is_an_error_with_a_remedy() {
         (pem(b""), key.clone(), "no certificate in it; name a PEM file with a certificate"),
         (key.clone(), key.clone(), "no certificate in it"),
         (pem(b"-----BEGIN CERTIFICATE-----\n????\n-----END CERTIFICATE-----\n"), key.clone(), "not well-formed PEM"),
-        (pem(b"-----BEGIN CERTIFICATE-----\nAAAA\n"), key.clone(), "not well-formed PEM"),
+        (
+            pem(b"-----BEGIN CERTIFICATE-----\nAAAA\n"),
+            key.clone(),
+            "is not well-formed PEM: it is cut off, `-----END CERTIFICATE-----` is missing; copy it again as a whole",
+        ),
+        (pem(b"-----BEGIN CERTIF"), key.clone(), "not well-formed PEM: a line with `-----BEGIN` is cut off; copy"),
+        (
+            good.clone(),
+            pem(b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END"),
+            "is not well-formed PEM: it is cut off, `-----END PRIVATE KEY-----` is missing; copy it again as a whole",
+        ),
+        (pem(b"\xef\xbb\xbf-----BEGIN CERTIFICATE-----\n"), key.clone(), MARKED),
+        // In front of the second of two files that were put together: not silently half of them.
+        (pem(&[V1, b"\xef\xbb\xbf", V1].concat()), key.clone(), MARKED),
+        (pem(b"\xff\xfe-\0-\0-\0-\0-\0B\0"), key.clone(), MARKED),
+        (good.clone(), pem(b"\xef\xbb\xbf-----BEGIN PRIVATE KEY-----\n"), MARKED),
+        (good.clone(), pem(b"\xfe\xff\0-\0-\0-\0-\0-\0B"), MARKED),
+        (
+            pem(include_bytes!("../pem/rsa-1024.pem")),
+            pem(include_bytes!("../pem/rsa-1024.key")),
+            "cannot be used, because it is damaged, of another kind or too short; \
+             make one of RSA with 2,048 bits or more, of ECDSA or Ed25519 (failed to parse",
+        ),
         (
             pem(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
             key.clone(),
@@ -37,7 +62,7 @@ fn a_mistake_in_a_servers_files_is_an_error_with_a_remedy() {
         (
             good.clone(),
             pem(b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
-            "cannot be used: failed to parse private key",
+            "make one of RSA with 2,048 bits or more, of ECDSA or Ed25519 (failed to parse private key",
         ),
     ] {
         let error = server_config(&certificate, &key).unwrap_err().to_string();

@@ -84,7 +84,7 @@ impl AddressError {
 
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let SyntaxError { kind, offset, cut_off } = self.syntax;
+        let SyntaxError { kind, offset, cut_off, .. } = self.syntax;
         write!(f, "{} {:?}: ", self.what(), self.text)?;
         if cut_off {
             f.write_str("it ends too early")?;

@@ -47,7 +47,8 @@ impl<'a> ReversePath<&'a str> {
         if let Some(rest) = text.strip_prefix("<>") {
             return Ok((Self::Null, rest));
         }
-        let (mailbox, rest) = mailbox_and_bracket(text, opened(text)?)?;
+        let inner = opened(text).map_err(SyntaxError::of_sender)?;
+        let (mailbox, rest) = mailbox_and_bracket(text, inner).map_err(SyntaxError::of_sender)?;
         Ok((Self::Mailbox(mailbox), rest))
     }
 

@@ -5,7 +5,7 @@ use alloc::{borrow::Cow, format, string::String};
 use super::Command;
 use crate::{
     address::{Domain, EhloName, local_part},
-    error::SyntaxErrorKind,
+    error::{SyntaxError, SyntaxErrorKind},
     grammar::trim_end,
 };
 
@@ -153,11 +153,18 @@ impl Tolerance {
     }
 
     /// Says what is wrong with a command that [`Command::parse`] takes and this does not: its dots,
-    /// underscores or blanks. `line` is its line, without the CRLF. `None`: it is taken.
+    /// underscores or blanks. `line` is its line, without the CRLF. `None`: it is taken. The offset
+    /// in the error is 0.
     #[inline]
-    pub fn refuses(&self, line: &[u8], command: &Command<'_>) -> Option<SyntaxErrorKind> {
+    pub fn refuses(&self, line: &[u8], command: &Command<'_>) -> Option<SyntaxError> {
         let takes_all = self.dots & self.underscores & self.blanks;
-        if takes_all { None } else { self.fault(line, command) }
+        if takes_all {
+            return None;
+        }
+        let kind = self.fault(line, command)?;
+        let error = SyntaxError::new(kind, 0);
+        let of_sender = matches!(command, Command::Mail(_)) && kind != SyntaxErrorKind::Parameter;
+        Some(if of_sender { error.of_sender() } else { error })
     }
 
     #[inline(never)]

@@ -211,7 +211,8 @@ impl<'a> Cursor<'a> {
 /// A decimal number of up to 64 bits: 1 to 20 digits (RFC 1870 section 5).
 pub(crate) fn number(text: impl AsRef<[u8]>) -> Result<u64, SyntaxError> {
     let octets = text.as_ref();
-    let fault = |offset| SyntaxError { kind: SyntaxErrorKind::Number, offset, cut_off: octets.is_empty() };
+    let fault =
+        |offset| SyntaxError { cut_off: octets.is_empty(), ..SyntaxError::new(SyntaxErrorKind::Number, offset) };
     if !(1..=20).contains(&octets.len()) {
         return Err(fault(octets.len().min(20)));
     }
@@ -231,7 +232,7 @@ pub(crate) const fn fault(offset: usize) -> SyntaxError {
 
 /// A fault in a value that is a whole text: cut off if the text ends there.
 pub(crate) const fn fault_in(text: &str, offset: usize) -> SyntaxError {
-    SyntaxError { kind: SyntaxErrorKind::ParameterValue, offset, cut_off: offset >= text.len() }
+    SyntaxError { cut_off: offset >= text.len(), ..SyntaxError::new(SyntaxErrorKind::ParameterValue, offset) }
 }
 
 #[cfg(test)]
@@ -263,7 +264,11 @@ mod tests {
             (" A=b=c", Parameter, 4, false),
             (" A\tB", Parameter, 2, false),
         ] {
-            assert_eq!(Parameters::parse(text), Err(SyntaxError { kind, offset, cut_off }), "{text:?}");
+            assert_eq!(
+                Parameters::parse(text),
+                Err(SyntaxError { cut_off, ..SyntaxError::new(kind, offset) }),
+                "{text:?}"
+            );
         }
     }
 

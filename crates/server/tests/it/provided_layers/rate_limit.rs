@@ -86,6 +86,17 @@ async fn a_key_of_ones_own_makes_the_buckets() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_names_no_wait_beyond_the_period() {
+    let client = cx("192.0.2.1");
+    for (times, period, wait) in [(0, MINUTE, 60), (0, Duration::ZERO, 0), (1, MINUTE, 60), (7, MINUTE, 9)] {
+        let mut layer = RateLimit::messages(times, period);
+        assert_eq!(allowed(&layer, &client, 20).await, times);
+        let said = said(layer.mail(&client, &mail("me@sender.test")).await);
+        assert_eq!(said, format!("451 4.7.1 Too many messages, try again in {wait} s"), "{times}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn limits_without_sense_are_no_panic() {
     let client = cx("192.0.2.1");
     for (times, period, expected) in [

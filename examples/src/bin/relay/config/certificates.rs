@@ -17,7 +17,13 @@ use posthaste::server::{
     },
     tls::{Certificates, Pem, TlsError, provider},
 };
-use tracing::{error, field::display, info, warn};
+use tracing::{
+    error,
+    field::display,
+    info,
+    subscriber::{NoSubscriber, with_default},
+    warn,
+};
 use webpki::EndEntityCert;
 
 use super::{file::TlsFiles, findings::Findings, tls::found};
@@ -65,7 +71,7 @@ pub(super) fn read(
         }
         if let (Some(pem), Some((key_place, key, key_pem))) = (pem, key) {
             let pair = [(pem, key_pem)];
-            let fits = Certificates::new(&pair);
+            let fits = quietly(|| Certificates::new(&pair));
             let is_of_the_key = matches!(fits, Err(TlsError::KeyMismatch { .. } | TlsError::UnusableKey { .. }));
             let place = if is_of_the_key { key_place } else { certificate.place };
             if found(place, fits, findings).is_some() {
@@ -83,7 +89,7 @@ pub(super) fn read(
     if pairs.len() < written.len() {
         return None;
     }
-    let certificates = found(first, Certificates::new(&pairs), findings)?;
+    let certificates = found(first, quietly(|| Certificates::new(&pairs)), findings)?;
     let config = found(first, certificates.server_config(), findings)?;
     Some(ServerCertificates { files, certificates, config, host_name: host_name.to_owned() })
 }
@@ -120,7 +126,7 @@ impl ServerCertificates {
             chains.push(Chain::of(certificate, &pair.0)?);
             pairs.push(pair);
         }
-        self.certificates.replace(&pairs)?;
+        quietly(|| self.certificates.replace(&pairs))?;
         Ok(chains)
     }
 }
@@ -180,6 +186,12 @@ impl Chain {
             _ => None,
         }
     }
+}
+
+/// Does what the library would log of the dates of certificates: here they are findings, with their
+/// places.
+fn quietly<T>(make: impl FnOnce() -> T) -> T {
+    with_default(NoSubscriber::new(), make)
 }
 
 /// After each date that a certificate can have, in seconds since 1970.
