@@ -7,8 +7,8 @@
 //!                             queue  <-+
 //! ```
 //!
-//! `auth` sees wire alone. The queue knows nothing of SMTP, the facade `posthaste` may name every library, the testkit is
-//! seen by tests only.
+//! `auth` sees wire alone. The queue knows nothing of SMTP, the facade `posthaste` may name every
+//! library, the testkit is seen by tests only.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,8 +1,8 @@
 //! The domain of the author: that of the From field (RFC 5322 sections 3.4 and 4.4).
 //!
 //! Blanks, comments, quoted names, groups and obsolete routes are read as the grammar says. In one
-//! thing this is wider: the name before an address in angle brackets may have `@` without quotes, as
-//! many programs write it.
+//! thing this is wider: the name before an address in angle brackets may have `@` without quotes,
+//! as many programs write it.
 
 use posthaste_wire::Domain;
 

@@ -221,6 +221,17 @@ mod tests {
     }
 
     #[test]
+    fn the_rows_of_the_table_have_their_relaxed_body_in_every_cut() {
+        for row in posthaste_testkit::rows::rows(include_str!("../../tests/canonicalization.txt")) {
+            let body = crate::dkim::header::end(b"", &row.input).map_or(&b""[..], |end| &row.input[end..]);
+            for length in [1, 2, 3, 64, body.len().max(1)] {
+                let found = canonical(Canonicalization::Relaxed, body, length).unwrap();
+                assert!(found == row.outcome, "{} {length}: {}", row.text, found.escape_ascii());
+            }
+        }
+    }
+
+    #[test]
     fn line_ends_that_count_are_all_written() {
         for count in [0, 1, 15, 16, 17, 33, 1_000] {
             let body = format!("a{}b\r\n", "\r\n".repeat(count));

@@ -6,7 +6,8 @@ use super::FieldNameError;
 ///
 /// Every field that is signed is sealed: `h=` names it once more than the message has it, and none
 /// can be added. There are two kinds. A field that is *always* signed is sealed even if the message
-/// has none of this name. A field that is signed *if present* can be added to a message without one.
+/// has none of this name. A field that is signed *if present* can be added to a message without
+/// one.
 ///
 /// The default, beginning with what RFC 6376 section 5.4.1 advises:
 /// - always: From, To, Cc, Subject, Date, Reply-To, Message-ID, In-Reply-To, References,
@@ -99,7 +100,7 @@ impl SignedFields {
             return Err(FieldNameError::NotAName { name: name.into(), limit: MAX_NAME });
         }
         let is = |other: &&str| other.eq_ignore_ascii_case(name);
-        if NEVER.iter().any(|never| is(never)) {
+        if NEVER.iter().any(is) {
             return Err(FieldNameError::Changes { name: name.into() });
         }
         if !always && is(&"From") {

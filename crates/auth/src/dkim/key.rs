@@ -45,8 +45,9 @@ pub struct SigningKey {
     pub begins: Option<SystemTime>,
     /// When it signs no more. Default `None`: it signs until another key begins.
     pub ends: Option<SystemTime>,
-    /// The user or agent on whose behalf it signs, `i=` (RFC 6376 section 3.5): a mailbox, or `@` and
-    /// a domain. The domain is that of the key or below it. Default `None`: `@` and the key's domain.
+    /// The user or agent on whose behalf it signs, `i=` (RFC 6376 section 3.5): a mailbox, or `@`
+    /// and a domain. The domain is that of the key or below it. Default `None`: `@` and the key's
+    /// domain.
     pub identity: Option<String>,
     domain: String,
     selector: String,
@@ -93,7 +94,8 @@ impl SigningKey {
         Self::read(domain, selector, text.as_ref()).map_err(|fault| error(domain, selector, None, fault))
     }
 
-    /// Reads a key from a file of at most [`MAX_KEY_FILE`] octets, as [`new`](Self::new) does. Blocks.
+    /// Reads a key from a file of at most [`MAX_KEY_FILE`] octets, as [`new`](Self::new) does.
+    /// Blocks.
     ///
     /// # Errors
     /// [`KeyError`] with the file as well.
@@ -188,7 +190,8 @@ impl SigningKey {
         })
     }
 
-    /// Returns `true` for a mailbox, or `@` and a domain, in ASCII and in the key's domain or below.
+    /// Returns `true` for a mailbox, or `@` and a domain, in ASCII and in the key's domain or
+    /// below.
     fn may_be(&self, identity: &str) -> bool {
         let domain = match identity.strip_prefix('@') {
             Some(domain) => Domain::parse(domain).map(|domain| domain.as_str().to_ascii_lowercase()),
@@ -248,7 +251,8 @@ fn private_key(text: &[u8]) -> Result<PrivateKey, KeyFault> {
     PrivateKey::from_seed(&STANDARD.decode(octets).map_err(|_| KeyFault::NoKey)?)
 }
 
-/// The DER of an RSA key as verifiers expect it (RFC 5280 section 4.1): the algorithm, then the key.
+/// The DER of an RSA key as verifiers expect it (RFC 5280 section 4.1): the algorithm, then the
+/// key.
 fn subject_public_key_info(key: &[u8]) -> Vec<u8> {
     const RSA: &[u8] = b"\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00";
     // No bit of the last octet is unused.

@@ -38,7 +38,7 @@ impl Canonicalization {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SignerOptions {
-    /// The form of the header. Default: relaxed, since relays fold fields anew.
+    /// The form of the header. Default: relaxed, since relays fold fields in their own way.
     pub header: Canonicalization,
     /// The form of the body. Default: relaxed, since relays cut blanks at the ends of lines.
     pub body: Canonicalization,

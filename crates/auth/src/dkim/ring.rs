@@ -35,10 +35,10 @@ impl KeyRing {
 
     /// The keys that sign for this domain at this time: one for each algorithm, RSA first.
     ///
-    /// They are the keys of the domain itself. If none is valid, they are those of the nearest parent
-    /// that has a valid key which [covers](SigningKey::covers_subdomains) its subdomains. Of several
-    /// keys with one algorithm, the one that begins last signs. Among equals it is the one that was
-    /// added last.
+    /// They are the keys of the domain itself. If none is valid, they are those of the nearest
+    /// parent that has a valid key which [covers](SigningKey::covers_subdomains) its subdomains. Of
+    /// several keys with one algorithm, the one that begins last signs. Among equals it is the one
+    /// that was added last.
     ///
     /// ```
     /// # use std::time::SystemTime;
@@ -53,6 +53,10 @@ impl KeyRing {
     /// ```
     pub fn find<S: AsRef<str>>(&self, domain: &Domain<S>, now: SystemTime) -> Vec<&SigningKey> {
         domain.to_a_labels().map_or_else(|_| Vec::new(), |domain| self.find_name(domain.as_str(), now))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 
     /// As [`find`](Self::find), for a name in lower case and A-labels.

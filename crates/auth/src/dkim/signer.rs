@@ -76,7 +76,8 @@ impl Signer {
 
     /// Begins a message that is signed for the domain of its From field.
     pub fn begin(&self) -> Signing {
-        Signing { signer: self.0.clone(), domains: None, state: State::Header(Vec::new()) }
+        let state = if self.0.keys.is_empty() { State::Unsigned } else { State::Header(Vec::new()) };
+        Signing { signer: self.0.clone(), domains: None, state }
     }
 
     /// Begins a message that is signed for these domains, whatever its From field says. For example
@@ -84,7 +85,9 @@ impl Signer {
     /// even if it is found for two domains.
     pub fn begin_for<'d>(&self, domains: impl IntoIterator<Item = Domain<&'d str>>) -> Signing {
         let names = domains.into_iter().filter_map(|domain| Some(domain.to_a_labels().ok()?.as_str().to_owned()));
-        Signing { signer: self.0.clone(), domains: Some(names.collect()), state: State::Header(Vec::new()) }
+        let names: Vec<String> = names.filter(|name| self.0.keys.may_sign(name)).collect();
+        let state = if names.is_empty() { State::Unsigned } else { State::Header(Vec::new()) };
+        Signing { signer: self.0.clone(), domains: Some(names), state }
     }
 
     /// Signs a whole message: [`begin`](Self::begin), [`update`](Signing::update) and
@@ -163,12 +166,11 @@ impl Signing {
     fn message(&self, header: &[u8]) -> Result<Option<Box<Message>>, SignError> {
         let Inner { keys, options } = &*self.signer;
         let fields = fields(header)?;
-        let mut domains = match &self.domains {
+        let domains = match &self.domains {
             Some(domains) => domains.clone(),
             None => vec![author::domain(&fields)?],
         };
-        domains.retain(|domain| keys.may_sign(domain));
-        if domains.is_empty() {
+        if !domains.iter().any(|domain| keys.may_sign(domain)) {
             return Ok(None);
         }
         // RFC 6376 section 5.4: From has to be signed, and one alone can be.
