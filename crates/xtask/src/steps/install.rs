@@ -24,7 +24,7 @@ const TOOLS: &[Tool] = &[
     Tool { name: "gsasl", package: "gsasl", used_for: "another implementation of SCRAM with a channel binding" },
     Tool { name: "curl", package: "curl", used_for: "a real client" },
     Tool { name: "python3", package: "python3", used_for: "clients, next hops with faults, the conformance table" },
-    Tool { name: "pip3", package: "python3-pip", used_for: "real next hops from PyPI" },
+    Tool { name: "pip3", package: "python3-pip", used_for: "real next hops and a DKIM verifier from PyPI" },
     Tool { name: "opendkim", package: "opendkim", used_for: "another verifier of DKIM signatures" },
     Tool { name: "openssl", package: "openssl", used_for: "the certificates of the tests" },
     Tool { name: "initdb", package: "postgresql", used_for: "an engine of the queue on a shared database" },

@@ -1,6 +1,7 @@
-//! Unpacks the mail servers that the client delivers to in `examples/tests/real_next_hops.rs`. They
-//! go below the target folder, since Debian installs only one mail server at a time and the tests
-//! need several. Postfix, of which other tests need programs, is installed by `install`.
+//! Unpacks the mail servers that the client delivers to in `examples/tests/real_next_hops.rs`, and
+//! a verifier of DKIM. They go below the target folder, since Debian installs only one mail server
+//! at a time and the tests need several. Postfix, of which other tests need programs, is installed
+//! by `install`.
 
 use std::fs;
 use std::path::Path;
