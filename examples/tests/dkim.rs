@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use posthaste::auth::dkim::{Canonicalization, KeyRing, Signature, Signer, SignerOptions, SigningKey};
 use posthaste_testkit::rows::{Row, rows};
@@ -39,6 +39,32 @@ fn two_other_implementations_verify_every_row() {
     assert_eq!(found.len(), rows.len() * FORMS.len() * FORMS.len());
     let failed: Vec<String> = found.iter().filter_map(|(name, results)| failure(name, results, &rows)).collect();
     assert!(failed.is_empty(), "{} of {}:\n{}", failed.len(), found.len(), failed.join("\n"));
+}
+
+#[test]
+fn a_parents_signature_with_expiry_and_identity_verifies_until_it_expires() {
+    const MESSAGE: &[u8] = b"From: a@news.dkim.test\r\nSubject: x\r\n\r\nHello.\r\n";
+    let mut ring = KeyRing::new();
+    for (selector, text) in KEYS {
+        let mut key = SigningKey::new("dkim.test", selector, text).expect("a key");
+        key.covers_subdomains = true;
+        key.identity = Some("\"a;b=c\"@news.dkim.test".into());
+        ring.add(key).expect("the first of its name");
+    }
+    let mut options = SignerOptions::default();
+    options.expires_after = Some(Duration::from_secs(3_600));
+    let signer = Signer::new(ring, options);
+    let folder = folder();
+    let now = SystemTime::now();
+    // dkimpy allows for ten hours of a wrong clock.
+    for (name, time) in [("valid", now), ("expired", now - Duration::from_secs(2 * 86_400))] {
+        write(folder.path(), &format!("{name}.eml"), &signer.sign(MESSAGE, time).expect("it can be signed"), MESSAGE);
+    }
+    let found = verify(folder.path());
+    for by in ["dkimpy", "opendkim"] {
+        let passed = |name: &str| found[name][by].as_array().map(|all| all.iter().filter(|one| *one == "pass").count());
+        assert_eq!((passed("valid.eml"), passed("expired.eml")), (Some(2), Some(0)), "{by}: {found:?}");
+    }
 }
 
 #[test]
