@@ -55,7 +55,7 @@ mod with {
             match der {
                 Der::Pkcs1(der) => Self::rsa(RsaKeyPair::from_der(der)),
                 Der::Pkcs8(der) if names(der, ED25519_OID) => {
-                    Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map(Self::Ed25519).map_err(|_| KeyFault::Halves)
+                    Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map(Self::Ed25519).map_err(|_| KeyFault::Ed25519)
                 }
                 Der::Pkcs8(der) if names(der, RSA_OID) => Self::rsa(RsaKeyPair::from_pkcs8(der)),
                 Der::Pkcs8(_) => Err(KeyFault::Kind),
@@ -68,7 +68,7 @@ mod with {
                 (32, _) => Self::from_der(&Der::Pkcs8(&[ED25519_PKCS8, seed].concat())),
                 (64, Some((seed, public))) => Ed25519KeyPair::from_seed_and_public_key(seed, public)
                     .map(Self::Ed25519)
-                    .map_err(|_| KeyFault::Halves),
+                    .map_err(|_| KeyFault::Ed25519),
                 _ => Err(KeyFault::NoKey),
             }
         }

@@ -63,9 +63,12 @@ pub enum KeyFault {
          -pkeyopt rsa_keygen_bits:2048`"
     )]
     Kind,
-    /// The two halves of an Ed25519 key do not match.
-    #[error("its public half is not that of its private half; copy the file again, or make a new key")]
-    Halves,
+    /// An Ed25519 key is broken, or its two halves do not match.
+    #[error(
+        "it is no whole Ed25519 key, or its public half is not that of its private half; copy the file again, or make \
+         a new key"
+    )]
+    Ed25519,
     /// An RSA key is short or long, or broken.
     #[error(
         "it is no RSA key of 2,048 to 4,096 bits ({0}); RFC 8301 section 3.2 warns of shorter ones, and verifiers need \

@@ -231,14 +231,14 @@ fn private_key(text: &[u8]) -> Result<PrivateKey, KeyFault> {
     if text.len() > MAX_KEY_FILE {
         return Err(KeyFault::TooLong);
     }
-    let is_line = |marks: &[&[u8]]| {
-        text.split(|octet| matches!(octet, b'\n' | b'\r')).any(|line| marks.contains(&line.trim_ascii()))
+    let has_line = |start: &[u8]| {
+        text.split(|octet| matches!(octet, b'\n' | b'\r')).any(|line| line.trim_ascii().starts_with(start))
     };
     // The marks of PKCS #8 (RFC 5958) and of the older form (RFC 1421 section 4.6.1.1).
-    if is_line(&[b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED"]) {
+    if has_line(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has_line(b"Proc-Type: 4,ENCRYPTED") {
         return Err(KeyFault::Encrypted);
     }
-    if text.trim_ascii_start().starts_with(b"-----") || is_line(&[b"-----BEGIN PRIVATE KEY-----"]) {
+    if has_line(b"-----BEGIN ") {
         return match PrivateKeyDer::from_pem_slice(text) {
             Ok(PrivateKeyDer::Pkcs8(der)) => PrivateKey::from_der(&Der::Pkcs8(der.secret_pkcs8_der())),
             Ok(PrivateKeyDer::Pkcs1(der)) => PrivateKey::from_der(&Der::Pkcs1(der.secret_pkcs1_der())),

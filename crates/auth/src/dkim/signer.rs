@@ -1,6 +1,6 @@
 //! Signing of a message that comes in pieces.
 
-use std::{mem, sync::Arc, time::SystemTime};
+use std::{fmt, mem, sync::Arc, time::SystemTime};
 
 use posthaste_wire::Domain;
 
@@ -30,7 +30,6 @@ struct Inner {
 /// It holds the header until that ends, at most
 /// [`max_header`](super::SignerOptions::max_header) octets, then the canonical form of what is
 /// signed of it. Of the body it holds a hash.
-#[derive(Debug)]
 #[must_use = "a message is signed by `finish`"]
 pub struct Signing {
     signer: Arc<Inner>,
@@ -39,7 +38,6 @@ pub struct Signing {
     state: State,
 }
 
-#[derive(Debug)]
 enum State {
     Header(Vec<u8>),
     Body(Box<Message>),
@@ -49,7 +47,6 @@ enum State {
 }
 
 /// A message whose header was read.
-#[derive(Debug)]
 struct Message {
     domains: Vec<String>,
     /// The value of `h=`.
@@ -183,6 +180,13 @@ impl Signing {
             out.extend_from_slice(b"\r\n");
         })?;
         Ok(Some(Box::new(Message { domains, names, header, body: BodyHash::new(options.body) })))
+    }
+}
+
+/// Without the message.
+impl fmt::Debug for Signing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signing").field("domains", &self.domains).finish_non_exhaustive()
     }
 }
 
