@@ -78,8 +78,9 @@ impl Signer {
     }
 
     /// Begins a message that is signed for these domains, whatever its From field says. For example
-    /// they are those of the author and of the service that sends the message. A key signs once,
-    /// even if it is found for two domains.
+    /// they are those of the author and of the service that sends the message. Each adds at most
+    /// two signatures, one for each algorithm. A key signs once, even if it is found for two
+    /// domains.
     pub fn begin_for<'d>(&self, domains: impl IntoIterator<Item = Domain<&'d str>>) -> Signing {
         let names = domains.into_iter().filter_map(|domain| Some(domain.to_a_labels().ok()?.as_str().to_owned()));
         let names: Vec<String> = names.filter(|name| self.0.keys.may_sign(name)).collect();
@@ -131,7 +132,8 @@ impl Signing {
     /// microseconds.
     ///
     /// # Errors
-    /// [`SignError`]: the message should not be signed, or the crypto provider failed.
+    /// [`SignError`]: the message should not be signed, or the crypto provider failed. A message
+    /// whose author cannot be read is an error too, unless the ring has no key at all.
     pub fn finish(mut self, now: SystemTime) -> Result<Vec<Signature>, SignError> {
         if let State::Header(held) = &mut self.state {
             // A message without an empty line has no body.
