@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "dkim")]
+pub use posthaste_auth as auth;
 #[cfg(feature = "client")]
 pub use posthaste_client as client;
 #[cfg(feature = "queue")]

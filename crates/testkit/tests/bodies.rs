@@ -157,3 +157,54 @@ proptest! {
         }
     }
 }
+
+#[cfg(feature = "auth")]
+mod dkim {
+    use super::*;
+
+    /// Pieces of messages, mostly of such as are signed.
+    const MESSAGE: &[&[u8]] = &[
+        b"From: a@dkim.test\r\n",
+        b"From:\r\n\t\"x\" <a@dkim.test> \r\n",
+        b"Subject:  x \t y \r\n",
+        b"SUBJECT : z\r\n",
+        b"To: b@c,\r\n d@e\r\n \t \r\n f\r\n",
+        b"List-Id: <x>\r\n",
+        b"X-Other: y\r\n",
+        b"\r\n",
+        b"\r\n\r\n",
+        b" ",
+        b"\t",
+        b" \r\n",
+        b"word",
+        b"a b\r\n",
+        b"\xff\x01",
+        b"\n",
+        b"\r",
+        b"\0",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn signatures_verify_in_every_cut(settings: [u8; 3], octets in joined(MESSAGE)) {
+            fuzz::dkim(&[&settings[..], b"From: a@dkim.test\r\n", &octets].concat());
+        }
+
+        #[test]
+        fn messages_are_signed_or_refused(settings: [u8; 3], octets in joined(MESSAGE)) {
+            fuzz::dkim(&[&settings[..], &octets].concat());
+        }
+
+        #[test]
+        fn bodies_are_signed_as_the_rfc_words_it(settings: [u8; 3], body in vec(select(&b"a \t\r\n"[..]), 0..40)) {
+            // Line ends are whole, or nearly all would be refused.
+            let body: Vec<u8> = body.iter().flat_map(|octet| match octet {
+                b'\r' | b'\n' => &b"\r\n"[..],
+                octet => std::slice::from_ref(octet),
+            }).copied().collect();
+            fuzz::dkim(&[&settings[..], b"From: a@dkim.test\r\n\r\n", &body].concat());
+        }
+    }
+}

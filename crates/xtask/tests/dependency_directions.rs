@@ -7,8 +7,8 @@
 //!                             queue  <-+
 //! ```
 //!
-//! The queue knows nothing of SMTP, the facade `posthaste` may name every library, the testkit is
-//! seen by tests only.
+//! `auth` sees wire alone. The queue knows nothing of SMTP, the facade `posthaste` may name every
+//! library, the testkit is seen by tests only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("posthaste-tokio", &["posthaste-session", "posthaste-wire"]),
     ("posthaste-client", &["posthaste-tokio", "posthaste-session", "posthaste-wire"]),
     ("posthaste-server", &["posthaste-tokio", "posthaste-session", "posthaste-wire"]),
+    ("posthaste-auth", &["posthaste-wire"]),
     ("posthaste-queue", &[]),
     (
         "posthaste-relay",
@@ -36,6 +37,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "posthaste",
         &[
+            "posthaste-auth",
             "posthaste-client",
             "posthaste-tokio",
             "posthaste-queue",

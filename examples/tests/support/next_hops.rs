@@ -241,7 +241,7 @@ fn log(folder: &Path) -> String {
 }
 
 /// What `cargo xtask test --only install` has put there.
-fn installed(path: &str) -> PathBuf {
+pub(crate) fn installed(path: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the target folder");
     let found = target.join("xtask/next-hops").join(path);
     let remedy = "run `cargo xtask test --only install`";

@@ -3,6 +3,8 @@
 //! [`wire`](crate::wire).
 
 mod client_session;
+#[cfg(feature = "auth")]
+mod dkim;
 mod incidents;
 mod pair;
 mod queue;
@@ -10,6 +12,8 @@ mod sasl;
 mod server_session;
 
 pub use client_session::client_session;
+#[cfg(feature = "auth")]
+pub use dkim::dkim;
 pub use pair::pair;
 pub use queue::queue;
 pub use sasl::sasl;

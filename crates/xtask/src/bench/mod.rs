@@ -13,7 +13,7 @@ use crate::shell::{Failure, Outcome, Run, find_program, workspace_root};
 const HELP: &str = "\
 Measures speed, beside other implementations in the same run.
 
-Usage: cargo xtask bench [wire|session|queue] [CRITERION-ARGUMENT]...
+Usage: cargo xtask bench [wire|session|queue|dkim] [CRITERION-ARGUMENT]...
        cargo xtask bench durability [--rounds NUMBER] [--seconds NUMBER] [--load TEXT] [--candidate TEXT]
        cargo xtask bench relay [OPTION]...
 
@@ -98,4 +98,4 @@ fn target_directory() -> Result<PathBuf, Failure> {
 }
 
 /// The benchmarks that criterion runs.
-const LAYERS: [&str; 3] = ["wire", "session", "queue"];
+const LAYERS: [&str; 4] = ["wire", "session", "queue", "dkim"];

