@@ -2,22 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use super::base::{Base, Rank, ReadyRow, Unreadable, WaitingRow};
+use super::base::{Base, ReadyRow, Unreadable, WaitingRow};
 use super::{Message, Moment};
 use crate::MessageId;
 
 /// A base, and how far it has been taken into memory.
 ///
 /// The row of a message that is in memory or gone is *hidden*: it is passed over. Rows are taken
-/// from the front, so in each rank the hidden ones are mostly the first. Where they end is
-/// remembered; otherwise each claim would walk over a million rows again.
+/// from the front of a class, and a checkpoint has the rows of messages that stay in memory. So
+/// hidden rows mostly stand together. Their *stretches* are remembered; otherwise each claim would
+/// walk over a million rows again.
 ///
 /// A hidden row stays hidden, because a message leaves memory only with the next base, and that has
 /// a new shelf.
 pub(super) struct Shelf<S> {
     base: S,
-    /// In each rank, every row before this one is hidden.
-    ready: BTreeMap<Rank, ReadyRow>,
+    /// Stretches of hidden ready rows: from a place to before another. They are apart, and each has
+    /// a row, so there are at most as many as hidden rows.
+    hidden: BTreeMap<ReadyRow, ReadyRow>,
     /// Every waiting row before this one is hidden.
     waiting: WaitingRow,
     /// Every message up to this one is hidden.
@@ -31,39 +33,58 @@ pub(super) trait Hides {
 
 impl<S: Base> Shelf<S> {
     pub(super) const fn new(base: S) -> Self {
-        Self { base, ready: BTreeMap::new(), waiting: NO_WAITING, oldest: None }
+        Self { base, hidden: BTreeMap::new(), waiting: NO_WAITING, oldest: None }
     }
 
     pub(super) fn message(&self, id: MessageId) -> Result<Option<Message<S::Stored>>, Unreadable> {
         self.base.message(id)
     }
 
-    /// The first ready row at or after this place: the beginning of a rank, or the place after one.
-    pub(super) fn ready_from(&mut self, from: &ReadyRow, over: &impl Hides) -> Result<Option<ReadyRow>, Unreadable> {
+    /// The first ready row at or after `from`. `before`: and before this place.
+    pub(super) fn ready_from(
+        &mut self,
+        from: &ReadyRow,
+        before: Option<&ReadyRow>,
+        over: &impl Hides,
+    ) -> Result<Option<ReadyRow>, Unreadable> {
         if !S::IS_EVER_FILLED {
             return Ok(None);
         }
-        let mut at = self.base.ready_from(self.ready.get(&from.rank).filter(|taken| *taken > from).unwrap_or(from))?;
-        while let Some(row) = at {
+        let is_before = |row: &ReadyRow| before.is_none_or(|before| row < before);
+        let (mut at, mut has_walked) = (self.behind_hidden(from.clone()), false);
+        let mut found = None;
+        while is_before(&at) {
+            let Some(row) = self.base.ready_from(&at)?.filter(is_before) else { break };
             if !over.hides(row.slot.0) {
-                return Ok(Some(row));
+                found = Some(row);
+                break;
             }
-            // A rank is walked from the end of its hidden rows, so this row is the new end.
-            let next = match self.ready.get_mut(&row.rank) {
-                Some(taken) if *taken > row => taken.clone(),
-                Some(taken) => {
-                    *taken = behind(row);
-                    taken.clone()
-                }
-                None => {
-                    let taken = behind(row);
-                    self.ready.insert(taken.rank.clone(), taken.clone());
-                    taken
-                }
-            };
-            at = self.base.ready_from(&next)?;
+            at = self.behind_hidden(behind(row));
+            has_walked = true;
         }
-        Ok(None)
+        if has_walked {
+            self.hide(from, at);
+        }
+        Ok(found)
+    }
+
+    /// The first place at or after this one that is in no hidden stretch.
+    fn behind_hidden(&self, at: ReadyRow) -> ReadyRow {
+        match self.hidden.range(..=&at).next_back() {
+            Some((_, end)) if *end > at => end.clone(),
+            _ => at,
+        }
+    }
+
+    /// Remembers that every row from here to before `end` is hidden. `end` is in no hidden stretch.
+    fn hide(&mut self, from: &ReadyRow, end: ReadyRow) {
+        let around = self.hidden.range(..=from).next_back().filter(|(_, end)| *end >= from);
+        let start = around.map_or_else(|| from.clone(), |(start, _)| start.clone());
+        while let Some((inner, _)) = self.hidden.range(&start..&end).next() {
+            let inner = inner.clone();
+            self.hidden.remove(&inner);
+        }
+        self.hidden.insert(start, end);
     }
 
     pub(super) fn first_waiting(&mut self, over: &impl Hides) -> Result<Option<WaitingRow>, Unreadable> {
