@@ -8,8 +8,8 @@
 //!
 //! * All state is in the database, and each step is one short transaction. No row is locked while a
 //!   delivery runs: a lease is a generation and an end time on the database's clock.
-//! * An index has the classes in their order, and the deliveries of each. So a look reads one row for
-//!   each class that it lists or passes over, and a claim passes over leased deliveries only.
+//! * An index has the classes in their order, and the deliveries of each. So a look reads one row
+//!   for each class that it lists or passes over, and a claim passes over leased deliveries only.
 //! * `NOTIFY` is a hint to look again. A lost connection ends the engine, so no hint is lost
 //!   unnoticed.
 //! * A body has at most 256 MiB, in rows of at most 64 KiB. They stay for ten minutes after the

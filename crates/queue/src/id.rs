@@ -66,15 +66,15 @@ impl FromStr for MessageId {
     }
 }
 
-/// What the recipients of a message are grouped by: a domain or a transport. The queue does not look
-/// inside.
+/// What the recipients of a message are grouped by: a domain or a transport. The queue does not
+/// look inside.
 ///
 /// At most [`MAX_NAME`] bytes. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RoutingKey(Arc<str>);
 
-/// Whose mail it is. [`Queue::due`](crate::Queue::due) lists owners apart, so that a caller can serve
-/// them in turn and one owner's backlog does not delay the others.
+/// Whose mail it is. [`Queue::due`](crate::Queue::due) lists owners apart, so that a caller can
+/// serve them in turn and one owner's backlog does not delay the others.
 ///
 /// At most [`MAX_NAME`] bytes. Cheap to clone. A queue with one owner uses [`Owner::default`], the
 /// empty text.

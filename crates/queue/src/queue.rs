@@ -60,9 +60,9 @@ pub trait Queue: Send + Sync + 'static {
     /// Leases up to [`max`](Claim::max) due deliveries of some [classes](DueClass).
     ///
     /// The order: the classes as they are given; within a class, the delivery that has been due
-    /// longest. So the caller decides whose turn it is: see [`due`](Self::due). Returns at once. The
-    /// list is empty if no delivery is due, or if the engine's bound on leases is reached: wait with
-    /// [`changed`](Self::changed). A class that has no due delivery any more is passed over.
+    /// longest. So the caller decides whose turn it is: see [`due`](Self::due). Returns at once.
+    /// The list is empty if no delivery is due, or if the engine's bound on leases is reached: wait
+    /// with [`changed`](Self::changed). A class that has no due delivery any more is passed over.
     ///
     /// **The bound on duplicates** is that bound on leases. Only deliveries that were leased when
     /// the process died may have been made without a record of it, so only they can be made twice.
@@ -153,8 +153,8 @@ pub trait Queue: Send + Sync + 'static {
         derived: Vec<Derived>,
     ) -> impl Future<Output = Result<Vec<MessageId>, LeaseError>> + Send;
 
-    /// Returns the [classes](DueClass) that have a claimable delivery, in their order, starting after
-    /// `after`; at most `limit`. `after` need not be due.
+    /// Returns the [classes](DueClass) that have a claimable delivery, in their order, starting
+    /// after `after`; at most `limit`. `after` need not be due.
     ///
     /// The queue gives no class a turn: it says what is due, and the caller says in
     /// [`Claim::from`] what it wants. To be fair, a caller puts the classes of each owner in a line
@@ -188,8 +188,8 @@ pub trait Queue: Send + Sync + 'static {
     /// }
     /// ```
     ///
-    /// The cost grows with the number of classes that are returned, and not with the number of their
-    /// deliveries.
+    /// The cost grows with the number of classes that are returned, and not with the number of
+    /// their deliveries.
     ///
     /// # Errors
     /// [`Error::Broken`], [`Error::Closed`].

@@ -29,9 +29,9 @@ pub(super) const ASKED_LATELY: Duration = Duration::from_secs(60);
 ///
 /// A class of deliveries is in one of two places: among the due classes ([`Due`], which says whose
 /// turn it is), or with the one worker that claims from it. That worker puts it back if there was a
-/// delivery. After an empty claim the queue names the class again when something falls due. A worker
-/// leaves in the same step in which it finds no due class. So no due class is left without a worker.
-/// Its connection stays on the shelf for the next worker.
+/// delivery. After an empty claim the queue names the class again when something falls due. A
+/// worker leaves in the same step in which it finds no due class. So no due class is left without a
+/// worker. Its connection stays on the shelf for the next worker.
 #[derive(Debug)]
 pub(super) struct Site {
     name: String,
@@ -117,8 +117,8 @@ impl Site {
     }
 
     /// Takes a class that may have a delivery due. If there is room, it returns a turn: hire a
-    /// worker with it. For a class that was due already no worker is hired while another is still to
-    /// come.
+    /// worker with it. For a class that was due already no worker is hired while another is still
+    /// to come.
     pub(super) fn offer(self: &Arc<Self>, class: DueClass) -> Option<Turn> {
         let mut state = self.state();
         let is_new = state.due.add(class);
@@ -130,8 +130,8 @@ impl Site {
         Some(Turn { site: Arc::clone(self), has_come: false, left: false })
     }
 
-    /// Returns `true` if the site has no worker, no connection and no due class. A site that answers,
-    /// or is known to be down, is forgotten only if it must be.
+    /// Returns `true` if the site has no worker, no connection and no due class. A site that
+    /// answers, or is known to be down, is forgotten only if it must be.
     pub(super) fn is_forgettable(&self, must_be: bool) -> bool {
         let (state, now) = (self.state(), Instant::now());
         let is_down = state.down.as_ref().is_some_and(|(until, _)| now < *until);
