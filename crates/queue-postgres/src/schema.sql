@@ -39,12 +39,14 @@ CREATE TABLE deliveries (
     -- As in its message.
     owner bytea NOT NULL,
     priority smallint NOT NULL,
+    -- Orders higher priorities first, in an index that is ascending in all its columns.
+    negated smallint NOT NULL GENERATED ALWAYS AS (-priority) STORED,
     held boolean NOT NULL DEFAULT false,
     PRIMARY KEY (message, number)
 ) WITH (fillfactor = 70);
 CREATE INDEX deliveries_by_time ON deliveries (free_at) WHERE NOT held;
 -- As `DueClass` is ordered, and within a class as deliveries are claimed.
-CREATE INDEX deliveries_by_class ON deliveries (key, (-priority), owner, due, message, number) WHERE NOT held;
+CREATE INDEX deliveries_by_class ON deliveries (key, negated, owner, due, message, number) WHERE NOT held;
 CREATE INDEX deliveries_by_holder ON deliveries (leased_by, leased_until);
 
 -- A body, by where each part begins.
@@ -98,11 +100,11 @@ DECLARE t bigint := queue_now();
 BEGIN
     WHILE most > 0 LOOP
         SELECT d.key, d.priority, d.owner INTO after_key, after_priority, after_owner FROM deliveries d
-            WHERE NOT held AND (d.key, -d.priority, d.owner) > (after_key, -after_priority, after_owner)
-            ORDER BY d.key, -d.priority, d.owner LIMIT 1;
+            WHERE NOT held AND (d.key, negated, d.owner) > (after_key, -after_priority, after_owner)
+            ORDER BY d.key, negated, d.owner LIMIT 1;
         EXIT WHEN NOT FOUND;
         PERFORM FROM deliveries d
-            WHERE NOT held AND d.key = after_key AND -d.priority = -after_priority AND d.owner = after_owner
+            WHERE NOT held AND d.key = after_key AND negated = -after_priority AND d.owner = after_owner
                 AND due <= t AND free_at <= t
             ORDER BY due, message, number LIMIT 1;
         CONTINUE WHEN NOT FOUND;
@@ -124,13 +126,13 @@ DECLARE
     class record;
 BEGIN
     FOR class IN
-        SELECT each.key, -each.priority AS negative, each.owner
+        SELECT each.key, (-each.priority)::smallint AS negated, each.owner
             FROM unnest(keys, priorities, owners) WITH ORDINALITY AS each (key, priority, owner, place) ORDER BY place
     LOOP
         EXIT WHEN most <= 0;
         FOR message, number IN
             SELECT d.message, d.number FROM deliveries d
-                WHERE NOT held AND d.key = class.key AND -d.priority = class.negative AND d.owner = class.owner
+                WHERE NOT held AND d.key = class.key AND negated = class.negated AND d.owner = class.owner
                     AND due <= t AND free_at <= t
                 ORDER BY due, message, number LIMIT most FOR UPDATE SKIP LOCKED
         LOOP

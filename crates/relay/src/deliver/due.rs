@@ -11,7 +11,8 @@ use posthaste_queue::{DueClass, Owner, Priority, RoutingKey};
 ///
 /// The highest priority comes first, over all keys. Within a priority owners come in turn, and so
 /// do the keys of an owner. So an owner with a thousand keys gets as many turns as one with a
-/// single key. Each call costs O(log *n*).
+/// single key. Each call costs O(log *n*). There are at most as many classes as deliveries in the
+/// queue.
 #[derive(Debug, Default)]
 pub(super) struct Due {
     known: HashSet<DueClass>,
@@ -22,11 +23,13 @@ pub(super) struct Due {
 impl Due {
     /// Adds a class, behind the other keys of its owner. Returns `false` if it was there.
     pub(super) fn add(&mut self, class: DueClass) -> bool {
-        let is_new = self.known.insert(class.clone());
-        if is_new {
-            self.rings.entry(Reverse(class.priority)).or_default().add(class.owner, class.key);
+        // Mostly it is there: the queue lists what is due again and again.
+        if self.known.contains(&class) {
+            return false;
         }
-        is_new
+        self.known.insert(class.clone());
+        self.rings.entry(Reverse(class.priority)).or_default().add(class.owner, class.key);
+        true
     }
 
     /// Takes the next class. If there was a delivery, add it again.
